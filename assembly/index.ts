@@ -1,0 +1,204 @@
+/* The exports of the module and nothing else: see docs/abi.md. */
+import {
+  ABI_VERSION, E_ARGUMENT, E_HANDLE, ENTROPY_BYTES, EVENT_SLOTS, INFO_BYTES, OK, RX_SLOTS, SPAN_SLOTS, TX_SLOTS, TICKS_PER_SECOND,
+} from './abi'
+import { counters } from './stats'
+import { copyAddress } from './packet/address'
+import { entropy, fillEntropy, rx, tx } from './packet/datagram'
+import { waitSnd } from './kcp/conversation'
+import {
+  config, configureEndpoint, handleDatagrams, handleTimeout, nextTimeout, openStream, peer, pollTransmit, renewNonce, seconds, setPeer, settle,
+} from './endpoint'
+import { events, takeEvents } from './session/events'
+import { spans } from './session/message'
+import { Session, TCP_DIALING, TCP_GONE, TIME_WAIT, addressOf } from './session/session'
+import { abort, commit, connected, consume, peek, reserve, shutdown } from './session/stream'
+import { sessionAt, sessionOf, slotsInUse } from './session/table'
+
+const info: usize = memory.data(96, 8)
+
+export function abi_version(): i32 {
+  return ABI_VERSION
+}
+
+export function config_ptr(): usize {
+  return config
+}
+
+export function entropy_ptr(): usize {
+  return entropy
+}
+
+export function entropy_capacity(): u32 {
+  return ENTROPY_BYTES
+}
+
+export function rx_ptr(): usize {
+  return rx
+}
+
+export function rx_slots(): u32 {
+  return RX_SLOTS
+}
+
+export function tx_ptr(): usize {
+  return tx
+}
+
+export function tx_slots(): u32 {
+  return TX_SLOTS
+}
+
+export function events_ptr(): usize {
+  return events
+}
+
+export function event_slots(): u32 {
+  return EVENT_SLOTS
+}
+
+export function spans_ptr(): usize {
+  return spans
+}
+
+export function span_slots(): u32 {
+  return SPAN_SLOTS
+}
+
+export function peer_ptr(): usize {
+  return peer
+}
+
+export function stats_ptr(): usize {
+  return counters
+}
+
+export function info_ptr(): usize {
+  return info
+}
+
+export function configure(now: u32): i32 {
+  return configureEndpoint(now)
+}
+
+export function entropy_filled(n: u32): i32 {
+  if (n > ENTROPY_BYTES) return E_ARGUMENT
+  fillEntropy(n)
+  return OK
+}
+
+export function set_peer(now: u32): i32 {
+  return setPeer(now)
+}
+
+export function renew_nonce(): i32 {
+  return renewNonce()
+}
+
+export function handle_datagrams(count: u32, now: u32): i32 {
+  return handleDatagrams(count, now)
+}
+
+export function handle_timeout(now: u32): i32 {
+  return handleTimeout(now)
+}
+
+export function next_timeout(now: u32): i32 {
+  return nextTimeout(now)
+}
+
+export function poll_transmit(max: u32, now: u32): i32 {
+  return pollTransmit(max, now)
+}
+
+export function poll_events(): u32 {
+  return takeEvents()
+}
+
+export function stream_open(now: u32): i32 {
+  return openStream(now)
+}
+
+/** The session of a handle that the host still holds. */
+function stream(handle: u32): Session | null {
+  const s = sessionOf(handle)
+  return s && s.tcp != TCP_GONE ? s : null
+}
+
+export function stream_connected(handle: u32, ok: u32, now: u32): i32 {
+  const s = stream(handle)
+  if (!s || s.tcp != TCP_DIALING) return E_HANDLE
+  connected(s, ok != 0, now)
+  settle(s, now)
+  return OK
+}
+
+export function stream_reserve(handle: u32, want: u32): i32 {
+  const s = stream(handle)
+  return s ? reserve(s, want) : E_HANDLE
+}
+
+export function stream_commit(handle: u32, n: u32, now: u32): i32 {
+  const s = stream(handle)
+  if (!s) return E_HANDLE
+  if (!commit(s, n, now)) return E_ARGUMENT
+  settle(s, now)
+  return OK
+}
+
+export function stream_peek(handle: u32): i32 {
+  const s = stream(handle)
+  return s ? peek(s) : E_HANDLE
+}
+
+export function stream_consume(handle: u32, n: u32, now: u32): i32 {
+  const s = stream(handle)
+  if (!s) return E_HANDLE
+  consume(s, n, now)
+  settle(s, now)
+  return OK
+}
+
+export function stream_shutdown(handle: u32, now: u32): i32 {
+  const s = stream(handle)
+  if (!s) return E_HANDLE
+  shutdown(s, now)
+  settle(s, now)
+  return OK
+}
+
+export function stream_abort(handle: u32, now: u32): i32 {
+  const s = stream(handle)
+  if (!s) return E_HANDLE
+  abort(s, now)
+  settle(s, now)
+  return OK
+}
+
+export function session_slots(): u32 {
+  return slotsInUse()
+}
+
+export function session_info(slot: u32, now: u32): i32 {
+  const s = sessionAt(slot)
+  if (!s) return 0
+  const active = <i32>(s.queuedAt - s.progressAt) > 0 ? s.queuedAt : s.progressAt
+  store<u32>(info, s.conv)
+  store<u32>(info, s.state, 4)
+  store<u32>(info, seconds() - s.createdSecond, 8)
+  store<u32>(info, (now - active) / TICKS_PER_SECOND, 12)
+  store<u32>(info, s.state == TIME_WAIT ? 0xffffffff : s.srtt, 16)
+  store<u32>(info, s.state == TIME_WAIT ? 0xffffffff : s.rto, 20)
+  store<u32>(info, s.state == TIME_WAIT ? 0 : waitSnd(s), 24)
+  store<u32>(info, 0, 28)
+  store<u64>(info, s.tcpRead, 32)
+  store<u64>(info, s.tcpWritten, 40)
+  copyAddress(info + 48, addressOf(s))
+  store<u32>(info, s.sndWnd, 72)
+  store<u32>(info, s.rmtWnd, 76)
+  store<u32>(info, s.cwnd, 80)
+  store<u32>(info, s.retransmissions, 84)
+  store<u32>(info, s.rttvar, 88)
+  store<u32>(info, 0, 92)
+  return s.handle
+}

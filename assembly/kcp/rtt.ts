@@ -1,0 +1,25 @@
+/*
+ * Round-trip time and RTO (protocol.md 5.6; RFC 6298 in KCP's integer form), in ticks.
+ *
+ * The ts of a segment is the time of that very transmission and the peer echoes it, so a sample is exact even for a retransmitted segment:
+ * Karn's rule is not needed.
+ */
+import { TICKS_PER_MS } from '../abi'
+import { Conversation, intervalTicks, minRto } from './conversation'
+
+/** A sample above this is a wrong ts, not a path. */
+const MAX_SAMPLE_TICKS: u32 = 60000 * TICKS_PER_MS
+const MAX_RTO_TICKS: u32 = 4000 * TICKS_PER_MS
+
+export function updateRtt(c: Conversation, sample: u32): void {
+  if (sample > MAX_SAMPLE_TICKS) return
+  if (c.srtt == 0) {
+    c.srtt = max<u32>(1, sample)
+    c.rttvar = sample / 2
+  } else {
+    const error = sample > c.srtt ? sample - c.srtt : c.srtt - sample
+    c.rttvar = (3 * c.rttvar + error) / 4
+    c.srtt = max<u32>(1, (7 * c.srtt + sample) / 8)
+  }
+  c.rto = min(max(c.srtt + max(intervalTicks, 4 * c.rttvar), minRto), MAX_RTO_TICKS)
+}

@@ -1,0 +1,65 @@
+/*
+ * The KCP segment on the wire (protocol.md 5.1), big-endian:
+ *
+ *   0        4     5     6       8        12       16       20       24
+ *   +--------+-----+-----+-------+--------+--------+--------+--------+----
+ *   |  conv  | cmd | frg |  wnd  |   ts   |   sn   |  una   |  len   | data
+ *   +--------+-----+-----+-------+--------+--------+--------+--------+----
+ */
+
+export const HEADER_BYTES: u32 = 24
+
+export const CMD_PUSH: u32 = 81
+export const CMD_ACK: u32 = 82
+export const CMD_WASK: u32 = 83
+export const CMD_WINS: u32 = 84
+
+const CMD: usize = 4
+const WND: usize = 6
+const TS: usize = 8
+const SN: usize = 12
+const UNA: usize = 16
+const LEN: usize = 20
+
+/** `a - b` on the circle of u32 numbers: negative when a comes before b. */
+export function diff(a: u32, b: u32): i32 {
+  return <i32>(a - b)
+}
+
+export function readConv(at: usize): u32 {
+  return bswap<u32>(load<u32>(at))
+}
+
+export function readCmd(at: usize): u32 {
+  return load<u8>(at, CMD)
+}
+
+export function readWnd(at: usize): u32 {
+  return bswap<u16>(load<u16>(at, WND))
+}
+
+export function readTs(at: usize): u32 {
+  return bswap<u32>(load<u32>(at, TS))
+}
+
+export function readSn(at: usize): u32 {
+  return bswap<u32>(load<u32>(at, SN))
+}
+
+export function readUna(at: usize): u32 {
+  return bswap<u32>(load<u32>(at, UNA))
+}
+
+export function readLen(at: usize): u32 {
+  return bswap<u32>(load<u32>(at, LEN))
+}
+
+/** Writes a whole header; frg is always 0 (protocol.md 5.3). */
+export function writeHeader(at: usize, conv: u32, cmd: u32, wnd: u32, ts: u32, sn: u32, una: u32, len: u32): void {
+  store<u32>(at, bswap<u32>(conv))
+  store<u32>(at, cmd | (<u32>bswap<u16>(<u16>wnd) << 16), CMD)
+  store<u32>(at, bswap<u32>(ts), TS)
+  store<u32>(at, bswap<u32>(sn), SN)
+  store<u32>(at, bswap<u32>(una), UNA)
+  store<u32>(at, bswap<u32>(len), LEN)
+}

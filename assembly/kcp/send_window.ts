@@ -1,0 +1,192 @@
+/*
+ * The send window: a ring of segments indexed by `sn & mask`, each with a block of its own that holds header and payload.
+ *
+ *   entry (32 bytes): 0 block  4 len  6 state  7 transmissions  8 ts  12 previous sn  16 next sn  20 level
+ *   block:            [ headroom 64 ][ KCP header 24 ][ payload ][ room for padding ]
+ *
+ * Segments in flight stand in doubly linked lists by level (number of transmissions), each ordered by time of sending, so that every policy looks at list
+ * heads alone and an ACK unlinks its segment in O(1).
+ */
+import { HEADROOM_BYTES, alloc, allocUrgent, classOf, free } from '../memory/slab'
+import { freeRing, growRing } from '../memory/ring'
+import { Conversation, LEVELS, LEVEL_LOST, kcpMtu, mss } from './conversation'
+import { HEADER_BYTES, diff } from './segment'
+
+export const ENTRY_SHIFT: u32 = 5
+export const BLOCK: usize = 0
+export const LEN: usize = 4
+export const STATE: usize = 6
+export const TRANSMISSIONS: usize = 7
+export const TS: usize = 8
+const PREVIOUS: usize = 12
+const NEXT: usize = 16
+export const LEVEL: usize = 20
+
+/** States of an entry. */
+export const EMPTY: u32 = 0
+export const QUEUED: u32 = 1
+export const IN_FLIGHT: u32 = 2
+
+const INITIAL_CAPACITY: u32 = 16
+/** A ring of up to so many entries stays with an idle session. */
+const IDLE_CAPACITY: u32 = 64
+/** Padding never exceeds this (protocol.md 3.3). */
+const MAX_PADDING_BYTES: u32 = 15
+
+export function entryOf(c: Conversation, sn: u32): usize {
+  return c.sndRing + (<usize>(sn & c.sndMask) << ENTRY_SHIFT)
+}
+
+/** Where the KCP header of an entry stands; the payload follows it. */
+export function headerOf(entry: usize): usize {
+  return load<usize>(entry, BLOCK) + HEADROOM_BYTES
+}
+
+function blockClass(): u32 {
+  return classOf(HEADROOM_BYTES + kcpMtu + MAX_PADDING_BYTES)
+}
+
+/** Appends an empty queued segment at `sndReserved`. False when memory is scarce. */
+export function reserveSegment(c: Conversation, urgent: bool): bool {
+  const used = c.sndReserved - c.sndUna
+  if (!c.sndRing || used > c.sndMask) {
+    const capacity = c.sndRing ? (c.sndMask + 1) * 2 : INITIAL_CAPACITY
+    const ring = growRing(c.sndRing, c.sndMask, ENTRY_SHIFT, c.sndUna, c.sndReserved, capacity)
+    if (!ring) return false
+    c.sndRing = ring
+    c.sndMask = capacity - 1
+  }
+  const cls = blockClass()
+  const block = urgent ? allocUrgent(cls) : alloc(cls)
+  if (!block) return false
+  const entry = entryOf(c, c.sndReserved)
+  store<usize>(entry, block, BLOCK)
+  store<u32>(entry, QUEUED << 16, LEN)
+  c.sndReserved++
+  return true
+}
+
+/** Gives back reserved segments that were not used. */
+export function trimReserved(c: Conversation): void {
+  while (c.sndReserved != c.sndEnd) {
+    c.sndReserved--
+    release(entryOf(c, c.sndReserved))
+  }
+}
+
+/** Bytes that fit into the last queued segment, 0 if it was sent already. */
+export function tailRoom(c: Conversation): u32 {
+  return diff(c.sndEnd, c.sndNxt) > 0 ? mss - load<u16>(entryOf(c, c.sndEnd - 1), LEN) : 0
+}
+
+/** Removes an acknowledged segment. True if `sn` was in flight and not acknowledged before. */
+export function acknowledge(c: Conversation, sn: u32): bool {
+  const entry = entryOf(c, sn)
+  if (load<u8>(entry, STATE) != IN_FLIGHT) return false
+  unlink(c, sn, entry)
+  release(entry)
+  return true
+}
+
+/** Moves the lower edge of the window past everything acknowledged. */
+export function advanceUna(c: Conversation): void {
+  let una = c.sndUna
+  while (una != c.sndNxt && load<u8>(entryOf(c, una), STATE) == EMPTY) una++
+  c.sndUna = una
+}
+
+function release(entry: usize): void {
+  free(load<usize>(entry, BLOCK), blockClass())
+  store<u8>(entry, EMPTY, STATE)
+}
+
+export function firstOf(c: Conversation, level: u32): u32 {
+  return load<u32>(changetype<usize>(c) + (<usize>level << 2), offsetof<Conversation>('first0'))
+}
+
+/** Appends a segment to the list of a level. */
+export function link(c: Conversation, sn: u32, entry: usize, level: u32): void {
+  const at = changetype<usize>(c) + (<usize>level << 2)
+  const bit: u32 = 1 << level
+  store<u8>(entry, level, LEVEL)
+  if (c.levels & bit) {
+    const last = load<u32>(at, offsetof<Conversation>('last0'))
+    store<u32>(entryOf(c, last), sn, NEXT)
+    store<u32>(entry, last, PREVIOUS)
+  } else {
+    c.levels |= bit
+    store<u32>(at, sn, offsetof<Conversation>('first0'))
+    store<u32>(entry, sn, PREVIOUS)
+  }
+  store<u32>(entry, sn, NEXT)
+  store<u32>(at, sn, offsetof<Conversation>('last0'))
+}
+
+/** Takes a segment out of its list. An end of a list points to itself. */
+export function unlink(c: Conversation, sn: u32, entry: usize): void {
+  const level = <u32>load<u8>(entry, LEVEL)
+  const at = changetype<usize>(c) + (<usize>level << 2)
+  const previous = load<u32>(entry, PREVIOUS)
+  const next = load<u32>(entry, NEXT)
+  if (previous == sn) {
+    if (next == sn) {
+      c.levels &= ~(1 << level)
+    } else {
+      store<u32>(at, next, offsetof<Conversation>('first0'))
+      store<u32>(entryOf(c, next), next, PREVIOUS)
+    }
+  } else if (next == sn) {
+    store<u32>(at, previous, offsetof<Conversation>('last0'))
+    store<u32>(entryOf(c, previous), previous, NEXT)
+  } else {
+    store<u32>(entryOf(c, previous), next, NEXT)
+    store<u32>(entryOf(c, next), previous, PREVIOUS)
+  }
+}
+
+/** Level of a segment by how often it was sent. */
+export function levelAfter(transmissions: u32): u32 {
+  return min(transmissions, LEVELS) - 1
+}
+
+/** Notes a transmission at `now`: the segment stands last in the list of its new level. */
+export function markSent(c: Conversation, sn: u32, entry: usize, now: u32): void {
+  const transmissions = min<u32>(<u32>load<u8>(entry, TRANSMISSIONS) + 1, 255)
+  if (load<u8>(entry, STATE) == IN_FLIGHT) unlink(c, sn, entry)
+  store<u8>(entry, IN_FLIGHT, STATE)
+  store<u8>(entry, transmissions, TRANSMISSIONS)
+  store<u32>(entry, now, TS)
+  link(c, sn, entry, levelAfter(transmissions))
+}
+
+/** Moves a segment in flight to the list of lost ones. */
+export function markLost(c: Conversation, sn: u32, entry: usize): void {
+  unlink(c, sn, entry)
+  link(c, sn, entry, LEVEL_LOST)
+}
+
+/** Frees everything the window holds. */
+export function closeSendWindow(c: Conversation): void {
+  if (!c.sndRing) return
+  for (let sn = c.sndUna; sn != c.sndReserved; sn++) {
+    const entry = entryOf(c, sn)
+    if (load<u8>(entry, STATE) != EMPTY) release(entry)
+  }
+  freeRing(c.sndRing, c.sndMask, ENTRY_SHIFT)
+  c.sndRing = 0
+  c.sndUna = c.sndNxt = c.sndEnd = c.sndReserved = 0
+  c.levels = 0
+}
+
+/** Frees the ring of a window that holds nothing, if it is more than a small one: idle sessions are to be cheap. */
+export function freeIdleSendRing(c: Conversation): void {
+  if (c.sndUna != c.sndReserved || c.sndMask < IDLE_CAPACITY) return
+  freeRing(c.sndRing, c.sndMask, ENTRY_SHIFT)
+  c.sndRing = 0
+  c.sndMask = 0
+}
+
+/** Where the payload of a segment stands. */
+export function payloadOf(entry: usize): usize {
+  return headerOf(entry) + HEADER_BYTES
+}

@@ -1,0 +1,32 @@
+/*
+ * Growth of rings: arrays of fixed-size entries indexed by `number & mask`, where the numbers are sequence numbers (of segments or of list
+ * positions). A ring holds a window of consecutive numbers; it is re-made twice as large when the window outgrows it.
+ */
+import { alloc, classOf, free } from './slab'
+
+/** Ring of `capacity` (a power of two) zeroed entries of `1 << shift` bytes; 0 when memory is scarce. */
+export function newRing(capacity: u32, shift: u32): usize {
+  const cls = classOf(capacity << shift)
+  const ring = alloc(cls)
+  if (ring) memory.fill(ring, 0, (<usize>1) << cls)
+  return ring
+}
+
+export function freeRing(ring: usize, mask: u32, shift: u32): void {
+  if (ring) free(ring, classOf((mask + 1) << shift))
+}
+
+/**
+ * A ring of `capacity` entries holding what `ring` holds of the numbers from `first` up to (not including) `end`; the old one is freed. 0, and nothing
+ * changed, when memory is scarce. `ring` may be 0: then a new one is made.
+ */
+export function growRing(ring: usize, mask: u32, shift: u32, first: u32, end: u32, capacity: u32): usize {
+  const larger = newRing(capacity, shift)
+  if (!larger || !ring) return larger
+  const size = (<usize>1) << shift
+  for (let n = first; n != end; n++) {
+    memory.copy(larger + ((<usize>(n & (capacity - 1))) << shift), ring + ((<usize>(n & mask)) << shift), size)
+  }
+  freeRing(ring, mask, shift)
+  return larger
+}

@@ -1,0 +1,97 @@
+/*
+ * The replay filter (protocol.md 3.6): remembers at least the last `capacity` nonces of authentic datagrams, at most twice as many.
+ *
+ * Two generations of an open-addressing set of 32-bit fingerprints, filled to one half. A nonce is known if either generation holds it;
+ * a full generation becomes the old one and the other is cleared. Slot and fingerprint take 21 + 32 independent bits of a 64-bit hash at the
+ * server's capacity of 2^20, so a fresh nonce is taken for a replay about once in 2^31. Only authentic datagrams get here, so nobody without the key can
+ * aim at collisions.
+ */
+import { allocUrgent, classOf, MAX_CLASS } from '../memory/slab'
+
+let capacity: u32 = 0
+let mask: u32 = 0
+let current: usize = 0
+let other: usize = 0
+let filled: u32 = 0
+
+/** Makes an empty filter for at least `nonces` nonces (up to 2^20 - 1 rounded to slots of a power of two); 0 = none. False when memory is short. */
+export function openReplay(nonces: u32): bool {
+  if (nonces == 0) return true
+  const cls = classOf(nonces * 2 * 4)
+  current = allocSet(cls)
+  other = allocSet(cls)
+  if (!current || !other) return false
+  capacity = nonces
+  mask = (1 << (cls - 2)) - 1
+  return true
+}
+
+/** A set of `1 << cls` zeroed bytes: neighbouring 4 MiB blocks come from fresh memory, which lies in one piece. */
+function allocSet(cls: u32): usize {
+  if (cls <= MAX_CLASS) {
+    const set = allocUrgent(cls)
+    if (set) memory.fill(set, 0, (<usize>1) << cls)
+    return set
+  }
+  const first = allocUrgent(MAX_CLASS)
+  let end = first + (1 << MAX_CLASS)
+  for (let more = (1 << (cls - MAX_CLASS)) - 1; more > 0; more--) {
+    const next = allocUrgent(MAX_CLASS)
+    if (next != end) return 0
+    end += 1 << MAX_CLASS
+  }
+  return first
+}
+
+/** Checks and remembers the nonce of `bytes` (12 or 24) bytes at `nonce`. True if it was seen before. */
+export function isReplay(nonce: usize, bytes: u32): bool {
+  if (capacity == 0) return false
+  const prime: u64 = 0xff51afd7ed558ccd
+  let h: u64 = load<u64>(nonce) * prime
+  h = (h ^ (h >> 33)) + load<u32>(nonce, 8)
+  h = (h ^ (h >> 31)) * 0xc4ceb9fe1a85ec53
+  if (bytes == 24) {
+    h = (h ^ (h >> 33)) + load<u32>(nonce, 12)
+    h = (h ^ (h >> 31)) * prime
+    h = (h ^ (h >> 33)) + load<u64>(nonce, 16)
+    h = (h ^ (h >> 31)) * 0xc4ceb9fe1a85ec53
+  }
+  h ^= h >> 33
+  h = h * prime
+  const slot = <u32>(h >> 32) ^ <u32>h
+  const fingerprint = max<u32>(<u32>h, 1)
+  const known = contains(other, slot, fingerprint)
+  if (insert(slot, fingerprint)) return true
+  return known
+}
+
+function contains(set: usize, slot: u32, fingerprint: u32): bool {
+  let i = slot & mask
+  while (true) {
+    const found = load<u32>(set + ((<usize>i) << 2))
+    if (found == fingerprint) return true
+    if (found == 0) return false
+    i = (i + 1) & mask
+  }
+}
+
+/** True if the current generation had it already. */
+function insert(slot: u32, fingerprint: u32): bool {
+  for (let i = slot & mask; true; i = (i + 1) & mask) {
+    const at = current + ((<usize>i) << 2)
+    const found = load<u32>(at)
+    if (found == fingerprint) return true
+    if (found == 0) {
+      store<u32>(at, fingerprint)
+      break
+    }
+  }
+  if (++filled == capacity) {
+    const full = current
+    current = other
+    other = full
+    memory.fill(current, 0, (<usize>(mask + 1)) << 2)
+    filled = 0
+  }
+  return false
+}

@@ -1,0 +1,68 @@
+/*
+ * Events owed to the host. A session stands in the list once, whatever it has to tell, so the list is bounded by the session table.
+ */
+import { EVENT_ABORT, EVENT_BYTES, EVENT_SLOTS } from '../abi'
+import { IN_EVENTS, Session, has } from './session'
+
+export const events: usize = memory.data(256 * 16, 8)
+
+let first: usize = 0
+let last: usize = 0
+/** Events of the endpoint itself: type bit and one argument each. */
+let own: u32 = 0
+const ownArguments: usize = memory.data(32 * 4)
+
+export function tell(s: Session, event: u32): void {
+  s.events |= 1 << event
+  if (has(s, IN_EVENTS)) return
+  s.flags |= IN_EVENTS
+  s.nextEvent = 0
+  if (last) changetype<Session>(last).nextEvent = changetype<usize>(s)
+  else first = changetype<usize>(s)
+  last = changetype<usize>(s)
+}
+
+/** The TCP side is over: what else was to be told is void. */
+export function tellEnd(s: Session, event: u32, reason: u32): void {
+  s.events = 0
+  s.reason = reason
+  tell(s, event)
+}
+
+export function tellOwn(event: u32, argument: u32): void {
+  own |= 1 << event
+  store<u32>(ownArguments + (<usize>event << 2), argument)
+}
+
+/** Moves events into the event array; their number. */
+export function takeEvents(): u32 {
+  let n: u32 = 0
+  while (own && n < EVENT_SLOTS) {
+    const type = <u32>ctz(own)
+    own &= own - 1
+    n = put(n, type, 0, load<u32>(ownArguments + (<usize>type << 2)))
+  }
+  while (first && n < EVENT_SLOTS) {
+    const s = changetype<Session>(first)
+    while (s.events && n < EVENT_SLOTS) {
+      const type = <u32>ctz(s.events)
+      s.events &= s.events - 1
+      n = put(n, type, s.handle, type == EVENT_ABORT ? s.reason : 0)
+    }
+    if (s.events) break
+    first = s.nextEvent
+    if (!first) last = 0
+    s.flags &= ~IN_EVENTS
+  }
+  return n
+}
+
+function put(n: u32, type: u32, handle: u32, argument: u32): u32 {
+  const at = events + <usize>(n * EVENT_BYTES)
+  store<u32>(at, type)
+  store<u32>(at, handle, 4)
+  store<u32>(at, argument, 8)
+  store<u32>(at, 0, 12)
+  return n + 1
+}
+

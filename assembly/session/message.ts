@@ -1,0 +1,254 @@
+/*
+ * TLV messages inside the byte stream of a conversation (protocol.md 6.1):
+ *
+ *   +------+--------+---------------------+
+ *   | type | length | payload, length - 4 |     u16, u16, big-endian; length 4..14884
+ *   +------+--------+---------------------+
+ *
+ * Written straight into send segments, read straight from received ones; a message may begin and end anywhere. What a message means is the business of
+ * stream.ts.
+ */
+import { SPAN_BYTES, SPAN_SLOTS } from '../abi'
+import { mss, waitSnd } from '../kcp/conversation'
+import { dropFirst, recvLen, recvPayload } from '../kcp/recv_window'
+import { LEN, entryOf, payloadOf, reserveSegment, tailRoom, trimReserved } from '../kcp/send_window'
+import { Session } from './session'
+
+export const DIAL: i32 = 0
+export const PUSH: i32 = 1
+export const EOF: i32 = 2
+export const KEEPALIVE: i32 = 3
+/** Result of `frontMessage`: not enough bytes yet. */
+export const NONE: i32 = -1
+/** Result of `frontMessage`: not a valid message. */
+export const INVALID: i32 = -2
+
+const TLV_BYTES: u32 = 4
+const MAX_MESSAGE_BYTES: u32 = 14884
+export const MAX_PAYLOAD_BYTES: u32 = MAX_MESSAGE_BYTES - TLV_BYTES
+
+/** Spans for the host, `{u32 ptr, u32 len}` each. */
+export const spans: usize = memory.data(64 * 8, 8)
+
+function addSpan(n: u32, ptr: usize, len: u32): u32 {
+  const at = spans + <usize>(n * SPAN_BYTES)
+  store<u32>(at, ptr)
+  store<u32>(at, len, 4)
+  return n + 1
+}
+
+// ---- writing
+
+/** Queues a message without payload. False when memory is exhausted. */
+export function queueMessage(s: Session, type: i32): bool {
+  trimReserved(s)
+  let at: usize
+  if (tailRoom(s) >= TLV_BYTES) {
+    const entry = entryOf(s, s.sndEnd - 1)
+    const len = <u32>load<u16>(entry, LEN)
+    at = payloadOf(entry) + len
+    store<u16>(entry, len + TLV_BYTES, LEN)
+  } else {
+    if (!reserveSegment(s, true)) return false
+    const entry = entryOf(s, s.sndEnd++)
+    at = payloadOf(entry)
+    store<u16>(entry, TLV_BYTES, LEN)
+  }
+  store<u32>(at, bswap<u32>((<u32>type << 16) | TLV_BYTES))
+  return true
+}
+
+/**
+ * Reserves room for one PUSH of up to `want` bytes in at most `segments` new segments; fills the spans and returns their number. A header never straddles two segments, so a tail with
+ * less room is left as it is.
+ */
+export function reservePush(s: Session, want: u32, segments: u32): u32 {
+  trimReserved(s)
+  let left = min(want, MAX_PAYLOAD_BYTES)
+  let n: u32 = 0
+  const room = tailRoom(s)
+  if (room > TLV_BYTES) {
+    const entry = entryOf(s, s.sndEnd - 1)
+    const at = payloadOf(entry) + load<u16>(entry, LEN)
+    const take = min(left, room - TLV_BYTES)
+    s.reservedHeader = at
+    n = addSpan(n, at + TLV_BYTES, take)
+    left -= take
+  }
+  while (left != 0 && segments != 0 && n < SPAN_SLOTS && reserveSegment(s, false)) {
+    const at = payloadOf(entryOf(s, s.sndReserved - 1))
+    const skip = n == 0 ? TLV_BYTES : 0
+    if (n == 0) s.reservedHeader = at
+    const take = min(left, mss - skip)
+    n = addSpan(n, at + skip, take)
+    left -= take
+    segments--
+  }
+  return n
+}
+
+/** Queues the first `bytes` payload bytes written to the spans of `reservePush`. False if so many were not reserved. */
+export function commitPush(s: Session, bytes: u32): bool {
+  let left = bytes + TLV_BYTES
+  const room = tailRoom(s)
+  const tail = room > TLV_BYTES ? room : 0
+  if (bytes == 0 || left > tail + (s.sndReserved - s.sndEnd) * mss) {
+    trimReserved(s)
+    return bytes == 0
+  }
+  store<u32>(s.reservedHeader, bswap<u32>((<u32>PUSH << 16) | left))
+  if (tail) {
+    const entry = entryOf(s, s.sndEnd - 1)
+    const take = min(left, tail)
+    store<u16>(entry, <u32>load<u16>(entry, LEN) + take, LEN)
+    left -= take
+  }
+  while (left) {
+    const take = min(left, mss)
+    store<u16>(entryOf(s, s.sndEnd), take, LEN)
+    s.sndEnd++
+    left -= take
+  }
+  trimReserved(s)
+  return true
+}
+
+/** Segments that may still be queued under `limit`. */
+export function queueRoom(s: Session, limit: u32): u32 {
+  const waiting = waitSnd(s)
+  return waiting < limit ? limit - waiting : 0
+}
+
+// ---- reading
+
+/** Skips to the next unread byte. False if there is none in order. */
+function toNextByte(s: Session): bool {
+  while (s.rcvRead != s.rcvNxt) {
+    if (s.readOffset < recvLen(s, s.rcvRead)) return true
+    dropFirst(s)
+    s.readOffset = 0
+  }
+  return false
+}
+
+/**
+ * Type of the message at the front of the stream, its header taken in; NONE or INVALID. A PUSH stays at the front until its payload is consumed, empty ones are skipped; any other
+ * message until `nextMessage`.
+ */
+export function frontMessage(s: Session): i32 {
+  while (true) {
+    while (s.headLen < TLV_BYTES) {
+      if (!toNextByte(s)) return NONE
+      s.head = (s.head << 8) | <u32>load<u8>(recvPayload(s, s.rcvRead) + s.readOffset)
+      s.readOffset++
+      if (++s.headLen == TLV_BYTES) s.messageLeft = (s.head & 0xffff) - TLV_BYTES
+    }
+    const type = <i32>(s.head >> 16)
+    if (!isValid(s.head)) return INVALID
+    if (type != PUSH || s.messageLeft != 0) {
+      // frees a segment whose last byte was this header
+      toNextByte(s)
+      return type
+    }
+    nextMessage(s)
+  }
+}
+
+function isValid(head: u32): bool {
+  const type = head >> 16
+  const length = head & 0xffff
+  if (length < TLV_BYTES || length > MAX_MESSAGE_BYTES || type > <u32>KEEPALIVE) return false
+  return type == <u32>PUSH || length == TLV_BYTES
+}
+
+/** Leaves the message at the front. */
+export function nextMessage(s: Session): void {
+  s.headLen = 0
+  s.head = 0
+}
+
+/** True if payload bytes of the PUSH at the front are in order. */
+export function hasPayload(s: Session): bool {
+  return frontMessage(s) == PUSH && s.rcvRead != s.rcvNxt
+}
+
+/** Fills the spans with payload bytes in order, across messages, up to the first message that is no PUSH. */
+export function peekPayload(s: Session): u32 {
+  if (!hasPayload(s)) return 0
+  let n: u32 = 0
+  let sn = s.rcvRead
+  let offset = s.readOffset
+  let left = s.messageLeft
+  let head: u32 = 0
+  let headLen: u32 = TLV_BYTES
+  while (sn != s.rcvNxt && n < SPAN_SLOTS) {
+    const len = recvLen(s, sn)
+    const payload = recvPayload(s, sn)
+    while (offset < len && n < SPAN_SLOTS) {
+      if (left) {
+        const take = min(left, len - offset)
+        n = addSpan(n, payload + offset, take)
+        offset += take
+        left -= take
+        if (left == 0) headLen = 0
+      } else {
+        head = (head << 8) | <u32>load<u8>(payload + offset)
+        offset++
+        if (++headLen == TLV_BYTES) {
+          if (head >> 16 != <u32>PUSH || !isValid(head)) return n
+          left = (head & 0xffff) - TLV_BYTES
+          if (left == 0) headLen = 0
+          head = 0
+        }
+      }
+    }
+    sn++
+    offset = 0
+  }
+  return n
+}
+
+/** Takes up to `bytes` payload bytes from the front; the number taken. */
+export function consumePayload(s: Session, bytes: u32): u32 {
+  let taken: u32 = 0
+  while (taken < bytes && hasPayload(s)) {
+    const take = min(min(bytes - taken, s.messageLeft), recvLen(s, s.rcvRead) - s.readOffset)
+    s.readOffset += take
+    s.messageLeft -= take
+    taken += take
+    if (s.messageLeft == 0) nextMessage(s)
+    toNextByte(s)
+  }
+  return taken
+}
+
+/** True if an EOF stands anywhere in the bytes that are in order. */
+export function holdsEof(s: Session): bool {
+  let sn = s.rcvRead
+  let offset = s.readOffset
+  let left = s.headLen == TLV_BYTES ? s.messageLeft : 0
+  let head = s.headLen == TLV_BYTES ? 0 : s.head
+  let headLen = s.headLen == TLV_BYTES ? 0 : s.headLen
+  while (sn != s.rcvNxt) {
+    const len = recvLen(s, sn)
+    while (offset < len) {
+      if (left) {
+        const take = min(left, len - offset)
+        offset += take
+        left -= take
+        continue
+      }
+      head = (head << 8) | <u32>load<u8>(recvPayload(s, sn) + offset)
+      offset++
+      if (++headLen == TLV_BYTES) {
+        if (!isValid(head)) return false
+        if (head >> 16 == <u32>EOF) return true
+        left = (head & 0xffff) - TLV_BYTES
+        head = headLen = 0
+      }
+    }
+    sn++
+    offset = 0
+  }
+  return false
+}

@@ -1,0 +1,102 @@
+/*
+ * One session: a TCP connection carried by one conversation (protocol.md 6). The record, its states, and the lists of the endpoint it stands in.
+ */
+import { SESSIONS_BY_STATE, shift } from '../stats'
+import { Conversation } from '../kcp/conversation'
+
+/** KCP side, numbered as /stats shows it (protocol.md 6.4). */
+export const CONNECT: u32 = 1
+export const ESTABLISHED: u32 = 2
+export const LINGER: u32 = 3
+export const TIME_WAIT: u32 = 4
+
+/** TCP side. GONE: no TCP connection any more; what arrives is discarded. */
+export const TCP_NONE: u32 = 0
+export const TCP_DIALING: u32 = 1
+export const TCP_OPEN: u32 = 2
+export const TCP_GONE: u32 = 3
+
+/** Flags. */
+export const INITIATOR: u32 = 1
+export const EOF_SENT: u32 = 2
+export const EOF_RECEIVED: u32 = 4
+/** A protocol error: the rest of the stream is not looked at. */
+export const POISONED: u32 = 8
+/** `stream_reserve` returned 0: WRITABLE is owed. */
+export const BLOCKED: u32 = 16
+/** READABLE was given and not drained yet. */
+export const READABLE_TOLD: u32 = 32
+/** Queued in the endpoint's lists. */
+export const IN_READY: u32 = 64
+export const IN_DIRTY: u32 = 128
+export const IN_EVENTS: u32 = 256
+/** EOF was handed to the host. */
+export const EOF_TOLD: u32 = 512
+/** The peer reset the session, what it completed before is still being written to TCP: nothing is sent any more. */
+export const CUT: u32 = 2048
+/** Stream payload arrived since a message was queued last: the peer may need a KEEPALIVE. */
+export const OWES_KEEPALIVE: u32 = 1024
+
+@unmanaged
+export class Session extends Conversation {
+  // address record, 24 bytes
+  address0: u64
+  address1: u64
+  address2: u64
+  // bytes of the TCP side
+  tcpRead: u64
+  tcpWritten: u64
+  handle: u32
+  hash: u32
+  state: u32
+  tcp: u32
+  flags: u32
+  // times in ticks: creation in s, last datagram, last progress of the stream, last payload, last message queued
+  createdSecond: u32
+  created: u32
+  signAt: u32
+  progressAt: u32
+  payloadAt: u32
+  queuedAt: u32
+  resetAt: u32
+  timeWaitAt: u32
+  // bytes that arrived for a TCP side that is gone
+  discarded: u32
+  tickAt: u32
+  // events owed to the host, and the reason of an abort
+  events: u32
+  reason: u32
+  // lists
+  // waitsnd as the gauge knows it
+  waitingCounted: u32
+  nextReady: usize
+  nextDirty: usize
+  nextEvent: usize
+  deadline: u32
+  heapIndex: u32
+  // reading of messages: header bytes so far, payload bytes left of a PUSH, offset in the first unread segment
+  head: u32
+  headLen: u32
+  messageLeft: u32
+  readOffset: u32
+  // writing: where the header of the reserved message stands
+  reservedHeader: usize
+}
+
+export const SESSION_BYTES: u32 = offsetof<Session>()
+
+/** The 24-byte address record of a session. */
+export function addressOf(s: Session): usize {
+  return changetype<usize>(s) + offsetof<Session>('address0')
+}
+
+export function has(s: Session, flag: u32): bool {
+  return (s.flags & flag) != 0
+}
+
+/** Changes the state and the gauges that count states. */
+export function setState(s: Session, state: u32): void {
+  if (s.state) shift(SESSIONS_BY_STATE + s.state - 1, -1)
+  s.state = state
+  if (state) shift(SESSIONS_BY_STATE + state - 1, 1)
+}

@@ -1,0 +1,273 @@
+/*
+ * The TCP side of a session: what the host does with it, and what messages from the peer do to it (protocol.md 6.2-6.5).
+ *
+ * No byte is lost and no clean end is faked: EOF is told only after every byte before it was consumed, half-close works in both directions, and what ends in any other
+ * way is told as ABORT.
+ */
+import { EVENT_ABORT, EVENT_DETACH, EVENT_DIAL, EVENT_EOF, EVENT_READABLE, EVENT_WRITABLE, REASON_MEMORY, REASON_PROTOCOL } from '../abi'
+import { closeAcks } from '../kcp/ack'
+import { closeRecovery } from '../kcp/recovery'
+import { announceWindow } from '../kcp/output'
+import { closeRecvWindow, advanceRcvNxt, dropFirst } from '../kcp/recv_window'
+import { closeSendWindow } from '../kcp/send_window'
+import { DISCARDED_BYTES, KEEPALIVES_SENT, SESSIONS_ABORTED, TCP_READ_BYTES, TCP_WRITTEN_BYTES, add, count } from '../stats'
+import { isScarce } from '../memory/slab'
+import { tell, tellEnd } from './events'
+import {
+  DIAL, EOF, INVALID, KEEPALIVE, NONE, PUSH, commitPush, consumePayload, frontMessage, hasPayload, holdsEof, nextMessage, peekPayload, queueMessage, queueRoom,
+  reservePush,
+} from './message'
+import {
+  BLOCKED, CUT, EOF_RECEIVED, EOF_SENT, EOF_TOLD, ESTABLISHED, INITIATOR, LINGER, OWES_KEEPALIVE, POISONED, READABLE_TOLD, Session, TCP_DIALING, TCP_GONE,
+  TCP_NONE, TCP_OPEN, TIME_WAIT, has, setState,
+} from './session'
+
+/** Queue behind the send window: half of it, within these bounds, so that the window never runs dry while the host is told to go on. */
+const MIN_SLACK_SEGMENTS: u32 = 64
+const MAX_SLACK_SEGMENTS: u32 = 1024
+/** So much may arrive for a TCP side that is gone; then the session is given up, and its peer hears RESET. */
+const MAX_DISCARDED_BYTES: u32 = 262144
+const ALL: u32 = 0xffffffff
+
+function slack(s: Session): u32 {
+  return min(max(s.sndWnd / 2, MIN_SLACK_SEGMENTS), MAX_SLACK_SEGMENTS)
+}
+
+// ---- from TCP
+
+/** Spans for up to `want` bytes from TCP; 0 = full, WRITABLE is owed. */
+export function reserve(s: Session, want: u32): u32 {
+  if (s.tcp != TCP_OPEN || has(s, EOF_SENT)) return 0
+  const room = queueRoom(s, s.sndWnd + slack(s))
+  const n = room ? reservePush(s, want, room) : 0
+  if (n == 0) s.flags |= BLOCKED
+  return n
+}
+
+/** False if more is committed than was reserved. */
+export function commit(s: Session, bytes: u32, now: u32): bool {
+  if (s.tcp != TCP_OPEN || has(s, EOF_SENT) || !commitPush(s, bytes)) return false
+  if (bytes == 0) return true
+  s.tcpRead += bytes
+  add(TCP_READ_BYTES, bytes)
+  s.payloadAt = now
+  noteQueued(s, now)
+  return true
+}
+
+/** Tells WRITABLE once there is room for a fair amount. */
+export function unblock(s: Session): void {
+  if (!has(s, BLOCKED) || queueRoom(s, s.sndWnd + slack(s)) < slack(s) / 2 || isScarce(65536)) return
+  s.flags &= ~BLOCKED
+  if (s.tcp == TCP_OPEN) tell(s, EVENT_WRITABLE)
+}
+
+function noteQueued(s: Session, now: u32): void {
+  s.queuedAt = now
+  s.flags &= ~OWES_KEEPALIVE
+}
+
+function queue(s: Session, type: i32, now: u32): bool {
+  noteQueued(s, now)
+  return queueMessage(s, type)
+}
+
+export function queueDial(s: Session, now: u32): bool {
+  return queue(s, DIAL, now)
+}
+
+export function sendKeepalive(s: Session, now: u32): void {
+  if (queue(s, KEEPALIVE, now)) count(KEEPALIVES_SENT)
+}
+
+function sendEof(s: Session, now: u32): void {
+  if (has(s, EOF_SENT)) return
+  if (!queue(s, EOF, now)) {
+    endSession(s, REASON_MEMORY, now)
+    return
+  }
+  s.flags |= EOF_SENT
+  enterLinger(s)
+}
+
+function enterLinger(s: Session): void {
+  if (has(s, EOF_SENT) && has(s, EOF_RECEIVED) && s.state != TIME_WAIT) setState(s, LINGER)
+}
+
+/** TCP ended its direction. */
+export function shutdown(s: Session, now: u32): void {
+  if (has(s, EOF_SENT)) return
+  sendEof(s, now)
+  if (has(s, EOF_RECEIVED)) detach(s)
+}
+
+/** TCP broke: the peer hears EOF (protocol.md 6.5), what it still sends is discarded. */
+export function abort(s: Session, now: u32): void {
+  s.tcp = TCP_GONE
+  s.events = 0
+  sendEof(s, now)
+  if (s.state != TIME_WAIT) advance(s, now)
+}
+
+/** Result of the dial to the target. */
+export function connected(s: Session, ok: bool, now: u32): void {
+  if (!ok) {
+    abort(s, now)
+    return
+  }
+  s.tcp = TCP_OPEN
+  advance(s, now)
+  if (has(s, EOF_RECEIVED) && !has(s, EOF_TOLD)) tellEof(s)
+}
+
+// ---- to TCP
+
+export function peek(s: Session): u32 {
+  if (s.tcp != TCP_OPEN) return 0
+  const n = peekPayload(s)
+  if (n == 0) s.flags &= ~READABLE_TOLD
+  return n
+}
+
+/** TCP took `bytes` of what was peeked. */
+export function consume(s: Session, bytes: u32, now: u32): void {
+  const taken = consumePayload(s, bytes)
+  s.tcpWritten += taken
+  add(TCP_WRITTEN_BYTES, taken)
+  if (taken) {
+    s.payloadAt = now
+    s.flags |= OWES_KEEPALIVE
+  }
+  if (!hasPayload(s)) s.flags &= ~READABLE_TOLD
+  advance(s, now)
+}
+
+/** Reacts to what stands at the front of the stream, until it is payload for TCP or nothing. */
+export function advance(s: Session, now: u32): void {
+  while (true) {
+    advanceRcvNxt(s)
+    if (has(s, POISONED)) {
+      while (s.rcvRead != s.rcvNxt) dropFirst(s)
+      break
+    }
+    const type = frontMessage(s)
+    if (type == NONE) {
+      advanceRcvNxt(s)
+      if (s.rcvRead == s.rcvNxt) break
+    } else if (type == PUSH) {
+      if (!takePush(s, now)) break
+    } else if (type == INVALID || type == DIAL) {
+      if (type == DIAL && s.tcp == TCP_NONE && !has(s, EOF_RECEIVED)) {
+        nextMessage(s)
+        s.tcp = TCP_DIALING
+        tell(s, EVENT_DIAL)
+      } else {
+        fail(s, now)
+      }
+    } else if (type == EOF) {
+      nextMessage(s)
+      takeEof(s, now)
+    } else {
+      nextMessage(s)
+      // the accepting side echoes, in every state (protocol.md 6.1)
+      if (!has(s, INITIATOR)) queue(s, KEEPALIVE, now)
+    }
+    if (s.state == TIME_WAIT) return
+  }
+  announceWindow(s)
+}
+
+/** PUSH at the front. True if it was disposed of. */
+function takePush(s: Session, now: u32): bool {
+  if (s.tcp == TCP_NONE) {
+    // payload before DIAL: nothing that follows can be right
+    s.flags |= POISONED
+    return true
+  }
+  if (s.tcp == TCP_GONE || has(s, EOF_RECEIVED)) {
+    const n = consumePayload(s, ALL)
+    if (n == 0) return false
+    add(DISCARDED_BYTES, n)
+    s.tcpWritten += n
+    s.discarded += n
+    if (s.discarded > MAX_DISCARDED_BYTES) endSession(s, 0, now)
+    return true
+  }
+  if (s.tcp == TCP_OPEN && !has(s, READABLE_TOLD) && hasPayload(s)) {
+    s.flags |= READABLE_TOLD | OWES_KEEPALIVE
+    tell(s, EVENT_READABLE)
+  }
+  return false
+}
+
+function takeEof(s: Session, now: u32): void {
+  if (has(s, EOF_RECEIVED)) return
+  s.flags |= EOF_RECEIVED
+  if (s.tcp == TCP_NONE) {
+    s.tcp = TCP_GONE
+    sendEof(s, now)
+  } else if (s.tcp == TCP_OPEN) {
+    if (has(s, EOF_SENT)) detach(s)
+    else tellEof(s)
+  }
+  enterLinger(s)
+}
+
+function tellEof(s: Session): void {
+  s.flags |= EOF_TOLD
+  tell(s, EVENT_EOF)
+}
+
+/** Both directions ended: the host closes TCP in the normal way. */
+function detach(s: Session): void {
+  s.tcp = TCP_GONE
+  tellEnd(s, EVENT_DETACH, 0)
+}
+
+/** A message that must not be (protocol.md 6.1): TCP is cut, the peer hears EOF, the conversation lives on until a timeout. */
+function fail(s: Session, now: u32): void {
+  s.flags |= POISONED
+  const open = s.tcp == TCP_OPEN || s.tcp == TCP_DIALING
+  s.tcp = TCP_GONE
+  if (open) tellEnd(s, EVENT_ABORT, REASON_PROTOCOL)
+  sendEof(s, now)
+}
+
+// ---- end
+
+/** Frees the windows; the record stays. */
+export function closeConversation(s: Session): void {
+  closeSendWindow(s)
+  closeRecvWindow(s)
+  closeAcks(s)
+  closeRecovery(s)
+  s.probe = s.probeWait = 0
+}
+
+/** Ends a session: TCP is aborted unless it ended before, TIME_WAIT begins. Nothing is sent. */
+export function endSession(s: Session, reason: u32, now: u32): void {
+  if (s.state == TIME_WAIT) return
+  if (s.tcp == TCP_OPEN || s.tcp == TCP_DIALING) {
+    count(SESSIONS_ABORTED)
+    tellEnd(s, EVENT_ABORT, reason)
+  }
+  s.tcp = TCP_GONE
+  closeConversation(s)
+  setState(s, TIME_WAIT)
+  s.timeWaitAt = now
+}
+
+/**
+ * RESET by the peer. If its EOF is among what was received, that is still written to TCP before the end: an original that drops a session too early
+ * (protocol.md 6.7) must not cut the answer it completed.
+ */
+export function resetByPeer(s: Session, reason: u32, now: u32): void {
+  if (s.state == ESTABLISHED && s.tcp == TCP_OPEN && !has(s, EOF_RECEIVED) && holdsEof(s)) {
+    closeSendWindow(s)
+    closeAcks(s)
+    s.probe = s.probeWait = 0
+    s.flags |= EOF_SENT | CUT
+    return
+  }
+  endSession(s, reason, now)
+}

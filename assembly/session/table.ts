@@ -1,0 +1,161 @@
+/*
+ * The session table: finds a session by (peer address, conv) or by handle. Open addressing at most half full, linear probing, deletion by shifting back.
+ * A handle is generation << 16 | slot, so one that is gone is recognised.
+ */
+import { E_MEMORY, E_SESSIONS } from '../abi'
+import { growRing, newRing } from '../memory/ring'
+import { alloc, classOf, free } from '../memory/slab'
+import { copyAddress, hashAddress, sameAddress } from '../packet/address'
+import { SESSION_BYTES, Session, addressOf } from './session'
+
+const POINTER_SHIFT: u32 = 2
+/** Slot: session pointer (0 = free: then the next free slot + 1 stands in its place, see SLOT_NEXT), generation. */
+const SLOT_SHIFT: u32 = 4
+const SLOT_GENERATION: usize = 4
+const SLOT_NEXT: usize = 8
+const INITIAL_CAPACITY: u32 = 64
+const MAX_GENERATION: u32 = 0x7fff
+
+let buckets: usize = 0
+let bucketMask: u32 = 0
+let slots: usize = 0
+let slotCapacity: u32 = 0
+let slotCount: u32 = 0
+/** Free slots, first in first out: a handle is reused as late as possible. */
+let firstFree: u32 = 0
+let lastFree: u32 = 0
+let live: u32 = 0
+let maxSessions: u32 = 65535
+
+export function setMaxSessions(n: u32): void {
+  maxSessions = n
+}
+
+export function sessionCount(): u32 {
+  return live
+}
+
+/** Slots that may hold a session. */
+export function slotsInUse(): u32 {
+  return slotCount
+}
+
+export function sessionAt(slot: u32): Session | null {
+  if (slot >= slotCount) return null
+  return changetype<Session | null>(load<usize>(slots + (<usize>slot << SLOT_SHIFT)))
+}
+
+/** The session of a handle, null if it is gone. */
+export function sessionOf(handle: u32): Session | null {
+  const s = sessionAt(handle & 0xffff)
+  return s && s.handle == handle ? s : null
+}
+
+export function find(address: usize, conv: u32): Session | null {
+  if (!buckets) return null
+  const hash = hashAddress(address, conv)
+  let i = hash & bucketMask
+  while (true) {
+    const at = load<usize>(buckets + (<usize>i << POINTER_SHIFT))
+    if (!at) return null
+    const s = changetype<Session>(at)
+    if (s.hash == hash && s.conv == conv && sameAddress(addressOf(s), address)) return s
+    i = (i + 1) & bucketMask
+  }
+}
+
+/** A new zeroed session with handle, hash and address set; `error` tells why there is none. */
+export let error: i32 = 0
+
+export function insert(address: usize, conv: u32): Session | null {
+  if (live >= maxSessions) {
+    error = E_SESSIONS
+    return null
+  }
+  error = E_MEMORY
+  if (!ensureBuckets() || !ensureSlot()) return null
+  const cls = classOf(SESSION_BYTES)
+  const at = alloc(cls)
+  if (!at) return null
+  memory.fill(at, 0, <usize>1 << cls)
+  const s = changetype<Session>(at)
+  const slot = firstFree - 1
+  const entry = slots + (<usize>slot << SLOT_SHIFT)
+  firstFree = load<u32>(entry, SLOT_NEXT)
+  if (firstFree == 0) lastFree = 0
+  const generation = load<u32>(entry, SLOT_GENERATION) % MAX_GENERATION + 1
+  store<usize>(entry, at)
+  store<u32>(entry, generation, SLOT_GENERATION)
+  s.handle = (generation << 16) | slot
+  s.hash = hashAddress(address, conv)
+  copyAddress(addressOf(s), address)
+  place(s)
+  live++
+  return s
+}
+
+/** Forgets a session and frees its record. */
+export function remove(s: Session): void {
+  let hole = s.hash & bucketMask
+  while (load<usize>(buckets + (<usize>hole << POINTER_SHIFT)) != changetype<usize>(s)) hole = (hole + 1) & bucketMask
+  for (let i = (hole + 1) & bucketMask; true; i = (i + 1) & bucketMask) {
+    const at = load<usize>(buckets + (<usize>i << POINTER_SHIFT))
+    if (!at) break
+    const home = changetype<Session>(at).hash & bucketMask
+    // an entry may move back into the hole unless its home lies between the hole and itself
+    if (((i - home) & bucketMask) >= ((i - hole) & bucketMask)) {
+      store<usize>(buckets + (<usize>hole << POINTER_SHIFT), at)
+      hole = i
+    }
+  }
+  store<usize>(buckets + (<usize>hole << POINTER_SHIFT), 0)
+  const slot = s.handle & 0xffff
+  const entry = slots + (<usize>slot << SLOT_SHIFT)
+  store<usize>(entry, 0)
+  appendFree(slot)
+  live--
+  free(changetype<usize>(s), classOf(SESSION_BYTES))
+}
+
+function appendFree(slot: u32): void {
+  store<u32>(slots + (<usize>slot << SLOT_SHIFT), 0, SLOT_NEXT)
+  if (lastFree) store<u32>(slots + (<usize>(lastFree - 1) << SLOT_SHIFT), slot + 1, SLOT_NEXT)
+  else firstFree = slot + 1
+  lastFree = slot + 1
+}
+
+function place(s: Session): void {
+  let i = s.hash & bucketMask
+  while (load<usize>(buckets + (<usize>i << POINTER_SHIFT))) i = (i + 1) & bucketMask
+  store<usize>(buckets + (<usize>i << POINTER_SHIFT), changetype<usize>(s))
+}
+
+function ensureBuckets(): bool {
+  const capacity = buckets ? bucketMask + 1 : 0
+  if (live * 2 < capacity) return true
+  const larger = capacity ? capacity * 2 : INITIAL_CAPACITY
+  const fresh = newRing(larger, POINTER_SHIFT)
+  if (!fresh) return false
+  const old = buckets
+  buckets = fresh
+  bucketMask = larger - 1
+  for (let i: u32 = 0; i < capacity; i++) {
+    const at = load<usize>(old + (<usize>i << POINTER_SHIFT))
+    if (at) place(changetype<Session>(at))
+  }
+  if (old) free(old, classOf(capacity << POINTER_SHIFT))
+  return true
+}
+
+function ensureSlot(): bool {
+  if (firstFree) return true
+  if (slotCount == slotCapacity) {
+    const capacity = slotCapacity ? slotCapacity * 2 : INITIAL_CAPACITY
+    const larger = growRing(slots, slotCapacity - 1, SLOT_SHIFT, 0, slotCount, capacity)
+    if (!larger) return false
+    slots = larger
+    slotCapacity = capacity
+  }
+  appendFree(slotCount++)
+  return true
+}

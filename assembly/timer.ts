@@ -1,0 +1,88 @@
+/*
+ * Deadlines of sessions: a binary heap of the earliest time each session wants to be looked at.
+ *
+ * Postponing is lazy: a session that needs a later time than it stands with stays where it is, and is moved when its old time comes to the top.
+ */
+import { growRing } from './memory/ring'
+import { Session } from './session/session'
+
+const POINTER_SHIFT: u32 = 2
+const INITIAL_CAPACITY: u32 = 64
+
+let heap: usize = 0
+let capacity: u32 = 0
+let size: u32 = 0
+
+/** The session with the earliest deadline, null if there is none. */
+export function earliest(): Session | null {
+  return size ? at(0) : null
+}
+
+/** Asks for `s` to be looked at no later than `time`. False when memory is scarce. */
+export function wake(s: Session, time: u32): bool {
+  if (s.heapIndex) {
+    if (<i32>(time - s.deadline) >= 0) return true
+    s.deadline = time
+    up(s.heapIndex - 1, s)
+    return true
+  }
+  if (size == capacity) {
+    const larger = growRing(heap, capacity - 1, POINTER_SHIFT, 0, size, capacity ? capacity * 2 : INITIAL_CAPACITY)
+    if (!larger) return false
+    heap = larger
+    capacity = capacity ? capacity * 2 : INITIAL_CAPACITY
+  }
+  s.deadline = time
+  up(size++, s)
+  return true
+}
+
+/** Moves a session whose time is not what it stands with. */
+export function postpone(s: Session, time: u32): void {
+  s.deadline = time
+  down(s.heapIndex - 1, s)
+}
+
+/** Takes a session out. */
+export function cancel(s: Session): void {
+  if (!s.heapIndex) return
+  const i = s.heapIndex - 1
+  s.heapIndex = 0
+  const last = at(--size)
+  if (i == size) return
+  if (<i32>(last.deadline - s.deadline) < 0) up(i, last)
+  else down(i, last)
+}
+
+function at(i: u32): Session {
+  return changetype<Session>(load<usize>(heap + (<usize>i << POINTER_SHIFT)))
+}
+
+function put(i: u32, s: Session): void {
+  store<usize>(heap + (<usize>i << POINTER_SHIFT), changetype<usize>(s))
+  s.heapIndex = i + 1
+}
+
+function up(i: u32, s: Session): void {
+  while (i > 0) {
+    const parent = (i - 1) >> 1
+    const p = at(parent)
+    if (<i32>(p.deadline - s.deadline) <= 0) break
+    put(i, p)
+    i = parent
+  }
+  put(i, s)
+}
+
+function down(i: u32, s: Session): void {
+  while (true) {
+    let child: u32 = 2 * i + 1
+    if (child >= size) break
+    if (child + 1 < size && <i32>(at(child + 1).deadline - at(child).deadline) < 0) child++
+    const c = at(child)
+    if (<i32>(c.deadline - s.deadline) >= 0) break
+    put(i, c)
+    i = child
+  }
+  put(i, s)
+}

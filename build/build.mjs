@@ -1,0 +1,103 @@
+// node build/build.mjs [--if-stale] [--no-types]: makes everything in dist/ from the sources.
+// --if-stale skips steps whose sources have the content they had when the step last succeeded.
+
+import { mkdirSync, readFileSync } from 'node:fs'
+import { buildBundle, copyFile } from './bundles.mjs'
+import { buildCore } from './core.mjs'
+import { exists, fingerprint, inProject, replaceFile, withLock } from './files.mjs'
+import * as plan from './plan.mjs'
+import { buildTypes } from './types.mjs'
+
+const STAMPS = 'dist/.stamps.json'
+
+/** @param {string} text */
+const say = (text) => process.stderr.write(`build: ${text}\n`)
+
+/** @returns {Record<string, string>} */
+function readStamps() {
+  try {
+    return JSON.parse(readFileSync(inProject(STAMPS), 'utf8'))
+  } catch {
+    return {}
+  }
+}
+
+/**
+ * Makes one product, or says that its source is missing.
+ * @param {{ source: string, out: string }} product
+ * @param {() => Promise<string | void>} make
+ */
+async function product({ source, out }, make) {
+  if (!exists(source)) {
+    if (!plan.sourcesMayBeMissing) throw new Error(`${source} is missing, needed for ${out}`)
+    say(`${out} skipped: no ${source} yet`)
+    return
+  }
+  const note = await make()
+  say(note || out)
+}
+
+/** @type {Record<'core' | 'bundles' | 'types', { outputs: () => string[], run: () => Promise<void> }>} */
+const steps = {
+  core: {
+    outputs: () => [plan.core.release, plan.core.debug, plan.core.inlined],
+    run: () => product({ ...plan.core, out: plan.core.release }, buildCore),
+  },
+  bundles: {
+    outputs: () => [...plan.bundles, ...plan.copies].map((item) => item.out),
+    async run() {
+      const results = await Promise.allSettled([
+        ...plan.bundles.map((bundle) => product(bundle, () => buildBundle(bundle))),
+        ...plan.copies.map((copy) => product(copy, () => copyFile(copy))),
+      ])
+      const errors = results.flatMap((result) => (result.status === 'rejected' ? [result.reason] : []))
+      if (errors.length > 0) throw new AggregateError(errors, errors.map((error) => error.message).join('\n'))
+    },
+  },
+  types: {
+    outputs: () => [plan.types.out],
+    run: () => product({ source: 'host', out: plan.types.out }, buildTypes),
+  },
+}
+
+/**
+ * Makes the named steps in order; a failed step does not keep the later ones from running.
+ * @param {{ ifStale?: boolean, only?: readonly ('core' | 'bundles' | 'types')[] }} [options]
+ * @returns {Promise<boolean>} whether all went well
+ */
+export function build({ ifStale = false, only = ['core', 'bundles', 'types'] } = {}) {
+  return withLock(async () => {
+    mkdirSync(inProject('dist'), { recursive: true })
+    let good = true
+    for (const name of only) {
+      const step = steps[name]
+      const print = fingerprint(plan.inputs[name])
+      const stamp = JSON.stringify([print, step.outputs().map(exists)])
+      if (ifStale && readStamps()[name] === stamp) continue
+      try {
+        await step.run()
+        // a source that changed meanwhile makes the next fingerprint differ, so the step is stale again
+        const made = JSON.stringify([print, step.outputs().map(exists)])
+        replaceFile(STAMPS, `${JSON.stringify({ ...readStamps(), [name]: made }, null, 2)}\n`)
+      } catch (error) {
+        good = false
+        say(`FAILED ${name}: ${error instanceof Error ? error.message : error}`)
+      }
+    }
+    return good
+  })
+}
+
+if (process.argv[1] && import.meta.url === new URL(`file://${process.argv[1]}`).href) {
+  const args = process.argv.slice(2)
+  const unknown = args.find((arg) => arg !== '--if-stale' && arg !== '--no-types')
+  if (unknown) {
+    say(`unknown argument ${unknown}`)
+    process.exit(2)
+  }
+  const good = await build({
+    ifStale: args.includes('--if-stale'),
+    ...(args.includes('--no-types') ? { only: /** @type {const} */ (['core', 'bundles']) } : {}),
+  })
+  process.exitCode = good ? 0 : 1
+}

@@ -1,0 +1,56 @@
+// What the build makes, in one place: every product and its source.
+// How it is made stands in core.mjs, bundles.mjs and types.mjs.
+
+/** While the sources are being written: a product without its source is skipped with a line. False: that fails the build. */
+export const sourcesMayBeMissing = true
+
+/**
+ * @typedef {object} Bundle
+ * @property {string} source entry file
+ * @property {string} out file in dist/
+ * @property {'neutral' | 'node' | 'bun'} host who runs it
+ * @property {boolean} [executable] gets a shebang line and mode 755
+ */
+
+export const core = {
+  source: 'assembly/index.ts',
+  release: 'dist/core.wasm',
+  debug: 'dist/core.debug.wasm',
+  inlined: 'dist/core-wasm.js',
+}
+
+/** @type {readonly Bundle[]} */
+export const bundles = [
+  { source: 'host/core.ts', out: 'dist/core.js', host: 'neutral' },
+  { source: 'runtime-node/index.ts', out: 'dist/node/index.js', host: 'node' },
+  { source: 'runtime-node/cli.ts', out: 'dist/node/cli.js', host: 'node', executable: true },
+  { source: 'runtime-bun/index.ts', out: 'dist/bun/index.js', host: 'bun' },
+  { source: 'runtime-bun/cli.ts', out: 'dist/bun/cli.js', host: 'bun', executable: true },
+  { source: 'examples/demo/demo.ts', out: 'dist/demo.js', host: 'node' },
+  { source: 'bench/main.ts', out: 'dist/bench.js', host: 'node' },
+]
+
+/** Files copied as they are. */
+export const copies = [{ source: 'host/config/schema.json', out: 'dist/schema.json' }]
+
+/** Declarations of the library entries. */
+export const types = { project: 'tsconfig.types.json', out: 'dist/types' }
+
+/** Files and directories each step reads; a change in one of them makes the step stale. */
+export const inputs = {
+  core: ['assembly', 'asconfig.json', 'build/core.mjs', 'build/plan.mjs', 'package-lock.json'],
+  bundles: [
+    'host',
+    'runtime-node',
+    'runtime-bun',
+    'examples',
+    'bench',
+    'build/bundles.mjs',
+    'build/plan.mjs',
+    'build/core-wasm-plugin.mjs',
+    'package.json',
+    'package-lock.json',
+    'dist/core-wasm.js',
+  ],
+  types: ['host', 'runtime-node', 'runtime-bun', 'tsconfig.json', 'tsconfig.types.json', 'package-lock.json'],
+}

@@ -1,0 +1,19 @@
+// Emits the declarations of the library entries with tsc.
+
+import { mkdirSync, renameSync, rmSync } from 'node:fs'
+import { inProject, runScript } from './files.mjs'
+import { types } from './plan.mjs'
+
+export const TSC = 'node_modules/typescript/bin/tsc'
+
+export async function buildTypes() {
+  const draft = `.cache/types.${process.pid}`
+  try {
+    await runScript(TSC, ['-p', types.project, '--outDir', draft])
+    mkdirSync(inProject(draft), { recursive: true })
+    rmSync(inProject(types.out), { recursive: true, force: true })
+    renameSync(inProject(draft), inProject(types.out))
+  } finally {
+    rmSync(inProject(draft), { recursive: true, force: true })
+  }
+}

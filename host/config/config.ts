@@ -1,0 +1,77 @@
+/**
+ * The shape of a checked configuration. `load.ts` makes it; everybody else only reads it.
+ */
+
+/** Mode bits, as the engine's config block wants them (abi.md). */
+export const MODE_SERVER = 1
+export const MODE_CLIENT = 2
+export const MODE_RENDEZVOUS = 4
+
+/** KCP parameters. undefined = not set by the user: the engine chooses. */
+export interface KcpConfig {
+  /** bytes of the whole IP packet */
+  readonly mtu: number
+  /** segments */
+  readonly sndwnd: number | undefined
+  /** segments */
+  readonly rcvwnd: number | undefined
+  readonly nodelay: number | undefined
+  /** ms */
+  readonly interval: number | undefined
+  readonly resend: number | undefined
+  readonly nc: number | undefined
+  readonly flush: number | undefined
+}
+
+export interface TcpConfig {
+  readonly reuseport: boolean
+  readonly keepalive: boolean
+  readonly nodelay: boolean
+  /** bytes, 0 = leave alone */
+  readonly sndbuf: number
+  /** bytes, 0 = leave alone */
+  readonly rcvbuf: number
+}
+
+export interface UdpConfig {
+  readonly reuseport: boolean
+  /** bytes, 0 = leave alone */
+  readonly sndbuf: number
+  /** bytes, 0 = leave alone */
+  readonly rcvbuf: number
+}
+
+/** A checked configuration. Names are those of the file; an absent key without default is undefined. */
+export interface Config {
+  /** MODE_* bits */
+  readonly mode: number
+  readonly listen: string | undefined
+  readonly connect: string | undefined
+  readonly kcp_bind: string | undefined
+  readonly kcp_connect: string | undefined
+  readonly rendezvous_server: string | undefined
+  readonly service_id: string
+  readonly http_listen: string | undefined
+  readonly netdev: string | undefined
+  readonly method: string | undefined
+  readonly psk: string | undefined
+  readonly password: string | undefined
+  readonly obfs: string | undefined
+  readonly kcp: KcpConfig
+  readonly tcp: TcpConfig
+  readonly udp: UdpConfig
+  /** s */
+  readonly timeout: number
+  /** s */
+  readonly linger: number
+  /** s, 0 = off */
+  readonly keepalive: number
+  /** s */
+  readonly time_wait: number
+  readonly loglevel: number
+  readonly log: string | undefined
+  readonly user: string | undefined
+  /** MiB */
+  readonly memory: number
+  readonly max_sessions: number
+}

@@ -1,0 +1,178 @@
+/**
+ * Reads JSON bytes into a tree that keeps what JSON.parse throws away: the raw text of numbers, duplicate members
+ * in their order, and strings as undecoded byte ranges. Strict where protocol.md 10.1 is (no BOM, comments,
+ * trailing commas; nesting limited), lenient where it is: strings nobody asks for may hold control characters,
+ * invalid UTF-8 and lone surrogates. Knows nothing of configuration keys.
+ */
+
+import { visit } from 'jsonc-parser'
+import { ConfigError } from './error.ts'
+
+/** Levels of arrays and objects inside the outermost value (protocol.md 10.1). */
+const NESTING_MAX_LEVELS = 256
+
+export type JsonNode =
+  | { readonly kind: 'object'; readonly members: JsonMember[] }
+  | { readonly kind: 'array' }
+  | { readonly kind: 'number'; readonly text: string }
+  | { readonly kind: 'string'; readonly raw: Uint8Array }
+  | { readonly kind: 'boolean'; readonly value: boolean }
+  | { readonly kind: 'null' }
+
+export interface JsonMember {
+  readonly key: string
+  readonly node: JsonNode
+}
+
+/** A decoded string, or why it cannot be one. */
+export type DecodedString =
+  | { readonly ok: true; readonly text: string }
+  | { readonly ok: false; readonly reason: string }
+
+/**
+ * Texts for jsonc-parser's ParseErrorCode; it is a `const enum`, which bundlers cannot read from a declaration
+ * file.
+ */
+const SYNTAX_REASONS: Readonly<Record<number, string>> = {
+  1: 'unexpected character',
+  2: 'malformed number',
+  3: 'a key in double quotes is expected',
+  4: 'a value is expected',
+  5: 'a colon is expected',
+  6: 'a comma is expected',
+  7: 'a closing brace is missing',
+  8: 'a closing bracket is missing',
+  9: 'nothing may follow the outermost object',
+  10: 'comments are not allowed',
+  11: 'comments are not allowed',
+  12: 'a string without end',
+  13: 'malformed number',
+  14: 'malformed \\u escape',
+  15: 'unknown escape',
+}
+
+const DOUBLE_QUOTE = 0x22
+const BACKSLASH = 0x5c
+const SPACE = 0x20
+const ASCII_MAX = 0x7f
+/** Stands for a byte that is allowed inside strings only; the scanner refuses it. */
+const NEVER_VALID = 0x01
+/** Stands for a byte inside a string whose value the scanner need not see. */
+const PLACEHOLDER = 0x3f
+
+/**
+ * The same text in pure ASCII, byte for byte at the same offsets: inside strings control characters and bytes of
+ * UTF-8 sequences become placeholders, so that the scanner finds the tokens and the strings are decoded from the
+ * original bytes, and only when somebody wants them.
+ */
+function skeleton(bytes: Uint8Array): string {
+  const ascii = new Uint8Array(bytes.length)
+  let inString = false
+  let escaped = false
+  bytes.forEach((byte, index) => {
+    const special = byte > ASCII_MAX || (inString && byte < SPACE)
+    ascii[index] = special ? (inString ? PLACEHOLDER : NEVER_VALID) : byte
+    if (!inString) {
+      inString = byte === DOUBLE_QUOTE
+    } else if (escaped) {
+      escaped = false
+    } else if (byte === BACKSLASH) {
+      escaped = true
+    } else if (byte === DOUBLE_QUOTE) {
+      inString = false
+    }
+  })
+  return new TextDecoder().decode(ascii)
+}
+
+/** Decodes a string token, quotes included, strictly: UTF-8, no raw control characters, no lone surrogates. */
+export function decodeString(raw: Uint8Array): DecodedString {
+  let text: string
+  try {
+    text = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(raw)
+  } catch {
+    return { ok: false, reason: 'invalid UTF-8' }
+  }
+  // The escapes were checked by the scanner: what JSON.parse still refuses are raw control characters.
+  let value: unknown
+  try {
+    value = JSON.parse(text)
+  } catch {
+    return { ok: false, reason: 'a control character must be escaped' }
+  }
+  if (typeof value !== 'string') {
+    return { ok: false, reason: 'not a string' }
+  }
+  return /\p{Cs}/u.test(value) ? { ok: false, reason: 'a lone surrogate escape' } : { ok: true, text: value }
+}
+
+/** Where an offset stands, for people: `line 3, column 14` (columns in bytes). */
+function position(text: string, offset: number): string {
+  const before = text.slice(0, offset)
+  return `line ${before.split('\n').length}, column ${offset - before.lastIndexOf('\n')}`
+}
+
+function fail(text: string, offset: number, reason: string): never {
+  throw new ConfigError('', '', `${position(text, offset)}: ${reason}`)
+}
+
+/**
+ * Reads one JSON value. `bytes` is the whole file.
+ * @throws ConfigError (key '') with line and column for anything that protocol.md 10.1 refuses
+ */
+export function readJson(bytes: Uint8Array): JsonNode {
+  if (bytes[0] === 0xef && bytes[1] === 0xbb && bytes[2] === 0xbf) {
+    throw new ConfigError('', '', 'it begins with a byte order mark (BOM), which JSON does not allow')
+  }
+  const text = skeleton(bytes)
+  const rawAt = (offset: number, length: number) => bytes.subarray(offset, offset + length)
+  const open: JsonNode[] = []
+  const keys: string[] = []
+  let root: JsonNode | undefined
+
+  const place = (node: JsonNode) => {
+    const parent = open.at(-1)
+    if (parent === undefined) {
+      root = node
+    } else if (parent.kind === 'object') {
+      parent.members.push({ key: keys.pop() ?? '', node })
+    }
+  }
+  const begin = (node: JsonNode, offset: number) => {
+    place(node)
+    open.push(node)
+    if (open.length > NESTING_MAX_LEVELS + 1) {
+      fail(text, offset, `nested deeper than ${NESTING_MAX_LEVELS} levels`)
+    }
+  }
+
+  visit(
+    text,
+    {
+      onObjectBegin: (offset) => begin({ kind: 'object', members: [] }, offset),
+      onObjectEnd: () => {
+        open.pop()
+      },
+      onArrayBegin: (offset) => begin({ kind: 'array' }, offset),
+      onArrayEnd: () => {
+        open.pop()
+      },
+      onObjectProperty: (_name, offset, length) => {
+        const key = decodeString(rawAt(offset, length))
+        keys.push(key.ok ? key.text : fail(text, offset, `key name: ${key.reason}`))
+      },
+      onLiteralValue: (value: unknown, offset, length) => {
+        if (typeof value === 'string') {
+          place({ kind: 'string', raw: rawAt(offset, length) })
+        } else if (typeof value === 'number') {
+          place({ kind: 'number', text: text.slice(offset, offset + length) })
+        } else {
+          place(typeof value === 'boolean' ? { kind: 'boolean', value } : { kind: 'null' })
+        }
+      },
+      onError: (code, offset) => fail(text, offset, SYNTAX_REASONS[code] ?? 'malformed JSON'),
+    },
+    { disallowComments: true, allowTrailingComma: false, allowEmptyContent: false },
+  )
+  return root ?? fail(text, 0, 'a JSON object is expected')
+}

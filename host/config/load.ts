@@ -1,0 +1,108 @@
+/**
+ * From the bytes of a configuration file to a typed, checked `Config` (protocol.md 10.1 to 10.3). Reads no files,
+ * opens no sockets, resolves no names. What is only checked at start (method, keys, obfuscation) is in
+ * `security.ts`.
+ */
+
+import { type Config, MODE_CLIENT, MODE_RENDEZVOUS, MODE_SERVER } from './config.ts'
+import { readJson } from './json.ts'
+import { checkRules } from './rules.ts'
+import { type Scalar, validate } from './validate.ts'
+
+/** Typed access to the validated values; a mismatch between schema.json and Config is a bug and throws TypeError. */
+class Reader {
+  readonly #values: ReadonlyMap<string, Scalar>
+
+  constructor(values: ReadonlyMap<string, Scalar>) {
+    this.#values = values
+  }
+
+  text(key: string): string | undefined {
+    const value = this.#values.get(key)
+    return value === undefined || typeof value === 'string' ? value : this.#mismatch(key)
+  }
+
+  optionalInteger(key: string): number | undefined {
+    const value = this.#values.get(key)
+    return value === undefined || typeof value === 'number' ? value : this.#mismatch(key)
+  }
+
+  integer(key: string): number {
+    return this.optionalInteger(key) ?? this.#mismatch(key)
+  }
+
+  flag(key: string): boolean {
+    const value = this.#values.get(key)
+    return typeof value === 'boolean' ? value : this.#mismatch(key)
+  }
+
+  #mismatch(key: string): never {
+    throw new TypeError(`schema.json does not fit the Config type: ${key}`)
+  }
+}
+
+function modeOf(values: Reader): number {
+  return (
+    (values.text('connect') === undefined ? 0 : MODE_SERVER) |
+    (values.text('listen') === undefined ? 0 : MODE_CLIENT) |
+    (values.text('rendezvous_server') === undefined ? 0 : MODE_RENDEZVOUS)
+  )
+}
+
+/**
+ * Parses and checks a configuration file: syntax, types, ranges (protocol.md 10.1, 10.2), then the cross-field
+ * rules 1-5 of 10.3. On reload this is all that is checked (10.5).
+ * @param bytes the file as it is
+ * @throws ConfigError naming key, value and reason
+ */
+export function parseConfig(bytes: Uint8Array): Config {
+  const values = new Reader(validate(readJson(bytes)))
+  const config: Config = {
+    mode: modeOf(values),
+    listen: values.text('listen'),
+    connect: values.text('connect'),
+    kcp_bind: values.text('kcp_bind'),
+    kcp_connect: values.text('kcp_connect'),
+    rendezvous_server: values.text('rendezvous_server'),
+    service_id: values.text('service_id') ?? '',
+    http_listen: values.text('http_listen'),
+    netdev: values.text('netdev'),
+    method: values.text('method'),
+    psk: values.text('psk'),
+    password: values.text('password'),
+    obfs: values.text('obfs'),
+    kcp: {
+      mtu: values.integer('kcp.mtu'),
+      sndwnd: values.optionalInteger('kcp.sndwnd'),
+      rcvwnd: values.optionalInteger('kcp.rcvwnd'),
+      nodelay: values.optionalInteger('kcp.nodelay'),
+      interval: values.optionalInteger('kcp.interval'),
+      resend: values.optionalInteger('kcp.resend'),
+      nc: values.optionalInteger('kcp.nc'),
+      flush: values.optionalInteger('kcp.flush'),
+    },
+    tcp: {
+      reuseport: values.flag('tcp.reuseport'),
+      keepalive: values.flag('tcp.keepalive'),
+      nodelay: values.flag('tcp.nodelay'),
+      sndbuf: values.integer('tcp.sndbuf'),
+      rcvbuf: values.integer('tcp.rcvbuf'),
+    },
+    udp: {
+      reuseport: values.flag('udp.reuseport'),
+      sndbuf: values.integer('udp.sndbuf'),
+      rcvbuf: values.integer('udp.rcvbuf'),
+    },
+    timeout: values.integer('timeout'),
+    linger: values.integer('linger'),
+    keepalive: values.integer('keepalive'),
+    time_wait: values.integer('time_wait'),
+    loglevel: values.integer('loglevel'),
+    log: values.text('log'),
+    user: values.text('user'),
+    memory: values.integer('memory'),
+    max_sessions: values.integer('max_sessions'),
+  }
+  checkRules(config)
+  return config
+}

@@ -1,0 +1,137 @@
+/**
+ * Rules that concern more than one key (protocol.md 10.3, 1-5), the names of the modes, and what is legal but
+ * deserves a warning. Single keys are the schema's business, method and keys that of `security.ts`.
+ */
+
+import { type Config, MODE_CLIENT, MODE_RENDEZVOUS, MODE_SERVER } from './config.ts'
+import { ConfigError, HIDDEN, quote } from './error.ts'
+
+/** Longest service_id, in bytes of UTF-8. */
+const SERVICE_ID_MAX_BYTES = 256
+/** Above this a NAT may forget a client between two rendezvous messages, in seconds. */
+const RENDEZVOUS_KEEPALIVE_S = 25
+/** Smaller socket buffers, 0 apart, deserve a warning, in bytes. */
+const SOCKET_BUFFER_SMALL_BYTES = 4096
+
+/** `server`, `client`, `relay` or `rendezvous server` (protocol.md 10.3). */
+export function modeName(mode: number): string {
+  if ((mode & MODE_SERVER) !== 0) {
+    return 'server'
+  }
+  if ((mode & MODE_CLIENT) !== 0) {
+    return 'client'
+  }
+  return (mode & MODE_RENDEZVOUS) !== 0 ? 'rendezvous server' : 'relay'
+}
+
+/**
+ * The cross-field rules 1-5, in that order.
+ * @throws ConfigError
+ */
+export function checkRules(config: Config): void {
+  const serviceBytes = new TextEncoder().encode(config.service_id).length
+  if (serviceBytes > SERVICE_ID_MAX_BYTES) {
+    const reason = `${serviceBytes} bytes long, at most ${SERVICE_ID_MAX_BYTES} are allowed`
+    throw new ConfigError('service_id', quote(config.service_id), reason)
+  }
+  const server = (config.mode & MODE_SERVER) !== 0
+  const client = (config.mode & MODE_CLIENT) !== 0
+  const rendezvous = (config.mode & MODE_RENDEZVOUS) !== 0
+  if (server && client) {
+    throw new ConfigError(
+      'listen',
+      quote(config.listen ?? ''),
+      'not together with connect: one is for clients, the other for servers',
+    )
+  }
+  if (rendezvous && config.keepalive === 0) {
+    throw new ConfigError('keepalive', '0', 'must not be 0 with rendezvous_server')
+  }
+  if (server && !rendezvous && config.kcp_bind === undefined) {
+    throw new ConfigError('kcp_bind', '', 'missing: a server (connect) needs it')
+  }
+  if (client && !rendezvous && config.kcp_connect === undefined) {
+    throw new ConfigError('kcp_connect', '', 'missing: a client (listen) needs it')
+  }
+  if (!server && !client && config.kcp_bind === undefined) {
+    throw new ConfigError('kcp_bind', '', 'missing: without listen and connect it is needed')
+  }
+  if (config.psk !== undefined && config.password !== undefined) {
+    throw new ConfigError('psk', HIDDEN, 'not together with password')
+  }
+}
+
+function smallBuffer(key: string, bytes: number): string[] {
+  const small = bytes > 0 && bytes < SOCKET_BUFFER_SMALL_BYTES
+  return small ? [`config key ${key} = ${bytes}: less than ${SOCKET_BUFFER_SMALL_BYTES} bytes will be slow`] : []
+}
+
+/** One text for each setting that is legal but probably not meant (protocol.md 3.7, 10.2, 10.3). */
+export function configWarnings(config: Config): string[] {
+  const warnings: string[] = []
+  if (config.method === undefined) {
+    warnings.push('packets will not be encrypted: no method is set')
+  }
+  if ((config.mode & MODE_RENDEZVOUS) !== 0 && config.keepalive > RENDEZVOUS_KEEPALIVE_S) {
+    warnings.push(`config key keepalive = ${config.keepalive}: above ${RENDEZVOUS_KEEPALIVE_S} a NAT may forget us`)
+  }
+  return warnings.concat(
+    smallBuffer('tcp.sndbuf', config.tcp.sndbuf),
+    smallBuffer('tcp.rcvbuf', config.tcp.rcvbuf),
+    smallBuffer('udp.sndbuf', config.udp.sndbuf),
+    smallBuffer('udp.rcvbuf', config.udp.rcvbuf),
+  )
+}
+
+/** One text for each setting that the portable adapters cannot honour: none of their sockets has such a switch. */
+export function unsupportedWarnings(config: Config): string[] {
+  const ignored = (key: string, value: string | number | boolean) =>
+    `config key ${key} = ${typeof value === 'string' ? quote(value) : value}: not supported here, ignored`
+  const warnings: string[] = []
+  if (config.user !== undefined) {
+    warnings.push(`${ignored('user', config.user)}: privileges are not dropped`)
+  }
+  if (config.netdev !== undefined && config.netdev !== '') {
+    warnings.push(ignored('netdev', config.netdev))
+  }
+  if (config.tcp.reuseport) {
+    warnings.push(ignored('tcp.reuseport', true))
+  }
+  if (config.udp.reuseport) {
+    warnings.push(ignored('udp.reuseport', true))
+  }
+  const buffers: readonly (readonly [string, number])[] = [
+    ['tcp.sndbuf', config.tcp.sndbuf],
+    ['tcp.rcvbuf', config.tcp.rcvbuf],
+    ['udp.sndbuf', config.udp.sndbuf],
+    ['udp.rcvbuf', config.udp.rcvbuf],
+  ]
+  for (const [key, bytes] of buffers) {
+    if (bytes > 0) {
+      warnings.push(ignored(key, bytes))
+    }
+  }
+  return warnings
+}
+
+/**
+ * Refuses what a configuration may ask for but this version does not have, so that nothing is silently ignored.
+ * Call it after `checkStart`.
+ * @throws ConfigError
+ */
+export function refuseUnbuilt(config: Config): void {
+  if (config.obfs !== undefined) {
+    throw new ConfigError('obfs', quote(config.obfs), 'obfuscation is not built yet in this version')
+  }
+  if (config.rendezvous_server !== undefined) {
+    throw new ConfigError(
+      'rendezvous_server',
+      quote(config.rendezvous_server),
+      'rendezvous is not built yet in this version',
+    )
+  }
+  if (config.mode === 0) {
+    const reason = 'without listen and connect this is a rendezvous relay, which is not built yet in this version'
+    throw new ConfigError('kcp_bind', quote(config.kcp_bind ?? ''), reason)
+  }
+}

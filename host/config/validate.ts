@@ -1,0 +1,158 @@
+/**
+ * Interprets `schema.json`: a small validator of exactly the JSON Schema features that this file uses (type,
+ * minimum, maximum, maxLength, default, writeOnly, properties), on the tree of `json.ts`. Rules that concern more
+ * than one key are in `rules.ts`.
+ */
+
+import { ConfigError, HIDDEN, quote } from './error.ts'
+import { decodeString, type JsonNode } from './json.ts'
+import schema from './schema.json' with { type: 'json' }
+
+export type Scalar = string | number | boolean
+
+/** What one property of the schema may say. */
+export interface PropertySchema {
+  readonly type: string
+  readonly description: string
+  readonly default?: Scalar
+  readonly minimum?: number
+  readonly maximum?: number
+  readonly maxLength?: number
+  readonly writeOnly?: boolean
+  readonly examples?: readonly Scalar[]
+  readonly properties?: Properties
+}
+
+export type Properties = Readonly<Record<string, PropertySchema>>
+
+/** All top-level properties of the published schema. */
+export const PROPERTIES: Properties = schema.properties
+
+/**
+ * Integers are plain unsigned decimal digits (protocol.md 10.1): no sign, fraction, exponent. The JSON grammar
+ * excludes leading zeros.
+ */
+const INTEGER = /^[0-9]+$/
+
+/** A value as it is shown in messages. */
+function show(node: JsonNode, property: PropertySchema): string {
+  if (property.writeOnly === true) {
+    return HIDDEN
+  }
+  switch (node.kind) {
+    case 'number':
+      return node.text
+    case 'boolean':
+      return String(node.value)
+    case 'string': {
+      const decoded = decodeString(node.raw)
+      return decoded.ok ? quote(decoded.text) : ''
+    }
+    case 'null':
+      return 'null'
+    case 'array':
+      return '[...]'
+    case 'object':
+      return '{...}'
+  }
+}
+
+function readInteger(key: string, node: JsonNode, property: PropertySchema): number {
+  const { minimum = 0, maximum = Number.MAX_SAFE_INTEGER } = property
+  const range = `an integer from ${minimum} to ${maximum} is expected`
+  if (node.kind !== 'number') {
+    throw new ConfigError(key, show(node, property), range)
+  }
+  if (!INTEGER.test(node.text)) {
+    throw new ConfigError(key, node.text, `${range}, in plain decimal digits`)
+  }
+  const value = Number(node.text)
+  if (value < minimum || value > maximum) {
+    throw new ConfigError(key, node.text, `out of range: ${range}`)
+  }
+  return value
+}
+
+function readBoolean(key: string, node: JsonNode, property: PropertySchema): boolean {
+  if (node.kind !== 'boolean') {
+    throw new ConfigError(key, show(node, property), 'true or false is expected')
+  }
+  return node.value
+}
+
+function readString(key: string, node: JsonNode, property: PropertySchema): string {
+  if (node.kind !== 'string') {
+    throw new ConfigError(key, show(node, property), 'a string is expected')
+  }
+  const decoded = decodeString(node.raw)
+  if (!decoded.ok) {
+    throw new ConfigError(key, show(node, property), decoded.reason)
+  }
+  if (decoded.text.includes('\0')) {
+    throw new ConfigError(key, show(node, property), 'an escaped NUL is not allowed')
+  }
+  if (property.maxLength !== undefined && [...decoded.text].length > property.maxLength) {
+    throw new ConfigError(key, show(node, property), `longer than ${property.maxLength} characters`)
+  }
+  return decoded.text
+}
+
+function readScalar(key: string, node: JsonNode, property: PropertySchema): Scalar {
+  switch (property.type) {
+    case 'integer':
+      return readInteger(key, node, property)
+    case 'boolean':
+      return readBoolean(key, node, property)
+    case 'string':
+      return readString(key, node, property)
+    default:
+      throw new TypeError(`schema.json: ${key} has a type that is not interpreted: ${property.type}`)
+  }
+}
+
+function readObject(prefix: string, node: JsonNode, properties: Properties, values: Map<string, Scalar>): void {
+  if (node.kind !== 'object') {
+    const key = prefix.slice(0, -1)
+    throw new ConfigError(key, show(node, { type: 'object', description: '' }), 'a JSON object is expected')
+  }
+  // Every occurrence of a duplicate key is checked, the last one wins (protocol.md 10.1).
+  for (const member of node.members) {
+    const property = Object.hasOwn(properties, member.key) ? properties[member.key] : undefined
+    if (property === undefined) {
+      continue
+    }
+    const key = prefix + member.key
+    if (property.properties === undefined) {
+      values.set(key, readScalar(key, member.node, property))
+      continue
+    }
+    // A repeated nested object starts again from the defaults.
+    for (const inner of Object.keys(property.properties)) {
+      values.delete(`${key}.${inner}`)
+    }
+    readObject(`${key}.`, member.node, property.properties, values)
+  }
+}
+
+function fillDefaults(prefix: string, properties: Properties, values: Map<string, Scalar>): void {
+  for (const [name, property] of Object.entries(properties)) {
+    const key = prefix + name
+    if (property.properties !== undefined) {
+      fillDefaults(`${key}.`, property.properties, values)
+    } else if (property.default !== undefined && !values.has(key)) {
+      values.set(key, property.default)
+    }
+  }
+}
+
+/**
+ * Checks a document against the schema. Result: dotted key -> value, defaults filled in; keys without a value and
+ * without a default are absent.
+ * @throws ConfigError
+ */
+export function validate(document: JsonNode): ReadonlyMap<string, Scalar> {
+  const values = new Map<string, Scalar>()
+  readObject('', document, PROPERTIES, values)
+  fillDefaults('', PROPERTIES, values)
+  return values
+}

@@ -1,0 +1,367 @@
+/**
+ * The engine's module seen from TypeScript: instantiation, typed exports, and every name of docs/abi.md in one place.
+ *
+ * Other hosts use this file alone (it is the package's library entry). It leaves the loop that drives the engine to
+ * `driver.ts`, and everything about sockets and ciphers to others.
+ */
+import base64 from 'kcptun-core-wasm'
+
+/** ABI version this file describes. */
+export const ABI_VERSION = 1
+/** Clock of the engine: ticks in a millisecond. */
+export const TICKS_PER_MS = 8
+/** A config field that is not set. */
+export const UNSET = 0xffffffff
+/** Longest datagram that is looked at, bytes (protocol.md 3.5). */
+export const DATAGRAM_MAX = 1500
+/** Bytes of random data the first `configure` needs. */
+export const ENTROPY_MIN = 64
+/** Most payload bytes in one `stream_reserve` (protocol.md 6.1). */
+export const MESSAGE_PAYLOAD_MAX = 14880
+
+/** Bits of the config field `mode`. */
+export const Mode = { SERVER: 1, CLIENT: 2, RENDEZVOUS: 4 } as const
+
+/** Values of the config field `nonceStrategy`. */
+export const NonceStrategy = { NONE: 0, RANDOM: 1, COUNTER: 2 } as const
+
+/** Index (u32) of each field of the config block. */
+export const ConfigField = {
+  mode: 0,
+  tagBytes: 1,
+  nonceBytes: 2,
+  nonceStrategy: 3,
+  kcpMtu: 4,
+  sndwnd: 5,
+  rcvwnd: 6,
+  nodelay: 7,
+  interval: 8,
+  resend: 9,
+  nc: 10,
+  flush: 11,
+  timeout: 12,
+  linger: 13,
+  keepalive: 14,
+  timeWait: 15,
+  memoryCeiling: 16,
+  maxSessions: 17,
+  replayCapacity: 18,
+} as const
+export type ConfigFieldName = keyof typeof ConfigField
+/** Values of the config block, in the units of docs/abi.md. */
+export type CoreConfig = Record<ConfigFieldName, number>
+
+/** Address record: 24 bytes; word 0 is family | port << 16, word 1 the scope, words 2-5 the IP in network order. */
+export const ADDRESS_BYTES = 24
+export const ADDRESS_WORDS = 6
+
+/** Receive descriptor, offsets in u32 words. */
+export const Rx = { ptr: 0, capacity: 1, length: 2, flags: 3, address: 4, WORDS: 12, OPENED: 1 } as const
+
+/** Transmit descriptor, offsets in u32 words. */
+export const Tx = { source: 0, length: 1, out: 2, nonce: 3, address: 4, handle: 5, WORDS: 8 } as const
+
+/** Event, offsets in u32 words. */
+export const Event = { type: 0, handle: 1, arg: 2, arg2: 3, WORDS: 4 } as const
+
+/** Values of an event's type. */
+export const EventType = {
+  DIAL: 1,
+  READABLE: 2,
+  WRITABLE: 3,
+  EOF: 4,
+  ABORT: 5,
+  DETACH: 6,
+  PONG: 7,
+  RESOLVE: 8,
+} as const
+
+/** Text for the reasons of ABORT, by code. */
+export const ABORT_REASONS: readonly string[] = [
+  'unknown reason',
+  'timeout',
+  'linger timeout',
+  'no answer',
+  'reset by peer',
+  'protocol error',
+  'out of memory',
+  'stale peer address',
+]
+
+/** Span, offsets in u32 words. */
+export const Span = { ptr: 0, length: 1, WORDS: 2 } as const
+
+/** Negative results. -(100 + i) from `configure` names config field i. */
+export const ErrorCode = {
+  STATE: -1,
+  HANDLE: -2,
+  NO_PEER: -3,
+  SESSIONS: -4,
+  MEMORY: -5,
+  ENTROPY: -6,
+  ARGUMENT: -7,
+  CONFIG_BASE: -100,
+} as const
+
+/** Info block of `session_info`, offsets in bytes. */
+export const Info = {
+  conv: 0,
+  state: 4,
+  age: 8,
+  idle: 12,
+  srtt: 16,
+  rto: 20,
+  waitsnd: 24,
+  tcpRead: 32,
+  tcpWritten: 40,
+  address: 48,
+  sndwnd: 72,
+  rmtWnd: 76,
+  cwnd: 80,
+  retransmissions: 84,
+  rttvar: 88,
+  BYTES: 96,
+} as const
+
+/** Session states (protocol.md 6.4). */
+export const SessionState = { CONNECT: 1, ESTABLISHED: 2, LINGER: 3, TIME_WAIT: 4 } as const
+
+/** Names of the counters; the place in the list is the index in the block of u64 values. */
+export const COUNTERS = [
+  'tcp_read_bytes',
+  'tcp_written_bytes',
+  'kcp_received_bytes',
+  'kcp_sent_bytes',
+  'pkt_received_bytes',
+  'pkt_sent_bytes',
+  'pkt_received',
+  'pkt_sent',
+  'segments_received',
+  'segments_sent',
+  'segments_retransmitted',
+  'fast_retransmits',
+  'segments_duplicate',
+  'acks_sent',
+  'acks_received',
+  'drop_auth',
+  'drop_replay',
+  'drop_oversize',
+  'drop_short',
+  'drop_malformed',
+  'drop_memory',
+  'drop_window',
+  'sessions_opened',
+  'sessions_refused',
+  'sessions_aborted',
+  'resets_sent',
+  'resets_received',
+  'pings_sent',
+  'pongs_received',
+  'discarded_bytes',
+  'keepalives_sent',
+  'rtos',
+  'sessions_connect',
+  'sessions_established',
+  'sessions_linger',
+  'sessions_time_wait',
+  'waitsnd',
+  'memory_used',
+  'last_received_age',
+  'peer_silent_pings',
+  'entropy_left',
+] as const
+export type CounterName = (typeof COUNTERS)[number]
+/** `last_received_age` before the first datagram. */
+export const NEVER_RECEIVED = 0xffff_ffff_ffff_ffffn
+
+/** Every export of the module; all arguments and results are i32 (docs/abi.md). */
+export interface CoreExports {
+  readonly memory: { readonly buffer: ArrayBuffer }
+  abi_version(): number
+  config_ptr(): number
+  entropy_ptr(): number
+  entropy_capacity(): number
+  rx_ptr(): number
+  rx_slots(): number
+  tx_ptr(): number
+  tx_slots(): number
+  events_ptr(): number
+  event_slots(): number
+  spans_ptr(): number
+  span_slots(): number
+  peer_ptr(): number
+  stats_ptr(): number
+  info_ptr(): number
+  configure(now: number): number
+  entropy_filled(length: number): number
+  set_peer(now: number): number
+  renew_nonce(): number
+  handle_datagrams(count: number, now: number): number
+  handle_timeout(now: number): number
+  next_timeout(now: number): number
+  poll_transmit(max: number, now: number): number
+  poll_events(): number
+  stream_open(now: number): number
+  stream_connected(handle: number, ok: number, now: number): number
+  stream_reserve(handle: number, want: number): number
+  stream_commit(handle: number, length: number, now: number): number
+  stream_peek(handle: number): number
+  stream_consume(handle: number, length: number, now: number): number
+  stream_shutdown(handle: number, now: number): number
+  stream_abort(handle: number, now: number): number
+  session_slots(): number
+  session_info(slot: number, now: number): number
+}
+
+const CALLS: readonly Exclude<keyof CoreExports, 'memory'>[] = [
+  'abi_version',
+  'config_ptr',
+  'entropy_ptr',
+  'entropy_capacity',
+  'rx_ptr',
+  'rx_slots',
+  'tx_ptr',
+  'tx_slots',
+  'events_ptr',
+  'event_slots',
+  'spans_ptr',
+  'span_slots',
+  'peer_ptr',
+  'stats_ptr',
+  'info_ptr',
+  'configure',
+  'entropy_filled',
+  'set_peer',
+  'renew_nonce',
+  'handle_datagrams',
+  'handle_timeout',
+  'next_timeout',
+  'poll_transmit',
+  'poll_events',
+  'stream_open',
+  'stream_connected',
+  'stream_reserve',
+  'stream_commit',
+  'stream_peek',
+  'stream_consume',
+  'stream_shutdown',
+  'stream_abort',
+  'session_slots',
+  'session_info',
+]
+
+let embedded: WebAssembly.Module | undefined
+
+/** Bytes of base64 text. */
+function decodeBase64(text: string): Uint8Array<ArrayBuffer> {
+  const binary = atob(text)
+  const bytes = new Uint8Array(binary.length)
+  for (let i = 0; i < binary.length; i++) bytes[i] = binary.charCodeAt(i)
+  return bytes
+}
+
+function isCoreExports(exports: object): exports is CoreExports {
+  if (!('memory' in exports)) return false
+  const calls = new Map<string, unknown>(Object.entries(exports))
+  return CALLS.every((name) => typeof calls.get(name) === 'function')
+}
+
+/**
+ * A fresh instance of the engine, compiled and started synchronously. One instance is one endpoint.
+ * @param bytes the module; without it the one that is built into this package
+ * @throws Error when the module lacks an export or speaks another ABI version
+ */
+export function instantiate(bytes?: Uint8Array<ArrayBuffer>): CoreExports {
+  let module: WebAssembly.Module
+  if (bytes) module = new WebAssembly.Module(bytes)
+  else module = embedded ??= new WebAssembly.Module(decodeBase64(base64))
+  const exports: object = new WebAssembly.Instance(module, {}).exports
+  if (!isCoreExports(exports)) {
+    const missing = CALLS.filter((name) => !(name in exports))
+    throw new Error(`core.wasm: missing exports: ${missing.join(', ')}`)
+  }
+  const version = exports.abi_version()
+  if (version !== ABI_VERSION) throw new Error(`core.wasm: ABI version ${version}, expected ${ABI_VERSION}`)
+  return exports
+}
+
+/**
+ * The engine's exports with views over its memory and the constant addresses, in u32 words where the structure is made
+ * of words. `refresh()` must follow every call after which memory is read: the engine may have grown it.
+ */
+export class Core {
+  readonly calls: CoreExports
+  readonly rxWord: number
+  readonly rxSlots: number
+  readonly txWord: number
+  readonly txSlots: number
+  readonly eventWord: number
+  readonly spanWord: number
+  readonly entropyPtr: number
+  readonly entropyCapacity: number
+  u8: Uint8Array<ArrayBuffer>
+  u32: Uint32Array<ArrayBuffer>
+  #buffer: ArrayBuffer
+
+  constructor(calls: CoreExports) {
+    this.calls = calls
+    this.#buffer = calls.memory.buffer
+    this.u8 = new Uint8Array(this.#buffer)
+    this.u32 = new Uint32Array(this.#buffer)
+    this.rxWord = calls.rx_ptr() >>> 2
+    this.rxSlots = calls.rx_slots()
+    this.txWord = calls.tx_ptr() >>> 2
+    this.txSlots = calls.tx_slots()
+    this.eventWord = calls.events_ptr() >>> 2
+    this.spanWord = calls.spans_ptr() >>> 2
+    this.entropyPtr = calls.entropy_ptr() >>> 0
+    this.entropyCapacity = calls.entropy_capacity()
+  }
+
+  /** Re-makes the views when memory has grown. */
+  refresh(): void {
+    const buffer = this.calls.memory.buffer
+    if (buffer === this.#buffer) return
+    this.#buffer = buffer
+    this.u8 = new Uint8Array(buffer)
+    this.u32 = new Uint32Array(buffer)
+  }
+
+  /** Fills the entropy block from the system's random source. */
+  fillEntropy(): void {
+    this.refresh()
+    // getRandomValues takes at most 65536 bytes, the capacity of the block
+    crypto.getRandomValues(this.u8.subarray(this.entropyPtr, this.entropyPtr + this.entropyCapacity))
+    this.calls.entropy_filled(this.entropyCapacity)
+    this.refresh()
+  }
+
+  /**
+   * Writes the config block and applies it. See docs/abi.md for what later calls change.
+   * @throws Error naming the first field out of range
+   */
+  configure(config: CoreConfig, now: number): void {
+    this.refresh()
+    const word = this.calls.config_ptr() >>> 2
+    const names = Object.keys(ConfigField) as ConfigFieldName[]
+    for (const name of names) this.u32[word + ConfigField[name]] = config[name]
+    const result = this.calls.configure(now)
+    this.refresh()
+    if (result === 0) return
+    const name = names[ErrorCode.CONFIG_BASE - result]
+    if (name === undefined) throw new Error(`engine: configure failed with code ${result}`)
+    throw new Error(`engine: ${name} = ${config[name]} is out of range`)
+  }
+
+  /** One counter as a bigint. */
+  counter(name: CounterName): bigint {
+    this.refresh()
+    return new DataView(this.#buffer).getBigUint64((this.calls.stats_ptr() >>> 0) + COUNTERS.indexOf(name) * 8, true)
+  }
+
+  /** A view over the info block that `session_info` filled last. */
+  info(): DataView<ArrayBuffer> {
+    this.refresh()
+    return new DataView(this.#buffer, this.calls.info_ptr() >>> 0, Info.BYTES)
+  }
+}

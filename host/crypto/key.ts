@@ -1,0 +1,64 @@
+/**
+ * Where keys come from (protocol.md 3.7): passwords by Argon2id, fresh ones from the system's random source.
+ * Reading and checking of `psk` belongs to the configuration.
+ */
+
+import { KEY_BYTES } from './aead.ts'
+import { allocate, rawSodium, release } from './sodium.ts'
+
+// Argon2id version 1.3 with the fixed parameters of protocol.md 3.7: 2 passes over 8 KiB, one lane.
+const OPSLIMIT = 2
+const MEMLIMIT_BYTES = 8192
+const ALG_ARGON2ID13 = 2
+/** BLAKE2b-128 of the ASCII bytes `kcptun-libev`. */
+const SALT = new Uint8Array([
+  0xcd, 0xa3, 0xb5, 0x0a, 0xab, 0x79, 0xe7, 0x41, 0x82, 0x60, 0x65, 0x1f, 0xbd, 0xe9, 0x8e, 0xdc,
+])
+
+/**
+ * Key of a password: 32 bytes, the same for all methods. The password is taken as UTF-8, without normalisation, and may be empty. Every copy made
+ * on the way is overwritten, but the string itself cannot be: drop it. Overwrite the result after use.
+ * libsodium's larger build is loaded at the first call only.
+ * @throws Error when Argon2id has no memory
+ */
+export async function passwordKey(password: string): Promise<Uint8Array> {
+  const { default: sodium } = await import('libsodium-wrappers-sumo')
+  await sodium.ready
+  const raw = rawSodium(sodium, ['_crypto_pwhash'])
+  const bytes = new TextEncoder().encode(password)
+  // Room for one byte more: an empty password needs an address too.
+  const passwordLength = bytes.length
+  const passwordAt = allocate(raw, bytes, passwordLength + 1)
+  bytes.fill(0)
+  const saltAt = allocate(raw, SALT, SALT.length)
+  const keyAt = allocate(raw, null, KEY_BYTES)
+  try {
+    const failed = raw._crypto_pwhash(
+      keyAt,
+      KEY_BYTES,
+      0,
+      passwordAt,
+      passwordLength,
+      0,
+      saltAt,
+      OPSLIMIT,
+      0,
+      MEMLIMIT_BYTES,
+      ALG_ARGON2ID13,
+    )
+    if (failed !== 0) throw new Error('password: Argon2id failed, out of memory')
+    return raw.HEAPU8.slice(keyAt, keyAt + KEY_BYTES)
+  } finally {
+    release(raw, passwordAt, passwordLength + 1)
+    release(raw, saltAt, SALT.length)
+    release(raw, keyAt, KEY_BYTES)
+  }
+}
+
+/** A fresh key for `psk`: canonical Base64 of 32 random bytes, 44 characters ending in one `=`. */
+export function generatePsk(): string {
+  const key = crypto.getRandomValues(new Uint8Array(KEY_BYTES))
+  const text = btoa(String.fromCharCode(...key))
+  key.fill(0)
+  return text
+}

@@ -1,0 +1,467 @@
+/**
+ * The loop around one engine: datagrams in, drain, datagrams out, events, one host timer (docs/abi.md, "The rule").
+ *
+ * Sans-socket: UDP comes through `UdpHandlers`/`UdpSocket`, TCP through `streams.ts`. The hot path allocates nothing per
+ * datagram but the short views that typed arrays need for copying. Start order, names and policy are endpoint.ts.
+ */
+import { type Core, type CoreConfig, DATAGRAM_MAX, ErrorCode, Event, EventType, Rx, TICKS_PER_MS, Tx } from './core.ts'
+import type { Aead } from './crypto/aead.ts'
+import { formatDuration } from './format.ts'
+import { LOG_DEBUG, LOG_ERROR, LOG_WARNING, type Log } from './log.ts'
+import { PeerCache } from './peers.ts'
+import type {
+  Runtime,
+  SocketAddress,
+  TcpConnection,
+  TcpHandlers,
+  TcpOptions,
+  UdpOptions,
+  UdpSocket,
+} from './runtime.ts'
+import { type StreamHost, Streams } from './streams.ts'
+
+/** Longest delay of a host timer, ms: setTimeout takes a signed 32-bit number. */
+const TIMER_MAX_MS = 0x7fffffff
+/** Shortest delay of a host timer, ms. The engine's deadlines in the past are served at this pace at worst. */
+const TIMER_MIN_MS = 1
+/** Rounds of one drain before the event loop gets a turn. */
+const DRAIN_ROUNDS = 256
+/** handle_timeout calls of one drain. */
+const TIMEOUT_ROUNDS = 4
+/** Send buffers asked for before the first poll_transmit of a drain; later rounds ask for a full array. */
+const FIRST_BUFFERS = 8
+
+export interface DriverOptions {
+  readonly runtime: Runtime
+  readonly core: Core
+  /** Undefined: no method, datagrams are plaintext. */
+  readonly aead: Aead | undefined
+  readonly log: Log
+  readonly tcp: TcpOptions
+  /** Server: where DIAL leads to. */
+  target(): SocketAddress | undefined
+  /** The engine heard nothing for T seconds (protocol.md 7.6). */
+  onResolve(): void
+  /** The engine trapped: everything is closed by now, this instance is over. */
+  onFatal(error: Error): void
+}
+
+/** Drives one engine. Call `start` once, then `openUdp`. */
+export class Driver implements StreamHost {
+  readonly runtime: Runtime
+  readonly core: Core
+  readonly log: Log
+  readonly streams: Streams
+  #options: DriverOptions
+  #aead: Aead | undefined
+  #peers = new PeerCache()
+  #dead = false
+  #udp: UdpSocket | null = null
+  /** Receiver of everything, when the socket is connected. */
+  #connected: SocketAddress | undefined
+  /** Filled receive descriptors that the engine has not seen. */
+  #filled = 0
+  /** Buffers from acquire() that wait for a datagram. */
+  #spare: Uint8Array[] = []
+  /** acquire() gave null and onWritable has not come. */
+  #blocked = false
+  #pumping = false
+  /** Something happened that needs another round. */
+  #dirty = false
+  #immediate: ReturnType<typeof setImmediate> | undefined
+  #timer: ReturnType<typeof setTimeout> | undefined
+  /** When the host timer fires, ms of runtime.monotonic(). */
+  #timerAt = 0
+  /** Datagrams handed to the socket, and drains: for tests and the curious. */
+  readonly counts = { drains: 0, timerWakes: 0, sent: 0 }
+
+  constructor(options: DriverOptions) {
+    this.#options = options
+    this.runtime = options.runtime
+    this.core = options.core
+    this.log = options.log
+    this.#aead = options.aead
+    this.streams = new Streams(this, options.tcp, options.target)
+  }
+
+  get dead(): boolean {
+    return this.#dead
+  }
+
+  /** The engine's clock: ticks of 1/8 ms, wrapping. */
+  now(): number {
+    return (this.runtime.monotonic() * TICKS_PER_MS) >>> 0
+  }
+
+  /**
+   * First configuration of the engine.
+   * @throws Error naming the field that is out of range
+   */
+  start(config: CoreConfig): void {
+    this.core.fillEntropy()
+    this.core.configure(config, this.now())
+  }
+
+  /** Later configuration: what docs/abi.md lets change. */
+  reconfigure(config: CoreConfig): void {
+    this.#guarded(() => this.core.configure(config, this.now()))
+  }
+
+  /**
+   * Opens a UDP socket and takes it into use. The one before is closed first: the port may be the same.
+   * @throws what Runtime.openUdp rejects with; then there is no socket and the engine keeps what it wants to send
+   */
+  async openUdp(options: UdpOptions): Promise<UdpSocket> {
+    this.#udp?.close()
+    this.#udp = null
+    let own: UdpSocket | undefined
+    const current = (): boolean => !this.#dead && own !== undefined && own === this.#udp
+    const socket = await this.runtime.openUdp(options, {
+      onDatagram: (data, from) => {
+        if (current()) this.#receive(data, from)
+      },
+      onBatchEnd: () => {
+        if (!current()) return
+        this.#handleFilled()
+        this.pump()
+      },
+      onWritable: () => {
+        if (!current()) return
+        this.#blocked = false
+        this.pump()
+      },
+      onError: (error) => {
+        if (current()) this.log.limited('udp', LOG_WARNING, () => `udp: ${error.message}`)
+      },
+    })
+    if (this.#dead) {
+      socket.close()
+      throw new Error('closed')
+    }
+    own = socket
+    this.#udp = socket
+    this.#connected = options.connect
+    this.#spare = []
+    this.#blocked = false
+    this.pump()
+    return socket
+  }
+
+  /** Client: where new sessions go; undefined = nowhere. */
+  setPeer(peer: SocketAddress | undefined): void {
+    this.#guarded(() => {
+      const { core } = this
+      core.refresh()
+      const word = core.calls.peer_ptr() >>> 2
+      if (peer === undefined) core.u32.fill(0, word, word + 6)
+      else this.#peers.write(peer, core.u32, word)
+      core.calls.set_peer(this.now())
+    })
+  }
+
+  /** Counter nonces: draw the base again (protocol.md 7.6). */
+  renewNonce(): void {
+    this.#guarded(() => {
+      if (this.core.calls.renew_nonce() === ErrorCode.ENTROPY) {
+        this.core.fillEntropy()
+        this.core.calls.renew_nonce()
+      }
+    })
+  }
+
+  /** For Runtime.listenTcp. */
+  readonly accept = (connection: TcpConnection): TcpHandlers | null => this.streams.accept(connection)
+
+  wake(): void {
+    if (this.#dead || this.#pumping) {
+      this.#dirty = true
+      return
+    }
+    this.#immediate ??= setImmediate(this.#onImmediate)
+  }
+
+  wakeLate(): void {
+    if (this.#dead || this.#pumping) {
+      this.#dirty = true
+      return
+    }
+    this.#immediate ??= setImmediate(this.#onEarlyImmediate)
+  }
+
+  /** What a callback threw. A trap of the engine ends everything. Result: whether it did. */
+  caught(error: unknown): boolean {
+    if (this.#dead) return true
+    if (isTrap(error)) {
+      this.#trap(error)
+      return true
+    }
+    this.log.limited('unexpected', LOG_ERROR, () => `unexpected error: ${describe(error)}`)
+    return false
+  }
+
+  /** Drains the engine and arms the timer. */
+  pump(): void {
+    if (this.#dead) return
+    if (this.#pumping) {
+      this.#dirty = true
+      return
+    }
+    this.#pumping = true
+    try {
+      this.#drain()
+    } catch (error) {
+      if (!this.caught(error)) this.#arm(TIMER_MIN_MS)
+    } finally {
+      this.#pumping = false
+    }
+  }
+
+  /** Stops: resets TCP, closes UDP, wipes the key. Sends nothing to the peer (protocol.md 6.8). */
+  close(): void {
+    if (this.#dead) return
+    this.#dead = true
+    this.#stop()
+  }
+
+  // Receive
+
+  #receive(data: Uint8Array, from: SocketAddress): void {
+    try {
+      const { core } = this
+      core.refresh()
+      const at = core.rxWord + this.#filled * Rx.WORDS
+      const { u8, u32 } = core
+      const { length } = data
+      const ptr = u32[at + Rx.ptr] ?? 0
+      let flags = 0
+      if (length <= DATAGRAM_MAX) {
+        if (this.#aead === undefined) {
+          u8.set(data, ptr)
+          flags = Rx.OPENED
+        } else if (this.#aead.openInto(data, length, u8, ptr) >= 0) {
+          flags = Rx.OPENED
+        }
+      }
+      u32[at + Rx.length] = length
+      u32[at + Rx.flags] = flags
+      this.#peers.write(from, u32, at + Rx.address)
+      this.#filled++
+      if (this.#filled === core.rxSlots) {
+        this.#handleFilled()
+        this.pump()
+      }
+    } catch (error) {
+      this.caught(error)
+    }
+  }
+
+  #handleFilled(): void {
+    const count = this.#filled
+    if (count === 0) return
+    this.#filled = 0
+    try {
+      this.core.calls.handle_datagrams(count, this.now())
+      this.core.refresh()
+    } catch (error) {
+      this.caught(error)
+    }
+  }
+
+  // Drain
+
+  #drain(): void {
+    const { core } = this
+    this.counts.drains++
+    let timeouts = 0
+    for (let round = 0; round < DRAIN_ROUNDS; round++) {
+      this.#dirty = false
+      this.#transmit()
+      const events = this.#events()
+      if (this.#dead) return
+      if (events > 0 || this.#dirty) continue
+      const wait = core.calls.next_timeout(this.now())
+      if (wait === 0 && timeouts < TIMEOUT_ROUNDS) {
+        timeouts++
+        core.calls.handle_timeout(this.now())
+        core.refresh()
+        continue
+      }
+      if (wait < 0) this.#disarm()
+      else this.#arm(Math.ceil((wait >>> 0) / TICKS_PER_MS))
+      return
+    }
+    // more to do, but others want the event loop too
+    this.#immediate ??= setImmediate(this.#onImmediate)
+  }
+
+  #transmit(): void {
+    const udp = this.#udp
+    if (udp === null) return
+    const { core } = this
+    let sent = false
+    let refills = 0
+    let want = FIRST_BUFFERS
+    for (;;) {
+      const spare = this.#spare
+      while (spare.length < want && !this.#blocked) {
+        const buffer = udp.acquire()
+        if (buffer === null) this.#blocked = true
+        else spare.push(buffer)
+      }
+      if (spare.length === 0) break
+      const max = Math.min(spare.length, core.txSlots)
+      const count = core.calls.poll_transmit(max, this.now())
+      core.refresh()
+      if (count === ErrorCode.ENTROPY) {
+        if (++refills > 2) throw new Error('the engine wants more random bytes than fit')
+        core.fillEntropy()
+        continue
+      }
+      if (count < 0) throw new Error(`poll_transmit failed with code ${count}`)
+      if (count === 0) break
+      refills = 0
+      for (let i = 0; i < count; i++) this.#send(udp, core.txWord + i * Tx.WORDS)
+      sent = true
+      want = core.txSlots
+    }
+    if (sent) udp.flush()
+  }
+
+  /** Seals and sends the datagram of one descriptor. */
+  #send(udp: UdpSocket, at: number): void {
+    const buffer = this.#spare.pop()
+    if (buffer === undefined) return
+    const { u8, u32 } = this.core
+    const source = u32[at + Tx.source] ?? 0
+    const length = u32[at + Tx.length] ?? 0
+    if (this.streams.unnamed > 0) this.#name(u32[at + Tx.handle] ?? 0, source)
+    let total = length
+    let to = this.#connected
+    try {
+      to ??= this.#peers.read(u32, (u32[at + Tx.address] ?? 0) >>> 2)
+      if (this.#aead === undefined) buffer.set(u8.subarray(source, source + length))
+      else total = this.#aead.seal(u8, source, length, u8, u32[at + Tx.nonce] ?? 0, buffer, 0)
+    } catch (error) {
+      // nothing went out: the buffer is still ours
+      this.#spare.push(buffer)
+      throw error
+    }
+    udp.send(buffer, total, to)
+    this.counts.sent++
+  }
+
+  /** conv is the first field of the plaintext (protocol.md 5.1). */
+  #name(handle: number, source: number): void {
+    if (handle === 0) return
+    const { u8 } = this.core
+    let conv = 0
+    for (let i = 0; i < 4; i++) conv = (conv << 8) | (u8[source + i] ?? 0)
+    this.streams.name(handle, conv >>> 0)
+  }
+
+  /** Handles the engine's events once. Result: how many there were. */
+  #events(): number {
+    const { core } = this
+    const count = core.calls.poll_events()
+    core.refresh()
+    for (let i = 0; i < count; i++) {
+      // read anew each time: a handler calls the engine, which may grow its memory
+      const at = core.eventWord + i * Event.WORDS
+      const type = core.u32[at + Event.type] ?? 0
+      const handle = core.u32[at + Event.handle] ?? 0
+      const arg = core.u32[at + Event.arg] ?? 0
+      if (type === EventType.PONG) this.#pong(arg)
+      else if (type === EventType.RESOLVE) this.#options.onResolve()
+      else this.streams.handle(type, handle, arg)
+      if (this.#dead) return 0
+      core.refresh()
+    }
+    return count
+  }
+
+  #pong(ticks: number): void {
+    const ms = ticks / TICKS_PER_MS
+    if (this.log.at(LOG_DEBUG)) this.log.debug(`roundtrip finished, rtt: ${formatDuration(ms)}`)
+  }
+
+  // Timer
+
+  /** One host timer. One that is due earlier is left alone: it looks again when it fires, which is cheaper than re-arming. */
+  #arm(delay: number): void {
+    const wanted = Math.min(Math.max(delay, TIMER_MIN_MS), TIMER_MAX_MS)
+    const at = this.runtime.monotonic() + wanted
+    if (this.#timer !== undefined) {
+      if (this.#timerAt <= at) return
+      clearTimeout(this.#timer)
+    }
+    this.#timerAt = at
+    this.#timer = setTimeout(this.#onTimer, wanted)
+  }
+
+  #disarm(): void {
+    if (this.#timer === undefined) return
+    clearTimeout(this.#timer)
+    this.#timer = undefined
+  }
+
+  readonly #onTimer = (): void => {
+    this.#timer = undefined
+    if (this.#dead) return
+    this.counts.timerWakes++
+    // the drain calls handle_timeout when it is due, and arms for the rest when this fired early
+    this.pump()
+  }
+
+  readonly #onImmediate = (): void => {
+    this.#immediate = undefined
+    this.pump()
+  }
+
+  readonly #onEarlyImmediate = (): void => {
+    this.#immediate = this.#dead ? undefined : setImmediate(this.#onImmediate)
+  }
+
+  // Errors and the end
+
+  /** A mutator from outside the loop, with its drain. */
+  #guarded(call: () => void): void {
+    if (this.#dead) return
+    try {
+      call()
+      this.core.refresh()
+    } catch (error) {
+      if (this.caught(error)) return
+      throw error
+    }
+    this.pump()
+  }
+
+  #trap(error: Error): void {
+    this.#dead = true
+    const bytes = this.core.calls.memory.buffer.byteLength
+    this.log.fatal(`the engine trapped: ${error.message}; ${this.streams.size} streams lost, memory ${bytes} bytes`)
+    for (const line of (error.stack ?? '').split('\n').slice(1)) this.log.fatal(line.trim())
+    this.#stop()
+    this.#options.onFatal(error)
+  }
+
+  #stop(): void {
+    this.#disarm()
+    if (this.#immediate !== undefined) clearImmediate(this.#immediate)
+    this.#immediate = undefined
+    this.streams.abortAll()
+    this.#udp?.close()
+    this.#udp = null
+    this.#spare = []
+    this.#aead?.wipe()
+  }
+}
+
+function describe(error: unknown): string {
+  return error instanceof Error ? (error.stack ?? error.message) : String(error)
+}
+
+/** Whether an error is the engine's: a trap, or a stack that overflowed. */
+function isTrap(error: unknown): error is Error {
+  return error instanceof WebAssembly.RuntimeError || (error instanceof RangeError && /call stack/i.test(error.message))
+}

@@ -1,0 +1,121 @@
+/**
+ * Everything the host layer needs from a runtime, and nothing else. `runtime-node` and `runtime-bun` implement it; tests implement it in memory.
+ *
+ * Rules that hold for all of it: callbacks never run inside a call into the same object (no re-entrance), except where said; errors
+ * are Error objects with a `code` such as ECONNREFUSED; after close() no callback comes.
+ */
+
+/** A resolved IP socket address. `scope` is the numeric IPv6 scope id, 0 if none. */
+export interface SocketAddress {
+  readonly family: 4 | 6
+  readonly address: string
+  readonly port: number
+  readonly scope: number
+}
+
+export interface UdpHandlers {
+  /** One datagram. `data` is only valid during the call. `from` may be the same object for successive datagrams of one peer. */
+  onDatagram(data: Uint8Array, from: SocketAddress): void
+  /** A receive batch of the event loop ended: called soon after the last onDatagram of it. */
+  onBatchEnd(): void
+  /** acquire() returned null before and would succeed now. */
+  onWritable(): void
+  /** A send or receive error (ICMP, ENOBUFS, EMSGSIZE, ...). A hint: the socket stays open. */
+  onError(error: NodeJS.ErrnoException): void
+}
+
+export interface UdpOptions {
+  readonly bind: SocketAddress
+  /** connect() the socket: other sources are dropped by the kernel and ICMP errors arrive */
+  readonly connect?: SocketAddress
+}
+
+/** One bound UDP socket. */
+export interface UdpSocket {
+  readonly local: SocketAddress
+  /** A buffer of at least 1500 bytes for one outgoing datagram, or null while too many are in flight (onWritable follows). */
+  acquire(): Uint8Array | null
+  /** Queues the first `length` bytes of a buffer from acquire(); ownership goes back to the socket. `to` is ignored when connected. */
+  send(buffer: Uint8Array, length: number, to: SocketAddress): void
+  /** End of a send batch: everything queued goes to the kernel now. */
+  flush(): void
+  close(): void
+}
+
+export interface TcpOptions {
+  /** TCP_NODELAY */
+  readonly nodelay: boolean
+  /** SO_KEEPALIVE */
+  readonly keepalive: boolean
+}
+
+/** Handlers of one TCP connection; set by the owner before the first event can arrive. */
+export interface TcpHandlers {
+  /** Bytes from TCP, only valid during the call. No more arrive after pause() until resume(). */
+  onData(chunk: Uint8Array): void
+  /** The other side sent FIN. Reading ended; writing may go on (half-close). */
+  onEnd(): void
+  /** The socket takes bytes again after write() returned less than it was given. */
+  onDrain(): void
+  /** The socket is gone, once. `error` when it broke (RST, timeout, refused dial), undefined after a clean end of both directions. */
+  onClose(error?: NodeJS.ErrnoException): void
+}
+
+/** One TCP connection with half-close. Starts paused: call resume() to get data. */
+export interface TcpConnection {
+  readonly remote: SocketAddress | undefined
+  /** A buffer of at least 65536 bytes to fill for the next write(). It belongs to the caller until write(). */
+  writeBuffer(): Uint8Array
+  /**
+   * Writes the first `length` bytes of the buffer got from writeBuffer(). Result: bytes taken (0..length). When it is less than `length`, the caller
+   * keeps the rest and repeats it after onDrain. An adapter that queues inside the runtime takes bytes only while that queue is short
+   * (at most 256 KiB), so that back-pressure is real.
+   */
+  write(buffer: Uint8Array, length: number): number
+  pause(): void
+  resume(): void
+  /** Sends FIN after everything written; reading goes on. */
+  end(): void
+  /** Aborts with RST; nothing more is delivered; onClose is not called. */
+  reset(): void
+  /** Closes in the normal way: what was written is flushed, then FIN; reading stops; onClose is not called. */
+  close(): void
+}
+
+export interface TcpListener {
+  readonly local: SocketAddress
+  close(): void
+}
+
+export interface HttpServer {
+  readonly local: SocketAddress
+  close(): void
+}
+
+export interface Runtime {
+  readonly name: 'node' | 'bun'
+  readonly version: string
+  /** Monotonic milliseconds with a fraction. */
+  monotonic(): number
+  /** All addresses of a host, in getaddrinfo's order (AI_ADDRCONFIG). `host` may be an IP literal. Rejects with an Error that has a code. */
+  resolve(host: string): Promise<readonly Omit<SocketAddress, 'port'>[]>
+  openUdp(options: UdpOptions, handlers: UdpHandlers): Promise<UdpSocket>
+  /** SO_REUSEADDR is set. `accept` returns the handlers of the new connection, or null to refuse it (close at once). */
+  listenTcp(
+    address: SocketAddress,
+    options: TcpOptions,
+    accept: (connection: TcpConnection) => TcpHandlers | null,
+    onError: (error: NodeJS.ErrnoException) => void,
+  ): Promise<TcpListener>
+  /** Non-blocking dial. Exactly one of onOpen or handlers.onClose(error) comes first. */
+  dialTcp(address: SocketAddress, options: TcpOptions, handlers: TcpHandlers, onOpen: () => void): TcpConnection
+  /** Serves a fetch handler (hono's app.fetch); one request per connection is enough. */
+  serveHttp(address: SocketAddress, fetch: (request: Request) => Response | Promise<Response>): Promise<HttpServer>
+  /** Calls back on a termination signal (SIGINT, SIGTERM). */
+  onTerminate(callback: (signal: string) => void): void
+  /** Bytes of a file as they are. */
+  readFile(path: string): Promise<Uint8Array>
+  /** Writes to standard output or standard error, synchronously as far as the runtime allows. */
+  print(stream: 'stdout' | 'stderr', text: string): void
+  exit(status: number): never
+}

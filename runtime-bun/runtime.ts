@@ -1,0 +1,19 @@
+/** The Bun adapter: host/runtime.ts on Bun.udpSocket, Bun.listen, Bun.connect and Bun.serve; portable calls only. */
+import type { Runtime } from '../host/runtime.ts'
+import { serveHttp } from './http.ts'
+import { system } from './system.ts'
+import { dialTcp, listenTcp } from './tcp.ts'
+import { openUdp } from './udp.ts'
+
+/** The runtime of this process, which must be Bun. */
+export function bunRuntime(): Runtime {
+  return {
+    name: 'bun',
+    version: Bun.version,
+    ...system,
+    openUdp,
+    listenTcp,
+    dialTcp,
+    serveHttp: (address, fetch) => serveHttp(address, fetch),
+  }
+}

@@ -1,0 +1,270 @@
+/**
+ * TCP by Bun.listen and Bun.connect, with half-close in both directions. Bun's write() hands bytes to the kernel, queues nothing and returns what was
+ * taken, so one buffer serves all connections. What the bytes mean and when to end is the driver's business.
+ *
+ * What Bun 1.4 does, as seen: close comes without `end` before it when FIN follows our own; data that was received before an RST
+ * is delivered even while paused; a dial has no handle before `open`, so one that was given up runs into its end unseen. Accept errors (EMFILE) are not
+ * reported: Bun closes the excess connection with a spare descriptor and goes on accepting, so onError of a listener has nothing to tell.
+ */
+import type { Socket, SocketHandler } from 'bun'
+import type { SocketAddress, TcpConnection, TcpHandlers, TcpListener, TcpOptions } from '../host/runtime.ts'
+import { toError } from '../host/sockaddr.ts'
+import { spelling } from './system.ts'
+
+/** Bytes of the buffer that all connections share. */
+const WRITE_BUFFER_BYTES = 65536
+/** How long a closed connection stays to read (and drop) what still comes: the kernel answers unread bytes with RST (RFC 1122, 4.2.2.13). */
+const LINGER_MS = 5000
+
+const scratch = new Uint8Array(WRITE_BUFFER_BYTES)
+
+type BunSocket = Socket<BunConnection | undefined>
+
+class BunConnection implements TcpConnection {
+  remote: SocketAddress | undefined
+  readonly #options: TcpOptions
+  #socket: BunSocket | undefined
+  #handlers: TcpHandlers | undefined
+  /** Chunks that came while paused. Bun's arrays are fresh ones, so they can be kept. */
+  readonly #held: Uint8Array[] = []
+  #paused = true
+  #starved = false
+  /** FIN came; it is told after what is held. */
+  #readEnded = false
+  #endDelivered = false
+  #writeEnded = false
+  /** The socket is gone. */
+  #over: { error: NodeJS.ErrnoException | undefined } | undefined
+  #delivering = false
+  /** reset() or close() was called: nothing is told any more. */
+  #released = false
+  #linger: ReturnType<typeof setTimeout> | undefined
+
+  constructor(options: TcpOptions, remote: SocketAddress | undefined) {
+    this.#options = options
+    this.remote = remote
+  }
+
+  attach(handlers: TcpHandlers): void {
+    this.#handlers = handlers
+  }
+
+  writeBuffer(): Uint8Array {
+    return scratch
+  }
+
+  write(buffer: Uint8Array, length: number): number {
+    if (length === 0 || this.#released || this.#writeEnded || this.#over !== undefined) return 0
+    // -1: the connection is gone and close follows
+    const taken = this.#socket === undefined ? 0 : Math.max(0, this.#socket.write(buffer, 0, length))
+    if (taken < length) this.#starved = true
+    return taken
+  }
+
+  pause(): void {
+    this.#paused = true
+    if (!this.#released && this.#over === undefined) this.#socket?.pause()
+  }
+
+  resume(): void {
+    this.#paused = false
+    if (this.#held.length > 0 || this.#over !== undefined) this.#deliverLater()
+    else this.#socket?.resume()
+  }
+
+  end(): void {
+    if (this.#writeEnded || this.#released) return
+    this.#writeEnded = true
+    // nothing is queued here: FIN follows what the kernel took
+    if (this.#over === undefined) this.#socket?.shutdown()
+  }
+
+  reset(): void {
+    this.#release()
+    if (this.#over === undefined) this.#socket?.terminate()
+  }
+
+  close(): void {
+    this.#release()
+    const socket = this.#socket
+    if (socket === undefined || this.#over !== undefined) return
+    this.#linger = setTimeout(() => socket.end(), LINGER_MS)
+    if (!this.#writeEnded) socket.shutdown()
+    socket.resume()
+  }
+
+  /** The connection stands. Result: false when the owner has let go of it before. */
+  opened(socket: BunSocket): boolean {
+    if (this.#released) {
+      socket.terminate()
+      return false
+    }
+    this.#socket = socket
+    this.remote ??= spelling.read(socket.remoteAddress, socket.remotePort)
+    socket.setNoDelay(this.#options.nodelay)
+    if (this.#options.keepalive) socket.setKeepAlive(true, 0)
+    if (this.#paused) socket.pause()
+    if (this.#writeEnded) socket.shutdown()
+    return true
+  }
+
+  data(chunk: Uint8Array): void {
+    if (this.#released) return
+    if (this.#paused || this.#held.length > 0) {
+      this.#held.push(chunk)
+      if (this.#paused) this.#socket?.pause()
+    } else {
+      this.#handlers?.onData(chunk)
+    }
+  }
+
+  ended(): void {
+    this.#readEnded = true
+    if (this.#held.length === 0) this.#deliverEnd()
+  }
+
+  /** Bun calls drain at other times too. */
+  drained(): void {
+    if (!this.#starved || this.#released) return
+    this.#starved = false
+    this.#handlers?.onDrain()
+  }
+
+  closed(error: NodeJS.ErrnoException | undefined): void {
+    clearTimeout(this.#linger)
+    if (this.#over !== undefined) return
+    this.#over = { error }
+    // what was held is void after an error, as the kernel's own queue would be
+    if (error !== undefined) this.#held.length = 0
+    // close may come inside a call of the owner such as end()
+    if (this.#held.length === 0) this.#deliverLater()
+  }
+
+  #release(): void {
+    this.#released = true
+    this.#handlers = undefined
+    this.#held.length = 0
+    clearTimeout(this.#linger)
+  }
+
+  #deliverLater(): void {
+    if (this.#delivering) return
+    this.#delivering = true
+    setImmediate(() => {
+      this.#delivering = false
+      this.#deliver()
+    })
+  }
+
+  /** Hands out what was held, then the end. */
+  #deliver(): void {
+    const held = this.#held
+    while (held.length > 0 && !this.#paused) {
+      const chunk = held.shift()
+      if (chunk !== undefined) this.#handlers?.onData(chunk)
+    }
+    if (held.length > 0) return
+    const over = this.#over
+    if (this.#readEnded || (over !== undefined && over.error === undefined)) this.#deliverEnd()
+    if (over === undefined) {
+      if (!this.#paused && !this.#released) this.#socket?.resume()
+      return
+    }
+    const handlers = this.#handlers
+    this.#handlers = undefined
+    handlers?.onClose(over.error)
+  }
+
+  #deliverEnd(): void {
+    if (this.#endDelivered) return
+    this.#endDelivered = true
+    this.#handlers?.onEnd()
+  }
+}
+
+type Handler = SocketHandler<BunConnection | undefined>
+
+/** Events of an open connection, for both directions of opening it. */
+const events: Handler = {
+  binaryType: 'uint8array',
+  data: (socket, chunk: Uint8Array) => socket.data?.data(chunk),
+  end: (socket) => socket.data?.ended(),
+  drain: (socket) => socket.data?.drained(),
+  close: (socket, error) => socket.data?.closed(error),
+  // a handler threw: that is a bug and must show as one
+  error: (_, error) => {
+    queueMicrotask(() => {
+      throw error
+    })
+  },
+}
+
+/**
+ * Dials `address`. `onOpen` or `handlers.onClose(error)` follows, never inside this call.
+ * write() takes nothing before onOpen.
+ */
+export function dialTcp(
+  address: SocketAddress,
+  options: TcpOptions,
+  handlers: TcpHandlers,
+  onOpen: () => void,
+): TcpConnection {
+  const connection = new BunConnection(options, address)
+  connection.attach(handlers)
+  const fail = (reason: unknown): void => connection.closed(toError(reason))
+  try {
+    Bun.connect<BunConnection | undefined>({
+      hostname: spelling.write(address),
+      port: address.port,
+      allowHalfOpen: true,
+      data: connection,
+      socket: {
+        ...events,
+        open: (socket) => {
+          if (!connection.opened(socket)) return
+          onOpen()
+          // what a write() before the handshake was promised
+          connection.drained()
+        },
+        connectError: (_, error) => fail(error),
+      },
+    }).catch(fail)
+  } catch (reason) {
+    fail(reason)
+  }
+  return connection
+}
+
+/** Listens on `address`. Rejects with the error of bind or listen (EADDRINUSE, EADDRNOTAVAIL, EACCES, ...). */
+export async function listenTcp(
+  address: SocketAddress,
+  options: TcpOptions,
+  accept: (connection: TcpConnection) => TcpHandlers | null,
+  _onError: (error: NodeJS.ErrnoException) => void,
+): Promise<TcpListener> {
+  let closed = false
+  const listener = Bun.listen<BunConnection | undefined>({
+    hostname: spelling.write(address),
+    port: address.port,
+    allowHalfOpen: true,
+    data: undefined,
+    socket: {
+      ...events,
+      open: (socket) => {
+        const connection = new BunConnection(options, undefined)
+        socket.data = connection
+        connection.opened(socket)
+        const handlers = closed ? null : accept(connection)
+        if (handlers === null) connection.close()
+        else connection.attach(handlers)
+      },
+    },
+  })
+  return {
+    local: { ...address, port: listener.port },
+    close() {
+      closed = true
+      listener.stop()
+    },
+  }
+}

@@ -1,0 +1,209 @@
+/**
+ * UDP by Bun.udpSocket. Bun reads in batches itself and calls back once for each datagram; the immediate armed at the first of them runs when all
+ * were delivered and marks the end of the batch. Outgoing datagrams wait in an array for flush(), which hands them to the kernel by one sendMany.
+ *
+ * sendMany may stop early: at a full socket buffer, at a datagram that the kernel refuses, and at an ICMP error that is pending. Which of these it
+ * was, send() of the next datagram tells.
+ */
+import type { udp } from 'bun'
+import type { SocketAddress, UdpHandlers, UdpOptions, UdpSocket } from '../host/runtime.ts'
+import { DestinationCache, SourceCache, toError } from '../host/sockaddr.ts'
+import { spelling } from './system.ts'
+
+/** Outgoing datagrams that wait for flush() or for room in the socket buffer. */
+const SEND_BUFFERS = 512
+/** Bytes of one of them: an Ethernet frame's payload and a little. */
+const SEND_BUFFER_BYTES = 1536
+/** The socket buffer is looked at again after this long, should `drain` not come (ENOBUFS has no event). */
+const RETRY_MS = 10
+
+/** A buffer from acquire(); `view` is its part that was sent last, since most datagrams of a flow have one length. */
+interface Slot {
+  readonly buffer: Uint8Array
+  view: Uint8Array
+}
+
+/** The two shapes of Bun's socket behind one: what to hand over for a datagram, and how. */
+interface Sender {
+  /** Entries of the sendMany array for one datagram. */
+  readonly stride: number
+  send(queue: readonly (Uint8Array | number | string)[], at: number): boolean
+  sendMany(queue: readonly (Uint8Array | number | string)[]): number
+}
+
+class BunUdpSocket implements UdpSocket {
+  readonly local: SocketAddress
+  readonly #socket: udp.BaseUDPSocket
+  readonly #sender: Sender
+  readonly #handlers: UdpHandlers
+  readonly #sources = new SourceCache(spelling)
+  readonly #destinations: DestinationCache
+  readonly #slots = new Map<Uint8Array, Slot>()
+  readonly #free: Uint8Array[] = []
+  /** What waits: `stride` entries for each datagram of #queued. */
+  readonly #queue: (Uint8Array | number | string)[] = []
+  readonly #queued: Uint8Array[] = []
+  #retry: ReturnType<typeof setTimeout> | undefined
+  #starved = false
+  #batchOpen = false
+  #closed = false
+
+  constructor(socket: udp.BaseUDPSocket, sender: Sender, family: 4 | 6, handlers: UdpHandlers) {
+    this.local = spelling.read(socket.address.address, socket.address.port)
+    this.#socket = socket
+    this.#sender = sender
+    this.#handlers = handlers
+    this.#destinations = new DestinationCache(spelling, family)
+  }
+
+  acquire(): Uint8Array | null {
+    const buffer = this.#free.pop()
+    if (buffer !== undefined) return buffer
+    if (this.#slots.size === SEND_BUFFERS) {
+      this.flush()
+      const flushed = this.#free.pop()
+      this.#starved = flushed === undefined
+      return flushed ?? null
+    }
+    const fresh = new Uint8Array(SEND_BUFFER_BYTES)
+    this.#slots.set(fresh, { buffer: fresh, view: fresh })
+    return fresh
+  }
+
+  send(buffer: Uint8Array, length: number, to: SocketAddress): void {
+    const slot = this.#slots.get(buffer)
+    if (slot === undefined || this.#closed) return
+    if (slot.view.length !== length) slot.view = buffer.subarray(0, length)
+    if (this.#sender.stride === 1) this.#queue.push(slot.view)
+    else this.#queue.push(slot.view, to.port, this.#destinations.get(to))
+    this.#queued.push(buffer)
+  }
+
+  flush(): void {
+    // while the socket buffer is full, drain() goes on
+    if (this.#closed || this.#retry !== undefined) return
+    this.#transmit()
+    if (this.#starved && this.#free.length >= SEND_BUFFERS / 2) setImmediate(this.#onWritable)
+  }
+
+  close(): void {
+    if (this.#closed) return
+    this.flush()
+    this.#closed = true
+    clearTimeout(this.#retry)
+    this.#socket.close()
+  }
+
+  /** The socket buffer may have room again. */
+  readonly drain = (): void => {
+    if (this.#closed || this.#retry === undefined) return
+    clearTimeout(this.#retry)
+    this.#retry = undefined
+    this.#transmit()
+    this.#onWritable()
+  }
+
+  receive(data: Uint8Array, port: number, address: string): void {
+    if (this.#closed) return
+    if (!this.#batchOpen) {
+      this.#batchOpen = true
+      setImmediate(this.#onBatchEnd)
+    }
+    this.#handlers.onDatagram(data, this.#sources.get(address, port))
+  }
+
+  error(error: NodeJS.ErrnoException): void {
+    if (!this.#closed) this.#handlers.onError(error)
+  }
+
+  readonly #onBatchEnd = (): void => {
+    this.#batchOpen = false
+    if (!this.#closed) this.#handlers.onBatchEnd()
+  }
+
+  readonly #onWritable = (): void => {
+    if (!this.#starved || this.#free.length < SEND_BUFFERS / 2 || this.#closed) return
+    this.#starved = false
+    this.#handlers.onWritable()
+  }
+
+  /** Hands everything queued to the kernel, or as much as its buffer takes. */
+  #transmit(): void {
+    const { stride } = this.#sender
+    while (this.#queued.length > 0 && !this.#closed) {
+      let sent = 0
+      try {
+        sent = this.#sender.sendMany(this.#queue)
+      } catch {
+        // send() below tells which datagram and why
+      }
+      if (sent < this.#queued.length) {
+        if (this.#sendOne(sent * stride)) sent += 1
+        else this.#retry = setTimeout(this.drain, RETRY_MS)
+      }
+      this.#forget(sent)
+      if (this.#retry !== undefined) return
+    }
+  }
+
+  /** The first `count` datagrams are done with. */
+  #forget(count: number): void {
+    const queued = this.#queued
+    if (count === queued.length) {
+      for (const buffer of queued) this.#free.push(buffer)
+      queued.length = 0
+      this.#queue.length = 0
+    } else {
+      for (const buffer of queued.splice(0, count)) this.#free.push(buffer)
+      this.#queue.splice(0, count * this.#sender.stride)
+    }
+  }
+
+  /** Result: false when the socket buffer is full. A datagram that the kernel refuses is given up, with a hint. */
+  #sendOne(at: number): boolean {
+    try {
+      return this.#sender.send(this.#queue, at)
+    } catch (reason) {
+      // never inside the caller's flush()
+      queueMicrotask(() => this.error(toError(reason)))
+      return true
+    }
+  }
+}
+
+type Data = Uint8Array<ArrayBuffer>
+
+/**
+ * Binds a UDP socket, and connects it when `options.connect` is given.
+ * Rejects with the error of bind or connect (EADDRINUSE, EADDRNOTAVAIL, ENETUNREACH, ...).
+ */
+export async function openUdp(options: UdpOptions, handlers: UdpHandlers): Promise<UdpSocket> {
+  const { bind, connect } = options
+  let own: BunUdpSocket | undefined
+  const local = { hostname: spelling.write(bind), port: bind.port, binaryType: 'uint8array' as const }
+  const socket = {
+    data: (_: unknown, data: Data, port: number, address: string) => own?.receive(data, port, address),
+    drain: () => own?.drain(),
+    // Bun 1.4 passes the error alone, its documentation says socket and error
+    error: (...reasons: unknown[]) => own?.error(toError(reasons.find((reason) => reason instanceof Error))),
+  }
+  if (connect === undefined) {
+    const opened = await Bun.udpSocket<'uint8array'>({ ...local, socket })
+    const sender: Sender = {
+      stride: 3,
+      send: (queue, at) => opened.send(queue[at] as Data, queue[at + 1] as number, queue[at + 2] as string),
+      sendMany: (queue) => opened.sendMany(queue as (Data | number | string)[]),
+    }
+    own = new BunUdpSocket(opened, sender, bind.family, handlers)
+  } else {
+    const remote = { hostname: spelling.writeFor(bind.family, connect), port: connect.port }
+    const opened = await Bun.udpSocket<'uint8array'>({ ...local, connect: remote, socket })
+    const sender: Sender = {
+      stride: 1,
+      send: (queue, at) => opened.send(queue[at] as Data),
+      sendMany: (queue) => opened.sendMany(queue as Data[]),
+    }
+    own = new BunUdpSocket(opened, sender, bind.family, handlers)
+  }
+  return own
+}

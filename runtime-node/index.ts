@@ -1,0 +1,3 @@
+/** Library entry for Node: the adapter and the function that starts an endpoint on it. */
+export { startEndpoint } from '../host/endpoint.ts'
+export { nodeRuntime } from './runtime.ts'

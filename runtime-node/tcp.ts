@@ -1,0 +1,243 @@
+/**
+ * TCP by node:net, with half-close in both directions. A net.Socket queues what is written to it without bound; the write method here puts a bound on
+ * it, so that back-pressure is real. What the bytes mean and when to end is the driver's business.
+ *
+ * Accept errors (EMFILE, ENFILE): libuv accepts and closes the excess connection with a spare descriptor, reports the error and goes on accepting, so no
+ * pause is needed. A reset that arrives while reading is paused shows at the next write or resume().
+ */
+import { connect, createServer, type Socket } from 'node:net'
+import type { SocketAddress, TcpConnection, TcpHandlers, TcpListener, TcpOptions } from '../host/runtime.ts'
+import { systemError, toError } from '../host/sockaddr.ts'
+import { spelling } from './system.ts'
+
+/** Bytes of one buffer from writeBuffer(). */
+const WRITE_BUFFER_BYTES = 65536
+/** Buffers kept for the next writes once libuv is done with them; more go to the garbage collector. */
+const SPARE_WRITE_BUFFERS = 16
+/** Writes up to this size are copied: a nearly empty buffer is not held for a slow reader. */
+const COPY_BELOW_BYTES = 16384
+/** Bytes that one connection may have queued in Node. */
+const WRITE_QUEUE_BYTES = 262144
+/** How long a closed connection stays to read (and drop) what still comes: the kernel answers unread bytes with RST (RFC 1122, 4.2.2.13). */
+const LINGER_MS = 5000
+/** Pending connections, as the kernel cuts it. */
+const BACKLOG = 511
+
+const NOTHING = new Uint8Array(0)
+
+let current: WriteBuffer | undefined
+const spare: WriteBuffer[] = []
+
+/** A buffer and the way back to the spare ones. */
+class WriteBuffer {
+  readonly bytes = new Uint8Array(WRITE_BUFFER_BYTES)
+  owner: NodeConnection | undefined
+
+  /** The write callback. */
+  readonly done = (): void => {
+    const owner = this.owner
+    this.owner = undefined
+    if (spare.length < SPARE_WRITE_BUFFERS) spare.push(this)
+    owner?.written()
+  }
+}
+
+class NodeConnection implements TcpConnection {
+  readonly remote: SocketAddress | undefined
+  readonly #socket: Socket
+  #handlers: TcpHandlers | undefined
+  #error: NodeJS.ErrnoException | undefined
+  #starved = false
+  #linger: ReturnType<typeof setTimeout> | undefined
+
+  constructor(socket: Socket, remote: SocketAddress | undefined) {
+    this.#socket = socket
+    this.remote = remote
+    socket.pause()
+    socket.on('data', (chunk) => this.#handlers?.onData(chunk))
+    socket.on('end', () => this.#onEnd())
+    socket.on('error', (error) => {
+      this.#error = error
+    })
+    socket.on('close', () => {
+      clearTimeout(this.#linger)
+      const handlers = this.#handlers
+      this.#handlers = undefined
+      handlers?.onClose(this.#error)
+    })
+  }
+
+  /**
+   * libuv 1.46 takes a hang-up behind a short read for EOF, so an RST that comes right behind data (or while paused) looks like FIN. A write of
+   * nothing tells: it fails after an RST and sends nothing after a FIN. Writes that are under way fail by themselves. Only after our own FIN there
+   * is no way to know.
+   */
+  #onEnd(): void {
+    const socket = this.#socket
+    if (socket.destroyed) return
+    if (socket.writableEnded || socket.writableLength > 0) {
+      this.#handlers?.onEnd()
+      return
+    }
+    socket.write(NOTHING, (error) => {
+      if (!error) this.#handlers?.onEnd()
+    })
+  }
+
+  attach(handlers: TcpHandlers): void {
+    this.#handlers = handlers
+  }
+
+  writeBuffer(): Uint8Array {
+    current ??= spare.pop() ?? new WriteBuffer()
+    return current.bytes
+  }
+
+  /** Takes all or nothing, so a buffer never has two owners. */
+  write(buffer: Uint8Array, length: number): number {
+    const socket = this.#socket
+    if (length === 0 || this.#handlers === undefined || socket.destroyed || socket.writableEnded) return 0
+    const queued = socket.writableLength
+    if (queued > 0 && queued + length > WRITE_QUEUE_BYTES) {
+      this.#starved = true
+      return 0
+    }
+    if (current !== undefined && buffer === current.bytes && length > COPY_BELOW_BYTES) {
+      const taken = current
+      current = undefined
+      taken.owner = this
+      socket.write(length === buffer.length ? buffer : buffer.subarray(0, length), taken.done)
+    } else {
+      socket.write(buffer.slice(0, length), this.written)
+    }
+    return length
+  }
+
+  /** The write callback of one write: announces room once half of the queue is gone. */
+  readonly written = (): void => {
+    if (!this.#starved || this.#socket.writableLength > WRITE_QUEUE_BYTES / 2 || this.#socket.destroyed) return
+    this.#starved = false
+    this.#handlers?.onDrain()
+  }
+
+  pause(): void {
+    if (this.#handlers !== undefined) this.#socket.pause()
+  }
+
+  resume(): void {
+    this.#socket.resume()
+  }
+
+  end(): void {
+    this.#socket.end()
+  }
+
+  reset(): void {
+    this.#handlers = undefined
+    const socket = this.#socket
+    if (socket.destroyed) return
+    if (socket.connecting) {
+      socket.destroy()
+    } else if (socket.writableEnded && !socket.writableFinished && socket.writableLength === 0) {
+      // libuv refuses a reset while a shutdown request is under way; that lasts one turn of the loop
+      socket.once('finish', () => socket.resetAndDestroy())
+    } else {
+      socket.resetAndDestroy()
+    }
+  }
+
+  close(): void {
+    this.#handlers = undefined
+    const socket = this.#socket
+    if (socket.destroyed) return
+    if (socket.connecting && socket.writableLength === 0) {
+      socket.destroy()
+      return
+    }
+    const linger = (): void => {
+      this.#linger = setTimeout(() => socket.destroy(), LINGER_MS)
+    }
+    if (socket.writableFinished) linger()
+    else socket.once('finish', linger)
+    socket.end()
+    socket.resume()
+  }
+}
+
+/**
+ * Dials `address`. `onOpen` or `handlers.onClose(error)` follows, never inside this call.
+ * Bytes written before it are kept (up to the bound) and sent after the handshake.
+ */
+export function dialTcp(
+  address: SocketAddress,
+  options: TcpOptions,
+  handlers: TcpHandlers,
+  onOpen: () => void,
+): TcpConnection {
+  const socket = connect({
+    host: spelling.write(address),
+    port: address.port,
+    allowHalfOpen: true,
+    noDelay: options.nodelay,
+    keepAlive: options.keepalive,
+    autoSelectFamily: false,
+  })
+  const connection = new NodeConnection(socket, address)
+  connection.attach(handlers)
+  let wanted = true
+  socket.once('close', () => {
+    wanted = false
+  })
+  socket.once('connect', () => {
+    if (wanted) onOpen()
+  })
+  return connection
+}
+
+function remoteOf(socket: Socket): SocketAddress | undefined {
+  const { remoteAddress, remotePort } = socket
+  return remoteAddress === undefined || remotePort === undefined ? undefined : spelling.read(remoteAddress, remotePort)
+}
+
+/** Listens on `address`. Rejects with the error of bind or listen (EADDRINUSE, EADDRNOTAVAIL, EACCES, ...). */
+export function listenTcp(
+  address: SocketAddress,
+  options: TcpOptions,
+  accept: (connection: TcpConnection) => TcpHandlers | null,
+  onError: (error: NodeJS.ErrnoException) => void,
+): Promise<TcpListener> {
+  const server = createServer({
+    allowHalfOpen: true,
+    pauseOnConnect: true,
+    noDelay: options.nodelay,
+    keepAlive: options.keepalive,
+  })
+  let closed = false
+  server.on('connection', (socket) => {
+    const connection = new NodeConnection(socket, remoteOf(socket))
+    const handlers = closed ? null : accept(connection)
+    if (handlers === null) connection.close()
+    else connection.attach(handlers)
+  })
+  return new Promise((resolve, reject) => {
+    server.once('error', reject)
+    server.listen({ host: spelling.write(address), port: address.port, backlog: BACKLOG, exclusive: true }, () => {
+      server.off('error', reject)
+      server.on('error', (error) => {
+        if (!closed) onError(toError(error))
+      })
+      const bound = server.address()
+      if (bound === null || typeof bound === 'string') {
+        reject(systemError('EINVAL', 'the listener has no address', 'listen'))
+        return
+      }
+      resolve({
+        local: spelling.read(bound.address, bound.port),
+        close() {
+          closed = true
+          server.close()
+        },
+      })
+    })
+  })
+}

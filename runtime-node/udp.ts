@@ -1,0 +1,132 @@
+/**
+ * UDP by node:dgram. libuv reads up to 32 datagrams at one wake-up and emits them one by one; the immediate armed at the first of them
+ * runs when all were delivered and marks the end of the batch. Which datagrams go where, and what they mean, is the driver's business.
+ */
+import { createSocket, type RemoteInfo, type Socket } from 'node:dgram'
+import type { SocketAddress, UdpHandlers, UdpOptions, UdpSocket } from '../host/runtime.ts'
+import { DestinationCache, SourceCache, toError } from '../host/sockaddr.ts'
+import { spelling } from './system.ts'
+
+/** Outgoing datagrams in flight: libuv keeps each buffer until its callback. */
+const SEND_BUFFERS = 512
+/** Bytes of one of them: an Ethernet frame's payload and a little. */
+const SEND_BUFFER_BYTES = 1536
+
+type LookupCallback = (error: NodeJS.ErrnoException | null, address: string, family: number) => void
+
+/** All addresses are literals: nothing to look up, and no detour through the thread pool for each datagram. */
+function lookup(hostname: string, options: unknown, callback: LookupCallback): void {
+  callback(null, hostname, typeof options === 'number' ? options : 0)
+}
+
+class NodeUdpSocket implements UdpSocket {
+  readonly local: SocketAddress
+  readonly #socket: Socket
+  readonly #handlers: UdpHandlers
+  readonly #connected: boolean
+  readonly #sources = new SourceCache(spelling)
+  readonly #destinations: DestinationCache
+  readonly #free: Uint8Array[] = []
+  /** the send callback of each buffer, made once */
+  readonly #callbacks = new Map<Uint8Array, (error: Error | null) => void>()
+  #starved = false
+  #batchOpen = false
+  #closed = false
+
+  constructor(socket: Socket, options: UdpOptions, handlers: UdpHandlers) {
+    const bound = socket.address()
+    this.local = spelling.read(bound.address, bound.port)
+    this.#socket = socket
+    this.#handlers = handlers
+    this.#connected = options.connect !== undefined
+    this.#destinations = new DestinationCache(spelling, options.bind.family)
+    socket.on('message', (data, from) => this.#onMessage(data, from))
+    socket.on('error', (error) => this.#onError(error))
+  }
+
+  acquire(): Uint8Array | null {
+    const buffer = this.#free.pop()
+    if (buffer !== undefined) return buffer
+    if (this.#callbacks.size === SEND_BUFFERS) {
+      this.#starved = true
+      return null
+    }
+    const fresh = new Uint8Array(SEND_BUFFER_BYTES)
+    this.#callbacks.set(fresh, (error) => this.#onSent(fresh, error))
+    return fresh
+  }
+
+  send(buffer: Uint8Array, length: number, to: SocketAddress): void {
+    const sent = this.#callbacks.get(buffer)
+    if (sent === undefined || this.#closed) return
+    try {
+      if (this.#connected) this.#socket.send(buffer, 0, length, sent)
+      else this.#socket.send(buffer, 0, length, to.port, this.#destinations.get(to), sent)
+    } catch (error) {
+      // dgram throws for what no network can carry, such as port 0 of a forged source address
+      process.nextTick(sent, toError(error))
+    }
+  }
+
+  /** Each datagram went to libuv at once. */
+  flush(): void {}
+
+  close(): void {
+    if (this.#closed) return
+    this.#closed = true
+    this.#socket.close()
+  }
+
+  #onMessage(data: Uint8Array, from: RemoteInfo): void {
+    if (this.#closed) return
+    if (!this.#batchOpen) {
+      this.#batchOpen = true
+      setImmediate(this.#onBatchEnd)
+    }
+    this.#handlers.onDatagram(data, this.#sources.get(from.address, from.port))
+  }
+
+  readonly #onBatchEnd = (): void => {
+    this.#batchOpen = false
+    if (!this.#closed) this.#handlers.onBatchEnd()
+  }
+
+  #onSent(buffer: Uint8Array, error: Error | null): void {
+    this.#free.push(buffer)
+    if (this.#closed) return
+    if (error) this.#handlers.onError(error)
+    if (!this.#starved || this.#free.length < SEND_BUFFERS / 2 || this.#closed) return
+    this.#starved = false
+    this.#handlers.onWritable()
+  }
+
+  #onError(error: Error): void {
+    if (!this.#closed) this.#handlers.onError(error)
+  }
+}
+
+/**
+ * Binds a UDP socket, and connects it when `options.connect` is given.
+ * Rejects with the error of bind or connect (EADDRINUSE, EADDRNOTAVAIL, ENETUNREACH, ...).
+ */
+export function openUdp(options: UdpOptions, handlers: UdpHandlers): Promise<UdpSocket> {
+  const { bind, connect } = options
+  return new Promise((resolve, reject) => {
+    const socket = createSocket({ type: bind.family === 6 ? 'udp6' : 'udp4', lookup })
+    const fail = (error: Error): void => {
+      socket.close()
+      reject(error)
+    }
+    const open = (): void => {
+      socket.off('error', fail)
+      resolve(new NodeUdpSocket(socket, options, handlers))
+    }
+    socket.once('error', fail)
+    socket.bind({ address: spelling.write(bind), port: bind.port, exclusive: true }, () => {
+      if (connect === undefined) return open()
+      socket.connect(connect.port, spelling.writeFor(bind.family, connect), (error?: Error) =>
+        error ? fail(error) : open(),
+      )
+    })
+  })
+}

@@ -1,0 +1,42 @@
+/**
+ * What a host sees of dist/core.wasm before it calls anything: no imports, the memory, and the functions of docs/abi.md.
+ */
+import { readFileSync } from 'node:fs'
+import { suite } from 'uvu'
+import * as assert from 'uvu/assert'
+
+const test = suite('core module')
+
+/** Every `name(...)` in backticks in the first cell of a table row: the calls, and nothing else, look like that. */
+function documentedCalls(markdown: string): string[] {
+  return markdown
+    .split('\n')
+    .filter((line) => line.startsWith('| `'))
+    .flatMap((line) => [...(line.split('|')[1] ?? '').matchAll(/`([a-z_]+)\([^`]*\)`/g)])
+    .map((match) => match[1] ?? '')
+}
+
+const loadModule = (path: string) => new WebAssembly.Module(readFileSync(path))
+
+for (const path of ['dist/core.wasm', 'dist/core.debug.wasm']) {
+  test(`${path} imports nothing`, () => {
+    assert.equal(WebAssembly.Module.imports(loadModule(path)), [])
+  })
+}
+
+test('dist/core.wasm exports one memory and functions only', () => {
+  const exports = WebAssembly.Module.exports(loadModule('dist/core.wasm'))
+  const others = exports.filter((entry) => entry.kind !== 'function')
+  assert.equal(others, [{ name: 'memory', kind: 'memory' }])
+})
+
+test('dist/core.wasm exports every call of docs/abi.md, and no other', () => {
+  const calls = documentedCalls(readFileSync('docs/abi.md', 'utf8'))
+  assert.ok(calls.length > 20, `found only ${calls.length} calls in docs/abi.md`)
+  const exported = WebAssembly.Module.exports(loadModule('dist/core.wasm'))
+    .filter((entry) => entry.kind === 'function')
+    .map((entry) => entry.name)
+  assert.equal([...exported].sort(), [...new Set(calls)].sort())
+})
+
+test.run()

@@ -1,0 +1,119 @@
+// time limit: 120 s
+/** The command line as a user meets it: options, exit statuses, configuration errors, signals. The same under Node and Bun. */
+
+import { createSocket } from 'node:dgram'
+import { suite } from 'uvu'
+import * as assert from 'uvu/assert'
+import { RUNTIMES } from '../tools/pairs.ts'
+import type { Config, Program } from '../tools/process.ts'
+import { freePort, httpGet, run, start, writeConfig } from '../tools/process.ts'
+import { listen } from '../tools/tcp.ts'
+import { METHODS } from '../tools/tunnel.ts'
+
+const GOOD_PSK = Buffer.alloc(32, 7).toString('base64')
+const CLIENT: Config = { listen: '127.0.0.1:0', kcp_connect: '127.0.0.1:9' }
+
+/** Configurations that must not start, with the key and the value that the message must name. */
+const BAD: readonly { readonly config: Config | string; readonly says: readonly RegExp[] }[] = [
+  { config: { ...CLIENT, kcp: { mtu: 299 } }, says: [/kcp\.mtu/, /299/] },
+  { config: { ...CLIENT, kcp: { sndwnd: '256' } }, says: [/kcp\.sndwnd/, /256/] },
+  { config: { ...CLIENT, timeout: 59 }, says: [/timeout/, /59/] },
+  { config: { ...CLIENT, tcp: { nodelay: 1 } }, says: [/tcp\.nodelay/, /1/] },
+  { config: { ...CLIENT, connect: '127.0.0.1:1' }, says: [/listen/, /connect/] },
+  { config: { listen: '127.0.0.1:0' }, says: [/kcp_connect/] },
+  { config: { ...CLIENT, listen: 'nowhere' }, says: [/listen/, /nowhere/] },
+  { config: { ...CLIENT, method: 'rot13', psk: GOOD_PSK }, says: [/method/, /rot13/] },
+  { config: { ...CLIENT, method: 'aes256gcm' }, says: [/psk|password/] },
+  { config: { ...CLIENT, method: 'aes256gcm', psk: 'short' }, says: [/psk/] },
+  { config: { ...CLIENT, psk: GOOD_PSK, password: 'x' }, says: [/psk/, /password/] },
+  { config: '{"listen": "127.0.0.1:0",', says: [/json|JSON|config/] },
+]
+
+const test = suite('command line')
+
+async function assertRefuses(program: Program, config: Config | string, says: readonly RegExp[]): Promise<void> {
+  const file = writeConfig(config)
+  const { code, stdout, stderr } = await run(program, ['-c', file.path]).finally(() => file.remove())
+  const text = stdout + stderr
+  const about = `${JSON.stringify(config)}: ${text}`
+  assert.is(code, 1, about)
+  for (const pattern of says) assert.match(text, pattern, about)
+  assert.not.match(text, /\n\s+at .+:\d+/, `no stack trace: ${about}`)
+  assert.not.match(text, new RegExp(GOOD_PSK.slice(0, 20)), 'the key is not shown')
+}
+
+for (const program of RUNTIMES) {
+  test(`MUST 5, 6, 69, 70, 71: a bad configuration ends with status 1, naming key and value: ${program}`, async () => {
+    for (const { config, says } of BAD) await assertRefuses(program, config, says)
+  })
+
+  test(`MUST 72: a missing file, an unknown option and a stray argument end with status 1: ${program}`, async () => {
+    for (const args of [
+      [],
+      ['-c', '/nonexistent/config.json'],
+      ['--no-such-option'],
+      ['stray'],
+      ['-c'],
+      ['--genpsk', 'rot13'],
+    ]) {
+      const { code, stdout, stderr } = await run(program, args)
+      assert.is(code, 1, `${args.join(' ')}: ${stdout}${stderr}`)
+      assert.ok((stdout + stderr).length > 0, `${args.join(' ')} says something`)
+      assert.not.match(stdout + stderr, /\n\s+at .+:\d+/, `${args.join(' ')}: no stack trace`)
+    }
+  })
+
+  test(`MUST 72: help, version, methods and new keys: ${program}`, async () => {
+    const help = await run(program, ['--help'])
+    assert.is(help.code, 0)
+    assert.match(help.stdout + help.stderr, /--config/)
+    const version = await run(program, ['--version'])
+    assert.is(version.code, 0)
+    assert.match(version.stdout + version.stderr, /\d+\.\d+\.\d+/)
+    const methods = await run(program, ['--list-methods'])
+    assert.is(methods.code, 0)
+    for (const method of METHODS) {
+      if (method !== 'none') assert.ok((methods.stdout + methods.stderr).includes(method), method)
+    }
+    const keys = new Set<string>()
+    for (let i = 0; i < 2; i++) {
+      const { code, stdout } = await run(program, ['--genpsk', 'xchacha20poly1305_ietf'])
+      assert.is(code, 0)
+      assert.match(stdout, /^[A-Za-z0-9+/]{43}=\r?\n$/)
+      keys.add(stdout)
+    }
+    assert.is(keys.size, 2, 'keys differ')
+  })
+
+  for (const signal of ['SIGTERM', 'SIGINT'] as const) {
+    test(`MUST 74: ${signal} ends with status 0: ${program}`, async () => {
+      const running = await start(program, { ...CLIENT, listen: `127.0.0.1:${await freePort()}` })
+      assert.equal(await running.stop(signal), { code: 0, signal: null }, running.log())
+    })
+  }
+
+  test(`an address in use ends with status 1, naming it: ${program}`, async () => {
+    const holder = await listen(() => undefined)
+    await assertRefuses(program, { ...CLIENT, listen: holder.address }, [new RegExp(String(holder.port))])
+    await assertRefuses(program, { ...CLIENT, listen: '127.0.0.1:0', http_listen: holder.address }, [
+      new RegExp(String(holder.port)),
+    ])
+    await holder.close()
+    const socket = createSocket('udp4')
+    await new Promise<void>((done) => socket.bind(0, '127.0.0.1', done))
+    const { port } = socket.address()
+    await assertRefuses(program, { kcp_bind: `127.0.0.1:${port}`, connect: '127.0.0.1:9' }, [new RegExp(String(port))])
+    await new Promise<void>((done) => void socket.close(() => done()))
+  })
+
+  test(`MUST 75: a server says that it is healthy: ${program}`, async () => {
+    const http = `127.0.0.1:${await freePort()}`
+    const kcpBind = `127.0.0.1:${await freePort()}`
+    const running = await start(program, { kcp_bind: kcpBind, connect: '127.0.0.1:9', http_listen: http })
+    assert.match(await httpGet(`http://${http}/healthy`), /^healthy/)
+    assert.match(await running.stats(), /= 0 sessions: 0 halfopen, 0 connected, 0 linger, 0 time_wait/)
+    await running.stop()
+  })
+}
+
+test.run()

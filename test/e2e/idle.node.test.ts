@@ -1,0 +1,63 @@
+// time limit: 180 s
+/** Idle sessions cost nothing: processor time of both ends over ten seconds, from the kernel's own count. */
+
+import { existsSync, readFileSync } from 'node:fs'
+import { suite } from 'uvu'
+import * as assert from 'uvu/assert'
+import { skip } from '../skip.ts'
+import { MIXED_PAIRS } from '../tools/pairs.ts'
+import { sessionCounts } from '../tools/process.ts'
+import { echoTarget } from '../tools/tcp.ts'
+import { nameOf, withTunnel } from '../tools/tunnel.ts'
+import { sleep, waitFor } from '../tools/wait.ts'
+
+const SESSIONS = 100
+const WINDOW_MS = 10_000
+/** Ticks of 10 ms: what a runtime's own housekeeping (garbage collection, a keepalive) may take. */
+const ALLOWED_TICKS = 4
+/** A collection or compilation may fall into one window; it does not fall into every one. */
+const WINDOWS = 4
+const TIMEOUT_MS = 30_000
+
+const test = suite('idle')
+
+/** utime + stime of a process in ticks (proc(5), fields 14 and 15). */
+function processorTicks(pid: number): number {
+  const fields = readFileSync(`/proc/${pid}/stat`, 'utf8')
+    .replace(/^.*\) /s, '')
+    .split(' ')
+  return Number(fields[11]) + Number(fields[12])
+}
+
+for (const pair of MIXED_PAIRS) {
+  const name = `${SESSIONS} idle sessions take no processor time: ${nameOf(pair)}`
+  if (!existsSync('/proc/self/stat')) {
+    skip(test, name, 'processor time is read from /proc, which only Linux has')
+    continue
+  }
+  test(name, async () => {
+    const target = await echoTarget()
+    await withTunnel({ ...pair, link: { delay: 1 }, target: target.address }, async (tunnel) => {
+      const apps = await Promise.all(Array.from({ length: SESSIONS }, () => tunnel.dial()))
+      await Promise.all(apps.map((app) => app.send('hello')))
+      await waitFor('all are echoed', () => apps.every((app) => app.received === 5), TIMEOUT_MS)
+      const seen: string[] = []
+      for (let window = 0; window < WINDOWS; window++) {
+        const { server, client } = tunnel
+        const before = [processorTicks(server.pid), processorTicks(client.pid)]
+        await sleep(WINDOW_MS)
+        const [serverTicks = 0, clientTicks = 0] = [server.pid, client.pid].map(
+          (pid, i) => processorTicks(pid) - (before[i] ?? 0),
+        )
+        seen.push(`server ${serverTicks}, client ${clientTicks}`)
+        if (Math.max(serverTicks, clientTicks) <= ALLOWED_TICKS) {
+          assert.is(sessionCounts(await server.stats()).connected, SESSIONS, 'they are all still there')
+          return
+        }
+      }
+      assert.unreachable(`ticks in ${WINDOW_MS / 1000} s: ${seen.join('; ')}`)
+    }).finally(() => target.close())
+  })
+}
+
+test.run()

@@ -1,0 +1,158 @@
+/**
+ * The command line of protocol.md 10.5.
+ */
+
+import * as fc from 'fast-check'
+import { suite } from 'uvu'
+import * as assert from 'uvu/assert'
+import { type Args, adjustLevel, parseArgs, usageText } from '../../host/args.ts'
+
+const test = suite('args')
+
+const words = (line: string) => (line === '' ? [] : line.split(' '))
+const parse = (line: string) => parseArgs(words(line))
+
+function refused(line: string, message: string, usage: boolean): void {
+  const args = parse(line)
+  if (args.kind !== 'error') {
+    throw new Error(`accepted: ${line}`)
+  }
+  assert.match(args.message, message, line)
+  assert.is(args.usage, usage, line)
+  assert.is(args.status, 1)
+}
+
+test('MUST 72: -c and --config name the file, the last one wins', () => {
+  assert.equal(parse('-c a.json'), { kind: 'run', config: 'a.json', verbosity: 0 })
+  assert.equal(parse('--config a.json'), { kind: 'run', config: 'a.json', verbosity: 0 })
+  assert.equal(parse('-c a -v --config b'), { kind: 'run', config: 'b', verbosity: 1 })
+  assert.equal(parse('-c -v'), { kind: 'run', config: '-v', verbosity: 0 })
+  assert.equal(parse('-c --'), { kind: 'run', config: '--', verbosity: 0 })
+})
+
+test('MUST 72: without a config file there is an error, usage and status 1', () => {
+  refused('', 'config file', true)
+  refused('-v -s', 'config file', true)
+  refused('-- -c a', 'config file', true)
+})
+
+test('MUST 72: -v and -s count, and the level is clamped once', () => {
+  assert.equal(parse('-v --verbose -v -s -c a --silence'), { kind: 'run', config: 'a', verbosity: 1 })
+  assert.equal(parse('-s -s -c a'), { kind: 'run', config: 'a', verbosity: -2 })
+  const levels = [
+    [4, 0],
+    [4, 2],
+    [4, 9],
+    [4, -9],
+    [8, 1],
+    [0, -1],
+    [6, -2],
+  ] as const
+  assert.equal(
+    levels.map(([level, verbosity]) => adjustLevel(level, verbosity)),
+    [4, 6, 8, 0, 8, 0, 4],
+  )
+})
+
+test('MUST 72: help, version and list-methods act as soon as they are met', () => {
+  for (const [line, kind] of [
+    ['-h', 'help'],
+    ['--help', 'help'],
+    ['-v -c a -h --bogus', 'help'],
+    ['-d -u x -h', 'help'],
+    ['--genpsk x -h', 'help'],
+    ['--version -x', 'version'],
+    ['--list-methods -h', 'list-methods'],
+    ['-h --list-methods', 'help'],
+  ] as const) {
+    assert.is(parse(line).kind, kind, line)
+  }
+  refused('--bogus -h', 'bogus', true)
+  refused('-- -h', 'config file', true)
+})
+
+test('MUST 72: unknown options and stray arguments are errors with usage', () => {
+  for (const word of ['x', '-x', '-vv', '--config=a', '-ca', '-', '--Help', '--verbose=1', '---']) {
+    const args = parseArgs(['-c', 'a', word])
+    assert.is(args.kind, 'error', word)
+    assert.ok(args.kind === 'error' && args.usage && args.message.includes(word), word)
+  }
+  assert.is(parseArgs(['-c', 'a', '']).kind, 'error')
+})
+
+test('MUST 72: a missing option argument is an error without usage', () => {
+  for (const option of ['-c', '--config', '-u', '--user', '--genpsk']) {
+    refused(option, option, false)
+    refused(`-c a ${option}`, 'needs an argument', false)
+  }
+})
+
+test('MUST 72: -- ends the options and the rest is ignored', () => {
+  assert.equal(parse('-c a -- -x y -c'), { kind: 'run', config: 'a', verbosity: 0 })
+})
+
+test('MUST 72: --genpsk waits for the other options and ignores -c', () => {
+  assert.equal(parse('--genpsk aes256gcm'), { kind: 'genpsk', method: 'aes256gcm', verbosity: 0 })
+  assert.equal(parse('--genpsk a -c b --genpsk c -s'), { kind: 'genpsk', method: 'c', verbosity: -1 })
+  refused('--genpsk aes256gcm stray', 'stray', true)
+})
+
+test('-d and -u are known but refused until they are built', () => {
+  for (const line of ['-d -c a', '-c a --daemonize', '-u nobody -c a', '-c a --user nobody:nogroup']) {
+    refused(line, 'not built yet', false)
+  }
+})
+
+test('the usage text names every option', () => {
+  const text = usageText('kcptun-wasm')
+  assert.match(text, 'usage: kcptun-wasm ')
+  for (const option of [
+    '-h',
+    '--help',
+    '-c',
+    '--config',
+    '-v',
+    '--verbose',
+    '-s',
+    '--silence',
+    '-u',
+    '--user',
+    '-d',
+    '--daemonize',
+  ]) {
+    assert.match(text, option)
+  }
+  for (const option of ['--version', '--list-methods', '--genpsk']) {
+    assert.match(text, option)
+  }
+})
+
+test('any words give an answer, and errors always have status 1 and a message', () => {
+  const kinds = new Set<Args['kind']>()
+  const word = fc.constantFrom(
+    '-c',
+    '-h',
+    '-v',
+    '-s',
+    '-u',
+    '-d',
+    '--genpsk',
+    '--list-methods',
+    '--version',
+    '--',
+    'a',
+    '',
+    '-x',
+  )
+  fc.assert(
+    fc.property(fc.array(word, { maxLength: 6 }), (argv) => {
+      const args = parseArgs(argv)
+      kinds.add(args.kind)
+      assert.ok(args.kind !== 'error' || (args.status === 1 && args.message !== ''))
+    }),
+    { numRuns: 2000 },
+  )
+  assert.equal([...kinds].sort(), ['error', 'genpsk', 'help', 'list-methods', 'run', 'version'])
+})
+
+test.run()

@@ -1,0 +1,440 @@
+/**
+ * The file format of protocol.md 10.1 and the rules between keys of 10.3, 3.7 and 4.
+ */
+
+import * as fc from 'fast-check'
+import { suite } from 'uvu'
+import * as assert from 'uvu/assert'
+import { type Config, MODE_CLIENT, MODE_RENDEZVOUS, MODE_SERVER } from '../../host/config/config.ts'
+import { ConfigError } from '../../host/config/error.ts'
+import { parseConfig } from '../../host/config/load.ts'
+import { configWarnings, modeName, refuseUnbuilt, unsupportedWarnings } from '../../host/config/rules.ts'
+import { checkStart, kcpMtu, parsePsk } from '../../host/config/security.ts'
+
+const METHODS = ['xchacha20poly1305_ietf', 'xsalsa20poly1305', 'chacha20poly1305_ietf', 'aes256gcm']
+const PSK = 'AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8='
+
+const utf8 = (text: string) => new TextEncoder().encode(text)
+const parse = (document: object) => parseConfig(utf8(JSON.stringify(document)))
+
+function refusal(action: () => unknown, key: string, reason: string): ConfigError {
+  try {
+    action()
+  } catch (error) {
+    if (error instanceof ConfigError) {
+      assert.is(error.key, key)
+      assert.match(error.message, reason)
+      return error
+    }
+    throw error
+  }
+  throw new Error(`nothing was refused, expected: ${key}: ${reason}`)
+}
+
+/** A server's config with raw bytes of more members. */
+function around(members: string | readonly number[]): Uint8Array {
+  const middle = typeof members === 'string' ? utf8(members) : Uint8Array.from(members)
+  const head = utf8('{"kcp_bind":":1",')
+  const tail = utf8(',"connect":"a:1"}')
+  return Uint8Array.from([...head, ...middle, ...tail])
+}
+
+const test = suite('config file')
+
+test('the smallest server, client, relay and rendezvous configs give their modes', () => {
+  const modes = [
+    [{ connect: 'a:1', kcp_bind: ':1' }, MODE_SERVER, 'server'],
+    [{ listen: 'a:1', kcp_connect: 'a:1' }, MODE_CLIENT, 'client'],
+    [{ kcp_bind: ':1' }, 0, 'relay'],
+    [{ kcp_bind: ':1', rendezvous_server: 'a:1' }, MODE_RENDEZVOUS, 'rendezvous server'],
+    [{ connect: 'a:1', rendezvous_server: 'a:1' }, MODE_SERVER | MODE_RENDEZVOUS, 'server'],
+    [{ listen: 'a:1', rendezvous_server: 'a:1' }, MODE_CLIENT | MODE_RENDEZVOUS, 'client'],
+    [{ listen: '', kcp_connect: '' }, MODE_CLIENT, 'client'],
+  ] as const
+  for (const [document, mode, name] of modes) {
+    assert.is(parse(document).mode, mode, JSON.stringify(document))
+    assert.is(modeName(mode), name)
+  }
+})
+
+test('white space of JSON is allowed around everything, other characters are not', () => {
+  assert.is(parseConfig(utf8(' \r\n\t{ "kcp_bind" :\n":1" }\r\n\t ')).kcp_bind, ':1')
+  for (const space of ['\u000b', '\u000c', '\u00a0', '\u2028', '\u0000', '\ufeff']) {
+    refusal(() => parseConfig(utf8(`{"kcp_bind":${space}":1"}`)), '', 'line 1, column 13')
+    refusal(() => parseConfig(utf8(`{"kcp_bind":":1"}${space}`)), '', 'line 1')
+  }
+})
+
+test('a byte order mark is refused by name', () => {
+  refusal(() => parseConfig(Uint8Array.from([0xef, 0xbb, 0xbf, ...utf8('{"kcp_bind":":1"}')])), '', 'BOM')
+})
+
+test('what is not one strict JSON object is refused with line and column', () => {
+  const wrong = [
+    ['', 'a value is expected'],
+    ['  ', 'a value is expected'],
+    ['{"kcp_bind":":1"', 'closing brace'],
+    ['{"kcp_bind":":1",}', 'a key in double quotes'],
+    ['{"kcp_bind":":1"} {}', 'nothing may follow'],
+    ['{"kcp_bind":":1"}}', 'nothing may follow'],
+    ['{"kcp_bind":":1" "x":1}', 'comma'],
+    ['{"kcp_bind" ":1"}', 'colon'],
+    ['{,"kcp_bind":":1"}', 'line 1, column 2'],
+    ['{"kcp_bind":}', 'value'],
+    ["{'kcp_bind':':1'}", 'line 1, column 2'],
+    ['{kcp_bind:":1"}', 'line 1, column 2'],
+    ['{"kcp_bind":":1"} // x', 'comments'],
+    ['{/* x */"kcp_bind":":1"}', 'comments'],
+    ['{"kcp_bind":":1", # x\n}', 'line 1'],
+    ['{"x":01,"kcp_bind":":1"}', 'comma'],
+    ['{"x":+1,"kcp_bind":":1"}', 'unexpected'],
+    ['{"x":.5,"kcp_bind":":1"}', 'unexpected'],
+    ['{"x":1.,"kcp_bind":":1"}', 'number'],
+    ['{"x":1e,"kcp_bind":":1"}', 'number'],
+    ['{"x":-,"kcp_bind":":1"}', 'unexpected'],
+    ['{"x":0x10,"kcp_bind":":1"}', 'line 1'],
+    ['{"x":NaN,"kcp_bind":":1"}', 'unexpected'],
+    ['{"x":True,"kcp_bind":":1"}', 'unexpected'],
+    ['{"x":undefined,"kcp_bind":":1"}', 'unexpected'],
+    ['{"x":[1,],"kcp_bind":":1"}', 'value'],
+    ['{"x":[1 2],"kcp_bind":":1"}', 'comma'],
+    ['{"x":[1}', 'comma'],
+    ['{"x":"\\q","kcp_bind":":1"}', 'escape'],
+    ['{"x":"\\u12g4","kcp_bind":":1"}', 'escape'],
+    ['{"x":"abc', 'string without end'],
+    ['{"kcp_bind":":1",\n\n  "timeout":07}', 'line 3, column 14'],
+  ] as const
+  for (const [text, reason] of wrong) {
+    const error = refusal(() => parseConfig(utf8(text)), '', reason)
+    assert.match(error.message, /^config file: line \d+, column \d+: /, text)
+  }
+  for (const text of ['[]', '1', '"x"', 'null', 'true']) {
+    refusal(() => parseConfig(utf8(text)), '', 'object is expected')
+  }
+})
+
+test('invalid UTF-8, control characters and lone surrogates pass in the value of an unknown key', () => {
+  const string = (...bytes: number[]) => [...utf8('"x":"'), ...bytes, 0x22]
+  for (const value of [[0xff], [0xc3], [0xed, 0xa0, 0x80], [0x01], [0x0a], [0x00], [0x7f]]) {
+    assert.is(parseConfig(around(string(...value))).mode, MODE_SERVER, String(value))
+  }
+  for (const value of ['\\ud800', '\\u0000', '\\udc00\\ud800', '\\\\', '\\"', '\\\\\\"']) {
+    assert.is(parseConfig(around(`"x":"${value}"`)).mode, MODE_SERVER, value)
+    assert.is(parseConfig(around(`"x":["${value}",{"y":"${value}"}]`)).mode, MODE_SERVER, value)
+  }
+})
+
+test('invalid UTF-8 in the value of a known key is refused', () => {
+  for (const value of [[0xff], [0xc3], [0xed, 0xa0, 0x80], [0xc0, 0x80], [0xf4, 0x90, 0x80, 0x80]]) {
+    refusal(() => parseConfig(around([...utf8('"netdev":"'), ...value, 0x22])), 'netdev', 'UTF-8')
+  }
+})
+
+test('invalid UTF-8, control characters and lone surrogates are refused in key names and outside strings', () => {
+  for (const value of [[0xff], [0x01], [...utf8('\\ud800')]]) {
+    refusal(() => parseConfig(around([0x22, ...value, ...utf8('":1')])), '', 'key name')
+  }
+  refusal(() => parseConfig(around([0xff, ...utf8('"x":1')])), '', 'line 1')
+  assert.is(parseConfig(around('"listen\\u0000":1,"Listen":2,"é😀":3')).mode, MODE_SERVER)
+})
+
+test('256 nested levels are read, 257 are refused, and so are very many', () => {
+  for (const [open, close] of [
+    ['[', ']'],
+    ['{"a":', '}'],
+  ] as const) {
+    const nested = (levels: number) => around(`"x":${open.repeat(levels)}1${close.repeat(levels)}`)
+    assert.is(parseConfig(nested(256)).mode, MODE_SERVER)
+    refusal(() => parseConfig(nested(257)), '', 'nested')
+    refusal(() => parseConfig(nested(200_000)), '', 'nested')
+  }
+})
+
+test('random bytes and random JSON raise nothing but ConfigError', () => {
+  const only = (bytes: Uint8Array) => {
+    try {
+      parseConfig(bytes)
+    } catch (error) {
+      assert.instance(error, ConfigError)
+    }
+  }
+  const token = fc.constantFrom(
+    '{',
+    '}',
+    '[',
+    ']',
+    ',',
+    ':',
+    '"',
+    '"listen"',
+    '"kcp"',
+    '1',
+    '-1',
+    '1e9',
+    'null',
+    '\\',
+    '\\u0',
+    '\n',
+    '/*',
+    '//',
+  )
+  const known = fc.constantFrom(
+    'listen',
+    'connect',
+    'kcp',
+    'tcp',
+    'udp',
+    'psk',
+    'timeout',
+    'service_id',
+    'mtu',
+    'nodelay',
+    '__proto__',
+  )
+  fc.assert(fc.property(fc.uint8Array({ maxLength: 200 }), only))
+  fc.assert(fc.property(fc.json(), (json) => only(utf8(json))))
+  fc.assert(fc.property(fc.array(token, { maxLength: 40 }), (tokens) => only(utf8(tokens.join('')))))
+  fc.assert(fc.property(fc.dictionary(known, fc.jsonValue()), (document) => only(utf8(JSON.stringify(document)))))
+})
+
+test('what JSON.parse takes is read and what it refuses is refused', () => {
+  const accepts = (action: () => unknown) => {
+    try {
+      action()
+      return true
+    } catch {
+      return false
+    }
+  }
+  const piece = fc.constantFrom(
+    '{',
+    '}',
+    '[',
+    ']',
+    ',',
+    ':',
+    '"a"',
+    '"\\n"',
+    '0',
+    '12',
+    '-3',
+    '4.5',
+    '6e7',
+    '1.',
+    '01',
+    '-',
+    'true',
+    'null',
+    ' ',
+    '\n',
+  )
+  const seen = { good: 0, bad: 0 }
+  const same = (json: string) => {
+    const strict = accepts(() => JSON.parse(json))
+    seen[strict ? 'good' : 'bad'] += 1
+    assert.is(
+      accepts(() => parseConfig(around(`"x":${json}`))),
+      strict,
+      json,
+    )
+  }
+  fc.assert(
+    fc.property(
+      fc.array(piece, { minLength: 1, maxLength: 6 }).map((pieces) => pieces.join('')),
+      (json) => {
+        // Commas and colons of the pieces may end the member and begin another one: only whole values are compared.
+        same(`[${json}]`)
+      },
+    ),
+    { numRuns: 2000 },
+  )
+  fc.assert(fc.property(fc.json(), same))
+  assert.ok(seen.good > 50 && seen.bad > 50, JSON.stringify(seen))
+})
+
+test('MUST 70: connect and listen together are an error', () => {
+  refusal(() => parse({ connect: 'a:1', listen: 'b:1', kcp_bind: ':1', kcp_connect: 'c:1' }), 'listen', 'connect')
+})
+
+test('MUST 70: each mode needs its addresses', () => {
+  refusal(() => parse({}), 'kcp_bind', 'missing')
+  refusal(() => parse({ connect: 'a:1' }), 'kcp_bind', 'server')
+  refusal(() => parse({ connect: 'a:1', kcp_connect: 'a:1' }), 'kcp_bind', 'server')
+  refusal(() => parse({ listen: 'a:1' }), 'kcp_connect', 'client')
+  refusal(() => parse({ listen: 'a:1', kcp_bind: 'a:1' }), 'kcp_connect', 'client')
+  refusal(() => parse({ rendezvous_server: 'a:1' }), 'kcp_bind', 'missing')
+})
+
+test('MUST 70: rendezvous needs keepalive, and warns above 25', () => {
+  const base = { connect: 'a:1', rendezvous_server: 'b:1', method: 'x' }
+  refusal(() => parse({ ...base, keepalive: 0 }), 'keepalive', 'rendezvous_server')
+  assert.equal(configWarnings(parse({ ...base, keepalive: 25 })), [])
+  assert.match(configWarnings(parse({ ...base, keepalive: 26 })).join(), 'keepalive = 26')
+  assert.is(parse({ connect: 'a:1', kcp_bind: ':1', keepalive: 0 }).keepalive, 0)
+})
+
+test('MUST 70: service_id has at most 256 bytes, not characters', () => {
+  const service = (service_id: string) => parse({ connect: 'a:1', kcp_bind: ':1', service_id })
+  assert.is(service('é'.repeat(128)).service_id.length, 128)
+  refusal(() => service(`${'é'.repeat(128)}x`), 'service_id', '257 bytes')
+  refusal(() => service('x'.repeat(257)), 'service_id', '256')
+})
+
+test('MUST 70: the rules are checked in their order', () => {
+  const rules = [
+    ['service_id', { service_id: 'é'.repeat(129) }],
+    ['listen', { listen: 'a:1' }],
+    ['keepalive', { rendezvous_server: 'a:1', keepalive: 0 }],
+    ['psk', { psk: '', password: '' }],
+  ] as const
+  let document: object = { connect: 'a:1' }
+  for (const [key, members] of rules.toReversed()) {
+    document = { ...document, ...members }
+    refusal(() => parse({ ...document, ...(key === 'psk' ? { kcp_bind: ':1' } : {}) }), key, '')
+  }
+  refusal(() => parse({ connect: 'a:1', psk: '', password: '' }), 'kcp_bind', '')
+})
+
+test('MUST 6: psk and password together are an error, also without method', () => {
+  refusal(() => parse({ connect: 'a:1', kcp_bind: ':1', psk: PSK, password: 'x' }), 'psk', 'password')
+  refusal(() => parse({ connect: 'a:1', kcp_bind: ':1', psk: '', password: '' }), 'psk', 'password')
+})
+
+const server = (members: object): Config => parse({ connect: 'a:1', kcp_bind: ':1', ...members })
+
+test('MUST 5: a psk is 44 characters of canonical standard Base64', () => {
+  assert.equal(
+    parsePsk(PSK),
+    Uint8Array.from({ length: 32 }, (_, index) => index),
+  )
+  const url = `${'_-'.repeat(21)}8=`
+  const standard = `${'/+'.repeat(21)}8=`
+  assert.is(parsePsk(standard).length, 32)
+  const wrong = [
+    '',
+    url,
+    `${PSK}\n`,
+    ` ${PSK}`,
+    `${PSK} `,
+    PSK.slice(0, -1),
+    PSK.slice(1),
+    `A${PSK}`,
+    `${PSK.slice(0, -1)}A`,
+    `${PSK.slice(0, -2)}9=`,
+    `${PSK.slice(0, -2)}==`,
+    `${PSK.slice(0, 20)}\n${PSK.slice(21)}`,
+    PSK.replace('A', 'é'),
+  ]
+  for (const text of wrong) {
+    const error = refusal(() => parsePsk(text), 'psk', 'Base64')
+    assert.ok(text.trim() === '' || !error.message.includes(text.trim()), text)
+  }
+})
+
+test('MUST 5: every key of 32 bytes comes back from its Base64 text', () => {
+  fc.assert(
+    fc.property(fc.uint8Array({ minLength: 32, maxLength: 32 }), (key) => {
+      const text = btoa(String.fromCharCode(...key))
+      assert.equal(parsePsk(text), key)
+      // the same bytes to a lenient decoder, but not canonical
+      const last = 'ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/'.indexOf(text.charAt(42))
+      const next = 'ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/'.charAt(last + 1)
+      assert.throws(() => parsePsk(`${text.slice(0, 42)}${next}=`), /Base64/)
+    }),
+  )
+})
+
+test('method and keys combine as in protocol.md 3.7, and a method without a key is refused', () => {
+  assert.is(checkStart(server({}), METHODS), undefined)
+  assert.is(checkStart(server({ psk: 'not looked at' }), METHODS), undefined)
+  assert.match(configWarnings(server({})).join(), 'not be encrypted')
+  for (const method of METHODS) {
+    assert.equal(checkStart(server({ method, psk: PSK }), METHODS)?.psk, parsePsk(PSK))
+    assert.is(checkStart(server({ method, password: '' }), METHODS)?.password, '')
+    refusal(() => checkStart(server({ method }), METHODS), 'method', 'key')
+    refusal(() => checkStart(server({ method, psk: '' }), METHODS), 'psk', 'Base64')
+  }
+  for (const method of ['', 'none', 'AES256GCM', 'toString']) {
+    refusal(() => checkStart(server({ method, psk: PSK }), METHODS), 'method', 'unknown method')
+  }
+})
+
+test('obfs is refused without method, in rendezvous mode, with an unknown name, and for now altogether', () => {
+  const method = { method: 'aes256gcm', psk: PSK }
+  refusal(() => checkStart(server({ ...method, obfs: '' }), METHODS), 'obfs', 'unknown')
+  refusal(() => checkStart(server({ ...method, obfs: 'tcp' }), METHODS), 'obfs', 'unknown')
+  refusal(
+    () => checkStart(server({ ...method, obfs: 'dpi/tcp', rendezvous_server: 'a:1' }), METHODS),
+    'obfs',
+    'rendezvous',
+  )
+  refusal(
+    () => checkStart(parse({ kcp_bind: ':1', ...method, obfs: 'dpi/tcp' }), METHODS),
+    'obfs',
+    'server or a client',
+  )
+  refusal(() => checkStart(server({ obfs: 'dpi/tcp' }), METHODS), 'obfs', 'method')
+  for (const obfs of ['dpi/tcp', 'dpi/tcp-wnd']) {
+    const config = server({ ...method, obfs })
+    assert.is(checkStart(config, METHODS)?.method, 'aes256gcm')
+    refusal(() => refuseUnbuilt(config), 'obfs', 'not built yet')
+  }
+})
+
+test('what is not built yet is refused, the rest is not', () => {
+  refuseUnbuilt(server({}))
+  refuseUnbuilt(parse({ listen: ':1', kcp_connect: 'a:1' }))
+  refusal(() => refuseUnbuilt(server({ rendezvous_server: 'a:1' })), 'rendezvous_server', 'not built yet')
+  refusal(() => refuseUnbuilt(parse({ kcp_bind: ':1' })), 'kcp_bind', 'relay')
+})
+
+test('each setting without effect gives one warning', () => {
+  assert.equal(unsupportedWarnings(server({})), [])
+  assert.equal(unsupportedWarnings(server({ netdev: '', tcp: { reuseport: false, sndbuf: 0 }, udp: {} })), [])
+  const config = server({
+    user: '',
+    netdev: 'eth0',
+    tcp: { reuseport: true, sndbuf: 1, rcvbuf: 2 },
+    udp: { reuseport: true, sndbuf: 3, rcvbuf: 4 },
+  })
+  const keys = [
+    'user',
+    'netdev',
+    'tcp.reuseport',
+    'udp.reuseport',
+    'tcp.sndbuf',
+    'tcp.rcvbuf',
+    'udp.sndbuf',
+    'udp.rcvbuf',
+  ]
+  const warnings = unsupportedWarnings(config)
+  assert.is(warnings.length, keys.length)
+  for (const key of keys) {
+    assert.is(warnings.filter((text) => text.includes(`config key ${key} = `)).length, 1, key)
+  }
+})
+
+test('socket buffers of 1..4095 bytes give a warning', () => {
+  const warned = (sndbuf: number) => configWarnings(server({ method: 'x', udp: { sndbuf } })).length
+  assert.equal([0, 1, 4095, 4096].map(warned), [0, 1, 1, 0])
+})
+
+test('MUST 11: the datagram size follows the table of protocol.md 4', () => {
+  const table = [
+    [4, undefined, [1372, 1344, 1344, 1332, 1332]],
+    [6, undefined, [1352, 1324, 1324, 1312, 1312]],
+    [4, 'dpi/tcp', [1360, 1332, 1332, 1320, 1320]],
+    [6, 'dpi/tcp-wnd', [1340, 1312, 1312, 1300, 1300]],
+  ] as const
+  const methods = [undefined, 'chacha20poly1305_ietf', 'aes256gcm', 'xchacha20poly1305_ietf', 'xsalsa20poly1305']
+  for (const [family, obfs, sizes] of table) {
+    assert.equal(
+      methods.map((method) => kcpMtu(1400, family, method, obfs)),
+      sizes,
+    )
+  }
+  assert.is(kcpMtu(300, 6, 'xsalsa20poly1305', 'dpi/tcp'), 200)
+  assert.throws(() => kcpMtu(1400, 4, 'none', undefined), RangeError)
+})
+
+test.run()

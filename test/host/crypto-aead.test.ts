@@ -1,0 +1,387 @@
+// time limit: 120 s
+/**
+ * What the four methods refuse, their layout against the plain calls of the libraries, and what they leave behind.
+ */
+
+import { createCipheriv } from 'node:crypto'
+import { setFlagsFromString } from 'node:v8'
+import { runInNewContext } from 'node:vm'
+import sodium from 'libsodium-wrappers'
+import { suite } from 'uvu'
+import * as assert from 'uvu/assert'
+import { type Aead, MAX_SEALED, methods, openAead } from '../../host/crypto/aead.ts'
+import { rawSodium } from '../../host/crypto/sodium.ts'
+import { aesGcm as bunAesGcm } from '../../runtime-bun/aes-gcm.ts'
+import { aesGcm as nodeAesGcm } from '../../runtime-node/aes-gcm.ts'
+import { skip } from '../skip.ts'
+import { fromHex, toHex } from '../vectors/captures.ts'
+
+const test = suite('AEAD')
+const aesGcm = process.versions.bun === undefined ? nodeAesGcm : bunAesGcm
+const key = Uint8Array.from({ length: 32 }, (_, i) => (i * 7 + 1) & 255)
+const AD = fromHex('6b637074756e2d6c6962657600')
+const BLOCK_BYTES = 1984
+
+function pattern(length: number, seed: number): Uint8Array {
+  return Uint8Array.from({ length }, (_, i) => (i * seed + (i >> 8)) & 255)
+}
+
+function nonceOf(aead: Aead, seed: number): Uint8Array {
+  return pattern(aead.nonceBytes, seed)
+}
+
+function sealed(aead: Aead, plain: Uint8Array, nonce: Uint8Array): Uint8Array {
+  const out = new Uint8Array(plain.length + aead.tagBytes + aead.nonceBytes)
+  assert.is(aead.seal(plain, 0, plain.length, nonce, 0, out, 0), out.length)
+  return out
+}
+
+function opens(aead: Aead, datagram: Uint8Array): boolean {
+  const memory = new Uint8Array(Math.max(datagram.length, 64)).fill(0xee)
+  const length = aead.openInto(datagram, datagram.length, memory, 0)
+  if (length === -1 && !memory.every((byte) => byte === 0xee)) throw new Error('memory touched')
+  const copy = datagram.slice()
+  assert.is(aead.open(copy, 0, copy.length), length, 'open and openInto differ')
+  if (length === -1) assert.is(toHex(copy), toHex(datagram), 'changed in place though not authentic')
+  return length !== -1
+}
+
+/** The same packet by the library's plain call: ciphertext, tag, nonce, with associated data `ad`. */
+function byLibrary(method: string, plain: Uint8Array, nonce: Uint8Array, ad: Uint8Array): Uint8Array {
+  switch (method) {
+    case 'xchacha20poly1305_ietf':
+      return join(sodium.crypto_aead_xchacha20poly1305_ietf_encrypt(plain, ad, null, nonce, key), nonce)
+    case 'chacha20poly1305_ietf':
+      return join(sodium.crypto_aead_chacha20poly1305_ietf_encrypt(plain, ad, null, nonce, key), nonce)
+    case 'xsalsa20poly1305': {
+      const tagFirst = sodium.crypto_secretbox_easy(plain, nonce, key)
+      return join(tagFirst.subarray(16), tagFirst.subarray(0, 16), nonce)
+    }
+    default: {
+      const cipher = createCipheriv('aes-256-gcm', key, nonce)
+      cipher.setAAD(ad)
+      const ciphertext = join(cipher.update(plain), cipher.final())
+      return join(ciphertext, cipher.getAuthTag(), nonce)
+    }
+  }
+}
+
+function join(...parts: Uint8Array[]): Uint8Array {
+  return new Uint8Array(Buffer.concat(parts))
+}
+
+/** A forced garbage collection, or null where the runtime offers none. */
+function collector(): (() => void) | null {
+  if (process.versions.bun !== undefined) return () => Bun.gc(true)
+  setFlagsFromString('--expose-gc')
+  const gc: unknown = runInNewContext('gc')
+  return typeof gc === 'function' ? () => void gc() : null
+}
+
+test.before(() => sodium.ready)
+
+test('MUST 2: tag and nonce sizes and nonce strategies are those of the protocol', async () => {
+  assert.equal(methods, ['xchacha20poly1305_ietf', 'xsalsa20poly1305', 'chacha20poly1305_ietf', 'aes256gcm'])
+  const shapes = []
+  for (const method of methods) {
+    const aead = await openAead(method, key, aesGcm)
+    assert.is(aead.method, method)
+    assert.match(aead.provider, method === 'aes256gcm' ? /^node:crypto \(/ : /^libsodium-wrappers \(libsodium 1\.\d+/)
+    shapes.push([aead.tagBytes, aead.nonceBytes, aead.nonceStrategy])
+  }
+  assert.equal(shapes, [
+    [16, 24, 'random'],
+    [16, 24, 'random'],
+    [16, 12, 'counter'],
+    [16, 12, 'counter'],
+  ])
+})
+
+for (const method of methods) {
+  test(`MUST 1: ${method}: ciphertext, tag and nonce stand in this order at every length`, async () => {
+    const aead = await openAead(method, key, aesGcm)
+    for (let length = 0; length + aead.tagBytes + aead.nonceBytes <= 1500; length += length < 100 ? 1 : 97) {
+      const plain = pattern(length, 31)
+      const nonce = nonceOf(aead, length + 3)
+      const datagram = sealed(aead, plain, nonce)
+      assert.is(toHex(datagram), toHex(byLibrary(method, plain, nonce, AD)), `length ${length}`)
+      const memory = new Uint8Array(2048)
+      assert.is(aead.openInto(datagram, datagram.length, memory, 16), length === 0 ? -1 : length)
+      if (length > 0) assert.is(toHex(memory.subarray(16, 16 + length)), toHex(plain))
+    }
+  })
+
+  test(`MUST 1: ${method}: any other order of tag, nonce and ciphertext does not open`, async () => {
+    const aead = await openAead(method, key, aesGcm)
+    const datagram = sealed(aead, pattern(80, 5), nonceOf(aead, 9))
+    const text = datagram.subarray(0, 80)
+    const tag = datagram.subarray(80, 96)
+    const nonce = datagram.subarray(96)
+    assert.ok(opens(aead, join(text, tag, nonce)))
+    for (const other of [
+      [tag, text, nonce],
+      [nonce, text, tag],
+      [nonce, tag, text],
+      [text, nonce, tag],
+      [tag, nonce, text],
+    ]) {
+      assert.not(opens(aead, join(...other)))
+    }
+  })
+
+  test(`MUST 3: ${method}: the associated data is ${method === 'xsalsa20poly1305' ? 'absent' : '13 bytes with the NUL'}`, async () => {
+    const aead = await openAead(method, key, aesGcm)
+    const plain = pattern(50, 3)
+    const nonce = nonceOf(aead, 77)
+    assert.ok(opens(aead, byLibrary(method, plain, nonce, AD)))
+    const ignored = method === 'xsalsa20poly1305'
+    const others = [AD.subarray(0, 12), new Uint8Array(0), join(AD, Uint8Array.of(0)), pattern(13, 1)]
+    for (const ad of others) assert.is(opens(aead, byLibrary(method, plain, nonce, ad)), ignored, toHex(ad))
+  })
+
+  test(`MUST 7: ${method}: a packet with any one bit changed does not open`, async () => {
+    const aead = await openAead(method, key, aesGcm)
+    for (const length of [1, 34]) {
+      const datagram = sealed(aead, pattern(length, 11), nonceOf(aead, 5))
+      for (let bit = 0; bit < datagram.length * 8; bit++) {
+        datagram[bit >> 3] = (datagram[bit >> 3] ?? 0) ^ (1 << (bit & 7))
+        assert.not(opens(aead, datagram), `${length} bytes, bit ${bit}`)
+        datagram[bit >> 3] = (datagram[bit >> 3] ?? 0) ^ (1 << (bit & 7))
+      }
+      assert.ok(opens(aead, datagram))
+    }
+    const long = sealed(aead, pattern(1500 - aead.tagBytes - aead.nonceBytes, 11), nonceOf(aead, 6))
+    for (let i = 0; i < long.length; i++) {
+      long[i] = (long[i] ?? 0) ^ (1 << (i & 7))
+      assert.not(opens(aead, long), `1500 bytes, byte ${i}`)
+      long[i] = (long[i] ?? 0) ^ (1 << (i & 7))
+    }
+    assert.ok(opens(aead, long))
+  })
+
+  test(`MUST 7: ${method}: a truncated, extended or shifted packet does not open`, async () => {
+    const aead = await openAead(method, key, aesGcm)
+    const datagram = sealed(aead, pattern(120, 13), nonceOf(aead, 21))
+    for (let length = 0; length < datagram.length; length++) {
+      assert.not(opens(aead, datagram.slice(0, length)), `first ${length} bytes`)
+      assert.not(opens(aead, datagram.slice(datagram.length - length)), `last ${length} bytes`)
+    }
+    for (const extra of [1, 12, 16, 24]) {
+      assert.not(opens(aead, join(datagram, new Uint8Array(extra))), `${extra} bytes behind`)
+      assert.not(opens(aead, join(new Uint8Array(extra), datagram)), `${extra} bytes in front`)
+    }
+    assert.ok(opens(aead, datagram))
+  })
+
+  test(`MUST 7: ${method}: packets of at most tag and nonce are dropped, sealed empty plaintext included`, async () => {
+    const aead = await openAead(method, key, aesGcm)
+    const overhead = aead.tagBytes + aead.nonceBytes
+    for (let length = 0; length <= overhead; length++) assert.not(opens(aead, pattern(length, 17)), `${length} bytes`)
+    const nonce = nonceOf(aead, 2)
+    assert.not(opens(aead, byLibrary(method, new Uint8Array(0), nonce, AD)))
+    assert.ok(opens(aead, byLibrary(method, new Uint8Array(1), nonce, AD)))
+  })
+
+  test(`MUST 7: ${method}: a packet under another key does not open`, async () => {
+    const aead = await openAead(method, key, aesGcm)
+    for (let bit = 0; bit < 256; bit++) {
+      const otherKey = key.slice()
+      otherKey[bit >> 3] = (otherKey[bit >> 3] ?? 0) ^ (1 << (bit & 7))
+      const other = await openAead(method, otherKey, aesGcm)
+      assert.not(opens(aead, sealed(other, pattern(40, 19), nonceOf(aead, 23))), `key bit ${bit}`)
+      other.wipe()
+    }
+  })
+
+  test(`${method}: the length given counts, not that of the receive buffer`, async () => {
+    const aead = await openAead(method, key, aesGcm)
+    const neighbour = await openAead(method, key, aesGcm)
+    // ends in 0, so that a byte that is missing and one that is 0 would look alike
+    const nonce = nonceOf(aead, 31)
+    nonce[nonce.length - 1] = 0
+    const datagram = sealed(aead, pattern(700, 29), nonce)
+    for (const room of [datagram.length + 1, MAX_SEALED, MAX_SEALED + 1, 65536]) {
+      const buffer = new Uint8Array(room).fill(0xaa)
+      buffer.set(datagram)
+      const memory = new Uint8Array(2048).fill(0xee)
+      assert.is(aead.openInto(buffer, datagram.length, memory, 100), 700, `buffer of ${room} bytes`)
+      assert.is(toHex(memory.subarray(100, 800)), toHex(pattern(700, 29)))
+      assert.is(memory[100 + datagram.length], 0xee)
+      assert.is(aead.openInto(buffer, datagram.length + 1, memory, 100), -1)
+    }
+    // the missing byte may not be taken from the packet before
+    assert.is(aead.openInto(datagram, datagram.length, new Uint8Array(2048), 0), 700)
+    const cut = datagram.slice(0, -1)
+    assert.is(aead.openInto(cut, datagram.length, new Uint8Array(2048), 0), -1, 'longer than its buffer')
+    assert.is(aead.open(cut, 0, datagram.length), -1, 'longer than its buffer')
+    assert.is(aead.open(datagram, 1, datagram.length), -1, 'longer than its buffer')
+    const huge = new Uint8Array(65536).fill(0xaa)
+    for (const length of [MAX_SEALED + 1, huge.length]) {
+      assert.is(aead.openInto(huge, length, new Uint8Array(65536), 0), -1, 'longer than allowed')
+      assert.is(aead.open(huge, 0, length), -1, 'longer than allowed')
+    }
+    assert.is(toHex(sealed(neighbour, pattern(700, 29), nonce)), toHex(datagram), 'overran its scratch area')
+  })
+
+  test(`${method}: packets of many blocks of a memory that grows are sealed and opened right`, async () => {
+    const aead = await openAead(method, key, aesGcm)
+    const wasm = new WebAssembly.Memory({ initial: 16, maximum: 64 })
+    const overhead = aead.tagBytes + aead.nonceBytes
+    for (let round = 0; round < 3; round++) {
+      const memory = new Uint8Array(wasm.buffer)
+      for (let block = 0; block < 520; block++) {
+        const at = block * BLOCK_BYTES
+        // lengths, and in later rounds starts, that differ from those before in the same block
+        const srcAt = at + (round * 32 + (block & 3)) * (block & 1)
+        const length = 1 + ((block * 37 + round * 501) % 1400)
+        const plain = pattern(length, block + round)
+        const nonce = nonceOf(aead, block)
+        memory.set(plain, srcAt)
+        const nonceAt = at + length + aead.tagBytes
+        if (nonceAt < srcAt + length && nonceAt + aead.nonceBytes > srcAt) {
+          // the nonce would overwrite plaintext: keep it elsewhere
+          assert.is(aead.seal(memory, srcAt, length, nonce, 0, memory, at), length + overhead)
+        } else {
+          memory.set(nonce, nonceAt)
+          assert.is(aead.seal(memory, srcAt, length, memory, nonceAt, memory, at), length + overhead)
+        }
+        const expected = toHex(byLibrary(method, plain, nonce, AD))
+        assert.is(toHex(memory.subarray(at, at + length + overhead)), expected, `round ${round}, block ${block}`)
+        assert.is(aead.open(memory, at, length + overhead), length)
+        assert.is(toHex(memory.subarray(at, at + length)), toHex(plain))
+      }
+      wasm.grow(16)
+    }
+  })
+
+  test(`${method}: buffers that end with the packet or are too small for it are not overrun`, async () => {
+    const aead = await openAead(method, key, aesGcm)
+    const nonce = nonceOf(aead, 3)
+    const plain = pattern(10, 3)
+    const big = new Uint8Array(MAX_SEALED * 2)
+    assert.throws(() => aead.seal(plain, 1, 10, nonce, 0, big, 0), /plaintext beyond the end/)
+    assert.throws(() => aead.seal(plain, 0, 10, nonce, 1, big, 0), /nonce beyond the end/)
+    assert.throws(() => aead.seal(plain, 0, 10, nonce, 0, new Uint8Array(10 + 16 + nonce.length - 1), 0), RangeError)
+    assert.throws(() => aead.seal(big, 0, MAX_SEALED, nonce, 0, big, 0), /cannot seal 2048 bytes/)
+    assert.throws(() => aead.seal(big, 0, -1, nonce, 0, big, 0), /cannot seal -1 bytes/)
+    assert.is(aead.seal(plain, 9, 1, nonce, 0, big, 0), 17 + nonce.length)
+  })
+
+  test(`${method}: the caller's key may be wiped at once, and a wiped method refuses to work`, async () => {
+    const ownKey = key.slice()
+    const aead = await openAead(method, ownKey, aesGcm)
+    ownKey.fill(0)
+    const nonce = nonceOf(aead, 41)
+    const datagram = sealed(aead, pattern(60, 3), nonce)
+    assert.is(toHex(datagram), toHex(byLibrary(method, pattern(60, 3), nonce, AD)))
+    aead.wipe()
+    aead.wipe()
+    assert.throws(() => sealed(aead, pattern(60, 3), nonce), /the key was wiped/)
+    assert.throws(() => aead.open(datagram, 0, datagram.length), /the key was wiped/)
+    assert.throws(() => aead.openInto(datagram, datagram.length, new Uint8Array(200), 0), /the key was wiped/)
+  })
+}
+
+test('the key is in libsodium\u2019s memory while a method is open, and nowhere in it after wipe', async () => {
+  const raw = rawSodium(sodium, [])
+  const secret = Uint8Array.from({ length: 32 }, (_, i) => (i * 151 + 77) & 255)
+  const found = () => Buffer.from(raw.HEAPU8.buffer).indexOf(secret) >= 0
+  for (const method of methods.filter((name) => name !== 'aes256gcm')) {
+    const aead = await openAead(method, secret, aesGcm)
+    assert.ok(found(), `${method}: the search finds nothing at all`)
+    sealed(aead, pattern(100, 3), nonceOf(aead, 1))
+    aead.wipe()
+    assert.not(found(), `${method}: still there`)
+  }
+})
+
+test('growth of libsodium\u2019s memory between packets changes nothing', async () => {
+  const raw = rawSodium(sodium, [])
+  const aead = await openAead('xchacha20poly1305_ietf', key, aesGcm)
+  const plain = pattern(333, 3)
+  const before = toHex(sealed(aead, plain, nonceOf(aead, 8)))
+  const heap = raw.HEAPU8
+  const blocks: number[] = []
+  for (let i = 0; i < 64 && raw.HEAPU8 === heap; i++) blocks.push(raw._malloc(1 << 20))
+  assert.is.not(raw.HEAPU8, heap)
+  assert.is(toHex(sealed(aead, plain, nonceOf(aead, 8))), before)
+  assert.ok(opens(aead, fromHex(before)))
+  for (const block of blocks) raw._free(block)
+})
+
+test('a build of libsodium without a needed call is named at start', () => {
+  assert.throws(() => rawSodium(sodium, ['_crypto_no_such_call']), /libsodium: _crypto_no_such_call is missing/)
+  assert.throws(() => rawSodium({}, []), /compiled module is not published/)
+})
+
+const HEAP_PACKETS = 200_000
+/** Growth allowed in all: 8 bytes a packet would be twice that. */
+const HEAP_GROWTH_BYTES = 800_000
+const gc = collector()
+
+for (const method of methods) {
+  const name = `${method}: ${HEAP_PACKETS} packets sealed and opened leave nothing behind`
+  if (gc === null) skip(test, name, 'this runtime offers no forced garbage collection')
+  else {
+    test(name, async () => {
+      const run = await packetLoop(method)
+      run(2000)
+      gc()
+      const before = process.memoryUsage().heapUsed
+      run(HEAP_PACKETS / 2)
+      gc()
+      const growth = process.memoryUsage().heapUsed - before
+      assert.ok(growth < HEAP_GROWTH_BYTES, `the heap grew by ${growth} bytes`)
+    })
+  }
+}
+
+const GARBAGE_PACKETS = 20_000
+const GARBAGE_ROUNDS = 7
+/** Far below one object per packet, far above what the compiler of the runtime takes. */
+const GARBAGE_BYTES_PER_PACKET = 12
+
+for (const method of methods.filter((name) => name !== 'aes256gcm')) {
+  const name = `${method}: sealing and opening make no garbage`
+  if (gc === null || process.versions.bun !== undefined) {
+    skip(test, name, 'this runtime counts its heap only when it collects')
+  } else {
+    test(name, async () => {
+      const run = await packetLoop(method)
+      run(20_000)
+      const rounds = Array.from({ length: GARBAGE_ROUNDS }, () => {
+        gc()
+        const before = process.memoryUsage().heapUsed
+        run(GARBAGE_PACKETS / 2)
+        return (process.memoryUsage().heapUsed - before) / GARBAGE_PACKETS
+      }).sort((a, b) => a - b)
+      // the median: a collection in the middle of one round makes its figure meaningless
+      const bytes = rounds[GARBAGE_ROUNDS >> 1] ?? Number.NaN
+      assert.ok(bytes < GARBAGE_BYTES_PER_PACKET, `${bytes} bytes per packet, rounds ${rounds}`)
+    })
+  }
+}
+
+/** Seals, then opens `count` packets in 64 blocks of one memory. */
+async function packetLoop(method: string): Promise<(count: number) => void> {
+  const aead = await openAead(method, key, aesGcm)
+  const memory = new Uint8Array(new WebAssembly.Memory({ initial: 4 }).buffer)
+  const received = new Uint8Array(1500)
+  const overhead = aead.tagBytes + aead.nonceBytes
+  return (count) => {
+    for (let i = 0; i < count; i++) {
+      const at = (i & 63) * BLOCK_BYTES
+      const length = 100 + (i & 31)
+      memory[at + length + aead.tagBytes] = i & 255
+      aead.seal(memory, at, length, memory, at + length + aead.tagBytes, memory, at)
+      if ((i & 1) === 0) {
+        if (aead.open(memory, at, length + overhead) !== length) throw new Error('not opened')
+        continue
+      }
+      for (let j = 0; j < length + overhead; j++) received[j] = memory[at + j] ?? 0
+      if (aead.openInto(received, length + overhead, memory, at) !== length) throw new Error('not opened')
+    }
+  }
+}
+
+test.run()

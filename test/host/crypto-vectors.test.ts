@@ -1,0 +1,62 @@
+/**
+ * Every recorded packet of the original opens to its plaintext and is sealed again to the same bytes.
+ */
+
+import { suite } from 'uvu'
+import * as assert from 'uvu/assert'
+import { methods, openAead } from '../../host/crypto/aead.ts'
+import { aesGcm as bunAesGcm } from '../../runtime-bun/aes-gcm.ts'
+import { aesGcm as nodeAesGcm } from '../../runtime-node/aes-gcm.ts'
+import { fromHex, sealedCaptures, toHex } from '../vectors/captures.ts'
+
+const test = suite('recorded packets')
+const aesGcm = process.versions.bun === undefined ? nodeAesGcm : bunAesGcm
+const captures = sealedCaptures()
+
+/** Where datagrams stand in the memory of these tests, like a block of the engine. */
+const BLOCK_AT = 3968
+const memory = new Uint8Array(16384)
+
+test('the captures cover all four methods', () => {
+  assert.equal([...new Set([...captures.values()].map((file) => file.method))].sort(), [...methods].sort())
+})
+
+for (const [name, { method, derivedKeyHex, tagBytes, nonceBytes, packets }] of captures) {
+  test(`MUST 1, 2, 3: ${name}: every packet opens to the recorded plaintext and is sealed to the same bytes`, async () => {
+    const aead = await openAead(method, fromHex(derivedKeyHex ?? ''), aesGcm)
+    assert.is(aead.tagBytes, tagBytes)
+    assert.is(aead.nonceBytes, nonceBytes)
+    for (const [index, { sealed, plain, note }] of packets.entries()) {
+      const where = `packet ${index} (${note ?? ''})`
+      const datagram = fromHex(sealed)
+      const inPlace = datagram.slice()
+      memory.fill(0xee)
+      const length = aead.openInto(datagram, datagram.length, memory, BLOCK_AT)
+      assert.is(toHex(datagram), sealed, `${where}: the received datagram was changed`)
+      assert.is(aead.open(inPlace, 0, inPlace.length), length, where)
+      if (typeof plain !== 'string' || plain.length === 0) {
+        assert.is(length, -1, `${where}: opened`)
+        assert.ok(
+          memory.every((byte) => byte === 0xee),
+          `${where}: memory was touched`,
+        )
+        assert.is(toHex(inPlace), sealed, `${where}: changed though not authentic`)
+        continue
+      }
+      assert.is(toHex(memory.subarray(BLOCK_AT, BLOCK_AT + length)), plain, where)
+      assert.is(toHex(inPlace.subarray(0, length)), plain, where)
+      const nonceHex = sealed.slice(-2 * nonceBytes)
+      const nonceAt = BLOCK_AT + datagram.length - nonceBytes
+      assert.is(toHex(memory.subarray(nonceAt, nonceAt + nonceBytes)), nonceHex, `${where}: nonce`)
+      assert.is(toHex(inPlace.subarray(-nonceBytes)), nonceHex, `${where}: nonce in place`)
+      assert.is(memory[BLOCK_AT - 1], 0xee, `${where}: byte before the block`)
+      assert.is(memory[BLOCK_AT + datagram.length], 0xee, `${where}: byte behind the datagram`)
+      // seal it again where it stands, the nonce where the engine puts it
+      assert.is(aead.seal(memory, BLOCK_AT, length, memory, nonceAt, memory, BLOCK_AT), datagram.length, where)
+      assert.is(toHex(memory.subarray(BLOCK_AT, BLOCK_AT + datagram.length)), sealed, `${where}: sealed again`)
+    }
+    aead.wipe()
+  })
+}
+
+test.run()

@@ -1,0 +1,436 @@
+/** The driver's loop around an engine made of strings and wire: batches, back-pressure, timers, and what happens when things throw. */
+import { suite } from 'uvu'
+import * as assert from 'uvu/assert'
+import { EventType } from '../../host/core.ts'
+import { Driver, type DriverOptions } from '../../host/driver.ts'
+import { Log } from '../../host/log.ts'
+import type { Runtime, SocketAddress, TcpConnection, TcpHandlers, UdpHandlers } from '../../host/runtime.ts'
+import { loopback, MemoryNetwork, until } from './memory-runtime.ts'
+import { type StubCore, stubCore } from './stub-core.ts'
+
+const test = suite('driver mechanics')
+
+const PEER = loopback(7000)
+const TCP = { nodelay: true, keepalive: false }
+
+/** A TCP connection that records what is done to it. */
+class Recorder implements TcpConnection {
+  readonly remote = undefined
+  readonly actions: string[] = []
+  readonly bytes: number[] = []
+  /** Bytes it still takes. */
+  room = Number.POSITIVE_INFINITY
+  #buffer = new Uint8Array(65536)
+  writeBuffer(): Uint8Array {
+    return this.#buffer
+  }
+  write(buffer: Uint8Array, length: number): number {
+    const taken = Math.min(length, this.room)
+    this.room -= taken
+    this.bytes.push(...buffer.subarray(0, taken))
+    this.actions.push(`write ${taken}/${length}`)
+    return taken
+  }
+  pause(): void {
+    this.actions.push('pause')
+  }
+  resume(): void {
+    this.actions.push('resume')
+  }
+  end(): void {
+    this.actions.push('end')
+  }
+  reset(): void {
+    this.actions.push('reset')
+  }
+  close(): void {
+    this.actions.push('close')
+  }
+}
+
+/** A driver on a stub, with a UDP socket whose buffers can run out. */
+async function bench(stub: StubCore, changes: Partial<DriverOptions> = {}) {
+  const network = new MemoryNetwork()
+  const sent: number[] = []
+  const udp: { handlers?: UdpHandlers; buffers: number; flushes: number; closed: boolean } = {
+    buffers: Number.POSITIVE_INFINITY,
+    flushes: 0,
+    closed: false,
+  }
+  const dials: { address: SocketAddress; handlers: TcpHandlers; onOpen: () => void; connection: Recorder }[] = []
+  const memory = network.runtime()
+  const runtime: Runtime = {
+    name: 'node',
+    version: 'stub',
+    monotonic: () => memory.monotonic(),
+    resolve: (host) => memory.resolve(host),
+    openUdp: async (options, handlers) => {
+      udp.handlers = handlers
+      return {
+        local: options.bind,
+        acquire: () => (udp.buffers-- > 0 ? new Uint8Array(1500) : null),
+        send: (buffer, length) => void sent.push(buffer[0] ?? 0, length),
+        flush: () => void udp.flushes++,
+        close: () => {
+          udp.closed = true
+        },
+      }
+    },
+    listenTcp: (...args) => memory.listenTcp(...args),
+    dialTcp: (address, _options, handlers, onOpen) => {
+      const connection = new Recorder()
+      dials.push({ address, handlers, onOpen, connection })
+      return connection
+    },
+    serveHttp: (...args) => memory.serveHttp(...args),
+    onTerminate: () => {},
+    readFile: (path) => memory.readFile(path),
+    print: (stream, text) => memory.print(stream, text),
+    exit: (status) => memory.exit(status),
+  }
+  const fatal: Error[] = []
+  const driver = new Driver({
+    runtime,
+    core: stub.core,
+    aead: undefined,
+    log: new Log((stream, text) => memory.print(stream, text)),
+    tcp: TCP,
+    target: () => loopback(80),
+    onResolve: () => {},
+    onFatal: (error) => fatal.push(error),
+    ...changes,
+  })
+  await driver.openUdp({ bind: loopback(1000) })
+  assert.ok(udp.handlers)
+  return { driver, network, sent, udp, handlers: udp.handlers, dials, fatal }
+}
+
+/** A driver with one accepted connection, handle 1. */
+async function accepted(stub: StubCore) {
+  const all = await bench(stub)
+  const connection = new Recorder()
+  const handlers = all.driver.accept(connection)
+  assert.ok(handlers)
+  return { ...all, connection, tcp: handlers }
+}
+
+test('a batch of datagrams goes to the engine in one call, a full array at once', async () => {
+  const stub = stubCore()
+  const { handlers, driver } = await bench(stub)
+  for (let i = 0; i < 6; i++) handlers.onDatagram(new Uint8Array(50 + i).fill(i), PEER)
+  assert.equal(
+    stub.calls.filter((call) => call.startsWith('handle_datagrams')),
+    ['handle_datagrams 4'],
+  )
+  handlers.onBatchEnd()
+  assert.equal(
+    stub.seen.map((one) => [one.length, one.opened, one.port, one.first]),
+    [0, 1, 2, 3, 4, 5].map((i) => [50 + i, true, 7000, i]),
+  )
+  handlers.onBatchEnd()
+  assert.is(stub.calls.filter((call) => call.startsWith('handle_datagrams')).length, 2)
+  driver.close()
+})
+
+test('MUST 12: a datagram of more than 1500 bytes is reported by its length alone, one of 1500 is copied', async () => {
+  const stub = stubCore()
+  const { handlers, driver } = await bench(stub)
+  handlers.onDatagram(new Uint8Array(1501).fill(9), PEER)
+  handlers.onDatagram(new Uint8Array(1500).fill(8), PEER)
+  handlers.onBatchEnd()
+  assert.equal(stub.seen, [
+    { length: 1501, opened: false, port: 7000, first: 0 },
+    { length: 1500, opened: true, port: 7000, first: 8 },
+  ])
+  driver.close()
+})
+
+test('datagrams are received after the memory of the engine has grown', async () => {
+  const stub = stubCore()
+  const { handlers, driver } = await bench(stub)
+  stub.memory.grow(1)
+  handlers.onDatagram(new Uint8Array(60).fill(3), PEER)
+  handlers.onBatchEnd()
+  assert.equal(stub.seen, [{ length: 60, opened: true, port: 7000, first: 3 }])
+  driver.close()
+})
+
+test('the engine keeps its datagrams while no send buffer is free', async () => {
+  const stub = stubCore()
+  const { handlers, driver, sent, udp } = await bench(stub)
+  // the buffers taken before are used up by these
+  stub.outgoing.push(...new Array(20).fill(1))
+  udp.buffers = 3
+  driver.pump()
+  const first = sent.length / 2
+  assert.ok(first > 0 && first < 20, `${first} sent`)
+  driver.pump()
+  assert.is(sent.length / 2, first)
+  udp.buffers = 100
+  handlers.onWritable()
+  assert.is(sent.length / 2, 20)
+  assert.is(stub.outgoing.length, 0)
+  driver.close()
+})
+
+test('random bytes are filled in when the engine asks', async () => {
+  const stub = stubCore()
+  const { driver, sent } = await bench(stub)
+  stub.thirst = 1
+  stub.outgoing.push(5)
+  driver.pump()
+  assert.equal(sent, [5, 100])
+  assert.is(stub.calls.filter((call) => call === 'entropy_filled').length, 1)
+  driver.close()
+})
+
+test('MUST 40: TCP is paused while the engine has no room, and nothing is lost', async () => {
+  const stub = stubCore()
+  const { driver, connection, tcp } = await accepted(stub)
+  stub.room = 10
+  const data = Uint8Array.from({ length: 30 }, (_, i) => i)
+  tcp.onData(data)
+  data.fill(0xff)
+  tcp.onEnd()
+  assert.equal(connection.actions, ['resume', 'pause'])
+  assert.not.ok(stub.calls.includes('stream_shutdown 1'))
+  stub.room = 15
+  stub.events.push([EventType.WRITABLE, 1, 0])
+  driver.pump()
+  assert.is(stub.written.get(1)?.length, 25)
+  assert.equal(connection.actions, ['resume', 'pause'])
+  stub.room = 100
+  stub.events.push([EventType.WRITABLE, 1, 0])
+  driver.pump()
+  assert.equal(
+    stub.written.get(1),
+    Array.from({ length: 30 }, (_, i) => i),
+  )
+  // FIN came meanwhile: it follows the last byte, and there is nothing more to read
+  assert.is(stub.calls.at(-1), 'stream_shutdown 1')
+  driver.close()
+})
+
+test('TCP goes on when the engine has room again', async () => {
+  const stub = stubCore()
+  const { driver, connection, tcp } = await accepted(stub)
+  stub.room = 0
+  tcp.onData(new Uint8Array(5))
+  stub.room = 100
+  stub.events.push([EventType.WRITABLE, 1, 0])
+  driver.pump()
+  assert.equal(connection.actions, ['resume', 'pause', 'resume'])
+  driver.close()
+})
+
+test('MUST 40: only what TCP took is consumed; the rest follows when it drains', async () => {
+  const stub = stubCore()
+  const { driver, connection, tcp } = await accepted(stub)
+  const data = Uint8Array.from({ length: 10000 }, (_, i) => i & 0xff)
+  stub.readable.set(1, data)
+  connection.room = 5000
+  stub.events.push([EventType.READABLE, 1, 0])
+  driver.pump()
+  assert.equal(connection.actions, ['resume', 'write 4096/4096', 'write 904/4096'])
+  // more data changes nothing as long as the socket is full
+  stub.events.push([EventType.READABLE, 1, 0])
+  driver.pump()
+  assert.is(connection.bytes.length, 5000)
+  connection.room = 100000
+  tcp.onDrain()
+  assert.equal(connection.bytes, [...data])
+  driver.close()
+})
+
+test('several writes of one turn are drained once', async () => {
+  const stub = stubCore()
+  const { driver, tcp } = await accepted(stub)
+  await until(() => driver.counts.drains > 1, 'the drain of the accept')
+  const before = driver.counts.drains
+  for (let i = 0; i < 50; i++) tcp.onData(new Uint8Array(10))
+  assert.is(driver.counts.drains, before)
+  await new Promise((resolve) => setTimeout(resolve, 20))
+  assert.is(driver.counts.drains, before + 1)
+  driver.close()
+})
+
+test('EOF ends, DETACH closes, ABORT resets, and later events of a handle do nothing', async () => {
+  const stub = stubCore()
+  const { driver, connection, tcp } = await accepted(stub)
+  stub.events.push([EventType.EOF, 1, 0], [EventType.DETACH, 1, 0], [EventType.ABORT, 1, 1], [EventType.READABLE, 1, 0])
+  driver.pump()
+  assert.equal(connection.actions, ['resume', 'end', 'close'])
+  const calls = stub.calls.length
+  tcp.onData(new Uint8Array(3))
+  tcp.onEnd()
+  tcp.onDrain()
+  tcp.onClose()
+  assert.is(stub.calls.length, calls)
+  const other = new Recorder()
+  driver.accept(other)
+  stub.events.push([EventType.ABORT, 2, 1])
+  driver.pump()
+  assert.equal(other.actions, ['resume', 'reset'])
+  assert.is(driver.streams.size, 0)
+  driver.close()
+})
+
+test('a TCP error aborts the stream; a clean close does not', async () => {
+  const stub = stubCore()
+  const { driver, tcp } = await accepted(stub)
+  tcp.onClose(new Error('ECONNRESET'))
+  assert.ok(stub.calls.includes('stream_abort 1'))
+  const other = driver.accept(new Recorder())
+  assert.ok(other)
+  other.onEnd()
+  stub.events.push([EventType.EOF, 2, 0])
+  driver.pump()
+  other.onClose()
+  assert.not.ok(stub.calls.includes('stream_abort 2'))
+  assert.is(driver.streams.size, 1)
+  stub.events.push([EventType.DETACH, 2, 0])
+  driver.pump()
+  assert.is(driver.streams.size, 0)
+  driver.close()
+})
+
+test('MUST 33: DIAL leads to the target, data and EOF wait for the connection', async () => {
+  const stub = stubCore()
+  const { driver, dials } = await bench(stub)
+  stub.readable.set(9, new Uint8Array([1, 2, 3]))
+  stub.events.push([EventType.DIAL, 9, 0], [EventType.READABLE, 9, 0], [EventType.EOF, 9, 0])
+  driver.pump()
+  const dial = dials[0]
+  assert.ok(dial)
+  assert.equal(dial.address, loopback(80))
+  assert.equal(dial.connection.actions, [])
+  dial.onOpen()
+  assert.ok(stub.calls.includes('stream_connected 9 1'))
+  assert.equal(dial.connection.actions, ['resume', 'write 3/3', 'end'])
+  driver.close()
+})
+
+test('MUST 34: a refused dial is reported to the engine', async () => {
+  const stub = stubCore()
+  const { driver, dials, network } = await bench(stub)
+  stub.events.push([EventType.DIAL, 9, 0])
+  driver.pump()
+  dials[0]?.handlers.onClose(new Error('ECONNREFUSED'))
+  assert.ok(stub.calls.includes('stream_connected 9 0'))
+  assert.is(driver.streams.size, 0)
+  assert.match(network.printed.join(''), 'ECONNREFUSED')
+  driver.close()
+})
+
+test('MUST 48: a connection is refused when the engine has no peer', async () => {
+  const stub = stubCore({ stream_open: () => -3 })
+  const { driver, network } = await bench(stub)
+  assert.is(driver.accept(new Recorder()), null)
+  assert.match(network.printed.join(''), 'no peer yet')
+  driver.close()
+})
+
+test('a stream that throws ends alone', async () => {
+  const stub = stubCore()
+  const { driver, connection, network, fatal } = await accepted(stub)
+  connection.write = () => {
+    throw new Error('socket gone mad')
+  }
+  const other = new Recorder()
+  driver.accept(other)
+  stub.readable.set(1, new Uint8Array([1]))
+  stub.readable.set(2, new Uint8Array([2]))
+  stub.events.push([EventType.READABLE, 1, 0], [EventType.READABLE, 2, 0])
+  driver.pump()
+  assert.ok(stub.calls.includes('stream_abort 1'))
+  assert.equal(connection.actions, ['resume', 'reset'])
+  assert.equal(other.bytes, [2])
+  assert.is(fatal.length, 0)
+  assert.match(network.printed.join(''), 'socket gone mad')
+  driver.close()
+})
+
+test('a trap of the engine resets every connection, closes the socket and is reported once', async () => {
+  const stub = stubCore({
+    stream_consume: () => {
+      throw new WebAssembly.RuntimeError('unreachable')
+    },
+  })
+  const { driver, connection, tcp, handlers, udp, fatal, network } = await accepted(stub)
+  const other = new Recorder()
+  driver.accept(other)
+  stub.readable.set(1, new Uint8Array([1]))
+  stub.events.push([EventType.READABLE, 1, 0], [EventType.READABLE, 2, 0])
+  driver.pump()
+  assert.is(fatal.length, 1)
+  assert.is(connection.actions.at(-1), 'reset')
+  assert.is(other.actions.at(-1), 'reset')
+  assert.ok(udp.closed)
+  assert.match(network.printed.join(''), 'the engine trapped: unreachable; 2 streams lost')
+  // nobody touches the dead engine again
+  const calls = stub.calls.length
+  handlers.onDatagram(new Uint8Array(10), PEER)
+  handlers.onBatchEnd()
+  tcp.onData(new Uint8Array(10))
+  tcp.onClose(new Error('x'))
+  driver.pump()
+  driver.setPeer(PEER)
+  assert.is(driver.accept(new Recorder()), null)
+  await new Promise((resolve) => setTimeout(resolve, 20))
+  assert.is(stub.calls.length, calls)
+  assert.is(fatal.length, 1)
+})
+
+test('a deadline is served, and not before it is due', async () => {
+  const stub = stubCore()
+  let due = Number.POSITIVE_INFINITY
+  const { driver } = await bench(stub, {})
+  const inTicks = (): number =>
+    due === Number.POSITIVE_INFINITY ? -1 : Math.max(0, Math.ceil((due - performance.now()) * 8))
+  Object.defineProperty(stub, 'timeout', { get: inTicks, set: () => {}, configurable: true })
+  let served = 0
+  const calls = stub.calls
+  due = performance.now() + 30
+  driver.pump()
+  const wakes = driver.counts.timerWakes
+  while (!calls.includes('handle_timeout')) await new Promise((resolve) => setTimeout(resolve, 1))
+  served = performance.now()
+  assert.ok(served >= due, `${served} < ${due}`)
+  due = Number.POSITIVE_INFINITY
+  driver.pump()
+  assert.ok(driver.counts.timerWakes - wakes <= 4, `${driver.counts.timerWakes - wakes} wakes for one deadline`)
+  driver.close()
+})
+
+test('an idle engine arms no timer', async () => {
+  const stub = stubCore()
+  const { driver } = await bench(stub)
+  await new Promise((resolve) => setTimeout(resolve, 30))
+  assert.is(driver.counts.timerWakes, 0)
+  driver.close()
+})
+
+test('a deadline that stays at 0 does not starve the event loop', async () => {
+  const stub = stubCore({ handle_timeout: () => 0 })
+  const { driver } = await bench(stub)
+  stub.timeout = 0
+  driver.pump()
+  const start = performance.now()
+  await new Promise((resolve) => setTimeout(resolve, 50))
+  const elapsed = performance.now() - start
+  assert.ok(driver.counts.timerWakes <= elapsed + 2, `${driver.counts.timerWakes} wakes in ${elapsed} ms`)
+  driver.close()
+})
+
+test('socket errors are logged once a second and change nothing', async () => {
+  const stub = stubCore()
+  const { driver, handlers, network } = await bench(stub)
+  for (let i = 0; i < 100; i++) handlers.onError(new Error('ECONNREFUSED'))
+  assert.is(network.printed.filter((line) => line.includes('udp: ECONNREFUSED')).length, 1)
+  handlers.onDatagram(new Uint8Array(40), PEER)
+  handlers.onBatchEnd()
+  assert.is(stub.seen.length, 1)
+  driver.close()
+})
+
+test.run()

@@ -1,0 +1,199 @@
+/**
+ * The log as its reader sees it: levels, letters, outputs, limited repeats (protocol.md 10.6). Time is virtual.
+ */
+
+import { suite } from 'uvu'
+import * as assert from 'uvu/assert'
+import { formatTimestamp } from '../../host/format.ts'
+import {
+  LOG_DEBUG,
+  LOG_ERROR,
+  LOG_FATAL,
+  LOG_INFO,
+  LOG_NOTICE,
+  LOG_SILENCE,
+  LOG_VERBOSE,
+  LOG_VERY_VERBOSE,
+  LOG_WARNING,
+  Log,
+} from '../../host/log.ts'
+
+const test = suite('log')
+
+const START = Date.UTC(2026, 10, 22, 11, 10, 8)
+
+function setUp() {
+  const lines: { stream: string; text: string }[] = []
+  const clock = { ms: START }
+  const log = new Log(
+    (stream, text) => lines.push({ stream, text }),
+    () => new Date(clock.ms),
+  )
+  const texts = () => lines.map(({ text }) => text.trimEnd().split(' ').slice(2).join(' '))
+  return { lines, clock, log, texts }
+}
+
+test('a line is letter, time and text, on stdout at first', () => {
+  const { lines, log } = setUp()
+  log.notice('udp bind: 127.0.0.1:35000')
+  assert.equal(lines, [{ stream: 'stdout', text: `I ${formatTimestamp(new Date(START))} udp bind: 127.0.0.1:35000\n` }])
+})
+
+test('every level has its letter', () => {
+  const { lines, log } = setUp()
+  log.setLevel(LOG_VERY_VERBOSE)
+  const levels = [LOG_FATAL, LOG_ERROR, LOG_WARNING, LOG_NOTICE, LOG_INFO, LOG_DEBUG, LOG_VERBOSE, LOG_VERY_VERBOSE]
+  for (const level of levels) {
+    log.write(level, 'x')
+  }
+  assert.is(lines.map(({ text }) => text.charAt(0)).join(''), 'FEWIIDVV')
+  assert.equal(levels, [1, 2, 3, 4, 5, 6, 7, 8])
+})
+
+test('each method writes at its level', () => {
+  const { lines, log } = setUp()
+  const write = () => {
+    log.fatal('x')
+    log.error('x')
+    log.warning('x')
+    log.notice('x')
+    log.info('x')
+    log.debug('x')
+    log.verbose('x')
+  }
+  const counts: number[] = []
+  for (let level = 0; level <= 8; level += 1) {
+    lines.length = 0
+    log.setLevel(level)
+    write()
+    counts.push(lines.length)
+    assert.is(lines.map(({ text }) => text.charAt(0)).join(''), 'FEWIIDV'.slice(0, level))
+  }
+  assert.equal(counts, [0, 1, 2, 3, 4, 5, 6, 7, 7])
+})
+
+test('the level is 4 at first, is clamped, and at() tells what would be written', () => {
+  const { log } = setUp()
+  assert.is(log.level, LOG_NOTICE)
+  assert.equal(
+    [LOG_NOTICE, LOG_INFO].map((level) => log.at(level)),
+    [true, false],
+  )
+  log.setLevel(99)
+  assert.is(log.level, LOG_VERY_VERBOSE)
+  log.setLevel(-1)
+  assert.is(log.level, LOG_SILENCE)
+  assert.not(log.at(LOG_FATAL))
+  assert.not(log.at(LOG_SILENCE))
+})
+
+test('outputs go to their streams', () => {
+  const { lines, log } = setUp()
+  for (const name of ['stdout', 'stderr', 'terminal', 'discard', 'stdout']) {
+    log.setOutput(name)
+    log.error(name)
+  }
+  assert.equal(
+    lines.map(({ stream }) => stream),
+    ['stdout', 'stderr', 'stderr', 'stdout'],
+  )
+  const coloured = lines[2]?.text ?? ''
+  assert.ok(coloured.startsWith('\u001b[31mE ') && coloured.endsWith(' terminal\u001b[0m\n'), coloured)
+  assert.not.match(lines[1]?.text ?? '', '\u001b')
+})
+
+test('discard makes at() false, so nobody builds a text', () => {
+  const { log } = setUp()
+  log.setOutput('discard')
+  assert.not(log.at(LOG_FATAL))
+  log.limited('x', LOG_FATAL, () => {
+    throw new Error('built')
+  })
+})
+
+test('an unknown output changes nothing and gives a warning where the log goes now', () => {
+  const { lines, log } = setUp()
+  log.setOutput('stderr')
+  for (const name of ['', 'file', 'toString']) {
+    log.setOutput(name)
+  }
+  assert.is(lines.length, 3)
+  assert.ok(
+    lines.every(({ stream, text }) => stream === 'stderr' && text.startsWith('W ') && text.includes('unchanged')),
+  )
+})
+
+test('syslog falls back to stderr with one warning', () => {
+  const { lines, log } = setUp()
+  log.setOutput('syslog')
+  log.setOutput('syslog')
+  log.notice('x')
+  assert.equal(
+    lines.map(({ stream, text }) => stream + text.charAt(0)),
+    ['stderrW', 'stderrI'],
+  )
+})
+
+test('control characters cannot break a line or reach the terminal', () => {
+  const { lines, log } = setUp()
+  log.notice('a\nF fake\r\u001b[31m\u0000\u007f\u009bé')
+  assert.match(lines[0]?.text ?? '', / a\\x0aF fake\\x0d\\x1b\[31m\\x00\\x7f\\x9bé\n$/)
+})
+
+test('repeats of a key are limited to one a second, the next line counts those left out', () => {
+  const { clock, log, texts } = setUp()
+  for (let index = 0; index < 5; index += 1) {
+    log.limited('udp send', LOG_WARNING, `a${index}`)
+    log.limited('other', LOG_WARNING, `b${index}`)
+    clock.ms += 199
+  }
+  clock.ms = START + 999
+  log.limited('udp send', LOG_WARNING, 'a5')
+  assert.equal(texts(), ['a0', 'b0'])
+  clock.ms = START + 1000
+  log.limited('udp send', LOG_WARNING, 'a6')
+  log.limited('udp send', LOG_WARNING, 'a7')
+  clock.ms = START + 2000
+  log.limited('udp send', LOG_WARNING, 'a8')
+  clock.ms = START + 3000
+  log.limited('udp send', LOG_WARNING, 'a9')
+  assert.equal(texts().slice(2), ['a6 (5 more like this were left out)', 'a8 (1 more like this were left out)', 'a9'])
+})
+
+test('a limited text is built only when it is written', () => {
+  const { log, texts } = setUp()
+  let built = 0
+  const text = () => {
+    built += 1
+    return 'x'
+  }
+  log.limited('k', LOG_DEBUG, text)
+  assert.is(built, 0)
+  log.limited('k', LOG_WARNING, text)
+  log.limited('k', LOG_WARNING, text)
+  assert.is(built, 1)
+  assert.equal(texts(), ['x'])
+})
+
+test('a clock that is set back does not silence a key', () => {
+  const { clock, log, texts } = setUp()
+  log.limited('k', LOG_WARNING, 'before')
+  clock.ms -= 3_600_000
+  log.limited('k', LOG_WARNING, 'after')
+  log.limited('k', LOG_WARNING, 'again')
+  assert.equal(texts(), ['before', 'after'])
+})
+
+test('very many keys are forgotten, oldest first, not kept for ever', () => {
+  const { log, texts } = setUp()
+  for (let index = 0; index <= 256; index += 1) {
+    log.limited(`key ${index}`, LOG_WARNING, `text ${index}`)
+  }
+  assert.is(texts().length, 257)
+  log.limited('key 1', LOG_WARNING, 'remembered')
+  assert.is(texts().length, 257)
+  log.limited('key 0', LOG_WARNING, 'forgotten')
+  assert.is(texts().length, 258)
+})
+
+test.run()

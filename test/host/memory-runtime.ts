@@ -1,0 +1,361 @@
+/**
+ * A Runtime in memory: UDP and TCP between endpoints of one process, without sockets. Delivery is asynchronous (one turn of
+ * the event loop), in order and lossless; TCP has bounded queues, so back-pressure is real.
+ */
+import { formatAddress } from '../../host/address.ts'
+import type {
+  HttpServer,
+  Runtime,
+  SocketAddress,
+  TcpConnection,
+  TcpHandlers,
+  TcpListener,
+  TcpOptions,
+  UdpHandlers,
+  UdpOptions,
+  UdpSocket,
+} from '../../host/runtime.ts'
+
+const SEND_BUFFERS = 64
+const FIRST_EPHEMERAL_PORT = 40000
+
+export function loopback(port: number): SocketAddress {
+  return { family: 4, address: '127.0.0.1', port, scope: 0 }
+}
+
+function systemError(code: string): NodeJS.ErrnoException {
+  return Object.assign(new Error(code), { code })
+}
+
+const NO_HANDLERS: TcpHandlers = { onData() {}, onEnd() {}, onDrain() {}, onClose() {} }
+
+/** One end of a TCP connection. Tests use it as the application's socket too. */
+export class MemoryTcp implements TcpConnection {
+  readonly remote: SocketAddress | undefined = undefined
+  handlers: TcpHandlers = NO_HANDLERS
+  /** Bytes that wait for this end to read. */
+  queued = 0
+  paused = true
+  /** Whether the other end aborted, or this one did. */
+  broken = false
+  #peer: MemoryTcp | undefined
+  #limit: number
+  #queue: Uint8Array[] = []
+  #scheduled = false
+  #starved = false
+  #finSent = false
+  #finQueued = false
+  #finSeen = false
+  #silent = false
+  #buffer = new Uint8Array(65536)
+
+  constructor(limit: number) {
+    this.#limit = limit
+  }
+
+  static pair(limit: number): [MemoryTcp, MemoryTcp] {
+    const a = new MemoryTcp(limit)
+    const b = new MemoryTcp(limit)
+    a.#peer = b
+    b.#peer = a
+    return [a, b]
+  }
+
+  writeBuffer(): Uint8Array {
+    return this.#buffer
+  }
+
+  write(buffer: Uint8Array, length: number): number {
+    const peer = this.#peer
+    if (peer === undefined || this.broken || this.#finSent) return 0
+    const taken = Math.min(length, Math.max(0, this.#limit - peer.queued))
+    if (taken > 0) {
+      peer.#queue.push(buffer.slice(0, taken))
+      peer.queued += taken
+      peer.#kick()
+    }
+    if (taken < length) this.#starved = true
+    return taken
+  }
+
+  pause(): void {
+    this.paused = true
+  }
+
+  resume(): void {
+    this.paused = false
+    this.#kick()
+  }
+
+  end(): void {
+    if (this.#finSent || this.broken) return
+    this.#finSent = true
+    if (this.#peer) {
+      this.#peer.#finQueued = true
+      this.#peer.#kick()
+    }
+    this.#kick()
+  }
+
+  reset(): void {
+    this.#silent = true
+    if (this.broken) return
+    this.broken = true
+    this.#peer?.fail(systemError('ECONNRESET'))
+  }
+
+  close(): void {
+    this.#silent = true
+    this.#queue = []
+    this.queued = 0
+    this.end()
+    this.resume()
+  }
+
+  /** The connection broke: onClose with the error, soon. */
+  fail(error: NodeJS.ErrnoException): void {
+    if (this.broken) return
+    this.broken = true
+    setImmediate(() => {
+      if (!this.#silent) this.handlers.onClose(error)
+      this.#silent = true
+    })
+  }
+
+  /** The other end read half of what was queued. */
+  drained(): void {
+    if (!this.#starved) return
+    this.#starved = false
+    if (!this.#silent) this.handlers.onDrain()
+  }
+
+  #kick(): void {
+    if (this.#scheduled) return
+    this.#scheduled = true
+    setImmediate(() => {
+      this.#scheduled = false
+      this.#deliver()
+    })
+  }
+
+  #deliver(): void {
+    while (!this.paused && !this.broken) {
+      const chunk = this.#queue.shift()
+      if (chunk === undefined) break
+      this.queued = Math.max(0, this.queued - chunk.length)
+      if (!this.#silent) this.handlers.onData(chunk)
+      // the chunk is only valid during the call
+      chunk.fill(0xee)
+    }
+    if (this.queued < this.#limit / 2 && !this.broken) this.#peer?.drained()
+    if (this.paused || this.broken || this.#queue.length > 0) return
+    if (this.#finQueued && !this.#finSeen) {
+      this.#finSeen = true
+      if (!this.#silent) this.handlers.onEnd()
+    }
+    if (this.#finSeen && this.#finSent && !this.#silent) {
+      this.#silent = true
+      this.handlers.onClose()
+    }
+  }
+}
+
+class MemoryUdp implements UdpSocket {
+  readonly local: SocketAddress
+  readonly connect: SocketAddress | undefined
+  #network: MemoryNetwork
+  #handlers: UdpHandlers
+  #free = SEND_BUFFERS
+  #starved = false
+  #inbox: { data: Uint8Array; from: SocketAddress }[] = []
+  #closed = false
+
+  constructor(network: MemoryNetwork, local: SocketAddress, options: UdpOptions, handlers: UdpHandlers) {
+    this.#network = network
+    this.local = local
+    this.connect = options.connect
+    this.#handlers = handlers
+  }
+
+  acquire(): Uint8Array | null {
+    if (this.#free === 0) {
+      this.#starved = true
+      return null
+    }
+    this.#free--
+    return new Uint8Array(1500)
+  }
+
+  send(buffer: Uint8Array, length: number, to: SocketAddress): void {
+    this.#network.datagrams.push(buffer.slice(0, length))
+    this.#network.udp.get(formatAddress(this.connect ?? to))?.deliver(buffer.slice(0, length), this.local)
+    setImmediate(() => {
+      this.#free++
+      if (this.#closed || !this.#starved || this.#free < SEND_BUFFERS / 2) return
+      this.#starved = false
+      this.#handlers.onWritable()
+    })
+  }
+
+  flush(): void {}
+
+  deliver(data: Uint8Array, from: SocketAddress): void {
+    this.#inbox.push({ data, from })
+    if (this.#inbox.length > 1) return
+    setImmediate(() => {
+      const batch = this.#inbox
+      this.#inbox = []
+      for (const { data, from } of batch) if (!this.#closed) this.#handlers.onDatagram(data, from)
+      if (!this.#closed) this.#handlers.onBatchEnd()
+    })
+  }
+
+  close(): void {
+    this.#closed = true
+    this.#network.udp.delete(formatAddress(this.local))
+  }
+}
+
+interface MemoryListener {
+  accept(connection: TcpConnection): TcpHandlers | null
+}
+
+type HttpFetch = (request: Request) => Response | Promise<Response>
+
+/** What the endpoints of one test share. */
+export class MemoryNetwork {
+  readonly udp = new Map<string, MemoryUdp>()
+  readonly listeners = new Map<string, MemoryListener>()
+  readonly http = new Map<string, HttpFetch>()
+  /** Copies of every datagram sent. */
+  readonly datagrams: Uint8Array[] = []
+  /** What hosts resolve to. */
+  readonly hosts = new Map<string, string>()
+  readonly printed: string[] = []
+  /** ms that everybody's clock is ahead. */
+  clockAhead = 0
+  /** Bytes a TCP connection holds in one direction. */
+  tcpLimit = 65536
+  #nextPort = FIRST_EPHEMERAL_PORT
+
+  port(wanted: number): number {
+    return wanted === 0 ? this.#nextPort++ : wanted
+  }
+
+  /** An application connects. `handlers` come before the first event; it starts paused. */
+  dial(address: SocketAddress, handlers: TcpHandlers): MemoryTcp {
+    const [near, far] = MemoryTcp.pair(this.tcpLimit)
+    near.handlers = handlers
+    const listener = this.listeners.get(formatAddress(address))
+    if (listener === undefined) near.fail(systemError('ECONNREFUSED'))
+    else
+      setImmediate(() => {
+        const accepted = listener.accept(far)
+        if (accepted === null) far.close()
+        else far.handlers = accepted
+      })
+    return near
+  }
+
+  listen(address: SocketAddress, accept: (connection: MemoryTcp) => TcpHandlers | null): void {
+    this.listeners.set(formatAddress(address), {
+      accept: (connection) => (connection instanceof MemoryTcp ? accept(connection) : null),
+    })
+  }
+
+  runtime(): Runtime {
+    return new MemoryRuntime(this)
+  }
+}
+
+class MemoryRuntime implements Runtime {
+  readonly name = 'node'
+  readonly version = 'memory'
+  #network: MemoryNetwork
+
+  constructor(network: MemoryNetwork) {
+    this.#network = network
+  }
+
+  monotonic(): number {
+    return performance.now() + this.#network.clockAhead
+  }
+
+  async resolve(host: string): Promise<readonly Omit<SocketAddress, 'port'>[]> {
+    const address = this.#network.hosts.get(host) ?? host
+    if (!/^[\d.]+$/.test(address)) throw systemError('ENOTFOUND')
+    return [{ family: 4, address, scope: 0 }]
+  }
+
+  async openUdp(options: UdpOptions, handlers: UdpHandlers): Promise<UdpSocket> {
+    const { bind } = options
+    const address = bind.address === '0.0.0.0' ? '127.0.0.1' : bind.address
+    const local = { ...bind, address, port: this.#network.port(bind.port) }
+    const key = formatAddress(local)
+    if (this.#network.udp.has(key)) throw systemError('EADDRINUSE')
+    const socket = new MemoryUdp(this.#network, local, options, handlers)
+    this.#network.udp.set(key, socket)
+    return socket
+  }
+
+  async listenTcp(
+    address: SocketAddress,
+    _options: TcpOptions,
+    accept: (connection: TcpConnection) => TcpHandlers | null,
+  ): Promise<TcpListener> {
+    const local = { ...address, port: this.#network.port(address.port) }
+    const key = formatAddress(local)
+    if (this.#network.listeners.has(key)) throw systemError('EADDRINUSE')
+    this.#network.listeners.set(key, { accept })
+    return { local, close: () => void this.#network.listeners.delete(key) }
+  }
+
+  dialTcp(address: SocketAddress, _options: TcpOptions, handlers: TcpHandlers, onOpen: () => void): TcpConnection {
+    const [near, far] = MemoryTcp.pair(this.#network.tcpLimit)
+    near.handlers = handlers
+    const listener = this.#network.listeners.get(formatAddress(address))
+    if (listener === undefined) {
+      near.fail(systemError('ECONNREFUSED'))
+      return near
+    }
+    setImmediate(() => {
+      if (near.broken) return
+      const accepted = listener.accept(far)
+      if (accepted === null) far.close()
+      else far.handlers = accepted
+      onOpen()
+    })
+    return near
+  }
+
+  async serveHttp(address: SocketAddress, fetch: HttpFetch): Promise<HttpServer> {
+    const local = { ...address, port: this.#network.port(address.port) }
+    this.#network.http.set(formatAddress(local), fetch)
+    return { local, close: () => void this.#network.http.delete(formatAddress(local)) }
+  }
+
+  onTerminate(): void {}
+
+  async readFile(): Promise<Uint8Array> {
+    throw systemError('ENOENT')
+  }
+
+  print(_stream: 'stdout' | 'stderr', text: string): void {
+    this.#network.printed.push(text)
+  }
+
+  exit(status: number): never {
+    throw new Error(`exit ${status}`)
+  }
+}
+
+/**
+ * Waits until a condition holds; the test's own time limit ends a wait in vain.
+ */
+export async function until(condition: () => boolean, what: string): Promise<void> {
+  const start = performance.now()
+  while (!condition()) {
+    if (performance.now() - start > 30_000) throw new Error(`waited in vain until ${what}`)
+    await new Promise((resolve) => setTimeout(resolve, 2))
+  }
+}

@@ -1,0 +1,159 @@
+/** The texts of /stats and /healthy, compared with samples of kcptun-libev whose counters are known. */
+import { suite } from 'uvu'
+import * as assert from 'uvu/assert'
+import {
+  type Health,
+  renderHealth,
+  renderStats,
+  SessionFilter,
+  type SessionStats,
+  type Snapshot,
+  silenceLimit,
+} from '../../host/stats.ts'
+
+const test = suite('stats')
+
+const PEER = { family: 4, address: '127.0.0.1', port: 36162, scope: 0 } as const
+const BANNER = 'kcptun-wasm 0.0.0\n  https://example.invalid'
+
+const CONNECTED: SessionStats = {
+  conv: 0x93d2b45e,
+  state: 2,
+  peer: PEER,
+  idle: 1,
+  rtt: 0,
+  rto: 100,
+  waitsnd: 0,
+  tcpRead: 3000,
+  tcpWritten: 250000,
+}
+const LINGER: SessionStats = { ...CONNECTED, conv: 0x93d2b45f, state: 3, idle: 2, tcpRead: 1, tcpWritten: 0 }
+
+function snapshot(changes: Partial<Snapshot> = {}): Snapshot {
+  return {
+    at: 3044,
+    uptime: 3044,
+    cpu: undefined,
+    date: new Date(2026, 10, 22, 11, 30, 21),
+    totals: {
+      tcpRead: 3000,
+      tcpWritten: 250000,
+      kcpReceived: 306000,
+      kcpSent: 8704,
+      pktReceived: 315400,
+      pktSent: 9308,
+    },
+    sessions: [CONNECTED, LINGER],
+    ...changes,
+  }
+}
+
+/** The zone depends on where the test runs. */
+const withoutZone = (text: string): string => text.replace(/^(server time: \S{19})[+-]\d{4}$/m, '$1')
+
+test('MUST 75: GET /stats reads as the sample of a client does', () => {
+  const text = renderStats(snapshot(), { banner: true, sessions: SessionFilter.all }, BANNER)
+  assert.is(
+    withoutZone(text),
+    `kcptun-wasm 0.0.0
+  https://example.invalid
+
+server time: 2026-11-22T11:30:21
+
+[93D2B45E] - peer=127.0.0.1:36162 seen=1s rtt=0 rto=100 waitsnd=0 rx/tx=244KiB/2.93KiB
+[93D2B45F] . peer=127.0.0.1:36162 seen=2s rtt=0 rto=100 waitsnd=0 rx/tx=0/1B
+  = 2 sessions: 0 halfopen, 1 connected, 1 linger, 0 time_wait; waitsnd=0
+
+[total] tcp: 2.93KiB, 244KiB; kcp: 299KiB, 8.50KiB; pkt: 308KiB, 9.09KiB
+  = uptime: 3044ms
+`,
+  )
+})
+
+test('MUST 75: POST /stats adds rates since the POST before', () => {
+  const now = snapshot({ at: 3043, uptime: 3043, cpu: 11.49 })
+  const before = snapshot({
+    at: 1522,
+    cpu: 10,
+    totals: {
+      tcpRead: 3000,
+      tcpWritten: 200000,
+      kcpReceived: 306000 - 101860,
+      kcpSent: 8704 - 1871,
+      pktReceived: 315400 - 104977,
+      pktSent: 9308 - 1968,
+    },
+  })
+  const text = renderStats(now, { banner: false, sessions: SessionFilter.connected }, BANNER, before)
+  assert.is(
+    withoutZone(text),
+    `server time: 2026-11-22T11:30:21
+
+[93D2B45E] - peer=127.0.0.1:36162 seen=1s rtt=0 rto=100 waitsnd=0 rx/tx=244KiB/2.93KiB
+  = 2 sessions: 0 halfopen, 1 connected, 1 linger, 0 time_wait; waitsnd=0
+
+[rx,tx] tcp: 0/s, 32.1KiB/s; kcp: 65.4KiB/s, 1230B/s; efficiency: 49.1%, 0.0%
+[total] tcp: 2.93KiB, 244KiB; kcp: 299KiB, 8.50KiB; pkt: 308KiB, 9.09KiB
+  = load: 0.098% (last 1521ms); pkt: 67.4KiB/s, 1294B/s; uptime: 3043ms
+`,
+  )
+})
+
+test('POST /stats: the load is unknown when the runtime does not tell', () => {
+  const text = renderStats(snapshot({ at: 4044 }), { banner: false, sessions: 0 }, BANNER, snapshot())
+  assert.match(text, 'load: (unknown) (last 1000ms)')
+})
+
+test('POST /stats: no rates when no time has passed', () => {
+  const text = renderStats(snapshot(), { banner: false, sessions: 0 }, BANNER, snapshot())
+  assert.not.match(text, '[rx,tx]')
+  assert.match(text, '  = load: (unknown) (last 0); pkt: (unknown), (unknown); uptime: 3044ms\n')
+})
+
+test('MUST 75: the session filter hides lines, not the summary', () => {
+  const sessions = [1, 2, 3, 4].map((state) => ({ ...CONNECTED, conv: state, state, waitsnd: state === 1 ? 5 : 0 }))
+  const states = (filter: number): string =>
+    [...renderStats(snapshot({ sessions }), { banner: false, sessions: filter }, BANNER).matchAll(/^\[0{7}\d\] (.)/gm)]
+      .map((match) => match[1])
+      .join('')
+  assert.is(states(SessionFilter.none), '')
+  assert.is(states(SessionFilter.connected), '>-')
+  assert.is(states(SessionFilter.active), '>-.')
+  assert.is(states(SessionFilter.all), '>-.x')
+  assert.match(
+    renderStats(snapshot({ sessions }), { banner: false, sessions: 0 }, BANNER),
+    '  = 4 sessions: 1 halfopen, 1 connected, 1 linger, 1 time_wait; waitsnd=5\n',
+  )
+})
+
+test('an idle server shows zeros', () => {
+  const totals = { tcpRead: 0, tcpWritten: 0, kcpReceived: 0, kcpSent: 0, pktReceived: 53, pktSent: 51 }
+  const text = renderStats(snapshot({ sessions: [], totals, uptime: 773.2 }), { banner: false, sessions: 2 }, BANNER)
+  assert.is(
+    text.split('\n').slice(2).join('\n'),
+    `  = 0 sessions: 0 halfopen, 0 connected, 0 linger, 0 time_wait; waitsnd=0
+
+[total] tcp: 0, 0; kcp: 0, 0; pkt: 53B, 51B
+  = uptime: 773.2ms
+`,
+  )
+})
+
+test('MUST 75: /healthy tells the state of the peer', () => {
+  const base: Health = { client: true, pending: false, lastReceived: undefined, silence: 79 }
+  assert.equal(renderHealth({ ...base, client: false }), { healthy: true, text: 'healthy' })
+  assert.equal(renderHealth({ ...base, pending: true }), { healthy: false, text: 'rendezvous pending' })
+  assert.equal(renderHealth(base), { healthy: false, text: 'peer unreachable' })
+  assert.equal(renderHealth({ ...base, lastReceived: 1499 }), { healthy: true, text: 'healthy (peer seen 1s ago)' })
+  assert.equal(renderHealth({ ...base, lastReceived: 79000 }), { healthy: true, text: 'healthy (peer seen 79s ago)' })
+  assert.equal(renderHealth({ ...base, lastReceived: 80600 }), {
+    healthy: false,
+    text: 'peer not responding (81s)',
+  })
+})
+
+test('a peer is silent after three keepalives and 4 s, within 10 s and half an hour', () => {
+  assert.equal([0, 1, 2, 25, 598, 599, 600].map(silenceLimit), [10, 10, 10, 79, 1798, 1800, 1800])
+})
+
+test.run()

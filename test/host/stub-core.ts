@@ -1,0 +1,184 @@
+/** An engine that does nothing but what a test tells it: for the driver's mechanics, without the protocol. */
+import { Core, type CoreExports, Event, Rx, Tx } from '../../host/core.ts'
+
+const RX_PTR = 4096
+const RX_SLOTS = 4
+const RX_BLOCKS = 8192
+const RX_BLOCK_BYTES = 2048
+const TX_PTR = 20480
+const TX_SLOTS = 4
+const TX_BLOCK = 24576
+const EVENTS_PTR = 32768
+const SPANS_PTR = 36864
+const DATA_PTR = 40960
+const INFO_PTR = 49152
+const STATS_PTR = 50176
+const CONFIG_PTR = 51200
+const ENTROPY_PTR = 65536
+const PAGES = 4
+
+/** A datagram as the engine saw it. */
+export interface SeenDatagram {
+  readonly length: number
+  readonly opened: boolean
+  readonly port: number
+  readonly first: number
+}
+
+export interface StubCore {
+  readonly core: Core
+  readonly memory: WebAssembly.Memory
+  /** Names of the calls made, without getters. */
+  readonly calls: string[]
+  readonly seen: SeenDatagram[]
+  /** Datagrams the engine wants to send: their first byte. */
+  readonly outgoing: number[]
+  readonly events: [type: number, handle: number, arg: number][]
+  /** Bytes for stream_peek, by handle. */
+  readonly readable: Map<number, Uint8Array>
+  /** Bytes written, by handle. */
+  readonly written: Map<number, number[]>
+  /** Answer of next_timeout. */
+  timeout: number
+  /** poll_transmit answers E_ENTROPY until entropy came this often. */
+  thirst: number
+  /** Room of stream_reserve in bytes. */
+  room: number
+}
+
+/** @param overrides calls that do something else, such as throwing */
+export function stubCore(overrides: Partial<Omit<CoreExports, 'memory'>> = {}): StubCore {
+  const memory = new WebAssembly.Memory({ initial: PAGES, maximum: PAGES * 4 })
+  const words = (): Uint32Array => new Uint32Array(memory.buffer)
+  const bytes = (): Uint8Array => new Uint8Array(memory.buffer)
+  const calls: string[] = []
+  for (let slot = 0; slot < RX_SLOTS; slot++) {
+    const at = RX_PTR / 4 + slot * Rx.WORDS
+    words()[at + Rx.ptr] = RX_BLOCKS + slot * RX_BLOCK_BYTES
+    words()[at + Rx.capacity] = RX_BLOCK_BYTES
+  }
+  // where datagrams go: 127.0.0.1:7000
+  words().set([4 | (7000 << 16), 0, 0x0100007f], (CONFIG_PTR + 512) / 4)
+  let nextHandle = 1
+  const note = (name: string, result = 0): number => {
+    calls.push(name)
+    return result
+  }
+  const exports: CoreExports = {
+    memory: memory as { readonly buffer: ArrayBuffer },
+    abi_version: () => 1,
+    config_ptr: () => CONFIG_PTR,
+    entropy_ptr: () => ENTROPY_PTR,
+    entropy_capacity: () => 65536,
+    rx_ptr: () => RX_PTR,
+    rx_slots: () => RX_SLOTS,
+    tx_ptr: () => TX_PTR,
+    tx_slots: () => TX_SLOTS,
+    events_ptr: () => EVENTS_PTR,
+    event_slots: () => 16,
+    spans_ptr: () => SPANS_PTR,
+    span_slots: () => 4,
+    peer_ptr: () => CONFIG_PTR + 512,
+    stats_ptr: () => STATS_PTR,
+    info_ptr: () => INFO_PTR,
+    configure: () => note('configure'),
+    entropy_filled: () => {
+      stub.thirst = Math.max(0, stub.thirst - 1)
+      return note('entropy_filled')
+    },
+    set_peer: () => note('set_peer'),
+    renew_nonce: () => note('renew_nonce'),
+    handle_datagrams: (count) => {
+      for (let slot = 0; slot < count; slot++) {
+        const at = RX_PTR / 4 + slot * Rx.WORDS
+        stub.seen.push({
+          length: words()[at + Rx.length] ?? 0,
+          opened: words()[at + Rx.flags] === Rx.OPENED,
+          port: (words()[at + Rx.address] ?? 0) >>> 16,
+          first: bytes()[words()[at + Rx.ptr] ?? 0] ?? 0,
+        })
+      }
+      return note(`handle_datagrams ${count}`, count)
+    },
+    handle_timeout: () => {
+      stub.timeout = -1
+      return note('handle_timeout')
+    },
+    next_timeout: () => stub.timeout,
+    poll_transmit: (max) => {
+      if (stub.thirst > 0) return -6
+      let count = 0
+      while (count < Math.min(max, TX_SLOTS)) {
+        const first = stub.outgoing.shift()
+        if (first === undefined) break
+        const at = TX_PTR / 4 + count * Tx.WORDS
+        const source = TX_BLOCK + count * 1984
+        bytes().fill(first, source, source + 100)
+        words()[at + Tx.source] = source
+        words()[at + Tx.length] = 100
+        words()[at + Tx.address] = CONFIG_PTR + 512
+        count++
+      }
+      if (count > 0) note(`poll_transmit ${count}`)
+      return count
+    },
+    poll_events: () => {
+      let count = 0
+      for (const [type, handle, arg] of stub.events.splice(0, 16)) {
+        const at = EVENTS_PTR / 4 + count * Event.WORDS
+        words()[at + Event.type] = type
+        words()[at + Event.handle] = handle
+        words()[at + Event.arg] = arg
+        count++
+      }
+      return count
+    },
+    stream_open: () => note('stream_open', nextHandle++),
+    stream_connected: (handle, ok) => note(`stream_connected ${handle} ${ok}`),
+    stream_reserve: () => {
+      if (stub.room === 0) return 0
+      // two spans, to exercise the loop
+      const half = stub.room >> 1
+      words().set([DATA_PTR, half, DATA_PTR + half, stub.room - half], SPANS_PTR / 4)
+      return 2
+    },
+    stream_commit: (handle, length) => {
+      const list = stub.written.get(handle) ?? []
+      list.push(...bytes().slice(DATA_PTR, DATA_PTR + length))
+      stub.written.set(handle, list)
+      stub.room -= length
+      return note(`stream_commit ${handle} ${length}`)
+    },
+    stream_peek: (handle) => {
+      const data = stub.readable.get(handle)
+      if (data === undefined || data.length === 0) return 0
+      const part = data.subarray(0, 4096)
+      bytes().set(part, DATA_PTR)
+      words().set([DATA_PTR, part.length], SPANS_PTR / 4)
+      return 1
+    },
+    stream_consume: (handle, length) => {
+      stub.readable.set(handle, (stub.readable.get(handle) ?? new Uint8Array()).slice(length))
+      return note(`stream_consume ${handle} ${length}`)
+    },
+    stream_shutdown: (handle) => note(`stream_shutdown ${handle}`),
+    stream_abort: (handle) => note(`stream_abort ${handle}`),
+    session_slots: () => 0,
+    session_info: () => 0,
+    ...overrides,
+  }
+  const stub: StubCore = {
+    core: new Core(exports),
+    memory,
+    calls,
+    seen: [],
+    outgoing: [],
+    events: [],
+    readable: new Map(),
+    written: new Map(),
+    timeout: -1,
+    thirst: 0,
+    room: 1 << 20,
+  }
+  return stub
+}

@@ -1,0 +1,276 @@
+// node test/run.mjs [--jobs N] [--runtime node|bun] [--root DIR] [--no-build] [filter...]
+//
+// Bundles every *.test.ts below the test root (a filter is a part of the path) and runs each file in a process of its own,
+// in the project's root, under Node and under Bun. *.node.test.ts and *.bun.test.ts run only there. Directories named
+// `fixtures` are left out.
+//
+// A file fails when a test fails, when it has no test, when its exit status is not 0, when it is still running after its time
+// limit (60 s, or a first line `// time limit: 300 s`), or when it skips a test without saying why. It says why by a line
+// `skip: NAME: REASON` for each skipped test (test/skip.ts does that).
+
+import { spawn } from 'node:child_process'
+import { mkdirSync, readdirSync, readFileSync, rmSync } from 'node:fs'
+import { basename, join, relative, resolve } from 'node:path'
+import { parseArgs } from 'node:util'
+import * as esbuild from 'esbuild'
+import { build } from '../build/build.mjs'
+import { commonOptions } from '../build/bundles.mjs'
+import { inProject, root } from '../build/files.mjs'
+
+const DEFAULT_JOBS = 2
+const DEFAULT_LIMIT_S = 60
+/** Characters of output kept of one file: the end of it counts. */
+const MAX_OUTPUT = 1 << 20
+
+/** @typedef {'node' | 'bun'} RuntimeName */
+/** @typedef {{ path: string, name: string, limit: number, runtimes: RuntimeName[] }} TestFile */
+/** @typedef {{ output: string, status: number | null, signal: string | null, timedOut: boolean }} Outcome */
+/** @typedef {{ passed: number, failed: number, skipped: number, total: number, reasons: string[], problem: string }} Verdict */
+
+const { values: options, positionals: filters } = parseArgs({
+  allowPositionals: true,
+  options: {
+    jobs: { type: 'string', default: String(DEFAULT_JOBS) },
+    runtime: { type: 'string' },
+    root: { type: 'string', default: 'test' },
+    'no-build': { type: 'boolean', default: false },
+  },
+})
+
+/** @type {readonly RuntimeName[]} */
+const runtimes = ['node', 'bun']
+
+const testRoot = resolve(root, options.root)
+const jobs = Number(options.jobs)
+if (!Number.isInteger(jobs) || jobs < 1) fail(`--jobs ${options.jobs}: a positive integer is wanted`)
+if (options.runtime !== undefined && !runtimes.some((name) => name === options.runtime)) {
+  fail(`--runtime ${options.runtime}: node or bun is wanted`)
+}
+
+/**
+ * @param {string} message
+ * @returns {never}
+ */
+function fail(message) {
+  process.stderr.write(`test/run.mjs: ${message}\n`)
+  process.exit(2)
+}
+
+/**
+ * @param {string} directory
+ * @returns {string[]} full paths of test files, sorted
+ */
+function findTests(directory) {
+  return readdirSync(directory, { withFileTypes: true })
+    .sort((a, b) => (a.name < b.name ? -1 : 1))
+    .flatMap((entry) => {
+      const path = join(directory, entry.name)
+      if (entry.isDirectory()) return entry.name === 'fixtures' || entry.name === 'node_modules' ? [] : findTests(path)
+      return entry.name.endsWith('.test.ts') ? [path] : []
+    })
+}
+
+/**
+ * @param {string} path
+ * @returns {TestFile}
+ */
+function describe(path) {
+  const firstLine = readFileSync(path, 'utf8').split('\n', 1)[0] ?? ''
+  const limit = Number(/^\/\/ time limit: (\d+) s\b/.exec(firstLine)?.[1] ?? DEFAULT_LIMIT_S)
+  const only = runtimes.filter((name) => path.endsWith(`.${name}.test.ts`))
+  return {
+    path,
+    name: relative(testRoot, path)
+      .replaceAll('\\', '/')
+      .replace(/\.test\.ts$/, ''),
+    limit,
+    runtimes: (only.length > 0 ? only : [...runtimes]).filter((name) => !options.runtime || name === options.runtime),
+  }
+}
+
+/**
+ * @param {RuntimeName} runtime
+ * @param {string} bundle
+ * @returns {[string, string[]]}
+ */
+function command(runtime, bundle) {
+  if (runtime === 'node') return [process.execPath, ['--enable-source-maps', bundle]]
+  return [inProject('node_modules/bun/bin/bun.exe'), [bundle]]
+}
+
+/** Process groups that run now. @type {Set<number>} */
+const groups = new Set()
+
+/** @param {number} pid */
+function killGroup(pid) {
+  try {
+    process.kill(process.platform === 'win32' ? pid : -pid, 'SIGKILL')
+  } catch {
+    // nobody is left
+  }
+}
+
+for (const signal of /** @type {const} */ (['SIGINT', 'SIGTERM', 'SIGHUP'])) {
+  process.on(signal, () => {
+    for (const pid of groups) killGroup(pid)
+    cleanUp()
+    process.exit(1)
+  })
+}
+
+/**
+ * Runs a test process as the leader of a process group; whatever it leaves behind is killed with it.
+ * @param {RuntimeName} runtime
+ * @param {string} bundle
+ * @param {number} limit seconds
+ * @returns {Promise<Outcome>}
+ */
+function execute(runtime, bundle, limit) {
+  return new Promise((resolve) => {
+    const [program, args] = command(runtime, bundle)
+    const child = spawn(program, args, { cwd: root, detached: true, stdio: ['ignore', 'pipe', 'pipe'] })
+    let output = ''
+    let timedOut = false
+    const collect = (/** @type {string} */ text) => {
+      output = (output + text).slice(-MAX_OUTPUT)
+    }
+    child.stdout.setEncoding('utf8').on('data', collect)
+    child.stderr.setEncoding('utf8').on('data', collect)
+    const { pid } = child
+    if (pid !== undefined) groups.add(pid)
+    const timer = setTimeout(() => {
+      timedOut = true
+      if (pid !== undefined) killGroup(pid)
+    }, limit * 1000)
+    child.on('error', (error) => collect(`${error.message}\n`))
+    // children that it left hold its pipes open: they must die before `close` can come
+    child.on('exit', () => pid !== undefined && killGroup(pid))
+    child.on('close', (status, signal) => {
+      clearTimeout(timer)
+      if (pid !== undefined) groups.delete(pid)
+      resolve({ output, status, signal, timedOut })
+    })
+  })
+}
+
+// biome-ignore lint/suspicious/noControlCharactersInRegex: colours of a terminal
+const COLOURS = /\x1b\[[0-9;]*m/g
+const SUMMARY = /^\s*Total:\s+(\d+)\n\s*Passed:\s+(\d+)\n\s*Skipped:\s+(\d+)\n/gm
+const REASON = /^[\s•✘]*skip: (.+)$/gm
+
+/**
+ * What uvu's totals and the end of the process say together.
+ * @param {Outcome} outcome
+ * @param {number} limit seconds
+ * @returns {Verdict}
+ */
+function judge({ output, status, signal, timedOut }, limit) {
+  const text = output.replace(COLOURS, '')
+  const [, total = 0, passed = 0, skipped = 0] = ([...text.matchAll(SUMMARY)].at(-1) ?? []).map(Number)
+  const reasons = [...text.matchAll(REASON)].map((match) => match[1] ?? '')
+  const problems = []
+  if (timedOut) problems.push(`still running after ${limit} s`)
+  else if (signal) problems.push(`killed by ${signal}`)
+  else if (status !== 0) problems.push(`exit status ${status}`)
+  if (total + skipped === 0) problems.push('no test ran')
+  if (passed < total) problems.push(`${total - passed} of ${total} tests failed`)
+  if (reasons.length < skipped) problems.push(`${skipped} skipped, but ${reasons.length} reasons given`)
+  const failed = problems.length > 0 ? Math.max(1, total - passed) : 0
+  return { passed, failed, skipped, total, reasons, problem: problems.join(', ') }
+}
+
+const bundleDirectory = join(inProject('.cache/test'), String(process.pid))
+
+function cleanUp() {
+  rmSync(bundleDirectory, { recursive: true, force: true })
+}
+
+/**
+ * @param {TestFile} file
+ * @returns {Promise<string>} path of the bundle
+ */
+async function bundleTest(file) {
+  const outfile = join(bundleDirectory, `${file.name}.mjs`)
+  await esbuild.build({
+    ...commonOptions,
+    entryPoints: [file.path],
+    outfile,
+    platform: 'node',
+    sourcemap: 'inline',
+    logLevel: 'silent',
+  })
+  return outfile
+}
+
+const totals = { passed: 0, failed: 0, skipped: 0 }
+
+/**
+ * @param {TestFile} file
+ * @param {RuntimeName} runtime
+ * @param {string | Error} bundle
+ */
+async function runFile(file, runtime, bundle) {
+  const start = performance.now()
+  const outcome =
+    bundle instanceof Error
+      ? { output: `${bundle.message}\n`, status: 1, signal: null, timedOut: false }
+      : await execute(runtime, bundle, file.limit)
+  const seconds = ((performance.now() - start) / 1000).toFixed(1)
+  const verdict = judge(outcome, file.limit)
+  totals.passed += verdict.passed
+  totals.failed += verdict.failed
+  totals.skipped += verdict.skipped
+  const mark = verdict.failed > 0 ? 'FAIL' : 'ok  '
+  const skipNote = verdict.skipped > 0 ? `, ${verdict.skipped} skipped` : ''
+  const lines = [
+    `${mark} ${runtime.padEnd(4)} ${file.name.padEnd(40)} ${verdict.passed}/${verdict.total}${skipNote}  ${seconds} s`,
+    ...verdict.reasons.map((reason) => `       skip: ${reason}`),
+  ]
+  if (verdict.failed > 0) {
+    lines.push(`  ${basename(file.path)} under ${runtime}: ${verdict.problem}`)
+    lines.push(
+      ...outcome.output
+        .trimEnd()
+        .split('\n')
+        .map((line) => `  | ${line}`),
+    )
+  }
+  process.stdout.write(`${lines.join('\n')}\n`)
+}
+
+if (!options['no-build']) {
+  const good = await build({ ifStale: true, only: ['core', 'bundles'] })
+  // a chosen part of the tests may have nothing to do with the part that does not build
+  if (!good && filters.length === 0) fail('the build failed')
+  if (!good) process.stderr.write('test/run.mjs: THE BUILD FAILED, tests that use dist/ see an old one\n')
+}
+
+const files = findTests(testRoot)
+  .map(describe)
+  .filter(
+    (file) =>
+      filters.length === 0 || filters.some((filter) => `${file.name}.test.ts`.includes(filter.replace(/^test\//, ''))),
+  )
+  .filter((file) => file.runtimes.length > 0)
+if (files.length === 0) fail(`no test file matches ${filters.join(' ')}`)
+
+mkdirSync(bundleDirectory, { recursive: true })
+const queue = files.flatMap((file) => {
+  /** @type {Promise<string | Error> | undefined} */
+  let bundle
+  return file.runtimes.map((runtime) => async () => {
+    bundle ??= bundleTest(file).catch((/** @type {Error} */ error) => error)
+    await runFile(file, runtime, await bundle)
+  })
+})
+await Promise.all(
+  Array.from({ length: jobs }, async () => {
+    for (let task = queue.shift(); task; task = queue.shift()) await task()
+  }),
+)
+cleanUp()
+await esbuild.stop()
+
+const skipNote = totals.skipped > 0 ? `, ${totals.skipped} skipped` : ''
+process.stdout.write(`${totals.passed} passed, ${totals.failed} failed${skipNote}\n`)
+process.exitCode = totals.failed > 0 ? 1 : 0

@@ -1,0 +1,79 @@
+/** Clock, names, files and signals of an adapter. */
+import { mkdtemp, rm, writeFile } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { suite } from 'uvu'
+import * as assert from 'uvu/assert'
+import { skip } from '../skip.ts'
+import { sleep, waitFor } from '../tools/wait.ts'
+import type { Subject } from './conformance.ts'
+
+export function systemConformance({ runtime }: Subject): void {
+  const test = suite(`${runtime.name}: system`)
+
+  test('the clock goes forward in milliseconds with a fraction', async () => {
+    const start = runtime.monotonic()
+    await sleep(20)
+    const passed = runtime.monotonic() - start
+    assert.ok(passed > 15, `${passed} ms`)
+    const fractions = Array.from({ length: 20 }, () => runtime.monotonic() % 1)
+    assert.ok(fractions.some((fraction) => fraction !== 0))
+  })
+
+  test('IP literals resolve to themselves', async () => {
+    assert.equal(await runtime.resolve('192.0.2.7'), [{ family: 4, address: '192.0.2.7', scope: 0 }])
+    assert.equal(await runtime.resolve('2001:db8::7'), [{ family: 6, address: '2001:db8::7', scope: 0 }])
+    assert.equal(await runtime.resolve('fe80::1%3'), [{ family: 6, address: 'fe80::1', scope: 3 }])
+  })
+
+  test('localhost resolves to loopback addresses, each of them once', async () => {
+    const found = await runtime.resolve('localhost')
+    assert.ok(found.length > 0)
+    for (const { family, address } of found) {
+      assert.ok(family === 4 ? address.startsWith('127.') : address === '::1', address)
+    }
+    assert.is(new Set(found.map(({ address }) => address)).size, found.length)
+  })
+
+  test('a name that does not exist and a zone that does not exist reject with a code', async () => {
+    for (const host of ['no-such-host.invalid', 'fe80::1%no-such-interface']) {
+      const code = await runtime.resolve(host).then(
+        () => 'resolved',
+        (error: NodeJS.ErrnoException) => error.code,
+      )
+      assert.type(code, 'string', host)
+      assert.is.not(code, 'resolved', host)
+    }
+  })
+
+  test('a file is read byte for byte; a missing one rejects with ENOENT', async () => {
+    const directory = await mkdtemp(join(tmpdir(), 'kcptun-wasm-'))
+    try {
+      const path = join(directory, 'bytes')
+      const bytes = Uint8Array.from({ length: 256 }, (_, i) => i)
+      await writeFile(path, bytes)
+      assert.equal(Array.from(await runtime.readFile(path)), Array.from(bytes))
+      const code = await runtime.readFile(`${path}.missing`).catch((error: NodeJS.ErrnoException) => error.code)
+      assert.is(code, 'ENOENT')
+    } finally {
+      await rm(directory, { recursive: true })
+    }
+  })
+
+  const signals = 'SIGINT and SIGTERM are told'
+  if (process.platform === 'win32') {
+    skip(test, signals, 'Windows has no signals to send')
+  } else {
+    test(signals, async () => {
+      const seen: string[] = []
+      runtime.onTerminate((signal) => seen.push(signal))
+      process.kill(process.pid, 'SIGTERM')
+      await waitFor('SIGTERM', () => seen.includes('SIGTERM'))
+      process.kill(process.pid, 'SIGINT')
+      await waitFor('SIGINT', () => seen.includes('SIGINT'))
+      assert.equal(seen, ['SIGTERM', 'SIGINT'])
+    })
+  }
+
+  test.run()
+}

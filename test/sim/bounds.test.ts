@@ -1,0 +1,133 @@
+/**
+ * Bounds: sessions, memory, windows. When one is reached the newest work is refused and counted, nothing else suffers.
+ */
+import { suite } from 'uvu'
+import * as assert from 'uvu/assert'
+import { ErrorCode } from '../../host/core.ts'
+import { address4 } from './endpoint.ts'
+import { Pair } from './pair.ts'
+import { Solo, TESTER } from './solo.ts'
+import { ack, concat, control, DIAL, MessageType, message, push, What } from './wire.ts'
+
+const MIB = 1024 * 1024
+
+const test = suite('sim/bounds')
+
+test('MUST 48: without a peer no stream opens', () => {
+  const solo = new Solo({ role: 'client', peer: false })
+  assert.is(solo.open(), ErrorCode.NO_PEER)
+  assert.is(solo.endpoint.sessions, 0)
+})
+
+test('MUST 49: a client refuses more than max sessions, and goes on when one is gone', () => {
+  const solo = new Solo({ role: 'client', config: { maxSessions: 5, timeWait: 5 } })
+  for (let i = 0; i < 5; i++) assert.ok(solo.open() > 0)
+  assert.is(solo.open(), ErrorCode.SESSIONS)
+  assert.is(solo.endpoint.counter('sessions_refused'), 1)
+  // all states count: TIME_WAIT as well
+  solo.feed(control(What.RESET, solo.endpoint.list()[0]?.conv ?? 0))
+  assert.is(solo.endpoint.counter('sessions_time_wait'), 1)
+  assert.is(solo.open(), ErrorCode.SESSIONS)
+  solo.run(6000)
+  assert.ok(solo.open() > 0)
+})
+
+test('MUST 49: 65535 sessions fit, one more is refused', () => {
+  const solo = new Solo({ role: 'client', config: { memoryCeiling: 512 * MIB } })
+  const { endpoint } = solo
+  for (let i = 0; i < 65535; i++) {
+    const handle = endpoint.open()
+    if (handle <= 0) assert.unreachable(`session ${i + 1}: ${handle}`)
+  }
+  assert.is(endpoint.open(), ErrorCode.SESSIONS)
+  assert.is(endpoint.sessions, 65535)
+})
+
+test('a server refuses more than max sessions in silence', () => {
+  const solo = new Solo({ role: 'server', config: { maxSessions: 3 } })
+  for (let conv = 1; conv <= 3; conv++) solo.feed(push(conv, 0, DIAL))
+  solo.run(100)
+  solo.take()
+  solo.feed(push(4, 0, DIAL))
+  solo.run(100)
+  assert.is(solo.streams.size, 3)
+  assert.is(solo.take().length, 0)
+  assert.ok(solo.endpoint.counter('sessions_refused') >= 1)
+  // the others go on
+  solo.feed(push(1, 1, message(MessageType.PUSH, new Uint8Array([1, 2, 3]))))
+  const [first] = solo.streams.values()
+  assert.equal(first?.data, new Uint8Array([1, 2, 3]))
+})
+
+test('a flood of new sessions stops at the memory ceiling; sessions before it go on', () => {
+  const ceiling = 24 * MIB
+  const pair = new Pair({ seed: 1, server: { memoryCeiling: ceiling, rcvwnd: 64 } })
+  const connection = pair.connect({
+    client: { bytes: 1_000_000, stream: 1, fin: 'send' },
+    server: { bytes: 1_000_000, stream: 2, fin: 'send' },
+  })
+  const flood = (): void => {
+    // out of order: the engine may not give the bytes away
+    for (let i = 0; i < 2000; i++) {
+      const conv = pair.random.u32() | 1
+      const data = pair.random.bytes(1300)
+      pair.inject('server', push(conv, 1 + pair.random.below(30), data), address4(66, 1000 + pair.random.below(60000)))
+    }
+  }
+  pair.run(20)
+  for (let i = 0; i < 15; i++) {
+    flood()
+    pair.run(50)
+  }
+  assert.ok(pair.server.counter('memory_used') <= ceiling, `${pair.server.counter('memory_used')} bytes`)
+  assert.ok(pair.server.counter('sessions_refused') + pair.server.counter('drop_memory') > 0, 'nothing was refused')
+  assert.ok(pair.finish(120), connection.describe())
+  assert.ok(connection.clean, connection.describe())
+})
+
+test('a stalled receiver keeps at most its window: memory and WASM memory stay bounded', () => {
+  const solo = new Solo({ role: 'server', read: false, config: { rcvwnd: 128, memoryCeiling: 64 * MIB } })
+  const base = solo.endpoint.counter('memory_used')
+  const payload = new Uint8Array(1300).fill(7)
+  solo.feed(push(5, 0, DIAL))
+  for (let sn = 1; sn < 3000; sn++) solo.feed(push(5, sn, sn === 1 ? message(1, payload, 14884) : payload))
+  solo.run(200)
+  const used = solo.endpoint.counter('memory_used') - base
+  assert.ok(used < 128 * 2048 * 2 + 200_000, `${used} bytes for a window of 128`)
+  assert.ok(solo.endpoint.counter('drop_window') > 0)
+})
+
+test('MUST 40: a peer that does not acknowledge stops the writer at its window', () => {
+  const solo = new Solo({ role: 'server', config: { sndwnd: 256 } })
+  solo.feed(push(5, 0, DIAL, { wnd: 50 }))
+  const handle = solo.only.handle
+  const taken = solo.write(handle, new Uint8Array(5_000_000))
+  assert.ok(taken < 256 * 1348 + 3 * 14880, `${taken} bytes were taken`)
+  solo.endpoint.drain()
+  solo.run(20)
+  const pushes = new Set(
+    solo
+      .takeSegments(5)
+      .filter(({ cmd }) => cmd === 'PUSH')
+      .map(({ sn }) => sn),
+  )
+  assert.is(pushes.size, 50)
+  // WRITABLE comes when there is room again
+  const before = solo.events.length
+  solo.feed(concat(...Array.from({ length: 50 }, (_, sn) => ack(5, sn, 0, sn + 1, { wnd: 256 }))))
+  solo.run(200)
+  assert.ok(solo.events.slice(before).some(({ type, handle: of }) => type === 3 && of === handle))
+})
+
+test('MUST 43: the same conv from two addresses are two sessions', () => {
+  const solo = new Solo({ role: 'server' })
+  solo.feedFrom(TESTER, push(77, 0, concat(DIAL, message(1, new Uint8Array([1])))))
+  solo.feedFrom(address4(9, 50002), push(77, 0, concat(DIAL, message(1, new Uint8Array([2])))))
+  assert.is(solo.streams.size, 2)
+  assert.equal(
+    [...solo.streams.values()].map(({ data }) => data[0]),
+    [1, 2],
+  )
+})
+
+test.run()

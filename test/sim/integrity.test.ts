@@ -1,0 +1,135 @@
+// time limit: 150 s
+/**
+ * Every byte arrives or the application learns that it did not; every connection ends; nothing stays behind. Random
+ * sizes, windows, links, settings and orders of closing, in virtual time.
+ *
+ * One run again: SIM_SEED=1234 node test/run.mjs sim/integrity --runtime node
+ */
+import { suite } from 'uvu'
+import * as assert from 'uvu/assert'
+import { UNSET } from '../../host/core.ts'
+import type { AppScript } from './app.ts'
+import { type Connection, Pair } from './pair.ts'
+import { Random } from './random.ts'
+
+const SEEDS = 600
+const FIRST_SEED = 1
+/** Above this loss rate an honest abort is tolerated, now and then. */
+const HARSH_LOSS = 0.15
+/** Share of the connections on harsh links that may end by a timeout. */
+const HARSH_ABORTS_MAX = 0.05
+const NEAR_WRAP = 0xfffff000
+
+/** A random number, every order of magnitude alike. */
+function scaled(random: Random, low: number, high: number): number {
+  return Math.round(low * (high / low) ** random.unit())
+}
+
+function script(random: Random, stream: number, most: number): AppScript {
+  return {
+    bytes: random.chance(0.15) ? 0 : scaled(random, 1, most),
+    stream,
+    chunk: scaled(random, 1, 65536),
+    writeRate: random.chance(0.2) ? scaled(random, 20, 2000) : 0,
+    readRate: random.chance(0.25) ? scaled(random, 20, 2000) : 0,
+    pause: random.chance(0.3) ? random.below(1500) : 0,
+    fin: 'send',
+    finPause: random.chance(0.3) ? random.below(1500) : 0,
+  }
+}
+
+interface Outcome {
+  readonly aborted: number
+  readonly harsh: boolean
+  readonly connections: number
+}
+
+function simulate(seed: number): Outcome {
+  const random = new Random(seed)
+  const sealing = random.pick('none', 'none', 'random', 'counter')
+  const worst = random.pick(0, 0.02, 0.05, 0.15, 0.3)
+  const link = () => ({
+    delay: random.pick(0, 1, 10, 40, 150),
+    jitter: random.chance(0.4) ? random.below(40) : 0,
+    loss: random.unit() * worst,
+    duplicate: random.chance(0.3) ? random.unit() * 0.1 : 0,
+    reorder: random.chance(0.3) ? random.unit() * 0.2 : 0,
+    corrupt: sealing !== 'none' && random.chance(0.3) ? random.unit() * 0.03 : 0,
+    rate: random.chance(0.3) ? scaled(random, 50, 5000) : 0,
+    queue: scaled(random, 8000, 300_000),
+  })
+  const mtu = random.pick(UNSET, UNSET, UNSET, 200, 576)
+  const settings = () => ({
+    sndwnd: scaled(random, 16, 1024),
+    rcvwnd: scaled(random, 16, 1024),
+    nodelay: random.pick(UNSET, 0, 1, 2),
+    interval: random.pick(UNSET, UNSET, 10, 100),
+    resend: random.pick(UNSET, 0, 2),
+    nc: random.pick(UNSET, 0, 1),
+    flush: random.pick(UNSET, UNSET, 0, 1, 2),
+    timeWait: random.pick(5, 30, 120),
+    ...(mtu === UNSET ? {} : { kcpMtu: mtu }),
+  })
+  const pair = new Pair({
+    seed: random.u32(),
+    sealing,
+    client: settings(),
+    server: settings(),
+    up: link(),
+    down: link(),
+    clientClock: random.pick(0, NEAR_WRAP, random.u32()),
+    serverClock: random.pick(0, NEAR_WRAP, random.u32()),
+    ...(random.chance(0.3) ? { entropyChunk: 64 } : {}),
+    timerSlack: random.pick(0, 0, 1, 15),
+  })
+  const base = pair.footprint()
+  const count = random.pick(1, 1, 2, 4)
+  const most = mtu === 200 || worst > 0.1 ? 30_000 : 250_000
+  const connections: Connection[] = []
+  for (let i = 0; i < count; i++) {
+    const client = script(random, 2 * i + 1, most)
+    const server = script(random, 2 * i + 2, most)
+    const last = random.below(3)
+    const both = {
+      client: { ...client, fin: last === 1 ? ('last' as const) : client.fin },
+      server: { ...server, fin: last === 2 ? ('last' as const) : server.fin },
+      dial: random.below(100),
+    }
+    pair.after(random.below(500), () => connections.push(pair.connect(both)))
+  }
+  const started = (): boolean => connections.length === count
+  if (!pair.runUntil(() => started() && connections.every(({ over }) => over), 3600)) {
+    throw new Error(`not over after an hour: ${connections.map((one) => one.describe()).join(' | ')}`)
+  }
+  const aborted = connections.filter(({ clean }) => !clean)
+  if (worst <= HARSH_LOSS && aborted[0]) throw new Error(`broken on a usable link: ${aborted[0].describe()}`)
+  if (!pair.runUntil(() => pair.client.sessions + pair.server.sessions === 0, 3600)) {
+    throw new Error(`sessions stay: ${pair.footprint()}`)
+  }
+  if (pair.footprint() !== base) throw new Error(`leak: before ${base}; after ${pair.footprint()}`)
+  return { aborted: aborted.length, harsh: worst > HARSH_LOSS, connections: count }
+}
+
+const test = suite('sim/integrity')
+
+test('no byte is wrong, lost or invented, every connection ends, nothing leaks (600 random runs)', () => {
+  const only = process.env['SIM_SEED']
+  const first = only === undefined ? FIRST_SEED : Number(only)
+  const seeds = only === undefined ? SEEDS : 1
+  let aborted = 0
+  let harsh = 0
+  for (let seed = first; seed < first + seeds; seed++) {
+    try {
+      const outcome = simulate(seed)
+      aborted += outcome.aborted
+      if (outcome.harsh) harsh += outcome.connections
+    } catch (error) {
+      const text = error instanceof Error ? (error.stack ?? error.message) : String(error)
+      assert.unreachable(`seed ${seed}: SIM_SEED=${seed} node test/run.mjs sim/integrity --runtime node\n${text}`)
+    }
+  }
+  const limit = Math.ceil(harsh * HARSH_ABORTS_MAX)
+  assert.ok(aborted <= limit, `${aborted} of ${harsh} connections on harsh links were aborted`)
+})
+
+test.run()

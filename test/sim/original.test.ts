@@ -1,0 +1,165 @@
+/**
+ * A peer with the habits of the original: ACKs only on a 100 ms tick, a clock that stands still in between, timeouts
+ * that look at received bytes alone (protocol.md 5.8, 6.7). Ours must work with it, calmly, and keep it alive.
+ */
+import { suite } from 'uvu'
+import * as assert from 'uvu/assert'
+import { Mixed, type MixedOptions } from './mixed.ts'
+
+type Script = MixedOptions['script']
+
+function finished(mixed: Mixed, ours: number, theirs: number): boolean {
+  return mixed.app?.received === theirs && mixed.session?.received === ours
+}
+
+function complete(options: MixedOptions, seconds: number): Mixed {
+  const mixed = new Mixed(options)
+  const ours = options.script.ours.bytes ?? 0
+  const theirs = options.script.original.bytes ?? 0
+  const done = mixed.runUntil(() => finished(mixed, ours, theirs), seconds)
+  assert.ok(done, `seed ${options.seed}: ${mixed.describe()}`)
+  assert.not.ok(mixed.session?.wrong, 'wrong bytes at the original')
+  return mixed
+}
+
+const test = suite('sim/original')
+
+for (const ours of ['client', 'server'] as const) {
+  for (const loss of [0, 0.02, 0.1]) {
+    test(`MUST 27: transfers in both directions with an original, we are the ${ours}, loss ${loss}`, () => {
+      for (let seed = 1; seed <= 6; seed++) {
+        const script: Script = {
+          ours: { bytes: 300_000, fin: 'send' },
+          original: { bytes: 300_000, fin: 'send' },
+        }
+        // the one that ends last must be the original: it forgets its own half after our EOF (6.5)
+        const patient = { ours: { ...script.ours, finPause: 60_000 }, original: script.original }
+        complete({ seed, ours, link: { delay: 20, jitter: 5, loss }, script: patient }, 300)
+      }
+    })
+  }
+}
+
+test('MUST 27: an original with interval 500 works too', () => {
+  complete(
+    {
+      seed: 3,
+      ours: 'client',
+      original: { kcp: { interval: 500 } },
+      link: { delay: 20, loss: 0.01 },
+      script: { ours: { bytes: 200_000, fin: 'never' }, original: { bytes: 200_000, fin: 'send' } },
+    },
+    300,
+  )
+})
+
+test('late ACKs of an original cause few needless retransmissions', () => {
+  const mixed = complete(
+    {
+      seed: 4,
+      ours: 'client',
+      link: { delay: 20 },
+      script: { ours: { bytes: 2_000_000, fin: 'never' }, original: { bytes: 0, fin: 'never' } },
+    },
+    120,
+  )
+  const sent = mixed.endpoint.counter('segments_sent')
+  const repeated = mixed.endpoint.counter('segments_retransmitted')
+  assert.ok(repeated <= sent * 0.1, `${repeated} of ${sent} segments were sent again on a perfect link`)
+})
+
+test('a busy one-way upload to an original server lives longer than its timeout', () => {
+  complete(
+    {
+      seed: 5,
+      ours: 'client',
+      original: { timeout: 60 },
+      config: { timeout: 60 },
+      script: { ours: { bytes: 300_000, writeRate: 1, chunk: 1000, fin: 'send' }, original: { fin: 'last' } },
+    },
+    400,
+  )
+})
+
+test('a busy one-way download from an original server lives longer than its timeout, thanks to our KEEPALIVEs', () => {
+  complete(
+    {
+      seed: 6,
+      ours: 'client',
+      original: { timeout: 60 },
+      config: { timeout: 60 },
+      script: { ours: { fin: 'last' }, original: { bytes: 300_000, writeRate: 1, chunk: 1000, fin: 'send' } },
+    },
+    400,
+  )
+})
+
+test('a busy one-way upload from an original client lives longer than its timeout, thanks to our KEEPALIVEs', () => {
+  complete(
+    {
+      seed: 7,
+      ours: 'server',
+      original: { timeout: 60 },
+      config: { timeout: 60 },
+      script: { ours: { fin: 'last' }, original: { bytes: 300_000, writeRate: 1, chunk: 1000, fin: 'send' } },
+    },
+    400,
+  )
+})
+
+test('an original that sent everything and waits is kept alive while our reader is slow: no truncation', () => {
+  for (const ours of ['client', 'server'] as const) {
+    const mixed = complete(
+      {
+        seed: 8,
+        ours,
+        script: { ours: { fin: 'last', readRate: 4 }, original: { bytes: 600_000, fin: 'send' } },
+      },
+      400,
+    )
+    assert.ok(
+      mixed.runUntil(() => mixed.app?.ending !== undefined, 60),
+      mixed.describe(),
+    )
+    assert.is(mixed.app?.ending, 'detached')
+    assert.ok(mixed.app?.eof)
+  }
+})
+
+test('MUST 37: an idle session with an original lives for hours, whoever opened it', () => {
+  // an original client keeps only 4 of 10 idle sessions alive by itself
+  for (const ours of ['client', 'server'] as const) {
+    for (const phase of [0, 1, 2, 3, 4]) {
+      const mixed = new Mixed({
+        seed: 9,
+        ours,
+        original: { timeout: 60 },
+        config: { timeout: 60 },
+        script: {
+          ours: { bytes: 10, fin: 'never', pause: phase * 2000 },
+          original: { bytes: 10, fin: 'never', pause: phase * 2000 },
+        },
+      })
+      mixed.runUntil(() => mixed.app?.ending !== undefined || mixed.session?.state === 'time_wait', 3 * 3600)
+      assert.is(mixed.app?.ending, undefined, `we are the ${ours}, phase ${phase}: ${mixed.describe()}`)
+      assert.is(mixed.session?.state, 'established', `we are the ${ours}, phase ${phase}: ${mixed.describe()}`)
+    }
+  }
+})
+
+test('after our EOF an original forgets its direction: we end by our own linger, without a fake end', () => {
+  const mixed = new Mixed({
+    seed: 10,
+    ours: 'client',
+    script: { ours: { bytes: 1000, fin: 'send' }, original: { bytes: 50, pause: 5000, fin: 'send' } },
+  })
+  assert.ok(
+    mixed.runUntil(() => mixed.app?.ending !== undefined, 200),
+    mixed.describe(),
+  )
+  assert.is(mixed.session?.received, 1000)
+  assert.is(mixed.app?.ending, 'aborted')
+  assert.not.ok(mixed.app?.eof)
+})
+
+test.run()

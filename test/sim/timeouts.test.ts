@@ -1,0 +1,216 @@
+// time limit: 120 s
+/**
+ * Long times: idle and busy sessions, silence, keepalives (protocol.md 6.7, 7.3, 7.6).
+ */
+import { suite } from 'uvu'
+import * as assert from 'uvu/assert'
+import { Pair, type Side } from './pair.ts'
+import { Solo } from './solo.ts'
+import { What } from './wire.ts'
+
+const HOUR_MS = 3_600_000
+const QUIET = {
+  client: { bytes: 10, stream: 1, fin: 'never' },
+  server: { bytes: 10, stream: 2, fin: 'never' },
+} as const
+
+const test = suite('sim/timeouts')
+
+test('MUST 47: an idle session lives for 12 hours while both ends do, and still works', () => {
+  const pair = new Pair({ seed: 1, up: { loss: 0.02 }, down: { loss: 0.02 } })
+  const connection = pair.connect({
+    client: { bytes: 10, stream: 1, fin: 'last' },
+    server: { bytes: 10, stream: 2, fin: 'send', finPause: 12 * HOUR_MS },
+  })
+  pair.run(12 * HOUR_MS - 1000)
+  assert.is(connection.client.ending, undefined, connection.describe())
+  assert.is(connection.server?.ending, undefined, connection.describe())
+  assert.ok(pair.finish(60))
+  assert.ok(connection.clean, connection.describe())
+})
+
+test('idle sessions cost few datagrams: keepalives, nothing else', () => {
+  const pair = new Pair({ seed: 2 })
+  pair.connect(QUIET)
+  pair.run(5000)
+  let datagrams = 0
+  pair.tap = () => {
+    datagrams++
+    return true
+  }
+  pair.run(HOUR_MS)
+  // a PING and its PONG every 25 s are 288; a KEEPALIVE exchange of 4 datagrams per half timeout would be 48
+  assert.ok(datagrams < 500, `${datagrams} datagrams in an hour`)
+  assert.ok(datagrams > 50, `${datagrams} datagrams in an hour`)
+})
+
+for (const direction of ['up', 'down'] as const) {
+  test(`MUST 47: a busy one-way transfer is not cut at timeout (${direction})`, () => {
+    const source = { bytes: 600_000, stream: 1, fin: 'send', writeRate: 2, chunk: 1000 } as const
+    const sink = { bytes: 0, stream: 2, fin: 'last' } as const
+    const pair = new Pair({ seed: 4, client: { timeout: 60 }, server: { timeout: 60 } })
+    const connection = pair.connect(
+      direction === 'up' ? { client: source, server: sink } : { client: sink, server: source },
+    )
+    assert.ok(pair.finish(1000))
+    assert.ok(connection.clean, connection.describe())
+    assert.ok(pair.ms > 290_000)
+  })
+
+  test(`a reader that stops for longer than timeout does not kill the session while both ends live (${direction})`, () => {
+    // the window is shut for several minutes: only probes and keepalives pass
+    const source = { bytes: 400_000, stream: 1, fin: 'send' } as const
+    const sink = { bytes: 0, stream: 2, fin: 'last', readRate: 0.7 } as const
+    const pair = new Pair({ seed: 5, client: { timeout: 60, linger: 10 }, server: { timeout: 60, linger: 10 } })
+    const connection = pair.connect(
+      direction === 'up' ? { client: source, server: sink } : { client: sink, server: source },
+    )
+    assert.ok(pair.finish(4000), connection.describe())
+    assert.ok(connection.clean, connection.describe())
+  })
+}
+
+test('MUST 47: a new session without any answer is dropped after 30 s, by a reset of TCP', () => {
+  const pair = new Pair({ seed: 6 })
+  pair.up.blackhole = true
+  const connection = pair.connect({ client: { bytes: 1000, stream: 1, fin: 'send' }, server: {} })
+  assert.ok(pair.runUntil(() => connection.client.ending !== undefined, 100))
+  assert.is(connection.client.ending, 'aborted')
+  assert.is(connection.client.reason, 3)
+  assert.ok(connection.client.endedAt >= 30_000 && connection.client.endedAt <= 40_000, `${connection.client.endedAt}`)
+})
+
+test('MUST 26: unacknowledged segments are repeated, backed off, until the session ends', () => {
+  const pair = new Pair({ seed: 6 })
+  const times: number[] = []
+  pair.up.blackhole = true
+  pair.tap = (from: Side, bytes) => {
+    if (from === 'client' && bytes[4] === 81) times.push(pair.ms)
+    return true
+  }
+  pair.connect({ client: { bytes: 100, stream: 1, fin: 'never' }, server: {} })
+  pair.run(40_000)
+  assert.ok(times.length >= 4, `${times}`)
+  const gaps = times.slice(1).map((at, i) => at - (times[i] ?? 0))
+  assert.ok((gaps[0] ?? 0) <= 4000 && (gaps[0] ?? 0) >= 30, `first repetition after ${gaps[0]} ms`)
+  assert.ok((gaps.at(-1) ?? 0) > 2 * (gaps[0] ?? 0), `no back-off: ${gaps}`)
+  assert.ok((times.at(-1) ?? 0) <= 40_000)
+})
+
+test('MUST 47: an established session dies at timeout when the peer vanishes; data under way ends as a reset', () => {
+  for (const bytes of [0, 5_000_000]) {
+    const pair = new Pair({ seed: 8, client: { timeout: 60 }, server: { timeout: 60 } })
+    const connection = pair.connect({
+      client: { bytes, stream: 1, fin: 'never' },
+      server: { bytes: 10, stream: 2, fin: 'never' },
+    })
+    pair.run(500)
+    pair.up.blackhole = pair.down.blackhole = true
+    const cut = pair.ms
+    assert.ok(pair.finish(200), connection.describe())
+    assert.is(connection.client.ending, 'aborted')
+    assert.is(connection.server?.ending, 'aborted')
+    for (const app of [connection.client, connection.server]) {
+      assert.is(app?.reason, 1)
+      const after = (app?.endedAt ?? 0) - cut
+      assert.ok(after >= 55_000 && after <= 71_000, `ended ${after} ms after the cut`)
+    }
+  }
+})
+
+test('an outage shorter than timeout is survived', () => {
+  for (const seconds of [5, 45]) {
+    const pair = new Pair({ seed: 15, client: { timeout: 60 }, server: { timeout: 60 } })
+    const connection = pair.connect({
+      client: { bytes: 500_000, stream: 1, fin: 'send' },
+      server: { bytes: 500_000, stream: 2, fin: 'send' },
+    })
+    pair.run(30)
+    pair.up.blackhole = pair.down.blackhole = true
+    pair.run(seconds * 1000)
+    pair.up.blackhole = pair.down.blackhole = false
+    assert.ok(pair.finish(300), connection.describe())
+    assert.ok(connection.clean, connection.describe())
+  }
+})
+
+test('a link that dies while EOF is unacknowledged: the sender does not report a clean end before timeout', () => {
+  const pair = new Pair({ seed: 16, client: { timeout: 60, linger: 5 }, server: { timeout: 60, linger: 5 } })
+  const connection = pair.connect({
+    client: { bytes: 300_000, stream: 1, fin: 'send' },
+    server: { bytes: 0, stream: 2, fin: 'last' },
+  })
+  pair.run(25)
+  pair.up.blackhole = pair.down.blackhole = true
+  assert.ok(pair.finish(300))
+  assert.is(connection.client.ending, 'aborted')
+  assert.is(connection.server?.ending, 'aborted')
+  assert.not.ok(connection.server?.eof)
+})
+
+test('MUST 52: a client pings at start, and after keepalive .. 1.25 keepalive seconds without sending', () => {
+  const gaps: number[] = []
+  for (let seed = 1; seed <= 20; seed++) {
+    const solo = new Solo({ role: 'client', seed })
+    const pings: number[] = []
+    for (let i = 0; i < 300; i++) {
+      for (const output of solo.take()) {
+        assert.is(output.conv, 0)
+        assert.is(output.plain[5], What.PING)
+        pings.push(output.ms)
+        const pong = output.plain.slice()
+        pong[5] = What.PONG
+        solo.feed(pong)
+      }
+      solo.run(1000)
+    }
+    assert.is(pings[0], 0)
+    gaps.push(...pings.slice(1).map((at, i) => at - (pings[i] ?? 0)))
+  }
+  assert.ok(gaps.length > 100)
+  assert.ok(Math.min(...gaps) >= 24_990, `${Math.min(...gaps)}`)
+  assert.ok(Math.max(...gaps) <= 31_260, `${Math.max(...gaps)}`)
+  assert.ok(Math.max(...gaps) - Math.min(...gaps) > 3000, 'no jitter')
+})
+
+test('MUST 52: with keepalive 0 a client does not ping again', () => {
+  const solo = new Solo({ role: 'client', config: { keepalive: 0 } })
+  solo.run(HOUR_MS)
+  const pings = solo.take().filter((output) => output.plain[5] === What.PING)
+  assert.ok(pings.length <= 1, `${pings.length} pings`)
+})
+
+test('MUST 52: a busy client does not ping: other datagrams count', () => {
+  const pair = new Pair({ seed: 4 })
+  let pings = 0
+  pair.tap = (from, bytes) => {
+    if (from === 'client' && bytes.length === 10 && bytes[5] === What.PING) pings++
+    return true
+  }
+  pair.connect({
+    client: { bytes: 200_000, stream: 1, fin: 'send', writeRate: 1, chunk: 1000 },
+    server: { bytes: 0, stream: 2, fin: 'last' },
+  })
+  pair.run(190_000)
+  assert.is(pings, 1)
+})
+
+test('servers do not ping', () => {
+  const solo = new Solo({ role: 'server' })
+  solo.run(HOUR_MS)
+  assert.is(solo.take().length, 0)
+})
+
+test('an engine without sessions and without keepalive has nothing to wake up for, but silence', () => {
+  const solo = new Solo({ role: 'server', config: { keepalive: 0 } })
+  let wakes = 0
+  for (let i = 0; i < 1000; i++) {
+    const wait = solo.endpoint.deadline - solo.endpoint.time
+    if (wait > HOUR_MS * 8) break
+    wakes++
+    solo.run(wait / 8)
+  }
+  assert.ok(wakes <= 400, `${wakes} wake-ups`)
+})
+
+test.run()

@@ -1,0 +1,268 @@
+/**
+ * Starts the program under test (our CLI under Node or Bun, or a real kcptun-libev) as a process of its own, waits until it serves,
+ * keeps its log and stops it. Also picks free ports and reads `/stats`.
+ *
+ * Every process started here is killed when the test process exits, whatever the reason.
+ */
+
+import type { ChildProcess } from 'node:child_process'
+import { spawn } from 'node:child_process'
+import { createSocket } from 'node:dgram'
+import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { get } from 'node:http'
+import { createServer } from 'node:net'
+import { tmpdir } from 'node:os'
+import { dirname, join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { waitFor } from './wait.ts'
+
+/** How long a program may take to serve, on a machine that is busy with other work. */
+const START_TIMEOUT_MS = 30_000
+/** How long a program may take to end after a signal before it is killed. */
+const STOP_TIMEOUT_MS = 10_000
+/** Log text kept for each process, in UTF-16 units. */
+const LOG_LIMIT = 512 * 1024
+/** Ports below the range from which Linux takes ports for outgoing connections: nobody gets them by accident. */
+const FIRST_PORT = 10_000
+const LAST_PORT = 32_000
+
+/** What can stand at either end of a tunnel: our command line under a runtime, or the original. */
+export type Program = 'node' | 'bun' | 'libev'
+
+/** A configuration file's content. */
+export interface Config {
+  readonly [key: string]: string | number | boolean | Config
+}
+
+export interface ExitStatus {
+  readonly code: number | null
+  readonly signal: NodeJS.Signals | null
+}
+
+export interface Running {
+  readonly program: Program
+  readonly pid: number
+  readonly config: Config
+  readonly exited: Promise<ExitStatus>
+  /** Set once the process has ended. */
+  readonly status: ExitStatus | undefined
+  /** Standard output and standard error so far, in order of arrival. */
+  log(): string
+  /** Text of GET /stats; `query` such as `sessions=all`. */
+  stats(query?: string): Promise<string>
+  /** Sends a signal (default SIGTERM) and waits for the end; SIGKILL after 10 s. */
+  stop(signal?: NodeJS.Signals): Promise<ExitStatus>
+}
+
+export interface StartOptions {
+  /** Additional command line arguments. */
+  readonly args?: readonly string[]
+}
+
+/** The directory of package.json, found upwards from here or from the working directory. */
+export const projectRoot: string = findRoot()
+
+function findRoot(): string {
+  for (const start of [process.cwd(), dirname(fileURLToPath(import.meta.url))]) {
+    for (let dir = start; ; dir = dirname(dir)) {
+      const file = join(dir, 'package.json')
+      if (existsSync(file) && readFileSync(file, 'utf8').includes('"kcptun-wasm"')) return dir
+      if (dirname(dir) === dir) break
+    }
+  }
+  throw new Error('package.json of kcptun-wasm not found upwards from the working directory')
+}
+
+/** Path of the original program, or undefined when KCPTUN_LIBEV is not set. */
+export const libevPath: string | undefined = process.env['KCPTUN_LIBEV'] || undefined
+
+/** Command and leading arguments that run a program. Throws when the original is wanted but not there. */
+export function commandOf(program: Program): readonly [string, ...string[]] {
+  if (program === 'node') return [nodePath(), join(projectRoot, 'dist/node/cli.js')]
+  if (program === 'bun') return [bunPath(), join(projectRoot, 'dist/bun/cli.js')]
+  if (libevPath === undefined) throw new Error('KCPTUN_LIBEV is not set')
+  return [libevPath]
+}
+
+function nodePath(): string {
+  return 'bun' in process.versions ? 'node' : process.execPath
+}
+
+function bunPath(): string {
+  const local = join(projectRoot, 'node_modules/.bin', process.platform === 'win32' ? 'bun.exe' : 'bun')
+  return existsSync(local) ? local : 'bun'
+}
+
+const living = new Set<ChildProcess>()
+process.on('exit', () => {
+  for (const child of living) child.kill('SIGKILL')
+})
+for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.once(signal, () => process.exit(1))
+
+/** Runs a program to its end with the given arguments. */
+export async function run(
+  program: Program,
+  args: readonly string[],
+): Promise<ExitStatus & { stdout: string; stderr: string }> {
+  const [command, ...leading] = commandOf(program)
+  const child = spawn(command, [...leading, ...args], { stdio: ['ignore', 'pipe', 'pipe'] })
+  living.add(child)
+  let stdout = ''
+  let stderr = ''
+  child.stdout.setEncoding('utf8').on('data', (text: string) => (stdout += text))
+  child.stderr.setEncoding('utf8').on('data', (text: string) => (stderr += text))
+  const timer = setTimeout(() => child.kill('SIGKILL'), START_TIMEOUT_MS)
+  const status = await new Promise<ExitStatus>((done, fail) => {
+    child.once('error', fail)
+    child.once('close', (code, signal) => done({ code, signal }))
+  })
+  clearTimeout(timer)
+  living.delete(child)
+  return { ...status, stdout, stderr }
+}
+
+/** Writes a configuration to a new temporary directory; `remove` deletes it. */
+export function writeConfig(config: Config | string): { readonly path: string; remove(): void } {
+  const dir = mkdtempSync(join(tmpdir(), 'kcptun-wasm-'))
+  const path = join(dir, 'config.json')
+  writeFileSync(path, typeof config === 'string' ? config : JSON.stringify(config, null, 2), { mode: 0o600 })
+  return { path, remove: () => rmSync(dir, { recursive: true, force: true }) }
+}
+
+/**
+ * Starts a program with a configuration and waits until it serves: until its own monitoring server, to which an address is given here
+ * when the configuration has none, answers. Rejects with the log when it ends before or takes too long.
+ */
+export async function start(program: Program, config: Config, options: StartOptions = {}): Promise<Running> {
+  const httpListen = typeof config['http_listen'] === 'string' ? config['http_listen'] : `127.0.0.1:${await freePort()}`
+  const complete: Config = { loglevel: 6, ...config, http_listen: httpListen }
+  const file = writeConfig(complete)
+  const [command, ...leading] = commandOf(program)
+  const child = spawn(command, [...leading, '-c', file.path, ...(options.args ?? [])], {
+    stdio: ['ignore', 'pipe', 'pipe'],
+  })
+  living.add(child)
+  let text = ''
+  const keep = (chunk: string): void => {
+    text = (text + chunk).slice(-LOG_LIMIT)
+  }
+  child.stdout.setEncoding('utf8').on('data', keep)
+  child.stderr.setEncoding('utf8').on('data', keep)
+  let status: ExitStatus | undefined
+  const exited = new Promise<ExitStatus>((done) => {
+    const end = (code: number | null, signal: NodeJS.Signals | null): void => {
+      status ??= { code, signal }
+      living.delete(child)
+      file.remove()
+      done(status)
+    }
+    child.once('error', (error) => {
+      keep(`cannot start ${command}: ${error.message}\n`)
+      end(null, null)
+    })
+    child.once('close', end)
+  })
+  const stats = (query = ''): Promise<string> => httpGet(`http://${httpListen}/stats${query && `?${query}`}`)
+  const stop = async (signal: NodeJS.Signals = 'SIGTERM'): Promise<ExitStatus> => {
+    if (status !== undefined) return status
+    child.kill(signal)
+    const timer = setTimeout(() => child.kill('SIGKILL'), STOP_TIMEOUT_MS)
+    const result = await exited
+    clearTimeout(timer)
+    return result
+  }
+  const running: Running = {
+    program,
+    pid: child.pid ?? -1,
+    config: complete,
+    exited,
+    get status() {
+      return status
+    },
+    log: () => text,
+    stats,
+    stop,
+  }
+  try {
+    await waitFor(
+      `${program} serves`,
+      async () => {
+        if (status !== undefined) throw new Error(`ended with ${JSON.stringify(status)}`)
+        return stats().then(
+          () => true,
+          () => false,
+        )
+      },
+      START_TIMEOUT_MS,
+    )
+  } catch (error) {
+    await stop('SIGKILL')
+    throw new Error(`${program} did not start: ${String(error)}\n${text}`, { cause: error })
+  }
+  return running
+}
+
+/** Body of a GET answered with 200; rejects on every other status and on connection errors. */
+export function httpGet(url: string): Promise<string> {
+  return new Promise((resolve, reject) => {
+    const request = get(url, { agent: false, timeout: 5000 }, (response) => {
+      let body = ''
+      response.setEncoding('utf8').on('data', (chunk: string) => (body += chunk))
+      response.once('error', reject)
+      response.once('end', () => {
+        if (response.statusCode === 200) resolve(body)
+        else reject(new Error(`${url}: status ${response.statusCode}`))
+      })
+    })
+    request.once('timeout', () => request.destroy(new Error(`${url}: no answer`)))
+    request.once('error', reject)
+  })
+}
+
+/** Numbers of sessions by state, from the text of /stats (protocol.md 11.2). */
+export function sessionCounts(stats: string): {
+  total: number
+  halfOpen: number
+  connected: number
+  linger: number
+  timeWait: number
+} {
+  const found = /= (\d+) sessions: (\d+) halfopen, (\d+) connected, (\d+) linger, (\d+) time_wait/.exec(stats)
+  if (found === null) throw new Error(`no session summary in ${JSON.stringify(stats)}`)
+  const [total = 0, halfOpen = 0, connected = 0, linger = 0, timeWait = 0] = found.slice(1).map(Number)
+  return { total, halfOpen, connected, linger, timeWait }
+}
+
+/** A port that is free for TCP and UDP on a host at the moment, and that the system does not give to outgoing connections. */
+export async function freePort(host = '127.0.0.1'): Promise<number> {
+  for (let attempt = 0; attempt < 100; attempt++) {
+    const port = FIRST_PORT + Math.floor(Math.random() * (LAST_PORT - FIRST_PORT))
+    if (givenOut.has(port)) continue
+    if ((await tcpBinds(port, host)) && (await udpBinds(port, host))) {
+      givenOut.add(port)
+      return port
+    }
+  }
+  throw new Error(`no free port on ${host}`)
+}
+
+const givenOut = new Set<number>()
+
+function tcpBinds(port: number, host: string): Promise<boolean> {
+  return new Promise((resolve) => {
+    const server = createServer()
+    server.once('error', () => resolve(false))
+    server.listen(port, host, () => server.close(() => resolve(true)))
+  })
+}
+
+function udpBinds(port: number, host: string): Promise<boolean> {
+  return new Promise((resolve) => {
+    const socket = createSocket(host.includes(':') ? 'udp6' : 'udp4')
+    socket.once('error', () => {
+      socket.close()
+      resolve(false)
+    })
+    socket.bind(port, host, () => void socket.close(() => resolve(true)))
+  })
+}

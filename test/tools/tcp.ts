@@ -1,0 +1,248 @@
+/**
+ * TCP ends for tests: targets (echo, sink, source, slow reader) behind a tunnel and applications in front of it, seeded data with
+ * SHA-256 digests, and exact control over FIN and RST.
+ */
+import { createCipheriv, createHash } from 'node:crypto'
+import type { Socket } from 'node:net'
+import { connect, createServer } from 'node:net'
+
+/** Bytes per write of seeded data. */
+const CHUNK_BYTES = 64 * 1024
+
+/** Endless seeded pseudo-random bytes: an AES-CTR key stream. */
+export class Pattern {
+  readonly #cipher
+  readonly #zeros = Buffer.alloc(CHUNK_BYTES)
+
+  constructor(seed: number) {
+    const key = Buffer.alloc(16)
+    key.writeUInt32LE(seed >>> 0)
+    this.#cipher = createCipheriv('aes-128-ctr', key, Buffer.alloc(16))
+  }
+
+  /** The next `size` bytes (at most 64 KiB at a time). */
+  next(size: number): Buffer {
+    return this.#cipher.update(this.#zeros.subarray(0, Math.min(size, CHUNK_BYTES)))
+  }
+}
+
+/** The first `size` bytes of a pattern. */
+export function patternBytes(size: number, seed: number): Buffer {
+  const pattern = new Pattern(seed)
+  const parts: Buffer[] = []
+  for (let left = size; left > 0; ) {
+    const part = pattern.next(left)
+    parts.push(part)
+    left -= part.length
+  }
+  return Buffer.concat(parts)
+}
+
+/** SHA-256 of the first `size` bytes of a pattern, in hex. */
+export function patternDigest(size: number, seed: number): string {
+  const hash = createHash('sha256')
+  const pattern = new Pattern(seed)
+  for (let left = size; left > 0; ) {
+    const part = pattern.next(left)
+    hash.update(part)
+    left -= part.length
+  }
+  return hash.digest('hex')
+}
+
+export const digest = (bytes: Uint8Array): string => createHash('sha256').update(bytes).digest('hex')
+
+/** How a TCP connection's incoming direction ended. */
+export interface Ending {
+  /** fin: a clean end of stream. reset: RST or another error. closed: we gave up reading ourselves. */
+  readonly kind: 'fin' | 'reset' | 'closed'
+  readonly bytes: number
+  readonly sha256: string
+  readonly code: string | undefined
+}
+
+/**
+ * One end of a TCP connection. It counts and hashes what it reads from the start, so nothing is missed; `rate` slows it down.
+ */
+export class TcpEnd {
+  readonly socket: Socket
+  /** How the incoming direction ended; never rejects. */
+  readonly ending: Promise<Ending>
+  /** Bytes read so far. */
+  received = 0
+  /** True once an ending is known. */
+  ended = false
+  #kept: Buffer[] = []
+  #keptBytes = 0
+
+  /** `rate`: bytes read per second; absent: as fast as they come. `keep`: bytes kept for text() and bytes(). */
+  constructor(socket: Socket, options: { readonly rate?: number; readonly keep?: number } = {}) {
+    this.socket = socket
+    const keep = options.keep ?? 64 * 1024
+    const hash = createHash('sha256')
+    this.ending = new Promise((resolve) => {
+      const finish = (kind: Ending['kind'], code?: string): void => {
+        if (this.ended) return
+        this.ended = true
+        resolve({ kind, bytes: this.received, sha256: hash.digest('hex'), code })
+      }
+      socket.on('error', (error: NodeJS.ErrnoException) => finish('reset', error.code))
+      socket.on('end', () => finish('fin'))
+      socket.on('close', () => finish('closed'))
+      socket.on('data', (chunk: Buffer) => {
+        hash.update(chunk)
+        this.received += chunk.length
+        if (this.#keptBytes < keep) {
+          this.#kept.push(chunk)
+          this.#keptBytes += chunk.length
+        }
+        if (options.rate !== undefined) {
+          socket.pause()
+          setTimeout(() => socket.resume(), (chunk.length / options.rate) * 1000)
+        }
+      })
+    })
+  }
+
+  /** What was kept of the bytes read. */
+  bytes(): Buffer {
+    return Buffer.concat(this.#kept)
+  }
+
+  text(): string {
+    return this.bytes().toString('latin1')
+  }
+
+  /** Writes bytes with back-pressure; resolves when the kernel or the stream buffer took them. */
+  send(bytes: Uint8Array | string): Promise<void> {
+    return new Promise((resolve, reject) => {
+      this.socket.write(bytes, (error) => (error ? reject(error) : resolve()))
+    })
+  }
+
+  /** Sends `size` bytes of a pattern; stops early when the connection breaks. Result: bytes handed over. */
+  async pour(size: number, seed: number): Promise<number> {
+    const pattern = new Pattern(seed)
+    let sent = 0
+    try {
+      while (sent < size) {
+        const part = pattern.next(size - sent)
+        await this.send(part)
+        sent += part.length
+      }
+    } catch {
+      // the ending tells
+    }
+    return sent
+  }
+
+  /** FIN; reading goes on. */
+  finish(): void {
+    this.socket.end()
+  }
+
+  /** RST. */
+  reset(): void {
+    this.socket.resetAndDestroy()
+  }
+
+  destroy(): void {
+    this.socket.destroy()
+  }
+}
+
+export interface Target {
+  readonly host: string
+  readonly port: number
+  /** `host:port` as configurations write it. */
+  readonly address: string
+  /** Connections so far, in order of arrival. */
+  readonly connections: readonly TcpEnd[]
+  /** The connection number `index`, as soon as it is there. */
+  connection(index: number): Promise<TcpEnd>
+  /** Stops listening and destroys what is open. */
+  close(): Promise<void>
+}
+
+export interface TargetOptions {
+  readonly host?: string
+  readonly port?: number
+  /** Bytes per second read from each connection. */
+  readonly rate?: number
+  readonly keep?: number
+}
+
+/** A listener of whose connections each is given to `serve`. */
+export async function listen(serve: (end: TcpEnd) => void, options: TargetOptions = {}): Promise<Target> {
+  const host = options.host ?? '127.0.0.1'
+  const connections: TcpEnd[] = []
+  const waiting: { index: number; resolve: (end: TcpEnd) => void }[] = []
+  const server = createServer({ allowHalfOpen: true, noDelay: true }, (socket) => {
+    const end = new TcpEnd(socket, options)
+    const index = connections.push(end) - 1
+    for (const waiter of waiting) if (waiter.index === index) waiter.resolve(end)
+    serve(end)
+  })
+  await new Promise<void>((resolve, reject) => {
+    server.once('error', reject)
+    server.listen({ port: options.port ?? 0, host, backlog: 1024 }, () => resolve())
+  })
+  const bound = server.address()
+  if (bound === null || typeof bound === 'string') throw new Error('no TCP address')
+  return {
+    host,
+    port: bound.port,
+    address: formatAddress(host, bound.port),
+    connections,
+    connection: (index) => {
+      const end = connections[index]
+      return end === undefined ? new Promise((resolve) => waiting.push({ index, resolve })) : Promise.resolve(end)
+    },
+    close: () =>
+      new Promise((resolve) => {
+        server.close(() => resolve())
+        for (const end of connections) end.destroy()
+      }),
+  }
+}
+
+/** Sends everything back and ends when the other side ends. */
+export const echoTarget = (options?: TargetOptions): Promise<Target> =>
+  listen(({ socket }) => {
+    // piped by hand: TcpEnd listens to the same stream
+    socket.on('data', (chunk: Buffer) => {
+      if (!socket.write(chunk)) {
+        socket.pause()
+        socket.once('drain', () => socket.resume())
+      }
+    })
+    socket.on('end', () => socket.end())
+  }, options)
+
+/** Reads only; ends its direction when the other side ended. */
+export const sinkTarget = (options?: TargetOptions): Promise<Target> =>
+  listen(({ socket }) => socket.on('end', () => socket.end()), options)
+
+/** Sends `size` bytes of a pattern to everybody, then FIN. */
+export const sourceTarget = (size: number, seed: number, options?: TargetOptions): Promise<Target> =>
+  listen((end) => void end.pour(size, seed).then(() => end.finish()), options)
+
+/** `host:port` with brackets around IPv6. */
+export const formatAddress = (host: string, port: number): string =>
+  host.includes(':') ? `[${host}]:${port}` : `${host}:${port}`
+
+/** Opens a TCP connection (half-open allowed, no delay). Rejects when refused. */
+export function dial(
+  host: string,
+  port: number,
+  options: { readonly rate?: number; readonly keep?: number } = {},
+): Promise<TcpEnd> {
+  return new Promise((resolve, reject) => {
+    const socket = connect({ host, port, allowHalfOpen: true, noDelay: true })
+    socket.once('error', reject)
+    socket.once('connect', () => {
+      socket.off('error', reject)
+      resolve(new TcpEnd(socket, options))
+    })
+  })
+}

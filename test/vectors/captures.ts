@@ -1,0 +1,55 @@
+/**
+ * Reads the recorded packets of this directory (fields: README.md here), and hex.
+ */
+
+import { readdirSync, readFileSync } from 'node:fs'
+
+const DIRECTORY = 'test/vectors'
+
+/** One recorded datagram. `plain` is null when it does not decrypt and absent without method. */
+export interface RecordedPacket {
+  readonly dir: 'c2s' | 's2c'
+  readonly t_ms: number
+  readonly sealed: string
+  readonly plain?: string | null
+  readonly note?: string
+  readonly dropped?: boolean
+}
+
+/** A capture of one run of the original. */
+export interface Capture {
+  readonly description: string
+  readonly method: string
+  readonly psk?: string
+  readonly password?: string
+  readonly derivedKeyHex: string | null
+  readonly nonceBytes: number
+  readonly tagBytes: number
+  readonly packets: readonly RecordedPacket[]
+}
+
+/** Parses a vector file; the caller states its shape. */
+export function readVectors<Shape>(name: string): Shape {
+  const parsed: Shape = JSON.parse(readFileSync(`${DIRECTORY}/${name}`, 'utf8'))
+  return parsed
+}
+
+/** All captures that were made with a method, by file name. */
+export function sealedCaptures(): ReadonlyMap<string, Capture> {
+  const names = readdirSync(DIRECTORY).filter((name) => name.endsWith('.json'))
+  const files = names.map((name): [string, Partial<Capture>] => [name, readVectors<Partial<Capture>>(name)])
+  return new Map(files.filter((file): file is [string, Capture] => isSealed(file[1])))
+}
+
+function isSealed(file: Partial<Capture>): file is Capture {
+  return file.packets !== undefined && typeof file.derivedKeyHex === 'string'
+}
+
+/** Bytes in an array of their own: not a slice of a pool that others share. */
+export function fromHex(text: string): Uint8Array {
+  return Uint8Array.from({ length: text.length / 2 }, (_, i) => Number.parseInt(text.slice(2 * i, 2 * i + 2), 16))
+}
+
+export function toHex(bytes: Uint8Array): string {
+  return Buffer.from(bytes).toString('hex')
+}

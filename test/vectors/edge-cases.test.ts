@@ -1,0 +1,301 @@
+/**
+ * The 52 recorded request/response cases, replayed against our engine. Reactions are compared as sets; `ts` and `conv`
+ * of our own, timing, grouping of ACKs and the numbers of our own segments are free.
+ *
+ * Intended deviations (docs/protocol.md 5.6, 6.1, 6.5, 6.7, 8):
+ * - EOF before DIAL is a normal end; PUSH before DIAL is thrown away, and the DIAL behind it counts
+ * - after the peer's EOF our server goes on forwarding the target's answer, and ends with its own EOF
+ * - RESET breaks the application's connection instead of ending it cleanly
+ * - rcvwnd 65536 advertises 65535, not 0
+ * - rendezvous messages are not answered yet
+ */
+import { suite } from 'uvu'
+import * as assert from 'uvu/assert'
+import { address4, MS } from '../sim/endpoint.ts'
+import { type Output, Solo, type SoloOptions, TESTER } from '../sim/solo.ts'
+import { ack, fromHex, toHex, utf8 } from '../sim/wire.ts'
+import { decodeSegments } from './decode.ts'
+import { type EdgeCase, edgeCases } from './files.ts'
+
+const SECOND_PORT = address4(9, 50002)
+/** ms after the last packet of a case in which a reaction must come */
+const PATIENCE_MS = 150
+const OPTIONS = { timeout: 60, linger: 30, timeWait: 5, keepalive: 25 }
+
+/** What one datagram says, free fields left out. */
+function facts(plain: Uint8Array): string[] {
+  const conv = toHex(plain.subarray(0, 4))
+  if (conv === '00000000') return [toHex(plain.subarray(4, 10))]
+  return decodeSegments(plain).segments.map(({ cmd, ts, sn, una, data }) => {
+    if (cmd === 'ACK') return `${conv} ACK ts=${ts} sn=${sn} una=${una}`
+    if (cmd === 'PUSH') return `${conv} PUSH ${toHex(data)} una=${una}`
+    return `${conv} ${cmd} una=${una}`
+  })
+}
+
+class Replay {
+  readonly solo: Solo
+  /** recorded conv to ours, for the client cases */
+  readonly convs = new Map<string, string>()
+
+  constructor(options: SoloOptions) {
+    this.solo = new Solo(options)
+  }
+
+  /** Acknowledges what the engine pushes, so that nothing is repeated into later cases. */
+  #acknowledge(outputs: readonly Output[]): void {
+    for (const { conv, segments, peer } of outputs) {
+      for (const { cmd, sn, ts } of segments) {
+        if (cmd === 'PUSH') this.solo.feedFrom(peer, ack(conv, sn, ts, sn + 1))
+      }
+    }
+  }
+
+  /** Runs a case; the result is the set of facts in all datagrams sent, in order. */
+  run(one: EdgeCase, during: (ms: number) => void = () => {}): { facts: Set<string>; outputs: Output[] } {
+    const { solo } = this
+    const start = solo.ms
+    const outputs: Output[] = []
+    const settle = (): void => {
+      const fresh = solo.take()
+      outputs.push(...fresh)
+      this.#acknowledge(fresh)
+    }
+    const until = (ms: number): void => {
+      const target = start + Math.floor(ms * MS) / MS
+      while (solo.ms < target) {
+        solo.run(Math.min(10, target - solo.ms))
+        during(solo.ms - start)
+        settle()
+      }
+    }
+    let first: string | undefined
+    for (const { dir, t_ms, plain } of one.exchange) {
+      if (dir === 'out') continue
+      until(t_ms)
+      settle()
+      let text = plain
+      for (const [recorded, ours] of this.convs) text = text.replaceAll(recorded, ours)
+      // two source ports: the second datagram of the same conversation comes from another one
+      const other = one.name.includes('two source ports') && first !== undefined
+      first ??= plain
+      solo.feedFrom(other ? SECOND_PORT : TESTER, fromHex(text))
+      settle()
+    }
+    until(solo.ms - start + PATIENCE_MS)
+    settle()
+    return { facts: new Set(outputs.flatMap(({ plain }) => facts(plain))), outputs }
+  }
+
+  /** The recorded facts, in our conversations. */
+  expected(one: EdgeCase): Set<string> {
+    const result = new Set<string>()
+    for (const { dir, plain } of one.exchange) {
+      if (dir === 'in') continue
+      let text = plain
+      for (const [recorded, ours] of this.convs) text = text.replaceAll(recorded, ours)
+      for (const fact of facts(fromHex(text))) result.add(fact)
+    }
+    return result
+  }
+
+  /** Replays a case and demands the recorded reactions. */
+  same(one: EdgeCase): Output[] {
+    const { facts: seen, outputs } = this.run(one)
+    assert.equal([...seen].sort(), [...this.expected(one)].sort(), one.name)
+    return outputs
+  }
+}
+
+function checkWindows(outputs: readonly Output[], full: number): void {
+  for (const { segments } of outputs) {
+    for (const { wnd, frg } of segments) {
+      // a segment that has just arrived may not have been read yet
+      assert.ok(wnd <= full && wnd >= full - 4, `wnd = ${wnd}`)
+      assert.is(frg, 0)
+    }
+  }
+}
+
+const cases = edgeCases()
+const test = suite('vectors/edge-cases')
+
+function number(text: string): number {
+  const found = cases.findIndex(({ name }) => name.includes(text))
+  if (found < 0) throw new Error(`no case: ${text}`)
+  return found
+}
+
+const REFUSES = number('server whose target refuses')
+const RESET_KILLS = number('RESET kills a live session')
+const EOF_FIRST = number('EOF before DIAL')
+const PUSH_FIRST = number('PUSH before DIAL')
+const TWO_PORTS = number('two source ports')
+
+function get(index: number): EdgeCase {
+  const one = cases[index]
+  if (!one) throw new Error(`no case ${index}`)
+  return one
+}
+
+test('MUST 50, 51, 18, 19, 21, 23, 29, 37, 38, 39: a server reacts as recorded, case by case', () => {
+  const replay = new Replay({ role: 'server', config: OPTIONS })
+  let played = 0
+  for (const [index, one] of cases.entries()) {
+    const special = [REFUSES, RESET_KILLS, EOF_FIRST, PUSH_FIRST, TWO_PORTS].includes(index)
+    if (!/^server[:,]/.test(one.name) || special) continue
+    checkWindows(replay.same(one), 256)
+    played++
+  }
+  assert.is(played, 31)
+  const [first] = replay.solo.streams.values()
+  assert.equal(first?.data, utf8('abcst1lateTB'))
+  // the second DIAL broke this connection
+  assert.is(first?.ending, 'aborted')
+})
+
+test('server: EOF before DIAL is a normal end: acknowledged, nothing is dialled', () => {
+  const replay = new Replay({ role: 'server', config: OPTIONS })
+  const { facts: seen } = replay.run(get(EOF_FIRST))
+  const recorded = replay.expected(get(EOF_FIRST))
+  assert.ok([...seen].some((fact) => fact.includes('ACK')))
+  for (const fact of seen) assert.ok(recorded.has(fact), fact)
+  assert.not.ok(replay.solo.events.some(({ type }) => type === 1))
+})
+
+test('server: PUSH before DIAL is acknowledged and thrown away, the session goes on', () => {
+  const replay = new Replay({ role: 'server', config: OPTIONS })
+  replay.same(get(PUSH_FIRST))
+  for (const stream of replay.solo.streams.values()) assert.is(stream.data.length, 0)
+})
+
+test('MUST 43: server: two source ports are two sessions', () => {
+  const replay = new Replay({ role: 'server', config: OPTIONS })
+  const outputs = replay.same(get(TWO_PORTS))
+  assert.is(new Set(outputs.map(({ peer }) => peer.join())).size, 2)
+  assert.is(replay.solo.events.filter(({ type }) => type === 1).length, 2)
+})
+
+test('MUST 34: server whose target refuses', () => {
+  const replay = new Replay({ role: 'server', config: OPTIONS, dial: 'refuse' })
+  replay.same(get(REFUSES))
+})
+
+test('MUST 45, MUST 46: server: RESET kills a live session, later packets get RESET at most once a second', () => {
+  const replay = new Replay({ role: 'server', config: OPTIONS })
+  const outputs = replay.same(get(RESET_KILLS))
+  const resets = outputs.filter(({ conv }) => conv === 0)
+  assert.is(resets.length, 2)
+  assert.ok((resets[1]?.ms ?? 0) - (resets[0]?.ms ?? 0) >= 1000)
+  const [stream] = replay.solo.streams.values()
+  assert.equal(stream?.data, utf8('abc'))
+  assert.is(stream?.ending, 'aborted')
+})
+
+test('MUST 42: whoever is not a server answers every unknown conversation with RESET', () => {
+  const one = get(number('rendezvous server (kcp_bind only): KCP packet of an unknown conversation'))
+  const replay = new Replay({ role: 'neither', config: OPTIONS })
+  const outputs = replay.same(one)
+  assert.is(outputs.length, one.exchange.filter(({ dir }) => dir === 'in').length)
+})
+
+test('rendezvous messages are dropped in silence (not spoken yet)', () => {
+  const replay = new Replay({ role: 'neither', config: OPTIONS })
+  for (const one of cases) {
+    if (!one.name.startsWith('rendezvous server:')) continue
+    assert.is(replay.run(one).outputs.length, 0, one.name)
+  }
+})
+
+test('MUST 52, 42, 50, 31, 37, 45: a client reacts as recorded', () => {
+  const replay = new Replay({ role: 'client', config: OPTIONS })
+  const start = replay.run(get(number('client at start: PING')))
+  assert.is(start.outputs.length, 1)
+  assert.is(start.outputs[0]?.plain.length, 10)
+  assert.is(start.outputs[0]?.plain[5], 0)
+  replay.same(get(number('client: KCP packet of an unknown conversation')))
+  replay.same(get(number('client also answers PING')))
+
+  const alone = get(number('client: the application connects and sends nothing'))
+  const handle = replay.solo.open()
+  const conv = replay.solo.endpoint.convOf(handle).toString(16).padStart(8, '0')
+  replay.convs.set('69686e99', conv)
+  replay.same(alone)
+  // the application sees a broken connection, not a clean end
+  assert.is(replay.solo.stream(handle).ending, 'aborted')
+  assert.is(replay.solo.stream(handle).reason, 4)
+
+  const ended = get(number('client: server sends EOF'))
+  const second = replay.solo.open()
+  replay.convs.set('69686e9a', replay.solo.endpoint.convOf(second).toString(16).padStart(8, '0'))
+  replay.same(ended)
+  assert.ok(replay.solo.stream(second).eof)
+  assert.is(replay.solo.stream(second).ending, undefined)
+})
+
+test('server with kcp.rcvwnd = 65536 advertises 65535', () => {
+  const replay = new Replay({ role: 'server', config: { ...OPTIONS, rcvwnd: 65536 } })
+  checkWindows(replay.same(get(number('kcp.rcvwnd=65536'))), 65535)
+})
+
+test('MUST 28: server with kcp.rcvwnd = 16 advertises 128', () => {
+  const replay = new Replay({ role: 'server', config: { ...OPTIONS, rcvwnd: 16 } })
+  checkWindows(replay.same(get(number('kcp.rcvwnd=16'))), 128)
+})
+
+test('MUST 35: client half-close: what the server sends afterwards arrives, then its EOF', () => {
+  const one = get(number('real client, tester as server'))
+  const replay = new Replay({ role: 'client', config: OPTIONS })
+  replay.solo.take()
+  const handle = replay.solo.open()
+  replay.convs.set('e79de03c', replay.solo.endpoint.convOf(handle).toString(16).padStart(8, '0'))
+  replay.solo.write(handle, utf8('req'))
+  replay.solo.endpoint.shutdown(handle)
+  replay.solo.endpoint.drain()
+  const { facts: seen } = replay.run(one)
+  const recorded = replay.expected(one)
+  for (const fact of recorded) if (fact.includes(' ACK ')) assert.ok(seen.has(fact), fact)
+  const stream = replay.solo.stream(handle)
+  assert.equal(stream.data, utf8('part0 part1 part2 part3 part4 part5 '))
+  assert.ok(stream.eof || stream.ending === 'detached')
+})
+
+test('MUST 35: server: the target half-closes, the client goes on sending', () => {
+  const one = get(number('real server, tester as client: the target shuts down'))
+  const replay = new Replay({ role: 'server', config: OPTIONS })
+  let answered = false
+  const { facts: seen } = replay.run(one, () => {
+    const [stream] = replay.solo.streams.values()
+    if (!stream || answered) return
+    answered = true
+    replay.solo.write(stream.handle, utf8('resp'))
+    replay.solo.endpoint.shutdown(stream.handle)
+    replay.solo.endpoint.drain()
+  })
+  for (const fact of replay.expected(one)) if (fact.includes(' ACK ')) assert.ok(seen.has(fact), fact)
+  assert.equal(replay.solo.only.data, utf8('qmore0 more1 more2 more3 '))
+  assert.ok(replay.solo.only.eof || replay.solo.only.ending === 'detached')
+})
+
+test('MUST 35, MUST 46, MUST 47: server: the answer behind the client’s EOF is forwarded; linger, RESET, oblivion', () => {
+  const one = get(number('later packets of the same conversation follow at 12 s and 22 s'))
+  const replay = new Replay({ role: 'server', config: { ...OPTIONS, linger: 5 } })
+  let answered = false
+  const { facts: seen, outputs } = replay.run(one, (ms) => {
+    const [stream] = replay.solo.streams.values()
+    if (!stream || answered || ms < 500) return
+    answered = true
+    replay.solo.write(stream.handle, utf8('answer'))
+    replay.solo.endpoint.drain()
+  })
+  assert.ok(answered)
+  for (const fact of replay.expected(one)) assert.ok(seen.has(fact), `missing: ${fact}`)
+  assert.equal(
+    toHex(replay.solo.streamSent(0x43)).includes(toHex(utf8('answer'))),
+    true,
+    'the answer was not forwarded',
+  )
+  assert.is(outputs.filter(({ conv }) => conv === 0).length, 1)
+})
+
+test.run()

@@ -17,7 +17,7 @@ import { isReplay, openReplay } from './packet/replay'
 import { canSeal, describeTx, drawCounter, hasEntropy, nonceBytes, openDatagrams, refillRx, rxSlot, tagBytes, takeEntropy, txBlock } from './packet/datagram'
 import { flushMode, kcpMtu, openConversation, setOptions, waitSnd } from './kcp/conversation'
 import { HEADER_BYTES, CMD_PUSH, CMD_WINS, readCmd, readConv, readUna } from './kcp/segment'
-import { ADVANCED_UNA, ACKED_PAYLOAD, KEPT_BLOCK, RECEIVED_STREAM, input } from './kcp/input'
+import { ADVANCED_UNA, MOVED_PAYLOAD, KEPT_BLOCK, RECEIVED_STREAM, input } from './kcp/input'
 import { buildDatagram, built, hasOutput, updateProbe } from './kcp/output'
 import { detectLoss, untilRto } from './kcp/recovery'
 import { pendingAcks } from './kcp/ack'
@@ -197,7 +197,11 @@ function untilWanted(s: Session, now: u32): u32 {
   wanted = min(wanted, untilRto(s, now))
   if (pendingAcks(s)) wanted = min(wanted, until(s.ackDue, now))
   if (s.probeWait) wanted = min(wanted, until(s.probeAt, now))
-  if (flushMode == 0) wanted = min(max(wanted, until(s.tickAt, now)), untilTimeout(s, now))
+  if (flushMode == 0) {
+    const tick = until(s.tickAt, now)
+    wanted = hasOutput(s, now) ? tick : max(wanted, tick)
+    wanted = min(wanted, untilTimeout(s, now))
+  }
   return wanted
 }
 
@@ -377,7 +381,7 @@ function takeSegments(i: u32, at: usize, len: u32, conv: u32, address: usize, no
   const did = input(s, at, len, true, now)
   if (did & KEPT_BLOCK) refillRx(i)
   if (did & (RECEIVED_STREAM | ADVANCED_UNA)) s.progressAt = now
-  if (did & ACKED_PAYLOAD) s.payloadAt = now
+  if (did & MOVED_PAYLOAD) s.payloadAt = now
   if (did & RECEIVED_STREAM) advance(s, now)
   return true
 }

@@ -8,6 +8,9 @@ import type { SocketAddress } from './runtime.ts'
 /** Peers remembered by one UDP socket; when more come the cache starts anew. */
 const PEER_CACHE_ENTRIES = 1024
 
+/** fe80::/10 (RFC 4291, section 2.5.6). */
+const LINK_LOCAL = /^fe[89ab][0-9a-f]:/i
+
 type IpAddress = Omit<SocketAddress, 'port'>
 
 /** What os.networkInterfaces() answers, as far as it is used here. */
@@ -50,11 +53,14 @@ export class AddressSpelling {
     return scope === 0 ? null : { family, address, scope }
   }
 
-  /** A socket address from the address and port that the runtime reports. An unknown zone (the interface went away) gives scope 0. */
-  read(text: string, port: number): SocketAddress {
+  /**
+   * A socket address from the address and port that the runtime reports. An unknown zone (the interface went away) gives scope 0.
+   * `scope` is that of the socket: link-local addresses get it where the runtime names no zone.
+   */
+  read(text: string, port: number, scope = 0): SocketAddress {
     const parsed = this.parse(text) ?? this.parse(text.split('%', 1)[0] ?? '')
     if (parsed === null) throw systemError('EINVAL', `not an IP address: ${text}`)
-    return { ...parsed, port }
+    return { ...parsed, port, scope: parsed.scope === 0 && LINK_LOCAL.test(text) ? scope : parsed.scope }
   }
 
   /** The address as calls want it: the literal, with the zone when there is a scope (RFC 4007, section 11). */
@@ -92,12 +98,15 @@ interface Source {
 /** Where datagrams come from: one peer gives one and the same SocketAddress object while it is remembered. */
 export class SourceCache {
   readonly #spelling: AddressSpelling
+  readonly #scope: number
   readonly #byPort = new Map<number, Source[]>()
   #last: Source | undefined
   #entries = 0
 
-  constructor(spelling: AddressSpelling) {
+  /** `scope`: as in AddressSpelling.read */
+  constructor(spelling: AddressSpelling, scope: number) {
     this.#spelling = spelling
+    this.#scope = scope
   }
 
   /** The address object of the peer that the runtime reports as `text` and `port`. */
@@ -121,7 +130,7 @@ export class SourceCache {
       this.#byPort.clear()
       this.#entries = 0
     }
-    const source: Source = { text, address: this.#spelling.read(text, port) }
+    const source: Source = { text, address: this.#spelling.read(text, port, this.#scope) }
     const sources = this.#byPort.get(port)
     if (sources === undefined) this.#byPort.set(port, [source])
     else sources.push(source)

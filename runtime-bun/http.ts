@@ -39,6 +39,8 @@ export async function serveHttp(
     idleTimeout: Math.ceil(limitMs / 1000),
     maxRequestBodySize: BODY_BYTES,
     development: false,
+    // outside of development Bun shares the port unless told not to
+    reusePort: false,
     async fetch(request) {
       const tooLong = headBytes(request) > HEAD_BYTES
       const response = tooLong ? new Response(null, { status: 431 }) : await fetch(request)

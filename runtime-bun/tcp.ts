@@ -8,7 +8,7 @@
  */
 import type { Socket, SocketHandler } from 'bun'
 import type { SocketAddress, TcpConnection, TcpHandlers, TcpListener, TcpOptions } from '../host/runtime.ts'
-import { toError } from '../host/sockaddr.ts'
+import { systemError, toError } from '../host/sockaddr.ts'
 import { spelling } from './system.ts'
 
 /** Bytes of the buffer that all connections share. */
@@ -23,6 +23,7 @@ type BunSocket = Socket<BunConnection | undefined>
 class BunConnection implements TcpConnection {
   remote: SocketAddress | undefined
   readonly #options: TcpOptions
+  readonly #scope: number
   #socket: BunSocket | undefined
   #handlers: TcpHandlers | undefined
   /** Chunks that came while paused. Bun's arrays are fresh ones, so they can be kept. */
@@ -40,8 +41,10 @@ class BunConnection implements TcpConnection {
   #released = false
   #linger: ReturnType<typeof setTimeout> | undefined
 
-  constructor(options: TcpOptions, remote: SocketAddress | undefined) {
+  /** `scope`: that of the listener */
+  constructor(options: TcpOptions, remote: SocketAddress | undefined, scope: number) {
     this.#options = options
+    this.#scope = scope
     this.remote = remote
   }
 
@@ -100,7 +103,7 @@ class BunConnection implements TcpConnection {
       return false
     }
     this.#socket = socket
-    this.remote ??= spelling.read(socket.remoteAddress, socket.remotePort)
+    this.remote ??= spelling.read(socket.remoteAddress, socket.remotePort, this.#scope)
     socket.setNoDelay(this.#options.nodelay)
     if (this.#options.keepalive) socket.setKeepAlive(true, 0)
     if (this.#paused) socket.pause()
@@ -133,6 +136,8 @@ class BunConnection implements TcpConnection {
   closed(error: NodeJS.ErrnoException | undefined): void {
     clearTimeout(this.#linger)
     if (this.#over !== undefined) return
+    // an RST behind a FIN has no error in Bun; but while our direction is open no end is clean
+    if (error === undefined && !this.#writeEnded) error = systemError('ECONNRESET', 'connection reset by peer', 'read')
     this.#over = { error }
     // what was held is void after an error, as the kernel's own queue would be
     if (error !== undefined) this.#held.length = 0
@@ -209,7 +214,7 @@ export function dialTcp(
   handlers: TcpHandlers,
   onOpen: () => void,
 ): TcpConnection {
-  const connection = new BunConnection(options, address)
+  const connection = new BunConnection(options, address, address.scope)
   connection.attach(handlers)
   const fail = (reason: unknown): void => connection.closed(toError(reason))
   try {
@@ -251,7 +256,7 @@ export async function listenTcp(
     socket: {
       ...events,
       open: (socket) => {
-        const connection = new BunConnection(options, undefined)
+        const connection = new BunConnection(options, undefined, address.scope)
         socket.data = connection
         connection.opened(socket)
         const handlers = closed ? null : accept(connection)

@@ -36,7 +36,7 @@ class BunUdpSocket implements UdpSocket {
   readonly #socket: udp.BaseUDPSocket
   readonly #sender: Sender
   readonly #handlers: UdpHandlers
-  readonly #sources = new SourceCache(spelling)
+  readonly #sources: SourceCache
   readonly #destinations: DestinationCache
   readonly #slots = new Map<Uint8Array, Slot>()
   readonly #free: Uint8Array[] = []
@@ -48,12 +48,15 @@ class BunUdpSocket implements UdpSocket {
   #batchOpen = false
   #closed = false
 
-  constructor(socket: udp.BaseUDPSocket, sender: Sender, family: 4 | 6, handlers: UdpHandlers) {
-    this.local = spelling.read(socket.address.address, socket.address.port)
+  constructor(socket: udp.BaseUDPSocket, sender: Sender, options: UdpOptions, handlers: UdpHandlers) {
+    // Bun names no zones: a link-local peer of a socket that is neither bound nor connected to one interface has no scope
+    const scope = options.bind.scope || (options.connect?.scope ?? 0)
+    this.local = spelling.read(socket.address.address, socket.address.port, scope)
+    this.#sources = new SourceCache(spelling, scope)
     this.#socket = socket
     this.#sender = sender
     this.#handlers = handlers
-    this.#destinations = new DestinationCache(spelling, family)
+    this.#destinations = new DestinationCache(spelling, options.bind.family)
   }
 
   acquire(): Uint8Array | null {
@@ -194,7 +197,7 @@ export async function openUdp(options: UdpOptions, handlers: UdpHandlers): Promi
       send: (queue, at) => opened.send(queue[at] as Data, queue[at + 1] as number, queue[at + 2] as string),
       sendMany: (queue) => opened.sendMany(queue as (Data | number | string)[]),
     }
-    own = new BunUdpSocket(opened, sender, bind.family, handlers)
+    own = new BunUdpSocket(opened, sender, options, handlers)
   } else {
     const remote = { hostname: spelling.writeFor(bind.family, connect), port: connect.port }
     const opened = await Bun.udpSocket<'uint8array'>({ ...local, connect: remote, socket })
@@ -203,7 +206,7 @@ export async function openUdp(options: UdpOptions, handlers: UdpHandlers): Promi
       send: (queue, at) => opened.send(queue[at] as Data),
       sendMany: (queue) => opened.sendMany(queue as Data[]),
     }
-    own = new BunUdpSocket(opened, sender, bind.family, handlers)
+    own = new BunUdpSocket(opened, sender, options, handlers)
   }
   return own
 }

@@ -24,7 +24,7 @@ class NodeUdpSocket implements UdpSocket {
   readonly #socket: Socket
   readonly #handlers: UdpHandlers
   readonly #connected: boolean
-  readonly #sources = new SourceCache(spelling)
+  readonly #sources: SourceCache
   readonly #destinations: DestinationCache
   readonly #free: Uint8Array[] = []
   /** the send callback of each buffer, made once */
@@ -35,10 +35,11 @@ class NodeUdpSocket implements UdpSocket {
 
   constructor(socket: Socket, options: UdpOptions, handlers: UdpHandlers) {
     const bound = socket.address()
-    this.local = spelling.read(bound.address, bound.port)
+    this.local = spelling.read(bound.address, bound.port, options.bind.scope)
     this.#socket = socket
     this.#handlers = handlers
     this.#connected = options.connect !== undefined
+    this.#sources = new SourceCache(spelling, options.bind.scope)
     this.#destinations = new DestinationCache(spelling, options.bind.family)
     socket.on('message', (data, from) => this.#onMessage(data, from))
     socket.on('error', (error) => this.#onError(error))

@@ -21,7 +21,8 @@ import { acknowledge, advanceUna, entryOf, LEN } from './send_window'
 export const KEPT_BLOCK: u32 = 1
 export const RECEIVED_STREAM: u32 = 2
 export const ADVANCED_UNA: u32 = 4
-export const ACKED_PAYLOAD: u32 = 8
+/** Payload was acknowledged, or the peer's window grew: its reader took some. */
+export const MOVED_PAYLOAD: u32 = 8
 
 /** A payload of at least this part of its block keeps the block, smaller ones are copied. */
 const MIN_KEPT_BYTES: u32 = 700
@@ -51,7 +52,9 @@ export function input(c: Conversation, at: usize, size: u32, mayKeep: bool, now:
     if (diff(una, c.sndUna) >= 0 && diff(una, c.sndNxt) <= 0) {
       if (una != c.sndUna) did |= takeUna(c, una)
       // an older una would carry an outdated window
-      c.rmtWnd = readWnd(at)
+      const wnd = readWnd(at)
+      if (wnd > c.rmtWnd) did |= MOVED_PAYLOAD
+      c.rmtWnd = wnd
     }
     const sn = readSn(at)
     const ts = readTs(at)
@@ -60,7 +63,7 @@ export function input(c: Conversation, at: usize, size: u32, mayKeep: bool, now:
       if (diff(sn, c.sndUna) >= 0 && diff(sn, c.sndNxt) < 0) {
         const len = load<u16>(entryOf(c, sn), LEN)
         if (acknowledge(c, sn)) {
-          if (len > BARE_MESSAGE_BYTES) did |= ACKED_PAYLOAD
+          if (len > BARE_MESSAGE_BYTES) did |= MOVED_PAYLOAD
           if (sn == c.sndUna) advanceUna(c)
         }
       }
@@ -96,7 +99,7 @@ function takeUna(c: Conversation, una: u32): u32 {
   let did: u32 = 0
   for (let sn = c.sndUna; sn != una; sn++) {
     const len = load<u16>(entryOf(c, sn), LEN)
-    if (acknowledge(c, sn) && len > BARE_MESSAGE_BYTES) did = ACKED_PAYLOAD
+    if (acknowledge(c, sn) && len > BARE_MESSAGE_BYTES) did = MOVED_PAYLOAD
   }
   c.sndUna = una
   advanceUna(c)

@@ -58,12 +58,10 @@ function untilEnd(s: Session, now: u32): u32 {
 
 /** Ticks until a KEEPALIVE is wanted. */
 function untilKeepalive(s: Session, now: u32): u32 {
-  if (s.state == TIME_WAIT || s.state == CONNECT || s.tcp == TCP_NONE || has(s, CUT | POISONED) || waitSnd(s) != 0) {
-    return NEVER
-  }
+  if (s.state != ESTABLISHED || s.tcp == TCP_NONE || has(s, CUT | POISONED) || waitSnd(s) != 0) return NEVER
   const protect = max(min(lingerTicks / 2, MAX_PROTECT_TICKS), 2 * TICKS_PER_SECOND)
   if (has(s, OWES_KEEPALIVE) || s.rcvRead != s.rcvNxt) return left(s.queuedAt, protect, now)
-  if (s.state != ESTABLISHED || has(s, EOF_SENT)) return NEVER
+  if (has(s, EOF_SENT)) return NEVER
   // the side that may still answer keeps a half-closed session alive
   if (has(s, EOF_RECEIVED)) return left(s.queuedAt, protect, now)
   return left(s.queuedAt, has(s, INITIATOR) ? timeoutTicks / 2 : (timeoutTicks / 4) * 3, now)

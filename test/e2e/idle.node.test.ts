@@ -17,6 +17,8 @@ const WINDOW_MS = 10_000
 const ALLOWED_TICKS = 4
 /** A collection or compilation may fall into one window; it does not fall into every one. */
 const WINDOWS = 4
+/** The sessions are idle when no datagram came for this time. */
+const QUIET_MS = 2000
 const TIMEOUT_MS = 30_000
 
 const test = suite('idle')
@@ -41,6 +43,18 @@ for (const pair of MIXED_PAIRS) {
       const apps = await Promise.all(Array.from({ length: SESSIONS }, () => tunnel.dial()))
       await Promise.all(apps.map((app) => app.send('hello')))
       await waitFor('all are echoed', () => apps.every((app) => app.received === 5), TIMEOUT_MS)
+      const { up, down } = tunnel.link.counters
+      let packets = 0
+      let since = performance.now()
+      await waitFor(
+        'the last acknowledgement has been sent',
+        () => {
+          if (up.packets + down.packets !== packets) since = performance.now()
+          packets = up.packets + down.packets
+          return performance.now() - since > QUIET_MS
+        },
+        TIMEOUT_MS,
+      )
       const seen: string[] = []
       for (let window = 0; window < WINDOWS; window++) {
         const { server, client } = tunnel

@@ -137,7 +137,10 @@ export function httpConformance({ runtime, serveHttp }: Subject): void {
     const code = await runtime
       .serveHttp(server.local, () => new Response('second'))
       .then(
-        () => 'opened',
+        (second) => {
+          servers.push(second)
+          return 'opened'
+        },
         (error: NodeJS.ErrnoException) => error.code,
       )
     assert.is(code, 'EADDRINUSE')

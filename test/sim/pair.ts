@@ -156,6 +156,7 @@ export class Pair {
   readonly #apps: Record<Side, Map<number, App>> = { client: new Map(), server: new Map() }
   readonly #byConv = new Map<number, Connection>()
   readonly #slack: number
+  readonly #baseMemory: Record<Side, number>
   #time = 0
 
   constructor(options: PairOptions) {
@@ -182,6 +183,7 @@ export class Pair {
     this.client.setPeer(SERVER_ADDRESS)
     this.client.drain()
     this.server.drain()
+    this.#baseMemory = { client: this.client.counter('memory_used'), server: this.server.counter('memory_used') }
   }
 
   /** Virtual time in ms. */
@@ -302,13 +304,33 @@ export class Pair {
     return this.runUntil(() => this.connections.every((connection) => connection.over), seconds)
   }
 
-  /** A snapshot of what must come back after everything has ended. */
-  footprint(): string {
-    return (['client', 'server'] as const)
-      .map(
-        (side) =>
-          `${side}: ${this[side].sessions} sessions, ${this[side].counter('waitsnd')} waitsnd, ${this[side].counter('memory_used')} bytes`,
-      )
-      .join('; ')
+  /** What is left although every session is over: '' when nothing. */
+  leak(): string {
+    const found: string[] = []
+    for (const side of ['client', 'server'] as const) {
+      const endpoint = this[side]
+      const tables = endpoint.counter('sessions_opened') > 0 ? keptTables() : 0
+      const bytes = endpoint.counter('memory_used') - this.#baseMemory[side] - tables
+      if (endpoint.sessions !== 0) found.push(`${side}: ${endpoint.sessions} sessions`)
+      if (endpoint.counter('waitsnd') !== 0) found.push(`${side}: ${endpoint.counter('waitsnd')} segments waiting`)
+      if (bytes !== 0) found.push(`${side}: ${bytes} bytes`)
+    }
+    return found.join(', ')
   }
+}
+
+let tables: number | undefined
+
+/** Bytes of the session tables, which are made with the first session, kept, and large enough for 32. */
+function keptTables(): number {
+  if (tables === undefined) {
+    tables = 0
+    const pair = new Pair({ seed: 1 })
+    const before = pair.client.counter('memory_used')
+    pair.connect({ client: {}, server: {} })
+    pair.finish(10)
+    pair.runUntil(() => pair.client.sessions + pair.server.sessions === 0, 3600)
+    tables = pair.client.counter('memory_used') - before
+  }
+  return tables
 }

@@ -1,0 +1,294 @@
+/**
+ * `bench core`: nanoseconds per segment of the engine alone, send + deliver + ACK at both ends, in memory.
+ *
+ * Two engines in virtual time, a link of 5 ms each way, no sealing. The sender always has data, the receiver takes all at once, so the window is full all the time. Copies
+ * counted: application into segments, segments onto the link, link into receive blocks, payload out to the application. The second figure leaves out the time
+ * the emulated link itself takes for its two copies.
+ */
+import { Core, Event, EventType, instantiate, Mode, NonceStrategy, Rx, Span, Tx, UNSET } from '../host/core.ts'
+
+const DELAY_TICKS = 5 * 8
+const BLOCK_BYTES = 2048
+const SLOT_BYTES = 1344
+const KCP_MTU = 1332
+const PAYLOAD_BYTES = 1308
+/** Native upstream KCP in C (-O2) on such a machine, ns: window -> [no loss, 2 % loss]. */
+const NATIVE: ReadonlyMap<number, readonly [number, number]> = new Map([
+  [256, [471, 589]],
+  [1024, [666, 692]],
+  [4096, [707, 1220]],
+  [16384, [1027, 2560]],
+])
+
+/**
+ * Views of blocks of 2 KiB, made once and used again while a block is asked for at the same place and length: making a view costs as much as copying a
+ * datagram.
+ */
+class Views {
+  #memory: Uint8Array | undefined
+  #made: Uint8Array[] = []
+
+  at(memory: Uint8Array, offset: number, length: number): Uint8Array {
+    if (memory !== this.#memory) {
+      this.#memory = memory
+      this.#made = []
+    }
+    const block = offset >>> 11
+    const made = this.#made[block]
+    if (made !== undefined && made.length === length && made.byteOffset === offset) return made
+    const view = memory.subarray(offset, offset + length)
+    this.#made[block] = view
+    return view
+  }
+}
+
+/** One direction of the link: datagrams in order of arrival. */
+class Line {
+  readonly #bytes: Uint8Array
+  readonly #lengths: Uint16Array
+  readonly #due: Float64Array
+  readonly #mask: number
+  readonly #sources = new Views()
+  readonly #slots: Uint8Array[] = []
+  #first = 0
+  #end = 0
+
+  constructor(slots: number) {
+    this.#mask = slots - 1
+    this.#bytes = new Uint8Array(slots * SLOT_BYTES)
+    this.#lengths = new Uint16Array(slots)
+    this.#due = new Float64Array(slots)
+  }
+
+  push(from: Uint8Array, offset: number, length: number, due: number): void {
+    if (this.#end - this.#first > this.#mask) throw new Error('the link is full')
+    const slot = this.#end++ & this.#mask
+    this.#bytes.set(this.#sources.at(from, offset, length), slot * SLOT_BYTES)
+    this.#lengths[slot] = length
+    this.#due[slot] = due
+  }
+
+  /** Time of the next arrival, Infinity if the line is empty. */
+  next(): number {
+    return this.#first === this.#end ? Infinity : (this.#due[this.#first & this.#mask] ?? Infinity)
+  }
+
+  /** Copies the next datagram; its length. */
+  shift(to: Uint8Array, offset: number): number {
+    const slot = this.#first++ & this.#mask
+    const length = this.#lengths[slot] ?? 0
+    let view = this.#slots[slot]
+    if (view === undefined || view.length !== length) {
+      view = this.#bytes.subarray(slot * SLOT_BYTES, slot * SLOT_BYTES + length)
+      this.#slots[slot] = view
+    }
+    to.set(view, offset)
+    return length
+  }
+}
+
+function endpoint(mode: number, window: number): Core {
+  const core = new Core(instantiate())
+  core.fillEntropy()
+  core.configure(
+    {
+      mode,
+      tagBytes: 0,
+      nonceBytes: 0,
+      nonceStrategy: NonceStrategy.NONE,
+      kcpMtu: KCP_MTU,
+      sndwnd: window,
+      rcvwnd: window,
+      nodelay: 2,
+      interval: 10,
+      resend: 2,
+      nc: 1,
+      flush: UNSET,
+      timeout: 600,
+      linger: 30,
+      keepalive: 0,
+      timeWait: 120,
+      memoryCeiling: 512 << 20,
+      maxSessions: 65535,
+      replayCapacity: 0,
+    },
+    0,
+  )
+  return core
+}
+
+/** Writes an IPv4 loopback address record. */
+function writeAddress(core: Core, word: number, port: number): void {
+  core.u32[word] = 4 | (port << 16)
+  core.u32[word + 2] = 0x0100007f
+}
+
+interface Cost {
+  /** Wall nanoseconds per delivered segment. */
+  readonly total: number
+  /** The same without the emulated link. */
+  readonly engine: number
+}
+
+function run(window: number, loss: number, segments: number): Cost {
+  const client = endpoint(Mode.CLIENT, window)
+  const server = endpoint(Mode.SERVER, window)
+  writeAddress(client, client.calls.peer_ptr() >>> 2, 1000)
+  client.calls.set_peer(0)
+  for (let i = 0; i < client.rxSlots; i++) {
+    writeAddress(client, client.rxWord + i * Rx.WORDS + Rx.address, 1000)
+    writeAddress(server, server.rxWord + i * Rx.WORDS + Rx.address, 2000)
+  }
+  const slots = 2 * window
+  const up = new Line(slots)
+  const down = new Line(slots)
+  const chunk = new Uint8Array(65536).fill(85)
+  const sink = new Uint8Array(131072)
+  const written = new Views()
+  const read = new Views()
+  const handle = client.calls.stream_open(0)
+  let random = 1
+  let now = 0
+  let delivered = 0
+  let blocked = false
+  let link = 0
+
+  const feed = (): void => {
+    blocked = false
+    while (!blocked) {
+      const count = client.calls.stream_reserve(handle, 14880)
+      if (count <= 0) {
+        blocked = true
+        break
+      }
+      client.refresh()
+      let total = 0
+      for (let i = 0; i < count; i++) {
+        const at = client.spanWord + i * Span.WORDS
+        const length = client.u32[at + Span.length] ?? 0
+        client.u8.set(written.at(chunk, i * BLOCK_BYTES, length), client.u32[at + Span.ptr])
+        total += length
+      }
+      client.calls.stream_commit(handle, total, now)
+    }
+  }
+  const take = (stream: number): void => {
+    while (true) {
+      const count = server.calls.stream_peek(stream)
+      if (count <= 0) break
+      server.refresh()
+      let total = 0
+      for (let i = 0; i < count; i++) {
+        const at = server.spanWord + i * Span.WORDS
+        const ptr = server.u32[at + Span.ptr] ?? 0
+        const length = server.u32[at + Span.length] ?? 0
+        sink.set(read.at(server.u8, ptr, length), total)
+        total += length
+      }
+      delivered += total
+      server.calls.stream_consume(stream, total, now)
+    }
+  }
+  const drain = (core: Core, line: Line): void => {
+    while (true) {
+      const count = core.calls.poll_transmit(core.txSlots, now)
+      if (count <= 0) break
+      core.refresh()
+      const start = performance.now()
+      for (let i = 0; i < count; i++) {
+        random = (Math.imul(random, 1664525) + 1013904223) >>> 0
+        if (random < loss * 2 ** 32) continue
+        const at = core.txWord + i * Tx.WORDS
+        line.push(core.u8, core.u32[at + Tx.source] ?? 0, core.u32[at + Tx.length] ?? 0, now + DELAY_TICKS)
+      }
+      link += performance.now() - start
+    }
+    while (true) {
+      const count = core.calls.poll_events()
+      if (count === 0) break
+      core.refresh()
+      for (let i = 0; i < count; i++) {
+        const type = core.u32[core.eventWord + i * Event.WORDS + Event.type]
+        const stream = core.u32[core.eventWord + i * Event.WORDS + Event.handle] ?? 0
+        if (type === EventType.DIAL) core.calls.stream_connected(stream, 1, now)
+        else if (type === EventType.READABLE) take(stream)
+        else if (type === EventType.WRITABLE) feed()
+        else if (type === EventType.ABORT) throw new Error('the session broke')
+      }
+    }
+  }
+  const receive = (core: Core, line: Line): void => {
+    while (line.next() <= now) {
+      let n = 0
+      core.refresh()
+      const start = performance.now()
+      while (n < core.rxSlots && line.next() <= now) {
+        const at = core.rxWord + n * Rx.WORDS
+        core.u32[at + Rx.length] = line.shift(core.u8, core.u32[at + Rx.ptr] ?? 0)
+        core.u32[at + Rx.flags] = Rx.OPENED
+        n++
+      }
+      link += performance.now() - start
+      core.calls.handle_datagrams(n, now)
+      drain(core, core === server ? down : up)
+    }
+  }
+
+  feed()
+  drain(client, up)
+  const warmup = Math.min(segments / 4, 4 * window)
+  let begin = 0
+  let beginBytes = 0
+  while (delivered < segments * PAYLOAD_BYTES) {
+    if (begin === 0 && delivered > warmup * PAYLOAD_BYTES) {
+      begin = performance.now()
+      beginBytes = delivered
+      link = 0
+    }
+    let next = Math.min(up.next(), down.next())
+    for (const core of [client, server]) {
+      const wait = core.calls.next_timeout(now)
+      if (wait >= 0) next = Math.min(next, now + wait)
+    }
+    now = Math.max(now, next)
+    receive(server, up)
+    receive(client, down)
+    client.calls.handle_timeout(now)
+    server.calls.handle_timeout(now)
+    drain(client, up)
+    drain(server, down)
+  }
+  const wall = performance.now() - begin
+  const nsPerMs = 1e6 / ((delivered - beginBytes) / PAYLOAD_BYTES)
+  return { total: wall * nsPerMs, engine: (wall - link) * nsPerMs }
+}
+
+function median(values: readonly number[]): number {
+  return [...values].sort((a, b) => a - b)[values.length >> 1] ?? Number.NaN
+}
+
+/** Runs the grid and prints it. */
+export function benchCore(segments = 400000, rounds = 5): void {
+  console.log('ns per segment (send + deliver + ACK, both ends), median of', rounds)
+  console.log('window   loss   total   native C   ratio   engine   x window 256')
+  run(256, 0.02, 100000)
+  for (const loss of [0, 0.02]) {
+    let flat = Number.NaN
+    for (const [window, native] of NATIVE) {
+      const costs = Array.from({ length: rounds }, () => run(window, loss, segments))
+      const total = median(costs.map((cost) => cost.total))
+      const engine = median(costs.map((cost) => cost.engine))
+      if (window === 256) flat = engine
+      const reference = native[loss === 0 ? 0 : 1]
+      console.log(
+        String(window).padEnd(8),
+        `${loss * 100} %`.padEnd(6),
+        total.toFixed(0).padEnd(7),
+        String(reference).padEnd(10),
+        (total / reference).toFixed(2).padEnd(7),
+        engine.toFixed(0).padEnd(8),
+        (engine / flat).toFixed(2),
+      )
+    }
+  }
+}

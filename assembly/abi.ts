@@ -31,6 +31,8 @@ export const EVENT_ABORT: u32 = 5
 export const EVENT_DETACH: u32 = 6
 export const EVENT_PONG: u32 = 7
 export const EVENT_RESOLVE: u32 = 8
+export const EVENT_PEER_FOUND: u32 = 9
+export const EVENT_MIGRATED: u32 = 10
 
 export const REASON_TIMEOUT: u32 = 1
 export const REASON_LINGER: u32 = 2
@@ -53,8 +55,6 @@ export const UNSET: u32 = 0xffffffff
 
 /** Longest datagram that is looked at (protocol.md 3.5). */
 export const MAX_DATAGRAM_BYTES: u32 = 1500
-
-export const CONFIG_FIELDS: u32 = 19
 
 export const RX_SLOTS: u32 = 128
 export const RX_BYTES: u32 = 48

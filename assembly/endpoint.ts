@@ -3,7 +3,7 @@
  * messages first, then sessions in turn.
  */
 import {
-  CONFIG_FIELDS, E_CONFIG, E_ENTROPY, E_MEMORY, E_NO_PEER, E_STATE, EVENT_PONG, EVENT_RESOLVE, MAX_DATAGRAM_BYTES, MAX_SLEEP_TICKS, MODE_CLIENT,
+  E_ARGUMENT, E_CONFIG, E_ENTROPY, E_MEMORY, E_NO_PEER, E_SESSIONS, E_STATE, EVENT_MIGRATED, EVENT_PEER_FOUND, EVENT_PONG, EVENT_RESOLVE, MAX_DATAGRAM_BYTES, MAX_SLEEP_TICKS, MODE_CLIENT,
   MODE_RENDEZVOUS, MODE_SERVER, NONCE_COUNTER, OK, REASON_MEMORY, REASON_RESET, RX_ADDRESS, RX_FLAGS, RX_LEN, RX_OPENED, RX_PTR, RX_SLOTS,
   TICKS_PER_MS, TICKS_PER_SECOND, TX_SLOTS, UNSET,
 } from './abi'
@@ -11,12 +11,13 @@ import {
   DROP_AUTH, DROP_MALFORMED, DROP_OVERSIZE, DROP_REPLAY, DROP_SHORT, KCP_RECEIVED_BYTES, KCP_SENT_BYTES, LAST_RECEIVED_AGE, MEMORY_USED, PKT_RECEIVED,
   PKT_RECEIVED_BYTES, PKT_SENT, PKT_SENT_BYTES, SESSIONS_OPENED, SESSIONS_REFUSED, WAITSND, add, count, set, shift,
 } from './stats'
+import { NEVER, until } from './clock'
 import { setCeiling, usedBytes } from './memory/slab'
-import { copyAddress, isAddress } from './packet/address'
+import { copyAddress, isAddress, sameAddress } from './packet/address'
 import { isReplay, openReplay } from './packet/replay'
 import { canSeal, describeTx, drawCounter, hasEntropy, nonceBytes, openDatagrams, refillRx, rxSlot, tagBytes, takeEntropy, txBlock } from './packet/datagram'
 import { flushMode, kcpMtu, openConversation, setOptions, waitSnd } from './kcp/conversation'
-import { HEADER_BYTES, CMD_PUSH, CMD_WINS, readCmd, readConv, readUna } from './kcp/segment'
+import { CMD_PUSH, CMD_WINS, HEADER_BYTES, diff, readCmd, readConv, readSn, readUna } from './kcp/segment'
 import { ADVANCED_UNA, MOVED_PAYLOAD, KEPT_BLOCK, RECEIVED_STREAM, input } from './kcp/input'
 import { buildDatagram, built, hasOutput, updateProbe } from './kcp/output'
 import { detectLoss, untilRto } from './kcp/recovery'
@@ -24,16 +25,18 @@ import { pendingAcks } from './kcp/ack'
 import { freeIdleRecvRing } from './kcp/recv_window'
 import { freeIdleSendRing } from './kcp/send_window'
 import {
-  CONNECT, CUT, ESTABLISHED, INITIATOR, IN_DIRTY, IN_READY, Session, TCP_OPEN, TIME_WAIT, addressOf, has, setState,
+  CONNECT, CUT, ESTABLISHED, INITIATOR, IN_DIRTY, IN_READY, Session, TCP_GONE, TCP_OPEN, TIME_WAIT, addressOf, closeHalf, halfOpenCount, has, openHalf, setState,
 } from './session/session'
-import { error, find, insert, remove, sessionCount, setMaxSessions } from './session/table'
-import { tellOwn } from './session/events'
+import { error, find, insert, rekey, remove, sessionAt, setMaxSessions, slotsInUse } from './session/table'
+import { tell, tellOwn } from './session/events'
 import { advance, endSession, queueDial, resetByPeer, unblock } from './session/stream'
 import { checkTimeouts, setTimeouts, untilTimeout } from './session/timeouts'
+import { GOT_PONG, GOT_RESET, MALFORMED, argument, buildControl, receiver, takeControl } from './control/control'
+import { isControlWaiting, sendReset } from './control/queue'
 import {
-  GOT_PONG, GOT_RESET, MALFORMED, MESSAGE_BYTES, argument, buildControl, checkPing, controlAddress, controlWaiting, handleControl, sendReset, setKeepalive,
-  startKeepalive, untilPing,
-} from './control/control'
+  checkPing, isSilent, notePong, noteReceived, noteSent, pingSoon, setKeepalive, startKeepalive, untilPing,
+} from './control/keepalive'
+import { checkRendezvous, endPunches, helloSoon, rendezvousServer, setRendezvous, setServiceExpiry, untilRendezvous } from './control/rendezvous'
 import { cancel, earliest, postpone, wake } from './timer'
 
 /** Fields of the config block, in order (docs/abi.md). */
@@ -56,6 +59,7 @@ const TIME_WAIT_TIME: u32 = 15
 const MEMORY: u32 = 16
 const MAX_SESSIONS: u32 = 17
 const REPLAY: u32 = 18
+const MAX_HALF_OPEN: u32 = 19
 
 /** Entropy that `configure` wants: seeds of conv and keepalive, base of the nonce counter. */
 const START_ENTROPY_BYTES: u32 = 64
@@ -63,11 +67,14 @@ const START_ENTROPY_BYTES: u32 = 64
 const DEFAULT_INTERVAL_MS: u32 = 100
 /** Datagrams a session may send before the next one has its turn. */
 const TURN: u32 = 16
-/** RESETs for conversations of a former life, a second. */
-const MAX_STALE_RESETS: u32 = 256
-const NEVER: u32 = 0xffffffff
+/** Datagrams of unknown conversations that are compared with every session, a second. */
+const MAX_SCANS: u32 = 256
+/** A session that was heard of so recently has not moved. */
+const MOVED_SILENCE_TICKS: u32 = TICKS_PER_SECOND / 2
+/** How far the numbers of a datagram may lie from a session it is said to continue: the largest window. */
+const MAX_MOVED_DISTANCE: i32 = 65536
 
-export const config: usize = memory.data(19 * 4, 8)
+export const config: usize = memory.data(20 * 4, 8)
 export const peer: usize = memory.data(24, 8)
 const currentPeer: usize = memory.data(24, 8)
 
@@ -78,14 +85,13 @@ let nextConv: u32 = 0
 /** The clock, extended to 64 bits. */
 let clock: u64 = 0
 let lastNow: u32 = 0
-let lastSentAt: u32 = 0
 let lastReceivedAt: u64 = 0
 let everReceived: bool = false
 let resolvedAt: u64 = 0
 let silenceTicks: u64 = 0
 
-let staleSecond: u32 = 0
-let staleResets: u32 = 0
+let scanSecond: u32 = 0
+let scans: u32 = 0
 
 let firstReady: usize = 0
 let lastReady: usize = 0
@@ -105,8 +111,23 @@ function unsetOrIn(i: u32, low: u32, high: u32): bool {
 }
 
 function setClock(now: u32): void {
-  clock += now - lastNow
+  const step = now - lastNow
+  clock += step
   lastNow = now
+  // the host was suspended: deadlines more than half a circle away would seem to lie ahead
+  if (step > 2 * MAX_SLEEP_TICKS) wakeAll(now)
+}
+
+function wakeAll(now: u32): void {
+  const slots = slotsInUse()
+  for (let i: u32 = 0; i < slots; i++) {
+    const s = sessionAt(i)
+    if (!s) continue
+    cancel(s)
+    wake(s, now)
+  }
+  pingSoon(now)
+  helloSoon(now)
 }
 
 /** Seconds since the endpoint started. */
@@ -137,6 +158,7 @@ function badField(): i32 {
   if (!inRange(MEMORY, 1 << 20, 0xf0000000)) return MEMORY
   if (!inRange(MAX_SESSIONS, 1, 65535)) return MAX_SESSIONS
   if (!inRange(REPLAY, 0, 1 << 20)) return REPLAY
+  if (!inRange(MAX_HALF_OPEN, 0, 65535)) return MAX_HALF_OPEN
   return -1
 }
 
@@ -159,6 +181,7 @@ export function configureEndpoint(now: u32): i32 {
   setOptions(field(KCP_MTU), field(SNDWND), field(RCVWND), field(NODELAY), field(INTERVAL), field(RESEND), field(NC), field(FLUSH))
   setTimeouts(field(TIMEOUT), field(LINGER_TIME), field(TIME_WAIT_TIME))
   setMaxSessions(field(MAX_SESSIONS))
+  setServiceExpiry(field(TIMEOUT))
   setCeiling(fixedBytes + min(field(MEMORY), 0xf0000000 - fixedBytes))
   if (mode & MODE_CLIENT) setKeepalive(field(KEEPALIVE))
   silenceTicks = <u64>min(max(3 * field(KEEPALIVE) + 4, 10), 1800) * TICKS_PER_SECOND
@@ -170,8 +193,17 @@ let fixedBytes: u32 = 0
 export function setPeer(now: u32): i32 {
   if (!configured) return E_STATE
   setClock(now)
+  if (sameAddress(currentPeer, peer)) return OK
   copyAddress(currentPeer, peer)
+  pingSoon(now)
   return OK
+}
+
+/** The rendezvous server, our local address and the service id are as the host wrote them. */
+export function setRendezvousServer(idBytes: u32, now: u32): i32 {
+  if (!configured) return E_STATE
+  setClock(now)
+  return setRendezvous(idBytes, now) ? OK : E_ARGUMENT
 }
 
 export function renewNonce(): i32 {
@@ -203,11 +235,6 @@ function untilWanted(s: Session, now: u32): u32 {
     wanted = min(wanted, untilTimeout(s, now))
   }
   return wanted
-}
-
-function until(time: u32, now: u32): u32 {
-  const d = <i32>(time - now)
-  return d > 0 ? d : 0
 }
 
 function isTickOpen(s: Session, now: u32): bool {
@@ -250,6 +277,7 @@ function start(s: Session, conv: u32, state: u32, now: u32): void {
   s.ackLast = now - TICKS_PER_SECOND
   // likewise the first RESET
   s.resetAt = now - TICKS_PER_SECOND
+  openHalf(s)
   count(SESSIONS_OPENED)
 }
 
@@ -258,6 +286,10 @@ export function openStream(now: u32): i32 {
   if (!configured || !(mode & MODE_CLIENT)) return E_STATE
   setClock(now)
   if (!isAddress(currentPeer)) return E_NO_PEER
+  if (isHalfOpenFull()) {
+    count(SESSIONS_REFUSED)
+    return E_SESSIONS
+  }
   const conv = allocateConv()
   const s = insert(currentPeer, conv)
   if (!s) {
@@ -265,7 +297,7 @@ export function openStream(now: u32): i32 {
     return error
   }
   start(s, conv, CONNECT, now)
-  s.flags = INITIATOR
+  s.flags |= INITIATOR
   s.tcp = TCP_OPEN
   if (!queueDial(s, now)) {
     endSession(s, REASON_MEMORY, now)
@@ -332,25 +364,26 @@ function handleDatagram(i: u32, now: u32): bool {
       return false
     }
   }
+  if (sameAddress(address, currentPeer)) noteReceived()
   const len = sealed - overhead
   if (len < 4) {
     count(DROP_SHORT)
     return false
   }
   const conv = readConv(at)
-  if (conv == 0) return takeControl(at, len, address, now)
+  if (conv == 0) return takeMessage(at, len, address, now)
   add(KCP_RECEIVED_BYTES, len)
   return takeSegments(i, at, len, conv, address, now)
 }
 
-function takeControl(at: usize, len: u32, address: usize, now: u32): bool {
-  const found = handleControl(at, len, address)
+function takeMessage(at: usize, len: u32, address: usize, now: u32): bool {
+  const found = takeControl(at, len, address, seconds(), isMappedSocket(), now)
   if (found == MALFORMED) {
     count(DROP_MALFORMED)
     return false
   }
   if (found == GOT_PONG) {
-    tellOwn(EVENT_PONG, now - argument)
+    takePong(address, now)
   } else if (found == GOT_RESET) {
     const s = find(address, argument)
     if (s && s.state != TIME_WAIT) {
@@ -376,7 +409,10 @@ function takeSegments(i: u32, at: usize, len: u32, conv: u32, address: usize, no
     }
     return false
   }
-  if (s.state == CONNECT) setState(s, ESTABLISHED)
+  if (s.state == CONNECT) {
+    setState(s, ESTABLISHED)
+    if (has(s, INITIATOR)) closeHalf(s)
+  }
   s.signAt = now
   const did = input(s, at, len, true, now)
   if (did & KEPT_BLOCK) refillRx(i)
@@ -388,16 +424,27 @@ function takeSegments(i: u32, at: usize, len: u32, conv: u32, address: usize, no
 
 /** First datagram of an unknown conversation: a server accepts it, anybody else answers RESET. */
 function acceptSession(at: usize, len: u32, conv: u32, address: usize, now: u32): Session | null {
+  const isMidway = isFromMidway(at, len)
+  if (isMidway && mayScan()) {
+    const moved = findMoved(at, conv, now)
+    if (moved) {
+      migrate(moved, address)
+      return moved
+    }
+    if (readUna(at) != 0) {
+      // it has received something on a conversation we do not know: it talks to a server that was restarted since
+      sendReset(conv, address)
+      return null
+    }
+  } else if (isMidway && readUna(at) != 0) {
+    return null
+  }
   if (!(mode & MODE_SERVER)) {
     sendReset(conv, address)
     return null
   }
-  if (isOfFormerLife(at, len)) {
-    if (staleSecond != seconds()) {
-      staleSecond = seconds()
-      staleResets = 0
-    }
-    if (staleResets++ < MAX_STALE_RESETS) sendReset(conv, address)
+  if (isHalfOpenFull()) {
+    count(SESSIONS_REFUSED)
     return null
   }
   const s = insert(address, conv)
@@ -409,11 +456,53 @@ function acceptSession(at: usize, len: u32, conv: u32, address: usize, now: u32)
   return s
 }
 
-/** A peer that has received something on a conversation we do not know talks to a server that was restarted since. */
-function isOfFormerLife(at: usize, len: u32): bool {
+/** True for a datagram that cannot be the first of its conversation: those begin with sn 0 and una 0. */
+function isFromMidway(at: usize, len: u32): bool {
   if (len < HEADER_BYTES) return false
   const cmd = readCmd(at)
-  return cmd >= CMD_PUSH && cmd <= CMD_WINS && readUna(at) != 0
+  return cmd >= CMD_PUSH && cmd <= CMD_WINS && (readUna(at) != 0 || readSn(at) != 0)
+}
+
+/** A budget for what looks at every session. */
+function mayScan(): bool {
+  if (scanSecond != seconds()) {
+    scanSecond = seconds()
+    scans = 0
+  }
+  return scans++ < MAX_SCANS
+}
+
+/**
+ * The session that this datagram continues from another address: same conv, numbers inside its windows, and its old address silent. A NAT that gave its
+ * client a new port looks like that. Only authentic datagrams are believed.
+ */
+function findMoved(at: usize, conv: u32, now: u32): Session | null {
+  if (tagBytes == 0) return null
+  const slots = slotsInUse()
+  for (let i: u32 = 0; i < slots; i++) {
+    const s = sessionAt(i)
+    if (!s || s.conv != conv || s.state == TIME_WAIT || has(s, CUT) || now - s.signAt < MOVED_SILENCE_TICKS) continue
+    const una = readUna(at)
+    if (diff(una, s.sndNxt) > 0 || diff(una, s.sndUna) < -MAX_MOVED_DISTANCE) continue
+    if (readCmd(at) == CMD_PUSH && abs(diff(readSn(at), s.rcvNxt)) > MAX_MOVED_DISTANCE) continue
+    return s
+  }
+  return null
+}
+
+function migrate(s: Session, address: usize): void {
+  // a client follows its server
+  if (sameAddress(addressOf(s), currentPeer)) {
+    copyAddress(currentPeer, address)
+    copyAddress(peer, address)
+  }
+  rekey(s, address)
+  if (s.tcp != TCP_GONE) tell(s, EVENT_MIGRATED)
+}
+
+/** Sessions without DIAL, or that nobody answered, against their own limit. */
+function isHalfOpenFull(): bool {
+  return field(MAX_HALF_OPEN) != 0 && halfOpenCount() >= field(MAX_HALF_OPEN)
 }
 
 /** Marks a session for the work that follows a receive batch. */
@@ -442,7 +531,8 @@ export function handleTimeout(now: u32): i32 {
       forget(s)
     }
   }
-  if (isAddress(currentPeer)) checkPing(lastSentAt, currentPeer, now)
+  if (isAddress(currentPeer)) checkPeer(now)
+  checkRendezvous(wantsRendezvous(), listenTicks(), now)
   if (untilResolve() == 0) {
     resolvedAt = clock
     tellOwn(EVENT_RESOLVE, 0)
@@ -463,6 +553,7 @@ export function nextTimeout(now: u32): i32 {
   set(MEMORY_USED, usedBytes())
   let wanted = min(untilResolve(), MAX_SLEEP_TICKS)
   if (isAddress(currentPeer)) wanted = min(wanted, untilPing(now))
+  wanted = min(wanted, untilRendezvous(wantsRendezvous(), now))
   while (true) {
     const s = earliest()
     if (!s || until(s.deadline, now) >= wanted) break
@@ -477,6 +568,47 @@ export function nextTimeout(now: u32): i32 {
   return wanted
 }
 
+// ---- peer
+
+/** Pings the peer; when it falls silent the host resolves again at once, and a rendezvous client asks for it anew. */
+function checkPeer(now: u32): void {
+  const wasSilent = isSilent()
+  checkPing(currentPeer, now)
+  if (wasSilent || !isSilent()) return
+  resolvedAt = clock
+  tellOwn(EVENT_RESOLVE, 0)
+  helloSoon(now)
+}
+
+/** True when a LISTEN or CONNECT is wanted: always of a server, of a client while it has no peer that answers. */
+function wantsRendezvous(): bool {
+  if (!(mode & MODE_RENDEZVOUS)) return false
+  return (mode & MODE_SERVER) != 0 || ((mode & MODE_CLIENT) != 0 && (!isAddress(currentPeer) || isSilent()))
+}
+
+function listenTicks(): u32 {
+  return mode & MODE_SERVER ? field(KEEPALIVE) * TICKS_PER_SECOND : 0
+}
+
+/** True if the socket is an IPv6 one, as the rendezvous server's address tells. */
+function isMappedSocket(): bool {
+  return load<u16>(rendezvousServer) == 6
+}
+
+/** The first PONG a rendezvous client without a living peer gets tells where the peer is. */
+function takePong(address: usize, now: u32): void {
+  if (wantsRendezvous() && mode & MODE_CLIENT && !sameAddress(address, currentPeer)) {
+    copyAddress(currentPeer, address)
+    copyAddress(peer, address)
+    endPunches()
+    tellOwn(EVENT_PEER_FOUND, 0)
+    pingSoon(now)
+  }
+  if (!sameAddress(address, currentPeer)) return
+  notePong()
+  tellOwn(EVENT_PONG, now - argument)
+}
+
 // ---- datagrams out
 
 export function pollTransmit(limit: u32, now: u32): i32 {
@@ -485,12 +617,12 @@ export function pollTransmit(limit: u32, now: u32): i32 {
   const slots = min(limit, TX_SLOTS)
   let n: u32 = 0
   let turn: u32 = 0
-  while (n < slots && (controlWaiting() || firstReady)) {
+  while (n < slots && (isControlWaiting() || firstReady)) {
     if (!canSeal()) return n ? n : E_ENTROPY
-    if (controlWaiting()) {
+    if (isControlWaiting()) {
       const block = txBlock(n)
-      buildControl(block)
-      sent(describeTx(n++, block, MESSAGE_BYTES, kcpMtu, controlAddress, 0))
+      const len = buildControl(block)
+      sent(describeTx(n++, block, len, kcpMtu, receiver, 0))
       continue
     }
     const s = changetype<Session>(firstReady)
@@ -510,7 +642,7 @@ export function pollTransmit(limit: u32, now: u32): i32 {
 }
 
 function sent(bytes: u32): void {
-  lastSentAt = lastNow
+  noteSent(lastNow)
   count(PKT_SENT)
   add(PKT_SENT_BYTES, bytes)
 }

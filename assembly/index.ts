@@ -7,8 +7,9 @@ import { copyAddress } from './packet/address'
 import { entropy, fillEntropy, rx, tx } from './packet/datagram'
 import { waitSnd } from './kcp/conversation'
 import {
-  config, configureEndpoint, handleDatagrams, handleTimeout, nextTimeout, openStream, peer, pollTransmit, renewNonce, seconds, setPeer, settle,
+  config, configureEndpoint, handleDatagrams, handleTimeout, nextTimeout, openStream, peer, pollTransmit, renewNonce, seconds, setPeer, setRendezvousServer, settle,
 } from './endpoint'
+import { localAddress, rendezvousServer, serviceId } from './control/rendezvous'
 import { events, takeEvents } from './session/events'
 import { spans } from './session/message'
 import { Session, TCP_DIALING, TCP_GONE, TIME_WAIT, addressOf } from './session/session'
@@ -89,6 +90,22 @@ export function entropy_filled(n: u32): i32 {
 
 export function set_peer(now: u32): i32 {
   return setPeer(now)
+}
+
+export function rendezvous_ptr(): usize {
+  return rendezvousServer
+}
+
+export function local_ptr(): usize {
+  return localAddress
+}
+
+export function service_ptr(): usize {
+  return serviceId
+}
+
+export function set_rendezvous(idBytes: u32, now: u32): i32 {
+  return setRendezvousServer(idBytes, now)
 }
 
 export function renew_nonce(): i32 {

@@ -111,6 +111,7 @@ function endpoint(mode: number, window: number): Core {
       memoryCeiling: 512 << 20,
       maxSessions: 65535,
       replayCapacity: 0,
+      maxHalfOpen: 0,
     },
     0,
   )

@@ -46,6 +46,7 @@ export const ConfigField = {
   memoryCeiling: 16,
   maxSessions: 17,
   replayCapacity: 18,
+  maxHalfOpen: 19,
 } as const
 export type ConfigFieldName = keyof typeof ConfigField
 /** Values of the config block, in the units of docs/abi.md. */
@@ -74,6 +75,8 @@ export const EventType = {
   DETACH: 6,
   PONG: 7,
   RESOLVE: 8,
+  PEER_FOUND: 9,
+  MIGRATED: 10,
 } as const
 
 /** Text for the reasons of ABORT, by code. */
@@ -195,6 +198,10 @@ export interface CoreExports {
   configure(now: number): number
   entropy_filled(length: number): number
   set_peer(now: number): number
+  rendezvous_ptr(): number
+  local_ptr(): number
+  service_ptr(): number
+  set_rendezvous(idBytes: number, now: number): number
   renew_nonce(): number
   handle_datagrams(count: number, now: number): number
   handle_timeout(now: number): number
@@ -232,6 +239,10 @@ const CALLS: readonly Exclude<keyof CoreExports, 'memory'>[] = [
   'configure',
   'entropy_filled',
   'set_peer',
+  'rendezvous_ptr',
+  'local_ptr',
+  'service_ptr',
+  'set_rendezvous',
   'renew_nonce',
   'handle_datagrams',
   'handle_timeout',

@@ -24,6 +24,8 @@ import { type StreamHost, Streams } from './streams.ts'
 const TIMER_MAX_MS = 0x7fffffff
 /** Shortest delay of a host timer, ms. The engine's deadlines in the past are served at this pace at worst. */
 const TIMER_MIN_MS = 1
+/** A socket that took nothing is tried again after this time, ms, should onWritable not come. */
+const BLOCKED_RETRY_MS = 1000
 /** Rounds of one drain before the event loop gets a turn. */
 const DRAIN_ROUNDS = 256
 /** handle_timeout calls of one drain. */
@@ -72,7 +74,7 @@ export class Driver implements StreamHost {
   #timer: ReturnType<typeof setTimeout> | undefined
   /** When the host timer fires, ms of runtime.monotonic(). */
   #timerAt = 0
-  /** Datagrams handed to the socket, and drains: for tests and the curious. */
+  /** How often what happened: for tests and the curious. */
   readonly counts = { drains: 0, timerWakes: 0, sent: 0 }
 
   constructor(options: DriverOptions) {
@@ -275,10 +277,16 @@ export class Driver implements StreamHost {
     let timeouts = 0
     for (let round = 0; round < DRAIN_ROUNDS; round++) {
       this.#dirty = false
-      this.#transmit()
+      const drained = this.#transmit()
       const events = this.#events()
       if (this.#dead) return
       if (events > 0 || this.#dirty) continue
+      if (!drained) {
+        // timers are for a drained engine (docs/abi.md, "The rule"); onWritable goes on
+        this.#disarm()
+        this.#arm(BLOCKED_RETRY_MS)
+        return
+      }
       const wait = core.calls.next_timeout(this.now())
       if (wait === 0 && timeouts < TIMEOUT_ROUNDS) {
         timeouts++
@@ -294,22 +302,17 @@ export class Driver implements StreamHost {
     this.#immediate ??= setImmediate(this.#onImmediate)
   }
 
-  #transmit(): void {
+  /** Sends what the engine has. Result: whether that was all. Without a socket datagrams are lost, as on any bad network. */
+  #transmit(): boolean {
     const udp = this.#udp
-    if (udp === null) return
     const { core } = this
     let sent = false
+    let drained = false
     let refills = 0
     let want = FIRST_BUFFERS
     for (;;) {
-      const spare = this.#spare
-      while (spare.length < want && !this.#blocked) {
-        const buffer = udp.acquire()
-        if (buffer === null) this.#blocked = true
-        else spare.push(buffer)
-      }
-      if (spare.length === 0) break
-      const max = Math.min(spare.length, core.txSlots)
+      const max = udp === null ? core.txSlots : this.#stock(udp, want)
+      if (max === 0) break
       const count = core.calls.poll_transmit(max, this.now())
       core.refresh()
       if (count === ErrorCode.ENTROPY) {
@@ -318,13 +321,29 @@ export class Driver implements StreamHost {
         continue
       }
       if (count < 0) throw new Error(`poll_transmit failed with code ${count}`)
-      if (count === 0) break
+      if (count === 0) {
+        drained = true
+        break
+      }
       refills = 0
+      want = core.txSlots
+      if (udp === null) continue
       for (let i = 0; i < count; i++) this.#send(udp, core.txWord + i * Tx.WORDS)
       sent = true
-      want = core.txSlots
     }
-    if (sent) udp.flush()
+    if (sent) udp?.flush()
+    return drained
+  }
+
+  /** Takes send buffers from the socket until there are `want` of them, or none is free. Result: how many there are. */
+  #stock(udp: UdpSocket, want: number): number {
+    const spare = this.#spare
+    while (spare.length < want && !this.#blocked) {
+      const buffer = udp.acquire()
+      if (buffer === null) this.#blocked = true
+      else spare.push(buffer)
+    }
+    return Math.min(spare.length, this.core.txSlots)
   }
 
   /** Seals and sends the datagram of one descriptor. */
@@ -408,6 +427,7 @@ export class Driver implements StreamHost {
     this.#timer = undefined
     if (this.#dead) return
     this.counts.timerWakes++
+    this.#blocked = false
     // the drain calls handle_timeout when it is due, and arms for the rest when this fired early
     this.pump()
   }

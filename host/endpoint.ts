@@ -28,6 +28,8 @@ import { PROGRAM, PROJECT_URL, VERSION } from './version.ts'
 /** Nonces the replay filter remembers at least (protocol.md 3.6). */
 const REPLAY_CAPACITY_SERVER = 1 << 20
 const REPLAY_CAPACITY_CLIENT = 1 << 14
+/** Sessions that are not answered, or that sent no DIAL: a flood of them leaves room for the others. */
+const MAX_HALF_OPEN = 16384
 /** Without a UDP socket a new one is tried after this time, ms (protocol.md 7.6). */
 const REOPEN_MS = 5000
 const MIB = 1 << 20
@@ -113,6 +115,7 @@ export function coreConfig(config: Config, aead: Aead | undefined, family: 4 | 6
     memoryCeiling: config.memory * MIB,
     maxSessions: config.max_sessions,
     replayCapacity: aead === undefined ? 0 : server ? REPLAY_CAPACITY_SERVER : REPLAY_CAPACITY_CLIENT,
+    maxHalfOpen: Math.min(MAX_HALF_OPEN, config.max_sessions),
   }
 }
 

@@ -1,8 +1,9 @@
 /**
- * Socket addresses as Node's and Bun's calls spell them, for the adapters. Link-local IPv6 addresses carry their interface by name on POSIX
- * systems and by number on Windows; the rest of the host knows only the number. Texts of users and records of the engine are address.ts.
+ * Socket addresses as Node's and Bun's calls spell them, for the adapters. Link-local IPv6 addresses carry their
+ * interface by name on POSIX systems and by number on Windows; the rest of the host knows only the number. Texts of
+ * users and records of the engine are address.ts.
  */
-import { ipFamily } from './address.ts'
+import { formatAddress, ipFamily } from './address.ts'
 import type { SocketAddress } from './runtime.ts'
 
 /** Peers remembered by one UDP socket; when more come the cache starts anew. */
@@ -31,6 +32,13 @@ export function toError(reason: unknown): NodeJS.ErrnoException {
   return reason instanceof Error ? reason : new Error(String(reason))
 }
 
+/** The error of a call, with a message in Node's manner: Bun's own name neither the code nor the port. */
+export function explained(syscall: string, address: SocketAddress, reason: unknown): NodeJS.ErrnoException {
+  const error = toError(reason)
+  if (error.code === undefined || error.message.includes(error.code)) return error
+  return systemError(error.code, `${syscall} ${formatAddress(address)}`, syscall)
+}
+
 /** Reads and writes addresses in a runtime's spelling. */
 export class AddressSpelling {
   readonly #interfaces: Interfaces
@@ -54,8 +62,8 @@ export class AddressSpelling {
   }
 
   /**
-   * A socket address from the address and port that the runtime reports. An unknown zone (the interface went away) gives scope 0.
-   * `scope` is that of the socket: link-local addresses get it where the runtime names no zone.
+   * A socket address from the address and port that the runtime reports. An unknown zone (the interface went away)
+   * gives scope 0. `scope` is that of the socket: link-local addresses get it where the runtime names no zone.
    */
   read(text: string, port: number, scope = 0): SocketAddress {
     const parsed = this.parse(text) ?? this.parse(text.split('%', 1)[0] ?? '')
@@ -68,7 +76,9 @@ export class AddressSpelling {
     return address.scope === 0 ? address.address : `${address.address}%${this.#zoneOf(address.scope)}`
   }
 
-  /** The same for a socket of one family: an IPv6 socket reaches IPv4 by mapped addresses (RFC 4291, section 2.5.5.2). */
+  /**
+   * The same for a socket of one family: an IPv6 socket reaches IPv4 by mapped addresses (RFC 4291, section 2.5.5.2).
+   */
   writeFor(family: 4 | 6, address: IpAddress): string {
     return family === 6 && address.family === 4 ? `::ffff:${address.address}` : this.write(address)
   }

@@ -1,19 +1,24 @@
 /**
- * TCP by Bun.listen and Bun.connect, with half-close in both directions. Bun's write() hands bytes to the kernel, queues nothing and returns what was
- * taken, so one buffer serves all connections. What the bytes mean and when to end is the driver's business.
+ * TCP by Bun.listen and Bun.connect, with half-close in both directions. Bun's write() hands bytes to the kernel,
+ * queues nothing and returns what was taken, so one buffer serves all connections. What the bytes mean and when to end
+ * is the driver's business.
  *
- * What Bun 1.4 does, as seen: close comes without `end` before it when FIN follows our own; data that was received before an RST
- * is delivered even while paused; a dial has no handle before `open`, so one that was given up runs into its end unseen. Accept errors (EMFILE) are not
- * reported: Bun closes the excess connection with a spare descriptor and goes on accepting, so onError of a listener has nothing to tell.
+ * What Bun 1.4 does, as seen: close comes without `end` before it when FIN follows our own; data that was received
+ * before an RST is delivered even while paused; a dial has no handle before `open`, so one that was given up runs into
+ * its end unseen. Accept errors (EMFILE) are not reported: Bun closes the excess connection with a spare descriptor and
+ * goes on accepting, so onError of a listener has nothing to tell.
  */
-import type { Socket, SocketHandler } from 'bun'
+import type { Socket, SocketHandler, TCPSocketListener } from 'bun'
 import type { SocketAddress, TcpConnection, TcpHandlers, TcpListener, TcpOptions } from '../host/runtime.ts'
-import { systemError, toError } from '../host/sockaddr.ts'
+import { explained, systemError } from '../host/sockaddr.ts'
 import { spelling } from './system.ts'
 
 /** Bytes of the buffer that all connections share. */
 const WRITE_BUFFER_BYTES = 65536
-/** How long a closed connection stays to read (and drop) what still comes: the kernel answers unread bytes with RST (RFC 1122, 4.2.2.13). */
+/**
+ * How long a closed connection stays to read (and drop) what still comes: the kernel answers unread bytes with RST (RFC
+ * 1122, 4.2.2.13).
+ */
 const LINGER_MS = 5000
 
 const scratch = new Uint8Array(WRITE_BUFFER_BYTES)
@@ -26,7 +31,9 @@ class BunConnection implements TcpConnection {
   readonly #scope: number
   #socket: BunSocket | undefined
   #handlers: TcpHandlers | undefined
-  /** Chunks that came while paused. Bun's arrays are fresh ones, so they can be kept. */
+  /**
+   * Chunks that came while paused: at most what one wake-up reads. Bun's arrays are fresh ones, so they can be kept.
+   */
   readonly #held: Uint8Array[] = []
   #paused = true
   #starved = false
@@ -216,7 +223,7 @@ export function dialTcp(
 ): TcpConnection {
   const connection = new BunConnection(options, address, address.scope)
   connection.attach(handlers)
-  const fail = (reason: unknown): void => connection.closed(toError(reason))
+  const fail = (reason: unknown): void => connection.closed(explained('connect', address, reason))
   try {
     Bun.connect<BunConnection | undefined>({
       hostname: spelling.write(address),
@@ -248,23 +255,28 @@ export async function listenTcp(
   _onError: (error: NodeJS.ErrnoException) => void,
 ): Promise<TcpListener> {
   let closed = false
-  const listener = Bun.listen<BunConnection | undefined>({
-    hostname: spelling.write(address),
-    port: address.port,
-    allowHalfOpen: true,
-    data: undefined,
-    socket: {
-      ...events,
-      open: (socket) => {
-        const connection = new BunConnection(options, undefined, address.scope)
-        socket.data = connection
-        connection.opened(socket)
-        const handlers = closed ? null : accept(connection)
-        if (handlers === null) connection.close()
-        else connection.attach(handlers)
+  let listener: TCPSocketListener<BunConnection | undefined>
+  try {
+    listener = Bun.listen<BunConnection | undefined>({
+      hostname: spelling.write(address),
+      port: address.port,
+      allowHalfOpen: true,
+      data: undefined,
+      socket: {
+        ...events,
+        open: (socket) => {
+          const connection = new BunConnection(options, undefined, address.scope)
+          socket.data = connection
+          connection.opened(socket)
+          const handlers = closed ? null : accept(connection)
+          if (handlers === null) connection.close()
+          else connection.attach(handlers)
+        },
       },
-    },
-  })
+    })
+  } catch (reason) {
+    throw explained('listen', address, reason)
+  }
   return {
     local: { ...address, port: listener.port },
     close() {

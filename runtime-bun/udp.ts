@@ -1,9 +1,10 @@
 /**
- * UDP by Bun.udpSocket. Bun reads in batches itself and calls back once for each datagram; the immediate armed at the first of them runs when all
- * were delivered and marks the end of the batch. Outgoing datagrams wait in an array for flush(), which hands them to the kernel by one sendMany.
+ * UDP by Bun.udpSocket. Bun reads in batches itself and calls back once for each datagram; the immediate armed at the
+ * first of them runs when all were delivered and marks the end of the batch. Outgoing datagrams wait in an array for
+ * flush(), which hands them to the kernel by one sendMany.
  *
- * sendMany may stop early: at a full socket buffer, at a datagram that the kernel refuses, and at an ICMP error that is pending. Which of these it
- * was, send() of the next datagram tells.
+ * sendMany may stop early: at a full socket buffer, at a datagram that the kernel refuses, and at an ICMP error that is
+ * pending. Which of these it was, send() of the next datagram tells.
  */
 import type { udp } from 'bun'
 import type { SocketAddress, UdpHandlers, UdpOptions, UdpSocket } from '../host/runtime.ts'
@@ -49,7 +50,7 @@ class BunUdpSocket implements UdpSocket {
   #closed = false
 
   constructor(socket: udp.BaseUDPSocket, sender: Sender, options: UdpOptions, handlers: UdpHandlers) {
-    // Bun names no zones: a link-local peer of a socket that is neither bound nor connected to one interface has no scope
+    // Bun names no zones: link-local peers have no scope unless the socket is bound or connected to one interface
     const scope = options.bind.scope || (options.connect?.scope ?? 0)
     this.local = spelling.read(socket.address.address, socket.address.port, scope)
     this.#sources = new SourceCache(spelling, scope)

@@ -1,6 +1,7 @@
 /**
- * The HTTP server on node:http with hono's listener (protocol.md 11: one request per connection, heads up to 4095 bytes, 15 s for the whole connection;
- * what breaks these rules is closed without an answer). Routes and texts are the host's.
+ * The HTTP server on node:http with hono's listener (protocol.md 11: one request per connection, heads up to 4095
+ * bytes, 15 s for the whole connection; what breaks these rules is closed without an answer). Routes and texts are the
+ * host's.
  */
 import { createServer, type Server } from 'node:http'
 import { getRequestListener } from '@hono/node-server'
@@ -17,7 +18,10 @@ const CONNECTIONS = 256
 /** Node looks for late requests by an interval timer; the limit above is stricter, so it never has to run. */
 const NEVER_MS = 2 ** 31 - 1
 
-/** Listens on `address` and answers with `fetch`. Rejects with the error of bind or listen. `limitMs` is the life of one connection. */
+/**
+ * Listens on `address` and answers with `fetch`. Rejects with the error of bind or listen. `limitMs` is the life of one
+ * connection.
+ */
 export function serveHttp(
   address: SocketAddress,
   fetch: (request: Request) => Response | Promise<Response>,

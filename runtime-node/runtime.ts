@@ -1,4 +1,7 @@
-/** The Node adapter: host/runtime.ts on node:dgram, node:net, node:http and the other `node:*` modules; portable calls only. */
+/**
+ * The Node adapter: host/runtime.ts on node:dgram, node:net, node:http and the other `node:*` modules; portable calls
+ * only.
+ */
 import type { Runtime } from '../host/runtime.ts'
 import { serveHttp } from './http.ts'
 import { system } from './system.ts'

@@ -1,9 +1,11 @@
 /**
- * TCP by node:net, with half-close in both directions. A net.Socket queues what is written to it without bound; the write method here puts a bound on
- * it, so that back-pressure is real. What the bytes mean and when to end is the driver's business.
+ * TCP by node:net, with half-close in both directions. A net.Socket queues what is written to it without bound; the
+ * write method here puts a bound on it, so that back-pressure is real. What the bytes mean and when to end is the
+ * driver's business.
  *
- * Accept errors (EMFILE, ENFILE): libuv accepts and closes the excess connection with a spare descriptor, reports the error and goes on accepting, so no
- * pause is needed. A reset that arrives while reading is paused shows at the next write or resume().
+ * Accept errors (EMFILE, ENFILE): libuv accepts and closes the excess connection with a spare descriptor, reports the
+ * error and goes on accepting, so no pause is needed. A reset that arrives while reading is paused shows at the next
+ * write or resume().
  */
 import { connect, createServer, type Socket } from 'node:net'
 import type { SocketAddress, TcpConnection, TcpHandlers, TcpListener, TcpOptions } from '../host/runtime.ts'
@@ -18,7 +20,10 @@ const SPARE_WRITE_BUFFERS = 16
 const COPY_BELOW_BYTES = 16384
 /** Bytes that one connection may have queued in Node. */
 const WRITE_QUEUE_BYTES = 262144
-/** How long a closed connection stays to read (and drop) what still comes: the kernel answers unread bytes with RST (RFC 1122, 4.2.2.13). */
+/**
+ * How long a closed connection stays to read (and drop) what still comes: the kernel answers unread bytes with RST (RFC
+ * 1122, 4.2.2.13).
+ */
 const LINGER_MS = 5000
 /** Pending connections, as the kernel cuts it. */
 const BACKLOG = 511
@@ -68,9 +73,9 @@ class NodeConnection implements TcpConnection {
   }
 
   /**
-   * libuv 1.46 takes a hang-up behind a short read for EOF, so an RST that comes right behind data (or while paused) looks like FIN. A write of
-   * nothing tells: it fails after an RST and sends nothing after a FIN. Writes that are under way fail by themselves. Only after our own FIN there
-   * is no way to know.
+   * libuv 1.46 takes a hang-up behind a short read for EOF, so an RST that comes right behind data (or while paused)
+   * looks like FIN. A write of nothing tells: it fails after an RST and sends nothing after a FIN. Writes that are
+   * under way fail by themselves. Only after our own FIN there is no way to know.
    */
   #onEnd(): void {
     const socket = this.#socket
@@ -155,6 +160,7 @@ class NodeConnection implements TcpConnection {
       return
     }
     const linger = (): void => {
+      clearTimeout(this.#linger)
       this.#linger = setTimeout(() => socket.destroy(), LINGER_MS)
     }
     if (socket.writableFinished) linger()

@@ -1,6 +1,7 @@
 /**
- * UDP by node:dgram. libuv reads up to 32 datagrams at one wake-up and emits them one by one; the immediate armed at the first of them
- * runs when all were delivered and marks the end of the batch. Which datagrams go where, and what they mean, is the driver's business.
+ * UDP by node:dgram. libuv reads up to 32 datagrams at one wake-up and emits them one by one; the immediate armed at
+ * the first of them runs when all were delivered and marks the end of the batch. Which datagrams go where, and what
+ * they mean, is the driver's business.
  */
 import { createSocket, type RemoteInfo, type Socket } from 'node:dgram'
 import type { SocketAddress, UdpHandlers, UdpOptions, UdpSocket } from '../host/runtime.ts'

@@ -6,7 +6,8 @@
  * the head of its list expires first.
  */
 import { TICKS_PER_MS } from '../abi'
-import { HEADER_BYTES, diff } from './segment'
+import { NEVER, remaining } from '../clock'
+import { diff } from './segment'
 import { alloc, free } from '../memory/slab'
 import { Conversation, LEVELS, LEVEL_LOST, fastResend, nodelay } from './conversation'
 import { onFastResend, onTimeoutLoss } from './congestion'
@@ -96,16 +97,15 @@ function detectByAcks(c: Conversation): void {
   if (found) onFastResend(c)
 }
 
-/** Ticks from `now` until the earliest retransmission timer; u32 maximum if nothing is in flight. */
+/** Ticks from `now` until the earliest retransmission timer; NEVER if nothing is in flight. */
 export function untilRto(c: Conversation, now: u32): u32 {
-  let soonest: u32 = 0xffffffff
+  let soonest = NEVER
   const inFlight = c.levels & ~(1 << LEVEL_LOST)
   if (inFlight == 0) return soonest
   for (let level: u32 = 0; level < LEVELS; level++) {
     if (!(inFlight & (1 << level))) continue
-    const age = now - load<u32>(entryOf(c, firstOf(c, level)), TS)
-    const rto = levelRto(c, level)
-    soonest = min(soonest, age >= rto ? 0 : rto - age)
+    const sentAt = load<u32>(entryOf(c, firstOf(c, level)), TS)
+    soonest = min(soonest, remaining(sentAt, levelRto(c, level), now))
   }
   return soonest
 }

@@ -35,3 +35,75 @@ export function hashAddress(record: usize, conv: u32): u32 {
   h = (h ^ (h >> 32)) * prime
   return <u32>(h >> 32)
 }
+
+// ---- addresses inside messages (protocol.md 7.1): u8 type (0 IPv4, 1 IPv6), IP, u16 port, big-endian
+
+const WIRE_IPV4: u32 = 0
+const WIRE_IPV6: u32 = 1
+const WIRE_IPV4_BYTES: u32 = 7
+const WIRE_IPV6_BYTES: u32 = 19
+
+/** Length of the address at `at` if it is good and fits into `len` bytes, else 0. */
+export function wireAddressBytes(at: usize, len: u32): u32 {
+  if (len == 0) return 0
+  const type = <u32>load<u8>(at)
+  if (type > WIRE_IPV6) return 0
+  const bytes = type == WIRE_IPV4 ? WIRE_IPV4_BYTES : WIRE_IPV6_BYTES
+  return bytes <= len ? bytes : 0
+}
+
+/** Fills a record from a checked address of a message. */
+export function readWireAddress(at: usize, record: usize): void {
+  const isIpv4 = load<u8>(at) == WIRE_IPV4
+  memory.fill(record, 0, ADDRESS_BYTES)
+  store<u16>(record, isIpv4 ? 4 : 6)
+  const ip = isIpv4 ? 4 : 16
+  memory.copy(record + 8, at + 1, ip)
+  store<u16>(record, bswap<u16>(load<u16>(at + 1 + ip)), 2)
+}
+
+/** True for ::ffff:a.b.c.d. */
+function isMapped(record: usize): bool {
+  return load<u16>(record) == 6 && load<u64>(record, 8) == 0 && load<u32>(record, 16) == 0xffff0000
+}
+
+/** Where the 4 bytes of an IPv4 address stand in a record, 0 if it is none. */
+function ipv4Of(record: usize): usize {
+  if (load<u16>(record) == 4) return record + 8
+  return isMapped(record) ? record + 20 : 0
+}
+
+/** Writes a record as an address of a message; its length. A v4-mapped one goes out as IPv4, so that IPv4 peers can use it; an empty one as 0.0.0.0:0. */
+export function writeWireAddress(at: usize, record: usize): u32 {
+  const v4 = load<u16>(record) == 6 ? ipv4Of(record) : record + 8
+  const port = bswap<u16>(load<u16>(record, 2))
+  if (v4) {
+    store<u8>(at, WIRE_IPV4)
+    store<u32>(at + 1, load<u32>(v4))
+    store<u16>(at + 5, port)
+    return WIRE_IPV4_BYTES
+  }
+  store<u8>(at, WIRE_IPV6)
+  memory.copy(at + 1, record + 8, 16)
+  store<u16>(at + 17, port)
+  return WIRE_IPV6_BYTES
+}
+
+/** True if a PUNCH may name this address: site-local or global, with a port (protocol.md 8). */
+export function isPunchable(record: usize): bool {
+  if (load<u16>(record, 2) == 0) return false
+  const v4 = ipv4Of(record)
+  if (v4) return isPunchableIpv4(load<u8>(v4), load<u8>(v4, 1), bswap<u32>(load<u32>(v4)))
+  const a = load<u8>(record, 8)
+  const b = load<u8>(record, 9)
+  if (a == 0xff || (a == 0xfe && (b & 0xc0) == 0x80)) return false
+  // :: and ::1
+  const low = bswap<u64>(load<u64>(record, 16))
+  return load<u64>(record, 8) != 0 || low > 1
+}
+
+function isPunchableIpv4(a: u32, b: u32, ip: u32): bool {
+  if (a == 0 || a == 127 || a >= 224) return false
+  if (ip >> 16 == 0xa9fe) return false
+  return !(a == 100 && (b & 0xc0) == 64)
+}

@@ -60,9 +60,8 @@ export function isReplay(nonce: usize, bytes: u32): bool {
   h = h * prime
   const slot = <u32>(h >> 32) ^ <u32>h
   const fingerprint = max<u32>(<u32>h, 1)
-  const known = contains(other, slot, fingerprint)
-  if (insert(slot, fingerprint)) return true
-  return known
+  // a replay is not inserted: else an eavesdropper could push genuine nonces out of the filter with replays
+  return contains(other, slot, fingerprint) || insert(slot, fingerprint)
 }
 
 function contains(set: usize, slot: u32, fingerprint: u32): bool {

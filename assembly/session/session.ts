@@ -32,6 +32,8 @@ export const IN_DIRTY: u32 = 128
 export const IN_EVENTS: u32 = 256
 /** EOF was handed to the host. */
 export const EOF_TOLD: u32 = 512
+/** Counted as half-open. */
+export const HALF_OPEN: u32 = 4096
 /** The peer reset the session, what it completed before is still being written to TCP: nothing is sent any more. */
 export const CUT: u32 = 2048
 /** Stream payload arrived since a message was queued last: the peer may need a KEEPALIVE. */
@@ -92,6 +94,24 @@ export function addressOf(s: Session): usize {
 
 export function has(s: Session, flag: u32): bool {
   return (s.flags & flag) != 0
+}
+
+let halfOpen: u32 = 0
+
+/** Sessions that are half-open: a client's that nobody answered, a server's without DIAL. */
+export function halfOpenCount(): u32 {
+  return halfOpen
+}
+
+export function openHalf(s: Session): void {
+  s.flags |= HALF_OPEN
+  halfOpen++
+}
+
+export function closeHalf(s: Session): void {
+  if (!has(s, HALF_OPEN)) return
+  s.flags &= ~HALF_OPEN
+  halfOpen--
 }
 
 /** Changes the state and the gauges that count states. */

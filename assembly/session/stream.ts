@@ -19,7 +19,7 @@ import {
 } from './message'
 import {
   BLOCKED, CUT, EOF_RECEIVED, EOF_SENT, EOF_TOLD, ESTABLISHED, INITIATOR, LINGER, OWES_KEEPALIVE, POISONED, READABLE_TOLD, Session, TCP_DIALING, TCP_GONE,
-  TCP_NONE, TCP_OPEN, TIME_WAIT, has, setState,
+  TCP_NONE, TCP_OPEN, TIME_WAIT, closeHalf, has, setState,
 } from './session'
 
 /** Queue behind the send window: half of it, within these bounds, so that the window never runs dry while the host is told to go on. */
@@ -160,6 +160,7 @@ export function advance(s: Session, now: u32): void {
       if (type == DIAL && s.tcp == TCP_NONE && !has(s, EOF_RECEIVED)) {
         nextMessage(s)
         s.tcp = TCP_DIALING
+        closeHalf(s)
         tell(s, EVENT_DIAL)
       } else {
         fail(s, now)
@@ -205,6 +206,7 @@ function takeEof(s: Session, now: u32): void {
   s.flags |= EOF_RECEIVED
   if (s.tcp == TCP_NONE) {
     s.tcp = TCP_GONE
+    closeHalf(s)
     sendEof(s, now)
   } else if (s.tcp == TCP_OPEN) {
     if (has(s, EOF_SENT)) detach(s)
@@ -252,6 +254,7 @@ export function endSession(s: Session, reason: u32, now: u32): void {
     tellEnd(s, EVENT_ABORT, reason)
   }
   s.tcp = TCP_GONE
+  closeHalf(s)
   closeConversation(s)
   setState(s, TIME_WAIT)
   s.timeWaitAt = now

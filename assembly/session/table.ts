@@ -94,8 +94,26 @@ export function insert(address: usize, conv: u32): Session | null {
   return s
 }
 
+/** Moves a session to another address. */
+export function rekey(s: Session, address: usize): void {
+  displace(s)
+  copyAddress(addressOf(s), address)
+  s.hash = hashAddress(address, s.conv)
+  place(s)
+}
+
 /** Forgets a session and frees its record. */
 export function remove(s: Session): void {
+  displace(s)
+  const slot = s.handle & 0xffff
+  store<usize>(slots + (<usize>slot << SLOT_SHIFT), 0)
+  appendFree(slot)
+  live--
+  free(changetype<usize>(s), classOf(SESSION_BYTES))
+}
+
+/** Takes a session out of its bucket; those behind it move back. */
+function displace(s: Session): void {
   let hole = s.hash & bucketMask
   while (load<usize>(buckets + (<usize>hole << POINTER_SHIFT)) != changetype<usize>(s)) hole = (hole + 1) & bucketMask
   for (let i = (hole + 1) & bucketMask; true; i = (i + 1) & bucketMask) {
@@ -109,12 +127,6 @@ export function remove(s: Session): void {
     }
   }
   store<usize>(buckets + (<usize>hole << POINTER_SHIFT), 0)
-  const slot = s.handle & 0xffff
-  const entry = slots + (<usize>slot << SLOT_SHIFT)
-  store<usize>(entry, 0)
-  appendFree(slot)
-  live--
-  free(changetype<usize>(s), classOf(SESSION_BYTES))
 }
 
 function appendFree(slot: u32): void {

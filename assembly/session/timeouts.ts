@@ -3,8 +3,9 @@
  * data are under way and the peer shows signs of life, TIME_WAIT counts from its entry, and KEEPALIVEs leave early enough.
  */
 import { REASON_LINGER, REASON_NO_ANSWER, REASON_STALE_PEER, REASON_TIMEOUT, TICKS_PER_SECOND } from '../abi'
+import { NEVER, remaining } from '../clock'
 import { waitSnd } from '../kcp/conversation'
-import { sendReset } from '../control/control'
+import { sendReset } from '../control/queue'
 import {
   CONNECT, CUT, EOF_RECEIVED, EOF_SENT, ESTABLISHED, INITIATOR, LINGER, OWES_KEEPALIVE, POISONED, Session, TCP_NONE, TIME_WAIT, addressOf, has,
 } from './session'
@@ -13,10 +14,9 @@ import { endSession, sendKeepalive } from './stream'
 /** A client session nobody answers, a server session without DIAL. */
 const OPEN_LIMIT_TICKS: u32 = 30 * TICKS_PER_SECOND
 /** A conversation that began in the middle: its beginning went to a server that was restarted since. */
-const STALE_LIMIT_TICKS: u32 = 15 * TICKS_PER_SECOND
+const STALE_LIMIT_TICKS: u32 = 5 * TICKS_PER_SECOND
 /** An original sender ends a session after `linger` without stream data from us; 5 s is the least it can be set to. */
 const MAX_PROTECT_TICKS: u32 = 5 * TICKS_PER_SECOND
-const NEVER: u32 = 0xffffffff
 
 let timeoutTicks: u32 = 0
 let lingerTicks: u32 = 0
@@ -27,11 +27,6 @@ export function setTimeouts(timeout: u32, linger: u32, timeWait: u32): void {
   timeoutTicks = timeout * TICKS_PER_SECOND
   lingerTicks = linger * TICKS_PER_SECOND
   timeWaitTicks = timeWait * TICKS_PER_SECOND
-}
-
-function left(since: u32, limit: u32, now: u32): u32 {
-  const age = now - since
-  return age >= limit ? 0 : limit - age
 }
 
 /** True while bytes wait for TCP or for the peer's acknowledgement. */
@@ -45,26 +40,26 @@ function isStale(s: Session): bool {
 
 /** Ticks until the session ends if nothing happens. */
 function untilEnd(s: Session, now: u32): u32 {
-  if (s.state == TIME_WAIT) return left(s.timeWaitAt, timeWaitTicks, now)
-  if (s.state == CONNECT) return left(s.created, OPEN_LIMIT_TICKS, now)
-  if (s.tcp == TCP_NONE) return left(s.created, isStale(s) ? STALE_LIMIT_TICKS : OPEN_LIMIT_TICKS, now)
-  if (isUnderWay(s)) return left(has(s, CUT) ? s.payloadAt : s.signAt, timeoutTicks, now)
-  if (s.state == LINGER || has(s, POISONED)) return left(s.signAt, lingerTicks, now)
+  if (s.state == TIME_WAIT) return remaining(s.timeWaitAt, timeWaitTicks, now)
+  if (s.state == CONNECT) return remaining(s.created, OPEN_LIMIT_TICKS, now)
+  if (s.tcp == TCP_NONE) return remaining(s.created, isStale(s) ? STALE_LIMIT_TICKS : OPEN_LIMIT_TICKS, now)
+  if (isUnderWay(s)) return remaining(has(s, CUT) ? s.payloadAt : s.signAt, timeoutTicks, now)
+  if (s.state == LINGER || has(s, POISONED)) return remaining(s.signAt, lingerTicks, now)
   if (has(s, EOF_SENT) || has(s, EOF_RECEIVED)) {
-    return min(left(s.signAt, lingerTicks, now), left(s.payloadAt, timeoutTicks, now))
+    return min(remaining(s.signAt, lingerTicks, now), remaining(s.payloadAt, timeoutTicks, now))
   }
-  return left(s.signAt, timeoutTicks, now)
+  return remaining(s.signAt, timeoutTicks, now)
 }
 
 /** Ticks until a KEEPALIVE is wanted. */
 function untilKeepalive(s: Session, now: u32): u32 {
   if (s.state != ESTABLISHED || s.tcp == TCP_NONE || has(s, CUT | POISONED) || waitSnd(s) != 0) return NEVER
   const protect = max(min(lingerTicks / 2, MAX_PROTECT_TICKS), 2 * TICKS_PER_SECOND)
-  if (has(s, OWES_KEEPALIVE) || s.rcvRead != s.rcvNxt) return left(s.queuedAt, protect, now)
+  if (has(s, OWES_KEEPALIVE) || s.rcvRead != s.rcvNxt) return remaining(s.queuedAt, protect, now)
   if (has(s, EOF_SENT)) return NEVER
   // the side that may still answer keeps a half-closed session alive
-  if (has(s, EOF_RECEIVED)) return left(s.queuedAt, protect, now)
-  return left(s.queuedAt, has(s, INITIATOR) ? timeoutTicks / 2 : (timeoutTicks / 4) * 3, now)
+  if (has(s, EOF_RECEIVED)) return remaining(s.queuedAt, protect, now)
+  return remaining(s.queuedAt, has(s, INITIATOR) ? timeoutTicks / 2 : (timeoutTicks / 4) * 3, now)
 }
 
 /** Ticks until `checkTimeouts` has something to do. */

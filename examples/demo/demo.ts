@@ -7,7 +7,7 @@ import { type ChildProcess, execFileSync, spawn } from 'node:child_process'
 import { createCipheriv, createHash } from 'node:crypto'
 import { existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { createServer, get, type IncomingMessage } from 'node:http'
-import { createServer as createTcpServer } from 'node:net'
+import { createServer as createTcpServer, type Server } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
@@ -51,16 +51,22 @@ function giveUp(reason: string): never {
   process.exit(1)
 }
 
-/** A TCP and UDP port that was free a moment ago. */
-function freePort(): Promise<number> {
+/** Different ports that were free a moment ago. */
+async function freePorts(count: number): Promise<number[]> {
+  const servers = Array.from({ length: count }, () => createTcpServer())
+  const ports = await Promise.all(servers.map(listenLocally))
+  await Promise.all(servers.map((server) => new Promise((done) => server.close(done))))
+  return ports
+}
+
+/** Binds to a free port of the loopback interface and tells which. */
+function listenLocally(server: Server): Promise<number> {
   return new Promise((resolve, reject) => {
-    const server = createTcpServer()
     server.once('error', reject)
     server.listen(0, '127.0.0.1', () => {
       const address = server.address()
-      server.close(() =>
-        address && typeof address === 'object' ? resolve(address.port) : reject(new Error('no port')),
-      )
+      if (address !== null && typeof address === 'object') resolve(address.port)
+      else reject(new Error('no port'))
     })
   })
 }
@@ -119,13 +125,7 @@ function startFileService(): Promise<number> {
     response.writeHead(200, { 'content-type': 'application/octet-stream', 'content-length': FILE_BYTES })
     response.end(file)
   })
-  return new Promise((resolve, reject) => {
-    server.once('error', reject)
-    server.listen(0, '127.0.0.1', () => {
-      const address = server.address()
-      if (address && typeof address === 'object') resolve(address.port)
-    })
-  })
+  return listenLocally(server)
 }
 
 /** Shows how far the download is: a bar that is redrawn on a terminal, else a line for each eighth. */
@@ -168,13 +168,8 @@ const onWire = (counters: LinkCounters): number => counters.bytes + counters.pac
 for (const cli of [nodeCli, bunCli]) if (!existsSync(cli)) giveUp(`${cli} is missing: npm run build makes it`)
 const bun = join(root, 'node_modules/bun/bin/bun.exe')
 const psk = execFileSync(process.execPath, [nodeCli, '--genpsk', METHOD], { encoding: 'utf8' }).trim()
-const [filePort, udpPort, listenPort, serverHttp, clientHttp] = await Promise.all([
-  startFileService(),
-  freePort(),
-  freePort(),
-  freePort(),
-  freePort(),
-])
+const filePort = await startFileService()
+const [udpPort = 0, listenPort = 0, serverHttp = 0, clientHttp = 0] = await freePorts(4)
 // A sealed datagram hides what it is, but nearly every one that carries file data is full and never padded.
 let fullDatagrams = 0
 const link = await openLink({
@@ -207,7 +202,7 @@ say(
   `client (Bun) -> link: ${2 * LINK.delay} ms round trip, ${LINK.loss * 100} % loss each way, ${LINK.rate / 1e6} Mbit/s -> server (Node), ${METHOD}`,
 )
 say(`downloading ${FILE_BYTES / MIB} MiB through the tunnel from ${url}`)
-const result = await download(url)
+const result = await download(url).catch((error: Error) => giveUp(`the download broke: ${error.message}`))
 if (result.bytes !== FILE_BYTES) giveUp(`${result.bytes} bytes arrived instead of ${FILE_BYTES}`)
 if (result.sha256 !== expected) giveUp(`SHA-256 is ${result.sha256}, expected ${expected}`)
 

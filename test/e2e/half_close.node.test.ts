@@ -1,4 +1,4 @@
-// time limit: 120 s
+// time limit: 240 s
 /** Ends of connections in every order, with and without data under way, on a good and on a bad link. */
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'

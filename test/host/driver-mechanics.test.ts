@@ -173,6 +173,23 @@ test('the engine keeps its datagrams while no send buffer is free', async () => 
   driver.close()
 })
 
+test('no timers are served while the engine waits for send buffers', async () => {
+  const stub = stubCore()
+  const { handlers, driver, udp, sent } = await bench(stub)
+  udp.buffers = 0
+  // uses up the buffers taken before
+  stub.outgoing.push(...new Array(20).fill(1))
+  stub.timeout = 0
+  driver.pump()
+  assert.ok(stub.outgoing.length > 0)
+  assert.not.ok(stub.calls.includes('handle_timeout'))
+  udp.buffers = 100
+  handlers.onWritable()
+  assert.ok(stub.calls.includes('handle_timeout'))
+  assert.is(sent.length / 2, 20)
+  driver.close()
+})
+
 test('random bytes are filled in when the engine asks', async () => {
   const stub = stubCore()
   const { driver, sent } = await bench(stub)

@@ -27,8 +27,9 @@ async function start(network: MemoryNetwork, config: object): Promise<Endpoint> 
 }
 
 /** A client and a server, tied together. */
-async function tunnel(network: MemoryNetwork, extra: object = {}) {
-  const server = await start(network, { connect: '127.0.0.1:9000', kcp_bind: '127.0.0.1:5000', ...extra })
+async function tunnel(network: MemoryNetwork, extra: object = {}, serverOnly: object = {}) {
+  const common = { connect: '127.0.0.1:9000', kcp_bind: '127.0.0.1:5000' }
+  const server = await start(network, { ...common, ...extra, ...serverOnly })
   const client = await start(network, { listen: '127.0.0.1:0', kcp_connect: '127.0.0.1:5000', ...extra })
   assert.ok(client.tcp)
   return {
@@ -292,6 +293,22 @@ test('MUST 59: after a silence the client follows a name that leads elsewhere', 
   await until(() => targets[0]?.received === 1000, 'a new connection goes to the new address')
   client.close()
   elsewhere.close()
+})
+
+test('MUST 59: after a silence the server dials where the name of the target leads now', async () => {
+  const network = new MemoryNetwork()
+  network.hosts.set('target.test', '127.0.0.3')
+  const targets = listen(network, () => new Party(0, 2, 1))
+  const { entry, close, server } = await tunnel(network, { keepalive: 1 }, { connect: 'target.test:9000' })
+  const refused = connect(network, entry, new Party(10, 1, 2))
+  await until(() => refused.ended, 'nobody answers at the old address')
+  network.hosts.set('target.test', '127.0.0.1')
+  network.clockAhead += 11_000
+  server.driver.pump()
+  await until(() => network.printed.some((line) => line.includes('connect: now 127.0.0.1:9000')), 'the server looked')
+  connect(network, entry, new Party(10, 1, 2))
+  await until(() => targets[0]?.received === 10, 'the new target got the bytes')
+  close()
 })
 
 test('a start that fails names the key and leaves nothing open', async () => {

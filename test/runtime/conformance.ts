@@ -1,6 +1,7 @@
 /**
- * What host/runtime.ts promises, tested against an adapter from outside. Written once; conformance.node.test.ts and conformance.bun.test.ts run it.
- * Peers are the runtime's own `node:*` sockets, so that an adapter is not only tested against itself.
+ * What host/runtime.ts promises, tested against an adapter from outside. Written once; conformance.node.test.ts and
+ * conformance.bun.test.ts run it. Peers are the runtime's own `node:*` sockets, so that an adapter is not only tested
+ * against itself.
  */
 import type { HttpServer, Runtime, SocketAddress } from '../../host/runtime.ts'
 import { httpConformance } from './http.ts'

@@ -595,7 +595,7 @@ export function tcpConformance({ runtime }: Subject, hasIpv6: boolean): void {
     }
   })
 
-  test('close() flushes, then FIN: the peer gets every byte and EOF, even when its own bytes were not read', async () => {
+  test('close() flushes, then FIN: the peer gets every byte and EOF, though its own bytes were not read', async () => {
     const [end, peer] = await withPeer()
     peer.pause()
     peer.write(pattern(200_000, 11))

@@ -110,6 +110,7 @@ export function defaultConfig(role: 'client' | 'server' | 'neither'): CoreConfig
     memoryCeiling: 256 * 1024 * 1024,
     maxSessions: 65535,
     replayCapacity: 0,
+    maxHalfOpen: 0,
   }
 }
 

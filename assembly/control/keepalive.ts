@@ -1,0 +1,110 @@
+/*
+ * The client's keepalive (protocol.md 7.3), and what it says about the peer.
+ *
+ * Beyond the original: a peer that does not answer what was sent to it is pinged within seconds, and again with growing pauses, so that silence is noticed before the
+ * next regular ping.
+ */
+import { TICKS_PER_SECOND } from '../abi'
+import { NEVER, until } from '../clock'
+import { PEER_SILENT_PINGS, set } from '../stats'
+import { PING, push } from './queue'
+
+/** A ping without PONG for so long is lost. */
+const PING_TIMEOUT_TICKS: u32 = 4 * TICKS_PER_SECOND
+/** Pauses after lost pings double up to this. */
+const MAX_PAUSE_TICKS: u32 = 32 * TICKS_PER_SECOND
+/** Something was sent so long ago and nothing came back: ping. */
+const UNANSWERED_TICKS: u32 = 4 * TICKS_PER_SECOND
+
+let keepaliveTicks: u32 = 0
+let pingAt: u32 = 0
+let outstanding: bool = false
+let everPinged: bool = false
+let lost: u32 = 0
+let random: u32 = 1
+/** First datagram sent since the last one was received. */
+let unanswered: bool = false
+let unansweredAt: u32 = 0
+let lastSentAt: u32 = 0
+
+/** `seed`: any random number. The first ping is due at once. */
+export function startKeepalive(seconds: u32, seed: u32, now: u32): void {
+  keepaliveTicks = seconds * TICKS_PER_SECOND
+  random = seed | 1
+  pingAt = now
+}
+
+export function setKeepalive(seconds: u32): void {
+  keepaliveTicks = seconds * TICKS_PER_SECOND
+}
+
+export function noteSent(now: u32): void {
+  lastSentAt = now
+  if (unanswered) return
+  unanswered = true
+  unansweredAt = now
+}
+
+/** A datagram of the peer arrived. */
+export function noteReceived(): void {
+  unanswered = false
+  if (lost) setLost(0)
+}
+
+/** A PONG arrived. */
+export function notePong(): void {
+  outstanding = false
+  setLost(0)
+}
+
+function setLost(n: u32): void {
+  lost = n
+  set(PEER_SILENT_PINGS, n)
+}
+
+/** True when the peer left a ping and everything else unanswered. */
+export function isSilent(): bool {
+  return lost != 0
+}
+
+/** Ping at the next look: the peer or the way to it is new. */
+export function pingSoon(now: u32): void {
+  outstanding = false
+  setLost(0)
+  pingAt = now
+}
+
+/** Jitter: keepalive / (1 - 0.2 r), r uniform in [0, 1). */
+function interval(): u32 {
+  random = random * 1664525 + 1013904223
+  const r = <u64>(random >> 16)
+  return <u32>((<u64>keepaliveTicks * 65536 * 5) / (65536 * 5 - r))
+}
+
+/** Ticks until `checkPing` has something to do; NEVER (u32 maximum) when off. */
+export function untilPing(now: u32): u32 {
+  if (keepaliveTicks == 0) return NEVER
+  const wanted = until(pingAt, now)
+  if (outstanding || lost || !unanswered) return wanted
+  return min(wanted, until(unansweredAt + UNANSWERED_TICKS, now))
+}
+
+/** Pings the peer if it is time. */
+export function checkPing(peer: usize, now: u32): void {
+  if (untilPing(now) != 0) return
+  if (until(pingAt, now) == 0) {
+    if (outstanding) {
+      outstanding = false
+      setLost(lost + 1)
+    }
+    const due = everPinged && lost == 0 ? lastSentAt + interval() : now
+    if (until(due, now) != 0) {
+      pingAt = due
+      return
+    }
+  }
+  // only its sender reads the timestamp (protocol.md 7.2), so it is our own clock
+  push(PING, now, peer)
+  outstanding = everPinged = true
+  pingAt = now + min(PING_TIMEOUT_TICKS << min(lost, 8), MAX_PAUSE_TICKS)
+}

@@ -1,0 +1,57 @@
+/*
+ * Control messages that wait for the next drain. The newest are dropped when it is full: every one of them is asked for again, or repeated.
+ *
+ *   entry: u32 what, u32 body, receiver, and for PUNCH two addresses
+ */
+import { ADDRESS_BYTES, copyAddress } from '../packet/address'
+
+export const PING: u32 = 0
+export const PONG: u32 = 1
+export const RESET: u32 = 2
+export const LISTEN: u32 = 3
+export const CONNECT: u32 = 4
+export const PUNCH: u32 = 5
+
+export const BODY: usize = 4
+export const RECEIVER: usize = 8
+export const FIRST: usize = RECEIVER + ADDRESS_BYTES
+export const SECOND: usize = FIRST + ADDRESS_BYTES
+
+const CAPACITY: u32 = 256
+const ENTRY_BYTES: u32 = 80
+
+const entries: usize = memory.data(256 * 80, 8)
+let first: u32 = 0
+let end: u32 = 0
+
+export function isControlWaiting(): bool {
+  return first != end
+}
+
+/** Queues a message with a body of 4 bytes, or one that is built from the endpoint's own state. */
+export function push(what: u32, body: u32, receiver: usize): usize {
+  if (end - first == CAPACITY) return 0
+  const entry = entries + <usize>((end++ & (CAPACITY - 1)) * ENTRY_BYTES)
+  store<u32>(entry, what)
+  store<u32>(entry, body, BODY)
+  copyAddress(entry + RECEIVER, receiver)
+  return entry
+}
+
+/** Queues a PUNCH that carries two addresses. */
+export function pushPunch(receiver: usize, local: usize, observed: usize): void {
+  const entry = push(PUNCH, 0, receiver)
+  if (!entry) return
+  copyAddress(entry + FIRST, local)
+  copyAddress(entry + SECOND, observed)
+}
+
+/** Takes the oldest entry; it stays valid until the next call. */
+export function shiftEntry(): usize {
+  return entries + <usize>((first++ & (CAPACITY - 1)) * ENTRY_BYTES)
+}
+
+/** Tells a peer that a conversation does not exist (any more). */
+export function sendReset(conv: u32, receiver: usize): void {
+  push(RESET, conv, receiver)
+}

@@ -1,0 +1,212 @@
+/*
+ * Rendezvous (protocol.md 8): how a server and a client behind NATs find each other through a third party.
+ *
+ * Every endpoint keeps services for others; a server with a rendezvous server announces itself there, a client asks there until it has a peer, and again when the peer falls
+ * silent. Addresses told by PUNCH are pinged several times: the first ping of one side often dies at the NAT of the other.
+ */
+import { TICKS_PER_SECOND } from '../abi'
+import { NEVER, until } from '../clock'
+import { copyAddress, isAddress, isPunchable, readWireAddress, wireAddressBytes, writeWireAddress } from '../packet/address'
+import { alloc, classOf, free } from '../memory/slab'
+import { PING, push, pushPunch, CONNECT, LISTEN } from './queue'
+
+/** Services kept for others; the newest is refused beyond that. */
+const MAX_SERVICES: u32 = 1024
+/** Addresses being pinged after a PUNCH. */
+const MAX_PUNCHES: u32 = 16
+/** Pings of one punched address, and the pause after the first; it doubles. */
+const PUNCH_PINGS: u32 = 5
+const PUNCH_PAUSE_TICKS: u32 = TICKS_PER_SECOND / 4
+const CONNECT_INTERVAL_TICKS: u32 = 4 * TICKS_PER_SECOND
+const MAX_ID_BYTES: u32 = 256
+
+/** Written by the host before `setRendezvous`. */
+export const rendezvousServer: usize = memory.data(24, 8)
+export const localAddress: usize = memory.data(24, 8)
+export const serviceId: usize = memory.data(256, 8)
+
+const server: usize = memory.data(24, 8)
+const local: usize = memory.data(24, 8)
+let idBytes: u32 = 0
+
+// service: 0 id length  4 last seen in s  8 local  32 observed  56 id
+const SERVICE_SEEN: usize = 4
+const SERVICE_LOCAL: usize = 8
+const SERVICE_OBSERVED: usize = 32
+const SERVICE_ID: usize = 56
+const services: usize = memory.data(1024 * 4)
+let serviceCount: u32 = 0
+let expirySeconds: u32 = 0
+
+// punch: 0 pings left  4 due  8 address
+const PUNCH_BYTES: u32 = 32
+const punches: usize = memory.data(16 * 32, 8)
+
+let helloAt: u32 = 0
+
+/** Takes over what the host wrote; the next LISTEN or CONNECT leaves at once. */
+export function setRendezvous(length: u32, now: u32): bool {
+  if (length > MAX_ID_BYTES) return false
+  copyAddress(server, rendezvousServer)
+  copyAddress(local, localAddress)
+  idBytes = length
+  helloAt = now
+  return true
+}
+
+export function setServiceExpiry(seconds: u32): void {
+  expirySeconds = seconds
+}
+
+// ---- our own LISTEN and CONNECT
+
+/** Ticks until `checkRendezvous` has something to do. `wanting`: a LISTEN or CONNECT is wanted at all. */
+export function untilRendezvous(wanting: bool, now: u32): u32 {
+  let wanted = wanting && isAddress(server) ? until(helloAt, now) : NEVER
+  for (let i: u32 = 0; i < MAX_PUNCHES; i++) {
+    const punch = punches + <usize>(i * PUNCH_BYTES)
+    if (load<u32>(punch)) wanted = min(wanted, until(load<u32>(punch, 4), now))
+  }
+  return wanted
+}
+
+/** Sends what is due: LISTEN every `listenTicks` (a server), CONNECT every 4 s (0, a client), pings to punched addresses. */
+export function checkRendezvous(wanting: bool, listenTicks: u32, now: u32): void {
+  if (wanting && isAddress(server) && until(helloAt, now) == 0) {
+    push(listenTicks ? LISTEN : CONNECT, 0, server)
+    helloAt = now + (listenTicks ? listenTicks : CONNECT_INTERVAL_TICKS)
+  }
+  for (let i: u32 = 0; i < MAX_PUNCHES; i++) {
+    const punch = punches + <usize>(i * PUNCH_BYTES)
+    const left = load<u32>(punch)
+    if (left == 0 || until(load<u32>(punch, 4), now) != 0) continue
+    push(PING, now, punch + 8)
+    store<u32>(punch, left - 1)
+    store<u32>(punch, now + (PUNCH_PAUSE_TICKS << (PUNCH_PINGS - left)), 4)
+  }
+}
+
+/** Asks for the next CONNECT at once: the peer fell silent. */
+export function helloSoon(now: u32): void {
+  helloAt = now
+}
+
+/** Ends the pings to punched addresses: the peer is found. */
+export function endPunches(): void {
+  for (let i: u32 = 0; i < MAX_PUNCHES; i++) store<u32>(punches + <usize>(i * PUNCH_BYTES), 0)
+}
+
+/** Body of LISTEN and CONNECT: local address, service id. Result: its bytes. */
+export function writeHello(at: usize): u32 {
+  const length = writeWireAddress(at, local)
+  store<u16>(at + length, bswap<u16>(<u16>idBytes))
+  memory.copy(at + length + 2, serviceId, idBytes)
+  return length + 2 + idBytes
+}
+
+// ---- for others
+
+/** Takes the body of LISTEN or CONNECT from `observed`. False if it is malformed. */
+export function takeHello(isListen: bool, at: usize, len: u32, observed: usize, second: u32): bool {
+  const length = wireAddressBytes(at, len)
+  if (length == 0) return false
+  let id = at + length
+  let bytes: u32 = 0
+  if (len >= length + 2) {
+    bytes = bswap<u16>(load<u16>(id))
+    id += 2
+    // an id that does not fit counts as the empty one (protocol.md 7.1)
+    if (bytes > len - length - 2) bytes = 0
+  }
+  readWireAddress(at, told)
+  if (isListen) keepService(id, bytes, told, observed, second)
+  else introduce(id, bytes, told, observed, second)
+  return true
+}
+
+const told: usize = memory.data(24, 8)
+
+function serviceAt(i: u32): usize {
+  return load<usize>(services + (<usize>i << 2))
+}
+
+function isExpired(service: usize, second: u32): bool {
+  return second - load<u32>(service, SERVICE_SEEN) >= expirySeconds
+}
+
+/** The service of an id, 0 if there is none; forgets expired ones on the way. */
+function findService(id: usize, bytes: u32, second: u32): usize {
+  let i: u32 = 0
+  while (i < serviceCount) {
+    const service = serviceAt(i)
+    if (isExpired(service, second)) {
+      store<usize>(services + (<usize>i << 2), serviceAt(--serviceCount))
+      free(service, classOf(<u32>SERVICE_ID + load<u32>(service)))
+      continue
+    }
+    if (load<u32>(service) == bytes && memory.compare(service + SERVICE_ID, id, bytes) == 0) return service
+    i++
+  }
+  return 0
+}
+
+function keepService(id: usize, bytes: u32, address: usize, observed: usize, second: u32): void {
+  let service = findService(id, bytes, second)
+  if (!service) {
+    if (serviceCount == MAX_SERVICES) return
+    service = alloc(classOf(<u32>SERVICE_ID + bytes))
+    if (!service) return
+    store<usize>(services + ((<usize>serviceCount) << 2), service)
+    serviceCount++
+    store<u32>(service, bytes)
+    memory.copy(service + SERVICE_ID, id, bytes)
+  }
+  store<u32>(service, second, SERVICE_SEEN)
+  copyAddress(service + SERVICE_LOCAL, address)
+  copyAddress(service + SERVICE_OBSERVED, observed)
+}
+
+/** Tells a service and a client of each other. */
+function introduce(id: usize, bytes: u32, address: usize, observed: usize, second: u32): void {
+  const service = findService(id, bytes, second)
+  if (!service) return
+  pushPunch(service + SERVICE_OBSERVED, address, observed)
+  pushPunch(observed, service + SERVICE_LOCAL, service + SERVICE_OBSERVED)
+}
+
+/** Takes the body of PUNCH: starts pinging each usable address. False if it is malformed. */
+export function takePunch(at: usize, len: u32, mapped: bool, now: u32): bool {
+  const first = wireAddressBytes(at, len)
+  if (first == 0) return false
+  const second = wireAddressBytes(at + first, len - first)
+  if (second == 0) return false
+  startPunch(at, mapped, now)
+  startPunch(at + first, mapped, now)
+  return true
+}
+
+/** `mapped`: the socket is an IPv6 one, an IPv4 address goes out as v4-mapped. */
+function startPunch(at: usize, mapped: bool, now: u32): void {
+  readWireAddress(at, told)
+  if (!isPunchable(told)) return
+  let slot: usize = 0
+  for (let i: u32 = 0; i < MAX_PUNCHES; i++) {
+    const punch = punches + <usize>(i * PUNCH_BYTES)
+    if (load<u32>(punch) == 0) {
+      slot = punch
+      break
+    }
+  }
+  if (!slot) return
+  if (mapped && load<u16>(told) == 4) {
+    const ip = load<u32>(told, 8)
+    store<u16>(told, 6)
+    store<u64>(told, 0, 8)
+    store<u32>(told, 0xffff0000, 16)
+    store<u32>(told, ip, 20)
+  }
+  store<u32>(slot, PUNCH_PINGS)
+  store<u32>(slot, now, 4)
+  copyAddress(slot + 8, told)
+}
+

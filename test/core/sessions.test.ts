@@ -1,0 +1,334 @@
+/**
+ * Sessions and control messages: who gets one, who gets RESET, who gets nothing (protocol.md 6.3, 6.6, 6.8, 7).
+ */
+import { suite } from 'uvu'
+import * as assert from 'uvu/assert'
+import { Core, ErrorCode, EventType, instantiate, SessionState } from '../../host/core.ts'
+import { type Address, address4, address6, addressKey, defaultConfig } from '../sim/endpoint.ts'
+import { Solo, summary, TESTER } from '../sim/solo.ts'
+import {
+  Cmd,
+  concat,
+  control,
+  DIAL,
+  EOF,
+  fromHex,
+  KEEPALIVE,
+  MessageType,
+  message,
+  push,
+  segment,
+  toHex,
+  utf8,
+  What,
+} from '../sim/wire.ts'
+
+const SETTLE_MS = 50
+
+const test = suite('core/sessions')
+
+for (const role of ['server', 'client', 'neither'] as const) {
+  test(`MUST 50: PING is answered with the same four bytes, to its source (${role})`, () => {
+    const solo = new Solo({ role })
+    solo.run(1)
+    solo.take()
+    for (const peer of [TESTER, address6(3, 1234), address4(77, 65535)]) {
+      for (const tstamp of [0, 1, 0x80000000, 0xffffffff, 0xdeadbeef]) {
+        solo.feedFrom(peer, concat(control(What.PING, tstamp), new Uint8Array([7, 7, 7])))
+        const [pong, more] = solo.take()
+        assert.is(more, undefined)
+        assert.is(toHex(pong?.plain ?? new Uint8Array(0)), toHex(control(What.PONG, tstamp)))
+        assert.is(addressKey(pong?.peer ?? TESTER), addressKey(peer))
+      }
+    }
+  })
+
+  test(`MUST 51: short and unknown control messages get no answer (${role})`, () => {
+    const solo = new Solo({ role })
+    solo.run(1)
+    solo.take()
+    const all: Uint8Array[] = []
+    for (let what = 0; what < 20; what++) {
+      for (let length = 4; length < 10; length++) all.push(control(what, 0xffffffff).subarray(0, length))
+      if (what > 5) all.push(control(what, 1), concat(control(what, 1), new Uint8Array(100)))
+    }
+    all.push(control(0x0100, 5), control(0xffff, 5))
+    solo.feed(...all)
+    solo.run(1000)
+    assert.is(solo.take().length, 0)
+    assert.is(solo.endpoint.sessions, 0)
+  })
+}
+
+test('MUST 41: a server opens a session on the first datagram of an unknown conv, even of 4 bytes', () => {
+  const solo = new Solo({ role: 'server' })
+  solo.feed(fromHex('00000001'))
+  solo.feed(fromHex('00000002 ffffffff'))
+  solo.feed(concat(fromHex('00000003'), new Uint8Array(60).fill(0xee)))
+  assert.is(solo.endpoint.sessions, 3)
+  assert.is(solo.take().length, 0)
+  // they are usable
+  solo.feed(push(1, 0, concat(DIAL, message(MessageType.PUSH, utf8('x')))))
+  assert.equal(solo.only.data, utf8('x'))
+})
+
+test('a server forgets sessions that nobody dials', () => {
+  const solo = new Solo({ role: 'server', config: { timeWait: 5 } })
+  const base = solo.endpoint.counter('memory_used')
+  for (let conv = 1; conv <= 30; conv++) solo.feed(new Uint8Array([0, 0, 0, conv]))
+  assert.is(solo.endpoint.sessions, 30)
+  solo.run(40_000)
+  assert.is(solo.endpoint.sessions, 0)
+  assert.ok(solo.endpoint.counter('memory_used') - base < 4096)
+})
+
+for (const role of ['client', 'neither'] as const) {
+  test(`MUST 42: a ${role === 'client' ? 'client' : 'rendezvous server'} answers every unknown conv with RESET`, () => {
+    const solo = new Solo({ role })
+    solo.run(1)
+    solo.take()
+    for (let i = 0; i < 5; i++) solo.feed(push(0xabcdef01, 0, DIAL))
+    solo.feed(fromHex('deadbeef'))
+    const texts = solo.take().map(({ plain }) => toHex(plain))
+    assert.equal(texts, [...Array<string>(5).fill('000000000002abcdef01'), '000000000002deadbeef'])
+    assert.is(solo.endpoint.sessions, 0)
+  })
+}
+
+test('MUST 43: family, address, port and scope tell peers apart', () => {
+  const solo = new Solo({ role: 'server' })
+  const peers: Address[] = [
+    address4(1, 1000),
+    address4(2, 1000),
+    address4(1, 1001),
+    address6(1, 1000),
+    address6(1, 1000, 2),
+    address6(1, 1000, 3),
+  ]
+  for (const [i, peer] of peers.entries()) {
+    solo.feedFrom(peer, push(7, 0, concat(DIAL, message(MessageType.PUSH, new Uint8Array([i])))))
+  }
+  assert.equal(
+    [...solo.streams.values()].map(({ data }) => data[0]),
+    [0, 1, 2, 3, 4, 5],
+  )
+  solo.run(SETTLE_MS)
+  const answered = new Set(solo.take().map(({ peer }) => addressKey(peer)))
+  assert.equal([...answered].sort(), peers.map(addressKey).sort())
+  // RESET works for its own peer alone
+  solo.feedFrom(address6(1, 1000, 2), control(What.RESET, 7))
+  const endings = [...solo.streams.values()].map(({ ending }) => ending)
+  assert.equal(endings, [undefined, undefined, undefined, undefined, 'aborted', undefined])
+})
+
+test('MUST 44: a client never uses conv 0, and counts on from a random start', () => {
+  const calls = instantiate()
+  const core = new Core(calls)
+  core.u8.fill(0xff, core.entropyPtr, core.entropyPtr + 4096)
+  calls.entropy_filled(4096)
+  core.configure(defaultConfig('client'), 0)
+  core.refresh()
+  core.u8.set(TESTER, calls.peer_ptr())
+  calls.set_peer(0)
+  const convs: number[] = []
+  for (let i = 0; i < 4; i++) {
+    const handle = calls.stream_open(0)
+    assert.ok(handle > 0)
+    for (let slot = 0; slot < calls.session_slots(); slot++) {
+      if (calls.session_info(slot, 0) === handle) convs.push(core.info().getUint32(0, true))
+    }
+  }
+  assert.equal(convs, [1, 2, 3, 4])
+  const first = (seed: number): number => {
+    const solo = new Solo({ role: 'client', seed })
+    return solo.endpoint.convOf(solo.open())
+  }
+  assert.ok(first(1) !== first(2))
+})
+
+test('MUST 45: RESET of an unknown session does nothing', () => {
+  const solo = new Solo({ role: 'server' })
+  solo.feed(control(What.RESET, 0x1234), control(What.RESET, 0))
+  solo.run(1000)
+  assert.is(solo.take().length, 0)
+  assert.is(solo.endpoint.sessions, 0)
+})
+
+test('MUST 45: RESET of a session in TIME_WAIT does nothing, and is not answered', () => {
+  const solo = new Solo({ role: 'server', config: { timeWait: 10 } })
+  solo.feed(push(5, 0, DIAL))
+  solo.feed(control(What.RESET, 5))
+  assert.is(solo.only.ending, 'aborted')
+  solo.take()
+  solo.run(9000)
+  solo.feed(control(What.RESET, 5))
+  assert.is(solo.take().length, 0)
+  solo.run(1500)
+  assert.is(solo.endpoint.sessions, 0)
+})
+
+test('MUST 46: RESET out of TIME_WAIT comes at most once a second, and at once the first time', () => {
+  const solo = new Solo({ role: 'server', config: { timeWait: 10 } })
+  solo.feed(push(5, 0, DIAL))
+  solo.run(SETTLE_MS)
+  solo.feed(control(What.RESET, 5))
+  solo.take()
+  const times: number[] = []
+  const start = solo.ms
+  for (let i = 0; i < 40; i++) {
+    solo.feed(push(5, 1, KEEPALIVE))
+    for (const output of solo.take()) {
+      assert.is(toHex(output.plain), toHex(control(What.RESET, 5)))
+      times.push(output.ms - start)
+    }
+    solo.run(100)
+  }
+  assert.equal(times, [0, 1000, 2000, 3000])
+  assert.is(solo.endpoint.counter('resets_sent'), 4)
+})
+
+test('a server that was restarted answers the datagrams of an old session with RESET, soon', () => {
+  // the client has heard of the old server: una > 0
+  const heard = new Solo({ role: 'server' })
+  heard.feed(push(5, 40, message(MessageType.PUSH, utf8('x')), { una: 3 }))
+  heard.run(20_000)
+  assert.ok(heard.all.some((output) => toHex(output.plain) === toHex(control(What.RESET, 5))))
+  assert.is(heard.streams.size, 0)
+  // it has not: the beginning of the stream never comes
+  const silent = new Solo({ role: 'server' })
+  for (let i = 0; i < 30; i++) {
+    silent.feed(push(5, 40, message(MessageType.PUSH, utf8('x'))))
+    silent.run(1000)
+  }
+  assert.ok(silent.all.some((output) => toHex(output.plain) === toHex(control(What.RESET, 5))))
+  assert.is(silent.streams.size, 0)
+})
+
+test('a first flight out of order is no old session', () => {
+  const solo = new Solo({ role: 'server' })
+  solo.feed(push(5, 2, utf8('world')))
+  solo.run(3000)
+  solo.feed(push(5, 0, DIAL))
+  solo.run(3000)
+  solo.feed(push(5, 1, concat(message(MessageType.PUSH, utf8('hello ')), fromHex('0001 0009'))))
+  assert.equal(solo.only.data, utf8('hello world'))
+  assert.not.ok(solo.all.some((output) => summary(output) === 'RESET'))
+})
+
+test('a handle that is gone answers E_HANDLE to every call, also after its slot was used again', () => {
+  const solo = new Solo({ role: 'client', config: { timeWait: 5 } })
+  const old = solo.open()
+  solo.feed(control(What.RESET, solo.endpoint.convOf(old)))
+  const { calls } = solo.endpoint.core
+  const now = solo.endpoint.now
+  const all = (handle: number): number[] => [
+    calls.stream_connected(handle, 1, now),
+    calls.stream_reserve(handle, 100),
+    calls.stream_commit(handle, 0, now),
+    calls.stream_peek(handle),
+    calls.stream_consume(handle, 1, now),
+    calls.stream_shutdown(handle, now),
+    calls.stream_abort(handle, now),
+  ]
+  const gone = Array<number>(7).fill(ErrorCode.HANDLE)
+  assert.equal(all(old), gone)
+  solo.run(10_000)
+  for (let i = 0; i < 200; i++) assert.ok(solo.open() !== old)
+  assert.equal(all(old), gone)
+  for (const wild of [0, -1, 1, 0x7fffffff, 0x80000000 | 0, 0xffff]) assert.equal(all(wild), gone, `${wild}`)
+})
+
+test('calls that do not fit are refused: before configure, with a wild argument, in the wrong mode', () => {
+  const calls = instantiate()
+  for (const result of [
+    calls.stream_open(0),
+    calls.handle_datagrams(0, 0),
+    calls.handle_timeout(0),
+    calls.set_peer(0),
+  ]) {
+    assert.is(result, ErrorCode.STATE)
+  }
+  assert.is(calls.next_timeout(0), -1)
+  const server = new Solo({ role: 'server' })
+  assert.is(server.endpoint.core.calls.stream_open(0), ErrorCode.STATE)
+  server.feed(push(5, 0, DIAL))
+  const { handle } = server.only
+  const now = server.endpoint.now
+  const { calls: engine } = server.endpoint.core
+  assert.ok(engine.stream_commit(handle, 5000, now) < 0, 'more was committed than reserved')
+  assert.ok(engine.stream_consume(handle, 1_000_000, now) <= 0)
+  assert.is(server.only.ending, undefined)
+})
+
+test('session_info tells conv, peer, state and bytes', () => {
+  const solo = new Solo({ role: 'server' })
+  solo.feed(push(0xfeedface, 0, concat(DIAL, message(MessageType.PUSH, utf8('12345')))))
+  solo.write(solo.only.handle, utf8('123'))
+  solo.endpoint.drain()
+  const [info, more] = solo.endpoint.list()
+  assert.is(more, undefined)
+  assert.is(info?.handle, solo.only.handle)
+  assert.is(info?.conv, 0xfeedface)
+  assert.is(info?.state, SessionState.ESTABLISHED)
+  assert.is(info?.tcpRead, 3)
+  assert.is(info?.tcpWritten, 5)
+  assert.is(info?.waitsnd, 1)
+  solo.feed(control(What.RESET, 0xfeedface))
+  const [ended] = solo.endpoint.list()
+  assert.is(ended?.state, SessionState.TIME_WAIT)
+  assert.is(ended?.rto, 0xffffffff)
+})
+
+test('gauges follow the states', () => {
+  const solo = new Solo({ role: 'client', config: { timeWait: 5, linger: 5 } })
+  const gauges = (): number[] =>
+    (['sessions_connect', 'sessions_established', 'sessions_linger', 'sessions_time_wait'] as const).map((name) =>
+      solo.endpoint.counter(name),
+    )
+  const handle = solo.open()
+  const conv = solo.endpoint.convOf(handle)
+  assert.equal(gauges(), [1, 0, 0, 0])
+  solo.feed(segment({ conv, cmd: Cmd.ACK, una: 1 }))
+  assert.equal(gauges(), [0, 1, 0, 0])
+  solo.endpoint.shutdown(handle)
+  solo.endpoint.drain()
+  solo.feed(push(conv, 0, EOF, { una: 2 }))
+  assert.equal(gauges(), [0, 0, 1, 0])
+  solo.run(11_000)
+  assert.ok(gauges()[2] === 0)
+  solo.run(11_000)
+  assert.equal(gauges(), [0, 0, 0, 0])
+})
+
+test('PONG is reported with its round trip', () => {
+  const solo = new Solo({ role: 'client' })
+  solo.run(1)
+  const [ping] = solo.take()
+  assert.is(ping && summary(ping), 'PING')
+  solo.run(30)
+  const pong = (ping?.plain ?? new Uint8Array(10)).slice()
+  pong[5] = What.PONG
+  solo.feed(pong)
+  const event = solo.events.find(({ type }) => type === EventType.PONG)
+  assert.ok(event && event.arg >= 30 * 8 && event.arg <= 32 * 8, `${event?.arg}`)
+})
+
+test('MUST 59: after T seconds of silence the host is asked to resolve again; datagrams of any kind put it off', () => {
+  // keepalive 25: T = 79 s
+  const solo = new Solo({ role: 'client', sealing: 'random' })
+  const asked = (): number => solo.events.filter(({ type }) => type === EventType.RESOLVE).length
+  solo.run(78_000)
+  assert.is(asked(), 0)
+  solo.run(2000)
+  assert.is(asked(), 1)
+  solo.run(79_000)
+  assert.is(asked(), 2)
+  for (let i = 0; i < 10; i++) {
+    // not authentic: heard all the same
+    solo.feedRaw(TESTER, new Uint8Array(100))
+    solo.run(60_000)
+  }
+  assert.is(asked(), 2)
+})
+
+test.run()

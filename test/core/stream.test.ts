@@ -1,0 +1,338 @@
+/**
+ * Stream messages: DIAL, PUSH, EOF, KEEPALIVE at arbitrary splits, and what follows malformed ones (protocol.md 6.1-6.5).
+ */
+import fc from 'fast-check'
+import { suite } from 'uvu'
+import * as assert from 'uvu/assert'
+import { ErrorCode, EventType } from '../../host/core.ts'
+import { patternByte } from '../sim/random.ts'
+import { Solo } from '../sim/solo.ts'
+import { Cmd, concat, DIAL, EOF, KEEPALIVE, MessageType, message, push, segment, toHex, utf8 } from '../sim/wire.ts'
+import { decodeMessages } from '../vectors/decode.ts'
+
+const SETTLE_MS = 50
+const PROTOCOL_ERROR = 5
+
+function payload(length: number, start = 0): Uint8Array {
+  const bytes = new Uint8Array(length)
+  for (let i = 0; i < length; i++) bytes[i] = patternByte(start + i, 2)
+  return bytes
+}
+
+/** Messages that the engine has put into a conversation. */
+function sentMessages(solo: Solo, conv: number): string[] {
+  return decodeMessages(solo.streamSent(conv)).messages.map(({ type }) => type)
+}
+
+/** A client with one stream and its conv. */
+function client(): { solo: Solo; handle: number; conv: number } {
+  const solo = new Solo({ role: 'client' })
+  const handle = solo.open()
+  return { solo, handle, conv: solo.endpoint.convOf(handle) }
+}
+
+const piece = fc.oneof(
+  { weight: 4, arbitrary: fc.integer({ min: 0, max: 3000 }).map((length) => ({ kind: 'push' as const, length })) },
+  { weight: 1, arbitrary: fc.constantFrom(14880, 14879, 1, 0).map((length) => ({ kind: 'push' as const, length })) },
+  { weight: 1, arbitrary: fc.constant({ kind: 'keepalive' as const, length: 0 }) },
+)
+
+const test = suite('core/stream')
+
+test('MUST 35, 37, 38: messages cut anywhere arrive whole; KEEPALIVEs are echoed; EOF comes last', () => {
+  fc.assert(
+    fc.property(
+      fc.array(piece, { maxLength: 25 }),
+      fc.array(fc.integer({ min: 1, max: 1400 }), { minLength: 1, maxLength: 40 }),
+      fc.boolean(),
+      (pieces, cuts, end) => {
+        const solo = new Solo({ role: 'server' })
+        const parts: Uint8Array[] = [DIAL]
+        let total = 0
+        let keepalives = 0
+        for (const { kind, length } of pieces) {
+          if (kind === 'keepalive') {
+            keepalives++
+            parts.push(KEEPALIVE)
+          } else {
+            parts.push(message(MessageType.PUSH, payload(length, total)))
+            total += length
+          }
+        }
+        if (end) parts.push(EOF)
+        const stream = concat(...parts)
+        let sn = 0
+        for (let at = 0; at < stream.length; ) {
+          const size = cuts[sn % cuts.length] ?? 1
+          solo.feed(push(5, sn++, stream.subarray(at, at + size)))
+          at += size
+        }
+        assert.equal(solo.only.data, payload(total))
+        assert.is(solo.only.eof, end)
+        assert.is(solo.only.ending, undefined)
+        solo.run(SETTLE_MS)
+        assert.is(sentMessages(solo, 5).filter((type) => type === 'KEEPALIVE').length, keepalives)
+      },
+    ),
+    { numRuns: 120 },
+  )
+})
+
+test('one byte per segment works as well', () => {
+  const solo = new Solo({ role: 'server' })
+  const stream = concat(DIAL, message(MessageType.PUSH, utf8('hello')), message(MessageType.PUSH), EOF)
+  for (const [sn, byte] of stream.entries()) solo.feed(push(5, sn, new Uint8Array([byte])))
+  assert.equal(solo.only.data, utf8('hello'))
+  assert.ok(solo.only.eof)
+})
+
+test('MUST 30, MUST 31: what we send is DIAL first, then PUSH messages of at most 14884 bytes, header included', () => {
+  for (const size of [1, 1344, 1345, 14880, 14881, 200_000]) {
+    const { solo, handle, conv } = client()
+    const data = payload(size)
+    let done = 0
+    let una = 0
+    while (done < size) {
+      done += solo.write(handle, data.subarray(done))
+      solo.endpoint.drain()
+      for (const { cmd, sn } of solo.takeSegments(conv)) if (cmd === 'PUSH') una = Math.max(una, sn + 1)
+      solo.feed(segment({ conv, cmd: Cmd.ACK, una, wnd: 500 }))
+    }
+    assert.is(solo.endpoint.shutdown(handle), 0)
+    solo.endpoint.drain()
+    for (let i = 0; i < 3; i++) {
+      solo.run(5)
+      for (const { cmd, sn } of solo.takeSegments(conv)) if (cmd === 'PUSH') una = Math.max(una, sn + 1)
+      solo.feed(segment({ conv, cmd: Cmd.ACK, una, wnd: 500 }))
+    }
+    const { messages, rest } = decodeMessages(solo.streamSent(conv))
+    assert.is(rest, 0)
+    assert.is(messages[0]?.type, 'DIAL')
+    assert.is(messages.at(-1)?.type, 'EOF')
+    assert.ok(messages.every((one) => one.payload.length <= 14880))
+    assert.ok(messages.slice(1, -1).every(({ type }) => type === 'PUSH'))
+    assert.equal(concat(...messages.map((one) => one.payload)), data)
+    assert.ok(toHex(solo.streamSent(conv)).startsWith('00000004'))
+  }
+})
+
+test('MUST 33: DIAL makes a server dial, and success is not reported', () => {
+  const solo = new Solo({ role: 'server' })
+  solo.feed(push(5, 0, DIAL))
+  assert.ok(solo.only.dialled)
+  solo.run(10_000)
+  assert.equal(sentMessages(solo, 5), [])
+})
+
+test('MUST 34: a dial that fails is reported by EOF; bytes that come are acknowledged and discarded', () => {
+  const solo = new Solo({ role: 'server', dial: 'refuse' })
+  solo.feed(push(5, 0, concat(DIAL, message(MessageType.PUSH, utf8('abc')))))
+  solo.run(SETTLE_MS)
+  assert.equal(sentMessages(solo, 5), ['EOF'])
+  solo.feed(push(5, 1, message(MessageType.PUSH, payload(1000))))
+  solo.run(SETTLE_MS)
+  const acks = solo.takeSegments(5).filter(({ cmd }) => cmd === 'ACK')
+  assert.is(acks.at(-1)?.una, 2)
+  assert.is(acks.at(-1)?.wnd, 256)
+  assert.is(solo.endpoint.counter('discarded_bytes'), 1003)
+})
+
+test('bytes wait while the target is being dialled, and come when it stands', () => {
+  const solo = new Solo({ role: 'server', dial: 'wait' })
+  solo.feed(push(5, 0, concat(DIAL, message(MessageType.PUSH, utf8('early')), EOF)))
+  solo.run(1000)
+  const stream = solo.only
+  assert.is(stream.data.length, 0)
+  assert.not.ok(stream.eof)
+  solo.endpoint.connected(stream.handle, true)
+  solo.endpoint.drain()
+  assert.equal(stream.data, utf8('early'))
+  assert.ok(stream.eof)
+})
+
+test('EOF is told only when every byte before it was taken', () => {
+  const solo = new Solo({ role: 'server', read: false })
+  solo.feed(push(5, 0, concat(DIAL, message(MessageType.PUSH, utf8('abc')), EOF)))
+  const stream = solo.only
+  assert.not.ok(stream.eof)
+  assert.is(solo.read(stream.handle, 2), 2)
+  solo.endpoint.drain()
+  assert.not.ok(stream.eof)
+  assert.is(solo.read(stream.handle, 2), 1)
+  solo.endpoint.drain()
+  assert.ok(stream.eof)
+})
+
+test('MUST 36: when both directions have ended TCP is closed in the normal way', () => {
+  for (const order of ['peer first', 'we first']) {
+    const solo = new Solo({ role: 'server' })
+    solo.feed(push(5, 0, DIAL))
+    const { handle } = solo.only
+    const theirs = (): number => solo.feed(push(5, 1, EOF))
+    const ours = (): void => {
+      assert.is(solo.endpoint.shutdown(handle), 0)
+      solo.endpoint.drain()
+    }
+    if (order === 'peer first') theirs()
+    else ours()
+    assert.is(solo.only.ending, undefined)
+    if (order === 'peer first') ours()
+    else theirs()
+    assert.is(solo.only.ending, 'detached', order)
+    assert.is(solo.endpoint.shutdown(handle), ErrorCode.HANDLE)
+  }
+})
+
+test('MUST 37: an accepted session echoes KEEPALIVE in every state', () => {
+  const echoes = (solo: Solo): number => sentMessages(solo, 5).filter((type) => type === 'KEEPALIVE').length
+  // before DIAL, while dialling, open, after the peer's EOF, after both EOFs, after a refused dial
+  const early = new Solo({ role: 'server', dial: 'wait' })
+  early.feed(push(5, 0, KEEPALIVE))
+  early.run(SETTLE_MS)
+  assert.is(echoes(early), 1, 'before DIAL')
+  early.feed(push(5, 1, concat(DIAL, KEEPALIVE)))
+  early.run(SETTLE_MS)
+  assert.is(echoes(early), 2, 'while dialling')
+  early.endpoint.connected(early.only.handle, true)
+  early.feed(push(5, 2, KEEPALIVE))
+  early.run(SETTLE_MS)
+  assert.is(echoes(early), 3, 'open')
+  early.feed(push(5, 3, concat(EOF, KEEPALIVE)))
+  early.run(SETTLE_MS)
+  assert.is(echoes(early), 4, 'after the peer’s EOF')
+  early.endpoint.shutdown(early.only.handle)
+  early.endpoint.drain()
+  early.feed(push(5, 4, KEEPALIVE))
+  early.run(SETTLE_MS)
+  assert.is(echoes(early), 5, 'after both EOFs')
+  const refused = new Solo({ role: 'server', dial: 'refuse' })
+  refused.feed(push(5, 0, concat(DIAL, KEEPALIVE)))
+  refused.run(SETTLE_MS)
+  assert.is(echoes(refused), 1, 'after a refused dial')
+})
+
+test('MUST 37: an opened session never echoes KEEPALIVE', () => {
+  const { solo, conv } = client()
+  solo.run(5)
+  for (let sn = 0; sn < 10; sn++) solo.feed(push(conv, sn, KEEPALIVE, { una: 1 }))
+  solo.run(1000)
+  assert.equal(sentMessages(solo, conv), ['DIAL'])
+})
+
+const MALFORMED: readonly (readonly [string, Uint8Array])[] = [
+  ['length 0', message(1, new Uint8Array(0), 0)],
+  ['length 3', message(1, new Uint8Array(0), 3)],
+  ['length 14885', message(1, new Uint8Array(100), 14885)],
+  ['length 65535', message(1, new Uint8Array(100), 65535)],
+  ['type 4', message(4)],
+  ['type 65535', message(65535)],
+  ['EOF of length 5', message(2, new Uint8Array(1))],
+  ['KEEPALIVE of length 6', message(3, new Uint8Array(2))],
+]
+
+for (const [name, bytes] of [...MALFORMED, ['a second DIAL', DIAL] as const]) {
+  test(`MUST 39: ${name} ends the TCP side; EOF goes out, no RESET, and the session survives`, () => {
+    const solo = new Solo({ role: 'server' })
+    solo.feed(push(5, 0, concat(DIAL, message(MessageType.PUSH, utf8('ok')))))
+    solo.feed(push(5, 1, bytes))
+    assert.equal(solo.only.data, utf8('ok'))
+    assert.is(solo.only.ending, 'aborted')
+    assert.is(solo.only.reason, PROTOCOL_ERROR)
+    solo.run(SETTLE_MS)
+    assert.equal(sentMessages(solo, 5), ['EOF'])
+    // what follows is acknowledged and thrown away
+    for (let sn = 2; sn < 600; sn++) solo.feed(push(5, sn, payload(500)))
+    solo.run(SETTLE_MS)
+    const acks = solo.takeSegments(5).filter(({ cmd }) => cmd === 'ACK')
+    assert.is(acks.at(-1)?.una, 600)
+    assert.is(solo.all.filter(({ conv }) => conv === 0).length, 0)
+  })
+}
+
+for (const [name, bytes] of [...MALFORMED, ['a DIAL to a client', DIAL] as const]) {
+  test(`MUST 39: ${name}, sent to a client, ends the TCP side`, () => {
+    const { solo, handle, conv } = client()
+    solo.feed(push(conv, 0, bytes))
+    assert.is(solo.stream(handle).ending, 'aborted')
+    assert.is(solo.stream(handle).reason, PROTOCOL_ERROR)
+    solo.run(SETTLE_MS)
+    assert.equal(sentMessages(solo, conv), ['DIAL', 'EOF'])
+  })
+}
+
+test('no PUSH follows our EOF; a second EOF of the peer means nothing; bytes behind its EOF are dropped', () => {
+  const { solo, handle, conv } = client()
+  solo.write(handle, utf8('x'))
+  solo.endpoint.shutdown(handle)
+  assert.ok(solo.write(handle, utf8('late')) <= 0)
+  solo.endpoint.drain()
+  solo.feed(push(conv, 0, concat(message(MessageType.PUSH, utf8('data')), EOF, EOF), { una: 1 }))
+  assert.equal(solo.stream(handle).data, utf8('data'))
+  solo.feed(push(conv, 1, message(MessageType.PUSH, utf8('behind')), { una: 1 }))
+  solo.run(SETTLE_MS)
+  assert.equal(solo.stream(handle).data, utf8('data'))
+  assert.equal(sentMessages(solo, conv), ['DIAL', 'PUSH', 'EOF'])
+})
+
+test('MUST 35: after the peer’s EOF our direction goes on', () => {
+  const solo = new Solo({ role: 'server' })
+  solo.feed(push(5, 0, concat(DIAL, EOF)))
+  const { handle } = solo.only
+  assert.ok(solo.only.eof)
+  assert.is(solo.write(handle, utf8('still here')), 10)
+  solo.endpoint.drain()
+  assert.is(toHex(solo.streamSent(5)), toHex(message(MessageType.PUSH, utf8('still here'))))
+})
+
+test('reserve, commit less, commit nothing: exactly what was committed is sent', () => {
+  fc.assert(
+    fc.property(
+      fc.array(fc.tuple(fc.integer({ min: 1, max: 20_000 }), fc.integer({ min: 0, max: 20_000 })), { maxLength: 12 }),
+      (steps) => {
+        const solo = new Solo({ role: 'server', config: { sndwnd: 1024 } })
+        solo.feed(push(5, 0, DIAL, { wnd: 1000 }))
+        const { core } = solo.endpoint
+        const { handle } = solo.only
+        let written = 0
+        for (const [want, commit] of steps) {
+          const spans = core.calls.stream_reserve(handle, want)
+          assert.ok(spans > 0)
+          core.refresh()
+          let at = 0
+          for (let i = 0; i < spans; i++) {
+            const ptr = core.u32[core.spanWord + 2 * i] ?? 0
+            const length = core.u32[core.spanWord + 2 * i + 1] ?? 0
+            for (let k = 0; k < length; k++) core.u8[ptr + k] = patternByte(written + at + k, 2)
+            at += length
+          }
+          assert.ok(at <= Math.min(want, 14880))
+          const taken = Math.min(commit, at)
+          assert.is(core.calls.stream_commit(handle, taken, solo.endpoint.now), 0)
+          written += taken
+          solo.endpoint.dirty = true
+        }
+        solo.endpoint.drain()
+        solo.run(1)
+        const { messages } = decodeMessages(solo.streamSent(5))
+        assert.equal(concat(...messages.map((one) => one.payload)), payload(written))
+        assert.ok(messages.every(({ type }) => type === 'PUSH'))
+      },
+    ),
+    { numRuns: 60 },
+  )
+})
+
+test('READABLE is told once, and again after everything was read', () => {
+  const solo = new Solo({ role: 'server', read: false })
+  solo.feed(push(5, 0, DIAL))
+  const told = (): number => solo.events.filter(({ type }) => type === EventType.READABLE).length
+  solo.feed(push(5, 1, message(MessageType.PUSH, utf8('a'))))
+  solo.feed(push(5, 2, message(MessageType.PUSH, utf8('b'))))
+  assert.is(told(), 1)
+  assert.is(solo.read(solo.only.handle), 2)
+  solo.endpoint.drain()
+  solo.feed(push(5, 3, message(MessageType.PUSH, utf8('c'))))
+  assert.is(told(), 2)
+})
+
+test.run()

@@ -1,4 +1,7 @@
-/* Arithmetic on the engine's clock: u32 ticks that wrap. */
+/*
+ * The engine's clock: u32 ticks that wrap, their arithmetic, and the same time counted on in 64 bits.
+ */
+import { MAX_SLEEP_TICKS, TICKS_PER_SECOND } from './abi'
 
 /** "No time": later than anything. */
 export const NEVER: u32 = 0xffffffff
@@ -13,4 +16,25 @@ export function until(time: u32, now: u32): u32 {
 export function remaining(since: u32, limit: u32, now: u32): u32 {
   const age = now - since
   return age >= limit ? 0 : limit - age
+}
+
+/** Ticks since the endpoint started, without wrap. */
+export let elapsed: u64 = 0
+let lastNow: u32 = 0
+
+export function startClock(now: u32): void {
+  lastNow = now
+}
+
+/** Takes in the time of a call. True if the host was suspended: then deadlines more than half a circle away would seem to lie ahead. */
+export function advanceClock(now: u32): bool {
+  const step = now - lastNow
+  elapsed += step
+  lastNow = now
+  return step > 2 * MAX_SLEEP_TICKS
+}
+
+/** Seconds since the endpoint started. */
+export function seconds(): u32 {
+  return <u32>(elapsed / TICKS_PER_SECOND)
 }

@@ -1,20 +1,43 @@
 /* The exports of the module and nothing else: see docs/abi.md. */
 import {
-  ABI_VERSION, E_ARGUMENT, E_HANDLE, ENTROPY_BYTES, EVENT_SLOTS, INFO_BYTES, OK, RX_SLOTS, SPAN_SLOTS, TX_SLOTS, TICKS_PER_SECOND,
+  ABI_VERSION,
+  E_ARGUMENT,
+  E_HANDLE,
+  E_STATE,
+  ENTROPY_BYTES,
+  EVENT_SLOTS,
+  MODE_CLIENT,
+  OK,
+  RX_SLOTS,
+  SPAN_SLOTS,
+  TICKS_PER_SECOND,
+  TX_SLOTS,
 } from './abi'
-import { counters } from './stats'
+import { seconds } from './clock'
+import { localAddress, rendezvousServer, serviceId } from './control/rendezvous'
+import { config } from './endpoint/config'
+import {
+  checkTimers,
+  configure as configureEndpoint,
+  isMode,
+  isReady,
+  renewNonce,
+  untilTimers,
+} from './endpoint/endpoint'
+import { openStream } from './endpoint/open'
+import { peer, takePeer, takeRendezvous } from './endpoint/peer'
+import { receive } from './endpoint/receive'
+import { settle } from './endpoint/schedule'
+import { transmit } from './endpoint/transmit'
+import { waitSnd } from './kcp/conversation'
 import { copyAddress } from './packet/address'
 import { entropy, fillEntropy, rx, tx } from './packet/datagram'
-import { waitSnd } from './kcp/conversation'
-import {
-  config, configureEndpoint, handleDatagrams, handleTimeout, nextTimeout, openStream, peer, pollTransmit, renewNonce, seconds, setPeer, setRendezvousServer, settle,
-} from './endpoint'
-import { localAddress, rendezvousServer, serviceId } from './control/rendezvous'
 import { events, takeEvents } from './session/events'
 import { spans } from './session/message'
-import { Session, TCP_DIALING, TCP_GONE, TIME_WAIT, addressOf } from './session/session'
+import { addressOf, Session, TCP_DIALING, TCP_GONE, TIME_WAIT } from './session/session'
 import { abort, commit, connected, consume, peek, reserve, shutdown } from './session/stream'
 import { sessionAt, sessionOf, slotsInUse } from './session/table'
+import { counters } from './stats'
 
 const info: usize = memory.data(96, 8)
 
@@ -89,7 +112,9 @@ export function entropy_filled(n: u32): i32 {
 }
 
 export function set_peer(now: u32): i32 {
-  return setPeer(now)
+  if (!isReady(now)) return E_STATE
+  takePeer(now)
+  return OK
 }
 
 export function rendezvous_ptr(): usize {
@@ -105,7 +130,7 @@ export function service_ptr(): usize {
 }
 
 export function set_rendezvous(idBytes: u32, now: u32): i32 {
-  return setRendezvousServer(idBytes, now)
+  return isReady(now) ? takeRendezvous(idBytes, now) : E_STATE
 }
 
 export function renew_nonce(): i32 {
@@ -113,19 +138,21 @@ export function renew_nonce(): i32 {
 }
 
 export function handle_datagrams(count: u32, now: u32): i32 {
-  return handleDatagrams(count, now)
+  return isReady(now) ? receive(count, now) : E_STATE
 }
 
 export function handle_timeout(now: u32): i32 {
-  return handleTimeout(now)
+  if (!isReady(now)) return E_STATE
+  checkTimers(now)
+  return OK
 }
 
 export function next_timeout(now: u32): i32 {
-  return nextTimeout(now)
+  return isReady(now) ? untilTimers(now) : -1
 }
 
 export function poll_transmit(max: u32, now: u32): i32 {
-  return pollTransmit(max, now)
+  return isReady(now) ? transmit(max, now) : E_STATE
 }
 
 export function poll_events(): u32 {
@@ -133,7 +160,7 @@ export function poll_events(): u32 {
 }
 
 export function stream_open(now: u32): i32 {
-  return openStream(now)
+  return isReady(now) && isMode(MODE_CLIENT) ? openStream(now) : E_STATE
 }
 
 /** The session of a handle that the host still holds. */

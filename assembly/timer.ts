@@ -55,11 +55,11 @@ export function cancel(s: Session): void {
 }
 
 function at(i: u32): Session {
-  return changetype<Session>(load<usize>(heap + (<usize>i << POINTER_SHIFT)))
+  return changetype<Session>(load<usize>(heap + ((<usize>i) << POINTER_SHIFT)))
 }
 
 function put(i: u32, s: Session): void {
-  store<usize>(heap + (<usize>i << POINTER_SHIFT), changetype<usize>(s))
+  store<usize>(heap + ((<usize>i) << POINTER_SHIFT), changetype<usize>(s))
   s.heapIndex = i + 1
 }
 

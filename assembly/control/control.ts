@@ -5,9 +5,10 @@
  *   | u32 0   | u16 what | body |     big-endian
  *   +---------+----------+------+
  */
-import { PINGS_SENT, PONGS_RECEIVED, RESETS_RECEIVED, RESETS_SENT, count } from '../stats'
+
 import { writeWireAddress } from '../packet/address'
-import { BODY, CONNECT, FIRST, LISTEN, PING, PONG, PUNCH, RECEIVER, RESET, SECOND, push, shiftEntry } from './queue'
+import { count, PINGS_SENT, PONGS_RECEIVED, RESETS_RECEIVED, RESETS_SENT } from '../stats'
+import { BODY, CONNECT, FIRST, LISTEN, PING, PONG, PUNCH, push, RECEIVER, RESET, SECOND, shiftEntry } from './queue'
 import { takeHello, takePunch, writeHello } from './rendezvous'
 
 const WHAT_AT: usize = 4

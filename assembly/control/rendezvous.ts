@@ -6,9 +6,16 @@
  */
 import { TICKS_PER_SECOND } from '../abi'
 import { NEVER, until } from '../clock'
-import { copyAddress, isAddress, isPunchable, readWireAddress, wireAddressBytes, writeWireAddress } from '../packet/address'
 import { alloc, classOf, free } from '../memory/slab'
-import { PING, push, pushPunch, CONNECT, LISTEN } from './queue'
+import {
+  copyAddress,
+  isAddress,
+  isPunchable,
+  readWireAddress,
+  wireAddressBytes,
+  writeWireAddress,
+} from '../packet/address'
+import { CONNECT, LISTEN, PING, push, pushPunch } from './queue'
 
 /** Services kept for others; the newest is refused beyond that. */
 const MAX_SERVICES: u32 = 1024
@@ -127,7 +134,7 @@ export function takeHello(isListen: bool, at: usize, len: u32, observed: usize, 
 const told: usize = memory.data(24, 8)
 
 function serviceAt(i: u32): usize {
-  return load<usize>(services + (<usize>i << 2))
+  return load<usize>(services + ((<usize>i) << 2))
 }
 
 function isExpired(service: usize, second: u32): bool {
@@ -140,7 +147,7 @@ function findService(id: usize, bytes: u32, second: u32): usize {
   while (i < serviceCount) {
     const service = serviceAt(i)
     if (isExpired(service, second)) {
-      store<usize>(services + (<usize>i << 2), serviceAt(--serviceCount))
+      store<usize>(services + ((<usize>i) << 2), serviceAt(--serviceCount))
       free(service, classOf(<u32>SERVICE_ID + load<u32>(service)))
       continue
     }
@@ -209,4 +216,3 @@ function startPunch(at: usize, mapped: bool, now: u32): void {
   store<u32>(slot, now, 4)
   copyAddress(slot + 8, told)
 }
-

@@ -5,7 +5,7 @@
  * leaves anyway. Set by the user, `flush` 2 sends them with every received batch and 0 leaves them to the interval's tick.
  */
 import { TICKS_PER_MS } from '../abi'
-import { growRing, freeRing } from '../memory/ring'
+import { freeRing, growRing } from '../memory/ring'
 import { Conversation, flushMode } from './conversation'
 
 const ENTRY_SHIFT: u32 = 3
@@ -32,7 +32,7 @@ export function noteAck(c: Conversation, sn: u32, ts: u32, atOnce: bool, now: u3
     c.ackRing = ring
     c.ackMask = capacity - 1
   }
-  const at = c.ackRing + (<usize>(c.ackEnd & c.ackMask) << ENTRY_SHIFT)
+  const at = c.ackRing + ((<usize>(c.ackEnd & c.ackMask)) << ENTRY_SHIFT)
   store<u32>(at, sn)
   store<u32>(at, ts, 4)
   c.ackEnd++
@@ -49,7 +49,7 @@ export function acksDue(c: Conversation, now: u32): bool {
 
 /** Takes the oldest pending ACK; `lastSn` and `lastTs` of the conversation then hold it. */
 export function takeAck(c: Conversation, now: u32): void {
-  const at = c.ackRing + (<usize>(c.ackFirst & c.ackMask) << ENTRY_SHIFT)
+  const at = c.ackRing + ((<usize>(c.ackFirst & c.ackMask)) << ENTRY_SHIFT)
   c.lastSn = load<u32>(at)
   c.lastTs = load<u32>(at, 4)
   c.ackFirst++

@@ -4,16 +4,34 @@
  * Everything a datagram acknowledges is taken in before losses are looked for: that is the caller's next step, once a batch.
  */
 import {
-  ACKS_RECEIVED, DROP_MALFORMED, DROP_MEMORY, DROP_WINDOW, SEGMENTS_DUPLICATE, SEGMENTS_RECEIVED, count,
+  ACKS_RECEIVED,
+  count,
+  DROP_MALFORMED,
+  DROP_MEMORY,
+  DROP_WINDOW,
+  SEGMENTS_DUPLICATE,
+  SEGMENTS_RECEIVED,
 } from '../stats'
 import { noteAck } from './ack'
 import { onUnaAdvanced } from './congestion'
 import { Conversation, PROBE_TELL } from './conversation'
 import { noteAckDatagram } from './recovery'
+import { advanceRcvNxt, DUPLICATE, NO_MEMORY, STORED_BLOCK, storeSegment } from './recv_window'
 import { updateRtt } from './rtt'
-import { DUPLICATE, NO_MEMORY, STORED_BLOCK, advanceRcvNxt, storeSegment } from './recv_window'
 import {
-  CMD_ACK, CMD_PUSH, CMD_WASK, CMD_WINS, HEADER_BYTES, diff, readCmd, readConv, readLen, readSn, readTs, readUna, readWnd,
+  CMD_ACK,
+  CMD_PUSH,
+  CMD_WASK,
+  CMD_WINS,
+  diff,
+  HEADER_BYTES,
+  readCmd,
+  readConv,
+  readLen,
+  readSn,
+  readTs,
+  readUna,
+  readWnd,
 } from './segment'
 import { acknowledge, advanceUna, entryOf, LEN } from './send_window'
 

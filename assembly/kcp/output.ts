@@ -3,13 +3,14 @@
  *
  * A segment that leaves alone is sent from its own block: only the 24 bytes of its header are written. Everything else is assembled in the transmit block.
  */
-import { ACKS_SENT, SEGMENTS_RETRANSMITTED, SEGMENTS_SENT, count } from '../stats'
+
 import { TICKS_PER_MS } from '../abi'
+import { ACKS_SENT, count, SEGMENTS_RETRANSMITTED, SEGMENTS_SENT } from '../stats'
 import { acksDue, pendingAcks, takeAck } from './ack'
 import { sendLimit } from './congestion'
-import { Conversation, LEVEL_LOST, PROBE_ASK, PROBE_TELL, freeWnd, kcpMtu } from './conversation'
-import { CMD_ACK, CMD_PUSH, CMD_WASK, CMD_WINS, HEADER_BYTES, diff, writeHeader } from './segment'
-import { LEN, TRANSMISSIONS, entryOf, firstOf, headerOf, markSent } from './send_window'
+import { Conversation, freeWnd, kcpMtu, LEVEL_LOST, PROBE_ASK, PROBE_TELL } from './conversation'
+import { CMD_ACK, CMD_PUSH, CMD_WASK, CMD_WINS, diff, HEADER_BYTES, writeHeader } from './segment'
+import { entryOf, firstOf, headerOf, LEN, markSent, TRANSMISSIONS } from './send_window'
 
 /** A lost window announcement must not stall for long: probes start early and back off (the original: 7 s to 120 s). */
 const FIRST_PROBE_TICKS: u32 = 500 * TICKS_PER_MS

@@ -7,12 +7,12 @@
  */
 import { TICKS_PER_MS } from '../abi'
 import { NEVER, remaining } from '../clock'
-import { diff } from './segment'
 import { alloc, free } from '../memory/slab'
-import { Conversation, LEVELS, LEVEL_LOST, fastResend, nodelay } from './conversation'
+import { count, FAST_RETRANSMITS, RTOS } from '../stats'
 import { onFastResend, onTimeoutLoss } from './congestion'
-import { TS, entryOf, firstOf, markLost } from './send_window'
-import { FAST_RETRANSMITS, RTOS, count } from '../stats'
+import { Conversation, fastResend, LEVEL_LOST, LEVELS, nodelay } from './conversation'
+import { diff } from './segment'
+import { entryOf, firstOf, markLost, TS } from './send_window'
 
 /** A segment sent oftener than this waits for its timer (protocol.md 5.2). */
 const FAST_RESEND_LIMIT: u32 = 5
@@ -23,14 +23,12 @@ const HISTORY: u32 = 128
 const HISTORY_CLASS: u32 = 10
 /** RTO of the levels in eighths of the base, by `nodelay`: doubling, half as much again, plus one half (protocol.md 5.7 step 5). */
 const BACKOFF: usize = memory.data<u32>([
-  9, 18, 36, 72, 144, 288, 576, 1152,
-  8, 12, 18, 27, 40, 61, 91, 137,
-  8, 12, 16, 20, 24, 28, 32, 36,
+  9, 18, 36, 72, 144, 288, 576, 1152, 8, 12, 18, 27, 40, 61, 91, 137, 8, 12, 16, 20, 24, 28, 32, 36,
 ])
 
 /** Time after which a segment of a level counts as lost. */
 export function levelRto(c: Conversation, level: u32): u32 {
-  const eighths = load<u32>(BACKOFF + (<usize>(nodelay * LEVELS + level) << 2))
+  const eighths = load<u32>(BACKOFF + ((<usize>(nodelay * LEVELS + level)) << 2))
   return max(min((c.rto * eighths) >> 3, MAX_BACKOFF_TICKS), c.rto)
 }
 
@@ -58,7 +56,7 @@ export function noteAckDatagram(c: Conversation, ts: u32, sn: u32): void {
 }
 
 function historyAt(c: Conversation, n: u32): usize {
-  return c.ackHistory + (<usize>(n & (HISTORY - 1)) << 3)
+  return c.ackHistory + ((<usize>(n & (HISTORY - 1))) << 3)
 }
 
 /** Moves what is lost at `now` to the list of lost segments. */

@@ -5,8 +5,9 @@
  *
  * A payload that fills most of its datagram keeps the block it arrived in; others are copied to a block of their size.
  */
-import { PACKET_CLASS, alloc, allocUrgent, classOf, free } from '../memory/slab'
+
 import { freeRing, growRing } from '../memory/ring'
+import { alloc, allocUrgent, classOf, free, PACKET_CLASS } from '../memory/slab'
 import { Conversation } from './conversation'
 import { diff } from './segment'
 
@@ -27,7 +28,7 @@ export const DUPLICATE: u32 = 2
 export const NO_MEMORY: u32 = 3
 
 export function recvEntry(c: Conversation, sn: u32): usize {
-  return c.rcvRing + (<usize>(sn & c.rcvMask) << ENTRY_SHIFT)
+  return c.rcvRing + ((<usize>(sn & c.rcvMask)) << ENTRY_SHIFT)
 }
 
 /** Payload address of an in-order segment. */
@@ -87,7 +88,7 @@ export function dropFirst(c: Conversation): void {
 
 function release(entry: usize): void {
   const cls = <u32>load<u8>(entry, CLASS)
-  free(load<usize>(entry, PAYLOAD) & ~((<usize>1 << cls) - 1), cls)
+  free(load<usize>(entry, PAYLOAD) & ~(((<usize>1) << cls) - 1), cls)
   store<usize>(entry, 0, PAYLOAD)
 }
 

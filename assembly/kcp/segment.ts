@@ -57,7 +57,7 @@ export function readLen(at: usize): u32 {
 /** Writes a whole header; frg is always 0 (protocol.md 5.3). */
 export function writeHeader(at: usize, conv: u32, cmd: u32, wnd: u32, ts: u32, sn: u32, una: u32, len: u32): void {
   store<u32>(at, bswap<u32>(conv))
-  store<u32>(at, cmd | (<u32>bswap<u16>(<u16>wnd) << 16), CMD)
+  store<u32>(at, cmd | ((<u32>bswap<u16>(<u16>wnd)) << 16), CMD)
   store<u32>(at, bswap<u32>(ts), TS)
   store<u32>(at, bswap<u32>(sn), SN)
   store<u32>(at, bswap<u32>(una), UNA)

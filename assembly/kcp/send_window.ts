@@ -7,10 +7,11 @@
  * Segments in flight stand in doubly linked lists by level (number of transmissions), each ordered by time of sending, so that every policy looks at list
  * heads alone and an ACK unlinks its segment in O(1).
  */
-import { HEADROOM_BYTES, alloc, allocUrgent, classOf, free } from '../memory/slab'
+
 import { freeRing, growRing } from '../memory/ring'
-import { Conversation, LEVELS, LEVEL_LOST, kcpMtu, mss } from './conversation'
-import { HEADER_BYTES, diff } from './segment'
+import { alloc, allocUrgent, classOf, free, HEADROOM_BYTES } from '../memory/slab'
+import { Conversation, kcpMtu, LEVEL_LOST, LEVELS, mss } from './conversation'
+import { diff, HEADER_BYTES } from './segment'
 
 export const ENTRY_SHIFT: u32 = 5
 export const BLOCK: usize = 0
@@ -34,7 +35,7 @@ const IDLE_CAPACITY: u32 = 64
 const MAX_PADDING_BYTES: u32 = 15
 
 export function entryOf(c: Conversation, sn: u32): usize {
-  return c.sndRing + (<usize>(sn & c.sndMask) << ENTRY_SHIFT)
+  return c.sndRing + ((<usize>(sn & c.sndMask)) << ENTRY_SHIFT)
 }
 
 /** Where the KCP header of an entry stands; the payload follows it. */
@@ -101,12 +102,12 @@ function release(entry: usize): void {
 }
 
 export function firstOf(c: Conversation, level: u32): u32 {
-  return load<u32>(changetype<usize>(c) + (<usize>level << 2), offsetof<Conversation>('first0'))
+  return load<u32>(changetype<usize>(c) + ((<usize>level) << 2), offsetof<Conversation>('first0'))
 }
 
 /** Appends a segment to the list of a level. */
 export function link(c: Conversation, sn: u32, entry: usize, level: u32): void {
-  const at = changetype<usize>(c) + (<usize>level << 2)
+  const at = changetype<usize>(c) + ((<usize>level) << 2)
   const bit: u32 = 1 << level
   store<u8>(entry, level, LEVEL)
   if (c.levels & bit) {
@@ -125,7 +126,7 @@ export function link(c: Conversation, sn: u32, entry: usize, level: u32): void {
 /** Takes a segment out of its list. An end of a list points to itself. */
 export function unlink(c: Conversation, sn: u32, entry: usize): void {
   const level = <u32>load<u8>(entry, LEVEL)
-  const at = changetype<usize>(c) + (<usize>level << 2)
+  const at = changetype<usize>(c) + ((<usize>level) << 2)
   const previous = load<u32>(entry, PREVIOUS)
   const next = load<u32>(entry, NEXT)
   if (previous == sn) {

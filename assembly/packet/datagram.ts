@@ -3,10 +3,23 @@
  * Sealing and opening are the host's.
  */
 import {
-  ENTROPY_BYTES, NONCE_COUNTER, NONCE_RANDOM, RX_BYTES, RX_CAPACITY, RX_PTR, RX_SLOTS, TX_ADDRESS, TX_BYTES, TX_HANDLE, TX_LEN, TX_NONCE,
-  TX_OUT, TX_SLOTS, TX_SRC,
+  ENTROPY_BYTES,
+  NONCE_COUNTER,
+  NONCE_RANDOM,
+  RX_BYTES,
+  RX_CAPACITY,
+  RX_PTR,
+  RX_SLOTS,
+  TX_ADDRESS,
+  TX_BYTES,
+  TX_HANDLE,
+  TX_LEN,
+  TX_NONCE,
+  TX_OUT,
+  TX_SLOTS,
+  TX_SRC,
 } from '../abi'
-import { HEADROOM_BYTES, PACKET_CLASS, allocUrgent } from '../memory/slab'
+import { alloc, allocUrgent, HEADROOM_BYTES, PACKET_CLASS } from '../memory/slab'
 import { ENTROPY_LEFT, set } from '../stats'
 
 const BLOCK_BYTES: u32 = (1 << PACKET_CLASS) - HEADROOM_BYTES
@@ -33,11 +46,16 @@ export function openDatagrams(tag: u32, nonce: u32, nonceStrategy: u32): bool {
   tagBytes = tag
   nonceBytes = nonce
   strategy = nonceStrategy
-  for (let i: u32 = 0; i < RX_SLOTS; i++) if (!refillRx(i)) return false
+  spare = alloc(PACKET_CLASS)
+  for (let i: u32 = 0; i < RX_SLOTS; i++) {
+    const block = allocUrgent(PACKET_CLASS)
+    if (!block) return false
+    putRxBlock(i, block)
+  }
   for (let i: u32 = 0; i < TX_SLOTS; i++) {
     const block = allocUrgent(PACKET_CLASS)
     if (!block) return false
-    store<usize>(txBlocks + (<usize>i << 2), block + HEADROOM_BYTES)
+    store<usize>(txBlocks + ((<usize>i) << 2), block + HEADROOM_BYTES)
   }
   return strategy != NONCE_COUNTER || drawCounter()
 }
@@ -46,14 +64,25 @@ export function rxSlot(i: u32): usize {
   return rx + <usize>(i * RX_BYTES)
 }
 
-/** Puts a fresh block into a receive descriptor. */
-export function refillRx(i: u32): bool {
-  const block = allocUrgent(PACKET_CLASS)
-  if (!block) return false
+/** A block in hand to put in the place of one that a receive window keeps. */
+let spare: usize = 0
+
+/** True if the block of a receive descriptor may be kept: there is one to take its place. */
+export function hasSpareBlock(): bool {
+  if (!spare) spare = alloc(PACKET_CLASS)
+  return spare != 0
+}
+
+/** Puts the spare block into a receive descriptor. */
+export function refillRx(i: u32): void {
+  putRxBlock(i, spare)
+  spare = alloc(PACKET_CLASS)
+}
+
+function putRxBlock(i: u32, block: usize): void {
   const slot = rxSlot(i)
   store<usize>(slot, block + HEADROOM_BYTES, RX_PTR)
   store<u32>(slot, BLOCK_BYTES, RX_CAPACITY)
-  return true
 }
 
 /** Takes over `n` random bytes the host wrote. */
@@ -97,7 +126,7 @@ function nextCounter(): void {
 
 /** The block of a transmit descriptor. */
 export function txBlock(i: u32): usize {
-  return load<usize>(txBlocks + (<usize>i << 2))
+  return load<usize>(txBlocks + ((<usize>i) << 2))
 }
 
 /**

@@ -2,7 +2,7 @@
  * Events owed to the host. A session stands in the list once, whatever it has to tell, so the list is bounded by the session table.
  */
 import { EVENT_ABORT, EVENT_BYTES, EVENT_SLOTS } from '../abi'
-import { IN_EVENTS, Session, has } from './session'
+import { has, IN_EVENTS, Session } from './session'
 
 export const events: usize = memory.data(256 * 16, 8)
 
@@ -31,7 +31,7 @@ export function tellEnd(s: Session, event: u32, reason: u32): void {
 
 export function tellOwn(event: u32, argument: u32): void {
   own |= 1 << event
-  store<u32>(ownArguments + (<usize>event << 2), argument)
+  store<u32>(ownArguments + ((<usize>event) << 2), argument)
 }
 
 /** Moves events into the event array; their number. */
@@ -40,7 +40,7 @@ export function takeEvents(): u32 {
   while (own && n < EVENT_SLOTS) {
     const type = <u32>ctz(own)
     own &= own - 1
-    n = put(n, type, 0, load<u32>(ownArguments + (<usize>type << 2)))
+    n = put(n, type, 0, load<u32>(ownArguments + ((<usize>type) << 2)))
   }
   while (first && n < EVENT_SLOTS) {
     const s = changetype<Session>(first)
@@ -65,4 +65,3 @@ function put(n: u32, type: u32, handle: u32, argument: u32): u32 {
   store<u32>(at, 0, 12)
   return n + 1
 }
-

@@ -11,7 +11,7 @@
 import { SPAN_BYTES, SPAN_SLOTS } from '../abi'
 import { mss, waitSnd } from '../kcp/conversation'
 import { dropFirst, recvLen, recvPayload } from '../kcp/recv_window'
-import { LEN, entryOf, payloadOf, reserveSegment, tailRoom, trimReserved } from '../kcp/send_window'
+import { entryOf, LEN, payloadOf, reserveSegment, tailRoom, trimReserved } from '../kcp/send_window'
 import { Session } from './session'
 
 export const DIAL: i32 = 0
@@ -54,7 +54,7 @@ export function queueMessage(s: Session, type: i32): bool {
     at = payloadOf(entry)
     store<u16>(entry, TLV_BYTES, LEN)
   }
-  store<u32>(at, bswap<u32>((<u32>type << 16) | TLV_BYTES))
+  store<u32>(at, bswap<u32>(((<u32>type) << 16) | TLV_BYTES))
   return true
 }
 
@@ -96,7 +96,7 @@ export function commitPush(s: Session, bytes: u32): bool {
     trimReserved(s)
     return bytes == 0
   }
-  store<u32>(s.reservedHeader, bswap<u32>((<u32>PUSH << 16) | left))
+  store<u32>(s.reservedHeader, bswap<u32>(((<u32>PUSH) << 16) | left))
   if (tail) {
     const entry = entryOf(s, s.sndEnd - 1)
     const take = min(left, tail)

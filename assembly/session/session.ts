@@ -1,8 +1,9 @@
 /*
  * One session: a TCP connection carried by one conversation (protocol.md 6). The record, its states, and the lists of the endpoint it stands in.
  */
-import { SESSIONS_BY_STATE, shift } from '../stats'
+
 import { Conversation } from '../kcp/conversation'
+import { SESSIONS_BY_STATE, shift } from '../stats'
 
 /** KCP side, numbered as /stats shows it (protocol.md 6.4). */
 export const CONNECT: u32 = 1
@@ -32,6 +33,8 @@ export const IN_DIRTY: u32 = 128
 export const IN_EVENTS: u32 = 256
 /** EOF was handed to the host. */
 export const EOF_TOLD: u32 = 512
+/** EOF_SENT, but there was no memory to queue the message: it follows. */
+export const EOF_OWED: u32 = 8192
 /** Counted as half-open. */
 export const HALF_OPEN: u32 = 4096
 /** The peer reset the session, what it completed before is still being written to TCP: nothing is sent any more. */

@@ -4,22 +4,71 @@
  * No byte is lost and no clean end is faked: EOF is told only after every byte before it was consumed, half-close works in both directions, and what ends in any other
  * way is told as ABORT.
  */
-import { EVENT_ABORT, EVENT_DETACH, EVENT_DIAL, EVENT_EOF, EVENT_READABLE, EVENT_WRITABLE, REASON_MEMORY, REASON_PROTOCOL } from '../abi'
+import {
+  EVENT_ABORT,
+  EVENT_DETACH,
+  EVENT_DIAL,
+  EVENT_EOF,
+  EVENT_READABLE,
+  EVENT_WRITABLE,
+  REASON_PROTOCOL,
+} from '../abi'
 import { closeAcks } from '../kcp/ack'
-import { closeRecovery } from '../kcp/recovery'
 import { announceWindow } from '../kcp/output'
-import { closeRecvWindow, advanceRcvNxt, dropFirst } from '../kcp/recv_window'
+import { closeRecovery } from '../kcp/recovery'
+import { advanceRcvNxt, closeRecvWindow, dropFirst } from '../kcp/recv_window'
 import { closeSendWindow } from '../kcp/send_window'
-import { DISCARDED_BYTES, KEEPALIVES_SENT, SESSIONS_ABORTED, TCP_READ_BYTES, TCP_WRITTEN_BYTES, add, count } from '../stats'
 import { isScarce } from '../memory/slab'
+import {
+  add,
+  count,
+  DISCARDED_BYTES,
+  KEEPALIVES_SENT,
+  SESSIONS_ABORTED,
+  TCP_READ_BYTES,
+  TCP_WRITTEN_BYTES,
+} from '../stats'
 import { tell, tellEnd } from './events'
 import {
-  DIAL, EOF, INVALID, KEEPALIVE, NONE, PUSH, commitPush, consumePayload, frontMessage, hasPayload, holdsEof, nextMessage, peekPayload, queueMessage, queueRoom,
+  commitPush,
+  consumePayload,
+  DIAL,
+  EOF,
+  frontMessage,
+  hasPayload,
+  holdsEof,
+  INVALID,
+  KEEPALIVE,
+  NONE,
+  nextMessage,
+  PUSH,
+  peekPayload,
+  queueMessage,
+  queueRoom,
   reservePush,
 } from './message'
 import {
-  BLOCKED, CUT, EOF_RECEIVED, EOF_SENT, EOF_TOLD, ESTABLISHED, INITIATOR, LINGER, OWES_KEEPALIVE, POISONED, READABLE_TOLD, Session, TCP_DIALING, TCP_GONE,
-  TCP_NONE, TCP_OPEN, TIME_WAIT, closeHalf, has, setState,
+  BLOCKED,
+  CUT,
+  closeHalf,
+  EOF_OWED,
+  EOF_RECEIVED,
+  EOF_SENT,
+  EOF_TOLD,
+  ESTABLISHED,
+  has,
+  INITIATOR,
+  LINGER,
+  OWES_KEEPALIVE,
+  POISONED,
+  READABLE_TOLD,
+  Session,
+  setState,
+  TCP_DIALING,
+  TCP_GONE,
+  TCP_NONE,
+  TCP_OPEN,
+  TIME_WAIT,
 } from './session'
 
 /** Queue behind the send window: half of it, within these bounds, so that the window never runs dry while the host is told to go on. */
@@ -82,12 +131,14 @@ export function sendKeepalive(s: Session, now: u32): void {
 
 function sendEof(s: Session, now: u32): void {
   if (has(s, EOF_SENT)) return
-  if (!queue(s, EOF, now)) {
-    endSession(s, REASON_MEMORY, now)
-    return
-  }
-  s.flags |= EOF_SENT
+  s.flags |= EOF_SENT | EOF_OWED
+  payOwed(s, now)
   enterLinger(s)
+}
+
+/** Queues the EOF that found no memory before. */
+export function payOwed(s: Session, now: u32): void {
+  if (has(s, EOF_OWED) && queue(s, EOF, now)) s.flags &= ~EOF_OWED
 }
 
 function enterLinger(s: Session): void {
@@ -244,6 +295,7 @@ export function closeConversation(s: Session): void {
   closeAcks(s)
   closeRecovery(s)
   s.probe = s.probeWait = 0
+  s.flags &= ~EOF_OWED
 }
 
 /** Ends a session: TCP is aborted unless it ended before, TIME_WAIT begins. Nothing is sent. */
@@ -269,7 +321,7 @@ export function resetByPeer(s: Session, reason: u32, now: u32): void {
     closeSendWindow(s)
     closeAcks(s)
     s.probe = s.probeWait = 0
-    s.flags |= EOF_SENT | CUT
+    s.flags = (s.flags & ~EOF_OWED) | EOF_SENT | CUT
     return
   }
   endSession(s, reason, now)

@@ -6,7 +6,7 @@ import { E_MEMORY, E_SESSIONS } from '../abi'
 import { growRing, newRing } from '../memory/ring'
 import { alloc, classOf, free } from '../memory/slab'
 import { copyAddress, hashAddress, sameAddress } from '../packet/address'
-import { SESSION_BYTES, Session, addressOf } from './session'
+import { addressOf, SESSION_BYTES, Session } from './session'
 
 const POINTER_SHIFT: u32 = 2
 /** Slot: session pointer (0 = free: then the next free slot + 1 stands in its place, see SLOT_NEXT), generation. */
@@ -42,7 +42,7 @@ export function slotsInUse(): u32 {
 
 export function sessionAt(slot: u32): Session | null {
   if (slot >= slotCount) return null
-  return changetype<Session | null>(load<usize>(slots + (<usize>slot << SLOT_SHIFT)))
+  return changetype<Session | null>(load<usize>(slots + ((<usize>slot) << SLOT_SHIFT)))
 }
 
 /** The session of a handle, null if it is gone. */
@@ -56,7 +56,7 @@ export function find(address: usize, conv: u32): Session | null {
   const hash = hashAddress(address, conv)
   let i = hash & bucketMask
   while (true) {
-    const at = load<usize>(buckets + (<usize>i << POINTER_SHIFT))
+    const at = load<usize>(buckets + ((<usize>i) << POINTER_SHIFT))
     if (!at) return null
     const s = changetype<Session>(at)
     if (s.hash == hash && s.conv == conv && sameAddress(addressOf(s), address)) return s
@@ -77,13 +77,13 @@ export function insert(address: usize, conv: u32): Session | null {
   const cls = classOf(SESSION_BYTES)
   const at = alloc(cls)
   if (!at) return null
-  memory.fill(at, 0, <usize>1 << cls)
+  memory.fill(at, 0, (<usize>1) << cls)
   const s = changetype<Session>(at)
   const slot = firstFree - 1
-  const entry = slots + (<usize>slot << SLOT_SHIFT)
+  const entry = slots + ((<usize>slot) << SLOT_SHIFT)
   firstFree = load<u32>(entry, SLOT_NEXT)
   if (firstFree == 0) lastFree = 0
-  const generation = load<u32>(entry, SLOT_GENERATION) % MAX_GENERATION + 1
+  const generation = (load<u32>(entry, SLOT_GENERATION) % MAX_GENERATION) + 1
   store<usize>(entry, at)
   store<u32>(entry, generation, SLOT_GENERATION)
   s.handle = (generation << 16) | slot
@@ -106,7 +106,7 @@ export function rekey(s: Session, address: usize): void {
 export function remove(s: Session): void {
   displace(s)
   const slot = s.handle & 0xffff
-  store<usize>(slots + (<usize>slot << SLOT_SHIFT), 0)
+  store<usize>(slots + ((<usize>slot) << SLOT_SHIFT), 0)
   appendFree(slot)
   live--
   free(changetype<usize>(s), classOf(SESSION_BYTES))
@@ -115,31 +115,31 @@ export function remove(s: Session): void {
 /** Takes a session out of its bucket; those behind it move back. */
 function displace(s: Session): void {
   let hole = s.hash & bucketMask
-  while (load<usize>(buckets + (<usize>hole << POINTER_SHIFT)) != changetype<usize>(s)) hole = (hole + 1) & bucketMask
+  while (load<usize>(buckets + ((<usize>hole) << POINTER_SHIFT)) != changetype<usize>(s)) hole = (hole + 1) & bucketMask
   for (let i = (hole + 1) & bucketMask; true; i = (i + 1) & bucketMask) {
-    const at = load<usize>(buckets + (<usize>i << POINTER_SHIFT))
+    const at = load<usize>(buckets + ((<usize>i) << POINTER_SHIFT))
     if (!at) break
     const home = changetype<Session>(at).hash & bucketMask
     // an entry may move back into the hole unless its home lies between the hole and itself
     if (((i - home) & bucketMask) >= ((i - hole) & bucketMask)) {
-      store<usize>(buckets + (<usize>hole << POINTER_SHIFT), at)
+      store<usize>(buckets + ((<usize>hole) << POINTER_SHIFT), at)
       hole = i
     }
   }
-  store<usize>(buckets + (<usize>hole << POINTER_SHIFT), 0)
+  store<usize>(buckets + ((<usize>hole) << POINTER_SHIFT), 0)
 }
 
 function appendFree(slot: u32): void {
-  store<u32>(slots + (<usize>slot << SLOT_SHIFT), 0, SLOT_NEXT)
-  if (lastFree) store<u32>(slots + (<usize>(lastFree - 1) << SLOT_SHIFT), slot + 1, SLOT_NEXT)
+  store<u32>(slots + ((<usize>slot) << SLOT_SHIFT), 0, SLOT_NEXT)
+  if (lastFree) store<u32>(slots + ((<usize>(lastFree - 1)) << SLOT_SHIFT), slot + 1, SLOT_NEXT)
   else firstFree = slot + 1
   lastFree = slot + 1
 }
 
 function place(s: Session): void {
   let i = s.hash & bucketMask
-  while (load<usize>(buckets + (<usize>i << POINTER_SHIFT))) i = (i + 1) & bucketMask
-  store<usize>(buckets + (<usize>i << POINTER_SHIFT), changetype<usize>(s))
+  while (load<usize>(buckets + ((<usize>i) << POINTER_SHIFT))) i = (i + 1) & bucketMask
+  store<usize>(buckets + ((<usize>i) << POINTER_SHIFT), changetype<usize>(s))
 }
 
 function ensureBuckets(): bool {
@@ -152,7 +152,7 @@ function ensureBuckets(): bool {
   buckets = fresh
   bucketMask = larger - 1
   for (let i: u32 = 0; i < capacity; i++) {
-    const at = load<usize>(old + (<usize>i << POINTER_SHIFT))
+    const at = load<usize>(old + ((<usize>i) << POINTER_SHIFT))
     if (at) place(changetype<Session>(at))
   }
   if (old) free(old, classOf(capacity << POINTER_SHIFT))

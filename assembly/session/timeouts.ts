@@ -4,10 +4,24 @@
  */
 import { REASON_LINGER, REASON_NO_ANSWER, REASON_STALE_PEER, REASON_TIMEOUT, TICKS_PER_SECOND } from '../abi'
 import { NEVER, remaining } from '../clock'
-import { waitSnd } from '../kcp/conversation'
 import { sendReset } from '../control/queue'
+import { waitSnd } from '../kcp/conversation'
 import {
-  CONNECT, CUT, EOF_RECEIVED, EOF_SENT, ESTABLISHED, INITIATOR, LINGER, OWES_KEEPALIVE, POISONED, Session, TCP_NONE, TIME_WAIT, addressOf, has,
+  addressOf,
+  CONNECT,
+  CUT,
+  EOF_OWED,
+  EOF_RECEIVED,
+  EOF_SENT,
+  ESTABLISHED,
+  has,
+  INITIATOR,
+  LINGER,
+  OWES_KEEPALIVE,
+  POISONED,
+  Session,
+  TCP_NONE,
+  TIME_WAIT,
 } from './session'
 import { endSession, sendKeepalive } from './stream'
 
@@ -31,7 +45,7 @@ export function setTimeouts(timeout: u32, linger: u32, timeWait: u32): void {
 
 /** True while bytes wait for TCP or for the peer's acknowledgement. */
 function isUnderWay(s: Session): bool {
-  return s.rcvRead != s.rcvNxt || waitSnd(s) != 0
+  return s.rcvRead != s.rcvNxt || waitSnd(s) != 0 || has(s, EOF_OWED)
 }
 
 function isStale(s: Session): bool {

@@ -315,7 +315,7 @@ test('PONG is reported with its round trip', () => {
 
 test('MUST 59: after T seconds of silence the host is asked to resolve again; datagrams of any kind put it off', () => {
   // keepalive 25: T = 79 s
-  const solo = new Solo({ role: 'client', sealing: 'random' })
+  const solo = new Solo({ role: 'server', sealing: 'random' })
   const asked = (): number => solo.events.filter(({ type }) => type === EventType.RESOLVE).length
   solo.run(78_000)
   assert.is(asked(), 0)
@@ -329,6 +329,23 @@ test('MUST 59: after T seconds of silence the host is asked to resolve again; da
     solo.run(60_000)
   }
   assert.is(asked(), 2)
+})
+
+test('MUST 59: a client whose ping stays unanswered is asked to resolve again within T, too', () => {
+  const solo = new Solo({ role: 'client' })
+  solo.run(79_000)
+  assert.ok(solo.events.some(({ type }) => type === EventType.RESOLVE))
+})
+
+test('a limit of half-open sessions refuses the newest; a DIAL makes room', () => {
+  const solo = new Solo({ role: 'server', config: { maxHalfOpen: 3 } })
+  for (let conv = 1; conv <= 5; conv++) solo.feed(push(conv, 0, new Uint8Array([0])))
+  assert.is(solo.endpoint.sessions, 3)
+  assert.ok(solo.endpoint.counter('sessions_refused') >= 2)
+  solo.feed(push(1, 1, fromHex('00 0004')))
+  assert.ok(solo.only.dialled)
+  solo.feed(push(6, 0, DIAL))
+  assert.is(solo.endpoint.sessions, 4)
 })
 
 test.run()

@@ -87,6 +87,10 @@ export function stubCore(overrides: Partial<Omit<CoreExports, 'memory'>> = {}): 
       return note('entropy_filled')
     },
     set_peer: () => note('set_peer'),
+    rendezvous_ptr: () => CONFIG_PTR + 768,
+    local_ptr: () => CONFIG_PTR + 800,
+    service_ptr: () => CONFIG_PTR + 832,
+    set_rendezvous: () => note('set_rendezvous'),
     renew_nonce: () => note('renew_nonce'),
     handle_datagrams: (count) => {
       for (let slot = 0; slot < count; slot++) {

@@ -236,6 +236,24 @@ export class Endpoint {
     this.dirty = true
   }
 
+  /** Applies rendezvous server, own address and service id. */
+  setRendezvous(server: Address, local: Address, id: Uint8Array): void {
+    const { core } = this
+    core.refresh()
+    core.u8.set(server, core.calls.rendezvous_ptr() >>> 0)
+    core.u8.set(local, core.calls.local_ptr() >>> 0)
+    core.u8.set(id, core.calls.service_ptr() >>> 0)
+    check(core.calls.set_rendezvous(id.length, this.now) === 0, 'set_rendezvous failed')
+    this.dirty = true
+  }
+
+  /** The record at `peer_ptr`. */
+  get peer(): Address {
+    this.core.refresh()
+    const at = this.core.calls.peer_ptr() >>> 0
+    return this.core.u8.slice(at, at + ADDRESS_BYTES)
+  }
+
   /** Feeds datagrams as the network delivered them; the result counts the accepted ones. */
   receive(datagrams: readonly Datagram[]): number {
     const { core } = this

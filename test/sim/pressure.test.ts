@@ -11,7 +11,7 @@ import { Pair } from './pair.ts'
 import { Random } from './random.ts'
 
 const MIB = 1024 * 1024
-const SEEDS = 40
+const SEEDS = 120
 
 interface Outcome {
   readonly refused: number
@@ -92,9 +92,9 @@ test('200 connections at once, all of them complete', () => {
   }
   assert.ok(pair.finish(120))
   for (const connection of pair.connections) assert.ok(connection.clean, connection.describe())
-  // nobody starves: the last one is done soon after the first
-  const times = pair.connections.map(({ client }) => client.endedAt)
-  assert.ok(Math.max(...times) < 20 * Math.min(...times), `${Math.min(...times)} .. ${Math.max(...times)} ms`)
+  // nobody starves: 6.4 MB take half a second of this link
+  const last = Math.max(...pair.connections.map(({ client }) => client.endedAt))
+  assert.ok(last < 5000, `${last} ms`)
 })
 
 test.run()

@@ -1,0 +1,122 @@
+/*
+ * The endpoint as a whole: its start, and its time.
+ */
+import { E_CONFIG, E_ENTROPY, E_MEMORY, MAX_SLEEP_TICKS, MODE_CLIENT, NONCE_COUNTER, OK } from '../abi'
+import { advanceClock, startClock } from '../clock'
+import { setKeepalive, startKeepalive } from '../control/keepalive'
+import { setServiceExpiry } from '../control/rendezvous'
+import { setOptions } from '../kcp/conversation'
+import { setCeiling, usedBytes } from '../memory/slab'
+import { drawCounter, hasEntropy, openDatagrams, takeEntropy } from '../packet/datagram'
+import { openReplay } from '../packet/replay'
+import { setMaxSessions } from '../session/table'
+import { setTimeouts } from '../session/timeouts'
+import { MEMORY_USED, set } from '../stats'
+import {
+  badField,
+  FLUSH,
+  field,
+  INTERVAL,
+  KCP_MTU,
+  KEEPALIVE,
+  LINGER,
+  MAX_SESSIONS,
+  MEMORY,
+  MODE,
+  NC,
+  NODELAY,
+  NONCE_BYTES,
+  NONCE_STRATEGY,
+  RCVWND,
+  REPLAY,
+  RESEND,
+  SNDWND,
+  TAG_BYTES,
+  TIME_WAIT,
+  TIMEOUT,
+} from './config'
+import { configureOpening } from './open'
+import { checkPeerTimers, configurePeer, untilPeerTimers, wakePeer } from './peer'
+import { checkSessions, untilSessions, wakeSessions } from './schedule'
+
+/** Entropy the start wants: conv, keepalive, base of the nonce counter. */
+const START_ENTROPY_BYTES: u32 = 64
+/** Most bytes the ceiling can be set to: what wasm32 can address, less some. */
+const MAX_CEILING_BYTES: u32 = 0xf0000000
+
+let mode: u32 = 0
+let configured: bool = false
+let fixedBytes: u32 = 0
+
+/** True once `configure` succeeded; takes in the time of a call. */
+export function isReady(now: u32): bool {
+  if (!configured) return false
+  if (advanceClock(now)) {
+    wakeSessions(now)
+    wakePeer(now)
+  }
+  return true
+}
+
+export function isMode(bit: u32): bool {
+  return (mode & bit) != 0
+}
+
+/** Applies the config block; the first time it starts the endpoint. */
+export function configure(now: u32): i32 {
+  const bad = badField()
+  if (bad >= 0) return E_CONFIG - bad
+  if (!configured) {
+    const result = start(now)
+    if (result != OK) return result
+  }
+  isReady(now)
+  setOptions(
+    field(KCP_MTU),
+    field(SNDWND),
+    field(RCVWND),
+    field(NODELAY),
+    field(INTERVAL),
+    field(RESEND),
+    field(NC),
+    field(FLUSH),
+  )
+  setTimeouts(field(TIMEOUT), field(LINGER), field(TIME_WAIT))
+  setMaxSessions(field(MAX_SESSIONS))
+  setServiceExpiry(field(TIMEOUT))
+  setCeiling(fixedBytes + min(field(MEMORY), MAX_CEILING_BYTES - fixedBytes))
+  if (isMode(MODE_CLIENT)) setKeepalive(field(KEEPALIVE))
+  configurePeer(mode, min(max(3 * field(KEEPALIVE) + 4, 10), 1800))
+  return OK
+}
+
+function start(now: u32): i32 {
+  if (!hasEntropy(START_ENTROPY_BYTES)) return E_ENTROPY
+  startClock(now)
+  // descriptors and replay filter come on top of the ceiling, which is for sessions
+  setCeiling(MAX_CEILING_BYTES)
+  if (!openReplay(field(REPLAY)) || !openDatagrams(field(TAG_BYTES), field(NONCE_BYTES), field(NONCE_STRATEGY)))
+    return E_MEMORY
+  mode = field(MODE)
+  configureOpening(mode, load<u32>(takeEntropy(4)))
+  startKeepalive(isMode(MODE_CLIENT) ? field(KEEPALIVE) : 0, load<u32>(takeEntropy(4)), now)
+  fixedBytes = usedBytes()
+  configured = true
+  return OK
+}
+
+/** Draws the base of the nonce counter again. */
+export function renewNonce(): i32 {
+  return field(NONCE_STRATEGY) != NONCE_COUNTER || drawCounter() ? OK : E_ENTROPY
+}
+
+export function checkTimers(now: u32): void {
+  checkSessions(now)
+  checkPeerTimers(now)
+}
+
+/** Ticks until `checkTimers` has something to do. */
+export function untilTimers(now: u32): u32 {
+  set(MEMORY_USED, usedBytes())
+  return untilSessions(min(untilPeerTimers(now), MAX_SLEEP_TICKS), now)
+}

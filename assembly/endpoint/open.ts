@@ -1,0 +1,175 @@
+/*
+ * How sessions begin: a client's TCP connection, a server's first datagram of an unknown conversation, and the session that continues from another address.
+ */
+import { E_MEMORY, E_NO_PEER, E_SESSIONS, EVENT_MIGRATED, MODE_SERVER, REASON_MEMORY, TICKS_PER_SECOND } from '../abi'
+import { seconds } from '../clock'
+import { sendReset } from '../control/queue'
+import { openConversation } from '../kcp/conversation'
+import { CMD_PUSH, CMD_WINS, diff, HEADER_BYTES, readCmd, readSn, readUna } from '../kcp/segment'
+import { isAddress } from '../packet/address'
+import { tagBytes } from '../packet/datagram'
+import { tell } from '../session/events'
+import {
+  addressOf,
+  CONNECT,
+  CUT,
+  halfOpenCount,
+  has,
+  INITIATOR,
+  openHalf,
+  Session,
+  setState,
+  TCP_GONE,
+  TCP_OPEN,
+  TIME_WAIT,
+} from '../session/session'
+import { endSession, queueDial } from '../session/stream'
+import { error, find, insert, rekey, sessionAt, slotsInUse } from '../session/table'
+import { count, SESSIONS_OPENED, SESSIONS_REFUSED } from '../stats'
+import { field, MAX_HALF_OPEN } from './config'
+import { currentPeer, followPeer } from './peer'
+import { settle } from './schedule'
+
+/** Datagrams of unknown conversations that are compared with every session, a second. */
+const MAX_SCANS: u32 = 256
+/** A session that was heard of so recently has not moved. */
+const MOVED_SILENCE_TICKS: u32 = TICKS_PER_SECOND / 2
+/** How far the numbers of a datagram may lie from a session it is said to continue: the largest window. */
+const MAX_MOVED_DISTANCE: i32 = 65536
+
+let mode: u32 = 0
+let nextConv: u32 = 0
+let scanSecond: u32 = 0
+let scans: u32 = 0
+
+/** `conv`: a random number to count on from. */
+export function configureOpening(modeBits: u32, conv: u32): void {
+  mode = modeBits
+  nextConv = conv
+}
+
+function start(s: Session, conv: u32, state: u32, now: u32): void {
+  openConversation(s, conv)
+  setState(s, state)
+  s.created = s.signAt = s.progressAt = s.payloadAt = s.queuedAt = s.tickAt = now
+  s.createdSecond = seconds()
+  // so that the first pair of ACKs need not wait
+  s.ackLast = now - TICKS_PER_SECOND
+  // likewise the first RESET
+  s.resetAt = now - TICKS_PER_SECOND
+  openHalf(s)
+  count(SESSIONS_OPENED)
+}
+
+/** A session for a TCP connection that a client accepted: its handle or an error. */
+export function openStream(now: u32): i32 {
+  if (!isAddress(currentPeer)) return E_NO_PEER
+  if (isHalfOpenFull()) {
+    count(SESSIONS_REFUSED)
+    return E_SESSIONS
+  }
+  const conv = allocateConv()
+  const s = insert(currentPeer, conv)
+  if (!s) {
+    count(SESSIONS_REFUSED)
+    return error
+  }
+  start(s, conv, CONNECT, now)
+  s.flags |= INITIATOR
+  s.tcp = TCP_OPEN
+  if (!queueDial(s, now)) {
+    endSession(s, REASON_MEMORY, now)
+    s.events = 0
+    count(SESSIONS_REFUSED)
+    settle(s, now)
+    return E_MEMORY
+  }
+  settle(s, now)
+  return s.handle
+}
+
+/** Next free conv for the peer; never 0 (protocol.md 6.6). */
+function allocateConv(): u32 {
+  do nextConv++
+  while (nextConv == 0 || find(currentPeer, nextConv))
+  return nextConv
+}
+
+/** First datagram of an unknown conversation: a server accepts it, anybody else answers RESET. */
+export function acceptSession(at: usize, len: u32, conv: u32, address: usize, now: u32): Session | null {
+  const isMidway = isFromMidway(at, len)
+  if (isMidway && mayScan()) {
+    const moved = findMoved(at, conv, now)
+    if (moved) {
+      migrate(moved, address)
+      return moved
+    }
+    if (readUna(at) != 0) {
+      // it has received something on a conversation we do not know: it talks to a server that was restarted since
+      sendReset(conv, address)
+      return null
+    }
+  } else if (isMidway && readUna(at) != 0) {
+    return null
+  }
+  if (!(mode & MODE_SERVER)) {
+    sendReset(conv, address)
+    return null
+  }
+  if (isHalfOpenFull()) {
+    count(SESSIONS_REFUSED)
+    return null
+  }
+  const s = insert(address, conv)
+  if (!s) {
+    count(SESSIONS_REFUSED)
+    return null
+  }
+  start(s, conv, CONNECT, now)
+  return s
+}
+
+/** True for a datagram that cannot be the first of its conversation: those begin with sn 0 and una 0. */
+function isFromMidway(at: usize, len: u32): bool {
+  if (len < HEADER_BYTES) return false
+  const cmd = readCmd(at)
+  return cmd >= CMD_PUSH && cmd <= CMD_WINS && (readUna(at) != 0 || readSn(at) != 0)
+}
+
+/** A budget for what looks at every session. */
+function mayScan(): bool {
+  if (scanSecond != seconds()) {
+    scanSecond = seconds()
+    scans = 0
+  }
+  return scans++ < MAX_SCANS
+}
+
+/**
+ * The session that this datagram continues from another address: same conv, numbers inside its windows, and its old address silent. A NAT that gave its
+ * client a new port looks like that. Only authentic datagrams are believed.
+ */
+function findMoved(at: usize, conv: u32, now: u32): Session | null {
+  if (tagBytes == 0) return null
+  const slots = slotsInUse()
+  for (let i: u32 = 0; i < slots; i++) {
+    const s = sessionAt(i)
+    if (!s || s.conv != conv || s.state == TIME_WAIT || has(s, CUT) || now - s.signAt < MOVED_SILENCE_TICKS) continue
+    const una = readUna(at)
+    if (diff(una, s.sndNxt) > 0 || diff(una, s.sndUna) < -MAX_MOVED_DISTANCE) continue
+    if (readCmd(at) == CMD_PUSH && abs(diff(readSn(at), s.rcvNxt)) > MAX_MOVED_DISTANCE) continue
+    return s
+  }
+  return null
+}
+
+function migrate(s: Session, address: usize): void {
+  followPeer(addressOf(s), address)
+  rekey(s, address)
+  if (s.tcp != TCP_GONE) tell(s, EVENT_MIGRATED)
+}
+
+/** Sessions without DIAL, or that nobody answered, against their own limit. */
+function isHalfOpenFull(): bool {
+  return field(MAX_HALF_OPEN) != 0 && halfOpenCount() >= field(MAX_HALF_OPEN)
+}

@@ -1,0 +1,143 @@
+/*
+ * Where the peer is: the address new sessions go to, whether it still answers, and how a rendezvous client finds it (protocol.md 7.3, 7.6, 8).
+ */
+import {
+  E_ARGUMENT,
+  EVENT_PEER_FOUND,
+  EVENT_PONG,
+  EVENT_RESOLVE,
+  MODE_CLIENT,
+  MODE_RENDEZVOUS,
+  MODE_SERVER,
+  OK,
+  TICKS_PER_MS,
+  TICKS_PER_SECOND,
+} from '../abi'
+import { elapsed } from '../clock'
+import { argument } from '../control/control'
+import { checkPing, isSilent, notePong, noteReceived, pingSoon, untilPing } from '../control/keepalive'
+import {
+  checkRendezvous,
+  endPunches,
+  helloSoon,
+  rendezvousServer,
+  setRendezvous,
+  untilRendezvous,
+} from '../control/rendezvous'
+import { copyAddress, isAddress, sameAddress } from '../packet/address'
+import { tellOwn } from '../session/events'
+import { LAST_RECEIVED_AGE, set } from '../stats'
+import { field, KEEPALIVE } from './config'
+
+/** Written by the host before `set_peer`, and by us before PEER_FOUND. */
+export const peer: usize = memory.data(24, 8)
+export const currentPeer: usize = memory.data(24, 8)
+
+let mode: u32 = 0
+let lastReceivedAt: u64 = 0
+let everReceived: bool = false
+let resolvedAt: u64 = 0
+let silenceTicks: u64 = 0
+
+/** `silence`: seconds without a datagram after which names are resolved again. */
+export function configurePeer(modeBits: u32, silence: u32): void {
+  mode = modeBits
+  silenceTicks = <u64>silence * TICKS_PER_SECOND
+}
+
+/** Takes over the address the host wrote. */
+export function takePeer(now: u32): void {
+  if (sameAddress(currentPeer, peer)) return
+  copyAddress(currentPeer, peer)
+  pingSoon(now)
+}
+
+/** The rendezvous server, our local address and the service id are as the host wrote them. */
+export function takeRendezvous(idBytes: u32, now: u32): i32 {
+  return setRendezvous(idBytes, now) ? OK : E_ARGUMENT
+}
+
+/** A datagram arrived, of whatever kind. */
+export function noteDatagram(): void {
+  everReceived = true
+  lastReceivedAt = elapsed
+}
+
+/** An authentic datagram arrived from `address`. */
+export function noteAuthentic(address: usize): void {
+  if (sameAddress(address, currentPeer)) noteReceived()
+}
+
+/** A session moved to `address`; a client follows its server. */
+export function followPeer(from: usize, address: usize): void {
+  if (!sameAddress(from, currentPeer)) return
+  copyAddress(currentPeer, address)
+  copyAddress(peer, address)
+}
+
+/** Pings the peer; when it falls silent the host resolves again at once, and a rendezvous client asks for it anew. */
+function checkPeer(now: u32): void {
+  const wasSilent = isSilent()
+  checkPing(currentPeer, now)
+  if (wasSilent || !isSilent()) return
+  resolvedAt = elapsed
+  tellOwn(EVENT_RESOLVE, 0)
+  helloSoon(now)
+}
+
+/** True when a LISTEN or CONNECT is wanted: always of a server, of a client while it has no peer that answers. */
+function wantsRendezvous(): bool {
+  if (!(mode & MODE_RENDEZVOUS)) return false
+  return (mode & MODE_SERVER) != 0 || ((mode & MODE_CLIENT) != 0 && (!isAddress(currentPeer) || isSilent()))
+}
+
+function listenTicks(): u32 {
+  return mode & MODE_SERVER ? field(KEEPALIVE) * TICKS_PER_SECOND : 0
+}
+
+/** True if the socket is an IPv6 one, as the rendezvous server's address tells. */
+export function isMappedSocket(): bool {
+  return load<u16>(rendezvousServer) == 6
+}
+
+/** The first PONG a rendezvous client without a living peer gets tells where the peer is. */
+export function takePong(address: usize, now: u32): void {
+  if (wantsRendezvous() && mode & MODE_CLIENT && !sameAddress(address, currentPeer)) {
+    copyAddress(currentPeer, address)
+    copyAddress(peer, address)
+    endPunches()
+    tellOwn(EVENT_PEER_FOUND, 0)
+    pingSoon(now)
+  }
+  if (!sameAddress(address, currentPeer)) return
+  notePong()
+  tellOwn(EVENT_PONG, now - argument)
+}
+
+/** Ticks until names are to be resolved again (protocol.md 7.6). */
+function untilResolve(): u32 {
+  const since = elapsed - max(resolvedAt, lastReceivedAt)
+  return since >= silenceTicks ? 0 : <u32>(silenceTicks - since)
+}
+
+/** Pings, LISTEN, CONNECT, RESOLVE: what is due. */
+export function checkPeerTimers(now: u32): void {
+  if (isAddress(currentPeer)) checkPeer(now)
+  checkRendezvous(wantsRendezvous(), listenTicks(), now)
+  if (untilResolve() != 0) return
+  resolvedAt = elapsed
+  tellOwn(EVENT_RESOLVE, 0)
+}
+
+/** Ticks until `checkPeerTimers` has something to do. */
+export function untilPeerTimers(now: u32): u32 {
+  set(LAST_RECEIVED_AGE, everReceived ? (elapsed - lastReceivedAt) / TICKS_PER_MS : u64.MAX_VALUE)
+  const wanted = min(untilResolve(), untilRendezvous(wantsRendezvous(), now))
+  return isAddress(currentPeer) ? min(wanted, untilPing(now)) : wanted
+}
+
+/** After a suspension: everything is due. */
+export function wakePeer(now: u32): void {
+  pingSoon(now)
+  helloSoon(now)
+}

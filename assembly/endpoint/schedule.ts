@@ -1,0 +1,177 @@
+/*
+ * Which session is looked at when: those with output stand in the ready list, those a receive batch touched in the dirty list, all others wait for their deadline.
+ */
+import { TICKS_PER_MS, UNSET } from '../abi'
+import { NEVER, until } from '../clock'
+import { pendingAcks } from '../kcp/ack'
+import { flushMode, waitSnd } from '../kcp/conversation'
+import { hasOutput, updateProbe } from '../kcp/output'
+import { detectLoss, untilRto } from '../kcp/recovery'
+import { freeIdleRecvRing } from '../kcp/recv_window'
+import { freeIdleSendRing } from '../kcp/send_window'
+import { BLOCKED, CUT, EOF_OWED, has, IN_DIRTY, IN_EVENTS, IN_READY, Session, setState, TIME_WAIT } from '../session/session'
+import { payOwed, unblock } from '../session/stream'
+import { remove, sessionAt, slotsInUse } from '../session/table'
+import { checkTimeouts, untilTimeout } from '../session/timeouts'
+import { shift, WAITSND } from '../stats'
+import { cancel, earliest, postpone, wake } from '../timer'
+import { field, INTERVAL } from './config'
+
+/** Tick of `flush` 0 if no interval is set (protocol.md 10.2). */
+const DEFAULT_INTERVAL_MS: u32 = 100
+/** What waits for memory, or for the host to drain a list, is looked at again so much later. */
+const RETRY_TICKS: u32 = 100 * TICKS_PER_MS
+
+let firstReady: usize = 0
+let lastReady: usize = 0
+let firstDirty: usize = 0
+
+/** True if the conversation lives: it may send and lose segments. */
+export function isLive(s: Session): bool {
+  return s.state != TIME_WAIT && !has(s, CUT)
+}
+
+/** Ticks until the session wants to be looked at. */
+function untilWanted(s: Session, now: u32): u32 {
+  let wanted = untilTimeout(s, now)
+  // a session in the ready list waits for the host, not for a time
+  if (!isLive(s) || has(s, IN_READY)) return wanted
+  wanted = min(wanted, untilRto(s, now))
+  if (has(s, EOF_OWED | BLOCKED) && waitSnd(s) == 0) wanted = min(wanted, RETRY_TICKS)
+  if (pendingAcks(s)) wanted = min(wanted, until(s.ackDue, now))
+  if (s.probeWait) wanted = min(wanted, until(s.probeAt, now))
+  if (flushMode == 0) {
+    const tick = until(s.tickAt, now)
+    wanted = hasOutput(s, now) ? tick : max(wanted, tick)
+    wanted = min(wanted, untilTimeout(s, now))
+  }
+  return wanted
+}
+
+function isTickOpen(s: Session, now: u32): bool {
+  return flushMode != 0 || until(s.tickAt, now) == 0
+}
+
+function tickLength(): u32 {
+  return (field(INTERVAL) == UNSET ? DEFAULT_INTERVAL_MS : field(INTERVAL)) * TICKS_PER_MS
+}
+
+/** To be called after anything that changed a session: queues its output, sets its deadline. */
+export function settle(s: Session, now: u32): void {
+  if (isLive(s)) {
+    updateProbe(s, now)
+    payOwed(s, now)
+    unblock(s)
+    if (hasOutput(s, now)) {
+      if (isTickOpen(s, now)) enqueueReady(s)
+      else wake(s, s.tickAt)
+    }
+    freeIdleSendRing(s)
+    freeIdleRecvRing(s)
+  }
+  const waiting = waitSnd(s)
+  if (waiting != s.waitingCounted) {
+    shift(WAITSND, waiting - s.waitingCounted)
+    s.waitingCounted = waiting
+  }
+  const wanted = untilWanted(s, now)
+  if (wanted != NEVER) wake(s, now + wanted)
+}
+
+// ---- ready list
+
+export function hasReady(): bool {
+  return firstReady != 0
+}
+
+export function readySession(): Session {
+  return changetype<Session>(firstReady)
+}
+
+function enqueueReady(s: Session): void {
+  if (has(s, IN_READY)) return
+  s.flags |= IN_READY
+  s.nextReady = 0
+  if (lastReady) changetype<Session>(lastReady).nextReady = changetype<usize>(s)
+  else firstReady = changetype<usize>(s)
+  lastReady = changetype<usize>(s)
+}
+
+/** Ends a session's turn. */
+export function dequeueReady(s: Session, more: bool, now: u32): void {
+  firstReady = s.nextReady
+  if (!firstReady) lastReady = 0
+  s.flags &= ~IN_READY
+  if (more) {
+    enqueueReady(s)
+    return
+  }
+  if (flushMode == 0) s.tickAt = now + tickLength()
+  settle(s, now)
+}
+
+// ---- dirty list
+
+/** Marks a session for the work that follows a receive batch. */
+export function touch(s: Session): void {
+  if (has(s, IN_DIRTY)) return
+  s.flags |= IN_DIRTY
+  s.nextDirty = firstDirty
+  firstDirty = changetype<usize>(s)
+}
+
+/** The work that follows a receive batch, for every session it touched. */
+export function settleTouched(now: u32): void {
+  while (firstDirty) {
+    const s = changetype<Session>(firstDirty)
+    firstDirty = s.nextDirty
+    s.flags &= ~IN_DIRTY
+    if (isLive(s)) detectLoss(s, now)
+    settle(s, now)
+  }
+}
+
+// ---- deadlines
+
+/** Looks at every session whose time has come. */
+export function checkSessions(now: u32): void {
+  while (true) {
+    const s = earliest()
+    if (!s || until(s.deadline, now) != 0) return
+    cancel(s)
+    if (checkTimeouts(s, now)) {
+      if (isLive(s)) detectLoss(s, now)
+      settle(s, now)
+    } else if (has(s, IN_READY | IN_DIRTY | IN_EVENTS)) {
+      // the host has not drained yet
+      wake(s, now + RETRY_TICKS)
+    } else {
+      setState(s, 0)
+      remove(s)
+    }
+  }
+}
+
+/** Ticks until `checkSessions` has something to do, at most `limit`. */
+export function untilSessions(limit: u32, now: u32): u32 {
+  while (true) {
+    const s = earliest()
+    if (!s) return limit
+    const stands = until(s.deadline, now)
+    if (stands >= limit) return limit
+    const wanted = untilWanted(s, now)
+    if (wanted <= stands) return stands
+    postpone(s, now + min(wanted, limit))
+  }
+}
+
+/** After a suspension: every session is looked at now. */
+export function wakeSessions(now: u32): void {
+  const slots = slotsInUse()
+  for (let i: u32 = 0; i < slots; i++) {
+    const s = sessionAt(i)
+    if (!s) continue
+    cancel(s)
+    wake(s, now)
+  }
+}

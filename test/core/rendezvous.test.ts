@@ -1,0 +1,303 @@
+/**
+ * Rendezvous messages and what follows from them (protocol.md 7.1, 8).
+ */
+import { suite } from 'uvu'
+import * as assert from 'uvu/assert'
+import { ErrorCode, EventType, Mode } from '../../host/core.ts'
+import { type Address, address4, address6, addressKey } from '../sim/endpoint.ts'
+import { type Output, Solo, type SoloOptions } from '../sim/solo.ts'
+import { concat, control, fromHex, toHex, utf8, What } from '../sim/wire.ts'
+import { type DecodedAddress, decode } from '../vectors/decode.ts'
+
+const RENDEZVOUS = address4(1, 12345)
+const LOCAL = address4(3, 39427)
+const ID = utf8('myservice')
+
+/** A server or client of a rendezvous server. */
+function party(role: 'client' | 'server', options: Partial<SoloOptions> = {}): Solo {
+  const mode = Mode.RENDEZVOUS | (role === 'client' ? Mode.CLIENT : Mode.SERVER)
+  const solo = new Solo({ role, peer: false, ...options, config: { ...options.config, mode } })
+  solo.endpoint.setRendezvous(RENDEZVOUS, LOCAL, ID)
+  solo.run(1)
+  return solo
+}
+
+/** Wire form of an address. */
+function wire(record: Address): Uint8Array {
+  const view = new DataView(record.buffer)
+  const port = view.getUint16(2, true)
+  const tail = new Uint8Array([port >> 8, port])
+  if (view.getUint16(0, true) === 4) return concat(new Uint8Array([0]), record.subarray(8, 12), tail)
+  return concat(new Uint8Array([1]), record.subarray(8, 24), tail)
+}
+
+function hello(what: number, local: Address, id: Uint8Array): Uint8Array {
+  return concat(new Uint8Array([0, 0, 0, 0, 0, what]), wire(local), new Uint8Array([id.length >> 8, id.length]), id)
+}
+
+function punch(first: Address, second: Address): Uint8Array {
+  return concat(fromHex('00000000 0005'), wire(first), wire(second))
+}
+
+function addresses(output: Output | undefined): readonly DecodedAddress[] {
+  return output && 'session0' in output.decoded ? (output.decoded.addrs ?? []) : []
+}
+
+function pinged(outputs: readonly Output[]): string[] {
+  const pings = outputs.filter(({ plain }) => plain[5] === What.PING && toHex(plain.subarray(0, 4)) === '00000000')
+  return [...new Set(pings.map(({ peer }) => addressKey(peer)))].sort()
+}
+
+const test = suite('core/rendezvous')
+
+test('MUST 53, MUST 54: a server sends LISTEN at start and every keepalive seconds, with its address and id', () => {
+  const solo = party('server')
+  const [first, ...none] = solo.take()
+  assert.is(none.length, 0)
+  assert.is(toHex(first?.plain ?? new Uint8Array(0)), '000000000003000a0000039a0300096d7973657276696365')
+  assert.is(addressKey(first?.peer ?? LOCAL), addressKey(RENDEZVOUS))
+  solo.run(24_900)
+  assert.is(solo.take().length, 0)
+  solo.run(200)
+  assert.is(solo.take().length, 1)
+  solo.run(75_000)
+  assert.is(solo.take().length, 3)
+})
+
+test('MUST 53: an IPv6 address is told as type 1, 19 bytes', () => {
+  const solo = party('client')
+  solo.take()
+  solo.endpoint.setRendezvous(address6(1, 12345), address6(2, 0x5555), utf8(''))
+  solo.run(1)
+  const [first] = solo.take()
+  assert.is(toHex(first?.plain ?? new Uint8Array(0)), '00000000000401fd00000000000000000000000000000255550000')
+})
+
+test('MUST 54: a client sends CONNECT at start and every 4 s until it has a peer', () => {
+  const solo = party('client')
+  solo.run(20_000)
+  const connects = solo.take()
+  assert.equal(
+    connects.map(({ ms, plain }) => [Math.round(ms / 4000), plain[5]]),
+    [0, 1, 2, 3, 4, 5].map((i) => [i, What.CONNECT]),
+  )
+  // the rendezvous server has answered with PUNCH, and the service answers the ping
+  const service = address4(2, 33905)
+  solo.feedFrom(RENDEZVOUS, punch(address4(2, 44783), service))
+  solo.feedFrom(service, control(What.PONG, 0))
+  solo.take()
+  for (let i = 0; i < 60; i++) {
+    solo.run(1000)
+    for (const { plain } of solo.take()) {
+      assert.is(plain[5], What.PING)
+      const pong = plain.slice()
+      pong[5] = What.PONG
+      solo.feedFrom(service, pong)
+    }
+  }
+})
+
+test('a client whose peer falls silent asks for it again, and follows it to its new address', () => {
+  const solo = party('client')
+  const [old, fresh] = [address4(2, 33905), address4(2, 40000)]
+  solo.feedFrom(RENDEZVOUS, punch(address4(2, 44783), old))
+  solo.feedFrom(old, control(What.PONG, 0))
+  solo.take()
+  solo.run(40_000)
+  assert.ok(solo.take().some(({ plain }) => plain[5] === What.CONNECT))
+  solo.feedFrom(RENDEZVOUS, punch(address4(2, 44783), fresh))
+  solo.feedFrom(fresh, control(What.PONG, 0))
+  assert.is(addressKey(solo.endpoint.peer), addressKey(fresh))
+})
+
+test('MUST 48, MUST 57: the source of the first PONG becomes the peer, and no other after it', () => {
+  const solo = party('client')
+  assert.is(solo.open(), ErrorCode.NO_PEER)
+  const service = address4(2, 33905)
+  solo.feedFrom(RENDEZVOUS, punch(address4(2, 44783), service))
+  solo.feedFrom(service, control(What.PONG, 5))
+  const found = (): number => solo.events.filter(({ type }) => type === EventType.PEER_FOUND).length
+  assert.is(found(), 1)
+  assert.is(addressKey(solo.endpoint.peer), addressKey(service))
+  solo.take()
+  solo.feedFrom(address4(99, 1), control(What.PONG, 5))
+  assert.is(found(), 1)
+  const handle = solo.open()
+  assert.ok(handle > 0)
+  const first = solo.take().find(({ conv }) => conv !== 0)
+  assert.is(addressKey(first?.peer ?? LOCAL), addressKey(service))
+})
+
+test('a server does not take a PONG for a peer', () => {
+  const solo = party('server')
+  solo.feedFrom(address4(99, 1), control(What.PONG, 5))
+  assert.is(solo.endpoint.open(), ErrorCode.STATE)
+  assert.not.ok(solo.events.some(({ type }) => type === EventType.PEER_FOUND))
+})
+
+for (const role of ['client', 'server'] as const) {
+  test(`MUST 56: PUNCH makes a ${role} ping exactly the usable addresses`, () => {
+    const four = (text: string, port = 1000): Address => {
+      const record = address4(0, port)
+      record.set(text.split('.').map(Number), 8)
+      return record
+    }
+    const six = (hex: string, port = 1000): Address => {
+      const record = address6(0, port)
+      record.set(fromHex(hex), 8)
+      return record
+    }
+    const usable = [
+      four('10.1.2.3'),
+      four('172.16.0.1'),
+      four('192.168.255.1'),
+      four('192.0.0.9'),
+      four('8.8.8.8'),
+      four('100.63.255.255'),
+      four('100.128.0.0'),
+      four('223.255.255.255'),
+      four('9.255.255.255'),
+      four('11.0.0.1', 1),
+      four('126.1.1.1', 65535),
+      four('128.0.0.1'),
+      four('169.253.1.1'),
+      four('1.0.0.1'),
+      six('fd000000000000000000000000000001'),
+      six('fec00000000000000000000000000001'),
+      six('20010db8000000000000000000000001'),
+    ]
+    const useless = [
+      four('8.8.8.8', 0),
+      four('0.0.0.0'),
+      four('0.1.2.3'),
+      four('127.0.0.1'),
+      four('127.255.255.255'),
+      four('169.254.1.1'),
+      four('100.64.0.1'),
+      four('100.127.255.255'),
+      four('224.0.0.1'),
+      four('239.255.255.255'),
+      four('240.0.0.1'),
+      four('255.255.255.255'),
+      six('00000000000000000000000000000000'),
+      six('00000000000000000000000000000001'),
+      six('fe800000000000000000000000000001'),
+      six('febf0000000000000000000000000001'),
+      six('ff020000000000000000000000000001'),
+      six('20010db8000000000000000000000001', 0),
+      six('00000000000000000000ffff7f000001'),
+      six('00000000000000000000ffff64400001'),
+    ]
+    for (const first of [...usable, ...useless]) {
+      const solo = party(role)
+      solo.take()
+      const second = four('203.0.113.7', 7777)
+      solo.feedFrom(RENDEZVOUS, punch(first, second))
+      solo.run(3000)
+      const expected = usable.includes(first) ? [first, second] : [second]
+      assert.equal(pinged(solo.take()), expected.map(addressKey).sort(), toHex(wire(first)))
+    }
+  })
+}
+
+test('MUST 55: a rendezvous server tells both sides of each other; whatever its mode', () => {
+  for (const role of ['neither', 'server', 'client'] as const) {
+    const solo = new Solo({ role })
+    solo.run(1)
+    solo.take()
+    const service = address4(20, 2000)
+    const client = address4(30, 3000)
+    solo.feedFrom(client, hello(What.CONNECT, address4(31, 3131), ID))
+    assert.is(solo.take().length, 0)
+    solo.feedFrom(service, hello(What.LISTEN, address4(21, 2121), ID))
+    assert.is(solo.take().length, 0)
+    solo.feedFrom(client, hello(What.CONNECT, address4(31, 3131), ID))
+    const outputs = solo.take()
+    assert.is(outputs.length, 2)
+    const told = (to: Address): string =>
+      addresses(outputs.find(({ peer }) => addressKey(peer) === addressKey(to)))
+        .map(({ addr, port }) => `${addr}:${port}`)
+        .join()
+    assert.is(told(service), '10.0.0.31:3131,10.0.0.30:3000')
+    assert.is(told(client), '10.0.0.21:2121,10.0.0.20:2000')
+  }
+})
+
+test('MUST 51: LISTEN, CONNECT and PUNCH cut short anywhere are dropped in silence; a missing id is the empty one', () => {
+  const solo = new Solo({ role: 'neither' })
+  for (const bytes of [hello(What.LISTEN, LOCAL, ID), hello(What.CONNECT, LOCAL, ID), punch(LOCAL, RENDEZVOUS)]) {
+    const body = bytes[5] === What.PUNCH ? bytes.length : 13
+    for (let length = 6; length < body; length++) solo.feed(bytes.subarray(0, length))
+  }
+  solo.run(5000)
+  assert.is(solo.take().length, 0)
+  solo.feed(hello(What.LISTEN, LOCAL, ID).subarray(0, 13))
+  solo.feed(hello(What.CONNECT, LOCAL, ID).subarray(0, 16))
+  assert.is(solo.take().length, 2)
+})
+
+test('MUST 58: a service is forgotten timeout seconds after its last LISTEN, and replaced by a newer one', () => {
+  const solo = new Solo({ role: 'neither', config: { timeout: 60 } })
+  const base = solo.endpoint.counter('memory_used')
+  const connect = (): number => {
+    solo.feedFrom(address4(30, 3000), hello(What.CONNECT, address4(31, 1), ID))
+    return solo.take().length
+  }
+  solo.feedFrom(address4(20, 2000), hello(What.LISTEN, LOCAL, ID))
+  solo.run(55_000)
+  assert.is(connect(), 2)
+  solo.feedFrom(address4(22, 2200), hello(What.LISTEN, LOCAL, ID))
+  solo.run(50_000)
+  solo.feedFrom(address4(30, 3000), hello(What.CONNECT, address4(31, 1), ID))
+  assert.ok(solo.take().some(({ peer }) => addressKey(peer) === addressKey(address4(22, 2200))))
+  solo.run(21_000)
+  assert.is(connect(), 0)
+  assert.is(solo.endpoint.counter('memory_used'), base)
+})
+
+test('ids are compared as bytes, at any length; a flood of services is bounded', () => {
+  const solo = new Solo({ role: 'neither' })
+  const connects = (id: Uint8Array): number => {
+    solo.feedFrom(address4(30, 3000), hello(What.CONNECT, LOCAL, id))
+    return solo.take().length
+  }
+  for (const id of [
+    utf8(''),
+    utf8('a'),
+    utf8('A'),
+    new Uint8Array([0]),
+    new Uint8Array([0, 0]),
+    new Uint8Array(1000),
+  ]) {
+    assert.is(connects(id), 0)
+    solo.feedFrom(address4(20, 2000), hello(What.LISTEN, LOCAL, id))
+    assert.is(connects(id), 2)
+  }
+  const before = solo.endpoint.counter('memory_used')
+  for (let i = 0; i < 20_000; i++) {
+    solo.feedFrom(address4(20, 2000), hello(What.LISTEN, LOCAL, new Uint8Array([9, i >> 16, i >> 8, i])))
+  }
+  assert.ok(solo.endpoint.counter('memory_used') - before < 4 * 1024 * 1024)
+  assert.is(connects(utf8('a')), 2)
+})
+
+test('decoded LISTEN and CONNECT are what was configured', () => {
+  for (const [role, name] of [
+    ['server', 'LISTEN'],
+    ['client', 'CONNECT'],
+  ] as const) {
+    const solo = party(role, { sealing: 'random' })
+    const [first] = solo.take()
+    const decoded = decode(first?.plain ?? new Uint8Array(0))
+    assert.ok('session0' in decoded)
+    const { pad, ...rest } = decoded
+    assert.ok(pad <= 15)
+    assert.equal(rest, {
+      session0: name,
+      addr: { type: 'inet', addr: '10.0.0.3', port: 39427 },
+      service_id: 'myservice',
+    })
+  }
+})
+
+test.run()

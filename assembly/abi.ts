@@ -80,5 +80,4 @@ export const EVENT_BYTES: u32 = 16
 export const SPAN_SLOTS: u32 = 64
 export const SPAN_BYTES: u32 = 8
 
-
 export const ENTROPY_BYTES: u32 = 65536

@@ -4,10 +4,22 @@
  * Sans-socket: UDP comes through `UdpHandlers`/`UdpSocket`, TCP through `streams.ts`. The hot path allocates nothing per
  * datagram but the short views that typed arrays need for copying. Start order, names and policy are endpoint.ts.
  */
-import { type Core, type CoreConfig, DATAGRAM_MAX, ErrorCode, Event, EventType, Rx, TICKS_PER_MS, Tx } from './core.ts'
+import { formatAddress } from './address.ts'
+import {
+  type Core,
+  type CoreConfig,
+  DATAGRAM_MAX,
+  ErrorCode,
+  Event,
+  EventType,
+  Info,
+  Rx,
+  TICKS_PER_MS,
+  Tx,
+} from './core.ts'
 import type { Aead } from './crypto/aead.ts'
 import { formatDuration } from './format.ts'
-import { LOG_DEBUG, LOG_ERROR, LOG_WARNING, type Log } from './log.ts'
+import { LOG_DEBUG, LOG_ERROR, LOG_NOTICE, LOG_WARNING, type Log } from './log.ts'
 import { PeerCache } from './peers.ts'
 import type {
   Runtime,
@@ -44,6 +56,10 @@ export interface DriverOptions {
   target(): SocketAddress | undefined
   /** The engine heard nothing for T seconds (protocol.md 7.6). */
   onResolve(): void
+  /** A rendezvous client found its peer, or found it elsewhere (protocol.md 8). */
+  onPeerFound?(peer: SocketAddress): void
+  /** The UDP socket reported an error: a hint. */
+  onUdpError?(error: NodeJS.ErrnoException): void
   /** The engine trapped: everything is closed by now, this instance is over. */
   onFatal(error: Error): void
 }
@@ -133,7 +149,9 @@ export class Driver implements StreamHost {
         this.pump()
       },
       onError: (error) => {
-        if (current()) this.log.limited('udp', LOG_WARNING, () => `udp: ${error.message}`)
+        if (!current()) return
+        this.log.limited('udp', LOG_WARNING, () => `udp: ${error.message}`)
+        this.#options.onUdpError?.(error)
       },
     })
     if (this.#dead) {
@@ -159,6 +177,26 @@ export class Driver implements StreamHost {
       else this.#peers.write(peer, core.u32, word)
       core.calls.set_peer(this.now())
     })
+  }
+
+  /**
+   * With a rendezvous server: where it is, what our own socket is called locally, and the service; LISTEN or CONNECT
+   * leaves at once (protocol.md 8).
+   */
+  setRendezvous(server: SocketAddress, local: SocketAddress, service: Uint8Array): void {
+    this.#guarded(() => {
+      const { core } = this
+      core.refresh()
+      this.#peers.write(server, core.u32, core.calls.rendezvous_ptr() >>> 2)
+      this.#peers.write(local, core.u32, core.calls.local_ptr() >>> 2)
+      core.u8.set(service, core.calls.service_ptr() >>> 0)
+      core.calls.set_rendezvous(service.length, this.now())
+    })
+  }
+
+  /** Client: whether the peer leaves pings unanswered. */
+  get peerSilent(): boolean {
+    return !this.#dead && this.core.counter('peer_silent_pings') > 0n
   }
 
   /** Counter nonces: draw the base again (protocol.md 7.6). */
@@ -353,7 +391,7 @@ export class Driver implements StreamHost {
     const { u8, u32 } = this.core
     const source = u32[at + Tx.source] ?? 0
     const length = u32[at + Tx.length] ?? 0
-    if (this.streams.unnamed > 0) this.#name(u32[at + Tx.handle] ?? 0, source)
+    if (this.streams.unnamed > 0) this.#name(u32[at + Tx.handle] ?? 0, source, (u32[at + Tx.address] ?? 0) >>> 2)
     let total = length
     let to = this.#connected
     try {
@@ -370,12 +408,12 @@ export class Driver implements StreamHost {
   }
 
   /** conv is the first field of the plaintext (protocol.md 5.1). */
-  #name(handle: number, source: number): void {
+  #name(handle: number, source: number, peerWord: number): void {
     if (handle === 0) return
-    const { u8 } = this.core
+    const { u8, u32 } = this.core
     let conv = 0
     for (let i = 0; i < 4; i++) conv = (conv << 8) | (u8[source + i] ?? 0)
-    this.streams.name(handle, conv >>> 0)
+    this.streams.name(handle, conv >>> 0, this.#peers.read(u32, peerWord))
   }
 
   /** Handles the engine's events once. Result: how many there were. */
@@ -391,6 +429,8 @@ export class Driver implements StreamHost {
       const arg = core.u32[at + Event.arg] ?? 0
       if (type === EventType.PONG) this.#pong(arg)
       else if (type === EventType.RESOLVE) this.#options.onResolve()
+      else if (type === EventType.PEER_FOUND) this.#peerFound()
+      else if (type === EventType.MIGRATED) this.#migrated(handle)
       else this.streams.handle(type, handle, arg)
       if (this.#dead) return 0
       core.refresh()
@@ -401,6 +441,36 @@ export class Driver implements StreamHost {
   #pong(ticks: number): void {
     const ms = ticks / TICKS_PER_MS
     if (this.log.at(LOG_DEBUG)) this.log.debug(`roundtrip finished, rtt: ${formatDuration(ms)}`)
+  }
+
+  #peerFound(): void {
+    const { core } = this
+    this.#options.onPeerFound?.(this.#peers.read(core.u32, core.calls.peer_ptr() >>> 2))
+  }
+
+  /** A NAT gave the peer of a session another address. A rebinding moves all sessions at once: the text is built for few. */
+  #migrated(handle: number): void {
+    const { streams } = this
+    const before = streams.peerOf(handle)
+    streams.setPeer(handle, undefined)
+    this.log.limited('migrated', LOG_NOTICE, () => {
+      const after = this.#peerOf(handle)
+      streams.setPeer(handle, after)
+      const from = before === undefined ? '' : ` from ${formatAddress(before)}`
+      return `${streams.label(handle)} peer moved${from} to ${after === undefined ? '(unknown)' : formatAddress(after)}`
+    })
+  }
+
+  /** Peer of a session as the engine has it. Looks at every session. */
+  #peerOf(handle: number): SocketAddress | undefined {
+    const { calls } = this.core
+    const slots = calls.session_slots()
+    for (let slot = 0; slot < slots; slot++) {
+      if (calls.session_info(slot, this.now()) !== handle) continue
+      this.core.refresh()
+      return this.#peers.read(this.core.u32, (calls.info_ptr() + Info.address) >>> 2)
+    }
+    return undefined
   }
 
   // Timer

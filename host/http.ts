@@ -1,20 +1,61 @@
 /**
- * The monitoring server's application (protocol.md 11): /healthy and /stats as a hono app over plain functions.
+ * The monitoring server's application (protocol.md 11, docs/api.md): a hono app over plain functions. Nothing is done
+ * and nothing kept unless somebody asks; long answers are made in steps between which the tunnel gets the event loop.
  *
- * Requests that the HTTP server of the runtime refuses never get here, nor does what it repairs (`/<`, a fragment).
- * /healthy answers 200 in every state: the body tells it.
+ * The request target is judged as it stands on the wire, which the runtime's HTTP server hands over beside the request.
+ * Sockets, limits and the syntax of heads are the runtime's.
  */
 import { type Context, Hono } from 'hono'
-import { type Health, renderHealth, renderStats, SessionFilter, type Snapshot, type StatsQuery } from './stats.ts'
+import { formatAddress } from './address.ts'
+import type { CounterName } from './core.ts'
+import type { HostCounters } from './driver.ts'
+import { formatConv } from './format.ts'
+import { METRICS_TYPE, renderMetrics } from './metrics.ts'
+import {
+  type Health,
+  renderHealth,
+  renderStats,
+  SessionFilter,
+  type SessionStats,
+  type SessionSteps,
+  type Snapshot,
+  type StatsQuery,
+} from './stats.ts'
+
+/** Version of the schema of /stats.json: raised when a name goes or changes its meaning, not when one is added. */
+const STATS_JSON_VERSION = 1
+/** An answer up to this length is sent in one piece, UTF-16 units. */
+const WHOLE_ANSWER = 65536
+const TEXT_TYPE = 'text/plain; charset=utf-8'
+const JSON_TYPE = 'application/json'
+/** What the app's routes stand under a name that no target can have. */
+const NO_ROUTE = '/\u0000'
+
+/** Who answers. */
+export interface ProgramInfo {
+  readonly name: string
+  readonly version: string
+  readonly url: string
+  readonly runtime: string
+  readonly runtimeVersion: string
+  /** As in the log: client, server, ... */
+  readonly mode: string
+}
 
 /** What the app shows. */
 export interface HttpSource {
-  /** Name and version of the program with its URL, two lines. */
-  readonly banner: string
+  readonly program: ProgramInfo
   snapshot(): Snapshot
+  sessions(): SessionSteps
   health(): Health
+  hostCounters(): HostCounters
   /** The moment of the start, with the counters at 0. */
   readonly start: Snapshot
+}
+
+/** Beside the request: its target as it stood in the request line. */
+export interface HttpEnv {
+  readonly Bindings: { readonly target: string }
 }
 
 /** Status, title and sentence of the error pages. */
@@ -38,21 +79,63 @@ const SESSION_WORDS = new Map<string, number>([
   ['all', SessionFilter.all],
 ])
 
-function errorPage(status: keyof typeof ERRORS): Response {
+/** Names of the states in /stats.json, by state number. */
+const STATE_NAMES = ['unknown', 'connect', 'established', 'linger', 'time_wait'] as const
+
+/** The counters that are gauges, the others only grow (docs/abi.md). */
+const GAUGES: ReadonlySet<string> = new Set<CounterName>([
+  'sessions_connect',
+  'sessions_established',
+  'sessions_linger',
+  'sessions_time_wait',
+  'waitsnd',
+  'memory_used',
+  'last_received_age',
+  'peer_silent_pings',
+  'entropy_left',
+])
+
+/** An error page (protocol.md 11). */
+export function errorPage(status: keyof typeof ERRORS): Response {
   const [title, sentence] = ERRORS[status]
   const name = `${status} ${title}`
-  const body = `<HTML><HEAD><TITLE>${name}</TITLE></HEAD>\n<BODY><H1>${name}</H1>\n` + `${sentence}\n</BODY></HTML>\n`
+  const body = `<HTML><HEAD><TITLE>${name}</TITLE></HEAD>\n<BODY><H1>${name}</H1>\n${sentence}\n</BODY></HTML>\n`
   return new Response(body, { status, headers: { Connection: 'close', 'Content-Type': 'text/html' } })
 }
 
-function textPage(text: string, cache: boolean): Response {
-  const headers = new Headers({
-    Connection: 'close',
-    'Content-Type': 'text/plain; charset=utf-8',
-    'X-Content-Type-Options': 'nosniff',
+function page(body: string | ReadableStream<Uint8Array>, type: string, status = 200, post = false): Response {
+  const headers = new Headers({ Connection: 'close', 'Content-Type': type, 'X-Content-Type-Options': 'nosniff' })
+  if (!post) headers.set('Cache-Control', 'no-store')
+  return new Response(body, { status, headers })
+}
+
+/** A body made part by part: in one piece when it is short, else each part when the one before was taken. */
+function bodyOf(parts: Iterator<string, unknown>): string | ReadableStream<Uint8Array> {
+  let text = ''
+  while (text.length < WHOLE_ANSWER) {
+    const { value, done } = parts.next()
+    if (done === true) return text
+    // a step over slots that are empty or left out: those that follow are others' turn too
+    if (value === '') break
+    text += value
+  }
+  const encoder = new TextEncoder()
+  return new ReadableStream<Uint8Array>({
+    async pull(controller) {
+      while (text === '') {
+        // the tunnel comes first
+        await new Promise((resolve) => setImmediate(resolve))
+        const { value, done } = parts.next()
+        if (done === true) {
+          controller.close()
+          return
+        }
+        text = String(value)
+      }
+      controller.enqueue(encoder.encode(text))
+      text = ''
+    },
   })
-  if (!cache) headers.set('Cache-Control', 'no-store')
-  return new Response(text, { headers })
 }
 
 /** Percent-decoded text, or undefined for a bad code or a control character. */
@@ -66,16 +149,36 @@ function decode(text: string): string | undefined {
   }
 }
 
-/** Raw path and query of a URL as the server hands it over. */
-function splitUrl(url: string): { readonly path: string; readonly query: string } {
-  const match = /^[a-z][a-z\d+.-]*:\/\/[^/?#]*([^?#]*)(?:\?([^#]*))?/i.exec(url)
-  return { path: match?.[1] ?? '', query: match?.[2] ?? '' }
+/** Unreserved and reserved characters and `%` (RFC 3986, section 2). */
+const TARGET = /^[\w.~:/?#[\]@!$&'()*+,;=%-]+$/
+/** Scheme, authority, path, query, fragment of an absolute or scheme-relative URI. */
+const ABSOLUTE = /^(?:[a-z][a-z\d+.-]*:)?\/\/[^/?#]*/i
+
+/**
+ * Takes a request target apart (protocol.md 11): the percent-decoded first segment, whether something follows it, and
+ * the raw query; undefined for a target that is none.
+ */
+export function parseTarget(
+  target: string,
+): { readonly name: string; readonly more: boolean; readonly query: string } | undefined {
+  if (!TARGET.test(target)) return undefined
+  const local = target.replace(/#.*$/, '').replace(ABSOLUTE, '')
+  const question = local.indexOf('?')
+  const path = question < 0 ? local : local.slice(0, question)
+  if (!path.startsWith('/')) return undefined
+  const segments: string[] = []
+  for (const raw of path.replace(/^\/+/, '').split('/')) {
+    const segment = decode(raw)
+    if (segment === undefined) return undefined
+    segments.push(segment)
+  }
+  return { name: segments[0] ?? '', more: segments.length > 1, query: question < 0 ? '' : local.slice(question + 1) }
 }
 
-/** Reads the parameters of /stats; undefined when they are not form-encoded. */
-export function parseStatsQuery(query: string): StatsQuery | undefined {
+/** Reads the parameters of /stats; undefined when they are not form-encoded. `sessions`: the default filter. */
+export function parseStatsQuery(query: string, filter: number = SessionFilter.connected): StatsQuery | undefined {
   let banner = false
-  let sessions: number = SessionFilter.connected
+  let sessions = filter
   for (const pair of query.split('&')) {
     if (pair === '') continue
     const equals = pair.indexOf('=')
@@ -88,29 +191,116 @@ export function parseStatsQuery(query: string): StatsQuery | undefined {
   return { banner, sessions }
 }
 
-/** The application; its `fetch` goes to Runtime.serveHttp. */
-export function createHttpApp(source: HttpSource): Hono {
-  const app = new Hono()
+function sessionJson(session: SessionStats): string {
+  const ms = (value: number): number | null => (value < 0 ? null : value)
+  return JSON.stringify({
+    conv: formatConv(session.conv),
+    state: STATE_NAMES[session.state] ?? STATE_NAMES[0],
+    peer: formatAddress(session.peer),
+    age_seconds: session.age,
+    idle_seconds: session.idle,
+    rtt_ms: ms(session.rtt),
+    rttvar_ms: ms(session.rttvar),
+    rto_ms: ms(session.rto),
+    waitsnd_segments: session.waitsnd,
+    sndwnd_segments: session.sndwnd,
+    rmtwnd_segments: session.rmtWnd,
+    cwnd_segments: session.cwnd,
+    retransmitted_segments: session.retransmissions,
+    tcp_read_bytes: session.tcpRead,
+    tcp_written_bytes: session.tcpWritten,
+  })
+}
+
+/** The body of /stats.json in parts; its schema stands in docs/api.md. */
+function* renderJson(source: HttpSource, query: StatsQuery): Generator<string, void, undefined> {
+  const { at: _, uptime, cpu, date, counters } = source.snapshot()
+  const { name, version, runtime, runtimeVersion, mode } = source.program
+  const health = source.health()
+  const { healthy, text } = renderHealth(health)
+  const gauges = Object.entries(counters).filter(([key]) => GAUGES.has(key))
+  const totals = Object.entries(counters).filter(([key]) => !GAUGES.has(key))
+  const head = JSON.stringify({
+    version: STATS_JSON_VERSION,
+    program: { name, version, runtime, runtime_version: runtimeVersion, mode },
+    time: date.toISOString(),
+    uptime_ms: uptime,
+    cpu_ms: cpu ?? null,
+    ready: healthy,
+    health: text,
+    counters: Object.fromEntries(totals),
+    // JSON knows no Infinity: null stands for never
+    gauges: Object.fromEntries(gauges),
+    host: source.hostCounters(),
+  })
+  yield `${head.slice(0, -1)},"sessions":[`
+  let first = true
+  if (query.sessions !== SessionFilter.none) {
+    for (const step of source.sessions()) {
+      let lines = ''
+      for (const session of step) {
+        if (session.state > query.sessions) continue
+        lines += `${first ? '\n' : ',\n'}${sessionJson(session)}`
+        first = false
+      }
+      yield lines
+    }
+  }
+  yield ']}\n'
+}
+
+/** The application; its `fetch` goes to Runtime.serveHttp, with the target as binding. */
+export function createHttpApp(source: HttpSource): Hono<HttpEnv> {
+  const app = new Hono<HttpEnv>({
+    // routes are found by the target itself: what stands in request.url was repaired on the way
+    getPath: (_request, options) => {
+      const bindings: unknown = options?.env
+      const parsed = parseTarget(targetOf(bindings))
+      return parsed === undefined || parsed.more ? NO_ROUTE : `/${parsed.name}`
+    },
+  })
+  const { program } = source
+  const banner = `${program.name} ${program.version}\n  ${program.url}`
   let last = source.start
 
-  const stats = (context: Context): Response => {
-    const query = parseStatsQuery(splitUrl(context.req.url).query)
-    if (query === undefined) return errorPage(400)
-    const { method } = context.req
-    if (method === 'GET') return textPage(renderStats(source.snapshot(), query, source.banner), false)
-    if (method !== 'POST') return errorPage(405)
-    const snapshot = source.snapshot()
-    const text = renderStats(snapshot, query, source.banner, last)
-    last = snapshot
-    return textPage(text, true)
-  }
+  const queryOf = (context: Context<HttpEnv>): string => parseTarget(context.env.target)?.query ?? ''
 
   app.use(async (context, next) => {
-    if (decode(splitUrl(context.req.url).path) === undefined) return errorPage(400)
+    if (parseTarget(context.env.target) === undefined) return errorPage(400)
     await next()
   })
-  app.all('/stats', stats)
-  app.all('/healthy', () => textPage(`${renderHealth(source.health()).text}\n`, false))
+  app.all('/stats', (context) => {
+    const query = parseStatsQuery(queryOf(context))
+    if (query === undefined) return errorPage(400)
+    const { method } = context.req
+    if (method !== 'GET' && method !== 'POST') return errorPage(405)
+    const snapshot = source.snapshot()
+    const since = method === 'POST' ? last : undefined
+    if (method === 'POST') last = snapshot
+    const parts = renderStats(snapshot, source.sessions(), query, banner, since)
+    return page(bodyOf(parts), TEXT_TYPE, 200, method === 'POST')
+  })
+  app.all('/stats.json', (context) => {
+    const query = parseStatsQuery(queryOf(context), SessionFilter.all)
+    if (query === undefined) return errorPage(400)
+    if (context.req.method !== 'GET') return errorPage(405)
+    return page(bodyOf(renderJson(source, query)), JSON_TYPE)
+  })
+  app.all('/metrics', (context) => {
+    if (context.req.method !== 'GET') return errorPage(405)
+    const { healthy } = renderHealth(source.health())
+    return page(renderMetrics(source.snapshot(), source.hostCounters(), healthy, program), METRICS_TYPE)
+  })
+  app.all('/healthy', () => page(`${renderHealth(source.health()).text}\n`, TEXT_TYPE))
+  app.all('/ready', () => {
+    const { healthy, text } = renderHealth(source.health())
+    return page(`${text}\n`, TEXT_TYPE, healthy ? 200 : 503)
+  })
   app.notFound(() => errorPage(404))
   return app
+}
+
+function targetOf(bindings: unknown): string {
+  const { target } = Object(bindings) as { readonly target?: unknown }
+  return typeof target === 'string' ? target : ''
 }

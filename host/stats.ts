@@ -1,10 +1,12 @@
 /**
- * The text of /stats and /healthy (protocol.md 11.1, 11.2), made from plain snapshots.
+ * What the monitoring server shows: snapshots of the engine's counters, its sessions a few at a time, and the texts of
+ * /stats, /healthy and /ready (protocol.md 11.1, 11.2).
  *
- * `takeSnapshot` reads the engine; everything else is pure. HTTP is http.ts.
+ * `readCounters`, `readSessions` and `readLastReceived` read the engine; everything else is pure. /metrics is
+ * metrics.ts, /stats.json and HTTP are http.ts.
  */
 import { formatAddress, readRecord } from './address.ts'
-import { type Core, type CounterName, Info, NEVER_RECEIVED, SessionState, TICKS_PER_MS } from './core.ts'
+import { type Core, COUNTERS, type CounterName, Info, NEVER_RECEIVED, SessionState, TICKS_PER_MS } from './core.ts'
 import { formatBytes, formatConv, formatDuration, formatServerTime } from './format.ts'
 import type { SocketAddress } from './runtime.ts'
 
@@ -12,90 +14,120 @@ import type { SocketAddress } from './runtime.ts'
 const STATE_CHARS = ['?', '>', '-', '.', 'x'] as const
 /** Ticks that stand for "no such time". */
 const NO_TICKS = 0xffffffff
+/** Slots of the session table looked at in one step: between two steps others get the event loop. */
+const SLOTS_PER_STEP = 256
 
 /** Which sessions get a line: those with a state up to this number (protocol.md 11.2). */
 export const SessionFilter = { none: 0, connected: 2, active: 3, all: 4 } as const
 
-/** What one session line says. */
+/** One session at one moment. */
 export interface SessionStats {
   readonly conv: number
   /** 1..4, see SessionState */
   readonly state: number
   readonly peer: SocketAddress
+  /** Seconds since it was made. */
+  readonly age: number
   /** Seconds since the last activity. */
   readonly idle: number
-  /** ms, -1 in TIME_WAIT */
+  /** Smoothed round trip time in ms with a fraction, -1 in TIME_WAIT. */
   readonly rtt: number
-  /** ms, -1 in TIME_WAIT */
+  /** Variation of the round trip time in ms with a fraction, -1 in TIME_WAIT. */
+  readonly rttvar: number
+  /** ms with a fraction, -1 in TIME_WAIT */
   readonly rto: number
   /** segments */
   readonly waitsnd: number
+  /** segments */
+  readonly sndwnd: number
+  /** The peer's window, segments. */
+  readonly rmtWnd: number
+  /** segments */
+  readonly cwnd: number
+  /** Segments sent again. */
+  readonly retransmissions: number
   /** Bytes read from TCP. */
   readonly tcpRead: number
   /** Bytes written to TCP. */
   readonly tcpWritten: number
 }
 
-/** Totals in bytes, in the order of the counters 0-5 (docs/abi.md). */
-export interface Totals {
-  readonly tcpRead: number
-  readonly tcpWritten: number
-  readonly kcpReceived: number
-  readonly kcpSent: number
-  readonly pktReceived: number
-  readonly pktSent: number
-}
+/** All counters of docs/abi.md by name. `last_received_age` before the first datagram is Infinity. */
+export type Counters = Readonly<Record<CounterName, number>>
 
-/** Everything that /stats shows of one moment. */
+/** The counters of one moment. */
 export interface Snapshot {
   /** Monotonic ms. */
   readonly at: number
+  /** ms */
   readonly uptime: number
-  /** CPU time of the process so far in ms; undefined when the runtime does not tell. */
+  /** CPU time of the process so far in ms; undefined when it is not known (the start). */
   readonly cpu: number | undefined
   readonly date: Date
-  readonly totals: Totals
-  readonly sessions: readonly SessionStats[]
+  readonly counters: Counters
 }
 
-/** Reads all sessions of an engine. `now` in ticks. */
-export function readSessions(core: Core, now: number): SessionStats[] {
-  const sessions: SessionStats[] = []
-  const slots = core.calls.session_slots()
-  for (let slot = 0; slot < slots; slot++) {
-    if (core.calls.session_info(slot, now) <= 0) continue
-    const info = core.info()
-    const peer = readRecord(core.u8, info.byteOffset + Info.address)
-    if (peer === undefined) continue
-    const state = info.getUint32(Info.state, true)
-    const waiting = state === SessionState.TIME_WAIT
-    const srtt = info.getUint32(Info.srtt, true)
-    const rto = info.getUint32(Info.rto, true)
-    sessions.push({
-      conv: info.getUint32(Info.conv, true),
-      state,
-      peer,
-      idle: info.getUint32(Info.idle, true),
-      rtt: waiting || srtt === NO_TICKS ? -1 : Math.round(srtt / TICKS_PER_MS),
-      rto: waiting || rto === NO_TICKS ? -1 : Math.round(rto / TICKS_PER_MS),
-      waitsnd: waiting ? 0 : info.getUint32(Info.waitsnd, true),
-      tcpRead: Number(info.getBigUint64(Info.tcpRead, true)),
-      tcpWritten: Number(info.getBigUint64(Info.tcpWritten, true)),
-    })
+/** The sessions of an engine, some at a time, so that a long list never holds the event loop. */
+export type SessionSteps = Iterable<readonly SessionStats[]>
+
+/** Counters before anything happened. */
+export const NO_COUNTERS: Counters = countersOf(() => 0)
+
+function countersOf(value: (name: CounterName) => number): Counters {
+  return Object.fromEntries(COUNTERS.map((name) => [name, value(name)])) as Record<CounterName, number>
+}
+
+/** Reads all counters. `now` in ticks: it refreshes the gauges that are ages (docs/abi.md, Counters). */
+export function readCounters(core: Core, now: number): Counters {
+  core.calls.next_timeout(now)
+  return countersOf((name) => {
+    const value = core.counter(name)
+    return name === 'last_received_age' && value === NEVER_RECEIVED ? Number.POSITIVE_INFINITY : Number(value)
+  })
+}
+
+/** Reads all sessions, `SLOTS_PER_STEP` slots of the table in one step. `now` gives ticks. */
+export function* readSessions(core: Core, now: () => number): Generator<readonly SessionStats[], void, undefined> {
+  // the table may grow meanwhile
+  for (let slot = 0; slot < core.calls.session_slots(); ) {
+    const found: SessionStats[] = []
+    const end = Math.min(slot + SLOTS_PER_STEP, core.calls.session_slots())
+    for (; slot < end; slot++) {
+      const session = readSession(core, slot, now())
+      if (session !== undefined) found.push(session)
+    }
+    yield found
   }
-  return sessions
 }
 
-/** Reads the totals of an engine. */
-export function readTotals(core: Core): Totals {
-  const bytes = (name: CounterName): number => Number(core.counter(name))
+function readSession(core: Core, slot: number, now: number): SessionStats | undefined {
+  if (core.calls.session_info(slot, now) <= 0) return undefined
+  const info = core.info()
+  const peer = readRecord(core.u8, info.byteOffset + Info.address)
+  if (peer === undefined) return undefined
+  const u32 = (offset: number): number => info.getUint32(offset, true)
+  const state = u32(Info.state)
+  const waiting = state === SessionState.TIME_WAIT
+  const ms = (offset: number): number => {
+    const ticks = u32(offset)
+    return waiting || ticks === NO_TICKS ? -1 : ticks / TICKS_PER_MS
+  }
   return {
-    tcpRead: bytes('tcp_read_bytes'),
-    tcpWritten: bytes('tcp_written_bytes'),
-    kcpReceived: bytes('kcp_received_bytes'),
-    kcpSent: bytes('kcp_sent_bytes'),
-    pktReceived: bytes('pkt_received_bytes'),
-    pktSent: bytes('pkt_sent_bytes'),
+    conv: u32(Info.conv),
+    state,
+    peer,
+    age: u32(Info.age),
+    idle: u32(Info.idle),
+    rtt: ms(Info.srtt),
+    rttvar: ms(Info.rttvar),
+    rto: ms(Info.rto),
+    waitsnd: waiting ? 0 : u32(Info.waitsnd),
+    sndwnd: u32(Info.sndwnd),
+    rmtWnd: u32(Info.rmtWnd),
+    cwnd: u32(Info.cwnd),
+    retransmissions: u32(Info.retransmissions),
+    tcpRead: Number(info.getBigUint64(Info.tcpRead, true)),
+    tcpWritten: Number(info.getBigUint64(Info.tcpWritten, true)),
   }
 }
 
@@ -103,17 +135,17 @@ function sessionLine(session: SessionStats): string {
   const { rtt, rto, waitsnd } = session
   return (
     `[${formatConv(session.conv)}] ${STATE_CHARS[session.state] ?? '?'} peer=${formatAddress(session.peer)} seen=${session.idle}s ` +
-    `rtt=${rtt} rto=${rto} waitsnd=${waitsnd} rx/tx=${formatBytes(session.tcpWritten)}/${formatBytes(session.tcpRead)}`
+    `rtt=${Math.round(rtt)} rto=${Math.round(rto)} waitsnd=${waitsnd} ` +
+    `rx/tx=${formatBytes(session.tcpWritten)}/${formatBytes(session.tcpRead)}\n`
   )
 }
 
-function summaryLine(sessions: readonly SessionStats[]): string {
-  const count = (state: number): number => sessions.filter((session) => session.state === state).length
-  const waitsnd = sessions.reduce((sum, session) => sum + session.waitsnd, 0)
+function summaryLine(counters: Counters): string {
+  const { sessions_connect, sessions_established, sessions_linger, sessions_time_wait, waitsnd } = counters
+  const total = sessions_connect + sessions_established + sessions_linger + sessions_time_wait
   return (
-    `  = ${sessions.length} sessions: ${count(SessionState.CONNECT)} halfopen, ` +
-    `${count(SessionState.ESTABLISHED)} connected, ${count(SessionState.LINGER)} linger, ` +
-    `${count(SessionState.TIME_WAIT)} time_wait; waitsnd=${waitsnd}`
+    `  = ${total} sessions: ${sessions_connect} halfopen, ${sessions_established} connected, ` +
+    `${sessions_linger} linger, ${sessions_time_wait} time_wait; waitsnd=${waitsnd}`
   )
 }
 
@@ -121,7 +153,7 @@ function percent(part: number, whole: number): string {
   return `${(whole > 0 ? (part / whole) * 100 : 0).toFixed(1)}%`
 }
 
-/** What a request asks for. */
+/** What a request for sessions asks for. */
 export interface StatsQuery {
   readonly banner: boolean
   /** One of SessionFilter. */
@@ -129,51 +161,60 @@ export interface StatsQuery {
 }
 
 /**
- * The body of an answer (protocol.md 11.2).
- * @param since for POST: the moment the rates count from; undefined for GET
+ * The body of /stats in parts (protocol.md 11.2).
  * @param banner name and version of the program with its URL, two lines
+ * @param since for POST: the moment the rates count from; undefined for GET
  */
-export function renderStats(snapshot: Snapshot, query: StatsQuery, banner: string, since?: Snapshot): string {
-  const { totals, sessions } = snapshot
-  const lines: string[] = []
-  if (query.banner) lines.push(banner, '')
-  lines.push(`server time: ${formatServerTime(snapshot.date)}`, '')
-  for (const session of sessions) if (session.state <= query.sessions) lines.push(sessionLine(session))
-  lines.push(summaryLine(sessions), '')
-  const uptime = `uptime: ${formatDuration(snapshot.uptime)}`
-  const totalLine =
-    `[total] tcp: ${formatBytes(totals.tcpRead)}, ${formatBytes(totals.tcpWritten)}; ` +
-    `kcp: ${formatBytes(totals.kcpReceived)}, ${formatBytes(totals.kcpSent)}; ` +
-    `pkt: ${formatBytes(totals.pktReceived)}, ${formatBytes(totals.pktSent)}`
-  if (since === undefined) {
-    lines.push(totalLine, `  = ${uptime}`)
-  } else {
-    const elapsed = snapshot.at - since.at
-    const past = since.totals
-    const rate = (value: number, before: number): string =>
-      elapsed > 0 ? `${formatBytes(((value - before) * 1000) / elapsed)}/s` : '(unknown)'
-    if (elapsed > 0) {
-      lines.push(
-        `[rx,tx] tcp: ${rate(totals.tcpRead, past.tcpRead)}, ${rate(totals.tcpWritten, past.tcpWritten)}; ` +
-          `kcp: ${rate(totals.kcpReceived, past.kcpReceived)}, ${rate(totals.kcpSent, past.kcpSent)}; ` +
-          `efficiency: ${percent(totals.tcpWritten - past.tcpWritten, totals.kcpReceived - past.kcpReceived)}, ` +
-          `${percent(totals.tcpRead - past.tcpRead, totals.kcpSent - past.kcpSent)}`,
-      )
+export function* renderStats(
+  snapshot: Snapshot,
+  sessions: SessionSteps,
+  query: StatsQuery,
+  banner: string,
+  since?: Snapshot,
+): Generator<string, void, undefined> {
+  const head = query.banner ? `${banner}\n\n` : ''
+  yield `${head}server time: ${formatServerTime(snapshot.date)}\n\n`
+  if (query.sessions !== SessionFilter.none) {
+    for (const step of sessions) {
+      let lines = ''
+      for (const session of step) if (session.state <= query.sessions) lines += sessionLine(session)
+      yield lines
     }
-    const load =
-      elapsed > 0 && snapshot.cpu !== undefined && since.cpu !== undefined
-        ? `${(((snapshot.cpu - since.cpu) / elapsed) * 100).toFixed(3)}%`
-        : '(unknown)'
-    lines.push(
-      totalLine,
-      `  = load: ${load} (last ${formatDuration(elapsed)}); ` +
-        `pkt: ${rate(totals.pktReceived, past.pktReceived)}, ${rate(totals.pktSent, past.pktSent)}; ${uptime}`,
-    )
   }
-  return `${lines.join('\n')}\n`
+  yield `${summaryLine(snapshot.counters)}\n\n${totals(snapshot, since)}`
 }
 
-/** What /healthy looks at. */
+/** The lines behind the sessions. */
+function totals({ at, cpu, counters, uptime: up }: Snapshot, since: Snapshot | undefined): string {
+  const uptime = `uptime: ${formatDuration(up)}`
+  const bytes = (name: CounterName): string => formatBytes(counters[name])
+  const totalLine =
+    `[total] tcp: ${bytes('tcp_read_bytes')}, ${bytes('tcp_written_bytes')}; ` +
+    `kcp: ${bytes('kcp_received_bytes')}, ${bytes('kcp_sent_bytes')}; ` +
+    `pkt: ${bytes('pkt_received_bytes')}, ${bytes('pkt_sent_bytes')}\n`
+  if (since === undefined) return `${totalLine}  = ${uptime}\n`
+  const elapsed = at - since.at
+  const delta = (name: CounterName): number => counters[name] - since.counters[name]
+  const rate = (name: CounterName): string =>
+    elapsed > 0 ? `${formatBytes((delta(name) * 1000) / elapsed)}/s` : '(unknown)'
+  const rates =
+    elapsed > 0
+      ? `[rx,tx] tcp: ${rate('tcp_read_bytes')}, ${rate('tcp_written_bytes')}; ` +
+        `kcp: ${rate('kcp_received_bytes')}, ${rate('kcp_sent_bytes')}; ` +
+        `efficiency: ${percent(delta('tcp_written_bytes'), delta('kcp_received_bytes'))}, ` +
+        `${percent(delta('tcp_read_bytes'), delta('kcp_sent_bytes'))}\n`
+      : ''
+  const load =
+    elapsed > 0 && cpu !== undefined && since.cpu !== undefined
+      ? `${(((cpu - since.cpu) / elapsed) * 100).toFixed(3)}%`
+      : '(unknown)'
+  return (
+    `${rates}${totalLine}  = load: ${load} (last ${formatDuration(elapsed)}); ` +
+    `pkt: ${rate('pkt_received_bytes')}, ${rate('pkt_sent_bytes')}; ${uptime}\n`
+  )
+}
+
+/** What /healthy and /ready look at. */
 export interface Health {
   readonly client: boolean
   /** A rendezvous client that has no peer yet. */

@@ -34,6 +34,8 @@ class Stream implements TcpHandlers {
   readonly handle: number
   /** conv of the session, 0 until its first datagram was seen (for the log alone). */
   conv = 0
+  /** Where the session's first datagram went (for the log alone). */
+  peer: SocketAddress | undefined
   #table: Streams
   #connection: TcpConnection | null = null
   /** The dial succeeded, or the connection was accepted. */
@@ -277,11 +279,27 @@ export class Streams {
     if (stream.conv === 0) this.unnamed--
   }
 
-  /** Tells a stream its conv, which its datagrams show. */
-  name(handle: number, conv: number): void {
+  /** What a stream is called in the log. */
+  label(handle: number): string {
+    return this.#streams.get(handle)?.label ?? `[stream:${handle}]`
+  }
+
+  /** The peer of a stream's session, as far as the log knows. */
+  peerOf(handle: number): SocketAddress | undefined {
+    return this.#streams.get(handle)?.peer
+  }
+
+  setPeer(handle: number, peer: SocketAddress | undefined): void {
+    const stream = this.#streams.get(handle)
+    if (stream !== undefined) stream.peer = peer
+  }
+
+  /** Tells a stream its conv and peer, which its datagrams show. */
+  name(handle: number, conv: number, peer: SocketAddress): void {
     const stream = this.#streams.get(handle)
     if (stream === undefined || stream.conv !== 0) return
     stream.conv = conv
+    stream.peer = peer
     this.unnamed--
     if (this.host.log.at(LOG_INFO)) this.host.log.info(`${stream.label} session opened`)
   }

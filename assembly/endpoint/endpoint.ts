@@ -5,7 +5,7 @@ import { E_CONFIG, E_ENTROPY, E_MEMORY, MAX_SLEEP_TICKS, MODE_CLIENT, NONCE_COUN
 import { advanceClock, startClock } from '../clock'
 import { setKeepalive, startKeepalive } from '../control/keepalive'
 import { setServiceExpiry } from '../control/rendezvous'
-import { setOptions } from '../kcp/conversation'
+import { setOptions, setWireOffset } from '../kcp/conversation'
 import { setCeiling, usedBytes } from '../memory/slab'
 import { drawCounter, hasEntropy, openDatagrams, takeEntropy } from '../packet/datagram'
 import { openReplay } from '../packet/replay'
@@ -99,6 +99,7 @@ function start(now: u32): i32 {
     return E_MEMORY
   mode = field(MODE)
   configureOpening(mode, load<u32>(takeEntropy(4)))
+  setWireOffset(load<u32>(takeEntropy(4)))
   startKeepalive(isMode(MODE_CLIENT) ? field(KEEPALIVE) : 0, load<u32>(takeEntropy(4)), now)
   fixedBytes = usedBytes()
   configured = true

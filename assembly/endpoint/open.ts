@@ -4,8 +4,8 @@
 import { E_MEMORY, E_NO_PEER, E_SESSIONS, EVENT_MIGRATED, MODE_SERVER, REASON_MEMORY, TICKS_PER_SECOND } from '../abi'
 import { seconds } from '../clock'
 import { sendReset } from '../control/queue'
-import { openConversation } from '../kcp/conversation'
-import { CMD_PUSH, CMD_WINS, diff, HEADER_BYTES, readCmd, readSn, readUna } from '../kcp/segment'
+import { openConversation, wireClock } from '../kcp/conversation'
+import { CMD_ACK, CMD_PUSH, CMD_WINS, diff, HEADER_BYTES, readCmd, readSn, readTs, readUna } from '../kcp/segment'
 import { isAddress } from '../packet/address'
 import { tagBytes } from '../packet/datagram'
 import { tell } from '../session/events'
@@ -30,8 +30,8 @@ import { field, MAX_HALF_OPEN } from './config'
 import { currentPeer, followPeer } from './peer'
 import { settle } from './schedule'
 
-/** Datagrams of unknown conversations that are compared with every session, a second. */
-const MAX_SCANS: u32 = 256
+/** Sessions that datagrams of unknown conversations are compared with, a second: some percent of a core. */
+const MAX_VISITS: u32 = 4000000
 /** A session that was heard of so recently has not moved. */
 const MOVED_SILENCE_TICKS: u32 = TICKS_PER_SECOND / 2
 /** How far the numbers of a datagram may lie from a session it is said to continue: the largest window. */
@@ -40,7 +40,7 @@ const MAX_MOVED_DISTANCE: i32 = 65536
 let mode: u32 = 0
 let nextConv: u32 = 0
 let scanSecond: u32 = 0
-let scans: u32 = 0
+let visits: u32 = 0
 
 /** `conv`: a random number to count on from. */
 export function configureOpening(modeBits: u32, conv: u32): void {
@@ -98,21 +98,18 @@ function allocateConv(): u32 {
 /** First datagram of an unknown conversation: a server accepts it, anybody else answers RESET. */
 export function acceptSession(at: usize, len: u32, conv: u32, address: usize, now: u32): Session | null {
   const isMidway = isFromMidway(at, len)
-  if (isMidway && mayScan()) {
-    const moved = findMoved(at, conv, now)
-    if (moved) {
-      migrate(moved, address)
-      return moved
+  if (isMidway && tagBytes != 0) {
+    if (!mayScan()) return null
+    const known = findElsewhere(conv)
+    if (known) {
+      // while the old address is alive it has not moved; if it has, a retransmission will tell
+      if (now - known.signAt < MOVED_SILENCE_TICKS || !continues(at, known, now)) return null
+      migrate(known, address)
+      return known
     }
-    if (readUna(at) != 0) {
-      // it has received something on a conversation we do not know: it talks to a server that was restarted since
-      sendReset(conv, address)
-      return null
-    }
-  } else if (isMidway && readUna(at) != 0) {
-    return null
   }
-  if (!(mode & MODE_SERVER)) {
+  // una tells of something received on a conversation we do not know: its server was restarted since
+  if (!(mode & MODE_SERVER) || (isMidway && readUna(at) != 0)) {
     sendReset(conv, address)
     return null
   }
@@ -140,27 +137,41 @@ function isFromMidway(at: usize, len: u32): bool {
 function mayScan(): bool {
   if (scanSecond != seconds()) {
     scanSecond = seconds()
-    scans = 0
+    visits = 0
   }
-  return scans++ < MAX_SCANS
+  visits += slotsInUse() + 1
+  return visits <= MAX_VISITS
 }
 
-/**
- * The session that this datagram continues from another address: same conv, numbers inside its windows, and its old address silent. A NAT that gave its
- * client a new port looks like that. Only authentic datagrams are believed.
- */
-function findMoved(at: usize, conv: u32, now: u32): Session | null {
-  if (tagBytes == 0) return null
+/** A living session of this conv with another address. */
+function findElsewhere(conv: u32): Session | null {
   const slots = slotsInUse()
   for (let i: u32 = 0; i < slots; i++) {
     const s = sessionAt(i)
-    if (!s || s.conv != conv || s.state == TIME_WAIT || has(s, CUT) || now - s.signAt < MOVED_SILENCE_TICKS) continue
-    const una = readUna(at)
-    if (diff(una, s.sndNxt) > 0 || diff(una, s.sndUna) < -MAX_MOVED_DISTANCE) continue
-    if (readCmd(at) == CMD_PUSH && abs(diff(readSn(at), s.rcvNxt)) > MAX_MOVED_DISTANCE) continue
-    return s
+    if (s && s.conv == conv && s.state != TIME_WAIT && !has(s, CUT)) return s
   }
   return null
+}
+
+/**
+ * True if this datagram continues a session from another address: numbers inside its windows, and sent by the other side. A NAT that gave its client a
+ * new port looks like that. Only authentic datagrams get here.
+ */
+function continues(at: usize, s: Session, now: u32): bool {
+  const una = readUna(at)
+  if (diff(una, s.sndNxt) > 0 || diff(una, s.sndUna) < -MAX_MOVED_DISTANCE) return false
+  if (readCmd(at) == CMD_PUSH && abs(diff(readSn(at), s.rcvNxt)) > MAX_MOVED_DISTANCE) return false
+  return isFromOtherSide(at, s, now)
+}
+
+/**
+ * Tells a datagram of the peer from one of ours that a stranger sent back: both directions share one key. The ts of an ACK is of our clock, that of a
+ * PUSH is not, and our clock starts at a random time (`wireClock`).
+ */
+function isFromOtherSide(at: usize, s: Session, now: u32): bool {
+  const age = wireClock(now) - readTs(at)
+  const isOurs = age <= now - s.created
+  return readCmd(at) == CMD_ACK ? isOurs : readCmd(at) == CMD_PUSH && !isOurs
 }
 
 function migrate(s: Session, address: usize): void {

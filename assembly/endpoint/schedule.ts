@@ -9,7 +9,18 @@ import { hasOutput, updateProbe } from '../kcp/output'
 import { detectLoss, untilRto } from '../kcp/recovery'
 import { freeIdleRecvRing } from '../kcp/recv_window'
 import { freeIdleSendRing } from '../kcp/send_window'
-import { BLOCKED, CUT, EOF_OWED, has, IN_DIRTY, IN_EVENTS, IN_READY, Session, setState, TIME_WAIT } from '../session/session'
+import {
+  BLOCKED,
+  CUT,
+  EOF_OWED,
+  has,
+  IN_DIRTY,
+  IN_EVENTS,
+  IN_READY,
+  Session,
+  setState,
+  TIME_WAIT,
+} from '../session/session'
 import { payOwed, unblock } from '../session/stream'
 import { remove, sessionAt, slotsInUse } from '../session/table'
 import { checkTimeouts, untilTimeout } from '../session/timeouts'

@@ -135,6 +135,26 @@ export function setOptions(
   minRto = (nodelay == 0 ? 100 : 30) * TICKS_PER_MS
 }
 
+let wireOffset: u32 = 0
+
+/** Sets a random start of the clock that segments carry. */
+export function setWireOffset(offset: u32): void {
+  wireOffset = offset
+}
+
+/**
+ * The ts of a segment sent at `now`. Only we read it again, when it is echoed; its random start tells our own datagrams from the peer's, should they come
+ * back.
+ */
+export function wireClock(now: u32): u32 {
+  return now + wireOffset
+}
+
+/** The time at which a segment with this ts of ours was sent. */
+export function fromWireClock(ts: u32): u32 {
+  return ts - wireOffset
+}
+
 /** Starts a conversation in a zeroed record. */
 export function openConversation(c: Conversation, conv: u32): void {
   c.conv = conv

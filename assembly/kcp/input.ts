@@ -14,7 +14,7 @@ import {
 } from '../stats'
 import { noteAck } from './ack'
 import { onUnaAdvanced } from './congestion'
-import { Conversation, PROBE_TELL } from './conversation'
+import { Conversation, fromWireClock, PROBE_TELL } from './conversation'
 import { noteAckDatagram } from './recovery'
 import { advanceRcvNxt, DUPLICATE, NO_MEMORY, STORED_BLOCK, storeSegment } from './recv_window'
 import { updateRtt } from './rtt'
@@ -86,11 +86,12 @@ export function input(c: Conversation, at: usize, size: u32, mayKeep: bool, now:
         }
       }
       // also the ACK of a segment that this datagram's una covered tells which transmission arrived
-      if (diff(now, ts) >= 0 && diff(sn, una0) >= 0 && diff(sn, c.sndNxt) < 0) {
-        const newer = diff(ts, newestTs)
+      const sentAt = fromWireClock(ts)
+      if (diff(now, sentAt) >= 0 && diff(sn, una0) >= 0 && diff(sn, c.sndNxt) < 0) {
+        const newer = diff(sentAt, newestTs)
         if (!haveAck || newer > 0 || (newer == 0 && diff(sn, newestSn) > 0)) {
           haveAck = true
-          newestTs = ts
+          newestTs = sentAt
           newestSn = sn
         }
       }

@@ -8,7 +8,7 @@ import { TICKS_PER_MS } from '../abi'
 import { ACKS_SENT, count, SEGMENTS_RETRANSMITTED, SEGMENTS_SENT } from '../stats'
 import { acksDue, pendingAcks, takeAck } from './ack'
 import { sendLimit } from './congestion'
-import { Conversation, freeWnd, kcpMtu, LEVEL_LOST, PROBE_ASK, PROBE_TELL } from './conversation'
+import { Conversation, freeWnd, kcpMtu, LEVEL_LOST, PROBE_ASK, PROBE_TELL, wireClock } from './conversation'
 import { CMD_ACK, CMD_PUSH, CMD_WASK, CMD_WINS, diff, HEADER_BYTES, writeHeader } from './segment'
 import { entryOf, firstOf, headerOf, LEN, markSent, TRANSMISSIONS } from './send_window'
 
@@ -81,7 +81,7 @@ export function buildDatagram(c: Conversation, block: usize, now: u32): u32 {
     }
     markSent(c, sn, entry, now)
     const header = headerOf(entry)
-    writeHeader(header, c.conv, CMD_PUSH, wnd, now, sn, una, size - HEADER_BYTES)
+    writeHeader(header, c.conv, CMD_PUSH, wnd, wireClock(now), sn, una, size - HEADER_BYTES)
     if (len == 0 && (!hasSegment(c) || size + HEADER_BYTES > limit)) {
       built = header
       return size

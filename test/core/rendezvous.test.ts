@@ -200,6 +200,47 @@ for (const role of ['client', 'server'] as const) {
   })
 }
 
+test('punched addresses are pinged several times: the first ping often dies at the other NAT', () => {
+  const solo = party('server')
+  solo.take()
+  const [first, second] = [address4(40, 4000), address4(41, 4100)]
+  solo.feedFrom(RENDEZVOUS, punch(first, second))
+  solo.run(10_000)
+  const pings = solo.take().filter(({ plain }) => plain[5] === What.PING)
+  for (const target of [first, second]) {
+    const count = pings.filter(({ peer }) => addressKey(peer) === addressKey(target)).length
+    assert.ok(count >= 2 && count <= 10, `${count} pings`)
+  }
+  // at once the first time
+  assert.ok(pings.slice(0, 2).every(({ ms }) => ms < 2))
+})
+
+test('an IPv4 address is pinged as v4-mapped from an IPv6 socket, and a v4-mapped one is told as IPv4', () => {
+  const solo = party('server')
+  solo.take()
+  const mapped = (host: number, port: number): Address => {
+    const record = address6(0, port)
+    record.set([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 203, 0, 113, host], 8)
+    return record
+  }
+  solo.endpoint.setRendezvous(mapped(1, 12345), mapped(2, 2000), ID)
+  solo.run(1)
+  const [listen] = solo.take()
+  assert.is(toHex((listen?.plain ?? new Uint8Array(0)).subarray(6, 13)), '00cb00710207d0')
+  assert.is(addressKey(listen?.peer ?? LOCAL), addressKey(mapped(1, 12345)))
+  const four = address4(0, 3000)
+  four.set([203, 0, 113, 3], 8)
+  solo.feedFrom(mapped(1, 12345), punch(four, mapped(4, 4000)))
+  solo.run(3000)
+  assert.equal(pinged(solo.take()), [mapped(3, 3000), mapped(4, 4000)].map(addressKey).sort())
+  // as a rendezvous server it tells IPv4 peers of a dual-stack socket in the form they can use
+  const keeper = new Solo({ role: 'neither' })
+  keeper.feedFrom(mapped(20, 2000), hello(What.LISTEN, four, ID))
+  keeper.feedFrom(mapped(30, 3000), hello(What.CONNECT, four, ID))
+  const seen = keeper.take().map((output) => addresses(output)[1]?.addr)
+  assert.equal(seen.sort(), ['203.0.113.20', '203.0.113.30'])
+})
+
 test('MUST 55: a rendezvous server tells both sides of each other; whatever its mode', () => {
   for (const role of ['neither', 'server', 'client'] as const) {
     const solo = new Solo({ role })

@@ -126,6 +126,8 @@ export class App {
         if (!this.eof) this.#checkComplete('DETACH without EOF')
         this.#finish('detached')
         break
+      case EventType.MIGRATED:
+        break
       default:
         check(false, `unexpected event ${event.type}`)
     }

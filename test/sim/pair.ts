@@ -7,6 +7,7 @@ import { App, type AppScript, SILENT } from './app.ts'
 import {
   type Address,
   address4,
+  addressKey,
   check,
   type Datagram,
   defaultConfig,
@@ -149,6 +150,8 @@ export class Pair {
   readonly down: Link
   readonly connections: Connection[] = []
   readonly random: Random
+  /** Where the client's datagrams come from; a NAT may change it. */
+  clientAddress: Address = CLIENT_ADDRESS
   /** Sees every datagram as it is sent; false drops it. */
   tap: ((from: Side, bytes: Uint8Array) => boolean) | undefined
   readonly #agenda = new Agenda()
@@ -243,14 +246,16 @@ export class Pair {
   #carry(from: Side, to: Side, datagram: Datagram): void {
     if (this.tap && !this.tap(from, datagram.bytes)) return
     const link = from === 'client' ? this.up : this.down
-    const peer: Address = from === 'client' ? CLIENT_ADDRESS : SERVER_ADDRESS
+    const peer: Address = from === 'client' ? this.clientAddress : SERVER_ADDRESS
+    // what goes to an address that nobody has any more is lost
+    if (from === 'server' && addressKey(datagram.peer) !== addressKey(this.clientAddress)) return
     for (const { at, bytes } of link.send(this.#time, datagram.bytes)) {
       this.#agenda.add(at, () => this.#inbox[to].push({ bytes, peer }))
     }
   }
 
   /** Delivers a datagram right now, as if it came from the other side. */
-  inject(to: Side, bytes: Uint8Array, peer: Address = to === 'server' ? CLIENT_ADDRESS : SERVER_ADDRESS): void {
+  inject(to: Side, bytes: Uint8Array, peer: Address = to === 'server' ? this.clientAddress : SERVER_ADDRESS): void {
     this.#inbox[to].push({ bytes, peer })
     this.settle()
   }

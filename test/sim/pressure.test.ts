@@ -11,7 +11,7 @@ import { Pair } from './pair.ts'
 import { Random } from './random.ts'
 
 const MIB = 1024 * 1024
-const SEEDS = 120
+const SEEDS = 60
 
 interface Outcome {
   readonly refused: number

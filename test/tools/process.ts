@@ -54,9 +54,18 @@ export interface Running {
   stop(signal?: NodeJS.Signals): Promise<ExitStatus>
 }
 
+/** Another place to run a program in than here, such as a network namespace. */
+export interface Place {
+  /** What runs the command given behind it there. */
+  readonly command: readonly string[]
+  /** Body of a GET answered with 200, asked for there. */
+  get(url: string): Promise<string>
+}
+
 export interface StartOptions {
   /** Additional command line arguments. */
   readonly args?: readonly string[]
+  readonly place?: Place
 }
 
 /** The directory of package.json, found upwards from here or from the working directory. */
@@ -137,7 +146,7 @@ export async function start(program: Program, config: Config, options: StartOpti
   const httpListen = typeof config['http_listen'] === 'string' ? config['http_listen'] : `127.0.0.1:${await freePort()}`
   const complete: Config = { loglevel: 6, ...config, http_listen: httpListen }
   const file = writeConfig(complete)
-  const [command, ...leading] = commandOf(program)
+  const [command = '', ...leading] = [...(options.place?.command ?? []), ...commandOf(program)]
   const child = spawn(command, [...leading, '-c', file.path, ...(options.args ?? [])], {
     stdio: ['ignore', 'pipe', 'pipe'],
   })
@@ -162,7 +171,8 @@ export async function start(program: Program, config: Config, options: StartOpti
     })
     child.once('close', end)
   })
-  const stats = (query = ''): Promise<string> => httpGet(`http://${httpListen}/stats${query && `?${query}`}`)
+  const fetchText = options.place?.get ?? httpGet
+  const stats = (query = ''): Promise<string> => fetchText(`http://${httpListen}/stats${query && `?${query}`}`)
   const stop = async (signal: NodeJS.Signals = 'SIGTERM'): Promise<ExitStatus> => {
     if (status !== undefined) return status
     child.kill(signal)

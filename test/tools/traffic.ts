@@ -7,11 +7,14 @@
 import * as assert from 'uvu/assert'
 import type { Target, TargetOptions, TcpEnd } from './tcp.ts'
 import { digest, listen, patternBytes, patternDigest } from './tcp.ts'
-import type { Tunnel } from './tunnel.ts'
+import type { Tunnel as WholeTunnel } from './tunnel.ts'
 import { waitFor, within } from './wait.ts'
 
 /** A transfer must be over after this time, on a busy machine and a bad link. */
 const TRANSFER_TIMEOUT_MS = 60_000
+
+/** What a transfer needs of a tunnel. */
+export type Tunnel = Pick<WholeTunnel, 'server' | 'client' | 'dial'>
 
 /** A target whose behaviour is chosen before each connection. */
 export interface ScriptedTarget extends Target {

@@ -1,0 +1,176 @@
+/**
+ * /metrics: the counters as OpenMetrics text (OpenMetrics 1.0). Names, units and meanings are documented in docs/api.md
+ * and stay stable.
+ *
+ * There are no labels per session or peer: the number of time series is a constant.
+ */
+import type { CounterName } from './core.ts'
+import type { HostCounterName, HostCounters } from './driver.ts'
+import type { Snapshot } from './stats.ts'
+
+/** What the media type of OpenMetrics 1.0 is. */
+export const METRICS_TYPE = 'application/openmetrics-text; version=1.0.0; charset=utf-8'
+
+const PREFIX = 'kcptun_'
+const MS_PER_S = 1000
+
+interface Family {
+  /** Without prefix. A name that ends in a unit has it declared. */
+  readonly name: string
+  readonly type: 'counter' | 'gauge'
+  readonly unit?: 'bytes' | 'seconds'
+  readonly help: string
+  /** Samples: the counter each shows, by the value of the label. */
+  readonly samples: readonly (readonly [source: CounterName | HostCounterName, label?: string])[]
+  readonly label?: string
+}
+
+const counter = (source: CounterName | HostCounterName, name: string, help: string): Family => ({
+  name,
+  type: 'counter',
+  ...(name.endsWith('_bytes') ? { unit: 'bytes' as const } : {}),
+  help,
+  samples: [[source]],
+})
+
+const gauge = (source: CounterName, name: string, help: string, unit?: 'bytes' | 'seconds'): Family => ({
+  name,
+  type: 'gauge',
+  ...(unit === undefined ? {} : { unit }),
+  help,
+  samples: [[source]],
+})
+
+/** Every counter of docs/abi.md and of the host, in the order of the answer. */
+const FAMILIES: readonly Family[] = [
+  counter('tcp_read_bytes', 'tcp_read_bytes', 'Bytes read from local TCP connections.'),
+  counter('tcp_written_bytes', 'tcp_written_bytes', 'Bytes written to local TCP connections.'),
+  counter('kcp_received_bytes', 'kcp_received_bytes', 'Plaintext of sessions received, padding included.'),
+  counter('kcp_sent_bytes', 'kcp_sent_bytes', 'Plaintext of sessions sent, without padding.'),
+  counter('pkt_received_bytes', 'udp_received_bytes', 'Bytes of datagrams received.'),
+  counter('pkt_sent_bytes', 'udp_sent_bytes', 'Bytes of datagrams sent.'),
+  counter('pkt_received', 'udp_received_datagrams', 'Datagrams received.'),
+  counter('pkt_sent', 'udp_sent_datagrams', 'Datagrams sent.'),
+  counter('segments_received', 'kcp_received_segments', 'Data segments received.'),
+  counter('segments_sent', 'kcp_sent_segments', 'Data segments sent.'),
+  counter('segments_retransmitted', 'kcp_retransmitted_segments', 'Data segments sent again.'),
+  counter('fast_retransmits', 'kcp_fast_retransmitted_segments', 'Data segments sent again before their timeout.'),
+  counter('segments_duplicate', 'kcp_duplicate_segments', 'Data segments received more than once.'),
+  counter('acks_sent', 'kcp_sent_acks', 'Acknowledgements sent.'),
+  counter('acks_received', 'kcp_received_acks', 'Acknowledgements received.'),
+  counter('rtos', 'kcp_retransmission_timeouts', 'Timeouts of the retransmission timer.'),
+  {
+    name: 'dropped_datagrams',
+    type: 'counter',
+    help: 'Datagrams that were not taken, by reason.',
+    label: 'reason',
+    samples: [
+      ['drop_auth', 'auth'],
+      ['drop_replay', 'replay'],
+      ['drop_oversize', 'oversize'],
+      ['drop_short', 'short'],
+      ['drop_malformed', 'malformed'],
+    ],
+  },
+  {
+    name: 'dropped_segments',
+    type: 'counter',
+    help: 'Data segments that were not taken, by reason.',
+    label: 'reason',
+    samples: [
+      ['drop_memory', 'memory'],
+      ['drop_window', 'window'],
+    ],
+  },
+  counter('sessions_opened', 'sessions_opened', 'Sessions made.'),
+  counter('sessions_refused', 'sessions_refused', 'Sessions refused for a full table or memory.'),
+  counter('sessions_aborted', 'sessions_aborted', 'Sessions that ended without a clean end.'),
+  counter('resets_sent', 'resets_sent', 'RESET messages sent.'),
+  counter('resets_received', 'resets_received', 'RESET messages received.'),
+  counter('pings_sent', 'pings_sent', 'Pings sent.'),
+  counter('pongs_received', 'pongs_received', 'Pongs received.'),
+  counter('keepalives_sent', 'keepalives_sent', 'Keepalives of sessions sent.'),
+  counter('discarded_bytes', 'discarded_bytes', 'Bytes that arrived for a TCP connection that was gone.'),
+  {
+    name: 'sessions',
+    type: 'gauge',
+    help: 'Sessions by state.',
+    label: 'state',
+    samples: [
+      ['sessions_connect', 'connect'],
+      ['sessions_established', 'established'],
+      ['sessions_linger', 'linger'],
+      ['sessions_time_wait', 'time_wait'],
+    ],
+  },
+  gauge('waitsnd', 'waiting_segments', 'Data segments that wait to be sent or acknowledged.'),
+  gauge('memory_used', 'memory_used_bytes', 'Memory taken from the configured ceiling.', 'bytes'),
+  gauge('last_received_age', 'last_received_age_seconds', 'Time since a datagram arrived; absent before.', 'seconds'),
+  gauge('peer_silent_pings', 'unanswered_pings', 'Pings without an answer since the last pong.'),
+  gauge('entropy_left', 'entropy_left_bytes', 'Random bytes in stock.', 'bytes'),
+  counter('tcp_accepted', 'tcp_accepted', 'TCP connections accepted and given a session.'),
+  counter('tcp_refused', 'tcp_refused', 'TCP connections refused.'),
+  counter('tcp_accept_errors', 'tcp_accept_errors', 'TCP connections that the system could not accept.'),
+  counter('tcp_dials', 'tcp_dials', 'Dials of the target.'),
+  counter('tcp_dial_failures', 'tcp_dial_failures', 'Dials of the target that failed.'),
+  {
+    name: 'udp_errors',
+    type: 'counter',
+    help: 'Errors of the UDP socket, by reason.',
+    label: 'reason',
+    samples: [
+      ['udp_full', 'full'],
+      ['udp_too_long', 'too_long'],
+      ['udp_unreachable', 'unreachable'],
+      ['udp_other_errors', 'other'],
+    ],
+  },
+]
+
+/** What /metrics says about the program. */
+export interface BuildInfo {
+  readonly version: string
+  readonly runtime: string
+  readonly runtimeVersion: string
+}
+
+function describe(name: string, type: string, unit: string | undefined, help: string): string {
+  const unitLine = unit === undefined ? '' : `# UNIT ${PREFIX}${name} ${unit}\n`
+  return `# TYPE ${PREFIX}${name} ${type}\n${unitLine}# HELP ${PREFIX}${name} ${help}\n`
+}
+
+function escapeLabel(text: string): string {
+  return text.replaceAll('\\', '\\\\').replaceAll('"', '\\"').replaceAll('\n', '\\n')
+}
+
+/** The whole exposition; `ready` as /ready answers. */
+export function renderMetrics(snapshot: Snapshot, host: HostCounters, ready: boolean, build: BuildInfo): string {
+  const values: Readonly<Record<CounterName | HostCounterName, number>> = {
+    ...snapshot.counters,
+    ...host,
+    last_received_age: snapshot.counters.last_received_age / MS_PER_S,
+  }
+  let text =
+    describe('build', 'info', undefined, 'The program.') +
+    `${PREFIX}build_info{version="${escapeLabel(build.version)}",runtime="${escapeLabel(build.runtime)}",` +
+    `runtime_version="${escapeLabel(build.runtimeVersion)}"} 1\n` +
+    describe('ready', 'gauge', undefined, 'Whether the tunnel works: 1 when /ready answers 200.') +
+    `${PREFIX}ready ${ready ? 1 : 0}\n` +
+    describe('uptime_seconds', 'gauge', 'seconds', 'Time since the start.') +
+    `${PREFIX}uptime_seconds ${snapshot.uptime / MS_PER_S}\n`
+  if (snapshot.cpu !== undefined) {
+    text +=
+      describe('cpu_seconds', 'counter', 'seconds', 'CPU time used by the process.') +
+      `${PREFIX}cpu_seconds_total ${snapshot.cpu / MS_PER_S}\n`
+  }
+  for (const { name, type, unit, help, samples, label } of FAMILIES) {
+    text += describe(name, type, unit, help)
+    for (const [source, labelValue] of samples) {
+      const value = values[source]
+      if (!Number.isFinite(value)) continue
+      const labels = labelValue === undefined ? '' : `{${label}="${labelValue}"}`
+      text += `${PREFIX}${name}${type === 'counter' ? '_total' : ''}${labels} ${value}\n`
+    }
+  }
+  return `${text}# EOF\n`
+}

@@ -1,0 +1,83 @@
+// Opens sockets in the network namespace it runs in, for the test that started it (test/tools/netns.ts). A socket stays in the
+// namespace it was made in, whoever holds it: so each one is handed over to the test and used there like any other.
+//
+// Messages to it: { id, action: 'dial', host, port }, { id, action: 'listen', host }, { id, action: 'close', port }, { id, action: 'get', url },
+// { id, action: 'udp', host, port }. Messages from it: { id, error?, port?, body? }, with the socket of a dial or udp, and { accepted: port } with each
+// accepted connection.
+
+import { createSocket } from 'node:dgram'
+import { get } from 'node:http'
+import { createServer, Socket } from 'node:net'
+
+/** @typedef {{ id: number, action: string, host: string, port: number, url: string }} Order */
+
+/** @type {Map<number, import('node:net').Server>} */
+const servers = new Map()
+
+/**
+ * @param {object} message
+ * @param {Socket | import('node:dgram').Socket} [socket] given away with the message
+ */
+function tell(message, socket) {
+  process.send?.(message, socket, {}, () => {})
+}
+
+/** @type {Record<string, (order: Order) => void>} */
+const actions = {
+  dial({ id, host, port }) {
+    const socket = new Socket({ allowHalfOpen: true })
+    // not a byte is read on this side
+    socket.pause()
+    const refused = (/** @type {Error} */ error) => tell({ id, error: error.message })
+    socket.once('error', refused)
+    socket.connect({ host, port, noDelay: true }, () => {
+      socket.off('error', refused)
+      tell({ id }, socket)
+    })
+  },
+
+  listen({ id, host }) {
+    const server = createServer({ allowHalfOpen: true, noDelay: true, pauseOnConnect: true }, (socket) => {
+      tell({ accepted: port }, socket)
+    })
+    let port = 0
+    server.once('error', (error) => tell({ id, error: error.message }))
+    server.listen({ port: 0, host, backlog: 1024 }, () => {
+      const address = server.address()
+      port = address !== null && typeof address === 'object' ? address.port : 0
+      servers.set(port, server)
+      tell({ id, port })
+    })
+  },
+
+  udp({ id, host, port }) {
+    const socket = createSocket(host.includes(':') ? 'udp6' : 'udp4')
+    socket.once('error', (error) => tell({ id, error: error.message }))
+    socket.bind(port, host, () => tell({ id }, socket))
+  },
+
+  close({ id, port }) {
+    servers.get(port)?.close()
+    servers.delete(port)
+    tell({ id })
+  },
+
+  get({ id, url }) {
+    const request = get(url, { agent: false, timeout: 5000 }, (response) => {
+      let body = ''
+      response.setEncoding('utf8').on('data', (chunk) => {
+        body += chunk
+      })
+      response.once('error', (error) => tell({ id, error: error.message }))
+      response.once('end', () => {
+        tell(response.statusCode === 200 ? { id, body } : { id, error: `${url}: status ${response.statusCode}` })
+      })
+    })
+    request.once('timeout', () => request.destroy(new Error(`${url}: no answer`)))
+    request.once('error', (error) => tell({ id, error: error.message }))
+  },
+}
+
+process.on('message', (/** @type {Order} */ order) => actions[order.action]?.(order))
+process.on('disconnect', () => process.exit())
+tell({ id: 0 })

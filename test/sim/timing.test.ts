@@ -1,0 +1,267 @@
+// time limit: 120 s
+/**
+ * When things happen: first byte, ACKs, retransmissions, what the kcp options of a user change, and how rarely an idle
+ * engine wants to be woken (protocol.md 5.7, 5.8).
+ */
+import { suite } from 'uvu'
+import * as assert from 'uvu/assert'
+import { Pair } from './pair.ts'
+import { Solo } from './solo.ts'
+import { ack, Cmd, DIAL, MessageType, message, push, segment } from './wire.ts'
+
+const HOUR_MS = 3_600_000
+
+/** A server with an open session and `config`. */
+function server(config: ConstructorParameters<typeof Solo>[0]['config'] = {}): Solo {
+  const solo = new Solo({ role: 'server', config: { ...config } })
+  solo.feed(push(9, 0, DIAL, { wnd: 1024 }))
+  solo.run(1000)
+  solo.take()
+  return solo
+}
+
+const test = suite('sim/timing')
+
+test('the first byte of an answer costs one round trip and at most 5 ms', () => {
+  for (const delay of [0, 1, 25, 150]) {
+    const pair = new Pair({ seed: 1, up: { delay }, down: { delay } })
+    pair.run(1000)
+    const start = pair.ms
+    const connection = pair.connect({
+      client: { bytes: 100, stream: 1, fin: 'never' },
+      server: { bytes: 100, stream: 2, fin: 'never' },
+      dial: 0,
+    })
+    assert.ok(pair.runUntil(() => connection.client.received > 0, 10))
+    assert.ok(pair.ms - start <= 2 * delay + 5, `${pair.ms - start} ms with a round trip of ${2 * delay}`)
+  }
+})
+
+test('every later request and answer costs one round trip as well', () => {
+  const pair = new Pair({ seed: 1, up: { delay: 25 }, down: { delay: 25 } })
+  const connection = pair.connect({
+    client: { bytes: 2000, stream: 1, chunk: 100, writeRate: 1, fin: 'never' },
+    server: { bytes: 0, stream: 2, fin: 'never' },
+  })
+  // one piece of 100 bytes every 100 ms: each arrives 25 ms later
+  assert.ok(pair.runUntil(() => connection.client.sent === 2000, 10))
+  pair.run(26)
+  assert.is(connection.server?.received, 2000)
+})
+
+test('a lone ACK leaves within 20 ms, a pair sooner, a gap is told at once', () => {
+  const solo = server()
+  const data = message(MessageType.PUSH, new Uint8Array(1000))
+  let start = solo.ms
+  solo.feed(push(9, 1, data))
+  solo.run(20)
+  assert.ok((solo.take()[0]?.ms ?? 99999) - start <= 20)
+  solo.run(500)
+  start = solo.ms
+  solo.feed(push(9, 2, data), push(9, 3, data))
+  solo.run(2)
+  assert.is(solo.takeSegments(9).filter(({ cmd }) => cmd === 'ACK').length, 2)
+  solo.run(500)
+  solo.feed(push(9, 7, data))
+  assert.ok(solo.takeSegments(9).some(({ cmd, sn }) => cmd === 'ACK' && sn === 7))
+})
+
+test('ACKs share datagrams: a burst of 200 segments costs few', () => {
+  const solo = server({ rcvwnd: 1024 })
+  const data = message(MessageType.PUSH, new Uint8Array(1000))
+  for (let i = 0; i < 10; i++) solo.feed(...Array.from({ length: 20 }, (_, k) => push(9, 1 + 20 * i + k, data)))
+  solo.run(50)
+  const datagrams = solo.take()
+  assert.is(datagrams.flatMap(({ segments }) => segments).filter(({ cmd }) => cmd === 'ACK').length, 200)
+  assert.ok(datagrams.length <= 20, `${datagrams.length} datagrams`)
+})
+
+test('kcp.flush 2: ACKs leave with every received batch', () => {
+  const solo = server({ flush: 2 })
+  solo.feed(push(9, 1, message(MessageType.PUSH, new Uint8Array(10))))
+  assert.is(solo.takeSegments(9).filter(({ cmd }) => cmd === 'ACK').length, 1)
+})
+
+test('kcp.flush 0: everything waits for the tick of kcp.interval', () => {
+  const solo = server({ flush: 0, interval: 100 })
+  const times: number[] = []
+  for (let i = 0; i < 20; i++) {
+    solo.feed(push(9, 1 + i, message(MessageType.PUSH, new Uint8Array(10))))
+    solo.write(solo.only.handle, new Uint8Array(10))
+    solo.endpoint.drain()
+    solo.run(17)
+    times.push(...solo.take().map(({ ms }) => ms))
+  }
+  solo.run(200)
+  times.push(...solo.take().map(({ ms }) => ms))
+  assert.ok(times.length >= 3)
+  const ticks = [...new Set(times)]
+  for (const [i, at] of ticks.entries()) {
+    if (i > 0) assert.ok(at - (ticks[i - 1] ?? 0) >= 99, `ticks at ${ticks}`)
+  }
+})
+
+test('kcp.flush 0 still moves data, in both directions', () => {
+  const pair = new Pair({ seed: 1, client: { flush: 0, interval: 20 }, server: { flush: 0, interval: 50 } })
+  const connection = pair.connect({ client: { bytes: 400_000, stream: 1 }, server: { bytes: 400_000, stream: 2 } })
+  assert.ok(pair.finish(60))
+  assert.ok(connection.clean, connection.describe())
+})
+
+test('kcp.resend 0: a hole waits for its timer; kcp.resend 3: for three later ACKs', () => {
+  for (const resend of [0, 3]) {
+    const solo = server({ resend })
+    for (let i = 0; i < 8; i++) {
+      solo.write(solo.only.handle, new Uint8Array(1344))
+      solo.endpoint.drain()
+      solo.run(1)
+    }
+    const sent = solo.takeSegments(9).filter(({ cmd }) => cmd === 'PUSH')
+    let acked = 0
+    for (const { sn, ts } of sent) {
+      if (sn === 1) continue
+      solo.feed(ack(9, sn, ts, 1, { wnd: 1024 }))
+      acked += sn > 1 ? 1 : 0
+      const again = solo.takeSegments(9).some(({ cmd, sn: repeated }) => cmd === 'PUSH' && repeated === 1)
+      assert.is(again, resend === 3 && acked === 3, `resend ${resend} after ${acked} later ACKs`)
+    }
+    solo.run(2000)
+    assert.ok(solo.endpoint.counter('segments_retransmitted') >= 1)
+  }
+})
+
+test('kcp.nc 0: slow start from one segment; nc 1: the whole window at once', () => {
+  const first = (nc: number): number => {
+    const solo = server({ nc, sndwnd: 256 })
+    solo.write(solo.only.handle, new Uint8Array(14880))
+    solo.write(solo.only.handle, new Uint8Array(14880))
+    solo.endpoint.drain()
+    solo.run(5)
+    return new Set(solo.takeSegments(9).map(({ sn }) => sn)).size
+  }
+  assert.ok(first(1) >= 22, `${first(1)}`)
+  assert.ok(first(0) <= 2, `${first(0)}`)
+})
+
+test('kcp.nodelay shapes the back-off: 0 doubles, 1 grows by half, 2 by half of the estimate', () => {
+  const gaps = (nodelay: number): number[] => {
+    const solo = server({ nodelay, timeout: 600 })
+    solo.write(solo.only.handle, new Uint8Array(10))
+    solo.endpoint.drain()
+    solo.run(5000)
+    const times = solo
+      .take()
+      .filter(({ segments }) => segments.some(({ cmd }) => cmd === 'PUSH'))
+      .map(({ ms }) => ms)
+    return times.slice(1).map((at, i) => at - (times[i] ?? 0))
+  }
+  const [doubling, half, step] = [gaps(0), gaps(1), gaps(2)]
+  const growth = (list: readonly number[]): number => (list[2] ?? 0) / (list[1] ?? 1)
+  assert.ok(growth(doubling) > 1.9 && growth(doubling) < 2.1, doubling.join())
+  assert.ok(growth(half) > 1.4 && growth(half) < 1.6, half.join())
+  assert.ok(growth(step) > 1.2 && growth(step) < 1.45, step.join())
+})
+
+test('MUST 26: retransmissions on a silent path come at least every 10 s or so', () => {
+  const solo = server({ timeout: 600 })
+  solo.write(solo.only.handle, new Uint8Array(10))
+  solo.endpoint.drain()
+  solo.run(300_000)
+  const times = solo.take().map(({ ms }) => ms)
+  const gaps = times.slice(1).map((at, i) => at - (times[i] ?? 0))
+  assert.ok(Math.max(...gaps) <= 20_000, `${Math.max(...gaps)} ms`)
+})
+
+test('on a perfect path nothing is sent twice', () => {
+  for (const delay of [0, 5, 100]) {
+    const pair = new Pair({ seed: 1, up: { delay }, down: { delay } })
+    const connection = pair.connect({
+      client: { bytes: 2_000_000, stream: 1 },
+      server: { bytes: 2_000_000, stream: 2 },
+    })
+    assert.ok(pair.finish(60))
+    assert.ok(connection.clean)
+    for (const side of [pair.client, pair.server]) {
+      const share = side.counter('segments_retransmitted') / side.counter('segments_sent')
+      assert.ok(share < 0.01, `${share} of the segments with ${delay} ms`)
+    }
+  }
+})
+
+test('with 2 % loss little more than what was lost is sent again', () => {
+  const pair = new Pair({ seed: 5, up: { delay: 25, loss: 0.02 }, down: { delay: 25, loss: 0.02 } })
+  const connection = pair.connect({ client: { bytes: 5_000_000, stream: 1 }, server: {} })
+  assert.ok(pair.finish(120))
+  assert.ok(connection.clean)
+  const share = pair.client.counter('segments_retransmitted') / pair.client.counter('segments_sent')
+  assert.ok(share < 0.1, `${share}`)
+})
+
+test('100 idle sessions want to be woken for keepalives alone', () => {
+  const pair = new Pair({ seed: 3 })
+  for (let i = 0; i < 100; i++) {
+    pair.connect({ client: { bytes: 10, stream: 1, fin: 'never' }, server: { bytes: 10, stream: 2, fin: 'never' } })
+  }
+  pair.run(60_000)
+  let datagrams = 0
+  let wakes = 0
+  pair.tap = () => {
+    datagrams++
+    return true
+  }
+  const end = pair.ms + HOUR_MS
+  while (pair.ms < end && pair.step()) wakes++
+  // KEEPALIVE, ACK, echo, ACK for each session every 300 s, and a ping every 25 s
+  assert.ok(datagrams <= 100 * 12 * 5 + 400, `${datagrams} datagrams`)
+  assert.ok(wakes <= 4 * datagrams, `${wakes} wake-ups for ${datagrams} datagrams`)
+})
+
+test('more than 65536 segments pass through one conversation', () => {
+  const pair = new Pair({
+    seed: 6,
+    client: { kcpMtu: 64, sndwnd: 1024, rcvwnd: 1024 },
+    server: { kcpMtu: 64, sndwnd: 1024, rcvwnd: 1024 },
+    up: { delay: 2, loss: 0.002 },
+    down: { delay: 2 },
+  })
+  const connection = pair.connect({ client: { bytes: 3_000_000, stream: 1 }, server: { bytes: 1000, stream: 2 } })
+  assert.ok(pair.finish(300))
+  assert.ok(connection.clean, connection.describe())
+  assert.ok(pair.client.counter('segments_sent') > 70_000)
+})
+
+test('windows of 65535 segments work, and their memory comes back', () => {
+  const windows = { sndwnd: 65535, rcvwnd: 65535 }
+  const pair = new Pair({
+    seed: 7,
+    client: windows,
+    server: windows,
+    up: { delay: 100, loss: 0.01, rate: 50_000, queue: 4_000_000 },
+    down: { delay: 100 },
+  })
+  const connection = pair.connect({ client: { bytes: 20_000_000, stream: 1 }, server: { bytes: 10, stream: 2 } })
+  assert.ok(pair.finish(300))
+  assert.ok(connection.clean, connection.describe())
+  assert.ok(pair.runUntil(() => pair.client.sessions + pair.server.sessions === 0, 3600))
+  assert.is(pair.leak(), '')
+})
+
+test('a window of 65536 of the peer is used in full, and one of 0 not at all', () => {
+  // small segments: 40 bytes each
+  const solo = server({ sndwnd: 65535, kcpMtu: 64 })
+  const many = new Uint8Array(500_000)
+  let written = solo.write(solo.only.handle, many)
+  while (written < 65535 * 40) {
+    const taken = solo.write(solo.only.handle, many)
+    if (taken === 0) break
+    written += taken
+  }
+  solo.feed(segment({ conv: 9, cmd: Cmd.WINS, wnd: 0 }))
+  solo.run(1)
+  solo.take()
+  solo.feed(segment({ conv: 9, cmd: Cmd.WINS, wnd: 65535 }))
+  const pushes = new Set(solo.all.flatMap(({ segments }) => segments.map(({ sn }) => sn)))
+  assert.is(pushes.size, 65535)
+})
+
+test.run()

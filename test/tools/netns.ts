@@ -1,0 +1,471 @@
+/**
+ * A small Internet of network namespaces: sites behind NAT routers, hosts with public addresses, and a rendezvous server's host. Needs root, ip and nft.
+ *
+ *     a1  a2            b1
+ *      \ /               |
+ *   router a          router b       public
+ *        \______________|_____________/
+ *                      net  (the rendezvous server)
+ *
+ * Every router masquerades (IPv4, and IPv6 too) and drops what nobody behind it asked for before conntrack confirms it, so that an early datagram
+ * of the other side cannot take the port of the mapping to come: together a port-restricted cone NAT, as home routers are. Nothing touches the
+ * namespace the test runs in; processes are started and sockets are opened inside the others.
+ *
+ * The namespaces carry the test's process id in their names and go when it ends; those a killed test left behind go when the next one begins.
+ */
+import type { ChildProcess } from 'node:child_process'
+import { spawn, spawnSync } from 'node:child_process'
+import { Socket as UdpSocket } from 'node:dgram'
+import { existsSync } from 'node:fs'
+import { Socket } from 'node:net'
+import { join } from 'node:path'
+import type { Config, Program, Running, StartOptions } from './process.ts'
+import { projectRoot, start } from './process.ts'
+import { formatAddress, TcpEnd } from './tcp.ts'
+import type { ScriptedTarget } from './traffic.ts'
+
+const PREFIX = 'kcptun-wasm-'
+/** An agent answers within this time on a busy machine, or something is wrong. */
+const AGENT_TIMEOUT_MS = 30_000
+
+export type Family = 4 | 6
+export const FAMILIES: readonly Family[] = [4, 6]
+
+/** Why namespaces cannot be used here; undefined when they can. */
+export const netnsProblem: string | undefined = findProblem()
+
+function findProblem(): string | undefined {
+  if (process.platform !== 'linux') return 'network namespaces are a thing of Linux'
+  if (process.getuid?.() !== 0) return 'network namespaces need root'
+  for (const [program, version] of [
+    ['ip', '-V'],
+    ['nft', '-v'],
+  ] as const) {
+    if (spawnSync(program, [version]).status !== 0) return `there is no ${program} program`
+  }
+  removeStale()
+  const probe = `${PREFIX}${process.pid}-probe`
+  const made = spawnSync('ip', ['netns', 'add', probe], { encoding: 'utf8' })
+  if (made.status !== 0) return `network namespaces are not permitted: ${made.stderr.trim()}`
+  const masquerade = 'table inet t { chain c { type nat hook postrouting priority srcnat; masquerade; }\n}\n'
+  const nat = spawnSync('ip', ['netns', 'exec', probe, 'nft', '-f', '-'], { input: masquerade, encoding: 'utf8' })
+  spawnSync('ip', ['netns', 'del', probe])
+  return nat.status === 0 ? undefined : `NAT is not permitted in a network namespace: ${nat.stderr.trim()}`
+}
+
+/** Removes the namespaces of tests that were killed. */
+function removeStale(): void {
+  const list = spawnSync('ip', ['netns', 'list'], { encoding: 'utf8' }).stdout ?? ''
+  for (const line of list.split('\n')) {
+    const [name = ''] = line.split(' ')
+    if (!name.startsWith(PREFIX)) continue
+    const pid = name.slice(PREFIX.length).split('-')[0]
+    if (!existsSync(`/proc/${pid}`)) spawnSync('ip', ['netns', 'del', name])
+  }
+}
+
+/** Runs a program to its end; its failure is an exception with what it said. */
+function run(command: readonly string[], input = ''): string {
+  const [program = '', ...args] = command
+  const { status, stdout, stderr } = spawnSync(program, args, { input, encoding: 'utf8' })
+  if (status !== 0) throw new Error(`${command.join(' ')}: ${stderr || `status ${status}`}\n${input}`)
+  return stdout
+}
+
+const worlds = new Set<World>()
+process.on('exit', () => {
+  for (const world of worlds) world.close()
+})
+
+/** One network namespace. */
+export class Namespace {
+  readonly name: string
+  /** Its part of the name that people use. */
+  readonly title: string
+
+  constructor(title: string) {
+    this.title = title
+    this.name = `${PREFIX}${process.pid}-${title}`
+    run(['ip', 'netns', 'add', this.name])
+    this.ip('link set lo up')
+    // an address is used at once, without asking the others first
+    this.sysctl('net/ipv6/conf/all/accept_dad', 0)
+    this.sysctl('net/ipv6/conf/default/accept_dad', 0)
+    this.sysctl('net/ipv6/conf/all/accept_ra', 0)
+    this.sysctl('net/ipv6/conf/default/accept_ra', 0)
+  }
+
+  /** Arguments of `ip`, one command per line. */
+  ip(commands: string): void {
+    run(['ip', '-n', this.name, '-batch', '-'], `${commands.trim()}\n`)
+  }
+
+  /** Runs a program inside. Result: its standard output. */
+  run(command: readonly string[], input?: string): string {
+    return run(['ip', 'netns', 'exec', this.name, ...command], input)
+  }
+
+  sysctl(key: string, value: number): void {
+    this.run(['sh', '-c', `echo ${value} > /proc/sys/${key}`])
+  }
+
+  forward(): void {
+    this.sysctl('net/ipv4/ip_forward', 1)
+    this.sysctl('net/ipv6/conf/all/forwarding', 1)
+  }
+
+  remove(): void {
+    spawnSync('ip', ['netns', 'del', this.name])
+  }
+}
+
+interface Reply {
+  readonly id?: number
+  readonly error?: string
+  readonly port?: number
+  readonly body?: string
+  readonly accepted?: number
+}
+
+interface Answer {
+  readonly reply: Reply
+  readonly socket: Socket | undefined
+  readonly udp: UdpSocket | undefined
+}
+
+/** The process that opens sockets in a namespace, see test/netns/agent.mjs. */
+class Agent {
+  readonly #child: ChildProcess
+  readonly #waiting = new Map<number, (answer: Answer) => void>()
+  readonly #accept = new Map<number, (socket: Socket) => void>()
+  #lastId = 0
+  readonly #ready: Promise<unknown>
+
+  constructor(namespace: Namespace) {
+    const args = ['netns', 'exec', namespace.name, process.execPath, join(projectRoot, 'test/netns/agent.mjs')]
+    this.#child = spawn('ip', args, { stdio: ['ignore', 'inherit', 'inherit', 'ipc'] })
+    this.#child.on('message', (reply: Reply, handle: unknown) => {
+      const socket = handle instanceof Socket ? handle : undefined
+      if (socket !== undefined) socket.allowHalfOpen = true
+      const udp = handle instanceof UdpSocket ? handle : undefined
+      if (reply.id !== undefined) this.#waiting.get(reply.id)?.({ reply, socket, udp })
+      else if (reply.accepted !== undefined && socket !== undefined) this.#accept.get(reply.accepted)?.(socket)
+    })
+    this.#ready = this.#wait(0)
+  }
+
+  #wait(id: number): Promise<Answer> {
+    return new Promise((resolve, reject) => {
+      const timer = setTimeout(() => reject(new Error('no answer from the agent')), AGENT_TIMEOUT_MS)
+      this.#waiting.set(id, (answer) => {
+        clearTimeout(timer)
+        this.#waiting.delete(id)
+        if (answer.reply.error === undefined) resolve(answer)
+        else reject(new Error(answer.reply.error))
+      })
+    })
+  }
+
+  async ask(order: { readonly action: string; readonly [key: string]: string | number }): Promise<Answer> {
+    await this.#ready
+    const id = ++this.#lastId
+    const answer = this.#wait(id)
+    this.#child.send({ id, ...order })
+    return answer
+  }
+
+  /** Calls back with every connection accepted on a port. */
+  onAccept(port: number, callback: (socket: Socket) => void): void {
+    this.#accept.set(port, callback)
+  }
+
+  stop(): void {
+    this.#child.kill('SIGKILL')
+  }
+}
+
+/** A machine where programs run: one namespace with one interface, `eth0`. */
+export class Host {
+  readonly namespace: Namespace
+  readonly addresses: Readonly<Record<Family, string>>
+  readonly #gateways: Readonly<Record<Family, string>> | undefined
+  #agent: Agent | undefined
+
+  /** With `gateways` the routes of a host that hangs on a router; without, the host is a router itself. */
+  constructor(namespace: Namespace, addresses: Record<Family, string>, gateways?: Record<Family, string>) {
+    this.namespace = namespace
+    this.addresses = addresses
+    this.#gateways = gateways
+  }
+
+  get #talker(): Agent {
+    this.#agent ??= new Agent(this.namespace)
+    return this.#agent
+  }
+
+  /** `host:port` of a port of this machine. */
+  at(family: Family, port: number): string {
+    return formatAddress(this.addresses[family], port)
+  }
+
+  /** Starts a program here, see process.ts. */
+  start(program: Program, config: Config, options: StartOptions = {}): Promise<Running> {
+    const get = async (url: string): Promise<string> =>
+      (await this.#talker.ask({ action: 'get', url })).reply.body ?? ''
+    return start(program, config, { ...options, place: { command: ['ip', 'netns', 'exec', this.namespace.name], get } })
+  }
+
+  /** Opens a TCP connection from here. */
+  async dial(host: string, port: number): Promise<TcpEnd> {
+    const { socket } = await this.#talker.ask({ action: 'dial', host, port })
+    if (socket === undefined) throw new Error('the agent sent no socket')
+    return new TcpEnd(socket)
+  }
+
+  /** Opens a UDP socket here. */
+  async udp(family: Family, port: number): Promise<UdpSocket> {
+    const { udp } = await this.#talker.ask({ action: 'udp', host: this.addresses[family], port })
+    if (udp === undefined) throw new Error('the agent sent no socket')
+    return udp
+  }
+
+  /** A TCP listener on 127.0.0.1 here whose behaviour is chosen before each connection. */
+  async target(): Promise<ScriptedTarget> {
+    const agent = this.#talker
+    const host = '127.0.0.1'
+    const { port = 0 } = (await agent.ask({ action: 'listen', host })).reply
+    const connections: TcpEnd[] = []
+    const waiting: { index: number; resolve: (end: TcpEnd) => void }[] = []
+    let serve: (end: TcpEnd) => void = (end) => end.destroy()
+    agent.onAccept(port, (socket) => {
+      const end = new TcpEnd(socket)
+      const index = connections.push(end) - 1
+      for (const waiter of waiting) if (waiter.index === index) waiter.resolve(end)
+      serve(end)
+    })
+    const connection = (index: number): Promise<TcpEnd> => {
+      const end = connections[index]
+      return end === undefined ? new Promise((resolve) => waiting.push({ index, resolve })) : Promise.resolve(end)
+    }
+    return {
+      host,
+      port,
+      address: formatAddress(host, port),
+      connections,
+      connection,
+      async close() {
+        for (const end of connections) end.destroy()
+        await agent.ask({ action: 'close', port })
+      },
+      serve(behaviour) {
+        serve = behaviour
+        return connection(connections.length)
+      },
+    }
+  }
+
+  #defaultRoutes(): string {
+    if (this.#gateways === undefined) return ''
+    return `route replace default via ${this.#gateways[4]}\nroute replace ::/0 via ${this.#gateways[6]}`
+  }
+
+  /** Takes the cable out: the interface goes down, its addresses and routes go. */
+  unplug(): void {
+    this.namespace.ip('addr flush dev eth0\nlink set eth0 down')
+  }
+
+  /** Puts it back, with the old addresses or, as after a walk to another network, with other ones. */
+  plug(addresses: Readonly<Record<Family, string>> = this.addresses): void {
+    this.namespace.ip(
+      `link set eth0 up
+       addr add ${addresses[4]}/24 dev eth0
+       addr add ${addresses[6]}/64 dev eth0 nodad
+       ${this.#defaultRoutes()}`,
+    )
+  }
+
+  stop(): void {
+    this.#agent?.stop()
+  }
+}
+
+/** What a NAT changes in a rebinding: its public addresses, or just the ports it gives. */
+export interface Rebinding {
+  /** Last number of its public addresses. */
+  readonly number?: number
+  /** First of 1000 ports that it gives from now on. */
+  readonly firstPort?: number
+}
+
+const PUBLIC4 = '203.0.113.'
+const PUBLIC6 = '2001:db8::'
+const publicAddresses = (number: number): Record<Family, string> => ({
+  4: `${PUBLIC4}${number}`,
+  6: `${PUBLIC6}${number}`,
+})
+
+/** A home router: `lan` is its inside, `wan` its public side. */
+export class Router {
+  readonly namespace: Namespace
+  readonly #site: number
+  #number: number
+  #hosts = 0
+
+  constructor(namespace: Namespace, site: number) {
+    this.namespace = namespace
+    this.#site = site
+    this.#number = site * 10
+    namespace.forward()
+    namespace.ip(
+      `link add lan type bridge
+       link set lan up
+       addr add ${this.#inside(1)[4]}/24 dev lan
+       addr add ${this.#inside(1)[6]}/64 dev lan nodad
+       link set wan up`,
+    )
+    this.#setPublic()
+    namespace.run(
+      ['nft', '-f', '-'],
+      `table inet nat {
+         chain postrouting {
+           type nat hook postrouting priority srcnat; policy accept
+           oifname "wan" masquerade
+         }
+       }
+       table inet filter {
+         chain input {
+           type filter hook input priority filter; policy drop
+           ct state established,related accept
+           icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert } accept
+           iifname "wan" meta l4proto udp counter drop comment "unsolicited"
+         }
+         chain forward {
+           type filter hook forward priority filter; policy drop
+           ct state established,related accept
+           iifname "lan" oifname "wan" accept
+         }
+       }`,
+    )
+  }
+
+  #inside(number: number): Record<Family, string> {
+    return { 4: `192.168.${this.#site}.${number}`, 6: `fd00:${this.#site}::${number}` }
+  }
+
+  get publicAddresses(): Record<Family, string> {
+    return publicAddresses(this.#number)
+  }
+
+  #setPublic(): void {
+    this.namespace.ip(
+      `addr add ${this.publicAddresses[4]}/24 dev wan
+       addr add ${this.publicAddresses[6]}/64 dev wan nodad
+       route replace default via ${publicAddresses(1)[4]}
+       route replace ::/0 via ${publicAddresses(1)[6]}`,
+    )
+  }
+
+  /** A new host behind this router. */
+  addHost(title: string): Host {
+    const addresses = this.#inside(11 + this.#hosts)
+    const host = new Host(new Namespace(title), addresses, this.#inside(1))
+    const port = `port${this.#hosts++}`
+    this.namespace.ip(
+      `link add ${port} type veth peer name eth0 netns ${host.namespace.name}
+       link set ${port} master lan up`,
+    )
+    host.plug()
+    return host
+  }
+
+  /** UDP datagrams from outside that were dropped because nobody had asked for them. */
+  unsolicited(): number {
+    const rules = this.namespace.run(['nft', 'list', 'chain', 'inet', 'filter', 'input'])
+    return Number(/counter packets (\d+) .*unsolicited/.exec(rules)?.[1] ?? 0)
+  }
+
+  /** Forgets every mapping and makes others from now on, as after a reboot or a new lease. */
+  rebind(change: Rebinding): void {
+    const { firstPort } = change
+    if (firstPort !== undefined) {
+      this.namespace.run(
+        ['nft', '-f', '-'],
+        `flush chain inet nat postrouting
+         add rule inet nat postrouting oifname "wan" meta l4proto udp masquerade to :${firstPort}-${firstPort + 999}
+         add rule inet nat postrouting oifname "wan" masquerade`,
+      )
+    }
+    // the kernel forgets the masqueraded connections of an address with the address
+    this.namespace.ip('addr flush dev wan scope global')
+    if (change.number !== undefined) this.#number = change.number
+    this.#setPublic()
+  }
+}
+
+/** Everything of the picture above. */
+export class World {
+  readonly #namespaces: Namespace[] = []
+  readonly #hosts: Host[] = []
+  #links = 0
+  /** The public network, and the host that rendezvous servers run on. */
+  readonly net: Host
+
+  constructor() {
+    worlds.add(this)
+    const namespace = this.#keep(new Namespace('net'))
+    this.net = new Host(namespace, publicAddresses(1))
+    this.#hosts.push(this.net)
+    namespace.forward()
+    namespace.ip(
+      `link add eth0 type bridge
+       link set eth0 up
+       addr add ${this.net.addresses[4]}/24 dev eth0
+       addr add ${this.net.addresses[6]}/64 dev eth0 nodad`,
+    )
+  }
+
+  #keep(namespace: Namespace): Namespace {
+    this.#namespaces.push(namespace)
+    return namespace
+  }
+
+  #link(namespace: Namespace, name: string): void {
+    const port = `port${this.#links++}`
+    this.net.namespace.ip(
+      `link add ${port} type veth peer name ${name} netns ${namespace.name}
+       link set ${port} master eth0 up`,
+    )
+  }
+
+  /** A site: a router with the public addresses number 10 * site. */
+  addRouter(title: string, site: number): Router {
+    const namespace = this.#keep(new Namespace(title))
+    this.#link(namespace, 'wan')
+    return new Router(namespace, site)
+  }
+
+  /** A host behind a router. */
+  addHost(title: string, router: Router): Host {
+    const host = router.addHost(title)
+    this.#keep(host.namespace)
+    this.#hosts.push(host)
+    return host
+  }
+
+  /** A host with public addresses of its own. */
+  addPublicHost(title: string, number: number): Host {
+    const namespace = this.#keep(new Namespace(title))
+    this.#link(namespace, 'eth0')
+    const host = new Host(namespace, publicAddresses(number), publicAddresses(1))
+    this.#hosts.push(host)
+    host.plug()
+    return host
+  }
+
+  /** Ends the agents and removes the namespaces; programs that still run in them are their starter's. */
+  close(): void {
+    if (!worlds.delete(this)) return
+    for (const host of this.#hosts) host.stop()
+    for (const namespace of this.#namespaces) namespace.remove()
+  }
+}

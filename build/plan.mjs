@@ -45,6 +45,7 @@ export const inputs = {
     'runtime-bun',
     'examples',
     'bench',
+    'test/sim',
     'build/bundles.mjs',
     'build/plan.mjs',
     'build/core-wasm-plugin.mjs',

@@ -11,7 +11,14 @@ export type Args =
   | { readonly kind: 'version' }
   | { readonly kind: 'list-methods' }
   | { readonly kind: 'genpsk'; readonly method: string; readonly verbosity: number }
-  | { readonly kind: 'run'; readonly config: string; readonly verbosity: number }
+  | {
+      readonly kind: 'run'
+      readonly config: string
+      readonly verbosity: number
+      /** Overrides the key `user` of the configuration. */
+      readonly user: string | undefined
+      readonly daemonize: boolean
+    }
   | ArgsError
 
 /** Log `message` at level error, print the usage text to stderr when `usage` says so, exit with `status`. */
@@ -30,8 +37,8 @@ export function usageText(program: string): string {
   -v, --verbose              log more, may be repeated ("-v -v" shows debug messages)
   -s, --silence              log less, may be repeated
   -u, --user [user][:[group]]
-                             run as this identity (not built yet)
-  -d, --daemonize            run in the background (not built yet)
+                             run as this identity once all sockets are open
+  -d, --daemonize            run in the background, log to syslog
   --version                  show the version and exit
 
 crypto options:
@@ -119,14 +126,8 @@ function request(
   if (genpsk !== undefined) {
     return { kind: 'genpsk', method: genpsk, verbosity }
   }
-  if (daemonize) {
-    return refuse('option -d (--daemonize) is not built yet in this version: run it under a service manager', false)
-  }
-  if (user !== undefined) {
-    return refuse('option -u (--user) is not built yet in this version: start it as the user it shall run as', false)
-  }
   if (config === undefined) {
     return refuse('a config file must be given with -c', true)
   }
-  return { kind: 'run', config, verbosity }
+  return { kind: 'run', config, verbosity, user, daemonize }
 }

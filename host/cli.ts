@@ -1,15 +1,23 @@
 /**
  * The program: command line to exit status (protocol.md 10.5). The entry files of the runtimes call `main` and do nothing else.
  */
-import { adjustLevel, parseArgs, usageText } from './args.ts'
+import { type Args, adjustLevel, parseArgs, usageText } from './args.ts'
+import type { Config } from './config/config.ts'
 import { ConfigError } from './config/error.ts'
 import { parseConfig } from './config/load.ts'
 import { type AesGcmFactory, methods } from './crypto/aead.ts'
 import { generatePsk } from './crypto/key.ts'
+import { DaemonChild, launchDaemon } from './daemon.ts'
 import { StartError, startEndpoint } from './endpoint.ts'
-import { LOG_LEVEL_DEFAULT, Log } from './log.ts'
-import type { Runtime } from './runtime.ts'
+import { checkIdentity, parseIdentity, takeIdentity } from './identity.ts'
+import { LOG_LEVEL_DEFAULT, Log, type Print } from './log.ts'
+import { ServiceNotifier } from './notify.ts'
+import { makeReload } from './reload.ts'
+import type { OperatingSystem, Runtime } from './runtime.ts'
+import { openSyslog, type SyslogWriter } from './syslog.ts'
 import { PROGRAM, VERSION } from './version.ts'
+
+type RunArgs = Extract<Args, { kind: 'run' }>
 
 /** What an error says to people: expected ones by their message alone. */
 function explain(error: unknown): string {
@@ -23,8 +31,16 @@ function explain(error: unknown): string {
  * @param aesGcm the runtime's AES-256-GCM
  */
 export async function main(runtime: Runtime, argv: readonly string[], aesGcm: AesGcmFactory): Promise<void> {
-  const log = new Log((stream, text) => runtime.print(stream, text))
   const args = parseArgs(argv)
+  const { os } = runtime
+  const inside = args.kind === 'run' && args.daemonize && os?.daemon?.inside === true
+  const child = inside && os?.daemon !== undefined ? new DaemonChild(os.daemon) : undefined
+  const print: Print = child?.print ?? ((stream, text) => runtime.print(stream, text))
+  const log = new Log(
+    print,
+    () => new Date(),
+    (now) => openSyslogOf(os, now),
+  )
   switch (args.kind) {
     case 'help':
       runtime.print('stderr', usageText(PROGRAM))
@@ -47,30 +63,67 @@ export async function main(runtime: Runtime, argv: readonly string[], aesGcm: Ae
       if (args.usage) runtime.print('stderr', usageText(PROGRAM))
       return runtime.exit(args.status)
     case 'run':
-      return run(runtime, log, args.config, args.verbosity, aesGcm)
+      log.setLevel(adjustLevel(LOG_LEVEL_DEFAULT, args.verbosity))
+      if (!args.daemonize || child !== undefined) return run(runtime, log, args, aesGcm, child)
+      if (os?.daemon === undefined) {
+        log.error('option -d (--daemonize) is not available on this system: run it under a service manager')
+        return runtime.exit(1)
+      }
+      return runtime.exit(await launchDaemon(runtime, os.daemon, log))
   }
 }
 
-async function run(runtime: Runtime, log: Log, path: string, verbosity: number, aesGcm: AesGcmFactory): Promise<void> {
-  log.setLevel(adjustLevel(LOG_LEVEL_DEFAULT, verbosity))
+function openSyslogOf(os: OperatingSystem | undefined, now: () => Date): SyslogWriter {
+  if (os === undefined) throw new Error('not available here')
+  return openSyslog(os, now)
+}
+
+/** @param child set when this process is to become the daemon */
+async function run(
+  runtime: Runtime,
+  log: Log,
+  { config: path, verbosity, user }: RunArgs,
+  aesGcm: AesGcmFactory,
+  child: DaemonChild | undefined,
+): Promise<void> {
+  const notifier = new ServiceNotifier(runtime.os, log)
   let stop = (): void => {}
+  let reload = (): void => log.warning('SIGHUP ignored: still starting')
+  const applyLog = (config: Config): void => {
+    log.setLevel(adjustLevel(config.loglevel, verbosity))
+    log.setOutput(config.log ?? 'stdout')
+  }
   runtime.onTerminate((signal) => {
     log.notice(`${signal} received, stopping`)
+    notifier.stopping()
     stop()
     runtime.exit(0)
   })
+  runtime.onReload(() => reload())
   try {
     const bytes = await runtime.readFile(path).catch((error) => {
       throw new StartError(`config file ${path}: ${explain(error)}`)
     })
     const config = parseConfig(bytes)
-    log.setLevel(adjustLevel(config.loglevel, verbosity))
-    if (config.log !== undefined) log.setOutput(config.log)
+    applyLog(config)
+    const identityText = user ?? config.user
+    const identity = identityText === undefined ? undefined : parseIdentity(identityText)
+    if (identity !== undefined) checkIdentity(runtime.os, identity)
     const endpoint = await startEndpoint(runtime, config, log, aesGcm)
     stop = () => endpoint.close()
+    // no packet was looked at yet: this runs before the event loop gets its next turn
+    if (identity !== undefined) takeIdentity(runtime.os, identity, log)
+    const onBegin = (): void => notifier.reloading()
+    const onEnd = (): void => notifier.ready()
+    reload = makeReload({ runtime, log, path, endpoint, applyLog, onBegin, onEnd })
+    if (child !== undefined) log.detach()
+    notifier.ready()
+    child?.ready()
     await endpoint.failed
   } catch (error) {
     log.fatal(explain(error))
+    // whoever waits for the daemon is to know too
+    if (!log.visible) child?.print('stderr', `${explain(error)}\n`)
   }
   // the engine broke, or the start failed: both have been logged
   return runtime.exit(1)

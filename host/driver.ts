@@ -5,6 +5,7 @@
  * datagram but the short views that typed arrays need for copying. Start order, names and policy are endpoint.ts.
  */
 import { formatAddress } from './address.ts'
+import { Complaints } from './complaints.ts'
 import {
   type Core,
   type CoreConfig,
@@ -19,11 +20,12 @@ import {
 } from './core.ts'
 import type { Aead } from './crypto/aead.ts'
 import { formatDuration } from './format.ts'
-import { LOG_DEBUG, LOG_ERROR, LOG_NOTICE, LOG_WARNING, type Log } from './log.ts'
+import { LOG_DEBUG, LOG_ERROR, LOG_NOTICE, type Log } from './log.ts'
 import { PeerCache } from './peers.ts'
 import type {
   Runtime,
   SocketAddress,
+  SocketTuning,
   TcpConnection,
   TcpHandlers,
   TcpOptions,
@@ -42,6 +44,8 @@ const BLOCKED_RETRY_MS = 1000
 const DRAIN_ROUNDS = 256
 /** handle_timeout calls of one drain. */
 const TIMEOUT_ROUNDS = 4
+/** After ENOBUFS or EAGAIN nothing is sent for this time, ms. */
+const BACKOFF_MS = 5
 /** Send buffers asked for before the first poll_transmit of a drain; later rounds ask for a full array. */
 const FIRST_BUFFERS = 8
 
@@ -52,6 +56,8 @@ export interface DriverOptions {
   readonly aead: Aead | undefined
   readonly log: Log
   readonly tcp: TcpOptions
+  /** Options of the UDP socket, of the configuration in force. */
+  udpTuning?(): SocketTuning | undefined
   /** Server: where DIAL leads to. */
   target(): SocketAddress | undefined
   /** The engine heard nothing for T seconds (protocol.md 7.6). */
@@ -70,6 +76,7 @@ export class Driver implements StreamHost {
   readonly core: Core
   readonly log: Log
   readonly streams: Streams
+  readonly complaints: Complaints
   #options: DriverOptions
   #aead: Aead | undefined
   #peers = new PeerCache()
@@ -81,6 +88,15 @@ export class Driver implements StreamHost {
   #filled = 0
   /** Buffers from acquire() that wait for a datagram. */
   #spare: Uint8Array[] = []
+  /** Source of the last datagram, and of the last one that did not open, since the engine was told. */
+  #lastFrom: SocketAddress | undefined
+  #failedFrom: SocketAddress | undefined
+  /** Client: where new sessions go. */
+  #peer: SocketAddress | undefined
+  /** Bytes of the longest datagram sent. */
+  #longest = 0
+  /** Runs while nothing is sent because the system asked for a pause. */
+  #backoff: ReturnType<typeof setTimeout> | undefined
   /** acquire() gave null and onWritable has not come. */
   #blocked = false
   #pumping = false
@@ -99,6 +115,8 @@ export class Driver implements StreamHost {
     this.core = options.core
     this.log = options.log
     this.#aead = options.aead
+    const clock = (): number => options.runtime.monotonic()
+    this.complaints = new Complaints(options.core, options.log, options.aead !== undefined, clock)
     this.streams = new Streams(this, options.tcp, options.target)
   }
 
@@ -134,7 +152,7 @@ export class Driver implements StreamHost {
     this.#udp = null
     let own: UdpSocket | undefined
     const current = (): boolean => !this.#dead && own !== undefined && own === this.#udp
-    const socket = await this.runtime.openUdp(options, {
+    const socket = await this.runtime.openUdp({ ...options, tuning: this.#options.udpTuning?.() }, {
       onDatagram: (data, from) => {
         if (current()) this.#receive(data, from)
       },
@@ -150,7 +168,7 @@ export class Driver implements StreamHost {
       },
       onError: (error) => {
         if (!current()) return
-        this.log.limited('udp', LOG_WARNING, () => `udp: ${error.message}`)
+        this.#udpError(error)
         this.#options.onUdpError?.(error)
       },
     })
@@ -163,12 +181,15 @@ export class Driver implements StreamHost {
     this.#connected = options.connect
     this.#spare = []
     this.#blocked = false
+    this.#endBackoff()
+    this.complaints.udpOpened()
     this.pump()
     return socket
   }
 
   /** Client: where new sessions go; undefined = nowhere. */
   setPeer(peer: SocketAddress | undefined): void {
+    this.#peer = peer
     this.#guarded(() => {
       const { core } = this
       core.refresh()
@@ -280,11 +301,14 @@ export class Driver implements StreamHost {
           flags = Rx.OPENED
         } else if (this.#aead.openInto(data, length, u8, ptr) >= 0) {
           flags = Rx.OPENED
+        } else {
+          this.#failedFrom = from
         }
       }
       u32[at + Rx.length] = length
       u32[at + Rx.flags] = flags
       this.#peers.write(from, u32, at + Rx.address)
+      this.#lastFrom = from
       this.#filled++
       if (this.#filled === core.rxSlots) {
         this.#handleFilled()
@@ -300,8 +324,10 @@ export class Driver implements StreamHost {
     if (count === 0) return
     this.#filled = 0
     try {
-      this.core.calls.handle_datagrams(count, this.now())
+      const accepted = this.core.calls.handle_datagrams(count, this.now())
       this.core.refresh()
+      if (accepted < count) this.complaints.dropped(this.#failedFrom, this.#lastFrom)
+      this.#failedFrom = undefined
     } catch (error) {
       this.caught(error)
     }
@@ -349,6 +375,7 @@ export class Driver implements StreamHost {
     let refills = 0
     let want = FIRST_BUFFERS
     for (;;) {
+      if (this.#backoff !== undefined) break
       const max = udp === null ? core.txSlots : this.#stock(udp, want)
       if (max === 0) break
       const count = core.calls.poll_transmit(max, this.now())
@@ -391,11 +418,11 @@ export class Driver implements StreamHost {
     const { u8, u32 } = this.core
     const source = u32[at + Tx.source] ?? 0
     const length = u32[at + Tx.length] ?? 0
-    if (this.streams.unnamed > 0) this.#name(u32[at + Tx.handle] ?? 0, source, (u32[at + Tx.address] ?? 0) >>> 2)
     let total = length
     let to = this.#connected
     try {
       to ??= this.#peers.read(u32, (u32[at + Tx.address] ?? 0) >>> 2)
+      if (this.streams.unnamed > 0) this.#name(u32[at + Tx.handle] ?? 0, source, to)
       if (this.#aead === undefined) buffer.set(u8.subarray(source, source + length))
       else total = this.#aead.seal(u8, source, length, u8, u32[at + Tx.nonce] ?? 0, buffer, 0)
     } catch (error) {
@@ -403,17 +430,18 @@ export class Driver implements StreamHost {
       this.#spare.push(buffer)
       throw error
     }
+    if (total > this.#longest) this.#longest = total
     udp.send(buffer, total, to)
     this.counts.sent++
   }
 
   /** conv is the first field of the plaintext (protocol.md 5.1). */
-  #name(handle: number, source: number, peerWord: number): void {
+  #name(handle: number, source: number, peer: SocketAddress): void {
     if (handle === 0) return
-    const { u8, u32 } = this.core
+    const { u8 } = this.core
     let conv = 0
     for (let i = 0; i < 4; i++) conv = (conv << 8) | (u8[source + i] ?? 0)
-    this.streams.name(handle, conv >>> 0, this.#peers.read(u32, peerWord))
+    this.streams.name(handle, conv >>> 0, peer)
   }
 
   /** Handles the engine's events once. Result: how many there were. */
@@ -428,7 +456,7 @@ export class Driver implements StreamHost {
       const handle = core.u32[at + Event.handle] ?? 0
       const arg = core.u32[at + Event.arg] ?? 0
       if (type === EventType.PONG) this.#pong(arg)
-      else if (type === EventType.RESOLVE) this.#options.onResolve()
+      else if (type === EventType.RESOLVE) this.#resolve()
       else if (type === EventType.PEER_FOUND) this.#peerFound()
       else if (type === EventType.MIGRATED) this.#migrated(handle)
       else this.streams.handle(type, handle, arg)
@@ -438,14 +466,21 @@ export class Driver implements StreamHost {
     return count
   }
 
+  #resolve(): void {
+    this.complaints.silent(this.#peer)
+    this.#options.onResolve()
+  }
+
   #pong(ticks: number): void {
+    this.complaints.answered()
     const ms = ticks / TICKS_PER_MS
     if (this.log.at(LOG_DEBUG)) this.log.debug(`roundtrip finished, rtt: ${formatDuration(ms)}`)
   }
 
   #peerFound(): void {
     const { core } = this
-    this.#options.onPeerFound?.(this.#peers.read(core.u32, core.calls.peer_ptr() >>> 2))
+    this.#peer = this.#peers.read(core.u32, core.calls.peer_ptr() >>> 2)
+    this.#options.onPeerFound?.(this.#peer)
   }
 
   /** A NAT gave the peer of a session another address. A rebinding moves all sessions at once: the text is built for few. */
@@ -471,6 +506,24 @@ export class Driver implements StreamHost {
       return this.#peers.read(this.core.u32, (calls.info_ptr() + Info.address) >>> 2)
     }
     return undefined
+  }
+
+  // Errors of the socket
+
+  #udpError(error: NodeJS.ErrnoException): void {
+    if (this.complaints.udpError(error, this.#longest) === 'back off') {
+      this.#backoff ??= setTimeout(this.#onBackoffEnd, BACKOFF_MS)
+    }
+  }
+
+  readonly #onBackoffEnd = (): void => {
+    this.#backoff = undefined
+    this.pump()
+  }
+
+  #endBackoff(): void {
+    clearTimeout(this.#backoff)
+    this.#backoff = undefined
   }
 
   // Timer
@@ -537,6 +590,8 @@ export class Driver implements StreamHost {
 
   #stop(): void {
     this.#disarm()
+    this.#endBackoff()
+    this.complaints.close()
     if (this.#immediate !== undefined) clearImmediate(this.#immediate)
     this.#immediate = undefined
     this.streams.abortAll()

@@ -1,77 +1,55 @@
 /**
- * One running client or server: puts configuration, names, key, engine, sockets and monitoring together in the order of
- * protocol.md 10.4, and follows address changes (7.6). The loop is driver.ts, the command line cli.ts.
+ * One running client, server or rendezvous server: puts configuration, names, key, engine, sockets and monitoring
+ * together in the order of protocol.md 10.4, and takes over a changed configuration (10.5). The loop is driver.ts, the
+ * UDP socket's way through changing networks follower.ts, the command line cli.ts.
  */
-import { type AddressRole, formatAddress, parseHostPort, sameAddress } from './address.ts'
-import { type Config, MODE_CLIENT, MODE_SERVER } from './config/config.ts'
-import { ConfigError } from './config/error.ts'
-import { configWarnings, modeName, refuseUnbuilt, unsupportedWarnings } from './config/rules.ts'
-import { checkStart, kcpMtu } from './config/security.ts'
-import { Core, type CoreConfig, instantiate, NonceStrategy, UNSET } from './core.ts'
+import { formatAddress } from './address.ts'
+import { type Config, MODE_CLIENT, MODE_RENDEZVOUS } from './config/config.ts'
+import { configWarnings, modeName, refuseUnbuilt } from './config/rules.ts'
+import { checkStart } from './config/security.ts'
+import { Core, instantiate } from './core.ts'
 import { type Aead, type AesGcmFactory, methods, openAead } from './crypto/aead.ts'
 import { passwordKey } from './crypto/key.ts'
 import { Driver } from './driver.ts'
+import { Follower } from './follower.ts'
 import { createHttpApp } from './http.ts'
-import { LOG_WARNING, type Log } from './log.ts'
-import type { HttpServer, Runtime, SocketAddress, TcpListener, TcpOptions, UdpOptions } from './runtime.ts'
+import type { Log } from './log.ts'
+import { resolveKey, step } from './names.ts'
+import { keepFixed, needsOtherSocket } from './reload.ts'
+import type { HttpServer, Runtime, SocketAddress, TcpListener, TcpOptions } from './runtime.ts'
 import {
   type Health,
+  NO_COUNTERS,
+  readCounters,
   readLastReceived,
   readSessions,
-  readTotals,
   type Snapshot,
   silenceLimit,
-  type Totals,
 } from './stats.ts'
+import { tuningOf } from './tuning.ts'
 import { PROGRAM, PROJECT_URL, VERSION } from './version.ts'
 
-/** Nonces the replay filter remembers at least (protocol.md 3.6). */
-const REPLAY_CAPACITY_SERVER = 1 << 20
-const REPLAY_CAPACITY_CLIENT = 1 << 14
-/** Sessions that are not answered, or that sent no DIAL: a flood of them leaves room for the others. */
-const MAX_HALF_OPEN = 16384
-/** Without a UDP socket a new one is tried after this time, ms (protocol.md 7.6). */
-const REOPEN_MS = 5000
-const MIB = 1 << 20
-const NO_TOTALS: Totals = { tcpRead: 0, tcpWritten: 0, kcpReceived: 0, kcpSent: 0, pktReceived: 0, pktSent: 0 }
-
-/** A start that failed for a reason outside the configuration: a name, a port. The message is for people. */
-export class StartError extends Error {
-  override readonly name = 'StartError'
-}
+export { StartError } from './names.ts'
 
 /** A running endpoint. */
 export interface Endpoint {
   /** Where applications connect to (client). */
   readonly tcp: SocketAddress | undefined
+  /** Where the UDP socket was bound at the start. */
   readonly udp: SocketAddress
   readonly http: SocketAddress | undefined
   readonly driver: Driver
+  /** The configuration in force. */
+  readonly config: Config
   /** Fulfilled with the error when the engine broke. Everything is closed by then. */
   readonly failed: Promise<Error>
+  /**
+   * Takes over a configuration of the same mode; living connections stay (protocol.md 10.5). Fulfilled when its names
+   * were followed, or could not be for now; never rejects for a name.
+   */
+  reload(config: Config): Promise<void>
   /** Stops at once: TCP connections are reset, nothing is sent to the peer (protocol.md 6.8). */
   close(): void
-}
-
-const message = (error: unknown): string => (error instanceof Error ? error.message : String(error))
-
-/** Runs one step of the start; its failure names the step. */
-async function step<Result>(what: string, action: () => Promise<Result>): Promise<Result> {
-  try {
-    return await action()
-  } catch (error) {
-    if (error instanceof ConfigError || error instanceof StartError) throw error
-    throw new StartError(`${what}: ${message(error)}`)
-  }
-}
-
-/** The first address of a `host:port` of the configuration (protocol.md 10.4). */
-async function resolveKey(runtime: Runtime, key: string, text: string, role: AddressRole): Promise<SocketAddress> {
-  const { host, port } = parseHostPort(key, text, role)
-  const [first] = await step(`${key}: cannot resolve ${host}`, () => runtime.resolve(host))
-  if (first === undefined) throw new StartError(`${key}: ${host} has no address`)
-  const { family, address, scope } = first
-  return { family, address, port, scope }
 }
 
 async function openCipher(config: Config, aesGcm: AesGcmFactory): Promise<Aead | undefined> {
@@ -85,145 +63,12 @@ async function openCipher(config: Config, aesGcm: AesGcmFactory): Promise<Aead |
   }
 }
 
-const NONCE_STRATEGIES = {
-  none: NonceStrategy.NONE,
-  random: NonceStrategy.RANDOM,
-  counter: NonceStrategy.COUNTER,
-} as const
-
-/** The engine's config block for a configuration (docs/abi.md). `family` is that of the UDP socket. */
-export function coreConfig(config: Config, aead: Aead | undefined, family: 4 | 6): CoreConfig {
-  const { kcp } = config
-  const server = (config.mode & MODE_SERVER) !== 0
-  return {
-    mode: config.mode,
-    tagBytes: aead?.tagBytes ?? 0,
-    nonceBytes: aead?.nonceBytes ?? 0,
-    nonceStrategy: NONCE_STRATEGIES[aead?.nonceStrategy ?? 'none'],
-    kcpMtu: kcpMtu(kcp.mtu, family, config.method, config.obfs),
-    sndwnd: kcp.sndwnd ?? UNSET,
-    rcvwnd: kcp.rcvwnd ?? UNSET,
-    nodelay: kcp.nodelay ?? UNSET,
-    interval: kcp.interval ?? UNSET,
-    resend: kcp.resend ?? UNSET,
-    nc: kcp.nc ?? UNSET,
-    flush: kcp.flush ?? UNSET,
-    timeout: config.timeout,
-    linger: config.linger,
-    keepalive: config.keepalive,
-    timeWait: config.time_wait,
-    memoryCeiling: config.memory * MIB,
-    maxSessions: config.max_sessions,
-    replayCapacity: aead === undefined ? 0 : server ? REPLAY_CAPACITY_SERVER : REPLAY_CAPACITY_CLIENT,
-    maxHalfOpen: Math.min(MAX_HALF_OPEN, config.max_sessions),
-  }
-}
-
-/** The addresses that names stand for now. */
-interface Names {
-  /** Server: the target. */
-  readonly target: SocketAddress | undefined
-  readonly bind: SocketAddress | undefined
-  /** Client: the server. */
-  readonly peer: SocketAddress | undefined
-}
-
-async function resolveNames(runtime: Runtime, config: Config): Promise<Names> {
-  const one = (key: string, text: string | undefined, role: AddressRole): Promise<SocketAddress | undefined> =>
-    text === undefined ? Promise.resolve(undefined) : resolveKey(runtime, key, text, role)
-  return {
-    target: await one('connect', config.connect, 'connect'),
-    bind: await one('kcp_bind', config.kcp_bind, 'bind'),
-    peer: (config.mode & MODE_CLIENT) === 0 ? undefined : await one('kcp_connect', config.kcp_connect, 'connect'),
-  }
-}
-
-/** How to open the UDP socket. The last address present decides the family (protocol.md 4). */
-function udpOptions(names: Names): UdpOptions {
-  const { bind, peer } = names
-  if (peer !== undefined) {
-    const wildcard = { family: peer.family, address: peer.family === 4 ? '0.0.0.0' : '::', port: 0, scope: 0 } as const
-    return { bind: bind ?? wildcard, connect: peer }
-  }
-  if (bind === undefined) throw new StartError('kcp_bind: missing')
-  return { bind }
-}
-
-const familyOf = (options: UdpOptions): 4 | 6 => (options.connect ?? options.bind).family
-
-const sameMaybe = (a: SocketAddress | undefined, b: SocketAddress | undefined): boolean =>
-  a === b || (a !== undefined && b !== undefined && sameAddress(a, b))
-
-/** Looks names up again after a silence and moves to where they lead (protocol.md 7.6). */
-class Follower {
-  names: Names
-  #runtime: Runtime
-  #config: Config
-  #log: Log
-  #driver: Driver
-  #aead: Aead | undefined
-  #busy = false
-  #failing = false
-  #open = true
-  #closed = false
-  #retry: ReturnType<typeof setTimeout> | undefined
-
-  constructor(runtime: Runtime, config: Config, log: Log, driver: Driver, aead: Aead | undefined, names: Names) {
-    this.#runtime = runtime
-    this.#config = config
-    this.#log = log
-    this.#driver = driver
-    this.#aead = aead
-    this.names = names
-  }
-
-  /** RESOLVE came. Never throws; one look at a time. */
-  readonly look = (): void => {
-    if (this.#busy || this.#closed) return
-    this.#busy = true
-    this.#follow()
-      .catch((error) => {
-        // said once for a row of failures: the tunnel may be idle for days without a network
-        if (!this.#failing) this.#log.warning(`addresses are looked up again later: ${message(error)}`)
-        this.#failing = true
-      })
-      .finally(() => {
-        this.#busy = false
-        if (!this.#open && !this.#closed) this.#retry = setTimeout(this.look, REOPEN_MS)
-      })
-  }
-
-  close(): void {
-    this.#closed = true
-    clearTimeout(this.#retry)
-  }
-
-  async #follow(): Promise<void> {
-    const names = await resolveNames(this.#runtime, this.#config)
-    if (this.#closed) return
-    const before = this.names
-    this.names = names
-    if (this.#failing) this.#log.notice('addresses resolved again')
-    this.#failing = false
-    if (!sameMaybe(before.target, names.target) && names.target !== undefined) {
-      this.#log.notice(`connect: now ${formatAddress(names.target)}`)
-    }
-    if (this.#open && sameMaybe(before.bind, names.bind) && sameMaybe(before.peer, names.peer)) return
-    const options = udpOptions(names)
-    if (familyOf(options) !== familyOf(udpOptions(before))) {
-      this.#driver.reconfigure(coreConfig(this.#config, this.#aead, familyOf(options)))
-    }
-    if (this.#aead?.nonceStrategy === 'counter') this.#driver.renewNonce()
-    this.#open = false
-    const socket = await this.#driver.openUdp(options)
-    this.#open = true
-    this.#log.notice(`udp bind: ${formatAddress(socket.local)}`)
-    if (names.peer !== undefined) {
-      this.#log.notice(`udp connect: ${formatAddress(names.peer)}`)
-      this.#driver.setPeer(names.peer)
-    }
-  }
-}
+/** What connections get. Adapters read it at every dial and accept, so it is changed in place. */
+const tcpOptionsOf = (config: Config, log: Log): TcpOptions => ({
+  nodelay: config.tcp.nodelay,
+  keepalive: config.tcp.keepalive,
+  tuning: tuningOf('tcp', config.tcp, undefined, log),
+})
 
 /**
  * Starts an endpoint.
@@ -232,16 +77,18 @@ class Follower {
  */
 export async function startEndpoint(
   runtime: Runtime,
-  config: Config,
+  startConfig: Config,
   log: Log,
   aesGcm: AesGcmFactory,
 ): Promise<Endpoint> {
+  let config = startConfig
   checkStart(config, methods)
   refuseUnbuilt(config)
-  for (const text of [...configWarnings(config), ...unsupportedWarnings(config)]) log.warning(text)
+  for (const text of configWarnings(config)) log.warning(text)
 
   const client = (config.mode & MODE_CLIENT) !== 0
-  const tcpOptions: TcpOptions = { nodelay: config.tcp.nodelay, keepalive: config.tcp.keepalive }
+  const tcpOptions = tcpOptionsOf(config, log)
+  let udpTuning = tuningOf('udp', config.udp, config.netdev, log)
   const aead = await openCipher(config, aesGcm)
   if (aead !== undefined) log.info(`method: ${aead.method}, ${aead.provider}`)
 
@@ -260,8 +107,11 @@ export async function startEndpoint(
     aead,
     log,
     tcp: tcpOptions,
+    udpTuning: () => udpTuning,
     target: () => follower?.names.target,
-    onResolve: () => follower?.look(),
+    onResolve: () => follower?.onResolve(),
+    onPeerFound: (peer) => follower?.onPeerFound(peer),
+    onUdpError: (error) => follower?.onUdpError(error),
     onFatal: (error) => {
       close()
       fail(error)
@@ -274,15 +124,27 @@ export async function startEndpoint(
     driver.close()
   }
 
+  const reload = async (fresh: Config): Promise<void> => {
+    const before = config
+    const said = new Set(configWarnings(before))
+    const { config: next, kept } = keepFixed(before, fresh)
+    for (const key of kept) log.warning(`config key ${key}: the change needs a restart, it is left out`)
+    for (const text of configWarnings(next)) if (!said.has(text)) log.warning(text)
+    config = next
+    Object.assign(tcpOptions, tcpOptionsOf(next, log))
+    udpTuning = tuningOf('udp', next.udp, next.netdev, log)
+    await follower?.reload(next, needsOtherSocket(before, next))
+  }
+
   const started = runtime.monotonic()
   const snapshot = (): Snapshot => {
     const at = runtime.monotonic()
-    const sessions = readSessions(core, driver.now())
-    return { at, uptime: at - started, cpu: undefined, date: new Date(), totals: readTotals(core), sessions }
+    const counters = readCounters(core, driver.now())
+    return { at, uptime: at - started, cpu: runtime.cpuTime(), date: new Date(), counters }
   }
   const health = (): Health => ({
     client,
-    pending: false,
+    pending: client && (config.mode & MODE_RENDEZVOUS) !== 0 && follower?.peerFound !== true,
     lastReceived: readLastReceived(core, driver.now()),
     silence: silenceLimit(config.keepalive),
   })
@@ -295,40 +157,49 @@ export async function startEndpoint(
           address,
           tcpOptions,
           (connection) => (ready ? driver.accept(connection) : null),
-          (error) => log.limited('accept', LOG_WARNING, () => `tcp accept: ${error.message}`),
+          (error) => driver.complaints.acceptError(error),
         ),
       )
       log.notice(`tcp listen: ${formatAddress(listener.local)}`)
     }
     if (config.http_listen !== undefined) {
       const address = await resolveKey(runtime, 'http_listen', config.http_listen, 'bind')
-      const start: Snapshot = {
-        at: started,
-        uptime: 0,
-        cpu: undefined,
-        date: new Date(),
-        totals: NO_TOTALS,
-        sessions: [],
-      }
-      const app = createHttpApp({ banner: `${PROGRAM} ${VERSION}\n  ${PROJECT_URL}`, snapshot, health, start })
+      const app = createHttpApp({
+        program: {
+          name: PROGRAM,
+          version: VERSION,
+          url: PROJECT_URL,
+          runtime: runtime.name,
+          runtimeVersion: runtime.version,
+          mode: modeName(config.mode),
+        },
+        snapshot,
+        sessions: () => readSessions(core, () => driver.now()),
+        health,
+        hostCounters: () => driver.complaints.counters,
+        start: { at: started, uptime: 0, cpu: undefined, date: new Date(), counters: NO_COUNTERS },
+      })
       httpServer = await step(`http_listen: cannot listen on ${formatAddress(address)}`, () =>
-        runtime.serveHttp(address, (request) => app.fetch(request)),
+        runtime.serveHttp(address, (request, target) => app.fetch(request, { target })),
       )
       log.notice(`http listen: ${formatAddress(httpServer.local)}`)
     }
-    const names = await resolveNames(runtime, config)
-    follower = new Follower(runtime, config, log, driver, aead, names)
-    const options = udpOptions(names)
-    driver.start(coreConfig(config, aead, familyOf(options)))
-    const socket = await step(`udp: cannot open ${formatAddress(options.bind)}`, () => driver.openUdp(options))
-    log.notice(`udp bind: ${formatAddress(socket.local)}`)
-    if (names.peer !== undefined) {
-      log.notice(`udp connect: ${formatAddress(names.peer)}`)
-      driver.setPeer(names.peer)
-    }
+    follower = new Follower(runtime, config, log, driver, aead)
+    const socket = await follower.open()
     ready = true
     log.notice(`${modeName(config.mode)} start`)
-    return { tcp: listener?.local, udp: socket.local, http: httpServer?.local, driver, failed, close }
+    return {
+      tcp: listener?.local,
+      udp: socket.local,
+      http: httpServer?.local,
+      driver,
+      get config() {
+        return config
+      },
+      failed,
+      reload,
+      close,
+    }
   } catch (error) {
     close()
     throw error

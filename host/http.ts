@@ -7,8 +7,8 @@
  */
 import { type Context, Hono } from 'hono'
 import { formatAddress } from './address.ts'
+import type { HostCounters } from './complaints.ts'
 import type { CounterName } from './core.ts'
-import type { HostCounters } from './driver.ts'
 import { formatConv } from './format.ts'
 import { METRICS_TYPE, renderMetrics } from './metrics.ts'
 import {
@@ -254,8 +254,7 @@ export function createHttpApp(source: HttpSource): Hono<HttpEnv> {
   const app = new Hono<HttpEnv>({
     // routes are found by the target itself: what stands in request.url was repaired on the way
     getPath: (_request, options) => {
-      const bindings: unknown = options?.env
-      const parsed = parseTarget(targetOf(bindings))
+      const parsed = parseTarget(options?.env?.target ?? '')
       return parsed === undefined || parsed.more ? NO_ROUTE : `/${parsed.name}`
     },
   })
@@ -298,9 +297,4 @@ export function createHttpApp(source: HttpSource): Hono<HttpEnv> {
   })
   app.notFound(() => errorPage(404))
   return app
-}
-
-function targetOf(bindings: unknown): string {
-  const { target } = Object(bindings) as { readonly target?: unknown }
-  return typeof target === 'string' ? target : ''
 }

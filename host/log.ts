@@ -5,6 +5,7 @@
  */
 
 import { formatTimestamp } from './format.ts'
+import type { SyslogWriter } from './syslog.ts'
 
 export const LOG_SILENCE = 0
 export const LOG_FATAL = 1
@@ -31,7 +32,7 @@ const LIMIT_INTERVAL_MS = 1000
 /** Keys remembered for limiting; the one that was used first is forgotten for a new one. */
 const LIMIT_KEYS_MAX = 256
 
-type Output = 'stdout' | 'stderr' | 'terminal' | 'discard'
+type Output = 'stdout' | 'stderr' | 'terminal' | 'syslog' | 'discard'
 
 interface Limit {
   /** ms since the epoch of the last line written */
@@ -47,25 +48,41 @@ const escapeControl = (char: string) => `\\x${char.charCodeAt(0).toString(16).pa
 
 export type Print = (stream: 'stdout' | 'stderr', text: string) => void
 
+export type OpenSyslog = (now: () => Date) => SyslogWriter
+
+const noSyslog: OpenSyslog = () => {
+  throw new Error('not available here')
+}
+
 export class Log {
   readonly #print: Print
   readonly #now: () => Date
   readonly #limits = new Map<string, Limit>()
   #level = LOG_LEVEL_DEFAULT
   #output: Output = 'stdout'
+  readonly #openSyslog: OpenSyslog
+  #syslog: SyslogWriter | undefined
   #syslogWarned = false
+  #detached = false
 
   /**
    * @param print Runtime.print
    * @param now wall clock
+   * @param openSyslog connects to the system log; throws when there is none
    */
-  constructor(print: Print, now: () => Date = () => new Date()) {
+  constructor(print: Print, now: () => Date = () => new Date(), openSyslog: OpenSyslog = noSyslog) {
     this.#print = print
     this.#now = now
+    this.#openSyslog = openSyslog
   }
 
   get level(): number {
     return this.#level
+  }
+
+  /** Whether lines go to standard output or standard error. */
+  get visible(): boolean {
+    return this.#output !== 'syslog' && this.#output !== 'discard'
   }
 
   /** Sets the level: 0 (silence) to 8 (very verbose); others are clamped. */
@@ -79,20 +96,38 @@ export class Log {
       case 'stdout':
       case 'stderr':
       case 'terminal':
-      case 'discard':
-        this.#output = name
+        if (this.#detached) this.#toSyslog()
+        else this.#output = name
         break
       case 'syslog':
-        this.#output = 'stderr'
-        if (!this.#syslogWarned) {
-          this.#syslogWarned = true
-          this.warning('config key log = "syslog": syslog is not built yet in this version, logging to stderr')
-        }
+        this.#toSyslog()
+        break
+      case 'discard':
+        this.#output = name
         break
       default:
         this.warning(
           `config key log = ${JSON.stringify(name)}: must be stdout, stderr, terminal, syslog or discard, unchanged`,
         )
+    }
+  }
+
+  /** There is no terminal any more: what would go to standard output or standard error goes to the system log from now on. */
+  detach(): void {
+    this.#detached = true
+    this.setOutput(this.#output)
+  }
+
+  #toSyslog(): void {
+    try {
+      this.#syslog ??= this.#openSyslog(this.#now)
+      this.#output = 'syslog'
+    } catch (error) {
+      this.#output = 'stderr'
+      if (this.#syslogWarned) return
+      this.#syslogWarned = true
+      const instead = this.#detached ? 'further lines are lost' : 'logging to stderr'
+      this.warning(`no system log, ${instead}: ${error instanceof Error ? error.message : String(error)}`)
     }
   }
 
@@ -106,7 +141,12 @@ export class Log {
     if (!this.at(level)) {
       return
     }
-    const line = `${LETTERS[level] ?? 'V'} ${formatTimestamp(this.#now())} ${text.replace(CONTROL, escapeControl)}`
+    const clean = text.replace(CONTROL, escapeControl)
+    if (this.#output === 'syslog') {
+      this.#syslog?.(level, clean)
+      return
+    }
+    const line = `${LETTERS[level] ?? 'V'} ${formatTimestamp(this.#now())} ${clean}`
     if (this.#output !== 'terminal') {
       this.#print(this.#output === 'stdout' ? 'stdout' : 'stderr', `${line}\n`)
       return

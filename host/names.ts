@@ -3,7 +3,7 @@
  * them (protocol.md 10.4). When they are looked up again is follower.ts; their syntax is address.ts.
  */
 import { type AddressRole, parseHostPort, sameAddress } from './address.ts'
-import { type Config, MODE_CLIENT } from './config/config.ts'
+import { type Config, MODE_CLIENT, MODE_SERVER } from './config/config.ts'
 import { ConfigError } from './config/error.ts'
 import type { Runtime, SocketAddress, UdpOptions } from './runtime.ts'
 
@@ -84,21 +84,38 @@ export async function resolveNames(
   const target = await one('connect', 'connect', before.target)
   const bind = await one('kcp_bind', 'bind', before.bind)
   const peer = hasPeer(config) ? await one('kcp_connect', 'connect', before.peer, bind?.family) : undefined
-  const rendezvous = await one('rendezvous_server', 'connect', before.rendezvous, bind?.family)
+  const rendezvous = announces(config)
+    ? await one('rendezvous_server', 'connect', before.rendezvous, bind?.family)
+    : undefined
   return { names: { target, bind, peer, rendezvous }, failures }
 }
 
 /** Whether `kcp_connect` counts: with a rendezvous server it does not (protocol.md 8). */
-const hasPeer = (config: Config): boolean =>
-  (config.mode & MODE_CLIENT) !== 0 && config.rendezvous_server === undefined
+const hasPeer = (config: Config): boolean => (config.mode & MODE_CLIENT) !== 0 && config.rendezvous_server === undefined
+
+/** Whether there is something to tell a rendezvous server: a relay ignores the key. */
+const announces = (config: Config): boolean => (config.mode & (MODE_CLIENT | MODE_SERVER)) !== 0
+
+/**
+ * Checks the syntax of every address that may change while we run.
+ * @throws ConfigError
+ */
+export function checkAddresses(config: Config): void {
+  const { connect, kcp_bind, kcp_connect, rendezvous_server } = config
+  if (connect !== undefined) parseHostPort('connect', connect, 'connect')
+  if (kcp_bind !== undefined) parseHostPort('kcp_bind', kcp_bind, 'bind')
+  if (kcp_connect !== undefined && hasPeer(config)) parseHostPort('kcp_connect', kcp_connect, 'connect')
+  if (rendezvous_server !== undefined && announces(config)) {
+    parseHostPort('rendezvous_server', rendezvous_server, 'connect')
+  }
+}
 
 /** The wildcard address of a family. */
 export function wildcard(family: 4 | 6): SocketAddress {
   return { family, address: family === 4 ? '0.0.0.0' : '::', port: 0, scope: 0 }
 }
 
-export const isWildcard = (address: SocketAddress): boolean =>
-  address.address === '0.0.0.0' || address.address === '::'
+export const isWildcard = (address: SocketAddress): boolean => address.address === '0.0.0.0' || address.address === '::'
 
 /**
  * How to open the UDP socket: connected by a client that knows its server, else not.

@@ -26,10 +26,15 @@ export async function localTowards(runtime: Runtime, remote: SocketAddress): Pro
  * The address for LISTEN and CONNECT: our IP with the real port of the socket. The original sends the port of its
  * throw-away socket, which nobody can use.
  * @param socket local address of the socket
+ * @param bound whether the configuration binds it to one address
  * @param probed what localTowards said about the rendezvous server; unknown = 0.0.0.0:0, as the original
  */
-export function announcedAddress(socket: SocketAddress, probed: SocketAddress | undefined): SocketAddress {
-  if (!isWildcard(socket)) return socket
+export function announcedAddress(
+  socket: SocketAddress,
+  bound: boolean,
+  probed: SocketAddress | undefined,
+): SocketAddress {
+  if (bound) return socket
   return probed === undefined ? wildcard(socket.family) : { ...probed, port: socket.port }
 }
 

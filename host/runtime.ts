@@ -4,6 +4,7 @@
  * Rules that hold for all of it: callbacks never run inside a call into the same object (no re-entrance), except where said; errors
  * are Error objects with a `code` such as ECONNREFUSED; after close() no callback comes.
  */
+import type { Sys } from './system.ts'
 
 /** A resolved IP socket address. `scope` is the numeric IPv6 scope id, 0 if none. */
 export interface SocketAddress {
@@ -28,6 +29,23 @@ export interface UdpOptions {
   readonly bind: SocketAddress
   /** connect() the socket: other sources are dropped by the kernel and ICMP errors arrive */
   readonly connect?: SocketAddress
+  readonly tuning?: SocketTuning | undefined
+}
+
+/**
+ * Socket options that not every runtime and system has. What cannot be honoured is told by `refused`, and the socket opens without it. A reader of
+ * /proc/net or `ss -m` sees the effect.
+ */
+export interface SocketTuning {
+  /** SO_REUSEPORT */
+  readonly reuseport: boolean
+  /** SO_SNDBUF and SO_RCVBUF, bytes, 0 = leave alone */
+  readonly sndbuf: number
+  readonly rcvbuf: number
+  /** SO_BINDTODEVICE, empty = none */
+  readonly netdev: string
+  /** An option is not, or not quite, in force, and why. May come for each socket anew. */
+  refused(option: 'reuseport' | 'sndbuf' | 'rcvbuf' | 'netdev', why: string): void
 }
 
 /** One bound UDP socket. */
@@ -42,11 +60,14 @@ export interface UdpSocket {
   close(): void
 }
 
+/** Read at every dial and accept: the owner may change it in place. */
 export interface TcpOptions {
   /** TCP_NODELAY */
   readonly nodelay: boolean
   /** SO_KEEPALIVE */
   readonly keepalive: boolean
+  /** Of listeners, whose connections inherit it, and of dialled connections. `netdev` does not apply. */
+  readonly tuning?: SocketTuning | undefined
 }
 
 /** Handlers of one TCP connection; set by the owner before the first event can arrive. */
@@ -92,6 +113,49 @@ export interface HttpServer {
   close(): void
 }
 
+export type HttpHandler = (request: Request, target: string) => Response | Promise<Response>
+
+/** Changes of the process's identity, as node:process has them. They throw when the system refuses. */
+export interface IdentityCalls {
+  getuid(): number
+  geteuid(): number
+  getgid(): number
+  setgroups(groups: readonly number[]): void
+  initgroups(user: string | number, group: string | number): void
+  setgid(group: string | number): void
+  setuid(user: string | number): void
+}
+
+/** How a program becomes a daemon: it starts itself again, and that process tells the first one by a pipe how it goes. */
+export interface DaemonCalls {
+  /** In the process that was started by `start`. */
+  readonly inside: boolean
+  /**
+   * Starts this program again with the same arguments and directory, in a session of its own, without a terminal. `onReport` gets what it writes to
+   * report(); `onEnd` comes when the process is gone, and says how it ended.
+   */
+  start(onReport: (text: string) => void, onEnd: (how: string) => void): { readonly pid: number; kill(): void }
+  /** Inside: writes to the pipe. */
+  report(text: string): void
+  /** Inside: closes the pipe. */
+  reported(): void
+}
+
+/** What the operating system offers a service beyond sockets. */
+export interface OperatingSystem {
+  readonly pid: number
+  /** A variable of the environment. */
+  env(name: string): string | undefined
+  /** Text of a small system file such as /etc/passwd. @throws Error */
+  readText(path: string): string
+  /** System calls by FFI. @throws NotAvailable saying why there are none */
+  sys(): Sys
+  /** Undefined where users are no numbers (Windows). */
+  readonly identity: IdentityCalls | undefined
+  /** Undefined where there are no sessions of processes (Windows). */
+  readonly daemon: DaemonCalls | undefined
+}
+
 export interface Runtime {
   readonly name: 'node' | 'bun'
   readonly version: string
@@ -109,13 +173,22 @@ export interface Runtime {
   ): Promise<TcpListener>
   /** Non-blocking dial. Exactly one of onOpen or handlers.onClose(error) comes first. */
   dialTcp(address: SocketAddress, options: TcpOptions, handlers: TcpHandlers, onOpen: () => void): TcpConnection
-  /** Serves a fetch handler (hono's app.fetch); one request per connection is enough. */
-  serveHttp(address: SocketAddress, fetch: (request: Request) => Response | Promise<Response>): Promise<HttpServer>
+  /** Milliseconds of CPU time, of user and system, that the process has used. */
+  cpuTime(): number
+  /**
+   * Serves a fetch handler (hono's app.fetch), one request per connection, within the limits of protocol.md 11. `target` is the request target as it
+   * stood on the wire: what stands in `request.url` is repaired.
+   */
+  serveHttp(address: SocketAddress, fetch: HttpHandler): Promise<HttpServer>
   /** Calls back on a termination signal (SIGINT, SIGTERM). */
   onTerminate(callback: (signal: string) => void): void
+  /** Calls back on SIGHUP: the configuration is to be read again. Never on Windows. */
+  onReload(callback: () => void): void
   /** Bytes of a file as they are. */
   readFile(path: string): Promise<Uint8Array>
   /** Writes to standard output or standard error, synchronously as far as the runtime allows. */
   print(stream: 'stdout' | 'stderr', text: string): void
   exit(status: number): never
+  /** Undefined in hosts that are no programs of an operating system. */
+  readonly os?: OperatingSystem | undefined
 }

@@ -6,7 +6,7 @@
  * metrics.ts, /stats.json and HTTP are http.ts.
  */
 import { formatAddress, readRecord } from './address.ts'
-import { type Core, COUNTERS, type CounterName, Info, NEVER_RECEIVED, SessionState, TICKS_PER_MS } from './core.ts'
+import { COUNTERS, type Core, type CounterName, Info, NEVER_RECEIVED, SessionState, TICKS_PER_MS } from './core.ts'
 import { formatBytes, formatConv, formatDuration, formatServerTime } from './format.ts'
 import type { SocketAddress } from './runtime.ts'
 

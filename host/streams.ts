@@ -5,6 +5,7 @@
  * the socket took (protocol.md 6.5). Leaves to driver.ts when the engine is drained, and to the runtime every socket.
  */
 import { formatAddress } from './address.ts'
+import type { Complaints } from './complaints.ts'
 import { ABORT_REASONS, type Core, ErrorCode, EventType, Span } from './core.ts'
 import { formatConv } from './format.ts'
 import { LOG_DEBUG, LOG_INFO, LOG_WARNING, type Log } from './log.ts'
@@ -18,6 +19,7 @@ export interface StreamHost {
   readonly core: Core
   readonly runtime: Runtime
   readonly log: Log
+  readonly complaints: Complaints
   readonly dead: boolean
   /** The engine's clock, fresh. */
   now(): number
@@ -139,6 +141,7 @@ class Stream implements TcpHandlers {
       this.#connection = null
       if (!this.#open) {
         // the error's text of a refused dial: the peer sees EOF (protocol.md 6.3)
+        host.complaints.counters.tcp_dial_failures++
         host.log.limited('dial', LOG_WARNING, () => `${this.label} dial failed: ${error?.message ?? 'closed'}`)
         this.#table.forget(this.handle)
         host.core.calls.stream_connected(this.handle, 0, host.now())
@@ -312,9 +315,10 @@ export class Streams {
       const handle = host.core.calls.stream_open(host.now())
       host.core.refresh()
       if (handle <= 0) {
-        host.log.limited('refused', LOG_WARNING, `TCP connection refused: ${refusal(handle)}`)
+        host.complaints.refused(refusal(handle))
         return null
       }
+      host.complaints.accepted()
       const stream = this.#add(handle)
       stream.attach(connection, true)
       host.wakeLate()
@@ -401,6 +405,7 @@ export class Streams {
   #dial(handle: number): void {
     const { host } = this
     const stream = this.#add(handle)
+    host.complaints.counters.tcp_dials++
     try {
       const target = this.#target()
       if (target === undefined) throw new Error('the target has no address')
@@ -424,7 +429,7 @@ function refusal(code: number): string {
     case ErrorCode.NO_PEER:
       return 'no peer yet'
     case ErrorCode.SESSIONS:
-      return 'too many sessions'
+      return 'too many sessions (max_sessions)'
     case ErrorCode.MEMORY:
       return 'out of memory'
     default:

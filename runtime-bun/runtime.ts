@@ -1,6 +1,10 @@
-/** The Bun adapter: host/runtime.ts on Bun.udpSocket, Bun.listen, Bun.connect and Bun.serve; portable calls only. */
+/**
+ * The Bun adapter: host/runtime.ts on Bun.udpSocket, Bun.listen, Bun.connect and Bun.serve; system calls by FFI only for
+ * what they lack.
+ */
 import type { Runtime } from '../host/runtime.ts'
 import { serveHttp } from './http.ts'
+import { os } from './os.ts'
 import { system } from './system.ts'
 import { dialTcp, listenTcp } from './tcp.ts'
 import { openUdp } from './udp.ts'
@@ -11,6 +15,7 @@ export function bunRuntime(): Runtime {
     name: 'bun',
     version: Bun.version,
     ...system,
+    os,
     openUdp,
     listenTcp,
     dialTcp,

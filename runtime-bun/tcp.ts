@@ -9,8 +9,17 @@
  * goes on accepting, so onError of a listener has nothing to tell.
  */
 import type { Socket, SocketHandler, TCPSocketListener } from 'bun'
-import type { SocketAddress, TcpConnection, TcpHandlers, TcpListener, TcpOptions } from '../host/runtime.ts'
+import type {
+  SocketAddress,
+  SocketTuning,
+  TcpConnection,
+  TcpHandlers,
+  TcpListener,
+  TcpOptions,
+} from '../host/runtime.ts'
 import { explained, systemError } from '../host/sockaddr.ts'
+import { descriptorBuffers, descriptorOf, openTuned, tuneBuffers } from '../host/tuning.ts'
+import { sys } from './sys.ts'
 import { spelling } from './system.ts'
 
 /** Bytes of the buffer that all connections share. */
@@ -211,6 +220,16 @@ const events: Handler = {
   },
 }
 
+/** A dialled connection gets its buffers here, which is as good as before the handshake: the window scale allows for the system's maximum. */
+function tuneConnection(socket: BunSocket, tuning: SocketTuning): void {
+  tuneBuffers(tuning, () => {
+    const calls = sys()
+    const fd = descriptorOf(socket)
+    if (fd === undefined) throw new Error('Bun shows no descriptor of the connection')
+    return descriptorBuffers(calls, fd)
+  })
+}
+
 /**
  * Dials `address`. `onOpen` or `handlers.onClose(error)` follows, never inside this call.
  * write() takes nothing before onOpen.
@@ -234,6 +253,7 @@ export function dialTcp(
         ...events,
         open: (socket) => {
           if (!connection.opened(socket)) return
+          if (options.tuning !== undefined) tuneConnection(socket, options.tuning)
           onOpen()
           // what a write() before the handshake was promised
           connection.drained()
@@ -256,10 +276,15 @@ export async function listenTcp(
 ): Promise<TcpListener> {
   let closed = false
   let listener: TCPSocketListener<BunConnection | undefined>
+  const fd = openTuned(sys, 'tcp', address, options.tuning, true)
+  // Bun does not tell the port of a descriptor
+  const port = fd === undefined ? undefined : sys().port(fd)
+  const reusePort = fd === undefined && options.tuning?.reuseport === true
+  const where = { hostname: spelling.write(address), port: address.port, reusePort }
   try {
     listener = Bun.listen<BunConnection | undefined>({
-      hostname: spelling.write(address),
-      port: address.port,
+      ...where,
+      ...(fd !== undefined && { fd }),
       allowHalfOpen: true,
       data: undefined,
       socket: {
@@ -278,7 +303,7 @@ export async function listenTcp(
     throw explained('listen', address, reason)
   }
   return {
-    local: { ...address, port: listener.port },
+    local: { ...address, port: port ?? listener.port },
     close() {
       closed = true
       listener.stop()

@@ -7,8 +7,10 @@
  * pending. Which of these it was, send() of the next datagram tells.
  */
 import type { udp } from 'bun'
-import type { SocketAddress, UdpHandlers, UdpOptions, UdpSocket } from '../host/runtime.ts'
+import type { SocketAddress, SocketTuning, UdpHandlers, UdpOptions, UdpSocket } from '../host/runtime.ts'
 import { DestinationCache, SourceCache, toError } from '../host/sockaddr.ts'
+import { descriptorBuffers, descriptorOf, openTuned, tuneBuffers } from '../host/tuning.ts'
+import { sys } from './sys.ts'
 import { spelling } from './system.ts'
 
 /** Outgoing datagrams that wait for flush() or for room in the socket buffer. */
@@ -177,14 +179,27 @@ class BunUdpSocket implements UdpSocket {
 
 type Data = Uint8Array<ArrayBuffer>
 
+function tune(socket: udp.BaseUDPSocket, tuning: SocketTuning | undefined): void {
+  if (tuning === undefined) return
+  tuneBuffers(tuning, () => {
+    const calls = sys()
+    const fd = descriptorOf(socket)
+    if (fd === undefined) throw new Error('Bun shows no descriptor of the socket')
+    return descriptorBuffers(calls, fd)
+  })
+}
+
 /**
  * Binds a UDP socket, and connects it when `options.connect` is given.
  * Rejects with the error of bind or connect (EADDRINUSE, EADDRNOTAVAIL, ENETUNREACH, ...).
  */
 export async function openUdp(options: UdpOptions, handlers: UdpHandlers): Promise<UdpSocket> {
-  const { bind, connect } = options
+  const { bind, connect, tuning } = options
+  const fd = openTuned(sys, 'udp', bind, tuning, false)
   let own: BunUdpSocket | undefined
-  const local = { hostname: spelling.write(bind), port: bind.port, binaryType: 'uint8array' as const }
+  // Bun 1.4 adopts a descriptor, though its reference does not list the option
+  const where = fd === undefined ? { hostname: spelling.write(bind), port: bind.port } : { fd }
+  const local = { ...where, binaryType: 'uint8array' as const }
   const socket = {
     data: (_: unknown, data: Data, port: number, address: string) => own?.receive(data, port, address),
     drain: () => own?.drain(),
@@ -193,6 +208,7 @@ export async function openUdp(options: UdpOptions, handlers: UdpHandlers): Promi
   }
   if (connect === undefined) {
     const opened = await Bun.udpSocket<'uint8array'>({ ...local, socket })
+    tune(opened, tuning)
     const sender: Sender = {
       stride: 3,
       send: (queue, at) => opened.send(queue[at] as Data, queue[at + 1] as number, queue[at + 2] as string),
@@ -202,6 +218,7 @@ export async function openUdp(options: UdpOptions, handlers: UdpHandlers): Promi
   } else {
     const remote = { hostname: spelling.writeFor(bind.family, connect), port: connect.port }
     const opened = await Bun.udpSocket<'uint8array'>({ ...local, connect: remote, socket })
+    tune(opened, tuning)
     const sender: Sender = {
       stride: 1,
       send: (queue, at) => opened.send(queue[at] as Data),

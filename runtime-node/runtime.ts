@@ -1,9 +1,10 @@
 /**
- * The Node adapter: host/runtime.ts on node:dgram, node:net, node:http and the other `node:*` modules; portable calls
- * only.
+ * The Node adapter: host/runtime.ts on node:dgram, node:net, node:http and the other `node:*` modules; system calls
+ * by FFI only for what they lack.
  */
 import type { Runtime } from '../host/runtime.ts'
 import { serveHttp } from './http.ts'
+import { os } from './os.ts'
 import { system } from './system.ts'
 import { dialTcp, listenTcp } from './tcp.ts'
 import { openUdp } from './udp.ts'
@@ -14,6 +15,7 @@ export function nodeRuntime(): Runtime {
     name: 'node',
     version: process.versions.node,
     ...system,
+    os,
     openUdp,
     listenTcp,
     dialTcp,

@@ -12,13 +12,18 @@ import { AddressSpelling, systemError } from '../host/sockaddr.ts'
 const PRINT_RETRY_MS = 5
 const PRINT_RETRIES = 200
 
+const MICROSECONDS_PER_MS = 1000
+
 const STDOUT_FD = 1
 const STDERR_FD = 2
 
 /** How Node's calls spell addresses. */
 export const spelling = new AddressSpelling(networkInterfaces, process.platform === 'win32')
 
-type System = Pick<Runtime, 'monotonic' | 'resolve' | 'readFile' | 'print' | 'exit' | 'onTerminate'>
+type System = Pick<
+  Runtime,
+  'monotonic' | 'cpuTime' | 'resolve' | 'readFile' | 'print' | 'exit' | 'onTerminate' | 'onReload'
+>
 
 function codeOf(error: unknown): string | undefined {
   return error instanceof Error && 'code' in error && typeof error.code === 'string' ? error.code : undefined
@@ -49,6 +54,11 @@ export function printTo(fd: number, text: string): void {
 export const system: System = {
   monotonic: () => performance.now(),
 
+  cpuTime() {
+    const { user, system } = process.cpuUsage()
+    return (user + system) / MICROSECONDS_PER_MS
+  },
+
   async resolve(host) {
     const address = spelling.parse(host)
     if (address !== null) return [address]
@@ -74,5 +84,10 @@ export const system: System = {
   onTerminate(callback) {
     process.on('SIGINT', () => callback('SIGINT'))
     process.on('SIGTERM', () => callback('SIGTERM'))
+  },
+
+  onReload(callback) {
+    // on Windows SIGHUP says that the console closes
+    if (process.platform !== 'win32') process.on('SIGHUP', () => callback())
   },
 }

@@ -8,8 +8,17 @@
  * write or resume().
  */
 import { connect, createServer, type Socket } from 'node:net'
-import type { SocketAddress, TcpConnection, TcpHandlers, TcpListener, TcpOptions } from '../host/runtime.ts'
+import type {
+  SocketAddress,
+  SocketTuning,
+  TcpConnection,
+  TcpHandlers,
+  TcpListener,
+  TcpOptions,
+} from '../host/runtime.ts'
 import { systemError, toError } from '../host/sockaddr.ts'
+import { descriptorBuffers, descriptorOf, openTuned, tuneBuffers } from '../host/tuning.ts'
+import { hasReusePort, sys } from './sys.ts'
 import { spelling } from './system.ts'
 
 /** Bytes of one buffer from writeBuffer(). */
@@ -195,9 +204,20 @@ export function dialTcp(
     wanted = false
   })
   socket.once('connect', () => {
+    if (options.tuning !== undefined) tuneConnection(socket, options.tuning)
     if (wanted) onOpen()
   })
   return connection
+}
+
+/** A dialled connection gets its buffers here, which is as good as before the handshake: the window scale allows for the system's maximum. */
+function tuneConnection(socket: Socket, tuning: SocketTuning): void {
+  tuneBuffers(tuning, () => {
+    const calls = sys()
+    const fd = descriptorOf(Reflect.get(socket, '_handle'))
+    if (fd === undefined) throw new Error('Node shows no descriptor of the connection')
+    return descriptorBuffers(calls, fd)
+  })
 }
 
 function remoteOf(socket: Socket): SocketAddress | undefined {
@@ -206,20 +226,23 @@ function remoteOf(socket: Socket): SocketAddress | undefined {
 }
 
 /** Listens on `address`. Rejects with the error of bind or listen (EADDRINUSE, EADDRNOTAVAIL, EACCES, ...). */
-export function listenTcp(
+export async function listenTcp(
   address: SocketAddress,
   options: TcpOptions,
   accept: (connection: TcpConnection) => TcpHandlers | null,
   onError: (error: NodeJS.ErrnoException) => void,
 ): Promise<TcpListener> {
+  const fd = openTuned(sys, 'tcp', address, options.tuning, hasReusePort)
+  const reusePort = fd === undefined && options.tuning?.reuseport === true && hasReusePort
   const server = createServer({
     allowHalfOpen: true,
     pauseOnConnect: true,
-    noDelay: options.nodelay,
-    keepAlive: options.keepalive,
   })
   let closed = false
   server.on('connection', (socket) => {
+    // not of createServer: the options may change while it listens
+    if (options.nodelay) socket.setNoDelay(true)
+    if (options.keepalive) socket.setKeepAlive(true)
     const connection = new NodeConnection(socket, remoteOf(socket))
     const handlers = closed ? null : accept(connection)
     if (handlers === null) connection.close()
@@ -227,7 +250,9 @@ export function listenTcp(
   })
   return new Promise((resolve, reject) => {
     server.once('error', reject)
-    server.listen({ host: spelling.write(address), port: address.port, backlog: BACKLOG, exclusive: true }, () => {
+    const where = fd === undefined ? { host: spelling.write(address), port: address.port } : { fd }
+    // an option that Node 20 does not know
+    server.listen({ ...where, ...(reusePort && { reusePort }), backlog: BACKLOG, exclusive: true }, () => {
       server.off('error', reject)
       server.on('error', (error) => {
         if (!closed) onError(toError(error))

@@ -6,12 +6,16 @@
 import { createSocket, type RemoteInfo, type Socket } from 'node:dgram'
 import type { SocketAddress, UdpHandlers, UdpOptions, UdpSocket } from '../host/runtime.ts'
 import { DestinationCache, SourceCache, toError } from '../host/sockaddr.ts'
+import { type BufferCalls, openTuned, tuneBuffers } from '../host/tuning.ts'
+import { hasReusePort, sys } from './sys.ts'
 import { spelling } from './system.ts'
 
 /** Outgoing datagrams in flight: libuv keeps each buffer until its callback. */
 const SEND_BUFFERS = 512
 /** Bytes of one of them: an Ethernet frame's payload and a little. */
 const SEND_BUFFER_BYTES = 1536
+/** Linux reports twice what it granted (socket(7)). */
+const BUFFER_FACTOR = process.platform === 'linux' ? 2 : 1
 
 type LookupCallback = (error: NodeJS.ErrnoException | null, address: string, family: number) => void
 
@@ -107,14 +111,26 @@ class NodeUdpSocket implements UdpSocket {
   }
 }
 
+/** dgram's own calls for the buffers: no FFI is needed. */
+function bufferCalls(socket: Socket): BufferCalls {
+  return {
+    set: (option, bytes) => (option === 'sndbuf' ? socket.setSendBufferSize(bytes) : socket.setRecvBufferSize(bytes)),
+    get: (option) => (option === 'sndbuf' ? socket.getSendBufferSize() : socket.getRecvBufferSize()) / BUFFER_FACTOR,
+  }
+}
+
 /**
  * Binds a UDP socket, and connects it when `options.connect` is given.
  * Rejects with the error of bind or connect (EADDRINUSE, EADDRNOTAVAIL, ENETUNREACH, ...).
  */
-export function openUdp(options: UdpOptions, handlers: UdpHandlers): Promise<UdpSocket> {
-  const { bind, connect } = options
+export async function openUdp(options: UdpOptions, handlers: UdpHandlers): Promise<UdpSocket> {
+  const { bind, connect, tuning } = options
+  const fd = openTuned(sys, 'udp', bind, tuning, hasReusePort)
+  const reusePort = fd === undefined && tuning?.reuseport === true && hasReusePort
   return new Promise((resolve, reject) => {
-    const socket = createSocket({ type: bind.family === 6 ? 'udp6' : 'udp4', lookup })
+    const type = bind.family === 6 ? 'udp6' : 'udp4'
+    // an option that Node 20 does not know
+    const socket = createSocket({ type, lookup, ...(reusePort && { reusePort }) })
     const fail = (error: Error): void => {
       socket.close()
       reject(error)
@@ -124,7 +140,9 @@ export function openUdp(options: UdpOptions, handlers: UdpHandlers): Promise<Udp
       resolve(new NodeUdpSocket(socket, options, handlers))
     }
     socket.once('error', fail)
-    socket.bind({ address: spelling.write(bind), port: bind.port, exclusive: true }, () => {
+    const where = fd === undefined ? { address: spelling.write(bind), port: bind.port } : { fd }
+    socket.bind({ ...where, exclusive: true }, () => {
+      if (tuning !== undefined) tuneBuffers(tuning, () => bufferCalls(socket))
       if (connect === undefined) return open()
       socket.connect(connect.port, spelling.writeFor(bind.family, connect), (error?: Error) =>
         error ? fail(error) : open(),

@@ -4,6 +4,8 @@
 import { E_MEMORY, E_NO_PEER, E_SESSIONS, EVENT_MIGRATED, MODE_SERVER, REASON_MEMORY, TICKS_PER_SECOND } from '../abi'
 import { seconds } from '../clock'
 import { sendReset } from '../control/queue'
+import { openCongestion } from '../kcp/congestion'
+import { openRecvWindow } from '../kcp/window'
 import { openConversation, wireClock } from '../kcp/conversation'
 import { CMD_ACK, CMD_PUSH, CMD_WINS, diff, HEADER_BYTES, readCmd, readSn, readTs, readUna } from '../kcp/segment'
 import { isAddress } from '../packet/address'
@@ -50,6 +52,8 @@ export function configureOpening(modeBits: u32, conv: u32): void {
 
 function start(s: Session, conv: u32, state: u32, now: u32): void {
   openConversation(s, conv)
+  openRecvWindow(s, now)
+  openCongestion(s, addressOf(s), now)
   setState(s, state)
   s.created = s.signAt = s.progressAt = s.payloadAt = s.queuedAt = s.tickAt = now
   s.createdSecond = seconds()

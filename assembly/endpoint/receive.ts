@@ -17,6 +17,8 @@ import { argument, GOT_PONG, GOT_RESET, MALFORMED, takeControl } from '../contro
 import { sendReset } from '../control/queue'
 import { ADVANCED_UNA, input, KEPT_BLOCK, MOVED_PAYLOAD, RECEIVED_STREAM } from '../kcp/input'
 import { readConv } from '../kcp/segment'
+import { growRecvWindow } from '../kcp/window'
+import { segmentShare } from '../memory/slab'
 import { hasSpareBlock, nonceBytes, refillRx, rxSlot, tagBytes } from '../packet/datagram'
 import { isReplay } from '../packet/replay'
 import { CONNECT, closeHalf, ESTABLISHED, has, INITIATOR, setState, TIME_WAIT } from '../session/session'
@@ -133,5 +135,6 @@ function takeSegments(i: u32, at: usize, len: u32, conv: u32, address: usize, no
   if (did & (RECEIVED_STREAM | ADVANCED_UNA)) s.progressAt = now
   if (did & MOVED_PAYLOAD) s.payloadAt = now
   if (did & RECEIVED_STREAM) advance(s, now)
+  growRecvWindow(s, segmentShare(), now)
   return true
 }

@@ -5,8 +5,9 @@ import { TICKS_PER_MS, UNSET } from '../abi'
 import { NEVER, until } from '../clock'
 import { pendingAcks } from '../kcp/ack'
 import { flushMode, waitSnd } from '../kcp/conversation'
-import { hasOutput, updateProbe } from '../kcp/output'
-import { detectLoss, untilRto } from '../kcp/recovery'
+import { updateCongestion } from '../kcp/congestion'
+import { hasOutput, noteDrained, untilSegment, updateProbe } from '../kcp/output'
+import { detectLoss, untilRecovery } from '../kcp/recovery'
 import { freeIdleRecvRing } from '../kcp/recv_window'
 import { freeIdleSendRing } from '../kcp/send_window'
 import {
@@ -47,8 +48,9 @@ function untilWanted(s: Session, now: u32): u32 {
   let wanted = untilTimeout(s, now)
   // a session in the ready list waits for the host, not for a time
   if (!isLive(s) || has(s, IN_READY)) return wanted
-  wanted = min(wanted, untilRto(s, now))
+  wanted = min(wanted, untilRecovery(s, now))
   if (has(s, EOF_OWED | BLOCKED) && waitSnd(s) == 0) wanted = min(wanted, RETRY_TICKS)
+  wanted = min(wanted, untilSegment(s, now))
   if (pendingAcks(s)) wanted = min(wanted, until(s.ackDue, now))
   if (s.probeWait) wanted = min(wanted, until(s.probeAt, now))
   if (flushMode == 0) {
@@ -117,6 +119,7 @@ export function dequeueReady(s: Session, more: bool, now: u32): void {
     enqueueReady(s)
     return
   }
+  if (isLive(s)) noteDrained(s, now)
   if (flushMode == 0) s.tickAt = now + tickLength()
   settle(s, now)
 }
@@ -137,7 +140,10 @@ export function settleTouched(now: u32): void {
     const s = changetype<Session>(firstDirty)
     firstDirty = s.nextDirty
     s.flags &= ~IN_DIRTY
-    if (isLive(s)) detectLoss(s, now)
+    if (isLive(s)) {
+      detectLoss(s, now)
+      updateCongestion(s, now)
+    }
     settle(s, now)
   }
 }

@@ -3,19 +3,25 @@
  *
  * Policy: at once on a gap, a duplicate, or many; otherwise a pair or more not oftener than once a millisecond, a lone one after some ms; and with any datagram that
  * leaves anyway. Set by the user, `flush` 2 sends them with every received batch and 0 leaves them to the interval's tick.
+ *
+ * An ACK of something early is said again in the next datagram, since una cannot repeat it while a hole is open: a lost one would make the peer resend for nothing. Only to a
+ * peer whose clock is fresh: an original takes an RTT sample from every ACK, and a repeated one looks like a slow path.
  */
 import { TICKS_PER_MS } from '../abi'
 import { freeRing, growRing } from '../memory/ring'
 import { Conversation, flushMode } from './conversation'
+import { diff } from './segment'
 
 const ENTRY_SHIFT: u32 = 3
 const INITIAL_CAPACITY: u32 = 16
 /** Most ACKs that wait; a receive batch cannot hold more in honest use. */
 const MAX_PENDING: u32 = 8192
-/** So many leave at once: half a datagram. */
+/** So many leave at once: half a datagram, the other half is for those said again. */
 const MANY: u32 = 24
 const LONE_DELAY_TICKS: u32 = 5 * TICKS_PER_MS
 const PAIR_DELAY_TICKS: u32 = 1 * TICKS_PER_MS
+/** A fresh clock shows more different ts than this among 32 PUSHes; an original sends a whole flush with one. */
+const MIN_FRESH_CHANGES: u32 = 4
 
 export function pendingAcks(c: Conversation): u32 {
   return c.ackEnd - c.ackFirst
@@ -23,33 +29,39 @@ export function pendingAcks(c: Conversation): u32 {
 
 /** Notes a PUSH to acknowledge. `atOnce`: it opened or filled a gap, or was a duplicate. */
 export function noteAck(c: Conversation, sn: u32, ts: u32, atOnce: bool, now: u32): void {
-  const pending = pendingAcks(c)
-  if (!c.ackRing || pending > c.ackMask) {
+  c.tsChanges = (c.tsChanges << 1) | (ts != c.tsLast ? 1 : 0)
+  c.tsLast = ts
+  const held = c.ackEnd - c.ackAgain
+  if (!c.ackRing || held > c.ackMask) {
     const capacity = c.ackRing ? (c.ackMask + 1) * 2 : INITIAL_CAPACITY
     if (capacity > MAX_PENDING) return
-    const ring = growRing(c.ackRing, c.ackMask, ENTRY_SHIFT, c.ackFirst, c.ackEnd, capacity)
+    const ring = growRing(c.ackRing, c.ackMask, ENTRY_SHIFT, c.ackAgain, c.ackEnd, capacity)
     if (!ring) return
     c.ackRing = ring
     c.ackMask = capacity - 1
   }
-  const at = c.ackRing + ((<usize>(c.ackEnd & c.ackMask)) << ENTRY_SHIFT)
+  const pending = pendingAcks(c)
+  const at = ackAt(c, c.ackEnd++)
   store<u32>(at, sn)
   store<u32>(at, ts, 4)
-  c.ackEnd++
   if (pending == 0) c.ackDue = now + LONE_DELAY_TICKS
   if (atOnce || pending + 1 >= MANY || flushMode == 2) c.ackAtOnce = 1
-  else if (pending == 1 && <i32>(c.ackLast + PAIR_DELAY_TICKS - c.ackDue) < 0) c.ackDue = c.ackLast + PAIR_DELAY_TICKS
+  else if (pending == 1 && diff(c.ackLast + PAIR_DELAY_TICKS, c.ackDue) < 0) c.ackDue = c.ackLast + PAIR_DELAY_TICKS
+}
+
+function ackAt(c: Conversation, n: u32): usize {
+  return c.ackRing + ((<usize>(n & c.ackMask)) << ENTRY_SHIFT)
 }
 
 /** True when the pending ACKs must leave now. */
 export function acksDue(c: Conversation, now: u32): bool {
   if (pendingAcks(c) == 0) return false
-  return c.ackAtOnce != 0 || <i32>(c.ackDue - now) <= 0
+  return c.ackAtOnce != 0 || diff(c.ackDue, now) <= 0
 }
 
 /** Takes the oldest pending ACK; `lastSn` and `lastTs` of the conversation then hold it. */
 export function takeAck(c: Conversation, now: u32): void {
-  const at = c.ackRing + ((<usize>(c.ackFirst & c.ackMask)) << ENTRY_SHIFT)
+  const at = ackAt(c, c.ackFirst)
   c.lastSn = load<u32>(at)
   c.lastTs = load<u32>(at, 4)
   c.ackFirst++
@@ -59,8 +71,21 @@ export function takeAck(c: Conversation, now: u32): void {
   }
 }
 
+/** Takes an ACK that is to be said again, of those said before number `until`. False if there is none. */
+export function takeAgain(c: Conversation, until: u32): bool {
+  const isFresh = popcnt(c.tsChanges) > MIN_FRESH_CHANGES
+  while (c.ackAgain != until) {
+    const at = ackAt(c, c.ackAgain++)
+    if (!isFresh || diff(load<u32>(at), c.rcvNxt) < 0) continue
+    c.lastSn = load<u32>(at)
+    c.lastTs = load<u32>(at, 4)
+    return true
+  }
+  return false
+}
+
 export function closeAcks(c: Conversation): void {
   freeRing(c.ackRing, c.ackMask, ENTRY_SHIFT)
   c.ackRing = 0
-  c.ackFirst = c.ackEnd = c.ackAtOnce = 0
+  c.ackAgain = c.ackFirst = c.ackEnd = c.ackAtOnce = 0
 }

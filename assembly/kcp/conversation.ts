@@ -7,17 +7,15 @@
 import { TICKS_PER_MS, UNSET } from '../abi'
 import { HEADER_BYTES } from './segment'
 
-/** Lists of segments in flight by number of transmissions: level = transmissions - 1, the last level takes the rest. */
-export const LEVELS: u32 = 8
-/** List of segments found lost and waiting to be sent again. */
-export const LEVEL_LOST: u32 = 8
+/** Lists that a sent segment stands in: in flight, ordered by time of sending; found lost, waiting to be sent again. */
+export const FLIGHT: u32 = 0
+export const LOST: u32 = 1
 /** Smallest receive window (protocol.md 5.2). */
 export const MIN_RCVWND: u32 = 128
 /** Window a peer is believed to have before its first packet. */
 export const INITIAL_RMTWND: u32 = 128
 /** Largest window a header can tell. */
 export const MAX_WND: u32 = 65535
-const DEFAULT_WND: u32 = 256
 
 @unmanaged
 export class Conversation {
@@ -32,34 +30,54 @@ export class Conversation {
   sndTailLen: u32
   sndWnd: u32
   rmtWnd: u32
-  // lists of segments by level: first and last sn; a level is in use if its bit in `levels` is set
-  levels: u32
-  first0: u32
-  first1: u32
-  first2: u32
-  first3: u32
-  first4: u32
-  first5: u32
-  first6: u32
-  first7: u32
+  // first and last sn of the lists FLIGHT and LOST, and how many stand in each
+  firstFlight: u32
   firstLost: u32
-  last0: u32
-  last1: u32
-  last2: u32
-  last3: u32
-  last4: u32
-  last5: u32
-  last6: u32
-  last7: u32
+  lastFlight: u32
   lastLost: u32
+  flight: u32
+  lost: u32
   // RTT, in ticks
   srtt: u32
   rttvar: u32
   rto: u32
-  // fast resend: history of the newest transmission each ACK datagram told of
+  // loss detection: the newest transmission known to have arrived, its round trip, what reordering is allowed (eighths of the RTT floor)
+  rackTs: u32
+  rackSn: u32
+  rackRtt: u32
+  hasRack: u32
+  reorder: u32
+  reorderAt: u32
+  activeAt: u32
+  probes: u32
+  // history of ACK datagrams for `resend`
   ackHistory: usize
   ackHistoryCount: u32
-  // congestion window, used if nc is 0
+  // when the peer's window held back a new segment
+  blockedAt: u32
+  wasBlocked: u32
+  // a retransmission that leaves more than once
+  copySn: u32
+  copies: u32
+  // a small write that leaves twice
+  thinSn: u32
+  thinAt: u32
+  // delivery: segments delivered so far, when the last was, when the first of those measured was sent
+  delivered: u32
+  deliveredAt: u32
+  firstSentAt: u32
+  limitedUntil: u32
+  // the sample of the datagram being taken in: newest RTT and best delivery snapshot
+  sampleRtt: u32
+  sampleDelivered: u32
+  sampleDeliveredAt: u32
+  sampleFirstSentAt: u32
+  sampleSentAt: u32
+  hasSample: u32
+  // the state of congestion control, in a block of its own (0: none, see congestion.ts)
+  model: usize
+  path: usize
+  // classic congestion window, used if nc is 0
   cwnd: u32
   ssthresh: u32
   incr: u32
@@ -71,14 +89,22 @@ export class Conversation {
   rcvMask: u32
   rcvWnd: u32
   rcvEdge: u32
+  // automatic receive window: where and when the last look began, 0 ceiling = fixed
+  rcvCeiling: u32
+  rcvLookNxt: u32
+  rcvLookAt: u32
   // ACKs to send
   ackRing: usize
   ackMask: u32
+  ackAgain: u32
   ackFirst: u32
   ackEnd: u32
   ackDue: u32
   ackLast: u32
   ackAtOnce: u32
+  // which of the last 32 PUSHes had a ts other than the one before
+  tsChanges: u32
+  tsLast: u32
   // zero-window probing
   probe: u32
   probeWait: u32
@@ -95,22 +121,30 @@ export const CONVERSATION_BYTES: u32 = offsetof<Conversation>()
 export const PROBE_ASK: u32 = 1
 export const PROBE_TELL: u32 = 2
 
+/** Window of a sender without automatic control, unless set (protocol.md 10.2). */
+const DEFAULT_WND: u32 = 256
+
+export const NC_CLASSIC: u32 = 0
+export const NC_NONE: u32 = 1
+export const NC_AUTOMATIC: u32 = 2
+
 /** KCP options of the endpoint; new conversations copy the windows. Ticks where a time. */
 export let kcpMtu: u32 = 0
 export let mss: u32 = 0
 export let nodelay: u32 = 1
 export let intervalTicks: u32 = 0
-export let fastResend: u32 = 2
-export let noCongestionWindow: bool = true
+export let fastResend: u32 = 0
+/** Congestion control: NC_AUTOMATIC, NC_CLASSIC or NC_NONE. */
+export let congestionMode: u32 = NC_AUTOMATIC
+/** True if the user set `sndwnd`: then it is a hard limit. */
+export let isSndWndSet: bool = false
 export let flushMode: u32 = UNSET
 export let minRto: u32 = 0
 export let optionSndWnd: u32 = 256
 export let optionRcvWnd: u32 = 256
 
-/** Variance floor of the RTO while the user set no interval: covers a peer that delays ACKs by some ms and a busy host. */
-const DEFAULT_RTO_VARIANCE_MS: u32 = 40
-/** Duplicate-ACK threshold of fast resend while the user set none. */
-const DEFAULT_RESEND: u32 = 2
+/** Variance floor of the RTO while the user set no interval. */
+const DEFAULT_RTO_VARIANCE_MS: u32 = 1
 
 /** Takes over config values; UNSET means the default of this implementation. */
 export function setOptions(
@@ -125,12 +159,13 @@ export function setOptions(
 ): void {
   kcpMtu = mtu
   mss = mtu - HEADER_BYTES
-  optionSndWnd = sndwnd == UNSET ? DEFAULT_WND : min(sndwnd, MAX_WND)
-  optionRcvWnd = rcvwnd == UNSET ? DEFAULT_WND : min(max(rcvwnd, MIN_RCVWND), MAX_WND)
+  isSndWndSet = sndwnd != UNSET
+  optionSndWnd = isSndWndSet ? min(sndwnd, MAX_WND) : MAX_WND
+  optionRcvWnd = rcvwnd == UNSET ? UNSET : min(max(rcvwnd, MIN_RCVWND), MAX_WND)
   nodelay = delay == UNSET ? 1 : delay
   intervalTicks = (interval == UNSET ? DEFAULT_RTO_VARIANCE_MS : interval) * TICKS_PER_MS
-  fastResend = resend == UNSET ? DEFAULT_RESEND : resend
-  noCongestionWindow = nc != 0
+  fastResend = resend == UNSET ? 0 : resend
+  congestionMode = nc == UNSET ? NC_AUTOMATIC : nc
   flushMode = flush
   minRto = (nodelay == 0 ? 100 : 30) * TICKS_PER_MS
 }
@@ -158,9 +193,8 @@ export function fromWireClock(ts: u32): u32 {
 /** Starts a conversation in a zeroed record. */
 export function openConversation(c: Conversation, conv: u32): void {
   c.conv = conv
-  c.sndWnd = optionSndWnd
-  c.rcvWnd = optionRcvWnd
-  c.rcvEdge = c.rcvWnd
+  // without control or a window set, the documented default holds
+  c.sndWnd = isSndWndSet || congestionMode == NC_AUTOMATIC ? optionSndWnd : DEFAULT_WND
   c.rmtWnd = INITIAL_RMTWND
   c.rto = 200 * TICKS_PER_MS
   c.ssthresh = 2

@@ -3,6 +3,7 @@
  *
  * Everything a datagram acknowledges is taken in before losses are looked for: that is the caller's next step, once a batch.
  */
+import { TICKS_PER_SECOND } from '../abi'
 import {
   ACKS_RECEIVED,
   count,
@@ -13,9 +14,10 @@ import {
   SEGMENTS_RECEIVED,
 } from '../stats'
 import { noteAck } from './ack'
-import { onUnaAdvanced } from './congestion'
+import { onAckDatagram } from './congestion'
 import { Conversation, fromWireClock, PROBE_TELL } from './conversation'
-import { noteAckDatagram } from './recovery'
+import { noteAckDatagram, noteArrivalOf, noteProgress } from './recovery'
+import { noteArrival, startSample } from './rate'
 import { advanceRcvNxt, DUPLICATE, NO_MEMORY, STORED_BLOCK, storeSegment } from './recv_window'
 import { updateRtt } from './rtt'
 import {
@@ -33,7 +35,7 @@ import {
   readUna,
   readWnd,
 } from './segment'
-import { acknowledge, advanceUna, entryOf, LEN } from './send_window'
+import { acknowledge, advanceUna, entryOf, LEN, SENT, STATE } from './send_window'
 
 /** What a datagram did, as bits. */
 export const KEPT_BLOCK: u32 = 1
@@ -46,6 +48,8 @@ export const MOVED_PAYLOAD: u32 = 8
 const MIN_KEPT_BYTES: u32 = 700
 /** A message without payload: DIAL, EOF, KEEPALIVE. */
 const BARE_MESSAGE_BYTES: u32 = 4
+/** An echoed ts older than this is none of ours. */
+const MAX_RTT_TICKS: u32 = 60 * TICKS_PER_SECOND
 
 /** `mayKeep`: the datagram lies in a packet block of its own, which may be kept instead of copied. Result: the bits above. */
 export function input(c: Conversation, at: usize, size: u32, mayKeep: bool, now: u32): u32 {
@@ -54,11 +58,11 @@ export function input(c: Conversation, at: usize, size: u32, mayKeep: bool, now:
     return 0
   }
   let did: u32 = 0
-  let haveAck = false
-  let newestTs: u32 = 0
-  let newestSn: u32 = 0
-  const una0 = c.sndUna
+  let una = c.sndUna
+  const una0 = una
   const end = at + size
+  acked = 0
+  startSample(c)
   while (end - at >= HEADER_BYTES) {
     const cmd = readCmd(at)
     const len = readLen(at)
@@ -66,9 +70,9 @@ export function input(c: Conversation, at: usize, size: u32, mayKeep: bool, now:
       count(DROP_MALFORMED)
       break
     }
-    const una = readUna(at)
-    if (diff(una, c.sndUna) >= 0 && diff(una, c.sndNxt) <= 0) {
-      if (una != c.sndUna) did |= takeUna(c, una)
+    const told = readUna(at)
+    if (diff(told, una) >= 0 && diff(told, c.sndNxt) <= 0) {
+      una = told
       // an older una would carry an outdated window
       const wnd = readWnd(at)
       if (wnd > c.rmtWnd) did |= MOVED_PAYLOAD
@@ -77,24 +81,7 @@ export function input(c: Conversation, at: usize, size: u32, mayKeep: bool, now:
     const sn = readSn(at)
     const ts = readTs(at)
     if (cmd == CMD_ACK) {
-      count(ACKS_RECEIVED)
-      if (diff(sn, c.sndUna) >= 0 && diff(sn, c.sndNxt) < 0) {
-        const len = load<u16>(entryOf(c, sn), LEN)
-        if (acknowledge(c, sn)) {
-          if (len > BARE_MESSAGE_BYTES) did |= MOVED_PAYLOAD
-          if (sn == c.sndUna) advanceUna(c)
-        }
-      }
-      // also the ACK of a segment that this datagram's una covered tells which transmission arrived
-      const sentAt = fromWireClock(ts)
-      if (diff(now, sentAt) >= 0 && diff(sn, una0) >= 0 && diff(sn, c.sndNxt) < 0) {
-        const newer = diff(sentAt, newestTs)
-        if (!haveAck || newer > 0 || (newer == 0 && diff(sn, newestSn) > 0)) {
-          haveAck = true
-          newestTs = sentAt
-          newestSn = sn
-        }
-      }
+      did |= takeAckOf(c, sn, fromWireClock(ts), now)
     } else if (cmd == CMD_PUSH) {
       did |= takePush(c, sn, ts, at + HEADER_BYTES, len, mayKeep && !(did & KEPT_BLOCK), now)
     } else if (cmd == CMD_WASK) {
@@ -102,26 +89,68 @@ export function input(c: Conversation, at: usize, size: u32, mayKeep: bool, now:
     }
     at += HEADER_BYTES + len
   }
-  if (haveAck) {
-    updateRtt(c, now - newestTs)
-    noteAckDatagram(c, newestTs, newestSn)
+  // last, because the ACKs beside it tell more of what it covers: when that was sent
+  if (diff(una, c.sndUna) > 0) did |= takeUna(c, una, now)
+  if (acked) {
+    if (c.hasSample) {
+      updateRtt(c, c.sampleRtt)
+      noteAckDatagram(c, newestTs, newestSn)
+    }
+    noteProgress(c, now)
+    onAckDatagram(c, acked, c.hasSample ? oldestTs : now, now)
   }
-  if (c.sndUna != una0) {
-    did |= ADVANCED_UNA
-    onUnaAdvanced(c)
+  if (c.sndUna != una0) did |= ADVANCED_UNA
+  return did
+}
+
+/** What the datagram being taken in acknowledged, the newest and the oldest of the transmissions its ACKs told of. */
+let acked: u32 = 0
+let newestTs: u32 = 0
+let newestSn: u32 = 0
+let oldestTs: u32 = 0
+
+/** An ACK of the transmission of `sn` at `ts`. */
+function takeAckOf(c: Conversation, sn: u32, ts: u32, now: u32): u32 {
+  count(ACKS_RECEIVED)
+  if (diff(sn, c.sndUna) < 0 || diff(sn, c.sndNxt) >= 0) return 0
+  const entry = entryOf(c, sn)
+  if (load<u8>(entry, STATE) != SENT) return 0
+  // a ts that is none of ours says nothing of time
+  const isKnown = now - ts <= MAX_RTT_TICKS
+  if (isKnown) {
+    const isFirst = !c.hasSample
+    noteArrivalOf(c, sn, entry, ts, now)
+    noteArrival(c, entry, true, now)
+    const newer = diff(ts, newestTs)
+    if (isFirst || newer > 0 || (newer == 0 && diff(sn, newestSn) > 0)) {
+      newestTs = ts
+      newestSn = sn
+      c.sampleRtt = now - ts
+    }
+    if (isFirst || diff(ts, oldestTs) < 0) oldestTs = ts
+  } else {
+    noteArrival(c, entry, false, now)
+  }
+  return take(c, sn, entry)
+}
+
+/** Everything below una is received. */
+function takeUna(c: Conversation, una: u32, now: u32): u32 {
+  let did: u32 = 0
+  for (let sn = c.sndUna; sn != una; sn++) {
+    const entry = entryOf(c, sn)
+    if (load<u8>(entry, STATE) != SENT) continue
+    noteArrival(c, entry, false, now)
+    did |= take(c, sn, entry)
   }
   return did
 }
 
-/** Everything below una is received. */
-function takeUna(c: Conversation, una: u32): u32 {
-  let did: u32 = 0
-  for (let sn = c.sndUna; sn != una; sn++) {
-    const len = load<u16>(entryOf(c, sn), LEN)
-    if (acknowledge(c, sn) && len > BARE_MESSAGE_BYTES) did = MOVED_PAYLOAD
-  }
-  c.sndUna = una
-  advanceUna(c)
+function take(c: Conversation, sn: u32, entry: usize): u32 {
+  const did = <u32>load<u16>(entry, LEN) > BARE_MESSAGE_BYTES ? MOVED_PAYLOAD : 0
+  acknowledge(c, sn, entry)
+  acked++
+  if (sn == c.sndUna) advanceUna(c)
   return did
 }
 

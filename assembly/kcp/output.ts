@@ -5,28 +5,64 @@
  */
 
 import { TICKS_PER_MS } from '../abi'
+import { NEVER, until } from '../clock'
 import { ACKS_SENT, count, SEGMENTS_RETRANSMITTED, SEGMENTS_SENT } from '../stats'
-import { acksDue, pendingAcks, takeAck } from './ack'
-import { sendLimit } from './congestion'
-import { Conversation, freeWnd, kcpMtu, LEVEL_LOST, PROBE_ASK, PROBE_TELL, wireClock } from './conversation'
+import { acksDue, pendingAcks, takeAck, takeAgain } from './ack'
+import { congestionWindow, isHot, maySend, onDrained, onIdle, onSent, sendLimit, untilPace } from './congestion'
+import { Conversation, freeWnd, kcpMtu, LOST, PROBE_ASK, PROBE_TELL, wireClock } from './conversation'
+import { noteDataLimited, noteDeparture } from './rate'
+import { noteSending } from './recovery'
 import { CMD_ACK, CMD_PUSH, CMD_WASK, CMD_WINS, diff, HEADER_BYTES, writeHeader } from './segment'
-import { entryOf, firstOf, headerOf, LEN, markSent, TRANSMISSIONS } from './send_window'
+import { COPIES, entryOf, firstOf, headerOf, isLost, LEN, markSent, SENT, STATE, TRANSMISSIONS, TS } from './send_window'
 
 /** A lost window announcement must not stall for long: probes start early and back off (the original: 7 s to 120 s). */
 const FIRST_PROBE_TICKS: u32 = 500 * TICKS_PER_MS
+/** Segments up to this many bytes of payload are thin. */
+const THIN_BYTES: u32 = 200
+const THIN_DELAY_TICKS: u32 = 5 * TICKS_PER_MS
+const MAX_THIN_FLIGHT: u32 = 16
+/** Older thin segments that travel with a new one, and how far back they may be. */
+const MAX_BUNDLED: u32 = 2
+const BUNDLE_REACH: u32 = 8
+/** No copies of retransmissions above the one, more below the other. */
+const MAX_LOST_PERCENT: u32 = 30
+const FEW_LOST_PERCENT: u32 = 15
 const MAX_PROBE_TICKS: u32 = 15000 * TICKS_PER_MS
 
 /** Where the datagram built last begins. */
 export let built: usize = 0
 
-/** True when a segment may leave: a lost one, or a new one inside the windows. */
-export function hasSegment(c: Conversation): bool {
-  if (c.levels & (1 << LEVEL_LOST)) return true
-  return diff(c.sndEnd, c.sndNxt) > 0 && diff(c.sndNxt, c.sndUna + sendLimit(c)) < 0
+/** True when a segment may leave: a lost one or its copy, or a new one inside the windows, as fast as the pace allows. */
+export function hasSegment(c: Conversation, now: u32): bool {
+  if (c.lost != 0 || c.copies != 0) return maySend(c, now)
+  if (c.sndEnd == c.sndNxt) return isThinDue(c, now)
+  if (diff(c.sndNxt, c.sndUna + sendLimit(c)) >= 0) {
+    c.blockedAt = now
+    c.wasBlocked = 1
+    return false
+  }
+  return maySend(c, now)
 }
 
 export function hasOutput(c: Conversation, now: u32): bool {
-  return c.probe != 0 || acksDue(c, now) || hasSegment(c)
+  return c.probe != 0 || acksDue(c, now) || hasSegment(c, now)
+}
+
+/** Ticks until a segment that waits for the pace, or a thin one to be doubled, may leave; NEVER if none waits. */
+export function untilSegment(c: Conversation, now: u32): u32 {
+  if (c.lost == 0 && c.copies == 0) {
+    if (c.sndEnd == c.sndNxt) return isThinWaiting(c) ? until(c.thinAt, now) : NEVER
+    if (diff(c.sndNxt, c.sndUna + sendLimit(c)) >= 0) return NEVER
+  }
+  return c.flight < congestionWindow(c) ? untilPace(c, now) : NEVER
+}
+
+/** To be called when a conversation has sent all it may: what it is limited by decides what its rate samples mean. */
+export function noteDrained(c: Conversation, now: u32): void {
+  onDrained(c, now)
+  if (c.sndEnd != c.sndNxt || c.lost != 0) return
+  if (c.flight < congestionWindow(c)) noteDataLimited(c)
+  if (c.flight == 0) onIdle(c)
 }
 
 /** Keeps the zero-window probe going; sets PROBE_ASK when one is due. */
@@ -53,42 +89,147 @@ export function announceWindow(c: Conversation): void {
 /** Builds one datagram of at most kcpMtu bytes; 0 = nothing to send. `block` is where one is assembled; the result begins at `built`. */
 export function buildDatagram(c: Conversation, block: usize, now: u32): u32 {
   const wnd = freeWnd(c)
-  const una = c.rcvNxt
   const limit = kcpMtu
-  c.rcvEdge = una + wnd
+  c.rcvEdge = c.rcvNxt + wnd
   c.lastSn = c.lastTs = 0
   let len: u32 = 0
+  const said = c.ackFirst
   while (pendingAcks(c) != 0 && len + HEADER_BYTES <= limit) {
     takeAck(c, now)
-    writeHeader(block + len, c.conv, CMD_ACK, wnd, c.lastTs, c.lastSn, una, 0)
-    len += HEADER_BYTES
-    count(ACKS_SENT)
+    len += writeAck(c, block + len, wnd)
   }
+  while (len != 0 && len + HEADER_BYTES <= limit && takeAgain(c, said)) len += writeAck(c, block + len, wnd)
   len = appendProbe(c, block, len, PROBE_ASK, CMD_WASK, wnd)
   len = appendProbe(c, block, len, PROBE_TELL, CMD_WINS, wnd)
   built = block
-  while (hasSegment(c)) {
-    const lost = (c.levels & (1 << LEVEL_LOST)) != 0
-    const sn = lost ? firstOf(c, LEVEL_LOST) : c.sndNxt
+  while (hasSegment(c, now)) {
+    const sn = nextSegment(c)
     const entry = entryOf(c, sn)
     const size = HEADER_BYTES + <u32>load<u16>(entry, LEN)
     if (len + size > limit) break
-    if (!lost) c.sndNxt++
-    count(SEGMENTS_SENT)
-    if (load<u8>(entry, TRANSMISSIONS)) {
-      count(SEGMENTS_RETRANSMITTED)
-      c.retransmissions++
-    }
-    markSent(c, sn, entry, now)
     const header = headerOf(entry)
-    writeHeader(header, c.conv, CMD_PUSH, wnd, wireClock(now), sn, una, size - HEADER_BYTES)
-    if (len == 0 && (!hasSegment(c) || size + HEADER_BYTES > limit)) {
+    sendSegment(c, sn, entry, header, size, wnd, now)
+    const isAlone = len == 0 && (size + HEADER_BYTES > limit || !hasSegment(c, now))
+    if (isAlone && !(isThin(size) && c.model)) {
       built = header
       return size
     }
     memory.copy(block + len, header, size)
     len += size
+    if (isThin(size)) len = appendThin(c, block, len, sn, wnd, now)
     if (limit - len < HEADER_BYTES) break
+  }
+  return len
+}
+
+function writeAck(c: Conversation, at: usize, wnd: u32): u32 {
+  writeHeader(at, c.conv, CMD_ACK, wnd, c.lastTs, c.lastSn, c.rcvNxt, 0)
+  count(ACKS_SENT)
+  return HEADER_BYTES
+}
+
+/** The segment to send next: copy of a retransmission, lost, thin to be doubled, new. `hasSegment` was true. */
+function nextSegment(c: Conversation): u32 {
+  if (c.copies) return c.copySn
+  if (c.lost) return firstOf(c, LOST)
+  return c.sndEnd == c.sndNxt ? c.thinSn : c.sndNxt
+}
+
+/** Writes the header of a segment and notes its transmission. */
+function sendSegment(c: Conversation, sn: u32, entry: usize, header: usize, size: u32, wnd: u32, now: u32): void {
+  const isNew = sn == c.sndNxt
+  const isCopy = !isNew && !isLost(entry)
+  let ts = now
+  count(SEGMENTS_SENT)
+  if (!isNew) {
+    count(SEGMENTS_RETRANSMITTED)
+    c.retransmissions++
+  }
+  if (isCopy) {
+    if (c.copies) {
+      // one transmission that leaves several times: same ts
+      ts = load<u32>(entry, TS)
+      c.copies--
+    } else {
+      c.thinAt = 0
+    }
+  } else {
+    noteDeparture(c, entry, now)
+    markSent(c, sn, entry, now)
+    if (isNew) {
+      c.sndNxt++
+      if (c.model) noteThin(c, sn, size, now)
+    } else {
+      planCopies(c, sn, entry, now)
+    }
+  }
+  onSent(c, now)
+  noteSending(c, now)
+  writeHeader(header, c.conv, CMD_PUSH, wnd, wireClock(ts), sn, c.rcvNxt, size - HEADER_BYTES)
+}
+
+/**
+ * How often a retransmission leaves: once, unless the window is held up by it. While `snd_una` stands still for a lost retransmission the whole window waits, and a copy is
+ * cheap beside that. Not when the path is loaded or loses much.
+ */
+function planCopies(c: Conversation, sn: u32, entry: usize, now: u32): void {
+  if (!c.model || isHot(c)) return
+  const inWindow = c.sndNxt - c.sndUna
+  const wasSentAgain = load<u8>(entry, TRANSMISSIONS) > 2
+  let copies: u32 = 0
+  if (c.lost * 100 > inWindow * MAX_LOST_PERCENT) return
+  const isBlocked = c.wasBlocked && now - c.blockedAt <= c.srtt
+  if (isBlocked && c.lost * 100 < inWindow * FEW_LOST_PERCENT) copies = wasSentAgain ? 2 : 1
+  else if (inWindow > c.rmtWnd / 2 && wasSentAgain) copies = 1
+  c.copySn = sn
+  c.copies = copies
+  store<u8>(entry, copies, COPIES)
+}
+
+// ---- thin streams
+
+function isThin(size: u32): bool {
+  return size < THIN_BYTES + HEADER_BYTES
+}
+
+/** A small write that nothing follows is sent once more after some ms: its loss would cost a round trip and more. */
+function noteThin(c: Conversation, sn: u32, size: u32, now: u32): void {
+  c.thinAt = 0
+  if (!isThin(size) || c.sndEnd != c.sndNxt || c.flight > MAX_THIN_FLIGHT || isHot(c)) return
+  c.thinSn = sn
+  c.thinAt = max<u32>(1, now + THIN_DELAY_TICKS)
+}
+
+/** True while a thin segment waits to be sent once more. */
+function isThinWaiting(c: Conversation): bool {
+  if (c.thinAt == 0) return false
+  const isOpen = c.thinSn == c.sndNxt - 1 && c.sndEnd == c.sndNxt && diff(c.thinSn, c.sndUna) >= 0
+  if (isOpen && load<u8>(entryOf(c, c.thinSn), STATE) == SENT) return true
+  c.thinAt = 0
+  return false
+}
+
+function isThinDue(c: Conversation, now: u32): bool {
+  return isThinWaiting(c) && until(c.thinAt, now) == 0
+}
+
+/** Puts up to two older thin segments that are not acknowledged behind a new one: they cost no datagram. */
+function appendThin(c: Conversation, block: usize, len: u32, sn: u32, wnd: u32, now: u32): u32 {
+  let room: u32 = MAX_BUNDLED
+  for (let back: u32 = 1; back <= BUNDLE_REACH && room != 0; back++) {
+    const older = sn - back
+    if (diff(older, c.sndUna) < 0) break
+    const entry = entryOf(c, older)
+    const size = HEADER_BYTES + <u32>load<u16>(entry, LEN)
+    if (load<u8>(entry, STATE) != SENT || !isThin(size) || len + size > kcpMtu) continue
+    const header = headerOf(entry)
+    writeHeader(header, c.conv, CMD_PUSH, wnd, wireClock(now), older, c.rcvNxt, size - HEADER_BYTES)
+    memory.copy(block + len, header, size)
+    len += size
+    room--
+    count(SEGMENTS_SENT)
+    count(SEGMENTS_RETRANSMITTED)
+    c.retransmissions++
   }
   return len
 }

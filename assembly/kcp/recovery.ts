@@ -1,36 +1,141 @@
 /*
- * Loss detection: which segments in flight are to be sent again (protocol.md 5.6, 5.7), the classic way.
+ * Loss recovery: which transmissions are lost, and when to ask by a probe (after RACK-TLP, RFC 8985).
  *
- * Fast resend: a segment is lost once `resend` datagrams with ACKs told of transmissions later than its own. The history keeps, for each such
- * datagram, the newest transmission known by then, so the test looks at one remembered time and at list heads alone. Timeout: every level has one RTO, so
- * the head of its list expires first.
+ * The ts of an ACK names the transmission it answers. What was sent earlier than one that arrived, by more than the reordering seen so far, is lost; what is not yet that much
+ * earlier is lost when its time has come. A retransmission is a transmission like any other, so its loss is found in the same way. When nothing answers, probes resend the first
+ * and the last segment. `resend`, if the user set it, adds the classic rule: lost after so many datagrams with later ACKs.
  */
-import { TICKS_PER_MS } from '../abi'
+import { TICKS_PER_MS, TICKS_PER_SECOND } from '../abi'
 import { NEVER, remaining } from '../clock'
 import { alloc, free } from '../memory/slab'
 import { count, FAST_RETRANSMITS, RTOS } from '../stats'
-import { onFastResend, onTimeoutLoss } from './congestion'
-import { Conversation, fastResend, LEVEL_LOST, LEVELS, nodelay } from './conversation'
+import { ackAllowance, onLosses, onSpurious, onTimeout, rttFloor } from './congestion'
+import { Conversation, fastResend, FLIGHT, intervalTicks, nodelay } from './conversation'
 import { diff } from './segment'
-import { entryOf, firstOf, markLost, TS } from './send_window'
+import { BY_ORDER, BY_PROBE, COPIES, entryOf, firstOf, isLost, markLost, TRANSMISSIONS, TS, wasLostByOrder } from './send_window'
 
-/** A segment sent oftener than this waits for its timer (protocol.md 5.2). */
+/** Least allowance for reordering. */
+const MIN_REORDER_TICKS: u32 = 1 * TICKS_PER_MS
+/** The allowance is counted in eighths of the RTT floor. */
+const REORDER_STEPS: u32 = 8
+const REORDER_DECAY_TICKS: u32 = 10 * TICKS_PER_SECOND
+/** Probe timeout: least, most, and before the first RTT sample; time a peer may take for an ACK. */
+const MIN_PTO_TICKS: u32 = 15 * TICKS_PER_MS
+const MAX_PTO_TICKS: u32 = 4000 * TICKS_PER_MS
+const FIRST_PTO_TICKS: u32 = 200 * TICKS_PER_MS
+const ACK_ALLOWANCE_TICKS: u32 = 5 * TICKS_PER_MS
+/** A segment sent oftener than this is not resent by the classic rule (protocol.md 5.2). */
 const FAST_RESEND_LIMIT: u32 = 5
-/** The longest pause between two transmissions of a segment. */
-const MAX_BACKOFF_TICKS: u32 = 10000 * TICKS_PER_MS
-/** Remembered ACK datagrams: a power of two above the largest `resend` (100). Entries of 8 bytes: ts, sn. */
+/** Remembered ACK datagrams for `resend`: a power of two above its largest value (100). Entries of 8 bytes: ts, sn. */
 const HISTORY: u32 = 128
 const HISTORY_CLASS: u32 = 10
-/** RTO of the levels in eighths of the base, by `nodelay`: doubling, half as much again, plus one half (protocol.md 5.7 step 5). */
-const BACKOFF: usize = memory.data<u32>([
-  9, 18, 36, 72, 144, 288, 576, 1152, 8, 12, 18, 27, 40, 61, 91, 137, 8, 12, 16, 20, 24, 28, 32, 36,
-])
 
-/** Time after which a segment of a level counts as lost. */
-export function levelRto(c: Conversation, level: u32): u32 {
-  const eighths = load<u32>(BACKOFF + ((<usize>(nodelay * LEVELS + level)) << 2))
-  return max(min((c.rto * eighths) >> 3, MAX_BACKOFF_TICKS), c.rto)
+// ---- ACKs
+
+/** Takes in that transmission (ts, sn) of `entry` arrived: reordering, and the newest transmission known. */
+export function noteArrivalOf(c: Conversation, sn: u32, entry: usize, ts: u32, now: u32): void {
+  // lost, or sent again since: the loss was none
+  if (wasLostByOrder(entry) && (isLost(entry) || diff(ts, load<u32>(entry, TS)) < 0)) {
+    c.reorder = min(REORDER_STEPS, c.reorder + 1)
+    c.reorderAt = now
+    onSpurious(c)
+  }
+  if (c.hasRack && !isLater(ts, sn, c.rackTs, c.rackSn)) return
+  c.hasRack = 1
+  c.rackTs = ts
+  c.rackSn = sn
+  c.rackRtt = now - ts
 }
+
+/** True if transmission (ts, sn) left after (ts2, sn2). */
+function isLater(ts: u32, sn: u32, ts2: u32, sn2: u32): bool {
+  const d = diff(ts, ts2)
+  return d > 0 || (d == 0 && diff(sn, sn2) > 0)
+}
+
+/** Notes that something arrived: probing starts anew. */
+export function noteProgress(c: Conversation, now: u32): void {
+  c.activeAt = now
+  c.probes = 0
+  if (c.reorder && now - c.reorderAt >= REORDER_DECAY_TICKS) {
+    c.reorder--
+    c.reorderAt = now
+  }
+}
+
+/** Notes a transmission. */
+export function noteSending(c: Conversation, now: u32): void {
+  c.activeAt = now
+}
+
+// ---- detection
+
+function reorderWindow(c: Conversation): u32 {
+  return MIN_REORDER_TICKS + (rttFloor(c) * c.reorder) / REORDER_STEPS
+}
+
+/** Moves what is lost at `now` to the list of lost segments. */
+export function detectLoss(c: Conversation, now: u32): void {
+  let losses: u32 = 0
+  if (c.hasRack) {
+    const allowance = reorderWindow(c)
+    while (c.flight) {
+      const sn = firstOf(c, FLIGHT)
+      const entry = entryOf(c, sn)
+      const ts = load<u32>(entry, TS)
+      if (!isLater(c.rackTs, c.rackSn, ts, sn)) break
+      if (c.rackTs - ts <= allowance && now - ts < c.rackRtt + allowance) break
+      losses += 1 + <u32>load<u8>(entry, COPIES)
+      markLost(c, sn, entry, BY_ORDER)
+    }
+  }
+  if (fastResend != 0 && c.ackHistoryCount >= fastResend) losses += detectByAcks(c)
+  if (losses) onLosses(c, losses)
+  if (untilProbe(c, now) == 0) probe(c)
+}
+
+/** Ticks until a segment counts as lost if nothing more arrives, or a probe is due. */
+export function untilRecovery(c: Conversation, now: u32): u32 {
+  if (c.flight == 0) return NEVER
+  const wanted = untilProbe(c, now)
+  if (!c.hasRack) return wanted
+  const sn = firstOf(c, FLIGHT)
+  const ts = load<u32>(entryOf(c, sn), TS)
+  if (!isLater(c.rackTs, c.rackSn, ts, sn)) return wanted
+  return min(wanted, remaining(ts, c.rackRtt + reorderWindow(c), now))
+}
+
+// ---- probes
+
+/** Time of silence after which the peer is probed (protocol.md 5.7: backoff by `nodelay`). */
+export function probeTimeout(c: Conversation, ackDelay: u32): u32 {
+  let timeout = FIRST_PTO_TICKS
+  if (c.srtt) {
+    timeout = c.srtt + max(4 * c.rttvar, intervalTicks) + ACK_ALLOWANCE_TICKS + ackDelay
+    timeout = max(timeout, MIN_PTO_TICKS)
+  }
+  for (let i: u32 = 0; i < c.probes && timeout < MAX_PTO_TICKS; i++) {
+    timeout += nodelay == 0 ? timeout : timeout / 2
+  }
+  return min(timeout, MAX_PTO_TICKS)
+}
+
+function untilProbe(c: Conversation, now: u32): u32 {
+  return c.flight == 0 ? NEVER : remaining(c.activeAt, probeTimeout(c, ackAllowance(c)), now)
+}
+
+/** Resends the first and the last segment: the one may be all that is missing, the other tells of everything before it. */
+function probe(c: Conversation): void {
+  const first = firstOf(c, FLIGHT)
+  const last = c.lastFlight
+  markLost(c, first, entryOf(c, first), BY_PROBE)
+  if (last != first) markLost(c, last, entryOf(c, last), BY_PROBE)
+  c.probes++
+  count(RTOS)
+  onTimeout(c)
+}
+
+// ---- the classic rule
 
 /** Notes that a datagram acknowledged transmission (ts, sn), the newest of its ACKs. */
 export function noteAckDatagram(c: Conversation, ts: u32, sn: u32): void {
@@ -43,8 +148,7 @@ export function noteAckDatagram(c: Conversation, ts: u32, sn: u32): void {
   const n = c.ackHistoryCount
   if (n != 0) {
     const before = historyAt(c, n - 1)
-    const newer = diff(ts, load<u32>(before))
-    if (newer < 0 || (newer == 0 && diff(sn, load<u32>(before, 4)) < 0)) {
+    if (!isLater(ts, sn, load<u32>(before), load<u32>(before, 4))) {
       ts = load<u32>(before)
       sn = load<u32>(before, 4)
     }
@@ -59,53 +163,21 @@ function historyAt(c: Conversation, n: u32): usize {
   return c.ackHistory + ((<usize>(n & (HISTORY - 1))) << 3)
 }
 
-/** Moves what is lost at `now` to the list of lost segments. */
-export function detectLoss(c: Conversation, now: u32): void {
-  if (fastResend != 0 && c.ackHistoryCount >= fastResend) detectByAcks(c)
-  let expired = false
-  for (let level: u32 = 0; level < LEVELS; level++) {
-    while (c.levels & (1 << level)) {
-      const sn = firstOf(c, level)
-      const entry = entryOf(c, sn)
-      if (now - load<u32>(entry, TS) < levelRto(c, level)) break
-      markLost(c, sn, entry)
-      count(RTOS)
-      expired = true
-    }
-  }
-  if (expired) onTimeoutLoss(c)
-}
-
-function detectByAcks(c: Conversation): void {
+/** Segments older than what `resend` datagrams told of; how many were marked. */
+function detectByAcks(c: Conversation): u32 {
   const told = historyAt(c, c.ackHistoryCount - fastResend)
   const ts = load<u32>(told)
   const newest = load<u32>(told, 4)
-  let found = false
-  for (let level: u32 = 0; level < FAST_RESEND_LIMIT; level++) {
-    while (c.levels & (1 << level)) {
-      const sn = firstOf(c, level)
-      const entry = entryOf(c, sn)
-      const older = diff(load<u32>(entry, TS), ts)
-      if (older > 0 || (older == 0 && diff(sn, newest) >= 0)) break
-      markLost(c, sn, entry)
-      count(FAST_RETRANSMITS)
-      found = true
-    }
+  let found: u32 = 0
+  while (c.flight) {
+    const sn = firstOf(c, FLIGHT)
+    const entry = entryOf(c, sn)
+    if (!isLater(ts, newest, load<u32>(entry, TS), sn) || load<u8>(entry, TRANSMISSIONS) > FAST_RESEND_LIMIT) break
+    markLost(c, sn, entry, BY_ORDER)
+    count(FAST_RETRANSMITS)
+    found++
   }
-  if (found) onFastResend(c)
-}
-
-/** Ticks from `now` until the earliest retransmission timer; NEVER if nothing is in flight. */
-export function untilRto(c: Conversation, now: u32): u32 {
-  let soonest = NEVER
-  const inFlight = c.levels & ~(1 << LEVEL_LOST)
-  if (inFlight == 0) return soonest
-  for (let level: u32 = 0; level < LEVELS; level++) {
-    if (!(inFlight & (1 << level))) continue
-    const sentAt = load<u32>(entryOf(c, firstOf(c, level)), TS)
-    soonest = min(soonest, remaining(sentAt, levelRto(c, level), now))
-  }
-  return soonest
+  return found
 }
 
 export function closeRecovery(c: Conversation): void {

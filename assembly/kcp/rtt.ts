@@ -7,12 +7,9 @@
 import { TICKS_PER_MS } from '../abi'
 import { Conversation, intervalTicks, minRto } from './conversation'
 
-/** A sample above this is a wrong ts, not a path. */
-const MAX_SAMPLE_TICKS: u32 = 60000 * TICKS_PER_MS
 const MAX_RTO_TICKS: u32 = 4000 * TICKS_PER_MS
 
 export function updateRtt(c: Conversation, sample: u32): void {
-  if (sample > MAX_SAMPLE_TICKS) return
   if (c.srtt == 0) {
     c.srtt = max<u32>(1, sample)
     c.rttvar = sample / 2

@@ -1,19 +1,20 @@
 /*
  * The send window: a ring of segments indexed by `sn & mask`, each with a block of its own that holds header and payload.
  *
- *   entry (32 bytes): 0 block  4 len  6 state  7 transmissions  8 ts  12 previous sn  16 next sn  20 level
+ *   entry (64 bytes): 0 block  4 len  6 state  7 transmissions  8 ts of the last one  12 previous sn  16 next sn  20 list  21 copies  22 why lost
+ *                     24 delivered  28 delivered at  32 first sent at: what rate.ts knew when it was sent
  *   block:            [ headroom 64 ][ KCP header 24 ][ payload ][ room for padding ]
  *
- * Segments in flight stand in doubly linked lists by level (number of transmissions), each ordered by time of sending, so that every policy looks at list
- * heads alone and an ACK unlinks its segment in O(1).
+ * Sent segments stand in one of two doubly linked lists, in flight (ordered by time of sending) or lost, so that loss detection looks at heads alone and
+ * an ACK unlinks its segment in O(1).
  */
 
 import { freeRing, growRing } from '../memory/ring'
 import { alloc, allocUrgent, classOf, free, HEADROOM_BYTES } from '../memory/slab'
-import { Conversation, kcpMtu, LEVEL_LOST, LEVELS, mss } from './conversation'
+import { Conversation, FLIGHT, kcpMtu, LOST, mss } from './conversation'
 import { diff, HEADER_BYTES } from './segment'
 
-export const ENTRY_SHIFT: u32 = 5
+export const ENTRY_SHIFT: u32 = 6
 export const BLOCK: usize = 0
 export const LEN: usize = 4
 export const STATE: usize = 6
@@ -21,12 +22,18 @@ export const TRANSMISSIONS: usize = 7
 export const TS: usize = 8
 const PREVIOUS: usize = 12
 const NEXT: usize = 16
-export const LEVEL: usize = 20
+const LIST: usize = 20
+/** How often the last transmission left (recovery.ts), less one. */
+export const COPIES: usize = 21
+const CAUSE: usize = 22
+export const DELIVERED: usize = 24
+export const DELIVERED_AT: usize = 28
+export const FIRST_SENT_AT: usize = 32
 
 /** States of an entry. */
 export const EMPTY: u32 = 0
 export const QUEUED: u32 = 1
-export const IN_FLIGHT: u32 = 2
+export const SENT: u32 = 2
 
 const INITIAL_CAPACITY: u32 = 16
 /** A ring of up to so many entries stays with an idle session. */
@@ -81,9 +88,8 @@ export function tailRoom(c: Conversation): u32 {
 }
 
 /** Removes an acknowledged segment. True if `sn` was in flight and not acknowledged before. */
-export function acknowledge(c: Conversation, sn: u32): bool {
-  const entry = entryOf(c, sn)
-  if (load<u8>(entry, STATE) != IN_FLIGHT) return false
+export function acknowledge(c: Conversation, sn: u32, entry: usize): bool {
+  if (load<u8>(entry, STATE) != SENT) return false
   unlink(c, sn, entry)
   release(entry)
   return true
@@ -101,43 +107,50 @@ function release(entry: usize): void {
   store<u8>(entry, EMPTY, STATE)
 }
 
-export function firstOf(c: Conversation, level: u32): u32 {
-  return load<u32>(changetype<usize>(c) + ((<usize>level) << 2), offsetof<Conversation>('first0'))
+/** First sn of a list; the list must not be empty. */
+export function firstOf(c: Conversation, list: u32): u32 {
+  return load<u32>(changetype<usize>(c) + ((<usize>list) << 2), offsetof<Conversation>('firstFlight'))
 }
 
-/** Appends a segment to the list of a level. */
-export function link(c: Conversation, sn: u32, entry: usize, level: u32): void {
-  const at = changetype<usize>(c) + ((<usize>level) << 2)
-  const bit: u32 = 1 << level
-  store<u8>(entry, level, LEVEL)
-  if (c.levels & bit) {
-    const last = load<u32>(at, offsetof<Conversation>('last0'))
+function lengthOf(c: Conversation, list: u32): u32 {
+  return load<u32>(changetype<usize>(c) + ((<usize>list) << 2), offsetof<Conversation>('flight'))
+}
+
+function setLength(c: Conversation, list: u32, n: u32): void {
+  store<u32>(changetype<usize>(c) + ((<usize>list) << 2), n, offsetof<Conversation>('flight'))
+}
+
+/** Appends a segment to a list. */
+function link(c: Conversation, sn: u32, entry: usize, list: u32): void {
+  const at = changetype<usize>(c) + ((<usize>list) << 2)
+  const length = lengthOf(c, list)
+  store<u8>(entry, list, LIST)
+  if (length) {
+    const last = load<u32>(at, offsetof<Conversation>('lastFlight'))
     store<u32>(entryOf(c, last), sn, NEXT)
     store<u32>(entry, last, PREVIOUS)
   } else {
-    c.levels |= bit
-    store<u32>(at, sn, offsetof<Conversation>('first0'))
+    store<u32>(at, sn, offsetof<Conversation>('firstFlight'))
     store<u32>(entry, sn, PREVIOUS)
   }
   store<u32>(entry, sn, NEXT)
-  store<u32>(at, sn, offsetof<Conversation>('last0'))
+  store<u32>(at, sn, offsetof<Conversation>('lastFlight'))
+  setLength(c, list, length + 1)
 }
 
 /** Takes a segment out of its list. An end of a list points to itself. */
-export function unlink(c: Conversation, sn: u32, entry: usize): void {
-  const level = <u32>load<u8>(entry, LEVEL)
-  const at = changetype<usize>(c) + ((<usize>level) << 2)
+function unlink(c: Conversation, sn: u32, entry: usize): void {
+  const list = <u32>load<u8>(entry, LIST)
+  const at = changetype<usize>(c) + ((<usize>list) << 2)
   const previous = load<u32>(entry, PREVIOUS)
   const next = load<u32>(entry, NEXT)
+  setLength(c, list, lengthOf(c, list) - 1)
   if (previous == sn) {
-    if (next == sn) {
-      c.levels &= ~(1 << level)
-    } else {
-      store<u32>(at, next, offsetof<Conversation>('first0'))
-      store<u32>(entryOf(c, next), next, PREVIOUS)
-    }
+    if (next == sn) return
+    store<u32>(at, next, offsetof<Conversation>('firstFlight'))
+    store<u32>(entryOf(c, next), next, PREVIOUS)
   } else if (next == sn) {
-    store<u32>(at, previous, offsetof<Conversation>('last0'))
+    store<u32>(at, previous, offsetof<Conversation>('lastFlight'))
     store<u32>(entryOf(c, previous), previous, NEXT)
   } else {
     store<u32>(entryOf(c, previous), next, NEXT)
@@ -145,25 +158,36 @@ export function unlink(c: Conversation, sn: u32, entry: usize): void {
   }
 }
 
-/** Level of a segment by how often it was sent. */
-export function levelAfter(transmissions: u32): u32 {
-  return min(transmissions, LEVELS) - 1
-}
-
-/** Notes a transmission at `now`: the segment stands last in the list of its new level. */
+/** Notes a transmission at `now`: the segment stands last among those in flight. */
 export function markSent(c: Conversation, sn: u32, entry: usize, now: u32): void {
   const transmissions = min<u32>(<u32>load<u8>(entry, TRANSMISSIONS) + 1, 255)
-  if (load<u8>(entry, STATE) == IN_FLIGHT) unlink(c, sn, entry)
-  store<u8>(entry, IN_FLIGHT, STATE)
+  if (load<u8>(entry, STATE) == SENT) unlink(c, sn, entry)
+  store<u8>(entry, SENT, STATE)
   store<u8>(entry, transmissions, TRANSMISSIONS)
+  store<u8>(entry, 0, COPIES)
   store<u32>(entry, now, TS)
-  link(c, sn, entry, levelAfter(transmissions))
+  link(c, sn, entry, FLIGHT)
 }
 
+/** Why a segment was marked lost: later ones arrived, or nothing did. */
+export const BY_ORDER: u32 = 1
+export const BY_PROBE: u32 = 2
+
 /** Moves a segment in flight to the list of lost ones. */
-export function markLost(c: Conversation, sn: u32, entry: usize): void {
+export function markLost(c: Conversation, sn: u32, entry: usize, cause: u32): void {
+  store<u8>(entry, cause, CAUSE)
   unlink(c, sn, entry)
-  link(c, sn, entry, LEVEL_LOST)
+  link(c, sn, entry, LOST)
+}
+
+/** True for a sent segment that counts as lost. */
+export function isLost(entry: usize): bool {
+  return load<u8>(entry, STATE) == SENT && load<u8>(entry, LIST) == LOST
+}
+
+/** True if it was marked lost because later ones arrived. */
+export function wasLostByOrder(entry: usize): bool {
+  return load<u8>(entry, CAUSE) == BY_ORDER
 }
 
 /** Frees everything the window holds. */
@@ -176,7 +200,7 @@ export function closeSendWindow(c: Conversation): void {
   freeRing(c.sndRing, c.sndMask, ENTRY_SHIFT)
   c.sndRing = 0
   c.sndUna = c.sndNxt = c.sndEnd = c.sndReserved = 0
-  c.levels = 0
+  c.flight = c.lost = 0
 }
 
 /** Frees the ring of a window that holds nothing, if it is more than a small one: idle sessions are to be cheap. */

@@ -41,6 +41,11 @@ export function isScarce(bytes: u32): bool {
   return used + bytes > ceiling - (ceiling >> RESERVE_SHIFT)
 }
 
+/** Packet blocks that one conversation may claim: a quarter of what is left. */
+export function segmentShare(): u32 {
+  return (ceiling - min(used, ceiling)) >> (PACKET_CLASS + 2)
+}
+
 /** The smallest class that holds `bytes`. */
 export function classOf(bytes: u32): u32 {
   if (bytes <= 1 << MIN_CLASS) return MIN_CLASS

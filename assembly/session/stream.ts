@@ -14,6 +14,8 @@ import {
   REASON_PROTOCOL,
 } from '../abi'
 import { closeAcks } from '../kcp/ack'
+import { closeCongestion, congestionWindow } from '../kcp/congestion'
+import { isSndWndSet } from '../kcp/conversation'
 import { announceWindow } from '../kcp/output'
 import { closeRecovery } from '../kcp/recovery'
 import { advanceRcvNxt, closeRecvWindow, dropFirst } from '../kcp/recv_window'
@@ -74,12 +76,19 @@ import {
 /** Queue behind the send window: half of it, within these bounds, so that the window never runs dry while the host is told to go on. */
 const MIN_SLACK_SEGMENTS: u32 = 64
 const MAX_SLACK_SEGMENTS: u32 = 1024
+const MIN_BUFFER_SEGMENTS: u32 = 256
 /** So much may arrive for a TCP side that is gone; then the session is given up, and its peer hears RESET. */
 const MAX_DISCARDED_BYTES: u32 = 262144
 const ALL: u32 = 0xffffffff
 
-function slack(s: Session): u32 {
-  return min(max(s.sndWnd / 2, MIN_SLACK_SEGMENTS), MAX_SLACK_SEGMENTS)
+/** Segments that may be queued or in flight: the window, or what an automatic one may need soon. */
+function sendBuffer(s: Session): u32 {
+  const window = isSndWndSet ? s.sndWnd : min(s.sndWnd, max(2 * congestionWindow(s), MIN_BUFFER_SEGMENTS))
+  return window + slack(window)
+}
+
+function slack(window: u32): u32 {
+  return min(max(window / 2, MIN_SLACK_SEGMENTS), MAX_SLACK_SEGMENTS)
 }
 
 // ---- from TCP
@@ -87,7 +96,7 @@ function slack(s: Session): u32 {
 /** Spans for up to `want` bytes from TCP; 0 = full, WRITABLE is owed. */
 export function reserve(s: Session, want: u32): u32 {
   if (s.tcp != TCP_OPEN || has(s, EOF_SENT)) return 0
-  const room = queueRoom(s, s.sndWnd + slack(s))
+  const room = queueRoom(s, sendBuffer(s))
   const n = room ? reservePush(s, want, room) : 0
   if (n == 0) s.flags |= BLOCKED
   return n
@@ -106,7 +115,7 @@ export function commit(s: Session, bytes: u32, now: u32): bool {
 
 /** Tells WRITABLE once there is room for a fair amount. */
 export function unblock(s: Session): void {
-  if (!has(s, BLOCKED) || queueRoom(s, s.sndWnd + slack(s)) < slack(s) / 2 || isScarce(65536)) return
+  if (!has(s, BLOCKED) || queueRoom(s, sendBuffer(s)) < MIN_SLACK_SEGMENTS / 2 || isScarce(65536)) return
   s.flags &= ~BLOCKED
   if (s.tcp == TCP_OPEN) tell(s, EVENT_WRITABLE)
 }
@@ -294,6 +303,7 @@ export function closeConversation(s: Session): void {
   closeRecvWindow(s)
   closeAcks(s)
   closeRecovery(s)
+  closeCongestion(s)
   s.probe = s.probeWait = 0
   s.flags &= ~EOF_OWED
 }

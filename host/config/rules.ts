@@ -75,43 +75,16 @@ export function configWarnings(config: Config): string[] {
   if ((config.mode & MODE_RENDEZVOUS) !== 0 && config.keepalive > RENDEZVOUS_KEEPALIVE_S) {
     warnings.push(`config key keepalive = ${config.keepalive}: above ${RENDEZVOUS_KEEPALIVE_S} a NAT may forget us`)
   }
+  if ((config.mode & MODE_RENDEZVOUS) !== 0 && config.kcp_connect !== undefined) {
+    const shown = quote(config.kcp_connect)
+    warnings.push(`config key kcp_connect = ${shown}: ignored, rendezvous_server tells where the server is`)
+  }
   return warnings.concat(
     smallBuffer('tcp.sndbuf', config.tcp.sndbuf),
     smallBuffer('tcp.rcvbuf', config.tcp.rcvbuf),
     smallBuffer('udp.sndbuf', config.udp.sndbuf),
     smallBuffer('udp.rcvbuf', config.udp.rcvbuf),
   )
-}
-
-/** One text for each setting that the portable adapters cannot honour: none of their sockets has such a switch. */
-export function unsupportedWarnings(config: Config): string[] {
-  const ignored = (key: string, value: string | number | boolean) =>
-    `config key ${key} = ${typeof value === 'string' ? quote(value) : value}: not supported here, ignored`
-  const warnings: string[] = []
-  if (config.user !== undefined) {
-    warnings.push(`${ignored('user', config.user)}: privileges are not dropped`)
-  }
-  if (config.netdev !== undefined && config.netdev !== '') {
-    warnings.push(ignored('netdev', config.netdev))
-  }
-  if (config.tcp.reuseport) {
-    warnings.push(ignored('tcp.reuseport', true))
-  }
-  if (config.udp.reuseport) {
-    warnings.push(ignored('udp.reuseport', true))
-  }
-  const buffers: readonly (readonly [string, number])[] = [
-    ['tcp.sndbuf', config.tcp.sndbuf],
-    ['tcp.rcvbuf', config.tcp.rcvbuf],
-    ['udp.sndbuf', config.udp.sndbuf],
-    ['udp.rcvbuf', config.udp.rcvbuf],
-  ]
-  for (const [key, bytes] of buffers) {
-    if (bytes > 0) {
-      warnings.push(ignored(key, bytes))
-    }
-  }
-  return warnings
 }
 
 /**
@@ -122,16 +95,5 @@ export function unsupportedWarnings(config: Config): string[] {
 export function refuseUnbuilt(config: Config): void {
   if (config.obfs !== undefined) {
     throw new ConfigError('obfs', quote(config.obfs), 'obfuscation is not built yet in this version')
-  }
-  if (config.rendezvous_server !== undefined) {
-    throw new ConfigError(
-      'rendezvous_server',
-      quote(config.rendezvous_server),
-      'rendezvous is not built yet in this version',
-    )
-  }
-  if (config.mode === 0) {
-    const reason = 'without listen and connect this is a rendezvous relay, which is not built yet in this version'
-    throw new ConfigError('kcp_bind', quote(config.kcp_bind ?? ''), reason)
   }
 }

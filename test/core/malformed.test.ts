@@ -114,7 +114,7 @@ test('authentic nonsense to a server: no trap, no leak, and it goes on serving',
       assert.equal([...solo.streams.values()].at(-1)?.data, new Uint8Array([1, 2, 3]))
       forgets(solo, base + TABLES)
     }),
-    { numRuns: 60 },
+    { numRuns: 40 },
   )
 })
 
@@ -137,7 +137,7 @@ test('authentic nonsense to a client with open streams: no trap, no leak', () =>
       assert.ok(solo.open() > 0)
       forgets(solo, base + TABLES)
     }),
-    { numRuns: 60 },
+    { numRuns: 40 },
   )
 })
 

@@ -150,6 +150,18 @@ test('bytes wait while the target is being dialled, and come when it stands', ()
   assert.ok(stream.eof)
 })
 
+test('EOF right behind DIAL is told when the target is connected, not before', () => {
+  const solo = new Solo({ role: 'server', dial: 'wait' })
+  solo.feed(push(5, 0, concat(DIAL, EOF)))
+  solo.run(1000)
+  assert.not.ok(solo.only.eof)
+  assert.is(solo.only.ending, undefined)
+  solo.endpoint.connected(solo.only.handle, true)
+  solo.endpoint.drain()
+  assert.ok(solo.only.eof)
+  assert.is(solo.write(solo.only.handle, utf8('answer')), 6)
+})
+
 test('EOF is told only when every byte before it was taken', () => {
   const solo = new Solo({ role: 'server', read: false })
   solo.feed(push(5, 0, concat(DIAL, message(MessageType.PUSH, utf8('abc')), EOF)))

@@ -12,6 +12,21 @@ const test = suite('args')
 const words = (line: string) => (line === '' ? [] : line.split(' '))
 const parse = (line: string) => parseArgs(words(line))
 
+/** What `run` is without -u and -d. */
+const run = (config: string, verbosity: number): Args => ({
+  kind: 'run',
+  config,
+  verbosity,
+  user: undefined,
+  daemonize: false,
+})
+
+function running(line: string): Extract<Args, { kind: 'run' }> {
+  const args = parse(line)
+  if (args.kind !== 'run') throw new Error(`not run: ${line}`)
+  return args
+}
+
 function refused(line: string, message: string, usage: boolean): void {
   const args = parse(line)
   if (args.kind !== 'error') {
@@ -23,11 +38,11 @@ function refused(line: string, message: string, usage: boolean): void {
 }
 
 test('MUST 72: -c and --config name the file, the last one wins', () => {
-  assert.equal(parse('-c a.json'), { kind: 'run', config: 'a.json', verbosity: 0 })
-  assert.equal(parse('--config a.json'), { kind: 'run', config: 'a.json', verbosity: 0 })
-  assert.equal(parse('-c a -v --config b'), { kind: 'run', config: 'b', verbosity: 1 })
-  assert.equal(parse('-c -v'), { kind: 'run', config: '-v', verbosity: 0 })
-  assert.equal(parse('-c --'), { kind: 'run', config: '--', verbosity: 0 })
+  assert.equal(parse('-c a.json'), run('a.json', 0))
+  assert.equal(parse('--config a.json'), run('a.json', 0))
+  assert.equal(parse('-c a -v --config b'), run('b', 1))
+  assert.equal(parse('-c -v'), run('-v', 0))
+  assert.equal(parse('-c --'), run('--', 0))
 })
 
 test('MUST 72: without a config file there is an error, usage and status 1', () => {
@@ -37,8 +52,8 @@ test('MUST 72: without a config file there is an error, usage and status 1', () 
 })
 
 test('MUST 72: -v and -s count, and the level is clamped once', () => {
-  assert.equal(parse('-v --verbose -v -s -c a --silence'), { kind: 'run', config: 'a', verbosity: 1 })
-  assert.equal(parse('-s -s -c a'), { kind: 'run', config: 'a', verbosity: -2 })
+  assert.equal(parse('-v --verbose -v -s -c a --silence'), run('a', 1))
+  assert.equal(parse('-s -s -c a'), run('a', -2))
   const levels = [
     [4, 0],
     [4, 2],
@@ -88,7 +103,7 @@ test('MUST 72: a missing option argument is an error without usage', () => {
 })
 
 test('MUST 72: -- ends the options and the rest is ignored', () => {
-  assert.equal(parse('-c a -- -x y -c'), { kind: 'run', config: 'a', verbosity: 0 })
+  assert.equal(parse('-c a -- -x y -c'), run('a', 0))
 })
 
 test('MUST 72: --genpsk waits for the other options and ignores -c', () => {
@@ -97,10 +112,12 @@ test('MUST 72: --genpsk waits for the other options and ignores -c', () => {
   refused('--genpsk aes256gcm stray', 'stray', true)
 })
 
-test('-d and -u are known but refused until they are built', () => {
-  for (const line of ['-d -c a', '-c a --daemonize', '-u nobody -c a', '-c a --user nobody:nogroup']) {
-    refused(line, 'not built yet', false)
-  }
+test('-d and -u reach the program, the last user wins', () => {
+  for (const line of ['-d -c a', '-c a --daemonize']) assert.ok(running(line).daemonize, line)
+  assert.not(running('-c a').daemonize)
+  assert.is(running('-c a').user, undefined)
+  assert.is(running('-u nobody -c a').user, 'nobody')
+  assert.is(running('-u nobody -c a --user other:group').user, 'other:group')
 })
 
 test('the usage text names every option', () => {

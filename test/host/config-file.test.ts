@@ -8,7 +8,7 @@ import * as assert from 'uvu/assert'
 import { type Config, MODE_CLIENT, MODE_RENDEZVOUS, MODE_SERVER } from '../../host/config/config.ts'
 import { ConfigError } from '../../host/config/error.ts'
 import { parseConfig } from '../../host/config/load.ts'
-import { configWarnings, modeName, refuseUnbuilt, unsupportedWarnings } from '../../host/config/rules.ts'
+import { configWarnings, modeName, refuseUnbuilt } from '../../host/config/rules.ts'
 import { checkStart, kcpMtu, parsePsk } from '../../host/config/security.ts'
 
 const METHODS = ['xchacha20poly1305_ietf', 'xsalsa20poly1305', 'chacha20poly1305_ietf', 'aes256gcm']
@@ -384,34 +384,8 @@ test('obfs is refused without method, in rendezvous mode, with an unknown name, 
 test('what is not built yet is refused, the rest is not', () => {
   refuseUnbuilt(server({}))
   refuseUnbuilt(parse({ listen: ':1', kcp_connect: 'a:1' }))
-  refusal(() => refuseUnbuilt(server({ rendezvous_server: 'a:1' })), 'rendezvous_server', 'not built yet')
-  refusal(() => refuseUnbuilt(parse({ kcp_bind: ':1' })), 'kcp_bind', 'relay')
-})
-
-test('each setting without effect gives one warning', () => {
-  assert.equal(unsupportedWarnings(server({})), [])
-  assert.equal(unsupportedWarnings(server({ netdev: '', tcp: { reuseport: false, sndbuf: 0 }, udp: {} })), [])
-  const config = server({
-    user: '',
-    netdev: 'eth0',
-    tcp: { reuseport: true, sndbuf: 1, rcvbuf: 2 },
-    udp: { reuseport: true, sndbuf: 3, rcvbuf: 4 },
-  })
-  const keys = [
-    'user',
-    'netdev',
-    'tcp.reuseport',
-    'udp.reuseport',
-    'tcp.sndbuf',
-    'tcp.rcvbuf',
-    'udp.sndbuf',
-    'udp.rcvbuf',
-  ]
-  const warnings = unsupportedWarnings(config)
-  assert.is(warnings.length, keys.length)
-  for (const key of keys) {
-    assert.is(warnings.filter((text) => text.includes(`config key ${key} = `)).length, 1, key)
-  }
+  refuseUnbuilt(server({ rendezvous_server: 'a:1' }))
+  refuseUnbuilt(parse({ kcp_bind: ':1' }))
 })
 
 test('socket buffers of 1..4095 bytes give a warning', () => {

@@ -63,6 +63,7 @@ async function bench(stub: StubCore, changes: Partial<DriverOptions> = {}) {
     name: 'node',
     version: 'stub',
     monotonic: () => memory.monotonic(),
+    cpuTime: () => 0,
     resolve: (host) => memory.resolve(host),
     openUdp: async (options, handlers) => {
       udp.handlers = handlers
@@ -84,6 +85,7 @@ async function bench(stub: StubCore, changes: Partial<DriverOptions> = {}) {
     },
     serveHttp: (...args) => memory.serveHttp(...args),
     onTerminate: () => {},
+    onReload: () => {},
     readFile: (path) => memory.readFile(path),
     print: (stream, text) => memory.print(stream, text),
     exit: (status) => memory.exit(status),
@@ -447,6 +449,23 @@ test('socket errors are logged once a second and change nothing', async () => {
   handlers.onDatagram(new Uint8Array(40), PEER)
   handlers.onBatchEnd()
   assert.is(stub.seen.length, 1)
+  driver.close()
+})
+
+test('after ENOBUFS sending pauses a moment, what waits is kept and goes out by itself', async () => {
+  const stub = stubCore()
+  const { driver, handlers, sent } = await bench(stub)
+  handlers.onError(Object.assign(new Error('send ENOBUFS'), { code: 'ENOBUFS' }))
+  stub.outgoing.push(1, 2)
+  driver.pump()
+  assert.equal(sent, [])
+  assert.equal(stub.outgoing, [1, 2])
+  await until(() => sent.length > 0, 'it goes on')
+  assert.equal(sent, [1, 100, 2, 100])
+  handlers.onError(Object.assign(new Error('send EHOSTUNREACH'), { code: 'EHOSTUNREACH' }))
+  stub.outgoing.push(3)
+  driver.pump()
+  assert.equal(sent.slice(4), [3, 100], 'a hint changes nothing')
   driver.close()
 })
 

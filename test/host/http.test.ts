@@ -1,33 +1,47 @@
 /** The monitoring application as a browser sees it; the requests are those of the recorded samples. */
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
-import { createHttpApp, parseStatsQuery } from '../../host/http.ts'
-import type { Snapshot } from '../../host/stats.ts'
+import { COUNTERS } from '../../host/core.ts'
+import { createHttpApp, type HttpSource, parseStatsQuery, parseTarget } from '../../host/http.ts'
+import { type Health, NO_COUNTERS, type SessionStats, type Snapshot } from '../../host/stats.ts'
 
 const test = suite('http')
 
-const TOTALS = { tcpRead: 0, tcpWritten: 0, kcpReceived: 0, kcpSent: 0, pktReceived: 0, pktSent: 0 }
+const HOST = {
+  tcp_accepted: 1001,
+  tcp_refused: 1002,
+  tcp_accept_errors: 1003,
+  tcp_dials: 1004,
+  tcp_dial_failures: 1005,
+  udp_full: 1006,
+  udp_too_long: 1007,
+  udp_unreachable: 1008,
+  udp_other_errors: 1009,
+}
+const LOST: Health = { client: true, pending: false, lastReceived: undefined, silence: 79 }
 
-function app(clock = { at: 0 }) {
+function app(changes: Partial<HttpSource> = {}, clock = { at: 0 }) {
   const snapshot = (): Snapshot => ({
     at: clock.at,
     uptime: clock.at,
-    cpu: undefined,
+    cpu: clock.at / 10,
     date: new Date(),
-    totals: { ...TOTALS, pktReceived: clock.at },
-    sessions: [],
+    counters: { ...NO_COUNTERS, pkt_received_bytes: clock.at },
   })
-  const start = snapshot()
   return createHttpApp({
-    banner: 'NAME\n  URL',
+    program: { name: 'NAME', version: '1.2.3', url: 'URL', runtime: 'node', runtimeVersion: '20', mode: 'client' },
     snapshot,
-    start,
-    health: () => ({ client: true, pending: false, lastReceived: undefined, silence: 79 }),
+    sessions: () => [],
+    start: snapshot(),
+    health: () => LOST,
+    hostCounters: () => HOST,
+    ...changes,
   })
 }
 
-async function ask(target: string, method = 'GET'): Promise<{ status: number; body: string; headers: Headers }> {
-  const response = await app().fetch(new Request(`http://127.0.0.1:8080${target}`, { method }))
+async function ask(target: string, method = 'GET', source: Partial<HttpSource> = {}) {
+  const url = `http://127.0.0.1:8080${target.startsWith('/') ? target : '/'}`
+  const response = await app(source).fetch(new Request(url, { method }), { target })
   return { status: response.status, body: await response.text(), headers: response.headers }
 }
 
@@ -43,15 +57,15 @@ test('MUST 75: GET /stats answers as plain text that is not cached', async () =>
 
 test('MUST 75: POST /stats counts rates from the POST before', async () => {
   const clock = { at: 1000 }
-  const stats = app(clock)
+  const stats = app({}, clock)
   const text = async (method: string): Promise<string> =>
-    (await stats.fetch(new Request('http://h/stats', { method }))).text()
+    (await stats.fetch(new Request('http://h/stats', { method }), { target: '/stats' })).text()
   clock.at = 2000
   assert.match(await text('POST'), '(last 1000ms); pkt: 1000B/s, 0/s;')
   clock.at = 5000
   assert.not.match(await text('GET'), 'last')
-  assert.match(await text('POST'), '(last 3000ms)')
-  const response = await stats.fetch(new Request('http://h/stats', { method: 'POST' }))
+  assert.match(await text('POST'), 'load: 10.000% (last 3000ms)')
+  const response = await stats.fetch(new Request('http://h/stats', { method: 'POST' }), { target: '/stats' })
   assert.is(response.headers.get('cache-control'), null)
 })
 
@@ -104,7 +118,184 @@ test('parameters: the last one wins, unknown values are ignored', async () => {
   assert.equal(parseStatsQuery('nobanner=&x=y&sessions=none&sessions'), { banner: true, sessions: 0 })
   assert.equal(parseStatsQuery('%73essions=%61ctive'), { banner: false, sessions: 3 })
   assert.is(parseStatsQuery('a=%e'), undefined)
-  assert.ok((await ask('/stats?nobanner=0')).body.startsWith('NAME\n  URL\n\nserver time: '))
+  assert.ok((await ask('/stats?nobanner=0')).body.startsWith('NAME 1.2.3\n  URL\n\nserver time: '))
+})
+
+test('MUST 75: a target is judged as it stands on the wire', () => {
+  for (const bad of ['', '*', 'stats', 'http://h', '//stats', '/<', '/%zz', '/a%00', '/ü', 'http://h?x', '/a b']) {
+    assert.is(parseTarget(bad), undefined, bad)
+  }
+  const plain = { name: 'stats', more: false, query: '' }
+  for (const good of ['/stats', '/stats#f', 'http://h/stats', '//h/stats', '/%73tats', 'http://h//stats', '/stats?']) {
+    assert.equal(parseTarget(good), plain, good)
+  }
+  assert.equal(parseTarget('/'), { ...plain, name: '' })
+  assert.equal(parseTarget('/stats/'), { ...plain, more: true })
+  assert.equal(parseTarget('/stats?a=b?c#d'), { ...plain, query: 'a=b?c' })
+})
+
+test('/ready answers 503 with the reason until the tunnel works', async () => {
+  const ready = (changes: Partial<Health>) => ask('/ready', 'GET', { health: () => ({ ...LOST, ...changes }) })
+  for (const [changes, status, body] of [
+    [{}, 503, 'peer unreachable\n'],
+    [{ pending: true }, 503, 'rendezvous pending\n'],
+    [{ lastReceived: 80000 }, 503, 'peer not responding (80s)\n'],
+    [{ lastReceived: 400 }, 200, 'healthy (peer seen 0s ago)\n'],
+    [{ client: false }, 200, 'healthy\n'],
+  ] as const) {
+    const answer = await ready(changes)
+    assert.is(answer.status, status, body)
+    assert.is(answer.body, body)
+    assert.is(answer.headers.get('content-type'), 'text/plain; charset=utf-8')
+  }
+})
+
+const SESSION: SessionStats = {
+  conv: 0xab,
+  state: 2,
+  peer: { family: 4, address: '127.0.0.1', port: 9, scope: 0 },
+  age: 3,
+  idle: 2,
+  rtt: 1.5,
+  rttvar: 0.5,
+  rto: 100,
+  waitsnd: 4,
+  sndwnd: 5,
+  rmtWnd: 6,
+  cwnd: 7,
+  retransmissions: 8,
+  tcpRead: 9,
+  tcpWritten: 10,
+}
+
+/** Every counter has a value of its own. */
+const NUMBERED: Snapshot = {
+  at: 5000,
+  uptime: 5000,
+  cpu: 250,
+  date: new Date(0),
+  counters: Object.fromEntries(COUNTERS.map((name, i) => [name, 500 + i])) as Snapshot['counters'],
+}
+
+test('/stats.json has every counter and every session', async () => {
+  const source = { snapshot: () => NUMBERED, sessions: () => [[], [SESSION], [{ ...SESSION, state: 4, rtt: -1 }]] }
+  const { status, body, headers } = await ask('/stats.json', 'GET', source)
+  assert.is(status, 200)
+  assert.is(headers.get('content-type'), 'application/json')
+  const { counters, gauges, sessions, ...rest } = JSON.parse(body)
+  assert.equal({ ...counters, ...gauges }, NUMBERED.counters)
+  assert.equal(rest, {
+    version: 1,
+    program: { name: 'NAME', version: '1.2.3', runtime: 'node', runtime_version: '20', mode: 'client' },
+    time: '1970-01-01T00:00:00.000Z',
+    uptime_ms: 5000,
+    cpu_ms: 250,
+    ready: false,
+    health: 'peer unreachable',
+    host: HOST,
+  })
+  assert.equal(sessions, [
+    {
+      conv: '000000AB',
+      state: 'established',
+      peer: '127.0.0.1:9',
+      age_seconds: 3,
+      idle_seconds: 2,
+      rtt_ms: 1.5,
+      rttvar_ms: 0.5,
+      rto_ms: 100,
+      waitsnd_segments: 4,
+      sndwnd_segments: 5,
+      rmtwnd_segments: 6,
+      cwnd_segments: 7,
+      retransmitted_segments: 8,
+      tcp_read_bytes: 9,
+      tcp_written_bytes: 10,
+    },
+    { ...sessions[0], state: 'time_wait', rtt_ms: null },
+  ])
+  assert.is(JSON.parse((await ask('/stats.json?sessions=none', 'GET', source)).body).sessions.length, 0)
+  assert.is(JSON.parse((await ask('/stats.json?sessions=1', 'GET', source)).body).sessions.length, 1)
+  assert.is((await ask('/stats.json', 'POST', source)).status, 405)
+  assert.is((await ask('/stats.json?a=%zz', 'GET', source)).status, 400)
+})
+
+test('/metrics is OpenMetrics text with every counter', async () => {
+  const { status, body, headers } = await ask('/metrics', 'GET', { snapshot: () => NUMBERED })
+  assert.is(status, 200)
+  assert.match(headers.get('content-type') ?? '', /^application\/openmetrics-text; version=1\.0\.0/)
+  assert.ok(body.endsWith('\n# EOF\n'))
+  assert.is((await ask('/metrics', 'POST')).status, 405)
+  let family: { name: string; type: string } | undefined
+  const families = new Set<string>()
+  const values = new Map<string, number>()
+  for (const line of body.slice(0, -'# EOF\n'.length).trimEnd().split('\n')) {
+    const type = /^# TYPE (kcptun_[a-z_]+) (counter|gauge|info)$/.exec(line)
+    if (type?.[1] !== undefined && type[2] !== undefined) {
+      family = { name: type[1], type: type[2] }
+      assert.not(families.has(family.name), `${line} comes once`)
+      families.add(family.name)
+      continue
+    }
+    assert.ok(family)
+    const unit = /^# UNIT (\S+) (\w+)$/.exec(line)
+    if (unit !== null) {
+      assert.is(unit[1], family.name)
+      assert.ok(family.name.endsWith(`_${unit[2]}`), line)
+      continue
+    }
+    if (line.startsWith(`# HELP ${family.name} `)) continue
+    const sample = /^([a-z_]+)(?:\{[a-z_]+="[^"]*"(?:,[a-z_]+="[^"]*")*\})? (\d+(?:\.\d+)?)$/.exec(line)
+    assert.ok(sample, line)
+    assert.is(sample[1], family.name + { counter: '_total', gauge: '', info: '_info' }[family.type], line)
+    values.set(line.slice(0, line.lastIndexOf(' ')), Number(sample[2]))
+  }
+  const shown = new Set(values.values())
+  for (const name of COUNTERS) {
+    const value = NUMBERED.counters[name]
+    assert.ok(shown.has(name === 'last_received_age' ? value / 1000 : value), name)
+  }
+  for (const [name, value] of Object.entries(HOST)) assert.ok(shown.has(value), name)
+  assert.is(values.get('kcptun_dropped_datagrams_total{reason="auth"}'), NUMBERED.counters.drop_auth)
+  assert.is(values.get('kcptun_cpu_seconds_total'), 0.25)
+  const never = { ...NUMBERED, counters: { ...NUMBERED.counters, last_received_age: Number.POSITIVE_INFINITY } }
+  const { body: text } = await ask('/metrics', 'GET', { snapshot: () => never })
+  assert.not.match(text, /^kcptun_last_received_age_seconds /m)
+  assert.is(
+    JSON.parse((await ask('/stats.json', 'GET', { snapshot: () => never })).body).gauges.last_received_age,
+    null,
+  )
+})
+
+test('a list of 65535 sessions comes in steps between which others get the event loop', async () => {
+  const step = Array.from({ length: 255 }, () => SESSION)
+  let steps = 0
+  function* sessions() {
+    for (; steps < 257; steps++) yield step
+  }
+  let turns = 0
+  const other = setInterval(() => turns++, 0)
+  const turn = (): void => {
+    turns++
+    ticking = setImmediate(turn)
+  }
+  let ticking = setImmediate(turn)
+  const response = await app({ sessions }).fetch(new Request('http://h/stats'), { target: '/stats' })
+  assert.ok(steps < 20, 'nothing is made before it is wanted')
+  const reader = response.body?.getReader()
+  assert.ok(reader)
+  let bytes = 0
+  for (;;) {
+    const before = steps
+    const { value, done } = await reader.read()
+    if (done) break
+    bytes += value.length
+    assert.ok(steps - before <= 2, 'a step for each read')
+  }
+  clearInterval(other)
+  clearImmediate(ticking)
+  assert.ok(bytes > 65535 * 70)
+  assert.ok(turns > 200, `${turns} turns`)
 })
 
 test.run()

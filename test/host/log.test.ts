@@ -134,6 +134,44 @@ test('syslog falls back to stderr with one warning', () => {
   )
 })
 
+test('syslog gets the level and the bare text, and is opened once', () => {
+  const written: string[] = []
+  let opened = 0
+  const log = new Log(
+    () => assert.unreachable(),
+    () => new Date(START),
+    () => {
+      opened += 1
+      return (level, text) => written.push(`${level} ${text}`)
+    },
+  )
+  for (let i = 0; i < 2; i++) {
+    log.setOutput('syslog')
+    log.warning('a\nb')
+  }
+  log.debug('not at this level')
+  assert.equal([opened, written], [1, [`${LOG_WARNING} a\\x0ab`, `${LOG_WARNING} a\\x0ab`]])
+  assert.not(log.visible)
+})
+
+test('a daemon sends to syslog what would go to stdout and stderr, also after a reload, and discards what is discarded', () => {
+  const lines: string[] = []
+  const written: string[] = []
+  const log = new Log(
+    (_, text) => lines.push(text),
+    () => new Date(START),
+    () => (_, text) => written.push(text),
+  )
+  log.notice('before')
+  log.detach()
+  for (const name of ['stdout', 'stderr', 'terminal', 'syslog', 'discard', 'stdout']) {
+    log.setOutput(name)
+    log.notice(name)
+  }
+  assert.is(lines.length, 1)
+  assert.equal(written, ['stdout', 'stderr', 'terminal', 'syslog', 'stdout'])
+})
+
 test('control characters cannot break a line or reach the terminal', () => {
   const { lines, log } = setUp()
   log.notice('a\nF fake\r\u001b[31m\u0000\u007f\u009bé')

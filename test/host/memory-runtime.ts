@@ -4,6 +4,7 @@
  */
 import { formatAddress } from '../../host/address.ts'
 import type {
+  HttpHandler,
   HttpServer,
   Runtime,
   SocketAddress,
@@ -163,6 +164,8 @@ export class MemoryTcp implements TcpConnection {
 class MemoryUdp implements UdpSocket {
   readonly local: SocketAddress
   readonly connect: SocketAddress | undefined
+  /** Its address was taken away: what it sends fails, what is sent to it is lost. */
+  dead = false
   #network: MemoryNetwork
   #handlers: UdpHandlers
   #free = SEND_BUFFERS
@@ -187,9 +190,14 @@ class MemoryUdp implements UdpSocket {
   }
 
   send(buffer: Uint8Array, length: number, to: SocketAddress): void {
-    this.#network.datagrams.push(buffer.slice(0, length))
-    this.#network.udp.get(formatAddress(this.connect ?? to))?.deliver(buffer.slice(0, length), this.local)
+    const network = this.#network
+    const lost = this.dead
+    if (!lost) {
+      network.datagrams.push(buffer.slice(0, length))
+      network.udp.get(formatAddress(this.connect ?? to))?.deliver(buffer.slice(0, length), this.local)
+    }
     setImmediate(() => {
+      if (lost && !this.#closed) this.#handlers.onError(systemError('EINVAL'))
       this.#free++
       if (this.#closed || !this.#starved || this.#free < SEND_BUFFERS / 2) return
       this.#starved = false
@@ -200,6 +208,7 @@ class MemoryUdp implements UdpSocket {
   flush(): void {}
 
   deliver(data: Uint8Array, from: SocketAddress): void {
+    if (this.dead) return
     this.#inbox.push({ data, from })
     if (this.#inbox.length > 1) return
     setImmediate(() => {
@@ -220,13 +229,11 @@ interface MemoryListener {
   accept(connection: TcpConnection): TcpHandlers | null
 }
 
-type HttpFetch = (request: Request) => Response | Promise<Response>
-
 /** What the endpoints of one test share. */
 export class MemoryNetwork {
   readonly udp = new Map<string, MemoryUdp>()
   readonly listeners = new Map<string, MemoryListener>()
-  readonly http = new Map<string, HttpFetch>()
+  readonly http = new Map<string, HttpHandler>()
   /** Copies of every datagram sent. */
   readonly datagrams: Uint8Array[] = []
   /** What hosts resolve to. */
@@ -234,6 +241,10 @@ export class MemoryNetwork {
   readonly printed: string[] = []
   /** ms that everybody's clock is ahead. */
   clockAhead = 0
+  /** How much faster everybody's clock runs. The test sees to the timers. */
+  speed = 1
+  /** What a socket bound to the wildcard is called; undefined = there is no way to anybody. */
+  here: string | undefined = '127.0.0.1'
   /** Bytes a TCP connection holds in one direction. */
   tcpLimit = 65536
   #nextPort = FIRST_EPHEMERAL_PORT
@@ -278,7 +289,11 @@ class MemoryRuntime implements Runtime {
   }
 
   monotonic(): number {
-    return performance.now() + this.#network.clockAhead
+    return performance.now() * this.#network.speed + this.#network.clockAhead
+  }
+
+  cpuTime(): number {
+    return 0
   }
 
   async resolve(host: string): Promise<readonly Omit<SocketAddress, 'port'>[]> {
@@ -289,7 +304,9 @@ class MemoryRuntime implements Runtime {
 
   async openUdp(options: UdpOptions, handlers: UdpHandlers): Promise<UdpSocket> {
     const { bind } = options
-    const address = bind.address === '0.0.0.0' ? '127.0.0.1' : bind.address
+    const { here } = this.#network
+    if (options.connect !== undefined && here === undefined) throw systemError('ENETUNREACH')
+    const address = bind.address === '0.0.0.0' ? (here ?? bind.address) : bind.address
     const local = { ...bind, address, port: this.#network.port(bind.port) }
     const key = formatAddress(local)
     if (this.#network.udp.has(key)) throw systemError('EADDRINUSE')
@@ -328,13 +345,15 @@ class MemoryRuntime implements Runtime {
     return near
   }
 
-  async serveHttp(address: SocketAddress, fetch: HttpFetch): Promise<HttpServer> {
+  async serveHttp(address: SocketAddress, fetch: HttpHandler): Promise<HttpServer> {
     const local = { ...address, port: this.#network.port(address.port) }
     this.#network.http.set(formatAddress(local), fetch)
     return { local, close: () => void this.#network.http.delete(formatAddress(local)) }
   }
 
   onTerminate(): void {}
+
+  onReload(): void {}
 
   async readFile(): Promise<Uint8Array> {
     throw systemError('ENOENT')

@@ -1,13 +1,16 @@
 /** The texts of /stats and /healthy, compared with samples of kcptun-libev whose counters are known. */
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
+import type { CounterName } from '../../host/core.ts'
 import {
   type Health,
+  NO_COUNTERS,
   renderHealth,
   renderStats,
   SessionFilter,
   type SessionStats,
   type Snapshot,
+  type StatsQuery,
   silenceLimit,
 } from '../../host/stats.ts'
 
@@ -20,14 +23,35 @@ const CONNECTED: SessionStats = {
   conv: 0x93d2b45e,
   state: 2,
   peer: PEER,
+  age: 2,
   idle: 1,
-  rtt: 0,
+  rtt: 0.125,
+  rttvar: 0.25,
   rto: 100,
   waitsnd: 0,
+  sndwnd: 1024,
+  rmtWnd: 1024,
+  cwnd: 1024,
+  retransmissions: 0,
   tcpRead: 3000,
   tcpWritten: 250000,
 }
 const LINGER: SessionStats = { ...CONNECTED, conv: 0x93d2b45f, state: 3, idle: 2, tcpRead: 1, tcpWritten: 0 }
+
+const TOTALS: Partial<Record<CounterName, number>> = {
+  tcp_read_bytes: 3000,
+  tcp_written_bytes: 250000,
+  kcp_received_bytes: 306000,
+  kcp_sent_bytes: 8704,
+  pkt_received_bytes: 315400,
+  pkt_sent_bytes: 9308,
+  sessions_established: 1,
+  sessions_linger: 1,
+}
+const counters = (changes: Partial<Record<CounterName, number>>): Snapshot['counters'] => ({
+  ...NO_COUNTERS,
+  ...changes,
+})
 
 function snapshot(changes: Partial<Snapshot> = {}): Snapshot {
   return {
@@ -35,24 +59,22 @@ function snapshot(changes: Partial<Snapshot> = {}): Snapshot {
     uptime: 3044,
     cpu: undefined,
     date: new Date(2026, 10, 22, 11, 30, 21),
-    totals: {
-      tcpRead: 3000,
-      tcpWritten: 250000,
-      kcpReceived: 306000,
-      kcpSent: 8704,
-      pktReceived: 315400,
-      pktSent: 9308,
-    },
-    sessions: [CONNECTED, LINGER],
+    counters: counters(TOTALS),
     ...changes,
   }
+}
+
+function render(now: Snapshot, query: StatsQuery, since?: Snapshot, sessions = [CONNECTED, LINGER]): string {
+  // in steps, as the engine's table gives them
+  const steps = sessions.map((session) => [session])
+  return [...renderStats(now, [[], ...steps, []], query, BANNER, since)].join('')
 }
 
 /** The zone depends on where the test runs. */
 const withoutZone = (text: string): string => text.replace(/^(server time: \S{19})[+-]\d{4}$/m, '$1')
 
 test('MUST 75: GET /stats reads as the sample of a client does', () => {
-  const text = renderStats(snapshot(), { banner: true, sessions: SessionFilter.all }, BANNER)
+  const text = render(snapshot(), { banner: true, sessions: SessionFilter.all })
   assert.is(
     withoutZone(text),
     `kcptun-wasm 0.0.0
@@ -75,16 +97,16 @@ test('MUST 75: POST /stats adds rates since the POST before', () => {
   const before = snapshot({
     at: 1522,
     cpu: 10,
-    totals: {
-      tcpRead: 3000,
-      tcpWritten: 200000,
-      kcpReceived: 306000 - 101860,
-      kcpSent: 8704 - 1871,
-      pktReceived: 315400 - 104977,
-      pktSent: 9308 - 1968,
-    },
+    counters: counters({
+      tcp_read_bytes: 3000,
+      tcp_written_bytes: 200000,
+      kcp_received_bytes: 306000 - 101860,
+      kcp_sent_bytes: 8704 - 1871,
+      pkt_received_bytes: 315400 - 104977,
+      pkt_sent_bytes: 9308 - 1968,
+    }),
   })
-  const text = renderStats(now, { banner: false, sessions: SessionFilter.connected }, BANNER, before)
+  const text = render(now, { banner: false, sessions: SessionFilter.connected }, before)
   assert.is(
     withoutZone(text),
     `server time: 2026-11-22T11:30:21
@@ -100,35 +122,42 @@ test('MUST 75: POST /stats adds rates since the POST before', () => {
 })
 
 test('POST /stats: the load is unknown when the runtime does not tell', () => {
-  const text = renderStats(snapshot({ at: 4044 }), { banner: false, sessions: 0 }, BANNER, snapshot())
+  const text = render(snapshot({ at: 4044 }), { banner: false, sessions: 0 }, snapshot())
   assert.match(text, 'load: (unknown) (last 1000ms)')
 })
 
 test('POST /stats: no rates when no time has passed', () => {
-  const text = renderStats(snapshot(), { banner: false, sessions: 0 }, BANNER, snapshot())
+  const text = render(snapshot(), { banner: false, sessions: 0 }, snapshot())
   assert.not.match(text, '[rx,tx]')
   assert.match(text, '  = load: (unknown) (last 0); pkt: (unknown), (unknown); uptime: 3044ms\n')
 })
 
 test('MUST 75: the session filter hides lines, not the summary', () => {
-  const sessions = [1, 2, 3, 4].map((state) => ({ ...CONNECTED, conv: state, state, waitsnd: state === 1 ? 5 : 0 }))
+  const sessions = [1, 2, 3, 4].map((state) => ({ ...CONNECTED, conv: state, state }))
+  const now = snapshot({
+    counters: counters({
+      sessions_connect: 1,
+      sessions_established: 2,
+      sessions_linger: 3,
+      sessions_time_wait: 4,
+      waitsnd: 5,
+    }),
+  })
+  const text = (filter: number): string => render(now, { banner: false, sessions: filter }, undefined, sessions)
   const states = (filter: number): string =>
-    [...renderStats(snapshot({ sessions }), { banner: false, sessions: filter }, BANNER).matchAll(/^\[0{7}\d\] (.)/gm)]
-      .map((match) => match[1])
-      .join('')
+    [...text(filter).matchAll(/^\[0{7}\d\] (.)/gm)].map((match) => match[1]).join('')
   assert.is(states(SessionFilter.none), '')
   assert.is(states(SessionFilter.connected), '>-')
   assert.is(states(SessionFilter.active), '>-.')
   assert.is(states(SessionFilter.all), '>-.x')
-  assert.match(
-    renderStats(snapshot({ sessions }), { banner: false, sessions: 0 }, BANNER),
-    '  = 4 sessions: 1 halfopen, 1 connected, 1 linger, 1 time_wait; waitsnd=5\n',
-  )
+  for (const filter of [SessionFilter.none, SessionFilter.all]) {
+    assert.match(text(filter), '  = 10 sessions: 1 halfopen, 2 connected, 3 linger, 4 time_wait; waitsnd=5\n')
+  }
 })
 
 test('an idle server shows zeros', () => {
-  const totals = { tcpRead: 0, tcpWritten: 0, kcpReceived: 0, kcpSent: 0, pktReceived: 53, pktSent: 51 }
-  const text = renderStats(snapshot({ sessions: [], totals, uptime: 773.2 }), { banner: false, sessions: 2 }, BANNER)
+  const idle = snapshot({ counters: counters({ pkt_received_bytes: 53, pkt_sent_bytes: 51 }), uptime: 773.2 })
+  const text = render(idle, { banner: false, sessions: 2 }, undefined, [])
   assert.is(
     text.split('\n').slice(2).join('\n'),
     `  = 0 sessions: 0 halfopen, 0 connected, 0 linger, 0 time_wait; waitsnd=0

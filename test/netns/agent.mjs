@@ -5,7 +5,7 @@
 // { id, action: 'udp', host, port }. Messages from it: { id, error?, port?, body? }, with the socket of a dial or udp, and { accepted: port } with each
 // accepted connection.
 
-import { createSocket } from 'node:dgram'
+import { createSocket, Socket as UdpSocket } from 'node:dgram'
 import { get } from 'node:http'
 import { createServer, Socket } from 'node:net'
 
@@ -16,10 +16,13 @@ const servers = new Map()
 
 /**
  * @param {object} message
- * @param {Socket | import('node:dgram').Socket} [socket] given away with the message
+ * @param {Socket | UdpSocket} [socket] given away with the message
  */
 function tell(message, socket) {
-  process.send?.(message, socket, {}, () => {})
+  process.send?.(message, socket, {}, () => {
+    // a TCP socket is given away; of a UDP socket the other side gets a copy
+    if (socket instanceof UdpSocket) socket.close()
+  })
 }
 
 /** @type {Record<string, (order: Order) => void>} */

@@ -8,7 +8,7 @@ import { skip } from '../skip.ts'
 import { FAMILIES, netnsProblem, World } from '../tools/netns.ts'
 import { waitFor, within } from '../tools/wait.ts'
 
-/** The next datagram of a socket; `text` is sent again and again until it comes. */
+/** The next datagram of a socket; `send` is called again and again until it comes. */
 async function hear(socket: Socket, send: () => void): Promise<RemoteInfo & { text: string }> {
   const heard = new Promise<RemoteInfo & { text: string }>((resolve) => {
     socket.once('message', (data, from) => resolve({ ...from, text: data.toString() }))
@@ -53,11 +53,12 @@ if (netnsProblem !== undefined) {
       assert.is(answer.text, 'answer')
       assert.not.ok(arrived.includes('early'))
       assert.not.ok(arrived.includes('stranger'))
-      for (const socket of [here, there, stranger]) socket.close()
     })
+  }
 
+  for (const family of FAMILIES) {
     test(`IPv${family}: a rebinding changes the port, and then the address; the old ones are dead`, async () => {
-      const [port, peerPort] = [7100 + family, 8100 + family]
+      const [port, peerPort] = [7500 + family, 8500 + family]
       const here = await inside.udp(family, port)
       const there = await outside.udp(family, peerPort)
       const send = (): void => here.send('hello', peerPort, outside.addresses[family])
@@ -73,7 +74,6 @@ if (netnsProblem !== undefined) {
         assert.is(fresh.address, router.publicAddresses[family])
         assert.ok(fresh.port >= 40_000 + 2000 * family && fresh.port < 41_000 + 2000 * family, `port ${fresh.port}`)
       }
-      for (const socket of [here, there]) socket.close()
     })
   }
 }

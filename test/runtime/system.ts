@@ -73,6 +73,15 @@ export function systemConformance({ runtime }: Subject): void {
       await waitFor('SIGINT', () => seen.includes('SIGINT'))
       assert.equal(seen, ['SIGTERM', 'SIGINT'])
     })
+
+    test('SIGHUP is told, again and again', async () => {
+      let hangups = 0
+      runtime.onReload(() => hangups++)
+      for (const count of [1, 2]) {
+        process.kill(process.pid, 'SIGHUP')
+        await waitFor('SIGHUP', () => hangups === count)
+      }
+    })
   }
 
   test.run()

@@ -37,6 +37,14 @@ export const SILENT: AppScript = {
   finPause: 0,
 }
 
+/** What an end must know of the other one to tell a true end from a faked one. */
+export interface OtherEnd {
+  /** bytes it has put into its direction */
+  readonly sent: number
+  /** its direction has ended, in whatever way its TCP connection did */
+  readonly hasEnded: boolean
+}
+
 /** How a connection ended for the application. */
 export type Ending = 'detached' | 'aborted' | 'refused'
 
@@ -48,7 +56,7 @@ export class App {
   readonly handle: number
   readonly script: AppScript
   /** The other end; its counters tell what a complete stream is. */
-  other: App | undefined
+  other: OtherEnd | undefined
   sent = 0
   received = 0
   finSent = false
@@ -86,6 +94,10 @@ export class App {
     this.connected = connected
     this.#expected = expected
     this.#schedule = schedule
+  }
+
+  get hasEnded(): boolean {
+    return this.finSent || this.broken || this.ending === 'refused'
   }
 
   /** The TCP connection is there: the application starts. */
@@ -141,6 +153,11 @@ export class App {
     this.#finish('aborted')
   }
 
+  /** The host process of this end is gone. */
+  kill(): void {
+    if (!this.ending) this.#finish('aborted')
+  }
+
   #finish(ending: Ending): void {
     this.ending = ending
     this.endedAt = this.endpoint.time / MS
@@ -153,13 +170,14 @@ export class App {
 
   #checkComplete(what: string): void {
     const { other } = this
-    if (other === undefined) return
-    check(other.finSent || other.broken || other.ending === 'refused', `${what}: the other end has not closed`)
+    check(other !== undefined, `${what} although nobody is at the other end`)
+    check(other.hasEnded, `${what}: the other end has not closed`)
     check(this.received === other.sent, `${what} after ${this.received} of ${other.sent} bytes`)
   }
 
   #end(): void {
     check(!this.eof, 'EOF twice')
+    check(this.connected, 'EOF before the target is connected')
     check(
       !this.#readable || this.endpoint.core.calls.stream_peek(this.handle) === 0,
       'EOF before the last byte was read',

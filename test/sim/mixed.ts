@@ -57,6 +57,7 @@ export class Mixed {
         if (event.type === EventType.DIAL) {
           check(this.app === undefined, 'DIAL twice')
           this.app = new App(this.endpoint, event.handle, ours, theirs.stream, false, schedule)
+          this.app.other = this.session
           schedule(this.#time + 4, () => {
             check(this.endpoint.connected(event.handle, true) === 0, 'stream_connected failed')
             this.app?.start()
@@ -93,8 +94,9 @@ export class Mixed {
     const inbox = this.#inbox
     this.#inbox = []
     if (inbox.length > 0) endpoint.receive(inbox.map((bytes) => ({ bytes, peer: this.#peer })))
-    endpoint.drain()
     if (!this.session) [this.session] = this.original.sessions.values()
+    if (this.app) this.app.other = this.session
+    endpoint.drain()
     return true
   }
 

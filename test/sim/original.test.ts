@@ -1,10 +1,13 @@
 /**
  * A peer with the habits of the original: ACKs only on a 100 ms tick, a clock that stands still in between, timeouts
  * that look at received bytes alone (protocol.md 5.8, 6.7). Ours must work with it, calmly, and keep it alive.
+ *
+ * One random run again: SIM_SEED=12 node test/run.mjs sim/original --runtime node
  */
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
 import { Mixed, type MixedOptions } from './mixed.ts'
+import { Random } from './random.ts'
 
 type Script = MixedOptions['script']
 
@@ -39,6 +42,48 @@ for (const ours of ['client', 'server'] as const) {
     })
   }
 }
+
+test('random transfers with an original: every byte arrives at both ends', () => {
+  const only = process.env['SIM_SEED']
+  for (let seed = Number(only ?? 1); seed <= Number(only ?? 120); seed++) {
+    const random = new Random(seed)
+    const end = (fin: 'send' | 'never') => ({
+      bytes: random.below(random.pick(100, 20_000, 400_000)),
+      chunk: random.between(1, 20_000),
+      readRate: random.chance(0.3) ? random.between(50, 1000) : 0,
+      writeRate: random.chance(0.3) ? random.between(50, 1000) : 0,
+      pause: random.below(500),
+      fin,
+    })
+    complete(
+      {
+        seed,
+        ours: random.pick('client', 'server'),
+        config: { sndwnd: random.pick(32, 256, 1024), rcvwnd: random.pick(128, 256, 1024) },
+        original: {
+          kcp: {
+            interval: random.pick(10, 50, 100, 500),
+            resend: random.pick(0, 0, 1, 2),
+            nodelay: random.pick(0, 1, 2),
+            sndwnd: random.pick(16, 256, 1024),
+            rcvwnd: random.pick(16, 256, 1024),
+            mtu: random.pick(300, 1372),
+          },
+        },
+        link: {
+          delay: random.pick(1, 20, 100),
+          jitter: random.pick(0, 10),
+          loss: random.pick(0, 0.02, 0.1, 0.2),
+          duplicate: random.pick(0, 0.05),
+          reorder: random.pick(0, 0.05),
+        },
+        // our EOF would make an original forget its own direction
+        script: { ours: end('never'), original: end('send') },
+      },
+      900,
+    )
+  }
+})
 
 test('MUST 27: an original with interval 500 works too', () => {
   complete(
@@ -123,6 +168,27 @@ test('an original that sent everything and waits is kept alive while our reader 
     )
     assert.is(mixed.app?.ending, 'detached')
     assert.ok(mixed.app?.eof)
+  }
+})
+
+test('an original whose queue takes longer than its linger to cross a slow link is kept alive', () => {
+  for (const ours of ['client', 'server'] as const) {
+    const mixed = complete(
+      {
+        seed: 11,
+        ours,
+        original: { linger: 5, kcp: { sndwnd: 1024 } },
+        config: { linger: 5, rcvwnd: 128 },
+        link: { rate: 60, queue: 256_000 },
+        script: { ours: { fin: 'last' }, original: { bytes: 2_500_000, fin: 'send' } },
+      },
+      1000,
+    )
+    assert.ok(
+      mixed.runUntil(() => mixed.app?.ending !== undefined, 60),
+      mixed.describe(),
+    )
+    assert.is(mixed.app?.ending, 'detached')
   }
 })
 

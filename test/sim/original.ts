@@ -2,7 +2,7 @@
  * A peer with the habits of the original in sessions, timers and TCP (protocol.md 6.5-6.8): one 100 ms tick, a 10 s
  * timer that looks at ages of received stream bytes, broken half-close, truncation. Its TCP application is built in.
  */
-import { type AppScript, SILENT } from './app.ts'
+import { type AppScript, type OtherEnd, SILENT } from './app.ts'
 import { OriginalKcp, type OriginalKcpOptions } from './original-kcp.ts'
 import { patternByte } from './random.ts'
 import { concat, control, DIAL, EOF, KEEPALIVE, MessageType, message, What } from './wire.ts'
@@ -24,7 +24,7 @@ export interface OriginalOptions {
   readonly script: Partial<AppScript>
 }
 
-export class OriginalSession {
+export class OriginalSession implements OtherEnd {
   readonly conv: number
   readonly kcp: OriginalKcp
   readonly script: AppScript
@@ -66,6 +66,10 @@ export class OriginalSession {
   #queue(bytes: Uint8Array, now: number): void {
     this.kcp.write(bytes)
     this.lastQueued = now
+  }
+
+  get hasEnded(): boolean {
+    return this.eofSent
   }
 
   /** Reads TCP while there is room; true when something was queued. */

@@ -12,6 +12,7 @@ import {
   type Datagram,
   defaultConfig,
   Endpoint,
+  fakeSeal,
   MS,
   SECOND,
   type Sealing,
@@ -145,7 +146,7 @@ export type Side = 'client' | 'server'
 
 export class Pair {
   readonly client: Endpoint
-  readonly server: Endpoint
+  server: Endpoint
   readonly up: Link
   readonly down: Link
   readonly connections: Connection[] = []
@@ -159,6 +160,7 @@ export class Pair {
   readonly #apps: Record<Side, Map<number, App>> = { client: new Map(), server: new Map() }
   readonly #byConv = new Map<number, Connection>()
   readonly #slack: number
+  readonly #makeServer: () => Endpoint
   readonly #baseMemory: Record<Side, number>
   #time = 0
 
@@ -181,7 +183,8 @@ export class Pair {
     this.up = new Link({ ...PERFECT, ...options.up }, this.random)
     this.down = new Link({ ...PERFECT, ...options.down }, this.random)
     this.client = make('client', 'server', options.client ?? {}, options.clientClock ?? 0)
-    this.server = make('server', 'client', options.server ?? {}, options.serverClock ?? 0)
+    this.#makeServer = () => make('server', 'client', options.server ?? {}, options.serverClock ?? 0)
+    this.server = this.#makeServer()
     this.#slack = (options.timerSlack ?? 0) * MS
     this.client.setPeer(SERVER_ADDRESS)
     this.client.drain()
@@ -216,6 +219,18 @@ export class Pair {
     return connection
   }
 
+  /** The server's process is killed and starts again with nothing in memory; its TCP connections are gone. */
+  restartServer(): void {
+    for (const app of this.#apps.server.values()) app.kill()
+    this.#apps.server.clear()
+    this.#inbox.server = []
+    // what the old one sent may still arrive: `other` of the clients stays
+    for (const connection of this.connections) connection.server = undefined
+    this.server = this.#makeServer()
+    this.server.time = this.#time
+    this.server.drain()
+  }
+
   #app(side: Side, handle: number): App {
     const app = this.#apps[side].get(handle)
     check(app !== undefined, `${side}: event for unknown handle ${handle}`)
@@ -226,7 +241,8 @@ export class Pair {
     const conv = this.server.convOf(handle)
     const connection = this.#byConv.get(conv)
     check(connection !== undefined, `DIAL for unknown conv ${conv}`)
-    check(connection.server === undefined, 'DIAL twice')
+    // a session that was reset and forgotten may begin anew, if its first flight was never acknowledged
+    check(connection.server?.ending !== undefined || connection.server === undefined, 'DIAL twice')
     const schedule = (at: number, run: () => void): void => this.#agenda.add(at, run)
     const app = new App(this.server, handle, connection.serverScript, connection.clientScript.stream, false, schedule)
     connection.server = app
@@ -258,6 +274,13 @@ export class Pair {
   inject(to: Side, bytes: Uint8Array, peer: Address = to === 'server' ? this.clientAddress : SERVER_ADDRESS): void {
     this.#inbox[to].push({ bytes, peer })
     this.settle()
+  }
+
+  /** Puts a plaintext into the mailbox of a side, as if the other side had sent it; it is read with the next step. */
+  post(to: Side, plain: Uint8Array): void {
+    const { tagBytes, nonceBytes } = this[to].config
+    const bytes = tagBytes === 0 ? plain : fakeSeal(plain, this.random.bytes(nonceBytes))
+    this.#inbox[to].push({ bytes, peer: to === 'server' ? this.clientAddress : SERVER_ADDRESS })
   }
 
   /** Hands over what arrived and drains both ends, without time passing. */

@@ -119,6 +119,12 @@ export class Namespace {
   }
 }
 
+/** See TcpEnd. */
+export interface DialOptions {
+  readonly rate?: number
+  readonly keep?: number
+}
+
 interface Reply {
   readonly id?: number
   readonly error?: string
@@ -190,6 +196,7 @@ export class Host {
   readonly addresses: Readonly<Record<Family, string>>
   readonly #gateways: Readonly<Record<Family, string>> | undefined
   #agent: Agent | undefined
+  readonly #sockets: UdpSocket[] = []
 
   /** With `gateways` the routes of a host that hangs on a router; without, the host is a router itself. */
   constructor(namespace: Namespace, addresses: Record<Family, string>, gateways?: Record<Family, string>) {
@@ -216,16 +223,17 @@ export class Host {
   }
 
   /** Opens a TCP connection from here. */
-  async dial(host: string, port: number): Promise<TcpEnd> {
+  async dial(host: string, port: number, options: DialOptions = {}): Promise<TcpEnd> {
     const { socket } = await this.#talker.ask({ action: 'dial', host, port })
     if (socket === undefined) throw new Error('the agent sent no socket')
-    return new TcpEnd(socket)
+    return new TcpEnd(socket, options)
   }
 
-  /** Opens a UDP socket here. */
+  /** Opens a UDP socket here; it lives as long as the world. */
   async udp(family: Family, port: number): Promise<UdpSocket> {
     const { udp } = await this.#talker.ask({ action: 'udp', host: this.addresses[family], port })
     if (udp === undefined) throw new Error('the agent sent no socket')
+    this.#sockets.push(udp)
     return udp
   }
 
@@ -285,6 +293,7 @@ export class Host {
   }
 
   stop(): void {
+    for (const socket of this.#sockets) socket.close()
     this.#agent?.stop()
   }
 }
@@ -343,6 +352,7 @@ export class Router {
            type filter hook forward priority filter; policy drop
            ct state established,related accept
            iifname "lan" oifname "wan" accept
+           iifname "lan" oifname "lan" accept comment "bridged, where br_netfilter shows it here"
          }
        }`,
     )
@@ -396,7 +406,7 @@ export class Router {
       )
     }
     // the kernel forgets the masqueraded connections of an address with the address
-    this.namespace.ip('addr flush dev wan scope global')
+    this.namespace.ip('route del ::/0\naddr flush dev wan scope global')
     if (change.number !== undefined) this.#number = change.number
     this.#setPublic()
   }

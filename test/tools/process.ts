@@ -50,6 +50,8 @@ export interface Running {
   log(): string
   /** Text of GET /stats; `query` such as `sessions=all`. */
   stats(query?: string): Promise<string>
+  /** Changes keys of its configuration file (a text replaces it whole) and sends SIGHUP. */
+  reload(change: Config | string): void
   /** Sends a signal (default SIGTERM) and waits for the end; SIGKILL after 10 s. */
   stop(signal?: NodeJS.Signals): Promise<ExitStatus>
 }
@@ -191,6 +193,10 @@ export async function start(program: Program, config: Config, options: StartOpti
     },
     log: () => text,
     stats,
+    reload(change) {
+      writeFileSync(file.path, typeof change === 'string' ? change : JSON.stringify({ ...complete, ...change }))
+      child.kill('SIGHUP')
+    },
     stop,
   }
   try {

@@ -11,6 +11,8 @@ export type FlowKind = 'bulk' | 'echo' | 'tcp'
 export class Flow {
   readonly kind: FlowKind
   readonly name: string
+  /** client to server */
+  readonly upload: boolean
   /** tick at which it begins */
   readonly startAt: number
   delivered = 0
@@ -21,10 +23,11 @@ export class Flow {
   /** the connection ended before its time */
   broken = false
 
-  constructor(kind: FlowKind, name: string, startAt: number) {
+  constructor(kind: FlowKind, name: string, startAt: number, upload = true) {
     this.kind = kind
     this.name = name
     this.startAt = startAt
+    this.upload = upload
   }
 
   deliver(bytes: number, now: number): void {

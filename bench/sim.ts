@@ -1,0 +1,89 @@
+/**
+ * `bench sim`: the transport over simulated links in virtual time (test/sim/flows), as tables with the targets missed marked `*`.
+ *
+ *   --quick        the short tables of the snapshot alone        --seed N       another seed
+ *   --only NAMES   tables by name, separated by commas           --match REGEX  rows whose label matches
+ *   --set K=V,...  engine config (docs/abi.md names)             --timer MS     engines wake up on multiples of that
+ *   --json FILE    figures and targets for programs              --update       rewrites bench/snapshots/sim.txt
+ */
+import { writeFileSync } from 'node:fs'
+import { parseArgs } from 'node:util'
+import { ConfigField, type ConfigFieldName, TICKS_PER_MS } from '../host/core.ts'
+import type { Tuning } from '../test/sim/flows/engine.ts'
+import { DEFAULT_SEED, quickText, SNAPSHOT } from '../test/sim/flows/snapshot.ts'
+import { heading, line, type Row, summary } from '../test/sim/flows/table.ts'
+import { tables } from '../test/sim/flows/tables.ts'
+
+/** `sndwnd=4096,nc=1` as config fields. */
+function tuningOf(text: string | undefined): Tuning {
+  const tuning: Partial<Record<ConfigFieldName, number>> = {}
+  const names = Object.keys(ConfigField) as ConfigFieldName[]
+  for (const part of text?.split(',') ?? []) {
+    const [key, value] = part.split('=')
+    const name = names.find((field) => field === key)
+    if (name === undefined || !Number.isInteger(Number(value))) throw new Error(`--set ${part}: a field and an integer`)
+    tuning[name] = Number(value)
+  }
+  return tuning
+}
+
+/** Runs what the arguments ask for. */
+export function benchSim(args: readonly string[]): void {
+  const { values } = parseArgs({
+    args: [...args],
+    options: {
+      quick: { type: 'boolean', default: false },
+      only: { type: 'string' },
+      match: { type: 'string' },
+      seed: { type: 'string', default: String(DEFAULT_SEED) },
+      set: { type: 'string' },
+      timer: { type: 'string', default: '0.125' },
+      json: { type: 'string' },
+      update: { type: 'boolean', default: false },
+    },
+  })
+  if (values.update) {
+    writeFileSync(SNAPSHOT, quickText())
+    console.error(`wrote ${SNAPSHOT}`)
+    return
+  }
+  const seed = Number(values.seed)
+  if (!Number.isInteger(seed)) throw new Error(`--seed ${values.seed}: an integer is wanted`)
+  const timerTicks = Number(values.timer) * TICKS_PER_MS
+  if (!Number.isInteger(timerTicks) || timerTicks < 1) throw new Error(`--timer ${values.timer}: a multiple of 0.125`)
+  let packets = 0
+  const all = tables({
+    seed,
+    quick: values.quick,
+    tuning: tuningOf(values.set),
+    timerTicks,
+    observe: (result) => {
+      packets += result.packets
+    },
+  })
+  const names = values.only?.split(',')
+  const unknown = names?.find((name) => !all.some((table) => table.name === name))
+  if (unknown !== undefined) throw new Error(`--only ${unknown}: ${all.map(({ name }) => name).join(', ')} are there`)
+  const pattern = new RegExp(values.match ?? '')
+  const json: object[] = []
+  const began = performance.now()
+  console.log(`seed ${seed}; * = target missed`)
+  for (const table of all) {
+    if (names && !names.includes(table.name)) continue
+    console.log(`\n${heading(table).join('\n')}`)
+    const rows: Row[] = []
+    for (const { label, run } of table.rows) {
+      if (!pattern.test(label)) continue
+      const row = { label, figures: run() }
+      rows.push(row)
+      console.log(line(table, row))
+      for (const [i, figure] of row.figures.entries()) {
+        json.push({ table: table.name, row: label, column: table.columns[i], ...figure })
+      }
+    }
+    console.log(summary(table, rows))
+  }
+  const seconds = (performance.now() - began) / 1000
+  console.error(`\n${packets} datagrams in ${seconds.toFixed(1)} s, ${(packets / seconds / 1000).toFixed(0)} k/s`)
+  if (values.json !== undefined) writeFileSync(values.json, `${JSON.stringify(json, undefined, 1)}\n`)
+}

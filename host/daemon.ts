@@ -1,0 +1,82 @@
+/**
+ * Running in the background (protocol.md 10.5): the program starts itself again without a terminal, prints what that
+ * process has to say until it serves, and ends with status 0 then, or with 1 when it does not get that far. JavaScript
+ * runtimes have threads and cannot fork, hence the second start.
+ *
+ * The pipe carries lines: a mark, then the text of a line for stdout or stderr; or the mark of readiness alone.
+ */
+import type { Log } from './log.ts'
+import type { DaemonCalls, Runtime } from './runtime.ts'
+
+const TO_STDOUT = '1'
+const TO_STDERR = '2'
+const READY = '!'
+
+type Stream = 'stdout' | 'stderr'
+type Print = (stream: Stream, text: string) => void
+
+/** The process that is to become the daemon. */
+export class DaemonChild {
+  readonly #calls: DaemonCalls
+  #open = true
+
+  constructor(calls: DaemonCalls) {
+    this.#calls = calls
+  }
+
+  /** Stands in for Runtime.print. After ready() nobody listens any more. */
+  readonly print: Print = (stream, text) => {
+    if (!this.#open) return
+    const mark = stream === 'stdout' ? TO_STDOUT : TO_STDERR
+    const lines = text.endsWith('\n') ? text.slice(0, -1) : text
+    this.#calls.report(`${mark}${lines.replaceAll('\n', `\n${mark}`)}\n`)
+  }
+
+  /** It serves: the first process may end. */
+  ready(): void {
+    if (!this.#open) return
+    this.#open = false
+    this.#calls.report(`${READY}\n`)
+    this.#calls.reported()
+  }
+}
+
+/**
+ * The first process: starts the daemon and waits until it serves.
+ * @returns the exit status
+ */
+export function launchDaemon(runtime: Runtime, calls: DaemonCalls, log: Log): Promise<0 | 1> {
+  return new Promise((resolve) => {
+    let rest = ''
+    let serves = false
+    let over = false
+    const onLine = (line: string): void => {
+      const text = `${line.slice(1)}\n`
+      if (line.startsWith(TO_STDOUT)) runtime.print('stdout', text)
+      else if (line.startsWith(TO_STDERR)) runtime.print('stderr', text)
+      else if (line.startsWith(READY)) {
+        serves = true
+        log.notice(`daemon started, pid ${child.pid}`)
+        resolve(0)
+      }
+    }
+    const child = calls.start(
+      (text) => {
+        const lines = (rest + text).split('\n')
+        rest = lines.pop() ?? ''
+        for (const line of lines) onLine(line)
+      },
+      (how) => {
+        if (serves || over) return
+        over = true
+        log.fatal(`the daemon did not start: ${how}`)
+        resolve(1)
+      },
+    )
+    runtime.onTerminate((signal) => {
+      child.kill()
+      log.fatal(`${signal} received before the daemon served`)
+      runtime.exit(1)
+    })
+  })
+}

@@ -1,0 +1,130 @@
+/**
+ * The limits of the monitoring server (protocol.md 11) around a server of node:http, which Node and Bun both have: heads
+ * up to 4095 bytes, 15 s for a whole connection, a bound on connections, one request on each. What breaks these rules
+ * is cut without an answer; routes and texts are http.ts.
+ *
+ * The server comes in as an object: this file knows of node:http only the shapes below.
+ */
+import { errorPage } from './http.ts'
+import type { HttpServer, SocketAddress } from './runtime.ts'
+import { type AddressSpelling, systemError, toError } from './sockaddr.ts'
+
+/** From accept to close. */
+export const CONNECTION_LIMIT_MS = 15000
+/** Connections at a time; more are closed at once. */
+export const CONNECTIONS_MAX = 64
+/** A lone interval timer would look for late requests; the limit above is stricter, so it never has to run. */
+const NEVER_MS = 2 ** 31 - 1
+/** A request line whose target is no URI, which node:http does not hand on. */
+const REQUEST_LINE = /^[!#$%&'*+.^`|~\w-]+ [^ \r\n]+ HTTP\/1\.[^\r\n]*\r\n/
+
+/** For createServer. The parser refuses what reaches `maxHeaderSize`. */
+export const HTTP_OPTIONS = {
+  maxHeaderSize: 4096,
+  headersTimeout: 0,
+  requestTimeout: 0,
+  keepAliveTimeout: 0,
+  connectionsCheckingInterval: NEVER_MS,
+  // HTTP/1.0 has none, and nothing here depends on it
+  requireHostHeader: false,
+} as const
+
+/** A connection of the server. */
+interface NodeSocket {
+  destroy(): unknown
+  end(text: string): unknown
+  once(event: 'close', listener: () => void): unknown
+}
+
+interface ParseError extends Error {
+  readonly code?: string
+  readonly rawPacket?: Uint8Array
+}
+
+/** http.Server of node:http. */
+interface NodeServer {
+  on(event: 'connection', listener: (socket: NodeSocket) => void): unknown
+  on(event: 'clientError', listener: (error: ParseError, socket: NodeSocket) => void): unknown
+  on(event: 'error', listener: (error: Error) => void): unknown
+  off(event: 'error', listener: (error: Error) => void): unknown
+  listen(options: { host: string; port: number; exclusive: boolean }, callback: () => void): unknown
+  address(): string | { readonly address: string; readonly port: number } | null
+  close(): unknown
+  closeAllConnections(): void
+}
+
+/** The parts of a request and its answer that the limits look at. */
+interface NodeIncoming {
+  readonly httpVersion: string
+  readonly socket: NodeSocket
+}
+interface NodeOutgoing {
+  shouldKeepAlive: boolean
+}
+
+/** Before a request is handled. Result: false when it was cut: HTTP/0.9 is no HTTP/1 (protocol.md 11). */
+export function admit(incoming: NodeIncoming, outgoing: NodeOutgoing): boolean {
+  outgoing.shouldKeepAlive = false
+  if (incoming.httpVersion.startsWith('1.')) return true
+  incoming.socket.destroy()
+  return false
+}
+
+async function refuse(socket: NodeSocket): Promise<void> {
+  const body = await errorPage(400).text()
+  const date = new Date().toUTCString()
+  socket.end(`HTTP/1.1 400 Bad Request\r\nDate: ${date}\r\nConnection: close\r\nContent-Type: text/html\r\n\r\n${body}`)
+}
+
+/**
+ * Starts `server` on `address`. Rejects with the error of bind or listen.
+ * @param limitMs the life of one connection
+ */
+export function openHttp(
+  server: NodeServer,
+  spelling: AddressSpelling,
+  address: SocketAddress,
+  limitMs: number,
+): Promise<HttpServer> {
+  const open = new Set<NodeSocket>()
+  server.on('connection', (socket) => {
+    if (open.size >= CONNECTIONS_MAX) {
+      socket.destroy()
+      return
+    }
+    open.add(socket)
+    const limit = setTimeout(() => socket.destroy(), limitMs)
+    socket.once('close', () => {
+      clearTimeout(limit)
+      open.delete(socket)
+    })
+  })
+  server.on('clientError', (error, socket) => {
+    const head = error.rawPacket === undefined ? '' : new TextDecoder('latin1').decode(error.rawPacket)
+    const badTarget = error.code === 'HPE_INVALID_URL' || error.code === 'HPE_INVALID_CONSTANT'
+    if (badTarget && REQUEST_LINE.test(head)) void refuse(socket)
+    else socket.destroy()
+  })
+  return new Promise((resolve, reject) => {
+    const fail = (error: Error): void => reject(toError(error))
+    server.on('error', fail)
+    server.listen({ host: spelling.write(address), port: address.port, exclusive: true }, () => {
+      // accept errors: the runtime closes the connection and goes on
+      server.on('error', () => {})
+      server.off('error', fail)
+      const bound = server.address()
+      if (bound === null || typeof bound === 'string') {
+        reject(systemError('EINVAL', 'the server has no address', 'listen'))
+        return
+      }
+      resolve({
+        local: spelling.read(bound.address, bound.port),
+        close() {
+          server.close()
+          server.closeAllConnections()
+          for (const socket of open) socket.destroy()
+        },
+      })
+    })
+  })
+}

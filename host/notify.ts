@@ -1,0 +1,56 @@
+/**
+ * Tells a service manager how we are (sd_notify(3)): one datagram of `KEY=value` lines to the socket that
+ * $NOTIFY_SOCKET names. Without that variable nobody wants to know, and nothing happens.
+ */
+import type { Log } from './log.ts'
+import type { OperatingSystem } from './runtime.ts'
+import { AF_UNIX, SOCK_DGRAM } from './system.ts'
+
+const VARIABLE = 'NOTIFY_SOCKET'
+
+export class ServiceNotifier {
+  readonly #os: OperatingSystem | undefined
+  readonly #log: Log
+  readonly #path: string | undefined
+  #warned = false
+
+  constructor(os: OperatingSystem | undefined, log: Log) {
+    this.#os = os
+    this.#log = log
+    this.#path = os?.env(VARIABLE) || undefined
+  }
+
+  /** The start, or a reload, is over. The pid matters to those who started another process than us (-d). */
+  ready(): void {
+    this.#tell(() => `READY=1\nMAINPID=${this.#os?.pid}`)
+  }
+
+  /** A reload begins; ready() ends it. */
+  reloading(): void {
+    // Type=notify-reload orders messages by this time
+    this.#tell((microseconds) => `RELOADING=1\nMONOTONIC_USEC=${microseconds()}`)
+  }
+
+  stopping(): void {
+    this.#tell(() => 'STOPPING=1')
+  }
+
+  #tell(message: (microseconds: () => bigint) => string): void {
+    if (this.#os === undefined || this.#path === undefined) return
+    try {
+      const sys = this.#os.sys()
+      const fd = sys.socket(AF_UNIX, SOCK_DGRAM)
+      try {
+        sys.connectUnix(fd, this.#path)
+        sys.send(fd, new TextEncoder().encode(message(() => sys.monotonicMicroseconds())))
+      } finally {
+        sys.close(fd)
+      }
+    } catch (error) {
+      if (this.#warned) return
+      this.#warned = true
+      const why = error instanceof Error ? error.message : String(error)
+      this.#log.warning(`the service manager is not notified (${VARIABLE}): ${why}`)
+    }
+  }
+}

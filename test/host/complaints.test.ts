@@ -1,0 +1,235 @@
+/** What the log and the counters tell when something around a tunnel is wrong, and that nothing of it ends a session. */
+import { suite } from 'uvu'
+import * as assert from 'uvu/assert'
+import { Complaints } from '../../host/complaints.ts'
+import { parseConfig } from '../../host/config/load.ts'
+import { COUNTERS, type CounterName } from '../../host/core.ts'
+import type { AesGcmFactory } from '../../host/crypto/aead.ts'
+import { type Endpoint, startEndpoint } from '../../host/endpoint.ts'
+import { Log } from '../../host/log.ts'
+import type { SocketAddress } from '../../host/runtime.ts'
+import { loopback, MemoryNetwork, type MemoryTcp, until } from './memory-runtime.ts'
+import { type StubCore, stubCore } from './stub-core.ts'
+
+const test = suite('complaints')
+
+const STRANGER = loopback(6666)
+const NO_AES: AesGcmFactory = {
+  provider: 'none',
+  open() {
+    throw new Error('not in this test')
+  },
+}
+
+/** Complaints over a stub whose clock and counters a test sets. */
+function bench(level = 6, sealed = true) {
+  const stub: StubCore = stubCore()
+  const lines: string[] = []
+  const clock = { now: 0 }
+  const log = new Log((_stream, text) => lines.push(text.trimEnd()))
+  log.setLevel(level)
+  const complaints = new Complaints(stub.core, log, sealed, () => clock.now)
+  const set = (name: CounterName, value: number): void => {
+    stub.core.u32[(stub.core.calls.stats_ptr() >>> 2) + 2 * COUNTERS.indexOf(name)] = value
+  }
+  const fail = (total: number, from: SocketAddress | undefined = STRANGER): void => {
+    set('drop_auth', total)
+    complaints.dropped(from, from)
+  }
+  /** Lines without their time stamp. */
+  const told = (): string[] => lines.splice(0).map((line) => line.replace(/^. \S+ /, ''))
+  return { complaints, clock, set, fail, told }
+}
+
+const errno = (code: string): NodeJS.ErrnoException => Object.assign(new Error(`send ${code}`), { code })
+
+test('failed authentications are told at once, then once a minute with their number and a source', () => {
+  const { complaints, clock, fail, told } = bench(4)
+  fail(1)
+  assert.equal(told(), ['1 packet failed authentication from 127.0.0.1:6666 (wrong key or method?)'])
+  for (let i = 2; i <= 1000; i++) fail(i)
+  clock.now = 59_999
+  fail(1001)
+  assert.equal(told(), [])
+  clock.now = 60_000
+  fail(1002, loopback(7777))
+  assert.equal(told(), ['1001 packets failed authentication from 127.0.0.1:7777 (wrong key or method?)'])
+  clock.now = 3_600_000
+  assert.equal(told(), [], 'nothing when there were none')
+  fail(1003)
+  assert.equal(told(), ['1 packet failed authentication from 127.0.0.1:6666 (wrong key or method?)'])
+  fail(1005)
+  complaints.close()
+  assert.equal(told(), ['2 packets failed authentication from 127.0.0.1:6666 (wrong key or method?)'])
+  complaints.close()
+  assert.equal(told(), [], 'the rest is told once')
+})
+
+test('the counter of failures may wrap', () => {
+  const { fail, told, clock } = bench(4)
+  fail(0xffffffff)
+  told()
+  clock.now = 60_000
+  fail(1)
+  assert.match(told()[0] ?? '', /^2 packets /)
+})
+
+test('replays are told for those who debug, and nobody else', () => {
+  for (const level of [5, 6]) {
+    const { complaints, set, told } = bench(level)
+    set('drop_replay', 3)
+    complaints.dropped(undefined, STRANGER)
+    assert.equal(told(), level === 6 ? ['3 packets were replays, from 127.0.0.1:6666'] : [])
+  }
+})
+
+test('without a method, packets that are no KCP point at a method that only the other end has', () => {
+  const { complaints, set, told } = bench(4, false)
+  set('drop_malformed', 2)
+  complaints.dropped(undefined, STRANGER)
+  assert.equal(told(), ['2 packets could not be parsed from 127.0.0.1:6666 (method set at the other end only?)'])
+})
+
+test('sessions that are refused by a full table are told, at most once a second', () => {
+  const { complaints, set, told } = bench(4)
+  for (let i = 1; i <= 100; i++) {
+    set('sessions_refused', i)
+    complaints.dropped(undefined, STRANGER)
+  }
+  assert.equal(told(), [
+    'session refused from 127.0.0.1:6666: too many sessions, or out of memory (max_sessions, memory)',
+  ])
+})
+
+test('send errors are taken for what they mean', () => {
+  const { complaints, told } = bench(4)
+  for (const code of ['ENOBUFS', 'EAGAIN']) assert.is(complaints.udpError(errno(code), 1400), 'back off')
+  assert.equal(told(), [])
+  for (let i = 0; i < 5; i++) assert.is(complaints.udpError(errno('EMSGSIZE'), 1472), 'go on')
+  const [line, ...more] = told()
+  assert.match(line ?? '', /EMSGSIZE.*1472 bytes.*kcp\.mtu/)
+  assert.equal(more, [], 'once')
+  complaints.udpOpened()
+  complaints.udpError(errno('EMSGSIZE'), 1472)
+  assert.is(told().length, 1, 'again with another socket')
+  for (const code of ['ENETUNREACH', 'EHOSTUNREACH', 'ECONNREFUSED']) {
+    assert.is(complaints.udpError(errno(code), 1400), 'go on')
+  }
+  assert.equal(told(), ['udp: send ENETUNREACH'], 'at most one hint a second')
+  complaints.udpError(errno('EIO'), 1400)
+  const { udp_full, udp_too_long, udp_unreachable, udp_other_errors } = complaints.counters
+  assert.equal(
+    { udp_full, udp_too_long, udp_unreachable, udp_other_errors },
+    {
+      udp_full: 2,
+      udp_too_long: 6,
+      udp_unreachable: 3,
+      udp_other_errors: 1,
+    },
+  )
+})
+
+test('accept errors are told once for each row of them', () => {
+  const { complaints, clock, told } = bench(4)
+  for (let i = 0; i < 50; i++) complaints.acceptError(errno('EMFILE'))
+  complaints.accepted()
+  assert.equal(told(), ['tcp accept: send EMFILE'], 'one that came through between is no end of the row')
+  clock.now = 600
+  complaints.accepted()
+  assert.equal(told(), ['tcp accept: works again'])
+  complaints.accepted()
+  assert.equal(told(), [])
+  complaints.acceptError(errno('EMFILE'))
+  assert.is(told().length, 1)
+  assert.is(complaints.counters.tcp_accept_errors, 51)
+  assert.is(complaints.counters.tcp_accepted, 3)
+})
+
+test('a silent peer is told once, and when it answers again', () => {
+  const { complaints, set, told } = bench(4)
+  complaints.silent(STRANGER)
+  assert.equal(told(), [], 'no ping was lost: nobody asked anything')
+  set('peer_silent_pings', 2)
+  complaints.silent(STRANGER)
+  complaints.silent(STRANGER)
+  const [line, ...more] = told()
+  assert.match(line ?? '', /^no answer from 127\.0\.0\.1:6666 to 2 pings: .*key or method/)
+  assert.equal(more, [])
+  complaints.answered()
+  complaints.answered()
+  assert.equal(told(), ['the peer answers again'])
+})
+
+async function start(network: MemoryNetwork, lines: string[], config: object): Promise<Endpoint> {
+  const log = new Log((_stream, text) => lines.push(text))
+  const bytes = new TextEncoder().encode(JSON.stringify(config))
+  return startEndpoint(network.runtime(), parseConfig(bytes), log, NO_AES)
+}
+
+const key = (letter: string): string => `${letter.repeat(43)}=`
+const METHOD = 'chacha20poly1305_ietf'
+
+test('a key that differs shows in the log of either end, at the level that is usual', async () => {
+  for (const [server, client] of [
+    [
+      { method: METHOD, psk: key('A') },
+      { method: METHOD, psk: key('E') },
+    ],
+    [
+      { method: METHOD, psk: key('A') },
+      { method: 'xchacha20poly1305_ietf', psk: key('A') },
+    ],
+    [{ method: METHOD, psk: key('A') }, {}],
+  ]) {
+    const network = new MemoryNetwork()
+    const serverLog: string[] = []
+    const clientLog: string[] = []
+    const far = await start(network, serverLog, { connect: '127.0.0.1:9', kcp_bind: '127.0.0.1:5000', ...server })
+    const near = await start(network, clientLog, { listen: '127.0.0.1:0', kcp_connect: '127.0.0.1:5000', ...client })
+    const told = (log: string[], what: RegExp) => log.some((line) => what.test(line))
+    const failed = /packets? failed authentication from 127\.0\.0\.1:\d+ \(wrong key or method\?\)/
+    await until(() => told(serverLog, failed), 'the server tells')
+    await until(() => {
+      network.clockAhead += 1000
+      near.driver.pump()
+      return told(clientLog, /no answer from 127\.0\.0\.1:5000/)
+    }, 'the client tells')
+    assert.ok(!far.driver.dead && !near.driver.dead)
+    near.close()
+    far.close()
+  }
+})
+
+test('connections beyond max_sessions are refused and counted, those that stand are not disturbed', async () => {
+  const network = new MemoryNetwork()
+  const lines: string[] = []
+  network.listen(loopback(9), () => ({ onData() {}, onEnd() {}, onDrain() {}, onClose() {} }))
+  const far = await start(network, lines, { connect: '127.0.0.1:9', kcp_bind: '127.0.0.1:5000', max_sessions: 3 })
+  const near = await start(network, lines, { listen: '127.0.0.1:0', kcp_connect: '127.0.0.1:5000', max_sessions: 5 })
+  assert.ok(near.tcp)
+  const address = near.tcp
+  const ended = new Set<number>()
+  const dial = (i: number): MemoryTcp => {
+    const socket = network.dial(address, {
+      onData() {},
+      onEnd: () => ended.add(i),
+      onDrain() {},
+      onClose: () => ended.add(i),
+    })
+    socket.resume()
+    return socket
+  }
+  for (let i = 0; i < 8; i++) dial(i)
+  await until(() => near.driver.complaints.counters.tcp_refused === 3, 'the client refuses three')
+  assert.is(near.driver.complaints.counters.tcp_accepted, 5)
+  assert.ok(lines.some((line) => line.includes('TCP connection refused: too many sessions (max_sessions)')))
+  await until(() => far.driver.core.counter('sessions_refused') >= 2n, 'the server refuses two')
+  assert.ok(lines.some((line) => line.includes('session refused from 127.0.0.1:')))
+  assert.is(far.driver.core.counter('sessions_opened'), 3n)
+  await until(() => far.driver.complaints.counters.tcp_dials === 3, 'three are connected')
+  assert.ok(ended.size <= 5)
+  near.close()
+  far.close()
+})
+
+test.run()

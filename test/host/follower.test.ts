@@ -1,0 +1,308 @@
+// time limit: 120 s
+/**
+ * What the UDP socket and the names do while networks and resolvers come and go, in an in-memory network whose time
+ * runs faster than ours.
+ */
+import { suite } from 'uvu'
+import * as assert from 'uvu/assert'
+import { parseConfig } from '../../host/config/load.ts'
+import type { AesGcmFactory } from '../../host/crypto/aead.ts'
+import { type Endpoint, startEndpoint } from '../../host/endpoint.ts'
+import { Log } from '../../host/log.ts'
+import type { TcpHandlers } from '../../host/runtime.ts'
+import { decode } from '../vectors/decode.ts'
+import { loopback, MemoryNetwork, type MemoryTcp, until } from './memory-runtime.ts'
+
+/** Virtual ms in one real one. */
+const SPEED = 20
+const REAL_TIMEOUT = setTimeout
+
+/** Every timer of the program under test runs in virtual time. */
+Object.defineProperty(globalThis, 'setTimeout', {
+  value: (action: () => void, ms = 0) => REAL_TIMEOUT(action, ms / SPEED),
+})
+
+const NO_AES: AesGcmFactory = {
+  provider: 'none',
+  open() {
+    throw new Error('not in this test')
+  },
+}
+
+const test = suite('follower')
+
+const configOf = (config: object) => parseConfig(new TextEncoder().encode(JSON.stringify(config)))
+
+function fastNetwork(): MemoryNetwork {
+  const network = new MemoryNetwork()
+  network.speed = SPEED
+  return network
+}
+
+async function start(network: MemoryNetwork, config: object): Promise<Endpoint> {
+  const log = new Log((stream, text) => network.runtime().print(stream, text))
+  log.setLevel(6)
+  return startEndpoint(network.runtime(), configOf(config), log, NO_AES)
+}
+
+const printed = (network: MemoryNetwork, text: string): number =>
+  network.printed.filter((line) => line.includes(text)).length
+
+/** Waits in virtual time. */
+const pass = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms))
+
+/** A target that echoes. */
+function echoTarget(network: MemoryNetwork): void {
+  network.listen(loopback(9000), (socket) => {
+    setImmediate(() => socket.resume())
+    return echoing(socket)
+  })
+}
+
+function echoing(socket: MemoryTcp): TcpHandlers {
+  return {
+    onData(chunk) {
+      socket.writeBuffer().set(chunk)
+      socket.write(socket.writeBuffer(), chunk.length)
+    },
+    onEnd: () => socket.end(),
+    onDrain() {},
+    onClose() {},
+  }
+}
+
+/** A connection through the tunnel. */
+class Application {
+  received = 0
+  over = false
+  readonly #socket: MemoryTcp
+
+  constructor(network: MemoryNetwork, client: Endpoint) {
+    assert.ok(client.tcp)
+    this.#socket = network.dial(client.tcp, {
+      onData: (chunk) => {
+        this.received += chunk.length
+      },
+      onEnd: () => {
+        this.over = true
+      },
+      onDrain() {},
+      onClose: () => {
+        this.over = true
+      },
+    })
+    this.#socket.resume()
+  }
+
+  /** One byte there and back. */
+  async echo(what: string): Promise<void> {
+    const before = this.received
+    this.#socket.write(this.#socket.writeBuffer(), 1)
+    await until(() => this.received > before || this.over, what)
+    assert.not.ok(this.over, what)
+  }
+
+  close(): void {
+    this.#socket.reset()
+  }
+}
+
+const SERVER = { connect: '127.0.0.1:9000', kcp_bind: '127.0.0.1:5000' }
+
+async function tunnel(network: MemoryNetwork, clientOnly: object = {}) {
+  echoTarget(network)
+  const server = await start(network, SERVER)
+  const config = { listen: '127.0.0.1:0', kcp_connect: '127.0.0.1:5000', keepalive: 5, ...clientOnly }
+  const client = await start(network, config)
+  return {
+    server,
+    client,
+    config,
+    close() {
+      client.close()
+      server.close()
+    },
+  }
+}
+
+test('a client whose address is gone opens its socket again with the same port; living connections go on', async () => {
+  const network = fastNetwork()
+  const { client, close } = await tunnel(network)
+  const { port } = client.udp
+  const application = new Application(network, client)
+  await application.echo('before')
+  network.here = '127.0.0.9'
+  const from = network.udp.get(`127.0.0.1:${port}`)
+  assert.ok(from)
+  from.dead = true
+  await until(() => network.udp.has(`127.0.0.9:${port}`), 'the socket has the new address and the old port')
+  assert.not.ok(network.udp.has(`127.0.0.1:${port}`))
+  await application.echo('after')
+  application.close()
+  close()
+})
+
+test('a network that is gone for a minute: the socket is kept, and used at once when the way is back', async () => {
+  const network = fastNetwork()
+  const { client, close } = await tunnel(network)
+  const application = new Application(network, client)
+  await application.echo('before')
+  const key = `127.0.0.1:${client.udp.port}`
+  const socket = network.udp.get(key)
+  assert.ok(socket)
+  socket.dead = true
+  network.here = undefined
+  await pass(60_000)
+  assert.is(network.udp.get(key), socket, 'nothing else could be opened')
+  network.here = '127.0.0.1'
+  const back = network.runtime().monotonic()
+  await until(() => network.udp.get(key) !== socket, 'it was opened again')
+  await application.echo('after')
+  // pings of a silent peer are up to 32 s apart: it was the host that noticed
+  assert.ok(network.runtime().monotonic() - back < 20_000)
+  application.close()
+  close()
+})
+
+test('a silent server does not make the client give up its socket', async () => {
+  const network = fastNetwork()
+  const { client, server, close } = await tunnel(network)
+  const application = new Application(network, client)
+  await application.echo('before')
+  application.close()
+  const key = `127.0.0.1:${client.udp.port}`
+  const socket = network.udp.get(key)
+  server.close()
+  await until(() => client.driver.peerSilent, 'the silence was noticed')
+  await pass(90_000)
+  assert.is(network.udp.get(key), socket)
+  const second = await start(network, SERVER)
+  const again = new Application(network, client)
+  await again.echo('with the new server')
+  second.close()
+  close()
+})
+
+test('a resolver that fails for a minute is survived, said once, and asked again within seconds', async () => {
+  const network = fastNetwork()
+  network.hosts.set('server.test', '127.0.0.1')
+  const { client, server, close } = await tunnel(network, { kcp_connect: 'server.test:5000' })
+  network.hosts.delete('server.test')
+  server.close()
+  await until(() => printed(network, 'cannot resolve server.test') === 1, 'the failure was said')
+  await pass(60_000)
+  assert.is(printed(network, 'cannot resolve server.test'), 1)
+  network.hosts.set('server.test', '127.0.0.2')
+  const second = await start(network, { ...SERVER, kcp_bind: '127.0.0.2:5000' })
+  await until(() => printed(network, 'udp connect: 127.0.0.2:5000') === 1, 'it found the server elsewhere')
+  assert.is(printed(network, 'addresses resolved again'), 1)
+  assert.is(network.udp.has(`127.0.0.1:${client.udp.port}`), true, 'the port stays')
+  await new Application(network, client).echo('there')
+  second.close()
+  close()
+})
+
+/** What was said to a rendezvous server so far: LISTEN or CONNECT, the address, the service. */
+function said(network: MemoryNetwork): string[] {
+  const lines: string[] = []
+  for (const datagram of network.datagrams) {
+    const decoded = decode(datagram)
+    if (!('session0' in decoded) || (decoded.session0 !== 'LISTEN' && decoded.session0 !== 'CONNECT')) continue
+    lines.push(`${decoded.session0} ${decoded.addr?.addr}:${decoded.addr?.port} ${decoded.service_id}`)
+  }
+  return lines
+}
+
+const RENDEZVOUS = { rendezvous_server: 'meet.test:4000', service_id: 'a', keepalive: 5 }
+
+for (const [what, own] of [
+  ['LISTEN', { connect: '127.0.0.1:9000' }],
+  ['CONNECT', { listen: '127.0.0.1:0' }],
+] as const) {
+  test(`MUST 54: ${what} goes to the rendezvous server with the real port, and anew when we moved or were reconfigured`, async () => {
+    const network = fastNetwork()
+    network.hosts.set('meet.test', '127.0.0.1')
+    network.here = '10.0.0.1'
+    const relay = await start(network, { kcp_bind: '127.0.0.1:4000' })
+    const endpoint = await start(network, { ...RENDEZVOUS, ...own })
+    const { port } = endpoint.udp
+    await until(() => said(network).includes(`${what} 10.0.0.1:${port} a`), 'it was said')
+    await endpoint.reload(configOf({ ...RENDEZVOUS, ...own, service_id: 'b' }))
+    await until(() => said(network).includes(`${what} 10.0.0.1:${port} b`), 'the new service')
+    // a server hears nothing from a rendezvous server: it looks every T seconds
+    network.here = '10.0.0.2'
+    await until(() => said(network).includes(`${what} 10.0.0.2:${port} b`), 'the new address')
+    assert.is(network.udp.size, 2, 'the socket was kept')
+    network.hosts.set('meet.test', '127.0.0.2')
+    const elsewhere = await start(network, { kcp_bind: '127.0.0.2:4000' })
+    await until(() => printed(network, 'rendezvous server: 127.0.0.2:4000') === 1, 'its new address')
+    for (const each of [relay, elsewhere, endpoint]) each.close()
+  })
+}
+
+test('MUST 48: a rendezvous client without a peer refuses connections, and closes them at once', async () => {
+  const network = fastNetwork()
+  network.hosts.set('meet.test', '127.0.0.1')
+  const client = await start(network, { ...RENDEZVOUS, listen: '127.0.0.1:0' })
+  const application = new Application(network, client)
+  await until(() => application.over, 'the connection ended')
+  assert.is(printed(network, 'no peer yet'), 1)
+  client.close()
+})
+
+test('a reload keeps living connections and the socket, also when the name of the server leads elsewhere', async () => {
+  const network = fastNetwork()
+  network.hosts.set('other.test', '127.0.0.1')
+  const { client, server, config, close } = await tunnel(network)
+  const { port } = client.udp
+  const application = new Application(network, client)
+  await application.echo('before')
+  const socket = network.udp.get(`127.0.0.1:${port}`)
+  await client.reload(configOf({ ...config, timeout: 100, keepalive: 7, linger: 9, kcp: { sndwnd: 64 } }))
+  assert.is(client.config.timeout, 100)
+  assert.is(network.udp.get(`127.0.0.1:${port}`), socket, 'the same socket')
+  await application.echo('after the first reload')
+  await client.reload(configOf({ ...config, kcp_connect: 'other.test:5000' }))
+  assert.is(network.udp.get(`127.0.0.1:${port}`), socket, 'the same address, the same socket')
+  await application.echo('after the second')
+  await client.reload(configOf({ ...config, kcp_connect: 'nowhere.test:5000' }))
+  assert.is(printed(network, 'cannot resolve nowhere.test'), 1)
+  await application.echo('with a name that is unknown for now')
+  await server.reload(configOf({ ...SERVER, timeout: 90 }))
+  await application.echo('after a reload of the server')
+  application.close()
+  close()
+})
+
+test('a reload moves a server to another port', async () => {
+  const network = fastNetwork()
+  const { client, server, config, close } = await tunnel(network)
+  await server.reload(configOf({ ...SERVER, kcp_bind: '127.0.0.1:5001' }))
+  assert.not.ok(network.udp.has('127.0.0.1:5000'))
+  await client.reload(configOf({ ...config, kcp_connect: '127.0.0.1:5001' }))
+  await new Application(network, client).echo('at the new port')
+  close()
+})
+
+test('what cannot change while we run is named once, and stays', async () => {
+  const network = fastNetwork()
+  const { client, config, close } = await tunnel(network)
+  const fresh = {
+    ...config,
+    listen: '127.0.0.1:7777',
+    method: 'aes256gcm',
+    password: 'secret',
+    tcp: { reuseport: true },
+  }
+  await client.reload(configOf(fresh))
+  for (const key of ['listen', 'method', 'password', 'tcp.reuseport']) {
+    assert.is(printed(network, `config key ${key}: the change needs a restart`), 1, key)
+  }
+  assert.is(printed(network, 'needs a restart'), 4)
+  assert.not.ok(network.printed.join('').includes('secret'))
+  assert.is(client.config.listen, config.listen)
+  await new Application(network, client).echo('as before')
+  close()
+})
+
+test.run()

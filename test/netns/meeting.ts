@@ -1,0 +1,196 @@
+/**
+ * A server, a client and, if they need one, a rendezvous server, each on a host of a small Internet (test/tools/netns.ts), with a target behind the server.
+ */
+import { randomBytes } from 'node:crypto'
+import * as assert from 'uvu/assert'
+import type { DialOptions, Family, Host } from '../tools/netns.ts'
+import type { Config, Program, Running } from '../tools/process.ts'
+import type { TcpEnd } from '../tools/tcp.ts'
+import { download, echo, type ScriptedTarget, upload } from '../tools/traffic.ts'
+import { sleep, waitFor } from '../tools/wait.ts'
+
+const RENDEZVOUS_PORT = 12345
+const TRANSFER_BYTES = 300_000
+const SERVER_PORT = 5200
+const LISTEN_PORT = 5202
+/** Log text of each process shown when a test fails, in UTF-16 units. */
+const SHOWN_LOG = 4000
+/** How long a tunnel may take to carry something, or to do so again: names are asked every 4 s, and machines are busy. */
+export const RECOVERY_MS = 45_000
+/** An answer through a tunnel takes at most this long, or the next attempt is made. */
+const ECHO_MS = 3000
+/** How often an attempt is made. */
+const ATTEMPT_MS = 200
+
+export type Role = 'rendezvous' | 'server' | 'client'
+
+export interface MeetingOptions {
+  /** Who plays which part; without `rendezvous` the client connects to the server's address. */
+  readonly programs: { readonly rendezvous?: Program; readonly server: Program; readonly client: Program }
+  readonly family: Family
+  readonly net: Host
+  readonly serverHost: Host
+  readonly clientHost: Host
+  readonly config?: Config
+}
+
+export const titleOf = ({ programs, family }: Pick<MeetingOptions, 'programs' | 'family'>): string => {
+  const third = programs.rendezvous === undefined ? '' : `${programs.rendezvous} rendezvous server, `
+  return `${third}${programs.server} server, ${programs.client} client, IPv${family}`
+}
+
+export class Meeting {
+  readonly options: MeetingOptions
+  target: ScriptedTarget
+  #serverHost: Host
+  readonly #running = new Map<Role, Running>()
+  readonly #configs = new Map<Role, Config>()
+  readonly #logs: string[] = []
+
+  constructor(options: MeetingOptions, target: ScriptedTarget) {
+    this.options = options
+    this.target = target
+    this.#serverHost = options.serverHost
+    const { programs, family, net, serverHost, config } = options
+    const common: Config = {
+      method: 'xchacha20poly1305_ietf',
+      psk: randomBytes(32).toString('base64'),
+      // told apart from the default, and short: pings find a silence sooner
+      keepalive: 3,
+      ...config,
+    }
+    const { rendezvous } = programs
+    if (rendezvous !== undefined) {
+      const common2: Config = { ...common, service_id: 'a service', rendezvous_server: net.at(family, RENDEZVOUS_PORT) }
+      this.#configs.set('rendezvous', { ...common, kcp_bind: net.at(family, RENDEZVOUS_PORT) })
+      this.#configs.set('server', { ...common2, connect: target.address })
+      this.#configs.set('client', { ...common2, listen: `127.0.0.1:${LISTEN_PORT}` })
+    } else {
+      const address = serverHost.at(family, SERVER_PORT)
+      this.#configs.set('server', { ...common, connect: target.address, kcp_bind: address })
+      this.#configs.set('client', { ...common, listen: `127.0.0.1:${LISTEN_PORT}`, kcp_connect: address })
+    }
+  }
+
+  hostOf(role: Role): Host {
+    if (role === 'rendezvous') return this.options.net
+    return role === 'server' ? this.#serverHost : this.options.clientHost
+  }
+
+  #get(role: Role): Running {
+    const running = this.#running.get(role)
+    if (running === undefined) throw new Error(`there is no ${role}`)
+    return running
+  }
+
+  get server(): Running {
+    return this.#get('server')
+  }
+
+  get client(): Running {
+    return this.#get('client')
+  }
+
+  /** Starts the program of a role, with other settings than before if any are given. */
+  async start(role: Role, change: Config = {}): Promise<void> {
+    const program = this.options.programs[role]
+    if (program === undefined) throw new Error(`there is no ${role}`)
+    const config = { ...this.#configs.get(role), ...change }
+    this.#running.set(role, await this.hostOf(role).start(program, config))
+  }
+
+  async stop(role: Role, signal: NodeJS.Signals = 'SIGKILL'): Promise<void> {
+    const running = this.#get(role)
+    await running.stop(signal)
+    this.#logs.push(`--- log of the ${role}, ${running.program} ---\n${running.log().slice(-SHOWN_LOG)}`)
+    this.#running.delete(role)
+  }
+
+  /** The next server runs on another host, with a target of its own. */
+  async moveServer(host: Host): Promise<void> {
+    await this.target.close()
+    this.#serverHost = host
+    this.target = await host.target()
+    this.#configs.set('server', { ...this.#configs.get('server'), connect: this.target.address })
+  }
+
+  dial = (options?: DialOptions): Promise<TcpEnd> => this.options.clientHost.dial('127.0.0.1', LISTEN_PORT, options)
+
+  /** A connection through the tunnel that echoes, as soon as there can be one. */
+  async connect(): Promise<TcpEnd> {
+    const end = performance.now() + RECOVERY_MS
+    for (;;) {
+      void this.target.serve(({ socket }) => socket.on('data', (chunk: Buffer) => socket.write(chunk)))
+      const app = await this.dial()
+      if (await echoes(app).catch(() => false)) return app
+      app.destroy()
+      if (performance.now() > end) throw new Error(`waited ${RECOVERY_MS} ms in vain for a tunnel`)
+      await sleep(ATTEMPT_MS)
+    }
+  }
+
+  /** Stops everything. Result: the logs. */
+  async close(): Promise<string> {
+    for (const role of ['client', 'server', 'rendezvous'] as const) {
+      if (this.#running.has(role)) await this.stop(role, 'SIGTERM')
+    }
+    await this.target.close()
+    return this.#logs.join('\n')
+  }
+}
+
+/** True once what is sent came back; rejects when the connection ends or nothing comes. */
+async function echoes(app: TcpEnd): Promise<boolean> {
+  const before = app.received
+  await app.send('x')
+  await waitFor(
+    'an echo',
+    () => {
+      if (app.ended) throw new Error('the connection ended')
+      return app.received > before
+    },
+    ECHO_MS,
+  )
+  return true
+}
+
+/** What is sent on an open connection comes back, sooner or later: it lives. */
+export async function assertEchoes(app: TcpEnd, what: string): Promise<void> {
+  const before = app.received
+  await app.send('still there')
+  await waitFor(
+    `${what}: an echo`,
+    () => app.ended || app.received >= before + 'still there'.length,
+    RECOVERY_MS,
+    () => `${app.received - before} bytes came back`,
+  )
+  assert.not.ok(app.ended, `${what}: the connection ended`)
+}
+
+/** Whole transfers in each direction. */
+export async function assertCarries(meeting: Meeting, seed: number): Promise<void> {
+  const app = await meeting.connect()
+  app.destroy()
+  await upload(meeting, meeting.target, TRANSFER_BYTES, seed)
+  await download(meeting, meeting.target, TRANSFER_BYTES, seed + 1)
+  await echo(meeting, meeting.target, TRANSFER_BYTES, seed + 2)
+}
+
+/** Runs a test body with everything started, and stops it afterwards; a failure shows the logs. */
+export async function withMeeting(options: MeetingOptions, body: (meeting: Meeting) => Promise<void>): Promise<void> {
+  const meeting = new Meeting(options, await options.serverHost.target())
+  let failure: unknown
+  try {
+    if (options.programs.rendezvous !== undefined) await meeting.start('rendezvous')
+    // a client that asks before the service is there asks again only 4 s later
+    await meeting.start('server')
+    await meeting.start('client')
+    await body(meeting)
+  } catch (error) {
+    failure = error ?? new Error('failed')
+  }
+  const logs = await meeting.close()
+  if (failure === undefined) return
+  const message = failure instanceof Error ? failure.message : String(failure)
+  throw new Error(`${titleOf(options)}: ${message}\n${logs}`)
+}

@@ -1,0 +1,46 @@
+// time limit: 300 s
+/**
+ * With the original in each of the three roles, peers behind two different NATs find each other (protocol.md 8). All three original: the network is one
+ * that the original knows how to cross.
+ */
+import { suite } from 'uvu'
+import { skip } from '../skip.ts'
+import { FAMILIES, netnsProblem, World } from '../tools/netns.ts'
+import { libevPath } from '../tools/process.ts'
+import { assertCarries, titleOf, withMeeting } from './meeting.ts'
+
+const TRIOS = [
+  { rendezvous: 'libev', server: 'libev', client: 'libev' },
+  { rendezvous: 'node', server: 'libev', client: 'libev' },
+  { rendezvous: 'bun', server: 'libev', client: 'libev' },
+  { rendezvous: 'libev', server: 'node', client: 'libev' },
+  { rendezvous: 'libev', server: 'bun', client: 'libev' },
+  { rendezvous: 'libev', server: 'libev', client: 'node' },
+  { rendezvous: 'libev', server: 'libev', client: 'bun' },
+  { rendezvous: 'libev', server: 'node', client: 'bun' },
+  { rendezvous: 'libev', server: 'bun', client: 'node' },
+  { rendezvous: 'node', server: 'libev', client: 'bun' },
+  { rendezvous: 'bun', server: 'node', client: 'libev' },
+] as const
+
+const test = suite('netns: the original')
+const problem = libevPath === undefined ? 'KCPTUN_LIBEV is not set: it must name a kcptun-libev program' : netnsProblem
+
+if (problem !== undefined) {
+  skip(test, 'all', problem)
+} else {
+  const world = new World()
+  const serverHost = world.addHost('server', world.addRouter('router-s', 1))
+  const clientHost = world.addHost('client', world.addRouter('router-c', 2))
+  test.after(() => world.close())
+
+  for (const family of FAMILIES) {
+    for (const programs of TRIOS) {
+      const options = { programs, family, net: world.net, serverHost, clientHost }
+      test(`different NATs: ${titleOf(options)}`, () =>
+        withMeeting(options, (meeting) => assertCarries(meeting, family)))
+    }
+  }
+}
+
+test.run()

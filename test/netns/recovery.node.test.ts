@@ -1,0 +1,82 @@
+// time limit: 500 s
+/**
+ * Networks that go and come back, and servers that are killed: a client recovers by itself, living connections go on, dead ones end at once.
+ */
+import { suite } from 'uvu'
+import * as assert from 'uvu/assert'
+import { skip } from '../skip.ts'
+import { FAMILIES, netnsProblem, World } from '../tools/netns.ts'
+import { sleep, within } from '../tools/wait.ts'
+import { assertEchoes, RECOVERY_MS, titleOf, withMeeting } from './meeting.ts'
+
+/** How long the network is away. */
+const OUTAGE_MS = 10_000
+
+const OURS = [
+  { rendezvous: 'node', server: 'bun', client: 'node' },
+  { rendezvous: 'bun', server: 'node', client: 'bun' },
+] as const
+
+const test = suite('netns: recovery')
+
+if (netnsProblem !== undefined) {
+  skip(test, 'all', netnsProblem)
+} else {
+  const world = new World()
+  const [routerS, routerC] = [world.addRouter('router-s', 1), world.addRouter('router-c', 2)]
+  const clientHost = world.addHost('client', routerC)
+  const hiddenServer = world.addHost('server', routerS)
+  const publicServer = world.addPublicHost('public-s', 50)
+  test.after(() => world.close())
+
+  for (const [index, { rendezvous, server, client }] of OURS.entries()) {
+    const family = FAMILIES[index] ?? 4
+    const direct = { programs: { server, client }, family, net: world.net, serverHost: publicServer, clientHost }
+    const hidden = { ...direct, programs: { rendezvous, server, client }, serverHost: hiddenServer }
+
+    for (const options of [direct, hidden]) {
+      test(`the client's network is gone for ten seconds: ${titleOf(options)}`, () =>
+        withMeeting(options, async (meeting) => {
+          const app = await meeting.connect()
+          clientHost.unplug()
+          await app.send('sent into the void; ')
+          await sleep(OUTAGE_MS)
+          clientHost.plug()
+          const second = await meeting.connect()
+          await assertEchoes(app, 'the living connection')
+          assert.match(app.text(), 'sent into the void')
+          for (const end of [app, second]) end.destroy()
+        }).finally(() => {
+          clientHost.unplug()
+          clientHost.plug()
+        }))
+
+      test(`the client walks to another network: ${titleOf(options)}`, () =>
+        withMeeting(options, async (meeting) => {
+          const app = await meeting.connect()
+          clientHost.unplug()
+          clientHost.plug({ 4: '192.168.2.99', 6: 'fd00:2::99' })
+          await assertEchoes(app, 'the living connection')
+          const second = await meeting.connect()
+          for (const end of [app, second]) end.destroy()
+        }).finally(() => {
+          clientHost.unplug()
+          clientHost.plug()
+        }))
+
+      test(`the server is killed and started again: ${titleOf(options)}`, () =>
+        withMeeting(options, async (meeting) => {
+          const app = await meeting.connect()
+          await meeting.stop('server')
+          await meeting.start('server')
+          await app.send('is anybody there?')
+          const ending = await within('the end of the old connection', RECOVERY_MS, app.ending)
+          assert.is(ending.kind, 'reset')
+          const second = await meeting.connect()
+          second.destroy()
+        }))
+    }
+  }
+}
+
+test.run()

@@ -1,0 +1,31 @@
+// time limit: 300 s
+/**
+ * The transport's figures over simulated links are those of the snapshot: a change of policy shows as a difference that somebody looked at.
+ */
+import { readFileSync } from 'node:fs'
+import { suite } from 'uvu'
+import * as assert from 'uvu/assert'
+import { quickText, SNAPSHOT } from './flows/snapshot.ts'
+
+const test = suite('sim/snapshot')
+
+/** Lines that differ, as a diff of texts with the same lines in the same places. */
+function differences(before: string, after: string): string {
+  const old = before.split('\n')
+  const fresh = after.split('\n')
+  const lines: string[] = []
+  for (let i = 0; i < Math.max(old.length, fresh.length); i++) {
+    if (old[i] === fresh[i]) continue
+    if (old[i] !== undefined) lines.push(`- ${old[i]}`)
+    if (fresh[i] !== undefined) lines.push(`+ ${fresh[i]}`)
+  }
+  return lines.join('\n')
+}
+
+test('the simulated transport has the figures of bench/snapshots/sim.txt', () => {
+  const text = differences(readFileSync(SNAPSHOT, 'utf8'), quickText())
+  if (text !== '') console.log(`${text}\n(npm run bench -- sim --update takes them over)`)
+  assert.is(text, '')
+})
+
+test.run()

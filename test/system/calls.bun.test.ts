@@ -1,0 +1,5 @@
+/** System calls by bun:ffi. */
+import { os } from '../../runtime-bun/os.ts'
+import { callsTests } from './calls.ts'
+
+callsTests(os)

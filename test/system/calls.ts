@@ -1,0 +1,209 @@
+/**
+ * System calls by FFI and what stands on them (socket options, system log, service notification), in this process.
+ * calls.node.test.ts and calls.bun.test.ts run it.
+ */
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { suite } from 'uvu'
+import * as assert from 'uvu/assert'
+import { LOG_DEBUG, LOG_FATAL, LOG_INFO, Log } from '../../host/log.ts'
+import { ServiceNotifier } from '../../host/notify.ts'
+import type { OperatingSystem, SocketAddress, SocketTuning } from '../../host/runtime.ts'
+import { openSyslog } from '../../host/syslog.ts'
+import { AF_UNIX, NotAvailable, SO_REUSEPORT, SOCK_DGRAM, type Sys } from '../../host/system.ts'
+import { descriptorBuffers, openTuned, tuneBuffers, tuningOf } from '../../host/tuning.ts'
+import { skip } from '../skip.ts'
+
+const LOCALHOST: SocketAddress = { family: 4, address: '127.0.0.1', port: 0, scope: 0 }
+const LOCALHOST6: SocketAddress = { family: 6, address: '::1', port: 0, scope: 0 }
+/** Asks which interface a socket is bound to, and the first interface of every system. */
+const SO_BINDTOIFINDEX = 62
+const LO = 1
+const START = new Date(2026, 10, 2, 3, 4, 5)
+
+/** What a tuning had to say. */
+function tuning(wanted: Partial<Omit<SocketTuning, 'refused'>>): { tuning: SocketTuning; refused: string[] } {
+  const refused: string[] = []
+  const none = { reuseport: false, sndbuf: 0, rcvbuf: 0, netdev: '' }
+  return {
+    tuning: { ...none, ...wanted, refused: (option, why) => refused.push(`${option}: ${why}`) },
+    refused,
+  }
+}
+
+function withInbox(sys: Sys, path: string, body: (take: () => string | undefined) => void): void {
+  const fd = sys.socket(AF_UNIX, SOCK_DGRAM)
+  try {
+    sys.bindUnix(fd, path)
+    body(() => {
+      const bytes = sys.receive(fd)
+      return bytes === undefined ? undefined : new TextDecoder().decode(bytes)
+    })
+  } finally {
+    sys.close(fd)
+  }
+}
+
+export function callsTests(os: OperatingSystem): void {
+  const test = suite('system calls')
+  const names = {
+    device: 'SO_BINDTODEVICE and SO_REUSEPORT are in force on the socket before it is bound',
+    device6: 'an IPv6 socket is bound by system calls like any other',
+    unknown: 'an unknown interface, and a name that is too long, are told and change nothing',
+    taken: 'a port in use is the error of bind, and no descriptor stays open',
+    cut: 'a buffer that the kernel cuts is told once, with the sysctl that limits it',
+    syslog: 'a log line arrives at the system log as RFC 3164 has it, also after that was restarted',
+    notify: 'a service manager is told of start, reload and stop, by path and by abstract name',
+  }
+  if (process.platform !== 'linux') {
+    assert.throws(() => os.sys(), /only on Linux/)
+    for (const name of Object.values(names)) skip(test, name, 'not Linux')
+    test.run()
+    return
+  }
+  const sys = os.sys()
+
+  test(names.device, () => {
+    const wish = tuning({ reuseport: true, netdev: 'lo' })
+    const fd = openTuned(() => sys, 'udp', LOCALHOST, wish.tuning, false)
+    assert.type(fd, 'number')
+    if (fd === undefined) return
+    assert.is(sys.getOption(fd, SO_BINDTOIFINDEX), LO)
+    assert.is(sys.getOption(fd, SO_REUSEPORT), 1)
+    assert.ok(sys.port(fd) > 0)
+    assert.equal(wish.refused, [])
+    const other = openTuned(() => sys, 'udp', { ...LOCALHOST, port: sys.port(fd) }, wish.tuning, false)
+    assert.type(other, 'number', 'SO_REUSEPORT: two sockets on one port')
+    for (const each of [fd, other]) if (each !== undefined) sys.close(each)
+  })
+
+  test(names.device6, () => {
+    const wish = tuning({ reuseport: true })
+    try {
+      const fd = openTuned(() => sys, 'tcp', LOCALHOST6, wish.tuning, false)
+      assert.ok(fd !== undefined && sys.port(fd) > 0)
+      if (fd !== undefined) sys.close(fd)
+    } catch (error) {
+      assert.match(String(error), /EADDRNOTAVAIL|EAFNOSUPPORT/, 'a machine without IPv6')
+    }
+  })
+
+  test(names.unknown, () => {
+    for (const netdev of ['nosuchdev0', 'a-name-of-sixteen']) {
+      const wish = tuning({ netdev })
+      const fd = openTuned(() => sys, 'udp', LOCALHOST, wish.tuning, false)
+      assert.is(wish.refused.length, 1, netdev)
+      assert.match(wish.refused[0] ?? '', netdev === 'nosuchdev0' ? /no such interface/ : /at most 15 bytes/)
+      assert.ok(fd !== undefined && sys.getOption(fd, SO_BINDTOIFINDEX) === 0)
+      if (fd !== undefined) sys.close(fd)
+    }
+  })
+
+  test(names.taken, () => {
+    const first = openTuned(() => sys, 'udp', LOCALHOST, tuning({ netdev: 'lo' }).tuning, false) ?? -1
+    const address = { ...LOCALHOST, port: sys.port(first) }
+    let next = -1
+    for (let i = 0; i < 3; i++) {
+      assert.throws(
+        () => openTuned(() => sys, 'udp', address, tuning({ netdev: 'lo' }).tuning, false),
+        (error: NodeJS.ErrnoException) =>
+          error.code === 'EADDRINUSE' && error.message === `bind EADDRINUSE 127.0.0.1:${address.port}`,
+      )
+      const fd = sys.socket(AF_UNIX, SOCK_DGRAM)
+      if (next >= 0) assert.is(fd, next, 'the same descriptor is free each time')
+      next = fd
+      sys.close(fd)
+    }
+    sys.close(first)
+  })
+
+  test(names.cut, () => {
+    const max = Number(readFileSync('/proc/sys/net/core/rmem_max', 'utf8'))
+    const lines: string[] = []
+    const log = new Log((_, text) => lines.push(text))
+    const wish = tuningOf('udp', { reuseport: false, sndbuf: 8192, rcvbuf: max + 1 }, undefined, log)
+    if (wish === undefined) throw new Error('a buffer is a wish')
+    const fd = sys.socket(2, SOCK_DGRAM)
+    for (let i = 0; i < 2; i++) tuneBuffers(wish, () => descriptorBuffers(sys, fd))
+    sys.close(fd)
+    assert.is(lines.length, 1)
+    const expected = `udp.rcvbuf = ${max + 1}: the kernel granted only ${max} bytes; raise it: sysctl -w net.core.rmem_max=`
+    assert.ok(lines[0]?.includes(expected), lines[0])
+  })
+
+  test(names.syslog, () => {
+    const directory = mkdtempSync(join(tmpdir(), 'kcptun-wasm-'))
+    const path = join(directory, 'log')
+    try {
+      assert.throws(() => openSyslog(os, () => START, path), /ENOENT/)
+      let write: ReturnType<typeof openSyslog> | undefined
+      withInbox(sys, path, (take) => {
+        write = openSyslog(os, () => START, path)
+        write(LOG_INFO, 'udp bind: 127.0.0.1:1')
+        write(LOG_FATAL, 'f')
+        write(LOG_DEBUG, 'x'.repeat(20_000))
+        const tag = `Nov  2 03:04:05 kcptun-wasm[${process.pid}]: `
+        assert.is(take(), `<14>${tag}udp bind: 127.0.0.1:1`)
+        assert.is(take(), `<10>${tag}f`)
+        assert.ok(take()?.startsWith(`<15>${tag}xxx`))
+        assert.is(take(), undefined)
+        // nobody reads: lines are lost, nothing waits
+        for (let i = 0; i < 2000; i++) write(LOG_INFO, 'flood')
+      })
+      rmSync(path)
+      write?.(LOG_INFO, 'lost')
+      withInbox(sys, path, (take) => {
+        write?.(LOG_INFO, 'again')
+        assert.match(take() ?? '', /: again$/)
+      })
+    } finally {
+      rmSync(directory, { recursive: true })
+    }
+  })
+
+  test(names.notify, () => {
+    const directory = mkdtempSync(join(tmpdir(), 'kcptun-wasm-'))
+    try {
+      for (const path of [join(directory, 'notify'), `@kcptun-wasm-test-${process.pid}`]) {
+        const lines: string[] = []
+        const log = new Log((_, text) => lines.push(text))
+        const notifier = new ServiceNotifier({ ...os, env: (name) => (name === 'NOTIFY_SOCKET' ? path : '') }, log)
+        withInbox(sys, path, (take) => {
+          const before = sys.monotonicMicroseconds()
+          notifier.ready()
+          notifier.reloading()
+          notifier.stopping()
+          assert.is(take(), `READY=1\nMAINPID=${process.pid}`)
+          const [, time = ''] = /^RELOADING=1\nMONOTONIC_USEC=(\d+)$/.exec(take() ?? '') ?? []
+          assert.ok(BigInt(time) >= before && BigInt(time) <= sys.monotonicMicroseconds(), time)
+          const uptime = Number(readFileSync('/proc/uptime', 'utf8').split(' ')[0])
+          assert.ok(Number(before) / 1e6 <= uptime + 1, 'the clock of the system')
+          assert.is(take(), 'STOPPING=1')
+        })
+        notifier.ready()
+        notifier.ready()
+        assert.is(lines.length, path.startsWith('@') || lines.length === 1 ? 1 : 0, 'told once that nobody listens')
+      }
+      const silent = new ServiceNotifier({ ...os, env: () => undefined }, new Log(() => assert.unreachable()))
+      silent.ready()
+    } finally {
+      rmSync(directory, { recursive: true })
+    }
+  })
+
+  test('without system calls each option gives its reason, and the runtime opens the socket', () => {
+    const none = (): Sys => {
+      throw new NotAvailable('not available: a reason')
+    }
+    const all = { reuseport: true, netdev: 'lo', sndbuf: 4096, rcvbuf: 4096 }
+    const udp = tuning(all)
+    assert.is(openTuned(none, 'udp', LOCALHOST, udp.tuning, false), undefined)
+    assert.equal(udp.refused, ['reuseport: not available: a reason', 'netdev: not bound: not available: a reason'])
+    const tcp = tuning({ ...all, netdev: '' })
+    assert.is(openTuned(none, 'tcp', LOCALHOST, tcp.tuning, true), undefined)
+    assert.equal(tcp.refused, ['sndbuf: not available: a reason', 'rcvbuf: not available: a reason'])
+  })
+
+  test.run()
+}

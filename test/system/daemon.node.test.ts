@@ -1,0 +1,192 @@
+// time limit: 120 s
+/** Running in the background (protocol.md 10.5), and where a daemon's log goes. */
+import { spawn } from 'node:child_process'
+import { chmodSync, existsSync, mkdtempSync, readFileSync, readlinkSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { suite } from 'uvu'
+import * as assert from 'uvu/assert'
+import { AF_UNIX, SOCK_DGRAM } from '../../host/system.ts'
+import { os } from '../../runtime-node/os.ts'
+import { skip } from '../skip.ts'
+import { RUNTIMES } from '../tools/pairs.ts'
+import type { Config, Program } from '../tools/process.ts'
+import { commandOf, freePort, httpGet, run, writeConfig } from '../tools/process.ts'
+import { waitFor } from '../tools/wait.ts'
+
+const test = suite('daemon')
+
+const linux = process.platform === 'linux'
+const daemons = new Set<number>()
+process.on('exit', () => {
+  for (const pid of daemons) kill(pid, 'SIGKILL')
+})
+
+function kill(pid: number, signal: NodeJS.Signals): void {
+  try {
+    process.kill(pid, signal)
+  } catch {
+    // it is gone
+  }
+}
+
+function pidOf(text: string): number {
+  const pid = Number(/daemon started, pid (\d+)/.exec(text)?.[1])
+  assert.ok(pid > 1, text)
+  daemons.add(pid)
+  return pid
+}
+
+async function stop(pid: number): Promise<void> {
+  kill(pid, 'SIGTERM')
+  // init may be slow to reap it: a zombie has no command line
+  const gone = (): boolean => !existsSync(`/proc/${pid}`) || readFileSync(`/proc/${pid}/cmdline`, 'utf8') === ''
+  await waitFor('the daemon ended', gone)
+  daemons.delete(pid)
+}
+
+async function withConfig(
+  program: Program,
+  more: Config,
+  body: (path: string, url: string) => Promise<void>,
+): Promise<void> {
+  const http = `127.0.0.1:${await freePort()}`
+  const file = writeConfig({ listen: '127.0.0.1:0', kcp_connect: '127.0.0.1:9', http_listen: http, ...more })
+  try {
+    await body(file.path, `http://${http}/stats`)
+  } finally {
+    file.remove()
+  }
+  assert.ok(program)
+}
+
+for (const program of RUNTIMES) {
+  const names = {
+    serves: `MUST 72: -d ends with status 0 once the daemon serves, which has no terminal: ${program}`,
+    fails: `MUST 72: -d ends with status 1 and the daemon's own message when it cannot start: ${program}`,
+    killed: `a daemon that is killed before it serves makes -d end with status 1: ${program}`,
+    syslog: `a daemon logs to the system log, and reloads the file it was given by a relative path: ${program}`,
+  }
+  if (!linux) {
+    for (const name of Object.values(names)) skip(test, name, 'not Linux')
+    continue
+  }
+
+  test(names.serves, async () => {
+    await withConfig(program, {}, async (path, url) => {
+      const { code, stdout, stderr } = await run(program, ['-d', '-c', path])
+      const text = stdout + stderr
+      assert.is(code, 0, text)
+      assert.match(text, /client start/, 'the log of the start is shown')
+      const pid = pidOf(text)
+      // at once: it serves already
+      assert.match(await httpGet(url), /sessions/)
+      const [, rest = ''] = readFileSync(`/proc/${pid}/stat`, 'utf8').split(') ')
+      const [, , , session, terminal] = rest.split(' ')
+      assert.is(Number(session), pid, 'a session of its own')
+      assert.is(terminal, '0', 'no terminal')
+      for (const fd of [0, 1, 2]) assert.is(readlinkSync(`/proc/${pid}/fd/${fd}`), '/dev/null')
+      assert.is(readlinkSync(`/proc/${pid}/cwd`), process.cwd())
+      await stop(pid)
+    })
+  })
+
+  test(names.fails, async () => {
+    await withConfig(program, { method: 'rot13', psk: 'x' }, async (path) => {
+      const { code, stdout, stderr } = await run(program, ['-d', '-c', path])
+      assert.is(code, 1, stdout + stderr)
+      assert.match(stdout + stderr, /F .*config key method = "rot13"/)
+      assert.not.match(stdout + stderr, /pid/)
+    })
+    await withConfig(program, { log: 'discard', method: 'rot13', psk: 'x' }, async (path) => {
+      const { code, stdout, stderr } = await run(program, ['-d', '-c', path])
+      assert.is(code, 1)
+      assert.match(stdout + stderr, /config key method = "rot13"/, 'also when the log is silent')
+    })
+  })
+
+  test(names.killed, async () => {
+    // reading a FIFO that nobody writes to waits for ever
+    const directory = mkdtempSync(join(tmpdir(), 'kcptun-wasm-'))
+    const fifo = join(directory, 'config')
+    try {
+      await new Promise((done) => spawn('mkfifo', [fifo]).once('close', done))
+      const [command, script = ''] = commandOf(program)
+      const parent = spawn(command, [script, '-d', '-c', fifo])
+      let text = ''
+      for (const stream of [parent.stdout, parent.stderr]) stream.on('data', (chunk) => (text += String(chunk)))
+      const closed = new Promise<number | null>((done) => parent.once('close', done))
+      const children = `/proc/${parent.pid}/task/${parent.pid}/children`
+      let pid = 0
+      await waitFor('the second process runs', () => {
+        pid = Number(readFileSync(children, 'utf8').trim().split(' ')[0])
+        return pid > 1
+      })
+      daemons.add(pid)
+      kill(pid, 'SIGKILL')
+      assert.is(await closed, 1)
+      daemons.delete(pid)
+      assert.match(text, /F .*the daemon did not start: killed by SIGKILL/)
+    } finally {
+      rmSync(directory, { recursive: true })
+    }
+  })
+
+  if (process.getuid?.() !== 0) {
+    skip(test, names.syslog, 'not root: a /dev/log of its own needs a mount namespace')
+    continue
+  }
+  test(names.syslog, async () => {
+    const directory = mkdtempSync(join(tmpdir(), 'kcptun-wasm-'))
+    const sys = os.sys()
+    const inbox = sys.socket(AF_UNIX, SOCK_DGRAM)
+    let log = ''
+    const logged = (what: RegExp): Promise<void> =>
+      waitFor(
+        `syslog has ${what}`,
+        () => {
+          for (let record = sys.receive(inbox); record !== undefined; record = sys.receive(inbox)) {
+            log += `${new TextDecoder().decode(record)}\n`
+          }
+          return what.test(log)
+        },
+        20_000,
+        () => log,
+      )
+    try {
+      const config = { kcp_bind: '127.0.0.1:0', connect: '127.0.0.1:9', loglevel: 6 }
+      writeFileSync(join(directory, 'config.json'), JSON.stringify(config))
+      for (const node of ['null', 'zero', 'random', 'urandom']) writeFileSync(join(directory, node), '')
+      sys.bindUnix(inbox, join(directory, 'log'))
+      chmodSync(join(directory, 'log'), 0o666)
+      chmodSync(directory, 0o755)
+      // a /dev with our log in it, for this command alone
+      const script =
+        'for n in null zero random urandom; do mount --bind /dev/$n "$0/$n"; done; mount --bind "$0" /dev; exec "$@"'
+      const command = [...commandOf(program), '-d', '-c', 'config.json', '-u', '54321:54321']
+      const child = spawn('unshare', ['-m', '/bin/sh', '-c', script, directory, ...command], { cwd: directory })
+      let text = ''
+      for (const stream of [child.stdout, child.stderr]) stream.on('data', (chunk) => (text += String(chunk)))
+      assert.is(await new Promise((done) => child.once('close', done)), 0, text)
+      const pid = pidOf(text)
+      assert.not.match(text, /no system log/)
+      kill(pid, 'SIGHUP')
+      const line = (severity: number, says: string): RegExp =>
+        new RegExp(
+          `^<${8 + severity}>[A-Z][a-z]{2} [ \\d]\\d \\d\\d:\\d\\d:\\d\\d kcptun-wasm\\[${pid}\\]: ${says}`,
+          'm',
+        )
+      await logged(line(5, 'configuration reloaded'))
+      writeFileSync(join(directory, 'config.json'), '{')
+      kill(pid, 'SIGHUP')
+      await logged(line(3, 'reload failed'))
+      await stop(pid)
+      await logged(line(5, 'SIGTERM received'))
+    } finally {
+      sys.close(inbox)
+      rmSync(directory, { recursive: true })
+    }
+  })
+}
+
+test.run()

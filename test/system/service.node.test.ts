@@ -1,0 +1,63 @@
+// time limit: 120 s
+/** What a service manager is told by way of $NOTIFY_SOCKET (sd_notify(3)). */
+import { mkdtempSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { suite } from 'uvu'
+import * as assert from 'uvu/assert'
+import { AF_UNIX, SOCK_DGRAM } from '../../host/system.ts'
+import { os } from '../../runtime-node/os.ts'
+import { skip } from '../skip.ts'
+import { RUNTIMES } from '../tools/pairs.ts'
+import { start } from '../tools/process.ts'
+import { waitFor } from '../tools/wait.ts'
+
+const test = suite('service manager')
+
+for (const program of RUNTIMES) {
+  const name = `readiness, reload and the end are notified: ${program}`
+  if (process.platform !== 'linux') {
+    skip(test, name, 'not Linux')
+    continue
+  }
+  test(name, async () => {
+    const sys = os.sys()
+    const directory = mkdtempSync(join(tmpdir(), 'kcptun-wasm-'))
+    try {
+      for (const path of [join(directory, 'notify'), `@kcptun-wasm-${process.pid}-${program}`]) {
+        const inbox = sys.socket(AF_UNIX, SOCK_DGRAM)
+        sys.bindUnix(inbox, path)
+        const told: string[] = []
+        const arrived = (count: number): Promise<void> =>
+          waitFor(
+            `${count} notifications`,
+            () => {
+              for (let text = sys.receive(inbox); text !== undefined; text = sys.receive(inbox)) {
+                told.push(new TextDecoder().decode(text))
+              }
+              return told.length >= count
+            },
+            20_000,
+            () => told.join('\n\n'),
+          )
+        process.env['NOTIFY_SOCKET'] = path
+        const running = await start(program, { listen: '127.0.0.1:0', kcp_connect: '127.0.0.1:9' })
+        delete process.env['NOTIFY_SOCKET']
+        const ready = `READY=1\nMAINPID=${running.pid}`
+        await arrived(1)
+        process.kill(running.pid, 'SIGHUP')
+        await arrived(3)
+        assert.is((await running.stop()).code, 0)
+        await arrived(4)
+        assert.is(told[0], ready)
+        assert.match(told[1] ?? '', /^RELOADING=1\nMONOTONIC_USEC=\d+$/)
+        assert.equal(told.slice(2), [ready, 'STOPPING=1'])
+        sys.close(inbox)
+      }
+    } finally {
+      rmSync(directory, { recursive: true })
+    }
+  })
+}
+
+test.run()

@@ -1,0 +1,75 @@
+/**
+ * The promises of host/runtime.ts for sockets with every option of `SocketTuning`: the runtime adopts descriptors then
+ * instead of opening sockets itself.
+ */
+import { suite } from 'uvu'
+import * as assert from 'uvu/assert'
+import type { Runtime, SocketTuning } from '../../host/runtime.ts'
+import { LOCALHOST, LOCALHOST6 } from '../runtime/conformance.ts'
+import { tcpConformance } from '../runtime/tcp.ts'
+import { udpConformance } from '../runtime/udp.ts'
+import { skip } from '../skip.ts'
+
+const BUFFER_BYTES = 131_072
+
+export async function tunedConformance(runtime: Runtime): Promise<void> {
+  const test = suite('tuned sockets')
+  if (process.platform !== 'linux') {
+    skip(test, 'tuned sockets', 'not Linux')
+    test.run()
+    return
+  }
+  const refused: string[] = []
+  // not reuseport: a port in use would be no error any more
+  const tuning: SocketTuning = {
+    reuseport: false,
+    netdev: 'lo',
+    sndbuf: BUFFER_BYTES,
+    rcvbuf: BUFFER_BYTES,
+    refused: (option, why) => refused.push(`${option}: ${why}`),
+  }
+  const tuned: Runtime = {
+    ...runtime,
+    openUdp: (options, handlers) => runtime.openUdp({ ...options, tuning }, handlers),
+    listenTcp: (address, options, accept, onError) =>
+      runtime.listenTcp(address, { ...options, tuning: { ...tuning, netdev: '' } }, accept, onError),
+    dialTcp: (address, options, handlers, onOpen) =>
+      runtime.dialTcp(address, { ...options, tuning: { ...tuning, netdev: '' } }, handlers, onOpen),
+  }
+  const hasIpv6 = await runtime
+    .openUdp(
+      { bind: LOCALHOST6 },
+      { onDatagram: () => {}, onBatchEnd: () => {}, onWritable: () => {}, onError: () => {} },
+    )
+    .then(
+      (socket) => {
+        socket.close()
+        return true
+      },
+      () => false,
+    )
+  const subject = { runtime: tuned, serveHttp: runtime.serveHttp }
+  udpConformance(subject, hasIpv6)
+  tcpConformance(subject, hasIpv6)
+
+  test('two listeners share a port when both ask for it', async () => {
+    const shared = { nodelay: true, keepalive: false, tuning: { ...tuning, netdev: '', reuseport: true } }
+    const open = (port: number) =>
+      runtime.listenTcp(
+        { ...LOCALHOST, port },
+        shared,
+        () => null,
+        () => {},
+      )
+    const first = await open(0)
+    const second = await open(first.local.port)
+    assert.is(second.local.port, first.local.port)
+    first.close()
+    second.close()
+  })
+
+  test('every option was in force', () => {
+    assert.equal([...new Set(refused)], [])
+  })
+  test.run()
+}

@@ -1,0 +1,176 @@
+// time limit: 120 s
+/** Dropping root, as the system sees the running program: /proc/PID/status (protocol.md 10.5). */
+import { spawn } from 'node:child_process'
+import { cpSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, symlinkSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { suite } from 'uvu'
+import * as assert from 'uvu/assert'
+import { skip } from '../skip.ts'
+import { RUNTIMES } from '../tools/pairs.ts'
+import type { Config } from '../tools/process.ts'
+import { commandOf, freePort, run, start, writeConfig } from '../tools/process.ts'
+
+const CLIENT: Config = { listen: '127.0.0.1:0', kcp_connect: '127.0.0.1:9' }
+/** A user of every Linux system. */
+const NOBODY = 'nobody'
+
+const test = suite('user')
+
+const root = process.getuid?.() === 0
+const why = process.platform !== 'linux' ? 'not Linux' : root ? undefined : 'not root'
+
+/** Ids of a process: real, effective, saved and file system, all of all threads. */
+function identityOf(pid: number) {
+  const read = (file: string) => {
+    const text = readFileSync(file, 'utf8')
+    const field = (name: string): string =>
+      new RegExp(`^${name}:[ \\t]*(.*?)[ \\t]*$`, 'm').exec(text)?.[1]?.replaceAll(/\s+/g, ' ') ?? ''
+    return { uid: field('Uid'), gid: field('Gid'), groups: field('Groups'), capabilities: field('CapEff') }
+  }
+  const threads = readdirSync(`/proc/${pid}/task`).map((thread) => read(`/proc/${pid}/task/${thread}/status`))
+  for (const thread of threads) assert.equal(thread, threads[0], 'all threads are alike')
+  return threads[0]
+}
+
+function loginOf(name: string): { uid: string; gid: string } {
+  const line = readFileSync('/etc/passwd', 'utf8')
+    .split('\n')
+    .find((each) => each.startsWith(`${name}:`))
+  const [, , uid = '', gid = ''] = (line ?? '').split(':')
+  return { uid, gid }
+}
+
+const four = (id: string): string => `${id} ${id} ${id} ${id}`
+const NO_CAPABILITIES = '0000000000000000'
+
+for (const program of RUNTIMES) {
+  const names = {
+    drop: `MUST 72: -u and user take root away for good, once the sockets are open: ${program}`,
+    refuse: `MUST 72: an identity that cannot be taken on ends the start with status 1: ${program}`,
+    stranger: `who is not root is told that only root can change the user: ${program}`,
+  }
+  if (why !== undefined) {
+    for (const name of Object.values(names)) skip(test, name, why)
+    continue
+  }
+
+  test(names.drop, async () => {
+    const { uid, gid } = loginOf(NOBODY)
+    for (const [args, user, ids, groups] of [
+      [['-u', `${NOBODY}:`], undefined, { uid, gid }, gid],
+      [[], `${NOBODY}:`, { uid, gid }, gid],
+      [['-u', '12345:23456'], NOBODY, { uid: '12345', gid: '23456' }, ''],
+      [['-u', NOBODY], undefined, { uid, gid: '0' }, ''],
+    ] as const) {
+      // a port that only root may bind, if the system has such ports
+      const config = { ...CLIENT, listen: `127.0.0.1:${await freePort()}`, ...(user !== undefined && { user }) }
+      const running = await start(program, config, { args })
+      try {
+        const found = identityOf(running.pid)
+        assert.is(found?.uid, four(ids.uid), running.log())
+        assert.is(found?.gid, four(ids.gid))
+        // initgroups adds what /etc/group lists, setgroups leaves none
+        if (groups === '') assert.is(found?.groups, '')
+        else assert.ok(found?.groups.split(' ').includes(groups) && !found.groups.split(' ').includes('0'))
+        assert.is(found?.capabilities, NO_CAPABILITIES)
+      } finally {
+        assert.is((await running.stop()).code, 0)
+      }
+    }
+  })
+
+  test(names.refuse, async () => {
+    const file = writeConfig(CLIENT)
+    try {
+      for (const [user, says] of [
+        ['no-such-user', /F .*cannot run as "no-such-user"/],
+        ['nobody:no-such-group', /F .*cannot run as "nobody:no-such-group"/],
+        ['99999:', /99999 has no login group/],
+        ['', /F .*config key user = ""/],
+        [':', /F .*config key user = ":"/],
+      ] as const) {
+        const { code, stdout, stderr } = await run(program, ['-c', file.path, '-u', user])
+        assert.is(code, 1, user)
+        assert.match(stdout + stderr, says)
+        assert.not.match(stdout + stderr, /\n\s+at .+:\d+/, 'no stack trace')
+      }
+    } finally {
+      file.remove()
+    }
+  })
+
+  test(names.stranger, async () => {
+    const { uid, gid } = loginOf(NOBODY)
+    const directory = mkdtempSync(join(tmpdir(), 'kcptun-wasm-'))
+    try {
+      const path = join(directory, 'config.json')
+      const file = writeConfig({ ...CLIENT, user: '12345:' })
+      cpSync(file.path, path)
+      file.remove()
+      const [command, script = ''] = commandOf(program)
+      const child = spawn('/bin/sh', ['-c', `chmod 755 "$0"; chmod 644 "$1"`, directory, path])
+      await new Promise((done) => child.once('close', done))
+      const stranger = spawn(command, [script, '-c', path], { uid: Number(uid), gid: Number(gid), cwd: '/' })
+      let text = ''
+      for (const stream of [stranger.stdout, stranger.stderr]) stream.on('data', (chunk) => (text += String(chunk)))
+      const code = await new Promise((done) => stranger.once('close', done))
+      assert.is(code, 1, text)
+      assert.match(text, new RegExp(`only root can change the user, and this runs as uid ${uid}`))
+    } finally {
+      rmSync(directory, { recursive: true })
+    }
+  })
+}
+
+test('MUST 72: without koffi Node starts, and each option that needs it gives one warning', async () => {
+  const [command, script = ''] = commandOf('node')
+  const directory = mkdtempSync(join(tmpdir(), 'kcptun-wasm-'))
+  const project = join(script, '../../..')
+  try {
+    cpSync(join(project, 'package.json'), join(directory, 'package.json'))
+    cpSync(join(project, 'dist'), join(directory, 'dist'), { recursive: true })
+    mkdirSync(join(directory, 'node_modules'))
+    for (const name of readdirSync(join(project, 'node_modules'))) {
+      if (name === 'koffi' || name === '@koromix' || name.startsWith('.')) continue
+      symlinkSync(join(project, 'node_modules', name), join(directory, 'node_modules', name))
+    }
+    const file = writeConfig({
+      ...CLIENT,
+      netdev: 'lo',
+      tcp: { sndbuf: 8192, rcvbuf: 8192, reuseport: true },
+      udp: { sndbuf: 8192, rcvbuf: 8192, reuseport: true },
+      log: 'syslog',
+    })
+    const child = spawn(command, [join(directory, 'dist/node/cli.js'), '-c', file.path])
+    let text = ''
+    const started = new Promise<void>((done) => {
+      for (const stream of [child.stdout, child.stderr]) {
+        stream.on('data', (chunk) => {
+          text += String(chunk)
+          if (/ start$/m.test(text)) done()
+        })
+      }
+      child.once('close', () => done())
+    })
+    await started
+    child.kill()
+    file.remove()
+    assert.match(text, /client start/, text)
+    const warnings = text.split('\n').filter((line) => line.startsWith('W ') && line.includes('koffi'))
+    const linux = process.platform === 'linux'
+    if (!linux) return
+    const [major = 0] = process.versions.node.split('.').map(Number)
+    // newer Nodes have an option for reuseport; dgram can always set its buffers
+    const reuseport = major < 22 ? ['tcp.reuseport', 'udp.reuseport'] : []
+    for (const key of ['netdev', 'tcp.sndbuf', 'tcp.rcvbuf', ...reuseport]) {
+      assert.is(warnings.filter((line) => line.includes(`config key ${key} = `)).length, 1, `${key}\n${text}`)
+    }
+    assert.is(warnings.filter((line) => line.includes('no system log')).length, 1, text)
+    assert.not.match(text, /config key udp\.(snd|rcv)buf/)
+  } finally {
+    rmSync(directory, { recursive: true })
+  }
+})
+
+test.run()

@@ -29,6 +29,7 @@ import { peer, takePeer, takeRendezvous } from './endpoint/peer'
 import { receive } from './endpoint/receive'
 import { settle } from './endpoint/schedule'
 import { transmit } from './endpoint/transmit'
+import { congestionWindow, lossOf, paceOf } from './kcp/congestion'
 import { waitSnd } from './kcp/conversation'
 import { copyAddress } from './packet/address'
 import { entropy, fillEntropy, rx, tx } from './packet/datagram'
@@ -234,15 +235,15 @@ export function session_info(slot: u32, now: u32): i32 {
   store<u32>(info, s.state == TIME_WAIT ? 0xffffffff : s.srtt, 16)
   store<u32>(info, s.state == TIME_WAIT ? 0xffffffff : s.rto, 20)
   store<u32>(info, s.state == TIME_WAIT ? 0 : waitSnd(s), 24)
-  store<u32>(info, 0, 28)
+  store<u32>(info, paceOf(s), 28)
   store<u64>(info, s.tcpRead, 32)
   store<u64>(info, s.tcpWritten, 40)
   copyAddress(info + 48, addressOf(s))
   store<u32>(info, s.sndWnd, 72)
   store<u32>(info, s.rmtWnd, 76)
-  store<u32>(info, s.cwnd, 80)
+  store<u32>(info, min(congestionWindow(s), s.sndWnd), 80)
   store<u32>(info, s.retransmissions, 84)
   store<u32>(info, s.rttvar, 88)
-  store<u32>(info, 0, 92)
+  store<u32>(info, lossOf(s), 92)
   return s.handle
 }

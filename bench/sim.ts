@@ -5,6 +5,7 @@
  *   --only NAMES   tables by name, separated by commas           --match REGEX  rows whose label matches
  *   --set K=V,...  engine config (docs/abi.md names)             --timer MS     engines wake up on multiples of that
  *   --json FILE    figures and targets for programs              --update       rewrites bench/snapshots/sim.txt
+ *   --trace LABEL  the course of one link, e.g. '100/50 2% q1', instead of tables; with --seconds N (8), --every MS (200)
  */
 import { writeFileSync } from 'node:fs'
 import { parseArgs } from 'node:util'
@@ -13,6 +14,7 @@ import type { Tuning } from '../test/sim/flows/engine.ts'
 import { DEFAULT_SEED, quickText, SNAPSHOT } from '../test/sim/flows/snapshot.ts'
 import { heading, line, type Row, summary } from '../test/sim/flows/table.ts'
 import { tables } from '../test/sim/flows/tables.ts'
+import { trace } from '../test/sim/flows/trace.ts'
 
 /** `sndwnd=4096,nc=1` as config fields. */
 function tuningOf(text: string | undefined): Tuning {
@@ -38,6 +40,9 @@ export function benchSim(args: readonly string[]): void {
       seed: { type: 'string', default: String(DEFAULT_SEED) },
       set: { type: 'string' },
       timer: { type: 'string', default: '0.125' },
+      trace: { type: 'string' },
+      seconds: { type: 'string', default: '8' },
+      every: { type: 'string', default: '200' },
       json: { type: 'string' },
       update: { type: 'boolean', default: false },
     },
@@ -51,12 +56,16 @@ export function benchSim(args: readonly string[]): void {
   if (!Number.isInteger(seed)) throw new Error(`--seed ${values.seed}: an integer is wanted`)
   const timerTicks = Number(values.timer) * TICKS_PER_MS
   if (!Number.isInteger(timerTicks) || timerTicks < 1) throw new Error(`--timer ${values.timer}: a multiple of 0.125`)
+  const common = { seed, quick: values.quick, tuning: tuningOf(values.set), timerTicks }
+  if (values.trace !== undefined) {
+    const [seconds, every] = [Number(values.seconds), Number(values.every)]
+    if (!(seconds > 0 && every > 0)) throw new Error('--seconds, --every: numbers above 0 are wanted')
+    trace({ ...common, label: values.trace, seconds, every }, (text) => console.log(text))
+    return
+  }
   let packets = 0
   const all = tables({
-    seed,
-    quick: values.quick,
-    tuning: tuningOf(values.set),
-    timerTicks,
+    ...common,
     observe: (result) => {
       packets += result.packets
     },

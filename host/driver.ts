@@ -33,6 +33,7 @@ import type {
   UdpSocket,
 } from './runtime.ts'
 import { type StreamHost, Streams } from './streams.ts'
+import { BlockViews } from './views.ts'
 
 /** Longest delay of a host timer, ms: setTimeout takes a signed 32-bit number. */
 const TIMER_MAX_MS = 0x7fffffff
@@ -80,6 +81,7 @@ export class Driver implements StreamHost {
   #options: DriverOptions
   #aead: Aead | undefined
   #peers = new PeerCache()
+  #views = new BlockViews()
   #dead = false
   #udp: UdpSocket | null = null
   /** Receiver of everything, when the socket is connected. */
@@ -152,26 +154,29 @@ export class Driver implements StreamHost {
     this.#udp = null
     let own: UdpSocket | undefined
     const current = (): boolean => !this.#dead && own !== undefined && own === this.#udp
-    const socket = await this.runtime.openUdp({ ...options, tuning: this.#options.udpTuning?.() }, {
-      onDatagram: (data, from) => {
-        if (current()) this.#receive(data, from)
+    const socket = await this.runtime.openUdp(
+      { ...options, tuning: this.#options.udpTuning?.() },
+      {
+        onDatagram: (data, from) => {
+          if (current()) this.#receive(data, from)
+        },
+        onBatchEnd: () => {
+          if (!current()) return
+          this.#handleFilled()
+          this.pump()
+        },
+        onWritable: () => {
+          if (!current()) return
+          this.#blocked = false
+          this.pump()
+        },
+        onError: (error) => {
+          if (!current()) return
+          this.#udpError(error)
+          this.#options.onUdpError?.(error)
+        },
       },
-      onBatchEnd: () => {
-        if (!current()) return
-        this.#handleFilled()
-        this.pump()
-      },
-      onWritable: () => {
-        if (!current()) return
-        this.#blocked = false
-        this.pump()
-      },
-      onError: (error) => {
-        if (!current()) return
-        this.#udpError(error)
-        this.#options.onUdpError?.(error)
-      },
-    })
+    )
     if (this.#dead) {
       socket.close()
       throw new Error('closed')
@@ -423,7 +428,7 @@ export class Driver implements StreamHost {
     try {
       to ??= this.#peers.read(u32, (u32[at + Tx.address] ?? 0) >>> 2)
       if (this.streams.unnamed > 0) this.#name(u32[at + Tx.handle] ?? 0, source, to)
-      if (this.#aead === undefined) buffer.set(u8.subarray(source, source + length))
+      if (this.#aead === undefined) buffer.set(this.#views.at(u8, source, length))
       else total = this.#aead.seal(u8, source, length, u8, u32[at + Tx.nonce] ?? 0, buffer, 0)
     } catch (error) {
       // nothing went out: the buffer is still ours

@@ -10,6 +10,7 @@ import { ABORT_REASONS, type Core, ErrorCode, EventType, Span } from './core.ts'
 import { formatConv } from './format.ts'
 import { LOG_DEBUG, LOG_INFO, LOG_WARNING, type Log } from './log.ts'
 import type { Runtime, SocketAddress, TcpConnection, TcpHandlers, TcpOptions } from './runtime.ts'
+import { BlockViews } from './views.ts'
 
 /** Most bytes copied to TCP in one write. */
 const WRITE_MAX = 65536
@@ -174,7 +175,7 @@ class Stream implements TcpHandlers {
       for (let i = 0; i < count && length < limit; i++) {
         const ptr = u32[spanWord + i * Span.WORDS + Span.ptr] ?? 0
         const part = Math.min(u32[spanWord + i * Span.WORDS + Span.length] ?? 0, limit - length)
-        buffer.set(u8.subarray(ptr, ptr + part), length)
+        buffer.set(this.#table.views.at(u8, ptr, part), length)
         length += part
       }
       if (length === 0) return
@@ -255,6 +256,8 @@ class Stream implements TcpHandlers {
 export class Streams {
   readonly host: StreamHost
   readonly tcp: TcpOptions
+  /** Of what goes to TCP. */
+  readonly views = new BlockViews()
   #target: () => SocketAddress | undefined
   #streams = new Map<number, Stream>()
   /** Streams whose conv has not been seen. */

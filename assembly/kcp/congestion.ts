@@ -281,21 +281,21 @@ export function onTimeout(c: Conversation): void {
 
 // ---- ACKs
 
-/** A datagram that acknowledged something was taken in whole. `oldestTs`: earliest transmission it told of. */
-export function onAckDatagram(c: Conversation, acked: u32, oldestTs: u32, now: u32): void {
+/** A datagram that acknowledged something was taken in whole. `span`: ticks between the first and the last transmission it told of. */
+export function onAckDatagram(c: Conversation, acked: u32, span: u32, now: u32): void {
   if (congestionMode == NC_CLASSIC) growClassic(c)
   if (!c.model) return
   const m = modelOf(c)
   m.acked += acked
-  if (c.hasSample) takeSample(c, m, oldestTs, now)
+  if (c.hasSample) takeSample(c, m, span, now)
   m.lastAckAt = now
 }
 
-function takeSample(c: Conversation, m: Model, oldestTs: u32, now: u32): void {
+function takeSample(c: Conversation, m: Model, span: u32, now: u32): void {
   const rtt = max<u32>(1, c.sampleRtt)
   notePathRtt(pathOf(c), rtt, now)
   noteRtt(m, rtt, now)
-  noteAckDelay(c, m, oldestTs, now)
+  noteAckDelay(m, span, now)
   const interval = sampleInterval(c)
   const floor = <f64>rttFloor(c)
   if (interval == 0 || <f64>interval < 0.9 * floor) return
@@ -328,16 +328,15 @@ function leastOfEight(m: Model): u32 {
   return least
 }
 
-function noteAckDelay(c: Conversation, m: Model, oldestTs: u32, now: u32): void {
+/** A prompt peer would have acknowledged the first of these segments long before the last was sent; one that ticks gathers them. */
+function noteAckDelay(m: Model, span: u32, now: u32): void {
   if (now - m.delayAt >= HALF_TICKS) {
     m.delayBefore = m.delayNow
     m.delayCountBefore = m.delayCount
     m.delayNow = m.delayCount = 0
     m.delayAt = now
   }
-  const oldest = now - oldestTs
-  const floor = rttFloor(c)
-  const silence = min(now - m.lastAckAt, oldest > floor ? oldest - floor : 0)
+  const silence = min(now - m.lastAckAt, span)
   if (silence >= MIN_ACK_DELAY_TICKS && !m.wasProbed) {
     m.delayNow = max(m.delayNow, silence)
     m.delayCount++
@@ -531,3 +530,17 @@ function startCruise(m: Model, now: u32): void {
   enter(m, CRUISE, now)
 }
 
+
+// ---- what is shown
+
+/** Segments a second that the pace allows; 0 without a model. */
+export function paceOf(c: Conversation): u32 {
+  return c.model ? <u32>(pace(c) * TICKS_PER_SECOND) : 0
+}
+
+/** Base loss in parts of 10000, and above it the state (u8) and hot rounds (u8). */
+export function lossOf(c: Conversation): u32 {
+  if (!c.model) return 0
+  const m = modelOf(c)
+  return <u32>(m.loss * 10000) | (m.state << 16) | (min<u32>(m.hot, 255) << 24)
+}

@@ -97,7 +97,7 @@ export function input(c: Conversation, at: usize, size: u32, mayKeep: bool, now:
       noteAckDatagram(c, newestTs, newestSn)
     }
     noteProgress(c, now)
-    onAckDatagram(c, acked, c.hasSample ? oldestTs : now, now)
+    onAckDatagram(c, acked, c.hasSample ? newestTs - oldestTs : 0, now)
   }
   if (c.sndUna != una0) did |= ADVANCED_UNA
   return did

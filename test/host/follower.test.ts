@@ -107,12 +107,20 @@ class Application {
   }
 }
 
-const SERVER = { connect: '127.0.0.1:9000', kcp_bind: '127.0.0.1:5000' }
+/** Sessions follow their peer to another address only when it is authentic. */
+const SECURITY = { method: 'xchacha20poly1305_ietf', psk: 'AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=' }
+const SERVER = { ...SECURITY, connect: '127.0.0.1:9000', kcp_bind: '127.0.0.1:5000' }
 
 async function tunnel(network: MemoryNetwork, clientOnly: object = {}) {
   echoTarget(network)
   const server = await start(network, SERVER)
-  const config = { listen: '127.0.0.1:0', kcp_connect: '127.0.0.1:5000', keepalive: 5, ...clientOnly }
+  const config = {
+    ...SECURITY,
+    listen: '127.0.0.1:0',
+    kcp_connect: '127.0.0.1:5000',
+    keepalive: 5,
+    ...clientOnly,
+  }
   const client = await start(network, config)
   return {
     server,

@@ -146,6 +146,13 @@ export class EngineHost extends Host {
     throw new Error(`no session of handle ${handle}`)
   }
 
+  /** What `session_info` tells of the first session. */
+  info(now: number): DataView | undefined {
+    const slots = this.core.calls.session_slots()
+    for (let slot = 0; slot < slots; slot++) if (this.core.calls.session_info(slot, now) > 0) return this.core.info()
+    return undefined
+  }
+
   #stream(handle: number, flow: Flow, role: Role, now: number): Stream {
     const stream = { handle, flow, role, owed: 0, received: 0, asked: [], nextAsk: now }
     this.#streams.set(handle, stream)

@@ -43,6 +43,17 @@ export interface Change {
   readonly blackhole?: boolean
 }
 
+/** The state of a run at one moment: counters of the direction of the data, from the start. */
+export interface Sample {
+  /** s */
+  readonly at: number
+  readonly line: Readonly<Counters>
+  /** bytes delivered by all flows */
+  readonly delivered: number
+  /** `session_info` of the first engine's first session, if it is a client */
+  readonly info: DataView | undefined
+}
+
 export interface Scenario {
   readonly seed: number
   /** both directions */
@@ -55,6 +66,8 @@ export interface Scenario {
   readonly settled?: number
   /** engines wake up on multiples of so many ticks, as with a coarse timer; default 1 */
   readonly timerTicks?: number
+  /** called every `every` s */
+  readonly trace?: { readonly every: number; readonly see: (sample: Sample) => void }
   /** Mbit/s of payload that count as full for the ramp; default: what the wire allows */
   readonly full?: number
 }
@@ -228,6 +241,18 @@ export function simulate(scenario: Scenario): Result {
       },
     },
   ]
+  if (scenario.trace) {
+    const { every, see } = scenario.trace
+    const [first] = hosts
+    const look = (): void =>
+      see({
+        at: network.now / SECOND,
+        line: up.counters,
+        delivered: flows.reduce((sum, { delivered }) => sum + delivered, 0),
+        info: first instanceof EngineHost ? first.info(network.now) : undefined,
+      })
+    for (let i = 1; i * every <= seconds; i++) stops.push({ at: i * every, run: look })
+  }
   let begin = mark()
   network.start()
   for (const { at, run } of stops.sort((a, b) => a.at - b.at)) {

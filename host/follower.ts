@@ -229,9 +229,10 @@ export class Follower {
   /** Opens the socket anew, with the local port it had if the configuration leaves that free. */
   async #reopen(): Promise<UdpSocket> {
     const options = udpOptions(this.names)
-    const again = this.#socket !== undefined
+    const again = this.#port !== 0
     this.#stale = true
     this.#socket = undefined
+    if (again) this.#log.notice('udp socket restart')
     const socket = await this.#openKeepingPort(options)
     this.#socket = socket
     this.#stale = false
@@ -269,7 +270,7 @@ export class Follower {
     if (!anew && old?.service === service && sameMaybe(old.server, server) && sameMaybe(old.local, local)) return
     this.#announced = { server, local, service }
     this.#driver.setRendezvous(server, local, new TextEncoder().encode(service))
-    this.#log.notice(`rendezvous server: ${formatAddress(rendezvous)}, local address ${formatAddress(local)}`)
+    this.#log.notice(`rendezvous mode: ${formatAddress(local)} -> ${formatAddress(rendezvous)}`)
   }
 
   /** Whether the system chooses the socket's local IP. */

@@ -11,6 +11,12 @@ import { type AddressSpelling, systemError, toError } from './sockaddr.ts'
 
 /** From accept to close. */
 export const CONNECTION_LIMIT_MS = 15000
+/** Request line, headers and the empty line. */
+const HEAD_BYTES = 4095
+/** Of the request line: two spaces, `HTTP/1.x`, CRLF; and the empty line. */
+const LINE_EXTRA_BYTES = 14
+/** Of a header: colon, space, CRLF. */
+const HEADER_EXTRA_BYTES = 4
 /** Connections at a time; more are closed at once. */
 export const CONNECTIONS_MAX = 64
 /** A lone interval timer would look for late requests; the limit above is stricter, so it never has to run. */
@@ -18,7 +24,7 @@ const NEVER_MS = 2 ** 31 - 1
 /** A request line whose target is no URI, which node:http does not hand on. */
 const REQUEST_LINE = /^[!#$%&'*+.^`|~\w-]+ [^ \r\n]+ HTTP\/1\.[^\r\n]*\r\n/
 
-/** For createServer. The parser refuses what reaches `maxHeaderSize`. */
+/** For createServer. The parser cuts near `maxHeaderSize`, which bounds what is kept; `admit` is exact. */
 export const HTTP_OPTIONS = {
   maxHeaderSize: 4096,
   headersTimeout: 0,
@@ -56,16 +62,26 @@ interface NodeServer {
 /** The parts of a request and its answer that the limits look at. */
 interface NodeIncoming {
   readonly httpVersion: string
+  readonly method?: string | undefined
+  readonly url?: string | undefined
+  /** Names and values in turn. */
+  readonly rawHeaders: readonly string[]
   readonly socket: NodeSocket
 }
 interface NodeOutgoing {
   shouldKeepAlive: boolean
 }
 
-/** Before a request is handled. Result: false when it was cut: HTTP/0.9 is no HTTP/1 (protocol.md 11). */
+function headBytes({ method = '', url = '', rawHeaders }: NodeIncoming): number {
+  let bytes = method.length + url.length + LINE_EXTRA_BYTES + (rawHeaders.length / 2) * HEADER_EXTRA_BYTES
+  for (const text of rawHeaders) bytes += text.length
+  return bytes
+}
+
+/** Before a request is handled. Result: false when it was cut: too long a head, or HTTP/0.9 (protocol.md 11). */
 export function admit(incoming: NodeIncoming, outgoing: NodeOutgoing): boolean {
   outgoing.shouldKeepAlive = false
-  if (incoming.httpVersion.startsWith('1.')) return true
+  if (incoming.httpVersion.startsWith('1.') && headBytes(incoming) <= HEAD_BYTES) return true
   incoming.socket.destroy()
   return false
 }

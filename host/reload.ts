@@ -70,7 +70,7 @@ async function reloadOnce({ runtime, log, path, endpoint, applyLog }: ReloadOpti
     }
     applyLog(config)
     await endpoint.reload(config)
-    log.notice('configuration reloaded')
+    log.notice('config successfully reloaded')
   } catch (error) {
     log.error(`reload failed, the old configuration stays: ${messageOf(error)}`)
   }

@@ -432,7 +432,7 @@ function refusal(code: number): string {
     case ErrorCode.NO_PEER:
       return 'no peer yet'
     case ErrorCode.SESSIONS:
-      return 'too many sessions (max_sessions)'
+      return 'too many sessions, or too many that nobody answers (max_sessions)'
     case ErrorCode.MEMORY:
       return 'out of memory'
     default:

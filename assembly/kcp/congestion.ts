@@ -11,7 +11,7 @@ import { NEVER } from '../clock'
 import { alloc, classOf, free } from '../memory/slab'
 import { halveClassic, growClassic, restartClassic } from './classic'
 import { congestionMode, Conversation, NC_AUTOMATIC, NC_CLASSIC } from './conversation'
-import { joinPath, leavePath, longFloor, notePathRtt, Path, UNKNOWN } from './path'
+import { joinPath, leavePath, longFloor, notePathRtt, Path, probeFloor, UNKNOWN } from './path'
 import { isDataLimited, sampleInterval } from './rate'
 import { diff } from './segment'
 
@@ -37,6 +37,9 @@ const COLLAPSE_LOSS: f64 = 0.25
 const MIN_CRUISE_TICKS: u32 = 20 * TICKS_PER_MS
 /** Memory of the RTT range and of the ACK delay: two halves of this. */
 const HALF_TICKS: u32 = 5 * TICKS_PER_SECOND
+/** So many hot rounds, and a rate yielded to this part, without a lower RTT: the floor may have risen. */
+const STUBBORN_ROUNDS: u32 = 4
+const STUBBORN_RATE: f64 = 0.7
 /** Silences below this are no ACK delay. */
 const MIN_ACK_DELAY_TICKS: u32 = 8 * TICKS_PER_MS
 const MIN_ACK_DELAY_COUNT: u32 = 4
@@ -53,6 +56,8 @@ class Model {
   rate: f64
   rateBefore: f64
   rateAtUp: f64
+  // rate when the path became hot
+  rateCool: f64
   share: f64
   // base loss now, one and two rounds ago
   loss: f64
@@ -82,6 +87,7 @@ class Model {
   lost: u32
   flatRounds: u32
   hot: u32
+  raised: u32
   random: u32
   queueAt: u32
   windowAtRound: u32
@@ -128,6 +134,7 @@ export function openCongestion(c: Conversation, address: usize, now: u32): void 
   const m = modelOf(c)
   m.up = MAX_UP
   m.random = c.conv
+  m.raised = pathOf(c).raised
   m.roundLeast = UNKNOWN
   m.stateAt = m.rangeAt = m.delayAt = m.lastAckAt = m.queueAt = m.paceAt = now
 }
@@ -379,7 +386,11 @@ function endRound(c: Conversation, m: Model, now: u32): void {
   const isRaised = least > 1.1 * floor + MS + delay && rateOf(m) * (least - floor) > 4
   const excess = isExcess(m, 0.02, 2.5, 2)
   if (least > 1.1 * floor + MS) m.queueAt = now
-  m.hot = isRaised && m.state != UP ? m.hot + 1 : m.state == UP ? m.hot : 0
+  if (m.state != UP) {
+    if (isRaised && m.hot == 0) m.rateCool = rateOf(m)
+    m.hot = isRaised ? m.hot + 1 : 0
+  }
+  followFloor(c, m, least, now)
   learnLoss(c, m)
   if (m.state == STARTUP) {
     judgeStartup(c, m, least, excess, now)
@@ -393,6 +404,21 @@ function endRound(c: Conversation, m: Model, now: u32): void {
   m.roundMost = 0
   m.acked = m.lost = 0
   m.windowAtRound = c.rmtWnd
+}
+
+/**
+ * A queue drains when its flows yield. If the RTT stays up all the same the path itself has become longer: the floor is looked for, and what was yielded for nothing
+ * is taken back.
+ */
+function followFloor(c: Conversation, m: Model, least: f64, now: u32): void {
+  const path = pathOf(c)
+  if (m.raised != path.raised) {
+    m.raised = path.raised
+    if (m.rateCool > rateOf(m)) m.rate = m.rateCool
+    m.hot = 0
+    return
+  }
+  if (m.hot >= STUBBORN_ROUNDS && rateOf(m) < STUBBORN_RATE * m.rateCool) probeFloor(path, <u32>least, now)
 }
 
 /** The link carries less than the model believed. */

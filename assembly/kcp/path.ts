@@ -29,6 +29,8 @@ export class Path {
   probeUntil: u32
   probing: u32
   probeLeast: u32
+  // how often a probe found a clearly higher floor
+  raised: u32
   // least RTT of this half minute and the one before
   longAt: u32
   longNow: u32
@@ -92,6 +94,7 @@ export function notePathRtt(path: Path, rtt: u32, now: u32): void {
     path.probeLeast = min(path.probeLeast, rtt)
     if (<i32>(now - path.probeUntil) >= 0) {
       path.probing = 0
+      if (path.probeLeast > path.floor + path.floor / 4) path.raised++
       path.floor = path.probeLeast
       path.floorAt = now
     }
@@ -100,10 +103,16 @@ export function notePathRtt(path: Path, rtt: u32, now: u32): void {
     path.floor = min(path.floor, rtt)
     path.floorAt = now
   } else if (!path.probing && now - path.floorAt >= FLOOR_AGE_TICKS) {
-    path.probing = 1
-    path.probeLeast = rtt
-    path.probeUntil = now + rtt + max(path.floor, MIN_FLOOR_HOLD_TICKS)
+    probeFloor(path, rtt, now)
   }
+}
+
+/** Starts looking for the floor anew: the RTT stays up whatever the flows do. */
+export function probeFloor(path: Path, rtt: u32, now: u32): void {
+  if (path.probing) return
+  path.probing = 1
+  path.probeLeast = rtt
+  path.probeUntil = now + rtt + max(path.floor, MIN_FLOOR_HOLD_TICKS)
 }
 
 /** The least RTT of the last half to one minute. */

@@ -76,15 +76,21 @@ import {
 /** Queue behind the send window: half of it, within these bounds, so that the window never runs dry while the host is told to go on. */
 const MIN_SLACK_SEGMENTS: u32 = 64
 const MAX_SLACK_SEGMENTS: u32 = 1024
-const MIN_BUFFER_SEGMENTS: u32 = 256
+const MIN_UNSENT_SEGMENTS: u32 = 128
 /** So much may arrive for a TCP side that is gone; then the session is given up, and its peer hears RESET. */
 const MAX_DISCARDED_BYTES: u32 = 262144
 const ALL: u32 = 0xffffffff
 
-/** Segments that may be queued or in flight: the window, or what an automatic one may need soon. */
-function sendBuffer(s: Session): u32 {
-  const window = isSndWndSet ? s.sndWnd : min(s.sndWnd, max(2 * congestionWindow(s), MIN_BUFFER_SEGMENTS))
-  return window + slack(window)
+/**
+ * Segments that may still be queued. A window of the user bounds all that is unacknowledged; an automatic one what is unsent, since what is sent may be held up by
+ * a hole for several round trips.
+ */
+function sendRoom(s: Session): u32 {
+  const room = queueRoom(s, s.sndWnd + slack(s.sndWnd))
+  if (isSndWndSet) return room
+  const unsent = s.sndEnd - s.sndNxt
+  const limit = max(congestionWindow(s), MIN_UNSENT_SEGMENTS)
+  return min(room, unsent < limit ? limit - unsent : 0)
 }
 
 function slack(window: u32): u32 {
@@ -96,7 +102,7 @@ function slack(window: u32): u32 {
 /** Spans for up to `want` bytes from TCP; 0 = full, WRITABLE is owed. */
 export function reserve(s: Session, want: u32): u32 {
   if (s.tcp != TCP_OPEN || has(s, EOF_SENT)) return 0
-  const room = queueRoom(s, sendBuffer(s))
+  const room = sendRoom(s)
   const n = room ? reservePush(s, want, room) : 0
   if (n == 0) s.flags |= BLOCKED
   return n
@@ -115,7 +121,7 @@ export function commit(s: Session, bytes: u32, now: u32): bool {
 
 /** Tells WRITABLE once there is room for a fair amount. */
 export function unblock(s: Session): void {
-  if (!has(s, BLOCKED) || queueRoom(s, sendBuffer(s)) < MIN_SLACK_SEGMENTS / 2 || isScarce(65536)) return
+  if (!has(s, BLOCKED) || sendRoom(s) < MIN_SLACK_SEGMENTS / 2 || isScarce(65536)) return
   s.flags &= ~BLOCKED
   if (s.tcp == TCP_OPEN) tell(s, EVENT_WRITABLE)
 }

@@ -301,7 +301,7 @@ test('reserve, commit less, commit nothing: exactly what was committed is sent',
     fc.property(
       fc.array(fc.tuple(fc.integer({ min: 1, max: 20_000 }), fc.integer({ min: 0, max: 20_000 })), { maxLength: 12 }),
       (steps) => {
-        const solo = new Solo({ role: 'server', config: { sndwnd: 1024 } })
+        const solo = new Solo({ role: 'server', config: { sndwnd: 1024, nc: 1 } })
         solo.feed(push(5, 0, DIAL, { wnd: 1000 }))
         const { core } = solo.endpoint
         const { handle } = solo.only

@@ -7,7 +7,8 @@ import { suite } from 'uvu'
 import { skip } from '../skip.ts'
 import { FAMILIES, netnsProblem, World } from '../tools/netns.ts'
 import { libevPath } from '../tools/process.ts'
-import { assertCarries, titleOf, withMeeting } from './meeting.ts'
+import { assertCarries, assertEchoes, titleOf, withMeeting } from './meeting.ts'
+import { transfer } from './transfer.ts'
 
 const TRIOS = [
   { rendezvous: 'libev', server: 'libev', client: 'libev' },
@@ -31,7 +32,8 @@ if (problem !== undefined) {
 } else {
   const world = new World()
   const serverHost = world.addHost('server', world.addRouter('router-s', 1))
-  const clientHost = world.addHost('client', world.addRouter('router-c', 2))
+  const router = world.addRouter('router-c', 2)
+  const clientHost = world.addHost('client', router)
   test.after(() => world.close())
 
   for (const family of FAMILIES) {
@@ -40,6 +42,23 @@ if (problem !== undefined) {
       test(`different NATs: ${titleOf(options)}`, () =>
         withMeeting(options, (meeting) => assertCarries(meeting, family)))
     }
+  }
+
+  const publicServer = world.addPublicHost('public-s', 50)
+  for (const [index, server] of (['node', 'bun'] as const).entries()) {
+    const family = FAMILIES[index] ?? 4
+    const programs = { server, client: 'libev' } as const
+    const options = { programs, family, net: world.net, serverHost: publicServer, clientHost }
+    test(`our server follows an original client whose NAT changes: ${titleOf(options)}`, () =>
+      withMeeting(options, async (meeting) => {
+        const idle = await meeting.connect()
+        await transfer(meeting, 'upload', index, [
+          () => router.rebind({ firstPort: 20_000 + 1000 * index }),
+          () => router.rebind({ number: 100 + index }),
+        ])
+        await assertEchoes(idle, 'an idle connection')
+        idle.destroy()
+      }))
   }
 }
 

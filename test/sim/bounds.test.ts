@@ -98,7 +98,7 @@ test('a stalled receiver keeps at most its window: memory and WASM memory stay b
 })
 
 test('MUST 40: a peer that does not acknowledge stops the writer at its window', () => {
-  const solo = new Solo({ role: 'server', config: { sndwnd: 256 } })
+  const solo = new Solo({ role: 'server', config: { sndwnd: 256, nc: 1 } })
   solo.feed(push(5, 0, DIAL, { wnd: 50 }))
   const handle = solo.only.handle
   const taken = solo.write(handle, new Uint8Array(5_000_000))

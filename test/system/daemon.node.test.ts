@@ -176,7 +176,7 @@ for (const program of RUNTIMES) {
           `^<${8 + severity}>[A-Z][a-z]{2} [ \\d]\\d \\d\\d:\\d\\d:\\d\\d kcptun-wasm\\[${pid}\\]: ${says}`,
           'm',
         )
-      await logged(line(5, 'configuration reloaded'))
+      await logged(line(5, 'config successfully reloaded'))
       writeFileSync(join(directory, 'config.json'), '{')
       kill(pid, 'SIGHUP')
       await logged(line(3, 'reload failed'))

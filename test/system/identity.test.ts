@@ -100,7 +100,7 @@ test('any refused call, and a way back to root, is an error', () => {
     assert.throws(() => setUp({ refuses }).take('nobody:'), /cannot run as "nobody:": EPERM/, refuses)
   }
   assert.throws(() => setUp({ refuses: 'setgroups' }).take('nobody'), /EPERM/)
-  assert.throws(() => setUp({ leaky: true }).take('nobody:'), /root could be regained/)
+  assert.throws(() => setUp({ leaky: true }).take('nobody:'), /: root could be regained/)
   assert.throws(() => setUp().take('4711:'), /no login group/)
   assert.throws(() => setUp({ euid: 1000 }).take('nobody'), /only root can change the user, and this runs as uid 1000/)
   assert.throws(() => takeIdentity(undefined, parseIdentity('a'), new Log(() => {})), /not available/)

@@ -2,6 +2,7 @@
  * The promises of host/runtime.ts for sockets with every option of `SocketTuning`: the runtime adopts descriptors then
  * instead of opening sockets itself.
  */
+import { readFileSync } from 'node:fs'
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
 import type { Runtime, SocketTuning } from '../../host/runtime.ts'
@@ -66,6 +67,36 @@ export async function tunedConformance(runtime: Runtime): Promise<void> {
     assert.is(second.local.port, first.local.port)
     first.close()
     second.close()
+  })
+
+  test('a dialled connection gets its buffers too', async () => {
+    const limit = (name: string): number => Number(readFileSync(`/proc/sys/net/core/${name}`, 'utf8'))
+    const told: string[] = []
+    const wish: SocketTuning = {
+      ...tuning,
+      netdev: '',
+      sndbuf: limit('wmem_max') + 1,
+      rcvbuf: limit('rmem_max') + 1,
+      refused: (option, why) => told.push(`${option}: ${why}`),
+    }
+    const plain = { nodelay: true, keepalive: false }
+    const listener = await runtime.listenTcp(
+      LOCALHOST,
+      plain,
+      () => null,
+      () => {},
+    )
+    const ignore = (): void => {}
+    const handlers = { onData: ignore, onEnd: ignore, onDrain: ignore, onClose: ignore }
+    await new Promise<void>((open) => {
+      const connection = runtime.dialTcp(listener.local, { ...plain, tuning: wish }, handlers, () => {
+        connection.reset()
+        open()
+      })
+    })
+    listener.close()
+    assert.is(told.length, 2, told.join('\n'))
+    for (const text of told) assert.match(text, /^(snd|rcv)buf: the kernel granted only \d+ bytes/)
   })
 
   test('every option was in force', () => {

@@ -57,6 +57,8 @@ for (const program of RUNTIMES) {
 
   test(names.drop, async () => {
     const { uid, gid } = loginOf(NOBODY)
+    // inherited: root's usual company
+    process.setgroups?.([0, 4, 24])
     for (const [args, user, ids, groups] of [
       [['-u', `${NOBODY}:`], undefined, { uid, gid }, gid],
       [[], `${NOBODY}:`, { uid, gid }, gid],

@@ -1,0 +1,57 @@
+/**
+ * A transfer that takes its time, so that something can happen in its middle.
+ */
+import * as assert from 'uvu/assert'
+import type { TcpEnd } from '../tools/tcp.ts'
+import { digest, patternBytes } from '../tools/tcp.ts'
+import { sleep, waitFor, within } from '../tools/wait.ts'
+import { type Meeting, RECOVERY_MS } from './meeting.ts'
+
+const TRANSFER_BYTES = 3_000_000
+/** Pause of the sender after each chunk, so that a transfer is under way when something happens to it. */
+const CHUNK_BYTES = 30_000
+const CHUNK_PAUSE_MS = 20
+
+/** Sends a pattern at a moderate pace, and FIN. */
+async function pourSlowly(end: TcpEnd, bytes: Buffer): Promise<void> {
+  for (let at = 0; at < bytes.length; at += CHUNK_BYTES) {
+    await end.send(bytes.subarray(at, at + CHUNK_BYTES))
+    await sleep(CHUNK_PAUSE_MS)
+  }
+  end.finish()
+}
+
+export type Direction = 'download' | 'upload'
+
+/** A transfer with things that happen in its middle, after equal parts of it. */
+export async function transfer(
+  meeting: Meeting,
+  direction: Direction,
+  seed: number,
+  disturbances: (() => void)[],
+): Promise<void> {
+  const bytes = patternBytes(TRANSFER_BYTES, seed)
+  const accepted = meeting.target.serve((end) => {
+    if (direction === 'download') void pourSlowly(end, bytes).catch(() => end.destroy())
+  })
+  const app = await meeting.dial()
+  if (direction === 'upload') void pourSlowly(app, bytes).catch(() => app.destroy())
+  const receiver = direction === 'download' ? app : await within('the target to be dialled', RECOVERY_MS, accepted)
+  for (const [index, disturb] of disturbances.entries()) {
+    const part = (TRANSFER_BYTES * (index + 1)) / (disturbances.length + 1)
+    await waitFor(
+      `${direction}: part ${index + 1}`,
+      () => receiver.ended || receiver.received >= part,
+      RECOVERY_MS,
+      () => `${receiver.received} of ${TRANSFER_BYTES} bytes`,
+    )
+    assert.not.ok(receiver.ended, `${direction}: the connection ended, or the test was too late`)
+    disturb()
+  }
+  const ending = await within(`${direction}: the end`, RECOVERY_MS, receiver.ending).catch((error: Error) => {
+    throw new Error(`${error.message}; ${receiver.received} bytes are there`)
+  })
+  assert.is(ending.kind, 'fin', `${direction}: a clean end`)
+  assert.is(ending.sha256, digest(bytes), `${direction}: SHA-256`)
+  app.destroy()
+}

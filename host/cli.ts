@@ -111,7 +111,7 @@ async function run(
     if (identity !== undefined) checkIdentity(runtime.os, identity)
     const endpoint = await startEndpoint(runtime, config, log, aesGcm)
     stop = () => endpoint.close()
-    // no packet was looked at yet: this runs before the event loop gets its next turn
+    // nothing needs root from here on, and no connection was accepted yet
     if (identity !== undefined) takeIdentity(runtime.os, identity, log)
     const onBegin = (): void => notifier.reloading()
     const onEnd = (): void => notifier.ready()

@@ -146,12 +146,15 @@ export class Driver implements StreamHost {
   }
 
   /**
-   * Opens a UDP socket and takes it into use. The one before is closed first: the port may be the same.
-   * @throws what Runtime.openUdp rejects with; then there is no socket and the engine keeps what it wants to send
+   * Opens a UDP socket and takes it into use. The one before is closed first when it has the same port, else it serves
+   * until the new one does.
+   * @throws what Runtime.openUdp rejects with; without a socket what the engine sends is lost
    */
   async openUdp(options: UdpOptions): Promise<UdpSocket> {
-    this.#udp?.close()
-    this.#udp = null
+    if (options.bind.port !== 0 && options.bind.port === this.#udp?.local.port) {
+      this.#udp.close()
+      this.#udp = null
+    }
     let own: UdpSocket | undefined
     const current = (): boolean => !this.#dead && own !== undefined && own === this.#udp
     const socket = await this.runtime.openUdp(
@@ -182,6 +185,7 @@ export class Driver implements StreamHost {
       throw new Error('closed')
     }
     own = socket
+    this.#udp?.close()
     this.#udp = socket
     this.#connected = options.connect
     this.#spare = []
@@ -190,6 +194,11 @@ export class Driver implements StreamHost {
     this.complaints.udpOpened()
     this.pump()
     return socket
+  }
+
+  /** The socket in use; none when the last one could not be opened. */
+  get udp(): UdpSocket | undefined {
+    return this.#udp ?? undefined
   }
 
   /** Client: where new sessions go; undefined = nowhere. */

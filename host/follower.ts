@@ -68,7 +68,6 @@ export class Follower {
   readonly #driver: Driver
   readonly #aead: Aead | undefined
   #config: Config
-  #socket: UdpSocket | undefined
   /** The socket does not fit the names, or there is none. */
   #stale = true
   /** Local port to keep. */
@@ -196,7 +195,7 @@ export class Follower {
   #lookLater(failed: boolean): void {
     clearTimeout(this.#retryTimer)
     let pause = this.#pause
-    if (this.#socket === undefined) pause = REOPEN_MS
+    if (this.#driver.udp === undefined) pause = REOPEN_MS
     else if (failed || this.#stale || this.#driver.peerSilent) this.#pause = Math.min(2 * pause, RETRY_LONGEST_MS)
     else {
       this.#pause = RETRY_MS
@@ -231,10 +230,8 @@ export class Follower {
     const options = udpOptions(this.names)
     const again = this.#port !== 0
     this.#stale = true
-    this.#socket = undefined
     if (again) this.#log.notice('udp socket restart')
     const socket = await this.#openKeepingPort(options)
-    this.#socket = socket
     this.#stale = false
     this.#port = socket.local.port
     this.#reopenedAt = this.#runtime.monotonic()
@@ -259,7 +256,7 @@ export class Follower {
   /** Tells the rendezvous server where we are, when that is news or `anew`. */
   async #announce(anew: boolean): Promise<void> {
     const { rendezvous } = this.names
-    const socket = this.#socket
+    const socket = this.#driver.udp
     if (rendezvous === undefined || socket === undefined) return
     const probed = await localTowards(this.#runtime, rendezvous)
     const local = announcedAddress(socket.local, !this.#isFree(), probed)
@@ -306,7 +303,7 @@ export class Follower {
   async #checkWay(): Promise<void> {
     const { names } = this
     const remote = names.peer ?? names.rendezvous
-    const socket = this.#socket
+    const socket = this.#driver.udp
     // without a socket the next look opens one
     if (this.#closed || remote === undefined || socket === undefined) return
     const local = await localTowards(this.#runtime, remote)

@@ -22,7 +22,6 @@ export const SO_REUSEPORT = 15
 export const SO_BINDTODEVICE = 25
 const MSG_DONTWAIT = 0x40
 const MSG_NOSIGNAL = 0x4000
-const CLOCK_MONOTONIC = 1
 
 /** Bytes of struct sockaddr_in, sockaddr_in6 and of sun_path in sockaddr_un. */
 const SOCKADDR_IN_BYTES = 16
@@ -51,19 +50,19 @@ export interface Libc {
   getsockname(fd: number, address: number, length: number): number
   send(fd: number, data: number, length: number, flags: number): number
   recv(fd: number, data: number, length: number, flags: number): number
-  clock_gettime(clock: number, timespec: number): number
   close(fd: number): number
+  /** CLOCK_MONOTONIC, nanoseconds. */
+  monotonic(): bigint
   /** errno of the call just made. */
   errno(): number
   /** `EADDRINUSE` for its number. */
   errorName(errno: number): string
 }
 
-/** Layout of the arena below: a socket address, an int, a length, a timespec, a datagram. */
+/** Layout of the arena below: a socket address, an int or a name, a length, a datagram. */
 const AT_ADDRESS = 0
 const AT_VALUE = 128
 const AT_LENGTH = 192
-const AT_TIME = 208
 const AT_DATA = 256
 
 /** Typed calls on a libc. One for each process is enough. */
@@ -149,9 +148,7 @@ export class Sys {
 
   /** The system's monotonic clock, microseconds: other programs mean the same by it. */
   monotonicMicroseconds(): bigint {
-    this.#check('clock_gettime', this.#libc.clock_gettime(CLOCK_MONOTONIC, this.#base + AT_TIME))
-    const seconds = this.#view.getBigInt64(AT_TIME, this.#littleEndian)
-    return seconds * 1_000_000n + this.#view.getBigInt64(AT_TIME + 8, this.#littleEndian) / 1000n
+    return this.#libc.monotonic() / 1000n
   }
 
   close(fd: number): void {

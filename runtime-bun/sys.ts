@@ -10,6 +10,8 @@ const errorNames = new Map(Object.entries(constants.errno).map(([name, number]) 
 // two names of one number
 errorNames.set(constants.errno.EAGAIN, 'EAGAIN')
 
+const CLOCK_MONOTONIC = 1
+
 /** glibc's name, then musl's, which holds the machine's. */
 const MACHINES: Readonly<Record<string, string>> = { x64: 'x86_64', arm64: 'aarch64' }
 const LIBRARIES = ['libc.so.6', `libc.musl-${MACHINES[process.arch] ?? process.arch}.so.1`]
@@ -45,6 +47,7 @@ function bindLibc(): Libc {
   // Bun's pointers are numbers with a mark that only the type checker sees
   const at = (address: number): Pointer => address as Pointer
   const location = c.__errno_location()
+  const time = new BigInt64Array(2)
   return {
     address: (buffer) => ptr(buffer),
     socket: c.socket,
@@ -55,8 +58,12 @@ function bindLibc(): Libc {
     getsockname: (fd, address, length) => c.getsockname(fd, at(address), at(length)),
     send: (fd, data, length, flags) => Number(c.send(fd, at(data), length, flags)),
     recv: (fd, data, length, flags) => Number(c.recv(fd, at(data), length, flags)),
-    clock_gettime: (clock, timespec) => c.clock_gettime(clock, at(timespec)),
     close: c.close,
+    monotonic() {
+      // process.hrtime starts at 0 in Bun
+      c.clock_gettime(CLOCK_MONOTONIC, ptr(time))
+      return (time[0] ?? 0n) * 1_000_000_000n + (time[1] ?? 0n)
+    },
     errno: () => (location === null ? 0 : read.i32(location, 0)),
     errorName: (errno) => errorNames.get(errno) ?? `errno ${errno}`,
   }

@@ -36,8 +36,8 @@ function bindLibc(): Libc {
     getsockname: c.func('int getsockname(int, uintptr_t, uintptr_t)'),
     send: c.func('intptr_t send(int, uintptr_t, size_t, int)'),
     recv: c.func('intptr_t recv(int, uintptr_t, size_t, int)'),
-    clock_gettime: c.func('int clock_gettime(int, uintptr_t)'),
     close: c.func('int close(int)'),
+    monotonic: () => process.hrtime.bigint(),
     errno: () => koffi.errno(),
     errorName: (errno) => errorNames.get(errno) ?? `errno ${errno}`,
   }

@@ -22,6 +22,8 @@ const LONE_DELAY_TICKS: u32 = 5 * TICKS_PER_MS
 const PAIR_DELAY_TICKS: u32 = 1 * TICKS_PER_MS
 /** A fresh clock shows more different ts than this among 32 PUSHes; an original sends a whole flush with one. */
 const MIN_FRESH_CHANGES: u32 = 4
+/** On a fast link a fresh clock may show less, but in steps smaller than an original's: its clock advances once an interval of at least 10 ms. */
+const MAX_FRESH_STEP: u32 = 8
 
 export function pendingAcks(c: Conversation): u32 {
   return c.ackEnd - c.ackFirst
@@ -29,7 +31,9 @@ export function pendingAcks(c: Conversation): u32 {
 
 /** Notes a PUSH to acknowledge. `atOnce`: it opened or filled a gap, or was a duplicate. */
 export function noteAck(c: Conversation, sn: u32, ts: u32, atOnce: bool, now: u32): void {
-  c.tsChanges = (c.tsChanges << 1) | (ts != c.tsLast ? 1 : 0)
+  const step = ts - c.tsLast
+  c.tsChanges = (c.tsChanges << 1) | (step != 0 ? 1 : 0)
+  c.tsSteps = (c.tsSteps << 1) | (step != 0 && step < MAX_FRESH_STEP ? 1 : 0)
   c.tsLast = ts
   const held = c.ackEnd - c.ackAgain
   if (!c.ackRing || held > c.ackMask) {
@@ -73,7 +77,7 @@ export function takeAck(c: Conversation, now: u32): void {
 
 /** Takes an ACK that is to be said again, of those said before number `until`. False if there is none. */
 export function takeAgain(c: Conversation, until: u32): bool {
-  const isFresh = popcnt(c.tsChanges) > MIN_FRESH_CHANGES
+  const isFresh = popcnt(c.tsChanges) > MIN_FRESH_CHANGES || c.tsSteps != 0
   while (c.ackAgain != until) {
     const at = ackAt(c, c.ackAgain++)
     if (!isFresh || diff(load<u32>(at), c.rcvNxt) < 0) continue

@@ -102,8 +102,9 @@ export class Conversation {
   ackDue: u32
   ackLast: u32
   ackAtOnce: u32
-  // which of the last 32 PUSHes had a ts other than the one before
+  // which of the last 32 PUSHes had a ts other than the one before, and which a slightly later one
   tsChanges: u32
+  tsSteps: u32
   tsLast: u32
   // zero-window probing
   probe: u32

@@ -292,6 +292,20 @@ test('a reload moves a server to another port', async () => {
   close()
 })
 
+test('a server that cannot move to its new port serves at the old one until it can', async () => {
+  const network = fastNetwork()
+  const { client, server, config, close } = await tunnel(network)
+  const other = await start(network, { kcp_bind: '127.0.0.1:5001' })
+  await server.reload(configOf({ ...SERVER, kcp_bind: '127.0.0.1:5001' }))
+  assert.is(printed(network, 'EADDRINUSE'), 1)
+  await new Application(network, client).echo('at the old port')
+  other.close()
+  await until(() => !network.udp.has('127.0.0.1:5000'), 'the server moved')
+  await client.reload(configOf({ ...config, kcp_connect: '127.0.0.1:5001' }))
+  await new Application(network, client).echo('at the new port')
+  close()
+})
+
 test('what cannot change while we run is named once, and stays', async () => {
   const network = fastNetwork()
   const { client, config, close } = await tunnel(network)

@@ -30,6 +30,13 @@ test('after the memory has grown no view of the old one is given out', () => {
   assert.is(views.at(fresh, 4096, 10)[0], 9)
 })
 
+test('another memory gets views of its own', () => {
+  const views = new BlockViews()
+  const [one, other] = [new Uint8Array(4096), new Uint8Array(4096)]
+  assert.is(views.at(one, 0, 10).buffer, one.buffer)
+  assert.is(views.at(other, 0, 10).buffer, other.buffer)
+})
+
 test('places that share a slot of the table are told apart', () => {
   const memory = new Uint8Array(4097 * 2048)
   const views = new BlockViews()

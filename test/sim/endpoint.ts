@@ -30,6 +30,8 @@ const DRAINS_MAX = 100_000
 /** Most expired timers at one instant before we call it a busy loop. */
 const TIMERS_AT_ONCE_MAX = 200
 const TAG_BYTES = 16
+/** cmd of a segment with data */
+const PUSH = 81
 
 /** An address record (docs/abi.md). */
 export type Address = Uint8Array<ArrayBuffer>
@@ -192,6 +194,8 @@ export class Endpoint {
   readonly #onTransmit: (datagram: Datagram, handle: number) => void
   readonly #onEvent: (event: EngineEvent) => void
   readonly #nonces = new Set<string>()
+  /** checksum of every PUSH sent, by session handle and sn */
+  readonly #pushed = new Map<number, Map<number, number>>()
   #deadline = 0
   #timersAt = -1
   #timersCount = 0
@@ -343,8 +347,32 @@ export class Endpoint {
           bytes = fakeSeal(plain, nonce)
         }
         const peer = core.u8.slice(to, to + ADDRESS_BYTES)
-        this.#onTransmit({ bytes, peer }, core.u32[word + Tx.handle] ?? 0)
+        const handle = core.u32[word + Tx.handle] ?? 0
+        if (handle !== 0) this.#checkPushes(handle, plain)
+        this.#onTransmit({ bytes, peer }, handle)
       }
+    }
+  }
+
+  /** A segment that is sent again must carry what it carried before. */
+  #checkPushes(handle: number, plain: Uint8Array): void {
+    let sent = this.#pushed.get(handle)
+    if (!sent) {
+      sent = new Map()
+      this.#pushed.set(handle, sent)
+    }
+    const view = new DataView(plain.buffer, plain.byteOffset, plain.byteLength)
+    for (let at = 0; plain.length - at >= 24; ) {
+      const length = view.getUint32(at + 20)
+      if (view.getUint8(at + 4) === PUSH) {
+        let hash = length
+        for (let i = at + 24; i < at + 24 + length; i++) hash = Math.imul(hash ^ (plain[i] ?? 0), 0x01000193)
+        const sn = view.getUint32(at + 12)
+        const before = sent.get(sn)
+        check(before === undefined || before === hash, `segment ${sn} was sent again with other bytes`)
+        sent.set(sn, hash)
+      }
+      at += 24 + length
     }
   }
 

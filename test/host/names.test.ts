@@ -1,0 +1,112 @@
+/** What the addresses of a configuration stand for, and how the UDP socket is opened for them. */
+import { suite } from 'uvu'
+import * as assert from 'uvu/assert'
+import { formatAddress } from '../../host/address.ts'
+import { parseConfig } from '../../host/config/load.ts'
+import { checkAddresses, NO_NAMES, packetFamily, resolveNames, udpOptions } from '../../host/names.ts'
+import { announcedAddress, asSeenBy, localTowards } from '../../host/rendezvous.ts'
+import type { Runtime, SocketAddress } from '../../host/runtime.ts'
+import { MemoryNetwork } from './memory-runtime.ts'
+
+const test = suite('names')
+
+const configOf = (config: object) => parseConfig(new TextEncoder().encode(JSON.stringify(config)))
+
+const v4 = (address: string, port: number): SocketAddress => ({ family: 4, address, port, scope: 0 })
+const v6 = (address: string, port: number): SocketAddress => ({ family: 6, address, port, scope: 0 })
+
+/** Both families for every name but `none`, IPv6 first. */
+const runtime: Pick<Runtime, 'resolve'> = {
+  async resolve(host) {
+    if (host === 'none') throw new Error('ENOTFOUND none')
+    if (/^[\d.]+$/.test(host)) return [{ family: 4, address: host, scope: 0 }]
+    if (host.includes(':')) return [{ family: 6, address: host, scope: 0 }]
+    return [
+      { family: 6, address: '2001:db8::1', scope: 0 },
+      { family: 4, address: '192.0.2.1', scope: 0 },
+    ]
+  },
+}
+
+const resolver: Runtime = Object.assign(new MemoryNetwork().runtime(), runtime)
+
+/** How the socket of a configuration is opened: bind, connect, family of the packets. */
+async function opened(config: object): Promise<string> {
+  const { names, failures } = await resolveNames(resolver, configOf(config), NO_NAMES)
+  assert.is(failures.length, 0)
+  const { bind, connect } = udpOptions(names)
+  const parts = [formatAddress(bind), connect === undefined ? '-' : formatAddress(connect), packetFamily(names)]
+  return parts.join(' ')
+}
+
+test('MUST 70, MUST 71: each mode opens its socket: bound, connected, or for a rendezvous server', async () => {
+  assert.is(await opened({ connect: 'a:1', kcp_bind: ':5' }), '0.0.0.0:5 - 4')
+  assert.is(await opened({ connect: 'a:1', kcp_bind: '[::]:5' }), '[::]:5 - 6')
+  assert.is(await opened({ listen: ':1', kcp_connect: 'a:5' }), '[::]:0 [2001:db8::1]:5 6')
+  assert.is(await opened({ listen: ':1', kcp_connect: '192.0.2.9:5' }), '0.0.0.0:0 192.0.2.9:5 4')
+  assert.is(await opened({ kcp_bind: '192.0.2.1:5' }), '192.0.2.1:5 - 4')
+  assert.is(await opened({ connect: 'a:1', rendezvous_server: 'a:5' }), '[::]:0 - 6')
+  assert.is(await opened({ listen: ':1', rendezvous_server: '192.0.2.9:5' }), '0.0.0.0:0 - 4')
+  assert.is(await opened({ listen: ':1', rendezvous_server: 'a:5', kcp_bind: ':7' }), '0.0.0.0:7 - 4')
+  // with a rendezvous server kcp_connect does not count, and a relay needs no other one
+  assert.is(await opened({ listen: ':1', rendezvous_server: '192.0.2.9:5', kcp_connect: 'none:1' }), '0.0.0.0:0 - 4')
+  assert.is(await opened({ kcp_bind: ':5', rendezvous_server: 'none:1' }), '0.0.0.0:5 - 4')
+})
+
+test('of a name with several addresses one is taken that the socket can reach', async () => {
+  assert.is(await opened({ listen: ':1', kcp_connect: 'a:5', kcp_bind: ':7' }), '0.0.0.0:7 192.0.2.1:5 4')
+  assert.is(await opened({ listen: ':1', kcp_connect: 'a:5', kcp_bind: '[::]:7' }), '[::]:7 [2001:db8::1]:5 6')
+  assert.is(await opened({ listen: ':1', kcp_connect: '192.0.2.9:5', kcp_bind: '[::]:7' }), '[::]:7 192.0.2.9:5 4')
+  for (const key of ['kcp_connect', 'rendezvous_server']) {
+    try {
+      await opened({ listen: ':1', [key]: '[2001:db8::1]:5', kcp_bind: ':7' })
+      assert.unreachable()
+    } catch (error) {
+      assert.match(String(error), `${key}: an IPv6 address cannot be reached`)
+    }
+  }
+})
+
+test('a name that fails keeps its old address, the others are followed', async () => {
+  const before = { ...NO_NAMES, target: v4('192.0.2.7', 1), bind: v4('0.0.0.0', 5) }
+  const config = configOf({ connect: 'none:1', kcp_bind: '192.0.2.8:5' })
+  const { names, failures } = await resolveNames(resolver, config, before)
+  assert.is(names.target, before.target)
+  assert.is(names.bind?.address, '192.0.2.8')
+  assert.is(failures.length, 1)
+  assert.match(failures[0]?.message ?? '', 'connect: cannot resolve none')
+})
+
+test('MUST 71: the syntax of every address that may change is checked at once', () => {
+  const server = { connect: 'a:1', kcp_bind: ':1' }
+  checkAddresses(configOf({ ...server, rendezvous_server: '[::1]:2' }))
+  for (const [key, value] of [
+    ['connect', ':1'],
+    ['connect', 'a'],
+    ['kcp_bind', '::1:53'],
+    ['rendezvous_server', 'a:65536'],
+  ] as const) {
+    assert.throws(() => checkAddresses(configOf({ ...server, [key]: value })), new RegExp(key))
+  }
+})
+
+test('what LISTEN and CONNECT say: the IP towards the rendezvous server with the real port', async () => {
+  assert.equal(announcedAddress(v4('0.0.0.0', 7), false, v4('10.0.0.1', 999)), v4('10.0.0.1', 7))
+  assert.equal(announcedAddress(v4('0.0.0.0', 7), false, undefined), v4('0.0.0.0', 0))
+  assert.equal(announcedAddress(v6('::', 7), false, undefined), v6('::', 0))
+  assert.equal(announcedAddress(v4('10.0.0.2', 7), true, v4('10.0.0.1', 999)), v4('10.0.0.2', 7))
+  const network = new MemoryNetwork()
+  network.here = '10.0.0.1'
+  assert.is((await localTowards(network.runtime(), v4('192.0.2.1', 5)))?.address, '10.0.0.1')
+  assert.is(network.udp.size, 0, 'the socket was thrown away')
+  network.here = undefined
+  assert.is(await localTowards(network.runtime(), v4('192.0.2.1', 5)), undefined)
+})
+
+test('an IPv6 socket meets IPv4 addresses as mapped ones', () => {
+  assert.equal(asSeenBy(v6('::', 1), v4('192.0.2.1', 5)), v6('::ffff:192.0.2.1', 5))
+  assert.equal(asSeenBy(v6('::', 1), v6('2001:db8::1', 5)), v6('2001:db8::1', 5))
+  assert.equal(asSeenBy(v4('0.0.0.0', 1), v4('192.0.2.1', 5)), v4('192.0.2.1', 5))
+})
+
+test.run()

@@ -169,10 +169,11 @@ export class Follower {
     while (this.#again) {
       this.#again = false
       failure = undefined
-      const { names, failures } = await resolveNames(this.#runtime, this.#config, this.names)
-      // what was asked for meanwhile is looked up before anything is done
+      const config = this.#config
+      const { names, failures } = await resolveNames(this.#runtime, config, this.names)
       if (this.#closed) return
-      if (this.#again) continue
+      // these are the names of an old configuration; the reload asked for another look
+      if (config !== this.#config) continue
       failure = failures[0]
       await this.#inTurn(() => this.#follow(names)).catch((error) => {
         failure ??= error
@@ -230,13 +231,13 @@ export class Follower {
     const options = udpOptions(this.names)
     const again = this.#port !== 0
     this.#stale = true
-    if (again) this.#log.notice('udp socket restart')
     const socket = await this.#openKeepingPort(options)
     this.#stale = false
     this.#port = socket.local.port
     this.#reopenedAt = this.#runtime.monotonic()
     this.#suspect = false
     if (again && this.#aead?.nonceStrategy === 'counter') this.#driver.renewNonce()
+    if (again) this.#log.notice('udp socket restart')
     this.#log.notice(`udp bind: ${formatAddress(socket.local)}`)
     if (options.connect !== undefined) this.#log.notice(`udp connect: ${formatAddress(options.connect)}`)
     return socket

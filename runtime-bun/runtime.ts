@@ -1,5 +1,5 @@
 /**
- * The Bun adapter: host/runtime.ts on Bun.udpSocket, Bun.listen, Bun.connect and Bun.serve; system calls by FFI only for
+ * The Bun adapter: host/runtime.ts on Bun.udpSocket, Bun.listen, Bun.connect and node:http; system calls by FFI only for
  * what they lack.
  */
 import type { Runtime } from '../host/runtime.ts'

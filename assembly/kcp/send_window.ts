@@ -90,6 +90,8 @@ export function tailRoom(c: Conversation): u32 {
 /** Removes an acknowledged segment. True if `sn` was in flight and not acknowledged before. */
 export function acknowledge(c: Conversation, sn: u32, entry: usize): bool {
   if (load<u8>(entry, STATE) != SENT) return false
+  // its block is about to be somebody else's
+  if (sn == c.copySn) c.copies = 0
   unlink(c, sn, entry)
   release(entry)
   return true
@@ -200,7 +202,7 @@ export function closeSendWindow(c: Conversation): void {
   freeRing(c.sndRing, c.sndMask, ENTRY_SHIFT)
   c.sndRing = 0
   c.sndUna = c.sndNxt = c.sndEnd = c.sndReserved = 0
-  c.flight = c.lost = 0
+  c.flight = c.lost = c.copies = 0
 }
 
 /** Frees the ring of a window that holds nothing, if it is more than a small one: idle sessions are to be cheap. */

@@ -146,6 +146,7 @@ test('a client whose address is gone opens its socket again with the same port; 
   await until(() => network.udp.has(`127.0.0.9:${port}`), 'the socket has the new address and the old port')
   assert.not.ok(network.udp.has(`127.0.0.1:${port}`))
   await application.echo('after')
+  assert.is(printed(network, `peer moved from 127.0.0.1:${port} to 127.0.0.9:${port}`), 1, 'the server says so')
   application.close()
   close()
 })

@@ -1,4 +1,4 @@
-// time limit: 500 s
+// time limit: 300 s
 /**
  * A NAT forgets its mappings and makes others in the middle of a transfer, with other ports or another public address: not a byte is lost, no connection
  * ends. With a public server that follows authentic datagrams from wherever they come; and with both ends behind NATs, where they meet anew.

@@ -1,4 +1,4 @@
-// time limit: 500 s
+// time limit: 300 s
 /**
  * Networks that go and come back, and servers that are killed: a client recovers by itself, living connections go on, dead ones end at once.
  */

@@ -1,4 +1,4 @@
-// time limit: 400 s
+// time limit: 300 s
 /**
  * Rendezvous (protocol.md 8) over real NATs: peers find each other wherever they are, and again when the rendezvous server or the service was replaced.
  */

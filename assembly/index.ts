@@ -24,7 +24,7 @@ import {
   renewNonce,
   untilTimers,
 } from './endpoint/endpoint'
-import { openStream } from './endpoint/open'
+import { moveSessions, openStream } from './endpoint/open'
 import { peer, takePeer, takeRendezvous } from './endpoint/peer'
 import { receive } from './endpoint/receive'
 import { settle } from './endpoint/schedule'
@@ -114,7 +114,7 @@ export function entropy_filled(n: u32): i32 {
 
 export function set_peer(now: u32): i32 {
   if (!isReady(now)) return E_STATE
-  takePeer(now)
+  if (takePeer(now)) moveSessions(now)
   return OK
 }
 

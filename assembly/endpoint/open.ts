@@ -5,10 +5,11 @@ import { E_MEMORY, E_NO_PEER, E_SESSIONS, EVENT_MIGRATED, MODE_SERVER, REASON_ME
 import { seconds } from '../clock'
 import { sendReset } from '../control/queue'
 import { openCongestion } from '../kcp/congestion'
-import { openRecvWindow } from '../kcp/window'
 import { openConversation, wireClock } from '../kcp/conversation'
+import { probe } from '../kcp/recovery'
 import { CMD_ACK, CMD_PUSH, CMD_WINS, diff, HEADER_BYTES, readCmd, readSn, readTs, readUna } from '../kcp/segment'
-import { isAddress } from '../packet/address'
+import { openRecvWindow } from '../kcp/window'
+import { isAddress, sameAddress } from '../packet/address'
 import { tagBytes } from '../packet/datagram'
 import { tell } from '../session/events'
 import {
@@ -25,12 +26,12 @@ import {
   TCP_OPEN,
   TIME_WAIT,
 } from '../session/session'
-import { endSession, queueDial } from '../session/stream'
+import { endSession, queueDial, sendKeepalive } from '../session/stream'
 import { error, find, insert, rekey, sessionAt, slotsInUse } from '../session/table'
 import { count, SESSIONS_OPENED, SESSIONS_REFUSED } from '../stats'
 import { field, MAX_HALF_OPEN } from './config'
-import { currentPeer, followPeer } from './peer'
-import { settle } from './schedule'
+import { currentPeer, followPeer, previousPeer } from './peer'
+import { isLive, settle } from './schedule'
 
 /** Sessions that datagrams of unknown conversations are compared with, a second: some percent of a core. */
 const MAX_VISITS: u32 = 4000000
@@ -182,6 +183,24 @@ function migrate(s: Session, address: usize): void {
   followPeer(addressOf(s), address)
   rekey(s, address)
   if (s.tcp != TCP_GONE) tell(s, EVENT_MIGRATED)
+}
+
+/**
+ * The peer is elsewhere: its sessions move along and say something at once, so that a server that knows them follows, and one that was started anew
+ * answers RESET.
+ */
+export function moveSessions(now: u32): void {
+  if (!isAddress(previousPeer) || !isAddress(currentPeer)) return
+  const slots = slotsInUse()
+  for (let i: u32 = 0; i < slots; i++) {
+    const s = sessionAt(i)
+    if (!s || !isLive(s) || !sameAddress(addressOf(s), previousPeer)) continue
+    rekey(s, currentPeer)
+    if (s.tcp != TCP_GONE) tell(s, EVENT_MIGRATED)
+    if (s.flight != 0) probe(s)
+    else sendKeepalive(s, now)
+    settle(s, now)
+  }
 }
 
 /** Sessions without DIAL, or that nobody answered, against their own limit. */

@@ -32,6 +32,8 @@ import { field, KEEPALIVE } from './config'
 /** Written by the host before `set_peer`, and by us before PEER_FOUND. */
 export const peer: usize = memory.data(24, 8)
 export const currentPeer: usize = memory.data(24, 8)
+/** The peer before the last change; its sessions are to move along. */
+export const previousPeer: usize = memory.data(24, 8)
 
 let mode: u32 = 0
 let lastReceivedAt: u64 = 0
@@ -45,10 +47,16 @@ export function configurePeer(modeBits: u32, silence: u32): void {
   silenceTicks = <u64>silence * TICKS_PER_SECOND
 }
 
-/** Takes over the address the host wrote. */
-export function takePeer(now: u32): void {
-  if (sameAddress(currentPeer, peer)) return
-  copyAddress(currentPeer, peer)
+/** Takes over the address the host wrote. True if it is another one. */
+export function takePeer(now: u32): bool {
+  if (sameAddress(currentPeer, peer)) return false
+  changePeer(peer, now)
+  return true
+}
+
+function changePeer(address: usize, now: u32): void {
+  copyAddress(previousPeer, currentPeer)
+  copyAddress(currentPeer, address)
   pingSoon(now)
 }
 
@@ -100,18 +108,20 @@ export function isMappedSocket(): bool {
   return load<u16>(rendezvousServer) == 6
 }
 
-/** The first PONG a rendezvous client without a living peer gets tells where the peer is. */
-export function takePong(address: usize, now: u32): void {
-  if (wantsRendezvous() && mode & MODE_CLIENT && !sameAddress(address, currentPeer)) {
-    copyAddress(currentPeer, address)
+/** The first PONG a rendezvous client without a living peer gets tells where the peer is. True if that is a new place. */
+export function takePong(address: usize, now: u32): bool {
+  const isNew = wantsRendezvous() && (mode & MODE_CLIENT) != 0 && !sameAddress(address, currentPeer)
+  if (isNew) {
+    changePeer(address, now)
     copyAddress(peer, address)
     endPunches()
     tellOwn(EVENT_PEER_FOUND, 0)
-    pingSoon(now)
   }
-  if (!sameAddress(address, currentPeer)) return
-  notePong()
-  tellOwn(EVENT_PONG, now - argument)
+  if (sameAddress(address, currentPeer)) {
+    notePong()
+    tellOwn(EVENT_PONG, now - argument)
+  }
+  return isNew
 }
 
 /** Ticks until names are to be resolved again (protocol.md 7.6). */

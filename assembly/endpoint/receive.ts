@@ -36,7 +36,7 @@ import {
   PKT_RECEIVED,
   PKT_RECEIVED_BYTES,
 } from '../stats'
-import { acceptSession } from './open'
+import { acceptSession, moveSessions } from './open'
 import { isMappedSocket, noteAuthentic, noteDatagram, takePong } from './peer'
 import { isLive, settleTouched, touch } from './schedule'
 
@@ -99,7 +99,7 @@ function takeMessage(at: usize, len: u32, address: usize, now: u32): bool {
     return false
   }
   if (found == GOT_PONG) {
-    takePong(address, now)
+    if (takePong(address, now)) moveSessions(now)
   } else if (found == GOT_RESET) {
     const s = find(address, argument)
     if (s && s.state != TIME_WAIT) {

@@ -9,8 +9,8 @@
 import { TICKS_PER_MS, TICKS_PER_SECOND } from '../abi'
 import { NEVER } from '../clock'
 import { alloc, classOf, free } from '../memory/slab'
-import { halveClassic, growClassic, restartClassic } from './classic'
-import { congestionMode, Conversation, NC_AUTOMATIC, NC_CLASSIC } from './conversation'
+import { growClassic, halveClassic, restartClassic } from './classic'
+import { Conversation, congestionMode, NC_AUTOMATIC, NC_CLASSIC } from './conversation'
 import { joinPath, leavePath, longFloor, notePathRtt, Path, probeFloor, UNKNOWN } from './path'
 import { isDataLimited, sampleInterval } from './rate'
 import { diff } from './segment'
@@ -555,7 +555,6 @@ function startCruise(m: Model, now: u32): void {
   m.cruiseRounds = 3 + ((m.random >> 16) % 4)
   enter(m, CRUISE, now)
 }
-
 
 // ---- what is shown
 

@@ -16,8 +16,8 @@ import {
 import { noteAck } from './ack'
 import { onAckDatagram } from './congestion'
 import { Conversation, fromWireClock, PROBE_TELL } from './conversation'
-import { noteAckDatagram, noteArrivalOf, noteProgress } from './recovery'
 import { noteArrival, startSample } from './rate'
+import { noteAckDatagram, noteArrivalOf, noteProgress } from './recovery'
 import { advanceRcvNxt, DUPLICATE, NO_MEMORY, STORED_BLOCK, storeSegment } from './recv_window'
 import { updateRtt } from './rtt'
 import {

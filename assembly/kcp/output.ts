@@ -13,7 +13,19 @@ import { Conversation, freeWnd, kcpMtu, LOST, PROBE_ASK, PROBE_TELL, wireClock }
 import { noteDataLimited, noteDeparture } from './rate'
 import { noteSending } from './recovery'
 import { CMD_ACK, CMD_PUSH, CMD_WASK, CMD_WINS, diff, HEADER_BYTES, writeHeader } from './segment'
-import { COPIES, entryOf, firstOf, headerOf, isLost, LEN, markSent, SENT, STATE, TRANSMISSIONS, TS } from './send_window'
+import {
+  COPIES,
+  entryOf,
+  firstOf,
+  headerOf,
+  isLost,
+  LEN,
+  markSent,
+  SENT,
+  STATE,
+  TRANSMISSIONS,
+  TS,
+} from './send_window'
 
 /** A lost window announcement must not stall for long: probes start early and back off (the original: 7 s to 120 s). */
 const FIRST_PROBE_TICKS: u32 = 500 * TICKS_PER_MS

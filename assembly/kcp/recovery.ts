@@ -10,9 +10,20 @@ import { NEVER, remaining } from '../clock'
 import { alloc, free } from '../memory/slab'
 import { count, FAST_RETRANSMITS, RTOS } from '../stats'
 import { ackAllowance, onLosses, onSpurious, onTimeout, rttFloor } from './congestion'
-import { Conversation, fastResend, FLIGHT, intervalTicks, nodelay } from './conversation'
+import { Conversation, FLIGHT, fastResend, intervalTicks, nodelay } from './conversation'
 import { diff } from './segment'
-import { BY_ORDER, BY_PROBE, COPIES, entryOf, firstOf, isLost, markLost, TRANSMISSIONS, TS, wasLostByOrder } from './send_window'
+import {
+  BY_ORDER,
+  BY_PROBE,
+  COPIES,
+  entryOf,
+  firstOf,
+  isLost,
+  markLost,
+  TRANSMISSIONS,
+  TS,
+  wasLostByOrder,
+} from './send_window'
 
 /** Least allowance for reordering. */
 const MIN_REORDER_TICKS: u32 = 1 * TICKS_PER_MS
@@ -125,7 +136,7 @@ function untilProbe(c: Conversation, now: u32): u32 {
 }
 
 /** Resends the first and the last segment: the one may be all that is missing, the other tells of everything before it. */
-function probe(c: Conversation): void {
+export function probe(c: Conversation): void {
   const first = firstOf(c, FLIGHT)
   const last = c.lastFlight
   markLost(c, first, entryOf(c, first), BY_PROBE)

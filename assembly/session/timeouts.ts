@@ -69,7 +69,8 @@ function untilEnd(s: Session, now: u32): u32 {
 function untilKeepalive(s: Session, now: u32): u32 {
   if (s.state != ESTABLISHED || s.tcp == TCP_NONE || has(s, CUT | POISONED) || waitSnd(s) != 0) return NEVER
   const protect = max(min(lingerTicks / 2, MAX_PROTECT_TICKS), 2 * TICKS_PER_SECOND)
-  if (has(s, OWES_KEEPALIVE) || s.rcvRead != s.rcvNxt) return remaining(s.queuedAt, protect, now)
+  // a hole proves that data are under way
+  if (has(s, OWES_KEEPALIVE) || s.rcvRead != s.rcvTop) return remaining(s.queuedAt, protect, now)
   if (has(s, EOF_SENT)) return NEVER
   // the side that may still answer keeps a half-closed session alive
   if (has(s, EOF_RECEIVED)) return remaining(s.queuedAt, protect, now)

@@ -222,7 +222,11 @@ test('connections beyond max_sessions are refused and counted, those that stand 
   for (let i = 0; i < 8; i++) dial(i)
   await until(() => near.driver.complaints.counters.tcp_refused === 3, 'the client refuses three')
   assert.is(near.driver.complaints.counters.tcp_accepted, 5)
-  assert.ok(lines.some((line) => line.includes('TCP connection refused: too many sessions, or too many that nobody answers (max_sessions)')))
+  assert.ok(
+    lines.some((line) =>
+      line.includes('TCP connection refused: too many sessions, or too many that nobody answers (max_sessions)'),
+    ),
+  )
   await until(() => far.driver.core.counter('sessions_refused') >= 2n, 'the server refuses two')
   assert.ok(lines.some((line) => line.includes('session refused from 127.0.0.1:')))
   assert.is(far.driver.core.counter('sessions_opened'), 3n)

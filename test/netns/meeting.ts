@@ -31,7 +31,6 @@ export interface MeetingOptions {
   readonly net: Host
   readonly serverHost: Host
   readonly clientHost: Host
-  readonly config?: Config
 }
 
 export const titleOf = ({ programs, family }: Pick<MeetingOptions, 'programs' | 'family'>): string => {
@@ -39,6 +38,7 @@ export const titleOf = ({ programs, family }: Pick<MeetingOptions, 'programs' | 
   return `${third}${programs.server} server, ${programs.client} client, IPv${family}`
 }
 
+/** The processes of one test. What it offers of a tunnel fits the transfers of test/tools/traffic.ts. */
 export class Meeting {
   readonly options: MeetingOptions
   target: ScriptedTarget
@@ -51,20 +51,19 @@ export class Meeting {
     this.options = options
     this.target = target
     this.#serverHost = options.serverHost
-    const { programs, family, net, serverHost, config } = options
+    const { programs, family, net, serverHost } = options
     const common: Config = {
       method: 'xchacha20poly1305_ietf',
       psk: randomBytes(32).toString('base64'),
-      // told apart from the default, and short: pings find a silence sooner
+      // short: a service that moved is announced again soon
       keepalive: 3,
-      ...config,
     }
     const { rendezvous } = programs
     if (rendezvous !== undefined) {
-      const common2: Config = { ...common, service_id: 'a service', rendezvous_server: net.at(family, RENDEZVOUS_PORT) }
+      const party: Config = { ...common, service_id: 'a service', rendezvous_server: net.at(family, RENDEZVOUS_PORT) }
       this.#configs.set('rendezvous', { ...common, kcp_bind: net.at(family, RENDEZVOUS_PORT) })
-      this.#configs.set('server', { ...common2, connect: target.address })
-      this.#configs.set('client', { ...common2, listen: `127.0.0.1:${LISTEN_PORT}` })
+      this.#configs.set('server', { ...party, connect: target.address })
+      this.#configs.set('client', { ...party, listen: `127.0.0.1:${LISTEN_PORT}` })
     } else {
       const address = serverHost.at(family, SERVER_PORT)
       this.#configs.set('server', { ...common, connect: target.address, kcp_bind: address })

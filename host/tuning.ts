@@ -24,6 +24,12 @@ import {
 /** IFNAMSIZ: a longer name, with its NUL, is no interface's, bytes. */
 const NETDEV_BYTES = 16
 
+/**
+ * Receive buffer of a UDP socket whose size the user leaves to us, bytes; best effort. A burst of one window overflows the usual default of 208 KiB, and what is lost
+ * there looks like loss on the path.
+ */
+const UDP_RCVBUF_BYTES = 4 << 20
+
 const BUFFERS = ['sndbuf', 'rcvbuf'] as const
 type BufferOption = (typeof BUFFERS)[number]
 
@@ -44,14 +50,16 @@ export function tuningOf(
   netdev: string | undefined,
   log: Log,
 ): SocketTuning | undefined {
-  const { reuseport, sndbuf, rcvbuf } = config
+  const { reuseport, sndbuf } = config
+  const isOurs = kind === 'udp' && config.rcvbuf === 0
+  const rcvbuf = isOurs ? UDP_RCVBUF_BYTES : config.rcvbuf
   const wanted = { reuseport, sndbuf, rcvbuf, netdev: kind === 'udp' ? (netdev ?? '') : '' }
   if (!reuseport && sndbuf === 0 && rcvbuf === 0 && wanted.netdev === '') return undefined
   const told = new Set<string>()
   return {
     ...wanted,
     refused(option, why) {
-      if (told.has(option)) return
+      if (told.has(option) || (isOurs && option === 'rcvbuf')) return
       told.add(option)
       const value = wanted[option]
       const key = option === 'netdev' ? option : `${kind}.${option}`

@@ -133,23 +133,25 @@ async function tunnel(network: MemoryNetwork, clientOnly: object = {}) {
   }
 }
 
-test('a client whose address is gone opens its socket again with the same port; living connections go on', async () => {
-  const network = fastNetwork()
-  const { client, close } = await tunnel(network)
-  const { port } = client.udp
-  const application = new Application(network, client)
-  await application.echo('before')
-  network.here = '127.0.0.9'
-  const from = network.udp.get(`127.0.0.1:${port}`)
-  assert.ok(from)
-  from.dead = true
-  await until(() => network.udp.has(`127.0.0.9:${port}`), 'the socket has the new address and the old port')
-  assert.not.ok(network.udp.has(`127.0.0.1:${port}`))
-  await application.echo('after')
-  assert.is(printed(network, `peer moved from 127.0.0.1:${port} to 127.0.0.9:${port}`), 1, 'the server says so')
-  application.close()
-  close()
-})
+for (const told of ['with errors', 'without a word']) {
+  test(`a client whose address is gone, ${told}, opens its socket again with the same port; living connections go on`, async () => {
+    const network = fastNetwork()
+    const { client, close } = await tunnel(network)
+    const { port } = client.udp
+    const application = new Application(network, client)
+    await application.echo('before')
+    network.here = '127.0.0.9'
+    const from = network.udp.get(`127.0.0.1:${port}`)
+    assert.ok(from)
+    from.dead = told === 'with errors' ? true : 'silently'
+    await until(() => network.udp.has(`127.0.0.9:${port}`), 'the socket has the new address and the old port')
+    assert.not.ok(network.udp.has(`127.0.0.1:${port}`))
+    await application.echo('after')
+    assert.is(printed(network, `peer moved from 127.0.0.1:${port} to 127.0.0.9:${port}`), 1, 'the server says so')
+    application.close()
+    close()
+  })
+}
 
 test('a network that is gone for a minute: the socket is kept, and used at once when the way is back', async () => {
   const network = fastNetwork()

@@ -164,8 +164,8 @@ export class MemoryTcp implements TcpConnection {
 class MemoryUdp implements UdpSocket {
   readonly local: SocketAddress
   readonly connect: SocketAddress | undefined
-  /** Its address was taken away: what it sends fails, what is sent to it is lost. */
-  dead = false
+  /** Its address was taken away: what it sends fails (without a word, if `silently`), what is sent to it is lost. */
+  dead: boolean | 'silently' = false
   #network: MemoryNetwork
   #handlers: UdpHandlers
   #free = SEND_BUFFERS
@@ -191,13 +191,13 @@ class MemoryUdp implements UdpSocket {
 
   send(buffer: Uint8Array, length: number, to: SocketAddress): void {
     const network = this.#network
-    const lost = this.dead
+    const lost = this.dead !== false
     if (!lost) {
       network.datagrams.push(buffer.slice(0, length))
       network.udp.get(formatAddress(this.connect ?? to))?.deliver(buffer.slice(0, length), this.local)
     }
     setImmediate(() => {
-      if (lost && !this.#closed) this.#handlers.onError(systemError('EINVAL'))
+      if (this.dead === true && !this.#closed) this.#handlers.onError(systemError('EINVAL'))
       this.#free++
       if (this.#closed || !this.#starved || this.#free < SEND_BUFFERS / 2) return
       this.#starved = false

@@ -1,0 +1,307 @@
+/**
+ * What the benchmarks compare: our command line on Node and on Bun, a real kcptun-libev (KCPTUN_LIBEV), and Debian's Go kcptun
+ * (`kcptun-server` and `kcptun-client` on the PATH). Starts pairs of them, and reads from /proc (Linux) what they cost: CPU time, resident memory, datagrams dropped at
+ * their sockets. What it leaves to others: traffic (bench/flow.ts) and the link (bench/emulator.ts).
+ */
+import type { ChildProcess } from 'node:child_process'
+import { spawn, spawnSync } from 'node:child_process'
+import { randomBytes } from 'node:crypto'
+import { accessSync, constants, readFileSync } from 'node:fs'
+import { connect } from 'node:net'
+import { cpus, release, totalmem } from 'node:os'
+import { delimiter, join } from 'node:path'
+import type { Config, Program } from '../test/tools/process.ts'
+import { commandOf, freePort, libevPath, run, start, writeConfig } from '../test/tools/process.ts'
+import { sleep } from '../test/tools/wait.ts'
+
+export const METHOD = 'xchacha20poly1305_ietf'
+/** How long a Go kcptun may take to listen. */
+const START_TIMEOUT_MS = 20_000
+const POLL_MS = 1
+/** Clock ticks of utime and stime in /proc/PID/stat: 100 a second on every Linux that JavaScript runs on. */
+const TICKS_PER_SECOND = 100
+
+export type Contestant = Program | 'go'
+
+/** Two ends and their `kcp` keys (none: untuned). The client sends. */
+export interface Pair {
+  readonly name: string
+  readonly client: Contestant
+  readonly server: Contestant
+  readonly clientKcp?: Config
+  readonly serverKcp?: Config
+}
+
+/** The window set by hand, and all that makes the original fast. */
+export const tuned = (window: number): Config => ({
+  sndwnd: window,
+  rcvwnd: window,
+  flush: 2,
+  interval: 10,
+  resend: 2,
+  nodelay: 2,
+})
+
+export interface Ends {
+  readonly clientPid: number
+  readonly serverPid: number
+  /** Where the client listens. */
+  readonly port: number
+  /** Why an end is gone, if it is. */
+  failure(): string | undefined
+  close(): Promise<void>
+}
+
+export interface PairOptions {
+  /** TCP port of the target on 127.0.0.1. */
+  readonly target: number
+  /** UDP port of the server, and the one its client sends to (default: the same). */
+  readonly udpPort: number
+  readonly via?: number
+  readonly method?: string
+}
+
+/** Path of a program on the PATH. */
+function onPath(name: string): string | undefined {
+  for (const dir of (process.env['PATH'] ?? '').split(delimiter)) {
+    const path = join(dir, name)
+    try {
+      accessSync(path, constants.X_OK)
+      return path
+    } catch {
+      // the next one
+    }
+  }
+  return undefined
+}
+
+const goServer = onPath('kcptun-server')
+const goClient = onPath('kcptun-client')
+
+/** Whether a program is there, and if not why. */
+export function missing(program: Contestant): string | undefined {
+  if (program === 'libev') return libevPath === undefined ? 'KCPTUN_LIBEV is not set' : undefined
+  if (program === 'go') return goServer && goClient ? undefined : 'kcptun-server and kcptun-client are not on the PATH'
+  return undefined
+}
+
+/** The pairs that can run here; a line on stderr for each program that is missing. */
+export function present(pairs: readonly Pair[]): Pair[] {
+  const said = new Set<string>()
+  return pairs.filter((pair) => {
+    const why = missing(pair.client) ?? missing(pair.server)
+    if (why !== undefined && !said.has(why)) console.error(`without some columns: ${why}`)
+    if (why !== undefined) said.add(why)
+    return why === undefined
+  })
+}
+
+const living = new Set<ChildProcess>()
+process.on('exit', () => {
+  for (const child of living) child.kill('SIGKILL')
+})
+
+interface End {
+  readonly pid: number
+  failure(): string | undefined
+  stop(): Promise<unknown>
+}
+
+function startGo(command: string, args: readonly string[]): End {
+  const child = spawn(command, args, { stdio: ['ignore', 'ignore', 'ignore'] })
+  living.add(child)
+  const ended = new Promise<void>((done) => child.once('close', () => done()))
+  ended.then(() => living.delete(child))
+  return {
+    pid: child.pid ?? -1,
+    failure: () => (child.exitCode === null ? undefined : `${command} ended with status ${child.exitCode}`),
+    stop() {
+      child.kill('SIGKILL')
+      return ended
+    },
+  }
+}
+
+async function startOurs(program: Program, config: Config): Promise<End> {
+  const running = await start(program, { loglevel: 4, ...config })
+  return {
+    pid: running.pid,
+    failure: () =>
+      running.status && `${program} ended with ${JSON.stringify(running.status)}: ${running.log().slice(-2000)}`,
+    stop: () => running.stop(),
+  }
+}
+
+/** Starts a pair and waits until both serve. */
+export async function startPair(pair: Pair, options: PairOptions): Promise<Ends> {
+  const { target, udpPort, via = udpPort, method = METHOD } = options
+  const psk = randomBytes(32).toString('base64')
+  const port = await freePort()
+  const startServer = async (): Promise<End> =>
+    pair.server === 'go'
+      ? startGo(goServer ?? '', ['-t', `127.0.0.1:${target}`, '-l', `127.0.0.1:${udpPort}`, '--key', psk])
+      : startOurs(pair.server, {
+          connect: `127.0.0.1:${target}`,
+          kcp_bind: `127.0.0.1:${udpPort}`,
+          method,
+          psk,
+          ...(pair.serverKcp && { kcp: pair.serverKcp }),
+        })
+  const startClient = async (): Promise<End> =>
+    pair.client === 'go'
+      ? startGo(goClient ?? '', ['-l', `127.0.0.1:${port}`, '-r', `127.0.0.1:${via}`, '--key', psk])
+      : startOurs(pair.client, {
+          listen: `127.0.0.1:${port}`,
+          kcp_connect: `127.0.0.1:${via}`,
+          method,
+          psk,
+          ...(pair.clientKcp && { kcp: pair.clientKcp }),
+        })
+  const server = await startServer()
+  const client = await startClient().catch(async (error: unknown) => {
+    await server.stop()
+    throw error
+  })
+  if (pair.client === 'go') await listening(port, START_TIMEOUT_MS)
+  return {
+    clientPid: client.pid,
+    serverPid: server.pid,
+    port,
+    failure: () => client.failure() ?? server.failure(),
+    close: async () => void (await Promise.all([client.stop(), server.stop()])),
+  }
+}
+
+/** Waits until a port of 127.0.0.1 accepts. */
+async function listening(port: number, timeoutMs: number): Promise<void> {
+  const end = performance.now() + timeoutMs
+  while (!(await accepts(port))) {
+    if (performance.now() > end) throw new Error(`port ${port} does not accept connections`)
+    await sleep(POLL_MS)
+  }
+}
+
+function accepts(port: number): Promise<boolean> {
+  return new Promise((resolve) => {
+    const socket = connect(port, '127.0.0.1')
+    socket.once('connect', () => resolve(true)).once('error', () => resolve(false))
+    socket.on('connect', () => socket.destroy())
+  })
+}
+
+/** Milliseconds from the start of a client process to a listener that accepts, once. */
+export async function timeToServe(program: Contestant): Promise<number> {
+  const port = await freePort()
+  const via = await freePort()
+  const psk = randomBytes(32).toString('base64')
+  const config = { listen: `127.0.0.1:${port}`, kcp_connect: `127.0.0.1:${via}`, method: METHOD, psk }
+  const file = writeConfig(config)
+  const [command, ...args] =
+    program === 'go'
+      ? [goClient ?? '', '-l', config.listen, '-r', config.kcp_connect, '--key', psk]
+      : [...commandOf(program), '-c', file.path]
+  const began = performance.now()
+  const end = startGo(command ?? '', args)
+  try {
+    await listening(port, START_TIMEOUT_MS)
+    return performance.now() - began
+  } finally {
+    await end.stop()
+    file.remove()
+  }
+}
+
+/** CPU seconds of a process so far, user and system, all threads; NaN where there is no /proc. */
+export function cpuSeconds(pid: number): number {
+  const text = readProc(`/proc/${pid}/stat`)
+  // the name in parentheses may contain spaces
+  const fields = text.slice(text.lastIndexOf(')') + 2).split(' ')
+  return (Number(fields[11]) + Number(fields[12])) / TICKS_PER_SECOND
+}
+
+/** Resident memory of a process in bytes; NaN where there is no /proc. */
+export function residentBytes(pid: number): number {
+  return Number(/^VmRSS:\s+(\d+) kB/m.exec(readProc(`/proc/${pid}/status`))?.[1] ?? Number.NaN) * 1024
+}
+
+/** Datagrams the kernel dropped because the socket's buffer was full, for a local UDP port, any family; 0 where there is no /proc. */
+export function socketDrops(port: number): number {
+  if (port === 0) return 0
+  const wanted = `:${port.toString(16).toUpperCase().padStart(4, '0')}`
+  let drops = 0
+  for (const line of `${readProc('/proc/net/udp')}\n${readProc('/proc/net/udp6')}`.split('\n')) {
+    const fields = line.trim().split(/\s+/)
+    if (fields[1]?.endsWith(wanted)) drops += Number(fields[12] ?? 0)
+  }
+  return drops
+}
+
+function readProc(path: string): string {
+  try {
+    return readFileSync(path, 'utf8')
+  } catch {
+    return ''
+  }
+}
+
+/** Where and what was measured. */
+export interface Machine {
+  readonly date: string
+  readonly cpu: string
+  readonly cores: number
+  readonly memoryGiB: number
+  readonly system: string
+  /** Load average of the last minute when the benchmark began: above about 0.3 a core the figures are worth little. */
+  readonly load: string
+  readonly versions: Readonly<Record<string, string>>
+}
+
+/** Reads machine and versions of all that is there. */
+export async function machine(): Promise<Machine> {
+  const versions: Record<string, string> = {}
+  const line = (command: string, ...args: string[]): string =>
+    (spawnSync(command, args, { encoding: 'utf8' }).stdout ?? '').trim().split('\n')[0] ?? ''
+  versions['kcptun-wasm'] = (await run('node', ['--version'])).stdout.trim().split('\n')[0] ?? ''
+  for (const runtime of ['node', 'bun'] as const) versions[runtime] = line(commandOf(runtime)[0], '--version')
+  if (libevPath) versions['kcptun-libev'] = (await run('libev', ['-h'])).stderr.trim().split('\n')[0] ?? ''
+  if (goClient) versions['kcptun (Go)'] = goVersion() ?? line(goClient, '--version')
+  const [first] = cpus()
+  return {
+    date: new Date().toISOString().slice(0, 16).replace('T', ' '),
+    cpu: first?.model.trim() ?? 'unknown',
+    cores: cpus().length,
+    memoryGiB: Math.round(totalmem() / 2 ** 30),
+    system: `${process.platform} ${release()} ${process.arch}`,
+    load: readProc('/proc/loadavg').split(' ')[0] ?? '',
+    versions,
+  }
+}
+
+/** Debian builds it without a version of its own. */
+function goVersion(): string | undefined {
+  const query = spawnSync('dpkg-query', ['-W', '-f', `\${Version}`, 'kcptun'], { encoding: 'utf8' })
+  return query.status === 0 ? `Debian ${query.stdout}` : undefined
+}
+
+/** The lines that stand above every table. */
+export function describe(on: Machine): string {
+  const versions = Object.entries(on.versions).map(([name, version]) => `${name} ${version}`)
+  return [
+    `${on.date} UTC, ${on.cpu}, ${on.cores} cores, ${on.memoryGiB} GiB, ${on.system}, load ${on.load}`,
+    versions.join('; '),
+  ].join('\n')
+}
+
+/** Middle value; NaN of nothing. */
+export function median(values: readonly number[]): number {
+  return quantile(values, 0.5)
+}
+
+/** Quantile by interpolation between neighbours; NaN of nothing. */
+export function quantile(values: readonly number[], q: number): number {
+  const sorted = [...values].sort((a, b) => a - b)
+  const at = (sorted.length - 1) * q
+  const [below, above] = [sorted[Math.floor(at)], sorted[Math.ceil(at)]]
+  if (below === undefined || above === undefined) return Number.NaN
+  return below + (above - below) * (at - Math.floor(at))
+}

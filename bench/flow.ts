@@ -64,7 +64,7 @@ export async function openTarget(): Promise<Target> {
 export function pour(port: number): { readonly failed: () => string | undefined; stop(): void } {
   let failure: string | undefined
   let stopped = false
-  const socket = connect({ port, host: '127.0.0.1', noDelay: true, highWaterMark: CHUNK_BYTES })
+  const socket = connect({ port, host: '127.0.0.1', noDelay: true })
   const fill = (): void => {
     while (!stopped && socket.write(chunk));
   }

@@ -1,14 +1,21 @@
 /** `npm run bench -- NAME`: the benchmarks by name. */
 import { benchCore } from './core.ts'
+import { runEmulator } from './emulator.ts'
+import { benchLinks } from './links.ts'
+import { benchLatency, benchLoopback } from './loopback.ts'
 import { benchSim } from './sim.ts'
 
 const benches: ReadonlyMap<string, () => void | Promise<void>> = new Map([
   ['core', () => benchCore()],
   ['sim', () => benchSim(process.argv.slice(3))],
+  ['links', () => benchLinks(process.argv.slice(3))],
+  ['loopback', () => benchLoopback(process.argv.slice(3))],
+  ['latency', () => benchLatency(process.argv.slice(3))],
 ])
 
 const name = process.argv[2]
-const bench = name === undefined ? undefined : benches.get(name)
+// not for people: links starts its emulator as this process again
+const bench = name === 'emulator' ? () => runEmulator(process.argv.slice(3)) : benches.get(name ?? '')
 if (!bench) {
   console.error(`usage: npm run bench -- NAME\n  NAME: ${[...benches.keys()].join(', ')}`)
   process.exit(1)

@@ -46,6 +46,7 @@ export const inputs = {
     'examples',
     'bench',
     'test/sim',
+    'test/tools',
     'build/bundles.mjs',
     'build/plan.mjs',
     'build/core-wasm-plugin.mjs',

@@ -77,6 +77,7 @@ export const EventType = {
   RESOLVE: 8,
   PEER_FOUND: 9,
   MIGRATED: 10,
+  MTU: 11,
 } as const
 
 /** Text for the reasons of ABORT, by code. */
@@ -89,6 +90,7 @@ export const ABORT_REASONS: readonly string[] = [
   'protocol error',
   'out of memory',
   'stale peer address',
+  'large datagrams do not pass',
 ]
 
 /** Span, offsets in u32 words. */

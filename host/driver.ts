@@ -473,6 +473,7 @@ export class Driver implements StreamHost {
       else if (type === EventType.RESOLVE) this.#resolve()
       else if (type === EventType.PEER_FOUND) this.#peerFound()
       else if (type === EventType.MIGRATED) this.#migrated(handle)
+      else if (type === EventType.MTU) this.#mtu(arg)
       else this.streams.handle(type, handle, arg)
       if (this.#dead) return 0
       core.refresh()
@@ -489,6 +490,13 @@ export class Driver implements StreamHost {
     this.complaints.answered()
     const ms = ticks / TICKS_PER_MS
     if (this.log.at(LOG_DEBUG)) this.log.debug(`roundtrip finished, rtt: ${formatDuration(ms)}`)
+  }
+
+  /** Large datagrams vanish and small ones pass: said once for each step down. */
+  #mtu(bytes: number): void {
+    this.log.warning(
+      `datagrams of full size do not arrive, small ones do: going on with at most ${bytes} bytes; set kcp.mtu to spare the attempt`,
+    )
   }
 
   #peerFound(): void {

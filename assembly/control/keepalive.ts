@@ -26,6 +26,8 @@ let random: u32 = 1
 let unanswered: bool = false
 let unansweredAt: u32 = 0
 let lastSentAt: u32 = 0
+let everAnswered: bool = false
+let answeredAt: u32 = 0
 
 /** `seed`: any random number. The first ping is due at once. */
 export function startKeepalive(seconds: u32, seed: u32, now: u32): void {
@@ -51,8 +53,15 @@ export function noteReceived(): void {
   if (lost) setLost(0)
 }
 
+/** True if a PONG arrived after `time`. */
+export function isAnsweredAfter(time: u32): bool {
+  return everAnswered && <i32>(answeredAt - time) > 0
+}
+
 /** A PONG arrived. */
-export function notePong(): void {
+export function notePong(now: u32): void {
+  everAnswered = true
+  answeredAt = now
   outstanding = false
   setLost(0)
 }

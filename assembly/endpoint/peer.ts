@@ -118,7 +118,7 @@ export function takePong(address: usize, now: u32): bool {
     tellOwn(EVENT_PEER_FOUND, 0)
   }
   if (sameAddress(address, currentPeer)) {
-    notePong()
+    notePong(now)
     tellOwn(EVENT_PONG, now - argument)
   }
   return isNew

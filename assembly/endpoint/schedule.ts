@@ -27,6 +27,7 @@ import { remove, sessionAt, slotsInUse } from '../session/table'
 import { checkTimeouts, untilTimeout } from '../session/timeouts'
 import { shift, WAITSND } from '../stats'
 import { cancel, earliest, postpone, wake } from '../timer'
+import { checkBlackhole } from './blackhole'
 import { field, INTERVAL } from './config'
 
 /** Tick of `flush` 0 if no interval is set (protocol.md 10.2). */
@@ -143,6 +144,7 @@ export function settleTouched(now: u32): void {
     if (isLive(s)) {
       detectLoss(s, now)
       updateCongestion(s, now)
+      checkBlackhole(s, now)
     }
     settle(s, now)
   }
@@ -157,7 +159,10 @@ export function checkSessions(now: u32): void {
     if (!s || until(s.deadline, now) != 0) return
     cancel(s)
     if (checkTimeouts(s, now)) {
-      if (isLive(s)) detectLoss(s, now)
+      if (isLive(s)) {
+        detectLoss(s, now)
+        checkBlackhole(s, now)
+      }
       settle(s, now)
     } else if (has(s, IN_READY | IN_DIRTY | IN_EVENTS)) {
       // the host has not drained yet

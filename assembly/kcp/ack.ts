@@ -17,7 +17,7 @@ const INITIAL_CAPACITY: u32 = 16
 /** Most ACKs that wait; a receive batch cannot hold more in honest use. */
 const MAX_PENDING: u32 = 8192
 /** So many leave at once: half a datagram, the other half is for those said again. */
-const MANY: u32 = 24
+const MANY: u32 = 20
 const LONE_DELAY_TICKS: u32 = 5 * TICKS_PER_MS
 const PAIR_DELAY_TICKS: u32 = 1 * TICKS_PER_MS
 /** A fresh clock shows more different ts than this among 32 PUSHes; an original sends a whole flush with one. */

@@ -11,9 +11,9 @@ import { NEVER } from '../clock'
 import { alloc, classOf, free } from '../memory/slab'
 import { growClassic, halveClassic, restartClassic } from './classic'
 import { Conversation, congestionMode, NC_AUTOMATIC, NC_CLASSIC } from './conversation'
-import { joinPath, leavePath, longFloor, notePathRtt, Path, probeFloor, UNKNOWN } from './path'
+import { joinPath, leavePath, longFloor, notePathRtt, Path, pathLimit, probeFloor, UNKNOWN } from './path'
 import { isDataLimited, sampleInterval } from './rate'
-import { diff } from './segment'
+import { diff, HEADER_BYTES } from './segment'
 
 const STARTUP: u32 = 0
 const DRAIN: u32 = 1
@@ -135,6 +135,8 @@ export function openCongestion(c: Conversation, address: usize, now: u32): void 
   m.up = MAX_UP
   m.random = c.conv
   m.raised = pathOf(c).raised
+  const limit = pathLimit(address, now)
+  if (limit != 0 && limit - HEADER_BYTES < c.mss) c.mss = limit - HEADER_BYTES
   m.roundLeast = UNKNOWN
   m.stateAt = m.rangeAt = m.delayAt = m.lastAckAt = m.queueAt = m.paceAt = now
 }

@@ -29,6 +29,8 @@ export class Conversation {
   sndMask: u32
   sndTailLen: u32
   sndWnd: u32
+  // most payload bytes of a new segment
+  mss: u32
   rmtWnd: u32
   // first and last sn of the lists FLIGHT and LOST, and how many stand in each
   firstFlight: u32
@@ -50,6 +52,9 @@ export class Conversation {
   reorderAt: u32
   activeAt: u32
   probes: u32
+  // search for a black hole: the segment that does not arrive, since when
+  stuckSn: u32
+  stuckAt: u32
   // history of ACK datagrams for `resend`
   ackHistory: usize
   ackHistoryCount: u32
@@ -197,6 +202,7 @@ export function openConversation(c: Conversation, conv: u32): void {
   // without control or a window set, the documented default holds
   c.sndWnd = isSndWndSet || congestionMode == NC_AUTOMATIC ? optionSndWnd : DEFAULT_WND
   c.rmtWnd = INITIAL_RMTWND
+  c.mss = mss
   c.rto = 200 * TICKS_PER_MS
   c.ssthresh = 2
 }

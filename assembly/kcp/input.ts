@@ -16,6 +16,7 @@ import {
 import { noteAck } from './ack'
 import { onAckDatagram } from './congestion'
 import { Conversation, fromWireClock, PROBE_TELL } from './conversation'
+import { notePassed, Path } from './path'
 import { noteArrival, startSample } from './rate'
 import { noteAckDatagram, noteArrivalOf, noteProgress } from './recovery'
 import { advanceRcvNxt, DUPLICATE, NO_MEMORY, STORED_BLOCK, storeSegment } from './recv_window'
@@ -62,6 +63,7 @@ export function input(c: Conversation, at: usize, size: u32, mayKeep: bool, now:
   const una0 = una
   const end = at + size
   acked = 0
+  takenAt = now
   startSample(c)
   while (end - at >= HEADER_BYTES) {
     const cmd = readCmd(at)
@@ -103,6 +105,7 @@ export function input(c: Conversation, at: usize, size: u32, mayKeep: bool, now:
   return did
 }
 
+let takenAt: u32 = 0
 /** What the datagram being taken in acknowledged, the newest and the oldest of the transmissions its ACKs told of. */
 let acked: u32 = 0
 let newestTs: u32 = 0
@@ -148,6 +151,7 @@ function takeUna(c: Conversation, una: u32, now: u32): u32 {
 
 function take(c: Conversation, sn: u32, entry: usize): u32 {
   const did = <u32>load<u16>(entry, LEN) > BARE_MESSAGE_BYTES ? MOVED_PAYLOAD : 0
+  if (c.path) notePassed(changetype<Path>(c.path), HEADER_BYTES + load<u16>(entry, LEN), takenAt)
   acknowledge(c, sn, entry)
   acked++
   if (sn == c.sndUna) advanceUna(c)

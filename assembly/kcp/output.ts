@@ -9,7 +9,7 @@ import { NEVER, until } from '../clock'
 import { ACKS_SENT, count, SEGMENTS_RETRANSMITTED, SEGMENTS_SENT } from '../stats'
 import { acksDue, pendingAcks, takeAck, takeAgain } from './ack'
 import { congestionWindow, isHot, maySend, onDrained, onIdle, onSent, sendLimit, untilPace } from './congestion'
-import { Conversation, freeWnd, kcpMtu, LOST, PROBE_ASK, PROBE_TELL, wireClock } from './conversation'
+import { Conversation, freeWnd, LOST, PROBE_ASK, PROBE_TELL, wireClock } from './conversation'
 import { noteDataLimited, noteDeparture } from './rate'
 import { noteSending } from './recovery'
 import { CMD_ACK, CMD_PUSH, CMD_WASK, CMD_WINS, diff, HEADER_BYTES, writeHeader } from './segment'
@@ -29,6 +29,8 @@ import {
 
 /** A lost window announcement must not stall for long: probes start early and back off (the original: 7 s to 120 s). */
 const FIRST_PROBE_TICKS: u32 = 500 * TICKS_PER_MS
+/** ACKs of one datagram: nobody repeats them for their own sake, so they must pass where full datagrams may not. */
+const MAX_ACK_BYTES: u32 = 984
 /** Segments up to this many bytes of payload are thin. */
 const THIN_BYTES: u32 = 200
 const THIN_DELAY_TICKS: u32 = 5 * TICKS_PER_MS
@@ -98,19 +100,20 @@ export function announceWindow(c: Conversation): void {
   if (diff(edge, c.rcvEdge) >= <i32>(c.rcvWnd / 2) || (shut && diff(edge, c.rcvEdge) > 0)) c.probe |= PROBE_TELL
 }
 
-/** Builds one datagram of at most kcpMtu bytes; 0 = nothing to send. `block` is where one is assembled; the result begins at `built`. */
+/** Builds one datagram of at most kcpMtu bytes, less if the path takes no more; 0 = nothing to send. `block` is where one is assembled; the result begins at `built`. */
 export function buildDatagram(c: Conversation, block: usize, now: u32): u32 {
   const wnd = freeWnd(c)
-  const limit = kcpMtu
+  const limit = c.mss + HEADER_BYTES
   c.rcvEdge = c.rcvNxt + wnd
   c.lastSn = c.lastTs = 0
   let len: u32 = 0
   const said = c.ackFirst
-  while (pendingAcks(c) != 0 && len + HEADER_BYTES <= limit) {
+  while (pendingAcks(c) != 0 && len + HEADER_BYTES <= min(limit, MAX_ACK_BYTES)) {
     takeAck(c, now)
     len += writeAck(c, block + len, wnd)
   }
-  while (len != 0 && len + HEADER_BYTES <= limit && takeAgain(c, said)) len += writeAck(c, block + len, wnd)
+  while (len != 0 && len + HEADER_BYTES <= min(limit, MAX_ACK_BYTES) && takeAgain(c, said))
+    len += writeAck(c, block + len, wnd)
   len = appendProbe(c, block, len, PROBE_ASK, CMD_WASK, wnd)
   len = appendProbe(c, block, len, PROBE_TELL, CMD_WINS, wnd)
   built = block
@@ -118,7 +121,8 @@ export function buildDatagram(c: Conversation, block: usize, now: u32): u32 {
     const sn = nextSegment(c)
     const entry = entryOf(c, sn)
     const size = HEADER_BYTES + <u32>load<u16>(entry, LEN)
-    if (len + size > limit) break
+    // a segment made before the limit fell leaves alone
+    if (len + size > limit && len != 0) break
     const header = headerOf(entry)
     sendSegment(c, sn, entry, header, size, wnd, now)
     const isAlone = len == 0 && (size + HEADER_BYTES > limit || !hasSegment(c, now))
@@ -233,7 +237,7 @@ function appendThin(c: Conversation, block: usize, len: u32, sn: u32, wnd: u32, 
     if (diff(older, c.sndUna) < 0) break
     const entry = entryOf(c, older)
     const size = HEADER_BYTES + <u32>load<u16>(entry, LEN)
-    if (load<u8>(entry, STATE) != SENT || !isThin(size) || len + size > kcpMtu) continue
+    if (load<u8>(entry, STATE) != SENT || !isThin(size) || len + size > c.mss + HEADER_BYTES) continue
     const header = headerOf(entry)
     writeHeader(header, c.conv, CMD_PUSH, wnd, wireClock(now), older, c.rcvNxt, size - HEADER_BYTES)
     memory.copy(block + len, header, size)
@@ -247,7 +251,7 @@ function appendThin(c: Conversation, block: usize, len: u32, sn: u32, wnd: u32, 
 }
 
 function appendProbe(c: Conversation, block: usize, len: u32, flag: u32, cmd: u32, wnd: u32): u32 {
-  if (!(c.probe & flag) || len + HEADER_BYTES > kcpMtu) return len
+  if (!(c.probe & flag) || len + HEADER_BYTES > c.mss + HEADER_BYTES) return len
   c.probe &= ~flag
   writeHeader(block + len, c.conv, cmd, wnd, c.lastTs, c.lastSn, c.rcvNxt, 0)
   return len + HEADER_BYTES

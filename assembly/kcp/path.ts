@@ -13,6 +13,13 @@ const MIN_FLOOR_HOLD_TICKS: u32 = 50 * TICKS_PER_MS
 /** Halves of the long memory of the floor. */
 const LONG_HALF_TICKS: u32 = 30 * TICKS_PER_SECOND
 const BUCKETS: u32 = 256
+/** A size of datagrams counts as passing for so long. */
+const PROVEN_TICKS: u32 = 60 * TICKS_PER_SECOND
+/** A limit holds so long. */
+const LIMIT_TICKS: u32 = 600 * TICKS_PER_SECOND
+/** Sizes to fall back to, bytes of plaintext: about 1200, 1000, 800 and 576 with all headers. */
+const SIZES: u32 = 4
+const sizes: usize = memory.data<u32>([1132, 932, 732, 508])
 export const UNKNOWN: u32 = 0xffffffff
 
 @unmanaged
@@ -29,6 +36,9 @@ export class Path {
   probeUntil: u32
   probing: u32
   probeLeast: u32
+  // largest datagram that was acknowledged lately, in bytes of plaintext
+  proven: u32
+  provenAt: u32
   // how often a probe found a clearly higher floor
   raised: u32
   // least RTT of this half minute and the one before
@@ -118,4 +128,55 @@ export function probeFloor(path: Path, rtt: u32, now: u32): void {
 /** The least RTT of the last half to one minute. */
 export function longFloor(path: Path): u32 {
   return min(path.longNow, path.longBefore)
+}
+
+/** A datagram with `bytes` of plaintext arrived at the peer. */
+export function notePassed(path: Path, bytes: u32, now: u32): void {
+  if (bytes < path.proven && now - path.provenAt < PROVEN_TICKS) return
+  path.proven = bytes
+  path.provenAt = now
+}
+
+/** The next smaller size to try when datagrams of `bytes` vanish; 0 if some of that size arrived lately, or none smaller is left. */
+export function smallerThan(path: Path, bytes: u32, now: u32): u32 {
+  if (path.proven >= bytes && now - path.provenAt < PROVEN_TICKS) return 0
+  for (let i: u32 = 0; i < SIZES; i++) {
+    const size = load<u32>(sizes + ((<usize>i) << 2))
+    if (size < bytes) return size
+  }
+  return 0
+}
+
+// ---- limits of size: few and kept apart, since they outlive the conversations that found them
+
+/** Paths with a limit; the oldest is forgotten for the next. */
+const LIMITS: u32 = 16
+const LIMIT_BYTES: u32 = 32
+const LIMIT: usize = 24
+const LIMIT_AT: usize = 28
+const limits: usize = memory.data(16 * 32, 8)
+let limitCount: u32 = 0
+
+/** Holds new conversations with `address` to `bytes` of plaintext for a while. */
+export function limitPath(address: usize, bytes: u32, now: u32): void {
+  const known = findLimit(address)
+  const at = known ? known : limits + <usize>((limitCount++ % LIMITS) * LIMIT_BYTES)
+  copyAddress(at, address)
+  store<u32>(at, bytes, LIMIT)
+  store<u32>(at, now, LIMIT_AT)
+}
+
+/** The limit of new conversations, 0 if there is none; after some minutes it is tried again whether more passes. */
+export function pathLimit(address: usize, now: u32): u32 {
+  const at = findLimit(address)
+  return at && now - load<u32>(at, LIMIT_AT) < LIMIT_TICKS ? load<u32>(at, LIMIT) : 0
+}
+
+function findLimit(address: usize): usize {
+  const n = min(limitCount, LIMITS)
+  for (let i: u32 = 0; i < n; i++) {
+    const at = limits + <usize>(i * LIMIT_BYTES)
+    if (sameAddress(at, address)) return at
+  }
+  return 0
 }

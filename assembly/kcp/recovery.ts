@@ -137,7 +137,7 @@ function untilProbe(c: Conversation, now: u32): u32 {
 
 /** Resends the first and the last segment: the one may be all that is missing, the other tells of everything before it. */
 export function probe(c: Conversation): void {
-  const first = firstOf(c, FLIGHT)
+  const first = isLost(entryOf(c, c.sndUna)) ? firstOf(c, FLIGHT) : c.sndUna
   const last = c.lastFlight
   markLost(c, first, entryOf(c, first), BY_PROBE)
   if (last != first) markLost(c, last, entryOf(c, last), BY_PROBE)

@@ -11,7 +11,7 @@
 
 import { freeRing, growRing } from '../memory/ring'
 import { alloc, allocUrgent, classOf, free, HEADROOM_BYTES } from '../memory/slab'
-import { Conversation, FLIGHT, kcpMtu, LOST, mss } from './conversation'
+import { Conversation, FLIGHT, kcpMtu, LOST } from './conversation'
 import { diff, HEADER_BYTES } from './segment'
 
 export const ENTRY_SHIFT: u32 = 6
@@ -84,7 +84,9 @@ export function trimReserved(c: Conversation): void {
 
 /** Bytes that fit into the last queued segment, 0 if it was sent already. */
 export function tailRoom(c: Conversation): u32 {
-  return diff(c.sndEnd, c.sndNxt) > 0 ? mss - load<u16>(entryOf(c, c.sndEnd - 1), LEN) : 0
+  if (diff(c.sndEnd, c.sndNxt) <= 0) return 0
+  const len = <u32>load<u16>(entryOf(c, c.sndEnd - 1), LEN)
+  return len < c.mss ? c.mss - len : 0
 }
 
 /** Removes an acknowledged segment. True if `sn` was in flight and not acknowledged before. */

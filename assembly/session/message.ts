@@ -9,7 +9,7 @@
  * stream.ts.
  */
 import { SPAN_BYTES, SPAN_SLOTS } from '../abi'
-import { mss, waitSnd } from '../kcp/conversation'
+import { waitSnd } from '../kcp/conversation'
 import { dropFirst, recvLen, recvPayload } from '../kcp/recv_window'
 import { entryOf, LEN, payloadOf, reserveSegment, tailRoom, trimReserved } from '../kcp/send_window'
 import { Session } from './session'
@@ -79,7 +79,7 @@ export function reservePush(s: Session, want: u32, segments: u32): u32 {
     const at = payloadOf(entryOf(s, s.sndReserved - 1))
     const skip = n == 0 ? TLV_BYTES : 0
     if (n == 0) s.reservedHeader = at
-    const take = min(left, mss - skip)
+    const take = min(left, s.mss - skip)
     n = addSpan(n, at + skip, take)
     left -= take
     segments--
@@ -92,7 +92,7 @@ export function commitPush(s: Session, bytes: u32): bool {
   let left = bytes + TLV_BYTES
   const room = tailRoom(s)
   const tail = room > TLV_BYTES ? room : 0
-  if (bytes == 0 || left > tail + (s.sndReserved - s.sndEnd) * mss) {
+  if (bytes == 0 || left > tail + (s.sndReserved - s.sndEnd) * s.mss) {
     trimReserved(s)
     return bytes == 0
   }
@@ -104,7 +104,7 @@ export function commitPush(s: Session, bytes: u32): bool {
     left -= take
   }
   while (left) {
-    const take = min(left, mss)
+    const take = min(left, s.mss)
     store<u16>(entryOf(s, s.sndEnd), take, LEN)
     s.sndEnd++
     left -= take

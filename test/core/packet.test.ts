@@ -147,7 +147,7 @@ test('MUST 9: replaying most of what was seen does not make the filter forget th
   assert.is(solo.endpoint.counter('drop_replay'), 999)
 })
 
-test('without a method there is no filter: equal datagrams are all answered, and nothing is padded', () => {
+test('MUST 15: without a method there is no filter: equal datagrams are all answered, and nothing is padded', () => {
   const solo = new Solo({ role: 'server' })
   for (let i = 0; i < 50; i++) solo.feed(control(What.PING, 7))
   const pongs = solo.take()

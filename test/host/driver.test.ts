@@ -245,7 +245,8 @@ test('/stats shows the session and /healthy the peer', async () => {
   assert.ok(client.http)
   const fetch = network.http.get(`127.0.0.1:${client.http.port}`)
   assert.ok(fetch)
-  const get = async (path: string): Promise<string> => (await fetch(new Request(`http://127.0.0.1${path}`), path)).text()
+  const get = async (path: string): Promise<string> =>
+    (await fetch(new Request(`http://127.0.0.1${path}`), path)).text()
   // an ACK may still be under way
   let stats = await get('/stats')
   for (let i = 0; i < 200 && !/ - peer/.test(stats); i++) {

@@ -1,0 +1,51 @@
+/*
+ * Large datagrams that vanish while small ones pass: a path whose MTU is below `kcp.mtu`, and nobody says so (RFC 8899 calls it a black hole).
+ *
+ * The first segment that does not arrive after several transmissions is compared with what does arrive: a PONG, or a KEEPALIVE sent as a test. Then new segments and new conversations
+ * on that path become smaller. What was already numbered cannot be cut anew, since the peer may hold it; a conversation stuck on it is ended, so that its application tries again rather than
+ * waits.
+ */
+import { EVENT_MTU, REASON_MTU } from '../abi'
+import { isAnsweredAfter } from '../control/keepalive'
+import { limitPath, Path, pathLimit, smallerThan } from '../kcp/path'
+import { diff, HEADER_BYTES } from '../kcp/segment'
+import { entryOf, LEN, TRANSMISSIONS } from '../kcp/send_window'
+import { nonceBytes, tagBytes } from '../packet/datagram'
+import { tellOwn } from '../session/events'
+import { addressOf, has, INITIATOR, Session } from '../session/session'
+import { endSession, sendKeepalive } from '../session/stream'
+
+/** Transmissions of one segment before a small one is sent as a test, before datagrams become smaller, and before the conversation is given up. */
+const TEST_AFTER: u32 = 3
+const SUSPECT_AFTER: u32 = 5
+const GIVE_UP_AFTER: u32 = 9
+
+/** To be called when a timer of a session expired or ACKs arrived for it. */
+export function checkBlackhole(s: Session, now: u32): void {
+  if (!s.path || s.sndUna == s.sndNxt) return
+  const entry = entryOf(s, s.sndUna)
+  const transmissions = <u32>load<u8>(entry, TRANSMISSIONS)
+  if (transmissions < TEST_AFTER) return
+  const path = changetype<Path>(s.path)
+  const smaller = smallerThan(path, HEADER_BYTES + <u32>load<u16>(entry, LEN), now)
+  if (smaller == 0) return
+  if (s.stuckAt == 0 || s.stuckSn != s.sndUna) {
+    s.stuckSn = s.sndUna
+    s.stuckAt = max<u32>(1, now)
+    sendKeepalive(s, now)
+  }
+  if (transmissions < SUSPECT_AFTER || !doSmallOnesPass(s)) return
+  const limit = pathLimit(addressOf(s), now)
+  if (limit == 0 || smaller < limit) {
+    limitPath(addressOf(s), smaller, now)
+    tellOwn(EVENT_MTU, smaller + tagBytes + nonceBytes)
+  }
+  s.mss = min(s.mss, smaller - HEADER_BYTES)
+  if (transmissions >= GIVE_UP_AFTER) endSession(s, REASON_MTU, now)
+}
+
+/** True if something small that left after the suspicion arose was answered. */
+function doSmallOnesPass(s: Session): bool {
+  if (s.hasRack && diff(s.rackTs, s.stuckAt) >= 0) return true
+  return has(s, INITIATOR) && isAnsweredAfter(s.stuckAt)
+}

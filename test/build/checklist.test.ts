@@ -1,0 +1,97 @@
+/**
+ * Every item of the checklist in docs/protocol.md section 14 is named by a test, as `MUST 18: ...`, `MUST 1, 2, 3: ...` or
+ * `MUST 35, MUST 36: ...`, and is so under both runtimes.
+ */
+import { readdirSync, readFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { suite } from 'uvu'
+import * as assert from 'uvu/assert'
+
+const CHECKLIST_ITEMS = 76
+/** 60 to 68 are about obfuscation, which does not exist yet. */
+const NOT_DONE_FIRST = 60
+const NOT_DONE_LAST = 68
+/** Directories that do not count: tests of the build, and those that are skipped without an original or without root. */
+const NOT_COUNTED = ['build', 'interop', 'netns']
+
+const test = suite('checklist')
+
+/** The numbers of the list in section 14, in their order. */
+function checklistOf(markdown: string): number[] {
+  const section = markdown.split('\n## 14. Checklist\n')[1]?.split('\n## ')[0] ?? ''
+  return [...section.matchAll(/^(\d+)\. (?:MUST|SHOULD)\b/gm)].map((match) => Number(match[1]))
+}
+
+/** The items that names in this source begin with: string literals `MUST n`, with lists and ranges. */
+function namedItems(source: string): number[] {
+  const items = []
+  for (const [, list = ''] of source.matchAll(/['"`]MUST (\d+(?:-\d+)?(?:, (?:MUST )?\d+(?:-\d+)?)*)\b/g)) {
+    for (const part of list.replaceAll('MUST ', '').split(', ')) {
+      const [first = 0, last = first] = part.split('-').map(Number)
+      for (let item = first; item <= last; item++) items.push(item)
+    }
+  }
+  return items
+}
+
+type RuntimeName = 'node' | 'bun'
+
+/** Where a file's tests run: a file that both conformance files import, and one that starts both programs, counts for both. */
+function runtimesOf(name: string, source: string): RuntimeName[] {
+  if (/\b(?:RUNTIMES|ALL_PAIRS|MIXED_PAIRS)\b/.test(source)) return ['node', 'bun']
+  if (name.endsWith('.node.test.ts')) return ['node']
+  return name.endsWith('.bun.test.ts') ? ['bun'] : ['node', 'bun']
+}
+
+function sources(directory: string): string[] {
+  return readdirSync(directory, { withFileTypes: true }).flatMap((entry) => {
+    if (entry.isDirectory()) return NOT_COUNTED.includes(entry.name) ? [] : sources(join(directory, entry.name))
+    return entry.name.endsWith('.ts') ? [join(directory, entry.name)] : []
+  })
+}
+
+function itemsByRuntime(): Record<RuntimeName, Set<number>> {
+  const found = { node: new Set<number>(), bun: new Set<number>() }
+  for (const path of sources('test')) {
+    const source = readFileSync(path, 'utf8')
+    // the tools check, too, but name no test
+    if (!/^ *test\(/m.test(source)) continue
+    for (const runtime of runtimesOf(path, source)) for (const item of namedItems(source)) found[runtime].add(item)
+  }
+  return found
+}
+
+const checklist = checklistOf(readFileSync('docs/protocol.md', 'utf8'))
+
+test('docs/protocol.md numbers its items without a gap', () => {
+  assert.equal(
+    checklist,
+    Array.from({ length: CHECKLIST_ITEMS }, (_, index) => index + 1),
+  )
+})
+
+test('names are read as single items, lists and ranges', () => {
+  assert.equal(namedItems("test('MUST 7: x')\ntest(`MUST 50, 51, 18: y`)"), [7, 50, 51, 18])
+  assert.equal(namedItems(`test('MUST 35, MUST 36: x'); const must = "MUST 11, 35-37"`), [35, 36, 11, 35, 36, 37])
+  assert.equal(namedItems("// MUST 3\ntest('what MUST 4 says')"), [])
+})
+
+const found = itemsByRuntime()
+for (const runtime of ['node', 'bun'] as const) {
+  test(`every item but those of obfuscation is named by a test under ${runtime}`, () => {
+    const wanted = checklist.filter((item) => item < NOT_DONE_FIRST || item > NOT_DONE_LAST)
+    assert.equal(
+      wanted.filter((item) => !found[runtime].has(item)),
+      [],
+    )
+  })
+}
+
+test('no test names an item that is not on the list', () => {
+  assert.equal(
+    [...new Set([...found.node, ...found.bun])].filter((item) => !checklist.includes(item)),
+    [],
+  )
+})
+
+test.run()

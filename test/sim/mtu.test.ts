@@ -1,0 +1,65 @@
+/**
+ * A path that swallows large datagrams without a word (an MTU below kcp.mtu): the tunnel notices, says so, and new connections get through.
+ */
+import { suite } from 'uvu'
+import * as assert from 'uvu/assert'
+import { EventType } from '../../host/core.ts'
+import { Pair } from './pair.ts'
+
+const test = suite('sim/mtu')
+
+/** Counts events of a type that the client's engine gives. */
+function countEvents(pair: Pair, type: number): () => number {
+  let seen = 0
+  const { core } = pair.client
+  const poll = core.calls.poll_events
+  Object.defineProperty(core, 'calls', {
+    value: {
+      ...core.calls,
+      poll_events: () => {
+        const n = poll()
+        core.refresh()
+        for (let i = 0; i < n; i++) if (core.u32[core.eventWord + 4 * i] === type) seen++
+        return n
+      },
+    },
+  })
+  return () => seen
+}
+
+for (const limit of [1300, 1150, 700]) {
+  test(`datagrams above ${limit} bytes vanish: connections opened later carry everything`, () => {
+    const pair = new Pair({ seed: 1, sealing: 'random', client: { keepalive: 25 } })
+    const events = countEvents(pair, EventType.MTU)
+    pair.tap = (_, bytes) => bytes.length <= limit
+    const script = { client: { bytes: 100_000, stream: 1 }, server: { bytes: 200, stream: 2 } }
+    let clean = false
+    for (let i = 0; i < 6 && !clean; i++) {
+      const connection = pair.connect(script)
+      pair.runUntil(() => connection.over, 60)
+      clean = connection.clean
+      assert.ok(clean || connection.client.ending !== undefined, `still hanging: ${connection.describe()}`)
+    }
+    assert.ok(clean, pair.connections.map((c) => c.describe()).join('\n'))
+    assert.ok(events() >= 1)
+  })
+}
+
+test('a lossy path alone does not make datagrams smaller', () => {
+  for (let seed = 1; seed <= 5; seed++) {
+    const pair = new Pair({
+      seed,
+      sealing: 'random',
+      client: { keepalive: 25 },
+      up: { loss: 0.3 },
+      down: { loss: 0.3 },
+    })
+    const events = countEvents(pair, EventType.MTU)
+    const connection = pair.connect({ client: { bytes: 300_000, stream: 1 }, server: { bytes: 200, stream: 2 } })
+    assert.ok(pair.finish(200), connection.describe())
+    assert.ok(connection.clean, connection.describe())
+    assert.is(events(), 0, `seed ${seed}`)
+  }
+})
+
+test.run()

@@ -32,6 +32,8 @@ const UP_STEP: f64 = 0.02
 const GUARD: f64 = 0.95
 /** Pull of a flow that must yield towards the mean of its path. */
 const MEAN_PULL: f64 = 0.25
+/** A flow with less than this part of the mean of its path is poor. */
+const POOR_SHARE: f64 = 0.8
 /** Loss so far above the base is a collapse of the link's rate. */
 const COLLAPSE_LOSS: f64 = 0.25
 const MIN_CRUISE_TICKS: u32 = 20 * TICKS_PER_MS
@@ -511,13 +513,19 @@ function advanceState(c: Conversation, m: Model, now: u32): void {
   } else if (m.state == DOWN) {
     if ((inState >= floor && <f64>c.flight <= full) || inState > 2 * floor + TICKS_PER_MS) endCycle(c, m, now)
   } else if (m.state == CRUISE) {
-    if (m.stateRounds >= m.cruiseRounds && inState >= MIN_CRUISE_TICKS && !isDataLimited(c)) {
+    if (m.stateRounds >= m.cruiseRounds && inState >= MIN_CRUISE_TICKS && !isDataLimited(c) && mayProbeUp(c, m)) {
       m.rateAtUp = rateOf(m)
       enter(m, UP, now)
     }
   } else {
     advanceUp(c, m, floor, inState, full, now)
   }
+}
+
+/** On a loaded path only a flow that has clearly less than its share asks for more. */
+function mayProbeUp(c: Conversation, m: Model): bool {
+  const path = pathOf(c)
+  return m.hot < 2 || rateOf(m) * <f64>path.flows < POOR_SHARE * path.rates
 }
 
 function advanceUp(c: Conversation, m: Model, floor: u32, inState: u32, full: f64, now: u32): void {

@@ -33,6 +33,9 @@ const REORDER_DECAY_TICKS: u32 = 10 * TICKS_PER_SECOND
 /** Probe timeout: least, most, and before the first RTT sample; time a peer may take for an ACK. */
 const MIN_PTO_TICKS: u32 = 15 * TICKS_PER_MS
 const MAX_PTO_TICKS: u32 = 4000 * TICKS_PER_MS
+/** An outage of some seconds is to be noticed soon after it ends: so many probes leave at least this often. */
+const PATIENT_AFTER: u32 = 16
+const EAGER_PTO_TICKS: u32 = 1000 * TICKS_PER_MS
 const FIRST_PTO_TICKS: u32 = 200 * TICKS_PER_MS
 const ACK_ALLOWANCE_TICKS: u32 = 5 * TICKS_PER_MS
 /** A segment sent oftener than this is not resent by the classic rule (protocol.md 5.2). */
@@ -120,15 +123,16 @@ export function untilRecovery(c: Conversation, now: u32): u32 {
 
 /** Time of silence after which the peer is probed (protocol.md 5.7: backoff by `nodelay`). */
 export function probeTimeout(c: Conversation, ackDelay: u32): u32 {
-  let timeout = FIRST_PTO_TICKS
+  let timeout: u32 = FIRST_PTO_TICKS
   if (c.srtt) {
     timeout = c.srtt + max(4 * c.rttvar, intervalTicks) + ACK_ALLOWANCE_TICKS + ackDelay
     timeout = max(timeout, MIN_PTO_TICKS)
   }
-  for (let i: u32 = 0; i < c.probes && timeout < MAX_PTO_TICKS; i++) {
+  const most: u32 = c.probes < PATIENT_AFTER ? max<u32>(2 * timeout, EAGER_PTO_TICKS) : MAX_PTO_TICKS
+  for (let i: u32 = 0; i < c.probes && timeout < most; i++) {
     timeout += nodelay == 0 ? timeout : timeout / 2
   }
-  return min(timeout, MAX_PTO_TICKS)
+  return min(timeout, most)
 }
 
 function untilProbe(c: Conversation, now: u32): u32 {

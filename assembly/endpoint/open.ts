@@ -1,7 +1,16 @@
 /*
  * How sessions begin: a client's TCP connection, a server's first datagram of an unknown conversation, and the session that continues from another address.
  */
-import { E_MEMORY, E_NO_PEER, E_SESSIONS, EVENT_MIGRATED, MODE_SERVER, REASON_MEMORY, TICKS_PER_SECOND } from '../abi'
+import {
+  E_MEMORY,
+  E_NO_PEER,
+  E_SESSIONS,
+  EVENT_MIGRATED,
+  MODE_SERVER,
+  REASON_MEMORY,
+  REASON_STALE_PEER,
+  TICKS_PER_SECOND,
+} from '../abi'
 import { seconds } from '../clock'
 import { sendReset } from '../control/queue'
 import { openCongestion } from '../kcp/congestion'
@@ -16,6 +25,8 @@ import {
   addressOf,
   CONNECT,
   CUT,
+  EOF_SENT,
+  ESTABLISHED,
   halfOpenCount,
   has,
   INITIATOR,
@@ -195,10 +206,16 @@ export function moveSessions(now: u32): void {
   for (let i: u32 = 0; i < slots; i++) {
     const s = sessionAt(i)
     if (!s || !isLive(s) || !sameAddress(addressOf(s), previousPeer)) continue
+    if (find(currentPeer, s.conv)) {
+      // the same conv is in use there: it cannot be ours
+      endSession(s, REASON_STALE_PEER, now)
+      settle(s, now)
+      continue
+    }
     rekey(s, currentPeer)
     if (s.tcp != TCP_GONE) tell(s, EVENT_MIGRATED)
     if (s.flight != 0) probe(s)
-    else sendKeepalive(s, now)
+    else if (s.state == ESTABLISHED && !has(s, EOF_SENT)) sendKeepalive(s, now)
     settle(s, now)
   }
 }

@@ -42,6 +42,8 @@ const HALF_TICKS: u32 = 5 * TICKS_PER_SECOND
 /** So many hot rounds, and a rate yielded to this part, without a lower RTT: the floor may have risen. */
 const STUBBORN_ROUNDS: u32 = 4
 const STUBBORN_RATE: f64 = 0.7
+/** Rounds in a row of excessive loss that make a ticking peer's path count as overloaded. */
+const TICKING_EXCESS_ROUNDS: u32 = 2
 /** Silences below this are no ACK delay. */
 const MIN_ACK_DELAY_TICKS: u32 = 8 * TICKS_PER_MS
 const MIN_ACK_DELAY_COUNT: u32 = 4
@@ -89,6 +91,7 @@ class Model {
   lost: u32
   flatRounds: u32
   hot: u32
+  excessRounds: u32
   raised: u32
   random: u32
   queueAt: u32
@@ -388,7 +391,9 @@ function endRound(c: Conversation, m: Model, now: u32): void {
   const least = m.roundLeast == UNKNOWN ? floor : <f64>m.roundLeast
   const delay = <f64>(ackAllowance(c) + HOST_DELAY_TICKS)
   const isRaised = least > 1.1 * floor + MS + delay && rateOf(m) * (least - floor) > 4
-  const excess = isExcess(m, 0.02, 2.5, 2)
+  m.excessRounds = isExcess(m, 0.02, 2.5, 2) ? m.excessRounds + 1 : 0
+  // a peer that ticks says each ACK once, many at a time: one lost datagram of ACKs looks like many lost segments
+  const excess = m.excessRounds >= (ackAllowance(c) ? TICKING_EXCESS_ROUNDS : 1)
   if (least > 1.1 * floor + MS) m.queueAt = now
   if (m.state != UP) {
     if (isRaised && m.hot == 0) m.rateCool = rateOf(m)

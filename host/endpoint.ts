@@ -27,7 +27,7 @@ import {
   silenceLimit,
 } from './stats.ts'
 import { tuningOf } from './tuning.ts'
-import { PROGRAM, PROJECT_URL, VERSION } from './version.ts'
+import { BANNER_LINE, PROGRAM, VERSION } from './version.ts'
 
 export { StartError } from './names.ts'
 
@@ -168,7 +168,7 @@ export async function startEndpoint(
         program: {
           name: PROGRAM,
           version: VERSION,
-          url: PROJECT_URL,
+          note: BANNER_LINE,
           runtime: runtime.name,
           runtimeVersion: runtime.version,
           mode: modeName(config.mode),

@@ -35,7 +35,8 @@ const NO_ROUTE = '/\u0000'
 export interface ProgramInfo {
   readonly name: string
   readonly version: string
-  readonly url: string
+  /** second line of the banner */
+  readonly note: string
   readonly runtime: string
   readonly runtimeVersion: string
   /** As in the log: client, server, ... */
@@ -259,7 +260,7 @@ export function createHttpApp(source: HttpSource): Hono<HttpEnv> {
     },
   })
   const { program } = source
-  const banner = `${program.name} ${program.version}\n  ${program.url}`
+  const banner = `${program.name} ${program.version}\n  ${program.note}`
   let last = source.start
 
   const queryOf = (context: Context<HttpEnv>): string => parseTarget(context.env.target)?.query ?? ''

@@ -1,6 +1,7 @@
-/** Name, version and home of the program, for --version and the banner of /stats. The version is that of package.json. */
+/** Name and version of the program, for --version and the banner of /stats. The version is that of package.json. */
 import { version } from '../package.json'
 
 export const PROGRAM = 'kcptun-wasm'
 export const VERSION: string = version
-export const PROJECT_URL = 'https://github.com/kcptun-wasm/kcptun-wasm'
+/** Second line of the banner, where the original has the address of its project: what this program speaks. */
+export const BANNER_LINE = 'wire protocol of https://github.com/hexian000/kcptun-libev'

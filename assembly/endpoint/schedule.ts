@@ -4,11 +4,11 @@
 import { TICKS_PER_MS, UNSET } from '../abi'
 import { NEVER, until } from '../clock'
 import { pendingAcks } from '../kcp/ack'
-import { updateCongestion } from '../kcp/congestion'
 import { flushMode, waitSnd } from '../kcp/conversation'
 import { hasOutput, noteDrained, untilSegment, updateProbe } from '../kcp/output'
 import { detectLoss, untilRecovery } from '../kcp/recovery'
 import { freeIdleRecvRing } from '../kcp/recv_window'
+import { updateCongestion } from '../kcp/rounds'
 import { freeIdleSendRing } from '../kcp/send_window'
 import {
   BLOCKED,

@@ -9,8 +9,9 @@ import { TICKS_PER_MS, TICKS_PER_SECOND } from '../abi'
 import { NEVER, remaining } from '../clock'
 import { alloc, free } from '../memory/slab'
 import { count, FAST_RETRANSMITS, RTOS } from '../stats'
-import { ackAllowance, onLosses, onSpurious, onTimeout, rttFloor } from './congestion'
+import { onLosses, onSpurious, onTimeout } from './congestion'
 import { Conversation, FLIGHT, fastResend, intervalTicks, nodelay } from './conversation'
+import { ackAllowance, rttFloor } from './model'
 import { diff } from './segment'
 import {
   BY_ORDER,

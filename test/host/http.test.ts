@@ -29,7 +29,7 @@ function app(changes: Partial<HttpSource> = {}, clock = { at: 0 }) {
     counters: { ...NO_COUNTERS, pkt_received_bytes: clock.at },
   })
   return createHttpApp({
-    program: { name: 'NAME', version: '1.2.3', url: 'URL', runtime: 'node', runtimeVersion: '20', mode: 'client' },
+    program: { name: 'NAME', version: '1.2.3', note: 'NOTE', runtime: 'node', runtimeVersion: '20', mode: 'client' },
     snapshot,
     sessions: () => [],
     start: snapshot(),
@@ -118,7 +118,7 @@ test('parameters: the last one wins, unknown values are ignored', async () => {
   assert.equal(parseStatsQuery('nobanner=&x=y&sessions=none&sessions'), { banner: true, sessions: 0 })
   assert.equal(parseStatsQuery('%73essions=%61ctive'), { banner: false, sessions: 3 })
   assert.is(parseStatsQuery('a=%e'), undefined)
-  assert.ok((await ask('/stats?nobanner=0')).body.startsWith('NAME 1.2.3\n  URL\n\nserver time: '))
+  assert.ok((await ask('/stats?nobanner=0')).body.startsWith('NAME 1.2.3\n  NOTE\n\nserver time: '))
 })
 
 test('MUST 75: a target is judged as it stands on the wire', () => {

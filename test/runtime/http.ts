@@ -78,7 +78,7 @@ export function httpConformance({ runtime, serveHttp }: Subject): void {
   function application() {
     const start = { at: 0, uptime: 0, cpu: 0, date: new Date(), counters: NO_COUNTERS }
     const app = createHttpApp({
-      program: { name: 'NAME', version: '1', url: 'URL', runtime: 'node', runtimeVersion: '1', mode: 'client' },
+      program: { name: 'NAME', version: '1', note: 'NOTE', runtime: 'node', runtimeVersion: '1', mode: 'client' },
       snapshot: () => ({ ...start, at: 1000, uptime: 1000 }),
       sessions: () => [],
       start,

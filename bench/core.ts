@@ -6,11 +6,14 @@
  * the emulated link itself takes for its two copies.
  */
 import { Core, Event, EventType, instantiate, Mode, NonceStrategy, Rx, Span, Tx, UNSET } from '../host/core.ts'
+import { BlockViews } from '../host/views.ts'
 
 const DELAY_TICKS = 5 * 8
 const BLOCK_BYTES = 2048
 const SLOT_BYTES = 1344
 const KCP_MTU = 1332
+/** More than the blocks of the largest window. */
+const VIEWS = 65536
 const PAYLOAD_BYTES = 1308
 /** Native upstream KCP in C (-O2) on such a machine, ns: window -> [no loss, 2 % loss]. */
 const NATIVE: ReadonlyMap<number, readonly [number, number]> = new Map([
@@ -20,35 +23,13 @@ const NATIVE: ReadonlyMap<number, readonly [number, number]> = new Map([
   [16384, [1027, 2560]],
 ])
 
-/**
- * Views of blocks of 2 KiB, made once and used again while a block is asked for at the same place and length: making a view costs as much as copying a
- * datagram.
- */
-class Views {
-  #memory: Uint8Array | undefined
-  #made: Uint8Array[] = []
-
-  at(memory: Uint8Array, offset: number, length: number): Uint8Array {
-    if (memory !== this.#memory) {
-      this.#memory = memory
-      this.#made = []
-    }
-    const block = offset >>> 11
-    const made = this.#made[block]
-    if (made !== undefined && made.length === length && made.byteOffset === offset) return made
-    const view = memory.subarray(offset, offset + length)
-    this.#made[block] = view
-    return view
-  }
-}
-
 /** One direction of the link: datagrams in order of arrival. */
 class Line {
   readonly #bytes: Uint8Array
   readonly #lengths: Uint16Array
   readonly #due: Float64Array
   readonly #mask: number
-  readonly #sources = new Views()
+  readonly #sources = new BlockViews(VIEWS)
   readonly #slots: Uint8Array[] = []
   #first = 0
   #end = 0
@@ -145,8 +126,8 @@ function run(window: number, loss: number, segments: number): Cost {
   const down = new Line(slots)
   const chunk = new Uint8Array(65536).fill(85)
   const sink = new Uint8Array(131072)
-  const written = new Views()
-  const read = new Views()
+  const written = new BlockViews(VIEWS)
+  const read = new BlockViews(VIEWS)
   const handle = client.calls.stream_open(0)
   let random = 1
   let now = 0

@@ -4,6 +4,7 @@
  * A slot holds the bytes of an engine's datagram, or two numbers of a TCP packet, which has no bytes. Nothing here allocates per packet once
  * the pool has its size.
  */
+import { BlockViews } from '../../../host/views.ts'
 
 /** Bytes of a slot: the largest plaintext datagram that a simulated host sends. */
 export const SLOT_BYTES = 1344
@@ -16,32 +17,10 @@ export const NONE = -1
 /** Datagrams up to this size are copied byte by byte: making a view costs more. */
 const SMALL_BYTES = 64
 
-/**
- * Views of blocks of 2 KiB of an engine's memory, made once and used again while a block is asked for at the same place and
- * length: making a view costs as much as copying a datagram.
- */
-class Views {
-  #memory: Uint8Array | undefined
-  #made: Uint8Array[] = []
-
-  at(memory: Uint8Array, offset: number, length: number): Uint8Array {
-    if (memory !== this.#memory) {
-      this.#memory = memory
-      this.#made = []
-    }
-    const block = offset >>> 11
-    const made = this.#made[block]
-    if (made !== undefined && made.length === length && made.byteOffset === offset) return made
-    const view = memory.subarray(offset, offset + length)
-    this.#made[block] = view
-    return view
-  }
-}
-
 /** A host's way to copy datagrams between its memory and the pool. */
 export class Copier {
   readonly #packets: Packets
-  readonly #views = new Views()
+  readonly #views = new BlockViews()
 
   constructor(packets: Packets) {
     this.#packets = packets

@@ -48,7 +48,6 @@ export const MODE_SERVER: u32 = 1
 export const MODE_CLIENT: u32 = 2
 export const MODE_RENDEZVOUS: u32 = 4
 
-export const NONCE_NONE: u32 = 0
 export const NONCE_RANDOM: u32 = 1
 export const NONCE_COUNTER: u32 = 2
 

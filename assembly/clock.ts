@@ -12,7 +12,9 @@ export function until(time: u32, now: u32): u32 {
   return ticks > 0 ? ticks : 0
 }
 
-/** Ticks left of a period of `limit` ticks that began at `since`; periods may be longer than half the clock's circle. */
+/**
+ * Ticks left of a period of `limit` ticks that began at `since`; periods may be longer than half the clock's circle.
+ */
 export function remaining(since: u32, limit: u32, now: u32): u32 {
   const age = now - since
   return age >= limit ? 0 : limit - age
@@ -26,7 +28,10 @@ export function startClock(now: u32): void {
   lastNow = now
 }
 
-/** Takes in the time of a call. True if the host was suspended: then deadlines more than half a circle away would seem to lie ahead. */
+/**
+ * Takes in the time of a call. True if the host was suspended: then deadlines more than half a circle away would seem
+ * to lie ahead.
+ */
 export function advanceClock(now: u32): bool {
   const step = now - lastNow
   elapsed += step

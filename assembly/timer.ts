@@ -1,7 +1,8 @@
 /*
  * Deadlines of sessions: a binary heap of the earliest time each session wants to be looked at.
  *
- * Postponing is lazy: a session that needs a later time than it stands with stays where it is, and is moved when its old time comes to the top.
+ * Postponing is lazy: a session that needs a later time than it stands with stays where it is, and is moved when its
+ * old time comes to the top.
  */
 import { growRing } from './memory/ring'
 import { Session } from './session/session'

@@ -101,16 +101,6 @@ export interface Link {
   close(): Promise<void>
 }
 
-/** Well-known bad links: one-way delay, jitter, loss, rate and queue. */
-export const LINK_PRESETS = {
-  wifi: { delay: 5, jitter: 2, loss: 0.01, burst: 2, rate: 100e6 },
-  wifiLossy: { delay: 15, jitter: 10, loss: 0.05, burst: 3 },
-  wifiCongested: { delay: 10, jitter: 20, loss: 0.1, burst: 3, rate: 5e6, queue: 30_000 },
-  cellular: { delay: 50, jitter: 15, loss: 0.02, burst: 2, rate: 30e6 },
-  satellite: { delay: 600, jitter: 30, loss: 0.03, burst: 2, rate: 15e6 },
-  congested: { delay: 80, jitter: 40, loss: 0.1, burst: 3, rate: 10e6, queue: 50_000 },
-} satisfies Record<string, LinkShape>
-
 /** mulberry32: a small seeded generator of uniform numbers in [0, 1). Not for secrets. */
 export function randomNumbers(seed: number): () => number {
   let state = seed >>> 0

@@ -255,16 +255,6 @@ export function sameAddress(a: SocketAddress, b: SocketAddress): boolean {
   return a.port === b.port && a.address === b.address && a.family === b.family && a.scope === b.scope
 }
 
-/** Whether the two 24-byte records at these offsets are the same. Allocates nothing. */
-export function sameRecord(a: Uint8Array, offsetA: number, b: Uint8Array, offsetB: number): boolean {
-  for (let index = 0; index < ADDRESS_RECORD_BYTES; index += 1) {
-    if (a[offsetA + index] !== b[offsetB + index]) {
-      return false
-    }
-  }
-  return true
-}
-
 /**
  * Writes the 24-byte address record of abi.md at `offset`. Allocates nothing, but parses text: keep the record of
  * an address that comes often.

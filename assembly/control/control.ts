@@ -46,8 +46,8 @@ export function buildControl(block: usize): u32 {
 }
 
 /**
- * Takes a control message of `len` >= 4 bytes from `address`; of a bad one its sender sees nothing. `second`: the endpoint's age, `mapped`: its socket is
- * an IPv6 one.
+ * Takes a control message of `len` >= 4 bytes from `address`; of a bad one its sender sees nothing. `second`: the
+ * endpoint's age, `mapped`: its socket is an IPv6 one.
  */
 export function takeControl(at: usize, len: u32, address: usize, second: u32, mapped: bool, now: u32): u32 {
   if (len < BODY_AT) return MALFORMED

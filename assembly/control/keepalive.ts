@@ -1,8 +1,8 @@
 /*
  * The client's keepalive (protocol.md 7.3), and what it says about the peer.
  *
- * Beyond the original: a peer that does not answer what was sent to it is pinged within seconds, and again with growing pauses, so that silence is noticed before the
- * next regular ping.
+ * Beyond the original: a peer that does not answer what was sent to it is pinged within seconds, and again with growing
+ * pauses, so that silence is noticed before the next regular ping.
  */
 import { TICKS_PER_SECOND } from '../abi'
 import { NEVER, until } from '../clock'

@@ -1,5 +1,6 @@
 /*
- * Control messages that wait for the next drain. The newest are dropped when it is full: every one of them is asked for again, or repeated.
+ * Control messages that wait for the next drain. The newest are dropped when it is full: every one of them is asked for
+ * again, or repeated.
  *
  *   entry: u32 what, u32 body, receiver, and for PUNCH two addresses
  */

@@ -1,8 +1,9 @@
 /*
  * Rendezvous (protocol.md 8): how a server and a client behind NATs find each other through a third party.
  *
- * Every endpoint keeps services for others; a server with a rendezvous server announces itself there, a client asks there until it has a peer, and again when the peer falls
- * silent. Addresses told by PUNCH are pinged several times: the first ping of one side often dies at the NAT of the other.
+ * Every endpoint keeps services for others; a server with a rendezvous server announces itself there, a client asks
+ * there until it has a peer, and again when the peer falls silent. Addresses told by PUNCH are pinged several times:
+ * the first ping of one side often dies at the NAT of the other.
  */
 import { TICKS_PER_SECOND } from '../abi'
 import { NEVER, until } from '../clock'
@@ -77,7 +78,10 @@ export function untilRendezvous(wanting: bool, now: u32): u32 {
   return wanted
 }
 
-/** Sends what is due: LISTEN every `listenTicks` (a server), CONNECT every 4 s (0, a client), pings to punched addresses. */
+/**
+ * Sends what is due: LISTEN every `listenTicks` (a server), CONNECT every 4 s (0, a client), pings to punched
+ * addresses.
+ */
 export function checkRendezvous(wanting: bool, listenTicks: u32, now: u32): void {
   if (wanting && isAddress(server) && until(helloAt, now) == 0) {
     push(listenTicks ? LISTEN : CONNECT, 0, server)

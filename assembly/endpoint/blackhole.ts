@@ -1,9 +1,11 @@
 /*
- * Large datagrams that vanish while small ones pass: a path whose MTU is below `kcp.mtu`, and nobody says so (RFC 8899 calls it a black hole).
+ * Large datagrams that vanish while small ones pass: a path whose MTU is below `kcp.mtu`, and nobody says so (RFC 8899
+ * calls it a black hole).
  *
- * The first segment that does not arrive after several transmissions is compared with what does arrive: a PONG, or a KEEPALIVE sent as a test. Then new segments and new conversations
- * on that path become smaller. What was already numbered cannot be cut anew, since the peer may hold it; a conversation stuck on it is ended, so that its application tries again rather than
- * waits.
+ * The first segment that does not arrive after several transmissions is compared with what does arrive: a PONG, or a
+ * KEEPALIVE sent as a test. Then new segments and new conversations on that path become smaller. What was already
+ * numbered cannot be cut anew, since the peer may hold it; a conversation stuck on it is ended, so that its application
+ * tries again rather than waits.
  */
 import { EVENT_MTU, REASON_MTU } from '../abi'
 import { isAnsweredAfter } from '../control/keepalive'
@@ -15,7 +17,10 @@ import { tellOwn } from '../session/events'
 import { addressOf, has, INITIATOR, Session } from '../session/session'
 import { endSession, sendKeepalive } from '../session/stream'
 
-/** Transmissions of one segment before a small one is sent as a test, before datagrams become smaller, and before the conversation is given up. */
+/**
+ * Transmissions of one segment before a small one is sent as a test, before datagrams become smaller, and before the
+ * conversation is given up.
+ */
 const TEST_AFTER: u32 = 3
 const SUSPECT_AFTER: u32 = 5
 const GIVE_UP_AFTER: u32 = 9

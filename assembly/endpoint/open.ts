@@ -1,5 +1,6 @@
 /*
- * How sessions begin: a client's TCP connection, a server's first datagram of an unknown conversation, and the session that continues from another address.
+ * How sessions begin: a client's TCP connection, a server's first datagram of an unknown conversation, and the session
+ * that continues from another address.
  */
 import {
   E_MEMORY,
@@ -170,8 +171,8 @@ function findElsewhere(conv: u32): Session | null {
 }
 
 /**
- * True if this datagram continues a session from another address: numbers inside its windows, and sent by the other side. A NAT that gave its client a
- * new port looks like that. Only authentic datagrams get here.
+ * True if this datagram continues a session from another address: numbers inside its windows, and sent by the other
+ * side. A NAT that gave its client a new port looks like that. Only authentic datagrams get here.
  */
 function continues(at: usize, s: Session, now: u32): bool {
   const una = readUna(at)
@@ -181,8 +182,8 @@ function continues(at: usize, s: Session, now: u32): bool {
 }
 
 /**
- * Tells a datagram of the peer from one of ours that a stranger sent back: both directions share one key. The ts of an ACK is of our clock, that of a
- * PUSH is not, and our clock starts at a random time (`wireClock`).
+ * Tells a datagram of the peer from one of ours that a stranger sent back: both directions share one key. The ts of an
+ * ACK is of our clock, that of a PUSH is not, and our clock starts at a random time (`wireClock`).
  */
 function isFromOtherSide(at: usize, s: Session, now: u32): bool {
   const age = wireClock(now) - readTs(at)
@@ -197,8 +198,8 @@ function migrate(s: Session, address: usize): void {
 }
 
 /**
- * The peer is elsewhere: its sessions move along and say something at once, so that a server that knows them follows, and one that was started anew
- * answers RESET.
+ * The peer is elsewhere: its sessions move along and say something at once, so that a server that knows them follows,
+ * and one that was started anew answers RESET.
  */
 export function moveSessions(now: u32): void {
   if (!isAddress(previousPeer) || !isAddress(currentPeer)) return

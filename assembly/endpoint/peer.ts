@@ -1,5 +1,6 @@
 /*
- * Where the peer is: the address new sessions go to, whether it still answers, and how a rendezvous client finds it (protocol.md 7.3, 7.6, 8).
+ * Where the peer is: the address new sessions go to, whether it still answers, and how a rendezvous client finds it
+ * (protocol.md 7.3, 7.6, 8).
  */
 import {
   E_ARGUMENT,
@@ -108,7 +109,9 @@ export function isMappedSocket(): bool {
   return load<u16>(rendezvousServer) == 6
 }
 
-/** The first PONG a rendezvous client without a living peer gets tells where the peer is. True if that is a new place. */
+/**
+ * The first PONG a rendezvous client without a living peer gets tells where the peer is. True if that is a new place.
+ */
 export function takePong(address: usize, now: u32): bool {
   const isNew = wantsRendezvous() && (mode & MODE_CLIENT) != 0 && !sameAddress(address, currentPeer)
   if (isNew) {

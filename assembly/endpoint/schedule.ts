@@ -1,5 +1,6 @@
 /*
- * Which session is looked at when: those with output stand in the ready list, those a receive batch touched in the dirty list, all others wait for their deadline.
+ * Which session is looked at when: those with output stand in the ready list, those a receive batch touched in the
+ * dirty list, all others wait for their deadline.
  */
 import { TICKS_PER_MS, UNSET } from '../abi'
 import { NEVER, until } from '../clock'

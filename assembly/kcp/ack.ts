@@ -1,11 +1,14 @@
 /*
- * When and which ACKs leave. Each PUSH inside the window is acknowledged with its own sn and ts (protocol.md 5.6), in order of arrival.
+ * When and which ACKs leave. Each PUSH inside the window is acknowledged with its own sn and ts (protocol.md 5.6), in
+ * order of arrival.
  *
- * Policy: at once on a gap, a duplicate, or many; otherwise a pair or more not oftener than once a millisecond, a lone one after some ms; and with any datagram that
- * leaves anyway. Set by the user, `flush` 2 sends them with every received batch and 0 leaves them to the interval's tick.
+ * Policy: at once on a gap, a duplicate, or many; otherwise a pair or more not oftener than once a millisecond, a lone
+ * one after some ms; and with any datagram that leaves anyway. Set by the user, `flush` 2 sends them with every
+ * received batch and 0 leaves them to the interval's tick.
  *
- * An ACK of something early is said again in the next datagram, since una cannot repeat it while a hole is open: a lost one would make the peer resend for nothing. Only to a
- * peer whose clock is fresh: an original takes an RTT sample from every ACK, and a repeated one looks like a slow path.
+ * An ACK of something early is said again in the next datagram, since una cannot repeat it while a hole is open: a lost
+ * one would make the peer resend for nothing. Only to a peer whose clock is fresh: an original takes an RTT sample from
+ * every ACK, and a repeated one looks like a slow path.
  */
 import { TICKS_PER_MS } from '../abi'
 import { freeRing, growRing } from '../memory/ring'
@@ -22,7 +25,10 @@ const LONE_DELAY_TICKS: u32 = 5 * TICKS_PER_MS
 const PAIR_DELAY_TICKS: u32 = 1 * TICKS_PER_MS
 /** A fresh clock shows more different ts than this among 32 PUSHes; an original sends a whole flush with one. */
 const MIN_FRESH_CHANGES: u32 = 4
-/** On a fast link a fresh clock may show less, but in steps smaller than an original's: its clock advances once an interval of at least 10 ms. */
+/**
+ * On a fast link a fresh clock may show less, but in steps smaller than an original's: its clock advances once an
+ * interval of at least 10 ms.
+ */
 const MAX_FRESH_STEP: u32 = 8
 
 export function pendingAcks(c: Conversation): u32 {

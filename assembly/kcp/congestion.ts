@@ -1,14 +1,14 @@
 /*
  * Congestion control: how much may be in flight and how fast it leaves.
  *
- * Automatic (`nc` unset): a model of the path, its rate and its RTT floor, with pacing, in the manner of BBR (model.ts, rounds.ts). `nc` 1 is no control but the windows, `nc` 0 the
- * classic window.
+ * Automatic (`nc` unset): a model of the path, its rate and its RTT floor, with pacing, in the manner of BBR (model.ts,
+ * rounds.ts). `nc` 1 is no control but the windows, `nc` 0 the classic window.
  */
 import { TICKS_PER_MS, TICKS_PER_SECOND } from '../abi'
 import { NEVER } from '../clock'
 import { alloc, classOf, free } from '../memory/slab'
 import { growClassic, halveClassic, restartClassic } from './classic'
-import { Conversation, congestionMode, NC_AUTOMATIC, NC_CLASSIC } from './conversation'
+import { Conversation, congestionMode, DEFAULT_WND, NC_AUTOMATIC, NC_CLASSIC } from './conversation'
 import {
   ackAllowance,
   bdp,
@@ -39,15 +39,15 @@ const MAX_CATCH_UP_TICKS: u32 = 4 * TICKS_PER_MS
 /** Without a queue for so long, a flow that only the window limits need not be paced. */
 const UNPACED_AFTER_TICKS: u32 = 10 * TICKS_PER_SECOND
 
-/** Starts control of a conversation with the peer at `address`. Without memory it goes without a model: the windows alone hold. */
+/** Starts control of a conversation with the peer at `address`. Without memory for a model the default window holds. */
 export function openCongestion(c: Conversation, address: usize, now: u32): void {
   if (congestionMode != NC_AUTOMATIC) return
   c.path = joinPath(address, now)
-  if (!c.path) return
   const cls = classOf(offsetof<Model>())
-  c.model = alloc(cls)
+  if (c.path) c.model = alloc(cls)
   if (!c.model) {
     closeCongestion(c)
+    c.sndWnd = min(c.sndWnd, DEFAULT_WND)
     return
   }
   memory.fill(c.model, 0, (<usize>1) << cls)
@@ -168,7 +168,10 @@ export function onTimeout(c: Conversation): void {
   if (c.model) modelOf(c).wasProbed = 1
 }
 
-/** A datagram that acknowledged something was taken in whole. `span`: ticks between the first and the last transmission it told of. */
+/**
+ * A datagram that acknowledged something was taken in whole. `span`: ticks between the first and the last transmission
+ * it told of.
+ */
 export function onAckDatagram(c: Conversation, acked: u32, span: u32, now: u32): void {
   if (congestionMode == NC_CLASSIC) growClassic(c)
   if (!c.model) return

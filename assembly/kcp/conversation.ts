@@ -1,8 +1,9 @@
 /*
  * The state of one KCP conversation (protocol.md 5.4): a record in linear memory and what its policies share.
  *
- * Sequence numbers of the sender: [sndUna, sndNxt) is in flight, [sndNxt, sndEnd) waits for the window, [sndEnd, sndReserved) is room handed to the
- * host. Of the receiver: [rcvRead, rcvNxt) is in order and unread, (rcvNxt, rcvTop) came early, with holes.
+ * Sequence numbers of the sender: [sndUna, sndNxt) is in flight, [sndNxt, sndEnd) waits for the window, [sndEnd,
+ * sndReserved) is room handed to the host. Of the receiver: [rcvRead, rcvNxt) is in order and unread, (rcvNxt, rcvTop)
+ * came early, with holes.
  */
 import { TICKS_PER_MS, UNSET } from '../abi'
 import { HEADER_BYTES } from './segment'
@@ -27,7 +28,6 @@ export class Conversation {
   sndReserved: u32
   sndRing: usize
   sndMask: u32
-  sndTailLen: u32
   sndWnd: u32
   // most payload bytes of a new segment
   mss: u32
@@ -43,7 +43,8 @@ export class Conversation {
   srtt: u32
   rttvar: u32
   rto: u32
-  // loss detection: the newest transmission known to have arrived, its round trip, what reordering is allowed (eighths of the RTT floor)
+  // loss detection: the newest transmission known to have arrived, its round trip, what reordering is allowed (eighths
+  // of the RTT floor)
   rackTs: u32
   rackSn: u32
   rackRtt: u32
@@ -121,14 +122,12 @@ export class Conversation {
   retransmissions: u32
 }
 
-export const CONVERSATION_BYTES: u32 = offsetof<Conversation>()
-
 /** Bits of `probe`. */
 export const PROBE_ASK: u32 = 1
 export const PROBE_TELL: u32 = 2
 
 /** Window of a sender without automatic control, unless set (protocol.md 10.2). */
-const DEFAULT_WND: u32 = 256
+export const DEFAULT_WND: u32 = 256
 
 export const NC_CLASSIC: u32 = 0
 export const NC_NONE: u32 = 1
@@ -184,8 +183,8 @@ export function setWireOffset(offset: u32): void {
 }
 
 /**
- * The ts of a segment sent at `now`. Only we read it again, when it is echoed; its random start tells our own datagrams from the peer's, should they come
- * back.
+ * The ts of a segment sent at `now`. Only we read it again, when it is echoed; its random start tells our own datagrams
+ * from the peer's, should they come back.
  */
 export function wireClock(now: u32): u32 {
   return now + wireOffset

@@ -1,7 +1,9 @@
 /*
- * Input of one opened datagram into its conversation (protocol.md 5.6). Segments before a bad one count; parsing stops there.
+ * Input of one opened datagram into its conversation (protocol.md 5.6). Segments before a bad one count; parsing stops
+ * there.
  *
- * Everything a datagram acknowledges is taken in before losses are looked for: that is the caller's next step, once a batch.
+ * Everything a datagram acknowledges is taken in before losses are looked for: that is the caller's next step, once a
+ * batch.
  */
 import { TICKS_PER_SECOND } from '../abi'
 import {
@@ -52,7 +54,10 @@ const BARE_MESSAGE_BYTES: u32 = 4
 /** An echoed ts older than this is none of ours. */
 const MAX_RTT_TICKS: u32 = 60 * TICKS_PER_SECOND
 
-/** `mayKeep`: the datagram lies in a packet block of its own, which may be kept instead of copied. Result: the bits above. */
+/**
+ * `mayKeep`: the datagram lies in a packet block of its own, which may be kept instead of copied. Result: the bits
+ * above.
+ */
 export function input(c: Conversation, at: usize, size: u32, mayKeep: bool, now: u32): u32 {
   if (size < HEADER_BYTES) {
     count(DROP_MALFORMED)

@@ -1,6 +1,6 @@
 /*
- * What automatic congestion control knows of a conversation: its rate, the RTTs of this round, the base loss, the delay of the peer's ACKs. rounds.ts draws the conclusions,
- * congestion.ts acts on them.
+ * What automatic congestion control knows of a conversation: its rate, the RTTs of this round, the base loss, the delay
+ * of the peer's ACKs. rounds.ts draws the conclusions, congestion.ts acts on them.
  *
  * Rates are segments per tick, as f64: WASM floats are the same on every host.
  */
@@ -172,7 +172,10 @@ export function leastOfEight(m: Model): u32 {
   return least
 }
 
-/** A prompt peer would have acknowledged the first of these segments long before the last was sent; one that ticks gathers them. */
+/**
+ * A prompt peer would have acknowledged the first of these segments long before the last was sent; one that ticks
+ * gathers them.
+ */
 function noteAckDelay(m: Model, span: u32, now: u32): void {
   if (now - m.delayAt >= HALF_TICKS) {
     m.delayBefore = m.delayNow

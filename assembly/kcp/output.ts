@@ -1,7 +1,9 @@
 /*
- * Output of one conversation: builds its next datagram (protocol.md 5.7), ACKs first, then probes, then segments found lost, then new ones.
+ * Output of one conversation: builds its next datagram (protocol.md 5.7), ACKs first, then probes, then segments found
+ * lost, then new ones.
  *
- * A segment that leaves alone is sent from its own block: only the 24 bytes of its header are written. Everything else is assembled in the transmit block.
+ * A segment that leaves alone is sent from its own block: only the 24 bytes of its header are written. Everything else
+ * is assembled in the transmit block.
  */
 
 import { TICKS_PER_MS } from '../abi'
@@ -47,7 +49,9 @@ const MAX_PROBE_TICKS: u32 = 15000 * TICKS_PER_MS
 /** Where the datagram built last begins. */
 export let built: usize = 0
 
-/** True when a segment may leave: a lost one or its copy, or a new one inside the windows, as fast as the pace allows. */
+/**
+ * True when a segment may leave: a lost one or its copy, or a new one inside the windows, as fast as the pace allows.
+ */
 export function hasSegment(c: Conversation, now: u32): bool {
   if (c.lost != 0 || c.copies != 0) return maySend(c, now)
   if (c.sndEnd == c.sndNxt) return isThinDue(c, now)
@@ -101,7 +105,10 @@ export function announceWindow(c: Conversation): void {
   if (diff(edge, c.rcvEdge) >= <i32>(c.rcvWnd / 2) || (shut && diff(edge, c.rcvEdge) > 0)) c.probe |= PROBE_TELL
 }
 
-/** Builds one datagram of at most kcpMtu bytes, less if the path takes no more; 0 = nothing to send. `block` is where one is assembled; the result begins at `built`. */
+/**
+ * Builds one datagram of at most kcpMtu bytes, less if the path takes no more; 0 = nothing to send. `block` is where
+ * one is assembled; the result begins at `built`.
+ */
 export function buildDatagram(c: Conversation, block: usize, now: u32): u32 {
   const wnd = freeWnd(c)
   const limit = c.mss + HEADER_BYTES
@@ -186,8 +193,8 @@ function sendSegment(c: Conversation, sn: u32, entry: usize, header: usize, size
 }
 
 /**
- * How often a retransmission leaves: once, unless the window is held up by it. While `snd_una` stands still for a lost retransmission the whole window waits, and a copy is
- * cheap beside that. Not when the path is loaded or loses much.
+ * How often a retransmission leaves: once, unless the window is held up by it. While `snd_una` stands still for a lost
+ * retransmission the whole window waits, and a copy is cheap beside that. Not when the path is loaded or loses much.
  */
 function planCopies(c: Conversation, sn: u32, entry: usize, now: u32): void {
   if (!c.model || isHot(c)) return

@@ -1,7 +1,9 @@
 /*
- * What the conversations with one peer know together: the RTT floor, the probe that refreshes it, and the sum of their rates.
+ * What the conversations with one peer know together: the RTT floor, the probe that refreshes it, and the sum of their
+ * rates.
  *
- * A late flow would take the standing queue of the others for the floor, and nothing would ever drain; flows that share the floor share the link.
+ * A late flow would take the standing queue of the others for the floor, and nothing would ever drain; flows that share
+ * the floor share the link.
  */
 import { TICKS_PER_MS, TICKS_PER_SECOND } from '../abi'
 import { alloc, classOf, free } from '../memory/slab'
@@ -137,7 +139,10 @@ export function notePassed(path: Path, bytes: u32, now: u32): void {
   path.provenAt = now
 }
 
-/** The next smaller size to try when datagrams of `bytes` vanish; 0 if some of that size arrived lately, or none smaller is left. */
+/**
+ * The next smaller size to try when datagrams of `bytes` vanish; 0 if some of that size arrived lately, or none smaller
+ * is left.
+ */
 export function smallerThan(path: Path, bytes: u32, now: u32): u32 {
   if (path.proven >= bytes && now - path.provenAt < PROVEN_TICKS) return 0
   for (let i: u32 = 0; i < SIZES; i++) {

@@ -1,8 +1,9 @@
 /*
- * Delivery: how many segments arrived at the peer, and the rate samples that follow (delivery rate estimation as in BBR).
+ * Delivery: how many segments arrived at the peer, and the rate samples that follow (delivery rate estimation as in
+ * BBR).
  *
- * Every transmission remembers how much was delivered when it left; its ACK then tells how much was delivered meanwhile. The sample of a datagram is that of its
- * segment sent last.
+ * Every transmission remembers how much was delivered when it left; its ACK then tells how much was delivered
+ * meanwhile. The sample of a datagram is that of its segment sent last.
  */
 import { Conversation } from './conversation'
 import { COPIES, DELIVERED, DELIVERED_AT, FIRST_SENT_AT, TS } from './send_window'
@@ -20,7 +21,10 @@ export function startSample(c: Conversation): void {
   c.hasSample = 0
 }
 
-/** A segment arrived. `known`: an ACK told when this transmission was sent; else una told of it, which says nothing of time. */
+/**
+ * A segment arrived. `known`: an ACK told when this transmission was sent; else una told of it, which says nothing of
+ * time.
+ */
 export function noteArrival(c: Conversation, entry: usize, known: bool, now: u32): void {
   c.delivered += 1 + <u32>load<u8>(entry, COPIES)
   c.deliveredAt = now

@@ -1,9 +1,11 @@
 /*
  * Loss recovery: which transmissions are lost, and when to ask by a probe (after RACK-TLP, RFC 8985).
  *
- * The ts of an ACK names the transmission it answers. What was sent earlier than one that arrived, by more than the reordering seen so far, is lost; what is not yet that much
- * earlier is lost when its time has come. A retransmission is a transmission like any other, so its loss is found in the same way. When nothing answers, probes resend the first
- * and the last segment. `resend`, if the user set it, adds the classic rule: lost after so many datagrams with later ACKs.
+ * The ts of an ACK names the transmission it answers. What was sent earlier than one that arrived, by more than the
+ * reordering seen so far, is lost; what is not yet that much earlier is lost when its time has come. A retransmission
+ * is a transmission like any other, so its loss is found in the same way. When nothing answers, probes resend the first
+ * and the last segment. `resend`, if the user set it, adds the classic rule: lost after so many datagrams with later
+ * ACKs.
  */
 import { TICKS_PER_MS, TICKS_PER_SECOND } from '../abi'
 import { NEVER, remaining } from '../clock'
@@ -140,7 +142,9 @@ function untilProbe(c: Conversation, now: u32): u32 {
   return c.flight == 0 ? NEVER : remaining(c.activeAt, probeTimeout(c, ackAllowance(c)), now)
 }
 
-/** Resends the first and the last segment: the one may be all that is missing, the other tells of everything before it. */
+/**
+ * Resends the first and the last segment: the one may be all that is missing, the other tells of everything before it.
+ */
 export function probe(c: Conversation): void {
   const first = isLost(entryOf(c, c.sndUna)) ? firstOf(c, FLIGHT) : c.sndUna
   const last = c.lastFlight

@@ -1,5 +1,6 @@
 /*
- * The receive window: a ring of payloads indexed by `sn & mask`, from the first unread segment to the last that may arrive early.
+ * The receive window: a ring of payloads indexed by `sn & mask`, from the first unread segment to the last that may
+ * arrive early.
  *
  *   entry (8 bytes): 0 payload address (0 = hole)  4 len  6 class of the block it lies in
  *
@@ -41,8 +42,9 @@ export function recvLen(c: Conversation, sn: u32): u32 {
 }
 
 /**
- * Keeps the payload of a PUSH with rcvNxt <= sn < rcvNxt + rcvWnd. `mayKeep` tells that the payload lies in a packet block which the window may keep.
- * The segment that moves rcvNxt may use reserved memory: it alone can lead to memory being freed.
+ * Keeps the payload of a PUSH with rcvNxt <= sn < rcvNxt + rcvWnd. `mayKeep` tells that the payload lies in a packet
+ * block which the window may keep. The segment that moves rcvNxt may use reserved memory: it alone can lead to memory
+ * being freed.
  */
 export function storeSegment(c: Conversation, sn: u32, payload: usize, len: u32, mayKeep: bool): u32 {
   const used = sn - c.rcvRead

@@ -1,7 +1,8 @@
 /*
  * Rounds and states of automatic congestion control: what a round trip taught, and what to ask of the path next.
  *
- * Random loss does not slow it down: loss counts only above a learnt base. A standing queue, seen as an RTT floor of whole rounds above that of the path, does.
+ * Random loss does not slow it down: loss counts only above a learnt base. A standing queue, seen as an RTT floor of
+ * whole rounds above that of the path, does.
  */
 import { TICKS_PER_MS } from '../abi'
 import { Conversation } from './conversation'
@@ -101,8 +102,8 @@ function endRound(c: Conversation, m: Model, now: u32): void {
 }
 
 /**
- * A queue drains when its flows yield. If the RTT stays up all the same the path itself has become longer: the floor is looked for, and what was yielded for nothing
- * is taken back.
+ * A queue drains when its flows yield. If the RTT stays up all the same the path itself has become longer: the floor is
+ * looked for, and what was yielded for nothing is taken back.
  */
 function followFloor(c: Conversation, m: Model, least: f64, now: u32): void {
   const path = pathOf(c)

@@ -1,8 +1,8 @@
 /*
  * Round-trip time and RTO (protocol.md 5.6; RFC 6298 in KCP's integer form), in ticks.
  *
- * The ts of a segment is the time of that very transmission and the peer echoes it, so a sample is exact even for a retransmitted segment:
- * Karn's rule is not needed.
+ * The ts of a segment is the time of that very transmission and the peer echoes it, so a sample is exact even for a
+ * retransmitted segment: Karn's rule is not needed.
  */
 import { TICKS_PER_MS } from '../abi'
 import { Conversation, intervalTicks, minRto } from './conversation'

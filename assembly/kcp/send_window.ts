@@ -1,12 +1,14 @@
 /*
- * The send window: a ring of segments indexed by `sn & mask`, each with a block of its own that holds header and payload.
+ * The send window: a ring of segments indexed by `sn & mask`, each with a block of its own that holds header and
+ * payload.
  *
- *   entry (64 bytes): 0 block  4 len  6 state  7 transmissions  8 ts of the last one  12 previous sn  16 next sn  20 list  21 copies  22 why lost
+ *   entry (64 bytes): 0 block  4 len  6 state  7 transmissions  8 ts of the last one  12 previous sn  16 next sn
+ *                     20 list  21 copies  22 why lost
  *                     24 delivered  28 delivered at  32 first sent at: what rate.ts knew when it was sent
  *   block:            [ headroom 64 ][ KCP header 24 ][ payload ][ room for padding ]
  *
- * Sent segments stand in one of two doubly linked lists, in flight (ordered by time of sending) or lost, so that loss detection looks at heads alone and
- * an ACK unlinks its segment in O(1).
+ * Sent segments stand in one of two doubly linked lists, in flight (ordered by time of sending) or lost, so that loss
+ * detection looks at heads alone and an ACK unlinks its segment in O(1).
  */
 
 import { freeRing, growRing } from '../memory/ring'

@@ -1,8 +1,9 @@
 /*
- * The receive window (protocol.md 5.9: its size is ours to choose). Fixed if the user set `rcvwnd`; else it grows with what the peer sends and the application takes.
+ * The receive window (protocol.md 5.9: its size is ours to choose). Fixed if the user set `rcvwnd`; else it grows with
+ * what the peer sends and the application takes.
  *
- * No estimate of the RTT is needed: a peer that fills a quarter of the window within a second gets twice as much. The window is a promise; memory is used only by
- * holes and slow readers.
+ * No estimate of the RTT is needed: a peer that fills a quarter of the window within a second gets twice as much. The
+ * window is a promise; memory is used only by holes and slow readers.
  */
 import { TICKS_PER_SECOND, UNSET } from '../abi'
 import { Conversation, MAX_WND, optionRcvWnd } from './conversation'
@@ -18,7 +19,9 @@ export function openRecvWindow(c: Conversation, now: u32): void {
   c.rcvLookAt = now
 }
 
-/** To be called when rcvNxt moved or something came early. `share`: segments this conversation may claim of the memory. */
+/**
+ * To be called when rcvNxt moved or something came early. `share`: segments this conversation may claim of the memory.
+ */
 export function growRecvWindow(c: Conversation, share: u32, now: u32): void {
   if (c.rcvCeiling == 0) return
   const early = c.rcvTop - c.rcvNxt

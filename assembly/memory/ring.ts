@@ -1,12 +1,13 @@
 /*
- * Growth of rings: arrays of fixed-size entries indexed by `number & mask`, where the numbers are sequence numbers (of segments or of list
- * positions). A ring holds a window of consecutive numbers; it is re-made twice as large when the window outgrows it.
+ * Growth of rings: arrays of fixed-size entries indexed by `number & mask`, where the numbers are sequence numbers (of
+ * segments or of list positions). A ring holds a window of consecutive numbers; it is re-made twice as large when the
+ * window outgrows it.
  */
 import { allocUrgent, classOf, free } from './slab'
 
 /**
- * Ring of `capacity` (a power of two) zeroed entries of `1 << shift` bytes; 0 when memory is exhausted. It may take reserved memory: without its entry no
- * segment can be acknowledged, read and freed.
+ * Ring of `capacity` (a power of two) zeroed entries of `1 << shift` bytes; 0 when memory is exhausted. It may take
+ * reserved memory: without its entry no segment can be acknowledged, read and freed.
  */
 export function newRing(capacity: u32, shift: u32): usize {
   const cls = classOf(capacity << shift)
@@ -20,8 +21,8 @@ export function freeRing(ring: usize, mask: u32, shift: u32): void {
 }
 
 /**
- * A ring of `capacity` entries holding what `ring` holds of the numbers from `first` up to (not including) `end`; the old one is freed. 0, and nothing
- * changed, when memory is exhausted. `ring` may be 0: then a new one is made.
+ * A ring of `capacity` entries holding what `ring` holds of the numbers from `first` up to (not including) `end`; the
+ * old one is freed. 0, and nothing changed, when memory is exhausted. `ring` may be 0: then a new one is made.
  */
 export function growRing(ring: usize, mask: u32, shift: u32, first: u32, end: u32, capacity: u32): usize {
   const larger = newRing(capacity, shift)

@@ -1,9 +1,9 @@
 /*
- * The allocator: power-of-two blocks from 64 bytes to 4 MiB, naturally aligned, a free list a size class, all from linear memory
- * under one ceiling. O(1) but for the rare growth of the memory.
+ * The allocator: power-of-two blocks from 64 bytes to 4 MiB, naturally aligned, a free list a size class, all from
+ * linear memory under one ceiling. O(1) but for the rare growth of the memory.
  *
- * Blocks never move. Freed blocks go to the list of their class; a larger free block is split when a class runs dry. Memory cannot be
- * given back to the host (WASM has no shrink), so the ceiling is the promise that counts.
+ * Blocks never move. Freed blocks go to the list of their class; a larger free block is split when a class runs dry.
+ * Memory cannot be given back to the host (WASM has no shrink), so the ceiling is the promise that counts.
  */
 
 export const MIN_CLASS: u32 = 6

@@ -73,7 +73,10 @@ function ipv4Of(record: usize): usize {
   return isMapped(record) ? record + 20 : 0
 }
 
-/** Writes a record as an address of a message; its length. A v4-mapped one goes out as IPv4, so that IPv4 peers can use it; an empty one as 0.0.0.0:0. */
+/**
+ * Writes a record as an address of a message; its length. A v4-mapped one goes out as IPv4, so that IPv4 peers can use
+ * it; an empty one as 0.0.0.0:0.
+ */
 export function writeWireAddress(at: usize, record: usize): u32 {
   const v4 = load<u16>(record) == 6 ? ipv4Of(record) : record + 8
   const port = bswap<u16>(load<u16>(record, 2))

@@ -1,6 +1,6 @@
 /*
- * Datagrams at the boundary: receive and transmit descriptors with their blocks, padding, nonces, entropy (protocol.md 3.2-3.5).
- * Sealing and opening are the host's.
+ * Datagrams at the boundary: receive and transmit descriptors with their blocks, padding, nonces, entropy (protocol.md
+ * 3.2-3.5). Sealing and opening are the host's.
  */
 import {
   ENTROPY_BYTES,
@@ -130,8 +130,8 @@ export function txBlock(i: u32): usize {
 }
 
 /**
- * Fills descriptor `i` for `len` bytes of plaintext at `src`, with room for padding behind them. Adds padding of n bytes of value n, up to `limit` in all, and the
- * nonce. Result: bytes on the socket.
+ * Fills descriptor `i` for `len` bytes of plaintext at `src`, with room for padding behind them. Adds padding of n
+ * bytes of value n, up to `limit` in all, and the nonce. Result: bytes on the socket.
  */
 export function describeTx(i: u32, src: usize, len: u32, limit: u32, address: usize, handle: u32): u32 {
   const out = txBlock(i)

@@ -1,10 +1,11 @@
 /*
- * The replay filter (protocol.md 3.6): remembers at least the last `capacity` nonces of authentic datagrams, at most twice as many.
+ * The replay filter (protocol.md 3.6): remembers at least the last `capacity` nonces of authentic datagrams, at most
+ * twice as many.
  *
- * Two generations of an open-addressing set of 32-bit fingerprints, filled to one half. A nonce is known if either generation holds it;
- * a full generation becomes the old one and the other is cleared. Slot and fingerprint take 21 + 32 independent bits of a 64-bit hash at the
- * server's capacity of 2^20, so a fresh nonce is taken for a replay about once in 2^31. Only authentic datagrams get here, so nobody without the key can
- * aim at collisions.
+ * Two generations of an open-addressing set of 32-bit fingerprints, filled to one half. A nonce is known if either
+ * generation holds it; a full generation becomes the old one and the other is cleared. Slot and fingerprint take 21 +
+ * 32 independent bits of a 64-bit hash at the server's capacity of 2^20, so a fresh nonce is taken for a replay about
+ * once in 2^31. Only authentic datagrams get here, so nobody without the key can aim at collisions.
  */
 import { allocUrgent, classOf, MAX_CLASS } from '../memory/slab'
 
@@ -14,7 +15,10 @@ let current: usize = 0
 let other: usize = 0
 let filled: u32 = 0
 
-/** Makes an empty filter for at least `nonces` nonces (up to 2^20 - 1 rounded to slots of a power of two); 0 = none. False when memory is short. */
+/**
+ * Makes an empty filter for at least `nonces` nonces (up to 2^20 - 1 rounded to slots of a power of two); 0 = none.
+ * False when memory is short.
+ */
 export function openReplay(nonces: u32): bool {
   if (nonces == 0) return true
   const cls = classOf(nonces * 2 * 4)

@@ -1,5 +1,6 @@
 /*
- * Events owed to the host. A session stands in the list once, whatever it has to tell, so the list is bounded by the session table.
+ * Events owed to the host. A session stands in the list once, whatever it has to tell, so the list is bounded by the
+ * session table.
  */
 import { EVENT_ABORT, EVENT_BYTES, EVENT_SLOTS } from '../abi'
 import { has, IN_EVENTS, Session } from './session'

@@ -5,8 +5,8 @@
  *   | type | length | payload, length - 4 |     u16, u16, big-endian; length 4..14884
  *   +------+--------+---------------------+
  *
- * Written straight into send segments, read straight from received ones; a message may begin and end anywhere. What a message means is the business of
- * stream.ts.
+ * Written straight into send segments, read straight from received ones; a message may begin and end anywhere. What a
+ * message means is the business of stream.ts.
  */
 import { SPAN_BYTES, SPAN_SLOTS } from '../abi'
 import { waitSnd } from '../kcp/conversation'
@@ -59,8 +59,8 @@ export function queueMessage(s: Session, type: i32): bool {
 }
 
 /**
- * Reserves room for one PUSH of up to `want` bytes in at most `segments` new segments; fills the spans and returns their number. A header never straddles two segments, so a tail with
- * less room is left as it is.
+ * Reserves room for one PUSH of up to `want` bytes in at most `segments` new segments; fills the spans and returns
+ * their number. A header never straddles two segments, so a tail with less room is left as it is.
  */
 export function reservePush(s: Session, want: u32, segments: u32): u32 {
   trimReserved(s)
@@ -132,8 +132,8 @@ function toNextByte(s: Session): bool {
 }
 
 /**
- * Type of the message at the front of the stream, its header taken in; NONE or INVALID. A PUSH stays at the front until its payload is consumed, empty ones are skipped; any other
- * message until `nextMessage`.
+ * Type of the message at the front of the stream, its header taken in; NONE or INVALID. A PUSH stays at the front until
+ * its payload is consumed, empty ones are skipped; any other message until `nextMessage`.
  */
 export function frontMessage(s: Session): i32 {
   while (true) {

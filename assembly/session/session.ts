@@ -1,5 +1,6 @@
 /*
- * One session: a TCP connection carried by one conversation (protocol.md 6). The record, its states, and the lists of the endpoint it stands in.
+ * One session: a TCP connection carried by one conversation (protocol.md 6). The record, its states, and the lists of
+ * the endpoint it stands in.
  */
 
 import { Conversation } from '../kcp/conversation'

@@ -1,8 +1,9 @@
 /*
- * The TCP side of a session: what the host does with it, and what messages from the peer do to it (protocol.md 6.2-6.5).
+ * The TCP side of a session: what the host does with it, and what messages from the peer do to it (protocol.md
+ * 6.2-6.5).
  *
- * No byte is lost and no clean end is faked: EOF is told only after every byte before it was consumed, half-close works in both directions, and what ends in any other
- * way is told as ABORT.
+ * No byte is lost and no clean end is faked: EOF is told only after every byte before it was consumed, half-close works
+ * in both directions, and what ends in any other way is told as ABORT.
  */
 import {
   EVENT_ABORT,
@@ -73,7 +74,10 @@ import {
   TIME_WAIT,
 } from './session'
 
-/** Queue behind the send window: half of it, within these bounds, so that the window never runs dry while the host is told to go on. */
+/**
+ * Queue behind the send window: half of it, within these bounds, so that the window never runs dry while the host is
+ * told to go on.
+ */
 const MIN_SLACK_SEGMENTS: u32 = 64
 const MAX_SLACK_SEGMENTS: u32 = 1024
 const MIN_UNSENT_SEGMENTS: u32 = 128
@@ -82,8 +86,8 @@ const MAX_DISCARDED_BYTES: u32 = 262144
 const ALL: u32 = 0xffffffff
 
 /**
- * Segments that may still be queued. A window of the user bounds all that is unacknowledged; an automatic one what is unsent, since what is sent may be held up by
- * a hole for several round trips.
+ * Segments that may still be queued. A window of the user bounds all that is unacknowledged; an automatic one what is
+ * unsent, since what is sent may be held up by a hole for several round trips.
  */
 function sendRoom(s: Session): u32 {
   const room = queueRoom(s, s.sndWnd + slack(s.sndWnd))
@@ -292,7 +296,10 @@ function detach(s: Session): void {
   tellEnd(s, EVENT_DETACH, 0)
 }
 
-/** A message that must not be (protocol.md 6.1): TCP is cut, the peer hears EOF, the conversation lives on until a timeout. */
+/**
+ * A message that must not be (protocol.md 6.1): TCP is cut, the peer hears EOF, the conversation lives on until a
+ * timeout.
+ */
 function fail(s: Session, now: u32): void {
   s.flags |= POISONED
   const open = s.tcp == TCP_OPEN || s.tcp == TCP_DIALING
@@ -329,8 +336,8 @@ export function endSession(s: Session, reason: u32, now: u32): void {
 }
 
 /**
- * RESET by the peer. If its EOF is among what was received, that is still written to TCP before the end: an original that drops a session too early
- * (protocol.md 6.7) must not cut the answer it completed.
+ * RESET by the peer. If its EOF is among what was received, that is still written to TCP before the end: an original
+ * that drops a session too early (protocol.md 6.7) must not cut the answer it completed.
  */
 export function resetByPeer(s: Session, reason: u32, now: u32): void {
   if (s.state == ESTABLISHED && s.tcp == TCP_OPEN && !has(s, EOF_RECEIVED) && holdsEof(s)) {

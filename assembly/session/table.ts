@@ -1,6 +1,6 @@
 /*
- * The session table: finds a session by (peer address, conv) or by handle. Open addressing at most half full, linear probing, deletion by shifting back.
- * A handle is generation << 16 | slot, so one that is gone is recognised.
+ * The session table: finds a session by (peer address, conv) or by handle. Open addressing at most half full, linear
+ * probing, deletion by shifting back. A handle is generation << 16 | slot, so one that is gone is recognised.
  */
 import { E_MEMORY, E_SESSIONS } from '../abi'
 import { growRing, newRing } from '../memory/ring'
@@ -29,10 +29,6 @@ let maxSessions: u32 = 65535
 
 export function setMaxSessions(n: u32): void {
   maxSessions = n
-}
-
-export function sessionCount(): u32 {
-  return live
 }
 
 /** Slots that may hold a session. */

@@ -1,6 +1,7 @@
 /*
- * How long sessions live (protocol.md 6.7), exact to the tick and without the original's faults: progress counts in both directions, nothing ends while
- * data are under way and the peer shows signs of life, TIME_WAIT counts from its entry, and KEEPALIVEs leave early enough.
+ * How long sessions live (protocol.md 6.7), exact to the tick and without the original's faults: progress counts in
+ * both directions, nothing ends while data are under way and the peer shows signs of life, TIME_WAIT counts from its
+ * entry, and KEEPALIVEs leave early enough.
  */
 import { REASON_LINGER, REASON_NO_ANSWER, REASON_STALE_PEER, REASON_TIMEOUT, TICKS_PER_SECOND } from '../abi'
 import { NEVER, remaining } from '../clock'

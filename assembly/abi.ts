@@ -34,6 +34,8 @@ export const EVENT_RESOLVE: u32 = 8
 export const EVENT_PEER_FOUND: u32 = 9
 export const EVENT_MIGRATED: u32 = 10
 export const EVENT_MTU: u32 = 11
+export const EVENT_OBFS_READY: u32 = 12
+export const EVENT_OBFS_ENDED: u32 = 13
 
 export const REASON_TIMEOUT: u32 = 1
 export const REASON_LINGER: u32 = 2
@@ -43,6 +45,7 @@ export const REASON_PROTOCOL: u32 = 5
 export const REASON_MEMORY: u32 = 6
 export const REASON_STALE_PEER: u32 = 7
 export const REASON_MTU: u32 = 8
+export const REASON_OBFS: u32 = 9
 
 export const MODE_SERVER: u32 = 1
 export const MODE_CLIENT: u32 = 2

@@ -7,6 +7,7 @@ import {
   ENTROPY_BYTES,
   EVENT_SLOTS,
   MODE_CLIENT,
+  MODE_SERVER,
   OK,
   RX_SLOTS,
   SPAN_SLOTS,
@@ -24,6 +25,15 @@ import {
   renewNonce,
   untilTimers,
 } from './endpoint/endpoint'
+import {
+  acceptContext,
+  configureObfs,
+  contextInfo,
+  describeContext,
+  dialContext,
+  releaseContext,
+  takeEnded,
+} from './endpoint/obfs'
 import { moveSessions, openStream } from './endpoint/open'
 import { peer, takePeer, takeRendezvous } from './endpoint/peer'
 import { receive } from './endpoint/receive'
@@ -31,6 +41,10 @@ import { settle } from './endpoint/schedule'
 import { transmit } from './endpoint/transmit'
 import { congestionWindow, lossOf, paceOf } from './kcp/congestion'
 import { waitSnd } from './kcp/conversation'
+import { contextSlots } from './obfs/context'
+import { early, packets, receivePackets, SLOTS } from './obfs/receive'
+import { block } from './obfs/settings'
+import { control, outgoing, takeControls, transmitPackets } from './obfs/transmit'
 import { copyAddress } from './packet/address'
 import { entropy, fillEntropy, rx, tx } from './packet/datagram'
 import { events, takeEvents } from './session/events'
@@ -246,4 +260,72 @@ export function session_info(slot: u32, now: u32): i32 {
   store<u32>(info, s.rttvar, 88)
   store<u32>(info, lossOf(s), 92)
   return s.handle
+}
+
+export function obfs_ptr(): usize {
+  return block
+}
+
+export function obfs_slots(): u32 {
+  return SLOTS
+}
+
+export function obfs_rx_ptr(): usize {
+  return packets
+}
+
+export function obfs_early_ptr(): usize {
+  return early
+}
+
+export function obfs_tx_ptr(): usize {
+  return outgoing
+}
+
+export function obfs_control_ptr(): usize {
+  return control
+}
+
+export function obfs_info_ptr(): usize {
+  return contextInfo
+}
+
+export function obfs_configure(now: u32): i32 {
+  return isReady(now) ? configureObfs(isMode(MODE_SERVER)) : E_STATE
+}
+
+export function obfs_accept(now: u32): i32 {
+  return isReady(now) ? acceptContext() : E_STATE
+}
+
+export function obfs_dial(now: u32): i32 {
+  return isReady(now) ? dialContext(now) : E_STATE
+}
+
+export function obfs_release(id: u32, now: u32): i32 {
+  return isReady(now) ? releaseContext(id, now) : E_STATE
+}
+
+export function obfs_ended(): u32 {
+  return takeEnded()
+}
+
+export function obfs_handle_packets(count: u32, now: u32): i32 {
+  return isReady(now) ? receivePackets(count) : E_STATE
+}
+
+export function obfs_transmit(count: u32, now: u32): i32 {
+  return isReady(now) ? transmitPackets(count) : E_STATE
+}
+
+export function obfs_control(): u32 {
+  return takeControls()
+}
+
+export function obfs_context_slots(): u32 {
+  return contextSlots()
+}
+
+export function obfs_context_info(slot: u32): u32 {
+  return describeContext(slot)
 }

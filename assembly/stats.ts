@@ -39,6 +39,13 @@ export const MEMORY_USED: u32 = 37
 export const LAST_RECEIVED_AGE: u32 = 38
 export const PEER_SILENT_PINGS: u32 = 39
 export const ENTROPY_LEFT: u32 = 40
+/** Captured packets that no context took, and their bytes. */
+export const OBFS_DROPPED_BYTES: u32 = 41
+export const OBFS_DROPPED: u32 = 42
+export const OBFS_CONTEXTS: u32 = 43
+export const OBFS_UNAUTHENTICATED: u32 = 44
+export const OBFS_REFUSED: u32 = 45
+export const OBFS_CONTROL_SENT: u32 = 46
 
 export const counters: usize = memory.data(64 * 8, 8)
 

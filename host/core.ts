@@ -78,6 +78,8 @@ export const EventType = {
   PEER_FOUND: 9,
   MIGRATED: 10,
   MTU: 11,
+  OBFS_READY: 12,
+  OBFS_ENDED: 13,
 } as const
 
 /** Text for the reasons of ABORT, by code. */
@@ -91,6 +93,7 @@ export const ABORT_REASONS: readonly string[] = [
   'out of memory',
   'stale peer address',
   'large datagrams do not pass',
+  'the obfuscated connection ended',
 ]
 
 /** Span, offsets in u32 words. */
@@ -127,6 +130,45 @@ export const Info = {
   rttvar: 88,
   BYTES: 96,
 } as const
+
+/** Block of `obfs_ptr`, offsets in bytes. */
+export const Obfs = { kind: 0, local: 16, remote: 40, filterLength: 64, filter: 72 } as const
+/** `kind` of that block. */
+export const ObfsKind = { NONE: 0, TCP_WND: 1, TCP: 2 } as const
+
+/** Descriptor of a captured packet, offsets in u32 words. */
+export const ObfsRx = {
+  ptr: 0,
+  capacity: 1,
+  length: 2,
+  flags: 3,
+  payload: 4,
+  payloadLength: 5,
+  address: 6,
+  context: 7,
+  WORDS: 8,
+  HAS_PAYLOAD: 1,
+} as const
+
+/** Descriptor of a packet to send, offsets in u32 words. */
+export const ObfsTx = { ptr: 0, capacity: 1, length: 2, packet: 4, packetLength: 5, address: 8, WORDS: 16 } as const
+
+/** Info block of `obfs_context_info`, offsets in bytes. */
+export const ObfsInfo = {
+  state: 0,
+  idle: 4,
+  bytesIn: 8,
+  bytesOut: 16,
+  congested: 24,
+  echoes: 28,
+  address: 32,
+  context: 56,
+  age: 60,
+  BYTES: 96,
+} as const
+
+/** `state` of that block: nothing of the other side known, its numbers known, a payload was authentic. */
+export const ObfsState = { NEW: 1, CAPTURED: 2, AUTHENTICATED: 3 } as const
 
 /** Session states (protocol.md 6.4). */
 export const SessionState = { CONNECT: 1, ESTABLISHED: 2, LINGER: 3, TIME_WAIT: 4 } as const
@@ -174,6 +216,12 @@ export const COUNTERS = [
   'last_received_age',
   'peer_silent_pings',
   'entropy_left',
+  'obfs_dropped_bytes',
+  'obfs_dropped',
+  'obfs_contexts',
+  'obfs_unauthenticated',
+  'obfs_refused',
+  'obfs_control_sent',
 ] as const
 export type CounterName = (typeof COUNTERS)[number]
 /** `last_received_age` before the first datagram. */
@@ -220,6 +268,23 @@ export interface CoreExports {
   stream_abort(handle: number, now: number): number
   session_slots(): number
   session_info(slot: number, now: number): number
+  obfs_ptr(): number
+  obfs_slots(): number
+  obfs_rx_ptr(): number
+  obfs_early_ptr(): number
+  obfs_tx_ptr(): number
+  obfs_control_ptr(): number
+  obfs_info_ptr(): number
+  obfs_configure(now: number): number
+  obfs_accept(now: number): number
+  obfs_dial(now: number): number
+  obfs_release(context: number, now: number): number
+  obfs_ended(): number
+  obfs_handle_packets(count: number, now: number): number
+  obfs_transmit(count: number, now: number): number
+  obfs_control(): number
+  obfs_context_slots(): number
+  obfs_context_info(slot: number): number
 }
 
 const CALLS: readonly Exclude<keyof CoreExports, 'memory'>[] = [
@@ -261,6 +326,23 @@ const CALLS: readonly Exclude<keyof CoreExports, 'memory'>[] = [
   'stream_abort',
   'session_slots',
   'session_info',
+  'obfs_ptr',
+  'obfs_slots',
+  'obfs_rx_ptr',
+  'obfs_early_ptr',
+  'obfs_tx_ptr',
+  'obfs_control_ptr',
+  'obfs_info_ptr',
+  'obfs_configure',
+  'obfs_accept',
+  'obfs_dial',
+  'obfs_release',
+  'obfs_ended',
+  'obfs_handle_packets',
+  'obfs_transmit',
+  'obfs_control',
+  'obfs_context_slots',
+  'obfs_context_info',
 ]
 
 let embedded: WebAssembly.Module | undefined

@@ -94,6 +94,8 @@ const GAUGES: ReadonlySet<string> = new Set<CounterName>([
   'last_received_age',
   'peer_silent_pings',
   'entropy_left',
+  'obfs_contexts',
+  'obfs_unauthenticated',
 ])
 
 /** An error page (protocol.md 11). */

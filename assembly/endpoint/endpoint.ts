@@ -35,6 +35,7 @@ import {
   TIME_WAIT,
   TIMEOUT,
 } from './config'
+import { checkContexts, untilContexts } from './obfs'
 import { configureOpening } from './open'
 import { checkPeerTimers, configurePeer, untilPeerTimers, wakePeer } from './peer'
 import { checkSessions, untilSessions, wakeSessions } from './schedule'
@@ -84,7 +85,7 @@ export function configure(now: u32): i32 {
   setTimeouts(field(TIMEOUT), field(LINGER), field(TIME_WAIT))
   setMaxSessions(field(MAX_SESSIONS))
   setServiceExpiry(field(TIMEOUT))
-  setCeiling(fixedBytes + min(field(MEMORY), MAX_CEILING_BYTES - fixedBytes))
+  addFixed(0)
   if (isMode(MODE_CLIENT)) setKeepalive(field(KEEPALIVE))
   configurePeer(mode, min(max(3 * field(KEEPALIVE) + 4, 10), 1800))
   return OK
@@ -106,6 +107,12 @@ function start(now: u32): i32 {
   return OK
 }
 
+/** `bytes` of the blocks in use are not for sessions: they come on top of the ceiling. */
+export function addFixed(bytes: u32): void {
+  fixedBytes += bytes
+  setCeiling(fixedBytes + min(field(MEMORY), MAX_CEILING_BYTES - fixedBytes))
+}
+
 /** Draws the base of the nonce counter again. */
 export function renewNonce(): i32 {
   return field(NONCE_STRATEGY) != NONCE_COUNTER || drawCounter() ? OK : E_ENTROPY
@@ -114,10 +121,11 @@ export function renewNonce(): i32 {
 export function checkTimers(now: u32): void {
   checkSessions(now)
   checkPeerTimers(now)
+  checkContexts(now)
 }
 
 /** Ticks until `checkTimers` has something to do. */
 export function untilTimers(now: u32): u32 {
   set(MEMORY_USED, usedBytes())
-  return untilSessions(min(untilPeerTimers(now), MAX_SLEEP_TICKS), now)
+  return untilSessions(min(min(untilPeerTimers(now), untilContexts()), MAX_SLEEP_TICKS), now)
 }

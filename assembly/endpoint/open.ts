@@ -221,6 +221,17 @@ export function moveSessions(now: u32): void {
   }
 }
 
+/** Every session of a remote address ends; nothing is sent. */
+export function endSessionsOf(address: usize, reason: u32, now: u32): void {
+  const slots = slotsInUse()
+  for (let i: u32 = 0; i < slots; i++) {
+    const s = sessionAt(i)
+    if (!s || s.state == TIME_WAIT || !sameAddress(addressOf(s), address)) continue
+    endSession(s, reason, now)
+    settle(s, now)
+  }
+}
+
 /** Sessions without DIAL, or that nobody answered, against their own limit. */
 function isHalfOpenFull(): bool {
   return field(MAX_HALF_OPEN) != 0 && halfOpenCount() >= field(MAX_HALF_OPEN)

@@ -66,6 +66,11 @@ export function takeRendezvous(idBytes: u32, now: u32): i32 {
   return setRendezvous(idBytes, now) ? OK : E_ARGUMENT
 }
 
+/** Seconds of silence after which a peer counts as lost (protocol.md 7.4). */
+export function silenceSeconds(): u32 {
+  return <u32>(silenceTicks / TICKS_PER_SECOND)
+}
+
 /** A datagram arrived, of whatever kind. */
 export function noteDatagram(): void {
   everReceived = true

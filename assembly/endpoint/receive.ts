@@ -19,6 +19,7 @@ import { ADVANCED_UNA, input, KEPT_BLOCK, MOVED_PAYLOAD, RECEIVED_STREAM } from 
 import { readConv } from '../kcp/segment'
 import { growRecvWindow } from '../kcp/window'
 import { segmentShare } from '../memory/slab'
+import { kind, NONE } from '../obfs/settings'
 import { hasSpareBlock, nonceBytes, refillRx, rxSlot, tagBytes } from '../packet/datagram'
 import { isReplay } from '../packet/replay'
 import { CONNECT, closeHalf, ESTABLISHED, has, INITIATOR, setState, TIME_WAIT } from '../session/session'
@@ -36,6 +37,7 @@ import {
   PKT_RECEIVED,
   PKT_RECEIVED_BYTES,
 } from '../stats'
+import { authenticated, packetOverhead } from './obfs'
 import { acceptSession, moveSessions } from './open'
 import { isMappedSocket, noteAuthentic, noteDatagram, takePong } from './peer'
 import { isLive, settleTouched, touch } from './schedule'
@@ -58,7 +60,7 @@ function takeDatagram(i: u32, now: u32): bool {
   const at = load<usize>(slot, RX_PTR)
   const address = slot + RX_ADDRESS
   add(PKT_RECEIVED, 1)
-  add(PKT_RECEIVED_BYTES, sealed)
+  add(PKT_RECEIVED_BYTES, sealed + packetOverhead(address))
   noteDatagram()
   if (sealed > MAX_DATAGRAM_BYTES) {
     count(DROP_OVERSIZE)
@@ -81,6 +83,7 @@ function takeDatagram(i: u32, now: u32): bool {
     }
   }
   noteAuthentic(address)
+  if (kind != NONE) authenticated(address)
   const len = sealed - overhead
   if (len < MIN_PLAIN_BYTES) {
     count(DROP_SHORT)

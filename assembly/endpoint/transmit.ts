@@ -10,6 +10,7 @@ import { buildDatagram, built, hasOutput } from '../kcp/output'
 import { canSeal, describeTx, txBlock } from '../packet/datagram'
 import { addressOf } from '../session/session'
 import { add, count, KCP_SENT_BYTES, PKT_SENT, PKT_SENT_BYTES } from '../stats'
+import { packetOverhead } from './obfs'
 import { dequeueReady, hasReady, isLive, readySession } from './schedule'
 
 /** Datagrams a session may send before the next one has its turn. */
@@ -25,14 +26,14 @@ export function transmit(limit: u32, now: u32): i32 {
     if (isControlWaiting()) {
       const block = txBlock(n)
       const len = buildControl(block)
-      noteDatagram(describeTx(n++, block, len, kcpMtu, receiver, 0), now)
+      noteDatagram(describeTx(n++, block, len, kcpMtu, receiver, 0), receiver, now)
       continue
     }
     const s = readySession()
     const len = isLive(s) && hasOutput(s, now) ? buildDatagram(s, txBlock(n), now) : 0
     if (len) {
       add(KCP_SENT_BYTES, len)
-      noteDatagram(describeTx(n++, built, len, kcpMtu, addressOf(s), s.handle), now)
+      noteDatagram(describeTx(n++, built, len, kcpMtu, addressOf(s), s.handle), addressOf(s), now)
       turn++
     }
     const more = len != 0 && hasOutput(s, now)
@@ -44,8 +45,8 @@ export function transmit(limit: u32, now: u32): i32 {
   return n
 }
 
-function noteDatagram(bytes: u32, now: u32): void {
+function noteDatagram(bytes: u32, address: usize, now: u32): void {
   noteSent(now)
   count(PKT_SENT)
-  add(PKT_SENT_BYTES, bytes)
+  add(PKT_SENT_BYTES, bytes + packetOverhead(address))
 }

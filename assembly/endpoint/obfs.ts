@@ -1,0 +1,214 @@
+/*
+ * When contexts of the obfuscator begin and end (protocol.md 9.5), and what that does to the sessions behind them.
+ */
+import {
+  E_ARGUMENT,
+  E_HANDLE,
+  E_MEMORY,
+  E_SESSIONS,
+  E_STATE,
+  EVENT_OBFS_ENDED,
+  EVENT_OBFS_READY,
+  OK,
+  REASON_OBFS,
+  TICKS_PER_SECOND,
+} from '../abi'
+import { elapsed, NEVER, seconds } from '../clock'
+import { allocUrgent, classOf, usedBytes } from '../memory/slab'
+import {
+  AUTHENTICATED,
+  authenticate,
+  CAPTURED,
+  Context,
+  contextAt,
+  contextCount,
+  contextOf,
+  contextSlots,
+  findContext,
+  insertContext,
+  is,
+  localOf,
+  MAX_CONTEXTS,
+  oldestUnauthenticated,
+  openContexts,
+  READY,
+  remoteOf,
+  removeContext,
+  unauthenticatedCount,
+} from '../obfs/context'
+import { earlyPayload, openEarly, takeEarly } from '../obfs/early'
+import { clearEarly, describe, early, openPackets } from '../obfs/receive'
+import { isServer, kind, local, NONE, remote, TCP, TCP_WND, takeSettings } from '../obfs/settings'
+import { headerBytes, nextRandom, SYN, seedRandom } from '../obfs/tcpip'
+import { openOutgoing, queueControl } from '../obfs/transmit'
+import { copyAddress, isAddress } from '../packet/address'
+import { hasEntropy, takeEntropy } from '../packet/datagram'
+import { tellOwn } from '../session/events'
+import { count, OBFS_REFUSED } from '../stats'
+import { addFixed } from './endpoint'
+import { endSessionsOf } from './open'
+import { silenceSeconds } from './peer'
+
+/** Contexts are looked at so often. */
+const CHECK_TICKS: u64 = 10 * TICKS_PER_SECOND
+/** Life of a context that sent nothing authentic. */
+const UNAUTHENTICATED_SECONDS: u32 = 30
+/** dpi/tcp-wnd servers: so many unauthenticated contexts are taken for granted, and so many at most. */
+const STARTUP_BEGIN: u32 = 10
+const STARTUP_FULL: u32 = 60
+/** Of 256 connections between those limits, so many are refused: 30 %. */
+const STARTUP_REFUSED: u32 = 77
+/** 64 slots of 2048 bytes. */
+const SLOTS_BYTES: u32 = 64 << 11
+const ENDED_BYTES: u32 = 4096 << 2
+const SEED_BYTES: u32 = 8
+
+export const contextInfo: usize = memory.data(96, 8)
+
+let checkAt: u64 = 0
+/** Ids of contexts that timed out, for the host to fetch. */
+let ended: usize = 0
+let endedCount: u32 = 0
+
+/** Takes over kind and local address. */
+export function configureObfs(server: bool): i32 {
+  if (!takeSettings(server)) return E_ARGUMENT
+  if (kind == NONE || ended) return OK
+  if (!hasEntropy(SEED_BYTES)) return E_ARGUMENT
+  seedRandom(load<u64>(takeEntropy(SEED_BYTES)))
+  const before = usedBytes()
+  const incoming = allocUrgent(classOf(SLOTS_BYTES))
+  const outgoing = allocUrgent(classOf(SLOTS_BYTES))
+  const list = allocUrgent(classOf(ENDED_BYTES))
+  if (!incoming || !outgoing || !list || !openContexts() || !openEarly()) return E_MEMORY
+  openPackets(incoming)
+  openOutgoing(outgoing)
+  ended = list
+  addFixed(usedBytes() - before)
+  return OK
+}
+
+/** Bytes of the headers that every datagram has under an obfuscator. */
+export function packetOverhead(address: usize): u32 {
+  return kind == NONE ? 0 : headerBytes(load<u16>(address))
+}
+
+/** An authentic datagram came from `address`. */
+export function authenticated(address: usize): void {
+  authenticate(address)
+  if (kind != TCP || isServer) return
+  const c = findContext(address)
+  // the SYN|ACK was lost, the answer to what followed our SYN was not
+  if (!c || is(c, READY)) return
+  c.flags |= READY
+  tellOwn(EVENT_OBFS_READY, c.id)
+}
+
+/** A dpi/tcp-wnd server accepted a connection from `remote`: id of its context, or a refusal. */
+export function acceptContext(): i32 {
+  clearEarly()
+  if (kind != TCP_WND || !isServer) return E_STATE
+  let c: Context | null = null
+  if (!isStartupFull() && !findContext(remote)) c = insertContext(remote)
+  if (!c) {
+    count(OBFS_REFUSED)
+    return E_SESSIONS
+  }
+  const bytes = takeEarly(c, remote)
+  if (bytes) describe(early, c, earlyPayload, bytes)
+  return c.id
+}
+
+function isStartupFull(): bool {
+  const half = unauthenticatedCount()
+  if (contextCount() >= MAX_CONTEXTS || half >= STARTUP_FULL) return true
+  return half >= STARTUP_BEGIN && (nextRandom() & 255) < STARTUP_REFUSED
+}
+
+/** A client dials `remote` from `local`: id of the context. One of the same address ends. */
+export function dialContext(now: u32): i32 {
+  if (kind == NONE || isServer || !isAddress(remote)) return E_STATE
+  const old = findContext(remote)
+  if (old) end(old, now)
+  const c = insertContext(remote)
+  if (!c) return E_MEMORY
+  copyAddress(localOf(c), local)
+  if (kind == TCP) {
+    c.seq = nextRandom()
+    c.synAck = c.seq + 1
+    queueControl(c, SYN)
+    c.seq++
+  }
+  return c.id
+}
+
+/** The host gave a context up. */
+export function releaseContext(id: u32, now: u32): i32 {
+  const c = contextOf(id)
+  if (!c) return E_HANDLE
+  end(c, now)
+  return OK
+}
+
+function end(c: Context, now: u32): void {
+  // nobody opens a session but with the key, or to a server
+  if (!isServer || is(c, AUTHENTICATED)) endSessionsOf(remoteOf(c), REASON_OBFS, now)
+  removeContext(c)
+}
+
+function timeOut(c: Context, now: u32): void {
+  if (endedCount < ENDED_BYTES >> 2) {
+    store<u32>(ended + ((<usize>endedCount) << 2), c.id)
+    endedCount++
+  }
+  tellOwn(EVENT_OBFS_ENDED, c.id)
+  end(c, now)
+}
+
+/** Next context that timed out, 0 if the host knows of all. */
+export function takeEnded(): u32 {
+  if (endedCount == 0) return 0
+  endedCount--
+  return load<u32>(ended + ((<usize>endedCount) << 2))
+}
+
+/** Ends the contexts whose time has come. */
+export function checkContexts(now: u32): void {
+  if (contextCount() == 0 || elapsed < checkAt) return
+  checkAt = elapsed + CHECK_TICKS
+  const second = seconds()
+  while (true) {
+    const c = oldestUnauthenticated()
+    if (!c || second - c.createdSecond < UNAUTHENTICATED_SECONDS) break
+    timeOut(c, now)
+  }
+  const silence = silenceSeconds()
+  const slots = contextSlots()
+  for (let i: u32 = 0; i < slots; i++) {
+    const c = contextAt(i)
+    if (c && is(c, AUTHENTICATED) && second - c.payloadSecond >= silence) timeOut(c, now)
+  }
+}
+
+/** Ticks until `checkContexts` has something to do. */
+export function untilContexts(): u32 {
+  if (contextCount() == 0) return NEVER
+  return checkAt > elapsed ? <u32>(checkAt - elapsed) : 0
+}
+
+/** Fills the info block; id, or 0 for an empty slot. */
+export function describeContext(slot: u32): u32 {
+  const c = contextAt(slot)
+  if (!c) return 0
+  const state: u32 = is(c, AUTHENTICATED) ? 3 : is(c, CAPTURED) ? 2 : 1
+  store<u32>(contextInfo, state)
+  store<u32>(contextInfo, seconds() - c.payloadSecond, 4)
+  store<u64>(contextInfo, c.bytesIn, 8)
+  store<u64>(contextInfo, c.bytesOut, 16)
+  store<u32>(contextInfo, c.congested, 24)
+  store<u32>(contextInfo, c.echoes, 28)
+  copyAddress(contextInfo + 32, remoteOf(c))
+  store<u32>(contextInfo, c.id, 56)
+  store<u32>(contextInfo, seconds() - c.createdSecond, 60)
+  return c.id
+}

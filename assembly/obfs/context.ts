@@ -1,0 +1,225 @@
+/*
+ * Contexts: what is known of one remote address and port under an obfuscator (protocol.md 9), and the table of them.
+ * Which numbers packets carry is receive.ts and transmit.ts; when contexts begin and end, endpoint/obfs.ts.
+ *
+ * Chains by hash of the address, ids of generation and slot, and a list of those not authenticated, oldest first.
+ */
+import { seconds } from '../clock'
+import { alloc, allocUrgent, classOf, free } from '../memory/slab'
+import { copyAddress, hashAddress, sameAddress } from '../packet/address'
+import { OBFS_CONTEXTS, OBFS_UNAUTHENTICATED, shift } from '../stats'
+
+/** protocol.md 9.1 */
+export const MAX_CONTEXTS: u32 = 4095
+const SLOTS: u32 = 4096
+const SLOT_BITS: u32 = 12
+const MAX_GENERATION: u32 = 0x7ffff
+
+/** Numbers of the other side are known: something can be sent in the middle of a connection. */
+export const CAPTURED: u32 = 1
+/** A payload was authentic. */
+export const AUTHENTICATED: u32 = 2
+/** dpi/tcp client: SYN|ACK arrived. */
+export const READY: u32 = 4
+/** The next packet carries ECE. */
+export const OWES_ECE: u32 = 8
+/** Numbers of a packet without a right checksum are held. */
+export const HELD: u32 = 16
+
+@unmanaged
+export class Context {
+  remote0: u64
+  remote1: u64
+  remote2: u64
+  // our own end, as the packets of the other side name it
+  local0: u64
+  local1: u64
+  local2: u64
+  bytesIn: u64
+  bytesOut: u64
+  id: u32
+  chained: usize
+  older: usize
+  younger: usize
+  flags: u32
+  // dpi/tcp-wnd: constant seq and ack of our packets; dpi/tcp: the next ones
+  seq: u32
+  ack: u32
+  flow: u32
+  heldSeq: u32
+  heldAck: u32
+  heldFlow: u32
+  // dpi/tcp client: what acknowledges its SYN
+  synAck: u32
+  createdSecond: u32
+  payloadSecond: u32
+  congested: u32
+  echoes: u32
+}
+
+const CONTEXT_CLASS: u32 = classOf(offsetof<Context>())
+
+export function remoteOf(c: Context): usize {
+  return changetype<usize>(c)
+}
+
+export function localOf(c: Context): usize {
+  return changetype<usize>(c) + offsetof<Context>('local0')
+}
+
+export function is(c: Context, flag: u32): bool {
+  return (c.flags & flag) != 0
+}
+
+/** 16 bytes a slot: context, generation, next free slot + 1. */
+let slots: usize = 0
+const SLOT_SHIFT: u32 = 4
+let chains: usize = 0
+let slotCount: u32 = 0
+let firstFree: u32 = 0
+let size: u32 = 0
+let oldest: usize = 0
+let youngest: usize = 0
+let unauthenticated: u32 = 0
+let lastFound: usize = 0
+
+/** Memory for the table; false without. */
+export function openContexts(): bool {
+  if (slots) return true
+  const table = allocUrgent(classOf(SLOTS << SLOT_SHIFT))
+  if (!table) return false
+  chains = allocUrgent(classOf(SLOTS << 2))
+  if (!chains) {
+    free(table, classOf(SLOTS << SLOT_SHIFT))
+    return false
+  }
+  memory.fill(table, 0, SLOTS << SLOT_SHIFT)
+  memory.fill(chains, 0, SLOTS << 2)
+  slots = table
+  return true
+}
+
+export function contextCount(): u32 {
+  return size
+}
+
+export function unauthenticatedCount(): u32 {
+  return unauthenticated
+}
+
+/** Slots that may hold a context. */
+export function contextSlots(): u32 {
+  return slotCount
+}
+
+export function contextAt(slot: u32): Context | null {
+  return slot < slotCount ? changetype<Context | null>(load<usize>(slots + ((<usize>slot) << SLOT_SHIFT))) : null
+}
+
+export function contextOf(id: u32): Context | null {
+  const c = contextAt(id & (SLOTS - 1))
+  return c && c.id == id ? c : null
+}
+
+/** The context of a remote address. */
+export function findContext(address: usize): Context | null {
+  if (!size) return null
+  if (lastFound && sameAddress(lastFound, address)) return changetype<Context>(lastFound)
+  let at = load<usize>(chainOf(address))
+  while (at) {
+    if (sameAddress(at, address)) {
+      lastFound = at
+      return changetype<Context>(at)
+    }
+    at = changetype<Context>(at).chained
+  }
+  return null
+}
+
+function chainOf(address: usize): usize {
+  return chains + ((<usize>(hashAddress(address, 0) & (SLOTS - 1))) << 2)
+}
+
+/** A new context of a remote address that has none; null when the table is full or memory is short. */
+export function insertContext(address: usize): Context | null {
+  if (!slots || size >= MAX_CONTEXTS) return null
+  const at = alloc(CONTEXT_CLASS)
+  if (!at) return null
+  memory.fill(at, 0, (<usize>1) << CONTEXT_CLASS)
+  const c = changetype<Context>(at)
+  copyAddress(remoteOf(c), address)
+  const slot = firstFree ? firstFree - 1 : slotCount
+  if (slot == slotCount) slotCount++
+  const entry = slots + ((<usize>slot) << SLOT_SHIFT)
+  firstFree = load<u32>(entry, 8)
+  const generation = (load<u32>(entry, 4) % MAX_GENERATION) + 1
+  store<usize>(entry, at)
+  store<u32>(entry, generation, 4)
+  c.id = (generation << SLOT_BITS) | slot
+  const chain = chainOf(address)
+  c.chained = load<usize>(chain)
+  store<usize>(chain, at)
+  c.createdSecond = c.payloadSecond = seconds()
+  size++
+  shift(OBFS_CONTEXTS, 1)
+  appendUnauthenticated(c)
+  return c
+}
+
+export function removeContext(c: Context): void {
+  const at = changetype<usize>(c)
+  if (!is(c, AUTHENTICATED)) leaveUnauthenticated(c)
+  if (lastFound == at) lastFound = 0
+  let link = chainOf(remoteOf(c))
+  while (load<usize>(link) != at) link = load<usize>(link) + offsetof<Context>('chained')
+  store<usize>(link, c.chained)
+  const slot = c.id & (SLOTS - 1)
+  const entry = slots + ((<usize>slot) << SLOT_SHIFT)
+  store<usize>(entry, 0)
+  store<u32>(entry, firstFree, 8)
+  firstFree = slot + 1
+  size--
+  shift(OBFS_CONTEXTS, -1)
+  free(at, CONTEXT_CLASS)
+}
+
+// ---- those not authenticated
+
+export function oldestUnauthenticated(): Context | null {
+  return changetype<Context | null>(oldest)
+}
+
+function appendUnauthenticated(c: Context): void {
+  const at = changetype<usize>(c)
+  c.older = youngest
+  if (youngest) changetype<Context>(youngest).younger = at
+  else oldest = at
+  youngest = at
+  unauthenticated++
+  shift(OBFS_UNAUTHENTICATED, 1)
+}
+
+function leaveUnauthenticated(c: Context): void {
+  if (c.older) changetype<Context>(c.older).younger = c.younger
+  else oldest = c.younger
+  if (c.younger) changetype<Context>(c.younger).older = c.older
+  else youngest = c.older
+  unauthenticated--
+  shift(OBFS_UNAUTHENTICATED, -1)
+}
+
+/** A payload from this address was authentic: what was held for want of a right checksum is good now. */
+export function authenticate(address: usize): void {
+  const c = findContext(address)
+  if (!c) return
+  if (!is(c, AUTHENTICATED)) {
+    leaveUnauthenticated(c)
+    c.flags |= AUTHENTICATED
+  }
+  if (is(c, HELD)) {
+    c.seq = c.heldSeq
+    c.ack = c.heldAck
+    c.flow = c.heldFlow
+    c.flags = (c.flags & ~HELD) | CAPTURED
+  }
+}

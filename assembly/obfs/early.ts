@@ -1,0 +1,94 @@
+/*
+ * Packets of a dpi/tcp-wnd client that came before the host told of its TCP connection: the capture socket is faster
+ * than accept(). The last 16 remote addresses are remembered, so that the first PING is not lost.
+ *
+ *   0        24       48    52    56    60       64               128
+ *   | remote | local  | seq | ack | flow| intact | payload bytes  | payload
+ */
+import { alloc, PACKET_CLASS } from '../memory/slab'
+import { ADDRESS_BYTES, copyAddress, isAddress, sameAddress } from '../packet/address'
+import { Context, localOf } from './context'
+import { capture } from './numbers'
+import { ack, flow, isIntact, payload, payloadBytes, seq, source, target } from './tcpip'
+
+const ENTRIES: u32 = 16
+const LOCAL: usize = 24
+const SEQ: usize = 48
+const ACK: usize = 52
+const FLOW: usize = 56
+const INTACT: usize = 60
+const PAYLOAD_BYTES: usize = 64
+const PAYLOAD: usize = 128
+/** "GET ": the request of the cover, which is nobody's payload (protocol.md 9.3). */
+const GET: u32 = 0x20544547
+/** "HTTP": the answer. */
+const HTTP: u32 = 0x50545448
+
+const entries: usize = memory.data(16 * 4)
+let next: u32 = 0
+
+/** Memory for the ring; false without. */
+export function openEarly(): bool {
+  for (let i: u32 = 0; i < ENTRIES; i++) {
+    const at = entries + ((<usize>i) << 2)
+    if (load<usize>(at)) continue
+    const entry = alloc(PACKET_CLASS)
+    if (!entry) return false
+    memory.fill(entry, 0, ADDRESS_BYTES)
+    store<usize>(at, entry)
+  }
+  return true
+}
+
+/** True if the payload of the packet parsed last is text of the cover. */
+export function isCoverText(): bool {
+  return payloadBytes >= 4 && (load<u32>(payload) == GET || load<u32>(payload) == HTTP)
+}
+
+/** The entry of a remote address, 0 if there is none. */
+function find(remote: usize): usize {
+  for (let i: u32 = 0; i < ENTRIES; i++) {
+    const entry = load<usize>(entries + ((<usize>i) << 2))
+    if (entry && sameAddress(entry, remote)) return entry
+  }
+  return 0
+}
+
+/** Keeps what the packet parsed last, from an unknown address, tells. */
+export function keepEarly(): void {
+  let entry = find(source)
+  const isNew = !entry
+  if (isNew) {
+    entry = load<usize>(entries + ((<usize>(next % ENTRIES)) << 2))
+    next++
+    if (!entry) return
+    copyAddress(entry, source)
+    store<u32>(entry, 0, INTACT)
+    store<u32>(entry, 0, PAYLOAD_BYTES)
+  }
+  const intact = isIntact()
+  if (isNew || (intact && !load<u32>(entry, INTACT))) {
+    copyAddress(entry + LOCAL, target)
+    store<u32>(entry, seq, SEQ)
+    store<u32>(entry, ack, ACK)
+    store<u32>(entry, flow, FLOW)
+    store<u32>(entry, intact, INTACT)
+  }
+  if (payloadBytes == 0 || isCoverText()) return
+  store<u32>(entry, payloadBytes, PAYLOAD_BYTES)
+  memory.copy(entry + PAYLOAD, payload, payloadBytes)
+}
+
+export let earlyPayload: usize = 0
+
+/** Gives a new context what is known of it. Bytes of a payload that waits at `earlyPayload`. */
+export function takeEarly(c: Context, remote: usize): u32 {
+  const entry = isAddress(remote) ? find(remote) : 0
+  if (!entry) return 0
+  copyAddress(localOf(c), entry + LOCAL)
+  const isKept = load<u32>(entry, INTACT) != 0
+  capture(c, load<u32>(entry, SEQ), load<u32>(entry, ACK), load<u32>(entry, FLOW), isKept)
+  memory.fill(entry, 0, ADDRESS_BYTES)
+  earlyPayload = entry + PAYLOAD
+  return load<u32>(entry, PAYLOAD_BYTES)
+}

@@ -1,0 +1,182 @@
+/*
+ * Captured packets in: which are payload of which context (protocol.md 9.2, 9.4). RST and FIN change nothing here.
+ */
+import { EVENT_OBFS_READY, MAX_DATAGRAM_BYTES } from '../abi'
+import { seconds } from '../clock'
+import { copyAddress, isAddress } from '../packet/address'
+import { tellOwn } from '../session/events'
+import { add, count, OBFS_DROPPED, OBFS_DROPPED_BYTES, OBFS_REFUSED } from '../stats'
+import {
+  AUTHENTICATED,
+  CAPTURED,
+  Context,
+  contextCount,
+  findContext,
+  insertContext,
+  is,
+  localOf,
+  MAX_CONTEXTS,
+  OWES_ECE,
+  oldestUnauthenticated,
+  READY,
+  remoteOf,
+  removeContext,
+} from './context'
+import { isCoverText, keepEarly } from './early'
+import { capture, follow } from './numbers'
+import { isServer, kind, local, TCP_WND } from './settings'
+import {
+  ACK,
+  ack,
+  ECE,
+  flags,
+  flow,
+  isCongested,
+  isFor,
+  isIntact,
+  nextRandom,
+  PSH,
+  parse,
+  payload,
+  payloadBytes,
+  RST,
+  SYN,
+  seq,
+  source,
+  takeScope,
+  target,
+} from './tcpip'
+import { queueControl } from './transmit'
+
+export const SLOTS: u32 = 64
+const DESCRIPTOR_BYTES: u32 = 32
+const SLOT_BYTES: u32 = 2048
+const PTR: usize = 0
+const CAPACITY: usize = 4
+const LEN: usize = 8
+const FLAGS: usize = 12
+const PAYLOAD: usize = 16
+const PAYLOAD_BYTES: usize = 20
+const ADDRESS: usize = 24
+const ID: usize = 28
+const HAS_PAYLOAD: u32 = 1
+
+export const packets: usize = memory.data(64 * 32, 8)
+/** Layout of a receive descriptor. */
+export const early: usize = memory.data(32, 8)
+
+/** Gives the descriptors their 2048 bytes each of `blocks`. */
+export function openPackets(blocks: usize): void {
+  for (let i: u32 = 0; i < SLOTS; i++) {
+    const slot = packets + <usize>(i * DESCRIPTOR_BYTES)
+    store<usize>(slot, blocks + <usize>(i * SLOT_BYTES), PTR)
+    store<u32>(slot, SLOT_BYTES, CAPACITY)
+  }
+}
+
+/** Takes the first `n` descriptors; how many hold a payload. */
+export function receivePackets(n: u32): i32 {
+  let payloads = 0
+  const limit = min(n, SLOTS)
+  for (let i: u32 = 0; i < limit; i++) {
+    const slot = packets + <usize>(i * DESCRIPTOR_BYTES)
+    store<u32>(slot, 0, FLAGS)
+    const len = load<u32>(slot, LEN)
+    let c: Context | null = null
+    if (parse(load<usize>(slot, PTR), len)) c = takePacket()
+    if (!c) {
+      count(OBFS_DROPPED)
+      add(OBFS_DROPPED_BYTES, len)
+    } else if (isPayload(c)) {
+      c.bytesIn += len
+      c.payloadSecond = seconds()
+      describe(slot, c, payload, payloadBytes)
+      payloads++
+    }
+  }
+  return payloads
+}
+
+export function describe(slot: usize, c: Context, at: usize, bytes: u32): void {
+  store<u32>(slot, HAS_PAYLOAD, FLAGS)
+  store<usize>(slot, at, PAYLOAD)
+  store<u32>(slot, bytes, PAYLOAD_BYTES)
+  store<usize>(slot, remoteOf(c), ADDRESS)
+  store<u32>(slot, c.id, ID)
+}
+
+export function clearEarly(): void {
+  store<u32>(early, 0, FLAGS)
+}
+
+/** Takes note of the packet parsed last; its context, or null when nobody wants it. */
+function takePacket(): Context | null {
+  takeScope(local)
+  if (!isFor(local)) return null
+  const c = findContext(source)
+  if (flags & RST) return c
+  if (!c) return isServer ? takeStranger() : null
+  if (!isAddress(localOf(c))) copyAddress(localOf(c), target)
+  if (kind == TCP_WND) {
+    if (isCongested) {
+      c.congested++
+      c.flags |= OWES_ECE
+    }
+    if (flags & ECE) c.echoes++
+    if (!is(c, CAPTURED) && flags & ACK) capture(c, seq, ack, flow, isIntact())
+  } else {
+    takeNumbers(c)
+  }
+  return c
+}
+
+function isPayload(c: Context): bool {
+  if (payloadBytes == 0 || flags & (RST | SYN) || payloadBytes > MAX_DATAGRAM_BYTES) return false
+  if (kind == TCP_WND && !(flags & PSH)) return false
+  // the text of the cover would fail authentication, and look like an attack
+  return is(c, AUTHENTICATED) || !isCoverText()
+}
+
+/** A server's packet from an address without context. */
+function takeStranger(): Context | null {
+  if (kind == TCP_WND) {
+    if (flags & ACK) keepEarly()
+    return null
+  }
+  if ((flags & (SYN | ACK)) != SYN) return null
+  if (contextCount() >= MAX_CONTEXTS) {
+    // a flood of SYNs drives out its own, not those who have the key
+    const victim = oldestUnauthenticated()
+    if (victim) removeContext(victim)
+  }
+  const c = insertContext(source)
+  if (!c) {
+    count(OBFS_REFUSED)
+    return null
+  }
+  copyAddress(localOf(c), target)
+  takeNumbers(c)
+  return c
+}
+
+/** dpi/tcp: a SYN establishes at a server, SYN|ACK at a client, and every packet is acknowledged by our next. */
+function takeNumbers(c: Context): void {
+  if ((flags & SYN) == 0) {
+    follow(c, seq + payloadBytes, is(c, CAPTURED) ? c.flow : flow, isIntact())
+    return
+  }
+  if (isServer && !(flags & ACK)) {
+    c.ack = seq + 1
+    c.flow = flow
+    c.flags |= CAPTURED
+    c.seq = nextRandom()
+    queueControl(c, SYN | ACK)
+    c.seq++
+    return
+  }
+  // it names a number that only the server saw, which says more than a checksum
+  if (isServer || !(flags & ACK) || is(c, READY) || ack != c.synAck) return
+  c.ack = seq + 1
+  c.flags |= READY | CAPTURED
+  tellOwn(EVENT_OBFS_READY, c.id)
+}

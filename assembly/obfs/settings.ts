@@ -1,0 +1,36 @@
+/*
+ * What the obfuscator is, and the block the host tells it by (docs/abi.md, "Obfuscation").
+ */
+import { MAX_INSTRUCTIONS, writeFilter } from './filter'
+
+export const NONE: u32 = 0
+/** dpi/tcp-wnd: beside a real TCP connection (protocol.md 9.2). */
+export const TCP_WND: u32 = 1
+/** dpi/tcp: without any (protocol.md 9.4). */
+export const TCP: u32 = 2
+
+const KIND: usize = 0
+const LOCAL: usize = 16
+const REMOTE: usize = 40
+const FILTER_LENGTH: usize = 64
+const FILTER: usize = 72
+
+export const block: usize = memory.data(72 + 32 * 8, 8)
+
+export let kind: u32 = NONE
+export let isServer: bool = false
+/** Where packets are for; port 0 and an unspecified address are any. */
+export const local: usize = block + LOCAL
+/** Argument of `obfs_accept` and `obfs_dial`. */
+export const remote: usize = block + REMOTE
+
+/** Takes over the block and writes the filter; false if it makes no sense. */
+export function takeSettings(server: bool): bool {
+  const wanted = load<u32>(block, KIND)
+  const family = load<u16>(local)
+  if (wanted > TCP || (wanted != NONE && family != 4 && family != 6)) return false
+  kind = wanted
+  isServer = server
+  if (kind != NONE) store<u32>(block, min(writeFilter(block + FILTER, local), MAX_INSTRUCTIONS), FILTER_LENGTH)
+  return true
+}

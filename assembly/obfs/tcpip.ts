@@ -1,0 +1,270 @@
+/*
+ * IP and TCP headers (RFC 791, 8200, 9293): parsed from captured packets, built in front of payloads. Knows nothing of
+ * connections; which numbers go into a header is context.ts.
+ *
+ *   IPv4   0        1      2            4     6            8     9        10         12      16       20
+ *          | 4, IHL | TOS  | total len  | id  | flags,frag | TTL | proto  | checksum | source | target |
+ *   IPv6   0                            4             6             7           8        24       40
+ *          | 6, class, flow label       | payload len | next header | hop limit | source | target |
+ *   TCP    0             2             4      8      12            13      14       16         18       20
+ *          | source port | target port | seq  | ack  | data offset | flags | window | checksum | urgent |
+ */
+import { copyAddress } from '../packet/address'
+
+export const FIN: u32 = 0x01
+export const SYN: u32 = 0x02
+export const RST: u32 = 0x04
+export const PSH: u32 = 0x08
+export const ACK: u32 = 0x10
+export const ECE: u32 = 0x40
+
+export const IPV4_BYTES: u32 = 20
+export const IPV6_BYTES: u32 = 40
+export const TCP_BYTES: u32 = 20
+/** Captured packets longer than this are not looked at (protocol.md 9.1). */
+export const MAX_PACKET_BYTES: u32 = 1500
+
+const PROTOCOL_TCP: u32 = 6
+const TTL: u32 = 64
+/** DSCP 0, ECT(0). */
+const TRAFFIC_CLASS: u32 = 0x02
+const CONGESTION_EXPERIENCED: u32 = 3
+const DONT_FRAGMENT: u32 = 0x4000
+const FRAGMENT_MASK: u32 = 0x3fff
+
+// ---- the packet parsed last
+
+/** Address records of both ends. */
+export const source: usize = memory.data(24, 8)
+export const target: usize = memory.data(24, 8)
+export let flags: u32 = 0
+export let seq: u32 = 0
+export let ack: u32 = 0
+export let flow: u32 = 0
+export let isCongested: bool = false
+export let payload: usize = 0
+export let payloadBytes: u32 = 0
+let segment: usize = 0
+let segmentBytes: u32 = 0
+
+function be16(at: usize): u32 {
+  return <u32>bswap<u16>(load<u16>(at))
+}
+
+function be32(at: usize): u32 {
+  return bswap<u32>(load<u32>(at))
+}
+
+function putBe16(at: usize, value: u32): void {
+  store<u16>(at, bswap<u16>(<u16>value))
+}
+
+function putBe32(at: usize, value: u32): void {
+  store<u32>(at, bswap<u32>(value))
+}
+
+/** Takes a packet of `len` captured bytes apart. False if it is none of a TCP segment in one piece. */
+export function parse(at: usize, len: u32): bool {
+  if (len < IPV4_BYTES || len > MAX_PACKET_BYTES) return false
+  const version = load<u8>(at) >> 4
+  if (version == 4) return parseIpv4(at, len)
+  return version == 6 && len >= IPV6_BYTES && parseIpv6(at, len)
+}
+
+function parseIpv4(at: usize, len: u32): bool {
+  const header = (<u32>(load<u8>(at) & 15)) << 2
+  const total = be16(at + 2)
+  // what is longer than the packet is padding of the link
+  if (header < IPV4_BYTES || total > len || total < header) return false
+  if ((be16(at + 6) & FRAGMENT_MASK) != 0 || load<u8>(at, 9) != PROTOCOL_TCP) return false
+  isCongested = (load<u8>(at, 1) & 3) == CONGESTION_EXPERIENCED
+  flow = 0
+  putIpv4(source, at + 12)
+  putIpv4(target, at + 16)
+  return parseTcp(at + header, total - header)
+}
+
+function parseIpv6(at: usize, len: u32): bool {
+  const bytes = be16(at + 4)
+  if (bytes > len - IPV6_BYTES || load<u8>(at, 6) != PROTOCOL_TCP) return false
+  const word = be32(at)
+  isCongested = ((word >> 20) & 3) == CONGESTION_EXPERIENCED
+  flow = word & 0xfffff
+  putIpv6(source, at + 8)
+  putIpv6(target, at + 24)
+  return parseTcp(at + IPV6_BYTES, bytes)
+}
+
+function putIpv4(record: usize, ip: usize): void {
+  store<u64>(record, 4)
+  store<u64>(record, load<u32>(ip), 8)
+  store<u64>(record, 0, 16)
+}
+
+function putIpv6(record: usize, ip: usize): void {
+  store<u64>(record, 6)
+  store<u64>(record, load<u64>(ip), 8)
+  store<u64>(record, load<u64>(ip, 8), 16)
+}
+
+function parseTcp(at: usize, bytes: u32): bool {
+  if (bytes < TCP_BYTES) return false
+  const header = (<u32>(load<u8>(at, 12) >> 4)) << 2
+  if (header < TCP_BYTES || header > bytes) return false
+  store<u16>(source, <u16>be16(at), 2)
+  store<u16>(target, <u16>be16(at + 2), 2)
+  seq = be32(at + 4)
+  ack = be32(at + 8)
+  flags = load<u8>(at, 13)
+  payload = at + header
+  payloadBytes = bytes - header
+  segment = at
+  segmentBytes = bytes
+  return true
+}
+
+/**
+ * True if the checksum of the packet parsed last is right, or if its sender left it for the network card to finish, as
+ * kernels do on virtual links: then it is the sum of the pseudo header alone.
+ */
+export function isIntact(): bool {
+  const pseudo = sumPseudo(source, target, segmentBytes)
+  return fold(pseudo + sum(segment, segmentBytes)) == 0xffff || <u32>load<u16>(segment, 16) == fold(pseudo)
+}
+
+// ---- checksum (RFC 1071): sums of 16-bit words in the byte order of memory, which the folding makes no matter
+
+/** Sum of the 16-bit words of `len` bytes, not folded. */
+export function sum(at: usize, len: u32): u64 {
+  let total: u64 = 0
+  const end = at + len
+  while (at + 32 <= end) {
+    total += add2(load<u64>(at)) + add2(load<u64>(at, 8)) + add2(load<u64>(at, 16)) + add2(load<u64>(at, 24))
+    at += 32
+  }
+  while (at + 8 <= end) {
+    total += add2(load<u64>(at))
+    at += 8
+  }
+  while (at + 2 <= end) {
+    total += load<u16>(at)
+    at += 2
+  }
+  return at < end ? total + load<u8>(at) : total
+}
+
+function add2(words: u64): u64 {
+  return (words & 0xffffffff) + (words >> 32)
+}
+
+export function fold(total: u64): u32 {
+  while (total >> 16) total = (total & 0xffff) + (total >> 16)
+  return <u32>total
+}
+
+function sumPseudo(from: usize, to: usize, bytes: u32): u64 {
+  const addresses =
+    add2(load<u64>(from, 8)) + add2(load<u64>(from, 16)) + add2(load<u64>(to, 8)) + add2(load<u64>(to, 16))
+  return addresses + (PROTOCOL_TCP << 8) + bswap<u16>(<u16>bytes)
+}
+
+// ---- packets of our own
+
+/** State of a small generator for identification fields and ISNs: they are no secrets, but not the same each time. */
+let random: u64 = 0
+
+export function seedRandom(value: u64): void {
+  random = value
+}
+
+/** SplitMix64 (Steele, Lea, Flood 2014). */
+export function nextRandom(): u32 {
+  random += 0x9e3779b97f4a7c15
+  let z = random
+  z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9
+  z = (z ^ (z >> 27)) * 0x94d049bb133111eb
+  return <u32>(z >> 32)
+}
+
+/** Bytes of both headers in a packet of this family. */
+export function headerBytes(family: u32): u32 {
+  return TCP_BYTES + (family == 4 ? IPV4_BYTES : IPV6_BYTES)
+}
+
+/**
+ * Writes both headers before `len` bytes of payload at `at` (protocol.md 9.1); result: where the packet begins. The
+ * IPv4 header's own checksum is 0: the kernel fills it in.
+ */
+export function build(
+  at: usize,
+  len: u32,
+  from: usize,
+  to: usize,
+  label: u32,
+  bits: u32,
+  sequence: u32,
+  acknowledgement: u32,
+  window: u32,
+): usize {
+  const tcp = at - TCP_BYTES
+  const bytes = TCP_BYTES + len
+  putBe16(tcp, load<u16>(from, 2))
+  putBe16(tcp + 2, load<u16>(to, 2))
+  putBe32(tcp + 4, sequence)
+  putBe32(tcp + 8, acknowledgement)
+  store<u8>(tcp, (TCP_BYTES >> 2) << 4, 12)
+  store<u8>(tcp, bits, 13)
+  putBe16(tcp + 14, window)
+  store<u32>(tcp, 0, 16)
+  store<u16>(tcp, <u16>~fold(sumPseudo(from, to, bytes) + sum(tcp, bytes)), 16)
+  return load<u16>(from) == 4 ? buildIpv4(tcp, bytes, from, to) : buildIpv6(tcp, bytes, from, to, label)
+}
+
+function buildIpv4(tcp: usize, bytes: u32, from: usize, to: usize): usize {
+  const ip = tcp - IPV4_BYTES
+  store<u8>(ip, 0x45)
+  store<u8>(ip, TRAFFIC_CLASS, 1)
+  putBe16(ip + 2, IPV4_BYTES + bytes)
+  store<u16>(ip, <u16>nextRandom(), 4)
+  putBe16(ip + 6, DONT_FRAGMENT)
+  store<u8>(ip, TTL, 8)
+  store<u8>(ip, PROTOCOL_TCP, 9)
+  store<u16>(ip, 0, 10)
+  store<u32>(ip, load<u32>(from, 8), 12)
+  store<u32>(ip, load<u32>(to, 8), 16)
+  return ip
+}
+
+function buildIpv6(tcp: usize, bytes: u32, from: usize, to: usize, label: u32): usize {
+  const ip = tcp - IPV6_BYTES
+  putBe32(ip, (6 << 28) | (TRAFFIC_CLASS << 20) | label)
+  putBe16(ip + 4, bytes)
+  store<u8>(ip, PROTOCOL_TCP, 6)
+  store<u8>(ip, TTL, 7)
+  store<u64>(ip, load<u64>(from, 8), 8)
+  store<u64>(ip, load<u64>(from, 16), 16)
+  store<u64>(ip, load<u64>(to, 8), 24)
+  store<u64>(ip, load<u64>(to, 16), 32)
+  return ip
+}
+
+/** Gives a link-local address of the packet parsed last the scope that our own has (RFC 4007): packets carry none. */
+export function takeScope(local: usize): void {
+  if (load<u16>(source) != 6 || (load<u16>(source, 8) & 0xc0ff) != 0x80fe) return
+  store<u32>(source, load<u32>(local, 4), 4)
+  store<u32>(target, load<u32>(local, 4), 4)
+}
+
+/** True if the packet parsed last goes to `local`, in which an unspecified address or port 0 is any. */
+export function isFor(local: usize): bool {
+  if (load<u16>(local) != load<u16>(target)) return false
+  if (load<u16>(local, 2) != 0 && load<u16>(local, 2) != load<u16>(target, 2)) return false
+  const isAny = (load<u64>(local, 8) | load<u64>(local, 16)) == 0
+  return isAny || (load<u64>(local, 8) == load<u64>(target, 8) && load<u64>(local, 16) == load<u64>(target, 16))
+}
+
+/** Copies the ends of the packet parsed last. */
+export function copyEnds(local: usize, remote: usize): void {
+  copyAddress(local, target)
+  copyAddress(remote, source)
+}

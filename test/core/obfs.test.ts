@@ -1,0 +1,465 @@
+/**
+ * The obfuscators' packets: the recorded captures parse and rebuild, strangers change nothing, contexts come and go as
+ * protocol.md 9 says.
+ */
+import { suite } from 'uvu'
+import * as assert from 'uvu/assert'
+import { fromHex, utf8 } from '../sim/wire.ts'
+import { isChecksumRight, OBFS_CAPTURES, obfsCapture, packetOf, takeApart } from '../vectors/obfs-packets.ts'
+import { ErrorCode, EventType, ObfsHost } from './obfs-host.ts'
+
+const test = suite('core/obfs')
+
+const PSH_ACK = 0x18
+const ECE = 0x40
+const RST = 0x04
+const OUTSIDE = 1492
+const CLIENT = '10.77.0.3:40000'
+const SERVER = '10.77.0.2:8080'
+const TAG_AND_NONCE = 40
+
+/** Everything but what is drawn at random, and what depends on it: id and header checksum, flow label, numbers. */
+function masked(bytes: Uint8Array, keepNumbers: boolean): string {
+  const copy = bytes.slice()
+  const { version, header } = takeApart(copy)
+  if (version === 4) {
+    copy.fill(0, 4, 6)
+    copy.fill(0, 10, 12)
+    // a router on the way marked some
+    copy[1] = (copy[1] ?? 0) & ~1
+  } else {
+    copy[1] = (copy[1] ?? 0) & 0xf0
+    copy.fill(0, 2, 4)
+  }
+  if (!keepNumbers) {
+    copy.fill(0, header + 4, header + 12)
+    copy.fill(0, header + 16, header + 18)
+  }
+  return Buffer.from(copy).toString('hex')
+}
+
+for (const name of OBFS_CAPTURES) {
+  const { obfs, packets } = obfsCapture(name)
+  const kind = obfs === 'dpi/tcp' ? 'dpi/tcp' : 'dpi/tcp-wnd'
+  const first = packets[0]
+  assert.ok(first)
+  const ends = { client: first.src, server: first.dst }
+
+  for (const role of ['client', 'server'] as const) {
+    const other = role === 'client' ? ends.server : ends.client
+
+    test(`MUST 63, 64, 65: ${name}: at the ${role} every sealed datagram is found and nothing else`, () => {
+      const host = new ObfsHost(kind, role, ends[role])
+      if (role === 'client') host.dial(other)
+      else if (kind === 'dpi/tcp-wnd') host.accept(other)
+      let found = 0
+      for (const record of packets.filter(({ src }) => src === other)) {
+        const got = host.capture(fromHex(record.packet))
+        const expected = record.sealedOffset === undefined ? [] : [record.packet.slice(record.sealedOffset * 2)]
+        assert.equal(
+          got.map(({ bytes }) => Buffer.from(bytes).toString('hex')),
+          expected,
+          `${record.tcp.flags} at ${record.t_ms} ms`,
+        )
+        for (const { bytes } of got) if (record.plain) host.open(other, fromHex(record.plain), bytes)
+        found += got.length
+      }
+      assert.ok(found > 3)
+    })
+
+    test(`MUST 63, 64: ${name}: the ${role}'s packets are built as recorded, with right checksums`, () => {
+      const host = new ObfsHost(kind, role, ends[role])
+      if (role === 'client') host.dial(other)
+      let built = 0
+      // how far our own numbers lie from the recorded ones
+      let offset: number | undefined
+      for (const record of packets) {
+        const packet = packetOf(record)
+        if (record.src === other) {
+          host.capture(packet.bytes)
+          // the original's server took the numbers of the first packet after accept()
+          if (kind === 'dpi/tcp-wnd' && role === 'server' && record.text !== undefined) host.accept(other)
+          continue
+        }
+        if (kind === 'dpi/tcp' && record.tcp.flags.startsWith('SYN')) {
+          const [control] = host.controls()
+          assert.ok(control)
+          assert.is(masked(control, false), masked(packet.bytes, false))
+          assert.ok(isChecksumRight(takeApart(control)))
+          assert.is(takeApart(control).ack, packet.ack)
+          offset = (takeApart(control).seq - packet.seq) >>> 0
+          continue
+        }
+        if (record.sealedOffset === undefined) continue
+        const sent = host.send(other, packet.payload)
+        assert.ok(sent, `${record.t_ms} ms: no context`)
+        const mine = takeApart(sent)
+        assert.ok(isChecksumRight(mine))
+        const isExact = kind === 'dpi/tcp-wnd' && role === 'client'
+        if (mine.ece === packet.ece)
+          assert.is(masked(sent, isExact), masked(packet.bytes, isExact), `${record.t_ms} ms`)
+        if (offset !== undefined) {
+          assert.is((mine.seq - packet.seq) >>> 0, offset)
+        }
+        assert.is(mine.window, kind === 'dpi/tcp' ? 32768 : 32748)
+        built++
+      }
+      assert.ok(built > 3)
+    })
+  }
+}
+
+/** A dpi/tcp-wnd server with one captured context, and the client that talks to it. */
+function pair(): { server: ObfsHost; client: ObfsHost; context: number } {
+  const server = new ObfsHost('dpi/tcp-wnd', 'server', '0.0.0.0:8080')
+  const client = new ObfsHost('dpi/tcp-wnd', 'client', CLIENT)
+  client.dial(SERVER)
+  client.capture(kernel(SERVER, CLIENT, 0x12, 7000, 5001))
+  server.capture(kernel(CLIENT, SERVER, 0x10, 5001, 7001))
+  return { server, client, context: server.accept(CLIENT) }
+}
+
+/** A packet of a kernel: built by a dpi/tcp-wnd engine whose numbers were chosen, with other flags. */
+function kernel(
+  from: string,
+  to: string,
+  flags: number,
+  seq: number,
+  ack: number,
+  payload = new Uint8Array(),
+): Uint8Array {
+  const maker = new ObfsHost('dpi/tcp', 'client', from)
+  maker.dial(to)
+  const [syn] = maker.controls()
+  assert.ok(syn)
+  const packet = Uint8Array.of(...syn, ...payload)
+  const view = new DataView(packet.buffer)
+  view.setUint16(2, packet.length)
+  view.setUint8(1, 0)
+  view.setUint32(24, seq)
+  view.setUint32(28, ack)
+  view.setUint8(33, flags)
+  return withChecksum(packet)
+}
+
+function withChecksum(packet: Uint8Array): Uint8Array {
+  const view = new DataView(packet.buffer)
+  view.setUint16(36, 0)
+  for (let sum = 0; sum <= 0xffff; sum += 0x100) {
+    view.setUint16(36, sum)
+    for (let low = 0; low < 0x100; low++) {
+      packet[37] = low
+      if (isChecksumRight(takeApart(packet))) return packet
+    }
+  }
+  throw new Error('no checksum fits')
+}
+
+const sealed = (length: number): Uint8Array<ArrayBuffer> => Uint8Array.from({ length }, (_, i) => (i * 7 + 1) & 255)
+
+test('MUST 63: dpi/tcp-wnd sends 1492 bytes beyond the kernel, always the same numbers', () => {
+  const { server, client } = pair()
+  for (const length of [100, 1360, 1]) {
+    const there = client.send(SERVER, sealed(length))
+    assert.ok(there)
+    const packet = takeApart(there)
+    assert.equal([packet.seq, packet.ack, packet.flags], [5001 + OUTSIDE, 7001, PSH_ACK])
+    assert.equal(
+      server.capture(there).map(({ bytes }) => bytes),
+      [sealed(length)],
+    )
+    const back = server.send(CLIENT, sealed(length))
+    assert.ok(back)
+    assert.equal([takeApart(back).seq, takeApart(back).ack], [7001 + OUTSIDE, 5002])
+  }
+})
+
+test('a datagram that came before accept() is not lost', () => {
+  const { client } = pair()
+  const server = new ObfsHost('dpi/tcp-wnd', 'server', '0.0.0.0:8080')
+  const ping = client.send(SERVER, sealed(64))
+  assert.ok(ping)
+  assert.equal(
+    server.capture(
+      kernel(CLIENT, SERVER, 0x10, 5001, 7001),
+      kernel(CLIENT, SERVER, 0x18, 5001, 7001, utf8('GET /generate_204')),
+    ),
+    [],
+  )
+  assert.equal(server.capture(ping), [])
+  assert.ok(server.accept(CLIENT) > 0)
+  assert.equal(server.early(), sealed(64))
+  const answer = server.send(CLIENT, sealed(10))
+  assert.ok(answer)
+  assert.is(takeApart(answer).ack, 5002)
+  server.accept('10.77.0.9:1')
+  assert.is(server.early(), undefined)
+})
+
+test('MUST 65: RST and FIN of anybody change neither numbers nor contexts', () => {
+  const { server, client, context } = pair()
+  const before = server.send(CLIENT, sealed(20))
+  for (const flags of [RST, RST | 0x10, 0x11, RST | PSH_ACK]) {
+    assert.equal(server.capture(kernel(CLIENT, SERVER, flags, 99, 88)), [])
+    client.capture(kernel(SERVER, CLIENT, flags, 99, 88))
+  }
+  assert.equal(server.capture(kernel(CLIENT, SERVER, RST | PSH_ACK, 99, 88, sealed(50))), [])
+  const after = server.send(CLIENT, sealed(20))
+  assert.ok(before && after)
+  assert.is(masked(after, true), masked(before, true))
+  assert.is(server.core.calls.obfs_context_info(context & 4095), context)
+  const tcp = new ObfsHost('dpi/tcp', 'client', CLIENT)
+  tcp.dial(SERVER)
+  tcp.capture(kernel(SERVER, CLIENT, RST | 0x10, 0, takeApart(tcp.controls()[0] ?? new Uint8Array()).seq + 1))
+  assert.equal(tcp.events(), [])
+})
+
+test('MUST 64: a wrong checksum stops no datagram, but numbers of such a packet count only once one was authentic', () => {
+  const spoil = (packet: Uint8Array): Uint8Array => {
+    const header = takeApart(packet).header
+    packet[header + 16] = (packet[header + 16] ?? 0) ^ 0x55
+    return packet
+  }
+  const { client } = pair()
+  const server = new ObfsHost('dpi/tcp-wnd', 'server', SERVER)
+  server.accept(CLIENT)
+  const there = client.send(SERVER, sealed(80))
+  assert.ok(there)
+  const [payload] = server.capture(spoil(there))
+  assert.ok(payload)
+  assert.equal(payload.bytes, sealed(80))
+  assert.is(server.send(CLIENT, sealed(9)), undefined)
+  // a PING, as the recipient of the key would have opened it
+  assert.ok(server.open(CLIENT, Uint8Array.of(0, 0, 0, 0, 0, 0, 1, 2, 3, 4), sealed(10 + TAG_AND_NONCE)))
+  const back = server.send(CLIENT, sealed(9))
+  assert.ok(back)
+  assert.ok(isChecksumRight(takeApart(back)))
+  assert.is(takeApart(back).ack, 5001 + OUTSIDE + 1)
+})
+
+test('a checksum that the sender left to the network card counts as right', () => {
+  const server = new ObfsHost('dpi/tcp-wnd', 'server', SERVER)
+  const packet = kernel(CLIENT, SERVER, 0x10, 5001, 7001)
+  // sum of the pseudo header: addresses, protocol, length
+  const words = [0x0a4d, 0x0003, 0x0a4d, 0x0002, 6, 20]
+  new DataView(packet.buffer).setUint16(
+    36,
+    words.reduce((sum, word) => sum + word, 0),
+  )
+  assert.not(isChecksumRight(takeApart(packet)))
+  server.capture(packet)
+  server.accept(CLIENT)
+  assert.ok(server.send(CLIENT, sealed(5)))
+})
+
+test('a congestion mark makes one packet carry ECE, of dpi/tcp-wnd only', () => {
+  const { server, client } = pair()
+  for (const length of [10, 20]) {
+    const there = client.send(SERVER, sealed(length))
+    assert.ok(there)
+    there[1] = 3
+    server.capture(there)
+  }
+  const flags = [1, 2, 3].map((n) => takeApart(server.send(CLIENT, sealed(n)) ?? new Uint8Array()).flags)
+  assert.equal(flags, [PSH_ACK | ECE, PSH_ACK, PSH_ACK])
+})
+
+test('MUST 67: dpi/tcp: SYN establishes at the server, SYN|ACK readies the client, data may follow the SYN at once', () => {
+  const server = new ObfsHost('dpi/tcp', 'server', SERVER)
+  const client = new ObfsHost('dpi/tcp', 'client', CLIENT)
+  const context = client.dial(SERVER)
+  const [syn] = client.controls()
+  const early = client.send(SERVER, sealed(50))
+  assert.ok(syn && early)
+  assert.is(takeApart(early).ack, 0)
+  assert.is(takeApart(early).seq, (takeApart(syn).seq + 1) >>> 0)
+  assert.equal(
+    server.capture(syn, early).map(({ bytes }) => bytes),
+    [sealed(50)],
+  )
+  const [synAck] = server.controls()
+  assert.ok(synAck)
+  const back = server.send(CLIENT, sealed(30))
+  assert.ok(back)
+  assert.is(takeApart(back).ack, (takeApart(syn).seq + 1 + 50) >>> 0)
+  assert.equal(client.events(), [])
+  client.capture(synAck)
+  assert.equal(client.events(), [[EventType.OBFS_READY, context]])
+  assert.equal(
+    client.capture(back).map(({ bytes }) => bytes),
+    [sealed(30)],
+  )
+  const next = client.send(SERVER, sealed(70))
+  assert.ok(next)
+  assert.equal(
+    [takeApart(next).seq, takeApart(next).ack],
+    [(takeApart(syn).seq + 51) >>> 0, (takeApart(synAck).seq + 31) >>> 0],
+  )
+  // again: a new SYN|ACK with a new ISN
+  server.capture(syn)
+  assert.is.not(takeApart(server.controls()[0] ?? new Uint8Array()).seq, takeApart(synAck).seq)
+})
+
+test('MUST 67: a SYN|ACK that does not acknowledge our SYN readies nobody; an authentic answer does without any', () => {
+  const client = new ObfsHost('dpi/tcp', 'client', CLIENT)
+  const context = client.dial(SERVER)
+  client.capture(kernel(SERVER, CLIENT, 0x12, 1, 2))
+  assert.equal(client.events(), [])
+  const pong = Uint8Array.of(0, 0, 0, 0, 0, 1, 1, 2, 3, 4)
+  assert.ok(client.open(SERVER, pong, sealed(10 + TAG_AND_NONCE)))
+  assert.ok(client.events().some(([type, argument]) => type === EventType.OBFS_READY && argument === context))
+})
+
+test('packets to another address or port, in pieces, too short or too long are dropped and counted', () => {
+  const server = new ObfsHost('dpi/tcp-wnd', 'server', SERVER)
+  const { client } = pair()
+  server.accept(CLIENT)
+  const good = client.send(SERVER, sealed(100)) ?? new Uint8Array()
+  const bad: Uint8Array[] = []
+  const change = (at: number, value: number): void => {
+    const copy = good.slice()
+    copy[at] = value
+    bad.push(copy)
+  }
+  change(19, 9) // target address
+  change(23, 0x91) // target port
+  change(6, 0x20) // more fragments
+  change(7, 1) // an offset
+  change(9, 17) // UDP
+  change(0, 0x44) // header too short
+  change(0, 0x65) // version 6
+  change(3, good.length + 1) // longer than captured
+  change(32, 0x40) // TCP header too short
+  change(32, 0xf0) // header behind the end: 60 of 120 bytes fits, so one with less
+  bad.pop()
+  bad.push(good.slice(0, 30), new Uint8Array(), new Uint8Array(2048).fill(0x45), good.slice(0, good.length - 1))
+  for (const packet of bad) assert.equal(server.capture(packet), [])
+  assert.is(server.core.counter('obfs_dropped'), BigInt(bad.length))
+  assert.is(server.capture(Uint8Array.of(...good, 0, 0, 0)).length, 1, 'padding of the link is no error')
+  assert.is(server.capture(good).length, 1)
+})
+
+test('MUST 68: a dpi/tcp-wnd server refuses by chance from 10 unauthenticated contexts on, always from 60', () => {
+  const server = new ObfsHost('dpi/tcp-wnd', 'server', '0.0.0.0:8080')
+  const results: number[] = []
+  for (let i = 0; i < 300; i++) results.push(server.accept(`10.1.${i >> 8}.${i & 255}:1000`))
+  assert.ok(results.slice(0, 10).every((id) => id > 0))
+  const accepted = results.filter((id) => id > 0).length
+  assert.is(accepted, 60)
+  const tries = results.findLastIndex((id) => id > 0) + 1
+  assert.ok(tries > 62 && tries < 130, `60 contexts took ${tries} connections`)
+  assert.ok(results.slice(tries).every((id) => id === ErrorCode.SESSIONS))
+  // those with the key are not counted
+  server.open('10.1.0.0:1000', Uint8Array.of(0, 0, 0, 0, 0, 0, 1, 2, 3, 4), sealed(10 + TAG_AND_NONCE))
+  const again = Array.from({ length: 100 }, (_, i) => server.accept(`10.2.0.${i}:1`)).filter((id) => id > 0)
+  assert.is(again.length, 1)
+  assert.is(server.accept('10.1.0.0:1000'), ErrorCode.SESSIONS, 'one context for each address')
+})
+
+test('MUST 68: a flood of SYNs drives out its own contexts, never an authenticated one', () => {
+  const server = new ObfsHost('dpi/tcp', 'server', SERVER)
+  const client = new ObfsHost('dpi/tcp', 'client', CLIENT)
+  client.dial(SERVER)
+  server.capture(...client.controls())
+  server.controls()
+  server.open(CLIENT, Uint8Array.of(0, 0, 0, 0, 0, 0, 1, 2, 3, 4), sealed(10 + TAG_AND_NONCE))
+  const [syn] = (() => {
+    const stranger = new ObfsHost('dpi/tcp', 'client', '10.9.0.1:2000')
+    stranger.dial(SERVER)
+    return stranger.controls()
+  })()
+  assert.ok(syn)
+  for (let i = 0; i < 10000; i += 50) {
+    const batch = Array.from({ length: 50 }, (_, j) => {
+      const copy = syn.slice()
+      new DataView(copy.buffer).setUint16(14, i + j)
+      return copy
+    })
+    server.capture(...batch)
+    assert.is(server.controls().length, 50)
+  }
+  assert.is(server.core.counter('obfs_contexts'), 4095n)
+  assert.ok(server.send(CLIENT, sealed(10)))
+  assert.is(server.capture(client.send(SERVER, sealed(33)) ?? new Uint8Array()).length, 1)
+  server.sleep(41)
+  assert.is(server.core.counter('obfs_unauthenticated'), 0n)
+})
+
+test('MUST 68: contexts end 30 s after their beginning, authenticated ones after the silence of 7.4', () => {
+  const { server, context } = pair()
+  const other = server.accept('10.77.0.4:5')
+  server.open(CLIENT, Uint8Array.of(0, 0, 0, 0, 0, 0, 1, 2, 3, 4), sealed(10 + TAG_AND_NONCE))
+  server.sleep(29)
+  // T is 10 s at keepalive 2
+  assert.equal(server.ended(), [context])
+  server.sleep(11)
+  assert.equal(server.ended(), [other])
+  assert.is(server.core.counter('obfs_contexts'), 0n)
+  assert.ok(server.events().some(([type]) => type === EventType.OBFS_ENDED))
+})
+
+test('the end of a context ends the sessions behind it, and sends nothing', () => {
+  const { server, context } = pair()
+  // DIAL on conv 1
+  const dial = Uint8Array.of(0, 0, 0, 1, 81, 0, 1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 4, 0, 0, 0, 4)
+  assert.ok(server.open(CLIENT, dial, sealed(dial.length + TAG_AND_NONCE)))
+  assert.equal(
+    server.events().map(([type]) => type),
+    [EventType.DIAL],
+  )
+  server.sleep(1)
+  assert.is(server.core.calls.obfs_release(context, server.now), 0)
+  assert.equal(server.events(), [[EventType.ABORT, 9]])
+  assert.is(server.core.calls.poll_transmit(64, server.now), 0)
+  assert.is(server.send(CLIENT, sealed(5)), undefined)
+})
+
+test('the filter takes TCP to the bound address and port and nothing else', () => {
+  const run = (program: Uint8Array, packet: Uint8Array): boolean => {
+    const view = new DataView(program.buffer, program.byteOffset, program.length)
+    const data = new DataView(packet.buffer, packet.byteOffset, packet.length)
+    let a = 0
+    let x = 0
+    for (let pc = 0; ; pc++) {
+      const [code, jt, jf, k] = [
+        view.getUint16(pc * 8, true),
+        view.getUint8(pc * 8 + 2),
+        view.getUint8(pc * 8 + 3),
+        view.getUint32(pc * 8 + 4, true),
+      ]
+      if (code === 0x30) a = data.getUint8(k)
+      else if (code === 0x28) a = data.getUint16(k)
+      else if (code === 0x20) a = data.getUint32(k)
+      else if (code === 0xb1) x = (data.getUint8(k) & 15) * 4
+      else if (code === 0x48) a = data.getUint16(x + k)
+      else if (code === 0x54) a &= k
+      else if (code === 0x15) pc += a >>> 0 === k ? jt : jf
+      else if (code === 0x45) pc += (a & k) !== 0 ? jt : jf
+      else if (code === 0x06) return k !== 0
+      else throw new Error(`code ${code}`)
+    }
+  }
+  for (const local of ['10.77.0.2:8080', '0.0.0.0:8080', '10.77.0.2:0', '[fd77::2]:8080', '[::]:8080', '[fd77::2]:0']) {
+    const host = new ObfsHost('dpi/tcp', 'server', local)
+    const at = host.core.calls.obfs_ptr() >>> 0
+    const length = host.core.u32[(at + 64) >>> 2] ?? 0
+    assert.ok(length > 0 && length <= 32)
+    const program = host.core.u8.slice(at + 72, at + 72 + length * 8)
+    for (const name of OBFS_CAPTURES) {
+      for (const record of obfsCapture(name).packets) {
+        const isV6 = record.src.startsWith('[')
+        const wanted = isV6 === local.startsWith('[') && record.dst.endsWith(':8080')
+        assert.is(run(program, fromHex(record.packet)), wanted, `${local}: ${record.src} > ${record.dst}`)
+        const udp = fromHex(record.packet)
+        udp[isV6 ? 6 : 9] = 17
+        assert.not(run(program, udp))
+        if (isV6) continue
+        const piece = fromHex(record.packet)
+        piece[7] = 1
+        assert.not(run(program, piece))
+      }
+    }
+  }
+})
+
+test.run()

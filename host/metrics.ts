@@ -108,7 +108,7 @@ const FAMILIES: readonly Family[] = [
   gauge('last_received_age', 'last_received_age_seconds', 'Time since a datagram arrived; absent before.', 'seconds'),
   gauge('peer_silent_pings', 'unanswered_pings', 'Pings without an answer since the last pong.'),
   gauge('entropy_left', 'entropy_left_bytes', 'Random bytes in stock.', 'bytes'),
-  counter('obfs_dropped_bytes', 'obfs_dropped_bytes', 'Captured bytes that no context took.', 'bytes'),
+  counter('obfs_dropped_bytes', 'obfs_dropped_bytes', 'Captured bytes that no context took.'),
   counter('obfs_dropped', 'obfs_dropped_packets', 'Captured packets that no context took.'),
   gauge('obfs_contexts', 'obfs_contexts', 'Contexts of the obfuscator.'),
   gauge('obfs_unauthenticated', 'obfs_unauthenticated_contexts', 'Contexts of which no payload was authentic yet.'),

@@ -141,6 +141,11 @@ export interface DaemonCalls {
   reported(): void
 }
 
+/** The end of OperatingSystem.watch: no callback comes after close(). */
+export interface Watch {
+  close(): void
+}
+
 /** What the operating system offers a service beyond sockets. */
 export interface OperatingSystem {
   readonly pid: number
@@ -150,6 +155,28 @@ export interface OperatingSystem {
   readText(path: string): string
   /** System calls by FFI. @throws NotAvailable saying why there are none */
   sys(): Sys
+  /**
+   * Calls back whenever a descriptor of sys() has something to read, or an error. The callee reads by sys() until nothing is left. `first`: a datagram
+   * that the runtime took off the socket already (Bun); it comes before what is read then, and is the callee's. The descriptor stays the caller's: close()
+   * first, then it. A datagram without bytes may be lost. The event loop goes on for as long as it is watched.
+   * @throws NotAvailable
+   */
+  watch(fd: number, onReadable: (first?: Uint8Array) => void): Watch
+  /**
+   * A TCP listener on a bound descriptor of sys(), which becomes the runtime's. It listens with the backlog of protocol.md 9.2. Of `options` nodelay and
+   * keepalive count. `accept` and `onError` as in Runtime.listenTcp.
+   */
+  adoptListener(
+    fd: number,
+    options: TcpOptions,
+    accept: (connection: TcpConnection) => TcpHandlers | null,
+    onError: (error: NodeJS.ErrnoException) => void,
+  ): Promise<TcpListener>
+  /**
+   * A TCP connection on a descriptor of sys() that connects or is connected; it becomes the runtime's. Its options are left alone, its `remote` is
+   * undefined. Exactly one of onOpen or handlers.onClose(error) comes first, never inside this call.
+   */
+  adoptConnection(fd: number, handlers: TcpHandlers, onOpen: () => void): TcpConnection
   /** Undefined where users are no numbers (Windows). */
   readonly identity: IdentityCalls | undefined
   /** Undefined where there are no sessions of processes (Windows). */

@@ -17,9 +17,9 @@ import type {
   TcpListener,
   TcpOptions,
 } from '../host/runtime.ts'
-import { explained, systemError } from '../host/sockaddr.ts'
+import { explained, systemError, toError } from '../host/sockaddr.ts'
 import { descriptorBuffers, descriptorOf, openTuned, tuneBuffers } from '../host/tuning.ts'
-import { sys } from './sys.ts'
+import { descriptor, sys } from './sys.ts'
 import { spelling } from './system.ts'
 
 /** Bytes of the buffer that all connections share. */
@@ -29,6 +29,12 @@ const WRITE_BUFFER_BYTES = 65536
  * 1122, 4.2.2.13).
  */
 const LINGER_MS = 5000
+
+/** Pending connections of an adopted listener (protocol.md 9.2); Bun has its own number. */
+const ADOPTED_BACKLOG = 16
+
+/** The options of an adopted connection are its maker's. */
+const UNTOUCHED = { nodelay: false, keepalive: false }
 
 const scratch = new Uint8Array(WRITE_BUFFER_BYTES)
 
@@ -125,6 +131,20 @@ class BunConnection implements TcpConnection {
     if (this.#paused) socket.pause()
     if (this.#writeEnded) socket.shutdown()
     return true
+  }
+
+  /** The connection stands, or will. */
+  adopted(socket: BunSocket): void {
+    if (this.#released) {
+      socket.terminate()
+      return
+    }
+    this.#socket = socket
+    if (this.#paused) socket.pause()
+  }
+
+  get released(): boolean {
+    return this.#released
   }
 
   data(chunk: Uint8Array): void {
@@ -267,6 +287,45 @@ export function dialTcp(
   return connection
 }
 
+/** See OperatingSystem.adoptConnection. */
+export function adoptConnection(fd: number, handlers: TcpHandlers, onOpen: () => void): TcpConnection {
+  const connection = new BunConnection(UNTOUCHED, undefined, 0)
+  connection.attach(handlers)
+  let opened = false
+  const fail = (reason: unknown): void => connection.closed(toError(reason))
+  Bun.connect<BunConnection | undefined>({
+    ...descriptor(fd),
+    allowHalfOpen: true,
+    data: connection,
+    socket: {
+      ...events,
+      // open comes at once, drain when the connection stands
+      open: (socket) => connection.adopted(socket),
+      drain: (socket) => {
+        if (!opened && !connection.released) {
+          opened = true
+          onOpen()
+        }
+        socket.data?.drained()
+      },
+    },
+  }).catch(fail)
+  return connection
+}
+
+/** See OperatingSystem.adoptListener. */
+export async function adoptListener(
+  fd: number,
+  options: TcpOptions,
+  accept: (connection: TcpConnection) => TcpHandlers | null,
+  _onError: (error: NodeJS.ErrnoException) => void,
+): Promise<TcpListener> {
+  const local = sys().localAddress(fd)
+  const listener = listen({ hostname: '', port: 0, fd }, local, options, accept)
+  sys().listen(fd, ADOPTED_BACKLOG)
+  return listener
+}
+
 /** Listens on `address`. Rejects with the error of bind or listen (EADDRINUSE, EADDRNOTAVAIL, EACCES, ...). */
 export async function listenTcp(
   address: SocketAddress,
@@ -274,17 +333,33 @@ export async function listenTcp(
   accept: (connection: TcpConnection) => TcpHandlers | null,
   _onError: (error: NodeJS.ErrnoException) => void,
 ): Promise<TcpListener> {
-  let closed = false
-  let listener: TCPSocketListener<BunConnection | undefined>
   const fd = openTuned(sys, 'tcp', address, options.tuning, true)
   // Bun does not tell the port of a descriptor
-  const port = fd === undefined ? undefined : sys().port(fd)
+  const local = fd === undefined ? address : { ...address, port: sys().port(fd) }
   const reusePort = fd === undefined && options.tuning?.reuseport === true
   const where = { hostname: spelling.write(address), port: address.port, reusePort }
+  return listen(fd === undefined ? where : { ...where, fd }, local, options, accept)
+}
+
+interface Where {
+  readonly hostname: string
+  readonly port: number
+  readonly reusePort?: boolean
+  readonly fd?: number
+}
+
+/** `address`: where it listens, but for a port that is 0. */
+function listen(
+  where: Where,
+  address: SocketAddress,
+  options: TcpOptions,
+  accept: (connection: TcpConnection) => TcpHandlers | null,
+): TcpListener {
+  let closed = false
+  let listener: TCPSocketListener<BunConnection | undefined>
   try {
     listener = Bun.listen<BunConnection | undefined>({
       ...where,
-      ...(fd !== undefined && { fd }),
       allowHalfOpen: true,
       data: undefined,
       socket: {
@@ -303,7 +378,7 @@ export async function listenTcp(
     throw explained('listen', address, reason)
   }
   return {
-    local: { ...address, port: port ?? listener.port },
+    local: address.port === 0 ? { ...address, port: listener.port } : address,
     close() {
       closed = true
       listener.stop()

@@ -1,5 +1,5 @@
 /**
- * The HTTP server on Node's node:http with hono's listener. Its limits are host/http-server.ts, routes and texts
+ * The HTTP server on node:http with hono's listener, for Bun too. Its limits are host/http-server.ts, routes and texts
  * host/http.ts.
  */
 import { createServer } from 'node:http'

@@ -1,25 +1,8 @@
-/** The system around a service: environment, identity, system calls, the way into the background. */
-import { readFileSync } from 'node:fs'
-import type { IdentityCalls, OperatingSystem } from '../host/runtime.ts'
-import { daemon } from './daemon.ts'
+/** The operating system by Node: the process, system calls, and descriptors of those calls on the event loop. */
+import type { OperatingSystem } from '../host/runtime.ts'
+import { processCalls } from './process.ts'
 import { sys } from './sys.ts'
+import { adoptConnection, adoptListener } from './tcp.ts'
+import { watch } from './watch.ts'
 
-/** A call that the type declarations do not list. */
-const isInitgroups = (value: unknown): value is IdentityCalls['initgroups'] => typeof value === 'function'
-
-/** Missing on Windows. */
-function identityCalls(): IdentityCalls | undefined {
-  const { getuid, geteuid, getgid, setgroups, setgid, setuid } = process
-  const initgroups: unknown = Reflect.get(process, 'initgroups')
-  if (!getuid || !geteuid || !getgid || !setgroups || !isInitgroups(initgroups) || !setgid || !setuid) return undefined
-  return { getuid, geteuid, getgid, setgroups, initgroups, setgid, setuid }
-}
-
-export const os: OperatingSystem = {
-  pid: process.pid,
-  env: (name) => process.env[name],
-  readText: (path) => readFileSync(path, 'utf8'),
-  sys,
-  identity: identityCalls(),
-  daemon: process.platform === 'win32' ? undefined : daemon,
-}
+export const os: OperatingSystem = { ...processCalls, sys, watch, adoptListener, adoptConnection }

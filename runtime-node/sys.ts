@@ -12,7 +12,8 @@ const errorNames = new Map(Object.entries(constants.errno).map(([name, number]) 
 // two names of one number
 errorNames.set(constants.errno.EAGAIN, 'EAGAIN')
 
-function load(): typeof import('koffi') {
+/** @throws NotAvailable */
+export function loadKoffi(): typeof import('koffi') {
   try {
     return require('koffi')
   } catch (error) {
@@ -23,7 +24,7 @@ function load(): typeof import('koffi') {
 }
 
 function bindLibc(): Libc {
-  const koffi = load()
+  const koffi = loadKoffi()
   // null: the libc that this process runs on, glibc or musl
   const c = koffi.load(null)
   return {
@@ -31,11 +32,17 @@ function bindLibc(): Libc {
     socket: c.func('int socket(int, int, int)'),
     bind: c.func('int bind(int, uintptr_t, uint32_t)'),
     connect: c.func('int connect(int, uintptr_t, uint32_t)'),
+    listen: c.func('int listen(int, int)'),
     setsockopt: c.func('int setsockopt(int, int, int, uintptr_t, uint32_t)'),
     getsockopt: c.func('int getsockopt(int, int, int, uintptr_t, uintptr_t)'),
     getsockname: c.func('int getsockname(int, uintptr_t, uintptr_t)'),
     send: c.func('intptr_t send(int, uintptr_t, size_t, int)'),
     recv: c.func('intptr_t recv(int, uintptr_t, size_t, int)'),
+    recvmmsg: c.func('int recvmmsg(int, uintptr_t, uint32_t, int, uintptr_t)'),
+    sendmmsg: c.func('int sendmmsg(int, uintptr_t, uint32_t, int)'),
+    sendmsg: c.func('intptr_t sendmsg(int, uintptr_t, int)'),
+    if_nametoindex: c.func('uint32_t if_nametoindex(uintptr_t)'),
+    fcntl: c.func('int fcntl(int, int, int)'),
     close: c.func('int close(int)'),
     monotonic: () => process.hrtime.bigint(),
     errno: () => koffi.errno(),

@@ -1,5 +1,5 @@
 /**
- * Clock, names, files, standard streams and signals. Sockets and HTTP are left to the files beside it.
+ * Clock, names, files, standard streams and signals, for Bun too. Sockets and HTTP are left to the files beside it.
  */
 import { ADDRCONFIG, promises as dns } from 'node:dns'
 import { writeSync } from 'node:fs'
@@ -17,7 +17,7 @@ const MICROSECONDS_PER_MS = 1000
 const STDOUT_FD = 1
 const STDERR_FD = 2
 
-/** How Node's calls spell addresses. */
+/** How the runtimes' calls spell addresses. */
 export const spelling = new AddressSpelling(networkInterfaces, process.platform === 'win32')
 
 type System = Pick<
@@ -74,7 +74,7 @@ export const system: System = {
     return found
   },
 
-  // a plain Uint8Array: Node's Buffer answers some methods in its own way
+  // a plain Uint8Array: a Buffer answers some methods in its own way
   readFile: async (path) => new Uint8Array(await readFileBytes(path)),
 
   print: (stream, text) => printTo(stream === 'stdout' ? STDOUT_FD : STDERR_FD, text),

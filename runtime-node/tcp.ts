@@ -7,7 +7,7 @@
  * error and goes on accepting, so no pause is needed. A reset that arrives while reading is paused shows at the next
  * write or resume().
  */
-import { connect, createServer, type Socket } from 'node:net'
+import { connect, createServer, type ListenOptions, Socket } from 'node:net'
 import type {
   SocketAddress,
   SocketTuning,
@@ -36,6 +36,8 @@ const WRITE_QUEUE_BYTES = 262144
 const LINGER_MS = 5000
 /** Pending connections, as the kernel cuts it. */
 const BACKLOG = 511
+/** The same of an adopted listener (protocol.md 9.2). */
+const ADOPTED_BACKLOG = 16
 
 const NOTHING = new Uint8Array(0)
 
@@ -225,6 +227,32 @@ function remoteOf(socket: Socket): SocketAddress | undefined {
   return remoteAddress === undefined || remotePort === undefined ? undefined : spelling.read(remoteAddress, remotePort)
 }
 
+/** See OperatingSystem.adoptConnection. */
+export function adoptConnection(fd: number, handlers: TcpHandlers, onOpen: () => void): TcpConnection {
+  const socket = new Socket({ fd, allowHalfOpen: true })
+  const connection = new NodeConnection(socket, undefined)
+  connection.attach(handlers)
+  let wanted = true
+  socket.once('close', () => {
+    wanted = false
+  })
+  // there is no event of the connection for a descriptor: a write of nothing is done once it stands, and tells its error
+  socket.write(NOTHING, (error) => {
+    if (!error && wanted) onOpen()
+  })
+  return connection
+}
+
+/** See OperatingSystem.adoptListener. */
+export function adoptListener(
+  fd: number,
+  options: TcpOptions,
+  accept: (connection: TcpConnection) => TcpHandlers | null,
+  onError: (error: NodeJS.ErrnoException) => void,
+): Promise<TcpListener> {
+  return listen({ fd, backlog: ADOPTED_BACKLOG }, options, accept, onError)
+}
+
 /** Listens on `address`. Rejects with the error of bind or listen (EADDRINUSE, EADDRNOTAVAIL, EACCES, ...). */
 export async function listenTcp(
   address: SocketAddress,
@@ -234,6 +262,17 @@ export async function listenTcp(
 ): Promise<TcpListener> {
   const fd = openTuned(sys, 'tcp', address, options.tuning, hasReusePort)
   const reusePort = fd === undefined && options.tuning?.reuseport === true && hasReusePort
+  const where = fd === undefined ? { host: spelling.write(address), port: address.port } : { fd }
+  // an option that Node 20 does not know
+  return listen({ ...where, ...(reusePort && { reusePort }) }, options, accept, onError)
+}
+
+function listen(
+  where: ListenOptions & { fd?: number },
+  options: TcpOptions,
+  accept: (connection: TcpConnection) => TcpHandlers | null,
+  onError: (error: NodeJS.ErrnoException) => void,
+): Promise<TcpListener> {
   const server = createServer({
     allowHalfOpen: true,
     pauseOnConnect: true,
@@ -250,9 +289,7 @@ export async function listenTcp(
   })
   return new Promise((resolve, reject) => {
     server.once('error', reject)
-    const where = fd === undefined ? { host: spelling.write(address), port: address.port } : { fd }
-    // an option that Node 20 does not know
-    server.listen({ ...where, ...(reusePort && { reusePort }), backlog: BACKLOG, exclusive: true }, () => {
+    server.listen({ backlog: BACKLOG, ...where, exclusive: true }, () => {
       server.off('error', reject)
       server.on('error', (error) => {
         if (!closed) onError(toError(error))

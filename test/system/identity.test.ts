@@ -22,6 +22,10 @@ interface Options {
   readonly refuses?: string
 }
 
+function none(): never {
+  throw new NotAvailable('no')
+}
+
 function setUp({ euid = 0, leaky = false, refuses = '' }: Options = {}) {
   const calls: string[] = []
   const state = { uid: euid, gid: 0 }
@@ -33,9 +37,10 @@ function setUp({ euid = 0, leaky = false, refuses = '' }: Options = {}) {
     pid: 1,
     env: () => undefined,
     readText: () => PASSWD,
-    sys: () => {
-      throw new NotAvailable('no')
-    },
+    sys: none,
+    watch: none,
+    adoptListener: none,
+    adoptConnection: none,
     identity: {
       getuid: () => state.uid,
       geteuid: () => state.uid,

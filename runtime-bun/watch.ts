@@ -1,0 +1,57 @@
+/**
+ * Descriptors of system calls on Bun's loop. Bun.connect takes any descriptor for a stream of its own, so it gets a
+ * duplicate: it reads the first datagram of a wake-up, the owner the rest by system calls. It gives the duplicate up after
+ * a socket error (ENETDOWN of a packet socket whose interface went down) and after a datagram without bytes; then it gets
+ * another one.
+ */
+import type { Socket } from 'bun'
+import type { Watch } from '../host/runtime.ts'
+import { descriptor, sys } from './sys.ts'
+
+/** The next duplicate comes after this time: an error that does not go away must not spin. */
+const REARM_MS = 10
+
+/** See OperatingSystem.watch. @throws NotAvailable */
+export function watch(fd: number, onReadable: (first?: Uint8Array) => void): Watch {
+  const calls = sys()
+  let closed = false
+  let current: Socket | undefined
+  let rearm: ReturnType<typeof setTimeout> | undefined
+  const again = (): void => {
+    current = undefined
+    if (!closed) rearm = setTimeout(arm, REARM_MS)
+  }
+  const arm = (): void => {
+    Bun.connect({
+      ...descriptor(calls.duplicate(fd)),
+      socket: {
+        binaryType: 'uint8array',
+        open(socket) {
+          if (closed) socket.terminate()
+          else current = socket
+        },
+        data(_, first: Uint8Array) {
+          if (!closed) onReadable(first)
+        },
+        close: again,
+        error(_, error) {
+          // the owner threw: that is a bug and must show as one
+          queueMicrotask(() => {
+            throw error
+          })
+        },
+      },
+    }).catch(again)
+    // what came while nobody watched, or an error
+    if (!closed && rearm !== undefined) onReadable()
+  }
+  arm()
+  return {
+    close() {
+      closed = true
+      clearTimeout(rearm)
+      current?.terminate()
+      current = undefined
+    },
+  }
+}

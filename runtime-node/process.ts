@@ -1,0 +1,26 @@
+/**
+ * The process: its environment, its identity, its way into the background. Bun has the same modules; what differs is in
+ * os.ts of each runtime.
+ */
+import { readFileSync } from 'node:fs'
+import type { IdentityCalls, OperatingSystem } from '../host/runtime.ts'
+import { daemon } from './daemon.ts'
+
+/** A call that the type declarations do not list. */
+const isInitgroups = (value: unknown): value is IdentityCalls['initgroups'] => typeof value === 'function'
+
+/** Missing on Windows. */
+function identityCalls(): IdentityCalls | undefined {
+  const { getuid, geteuid, getgid, setgroups, setgid, setuid } = process
+  const initgroups: unknown = Reflect.get(process, 'initgroups')
+  if (!getuid || !geteuid || !getgid || !setgroups || !isInitgroups(initgroups) || !setgid || !setuid) return undefined
+  return { getuid, geteuid, getgid, setgroups, initgroups, setgid, setuid }
+}
+
+export const processCalls: Pick<OperatingSystem, 'pid' | 'env' | 'readText' | 'identity' | 'daemon'> = {
+  pid: process.pid,
+  env: (name) => process.env[name],
+  readText: (path) => readFileSync(path, 'utf8'),
+  identity: identityCalls(),
+  daemon: process.platform === 'win32' ? undefined : daemon,
+}

@@ -38,6 +38,7 @@ const SO_ATTACH_FILTER = 26
 const F_DUPFD_CLOEXEC = 1030
 /** Of all Linux machines but alpha, mips, parisc and sparc, which neither runtime knows. */
 const EAGAIN = 11
+const MSG_TRUNC = 0x20
 const MSG_DONTWAIT = 0x40
 const MSG_NOSIGNAL = 0x4000
 
@@ -64,6 +65,8 @@ const CAP_NET_RAW_REMEDY =
  * `address`. Calls never block here: descriptors are non-blocking.
  */
 export interface Libc {
+  /** Bytes of a pointer. */
+  readonly pointerBytes: number
   /** Where the bytes of a buffer are. Valid while the buffer lives; of a WebAssembly memory until it grows. */
   address(buffer: ArrayBuffer): number
   socket(domain: number, type: number, protocol: number): number
@@ -295,14 +298,24 @@ export class Sys {
     }
   }
 
+  /** @throws NotAvailable where structures with pointers have another layout than message-vector.ts writes */
+  checkLayout(): void {
+    if (this.#libc.pointerBytes !== 8 || !this.littleEndian) {
+      throw new NotAvailable('not available: only on 64-bit little-endian machines')
+    }
+  }
+
   /** Memory address of a buffer, as message vectors hold it. Of a WebAssembly memory good until it grows. */
   addressOf(buffer: ArrayBuffer): number {
     return this.#libc.address(buffer)
   }
 
-  /** recvmmsg(2) without waiting. Result: how many of the `count` mmsghdr at `messages` were filled; 0: nothing is there; below 0: -errno. */
+  /**
+   * recvmmsg(2) without waiting; lengths are those on the wire, also of what was cut. Result: how many of the `count` mmsghdr at `messages` were filled;
+   * 0: nothing is there; below 0: -errno.
+   */
   recvmmsg(fd: number, messages: number, count: number): number {
-    const result = this.#libc.recvmmsg(fd, messages, count, MSG_DONTWAIT, 0)
+    const result = this.#libc.recvmmsg(fd, messages, count, MSG_DONTWAIT | MSG_TRUNC, 0)
     return result >= 0 ? result : this.#failure()
   }
 

@@ -55,6 +55,8 @@ function bindLibc(): Libc {
   const location = c.__errno_location()
   const time = new BigInt64Array(2)
   return {
+    // there is no Bun for 32 bits
+    pointerBytes: 8,
     address: (buffer) => ptr(buffer),
     socket: c.socket,
     bind: (fd, address, length) => c.bind(fd, at(address), length),

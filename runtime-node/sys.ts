@@ -28,6 +28,7 @@ function bindLibc(): Libc {
   // null: the libc that this process runs on, glibc or musl
   const c = koffi.load(null)
   return {
+    pointerBytes: koffi.sizeof('void *'),
     address: (buffer) => Number(koffi.address(buffer)),
     socket: c.func('int socket(int, int, int)'),
     bind: c.func('int bind(int, uintptr_t, uint32_t)'),

@@ -36,7 +36,7 @@ const WRITE_QUEUE_BYTES = 262144
 const LINGER_MS = 5000
 /** Pending connections, as the kernel cuts it. */
 const BACKLOG = 511
-/** The same of an adopted listener (protocol.md 9.2). */
+/** The same of an adopted listener (protocol.md 9.2); net takes none for a descriptor. */
 const ADOPTED_BACKLOG = 16
 
 const NOTHING = new Uint8Array(0)
@@ -244,13 +244,15 @@ export function adoptConnection(fd: number, handlers: TcpHandlers, onOpen: () =>
 }
 
 /** See OperatingSystem.adoptListener. */
-export function adoptListener(
+export async function adoptListener(
   fd: number,
   options: TcpOptions,
   accept: (connection: TcpConnection) => TcpHandlers | null,
   onError: (error: NodeJS.ErrnoException) => void,
 ): Promise<TcpListener> {
-  return listen({ fd, backlog: ADOPTED_BACKLOG }, options, accept, onError)
+  const listener = await listen({ fd }, options, accept, onError)
+  sys().listen(fd, ADOPTED_BACKLOG)
+  return listener
 }
 
 /** Listens on `address`. Rejects with the error of bind or listen (EADDRINUSE, EADDRNOTAVAIL, EACCES, ...). */
@@ -289,7 +291,7 @@ function listen(
   })
   return new Promise((resolve, reject) => {
     server.once('error', reject)
-    server.listen({ backlog: BACKLOG, ...where, exclusive: true }, () => {
+    server.listen({ ...where, backlog: BACKLOG, exclusive: true }, () => {
       server.off('error', reject)
       server.on('error', (error) => {
         if (!closed) onError(toError(error))

@@ -175,6 +175,11 @@ test('MUST 72: without koffi Node starts, and each option that needs it gives on
     }
     assert.is(warnings.filter((line) => line.includes('no system log')).length, 1, text)
     assert.not.match(text, /config key udp\.(snd|rcv)buf/)
+    const index = JSON.stringify(join(directory, 'dist/node/index.js'))
+    for (const call of ['sys()', 'watch(0, () => {})']) {
+      const told = spawnSync(command, ['-e', `import(${index}).then(({ nodeRuntime }) => nodeRuntime().os.${call})`])
+      assert.match(String(told.stderr), /NotAvailable: .*package koffi is not installed \(npm install koffi\)/)
+    }
   } finally {
     rmSync(directory, { recursive: true })
   }

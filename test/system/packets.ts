@@ -1,0 +1,481 @@
+/**
+ * Packet and raw sockets, and what makes descriptors of system calls usable: batches, filters, the event loop, adoption.
+ * packets.node.test.ts and packets.bun.test.ts run it, in a network namespace of its own where root can make one.
+ */
+import { spawnSync } from 'node:child_process'
+import { suite } from 'uvu'
+import * as assert from 'uvu/assert'
+import { writeRecord } from '../../host/address.ts'
+import { PacketSocket } from '../../host/obfs/packet-socket.ts'
+import { RawSocket } from '../../host/obfs/raw-socket.ts'
+import type { OperatingSystem, SocketAddress, TcpConnection, TcpHandlers } from '../../host/runtime.ts'
+import { NotAvailable } from '../../host/system.ts'
+import { skip } from '../skip.ts'
+import { sleep, waitFor } from '../tools/wait.ts'
+import { inNamespace } from './inside.ts'
+
+type Family = 4 | 6
+const FAMILIES: readonly Family[] = [4, 6]
+const LOCALHOST: Readonly<Record<Family, SocketAddress>> = {
+  4: { family: 4, address: '127.0.0.1', port: 0, scope: 0 },
+  6: { family: 6, address: '::1', port: 0, scope: 0 },
+}
+/** The loopback interface of every namespace. */
+const LO = 1
+const NOBODY = 65534
+const TCP = 6
+const PAGE_BYTES = 65536
+/** As the engine has them. */
+const SLOTS = 64
+const RX_STRIDE = 32
+const RX_CAPACITY = 2048
+const TX_STRIDE = 64
+const FILTER_BYTES = 256
+const SOURCE_PORT = 40000
+
+/** struct sock_filter: code, jump if true, jump if false, operand. */
+type Instruction = readonly [code: number, jt: number, jf: number, k: number]
+
+/** TCP packets to one port. */
+function portFilter(family: Family, port: number): Instruction[] {
+  const [protocolAt, loadPort]: [number, Instruction[]] =
+    family === 4
+      ? [
+          9,
+          [
+            [0xb1, 0, 0, 0],
+            [0x48, 0, 0, 2],
+          ],
+        ]
+      : [6, [[0x28, 0, 0, 42]]]
+  return [
+    [0x30, 0, 0, protocolAt],
+    [0x15, 0, loadPort.length + 2, TCP],
+    ...loadPort,
+    [0x15, 0, 1, port],
+    [0x06, 0, 0, 0xffffffff],
+    [0x06, 0, 0, 0],
+  ]
+}
+
+/** A TCP packet without checksum: nobody but a packet socket wants it. */
+function packetTo(family: Family, port: number, payload: Uint8Array): Uint8Array {
+  const header = family === 4 ? 20 : 40
+  const packet = new Uint8Array(header + 20 + payload.length)
+  const view = new DataView(packet.buffer)
+  if (family === 4) {
+    packet.set([0x45, 2], 0)
+    view.setUint16(2, packet.length)
+    packet.set([0x40, 0, 64, TCP, 0, 0, 127, 0, 0, 1, 127, 0, 0, 1], 6)
+  } else {
+    packet[0] = 0x60
+    view.setUint16(4, packet.length - header)
+    packet.set([TCP, 64], 6)
+    packet[23] = 1
+    packet[39] = 1
+  }
+  view.setUint16(header, SOURCE_PORT)
+  view.setUint16(header + 2, port)
+  packet[header + 12] = 0x50
+  // RST: the kernel does not answer it
+  packet[header + 13] = 4
+  packet.set(payload, header + 20)
+  return packet
+}
+
+const numbered = (number: number, length = 100): Uint8Array => {
+  const bytes = new Uint8Array(length).fill(number & 255)
+  new DataView(bytes.buffer).setUint32(0, number)
+  return bytes
+}
+
+/** A memory with descriptors in the layout of the engine. */
+class Bench {
+  readonly memory = new WebAssembly.Memory({ initial: 16 })
+  readonly rx = 1024
+  readonly tx = this.rx + SLOTS * RX_STRIDE
+  readonly filter = this.tx + SLOTS * TX_STRIDE
+  readonly #blocks = 65536
+  readonly received: Uint8Array[] = []
+  readonly batches: number[] = []
+  readonly errors: string[] = []
+  readonly family: Family
+  readonly packets: PacketSocket
+  readonly raw: RawSocket
+
+  constructor(os: OperatingSystem, family: Family) {
+    this.family = family
+    const words = new Uint32Array(this.memory.buffer)
+    for (let i = 0; i < SLOTS; i++) {
+      words[(this.rx + i * RX_STRIDE) / 4] = this.#blocks + i * RX_CAPACITY
+      words[(this.rx + i * RX_STRIDE) / 4 + 1] = RX_CAPACITY
+    }
+    this.packets = new PacketSocket(os, family, this.memory, this.rx, SLOTS, 1 << 20, (count) => this.#take(count))
+    this.raw = new RawSocket(os, family, this.memory, 1 << 20, (code) => this.errors.push(code))
+  }
+
+  attach(port: number, ifindex = 0): void {
+    const program = portFilter(this.family, port)
+    const view = new DataView(this.memory.buffer, this.filter, FILTER_BYTES)
+    for (const [i, [code, jt, jf, k]] of program.entries()) {
+      view.setUint16(i * 8, code, true)
+      view.setUint8(i * 8 + 2, jt)
+      view.setUint8(i * 8 + 3, jf)
+      view.setUint32(i * 8 + 4, k, true)
+    }
+    this.packets.attach(ifindex, this.filter, program.length)
+  }
+
+  #take(count: number): void {
+    this.batches.push(count)
+    const words = new Uint32Array(this.memory.buffer)
+    for (let i = 0; i < count; i++) {
+      const at = (this.rx + i * RX_STRIDE) / 4
+      const [ptr = 0, capacity = 0, length = 0] = words.subarray(at, at + 3)
+      const bytes = new Uint8Array(RX_CAPACITY * 2).subarray(0, length)
+      bytes.set(new Uint8Array(this.memory.buffer, ptr, Math.min(length, capacity)))
+      this.received.push(bytes)
+    }
+  }
+
+  /** Writes packets and their receivers into the transmit descriptors; undefined leaves one without a packet. */
+  fill(packets: readonly (Uint8Array | undefined)[], to: SocketAddress = LOCALHOST[this.family]): void {
+    const words = new Uint32Array(this.memory.buffer)
+    const bytes = new Uint8Array(this.memory.buffer)
+    for (const [i, packet] of packets.entries()) {
+      const at = (this.tx + i * TX_STRIDE) / 4
+      const ptr = this.#blocks + (SLOTS + 2 * i) * RX_CAPACITY
+      if (packet !== undefined) bytes.set(packet, ptr)
+      words[at + 4] = ptr
+      words[at + 5] = packet?.length ?? 0
+      writeRecord({ ...to, port: 4711 }, bytes, (at + 8) * 4)
+    }
+  }
+
+  async send(packets: readonly (Uint8Array | undefined)[]): Promise<void> {
+    this.fill(packets)
+    let done = 0
+    await waitFor('room for packets', () => {
+      done += this.raw.send(this.tx, done, packets.length - done)
+      return done === packets.length
+    })
+  }
+
+  /** Numbers of the packets that came. */
+  get numbers(): number[] {
+    const header = (this.family === 4 ? 20 : 40) + 20
+    return this.received.map((packet) => new DataView(packet.buffer).getUint32(header))
+  }
+
+  close(): void {
+    this.packets.close()
+    this.raw.close()
+    this.raw.close()
+  }
+}
+
+/** What one TCP connection told, in order. */
+class Story implements TcpHandlers {
+  readonly lines: string[] = []
+  #text = new TextDecoder()
+
+  readonly opened = (): void => void this.lines.push('open')
+
+  onData(chunk: Uint8Array): void {
+    this.lines.push(`data ${this.#text.decode(chunk)}`)
+  }
+
+  onEnd(): void {
+    this.lines.push('end')
+  }
+
+  onDrain(): void {}
+
+  onClose(error?: NodeJS.ErrnoException): void {
+    this.lines.push(`close ${error?.code}`)
+  }
+}
+
+function write(connection: TcpConnection, text: string): void {
+  const buffer = connection.writeBuffer()
+  assert.is(connection.write(buffer, new TextEncoder().encodeInto(text, buffer).written), text.length)
+}
+
+const range = (from: number, to: number): number[] => Array.from({ length: to - from }, (_, i) => from + i)
+
+export async function packetsTests(os: OperatingSystem): Promise<void> {
+  const test = suite('packets')
+  const names = {
+    ...Object.fromEntries(
+      FAMILIES.map((family) => [family, `packets to one port fill the slots in order, IPv${family}`]),
+    ),
+    cut: 'a packet longer than its slot is cut and its length told',
+    again: 'another filter and interface take effect on the open socket',
+    refused: 'packets that the system refuses are told and passed over, the others leave',
+    down: 'an interface that goes down and comes back is heard again, twice',
+    grow: 'the memory may grow between batches',
+    close: 'nothing comes after close(), which may be called inside a batch',
+    listener: 'a cover socket listens, and its connections carry text with a tiny window',
+    refusedDial: 'a refused cover connection is told once, and never as open',
+    released: 'a cover connection that is given up while it connects tells nothing',
+    source: 'the address that packets would leave with is known, and the number of an interface',
+    dropped: 'after root is given up the open sockets go on and can be attached anew; new ones name the remedy',
+  }
+  const inside = inNamespace(`packets-${process.versions.bun === undefined ? 'node' : 'bun'}`, (why) => {
+    for (const name of Object.values(names)) skip(test, name, why)
+    test.run()
+  })
+  if (!inside) return
+  const benches: Bench[] = []
+  const open = (family: Family): Bench => {
+    const bench = new Bench(os, family)
+    benches.push(bench)
+    return bench
+  }
+  test.after.each(() => {
+    for (const bench of benches.splice(0)) bench.close()
+  })
+
+  for (const family of FAMILIES) {
+    test(`packets to one port fill the slots in order, IPv${family}`, async () => {
+      const bench = open(family)
+      const other = open(family)
+      bench.attach(1000)
+      other.attach(1001, LO)
+      for (let sent = 0; sent < 640; sent += SLOTS) {
+        // every third one is for the other port, every sixteenth descriptor has nothing
+        const packets = range(sent, sent + SLOTS).map((number) =>
+          number % 16 === 15 ? undefined : packetTo(family, number % 3 === 0 ? 1001 : 1000, numbered(number)),
+        )
+        await bench.send(packets)
+        const wanted = range(0, sent + SLOTS).filter((number) => number % 16 !== 15)
+        await waitFor(
+          'the packets',
+          () => bench.received.length + other.received.length === wanted.length,
+          undefined,
+          () => `${bench.received.length} + ${other.received.length} of ${wanted.length}`,
+        )
+        assert.equal(
+          bench.numbers,
+          wanted.filter((number) => number % 3 !== 0),
+        )
+        assert.equal(
+          other.numbers,
+          wanted.filter((number) => number % 3 === 0),
+        )
+      }
+      const first = bench.received[0]
+      const sent = packetTo(family, 1000, numbered(1))
+      // the kernel fills in identification and checksum of an IPv4 header
+      assert.equal(first?.subarray(family === 4 ? 12 : 0), sent.subarray(family === 4 ? 12 : 0))
+      assert.ok(Math.max(...bench.batches) > 8, `several at a time: ${bench.batches}`)
+      assert.equal(bench.errors, [])
+    })
+  }
+
+  test(names.cut, async () => {
+    const bench = open(4)
+    bench.attach(1000, LO)
+    await bench.send([packetTo(4, 1000, numbered(1, 3000)), packetTo(4, 1000, numbered(2))])
+    await waitFor('both', () => bench.received.length === 2)
+    assert.equal(
+      bench.received.map(({ length }) => length),
+      [3040, 140],
+    )
+    assert.is(bench.received[0]?.[RX_CAPACITY - 1], 1)
+    assert.is(bench.received[0]?.[RX_CAPACITY], 0, 'nothing behind the slot')
+    assert.equal(bench.numbers, [1, 2])
+  })
+
+  test(names.again, async () => {
+    const bench = open(4)
+    bench.attach(1000)
+    await bench.send([packetTo(4, 1000, numbered(1)), packetTo(4, 1001, numbered(2))])
+    await waitFor('the first', () => bench.received.length === 1)
+    bench.attach(1001, LO)
+    await bench.send([packetTo(4, 1000, numbered(3)), packetTo(4, 1001, numbered(4))])
+    await waitFor('the second', () => bench.received.length === 2)
+    assert.equal(bench.numbers, [1, 4])
+    assert.throws(() => bench.attach(1000, 9999), /ENODEV/)
+  })
+
+  test(names.refused, async () => {
+    const bench = open(4)
+    bench.attach(1000)
+    const bytes = packetTo(4, 1000, numbered(7))
+    bench.fill([bytes, bytes, bytes, bytes])
+    const all = new Uint8Array(bench.memory.buffer)
+    const record = (i: number): number => bench.tx + i * TX_STRIDE + 32
+    writeRecord({ family: 4, address: '198.51.100.1', port: 1, scope: 0 }, all, record(1))
+    writeRecord(LOCALHOST[6], all, record(2))
+    assert.is(bench.raw.send(bench.tx, 0, 4), 4)
+    assert.equal(bench.errors, ['ENETUNREACH'])
+    await waitFor('the good ones', () => bench.received.length === 2)
+    bench.errors.length = 0
+    bench.fill([new Uint8Array(1), bytes])
+    assert.is(bench.raw.send(bench.tx, 0, 2), 2)
+    assert.is(bench.errors.length, 1, 'half a header')
+    await waitFor('the good one', () => bench.received.length === 3)
+  })
+
+  test(names.down, async () => {
+    const bench = open(4)
+    bench.attach(1000, LO)
+    for (let cycle = 0; cycle < 3; cycle++) {
+      const before = bench.received.length
+      await waitFor('a packet', async () => {
+        await bench.send([packetTo(4, 1000, numbered(cycle))])
+        return bench.received.length > before
+      })
+      // not with the last packet still on its way
+      await sleep(20)
+      const heard = bench.received.length
+      assert.is(spawnSync('ip', ['link', 'set', 'lo', 'down']).status, 0)
+      await sleep(30)
+      assert.is(bench.received.length, heard)
+      assert.is(spawnSync('ip', ['link', 'set', 'lo', 'up']).status, 0)
+    }
+  })
+
+  test(names.grow, async () => {
+    const bench = open(6)
+    bench.attach(1000)
+    for (let number = 0; number < 5; number++) {
+      bench.memory.grow(1)
+      await bench.send([packetTo(6, 1000, numbered(number))])
+      bench.memory.grow((1 << 20) / PAGE_BYTES)
+      await waitFor('a packet', () => bench.received.length === number + 1)
+    }
+    assert.equal(bench.numbers, [0, 1, 2, 3, 4])
+    bench.attach(1001)
+    await bench.send([packetTo(6, 1001, numbered(5))])
+    await waitFor('another', () => bench.received.length === 6)
+  })
+
+  test(names.close, async () => {
+    const heard: string[] = []
+    const bench = open(4)
+    const memory = bench.memory
+    const short = new PacketSocket(os, 4, memory, bench.rx, 4, 0, (count) => {
+      heard.push(`batch ${count}`)
+      short.close()
+      short.close()
+    })
+    bench.fill(range(0, 32).map((number) => packetTo(4, 1000, numbered(number))))
+    bench.attach(1000)
+    short.attach(LO, bench.filter, portFilter(4, 1000).length)
+    bench.raw.send(bench.tx, 0, 32)
+    await waitFor('the batch', () => heard.length > 0)
+    await waitFor('what the other one hears', () => bench.received.length === 32)
+    assert.is(heard.length, 1)
+  })
+
+  test(names.listener, async () => {
+    for (const family of FAMILIES) {
+      const sys = os.sys()
+      const fd = sys.coverSocket(family, { reuseport: true })
+      sys.bind(fd, LOCALHOST[family], 'here')
+      sys.listen(fd, 16)
+      const atServer = new Story()
+      const accepted: TcpConnection[] = []
+      const options = { nodelay: true, keepalive: false }
+      const listener = await os.adoptListener(
+        fd,
+        options,
+        (connection) => {
+          accepted.push(connection)
+          return accepted.length === 1 ? atServer : null
+        },
+        () => {},
+      )
+      assert.equal({ ...listener.local, port: 0 }, LOCALHOST[family])
+      const queue = spawnSync('ss', ['-tlnH', `sport = ${listener.local.port}`], { encoding: 'utf8' })
+      if (queue.status === 0) assert.match(queue.stdout, /LISTEN +0 +16 /, 'the backlog of protocol.md 9.2')
+
+      const cover = sys.coverSocket(family)
+      sys.connect(cover, listener.local)
+      const local = sys.localAddress(cover)
+      const atClient = new Story()
+      const client = os.adoptConnection(cover, atClient, () => {
+        atClient.opened()
+        write(client, 'GET /')
+        client.resume()
+      })
+      await waitFor('the connection', () => accepted.length === 1)
+      const [server] = accepted
+      if (server === undefined) return
+      assert.equal(server.remote, local)
+      server.resume()
+      await waitFor('the request', () => atServer.lines.join('').includes('GET /'))
+      write(server, '204')
+      await waitFor('the answer', () => atClient.lines.length === 2)
+      assert.equal(atClient.lines, ['open', 'data 204'])
+      client.end()
+      await waitFor('the end', () => atServer.lines.includes('end'))
+      server.end()
+      await waitFor('both ends', () => atServer.lines.includes('close undefined'))
+      await waitFor('both ends', () => atClient.lines.includes('close undefined'))
+      assert.equal(atClient.lines, ['open', 'data 204', 'end', 'close undefined'])
+
+      const second = sys.coverSocket(family)
+      sys.connect(second, listener.local)
+      const refused = new Story()
+      const third = os.adoptConnection(second, refused, refused.opened)
+      third.resume()
+      await waitFor('the refusal of the second', () => refused.lines.includes('end'))
+      third.reset()
+      listener.close()
+    }
+  })
+
+  test(names.refusedDial, async () => {
+    for (const family of FAMILIES) {
+      const story = new Story()
+      const fd = os.sys().coverSocket(family)
+      os.sys().connect(fd, { ...LOCALHOST[family], port: 9 })
+      os.adoptConnection(fd, story, story.opened)
+      assert.equal(story.lines, [])
+      await waitFor('the refusal', () => story.lines.length > 0)
+      await sleep(20)
+      assert.equal(story.lines, ['close ECONNREFUSED'])
+    }
+  })
+
+  test(names.released, async () => {
+    for (const way of ['close', 'reset'] as const) {
+      const story = new Story()
+      const fd = os.sys().coverSocket(4)
+      os.sys().connect(fd, { ...LOCALHOST[4], port: 9 })
+      os.adoptConnection(fd, story, story.opened)[way]()
+      await sleep(30)
+      assert.equal(story.lines, [])
+    }
+  })
+
+  test(names.source, () => {
+    const sys = os.sys()
+    for (const family of FAMILIES) assert.equal(sys.sourceFor({ ...LOCALHOST[family], port: 7 }), LOCALHOST[family])
+    assert.throws(() => sys.sourceFor({ ...LOCALHOST[4], address: '198.51.100.1' }), /ENETUNREACH 198.51.100.1/)
+    assert.is(sys.interfaceIndex('lo'), LO)
+    assert.throws(() => sys.interfaceIndex('nosuchdev0'), /ENODEV: no such interface: nosuchdev0/)
+  })
+
+  // the last one: there is no way back
+  test(names.dropped, async () => {
+    const bench = open(4)
+    bench.attach(1000)
+    os.identity?.setgroups([])
+    os.identity?.setgid(NOBODY)
+    process.setuid?.(NOBODY)
+    bench.attach(1001, LO)
+    await bench.send([packetTo(4, 1000, numbered(1)), packetTo(4, 1001, numbered(2))])
+    await waitFor('the packet', () => bench.received.length === 1)
+    assert.equal(bench.numbers, [2])
+    const remedies = /CAP_NET_RAW.*setcap cap_net_raw\+ep.*AmbientCapabilities=CAP_NET_RAW.*-u/
+    for (const attempt of [() => os.sys().packetSocket(4), () => os.sys().rawSocket(6)]) {
+      assert.throws(attempt, (error: unknown) => error instanceof NotAvailable && remedies.test(error.message))
+    }
+  })
+
+  test.run()
+}

@@ -3,13 +3,18 @@
  * no process.
  */
 
+import type { CommandEntry } from './commands/command.ts'
+import { COMMANDS, findCommand } from './commands/table.ts'
 import { LOG_LEVEL_MAX, LOG_LEVEL_MIN } from './log.ts'
+import { columns, findOption, type Option, optionsText } from './options.ts'
 
 /** What the command line asks for. `verbosity` is to be added to a log level with `adjustLevel`. */
 export type Args =
   | { readonly kind: 'help' }
   | { readonly kind: 'version' }
   | { readonly kind: 'list-methods' }
+  /** A subcommand, and the words behind its name. */
+  | { readonly kind: 'command'; readonly entry: CommandEntry; readonly words: readonly string[] }
   | { readonly kind: 'genpsk'; readonly method: string; readonly verbosity: number }
   | {
       readonly kind: 'run'
@@ -29,22 +34,34 @@ export interface ArgsError {
   readonly status: 1
 }
 
+/** Options of the service itself. */
+const OPTIONS: readonly Option[] = [
+  { long: '--help', short: '-h', help: 'show usage and exit' },
+  { long: '--config', short: '-c', value: '<file>', help: 'the JSON config file', offers: 'files' },
+  { long: '--verbose', short: '-v', help: 'log more, may be repeated ("-v -v" shows debug messages)' },
+  { long: '--silence', short: '-s', help: 'log less, may be repeated' },
+  { long: '--user', short: '-u', value: '[user][:[group]]', help: 'run as this identity once all sockets are open' },
+  { long: '--daemonize', short: '-d', help: 'run in the background, log to syslog' },
+  { long: '--version', help: 'show the version and exit' },
+]
+
+const CRYPTO_OPTIONS: readonly Option[] = [
+  { long: '--list-methods', help: 'list the encryption methods and exit' },
+  { long: '--genpsk', value: '<method>', help: 'print a random pre-shared key and exit', offers: 'methods' },
+]
+
+/** All options that stand without a subcommand. */
+export const MAIN_OPTIONS: readonly Option[] = [...OPTIONS, ...CRYPTO_OPTIONS]
+
 /** The usage text, for stderr. @param program name it was called by */
 export function usageText(program: string): string {
   return `usage: ${program} <option>...
-  -h, --help                 show usage and exit
-  -c, --config <file>        the JSON config file
-  -v, --verbose              log more, may be repeated ("-v -v" shows debug messages)
-  -s, --silence              log less, may be repeated
-  -u, --user [user][:[group]]
-                             run as this identity once all sockets are open
-  -d, --daemonize            run in the background, log to syslog
-  --version                  show the version and exit
-
+       ${program} <command> [option]...
+${optionsText(OPTIONS)}
 crypto options:
-  --list-methods             list the encryption methods and exit
-  --genpsk <method>          print a random pre-shared key and exit
-`
+${optionsText(CRYPTO_OPTIONS)}
+commands ("${program} <command> --help" tells more):
+${columns(COMMANDS.map(({ name, summary }) => [name, summary]))}`
 }
 
 /** A log level changed by the -v and -s of the command line, clamped to 0..8. */
@@ -57,60 +74,61 @@ function refuse(message: string, usage: boolean): ArgsError {
 }
 
 /**
- * Parses the arguments. Options are separate words; the last of a repeated option wins; `--` ends parsing and the
- * rest is ignored.
+ * Parses the arguments. The name of a subcommand counts as the first word only. Options are separate words; the last of a
+ * repeated option wins; `--` ends parsing and the rest is ignored.
  * @param argv the words after the program's name
  */
 export function parseArgs(argv: readonly string[]): Args {
+  const entry = findCommand(argv[0])
+  if (entry !== undefined) {
+    return { kind: 'command', entry, words: argv.slice(1) }
+  }
   let config: string | undefined
   let user: string | undefined
   let genpsk: string | undefined
   let daemonize = false
   let verbosity = 0
   for (let index = 0; index < argv.length; index += 1) {
-    const option = argv[index]
+    const word = argv[index] ?? ''
+    if (word === '--') {
+      break
+    }
+    const option = findOption(MAIN_OPTIONS, word)
+    if (option === undefined) {
+      return refuse(`unknown argument: ${JSON.stringify(word)}`, true)
+    }
     const value = argv[index + 1]
-    switch (option) {
+    if (option.value !== undefined) {
+      if (value === undefined) return refuse(`option ${word} needs an argument`, false)
+      index += 1
+    }
+    switch (option.long) {
       // These act as soon as they are met.
-      case '-h':
       case '--help':
         return { kind: 'help' }
       case '--version':
         return { kind: 'version' }
       case '--list-methods':
         return { kind: 'list-methods' }
-      case '-v':
       case '--verbose':
         verbosity += 1
-        continue
-      case '-s':
+        break
       case '--silence':
         verbosity -= 1
-        continue
-      case '-d':
+        break
       case '--daemonize':
         daemonize = true
-        continue
-      case '-c':
+        break
       case '--config':
         config = value
         break
-      case '-u':
       case '--user':
         user = value
         break
       case '--genpsk':
         genpsk = value
         break
-      case '--':
-        return request(config, user, genpsk, daemonize, verbosity)
-      default:
-        return refuse(`unknown argument: ${JSON.stringify(option)}`, true)
     }
-    if (value === undefined) {
-      return refuse(`option ${option} needs an argument`, false)
-    }
-    index += 1
   }
   return request(config, user, genpsk, daemonize, verbosity)
 }

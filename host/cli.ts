@@ -2,6 +2,7 @@
  * The program: command line to exit status (protocol.md 10.5). The entry files of the runtimes call `main` and do nothing else.
  */
 import { type Args, adjustLevel, parseArgs, usageText } from './args.ts'
+import { runCommand } from './commands/command.ts'
 import type { Config } from './config/config.ts'
 import { ConfigError } from './config/error.ts'
 import { parseConfig } from './config/load.ts'
@@ -58,6 +59,8 @@ export async function main(runtime: Runtime, argv: readonly string[], aesGcm: Ae
       }
       runtime.print('stdout', `${generatePsk()}\n`)
       return runtime.exit(0)
+    case 'command':
+      return runtime.exit(await runCommand({ runtime, aesGcm }, args.entry, args.words))
     case 'error':
       log.error(args.message)
       if (args.usage) runtime.print('stderr', usageText(PROGRAM))

@@ -120,6 +120,20 @@ test('-d and -u reach the program, the last user wins', () => {
   assert.is(running('-u nobody -c a --user other:group').user, 'other:group')
 })
 
+test('a command counts as the first word only, and gets the words behind it as they are', () => {
+  for (const name of ['init', 'check', 'doctor', 'top', 'completions']) {
+    const args = parse(`${name} -c a --bogus -h`)
+    if (args.kind !== 'command') throw new Error(`not a command: ${name}`)
+    assert.is(args.entry.name, name)
+    assert.equal(args.words, ['-c', 'a', '--bogus', '-h'])
+    refused(`-c a ${name}`, 'unknown argument', true)
+    assert.equal(parse(`-c ${name}`), run(name, 0))
+    assert.match(usageText('kcptun-wasm'), `  ${name} `)
+  }
+  refused('Init', 'unknown argument', true)
+  refused('-- init', 'config file', true)
+})
+
 test('the usage text names every option', () => {
   const text = usageText('kcptun-wasm')
   assert.match(text, 'usage: kcptun-wasm ')

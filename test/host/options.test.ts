@@ -1,0 +1,92 @@
+/** Options as data: sorting words out, and what a subcommand does with them. */
+
+import { createCipheriv, createDecipheriv } from 'node:crypto'
+import { suite } from 'uvu'
+import * as assert from 'uvu/assert'
+import { type Command, CommandError, runCommand } from '../../host/commands/command.ts'
+import { COMMANDS } from '../../host/commands/table.ts'
+import { ConfigError } from '../../host/config/error.ts'
+import { aesGcmFactory } from '../../host/crypto/aes-gcm.ts'
+import { type Given, type Option, parseOptions } from '../../host/options.ts'
+import { MemoryNetwork } from './memory-runtime.ts'
+
+const test = suite('options')
+
+const OPTIONS: readonly Option[] = [
+  { long: '--file', short: '-f', value: '<file>', help: 'a file' },
+  { long: '--json', help: 'as JSON' },
+]
+
+const aesGcm = aesGcmFactory('test', createCipheriv, createDecipheriv)
+
+const parse = (line: string) => parseOptions(OPTIONS, line === '' ? [] : line.split(' '))
+
+function sorted(line: string): Given {
+  const given = parse(line)
+  if (typeof given === 'string') throw new Error(given)
+  return given
+}
+
+test('words are sorted out, the last of a repeated option wins', () => {
+  const given = sorted('a -f x --json --file y b - -- --json c')
+  assert.equal([...given.values], [['--file', 'y']])
+  assert.equal([...given.flags], ['--json'])
+  assert.equal(given.operands, ['a', 'b', '-', '--json', 'c'])
+  assert.is(sorted('-f --json').values.get('--file'), '--json')
+  assert.equal(sorted('').operands, [])
+})
+
+test('unknown options and missing arguments are told by name', () => {
+  assert.is(parse('--bogus'), 'unknown option: "--bogus"')
+  assert.is(parse('--json=1'), 'unknown option: "--json=1"')
+  assert.is(parse('-f'), 'option -f needs an argument')
+})
+
+async function outcome(run: Command['run'], words: readonly string[], operand?: Command['operand']) {
+  const network = new MemoryNetwork()
+  const command: Command = { options: OPTIONS, run, ...(operand && { operand }) }
+  const entry = { name: 'try', summary: 'tries', load: async () => ({ command }) }
+  const runtime = network.runtime()
+  const status = await runCommand({ runtime, aesGcm }, entry, words)
+  return { status, text: network.printed.join('') }
+}
+
+test('a command ends with its own status, and with 1 and one line when it cannot go on', async () => {
+  assert.equal(await outcome(async () => 0, []), { status: 0, text: '' })
+  assert.equal(await outcome(async () => 1, ['--json']), { status: 1, text: '' })
+  for (const error of [new CommandError('no way'), new ConfigError('a', '', 'no way')]) {
+    const { status, text } = await outcome(async () => {
+      throw error
+    }, [])
+    assert.is(status, 1)
+    assert.match(text, /^kcptun-wasm try: .*no way\n$/)
+  }
+})
+
+test('a command shows its usage, and refuses words that it does not know', async () => {
+  const never = async () => {
+    throw new Error('must not run')
+  }
+  const help = await outcome(never, ['-f', 'x', '-h'])
+  assert.is(help.status, 0)
+  for (const text of ['usage: kcptun-wasm try', '-f, --file <file>', '--json', '-h, --help'])
+    assert.match(help.text, text)
+  for (const words of [['--bogus'], ['x'], ['-f']]) {
+    const { status, text } = await outcome(never, words)
+    assert.is(status, 1)
+    assert.match(text, /^kcptun-wasm try: .+\n$/)
+  }
+  const operand = { name: '<shell>', offers: [] }
+  assert.is((await outcome(never, ['a', 'b'], operand)).status, 1)
+  assert.is((await outcome(async (_, { operands }) => operands.length - 1, ['a'], operand)).status, 0)
+})
+
+test('every entry of the table loads, and its options have names of their own', async () => {
+  for (const entry of COMMANDS) {
+    const { command } = await entry.load()
+    const names = command.options.flatMap(({ long, short }) => (short === undefined ? [long] : [long, short]))
+    assert.is(new Set(['-h', '--help', ...names]).size, names.length + 2, entry.name)
+  }
+})
+
+test.run()

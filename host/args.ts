@@ -5,7 +5,7 @@
 
 import type { CommandEntry } from './commands/command.ts'
 import { COMMANDS, findCommand } from './commands/table.ts'
-import { LOG_LEVEL_MAX, LOG_LEVEL_MIN } from './log.ts'
+import { LOG_FORMATS, LOG_LEVEL_MAX, LOG_LEVEL_MIN, type LogFormat } from './log.ts'
 import { columns, findOption, type Option, optionsText } from './options.ts'
 
 /** What the command line asks for. `verbosity` is to be added to a log level with `adjustLevel`. */
@@ -23,6 +23,7 @@ export type Args =
       /** Overrides the key `user` of the configuration. */
       readonly user: string | undefined
       readonly daemonize: boolean
+      readonly logFormat: LogFormat
     }
   | ArgsError
 
@@ -42,6 +43,7 @@ const OPTIONS: readonly Option[] = [
   { long: '--silence', short: '-s', help: 'log less, may be repeated' },
   { long: '--user', short: '-u', value: '[user][:[group]]', help: 'run as this identity once all sockets are open' },
   { long: '--daemonize', short: '-d', help: 'run in the background, log to syslog' },
+  { long: '--log-format', value: '<format>', help: 'log lines: plain (default) or json', offers: LOG_FORMATS },
   { long: '--version', help: 'show the version and exit' },
 ]
 
@@ -87,6 +89,7 @@ export function parseArgs(argv: readonly string[]): Args {
   let user: string | undefined
   let genpsk: string | undefined
   let daemonize = false
+  let logFormat: LogFormat | undefined = 'plain'
   let verbosity = 0
   for (let index = 0; index < argv.length; index += 1) {
     const word = argv[index] ?? ''
@@ -128,24 +131,19 @@ export function parseArgs(argv: readonly string[]): Args {
       case '--genpsk':
         genpsk = value
         break
+      case '--log-format':
+        logFormat = LOG_FORMATS.find((format) => format === value)
+        if (logFormat === undefined)
+          return refuse(`option ${word} ${value}: must be ${LOG_FORMATS.join(' or ')}`, false)
+        break
     }
   }
-  return request(config, user, genpsk, daemonize, verbosity)
-}
-
-/** What is wanted once every option was understood. --genpsk comes first, other options do not matter to it. */
-function request(
-  config: string | undefined,
-  user: string | undefined,
-  genpsk: string | undefined,
-  daemonize: boolean,
-  verbosity: number,
-): Args {
   if (genpsk !== undefined) {
+    // other options do not matter to it
     return { kind: 'genpsk', method: genpsk, verbosity }
   }
   if (config === undefined) {
     return refuse('a config file must be given with -c', true)
   }
-  return { kind: 'run', config, verbosity, user, daemonize }
+  return { kind: 'run', config, verbosity, user, daemonize, logFormat }
 }

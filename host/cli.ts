@@ -66,6 +66,7 @@ export async function main(runtime: Runtime, argv: readonly string[], aesGcm: Ae
       if (args.usage) runtime.print('stderr', usageText(PROGRAM))
       return runtime.exit(args.status)
     case 'run':
+      log.setFormat(args.logFormat)
       log.setLevel(adjustLevel(LOG_LEVEL_DEFAULT, args.verbosity))
       if (!args.daemonize || child !== undefined) return run(runtime, log, args, aesGcm, child)
       if (os?.daemon === undefined) {

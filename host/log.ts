@@ -5,6 +5,7 @@
  */
 
 import { formatTimestamp } from './format.ts'
+import { jsonLine } from './log-json.ts'
 import type { SyslogWriter } from './syslog.ts'
 
 export const LOG_SILENCE = 0
@@ -31,6 +32,10 @@ const COLOURS = ['', '31', '31', '33', '32', '', '36', '90', '90'] as const
 const LIMIT_INTERVAL_MS = 1000
 /** Keys remembered for limiting; the one that was used first is forgotten for a new one. */
 const LIMIT_KEYS_MAX = 256
+
+/** How lines on standard output and standard error look; the system log has its own form. */
+export const LOG_FORMATS = ['plain', 'json'] as const
+export type LogFormat = (typeof LOG_FORMATS)[number]
 
 type Output = 'stdout' | 'stderr' | 'terminal' | 'syslog' | 'discard'
 
@@ -60,6 +65,7 @@ export class Log {
   readonly #limits = new Map<string, Limit>()
   #level = LOG_LEVEL_DEFAULT
   #output: Output = 'stdout'
+  #format: LogFormat = 'plain'
   readonly #openSyslog: OpenSyslog
   #syslog: SyslogWriter | undefined
   #syslogWarned = false
@@ -88,6 +94,10 @@ export class Log {
   /** Sets the level: 0 (silence) to 8 (very verbose); others are clamped. */
   setLevel(level: number): void {
     this.#level = Math.min(Math.max(level, LOG_LEVEL_MIN), LOG_LEVEL_MAX)
+  }
+
+  setFormat(format: LogFormat): void {
+    this.#format = format
   }
 
   /** Sets the output by its config name (`log`). An unknown name changes nothing and gives a warning. */
@@ -136,9 +146,13 @@ export class Log {
     return level <= this.#level && level > LOG_SILENCE && this.#output !== 'discard'
   }
 
-  /** Writes one line `<L> <time> <text>`. Control characters in the text are escaped. */
+  /** Writes one line `<L> <time> <text>`, or a JSON object. Control characters in the text are escaped. */
   write(level: number, text: string): void {
     if (!this.at(level)) {
+      return
+    }
+    if (this.#format === 'json' && this.#output !== 'syslog') {
+      this.#print(this.#output === 'stdout' ? 'stdout' : 'stderr', `${jsonLine(level, this.#now(), text)}\n`)
       return
     }
     const clean = text.replace(CONTROL, escapeControl)

@@ -85,6 +85,22 @@ for (const program of RUNTIMES) {
     assert.is(keys.size, 2, 'keys differ')
   })
 
+  test(`--log-format json makes an object of every line: ${program}`, async () => {
+    const file = writeConfig({ listen: '256.0.0.1:x', kcp_connect: '127.0.0.1:9' })
+    const { code, stdout } = await run(program, ['-c', file.path, '--log-format', 'json']).finally(() => file.remove())
+    assert.is(code, 1)
+    const lines: { level?: unknown; text?: unknown }[] = stdout
+      .trimEnd()
+      .split('\n')
+      .map((line) => JSON.parse(line))
+    assert.equal(
+      lines.map(({ level }) => level),
+      ['warning', 'fatal'],
+      stdout,
+    )
+    assert.match(String(lines[1]?.text), 'listen')
+  })
+
   for (const signal of ['SIGTERM', 'SIGINT'] as const) {
     test(`MUST 74: ${signal} ends with status 0: ${program}`, async () => {
       const running = await start(program, { ...CLIENT, listen: `127.0.0.1:${await freePort()}` })

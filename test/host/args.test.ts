@@ -19,6 +19,7 @@ const run = (config: string, verbosity: number): Args => ({
   verbosity,
   user: undefined,
   daemonize: false,
+  logFormat: 'plain',
 })
 
 function running(line: string): Extract<Args, { kind: 'run' }> {
@@ -134,6 +135,14 @@ test('a command counts as the first word only, and gets the words behind it as t
   refused('-- init', 'config file', true)
 })
 
+test('--log-format is plain or json', () => {
+  assert.is(running('-c a').logFormat, 'plain')
+  assert.is(running('--log-format json -c a').logFormat, 'json')
+  assert.is(running('--log-format json --log-format plain -c a').logFormat, 'plain')
+  refused('-c a --log-format xml', '--log-format xml: must be plain or json', false)
+  refused('-c a --log-format', 'needs an argument', false)
+})
+
 test('the usage text names every option', () => {
   const text = usageText('kcptun-wasm')
   assert.match(text, 'usage: kcptun-wasm ')
@@ -153,7 +162,7 @@ test('the usage text names every option', () => {
   ]) {
     assert.match(text, option)
   }
-  for (const option of ['--version', '--list-methods', '--genpsk']) {
+  for (const option of ['--version', '--list-methods', '--genpsk', '--log-format']) {
     assert.match(text, option)
   }
 })

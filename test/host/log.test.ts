@@ -234,4 +234,92 @@ test('very many keys are forgotten, oldest first, not kept for ever', () => {
   assert.is(texts().length, 258)
 })
 
+/** The objects that lines in JSON hold. */
+function objects(lines: readonly { text: string }[]): unknown[] {
+  return lines.map(({ text }) => {
+    assert.ok(text.endsWith('}\n') && text.indexOf('\n') === text.length - 1, `one line: ${text}`)
+    return JSON.parse(text)
+  })
+}
+
+test('as JSON a line is an object with time, level and text', () => {
+  const { lines, clock, log } = setUp()
+  log.setFormat('json')
+  log.setLevel(LOG_VERY_VERBOSE)
+  clock.ms += 7
+  log.notice('udp bind: 127.0.0.1:35000')
+  for (const output of ['stderr', 'terminal', 'discard']) {
+    log.setOutput(output)
+    log.write(LOG_VERY_VERBOSE, 'x')
+  }
+  const time = '2026-11-22T11:10:08.007Z'
+  assert.equal(objects(lines), [
+    { time, level: 'notice', text: 'udp bind: 127.0.0.1:35000' },
+    { time, level: 'very verbose', text: 'x' },
+    { time, level: 'very verbose', text: 'x' },
+  ])
+  assert.equal(
+    lines.map(({ stream }) => stream),
+    ['stdout', 'stderr', 'stderr'],
+  )
+})
+
+test('as JSON any text comes back as it was, and no control character is written', () => {
+  const { lines, log } = setUp()
+  log.setFormat('json')
+  const texts = [
+    '"quotes" \\ back',
+    'a\nb\r\u0000\u001b[31m',
+    '\u007f\u0085\u009b',
+    '\u2028 ü 漢 \ud83d\ude00',
+    '\ud800',
+  ]
+  for (const text of texts) log.error(text)
+  assert.equal(
+    objects(lines),
+    texts.map((text) => ({ time: '2026-11-22T11:10:08.000Z', level: 'error', text })),
+  )
+  for (const { text } of lines) assert.not.match(text.trimEnd(), /\p{Cc}/u)
+})
+
+test('as JSON a line names the session and the peer of its text', () => {
+  const { lines, log } = setUp()
+  log.setFormat('json')
+  const cases = [
+    ['[session:07C3522B] session closed', '07C3522B', undefined],
+    ['[session:07C3522B] peer moved from 10.0.0.1:5 to 10.0.0.2:6', '07C3522B', '10.0.0.2:6'],
+    ['[session:07C3522B] peer moved to [fe80::1%2]:6', '07C3522B', '[fe80::1%2]:6'],
+    ['no answer from [::1]:53 to a ping: the other end is down', undefined, '[::1]:53'],
+    ['rendezvous: peer found at 10.0.0.2:6', undefined, '10.0.0.2:6'],
+    ['3 packets failed authentication from 10.0.0.2:6 (wrong key or method?)', undefined, '10.0.0.2:6'],
+    ['udp bind: 10.0.0.2:6', undefined, undefined],
+    ['the text [session:07C3522B] came from somebody', undefined, undefined],
+  ] as const
+  for (const [text] of cases) log.notice(text)
+  const time = '2026-11-22T11:10:08.000Z'
+  assert.equal(
+    objects(lines),
+    cases.map(([text, session, peer]) => ({
+      time,
+      level: 'notice',
+      text,
+      ...(session && { session }),
+      ...(peer && { peer }),
+    })),
+  )
+})
+
+test('the system log keeps its form', () => {
+  const written: string[] = []
+  const log = new Log(
+    () => undefined,
+    () => new Date(START),
+    () => (_level, text) => void written.push(text),
+  )
+  log.setFormat('json')
+  log.setOutput('syslog')
+  log.notice('a\tb')
+  assert.equal(written, ['a\\x09b'])
+})
+
 test.run()

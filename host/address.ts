@@ -241,6 +241,12 @@ export function canonicalIp(text: string): string | undefined {
   return writeIPv6(text, bytes, 0) ? ipv6Text(bytes, 0) : undefined
 }
 
+/** Whether a host of `parseHostPort` is this machine alone. */
+export const isLoopbackHost = (host: string): boolean => /^(127\..*|::1|localhost)$/.test(host)
+
+/** Whether a host of `parseHostPort` is every address of this machine. */
+export const isWildcardHost = (host: string): boolean => host === '0.0.0.0' || host === '::'
+
 /** `a.b.c.d:port` or `[text]:port`, with `%scope` before the bracket when there is one (protocol.md 10.7). */
 export function formatAddress(address: SocketAddress): string {
   if (address.family === 4) {

@@ -183,6 +183,24 @@ export interface OperatingSystem {
   readonly daemon: DaemonCalls | undefined
 }
 
+/** What subcommands need that a service does not: files, a terminal, how the program was called. */
+export interface Tools {
+  /** The words that started the program, without its arguments: the runtime as it was typed, and the path of the script. */
+  readonly started: { readonly command: string; readonly script: string }
+  readonly directory: string
+  /**
+   * Makes a file that nobody but its owner can read. Never overwrites, follows no link; a file that could not be written to its end is removed.
+   * @throws Error, with code EEXIST when the name is taken
+   */
+  createFile(path: string, text: string): void
+  removeFile(path: string): void
+  /** Permission bits; undefined where files have none (Windows). @throws Error */
+  fileMode(path: string): number | undefined
+  isTerminal(stream: 'stdin' | 'stdout' | 'stderr'): boolean
+  /** Prints a question to standard error and reads a line of standard input; undefined at its end. */
+  ask(question: string): Promise<string | undefined>
+}
+
 export interface Runtime {
   readonly name: 'node' | 'bun'
   readonly version: string
@@ -218,4 +236,6 @@ export interface Runtime {
   exit(status: number): never
   /** Undefined in hosts that are no programs of an operating system. */
   readonly os?: OperatingSystem | undefined
+  /** Undefined where there are no subcommands. */
+  readonly tools?: Tools | undefined
 }

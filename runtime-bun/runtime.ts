@@ -7,6 +7,7 @@ import { serveHttp } from './http.ts'
 import { os } from './os.ts'
 import { system } from './system.ts'
 import { dialTcp, listenTcp } from './tcp.ts'
+import { tools } from './tools.ts'
 import { openUdp } from './udp.ts'
 
 /** The runtime of this process, which must be Bun. */
@@ -16,6 +17,7 @@ export function bunRuntime(): Runtime {
     version: Bun.version,
     ...system,
     os,
+    tools,
     openUdp,
     listenTcp,
     dialTcp,

@@ -1,0 +1,122 @@
+/**
+ * What a configuration file says beside the values: keys that nobody knows, that stand twice, or that only this program
+ * knows. `validate.ts` passes all of that in silence, as protocol.md 10.1 wants it.
+ */
+
+import type { JsonNode } from './json.ts'
+import { PROPERTIES, type Properties, type PropertySchema } from './validate.ts'
+
+/** Edits, in letters, between a known key and what may be a misspelling of it: a third of its length, at most this. */
+const EDITS_MAX = 3
+
+/** All keys of kcptun-libev 2.3.5 (protocol.md 10.2); objects by their own name too. */
+const ORIGINAL: ReadonlySet<string> = new Set(
+  (
+    'listen connect kcp_bind kcp_connect rendezvous_server service_id http_listen netdev method psk password obfs ' +
+    'kcp kcp.mtu kcp.sndwnd kcp.rcvwnd kcp.nodelay kcp.interval kcp.resend kcp.nc kcp.flush ' +
+    'tcp tcp.reuseport tcp.keepalive tcp.nodelay tcp.sndbuf tcp.rcvbuf udp udp.reuseport udp.sndbuf udp.rcvbuf ' +
+    'timeout linger keepalive time_wait loglevel log user'
+  ).split(' '),
+)
+
+/** Keys of the Go kcptun, and names that others have for ours. */
+const ELSEWHERE: ReadonlyMap<string, string> = new Map([
+  ['localaddr', 'listen'],
+  ['remoteaddr', 'kcp_connect'],
+  ['target', 'connect'],
+  ['key', 'psk'],
+  ['crypt', 'method'],
+  ['cipher', 'method'],
+  ['server', 'kcp_connect'],
+  ['bind', 'kcp_bind'],
+])
+
+function flatten(prefix: string, properties: Properties): [key: string, property: PropertySchema][] {
+  return Object.entries(properties).flatMap(([name, property]) => {
+    const { properties: inner } = property
+    return inner === undefined ? [[prefix + name, property]] : flatten(`${prefix}${name}.`, inner)
+  })
+}
+
+const VALUES: ReadonlyMap<string, PropertySchema> = new Map(flatten('', PROPERTIES))
+
+/** Dotted keys of all values that a file may set, in the order of the schema. */
+export const KEYS: readonly string[] = [...VALUES.keys()]
+
+/** Whether the value of a key must not be shown. */
+export const isSecret = (key: string): boolean => VALUES.get(key)?.writeOnly === true
+
+const lastName = (key: string): string => key.slice(key.lastIndexOf('.') + 1)
+
+/** Edits that make one word of another: letters put in, left out, replaced, or swapped with their neighbour. */
+export function editDistance(a: string, b: string): number {
+  let before: number[] = []
+  let row = Array.from({ length: b.length + 1 }, (_, index) => index)
+  for (let i = 1; i <= a.length; i += 1) {
+    const next = [i]
+    for (let j = 1; j <= b.length; j += 1) {
+      const same = a[i - 1] === b[j - 1] ? 0 : 1
+      let best = Math.min((row[j] ?? 0) + 1, (next[j - 1] ?? 0) + 1, (row[j - 1] ?? 0) + same)
+      if (i > 1 && j > 1 && a[i - 1] === b[j - 2] && a[i - 2] === b[j - 1])
+        best = Math.min(best, (before[j - 2] ?? 0) + 1)
+      next.push(best)
+    }
+    before = row
+    row = next
+  }
+  return row[b.length] ?? 0
+}
+
+/** The known key that an unknown one (dotted) was probably meant to be. */
+export function didYouMean(unknown: string): string | undefined {
+  const name = lastName(unknown).toLowerCase().replaceAll('-', '_')
+  // the right name in the wrong object
+  const elsewhere = KEYS.find((key) => lastName(key) === name) ?? ELSEWHERE.get(name)
+  if (elsewhere !== undefined) return elsewhere
+  let best: string | undefined
+  let bestEdits = EDITS_MAX + 1
+  for (const key of KEYS) {
+    const edits = editDistance(name, lastName(key))
+    if (edits < bestEdits && edits * 3 <= lastName(key).length) {
+      best = key
+      bestEdits = edits
+    }
+  }
+  return best
+}
+
+export interface Findings {
+  /** Dotted keys of values that the file sets, in its order, each once. */
+  readonly set: readonly string[]
+  readonly unknown: readonly string[]
+  readonly duplicate: readonly string[]
+  /** Set here, and ignored by kcptun-libev. */
+  readonly ours: readonly string[]
+}
+
+/** Looks at every member of a document. What is no object has none. */
+export function examine(document: JsonNode): Findings {
+  const set = new Set<string>()
+  const unknown = new Set<string>()
+  const duplicate = new Set<string>()
+  const visit = (prefix: string, node: JsonNode, properties: Properties): void => {
+    if (node.kind !== 'object') return
+    const seen = new Set<string>()
+    for (const { key: name, node: value } of node.members) {
+      const key = prefix + name
+      if (seen.has(name)) duplicate.add(key)
+      seen.add(name)
+      const property = Object.hasOwn(properties, name) ? properties[name] : undefined
+      if (property === undefined) unknown.add(key)
+      else if (property.properties === undefined) set.add(key)
+      else visit(`${key}.`, value, property.properties)
+    }
+  }
+  visit('', document, PROPERTIES)
+  return {
+    set: [...set],
+    unknown: [...unknown],
+    duplicate: [...duplicate],
+    ours: [...set].filter((key) => !ORIGINAL.has(key)),
+  }
+}

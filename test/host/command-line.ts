@@ -1,0 +1,74 @@
+/** Runs a subcommand in memory: files, terminal and answers are the test's. */
+
+import { createCipheriv, createDecipheriv } from 'node:crypto'
+import { runCommand } from '../../host/commands/command.ts'
+import { findCommand } from '../../host/commands/table.ts'
+import { aesGcmFactory } from '../../host/crypto/aes-gcm.ts'
+import type { Tools } from '../../host/runtime.ts'
+import { MemoryNetwork } from './memory-runtime.ts'
+
+const aesGcm = aesGcmFactory('test', createCipheriv, createDecipheriv)
+
+/** What a command meets. */
+export interface World {
+  /** Texts by path; commands write here. */
+  readonly files?: Map<string, string>
+  /** Permission bits of every file. */
+  readonly mode?: number
+  /** Answers of the person at the terminal, in order; the input ends behind them. Absent = no terminal. */
+  readonly answers?: readonly string[]
+  readonly started?: Tools['started']
+  readonly env?: Readonly<Record<string, string>>
+  /** Why no file can be written, by path. */
+  readonly broken?: Readonly<Record<string, string>>
+}
+
+export interface Outcome {
+  readonly status: number
+  readonly stdout: string
+  readonly stderr: string
+  readonly questions: readonly string[]
+  readonly files: ReadonlyMap<string, string>
+}
+
+const failure = (code: string): Error => Object.assign(new Error(`${code}: it failed`), { code })
+
+export async function tryCommand(name: string, words: readonly string[], world: World = {}): Promise<Outcome> {
+  const entry = findCommand(name)
+  if (entry === undefined) throw new Error(`no command ${name}`)
+  const { files = new Map<string, string>(), answers } = world
+  const questions: string[] = []
+  const printed = { stdout: '', stderr: '' }
+  const waiting = [...(answers ?? [])]
+  const tools: Tools = {
+    started: world.started ?? { command: 'node', script: '/usr/bin/kcptun-wasm' },
+    directory: '/home/me',
+    createFile(path, text) {
+      const why = world.broken?.[path]
+      if (why !== undefined) throw failure(why)
+      if (files.has(path)) throw failure('EEXIST')
+      files.set(path, text)
+    },
+    removeFile: (path) => void files.delete(path),
+    fileMode: () => world.mode,
+    isTerminal: () => answers !== undefined,
+    async ask(question) {
+      questions.push(question)
+      return waiting.shift()
+    },
+  }
+  const runtime = Object.assign(new MemoryNetwork().runtime(), {
+    tools,
+    os: undefined,
+    print(stream: 'stdout' | 'stderr', text: string) {
+      printed[stream] += text
+    },
+    async readFile(path: string) {
+      const text = files.get(path)
+      if (text === undefined) throw failure('ENOENT')
+      return new TextEncoder().encode(text)
+    },
+  })
+  const status = await runCommand({ runtime, aesGcm }, entry, words)
+  return { status, ...printed, questions, files }
+}

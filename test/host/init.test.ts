@@ -1,0 +1,205 @@
+/** `kcptun-wasm init` in memory: what it writes, what it asks, what it refuses. */
+
+import * as fc from 'fast-check'
+import { suite } from 'uvu'
+import * as assert from 'uvu/assert'
+import type { Config } from '../../host/config/config.ts'
+import { readJson } from '../../host/config/json.ts'
+import { parseConfig } from '../../host/config/load.ts'
+import { modeName } from '../../host/config/rules.ts'
+import { checkStart } from '../../host/config/security.ts'
+import { examine } from '../../host/config/tree.ts'
+import { methods } from '../../host/crypto/aead.ts'
+import { type Outcome, tryCommand, type World } from './command-line.ts'
+
+const test = suite('init')
+
+const GIVEN = ['--server', 'vpn.example:4000', '--listen', '1080', '--connect', '127.0.0.1:80']
+
+const init = (words: readonly string[], world?: World): Promise<Outcome> => tryCommand('init', words, world)
+
+/** A written file, checked as a start checks it. */
+function written({ files }: Outcome, path: string): Config {
+  const bytes = new TextEncoder().encode(files.get(path) ?? '')
+  const config = parseConfig(bytes)
+  checkStart(config, methods)
+  const { unknown, duplicate, ours } = examine(readJson(bytes))
+  assert.equal([unknown, duplicate, ours], [[], [], []], 'only keys that kcptun-libev knows')
+  return config
+}
+
+function assertRefused({ status, stderr, files }: Outcome, pattern: RegExp): void {
+  assert.is(status, 1)
+  assert.match(stderr, pattern)
+  assert.is(stderr.trim().split('\n').length, 1, stderr)
+  assert.is(files.size, 0, 'nothing is written')
+}
+
+test('a server and a client fit together', async () => {
+  const outcome = await init(GIVEN)
+  assert.is(outcome.status, 0, outcome.stderr)
+  assert.equal([...outcome.files.keys()].sort(), ['client.json', 'server.json'])
+  const client = written(outcome, 'client.json')
+  const server = written(outcome, 'server.json')
+  assert.is(modeName(client.mode), 'client')
+  assert.is(modeName(server.mode), 'server')
+  assert.is(client.listen, '127.0.0.1:1080')
+  assert.is(client.kcp_connect, 'vpn.example:4000')
+  assert.is(server.kcp_bind, '[::]:4000')
+  assert.is(server.connect, '127.0.0.1:80')
+  assert.is(client.psk, server.psk)
+  assert.is(client.method, 'xchacha20poly1305_ietf')
+  assert.is(server.method, client.method)
+  const ports = [client.http_listen, server.http_listen].map((text) => /^127\.0\.0\.1:(\d+)$/.exec(text ?? '')?.[1])
+  assert.is(new Set([...ports, undefined]).size, 3, 'each has a monitoring server of its own, on loopback')
+  const { psk = '' } = client
+  assert.not.ok((outcome.stdout + outcome.stderr).includes(psk), 'the key is not shown')
+  assert.is.not(written(await init(GIVEN), 'client.json').psk, psk, 'the next key is another one')
+})
+
+test('with a rendezvous server there are three files that fit together', async () => {
+  const words = ['--rendezvous', '192.0.2.7:4000', '--listen', ':1080', '--connect', '22', '--service-id', 'home']
+  const outcome = await init(words)
+  assert.is(outcome.status, 0, outcome.stderr)
+  const [relay, server, client] = ['rendezvous', 'server', 'client'].map((role) => written(outcome, `${role}.json`))
+  assert.is(relay && modeName(relay.mode), 'relay')
+  assert.is(relay?.kcp_bind, '0.0.0.0:4000')
+  assert.is(server?.connect, '127.0.0.1:22')
+  assert.is(client?.listen, ':1080')
+  for (const end of [server, client]) {
+    assert.is(end?.rendezvous_server, '192.0.2.7:4000')
+    assert.is(end?.service_id, 'home')
+    assert.is(end?.psk, relay?.psk)
+  }
+  assert.match(outcome.stdout, /Whoever reaches that port can use the tunnel/)
+})
+
+test('where the server binds follows from the address that it is reached by', async () => {
+  for (const [server, bind, connect = server] of [
+    ['192.0.2.7:4000', '0.0.0.0:4000'],
+    ['[2001:db8::7]:4000', '[::]:4000'],
+    ['vpn.example:4000', '[::]:4000'],
+    ['127.0.0.1:4000', '127.0.0.1:4000'],
+    ['[::1]:4000', '[::1]:4000'],
+    ['localhost:4000', 'localhost:4000'],
+    ['vpn.example:domain', '[::]:53', 'vpn.example:53'],
+  ] as const) {
+    const outcome = await init(['--server', server, ...GIVEN.slice(2)])
+    assert.is(written(outcome, 'server.json').kcp_bind, bind)
+    assert.is(written(outcome, 'client.json').kcp_connect, connect)
+    assert.is(/firewall/.test(outcome.stdout), /^(0\.0\.0\.0|\[::\]):/.test(bind), server)
+  }
+})
+
+test('a server without port gets one, above those of services', async () => {
+  for (const host of ['vpn.example', '192.0.2.7', '[2001:db8::7]']) {
+    const { kcp_connect = '' } = written(await init(['--server', host, ...GIVEN.slice(2)]), 'client.json')
+    assert.ok(kcp_connect.startsWith(`${host}:`), kcp_connect)
+    const port = Number(kcp_connect.slice(host.length + 1))
+    assert.ok(port >= 61_000 && port <= 65_535, kcp_connect)
+  }
+})
+
+test('without a terminal every flag that lacks is named', async () => {
+  assertRefused(await init([]), /missing: --server <.*>, --listen <.*>, --connect <.*> \(there is no terminal/)
+  assertRefused(await init(GIVEN.slice(2)), /missing: --server <host\[:port\]> \(/)
+  assertRefused(await init(['--rendezvous', 'x']), /missing: --listen <.*>, --connect/)
+})
+
+test('what no flag tells is asked, until the answer can be read', async () => {
+  const all = await init([], { answers: ['vpn.example:0', '', 'vpn.example:4000', '', 'nowhere', ' db.example:5432 '] })
+  assert.is(all.status, 0, all.stderr)
+  assert.equal(
+    all.questions.map((question) => question.split(/[ ,]/)[0]),
+    ['Server', 'Server', 'Server', 'Where', 'Service', 'Service'],
+  )
+  assert.match(all.stderr, /vpn\.example:0.*port/)
+  assert.match(all.stderr, /nowhere.*colon/)
+  assert.is(written(all, 'client.json').kcp_connect, 'vpn.example:4000')
+  assert.is(written(all, 'client.json').listen, '127.0.0.1:1080')
+  assert.is(written(all, 'server.json').connect, 'db.example:5432')
+
+  const one = await init(GIVEN.slice(0, 4), { answers: ['80'] })
+  assert.is(one.questions.length, 1)
+  assert.is(written(one, 'server.json').connect, '127.0.0.1:80')
+
+  assert.is((await init(GIVEN, { answers: [] })).questions.length, 0)
+})
+
+test('when the input ends nothing is written', async () => {
+  const { status, stderr, files } = await init([], { answers: ['vpn.example'] })
+  assert.is(status, 1)
+  assert.match(stderr, /no answer; the flag --listen/)
+  assert.is(files.size, 0)
+})
+
+test('nothing is overwritten, and it is all files or none', async () => {
+  for (const taken of ['client.json', 'server.json', 'rendezvous.json']) {
+    const files = new Map([[taken, 'mine']])
+    const words = taken.startsWith('r') ? ['--rendezvous', 'x:1', ...GIVEN.slice(2)] : GIVEN
+    const { status, stderr } = await init(words, { files })
+    assert.is(status, 1)
+    assert.match(stderr, `${taken}: exists already`)
+    assert.equal([...files], [[taken, 'mine']])
+  }
+  assertRefused(await init(GIVEN, { broken: { 'client.json': 'ENOSPC' } }), /client\.json: ENOSPC.*nothing was written/)
+})
+
+test('a flag that cannot be meant is named with its value and the reason', async () => {
+  const cases: readonly (readonly [readonly string[], RegExp])[] = [
+    [['--server', 'a:b:c', ...GIVEN.slice(2)], /--server a:b:c: .*brackets/],
+    [['--server', ':4000', ...GIVEN.slice(2)], /--server :4000: the host is missing/],
+    [['--server', 'a:0', ...GIVEN.slice(2)], /--server a:0: .*port/],
+    [[...GIVEN, '--listen', 'a'], /--listen a: .*colon/],
+    [[...GIVEN, '--listen', '99999'], /--listen 99999: .*port/],
+    [[...GIVEN, '--connect', ':80'], /--connect :80: the host is missing/],
+    [[...GIVEN, '--connect', 'a:'], /--connect a:: a port is needed/],
+    [[...GIVEN, '--method', 'rot13'], /--method rot13: unknown method, known are xchacha/],
+    [[...GIVEN, '--rendezvous', 'x'], /--server and --rendezvous exclude/],
+    [[...GIVEN, '--service-id', 'x'], /--service-id is for --rendezvous/],
+    [['--rendezvous', 'x', ...GIVEN.slice(2), '--service-id', 'x'.repeat(257)], /service_id/],
+    [[...GIVEN, '--force'], /unknown option: "--force"/],
+  ]
+  for (const [words, pattern] of cases) assertRefused(await init(words), pattern)
+})
+
+test('the printed commands start the files as they are called here', async () => {
+  const commands = (text: string): string[] => text.split('\n').filter((line) => line.startsWith('    '))
+  const dir = ['--dir', "my tunnel's/"]
+  assert.equal(commands((await init(GIVEN)).stdout), [
+    '    kcptun-wasm -c server.json',
+    '    kcptun-wasm -c client.json',
+  ])
+  const started = { command: 'bun', script: '/home/me/dist/bun/cli.js' }
+  const outcome = await init([...GIVEN, ...dir], { started })
+  assert.equal(commands(outcome.stdout), [
+    `    bun dist/bun/cli.js -c 'my tunnel'\\''s/server.json'`,
+    `    bun dist/bun/cli.js -c 'my tunnel'\\''s/client.json'`,
+  ])
+  assert.equal([...outcome.files.keys()], ["my tunnel's/server.json", "my tunnel's/client.json"])
+})
+
+test('whatever is accepted makes files that start', async () => {
+  const host = fc.constantFrom('vpn.example', '192.0.2.7', '[2001:db8::7]', 'localhost', '127.0.0.1')
+  const port = fc.integer({ min: 1, max: 65535 })
+  await fc.assert(
+    fc.asyncProperty(
+      fc.tuple(host, port),
+      fc.tuple(fc.constantFrom('', '*', '[::]', '127.0.0.1'), port),
+      fc.tuple(host, port),
+      fc.constantFrom(...methods),
+      fc.boolean(),
+      async (server, listen, connect, method, rendezvous) => {
+        const words = [rendezvous ? '--rendezvous' : '--server', server.join(':')]
+        const rest = ['--listen', listen.join(':'), '--connect', connect.join(':'), '--method', method]
+        const outcome = await init([...words, ...rest])
+        assert.is(outcome.status, 0, outcome.stderr)
+        for (const path of outcome.files.keys()) assert.is(written(outcome, path).method, method)
+        assert.is(outcome.files.size, rendezvous ? 3 : 2)
+      },
+    ),
+    { numRuns: 100 },
+  )
+})
+
+test.run()

@@ -1,0 +1,59 @@
+/** What of an IP packet is whose: the MTU arithmetic of protocol.md 4, for people. */
+
+import { canonicalIp, parseHostPort } from '../address.ts'
+import { type Config, MODE_CLIENT, MODE_SERVER } from './config.ts'
+import { kcpMtu } from './security.ts'
+
+/** Bytes of a KCP segment before its data (protocol.md 5.1). */
+const SEGMENT_HEADER_BYTES = 24
+
+/** A full datagram, sizes in bytes. They add up to `packet`. */
+export interface Datagram {
+  readonly family: 4 | 6
+  readonly packet: number
+  /** IP and UDP, or IP and TCP with `obfs`. */
+  readonly headers: number
+  /** Nonce and tag. */
+  readonly seal: number
+  readonly segment: number
+  /** What is left for the data of TCP connections. */
+  readonly data: number
+}
+
+/** Family of an address of the configuration, undefined when a name decides. @throws ConfigError */
+function familyOf(key: string, text: string | undefined, role: 'bind' | 'connect'): 4 | 6 | undefined {
+  if (text === undefined) return undefined
+  const { host } = parseHostPort(key, text, role)
+  const ip = canonicalIp(host.replace(/%.*$/, ''))
+  return ip === undefined ? undefined : ip.includes(':') ? 6 : 4
+}
+
+/** The families that the packets may have, as far as the file tells it: the rule is that of `packetFamily`. */
+function families(config: Config): readonly (4 | 6)[] {
+  const { mode, kcp_bind, kcp_connect, rendezvous_server } = config
+  const bind = familyOf('kcp_bind', kcp_bind, 'bind')
+  const ends = (mode & (MODE_CLIENT | MODE_SERVER)) !== 0
+  const remote =
+    (mode & MODE_CLIENT) !== 0 && rendezvous_server === undefined ? kcp_connect : ends ? rendezvous_server : undefined
+  if (remote === undefined || (bind === 6 && rendezvous_server !== undefined))
+    return bind === undefined ? [4, 6] : [bind]
+  const family = familyOf('', remote, 'connect') ?? (bind === 4 ? bind : undefined)
+  return family === undefined ? [4, 6] : [family]
+}
+
+/** Full datagrams of each family that is possible. The configuration must have passed checkStart. @throws ConfigError */
+export function datagrams(config: Config): readonly Datagram[] {
+  const { kcp, method, obfs } = config
+  return families(config).map((family) => {
+    const open = kcpMtu(kcp.mtu, family, undefined, obfs)
+    const sealed = kcpMtu(kcp.mtu, family, method, obfs)
+    return {
+      family,
+      packet: kcp.mtu,
+      headers: kcp.mtu - open,
+      seal: open - sealed,
+      segment: SEGMENT_HEADER_BYTES,
+      data: sealed - SEGMENT_HEADER_BYTES,
+    }
+  })
+}

@@ -42,7 +42,12 @@ const CONNECT: Option = {
   value: '<[host:]port>',
   help: 'the service, as the server reaches it; "80" is\n127.0.0.1:80',
 }
-const METHOD: Option = { long: '--method', value: '<method>', help: `default ${DEFAULT_METHOD}`, offers: 'methods' }
+const METHOD: Option = {
+  long: '--method',
+  value: '<method>',
+  help: `encryption, default ${DEFAULT_METHOD}`,
+  offers: 'methods',
+}
 const SERVICE_ID: Option = {
   long: '--service-id',
   value: '<name>',

@@ -1,8 +1,10 @@
 /** Options as data: sorting words out, and what a subcommand does with them. */
 
 import { createCipheriv, createDecipheriv } from 'node:crypto'
+import { readFileSync } from 'node:fs'
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
+import { MAIN_OPTIONS } from '../../host/args.ts'
 import { type Command, CommandError, runCommand } from '../../host/commands/command.ts'
 import { COMMANDS } from '../../host/commands/table.ts'
 import { ConfigError } from '../../host/config/error.ts'
@@ -86,6 +88,17 @@ test('every entry of the table loads, and its options have names of their own', 
     const { command } = await entry.load()
     const names = command.options.flatMap(({ long, short }) => (short === undefined ? [long] : [long, short]))
     assert.is(new Set(['-h', '--help', ...names]).size, names.length + 2, entry.name)
+  }
+})
+
+test('the manual names every command and every option', async () => {
+  const manual = readFileSync('docs/kcptun-wasm.8', 'utf8').replaceAll('\\-', '-')
+  for (const { long } of MAIN_OPTIONS) assert.match(manual, long)
+  for (const { name, load } of COMMANDS) {
+    const { command } = await load()
+    if (command.options.length === 0 && command.operand === undefined) continue
+    assert.match(manual, `\n.SS ${name}\n`)
+    for (const { long } of command.options) assert.match(manual, long, `${name} ${long}`)
   }
 })
 

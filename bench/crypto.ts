@@ -3,9 +3,8 @@
  * bundle with esbuild, then `node crypto.mjs [plaintext bytes]` or `bun crypto.mjs [plaintext bytes]`.
  */
 
-import { methods, openAead } from '../host/crypto/aead.ts'
-import { aesGcm as bunAesGcm } from '../runtime-bun/aes-gcm.ts'
-import { aesGcm as nodeAesGcm } from '../runtime-node/aes-gcm.ts'
+import { openAead } from '../host/crypto/aead.ts'
+import { variants } from '../test/host/backends.ts'
 
 const DEFAULT_PLAIN_BYTES = 1400
 const BLOCKS = 64
@@ -14,7 +13,6 @@ const WARM_UP_PACKETS = 20_000
 const ROUND_PACKETS = 20_000
 const ROUNDS = 7
 
-const aesGcm = process.versions.bun === undefined ? nodeAesGcm : bunAesGcm
 const plainBytes = Number(process.argv[2] ?? DEFAULT_PLAIN_BYTES)
 const runtime = process.versions.bun === undefined ? `Node ${process.versions.node}` : `Bun ${process.versions.bun}`
 console.log(`${runtime}, ${plainBytes} bytes of plaintext, ns per packet (best of ${ROUNDS} rounds)`)
@@ -31,8 +29,8 @@ function measure(work: (packet: number) => void): number {
   return best
 }
 
-for (const method of methods) {
-  const aead = await openAead(method, new Uint8Array(32).fill(7), aesGcm)
+for (const { method, crypto } of variants) {
+  const aead = await openAead(method, new Uint8Array(32).fill(7), crypto)
   const memory = new Uint8Array(new WebAssembly.Memory({ initial: 8 }).buffer)
   const sealedBytes = plainBytes + aead.tagBytes + aead.nonceBytes
   const nonceAt = plainBytes + aead.tagBytes

@@ -6,7 +6,7 @@ import { runCommand } from './commands/command.ts'
 import type { Config } from './config/config.ts'
 import { ConfigError } from './config/error.ts'
 import { parseConfig } from './config/load.ts'
-import { type AesGcmFactory, methods } from './crypto/aead.ts'
+import { listMethods, methods, type RuntimeCrypto } from './crypto/aead.ts'
 import { generatePsk } from './crypto/key.ts'
 import { DaemonChild, launchDaemon } from './daemon.ts'
 import { StartError, startEndpoint } from './endpoint.ts'
@@ -29,9 +29,9 @@ function explain(error: unknown): string {
 /**
  * Runs the program.
  * @param argv the words after the program's name
- * @param aesGcm the runtime's AES-256-GCM
+ * @param crypto the runtime's ciphers
  */
-export async function main(runtime: Runtime, argv: readonly string[], aesGcm: AesGcmFactory): Promise<void> {
+export async function main(runtime: Runtime, argv: readonly string[], crypto: RuntimeCrypto): Promise<void> {
   const args = parseArgs(argv)
   const { os } = runtime
   const inside = args.kind === 'run' && args.daemonize && os?.daemon?.inside === true
@@ -50,7 +50,7 @@ export async function main(runtime: Runtime, argv: readonly string[], aesGcm: Ae
       runtime.print('stdout', `${PROGRAM} ${VERSION} (${runtime.name} ${runtime.version})\n`)
       return runtime.exit(0)
     case 'list-methods':
-      runtime.print('stderr', `supported methods:\n${methods.map((name) => `  - ${name}\n`).join('')}`)
+      runtime.print('stderr', `supported methods:\n${await methodList(crypto)}`)
       return runtime.exit(0)
     case 'genpsk':
       if (!methods.includes(args.method)) {
@@ -68,13 +68,19 @@ export async function main(runtime: Runtime, argv: readonly string[], aesGcm: Ae
     case 'run':
       log.setFormat(args.logFormat)
       log.setLevel(adjustLevel(LOG_LEVEL_DEFAULT, args.verbosity))
-      if (!args.daemonize || child !== undefined) return run(runtime, log, args, aesGcm, child)
+      if (!args.daemonize || child !== undefined) return run(runtime, log, args, crypto, child)
       if (os?.daemon === undefined) {
         log.error('option -d (--daemonize) is not available on this system: run it under a service manager')
         return runtime.exit(1)
       }
       return runtime.exit(await launchDaemon(runtime, os.daemon, log))
   }
+}
+
+/** A line for each method, with the library that it runs on here. */
+async function methodList(crypto: RuntimeCrypto): Promise<string> {
+  const list = await listMethods(crypto)
+  return list.map(({ method, provider }) => `  - ${method}  (${provider})\n`).join('')
 }
 
 function openSyslogOf(os: OperatingSystem | undefined, now: () => Date): SyslogWriter {
@@ -87,7 +93,7 @@ async function run(
   runtime: Runtime,
   log: Log,
   { config: path, verbosity, user }: RunArgs,
-  aesGcm: AesGcmFactory,
+  crypto: RuntimeCrypto,
   child: DaemonChild | undefined,
 ): Promise<void> {
   const notifier = new ServiceNotifier(runtime.os, log)
@@ -113,7 +119,7 @@ async function run(
     const identityText = user ?? config.user
     const identity = identityText === undefined ? undefined : parseIdentity(identityText)
     if (identity !== undefined) checkIdentity(runtime.os, identity)
-    const endpoint = await startEndpoint(runtime, config, log, aesGcm)
+    const endpoint = await startEndpoint(runtime, config, log, crypto)
     stop = () => endpoint.close()
     // nothing needs root from here on, and no connection was accepted yet
     if (identity !== undefined) takeIdentity(runtime.os, identity, log)

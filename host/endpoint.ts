@@ -8,7 +8,7 @@ import { type Config, MODE_CLIENT, MODE_RENDEZVOUS } from './config/config.ts'
 import { configWarnings, modeName, refuseUnbuilt } from './config/rules.ts'
 import { checkStart } from './config/security.ts'
 import { Core, instantiate } from './core.ts'
-import { type Aead, type AesGcmFactory, methods, openAead } from './crypto/aead.ts'
+import { type Aead, methods, openAead, type RuntimeCrypto } from './crypto/aead.ts'
 import { passwordKey } from './crypto/key.ts'
 import { Driver } from './driver.ts'
 import { Follower } from './follower.ts'
@@ -52,12 +52,12 @@ export interface Endpoint {
   close(): void
 }
 
-async function openCipher(config: Config, aesGcm: AesGcmFactory): Promise<Aead | undefined> {
+async function openCipher(config: Config, crypto: RuntimeCrypto): Promise<Aead | undefined> {
   const security = checkStart(config, methods)
   if (security === undefined) return undefined
   const key = security.psk ?? (await passwordKey(security.password))
   try {
-    return await openAead(security.method, key, aesGcm)
+    return await openAead(security.method, key, crypto)
   } finally {
     key.fill(0)
   }
@@ -72,14 +72,14 @@ const tcpOptionsOf = (config: Config, log: Log): TcpOptions => ({
 
 /**
  * Starts an endpoint.
- * @param aesGcm the runtime's AES-256-GCM
+ * @param crypto the runtime's ciphers
  * @throws ConfigError, or StartError naming the step that failed; nothing stays open then
  */
 export async function startEndpoint(
   runtime: Runtime,
   startConfig: Config,
   log: Log,
-  aesGcm: AesGcmFactory,
+  crypto: RuntimeCrypto,
 ): Promise<Endpoint> {
   let config = startConfig
   checkStart(config, methods)
@@ -89,7 +89,7 @@ export async function startEndpoint(
   const client = (config.mode & MODE_CLIENT) !== 0
   const tcpOptions = tcpOptionsOf(config, log)
   let udpTuning = tuningOf('udp', config.udp, config.netdev, log)
-  const aead = await openCipher(config, aesGcm)
+  const aead = await openCipher(config, crypto)
   if (aead !== undefined) log.info(`method: ${aead.method}, ${aead.provider}`)
 
   let follower: Follower | undefined

@@ -1,6 +1,6 @@
 /** Program entry for Bun. */
 import { main } from '../host/cli.ts'
-import { aesGcm } from './aes-gcm.ts'
+import { crypto } from './crypto.ts'
 import { bunRuntime } from './runtime.ts'
 
-await main(bunRuntime(), process.argv.slice(2), aesGcm)
+await main(bunRuntime(), process.argv.slice(2), crypto)

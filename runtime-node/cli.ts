@@ -1,6 +1,6 @@
 /** Program entry for Node. */
 import { main } from '../host/cli.ts'
-import { aesGcm } from './aes-gcm.ts'
+import { crypto } from './crypto.ts'
 import { nodeRuntime } from './runtime.ts'
 
-await main(nodeRuntime(), process.argv.slice(2), aesGcm)
+await main(nodeRuntime(), process.argv.slice(2), crypto)

@@ -1,8 +1,10 @@
 /**
- * The four AEAD methods of the protocol behind one interface (protocol.md 3.1, 3.2). Primitives come from libsodium and from the
- * runtime's own AES-GCM; nothing here computes a cipher. Nonces, padding and the replay filter belong to the engine, the
+ * The four AEAD methods of the protocol behind one interface (protocol.md 3.1, 3.2). Primitives come from libsodium (sodium-native or
+ * libsodium-wrappers) and from the runtime's own AES-GCM; nothing here computes a cipher. Nonces, padding and the replay filter belong to the engine, the
  * choice of a key to `key.ts` and the configuration.
  */
+
+import type { NativeSodium } from './native-aead.ts'
 
 export type NonceStrategy = 'random' | 'counter' | 'none'
 
@@ -56,6 +58,13 @@ export interface AesGcmFactory {
   open(key: Uint8Array): Aead
 }
 
+/** What a runtime brings for the methods. What the host has itself, libsodium-wrappers, needs none of it. */
+export interface RuntimeCrypto {
+  readonly aesGcm: AesGcmFactory
+  /** sodium-native, undefined without that package. Loads it at the first call. */
+  nativeSodium(): NativeSodium | undefined
+}
+
 /** Bytes of every key (protocol.md 3.1). */
 export const KEY_BYTES = 32
 
@@ -79,15 +88,31 @@ export const methods: readonly string[] = [
 ]
 
 /**
- * Opens a method with a key. The key is copied: wipe the caller's copy afterwards. libsodium is loaded only for its own methods.
+ * Opens a method with a key. The key is copied: wipe the caller's copy afterwards. libsodium is loaded only for its own methods: as sodium-native where
+ * it is there and works, else as libsodium-wrappers.
  * @throws RangeError for an unknown method or a key that is not 32 bytes long
  */
-export async function openAead(method: string, key: Uint8Array, runtimeCrypto: AesGcmFactory): Promise<Aead> {
+export async function openAead(method: string, key: Uint8Array, runtimeCrypto: RuntimeCrypto): Promise<Aead> {
   if (!methods.includes(method)) {
     throw new RangeError(`method: unknown name ${JSON.stringify(method)}, known are ${methods.join(', ')}`)
   }
   if (key.length !== KEY_BYTES) throw new RangeError(`key: ${key.length} bytes, must be ${KEY_BYTES}`)
-  if (method === AES_METHOD) return runtimeCrypto.open(key)
+  if (method === AES_METHOD) return runtimeCrypto.aesGcm.open(key)
+  const native = runtimeCrypto.nativeSodium()
+  if (native !== undefined) {
+    const { openNativeAead } = await import('./native-aead.ts')
+    const aead = openNativeAead(method, key, native)
+    if (aead !== undefined) return aead
+  }
   const { openSodiumAead } = await import('./sodium-aead.ts')
   return openSodiumAead(method, key)
+}
+
+/** Every method with the library that it would run on here, in the order of `methods`. */
+export async function listMethods(runtimeCrypto: RuntimeCrypto): Promise<{ method: string; provider: string }[]> {
+  const opened = methods.map((method) => openAead(method, new Uint8Array(KEY_BYTES), runtimeCrypto))
+  return (await Promise.all(opened)).map((aead) => {
+    aead.wipe()
+    return { method: aead.method, provider: aead.provider }
+  })
 }

@@ -4,23 +4,15 @@ import * as assert from 'uvu/assert'
 import { Complaints } from '../../host/complaints.ts'
 import { parseConfig } from '../../host/config/load.ts'
 import { COUNTERS, type CounterName } from '../../host/core.ts'
-import type { AesGcmFactory } from '../../host/crypto/aead.ts'
 import { type Endpoint, startEndpoint } from '../../host/endpoint.ts'
 import { Log } from '../../host/log.ts'
 import type { SocketAddress } from '../../host/runtime.ts'
-import { loopback, MemoryNetwork, type MemoryTcp, until } from './memory-runtime.ts'
+import { loopback, MemoryNetwork, type MemoryTcp, NO_CIPHERS, until } from './memory-runtime.ts'
 import { type StubCore, stubCore } from './stub-core.ts'
 
 const test = suite('complaints')
 
 const STRANGER = loopback(6666)
-const NO_AES: AesGcmFactory = {
-  provider: 'none',
-  open() {
-    throw new Error('not in this test')
-  },
-}
-
 /** Complaints over a stub whose clock and counters a test sets. */
 function bench(level = 6, sealed = true) {
   const stub: StubCore = stubCore()
@@ -163,7 +155,7 @@ test('a silent peer is told once, and when it answers again', () => {
 async function start(network: MemoryNetwork, lines: string[], config: object): Promise<Endpoint> {
   const log = new Log((_stream, text) => lines.push(text))
   const bytes = new TextEncoder().encode(JSON.stringify(config))
-  return startEndpoint(network.runtime(), parseConfig(bytes), log, NO_AES)
+  return startEndpoint(network.runtime(), parseConfig(bytes), log, NO_CIPHERS)
 }
 
 const key = (letter: string): string => `${letter.repeat(43)}=`

@@ -9,15 +9,14 @@ import { runInNewContext } from 'node:vm'
 import sodium from 'libsodium-wrappers'
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
-import { type Aead, MAX_SEALED, methods, openAead } from '../../host/crypto/aead.ts'
+import { type Aead, listMethods, MAX_SEALED, methods, openAead } from '../../host/crypto/aead.ts'
+import { loadNativeSodium } from '../../host/crypto/native-aead.ts'
 import { rawSodium } from '../../host/crypto/sodium.ts'
-import { aesGcm as bunAesGcm } from '../../runtime-bun/aes-gcm.ts'
-import { aesGcm as nodeAesGcm } from '../../runtime-node/aes-gcm.ts'
 import { skip } from '../skip.ts'
 import { fromHex, toHex } from '../vectors/captures.ts'
+import { nativeMissing, runtimeCrypto, type Variant, variants } from './backends.ts'
 
 const test = suite('AEAD')
-const aesGcm = process.versions.bun === undefined ? nodeAesGcm : bunAesGcm
 const key = Uint8Array.from({ length: 32 }, (_, i) => (i * 7 + 1) & 255)
 const AD = fromHex('6b637074756e2d6c6962657600')
 const BLOCK_BYTES = 1984
@@ -83,23 +82,26 @@ test.before(() => sodium.ready)
 test('MUST 2: tag and nonce sizes and nonce strategies are those of the protocol', async () => {
   assert.equal(methods, ['xchacha20poly1305_ietf', 'xsalsa20poly1305', 'chacha20poly1305_ietf', 'aes256gcm'])
   const shapes = []
-  for (const method of methods) {
-    const aead = await openAead(method, key, aesGcm)
+  for (const { method, crypto, provider } of variants) {
+    const aead = await openAead(method, key, crypto)
     assert.is(aead.method, method)
-    assert.match(aead.provider, method === 'aes256gcm' ? /^node:crypto \(/ : /^libsodium-wrappers \(libsodium 1\.\d+/)
-    shapes.push([aead.tagBytes, aead.nonceBytes, aead.nonceStrategy])
+    assert.match(aead.provider, provider)
+    shapes.push([method, aead.tagBytes, aead.nonceBytes, aead.nonceStrategy].join(' '))
   }
-  assert.equal(shapes, [
-    [16, 24, 'random'],
-    [16, 24, 'random'],
-    [16, 12, 'counter'],
-    [16, 12, 'counter'],
-  ])
+  assert.equal(
+    [...new Set(shapes)],
+    [
+      'xchacha20poly1305_ietf 16 24 random',
+      'xsalsa20poly1305 16 24 random',
+      'chacha20poly1305_ietf 16 12 counter',
+      'aes256gcm 16 12 counter',
+    ],
+  )
 })
 
-for (const method of methods) {
-  test(`MUST 1: ${method}: ciphertext, tag and nonce stand in this order at every length`, async () => {
-    const aead = await openAead(method, key, aesGcm)
+for (const { method, name, crypto } of variants) {
+  test(`MUST 1: ${name}: ciphertext, tag and nonce stand in this order at every length`, async () => {
+    const aead = await openAead(method, key, crypto)
     for (let length = 0; length + aead.tagBytes + aead.nonceBytes <= 1500; length += length < 100 ? 1 : 97) {
       const plain = pattern(length, 31)
       const nonce = nonceOf(aead, length + 3)
@@ -111,8 +113,8 @@ for (const method of methods) {
     }
   })
 
-  test(`MUST 1: ${method}: any other order of tag, nonce and ciphertext does not open`, async () => {
-    const aead = await openAead(method, key, aesGcm)
+  test(`MUST 1: ${name}: any other order of tag, nonce and ciphertext does not open`, async () => {
+    const aead = await openAead(method, key, crypto)
     const datagram = sealed(aead, pattern(80, 5), nonceOf(aead, 9))
     const text = datagram.subarray(0, 80)
     const tag = datagram.subarray(80, 96)
@@ -129,8 +131,8 @@ for (const method of methods) {
     }
   })
 
-  test(`MUST 3: ${method}: the associated data is ${method === 'xsalsa20poly1305' ? 'absent' : '13 bytes with the NUL'}`, async () => {
-    const aead = await openAead(method, key, aesGcm)
+  test(`MUST 3: ${name}: the associated data is ${method === 'xsalsa20poly1305' ? 'absent' : '13 bytes with the NUL'}`, async () => {
+    const aead = await openAead(method, key, crypto)
     const plain = pattern(50, 3)
     const nonce = nonceOf(aead, 77)
     assert.ok(opens(aead, byLibrary(method, plain, nonce, AD)))
@@ -139,8 +141,8 @@ for (const method of methods) {
     for (const ad of others) assert.is(opens(aead, byLibrary(method, plain, nonce, ad)), ignored, toHex(ad))
   })
 
-  test(`MUST 7: ${method}: a packet with any one bit changed does not open`, async () => {
-    const aead = await openAead(method, key, aesGcm)
+  test(`MUST 7: ${name}: a packet with any one bit changed does not open`, async () => {
+    const aead = await openAead(method, key, crypto)
     for (const length of [1, 34]) {
       const datagram = sealed(aead, pattern(length, 11), nonceOf(aead, 5))
       for (let bit = 0; bit < datagram.length * 8; bit++) {
@@ -159,8 +161,8 @@ for (const method of methods) {
     assert.ok(opens(aead, long))
   })
 
-  test(`MUST 7: ${method}: a truncated, extended or shifted packet does not open`, async () => {
-    const aead = await openAead(method, key, aesGcm)
+  test(`MUST 7: ${name}: a truncated, extended or shifted packet does not open`, async () => {
+    const aead = await openAead(method, key, crypto)
     const datagram = sealed(aead, pattern(120, 13), nonceOf(aead, 21))
     for (let length = 0; length < datagram.length; length++) {
       assert.not(opens(aead, datagram.slice(0, length)), `first ${length} bytes`)
@@ -173,8 +175,8 @@ for (const method of methods) {
     assert.ok(opens(aead, datagram))
   })
 
-  test(`MUST 7: ${method}: packets of at most tag and nonce are dropped, sealed empty plaintext included`, async () => {
-    const aead = await openAead(method, key, aesGcm)
+  test(`MUST 7: ${name}: packets of at most tag and nonce are dropped, sealed empty plaintext included`, async () => {
+    const aead = await openAead(method, key, crypto)
     const overhead = aead.tagBytes + aead.nonceBytes
     for (let length = 0; length <= overhead; length++) assert.not(opens(aead, pattern(length, 17)), `${length} bytes`)
     const nonce = nonceOf(aead, 2)
@@ -182,20 +184,20 @@ for (const method of methods) {
     assert.ok(opens(aead, byLibrary(method, new Uint8Array(1), nonce, AD)))
   })
 
-  test(`MUST 7: ${method}: a packet under another key does not open`, async () => {
-    const aead = await openAead(method, key, aesGcm)
+  test(`MUST 7: ${name}: a packet under another key does not open`, async () => {
+    const aead = await openAead(method, key, crypto)
     for (let bit = 0; bit < 256; bit++) {
       const otherKey = key.slice()
       otherKey[bit >> 3] = (otherKey[bit >> 3] ?? 0) ^ (1 << (bit & 7))
-      const other = await openAead(method, otherKey, aesGcm)
+      const other = await openAead(method, otherKey, crypto)
       assert.not(opens(aead, sealed(other, pattern(40, 19), nonceOf(aead, 23))), `key bit ${bit}`)
       other.wipe()
     }
   })
 
-  test(`${method}: the length given counts, not that of the receive buffer`, async () => {
-    const aead = await openAead(method, key, aesGcm)
-    const neighbour = await openAead(method, key, aesGcm)
+  test(`${name}: the length given counts, not that of the receive buffer`, async () => {
+    const aead = await openAead(method, key, crypto)
+    const neighbour = await openAead(method, key, crypto)
     // ends in 0, so that a byte that is missing and one that is 0 would look alike
     const nonce = nonceOf(aead, 31)
     nonce[nonce.length - 1] = 0
@@ -223,8 +225,8 @@ for (const method of methods) {
     assert.is(toHex(sealed(neighbour, pattern(700, 29), nonce)), toHex(datagram), 'overran its scratch area')
   })
 
-  test(`${method}: packets of many blocks of a memory that grows are sealed and opened right`, async () => {
-    const aead = await openAead(method, key, aesGcm)
+  test(`${name}: packets of many blocks of a memory that grows are sealed and opened right`, async () => {
+    const aead = await openAead(method, key, crypto)
     const wasm = new WebAssembly.Memory({ initial: 16, maximum: 64 })
     const overhead = aead.tagBytes + aead.nonceBytes
     for (let round = 0; round < 3; round++) {
@@ -254,8 +256,8 @@ for (const method of methods) {
     }
   })
 
-  test(`${method}: buffers that end with the packet or are too small for it are not overrun`, async () => {
-    const aead = await openAead(method, key, aesGcm)
+  test(`${name}: buffers that end with the packet or are too small for it are not overrun`, async () => {
+    const aead = await openAead(method, key, crypto)
     const nonce = nonceOf(aead, 3)
     const plain = pattern(10, 3)
     const big = new Uint8Array(MAX_SEALED * 2)
@@ -267,9 +269,9 @@ for (const method of methods) {
     assert.is(aead.seal(plain, 9, 1, nonce, 0, big, 0), 17 + nonce.length)
   })
 
-  test(`${method}: the caller's key may be wiped at once, and a wiped method refuses to work`, async () => {
+  test(`${name}: the caller's key may be wiped at once, and a wiped method refuses to work`, async () => {
     const ownKey = key.slice()
-    const aead = await openAead(method, ownKey, aesGcm)
+    const aead = await openAead(method, ownKey, crypto)
     ownKey.fill(0)
     const nonce = nonceOf(aead, 41)
     const datagram = sealed(aead, pattern(60, 3), nonce)
@@ -286,8 +288,8 @@ test('the key is in libsodium\u2019s memory while a method is open, and nowhere 
   const raw = rawSodium(sodium, [])
   const secret = Uint8Array.from({ length: 32 }, (_, i) => (i * 151 + 77) & 255)
   const found = () => Buffer.from(raw.HEAPU8.buffer).indexOf(secret) >= 0
-  for (const method of methods.filter((name) => name !== 'aes256gcm')) {
-    const aead = await openAead(method, secret, aesGcm)
+  for (const { method, crypto } of variants.filter(({ name }) => name.endsWith('(libsodium-wrappers)'))) {
+    const aead = await openAead(method, secret, crypto)
     assert.ok(found(), `${method}: the search finds nothing at all`)
     sealed(aead, pattern(100, 3), nonceOf(aead, 1))
     aead.wipe()
@@ -297,7 +299,7 @@ test('the key is in libsodium\u2019s memory while a method is open, and nowhere 
 
 test('growth of libsodium\u2019s memory between packets changes nothing', async () => {
   const raw = rawSodium(sodium, [])
-  const aead = await openAead('xchacha20poly1305_ietf', key, aesGcm)
+  const aead = await openAead('xchacha20poly1305_ietf', key, { ...runtimeCrypto, nativeSodium: () => undefined })
   const plain = pattern(333, 3)
   const before = toHex(sealed(aead, plain, nonceOf(aead, 8)))
   const heap = raw.HEAPU8
@@ -314,17 +316,54 @@ test('a build of libsodium without a needed call is named at start', () => {
   assert.throws(() => rawSodium({}, []), /compiled module is not published/)
 })
 
+if (nativeMissing !== undefined) skip(test, 'the methods on sodium-native', nativeMissing)
+
+test('a sodium-native that lacks a call, does not load or does nothing is passed over', async () => {
+  assert.is(
+    loadNativeSodium(() => ({})),
+    undefined,
+  )
+  assert.is(
+    loadNativeSodium(() => {
+      throw new Error('no prebuilt binary')
+    }),
+    undefined,
+  )
+  const idle = loadNativeSodium(
+    () => new Proxy({ version: '1.2.3' }, { get: (about, name) => Reflect.get(about, name) ?? (() => 0) }),
+  )
+  assert.is(idle?.provider, 'sodium-native 1.2.3')
+  for (const method of methods) {
+    const aead = await openAead(method, key, { ...runtimeCrypto, nativeSodium: () => idle })
+    assert.not.match(aead.provider, /sodium-native/)
+  }
+})
+
+test('the list of methods names the library of each', async () => {
+  const listed = await listMethods(runtimeCrypto)
+  assert.equal(
+    listed.map(({ method }) => method),
+    methods,
+  )
+  for (const { method, provider } of listed) {
+    assert.ok(
+      variants.some((variant) => variant.method === method && variant.provider.test(provider)),
+      provider,
+    )
+  }
+})
+
 const HEAP_PACKETS = 200_000
 /** Growth allowed in all: 8 bytes a packet would be twice that. */
 const HEAP_GROWTH_BYTES = 800_000
 const gc = collector()
 
-for (const method of methods) {
-  const name = `${method}: ${HEAP_PACKETS} packets sealed and opened leave nothing behind`
+for (const variant of variants) {
+  const name = `${variant.name}: ${HEAP_PACKETS} packets sealed and opened leave nothing behind`
   if (gc === null) skip(test, name, 'this runtime offers no forced garbage collection')
   else {
     test(name, async () => {
-      const run = await packetLoop(method)
+      const run = await packetLoop(variant)
       run(2000)
       gc()
       const before = process.memoryUsage().heapUsed
@@ -341,13 +380,13 @@ const GARBAGE_ROUNDS = 7
 /** Far below one object per packet, far above what the compiler of the runtime takes. */
 const GARBAGE_BYTES_PER_PACKET = 12
 
-for (const method of methods.filter((name) => name !== 'aes256gcm')) {
-  const name = `${method}: sealing and opening make no garbage`
+for (const variant of variants.filter(({ method }) => method !== 'aes256gcm')) {
+  const name = `${variant.name}: sealing and opening make no garbage`
   if (gc === null || process.versions.bun !== undefined) {
     skip(test, name, 'this runtime counts its heap only when it collects')
   } else {
     test(name, async () => {
-      const run = await packetLoop(method)
+      const run = await packetLoop(variant)
       run(20_000)
       const rounds = Array.from({ length: GARBAGE_ROUNDS }, () => {
         gc()
@@ -363,8 +402,8 @@ for (const method of methods.filter((name) => name !== 'aes256gcm')) {
 }
 
 /** Seals, then opens `count` packets in 64 blocks of one memory. */
-async function packetLoop(method: string): Promise<(count: number) => void> {
-  const aead = await openAead(method, key, aesGcm)
+async function packetLoop({ method, crypto }: Variant): Promise<(count: number) => void> {
+  const aead = await openAead(method, key, crypto)
   const memory = new Uint8Array(new WebAssembly.Memory({ initial: 4 }).buffer)
   const received = new Uint8Array(1500)
   const overhead = aead.tagBytes + aead.nonceBytes

@@ -5,12 +5,11 @@
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
 import { methods, openAead } from '../../host/crypto/aead.ts'
-import { aesGcm as bunAesGcm } from '../../runtime-bun/aes-gcm.ts'
-import { aesGcm as nodeAesGcm } from '../../runtime-node/aes-gcm.ts'
+import { skip } from '../skip.ts'
 import { fromHex, sealedCaptures, toHex } from '../vectors/captures.ts'
+import { nativeMissing, variants } from './backends.ts'
 
 const test = suite('recorded packets')
-const aesGcm = process.versions.bun === undefined ? nodeAesGcm : bunAesGcm
 const captures = sealedCaptures()
 
 /** Where datagrams stand in the memory of these tests, like a block of the engine. */
@@ -21,9 +20,13 @@ test('the captures cover all four methods', () => {
   assert.equal([...new Set([...captures.values()].map((file) => file.method))].sort(), [...methods].sort())
 })
 
-for (const [name, { method, derivedKeyHex, tagBytes, nonceBytes, packets }] of captures) {
-  test(`MUST 1, 2, 3: ${name}: every packet opens to the recorded plaintext and is sealed to the same bytes`, async () => {
-    const aead = await openAead(method, fromHex(derivedKeyHex ?? ''), aesGcm)
+const cases = [...captures].flatMap(([file, capture]) =>
+  variants.filter(({ method }) => method === capture.method).map((variant) => ({ file, capture, variant })),
+)
+for (const { file, capture, variant } of cases) {
+  const { method, derivedKeyHex, tagBytes, nonceBytes, packets } = capture
+  test(`MUST 1, 2, 3: ${file}: ${variant.name}: every packet opens to the recorded plaintext and is sealed to the same bytes`, async () => {
+    const aead = await openAead(method, fromHex(derivedKeyHex ?? ''), variant.crypto)
     assert.is(aead.tagBytes, tagBytes)
     assert.is(aead.nonceBytes, nonceBytes)
     for (const [index, { sealed, plain, note }] of packets.entries()) {
@@ -58,5 +61,7 @@ for (const [name, { method, derivedKeyHex, tagBytes, nonceBytes, packets }] of c
     aead.wipe()
   })
 }
+
+if (nativeMissing !== undefined) skip(test, 'the packets on sodium-native', nativeMissing)
 
 test.run()

@@ -3,27 +3,19 @@
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
 import { parseConfig } from '../../host/config/load.ts'
-import type { AesGcmFactory } from '../../host/crypto/aead.ts'
 import { type Endpoint, startEndpoint } from '../../host/endpoint.ts'
 import { Log } from '../../host/log.ts'
-import { loopback, MemoryNetwork, type MemoryTcp, until } from './memory-runtime.ts'
+import { loopback, MemoryNetwork, type MemoryTcp, NO_CIPHERS, until } from './memory-runtime.ts'
 
 const test = suite('driver')
 
 const TARGET = loopback(9000)
 const PSK = 'AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA='
-const NO_AES: AesGcmFactory = {
-  provider: 'none',
-  open() {
-    throw new Error('not in this test')
-  },
-}
-
 async function start(network: MemoryNetwork, config: object): Promise<Endpoint> {
   const log = new Log((stream, text) => network.runtime().print(stream, text))
   log.setLevel(6)
   const bytes = new TextEncoder().encode(JSON.stringify(config))
-  return startEndpoint(network.runtime(), parseConfig(bytes), log, NO_AES)
+  return startEndpoint(network.runtime(), parseConfig(bytes), log, NO_CIPHERS)
 }
 
 /** A client and a server, tied together. */

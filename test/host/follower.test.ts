@@ -6,12 +6,11 @@
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
 import { parseConfig } from '../../host/config/load.ts'
-import type { AesGcmFactory } from '../../host/crypto/aead.ts'
 import { type Endpoint, startEndpoint } from '../../host/endpoint.ts'
 import { Log } from '../../host/log.ts'
 import type { TcpHandlers } from '../../host/runtime.ts'
 import { decode } from '../vectors/decode.ts'
-import { loopback, MemoryNetwork, type MemoryTcp, until } from './memory-runtime.ts'
+import { loopback, MemoryNetwork, type MemoryTcp, NO_CIPHERS, until } from './memory-runtime.ts'
 
 /** Virtual ms in one real one. */
 const SPEED = 20
@@ -21,13 +20,6 @@ const REAL_TIMEOUT = setTimeout
 Object.defineProperty(globalThis, 'setTimeout', {
   value: (action: () => void, ms = 0) => REAL_TIMEOUT(action, ms / SPEED),
 })
-
-const NO_AES: AesGcmFactory = {
-  provider: 'none',
-  open() {
-    throw new Error('not in this test')
-  },
-}
 
 const test = suite('follower')
 
@@ -42,7 +34,7 @@ function fastNetwork(): MemoryNetwork {
 async function start(network: MemoryNetwork, config: object): Promise<Endpoint> {
   const log = new Log((stream, text) => network.runtime().print(stream, text))
   log.setLevel(6)
-  return startEndpoint(network.runtime(), configOf(config), log, NO_AES)
+  return startEndpoint(network.runtime(), configOf(config), log, NO_CIPHERS)
 }
 
 const printed = (network: MemoryNetwork, text: string): number =>

@@ -3,6 +3,7 @@
  * the event loop), in order and lossless; TCP has bounded queues, so back-pressure is real.
  */
 import { formatAddress } from '../../host/address.ts'
+import type { RuntimeCrypto } from '../../host/crypto/aead.ts'
 import type {
   HttpHandler,
   HttpServer,
@@ -19,6 +20,17 @@ import type {
 
 const SEND_BUFFERS = 64
 const FIRST_EPHEMERAL_PORT = 40000
+
+/** For endpoints without a method. */
+export const NO_CIPHERS: RuntimeCrypto = {
+  aesGcm: {
+    provider: 'none',
+    open() {
+      throw new Error('not in this test')
+    },
+  },
+  nativeSodium: () => undefined,
+}
 
 export function loopback(port: number): SocketAddress {
   return { family: 4, address: '127.0.0.1', port, scope: 0 }

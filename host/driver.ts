@@ -1,27 +1,17 @@
 /**
  * The loop around one engine: datagrams in, drain, datagrams out, events, one host timer (docs/abi.md, "The rule").
  *
- * Sans-socket: UDP comes through `UdpHandlers`/`UdpSocket`, TCP through `streams.ts`. The hot path allocates nothing per
- * datagram but the short views that typed arrays need for copying. Start order, names and policy are endpoint.ts.
+ * Sans-socket: UDP comes through `UdpHandlers`/`UdpSocket`, datagrams go in by receiver.ts and out by transmitter.ts, TCP is streams.ts. Start
+ * order, names and policy are endpoint.ts.
  */
 import { formatAddress } from './address.ts'
 import { Complaints } from './complaints.ts'
-import {
-  type Core,
-  type CoreConfig,
-  DATAGRAM_MAX,
-  ErrorCode,
-  Event,
-  EventType,
-  Info,
-  Rx,
-  TICKS_PER_MS,
-  Tx,
-} from './core.ts'
+import { type Core, type CoreConfig, ErrorCode, Event, EventType, Info, TICKS_PER_MS } from './core.ts'
 import type { Aead } from './crypto/aead.ts'
 import { formatDuration } from './format.ts'
 import { LOG_DEBUG, LOG_ERROR, LOG_NOTICE, type Log } from './log.ts'
 import { PeerCache } from './peers.ts'
+import { type ReceiveHost, Receiver } from './receiver.ts'
 import type {
   Runtime,
   SocketAddress,
@@ -33,7 +23,7 @@ import type {
   UdpSocket,
 } from './runtime.ts'
 import { type StreamHost, Streams } from './streams.ts'
-import { BlockViews } from './views.ts'
+import { type TransmitHost, Transmitter } from './transmitter.ts'
 
 /** Longest delay of a host timer, ms: setTimeout takes a signed 32-bit number. */
 const TIMER_MAX_MS = 0x7fffffff
@@ -45,10 +35,6 @@ const BLOCKED_RETRY_MS = 1000
 const DRAIN_ROUNDS = 256
 /** handle_timeout calls of one drain. */
 const TIMEOUT_ROUNDS = 4
-/** After ENOBUFS or EAGAIN nothing is sent for this time, ms. */
-const BACKOFF_MS = 5
-/** Send buffers asked for before the first poll_transmit of a drain; later rounds ask for a full array. */
-const FIRST_BUFFERS = 8
 
 export interface DriverOptions {
   readonly runtime: Runtime
@@ -72,7 +58,7 @@ export interface DriverOptions {
 }
 
 /** Drives one engine. Call `start` once, then `openUdp`. */
-export class Driver implements StreamHost {
+export class Driver implements StreamHost, ReceiveHost, TransmitHost {
   readonly runtime: Runtime
   readonly core: Core
   readonly log: Log
@@ -81,26 +67,12 @@ export class Driver implements StreamHost {
   #options: DriverOptions
   #aead: Aead | undefined
   #peers = new PeerCache()
-  #views = new BlockViews()
+  #receiver: Receiver
+  #transmitter: Transmitter
   #dead = false
   #udp: UdpSocket | null = null
-  /** Receiver of everything, when the socket is connected. */
-  #connected: SocketAddress | undefined
-  /** Filled receive descriptors that the engine has not seen. */
-  #filled = 0
-  /** Buffers from acquire() that wait for a datagram. */
-  #spare: Uint8Array[] = []
-  /** Source of the last datagram, and of the last one that did not open, since the engine was told. */
-  #lastFrom: SocketAddress | undefined
-  #failedFrom: SocketAddress | undefined
   /** Client: where new sessions go. */
   #peer: SocketAddress | undefined
-  /** Bytes of the longest datagram sent. */
-  #longest = 0
-  /** Runs while nothing is sent because the system asked for a pause. */
-  #backoff: ReturnType<typeof setTimeout> | undefined
-  /** acquire() gave null and onWritable has not come. */
-  #blocked = false
   #pumping = false
   /** Something happened that needs another round. */
   #dirty = false
@@ -109,7 +81,7 @@ export class Driver implements StreamHost {
   /** When the host timer fires, ms of runtime.monotonic(). */
   #timerAt = 0
   /** How often what happened: for tests and the curious. */
-  readonly counts = { drains: 0, timerWakes: 0, sent: 0 }
+  readonly counts = { drains: 0, timerWakes: 0 }
 
   constructor(options: DriverOptions) {
     this.#options = options
@@ -120,6 +92,8 @@ export class Driver implements StreamHost {
     const clock = (): number => options.runtime.monotonic()
     this.complaints = new Complaints(options.core, options.log, options.aead !== undefined, clock)
     this.streams = new Streams(this, options.tcp, options.target)
+    this.#receiver = new Receiver(this, options.aead, this.#peers)
+    this.#transmitter = new Transmitter(this, options.aead, this.#peers)
   }
 
   get dead(): boolean {
@@ -153,7 +127,7 @@ export class Driver implements StreamHost {
   async openUdp(options: UdpOptions): Promise<UdpSocket> {
     if (options.bind.port !== 0 && options.bind.port === this.#udp?.local.port) {
       this.#udp.close()
-      this.#udp = null
+      this.#use(null, undefined)
     }
     let own: UdpSocket | undefined
     const current = (): boolean => !this.#dead && own !== undefined && own === this.#udp
@@ -164,13 +138,11 @@ export class Driver implements StreamHost {
           if (current()) this.#receive(data, from)
         },
         onBatchEnd: () => {
-          if (!current()) return
-          this.#handleFilled()
-          this.pump()
+          if (current()) this.#batch()
         },
         onWritable: () => {
           if (!current()) return
-          this.#blocked = false
+          this.#transmitter.unblock()
           this.pump()
         },
         onError: (error) => {
@@ -186,14 +158,15 @@ export class Driver implements StreamHost {
     }
     own = socket
     this.#udp?.close()
-    this.#udp = socket
-    this.#connected = options.connect
-    this.#spare = []
-    this.#blocked = false
-    this.#endBackoff()
+    this.#use(socket, options.connect)
     this.complaints.udpOpened()
     this.pump()
     return socket
+  }
+
+  #use(socket: UdpSocket | null, connected: SocketAddress | undefined): void {
+    this.#udp = socket
+    this.#transmitter.attach(socket, connected)
   }
 
   /** The socket in use; none when the last one could not be opened. */
@@ -302,49 +275,20 @@ export class Driver implements StreamHost {
 
   #receive(data: Uint8Array, from: SocketAddress): void {
     try {
-      const { core } = this
-      core.refresh()
-      const at = core.rxWord + this.#filled * Rx.WORDS
-      const { u8, u32 } = core
-      const { length } = data
-      const ptr = u32[at + Rx.ptr] ?? 0
-      let flags = 0
-      if (length <= DATAGRAM_MAX) {
-        if (this.#aead === undefined) {
-          u8.set(data, ptr)
-          flags = Rx.OPENED
-        } else if (this.#aead.openInto(data, length, u8, ptr) >= 0) {
-          flags = Rx.OPENED
-        } else {
-          this.#failedFrom = from
-        }
-      }
-      u32[at + Rx.length] = length
-      u32[at + Rx.flags] = flags
-      this.#peers.write(from, u32, at + Rx.address)
-      this.#lastFrom = from
-      this.#filled++
-      if (this.#filled === core.rxSlots) {
-        this.#handleFilled()
-        this.pump()
-      }
+      if (this.#receiver.receive(data, from)) this.#batch()
     } catch (error) {
       this.caught(error)
     }
   }
 
-  #handleFilled(): void {
-    const count = this.#filled
-    if (count === 0) return
-    this.#filled = 0
+  /** The end of a receive batch. */
+  #batch(): void {
     try {
-      const accepted = this.core.calls.handle_datagrams(count, this.now())
-      this.core.refresh()
-      if (accepted < count) this.complaints.dropped(this.#failedFrom, this.#lastFrom)
-      this.#failedFrom = undefined
+      this.#receiver.handle()
     } catch (error) {
       this.caught(error)
     }
+    this.pump()
   }
 
   // Drain
@@ -355,7 +299,7 @@ export class Driver implements StreamHost {
     let timeouts = 0
     for (let round = 0; round < DRAIN_ROUNDS; round++) {
       this.#dirty = false
-      const drained = this.#transmit()
+      const drained = this.#transmitter.transmit()
       const events = this.#events()
       if (this.#dead) return
       if (events > 0 || this.#dirty) continue
@@ -378,84 +322,6 @@ export class Driver implements StreamHost {
     }
     // more to do, but others want the event loop too
     this.#immediate ??= setImmediate(this.#onImmediate)
-  }
-
-  /** Sends what the engine has. Result: whether that was all. Without a socket datagrams are lost, as on any bad network. */
-  #transmit(): boolean {
-    const udp = this.#udp
-    const { core } = this
-    let sent = false
-    let drained = false
-    let refills = 0
-    let want = FIRST_BUFFERS
-    for (;;) {
-      if (this.#backoff !== undefined) break
-      const max = udp === null ? core.txSlots : this.#stock(udp, want)
-      if (max === 0) break
-      const count = core.calls.poll_transmit(max, this.now())
-      core.refresh()
-      if (count === ErrorCode.ENTROPY) {
-        if (++refills > 2) throw new Error('the engine wants more random bytes than fit')
-        core.fillEntropy()
-        continue
-      }
-      if (count < 0) throw new Error(`poll_transmit failed with code ${count}`)
-      if (count === 0) {
-        drained = true
-        break
-      }
-      refills = 0
-      want = core.txSlots
-      if (udp === null) continue
-      for (let i = 0; i < count; i++) this.#send(udp, core.txWord + i * Tx.WORDS)
-      sent = true
-    }
-    if (sent) udp?.flush()
-    return drained
-  }
-
-  /** Takes send buffers from the socket until there are `want` of them, or none is free. Result: how many there are. */
-  #stock(udp: UdpSocket, want: number): number {
-    const spare = this.#spare
-    while (spare.length < want && !this.#blocked) {
-      const buffer = udp.acquire()
-      if (buffer === null) this.#blocked = true
-      else spare.push(buffer)
-    }
-    return Math.min(spare.length, this.core.txSlots)
-  }
-
-  /** Seals and sends the datagram of one descriptor. */
-  #send(udp: UdpSocket, at: number): void {
-    const buffer = this.#spare.pop()
-    if (buffer === undefined) return
-    const { u8, u32 } = this.core
-    const source = u32[at + Tx.source] ?? 0
-    const length = u32[at + Tx.length] ?? 0
-    let total = length
-    let to = this.#connected
-    try {
-      to ??= this.#peers.read(u32, (u32[at + Tx.address] ?? 0) >>> 2)
-      if (this.streams.unnamed > 0) this.#name(u32[at + Tx.handle] ?? 0, source, to)
-      if (this.#aead === undefined) buffer.set(this.#views.at(u8, source, length))
-      else total = this.#aead.seal(u8, source, length, u8, u32[at + Tx.nonce] ?? 0, buffer, 0)
-    } catch (error) {
-      // nothing went out: the buffer is still ours
-      this.#spare.push(buffer)
-      throw error
-    }
-    if (total > this.#longest) this.#longest = total
-    udp.send(buffer, total, to)
-    this.counts.sent++
-  }
-
-  /** conv is the first field of the plaintext (protocol.md 5.1). */
-  #name(handle: number, source: number, peer: SocketAddress): void {
-    if (handle === 0) return
-    const { u8 } = this.core
-    let conv = 0
-    for (let i = 0; i < 4; i++) conv = (conv << 8) | (u8[source + i] ?? 0)
-    this.streams.name(handle, conv >>> 0, peer)
   }
 
   /** Handles the engine's events once. Result: how many there were. */
@@ -533,19 +399,7 @@ export class Driver implements StreamHost {
   // Errors of the socket
 
   #udpError(error: NodeJS.ErrnoException): void {
-    if (this.complaints.udpError(error, this.#longest) === 'back off') {
-      this.#backoff ??= setTimeout(this.#onBackoffEnd, BACKOFF_MS)
-    }
-  }
-
-  readonly #onBackoffEnd = (): void => {
-    this.#backoff = undefined
-    this.pump()
-  }
-
-  #endBackoff(): void {
-    clearTimeout(this.#backoff)
-    this.#backoff = undefined
+    if (this.complaints.udpError(error, this.#transmitter.longest) === 'back off') this.#transmitter.backOff()
   }
 
   // Timer
@@ -572,7 +426,7 @@ export class Driver implements StreamHost {
     this.#timer = undefined
     if (this.#dead) return
     this.counts.timerWakes++
-    this.#blocked = false
+    this.#transmitter.unblock()
     // the drain calls handle_timeout when it is due, and arms for the rest when this fired early
     this.pump()
   }
@@ -612,14 +466,12 @@ export class Driver implements StreamHost {
 
   #stop(): void {
     this.#disarm()
-    this.#endBackoff()
     this.complaints.close()
     if (this.#immediate !== undefined) clearImmediate(this.#immediate)
     this.#immediate = undefined
     this.streams.abortAll()
     this.#udp?.close()
-    this.#udp = null
-    this.#spare = []
+    this.#use(null, undefined)
     this.#aead?.wipe()
   }
 }

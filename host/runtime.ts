@@ -194,7 +194,7 @@ export interface Tools {
    */
   createFile(path: string, text: string): void
   removeFile(path: string): void
-  /** Permission bits; undefined where files have none (Windows). @throws Error */
+  /** Permission bits; undefined where files have none (Windows). @throws Error, with code ENOENT when nothing has that name */
   fileMode(path: string): number | undefined
   isTerminal(stream: 'stdin' | 'stdout' | 'stderr'): boolean
   /** Prints a question to standard error and reads a line of standard input; undefined at its end. */

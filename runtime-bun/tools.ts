@@ -31,7 +31,10 @@ export const tools: Tools = {
 
   removeFile: (path) => unlinkSync(path),
 
-  fileMode: (path) => (process.platform === 'win32' ? undefined : statSync(path).mode & PERMISSIONS),
+  fileMode(path) {
+    const { mode } = statSync(path)
+    return process.platform === 'win32' ? undefined : mode & PERMISSIONS
+  },
 
   isTerminal: (stream) => isatty(DESCRIPTORS[stream]),
 

@@ -135,6 +135,28 @@ async function readWishes(runtime: Runtime, answers: Answers): Promise<Wishes> {
   return { meeting, rendezvous, serviceId, listen, connect, method, httpPorts: ports }
 }
 
+const codeOf = (error: unknown): unknown => (error instanceof Error && 'code' in error ? error.code : undefined)
+
+const TAKEN = 'exists already and is left as it is; --dir chooses another directory'
+
+/** Says before the first question what would make the answers useless. @throws CommandError */
+function expectRoom(tools: Tools, dir: string, paths: Iterable<string>): void {
+  try {
+    tools.fileMode(dir)
+  } catch (error) {
+    throw new CommandError(`--dir ${dir}: ${messageOf(error)}`)
+  }
+  for (const path of paths) {
+    try {
+      tools.fileMode(path)
+    } catch (error) {
+      if (codeOf(error) === 'ENOENT') continue
+      throw new CommandError(`${path}: ${messageOf(error)}`)
+    }
+    throw new CommandError(`${path}: ${TAKEN}`)
+  }
+}
+
 /** All files or none. @throws CommandError */
 function writeAll(tools: Tools, files: readonly { readonly path: string; readonly text: string }[]): void {
   const written: string[] = []
@@ -144,8 +166,7 @@ function writeAll(tools: Tools, files: readonly { readonly path: string; readonl
       written.push(path)
     } catch (error) {
       for (const done of written) tools.removeFile(done)
-      const taken = error instanceof Error && 'code' in error && error.code === 'EEXIST'
-      const why = taken ? 'exists already and is left as it is; --dir chooses another directory' : messageOf(error)
+      const why = codeOf(error) === 'EEXIST' ? TAKEN : messageOf(error)
       throw new CommandError(`${path}: ${why}; nothing was written`)
     }
   }
@@ -188,21 +209,22 @@ export const command: Command = {
   init --server vpn.example.org:4000 --listen 1080 --connect 127.0.0.1:1080`,
   async run({ runtime }, given) {
     const tools = toolsOf(runtime)
-    const wishes = await readWishes(runtime, new Answers(runtime, given))
     const dir = given.values.get(DIR.long) ?? '.'
-    const paths = new Map<Role, string>()
+    const answers = new Answers(runtime, given)
+    const roles: readonly Role[] = answers.has(RENDEZVOUS) ? ['rendezvous', 'server', 'client'] : ['server', 'client']
+    const paths = new Map(roles.map((role) => [role, pathOf(dir, role)]))
+    expectRoom(tools, dir, paths.values())
+    const wishes = await readWishes(runtime, answers)
     const files: { path: string; text: string }[] = []
-    for (const [role, config] of matchingConfigs(wishes)) {
-      const path = dir === '.' ? `${role}.json` : `${dir.replace(/\/+$/, '')}/${role}.json`
-      const text = textOf(config)
-      paths.set(role, path)
-      files.push({ path, text })
-    }
+    for (const [role, config] of matchingConfigs(wishes)) files.push({ path: pathOf(dir, role), text: textOf(config) })
     writeAll(tools, files)
     runtime.print('stdout', instructions(wishes, paths, selfCommand(runtime)))
     return 0
   },
 }
+
+const pathOf = (dir: string, role: Role): string =>
+  dir === '.' ? `${role}.json` : `${dir.replace(/\/+$/, '')}/${role}.json`
 
 /** The file's content, checked as it is checked at a start. @throws ConfigError */
 function textOf(written: Written): string {

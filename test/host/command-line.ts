@@ -13,6 +13,7 @@ const aesGcm = aesGcmFactory('test', createCipheriv, createDecipheriv)
 export interface World {
   /** Texts by path; commands write here. */
   readonly files?: Map<string, string>
+  readonly directories?: readonly string[]
   /** Permission bits of every file. */
   readonly mode?: number
   /** Answers of the person at the terminal, in order; the input ends behind them. Absent = no terminal. */
@@ -36,7 +37,7 @@ const failure = (code: string): Error => Object.assign(new Error(`${code}: it fa
 export async function tryCommand(name: string, words: readonly string[], world: World = {}): Promise<Outcome> {
   const entry = findCommand(name)
   if (entry === undefined) throw new Error(`no command ${name}`)
-  const { files = new Map<string, string>(), answers } = world
+  const { files = new Map<string, string>(), directories = ['.'], answers } = world
   const questions: string[] = []
   const printed = { stdout: '', stderr: '' }
   const waiting = [...(answers ?? [])]
@@ -50,7 +51,10 @@ export async function tryCommand(name: string, words: readonly string[], world: 
       files.set(path, text)
     },
     removeFile: (path) => void files.delete(path),
-    fileMode: () => world.mode,
+    fileMode(path) {
+      if (!files.has(path) && !directories.includes(path)) throw failure('ENOENT')
+      return world.mode
+    },
     isTerminal: () => answers !== undefined,
     async ask(question) {
       questions.push(question)

@@ -137,11 +137,15 @@ test('nothing is overwritten, and it is all files or none', async () => {
   for (const taken of ['client.json', 'server.json', 'rendezvous.json']) {
     const files = new Map([[taken, 'mine']])
     const words = taken.startsWith('r') ? ['--rendezvous', 'x:1', ...GIVEN.slice(2)] : GIVEN
-    const { status, stderr } = await init(words, { files })
+    const { status, stderr, questions } = await init(words.slice(0, 2), { files, answers: [] })
     assert.is(status, 1)
+    assert.is(questions.length, 0, 'said before the first question')
     assert.match(stderr, `${taken}: exists already`)
     assert.equal([...files], [[taken, 'mine']])
   }
+  assertRefused(await init([...GIVEN, '--dir', 'none']), /--dir none: ENOENT/)
+  // somebody else is faster
+  assertRefused(await init(GIVEN, { broken: { 'client.json': 'EEXIST' } }), /client\.json: exists already.*nothing was/)
   assertRefused(await init(GIVEN, { broken: { 'client.json': 'ENOSPC' } }), /client\.json: ENOSPC.*nothing was written/)
 })
 
@@ -171,7 +175,7 @@ test('the printed commands start the files as they are called here', async () =>
     '    kcptun-wasm -c client.json',
   ])
   const started = { command: 'bun', script: '/home/me/dist/bun/cli.js' }
-  const outcome = await init([...GIVEN, ...dir], { started })
+  const outcome = await init([...GIVEN, ...dir], { started, directories: ["my tunnel's/"] })
   assert.equal(commands(outcome.stdout), [
     `    bun dist/bun/cli.js -c 'my tunnel'\\''s/server.json'`,
     `    bun dist/bun/cli.js -c 'my tunnel'\\''s/client.json'`,

@@ -60,7 +60,7 @@ export async function main(runtime: Runtime, argv: readonly string[], crypto: Ru
       runtime.print('stdout', `${generatePsk()}\n`)
       return runtime.exit(0)
     case 'command':
-      return runtime.exit(await runCommand({ runtime, aesGcm }, args.entry, args.words))
+      return runtime.exit(await runCommand({ runtime, crypto }, args.entry, args.words))
     case 'error':
       log.error(args.message)
       if (args.usage) runtime.print('stderr', usageText(PROGRAM))

@@ -4,15 +4,15 @@
  */
 
 import { ConfigError } from '../config/error.ts'
-import type { AesGcmFactory } from '../crypto/aead.ts'
+import type { RuntimeCrypto } from '../crypto/aead.ts'
 import { type Given, type Offers, type Option, optionsText, parseOptions } from '../options.ts'
 import type { Runtime } from '../runtime.ts'
 import { PROGRAM } from '../version.ts'
 
 export interface CommandContext {
   readonly runtime: Runtime
-  /** The runtime's AES-256-GCM. */
-  readonly aesGcm: AesGcmFactory
+  /** The runtime's ciphers. */
+  readonly crypto: RuntimeCrypto
 }
 
 /** What each file of a subcommand exports as `command`. */

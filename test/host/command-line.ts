@@ -1,13 +1,9 @@
 /** Runs a subcommand in memory: files, terminal and answers are the test's. */
 
-import { createCipheriv, createDecipheriv } from 'node:crypto'
 import { runCommand } from '../../host/commands/command.ts'
 import { findCommand } from '../../host/commands/table.ts'
-import { aesGcmFactory } from '../../host/crypto/aes-gcm.ts'
 import type { Tools } from '../../host/runtime.ts'
-import { MemoryNetwork } from './memory-runtime.ts'
-
-const aesGcm = aesGcmFactory('test', createCipheriv, createDecipheriv)
+import { MemoryNetwork, NO_CIPHERS } from './memory-runtime.ts'
 
 /** What a command meets. */
 export interface World {
@@ -73,6 +69,6 @@ export async function tryCommand(name: string, words: readonly string[], world: 
       return new TextEncoder().encode(text)
     },
   })
-  const status = await runCommand({ runtime, aesGcm }, entry, words)
+  const status = await runCommand({ runtime, crypto: NO_CIPHERS }, entry, words)
   return { status, ...printed, questions, files }
 }

@@ -1,6 +1,5 @@
 /** Options as data: sorting words out, and what a subcommand does with them. */
 
-import { createCipheriv, createDecipheriv } from 'node:crypto'
 import { readFileSync } from 'node:fs'
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
@@ -8,9 +7,8 @@ import { MAIN_OPTIONS } from '../../host/args.ts'
 import { type Command, CommandError, runCommand } from '../../host/commands/command.ts'
 import { COMMANDS } from '../../host/commands/table.ts'
 import { ConfigError } from '../../host/config/error.ts'
-import { aesGcmFactory } from '../../host/crypto/aes-gcm.ts'
 import { type Given, type Option, parseOptions } from '../../host/options.ts'
-import { MemoryNetwork } from './memory-runtime.ts'
+import { MemoryNetwork, NO_CIPHERS } from './memory-runtime.ts'
 
 const test = suite('options')
 
@@ -18,8 +16,6 @@ const OPTIONS: readonly Option[] = [
   { long: '--file', short: '-f', value: '<file>', help: 'a file' },
   { long: '--json', help: 'as JSON' },
 ]
-
-const aesGcm = aesGcmFactory('test', createCipheriv, createDecipheriv)
 
 const parse = (line: string) => parseOptions(OPTIONS, line === '' ? [] : line.split(' '))
 
@@ -49,7 +45,7 @@ async function outcome(run: Command['run'], words: readonly string[], operand?: 
   const command: Command = { options: OPTIONS, run, ...(operand && { operand }) }
   const entry = { name: 'try', summary: 'tries', load: async () => ({ command }) }
   const runtime = network.runtime()
-  const status = await runCommand({ runtime, aesGcm }, entry, words)
+  const status = await runCommand({ runtime, crypto: NO_CIPHERS }, entry, words)
   return { status, text: network.printed.join('') }
 }
 

@@ -1,5 +1,5 @@
 /** Clock, names, files and signals of an adapter. */
-import { mkdtemp, rm, writeFile } from 'node:fs/promises'
+import { mkdtemp, readFile, rm, symlink, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { suite } from 'uvu'
@@ -43,6 +43,45 @@ export function systemConformance({ runtime }: Subject): void {
       )
       assert.type(code, 'string', host)
       assert.is.not(code, 'resolved', host)
+    }
+  })
+
+  test('a new file belongs to its owner alone, and never takes the place of another', async () => {
+    const { tools } = runtime
+    if (tools === undefined) throw new Error('no tools')
+    const directory = await mkdtemp(join(tmpdir(), 'kcptun-wasm-'))
+    try {
+      const codeOf = (action: () => unknown): string | undefined => {
+        try {
+          action()
+          return undefined
+        } catch (error) {
+          return error instanceof Error && 'code' in error ? String(error.code) : String(error)
+        }
+      }
+      const path = join(directory, 'new')
+      const link = join(directory, 'link')
+      tools.createFile(path, 'ü\n')
+      assert.is(await readFile(path, 'utf8'), 'ü\n')
+      assert.is(tools.fileMode(path), process.platform === 'win32' ? undefined : 0o600)
+      assert.is(
+        codeOf(() => tools.createFile(path, 'other')),
+        'EEXIST',
+      )
+      assert.is(await readFile(path, 'utf8'), 'ü\n')
+      tools.removeFile(path)
+      assert.is(
+        codeOf(() => tools.fileMode(path)),
+        'ENOENT',
+      )
+      await symlink(path, link)
+      assert.is(
+        codeOf(() => tools.createFile(link, 'elsewhere')),
+        'EEXIST',
+        'through a link',
+      )
+    } finally {
+      await rm(directory, { recursive: true })
     }
   })
 

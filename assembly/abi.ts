@@ -85,3 +85,4 @@ export const SPAN_SLOTS: u32 = 64
 export const SPAN_BYTES: u32 = 8
 
 export const ENTROPY_BYTES: u32 = 65536
+export const IO_BYTES: u32 = 65536

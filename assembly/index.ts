@@ -6,6 +6,7 @@ import {
   E_STATE,
   ENTROPY_BYTES,
   EVENT_SLOTS,
+  IO_BYTES,
   MODE_CLIENT,
   MODE_SERVER,
   OK,
@@ -55,6 +56,8 @@ import { sessionAt, sessionOf, slotsInUse } from './session/table'
 import { counters } from './stats'
 
 const info: usize = memory.data(96, 8)
+/** The host's own: the engine never looks at it. */
+const io: usize = memory.data(65536, 8)
 
 export function abi_version(): i32 {
   return ABI_VERSION
@@ -94,6 +97,14 @@ export function events_ptr(): usize {
 
 export function event_slots(): u32 {
   return EVENT_SLOTS
+}
+
+export function io_ptr(): usize {
+  return io
+}
+
+export function io_capacity(): u32 {
+  return IO_BYTES
 }
 
 export function spans_ptr(): usize {

@@ -6,7 +6,7 @@
  * the emulated link itself takes for its two copies.
  */
 import { Core, Event, EventType, instantiate, Mode, NonceStrategy, Rx, Span, Tx, UNSET } from '../host/core.ts'
-import { BlockViews } from '../host/views.ts'
+import { BlockViews } from '../test/tools/block-views.ts'
 
 const DELAY_TICKS = 5 * 8
 const BLOCK_BYTES = 2048

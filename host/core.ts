@@ -240,6 +240,8 @@ export interface CoreExports {
   tx_slots(): number
   events_ptr(): number
   event_slots(): number
+  io_ptr(): number
+  io_capacity(): number
   spans_ptr(): number
   span_slots(): number
   peer_ptr(): number
@@ -298,6 +300,8 @@ const CALLS: readonly Exclude<keyof CoreExports, 'memory'>[] = [
   'tx_slots',
   'events_ptr',
   'event_slots',
+  'io_ptr',
+  'io_capacity',
   'spans_ptr',
   'span_slots',
   'peer_ptr',
@@ -392,6 +396,8 @@ export class Core {
   readonly txSlots: number
   readonly eventWord: number
   readonly spanWord: number
+  readonly ioPtr: number
+  readonly ioCapacity: number
   readonly entropyPtr: number
   readonly entropyCapacity: number
   u8: Uint8Array<ArrayBuffer>
@@ -409,6 +415,8 @@ export class Core {
     this.txSlots = calls.tx_slots()
     this.eventWord = calls.events_ptr() >>> 2
     this.spanWord = calls.spans_ptr() >>> 2
+    this.ioPtr = calls.io_ptr() >>> 0
+    this.ioCapacity = calls.io_capacity()
     this.entropyPtr = calls.entropy_ptr() >>> 0
     this.entropyCapacity = calls.entropy_capacity()
   }

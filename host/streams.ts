@@ -6,11 +6,11 @@
  */
 import { formatAddress } from './address.ts'
 import type { Complaints } from './complaints.ts'
-import { ABORT_REASONS, type Core, ErrorCode, EventType, Span } from './core.ts'
+import { ABORT_REASONS, type Core, DATAGRAM_MAX, ErrorCode, EventType, Span } from './core.ts'
 import { formatConv } from './format.ts'
 import { LOG_DEBUG, LOG_INFO, LOG_WARNING, type Log } from './log.ts'
 import type { Runtime, SocketAddress, TcpConnection, TcpHandlers, TcpOptions } from './runtime.ts'
-import { BlockViews } from './views.ts'
+import { StartViews } from './views.ts'
 
 /** Most bytes copied to TCP in one write. */
 const WRITE_MAX = 65536
@@ -169,13 +169,14 @@ class Stream implements TcpHandlers {
       if (count <= 0) return
       core.refresh()
       const buffer = connection.writeBuffer()
-      const limit = Math.min(buffer.length, WRITE_MAX)
+      // a view is longer than what is wanted of it
+      const limit = Math.min(buffer.length, WRITE_MAX) - DATAGRAM_MAX
       const { u8, u32, spanWord } = core
       let length = 0
       for (let i = 0; i < count && length < limit; i++) {
         const ptr = u32[spanWord + i * Span.WORDS + Span.ptr] ?? 0
         const part = Math.min(u32[spanWord + i * Span.WORDS + Span.length] ?? 0, limit - length)
-        buffer.set(this.#table.views.at(u8, ptr, part), length)
+        buffer.set(this.#table.views.at(u8, ptr), length)
         length += part
       }
       if (length === 0) return
@@ -222,22 +223,37 @@ class Stream implements TcpHandlers {
 
   /** Copies bytes into the engine as long as it has room. Result: bytes taken. */
   #push(chunk: Uint8Array): number {
+    const { core } = this.#table.host
+    if (chunk.length <= core.ioCapacity) return this.#pushPart(chunk)
+    for (let offset = 0; offset < chunk.length; offset += core.ioCapacity) {
+      const part = chunk.subarray(offset, offset + core.ioCapacity)
+      const taken = this.#pushPart(part)
+      if (taken < part.length) return offset + taken
+    }
+    return chunk.length
+  }
+
+  /** The same for as much as fits into the engine's I/O block: from there on copies need no views. */
+  #pushPart(chunk: Uint8Array): number {
     const { host } = this.#table
     const { core } = host
+    const { length } = chunk
+    core.refresh()
+    core.u8.set(chunk, core.ioPtr)
     let offset = 0
-    while (offset < chunk.length) {
-      const count = core.calls.stream_reserve(this.handle, chunk.length - offset)
+    while (offset < length) {
+      const count = core.calls.stream_reserve(this.handle, length - offset)
       if (count <= 0) {
         // a handle that is gone takes everything: ABORT or DETACH is on its way
-        return count === ErrorCode.HANDLE ? chunk.length : offset
+        return count === ErrorCode.HANDLE ? length : offset
       }
       core.refresh()
       const { u8, u32, spanWord } = core
       const begin = offset
-      for (let i = 0; i < count && offset < chunk.length; i++) {
+      for (let i = 0; i < count && offset < length; i++) {
         const ptr = u32[spanWord + i * Span.WORDS + Span.ptr] ?? 0
-        const part = Math.min(u32[spanWord + i * Span.WORDS + Span.length] ?? 0, chunk.length - offset)
-        u8.set(part === chunk.length ? chunk : chunk.subarray(offset, offset + part), ptr)
+        const part = Math.min(u32[spanWord + i * Span.WORDS + Span.length] ?? 0, length - offset)
+        u8.copyWithin(ptr, core.ioPtr + offset, core.ioPtr + offset + part)
         offset += part
       }
       if (offset === begin) return offset
@@ -257,7 +273,7 @@ export class Streams {
   readonly host: StreamHost
   readonly tcp: TcpOptions
   /** Of what goes to TCP. */
-  readonly views = new BlockViews()
+  readonly views = new StartViews(DATAGRAM_MAX)
   #target: () => SocketAddress | undefined
   #streams = new Map<number, Stream>()
   /** Streams whose conv has not been seen. */

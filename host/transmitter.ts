@@ -2,12 +2,12 @@
  * The way out of one driver: takes datagrams from the engine, seals them into buffers of the UDP socket and sends them, as far as the socket takes them.
  * When to do so is driver.ts's business, and so is the socket's life.
  */
-import { type Core, ErrorCode, Tx } from './core.ts'
+import { type Core, DATAGRAM_MAX, ErrorCode, Tx } from './core.ts'
 import type { Aead } from './crypto/aead.ts'
 import type { PeerCache } from './peers.ts'
 import type { SocketAddress, UdpSocket } from './runtime.ts'
 import type { Streams } from './streams.ts'
-import { BlockViews } from './views.ts'
+import { StartViews } from './views.ts'
 
 /** After ENOBUFS or EAGAIN nothing is sent for this time, ms. */
 const BACKOFF_MS = 5
@@ -30,12 +30,13 @@ export class Transmitter {
   readonly #host: TransmitHost
   readonly #aead: Aead | undefined
   readonly #peers: PeerCache
-  readonly #views = new BlockViews()
+  readonly #views = new StartViews(DATAGRAM_MAX)
   #udp: UdpSocket | null = null
   /** Receiver of everything, when the socket is connected. */
   #connected: SocketAddress | undefined
-  /** Buffers from acquire() that wait for a datagram. */
-  #spare: Uint8Array[] = []
+  /** Buffers from acquire() that wait for a datagram: the first `#spareCount` entries. */
+  readonly #spare: (Uint8Array | undefined)[]
+  #spareCount = 0
   /** acquire() gave null and onWritable has not come. */
   #blocked = false
   /** Runs while nothing is sent because the system asked for a pause. */
@@ -46,13 +47,15 @@ export class Transmitter {
     this.#host = host
     this.#aead = aead
     this.#peers = peers
+    this.#spare = new Array<undefined>(host.core.txSlots).fill(undefined)
   }
 
   /** Takes a socket into use; null = none. What belonged to the one before is forgotten. `connected`: receiver of everything. */
   attach(udp: UdpSocket | null, connected: SocketAddress | undefined): void {
     this.#udp = udp
     this.#connected = connected
-    this.#spare = []
+    this.#spareCount = 0
+    this.#spare.fill(undefined)
     this.#blocked = false
     clearTimeout(this.#backoff)
     this.#backoff = undefined
@@ -109,18 +112,17 @@ export class Transmitter {
 
   /** Takes send buffers from the socket until there are `want` of them, or none is free. Result: how many there are. */
   #stock(udp: UdpSocket, want: number): number {
-    const spare = this.#spare
-    while (spare.length < want && !this.#blocked) {
+    while (this.#spareCount < want && !this.#blocked) {
       const buffer = udp.acquire()
       if (buffer === null) this.#blocked = true
-      else spare.push(buffer)
+      else this.#spare[this.#spareCount++] = buffer
     }
-    return Math.min(spare.length, this.#host.core.txSlots)
+    return this.#spareCount
   }
 
   /** Seals and sends the datagram of one descriptor. */
   #send(udp: UdpSocket, at: number): void {
-    const buffer = this.#spare.pop()
+    const buffer = this.#spare[this.#spareCount - 1]
     if (buffer === undefined) return
     const { core, streams } = this.#host
     const { u8, u32 } = core
@@ -128,16 +130,12 @@ export class Transmitter {
     const length = u32[at + Tx.length] ?? 0
     let total = length
     let to = this.#connected
-    try {
-      to ??= this.#peers.read(u32, (u32[at + Tx.address] ?? 0) >>> 2)
-      if (streams.unnamed > 0) this.#name(u32[at + Tx.handle] ?? 0, source, to)
-      if (this.#aead === undefined) buffer.set(this.#views.at(u8, source, length))
-      else total = this.#aead.seal(u8, source, length, u8, u32[at + Tx.nonce] ?? 0, buffer, 0)
-    } catch (error) {
-      // nothing went out: the buffer is still ours
-      this.#spare.push(buffer)
-      throw error
-    }
+    to ??= this.#peers.read(u32, (u32[at + Tx.address] ?? 0) >>> 2)
+    if (streams.unnamed > 0) this.#name(u32[at + Tx.handle] ?? 0, source, to)
+    if (this.#aead === undefined) buffer.set(this.#views.at(u8, source))
+    else total = this.#aead.seal(u8, source, length, u8, u32[at + Tx.nonce] ?? 0, buffer, 0)
+    // it was ours until now, should anything have thrown
+    this.#spareCount--
     if (total > this.longest) this.longest = total
     udp.send(buffer, total, to)
   }

@@ -1,35 +1,48 @@
 /**
- * Views over blocks of the engine's memory, made once and used again: making a view costs as much as copying a datagram,
- * and the engine's blocks come back at the same addresses.
+ * Views into the engine's memory, made once and used again. A view costs more than copying a datagram, and garbage besides, while the engine's
+ * blocks come back at the same addresses.
  */
 
-/** log2 of the distance of the engine's blocks, bytes. Another distance would only cost hits. */
-const BLOCK_SHIFT = 11
-/** Views kept unless said otherwise. */
-const VIEWS_MAX = 4096
+/** log2 of the views kept. */
+const TABLE_BITS = 12
+/** Spreads addresses that lie at regular distances over the table (Knuth, The Art of Computer Programming, 6.4). */
+const GOLDEN_RATIO = 0x9e3779b1
 
-/** A table of views over one memory at a time. */
-export class BlockViews {
-  readonly #capacity: number
+/**
+ * Views of one length over one memory at a time, found by where they start. They are as long as the longest copy: to copy some bytes more costs
+ * less than a view for each length, so the receiver needs room for them.
+ */
+export class StartViews {
+  readonly #length: number
+  readonly #views: (Uint8Array | undefined)[] = new Array<undefined>(1 << TABLE_BITS).fill(undefined)
+  readonly #starts = new Float64Array(1 << TABLE_BITS).fill(-1)
   #memory: Uint8Array | undefined
-  #views: (Uint8Array | undefined)[] = []
 
-  /** @param capacity views kept, a power of two. A direct-mapped table: more blocks in use only cost time */
-  constructor(capacity = VIEWS_MAX) {
-    this.#capacity = capacity
+  /** @param length bytes of a view */
+  constructor(length: number) {
+    this.#length = length
   }
 
-  /** `length` bytes of `memory` at `offset`; the view is valid until the memory grows. */
-  at(memory: Uint8Array, offset: number, length: number): Uint8Array {
+  /** `length` bytes of `memory` from `start` on, less at its end. The view is valid until the memory grows. */
+  at(memory: Uint8Array, start: number): Uint8Array {
     if (memory !== this.#memory) {
+      this.clear()
       this.#memory = memory
-      this.#views = new Array<undefined>(this.#capacity).fill(undefined)
     }
-    const slot = (offset >>> BLOCK_SHIFT) & (this.#capacity - 1)
-    const known = this.#views[slot]
-    if (known !== undefined && known.byteOffset === offset && known.length === length) return known
-    const view = memory.subarray(offset, offset + length)
-    this.#views[slot] = view
-    return view
+    const slot = Math.imul(start, GOLDEN_RATIO) >>> (32 - TABLE_BITS)
+    const kept = this.#views[slot]
+    if (kept !== undefined && this.#starts[slot] === start) return kept
+    const made = memory.subarray(start, start + this.#length)
+    this.#views[slot] = made
+    this.#starts[slot] = start
+    return made
+  }
+
+  /** Lets go of the memory. */
+  clear(): void {
+    if (this.#memory === undefined) return
+    this.#memory = undefined
+    this.#views.fill(undefined)
+    this.#starts.fill(-1)
   }
 }

@@ -5,6 +5,7 @@
  * costs 100 ns and garbage, and a cipher called on views needs three of them. The ciphers themselves are sodium-aead.ts and native-aead.ts.
  */
 
+import { StartViews } from '../views.ts'
 import { type Aead, MAX_SEALED, type NonceStrategy, TAG_BYTES } from './aead.ts'
 
 /**
@@ -14,11 +15,6 @@ import { type Aead, MAX_SEALED, type NonceStrategy, TAG_BYTES } from './aead.ts'
 export const SCRATCH_BYTES = 2 * MAX_SEALED
 /** Where datagrams end in a scratch area, bytes. */
 export const SCRATCH_END = MAX_SEALED
-
-/** Source views kept per direction. Prime, so that blocks at any regular distance spread over all of it. */
-const VIEW_SLOTS = 251
-/** Blocks of the engine begin at multiples of 16 bytes. */
-const VIEW_ALIGN_BITS = 4
 
 /** A method and a key of one library. */
 export interface ScratchCipher {
@@ -38,36 +34,6 @@ export interface ScratchCipher {
   wipe(): void
 }
 
-/**
- * Views of MAX_SEALED bytes (less at the end) into one changing memory, kept by their start, so that reading datagrams
- * out of the engine's memory needs no new view per packet. Copying always MAX_SEALED bytes costs less than making a view.
- */
-class SourceViews {
-  readonly #views: (Uint8Array | undefined)[] = new Array<Uint8Array | undefined>(VIEW_SLOTS).fill(undefined)
-  readonly #starts = new Int32Array(VIEW_SLOTS).fill(-1)
-  #memory: Uint8Array | undefined
-
-  at(memory: Uint8Array, start: number): Uint8Array {
-    if (memory !== this.#memory) {
-      this.clear()
-      this.#memory = memory
-    }
-    const slot = (start >>> VIEW_ALIGN_BITS) % VIEW_SLOTS
-    const kept = this.#views[slot]
-    if (kept !== undefined && this.#starts[slot] === start) return kept
-    const made = memory.subarray(start, start + MAX_SEALED)
-    this.#views[slot] = made
-    this.#starts[slot] = start
-    return made
-  }
-
-  clear(): void {
-    this.#views.fill(undefined)
-    this.#starts.fill(-1)
-    this.#memory = undefined
-  }
-}
-
 export class ScratchAead implements Aead {
   readonly method: string
   readonly tagBytes = TAG_BYTES
@@ -80,8 +46,8 @@ export class ScratchAead implements Aead {
   #memory: Uint8Array
   /** Views of the sealed datagram in the scratch area by its length. */
   readonly #sealed: (Uint8Array | undefined)[] = new Array<Uint8Array | undefined>(MAX_SEALED + 1).fill(undefined)
-  readonly #sealSources = new SourceViews()
-  readonly #openSources = new SourceViews()
+  readonly #sealSources = new StartViews(MAX_SEALED)
+  readonly #openSources = new StartViews(MAX_SEALED)
 
   constructor(cipher: ScratchCipher) {
     this.method = cipher.method

@@ -15,6 +15,9 @@ const INFO_PTR = 49152
 const STATS_PTR = 50176
 const CONFIG_PTR = 51200
 const ENTROPY_PTR = 65536
+/** A span lies within one datagram. */
+const SPAN_BYTES = 1400
+const IO_PTR = 131072
 const PAGES = 4
 
 /** A datagram as the engine saw it. */
@@ -76,6 +79,8 @@ export function stubCore(overrides: Partial<Omit<CoreExports, 'memory'>> = {}): 
     tx_slots: () => TX_SLOTS,
     events_ptr: () => EVENTS_PTR,
     event_slots: () => 16,
+    io_ptr: () => IO_PTR,
+    io_capacity: () => 65536,
     spans_ptr: () => SPANS_PTR,
     span_slots: () => 4,
     peer_ptr: () => CONFIG_PTR + 512,
@@ -158,8 +163,11 @@ export function stubCore(overrides: Partial<Omit<CoreExports, 'memory'>> = {}): 
       if (data === undefined || data.length === 0) return 0
       const part = data.subarray(0, 4096)
       bytes().set(part, DATA_PTR)
-      words().set([DATA_PTR, part.length], SPANS_PTR / 4)
-      return 1
+      let count = 0
+      for (let at = 0; at < part.length; at += SPAN_BYTES) {
+        words().set([DATA_PTR + at, Math.min(SPAN_BYTES, part.length - at)], SPANS_PTR / 4 + 2 * count++)
+      }
+      return count
     },
     stream_consume: (handle, length) => {
       stub.readable.set(handle, (stub.readable.get(handle) ?? new Uint8Array()).slice(length))

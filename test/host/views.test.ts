@@ -1,49 +1,53 @@
-/** Views over the engine's memory show what stands there now. */
+/** Views that are kept show the memory as it is, also when they share a place in the table or the memory grows. */
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
-import { BlockViews } from '../../host/views.ts'
+import { StartViews } from '../../host/views.ts'
 
 const test = suite('views')
+const LENGTH = 1500
 
-test('a view is made once for a place and a length, and anew for another', () => {
-  const memory = new Uint8Array(2048 * 4)
-  const views = new BlockViews()
-  const first = views.at(memory, 2060, 1308)
-  assert.is(views.at(memory, 2060, 1308), first)
-  memory[2060] = 7
-  assert.is(first[0], 7)
-  const shorter = views.at(memory, 2060, 100)
-  assert.is(shorter.length, 100)
-  const beside = views.at(memory, 2061, 100)
-  assert.is(beside.byteOffset, 2061)
-  assert.is(views.at(memory, 2060, 1308).length, 1308)
+test('the same place gives the same view, other places their own', () => {
+  const views = new StartViews(LENGTH)
+  const memory = new Uint8Array(1 << 20)
+  const first = views.at(memory, 4096)
+  assert.is(views.at(memory, 4096), first)
+  const second = views.at(memory, 4097)
+  assert.is.not(second, first)
+  assert.equal([second.byteOffset, second.length], [4097, LENGTH])
+  memory[4097] = 7
+  assert.is(second[0], 7)
+  assert.is(first[1], 7)
 })
 
-test('after the memory has grown no view of the old one is given out', () => {
-  const memory = new WebAssembly.Memory({ initial: 1 })
-  const views = new BlockViews()
-  const old = views.at(new Uint8Array(memory.buffer), 4096, 10)
+test('more places than the table holds only cost time', () => {
+  const views = new StartViews(LENGTH)
+  const memory = new Uint8Array(16 << 20)
+  for (let round = 0; round < 2; round++) {
+    for (let start = 0; start + LENGTH <= memory.length; start += 1984) {
+      const view = views.at(memory, start)
+      assert.is(view.byteOffset, start)
+      assert.is(view.length, LENGTH)
+    }
+  }
+})
+
+test('a view at the end of the memory is as long as what is there', () => {
+  const views = new StartViews(LENGTH)
+  const memory = new Uint8Array(65536)
+  assert.is(views.at(memory, 65536 - 100).length, 100)
+})
+
+test('a memory that grew gets views of its own', () => {
+  const views = new StartViews(LENGTH)
+  const memory = new WebAssembly.Memory({ initial: 1, maximum: 4 })
+  const before = views.at(new Uint8Array(memory.buffer), 2048)
   memory.grow(1)
-  const fresh = new Uint8Array(memory.buffer)
-  fresh[4096] = 9
-  assert.is(old.length, 0)
-  assert.is(views.at(fresh, 4096, 10)[0], 9)
-})
-
-test('another memory gets views of its own', () => {
-  const views = new BlockViews()
-  const [one, other] = [new Uint8Array(4096), new Uint8Array(4096)]
-  assert.is(views.at(one, 0, 10).buffer, one.buffer)
-  assert.is(views.at(other, 0, 10).buffer, other.buffer)
-})
-
-test('places that share a slot of the table are told apart', () => {
-  const memory = new Uint8Array(4097 * 2048)
-  const views = new BlockViews()
-  const far = 4096 * 2048
-  assert.is(views.at(memory, 0, 10).byteOffset, 0)
-  assert.is(views.at(memory, far, 10).byteOffset, far)
-  assert.is(views.at(memory, 0, 10).byteOffset, 0)
+  const u8 = new Uint8Array(memory.buffer)
+  const after = views.at(u8, 2048)
+  assert.is(before.length, 0, 'detached')
+  assert.is(after.length, LENGTH)
+  u8[2048] = 9
+  assert.is(after[0], 9)
 })
 
 test.run()

@@ -4,7 +4,7 @@
  * A slot holds the bytes of an engine's datagram, or two numbers of a TCP packet, which has no bytes. Nothing here allocates per packet once
  * the pool has its size.
  */
-import { BlockViews } from '../../../host/views.ts'
+import { BlockViews } from '../../tools/block-views.ts'
 
 /** Bytes of a slot: the largest plaintext datagram that a simulated host sends. */
 export const SLOT_BYTES = 1344

@@ -1,0 +1,312 @@
+// time limit: 180 s
+/**
+ * A million datagrams through two drivers, sealed, opened and acknowledged, leave nothing on the heap, and next to no garbage. Sockets are in memory and
+ * allocate nothing themselves.
+ */
+import { setFlagsFromString } from 'node:v8'
+import { runInNewContext } from 'node:vm'
+import { suite } from 'uvu'
+import * as assert from 'uvu/assert'
+import { parseConfig } from '../../host/config/load.ts'
+import { Core, instantiate } from '../../host/core.ts'
+import { openAead, type RuntimeCrypto } from '../../host/crypto/aead.ts'
+import { Driver } from '../../host/driver.ts'
+import { coreConfig } from '../../host/engine-config.ts'
+import { Log } from '../../host/log.ts'
+import type { Runtime, SocketAddress, TcpConnection, TcpHandlers, UdpHandlers, UdpSocket } from '../../host/runtime.ts'
+import { skip } from '../skip.ts'
+import { nativeMissing, runtimeCrypto } from './backends.ts'
+import { loopback, MemoryNetwork, until } from './memory-runtime.ts'
+
+const test = suite('heap')
+
+const METHOD = 'xchacha20poly1305_ietf'
+/** Small datagrams: what is looked for does not depend on their size, the time does. */
+const MTU = 400
+const WARM_UP_PACKETS = 150_000
+const PACKETS = 1_000_000
+const SEND_BUFFERS = 512
+const BUFFER_BYTES = 1536
+const CHUNK_BYTES = 65536
+/** What a datagram may leave behind: bytes, or objects where bytes count what is outside of the heap too. Tables of views that are still filling take some. */
+const GROWTH_PER_PACKET = process.versions.bun === undefined ? 1 : 0.05
+const ROUND_PACKETS = 20_000
+const ROUNDS = 15
+/** Bytes of garbage that a datagram may make. One short view of 100 bytes for each would be found. */
+const GARBAGE_PER_PACKET = 24
+
+/** A forced garbage collection. */
+function collector(): () => void {
+  if (process.versions.bun !== undefined) return () => Bun.gc(true)
+  setFlagsFromString('--expose-gc')
+  const gc: unknown = runInNewContext('gc')
+  if (typeof gc !== 'function') throw new Error('no garbage collection at will')
+  return () => void gc()
+}
+const gc = collector()
+
+/** What is in use on the heap: bytes on Node, objects on Bun. */
+async function heapUsed(): Promise<number> {
+  if (process.versions.bun === undefined) return process.memoryUsage().heapUsed
+  const { heapStats } = await import('bun:jsc')
+  return heapStats().objectCount
+}
+
+/** The same after collecting what can be collected: once is not enough on Bun, which looks at the stack too. */
+async function heapKept(): Promise<number> {
+  for (let i = 0; i < 3; i++) {
+    gc()
+    await new Promise((resolve) => setTimeout(resolve, 1))
+  }
+  return heapUsed()
+}
+
+/** A socket whose datagrams arrive at its peer in the next turn of the loop. Buffers, views and queues are made once. */
+class PipeUdp implements UdpSocket {
+  readonly local: SocketAddress
+  readonly #handlers: UdpHandlers
+  /** The first `#freeCount` are free. */
+  readonly #free = Array.from({ length: SEND_BUFFERS }, () => new Uint8Array(BUFFER_BYTES))
+  #freeCount = SEND_BUFFERS
+  readonly #queue = new Array<Uint8Array<ArrayBuffer> | undefined>(SEND_BUFFERS).fill(undefined)
+  readonly #lengths = new Uint32Array(SEND_BUFFERS)
+  #queued = 0
+  /** Where a datagram stands when it arrives, and its views by length. */
+  readonly #arrived = new Uint8Array(BUFFER_BYTES)
+  readonly #views = Array.from({ length: BUFFER_BYTES + 1 }, (_, length) => this.#arrived.subarray(0, length))
+  #starved = false
+  #scheduled = false
+  peer: PipeUdp | undefined
+  sent = 0
+
+  constructor(local: SocketAddress, handlers: UdpHandlers) {
+    this.local = local
+    this.#handlers = handlers
+  }
+
+  acquire(): Uint8Array | null {
+    this.#starved = this.#freeCount === 0
+    return this.#starved ? null : (this.#free[--this.#freeCount] ?? null)
+  }
+
+  send(buffer: Uint8Array<ArrayBuffer>, length: number): void {
+    this.#queue[this.#queued] = buffer
+    this.#lengths[this.#queued++] = length
+    this.sent++
+  }
+
+  flush(): void {
+    if (this.#scheduled) return
+    this.#scheduled = true
+    setImmediate(this.#deliver)
+  }
+
+  close(): void {}
+
+  readonly #deliver = (): void => {
+    this.#scheduled = false
+    for (let i = 0; i < this.#queued; i++) {
+      const buffer = this.#queue[i]
+      if (buffer === undefined) continue
+      this.peer?.receive(buffer, this.#lengths[i] ?? 0, this.local)
+      this.#free[this.#freeCount++] = buffer
+    }
+    this.#queued = 0
+    this.peer?.batchEnd()
+    if (!this.#starved) return
+    this.#starved = false
+    this.#handlers.onWritable()
+  }
+
+  receive(buffer: Uint8Array, length: number, from: SocketAddress): void {
+    this.#arrived.set(buffer)
+    const view = this.#views[length]
+    if (view !== undefined) this.#handlers.onDatagram(view, from)
+  }
+
+  batchEnd(): void {
+    this.#handlers.onBatchEnd()
+  }
+}
+
+/** An application that sends as long as it may, or takes everything. */
+class Application implements TcpConnection {
+  readonly remote = undefined
+  handlers: TcpHandlers | undefined
+  received = 0
+  stopped = false
+  readonly #chunk = new Uint8Array(CHUNK_BYTES).fill(0x61)
+  readonly #buffer = new Uint8Array(CHUNK_BYTES)
+  #paused = true
+  #scheduled = false
+
+  writeBuffer(): Uint8Array {
+    return this.#buffer
+  }
+  write(_buffer: Uint8Array, length: number): number {
+    this.received += length
+    return length
+  }
+  pause(): void {
+    this.#paused = true
+  }
+  resume(): void {
+    this.#paused = false
+    this.kick()
+  }
+  end(): void {}
+  reset(): void {
+    this.stopped = true
+  }
+  close(): void {
+    this.stopped = true
+  }
+
+  kick(): void {
+    if (this.#scheduled || this.stopped || this.#paused) return
+    this.#scheduled = true
+    setImmediate(this.#send)
+  }
+
+  readonly #send = (): void => {
+    this.#scheduled = false
+    if (this.stopped || this.#paused) return
+    this.handlers?.onData(this.#chunk)
+    this.kick()
+  }
+}
+
+/** A client that sends and a server that swallows. */
+async function tunnel(crypto: RuntimeCrypto) {
+  const key = new Uint8Array(32).fill(9)
+  const log = new Log(() => {})
+  const target = new Application()
+  const sockets: PipeUdp[] = []
+  const memory = new MemoryNetwork().runtime()
+  const runtime: Runtime = {
+    name: 'node',
+    version: 'pipe',
+    monotonic: () => performance.now(),
+    cpuTime: () => 0,
+    resolve: (host) => memory.resolve(host),
+    openUdp: async (options, handlers) => {
+      const socket = new PipeUdp(options.bind, handlers)
+      sockets.push(socket)
+      return socket
+    },
+    listenTcp: (...args) => memory.listenTcp(...args),
+    dialTcp: (_address, _options, handlers, onOpen) => {
+      target.handlers = handlers
+      setImmediate(onOpen)
+      return target
+    },
+    serveHttp: (...args) => memory.serveHttp(...args),
+    onTerminate: () => {},
+    onReload: () => {},
+    readFile: (path) => memory.readFile(path),
+    print: (stream, text) => memory.print(stream, text),
+    exit: (status) => memory.exit(status),
+  }
+  const open = async (config: object, port: number): Promise<Driver> => {
+    const psk = btoa(String.fromCharCode(...key))
+    const bytes = new TextEncoder().encode(JSON.stringify({ ...config, method: METHOD, psk, kcp: { mtu: MTU } }))
+    const aead = await openAead(METHOD, key, crypto)
+    const driver = new Driver({
+      runtime,
+      core: new Core(instantiate()),
+      aead,
+      log,
+      tcp: { nodelay: true, keepalive: false },
+      target: () => loopback(80),
+      onResolve: () => {},
+      onFatal: (error) => {
+        throw error
+      },
+    })
+    driver.start(coreConfig(parseConfig(bytes), aead, 4))
+    await driver.openUdp({ bind: loopback(port) })
+    return driver
+  }
+  const server = await open({ connect: '127.0.0.1:80', kcp_bind: '127.0.0.1:5000' }, 5000)
+  const client = await open({ listen: '127.0.0.1:90', kcp_connect: '127.0.0.1:5000' }, 5001)
+  const [a, b] = sockets
+  assert.ok(a && b)
+  a.peer = b
+  b.peer = a
+  client.setPeer(loopback(5000))
+  const application = new Application()
+  application.handlers = client.accept(application) ?? undefined
+  assert.ok(application.handlers)
+  return {
+    /** Datagrams in both directions so far. */
+    packets: () => a.sent + b.sent,
+    received: () => target.received,
+    close() {
+      application.stopped = true
+      client.close()
+      server.close()
+    },
+  }
+}
+
+/** Runs until so many more datagrams were sent. */
+async function more(packets: () => number, count: number): Promise<void> {
+  const end = packets() + count
+  let now = packets()
+  while (now < end) {
+    // looks every 20 ms
+    const before = now
+    await new Promise((resolve) => setTimeout(resolve, 20))
+    now = packets()
+    if (now === before) await until(() => packets() > before, 'datagrams flow')
+  }
+}
+
+const backends: readonly (readonly [string, RuntimeCrypto])[] = [
+  ['libsodium-wrappers', { ...runtimeCrypto, nativeSodium: () => undefined }],
+  ...(nativeMissing === undefined ? [['sodium-native', runtimeCrypto] as const] : []),
+]
+const [fastest] = backends.slice(-1)
+
+if (fastest !== undefined) {
+  test(`a million datagrams leave nothing on the heap (${fastest[0]})`, async () => {
+    const flow = await tunnel(fastest[1])
+    await more(flow.packets, WARM_UP_PACKETS)
+    const before = await heapKept()
+    const from = flow.packets()
+    await more(flow.packets, PACKETS)
+    const perPacket = ((await heapKept()) - before) / (flow.packets() - from)
+    assert.ok(flow.received() > PACKETS, 'payload arrived')
+    flow.close()
+    console.log(`heap growth per datagram: ${perPacket.toFixed(4)}`)
+    assert.ok(perPacket < GROWTH_PER_PACKET, `${perPacket} for each datagram stay on the heap`)
+  })
+}
+
+for (const [name, crypto] of backends) {
+  const title = `sending and receiving datagrams makes next to no garbage (${name})`
+  if (process.versions.bun !== undefined) {
+    skip(test, title, 'this runtime counts its heap only when it collects')
+    continue
+  }
+  test(title, async () => {
+    const flow = await tunnel(crypto)
+    await more(flow.packets, WARM_UP_PACKETS)
+    const rounds: number[] = []
+    for (let i = 0; i < ROUNDS; i++) {
+      gc()
+      const before = await heapUsed()
+      const from = flow.packets()
+      await more(flow.packets, ROUND_PACKETS)
+      rounds.push(((await heapUsed()) - before) / (flow.packets() - from))
+    }
+    flow.close()
+    rounds.sort((a, b) => a - b)
+    console.log(`garbage per datagram: ${rounds.map((bytes) => bytes.toFixed(0)).join(' ')} bytes`)
+    // a collection within a round makes its figure too small, so the upper half counts
+    const bytes = rounds[Math.floor(ROUNDS * 0.75)] ?? Number.NaN
+    assert.ok(bytes < GARBAGE_PER_PACKET, `${bytes} bytes of garbage for each datagram, rounds ${rounds}`)
+  })
+}
+
+test.run()

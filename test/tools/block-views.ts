@@ -1,0 +1,35 @@
+/**
+ * Views over blocks of the engine's memory, made once and used again: making a view costs as much as copying a datagram,
+ * and the engine's blocks come back at the same addresses.
+ */
+
+/** log2 of the distance of the engine's blocks, bytes. Another distance would only cost hits. */
+const BLOCK_SHIFT = 11
+/** Views kept unless said otherwise. */
+const VIEWS_MAX = 4096
+
+/** A table of views over one memory at a time. */
+export class BlockViews {
+  readonly #capacity: number
+  #memory: Uint8Array | undefined
+  #views: (Uint8Array | undefined)[] = []
+
+  /** @param capacity views kept, a power of two. A direct-mapped table: more blocks in use only cost time */
+  constructor(capacity = VIEWS_MAX) {
+    this.#capacity = capacity
+  }
+
+  /** `length` bytes of `memory` at `offset`; the view is valid until the memory grows. */
+  at(memory: Uint8Array, offset: number, length: number): Uint8Array {
+    if (memory !== this.#memory) {
+      this.#memory = memory
+      this.#views = new Array<undefined>(this.#capacity).fill(undefined)
+    }
+    const slot = (offset >>> BLOCK_SHIFT) & (this.#capacity - 1)
+    const known = this.#views[slot]
+    if (known !== undefined && known.byteOffset === offset && known.length === length) return known
+    const view = memory.subarray(offset, offset + length)
+    this.#views[slot] = view
+    return view
+  }
+}

@@ -12,7 +12,13 @@ const SYSTEM = 'node:* modules'
 const BUN = 'bun:* modules'
 
 /** Files that both runtimes use as they are. What they import in their own room is shared too. */
-const shared = ['runtime-node/daemon.ts', 'runtime-node/http.ts', 'runtime-node/process.ts', 'runtime-node/system.ts']
+const shared = [
+  'runtime-node/daemon.ts',
+  'runtime-node/http.ts',
+  'runtime-node/process.ts',
+  'runtime-node/system.ts',
+  'runtime-node/tools.ts',
+]
 
 /** Room -> rooms it may import. @type {Record<string, readonly string[]>} */
 const allowed = {

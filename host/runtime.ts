@@ -5,6 +5,7 @@
  * are Error objects with a `code` such as ECONNREFUSED; after close() no callback comes.
  */
 import type { Sys } from './system.ts'
+import type { Terminal } from './terminal.ts'
 
 /** A resolved IP socket address. `scope` is the numeric IPv6 scope id, 0 if none. */
 export interface SocketAddress {
@@ -238,4 +239,6 @@ export interface Runtime {
   readonly os?: OperatingSystem | undefined
   /** Undefined where there are no subcommands. */
   readonly tools?: Tools | undefined
+  /** Undefined in hosts without standard streams. */
+  readonly terminal?: Terminal | undefined
 }

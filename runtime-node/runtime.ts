@@ -3,6 +3,7 @@
  * by FFI only for what they lack.
  */
 import type { Runtime } from '../host/runtime.ts'
+import { terminalOf } from '../host/terminal.ts'
 import { serveHttp } from './http.ts'
 import { os } from './os.ts'
 import { system } from './system.ts'
@@ -18,6 +19,7 @@ export function nodeRuntime(): Runtime {
     ...system,
     os,
     tools,
+    terminal: terminalOf(process),
     openUdp,
     listenTcp,
     dialTcp,

@@ -1,0 +1,146 @@
+/**
+ * Why a peer says nothing. It does not answer what it cannot open, so a wrong key looks like a host that is not there;
+ * other questions tell them apart:
+ *
+ * - is it known under another method, without a method, or under the key that kcptun-libev takes when it has none
+ *   (protocol.md 3.7)?
+ * - does the answer come from another address, or from another address of the same name?
+ * - do other ports of the host answer "unreachable"? Then ICMP gets through, and on ours somebody listens in silence.
+ */
+import { formatAddress, sameAddress } from '../address.ts'
+import type { Config } from '../config/config.ts'
+import { checkStart } from '../config/security.ts'
+import { type AesGcmFactory, KEY_BYTES, methods, openAead } from '../crypto/aead.ts'
+import { passwordKey } from '../crypto/key.ts'
+import type { Runtime, SocketAddress, UdpOptions } from '../runtime.ts'
+import { Pinger } from './pings.ts'
+import { PLAIN, Probe, type Sealer, sealerOf } from './probe.ts'
+
+/** Each question is asked so often, with this pause, ms. */
+const QUESTIONS = 4
+const QUESTION_PAUSE_MS = 250
+/** The last answers are waited for, ms. */
+const LAST_WAIT_MS = 1200
+/** Ports beside ours that are asked: one of them may be in use, or a datagram lost. */
+const NEIGHBOURS = 4
+/** Ports that Linux gives to nobody by itself and services seldom take. */
+const NEIGHBOUR_FIRST = 61_000
+const NEIGHBOUR_RANGE = 4000
+/** What the original's memory holds when it has a method but no key (protocol.md 3.7). */
+const NO_KEY_BYTE = 0xdb
+
+/** What else answers, or does not. */
+export interface Silence {
+  /** The peer answered what our configuration would not have sent. */
+  readonly other: { readonly sealer: Sealer; readonly from: SocketAddress; readonly to: SocketAddress } | undefined
+  /** Closed ports of the host are refused. */
+  readonly neighboursRefuse: boolean
+}
+
+/** The key of a configuration; undefined without a method. Wipe it after use. */
+export async function keyOf(config: Config): Promise<Uint8Array | undefined> {
+  const security = checkStart(config, methods)
+  return security === undefined ? undefined : (security.psk ?? (await passwordKey(security.password)))
+}
+
+/** Everything that a peer may speak instead of what it should. */
+async function otherSealers(config: Config, aesGcm: AesGcmFactory): Promise<Sealer[]> {
+  const sealers: Sealer[] = []
+  const key = await keyOf(config)
+  if (config.method !== undefined) sealers.push(PLAIN)
+  const noKey = new Uint8Array(KEY_BYTES).fill(NO_KEY_BYTE)
+  for (const method of methods) {
+    if (key !== undefined && method !== config.method) {
+      sealers.push(sealerOf(await openAead(method, key, aesGcm), `${method} with the same key`))
+    }
+    sealers.push(sealerOf(await openAead(method, noKey, aesGcm), `${method} without any key`))
+  }
+  key?.fill(0)
+  return sealers
+}
+
+/**
+ * Asks around.
+ * @param own what our configuration says
+ * @param others further addresses of the peer's name
+ */
+export async function investigate(
+  runtime: Runtime,
+  config: Config,
+  aesGcm: AesGcmFactory,
+  own: Sealer,
+  options: UdpOptions,
+  peer: SocketAddress,
+  others: readonly SocketAddress[],
+): Promise<Silence> {
+  const { bind, tuning } = options
+  const [other, neighboursRefuse] = await Promise.all([
+    findOther(runtime, config, aesGcm, own, { bind, tuning }, peer, others),
+    askNeighbours(runtime, { bind, tuning }, peer),
+  ])
+  return { other, neighboursRefuse }
+}
+
+async function findOther(
+  runtime: Runtime,
+  config: Config,
+  aesGcm: AesGcmFactory,
+  own: Sealer,
+  options: UdpOptions,
+  peer: SocketAddress,
+  others: readonly SocketAddress[],
+): Promise<Silence['other']> {
+  const strange = await otherSealers(config, aesGcm)
+  // sealed ones first: without a method everything opens
+  const sealers = [own, ...strange].toSorted((a, b) => Number(a === PLAIN) - Number(b === PLAIN))
+  const asked = new Map<number, SocketAddress>()
+  let found: Silence['other']
+  // not connected: an answer may come from another address than that asked
+  const probe = await Probe.open(runtime, options, sealers)
+  const pinger = new Pinger(probe)
+  probe.onArrival = (arrival) => {
+    if (!pinger.take(arrival) || arrival.message.kind !== 'pong') return
+    const to = asked.get(arrival.message.stamp) ?? peer
+    const expected = arrival.sealer === own && sameAddress(arrival.from, peer)
+    if (!expected) found ??= { sealer: arrival.sealer, from: arrival.from, to }
+  }
+  const reachable = others.filter(({ family }) => family === options.bind.family)
+  for (let i = 0; i < QUESTIONS && found === undefined; i++) {
+    for (const sealer of sealers) asked.set(pinger.send(peer, 0, sealer), peer)
+    for (const other of reachable) asked.set(pinger.send(other, 0, own), other)
+    await probe.until(() => found !== undefined, QUESTION_PAUSE_MS)
+  }
+  await probe.until(() => found !== undefined, LAST_WAIT_MS)
+  probe.close()
+  return found
+}
+
+/** Whether a closed port of the peer's host is refused by ICMP. */
+async function askNeighbours(runtime: Runtime, options: UdpOptions, peer: SocketAddress): Promise<boolean> {
+  const start = Math.floor(Math.random() * NEIGHBOUR_RANGE)
+  const ask = async (i: number): Promise<boolean> => {
+    const port = NEIGHBOUR_FIRST + ((start + i * (NEIGHBOUR_RANGE / NEIGHBOURS)) % NEIGHBOUR_RANGE)
+    try {
+      const probe = await Probe.open(runtime, { ...options, connect: { ...peer, port } }, [PLAIN])
+      const isRefused = (): boolean => probe.errors.has('ECONNREFUSED')
+      for (let attempt = 0; attempt < 2 && !isRefused(); attempt++) {
+        // one datagram in the manner of traceroute; an error comes with the next call at the latest
+        probe.send(new Uint8Array(1), peer)
+        await probe.until(isRefused, QUESTION_PAUSE_MS * 2)
+      }
+      await probe.until(isRefused, LAST_WAIT_MS / 2)
+      const refused = isRefused()
+      probe.close()
+      return refused
+    } catch {
+      return false
+    }
+  }
+  return (await Promise.all(Array.from({ length: NEIGHBOURS }, (_, i) => ask(i)))).some((refused) => refused)
+}
+
+/** The other method in words, for `peer answers ...`. */
+export function describeOther({ sealer, from, to }: NonNullable<Silence['other']>, own: Sealer): string {
+  if (sealer === own) return `from ${formatAddress(from)}, though ${formatAddress(to)} was asked`
+  return sealer === PLAIN ? 'without encryption' : `to ${sealer.name}`
+}

@@ -1,0 +1,220 @@
+// time limit: 180 s
+/** `kcptun-wasm doctor` as a user meets it: its verdict about paths that are good, bad and broken in known ways. */
+import { suite } from 'uvu'
+import * as assert from 'uvu/assert'
+import { type LinkOptions, openLink } from '../../bench/link.ts'
+import { skip } from '../skip.ts'
+import { RUNTIMES } from '../tools/pairs.ts'
+import { type Config, freePort, libevPath, type Program, run, start, writeConfig } from '../tools/process.ts'
+import { echoTarget, sinkTarget } from '../tools/tcp.ts'
+import { withTunnel } from '../tools/tunnel.ts'
+import { waitFor } from '../tools/wait.ts'
+
+const KEY: Config = { method: 'xchacha20poly1305_ietf', psk: Buffer.alloc(32, 7).toString('base64') }
+const OTHER_KEY: Config = { ...KEY, psk: Buffer.alloc(32, 8).toString('base64') }
+/** Longest UDP payload that the black hole lets through, bytes. */
+const HOLE_BYTES = 1200
+const UDP_HEADERS_BYTES = 28
+const MTU_DEFAULT = 1400
+
+interface Finding {
+  readonly name: string
+  readonly status: string
+  readonly text: string
+  readonly remedies: readonly string[]
+  readonly values: Readonly<Record<string, number | string | boolean | null>>
+}
+
+interface Diagnosis {
+  readonly status: number | null
+  readonly verdict: string
+  readonly text: string
+  finding(name: string): Finding
+}
+
+const test = suite('doctor')
+
+/** Runs the doctor with a configuration. */
+async function doctor(program: Program, config: Config, seconds = 1): Promise<Diagnosis> {
+  const file = writeConfig(config)
+  const args = ['doctor', '-c', file.path, '--json', '--seconds', String(seconds)]
+  const { code, stdout, stderr } = await run(program, args).finally(() => file.remove())
+  assert.is(stderr, '', 'nothing but the report')
+  assert.not.ok(stdout.includes(String(KEY['psk']).slice(0, 20)), 'the key is not shown')
+  const { verdict, findings }: { verdict: string; findings: Finding[] } = JSON.parse(stdout)
+  assert.is(code, { healthy: 0, broken: 1, degraded: 2 }[verdict], stdout)
+  return {
+    status: code,
+    verdict,
+    text: stdout,
+    finding(name) {
+      const found = findings.find((finding) => finding.name === name)
+      if (found === undefined) throw new Error(`no finding ${name} in ${stdout}`)
+      return found
+    },
+  }
+}
+
+interface Setting {
+  readonly server: Program
+  readonly link?: Omit<LinkOptions, 'target'>
+  readonly serverConfig?: Config
+}
+
+/** A server behind a link, and the doctor's report about it. */
+async function examine(program: Program, setting: Setting, clientConfig: Config, seconds?: number): Promise<Diagnosis> {
+  const target = await sinkTarget()
+  const port = await freePort()
+  const config = { ...KEY, ...setting.serverConfig }
+  const server = await start(setting.server, { ...config, kcp_bind: `127.0.0.1:${port}`, connect: target.address })
+  const link = await openLink({ ...setting.link, target: { host: '127.0.0.1', port } })
+  try {
+    return await doctor(
+      program,
+      { listen: '127.0.0.1:0', kcp_connect: `127.0.0.1:${link.port}`, ...clientConfig },
+      seconds,
+    )
+  } finally {
+    await server.stop()
+    await link.close()
+    await target.close()
+  }
+}
+
+function assertHealthy(diagnosis: Diagnosis): void {
+  const { finding, text } = diagnosis
+  assert.is(diagnosis.verdict, 'healthy', text)
+  assert.is(finding('peer').status, 'ok')
+  assert.is(finding('path').values['loss'], 0, text)
+  assert.ok(Number(finding('path').values['rtt_median_ms']) > 0)
+  assert.is(finding('size_out').values['passed_bytes'], 1472, text)
+  assert.is(finding('size_back').values['peer_mtu'], MTU_DEFAULT, text)
+  assert.is(finding('server').status, 'ok', text)
+}
+
+const peers: readonly Program[] = libevPath === undefined ? [] : ['libev']
+
+for (const program of RUNTIMES) {
+  test(`a healthy tunnel is called healthy and not disturbed while it runs: ${program}`, async () => {
+    const target = await echoTarget()
+    await withTunnel({ server: 'node', client: 'bun', target: target.address }, async ({ client, dial }) => {
+      const end = await dial()
+      await end.send('before')
+      await waitFor('the echo of a connection', () => end.text() === 'before')
+      const diagnosis = await doctor(program, client.config)
+      assertHealthy(diagnosis)
+      assert.is(diagnosis.finding('listen').values['running'], 'client', diagnosis.text)
+      await end.send(' after')
+      await waitFor('its echo after the examination', () => end.text() === 'before after')
+      end.destroy()
+    })
+    await target.close()
+  })
+
+  test(`a port where nobody listens is told from silence: ${program}`, async () => {
+    const config = { ...KEY, listen: '127.0.0.1:0', kcp_connect: `127.0.0.1:${await freePort()}` }
+    const { verdict, finding, text } = await doctor(program, config)
+    assert.is(verdict, 'broken')
+    assert.is(finding('peer').values['cause'], 'refused', text)
+  })
+
+  test(`a wrong key is told from a server that is not there: ${program}`, async () => {
+    const { verdict, finding, text } = await examine(program, { server: 'bun' }, OTHER_KEY)
+    assert.is(verdict, 'broken')
+    assert.is(finding('peer').values['cause'], 'silent listener', text)
+    assert.match(finding('peer').remedies.join(), /psk/)
+  })
+}
+
+test('MUST 10: sizes are measured with 20 % loss each way, which makes a path degraded', async () => {
+  const diagnosis = await examine('node', { server: 'bun', link: { loss: 0.2, delay: 5, seed: 7 } }, KEY, 2)
+  const { verdict, finding, text } = diagnosis
+  assert.is(verdict, 'degraded', text)
+  assert.is(finding('path').status, 'warning')
+  const loss = Number(finding('path').values['loss'])
+  assert.ok(loss > 0.15 && loss < 0.6, text)
+  assert.is(finding('size_out').status, 'ok', text)
+  assert.is(finding('size_back').status, 'ok', text)
+})
+
+for (const server of [...RUNTIMES, ...peers]) {
+  test(`a black hole for datagrams above ${HOLE_BYTES} bytes is found both ways: ${server} server`, async () => {
+    const tap = (_: unknown, datagram: Buffer): boolean => datagram.length <= HOLE_BYTES
+    const { verdict, finding, text } = await examine('node', { server, link: { tap } }, KEY)
+    assert.is(verdict, 'degraded', text)
+    assert.is(finding('size_out').values['passed_bytes'], HOLE_BYTES, text)
+    const back = Number(finding('size_back').values['passed_bytes'])
+    assert.ok(back <= HOLE_BYTES && back > HOLE_BYTES - 40, text)
+    const advice = /set kcp\.mtu to (\d+) at both ends/.exec(finding('size_out').remedies.join())?.[1]
+    assert.is(Number(advice), back + UDP_HEADERS_BYTES, 'what is advised passes both ways')
+  })
+}
+
+test('a black hole on the way back alone is found', async () => {
+  const tap = (way: string, datagram: Buffer): boolean => way === 'up' || datagram.length <= HOLE_BYTES
+  const { verdict, finding, text } = await examine('bun', { server: 'node', link: { tap } }, KEY)
+  assert.is(verdict, 'degraded', text)
+  assert.is(finding('size_out').status, 'ok', text)
+  assert.is(finding('size_back').status, 'warning', text)
+})
+
+test('another method with the same key, and none, are called by name', async () => {
+  const other = await examine('node', { server: 'node', serverConfig: { method: 'aes256gcm' } }, KEY)
+  assert.is(other.finding('peer').values['cause'], 'other method', other.text)
+  assert.match(String(other.finding('peer').values['peer_method']), /aes256gcm/)
+  const server = await start('node', { kcp_bind: `127.0.0.1:${await freePort()}`, connect: '127.0.0.1:9' })
+  const client = { ...KEY, listen: '127.0.0.1:0', kcp_connect: String(server.config['kcp_bind']) }
+  const none = await doctor('bun', client)
+  await server.stop()
+  assert.is(none.finding('peer').values['peer_method'], 'no method', none.text)
+})
+
+test('a target that refuses is seen from the client and at the server', async () => {
+  const target = `127.0.0.1:${await freePort()}`
+  const config = { ...KEY, kcp_bind: `127.0.0.1:${await freePort()}`, connect: target }
+  const before = await doctor('bun', config)
+  assert.is(before.verdict, 'broken')
+  assert.is(before.finding('bind').values['free'], true, before.text)
+  assert.is(before.finding('target').status, 'failure', before.text)
+  const server = await start('node', config)
+  const after = await doctor('node', config)
+  const client = await doctor('node', { ...KEY, listen: '127.0.0.1:0', kcp_connect: String(config.kcp_bind) })
+  const stranger = await doctor('node', { ...config, ...OTHER_KEY })
+  await server.stop()
+  assert.is(after.finding('bind').values['answers'], true, after.text)
+  assert.is(client.verdict, 'degraded', client.text)
+  assert.is(client.finding('server').values['answer'], 'eof', client.text)
+  assert.is(stranger.finding('bind').status, 'failure', stranger.text)
+})
+
+test('a peer that is no server is called that', async () => {
+  const relay = await start('bun', { ...KEY, kcp_bind: `127.0.0.1:${await freePort()}` })
+  const client = { ...KEY, listen: '127.0.0.1:0', kcp_connect: String(relay.config['kcp_bind']) }
+  const { verdict, finding, text } = await doctor('node', client)
+  await relay.stop()
+  assert.is(verdict, 'broken', text)
+  assert.match(finding('server').text, /is no server/)
+})
+
+if (libevPath === undefined) skip(test, 'a healthy kcptun-libev is called healthy', 'KCPTUN_LIBEV is not set')
+else {
+  test('a healthy kcptun-libev is called healthy', async () => {
+    for (const program of RUNTIMES) assertHealthy(await examine(program, { server: 'libev' }, KEY))
+  })
+}
+
+test('a report for people says the verdict last; bad options end with status 1', async () => {
+  const file = writeConfig({ ...KEY, listen: '127.0.0.1:0', kcp_connect: `127.0.0.1:${await freePort()}` })
+  const { code, stdout } = await run('node', ['doctor', '-c', file.path])
+  assert.is(code, 1)
+  assert.match(stdout, /\nfailure {2}peer .*\n(.*\n)*broken: .*refuses/)
+  for (const line of stdout.split('\n')) assert.ok(line.length <= 100, line)
+  for (const wrong of [['-c', '/nonexistent'], ['-c', file.path, '--seconds', '0'], []]) {
+    const { code, stderr } = await run('node', ['doctor', ...wrong])
+    assert.is(code, 1)
+    assert.match(stderr, /^kcptun-wasm doctor: /)
+  }
+  file.remove()
+})
+
+test.run()

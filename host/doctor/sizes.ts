@@ -35,6 +35,8 @@ const CHUNK_BYTES = 200
 const MORE_THAN_FULL_BYTES = 1600
 /** Our segments are sent again after this time, ms, or twice the round trip. */
 const RESEND_MS = 200
+/** Share of lost round trips above which one failure says little. */
+const LOSSY = 0.05
 /** RESETs at the end of a conversation: some may be lost. */
 const FAREWELLS = 3
 /** Chance that a size is called lost though it only met bad luck. */
@@ -149,6 +151,11 @@ export class Conversations {
     this.#path = path
   }
 
+  /** Whether a datagram may be missing for no other reason than that. */
+  get isLossy(): boolean {
+    return this.#path.loss > LOSSY
+  }
+
   /** Takes what belongs to a conversation. */
   take(arrival: Arrival): void {
     const { message } = arrival
@@ -255,8 +262,8 @@ export interface Return {
  */
 export async function passageBack(conversations: Conversations, overhead: number, most: number): Promise<Return> {
   let whole = await conversations.echo(MORE_THAN_FULL_BYTES)
-  // once more: somebody may have had bad luck
-  if (!whole.first && !whole.refused) whole = await conversations.echo(MORE_THAN_FULL_BYTES)
+  // once more where bad luck is likely
+  if (!whole.first && !whole.refused && conversations.isLossy) whole = await conversations.echo(MORE_THAN_FULL_BYTES)
   if (whole.refused) return { passage: undefined, refused: true, full: false }
   if (whole.first) return { passage: { passed: whole.longest, lost: undefined }, refused: false, full: true }
   const asked = (size: number): number =>

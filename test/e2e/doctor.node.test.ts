@@ -94,37 +94,45 @@ function assertHealthy(diagnosis: Diagnosis): void {
 
 const peers: readonly Program[] = libevPath === undefined ? [] : ['libev']
 
-for (const program of RUNTIMES) {
-  test(`a healthy tunnel is called healthy and not disturbed while it runs: ${program}`, async () => {
-    const target = await echoTarget()
-    await withTunnel({ server: 'node', client: 'bun', target: target.address }, async ({ client, dial }) => {
-      const end = await dial()
-      await end.send('before')
-      await waitFor('the echo of a connection', () => end.text() === 'before')
+/** The same with several programs at a time: an examination is mostly waiting. */
+const withAll = (programs: readonly Program[], body: (program: Program) => Promise<void>): Promise<unknown> =>
+  Promise.all(programs.map(body))
+
+test('a healthy tunnel is called healthy and not disturbed while it runs', async () => {
+  const target = await echoTarget()
+  await withTunnel({ server: 'node', client: 'bun', target: target.address }, async ({ client, dial }) => {
+    const end = await dial()
+    await end.send('before')
+    await waitFor('the echo of a connection', () => end.text() === 'before')
+    await withAll(RUNTIMES, async (program) => {
       const diagnosis = await doctor(program, client.config)
       assertHealthy(diagnosis)
       assert.is(diagnosis.finding('listen').values['running'], 'client', diagnosis.text)
-      await end.send(' after')
-      await waitFor('its echo after the examination', () => end.text() === 'before after')
-      end.destroy()
     })
-    await target.close()
+    await end.send(' after')
+    await waitFor('its echo after the examination', () => end.text() === 'before after')
+    end.destroy()
   })
+  await target.close()
+})
 
-  test(`a port where nobody listens is told from silence: ${program}`, async () => {
+test('a port where nobody listens is told from silence', async () => {
+  await withAll(RUNTIMES, async (program) => {
     const config = { ...KEY, listen: '127.0.0.1:0', kcp_connect: `127.0.0.1:${await freePort()}` }
     const { verdict, finding, text } = await doctor(program, config)
     assert.is(verdict, 'broken')
     assert.is(finding('peer').values['cause'], 'refused', text)
   })
+})
 
-  test(`a wrong key is told from a server that is not there: ${program}`, async () => {
-    const { verdict, finding, text } = await examine(program, { server: 'bun' }, OTHER_KEY)
+test('a wrong key is told from a server that is not there', async () => {
+  await withAll(RUNTIMES, async (program) => {
+    const { verdict, finding, text } = await examine(program, { server: program }, OTHER_KEY)
     assert.is(verdict, 'broken')
     assert.is(finding('peer').values['cause'], 'silent listener', text)
     assert.match(finding('peer').remedies.join(), /psk/)
   })
-}
+})
 
 test('MUST 10: sizes are measured with 20 % loss each way, which makes a path degraded', async () => {
   const diagnosis = await examine('node', { server: 'bun', link: { loss: 0.2, delay: 5, seed: 7 } }, KEY, 2)
@@ -137,8 +145,8 @@ test('MUST 10: sizes are measured with 20 % loss each way, which makes a path de
   assert.is(finding('size_back').status, 'ok', text)
 })
 
-for (const server of [...RUNTIMES, ...peers]) {
-  test(`a black hole for datagrams above ${HOLE_BYTES} bytes is found both ways: ${server} server`, async () => {
+test(`a black hole for datagrams above ${HOLE_BYTES} bytes is found both ways`, async () => {
+  await withAll(['node', ...peers], async (server) => {
     const tap = (_: unknown, datagram: Buffer): boolean => datagram.length <= HOLE_BYTES
     const { verdict, finding, text } = await examine('node', { server, link: { tap } }, KEY)
     assert.is(verdict, 'degraded', text)
@@ -148,11 +156,11 @@ for (const server of [...RUNTIMES, ...peers]) {
     const advice = /set kcp\.mtu to (\d+) at both ends/.exec(finding('size_out').remedies.join())?.[1]
     assert.is(Number(advice), back + UDP_HEADERS_BYTES, 'what is advised passes both ways')
   })
-}
+})
 
 test('a black hole on the way back alone is found', async () => {
   const tap = (way: string, datagram: Buffer): boolean => way === 'up' || datagram.length <= HOLE_BYTES
-  const { verdict, finding, text } = await examine('bun', { server: 'node', link: { tap } }, KEY)
+  const { verdict, finding, text } = await examine('bun', { server: 'bun', link: { tap } }, KEY)
   assert.is(verdict, 'degraded', text)
   assert.is(finding('size_out').status, 'ok', text)
   assert.is(finding('size_back').status, 'warning', text)

@@ -1,0 +1,145 @@
+// time limit: 120 s
+/** `kcptun-wasm top` in a real terminal, which tmux is: what it shows, that it follows keys and sizes, and gives the terminal back. */
+import { spawnSync } from 'node:child_process'
+import { suite } from 'uvu'
+import * as assert from 'uvu/assert'
+import { skip } from '../skip.ts'
+import { RUNTIMES } from '../tools/pairs.ts'
+import { commandOf, freePort, type Program, run } from '../tools/process.ts'
+import { echoTarget } from '../tools/tcp.ts'
+import { withTunnel } from '../tools/tunnel.ts'
+import { sleep, waitFor } from '../tools/wait.ts'
+
+const test = suite('top')
+
+/** A tmux server of its own with one window that runs a shell. */
+class Terminal {
+  readonly #socket = `kcptun-wasm-test-${process.pid}-${Math.random().toString(36).slice(2)}`
+
+  constructor(columns: number, rows: number) {
+    const size = ['-x', String(columns), '-y', String(rows)]
+    this.#tmux('new-session', '-d', ...size, 'env PS1=READY: LC_ALL=C.UTF-8 bash --norc --noprofile')
+  }
+
+  #tmux(...args: readonly string[]): string {
+    const { status, stdout, stderr } = spawnSync('tmux', ['-L', this.#socket, '-f', '/dev/null', ...args], {
+      encoding: 'utf8',
+    })
+    if (status !== 0) throw new Error(`tmux ${args.join(' ')}: ${stderr}`)
+    return stdout
+  }
+
+  type(text: string): void {
+    this.#tmux('send-keys', '-l', text)
+  }
+
+  key(name: string): void {
+    this.#tmux('send-keys', name)
+  }
+
+  resize(columns: number, rows: number): void {
+    this.#tmux('resize-window', '-x', String(columns), '-y', String(rows))
+  }
+
+  screen(): string {
+    return this.#tmux('capture-pane', '-p')
+  }
+
+  /** Whether the alternate screen is on, the cursor shown, lines broken by themselves. */
+  flags(): string {
+    return this.#tmux('display-message', '-p', '#{alternate_on} #{cursor_flag} #{wrap_flag}').trim()
+  }
+
+  /** Process id of what runs in the shell. */
+  child(): number {
+    const shell = this.#tmux('display-message', '-p', '#{pane_pid}').trim()
+    return Number(spawnSync('ps', ['-o', 'pid=', '--ppid', shell], { encoding: 'utf8' }).stdout.trim())
+  }
+
+  async shows(pattern: RegExp): Promise<void> {
+    await waitFor(
+      `the terminal shows ${pattern}`,
+      () => pattern.test(this.screen()),
+      20_000,
+      () => this.screen(),
+    )
+  }
+
+  close(): void {
+    spawnSync('tmux', ['-L', this.#socket, 'kill-server'])
+  }
+}
+
+const IN_USE = '1 0 0'
+const GIVEN_BACK = '0 1 1'
+
+async function watch(program: Program): Promise<void> {
+  const target = await echoTarget()
+  await withTunnel({ server: 'node', client: 'bun', target: target.address }, async ({ client, dial }) => {
+    const ends = await Promise.all([dial(), dial()])
+    let busy = true
+    const traffic = (async () => {
+      for (; busy; await sleep(50)) await ends[0]?.send(Buffer.alloc(20_000))
+    })()
+    const url = `http://${client.config['http_listen']}`
+    const command = `${commandOf(program).join(' ')} top ${url}`
+    const terminal = new Terminal(80, 24)
+    try {
+      await terminal.shows(/READY:/)
+      terminal.type(`${command}\n`)
+      await terminal.shows(/^kcptun-wasm \S+ client, bun .*healthy/m)
+      await terminal.shows(/^received +\d\S*[KM]iB\/s .*█/m)
+      await terminal.shows(/^2 sessions: 2 established/m)
+      assert.is(terminal.flags(), IN_USE)
+      terminal.resize(45, 12)
+      await terminal.shows(/^CONV +AGE|^CONV +RTT/m)
+      assert.is(terminal.screen().trimEnd().split('\n').length, 12)
+      terminal.key('s')
+      terminal.key('Down')
+      await terminal.shows(/from number 2/)
+      await terminal.shows(/sorted by rtt/)
+      terminal.key('q')
+      await waitFor('the terminal is given back', () => terminal.flags() === GIVEN_BACK)
+      terminal.type('echo "it was $?"\n')
+      await terminal.shows(/^it was 0/m)
+
+      terminal.type(`${command}\n`)
+      await waitFor('top runs again', () => terminal.flags() === IN_USE)
+      process.kill(terminal.child(), 'SIGTERM')
+      await waitFor('the terminal is given back on a signal', () => terminal.flags() === GIVEN_BACK)
+      terminal.type('stty -a | tr " " "\\n" | grep -x -e -icanon -e icanon\n')
+      await terminal.shows(/^icanon/m)
+    } finally {
+      terminal.close()
+      busy = false
+      await traffic
+    }
+    const once = await run(program, ['top', url])
+    assert.is(once.code, 0, once.stderr)
+    assert.match(once.stdout, /^2 sessions: 2 established/m)
+    assert.not.ok(once.stdout.includes('\x1b'), 'no codes without a terminal')
+    for (const end of ends) end.destroy()
+  })
+  await target.close()
+}
+
+const names = RUNTIMES.map((program) => ({
+  program,
+  name: `a terminal shows the tunnel and is given back: ${program}`,
+}))
+const tmux = spawnSync('tmux', ['-V']).status === 0
+for (const { program, name } of names) {
+  if (tmux) test(name, () => watch(program))
+  else skip(test, name, 'there is no tmux')
+}
+
+test('a program that is not there, and a missing argument, end with status 1', async () => {
+  const { code, stderr } = await run('node', ['top', `127.0.0.1:${await freePort()}`])
+  assert.is(code, 1)
+  assert.match(stderr, /^kcptun-wasm top: no answer \(ECONNREFUSED\) from http:\/\/127\.0\.0\.1:\d+\/stats\.json\n$/)
+  const none = await run('node', ['top'])
+  assert.is(none.code, 1)
+  assert.match(none.stderr, /URL/)
+})
+
+test.run()

@@ -1,0 +1,155 @@
+/** The picture of `top` and the numbers in it: pure functions of two documents of /stats.json. */
+import { suite } from 'uvu'
+import * as assert from 'uvu/assert'
+import { cut, formatAge, frame, type Style, sorted, sparkline, type View } from '../../host/top/frame.ts'
+import { ratesOf, readSample } from '../../host/top/sample.ts'
+import { keyAction } from '../../host/top/top.ts'
+
+const test = suite('top')
+
+const PLAIN: Style = { color: false, blocks: true, keys: true }
+const COLOR: Style = { ...PLAIN, color: true }
+
+/** A document of /stats.json, `seconds` after the start, with `count` sessions that moved `bytes` a second each by its number. */
+function statistics(seconds: number, count: number, bytes = 1000) {
+  return {
+    version: 1,
+    program: { name: 'kcptun-wasm', version: '0.1.0', runtime: 'node', runtime_version: '20.0.0', mode: 'client' },
+    uptime_ms: seconds * 1000,
+    cpu_ms: seconds * 50,
+    ready: true,
+    health: 'healthy (peer seen 1s ago)',
+    counters: {
+      tcp_written_bytes: seconds * 1_000_000,
+      tcp_read_bytes: seconds * 10_000,
+      pkt_received_bytes: seconds * 1_100_000,
+      pkt_sent_bytes: seconds * 20_000,
+      segments_sent: seconds * 100,
+      segments_retransmitted: seconds * 5,
+    },
+    gauges: { sessions_established: count, sessions_time_wait: 2, waitsnd: 7, memory_used: 4096 },
+    sessions: Array.from({ length: count }, (_, i) => ({
+      conv: i.toString(16).toUpperCase().padStart(8, '0'),
+      state: 'established',
+      peer: i === 0 ? '[2001:db8:1234:5678:9abc:def0:1234:5678]:12345' : `203.0.113.${i}:12345`,
+      age_seconds: seconds,
+      idle_seconds: 0,
+      rtt_ms: 100 - i,
+      waitsnd_segments: i % 3,
+      retransmitted_segments: i,
+      tcp_read_bytes: 0,
+      tcp_written_bytes: seconds * bytes * i,
+    })),
+  }
+}
+
+function viewOf(count: number, change: Partial<View> = {}): View {
+  const before = readSample(statistics(10, count))
+  const sample = readSample(statistics(12, count))
+  const history = Array.from({ length: 300 }, (_, i) => i)
+  const rates = ratesOf(before, sample)
+  const base = { url: 'http://127.0.0.1:1/stats.json', sample, rates, received: history, sent: [], trouble: undefined }
+  return { ...base, order: 'rate', offset: 0, ...change }
+}
+
+test('rates are those of the time between two documents', () => {
+  const rates = ratesOf(readSample(statistics(10, 3)), readSample(statistics(12, 3)))
+  assert.is(rates.received, 1_000_000)
+  assert.is(rates.sent, 10_000)
+  assert.is(rates.wireReceived, 1_100_000)
+  assert.is(rates.retransmitted, 0.05)
+  assert.is(rates.cpu, 0.05)
+  assert.is([...rates.sessions.values()][2]?.received, 2000)
+})
+
+test('the first document and a program that was started anew give no wild rates', () => {
+  assert.is(ratesOf(undefined, readSample(statistics(10, 1))).received, 0)
+  assert.is(ratesOf(readSample(statistics(10, 1)), readSample(statistics(2, 1))).received, 0)
+})
+
+test('what is no statistics is refused, what lacks names is not', () => {
+  assert.throws(() => readSample('<html>'), /no statistics/)
+  assert.throws(() => readSample({ version: 2 }), /version 2/)
+  assert.is(readSample({ version: 1 }).sessions.length, 0)
+  assert.is(readSample({ version: 1, health: 'a\x1b[2Jb' }).health, 'a?[2Jb', 'no cursor is moved by the other end')
+})
+
+test('no line is wider and no picture higher than the terminal, from 1x1 to 250x70', () => {
+  for (const columns of [1, 2, 9, 20, 33, 40, 60, 79, 80, 81, 120, 250]) {
+    for (const rows of [1, 2, 5, 8, 10, 24, 70]) {
+      for (const count of [0, 1, 100]) {
+        for (const trouble of [undefined, `no answer ${'x'.repeat(100)}`]) {
+          const lines = frame(viewOf(count, { trouble }), columns, rows, PLAIN)
+          assert.ok(lines.length <= rows, `${lines.length} lines in ${rows} rows`)
+          for (const line of lines) assert.ok(line.length <= columns, `${columns} columns: ${JSON.stringify(line)}`)
+        }
+      }
+    }
+  }
+})
+
+test('80x24 shows everything that matters', () => {
+  const text = frame(viewOf(40), 80, 24, PLAIN).join('\n')
+  for (const part of [
+    /^kcptun-wasm 0\.1\.0 client, node 20\.0\.0, up 12s +healthy \(peer seen 1s ago\)$/m,
+    /^received +977KiB\/s [▁-█]{60}$/m,
+    /wire 1074KiB\/s 19\.5KiB\/s {3}rtt 81\.0ms {3}sent again 5\.0% {3}waiting 7/,
+    /^42 sessions: 40 established, 2 time_wait$/m,
+    /^CONV +STATE +PEER +AGE +RTT +RECEIVED +SENT$/m,
+    /^00000027 established 203\.0\.113\.39:12345 +12s +61\.0 +38\.1KiB\/s +0\/s$/m,
+    /^q quit {3}s sorted by rate {3}arrows scroll$/m,
+  ]) {
+    assert.match(text, part)
+  }
+  assert.is(frame(viewOf(40), 80, 24, PLAIN).length, 24)
+})
+
+test('a narrow terminal keeps the rates', () => {
+  const text = frame(viewOf(3), 40, 12, PLAIN).join('\n')
+  assert.match(text, /^CONV .*RECEIVED +SENT/m)
+  assert.not.match(text, /PEER/)
+})
+
+test('sessions are sorted by rate, or by what the key chose, and scroll', () => {
+  const { sample, rates } = viewOf(20)
+  if (sample === undefined) throw new Error('no sample')
+  assert.is(sorted(sample, rates, 'rate')[0]?.conv, '00000013')
+  assert.is(sorted(sample, rates, 'rtt')[0]?.conv, '00000000')
+  assert.is(sorted(sample, rates, 'waiting')[0]?.conv, '00000002')
+  assert.is(sorted(sample, rates, 'retransmitted')[0]?.conv, '00000013')
+  const scrolled = frame(viewOf(20, { offset: 5 }), 80, 24, PLAIN)
+  assert.match(scrolled.join('\n'), /from number 6/)
+  assert.match(scrolled.find((line) => /^0000/.test(line)) ?? '', /^0000000E/)
+})
+
+test('colours only where they are wanted, and always ended', () => {
+  assert.not.ok(frame(viewOf(3), 80, 24, PLAIN).join('\n').includes('\x1b'))
+  const colored = frame(viewOf(3), 80, 24, COLOR).join('\n')
+  assert.ok(colored.includes('\x1b[7mCONV'))
+  assert.is(colored.split('\x1b[0m').length * 2 - 1, colored.split('\x1b[').length, 'each code has its end')
+})
+
+test('a sparkline shows the newest values, scaled to the largest', () => {
+  assert.is(sparkline([0, 1, 2, 4, 8], 4), '▂▃▅█')
+  assert.is(sparkline([0, 0], 10), '▁▁')
+  assert.is(sparkline([1, 8], 10, false), '.#')
+  assert.is(sparkline([], 10), '')
+  assert.is(sparkline([1, 2], -3), '')
+})
+
+test('texts and ages are cut to their room', () => {
+  assert.is(cut('abcdef', 4), 'abc~')
+  assert.is(cut('abc', 0), '')
+  assert.equal([5, 65, 3600, 7500, 90_000].map(formatAge), ['5s', '1m', '1h00', '2h05', '1d'])
+})
+
+test('keys', () => {
+  assert.is(keyAction('q', 24), 'quit')
+  assert.is(keyAction('\x03', 24), 'quit')
+  assert.is(keyAction('s', 24), 'order')
+  assert.is(keyAction('\x1b[B', 24), 1)
+  assert.is(keyAction('\x1b[5~', 24), -24)
+  assert.is(keyAction('x', 24), undefined)
+})
+
+test.run()

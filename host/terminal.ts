@@ -1,5 +1,5 @@
 /**
- * The terminal of a process: who is one, how large it is, keys one by one, and a screen that is given back whatever happens. Made
+ * The terminal of a process: how large it is, keys one by one, and a screen that is given back whatever happens. Made
  * from the streams of the runtime, which Node and Bun have alike.
  */
 
@@ -13,7 +13,6 @@ export interface TerminalSize {
 }
 
 export interface Terminal {
-  isTerminal(stream: 'stdin' | 'stdout' | 'stderr'): boolean
   /** Of standard output. */
   size(): TerminalSize
   /** Calls back when the size changed. */
@@ -27,14 +26,12 @@ export interface Terminal {
 }
 
 interface Output {
-  readonly isTTY?: boolean | undefined
   readonly columns?: number | undefined
   readonly rows?: number | undefined
   on(event: 'resize', listener: () => void): unknown
 }
 
 interface Input {
-  readonly isTTY?: boolean | undefined
   setRawMode?(raw: boolean): unknown
   setEncoding(encoding: 'utf8'): unknown
   on(event: 'data', listener: (text: string) => void): unknown
@@ -46,14 +43,12 @@ interface Input {
 export interface TerminalProcess {
   readonly stdin: Input
   readonly stdout: Output
-  readonly stderr: Pick<Output, 'isTTY'>
   on(event: 'exit', listener: () => void): unknown
 }
 
 /** The terminal of a process. No stream is opened before it is asked for. */
 export function terminalOf(host: TerminalProcess): Terminal {
   return {
-    isTerminal: (stream) => host[stream].isTTY === true,
     size() {
       const { columns = 0, rows = 0 } = host.stdout
       return { columns: columns > 0 ? columns : COLUMNS_DEFAULT, rows: rows > 0 ? rows : ROWS_DEFAULT }

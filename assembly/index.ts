@@ -36,7 +36,7 @@ import {
   takeEnded,
 } from './endpoint/obfs'
 import { moveSessions, openStream } from './endpoint/open'
-import { peer, takePeer, takeRendezvous } from './endpoint/peer'
+import { peer, probePeer, takePeer, takeRendezvous } from './endpoint/peer'
 import { receive } from './endpoint/receive'
 import { settle } from './endpoint/schedule'
 import { transmit } from './endpoint/transmit'
@@ -157,6 +157,11 @@ export function service_ptr(): usize {
 
 export function set_rendezvous(idBytes: u32, now: u32): i32 {
   return isReady(now) ? takeRendezvous(idBytes, now) : E_STATE
+}
+
+export function ping_peer(now: u32): i32 {
+  if (!isReady(now) || !isMode(MODE_CLIENT)) return E_STATE
+  return probePeer(now)
 }
 
 export function renew_nonce(): i32 {

@@ -120,6 +120,7 @@ export const Info = {
   srtt: 16,
   rto: 20,
   waitsnd: 24,
+  pace: 28,
   tcpRead: 32,
   tcpWritten: 40,
   address: 48,
@@ -128,6 +129,7 @@ export const Info = {
   cwnd: 80,
   retransmissions: 84,
   rttvar: 88,
+  congestion: 92,
   BYTES: 96,
 } as const
 
@@ -255,6 +257,7 @@ export interface CoreExports {
   service_ptr(): number
   set_rendezvous(idBytes: number, now: number): number
   renew_nonce(): number
+  ping_peer(now: number): number
   handle_datagrams(count: number, now: number): number
   handle_timeout(now: number): number
   next_timeout(now: number): number
@@ -315,6 +318,7 @@ const CALLS: readonly Exclude<keyof CoreExports, 'memory'>[] = [
   'service_ptr',
   'set_rendezvous',
   'renew_nonce',
+  'ping_peer',
   'handle_datagrams',
   'handle_timeout',
   'next_timeout',

@@ -80,6 +80,8 @@ export class Driver implements StreamHost, ReceiveHost, TransmitHost {
   #timer: ReturnType<typeof setTimeout> | undefined
   /** When the host timer fires, ms of runtime.monotonic(). */
   #timerAt = 0
+  /** Client: round trip of the last ping that was answered, ms; undefined before the first. */
+  pongRtt: number | undefined
   /** How often what happened: for tests and the curious. */
   readonly counts = { drains: 0, timerWakes: 0 }
 
@@ -205,6 +207,11 @@ export class Driver implements StreamHost, ReceiveHost, TransmitHost {
   /** Client: whether the peer leaves pings unanswered. */
   get peerSilent(): boolean {
     return !this.#dead && this.core.counter('peer_silent_pings') > 0n
+  }
+
+  /** Client: one PING to the peer now, beside the keepalive. */
+  pingPeer(): void {
+    this.#guarded(() => this.core.calls.ping_peer(this.now()))
   }
 
   /** Counter nonces: draw the base again (protocol.md 7.6). */
@@ -355,6 +362,7 @@ export class Driver implements StreamHost, ReceiveHost, TransmitHost {
   #pong(ticks: number): void {
     this.complaints.answered()
     const ms = ticks / TICKS_PER_MS
+    this.pongRtt = ms
     if (this.log.at(LOG_DEBUG)) this.log.debug(`roundtrip finished, rtt: ${formatDuration(ms)}`)
   }
 

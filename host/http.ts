@@ -210,6 +210,8 @@ function sessionJson(session: SessionStats): string {
     rmtwnd_segments: session.rmtWnd,
     cwnd_segments: session.cwnd,
     retransmitted_segments: session.retransmissions,
+    pace_segments_per_second: session.pace,
+    base_loss: session.baseLoss,
     tcp_read_bytes: session.tcpRead,
     tcp_written_bytes: session.tcpWritten,
   })

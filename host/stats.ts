@@ -14,6 +14,8 @@ import type { SocketAddress } from './runtime.ts'
 const STATE_CHARS = ['?', '>', '-', '.', 'x'] as const
 /** Ticks that stand for "no such time". */
 const NO_TICKS = 0xffffffff
+/** Base loss of a path that loses everything (docs/abi.md, Info block). */
+const BASE_LOSS_ONE = 10_000
 /** Slots of the session table looked at in one step: between two steps others get the event loop. */
 const SLOTS_PER_STEP = 256
 
@@ -46,6 +48,10 @@ export interface SessionStats {
   readonly cwnd: number
   /** Segments sent again. */
   readonly retransmissions: number
+  /** Segments a second that the pacing allows, 0 = not paced. */
+  readonly pace: number
+  /** Share of datagrams that the path loses whatever is sent, 0..1, as congestion control sees it. */
+  readonly baseLoss: number
   /** Bytes read from TCP. */
   readonly tcpRead: number
   /** Bytes written to TCP. */
@@ -126,6 +132,8 @@ function readSession(core: Core, slot: number, now: number): SessionStats | unde
     rmtWnd: u32(Info.rmtWnd),
     cwnd: u32(Info.cwnd),
     retransmissions: u32(Info.retransmissions),
+    pace: u32(Info.pace),
+    baseLoss: (u32(Info.congestion) & 0xffff) / BASE_LOSS_ONE,
     tcpRead: Number(info.getBigUint64(Info.tcpRead, true)),
     tcpWritten: Number(info.getBigUint64(Info.tcpWritten, true)),
   }

@@ -4,6 +4,7 @@
  */
 import {
   E_ARGUMENT,
+  E_NO_PEER,
   EVENT_PEER_FOUND,
   EVENT_PONG,
   EVENT_RESOLVE,
@@ -25,6 +26,7 @@ import {
   setRendezvous,
   untilRendezvous,
 } from '../control/rendezvous'
+import { PING, push } from '../control/queue'
 import { copyAddress, isAddress, sameAddress } from '../packet/address'
 import { tellOwn } from '../session/events'
 import { LAST_RECEIVED_AGE, set } from '../stats'
@@ -59,6 +61,13 @@ function changePeer(address: usize, now: u32): void {
   copyAddress(previousPeer, currentPeer)
   copyAddress(currentPeer, address)
   pingSoon(now)
+}
+
+/** Pings the peer beside the keepalive, which goes on as if nothing happened. */
+export function probePeer(now: u32): i32 {
+  if (!isAddress(currentPeer)) return E_NO_PEER
+  push(PING, now, currentPeer)
+  return OK
 }
 
 /** The rendezvous server, our local address and the service id are as the host wrote them. */

@@ -341,6 +341,41 @@ test('MUST 59: a client whose ping stays unanswered is asked to resolve again wi
   assert.ok(solo.events.some(({ type }) => type === EventType.RESOLVE))
 })
 
+test('a client can be made to ping its peer at once, and keeps its own rhythm', () => {
+  const solo = new Solo({ role: 'client' })
+  const pings = () => solo.take().filter(({ plain }) => toHex(plain).startsWith(`00000000000${What.PING}`))
+  const { calls } = solo.endpoint.core
+  solo.run(1)
+  const [own] = pings()
+  assert.ok(own)
+  solo.feed(control(What.PONG, 0))
+  assert.is(calls.ping_peer(solo.endpoint.now), 0)
+  solo.endpoint.dirty = true
+  solo.endpoint.drain()
+  const [probe, more] = pings()
+  assert.is(more, undefined)
+  assert.is(addressKey(probe?.peer ?? address4(1, 1)), addressKey(TESTER))
+  solo.events.length = 0
+  solo.run(20)
+  solo.feed(
+    concat(
+      (probe?.plain ?? new Uint8Array(0)).slice(0, 5),
+      new Uint8Array([What.PONG]),
+      probe?.plain.slice(6) ?? new Uint8Array(0),
+    ),
+  )
+  const pong = solo.events.find(({ type }) => type === EventType.PONG)
+  assert.is(pong?.arg, 20 * 8)
+  solo.run(24_000)
+  assert.is(pings().length, 0)
+  solo.run(8_000)
+  assert.is(pings().length, 1)
+  const server = new Solo({ role: 'server' })
+  assert.is(server.endpoint.core.calls.ping_peer(server.endpoint.now), ErrorCode.STATE)
+  const lonely = new Solo({ role: 'client', peer: false })
+  assert.is(lonely.endpoint.core.calls.ping_peer(lonely.endpoint.now), ErrorCode.NO_PEER)
+})
+
 test('a limit of half-open sessions refuses the newest; a DIAL makes room', () => {
   const solo = new Solo({ role: 'server', config: { maxHalfOpen: 3 } })
   for (let conv = 1; conv <= 5; conv++) solo.feed(push(conv, 0, new Uint8Array([0])))

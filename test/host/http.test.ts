@@ -164,6 +164,8 @@ const SESSION: SessionStats = {
   rmtWnd: 6,
   cwnd: 7,
   retransmissions: 8,
+  pace: 11,
+  baseLoss: 0.25,
   tcpRead: 9,
   tcpWritten: 10,
 }
@@ -209,6 +211,8 @@ test('/stats.json has every counter and every session', async () => {
       rmtwnd_segments: 6,
       cwnd_segments: 7,
       retransmitted_segments: 8,
+      pace_segments_per_second: 11,
+      base_loss: 0.25,
       tcp_read_bytes: 9,
       tcp_written_bytes: 10,
     },

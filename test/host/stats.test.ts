@@ -33,6 +33,8 @@ const CONNECTED: SessionStats = {
   rmtWnd: 1024,
   cwnd: 1024,
   retransmissions: 0,
+  pace: 0,
+  baseLoss: 0,
   tcpRead: 3000,
   tcpWritten: 250000,
 }

@@ -97,6 +97,7 @@ export function stubCore(overrides: Partial<Omit<CoreExports, 'memory'>> = {}): 
     service_ptr: () => CONFIG_PTR + 832,
     set_rendezvous: () => note('set_rendezvous'),
     renew_nonce: () => note('renew_nonce'),
+    ping_peer: () => note('ping_peer'),
     handle_datagrams: (count) => {
       for (let slot = 0; slot < count; slot++) {
         const at = RX_PTR / 4 + slot * Rx.WORDS

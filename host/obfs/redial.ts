@@ -1,0 +1,60 @@
+/**
+ * When a client dials again (protocol.md 9.5): at once after a success, and then less and less often.
+ */
+
+/** Pause before the next dial after the n-th redial that failed, ms; the last one holds for all later ones. */
+const PAUSES_MS = [200, 2000, 2000, 5000, 5000, 15_000, 15_000, 15_000, 60_000, 60_000, 120_000, 300_000] as const
+const LONGEST_MS = 300_000
+
+/** setTimeout and clearTimeout, or a test's own. */
+export interface Timers<Handle> {
+  set(callback: () => void, ms: number): Handle
+  clear(handle: Handle): void
+}
+
+export class Redial<Handle> {
+  readonly #dial: () => void
+  readonly #timers: Timers<Handle>
+  #timer: Handle | undefined
+  /** Redials since the last success. */
+  #count = 0
+
+  constructor(dial: () => void, timers: Timers<Handle>) {
+    this.#dial = dial
+    this.#timers = timers
+  }
+
+  /** Redials since the last success. */
+  get count(): number {
+    return this.#count
+  }
+
+  /** The connection works. */
+  succeeded(): void {
+    this.#count = 0
+  }
+
+  /** A dial failed, or what it led to ended. Result: ms until the next one. */
+  failed(): number {
+    const pause = this.#count === 0 ? 0 : (PAUSES_MS[this.#count - 1] ?? LONGEST_MS)
+    this.#count++
+    this.cancel()
+    this.#timer = this.#timers.set(() => {
+      this.#timer = undefined
+      this.#dial()
+    }, pause)
+    return pause
+  }
+
+  /** Something changed that makes waiting pointless: dials at once, and the schedule begins anew. */
+  now(): void {
+    this.cancel()
+    this.#count = 0
+    this.#dial()
+  }
+
+  cancel(): void {
+    if (this.#timer !== undefined) this.#timers.clear(this.#timer)
+    this.#timer = undefined
+  }
+}

@@ -19,6 +19,8 @@ import {
   Model,
   MS,
   modelOf,
+  noteAckDelay,
+  noteRtt,
   pathOf,
   rateOf,
   STARTUP,
@@ -26,7 +28,7 @@ import {
   takeSample,
   UP,
 } from './model'
-import { joinPath, leavePath, pathLimit, UNKNOWN } from './path'
+import { joinPath, leavePath, notePathRtt, pathLimit, UNKNOWN } from './path'
 import { diff, HEADER_BYTES } from './segment'
 
 const STARTUP_GAIN: f64 = 2.77
@@ -37,7 +39,7 @@ const GUARD: f64 = 0.95
 /** A host that wakes late may catch up so much of the pace, if pacing was what it waited for; else one tick. */
 const MAX_CATCH_UP_TICKS: u32 = 4 * TICKS_PER_MS
 /** Without a queue for so long, a flow that only the window limits need not be paced. */
-const UNPACED_AFTER_TICKS: u32 = 10 * TICKS_PER_SECOND
+export const UNPACED_AFTER_TICKS: u32 = 10 * TICKS_PER_SECOND
 
 /** Starts control of a conversation with the peer at `address`. Without memory for a model the default window holds. */
 export function openCongestion(c: Conversation, address: usize, now: u32): void {
@@ -168,6 +170,13 @@ export function onTimeout(c: Conversation): void {
   if (c.model) modelOf(c).wasProbed = 1
 }
 
+/** The transmission sent last of those that a datagram told of took `rtt` ticks. */
+export function onRtt(c: Conversation, rtt: u32, now: u32): void {
+  if (!c.model) return
+  notePathRtt(pathOf(c), max<u32>(1, rtt), now)
+  noteRtt(modelOf(c), max<u32>(1, rtt), now)
+}
+
 /**
  * A datagram that acknowledged something was taken in whole. `span`: ticks between the first and the last transmission
  * it told of.
@@ -177,7 +186,10 @@ export function onAckDatagram(c: Conversation, acked: u32, span: u32, now: u32):
   if (!c.model) return
   const m = modelOf(c)
   m.acked += acked
-  if (c.hasSample) takeSample(c, m, span, now)
+  if (c.hasSample) {
+    noteAckDelay(c, m, span, now)
+    takeSample(c, m)
+  }
   m.lastAckAt = now
 }
 

@@ -16,11 +16,11 @@ import {
   SEGMENTS_RECEIVED,
 } from '../stats'
 import { noteAck } from './ack'
-import { onAckDatagram } from './congestion'
+import { onAckDatagram, onRtt } from './congestion'
 import { Conversation, fromWireClock, PROBE_TELL } from './conversation'
 import { notePassed, Path } from './path'
 import { noteArrival, startSample } from './rate'
-import { noteAckDatagram, noteArrivalOf, noteProgress } from './recovery'
+import { noteAckDatagram, noteArrivalOf, noteNewest, noteProgress } from './recovery'
 import { advanceRcvNxt, DUPLICATE, NO_MEMORY, STORED_BLOCK, storeSegment } from './recv_window'
 import { updateRtt } from './rtt'
 import {
@@ -68,6 +68,7 @@ export function input(c: Conversation, at: usize, size: u32, mayKeep: bool, now:
   const una0 = una
   const end = at + size
   acked = 0
+  hasRtt = false
   takenAt = now
   startSample(c)
   while (end - at >= HEADER_BYTES) {
@@ -98,11 +99,12 @@ export function input(c: Conversation, at: usize, size: u32, mayKeep: bool, now:
   }
   // last, because the ACKs beside it tell more of what it covers: when that was sent
   if (diff(una, c.sndUna) > 0) did |= takeUna(c, una, now)
+  if (hasRtt) {
+    updateRtt(c, c.sampleRtt)
+    onRtt(c, c.sampleRtt, now)
+  }
   if (acked) {
-    if (c.hasSample) {
-      updateRtt(c, c.sampleRtt)
-      noteAckDatagram(c, newestTs, newestSn)
-    }
+    if (c.hasSample) noteAckDatagram(c, newestTs, newestSn)
     noteProgress(c, now)
     onAckDatagram(c, acked, c.hasSample ? newestTs - oldestTs : 0, now)
   }
@@ -113,6 +115,7 @@ export function input(c: Conversation, at: usize, size: u32, mayKeep: bool, now:
 let takenAt: u32 = 0
 /** What the datagram being taken in acknowledged, the newest and the oldest of the transmissions its ACKs told of. */
 let acked: u32 = 0
+let hasRtt: bool = false
 let newestTs: u32 = 0
 let newestSn: u32 = 0
 let oldestTs: u32 = 0
@@ -120,26 +123,35 @@ let oldestTs: u32 = 0
 /** An ACK of the transmission of `sn` at `ts`. */
 function takeAckOf(c: Conversation, sn: u32, ts: u32, now: u32): u32 {
   count(ACKS_RECEIVED)
-  if (diff(sn, c.sndUna) < 0 || diff(sn, c.sndNxt) >= 0) return 0
-  const entry = entryOf(c, sn)
-  if (load<u8>(entry, STATE) != SENT) return 0
   // a ts that is none of ours says nothing of time
   const isKnown = now - ts <= MAX_RTT_TICKS
+  if (diff(sn, c.sndNxt) >= 0) return 0
+  const entry = entryOf(c, sn)
+  if (diff(sn, c.sndUna) < 0 || load<u8>(entry, STATE) != SENT) {
+    // una of an earlier datagram told of it, but not of its time
+    if (isKnown && noteNewest(c, sn, ts, now)) noteTime(c, sn, ts, now)
+    return 0
+  }
   if (isKnown) {
-    const isFirst = !c.hasSample
     noteArrivalOf(c, sn, entry, ts, now)
     noteArrival(c, entry, true, now)
-    const newer = diff(ts, newestTs)
-    if (isFirst || newer > 0 || (newer == 0 && diff(sn, newestSn) > 0)) {
-      newestTs = ts
-      newestSn = sn
-      c.sampleRtt = now - ts
-    }
-    if (isFirst || diff(ts, oldestTs) < 0) oldestTs = ts
+    noteTime(c, sn, ts, now)
   } else {
     noteArrival(c, entry, false, now)
   }
   return take(c, sn, entry)
+}
+
+/** The RTT sample of a datagram is that of the transmission sent last. */
+function noteTime(c: Conversation, sn: u32, ts: u32, now: u32): void {
+  const newer = diff(ts, newestTs)
+  if (!hasRtt || newer > 0 || (newer == 0 && diff(sn, newestSn) > 0)) {
+    newestTs = ts
+    newestSn = sn
+    c.sampleRtt = now - ts
+  }
+  if (!hasRtt || diff(ts, oldestTs) < 0) oldestTs = ts
+  hasRtt = true
 }
 
 /** Everything below una is received. */

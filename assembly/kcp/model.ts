@@ -6,8 +6,9 @@
  */
 import { TICKS_PER_MS, TICKS_PER_SECOND } from '../abi'
 import { Conversation } from './conversation'
-import { notePathRtt, Path, UNKNOWN } from './path'
+import { Path, UNKNOWN } from './path'
 import { isDataLimited, sampleInterval } from './rate'
+import { diff } from './segment'
 
 /** States: the fast start, its queue drained, and the cycle of asking for less, as much, more. */
 export const STARTUP: u32 = 0
@@ -24,8 +25,8 @@ export const MAX_UP: f64 = 1.25
 /** Memory of the RTT range and of the ACK delay: two halves of this. */
 const HALF_TICKS: u32 = 5 * TICKS_PER_SECOND
 /** Silences below this are no ACK delay. */
-const MIN_ACK_DELAY_TICKS: u32 = 8 * TICKS_PER_MS
-const MIN_ACK_DELAY_COUNT: u32 = 4
+const MIN_ACK_DELAY_TICKS: u32 = 20 * TICKS_PER_MS
+const MIN_ACK_DELAY_COUNT: u32 = 2
 
 @unmanaged
 export class Model {
@@ -58,6 +59,7 @@ export class Model {
   cruiseRounds: u32
   rounds: u32
   roundEnd: u32
+  isRoundOver: u32
   roundLeast: u32
   roundMost: u32
   acked: u32
@@ -111,6 +113,11 @@ export function ackAllowance(c: Conversation): u32 {
   return m.delayCount + m.delayCountBefore < MIN_ACK_DELAY_COUNT ? 0 : max(m.delayNow, m.delayBefore)
 }
 
+/** True if the peer acknowledges at ticks, as an original does. */
+export function isTicking(c: Conversation): bool {
+  return ackAllowance(c) != 0
+}
+
 /** True while the path shows more load than it carries. */
 export function isHot(c: Conversation): bool {
   return c.model != 0 && modelOf(c).hot >= 2
@@ -135,11 +142,9 @@ export function setShare(c: Conversation, rate: f64): void {
   m.share = rate
 }
 
-export function takeSample(c: Conversation, m: Model, span: u32, now: u32): void {
-  const rtt = max<u32>(1, c.sampleRtt)
-  notePathRtt(pathOf(c), rtt, now)
-  noteRtt(m, rtt, now)
-  noteAckDelay(m, span, now)
+/** Takes in the rate that a datagram's ACKs tell of. */
+export function takeSample(c: Conversation, m: Model): void {
+  if (diff(c.sampleDelivered, m.roundEnd) >= 0) m.isRoundOver = 1
   const interval = sampleInterval(c)
   const floor = <f64>rttFloor(c)
   if (interval == 0 || <f64>interval < 0.9 * floor) return
@@ -149,8 +154,8 @@ export function takeSample(c: Conversation, m: Model, span: u32, now: u32): void
   m.roundRate = max(m.roundRate, rate)
 }
 
-/** RTTs: least of the round, least of the last 8 and the greatest of those, range of the last seconds. */
-function noteRtt(m: Model, rtt: u32, now: u32): void {
+/** Takes in an RTT: least of the round, least of the last 8 and the greatest of those, range of the last seconds. */
+export function noteRtt(m: Model, rtt: u32, now: u32): void {
   const rtts = changetype<usize>(m) + offsetof<Model>('rtts')
   store<u32>(rtts + ((<usize>(m.rttCount & 7)) << 2), rtt)
   m.rttCount++
@@ -173,20 +178,24 @@ export function leastOfEight(m: Model): u32 {
 }
 
 /**
- * A prompt peer would have acknowledged the first of these segments long before the last was sent; one that ticks
- * gathers them.
+ * A peer that ticks acknowledges many segments at once, after a silence: what it gathered waited for it beyond the path.
+ * A prompt one would have acknowledged the first of them long before the last was sent. Once it is known to tick,
+ * segments that left close together tell as well.
  */
-function noteAckDelay(m: Model, span: u32, now: u32): void {
+export function noteAckDelay(c: Conversation, m: Model, span: u32, now: u32): void {
   if (now - m.delayAt >= HALF_TICKS) {
     m.delayBefore = m.delayNow
     m.delayCountBefore = m.delayCount
     m.delayNow = m.delayCount = 0
     m.delayAt = now
   }
-  const silence = min(now - m.lastAckAt, span)
-  if (silence >= MIN_ACK_DELAY_TICKS && !m.wasProbed) {
+  const waited = max<i32>(0, <i32>(c.sampleRtt + span - rttFloor(c)))
+  const silence = min(now - m.lastAckAt, <u32>waited)
+  if (silence >= MIN_ACK_DELAY_TICKS && (span >= MIN_ACK_DELAY_TICKS || isTicking(c)) && !m.wasProbed) {
     m.delayNow = max(m.delayNow, silence)
     m.delayCount++
+    // what looked like a rate that does not grow was the tick
+    if (m.delayCount + m.delayCountBefore == MIN_ACK_DELAY_COUNT) m.flatRounds = 0
   }
   m.wasProbed = 0
 }

@@ -57,11 +57,17 @@ export function noteArrivalOf(c: Conversation, sn: u32, entry: usize, ts: u32, n
     c.reorderAt = now
     onSpurious(c)
   }
-  if (c.hasRack && !isLater(ts, sn, c.rackTs, c.rackSn)) return
+  noteNewest(c, sn, ts, now)
+}
+
+/** Takes in that transmission (ts, sn) arrived; true if it left after all that are known to. */
+export function noteNewest(c: Conversation, sn: u32, ts: u32, now: u32): bool {
+  if (c.hasRack && !isLater(ts, sn, c.rackTs, c.rackSn)) return false
   c.hasRack = 1
   c.rackTs = ts
   c.rackSn = sn
   c.rackRtt = now - ts
+  return true
 }
 
 /** True if transmission (ts, sn) left after (ts2, sn2). */

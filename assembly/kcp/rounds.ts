@@ -5,6 +5,7 @@
  * whole rounds above that of the path, does.
  */
 import { TICKS_PER_MS } from '../abi'
+import { congestionWindow, sendLimit, UNPACED_AFTER_TICKS } from './congestion'
 import { Conversation } from './conversation'
 import {
   ackAllowance,
@@ -13,6 +14,7 @@ import {
   DOWN,
   DRAIN,
   HOST_DELAY_TICKS,
+  isTicking,
   leastOfEight,
   MAX_UP,
   Model,
@@ -41,6 +43,10 @@ const MIN_CRUISE_TICKS: u32 = 20 * TICKS_PER_MS
 /** So many hot rounds, and a rate yielded to this part, without a lower RTT: the floor may have risen. */
 const STUBBORN_ROUNDS: u32 = 4
 const STUBBORN_RATE: f64 = 0.7
+/** Segments of its start that tell the base loss of a ticking peer's path: its ACKs do not show when a queue begins. */
+const TICKING_BASE: f64 = 256
+/** ACKs that the original puts into a datagram. */
+const TICKING_ACKS: f64 = 55
 /** Rounds in a row of excessive loss that make a ticking peer's path count as overloaded. */
 const TICKING_EXCESS_ROUNDS: u32 = 2
 
@@ -50,19 +56,24 @@ const TICKING_EXCESS_ROUNDS: u32 = 2
 export function updateCongestion(c: Conversation, now: u32): void {
   if (!c.model) return
   const m = modelOf(c)
-  if (c.hasSample && diff(c.sampleDelivered, m.roundEnd) >= 0) {
+  if (m.isRoundOver) {
     endRound(c, m, now)
     m.roundEnd = c.delivered
+    m.isRoundOver = 0
   }
   advanceState(c, m, now)
   if (m.share != 0) setShare(c, rateOf(m))
 }
 
-/** True if more was lost than the base explains: by share, and by chance. */
-function isExcess(m: Model, share: f64, chance: f64, least: f64): bool {
+/**
+ * True if more was lost than the base explains: by share, and by chance. A peer that ticks says each ACK once, many at
+ * a time: one lost datagram of ACKs looks like so many lost segments.
+ */
+function isExcess(c: Conversation, m: Model, share: f64, chance: f64, least: f64): bool {
   const n = <f64>(m.acked + m.lost)
   const expected = m.loss * n
-  return <f64>m.lost > expected + share * n + chance * Math.sqrt(max(1, expected)) + least
+  const bunch = isTicking(c) ? TICKING_ACKS : 1
+  return <f64>m.lost > expected + share * n + chance * Math.sqrt(max(1, expected) * bunch) + least
 }
 
 function isQuiet(c: Conversation, m: Model): bool {
@@ -77,10 +88,9 @@ function endRound(c: Conversation, m: Model, now: u32): void {
   const least = m.roundLeast == UNKNOWN ? floor : <f64>m.roundLeast
   const delay = <f64>(ackAllowance(c) + HOST_DELAY_TICKS)
   const isRaised = least > 1.1 * floor + MS + delay && rateOf(m) * (least - floor) > 4
-  m.excessRounds = isExcess(m, 0.02, 2.5, 2) ? m.excessRounds + 1 : 0
-  // a peer that ticks says each ACK once, many at a time: one lost datagram of ACKs looks like many lost segments
-  const excess = m.excessRounds >= (ackAllowance(c) ? TICKING_EXCESS_ROUNDS : 1)
-  if (least > 1.1 * floor + MS) m.queueAt = now
+  m.excessRounds = isExcess(c, m, 0.02, 2.5, 2) ? m.excessRounds + 1 : 0
+  const excess = m.excessRounds >= (isTicking(c) ? TICKING_EXCESS_ROUNDS : 1)
+  if (least > 1.1 * floor + MS + <f64>ackAllowance(c) || (excess && isTicking(c))) m.queueAt = now
   if (m.state != UP) {
     if (isRaised && m.hot == 0) m.rateCool = rateOf(m)
     m.hot = isRaised ? m.hot + 1 : 0
@@ -132,7 +142,7 @@ function learnLoss(c: Conversation, m: Model): void {
   const n = m.acked + m.lost
   if (n == 0) return
   if (m.state == STARTUP) {
-    if (!isQuiet(c, m)) return
+    if (isTicking(c) ? m.startupAcked + m.startupLost >= TICKING_BASE : !isQuiet(c, m)) return
     m.startupAcked += m.acked
     m.startupLost += m.lost
     const all = m.startupAcked + m.startupLost
@@ -167,11 +177,17 @@ function judgeStartup(c: Conversation, m: Model, least: f64, excess: bool, now: 
     m.flatRounds = 0
     return
   }
+  if (excess && isTicking(c)) {
+    endStartup(m, true, now)
+    return
+  }
   // rounds short of data, or whose window just grew, tell nothing
   if (isDataLimited(c) || (c.rmtWnd > m.windowAtRound && m.windowAtRound != 0)) return
-  m.flatRounds++
   const floor = <f64>rttFloor(c)
   const isRaised = least > 1.25 * floor + 2 * MS + <f64>(ackAllowance(c) + HOST_DELAY_TICKS + c.rttvar)
+  // what the window allows had better leave before the next tick of a peer that ticks
+  if (isTicking(c) && sendLimit(c) < congestionWindow(c) && !isRaised && !excess) return
+  m.flatRounds++
   if (m.flatRounds >= 3 || (m.flatRounds >= 2 && (isRaised || excess))) endStartup(m, excess || isRaised, now)
 }
 
@@ -197,7 +213,7 @@ function advanceState(c: Conversation, m: Model, now: u32): void {
       m.acked + m.lost >= 64 &&
       m.rounds >= 3 &&
       <f64>leastOfEight(m) > 1.1 * <f64>floor + 0.5 * MS + <f64>(ackAllowance(c) + HOST_DELAY_TICKS) &&
-      isExcess(m, 0.05, 3, 4)
+      isExcess(c, m, 0.05, 3, 4)
     if (isLate) endStartup(m, true, now)
   } else if (m.state == DRAIN) {
     if (<f64>c.flight <= full || inState > 3 * c.srtt) startCruise(m, now)
@@ -220,7 +236,7 @@ function mayProbeUp(c: Conversation, m: Model): bool {
 }
 
 function advanceUp(c: Conversation, m: Model, floor: u32, inState: u32, full: f64, now: u32): void {
-  if (isExcess(m, 0.02, 2.5, 2)) {
+  if (isExcess(c, m, 0.02, 2.5, 2)) {
     m.up = max(MIN_UP, 1 + (m.up - 1) / 2)
     enter(m, DOWN, now)
     return
@@ -228,20 +244,21 @@ function advanceUp(c: Conversation, m: Model, floor: u32, inState: u32, full: f6
   const isFull = inState >= floor && <f64>c.flight >= m.up * full
   if (!isFull && m.stateRounds < 2 && inState <= 3 * floor) return
   m.up = min(MAX_UP, m.up + UP_STEP)
-  if (isFaster(c, m)) restartStartup(m, now)
+  if (isFaster(c, m, now)) restartStartup(m, now)
   else enter(m, DOWN, now)
 }
 
 /** True if the path turned out to carry clearly more, and no queue says otherwise. */
-function isFaster(c: Conversation, m: Model): bool {
-  if (rateOf(m) <= 1.13 * m.rateAtUp || isExcess(m, 0.02, 2.5, 2)) return false
+function isFaster(c: Conversation, m: Model, now: u32): bool {
+  if (rateOf(m) <= 1.13 * m.rateAtUp || isExcess(c, m, 0.02, 2.5, 2)) return false
+  if (isTicking(c)) return diff(now, m.queueAt) > <i32>UNPACED_AFTER_TICKS
   const floor = longFloor(pathOf(c))
   return isQuiet(c, m) && (floor == UNKNOWN || <f64>leastOfEight(m) <= 1.15 * <f64>floor + MS)
 }
 
 /** The end of a probe cycle: samples older than it are forgotten. */
 function endCycle(c: Conversation, m: Model, now: u32): void {
-  if (isFaster(c, m)) {
+  if (isFaster(c, m, now)) {
     restartStartup(m, now)
     return
   }

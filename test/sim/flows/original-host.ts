@@ -12,7 +12,7 @@ import { Copier, type Packets } from './packets.ts'
 
 const CONV = 0x1234567
 const ENDLESS = 2 ** 40
-/** The tick of the actor stands at an odd place relative to the other end's events. */
+/** Where the tick of the actor stands relative to the other end's start, unless told: an odd place. */
 const PHASE_MS = 37
 
 export class OriginalHost extends Host {
@@ -21,11 +21,13 @@ export class OriginalHost extends Host {
   readonly #client: boolean
   readonly #copier: Copier
   #session: OriginalSession | undefined
+  readonly #phase: number
   #now = 0
   #seen = 0
 
-  constructor(number: number, packets: Packets, out: Bottleneck, client: boolean, flow: Flow) {
+  constructor(number: number, packets: Packets, out: Bottleneck, client: boolean, flow: Flow, phase = PHASE_MS) {
     super(number, packets, out)
+    this.#phase = phase
     this.#client = client
     this.#flow = flow
     this.#copier = new Copier(packets)
@@ -43,7 +45,7 @@ export class OriginalHost extends Host {
   start(now: number): void {
     this.#now = now
     if (this.#client) this.#session = this.#original.open(CONV, now / TICKS_PER_MS)
-    this.deadline = now + PHASE_MS * TICKS_PER_MS
+    this.deadline = now + this.#phase * TICKS_PER_MS
   }
 
   #after(now: number): void {

@@ -31,6 +31,8 @@ export interface FlowSpec {
 export interface PairSpec {
   readonly client?: 'engine' | 'original' | 'tcp'
   readonly server?: 'engine' | 'original' | 'tcp'
+  /** when the first tick of an original is, ms */
+  readonly phase?: number
   /** engine config of both ends */
   readonly tuning?: Tuning
   readonly flows?: readonly FlowSpec[]
@@ -197,7 +199,7 @@ export function simulate(scenario: Scenario): Result {
       const number = client ? first : first + 1
       const out = client ? up : down
       if ((client ? pair.client : pair.server) === 'original') {
-        return new OriginalHost(number, packets, out, client, flow)
+        return new OriginalHost(number, packets, out, client, flow, pair.phase)
       }
       const options = {
         client,

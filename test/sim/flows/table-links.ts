@@ -45,6 +45,8 @@ function namedLinks(quick: boolean): NamedLink[] {
 }
 
 const ORIGINAL_TICK = 0.1
+/** Places of its tick relative to our start, ms: what it carries must not hang on them. */
+const ORIGINAL_PHASES = [5, 37, 70]
 
 /** What sending to the original must bring, Mbit/s: one window in each RTT rounded up to its ticks. */
 function toOriginalTarget({ name, shape, original }: NamedLink): number {
@@ -68,6 +70,14 @@ export function linksTable(options: Options): Table {
       const at = links[i]
       return at === undefined ? figure(result.fromStart, 1) : atLeast(result.fromStart, 1, limit(at))
     })
+  /** The slowest of all places of the tick. */
+  const toOriginal = (): Result[] =>
+    ORIGINAL_PHASES.map((phase) => measure({ server: 'original', phase })).reduce((least, results) =>
+      results.map((result, i) => {
+        const other = least[i]
+        return other !== undefined && other.fromStart < result.fromStart ? other : result
+      }),
+    )
   let auto: readonly Result[] = []
   const rows: Table['rows'] = [
     {
@@ -96,7 +106,7 @@ export function linksTable(options: Options): Table {
       label: 'window 256',
       run: () => targets(measure({ tuning: WINDOW_256 }), (at) => 0.9 * at.window256),
     },
-    { label: 'auto -> original', run: () => targets(measure({ server: 'original' }), toOriginalTarget) },
+    { label: 'auto -> original', run: () => targets(toOriginal(), toOriginalTarget) },
     { label: 'original -> auto', run: () => targets(measure({ client: 'original' }), fromOriginalTarget) },
     {
       label: 'original -> original',

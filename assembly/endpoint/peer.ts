@@ -18,6 +18,7 @@ import {
 import { elapsed } from '../clock'
 import { argument } from '../control/control'
 import { checkPing, isSilent, notePong, noteReceived, pingSoon, untilPing } from '../control/keepalive'
+import { PING, push } from '../control/queue'
 import {
   checkRendezvous,
   endPunches,
@@ -26,7 +27,6 @@ import {
   setRendezvous,
   untilRendezvous,
 } from '../control/rendezvous'
-import { PING, push } from '../control/queue'
 import { copyAddress, isAddress, sameAddress } from '../packet/address'
 import { tellOwn } from '../session/events'
 import { LAST_RECEIVED_AGE, set } from '../stats'

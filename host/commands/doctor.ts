@@ -20,7 +20,7 @@ export const command: Command = {
 target once, nothing is sent there.
 
 exit status: 0 healthy, 1 broken, 2 works but degraded`,
-  async run({ runtime, aesGcm }, given) {
+  async run({ runtime, crypto }, given) {
     const path = given.values.get('--config')
     if (path === undefined) throw new CommandError('a config file must be given with -c')
     const text = given.values.get('--seconds') ?? String(SECONDS_DEFAULT)
@@ -38,7 +38,7 @@ exit status: 0 healthy, 1 broken, 2 works but degraded`,
     const progress = (what: string): void => {
       if (shown) runtime.print('stderr', `\r\x1b[K${what}`)
     }
-    const report = await examine({ runtime, config, aesGcm, seconds, progress })
+    const report = await examine({ runtime, config, crypto, seconds, progress })
     progress('')
     const print = given.flags.has('--json') ? reportJson : reportText
     runtime.print('stdout', print(report, path, config))

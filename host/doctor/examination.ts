@@ -6,7 +6,7 @@ import { formatAddress } from '../address.ts'
 import { type Config, MODE_CLIENT, MODE_SERVER } from '../config/config.ts'
 import { configWarnings } from '../config/rules.ts'
 import { checkStart } from '../config/security.ts'
-import { type AesGcmFactory, methods, openAead } from '../crypto/aead.ts'
+import { methods, openAead, type RuntimeCrypto } from '../crypto/aead.ts'
 import { checkAddresses, messageOf, NO_NAMES, resolveNames } from '../names.ts'
 import type { Runtime } from '../runtime.ts'
 import { type ClockReading, Refusals, reportBuffers, reportCapabilities, reportClock, reportFiles } from './machine.ts'
@@ -21,7 +21,7 @@ import { keyOf } from './silence.ts'
 export interface Order {
   readonly runtime: Runtime
   readonly config: Config
-  readonly aesGcm: AesGcmFactory
+  readonly crypto: RuntimeCrypto
   /** Length of the train of pings, s. */
   readonly seconds: number
   readonly progress: (text: string) => void
@@ -31,7 +31,7 @@ export interface Order {
  * Examines a configuration and the way it leads.
  * @throws ConfigError for what no start would accept
  */
-export async function examine({ runtime, config, aesGcm, seconds, progress }: Order): Promise<Report> {
+export async function examine({ runtime, config, crypto, seconds, progress }: Order): Promise<Report> {
   const { os } = runtime
   const report = new Report()
   const clock = (): ClockReading => ({ wall: Date.now(), monotonic: runtime.monotonic() })
@@ -39,14 +39,14 @@ export async function examine({ runtime, config, aesGcm, seconds, progress }: Or
   checkAddresses(config)
   const security = checkStart(config, methods)
   const key = await keyOf(config)
-  const aead = security && key && (await openAead(security.method, key, aesGcm))
+  const aead = security && key && (await openAead(security.method, key, crypto))
   key?.fill(0)
   reportConfig(report, config)
 
   const { names, failures } = await resolveNames(runtime, config, NO_NAMES)
   const own = aead === undefined ? PLAIN : sealerOf(aead)
   const refusals = new Refusals()
-  const examined: Case = { runtime, config, aesGcm, own, names, report, refusals, seconds, progress }
+  const examined: Case = { runtime, config, crypto, own, names, report, refusals, seconds, progress }
   await reportNames(examined, failures)
   await reportListen(examined)
   if ((config.mode & MODE_CLIENT) === 0) await reportBind(examined)

@@ -4,7 +4,7 @@
  */
 import { formatAddress, parseHostPort } from '../address.ts'
 import type { Config } from '../config/config.ts'
-import type { AesGcmFactory } from '../crypto/aead.ts'
+import type { RuntimeCrypto } from '../crypto/aead.ts'
 import { Log } from '../log.ts'
 import { messageOf, type Names, udpOptions } from '../names.ts'
 import type { Runtime, SocketAddress, UdpOptions } from '../runtime.ts'
@@ -19,7 +19,7 @@ import { describeOther, investigate, type Silence } from './silence.ts'
 export interface Case {
   readonly runtime: Runtime
   readonly config: Config
-  readonly aesGcm: AesGcmFactory
+  readonly crypto: RuntimeCrypto
   /** Method and key of the configuration. */
   readonly own: Sealer
   readonly names: Names
@@ -115,7 +115,7 @@ export async function reach(
   }
   progress(`no answer from ${where}, asking why`)
   const others = await furtherAddresses(runtime, examined.config[key], key, peer)
-  const silence = await investigate(runtime, examined.config, examined.aesGcm, own, options, peer, others)
+  const silence = await investigate(runtime, examined.config, examined.crypto, own, options, peer, others)
   reportSilence(examined, finding, key, peer, silence, values)
   return undefined
 }

@@ -114,7 +114,7 @@ export function reportJson(report: Report, path: string, config: Config): string
     version: REPORT_VERSION,
     program: { name: PROGRAM, version: VERSION },
     time: new Date().toISOString(),
-    config: path,
+    file: path,
     mode: modeName(config.mode),
     verdict: report.verdict,
     summary: report.summary,

@@ -10,7 +10,7 @@
 import { formatAddress, sameAddress } from '../address.ts'
 import type { Config } from '../config/config.ts'
 import { checkStart } from '../config/security.ts'
-import { type AesGcmFactory, KEY_BYTES, methods, openAead } from '../crypto/aead.ts'
+import { KEY_BYTES, methods, openAead, type RuntimeCrypto } from '../crypto/aead.ts'
 import { passwordKey } from '../crypto/key.ts'
 import type { Runtime, SocketAddress, UdpOptions } from '../runtime.ts'
 import { Pinger } from './pings.ts'
@@ -44,16 +44,16 @@ export async function keyOf(config: Config): Promise<Uint8Array | undefined> {
 }
 
 /** Everything that a peer may speak instead of what it should. */
-async function otherSealers(config: Config, aesGcm: AesGcmFactory): Promise<Sealer[]> {
+async function otherSealers(config: Config, crypto: RuntimeCrypto): Promise<Sealer[]> {
   const sealers: Sealer[] = []
   const key = await keyOf(config)
   if (config.method !== undefined) sealers.push(PLAIN)
   const noKey = new Uint8Array(KEY_BYTES).fill(NO_KEY_BYTE)
   for (const method of methods) {
     if (key !== undefined && method !== config.method) {
-      sealers.push(sealerOf(await openAead(method, key, aesGcm), `${method} with the same key`))
+      sealers.push(sealerOf(await openAead(method, key, crypto), `${method} with the same key`))
     }
-    sealers.push(sealerOf(await openAead(method, noKey, aesGcm), `${method} without any key`))
+    sealers.push(sealerOf(await openAead(method, noKey, crypto), `${method} without any key`))
   }
   key?.fill(0)
   return sealers
@@ -67,7 +67,7 @@ async function otherSealers(config: Config, aesGcm: AesGcmFactory): Promise<Seal
 export async function investigate(
   runtime: Runtime,
   config: Config,
-  aesGcm: AesGcmFactory,
+  crypto: RuntimeCrypto,
   own: Sealer,
   options: UdpOptions,
   peer: SocketAddress,
@@ -75,7 +75,7 @@ export async function investigate(
 ): Promise<Silence> {
   const { bind, tuning } = options
   const [other, neighboursRefuse] = await Promise.all([
-    findOther(runtime, config, aesGcm, own, { bind, tuning }, peer, others),
+    findOther(runtime, config, crypto, own, { bind, tuning }, peer, others),
     askNeighbours(runtime, { bind, tuning }, peer),
   ])
   return { other, neighboursRefuse }
@@ -84,13 +84,13 @@ export async function investigate(
 async function findOther(
   runtime: Runtime,
   config: Config,
-  aesGcm: AesGcmFactory,
+  crypto: RuntimeCrypto,
   own: Sealer,
   options: UdpOptions,
   peer: SocketAddress,
   others: readonly SocketAddress[],
 ): Promise<Silence['other']> {
-  const strange = await otherSealers(config, aesGcm)
+  const strange = await otherSealers(config, crypto)
   // sealed ones first: without a method everything opens
   const sealers = [own, ...strange].toSorted((a, b) => Number(a === PLAIN) - Number(b === PLAIN))
   const asked = new Map<number, SocketAddress>()

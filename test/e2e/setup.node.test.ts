@@ -1,6 +1,6 @@
 // time limit: 120 s
 /**
- * The first steps of a new user: `init`, `check`, the commands that `init` printed, a transfer. Everything on this machine,
+ * The first steps of a new user: `init`, `check`, the commands that `init` printed, `doctor`, a transfer. Everything on this machine,
  * through a shell, as printed.
  */
 
@@ -134,8 +134,16 @@ async function transfer({ listenPort, config }: Setup): Promise<void> {
   }
 }
 
+/** Both ends are well, by their own configurations. */
+async function examine({ program, dir }: Setup): Promise<void> {
+  for (const end of ['server', 'client']) {
+    const { code, stdout } = await run(program, ['doctor', '-c', join(dir, `${end}.json`), '--json', '--seconds', '1'])
+    assert.equal([code, JSON.parse(stdout).verdict], [0, 'healthy'], stdout)
+  }
+}
+
 for (const program of RUNTIMES) {
-  test(`init, check and the two printed commands make a tunnel: ${program}`, async () => {
+  test(`init, check, the two printed commands and doctor make a tunnel: ${program}`, async () => {
     const dir = mkdtempSync(join(tmpdir(), 'kcptun-wasm-'))
     const target = await echoTarget()
     const services: Service[] = []
@@ -144,6 +152,7 @@ for (const program of RUNTIMES) {
       await check(setup)
       services.push(await startService(setup.command.server))
       services.push(await startService(setup.command.client))
+      await examine(setup)
       await transfer(setup)
       for (const service of services) assert.is(await service.stop(), 0, service.log())
     } finally {

@@ -1,16 +1,5 @@
-/**
- * Bun's AES-256-GCM (BoringSSL behind its `node:crypto`), and sodium-native where it is installed, handed to the host, which does the rest.
- */
-
-import { createCipheriv, createDecipheriv } from 'node:crypto'
-import { createRequire } from 'node:module'
+/** Bun's AES-256-GCM (BoringSSL behind its `node:crypto`), and sodium-native where it is installed. */
 import type { RuntimeCrypto } from '../host/crypto/aead.ts'
-import { aesGcmFactory } from '../host/crypto/aes-gcm.ts'
-import { loadNativeSodium } from '../host/crypto/native-aead.ts'
+import { crypto as node, nodeCrypto } from '../runtime-node/crypto.ts'
 
-const require = createRequire(import.meta.url)
-
-export const crypto: RuntimeCrypto = {
-  aesGcm: aesGcmFactory('node:crypto (BoringSSL)', createCipheriv, createDecipheriv),
-  nativeSodium: () => loadNativeSodium(require),
-}
+export const crypto: RuntimeCrypto = { ...node, aesGcm: nodeCrypto('node:crypto (BoringSSL)') }

@@ -1,6 +1,6 @@
 /** What host/daemon.ts needs of the system: a second start of this program, and the pipe between the two. */
-import { spawn } from 'node:child_process'
 import { closeSync, writeSync } from 'node:fs'
+import { createRequire } from 'node:module'
 import type { DaemonCalls } from '../host/runtime.ts'
 
 /** Descriptor of the pipe in the second process. */
@@ -15,6 +15,8 @@ export const daemon: DaemonCalls = {
   inside,
 
   start(onReport, onEnd) {
+    // most processes start no other
+    const { spawn }: typeof import('node:child_process') = createRequire(import.meta.url)('node:child_process')
     const child = spawn(process.execPath, [...process.execArgv, ...process.argv.slice(1)], {
       detached: true,
       stdio: ['ignore', 'ignore', 'ignore', 'pipe'],

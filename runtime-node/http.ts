@@ -2,22 +2,24 @@
  * The HTTP server on node:http with hono's listener, for Bun too. Its limits are host/http-server.ts, routes and texts
  * host/http.ts.
  */
-import { createServer } from 'node:http'
-import { getRequestListener, RequestError } from '@hono/node-server'
 import { errorPage } from '../host/http.ts'
 import { admit, CONNECTION_LIMIT_MS, HTTP_OPTIONS, openHttp } from '../host/http-server.ts'
 import type { HttpHandler, HttpServer, SocketAddress } from '../host/runtime.ts'
 import { spelling } from './system.ts'
 
 /**
- * Listens on `address` and answers with `fetch`. Rejects with the error of bind or listen. `limitMs` is the life of one
+ * Listens on `address` and answers with `fetch`. What it runs on is loaded by the first call: most endpoints have no HTTP server. Rejects with the error of bind or listen. `limitMs` is the life of one
  * connection.
  */
-export function serveHttp(
+export async function serveHttp(
   address: SocketAddress,
   fetch: HttpHandler,
   limitMs = CONNECTION_LIMIT_MS,
 ): Promise<HttpServer> {
+  const [{ createServer }, { getRequestListener, RequestError }] = await Promise.all([
+    import('node:http'),
+    import('@hono/node-server'),
+  ])
   const listener = getRequestListener((request, { incoming }) => fetch(request, incoming.url ?? ''), {
     overrideGlobalObjects: false,
     hostname: 'localhost',

@@ -41,8 +41,9 @@ export function sealedCaptures(): ReadonlyMap<string, Capture> {
   return new Map(files.filter((file): file is [string, Capture] => isSealed(file[1])))
 }
 
+/** Captures of whole IP packets (`obfs_*.json`) have other fields. */
 function isSealed(file: Partial<Capture>): file is Capture {
-  return file.packets !== undefined && typeof file.derivedKeyHex === 'string'
+  return typeof file.derivedKeyHex === 'string' && typeof file.packets?.[0]?.sealed === 'string'
 }
 
 /** Bytes in an array of their own: not a slice of a pool that others share. */

@@ -19,6 +19,7 @@ const END = '<!-- keys: end -->'
  * @property {number} [minimum]
  * @property {number} [maximum]
  * @property {number} [maxLength]
+ * @property {string[]} [enum]
  * @property {(string | number | boolean)[]} [examples]
  * @property {Record<string, Property>} [properties]
  */
@@ -29,6 +30,7 @@ const cell = (text) => text.replaceAll('|', '\\|')
 /** @param {Property} property */
 function range(property) {
   if (property.type === 'integer') return `${property.minimum}..${property.maximum}`
+  if (property.enum) return property.enum.map((value) => `\`${value}\``).join(', ')
   return property.maxLength === undefined ? '' : `at most ${property.maxLength} bytes`
 }
 

@@ -228,7 +228,7 @@ export class Follower {
 
   /** Opens the socket anew, with the local port it had if the configuration leaves that free. */
   async #reopen(): Promise<UdpSocket> {
-    const options = udpOptions(this.names)
+    const options = { ...udpOptions(this.names), path: this.#config.udp.path }
     const again = this.#port !== 0
     this.#stale = true
     const socket = await this.#openKeepingPort(options)
@@ -239,6 +239,7 @@ export class Follower {
     if (again && this.#aead?.nonceStrategy === 'counter') this.#driver.renewNonce()
     if (again) this.#log.notice('udp socket restart')
     this.#log.notice(`udp bind: ${formatAddress(socket.local)}`)
+    if (socket.path !== undefined) this.#log.notice(`udp path: ${socket.path}`)
     if (options.connect !== undefined) this.#log.notice(`udp connect: ${formatAddress(options.connect)}`)
     return socket
   }

@@ -31,7 +31,12 @@ export interface UdpOptions {
   /** connect() the socket: other sources are dropped by the kernel and ICMP errors arrive */
   readonly connect?: SocketAddress
   readonly tuning?: SocketTuning | undefined
+  /** Default: portable. */
+  readonly path?: UdpPath
 }
+
+/** How datagrams get in and out: by the runtime's own socket, by batched system calls of Linux, or by what is best here. */
+export type UdpPath = 'auto' | 'fast' | 'portable'
 
 /**
  * Socket options that not every runtime and system has. What cannot be honoured is told by `refused`, and the socket opens without it. A reader of
@@ -52,6 +57,8 @@ export interface SocketTuning {
 /** One bound UDP socket. */
 export interface UdpSocket {
   readonly local: SocketAddress
+  /** The path taken, for people: `portable (not available: ...)`. */
+  readonly path?: string
   /** A buffer of at least 1500 bytes for one outgoing datagram, or null while too many are in flight (onWritable follows). */
   acquire(): Uint8Array | null
   /** Queues the first `length` bytes of a buffer from acquire(); ownership goes back to the socket. `to` is ignored when connected. */
@@ -209,6 +216,7 @@ export interface Runtime {
   monotonic(): number
   /** All addresses of a host, in getaddrinfo's order (AI_ADDRCONFIG). `host` may be an IP literal. Rejects with an Error that has a code. */
   resolve(host: string): Promise<readonly Omit<SocketAddress, 'port'>[]>
+  /** Rejects with NotAvailable for a fast path where there is none. */
   openUdp(options: UdpOptions, handlers: UdpHandlers): Promise<UdpSocket>
   /** SO_REUSEADDR is set. `accept` returns the handlers of the new connection, or null to refuse it (close at once). */
   listenTcp(

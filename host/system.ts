@@ -27,6 +27,9 @@ const ETH_P_IPV6 = 0x86dd
 const TCP_NODELAY = 1
 const TCP_WINDOW_CLAMP = 10
 const TCP_QUICKACK = 12
+export const SOL_UDP = 17
+export const UDP_SEGMENT = 103
+export const UDP_GRO = 104
 export const SOL_SOCKET = 1
 export const SO_REUSEADDR = 2
 export const SO_SNDBUF = 7
@@ -35,7 +38,11 @@ const SO_KEEPALIVE = 9
 export const SO_REUSEPORT = 15
 export const SO_BINDTODEVICE = 25
 const SO_ATTACH_FILTER = 26
+const F_SETFL = 4
+const F_SETOWN = 8
 const F_DUPFD_CLOEXEC = 1030
+const O_NONBLOCK = 0o4000
+const O_ASYNC = 0o20000
 /** Of all Linux machines but alpha, mips, parisc and sparc, which neither runtime knows. */
 const EAGAIN = 11
 const MSG_TRUNC = 0x20
@@ -335,6 +342,12 @@ export class Sys {
     return this.#libc.errorName(errno)
   }
 
+  /** The process gets SIGIO whenever something arrives at a socket. Its default action is death: have a handler first. */
+  signalArrivals(fd: number, pid: number): void {
+    this.#check('fcntl', this.#libc.fcntl(fd, F_SETOWN, pid))
+    this.#check('fcntl', this.#libc.fcntl(fd, F_SETFL, O_NONBLOCK | O_ASYNC))
+  }
+
   /** A second descriptor of the same socket, not inherited by child processes. */
   duplicate(fd: number): number {
     return this.#check('fcntl', this.#libc.fcntl(fd, F_DUPFD_CLOEXEC, 0))
@@ -348,10 +361,10 @@ export class Sys {
     this.#check('setsockopt', result)
   }
 
-  getOption(fd: number, name: number): number {
+  getOption(fd: number, name: number, level = SOL_SOCKET): number {
     this.#view.setUint32(AT_LENGTH, 4, this.littleEndian)
     const [value, length] = [this.#base + AT_VALUE, this.#base + AT_LENGTH]
-    this.#check('getsockopt', this.#libc.getsockopt(fd, SOL_SOCKET, name, value, length))
+    this.#check('getsockopt', this.#libc.getsockopt(fd, level, name, value, length))
     return this.#view.getInt32(AT_VALUE, this.littleEndian)
   }
 

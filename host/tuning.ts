@@ -46,7 +46,7 @@ const messageOf = (error: unknown): string => (error instanceof Error ? error.me
  */
 export function tuningOf(
   kind: 'tcp' | 'udp',
-  config: TcpConfig | UdpConfig,
+  config: TcpConfig | Omit<UdpConfig, 'path'>,
   netdev: string | undefined,
   log: Log,
 ): SocketTuning | undefined {
@@ -152,13 +152,28 @@ export function openTuned(
     }
     return undefined
   }
+  return bindTuned(calls, kind, address, tuning)
+}
+
+/**
+ * A bound socket with what the tuning asks for. The buffers of a UDP socket are the caller's.
+ * @throws the error of bind (EADDRINUSE, ...)
+ */
+export function bindTuned(
+  calls: Sys,
+  kind: 'tcp' | 'udp',
+  address: SocketAddress,
+  tuning: SocketTuning | undefined,
+): number {
   const fd = calls.socket(address.family === 4 ? AF_INET : AF_INET6, kind === 'udp' ? SOCK_DGRAM : SOCK_STREAM)
   try {
     if (kind === 'tcp') calls.setOption(fd, SO_REUSEADDR, 1)
-    tuneReuse(calls, fd, tuning)
-    tuneDevice(calls, fd, tuning)
-    // connections inherit the buffers of their listener
-    if (kind === 'tcp') tuneBuffers(tuning, () => descriptorBuffers(calls, fd))
+    if (tuning !== undefined) {
+      tuneReuse(calls, fd, tuning)
+      tuneDevice(calls, fd, tuning)
+      // connections inherit the buffers of their listener
+      if (kind === 'tcp') tuneBuffers(tuning, () => descriptorBuffers(calls, fd))
+    }
     calls.bind(fd, address, formatAddress(address))
     return fd
   } catch (error) {

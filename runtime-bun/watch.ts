@@ -55,3 +55,31 @@ export function watch(fd: number, onReadable: (first?: Uint8Array) => void): Wat
     },
   }
 }
+
+/** A timer that never fires but keeps the event loop, ms: a signal handler does not. */
+const KEEP_MS = 0x7fffffff
+
+/** Who is told of SIGIO, which does not say where something arrived. */
+const arrivals = new Set<() => void>()
+
+const onSignal = (): void => {
+  for (const onReadable of arrivals) onReadable()
+}
+
+/**
+ * Calls back whenever something arrives at a socket, by SIGIO, and takes nothing off it: what Bun.connect reads comes without
+ * its sender and the size of its segments.
+ */
+export function watchArrivals(fd: number, onReadable: () => void): Watch {
+  // the handler stays for good: without one the signal ends the process
+  if (!process.listeners('SIGIO').includes(onSignal)) process.on('SIGIO', onSignal)
+  arrivals.add(onReadable)
+  const keep = setInterval(() => {}, KEEP_MS)
+  sys().signalArrivals(fd, process.pid)
+  return {
+    close() {
+      arrivals.delete(onReadable)
+      clearInterval(keep)
+    },
+  }
+}

@@ -2,6 +2,7 @@
  * The Node adapter: host/runtime.ts on node:dgram, node:net, node:http and the other `node:*` modules; system calls
  * by FFI only for what they lack.
  */
+import { openUdpByPath } from '../host/fast-udp.ts'
 import type { Runtime } from '../host/runtime.ts'
 import { terminalOf } from '../host/terminal.ts'
 import { serveHttp } from './http.ts'
@@ -20,7 +21,7 @@ export function nodeRuntime(): Runtime {
     os,
     tools,
     terminal: terminalOf(process),
-    openUdp,
+    openUdp: openUdpByPath(os, openUdp),
     listenTcp,
     dialTcp,
     serveHttp: (address, fetch) => serveHttp(address, fetch),

@@ -2,6 +2,8 @@
  * The shape of a checked configuration. `load.ts` makes it; everybody else only reads it.
  */
 
+import type { UdpPath } from '../runtime.ts'
+
 /** Mode bits, as the engine's config block wants them (abi.md). */
 export const MODE_SERVER = 1
 export const MODE_CLIENT = 2
@@ -39,6 +41,7 @@ export interface UdpConfig {
   readonly sndbuf: number
   /** bytes, 0 = leave alone */
   readonly rcvbuf: number
+  readonly path: UdpPath
 }
 
 /** A checked configuration. Names are those of the file; an absent key without default is undefined. */

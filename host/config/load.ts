@@ -4,6 +4,7 @@
  * `security.ts`.
  */
 
+import type { UdpPath } from '../runtime.ts'
 import { type Config, MODE_CLIENT, MODE_RENDEZVOUS, MODE_SERVER } from './config.ts'
 import { readJson } from './json.ts'
 import { checkRules } from './rules.ts'
@@ -34,6 +35,11 @@ class Reader {
   flag(key: string): boolean {
     const value = this.#values.get(key)
     return typeof value === 'boolean' ? value : this.#mismatch(key)
+  }
+
+  udpPath(key: string): UdpPath {
+    const value = this.#values.get(key)
+    return value === 'auto' || value === 'fast' || value === 'portable' ? value : this.#mismatch(key)
   }
 
   #mismatch(key: string): never {
@@ -92,6 +98,7 @@ export function parseConfig(bytes: Uint8Array): Config {
       reuseport: values.flag('udp.reuseport'),
       sndbuf: values.integer('udp.sndbuf'),
       rcvbuf: values.integer('udp.rcvbuf'),
+      path: values.udpPath('udp.path'),
     },
     timeout: values.integer('timeout'),
     linger: values.integer('linger'),

@@ -1,6 +1,6 @@
 /**
  * Interprets `schema.json`: a small validator of exactly the JSON Schema features that this file uses (type,
- * minimum, maximum, maxLength, default, writeOnly, properties), on the tree of `json.ts`. Rules that concern more
+ * minimum, maximum, maxLength, enum, default, writeOnly, properties), on the tree of `json.ts`. Rules that concern more
  * than one key are in `rules.ts`.
  */
 
@@ -18,6 +18,7 @@ export interface PropertySchema {
   readonly minimum?: number
   readonly maximum?: number
   readonly maxLength?: number
+  readonly enum?: readonly string[]
   readonly writeOnly?: boolean
   readonly examples?: readonly Scalar[]
   readonly properties?: Properties
@@ -93,6 +94,9 @@ function readString(key: string, node: JsonNode, property: PropertySchema): stri
   }
   if (property.maxLength !== undefined && [...decoded.text].length > property.maxLength) {
     throw new ConfigError(key, show(node, property), `longer than ${property.maxLength} characters`)
+  }
+  if (property.enum !== undefined && !property.enum.includes(decoded.text)) {
+    throw new ConfigError(key, show(node, property), `one of ${property.enum.join(', ')} is expected`)
   }
   return decoded.text
 }

@@ -68,6 +68,9 @@ const STRINGS: readonly (readonly [string, boolean])[] = [
   ['user', true],
 ]
 
+/** Texts of which the first is the default. */
+const CHOICES: readonly (readonly [string, readonly string[]])[] = [['udp.path', ['auto', 'fast', 'portable']]]
+
 const utf8 = (text: string) => new TextEncoder().encode(text)
 
 /** A server's config with one more key, its value given as JSON text. */
@@ -109,10 +112,23 @@ function schemaKeys(prefix: string, properties: Properties): string[] {
 
 const test = suite('config keys')
 
-test('MUST 69: the schema has exactly the keys of the protocol plus memory and max_sessions', () => {
-  const known = [...INTEGERS.map(({ key }) => key), ...BOOLEANS.map(([key]) => key), ...STRINGS.map(([key]) => key)]
+test('MUST 69: the schema has exactly the keys of the protocol plus memory, max_sessions and udp.path', () => {
+  const known = INTEGERS.map(({ key }) => key).concat([...BOOLEANS, ...STRINGS, ...CHOICES].map(([key]) => key))
   assert.equal(schemaKeys('', PROPERTIES).sort(), known.sort())
 })
+
+for (const [key, [initial, ...others]] of CHOICES) {
+  test(`${key} takes one of its words and nothing else`, () => {
+    assert.is(lookUp(parseConfig(withKey('unknown', '0')), key), initial)
+    for (const word of [initial, ...others]) assert.is(read(key, JSON.stringify(word)), word)
+    for (const wrong of ['"slow"', '""', '"Auto"']) {
+      const error = refusal(withKey(key, wrong))
+      assert.is(error.key, key)
+      assert.match(error.message, /one of auto, fast, portable is expected/)
+    }
+    for (const wrong of ['null', 'true', '1', '[]', '{}']) assert.is(refusal(withKey(key, wrong)).key, key)
+  })
+}
 
 for (const { key, min, max, initial } of INTEGERS) {
   test(`MUST 69: ${key} takes ${min}..${max} and nothing else`, () => {

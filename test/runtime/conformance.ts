@@ -40,7 +40,8 @@ export async function conformance(subject: Subject): Promise<void> {
       () => false,
     )
   systemConformance(subject)
-  udpConformance(subject, hasIpv6)
+  udpConformance(subject, hasIpv6, 'portable')
+  if (process.platform === 'linux') udpConformance(subject, hasIpv6, 'fast')
   tcpConformance(subject, hasIpv6)
   httpConformance(subject)
 }

@@ -3,7 +3,7 @@ import { createSocket } from 'node:dgram'
 import { once } from 'node:events'
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
-import type { SocketAddress, UdpHandlers, UdpOptions, UdpSocket } from '../../host/runtime.ts'
+import type { SocketAddress, UdpHandlers, UdpOptions, UdpPath, UdpSocket } from '../../host/runtime.ts'
 import { skip } from '../skip.ts'
 import { sleep, waitFor } from '../tools/wait.ts'
 import { ANY6, LOCALHOST, LOCALHOST6, type Subject } from './conformance.ts'
@@ -52,13 +52,13 @@ class Recorder implements UdpHandlers {
   }
 }
 
-export function udpConformance({ runtime }: Subject, hasIpv6: boolean): void {
-  const test = suite(`${runtime.name}: UDP`)
+export function udpConformance({ runtime }: Subject, hasIpv6: boolean, path: UdpPath): void {
+  const test = suite(`${runtime.name}: UDP, ${path}`)
   const sockets: UdpSocket[] = []
 
   async function open(options: UdpOptions): Promise<[UdpSocket, Recorder]> {
     const recorder = new Recorder()
-    const socket = await runtime.openUdp(options, recorder)
+    const socket = await runtime.openUdp({ ...options, path }, recorder)
     sockets.push(socket)
     return [socket, recorder]
   }
@@ -319,7 +319,7 @@ export function udpConformance({ runtime }: Subject, hasIpv6: boolean): void {
     const [client] = await open({ bind: LOCALHOST })
     const heard: number[] = []
     const socket = await runtime.openUdp(
-      { bind: LOCALHOST },
+      { bind: LOCALHOST, path },
       {
         onDatagram(data) {
           heard.push(data[0] ?? 0)

@@ -50,7 +50,8 @@ export async function tunedConformance(runtime: Runtime): Promise<void> {
       () => false,
     )
   const subject = { runtime: tuned, serveHttp: runtime.serveHttp }
-  udpConformance(subject, hasIpv6)
+  udpConformance(subject, hasIpv6, 'portable')
+  udpConformance(subject, hasIpv6, 'fast')
   tcpConformance(subject, hasIpv6)
 
   test('two listeners share a port when both ask for it', async () => {

@@ -1,0 +1,204 @@
+/**
+ * The fast path of UDP where it differs from a socket that sends and receives one by one: runs of datagrams, routes that
+ * take none, full buffers. In a network namespace of its own where root can make one. fast-udp.node.test.ts and
+ * fast-udp.bun.test.ts run it.
+ */
+import { spawnSync } from 'node:child_process'
+import { createSocket } from 'node:dgram'
+import { once } from 'node:events'
+import { suite } from 'uvu'
+import * as assert from 'uvu/assert'
+import { openFastUdp, openUdpByPath } from '../../host/fast-udp.ts'
+import type { Runtime, SocketAddress, UdpHandlers, UdpSocket } from '../../host/runtime.ts'
+import { NotAvailable } from '../../host/system.ts'
+import { skip } from '../skip.ts'
+import { inNamespace } from '../system/inside.ts'
+import { waitFor } from '../tools/wait.ts'
+import { LOCALHOST, LOCALHOST6 } from './conformance.ts'
+
+/** What came, by sender: number and length of each datagram. */
+class Inbox implements UdpHandlers {
+  readonly from = new Map<number, [number, number][]>()
+  readonly errors: string[] = []
+  count = 0
+  batches = 0
+  writable = 0
+
+  onDatagram(data: Uint8Array, { port }: SocketAddress): void {
+    const list = this.from.get(port) ?? []
+    list.push([((data[0] ?? 0) << 8) | (data[1] ?? 0), data.length])
+    this.from.set(port, list)
+    this.count++
+    for (const byte of data.subarray(2)) if (byte !== data[2]) this.errors.push('torn')
+  }
+
+  onBatchEnd(): void {
+    this.batches++
+  }
+
+  onWritable(): void {
+    this.writable++
+  }
+
+  onError(error: NodeJS.ErrnoException): void {
+    this.errors.push(error.code ?? error.message)
+  }
+}
+
+export function fastUdpTests(runtime: Runtime): void {
+  const test = suite(`${runtime.name}: fast UDP`)
+  const names = {
+    runs: 'runs of one size, with a shorter last one, arrive one by one, in order, from the right sender',
+    mixed: 'receivers and sizes may alternate',
+    plain: 'a socket of another program sees the same datagrams',
+    mtu: 'a route that takes no runs gets single datagrams from then on, and nothing is lost',
+    full: 'a full socket buffer delays datagrams and loses none',
+    none: 'a system without these calls is refused by fast, and gets the portable path by auto, which says why',
+  }
+  const inside = inNamespace(`fast-${runtime.name}`, (why) => {
+    for (const name of Object.values(names)) skip(test, name, why)
+    test.run()
+  })
+  if (!inside) return
+
+  const sockets: UdpSocket[] = []
+  async function open(bind: SocketAddress, connect?: SocketAddress): Promise<[UdpSocket, Inbox]> {
+    const inbox = new Inbox()
+    const socket = await runtime.openUdp({ bind, path: 'fast', ...(connect && { connect }) }, inbox)
+    sockets.push(socket)
+    return [socket, inbox]
+  }
+  /** Puts one datagram of a run into the queue: its number, then its number again and again. */
+  function put(socket: UdpSocket, number: number, length: number, to: SocketAddress): void {
+    const buffer = socket.acquire()
+    if (buffer === null) throw new Error('no buffer')
+    buffer.fill(number & 255, 0, length)
+    buffer[0] = number >> 8
+    buffer[1] = number & 255
+    socket.send(buffer, length, to)
+  }
+  test.after.each(() => {
+    for (const socket of sockets.splice(0)) socket.close()
+  })
+
+  test(names.runs, async () => {
+    for (const bind of [LOCALHOST, LOCALHOST6]) {
+      const [server, atServer] = await open(bind)
+      const [first] = await open(bind)
+      const [second] = await open(bind, server.local)
+      const lengths: number[] = []
+      for (let round = 0; round < 20; round++) {
+        const wanted = 2 * (round + 1) * 41
+        for (let i = 0; i < 41; i++) {
+          const length = i === 40 ? 700 - round : 1400
+          lengths.push(length)
+          put(first, round * 41 + i, length, server.local)
+          put(second, round * 41 + i, length, server.local)
+        }
+        first.flush()
+        second.flush()
+        await waitFor(`round ${round}`, () => atServer.count === wanted)
+      }
+      const expected = lengths.map((length, i) => [i, length])
+      assert.equal(atServer.from.get(first.local.port), expected)
+      assert.equal(atServer.from.get(second.local.port), expected)
+      assert.ok(atServer.batches < atServer.count / 10, `${atServer.batches} batches of ${atServer.count}`)
+      assert.equal(atServer.errors, [])
+    }
+  })
+
+  test(names.mixed, async () => {
+    const [a, atA] = await open(LOCALHOST)
+    const [b, atB] = await open(LOCALHOST)
+    const [client] = await open(LOCALHOST)
+    const sent: [number, number][][] = [[], []]
+    for (let i = 0; i < 120; i++) {
+      const length = [100, 100, 1500, 3, 100, 1400, 1400][(i * i) % 7] ?? 100
+      const which = (i >> 2) & 1
+      sent[which]?.push([i, length])
+      put(client, i, length, which === 0 ? a.local : b.local)
+    }
+    client.flush()
+    await waitFor('all', () => atA.count + atB.count === 120)
+    assert.equal(atA.from.get(client.local.port), sent[0])
+    assert.equal(atB.from.get(client.local.port), sent[1])
+  })
+
+  test(names.plain, async () => {
+    const [client, atClient] = await open(LOCALHOST)
+    const peer = createSocket('udp4')
+    const lengths: number[] = []
+    peer.on('message', (data, from) => {
+      lengths.push(data.length)
+      peer.send(data, from.port, from.address)
+    })
+    peer.bind(0, '127.0.0.1')
+    await once(peer, 'listening')
+    try {
+      for (let i = 0; i < 30; i++) put(client, i, 1200, { ...LOCALHOST, port: peer.address().port })
+      client.flush()
+      await waitFor('them there and back', () => atClient.count === 30)
+      assert.equal(lengths, new Array<number>(30).fill(1200))
+    } finally {
+      peer.close()
+    }
+  })
+
+  test(names.mtu, async () => {
+    assert.is(spawnSync('ip', ['link', 'set', 'lo', 'mtu', '1280']).status, 0)
+    const [server, atServer] = await open(LOCALHOST)
+    const [client, atClient] = await open(LOCALHOST)
+    for (let round = 1; round <= 3; round++) {
+      for (let i = 0; i < 30; i++) put(client, i, 1400, server.local)
+      client.flush()
+      await waitFor(`round ${round}`, () => atServer.count === round * 30)
+    }
+    assert.equal(atClient.errors, [])
+    assert.is(spawnSync('ip', ['link', 'set', 'lo', 'mtu', '65536']).status, 0)
+  })
+
+  const shaper = 'tc qdisc add dev lo root tbf rate 10mbit burst 10k latency 1s'
+  if (spawnSync('sh', ['-c', `${shaper} && tc qdisc del dev lo root`]).status !== 0) {
+    skip(test, names.full, 'the kernel has no tbf queueing')
+  } else {
+    test(names.full, async () => {
+      spawnSync('sh', ['-c', shaper])
+      const [server, atServer] = await open(LOCALHOST)
+      const inbox = new Inbox()
+      const tuning = { reuseport: false, netdev: '', sndbuf: 8192, rcvbuf: 0, refused: () => {} }
+      const client = await runtime.openUdp({ bind: LOCALHOST, path: 'fast', tuning }, inbox)
+      sockets.push(client)
+      // ten times what the send buffer takes, and less than a receiver that sleeps can keep
+      for (let i = 0; i < 80; i++) put(client, i, 1200, server.local)
+      client.flush()
+      await waitFor('all', () => atServer.count === 80)
+      assert.equal(
+        atServer.from.get(client.local.port)?.map(([number]) => number),
+        Array.from({ length: 80 }, (_, i) => i),
+      )
+      assert.equal(inbox.errors, [])
+      spawnSync('sh', ['-c', 'tc qdisc del dev lo root'])
+    })
+  }
+
+  test(names.none, async () => {
+    const none = (): never => {
+      throw new NotAvailable('not available: a reason')
+    }
+    const openUdp = openUdpByPath({ sys: none, watch: none }, runtime.openUdp)
+    await openUdp({ bind: LOCALHOST, path: 'fast' }, new Inbox()).then(
+      () => assert.unreachable(),
+      (error) => assert.ok(error instanceof NotAvailable),
+    )
+    const socket = await openUdp({ bind: LOCALHOST, path: 'auto' }, new Inbox())
+    sockets.push(socket)
+    assert.is(socket.path, 'portable (fast: not available: a reason)')
+    sockets.push(await openUdp({ bind: LOCALHOST }, new Inbox()))
+    assert.is(sockets[1]?.path, 'portable')
+    const [fast] = await open(LOCALHOST)
+    assert.match(fast.path ?? '', /^fast /)
+    assert.throws(() => openFastUdp({ sys: none, watch: none }, { bind: LOCALHOST }, new Inbox()), /a reason/)
+  })
+
+  test.run()
+}

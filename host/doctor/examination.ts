@@ -49,7 +49,8 @@ export async function examine({ runtime, config, crypto, seconds, progress }: Or
   const examined: Case = { runtime, config, crypto, own, names, report, refusals, seconds, progress }
   await reportNames(examined, failures)
   await reportListen(examined)
-  if ((config.mode & MODE_CLIENT) === 0) await reportBind(examined)
+  // an obfuscator serves no UDP port
+  if ((config.mode & MODE_CLIENT) === 0 && config.obfs === undefined) await reportBind(examined)
   if ((config.mode & MODE_SERVER) !== 0) await reportTargetHere(examined)
   await reportPeer(examined)
   progress('')

@@ -11,9 +11,9 @@ import type { Runtime, SocketAddress, UdpOptions } from '../runtime.ts'
 import { tuningOf } from '../tuning.ts'
 import type { Refusals } from './machine.ts'
 import { firstAnswer, Pinger } from './pings.ts'
-import { Probe, type Sealer } from './probe.ts'
-import type { FindingName, Report } from './report.ts'
-import { describeOther, investigate, type Silence } from './silence.ts'
+import { PLAIN, Probe, type Sealer } from './probe.ts'
+import type { Finding, FindingName, Report } from './report.ts'
+import { findSibling, investigate, type Silence } from './silence.ts'
 
 /** What every step of an examination works with. */
 export interface Case {
@@ -68,11 +68,20 @@ export async function reach(
   const where = formatAddress(peer)
   const options = ephemeral(examined, peer)
   progress(`pinging ${where}`)
+  const siblings = await furtherAddresses(runtime, examined.config[key], key, peer)
+  /** Whether another address of the name answers: then that is the finding. */
+  const isWrongAddress = async (values: Finding['values']): Promise<boolean> => {
+    const sibling = await findSibling(runtime, own, siblings)
+    if (sibling !== undefined) reportSibling(report, finding, key, peer, sibling, values)
+    return sibling !== undefined
+  }
   let probe: Probe
   try {
     probe = await Probe.open(runtime, { ...options, connect: peer }, [own])
   } catch (error) {
+    if (await isWrongAddress({ address: where })) return undefined
     report.add(finding, 'failure', `no way to ${where}: ${messageOf(error)}`, {
+      values: { address: where, cause: 'no route' },
       remedies: ['check the network and the routes of this machine', 'check kcp_bind and netdev, if set'],
     })
     return undefined
@@ -94,6 +103,7 @@ export async function reach(
   }
   const errors = NO_WAY.filter((code) => probe.errors.has(code))
   probe.close()
+  if ((values.refused > 0 || errors.length > 0) && (await isWrongAddress(values))) return undefined
   if (values.refused > 0) {
     const { port } = peer
     report.add(finding, 'failure', `${where} refuses: nothing listens on UDP port ${port} of this host`, {
@@ -114,10 +124,26 @@ export async function reach(
     return undefined
   }
   progress(`no answer from ${where}, asking why`)
-  const others = await furtherAddresses(runtime, examined.config[key], key, peer)
-  const silence = await investigate(runtime, examined.config, examined.crypto, own, options, peer, others)
+  const silence = await investigate(runtime, examined.config, examined.crypto, own, options, peer, siblings)
   reportSilence(examined, finding, key, peer, silence, values)
   return undefined
+}
+
+/** A name with several addresses of which the first is the wrong one. */
+function reportSibling(
+  report: Report,
+  finding: FindingName,
+  key: string,
+  peer: SocketAddress,
+  sibling: SocketAddress,
+  values: Finding['values'],
+): void {
+  const answer = formatAddress(sibling)
+  const text = `${formatAddress(peer)} does not answer, but another address of the same name does: ${answer}. Programs use the first one`
+  report.add(finding, 'failure', text, {
+    values: { ...values, cause: 'other address', answer },
+    remedies: [`set ${key} to ${answer}`, 'or let the server listen on all addresses of the name'],
+  })
 }
 
 /** The addresses of a name that are not used (protocol.md 10.4: the first one is). */
@@ -142,22 +168,28 @@ function reportSilence(
   values: Readonly<Record<string, number | string>>,
 ): void {
   const where = formatAddress(peer)
-  const { other, neighboursRefuse } = silence
+  const { other, recovered, sibling, neighboursRefuse } = silence
   const same = 'psk (or password) and method must be the same at both ends: compare them'
   const log = 'look in the log of the other end: it says "failed authentication" when our datagrams arrive there'
-  if (other !== undefined && other.sealer !== own) {
+  if (recovered) {
+    const text = `${where} did not answer for some seconds and does now: the way is very lossy, or was interrupted`
+    report.add(finding, 'failure', text, { values: { ...values, cause: 'interrupted' }, remedies: ['test again'] })
+  } else if (other !== undefined && other.sealer !== own) {
+    const how = other.sealer === PLAIN ? 'without encryption' : `to ${other.sealer.name}`
+    const text = `${where} is there, but it answers ${how}; here method is ${config.method ?? 'not set'}`
     const cause = { ...values, cause: 'other method', peer_method: other.sealer.name }
-    const text = `${where} is there, but it answers ${describeOther(other, own)}; here method is ${config.method ?? 'not set'}`
     report.add(finding, 'failure', text, { values: cause, remedies: ['set the same method and key at both ends'] })
   } else if (other !== undefined) {
-    const text = `the answer comes ${describeOther(other, own)}`
-    report.add(finding, 'failure', text, {
-      values: { ...values, cause: 'other address', answer: formatAddress(other.from) },
+    const answer = formatAddress(other.from)
+    report.add(finding, 'failure', `the answer comes from ${answer}, though ${where} was asked`, {
+      values: { ...values, cause: 'other address', answer },
       remedies: [
-        `set ${key} to ${formatAddress(other.from)}`,
+        `set ${key} to ${answer}`,
         'or bind the server to one address by kcp_bind: with a wildcard its system chooses where answers come from',
       ],
     })
+  } else if (sibling !== undefined) {
+    reportSibling(report, finding, key, peer, sibling, values)
   } else if (Number(values['unauthenticated']) > 0) {
     const text = `${values['unauthenticated']} datagrams came from ${where} that our key does not open: key or method differ`
     report.add(finding, 'failure', text, { values: { ...values, cause: 'key mismatch' }, remedies: [same, log] })

@@ -47,7 +47,7 @@ export type Verdict = 'healthy' | 'degraded' | 'broken'
 export const EXIT_STATUS: Readonly<Record<Verdict, number>> = { healthy: 0, broken: 1, degraded: 2 }
 
 /** The column where texts begin, characters. */
-const TEXT_COLUMN = 21
+const TEXT_COLUMN = 22
 /** Lines of the text report are broken at this column. */
 const TEXT_WIDTH = 100
 

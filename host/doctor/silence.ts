@@ -7,11 +7,13 @@
  * - does the answer come from another address, or from another address of the same name?
  * - do other ports of the host answer "unreachable"? Then ICMP gets through, and on ours somebody listens in silence.
  */
-import { formatAddress, sameAddress } from '../address.ts'
+import { sameAddress } from '../address.ts'
 import type { Config } from '../config/config.ts'
 import { checkStart } from '../config/security.ts'
 import { KEY_BYTES, methods, openAead, type RuntimeCrypto } from '../crypto/aead.ts'
 import { passwordKey } from '../crypto/key.ts'
+import { wildcard } from '../names.ts'
+import { asSeenBy } from '../rendezvous.ts'
 import type { Runtime, SocketAddress, UdpOptions } from '../runtime.ts'
 import { Pinger } from './pings.ts'
 import { PLAIN, Probe, type Sealer, sealerOf } from './probe.ts'
@@ -21,6 +23,8 @@ const QUESTIONS = 4
 const QUESTION_PAUSE_MS = 250
 /** The last answers are waited for, ms. */
 const LAST_WAIT_MS = 1200
+/** Further addresses of a name that are asked. */
+const SIBLINGS_MAX = 8
 /** Ports beside ours that are asked: one of them may be in use, or a datagram lost. */
 const NEIGHBOURS = 4
 /** Ports that Linux gives to nobody by itself and services seldom take. */
@@ -31,8 +35,12 @@ const NO_KEY_BYTE = 0xdb
 
 /** What else answers, or does not. */
 export interface Silence {
-  /** The peer answered what our configuration would not have sent. */
-  readonly other: { readonly sealer: Sealer; readonly from: SocketAddress; readonly to: SocketAddress } | undefined
+  /** The peer answered in another way than our configuration expects. */
+  readonly other: { readonly sealer: Sealer; readonly from: SocketAddress } | undefined
+  /** The peer answers now as it should have before. */
+  readonly recovered: boolean
+  /** Another address of the peer's name that answers. */
+  readonly sibling: SocketAddress | undefined
   /** Closed ports of the host are refused. */
   readonly neighboursRefuse: boolean
 }
@@ -62,7 +70,7 @@ async function otherSealers(config: Config, crypto: RuntimeCrypto): Promise<Seal
 /**
  * Asks around.
  * @param own what our configuration says
- * @param others further addresses of the peer's name
+ * @param siblings further addresses of the peer's name
  */
 export async function investigate(
   runtime: Runtime,
@@ -71,14 +79,15 @@ export async function investigate(
   own: Sealer,
   options: UdpOptions,
   peer: SocketAddress,
-  others: readonly SocketAddress[],
+  siblings: readonly SocketAddress[],
 ): Promise<Silence> {
   const { bind, tuning } = options
-  const [other, neighboursRefuse] = await Promise.all([
-    findOther(runtime, config, crypto, own, { bind, tuning }, peer, others),
+  const [{ other, recovered }, sibling, neighboursRefuse] = await Promise.all([
+    findOther(runtime, config, crypto, own, { bind, tuning }, peer),
+    findSibling(runtime, own, siblings),
     askNeighbours(runtime, { bind, tuning }, peer),
   ])
-  return { other, neighboursRefuse }
+  return { other, recovered, sibling, neighboursRefuse }
 }
 
 async function findOther(
@@ -88,31 +97,60 @@ async function findOther(
   own: Sealer,
   options: UdpOptions,
   peer: SocketAddress,
-  others: readonly SocketAddress[],
-): Promise<Silence['other']> {
+): Promise<Pick<Silence, 'other' | 'recovered'>> {
   const strange = await otherSealers(config, crypto)
   // sealed ones first: without a method everything opens
   const sealers = [own, ...strange].toSorted((a, b) => Number(a === PLAIN) - Number(b === PLAIN))
-  const asked = new Map<number, SocketAddress>()
-  let found: Silence['other']
+  let other: Silence['other']
+  let recovered = false
   // not connected: an answer may come from another address than that asked
   const probe = await Probe.open(runtime, options, sealers)
+  const seen = probe.local === undefined ? peer : asSeenBy(probe.local, peer)
   const pinger = new Pinger(probe)
   probe.onArrival = (arrival) => {
-    if (!pinger.take(arrival) || arrival.message.kind !== 'pong') return
-    const to = asked.get(arrival.message.stamp) ?? peer
-    const expected = arrival.sealer === own && sameAddress(arrival.from, peer)
-    if (!expected) found ??= { sealer: arrival.sealer, from: arrival.from, to }
+    if (!pinger.take(arrival)) return
+    if (arrival.sealer === own && sameAddress(arrival.from, seen)) recovered = true
+    else other ??= { sealer: arrival.sealer, from: arrival.from }
   }
-  const reachable = others.filter(({ family }) => family === options.bind.family)
-  for (let i = 0; i < QUESTIONS && found === undefined; i++) {
-    for (const sealer of sealers) asked.set(pinger.send(peer, 0, sealer), peer)
-    for (const other of reachable) asked.set(pinger.send(other, 0, own), other)
-    await probe.until(() => found !== undefined, QUESTION_PAUSE_MS)
+  const isOver = (): boolean => other !== undefined || recovered
+  for (let i = 0; i < QUESTIONS && !isOver(); i++) {
+    for (const sealer of sealers) pinger.send(peer, 0, sealer)
+    await probe.until(isOver, QUESTION_PAUSE_MS)
   }
-  await probe.until(() => found !== undefined, LAST_WAIT_MS)
+  await probe.until(isOver, LAST_WAIT_MS)
   probe.close()
-  return found
+  return { other, recovered }
+}
+
+/** The first of these addresses that answers to our key. */
+export async function findSibling(
+  runtime: Runtime,
+  own: Sealer,
+  siblings: readonly SocketAddress[],
+): Promise<SocketAddress | undefined> {
+  const answers = async (address: SocketAddress): Promise<boolean> => {
+    try {
+      const probe = await Probe.open(runtime, { bind: wildcard(address.family), connect: address }, [own])
+      const pinger = new Pinger(probe)
+      probe.onArrival = (arrival) => {
+        pinger.take(arrival)
+      }
+      const isAnswered = (): boolean => pinger.answers.size > 0
+      for (let i = 0; i < QUESTIONS && !isAnswered(); i++) {
+        pinger.send(address)
+        await probe.until(isAnswered, QUESTION_PAUSE_MS)
+      }
+      const answered = await probe.until(isAnswered, LAST_WAIT_MS)
+      probe.close()
+      return answered
+    } catch {
+      // no way to this one
+      return false
+    }
+  }
+  const asked = siblings.slice(0, SIBLINGS_MAX)
+  const results = await Promise.all(asked.map(answers))
+  return asked[results.indexOf(true)]
 }
 
 /** Whether a closed port of the peer's host is refused by ICMP. */
@@ -137,10 +175,4 @@ async function askNeighbours(runtime: Runtime, options: UdpOptions, peer: Socket
     }
   }
   return (await Promise.all(Array.from({ length: NEIGHBOURS }, (_, i) => ask(i)))).some((refused) => refused)
-}
-
-/** The other method in words, for `peer answers ...`. */
-export function describeOther({ sealer, from, to }: NonNullable<Silence['other']>, own: Sealer): string {
-  if (sealer === own) return `from ${formatAddress(from)}, though ${formatAddress(to)} was asked`
-  return sealer === PLAIN ? 'without encryption' : `to ${sealer.name}`
 }

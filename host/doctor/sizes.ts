@@ -39,6 +39,8 @@ const RESEND_MS = 200
 const LOSSY = 0.05
 /** RESETs at the end of a conversation: some may be lost. */
 const FAREWELLS = 3
+/** Most attempts for one size. */
+const ATTEMPTS_MAX = 20
 /** Chance that a size is called lost though it only met bad luck. */
 const ERROR_SHARE = 1e-3
 
@@ -61,7 +63,7 @@ export interface Path {
 
 /** Attempts after which a size is lost by more than chance. */
 function attempts(loss: number): number {
-  return Math.min(Math.max(Math.ceil(Math.log(ERROR_SHARE) / Math.log(Math.max(loss, 0.05))), 3), 14)
+  return Math.min(Math.max(Math.ceil(Math.log(ERROR_SHARE) / Math.log(Math.max(loss, 0.05))), 3), ATTEMPTS_MAX)
 }
 
 const patience = ({ rttMs }: Path): number => 2 * rttMs + 150

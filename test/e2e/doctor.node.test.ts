@@ -3,6 +3,11 @@
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
 import { type LinkOptions, openLink } from '../../bench/link.ts'
+import { parseConfig } from '../../host/config/load.ts'
+import { examine as examineConfig } from '../../host/doctor/examination.ts'
+import type { Runtime } from '../../host/runtime.ts'
+import { crypto } from '../../runtime-node/crypto.ts'
+import { nodeRuntime } from '../../runtime-node/runtime.ts'
 import { skip } from '../skip.ts'
 import { RUNTIMES } from '../tools/pairs.ts'
 import { type Config, freePort, libevPath, type Program, run, start, writeConfig } from '../tools/process.ts'
@@ -210,6 +215,25 @@ else {
     for (const program of RUNTIMES) assertHealthy(await examine(program, { server: 'libev' }, KEY))
   })
 }
+
+test('a name whose second address answers is told from a server that is not there', async () => {
+  const port = await freePort('::1')
+  const server = await start('node', { ...KEY, kcp_bind: `[::1]:${port}`, connect: '127.0.0.1:9' })
+  const runtime: Runtime = {
+    ...nodeRuntime(),
+    resolve: async () => [
+      { family: 4, address: '127.0.0.1', scope: 0 },
+      { family: 6, address: '::1', scope: 0 },
+    ],
+  }
+  const text = JSON.stringify({ ...KEY, listen: '127.0.0.1:0', kcp_connect: `twofold.example:${port}` })
+  const config = parseConfig(new TextEncoder().encode(text))
+  const { findings } = await examineConfig({ runtime, config, crypto, seconds: 1, progress: () => {} })
+  await server.stop()
+  const peer = findings.find(({ name }) => name === 'peer')
+  assert.is(peer?.values['cause'], 'other address', JSON.stringify(findings))
+  assert.is(peer?.values['answer'], `[::1]:${port}`)
+})
 
 test('a report for people says the verdict last; bad options end with status 1', async () => {
   const file = writeConfig({ ...KEY, listen: '127.0.0.1:0', kcp_connect: `127.0.0.1:${await freePort()}` })

@@ -150,9 +150,10 @@ test('MUST 10: sizes are measured with 20 % loss each way, which makes a path de
   assert.is(finding('size_back').status, 'ok', text)
 })
 
-test(`a black hole for datagrams above ${HOLE_BYTES} bytes is found both ways`, async () => {
-  await withAll(['node', ...peers], async (server) => {
-    const tap = (_: unknown, datagram: Buffer): boolean => datagram.length <= HOLE_BYTES
+test(`a black hole for datagrams above ${HOLE_BYTES} bytes is found, both ways and on the way back alone`, async () => {
+  const isShort = (datagram: Buffer): boolean => datagram.length <= HOLE_BYTES
+  const both = async (server: Program): Promise<void> => {
+    const tap = (_: unknown, datagram: Buffer): boolean => isShort(datagram)
     const { verdict, finding, text } = await examine('node', { server, link: { tap } }, KEY)
     assert.is(verdict, 'degraded', text)
     assert.is(finding('size_out').values['passed_bytes'], HOLE_BYTES, text)
@@ -160,26 +161,28 @@ test(`a black hole for datagrams above ${HOLE_BYTES} bytes is found both ways`, 
     assert.ok(back <= HOLE_BYTES && back > HOLE_BYTES - 40, text)
     const advice = /set kcp\.mtu to (\d+) at both ends/.exec(finding('size_out').remedies.join())?.[1]
     assert.is(Number(advice), back + UDP_HEADERS_BYTES, 'what is advised passes both ways')
-  })
-})
-
-test('a black hole on the way back alone is found', async () => {
-  const tap = (way: string, datagram: Buffer): boolean => way === 'up' || datagram.length <= HOLE_BYTES
-  const { verdict, finding, text } = await examine('bun', { server: 'bun', link: { tap } }, KEY)
-  assert.is(verdict, 'degraded', text)
-  assert.is(finding('size_out').status, 'ok', text)
-  assert.is(finding('size_back').status, 'warning', text)
+  }
+  const backAlone = async (): Promise<void> => {
+    const tap = (way: string, datagram: Buffer): boolean => way === 'up' || isShort(datagram)
+    const { verdict, finding, text } = await examine('bun', { server: 'bun', link: { tap } }, KEY)
+    assert.is(verdict, 'degraded', text)
+    assert.is(finding('size_out').status, 'ok', text)
+    assert.is(finding('size_back').status, 'warning', text)
+  }
+  await Promise.all([withAll(['node', ...peers], both), backAlone()])
 })
 
 test('another method with the same key, and none, are called by name', async () => {
-  const other = await examine('node', { server: 'node', serverConfig: { method: 'aes256gcm' } }, KEY)
+  const none = async (): Promise<Diagnosis> => {
+    const server = await start('node', { kcp_bind: `127.0.0.1:${await freePort()}`, connect: '127.0.0.1:9' })
+    const client = { ...KEY, listen: '127.0.0.1:0', kcp_connect: String(server.config['kcp_bind']) }
+    return doctor('bun', client).finally(() => server.stop())
+  }
+  const aes: Setting = { server: 'node', serverConfig: { method: 'aes256gcm' } }
+  const [other, plain] = await Promise.all([examine('node', aes, KEY), none()])
   assert.is(other.finding('peer').values['cause'], 'other method', other.text)
   assert.match(String(other.finding('peer').values['peer_method']), /aes256gcm/)
-  const server = await start('node', { kcp_bind: `127.0.0.1:${await freePort()}`, connect: '127.0.0.1:9' })
-  const client = { ...KEY, listen: '127.0.0.1:0', kcp_connect: String(server.config['kcp_bind']) }
-  const none = await doctor('bun', client)
-  await server.stop()
-  assert.is(none.finding('peer').values['peer_method'], 'no method', none.text)
+  assert.is(plain.finding('peer').values['peer_method'], 'no method', plain.text)
 })
 
 test('a target that refuses is seen from the client and at the server', async () => {
@@ -190,9 +193,11 @@ test('a target that refuses is seen from the client and at the server', async ()
   assert.is(before.finding('bind').values['free'], true, before.text)
   assert.is(before.finding('target').status, 'failure', before.text)
   const server = await start('node', config)
-  const after = await doctor('node', config)
-  const client = await doctor('node', { ...KEY, listen: '127.0.0.1:0', kcp_connect: String(config.kcp_bind) })
-  const stranger = await doctor('node', { ...config, ...OTHER_KEY })
+  const [after, client, stranger] = await Promise.all([
+    doctor('node', config),
+    doctor('node', { ...KEY, listen: '127.0.0.1:0', kcp_connect: String(config.kcp_bind) }),
+    doctor('node', { ...config, ...OTHER_KEY }),
+  ])
   await server.stop()
   assert.is(after.finding('bind').values['answers'], true, after.text)
   assert.is(client.verdict, 'degraded', client.text)
@@ -212,7 +217,7 @@ test('a peer that is no server is called that', async () => {
 if (libevPath === undefined) skip(test, 'a healthy kcptun-libev is called healthy', 'KCPTUN_LIBEV is not set')
 else {
   test('a healthy kcptun-libev is called healthy', async () => {
-    for (const program of RUNTIMES) assertHealthy(await examine(program, { server: 'libev' }, KEY))
+    await withAll(RUNTIMES, async (program) => assertHealthy(await examine(program, { server: 'libev' }, KEY)))
   })
 }
 

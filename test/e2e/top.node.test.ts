@@ -119,8 +119,7 @@ async function watch(program: Program): Promise<void> {
     assert.match(once.stdout, /^2 sessions: 2 established/m)
     assert.not.ok(once.stdout.includes('\x1b'), 'no codes without a terminal')
     for (const end of ends) end.destroy()
-  })
-  await target.close()
+  }).finally(() => target.close())
 }
 
 const names = RUNTIMES.map((program) => ({

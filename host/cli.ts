@@ -17,6 +17,8 @@ import { makeReload } from './reload.ts'
 import type { OperatingSystem, Runtime } from './runtime.ts'
 import { openSyslog, type SyslogWriter } from './syslog.ts'
 import { PROGRAM, VERSION } from './version.ts'
+import { openWorkers } from './workers.ts'
+import { runWorker } from './workers-child.ts'
 
 type RunArgs = Extract<Args, { kind: 'run' }>
 
@@ -32,6 +34,7 @@ function explain(error: unknown): string {
  * @param crypto the runtime's ciphers
  */
 export async function main(runtime: Runtime, argv: readonly string[], crypto: RuntimeCrypto): Promise<void> {
+  if (runtime.os?.workers?.inside !== undefined) return runWorker(runtime, runtime.os.workers, crypto)
   const args = parseArgs(argv)
   const { os } = runtime
   const inside = args.kind === 'run' && args.daemonize && os?.daemon?.inside === true
@@ -97,7 +100,7 @@ async function run(
   child: DaemonChild | undefined,
 ): Promise<void> {
   const notifier = new ServiceNotifier(runtime.os, log)
-  let stop = (): void => {}
+  let stop = (): void | Promise<void> => {}
   let reload = (): void => log.warning('SIGHUP ignored: still starting')
   const applyLog = (config: Config): void => {
     log.setLevel(adjustLevel(config.loglevel, verbosity))
@@ -106,8 +109,9 @@ async function run(
   runtime.onTerminate((signal) => {
     log.notice(`${signal} received, stopping`)
     notifier.stopping()
-    stop()
-    runtime.exit(0)
+    const stopped = stop()
+    if (stopped === undefined) runtime.exit(0)
+    else void stopped.then(() => runtime.exit(0))
   })
   runtime.onReload(() => reload())
   try {
@@ -119,10 +123,12 @@ async function run(
     const identityText = user ?? config.user
     const identity = identityText === undefined ? undefined : parseIdentity(identityText)
     if (identity !== undefined) checkIdentity(runtime.os, identity)
-    const endpoint = await startEndpoint(runtime, config, log, crypto)
+    const group = config.workers > 1 ? await openWorkers(runtime, config, log) : undefined
+    const endpoint = group ?? (await startEndpoint(runtime, config, log, crypto))
     stop = () => endpoint.close()
     // nothing needs root from here on, and no connection was accepted yet
     if (identity !== undefined) takeIdentity(runtime.os, identity, log)
+    await group?.start()
     const onBegin = (): void => notifier.reloading()
     const onEnd = (): void => notifier.ready()
     reload = makeReload({ runtime, log, path, endpoint, applyLog, onBegin, onEnd })

@@ -32,6 +32,19 @@ export interface HostCounters {
 }
 export type HostCounterName = keyof HostCounters
 
+/** Host counters before anything happened. */
+export const NO_HOST_COUNTERS: Readonly<HostCounters> = {
+  tcp_accepted: 0,
+  tcp_refused: 0,
+  tcp_accept_errors: 0,
+  tcp_dials: 0,
+  tcp_dial_failures: 0,
+  udp_full: 0,
+  udp_too_long: 0,
+  udp_unreachable: 0,
+  udp_other_errors: 0,
+}
+
 /** What a UDP error means for sending. */
 export type UdpVerdict = 'back off' | 'go on'
 
@@ -89,17 +102,7 @@ class Tally {
 
 /** The complaints of one driver. */
 export class Complaints {
-  readonly counters: HostCounters = {
-    tcp_accepted: 0,
-    tcp_refused: 0,
-    tcp_accept_errors: 0,
-    tcp_dials: 0,
-    tcp_dial_failures: 0,
-    udp_full: 0,
-    udp_too_long: 0,
-    udp_unreachable: 0,
-    udp_other_errors: 0,
-  }
+  readonly counters: HostCounters = { ...NO_HOST_COUNTERS }
   readonly #core: Core
   readonly #log: Log
   readonly #clock: () => number

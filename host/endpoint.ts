@@ -12,22 +12,13 @@ import { type Aead, methods, openAead, type RuntimeCrypto } from './crypto/aead.
 import { passwordKey } from './crypto/key.ts'
 import { Driver } from './driver.ts'
 import { Follower } from './follower.ts'
-import { createHttpApp } from './http.ts'
 import type { Log } from './log.ts'
+import { type Monitor, openMonitoring } from './monitoring.ts'
 import { resolveKey, step } from './names.ts'
 import { keepFixed, needsOtherSocket } from './reload.ts'
-import type { HttpServer, Runtime, SocketAddress, TcpListener, TcpOptions } from './runtime.ts'
-import {
-  type Health,
-  NO_COUNTERS,
-  readCounters,
-  readLastReceived,
-  readSessions,
-  type Snapshot,
-  silenceLimit,
-} from './stats.ts'
+import type { HttpServer, Runtime, SocketAddress, SocketTuning, TcpListener, TcpOptions } from './runtime.ts'
+import { readCounters, readLastReceived, readSessions, silenceLimit } from './stats.ts'
 import { tuningOf } from './tuning.ts'
-import { BANNER_LINE, PROGRAM, VERSION } from './version.ts'
 
 export { StartError } from './names.ts'
 
@@ -39,6 +30,8 @@ export interface Endpoint {
   readonly udp: SocketAddress
   readonly http: SocketAddress | undefined
   readonly driver: Driver
+  /** For the monitoring server, here or in another process. */
+  readonly monitor: Monitor
   /** The configuration in force. */
   readonly config: Config
   /** Fulfilled with the error when the engine broke. Everything is closed by then. */
@@ -63,16 +56,28 @@ async function openCipher(config: Config, crypto: RuntimeCrypto): Promise<Aead |
   }
 }
 
+/** What makes an endpoint one of several (workers.ts): the bound socket to serve, that of `listen` or of `kcp_bind`. */
+export interface Share {
+  readonly socket: number
+}
+
+const NO_TUNING: SocketTuning = { reuseport: false, sndbuf: 0, rcvbuf: 0, netdev: '', refused() {} }
+
+/** A tuning that brings the socket of a share. */
+const adopting = (tuning: SocketTuning | undefined, share: Share | undefined): SocketTuning | undefined =>
+  share === undefined ? tuning : { ...NO_TUNING, ...tuning, fd: share.socket }
+
 /** What connections get. Adapters read it at every dial and accept, so it is changed in place. */
-const tcpOptionsOf = (config: Config, log: Log): TcpOptions => ({
+const tcpOptionsOf = (config: Config, log: Log, share: Share | undefined): TcpOptions => ({
   nodelay: config.tcp.nodelay,
   keepalive: config.tcp.keepalive,
-  tuning: tuningOf('tcp', config.tcp, undefined, log),
+  tuning: adopting(tuningOf('tcp', config.tcp, undefined, log), share),
 })
 
 /**
  * Starts an endpoint.
  * @param crypto the runtime's ciphers
+ * @param share the part of a worker, whose first process says what concerns all and serves `http_listen`
  * @throws ConfigError, or StartError naming the step that failed; nothing stays open then
  */
 export async function startEndpoint(
@@ -80,14 +85,16 @@ export async function startEndpoint(
   startConfig: Config,
   log: Log,
   crypto: RuntimeCrypto,
+  share?: Share,
 ): Promise<Endpoint> {
   let config = startConfig
   checkStart(config, methods)
   refuseUnbuilt(config)
-  for (const text of configWarnings(config)) log.warning(text)
+  if (share === undefined) for (const text of configWarnings(config)) log.warning(text)
 
   const client = (config.mode & MODE_CLIENT) !== 0
-  const tcpOptions = tcpOptionsOf(config, log)
+  const listens = client ? share : undefined
+  const tcpOptions = tcpOptionsOf(config, log, listens)
   let udpTuning = tuningOf('udp', config.udp, config.netdev, log)
   const aead = await openCipher(config, crypto)
   if (aead !== undefined) log.info(`method: ${aead.method}, ${aead.provider}`)
@@ -107,7 +114,7 @@ export async function startEndpoint(
     aead,
     log,
     tcp: tcpOptions,
-    udpTuning: () => udpTuning,
+    udpTuning: () => adopting(udpTuning, client ? undefined : share),
     target: () => follower?.names.target,
     onResolve: () => follower?.onResolve(),
     onPeerFound: (peer) => follower?.onPeerFound(peer),
@@ -131,23 +138,28 @@ export async function startEndpoint(
     for (const key of kept) log.warning(`config key ${key}: the change needs a restart, it is left out`)
     for (const text of configWarnings(next)) if (!said.has(text)) log.warning(text)
     config = next
-    Object.assign(tcpOptions, tcpOptionsOf(next, log))
+    Object.assign(tcpOptions, tcpOptionsOf(next, log, listens))
     udpTuning = tuningOf('udp', next.udp, next.netdev, log)
     await follower?.reload(next, needsOtherSocket(before, next))
   }
 
   const started = runtime.monotonic()
-  const snapshot = (): Snapshot => {
-    const at = runtime.monotonic()
-    const counters = readCounters(core, driver.now())
-    return { at, uptime: at - started, cpu: runtime.cpuTime(), date: new Date(), counters }
+  const monitor: Monitor = {
+    started,
+    snapshot() {
+      const at = runtime.monotonic()
+      const counters = readCounters(core, driver.now())
+      return { at, uptime: at - started, cpu: runtime.cpuTime(), date: new Date(), counters }
+    },
+    sessions: () => readSessions(core, () => driver.now()),
+    health: () => ({
+      client,
+      pending: client && (config.mode & MODE_RENDEZVOUS) !== 0 && follower?.peerFound !== true,
+      lastReceived: readLastReceived(core, driver.now()),
+      silence: silenceLimit(config.keepalive),
+    }),
+    hostCounters: () => driver.complaints.counters,
   }
-  const health = (): Health => ({
-    client,
-    pending: client && (config.mode & MODE_RENDEZVOUS) !== 0 && follower?.peerFound !== true,
-    lastReceived: readLastReceived(core, driver.now()),
-    silence: silenceLimit(config.keepalive),
-  })
 
   try {
     if (config.listen !== undefined) {
@@ -162,37 +174,17 @@ export async function startEndpoint(
       )
       log.notice(`tcp listen: ${formatAddress(listener.local)}`)
     }
-    if (config.http_listen !== undefined) {
-      const address = await resolveKey(runtime, 'http_listen', config.http_listen, 'bind')
-      const app = createHttpApp({
-        program: {
-          name: PROGRAM,
-          version: VERSION,
-          note: BANNER_LINE,
-          runtime: runtime.name,
-          runtimeVersion: runtime.version,
-          mode: modeName(config.mode),
-        },
-        snapshot,
-        sessions: () => readSessions(core, () => driver.now()),
-        health,
-        hostCounters: () => driver.complaints.counters,
-        start: { at: started, uptime: 0, cpu: undefined, date: new Date(), counters: NO_COUNTERS },
-      })
-      httpServer = await step(`http_listen: cannot listen on ${formatAddress(address)}`, () =>
-        runtime.serveHttp(address, (request, target) => app.fetch(request, { target })),
-      )
-      log.notice(`http listen: ${formatAddress(httpServer.local)}`)
-    }
+    httpServer = await openMonitoring(runtime, config, log, monitor)
     follower = new Follower(runtime, config, log, driver, aead)
     const socket = await follower.open()
     ready = true
-    log.notice(`${modeName(config.mode)} start`)
+    if (share === undefined) log.notice(`${modeName(config.mode)} start`)
     return {
       tcp: listener?.local,
       udp: socket.local,
       http: httpServer?.local,
       driver,
+      monitor,
       get config() {
         return config
       },

@@ -84,7 +84,7 @@ const SESSION_WORDS = new Map<string, number>([
 const STATE_NAMES = ['unknown', 'connect', 'established', 'linger', 'time_wait'] as const
 
 /** The counters that are gauges, the others only grow (docs/abi.md). */
-const GAUGES: ReadonlySet<string> = new Set<CounterName>([
+export const GAUGES: ReadonlySet<string> = new Set<CounterName>([
   'sessions_connect',
   'sessions_established',
   'sessions_linger',
@@ -219,7 +219,7 @@ function sessionJson(session: SessionStats): string {
 
 /** The body of /stats.json in parts; its schema stands in docs/api.md. */
 function* renderJson(source: HttpSource, query: StatsQuery): Generator<string, void, undefined> {
-  const { at: _, uptime, cpu, date, counters } = source.snapshot()
+  const { at: _, uptime, cpu, date, counters, workers } = source.snapshot()
   const { name, version, runtime, runtimeVersion, mode } = source.program
   const health = source.health()
   const { healthy, text } = renderHealth(health)
@@ -233,6 +233,8 @@ function* renderJson(source: HttpSource, query: StatsQuery): Generator<string, v
     cpu_ms: cpu ?? null,
     ready: healthy,
     health: text,
+    // absent for a single process
+    workers,
     counters: Object.fromEntries(totals),
     // JSON knows no Infinity: null stands for never
     gauges: Object.fromEntries(gauges),

@@ -169,6 +169,13 @@ export function renderMetrics(snapshot: Snapshot, host: HostCounters, ready: boo
       describe('cpu_seconds', 'counter', 'seconds', 'CPU time used by the process.') +
       `${PREFIX}cpu_seconds_total ${snapshot.cpu / MS_PER_S}\n`
   }
+  if (snapshot.workers !== undefined) {
+    text +=
+      describe('workers', 'gauge', undefined, 'Processes that serve.') +
+      `${PREFIX}workers ${snapshot.workers.serving}\n` +
+      describe('worker_restarts', 'counter', undefined, 'Processes started again after they ended.') +
+      `${PREFIX}worker_restarts_total ${snapshot.workers.restarts}\n`
+  }
   for (const { name, type, unit, help, samples, label } of FAMILIES) {
     text += describe(name, type, unit, help)
     for (const [source, labelValue] of samples) {

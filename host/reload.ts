@@ -2,7 +2,7 @@
  * Reloading the configuration (protocol.md 10.5): reads the file again, checks it, and hands it to the running endpoint.
  * Whatever is wrong with it, the old configuration stays in force. Says which changes cannot be made while we run.
  */
-import type { Config } from './config/config.ts'
+import { type Config, MODE_SERVER } from './config/config.ts'
 import { parseConfig } from './config/load.ts'
 import { modeName } from './config/rules.ts'
 import type { Log } from './log.ts'
@@ -10,15 +10,23 @@ import { checkAddresses, messageOf } from './names.ts'
 import type { Runtime } from './runtime.ts'
 
 /** Keys that are only looked at when we start. */
-const FIXED_KEYS = ['listen', 'http_listen', 'method', 'psk', 'password', 'obfs', 'user'] as const
+const FIXED_KEYS = ['listen', 'http_listen', 'method', 'psk', 'password', 'obfs', 'user', 'workers'] as const
 
 /** A fresh configuration with the old values of what cannot change, and the keys of which that keeps a change back. */
 export function keepFixed(old: Config, fresh: Config): { readonly config: Config; readonly kept: readonly string[] } {
   const kept: string[] = FIXED_KEYS.filter((key) => old[key] !== fresh[key])
   if (old.tcp.reuseport !== fresh.tcp.reuseport) kept.push('tcp.reuseport')
-  const { listen, http_listen, method, psk, password, obfs, user } = old
+  const { listen, http_listen, method, psk, password, obfs, user, workers } = old
+  // with several workers the first process opened the socket
+  const shared = workers > 1 && (old.mode & MODE_SERVER) !== 0
+  const stays = shared ? { kcp_bind: old.kcp_bind, netdev: old.netdev, udp: old.udp } : {}
+  if (shared) {
+    if (old.kcp_bind !== fresh.kcp_bind) kept.push('kcp_bind')
+    if (old.netdev !== fresh.netdev) kept.push('netdev')
+    if (JSON.stringify(old.udp) !== JSON.stringify(fresh.udp)) kept.push('udp')
+  }
   const tcp = { ...fresh.tcp, reuseport: old.tcp.reuseport }
-  return { config: { ...fresh, listen, http_listen, method, psk, password, obfs, user, tcp }, kept }
+  return { config: { ...fresh, listen, http_listen, method, psk, password, obfs, user, workers, tcp, ...stays }, kept }
 }
 
 /** Whether the UDP socket must be opened anew for options that are set when it is opened. */

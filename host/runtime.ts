@@ -50,6 +50,8 @@ export interface SocketTuning {
   readonly rcvbuf: number
   /** SO_BINDTODEVICE, empty = none */
   readonly netdev: string
+  /** Descriptor of a socket to adopt, which is bound already and has the options that must be set before. */
+  readonly fd?: number | undefined
   /** An option is not, or not quite, in force, and why. May come for each socket anew. */
   refused(option: 'reuseport' | 'sndbuf' | 'rcvbuf' | 'netdev', why: string): void
 }
@@ -154,6 +156,36 @@ export interface Watch {
   close(): void
 }
 
+/** A process that this one started and talks to. */
+export interface WorkerProcess {
+  readonly pid: number
+  /** `message` is any JSON. One that cannot be delivered is lost: the process is ending. */
+  send(message: object): void
+  kill(signal: 'SIGTERM' | 'SIGKILL'): void
+}
+
+/** How a program runs as several processes: it starts itself again, and hands each the bound socket that it is to serve. */
+export interface WorkerCalls {
+  /** In a process that was started by `start`: its number. */
+  readonly inside: number | undefined
+  /** Inside: the descriptor of the socket. */
+  readonly socket: number
+  /**
+   * Starts this program again with the same arguments and directory. `socket` is a descriptor of this process, which stays open here. `onMessage` gets
+   * what it sends, `onEnd` comes once when the process is gone, and says how it ended.
+   */
+  start(
+    number: number,
+    socket: number,
+    onMessage: (message: unknown) => void,
+    onEnd: (how: string) => void,
+  ): WorkerProcess
+  /** Inside: sends to the first process; `sent` comes when that is done or impossible. */
+  send(message: object, sent?: () => void): void
+  /** Inside: calls back with what the first process sends, and when that process is gone. */
+  receive(onMessage: (message: unknown) => void, onGone: () => void): void
+}
+
 /** What the operating system offers a service beyond sockets. */
 export interface OperatingSystem {
   readonly pid: number
@@ -189,6 +221,8 @@ export interface OperatingSystem {
   readonly identity: IdentityCalls | undefined
   /** Undefined where there are no sessions of processes (Windows). */
   readonly daemon: DaemonCalls | undefined
+  /** Undefined where processes cannot share a port so that each peer sticks to one of them. */
+  readonly workers?: WorkerCalls | undefined
 }
 
 /** What subcommands need that a service does not: files, a terminal, how the program was called. */

@@ -71,6 +71,8 @@ export interface Snapshot {
   readonly cpu: number | undefined
   readonly date: Date
   readonly counters: Counters
+  /** With `workers`: how many serve, and how often one was started again. */
+  readonly workers?: { readonly serving: number; readonly restarts: number }
 }
 
 /** The sessions of an engine, some at a time, so that a long list never holds the event loop. */

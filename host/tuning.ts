@@ -127,7 +127,7 @@ function tuneReuse(sys: Sys, fd: number, tuning: SocketTuning): void {
 }
 
 /**
- * Makes, tunes and binds a socket when the tuning needs that to happen before a bind.
+ * Makes, tunes and binds a socket when the tuning needs that to happen before a bind, or hands on the one that it brings.
  * @param ownReuseport the runtime can set SO_REUSEPORT itself, when there are no system calls
  * @returns the descriptor, for the runtime to adopt; undefined: it opens the socket itself
  * @throws the error of bind (EADDRINUSE, ...)
@@ -139,6 +139,7 @@ export function openTuned(
   tuning: SocketTuning | undefined,
   ownReuseport: boolean,
 ): number | undefined {
+  if (tuning?.fd !== undefined) return tuning.fd
   if (tuning === undefined || (!tuning.reuseport && tuning.netdev === '' && kind === 'udp')) return undefined
   let calls: Sys
   try {

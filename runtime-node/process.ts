@@ -5,6 +5,7 @@
 import { readFileSync } from 'node:fs'
 import type { IdentityCalls, OperatingSystem } from '../host/runtime.ts'
 import { daemon } from './daemon.ts'
+import { workers } from './workers.ts'
 
 /** A call that the type declarations do not list. */
 const isInitgroups = (value: unknown): value is IdentityCalls['initgroups'] => typeof value === 'function'
@@ -17,10 +18,11 @@ function identityCalls(): IdentityCalls | undefined {
   return { getuid, geteuid, getgid, setgroups, initgroups, setgid, setuid }
 }
 
-export const processCalls: Pick<OperatingSystem, 'pid' | 'env' | 'readText' | 'identity' | 'daemon'> = {
+export const processCalls: Pick<OperatingSystem, 'pid' | 'env' | 'readText' | 'identity' | 'daemon' | 'workers'> = {
   pid: process.pid,
   env: (name) => process.env[name],
   readText: (path) => readFileSync(path, 'utf8'),
   identity: identityCalls(),
   daemon: process.platform === 'win32' ? undefined : daemon,
+  workers: process.platform === 'linux' ? workers : undefined,
 }

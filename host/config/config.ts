@@ -77,4 +77,6 @@ export interface Config {
   /** MiB */
   readonly memory: number
   readonly max_sessions: number
+  /** Processes that share the work. */
+  readonly workers: number
 }

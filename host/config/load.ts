@@ -109,6 +109,7 @@ export function parseConfig(bytes: Uint8Array): Config {
     user: values.text('user'),
     memory: values.integer('memory'),
     max_sessions: values.integer('max_sessions'),
+    workers: values.integer('workers'),
   }
   checkRules(config)
   return config

@@ -3,6 +3,7 @@
  * deserves a warning. Single keys are the schema's business, method and keys that of `security.ts`.
  */
 
+import { parseHostPort } from '../address.ts'
 import { type Config, MODE_CLIENT, MODE_RENDEZVOUS, MODE_SERVER } from './config.ts'
 import { ConfigError, HIDDEN, quote } from './error.ts'
 
@@ -58,6 +59,22 @@ export function checkRules(config: Config): void {
   }
   if (config.psk !== undefined && config.password !== undefined) {
     throw new ConfigError('psk', HIDDEN, 'not together with password')
+  }
+  checkWorkers(config)
+}
+
+/** Several processes: each peer must stick to one of them, which only plain sockets of a server or a client do. */
+function checkWorkers({ workers, mode, obfs, kcp_bind }: Config): void {
+  if (workers === 1) return
+  const refuse = (reason: string): never => {
+    throw new ConfigError('workers', String(workers), reason)
+  }
+  if ((mode & MODE_RENDEZVOUS) !== 0) refuse('not together with rendezvous_server: one process must meet the peer')
+  if ((mode & (MODE_SERVER | MODE_CLIENT)) === 0) refuse('only for a server (connect) or a client (listen)')
+  if (obfs !== undefined) refuse('not together with obfs: its connection belongs to one process')
+  const client = (mode & MODE_CLIENT) !== 0
+  if (client && kcp_bind !== undefined && parseHostPort('kcp_bind', kcp_bind, 'bind').port !== 0) {
+    refuse('a client needs a UDP port for each: leave the port of kcp_bind to the system, as in "0.0.0.0:0"')
   }
 }
 

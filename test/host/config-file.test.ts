@@ -359,6 +359,20 @@ test('method and keys combine as in protocol.md 3.7, and a method without a key 
   }
 })
 
+test('several workers are for a plain server or client', () => {
+  const [server, client] = [
+    { connect: 'a:1', kcp_bind: ':1' },
+    { listen: ':1', kcp_connect: 'a:1' },
+  ]
+  assert.is(parse(server).workers, 1)
+  assert.is(parse({ ...server, workers: 4 }).workers, 4)
+  assert.is(parse({ ...client, workers: 4, kcp_bind: '127.0.0.1:0' }).workers, 4)
+  refusal(() => parse({ ...server, workers: 2, obfs: 'dpi/tcp-wnd' }), 'workers', 'obfs')
+  refusal(() => parse({ ...server, workers: 2, rendezvous_server: 'b:1' }), 'workers', 'rendezvous_server')
+  refusal(() => parse({ kcp_bind: ':1', workers: 2 }), 'workers', 'server')
+  refusal(() => parse({ ...client, workers: 2, kcp_bind: ':5' }), 'workers', 'kcp_bind')
+})
+
 test('obfs is refused without method, in rendezvous mode, with an unknown name, and for now altogether', () => {
   const method = { method: 'aes256gcm', psk: PSK }
   refusal(() => checkStart(server({ ...method, obfs: '' }), METHODS), 'obfs', 'unknown')

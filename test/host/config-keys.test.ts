@@ -41,6 +41,7 @@ const INTEGERS: readonly IntegerKey[] = [
   integer('loglevel', 0, 8, 4),
   integer('memory', 16, 2048, 512),
   integer('max_sessions', 1, 65535, 65535),
+  integer('workers', 1, 64, 1),
 ]
 
 const BOOLEANS: readonly (readonly [string, boolean])[] = [
@@ -112,7 +113,7 @@ function schemaKeys(prefix: string, properties: Properties): string[] {
 
 const test = suite('config keys')
 
-test('MUST 69: the schema has exactly the keys of the protocol plus memory, max_sessions and udp.path', () => {
+test('MUST 69: the schema has exactly the keys of the protocol plus memory, max_sessions, workers and udp.path', () => {
   const known = INTEGERS.map(({ key }) => key).concat([...BOOLEANS, ...STRINGS, ...CHOICES].map(([key]) => key))
   assert.equal(schemaKeys('', PROPERTIES).sort(), known.sort())
 })

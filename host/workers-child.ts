@@ -1,0 +1,86 @@
+/**
+ * A worker: one endpoint in a process of its own, on a socket that it was given, which does what the first process
+ * (workers.ts) says. What it logs goes there; it ends when that process is gone.
+ */
+import type { RuntimeCrypto } from './crypto/aead.ts'
+import { type Endpoint, startEndpoint } from './endpoint.ts'
+import { Log } from './log.ts'
+import { messageOf } from './names.ts'
+import type { Runtime, WorkerCalls } from './runtime.ts'
+import type { FromWorker, ToWorker } from './workers-messages.ts'
+
+/** How long the last messages may take before the process ends, ms. */
+const LAST_WORDS_MS = 1000
+
+/** Runs as a worker for good. */
+export async function runWorker(runtime: Runtime, calls: WorkerCalls, crypto: RuntimeCrypto): Promise<void> {
+  const send = (message: FromWorker, sent?: () => void): void => calls.send(message, sent)
+  const log = new Log(
+    () => {},
+    () => new Date(),
+    () => (level, text) => send({ kind: 'log', level, text }),
+  )
+  log.setOutput('syslog')
+  let endpoint: Endpoint | undefined
+  /** Start and reloads run one after the other. */
+  let turn: Promise<void> = Promise.resolve()
+
+  const leave = (status: number, last: FromWorker = { kind: 'bye' }): void => {
+    endpoint?.close()
+    setTimeout(() => runtime.exit(status), LAST_WORDS_MS)
+    send(last, () => runtime.exit(status))
+  }
+  const start = async ({ config, level }: Extract<ToWorker, { kind: 'start' }>): Promise<void> => {
+    log.setLevel(level)
+    try {
+      endpoint = await startEndpoint(runtime, config, log, crypto, { socket: calls.socket })
+    } catch (error) {
+      return leave(1, { kind: 'failed', text: messageOf(error) })
+    }
+    send({ kind: 'serving' })
+    // the engine broke, which has been logged
+    void endpoint.failed.then((error) => leave(1, { kind: 'failed', text: messageOf(error) }))
+  }
+  const reload = async ({ config, level }: Extract<ToWorker, { kind: 'reload' }>): Promise<void> => {
+    log.setLevel(level)
+    await endpoint?.reload(config)
+    send({ kind: 'reloaded' })
+  }
+  const tell = async (id: number, withSessions: boolean): Promise<void> => {
+    if (endpoint === undefined) return
+    const { monitor } = endpoint
+    if (withSessions) {
+      for (const sessions of monitor.sessions()) {
+        send({ kind: 'sessions', id, sessions })
+        // the tunnel comes first
+        await new Promise((resolve) => setImmediate(resolve))
+      }
+    }
+    const { cpu, counters } = monitor.snapshot()
+    const part = { cpu: cpu ?? 0, counters, host: monitor.hostCounters(), health: monitor.health() }
+    send({ kind: 'stats', id, part })
+  }
+  const inTurn = (action: () => Promise<void>): void => {
+    turn = turn.then(action).catch((error) => log.error(messageOf(error)))
+  }
+
+  // a terminal sends these to all processes; the first one decides what they mean
+  runtime.onReload(() => {})
+  runtime.onTerminate((signal) => {
+    if (signal === 'SIGTERM') leave(0)
+  })
+  calls.receive(
+    (received) => {
+      const message = received as ToWorker
+      if (message.kind === 'start') inTurn(() => start(message))
+      else if (message.kind === 'reload') inTurn(() => reload(message))
+      else if (message.kind === 'stats')
+        tell(message.id, message.sessions).catch((error) => log.error(messageOf(error)))
+    },
+    () => {
+      endpoint?.close()
+      runtime.exit(0)
+    },
+  )
+  send({ kind: 'hello' })
+}

@@ -1,0 +1,79 @@
+/**
+ * What the first process and its workers say to each other, and how the numbers of the workers add up. Messages are JSON:
+ * Infinity arrives as null.
+ */
+import type { HostCounters } from './complaints.ts'
+import type { Config } from './config/config.ts'
+import type { CounterName } from './core.ts'
+import { GAUGES } from './http.ts'
+import { type Counters, type Health, NO_COUNTERS, type SessionStats } from './stats.ts'
+
+/** From the first process. `level`: that of the log. */
+export type ToWorker =
+  | { readonly kind: 'start'; readonly config: Config; readonly level: number }
+  | { readonly kind: 'reload'; readonly config: Config; readonly level: number }
+  | { readonly kind: 'stats'; readonly id: number; readonly sessions: boolean }
+
+/** From a worker. */
+export type FromWorker =
+  /** It listens to messages: `start` is wanted. */
+  | { readonly kind: 'hello' }
+  | { readonly kind: 'serving' }
+  /** It ends, for this reason. */
+  | { readonly kind: 'failed'; readonly text: string }
+  | { readonly kind: 'reloaded' }
+  /** It ends because it was told to. */
+  | { readonly kind: 'bye' }
+  | { readonly kind: 'log'; readonly level: number; readonly text: string }
+  /** Some of its sessions, before the answer to `stats`. */
+  | { readonly kind: 'sessions'; readonly id: number; readonly sessions: readonly SessionStats[] }
+  | { readonly kind: 'stats'; readonly id: number; readonly part: Part }
+
+/** The numbers of one worker. */
+export interface Part {
+  /** ms */
+  readonly cpu: number
+  readonly counters: Counters
+  readonly host: HostCounters
+  readonly health: Health
+}
+
+const MAXIMA: ReadonlySet<string> = new Set<CounterName>(['peer_silent_pings'])
+
+/** The counters of all: sums, but of ages the least and of silence the worst. */
+export function sumCounters(parts: readonly Counters[]): Counters {
+  const sums: Record<CounterName, number> = { ...NO_COUNTERS, last_received_age: Number.POSITIVE_INFINITY }
+  for (const counters of parts) {
+    for (const name of Object.keys(sums) as CounterName[]) {
+      const value: number | null = counters[name]
+      if (name === 'last_received_age') sums[name] = Math.min(sums[name], value ?? Number.POSITIVE_INFINITY)
+      else if (MAXIMA.has(name)) sums[name] = Math.max(sums[name], value)
+      else sums[name] += value
+    }
+  }
+  return sums
+}
+
+/** What remains of a worker that is gone: its totals, for sums that never go back. */
+export function totalsOf(counters: Counters): Counters {
+  const entries = Object.entries(counters).map(([name, value]) => {
+    if (name === 'last_received_age') return [name, Number.POSITIVE_INFINITY]
+    return [name, GAUGES.has(name) ? 0 : value]
+  })
+  return Object.fromEntries(entries) as Record<CounterName, number>
+}
+
+/** Sums, name by name. */
+export function sumHost(parts: readonly HostCounters[], none: HostCounters): HostCounters {
+  const sums = { ...none }
+  for (const part of parts) for (const name of Object.keys(sums) as (keyof HostCounters)[]) sums[name] += part[name]
+  return sums
+}
+
+/** The health of all is that of the worst: connections of a worker that hears nothing go nowhere. */
+export function worstHealth(parts: readonly Health[], none: Health): Health {
+  const heard = parts.map(({ lastReceived }) => lastReceived)
+  const known = heard.filter((age) => age !== undefined)
+  const all = known.length > 0 && known.length === heard.length
+  return { ...none, ...parts[0], lastReceived: all ? Math.max(...known) : undefined }
+}

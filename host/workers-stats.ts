@@ -1,0 +1,151 @@
+/**
+ * The numbers of all workers for the monitoring server: asked for when somebody asks us, summed up. Nothing is kept up
+ * to date in between. A worker that ended leaves what was last heard of its totals.
+ */
+import { NO_HOST_COUNTERS } from './complaints.ts'
+import { type Config, MODE_CLIENT } from './config/config.ts'
+import { parseTarget } from './http.ts'
+import type { Monitor } from './monitoring.ts'
+import type { Runtime } from './runtime.ts'
+import { type Health, type SessionStats, type SessionSteps, type Snapshot, silenceLimit } from './stats.ts'
+import {
+  type FromWorker,
+  type Part,
+  sumCounters,
+  sumHost,
+  type ToWorker,
+  totalsOf,
+  worstHealth,
+} from './workers-messages.ts'
+
+/** A worker that does not answer within this time counts with what it said last, ms. */
+const ANSWER_MS = 2000
+/** Lists of sessions are forgotten this long after they were asked for, ms. */
+const SESSIONS_KEPT_MS = 10_000
+/** Routes that show sessions. */
+const WITH_SESSIONS: ReadonlySet<string> = new Set(['stats', 'stats.json'])
+
+/** A worker that serves. */
+interface Askable {
+  readonly number: number
+  send(message: ToWorker): void
+}
+
+/** One question to all. */
+interface Round {
+  readonly id: number
+  readonly waiting: Set<number>
+  readonly sessions: Map<number, SessionStats[]>
+  done(): void
+}
+
+export class WorkerStats implements Monitor {
+  readonly started: number
+  /** How often a worker was started again. */
+  restarts = 0
+  readonly #runtime: Runtime
+  readonly #serving: () => readonly Askable[]
+  readonly #none: Health
+  /** What each worker said last. */
+  readonly #parts = new Map<number, Part>()
+  /** Totals of workers that are gone. */
+  #past: Part
+  readonly #rounds = new Map<number, Round>()
+  #lastId = 0
+  #sessions: readonly SessionStats[][] = []
+  #forget: ReturnType<typeof setTimeout> | undefined
+
+  constructor(runtime: Runtime, serving: () => readonly Askable[], config: Config) {
+    this.#runtime = runtime
+    this.#serving = serving
+    this.started = runtime.monotonic()
+    const client = (config.mode & MODE_CLIENT) !== 0
+    this.#none = { client, pending: false, lastReceived: undefined, silence: silenceLimit(config.keepalive) }
+    this.#past = { cpu: 0, counters: sumCounters([]), host: { ...NO_HOST_COUNTERS }, health: this.#none }
+  }
+
+  /** Asks all workers, for their sessions too if the target shows them. Fulfilled when they answered or it took too long. */
+  async prepare(target: string): Promise<void> {
+    const withSessions = WITH_SESSIONS.has(parseTarget(target)?.name ?? '')
+    const workers = this.#serving()
+    const id = ++this.#lastId
+    const sessions = new Map<number, SessionStats[]>()
+    await new Promise<void>((resolve) => {
+      const waiting = new Set(workers.map(({ number }) => number))
+      const timer = setTimeout(resolve, ANSWER_MS)
+      const done = (): void => {
+        clearTimeout(timer)
+        resolve()
+      }
+      this.#rounds.set(id, { id, waiting, sessions, done })
+      for (const worker of workers) worker.send({ kind: 'stats', id, sessions: withSessions })
+      if (waiting.size === 0) done()
+    })
+    this.#rounds.delete(id)
+    if (!withSessions) return
+    this.#sessions = [...sessions].sort(([a], [b]) => a - b).map(([, list]) => list)
+    clearTimeout(this.#forget)
+    this.#forget = setTimeout(() => {
+      this.#sessions = []
+    }, SESSIONS_KEPT_MS)
+  }
+
+  /** An answer of a worker, or a part of it. */
+  take(worker: number, message: Extract<FromWorker, { kind: 'stats' | 'sessions' }>): void {
+    const round = this.#rounds.get(message.id)
+    if (message.kind === 'sessions') {
+      const list = round?.sessions.get(worker)
+      if (list === undefined) round?.sessions.set(worker, [...message.sessions])
+      else list.push(...message.sessions)
+      return
+    }
+    this.#parts.set(worker, message.part)
+    this.#answered(round, worker)
+  }
+
+  /** A worker is gone. */
+  gone(worker: number): void {
+    const part = this.#parts.get(worker)
+    this.#parts.delete(worker)
+    for (const round of this.#rounds.values()) this.#answered(round, worker)
+    if (part === undefined) return
+    const { cpu, counters, host, health } = this.#past
+    this.#past = {
+      cpu: cpu + part.cpu,
+      counters: sumCounters([counters, totalsOf(part.counters)]),
+      host: sumHost([host, part.host], NO_HOST_COUNTERS),
+      health,
+    }
+  }
+
+  #answered(round: Round | undefined, worker: number): void {
+    if (round?.waiting.delete(worker) && round.waiting.size === 0) round.done()
+  }
+
+  snapshot(): Snapshot {
+    const at = this.#runtime.monotonic()
+    const parts = [this.#past, ...this.#parts.values()]
+    const cpu = parts.reduce((sum, part) => sum + part.cpu, this.#runtime.cpuTime())
+    const counters = sumCounters(parts.map((part) => part.counters))
+    const workers = { serving: this.#serving().length, restarts: this.restarts }
+    return { at, uptime: at - this.started, cpu, date: new Date(), counters, workers }
+  }
+
+  sessions(): SessionSteps {
+    return this.#sessions
+  }
+
+  health(): Health {
+    return worstHealth(
+      [...this.#parts.values()].map((part) => part.health),
+      this.#none,
+    )
+  }
+
+  hostCounters(): typeof NO_HOST_COUNTERS {
+    return sumHost(
+      [this.#past, ...this.#parts.values()].map((part) => part.host),
+      NO_HOST_COUNTERS,
+    )
+  }
+}

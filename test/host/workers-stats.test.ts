@@ -1,0 +1,79 @@
+/** How the numbers of several processes add up. */
+import { suite } from 'uvu'
+import * as assert from 'uvu/assert'
+import { NO_HOST_COUNTERS } from '../../host/complaints.ts'
+import { parseConfig } from '../../host/config/load.ts'
+import type { Runtime } from '../../host/runtime.ts'
+import { type Counters, type Health, NO_COUNTERS } from '../../host/stats.ts'
+import { sumCounters, type ToWorker, worstHealth } from '../../host/workers-messages.ts'
+import { WorkerStats } from '../../host/workers-stats.ts'
+
+const test = suite('numbers of several workers')
+
+const HEALTH: Health = { client: true, pending: false, lastReceived: 1000, silence: 79 }
+const counters = (some: Partial<Counters>): Counters => ({ ...NO_COUNTERS, ...some })
+
+test('totals and gauges are sums, ages the least, silence the most; what JSON made of Infinity counts as never', () => {
+  const never = JSON.parse(JSON.stringify({ last_received_age: Number.POSITIVE_INFINITY }))
+  const sum = sumCounters([
+    counters({ pkt_sent: 3, sessions_established: 2, peer_silent_pings: 4, last_received_age: 700 }),
+    counters({ pkt_sent: 4, sessions_established: 1, peer_silent_pings: 1, ...never }),
+  ])
+  const { pkt_sent, sessions_established, peer_silent_pings, last_received_age } = sum
+  assert.equal([pkt_sent, sessions_established, peer_silent_pings, last_received_age], [7, 3, 4, 700])
+  assert.is(sumCounters([counters(never)]).last_received_age, Number.POSITIVE_INFINITY)
+})
+
+test('all are as healthy as the worst of them', () => {
+  const unheard = { ...HEALTH, lastReceived: undefined }
+  assert.is(worstHealth([HEALTH, { ...HEALTH, lastReceived: 5000 }], unheard).lastReceived, 5000)
+  assert.is(worstHealth([HEALTH, unheard], unheard).lastReceived, undefined)
+  assert.is(worstHealth([], unheard).lastReceived, undefined)
+  assert.is(worstHealth([], unheard).client, true)
+})
+
+/** Numbers of workers that answer as they are told. */
+function statsOf(workers: Map<number, (id: number) => void>): WorkerStats {
+  const runtime: Pick<Runtime, 'monotonic' | 'cpuTime'> = { monotonic: () => 1000, cpuTime: () => 5 }
+  const config = parseConfig(new TextEncoder().encode('{"connect":"a:1","kcp_bind":":1","workers":2}'))
+  const askable = () =>
+    [...workers].map(([number, answer]) => ({
+      number,
+      send: (message: ToWorker) => answer(message.kind === 'stats' ? message.id : 0),
+    }))
+  return new WorkerStats(runtime as Runtime, askable, config)
+}
+
+test('a worker that is gone leaves its totals and nothing else', async () => {
+  const workers = new Map<number, (id: number) => void>()
+  const stats = statsOf(workers)
+  const part = (pkt_sent: number, sessions_established: number) => ({
+    cpu: 10,
+    counters: counters({ pkt_sent, sessions_established, last_received_age: 50 }),
+    host: { ...NO_HOST_COUNTERS, tcp_dials: 1 },
+    health: HEALTH,
+  })
+  workers.set(1, (id) => stats.take(1, { kind: 'stats', id, part: part(5, 1) }))
+  workers.set(2, (id) => stats.take(2, { kind: 'stats', id, part: part(7, 2) }))
+  await stats.prepare('/metrics')
+  assert.is(stats.snapshot().counters.pkt_sent, 12)
+  assert.is(stats.snapshot().cpu, 25)
+  assert.is(stats.hostCounters().tcp_dials, 2)
+  workers.delete(2)
+  stats.gone(2)
+  const { pkt_sent, sessions_established, last_received_age } = stats.snapshot().counters
+  assert.equal([pkt_sent, sessions_established, last_received_age], [12, 1, 50])
+  assert.is(stats.snapshot().cpu, 25)
+  assert.equal(stats.snapshot().workers, { serving: 1, restarts: 0 })
+})
+
+test('one that ends while it is asked keeps nobody waiting', async () => {
+  const workers = new Map<number, (id: number) => void>([[1, () => {}]])
+  const stats = statsOf(workers)
+  const answered = stats.prepare('/metrics')
+  stats.gone(1)
+  await answered
+  assert.is(stats.snapshot().counters.pkt_sent, 0)
+})
+
+test.run()

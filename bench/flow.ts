@@ -44,7 +44,7 @@ export async function openTarget(): Promise<Target> {
   })
   await new Promise<void>((done, fail) => {
     server.once('error', fail)
-    server.listen(0, '127.0.0.1', done)
+    server.listen({ port: 0, host: '127.0.0.1', backlog: 4096 }, done)
   })
   const address = server.address()
   if (address === null || typeof address === 'string') throw new Error('no port')
@@ -143,4 +143,64 @@ export async function openAndFirstByte(port: number): Promise<number> {
   })
   socket.destroy()
   return time
+}
+
+/** Connections that each got an echo of 64 bytes, and stay open. */
+export interface Crowd {
+  /** ms from the connect of each that was answered, in order of the answers. */
+  readonly times: readonly number[]
+  /** ms until the last answer. */
+  readonly ms: number
+  close(): void
+}
+
+/** Opens `count` connections, at most `underWay` of them without an answer at a time, and waits for all, or for `limitMs`. */
+export async function openCrowd(port: number, count: number, underWay: number, limitMs: number): Promise<Crowd> {
+  const sockets: Socket[] = []
+  const times: number[] = []
+  const message = Buffer.alloc(ECHO_BYTES, 0x45)
+  const began = performance.now()
+  let last = began
+  let ended = 0
+  await new Promise<void>((resolve) => {
+    const timer = setTimeout(resolve, limitMs)
+    const next = (): void => {
+      if (ended === count) {
+        clearTimeout(timer)
+        resolve()
+      }
+      while (sockets.length < count && sockets.length - ended < underWay) open()
+    }
+    const open = (): void => {
+      const at = performance.now()
+      const socket = connect({ port, host: '127.0.0.1', noDelay: true })
+      sockets.push(socket)
+      let received = 0
+      const end = (): void => {
+        if (received < 0) return
+        received = -1
+        ended++
+        next()
+      }
+      socket.on('data', (bytes: Buffer) => {
+        if (received < 0) return
+        received += bytes.length
+        if (received < ECHO_BYTES) return
+        last = performance.now()
+        times.push(last - at)
+        end()
+      })
+      socket.on('error', end)
+      socket.on('close', end)
+      socket.write(message)
+    }
+    next()
+  })
+  return {
+    times,
+    ms: last - began,
+    close() {
+      for (const socket of sockets) socket.destroy()
+    },
+  }
 }

@@ -7,7 +7,6 @@
  *   --method NAME    encryption (default xchacha20poly1305_ietf; the Go kcptun keeps its own)
  *   --messages N     of an echo (default 1000)                    --quick         one short run
  */
-import { writeFileSync } from 'node:fs'
 import { parseArgs } from 'node:util'
 import { freePort } from '../test/tools/process.ts'
 import { sleep } from '../test/tools/wait.ts'
@@ -29,6 +28,7 @@ import {
   startPair,
   timeToServe,
 } from './peers.ts'
+import { interleaved, middle, positive, ratio, writeJson } from './series.ts'
 
 const GIB = 2 ** 30
 const MIB = 2 ** 20
@@ -82,16 +82,11 @@ function optionsOf(args: readonly string[]): Options {
     },
   })
   const { quick } = values
-  const number = (name: string, text: string | undefined, otherwise: number): number => {
-    const value = text === undefined ? otherwise : Number(text)
-    if (!(value > 0)) throw new Error(`--${name} ${text}: a number above 0 is wanted`)
-    return value
-  }
   const pattern = new RegExp(values.match)
   return {
-    runs: number('runs', values.runs, quick ? 1 : RUNS),
-    seconds: number('seconds', values.seconds, quick ? 1 : SECONDS),
-    messages: number('messages', values.messages, quick ? 200 : MESSAGES),
+    runs: positive('runs', values.runs, quick ? 1 : RUNS),
+    seconds: positive('seconds', values.seconds, quick ? 1 : SECONDS),
+    messages: positive('messages', values.messages, quick ? 200 : MESSAGES),
     method: values.method,
     pairs: present(PAIRS).filter(({ name }) => pattern.test(name)),
     quick,
@@ -156,34 +151,6 @@ function upload(pair: Pair, target: Target, options: Options): Promise<Run> {
       ...(failure !== undefined && { failure }),
     }
   })
-}
-
-interface Series<T> {
-  readonly column: string
-  readonly runs: T[]
-}
-
-/** Runs a measurement of every pair N times, pair by pair, so that all see the same changes of the machine. */
-async function interleaved<T>(
-  columns: readonly string[],
-  runs: number,
-  measure: (column: string) => Promise<T>,
-): Promise<Series<T>[]> {
-  const series = columns.map((column) => ({ column, runs: [] as T[] }))
-  for (let run = 0; run < runs; run++) {
-    for (const { column, runs: results } of series) {
-      console.error(`run ${run + 1}/${runs} ${column}`)
-      results.push(await measure(column))
-    }
-  }
-  return series
-}
-
-const middle = <T>(series: Series<T>, of: (run: T) => number): number => median(series.runs.map(of))
-const ratio = (value: number, to: number): string => (to > 0 ? `${(value / to).toFixed(2)}x` : '-')
-
-function writeJson(path: string | undefined, content: object): void {
-  if (path !== undefined) writeFileSync(path, `${JSON.stringify(content, undefined, 1)}\n`)
 }
 
 /** `bench loopback`. */

@@ -3,6 +3,8 @@ import { benchCore } from './core.ts'
 import { runEmulator } from './emulator.ts'
 import { benchLinks } from './links.ts'
 import { benchLatency, benchLoopback } from './loopback.ts'
+import { benchMemory, benchOpen } from './many.ts'
+import { runTarget } from './remote-target.ts'
 import { benchSim } from './sim.ts'
 
 const benches: ReadonlyMap<string, () => void | Promise<void>> = new Map([
@@ -11,11 +13,17 @@ const benches: ReadonlyMap<string, () => void | Promise<void>> = new Map([
   ['links', () => benchLinks(process.argv.slice(3))],
   ['loopback', () => benchLoopback(process.argv.slice(3))],
   ['latency', () => benchLatency(process.argv.slice(3))],
+  ['open', () => benchOpen(process.argv.slice(3))],
+  ['memory', () => benchMemory(process.argv.slice(3))],
 ])
 
 const name = process.argv[2]
-// not for people: links starts its emulator as this process again
-const bench = name === 'emulator' ? () => runEmulator(process.argv.slice(3)) : benches.get(name ?? '')
+// not for people: this process started again as the link, or as the target
+const parts: ReadonlyMap<string, () => void | Promise<void>> = new Map([
+  ['emulator', () => runEmulator(process.argv.slice(3))],
+  ['target', () => runTarget()],
+])
+const bench = parts.get(name ?? '') ?? benches.get(name ?? '')
 if (!bench) {
   console.error(`usage: npm run bench -- NAME\n  NAME: ${[...benches.keys()].join(', ')}`)
   process.exit(1)

@@ -30,6 +30,8 @@ const WRITE_BUFFER_BYTES = 65536
  */
 const LINGER_MS = 5000
 
+/** Pending connections: the most that Linux grants untold (net.core.somaxconn). Those beyond wait a second for another SYN. */
+const BACKLOG = 4096
 /** Pending connections of an adopted listener (protocol.md 9.2); Bun has its own number. */
 const ADOPTED_BACKLOG = 16
 
@@ -321,9 +323,7 @@ export async function adoptListener(
   _onError: (error: NodeJS.ErrnoException) => void,
 ): Promise<TcpListener> {
   const local = sys().localAddress(fd)
-  const listener = listen({ hostname: '', port: 0, fd }, local, options, accept)
-  sys().listen(fd, ADOPTED_BACKLOG)
-  return listener
+  return listen({ hostname: '', port: 0, fd }, local, options, accept, ADOPTED_BACKLOG)
 }
 
 /** Listens on `address`. Rejects with the error of bind or listen (EADDRINUSE, EADDRNOTAVAIL, EACCES, ...). */
@@ -338,7 +338,18 @@ export async function listenTcp(
   const local = fd === undefined ? address : { ...address, port: sys().port(fd) }
   const reusePort = fd === undefined && options.tuning?.reuseport === true
   const where = { hostname: spelling.write(address), port: address.port, reusePort }
-  return listen(fd === undefined ? where : { ...where, fd }, local, options, accept)
+  return listen(fd === undefined ? where : { ...where, fd }, local, options, accept, BACKLOG)
+}
+
+/** Bun takes no length of the queue: it is set afterwards, where that can be done. */
+function lengthen(listener: object, backlog: number): void {
+  const fd = descriptorOf(listener)
+  if (fd === undefined || process.platform !== 'linux') return
+  try {
+    sys().listen(fd, backlog)
+  } catch {
+    // a libc that cannot be bound: Bun's own number it is
+  }
 }
 
 interface Where {
@@ -354,6 +365,7 @@ function listen(
   address: SocketAddress,
   options: TcpOptions,
   accept: (connection: TcpConnection) => TcpHandlers | null,
+  backlog: number,
 ): TcpListener {
   let closed = false
   let listener: TCPSocketListener<BunConnection | undefined>
@@ -377,6 +389,7 @@ function listen(
   } catch (reason) {
     throw explained('listen', address, reason)
   }
+  lengthen(listener, backlog)
   return {
     local: address.port === 0 ? { ...address, port: listener.port } : address,
     close() {

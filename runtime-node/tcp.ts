@@ -34,8 +34,8 @@ const WRITE_QUEUE_BYTES = 262144
  * 1122, 4.2.2.13).
  */
 const LINGER_MS = 5000
-/** Pending connections, as the kernel cuts it. */
-const BACKLOG = 511
+/** Pending connections: the most that Linux grants untold (net.core.somaxconn). Those beyond wait a second for another SYN. */
+const BACKLOG = 4096
 /** The same of an adopted listener (protocol.md 9.2); net takes none for a descriptor. */
 const ADOPTED_BACKLOG = 16
 
@@ -266,7 +266,9 @@ export async function listenTcp(
   const reusePort = fd === undefined && options.tuning?.reuseport === true && hasReusePort
   const where = fd === undefined ? { host: spelling.write(address), port: address.port } : { fd }
   // an option that Node 20 does not know
-  return listen({ ...where, ...(reusePort && { reusePort }) }, options, accept, onError)
+  const listener = await listen({ ...where, ...(reusePort && { reusePort }) }, options, accept, onError)
+  if (fd !== undefined) sys().listen(fd, BACKLOG)
+  return listener
 }
 
 function listen(

@@ -3,10 +3,13 @@
  *
  * Two engines in virtual time, a link of 5 ms each way, no sealing. The sender always has data, the receiver takes all at once, so the window is full all the time. Copies
  * counted: application into segments, segments onto the link, link into receive blocks, payload out to the application. The second figure leaves out the time
- * the emulated link itself takes for its two copies.
+ * the emulated link itself takes for its two copies. --quick is a short run, --json FILE keeps the figures.
  */
+import { parseArgs } from 'node:util'
 import { Core, Event, EventType, instantiate, Mode, NonceStrategy, Rx, Span, Tx, UNSET } from '../host/core.ts'
 import { BlockViews } from '../test/tools/block-views.ts'
+import { describe, machine, median } from './peers.ts'
+import { writeJson } from './series.ts'
 
 const DELAY_TICKS = 5 * 8
 const BLOCK_BYTES = 2048
@@ -245,12 +248,19 @@ function run(window: number, loss: number, segments: number): Cost {
   return { total: wall * nsPerMs, engine: (wall - link) * nsPerMs }
 }
 
-function median(values: readonly number[]): number {
-  return [...values].sort((a, b) => a - b)[values.length >> 1] ?? Number.NaN
-}
+const SEGMENTS = 400_000
+const ROUNDS = 5
 
-/** Runs the grid and prints it. */
-export function benchCore(segments = 400000, rounds = 5): void {
+/** `bench core`: runs the grid and prints it. */
+export async function benchCore(args: readonly string[]): Promise<void> {
+  const { values } = parseArgs({
+    args: [...args],
+    options: { quick: { type: 'boolean', default: false }, json: { type: 'string' } },
+  })
+  const [segments, rounds] = values.quick ? [SEGMENTS / 10, 1] : [SEGMENTS, ROUNDS]
+  const on = await machine()
+  const results: object[] = []
+  console.log(describe(on))
   console.log('ns per segment (send + deliver + ACK, both ends), median of', rounds)
   console.log('window   loss   total   native C   ratio   engine   x window 256')
   run(256, 0.02, 100000)
@@ -262,6 +272,7 @@ export function benchCore(segments = 400000, rounds = 5): void {
       const engine = median(costs.map((cost) => cost.engine))
       if (window === 256) flat = engine
       const reference = native[loss === 0 ? 0 : 1]
+      results.push({ window, loss, native: reference, total, engine, costs })
       console.log(
         String(window).padEnd(8),
         `${loss * 100} %`.padEnd(6),
@@ -273,4 +284,5 @@ export function benchCore(segments = 400000, rounds = 5): void {
       )
     }
   }
+  writeJson(values.json, { bench: 'core', machine: on, segments, rounds, results })
 }

@@ -17,7 +17,7 @@ const OPEN_TIMEOUT_MS = 30_000
 
 const chunk = randomBytes(CHUNK_BYTES)
 
-/** Swallows what comes when the first byte is `S`, echoes everything when it is something else. */
+/** Swallows what comes when the first byte is `S`, sends as much as the connection takes when it is `D`, and else echoes everything. */
 export interface Target {
   readonly port: number
   /** Bytes swallowed so far. */
@@ -26,20 +26,29 @@ export interface Target {
 }
 
 const SWALLOW = 0x53
+const SEND = 0x44
 
 /** Opens a target. */
 export async function openTarget(): Promise<Target> {
   let swallowed = 0
   const sockets = new Set<Socket>()
   const server = createServer({ noDelay: true }, (socket) => {
-    let swallows: boolean | undefined
+    let order: number | undefined
+    const fill = (): void => {
+      while (!socket.destroyed && socket.write(chunk));
+    }
     sockets.add(socket)
     socket.on('error', () => undefined)
     socket.on('close', () => sockets.delete(socket))
     socket.on('data', (bytes: Buffer) => {
-      swallows ??= bytes[0] === SWALLOW
-      if (swallows) swallowed += bytes.length
-      else socket.write(bytes)
+      const first = order === undefined
+      order ??= bytes[0] ?? 0
+      if (order === SWALLOW) swallowed += bytes.length
+      else if (order !== SEND) socket.write(bytes)
+      else if (first) {
+        socket.on('drain', fill)
+        fill()
+      }
     })
   })
   await new Promise<void>((done, fail) => {
@@ -61,10 +70,10 @@ export async function openTarget(): Promise<Target> {
 }
 
 /** Keeps a connection to a port full until stop(). */
-export function pour(port: number): { readonly failed: () => string | undefined; stop(): void } {
+export function pour(port: number, host = '127.0.0.1'): { readonly failed: () => string | undefined; stop(): void } {
   let failure: string | undefined
   let stopped = false
-  const socket = connect({ port, host: '127.0.0.1', noDelay: true })
+  const socket = connect({ port, host, noDelay: true })
   const fill = (): void => {
     while (!stopped && socket.write(chunk));
   }
@@ -80,6 +89,35 @@ export function pour(port: number): { readonly failed: () => string | undefined;
   socket.write(first)
   fill()
   return {
+    failed: () => failure,
+    stop() {
+      stopped = true
+      socket.destroy()
+    },
+  }
+}
+
+/** Takes what a target sends until stop(). */
+export function download(
+  port: number,
+  host = '127.0.0.1',
+): { received(): number; failed(): string | undefined; stop(): void } {
+  let failure: string | undefined
+  let stopped = false
+  let received = 0
+  const socket = connect({ port, host, noDelay: true })
+  socket.on('data', (bytes: Buffer) => {
+    received += bytes.length
+  })
+  socket.on('error', (error) => {
+    if (!stopped) failure = `download: ${error.message}`
+  })
+  socket.on('close', () => {
+    if (!stopped) failure ??= 'the download was closed'
+  })
+  socket.write(Uint8Array.of(SEND))
+  return {
+    received: () => received,
     failed: () => failure,
     stop() {
       stopped = true

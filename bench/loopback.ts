@@ -1,19 +1,19 @@
 /**
- * `bench loopback`: goodput, and CPU seconds per GiB at each end, without a link between the ends. `bench latency`: echo over loopback, time from
+ * `bench loopback`: goodput of uploads and downloads, and CPU seconds per GiB at each end, without a link between the ends. `bench latency`: echo over loopback, time from
  * the start of a process to a listener that accepts, resident memory of idle ends. All implementations found, interleaved in one run.
  *
  *   --runs N         medians of N interleaved runs (default 3)    --match REGEX   columns whose name matches
  *   --seconds N      of an upload (default 5)                     --json FILE     all figures for programs
  *   --method NAME    encryption (default xchacha20poly1305_ietf; the Go kcptun keeps its own)
  *   --messages N     of an echo (default 1000)                    --quick         one short run
+ *   --only NAME      upload or download alone (loopback)
  */
 import { parseArgs } from 'node:util'
 import { freePort } from '../test/tools/process.ts'
 import { sleep } from '../test/tools/wait.ts'
-import { echo, openTarget, pour, type Target } from './flow.ts'
+import { download, echo, openTarget, pour, type Target } from './flow.ts'
 import {
   type Contestant,
-  cpuSeconds,
   describe,
   type Ends,
   METHOD,
@@ -28,13 +28,10 @@ import {
   startPair,
   timeToServe,
 } from './peers.ts'
-import { interleaved, middle, positive, ratio, writeJson } from './series.ts'
+import { interleaved, middle, positive, type Series, writeJson } from './series.ts'
+import { measure, type Transfer, table } from './transfer.ts'
 
-const GIB = 2 ** 30
 const MIB = 2 ** 20
-const MBIT = 1e6
-/** Not measured: just-in-time compilers and windows are still finding their form. */
-const WARM_UP_MS = 1500
 const SECONDS = 5
 const RUNS = 3
 const MESSAGES = 1000
@@ -50,6 +47,8 @@ const REFERENCE = 'libev w256'
 const PAIRS: readonly Pair[] = [
   { name: 'node', client: 'node', server: 'node' },
   { name: 'bun', client: 'bun', server: 'bun' },
+  { name: 'node js', client: 'node js', server: 'node js' },
+  { name: 'bun js', client: 'bun js', server: 'bun js' },
   { name: 'node w256', client: 'node', server: 'node', clientKcp: KCP, serverKcp: KCP },
   { name: 'bun w256', client: 'bun', server: 'bun', clientKcp: KCP, serverKcp: KCP },
   { name: REFERENCE, client: 'libev', server: 'libev', clientKcp: KCP, serverKcp: KCP },
@@ -57,12 +56,16 @@ const PAIRS: readonly Pair[] = [
 ]
 const CONTESTANTS: readonly Contestant[] = ['node', 'bun', 'libev', 'go']
 
+const DIRECTIONS = ['upload', 'download'] as const
+type Direction = (typeof DIRECTIONS)[number]
+
 interface Options {
   readonly runs: number
   readonly seconds: number
   readonly messages: number
   readonly method: string
   readonly pairs: readonly Pair[]
+  readonly directions: readonly Direction[]
   readonly quick: boolean
   readonly pattern: RegExp
   readonly json: string | undefined
@@ -77,6 +80,7 @@ function optionsOf(args: readonly string[]): Options {
       messages: { type: 'string' },
       method: { type: 'string', default: METHOD },
       match: { type: 'string', default: '' },
+      only: { type: 'string' },
       quick: { type: 'boolean', default: false },
       json: { type: 'string' },
     },
@@ -88,6 +92,7 @@ function optionsOf(args: readonly string[]): Options {
     seconds: positive('seconds', values.seconds, quick ? 1 : SECONDS),
     messages: positive('messages', values.messages, quick ? 200 : MESSAGES),
     method: values.method,
+    directions: DIRECTIONS.filter((name) => values.only === undefined || values.only === name),
     pairs: present(PAIRS).filter(({ name }) => pattern.test(name)),
     quick,
     pattern,
@@ -110,46 +115,25 @@ async function between<T>(
   }
 }
 
-interface Run {
-  readonly mbits: number
-  /** CPU seconds per GiB of the client, which sends, and of the server. */
-  readonly clientCpu: number
-  readonly serverCpu: number
-  /** CPU share of the traffic generator: near 1 it was the limit. */
-  readonly ownLoad: number
-  readonly drops: number
-  readonly failure?: string
-}
-
-function upload(pair: Pair, target: Target, options: Options): Promise<Run> {
-  return between(pair, target, options.method, async (ends, udpPort) => {
-    const flow = pour(ends.port)
-    await sleep(WARM_UP_MS)
-    const read = (): readonly [number, number, number, number, number] => [
-      performance.now(),
-      target.swallowed,
-      cpuSeconds(ends.clientPid),
-      cpuSeconds(ends.serverPid),
-      cpuSeconds(process.pid),
-    ]
-    const before = read()
-    await sleep(options.seconds * 1000)
-    const after = read()
-    const failure = flow.failed() ?? ends.failure()
-    const drops = socketDrops(udpPort)
-    flow.stop()
-    if (failure !== undefined) process.exitCode = 1
-    const [ms, bytes, client, server, own] = [0, 1, 2, 3, 4].map((i) => (after[i] ?? 0) - (before[i] ?? 0))
-    const elapsed = (ms ?? 0) / 1000
-    const gib = (bytes ?? 0) / GIB
-    return {
-      mbits: ((bytes ?? 0) * 8) / elapsed / MBIT,
-      clientCpu: (client ?? 0) / gib,
-      serverCpu: (server ?? 0) / gib,
-      ownLoad: (own ?? 0) / elapsed,
-      drops,
-      ...(failure !== undefined && { failure }),
+function transfer(pair: Pair, direction: Direction, target: Target, options: Options): Promise<Transfer> {
+  return between(pair, target, options.method, (ends, udpPort) => {
+    const makers = [process.pid]
+    if (direction === 'upload') {
+      const flow = pour(ends.port)
+      const stop = (): string | undefined => {
+        flow.stop()
+        return flow.failed()
+      }
+      const drops = (): number => socketDrops(udpPort)
+      return measure(ends, { bytes: () => target.swallowed, stop, makers, drops }, options.seconds)
     }
+    const flow = download(ends.port)
+    const stop = (): string | undefined => {
+      flow.stop()
+      return flow.failed()
+    }
+    const drops = (): number => socketDrops(udpPort, true)
+    return measure(ends, { bytes: () => flow.received(), stop, makers, drops }, options.seconds)
   })
 }
 
@@ -160,34 +144,25 @@ export async function benchLoopback(args: readonly string[]): Promise<void> {
   console.log(describe(on))
   const target = await openTarget()
   const pairOf = new Map(options.pairs.map((pair) => [pair.name, pair]))
-  const all = await interleaved([...pairOf.keys()], options.runs, (column) => {
-    const pair = pairOf.get(column)
-    if (pair === undefined) throw new Error(column)
-    return upload(pair, target, options)
-  })
-  await target.close()
-  const reference = all.find(({ column }) => column === REFERENCE)
-  const to = (of: (run: Run) => number): number => (reference ? middle(reference, of) : 0)
-  console.log(`\nupload over loopback, ${options.method}, medians of ${options.runs} runs of ${options.seconds} s`)
-  console.log(`(w256: sndwnd and rcvwnd 256, flush 2; in parentheses: times ${REFERENCE}; client sends)`)
-  console.log('\n| | Mbit/s | CPU-s/GiB client | CPU-s/GiB server | datagrams dropped at the server | generator load |')
-  console.log('|---|---|---|---|---|---|')
-  for (const series of all) {
-    const cell = (of: (run: Run) => number, digits: number): string =>
-      `${middle(series, of).toFixed(digits)} (${ratio(middle(series, of), to(of))})`
-    const failure = series.runs.find((run) => run.failure !== undefined)?.failure
+  const results: { readonly direction: Direction; readonly series: readonly Series<Transfer>[] }[] = []
+  for (const direction of options.directions) {
+    const series = await interleaved([...pairOf.keys()], options.runs, (column) => {
+      const pair = pairOf.get(column)
+      if (pair === undefined) throw new Error(column)
+      return transfer(pair, direction, target, options)
+    })
+    results.push({ direction, series })
+    const sends = direction === 'upload' ? 'client' : 'server'
     console.log(
-      `| ${[
-        series.column,
-        cell((run) => run.mbits, 0),
-        cell((run) => run.clientCpu, 2),
-        cell((run) => run.serverCpu, 2),
-        middle(series, (run) => run.drops),
-        middle(series, (run) => run.ownLoad).toFixed(2),
-      ].join(' | ')} |${failure === undefined ? '' : ` FAILED: ${failure}`}`,
+      `\n${direction} over loopback (the ${sends} sends), ${options.method}, medians of ${options.runs} runs of`,
     )
+    console.log(
+      `${options.seconds} s (w256: sndwnd and rcvwnd 256, flush 2; js: without sodium-native; times ${REFERENCE})\n`,
+    )
+    console.log(table(series, REFERENCE))
   }
-  writeJson(options.json, { bench: 'loopback', machine: on, options: { ...options, pattern: undefined }, results: all })
+  await target.close()
+  writeJson(options.json, { bench: 'loopback', machine: on, options: { ...options, pattern: undefined }, results })
 }
 
 interface Latency {

@@ -1,27 +1,29 @@
 /** `npm run bench -- NAME`: the benchmarks by name. */
+import { runAgent } from './agent.ts'
 import { benchCore } from './core.ts'
 import { runEmulator } from './emulator.ts'
 import { benchLinks } from './links.ts'
 import { benchLatency, benchLoopback } from './loopback.ts'
 import { benchMemory, benchOpen } from './many.ts'
-import { runTarget } from './remote-target.ts'
+import { benchObfs } from './obfs.ts'
 import { benchSim } from './sim.ts'
 
 const benches: ReadonlyMap<string, () => void | Promise<void>> = new Map([
-  ['core', () => benchCore()],
+  ['core', () => benchCore(process.argv.slice(3))],
   ['sim', () => benchSim(process.argv.slice(3))],
   ['links', () => benchLinks(process.argv.slice(3))],
   ['loopback', () => benchLoopback(process.argv.slice(3))],
   ['latency', () => benchLatency(process.argv.slice(3))],
   ['open', () => benchOpen(process.argv.slice(3))],
   ['memory', () => benchMemory(process.argv.slice(3))],
+  ['obfs', () => benchObfs(process.argv.slice(3))],
 ])
 
 const name = process.argv[2]
-// not for people: this process started again as the link, or as the target
+// not for people: this process started again as the link, or in another place
 const parts: ReadonlyMap<string, () => void | Promise<void>> = new Map([
   ['emulator', () => runEmulator(process.argv.slice(3))],
-  ['target', () => runTarget()],
+  ['agent', () => runAgent()],
 ])
 const bench = parts.get(name ?? '') ?? benches.get(name ?? '')
 if (!bench) {

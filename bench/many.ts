@@ -10,9 +10,9 @@
 import { parseArgs } from 'node:util'
 import { freePort } from '../test/tools/process.ts'
 import { sleep } from '../test/tools/wait.ts'
+import { Agent } from './agent.ts'
 import { type Crowd, openAndFirstByte, openCrowd } from './flow.ts'
 import { describe, type Ends, METHOD, machine, median, type Pair, present, residentBytes, startPair } from './peers.ts'
-import { startTarget } from './remote-target.ts'
 import { interleaved, middle, positive, ratio, type Series, writeJson } from './series.ts'
 
 const KIB = 1024
@@ -121,10 +121,11 @@ export async function benchOpen(args: readonly string[]): Promise<void> {
   const options = optionsOf(args, OPEN_RUNS)
   const on = await machine()
   console.log(describe(on))
-  const target = await startTarget()
+  const target = new Agent()
+  const port = await target.target()
   const direct: Series<Opening> = { column: 'no tunnel', runs: [] }
-  const all = await measureAll(options, target.port, async (ends, pair) => {
-    if (pair === options.pairs[0]) direct.runs.push(await opening(target.port, options.connections))
+  const all = await measureAll(options, port, async (ends, pair) => {
+    if (pair === options.pairs[0]) direct.runs.push(await opening(port, options.connections))
     return opening(ends.port, options.connections)
   })
   await target.close()
@@ -201,8 +202,8 @@ export async function benchMemory(args: readonly string[]): Promise<void> {
   const options = optionsOf(args, 1)
   const on = await machine()
   console.log(describe(on))
-  const target = await startTarget()
-  const all = await measureAll(options, target.port, (ends) => memory(ends, options.sessions))
+  const target = new Agent()
+  const all = await measureAll(options, await target.target(), (ends) => memory(ends, options.sessions))
   await target.close()
   const reference = all.find(({ column }) => column === DEFAULT)
   const perSession = (of: number) => (run: Memory) =>

@@ -6,12 +6,24 @@
 import type { ChildProcess } from 'node:child_process'
 import { spawn, spawnSync } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
-import { accessSync, constants, readFileSync } from 'node:fs'
+import {
+  accessSync,
+  constants,
+  cpSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs'
 import { connect } from 'node:net'
-import { cpus, release, totalmem } from 'node:os'
+import { cpus, release, tmpdir, totalmem } from 'node:os'
 import { delimiter, join } from 'node:path'
-import type { Config, Program } from '../test/tools/process.ts'
-import { commandOf, freePort, libevPath, run, start, writeConfig } from '../test/tools/process.ts'
+import type { Config, Place, Program } from '../test/tools/process.ts'
+import { commandOf, freePort, libevPath, projectRoot, run, start, writeConfig } from '../test/tools/process.ts'
 import { sleep } from '../test/tools/wait.ts'
 
 export const METHOD = 'xchacha20poly1305_ietf'
@@ -27,7 +39,8 @@ const TICKS_PER_SECOND = 100
  */
 const LIBEV_UDP: Config = { rcvbuf: 4 << 20, sndbuf: 4 << 20 }
 
-export type Contestant = Program | 'go'
+/** `node js`, `bun js`: ours without sodium-native, which is not where they look for packages. */
+export type Contestant = Program | 'go' | 'node js' | 'bun js'
 
 /** Two ends and their `kcp` keys (none: untuned). The client sends. */
 export interface Pair {
@@ -59,12 +72,17 @@ export interface Ends {
 }
 
 export interface PairOptions {
-  /** TCP port of the target on 127.0.0.1. */
+  /** TCP port of the target, on 127.0.0.1 where the server runs. */
   readonly target: number
   /** UDP port of the server, and the one its client sends to (default: the same). */
   readonly udpPort: number
   readonly via?: number
   readonly method?: string
+  /** More configuration, of both ends. */
+  readonly config?: Config
+  /** Address of the server's UDP socket (default 127.0.0.1), and where both run (default here; not for the Go program). */
+  readonly host?: string
+  readonly places?: { readonly client: Place; readonly server: Place }
 }
 
 /** Path of a program on the PATH. */
@@ -88,7 +106,32 @@ const goClient = onPath('kcptun-client')
 export function missing(program: Contestant): string | undefined {
   if (program === 'libev') return libevPath === undefined ? 'KCPTUN_LIBEV is not set' : undefined
   if (program === 'go') return goServer && goClient ? undefined : 'kcptun-server and kcptun-client are not on the PATH'
+  if (isBare(program))
+    return findPackage('sodium-native') ? undefined : 'sodium-native is not installed: `js` is all there is'
   return undefined
+}
+
+const findPackage = (name: string): boolean => existsSync(join(projectRoot, 'node_modules', name))
+const isBare = (program: Contestant): program is 'node js' | 'bun js' => program.endsWith(' js')
+
+let bareDirectory: string | undefined
+
+/** A copy of the program whose packages are all of ours but the optional sodium-native. */
+function bareCopy(): string {
+  if (bareDirectory !== undefined) return bareDirectory
+  const directory = mkdtempSync(join(tmpdir(), 'kcptun-wasm-'))
+  process.on('exit', () => rmSync(directory, { recursive: true, force: true }))
+  const packages = join(projectRoot, 'node_modules')
+  mkdirSync(join(directory, 'node_modules'))
+  for (const name of readdirSync(packages)) {
+    if (!name.startsWith('.') && !name.startsWith('sodium-native')) {
+      symlinkSync(join(packages, name), join(directory, 'node_modules', name))
+    }
+  }
+  writeFileSync(join(directory, 'package.json'), '{"type":"module"}')
+  cpSync(join(projectRoot, 'dist'), join(directory, 'dist'), { recursive: true })
+  bareDirectory = directory
+  return directory
 }
 
 /** The pairs that can run here; a line on stderr for each program that is missing. */
@@ -128,9 +171,17 @@ function startGo(command: string, args: readonly string[]): End {
   }
 }
 
-async function startOurs(program: Program, config: Config): Promise<End> {
+/** The program of a contestant, and the command that runs it. */
+function commandFor(contestant: Exclude<Contestant, 'go'>): { program: Program; command: readonly string[] } {
+  if (!isBare(contestant)) return { program: contestant, command: commandOf(contestant) }
+  const program = contestant === 'node js' ? 'node' : 'bun'
+  return { program, command: [commandOf(program)[0], join(bareCopy(), 'dist', program, 'cli.js')] }
+}
+
+async function startOurs(contestant: Exclude<Contestant, 'go'>, config: Config, place?: Place): Promise<End> {
+  const { program, command } = commandFor(contestant)
   const udp: Config = program === 'libev' ? { udp: LIBEV_UDP } : {}
-  const running = await start(program, { loglevel: 4, ...udp, ...config })
+  const running = await start(program, { loglevel: 4, ...udp, ...config }, { command, ...(place && { place }) })
   return {
     pid: running.pid,
     failure: () =>
@@ -141,29 +192,39 @@ async function startOurs(program: Program, config: Config): Promise<End> {
 
 /** Starts a pair and waits until both serve. */
 export async function startPair(pair: Pair, options: PairOptions): Promise<Ends> {
-  const { target, udpPort, via = udpPort, method = METHOD } = options
+  const { target, udpPort, via = udpPort, method = METHOD, host = '127.0.0.1', places, config = {} } = options
   const psk = randomBytes(32).toString('base64')
   const port = await freePort()
   const startServer = async (): Promise<End> =>
     pair.server === 'go'
       ? startGo(goServer ?? '', ['-t', `127.0.0.1:${target}`, '-l', `127.0.0.1:${udpPort}`, '--key', psk])
-      : startOurs(pair.server, {
-          connect: `127.0.0.1:${target}`,
-          kcp_bind: `127.0.0.1:${udpPort}`,
-          method,
-          psk,
-          ...(pair.serverKcp && { kcp: pair.serverKcp }),
-        })
+      : startOurs(
+          pair.server,
+          {
+            connect: `127.0.0.1:${target}`,
+            kcp_bind: `${host}:${udpPort}`,
+            method,
+            psk,
+            ...(pair.serverKcp && { kcp: pair.serverKcp }),
+            ...config,
+          },
+          places?.server,
+        )
   const startClient = async (): Promise<End> =>
     pair.client === 'go'
       ? startGo(goClient ?? '', ['-l', `127.0.0.1:${port}`, '-r', `127.0.0.1:${via}`, '--key', psk])
-      : startOurs(pair.client, {
-          listen: `127.0.0.1:${port}`,
-          kcp_connect: `127.0.0.1:${via}`,
-          method,
-          psk,
-          ...(pair.clientKcp && { kcp: pair.clientKcp }),
-        })
+      : startOurs(
+          pair.client,
+          {
+            listen: `127.0.0.1:${port}`,
+            kcp_connect: `${host}:${via}`,
+            method,
+            psk,
+            ...(pair.clientKcp && { kcp: pair.clientKcp }),
+            ...config,
+          },
+          places?.client,
+        )
   const server = await startServer()
   const client = await startClient().catch(async (error: unknown) => {
     await server.stop()
@@ -206,7 +267,7 @@ export async function timeToServe(program: Contestant): Promise<number> {
   const [command, ...args] =
     program === 'go'
       ? [goClient ?? '', '-l', config.listen, '-r', config.kcp_connect, '--key', psk]
-      : [...commandOf(program), '-c', file.path]
+      : [...commandFor(program).command, '-c', file.path]
   const began = performance.now()
   const end = startGo(command ?? '', args)
   try {
@@ -231,14 +292,17 @@ export function residentBytes(pid: number): number {
   return Number(/^VmRSS:\s+(\d+) kB/m.exec(readProc(`/proc/${pid}/status`))?.[1] ?? Number.NaN) * 1024
 }
 
-/** Datagrams the kernel dropped because the socket's buffer was full, for a local UDP port, any family; 0 where there is no /proc. */
-export function socketDrops(port: number): number {
+/**
+ * Datagrams the kernel dropped because a socket's buffer was full, any family; 0 where there is no /proc.
+ * @param port of the sockets meant, or with `remote` the port that they are connected to
+ */
+export function socketDrops(port: number, remote = false): number {
   if (port === 0) return 0
   const wanted = `:${port.toString(16).toUpperCase().padStart(4, '0')}`
   let drops = 0
   for (const line of `${readProc('/proc/net/udp')}\n${readProc('/proc/net/udp6')}`.split('\n')) {
     const fields = line.trim().split(/\s+/)
-    if (fields[1]?.endsWith(wanted)) drops += Number(fields[12] ?? 0)
+    if (fields[remote ? 2 : 1]?.endsWith(wanted)) drops += Number(fields[12] ?? 0)
   }
   return drops
 }
@@ -271,6 +335,10 @@ export async function machine(): Promise<Machine> {
   versions['kcptun-wasm'] = (await run('node', ['--version'])).stdout.trim().split('\n')[0] ?? ''
   for (const runtime of ['node', 'bun'] as const) versions[runtime] = line(commandOf(runtime)[0], '--version')
   if (libevPath) versions['kcptun-libev'] = (await run('libev', ['-h'])).stderr.trim().split('\n')[0] ?? ''
+  for (const name of ['sodium-native', 'koffi']) {
+    const path = join(projectRoot, 'node_modules', name, 'package.json')
+    if (existsSync(path)) versions[name] = String(JSON.parse(readFileSync(path, 'utf8')).version)
+  }
   if (goClient) versions['kcptun (Go)'] = goVersion() ?? line(goClient, '--version')
   const [first] = cpus()
   return {

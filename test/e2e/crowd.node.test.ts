@@ -6,8 +6,8 @@ import { readFileSync } from 'node:fs'
 import { connect, createServer, type Socket } from 'node:net'
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
+import { Agent } from '../../bench/agent.ts'
 import { type Crowd, openCrowd } from '../../bench/flow.ts'
-import { startTarget } from '../../bench/remote-target.ts'
 import { skip } from '../skip.ts'
 import { MIXED_PAIRS, type Pair } from '../tools/pairs.ts'
 import { type Config, freePort, httpGet, type Program, type Running, start } from '../tools/process.ts'
@@ -99,10 +99,10 @@ for (const pair of MIXED_PAIRS) {
     continue
   }
   test(name, async () => {
-    const target = await startTarget()
+    const target = new Agent()
     let crowd: Crowd | undefined
     try {
-      await withEnds(pair, target.port, {}, async ({ server, client, port }) => {
+      await withEnds(pair, await target.target(), {}, async ({ server, client, port }) => {
         crowd = await openCrowd(port, SESSIONS, UNDER_WAY, SESSIONS_LIMIT_MS)
         assert.is(
           crowd.times.length,

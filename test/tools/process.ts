@@ -68,6 +68,8 @@ export interface StartOptions {
   /** Additional command line arguments. */
   readonly args?: readonly string[]
   readonly place?: Place
+  /** What runs the program, instead of commandOf(). */
+  readonly command?: readonly string[]
 }
 
 /** The directory of package.json, found upwards from here or from the working directory. */
@@ -148,7 +150,7 @@ export async function start(program: Program, config: Config, options: StartOpti
   const httpListen = typeof config['http_listen'] === 'string' ? config['http_listen'] : `127.0.0.1:${await freePort()}`
   const complete: Config = { loglevel: 6, ...config, http_listen: httpListen }
   const file = writeConfig(complete)
-  const [command = '', ...leading] = [...(options.place?.command ?? []), ...commandOf(program)]
+  const [command = '', ...leading] = [...(options.place?.command ?? []), ...(options.command ?? commandOf(program))]
   const child = spawn(command, [...leading, '-c', file.path, ...(options.args ?? [])], {
     stdio: ['ignore', 'pipe', 'pipe'],
   })

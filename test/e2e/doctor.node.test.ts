@@ -146,6 +146,10 @@ test('MUST 10: sizes are measured with 20 % loss each way, which makes a path de
   assert.is(finding('path').status, 'warning')
   const loss = Number(finding('path').values['loss'])
   assert.ok(loss > 0.15 && loss < 0.6, text)
+  assert.ok(
+    Number(finding('path').values['rtt_min_ms']) > 8,
+    'twice the delay of the link, which is good to a millisecond',
+  )
   assert.is(finding('size_out').status, 'ok', text)
   assert.is(finding('size_back').status, 'ok', text)
 })

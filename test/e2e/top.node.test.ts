@@ -1,6 +1,7 @@
 // time limit: 120 s
 /** `kcptun-wasm top` in a real terminal, which tmux is: what it shows, that it follows keys and sizes, and gives the terminal back. */
 import { spawnSync } from 'node:child_process'
+import { createServer } from 'node:http'
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
 import { skip } from '../skip.ts'
@@ -131,6 +132,28 @@ for (const { program, name } of names) {
   if (tmux) test(name, () => watch(program))
   else skip(test, name, 'there is no tmux')
 }
+
+test('a token is sent where one is wanted, and asked for where it lacks', async () => {
+  const statistics = JSON.stringify({ version: 1, program: { name: 'kcptun-wasm', mode: 'client' }, health: 'well' })
+  const server = createServer((request, response) => {
+    response.statusCode = request.headers.authorization === 'Bearer sesame' ? 200 : 401
+    response.end(statistics)
+  })
+  const port = await freePort()
+  await new Promise<void>((done) => server.listen(port, '127.0.0.1', done))
+  const url = `127.0.0.1:${port}`
+  const without = await run('node', ['top', url])
+  process.env['KCPTUN_HTTP_TOKEN'] = 'sesame'
+  const results = await Promise.all(RUNTIMES.map((program) => run(program, ['top', url])))
+  delete process.env['KCPTUN_HTTP_TOKEN']
+  server.close()
+  assert.is(without.code, 1)
+  assert.match(without.stderr, /token/)
+  for (const { code, stdout, stderr } of results) {
+    assert.is(code, 0, stderr)
+    assert.match(stdout, /client.*well$/m)
+  }
+})
 
 test('a program that is not there, and a missing argument, end with status 1', async () => {
   const { code, stderr } = await run('node', ['top', `127.0.0.1:${await freePort()}`])

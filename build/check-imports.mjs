@@ -19,6 +19,7 @@ const shared = [
   'runtime-node/process.ts',
   'runtime-node/system.ts',
   'runtime-node/tools.ts',
+  'runtime-node/workers.ts',
 ]
 
 /** Room -> rooms it may import. @type {Record<string, readonly string[]>} */

@@ -17,7 +17,7 @@ import { bindTuned, descriptorBuffers, tuneBuffers } from './tuning.ts'
 const RX_MESSAGES = 16
 const RX_BYTES = 65536
 /** Receive calls of one wake-up before others get their turn. */
-const RX_CALLS = 4
+const RX_CALLS = 2
 /** Views kept for one message: the datagrams in it, mostly of one size. */
 const RX_VIEWS = 64
 
@@ -91,7 +91,10 @@ class FastUdpSocket implements UdpSocket {
     this.path = `fast (recvmmsg${gro ? ' and UDP_GRO' : ''}, sendmmsg${gso ? ' and UDP_SEGMENT' : ''})`
     this.#rx = new MessageVector(sys, RX_MESSAGES)
     const stagingAt = sys.addressOf(this.#staging.buffer)
-    for (let i = 0; i < RX_MESSAGES; i++) this.#rx.setBuffer(i, stagingAt + i * RX_BYTES, RX_BYTES)
+    for (let i = 0; i < RX_MESSAGES; i++) {
+      this.#rx.setBuffer(i, stagingAt + i * RX_BYTES, RX_BYTES)
+      this.#rx.prepare(i)
+    }
     this.#tx = new MessageVector(sys, TX_MESSAGES, TX_SLOTS)
     this.#memoryAt = sys.addressOf(this.#memory)
     for (let slot = 0; slot < TX_SLOTS; slot++) {
@@ -144,7 +147,6 @@ class FastUdpSocket implements UdpSocket {
     const rx = this.#rx
     for (let call = 0; call < RX_CALLS; call++) {
       if (this.#closed) return
-      for (let i = 0; i < RX_MESSAGES; i++) rx.prepare(i)
       const count = this.#sys.recvmmsg(this.#fd, rx.address(0), RX_MESSAGES)
       if (count > 0) this.#deliver(count)
       else if (count === 0) return
@@ -158,10 +160,12 @@ class FastUdpSocket implements UdpSocket {
   #deliver(count: number): void {
     const rx = this.#rx
     for (let i = 0; i < count && !this.#closed; i++) {
-      if (!rx.sender(i, record, 0)) continue
-      const from = this.#peers.read(record, 0)
+      const known = rx.sender(i, record, 0)
       const length = Math.min(rx.length(i), RX_BYTES)
       const step = rx.segmentBytes(i) || length
+      rx.prepare(i)
+      if (!known) continue
+      const from = this.#peers.read(record, 0)
       let offset = 0
       let segment = 0
       do {
@@ -295,6 +299,15 @@ class FastUdpSocket implements UdpSocket {
   }
 }
 
+/** A sandbox may forbid the batch calls: better known now than at every datagram. @throws NotAvailable */
+function checkBatches(sys: Sys, fd: number): void {
+  for (const call of ['recvmmsg', 'sendmmsg'] as const) {
+    // no messages at all: nothing happens to those that wait
+    const result = sys[call](fd, 0, 0)
+    if (result < 0) throw new NotAvailable(`not available: ${call} ${sys.errorName(-result)}`)
+  }
+}
+
 /** An option of UDP that the system may not know. */
 function tryOption(set: () => void): boolean {
   try {
@@ -317,6 +330,7 @@ export function openFastUdp(calls: FastCalls, options: UdpOptions, handlers: Udp
   try {
     if (tuning !== undefined) tuneBuffers(tuning, () => descriptorBuffers(sys, fd))
     if (connect !== undefined) sys.connect(fd, connect)
+    checkBatches(sys, fd)
     const gro = tryOption(() => sys.setOption(fd, UDP_GRO, 1, SOL_UDP))
     // a kernel that does not know it would send a run as one datagram
     const gso = tryOption(() => sys.getOption(fd, UDP_SEGMENT, SOL_UDP))

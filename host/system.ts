@@ -87,7 +87,6 @@ export interface Libc {
   recv(fd: number, data: number, length: number, flags: number): number
   recvmmsg(fd: number, messages: number, count: number, flags: number, timeout: number): number
   sendmmsg(fd: number, messages: number, count: number, flags: number): number
-  sendmsg(fd: number, message: number, flags: number): number
   if_nametoindex(name: number): number
   /** fcntl(2) with a number. */
   fcntl(fd: number, command: number, argument: number): number

@@ -41,7 +41,6 @@ function bindLibc(): Libc {
     recv: c.func('intptr_t recv(int, uintptr_t, size_t, int)'),
     recvmmsg: c.func('int recvmmsg(int, uintptr_t, uint32_t, int, uintptr_t)'),
     sendmmsg: c.func('int sendmmsg(int, uintptr_t, uint32_t, int)'),
-    sendmsg: c.func('intptr_t sendmsg(int, uintptr_t, int)'),
     if_nametoindex: c.func('uint32_t if_nametoindex(uintptr_t)'),
     fcntl: c.func('int fcntl(int, int, int)'),
     close: c.func('int close(int)'),

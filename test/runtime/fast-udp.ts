@@ -10,7 +10,7 @@ import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
 import { openFastUdp, openUdpByPath } from '../../host/fast-udp.ts'
 import type { Runtime, SocketAddress, UdpHandlers, UdpSocket } from '../../host/runtime.ts'
-import { NotAvailable } from '../../host/system.ts'
+import { type Libc, NotAvailable, Sys } from '../../host/system.ts'
 import { skip } from '../skip.ts'
 import { inNamespace } from '../system/inside.ts'
 import { waitFor } from '../tools/wait.ts'
@@ -53,6 +53,7 @@ export function fastUdpTests(runtime: Runtime): void {
     plain: 'a socket of another program sees the same datagrams',
     mtu: 'a route that takes no runs gets single datagrams from then on, and nothing is lost',
     full: 'a full socket buffer delays datagrams and loses none',
+    forbidden: 'a sandbox that forbids the batch calls counts as a system without them',
     none: 'a system without these calls is refused by fast, and gets the portable path by auto, which says why',
   }
   const inside = inNamespace(`fast-${runtime.name}`, (why) => {
@@ -180,6 +181,38 @@ export function fastUdpTests(runtime: Runtime): void {
       spawnSync('sh', ['-c', 'tc qdisc del dev lo root'])
     })
   }
+
+  test(names.forbidden, async () => {
+    let descriptors = 0
+    const done = (): number => 0
+    const libc: Libc = {
+      pointerBytes: 8,
+      address: done,
+      socket: () => ++descriptors,
+      bind: done,
+      connect: done,
+      listen: done,
+      setsockopt: done,
+      getsockopt: done,
+      getsockname: done,
+      send: done,
+      recv: done,
+      recvmmsg: done,
+      sendmmsg: () => -1,
+      if_nametoindex: done,
+      fcntl: done,
+      close: () => --descriptors,
+      monotonic: () => 0n,
+      errno: () => 38,
+      errorName: (errno) => (errno === 38 ? 'ENOSYS' : '?'),
+    }
+    const calls = { sys: () => new Sys(libc), watch: () => ({ close: () => {} }) }
+    const openUdp = openUdpByPath(calls, runtime.openUdp)
+    const socket = await openUdp({ bind: LOCALHOST, path: 'auto' }, new Inbox())
+    sockets.push(socket)
+    assert.is(socket.path, 'portable (fast: not available: sendmmsg ENOSYS)')
+    assert.is(descriptors, 0, 'no descriptor stays open')
+  })
 
   test(names.none, async () => {
     const none = (): never => {

@@ -175,6 +175,15 @@ test('MUST 72: without koffi Node starts, and each option that needs it gives on
     }
     assert.is(warnings.filter((line) => line.includes('no system log')).length, 1, text)
     assert.not.match(text, /config key udp\.(snd|rcv)buf/)
+    assert.match(
+      text,
+      /udp path: portable \(fast: not available: the optional package koffi is not installed \(npm install koffi\)\)/,
+    )
+    const forced = writeConfig({ ...CLIENT, udp: { path: 'fast' } })
+    const refused = spawnSync(command, [join(directory, 'dist/node/cli.js'), '-c', forced.path], { encoding: 'utf8' })
+    forced.remove()
+    assert.is(refused.status, 1)
+    assert.match(refused.stdout + refused.stderr, /cannot open .*: not available: the optional package koffi/)
     const index = JSON.stringify(join(directory, 'dist/node/index.js'))
     for (const call of ['sys()', 'watch(0, () => {})']) {
       const told = spawnSync(command, ['-e', `import(${index}).then(({ nodeRuntime }) => nodeRuntime().os.${call})`])

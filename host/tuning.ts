@@ -157,7 +157,7 @@ export function openTuned(
 }
 
 /**
- * A bound socket with what the tuning asks for. The buffers of a UDP socket are the caller's.
+ * A bound socket with what the tuning asks for, or the one that it brings. The buffers of a UDP socket are the caller's.
  * @throws the error of bind (EADDRINUSE, ...)
  */
 export function bindTuned(
@@ -166,6 +166,7 @@ export function bindTuned(
   address: SocketAddress,
   tuning: SocketTuning | undefined,
 ): number {
+  if (tuning?.fd !== undefined) return tuning.fd
   const fd = calls.socket(address.family === 4 ? AF_INET : AF_INET6, kind === 'udp' ? SOCK_DGRAM : SOCK_STREAM)
   try {
     if (kind === 'tcp') calls.setOption(fd, SO_REUSEADDR, 1)

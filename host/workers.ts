@@ -19,7 +19,7 @@ import { messageOf, resolveKey, StartError, step } from './names.ts'
 import { keepFixed } from './reload.ts'
 import type { HttpServer, OperatingSystem, Runtime, SocketAddress, WorkerCalls, WorkerProcess } from './runtime.ts'
 import { AF_INET, AF_INET6, SO_REUSEADDR, SOCK_DGRAM, SOCK_STREAM, type Sys } from './system.ts'
-import { openTuned, tuningOf } from './tuning.ts'
+import { bindTuned, tuningOf } from './tuning.ts'
 import type { FromWorker, ToWorker } from './workers-messages.ts'
 import { WorkerStats } from './workers-stats.ts'
 
@@ -257,8 +257,7 @@ async function openSockets(runtime: Runtime, config: Config, log: Log, sys: Sys)
     const sockets: number[] = []
     let local = address
     while (sockets.length < config.workers) {
-      const socket = openTuned(() => sys, kind, local, tuning, false)
-      if (socket === undefined) throw new Error('SO_REUSEPORT is not available')
+      const socket = bindTuned(sys, kind, local, tuning)
       local = { ...address, port: sys.port(socket) }
       sockets.push(socket)
     }

@@ -1,5 +1,5 @@
-/** What host/workers.ts needs of the system: more processes of this program, each with a socket, and messages. */
-import { spawn } from 'node:child_process'
+/** What host/workers.ts needs of the system, for both runtimes: more processes of this program, each with a socket, and messages. */
+import { createRequire } from 'node:module'
 import type { WorkerCalls } from '../host/runtime.ts'
 
 /** Descriptor of the socket in a worker: behind the standard streams and the channel of messages. */
@@ -18,6 +18,8 @@ export const workers: WorkerCalls = {
   socket: SOCKET_FD,
 
   start(number, socket, onMessage, onEnd) {
+    // most processes start no other
+    const { spawn }: typeof import('node:child_process') = createRequire(import.meta.url)('node:child_process')
     const child = spawn(process.execPath, [...process.execArgv, ...process.argv.slice(1)], {
       stdio: ['ignore', 'inherit', 'inherit', 'ipc', socket],
       env: { ...process.env, [MARK]: `${process.pid}:${number}` },

@@ -13,7 +13,7 @@ const BUN = 'bun:* modules'
 
 /** Files that both runtimes use as they are. What they import in their own room is shared too. */
 const shared = [
-  'runtime-node/crypto.ts',
+  'runtime-node/ciphers.ts',
   'runtime-node/daemon.ts',
   'runtime-node/http.ts',
   'runtime-node/process.ts',

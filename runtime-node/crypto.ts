@@ -1,27 +1,37 @@
-/**
- * Node's AES-256-GCM (OpenSSL), and sodium-native where it is installed, handed to the host, which does the rest. Both are loaded by the method that
- * wants them.
- */
+/** Node's ciphers: node:crypto, sodium-native, and its own OpenSSL by FFI where koffi is installed. */
+import type { RuntimeCrypto } from '../host/crypto/aead.ts'
+import type { Openssl } from '../host/crypto/openssl-aead.ts'
+import { nativeSodium, nodeCrypto } from './ciphers.ts'
+import { loadKoffi } from './sys.ts'
 
-import { createRequire } from 'node:module'
-import type { AesGcmFactory, RuntimeCrypto } from '../host/crypto/aead.ts'
-import { aesGcmFactory } from '../host/crypto/aes-gcm.ts'
-import { loadNativeSodium } from '../host/crypto/native-aead.ts'
+const VERSION = `OpenSSL ${process.versions.openssl}`
 
-const require = createRequire(import.meta.url)
-
-/** node:crypto as a factory; `provider` is for people. */
-export function nodeCrypto(provider: string): AesGcmFactory {
-  return {
-    provider,
-    open(key) {
-      const { createCipheriv, createDecipheriv }: typeof import('node:crypto') = require('node:crypto')
-      return aesGcmFactory(provider, createCipheriv, createDecipheriv).open(key)
-    },
+/** The OpenSSL that Node itself runs on: its program exports the calls, or the library that it is linked to. */
+function openssl(): Openssl | undefined {
+  try {
+    const koffi = loadKoffi()
+    const own = koffi.load(null)
+    return {
+      provider: `${VERSION} by koffi`,
+      address: (bytes) => Number(koffi.address(bytes)),
+      calls: {
+        EVP_CIPHER_CTX_new: own.func('uintptr_t EVP_CIPHER_CTX_new()'),
+        EVP_CIPHER_CTX_free: own.func('void EVP_CIPHER_CTX_free(uintptr_t)'),
+        EVP_CIPHER_CTX_ctrl: own.func('int EVP_CIPHER_CTX_ctrl(uintptr_t, int, int, uintptr_t)'),
+        EVP_CipherInit_ex: own.func(
+          'int EVP_CipherInit_ex(uintptr_t, uintptr_t, uintptr_t, uintptr_t, uintptr_t, int)',
+        ),
+        EVP_CipherUpdate: own.func('int EVP_CipherUpdate(uintptr_t, uintptr_t, uintptr_t, uintptr_t, int)'),
+        EVP_CipherFinal_ex: own.func('int EVP_CipherFinal_ex(uintptr_t, uintptr_t, uintptr_t)'),
+        EVP_aes_256_gcm: own.func('uintptr_t EVP_aes_256_gcm()'),
+        EVP_chacha20: own.func('uintptr_t EVP_chacha20()'),
+        EVP_chacha20_poly1305: own.func('uintptr_t EVP_chacha20_poly1305()'),
+      },
+    }
+  } catch {
+    // no koffi, or a Node that exports no OpenSSL
+    return undefined
   }
 }
 
-export const crypto: RuntimeCrypto = {
-  aesGcm: nodeCrypto(`node:crypto (OpenSSL ${process.versions.openssl})`),
-  nativeSodium: () => loadNativeSodium(require),
-}
+export const crypto: RuntimeCrypto = { aesGcm: nodeCrypto(`node:crypto (${VERSION})`), nativeSodium, openssl }

@@ -5,6 +5,7 @@
  */
 
 import type { NativeSodium } from './native-aead.ts'
+import type { Openssl } from './openssl-aead.ts'
 
 export type NonceStrategy = 'random' | 'counter' | 'none'
 
@@ -63,6 +64,8 @@ export interface RuntimeCrypto {
   readonly aesGcm: AesGcmFactory
   /** sodium-native, undefined without that package. Loads it at the first call. */
   nativeSodium(): NativeSodium | undefined
+  /** OpenSSL by FFI, undefined where it cannot be had. Binds it at the first call. */
+  openssl?(): Openssl | undefined
 }
 
 /** Bytes of every key (protocol.md 3.1). */
@@ -78,6 +81,8 @@ export const MAX_SEALED = 2048
 export const ASSOCIATED_DATA: Uint8Array = new TextEncoder().encode('kcptun-libev\0')
 
 const AES_METHOD = 'aes256gcm'
+/** What OpenSSL's ciphers can do. */
+const OPENSSL_METHODS: ReadonlySet<string> = new Set(['xchacha20poly1305_ietf', 'chacha20poly1305_ietf', AES_METHOD])
 
 /** Method names in the order of `--list-methods` (protocol.md 10.5). */
 export const methods: readonly string[] = [
@@ -88,8 +93,8 @@ export const methods: readonly string[] = [
 ]
 
 /**
- * Opens a method with a key. The key is copied: wipe the caller's copy afterwards. libsodium is loaded only for its own methods: as sodium-native where
- * it is there and works, else as libsodium-wrappers.
+ * Opens a method with a key. The key is copied: wipe the caller's copy afterwards. The fastest library is taken that is there and works: OpenSSL, then
+ * sodium-native, then libsodium-wrappers or node:crypto. The others are not loaded.
  * @throws RangeError for an unknown method or a key that is not 32 bytes long
  */
 export async function openAead(method: string, key: Uint8Array, runtimeCrypto: RuntimeCrypto): Promise<Aead> {
@@ -97,6 +102,12 @@ export async function openAead(method: string, key: Uint8Array, runtimeCrypto: R
     throw new RangeError(`method: unknown name ${JSON.stringify(method)}, known are ${methods.join(', ')}`)
   }
   if (key.length !== KEY_BYTES) throw new RangeError(`key: ${key.length} bytes, must be ${KEY_BYTES}`)
+  const openssl = OPENSSL_METHODS.has(method) ? runtimeCrypto.openssl?.() : undefined
+  if (openssl !== undefined) {
+    const { openOpensslAead } = await import('./openssl-aead.ts')
+    const aead = openOpensslAead(method, key, openssl)
+    if (aead !== undefined) return aead
+  }
   if (method === AES_METHOD) return runtimeCrypto.aesGcm.open(key)
   const native = runtimeCrypto.nativeSodium()
   if (native !== undefined) {

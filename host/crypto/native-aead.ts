@@ -8,7 +8,7 @@
  */
 
 import { type Aead, ASSOCIATED_DATA, type NonceStrategy, TAG_BYTES } from './aead.ts'
-import { SCRATCH_BYTES, SCRATCH_END, ScratchAead, type ScratchCipher } from './scratch-aead.ts'
+import { SCRATCH_BYTES, SCRATCH_END, ScratchAead, type ScratchCipher, worksAsItShould } from './scratch-aead.ts'
 
 const AEAD_NAMES = [
   'crypto_aead_xchacha20poly1305_ietf_encrypt_detached',
@@ -167,26 +167,7 @@ function isBinding(binding: unknown): binding is Binding {
  */
 export function openNativeAead(name: string, key: Uint8Array, sodium: NativeSodium): Aead | undefined {
   const trial = new NativeCipher(name, sodium, key)
-  const sound = works(trial)
+  const sound = worksAsItShould(trial)
   trial.wipe()
   return sound ? new ScratchAead(new NativeCipher(name, sodium, key)) : undefined
-}
-
-/** Bytes of the trial's plaintext. */
-const TRIAL_BYTES = 80
-
-/** Whether a text is changed by sealing and comes back by opening, and one with a changed bit does not. */
-function works(cipher: NativeCipher): boolean {
-  const { memory } = cipher
-  const at = SCRATCH_END - cipher.nonceBytes - TAG_BYTES - TRIAL_BYTES
-  const text = memory.subarray(at, at + TRIAL_BYTES)
-  const isPlain = (): boolean => text.every((byte, i) => byte === i)
-  const sealed = (): boolean => {
-    for (let i = 0; i < TRIAL_BYTES; i++) text[i] = i
-    cipher.seal(TRIAL_BYTES)
-    return !isPlain()
-  }
-  if (!sealed() || !cipher.open(TRIAL_BYTES) || !isPlain() || !sealed()) return false
-  memory[at] = (memory[at] ?? 0) ^ 1
-  return !cipher.open(TRIAL_BYTES)
 }

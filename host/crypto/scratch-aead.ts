@@ -2,7 +2,8 @@
  * An AEAD method on a library that works in place on a scratch area of its own, with everything made once: sealing and opening allocate nothing.
  *
  * A datagram is copied into the scratch area, processed there and copied out. The copies cost 20 to 40 ns each, a view as long as this very datagram
- * costs 100 ns and garbage, and a cipher called on views needs three of them. The ciphers themselves are sodium-aead.ts and native-aead.ts.
+ * costs 100 ns and garbage, and a cipher called on views needs three of them. The ciphers themselves are sodium-aead.ts, native-aead.ts and
+ * openssl-aead.ts.
  */
 
 import { StartViews } from '../views.ts'
@@ -135,4 +136,23 @@ export class ScratchAead implements Aead {
     this.#sealed[length] = made
     return made
   }
+}
+
+/** Bytes of the trial's plaintext. */
+const TRIAL_BYTES = 80
+
+/** Whether a cipher changes a text by sealing, gets it back by opening, and refuses one with a changed bit. Its scratch area is used. */
+export function worksAsItShould(cipher: ScratchCipher): boolean {
+  const { memory, scratch } = cipher
+  const at = scratch + SCRATCH_END - cipher.nonceBytes - TAG_BYTES - TRIAL_BYTES
+  const text = memory.subarray(at, at + TRIAL_BYTES)
+  const isPlain = (): boolean => text.every((byte, i) => byte === i)
+  const sealed = (): boolean => {
+    for (let i = 0; i < TRIAL_BYTES; i++) text[i] = i
+    cipher.seal(TRIAL_BYTES)
+    return !isPlain()
+  }
+  if (!sealed() || !cipher.open(TRIAL_BYTES) || !isPlain() || !sealed()) return false
+  memory[at] = (memory[at] ?? 0) ^ 1
+  return !cipher.open(TRIAL_BYTES)
 }

@@ -17,23 +17,38 @@ export interface Variant {
   readonly provider: RegExp
 }
 
-const wrappers: RuntimeCrypto = { ...runtimeCrypto, nativeSodium: () => undefined }
+/** Only what every installation has. */
+export const portableCrypto: RuntimeCrypto = { aesGcm: runtimeCrypto.aesGcm, nativeSodium: () => undefined }
+const nativeCrypto: RuntimeCrypto = { ...portableCrypto, nativeSodium: () => runtimeCrypto.nativeSodium() }
+const opensslCrypto: RuntimeCrypto = { ...portableCrypto, openssl: () => runtimeCrypto.openssl?.() }
 
-/** Why sodium-native is not among the variants, if it is not. */
-export const nativeMissing: string | undefined =
-  runtimeCrypto.nativeSodium() === undefined ? 'sodium-native is not installed' : undefined
+/** Libraries that are not among the variants, and why. */
+export const missing: readonly string[] = [
+  ...(runtimeCrypto.nativeSodium() === undefined ? ['sodium-native is not installed'] : []),
+  ...(runtimeCrypto.openssl?.() === undefined ? ['OpenSSL cannot be called by FFI here'] : []),
+]
+
+const PROVIDER = {
+  'libsodium-wrappers': /^libsodium-wrappers \(libsodium 1\.\d+/,
+  'node:crypto': /^node:crypto \(/,
+  'sodium-native': /^sodium-native \d+\.\d+\.\d+$/,
+  OpenSSL: /^OpenSSL \d\.\d.* by (koffi|bun:ffi)$/,
+} as const
+
+const variant = (method: string, library: keyof typeof PROVIDER, crypto: RuntimeCrypto): Variant => ({
+  method,
+  name: `${method} (${library})`,
+  crypto,
+  provider: PROVIDER[library],
+})
 
 export const variants: readonly Variant[] = methods.flatMap((method): Variant[] => {
-  if (method === 'aes256gcm') return [{ method, name: method, crypto: runtimeCrypto, provider: /^node:crypto \(/ }]
-  const portable = {
-    method,
-    name: `${method} (libsodium-wrappers)`,
-    crypto: wrappers,
-    provider: /^libsodium-wrappers \(libsodium 1\.\d+/,
-  }
-  if (nativeMissing !== undefined) return [portable]
+  const isAes = method === 'aes256gcm'
   return [
-    portable,
-    { method, name: `${method} (sodium-native)`, crypto: runtimeCrypto, provider: /^sodium-native \d+\.\d+\.\d+$/ },
+    isAes ? variant(method, 'node:crypto', portableCrypto) : variant(method, 'libsodium-wrappers', portableCrypto),
+    ...(isAes || nativeCrypto.nativeSodium() === undefined ? [] : [variant(method, 'sodium-native', nativeCrypto)]),
+    ...(method === 'xsalsa20poly1305' || opensslCrypto.openssl?.() === undefined
+      ? []
+      : [variant(method, 'OpenSSL', opensslCrypto)]),
   ]
 })

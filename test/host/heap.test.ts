@@ -15,7 +15,7 @@ import { coreConfig } from '../../host/engine-config.ts'
 import { Log } from '../../host/log.ts'
 import type { Runtime, SocketAddress, TcpConnection, TcpHandlers, UdpHandlers, UdpSocket } from '../../host/runtime.ts'
 import { skip } from '../skip.ts'
-import { nativeMissing, runtimeCrypto } from './backends.ts'
+import { variants } from './backends.ts'
 import { loopback, MemoryNetwork, until } from './memory-runtime.ts'
 
 const test = suite('heap')
@@ -262,10 +262,9 @@ async function more(packets: () => number, count: number): Promise<void> {
   }
 }
 
-const backends: readonly (readonly [string, RuntimeCrypto])[] = [
-  ['libsodium-wrappers', { ...runtimeCrypto, nativeSodium: () => undefined }],
-  ...(nativeMissing === undefined ? [['sodium-native', runtimeCrypto] as const] : []),
-]
+const backends: readonly (readonly [string, RuntimeCrypto])[] = variants
+  .filter(({ method }) => method === METHOD)
+  .map(({ name, crypto }) => [name, crypto])
 const [fastest] = backends.slice(-1)
 
 if (fastest !== undefined) {

@@ -37,6 +37,19 @@ const LIMIT_KEYS_MAX = 256
 export const LOG_FORMATS = ['plain', 'json'] as const
 export type LogFormat = (typeof LOG_FORMATS)[number]
 
+/** Warnings and worse that are remembered, and the longest text of one, UTF-16 units. */
+const RECENT_MAX = 32
+const RECENT_CHARS_MAX = 400
+
+/** A line of level warning or worse, as it is remembered for the dashboard. */
+export interface RecentLine {
+  /** ms since the epoch */
+  readonly at: number
+  /** 1 fatal, 2 error, 3 warning */
+  readonly level: number
+  readonly text: string
+}
+
 type Output = 'stdout' | 'stderr' | 'terminal' | 'syslog' | 'discard'
 
 interface Limit {
@@ -63,6 +76,9 @@ export class Log {
   readonly #print: Print
   readonly #now: () => Date
   readonly #limits = new Map<string, Limit>()
+  readonly #recent: RecentLine[] = []
+  /** Lines remembered so far, those that were forgotten included: whoever shows them sees by it that there are new ones. */
+  remembered = 0
   #level = LOG_LEVEL_DEFAULT
   #output: Output = 'stdout'
   #format: LogFormat = 'plain'
@@ -146,8 +162,21 @@ export class Log {
     return level <= this.#level && level > LOG_SILENCE && this.#output !== 'discard'
   }
 
+  /** The last warnings and worse, oldest first. They need not have been written anywhere; limited ones are. */
+  get recent(): readonly RecentLine[] {
+    return this.#recent
+  }
+
+  #remember(level: number, text: string): void {
+    if (this.#recent.length === RECENT_MAX) this.#recent.shift()
+    const short = text.length > RECENT_CHARS_MAX ? `${text.slice(0, RECENT_CHARS_MAX)}...` : text
+    this.#recent.push({ at: this.#now().getTime(), level, text: short })
+    this.remembered++
+  }
+
   /** Writes one line `<L> <time> <text>`, or a JSON object. Control characters in the text are escaped. */
   write(level: number, text: string): void {
+    if (level <= LOG_WARNING && level > LOG_SILENCE) this.#remember(level, text)
     if (!this.at(level)) {
       return
     }

@@ -322,4 +322,23 @@ test('the system log keeps its form', () => {
   assert.equal(written, ['a\\x09b'])
 })
 
+test('the last warnings and worse are remembered, shortened, whether or not they are written', () => {
+  const { lines, clock, log } = setUp()
+  log.setOutput('discard')
+  log.notice('not this')
+  for (let i = 0; i < 40; i++) {
+    clock.ms = START + i
+    log.write(i % 2 === 0 ? LOG_WARNING : LOG_ERROR, `line ${i}`)
+  }
+  log.setLevel(LOG_FATAL)
+  log.warning('x'.repeat(5000))
+  assert.is(lines.length, 0)
+  assert.is(log.recent.length, 32)
+  assert.is(log.remembered, 41)
+  assert.equal(log.recent[0], { at: START + 9, level: LOG_ERROR, text: 'line 9' })
+  const last = log.recent.at(-1)
+  assert.is(last?.level, LOG_WARNING)
+  assert.ok((last?.text.length ?? 0) < 500)
+})
+
 test.run()

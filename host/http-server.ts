@@ -1,12 +1,13 @@
 /**
  * The limits of the monitoring server (protocol.md 11) around a server of node:http, which Node and Bun both have: heads
  * up to 4095 bytes, 15 s for a whole connection, a bound on connections, one request on each. What breaks these rules
- * is cut without an answer; routes and texts are http.ts.
+ * is cut without an answer; routes and texts are http.ts. A stream that lasts is let go from the 15 s by its route, which
+ * then sees to its end; the bound on connections counts it all the same.
  *
  * The server comes in as an object: this file knows of node:http only the shapes below.
  */
 import { errorPage } from './http.ts'
-import type { HttpServer, SocketAddress } from './runtime.ts'
+import type { HttpConnection, HttpServer, SocketAddress } from './runtime.ts'
 import { type AddressSpelling, systemError, toError } from './sockaddr.ts'
 
 /** From accept to close. */
@@ -72,6 +73,17 @@ interface NodeOutgoing {
   shouldKeepAlive: boolean
 }
 
+/** What ends the limit of a connection, for as long as it lives. */
+const limits = new WeakMap<NodeSocket, () => void>()
+
+/** The connection of a request, for its handler. */
+export function connectionOf(socket: NodeSocket): HttpConnection {
+  return {
+    hold: () => limits.get(socket)?.(),
+    cut: () => void socket.destroy(),
+  }
+}
+
 function headBytes({ method = '', url = '', rawHeaders }: NodeIncoming): number {
   let bytes = method.length + url.length + LINE_EXTRA_BYTES + (rawHeaders.length / 2) * HEADER_EXTRA_BYTES
   for (const text of rawHeaders) bytes += text.length
@@ -110,6 +122,7 @@ export function openHttp(
     }
     open.add(socket)
     const limit = setTimeout(() => socket.destroy(), limitMs)
+    limits.set(socket, () => clearTimeout(limit))
     socket.once('close', () => {
       clearTimeout(limit)
       open.delete(socket)

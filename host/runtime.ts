@@ -123,7 +123,15 @@ export interface HttpServer {
   close(): void
 }
 
-export type HttpHandler = (request: Request, target: string) => Response | Promise<Response>
+/** The connection that a request came on. */
+export interface HttpConnection {
+  /** The answer is a stream that lasts: the limit on the life of a connection ends for this one. */
+  hold(): void
+  /** Closes it at once. */
+  cut(): void
+}
+
+export type HttpHandler = (request: Request, target: string, connection: HttpConnection) => Response | Promise<Response>
 
 /** Changes of the process's identity, as node:process has them. They throw when the system refuses. */
 export interface IdentityCalls {

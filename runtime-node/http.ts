@@ -3,7 +3,7 @@
  * host/http.ts.
  */
 import { errorPage } from '../host/http.ts'
-import { admit, CONNECTION_LIMIT_MS, HTTP_OPTIONS, openHttp } from '../host/http-server.ts'
+import { admit, CONNECTION_LIMIT_MS, connectionOf, HTTP_OPTIONS, openHttp } from '../host/http-server.ts'
 import type { HttpHandler, HttpServer, SocketAddress } from '../host/runtime.ts'
 import { spelling } from './system.ts'
 
@@ -20,11 +20,14 @@ export async function serveHttp(
     import('node:http'),
     import('@hono/node-server'),
   ])
-  const listener = getRequestListener((request, { incoming }) => fetch(request, incoming.url ?? ''), {
-    overrideGlobalObjects: false,
-    hostname: 'localhost',
-    errorHandler: (error) => (error instanceof RequestError ? errorPage(400) : new Response(null, { status: 500 })),
-  })
+  const listener = getRequestListener(
+    (request, { incoming }) => fetch(request, incoming.url ?? '', connectionOf(incoming.socket)),
+    {
+      overrideGlobalObjects: false,
+      hostname: 'localhost',
+      errorHandler: (error) => (error instanceof RequestError ? errorPage(400) : new Response(null, { status: 500 })),
+    },
+  )
   const server = createServer(HTTP_OPTIONS, (incoming, outgoing) => {
     if (admit(incoming, outgoing)) void listener(incoming, outgoing)
   })

@@ -238,7 +238,7 @@ test('/stats shows the session and /healthy the peer', async () => {
   const fetch = network.http.get(`127.0.0.1:${client.http.port}`)
   assert.ok(fetch)
   const get = async (path: string): Promise<string> =>
-    (await fetch(new Request(`http://127.0.0.1${path}`), path)).text()
+    (await fetch(new Request(`http://127.0.0.1${path}`), path, { hold() {}, cut() {} })).text()
   // an ACK may still be under way
   let stats = await get('/stats')
   for (let i = 0; i < 200 && !/ - peer/.test(stats); i++) {

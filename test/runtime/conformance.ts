@@ -3,7 +3,7 @@
  * conformance.bun.test.ts run it. Peers are the runtime's own `node:*` sockets, so that an adapter is not only tested
  * against itself.
  */
-import type { HttpServer, Runtime, SocketAddress } from '../../host/runtime.ts'
+import type { HttpHandler, HttpServer, Runtime, SocketAddress } from '../../host/runtime.ts'
 import { httpConformance } from './http.ts'
 import { systemConformance } from './system.ts'
 import { tcpConformance } from './tcp.ts'
@@ -13,11 +13,7 @@ import { udpConformance } from './udp.ts'
 export interface Subject {
   readonly runtime: Runtime
   /** Runtime.serveHttp with its limit for one connection. */
-  serveHttp(
-    address: SocketAddress,
-    fetch: (request: Request) => Response | Promise<Response>,
-    limitMs: number,
-  ): Promise<HttpServer>
+  serveHttp(address: SocketAddress, fetch: HttpHandler, limitMs: number): Promise<HttpServer>
 }
 
 export const LOCALHOST: SocketAddress = { family: 4, address: '127.0.0.1', port: 0, scope: 0 }

@@ -7,7 +7,7 @@ import { Complaints } from '../../host/complaints.ts'
 import { createHttpApp } from '../../host/http.ts'
 import { CONNECTIONS_MAX } from '../../host/http-server.ts'
 import { Log } from '../../host/log.ts'
-import type { HttpServer } from '../../host/runtime.ts'
+import type { HttpConnection, HttpServer } from '../../host/runtime.ts'
 import { NO_COUNTERS } from '../../host/stats.ts'
 import { stubCore } from '../host/stub-core.ts'
 import { waitFor, within } from '../tools/wait.ts'
@@ -225,6 +225,56 @@ export function httpConformance({ runtime, serveHttp }: Subject): void {
     await new Promise((resolve) => setTimeout(resolve, 2 * SHORT_LIMIT_MS))
     deaf.resume()
     await waitFor('the cut', () => closed)
+  })
+
+  test('a held answer outlives the limit, waits for its reader, and ends with its connection', async () => {
+    let skipped = 0
+    let ended = 0
+    const answer = (_: Request, target: string, connection: HttpConnection): Response => {
+      if (target === '/held') connection.hold()
+      let ticking: NodeJS.Timeout | undefined
+      const chunk = new Uint8Array(target === '/held' ? 1 << 16 : 10)
+      const body = new ReadableStream<Uint8Array>({
+        start(controller) {
+          ticking = setInterval(() => {
+            if ((controller.desiredSize ?? 0) > 0) controller.enqueue(chunk)
+            else skipped++
+          }, 2)
+        },
+        cancel() {
+          ended++
+          clearInterval(ticking)
+        },
+      })
+      return new Response(body, { headers: { 'Content-Type': 'text/event-stream' } })
+    }
+    const server = await serveHttp(LOCALHOST, answer, SHORT_LIMIT_MS)
+    servers.push(server)
+    await exchange(server, 'GET /short HTTP/1.1\r\nHost: a\r\n\r\n')
+    await waitFor('the end of the limited one', () => ended === 1)
+    const begin = performance.now()
+    const reader = connect(server.local.port, '127.0.0.1')
+    let bytes = 0
+    reader.on('error', () => {})
+    reader.on('data', (data) => {
+      bytes += data.length
+    })
+    reader.write('GET /held HTTP/1.1\r\nHost: a\r\n\r\n')
+    await waitFor('bytes', () => bytes > 0)
+    await waitFor('bytes after the limit', async () => {
+      const before = bytes
+      await new Promise((resolve) => setTimeout(resolve, 20))
+      return performance.now() - begin > 2 * SHORT_LIMIT_MS && bytes > before
+    })
+    // the kernel's buffers fill, then what nobody reads is left out
+    reader.pause()
+    skipped = 0
+    await waitFor('the stream to feel it', () => skipped > 10)
+    reader.resume()
+    const before = bytes
+    await waitFor('more bytes', () => bytes > before + (8 << 20))
+    reader.destroy()
+    await waitFor('the end of the held one', () => ended === 2)
   })
 
   test('close() ends the connections and the port is free again', async () => {

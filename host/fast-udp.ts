@@ -336,7 +336,8 @@ export function openFastUdp(calls: FastCalls, options: UdpOptions, handlers: Udp
     const gso = tryOption(() => sys.getOption(fd, UDP_SEGMENT, SOL_UDP))
     return new FastUdpSocket(calls, fd, gro, gso, options, handlers)
   } catch (error) {
-    sys.close(fd)
+    // one that was brought serves the portable path then
+    if (fd !== tuning?.fd) sys.close(fd)
     throw error
   }
 }

@@ -76,10 +76,13 @@ export function watchArrivals(fd: number, onReadable: () => void): Watch {
   arrivals.add(onReadable)
   const keep = setInterval(() => {}, KEEP_MS)
   sys().signalArrivals(fd, process.pid)
+  // for what came before
+  const begin = setImmediate(onReadable)
   return {
     close() {
       arrivals.delete(onReadable)
       clearInterval(keep)
+      clearImmediate(begin)
     },
   }
 }

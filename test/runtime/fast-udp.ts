@@ -10,7 +10,7 @@ import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
 import { openFastUdp, openUdpByPath } from '../../host/fast-udp.ts'
 import type { Runtime, SocketAddress, UdpHandlers, UdpSocket } from '../../host/runtime.ts'
-import { type Libc, NotAvailable, Sys } from '../../host/system.ts'
+import { AF_INET, type Libc, NotAvailable, SOCK_DGRAM, Sys } from '../../host/system.ts'
 import { skip } from '../skip.ts'
 import { inNamespace } from '../system/inside.ts'
 import { waitFor } from '../tools/wait.ts'
@@ -52,6 +52,7 @@ export function fastUdpTests(runtime: Runtime): void {
     mixed: 'receivers and sizes may alternate',
     plain: 'a socket of another program sees the same datagrams',
     mtu: 'a route that takes no runs gets single datagrams from then on, and nothing is lost',
+    brought: 'a bound socket that is brought serves, and what waits in it arrives',
     full: 'a full socket buffer delays datagrams and loses none',
     forbidden: 'a sandbox that forbids the batch calls counts as a system without them',
     none: 'a system without these calls is refused by fast, and gets the portable path by auto, which says why',
@@ -156,6 +157,23 @@ export function fastUdpTests(runtime: Runtime): void {
     }
     assert.equal(atClient.errors, [])
     assert.is(spawnSync('ip', ['link', 'set', 'lo', 'mtu', '65536']).status, 0)
+  })
+
+  test(names.brought, async () => {
+    const sys = runtime.os?.sys()
+    if (sys === undefined) return
+    const fd = sys.socket(AF_INET, SOCK_DGRAM)
+    sys.bind(fd, LOCALHOST, 'here')
+    const local = sys.localAddress(fd)
+    const [client] = await open(LOCALHOST)
+    for (let i = 0; i < 3; i++) put(client, i, 100, local)
+    client.flush()
+    const inbox = new Inbox()
+    const tuning = { reuseport: false, netdev: '', sndbuf: 0, rcvbuf: 0, fd, refused: () => {} }
+    const socket = await runtime.openUdp({ bind: LOCALHOST, path: 'fast', tuning }, inbox)
+    sockets.push(socket)
+    assert.equal(socket.local, local)
+    await waitFor('what waited', () => inbox.count === 3)
   })
 
   const shaper = 'tc qdisc add dev lo root tbf rate 10mbit burst 10k latency 1s'

@@ -167,7 +167,7 @@ export function onSpurious(c: Conversation): void {
 /** Nothing was heard for the probe timeout. The rate is not touched. */
 export function onTimeout(c: Conversation): void {
   if (congestionMode == NC_CLASSIC) restartClassic(c)
-  if (c.model) modelOf(c).wasProbed = 1
+  if (c.model) modelOf(c).wasProbed = modelOf(c).isSilent = 1
 }
 
 /** The transmission sent last of those that a datagram told of took `rtt` ticks. */
@@ -179,7 +179,7 @@ export function onRtt(c: Conversation, rtt: u32, now: u32): void {
 
 /**
  * A datagram that acknowledged something was taken in whole. `span`: ticks between the first and the last transmission
- * it told of.
+ * it told of, if it told of many.
  */
 export function onAckDatagram(c: Conversation, acked: u32, span: u32, now: u32): void {
   if (congestionMode == NC_CLASSIC) growClassic(c)

@@ -18,6 +18,7 @@ import {
 import { noteAck } from './ack'
 import { onAckDatagram, onRtt } from './congestion'
 import { Conversation, fromWireClock, PROBE_TELL } from './conversation'
+import { isTicking } from './model'
 import { notePassed, Path } from './path'
 import { noteArrival, startSample } from './rate'
 import { noteAckDatagram, noteArrivalOf, noteNewest, noteProgress } from './recovery'
@@ -51,6 +52,8 @@ export const MOVED_PAYLOAD: u32 = 8
 const MIN_KEPT_BYTES: u32 = 700
 /** A message without payload: DIAL, EOF, KEEPALIVE. */
 const BARE_MESSAGE_BYTES: u32 = 4
+/** A prompt peer does not gather so many ACKs over some time, even if a few datagrams of them are lost. */
+const MANY_HEARD: u32 = 8
 /** An echoed ts older than this is none of ours. */
 const MAX_RTT_TICKS: u32 = 60 * TICKS_PER_SECOND
 
@@ -68,7 +71,7 @@ export function input(c: Conversation, at: usize, size: u32, mayKeep: bool, now:
   const una0 = una
   const end = at + size
   acked = 0
-  hasRtt = false
+  heard = 0
   takenAt = now
   startSample(c)
   while (end - at >= HEADER_BYTES) {
@@ -99,14 +102,14 @@ export function input(c: Conversation, at: usize, size: u32, mayKeep: bool, now:
   }
   // last, because the ACKs beside it tell more of what it covers: when that was sent
   if (diff(una, c.sndUna) > 0) did |= takeUna(c, una, now)
-  if (hasRtt) {
+  if (heard) {
     updateRtt(c, c.sampleRtt)
     onRtt(c, c.sampleRtt, now)
   }
   if (acked) {
     if (c.hasSample) noteAckDatagram(c, newestTs, newestSn)
     noteProgress(c, now)
-    onAckDatagram(c, acked, c.hasSample ? newestTs - oldestTs : 0, now)
+    onAckDatagram(c, acked, heard >= MANY_HEARD ? newestTs - oldestTs : 0, now)
   }
   if (c.sndUna != una0) did |= ADVANCED_UNA
   return did
@@ -115,7 +118,8 @@ export function input(c: Conversation, at: usize, size: u32, mayKeep: bool, now:
 let takenAt: u32 = 0
 /** What the datagram being taken in acknowledged, the newest and the oldest of the transmissions its ACKs told of. */
 let acked: u32 = 0
-let hasRtt: bool = false
+/** Transmissions that its ACKs told the time of. */
+let heard: u32 = 0
 let newestTs: u32 = 0
 let newestSn: u32 = 0
 let oldestTs: u32 = 0
@@ -129,7 +133,7 @@ function takeAckOf(c: Conversation, sn: u32, ts: u32, now: u32): u32 {
   const entry = entryOf(c, sn)
   if (diff(sn, c.sndUna) < 0 || load<u8>(entry, STATE) != SENT) {
     // una of an earlier datagram told of it, but not of its time
-    if (isKnown && noteNewest(c, sn, ts, now)) noteTime(c, sn, ts, now)
+    if (isKnown && isTicking(c) && noteNewest(c, sn, ts, now)) noteTime(c, sn, ts, now)
     return 0
   }
   if (isKnown) {
@@ -145,13 +149,13 @@ function takeAckOf(c: Conversation, sn: u32, ts: u32, now: u32): u32 {
 /** The RTT sample of a datagram is that of the transmission sent last. */
 function noteTime(c: Conversation, sn: u32, ts: u32, now: u32): void {
   const newer = diff(ts, newestTs)
-  if (!hasRtt || newer > 0 || (newer == 0 && diff(sn, newestSn) > 0)) {
+  if (heard == 0 || newer > 0 || (newer == 0 && diff(sn, newestSn) > 0)) {
     newestTs = ts
     newestSn = sn
     c.sampleRtt = now - ts
   }
-  if (!hasRtt || diff(ts, oldestTs) < 0) oldestTs = ts
-  hasRtt = true
+  if (heard == 0 || diff(ts, oldestTs) < 0) oldestTs = ts
+  heard++
 }
 
 /** Everything below una is received. */

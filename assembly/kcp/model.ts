@@ -89,6 +89,8 @@ export class Model {
   delayCountBefore: u32
   lastAckAt: u32
   wasProbed: u32
+  // nothing was heard in this round for the probe timeout
+  isSilent: u32
 }
 
 export function modelOf(c: Conversation): Model {

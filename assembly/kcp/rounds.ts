@@ -43,6 +43,9 @@ const MIN_CRUISE_TICKS: u32 = 20 * TICKS_PER_MS
 /** So many hot rounds, and a rate yielded to this part, without a lower RTT: the floor may have risen. */
 const STUBBORN_ROUNDS: u32 = 4
 const STUBBORN_RATE: f64 = 0.7
+/** Rounds without a faster rate that end the start; a tick may pass without a word. */
+const FLAT_ROUNDS: u32 = 3
+const TICKING_FLAT_ROUNDS: u32 = 8
 /** Segments of its start that tell the base loss of a ticking peer's path: its ACKs do not show when a queue begins. */
 const TICKING_BASE: f64 = 256
 /** ACKs that the original puts into a datagram. */
@@ -66,10 +69,19 @@ export function updateCongestion(c: Conversation, now: u32): void {
 }
 
 /**
+ * After a silence, what counts as lost may be ACKs that a ticking peer says once, or did before it was known as one:
+ * such a round tells nothing of loss.
+ */
+function isUntold(c: Conversation, m: Model): bool {
+  return m.isSilent != 0 && (m.state == STARTUP || isTicking(c))
+}
+
+/**
  * True if more was lost than the base explains: by share, and by chance. A peer that ticks says each ACK once, many at
  * a time: one lost datagram of ACKs looks like so many lost segments.
  */
 function isExcess(c: Conversation, m: Model, share: f64, chance: f64, least: f64): bool {
+  if (isUntold(c, m)) return false
   const n = <f64>(m.acked + m.lost)
   const expected = m.loss * n
   const bunch = isTicking(c) ? TICKING_ACKS : 1
@@ -107,7 +119,7 @@ function endRound(c: Conversation, m: Model, now: u32): void {
   m.roundRate = 0
   m.roundLeast = UNKNOWN
   m.roundMost = 0
-  m.acked = m.lost = 0
+  m.acked = m.lost = m.isSilent = 0
   m.windowAtRound = c.rmtWnd
 }
 
@@ -140,7 +152,7 @@ function yieldRate(c: Conversation, m: Model): void {
 /** The loss that the path shows without a queue. */
 function learnLoss(c: Conversation, m: Model): void {
   const n = m.acked + m.lost
-  if (n == 0) return
+  if (n == 0 || isUntold(c, m)) return
   if (m.state == STARTUP) {
     if (isTicking(c) ? m.startupAcked + m.startupLost >= TICKING_BASE : !isQuiet(c, m)) return
     m.startupAcked += m.acked
@@ -188,7 +200,8 @@ function judgeStartup(c: Conversation, m: Model, least: f64, excess: bool, now: 
   // what the window allows had better leave before the next tick of a peer that ticks
   if (isTicking(c) && sendLimit(c) < congestionWindow(c) && !isRaised && !excess) return
   m.flatRounds++
-  if (m.flatRounds >= 3 || (m.flatRounds >= 2 && (isRaised || excess))) endStartup(m, excess || isRaised, now)
+  if (m.flatRounds >= (isTicking(c) ? TICKING_FLAT_ROUNDS : FLAT_ROUNDS) || (m.flatRounds >= 2 && (isRaised || excess)))
+    endStartup(m, excess || isRaised, now)
 }
 
 function endStartup(m: Model, isOverload: bool, now: u32): void {

@@ -4,6 +4,7 @@
 import { mkdirSync, readFileSync } from 'node:fs'
 import { buildBundle, copyFile } from './bundles.mjs'
 import { buildCore } from './core.mjs'
+import { buildDashboard } from './dashboard.mjs'
 import { exists, fingerprint, inProject, replaceFile, withLock } from './files.mjs'
 import * as plan from './plan.mjs'
 import { buildTypes } from './types.mjs'
@@ -44,8 +45,10 @@ const steps = {
     run: () => product({ ...plan.core, out: plan.core.release }, buildCore),
   },
   bundles: {
-    outputs: () => [...plan.bundles, ...plan.copies].map((item) => item.out),
+    outputs: () => [plan.dashboard, ...plan.bundles, ...plan.copies].map((item) => item.out),
     async run() {
+      // the bundles contain it
+      await product(plan.dashboard, buildDashboard)
       const results = await Promise.allSettled([
         ...plan.bundles.map((bundle) => product(bundle, () => buildBundle(bundle))),
         ...plan.copies.map((copy) => product(copy, () => copyFile(copy))),

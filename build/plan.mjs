@@ -19,6 +19,9 @@ export const core = {
   inlined: 'dist/core-wasm.js',
 }
 
+/** The page at `/` of the monitoring server, as a module. */
+export const dashboard = { source: 'host/dashboard', out: 'dist/dashboard.js' }
+
 /** @type {readonly Bundle[]} */
 export const bundles = [
   { source: 'host/core.ts', out: 'dist/core.js', host: 'neutral' },
@@ -50,6 +53,7 @@ export const inputs = {
     'build/bundles.mjs',
     'build/plan.mjs',
     'build/core-wasm-plugin.mjs',
+    'build/dashboard.mjs',
     'package.json',
     'package-lock.json',
     'dist/core-wasm.js',

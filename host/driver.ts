@@ -177,6 +177,10 @@ export class Driver implements StreamHost, ReceiveHost, TransmitHost {
   }
 
   /** Client: where new sessions go; undefined = nowhere. */
+  get peer(): SocketAddress | undefined {
+    return this.#peer
+  }
+
   setPeer(peer: SocketAddress | undefined): void {
     this.#peer = peer
     this.#guarded(() => {

@@ -13,10 +13,10 @@ import { passwordKey } from './crypto/key.ts'
 import { Driver } from './driver.ts'
 import { Follower } from './follower.ts'
 import type { Log } from './log.ts'
-import { type Monitor, openMonitoring } from './monitoring.ts'
+import { type Monitor, type Monitoring, openMonitoring } from './monitoring.ts'
 import { resolveKey, step } from './names.ts'
 import { keepFixed, needsOtherSocket } from './reload.ts'
-import type { HttpServer, Runtime, SocketAddress, SocketTuning, TcpListener, TcpOptions } from './runtime.ts'
+import type { Runtime, SocketAddress, SocketTuning, TcpListener, TcpOptions } from './runtime.ts'
 import { readCounters, readLastReceived, readSessions, silenceLimit } from './stats.ts'
 import { tuningOf } from './tuning.ts'
 
@@ -102,7 +102,7 @@ export async function startEndpoint(
   let follower: Follower | undefined
   let ready = false
   let listener: TcpListener | undefined
-  let httpServer: HttpServer | undefined
+  let monitoring: Monitoring | undefined
   let fail: (error: Error) => void = () => {}
   const failed = new Promise<Error>((resolve) => {
     fail = resolve
@@ -127,7 +127,7 @@ export async function startEndpoint(
   const close = (): void => {
     follower?.close()
     listener?.close()
-    httpServer?.close()
+    monitoring?.close()
     driver.close()
   }
 
@@ -140,6 +140,7 @@ export async function startEndpoint(
     config = next
     Object.assign(tcpOptions, tcpOptionsOf(next, log, listens))
     udpTuning = tuningOf('udp', next.udp, next.netdev, log)
+    monitoring?.reload(next)
     await follower?.reload(next, needsOtherSocket(before, next))
   }
 
@@ -159,6 +160,14 @@ export async function startEndpoint(
       silence: silenceLimit(config.keepalive),
     }),
     hostCounters: () => driver.complaints.counters,
+    path: () => ({
+      local: driver.udp?.local,
+      peer: driver.peer,
+      rendezvous: follower?.names.rendezvous,
+      peerFound: follower?.peerFound === true,
+      pongRtt: driver.pongRtt,
+    }),
+    ping: () => driver.pingPeer(),
   }
 
   try {
@@ -174,7 +183,7 @@ export async function startEndpoint(
       )
       log.notice(`tcp listen: ${formatAddress(listener.local)}`)
     }
-    httpServer = await openMonitoring(runtime, config, log, monitor)
+    monitoring = await openMonitoring(runtime, config, log, monitor)
     follower = new Follower(runtime, config, log, driver, aead)
     const socket = await follower.open()
     ready = true
@@ -182,7 +191,7 @@ export async function startEndpoint(
     return {
       tcp: listener?.local,
       udp: socket.local,
-      http: httpServer?.local,
+      http: monitoring?.local,
       driver,
       monitor,
       get config() {

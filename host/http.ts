@@ -3,14 +3,18 @@
  * and nothing kept unless somebody asks; long answers are made in steps between which the tunnel gets the event loop.
  *
  * The request target is judged as it stands on the wire, which the runtime's HTTP server hands over beside the request.
- * Sockets, limits and the syntax of heads are the runtime's.
+ * Sockets, limits and the syntax of heads are the runtime's; who may ask is http-access.ts, the stream of the dashboard live.ts.
  */
 import { type Context, Hono } from 'hono'
+import { csp, html } from 'kcptun-dashboard'
 import { formatAddress } from './address.ts'
 import type { HostCounters } from './complaints.ts'
 import type { CounterName } from './core.ts'
 import { formatConv } from './format.ts'
+import { hasToken, isOwnHost, maybeBrowser } from './http-access.ts'
+import { LiveFeed, type LiveSource } from './live.ts'
 import { METRICS_TYPE, renderMetrics } from './metrics.ts'
+import type { HttpConnection } from './runtime.ts'
 import {
   type Health,
   renderHealth,
@@ -28,6 +32,8 @@ const STATS_JSON_VERSION = 1
 const WHOLE_ANSWER = 65536
 const TEXT_TYPE = 'text/plain; charset=utf-8'
 const JSON_TYPE = 'application/json'
+const HTML_TYPE = 'text/html; charset=utf-8'
+const EVENTS_TYPE = 'text/event-stream; charset=utf-8'
 /** What the app's routes stand under a name that no target can have. */
 const NO_ROUTE = '/\u0000'
 
@@ -52,15 +58,35 @@ export interface HttpSource {
   hostCounters(): HostCounters
   /** The moment of the start, with the counters at 0. */
   readonly start: Snapshot
+  /** `http_listen`: the name in it is one of ours. */
+  readonly listen: string | undefined
+  /** `http_token` in force. */
+  token(): string | undefined
+  /** What only the dashboard shows. */
+  readonly live: Omit<LiveSource, 'snapshot' | 'sessions' | 'summary' | 'session'>
 }
 
-/** Beside the request: its target as it stood in the request line. */
+/** Beside the request: its target as it stood in the request line, and its connection. */
 export interface HttpEnv {
-  readonly Bindings: { readonly target: string }
+  readonly Bindings: { readonly target: string; readonly connection?: HttpConnection }
+}
+
+export interface HttpApp {
+  fetch(request: Request, env: HttpEnv['Bindings']): Response | Promise<Response>
+  /** Dashboards that watch. */
+  readonly viewers: number
+  /** Ends their streams; they come again when they can. */
+  endViewers(): void
 }
 
 /** Status, title and sentence of the error pages. */
 const ERRORS = {
+  401: ['Unauthorized', 'The bearer token of this server (http_token in its configuration) is missing or wrong.'],
+  421: [
+    'Misdirected Request',
+    'This server does not answer to that name. Ask for it by its IP address, by localhost, or by the host in its http_listen.',
+  ],
+  503: ['Service Unavailable', 'As many dashboards as this server serves at a time are open. Close one of them.'],
   400: ['Bad Request', 'Your browser sent a request that this server could not understand.'],
   404: ['Not Found', 'The requested URL was not found on this server.'],
   405: ['Method Not Allowed', 'The requested method is not allowed for this URL.'],
@@ -103,7 +129,9 @@ export function errorPage(status: keyof typeof ERRORS): Response {
   const [title, sentence] = ERRORS[status]
   const name = `${status} ${title}`
   const body = `<HTML><HEAD><TITLE>${name}</TITLE></HEAD>\n<BODY><H1>${name}</H1>\n${sentence}\n</BODY></HTML>\n`
-  return new Response(body, { status, headers: { Connection: 'close', 'Content-Type': 'text/html' } })
+  const headers = new Headers({ Connection: 'close', 'Content-Type': 'text/html' })
+  if (status === 401) headers.set('WWW-Authenticate', 'Bearer')
+  return new Response(body, { status, headers })
 }
 
 function page(body: string | ReadableStream<Uint8Array>, type: string, status = 200, post = false): Response {
@@ -194,9 +222,9 @@ export function parseStatsQuery(query: string, filter: number = SessionFilter.co
   return { banner, sessions }
 }
 
-function sessionJson(session: SessionStats): string {
+function sessionJson(session: SessionStats): object {
   const ms = (value: number): number | null => (value < 0 ? null : value)
-  return JSON.stringify({
+  return {
     conv: formatConv(session.conv),
     state: STATE_NAMES[session.state] ?? STATE_NAMES[0],
     peer: formatAddress(session.peer),
@@ -214,18 +242,17 @@ function sessionJson(session: SessionStats): string {
     base_loss: session.baseLoss,
     tcp_read_bytes: session.tcpRead,
     tcp_written_bytes: session.tcpWritten,
-  })
+  }
 }
 
-/** The body of /stats.json in parts; its schema stands in docs/api.md. */
-function* renderJson(source: HttpSource, query: StatsQuery): Generator<string, void, undefined> {
-  const { at: _, uptime, cpu, date, counters, workers } = source.snapshot()
+/** The body of /stats.json but its sessions; its schema stands in docs/api.md. */
+function summaryOf(source: HttpSource, { uptime, cpu, date, counters, workers }: Snapshot): object {
   const { name, version, runtime, runtimeVersion, mode } = source.program
   const health = source.health()
   const { healthy, text } = renderHealth(health)
   const gauges = Object.entries(counters).filter(([key]) => GAUGES.has(key))
   const totals = Object.entries(counters).filter(([key]) => !GAUGES.has(key))
-  const head = JSON.stringify({
+  return {
     version: STATS_JSON_VERSION,
     program: { name, version, runtime, runtime_version: runtimeVersion, mode },
     time: date.toISOString(),
@@ -239,7 +266,12 @@ function* renderJson(source: HttpSource, query: StatsQuery): Generator<string, v
     // JSON knows no Infinity: null stands for never
     gauges: Object.fromEntries(gauges),
     host: source.hostCounters(),
-  })
+  }
+}
+
+/** The body of /stats.json in parts. */
+function* renderJson(source: HttpSource, query: StatsQuery): Generator<string, void, undefined> {
+  const head = JSON.stringify(summaryOf(source, source.snapshot()))
   yield `${head.slice(0, -1)},"sessions":[`
   let first = true
   if (query.sessions !== SessionFilter.none) {
@@ -247,7 +279,7 @@ function* renderJson(source: HttpSource, query: StatsQuery): Generator<string, v
       let lines = ''
       for (const session of step) {
         if (session.state > query.sessions) continue
-        lines += `${first ? '\n' : ',\n'}${sessionJson(session)}`
+        lines += `${first ? '\n' : ',\n'}${JSON.stringify(sessionJson(session))}`
         first = false
       }
       yield lines
@@ -256,8 +288,42 @@ function* renderJson(source: HttpSource, query: StatsQuery): Generator<string, v
   yield ']}\n'
 }
 
-/** The application; its `fetch` goes to Runtime.serveHttp, with the target as binding. */
-export function createHttpApp(source: HttpSource): Hono<HttpEnv> {
+/** What a path asks of who asks for it: nothing; the token; also a Host header of ours, of browsers or of everybody. */
+type Access = 'open' | 'token' | 'browsers' | 'strict'
+const ACCESS: ReadonlyMap<string, Access> = new Map<string, Access>([
+  ['/healthy', 'open'],
+  ['/ready', 'token'],
+  // asked for by names that only a network knows; tells of nobody
+  ['/metrics', 'token'],
+  ['/stats', 'browsers'],
+  ['/stats.json', 'browsers'],
+  ['/events', 'strict'],
+])
+
+/** An answer to who may not ask for this; undefined to who may. */
+function refuse({ headers }: Request, access: Access, source: HttpSource): Response | undefined {
+  if (access === 'open') return undefined
+  const named = access === 'strict' || (access === 'browsers' && maybeBrowser(headers))
+  if (named && !isOwnHost(headers.get('host'), source.listen)) return errorPage(421)
+  const token = source.token()
+  if (token !== undefined && !hasToken(headers.get('authorization'), token)) return errorPage(401)
+  return undefined
+}
+
+/** The dashboard: the same for everybody, it holds no data and asks for the token itself. */
+function dashboard({ headers, method }: Request, listen: string | undefined): Response {
+  if (!isOwnHost(headers.get('host'), listen)) return errorPage(maybeBrowser(headers) ? 421 : 404)
+  if (method !== 'GET' && method !== 'HEAD') return errorPage(405)
+  const answer = page(html, HTML_TYPE)
+  answer.headers.set('Content-Security-Policy', csp)
+  answer.headers.set('Referrer-Policy', 'no-referrer')
+  answer.headers.set('Cross-Origin-Resource-Policy', 'same-origin')
+  answer.headers.set('Cross-Origin-Opener-Policy', 'same-origin')
+  return answer
+}
+
+/** The application; its `fetch` goes to Runtime.serveHttp, with the target and the connection as bindings. */
+export function createHttpApp(source: HttpSource): HttpApp {
   const app = new Hono<HttpEnv>({
     // routes are found by the target itself: what stands in request.url was repaired on the way
     getPath: (_request, options) => {
@@ -271,9 +337,27 @@ export function createHttpApp(source: HttpSource): Hono<HttpEnv> {
 
   const queryOf = (context: Context<HttpEnv>): string => parseTarget(context.env.target)?.query ?? ''
 
+  const feed = new LiveFeed({
+    ...source.live,
+    snapshot: () => source.snapshot(),
+    sessions: () => source.sessions(),
+    summary: (snapshot) => summaryOf(source, snapshot),
+    session: sessionJson,
+  })
+
   app.use(async (context, next) => {
     if (parseTarget(context.env.target) === undefined) return errorPage(400)
+    const access = ACCESS.get(context.req.path)
+    const refusal = access === undefined ? undefined : refuse(context.req.raw, access, source)
+    if (refusal !== undefined) return refusal
     await next()
+  })
+  app.all('/', (context) => dashboard(context.req.raw, source.listen))
+  app.all('/events', (context) => {
+    if (context.req.method !== 'GET') return errorPage(405)
+    const { connection } = context.env
+    const events = connection === undefined ? undefined : feed.open(connection)
+    return events === undefined ? errorPage(503) : page(events, EVENTS_TYPE)
   })
   app.all('/stats', (context) => {
     const query = parseStatsQuery(queryOf(context))
@@ -303,5 +387,11 @@ export function createHttpApp(source: HttpSource): Hono<HttpEnv> {
     return page(`${text}\n`, TEXT_TYPE, healthy ? 200 : 503)
   })
   app.notFound(() => errorPage(404))
-  return app
+  return {
+    fetch: (request, env) => app.fetch(request, env),
+    get viewers() {
+      return feed.viewers
+    },
+    endViewers: () => feed.endAll(),
+  }
 }

@@ -3,14 +3,19 @@
  * together. The answers are http.ts, the numbers come from endpoint.ts, or from several processes through workers.ts.
  */
 import { formatAddress } from './address.ts'
-import type { Config } from './config/config.ts'
+import { type Config, MODE_CLIENT, MODE_SERVER } from './config/config.ts'
 import { modeName } from './config/rules.ts'
+import { kcpMtu } from './config/security.ts'
 import { createHttpApp, type HttpSource } from './http.ts'
+import type { LinkPath } from './live.ts'
 import type { Log } from './log.ts'
 import { resolveKey, step } from './names.ts'
 import type { HttpServer, Runtime } from './runtime.ts'
 import { NO_COUNTERS } from './stats.ts'
 import { BANNER_LINE, PROGRAM, VERSION } from './version.ts'
+
+/** Header of a KCP segment (protocol.md 5.1). */
+const SEGMENT_HEADER_BYTES = 24
 
 /** What there is to show. */
 export interface Monitor extends Pick<HttpSource, 'snapshot' | 'sessions' | 'health' | 'hostCounters'> {
@@ -18,6 +23,33 @@ export interface Monitor extends Pick<HttpSource, 'snapshot' | 'sessions' | 'hea
   readonly started: number
   /** Called before each request is answered, when the numbers must be fetched first. */
   prepare?(target: string): Promise<void>
+  path(): LinkPath
+  /** Client: sends one PING beside the keepalive. */
+  ping(): void
+}
+
+/** The running server. */
+export interface Monitoring extends HttpServer {
+  /** A new configuration is in force. */
+  reload(config: Config): void
+}
+
+/** The settings that a dashboard shows; no secrets. */
+function describeConfig(config: Config, family: 4 | 6): object {
+  const { listen, connect, kcp_bind, kcp_connect, rendezvous_server, method, obfs, kcp, keepalive } = config
+  const segment_bytes = kcpMtu(kcp.mtu, family, method, obfs) - SEGMENT_HEADER_BYTES
+  return {
+    listen,
+    connect,
+    kcp_bind,
+    kcp_connect,
+    rendezvous_server,
+    method,
+    obfs,
+    mtu: kcp.mtu,
+    segment_bytes,
+    keepalive,
+  }
 }
 
 /**
@@ -26,10 +58,11 @@ export interface Monitor extends Pick<HttpSource, 'snapshot' | 'sessions' | 'hea
  */
 export async function openMonitoring(
   runtime: Runtime,
-  config: Config,
+  startConfig: Config,
   log: Log,
   monitor: Monitor,
-): Promise<HttpServer | undefined> {
+): Promise<Monitoring | undefined> {
+  let config = startConfig
   if (config.http_listen === undefined) return undefined
   const address = await resolveKey(runtime, 'http_listen', config.http_listen, 'bind')
   const app = createHttpApp({
@@ -46,13 +79,36 @@ export async function openMonitoring(
     health: () => monitor.health(),
     hostCounters: () => monitor.hostCounters(),
     start: { at: monitor.started, uptime: 0, cpu: undefined, date: new Date(), counters: NO_COUNTERS },
+    listen: config.http_listen,
+    token: () => config.http_token,
+    live: {
+      client: (config.mode & MODE_CLIENT) !== 0,
+      server: (config.mode & MODE_SERVER) !== 0,
+      now: () => runtime.monotonic(),
+      about: () => describeConfig(config, monitor.path().local?.family ?? 4),
+      path: () => monitor.path(),
+      ping: () => monitor.ping(),
+      warnings: () => log,
+      ...(monitor.prepare && { prepare: (target: string) => monitor.prepare?.(target) ?? Promise.resolve() }),
+    },
   })
   const server = await step(`http_listen: cannot listen on ${formatAddress(address)}`, () =>
-    runtime.serveHttp(address, async (request, target) => {
+    runtime.serveHttp(address, async (request, target, connection) => {
       await monitor.prepare?.(target)
-      return app.fetch(request, { target })
+      return app.fetch(request, { target, connection })
     }),
   )
   log.notice(`http listen: ${formatAddress(server.local)}`)
-  return server
+  return {
+    local: server.local,
+    close() {
+      app.endViewers()
+      server.close()
+    },
+    reload(next) {
+      config = next
+      // what they show has changed, and perhaps who may see it
+      app.endViewers()
+    },
+  }
 }

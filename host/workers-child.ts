@@ -57,7 +57,13 @@ export async function runWorker(runtime: Runtime, calls: WorkerCalls, crypto: Ru
       }
     }
     const { cpu, counters } = monitor.snapshot()
-    const part = { cpu: cpu ?? 0, counters, host: monitor.hostCounters(), health: monitor.health() }
+    const part = {
+      cpu: cpu ?? 0,
+      counters,
+      host: monitor.hostCounters(),
+      health: monitor.health(),
+      path: monitor.path(),
+    }
     send({ kind: 'stats', id, part })
   }
   const inTurn = (action: () => Promise<void>): void => {
@@ -74,6 +80,7 @@ export async function runWorker(runtime: Runtime, calls: WorkerCalls, crypto: Ru
       const message = received as ToWorker
       if (message.kind === 'start') inTurn(() => start(message))
       else if (message.kind === 'reload') inTurn(() => reload(message))
+      else if (message.kind === 'ping') endpoint?.monitor.ping()
       else if (message.kind === 'stats')
         tell(message.id, message.sessions).catch((error) => log.error(messageOf(error)))
     },

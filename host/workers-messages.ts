@@ -6,6 +6,7 @@ import type { HostCounters } from './complaints.ts'
 import type { Config } from './config/config.ts'
 import type { CounterName } from './core.ts'
 import { GAUGES } from './http.ts'
+import type { LinkPath } from './live.ts'
 import { type Counters, type Health, NO_COUNTERS, type SessionStats } from './stats.ts'
 
 /** From the first process. `level`: that of the log. */
@@ -13,6 +14,8 @@ export type ToWorker =
   | { readonly kind: 'start'; readonly config: Config; readonly level: number }
   | { readonly kind: 'reload'; readonly config: Config; readonly level: number }
   | { readonly kind: 'stats'; readonly id: number; readonly sessions: boolean }
+  /** Client: one PING beside the keepalive. */
+  | { readonly kind: 'ping' }
 
 /** From a worker. */
 export type FromWorker =
@@ -36,6 +39,7 @@ export interface Part {
   readonly counters: Counters
   readonly host: HostCounters
   readonly health: Health
+  readonly path: LinkPath
 }
 
 const MAXIMA: ReadonlySet<string> = new Set<CounterName>(['peer_silent_pings'])

@@ -5,6 +5,7 @@
 import { NO_HOST_COUNTERS } from './complaints.ts'
 import { type Config, MODE_CLIENT } from './config/config.ts'
 import { parseTarget } from './http.ts'
+import type { LinkPath } from './live.ts'
 import type { Monitor } from './monitoring.ts'
 import type { Runtime } from './runtime.ts'
 import { type Health, type SessionStats, type SessionSteps, type Snapshot, silenceLimit } from './stats.ts'
@@ -22,6 +23,13 @@ import {
 const ANSWER_MS = 2000
 /** Lists of sessions are forgotten this long after they were asked for, ms. */
 const SESSIONS_KEPT_MS = 10_000
+const NO_PATH: LinkPath = {
+  local: undefined,
+  peer: undefined,
+  rendezvous: undefined,
+  peerFound: false,
+  pongRtt: undefined,
+}
 /** Routes that show sessions. */
 const WITH_SESSIONS: ReadonlySet<string> = new Set(['stats', 'stats.json'])
 
@@ -61,7 +69,7 @@ export class WorkerStats implements Monitor {
     this.started = runtime.monotonic()
     const client = (config.mode & MODE_CLIENT) !== 0
     this.#none = { client, pending: false, lastReceived: undefined, silence: silenceLimit(config.keepalive) }
-    this.#past = { cpu: 0, counters: sumCounters([]), host: { ...NO_HOST_COUNTERS }, health: this.#none }
+    this.#past = { cpu: 0, counters: sumCounters([]), host: { ...NO_HOST_COUNTERS }, health: this.#none, path: NO_PATH }
   }
 
   /** Asks all workers, for their sessions too if the target shows them. Fulfilled when they answered or it took too long. */
@@ -115,6 +123,7 @@ export class WorkerStats implements Monitor {
       counters: sumCounters([counters, totalsOf(part.counters)]),
       host: sumHost([host, part.host], NO_HOST_COUNTERS),
       health,
+      path: NO_PATH,
     }
   }
 
@@ -140,6 +149,16 @@ export class WorkerStats implements Monitor {
       [...this.#parts.values()].map((part) => part.health),
       this.#none,
     )
+  }
+
+  /** That of one of them: they share the way to the peer. */
+  path(): LinkPath {
+    const paths = [...this.#parts.values()].map((part) => part.path)
+    return paths.find(({ pongRtt }) => pongRtt !== undefined) ?? paths[0] ?? NO_PATH
+  }
+
+  ping(): void {
+    for (const worker of this.#serving()) worker.send({ kind: 'ping' })
   }
 
   hostCounters(): typeof NO_HOST_COUNTERS {

@@ -14,10 +14,10 @@ import { checkStart } from './config/security.ts'
 import { methods } from './crypto/aead.ts'
 import { formatDuration } from './format.ts'
 import type { Log } from './log.ts'
-import { openMonitoring } from './monitoring.ts'
+import { type Monitoring, openMonitoring } from './monitoring.ts'
 import { messageOf, resolveKey, StartError, step } from './names.ts'
 import { keepFixed } from './reload.ts'
-import type { HttpServer, OperatingSystem, Runtime, SocketAddress, WorkerCalls, WorkerProcess } from './runtime.ts'
+import type { OperatingSystem, Runtime, SocketAddress, WorkerCalls, WorkerProcess } from './runtime.ts'
 import { AF_INET, AF_INET6, SO_REUSEADDR, SOCK_DGRAM, SOCK_STREAM, type Sys } from './system.ts'
 import { bindTuned, tuningOf } from './tuning.ts'
 import type { FromWorker, ToWorker } from './workers-messages.ts'
@@ -164,7 +164,7 @@ export class WorkerGroup {
   /** Of the shared sockets. */
   readonly #local: SocketAddress
   readonly #workers: readonly Worker[]
-  #http: HttpServer | undefined
+  #http: Monitoring | undefined
 
   constructor(runtime: Runtime, config: Config, log: Log, calls: WorkerCalls, shared: SharedSockets) {
     this.runtime = runtime
@@ -208,6 +208,7 @@ export class WorkerGroup {
     for (const key of kept) this.log.warning(`config key ${key}: the change needs a restart, it is left out`)
     for (const text of configWarnings(config)) if (!said.has(text)) this.log.warning(text)
     this.#config = config
+    this.#http?.reload(config)
     await Promise.all(this.#workers.map((worker) => worker.reload(this.order('reload'))))
   }
 

@@ -55,6 +55,7 @@ export interface Config {
   readonly rendezvous_server: string | undefined
   readonly service_id: string
   readonly http_listen: string | undefined
+  readonly http_token: string | undefined
   readonly netdev: string | undefined
   readonly method: string | undefined
   readonly psk: string | undefined

@@ -72,6 +72,7 @@ export function parseConfig(bytes: Uint8Array): Config {
     rendezvous_server: values.text('rendezvous_server'),
     service_id: values.text('service_id') ?? '',
     http_listen: values.text('http_listen'),
+    http_token: values.text('http_token'),
     netdev: values.text('netdev'),
     method: values.text('method'),
     psk: values.text('psk'),

@@ -14,6 +14,9 @@ const RENDEZVOUS_KEEPALIVE_S = 25
 /** Smaller socket buffers, 0 apart, deserve a warning, in bytes. */
 const SOCKET_BUFFER_SMALL_BYTES = 4096
 
+/** What can be sent as a bearer token (RFC 6750 2.1), long enough not to be guessed by hand. */
+const HTTP_TOKEN = /^(?=.{8,256}$)[\w.~+/-]+=*$/
+
 /** `server`, `client`, `relay` or `rendezvous server` (protocol.md 10.3). */
 export function modeName(mode: number): string {
   if ((mode & MODE_SERVER) !== 0) {
@@ -26,7 +29,7 @@ export function modeName(mode: number): string {
 }
 
 /**
- * The cross-field rules 1-5, in that order.
+ * The cross-field rules 1-5, in that order, and what is ours.
  * @throws ConfigError
  */
 export function checkRules(config: Config): void {
@@ -59,6 +62,10 @@ export function checkRules(config: Config): void {
   }
   if (config.psk !== undefined && config.password !== undefined) {
     throw new ConfigError('psk', HIDDEN, 'not together with password')
+  }
+  if (config.http_token !== undefined && !HTTP_TOKEN.test(config.http_token)) {
+    const reason = 'must be 8 to 256 letters, digits and characters of -._~+/, with = at the end only'
+    throw new ConfigError('http_token', HIDDEN, reason)
   }
   checkWorkers(config)
 }

@@ -60,6 +60,7 @@ const STRINGS: readonly (readonly [string, boolean])[] = [
   ['rendezvous_server', true],
   ['service_id', true],
   ['http_listen', true],
+  ['http_token', false],
   ['netdev', true],
   ['method', true],
   ['psk', true],
@@ -113,7 +114,7 @@ function schemaKeys(prefix: string, properties: Properties): string[] {
 
 const test = suite('config keys')
 
-test('MUST 69: the schema has exactly the keys of the protocol plus memory, max_sessions, workers and udp.path', () => {
+test('MUST 69: the schema has exactly the keys of the protocol plus http_token, memory, max_sessions, workers and udp.path', () => {
   const known = INTEGERS.map(({ key }) => key).concat([...BOOLEANS, ...STRINGS, ...CHOICES].map(([key]) => key))
   assert.equal(schemaKeys('', PROPERTIES).sort(), known.sort())
 })
@@ -202,6 +203,15 @@ for (const [key, alone] of STRINGS) {
   })
 }
 
+test('http_token takes what can be sent as a bearer token', () => {
+  for (const good of ['12345678', 'aZ0-._~+/==', 'x'.repeat(256)]) assert.is(read('http_token', `"${good}"`), good)
+  for (const bad of ['', '1234567', 'with space', 'semi;colon', '=leading', 'ümlautümlaut', 'x'.repeat(257)]) {
+    const { key, message } = refusal(withKey('http_token', `"${bad}"`))
+    assert.is(key, 'http_token', bad)
+    assert.match(message, 'config key http_token = (hidden): must be 8 to 256 letters')
+  }
+})
+
 for (const key of ['kcp', 'tcp', 'udp']) {
   test(`MUST 69: ${key} takes an object and nothing else`, () => {
     parseConfig(withKey(key, '{}'))
@@ -248,6 +258,7 @@ test('secrets are never shown in messages', () => {
       assert.not.match(`${error.message}${error.value}`, /geheim|123456/)
     }
   }
+  assert.not.match(refusal(withKey('http_token', '"geheim"')).message, 'geheim')
   const both = refusal(withKey('psk', '"geheim","password":"geheim"'))
   assert.not.match(`${both.message}${both.value}`, 'geheim')
 })

@@ -4,6 +4,7 @@ import * as assert from 'uvu/assert'
 import { COUNTERS } from '../../host/core.ts'
 import { createHttpApp, type HttpSource, parseStatsQuery, parseTarget } from '../../host/http.ts'
 import { type Health, NO_COUNTERS, type SessionStats, type Snapshot } from '../../host/stats.ts'
+import { NO_LIVE } from './live-source.ts'
 
 const test = suite('http')
 
@@ -35,6 +36,9 @@ function app(changes: Partial<HttpSource> = {}, clock = { at: 0 }) {
     start: snapshot(),
     health: () => LOST,
     hostCounters: () => HOST,
+    listen: undefined,
+    token: () => undefined,
+    live: NO_LIVE,
     ...changes,
   })
 }
@@ -95,7 +99,7 @@ test('MUST 75: other methods on /stats are refused with the page of the samples'
 })
 
 test('MUST 75: unknown paths are 404, also a trailing slash', async () => {
-  for (const target of ['/', '/foo', '/stats/', '/stats/x', '/healthy/']) {
+  for (const target of ['/foo', '/stats/', '/stats/x', '/healthy/', '/events/']) {
     const { status, body } = await ask(target)
     assert.is(status, 404, target)
     assert.match(body, 'The requested URL was not found on this server.\n')

@@ -7,6 +7,7 @@ import type { Runtime } from '../../host/runtime.ts'
 import { type Counters, type Health, NO_COUNTERS } from '../../host/stats.ts'
 import { sumCounters, type ToWorker, worstHealth } from '../../host/workers-messages.ts'
 import { WorkerStats } from '../../host/workers-stats.ts'
+import { NO_LIVE } from './live-source.ts'
 
 const test = suite('numbers of several workers')
 
@@ -52,6 +53,7 @@ test('a worker that is gone leaves its totals and nothing else', async () => {
     counters: counters({ pkt_sent, sessions_established, last_received_age: 50 }),
     host: { ...NO_HOST_COUNTERS, tcp_dials: 1 },
     health: HEALTH,
+    path: NO_LIVE.path(),
   })
   workers.set(1, (id) => stats.take(1, { kind: 'stats', id, part: part(5, 1) }))
   workers.set(2, (id) => stats.take(2, { kind: 'stats', id, part: part(7, 2) }))

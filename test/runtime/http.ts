@@ -9,6 +9,7 @@ import { CONNECTIONS_MAX } from '../../host/http-server.ts'
 import { Log } from '../../host/log.ts'
 import type { HttpConnection, HttpServer } from '../../host/runtime.ts'
 import { NO_COUNTERS } from '../../host/stats.ts'
+import { NO_LIVE } from '../host/live-source.ts'
 import { stubCore } from '../host/stub-core.ts'
 import { waitFor, within } from '../tools/wait.ts'
 import { LOCALHOST, type Subject } from './conformance.ts'
@@ -84,6 +85,9 @@ export function httpConformance({ runtime, serveHttp }: Subject): void {
       start,
       health: () => ({ client: true, pending: false, lastReceived: 0, silence: 79 }),
       hostCounters: () => new Complaints(stubCore().core, new Log(() => {}), true, () => 0).counters,
+      listen: undefined,
+      token: () => undefined,
+      live: NO_LIVE,
     })
     return (request: Request, target: string) => app.fetch(request, { target })
   }

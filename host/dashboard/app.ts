@@ -1,0 +1,220 @@
+/**
+ * The dashboard's page: takes the samples of `/events` and shows them. Reads only. Everything it needs is in the page
+ * itself; the build (build/dashboard.mjs) puts it together.
+ */
+import { openCharts } from './charts.ts'
+import { byId, make, setPairs, setText } from './dom.ts'
+import { bytes, count, duration, ms, percent, rate, rateText } from './format.ts'
+import { History } from './history.ts'
+import type { Hello, Sample, Warning } from './sample.ts'
+import { Stream } from './stream.ts'
+import { SessionTable, showContexts } from './table.ts'
+import { detailPairs, emptyText, endPairs, linkText, stripPairs } from './texts.ts'
+
+const TOKEN_KEY = 'kcptun-http-token'
+const THEME_KEY = 'kcptun-theme'
+/** Without an event for so long the program counts as lost, ms. */
+const LOST_MS = 2500
+/** A page that nobody sees lets go of the program after this time, ms. */
+const HIDDEN_MS = 10_000
+/** The share of segments sent again is that of about this many samples. */
+const AGAIN_SAMPLES = 20
+
+const history = new History()
+const charts = openCharts(history)
+const table = new SessionTable()
+let about: Hello['about'] = {}
+let recent: Sample[] = []
+let heardAt = performance.now()
+let paused = false
+let unseenWarnings: readonly Warning[] | undefined
+
+function say(mood: string, state: string, detail: string): void {
+  document.body.dataset['state'] = mood
+  setText(byId('state'), state)
+  setText(byId('detail'), detail)
+}
+
+function showWarnings(warnings: readonly Warning[]): void {
+  byId('warnings-empty').hidden = warnings.length > 0
+  byId('warnings').hidden = warnings.length === 0
+  byId('warnings').replaceChildren(
+    ...warnings.toReversed().map(({ at, level, text }) => {
+      const item = make('li', level < 3 ? 'error' : '')
+      const when = new Date(at)
+      const time = make('time', '', when.toLocaleTimeString('en-GB'))
+      time.setAttribute('datetime', when.toISOString())
+      item.append(time, make('p', '', text))
+      return item
+    }),
+  )
+}
+
+function big(id: string, text: string, value: number | null): void {
+  const place = byId(id)
+  setText(place, text)
+  place.dataset['value'] = String(value ?? '')
+}
+
+/** Payload of a direction, with what it costs on the wire and its total. */
+function showDirection(id: 'rx' | 'tx', bits: number, wire: number, total: number): void {
+  const [value, unit] = rate(bits)
+  big(id, value, bits)
+  setText(byId(`${id}-unit`), unit)
+  byId(`${id}-sub`).dataset['value'] = String(total)
+  setText(byId(`${id}-sub`), `${rateText(wire)} on the wire · ${bytes(total)}`)
+}
+
+function showAgain(sample: Sample): void {
+  const first = recent[0] ?? sample
+  const grown = (name: string): number => (sample.counters[name] ?? 0) - (first.counters[name] ?? 0)
+  const sent = grown('segments_sent')
+  const share = sent > 0 ? grown('segments_retransmitted') / sent : 0
+  big('again', percent(share), share)
+  const again = sample.counters['segments_retransmitted'] ?? 0
+  setText(byId('again-sub'), `${count(again)} of ${count(sample.counters['segments_sent'] ?? 0)} segments`)
+}
+
+function showTrip(sample: Sample): void {
+  const { rtt_ms: rtt } = sample.link
+  big('rtt', ms(rtt), rtt)
+  const seen = history.columns.rtt.filter((value) => value !== null)
+  const lowest = seen.reduce((least, value) => Math.min(least, value), Number.POSITIVE_INFINITY)
+  const variation = sample.path === null ? '' : `± ${ms(sample.path.rttvar_ms)} · `
+  setText(byId('rtt-sub'), seen.length === 0 ? 'not measured yet' : `${variation}lowest ${ms(lowest)} ms`)
+}
+
+function showSample(sample: Sample): void {
+  const at = Date.now()
+  const { program, counters } = sample
+  const before = recent.findLast(({ uptime_ms }) => sample.uptime_ms - uptime_ms >= 1000) ?? recent[0]
+  if (before !== undefined && before.uptime_ms > sample.uptime_ms) recent = []
+  const row = history.add(at, sample)
+  if (sample.warnings !== undefined) unseenWarnings = sample.warnings
+  if (!paused) {
+    setText(byId('mode'), program.mode)
+    byId('mode').hidden = false
+    document.body.dataset['carries'] = program.mode === 'client' || program.mode === 'server' ? 'yes' : 'no'
+    document.title = `${program.mode} · ${program.name}`
+    setText(
+      byId('meta'),
+      `${program.version} · ${program.runtime} ${program.runtime_version} · up ${duration(sample.uptime_ms / 1000)}`,
+    )
+    const { mood, state, detail } = linkText(sample, about)
+    say(mood, state, detail)
+    setPairs(byId('ends'), endPairs(sample, about))
+    showDirection('rx', row.receiving ?? 0, row.wireReceiving ?? 0, counters['tcp_written_bytes'] ?? 0)
+    showDirection('tx', row.sending ?? 0, row.wireSending ?? 0, counters['tcp_read_bytes'] ?? 0)
+    showTrip(sample)
+    showAgain(sample)
+    setPairs(byId('strip'), stripPairs(sample, before, about))
+    setPairs(byId('details'), detailPairs(sample, about, Math.max(row.wireReceiving ?? 0, row.wireSending ?? 0)))
+    table.show(at, sample, emptyText(program.mode, about))
+    showContexts(sample.obfs?.contexts)
+    if (unseenWarnings !== undefined) showWarnings(unseenWarnings)
+    unseenWarnings = undefined
+    charts.draw()
+  }
+  recent = [...recent.slice(1 - AGAIN_SAMPLES), sample]
+}
+
+/** The token's card in place of the figures, or the other way round. */
+function lock(locked: boolean, text = ''): void {
+  byId('token').hidden = !locked
+  byId('main').hidden = locked
+  if (!locked) return
+  if (text !== '') setText(byId('token-text'), text)
+  byId('token-input').focus()
+}
+
+function onEvent(name: string, data: string): void {
+  heardAt = performance.now()
+  document.body.classList.remove('stale')
+  if (!byId('token').hidden) lock(false)
+  if (name === 'hello') {
+    const hello: Hello = JSON.parse(data)
+    about = hello.about
+    unseenWarnings = hello.warnings
+  } else if (name === 'sample') {
+    showSample(JSON.parse(data))
+  }
+}
+
+function onEnd(status: number | undefined): void {
+  if (status === 401) {
+    lock(true, stream.token === '' ? '' : 'That is not the token. Enter the http_token of its configuration.')
+    sessionStorage.removeItem(TOKEN_KEY)
+  } else if (status === 503) {
+    say('warn', 'Too many dashboards', 'The program serves no more at a time. Close another one; this one tries again.')
+  } else if (status !== undefined) {
+    say('bad', `The program answers ${status}`, 'Reload the page, or look at its log.')
+  }
+}
+
+const stream = new Stream({ onEvent, onEnd })
+
+function watchForLoss(): void {
+  if (document.hidden || !byId('token').hidden || performance.now() - heardAt < LOST_MS) return
+  document.body.classList.add('stale')
+  if (byId('state').textContent === 'Too many dashboards') return
+  say('bad', 'Lost contact with the program', 'It has ended, or cannot be reached from here. Trying again.')
+}
+
+// Theme, pause, token, visibility
+
+const darkPreferred = matchMedia('(prefers-color-scheme: dark)')
+
+function theme(): 'light' | 'dark' {
+  const chosen = localStorage.getItem(THEME_KEY)
+  if (chosen === 'light' || chosen === 'dark') return chosen
+  return darkPreferred.matches ? 'dark' : 'light'
+}
+
+function applyTheme(): void {
+  const now = theme()
+  document.documentElement.dataset['theme'] = now
+  const other = now === 'dark' ? 'Light' : 'Dark'
+  setText(byId('theme'), other)
+  byId('theme').setAttribute('aria-label', `${other} colours`)
+  charts.repaint()
+}
+
+byId('theme').addEventListener('click', () => {
+  localStorage.setItem(THEME_KEY, theme() === 'dark' ? 'light' : 'dark')
+  applyTheme()
+})
+darkPreferred.addEventListener('change', applyTheme)
+
+byId('pause').addEventListener('click', () => {
+  paused = !paused
+  setText(byId('pause'), paused ? 'Resume' : 'Pause')
+})
+
+byId('token-form').addEventListener('submit', (event) => {
+  event.preventDefault()
+  const input = byId('token-input')
+  if (!(input instanceof HTMLInputElement)) return
+  stream.token = input.value
+  sessionStorage.setItem(TOKEN_KEY, input.value)
+  input.value = ''
+  stream.stop()
+  stream.start()
+})
+
+let letGo: number | undefined
+document.addEventListener('visibilitychange', () => {
+  clearTimeout(letGo)
+  if (document.hidden) letGo = window.setTimeout(() => stream.stop(), HIDDEN_MS)
+  else {
+    heardAt = performance.now()
+    if (byId('token').hidden) stream.start()
+  }
+})
+
+// what scrolls can be scrolled by keys
+for (const id of ['warnings', 'contexts-scroll']) byId(id).tabIndex = 0
+
+applyTheme()
+stream.token = sessionStorage.getItem(TOKEN_KEY) ?? ''
+stream.start()
+setInterval(watchForLoss, 500)

@@ -1,0 +1,249 @@
+/** The three charts, by uPlot: colours of the theme, one cursor for all, legends of our own that screen readers can read. */
+import uPlot from 'uplot'
+import { byId, make, setText } from './dom.ts'
+import { count, rateText } from './format.ts'
+import type { Column, History } from './history.ts'
+
+/** The time axis grows with the history from this, s. */
+const SPAN_MIN_S = 30
+/** The axis goes beyond the largest value by this factor. */
+const HEADROOM = 1.12
+const SYNC_KEY = 'kcptun'
+const FONT = '12px system-ui, sans-serif'
+
+interface Series {
+  readonly column: Column
+  readonly label: string
+  /** Name of the colour's custom property. */
+  readonly tone: string
+  readonly style: 'area' | 'line' | 'dashed' | 'bar'
+  readonly scale: string
+  /** Drawn downwards. */
+  readonly down?: boolean
+  show(value: number): string
+}
+
+interface Scale {
+  /** The axis reaches at least this, and as far downwards if there is something. */
+  readonly least: number
+  readonly both?: boolean
+  readonly side: 1 | 3
+  /** Width of the axis, px. */
+  readonly size: number
+  show(value: number): string
+}
+
+interface Chart {
+  readonly id: string
+  readonly title: string
+  readonly series: readonly Series[]
+  readonly scales: Readonly<Record<string, Scale>>
+}
+
+const percentText = (value: number): string => `${value < 10 ? value.toFixed(1) : Math.round(value)} %`
+const msText = (value: number): string => `${value < 10 ? value.toFixed(1) : Math.round(value)} ms`
+const axisRate = (value: number): string =>
+  rateText(Math.abs(value))
+    .replace(/(\.\d*?)0+(?= )/, '$1')
+    .replace('. ', ' ')
+const whole = (value: number): string => count(Math.round(value))
+
+const CHARTS: readonly Chart[] = [
+  {
+    id: 'throughput',
+    title:
+      'Throughput of the last minutes in bits per second, of payload and of whole datagrams: received above the axis, sent below',
+    scales: { rate: { least: 1e5, both: true, side: 3, size: 74, show: axisRate } },
+    series: [
+      { column: 'receiving', label: 'Receiving', tone: '--receiving', style: 'area', scale: 'rate', show: rateText },
+      { column: 'wireReceiving', label: 'wire', tone: '--receiving', style: 'dashed', scale: 'rate', show: rateText },
+      {
+        column: 'sending',
+        label: 'Sending',
+        tone: '--sending',
+        style: 'area',
+        scale: 'rate',
+        down: true,
+        show: rateText,
+      },
+      {
+        column: 'wireSending',
+        label: 'wire',
+        tone: '--sending',
+        style: 'dashed',
+        scale: 'rate',
+        down: true,
+        show: rateText,
+      },
+    ],
+  },
+  {
+    id: 'trip',
+    title: 'Round trip time in ms, and the share of segments sent again in percent, of the last minutes',
+    scales: {
+      rtt: { least: 5, side: 3, size: 60, show: msText },
+      again: { least: 5, side: 1, size: 48, show: (value) => `${Math.round(value)} %` },
+    },
+    series: [
+      { column: 'again', label: 'Sent again', tone: '--loss', style: 'bar', scale: 'again', show: percentText },
+      { column: 'rtt', label: 'Round trip', tone: '--trip', style: 'line', scale: 'rtt', show: msText },
+    ],
+  },
+  {
+    id: 'window',
+    title: 'Congestion window and queue of the last minutes, in segments',
+    scales: { segments: { least: 32, side: 3, size: 60, show: whole } },
+    series: [
+      { column: 'queue', label: 'Queue', tone: '--queue', style: 'area', scale: 'segments', show: whole },
+      { column: 'window', label: 'Window', tone: '--accent', style: 'line', scale: 'segments', show: whole },
+    ],
+  },
+]
+
+const colour = (name: string): string => getComputedStyle(document.documentElement).getPropertyValue(name).trim()
+
+function seriesOptions({ label, tone, style, scale }: Series): uPlot.Series {
+  const stroke = (): string => colour(tone)
+  const options: uPlot.Series = { label, scale, stroke, width: style === 'dashed' ? 1 : 2, points: { show: false } }
+  if (style === 'area') options.fill = () => `${colour(tone)}22`
+  if (style === 'dashed') options.dash = [3, 3]
+  if (style === 'bar') {
+    options.width = 0
+    options.fill = () => `${colour(tone)}aa`
+    const bars = uPlot.paths.bars?.({ size: [0.8, 6, 2] })
+    if (bars !== undefined) options.paths = bars
+  }
+  return options
+}
+
+function axisOptions(name: string, { side, size, show }: Scale): uPlot.Axis {
+  return {
+    scale: name,
+    side,
+    size,
+    font: FONT,
+    gap: 6,
+    space: 44,
+    stroke: () => colour('--muted'),
+    grid: { show: side === 3, stroke: () => colour('--grid'), width: 1 },
+    ticks: { show: false },
+    values: (_, splits) => splits.map((value) => (value === 0 ? '0' : show(value))),
+  }
+}
+
+class Plot {
+  readonly #chart: Chart
+  readonly #history: History
+  readonly #plot: uPlot
+  readonly #values: HTMLElement[]
+
+  constructor(chart: Chart, history: History) {
+    this.#chart = chart
+    this.#history = history
+    const place = byId(chart.id)
+    place.setAttribute('role', 'img')
+    place.setAttribute('aria-label', chart.title)
+    const scales: uPlot.Scales = { x: { time: true, range: () => this.#span() } }
+    for (const [name, { least, both }] of Object.entries(chart.scales)) {
+      const reach = (value: number | null): number => Math.max(least, Math.abs(value ?? 0) * HEADROOM)
+      scales[name] = { range: (_, min, max) => [both === true ? -reach(min) : 0, reach(max)] }
+    }
+    this.#plot = new uPlot(
+      {
+        width: Math.max(place.clientWidth, 100),
+        height: place.clientHeight,
+        padding: [8, Object.keys(chart.scales).length > 1 ? 0 : 12, 0, 0],
+        legend: { show: false },
+        cursor: { sync: { key: SYNC_KEY }, drag: { x: false, y: false }, y: false, points: { size: 7 } },
+        scales,
+        series: [{}, ...chart.series.map(seriesOptions)],
+        axes: [
+          {
+            font: FONT,
+            stroke: () => colour('--muted'),
+            grid: { show: false },
+            ticks: { show: false },
+            space: 110,
+            size: 30,
+            values: (_, splits) => splits.map(timeText),
+          },
+          ...Object.entries(chart.scales).map(([name, scale]) => axisOptions(name, scale)),
+        ],
+        hooks: { setCursor: [() => this.#tell()] },
+      },
+      this.#data(),
+      place,
+    )
+    this.#values = this.#legend()
+    new ResizeObserver(() => {
+      this.#plot.setSize({ width: Math.max(place.clientWidth, 100), height: place.clientHeight })
+    }).observe(place)
+  }
+
+  #data(): uPlot.AlignedData {
+    const { times, columns } = this.#history
+    const downwards = (values: (number | null)[]): (number | null)[] =>
+      values.map((value) => (value === null ? null : -value))
+    const values = this.#chart.series.map(({ column, down }) => (down ? downwards(columns[column]) : columns[column]))
+    return [times, ...values]
+  }
+
+  #span(): [number, number] {
+    const { times } = this.#history
+    const end = times.at(-1) ?? Date.now() / 1000
+    return [Math.min(times[0] ?? end, end - SPAN_MIN_S), end]
+  }
+
+  #legend(): HTMLElement[] {
+    const list = byId(`${this.#chart.id}-legend`)
+    return this.#chart.series.map(({ label, tone, style }) => {
+      const item = make('li')
+      const swatch = make('span', `swatch ${style}`)
+      swatch.style.setProperty('--tone', `var(${tone})`)
+      const value = make('b')
+      item.append(swatch, make('span', '', label), value)
+      list.append(item)
+      return value
+    })
+  }
+
+  /** Figures at the cursor, else the newest. */
+  #tell(): void {
+    const at = this.#plot.cursor.idx ?? this.#history.times.length - 1
+    this.#chart.series.forEach(({ column, show }, i) => {
+      const value = this.#history.columns[column][at]
+      const place = this.#values[i]
+      if (place) setText(place, value === null || value === undefined ? '\u2013' : show(value))
+    })
+  }
+
+  draw(): void {
+    this.#plot.setData(this.#data())
+    this.#tell()
+  }
+
+  repaint(): void {
+    this.#plot.redraw(false, true)
+  }
+}
+
+const timeText = (seconds: number): string => new Date(seconds * 1000).toTimeString().slice(0, 8)
+
+export interface Charts {
+  /** The history has changed. */
+  draw(): void
+  /** The colours have changed. */
+  repaint(): void
+}
+
+export function openCharts(history: History): Charts {
+  const plots = CHARTS.map((chart) => new Plot(chart, history))
+  return {
+    draw: () => {
+      for (const plot of plots) plot.draw()
+    },
+    repaint: () => {
+      for (const plot of plots) plot.repaint()
+    },
+  }
+}

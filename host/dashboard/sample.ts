@@ -1,0 +1,75 @@
+/** What `/events` tells (docs/api.md): the shapes that the page reads. Made by host/live.ts. */
+
+export interface Session {
+  readonly conv: string
+  readonly state: string
+  readonly peer: string
+  readonly age_seconds: number
+  readonly idle_seconds: number
+  readonly rtt_ms: number | null
+  readonly rttvar_ms: number | null
+  readonly rto_ms: number | null
+  readonly waitsnd_segments: number
+  readonly sndwnd_segments: number
+  readonly rmtwnd_segments: number
+  readonly cwnd_segments: number
+  readonly retransmitted_segments: number
+  readonly pace_segments_per_second: number
+  readonly base_loss: number
+  readonly tcp_read_bytes: number
+  readonly tcp_written_bytes: number
+}
+
+export interface Warning {
+  /** ms since the epoch */
+  readonly at: number
+  /** 1 fatal, 2 error, 3 warning */
+  readonly level: number
+  readonly text: string
+}
+
+export type Numbers = Readonly<Record<string, number | undefined>>
+
+/** A thing of which only the page's columns are known: an obfuscator's context. */
+export type Fields = Readonly<Record<string, string | number | boolean | null>>
+
+export interface Hello {
+  readonly about: Readonly<Record<string, string | number | boolean>>
+  readonly sample_ms: number
+  readonly rows_max: number
+  readonly warnings: readonly Warning[]
+}
+
+export type LinkState = 'checking' | 'up' | 'silent' | 'quiet' | 'idle' | 'pending' | 'serving'
+
+export interface Sample {
+  readonly program: {
+    readonly name: string
+    readonly version: string
+    readonly runtime: string
+    readonly runtime_version: string
+    readonly mode: string
+  }
+  readonly time: string
+  readonly uptime_ms: number
+  readonly cpu_ms: number | null
+  readonly ready: boolean
+  readonly health: string
+  readonly counters: Numbers
+  readonly gauges: Readonly<Record<string, number | null>>
+  readonly host: Numbers
+  readonly link: {
+    readonly state: LinkState
+    readonly silent_ms: number
+    readonly rtt_ms: number | null
+    readonly local: string | null
+    readonly peer: string | null
+    readonly rendezvous: string | null
+    readonly peer_found: boolean
+  }
+  readonly path: Session | null
+  readonly sessions: readonly Session[]
+  readonly warnings?: readonly Warning[]
+  /** Only with an obfuscator. */
+  readonly obfs?: { readonly contexts?: readonly Fields[] }
+}

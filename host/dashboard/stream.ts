@@ -1,0 +1,74 @@
+/**
+ * The page's end of `/events`: reads server-sent events by fetch, which can send the token (EventSource cannot), and
+ * comes again when the stream ends.
+ */
+
+const PAUSES_MS = [500, 1000, 2000, 4000]
+
+export interface StreamHandlers {
+  onEvent(name: string, data: string): void
+  /** The stream ended or did not begin; `status` of the answer, if there was one. Another try follows, except after 401. */
+  onEnd(status: number | undefined): void
+}
+
+export class Stream {
+  readonly #handlers: StreamHandlers
+  #abort: AbortController | undefined
+  #timer: number | undefined
+  #failures = 0
+  token = ''
+
+  constructor(handlers: StreamHandlers) {
+    this.#handlers = handlers
+  }
+
+  start(): void {
+    if (this.#abort !== undefined) return
+    clearTimeout(this.#timer)
+    const abort = new AbortController()
+    this.#abort = abort
+    void this.#run(abort.signal).then((status) => {
+      if (this.#abort !== abort) return
+      this.#abort = undefined
+      this.#handlers.onEnd(status)
+      if (status === 401) return
+      const pause = PAUSES_MS[Math.min(this.#failures++, PAUSES_MS.length - 1)]
+      this.#timer = window.setTimeout(() => this.start(), pause)
+    })
+  }
+
+  stop(): void {
+    clearTimeout(this.#timer)
+    const abort = this.#abort
+    this.#abort = undefined
+    abort?.abort()
+  }
+
+  /** Result: the status of an answer that was no stream. */
+  async #run(signal: AbortSignal): Promise<number | undefined> {
+    const headers = new Headers({ Accept: 'text/event-stream' })
+    if (this.token !== '') headers.set('Authorization', `Bearer ${this.token}`)
+    try {
+      const answer = await fetch('events', { headers, signal, cache: 'no-store' })
+      if (!answer.ok || answer.body === null) return answer.status
+      const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader()
+      let text = ''
+      for (;;) {
+        const { value, done } = await reader.read()
+        if (done) return undefined
+        this.#failures = 0
+        text += value
+        const events = text.split('\n\n')
+        text = events.pop() ?? ''
+        for (const event of events) this.#take(event)
+      }
+    } catch {
+      return undefined
+    }
+  }
+
+  #take(event: string): void {
+    const [, name, data] = /^event: (\w+)\ndata: (.*)$/.exec(event) ?? []
+    if (name !== undefined && data !== undefined) this.#handlers.onEvent(name, data)
+  }
+}

@@ -1,0 +1,202 @@
+/** The table of sessions: sortable by every column, its rows kept as long as their sessions live. */
+import { byId, make, setText } from './dom.ts'
+import { bytes, count, duration, ms, NONE, rateText } from './format.ts'
+import type { Fields, Sample, Session } from './sample.ts'
+
+/** A session with its rates, bits per second. */
+interface Line extends Session {
+  readonly receiving: number
+  readonly sending: number
+}
+
+interface Column {
+  readonly title: string
+  readonly className: string
+  /** What is sorted by; texts upwards at first, numbers downwards. */
+  key(line: Line): string | number
+  show(line: Line): string
+}
+
+const STATES: Readonly<Record<string, string>> = {
+  connect: 'connecting',
+  established: 'connected',
+  linger: 'closing',
+  time_wait: 'closed',
+}
+
+const COLUMNS: readonly Column[] = [
+  { title: 'Session', className: 'text code', key: (line) => line.conv, show: (line) => line.conv },
+  { title: 'State', className: 'text', key: (line) => line.state, show: (line) => STATES[line.state] ?? line.state },
+  { title: 'Peer', className: 'text code minor', key: (line) => line.peer, show: (line) => line.peer },
+  { title: 'Receiving', className: '', key: (line) => line.receiving, show: (line) => rateText(line.receiving) },
+  { title: 'Sending', className: '', key: (line) => line.sending, show: (line) => rateText(line.sending) },
+  { title: 'Round trip', className: '', key: (line) => line.rtt_ms ?? -1, show: (line) => tripText(line.rtt_ms) },
+  {
+    title: 'Queue',
+    className: 'minor',
+    key: (line) => line.waitsnd_segments,
+    show: (line) => count(line.waitsnd_segments),
+  },
+  { title: 'Window', className: 'minor', key: (line) => line.cwnd_segments, show: (line) => count(line.cwnd_segments) },
+  {
+    title: 'Sent again',
+    className: 'minor',
+    key: (line) => line.retransmitted_segments,
+    show: (line) => count(line.retransmitted_segments),
+  },
+  {
+    title: 'Received',
+    className: 'minor',
+    key: (line) => line.tcp_written_bytes,
+    show: (line) => bytes(line.tcp_written_bytes),
+  },
+  { title: 'Sent', className: 'minor', key: (line) => line.tcp_read_bytes, show: (line) => bytes(line.tcp_read_bytes) },
+  { title: 'Idle', className: 'minor', key: (line) => line.idle_seconds, show: (line) => duration(line.idle_seconds) },
+  { title: 'Age', className: 'minor', key: (line) => line.age_seconds, show: (line) => duration(line.age_seconds) },
+]
+
+const tripText = (value: number | null): string => (value === null ? NONE : `${ms(value)} ms`)
+const keyOf = (session: Session): string => `${session.conv} ${session.peer}`
+
+export class SessionTable {
+  readonly #body = byId('sessions-body')
+  readonly #heads: HTMLElement[]
+  readonly #rows = new Map<string, HTMLElement>()
+  #before = new Map<string, { readonly at: number; readonly line: Line }>()
+  #lines: Line[] = []
+  /** Column and direction of the order; as the program sent it at first. */
+  #by = -1
+  #up = false
+
+  constructor() {
+    const head = byId('sessions-head')
+    this.#heads = COLUMNS.map(({ title, className, key }, i) => {
+      const cell = make('th', className.replace('code', ''))
+      cell.setAttribute('scope', 'col')
+      const button = make('button', '', title)
+      button.setAttribute('type', 'button')
+      button.addEventListener('click', () => {
+        const [line] = this.#lines
+        this.#up = this.#by === i ? !this.#up : line !== undefined && typeof key(line) === 'string'
+        this.#by = i
+        this.#draw()
+      })
+      cell.append(button)
+      head.append(cell)
+      return cell
+    })
+  }
+
+  show(at: number, { sessions, gauges }: Sample, empty: string): void {
+    const before = this.#before
+    this.#before = new Map()
+    this.#lines = sessions.map((session) => {
+      const key = keyOf(session)
+      const old = before.get(key)
+      // the list may be made more rarely than samples
+      const same =
+        old !== undefined && old.line.age_seconds === session.age_seconds && total(old.line) === total(session)
+      if (same && at - old.at < 2000) {
+        this.#before.set(key, old)
+        return { ...session, receiving: old.line.receiving, sending: old.line.sending }
+      }
+      const bits = (now: number, then: number | undefined): number =>
+        old === undefined || then === undefined ? 0 : Math.max(0, ((now - then) * 8000) / (at - old.at))
+      const line = {
+        ...session,
+        receiving: bits(session.tcp_written_bytes, old?.line.tcp_written_bytes),
+        sending: bits(session.tcp_read_bytes, old?.line.tcp_read_bytes),
+      }
+      this.#before.set(key, { at, line })
+      return line
+    })
+    const states = ['connect', 'established', 'linger', 'time_wait'].map((state) => gauges[`sessions_${state}`] ?? 0)
+    const all = states.reduce((sum, value) => sum + value, 0)
+    const rest = all - this.#lines.length
+    const parts = states.map((value, i) => `${count(value)} ${Object.values(STATES)[i]}`)
+    setText(
+      byId('sessions-sub'),
+      `${parts.join(', ')}${rest > 0 ? `; the ${this.#lines.length} liveliest are listed, ${count(rest)} more are not` : ''}`,
+    )
+    byId('sessions').hidden = this.#lines.length === 0
+    byId('sessions-empty').hidden = this.#lines.length > 0
+    setText(byId('sessions-empty'), empty)
+    this.#draw()
+  }
+
+  #draw(): void {
+    const column = COLUMNS[this.#by]
+    const lines = [...this.#lines]
+    if (column !== undefined) {
+      const order = this.#up ? 1 : -1
+      lines.sort((a, b) => {
+        const [x, y] = [column.key(a), column.key(b)]
+        return order * (x < y ? -1 : x > y ? 1 : 0)
+      })
+    }
+    this.#heads.forEach((cell, i) => {
+      if (i === this.#by) cell.setAttribute('aria-sort', this.#up ? 'ascending' : 'descending')
+      else cell.removeAttribute('aria-sort')
+    })
+    const kept = new Set<string>()
+    lines.forEach((line, place) => {
+      const key = keyOf(line)
+      kept.add(key)
+      const row = this.#rows.get(key) ?? this.#add(key)
+      COLUMNS.forEach(({ title, show }, i) => {
+        const cell = row.children[i]
+        if (cell === undefined) return
+        const target = title === 'State' ? (cell.firstElementChild ?? cell) : cell
+        if (title === 'State') target.className = `pill ${STATES[line.state] === undefined ? 'unknown' : line.state}`
+        setText(target, show(line))
+      })
+      if (this.#body.children[place] !== row) this.#body.insertBefore(row, this.#body.children[place] ?? null)
+    })
+    for (const [key, row] of this.#rows) {
+      if (kept.has(key)) continue
+      row.remove()
+      this.#rows.delete(key)
+    }
+  }
+
+  #add(key: string): HTMLElement {
+    const row = make('tr')
+    for (const { title, className } of COLUMNS) {
+      const cell = make('td', className)
+      if (title === 'State') cell.append(make('span'))
+      row.append(cell)
+    }
+    this.#rows.set(key, row)
+    return row
+  }
+}
+
+const total = (session: Session): number => session.tcp_read_bytes + session.tcp_written_bytes
+
+/** Most contexts that are listed. */
+const CONTEXTS_MAX = 50
+
+/** The obfuscator's contexts: whatever fields they have become columns. */
+export function showContexts(contexts: readonly Fields[] | undefined): void {
+  byId('contexts').hidden = contexts === undefined
+  if (contexts === undefined) return
+  const names = Object.keys(contexts[0] ?? {})
+  const text = (name: string): string => name.replaceAll('_', ' ')
+  byId('contexts-head').replaceChildren(
+    ...names.map((name) => {
+      const cell = make('th', 'text')
+      cell.setAttribute('scope', 'col')
+      cell.append(make('span', '', text(name)))
+      return cell
+    }),
+  )
+  byId('contexts-body').replaceChildren(
+    ...contexts.slice(0, CONTEXTS_MAX).map((context) => {
+      const row = make('tr')
+      row.append(...names.map((name) => make('td', 'text', String(context[name] ?? NONE))))
+      return row
+    }),
+  )
+  const rest = contexts.length - CONTEXTS_MAX
+  setText(byId('contexts-sub'), `${count(contexts.length)} contexts${rest > 0 ? `, ${CONTEXTS_MAX} listed` : ''}`)
+}

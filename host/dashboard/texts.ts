@@ -1,0 +1,173 @@
+/** What the page says about a sample: the state of the link with what to do about it, and the lists of figures. */
+import { bytes, count, duration, ms, NONE, percent, rateText, reachable } from './format.ts'
+import { perSecond } from './history.ts'
+import type { Hello, Sample } from './sample.ts'
+
+export type Mood = 'good' | 'warn' | 'bad'
+
+export interface LinkText {
+  readonly mood: Mood
+  readonly state: string
+  readonly detail: string
+}
+
+type About = Hello['about']
+
+/** Bits of payload that a datagram's share of a pace stands for. */
+const BITS = 8
+
+function upText({ link, gauges, program }: Sample): string {
+  const trip = link.rtt_ms === null ? '' : ` within ${ms(link.rtt_ms)} ms`
+  if (program.mode === 'client') return `${link.peer ?? 'The server'} answers${trip}.`
+  const live = gauges['sessions_established'] ?? 0
+  return `${count(live)} ${live === 1 ? 'session' : 'sessions'}, clients answer${trip}.`
+}
+
+export function linkText(sample: Sample, about: About): LinkText {
+  const { link, gauges } = sample
+  const peer = link.peer ?? String(about['kcp_connect'] ?? 'the peer')
+  const silent = duration(link.silent_ms / 1000)
+  switch (link.state) {
+    case 'up':
+      return {
+        mood: 'good',
+        state: 'Connected',
+        detail: upText(sample),
+      }
+    case 'checking':
+      return { mood: 'warn', state: 'Checking the link', detail: `Waiting for an answer from ${peer}.` }
+    case 'silent':
+      return {
+        mood: 'bad',
+        state: `No answer for ${silent}`,
+        detail:
+          link.peer === null
+            ? 'Data waits for an answer, but nothing arrives: the way to the client is broken, or the client is gone.'
+            : `Nothing is heard from ${peer}: the other end is down or unreachable, or its key or method differs.`,
+      }
+    case 'quiet':
+      return {
+        mood: 'warn',
+        state: `Quiet for ${silent}`,
+        detail:
+          'There are sessions, but nothing arrives, and no answer is due: they are idle, or their client is gone.',
+      }
+    case 'idle': {
+      const waiting = gauges['sessions_time_wait'] ?? 0
+      const ended = waiting > 0 ? ` ${count(waiting)} ended lately.` : ''
+      return { mood: 'good', state: 'Ready', detail: `Waiting for clients at UDP ${link.local ?? NONE}.${ended}` }
+    }
+    case 'pending':
+      return {
+        mood: 'warn',
+        state: 'Looking for the server',
+        detail: `The rendezvous server at ${link.rendezvous ?? NONE} has introduced none yet: does the server run, with the same service_id and key?`,
+      }
+    case 'serving':
+      return { mood: 'good', state: 'Serving', detail: `Introduces servers and clients at UDP ${link.local ?? NONE}.` }
+  }
+}
+
+const sentence = (text: string): string => (text === '' ? '' : `${text.charAt(0).toUpperCase()}${text.slice(1)}.`)
+
+/** What an empty table of sessions says: how to get one. */
+export function emptyText(mode: string, about: About): string {
+  const listen = reachable(String(about['listen'] ?? ''))
+  if (mode === 'client')
+    return `No sessions yet. Connect an application to ${listen}: each of its connections becomes a session here.`
+  return `No sessions yet. They come when an application connects to a client of this server; it is then led to ${String(about['connect'] ?? 'the target')}.`
+}
+
+/** Own address, peer, rendezvous: beside the state. */
+export function endPairs({ link, program }: Sample, about: About): [string, string][] {
+  const pairs: [string, string][] = []
+  if (about['listen'] !== undefined) pairs.push(['Applications', String(about['listen'])])
+  if (link.local !== null) pairs.push(['UDP', link.local])
+  if (program.mode === 'client') pairs.push(['Server', link.peer ?? NONE])
+  if (about['connect'] !== undefined) pairs.push(['Target', String(about['connect'])])
+  return pairs
+}
+
+/** The strip of smaller figures. */
+export function stripPairs(sample: Sample, before: Sample | undefined, about: About): [string, string][] {
+  const { path, gauges } = sample
+  const segmentBytes = Number(about['segment_bytes'] ?? 0)
+  const span = sample.uptime_ms - (before?.uptime_ms ?? 0)
+  const cpu = before === undefined || span <= 0 ? 0 : ((sample.cpu_ms ?? 0) - (before.cpu_ms ?? 0)) / span
+  const pace = path === null ? 0 : path.pace_segments_per_second * segmentBytes * BITS
+  return [
+    ['Sessions', count(gauges['sessions_established'] ?? 0)],
+    ['Segments queued', count(gauges['waitsnd'] ?? 0)],
+    ['Window, segments', path === null ? NONE : count(path.cwnd_segments)],
+    ['Pacing', pace === 0 ? NONE : rateText(pace)],
+    ['Datagrams in', `${count(Math.round(perSecond(sample, before, 'pkt_received')))} /s`],
+    ['Datagrams out', `${count(Math.round(perSecond(sample, before, 'pkt_sent')))} /s`],
+    ['CPU', `${(cpu * 100).toFixed(1)} %`],
+    ['Memory', bytes(gauges['memory_used'] ?? 0)],
+  ]
+}
+
+/** Counters of datagrams that were refused, with what they may mean. */
+const DROPS: readonly (readonly [name: string, text: string])[] = [
+  ['drop_auth', 'failed authentication (wrong key or method?)'],
+  ['drop_short', 'too short'],
+  ['drop_replay', 'replayed'],
+  ['drop_malformed', 'malformed'],
+  ['drop_oversize', 'too long'],
+]
+const UDP_ERRORS: readonly (readonly [name: string, text: string])[] = [
+  ['udp_full', 'pauses for a full socket buffer (raise net.core.wmem_max)'],
+  ['udp_too_long', 'datagrams too long for the network (lower kcp.mtu)'],
+  ['udp_unreachable', 'unreachable'],
+  ['udp_other_errors', 'others'],
+]
+
+function listed(names: readonly (readonly [string, string])[], values: Sample['counters']): string {
+  const parts = names
+    .filter(([name]) => (values[name] ?? 0) > 0)
+    .map(([name, text]) => `${count(values[name] ?? 0)} ${text}`)
+  return parts.length === 0 ? 'none' : parts.join(', ')
+}
+
+function rendezvousText({ link, program }: Sample): string {
+  if (program.mode === 'server') return `announced at ${link.rendezvous}`
+  return link.peer_found ? `found the server by ${link.rendezvous}` : `asking ${link.rendezvous}`
+}
+
+/** The list at the end: totals, how full the path is, what was refused. */
+export function detailPairs(sample: Sample, about: About, wireBits: number): [string, string][] {
+  const { counters, host, path, link } = sample
+  const total = (name: string): number => counters[name] ?? 0
+  const pairs: [string, string][] = [
+    ['Health', sentence(sample.health)],
+    ['Method', String(about['method'] ?? 'none: nothing is encrypted')],
+  ]
+  if (link.rendezvous !== null) pairs.push(['Rendezvous', rendezvousText(sample)])
+  if (about['obfs'] !== undefined) pairs.push(['Obfuscator', String(about['obfs'])])
+  pairs.push(['Datagrams', `up to ${String(about['mtu'] ?? NONE)} bytes (kcp.mtu)`])
+  pairs.push(['On the wire', `${bytes(total('pkt_received_bytes'))} received, ${bytes(total('pkt_sent_bytes'))} sent`])
+  if (path !== null) {
+    const segment = Number(about['segment_bytes'] ?? 1)
+    const holds = Math.ceil((wireBits / BITS / segment) * ((link.rtt_ms ?? 0) / 1000))
+    pairs.push([
+      'Path',
+      `holds about ${count(holds)} segments now (rate × round trip), loses ${percent(path.base_loss)} %`,
+    ])
+    pairs.push([
+      'Windows',
+      `${count(path.cwnd_segments)} of our ${count(path.sndwnd_segments)} segments, the peer takes ${count(path.rmtwnd_segments)}`,
+    ])
+    pairs.push(['Retransmission', `after ${ms(path.rto_ms)} ms at the latest, ${count(total('rtos'))} timeouts so far`])
+  }
+  pairs.push(
+    ['Refused datagrams', listed(DROPS, counters)],
+    ['UDP errors', listed(UDP_ERRORS, host)],
+    [
+      'TCP',
+      sample.program.mode === 'client'
+        ? `${count(host['tcp_accepted'] ?? 0)} accepted, ${count(host['tcp_refused'] ?? 0)} refused`
+        : `${count(host['tcp_dials'] ?? 0)} dialled, ${count(host['tcp_dial_failures'] ?? 0)} failed`,
+    ],
+  )
+  return pairs
+}

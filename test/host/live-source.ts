@@ -1,0 +1,12 @@
+/** What the dashboard reads of an endpoint that does nothing. */
+import type { HttpSource } from '../../host/http.ts'
+
+export const NO_LIVE: HttpSource['live'] = {
+  client: true,
+  server: false,
+  now: () => performance.now(),
+  about: () => ({}),
+  path: () => ({ local: undefined, peer: undefined, rendezvous: undefined, peerFound: false, pongRtt: undefined }),
+  ping: () => {},
+  warnings: () => ({ recent: [], remembered: 0 }),
+}

@@ -1,0 +1,433 @@
+/** The dashboard without a browser: its page, who may ask for it, and the stream of events behind it. */
+import { createHash } from 'node:crypto'
+import { suite } from 'uvu'
+import * as assert from 'uvu/assert'
+import type { Hello, Sample } from '../../host/dashboard/sample.ts'
+import { createHttpApp, type HttpApp, type HttpSource } from '../../host/http.ts'
+import { hasToken, isOwnHost } from '../../host/http-access.ts'
+import { ROWS_MAX, VIEWERS_MAX } from '../../host/live.ts'
+import { NO_COUNTERS, type SessionStats, type Snapshot } from '../../host/stats.ts'
+import { waitFor } from '../tools/wait.ts'
+import { NO_LIVE } from './live-source.ts'
+
+const PAGE_MAX_BYTES = 150 * 1024
+const TOKEN = 'correct-horse-battery'
+
+const test = suite('dashboard')
+
+/** An endpoint whose clock and counters a test moves. */
+class Scene {
+  at = 1000
+  snapshots = 0
+  pings = 0
+  cuts = 0
+  holds = 0
+  counters: Snapshot['counters'] = { ...NO_COUNTERS, last_received_age: Number.POSITIVE_INFINITY }
+  sessions: SessionStats[] = []
+  warnings: { at: number; level: number; text: string }[] = []
+  token: string | undefined
+  readonly connection = { hold: () => this.holds++, cut: () => this.cuts++ }
+  readonly app: HttpApp
+
+  constructor(changes: Partial<HttpSource> = {}, live: Partial<HttpSource['live']> = {}) {
+    const snapshot = (): Snapshot => {
+      this.snapshots++
+      return { at: this.at, uptime: this.at, cpu: 1, date: new Date(), counters: this.counters }
+    }
+    this.app = createHttpApp({
+      program: { name: 'NAME', version: '1.2.3', note: 'NOTE', runtime: 'node', runtimeVersion: '20', mode: 'client' },
+      snapshot,
+      sessions: () => [this.sessions],
+      start: snapshot(),
+      health: () => ({ client: true, pending: false, lastReceived: 0, silence: 79 }),
+      hostCounters: () => ({
+        tcp_accepted: 0,
+        tcp_refused: 0,
+        tcp_accept_errors: 0,
+        tcp_dials: 0,
+        tcp_dial_failures: 0,
+        udp_full: 0,
+        udp_too_long: 0,
+        udp_unreachable: 0,
+        udp_other_errors: 0,
+      }),
+      listen: 'monitor.lan:8081',
+      token: () => this.token,
+      live: {
+        ...NO_LIVE,
+        now: () => this.at,
+        ping: () => this.pings++,
+        warnings: () => ({ recent: this.warnings, remembered: this.warnings.length }),
+        ...live,
+      },
+      ...changes,
+    })
+    this.snapshots = 0
+  }
+
+  async ask(target: string, headers: Record<string, string> = {}, method = 'GET'): Promise<Response> {
+    const request = new Request(`http://127.0.0.1:8081${target}`, { method, headers })
+    return this.app.fetch(request, { target, connection: this.connection })
+  }
+
+  async watch(headers: Record<string, string> = {}): Promise<Watcher> {
+    const response = await this.ask('/events', headers)
+    assert.is(response.status, 200)
+    return new Watcher(response)
+  }
+}
+
+/** Reads a stream of events. */
+class Watcher {
+  readonly response: Response
+  ended = false
+  hello: Hello | undefined
+  samples: Sample[] = []
+  readonly #reader: ReadableStreamDefaultReader<Uint8Array>
+
+  constructor(response: Response) {
+    this.response = response
+    assert.ok(response.body)
+    this.#reader = response.body.getReader()
+  }
+
+  /** Reads until the end, in the background. */
+  read(): this {
+    const decoder = new TextDecoder()
+    let text = ''
+    const loop = async (): Promise<void> => {
+      for (;;) {
+        const { value, done } = await this.#reader.read()
+        if (done) break
+        text += decoder.decode(value, { stream: true })
+        const events = text.split('\n\n')
+        text = events.pop() ?? ''
+        for (const event of events) this.#take(event)
+      }
+    }
+    loop()
+      .catch(() => {})
+      .finally(() => {
+        this.ended = true
+      })
+    return this
+  }
+
+  #take(event: string): void {
+    const [, name, data = ''] = /^event: (\w+)\ndata: (.*)$/.exec(event) ?? []
+    if (name === 'hello') this.hello = JSON.parse(data)
+    else if (name === 'sample') this.samples.push(JSON.parse(data))
+    else throw new Error(event)
+  }
+
+  get last(): Sample | undefined {
+    return this.samples.at(-1)
+  }
+
+  leave(): Promise<void> {
+    return this.#reader.cancel()
+  }
+}
+
+const sha256 = (text: string): string => `'sha256-${createHash('sha256').update(text).digest('base64')}'`
+
+test('the page is one piece: nothing of it comes from elsewhere, and its policy allows nothing else', async () => {
+  const answer = await new Scene().ask('/')
+  assert.is(answer.status, 200)
+  assert.is(answer.headers.get('content-type'), 'text/html; charset=utf-8')
+  assert.is(answer.headers.get('cache-control'), 'no-store')
+  assert.is(answer.headers.get('x-content-type-options'), 'nosniff')
+  const html = await answer.text()
+  assert.ok(new TextEncoder().encode(html).length < PAGE_MAX_BYTES, `${html.length} characters`)
+  const [, script = ''] = /<script>([\s\S]*?)<\/script>/.exec(html) ?? []
+  const [, style = ''] = /<style>([\s\S]*?)<\/style>/.exec(html) ?? []
+  assert.ok(script.length > 10_000 && style.length > 2000)
+  assert.is(html.split('<script').length, 2)
+  const policy = new Map(
+    (answer.headers.get('content-security-policy') ?? '').split('; ').map((part) => {
+      const [name = '', ...values] = part.split(' ')
+      return [name, values.join(' ')]
+    }),
+  )
+  assert.equal(Object.fromEntries(policy), {
+    'default-src': "'none'",
+    'script-src': sha256(script),
+    'style-src': sha256(style),
+    'connect-src': "'self'",
+    'img-src': 'data:',
+    'base-uri': "'none'",
+    'form-action': "'none'",
+    'frame-ancestors': "'none'",
+  })
+  const markup = html
+    .replace(script, '')
+    .replace(style, '')
+    .replace(/<!--[\s\S]*?-->/g, '')
+  assert.not.match(markup, /\son\w+=|\sstyle=|src=|(?:https?:)?\/\/(?!www\.w3\.org\/2000\/svg)/)
+  assert.not.match(style, /url\(|@import|https?:/)
+  assert.not.match(script, /innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(|new Function/)
+  assert.match(html, 'Copyright (c) 2022 Leon Sorokin')
+})
+
+test('the page is for GET and HEAD', async () => {
+  const scene = new Scene()
+  assert.is((await scene.ask('/', {}, 'HEAD')).status, 200)
+  for (const method of ['POST', 'PUT', 'DELETE']) {
+    assert.is((await scene.ask('/', {}, method)).status, 405)
+    assert.is((await scene.ask('/events', {}, method)).status, 405)
+  }
+})
+
+test('IP addresses, localhost and the name in http_listen are ours, other names are not', () => {
+  for (const good of [
+    '127.0.0.1',
+    '127.0.0.1:8081',
+    '10.1.2.3:80',
+    '[::1]:8081',
+    '[fe80::1%25eth0]:8081',
+    'localhost',
+    'LocalHost:8081',
+    'monitor.lan',
+    'Monitor.LAN:8081',
+    'monitor.lan.',
+  ]) {
+    assert.ok(isOwnHost(good, 'monitor.lan:8081'), good)
+  }
+  for (const bad of [
+    '',
+    'evil.example',
+    'evil.example:8081',
+    'localhost.evil.example',
+    '127.0.0.1.evil.example',
+    'xmonitor.lan',
+    '[::1].evil.example',
+    '1.2.3.4.5',
+    'monitor.lan@evil.example',
+  ]) {
+    assert.not(isOwnHost(bad, 'monitor.lan:8081'), bad)
+  }
+  assert.ok(isOwnHost(null, undefined))
+  assert.not(isOwnHost('', ':8081'))
+  assert.not(isOwnHost('*', undefined))
+})
+
+test("a stranger's page that gave its name our address reads nothing", async () => {
+  const scene = new Scene()
+  const browser = { host: 'evil.example:8081', 'accept-encoding': 'gzip, deflate' }
+  for (const target of ['/', '/events', '/stats', '/stats.json']) {
+    const answer = await scene.ask(target, browser)
+    assert.is(answer.status, 421, target)
+    assert.match(await answer.text(), 'Ask for it by its IP address, by localhost, or by the host in its http_listen.')
+  }
+  assert.is(scene.app.viewers, 0)
+  for (const target of ['/healthy', '/ready', '/metrics']) assert.is((await scene.ask(target, browser)).status, 200)
+  // programs, by whatever name: as it was without a dashboard
+  const program = { host: 'router.lan:8081' }
+  for (const target of ['/stats', '/stats.json']) assert.is((await scene.ask(target, program)).status, 200, target)
+  assert.is((await scene.ask('/', program)).status, 404)
+  assert.is((await scene.ask('/events', program)).status, 421)
+  assert.is((await scene.ask('/', { ...browser, host: 'monitor.lan:8081' })).status, 200)
+})
+
+test('with a token everything but /healthy and the empty page wants it', async () => {
+  const scene = new Scene()
+  scene.token = TOKEN
+  for (const target of ['/events', '/stats', '/stats.json', '/metrics', '/ready']) {
+    for (const authorization of ['', 'Bearer', 'Bearer wrong', `Basic ${TOKEN}`, `Bearer ${TOKEN}x`, TOKEN]) {
+      const answer = await scene.ask(target, authorization === '' ? {} : { authorization })
+      assert.is(answer.status, 401, `${target} ${authorization}`)
+      assert.is(answer.headers.get('www-authenticate'), 'Bearer')
+      assert.not.match(await answer.text(), TOKEN)
+    }
+  }
+  assert.is((await scene.ask('/healthy')).status, 200)
+  assert.is((await scene.ask('/foo')).status, 404)
+  assert.not.match(await (await scene.ask('/')).text(), TOKEN)
+  const authorization = `bearer ${TOKEN}`
+  for (const target of ['/stats', '/stats.json', '/metrics', '/ready']) {
+    assert.is((await scene.ask(target, { authorization })).status, 200, target)
+  }
+  const watcher = (await scene.watch({ authorization })).read()
+  await waitFor('a sample', () => watcher.last !== undefined)
+  await watcher.leave()
+})
+
+test('a token is compared as a whole', () => {
+  assert.ok(hasToken('Bearer abcdefgh', 'abcdefgh'))
+  for (const wrong of [null, '', 'Bearer ', 'Bearer abcdefg', 'Bearer abcdefghi', 'Bearer abcdefgH', 'Bearer a b']) {
+    assert.not(hasToken(wrong, 'abcdefgh'), String(wrong))
+  }
+})
+
+test('the stream greets, then tells the figures of /stats.json again and again', async () => {
+  const scene = new Scene({}, { about: () => ({ method: 'none' }) })
+  scene.counters = { ...scene.counters, tcp_read_bytes: 12345 }
+  scene.warnings = [{ at: 1, level: 3, text: '<script>alert(1)</script>\n\ndata: x' }]
+  const watcher = (await scene.watch()).read()
+  assert.is(watcher.response.headers.get('content-type'), 'text/event-stream; charset=utf-8')
+  assert.is(scene.holds, 1)
+  await waitFor('three samples', () => watcher.samples.length >= 3)
+  assert.equal(watcher.hello?.about, { method: 'none' })
+  assert.equal(watcher.hello?.warnings, scene.warnings)
+  const { sessions: _, ...told } = JSON.parse(await (await scene.ask('/stats.json')).text())
+  for (const name of ['counters', 'gauges', 'host', 'program', 'health'] as const) {
+    assert.equal(watcher.last?.[name], told[name], name)
+  }
+  assert.is(watcher.last?.warnings, undefined)
+  scene.warnings = [...scene.warnings, { at: 2, level: 2, text: 'news' }]
+  await waitFor('the news', () => watcher.samples.some(({ warnings }) => warnings?.at(-1)?.text === 'news'))
+  await watcher.leave()
+})
+
+test('nobody watches: nothing is read, no timer runs; many watch: all is read once', async () => {
+  const scene = new Scene()
+  const watchers: Watcher[] = []
+  for (let i = 0; i < VIEWERS_MAX; i++) watchers.push((await scene.watch()).read())
+  assert.is(scene.app.viewers, VIEWERS_MAX)
+  const refused = await scene.ask('/events')
+  assert.is(refused.status, 503)
+  assert.match(await refused.text(), 'Close one of them.')
+  // the start of each viewer brings a sample of its own
+  scene.snapshots = 0
+  const seen = watchers[0]?.samples.length ?? 0
+  await waitFor('two samples', () => (watchers[0]?.samples.length ?? 0) >= seen + 2)
+  assert.ok(scene.snapshots <= 4, `${scene.snapshots} snapshots for 2 samples`)
+  for (const watcher of watchers) await watcher.leave()
+  assert.is(scene.app.viewers, 0)
+  scene.snapshots = 0
+  await new Promise((resolve) => setTimeout(resolve, 700))
+  assert.is(scene.snapshots, 0)
+  const again = (await scene.watch()).read()
+  await waitFor('samples again', () => again.samples.length > 1)
+  await again.leave()
+})
+
+test('streams end when the server closes or its configuration changes', async () => {
+  const scene = new Scene()
+  const watchers = [(await scene.watch()).read(), (await scene.watch()).read()]
+  await waitFor('samples', () => watchers.every(({ last }) => last !== undefined))
+  scene.app.endViewers()
+  await waitFor('the ends', () => watchers.every(({ ended }) => ended))
+  assert.is(scene.app.viewers, 0)
+  const after = (await scene.watch()).read()
+  await waitFor('a sample', () => after.last !== undefined)
+  await after.leave()
+})
+
+test('a viewer that does not read misses samples and is cut after 15 s, the others go on', async () => {
+  const scene = new Scene()
+  const deaf = await scene.watch()
+  const reader = (await scene.watch()).read()
+  await waitFor('samples', () => reader.samples.length > 2)
+  assert.is(scene.app.viewers, 2)
+  assert.is(scene.cuts, 0)
+  scene.at += 16_000
+  await waitFor('the cut', () => scene.cuts === 1)
+  assert.is(scene.app.viewers, 1)
+  const { length } = reader.samples
+  await waitFor('more samples', () => reader.samples.length > length)
+  await deaf.leave().catch(() => {})
+  await reader.leave()
+})
+
+const SESSION: SessionStats = {
+  conv: 1,
+  state: 2,
+  peer: { family: 4, address: '127.0.0.1', port: 9, scope: 0 },
+  age: 3,
+  idle: 2,
+  rtt: 1.5,
+  rttvar: 0.5,
+  rto: 100,
+  waitsnd: 4,
+  sndwnd: 5,
+  rmtWnd: 6,
+  cwnd: 7,
+  retransmissions: 8,
+  pace: 11,
+  baseLoss: 0.25,
+  tcpRead: 9,
+  tcpWritten: 10,
+}
+
+test('of many sessions the liveliest are listed', async () => {
+  const scene = new Scene()
+  scene.sessions = Array.from({ length: 1000 }, (_, conv) => ({
+    ...SESSION,
+    conv,
+    state: conv < 500 ? 4 : conv % 2 === 0 ? 2 : 3,
+    idle: conv % 10,
+    tcpRead: conv,
+  }))
+  const watcher = (await scene.watch()).read()
+  await waitFor('a sample', () => watcher.last !== undefined)
+  const rows = watcher.last?.sessions ?? []
+  assert.is(rows.length, ROWS_MAX)
+  assert.ok(rows.every(({ state, idle_seconds }) => state === 'established' && idle_seconds === 0))
+  assert.is(rows[0]?.tcp_read_bytes, 990)
+  assert.is(watcher.last?.path?.tcp_read_bytes, 990)
+  await watcher.leave()
+})
+
+const SILENCES = [
+  ['client', { client: true, server: false }, 0, 'silent'],
+  ['server that waits for answers', { client: false, server: true }, 5, 'silent'],
+  ['server', { client: false, server: true }, 0, 'quiet'],
+] as const
+
+async function fallSilent([mode, live, waitsnd, state]: (typeof SILENCES)[number]): Promise<void> {
+  const scene = new Scene({}, live)
+  let received = 1
+  const clock = setInterval(() => {
+    scene.at += 10
+    if (received > 0) scene.counters = { ...scene.counters, pkt_received: received++ }
+  }, 10)
+  scene.counters = { ...scene.counters, sessions_established: 1, waitsnd, last_received_age: 100 }
+  const watcher = (await scene.watch()).read()
+  await waitFor(`${mode}: up`, () => watcher.last?.link.state === 'up' && watcher.samples.length > 1)
+  const { pings } = scene
+  received = 0
+  const from = scene.at
+  await waitFor(`${mode}: ${state}`, () => watcher.last?.link.state === state)
+  assert.ok(scene.at - from <= 3000, `${mode}: ${scene.at - from} ms`)
+  assert.ok(scene.at - from >= 1500, `${mode}: ${scene.at - from} ms`)
+  assert.ok(live.client ? scene.pings >= pings + 3 : scene.pings === 0, `${mode}: ${scene.pings} pings`)
+  // what strangers send is no sign of life
+  scene.counters = { ...scene.counters, pkt_received: 1e6, drop_auth: 1e6 - scene.counters.pkt_received }
+  const { length } = watcher.samples
+  await waitFor(`${mode}: more samples`, () => watcher.samples.length > length + 1)
+  assert.is(watcher.last?.link.state, state)
+  received = 2e6
+  await waitFor(`${mode}: up again`, () => watcher.last?.link.state === 'up')
+  await watcher.leave()
+  clearInterval(clock)
+}
+
+test('who hears nothing says so within 3 s, and that it hears again', async () => {
+  await Promise.all(SILENCES.map(fallSilent))
+})
+
+test('a client that never heard its peer is being checked, then without an answer', async () => {
+  const scene = new Scene()
+  const clock = setInterval(() => {
+    scene.at += 10
+  }, 10)
+  const watcher = (await scene.watch()).read()
+  await waitFor('checking', () => watcher.last?.link.state === 'checking')
+  await waitFor('silent', () => watcher.last?.link.state === 'silent')
+  await watcher.leave()
+  clearInterval(clock)
+})
+
+test('a rendezvous client without its peer says so and pings nobody', async () => {
+  const rendezvous = { family: 4, address: '10.0.0.1', port: 5, scope: 0 } as const
+  const scene = new Scene({}, { path: () => ({ ...NO_LIVE.path(), rendezvous }) })
+  const watcher = (await scene.watch()).read()
+  await waitFor('samples', () => watcher.samples.length > 3)
+  assert.is(watcher.last?.link.state, 'pending')
+  assert.is(watcher.last?.link.rendezvous, '10.0.0.1:5')
+  assert.is(scene.pings, 0)
+  await watcher.leave()
+})
+
+test.run()

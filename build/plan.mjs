@@ -31,6 +31,7 @@ export const bundles = [
   { source: 'runtime-bun/cli.ts', out: 'dist/bun/cli.js', host: 'bun', executable: true },
   { source: 'examples/demo/demo.ts', out: 'dist/demo.js', host: 'node' },
   { source: 'bench/main.ts', out: 'dist/bench.js', host: 'node' },
+  { source: 'test/browser/screenshots.ts', out: 'dist/screenshots.js', host: 'node' },
 ]
 
 /** Files copied as they are. */
@@ -50,6 +51,7 @@ export const inputs = {
     'bench',
     'test/sim',
     'test/tools',
+    'test/browser',
     'build/bundles.mjs',
     'build/plan.mjs',
     'build/core-wasm-plugin.mjs',

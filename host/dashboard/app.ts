@@ -121,7 +121,7 @@ function showSample(sample: Sample): void {
 /** The token's card in place of the figures, or the other way round. */
 function lock(locked: boolean, text = ''): void {
   byId('token').hidden = !locked
-  byId('main').hidden = locked
+  byId('all').hidden = locked
   if (!locked) return
   if (text !== '') setText(byId('token-text'), text)
   byId('token-input').focus()

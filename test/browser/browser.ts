@@ -1,0 +1,44 @@
+/** A real browser for tests of the dashboard: Debian's Chromium, driven by playwright-core. Nothing is downloaded. */
+import { existsSync } from 'node:fs'
+import { type Browser, type BrowserContextOptions, chromium, type Page } from 'playwright-core'
+
+const CHROMIUM = '/usr/bin/chromium'
+const ARGS = [
+  '--headless',
+  '--no-sandbox',
+  '--disable-gpu',
+  '--disable-quic',
+  '--no-first-run',
+  '--disable-background-networking',
+  '--disable-component-update',
+  '--disable-sync',
+]
+
+/** Why there is no browser; undefined when there is one. */
+export const browserProblem: string | undefined = existsSync(CHROMIUM) ? undefined : `there is no ${CHROMIUM}`
+
+export const launch = (): Promise<Browser> => chromium.launch({ executablePath: CHROMIUM, args: ARGS })
+
+export interface Visit {
+  readonly page: Page
+  /** Errors and warnings of the page's console, uncaught exceptions, and requests to anywhere but the page's own server. */
+  readonly complaints: readonly string[]
+  close(): Promise<void>
+}
+
+/** Opens a page in a context of its own, and listens to what goes wrong in it. */
+export async function visit(browser: Browser, url: string, options: BrowserContextOptions = {}): Promise<Visit> {
+  const context = await browser.newContext({ viewport: { width: 1240, height: 900 }, ...options })
+  const page = await context.newPage()
+  const complaints: string[] = []
+  const { origin } = new URL(url)
+  page.on('console', (message) => {
+    if (message.type() === 'error' || message.type() === 'warning') complaints.push(message.text())
+  })
+  page.on('pageerror', (error) => complaints.push(String(error)))
+  page.on('request', (request) => {
+    if (!request.url().startsWith(`${origin}/`) && !request.url().startsWith('data:')) complaints.push(request.url())
+  })
+  await page.goto(url)
+  return { page, complaints, close: () => context.close() }
+}

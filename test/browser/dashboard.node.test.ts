@@ -1,0 +1,285 @@
+// time limit: 240 s
+/** The dashboard in a real browser, in front of real tunnels of both runtimes: what somebody sees who looks at it. */
+import { readFileSync } from 'node:fs'
+import type { Browser, Page } from 'playwright-core'
+import { suite } from 'uvu'
+import * as assert from 'uvu/assert'
+import { skip } from '../skip.ts'
+import { MIXED_PAIRS, RUNTIMES } from '../tools/pairs.ts'
+import { freePort, type Running, start } from '../tools/process.ts'
+import { echoTarget } from '../tools/tcp.ts'
+import { nameOf, type Tunnel, withTunnel } from '../tools/tunnel.ts'
+import { sleep, waitFor } from '../tools/wait.ts'
+import { browserProblem, launch, type Visit, visit } from './browser.ts'
+
+/** A dropped link is shown within this time, ms. */
+const NOTICED_MS = 3000
+/** So often a busy machine may spoil the measurement. */
+const ATTEMPTS = 4
+const CHUNK = Buffer.alloc(60_000)
+const TOKEN = 'a-token.of/some+length=='
+
+const test = suite('dashboard in a browser')
+let browser: Browser
+
+const check = (name: string, body: () => Promise<void>): void => {
+  if (browserProblem === undefined) test(name, body)
+  else skip(test, name, browserProblem)
+}
+if (browserProblem === undefined) {
+  test.before(async () => {
+    browser = await launch()
+  })
+  test.after(() => browser.close())
+}
+
+const urlOf = (running: Running): string => `http://${running.config['http_listen']}/`
+const textOf = async (page: Page, id: string): Promise<string> => (await page.locator(`#${id}`).textContent()) ?? ''
+const shownBy = async (page: Page, id: string): Promise<number> =>
+  Number(await page.locator(`#${id}`).getAttribute('data-value'))
+
+interface Stats {
+  readonly counters: Readonly<Record<string, number>>
+  readonly sessions: readonly { readonly conv: string }[]
+}
+
+async function statsOf(running: Running): Promise<Stats> {
+  return JSON.parse(await (await fetch(`${urlOf(running)}stats.json`)).text())
+}
+
+const shows = (page: Page, state: RegExp): Promise<void> =>
+  waitFor(
+    `the page shows ${state}`,
+    async () => state.test(await textOf(page, 'state')),
+    30_000,
+    () => textOf(page, 'state'),
+  )
+
+async function assertAccessible(page: Page, what: string): Promise<void> {
+  // the policy of the page does not bind what the debugger evaluates
+  await page.evaluate(readFileSync('node_modules/axe-core/axe.min.js', 'utf8'))
+  const found = await page.evaluate<string[]>(
+    "axe.run().then(({ violations }) => violations.map(({ id, nodes }) => id + ': ' + nodes.map(({ html }) => html).join(' | ')))",
+  )
+  assert.equal(found, [], what)
+}
+
+/** Sends the echo something all the time until `stop` is called. */
+async function load(tunnel: Tunnel): Promise<() => void> {
+  const app = await tunnel.dial()
+  let running = true
+  const loop = async (): Promise<void> => {
+    while (running && !app.ended) {
+      await app.send(CHUNK)
+      await sleep(30)
+    }
+  }
+  void loop().catch(() => {})
+  return () => {
+    running = false
+  }
+}
+
+for (const pair of MIXED_PAIRS) {
+  check(`figures move under load and agree with /stats.json, at both ends: ${nameOf(pair)}`, async () => {
+    const target = await echoTarget()
+    await withTunnel({ ...pair, target: target.address, link: { delay: 10 } }, async (tunnel) => {
+      const client = await visit(browser, urlOf(tunnel.client))
+      const server = await visit(browser, urlOf(tunnel.server))
+      await shows(client.page, /^Connected$/)
+      await shows(server.page, /^Ready$/)
+      const { page } = client
+      assert.match(await textOf(page, 'sessions-empty'), `Connect an application to 127.0.0.1:${tunnel.port}`)
+      const stop = await load(tunnel)
+      for (const { page } of [client, server]) {
+        await waitFor('rates', async () => (await shownBy(page, 'rx')) > 1e5 && (await shownBy(page, 'tx')) > 1e5)
+        await waitFor('a round trip', async () => (await shownBy(page, 'rtt')) >= 20)
+        await waitFor('a session', async () => (await page.locator('#sessions-body tr').count()) === 1)
+      }
+      await shows(server.page, /^Connected$/)
+      stop()
+      for (const [end, { page }] of [
+        ['client', client],
+        ['server', server],
+      ] as const) {
+        let stats: Stats | undefined
+        await waitFor('the same totals on the page and in /stats.json', async () => {
+          stats = await statsOf(tunnel[end])
+          return (
+            (await shownBy(page, 'rx-sub')) === stats.counters['tcp_written_bytes'] &&
+            (await shownBy(page, 'tx-sub')) === stats.counters['tcp_read_bytes'] &&
+            (await shownBy(page, 'rx')) === 0
+          )
+        })
+        assert.is(await textOf(page, 'mode'), end)
+        assert.is(await page.locator('#sessions-body td').first().textContent(), stats?.sessions[0]?.conv)
+      }
+      assert.equal([...client.complaints, ...server.complaints], [])
+      await client.close()
+      await server.close()
+    }).finally(() => target.close())
+  })
+}
+
+/** A server that waits for nothing can only say that it is quiet. Drops the link until that is noticed in time. Result: ms it took. */
+async function noticed(tunnel: Tunnel, page: Page): Promise<number> {
+  let best = Number.POSITIVE_INFINITY
+  for (let i = 0; i < ATTEMPTS && best > NOTICED_MS; i++) {
+    const seen = page.waitForFunction(
+      () => document.getElementById('state')?.textContent?.match(/^(?:No answer|Quiet) for/),
+      null,
+      {
+        polling: 20,
+        timeout: 30_000,
+      },
+    )
+    const began = performance.now()
+    tunnel.link.blackhole()
+    await seen
+    best = Math.min(best, performance.now() - began)
+    tunnel.link.heal()
+    await shows(page, /^Connected$/)
+  }
+  return best
+}
+
+for (const pair of MIXED_PAIRS) {
+  check(`a dropped link is shown within 3 s, idle and under load, and its return: ${nameOf(pair)}`, async () => {
+    const target = await echoTarget()
+    await withTunnel({ ...pair, target: target.address }, async (tunnel) => {
+      const client = await visit(browser, urlOf(tunnel.client))
+      await shows(client.page, /^Connected$/)
+      const idle = await noticed(tunnel, client.page)
+      assert.ok(idle <= NOTICED_MS, `${idle} ms`)
+      const stop = await load(tunnel)
+      await waitFor('rates', async () => (await shownBy(client.page, 'rx')) > 1e5)
+      const loaded = await noticed(tunnel, client.page)
+      assert.ok(loaded <= NOTICED_MS, `${loaded} ms`)
+      const server = await visit(browser, urlOf(tunnel.server))
+      await shows(server.page, /^Connected$/)
+      const far = await noticed(tunnel, server.page)
+      assert.ok(far <= NOTICED_MS, `${far} ms`)
+      stop()
+      assert.equal([...client.complaints, ...server.complaints], [])
+      await client.close()
+      await server.close()
+    }).finally(() => target.close())
+  })
+}
+
+check('light and dark are accessible, on a desk and on a phone, with sessions and without', async () => {
+  const target = await echoTarget()
+  const open: Visit[] = []
+  await withTunnel({ server: 'node', client: 'bun', target: target.address }, async (tunnel) => {
+    for (const colorScheme of ['light', 'dark'] as const) {
+      const { page, complaints } = await visit(browser, urlOf(tunnel.client), { colorScheme }).then((one) => {
+        open.push(one)
+        return one
+      })
+      await shows(page, /^Connected$/)
+      assert.is(await page.locator('html').getAttribute('data-theme'), colorScheme)
+      await assertAccessible(page, `${colorScheme}, no session`)
+      const app = await tunnel.dial()
+      await app.send(CHUNK)
+      await waitFor('a session', async () => (await page.locator('#sessions-body tr').count()) > 0)
+      await assertAccessible(page, `${colorScheme}, a session`)
+      for (const width of [320, 390, 768]) {
+        await page.setViewportSize({ width, height: 800 })
+        const wide = (): Promise<number> => page.evaluate(() => document.documentElement.scrollWidth - innerWidth)
+        await waitFor(
+          `no horizontal scroll at ${width}`,
+          async () => (await wide()) <= 0,
+          5000,
+          async () => `${await wide()} px`,
+        )
+      }
+      await assertAccessible(page, `${colorScheme}, phone`)
+      assert.equal(complaints, [])
+      app.destroy()
+    }
+  }).finally(() => target.close())
+  for (const one of open) await one.close()
+})
+
+check('by keyboard alone: theme, pause, order of the sessions', async () => {
+  const target = await echoTarget()
+  await withTunnel({ server: 'bun', client: 'node', target: target.address }, async (tunnel) => {
+    const { page, close } = await visit(browser, urlOf(tunnel.client), { colorScheme: 'light' })
+    const apps = [await tunnel.dial(), await tunnel.dial(), await tunnel.dial()]
+    for (const [i, app] of apps.entries()) await app.send(CHUNK.subarray(0, 1000 * (i + 1)))
+    await waitFor('the sessions', async () => (await page.locator('#sessions-body tr').count()) === 3)
+    const press = async (id: string): Promise<void> => {
+      await page.locator(id).focus()
+      await page.keyboard.press('Enter')
+    }
+    await press('#theme')
+    assert.is(await page.locator('html').getAttribute('data-theme'), 'dark')
+    await page.reload()
+    assert.is(await page.locator('html').getAttribute('data-theme'), 'dark')
+    await waitFor('the sessions', async () => (await page.locator('#sessions-body tr').count()) === 3)
+    const sent = page.locator('#sessions-head th', { hasText: /^Sent$/ })
+    const column = 11
+    const cells = () => page.locator(`#sessions-body td:nth-child(${column})`).allTextContents()
+    await sent.locator('button').focus()
+    await page.keyboard.press('Enter')
+    assert.is(await sent.getAttribute('aria-sort'), 'descending')
+    await waitFor('largest first', async () => (await cells()).join() === '2.93 KiB,1.95 KiB,1000 B')
+    await page.keyboard.press('Enter')
+    assert.is(await sent.getAttribute('aria-sort'), 'ascending')
+    await waitFor('smallest first', async () => (await cells()).join() === '1000 B,1.95 KiB,2.93 KiB')
+    await press('#pause')
+    await waitFor('paused', async () => (await textOf(page, 'pause')) === 'Resume')
+    const before = await textOf(page, 'meta')
+    await sleep(1500)
+    assert.is(await textOf(page, 'meta'), before)
+    await page.keyboard.press('Enter')
+    await waitFor('going on', async () => (await textOf(page, 'meta')) !== before)
+    for (const app of apps) app.destroy()
+    await close()
+  }).finally(() => target.close())
+})
+
+for (const program of RUNTIMES) {
+  check(
+    `the page asks for the token, keeps it for the tab, and comes back after a restart and a reload: ${program}`,
+    async () => {
+      const port = await freePort()
+      const config = {
+        kcp_bind: `127.0.0.1:${await freePort()}`,
+        connect: '127.0.0.1:9',
+        http_listen: `127.0.0.1:${port}`,
+      }
+      // without a token the test's own look at /stats works
+      let server = await start(program, config)
+      const other = 'another-token'
+      const { page, close } = await visit(browser, urlOf(server))
+      await shows(page, /^Ready$/)
+      server.reload({ http_token: TOKEN })
+      await page.locator('#token').waitFor()
+      await assertAccessible(page, 'locked')
+      const enter = async (token: string): Promise<void> => {
+        await page.locator('#token-input').fill(token)
+        await page.keyboard.press('Enter')
+      }
+      await enter('wrong-token')
+      await page.getByText('That is not the token').waitFor()
+      assert.is((await fetch(`${urlOf(server)}stats.json`)).status, 401)
+      await enter(TOKEN)
+      await shows(page, /^Ready$/)
+      await page.reload()
+      await shows(page, /^Ready$/)
+      server.reload({ http_token: other })
+      await page.locator('#token').waitFor()
+      await enter(other)
+      await shows(page, /^Ready$/)
+      await server.stop()
+      await shows(page, /^Lost contact/)
+      server = await start(program, config)
+      await shows(page, /^Ready$/)
+      await close()
+      await server.stop()
+    },
+  )
+}
+
+test.run()

@@ -288,7 +288,7 @@ function* renderJson(source: HttpSource, query: StatsQuery): Generator<string, v
   yield ']}\n'
 }
 
-/** What a path asks of who asks for it: nothing; the token; also a Host header of ours, of browsers or of everybody. */
+/** What a path asks of who asks for it: nothing; the token; without one a Host header of ours, of browsers or of everybody. */
 type Access = 'open' | 'token' | 'browsers' | 'strict'
 const ACCESS: ReadonlyMap<string, Access> = new Map<string, Access>([
   ['/healthy', 'open'],
@@ -303,16 +303,18 @@ const ACCESS: ReadonlyMap<string, Access> = new Map<string, Access>([
 /** An answer to who may not ask for this; undefined to who may. */
 function refuse({ headers }: Request, access: Access, source: HttpSource): Response | undefined {
   if (access === 'open') return undefined
-  const named = access === 'strict' || (access === 'browsers' && maybeBrowser(headers))
-  if (named && !isOwnHost(headers.get('host'), source.listen)) return errorPage(421)
   const token = source.token()
-  if (token !== undefined && !hasToken(headers.get('authorization'), token)) return errorPage(401)
-  return undefined
+  // a stranger's page has no token: then the name does not matter
+  if (token !== undefined) return hasToken(headers.get('authorization'), token) ? undefined : errorPage(401)
+  const named = access === 'strict' || (access === 'browsers' && maybeBrowser(headers))
+  return named && !isOwnHost(headers.get('host'), source.listen) ? errorPage(421) : undefined
 }
 
 /** The dashboard: the same for everybody, it holds no data and asks for the token itself. */
-function dashboard({ headers, method }: Request, listen: string | undefined): Response {
-  if (!isOwnHost(headers.get('host'), listen)) return errorPage(maybeBrowser(headers) ? 421 : 404)
+function dashboard({ headers, method }: Request, source: HttpSource): Response {
+  if (source.token() === undefined && !isOwnHost(headers.get('host'), source.listen)) {
+    return errorPage(maybeBrowser(headers) ? 421 : 404)
+  }
   if (method !== 'GET' && method !== 'HEAD') return errorPage(405)
   const answer = page(html, HTML_TYPE)
   answer.headers.set('Content-Security-Policy', csp)
@@ -352,7 +354,7 @@ export function createHttpApp(source: HttpSource): HttpApp {
     if (refusal !== undefined) return refusal
     await next()
   })
-  app.all('/', (context) => dashboard(context.req.raw, source.listen))
+  app.all('/', (context) => dashboard(context.req.raw, source))
   app.all('/events', (context) => {
     if (context.req.method !== 'GET') return errorPage(405)
     const { connection } = context.env

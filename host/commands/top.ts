@@ -1,7 +1,6 @@
 /** `kcptun-wasm top`: watches a running program through its monitoring server. The picture and its loop are in `top/`. */
 
 import { formatAddress } from '../address.ts'
-import type { Config } from '../config/config.ts'
 import { parseConfig } from '../config/load.ts'
 import { onLoopback } from '../doctor/ports.ts'
 import { messageOf, resolveKey } from '../names.ts'
@@ -25,7 +24,7 @@ async function sourceOf(runtime: Runtime, given: Given): Promise<Source> {
   const bytes = await runtime.readFile(path).catch((error) => {
     throw new CommandError(`config file ${path}: ${messageOf(error)}`)
   })
-  const config: Config & { readonly http_token?: string | undefined } = parseConfig(bytes)
+  const config = parseConfig(bytes)
   if (config.http_listen === undefined) {
     throw new CommandError(`config file ${path}: http_listen is missing, the program shows nothing without it`)
   }

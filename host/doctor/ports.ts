@@ -22,7 +22,8 @@ async function running({ config, runtime }: Case): Promise<{ mode: string; healt
   try {
     const address = await resolveKey(runtime, 'http_listen', config.http_listen, 'bind')
     const url = `http://${formatAddress(onLoopback(address))}/stats.json?sessions=none`
-    const answer = await fetch(url, { signal: AbortSignal.timeout(2000) })
+    const headers = config.http_token === undefined ? {} : { Authorization: `Bearer ${config.http_token}` }
+    const answer = await fetch(url, { headers, signal: AbortSignal.timeout(2000) })
     const document: unknown = await answer.json()
     if (typeof document !== 'object' || document === null) return undefined
     const { program, health } = document as { program?: { mode?: unknown }; health?: unknown }

@@ -100,6 +100,8 @@ async function fetchSample({ url, token }: Source): Promise<Sample> {
   const headers = token === undefined ? {} : { authorization: `Bearer ${token}` }
   const answer = await fetch(`${url}?sessions=active`, { headers, signal: AbortSignal.timeout(ANSWER_MS) })
   if (answer.status === 401) throw new Error('the token (http_token) is missing or wrong')
+  if (answer.status === 421)
+    throw new Error('it answers to its IP address, localhost or the host in its http_listen alone')
   if (!answer.ok) throw new Error(`status ${answer.status}`)
   return readSample(await answer.json())
 }

@@ -227,6 +227,12 @@ test("a stranger's page that gave its name our address reads nothing", async () 
   assert.is((await scene.ask('/', program)).status, 404)
   assert.is((await scene.ask('/events', program)).status, 421)
   assert.is((await scene.ask('/', { ...browser, host: 'monitor.lan:8081' })).status, 200)
+  // whose page has no token
+  scene.token = TOKEN
+  assert.is((await scene.ask('/', browser)).status, 200)
+  for (const target of ['/events', '/stats', '/stats.json']) assert.is((await scene.ask(target, browser)).status, 401)
+  const told = await scene.ask('/stats.json', { ...browser, authorization: `Bearer ${TOKEN}` })
+  assert.is(told.status, 200)
 })
 
 test('with a token everything but /healthy and the empty page wants it', async () => {

@@ -81,15 +81,15 @@ export interface HttpApp {
 
 /** Status, title and sentence of the error pages. */
 const ERRORS = {
+  400: ['Bad Request', 'Your browser sent a request that this server could not understand.'],
   401: ['Unauthorized', 'The bearer token of this server (http_token in its configuration) is missing or wrong.'],
+  404: ['Not Found', 'The requested URL was not found on this server.'],
+  405: ['Method Not Allowed', 'The requested method is not allowed for this URL.'],
   421: [
     'Misdirected Request',
     'This server does not answer to that name. Ask for it by its IP address, by localhost, or by the host in its http_listen.',
   ],
   503: ['Service Unavailable', 'As many dashboards as this server serves at a time are open. Close one of them.'],
-  400: ['Bad Request', 'Your browser sent a request that this server could not understand.'],
-  404: ['Not Found', 'The requested URL was not found on this server.'],
-  405: ['Method Not Allowed', 'The requested method is not allowed for this URL.'],
 } as const
 
 const TRUE_WORDS = new Set(['1', 'y', 'yes', 'on', 't', 'true'])

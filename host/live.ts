@@ -25,7 +25,7 @@ const QUEUED_MAX = 2
 const PATIENCE_MS = 15_000
 /** A peer that is not heard for so long while it is pinged, or owes an answer, counts as lost, ms. */
 const SILENT_MS = 2000
-/** Sessions that are shown one by one, the liveliest ones. */
+/** Sessions that are shown one by one, the liveliest ones, and contexts of an obfuscator. */
 export const ROWS_MAX = 50
 /** Looking through the sessions takes at most this share of the time. */
 const WALK_SHARE = 0.005
@@ -60,6 +60,8 @@ export interface LiveSource {
   summary(snapshot: Snapshot): object
   /** A session as in /stats.json. */
   session(session: SessionStats): object
+  /** With an obfuscator: its contexts, some at a time, as in /stats.json. */
+  contexts?(): Iterable<readonly object[]> | undefined
   /** Settings for people to see; no secrets. */
   about(): object
   path(): LinkPath
@@ -260,10 +262,23 @@ export class LiveFeed {
       },
       path: busiest === undefined ? null : this.#source.session(busiest),
       sessions: this.#rows.map((row) => this.#source.session(row)),
+      ...this.#contexts(),
       ...(remembered === this.#warned ? {} : { warnings: recent }),
     })
     this.#warned = remembered
     this.#send(encoder.encode(text), snapshot.at)
+  }
+
+  /** The first contexts of the obfuscator, if there is one. */
+  #contexts(): { contexts?: object[] } {
+    const steps = this.#source.contexts?.()
+    if (steps === undefined) return {}
+    const contexts: object[] = []
+    for (const step of steps) {
+      contexts.push(...step.slice(0, ROWS_MAX - contexts.length))
+      if (contexts.length === ROWS_MAX) break
+    }
+    return { contexts }
   }
 
   #send(bytes: Uint8Array, at: number): void {

@@ -110,7 +110,7 @@ function showSample(sample: Sample): void {
     setPairs(byId('strip'), stripPairs(sample, before, about))
     setPairs(byId('details'), detailPairs(sample, about, Math.max(row.wireReceiving ?? 0, row.wireSending ?? 0)))
     table.show(at, sample, emptyText(program.mode, about))
-    showContexts(sample.obfs?.contexts)
+    showContexts(sample)
     if (unseenWarnings !== undefined) showWarnings(unseenWarnings)
     unseenWarnings = undefined
     charts.draw()

@@ -30,7 +30,7 @@ export interface Warning {
 
 export type Numbers = Readonly<Record<string, number | undefined>>
 
-/** A thing of which only the page's columns are known: an obfuscator's context. */
+/** An obfuscator's context: whatever is told of it becomes a column. */
 export type Fields = Readonly<Record<string, string | number | boolean | null>>
 
 export interface Hello {
@@ -71,5 +71,5 @@ export interface Sample {
   readonly sessions: readonly Session[]
   readonly warnings?: readonly Warning[]
   /** Only with an obfuscator. */
-  readonly obfs?: { readonly contexts?: readonly Fields[] }
+  readonly contexts?: readonly Fields[]
 }

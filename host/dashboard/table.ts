@@ -173,30 +173,38 @@ export class SessionTable {
 
 const total = (session: Session): number => session.tcp_read_bytes + session.tcp_written_bytes
 
-/** Most contexts that are listed. */
-const CONTEXTS_MAX = 50
+/** A field of a context, by the unit in its name. */
+function fieldText(name: string, value: Fields[string] | undefined): string {
+  if (value === undefined || value === null) return NONE
+  if (typeof value !== 'number') return String(value)
+  if (name.endsWith('_bytes')) return bytes(value)
+  return name.endsWith('_seconds') ? duration(value) : count(value)
+}
+
+const titleOf = (name: string): string => name.replace(/_(?:bytes|seconds)$/, '').replaceAll('_', ' ')
 
 /** The obfuscator's contexts: whatever fields they have become columns. */
-export function showContexts(contexts: readonly Fields[] | undefined): void {
+export function showContexts({ contexts, gauges }: Sample): void {
   byId('contexts').hidden = contexts === undefined
   if (contexts === undefined) return
   const names = Object.keys(contexts[0] ?? {})
-  const text = (name: string): string => name.replaceAll('_', ' ')
+  byId('contexts-scroll').hidden = names.length === 0
   byId('contexts-head').replaceChildren(
     ...names.map((name) => {
       const cell = make('th', 'text')
       cell.setAttribute('scope', 'col')
-      cell.append(make('span', '', text(name)))
+      cell.append(make('span', '', titleOf(name)))
       return cell
     }),
   )
   byId('contexts-body').replaceChildren(
-    ...contexts.slice(0, CONTEXTS_MAX).map((context) => {
+    ...contexts.map((context) => {
       const row = make('tr')
-      row.append(...names.map((name) => make('td', 'text', String(context[name] ?? NONE))))
+      row.append(...names.map((name) => make('td', 'text', fieldText(name, context[name]))))
       return row
     }),
   )
-  const rest = contexts.length - CONTEXTS_MAX
-  setText(byId('contexts-sub'), `${count(contexts.length)} contexts${rest > 0 ? `, ${CONTEXTS_MAX} listed` : ''}`)
+  const all = gauges['obfs_contexts'] ?? contexts.length
+  const rest = all > contexts.length ? `, ${contexts.length} are listed` : ''
+  setText(byId('contexts-sub'), `${count(all)} ${all === 1 ? 'context' : 'contexts'}${rest}`)
 }

@@ -375,6 +375,16 @@ test('of many sessions the liveliest are listed', async () => {
   await watcher.leave()
 })
 
+test('contexts of an obfuscator are told, the first of many', async () => {
+  const context = { peer: '10.0.0.1:5', state: 'authenticated', received_bytes: 7 }
+  const scene = new Scene({}, { contexts: () => [[context], Array.from({ length: 500 }, () => context)] })
+  const watcher = (await scene.watch()).read()
+  await waitFor('a sample', () => watcher.last !== undefined)
+  assert.is(watcher.last?.contexts?.length, ROWS_MAX)
+  assert.equal(watcher.last?.contexts?.[0], context)
+  await watcher.leave()
+})
+
 const SILENCES = [
   ['client', { client: true, server: false }, 0, 'silent'],
   ['server that waits for answers', { client: false, server: true }, 5, 'silent'],

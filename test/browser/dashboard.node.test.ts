@@ -6,7 +6,7 @@ import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
 import { skip } from '../skip.ts'
 import { MIXED_PAIRS, RUNTIMES } from '../tools/pairs.ts'
-import { freePort, type Running, start } from '../tools/process.ts'
+import { type Config, freePort, type Program, type Running, start } from '../tools/process.ts'
 import { echoTarget } from '../tools/tcp.ts'
 import { nameOf, type Tunnel, withTunnel } from '../tools/tunnel.ts'
 import { sleep, waitFor } from '../tools/wait.ts'
@@ -30,7 +30,20 @@ if (browserProblem === undefined) {
   test.before(async () => {
     browser = await launch()
   })
+  // what a test that failed left open
+  test.after.each(async () => {
+    await Promise.all(browser.contexts().map((context) => context.close()))
+    await Promise.all([...started].map((running) => running.stop('SIGKILL')))
+    started.clear()
+  })
   test.after(() => browser.close())
+}
+
+const started = new Set<Running>()
+async function startAlone(program: Program, config: Config): Promise<Running> {
+  const running = await start(program, config)
+  started.add(running)
+  return running
 }
 
 const urlOf = (running: Running): string => `http://${running.config['http_listen']}/`
@@ -239,6 +252,82 @@ check('by keyboard alone: theme, pause, order of the sessions', async () => {
   }).finally(() => target.close())
 })
 
+/** Gives the page these events in place of those of its server. */
+async function play(page: Page, hello: object, sample: object): Promise<void> {
+  const body = `event: hello\ndata: ${JSON.stringify(hello)}\n\nevent: sample\ndata: ${JSON.stringify(sample)}\n\n`
+  await page.route('**/events', (route) => route.fulfill({ status: 200, contentType: 'text/event-stream', body }))
+  await page.reload()
+}
+
+check('markup in addresses, settings and warnings stays text; contexts, rendezvous and a long table', async () => {
+  const server = await startAlone('node', { kcp_bind: `127.0.0.1:${await freePort()}`, connect: '127.0.0.1:9' })
+  const { page, complaints, close } = await visit(browser, urlOf(server), { colorScheme: 'dark' })
+  await shows(page, /^Ready$/)
+  const answer = await fetch(`${urlOf(server)}stats.json`)
+  const stats = JSON.parse(await answer.text())
+  const evil = '<img src=x onerror="document.title=666"><script>document.title=666</script>'
+  const session = { conv: evil, state: evil, peer: evil, rtt_ms: 5, rttvar_ms: 1, rto_ms: 9, sndwnd_segments: 9 }
+  const rows = Array.from({ length: 50 }, (_, i) => ({
+    ...session,
+    conv: `${i} ${evil}`,
+    age_seconds: i,
+    idle_seconds: i,
+    waitsnd_segments: i,
+    rmtwnd_segments: 9,
+    cwnd_segments: 9,
+    retransmitted_segments: i,
+    pace_segments_per_second: 9,
+    base_loss: 0,
+    tcp_read_bytes: i,
+    tcp_written_bytes: i,
+  }))
+  const link = {
+    state: 'pending',
+    silent_ms: 0,
+    rtt_ms: null,
+    local: evil,
+    peer: null,
+    rendezvous: evil,
+    peer_found: false,
+  }
+  await play(
+    page,
+    {
+      about: { listen: evil, method: evil },
+      sample_ms: 500,
+      rows_max: 50,
+      warnings: [{ at: 1, level: 3, text: evil }],
+    },
+    {
+      ...stats,
+      program: { ...stats.program, mode: 'client' },
+      health: evil,
+      gauges: { ...stats.gauges, sessions_established: 1234, obfs_contexts: 70 },
+      link,
+      path: rows[0],
+      sessions: rows,
+      contexts: [{ peer: evil, state: 'authenticated', age_seconds: 4000, received_bytes: 5000, [evil]: evil }],
+    },
+  )
+  await shows(page, /^Looking for the server$/)
+  assert.match(await textOf(page, 'detail'), evil)
+  assert.match(await textOf(page, 'warnings'), evil)
+  assert.match(await textOf(page, 'details'), `asking ${evil}`)
+  assert.match(
+    await textOf(page, 'sessions-sub'),
+    '1,234 connected, 0 closing, 0 closed; the 50 liveliest are listed, 1,184 more are not',
+  )
+  assert.is(await page.locator('#sessions-body tr').count(), 50)
+  assert.is(await textOf(page, 'contexts-sub'), '70 contexts, 1 are listed')
+  assert.match(await textOf(page, 'contexts-body'), `${evil}authenticated1 h 6 min4.88 KiB`)
+  assert.is(await page.locator('img').count(), 0)
+  assert.is(await page.title(), 'client · kcptun-wasm')
+  await assertAccessible(page, 'everything at once')
+  assert.equal(complaints, [])
+  await close()
+  await server.stop()
+})
+
 for (const program of RUNTIMES) {
   check(
     `the page asks for the token, keeps it for the tab, and comes back after a restart and a reload: ${program}`,
@@ -250,7 +339,7 @@ for (const program of RUNTIMES) {
         http_listen: `127.0.0.1:${port}`,
       }
       // without a token the test's own look at /stats works
-      let server = await start(program, config)
+      let server = await startAlone(program, config)
       const other = 'another-token'
       const { page, close } = await visit(browser, urlOf(server))
       await shows(page, /^Ready$/)
@@ -265,16 +354,17 @@ for (const program of RUNTIMES) {
       await page.getByText('That is not the token').waitFor()
       assert.is((await fetch(`${urlOf(server)}stats.json`)).status, 401)
       await enter(TOKEN)
+      await page.locator('#token').waitFor({ state: 'hidden' })
       await shows(page, /^Ready$/)
       await page.reload()
       await shows(page, /^Ready$/)
       server.reload({ http_token: other })
       await page.locator('#token').waitFor()
       await enter(other)
-      await shows(page, /^Ready$/)
+      await page.locator('#token').waitFor({ state: 'hidden' })
       await server.stop()
       await shows(page, /^Lost contact/)
-      server = await start(program, config)
+      server = await startAlone(program, config)
       await shows(page, /^Ready$/)
       await close()
       await server.stop()

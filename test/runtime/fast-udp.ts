@@ -90,12 +90,12 @@ export function fastUdpTests(runtime: Runtime): void {
       const [second] = await open(bind, server.local)
       const lengths: number[] = []
       for (let round = 0; round < 20; round++) {
-        const wanted = 2 * (round + 1) * 41
-        for (let i = 0; i < 41; i++) {
-          const length = i === 40 ? 700 - round : 1400
+        const wanted = 2 * (round + 1) * 31
+        for (let i = 0; i < 31; i++) {
+          const length = i === 30 ? 700 - round : 1400
           lengths.push(length)
-          put(first, round * 41 + i, length, server.local)
-          put(second, round * 41 + i, length, server.local)
+          put(first, round * 31 + i, length, server.local)
+          put(second, round * 31 + i, length, server.local)
         }
         first.flush()
         second.flush()

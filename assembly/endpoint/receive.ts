@@ -21,7 +21,7 @@ import { growRecvWindow } from '../kcp/window'
 import { segmentShare } from '../memory/slab'
 import { kind, NONE } from '../obfs/settings'
 import { hasSpareBlock, nonceBytes, refillRx, rxSlot, tagBytes } from '../packet/datagram'
-import { isReplay } from '../packet/replay'
+import { isReplay, prepareReplay } from '../packet/replay'
 import { CONNECT, closeHalf, ESTABLISHED, has, INITIATOR, setState, TIME_WAIT } from '../session/session'
 import { advance, resetByPeer } from '../session/stream'
 import { find } from '../session/table'
@@ -49,9 +49,18 @@ const MIN_PLAIN_BYTES: u32 = 4
 export function receive(slots: u32, now: u32): i32 {
   let accepted = 0
   const n = min(slots, RX_SLOTS)
+  for (let i: u32 = 0; i < n; i++) prepare(i)
   for (let i: u32 = 0; i < n; i++) if (takeDatagram(i, now)) accepted++
   settleTouched(now)
   return accepted
+}
+
+/** What a datagram needs from far away is on its way while others are looked at. */
+function prepare(i: u32): void {
+  const slot = rxSlot(i)
+  const sealed = load<u32>(slot, RX_LEN)
+  if (!(load<u32>(slot, RX_FLAGS) & RX_OPENED) || sealed <= tagBytes + nonceBytes) return
+  prepareReplay(load<usize>(slot, RX_PTR) + sealed - nonceBytes, nonceBytes)
 }
 
 function takeDatagram(i: u32, now: u32): bool {

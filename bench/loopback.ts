@@ -157,7 +157,7 @@ export async function benchLoopback(args: readonly string[]): Promise<void> {
       `\n${direction} over loopback (the ${sends} sends), ${options.method}, medians of ${options.runs} runs of`,
     )
     console.log(
-      `${options.seconds} s (w256: sndwnd and rcvwnd 256, flush 2; js: without sodium-native; times ${REFERENCE})\n`,
+      `${options.seconds} s (w256: sndwnd and rcvwnd 256, flush 2; js: libsodium-wrappers alone; times ${REFERENCE})\n`,
     )
     console.log(table(series, REFERENCE))
   }

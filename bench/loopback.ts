@@ -47,8 +47,10 @@ const REFERENCE = 'libev w256'
 const PAIRS: readonly Pair[] = [
   { name: 'node', client: 'node', server: 'node' },
   { name: 'bun', client: 'bun', server: 'bun' },
-  { name: 'node js', client: 'node js', server: 'node js' },
-  { name: 'bun js', client: 'bun js', server: 'bun js' },
+  { name: 'node sodium-native', client: 'node sodium-native', server: 'node sodium-native' },
+  { name: 'bun sodium-native', client: 'bun sodium-native', server: 'bun sodium-native' },
+  { name: 'node wrappers', client: 'node wrappers', server: 'node wrappers' },
+  { name: 'bun wrappers', client: 'bun wrappers', server: 'bun wrappers' },
   { name: 'node w256', client: 'node', server: 'node', clientKcp: KCP, serverKcp: KCP },
   { name: 'bun w256', client: 'bun', server: 'bun', clientKcp: KCP, serverKcp: KCP },
   { name: REFERENCE, client: 'libev', server: 'libev', clientKcp: KCP, serverKcp: KCP },
@@ -156,9 +158,7 @@ export async function benchLoopback(args: readonly string[]): Promise<void> {
     console.log(
       `\n${direction} over loopback (the ${sends} sends), ${options.method}, medians of ${options.runs} runs of`,
     )
-    console.log(
-      `${options.seconds} s (w256: sndwnd and rcvwnd 256, flush 2; js: libsodium-wrappers alone; times ${REFERENCE})\n`,
-    )
+    console.log(`${options.seconds} s (w256: sndwnd and rcvwnd 256, flush 2; in parentheses times ${REFERENCE})\n`)
     console.log(table(series, REFERENCE))
   }
   await target.close()

@@ -6,21 +6,9 @@
 import type { ChildProcess } from 'node:child_process'
 import { spawn, spawnSync } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
-import {
-  accessSync,
-  constants,
-  cpSync,
-  existsSync,
-  mkdirSync,
-  mkdtempSync,
-  readdirSync,
-  readFileSync,
-  rmSync,
-  symlinkSync,
-  writeFileSync,
-} from 'node:fs'
+import { accessSync, constants, existsSync, readFileSync } from 'node:fs'
 import { connect } from 'node:net'
-import { cpus, release, tmpdir, totalmem } from 'node:os'
+import { cpus, release, totalmem } from 'node:os'
 import { delimiter, join } from 'node:path'
 import type { Config, Place, Program } from '../test/tools/process.ts'
 import { commandOf, freePort, libevPath, projectRoot, run, start, writeConfig } from '../test/tools/process.ts'
@@ -39,8 +27,9 @@ const TICKS_PER_SECOND = 100
  */
 const LIBEV_UDP: Config = { rcvbuf: 4 << 20, sndbuf: 4 << 20 }
 
-/** `node js`, `bun js`: ours with libsodium-wrappers alone. Neither OpenSSL nor sodium-native is where they look for it. */
-export type Contestant = Program | 'go' | 'node js' | 'bun js'
+/** Ours with what is fastest here, or with one library for all ciphers of libsodium. */
+type Ours = 'node' | 'bun' | 'node sodium-native' | 'bun sodium-native' | 'node wrappers' | 'bun wrappers'
+export type Contestant = Program | 'go' | Ours
 
 /** Two ends and their `kcp` keys (none: untuned). The client sends. */
 export interface Pair {
@@ -106,35 +95,12 @@ const goClient = onPath('kcptun-client')
 export function missing(program: Contestant): string | undefined {
   if (program === 'libev') return libevPath === undefined ? 'KCPTUN_LIBEV is not set' : undefined
   if (program === 'go') return goServer && goClient ? undefined : 'kcptun-server and kcptun-client are not on the PATH'
+  if (program.endsWith(' sodium-native'))
+    return findPackage('sodium-native') ? undefined : 'sodium-native is not installed'
   return undefined
 }
 
-const isBare = (program: Contestant): program is 'node js' | 'bun js' => program.endsWith(' js')
-
-let bareDirectory: string | undefined
-
-/** A copy of the program that finds no OpenSSL, and whose packages are all of ours but the optional sodium-native. */
-function bareCopy(): string {
-  if (bareDirectory !== undefined) return bareDirectory
-  const directory = mkdtempSync(join(tmpdir(), 'kcptun-wasm-'))
-  process.on('exit', () => rmSync(directory, { recursive: true, force: true }))
-  const packages = join(projectRoot, 'node_modules')
-  mkdirSync(join(directory, 'node_modules'))
-  for (const name of readdirSync(packages)) {
-    if (!name.startsWith('.') && !name.startsWith('sodium-native')) {
-      symlinkSync(join(packages, name), join(directory, 'node_modules', name))
-    }
-  }
-  writeFileSync(join(directory, 'package.json'), '{"type":"module"}')
-  cpSync(join(projectRoot, 'dist'), join(directory, 'dist'), { recursive: true })
-  for (const runtime of ['node', 'bun']) {
-    const file = join(directory, 'dist', runtime, 'cli.js')
-    // the first call that the runtimes bind: without it they bind none
-    writeFileSync(file, readFileSync(file, 'utf8').replaceAll('EVP_CIPHER_CTX_new', 'EVP_not_there'))
-  }
-  bareDirectory = directory
-  return directory
-}
+const findPackage = (name: string): boolean => existsSync(join(projectRoot, 'node_modules', name))
 
 /** The pairs that can run here; a line on stderr for each program that is missing. */
 export function present(pairs: readonly Pair[]): Pair[] {
@@ -175,9 +141,11 @@ function startGo(command: string, args: readonly string[]): End {
 
 /** The program of a contestant, and the command that runs it. */
 function commandFor(contestant: Exclude<Contestant, 'go'>): { program: Program; command: readonly string[] } {
-  if (!isBare(contestant)) return { program: contestant, command: commandOf(contestant) }
-  const program = contestant === 'node js' ? 'node' : 'bun'
-  return { program, command: [commandOf(program)[0], join(bareCopy(), 'dist', program, 'cli.js')] }
+  const [first, backend] = contestant.split(' ')
+  const program = first === 'node' || first === 'bun' ? first : 'libev'
+  const command = commandOf(program)
+  if (backend === undefined) return { program, command }
+  return { program, command: [command[0], join(projectRoot, `dist/bench-${program}.js`), backend] }
 }
 
 async function startOurs(contestant: Exclude<Contestant, 'go'>, config: Config, place?: Place): Promise<End> {

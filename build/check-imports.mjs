@@ -18,7 +18,6 @@ const shared = [
   'runtime-node/http.ts',
   'runtime-node/process.ts',
   'runtime-node/system.ts',
-  'runtime-node/workers.ts',
   'runtime-node/tools.ts',
   'runtime-node/workers.ts',
 ]

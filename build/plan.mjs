@@ -32,6 +32,8 @@ export const bundles = [
   { source: 'examples/demo/demo.ts', out: 'dist/demo.js', host: 'node' },
   { source: 'bench/main.ts', out: 'dist/bench.js', host: 'node' },
   { source: 'test/browser/screenshots.ts', out: 'dist/screenshots.js', host: 'node' },
+  { source: 'bench/ours-node.ts', out: 'dist/bench-node.js', host: 'node' },
+  { source: 'bench/ours-bun.ts', out: 'dist/bench-bun.js', host: 'bun' },
 ]
 
 /** Files copied as they are. */

@@ -1,0 +1,8 @@
+/** Our program on Bun with limited ciphers, see ours.ts. */
+import { main } from '../host/cli.ts'
+import { crypto as all } from '../runtime-bun/crypto.ts'
+import { bunRuntime } from '../runtime-bun/runtime.ts'
+import { limited } from './ours.ts'
+
+const { crypto, words } = limited(all)
+await main(bunRuntime(), words, crypto)

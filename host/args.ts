@@ -16,6 +16,8 @@ export type Args =
   /** A subcommand, and the words behind its name. */
   | { readonly kind: 'command'; readonly entry: CommandEntry; readonly words: readonly string[] }
   | { readonly kind: 'genpsk'; readonly method: string; readonly verbosity: number }
+  /** The firewall rule for a configuration. */
+  | { readonly kind: 'obfs-firewall'; readonly config: string; readonly verbosity: number }
   | {
       readonly kind: 'run'
       readonly config: string
@@ -44,6 +46,7 @@ const OPTIONS: readonly Option[] = [
   { long: '--user', short: '-u', value: '[user][:[group]]', help: 'run as this identity once all sockets are open' },
   { long: '--daemonize', short: '-d', help: 'run in the background, log to syslog' },
   { long: '--log-format', value: '<format>', help: 'log lines: plain (default) or json', offers: LOG_FORMATS },
+  { long: '--obfs-firewall', help: 'print the firewall rule that obfs dpi/tcp needs, and exit' },
   { long: '--version', help: 'show the version and exit' },
 ]
 
@@ -89,6 +92,7 @@ export function parseArgs(argv: readonly string[]): Args {
   let user: string | undefined
   let genpsk: string | undefined
   let daemonize = false
+  let firewall = false
   let logFormat: LogFormat | undefined = 'plain'
   let verbosity = 0
   for (let index = 0; index < argv.length; index += 1) {
@@ -122,6 +126,9 @@ export function parseArgs(argv: readonly string[]): Args {
       case '--daemonize':
         daemonize = true
         break
+      case '--obfs-firewall':
+        firewall = true
+        break
       case '--config':
         config = value
         break
@@ -144,6 +151,9 @@ export function parseArgs(argv: readonly string[]): Args {
   }
   if (config === undefined) {
     return refuse('a config file must be given with -c', true)
+  }
+  if (firewall) {
+    return { kind: 'obfs-firewall', config, verbosity }
   }
   return { kind: 'run', config, verbosity, user, daemonize, logFormat }
 }

@@ -6,6 +6,7 @@ import { runCommand } from './commands/command.ts'
 import type { Config } from './config/config.ts'
 import { ConfigError } from './config/error.ts'
 import { parseConfig } from './config/load.ts'
+import { checkStart } from './config/security.ts'
 import { listMethods, methods, type RuntimeCrypto } from './crypto/aead.ts'
 import { generatePsk } from './crypto/key.ts'
 import { DaemonChild, launchDaemon } from './daemon.ts'
@@ -13,6 +14,7 @@ import { StartError, startEndpoint } from './endpoint.ts'
 import { checkIdentity, parseIdentity, takeIdentity } from './identity.ts'
 import { LOG_LEVEL_DEFAULT, Log, type Print } from './log.ts'
 import { ServiceNotifier } from './notify.ts'
+import { firewallOf } from './obfs/firewall.ts'
 import { makeReload } from './reload.ts'
 import type { OperatingSystem, Runtime } from './runtime.ts'
 import { openSyslog, type SyslogWriter } from './syslog.ts'
@@ -64,6 +66,16 @@ export async function main(runtime: Runtime, argv: readonly string[], crypto: Ru
       return runtime.exit(0)
     case 'command':
       return runtime.exit(await runCommand({ runtime, crypto }, args.entry, args.words))
+    case 'obfs-firewall':
+      try {
+        const config = parseConfig(await readConfig(runtime, args.config))
+        checkStart(config, methods)
+        runtime.print('stdout', await firewallOf(runtime, config))
+        return runtime.exit(0)
+      } catch (error) {
+        log.error(explain(error))
+        return runtime.exit(1)
+      }
     case 'error':
       log.error(args.message)
       if (args.usage) runtime.print('stderr', usageText(PROGRAM))
@@ -84,6 +96,12 @@ export async function main(runtime: Runtime, argv: readonly string[], crypto: Ru
 async function methodList(crypto: RuntimeCrypto): Promise<string> {
   const list = await listMethods(crypto)
   return list.map(({ method, provider }) => `  - ${method}  (${provider})\n`).join('')
+}
+
+function readConfig(runtime: Runtime, path: string): Promise<Uint8Array> {
+  return runtime.readFile(path).catch((error) => {
+    throw new StartError(`config file ${path}: ${explain(error)}`)
+  })
 }
 
 function openSyslogOf(os: OperatingSystem | undefined, now: () => Date): SyslogWriter {
@@ -115,10 +133,7 @@ async function run(
   })
   runtime.onReload(() => reload())
   try {
-    const bytes = await runtime.readFile(path).catch((error) => {
-      throw new StartError(`config file ${path}: ${explain(error)}`)
-    })
-    const config = parseConfig(bytes)
+    const config = parseConfig(await readConfig(runtime, path))
     applyLog(config)
     const identityText = user ?? config.user
     const identity = identityText === undefined ? undefined : parseIdentity(identityText)

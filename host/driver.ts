@@ -19,6 +19,7 @@ import type {
   TcpConnection,
   TcpHandlers,
   TcpOptions,
+  UdpHandlers,
   UdpOptions,
   UdpSocket,
 } from './runtime.ts'
@@ -53,6 +54,10 @@ export interface DriverOptions {
   onPeerFound?(peer: SocketAddress): void
   /** The UDP socket reported an error: a hint. */
   onUdpError?(error: NodeJS.ErrnoException): void
+  /** dpi/tcp client: a context can be used. */
+  onObfsReady?(context: number): void
+  /** A context of the obfuscator timed out. */
+  onObfsEnded?(context: number): void
   /** The engine trapped: everything is closed by now, this instance is over. */
   onFatal(error: Error): void
 }
@@ -131,36 +136,43 @@ export class Driver implements StreamHost, ReceiveHost, TransmitHost {
       this.#udp.close()
       this.#use(null, undefined)
     }
+    const tuned = { ...options, tuning: this.#options.udpTuning?.() }
+    return this.open((handlers) => this.runtime.openUdp(tuned, handlers), options.connect)
+  }
+
+  /**
+   * Takes what `openSocket` gives into use. The socket before serves until then.
+   * @param connected the only peer of the socket, if it has just one
+   * @throws what `openSocket` rejects with
+   */
+  async open(openSocket: (handlers: UdpHandlers) => Promise<UdpSocket>, connected?: SocketAddress): Promise<UdpSocket> {
     let own: UdpSocket | undefined
     const current = (): boolean => !this.#dead && own !== undefined && own === this.#udp
-    const socket = await this.runtime.openUdp(
-      { ...options, tuning: this.#options.udpTuning?.() },
-      {
-        onDatagram: (data, from) => {
-          if (current()) this.#receive(data, from)
-        },
-        onBatchEnd: () => {
-          if (current()) this.#batch()
-        },
-        onWritable: () => {
-          if (!current()) return
-          this.#transmitter.unblock()
-          this.pump()
-        },
-        onError: (error) => {
-          if (!current()) return
-          this.#udpError(error)
-          this.#options.onUdpError?.(error)
-        },
+    const socket = await openSocket({
+      onDatagram: (data, from) => {
+        if (current()) this.#receive(data, from)
       },
-    )
+      onBatchEnd: () => {
+        if (current()) this.#batch()
+      },
+      onWritable: () => {
+        if (!current()) return
+        this.#transmitter.unblock()
+        this.pump()
+      },
+      onError: (error) => {
+        if (!current()) return
+        this.#udpError(error)
+        this.#options.onUdpError?.(error)
+      },
+    })
     if (this.#dead) {
       socket.close()
       throw new Error('closed')
     }
     own = socket
     this.#udp?.close()
-    this.#use(socket, options.connect)
+    this.#use(socket, connected)
     this.complaints.udpOpened()
     this.pump()
     return socket
@@ -351,11 +363,19 @@ export class Driver implements StreamHost, ReceiveHost, TransmitHost {
       else if (type === EventType.PEER_FOUND) this.#peerFound()
       else if (type === EventType.MIGRATED) this.#migrated(handle)
       else if (type === EventType.MTU) this.#mtu(arg)
+      else if (type === EventType.OBFS_READY) this.#options.onObfsReady?.(arg)
+      else if (type === EventType.OBFS_ENDED) this.#obfsEnded()
       else this.streams.handle(type, handle, arg)
       if (this.#dead) return 0
       core.refresh()
     }
     return count
+  }
+
+  #obfsEnded(): void {
+    for (let context = this.core.calls.obfs_ended(); context !== 0; context = this.core.calls.obfs_ended()) {
+      this.#options.onObfsEnded?.(context)
+    }
   }
 
   #resolve(): void {
@@ -453,6 +473,11 @@ export class Driver implements StreamHost, ReceiveHost, TransmitHost {
   }
 
   // Errors and the end
+
+  /** Calls of the engine from outside the loop, with the drain that must follow. */
+  run(call: () => void): void {
+    this.#guarded(call)
+  }
 
   /** A mutator from outside the loop, with its drain. */
   #guarded(call: () => void): void {

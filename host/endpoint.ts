@@ -5,7 +5,7 @@
  */
 import { formatAddress } from './address.ts'
 import { type Config, MODE_CLIENT, MODE_RENDEZVOUS } from './config/config.ts'
-import { configWarnings, modeName, refuseUnbuilt } from './config/rules.ts'
+import { configWarnings, modeName } from './config/rules.ts'
 import { checkStart } from './config/security.ts'
 import { Core, instantiate } from './core.ts'
 import { type Aead, methods, openAead, type RuntimeCrypto } from './crypto/aead.ts'
@@ -15,10 +15,14 @@ import { Follower } from './follower.ts'
 import type { Log } from './log.ts'
 import { type Monitor, type Monitoring, openMonitoring } from './monitoring.ts'
 import { resolveKey, step } from './names.ts'
+import { readContexts } from './obfs/context-stats.ts'
+import { ObfsClient } from './obfs/obfs-client.ts'
+import { ObfsServer } from './obfs/obfs-server.ts'
 import { keepFixed, needsOtherSocket } from './reload.ts'
 import type { Runtime, SocketAddress, SocketTuning, TcpListener, TcpOptions } from './runtime.ts'
 import { readCounters, readLastReceived, readSessions, silenceLimit } from './stats.ts'
 import { tuningOf } from './tuning.ts'
+import type { Way } from './way.ts'
 
 export { StartError } from './names.ts'
 
@@ -89,7 +93,6 @@ export async function startEndpoint(
 ): Promise<Endpoint> {
   let config = startConfig
   checkStart(config, methods)
-  refuseUnbuilt(config)
   if (share === undefined) for (const text of configWarnings(config)) log.warning(text)
 
   const client = (config.mode & MODE_CLIENT) !== 0
@@ -99,7 +102,8 @@ export async function startEndpoint(
   const aead = await openCipher(config, crypto)
   if (aead !== undefined) log.info(`method: ${aead.method}, ${aead.provider}`)
 
-  let follower: Follower | undefined
+  let follower: Way | undefined
+  const WayOf = config.obfs === undefined ? Follower : client ? ObfsClient : ObfsServer
   let ready = false
   let listener: TcpListener | undefined
   let monitoring: Monitoring | undefined
@@ -119,6 +123,8 @@ export async function startEndpoint(
     onResolve: () => follower?.onResolve(),
     onPeerFound: (peer) => follower?.onPeerFound(peer),
     onUdpError: (error) => follower?.onUdpError(error),
+    onObfsReady: (context) => follower?.onObfsReady?.(context),
+    onObfsEnded: (context) => follower?.onObfsEnded?.(context),
     onFatal: (error) => {
       close()
       fail(error)
@@ -153,6 +159,7 @@ export async function startEndpoint(
       return { at, uptime: at - started, cpu: runtime.cpuTime(), date: new Date(), counters }
     },
     sessions: () => readSessions(core, () => driver.now()),
+    contexts: () => (config.obfs === undefined ? undefined : readContexts(core)),
     health: () => ({
       client,
       pending: client && (config.mode & MODE_RENDEZVOUS) !== 0 && follower?.peerFound !== true,
@@ -184,7 +191,7 @@ export async function startEndpoint(
       log.notice(`tcp listen: ${formatAddress(listener.local)}`)
     }
     monitoring = await openMonitoring(runtime, config, log, monitor)
-    follower = new Follower(runtime, config, log, driver, aead)
+    follower = new WayOf(runtime, config, log, driver, aead)
     const socket = await follower.open()
     ready = true
     if (share === undefined) log.notice(`${modeName(config.mode)} start`)

@@ -14,6 +14,7 @@ import { formatConv } from './format.ts'
 import { hasToken, isOwnHost, maybeBrowser } from './http-access.ts'
 import { LiveFeed, type LiveSource } from './live.ts'
 import { METRICS_TYPE, renderMetrics } from './metrics.ts'
+import { type ContextSteps, contextJson } from './obfs/context-stats.ts'
 import type { HttpConnection } from './runtime.ts'
 import {
   type Health,
@@ -54,6 +55,8 @@ export interface HttpSource {
   readonly program: ProgramInfo
   snapshot(): Snapshot
   sessions(): SessionSteps
+  /** With an obfuscator: its contexts. */
+  contexts?(): ContextSteps | undefined
   health(): Health
   hostCounters(): HostCounters
   /** The moment of the start, with the counters at 0. */
@@ -285,6 +288,21 @@ function* renderJson(source: HttpSource, query: StatsQuery): Generator<string, v
       yield lines
     }
   }
+  const contexts = source.contexts?.()
+  if (contexts === undefined) {
+    yield ']}\n'
+    return
+  }
+  yield '],"contexts":['
+  let next = '\n'
+  for (const step of contexts) {
+    let lines = ''
+    for (const context of step) {
+      lines += next + contextJson(context)
+      next = ',\n'
+    }
+    yield lines
+  }
   yield ']}\n'
 }
 
@@ -369,7 +387,7 @@ export function createHttpApp(source: HttpSource): HttpApp {
     const snapshot = source.snapshot()
     const since = method === 'POST' ? last : undefined
     if (method === 'POST') last = snapshot
-    const parts = renderStats(snapshot, source.sessions(), query, banner, since)
+    const parts = renderStats(snapshot, source.sessions(), query, banner, since, source.contexts?.())
     return page(bodyOf(parts), TEXT_TYPE, 200, method === 'POST')
   })
   app.all('/stats.json', (context) => {

@@ -18,7 +18,7 @@ import { BANNER_LINE, PROGRAM, VERSION } from './version.ts'
 const SEGMENT_HEADER_BYTES = 24
 
 /** What there is to show. */
-export interface Monitor extends Pick<HttpSource, 'snapshot' | 'sessions' | 'health' | 'hostCounters'> {
+export interface Monitor extends Pick<HttpSource, 'snapshot' | 'sessions' | 'contexts' | 'health' | 'hostCounters'> {
   /** Monotonic ms. */
   readonly started: number
   /** Called before each request is answered, when the numbers must be fetched first. */
@@ -76,6 +76,7 @@ export async function openMonitoring(
     },
     snapshot: () => monitor.snapshot(),
     sessions: () => monitor.sessions(),
+    contexts: () => monitor.contexts?.(),
     health: () => monitor.health(),
     hostCounters: () => monitor.hostCounters(),
     start: { at: monitor.started, uptime: 0, cpu: undefined, date: new Date(), counters: NO_COUNTERS },

@@ -8,6 +8,7 @@
 import { formatAddress, readRecord } from './address.ts'
 import { COUNTERS, type Core, type CounterName, Info, NEVER_RECEIVED, SessionState, TICKS_PER_MS } from './core.ts'
 import { formatBytes, formatConv, formatDuration, formatServerTime } from './format.ts'
+import { type ContextSteps, renderContexts } from './obfs/context-stats.ts'
 import type { SocketAddress } from './runtime.ts'
 
 /** State characters by state number (protocol.md 6.4). */
@@ -174,6 +175,7 @@ export interface StatsQuery {
  * The body of /stats in parts (protocol.md 11.2).
  * @param banner name and version of the program with its URL, two lines
  * @param since for POST: the moment the rates count from; undefined for GET
+ * @param contexts with an obfuscator its contexts
  */
 export function* renderStats(
   snapshot: Snapshot,
@@ -181,6 +183,7 @@ export function* renderStats(
   query: StatsQuery,
   banner: string,
   since?: Snapshot,
+  contexts?: ContextSteps,
 ): Generator<string, void, undefined> {
   const head = query.banner ? `${banner}\n\n` : ''
   yield `${head}server time: ${formatServerTime(snapshot.date)}\n\n`
@@ -192,6 +195,14 @@ export function* renderStats(
     }
   }
   yield `${summaryLine(snapshot.counters)}\n\n${totals(snapshot, since)}`
+  if (contexts === undefined) return
+  const { obfs_dropped: packets, obfs_dropped_bytes: bytes } = snapshot.counters
+  const rate = since && {
+    seconds: (snapshot.at - since.at) / 1000,
+    packets: packets - since.counters.obfs_dropped,
+    bytes: bytes - since.counters.obfs_dropped_bytes,
+  }
+  yield* renderContexts(contexts, rate === undefined ? { bytes } : { bytes, rate })
 }
 
 /** The lines behind the sessions. */

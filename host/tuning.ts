@@ -28,7 +28,7 @@ const NETDEV_BYTES = 16
  * Receive buffer of a UDP socket whose size the user leaves to us, bytes; best effort. A burst of one window overflows the usual default of 208 KiB, and what is lost
  * there looks like loss on the path.
  */
-const UDP_RCVBUF_BYTES = 4 << 20
+export const UDP_RCVBUF_BYTES = 4 << 20
 
 const BUFFERS = ['sndbuf', 'rcvbuf'] as const
 type BufferOption = (typeof BUFFERS)[number]

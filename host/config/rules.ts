@@ -110,14 +110,3 @@ export function configWarnings(config: Config): string[] {
     smallBuffer('udp.rcvbuf', config.udp.rcvbuf),
   )
 }
-
-/**
- * Refuses what a configuration may ask for but this version does not have, so that nothing is silently ignored.
- * Call it after `checkStart`.
- * @throws ConfigError
- */
-export function refuseUnbuilt(config: Config): void {
-  if (config.obfs !== undefined) {
-    throw new ConfigError('obfs', quote(config.obfs), 'obfuscation is not built yet in this version')
-  }
-}

@@ -2,8 +2,9 @@
  * The firewall rule that dpi/tcp needs on either side (protocol.md 9.4): no kernel knows its connections, and each would answer their packets with RST. The rule
  * drops them before TCP sees them; the capture socket sees them before the rule does.
  */
-import { isWildcard } from '../names.ts'
-import type { SocketAddress } from '../runtime.ts'
+import { type Config, MODE_SERVER } from '../config/config.ts'
+import { isWildcard, resolveKey } from '../names.ts'
+import type { Runtime, SocketAddress } from '../runtime.ts'
 
 /** The packets that the rule drops: at a server those to it, at a client those from its server. */
 export interface FirewallTarget {
@@ -37,7 +38,6 @@ export function iptablesCommand({ side, address }: FirewallTarget): string {
   return `${program} -I INPUT -p tcp${match} ${port} ${address.port} -j DROP`
 }
 
-/** What --obfs-firewall prints. */
 export function firewallText(target: FirewallTarget): string {
   return (
     `# dpi/tcp, ${target.side}: keeps the kernel from answering the tunnel's packets with RST\n` +
@@ -51,4 +51,18 @@ export function firewallNotice(target: FirewallTarget): string {
     'obfs: dpi/tcp needs a firewall rule, or the kernel answers its packets with RST: ' +
     `${iptablesCommand(target)} (--obfs-firewall prints it for nft too)`
   )
+}
+
+/**
+ * What --obfs-firewall prints for a configuration that passed checkStart.
+ * @throws ConfigError, StartError for an address that is wrong or unknown
+ */
+export async function firewallOf(runtime: Runtime, config: Config): Promise<string> {
+  if (config.obfs !== 'dpi/tcp') return `# no rule is needed: obfs is ${config.obfs ?? 'not set'}, not dpi/tcp\n`
+  if ((config.mode & MODE_SERVER) !== 0) {
+    const address = await resolveKey(runtime, 'kcp_bind', config.kcp_bind ?? '', 'bind')
+    return firewallText({ side: 'server', address })
+  }
+  const address = await resolveKey(runtime, 'kcp_connect', config.kcp_connect ?? '', 'connect')
+  return firewallText({ side: 'client', address })
 }

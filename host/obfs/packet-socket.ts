@@ -19,7 +19,7 @@ export class PacketSocket {
   readonly #os: OperatingSystem
   readonly #sys: Sys
   readonly #family: 4 | 6
-  readonly #memory: WebAssembly.Memory
+  readonly #memory: { readonly buffer: ArrayBuffer }
   readonly #descriptors: number
   readonly #slots: number
   readonly #onBatch: (count: number) => void
@@ -41,7 +41,7 @@ export class PacketSocket {
   constructor(
     os: OperatingSystem,
     family: 4 | 6,
-    memory: WebAssembly.Memory,
+    memory: { readonly buffer: ArrayBuffer },
     descriptors: number,
     slots: number,
     rcvbuf: number,

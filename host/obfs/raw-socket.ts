@@ -17,7 +17,7 @@ const RECEIVER = 8
 export class RawSocket {
   readonly #sys: Sys
   readonly #family: 4 | 6
-  readonly #memory: WebAssembly.Memory
+  readonly #memory: { readonly buffer: ArrayBuffer }
   readonly #onError: (code: string) => void
   readonly #vector: MessageVector
   readonly #fd: number
@@ -33,7 +33,7 @@ export class RawSocket {
   constructor(
     os: OperatingSystem,
     family: 4 | 6,
-    memory: WebAssembly.Memory,
+    memory: { readonly buffer: ArrayBuffer },
     sndbuf: number,
     onError: (code: string) => void,
   ) {

@@ -46,6 +46,13 @@ test('MUST 72: -c and --config name the file, the last one wins', () => {
   assert.equal(parse('-c --'), run('--', 0))
 })
 
+test('--obfs-firewall acts on the configuration once every option was understood', () => {
+  assert.equal(parse('--obfs-firewall -c a'), { kind: 'obfs-firewall', config: 'a', verbosity: 0 })
+  assert.equal(parse('-c a --obfs-firewall -v'), { kind: 'obfs-firewall', config: 'a', verbosity: 1 })
+  refused('--obfs-firewall', 'config file', true)
+  refused('--obfs-firewall --nonsense', 'nonsense', true)
+})
+
 test('MUST 72: without a config file there is an error, usage and status 1', () => {
   refused('', 'config file', true)
   refused('-v -s', 'config file', true)

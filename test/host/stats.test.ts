@@ -2,6 +2,7 @@
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
 import type { CounterName } from '../../host/core.ts'
+import type { ContextStats } from '../../host/obfs/context-stats.ts'
 import {
   type Health,
   NO_COUNTERS,
@@ -90,6 +91,42 @@ server time: 2026-11-22T11:30:21
 
 [total] tcp: 2.93KiB, 244KiB; kcp: 299KiB, 8.50KiB; pkt: 308KiB, 9.09KiB
   = uptime: 3044ms
+`,
+  )
+})
+
+test('MUST 75: with an obfuscator a block of its contexts follows, as in the sample', () => {
+  const context = {
+    remote: { family: 4, address: '10.77.0.3', port: 35814, scope: 0 },
+    state: 3,
+    age: 5,
+    idle: 1,
+    bytesIn: 3738,
+    bytesOut: 5069,
+    congested: 0,
+    echoes: 0,
+  } as const
+  const others = [
+    { ...context, state: 1, idle: 3, bytesIn: 0, bytesOut: 0 },
+    { ...context, state: 2, congested: 7, echoes: 8 },
+  ]
+  const block = (now: Snapshot, since: Snapshot | undefined, contexts: readonly ContextStats[]): string =>
+    [...renderStats(now, [], { banner: false, sessions: 0 }, BANNER, since, [contexts])]
+      .join('')
+      .replace(/^.*uptime: \S+\n/s, '')
+  const get = snapshot({ counters: counters({ obfs_dropped_bytes: 797, obfs_dropped: 10 }) })
+  const line = '[10.77.0.3:35814] - seen=1s rx/tx=3.65KiB/4.95KiB ecn/ece=0/0\n'
+  assert.is(block(get, undefined, [context]), `\n${line}  = 1(+0) contexts; drop 797B\n`)
+  const post = snapshot({ at: 4000, counters: counters({ obfs_dropped_bytes: 580, obfs_dropped: 11 }) })
+  const since = snapshot({ at: 2684, counters: counters({ obfs_dropped_bytes: 319, obfs_dropped: 6 }) })
+  assert.is(block(post, since, [context]), `\n${line}  = 1(+0) contexts; drop 3.8/s (198B/s), 580B\n`)
+  assert.is(block(post, post, []), '\n  = 0(+0) contexts; drop (unknown), 580B\n')
+  assert.is(
+    block(get, undefined, others),
+    `
+[10.77.0.3:35814] > seen=3s rx/tx=0/0 ecn/ece=0/0
+[10.77.0.3:35814] ? seen=1s rx/tx=3.65KiB/4.95KiB ecn/ece=7/8
+  = 0(+2) contexts; drop 797B
 `,
   )
 })

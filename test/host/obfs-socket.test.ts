@@ -1,0 +1,199 @@
+/** The obfuscated path as a socket: two of them with an engine each, and a wire of arrays between. */
+import { suite } from 'uvu'
+import * as assert from 'uvu/assert'
+import { ObfsKind, ObfsRx, ObfsTx } from '../../host/core.ts'
+import { ObfsSocket } from '../../host/obfs/obfs-socket.ts'
+import type { SocketAddress } from '../../host/runtime.ts'
+import { address, EventType, ObfsHost } from '../core/obfs-host.ts'
+import { until } from './memory-runtime.ts'
+
+const test = suite('obfs: socket')
+
+const SERVER = '10.77.0.2:8080'
+const CLIENT = '10.77.0.3:50000'
+
+/** One end: an engine, its socket, and what came in. */
+class End {
+  readonly host: ObfsHost
+  readonly socket: ObfsSocket
+  readonly received: { data: Uint8Array; from: SocketAddress }[] = []
+  batches = 0
+  writable = 0
+  /** Packets that left. */
+  readonly wire: Uint8Array[] = []
+  /** Packets that the raw socket takes at one time. */
+  room = Number.POSITIVE_INFINITY
+  closed = 0
+  filterLength = 0
+  #onBatch: (count: number) => void = () => {}
+
+  constructor(role: 'server' | 'client', local: string) {
+    const host = new ObfsHost('dpi/tcp', role, local)
+    this.host = host
+    const { core } = host
+    const close = (): void => {
+      this.closed++
+    }
+    this.socket = new ObfsSocket({
+      core,
+      kind: ObfsKind.TCP,
+      handlers: {
+        onDatagram: (data, from) => this.received.push({ data: data.slice(), from }),
+        onBatchEnd: () => this.batches++,
+        onWritable: () => this.writable++,
+        onError() {},
+      },
+      now: () => host.now,
+      caught: (error) => {
+        throw error
+      },
+      openPacket: (onBatch) => {
+        this.#onBatch = onBatch
+        return {
+          attach: (_ifindex, _filter, count) => {
+            this.filterLength = count
+          },
+          close,
+        }
+      },
+      openRaw: () => ({ send: (descriptors, from, count) => this.#leave(descriptors, from, count), close }),
+    })
+    this.socket.attach(address(local), 0)
+  }
+
+  #leave(descriptors: number, from: number, count: number): number {
+    const { u8, u32 } = this.host.core
+    const taken = Math.min(count, this.room)
+    this.room -= taken
+    for (let i = from; i < from + taken; i++) {
+      const at = (descriptors >>> 2) + i * ObfsTx.WORDS
+      const ptr = u32[at + ObfsTx.packet] ?? 0
+      const length = u32[at + ObfsTx.packetLength] ?? 0
+      if (length > 0) this.wire.push(u8.slice(ptr, ptr + length))
+    }
+    return taken
+  }
+
+  /** Packets arrive, as from the capture socket. */
+  capture(packets: readonly Uint8Array[]): void {
+    const { core } = this.host
+    const slots = core.calls.obfs_slots()
+    for (let at = 0; at < packets.length; at += slots) {
+      const batch = packets.slice(at, at + slots)
+      batch.forEach((packet, i) => {
+        const word = (core.calls.obfs_rx_ptr() >>> 2) + i * ObfsRx.WORDS
+        core.u8.set(packet, core.u32[word + ObfsRx.ptr])
+        core.u32[word + ObfsRx.length] = packet.length
+      })
+      this.#onBatch(batch.length)
+    }
+  }
+
+  send(text: string, to: string): boolean {
+    const buffer = this.socket.acquire()
+    if (buffer === null) return false
+    const { written } = new TextEncoder().encodeInto(text, buffer)
+    this.socket.send(buffer, written, address(to))
+    return true
+  }
+}
+
+/** A dpi/tcp tunnel after its handshake. */
+function tunnel(): { client: End; server: End } {
+  const client = new End('client', CLIENT)
+  const server = new End('server', SERVER)
+  client.socket.dial(address(SERVER))
+  server.capture(client.wire.splice(0))
+  client.capture(server.wire.splice(0))
+  return { client, server }
+}
+const texts = (end: End): string[] => end.received.map(({ data }) => new TextDecoder().decode(data))
+
+test('MUST 67: a dial sends SYN, the server answers by itself, and SYN|ACK makes the client ready', () => {
+  const client = new End('client', CLIENT)
+  const server = new End('server', SERVER)
+  assert.ok(client.filterLength > 0)
+  const context = client.socket.dial(address(SERVER))
+  assert.is(client.wire.length, 1)
+  server.capture(client.wire)
+  assert.is(server.wire.length, 1)
+  client.capture(server.wire)
+  assert.equal(client.host.events(), [[EventType.OBFS_READY, context]])
+  assert.is(client.received.length + server.received.length, 0)
+})
+
+test('MUST 63: datagrams travel both ways, with the address of their sender, in batches', () => {
+  const { client, server } = tunnel()
+  for (let i = 0; i < 100; i++) client.send(`up ${i}`, SERVER)
+  assert.is(client.wire.length, 0, 'nothing leaves before the end of the batch')
+  client.socket.flush()
+  assert.is(client.wire.length, 100)
+  const before = server.batches
+  server.capture(client.wire)
+  assert.equal(
+    texts(server),
+    Array.from({ length: 100 }, (_, i) => `up ${i}`),
+  )
+  assert.equal(server.received[0]?.from, address(CLIENT))
+  assert.is(server.received[0]?.from, server.received[99]?.from)
+  assert.is(server.batches - before, 2)
+  server.send('down', CLIENT)
+  server.socket.flush()
+  client.capture(server.wire)
+  assert.equal(texts(client), ['down'])
+})
+
+test('a datagram for an address without a context goes nowhere, others beside it do', () => {
+  const { client, server } = tunnel()
+  client.send('lost', '10.77.0.9:1')
+  client.send('there', SERVER)
+  client.socket.flush()
+  server.capture(client.wire)
+  assert.equal(texts(server), ['there'])
+})
+
+test('a full raw socket delays datagrams and loses none; the driver is told when there is room again', async () => {
+  const { client, server } = tunnel()
+  client.room = 10
+  let sent = 0
+  while (client.send(String(sent), SERVER)) sent++
+  assert.ok(sent >= 64)
+  client.socket.flush()
+  assert.is(client.wire.length, 10)
+  client.room = Number.POSITIVE_INFINITY
+  await until(() => client.wire.length === sent && client.writable === 1, 'the rest has left')
+  server.capture(client.wire)
+  assert.equal(
+    texts(server),
+    Array.from({ length: sent }, (_, i) => String(i)),
+  )
+  assert.ok(client.send('again', SERVER))
+})
+
+test('after close nothing comes and nothing leaves, and both sockets are closed once', () => {
+  const { client, server } = tunnel()
+  client.send('late', SERVER)
+  client.socket.close()
+  client.socket.close()
+  assert.is(client.closed, 2)
+  server.send('x', CLIENT)
+  server.socket.flush()
+  client.capture(server.wire)
+  assert.is(client.received.length, 0)
+})
+
+test('a context that is given up is of no use to either direction', () => {
+  const { client, server } = tunnel()
+  const context = client.socket.dial(address(SERVER))
+  client.wire.length = 0
+  client.socket.release(context)
+  client.send('x', SERVER)
+  client.socket.flush()
+  assert.is(client.wire.length, 0)
+  server.send('y', CLIENT)
+  server.socket.flush()
+  client.capture(server.wire)
+  assert.is(client.received.length, 0)
+})
+
+test.run()

@@ -9,7 +9,7 @@
 import { formatAddress } from './address.ts'
 import { type Config, MODE_CLIENT } from './config/config.ts'
 import { ConfigError } from './config/error.ts'
-import { configWarnings, modeName, refuseUnbuilt } from './config/rules.ts'
+import { configWarnings, modeName } from './config/rules.ts'
 import { checkStart } from './config/security.ts'
 import { methods } from './crypto/aead.ts'
 import { formatDuration } from './format.ts'
@@ -284,7 +284,6 @@ function systemCalls(os: OperatingSystem | undefined, config: Config): { calls: 
  */
 export async function openWorkers(runtime: Runtime, config: Config, log: Log): Promise<WorkerGroup> {
   checkStart(config, methods)
-  refuseUnbuilt(config)
   const { calls, sys } = systemCalls(runtime.os, config)
   for (const text of configWarnings(config)) log.warning(text)
   const shared = await openSockets(runtime, config, log, sys)

@@ -7,7 +7,7 @@ import { type Datagram, datagrams } from '../config/datagram.ts'
 import { ConfigError, HIDDEN } from '../config/error.ts'
 import { type JsonNode, readJson } from '../config/json.ts'
 import { parseConfig } from '../config/load.ts'
-import { modeName, refuseUnbuilt } from '../config/rules.ts'
+import { modeName } from '../config/rules.ts'
 import { checkStart } from '../config/security.ts'
 import { examine, type Findings, isSecret, KEYS } from '../config/tree.ts'
 import { type Scalar, validate } from '../config/validate.ts'
@@ -48,7 +48,6 @@ const NOTHING_FOUND: Findings = { set: [], unknown: [], duplicate: [], ours: [] 
 function startable(bytes: Uint8Array): Config {
   const config = parseConfig(bytes)
   checkStart(config, methods)
-  refuseUnbuilt(config)
   checkAddresses(config)
   for (const key of ['listen', 'http_listen'] as const) {
     const text = config[key]
@@ -111,13 +110,14 @@ function jsonReport(path: string, report: Report): string {
 /** The way of a connection through this end. */
 function route(config: Config): string {
   const { mode, listen, connect, kcp_bind, kcp_connect, rendezvous_server, service_id } = config
+  const carrier = config.obfs ?? 'UDP'
   const meeting = `rendezvous server ${rendezvous_server}, service ${JSON.stringify(service_id)}`
   if ((mode & MODE_CLIENT) !== 0) {
-    const server = (mode & MODE_RENDEZVOUS) === 0 ? `UDP ${kcp_connect} (server)` : `server found by ${meeting}`
+    const server = (mode & MODE_RENDEZVOUS) === 0 ? `${carrier} ${kcp_connect} (server)` : `server found by ${meeting}`
     return `applications -> TCP ${listen} -> ${server} -> its target`
   }
   if ((mode & MODE_SERVER) !== 0) {
-    const source = (mode & MODE_RENDEZVOUS) === 0 ? `UDP ${kcp_bind}` : `clients found by ${meeting}`
+    const source = (mode & MODE_RENDEZVOUS) === 0 ? `${carrier} ${kcp_bind}` : `clients found by ${meeting}`
     return `clients -> ${source} -> TCP ${connect} (target)`
   }
   return `introduces servers and clients to each other on UDP ${kcp_bind}`

@@ -22,6 +22,9 @@ import { captureInterface, obfsSystem, openSockets } from './sockets.ts'
 const FIRST_PORT = 49152
 const PORTS = 16384
 
+/** A SYN of dpi/tcp is lost when there is no answer within this time, ms. Nobody repeats it: the next dial does. */
+const ANSWER_MS = 5000
+
 const randomPort = (): number => FIRST_PORT + ((crypto.getRandomValues(new Uint16Array(1))[0] ?? 0) % PORTS)
 
 export class ObfsClient implements Way {
@@ -41,6 +44,7 @@ export class ObfsClient implements Way {
   #ready = false
   #family: 4 | 6 = 4
   #closed = false
+  #answerTimer: ReturnType<typeof setTimeout> | undefined
   /** Counts dials: one that was overtaken while it waited for a name does nothing more. */
   #dialled = 0
 
@@ -74,6 +78,7 @@ export class ObfsClient implements Way {
   close(): void {
     this.#closed = true
     this.#redial.cancel()
+    clearTimeout(this.#answerTimer)
     this.#cover?.close()
   }
 
@@ -168,6 +173,7 @@ export class ObfsClient implements Way {
     const { bind } = this.names
     const { address, scope } = bind ?? this.#os.sys().sourceFor(peer)
     this.#begin({ family: peer.family, address, port: randomPort(), scope }, peer)
+    this.#answerTimer = setTimeout(() => this.#failed('no answer'), ANSWER_MS)
   }
 
   #begin(local: SocketAddress, peer: SocketAddress): void {
@@ -183,6 +189,7 @@ export class ObfsClient implements Way {
     const { peer } = this.names
     if (this.#ready || peer === undefined) return
     this.#ready = true
+    clearTimeout(this.#answerTimer)
     this.#redial.succeeded()
     this.#log.notice(`obfs ready: ${formatAddress(peer)}`)
     // setting the peer anew makes the engine ping it at once
@@ -195,6 +202,7 @@ export class ObfsClient implements Way {
     const context = this.#context
     this.#context = 0
     this.#ready = false
+    clearTimeout(this.#answerTimer)
     this.#cover?.close()
     this.#cover = undefined
     if (context !== 0) this.#driver.run(() => this.#socket?.release(context))

@@ -5,7 +5,6 @@
 import { type Core, Obfs, ObfsRx, ObfsTx } from '../core.ts'
 import { PeerCache } from '../peers.ts'
 import type { SocketAddress, UdpHandlers, UdpSocket } from '../runtime.ts'
-import { BlockViews } from '../views.ts'
 
 /** Bytes of an outgoing datagram's buffer. The engine's slots hold more. */
 const BUFFER_BYTES = 1536
@@ -50,7 +49,8 @@ export class ObfsSocket implements UdpSocket {
   readonly #raw: RawSide
   readonly #slots: number
   readonly #peers = new PeerCache()
-  readonly #views = new BlockViews()
+  /** Of the payload in each receive descriptor, the early one last: mostly of one size. */
+  readonly #views: (Uint8Array | undefined)[]
   readonly #free: Uint8Array[] = []
   /** Buffers that the driver holds or that wait here. */
   #taken = 0
@@ -71,6 +71,7 @@ export class ObfsSocket implements UdpSocket {
   constructor(options: ObfsSocketOptions) {
     this.#options = options
     this.#slots = options.core.calls.obfs_slots()
+    this.#views = new Array<undefined>(this.#slots + 1).fill(undefined)
     this.#packet = options.openPacket((count) => this.#onBatch(count))
     try {
       this.#raw = options.openRaw()
@@ -107,7 +108,7 @@ export class ObfsSocket implements UdpSocket {
     const { core, now } = this.#options
     const context = this.#withRemote(remote, () => core.calls.obfs_accept(now()))
     if (context <= 0) return 0
-    if (this.#deliver((core.calls.obfs_early_ptr() >>> 0) >>> 2)) this.#options.handlers.onBatchEnd()
+    if (this.#deliver((core.calls.obfs_early_ptr() >>> 0) >>> 2, this.#slots)) this.#options.handlers.onBatchEnd()
     return context
   }
 
@@ -234,7 +235,7 @@ export class ObfsSocket implements UdpSocket {
       core.calls.obfs_handle_packets(count, now())
       core.refresh()
       const base = (core.calls.obfs_rx_ptr() >>> 0) >>> 2
-      for (let i = 0; i < count && !this.#closed; i++) this.#deliver(base + i * ObfsRx.WORDS)
+      for (let i = 0; i < count && !this.#closed; i++) this.#deliver(base + i * ObfsRx.WORDS, i)
       if (this.#closed) return
       this.#control()
       handlers.onBatchEnd()
@@ -242,12 +243,18 @@ export class ObfsSocket implements UdpSocket {
   }
 
   /** Hands the payload of a receive descriptor on, if it has one. */
-  #deliver(at: number): boolean {
+  #deliver(at: number, slot: number): boolean {
     const { core, handlers } = this.#options
     // a handler calls the engine, which may grow its memory
     const { u8, u32 } = core
     if (((u32[at + ObfsRx.flags] ?? 0) & ObfsRx.HAS_PAYLOAD) === 0) return false
-    const view = this.#views.at(u8, u32[at + ObfsRx.payload] ?? 0, u32[at + ObfsRx.payloadLength] ?? 0)
+    const start = u32[at + ObfsRx.payload] ?? 0
+    const length = u32[at + ObfsRx.payloadLength] ?? 0
+    let view = this.#views[slot]
+    if (view?.buffer !== u8.buffer || view.byteOffset !== start || view.length !== length) {
+      view = u8.subarray(start, start + length)
+      this.#views[slot] = view
+    }
     handlers.onDatagram(view, this.#peers.read(u32, (u32[at + ObfsRx.address] ?? 0) >>> 2))
     return true
   }

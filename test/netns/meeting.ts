@@ -4,7 +4,7 @@
 import { randomBytes } from 'node:crypto'
 import * as assert from 'uvu/assert'
 import type { DialOptions, Family, Host } from '../tools/netns.ts'
-import type { Config, Program, Running } from '../tools/process.ts'
+import type { Config, Program, Running, StartOptions } from '../tools/process.ts'
 import type { TcpEnd } from '../tools/tcp.ts'
 import { download, echo, type ScriptedTarget, upload } from '../tools/traffic.ts'
 import { sleep, waitFor } from '../tools/wait.ts'
@@ -31,6 +31,10 @@ export interface MeetingOptions {
   readonly net: Host
   readonly serverHost: Host
   readonly clientHost: Host
+  /** Configuration of everybody. */
+  readonly config?: Config
+  /** How a role's program is started. */
+  readonly start?: Partial<Record<Role, StartOptions>>
 }
 
 export const titleOf = ({ programs, family }: Pick<MeetingOptions, 'programs' | 'family'>): string => {
@@ -57,6 +61,7 @@ export class Meeting {
       psk: randomBytes(32).toString('base64'),
       // short: a service that moved is announced again soon
       keepalive: 3,
+      ...options.config,
     }
     const { rendezvous } = programs
     if (rendezvous !== undefined) {
@@ -95,7 +100,7 @@ export class Meeting {
     const program = this.options.programs[role]
     if (program === undefined) throw new Error(`there is no ${role}`)
     const config = { ...this.#configs.get(role), ...change }
-    this.#running.set(role, await this.hostOf(role).start(program, config))
+    this.#running.set(role, await this.hostOf(role).start(program, config, this.options.start?.[role]))
   }
 
   async stop(role: Role, signal: NodeJS.Signals = 'SIGKILL'): Promise<void> {

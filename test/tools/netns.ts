@@ -472,6 +472,21 @@ export class World {
     return host
   }
 
+  /** From now on so many percent of the packets that enter the public network are lost; 0 = none. */
+  setLoss(percent: number): void {
+    const { namespace } = this.net
+    namespace.run(['nft', '-f', '-'], 'table netdev loss\ndelete table netdev loss\n')
+    if (percent === 0) return
+    const chains = Array.from(
+      { length: this.#links },
+      (_, i) => `chain port${i} {
+         type filter hook ingress device port${i} priority 0
+         numgen random mod 100 < ${percent} counter drop
+       }`,
+    )
+    namespace.run(['nft', '-f', '-'], `table netdev loss {\n${chains.join('\n')}\n}\n`)
+  }
+
   /** Ends the agents and removes the namespaces; programs that still run in them are their starter's. */
   close(): void {
     if (!worlds.delete(this)) return

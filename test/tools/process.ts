@@ -8,7 +8,7 @@
 import type { ChildProcess } from 'node:child_process'
 import { spawn } from 'node:child_process'
 import { createSocket } from 'node:dgram'
-import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { chownSync, existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { get } from 'node:http'
 import { createServer } from 'node:net'
 import { tmpdir } from 'node:os'
@@ -70,6 +70,10 @@ export interface StartOptions {
   readonly place?: Place
   /** What runs the program, instead of commandOf(). */
   readonly command?: readonly string[]
+  /** What runs the program's command given behind it, such as setpriv. */
+  readonly wrapper?: readonly string[]
+  /** Whose the configuration file is to be, a user's id. */
+  readonly owner?: number
 }
 
 /** The directory of package.json, found upwards from here or from the working directory. */
@@ -150,7 +154,13 @@ export async function start(program: Program, config: Config, options: StartOpti
   const httpListen = typeof config['http_listen'] === 'string' ? config['http_listen'] : `127.0.0.1:${await freePort()}`
   const complete: Config = { loglevel: 6, ...config, http_listen: httpListen }
   const file = writeConfig(complete)
-  const [command = '', ...leading] = [...(options.place?.command ?? []), ...(options.command ?? commandOf(program))]
+  if (options.owner !== undefined)
+    for (const path of [dirname(file.path), file.path]) chownSync(path, options.owner, options.owner)
+  const [command = '', ...leading] = [
+    ...(options.place?.command ?? []),
+    ...(options.wrapper ?? []),
+    ...(options.command ?? commandOf(program)),
+  ]
   const child = spawn(command, [...leading, '-c', file.path, ...(options.args ?? [])], {
     stdio: ['ignore', 'pipe', 'pipe'],
   })

@@ -1,0 +1,122 @@
+// time limit: 300 s
+/**
+ * Obfuscated tunnels between hosts: every pair of runtimes, both obfuscators, both families, whole transfers; with loss; with the kernels' RSTs; servers
+ * that are killed and come back, or that move.
+ */
+import { suite } from 'uvu'
+import * as assert from 'uvu/assert'
+import { skip } from '../skip.ts'
+import { FAMILIES, netnsProblem } from '../tools/netns.ts'
+import { ALL_PAIRS, MIXED_PAIRS } from '../tools/pairs.ts'
+import { download, upload } from '../tools/traffic.ts'
+import { waitFor, within } from '../tools/wait.ts'
+import { RECOVERY_MS, withMeeting } from './meeting.ts'
+import { meetingOf, OBFS_PORT, OBFUSCATORS, obfsWorld, setFirewalls } from './obfs.ts'
+
+const TRANSFER_BYTES = 64 << 20
+const LOSSY_BYTES = 4 << 20
+const LOSS_PERCENT = 3
+
+const test = suite('netns: obfs')
+
+if (netnsProblem !== undefined) {
+  skip(test, 'all', netnsProblem)
+} else {
+  const hosts = obfsWorld()
+  const { world, serverHost } = hosts
+  test.after(() => world.close())
+
+  let seed = 1000
+
+  // before the rules are set
+  for (const [index, { server, client }] of MIXED_PAIRS.entries()) {
+    const options = meetingOf(hosts, 'dpi/tcp', FAMILIES[index] ?? 4, server, client)
+    test(`MUST 65: RST of the kernels disturbs nobody: ${options.title}`, () =>
+      withMeeting(options, async (meeting) => {
+        const app = await meeting.connect()
+        app.destroy()
+        await upload(meeting, meeting.target, LOSSY_BYTES, 1)
+        await download(meeting, meeting.target, LOSSY_BYTES, 2)
+      }))
+  }
+
+  for (const obfs of OBFUSCATORS) {
+    // from here on a real connection to that port would not get through
+    if (obfs === 'dpi/tcp') test('the rules that --obfs-firewall prints can be set', () => setFirewalls(hosts, 'node'))
+
+    for (const family of FAMILIES) {
+      for (const { server, client } of ALL_PAIRS) {
+        const options = meetingOf(hosts, obfs, family, server, client)
+        const own = ++seed
+        // one direction each: over all of them every runtime sends and receives in both roles
+        const [direction, transfer] = own % 2 === 0 ? (['upload', upload] as const) : (['download', download] as const)
+        test(`MUST 63, MUST 67: 64 MiB ${direction}: ${options.title}`, () =>
+          withMeeting(options, async (meeting) => {
+            const app = await meeting.connect()
+            app.destroy()
+            await transfer(meeting, meeting.target, TRANSFER_BYTES, own)
+          }))
+      }
+    }
+
+    for (const [index, { server, client }] of MIXED_PAIRS.entries()) {
+      const options = meetingOf(hosts, obfs, FAMILIES[index] ?? 4, server, client)
+      test(`a network that loses ${LOSS_PERCENT} % of all packets: ${options.title}`, () =>
+        withMeeting(options, async (meeting) => {
+          world.setLoss(LOSS_PERCENT)
+          const app = await meeting.connect()
+          app.destroy()
+          await upload(meeting, meeting.target, LOSSY_BYTES, 3)
+          await download(meeting, meeting.target, LOSSY_BYTES, 4)
+        }).finally(() => world.setLoss(0)))
+
+      test(`MUST 66: a server that is killed and comes back: ${options.title}`, () =>
+        withMeeting(options, async (meeting) => {
+          const app = await meeting.connect()
+          await meeting.stop('server')
+          await meeting.start('server')
+          const ending = await within('the end of the old connection', RECOVERY_MS, app.ending)
+          assert.is(ending.kind, 'reset')
+          const second = await meeting.connect()
+          second.destroy()
+          assert.ok(meeting.client.log().split('obfs ready').length >= 3, 'ready a second time')
+        }))
+
+      test(`MUST 66: a client that starts before its server refuses applications until the server is there: ${options.title}`, () =>
+        withMeeting(options, async (meeting) => {
+          await meeting.stop('server')
+          await meeting.stop('client')
+          await meeting.start('client')
+          const refused = await meeting.dial()
+          await within('the refusal', RECOVERY_MS, refused.ending)
+          await meeting.start('server')
+          // the schedule, or for dpi/tcp the end of the context, calls for another dial
+          const app = await meeting.connect()
+          app.destroy()
+        }))
+
+      test(`a new configuration moves the tunnel; an unchanged one keeps it: ${options.title}`, () =>
+        withMeeting(options, async (meeting) => {
+          const app = await meeting.connect()
+          meeting.client.reload({ timeout: 61 })
+          meeting.server.reload({ timeout: 61 })
+          for (const end of [meeting.client, meeting.server]) {
+            await waitFor('the reload', () => end.log().includes('successfully reloaded'), RECOVERY_MS)
+          }
+          await app.send('x')
+          await waitFor('an echo', () => app.text().endsWith('x'), RECOVERY_MS)
+          assert.not.ok(app.ended)
+          const address = serverHost.at(options.family, OBFS_PORT + 1)
+          meeting.server.reload({ kcp_bind: address })
+          await waitFor('the server moves', () => meeting.server.log().includes(`${address}\n`), RECOVERY_MS)
+          meeting.client.reload({ kcp_connect: address })
+          await waitFor('ready there', () => meeting.client.log().includes(`obfs ready: ${address}`), RECOVERY_MS)
+          const second = await meeting.connect()
+          assert.is((await within('the end of the old one', RECOVERY_MS, app.ending)).kind, 'reset')
+          second.destroy()
+        }))
+    }
+  }
+}
+
+test.run()

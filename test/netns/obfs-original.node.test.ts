@@ -1,0 +1,86 @@
+// time limit: 300 s
+/**
+ * Obfuscated tunnels with the original at either end, and what a stranger sees of the two covers. Checksums of the kernels are made in software here: the
+ * original takes no packet whose checksum is left to a network card (protocol.md 9.1).
+ */
+import { suite } from 'uvu'
+import * as assert from 'uvu/assert'
+import { skip } from '../skip.ts'
+import { FAMILIES, type Host, netnsProblem } from '../tools/netns.ts'
+import { RUNTIMES } from '../tools/pairs.ts'
+import { libevPath, type Program } from '../tools/process.ts'
+import { download, upload } from '../tools/traffic.ts'
+import { waitFor, within } from '../tools/wait.ts'
+import { RECOVERY_MS, withMeeting } from './meeting.ts'
+import { ethtoolProblem, meetingOf, OBFS_PORT, OBFUSCATORS, obfsWorld, setFirewalls } from './obfs.ts'
+import { PROBES, probe } from './probes.ts'
+
+const TRANSFER_BYTES = 4 << 20
+
+const test = suite('netns: obfs, the original')
+const problem =
+  libevPath === undefined
+    ? 'KCPTUN_LIBEV is not set: it must name a kcptun-libev program'
+    : (netnsProblem ?? ethtoolProblem)
+
+/** What every probe shows of a server, in their order. */
+async function look(stranger: Host, address: string): Promise<string[]> {
+  const seen: string[] = []
+  for (const each of PROBES) seen.push(await probe(stranger, address, OBFS_PORT, each))
+  return seen
+}
+
+if (problem !== undefined) {
+  skip(test, 'all', problem)
+} else {
+  const hosts = obfsWorld(false)
+  const { world, serverHost } = hosts
+  const stranger = world.addPublicHost('obfs-x', 62)
+  test.after(() => world.close())
+
+  for (const obfs of OBFUSCATORS) {
+    if (obfs === 'dpi/tcp') test('the rules of the firewall', () => setFirewalls(hosts, 'bun'))
+    for (const family of FAMILIES) {
+      for (const program of RUNTIMES) {
+        const pairs: readonly (readonly [Program, Program])[] = [
+          ['libev', program],
+          [program, 'libev'],
+        ]
+        for (const [server, client] of pairs) {
+          const options = meetingOf(hosts, obfs, family, server, client, { config: { kcp: { nodelay: 2 } } })
+          test(`MUST 61-67: ${options.title}`, () =>
+            withMeeting(options, async (meeting) => {
+              const app = await meeting.connect()
+              app.destroy()
+              await upload(meeting, meeting.target, TRANSFER_BYTES, family)
+              await download(meeting, meeting.target, TRANSFER_BYTES, family + 1)
+              // the tunnel survives the server: the client dials again
+              await meeting.stop('server')
+              await meeting.start('server')
+              const second = await meeting.connect()
+              second.destroy()
+            }))
+        }
+      }
+    }
+  }
+
+  test('MUST 62: a stranger sees the same of both covers, byte for byte but for the date', async () => {
+    const options = meetingOf(hosts, 'dpi/tcp-wnd', 4, 'libev', 'libev')
+    const seen = new Map<Program, string[]>()
+    serverHost.namespace.run(['nft', 'flush', 'ruleset'])
+    for (const server of ['libev', 'node', 'bun'] as const) {
+      await withMeeting({ ...options, programs: { server, client: 'libev' } }, async () => {
+        seen.set(server, await look(stranger, serverHost.addresses[4]))
+      })
+    }
+    const original = seen.get('libev')
+    assert.is(original?.length, PROBES.length)
+    assert.equal(seen.get('node'), original)
+    assert.equal(seen.get('bun'), original)
+  })
+
+  void [waitFor, within, RECOVERY_MS]
+}
+
+test.run()

@@ -1,0 +1,169 @@
+// time limit: 300 s
+/** Strangers at an obfuscated server: they see a plain web server and learn nothing, and thousands of them do not disturb a tunnel. */
+import { spawn } from 'node:child_process'
+import { join } from 'node:path'
+import { suite } from 'uvu'
+import * as assert from 'uvu/assert'
+import { skip } from '../skip.ts'
+import { type Host, netnsProblem } from '../tools/netns.ts'
+import { RUNTIMES } from '../tools/pairs.ts'
+import { projectRoot } from '../tools/process.ts'
+import { download } from '../tools/traffic.ts'
+import { sleep, waitFor, within } from '../tools/wait.ts'
+import { RECOVERY_MS, withMeeting } from './meeting.ts'
+import { meetingOf, OBFS_PORT, obfsWorld, setFirewalls } from './obfs.ts'
+import { outcome, PROBES, probe } from './probes.ts'
+import { Sniffer, tsharkProblem } from './sniffer.ts'
+
+const TRANSFER_BYTES = 24 << 20
+const STRANGERS = 3000
+/** Half-open ones before the transfer begins. */
+const FIRST_STRANGERS = 1000
+/** Contexts that are not authenticated end after 30 s, looked at every 10 s (protocol.md 9.5). */
+const SILENT_MS = 60_000
+/** protocol.md 9.5 */
+const HALF_OPEN_MAX = 60
+const CONTEXTS_MAX = 4095
+
+const test = suite('netns: obfs, strangers')
+
+/** Runs flood.mjs on a host until the body ends. */
+async function withFlood(host: Host, kind: 'connect' | 'syn', to: Host, body: (count: () => number) => Promise<void>) {
+  const script = join(projectRoot, 'test/netns/flood.mjs')
+  const args = [
+    'netns',
+    'exec',
+    host.namespace.name,
+    process.execPath,
+    script,
+    kind,
+    to.addresses[4],
+    String(OBFS_PORT),
+  ]
+  const child = spawn('ip', args, { stdio: ['ignore', 'pipe', 'inherit'] })
+  let count = 0
+  child.stdout.setEncoding('utf8').on('data', (text: string) => {
+    count = Number(text.trim().split('\n').at(-1))
+  })
+  try {
+    await body(() => count)
+  } finally {
+    child.kill('SIGKILL')
+  }
+}
+
+/** Authenticated and other contexts, from /stats. */
+function contextCounts(stats: string): { authenticated: number; others: number } {
+  const [, authenticated = Number.NaN, others = Number.NaN] = (/= (\d+)\(\+(\d+)\) contexts/.exec(stats) ?? []).map(
+    Number,
+  )
+  return { authenticated, others }
+}
+
+if (netnsProblem !== undefined) {
+  skip(test, 'all', netnsProblem)
+} else {
+  const hosts = obfsWorld()
+  const { world, serverHost, clientHost } = hosts
+  const stranger = world.addPublicHost('obfs-x', 62)
+  test.after(() => world.close())
+
+  for (const program of RUNTIMES) {
+    const options = meetingOf(hosts, 'dpi/tcp-wnd', 4, program, program)
+    const address = serverHost.addresses[4]
+
+    test(`MUST 62: probes see a plain web server, and a silent one is left alone until its time is over: ${program}`, () =>
+      withMeeting(options, async (meeting) => {
+        const silent = await stranger.dial(address, OBFS_PORT)
+        await silent.send('GET /generate_204 HTTP/1.1\r\n')
+        for (const each of PROBES) {
+          const seen = await probe(stranger, address, OBFS_PORT, each)
+          assert.is(seen, outcome(each.response, each.open ? 'open' : 'fin'), each.name)
+        }
+        assert.not.ok(silent.ended)
+        const app = await meeting.connect()
+        app.destroy()
+        const ending = await within('the end of the silent one', SILENT_MS, silent.ending)
+        assert.is(ending.bytes, 0)
+        assert.is(ending.kind, 'fin')
+      }))
+
+    const replayed = `a replayed capture is answered by nothing, and its sender stays a stranger: ${program}`
+    if (tsharkProblem !== undefined) skip(test, replayed, tsharkProblem)
+    else
+      test(replayed, () =>
+        withMeeting(options, async (meeting) => {
+          const sniffer = new Sniffer(clientHost, OBFS_PORT)
+          const app = await meeting.connect()
+          await sniffer.started(() => app.send('x'))
+          const isSmall = ({ sourcePort, length, window }: { sourcePort: string; length: string; window: string }) =>
+            Number(sourcePort) !== OBFS_PORT && window === '32748' && Number(length) < 200
+          await waitFor('datagrams', async () => {
+            await app.send('y')
+            return sniffer.packets.filter(isSmall).length >= 3
+          })
+          const payloads = sniffer.packets.filter(isSmall).map(({ payload }) => Buffer.from(payload, 'hex'))
+          await sniffer.close()
+          const thief = await stranger.dial(address, OBFS_PORT)
+          await thief.send('GET /generate_204 HTTP/1.1\r\n\r\n')
+          await waitFor('the 204', () => thief.text().includes('\r\n\r\n'))
+          const answered = thief.received
+          for (const payload of payloads.slice(0, 3)) {
+            await thief.send(payload)
+            await sleep(20)
+          }
+          await waitFor(
+            'the replays are noticed',
+            async () => {
+              const { others } = contextCounts(await meeting.server.stats())
+              return others >= 1 && /3 packets|replay/.test(meeting.server.log())
+            },
+            RECOVERY_MS,
+          )
+          const stats = await meeting.server.stats()
+          assert.is(contextCounts(stats).authenticated, 1)
+          assert.match(stats, new RegExp(`\\[${stranger.addresses[4]}:\\d+\\] \\? seen=\\d+s rx/tx=\\S+/0 ecn`))
+          assert.is(thief.received, answered)
+          thief.destroy()
+          app.destroy()
+        }),
+      )
+
+    for (const kind of ['connect', 'syn'] as const) {
+      test(`MUST 68: ${STRANGERS} half-open strangers (${kind}) do not disturb a transfer: dpi/tcp-wnd, ${program}`, () =>
+        withMeeting(options, async (meeting) => {
+          const app = await meeting.connect()
+          app.destroy()
+          await withFlood(stranger, kind, serverHost, async (count) => {
+            await waitFor('strangers', () => count() >= FIRST_STRANGERS, RECOVERY_MS)
+            await download(meeting, meeting.target, TRANSFER_BYTES, 5)
+            await waitFor('more strangers', () => count() >= STRANGERS, RECOVERY_MS)
+            const { authenticated, others } = contextCounts(await meeting.server.stats())
+            assert.is(authenticated, 1)
+            assert.ok(others <= HALF_OPEN_MAX, `${others} half-open contexts`)
+          })
+        }))
+    }
+  }
+
+  test('the rules of the firewall', () => setFirewalls(hosts, 'node'))
+
+  for (const program of RUNTIMES) {
+    const options = meetingOf(hosts, 'dpi/tcp', 4, program, program)
+    test(`MUST 68: ${STRANGERS} SYNs of strangers do not disturb a transfer: dpi/tcp, ${program}`, () =>
+      withMeeting(options, async (meeting) => {
+        const app = await meeting.connect()
+        app.destroy()
+        await withFlood(stranger, 'syn', serverHost, async (count) => {
+          await waitFor('strangers', () => count() >= FIRST_STRANGERS, RECOVERY_MS)
+          await download(meeting, meeting.target, TRANSFER_BYTES, 6)
+          await waitFor('more strangers', () => count() >= STRANGERS, RECOVERY_MS)
+          const { authenticated, others } = contextCounts(await meeting.server.stats())
+          assert.is(authenticated, 1)
+          assert.ok(others > 0 && others <= CONTEXTS_MAX, `${others} half-open contexts`)
+        })
+      }))
+  }
+}
+
+test.run()

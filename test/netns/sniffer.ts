@@ -1,0 +1,111 @@
+/** What goes over a host's wire, by tshark. */
+import { type ChildProcess, spawn, spawnSync } from 'node:child_process'
+import type { Host } from '../tools/netns.ts'
+import { waitFor } from '../tools/wait.ts'
+
+/** Why there is no capturing here; undefined when there is. */
+export const tsharkProblem: string | undefined =
+  spawnSync('tshark', ['--version']).status === 0 ? undefined : 'there is no tshark program'
+
+const START_MS = 30_000
+/** What was captured is written in time. */
+const FLUSH_MS = 20_000
+
+const FIELDS = {
+  from: 'ip.src',
+  from6: 'ipv6.src',
+  sourcePort: 'tcp.srcport',
+  flags: 'tcp.flags',
+  seq: 'tcp.seq_raw',
+  ack: 'tcp.ack_raw',
+  length: 'tcp.len',
+  window: 'tcp.window_size_value',
+  headerLength: 'tcp.hdr_len',
+  checksum: 'tcp.checksum.status',
+  ipChecksum: 'ip.checksum.status',
+  payload: 'tcp.payload',
+} as const
+type Field = keyof typeof FIELDS
+
+/** One TCP packet: the fields as tshark prints them. */
+export type Captured = Readonly<Record<Field, string>>
+
+/** tcp.flags */
+export const Flag = { FIN: 1, SYN: 2, RST: 4, PSH: 8, ACK: 16 } as const
+export const flagsOf = (packet: Captured): number => Number(packet.flags)
+/** tcp.checksum.status */
+export const CHECKSUM_GOOD = '1'
+
+/** A capture of TCP packets from or to a port. */
+export class Sniffer {
+  readonly #child: ChildProcess
+  #text = ''
+  #noise = ''
+  #closed = false
+
+  constructor(host: Host, port: number) {
+    const fields = Object.values(FIELDS).flatMap((field) => ['-e', field])
+    const checks = [
+      '-o',
+      'tcp.check_checksum:TRUE',
+      '-o',
+      'ip.check_checksum:TRUE',
+      '-o',
+      'tcp.desegment_tcp_streams:FALSE',
+    ]
+    this.#child = spawn(
+      'ip',
+      [
+        ...['netns', 'exec', host.namespace.name, 'tshark', '-l', '-n', '-Q', '-i', 'eth0', '-f', `tcp port ${port}`],
+        ...[...checks, '-T', 'fields', '-E', 'separator=;', '-E', 'occurrence=f', ...fields],
+      ],
+      { stdio: ['ignore', 'pipe', 'pipe'] },
+    )
+    this.#child.stdout?.setEncoding('utf8').on('data', (text: string) => {
+      this.#text += text
+    })
+    this.#child.stderr?.setEncoding('utf8').on('data', (text: string) => {
+      this.#noise += text
+    })
+    this.#child.once('close', () => {
+      this.#closed = true
+    })
+  }
+
+  /** Waits until a packet that `send` makes is seen: the capture runs. */
+  async started(send: () => Promise<void>): Promise<void> {
+    await waitFor(
+      'tshark captures',
+      async () => {
+        if (this.#closed) throw new Error(this.#noise)
+        await send()
+        return this.packets.length > 0
+      },
+      START_MS,
+    )
+  }
+
+  /** Packets so far. */
+  get packets(): Captured[] {
+    const names = Object.keys(FIELDS) as Field[]
+    const complete = this.#text.slice(0, this.#text.lastIndexOf('\n') + 1)
+    return complete
+      .split('\n')
+      .filter((line) => line !== '')
+      .map((line) => {
+        const values = line.split(';')
+        return Object.fromEntries(names.map((name, i) => [name, values[i] ?? ''])) as Captured
+      })
+  }
+
+  /** Waits for packets that are captured and not written yet. */
+  async settle(enough: (packets: readonly Captured[]) => boolean): Promise<Captured[]> {
+    await waitFor('tshark writes', () => enough(this.packets), FLUSH_MS)
+    return this.packets
+  }
+
+  async close(): Promise<void> {
+    this.#child.kill('SIGINT')
+    await waitFor('tshark ends', () => this.#closed, FLUSH_MS).catch(() => this.#child.kill('SIGKILL'))
+  }
+}

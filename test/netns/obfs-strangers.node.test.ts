@@ -95,7 +95,7 @@ if (netnsProblem !== undefined) {
         withMeeting(options, async (meeting) => {
           const sniffer = new Sniffer(clientHost, OBFS_PORT)
           const app = await meeting.connect()
-          await sniffer.started(() => app.send('x'))
+          await sniffer.started(address)
           const isSmall = ({ sourcePort, length, window }: { sourcePort: string; length: string; window: string }) =>
             Number(sourcePort) !== OBFS_PORT && window === '32748' && Number(length) < 200
           await waitFor('datagrams', async () => {

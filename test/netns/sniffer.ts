@@ -8,6 +8,8 @@ export const tsharkProblem: string | undefined =
   spawnSync('tshark', ['--version']).status === 0 ? undefined : 'there is no tshark program'
 
 const START_MS = 30_000
+/** Nobody serves it: whatever is sent there shows that the capture runs. */
+const DISCARD_PORT = 9
 /** What was captured is written in time. */
 const FLUSH_MS = 20_000
 
@@ -15,6 +17,7 @@ const FIELDS = {
   from: 'ip.src',
   from6: 'ipv6.src',
   sourcePort: 'tcp.srcport',
+  targetPort: 'tcp.dstport',
   flags: 'tcp.flags',
   seq: 'tcp.seq_raw',
   ack: 'tcp.ack_raw',
@@ -39,11 +42,16 @@ export const CHECKSUM_GOOD = '1'
 /** A capture of TCP packets from or to a port. */
 export class Sniffer {
   readonly #child: ChildProcess
+  readonly #host: Host
+  readonly #port: string
   #text = ''
   #noise = ''
   #closed = false
 
   constructor(host: Host, port: number) {
+    this.#host = host
+    this.#port = String(port)
+    const filter = `tcp port ${port} or tcp port ${DISCARD_PORT}`
     const fields = Object.values(FIELDS).flatMap((field) => ['-e', field])
     const checks = [
       '-o',
@@ -56,7 +64,7 @@ export class Sniffer {
     this.#child = spawn(
       'ip',
       [
-        ...['netns', 'exec', host.namespace.name, 'tshark', '-l', '-n', '-Q', '-i', 'eth0', '-f', `tcp port ${port}`],
+        ...['netns', 'exec', host.namespace.name, 'tshark', '-l', '-n', '-Q', '-i', 'eth0', '-f', filter],
         ...[...checks, '-T', 'fields', '-E', 'separator=;', '-E', 'occurrence=f', ...fields],
       ],
       { stdio: ['ignore', 'pipe', 'pipe'] },
@@ -72,14 +80,15 @@ export class Sniffer {
     })
   }
 
-  /** Waits until a packet that `send` makes is seen: the capture runs. */
-  async started(send: () => Promise<void>): Promise<void> {
+  /** Waits until the capture runs. `to`: anybody on the wire. */
+  async started(to: string): Promise<void> {
     await waitFor(
       'tshark captures',
       async () => {
         if (this.#closed) throw new Error(this.#noise)
-        await send()
-        return this.packets.length > 0
+        const refused = await this.#host.dial(to, DISCARD_PORT).catch(() => undefined)
+        refused?.destroy()
+        return this.#text.includes('\n')
       },
       START_MS,
     )
@@ -96,6 +105,7 @@ export class Sniffer {
         const values = line.split(';')
         return Object.fromEntries(names.map((name, i) => [name, values[i] ?? ''])) as Captured
       })
+      .filter(({ sourcePort, targetPort }) => sourcePort === this.#port || targetPort === this.#port)
   }
 
   /** Waits for packets that are captured and not written yet. */

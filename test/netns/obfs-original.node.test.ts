@@ -15,6 +15,7 @@ import { ethtoolProblem, meetingOf, OBFS_PORT, OBFUSCATORS, obfsWorld, setFirewa
 import { PROBES, probe } from './probes.ts'
 
 const TRANSFER_BYTES = 1 << 20
+const GOODPUT_BYTES = 8 << 20
 
 const test = suite('netns: obfs, the original')
 const problem =
@@ -33,7 +34,7 @@ if (problem !== undefined) {
   skip(test, 'all', problem)
 } else {
   const hosts = obfsWorld(false)
-  const { world, serverHost } = hosts
+  const { world, serverHost, clientHost } = hosts
   const stranger = world.addPublicHost('obfs-x', 62)
   test.after(() => world.close())
 
@@ -65,10 +66,35 @@ if (problem !== undefined) {
     }
   }
 
+  test('the rules of the firewall go', () => {
+    for (const host of [serverHost, clientHost]) host.namespace.run(['nft', 'flush', 'ruleset'])
+  })
+
+  test('goodput through dpi/tcp-wnd is at least that of the original, in the same run', async () => {
+    const config = { kcp: { nodelay: 2, interval: 10, flush: 2, resend: 2, sndwnd: 2048, rcvwnd: 2048 } }
+    const seconds = new Map<Program, number>()
+    for (const program of ['libev', 'node', 'bun'] as const) {
+      const options = meetingOf(hosts, 'dpi/tcp-wnd', 4, program, program, { config })
+      await withMeeting(options, async (meeting) => {
+        const app = await meeting.connect()
+        app.destroy()
+        const start = performance.now()
+        await download(meeting, meeting.target, GOODPUT_BYTES, 1)
+        seconds.set(program, (performance.now() - start) / 1000)
+      })
+    }
+    const original = seconds.get('libev') ?? 0
+    for (const program of RUNTIMES) {
+      const own = seconds.get(program) ?? Number.POSITIVE_INFINITY
+      const rate = (time: number): string => `${(GOODPUT_BYTES / time / 1e6).toFixed(1)} MB/s`
+      console.log(`${program} ${rate(own)}, original ${rate(original)}, ratio ${(original / own).toFixed(1)}`)
+      assert.ok(own <= original)
+    }
+  })
+
   test('MUST 62: a stranger sees the same of both covers, byte for byte but for the date', async () => {
     const options = meetingOf(hosts, 'dpi/tcp-wnd', 4, 'libev', 'libev')
     const seen = new Map<Program, string[]>()
-    serverHost.namespace.run(['nft', 'flush', 'ruleset'])
     for (const server of ['libev', 'node', 'bun'] as const) {
       await withMeeting({ ...options, programs: { server, client: 'libev' } }, async () => {
         seen.set(server, await look(stranger, serverHost.addresses[4]))

@@ -11,11 +11,13 @@ import { ALL_PAIRS, MIXED_PAIRS } from '../tools/pairs.ts'
 import { download, upload } from '../tools/traffic.ts'
 import { waitFor, within } from '../tools/wait.ts'
 import { RECOVERY_MS, withMeeting } from './meeting.ts'
-import { meetingOf, OBFS_PORT, OBFUSCATORS, obfsWorld, setFirewalls } from './obfs.ts'
+import { meetingOf, OBFS_PORT, OBFUSCATORS, obfsWorld, setFirewalls, withHostsFile } from './obfs.ts'
 
 const TRANSFER_BYTES = 64 << 20
 const LOSSY_BYTES = 4 << 20
 const LOSS_PERCENT = 3
+/** Where a server moves. */
+const OTHER = { 4: '203.0.113.160/24', 6: '2001:db8::160/64' } as const
 
 const test = suite('netns: obfs')
 
@@ -23,7 +25,7 @@ if (netnsProblem !== undefined) {
   skip(test, 'all', netnsProblem)
 } else {
   const hosts = obfsWorld()
-  const { world, serverHost } = hosts
+  const { world, serverHost, clientHost } = hosts
   test.after(() => world.close())
 
   let seed = 1000
@@ -60,7 +62,9 @@ if (netnsProblem !== undefined) {
     }
 
     for (const [index, { server, client }] of MIXED_PAIRS.entries()) {
-      const options = meetingOf(hosts, obfs, FAMILIES[index] ?? 4, server, client)
+      // a named interface, too
+      const config = { netdev: 'eth0' }
+      const options = meetingOf(hosts, obfs, FAMILIES[index] ?? 4, server, client, { config })
       test(`a network that loses ${LOSS_PERCENT} % of all packets: ${options.title}`, () =>
         withMeeting(options, async (meeting) => {
           world.setLoss(LOSS_PERCENT)
@@ -94,6 +98,27 @@ if (netnsProblem !== undefined) {
           const app = await meeting.connect()
           app.destroy()
         }))
+
+      if (obfs === 'dpi/tcp-wnd')
+        test(`MUST 66: kcp_connect is looked up at every dial: ${options.title}`, () =>
+          withHostsFile(clientHost, async (setAddress) => {
+            const { family } = options
+            setAddress('server.test', serverHost.addresses[family])
+            await withMeeting(options, async (meeting) => {
+              await meeting.stop('client')
+              await meeting.start('client', { kcp_connect: `server.test:${OBFS_PORT}` })
+              const app = await meeting.connect()
+              app.destroy()
+              await meeting.stop('server')
+              serverHost.namespace.ip(`addr add ${OTHER[family]} dev eth0 nodad`)
+              const address = (OTHER[family].split('/')[0] ?? '').replace(/^(.*:.*)$/, '[$1]')
+              setAddress('server.test', address.replaceAll(/[[\]]/g, ''))
+              await meeting.start('server', { kcp_bind: `${address}:${OBFS_PORT}` })
+              const second = await meeting.connect()
+              second.destroy()
+              assert.match(meeting.client.log(), `obfs ready: ${address}:${OBFS_PORT}`)
+            })
+          }))
 
       test(`a new configuration moves the tunnel; an unchanged one keeps it: ${options.title}`, () =>
         withMeeting(options, async (meeting) => {

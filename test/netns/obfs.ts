@@ -1,5 +1,6 @@
 /** Two hosts for obfuscated tunnels, and the firewall rules that the program prints. */
 import { spawnSync } from 'node:child_process'
+import { mkdirSync, readdirSync, rmdirSync, rmSync, writeFileSync } from 'node:fs'
 import { type Family, type Host, World } from '../tools/netns.ts'
 import { type Config, commandOf, type Program, writeConfig } from '../tools/process.ts'
 import { type MeetingOptions, titleOf } from './meeting.ts'
@@ -78,5 +79,21 @@ export function setFirewalls({ serverHost, clientHost }: ObfsWorld, program: Pro
       const lines = firewallText(program, { ...crypto, ...config }).split('\n')
       host.namespace.run(['sh', '-e'], lines.filter((line) => line.startsWith('nft ')).join('\n'))
     }
+  }
+}
+
+/** Gives a host an /etc/hosts of its own (ip-netns(8)) while the body runs; programs that start in there see it. */
+export async function withHostsFile(
+  host: Host,
+  body: (setAddress: (name: string, address: string) => void) => Promise<void>,
+): Promise<void> {
+  const directory = `/etc/netns/${host.namespace.name}`
+  mkdirSync(directory, { recursive: true })
+  try {
+    await body((name, address) => writeFileSync(`${directory}/hosts`, `127.0.0.1 localhost\n${address} ${name}\n`))
+  } finally {
+    rmSync(directory, { recursive: true, force: true })
+    // others may have theirs there
+    if (readdirSync('/etc/netns').length === 0) rmdirSync('/etc/netns')
   }
 }

@@ -108,14 +108,15 @@ export class ObfsClient implements Way {
     this.#failed('no answer')
   }
 
-  async reload(config: Config, reopen: boolean): Promise<void> {
+  async reload(config: Config): Promise<void> {
     const before = this.names
+    const isSameDevice = config.netdev === this.#config.netdev
     this.#config = config
     this.#driver.reconfigure(coreConfig(config, this.#aead, this.#family))
     const { names } = await resolveNames(this.#runtime, config, before)
     if (this.#closed) return
     const isSame = sameMaybe(before.peer, names.peer) && sameMaybe(before.bind, names.bind)
-    if (this.#ready && isSame && !reopen) return
+    if (this.#ready && isSame && isSameDevice) return
     this.#giveUp()
     this.#redial.now()
   }

@@ -114,9 +114,11 @@ class FastUdpSocket implements UdpSocket {
   }
 
   send(buffer: Uint8Array, length: number, to: SocketAddress): void {
-    if (buffer.buffer !== this.#memory || this.#closed) return
+    const slot = buffer.byteOffset >>> TX_SHIFT
+    // not by buffer.buffer, which takes 85 ns in Node
+    if (buffer !== this.#slots[slot] || this.#closed) return
     const at = (this.#head + this.#queued) % TX_SLOTS
-    this.#queueSlot[at] = buffer.byteOffset >>> TX_SHIFT
+    this.#queueSlot[at] = slot
     this.#queueBytes[at] = length
     this.#queueTo[at] = this.#connected ?? to
     this.#queued++

@@ -17,6 +17,9 @@ export const SCRATCH_BYTES = 2 * MAX_SEALED
 /** Where datagrams end in a scratch area, bytes. */
 export const SCRATCH_END = MAX_SEALED
 
+/** Bytes of a source view: any datagram, and little of what lies behind it, which would have to come from far away. Longer texts get a view of their own. */
+const SOURCE_BYTES = 1504
+
 /** A method and a key of one library. */
 export interface ScratchCipher {
   readonly method: string
@@ -47,8 +50,8 @@ export class ScratchAead implements Aead {
   #memory: Uint8Array
   /** Views of the sealed datagram in the scratch area by its length. */
   readonly #sealed: (Uint8Array | undefined)[] = new Array<Uint8Array | undefined>(MAX_SEALED + 1).fill(undefined)
-  readonly #sealSources = new StartViews(MAX_SEALED)
-  readonly #openSources = new StartViews(MAX_SEALED)
+  readonly #sealSources = new StartViews(SOURCE_BYTES)
+  readonly #openSources = new StartViews(SOURCE_BYTES)
 
   constructor(cipher: ScratchCipher) {
     this.method = cipher.method
@@ -77,7 +80,9 @@ export class ScratchAead implements Aead {
     if (nonceOffset + nonceBytes > nonce.length) throw new RangeError('nonce beyond the end of its buffer')
     const memory = this.#current()
     const end = this.#cipher.scratch + SCRATCH_END
-    memory.set(this.#sealSources.at(src, srcOffset), end - sealedLength)
+    const source =
+      length <= SOURCE_BYTES ? this.#sealSources.at(src, srcOffset) : src.subarray(srcOffset, srcOffset + length)
+    memory.set(source, end - sealedLength)
     for (let i = 0; i < nonceBytes; i++) memory[end - nonceBytes + i] = nonce[nonceOffset + i] ?? 0
     this.#cipher.seal(length)
     out.set(this.#sealedView(sealedLength), outOffset)
@@ -86,7 +91,8 @@ export class ScratchAead implements Aead {
 
   open(buf: Uint8Array, offset: number, length: number): number {
     if (!this.#fits(length) || offset + length > buf.length) return -1
-    this.#current().set(this.#openSources.at(buf, offset), this.#cipher.scratch + SCRATCH_END - length)
+    const source = length <= SOURCE_BYTES ? this.#openSources.at(buf, offset) : buf.subarray(offset, offset + length)
+    this.#current().set(source, this.#cipher.scratch + SCRATCH_END - length)
     return this.#openScratch(length, buf, offset)
   }
 

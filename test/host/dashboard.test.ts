@@ -375,6 +375,31 @@ test('of many sessions the liveliest are listed', async () => {
   await watcher.leave()
 })
 
+test('what several processes have to tell is fetched before each sample, sessions too when it is their turn', async () => {
+  const fetched: string[] = []
+  const scene: Scene = new Scene(
+    {},
+    {
+      async prepare(target) {
+        fetched.push(target)
+        scene.at += 100
+        scene.sessions = target === '/stats.json' ? [SESSION] : []
+      },
+    },
+  )
+  const watcher = (await scene.watch()).read()
+  await waitFor('the session', () => watcher.last?.sessions.length === 1)
+  // fetching took 100 ms: the next time is far away, and the session stays until then
+  const { length } = watcher.samples
+  await waitFor('more samples', () => watcher.samples.length > length + 1)
+  assert.is(watcher.last?.sessions.length, 1)
+  assert.equal(fetched.slice(0, 3), ['/stats.json', '/events', '/events'])
+  await watcher.leave()
+  const before = fetched.length
+  await new Promise((resolve) => setTimeout(resolve, 700))
+  assert.is(fetched.length, before)
+})
+
 test('contexts of an obfuscator are told, the first of many', async () => {
   const context = { peer: '10.0.0.1:5', state: 'authenticated', received_bytes: 7 }
   const scene = new Scene({}, { contexts: () => [[context], Array.from({ length: 500 }, () => context)] })

@@ -76,7 +76,7 @@ function showAgain(sample: Sample): void {
 }
 
 function showTrip(sample: Sample): void {
-  const { rtt_ms: rtt } = sample.link
+  const rtt = sample.link.state === 'silent' ? null : sample.link.rtt_ms
   big('rtt', ms(rtt), rtt)
   const seen = history.columns.rtt.filter((value) => value !== null)
   const lowest = seen.reduce((least, value) => Math.min(least, value), Number.POSITIVE_INFINITY)

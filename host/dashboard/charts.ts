@@ -152,7 +152,7 @@ class Plot {
       {
         width: Math.max(place.clientWidth, 100),
         height: place.clientHeight,
-        padding: [8, Object.keys(chart.scales).length > 1 ? 0 : 12, 0, 0],
+        padding: [8, Object.keys(chart.scales).length > 1 ? 0 : 24, 0, 0],
         legend: { show: false },
         cursor: { sync: { key: SYNC_KEY }, drag: { x: false, y: false }, y: false, points: { size: 7 } },
         scales,

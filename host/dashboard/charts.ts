@@ -82,7 +82,7 @@ const CHARTS: readonly Chart[] = [
     title: 'Round trip time in ms, and the share of segments sent again in percent, of the last minutes',
     scales: {
       rtt: { least: 5, side: 3, size: 60, show: msText },
-      again: { least: 5, side: 1, size: 48, show: (value) => `${Math.round(value)} %` },
+      again: { least: 5, side: 1, size: 48, show: (value) => `${Number(value.toFixed(1))} %` },
     },
     series: [
       { column: 'again', label: 'Sent again', tone: '--loss', style: 'bar', scale: 'again', show: percentText },

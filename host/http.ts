@@ -66,7 +66,7 @@ export interface HttpSource {
   /** `http_token` in force. */
   token(): string | undefined
   /** What only the dashboard shows. */
-  readonly live: Omit<LiveSource, 'snapshot' | 'sessions' | 'summary' | 'session'>
+  readonly live: Omit<LiveSource, 'snapshot' | 'sessions' | 'summary' | 'session' | 'contexts' | 'context'>
 }
 
 /** Beside the request: its target as it stood in the request line, and its connection. */
@@ -298,7 +298,7 @@ function* renderJson(source: HttpSource, query: StatsQuery): Generator<string, v
   for (const step of contexts) {
     let lines = ''
     for (const context of step) {
-      lines += next + contextJson(context)
+      lines += next + JSON.stringify(contextJson(context))
       next = ',\n'
     }
     yield lines
@@ -363,6 +363,8 @@ export function createHttpApp(source: HttpSource): HttpApp {
     sessions: () => source.sessions(),
     summary: (snapshot) => summaryOf(source, snapshot),
     session: sessionJson,
+    contexts: () => source.contexts?.(),
+    context: contextJson,
   })
 
   app.use(async (context, next) => {

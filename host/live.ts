@@ -12,6 +12,7 @@
 import { formatAddress } from './address.ts'
 import { SessionState } from './core.ts'
 import type { RecentLine } from './log.ts'
+import type { ContextStats, ContextSteps } from './obfs/context-stats.ts'
 import type { HttpConnection, SocketAddress } from './runtime.ts'
 import type { Counters, SessionStats, SessionSteps, Snapshot } from './stats.ts'
 
@@ -60,8 +61,10 @@ export interface LiveSource {
   summary(snapshot: Snapshot): object
   /** A session as in /stats.json. */
   session(session: SessionStats): object
-  /** With an obfuscator: its contexts, some at a time, as in /stats.json. */
-  contexts?(): Iterable<readonly object[]> | undefined
+  /** With an obfuscator: its contexts. */
+  contexts(): ContextSteps | undefined
+  /** A context as in /stats.json. */
+  context(context: ContextStats): object
   /** Settings for people to see; no secrets. */
   about(): object
   path(): LinkPath
@@ -271,11 +274,11 @@ export class LiveFeed {
 
   /** The first contexts of the obfuscator, if there is one. */
   #contexts(): { contexts?: object[] } {
-    const steps = this.#source.contexts?.()
+    const steps = this.#source.contexts()
     if (steps === undefined) return {}
     const contexts: object[] = []
     for (const step of steps) {
-      contexts.push(...step.slice(0, ROWS_MAX - contexts.length))
+      for (const context of step.slice(0, ROWS_MAX - contexts.length)) contexts.push(this.#source.context(context))
       if (contexts.length === ROWS_MAX) break
     }
     return { contexts }

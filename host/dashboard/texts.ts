@@ -143,7 +143,10 @@ export function detailPairs(sample: Sample, about: About, wireBits: number): [st
     ['Method', String(about['method'] ?? 'none: nothing is encrypted')],
   ]
   if (link.rendezvous !== null) pairs.push(['Rendezvous', rendezvousText(sample)])
-  if (about['obfs'] !== undefined) pairs.push(['Obfuscator', String(about['obfs'])])
+  if (about['obfs'] !== undefined) {
+    const drops = `${count(total('obfs_dropped'))} packets of others left out, ${count(total('obfs_refused'))} contexts refused`
+    pairs.push(['Obfuscator', `${String(about['obfs'])}: ${drops}`])
+  }
   pairs.push(['Datagrams', `up to ${String(about['mtu'] ?? NONE)} bytes (kcp.mtu)`])
   pairs.push(['On the wire', `${bytes(total('pkt_received_bytes'))} received, ${bytes(total('pkt_sent_bytes'))} sent`])
   if (path !== null) {

@@ -100,8 +100,8 @@ function dropText({ bytes, rate }: Drops): string {
 }
 
 /** One context in /stats.json. */
-export function contextJson(context: ContextStats): string {
-  return JSON.stringify({
+export function contextJson(context: ContextStats): object {
+  return {
     peer: formatAddress(context.remote),
     state: STATE_NAMES[context.state] ?? STATE_NAMES[0],
     age_seconds: context.age,
@@ -110,5 +110,5 @@ export function contextJson(context: ContextStats): string {
     sent_bytes: context.bytesOut,
     congestion_marks: context.congested,
     congestion_echoes: context.echoes,
-  })
+  }
 }

@@ -6,6 +6,7 @@ import type { Hello, Sample } from '../../host/dashboard/sample.ts'
 import { createHttpApp, type HttpApp, type HttpSource } from '../../host/http.ts'
 import { hasToken, isOwnHost } from '../../host/http-access.ts'
 import { ROWS_MAX, VIEWERS_MAX } from '../../host/live.ts'
+import type { ContextStats } from '../../host/obfs/context-stats.ts'
 import { NO_COUNTERS, type SessionStats, type Snapshot } from '../../host/stats.ts'
 import { waitFor } from '../tools/wait.ts'
 import { NO_LIVE } from './live-source.ts'
@@ -401,12 +402,16 @@ test('what several processes have to tell is fetched before each sample, session
 })
 
 test('contexts of an obfuscator are told, the first of many', async () => {
-  const context = { peer: '10.0.0.1:5', state: 'authenticated', received_bytes: 7 }
-  const scene = new Scene({}, { contexts: () => [[context], Array.from({ length: 500 }, () => context)] })
+  const remote = { family: 4, address: '10.0.0.1', port: 5, scope: 0 } as const
+  const numbers = { state: 3, age: 1, idle: 2, bytesIn: 7, bytesOut: 8, congested: 0, echoes: 0 }
+  const context: ContextStats = { remote, ...numbers }
+  const scene = new Scene({ contexts: () => [[context], Array.from({ length: 500 }, () => context)] })
   const watcher = (await scene.watch()).read()
   await waitFor('a sample', () => watcher.last !== undefined)
   assert.is(watcher.last?.contexts?.length, ROWS_MAX)
-  assert.equal(watcher.last?.contexts?.[0], context)
+  const { contexts } = JSON.parse(await (await scene.ask('/stats.json')).text())
+  assert.is(contexts.length, 501)
+  assert.equal(watcher.last?.contexts?.[0], contexts[0])
   await watcher.leave()
 })
 

@@ -8,7 +8,7 @@ import { TICKS_PER_MS, TICKS_PER_SECOND } from '../abi'
 import { NEVER } from '../clock'
 import { alloc, classOf, free } from '../memory/slab'
 import { growClassic, halveClassic, restartClassic } from './classic'
-import { Conversation, congestionMode, DEFAULT_WND, NC_AUTOMATIC, NC_CLASSIC } from './conversation'
+import { Conversation, congestionMode, DEFAULT_WND, NC_AUTOMATIC, NC_CLASSIC, waitSnd } from './conversation'
 import {
   ackAllowance,
   bdp,
@@ -23,13 +23,14 @@ import {
   noteRtt,
   pathOf,
   rateOf,
+  rttFloor,
   STARTUP,
-  setShare,
   takeSample,
   UP,
 } from './model'
 import { joinPath, leavePath, notePathRtt, pathLimit, UNKNOWN } from './path'
 import { diff, HEADER_BYTES } from './segment'
+import { claimShare, fairShare, followCuts, setShare } from './share'
 
 const STARTUP_GAIN: f64 = 2.77
 const INITIAL_CWND: u32 = 32
@@ -112,7 +113,9 @@ function pace(c: Conversation): f64 {
   const rate = rateOf(m)
   if (rate == 0) {
     // nothing is known: the first window within the first round trip, if that is known, else at once
-    return c.srtt ? <f64>INITIAL_CWND / <f64>c.srtt : <f64>INITIAL_CWND
+    const first = c.srtt ? <f64>INITIAL_CWND / <f64>c.srtt : <f64>INITIAL_CWND
+    const fair = fairShare(pathOf(c), m.paceAt)
+    return fair == 0 ? first : min(first, max(fair, <f64>INITIAL_CWND / <f64>rttFloor(c)))
   }
   if (m.state == STARTUP) return STARTUP_GAIN * rate
   if (m.state == DRAIN) return rate / STARTUP_GAIN
@@ -130,6 +133,8 @@ export function onSent(c: Conversation, now: u32): void {
     m.paceAt = now - catchUp
     m.paceFraction = 0
   }
+  followCuts(c, m, now)
+  if (rateOf(m) == 0 && waitSnd(c) > INITIAL_CWND) claimShare(c, m, now)
   if (m.share == 0) setShare(c, rateOf(m))
   let rate = pace(c)
   if (c.flight >= sendLimit(c) / 2 && diff(now, m.queueAt) > <i32>UNPACED_AFTER_TICKS) rate *= 2
@@ -144,11 +149,6 @@ export function onDrained(c: Conversation, now: u32): void {
   if (!c.model) return
   const m = modelOf(c)
   if (diff(m.paceAt, now) <= 0) m.isPaced = 0
-}
-
-/** The conversation has nothing in flight and nothing to send: it claims no part of the path. */
-export function onIdle(c: Conversation): void {
-  if (c.model) setShare(c, 0)
 }
 
 // ---- what is heard

@@ -20,8 +20,9 @@ export const UP: u32 = 4
 export const MS: f64 = TICKS_PER_MS
 /** What hosts add to an RTT by waking late and working in batches. */
 export const HOST_DELAY_TICKS: u32 = 1 * TICKS_PER_MS
-/** The most that UP asks for. */
+/** The most and the least that UP asks for. */
 export const MAX_UP: f64 = 1.25
+export const MIN_UP: f64 = 1.05
 /** Memory of the RTT range and of the ACK delay: two halves of this. */
 const HALF_TICKS: u32 = 5 * TICKS_PER_SECOND
 /** Silences below this are no ACK delay. */
@@ -37,6 +38,10 @@ export class Model {
   // rate when the path became hot
   rateCool: f64
   share: f64
+  // product of the path that this flow has followed; samples of what left before this time tell of the rate it had
+  cut: f64
+  isHeld: u32
+  heldUntil: u32
   // base loss now, one and two rounds ago
   loss: f64
   lossOne: f64
@@ -134,19 +139,26 @@ export function bdp(c: Conversation): f64 {
   return rateOf(modelOf(c)) * <f64>rttFloor(c)
 }
 
-export function setShare(c: Conversation, rate: f64): void {
-  const m = modelOf(c)
-  const path = pathOf(c)
-  path.rates += rate - m.share
-  if (m.share == 0 && rate != 0) path.flows++
-  else if (m.share != 0 && rate == 0) path.flows--
-  if (path.flows == 0) path.rates = 0
-  m.share = rate
+export function enter(m: Model, state: u32, now: u32): void {
+  m.state = state
+  m.stateAt = now
+  m.stateRounds = 0
+}
+
+/** Cruises for 3 to 6 rounds, so that flows do not probe in step. */
+export function startCruise(m: Model, now: u32): void {
+  m.random = m.random * 1664525 + 1013904223
+  m.cruiseRounds = 3 + ((m.random >> 16) % 4)
+  enter(m, CRUISE, now)
 }
 
 /** Takes in the rate that a datagram's ACKs tell of. */
 export function takeSample(c: Conversation, m: Model): void {
   if (diff(c.sampleDelivered, m.roundEnd) >= 0) m.isRoundOver = 1
+  if (m.isHeld) {
+    if (diff(c.sampleSentAt, m.heldUntil) < 0) return
+    m.isHeld = 0
+  }
   const interval = sampleInterval(c)
   const floor = <f64>rttFloor(c)
   if (interval == 0 || <f64>interval < 0.9 * floor) return

@@ -10,7 +10,7 @@ import { TICKS_PER_MS } from '../abi'
 import { NEVER, until } from '../clock'
 import { ACKS_SENT, count, SEGMENTS_RETRANSMITTED, SEGMENTS_SENT } from '../stats'
 import { acksDue, pendingAcks, takeAck, takeAgain } from './ack'
-import { congestionWindow, maySend, onDrained, onIdle, onSent, sendLimit, untilPace } from './congestion'
+import { congestionWindow, maySend, onDrained, onSent, sendLimit, untilPace } from './congestion'
 import { Conversation, freeWnd, LOST, PROBE_ASK, PROBE_TELL, wireClock } from './conversation'
 import { isHot } from './model'
 import { noteDataLimited, noteDeparture } from './rate'
@@ -81,7 +81,6 @@ export function noteDrained(c: Conversation, now: u32): void {
   onDrained(c, now)
   if (c.sndEnd != c.sndNxt || c.lost != 0) return
   if (c.flight < congestionWindow(c)) noteDataLimited(c)
-  if (c.flight == 0) onIdle(c)
 }
 
 /** Keeps the zero-window probe going; sets PROBE_ASK when one is due. */

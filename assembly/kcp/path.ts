@@ -50,6 +50,13 @@ export class Path {
   // rates of the flows that have data
   flows: u32
   rates: f64
+  // what they carried together when the link was what limited them, when that was, and the base loss then
+  known: f64
+  knownAt: u32
+  loss: f64
+  // product of all that flows left to late ones; only flows of more than this are asked
+  cut: f64
+  cutAbove: f64
 }
 
 const buckets: usize = memory.data(256 * 4)
@@ -73,6 +80,7 @@ export function joinPath(address: usize, now: u32): usize {
   const path = changetype<Path>(at)
   copyAddress(at, address)
   path.users = 1
+  path.cut = 1
   path.floor = path.longNow = path.longBefore = UNKNOWN
   path.floorAt = path.longAt = now
   path.next = load<usize>(bucket)

@@ -13,10 +13,12 @@ import {
   CRUISE,
   DOWN,
   DRAIN,
+  enter,
   HOST_DELAY_TICKS,
   isTicking,
   leastOfEight,
   MAX_UP,
+  MIN_UP,
   Model,
   MS,
   modelOf,
@@ -24,15 +26,18 @@ import {
   rateOf,
   rttFloor,
   STARTUP,
-  setShare,
+  startCruise,
   UP,
 } from './model'
 import { longFloor, probeFloor, UNKNOWN } from './path'
 import { isDataLimited } from './rate'
 import { diff } from './segment'
+import { noteCapacity, noteYield, setShare } from './share'
 
-const MIN_UP: f64 = 1.05
 const UP_STEP: f64 = 0.02
+/** A flow with less than this part of its path's rate asks for less: what it would find is likely another's. */
+const SOLE_SHARE: f64 = 0.8
+const MAX_SHARED_UP: f64 = 1.1
 /** Pull of a flow that must yield towards the mean of its path. */
 const MEAN_PULL: f64 = 0.25
 /** A flow with less than this part of the mean of its path is poor. */
@@ -65,7 +70,10 @@ export function updateCongestion(c: Conversation, now: u32): void {
     m.isRoundOver = 0
   }
   advanceState(c, m, now)
-  if (m.share != 0) setShare(c, rateOf(m))
+  // who has nothing in flight and nothing to send claims no part of the path
+  const isIdle = c.flight == 0 && c.lost == 0 && c.sndEnd == c.sndNxt
+  if (m.share != 0) setShare(c, isIdle ? 0 : rateOf(m))
+  noteCapacity(c, m, now, sendLimit(c) >= congestionWindow(c))
 }
 
 /**
@@ -147,6 +155,7 @@ function yieldRate(c: Conversation, m: Model): void {
   if (path.flows > 1) rate += MEAN_PULL * (path.rates / <f64>path.flows - rate)
   m.rate = rate
   m.rateBefore = 0
+  noteYield(c)
 }
 
 /** The loss that the path shows without a queue. */
@@ -175,12 +184,6 @@ function learnLoss(c: Conversation, m: Model): void {
 }
 
 // ---- states
-
-function enter(m: Model, state: u32, now: u32): void {
-  m.state = state
-  m.stateAt = now
-  m.stateRounds = 0
-}
 
 function judgeStartup(c: Conversation, m: Model, least: f64, excess: bool, now: u32): void {
   const rate = rateOf(m)
@@ -256,7 +259,7 @@ function advanceUp(c: Conversation, m: Model, floor: u32, inState: u32, full: f6
   }
   const isFull = inState >= floor && <f64>c.flight >= m.up * full
   if (!isFull && m.stateRounds < 2 && inState <= 3 * floor) return
-  m.up = min(MAX_UP, m.up + UP_STEP)
+  m.up = min(m.share < SOLE_SHARE * pathOf(c).rates ? MAX_SHARED_UP : MAX_UP, m.up + UP_STEP)
   if (isFaster(c, m, now)) restartStartup(m, now)
   else enter(m, DOWN, now)
 }
@@ -275,14 +278,9 @@ function endCycle(c: Conversation, m: Model, now: u32): void {
     restartStartup(m, now)
     return
   }
-  m.rateBefore = m.rate
-  m.rate = 0
+  if (m.rate != 0) {
+    m.rateBefore = m.rate
+    m.rate = 0
+  }
   startCruise(m, now)
-}
-
-/** Cruises for 3 to 6 rounds, so that flows do not probe in step. */
-function startCruise(m: Model, now: u32): void {
-  m.random = m.random * 1664525 + 1013904223
-  m.cruiseRounds = 3 + ((m.random >> 16) % 4)
-  enter(m, CRUISE, now)
 }

@@ -9,10 +9,15 @@ import { Conversation, intervalTicks, minRto } from './conversation'
 
 const MAX_RTO_TICKS: u32 = 4000 * TICKS_PER_MS
 
+/** The first sample, or what the path is known for. */
+export function startRtt(c: Conversation, rtt: u32): void {
+  c.srtt = max<u32>(1, rtt)
+  c.rttvar = rtt / 2
+}
+
 export function updateRtt(c: Conversation, sample: u32): void {
   if (c.srtt == 0) {
-    c.srtt = max<u32>(1, sample)
-    c.rttvar = sample / 2
+    startRtt(c, sample)
   } else {
     const error = sample > c.srtt ? sample - c.srtt : c.srtt - sample
     c.rttvar = (3 * c.rttvar + error) / 4

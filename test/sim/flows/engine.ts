@@ -174,6 +174,11 @@ export class EngineHost extends Host {
 
   /** Fills the stream's queue; nothing is written into the reserved room. */
   #feed(stream: Stream, now: number): void {
+    if (now >= stream.flow.stopAt) {
+      this.core.calls.stream_abort(stream.handle, now)
+      this.#streams.delete(stream.handle)
+      return
+    }
     while (this.#write(stream.handle, MESSAGE_MAX, now) > 0) {
       // until it is full
     }

@@ -15,6 +15,8 @@ export class Flow {
   readonly upload: boolean
   /** tick at which it begins */
   readonly startAt: number
+  /** tick at which its source closes; Infinity: never */
+  readonly stopAt: number
   delivered = 0
   /** bytes delivered in each bin */
   readonly bins: number[] = []
@@ -23,11 +25,12 @@ export class Flow {
   /** the connection ended before its time */
   broken = false
 
-  constructor(kind: FlowKind, name: string, startAt: number, upload = true) {
+  constructor(kind: FlowKind, name: string, startAt: number, upload = true, stopAt = Infinity) {
     this.kind = kind
     this.name = name
     this.startAt = startAt
     this.upload = upload
+    this.stopAt = stopAt
   }
 
   deliver(bytes: number, now: number): void {

@@ -21,8 +21,9 @@ const SECOND = 1000 * TICKS_PER_MS
 /** One connection of a pair. */
 export interface FlowSpec {
   readonly kind?: 'bulk' | 'echo'
-  /** seconds */
+  /** seconds; when its source closes, default never */
   readonly startAt?: number
+  readonly stopAt?: number
   /** bulk from the server to the client */
   readonly download?: boolean
 }
@@ -184,8 +185,14 @@ export function simulate(scenario: Scenario): Result {
     const specs = pair.flows ?? [{}]
     const first = hosts.length
     const own = specs.map(
-      ({ kind = 'bulk', startAt = 0, download = false }, i) =>
-        new Flow(pair.client === 'tcp' ? 'tcp' : kind, `${first / 2}.${i}`, Math.round(startAt * SECOND), !download),
+      ({ kind = 'bulk', startAt = 0, stopAt = Infinity, download = false }, i) =>
+        new Flow(
+          pair.client === 'tcp' ? 'tcp' : kind,
+          `${first / 2}.${i}`,
+          Math.round(startAt * SECOND),
+          !download,
+          Math.round(stopAt * SECOND),
+        ),
     )
     flows.push(...own)
     const [flow] = own

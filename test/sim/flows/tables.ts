@@ -9,6 +9,7 @@ import type { Table } from './table.ts'
 import { changesTable, roughTable } from './table-changes.ts'
 import { echoTable } from './table-echo.ts'
 import { gridTable } from './table-grid.ts'
+import { lateTable } from './table-late.ts'
 import { linksTable } from './table-links.ts'
 import { cubicTable, severalTable } from './table-shared.ts'
 
@@ -18,6 +19,7 @@ export function tables(options: Options): Table[] {
     linksTable(options),
     gridTable(options),
     severalTable(options),
+    lateTable(options),
     cubicTable(options),
     changesTable(options),
     echoTable(options),

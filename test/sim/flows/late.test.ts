@@ -1,0 +1,50 @@
+/** Connections that begin when their pair knows the path: they take their part at once, and nobody pays with a full queue. */
+import { suite } from 'uvu'
+import * as assert from 'uvu/assert'
+import { link } from './links.ts'
+import { bound, type FlowSpec, jain, type Result, simulate } from './scenario.ts'
+
+const shape = link(50, 50, 0, 1)
+const KNOWN_AT = 5
+
+const test = suite('sim/flows/late')
+
+/** The second after `flows` connections join. */
+function join(first: FlowSpec, flows: number, kind: 'bulk' | 'echo' = 'bulk'): Result {
+  const late = Array.from({ length: flows }, (): FlowSpec => ({ kind, startAt: KNOWN_AT }))
+  return simulate({
+    seed: 1,
+    shape,
+    settled: KNOWN_AT,
+    seconds: KNOWN_AT + 1,
+    pairs: [{ flows: [first, ...late] }],
+  })
+}
+
+test('a second connection has its half within its first second', () => {
+  const { flows, drops } = join({}, 1)
+  assert.ok((flows[1]?.goodput ?? 0) > 0.4 * bound(shape), String(flows[1]?.goodput))
+  assert.ok((flows[0]?.goodput ?? 0) > 0.4 * bound(shape), String(flows[0]?.goodput))
+  assert.is(drops, 0)
+})
+
+test('a connection after another that filled the path fills it at once', () => {
+  const { flows, drops } = join({ stopAt: KNOWN_AT - 2 }, 1)
+  assert.ok((flows[1]?.goodput ?? 0) > 0.85 * bound(shape), String(flows[1]?.goodput))
+  assert.is(drops, 0)
+})
+
+test('sixteen at once do not overflow the queue, and share fairly', () => {
+  for (const first of [{}, { stopAt: KNOWN_AT - 2 }]) {
+    const { flows, drops } = join(first, 16)
+    assert.ok(drops < 0.02, `drops ${drops}`)
+    assert.ok(jain(flows.slice(1).map(({ goodput }) => goodput)) > 0.9)
+  }
+})
+
+test('those with little to say take nothing from one with much', () => {
+  const { flows } = join({}, 16, 'echo')
+  assert.ok((flows[0]?.goodput ?? 0) > 0.85 * bound(shape), String(flows[0]?.goodput))
+})
+
+test.run()

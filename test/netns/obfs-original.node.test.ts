@@ -15,7 +15,9 @@ import { ethtoolProblem, meetingOf, OBFS_PORT, OBFUSCATORS, obfsWorld, setFirewa
 import { PROBES, probe } from './probes.ts'
 
 const TRANSFER_BYTES = 1 << 20
-const GOODPUT_BYTES = 8 << 20
+const GOODPUT_BYTES = 32 << 20
+/** The best of so many counts. */
+const GOODPUT_ROUNDS = 3
 
 const test = suite('netns: obfs, the original')
 const problem =
@@ -78,9 +80,12 @@ if (problem !== undefined) {
       await withMeeting(options, async (meeting) => {
         const app = await meeting.connect()
         app.destroy()
-        const start = performance.now()
-        await download(meeting, meeting.target, GOODPUT_BYTES, 1)
-        seconds.set(program, (performance.now() - start) / 1000)
+        for (let round = 0; round < GOODPUT_ROUNDS; round++) {
+          const start = performance.now()
+          await download(meeting, meeting.target, GOODPUT_BYTES, round)
+          const time = (performance.now() - start) / 1000
+          seconds.set(program, Math.min(time, seconds.get(program) ?? time))
+        }
       })
     }
     const original = seconds.get('libev') ?? 0

@@ -55,7 +55,7 @@ export function linkText(sample: Sample, about: About): LinkText {
     case 'idle': {
       const waiting = gauges['sessions_time_wait'] ?? 0
       const ended = waiting > 0 ? ` ${count(waiting)} ended lately.` : ''
-      return { mood: 'good', state: 'Ready', detail: `Waiting for clients at UDP ${link.local ?? NONE}.${ended}` }
+      return { mood: 'good', state: 'Ready', detail: `Waiting for clients at ${link.local ?? NONE}.${ended}` }
     }
     case 'pending':
       return {
@@ -82,7 +82,7 @@ export function emptyText(mode: string, about: About): string {
 export function endPairs({ link, program }: Sample, about: About): [string, string][] {
   const pairs: [string, string][] = []
   if (about['listen'] !== undefined) pairs.push(['Applications', String(about['listen'])])
-  if (link.local !== null) pairs.push(['UDP', link.local])
+  if (link.local !== null) pairs.push([about['obfs'] === undefined ? 'UDP' : 'Obfuscated', link.local])
   if (program.mode === 'client') pairs.push(['Server', link.peer ?? NONE])
   if (about['connect'] !== undefined) pairs.push(['Target', String(about['connect'])])
   return pairs

@@ -17,7 +17,6 @@ const SYMBOLS = {
   EVP_CipherUpdate: { args: ['ptr', 'ptr', 'ptr', 'ptr', 'i32'], returns: 'i32' },
   EVP_CipherFinal_ex: { args: ['ptr', 'ptr', 'ptr'], returns: 'i32' },
   EVP_aes_256_gcm: { args: [], returns: 'ptr' },
-  EVP_chacha20: { args: [], returns: 'ptr' },
   EVP_chacha20_poly1305: { args: [], returns: 'ptr' },
 } as const
 
@@ -45,7 +44,6 @@ function openssl(): Openssl | undefined {
           c.EVP_CipherUpdate(at(context), at(out), at(outLength), at(source), length),
         EVP_CipherFinal_ex: (context, out, outLength) => c.EVP_CipherFinal_ex(at(context), at(out), at(outLength)),
         EVP_aes_256_gcm: () => Number(c.EVP_aes_256_gcm() ?? 0),
-        EVP_chacha20: () => Number(c.EVP_chacha20() ?? 0),
         EVP_chacha20_poly1305: () => Number(c.EVP_chacha20_poly1305() ?? 0),
       },
     }

@@ -24,7 +24,6 @@ function openssl(): Openssl | undefined {
         EVP_CipherUpdate: own.func('int EVP_CipherUpdate(uintptr_t, uintptr_t, uintptr_t, uintptr_t, int)'),
         EVP_CipherFinal_ex: own.func('int EVP_CipherFinal_ex(uintptr_t, uintptr_t, uintptr_t)'),
         EVP_aes_256_gcm: own.func('uintptr_t EVP_aes_256_gcm()'),
-        EVP_chacha20: own.func('uintptr_t EVP_chacha20()'),
         EVP_chacha20_poly1305: own.func('uintptr_t EVP_chacha20_poly1305()'),
       },
     }

@@ -82,7 +82,7 @@ export const ASSOCIATED_DATA: Uint8Array = new TextEncoder().encode('kcptun-libe
 
 const AES_METHOD = 'aes256gcm'
 /** What OpenSSL's ciphers can do. */
-const OPENSSL_METHODS: ReadonlySet<string> = new Set(['xchacha20poly1305_ietf', 'chacha20poly1305_ietf', AES_METHOD])
+const OPENSSL_METHODS: ReadonlySet<string> = new Set(['chacha20poly1305_ietf', AES_METHOD])
 
 /** Method names in the order of `--list-methods` (protocol.md 10.5). */
 export const methods: readonly string[] = [

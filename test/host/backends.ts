@@ -47,7 +47,7 @@ export const variants: readonly Variant[] = methods.flatMap((method): Variant[] 
   return [
     isAes ? variant(method, 'node:crypto', portableCrypto) : variant(method, 'libsodium-wrappers', portableCrypto),
     ...(isAes || nativeCrypto.nativeSodium() === undefined ? [] : [variant(method, 'sodium-native', nativeCrypto)]),
-    ...(method === 'xsalsa20poly1305' || opensslCrypto.openssl?.() === undefined
+    ...(method.startsWith('x') || opensslCrypto.openssl?.() === undefined
       ? []
       : [variant(method, 'OpenSSL', opensslCrypto)]),
   ]

@@ -16,6 +16,7 @@ const LOAD_WORD: u32 = 0x20
 /** X = 4 * (byte & 15): bytes of an IPv4 header. */
 const LOAD_HEADER: u32 = 0xb1
 const LOAD_HALF_BEHIND_X: u32 = 0x48
+const LOAD_BYTE_BEHIND_X: u32 = 0x50
 const AND: u32 = 0x54
 const JUMP_EQUAL: u32 = 0x15
 const JUMP_ANY_SET: u32 = 0x45
@@ -25,6 +26,8 @@ const ACCEPT: u32 = 0xffffffff
 const PROTOCOL_TCP: u32 = 6
 /** More fragments, or an offset. */
 const FRAGMENT: u32 = 0x3fff
+/** TCP flags: SYN opens, PSH carries. */
+const TALKING: u32 = 0x0a
 
 let base: usize = 0
 let length: u32 = 0
@@ -42,8 +45,12 @@ function expect(k: u32): void {
   emit(JUMP_EQUAL, k)
 }
 
-/** Writes the program for packets to `local` at `at`; its number of instructions. */
-export function writeFilter(at: usize, local: usize): u32 {
+/**
+ * Writes the program for packets to `local` at `at`; its number of instructions.
+ * @param isTalking without packets that carry neither SYN nor PSH: beside a real connection the kernel answers each of our
+ *   packets with such an acknowledgement, and they tell nothing new
+ */
+export function writeFilter(at: usize, local: usize, isTalking: bool): u32 {
   base = at
   length = 0
   const isIpv4 = load<u16>(local) == 4
@@ -64,18 +71,24 @@ export function writeFilter(at: usize, local: usize): u32 {
     }
   }
   const port = <u32>load<u16>(local, 2)
+  if (isIpv4 && (port || isTalking)) emit(LOAD_HEADER, 0)
   if (port) {
-    if (isIpv4) {
-      emit(LOAD_HEADER, 0)
-      emit(LOAD_HALF_BEHIND_X, 2)
-    } else {
-      emit(LOAD_HALF, 42)
-    }
+    emit(isIpv4 ? LOAD_HALF_BEHIND_X : LOAD_HALF, isIpv4 ? 2 : 42)
     expect(port)
+  }
+  if (isTalking) {
+    emit(isIpv4 ? LOAD_BYTE_BEHIND_X : LOAD_BYTE, isIpv4 ? 13 : 53)
+    emit(JUMP_ANY_SET, TALKING)
   }
   emit(RETURN, ACCEPT)
   emit(RETURN, 0)
   aimJumps()
+  if (isTalking) {
+    // the other way round: to the first of the last two if any is set
+    const last = base + <usize>((length - 3) * INSTRUCTION_BYTES)
+    store<u8>(last, 0, 2)
+    store<u8>(last, 1, 3)
+  }
   return length
 }
 

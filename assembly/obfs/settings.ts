@@ -31,6 +31,7 @@ export function takeSettings(server: bool): bool {
   if (wanted > TCP || (wanted != NONE && family != 4 && family != 6)) return false
   kind = wanted
   isServer = server
-  if (kind != NONE) store<u32>(block, min(writeFilter(block + FILTER, local), MAX_INSTRUCTIONS), FILTER_LENGTH)
+  if (kind != NONE)
+    store<u32>(block, min(writeFilter(block + FILTER, local, kind == TCP_WND), MAX_INSTRUCTIONS), FILTER_LENGTH)
   return true
 }

@@ -414,7 +414,7 @@ test('the end of a context ends the sessions behind it, and sends nothing', () =
   assert.is(server.send(CLIENT, sealed(5)), undefined)
 })
 
-test('the filter takes TCP to the bound address and port and nothing else', () => {
+test('the filter takes TCP to the bound address and port and nothing else, beside a connection only SYN and PSH', () => {
   const run = (program: Uint8Array, packet: Uint8Array): boolean => {
     const view = new DataView(program.buffer, program.byteOffset, program.length)
     const data = new DataView(packet.buffer, packet.byteOffset, packet.length)
@@ -432,6 +432,7 @@ test('the filter takes TCP to the bound address and port and nothing else', () =
       else if (code === 0x20) a = data.getUint32(k)
       else if (code === 0xb1) x = (data.getUint8(k) & 15) * 4
       else if (code === 0x48) a = data.getUint16(x + k)
+      else if (code === 0x50) a = data.getUint8(x + k)
       else if (code === 0x54) a &= k
       else if (code === 0x15) pc += a >>> 0 === k ? jt : jf
       else if (code === 0x45) pc += (a & k) !== 0 ? jt : jf
@@ -439,27 +440,41 @@ test('the filter takes TCP to the bound address and port and nothing else', () =
       else throw new Error(`code ${code}`)
     }
   }
-  for (const local of ['10.77.0.2:8080', '0.0.0.0:8080', '10.77.0.2:0', '[fd77::2]:8080', '[::]:8080', '[fd77::2]:0']) {
-    const host = new ObfsHost('dpi/tcp', 'server', local)
-    const at = host.core.calls.obfs_ptr() >>> 0
-    const length = host.core.u32[(at + 64) >>> 2] ?? 0
-    assert.ok(length > 0 && length <= 32)
-    const program = host.core.u8.slice(at + 72, at + 72 + length * 8)
-    for (const name of OBFS_CAPTURES) {
-      for (const record of obfsCapture(name).packets) {
-        const isV6 = record.src.startsWith('[')
-        const wanted = isV6 === local.startsWith('[') && record.dst.endsWith(':8080')
-        assert.is(run(program, fromHex(record.packet)), wanted, `${local}: ${record.src} > ${record.dst}`)
-        const udp = fromHex(record.packet)
-        udp[isV6 ? 6 : 9] = 17
-        assert.not(run(program, udp))
-        if (isV6) continue
-        const piece = fromHex(record.packet)
-        piece[7] = 1
-        assert.not(run(program, piece))
+  for (const kind of ['dpi/tcp', 'dpi/tcp-wnd'] as const)
+    for (const local of [
+      '10.77.0.2:8080',
+      '0.0.0.0:8080',
+      '10.77.0.2:0',
+      '[fd77::2]:8080',
+      '[::]:8080',
+      '[fd77::2]:0',
+    ]) {
+      const host = new ObfsHost(kind, 'server', local)
+      const at = host.core.calls.obfs_ptr() >>> 0
+      const length = host.core.u32[(at + 64) >>> 2] ?? 0
+      assert.ok(length > 0 && length <= 32)
+      const program = host.core.u8.slice(at + 72, at + 72 + length * 8)
+      for (const name of OBFS_CAPTURES) {
+        for (const record of obfsCapture(name).packets) {
+          const isV6 = record.src.startsWith('[')
+          // beside a real connection what neither opens nor carries is the kernels' own talk
+          const isTalk = kind === 'dpi/tcp' || /SYN|PSH/.test(record.tcp.flags)
+          const wanted = isTalk && isV6 === local.startsWith('[') && record.dst.endsWith(':8080')
+          assert.is(
+            run(program, fromHex(record.packet)),
+            wanted,
+            `${kind}, ${local}: ${record.src} > ${record.dst}, ${record.tcp.flags}`,
+          )
+          const udp = fromHex(record.packet)
+          udp[isV6 ? 6 : 9] = 17
+          assert.not(run(program, udp))
+          if (isV6) continue
+          const piece = fromHex(record.packet)
+          piece[7] = 1
+          assert.not(run(program, piece))
+        }
       }
     }
-  }
 })
 
 test.run()

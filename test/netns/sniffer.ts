@@ -64,7 +64,7 @@ export class Sniffer {
     this.#child = spawn(
       'ip',
       [
-        ...['netns', 'exec', host.namespace.name, 'tshark', '-l', '-n', '-Q', '-i', 'eth0', '-f', filter],
+        ...['netns', 'exec', host.namespace.name, 'tshark', '-l', '-n', '-Q', '-B', '16', '-i', 'eth0', '-f', filter],
         ...[...checks, '-T', 'fields', '-E', 'separator=;', '-E', 'occurrence=f', ...fields],
       ],
       { stdio: ['ignore', 'pipe', 'pipe'] },

@@ -35,9 +35,9 @@ import { diff } from './segment'
 import { noteCapacity, noteYield, setShare } from './share'
 
 const UP_STEP: f64 = 0.02
-/** A flow with less than this part of its path's rate asks for less: what it would find is likely another's. */
+/** A flow with less than this part of its path's rate does not start anew for more: what it found is likely another's. */
 const SOLE_SHARE: f64 = 0.8
-const MAX_SHARED_UP: f64 = 1.1
+const MAX_SHARED_UP: f64 = 1.15
 /** Pull of a flow that must yield towards the mean of its path. */
 const MEAN_PULL: f64 = 0.25
 /** A flow with less than this part of the mean of its path is poor. */
@@ -259,13 +259,19 @@ function advanceUp(c: Conversation, m: Model, floor: u32, inState: u32, full: f6
   }
   const isFull = inState >= floor && <f64>c.flight >= m.up * full
   if (!isFull && m.stateRounds < 2 && inState <= 3 * floor) return
-  m.up = min(m.share < SOLE_SHARE * pathOf(c).rates ? MAX_SHARED_UP : MAX_UP, m.up + UP_STEP)
+  m.up = min(isAlone(c, m) ? MAX_UP : MAX_SHARED_UP, m.up + UP_STEP)
   if (isFaster(c, m, now)) restartStartup(m, now)
   else enter(m, DOWN, now)
 }
 
+/** True for a flow that has most of what its path carries. */
+function isAlone(c: Conversation, m: Model): bool {
+  return m.share >= SOLE_SHARE * pathOf(c).rates
+}
+
 /** True if the path turned out to carry clearly more, and no queue says otherwise. */
 function isFaster(c: Conversation, m: Model, now: u32): bool {
+  if (!isAlone(c, m)) return false
   if (rateOf(m) <= 1.13 * m.rateAtUp || isExcess(c, m, 0.02, 2.5, 2)) return false
   if (isTicking(c)) return diff(now, m.queueAt) > <i32>UNPACED_AFTER_TICKS
   const floor = longFloor(pathOf(c))

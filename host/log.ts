@@ -6,7 +6,7 @@
 
 import { formatTimestamp } from './format.ts'
 import { jsonLine } from './log-json.ts'
-import type { SyslogWriter } from './syslog.ts'
+import type { SyslogWriter } from './service/syslog.ts'
 
 export const LOG_SILENCE = 0
 export const LOG_FATAL = 1

@@ -2,9 +2,10 @@
  * The Bun adapter: host/runtime.ts on Bun.udpSocket, Bun.listen, Bun.connect and node:http; system calls by FFI only for
  * what they lack.
  */
-import { openUdpByPath } from '../host/fast-udp.ts'
+
 import type { Runtime } from '../host/runtime.ts'
 import { terminalOf } from '../host/terminal.ts'
+import { openUdpByPath } from '../host/udp/fast-udp.ts'
 import { serveHttp } from './http.ts'
 import { os } from './os.ts'
 import { sys } from './sys.ts'

@@ -1,4 +1,4 @@
-/** What host/daemon.ts needs of the system: a second start of this program, and the pipe between the two. */
+/** What host/service/daemon.ts needs of the system: a second start of this program, and the pipe between the two. */
 import { closeSync, writeSync } from 'node:fs'
 import { createRequire } from 'node:module'
 import type { DaemonCalls } from '../host/runtime.ts'

@@ -2,9 +2,10 @@
  * The Node adapter: host/runtime.ts on node:dgram, node:net, node:http and the other `node:*` modules; system calls
  * by FFI only for what they lack.
  */
-import { openUdpByPath } from '../host/fast-udp.ts'
+
 import type { Runtime } from '../host/runtime.ts'
 import { terminalOf } from '../host/terminal.ts'
+import { openUdpByPath } from '../host/udp/fast-udp.ts'
 import { serveHttp } from './http.ts'
 import { os } from './os.ts'
 import { system } from './system.ts'

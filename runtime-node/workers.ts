@@ -1,4 +1,4 @@
-/** What host/workers.ts needs of the system, for both runtimes: more processes of this program, each with a socket, and messages. */
+/** What host/workers/workers.ts needs of the system, for both runtimes: more processes of this program, each with a socket, and messages. */
 import { createRequire } from 'node:module'
 import type { WorkerCalls } from '../host/runtime.ts'
 

@@ -12,10 +12,10 @@ import { checkStart } from '../config/security.ts'
 import { examine, type Findings, isSecret, KEYS } from '../config/tree.ts'
 import { type Scalar, validate } from '../config/validate.ts'
 import { methods } from '../crypto/aead.ts'
-import { parseIdentity } from '../identity.ts'
 import { checkAddresses, messageOf } from '../names.ts'
 import type { Option } from '../options.ts'
 import type { Runtime } from '../runtime.ts'
+import { parseIdentity } from '../service/identity.ts'
 import { type Command, CommandError } from './command.ts'
 
 /** Column where values begin. */

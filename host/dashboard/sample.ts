@@ -1,4 +1,4 @@
-/** What `/events` tells (docs/api.md): the shapes that the page reads. Made by host/live.ts. */
+/** What `/events` tells (docs/api.md): the shapes that the page reads. Made by host/monitoring/live.ts. */
 
 export interface Session {
   readonly conv: string

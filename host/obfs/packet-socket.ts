@@ -2,9 +2,10 @@
  * Incoming IP packets of one family in batches, straight into the engine's receive descriptors: an AF_PACKET socket with
  * the engine's filter (protocol.md 9.1). What the packets are is the engine's business.
  */
-import { MessageVector } from '../message-vector.ts'
+
 import type { OperatingSystem, Watch } from '../runtime.ts'
 import { SO_RCVBUF, type Sys } from '../system.ts'
+import { MessageVector } from '../udp/message-vector.ts'
 
 /** Batches of one wake-up before others get their turn. */
 const BATCHES_MAX = 4

@@ -1,9 +1,10 @@
 /**
  * Outgoing IP packets of one family in batches, straight from the engine's transmit descriptors (protocol.md 9.1).
  */
-import { MessageVector } from '../message-vector.ts'
+
 import type { OperatingSystem } from '../runtime.ts'
 import { SO_SNDBUF, type Sys } from '../system.ts'
+import { MessageVector } from '../udp/message-vector.ts'
 
 /** Packets of one system call. */
 const BATCH = 64

@@ -2,8 +2,8 @@
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
 import { COUNTERS } from '../../host/core.ts'
-import { createHttpApp, type HttpSource, parseStatsQuery, parseTarget } from '../../host/http.ts'
-import { type Health, NO_COUNTERS, type SessionStats, type Snapshot } from '../../host/stats.ts'
+import { createHttpApp, type HttpSource, parseStatsQuery, parseTarget } from '../../host/monitoring/http.ts'
+import { type Health, NO_COUNTERS, type SessionStats, type Snapshot } from '../../host/monitoring/stats.ts'
 import { NO_LIVE } from './live-source.ts'
 
 const test = suite('http')

@@ -1,5 +1,5 @@
 /** What the dashboard reads of an endpoint that does nothing. */
-import type { HttpSource } from '../../host/http.ts'
+import type { HttpSource } from '../../host/monitoring/http.ts'
 
 export const NO_LIVE: HttpSource['live'] = {
   client: true,

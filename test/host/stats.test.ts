@@ -2,7 +2,6 @@
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
 import type { CounterName } from '../../host/core.ts'
-import type { ContextStats } from '../../host/obfs/context-stats.ts'
 import {
   type Health,
   NO_COUNTERS,
@@ -13,7 +12,8 @@ import {
   type Snapshot,
   type StatsQuery,
   silenceLimit,
-} from '../../host/stats.ts'
+} from '../../host/monitoring/stats.ts'
+import type { ContextStats } from '../../host/obfs/context-stats.ts'
 
 const test = suite('stats')
 

@@ -3,10 +3,10 @@ import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
 import { NO_HOST_COUNTERS } from '../../host/complaints.ts'
 import { parseConfig } from '../../host/config/load.ts'
+import { type Counters, type Health, NO_COUNTERS } from '../../host/monitoring/stats.ts'
 import type { Runtime } from '../../host/runtime.ts'
-import { type Counters, type Health, NO_COUNTERS } from '../../host/stats.ts'
-import { sumCounters, type ToWorker, worstHealth } from '../../host/workers-messages.ts'
-import { WorkerStats } from '../../host/workers-stats.ts'
+import { sumCounters, type ToWorker, worstHealth } from '../../host/workers/messages.ts'
+import { WorkerStats } from '../../host/workers/stats.ts'
 import { NO_LIVE } from './live-source.ts'
 
 const test = suite('numbers of several workers')

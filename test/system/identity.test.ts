@@ -4,9 +4,9 @@
  */
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
-import { parseIdentity, takeIdentity } from '../../host/identity.ts'
 import { Log } from '../../host/log.ts'
 import type { OperatingSystem } from '../../host/runtime.ts'
+import { parseIdentity, takeIdentity } from '../../host/service/identity.ts'
 import { NotAvailable } from '../../host/system.ts'
 
 const test = suite('identity')

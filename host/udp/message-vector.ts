@@ -7,7 +7,7 @@
  *     iovec, 16 bytes     0 base  8 len
  *     control, 24 bytes   0 len   8 level   12 type  16 value (UDP_SEGMENT: u16, UDP_GRO: int)
  */
-import { SOCKADDR_IN6_BYTES, SOL_UDP, type Sys, UDP_GRO, UDP_SEGMENT } from './system.ts'
+import { SOCKADDR_IN6_BYTES, SOL_UDP, type Sys, UDP_GRO, UDP_SEGMENT } from '../system.ts'
 
 const HEADER_BYTES = 64
 const IOVEC_BYTES = 16

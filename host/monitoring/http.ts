@@ -7,15 +7,15 @@
  */
 import { type Context, Hono } from 'hono'
 import { csp, html } from 'kcptun-dashboard'
-import { formatAddress } from './address.ts'
-import type { HostCounters } from './complaints.ts'
-import type { CounterName } from './core.ts'
-import { formatConv } from './format.ts'
-import { hasToken, isOwnHost, maybeBrowser } from './http-access.ts'
+import { formatAddress } from '../address.ts'
+import type { HostCounters } from '../complaints.ts'
+import type { CounterName } from '../core.ts'
+import { formatConv } from '../format.ts'
+import { type ContextSteps, contextJson } from '../obfs/context-stats.ts'
+import type { HttpConnection } from '../runtime.ts'
+import { hasToken, isOwnHost, maybeBrowser } from './access.ts'
 import { LiveFeed, type LiveSource } from './live.ts'
 import { METRICS_TYPE, renderMetrics } from './metrics.ts'
-import { type ContextSteps, contextJson } from './obfs/context-stats.ts'
-import type { HttpConnection } from './runtime.ts'
 import {
   type Health,
   renderHealth,

@@ -5,13 +5,13 @@
  * the one or the other, or a route that refuses it, gets single datagrams. The same promises as the runtimes' own sockets
  * (runtime.ts); which of the two is used is chosen there.
  */
-import { ADDRESS_WORDS } from './core.ts'
+import { ADDRESS_WORDS } from '../core.ts'
+import { PeerCache } from '../peers.ts'
+import type { Runtime, SocketAddress, UdpHandlers, UdpOptions, UdpSocket, Watch } from '../runtime.ts'
+import { systemError } from '../sockaddr.ts'
+import { NotAvailable, SOL_UDP, type Sys, UDP_GRO, UDP_SEGMENT } from '../system.ts'
+import { bindTuned, descriptorBuffers, tuneBuffers } from '../tuning.ts'
 import { MessageVector } from './message-vector.ts'
-import { PeerCache } from './peers.ts'
-import type { Runtime, SocketAddress, UdpHandlers, UdpOptions, UdpSocket, Watch } from './runtime.ts'
-import { systemError } from './sockaddr.ts'
-import { NotAvailable, SOL_UDP, type Sys, UDP_GRO, UDP_SEGMENT } from './system.ts'
-import { bindTuned, descriptorBuffers, tuneBuffers } from './tuning.ts'
 
 /** Messages of one receive call, and bytes of each: what UDP can carry at most. */
 const RX_MESSAGES = 16

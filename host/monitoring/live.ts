@@ -9,11 +9,11 @@
  *
  * What the figures mean is stats.ts; routes and access are http.ts.
  */
-import { formatAddress } from './address.ts'
-import { SessionState } from './core.ts'
-import type { RecentLine } from './log.ts'
-import type { ContextStats, ContextSteps } from './obfs/context-stats.ts'
-import type { HttpConnection, SocketAddress } from './runtime.ts'
+import { formatAddress } from '../address.ts'
+import { SessionState } from '../core.ts'
+import type { RecentLine } from '../log.ts'
+import type { ContextStats, ContextSteps } from '../obfs/context-stats.ts'
+import type { HttpConnection, SocketAddress } from '../runtime.ts'
 import type { Counters, SessionStats, SessionSteps, Snapshot } from './stats.ts'
 
 /** Time between two samples, ms. */

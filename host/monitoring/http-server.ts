@@ -6,9 +6,10 @@
  *
  * The server comes in as an object: this file knows of node:http only the shapes below.
  */
+
+import type { HttpConnection, HttpServer, SocketAddress } from '../runtime.ts'
+import { type AddressSpelling, systemError, toError } from '../sockaddr.ts'
 import { errorPage } from './http.ts'
-import type { HttpConnection, HttpServer, SocketAddress } from './runtime.ts'
-import { type AddressSpelling, systemError, toError } from './sockaddr.ts'
 
 /** From accept to close. */
 export const CONNECTION_LIMIT_MS = 15000

@@ -2,12 +2,12 @@
  * A worker: one endpoint in a process of its own, on a socket that it was given, which does what the first process
  * (workers.ts) says. What it logs goes there; it ends when that process is gone.
  */
-import type { RuntimeCrypto } from './crypto/aead.ts'
-import { type Endpoint, startEndpoint } from './endpoint.ts'
-import { Log } from './log.ts'
-import { messageOf } from './names.ts'
-import type { Runtime, WorkerCalls } from './runtime.ts'
-import type { FromWorker, ToWorker } from './workers-messages.ts'
+import type { RuntimeCrypto } from '../crypto/aead.ts'
+import { type Endpoint, startEndpoint } from '../endpoint.ts'
+import { Log } from '../log.ts'
+import { messageOf } from '../names.ts'
+import type { Runtime, WorkerCalls } from '../runtime.ts'
+import type { FromWorker, ToWorker } from './messages.ts'
 
 /** How long the last messages may take before the process ends, ms. */
 const LAST_WORDS_MS = 1000

@@ -2,9 +2,9 @@
  * The system log: one datagram for each line to /dev/log, in the local form of RFC 3164 (priority, time, tag with pid,
  * text; no host name). Lines that the log does not take at once are lost: a full log never stops the tunnel.
  */
-import type { OperatingSystem } from './runtime.ts'
-import { AF_UNIX, SOCK_DGRAM, type Sys } from './system.ts'
-import { PROGRAM } from './version.ts'
+import type { OperatingSystem } from '../runtime.ts'
+import { AF_UNIX, SOCK_DGRAM, type Sys } from '../system.ts'
+import { PROGRAM } from '../version.ts'
 
 export const SYSLOG_PATH = '/dev/log'
 /** RFC 3164, 4.1.1: facility "user-level messages". */

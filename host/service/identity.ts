@@ -2,9 +2,9 @@
  * Taking on another identity once all sockets are open (protocol.md 10.5): the forms `user`, `user:`, `user:group` and
  * `:group`, names or numbers. Whatever goes wrong is an error: nobody who asked for less rights keeps more.
  */
-import { ConfigError, quote } from './config/error.ts'
-import type { Log } from './log.ts'
-import type { IdentityCalls, OperatingSystem } from './runtime.ts'
+import { ConfigError, quote } from '../config/error.ts'
+import type { Log } from '../log.ts'
+import type { IdentityCalls, OperatingSystem } from '../runtime.ts'
 
 /** Above it setuid and setgid take a number for "unchanged" (2^32 - 1) or for none at all. */
 const ID_MAX = 0xffff_fffe

@@ -2,22 +2,14 @@
  * The numbers of all workers for the monitoring server: asked for when somebody asks us, summed up. Nothing is kept up
  * to date in between. A worker that ended leaves what was last heard of its totals.
  */
-import { NO_HOST_COUNTERS } from './complaints.ts'
-import { type Config, MODE_CLIENT } from './config/config.ts'
-import { parseTarget } from './http.ts'
-import type { LinkPath } from './live.ts'
-import type { Monitor } from './monitoring.ts'
-import type { Runtime } from './runtime.ts'
-import { type Health, type SessionStats, type SessionSteps, type Snapshot, silenceLimit } from './stats.ts'
-import {
-  type FromWorker,
-  type Part,
-  sumCounters,
-  sumHost,
-  type ToWorker,
-  totalsOf,
-  worstHealth,
-} from './workers-messages.ts'
+import { NO_HOST_COUNTERS } from '../complaints.ts'
+import { type Config, MODE_CLIENT } from '../config/config.ts'
+import { parseTarget } from '../monitoring/http.ts'
+import type { LinkPath } from '../monitoring/live.ts'
+import type { Monitor } from '../monitoring/monitoring.ts'
+import { type Health, type SessionStats, type SessionSteps, type Snapshot, silenceLimit } from '../monitoring/stats.ts'
+import type { Runtime } from '../runtime.ts'
+import { type FromWorker, type Part, sumCounters, sumHost, type ToWorker, totalsOf, worstHealth } from './messages.ts'
 
 /** A worker that does not answer within this time counts with what it said last, ms. */
 const ANSWER_MS = 2000

@@ -2,12 +2,12 @@
  * What the first process and its workers say to each other, and how the numbers of the workers add up. Messages are JSON:
  * Infinity arrives as null.
  */
-import type { HostCounters } from './complaints.ts'
-import type { Config } from './config/config.ts'
-import type { CounterName } from './core.ts'
-import { GAUGES } from './http.ts'
-import type { LinkPath } from './live.ts'
-import { type Counters, type Health, NO_COUNTERS, type SessionStats } from './stats.ts'
+import type { HostCounters } from '../complaints.ts'
+import type { Config } from '../config/config.ts'
+import type { CounterName } from '../core.ts'
+import { GAUGES } from '../monitoring/http.ts'
+import type { LinkPath } from '../monitoring/live.ts'
+import { type Counters, type Health, NO_COUNTERS, type SessionStats } from '../monitoring/stats.ts'
 
 /** From the first process. `level`: that of the log. */
 export type ToWorker =

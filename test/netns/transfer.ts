@@ -12,9 +12,10 @@ const TRANSFER_BYTES = 3_000_000
 const CHUNK_BYTES = 30_000
 const CHUNK_PAUSE_MS = 20
 
-/** Sends a pattern at a moderate pace, and FIN. */
-async function pourSlowly(end: TcpEnd, bytes: Buffer): Promise<void> {
+/** Sends a pattern at a moderate pace, and FIN. `gate`: fulfilled when the bytes from a place on may leave. */
+async function pourSlowly(end: TcpEnd, bytes: Buffer, gate: (at: number) => Promise<void>): Promise<void> {
   for (let at = 0; at < bytes.length; at += CHUNK_BYTES) {
+    await gate(at)
     await end.send(bytes.subarray(at, at + CHUNK_BYTES))
     await sleep(CHUNK_PAUSE_MS)
   }
@@ -31,14 +32,21 @@ export async function transfer(
   disturbances: (() => void)[],
 ): Promise<void> {
   const bytes = patternBytes(TRANSFER_BYTES, seed)
+  const partBytes = TRANSFER_BYTES / (disturbances.length + 1)
+  let done = 0
+  // what was held up by one disturbance may arrive at once and be over before the next: half a part later the sender waits for it
+  const gate = (at: number): Promise<void> => {
+    const wanted = Math.min(Math.floor(at / partBytes - 0.5), disturbances.length)
+    return waitFor(`${direction}: disturbance ${wanted}`, () => done >= wanted, RECOVERY_MS)
+  }
   const accepted = meeting.target.serve((end) => {
-    if (direction === 'download') void pourSlowly(end, bytes).catch(() => end.destroy())
+    if (direction === 'download') void pourSlowly(end, bytes, gate).catch(() => end.destroy())
   })
   const app = await meeting.dial()
-  if (direction === 'upload') void pourSlowly(app, bytes).catch(() => app.destroy())
+  if (direction === 'upload') void pourSlowly(app, bytes, gate).catch(() => app.destroy())
   const receiver = direction === 'download' ? app : await within('the target to be dialled', RECOVERY_MS, accepted)
   for (const [index, disturb] of disturbances.entries()) {
-    const part = (TRANSFER_BYTES * (index + 1)) / (disturbances.length + 1)
+    const part = partBytes * (index + 1)
     await waitFor(
       `${direction}: part ${index + 1}`,
       () => receiver.ended || receiver.received >= part,
@@ -47,6 +55,7 @@ export async function transfer(
     )
     assert.not.ok(receiver.ended, `${direction}: the connection ended, or the test was too late`)
     disturb()
+    done++
   }
   const ending = await within(`${direction}: the end`, RECOVERY_MS, receiver.ending).catch((error: Error) => {
     throw new Error(`${error.message}; ${receiver.received} bytes are there`)

@@ -14,10 +14,6 @@ export const TICKS_PER_MS = 8
 export const UNSET = 0xffffffff
 /** Longest datagram that is looked at, bytes (protocol.md 3.5). */
 export const DATAGRAM_MAX = 1500
-/** Bytes of random data the first `configure` needs. */
-export const ENTROPY_MIN = 64
-/** Most payload bytes in one `stream_reserve` (protocol.md 6.1). */
-export const MESSAGE_PAYLOAD_MAX = 14880
 
 /** Bits of the config field `mode`. */
 export const Mode = { SERVER: 1, CLIENT: 2, RENDEZVOUS: 4 } as const

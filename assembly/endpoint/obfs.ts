@@ -3,6 +3,7 @@
  */
 import {
   E_ARGUMENT,
+  E_ENTROPY,
   E_HANDLE,
   E_MEMORY,
   E_SESSIONS,
@@ -74,7 +75,7 @@ let endedCount: u32 = 0
 export function configureObfs(server: bool): i32 {
   if (!takeSettings(server)) return E_ARGUMENT
   if (kind == NONE || ended) return OK
-  if (!hasEntropy(SEED_BYTES)) return E_ARGUMENT
+  if (!hasEntropy(SEED_BYTES)) return E_ENTROPY
   seedRandom(load<u64>(takeEntropy(SEED_BYTES)))
   const before = usedBytes()
   const incoming = allocUrgent(classOf(SLOTS_BYTES))

@@ -6,8 +6,6 @@
  *   instruction: u16 code, u8 jump if true, u8 jump if false, u32 k     (struct sock_filter, host byte order)
  */
 
-/** Instructions of the longest program: IPv6 with address and port. */
-export const MAX_INSTRUCTIONS: u32 = 32
 const INSTRUCTION_BYTES: u32 = 8
 
 const LOAD_BYTE: u32 = 0x30

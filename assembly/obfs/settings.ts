@@ -1,7 +1,7 @@
 /*
  * What the obfuscator is, and the block the host tells it by (docs/abi.md, "Obfuscation").
  */
-import { MAX_INSTRUCTIONS, writeFilter } from './filter'
+import { writeFilter } from './filter'
 
 export const NONE: u32 = 0
 /** dpi/tcp-wnd: beside a real TCP connection (protocol.md 9.2). */
@@ -15,6 +15,7 @@ const REMOTE: usize = 40
 const FILTER_LENGTH: usize = 64
 const FILTER: usize = 72
 
+/** The longest program, IPv6 with address and port, has fewer than 32 instructions. */
 export const block: usize = memory.data(72 + 32 * 8, 8)
 
 export let kind: u32 = NONE
@@ -31,7 +32,6 @@ export function takeSettings(server: bool): bool {
   if (wanted > TCP || (wanted != NONE && family != 4 && family != 6)) return false
   kind = wanted
   isServer = server
-  if (kind != NONE)
-    store<u32>(block, min(writeFilter(block + FILTER, local, kind == TCP_WND), MAX_INSTRUCTIONS), FILTER_LENGTH)
+  if (kind != NONE) store<u32>(block, writeFilter(block + FILTER, local, kind == TCP_WND), FILTER_LENGTH)
   return true
 }

@@ -9,9 +9,6 @@
  *   TCP    0             2             4      8      12            13      14       16         18       20
  *          | source port | target port | seq  | ack  | data offset | flags | window | checksum | urgent |
  */
-import { copyAddress } from '../packet/address'
-
-export const FIN: u32 = 0x01
 export const SYN: u32 = 0x02
 export const RST: u32 = 0x04
 export const PSH: u32 = 0x08
@@ -20,9 +17,9 @@ export const ECE: u32 = 0x40
 
 export const IPV4_BYTES: u32 = 20
 export const IPV6_BYTES: u32 = 40
-export const TCP_BYTES: u32 = 20
+const TCP_BYTES: u32 = 20
 /** Captured packets longer than this are not looked at (protocol.md 9.1). */
-export const MAX_PACKET_BYTES: u32 = 1500
+const MAX_PACKET_BYTES: u32 = 1500
 
 const PROTOCOL_TCP: u32 = 6
 const TTL: u32 = 64
@@ -157,7 +154,7 @@ function add2(words: u64): u64 {
   return (words & 0xffffffff) + (words >> 32)
 }
 
-export function fold(total: u64): u32 {
+function fold(total: u64): u32 {
   while (total >> 16) total = (total & 0xffff) + (total >> 16)
   return <u32>total
 }
@@ -261,10 +258,4 @@ export function isFor(local: usize): bool {
   if (load<u16>(local, 2) != 0 && load<u16>(local, 2) != load<u16>(target, 2)) return false
   const isAny = (load<u64>(local, 8) | load<u64>(local, 16)) == 0
   return isAny || (load<u64>(local, 8) == load<u64>(target, 8) && load<u64>(local, 16) == load<u64>(target, 16))
-}
-
-/** Copies the ends of the packet parsed last. */
-export function copyEnds(local: usize, remote: usize): void {
-  copyAddress(local, target)
-  copyAddress(remote, source)
 }

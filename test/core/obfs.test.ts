@@ -208,10 +208,16 @@ test('MUST 65: RST and FIN of anybody change neither numbers nor contexts', () =
   assert.ok(before && after)
   assert.is(masked(after, true), masked(before, true))
   assert.is(server.core.calls.obfs_context_info(context & 4095), context)
+  // what a refused connection answers is not taken for its beginning
+  const refused = new ObfsHost('dpi/tcp-wnd', 'client', CLIENT)
+  refused.dial(SERVER)
+  refused.capture(kernel(SERVER, CLIENT, RST | 0x10, 0, 5001))
+  assert.is(refused.send(SERVER, sealed(20)), undefined)
   const tcp = new ObfsHost('dpi/tcp', 'client', CLIENT)
   tcp.dial(SERVER)
-  tcp.capture(kernel(SERVER, CLIENT, RST | 0x10, 0, takeApart(tcp.controls()[0] ?? new Uint8Array()).seq + 1))
+  tcp.capture(kernel(SERVER, CLIENT, RST | 0x10, 77, takeApart(tcp.controls()[0] ?? new Uint8Array()).seq + 1))
   assert.equal(tcp.events(), [])
+  assert.is(takeApart(tcp.send(SERVER, sealed(20)) ?? new Uint8Array()).ack, 0)
 })
 
 test('MUST 64: a wrong checksum stops no datagram, but numbers of such a packet count only once one was authentic', () => {

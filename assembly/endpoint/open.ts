@@ -117,7 +117,7 @@ function allocateConv(): u32 {
  * A datagram of a conversation that is unknown at this address. A server accepts the first one of a conversation; one of
  * a session that is elsewhere belongs to it, and may show that it moved; anything else is answered by RESET.
  */
-export function acceptSession(at: usize, len: u32, sealed: u32, conv: u32, address: usize, now: u32): Session | null {
+export function acceptSession(at: usize, len: u32, conv: u32, address: usize, now: u32): Session | null {
   const isMidway = isFromMidway(at, len)
   if (isMidway && tagBytes != 0) {
     if (!mayScan()) return null
@@ -138,7 +138,7 @@ export function acceptSession(at: usize, len: u32, sealed: u32, conv: u32, addre
     return null
   }
   start(s, conv, CONNECT, now)
-  if (tagBytes != 0 && !admit(s, at, len, sealed, now)) {
+  if (tagBytes != 0 && !admit(s, at, len, now)) {
     endSession(s, REASON_MEMORY, now)
     settle(s, now)
     count(SESSIONS_REFUSED)
@@ -151,7 +151,7 @@ export function acceptSession(at: usize, len: u32, sealed: u32, conv: u32, addre
  * Decides how far a new session is believed (docs/validation.md): whether its address has to answer, and whether its
  * first flight has to be confirmed. False when memory is scarce.
  */
-function admit(s: Session, at: usize, len: u32, sealed: u32, now: u32): bool {
+function admit(s: Session, at: usize, len: u32, now: u32): bool {
   s.remote = joinRemote(addressOf(s))
   if (!s.remote) return false
   const remote = changetype<Remote>(s.remote)

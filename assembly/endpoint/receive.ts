@@ -209,7 +209,7 @@ function takeSegments(i: u32, at: usize, len: u32, sealed: u32, address: usize, 
   if (s) {
     if (has(s, MOVING)) stayAtOld(s, now)
   } else {
-    s = acceptSession(at, len, sealed, conv, address, now)
+    s = acceptSession(at, len, conv, address, now)
     if (!s) return false
   }
   touch(s)

@@ -416,7 +416,7 @@ test('the end of a context ends the sessions behind it, and sends nothing', () =
   ack[4] = 82
   ack[19] = 1
   ack[23] = 0
-  assert.ok(server.open(CLIENT, ack, sealed(ack.length + TAG_AND_NONCE, 1)))
+  assert.ok(server.open(CLIENT, ack, sealed(ack.length + TAG_AND_NONCE)))
   assert.equal(
     server.events().map(([type]) => type),
     [EventType.DIAL],

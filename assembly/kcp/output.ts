@@ -11,7 +11,7 @@ import { NEVER, until } from '../clock'
 import { ACKS_SENT, count, SEGMENTS_RETRANSMITTED, SEGMENTS_SENT } from '../stats'
 import { acksDue, pendingAcks, takeAck, takeAgain } from './ack'
 import { congestionWindow, maySend, onDrained, onSent, sendLimit, untilPace } from './congestion'
-import { Conversation, freeWnd, LOST, PROBE_ASK, PROBE_TELL, wireClock } from './conversation'
+import { Conversation, freeWnd, LOST, PROBE_ASK, PROBE_TELL, segmentLimit, wireClock } from './conversation'
 import { isHot } from './model'
 import { noteDataLimited, noteDeparture } from './rate'
 import { noteSending } from './recovery'
@@ -110,7 +110,7 @@ export function announceWindow(c: Conversation): void {
  */
 export function buildDatagram(c: Conversation, block: usize, now: u32): u32 {
   const wnd = freeWnd(c)
-  const limit = c.mss + HEADER_BYTES
+  const limit = segmentLimit(c) + HEADER_BYTES
   c.rcvEdge = c.rcvNxt + wnd
   c.lastSn = c.lastTs = 0
   let len: u32 = 0
@@ -121,8 +121,8 @@ export function buildDatagram(c: Conversation, block: usize, now: u32): u32 {
   }
   while (len != 0 && len + HEADER_BYTES <= min(limit, MAX_ACK_BYTES) && takeAgain(c, said))
     len += writeAck(c, block + len, wnd)
-  len = appendProbe(c, block, len, PROBE_ASK, CMD_WASK, wnd)
-  len = appendProbe(c, block, len, PROBE_TELL, CMD_WINS, wnd)
+  len = appendProbe(c, block, len, PROBE_ASK, CMD_WASK, wnd, limit)
+  len = appendProbe(c, block, len, PROBE_TELL, CMD_WINS, wnd, limit)
   built = block
   while (hasSegment(c, now)) {
     const sn = nextSegment(c)
@@ -139,7 +139,7 @@ export function buildDatagram(c: Conversation, block: usize, now: u32): u32 {
     }
     memory.copy(block + len, header, size)
     len += size
-    if (isThin(size)) len = appendThin(c, block, len, sn, wnd, now)
+    if (isThin(size)) len = appendThin(c, block, len, sn, wnd, limit, now)
     if (limit - len < HEADER_BYTES) break
   }
   return len
@@ -237,14 +237,14 @@ function isThinDue(c: Conversation, now: u32): bool {
 }
 
 /** Puts up to two older thin segments that are not acknowledged behind a new one: they cost no datagram. */
-function appendThin(c: Conversation, block: usize, len: u32, sn: u32, wnd: u32, now: u32): u32 {
+function appendThin(c: Conversation, block: usize, len: u32, sn: u32, wnd: u32, limit: u32, now: u32): u32 {
   let room: u32 = MAX_BUNDLED
   for (let back: u32 = 1; back <= BUNDLE_REACH && room != 0; back++) {
     const older = sn - back
     if (diff(older, c.sndUna) < 0) break
     const entry = entryOf(c, older)
     const size = HEADER_BYTES + <u32>load<u16>(entry, LEN)
-    if (load<u8>(entry, STATE) != SENT || !isThin(size) || len + size > c.mss + HEADER_BYTES) continue
+    if (load<u8>(entry, STATE) != SENT || !isThin(size) || len + size > limit) continue
     const header = headerOf(entry)
     writeHeader(header, c.conv, CMD_PUSH, wnd, wireClock(now), older, c.rcvNxt, size - HEADER_BYTES)
     memory.copy(block + len, header, size)
@@ -257,8 +257,8 @@ function appendThin(c: Conversation, block: usize, len: u32, sn: u32, wnd: u32, 
   return len
 }
 
-function appendProbe(c: Conversation, block: usize, len: u32, flag: u32, cmd: u32, wnd: u32): u32 {
-  if (!(c.probe & flag) || len + HEADER_BYTES > c.mss + HEADER_BYTES) return len
+function appendProbe(c: Conversation, block: usize, len: u32, flag: u32, cmd: u32, wnd: u32, limit: u32): u32 {
+  if (!(c.probe & flag) || len + HEADER_BYTES > limit) return len
   c.probe &= ~flag
   writeHeader(block + len, c.conv, cmd, wnd, c.lastTs, c.lastSn, c.rcvNxt, 0)
   return len + HEADER_BYTES

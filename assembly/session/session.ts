@@ -85,8 +85,9 @@ export class Session extends Conversation {
   headLen: u32
   messageLeft: u32
   readOffset: u32
-  // writing: where the header of the reserved message stands
+  // writing: where the header of the reserved message stands, and bytes reserved in the last queued segment
   reservedHeader: usize
+  reservedTail: u32
 }
 
 export const SESSION_BYTES: u32 = offsetof<Session>()

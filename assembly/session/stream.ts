@@ -16,7 +16,7 @@ import {
 } from '../abi'
 import { closeAcks } from '../kcp/ack'
 import { closeCongestion, congestionWindow } from '../kcp/congestion'
-import { isSndWndSet } from '../kcp/conversation'
+import { MAX_WND } from '../kcp/conversation'
 import { announceWindow } from '../kcp/output'
 import { closeRecovery } from '../kcp/recovery'
 import { advanceRcvNxt, closeRecvWindow, dropFirst } from '../kcp/recv_window'
@@ -90,8 +90,8 @@ const ALL: u32 = 0xffffffff
  * unsent, since what is sent may be held up by a hole for several round trips.
  */
 function sendRoom(s: Session): u32 {
-  const room = queueRoom(s, s.sndWnd + slack(s.sndWnd))
-  if (isSndWndSet) return room
+  const room = queueRoom(s, min(s.sndWnd + slack(s.sndWnd), MAX_WND))
+  if (s.isSndWndSet) return room
   const unsent = s.sndEnd - s.sndNxt
   const limit = max(congestionWindow(s), MIN_UNSENT_SEGMENTS)
   return min(room, unsent < limit ? limit - unsent : 0)

@@ -225,6 +225,28 @@ test('blocks of every size in random order: all of them are free again, and in o
   assert.is(solo.endpoint.core.u8.length, pages, 'linear memory grew')
 })
 
+test('sessions that open while memory runs out have a deadline, all of them: none is left', () => {
+  for (const tiny of [5, 400]) {
+    for (const large of [0, 80, 160]) {
+      const config = { rcvwnd: 65535, memoryCeiling: MIB, timeWait: 1, timeout: 20 }
+      const solo = new Solo({ role: 'server', read: false, dial: 'wait', config })
+      empty(solo, fill(solo, 1, tiny).convs)
+      // a part is in use again, the rest is for sessions
+      const first = message(MessageType.PUSH, new Uint8Array(1336), 14884)
+      solo.feed(push(5000, 0, DIAL))
+      for (let sn = 1; sn <= large; sn++) solo.feed(push(5000, sn, sn === 1 ? first : new Uint8Array(1340)))
+      const refused = solo.endpoint.counter('sessions_refused')
+      let opened = 0
+      for (let conv = 6000; solo.endpoint.counter('sessions_refused') < refused + 5; conv++, opened++) {
+        solo.feed(push(conv, 0, DIAL))
+      }
+      assert.ok(opened > 100, `${opened} sessions`)
+      solo.run(100_000)
+      assert.is(solo.endpoint.sessions, 0, `of ${opened} sessions`)
+    }
+  }
+})
+
 // ---- impossible sizes
 
 test('a send window of 65535 segments and what is queued behind it: the ring ends, nothing breaks', () => {

@@ -4,11 +4,12 @@
  */
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
-import type { CoreConfig } from '../../host/core.ts'
+import { type CoreConfig, ErrorCode } from '../../host/core.ts'
 import { Pair } from '../sim/pair.ts'
 import { Random } from '../sim/random.ts'
 import { Solo } from '../sim/solo.ts'
-import { ack, Cmd, concat, control, DIAL, MessageType, message, push, What } from '../sim/wire.ts'
+import { ack, Cmd, concat, control, DIAL, KEEPALIVE, MessageType, message, push, What } from '../sim/wire.ts'
+import { decodeMessages } from '../vectors/decode.ts'
 
 const MIB = 1024 * 1024
 const LARGE = 1332
@@ -139,7 +140,34 @@ test('bytes that were reserved before the limit changed are committed as they we
       payload.push(...sent.subarray(i + 4, i + view.getUint16(i + 2)))
     }
     assert.equal(new Uint8Array(payload), data)
-    assert.is(core.calls.stream_commit(handle, 1, solo.endpoint.now), -7, 'nothing is reserved any more')
+    assert.is(
+      core.calls.stream_commit(handle, 1, solo.endpoint.now),
+      ErrorCode.ARGUMENT,
+      'nothing is reserved any more',
+    )
+  }
+})
+
+test('a reservation whose tail was sent, or behind which a message was queued, cannot be committed', () => {
+  for (const interfere of [
+    (solo: Solo) => solo.run(1),
+    (solo: Solo) => solo.feed(push(5, 1, KEEPALIVE)),
+    (solo: Solo) => solo.endpoint.shutdown(solo.only.handle),
+  ]) {
+    const solo = new Solo({ role: 'server', config: { kcpMtu: LARGE, sndwnd: 1024, nc: 1 } })
+    solo.feed(push(5, 0, DIAL))
+    const { calls } = solo.endpoint.core
+    assert.is(solo.write(solo.only.handle, new Uint8Array(50).fill(1)), 50)
+    assert.ok(calls.stream_reserve(solo.only.handle, 4000) > 1)
+    interfere(solo)
+    assert.is(calls.stream_commit(solo.only.handle, 3000, solo.endpoint.now), ErrorCode.ARGUMENT)
+    solo.write(solo.only.handle, new Uint8Array(10).fill(2))
+    solo.run(100)
+    const { messages, rest } = decodeMessages(solo.streamSent(5))
+    const types = messages.map(({ type, payload }) => `${type} ${payload.length}`)
+    assert.is(types.filter((text) => text === 'PUSH 50').length, 1, types.join(', '))
+    assert.is(types.filter((text) => text === 'PUSH 3000').length, 0)
+    assert.is(rest, 0)
   }
 })
 

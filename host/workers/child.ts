@@ -3,7 +3,7 @@
  * (workers.ts) says. What it logs goes there; it ends when that process is gone.
  */
 import type { RuntimeCrypto } from '../crypto/aead.ts'
-import { type Endpoint, startEndpoint } from '../endpoint.ts'
+import { type Endpoint, startEndpoint } from '../endpoint/endpoint.ts'
 import { Log } from '../log.ts'
 import { messageOf } from '../names.ts'
 import type { Runtime, WorkerCalls } from '../runtime.ts'

@@ -101,6 +101,33 @@ test('after the base was renewed what left before is still ours', () => {
   assert.is(solo.endpoint.counter('drop_reflected'), sent.length)
 })
 
+test('a renewed base may be the host\'s: a later engine that is given all of them knows what left under each', () => {
+  const engine = (): Solo => new Solo({ role: 'server', sealing: 'counter', secret: secretOf(KEY, BASE, 0) })
+  const renew = ({ endpoint: { core } }: Solo, base: Uint8Array, slot: number): void => {
+    core.u8.set(secretOf(new Uint8Array(16), base, slot), core.calls.secret_ptr() >>> 0)
+    assert.is(core.calls.renew_nonce(), 0)
+    assert.equal(core.u8.slice(core.calls.secret_ptr(), core.calls.secret_ptr() + 32), new Uint8Array(32))
+  }
+  const other = random.bytes(12)
+  const first = engine()
+  const sent: Uint8Array[] = []
+  const ping = (solo: Solo, value: number): Uint8Array => {
+    solo.feed(control(What.PING, value))
+    const bytes = solo.take()[0]?.bytes ?? new Uint8Array()
+    sent.push(bytes)
+    return bytes
+  }
+  ping(first, 1)
+  renew(first, other, 3)
+  assert.is(littleEndian(ping(first, 2).subarray(-12)), (littleEndian(other) + (3n << 48n) + 1n) % (1n << 96n))
+  const second = engine()
+  renew(second, other, 4)
+  assert.is(littleEndian(ping(second, 3).subarray(-12)), (littleEndian(other) + (4n << 48n) + 1n) % (1n << 96n))
+  const known = sent.length
+  for (const bytes of sent) assert.is(second.feedRaw(TESTER, bytes), 0)
+  assert.is(second.endpoint.counter('drop_reflected'), known)
+})
+
 test('the first flight of a client, sent back by its server port, does not end its session', () => {
   const solo = new Solo({ role: 'client', sealing: 'random' })
   const handle = solo.open()

@@ -156,6 +156,6 @@ async function run(
     // whoever waits for the daemon is to know too
     if (!log.visible) child?.print('stderr', `${explain(error)}\n`)
   }
-  // the engine broke, or the start failed: both have been logged
+  // the engine trapped again and again, or the start failed: both have been logged
   return runtime.exit(1)
 }

@@ -101,7 +101,7 @@ test('after the base was renewed what left before is still ours', () => {
   assert.is(solo.endpoint.counter('drop_reflected'), sent.length)
 })
 
-test('a renewed base may be the host\'s: a later engine that is given all of them knows what left under each', () => {
+test("a renewed base may be the host's: a later engine that is given all of them knows what left under each", () => {
   const engine = (): Solo => new Solo({ role: 'server', sealing: 'counter', secret: secretOf(KEY, BASE, 0) })
   const renew = ({ endpoint: { core } }: Solo, base: Uint8Array, slot: number): void => {
     core.u8.set(secretOf(new Uint8Array(16), base, slot), core.calls.secret_ptr() >>> 0)

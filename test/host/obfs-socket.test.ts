@@ -36,6 +36,7 @@ class End {
     }
     this.socket = new ObfsSocket({
       core,
+      dead: false,
       kind: ObfsKind.TCP,
       handlers: {
         onDatagram: (data, from) => this.received.push({ data: data.slice(), from }),

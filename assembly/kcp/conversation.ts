@@ -120,6 +120,11 @@ export class Conversation {
   lastTs: u32
   // counters
   retransmissions: u32
+  // highest una of the peer, and when it came first
+  peerUna: u32
+  unaAt: u32
+  // a server's session that waits to be confirmed: the transmissions whose ACK would do so (confirm.ts); 0 = none
+  confirm: usize
 }
 
 /** Bits of `probe`. */

@@ -46,6 +46,14 @@ export function segmentShare(): u32 {
   return (ceiling - min(used, ceiling)) >> (PACKET_CLASS + 2)
 }
 
+/**
+ * Blocks of so many bytes in all (negative: fewer) hold nothing that is needed: a cache with a bound of its own, which
+ * is not counted.
+ */
+export function setAside(bytes: i32): void {
+  used -= bytes
+}
+
 /** The smallest class that holds `bytes`. */
 export function classOf(bytes: u32): u32 {
   if (bytes <= 1 << MIN_CLASS) return MIN_CLASS

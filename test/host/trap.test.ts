@@ -421,6 +421,41 @@ for (const method of METHODS) {
   })
 }
 
+for (const method of METHODS) {
+  test(`a transfer recorded before a trap of the server dials nothing when it is replayed afterwards (${method})`, async () => {
+    const all = await tunnel({ method, psk: PSK })
+    const { network, client, server, targets, connect, close } = all
+    const near = network.udp.get(`127.0.0.1:${server.udp.port}`)
+    assert.ok(near)
+    const recorded: Uint8Array[] = []
+    const deliver = near.deliver.bind(near)
+    near.deliver = (data, from) => {
+      recorded.push(data.slice())
+      deliver(data, from)
+    }
+    const first = await connect()
+    // so that some are under way
+    first.send(50_000)
+    const before = server.driver.core
+    trapAt(before, 'handle_datagrams', () => recorded.length > 20)
+    await until(() => server.driver.core !== before && !server.driver.dead, 'the fresh engine')
+    near.deliver = deliver
+    await connect()
+    assert.is(targets.length, 2)
+    const { local } = network.udp.get(`127.0.0.1:${client.udp.port}`) ?? {}
+    assert.ok(local && recorded.length > 20)
+    const { driver } = server
+    for (const from of [local, loopback(6666)]) {
+      const received = driver.core.counter('pkt_received')
+      for (const data of recorded) near.deliver(data.slice(), from)
+      await until(() => driver.core.counter('pkt_received') - received >= BigInt(recorded.length), 'all are in')
+    }
+    await connect()
+    assert.is(targets.length, 3, 'nobody else dialled')
+    close()
+  })
+}
+
 test('after a jump of the wall clock counter nonces go on elsewhere, also in the engine after a trap', async () => {
   const all = await tunnel({ method: METHODS[1], psk: PSK })
   const { network, client, server, connect, close } = all

@@ -75,6 +75,28 @@ for (const sealing of ['random', 'counter'] as const) {
   })
 }
 
+test('an engine that follows another does not draw its ping values again: recorded PONGs would answer them', () => {
+  const values = (seed: number): number[] => {
+    const solo = new Solo({ role: 'client', sealing: 'random', seed, secret: secretOf(KEY, BASE, seed) })
+    const drawn: number[] = []
+    for (let i = 0; i < 20; i++) {
+      solo.endpoint.core.calls.ping_peer(solo.endpoint.now)
+      solo.endpoint.dirty = true
+      solo.endpoint.drain()
+      for (const { conv, plain } of solo.take()) {
+        if (conv === 0 && plain[5] === What.PING) drawn.push(new DataView(plain.buffer, plain.byteOffset).getUint32(6))
+      }
+    }
+    return drawn
+  }
+  const [first, second] = [values(1), values(2)]
+  assert.ok(first.length >= 20 && second.length >= 20, `${first.length} and ${second.length}`)
+  assert.equal(
+    second.filter((value) => first.includes(value)),
+    [],
+  )
+})
+
 test('slots of one base never meet: the first nonces are 2^48 apart', () => {
   const first = (slot: number, base = BASE): bigint => {
     const solo = new Solo({ role: 'server', sealing: 'counter', secret: secretOf(KEY, base, slot) })

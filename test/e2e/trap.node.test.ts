@@ -72,12 +72,14 @@ async function trapsOf(running: Running): Promise<number | undefined> {
   return host.engine_traps
 }
 
-/** Makes a process trap, and waits until it did. */
-async function trap(running: Running, pid = running.pid): Promise<void> {
+/** Makes a process trap, and waits until it did. An idle one does so at its next ping, or when `provoke` wakes it. */
+async function trap(running: Running, pid = running.pid, provoke?: () => void): Promise<void> {
   const count = (): number => running.log().match(/the engine trapped: /g)?.length ?? 0
   const before = count()
   process.kill(pid, 'SIGUSR2')
+  const timer = provoke && setInterval(provoke, 100)
   await waitFor('the trap', () => count() > before, TIMEOUT_MS, running.log)
+  clearInterval(timer)
 }
 
 for (const pair of MIXED_PAIRS) {
@@ -109,11 +111,17 @@ for (const pair of MIXED_PAIRS) {
 
 for (const program of RUNTIMES) {
   test(`the third trap within a minute ends the process with status 1: ${program}`, async () => {
-    const { client } = await openTunnel({ server: program, client: program })
-    await trap(client)
-    await trap(client)
+    const tunnel = await openTunnel({ server: program, client: program })
+    const { client } = tunnel
+    const provoke = (): void =>
+      void connect(tunnel).then(
+        (app) => app.destroy(),
+        () => {},
+      )
+    await trap(client, client.pid, provoke)
+    await trap(client, client.pid, provoke)
     assert.is(client.status, undefined)
-    await trap(client)
+    await trap(client, client.pid, provoke)
     assert.is((await within('its end', TIMEOUT_MS, client.exited)).code, 1)
     assert.match(client.log(), /F .*3 times within 60 s/)
   })

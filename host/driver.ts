@@ -79,8 +79,6 @@ export class Driver implements StreamHost, ReceiveHost, TransmitHost, EventHost 
   /** Something happened that needs another round. */
   #dirty = false
   #immediate: ReturnType<typeof setImmediate> | undefined
-  /** Another engine is about to take over. */
-  #replacement: ReturnType<typeof setImmediate> | undefined
   /** How often what happened: for tests and the curious. */
   readonly counts = { drains: 0, timerWakes: 0 }
 
@@ -397,7 +395,8 @@ export class Driver implements StreamHost, ReceiveHost, TransmitHost, EventHost 
     const final = this.#traps.add(error, `${this.streams.size} streams lost, memory ${bytes} bytes`)
     this.#halt()
     if (final === undefined) {
-      this.#replacement = setImmediate(this.#replace)
+      // whoever called the engine has returned by then, and no other callback came
+      queueMicrotask(this.#replace)
       return
     }
     this.close()
@@ -405,7 +404,7 @@ export class Driver implements StreamHost, ReceiveHost, TransmitHost, EventHost 
   }
 
   readonly #replace = (): void => {
-    this.#replacement = undefined
+    if (this.#closed) return
     try {
       this.#options.onTrap?.(this.core)
       this.#engine.replace()
@@ -430,11 +429,8 @@ export class Driver implements StreamHost, ReceiveHost, TransmitHost, EventHost 
   /** Nothing calls the engine from here on, and no stream is left. */
   #halt(): void {
     this.#timer.disarm()
-    for (const immediate of [this.#immediate, this.#replacement]) {
-      if (immediate !== undefined) clearImmediate(immediate)
-    }
+    if (this.#immediate !== undefined) clearImmediate(this.#immediate)
     this.#immediate = undefined
-    this.#replacement = undefined
     this.streams.abortAll()
   }
 }

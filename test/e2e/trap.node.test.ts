@@ -1,14 +1,14 @@
 // time limit: 240 s
 /** A trap of the engine in running programs: the process stays, its ports too, streams are reset, new ones work. */
 import { existsSync, readFileSync } from 'node:fs'
-import { join } from 'node:path'
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
 import { skip } from '../skip.ts'
 import { MIXED_PAIRS, RUNTIMES } from '../tools/pairs.ts'
 import type { Config, Program, Running } from '../tools/process.ts'
-import { commandOf, freePort, httpGet, projectRoot, start } from '../tools/process.ts'
+import { freePort, httpGet, start } from '../tools/process.ts'
 import { dial, echoTarget, type Target, type TcpEnd } from '../tools/tcp.ts'
+import { fragileCommand, trap } from '../tools/trap.ts'
 import { waitFor, within } from '../tools/wait.ts'
 
 const TIMEOUT_MS = 30_000
@@ -24,9 +24,7 @@ test.after.each(async () => {
 
 /** A program whose engine traps on SIGUSR2. */
 async function startFragile(program: Program, config: Config): Promise<Running> {
-  const [runtime, ...script] = commandOf(program)
-  const option = program === 'bun' ? '--preload' : '--import'
-  const command = [runtime, option, join(projectRoot, 'test/e2e/trap-hook.mjs'), ...script]
+  const command = fragileCommand(program)
   const running = await start(program, { psk: PSK, keepalive: 1, ...config }, { command })
   opened.push(running)
   return running
@@ -70,16 +68,6 @@ async function connectAndEcho(tunnel: Tunnel): Promise<TcpEnd> {
 async function trapsOf(running: Running): Promise<number | undefined> {
   const { host } = JSON.parse(await httpGet(`http://${running.config['http_listen']}/stats.json`))
   return host.engine_traps
-}
-
-/** Makes a process trap, and waits until it did. An idle one does so at its next ping, or when `provoke` wakes it. */
-async function trap(running: Running, pid = running.pid, provoke?: () => void): Promise<void> {
-  const count = (): number => running.log().match(/the engine trapped: /g)?.length ?? 0
-  const before = count()
-  process.kill(pid, 'SIGUSR2')
-  const timer = provoke && setInterval(provoke, 100)
-  await waitFor('the trap', () => count() > before, TIMEOUT_MS, running.log)
-  clearInterval(timer)
 }
 
 for (const pair of MIXED_PAIRS) {

@@ -2,12 +2,12 @@
  * Which session is looked at when: those with output stand in the ready list, those a receive batch touched in the
  * dirty list, all others wait for their deadline.
  */
-import { TICKS_PER_MS, UNSET } from '../abi'
+import { TICKS_PER_MS } from '../abi'
 import { NEVER, until } from '../clock'
 import { unpredictable } from '../control/pings'
 import { PING, push } from '../control/queue'
 import { pendingAcks } from '../kcp/ack'
-import { flushMode, waitSnd } from '../kcp/conversation'
+import { FLUSH_TICK, waitSnd } from '../kcp/conversation'
 import { hasOutput, noteDrained, untilSegment, updateProbe } from '../kcp/output'
 import { detectLoss, untilRecovery } from '../kcp/recovery'
 import { freeIdleRecvRing } from '../kcp/recv_window'
@@ -36,10 +36,7 @@ import { checkTimeouts, untilTimeout } from '../session/timeouts'
 import { shift, WAITSND } from '../stats'
 import { cancel, earliest, postpone, wake } from '../timer'
 import { checkBlackhole } from './blackhole'
-import { field, INTERVAL } from './config'
 
-/** Tick of `flush` 0 if no interval is set (protocol.md 10.2). */
-const DEFAULT_INTERVAL_MS: u32 = 100
 /** What waits for memory, or for the host to drain a list, is looked at again so much later. */
 const RETRY_TICKS: u32 = 100 * TICKS_PER_MS
 
@@ -63,7 +60,7 @@ function untilWanted(s: Session, now: u32): u32 {
   wanted = min(wanted, untilSegment(s, now))
   if (pendingAcks(s)) wanted = min(wanted, until(s.ackDue, now))
   if (s.probeWait) wanted = min(wanted, until(s.probeAt, now))
-  if (flushMode == 0) {
+  if (s.flushMode == FLUSH_TICK) {
     const tick = until(s.tickAt, now)
     wanted = hasOutput(s, now) ? tick : max(wanted, tick)
     wanted = min(wanted, untilTimeout(s, now))
@@ -72,11 +69,7 @@ function untilWanted(s: Session, now: u32): u32 {
 }
 
 function isTickOpen(s: Session, now: u32): bool {
-  return flushMode != 0 || until(s.tickAt, now) == 0
-}
-
-function tickLength(): u32 {
-  return (field(INTERVAL) == UNSET ? DEFAULT_INTERVAL_MS : field(INTERVAL)) * TICKS_PER_MS
+  return s.flushMode != FLUSH_TICK || until(s.tickAt, now) == 0
 }
 
 /** To be called after anything that changed a session: queues its output, sets its deadline. */
@@ -160,7 +153,7 @@ export function dequeueReady(s: Session, more: bool, now: u32): void {
     return
   }
   if (isLive(s)) noteDrained(s, now)
-  if (flushMode == 0) s.tickAt = now + tickLength()
+  if (s.flushMode == FLUSH_TICK) s.tickAt = now + s.flushTicks
   settle(s, now)
 }
 

@@ -12,7 +12,7 @@ import { ACKS_SENT, count, SEGMENTS_RETRANSMITTED, SEGMENTS_SENT } from '../stat
 import { acksDue, pendingAcks, takeAck, takeAgain } from './ack'
 import { noteProbe } from './confirm'
 import { congestionWindow, maySend, onDrained, onSent, sendLimit, untilPace } from './congestion'
-import { Conversation, freeWnd, LOST, PROBE_ASK, PROBE_TELL, wireClock } from './conversation'
+import { Conversation, freeWnd, LOST, PROBE_ASK, PROBE_TELL, segmentLimit, wireClock } from './conversation'
 import { isHot } from './model'
 import { noteDataLimited, noteDeparture } from './rate'
 import { noteSending } from './recovery'
@@ -112,7 +112,7 @@ export function announceWindow(c: Conversation): void {
  */
 export function buildDatagram(c: Conversation, block: usize, most: u32, now: u32): u32 {
   const wnd = freeWnd(c)
-  const limit = min(c.mss + HEADER_BYTES, most)
+  const limit = min(segmentLimit(c) + HEADER_BYTES, most)
   c.rcvEdge = c.rcvNxt + wnd
   c.lastSn = c.lastTs = 0
   let len: u32 = 0
@@ -141,7 +141,7 @@ export function buildDatagram(c: Conversation, block: usize, most: u32, now: u32
     }
     memory.copy(block + len, header, size)
     len += size
-    if (isThin(size)) len = appendThin(c, block, len, sn, wnd, now)
+    if (isThin(size)) len = appendThin(c, block, len, sn, wnd, limit, now)
     if (limit - len < HEADER_BYTES) break
   }
   return len
@@ -240,14 +240,14 @@ function isThinDue(c: Conversation, now: u32): bool {
 }
 
 /** Puts up to two older thin segments that are not acknowledged behind a new one: they cost no datagram. */
-function appendThin(c: Conversation, block: usize, len: u32, sn: u32, wnd: u32, now: u32): u32 {
+function appendThin(c: Conversation, block: usize, len: u32, sn: u32, wnd: u32, limit: u32, now: u32): u32 {
   let room: u32 = MAX_BUNDLED
   for (let back: u32 = 1; back <= BUNDLE_REACH && room != 0; back++) {
     const older = sn - back
     if (diff(older, c.sndUna) < 0) break
     const entry = entryOf(c, older)
     const size = HEADER_BYTES + <u32>load<u16>(entry, LEN)
-    if (load<u8>(entry, STATE) != SENT || !isThin(size) || len + size > c.mss + HEADER_BYTES) continue
+    if (load<u8>(entry, STATE) != SENT || !isThin(size) || len + size > limit) continue
     const header = headerOf(entry)
     writeHeader(header, c.conv, CMD_PUSH, wnd, wireClock(now), older, c.rcvNxt, size - HEADER_BYTES)
     memory.copy(block + len, header, size)

@@ -96,8 +96,9 @@ export class Session extends Conversation {
   readOffset: u32
   // what is known of a client's address (remote.ts); 0 at the side that opened the session, and without a method
   remote: usize
-  // writing: where the header of the reserved message stands
+  // writing: where the header of the reserved message stands, and bytes reserved in the last queued segment
   reservedHeader: usize
+  reservedTail: u32
 }
 
 export const SESSION_BYTES: u32 = offsetof<Session>()

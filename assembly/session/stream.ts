@@ -17,7 +17,7 @@ import {
 import { closeAcks } from '../kcp/ack'
 import { closeConfirm } from '../kcp/confirm'
 import { closeCongestion, congestionWindow } from '../kcp/congestion'
-import { isSndWndSet, PROBE_ASK, PROBE_TELL } from '../kcp/conversation'
+import { MAX_WND, PROBE_ASK, PROBE_TELL } from '../kcp/conversation'
 import { announceWindow } from '../kcp/output'
 import { closeRecovery } from '../kcp/recovery'
 import { advanceRcvNxt, closeRecvWindow, dropFirst } from '../kcp/recv_window'
@@ -94,8 +94,8 @@ const ALL: u32 = 0xffffffff
  * unsent, since what is sent may be held up by a hole for several round trips.
  */
 function sendRoom(s: Session): u32 {
-  const room = queueRoom(s, s.sndWnd + slack(s.sndWnd))
-  if (isSndWndSet) return room
+  const room = queueRoom(s, min(s.sndWnd + slack(s.sndWnd), MAX_WND))
+  if (s.isSndWndSet) return room
   const unsent = s.sndEnd - s.sndNxt
   const limit = max(congestionWindow(s), MIN_UNSENT_SEGMENTS)
   return min(room, unsent < limit ? limit - unsent : 0)

@@ -4,6 +4,7 @@
 import { E_CONFIG, E_ENTROPY, E_MEMORY, MAX_SLEEP_TICKS, MODE_CLIENT, OK } from '../abi'
 import { advanceClock, startClock } from '../clock'
 import { setKeepalive, startKeepalive } from '../control/keepalive'
+import { startPings } from '../control/pings'
 import { setServiceExpiry } from '../control/rendezvous'
 import { setOptions, setWireOffset } from '../kcp/conversation'
 import { setCeiling, usedBytes } from '../memory/slab'
@@ -44,7 +45,7 @@ import { configureOpening } from './open'
 import { checkPeerTimers, configurePeer, untilPeerTimers, wakePeer } from './peer'
 import { checkSessions, untilSessions, wakeSessions } from './schedule'
 
-/** Entropy the start wants: conv, clock, keepalive, secret and base of nonces. */
+/** Entropy the start wants: conv, clock, keepalive, pings, secret and base of nonces. */
 const START_ENTROPY_BYTES: u32 = 64
 /** Most bytes the ceiling can be set to: what wasm32 can address, less some. */
 const MAX_CEILING_BYTES: u32 = 0xf0000000
@@ -106,6 +107,7 @@ function start(now: u32): i32 {
   configureOpening(mode, load<u32>(takeEntropy(4)))
   setWireOffset(load<u32>(takeEntropy(4)))
   startKeepalive(isMode(MODE_CLIENT) ? field(KEEPALIVE) : 0, load<u32>(takeEntropy(4)), now)
+  startPings(load<u64>(takeEntropy(8)))
   openNonces(field(NONCE_BYTES), field(NONCE_STRATEGY))
   fixedBytes = usedBytes()
   configured = true

@@ -1,0 +1,46 @@
+/**
+ * `npm run fuzz`: the process that does the work. test/fuzz/run.mjs starts it and watches over it.
+ */
+import { readFileSync } from 'node:fs'
+import { parseArgs } from 'node:util'
+import { fuzz, replay } from './fuzz.ts'
+
+const { values } = parseArgs({
+  options: {
+    inputs: { type: 'string', default: '1e7' },
+    seconds: { type: 'string', default: 'Infinity' },
+    seed: { type: 'string', default: '1' },
+    episode: { type: 'string' },
+    log: { type: 'string', default: '40' },
+    debug: { type: 'boolean', default: false },
+    wasm: { type: 'string' },
+  },
+})
+
+const file = values.wasm ?? (values.debug ? 'dist/core.debug.wasm' : undefined)
+const module = file === undefined ? undefined : new WebAssembly.Module(readFileSync(file))
+const seed = Number(values.seed)
+if (values.episode !== undefined) {
+  const text = replay(seed, Number(values.episode), module, Number(values.log))
+  console.log(text.replace(/^(.{180}).+$/gm, '$1...'))
+} else {
+  let shown = 0
+  const result = fuzz({
+    seed,
+    inputs: Number(values.inputs),
+    seconds: Number(values.seconds),
+    ...(module ? { module } : {}),
+    onEpisode: (episode, inputs) => {
+      process.send?.(episode)
+      if (inputs - shown < 500_000) return
+      shown = inputs
+      console.log(`${inputs} inputs, episode ${episode}`)
+    },
+  })
+  const rate = Math.round(result.inputs / result.seconds)
+  console.log(`seed ${seed}: ${result.inputs} inputs in ${result.episodes} episodes, ${rate} a second`)
+  if (result.failure !== undefined) {
+    console.log(`FAILED: ${result.failure}`)
+    process.exitCode = 1
+  }
+}

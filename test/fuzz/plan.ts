@@ -1,0 +1,93 @@
+/**
+ * What a run (an "episode") is like: role, method, obfuscator, options, addresses. All of it follows from its seed.
+ */
+import { type CoreConfig, Mode, ObfsKind, UNSET } from '../../host/core.ts'
+import { address4, address6, sealingConfig } from '../sim/endpoint.ts'
+import { Random } from '../sim/random.ts'
+
+/** Most sessions of a run: so many that their tables are not grown after the base was measured. */
+export const SESSIONS_MAX = 24
+/** Largest memory ceiling, bytes. */
+export const CEILING_MAX = 3 << 20
+
+export type Role = 'server' | 'client' | 'neither'
+
+export interface Plan {
+  readonly name: string
+  readonly role: Role
+  readonly obfs: number
+  readonly random: Random
+  readonly config: CoreConfig
+  readonly clock: number
+  readonly addresses: readonly Uint8Array[]
+  /** Our own side of the obfuscator's packets. */
+  readonly local: Uint8Array
+}
+
+function makeAddresses(random: Random, obfs: number): { addresses: Uint8Array[]; local: Uint8Array } {
+  const isIpv6 = random.chance(0.4)
+  const one = (host: number): Uint8Array => {
+    const v6 = obfs === ObfsKind.NONE ? random.chance(0.4) : isIpv6
+    return v6 ? address6(host, 1024 + random.below(60000)) : address4(host, 1024 + random.below(60000))
+  }
+  const addresses = [one(1), one(2), one(3), one(4), one(5)]
+  if (random.chance(0.3)) {
+    // link-local, which has a scope
+    const record = address6(9, 4000, obfs === ObfsKind.NONE ? 3 : 0)
+    record.set([0xfe, 0x80], 8)
+    if (obfs === ObfsKind.NONE || isIpv6) addresses.push(record)
+  }
+  return { addresses, local: isIpv6 ? address6(77, 8080) : address4(77, 8080) }
+}
+
+/** KCP options within their ranges. */
+export function randomOptions(random: Random): Partial<CoreConfig> {
+  return {
+    kcpMtu: random.pick(1372, 1332, 1332, 1280, 576, 100 + random.below(1300), 64 + random.below(1437)),
+    sndwnd: random.pick(UNSET, UNSET, 256, 32, 1, 65536),
+    rcvwnd: random.pick(UNSET, UNSET, 256, 128, 1, 65536),
+    nodelay: random.pick(UNSET, UNSET, 0, 1, 2),
+    interval: random.pick(UNSET, UNSET, 1, 10, 100, 5000),
+    resend: random.pick(UNSET, UNSET, 0, 2, 100),
+    nc: random.pick(UNSET, UNSET, 0, 1),
+    flush: random.pick(UNSET, UNSET, 0, 1, 2),
+    timeout: random.pick(600, 60, 10, 1),
+    linger: random.pick(30, 5, 1),
+    keepalive: random.pick(25, 5, 1, 0),
+    timeWait: random.pick(120, 5, 1),
+    memoryCeiling: random.pick(1 << 20, 2 << 20, CEILING_MAX, (1 << 20) + random.below(1 << 21)),
+    maxSessions: 1 + random.below(SESSIONS_MAX),
+    maxHalfOpen: random.pick(0, 0, 0, 2, 16),
+  }
+}
+
+/** The plan of a run. */
+export function makePlan(seed: number): Plan {
+  const random = new Random(seed)
+  const role: Role = random.pick('server', 'server', 'server', 'client', 'client', 'client', 'client', 'neither')
+  const obfs = role === 'neither' || random.chance(0.75) ? ObfsKind.NONE : random.pick(ObfsKind.TCP_WND, ObfsKind.TCP)
+  const sealing = random.pick('none', 'random', 'random', 'counter')
+  const rendezvous = obfs === ObfsKind.NONE && random.chance(0.25) ? Mode.RENDEZVOUS : 0
+  const modes = { server: Mode.SERVER, client: Mode.CLIENT, neither: 0 }
+  const sealed = sealingConfig(obfs !== ObfsKind.NONE && sealing === 'none' ? 'random' : sealing)
+  const config = {
+    tagBytes: 0,
+    nonceBytes: 0,
+    nonceStrategy: 0,
+    ...sealed,
+    ...randomOptions(random),
+    mode: modes[role] | rendezvous,
+    maxSessions: SESSIONS_MAX,
+    replayCapacity: sealed.tagBytes ? random.pick(0, 64, 4096) : 0,
+  } as CoreConfig
+  const clock = random.chance(0.5) ? random.u32() : (0 - random.below(8000 * 60)) >>> 0
+  return {
+    name: `${role}, ${sealing}${obfs === ObfsKind.NONE ? '' : obfs === ObfsKind.TCP ? ', dpi/tcp' : ', dpi/tcp-wnd'}`,
+    role,
+    obfs,
+    random,
+    config,
+    clock,
+    ...makeAddresses(random, obfs),
+  }
+}

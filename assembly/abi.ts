@@ -67,6 +67,8 @@ export const RX_CAPACITY: usize = 4
 export const RX_LEN: usize = 8
 export const RX_FLAGS: usize = 12
 export const RX_ADDRESS: usize = 16
+/** The engine's own: keyed hash of the nonce. */
+export const RX_HASH: usize = 40
 export const RX_OPENED: u32 = 1
 
 export const TX_SLOTS: u32 = 64

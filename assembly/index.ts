@@ -47,7 +47,9 @@ import { early, packets, receivePackets, SLOTS } from './obfs/receive'
 import { block } from './obfs/settings'
 import { control, outgoing, takeControls, transmitPackets } from './obfs/transmit'
 import { copyAddress } from './packet/address'
-import { entropy, fillEntropy, rx, tx } from './packet/datagram'
+import { rx, tx } from './packet/datagram'
+import { entropy, fillEntropy } from './packet/entropy'
+import { secret } from './packet/nonce'
 import { events, takeEvents } from './session/events'
 import { spans } from './session/message'
 import { addressOf, Session, TCP_DIALING, TCP_GONE, TIME_WAIT } from './session/session'
@@ -73,6 +75,10 @@ export function entropy_ptr(): usize {
 
 export function entropy_capacity(): u32 {
   return ENTROPY_BYTES
+}
+
+export function secret_ptr(): usize {
+  return secret
 }
 
 export function rx_ptr(): usize {

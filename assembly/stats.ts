@@ -46,6 +46,8 @@ export const OBFS_CONTEXTS: u32 = 43
 export const OBFS_UNAUTHENTICATED: u32 = 44
 export const OBFS_REFUSED: u32 = 45
 export const OBFS_CONTROL_SENT: u32 = 46
+/** Datagrams of ours that came back. */
+export const DROP_REFLECTED: u32 = 47
 
 export const counters: usize = memory.data(64 * 8, 8)
 

@@ -220,6 +220,7 @@ export const COUNTERS = [
   'obfs_unauthenticated',
   'obfs_refused',
   'obfs_control_sent',
+  'drop_reflected',
 ] as const
 export type CounterName = (typeof COUNTERS)[number]
 /** `last_received_age` before the first datagram. */
@@ -232,6 +233,7 @@ export interface CoreExports {
   config_ptr(): number
   entropy_ptr(): number
   entropy_capacity(): number
+  secret_ptr(): number
   rx_ptr(): number
   rx_slots(): number
   tx_ptr(): number
@@ -293,6 +295,7 @@ const CALLS: readonly Exclude<keyof CoreExports, 'memory'>[] = [
   'config_ptr',
   'entropy_ptr',
   'entropy_capacity',
+  'secret_ptr',
   'rx_ptr',
   'rx_slots',
   'tx_ptr',

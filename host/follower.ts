@@ -236,7 +236,6 @@ export class Follower {
     this.#port = socket.local.port
     this.#reopenedAt = this.#runtime.monotonic()
     this.#suspect = false
-    if (again && this.#aead?.nonceStrategy === 'counter') this.#driver.renewNonce()
     if (again) this.#log.notice('udp socket restart')
     this.#log.notice(`udp bind: ${formatAddress(socket.local)}`)
     if (socket.path !== undefined) this.#log.notice(`udp path: ${socket.path}`)

@@ -1,13 +1,15 @@
 /*
  * The endpoint as a whole: its start, and its time.
  */
-import { E_CONFIG, E_ENTROPY, E_MEMORY, MAX_SLEEP_TICKS, MODE_CLIENT, NONCE_COUNTER, OK } from '../abi'
+import { E_CONFIG, E_ENTROPY, E_MEMORY, MAX_SLEEP_TICKS, MODE_CLIENT, OK } from '../abi'
 import { advanceClock, startClock } from '../clock'
 import { setKeepalive, startKeepalive } from '../control/keepalive'
 import { setServiceExpiry } from '../control/rendezvous'
 import { setOptions, setWireOffset } from '../kcp/conversation'
 import { setCeiling, usedBytes } from '../memory/slab'
-import { drawCounter, hasEntropy, openDatagrams, takeEntropy } from '../packet/datagram'
+import { openDatagrams } from '../packet/datagram'
+import { hasEntropy, takeEntropy } from '../packet/entropy'
+import { openNonces, renewCounter } from '../packet/nonce'
 import { openReplay } from '../packet/replay'
 import { setMaxSessions } from '../session/table'
 import { setTimeouts } from '../session/timeouts'
@@ -40,7 +42,7 @@ import { configureOpening } from './open'
 import { checkPeerTimers, configurePeer, untilPeerTimers, wakePeer } from './peer'
 import { checkSessions, untilSessions, wakeSessions } from './schedule'
 
-/** Entropy the start wants: conv, keepalive, base of the nonce counter. */
+/** Entropy the start wants: conv, clock, keepalive, secret and base of nonces. */
 const START_ENTROPY_BYTES: u32 = 64
 /** Most bytes the ceiling can be set to: what wasm32 can address, less some. */
 const MAX_CEILING_BYTES: u32 = 0xf0000000
@@ -96,8 +98,8 @@ function start(now: u32): i32 {
   startClock(now)
   // descriptors and replay filter come on top of the ceiling, which is for sessions
   setCeiling(MAX_CEILING_BYTES)
-  if (!openReplay(field(REPLAY)) || !openDatagrams(field(TAG_BYTES), field(NONCE_BYTES), field(NONCE_STRATEGY)))
-    return E_MEMORY
+  if (!openReplay(field(REPLAY)) || !openDatagrams(field(TAG_BYTES))) return E_MEMORY
+  openNonces(field(NONCE_BYTES), field(NONCE_STRATEGY))
   mode = field(MODE)
   configureOpening(mode, load<u32>(takeEntropy(4)))
   setWireOffset(load<u32>(takeEntropy(4)))
@@ -115,7 +117,7 @@ export function addFixed(bytes: u32): void {
 
 /** Draws the base of the nonce counter again. */
 export function renewNonce(): i32 {
-  return field(NONCE_STRATEGY) != NONCE_COUNTER || drawCounter() ? OK : E_ENTROPY
+  return renewCounter() ? OK : E_ENTROPY
 }
 
 export function checkTimers(now: u32): void {

@@ -43,7 +43,7 @@ import { isServer, kind, local, NONE, remote, TCP, TCP_WND, takeSettings } from 
 import { headerBytes, nextRandom, SYN, seedRandom } from '../obfs/tcpip'
 import { openOutgoing, queueControl } from '../obfs/transmit'
 import { copyAddress, isAddress } from '../packet/address'
-import { hasEntropy, takeEntropy } from '../packet/datagram'
+import { hasEntropy, takeEntropy } from '../packet/entropy'
 import { tellOwn } from '../session/events'
 import { count, OBFS_REFUSED } from '../stats'
 import { addFixed } from './endpoint'

@@ -80,14 +80,13 @@ export function silenceSeconds(): u32 {
   return <u32>(silenceTicks / TICKS_PER_SECOND)
 }
 
-/** A datagram arrived, of whatever kind. */
-export function noteDatagram(): void {
+/**
+ * A datagram arrived from `address` that is authentic, no replay and not one of ours. Nothing less counts as a sign of
+ * life: anybody could send it.
+ */
+export function noteAuthentic(address: usize): void {
   everReceived = true
   lastReceivedAt = elapsed
-}
-
-/** An authentic datagram arrived from `address`. */
-export function noteAuthentic(address: usize): void {
   if (sameAddress(address, currentPeer)) noteReceived()
 }
 

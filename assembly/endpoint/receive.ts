@@ -6,6 +6,7 @@ import {
   REASON_RESET,
   RX_ADDRESS,
   RX_FLAGS,
+  RX_HASH,
   RX_LEN,
   RX_OPENED,
   RX_PTR,
@@ -20,7 +21,8 @@ import { readConv } from '../kcp/segment'
 import { growRecvWindow } from '../kcp/window'
 import { segmentShare } from '../memory/slab'
 import { kind, NONE } from '../obfs/settings'
-import { hasSpareBlock, nonceBytes, refillRx, rxSlot, tagBytes } from '../packet/datagram'
+import { hasSpareBlock, refillRx, rxSlot, tagBytes } from '../packet/datagram'
+import { hashOfNonce, isOwnNonce, nonceBytes } from '../packet/nonce'
 import { isReplay, prepareReplay } from '../packet/replay'
 import { CONNECT, closeHalf, ESTABLISHED, has, INITIATOR, setState, TIME_WAIT } from '../session/session'
 import { advance, resetByPeer } from '../session/stream'
@@ -31,6 +33,7 @@ import {
   DROP_AUTH,
   DROP_MALFORMED,
   DROP_OVERSIZE,
+  DROP_REFLECTED,
   DROP_REPLAY,
   DROP_SHORT,
   KCP_RECEIVED_BYTES,
@@ -39,7 +42,7 @@ import {
 } from '../stats'
 import { authenticated, packetOverhead } from './obfs'
 import { acceptSession, moveSessions } from './open'
-import { isMappedSocket, noteAuthentic, noteDatagram, takePong } from './peer'
+import { isMappedSocket, noteAuthentic, takePong } from './peer'
 import { isLive, settleTouched, touch } from './schedule'
 
 /** Too short to hold a conv. */
@@ -60,7 +63,9 @@ function prepare(i: u32): void {
   const slot = rxSlot(i)
   const sealed = load<u32>(slot, RX_LEN)
   if (!(load<u32>(slot, RX_FLAGS) & RX_OPENED) || sealed <= tagBytes + nonceBytes) return
-  prepareReplay(load<usize>(slot, RX_PTR) + sealed - nonceBytes, nonceBytes)
+  const hash = hashOfNonce(load<usize>(slot, RX_PTR) + sealed - nonceBytes)
+  store<u64>(slot, hash, RX_HASH)
+  prepareReplay(hash)
 }
 
 function takeDatagram(i: u32, now: u32): bool {
@@ -70,7 +75,6 @@ function takeDatagram(i: u32, now: u32): bool {
   const address = slot + RX_ADDRESS
   add(PKT_RECEIVED, 1)
   add(PKT_RECEIVED_BYTES, sealed + packetOverhead(address))
-  noteDatagram()
   if (sealed > MAX_DATAGRAM_BYTES) {
     count(DROP_OVERSIZE)
     return false
@@ -85,8 +89,13 @@ function takeDatagram(i: u32, now: u32): bool {
       count(DROP_AUTH)
       return false
     }
+    const hash = load<u64>(slot, RX_HASH)
+    if (isOwnNonce(at + sealed - nonceBytes, hash)) {
+      count(DROP_REFLECTED)
+      return false
+    }
     // a packet that fails authentication does not get here: it must not block the genuine one (protocol.md 3.5)
-    if (isReplay(at + sealed - nonceBytes, nonceBytes)) {
+    if (isReplay(hash)) {
       count(DROP_REPLAY)
       return false
     }

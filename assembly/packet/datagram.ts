@@ -1,11 +1,8 @@
 /*
- * Datagrams at the boundary: receive and transmit descriptors with their blocks, padding, nonces, entropy (protocol.md
- * 3.2-3.5). Sealing and opening are the host's.
+ * Datagrams at the boundary: receive and transmit descriptors with their blocks, padding (protocol.md 3.2-3.5). Sealing
+ * and opening are the host's.
  */
 import {
-  ENTROPY_BYTES,
-  NONCE_COUNTER,
-  NONCE_RANDOM,
   RX_BYTES,
   RX_CAPACITY,
   RX_PTR,
@@ -20,32 +17,21 @@ import {
   TX_SRC,
 } from '../abi'
 import { alloc, allocUrgent, HEADROOM_BYTES, PACKET_CLASS } from '../memory/slab'
-import { ENTROPY_LEFT, set } from '../stats'
+import { hasEntropy, takeEntropy } from './entropy'
+import { nonceBytes, nonceEntropy, writeNonce } from './nonce'
 
 const BLOCK_BYTES: u32 = (1 << PACKET_CLASS) - HEADROOM_BYTES
 const MAX_PADDING_BYTES: u32 = 15
-const MAX_NONCE_BYTES: u32 = 24
-const COUNTER_BYTES: u32 = 12
-/** What one datagram may take from the entropy: a nonce and the byte that picks the padding. */
-const ENTROPY_PER_DATAGRAM: u32 = MAX_NONCE_BYTES + 1
 
 export const rx: usize = memory.data(128 * 48, 8)
 export const tx: usize = memory.data(64 * 32, 8)
-export const entropy: usize = memory.data(65536, 8)
 const txBlocks: usize = memory.data(64 * 4)
-const counter: usize = memory.data(16, 8)
-
-let entropyUsed: u32 = ENTROPY_BYTES
 
 export let tagBytes: u32 = 0
-export let nonceBytes: u32 = 0
-let strategy: u32 = 0
 
 /** Gives every descriptor its block. False when memory is short. */
-export function openDatagrams(tag: u32, nonce: u32, nonceStrategy: u32): bool {
+export function openDatagrams(tag: u32): bool {
   tagBytes = tag
-  nonceBytes = nonce
-  strategy = nonceStrategy
   spare = alloc(PACKET_CLASS)
   for (let i: u32 = 0; i < RX_SLOTS; i++) {
     const block = allocUrgent(PACKET_CLASS)
@@ -57,7 +43,7 @@ export function openDatagrams(tag: u32, nonce: u32, nonceStrategy: u32): bool {
     if (!block) return false
     store<usize>(txBlocks + ((<usize>i) << 2), block + HEADROOM_BYTES)
   }
-  return strategy != NONCE_COUNTER || drawCounter()
+  return true
 }
 
 export function rxSlot(i: u32): usize {
@@ -85,43 +71,9 @@ function putRxBlock(i: u32, block: usize): void {
   store<u32>(slot, BLOCK_BYTES, RX_CAPACITY)
 }
 
-/** Takes over `n` random bytes the host wrote. */
-export function fillEntropy(n: u32): void {
-  // used from the end of what was written
-  entropyUsed = ENTROPY_BYTES - n
-  if (n < ENTROPY_BYTES) memory.copy(entropy + entropyUsed, entropy, n)
-  set(ENTROPY_LEFT, n)
-}
-
-/** `n` random bytes, used once. The caller has made sure that they are there. */
-export function takeEntropy(n: u32): usize {
-  const at = entropy + entropyUsed
-  entropyUsed += n
-  set(ENTROPY_LEFT, ENTROPY_BYTES - entropyUsed)
-  return at
-}
-
-export function hasEntropy(n: u32): bool {
-  return ENTROPY_BYTES - entropyUsed >= n
-}
-
 /** True if one more datagram can be given padding and nonce. */
 export function canSeal(): bool {
-  return tagBytes == 0 || hasEntropy(ENTROPY_PER_DATAGRAM)
-}
-
-/** Draws the base of the nonce counter. False without entropy. */
-export function drawCounter(): bool {
-  if (!hasEntropy(COUNTER_BYTES)) return false
-  memory.copy(counter, takeEntropy(COUNTER_BYTES), COUNTER_BYTES)
-  return true
-}
-
-/** The counter is a little-endian number of 12 bytes, incremented before each use (protocol.md 3.4). */
-function nextCounter(): void {
-  const low = load<u64>(counter) + 1
-  store<u64>(counter, low)
-  if (low == 0) store<u32>(counter, load<u32>(counter, 8) + 1, 8)
+  return tagBytes == 0 || hasEntropy(nonceEntropy() + 1)
 }
 
 /** The block of a transmit descriptor. */
@@ -145,12 +97,7 @@ export function describeTx(i: u32, src: usize, len: u32, limit: u32, address: us
       len += n
     }
     const nonce = out + len + tagBytes
-    if (strategy == NONCE_RANDOM) {
-      memory.copy(nonce, takeEntropy(nonceBytes), nonceBytes)
-    } else {
-      nextCounter()
-      memory.copy(nonce, counter, nonceBytes)
-    }
+    writeNonce(nonce)
     store<usize>(slot, nonce, TX_NONCE)
   }
   store<usize>(slot, src, TX_SRC)

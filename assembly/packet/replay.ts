@@ -4,8 +4,8 @@
  *
  * Two generations of an open-addressing set of 32-bit fingerprints, filled to one half. A nonce is known if either
  * generation holds it; a full generation becomes the old one and the other is cleared. Slot and fingerprint take 21 +
- * 32 independent bits of a 64-bit hash at the server's capacity of 2^20, so a fresh nonce is taken for a replay about
- * once in 2^31. Only authentic datagrams get here, so nobody without the key can aim at collisions.
+ * 32 independent bits of the keyed hash of the nonce (nonce.ts) at the server's capacity of 2^20, so a fresh nonce is
+ * taken for a replay about once in 2^31, and nobody who lacks the endpoint's secret can aim at collisions.
  */
 import { allocUrgent, classOf, MAX_CLASS } from '../memory/slab'
 
@@ -48,43 +48,26 @@ function allocSet(cls: u32): usize {
 }
 
 /**
- * To be called for all nonces of a batch before isReplay: brings their slots into the cache. Each of the two loads misses on a busy server, and misses
- * of different nonces overlap here, while in isReplay each waits for the one before.
+ * To be called for all hashes of a batch before isReplay: brings their slots into the cache. Each of the two loads
+ * misses on a busy server, and misses of different nonces overlap here, while in isReplay each waits for the one before.
  */
-export function prepareReplay(nonce: usize, bytes: u32): void {
+export function prepareReplay(hash: u64): void {
   if (capacity == 0) return
-  const h = hashOf(nonce, bytes)
-  const at = (<usize>(slotOf(h) & mask)) << 2
+  const at = (<usize>(slotOf(hash) & mask)) << 2
   // a load may trap, so compilers keep it though nothing uses the result
   load<u32>(current + at)
   load<u32>(other + at)
 }
 
-function hashOf(nonce: usize, bytes: u32): u64 {
-  const prime: u64 = 0xff51afd7ed558ccd
-  let h: u64 = load<u64>(nonce) * prime
-  h = (h ^ (h >> 33)) + load<u32>(nonce, 8)
-  h = (h ^ (h >> 31)) * 0xc4ceb9fe1a85ec53
-  if (bytes == 24) {
-    h = (h ^ (h >> 33)) + load<u32>(nonce, 12)
-    h = (h ^ (h >> 31)) * prime
-    h = (h ^ (h >> 33)) + load<u64>(nonce, 16)
-    h = (h ^ (h >> 31)) * 0xc4ceb9fe1a85ec53
-  }
-  h ^= h >> 33
-  return h * prime
+function slotOf(hash: u64): u32 {
+  return <u32>(hash >> 32)
 }
 
-function slotOf(h: u64): u32 {
-  return <u32>(h >> 32) ^ <u32>h
-}
-
-/** Checks and remembers the nonce of `bytes` (12 or 24) bytes at `nonce`. True if it was seen before. */
-export function isReplay(nonce: usize, bytes: u32): bool {
+/** Checks and remembers a nonce by its keyed hash. True if it was seen before. */
+export function isReplay(hash: u64): bool {
   if (capacity == 0) return false
-  const h = hashOf(nonce, bytes)
-  const slot = slotOf(h)
-  const fingerprint = max<u32>(<u32>h, 1)
+  const slot = slotOf(hash)
+  const fingerprint = max<u32>(<u32>hash, 1)
   // a replay is not inserted: else an eavesdropper could push genuine nonces out of the filter with replays
   return contains(other, slot, fingerprint) || insert(slot, fingerprint)
 }

@@ -112,6 +112,7 @@ const DROPS: readonly (readonly [name: string, text: string])[] = [
   ['drop_auth', 'failed authentication (wrong key or method?)'],
   ['drop_short', 'too short'],
   ['drop_replay', 'replayed'],
+  ['drop_reflected', 'our own, sent back'],
   ['drop_malformed', 'malformed'],
   ['drop_oversize', 'too long'],
 ]

@@ -83,8 +83,8 @@ interface Viewer {
 
 /** Datagrams of somebody who has the key, so far. */
 function authentic(counters: Counters): number {
-  const { pkt_received, drop_auth, drop_replay, drop_oversize, drop_short, drop_malformed } = counters
-  return pkt_received - drop_auth - drop_replay - drop_oversize - drop_short - drop_malformed
+  const { pkt_received, drop_auth, drop_replay, drop_reflected, drop_oversize, drop_short, drop_malformed } = counters
+  return pkt_received - drop_auth - drop_replay - drop_reflected - drop_oversize - drop_short - drop_malformed
 }
 
 const bytesOf = (session: SessionStats): number => session.tcpRead + session.tcpWritten

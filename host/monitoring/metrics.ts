@@ -67,6 +67,7 @@ const FAMILIES: readonly Family[] = [
     samples: [
       ['drop_auth', 'auth'],
       ['drop_replay', 'replay'],
+      ['drop_reflected', 'reflected'],
       ['drop_oversize', 'oversize'],
       ['drop_short', 'short'],
       ['drop_malformed', 'malformed'],

@@ -81,7 +81,8 @@ test('MUST 9: a replay of any of the last `capacity` datagrams is recognised, fr
       fc.nat(),
       (capacity, count, seed) => {
         for (const sealing of ['random', 'counter'] as const) {
-          const random = new Random(seed)
+          // not the numbers that the engine's entropy is made of
+          const random = new Random(seed + 1000)
           const solo = new Solo({ role: 'neither', sealing, config: { replayCapacity: capacity } })
           const seen: Uint8Array[] = []
           for (let i = 0; i < count; i++) {

@@ -73,6 +73,7 @@ export function stubCore(overrides: Partial<Omit<CoreExports, 'memory'>> = {}): 
     config_ptr: () => CONFIG_PTR,
     entropy_ptr: () => ENTROPY_PTR,
     entropy_capacity: () => 65536,
+    secret_ptr: () => 0,
     rx_ptr: () => RX_PTR,
     rx_slots: () => RX_SLOTS,
     tx_ptr: () => TX_PTR,

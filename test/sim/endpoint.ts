@@ -175,6 +175,8 @@ export interface EndpointOptions {
   readonly clock?: number
   /** Bytes of entropy at each refill; small values exercise E_ENTROPY. */
   readonly entropyChunk?: number
+  /** The 32 bytes at `secret_ptr`; none = the engine draws its own. */
+  readonly secret?: Uint8Array
   readonly onTransmit: (datagram: Datagram, handle: number) => void
   readonly onEvent: (event: EngineEvent) => void
 }
@@ -209,6 +211,7 @@ export class Endpoint {
     this.#onTransmit = options.onTransmit
     this.#onEvent = options.onEvent
     this.refill()
+    if (options.secret) this.core.u8.set(options.secret, this.core.calls.secret_ptr() >>> 0)
     this.core.configure(options.config, this.now)
   }
 

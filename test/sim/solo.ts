@@ -52,6 +52,7 @@ export interface SoloOptions {
   readonly seed?: number
   readonly clock?: number
   readonly entropyChunk?: number
+  readonly secret?: Uint8Array
   /** what happens on DIAL; `wait` leaves it to the test */
   readonly dial?: 'accept' | 'refuse' | 'wait'
   /** READABLE is answered by reading everything, unless false */
@@ -81,6 +82,7 @@ export class Solo {
       seed,
       clock: options.clock ?? 0,
       ...(options.entropyChunk === undefined ? {} : { entropyChunk: options.entropyChunk }),
+      ...(options.secret === undefined ? {} : { secret: options.secret }),
       onTransmit: (datagram) => this.#record(datagram),
       onEvent: (event) => this.#event(event),
     })

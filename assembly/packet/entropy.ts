@@ -1,0 +1,28 @@
+/*
+ * Random bytes from the host, each used once.
+ */
+import { ENTROPY_BYTES } from '../abi'
+import { ENTROPY_LEFT, set } from '../stats'
+
+export const entropy: usize = memory.data(65536, 8)
+let used: u32 = ENTROPY_BYTES
+
+/** Takes over `n` random bytes the host wrote. */
+export function fillEntropy(n: u32): void {
+  // used from the end of what was written
+  used = ENTROPY_BYTES - n
+  if (n < ENTROPY_BYTES) memory.copy(entropy + used, entropy, n)
+  set(ENTROPY_LEFT, n)
+}
+
+/** `n` random bytes, used once. The caller has made sure that they are there. */
+export function takeEntropy(n: u32): usize {
+  const at = entropy + used
+  used += n
+  set(ENTROPY_LEFT, ENTROPY_BYTES - used)
+  return at
+}
+
+export function hasEntropy(n: u32): bool {
+  return ENTROPY_BYTES - used >= n
+}

@@ -1,0 +1,66 @@
+/*
+ * SipHash-2-4 (Aumasson, Bernstein 2012) under the endpoint's secret: the one keyed function of the engine. It marks our
+ * own nonces (packet/nonce.ts) and seeds every hash table, so that nobody without the secret can choose inputs that
+ * collide.
+ *
+ * It is the exception to "no cryptographic primitives of ours": it runs for every datagram, and a call of the host for
+ * each would cost more than the function. Tests compare it with libsodium's crypto_shorthash.
+ */
+
+let k0: u64 = 0
+let k1: u64 = 0
+
+/** Sets the key: 16 bytes at `key`. To be called once, before anything is hashed. */
+export function setHashKey(key: usize): void {
+  k0 = load<u64>(key)
+  k1 = load<u64>(key, 8)
+}
+
+/**
+ * Hash of a byte string: `words` little-endian words of 8 bytes at `at`, then the 0 to 7 bytes of `tail`.
+ * @param tail the last bytes, first one lowest, and in the top byte the length of the whole string (mod 256)
+ */
+export function sipHash(at: usize, words: u32, tail: u64): u64 {
+  let v0 = k0 ^ 0x736f6d6570736575
+  let v1 = k1 ^ 0x646f72616e646f6d
+  let v2 = k0 ^ 0x6c7967656e657261
+  let v3 = k1 ^ 0x7465646279746573
+  // two rounds a block; the four rounds of the end are two more blocks of zeros
+  for (let i: u32 = 0; i < words + 3; i++) {
+    let m: u64 = 0
+    if (i < words) m = load<u64>(at + ((<usize>i) << 3))
+    else if (i == words) m = tail
+    else if (i == words + 1) v2 ^= 0xff
+    v3 ^= m
+    v0 += v1
+    v2 += v3
+    v1 = rotl<u64>(v1, 13) ^ v0
+    v3 = rotl<u64>(v3, 16) ^ v2
+    v0 = rotl<u64>(v0, 32)
+    v2 += v1
+    v0 += v3
+    v1 = rotl<u64>(v1, 17) ^ v2
+    v3 = rotl<u64>(v3, 21) ^ v0
+    v2 = rotl<u64>(v2, 32)
+    v0 += v1
+    v2 += v3
+    v1 = rotl<u64>(v1, 13) ^ v0
+    v3 = rotl<u64>(v3, 16) ^ v2
+    v0 = rotl<u64>(v0, 32)
+    v2 += v1
+    v0 += v3
+    v1 = rotl<u64>(v1, 17) ^ v2
+    v3 = rotl<u64>(v3, 21) ^ v0
+    v2 = rotl<u64>(v2, 32)
+    v0 ^= m
+  }
+  return v0 ^ v1 ^ v2 ^ v3
+}
+
+/** Hash of `bytes` bytes at `at`. */
+export function hashBytes(at: usize, bytes: u32): u64 {
+  const words = bytes >> 3
+  let tail = (<u64>bytes) << 56
+  for (let i = words << 3; i < bytes; i++) tail |= (<u64>load<u8>(at + i)) << (<u64>((i & 7) << 3))
+  return sipHash(at, words, tail)
+}

@@ -1,0 +1,125 @@
+/**
+ * Own nonces (docs/validation.md): the engine knows a datagram of its endpoint when it comes back, whatever carried it,
+ * and nothing follows from it.
+ */
+import sodium from 'libsodium-wrappers'
+import { suite } from 'uvu'
+import * as assert from 'uvu/assert'
+import { Random } from '../sim/random.ts'
+import { Solo, TESTER } from '../sim/solo.ts'
+import { concat, control, DIAL, MessageType, message, push, utf8, What } from '../sim/wire.ts'
+
+/** Key, base and slot as they stand at `secret_ptr`. */
+function secretOf(key: Uint8Array, base: Uint8Array, slot: number): Uint8Array {
+  return concat(key, base, new Uint8Array([slot & 255, slot >> 8, 0, 0]))
+}
+
+/** A little-endian number. */
+function littleEndian(bytes: Uint8Array): bigint {
+  return bytes.reduceRight((sum, byte) => sum * 256n + BigInt(byte), 0n)
+}
+
+const random = new Random(4711)
+const KEY = random.bytes(16)
+const BASE = random.bytes(12)
+
+const test = suite('core/nonce')
+
+test('a random nonce carries SipHash-2-4 of its first 16 bytes, as libsodium computes it', async () => {
+  await sodium.ready
+  const solo = new Solo({ role: 'server', sealing: 'random', secret: secretOf(KEY, BASE, 0) })
+  for (let i = 0; i < 200; i++) solo.feed(control(What.PING, i))
+  const sent = solo.take()
+  assert.is(sent.length, 200)
+  for (const { bytes } of sent) {
+    const nonce = bytes.subarray(-24)
+    const hash = sodium.crypto_shorthash(nonce.subarray(0, 16), KEY)
+    assert.equal(nonce.slice(16, 20), hash.slice(0, 4))
+  }
+})
+
+for (const sealing of ['random', 'counter'] as const) {
+  test(`a datagram of ours from the peer's address opens, feeds, acknowledges and answers nothing (${sealing})`, () => {
+    const solo = new Solo({ role: 'client', sealing })
+    solo.run(10)
+    const handle = solo.open()
+    solo.write(handle, utf8('hello'))
+    solo.endpoint.drain()
+    solo.run(10)
+    const [...ours] = solo.take()
+    assert.ok(ours.some(({ conv }) => conv !== 0))
+    const age = solo.endpoint.counter('last_received_age')
+    for (const { bytes } of ours) assert.is(solo.feedRaw(TESTER, bytes), 0)
+    assert.is(solo.endpoint.counter('drop_reflected'), ours.length)
+    assert.is(solo.stream(handle).data.length, 0)
+    assert.is(solo.stream(handle).ending, undefined)
+    // neither /ready nor the keepalive takes it for a sign of life
+    assert.is(solo.endpoint.counter('last_received_age'), age)
+    assert.is(solo.take().length, 0)
+  })
+
+  test(`what another engine of the same endpoint sent is ours, a peer's is not (${sealing})`, () => {
+    const make = (key: Uint8Array, base: Uint8Array, slot: number): Solo =>
+      new Solo({ role: 'server', sealing, seed: 100 + slot, secret: secretOf(key, base, slot) })
+    const one = make(KEY, BASE, 1)
+    one.feed(control(What.PING, 1))
+    const [pong] = one.take()
+    assert.ok(pong)
+    for (const slot of [0, 1, 2, 65535]) {
+      const other = make(KEY, BASE, slot)
+      assert.is(other.feedRaw(TESTER, pong.bytes), 0, `slot ${slot}`)
+      assert.is(other.endpoint.counter('drop_reflected'), 1)
+    }
+    const stranger = make(random.bytes(16), random.bytes(12), 1)
+    assert.is(stranger.feedRaw(TESTER, pong.bytes), 1)
+  })
+}
+
+test('slots of one base never meet: the first nonces are 2^48 apart', () => {
+  const first = (slot: number, base = BASE): bigint => {
+    const solo = new Solo({ role: 'server', sealing: 'counter', secret: secretOf(KEY, base, slot) })
+    solo.feed(control(What.PING, 1))
+    return littleEndian(solo.take()[0]?.bytes.subarray(-12) ?? new Uint8Array(12))
+  }
+  for (const base of [BASE, new Uint8Array(12).fill(255), concat(new Uint8Array(8).fill(255), new Uint8Array(4))]) {
+    const start = littleEndian(base)
+    for (const slot of [0, 1, 7, 65535]) {
+      assert.is(first(slot, base), (start + (BigInt(slot) << 48n) + 1n) % (1n << 96n))
+    }
+  }
+})
+
+test('after the base was renewed what left before is still ours', () => {
+  const solo = new Solo({ role: 'server', sealing: 'counter' })
+  const sent: Uint8Array[] = []
+  for (let i = 0; i < 6; i++) {
+    solo.feed(control(What.PING, i))
+    for (const { bytes } of solo.take()) sent.push(bytes)
+    assert.is(solo.endpoint.core.calls.renew_nonce(), 0)
+  }
+  for (const bytes of sent) assert.is(solo.feedRaw(TESTER, bytes), 0)
+  assert.is(solo.endpoint.counter('drop_reflected'), sent.length)
+})
+
+test('the first flight of a client, sent back by its server port, does not end its session', () => {
+  const solo = new Solo({ role: 'client', sealing: 'random' })
+  const handle = solo.open()
+  solo.write(handle, utf8('request'))
+  solo.endpoint.drain()
+  solo.run(300)
+  for (const { bytes } of solo.take()) solo.feedRaw(TESTER, bytes)
+  solo.run(5000)
+  assert.is(solo.stream(handle).ending, undefined)
+  // a server that dials and relays is not fooled either
+  const server = new Solo({ role: 'server', sealing: 'random' })
+  server.feed(push(5, 0, concat(DIAL, message(MessageType.PUSH, utf8('x')))))
+  server.write(server.only.handle, utf8('answer'))
+  server.endpoint.drain()
+  server.run(50)
+  const data = server.only.data.length
+  for (const { bytes } of server.take()) server.feedRaw(TESTER, bytes)
+  assert.is(server.only.data.length, data)
+  assert.is(server.endpoint.sessions, 1)
+})
+
+test.run()

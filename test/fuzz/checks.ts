@@ -39,7 +39,8 @@ export function checkGauges(world: World): void {
     if (s.mustEnd) fault(`handle ${handle}: E_HANDLE, but no event`)
     if (read !== s.output.committed) fault(`handle ${handle}: ${read} bytes read, ${s.output.committed} committed`)
     // what follows EOF is discarded, and counted
-    if (written !== s.consumed && s.phase === Phase.OPEN && !s.eofTold) fault(`handle ${handle}: ${written} bytes written, ${s.consumed} consumed`)
+    if (written !== s.consumed && s.phase === Phase.OPEN && !s.eofTold)
+      fault(`handle ${handle}: ${written} bytes written, ${s.consumed} consumed`)
   }
   STATES.forEach((name, i) => {
     if (subject.gauge(name) !== states[i + 1]) fault(`${name} = ${subject.gauge(name)}, listed ${states[i + 1]}`)

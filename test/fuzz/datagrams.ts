@@ -38,6 +38,8 @@ export function openSession(world: World): Session | undefined {
 function openOurs(world: World): Session | undefined {
   const { subject, random, sessions } = world
   world.note(() => 'stream_open')
+  // a damaged datagram may carry the conv that is about to be used
+  subject.flush()
   const handle = subject.calls.stream_open(subject.now)
   subject.isDrained = false
   if (handle <= 0) {
@@ -76,12 +78,15 @@ function pickWindow(world: World): number {
   return r < 94 ? world.random.pick(256, 32, 65535, 5) : r < 97 ? 0 : 1
 }
 
-/** What the peer says it has received: most often the truth. */
+/** What the peer says it has received: the truth, or less, as after losses. */
 function pickUna(world: World, s: Session): number {
-  const r = world.random.below(100)
-  if (r < 80) return s.output.next
-  if (r < 95) return Math.max(0, s.output.next - world.random.below(20))
-  return (s.output.next + world.random.below(9) - 4) >>> 0
+  const { random } = world
+  const r = random.below(100)
+  if (r < 40) s.received = s.output.next
+  else if (r < 55 && s.received < s.output.next) s.received++
+  if (r < 90) return s.received
+  if (r < 97) return Math.max(0, s.received - random.below(20))
+  return (s.output.next + random.below(9) - 4) >>> 0
 }
 
 /** Which segment is sent next. */
@@ -125,6 +130,23 @@ function putAcks(world: World, s: Session, wnd: number, una: number): void {
     if (random.chance(0.03)) ts = random.pick(random.u32(), ts + 8, ts - 8000, 0) >>> 0
     if (random.chance(0.01)) sn = random.pick(random.u32(), sn + 1, sn - 1) >>> 0
     putHeader(s.conversation.conv, Cmd.ACK, wnd, ts, sn, una, 0)
+  }
+}
+
+/** As many small segments as fit, behind one that does not come. */
+function putFlood(world: World, s: Session): void {
+  const { random } = world
+  const { input } = s.conversation
+  const wnd = pickWindow(world)
+  for (; room(world) >= HEADER_BYTES; s.next++) {
+    if (s.next === s.una) s.next++
+    if (!input.ensure(random, s.next, random.pick(1, 8, 60))) return
+    const start = input.start(s.next)
+    const end = input.end(s.next)
+    if (HEADER_BYTES + end - start > room(world)) return
+    putHeader(s.conversation.conv, Cmd.PUSH, wnd, world.subject.now, s.next, s.received, end - start)
+    bytes.set(input.bytes.subarray(start, end), length)
+    length += end - start
   }
 }
 
@@ -272,7 +294,7 @@ export function deliver(
 
 function send(world: World, plain: Uint8Array, size: number, from: Uint8Array, nonce?: Uint8Array): void {
   const { random, subject } = world
-  const shown = Math.max(0, Math.min(size, 120))
+  const shown = Math.max(0, size)
   world.note(() => `datagram of ${size} from ${from.slice(0, 4)}.${from[11]}: ${hex(plain, shown)}`)
   const isKept = random.below(8) === 0
   const used = nonce ?? (isKept && subject.overhead ? random.bytes(subject.fixed.nonceBytes) : undefined)
@@ -283,7 +305,8 @@ function send(world: World, plain: Uint8Array, size: number, from: Uint8Array, n
 /** A datagram of a session of a modelled peer. */
 export function sessionDatagram(world: World, s: Session): void {
   length = 0
-  putSegments(world, s)
+  if (world.random.below(100) < world.plan.floods) putFlood(world, s)
+  if (length === 0) putSegments(world, s)
   let from = s.address
   if (world.random.below(100) < 6) {
     from = damage(world, from)

@@ -70,7 +70,12 @@ function step(world: World, count: number): void {
  * Runs the episode of a seed; how many inputs it had.
  * @throws Fault, or whatever the engine throws when it traps
  */
-export function runEpisode(seed: number, count: number, module?: WebAssembly.Module, log?: (text: string) => void): World {
+export function runEpisode(
+  seed: number,
+  count: number,
+  module?: WebAssembly.Module,
+  log?: (text: string) => void,
+): World {
   const plan = makePlan(seed)
   const calls = module ? (new WebAssembly.Instance(module, {}).exports as unknown as CoreExports) : instantiate()
   const world = new World(plan, calls)
@@ -87,6 +92,8 @@ export function runEpisode(seed: number, count: number, module?: WebAssembly.Mod
   while (world.inputs < count) step(world, count)
   world.drain()
   windDown(world)
-  checkRoom(base, measure(world))
+  const end = measure(world)
+  log?.(`room ${JSON.stringify(base)}, at the end ${JSON.stringify(end)}`)
+  checkRoom(base, end)
   return world
 }

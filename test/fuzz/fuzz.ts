@@ -1,7 +1,9 @@
 /**
  * Episodes one after the other, until enough inputs were made or the time is over.
  */
+import { COUNTERS, type CounterName } from '../../host/core.ts'
 import { EPISODE_INPUTS, runEpisode } from './episode.ts'
+import type { World } from './world.ts'
 
 export interface FuzzOptions {
   readonly seed: number
@@ -19,12 +21,15 @@ export interface FuzzResult {
   readonly inputs: number
   readonly episodes: number
   readonly seconds: number
+  /** Sums of the engines' counters: how far the inputs reached. */
+  readonly counters: ReadonlyMap<CounterName, number>
   /** What went wrong, with the command that shows it again. */
   readonly failure?: string
 }
 
-/** Lines of the log that a failure shows. */
-const LOG_LINES = 40
+/** Lines of the log that a failure shows, and their length. */
+const LOG_LINES = 30
+const LINE_LENGTH = 200
 
 /** Seed of an episode. */
 function seedOf(seed: number, episode: number): number {
@@ -32,7 +37,12 @@ function seedOf(seed: number, episode: number): number {
 }
 
 /** The last inputs of an episode that fails: it is run again, with a log. */
-export function replay(seed: number, episode: number, module: WebAssembly.Module | undefined, lines = LOG_LINES): string {
+export function replay(
+  seed: number,
+  episode: number,
+  module: WebAssembly.Module | undefined,
+  lines = LOG_LINES,
+): string {
   const log: string[] = []
   try {
     runEpisode(seedOf(seed, episode), EPISODE_INPUTS, module, (text) => {
@@ -44,7 +54,18 @@ export function replay(seed: number, episode: number, module: WebAssembly.Module
     const text = error instanceof Error ? (error.stack ?? error.message) : String(error)
     return [first, ...log.slice(1).slice(-lines), text].join('\n')
   }
-  return 'the episode passes when it is run again'
+  return [...log.slice(-2), 'the episode passes when it is run again'].join('\n')
+}
+
+function short(text: string): string {
+  return text
+    .split('\n')
+    .map((line) => (line.length > LINE_LENGTH ? `${line.slice(0, LINE_LENGTH)}...` : line))
+    .join('\n')
+}
+
+function addCounters(sums: Map<CounterName, number>, world: World): void {
+  for (const name of COUNTERS) sums.set(name, (sums.get(name) ?? 0) + world.subject.gauge(name))
 }
 
 /** Runs episodes; the first failure ends it. */
@@ -55,16 +76,19 @@ export function fuzz(options: FuzzOptions): FuzzResult {
   let inputs = 0
   let episode = options.episode ?? 0
   const first = episode
+  const counters = new Map<CounterName, number>()
   for (; inputs < options.inputs && elapsed() < options.seconds; episode++) {
     options.onEpisode?.(episode, inputs)
     try {
-      inputs += runEpisode(seedOf(seed, episode), EPISODE_INPUTS, module).inputs
+      const world = runEpisode(seedOf(seed, episode), EPISODE_INPUTS, module)
+      inputs += world.inputs
+      addCounters(counters, world)
     } catch (error) {
       const text = error instanceof Error ? error.message : String(error)
       const command = `npm run fuzz -- --seed ${seed} --episode ${episode}${module ? ' --debug' : ''}`
-      const failure = `${text}\nafter ${inputs} inputs; again: ${command}\n${replay(seed, episode, module)}`
-      return { inputs, episodes: episode - first, seconds: elapsed(), failure }
+      const failure = `${text}\nafter ${inputs} inputs; again: ${command}\n${short(replay(seed, episode, module))}`
+      return { inputs, episodes: episode - first, seconds: elapsed(), counters, failure }
     }
   }
-  return { inputs, episodes: episode - first, seconds: elapsed() }
+  return { inputs, episodes: episode - first, seconds: elapsed(), counters }
 }

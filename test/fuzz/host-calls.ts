@@ -116,8 +116,9 @@ export function tcpCall(world: World, s: Session): void {
     else if (r < 435) abort(world, s)
   } else if (s.phase === Phase.OPEN) {
     if (r < 480) write(world, s)
-    else if (r < 950) read(world, s)
-    else if (r < 964) shutdown(world, s)
+    else if (r < 950) {
+      if (world.random.below(100) < world.plan.reads) read(world, s)
+    } else if (r < 964) shutdown(world, s)
     else if (r < 972) abort(world, s)
     else if (r < 980) connected(world, s, r < 976)
   } else if (r < 100) staleCalls(world, s)
@@ -125,12 +126,12 @@ export function tcpCall(world: World, s: Session): void {
 
 /** Calls for a handle that the host does not hold (any more). */
 function staleCalls(world: World, s: Session): void {
-  const { random } = world
   if (s.phase !== Phase.GONE) return
-  if (random.chance(0.3)) write(world, s)
-  else if (random.chance(0.3)) read(world, s)
-  else if (random.chance(0.3)) shutdown(world, s)
-  else if (random.chance(0.5)) abort(world, s)
+  const r = world.random.below(5)
+  if (r === 0) write(world, s)
+  else if (r === 1) read(world, s)
+  else if (r === 2) shutdown(world, s)
+  else if (r === 3) abort(world, s)
   else connected(world, s, true)
 }
 

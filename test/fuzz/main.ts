@@ -21,8 +21,7 @@ const file = values.wasm ?? (values.debug ? 'dist/core.debug.wasm' : undefined)
 const module = file === undefined ? undefined : new WebAssembly.Module(readFileSync(file))
 const seed = Number(values.seed)
 if (values.episode !== undefined) {
-  const text = replay(seed, Number(values.episode), module, Number(values.log))
-  console.log(text.replace(/^(.{180}).+$/gm, '$1...'))
+  console.log(replay(seed, Number(values.episode), module, Number(values.log)))
 } else {
   let shown = 0
   const result = fuzz({
@@ -39,6 +38,8 @@ if (values.episode !== undefined) {
   })
   const rate = Math.round(result.inputs / result.seconds)
   console.log(`seed ${seed}: ${result.inputs} inputs in ${result.episodes} episodes, ${rate} a second`)
+  const kinds = [...result.counters].filter(([name]) => !/memory|age|entropy|ping/.test(name))
+  console.log(kinds.map(([name, value]) => `${name} ${value}`).join(', '))
   if (result.failure !== undefined) {
     console.log(`FAILED: ${result.failure}`)
     process.exitCode = 1

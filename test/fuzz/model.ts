@@ -44,6 +44,8 @@ export class Session {
   next = 0
   una = 0
   window = 128
+  /** What the peer says to have received, while it lags behind. */
+  received = 0
   /** PUSHes of the engine to be acknowledged: sn, ts. */
   readonly owed: number[] = []
   /** Inputs since the host last saw it. */

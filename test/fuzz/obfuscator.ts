@@ -33,6 +33,7 @@ export class Obfuscator {
     this.#kind = kind
     this.#local = local
     const { subject } = world
+    subject.refresh()
     subject.core.u32[subject.calls.obfs_ptr() >>> 2] = kind
     this.#bind(local)
     subject.beforeFlush = () => this.flush()
@@ -99,7 +100,7 @@ export class Obfuscator {
     const ends = { from, to: this.#local, seq: remote.seq, ack: remote.ack, flags, isCongested }
     let length = writePacket(packet, ends, sealed)
     if (this.#kind === ObfsKind.TCP) remote.seq = (remote.seq + sealed) >>> 0
-    const isDamaged = random.below(20) === 0
+    const isDamaged = !this.#world.isMeasuring && random.below(20) === 0
     if (isDamaged) length = this.#damage(packet, length)
     this.#push(length, isDamaged ? 0 : at + header, isOpened && !isDamaged)
   }
@@ -250,7 +251,8 @@ export class Obfuscator {
       const length = core.u32[from + Tx.length] ?? 0
       const to = core.u32[from + Tx.address] ?? 0
       const at = core.u32[word + ObfsTx.ptr] ?? 0
-      if (length + overhead > (core.u32[word + ObfsTx.capacity] ?? 0)) fault('a datagram does not fit into its packet')
+      if (length + overhead > (core.u32[word + ObfsTx.capacity] ?? 0))
+        fault(`${length} + ${overhead} bytes do not fit into ${core.u32[word + ObfsTx.capacity]}`)
       core.u8.copyWithin(at, source, source + length)
       core.u32[word + ObfsTx.length] = length + overhead
       core.u8.copyWithin((word + ObfsTx.address) * 4, to, to + 24)

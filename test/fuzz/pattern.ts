@@ -18,6 +18,8 @@ const PERIOD = 65521
 const RUN_MAX = 16384
 
 const table = new Random(0x7a61).bytes(PERIOD + RUN_MAX)
+// a run that begins near the end goes on with the beginning
+table.copyWithin(PERIOD, 0, RUN_MAX)
 const tableBuffer = Buffer.from(table.buffer)
 
 /** Writes bytes `index`.. of the stream `key`. */

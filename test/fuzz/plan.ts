@@ -20,6 +20,10 @@ export interface Plan {
   readonly config: CoreConfig
   readonly clock: number
   readonly addresses: readonly Uint8Array[]
+  /** Of 100 times that TCP could read, how many it does. */
+  readonly reads: number
+  /** Of 100 datagrams of sessions, how many are full of small segments that come early. */
+  readonly floods: number
   /** Our own side of the obfuscator's packets. */
   readonly local: Uint8Array
 }
@@ -45,19 +49,19 @@ export function randomOptions(random: Random): Partial<CoreConfig> {
   return {
     kcpMtu: random.pick(1372, 1332, 1332, 1280, 576, 100 + random.below(1300), 64 + random.below(1437)),
     sndwnd: random.pick(UNSET, UNSET, 256, 32, 1, 65536),
-    rcvwnd: random.pick(UNSET, UNSET, 256, 128, 1, 65536),
+    rcvwnd: random.pick(UNSET, UNSET, 256, 1, 65536, 65536),
     nodelay: random.pick(UNSET, UNSET, 0, 1, 2),
     interval: random.pick(UNSET, UNSET, 1, 10, 100, 5000),
     resend: random.pick(UNSET, UNSET, 0, 2, 100),
     nc: random.pick(UNSET, UNSET, 0, 1),
     flush: random.pick(UNSET, UNSET, 0, 1, 2),
-    timeout: random.pick(600, 60, 10, 1),
+    timeout: random.pick(600, 600, 60, 10, 1),
     linger: random.pick(30, 5, 1),
     keepalive: random.pick(25, 5, 1, 0),
     timeWait: random.pick(120, 5, 1),
     memoryCeiling: random.pick(1 << 20, 2 << 20, CEILING_MAX, (1 << 20) + random.below(1 << 21)),
-    maxSessions: 1 + random.below(SESSIONS_MAX),
-    maxHalfOpen: random.pick(0, 0, 0, 2, 16),
+    maxSessions: random.pick(SESSIONS_MAX, SESSIONS_MAX, SESSIONS_MAX, 1 + random.below(SESSIONS_MAX)),
+    maxHalfOpen: random.pick(0, 0, 0, 0, 2, 16),
   }
 }
 
@@ -88,6 +92,8 @@ export function makePlan(seed: number): Plan {
     random,
     config,
     clock,
+    reads: random.pick(100, 100, 100, 20, 0),
+    floods: random.pick(0, 0, 0, 30),
     ...makeAddresses(random, obfs),
   }
 }

@@ -66,9 +66,7 @@ export class InputStream {
 
   #cut(random: Random, maxBytes: number): void {
     const from = this.#starts[this.#starts.length - 1] ?? 0
-    let wanted = random.below(maxBytes + 1)
-    if (random.chance(0.5)) wanted = maxBytes
-    else if (random.chance(0.5)) wanted = random.below(60)
+    const wanted = random.pick(maxBytes, maxBytes, random.below(maxBytes + 1), random.below(60))
     for (let i = 0; i < 3 && this.#bytes.length - from < wanted; i++) this.#message(random)
     this.#starts.push(Math.min(this.#bytes.length, from + wanted))
   }

@@ -6,13 +6,13 @@ import { Buffer } from 'node:buffer'
 import {
   ADDRESS_BYTES,
   ADDRESS_WORDS,
+  COUNTERS,
   ConfigField,
   type ConfigFieldName,
   Core,
   type CoreConfig,
-  COUNTERS,
-  type CounterName,
   type CoreExports,
+  type CounterName,
   ErrorCode,
   Event,
   Rx,
@@ -135,7 +135,8 @@ export class Subject {
     const word = core.rxWord + this.filled++ * Rx.WORDS
     const at = core.u32[word + Rx.ptr] ?? 0
     const capacity = core.u32[word + Rx.capacity] ?? 0
-    if (capacity < DATAGRAM_MAX + 1 || !this.isHeap(at, capacity)) fault(`receive descriptor: ${capacity} bytes at ${at}`)
+    if (capacity < DATAGRAM_MAX + 1 || !this.isHeap(at, capacity))
+      fault(`receive descriptor: ${capacity} bytes at ${at}`)
     const sealed = length + this.overhead
     if (sealed <= DATAGRAM_MAX) {
       // what lies behind the datagram is the host's to overwrite
@@ -209,7 +210,8 @@ export class Subject {
       const to = core.u32[word + Tx.address] ?? 0
       const handle = core.u32[word + Tx.handle] ?? 0
       if (!this.isHeap(at, length) || !this.isHeap(out, TX_BLOCK)) fault('a transmit descriptor points outside')
-      if (handle === 0 && length > Math.max(CONTROL_MAX, this.config.kcpMtu)) fault(`a control message of ${length} bytes`)
+      if (handle === 0 && length > Math.max(CONTROL_MAX, this.config.kcpMtu))
+        fault(`a control message of ${length} bytes`)
       if (to + ADDRESS_BYTES > core.u8.length || length === 0) fault('a transmit descriptor without address or bytes')
       if (this.overhead) this.#checkNonce(nonceAt, out + length + TAG_BYTES)
       listener.onDatagram(at, length, handle, to, nonceAt)

@@ -46,7 +46,7 @@ export class World implements Listener {
   fixedBytes = 0
   readonly #known = new Map<number, Uint8Array>()
   #eofs: Session[] = []
-  #random2: number
+  #conv: number
 
   constructor(plan: Plan, calls: CoreExports) {
     this.plan = plan
@@ -54,13 +54,13 @@ export class World implements Listener {
     this.addresses = plan.addresses
     this.subject = new Subject(calls, plan.random, plan.config, plan.clock)
     this.peer = this.addresses[0] ?? fault('a plan without addresses')
-    this.#random2 = plan.random.u32()
+    this.#conv = plan.random.u32()
   }
 
-  /** The next conv of a peer. */
+  /** A conv that was never used, and that no damaged datagram is likely to have hit. */
   nextConv(): number {
-    this.#random2 = (this.#random2 + 1) >>> 0 || 1
-    return this.#random2
+    this.#conv = (this.#conv + 0x9e3779b1) >>> 0 || 1
+    return this.#conv
   }
 
   note(text: () => string): void {
@@ -159,9 +159,7 @@ export class World implements Listener {
         conversation.isDirty = true
         sessions.conversations.set(conv, conversation)
       }
-      session = sessions.add(
-        new Session(conversation, address, false, this.random.u32() % 65521, 1500),
-      )
+      session = sessions.add(new Session(conversation, address, false, this.random.u32() % 65521, 1500))
     }
     sessions.bind(session, handle)
     return session
@@ -191,8 +189,9 @@ export class World implements Listener {
       return
     }
     const session = this.sessions.byHandle.get(handle)
-    // a session whose DIAL and whose end come in one batch
-    if (type === EventType.ABORT && (!session || session.phase === Phase.NONE) && this.plan.role === 'server') return
+    // a server's session whose DIAL did not come, or comes later in the batch
+    const isEarly = type === EventType.ABORT || type === EventType.MIGRATED
+    if (isEarly && this.plan.role === 'server' && (session?.phase ?? Phase.NONE) === Phase.NONE) return
     if (!session || session.phase === Phase.NONE || session.phase === Phase.GONE) {
       fault(`event ${type} for handle ${handle}, which the host does not hold`)
     }

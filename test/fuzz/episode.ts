@@ -49,10 +49,11 @@ function sleep(world: World): void {
   const { random } = world
   const r = random.below(10_000)
   if (r < 5000) return
-  if (r < 9000) world.pass(random.below(80), true)
-  else if (r < 9900) world.pass(random.below(4000), true)
-  else if (r < 9975) world.pass(random.below(8000 * 40), true)
-  else if (r < 9990) world.pass(random.below(8000 * 600), false)
+  if (r < 9400) world.pass(random.below(80), true)
+  else if (r < 9900) world.pass(random.below(800), true)
+  else if (r < 9960) world.pass(random.below(8000 * 2), true)
+  else if (r < 9985) world.pass(random.below(8000 * 40), true)
+  else if (r < 9995) world.pass(random.below(8000 * 600), false)
   else world.pass(random.below(8000 * 3600 * 5), false)
 }
 

@@ -38,7 +38,7 @@ if (values.episode !== undefined) {
   })
   const rate = Math.round(result.inputs / result.seconds)
   console.log(`seed ${seed}: ${result.inputs} inputs in ${result.episodes} episodes, ${rate} a second`)
-  const kinds = [...result.counters].filter(([name]) => !/memory|age|entropy|ping/.test(name))
+  const kinds = [...result.counters].filter(([name]) => !/memory_used|age|entropy|ping/.test(name))
   console.log(kinds.map(([name, value]) => `${name} ${value}`).join(', '))
   if (result.failure !== undefined) {
     console.log(`FAILED: ${result.failure}`)

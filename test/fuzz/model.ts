@@ -44,8 +44,9 @@ export class Session {
   next = 0
   una = 0
   window = 128
-  /** What the peer says to have received, while it lags behind. */
+  /** All segments of the engine below it arrived, and which above. */
   received = 0
+  readonly #early = new Set<number>()
   /** PUSHes of the engine to be acknowledged: sn, ts. */
   readonly owed: number[] = []
   /** Inputs since the host last saw it. */
@@ -63,7 +64,10 @@ export class Session {
     return !this.conversation.isDirty
   }
 
-  owe(sn: number, ts: number): void {
+  /** A segment of the engine arrives at the peer. */
+  arrive(sn: number, ts: number): void {
+    if (sn >= this.received) this.#early.add(sn)
+    while (this.#early.delete(this.received)) this.received++
     if (this.owed.length >= 2 * OWED_MAX) this.owed.splice(0, 2)
     this.owed.push(sn, ts)
   }

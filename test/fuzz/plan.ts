@@ -24,6 +24,8 @@ export interface Plan {
   readonly reads: number
   /** Of 100 datagrams of sessions, how many are full of small segments that come early. */
   readonly floods: number
+  /** Of 100 segments of the engine, how many do not arrive. */
+  readonly loss: number
   /** Our own side of the obfuscator's packets. */
   readonly local: Uint8Array
 }
@@ -93,7 +95,8 @@ export function makePlan(seed: number): Plan {
     config,
     clock,
     reads: random.pick(100, 100, 100, 20, 0),
-    floods: random.pick(0, 0, 0, 30),
+    floods: random.pick(0, 0, 0, 10, 70),
+    loss: random.pick(0, 2, 10, 30, 100),
     ...makeAddresses(random, obfs),
   }
 }

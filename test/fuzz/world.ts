@@ -141,7 +141,7 @@ export class World implements Listener {
         const before = session.output.hasEof
         session.output.take(sn, buffer, at + HEADER_BYTES, bytes)
         if (session.output.hasEof !== before) this.#eofs.push(session)
-        session.owe(sn, buffer.readUInt32BE(at + 8))
+        if (this.random.below(100) >= this.plan.loss) session.arrive(sn, buffer.readUInt32BE(at + 8))
       } else if (cmd < Cmd.PUSH || cmd > Cmd.WINS || bytes !== 0) fault(`a segment of cmd ${cmd}`)
       at += HEADER_BYTES + bytes
     }

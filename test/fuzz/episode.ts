@@ -54,12 +54,17 @@ function sleep(world: World): void {
   else if (r < 9960) world.pass(random.below(8000 * 2), true)
   else if (r < 9985) world.pass(random.below(8000 * 40), true)
   else if (r < 9995) world.pass(random.below(8000 * 600), false)
-  else world.pass(random.below(8000 * 3600 * 5), false)
+  else world.pass(random.below(8000 * 3600 * (r < 9999 ? 5 : 100)), false)
 }
 
 function step(world: World, count: number): void {
   const { random } = world
-  for (let n = random.pick(1, 1, 1, 2, 4, random.below(80)); n > 0 && world.inputs < count; n--) input(world)
+  for (
+    let n = random.pick(1, 1, 1, 2, 4, random.below(random.below(40) === 0 ? 800 : 80));
+    n > 0 && world.inputs < count;
+    n--
+  )
+    input(world)
   if (random.below(10) !== 0) world.drain(random.below(20) === 0 ? random.pick(1, 3, 1000) : 64)
   if (world.subject.entropyChunk === 0 && random.below(10) === 0) world.subject.entropyChunk = 8192
   sleep(world)

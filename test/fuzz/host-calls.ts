@@ -38,6 +38,9 @@ export function write(world: World, s: Session): void {
     reserved += length
   }
   if (reserved > want) fault(`${reserved} bytes reserved, ${want} wanted`)
+  // other calls between the two may take the room back
+  const isLate = random.below(20) === 0
+  if (isLate) interrupt(world, s)
   const r = random.below(100)
   const tooMuch = random.pick(reserved + 1, reserved + 100_000, 0x7fffffff, 0xffffffff, 0xfffffffb)
   const commit = r < 80 ? reserved : r < 95 ? random.below(reserved + 1) : tooMuch
@@ -46,9 +49,22 @@ export function write(world: World, s: Session): void {
     // the last segment's room may take more than was asked for
     if (commit > reserved) s.output.isLoose = true
     s.output.committed += commit
+  } else if (isLate && (result === ErrorCode.ARGUMENT || result === ErrorCode.HANDLE)) {
+    // refused, as it may be
   } else if (result !== ErrorCode.ARGUMENT || commit <= reserved) {
     fault(`stream_commit(${commit} of ${reserved}) = ${result}`)
   }
+}
+
+/** Calls between reserve and commit. */
+function interrupt(world: World, s: Session): void {
+  const { subject, random } = world
+  const r = random.below(4)
+  world.note(() => `before commit: ${r}`)
+  if (r === 0) subject.flush()
+  else if (r === 1) subject.calls.handle_timeout(subject.now)
+  else if (r === 2) subject.calls.stream_reserve(s.handle, 1 + random.below(3000))
+  else subject.calls.stream_commit(s.handle, 0, subject.now)
 }
 
 /** TCP takes what is there, or some of it. */
@@ -167,7 +183,7 @@ export function nonsense(world: World): void {
     }
   }
   calls.handle_datagrams(0, now)
-  subject.flush(random.pick(1, 100, 0x7fffffff))
+  subject.flush(random.pick(0, 0, 1, 0x7fffffff))
   subject.isDrained = false
 }
 
@@ -176,7 +192,7 @@ export function nonsense(world: World): void {
 /** Other options, good ones most often. */
 export function reconfigure(world: World): void {
   const { subject, random, sessions } = world
-  const next = randomOptions(random)
+  const next = randomOptions(random, world.plan.config.maxSessions)
   const changed: Partial<CoreConfig> = {}
   const names = Object.keys(next) as (keyof CoreConfig)[]
   const n = random.pick(1, 1, 3, names.length)
@@ -186,7 +202,11 @@ export function reconfigure(world: World): void {
     if (name !== undefined && value !== undefined) changed[name] = value
   }
   const isBad = random.chance(0.1)
-  if (isBad) changed[random.pick('kcpMtu', 'timeout', 'nc', 'maxSessions')] = random.pick(0x80000000, 70000000)
+  if (isBad) {
+    const name = names[random.below(names.length)]
+    // beyond every range
+    if (name !== undefined) changed[name] = name === 'memoryCeiling' ? 0xf8000000 : random.pick(0x80000000, 70000000)
+  }
   const before = subject.config
   world.note(() => `reconfigure ${JSON.stringify(changed)}`)
   const result = subject.configure({ ...before, ...changed })

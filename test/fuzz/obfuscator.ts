@@ -143,6 +143,7 @@ export class Obfuscator {
     this.#setRemote(address)
     const result = subject.calls.obfs_accept(subject.now)
     if (result < 0 && result !== ErrorCode.SESSIONS && result !== ErrorCode.STATE) fault(`obfs_accept = ${result}`)
+    subject.refresh()
     if (result > 0) this.#takePayload(subject.calls.obfs_early_ptr() >>> 2, 0, false)
   }
 
@@ -225,6 +226,7 @@ export class Obfuscator {
   #takeControls(): void {
     const { subject } = this.#world
     const count = subject.calls.obfs_control()
+    subject.refresh()
     if (count < 0 || count > 64) fault(`obfs_control = ${count}`)
     const first = subject.calls.obfs_control_ptr() >>> 2
     for (let i = 0; i < count; i++) {
@@ -281,7 +283,7 @@ export class Obfuscator {
     const { subject, random } = world
     const { calls } = subject
     const address = pickAddress(world)
-    const r = random.below(12)
+    const r = random.below(13)
     world.note(() => `obfs act ${r} for ${address.slice(0, 12)}`)
     this.flush()
     if (r < 2) this.#accept(address)
@@ -296,7 +298,8 @@ export class Obfuscator {
       if (random.chance(0.5)) local.fill(0, 8)
       else local[2] = random.below(256)
       if (this.#local[8] !== 0 || random.chance(0.5)) this.#bind(local)
-    } else if (r < 9) this.#remotes.delete(address)
+    } else if (r < 8) this.#flood(address)
+    else if (r < 10) this.#remotes.delete(address)
     else {
       const remote = this.#remotes.get(address)
       const flags = random.pick(Flag.RST, Flag.FIN | Flag.ACK, Flag.SYN, Flag.SYN | Flag.ACK, Flag.ACK, 0, 255)
@@ -310,6 +313,18 @@ export class Obfuscator {
   restart(): void {
     this.#remotes.clear()
     this.#bind(this.#world.plan.local)
+  }
+
+  /** Strangers: SYNs, or what seems to belong to connections, from many ports. */
+  #flood(address: Uint8Array): void {
+    const { random } = this.#world
+    const from = address.slice()
+    const flags = random.pick(Flag.SYN, Flag.SYN, Flag.ACK, Flag.PSH | Flag.ACK)
+    const remote = { seq: random.u32(), ack: random.u32() }
+    for (let n = random.pick(3, 70, 600); n > 0; n--) {
+      random.fill(from.subarray(2, 4))
+      this.#bare(from, remote, flags)
+    }
   }
 
   /** Contexts that the engine lists. */

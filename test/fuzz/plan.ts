@@ -5,8 +5,9 @@ import { type CoreConfig, Mode, ObfsKind, UNSET } from '../../host/core.ts'
 import { address4, address6, sealingConfig } from '../sim/endpoint.ts'
 import { Random } from '../sim/random.ts'
 
-/** Most sessions of a run: so many that their tables are not grown after the base was measured. */
-export const SESSIONS_MAX = 24
+/** Most sessions of a run; in few runs so many that tables grow. */
+const SESSIONS_MAX = 24
+const SESSIONS_MANY = 90
 /** Largest memory ceiling, bytes. */
 export const CEILING_MAX = 3 << 20
 
@@ -47,7 +48,7 @@ function makeAddresses(random: Random, obfs: number): { addresses: Uint8Array[];
 }
 
 /** KCP options within their ranges. */
-export function randomOptions(random: Random): Partial<CoreConfig> {
+export function randomOptions(random: Random, sessions: number): Partial<CoreConfig> {
   return {
     kcpMtu: random.pick(1372, 1332, 1332, 1280, 576, 100 + random.below(1300), 64 + random.below(1437)),
     sndwnd: random.pick(UNSET, UNSET, 256, 32, 1, 65536),
@@ -62,7 +63,7 @@ export function randomOptions(random: Random): Partial<CoreConfig> {
     keepalive: random.pick(25, 5, 1, 0),
     timeWait: random.pick(120, 5, 1),
     memoryCeiling: random.pick(1 << 20, 2 << 20, CEILING_MAX, (1 << 20) + random.below(1 << 21)),
-    maxSessions: random.pick(SESSIONS_MAX, SESSIONS_MAX, SESSIONS_MAX, 1 + random.below(SESSIONS_MAX)),
+    maxSessions: random.pick(sessions, sessions, sessions, 1 + random.below(sessions)),
     maxHalfOpen: random.pick(0, 0, 0, 0, 2, 16),
   }
 }
@@ -75,15 +76,16 @@ export function makePlan(seed: number): Plan {
   const sealing = random.pick('none', 'random', 'random', 'counter')
   const rendezvous = obfs === ObfsKind.NONE && random.chance(0.25) ? Mode.RENDEZVOUS : 0
   const modes = { server: Mode.SERVER, client: Mode.CLIENT, neither: 0 }
+  const sessions = random.chance(0.1) ? SESSIONS_MANY : SESSIONS_MAX
   const sealed = sealingConfig(obfs !== ObfsKind.NONE && sealing === 'none' ? 'random' : sealing)
   const config = {
     tagBytes: 0,
     nonceBytes: 0,
     nonceStrategy: 0,
     ...sealed,
-    ...randomOptions(random),
+    ...randomOptions(random, sessions),
     mode: modes[role] | rendezvous,
-    maxSessions: SESSIONS_MAX,
+    maxSessions: sessions,
     replayCapacity: sealed.tagBytes ? random.pick(0, 64, 4096) : 0,
   } as CoreConfig
   const clock = random.chance(0.5) ? random.u32() : (0 - random.below(8000 * 60)) >>> 0

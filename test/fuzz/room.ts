@@ -7,7 +7,7 @@ import { STATES } from './checks.ts'
 import { deliver } from './datagrams.ts'
 import { Phase } from './model.ts'
 import { fault } from './pattern.ts'
-import { CEILING_MAX, SESSIONS_MAX } from './plan.ts'
+import { CEILING_MAX } from './plan.ts'
 import type { World } from './world.ts'
 
 const TICKS_PER_SECOND = 8000
@@ -56,7 +56,7 @@ function setPeer(world: World): Uint8Array {
 export function warmUp(world: World): void {
   const address = setPeer(world)
   world.isMeasuring = true
-  if (world.plan.role !== 'neither') for (let i = 0; i < SESSIONS_MAX; i++) open(world, address)
+  if (world.plan.role !== 'neither') for (let i = 0; i < world.plan.config.maxSessions; i++) open(world, address)
   world.drain()
 }
 

@@ -87,9 +87,8 @@ export class Subject {
   }
 
   refresh(): void {
-    const before = this.core.u8
     this.core.refresh()
-    if (before !== this.core.u8) this.buffer = Buffer.from(this.core.u8.buffer)
+    if (this.buffer.buffer !== this.core.u8.buffer) this.buffer = Buffer.from(this.core.u8.buffer)
   }
 
   /** The fields that only the first `configure` reads, as it read them. */

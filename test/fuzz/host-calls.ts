@@ -59,11 +59,10 @@ export function write(world: World, s: Session): void {
 /** Calls between reserve and commit. */
 function interrupt(world: World, s: Session): void {
   const { subject, random } = world
-  const r = random.below(4)
+  const r = random.below(3)
   world.note(() => `before commit: ${r}`)
   if (r === 0) subject.flush()
   else if (r === 1) subject.calls.handle_timeout(subject.now)
-  else if (r === 2) subject.calls.stream_reserve(s.handle, 1 + random.below(3000))
   else subject.calls.stream_commit(s.handle, 0, subject.now)
 }
 

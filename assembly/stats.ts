@@ -48,6 +48,10 @@ export const OBFS_REFUSED: u32 = 45
 export const OBFS_CONTROL_SENT: u32 = 46
 /** Datagrams of ours that came back. */
 export const DROP_REFLECTED: u32 = 47
+/** First flights that were not taken at their word. */
+export const SESSIONS_UNCONFIRMED: u32 = 48
+/** PONGs that answer no PING of ours. */
+export const PONGS_UNASKED: u32 = 49
 
 export const counters: usize = memory.data(64 * 8, 8)
 

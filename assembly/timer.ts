@@ -9,6 +9,8 @@ import { Session } from './session/session'
 
 const POINTER_SHIFT: u32 = 2
 const INITIAL_CAPACITY: u32 = 64
+/** Above the number of sessions there can be. */
+const MAX_CAPACITY: u32 = 65536
 
 let heap: usize = 0
 let capacity: u32 = 0
@@ -19,23 +21,30 @@ export function earliest(): Session | null {
   return size ? at(0) : null
 }
 
-/** Asks for `s` to be looked at no later than `time`. False when memory is scarce. */
-export function wake(s: Session, time: u32): bool {
-  if (s.heapIndex) {
-    if (<i32>(time - s.deadline) >= 0) return true
+/**
+ * Makes room for `sessions` deadlines. False when memory is scarce. To be called before a session is made: then `wake`
+ * cannot fail, and no session is ever left without a deadline.
+ */
+export function ensureTimers(sessions: u32): bool {
+  if (sessions <= capacity) return true
+  const wanted = capacity ? capacity * 2 : INITIAL_CAPACITY
+  if (wanted > MAX_CAPACITY) return false
+  const larger = growRing(heap, capacity - 1, POINTER_SHIFT, 0, size, wanted)
+  if (!larger) return false
+  heap = larger
+  capacity = wanted
+  return true
+}
+
+/** Asks for `s` to be looked at no later than `time`. */
+export function wake(s: Session, time: u32): void {
+  if (!s.heapIndex) {
+    s.deadline = time
+    up(size++, s)
+  } else if (<i32>(time - s.deadline) < 0) {
     s.deadline = time
     up(s.heapIndex - 1, s)
-    return true
   }
-  if (size == capacity) {
-    const larger = growRing(heap, capacity - 1, POINTER_SHIFT, 0, size, capacity ? capacity * 2 : INITIAL_CAPACITY)
-    if (!larger) return false
-    heap = larger
-    capacity = capacity ? capacity * 2 : INITIAL_CAPACITY
-  }
-  s.deadline = time
-  up(size++, s)
-  return true
 }
 
 /** Moves a session whose time is not what it stands with. */

@@ -98,6 +98,7 @@ function endpoint(mode: number, window: number): Core {
       maxSessions: 65535,
       replayCapacity: 0,
       maxHalfOpen: 0,
+      confirm: 0,
     },
     0,
   )

@@ -43,6 +43,7 @@ export const ConfigField = {
   maxSessions: 17,
   replayCapacity: 18,
   maxHalfOpen: 19,
+  confirm: 20,
 } as const
 export type ConfigFieldName = keyof typeof ConfigField
 /** Values of the config block, in the units of docs/abi.md. */
@@ -221,6 +222,8 @@ export const COUNTERS = [
   'obfs_refused',
   'obfs_control_sent',
   'drop_reflected',
+  'sessions_unconfirmed',
+  'pongs_unasked',
 ] as const
 export type CounterName = (typeof COUNTERS)[number]
 /** `last_received_age` before the first datagram. */

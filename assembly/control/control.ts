@@ -8,7 +8,7 @@
 
 import { writeWireAddress } from '../packet/address'
 import { count, PINGS_SENT, PONGS_RECEIVED, RESETS_RECEIVED, RESETS_SENT } from '../stats'
-import { BODY, CONNECT, FIRST, LISTEN, PING, PONG, PUNCH, push, RECEIVER, RESET, SECOND, shiftEntry } from './queue'
+import { BODY, CONNECT, FIRST, LISTEN, PING, PONG, PUNCH, push, RESET, SECOND } from './queue'
 import { takeHello, takePunch, writeHello } from './rendezvous'
 
 const WHAT_AT: usize = 4
@@ -20,18 +20,15 @@ export const HANDLED: u32 = 0
 export const MALFORMED: u32 = 1
 export const GOT_RESET: u32 = 2
 export const GOT_PONG: u32 = 3
+export const GOT_PING: u32 = 4
 
-/** The conv of the RESET or the timestamp of the PONG found last. */
+/** The conv of the RESET or the value of the PING or PONG found last. */
 export let argument: u32 = 0
-/** Receiver of the message built last. */
-export let receiver: usize = 0
 
-/** Builds the oldest waiting message at `block`; its bytes. */
-export function buildControl(block: usize): u32 {
-  const entry = shiftEntry()
+/** Builds the message of a queue entry at `block`; its bytes. */
+export function buildControl(entry: usize, block: usize): u32 {
   const what = load<u32>(entry)
   const body = block + BODY_AT
-  receiver = entry + RECEIVER
   store<u32>(block, 0)
   store<u16>(block, bswap<u16>(<u16>what), WHAT_AT)
   if (what == LISTEN || what == CONNECT) return BODY_AT + writeHello(body)
@@ -62,7 +59,7 @@ export function takeControl(at: usize, len: u32, address: usize, second: u32, ma
   argument = bswap<u32>(load<u32>(body))
   if (what == PING) {
     push(PONG, argument, address)
-    return HANDLED
+    return GOT_PING
   }
   if (what == PONG) {
     count(PONGS_RECEIVED)

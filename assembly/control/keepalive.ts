@@ -7,7 +7,7 @@
 import { TICKS_PER_SECOND } from '../abi'
 import { NEVER, until } from '../clock'
 import { PEER_SILENT_PINGS, set } from '../stats'
-import { PING, push } from './queue'
+import { PEER_PING, sendPing } from './pings'
 
 /** A ping without PONG for so long is lost. */
 const PING_TIMEOUT_TICKS: u32 = 4 * TICKS_PER_SECOND
@@ -112,8 +112,7 @@ export function checkPing(peer: usize, now: u32): void {
       return
     }
   }
-  // only its sender reads the timestamp (protocol.md 7.2), so it is our own clock
-  push(PING, now, peer)
+  sendPing(PEER_PING, 0, peer, now)
   outstanding = everPinged = true
   pingAt = now + min(PING_TIMEOUT_TICKS << min(lost, 8), MAX_PAUSE_TICKS)
 }

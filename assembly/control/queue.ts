@@ -2,7 +2,7 @@
  * Control messages that wait for the next drain. The newest are dropped when it is full: every one of them is asked for
  * again, or repeated.
  *
- *   entry: u32 what, u32 body, receiver, and for PUNCH two addresses
+ *   entry: u32 what, u32 body, receiver, for PUNCH two addresses, u32 most bytes of plaintext (0 = no limit)
  */
 import { ADDRESS_BYTES, copyAddress } from '../packet/address'
 
@@ -18,10 +18,14 @@ export const RECEIVER: usize = 8
 export const FIRST: usize = RECEIVER + ADDRESS_BYTES
 export const SECOND: usize = FIRST + ADDRESS_BYTES
 
-const CAPACITY: u32 = 256
-const ENTRY_BYTES: u32 = 80
+const LIMIT: usize = SECOND + ADDRESS_BYTES
+/** A RESET without padding. */
+const RESET_BYTES: u32 = 10
 
-const entries: usize = memory.data(256 * 80, 8)
+const CAPACITY: u32 = 256
+const ENTRY_BYTES: u32 = 88
+
+const entries: usize = memory.data(256 * 88, 8)
 let first: u32 = 0
 let end: u32 = 0
 
@@ -35,8 +39,14 @@ export function push(what: u32, body: u32, receiver: usize): usize {
   const entry = entries + <usize>((end++ & (CAPACITY - 1)) * ENTRY_BYTES)
   store<u32>(entry, what)
   store<u32>(entry, body, BODY)
+  store<u32>(entry, 0, LIMIT)
   copyAddress(entry + RECEIVER, receiver)
   return entry
+}
+
+/** Most bytes of plaintext that a message may have, padding included; 0 = no limit. */
+export function limitOf(entry: usize): u32 {
+  return load<u32>(entry, LIMIT)
 }
 
 /** Queues a PUNCH that carries two addresses. */
@@ -52,7 +62,11 @@ export function shiftEntry(): usize {
   return entries + <usize>((first++ & (CAPACITY - 1)) * ENTRY_BYTES)
 }
 
-/** Tells a peer that a conversation does not exist (any more). */
-export function sendReset(conv: u32, receiver: usize): void {
-  push(RESET, conv, receiver)
+/**
+ * Answers a datagram with `received` bytes of plaintext: its conversation does not exist (any more). The answer is not
+ * longer than a datagram with a segment in it: its receiver may not have asked for it.
+ */
+export function sendReset(conv: u32, receiver: usize, received: u32): void {
+  const entry = push(RESET, conv, receiver)
+  if (entry) store<u32>(entry, max(received, RESET_BYTES), LIMIT)
 }

@@ -13,10 +13,12 @@ import {
   isAddress,
   isPunchable,
   readWireAddress,
+  sameAddress,
   wireAddressBytes,
   writeWireAddress,
 } from '../packet/address'
-import { CONNECT, LISTEN, PING, push, pushPunch } from './queue'
+import { PUNCH_PING, sendPing } from './pings'
+import { CONNECT, LISTEN, push, pushPunch } from './queue'
 
 /** Services kept for others; the newest is refused beyond that. */
 const MAX_SERVICES: u32 = 1024
@@ -46,9 +48,14 @@ const services: usize = memory.data(1024 * 4)
 let serviceCount: u32 = 0
 let expirySeconds: u32 = 0
 
-// punch: 0 pings left  4 due  8 address
-const PUNCH_BYTES: u32 = 32
-const punches: usize = memory.data(16 * 32, 8)
+// punch: 0 pings left  4 due  8 address  32 number of the PUNCH that named it
+const PUNCH_BYTES: u32 = 40
+const PUNCH_ADDRESS: usize = 8
+const PUNCH_NUMBER: usize = 32
+const punches: usize = memory.data(16 * 40, 8)
+let punchCount: u32 = 0
+/** A source that was not named is pinged only if none of the named ones answers meanwhile. */
+const UNNAMED_DELAY_TICKS: u32 = TICKS_PER_SECOND
 
 let helloAt: u32 = 0
 
@@ -91,7 +98,7 @@ export function checkRendezvous(wanting: bool, listenTicks: u32, now: u32): void
     const punch = punches + <usize>(i * PUNCH_BYTES)
     const left = load<u32>(punch)
     if (left == 0 || until(load<u32>(punch, 4), now) != 0) continue
-    push(PING, now, punch + 8)
+    sendPing(PUNCH_PING, load<u32>(punch, PUNCH_NUMBER), punch + PUNCH_ADDRESS, now)
     store<u32>(punch, left - 1)
     store<u32>(punch, now + (PUNCH_PAUSE_TICKS << (PUNCH_PINGS - left)), 4)
   }
@@ -191,24 +198,39 @@ export function takePunch(at: usize, len: u32, mapped: bool, now: u32): bool {
   if (first == 0) return false
   const second = wireAddressBytes(at + first, len - first)
   if (second == 0) return false
+  punchCount++
   startPunch(at, mapped, now)
   startPunch(at + first, mapped, now)
   return true
+}
+
+/** True if the PUNCH of this number named the address: behind a hairpin NAT the other one may answer. */
+export function wasPunched(number: u32, address: usize): bool {
+  for (let i: u32 = 0; i < MAX_PUNCHES; i++) {
+    const punch = punches + <usize>(i * PUNCH_BYTES)
+    if (load<u32>(punch, PUNCH_NUMBER) == number && sameAddress(punch + PUNCH_ADDRESS, address)) return true
+  }
+  return false
+}
+
+/**
+ * A PING came from `address` while the peer is searched: its NAT may show it elsewhere than the rendezvous server saw
+ * it (RFC 8445 7.3.1.4, triggered checks). It is pinged later than what a PUNCH named, since anybody can relay a PING.
+ */
+export function punchSource(address: usize, now: u32): void {
+  if (!isPunchable(address)) return
+  for (let i: u32 = 0; i < MAX_PUNCHES; i++) {
+    const punch = punches + <usize>(i * PUNCH_BYTES)
+    if (load<u32>(punch) && sameAddress(punch + PUNCH_ADDRESS, address)) return
+  }
+  punchCount++
+  addPunch(address, now + UNNAMED_DELAY_TICKS)
 }
 
 /** `mapped`: the socket is an IPv6 one, an IPv4 address goes out as v4-mapped. */
 function startPunch(at: usize, mapped: bool, now: u32): void {
   readWireAddress(at, told)
   if (!isPunchable(told)) return
-  let slot: usize = 0
-  for (let i: u32 = 0; i < MAX_PUNCHES; i++) {
-    const punch = punches + <usize>(i * PUNCH_BYTES)
-    if (load<u32>(punch) == 0) {
-      slot = punch
-      break
-    }
-  }
-  if (!slot) return
   if (mapped && load<u16>(told) == 4) {
     const ip = load<u32>(told, 8)
     store<u16>(told, 6)
@@ -216,7 +238,18 @@ function startPunch(at: usize, mapped: bool, now: u32): void {
     store<u32>(told, 0xffff0000, 16)
     store<u32>(told, ip, 20)
   }
-  store<u32>(slot, PUNCH_PINGS)
-  store<u32>(slot, now, 4)
-  copyAddress(slot + 8, told)
+  addPunch(told, now)
+}
+
+/** Has an address pinged from `due` on; not when all places are taken. */
+function addPunch(address: usize, due: u32): void {
+  for (let i: u32 = 0; i < MAX_PUNCHES; i++) {
+    const punch = punches + <usize>(i * PUNCH_BYTES)
+    if (load<u32>(punch)) continue
+    store<u32>(punch, PUNCH_PINGS)
+    store<u32>(punch, due, 4)
+    store<u32>(punch, punchCount, PUNCH_NUMBER)
+    copyAddress(punch + PUNCH_ADDRESS, address)
+    return
+  }
 }

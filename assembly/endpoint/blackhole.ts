@@ -46,7 +46,7 @@ export function checkBlackhole(s: Session, now: u32): void {
     limitPath(addressOf(s), smaller, now)
     tellOwn(EVENT_MTU, smaller + tagBytes + nonceBytes)
   }
-  s.mss = min(s.mss, smaller - HEADER_BYTES)
+  s.pathMss = min(s.pathMss, smaller - HEADER_BYTES)
   if (transmissions >= GIVE_UP_AFTER) endSession(s, REASON_MTU, now)
 }
 

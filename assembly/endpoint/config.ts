@@ -23,8 +23,9 @@ export const MEMORY: u32 = 16
 export const MAX_SESSIONS: u32 = 17
 export const REPLAY: u32 = 18
 export const MAX_HALF_OPEN: u32 = 19
+export const CONFIRM: u32 = 20
 
-export const config: usize = memory.data(20 * 4, 8)
+export const config: usize = memory.data(21 * 4, 8)
 
 export function field(i: u32): u32 {
   return load<u32>(config + ((<usize>i) << 2))
@@ -62,5 +63,6 @@ export function badField(): i32 {
   if (!inRange(MAX_SESSIONS, 1, 65535)) return MAX_SESSIONS
   if (!inRange(REPLAY, 0, 1 << 20)) return REPLAY
   if (!inRange(MAX_HALF_OPEN, 0, 65535)) return MAX_HALF_OPEN
+  if (!inRange(CONFIRM, 0, 1)) return CONFIRM
   return -1
 }

@@ -1,7 +1,7 @@
 /*
  * The endpoint as a whole: its start, and its time.
  */
-import { E_CONFIG, E_ENTROPY, E_MEMORY, MAX_SLEEP_TICKS, MODE_CLIENT, OK } from '../abi'
+import { E_CONFIG, E_ENTROPY, E_MEMORY, MAX_SLEEP_TICKS, MODE_CLIENT, MODE_SERVER, OK } from '../abi'
 import { advanceClock, startClock } from '../clock'
 import { setKeepalive, startKeepalive } from '../control/keepalive'
 import { setServiceExpiry } from '../control/rendezvous'
@@ -10,7 +10,8 @@ import { setCeiling, usedBytes } from '../memory/slab'
 import { openDatagrams } from '../packet/datagram'
 import { hasEntropy, takeEntropy } from '../packet/entropy'
 import { openNonces, renewCounter } from '../packet/nonce'
-import { openReplay } from '../packet/replay'
+import { openRemotes } from '../packet/remote'
+import { datagramFilter, openReplay } from '../packet/replay'
 import { setMaxSessions } from '../session/table'
 import { setTimeouts } from '../session/timeouts'
 import { MEMORY_USED, set } from '../stats'
@@ -37,6 +38,7 @@ import {
   TIME_WAIT,
   TIMEOUT,
 } from './config'
+import { checkMoves, untilMoves } from './migration'
 import { checkContexts, untilContexts } from './obfs'
 import { configureOpening } from './open'
 import { checkPeerTimers, configurePeer, untilPeerTimers, wakePeer } from './peer'
@@ -98,12 +100,13 @@ function start(now: u32): i32 {
   startClock(now)
   // descriptors and replay filter come on top of the ceiling, which is for sessions
   setCeiling(MAX_CEILING_BYTES)
-  if (!openReplay(field(REPLAY)) || !openDatagrams(field(TAG_BYTES))) return E_MEMORY
-  openNonces(field(NONCE_BYTES), field(NONCE_STRATEGY))
+  if (!openReplay(datagramFilter(), field(REPLAY)) || !openDatagrams(field(TAG_BYTES))) return E_MEMORY
   mode = field(MODE)
   configureOpening(mode, load<u32>(takeEntropy(4)))
   setWireOffset(load<u32>(takeEntropy(4)))
   startKeepalive(isMode(MODE_CLIENT) ? field(KEEPALIVE) : 0, load<u32>(takeEntropy(4)), now)
+  openNonces(field(NONCE_BYTES), field(NONCE_STRATEGY))
+  if (field(TAG_BYTES) != 0 && isMode(MODE_SERVER) && !openRemotes()) return E_MEMORY
   fixedBytes = usedBytes()
   configured = true
   return OK
@@ -124,10 +127,12 @@ export function checkTimers(now: u32): void {
   checkSessions(now)
   checkPeerTimers(now)
   checkContexts(now)
+  checkMoves(now)
 }
 
 /** Ticks until `checkTimers` has something to do. */
 export function untilTimers(now: u32): u32 {
   set(MEMORY_USED, usedBytes())
-  return untilSessions(min(min(untilPeerTimers(now), untilContexts()), MAX_SLEEP_TICKS), now)
+  const wanted = min(min(untilPeerTimers(now), untilContexts()), min(untilMoves(now), MAX_SLEEP_TICKS))
+  return untilSessions(wanted, now)
 }

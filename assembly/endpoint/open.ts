@@ -1,6 +1,5 @@
 /*
- * How sessions begin: a client's TCP connection, a server's first datagram of an unknown conversation, and the session
- * that continues from another address.
+ * How sessions begin: a client's TCP connection, a server's first datagram of an unknown conversation.
  */
 import {
   E_MEMORY,
@@ -14,13 +13,16 @@ import {
 } from '../abi'
 import { seconds } from '../clock'
 import { sendReset } from '../control/queue'
+import { openConfirm } from '../kcp/confirm'
 import { openCongestion } from '../kcp/congestion'
-import { openConversation, wireClock } from '../kcp/conversation'
+import { openConversation } from '../kcp/conversation'
 import { probe } from '../kcp/recovery'
-import { CMD_ACK, CMD_PUSH, CMD_WINS, diff, HEADER_BYTES, readCmd, readSn, readTs, readUna } from '../kcp/segment'
+import { CMD_PUSH, CMD_WINS, diff, HEADER_BYTES, readCmd, readSn, readTs, readUna } from '../kcp/segment'
 import { openRecvWindow } from '../kcp/window'
 import { isAddress, sameAddress } from '../packet/address'
 import { tagBytes } from '../packet/datagram'
+import { isRecent, joinRemote, RECENT_TICKS, Remote } from '../packet/remote'
+import { datagramFilter, vouchesFor } from '../packet/replay'
 import { tell } from '../session/events'
 import {
   addressOf,
@@ -40,15 +42,14 @@ import {
 } from '../session/session'
 import { endSession, queueDial, sendKeepalive } from '../session/stream'
 import { error, find, insert, rekey, sessionAt, slotsInUse } from '../session/table'
-import { count, SESSIONS_OPENED, SESSIONS_REFUSED } from '../stats'
-import { field, MAX_HALF_OPEN } from './config'
-import { currentPeer, followPeer, previousPeer } from './peer'
-import { isLive, settle } from './schedule'
+import { count, SESSIONS_OPENED, SESSIONS_REFUSED, SESSIONS_UNCONFIRMED } from '../stats'
+import { CONFIRM, field, MAX_HALF_OPEN } from './config'
+import { considerMove } from './migration'
+import { currentPeer, previousPeer } from './peer'
+import { isLive, pingUnvalidated, settle } from './schedule'
 
 /** Sessions that datagrams of unknown conversations are compared with, a second: some percent of a core. */
 const MAX_VISITS: u32 = 4000000
-/** A session that was heard of so recently has not moved. */
-const MOVED_SILENCE_TICKS: u32 = TICKS_PER_SECOND / 2
 /** How far the numbers of a datagram may lie from a session it is said to continue: the largest window. */
 const MAX_MOVED_DISTANCE: i32 = 65536
 
@@ -112,35 +113,61 @@ function allocateConv(): u32 {
   return nextConv
 }
 
-/** First datagram of an unknown conversation: a server accepts it, anybody else answers RESET. */
+/**
+ * A datagram of a conversation that is unknown at this address. A server accepts the first one of a conversation; one of
+ * a session that is elsewhere belongs to it, and may show that it moved; anything else is answered by RESET.
+ */
 export function acceptSession(at: usize, len: u32, conv: u32, address: usize, now: u32): Session | null {
   const isMidway = isFromMidway(at, len)
   if (isMidway && tagBytes != 0) {
     if (!mayScan()) return null
     const known = findElsewhere(conv)
-    if (known) {
-      // while the old address is alive it has not moved; if it has, a retransmission will tell
-      if (now - known.signAt < MOVED_SILENCE_TICKS || !continues(at, known, now)) return null
-      migrate(known, address)
-      return known
-    }
+    // a session in CONNECT never moves: its first flight, sent again from elsewhere, would be dialled twice
+    if (known && known.state == CONNECT) return null
+    if (known && continues(at, known)) return considerMove(known, address, now) ? known : null
   }
   // una tells of something received on a conversation we do not know: its server was restarted since
   if (!(mode & MODE_SERVER) || (isMidway && readUna(at) != 0)) {
-    sendReset(conv, address)
+    sendReset(conv, address, len)
     return null
   }
-  if (isHalfOpenFull()) {
-    count(SESSIONS_REFUSED)
-    return null
-  }
-  const s = insert(address, conv)
+  let s: Session | null = null
+  if (!isHalfOpenFull()) s = insert(address, conv)
   if (!s) {
     count(SESSIONS_REFUSED)
     return null
   }
   start(s, conv, CONNECT, now)
+  if (tagBytes != 0 && !admit(s, at, len, now)) {
+    endSession(s, REASON_MEMORY, now)
+    settle(s, now)
+    count(SESSIONS_REFUSED)
+    return null
+  }
   return s
+}
+
+/**
+ * Decides how far a new session is believed (docs/validation.md): whether its address has to answer, and whether its
+ * first flight has to be confirmed. False when memory is scarce.
+ */
+function admit(s: Session, at: usize, len: u32, now: u32): bool {
+  s.remote = joinRemote(addressOf(s))
+  if (!s.remote) return false
+  const remote = changetype<Remote>(s.remote)
+  if (!isVouchedFor(remote, s.conv, at, len)) {
+    if (!openConfirm(s)) return false
+    count(SESSIONS_UNCONFIRMED)
+    sendKeepalive(s, now)
+  }
+  pingUnvalidated(s, now)
+  return true
+}
+
+/** True if a first flight cannot be a replay: it left its sender so recently that the filter would know it. */
+function isVouchedFor(remote: Remote, conv: u32, at: usize, len: u32): bool {
+  if (field(CONFIRM) != 0 || len < HEADER_BYTES || readCmd(at) != CMD_PUSH) return false
+  return isRecent(remote, readTs(at), conv) && vouchesFor(datagramFilter(), 3 * RECENT_TICKS)
 }
 
 /** True for a datagram that cannot be the first of its conversation: those begin with sn 0 and una 0. */
@@ -171,30 +198,13 @@ function findElsewhere(conv: u32): Session | null {
 }
 
 /**
- * True if this datagram continues a session from another address: numbers inside its windows, and sent by the other
- * side. A NAT that gave its client a new port looks like that. Only authentic datagrams get here.
+ * True if the numbers of a datagram lie inside the windows of a session that is elsewhere: its peer may have another
+ * address, as when a NAT gave it a new port. Only authentic datagrams of the other side get here.
  */
-function continues(at: usize, s: Session, now: u32): bool {
+function continues(at: usize, s: Session): bool {
   const una = readUna(at)
   if (diff(una, s.sndNxt) > 0 || diff(una, s.sndUna) < -MAX_MOVED_DISTANCE) return false
-  if (readCmd(at) == CMD_PUSH && abs(diff(readSn(at), s.rcvNxt)) > MAX_MOVED_DISTANCE) return false
-  return isFromOtherSide(at, s, now)
-}
-
-/**
- * Tells a datagram of the peer from one of ours that a stranger sent back: both directions share one key. The ts of an
- * ACK is of our clock, that of a PUSH is not, and our clock starts at a random time (`wireClock`).
- */
-function isFromOtherSide(at: usize, s: Session, now: u32): bool {
-  const age = wireClock(now) - readTs(at)
-  const isOurs = age <= now - s.created
-  return readCmd(at) == CMD_ACK ? isOurs : readCmd(at) == CMD_PUSH && !isOurs
-}
-
-function migrate(s: Session, address: usize): void {
-  followPeer(addressOf(s), address)
-  rekey(s, address)
-  if (s.tcp != TCP_GONE) tell(s, EVENT_MIGRATED)
+  return readCmd(at) != CMD_PUSH || abs(diff(readSn(at), s.rcvNxt)) <= MAX_MOVED_DISTANCE
 }
 
 /**

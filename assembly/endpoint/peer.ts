@@ -16,16 +16,26 @@ import {
   TICKS_PER_SECOND,
 } from '../abi'
 import { elapsed } from '../clock'
-import { argument } from '../control/control'
 import { checkPing, isSilent, notePong, noteReceived, pingSoon, untilPing } from '../control/keepalive'
-import { PING, push } from '../control/queue'
+import {
+  argumentOf,
+  closePing,
+  PEER_PING,
+  PUNCH_PING,
+  purposeOf,
+  sendPing,
+  sentAtOf,
+  wasSentTo,
+} from '../control/pings'
 import {
   checkRendezvous,
   endPunches,
   helloSoon,
+  punchSource,
   rendezvousServer,
   setRendezvous,
   untilRendezvous,
+  wasPunched,
 } from '../control/rendezvous'
 import { copyAddress, isAddress, sameAddress } from '../packet/address'
 import { tellOwn } from '../session/events'
@@ -66,7 +76,7 @@ function changePeer(address: usize, now: u32): void {
 /** Pings the peer beside the keepalive, which goes on as if nothing happened. */
 export function probePeer(now: u32): i32 {
   if (!isAddress(currentPeer)) return E_NO_PEER
-  push(PING, now, currentPeer)
+  sendPing(PEER_PING, 0, currentPeer, now)
   return OK
 }
 
@@ -122,11 +132,25 @@ export function isMappedSocket(): bool {
   return load<u16>(rendezvousServer) == 6
 }
 
+/** True while a rendezvous client looks for its peer. */
+function isSearching(): bool {
+  return (mode & MODE_CLIENT) != 0 && wantsRendezvous()
+}
+
+/** A PING came from `address`. */
+export function takePing(address: usize, now: u32): void {
+  if (isSearching() && !sameAddress(address, currentPeer)) punchSource(address, now)
+}
+
 /**
- * The first PONG a rendezvous client without a living peer gets tells where the peer is. True if that is a new place.
+ * A PONG from `address` answers `ping`, one to the peer or to a punched address. The first one that a rendezvous client
+ * gets while it searches shows where the peer is. True if that is a new place.
  */
-export function takePong(address: usize, now: u32): bool {
-  const isNew = wantsRendezvous() && (mode & MODE_CLIENT) != 0 && !sameAddress(address, currentPeer)
+export function takePong(ping: usize, address: usize, now: u32): bool {
+  const isPunch = purposeOf(ping) == PUNCH_PING
+  if (!wasSentTo(ping, address) && !(isPunch && wasPunched(argumentOf(ping), address))) return false
+  closePing(ping)
+  const isNew = isPunch && isSearching() && !sameAddress(address, currentPeer)
   if (isNew) {
     changePeer(address, now)
     copyAddress(peer, address)
@@ -135,7 +159,7 @@ export function takePong(address: usize, now: u32): bool {
   }
   if (sameAddress(address, currentPeer)) {
     notePong(now)
-    tellOwn(EVENT_PONG, now - argument)
+    tellOwn(EVENT_PONG, now - sentAtOf(ping))
   }
   return isNew
 }

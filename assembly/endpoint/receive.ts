@@ -4,6 +4,7 @@
 import {
   MAX_DATAGRAM_BYTES,
   REASON_RESET,
+  REASON_STALE_PEER,
   RX_ADDRESS,
   RX_FLAGS,
   RX_HASH,
@@ -14,18 +15,54 @@ import {
   TICKS_PER_SECOND,
 } from '../abi'
 import { seconds } from '../clock'
-import { argument, GOT_PONG, GOT_RESET, MALFORMED, takeControl } from '../control/control'
+import { argument, GOT_PING, GOT_PONG, GOT_RESET, MALFORMED, takeControl } from '../control/control'
+import {
+  argumentOf,
+  closePing,
+  findPing,
+  NEW_PING,
+  PEER_PING,
+  PUNCH_PING,
+  purposeOf,
+  wasSentTo,
+} from '../control/pings'
 import { sendReset } from '../control/queue'
-import { ADVANCED_UNA, input, KEPT_BLOCK, MOVED_PAYLOAD, RECEIVED_STREAM } from '../kcp/input'
-import { readConv } from '../kcp/segment'
+import { closeConfirm } from '../kcp/confirm'
+import { fromWireClock } from '../kcp/conversation'
+import {
+  ADVANCED_UNA,
+  ANSWERED,
+  CONFIRMED,
+  FORGOTTEN,
+  input,
+  KEPT_BLOCK,
+  MOVED_PAYLOAD,
+  RECEIVED_STREAM,
+} from '../kcp/input'
+import { CMD_PUSH, CMD_WINS, diff, HEADER_BYTES, readCmd, readConv, readLen, readTs, readUna } from '../kcp/segment'
 import { growRecvWindow } from '../kcp/window'
 import { segmentShare } from '../memory/slab'
 import { kind, NONE } from '../obfs/settings'
+import { sameAddress } from '../packet/address'
 import { hasSpareBlock, refillRx, rxSlot, tagBytes } from '../packet/datagram'
 import { hashOfNonce, isOwnNonce, nonceBytes } from '../packet/nonce'
-import { isReplay, prepareReplay } from '../packet/replay'
-import { CONNECT, closeHalf, ESTABLISHED, has, INITIATOR, setState, TIME_WAIT } from '../session/session'
-import { advance, resetByPeer } from '../session/stream'
+import { answersValidation, findRemote, learnClock, onReceivedFrom, Remote, wantsClock } from '../packet/remote'
+import { datagramFilter, isReplay, prepareReplay } from '../packet/replay'
+import {
+  addressOf,
+  CONNECT,
+  closeHalf,
+  ESTABLISHED,
+  HELD,
+  has,
+  INITIATOR,
+  MOVING,
+  RESET_DOUBTED,
+  Session,
+  setState,
+  TIME_WAIT,
+} from '../session/session'
+import { advance, denyReset, doubtReset, endSession, resetByPeer } from '../session/stream'
 import { find } from '../session/table'
 import {
   add,
@@ -39,12 +76,16 @@ import {
   KCP_RECEIVED_BYTES,
   PKT_RECEIVED,
   PKT_RECEIVED_BYTES,
+  PONGS_UNASKED,
 } from '../stats'
+import { onMovePong, stayAtOld } from './migration'
 import { authenticated, packetOverhead } from './obfs'
 import { acceptSession, moveSessions } from './open'
-import { isMappedSocket, noteAuthentic, takePong } from './peer'
-import { isLive, settleTouched, touch } from './schedule'
+import { isMappedSocket, noteAuthentic, takePing, takePong } from './peer'
+import { isLive, onValidated, settleTouched, touch } from './schedule'
 
+/** What a WINS repeats of our clock is no older. */
+const MAX_ECHO_TICKS: u32 = 600 * TICKS_PER_SECOND
 /** Too short to hold a conv. */
 const MIN_PLAIN_BYTES: u32 = 4
 
@@ -65,7 +106,7 @@ function prepare(i: u32): void {
   if (!(load<u32>(slot, RX_FLAGS) & RX_OPENED) || sealed <= tagBytes + nonceBytes) return
   const hash = hashOfNonce(load<usize>(slot, RX_PTR) + sealed - nonceBytes)
   store<u64>(slot, hash, RX_HASH)
-  prepareReplay(hash)
+  prepareReplay(datagramFilter(), hash)
 }
 
 function takeDatagram(i: u32, now: u32): bool {
@@ -95,7 +136,7 @@ function takeDatagram(i: u32, now: u32): bool {
       return false
     }
     // a packet that fails authentication does not get here: it must not block the genuine one (protocol.md 3.5)
-    if (isReplay(hash)) {
+    if (isReplay(datagramFilter(), hash)) {
       count(DROP_REPLAY)
       return false
     }
@@ -110,7 +151,7 @@ function takeDatagram(i: u32, now: u32): bool {
   const conv = readConv(at)
   if (conv == 0) return takeMessage(at, len, address, now)
   add(KCP_RECEIVED_BYTES, len)
-  return takeSegments(i, at, len, conv, address, now)
+  return takeSegments(i, at, len, sealed, address, now)
 }
 
 function takeMessage(at: usize, len: u32, address: usize, now: u32): bool {
@@ -119,21 +160,55 @@ function takeMessage(at: usize, len: u32, address: usize, now: u32): bool {
     count(DROP_MALFORMED)
     return false
   }
-  if (found == GOT_PONG) {
-    if (takePong(address, now)) moveSessions(now)
+  if (found == GOT_PING) {
+    takePing(address, now)
+  } else if (found == GOT_PONG) {
+    takeAnswer(argument, address, now)
   } else if (found == GOT_RESET) {
     const s = find(address, argument)
-    if (s && s.state != TIME_WAIT) {
-      resetByPeer(s, REASON_RESET, now)
+    if (s && isLive(s)) {
+      if (s.confirm) {
+        // it was opened for a first flight that its peer knows nothing of
+        endSession(s, REASON_RESET, now)
+      } else if (tagBytes == 0) {
+        // whoever can send a RESET could send anything
+        resetByPeer(s, REASON_RESET, now)
+      } else {
+        doubtReset(s, now)
+      }
       touch(s)
     }
   }
   return true
 }
 
-function takeSegments(i: u32, at: usize, len: u32, conv: u32, address: usize, now: u32): bool {
+/** A PONG: it counts as the answer to one of our PINGs only. */
+function takeAnswer(value: u32, address: usize, now: u32): void {
+  const remote = findRemote(address)
+  if (remote && answersValidation(remote, value)) {
+    onValidated(remote, now)
+    return
+  }
+  const ping = findPing(value, now)
+  if (!ping) {
+    count(PONGS_UNASKED)
+    return
+  }
+  const purpose = purposeOf(ping)
+  if (purpose == PEER_PING || purpose == PUNCH_PING) {
+    if (takePong(ping, address, now)) moveSessions(now)
+  } else if (wasSentTo(ping, address)) {
+    closePing(ping)
+    onMovePong(argumentOf(ping), purpose == NEW_PING, now)
+  }
+}
+
+function takeSegments(i: u32, at: usize, len: u32, sealed: u32, address: usize, now: u32): bool {
+  const conv = readConv(at)
   let s = find(address, conv)
-  if (!s) {
+  if (s) {
+    if (has(s, MOVING)) stayAtOld(s, now)
+  } else {
     s = acceptSession(at, len, conv, address, now)
     if (!s) return false
   }
@@ -142,7 +217,7 @@ function takeSegments(i: u32, at: usize, len: u32, conv: u32, address: usize, no
     if (s.state == TIME_WAIT && now - s.resetAt >= TICKS_PER_SECOND) {
       s.resetAt = now
       s.timeWaitAt = now
-      sendReset(conv, address)
+      sendReset(conv, address, len)
     }
     return false
   }
@@ -151,11 +226,47 @@ function takeSegments(i: u32, at: usize, len: u32, conv: u32, address: usize, no
     if (has(s, INITIATOR)) closeHalf(s)
   }
   s.signAt = now
+  if (has(s, RESET_DOUBTED)) denyReset(s)
+  const remote = s.remote ? changetype<Remote>(s.remote) : null
+  if (remote) {
+    // the address has earned an answer
+    onReceivedFrom(remote, sealed)
+    s.flags &= ~HELD
+  }
   const did = input(s, at, len, hasSpareBlock(), now)
   if (did & KEPT_BLOCK) refillRx(i)
+  if (did & FORGOTTEN) {
+    sendReset(conv, address, len)
+    endSession(s, REASON_STALE_PEER, now)
+    return true
+  }
   if (did & (RECEIVED_STREAM | ADVANCED_UNA)) s.progressAt = now
   if (did & MOVED_PAYLOAD) s.payloadAt = now
-  if (did & RECEIVED_STREAM) advance(s, now)
+  if (did & CONFIRMED) closeConfirm(s)
+  if (remote) {
+    if (did & ANSWERED && sameAddress(address, addressOf(s))) onValidated(remote, now)
+    if (!s.confirm && wantsClock(remote, s.conv)) readClock(s, remote, at, len, now)
+  }
+  if (did & (RECEIVED_STREAM | CONFIRMED)) advance(s, now)
   growRecvWindow(s, segmentShare(), now)
   return true
+}
+
+/**
+ * A PUSH shows its sender's clock. So does a WINS of ours, which a client that has nothing to send sends instead; in
+ * kcptun-libev's it is an echo of our own clock, or 0 (protocol.md 5.7).
+ */
+function readClock(s: Session, remote: Remote, at: usize, len: u32, now: u32): void {
+  const end = at + len
+  while (end - at >= HEADER_BYTES) {
+    const cmd = readCmd(at)
+    const una = readUna(at)
+    const ts = readTs(at)
+    const isEcho = cmd == CMD_WINS && (ts == 0 || now - fromWireClock(ts) <= MAX_ECHO_TICKS)
+    if ((cmd == CMD_PUSH || (cmd == CMD_WINS && !isEcho)) && diff(una, s.sndNxt) <= 0) {
+      learnClock(remote, s.conv, ts, una)
+      return
+    }
+    at += HEADER_BYTES + min(readLen(at), <u32>(end - at))
+  }
 }

@@ -2,25 +2,32 @@
  * Which session is looked at when: those with output stand in the ready list, those a receive batch touched in the
  * dirty list, all others wait for their deadline.
  */
-import { TICKS_PER_MS, UNSET } from '../abi'
+import { TICKS_PER_MS } from '../abi'
 import { NEVER, until } from '../clock'
+import { unpredictable } from '../control/pings'
+import { PING, push } from '../control/queue'
 import { pendingAcks } from '../kcp/ack'
-import { flushMode, waitSnd } from '../kcp/conversation'
+import { FLUSH_TICK, waitSnd } from '../kcp/conversation'
 import { hasOutput, noteDrained, untilSegment, updateProbe } from '../kcp/output'
 import { detectLoss, untilRecovery } from '../kcp/recovery'
 import { freeIdleRecvRing } from '../kcp/recv_window'
 import { updateCongestion } from '../kcp/rounds'
 import { freeIdleSendRing } from '../kcp/send_window'
+import { awaitValidation, nextValidationPing, Remote, untilValidationPing, validate } from '../packet/remote'
 import {
+  addressOf,
   BLOCKED,
   CUT,
+  closeHalf,
   EOF_OWED,
+  HELD,
   has,
   IN_DIRTY,
   IN_EVENTS,
   IN_READY,
   Session,
   setState,
+  TCP_NONE,
   TIME_WAIT,
 } from '../session/session'
 import { payOwed, unblock } from '../session/stream'
@@ -29,10 +36,7 @@ import { checkTimeouts, untilTimeout } from '../session/timeouts'
 import { shift, WAITSND } from '../stats'
 import { cancel, earliest, postpone, wake } from '../timer'
 import { checkBlackhole } from './blackhole'
-import { field, INTERVAL } from './config'
 
-/** Tick of `flush` 0 if no interval is set (protocol.md 10.2). */
-const DEFAULT_INTERVAL_MS: u32 = 100
 /** What waits for memory, or for the host to drain a list, is looked at again so much later. */
 const RETRY_TICKS: u32 = 100 * TICKS_PER_MS
 
@@ -48,14 +52,15 @@ export function isLive(s: Session): bool {
 /** Ticks until the session wants to be looked at. */
 function untilWanted(s: Session, now: u32): u32 {
   let wanted = untilTimeout(s, now)
-  // a session in the ready list waits for the host, not for a time
-  if (!isLive(s) || has(s, IN_READY)) return wanted
+  // a session in the ready list waits for the host, one that is held for its receiver's answer
+  if (s.remote) wanted = min(wanted, untilValidationPing(changetype<Remote>(s.remote), now))
+  if (!isLive(s) || has(s, IN_READY | HELD)) return wanted
   wanted = min(wanted, untilRecovery(s, now))
   if (has(s, EOF_OWED | BLOCKED) && waitSnd(s) == 0) wanted = min(wanted, RETRY_TICKS)
   wanted = min(wanted, untilSegment(s, now))
   if (pendingAcks(s)) wanted = min(wanted, until(s.ackDue, now))
   if (s.probeWait) wanted = min(wanted, until(s.probeAt, now))
-  if (flushMode == 0) {
+  if (s.flushMode == FLUSH_TICK) {
     const tick = until(s.tickAt, now)
     wanted = hasOutput(s, now) ? tick : max(wanted, tick)
     wanted = min(wanted, untilTimeout(s, now))
@@ -64,11 +69,7 @@ function untilWanted(s: Session, now: u32): u32 {
 }
 
 function isTickOpen(s: Session, now: u32): bool {
-  return flushMode != 0 || until(s.tickAt, now) == 0
-}
-
-function tickLength(): u32 {
-  return (field(INTERVAL) == UNSET ? DEFAULT_INTERVAL_MS : field(INTERVAL)) * TICKS_PER_MS
+  return s.flushMode != FLUSH_TICK || until(s.tickAt, now) == 0
 }
 
 /** To be called after anything that changed a session: queues its output, sets its deadline. */
@@ -77,7 +78,7 @@ export function settle(s: Session, now: u32): void {
     updateProbe(s, now)
     payOwed(s, now)
     unblock(s)
-    if (hasOutput(s, now)) {
+    if (!has(s, HELD) && hasOutput(s, now)) {
       if (isTickOpen(s, now)) enqueueReady(s)
       else wake(s, s.tickAt)
     }
@@ -91,6 +92,36 @@ export function settle(s: Session, now: u32): void {
   }
   const wanted = untilWanted(s, now)
   if (wanted != NEVER) wake(s, now + wanted)
+}
+
+// ---- addresses that have not answered
+
+/** Pings the address of a session if its validation asks for that. */
+export function pingUnvalidated(s: Session, now: u32): void {
+  if (!s.remote) return
+  const remote = changetype<Remote>(s.remote)
+  if (untilValidationPing(remote, now) == 0) push(PING, nextValidationPing(remote, unpredictable(), now), addressOf(s))
+}
+
+/** An address answered: what waited for that goes on. */
+export function onValidated(remote: Remote, now: u32): void {
+  const at = changetype<usize>(remote)
+  if (!validate(remote)) return
+  const slots = slotsInUse()
+  for (let i: u32 = 0; i < slots; i++) {
+    const other = sessionAt(i)
+    if (!other || other.remote != at) continue
+    if (other.tcp != TCP_NONE) closeHalf(other)
+    if (!has(other, HELD)) continue
+    other.flags &= ~HELD
+    settle(other, now)
+  }
+}
+
+/** A session has output that its receiver may not be sent yet. */
+export function hold(s: Session): void {
+  s.flags |= HELD
+  awaitValidation(changetype<Remote>(s.remote))
 }
 
 // ---- ready list
@@ -122,7 +153,7 @@ export function dequeueReady(s: Session, more: bool, now: u32): void {
     return
   }
   if (isLive(s)) noteDrained(s, now)
-  if (flushMode == 0) s.tickAt = now + tickLength()
+  if (s.flushMode == FLUSH_TICK) s.tickAt = now + s.flushTicks
   settle(s, now)
 }
 
@@ -160,6 +191,7 @@ export function checkSessions(now: u32): void {
     if (!s || until(s.deadline, now) != 0) return
     cancel(s)
     if (checkTimeouts(s, now)) {
+      pingUnvalidated(s, now)
       if (isLive(s)) {
         detectLoss(s, now)
         checkBlackhole(s, now)

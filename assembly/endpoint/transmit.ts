@@ -2,19 +2,22 @@
  * Datagrams out: control messages first, then sessions with output in turn.
  */
 import { E_ENTROPY, TX_SLOTS } from '../abi'
-import { buildControl, receiver } from '../control/control'
+import { buildControl } from '../control/control'
 import { noteSent } from '../control/keepalive'
-import { isControlWaiting } from '../control/queue'
+import { isControlWaiting, limitOf, RECEIVER, shiftEntry } from '../control/queue'
 import { kcpMtu } from '../kcp/conversation'
 import { buildDatagram, built, hasOutput } from '../kcp/output'
-import { canSeal, describeTx, txBlock } from '../packet/datagram'
-import { addressOf } from '../session/session'
+import { canSeal, describeTx, tagBytes, txBlock } from '../packet/datagram'
+import { nonceBytes } from '../packet/nonce'
+import { markSent, onSentTo, Remote, sendRoom } from '../packet/remote'
+import { addressOf, Session } from '../session/session'
 import { add, count, KCP_SENT_BYTES, PKT_SENT, PKT_SENT_BYTES } from '../stats'
 import { packetOverhead } from './obfs'
-import { dequeueReady, hasReady, isLive, readySession } from './schedule'
+import { dequeueReady, hasReady, hold, isLive, readySession } from './schedule'
 
 /** Datagrams a session may send before the next one has its turn. */
 const TURN: u32 = 16
+const NO_LIMIT: u32 = u32.MAX_VALUE
 
 /** Fills up to `limit` transmit descriptors; their number, or E_ENTROPY. */
 export function transmit(limit: u32, now: u32): i32 {
@@ -24,16 +27,13 @@ export function transmit(limit: u32, now: u32): i32 {
   while (n < slots && (isControlWaiting() || hasReady())) {
     if (!canSeal()) return n ? n : E_ENTROPY
     if (isControlWaiting()) {
-      const block = txBlock(n)
-      const len = buildControl(block)
-      noteDatagram(describeTx(n++, block, len, kcpMtu, receiver, 0), receiver, now)
+      transmitControl(n++, now)
       continue
     }
     const s = readySession()
-    const len = isLive(s) && hasOutput(s, now) ? buildDatagram(s, txBlock(n), now) : 0
+    const len = isLive(s) && hasOutput(s, now) ? transmitSession(s, n, now) : 0
     if (len) {
-      add(KCP_SENT_BYTES, len)
-      noteDatagram(describeTx(n++, built, len, kcpMtu, addressOf(s), s.handle), addressOf(s), now)
+      n++
       turn++
     }
     const more = len != 0 && hasOutput(s, now)
@@ -43,6 +43,44 @@ export function transmit(limit: u32, now: u32): i32 {
     }
   }
   return n
+}
+
+function transmitControl(i: u32, now: u32): void {
+  const entry = shiftEntry()
+  const block = txBlock(i)
+  const len = buildControl(entry, block)
+  const most = limitOf(entry)
+  const limit = most ? min(most, kcpMtu) : kcpMtu
+  noteDatagram(describeTx(i, block, len, limit, entry + RECEIVER, 0), entry + RECEIVER, now)
+}
+
+/** Builds a datagram of a session; 0 if its receiver may not be sent it yet. */
+function transmitSession(s: Session, i: u32, now: u32): u32 {
+  if (!s.remote) {
+    const len = buildDatagram(s, txBlock(i), NO_LIMIT, now)
+    if (len) describe(s, i, len, kcpMtu, now)
+    return len
+  }
+  const remote = changetype<Remote>(s.remote)
+  const overhead = tagBytes + nonceBytes
+  const room = sendRoom(remote)
+  const most = room == NO_LIMIT ? NO_LIMIT : room > overhead ? room - overhead : 0
+  const next = s.sndNxt
+  const len = buildDatagram(s, txBlock(i), most, now)
+  if (len == 0) {
+    if (most != NO_LIMIT) hold(s)
+    return 0
+  }
+  if (s.sndNxt != next) markSent(remote, s.conv, next)
+  onSentTo(remote, describe(s, i, len, min(kcpMtu, most), now))
+  return len
+}
+
+function describe(s: Session, i: u32, len: u32, limit: u32, now: u32): u32 {
+  add(KCP_SENT_BYTES, len)
+  const bytes = describeTx(i, built, len, limit, addressOf(s), s.handle)
+  noteDatagram(bytes, addressOf(s), now)
+  return bytes
 }
 
 function noteDatagram(bytes: u32, address: usize, now: u32): void {

@@ -12,7 +12,7 @@
  */
 import { TICKS_PER_MS } from '../abi'
 import { freeRing, growRing } from '../memory/ring'
-import { Conversation, flushMode } from './conversation'
+import { Conversation, FLUSH_AT_ONCE } from './conversation'
 import { diff } from './segment'
 
 const ENTRY_SHIFT: u32 = 3
@@ -55,7 +55,7 @@ export function noteAck(c: Conversation, sn: u32, ts: u32, atOnce: bool, now: u3
   store<u32>(at, sn)
   store<u32>(at, ts, 4)
   if (pending == 0) c.ackDue = now + LONE_DELAY_TICKS
-  if (atOnce || pending + 1 >= MANY || flushMode == 2) c.ackAtOnce = 1
+  if (atOnce || pending + 1 >= MANY || c.flushMode == FLUSH_AT_ONCE) c.ackAtOnce = 1
   else if (pending == 1 && diff(c.ackLast + PAIR_DELAY_TICKS, c.ackDue) < 0) c.ackDue = c.ackLast + PAIR_DELAY_TICKS
 }
 

@@ -1,8 +1,10 @@
 /*
  * The classic congestion window of KCP (protocol.md 5.6, 5.7), used if `nc` is 0.
  */
-import { Conversation, fastResend, mss } from './conversation'
+import { Conversation } from './conversation'
 
+/** `incr` counts segments in these parts; the protocol counts bytes, which is the same for segments of one size. */
+const UNIT: u32 = 1024
 const MIN_SSTHRESH: u32 = 2
 /** What fast resend adds to the halved window while `resend` is unset. */
 const DEFAULT_RESEND: u32 = 2
@@ -12,28 +14,28 @@ export function growClassic(c: Conversation): void {
   if (c.cwnd >= c.rmtWnd) return
   if (c.cwnd < c.ssthresh) {
     c.cwnd++
-    c.incr += mss
+    c.incr += UNIT
   } else {
-    c.incr = max(c.incr, mss)
-    c.incr += (mss * mss) / c.incr + mss / 16
-    if ((c.cwnd + 1) * mss <= c.incr) c.cwnd = (c.incr + mss - 1) / mss
+    c.incr = max(c.incr, UNIT)
+    c.incr += (UNIT * UNIT) / c.incr + UNIT / 16
+    if ((c.cwnd + 1) * UNIT <= c.incr) c.cwnd = (c.incr + UNIT - 1) / UNIT
   }
   if (c.cwnd > c.rmtWnd) {
     c.cwnd = c.rmtWnd
-    c.incr = c.rmtWnd * mss
+    c.incr = c.rmtWnd * UNIT
   }
 }
 
 /** Loss was found by later ACKs. */
 export function halveClassic(c: Conversation): void {
   c.ssthresh = max((c.sndNxt - c.sndUna) / 2, MIN_SSTHRESH)
-  c.cwnd = c.ssthresh + (fastResend ? fastResend : DEFAULT_RESEND)
-  c.incr = c.cwnd * mss
+  c.cwnd = c.ssthresh + (c.fastResend ? <u32>c.fastResend : DEFAULT_RESEND)
+  c.incr = c.cwnd * UNIT
 }
 
 /** A timer expired. */
 export function restartClassic(c: Conversation): void {
   c.ssthresh = max(min(c.sndWnd, min(c.rmtWnd, c.cwnd)) / 2, MIN_SSTHRESH)
   c.cwnd = 1
-  c.incr = mss
+  c.incr = UNIT
 }

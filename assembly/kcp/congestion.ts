@@ -8,7 +8,7 @@ import { TICKS_PER_MS, TICKS_PER_SECOND } from '../abi'
 import { NEVER } from '../clock'
 import { alloc, classOf, free } from '../memory/slab'
 import { growClassic, halveClassic, restartClassic } from './classic'
-import { Conversation, congestionMode, DEFAULT_WND, NC_AUTOMATIC, NC_CLASSIC, waitSnd } from './conversation'
+import { Conversation, DEFAULT_WND, NC_AUTOMATIC, NC_CLASSIC, waitSnd } from './conversation'
 import {
   ackAllowance,
   bdp,
@@ -44,7 +44,7 @@ export const UNPACED_AFTER_TICKS: u32 = 10 * TICKS_PER_SECOND
 
 /** Starts control of a conversation with the peer at `address`. Without memory for a model the default window holds. */
 export function openCongestion(c: Conversation, address: usize, now: u32): void {
-  if (congestionMode != NC_AUTOMATIC) return
+  if (c.congestionMode != NC_AUTOMATIC) return
   c.path = joinPath(address, now)
   const cls = classOf(offsetof<Model>())
   if (c.path) c.model = alloc(cls)
@@ -59,7 +59,7 @@ export function openCongestion(c: Conversation, address: usize, now: u32): void 
   m.random = c.conv
   m.raised = pathOf(c).raised
   const limit = pathLimit(address, now)
-  if (limit != 0 && limit - HEADER_BYTES < c.mss) c.mss = limit - HEADER_BYTES
+  if (limit != 0) c.pathMss = limit - HEADER_BYTES
   m.roundLeast = UNKNOWN
   m.stateAt = m.rangeAt = m.delayAt = m.lastAckAt = m.queueAt = m.paceAt = now
 }
@@ -77,7 +77,7 @@ export function closeCongestion(c: Conversation): void {
 
 /** Segments that may be in flight by congestion control. */
 export function congestionWindow(c: Conversation): u32 {
-  if (congestionMode == NC_CLASSIC) return max<u32>(c.cwnd, 1)
+  if (c.congestionMode == NC_CLASSIC) return max<u32>(c.cwnd, 1)
   if (!c.model) return NEVER
   const m = modelOf(c)
   const rate = rateOf(m)
@@ -155,7 +155,7 @@ export function onDrained(c: Conversation, now: u32): void {
 
 /** `n` transmissions were found lost. */
 export function onLosses(c: Conversation, n: u32): void {
-  if (congestionMode == NC_CLASSIC) halveClassic(c)
+  if (c.congestionMode == NC_CLASSIC) halveClassic(c)
   if (c.model) modelOf(c).lost += n
 }
 
@@ -166,7 +166,7 @@ export function onSpurious(c: Conversation): void {
 
 /** Nothing was heard for the probe timeout. The rate is not touched. */
 export function onTimeout(c: Conversation): void {
-  if (congestionMode == NC_CLASSIC) restartClassic(c)
+  if (c.congestionMode == NC_CLASSIC) restartClassic(c)
   if (c.model) modelOf(c).wasProbed = modelOf(c).isSilent = 1
 }
 
@@ -182,7 +182,7 @@ export function onRtt(c: Conversation, rtt: u32, now: u32): void {
  * it told of, if it told of many.
  */
 export function onAckDatagram(c: Conversation, acked: u32, span: u32, now: u32): void {
-  if (congestionMode == NC_CLASSIC) growClassic(c)
+  if (c.congestionMode == NC_CLASSIC) growClassic(c)
   if (!c.model) return
   const m = modelOf(c)
   m.acked += acked

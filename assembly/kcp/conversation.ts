@@ -6,6 +6,7 @@
  * came early, with holes.
  */
 import { TICKS_PER_MS, UNSET } from '../abi'
+import { NEVER } from '../clock'
 import { HEADER_BYTES } from './segment'
 
 /** Lists that a sent segment stands in: in flight, ordered by time of sending; found lost, waiting to be sent again. */
@@ -29,8 +30,8 @@ export class Conversation {
   sndRing: usize
   sndMask: u32
   sndWnd: u32
-  // most payload bytes of a new segment
-  mss: u32
+  // most payload bytes that the path was seen to take, NEVER if nothing is known of it (see segmentLimit)
+  pathMss: u32
   rmtWnd: u32
   // first and last sn of the lists FLIGHT and LOST, and how many stand in each
   firstFlight: u32
@@ -120,6 +121,21 @@ export class Conversation {
   lastTs: u32
   // counters
   retransmissions: u32
+  // highest una of the peer, and when it came first
+  peerUna: u32
+  unaAt: u32
+  // a server's session that waits to be confirmed: the transmissions whose ACK would do so (confirm.ts); 0 = none
+  confirm: usize
+  // options of the endpoint when the conversation opened; ticks where a time
+  congestionMode: u8
+  flushMode: u8
+  nodelay: u8
+  fastResend: u8
+  // the user set `sndwnd`: then it is a hard limit
+  isSndWndSet: u8
+  // variance floor of the RTO, and the tick of `flush` 0
+  intervalTicks: u16
+  flushTicks: u16
 }
 
 /** Bits of `probe`. */
@@ -133,23 +149,27 @@ export const NC_CLASSIC: u32 = 0
 export const NC_NONE: u32 = 1
 export const NC_AUTOMATIC: u32 = 2
 
-/** KCP options of the endpoint; new conversations copy the windows. Ticks where a time. */
+export const FLUSH_TICK: u32 = 0
+export const FLUSH_AT_ONCE: u32 = 2
+export const FLUSH_AUTOMATIC: u32 = 3
+
+/** Most bytes of plaintext in a datagram now. It follows the configuration and the address family: see segmentLimit. */
 export let kcpMtu: u32 = 0
-export let mss: u32 = 0
-export let nodelay: u32 = 1
-export let intervalTicks: u32 = 0
-export let fastResend: u32 = 0
-/** Congestion control: NC_AUTOMATIC, NC_CLASSIC or NC_NONE. */
-export let congestionMode: u32 = NC_AUTOMATIC
-/** True if the user set `sndwnd`: then it is a hard limit. */
-export let isSndWndSet: bool = false
-export let flushMode: u32 = UNSET
-export let minRto: u32 = 0
-export let optionSndWnd: u32 = 256
-export let optionRcvWnd: u32 = 256
+
+// options of conversations that open from now on; those that live keep the ones they copied
+let mode: u32 = NC_AUTOMATIC
+let flushing: u32 = FLUSH_AUTOMATIC
+let delaying: u32 = 1
+let resending: u32 = 0
+let intervalMs: u32 = UNSET
+let sendWindow: u32 = UNSET
+/** Segments, UNSET if the window is to grow. */
+export let optionRcvWnd: u32 = UNSET
 
 /** Variance floor of the RTO while the user set no interval. */
 const DEFAULT_RTO_VARIANCE_MS: u32 = 1
+/** Tick of `flush` 0 if no interval is set (protocol.md 10.2). */
+const DEFAULT_FLUSH_MS: u32 = 100
 
 /** Takes over config values; UNSET means the default of this implementation. */
 export function setOptions(
@@ -163,16 +183,13 @@ export function setOptions(
   flush: u32,
 ): void {
   kcpMtu = mtu
-  mss = mtu - HEADER_BYTES
-  isSndWndSet = sndwnd != UNSET
-  optionSndWnd = isSndWndSet ? min(sndwnd, MAX_WND) : MAX_WND
+  sendWindow = sndwnd
   optionRcvWnd = rcvwnd == UNSET ? UNSET : min(max(rcvwnd, MIN_RCVWND), MAX_WND)
-  nodelay = delay == UNSET ? 1 : delay
-  intervalTicks = (interval == UNSET ? DEFAULT_RTO_VARIANCE_MS : interval) * TICKS_PER_MS
-  fastResend = resend == UNSET ? 0 : resend
-  congestionMode = nc == UNSET ? NC_AUTOMATIC : nc
-  flushMode = flush
-  minRto = (nodelay == 0 ? 100 : 30) * TICKS_PER_MS
+  delaying = delay == UNSET ? 1 : delay
+  intervalMs = interval
+  resending = resend == UNSET ? 0 : resend
+  mode = nc == UNSET ? NC_AUTOMATIC : nc
+  flushing = flush == UNSET ? FLUSH_AUTOMATIC : flush
 }
 
 let wireOffset: u32 = 0
@@ -198,12 +215,27 @@ export function fromWireClock(ts: u32): u32 {
 /** Starts a conversation in a zeroed record. */
 export function openConversation(c: Conversation, conv: u32): void {
   c.conv = conv
+  c.congestionMode = <u8>mode
+  c.flushMode = <u8>flushing
+  c.nodelay = <u8>delaying
+  c.fastResend = <u8>resending
+  c.isSndWndSet = <u8>(sendWindow != UNSET)
+  c.intervalTicks = <u16>((intervalMs == UNSET ? DEFAULT_RTO_VARIANCE_MS : intervalMs) * TICKS_PER_MS)
+  c.flushTicks = <u16>((intervalMs == UNSET ? DEFAULT_FLUSH_MS : intervalMs) * TICKS_PER_MS)
   // without control or a window set, the documented default holds
-  c.sndWnd = isSndWndSet || congestionMode == NC_AUTOMATIC ? optionSndWnd : DEFAULT_WND
+  c.sndWnd = sendWindow == UNSET && mode != NC_AUTOMATIC ? DEFAULT_WND : min(sendWindow, MAX_WND)
   c.rmtWnd = INITIAL_RMTWND
-  c.mss = mss
+  c.pathMss = NEVER
   c.rto = 200 * TICKS_PER_MS
   c.ssthresh = 2
+}
+
+/**
+ * Most payload bytes of a segment that is made now. A property of the path, no option of the conversation: it may fall
+ * and rise while that lives. What was made under another limit keeps the size of its block (`capacityOf`).
+ */
+export function segmentLimit(c: Conversation): u32 {
+  return min(kcpMtu - HEADER_BYTES, c.pathMss)
 }
 
 /** Segments queued or in flight ("waitsnd"). */

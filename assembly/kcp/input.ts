@@ -16,6 +16,7 @@ import {
   SEGMENTS_RECEIVED,
 } from '../stats'
 import { noteAck } from './ack'
+import { isConfirmedBy } from './confirm'
 import { onAckDatagram, onRtt } from './congestion'
 import { Conversation, fromWireClock, PROBE_TELL } from './conversation'
 import { isTicking } from './model'
@@ -39,7 +40,7 @@ import {
   readUna,
   readWnd,
 } from './segment'
-import { acknowledge, advanceUna, entryOf, LEN, SENT, STATE } from './send_window'
+import { acknowledge, advanceUna, entryOf, LEN, SENT, STATE, TS } from './send_window'
 
 /** What a datagram did, as bits. */
 export const KEPT_BLOCK: u32 = 1
@@ -47,6 +48,12 @@ export const RECEIVED_STREAM: u32 = 2
 export const ADVANCED_UNA: u32 = 4
 /** Payload was acknowledged, or the peer's window grew: its reader took some. */
 export const MOVED_PAYLOAD: u32 = 8
+/** An ACK named a transmission of ours with its very ts: the other side heard from us lately. */
+export const ANSWERED: u32 = 16
+/** Such an ACK confirmed the conversation. */
+export const CONFIRMED: u32 = 32
+/** The other side lost the conversation and began it anew, or knows more of it than we sent. */
+export const FORGOTTEN: u32 = 64
 
 /** A payload of at least this part of its block keeps the block, smaller ones are copied. */
 const MIN_KEPT_BYTES: u32 = 700
@@ -82,12 +89,17 @@ export function input(c: Conversation, at: usize, size: u32, mayKeep: bool, now:
       break
     }
     const told = readUna(at)
+    if (isForgotten(c, at, cmd, told, now)) return did | FORGOTTEN
     if (diff(told, una) >= 0 && diff(told, c.sndNxt) <= 0) {
       una = told
       // an older una would carry an outdated window
       const wnd = readWnd(at)
       if (wnd > c.rmtWnd) did |= MOVED_PAYLOAD
       c.rmtWnd = wnd
+      if (diff(told, c.peerUna) > 0) {
+        c.peerUna = told
+        c.unaAt = now
+      }
     }
     const sn = readSn(at)
     const ts = readTs(at)
@@ -115,6 +127,21 @@ export function input(c: Conversation, at: usize, size: u32, mayKeep: bool, now:
   return did
 }
 
+/**
+ * True if a segment shows that the two sides do not speak of the same conversation.
+ *
+ * An ACK that left after the other side had told una U cannot carry less, unless the other side forgot the conversation:
+ * kcptun-libev, restarted, takes our segments for a new one and acknowledges them, though nothing reaches the target
+ * (protocol.md 6.8). An unconfirmed conversation of which the other side has received more than we sent was carried on
+ * with an earlier server.
+ */
+function isForgotten(c: Conversation, at: usize, cmd: u32, told: u32, now: u32): bool {
+  if (c.confirm) return diff(told, c.sndNxt) > 0
+  if (cmd != CMD_ACK || diff(told, c.peerUna) >= 0) return false
+  const sentAt = fromWireClock(readTs(at))
+  return now - sentAt <= MAX_RTT_TICKS && diff(sentAt, c.unaAt) > 0
+}
+
 let takenAt: u32 = 0
 /** What the datagram being taken in acknowledged, the newest and the oldest of the transmissions its ACKs told of. */
 let acked: u32 = 0
@@ -130,12 +157,14 @@ function takeAckOf(c: Conversation, sn: u32, ts: u32, now: u32): u32 {
   // a ts that is none of ours says nothing of time
   const isKnown = now - ts <= MAX_RTT_TICKS
   if (diff(sn, c.sndNxt) >= 0) return 0
+  const confirmed: u32 = c.confirm && isConfirmedBy(c, sn, ts) ? CONFIRMED | ANSWERED : 0
   const entry = entryOf(c, sn)
   if (diff(sn, c.sndUna) < 0 || load<u8>(entry, STATE) != SENT) {
     // una of an earlier datagram told of it, but not of its time
     if (isKnown && isTicking(c) && noteNewest(c, sn, ts, now)) noteTime(c, sn, ts, now)
-    return 0
+    return confirmed
   }
+  const answered: u32 = load<u32>(entry, TS) == ts ? ANSWERED : 0
   if (isKnown) {
     noteArrivalOf(c, sn, entry, ts, now)
     noteArrival(c, entry, true, now)
@@ -143,7 +172,7 @@ function takeAckOf(c: Conversation, sn: u32, ts: u32, now: u32): u32 {
   } else {
     noteArrival(c, entry, false, now)
   }
-  return take(c, sn, entry)
+  return take(c, sn, entry) | answered | confirmed
 }
 
 /** The RTT sample of a datagram is that of the transmission sent last. */

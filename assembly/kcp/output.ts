@@ -10,8 +10,9 @@ import { TICKS_PER_MS } from '../abi'
 import { NEVER, until } from '../clock'
 import { ACKS_SENT, count, SEGMENTS_RETRANSMITTED, SEGMENTS_SENT } from '../stats'
 import { acksDue, pendingAcks, takeAck, takeAgain } from './ack'
+import { noteProbe } from './confirm'
 import { congestionWindow, maySend, onDrained, onSent, sendLimit, untilPace } from './congestion'
-import { Conversation, freeWnd, LOST, PROBE_ASK, PROBE_TELL, wireClock } from './conversation'
+import { Conversation, freeWnd, LOST, PROBE_ASK, PROBE_TELL, segmentLimit, wireClock } from './conversation'
 import { isHot } from './model'
 import { noteDataLimited, noteDeparture } from './rate'
 import { noteSending } from './recovery'
@@ -107,10 +108,11 @@ export function announceWindow(c: Conversation): void {
 /**
  * Builds one datagram of at most kcpMtu bytes, less if the path takes no more; 0 = nothing to send. `block` is where
  * one is assembled; the result begins at `built`.
+ * @param most bytes that the receiver may be sent now; a segment that exceeds them waits
  */
-export function buildDatagram(c: Conversation, block: usize, now: u32): u32 {
+export function buildDatagram(c: Conversation, block: usize, most: u32, now: u32): u32 {
   const wnd = freeWnd(c)
-  const limit = c.mss + HEADER_BYTES
+  const limit = min(segmentLimit(c) + HEADER_BYTES, most)
   c.rcvEdge = c.rcvNxt + wnd
   c.lastSn = c.lastTs = 0
   let len: u32 = 0
@@ -121,15 +123,15 @@ export function buildDatagram(c: Conversation, block: usize, now: u32): u32 {
   }
   while (len != 0 && len + HEADER_BYTES <= min(limit, MAX_ACK_BYTES) && takeAgain(c, said))
     len += writeAck(c, block + len, wnd)
-  len = appendProbe(c, block, len, PROBE_ASK, CMD_WASK, wnd)
-  len = appendProbe(c, block, len, PROBE_TELL, CMD_WINS, wnd)
+  len = appendProbe(c, block, len, PROBE_ASK, CMD_WASK, wnd, limit, now)
+  len = appendProbe(c, block, len, PROBE_TELL, CMD_WINS, wnd, limit, now)
   built = block
   while (hasSegment(c, now)) {
     const sn = nextSegment(c)
     const entry = entryOf(c, sn)
     const size = HEADER_BYTES + <u32>load<u16>(entry, LEN)
     // a segment made before the limit fell leaves alone
-    if (len + size > limit && len != 0) break
+    if (len + size > most || (len + size > limit && len != 0)) break
     const header = headerOf(entry)
     sendSegment(c, sn, entry, header, size, wnd, now)
     const isAlone = len == 0 && (size + HEADER_BYTES > limit || !hasSegment(c, now))
@@ -139,7 +141,7 @@ export function buildDatagram(c: Conversation, block: usize, now: u32): u32 {
     }
     memory.copy(block + len, header, size)
     len += size
-    if (isThin(size)) len = appendThin(c, block, len, sn, wnd, now)
+    if (isThin(size)) len = appendThin(c, block, len, sn, wnd, limit, now)
     if (limit - len < HEADER_BYTES) break
   }
   return len
@@ -188,6 +190,7 @@ function sendSegment(c: Conversation, sn: u32, entry: usize, header: usize, size
   }
   onSent(c, now)
   noteSending(c, now)
+  if (c.confirm) noteProbe(c, sn, ts)
   writeHeader(header, c.conv, CMD_PUSH, wnd, wireClock(ts), sn, c.rcvNxt, size - HEADER_BYTES)
 }
 
@@ -237,14 +240,14 @@ function isThinDue(c: Conversation, now: u32): bool {
 }
 
 /** Puts up to two older thin segments that are not acknowledged behind a new one: they cost no datagram. */
-function appendThin(c: Conversation, block: usize, len: u32, sn: u32, wnd: u32, now: u32): u32 {
+function appendThin(c: Conversation, block: usize, len: u32, sn: u32, wnd: u32, limit: u32, now: u32): u32 {
   let room: u32 = MAX_BUNDLED
   for (let back: u32 = 1; back <= BUNDLE_REACH && room != 0; back++) {
     const older = sn - back
     if (diff(older, c.sndUna) < 0) break
     const entry = entryOf(c, older)
     const size = HEADER_BYTES + <u32>load<u16>(entry, LEN)
-    if (load<u8>(entry, STATE) != SENT || !isThin(size) || len + size > c.mss + HEADER_BYTES) continue
+    if (load<u8>(entry, STATE) != SENT || !isThin(size) || len + size > limit) continue
     const header = headerOf(entry)
     writeHeader(header, c.conv, CMD_PUSH, wnd, wireClock(now), older, c.rcvNxt, size - HEADER_BYTES)
     memory.copy(block + len, header, size)
@@ -257,9 +260,19 @@ function appendThin(c: Conversation, block: usize, len: u32, sn: u32, wnd: u32, 
   return len
 }
 
-function appendProbe(c: Conversation, block: usize, len: u32, flag: u32, cmd: u32, wnd: u32): u32 {
-  if (!(c.probe & flag) || len + HEADER_BYTES > c.mss + HEADER_BYTES) return len
+/** Appends a WASK or WINS if it is wanted. Nobody needs its ts, but it shows a server our clock (remote.ts). */
+function appendProbe(
+  c: Conversation,
+  block: usize,
+  len: u32,
+  flag: u32,
+  cmd: u32,
+  wnd: u32,
+  limit: u32,
+  now: u32,
+): u32 {
+  if (!(c.probe & flag) || len + HEADER_BYTES > limit) return len
   c.probe &= ~flag
-  writeHeader(block + len, c.conv, cmd, wnd, c.lastTs, c.lastSn, c.rcvNxt, 0)
+  writeHeader(block + len, c.conv, cmd, wnd, wireClock(now), c.lastSn, c.rcvNxt, 0)
   return len + HEADER_BYTES
 }

@@ -12,7 +12,7 @@ import { NEVER, remaining } from '../clock'
 import { alloc, free } from '../memory/slab'
 import { count, FAST_RETRANSMITS, RTOS } from '../stats'
 import { onLosses, onSpurious, onTimeout } from './congestion'
-import { Conversation, FLIGHT, fastResend, intervalTicks, nodelay } from './conversation'
+import { Conversation, FLIGHT } from './conversation'
 import { ackAllowance, rttFloor } from './model'
 import { diff } from './segment'
 import {
@@ -112,7 +112,7 @@ export function detectLoss(c: Conversation, now: u32): void {
       markLost(c, sn, entry, BY_ORDER)
     }
   }
-  if (fastResend != 0 && c.ackHistoryCount >= fastResend) losses += detectByAcks(c)
+  if (c.fastResend != 0 && c.ackHistoryCount >= c.fastResend) losses += detectByAcks(c)
   if (losses) onLosses(c, losses)
   if (untilProbe(c, now) == 0) probe(c)
 }
@@ -134,12 +134,12 @@ export function untilRecovery(c: Conversation, now: u32): u32 {
 export function probeTimeout(c: Conversation, ackDelay: u32): u32 {
   let timeout: u32 = FIRST_PTO_TICKS
   if (c.srtt) {
-    timeout = c.srtt + max(4 * c.rttvar, intervalTicks) + ACK_ALLOWANCE_TICKS + ackDelay
+    timeout = c.srtt + max(4 * c.rttvar, <u32>c.intervalTicks) + ACK_ALLOWANCE_TICKS + ackDelay
     timeout = max(timeout, MIN_PTO_TICKS)
   }
   const most: u32 = c.probes < PATIENT_AFTER ? max<u32>(2 * timeout, EAGER_PTO_TICKS) : MAX_PTO_TICKS
   for (let i: u32 = 0; i < c.probes && timeout < most; i++) {
-    timeout += nodelay == 0 ? timeout : timeout / 2
+    timeout += c.nodelay == 0 ? timeout : timeout / 2
   }
   return min(timeout, most)
 }
@@ -165,7 +165,7 @@ export function probe(c: Conversation): void {
 
 /** Notes that a datagram acknowledged transmission (ts, sn), the newest of its ACKs. */
 export function noteAckDatagram(c: Conversation, ts: u32, sn: u32): void {
-  if (fastResend == 0) return
+  if (c.fastResend == 0) return
   if (!c.ackHistory) {
     c.ackHistory = alloc(HISTORY_CLASS)
     if (!c.ackHistory) return
@@ -191,7 +191,7 @@ function historyAt(c: Conversation, n: u32): usize {
 
 /** Segments older than what `resend` datagrams told of; how many were marked. */
 function detectByAcks(c: Conversation): u32 {
-  const told = historyAt(c, c.ackHistoryCount - fastResend)
+  const told = historyAt(c, c.ackHistoryCount - c.fastResend)
   const ts = load<u32>(told)
   const newest = load<u32>(told, 4)
   let found: u32 = 0

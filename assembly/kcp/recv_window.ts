@@ -18,6 +18,8 @@ const LEN: usize = 4
 const CLASS: usize = 6
 
 const INITIAL_CAPACITY: u32 = 16
+/** Most segments from the first unread to the last early one: two windows. */
+const MAX_CAPACITY: u32 = 131072
 /** A ring of up to so many entries stays with an idle session. */
 const IDLE_CAPACITY: u32 = 128
 
@@ -49,6 +51,7 @@ export function recvLen(c: Conversation, sn: u32): u32 {
 export function storeSegment(c: Conversation, sn: u32, payload: usize, len: u32, mayKeep: bool): u32 {
   const used = sn - c.rcvRead
   if (!c.rcvRing || used > c.rcvMask) {
+    if (used >= MAX_CAPACITY) return NO_MEMORY
     let capacity = c.rcvRing ? c.rcvMask + 1 : INITIAL_CAPACITY
     while (used >= capacity) capacity *= 2
     const ring = growRing(c.rcvRing, c.rcvMask, ENTRY_SHIFT, c.rcvRead, c.rcvTop, capacity)

@@ -5,8 +5,11 @@
  * retransmitted segment: Karn's rule is not needed.
  */
 import { TICKS_PER_MS } from '../abi'
-import { Conversation, intervalTicks, minRto } from './conversation'
+import { Conversation } from './conversation'
 
+/** With and without `nodelay`. */
+const MIN_RTO_TICKS: u32 = 30 * TICKS_PER_MS
+const MIN_RTO_DELAYED_TICKS: u32 = 100 * TICKS_PER_MS
 const MAX_RTO_TICKS: u32 = 4000 * TICKS_PER_MS
 
 /** The first sample, or what the path is known for. */
@@ -23,5 +26,6 @@ export function updateRtt(c: Conversation, sample: u32): void {
     c.rttvar = (3 * c.rttvar + error) / 4
     c.srtt = max<u32>(1, (7 * c.srtt + sample) / 8)
   }
-  c.rto = min(max(c.srtt + max(intervalTicks, 4 * c.rttvar), minRto), MAX_RTO_TICKS)
+  const least = c.nodelay == 0 ? MIN_RTO_DELAYED_TICKS : MIN_RTO_TICKS
+  c.rto = min(max(c.srtt + max(<u32>c.intervalTicks, 4 * c.rttvar), least), MAX_RTO_TICKS)
 }

@@ -3,7 +3,7 @@
  * payload.
  *
  *   entry (64 bytes): 0 block  4 len  6 state  7 transmissions  8 ts of the last one  12 previous sn  16 next sn
- *                     20 list  21 copies  22 why lost
+ *                     20 list  21 copies  22 why lost  23 class of the block  36 capacity: payload bytes that fit
  *                     24 delivered  28 delivered at  32 first sent at: what rate.ts knew when it was sent
  *   block:            [ headroom 64 ][ KCP header 24 ][ payload ][ room for padding ]
  *
@@ -13,7 +13,7 @@
 
 import { freeRing, growRing } from '../memory/ring'
 import { alloc, allocUrgent, classOf, free, HEADROOM_BYTES } from '../memory/slab'
-import { Conversation, FLIGHT, kcpMtu, LOST } from './conversation'
+import { Conversation, FLIGHT, LOST, MAX_WND, segmentLimit } from './conversation'
 import { diff, HEADER_BYTES } from './segment'
 
 export const ENTRY_SHIFT: u32 = 6
@@ -28,9 +28,11 @@ const LIST: usize = 20
 /** How often the last transmission left (recovery.ts), less one. */
 export const COPIES: usize = 21
 const CAUSE: usize = 22
+const CLASS: usize = 23
 export const DELIVERED: usize = 24
 export const DELIVERED_AT: usize = 28
 export const FIRST_SENT_AT: usize = 32
+const CAPACITY: usize = 36
 
 /** States of an entry. */
 export const EMPTY: u32 = 0
@@ -38,6 +40,8 @@ export const QUEUED: u32 = 1
 export const SENT: u32 = 2
 
 const INITIAL_CAPACITY: u32 = 16
+/** Most segments that wait or are in flight: the largest window, and one for a message such as EOF. 4 MiB of entries. */
+const MAX_CAPACITY: u32 = MAX_WND + 1
 /** A ring of up to so many entries stays with an idle session. */
 const IDLE_CAPACITY: u32 = 64
 /** Padding never exceeds this (protocol.md 3.3). */
@@ -52,26 +56,34 @@ export function headerOf(entry: usize): usize {
   return load<usize>(entry, BLOCK) + HEADROOM_BYTES
 }
 
-function blockClass(): u32 {
-  return classOf(HEADROOM_BYTES + kcpMtu + MAX_PADDING_BYTES)
+/** Bytes of payload that the block of a segment holds: less than the limit now if that has risen since. */
+export function capacityOf(entry: usize): u32 {
+  return load<u16>(entry, CAPACITY)
 }
 
-/** Appends an empty queued segment at `sndReserved`. False when memory is scarce. */
+/**
+ * Appends an empty queued segment at `sndReserved`, for as many bytes as the path takes now. False when memory is scarce
+ * or the ring is at its largest.
+ */
 export function reserveSegment(c: Conversation, urgent: bool): bool {
   const used = c.sndReserved - c.sndUna
   if (!c.sndRing || used > c.sndMask) {
     const capacity = c.sndRing ? (c.sndMask + 1) * 2 : INITIAL_CAPACITY
+    if (capacity > MAX_CAPACITY) return false
     const ring = growRing(c.sndRing, c.sndMask, ENTRY_SHIFT, c.sndUna, c.sndReserved, capacity)
     if (!ring) return false
     c.sndRing = ring
     c.sndMask = capacity - 1
   }
-  const cls = blockClass()
+  const limit = segmentLimit(c)
+  const cls = classOf(HEADROOM_BYTES + HEADER_BYTES + limit + MAX_PADDING_BYTES)
   const block = urgent ? allocUrgent(cls) : alloc(cls)
   if (!block) return false
   const entry = entryOf(c, c.sndReserved)
   store<usize>(entry, block, BLOCK)
   store<u32>(entry, QUEUED << 16, LEN)
+  store<u32>(entry, cls << 24, LIST)
+  store<u16>(entry, limit, CAPACITY)
   c.sndReserved++
   return true
 }
@@ -87,8 +99,10 @@ export function trimReserved(c: Conversation): void {
 /** Bytes that fit into the last queued segment, 0 if it was sent already. */
 export function tailRoom(c: Conversation): u32 {
   if (diff(c.sndEnd, c.sndNxt) <= 0) return 0
-  const len = <u32>load<u16>(entryOf(c, c.sndEnd - 1), LEN)
-  return len < c.mss ? c.mss - len : 0
+  const entry = entryOf(c, c.sndEnd - 1)
+  const len = <u32>load<u16>(entry, LEN)
+  const most = min(capacityOf(entry), segmentLimit(c))
+  return len < most ? most - len : 0
 }
 
 /** Removes an acknowledged segment. True if `sn` was in flight and not acknowledged before. */
@@ -109,7 +123,7 @@ export function advanceUna(c: Conversation): void {
 }
 
 function release(entry: usize): void {
-  free(load<usize>(entry, BLOCK), blockClass())
+  free(load<usize>(entry, BLOCK), load<u8>(entry, CLASS))
   store<u8>(entry, EMPTY, STATE)
 }
 

@@ -1,15 +1,16 @@
 /*
  * Growth of rings: arrays of fixed-size entries indexed by `number & mask`, where the numbers are sequence numbers (of
  * segments or of list positions). A ring holds a window of consecutive numbers; it is re-made twice as large when the
- * window outgrows it.
+ * window outgrows it. Each kind of ring has a largest capacity, named where it is grown; none exceeds a block.
  */
-import { allocUrgent, classOf, free } from './slab'
+import { allocUrgent, classOf, free, MAX_CLASS } from './slab'
 
 /**
- * Ring of `capacity` (a power of two) zeroed entries of `1 << shift` bytes; 0 when memory is exhausted. It may take
- * reserved memory: without its entry no segment can be acknowledged, read and freed.
+ * Ring of `capacity` (a power of two) zeroed entries of `1 << shift` bytes; 0 when memory is exhausted, or no block is
+ * so large. It may take reserved memory: without its entry no segment can be acknowledged, read and freed.
  */
 export function newRing(capacity: u32, shift: u32): usize {
+  if (capacity == 0 || capacity > (1 << MAX_CLASS) >> shift) return 0
   const cls = classOf(capacity << shift)
   const ring = allocUrgent(cls)
   if (ring) memory.fill(ring, 0, (<usize>1) << cls)

@@ -1,28 +1,31 @@
 /*
- * The allocator: power-of-two blocks from 64 bytes to 4 MiB, naturally aligned, a free list a size class, all from
- * linear memory under one ceiling. O(1) but for the rare growth of the memory.
+ * The allocator: power-of-two blocks from 64 bytes to 4 MiB, naturally aligned, all from linear memory under one
+ * ceiling. O(1) but for the rare growth of the memory.
  *
- * Blocks never move. Freed blocks go to the list of their class; a larger free block is split when a class runs dry.
- * Memory cannot be given back to the host (WASM has no shrink), so the ceiling is the promise that counts.
+ * Blocks never move. Of each small class some freed blocks are kept as they are, so that steady traffic neither splits
+ * nor joins; all others go back to the buddy system (buddy.ts), where they join. Memory cannot be given back to the host
+ * (WASM has no shrink), so the ceiling is the promise that counts.
  */
+import { growMemory, joinBlock, MAX_CLASS, MIN_CLASS, takeBlock } from './buddy'
 
-export const MIN_CLASS: u32 = 6
-export const MAX_CLASS: u32 = 22
+export { MAX_CLASS, MIN_CLASS }
 /** Class of a block that holds one datagram: 2048 bytes. */
 export const PACKET_CLASS: u32 = 11
 /** First bytes of a packet block, left free for the IP and TCP headers of an obfuscator. */
 export const HEADROOM_BYTES: u32 = 64
 
-/** Linear memory grows in steps of 512 KiB. */
-const GROW_PAGES: u32 = 8
-const PAGE_SHIFT: u32 = 16
+/** Of each class up to PACKET_CLASS so many free blocks are kept unjoined, until memory is short. */
+const MAX_KEPT: u32 = 256
+/** Linear memory may exceed the ceiling by the module's own data, the last step of growth and the bitmaps. */
+const OWN_BYTES: u32 = 1 << 20
+const BITMAP_SHIFT: u32 = 9
 /** One part in 16 of the ceiling is kept for what frees other memory: the segment that fills a hole, EOF, ACK lists. */
 const RESERVE_SHIFT: u32 = 4
 
-const freeLists: usize = memory.data(23 * 4)
+/** Kept blocks, by class: the first, their number. */
+const kept: usize = memory.data(12 * 8)
+const KEPT_COUNT: usize = 4
 
-let top: usize = (__heap_base + 63) & ~63
-let limit: usize = (<usize>memory.size()) << PAGE_SHIFT
 let ceiling: u32 = 64 << 20
 let used: u32 = 0
 
@@ -46,80 +49,86 @@ export function segmentShare(): u32 {
   return (ceiling - min(used, ceiling)) >> (PACKET_CLASS + 2)
 }
 
-/** The smallest class that holds `bytes`. */
+/**
+ * Blocks of so many bytes in all (negative: fewer) hold nothing that is needed: a cache with a bound of its own, which
+ * is not counted.
+ */
+export function setAside(bytes: i32): void {
+  used -= bytes
+}
+
+/** The smallest class that holds `bytes`; above MAX_CLASS if there is none. */
 export function classOf(bytes: u32): u32 {
   if (bytes <= 1 << MIN_CLASS) return MIN_CLASS
   return 32 - clz<u32>(bytes - 1)
 }
 
-/** A block for ordinary work; 0 when the ceiling less its reserve is reached. */
+function isClass(cls: u32): bool {
+  return cls - MIN_CLASS <= MAX_CLASS - MIN_CLASS
+}
+
+/** A block for ordinary work; 0 when the ceiling less its reserve is reached, and for a class that does not exist. */
 export function alloc(cls: u32): usize {
-  if (isScarce(1 << cls)) return 0
-  return take(cls)
+  return isClass(cls) && !isScarce(1 << cls) ? take(cls) : 0
 }
 
-/** A block for work that leads to memory being freed; 0 when the ceiling itself is reached. */
+/**
+ * A block for work that leads to memory being freed; 0 when the ceiling itself is reached, and for a class that does
+ * not exist.
+ */
 export function allocUrgent(cls: u32): usize {
-  return take(cls)
+  return isClass(cls) ? take(cls) : 0
 }
 
+/** Frees a block of the class that it was allocated with: the owner stores that, no caller may compute it again. */
 export function free(block: usize, cls: u32): void {
   used -= 1 << cls
-  push(block, cls)
-}
-
-function push(block: usize, cls: u32): void {
-  const list = freeLists + ((<usize>cls) << 2)
-  store<usize>(block, load<usize>(list))
-  store<usize>(list, block)
+  if (cls <= PACKET_CLASS) {
+    const list = kept + ((<usize>cls) << 3)
+    const n = load<u32>(list, KEPT_COUNT)
+    if (n < MAX_KEPT) {
+      store<usize>(block, load<usize>(list))
+      store<usize>(list, block)
+      store<u32>(list, n + 1, KEPT_COUNT)
+      return
+    }
+  }
+  joinBlock(block, cls)
 }
 
 function take(cls: u32): usize {
-  const list = freeLists + ((<usize>cls) << 2)
-  let block = load<usize>(list)
-  if (block) {
-    store<usize>(list, load<usize>(block))
-    used += 1 << cls
-    return block
+  if (cls <= PACKET_CLASS) {
+    const list = kept + ((<usize>cls) << 3)
+    const block = load<usize>(list)
+    if (block) {
+      store<usize>(list, load<usize>(block))
+      store<u32>(list, load<u32>(list, KEPT_COUNT) - 1, KEPT_COUNT)
+      used += 1 << cls
+      return block
+    }
   }
-  block = split(cls)
-  if (!block) block = carve(cls)
-  if (block) used += 1 << cls
+  let block = takeBlock(cls)
+  while (!block) {
+    if (!joinKept() && !growMemory(<u64>ceiling + (ceiling >> BITMAP_SHIFT) + OWN_BYTES)) return 0
+    block = takeBlock(cls)
+  }
+  used += 1 << cls
   return block
 }
 
-/** Breaks the smallest larger free block; its upper parts go to the lists between. */
-function split(cls: u32): usize {
-  for (let larger = cls + 1; larger <= MAX_CLASS; larger++) {
-    const list = freeLists + ((<usize>larger) << 2)
-    const block = load<usize>(list)
-    if (!block) continue
-    store<usize>(list, load<usize>(block))
-    while (larger > cls) {
-      larger--
-      push(block + ((<usize>1) << larger), larger)
+/** Gives all kept blocks back to be joined; false if there were none. */
+function joinKept(): bool {
+  let found = false
+  for (let cls = MIN_CLASS; cls <= PACKET_CLASS; cls++) {
+    const list = kept + ((<usize>cls) << 3)
+    let block = load<usize>(list)
+    store<u64>(list, 0)
+    while (block) {
+      const next = load<usize>(block)
+      joinBlock(block, cls)
+      block = next
+      found = true
     }
-    return block
   }
-  return 0
-}
-
-/** New memory from the top; what alignment skips goes to the free lists. */
-function carve(cls: u32): usize {
-  const size = (<usize>1) << cls
-  const start = (top + size - 1) & ~(size - 1)
-  if (start + size > limit) {
-    const missing = <u32>((start + size - limit + 0xffff) >> PAGE_SHIFT)
-    const pages = max(missing, GROW_PAGES)
-    if (<u64>limit + ((<u64>pages) << PAGE_SHIFT) > <u64>ceiling + (1 << 20)) return 0
-    if (memory.grow(pages) < 0) return 0
-    limit += (<usize>pages) << PAGE_SHIFT
-  }
-  while (top < start) {
-    const low = min(<u32>ctz(top), MAX_CLASS)
-    push(top, low)
-    top += (<usize>1) << low
-  }
-  top = start + size
-  return start
+  return found
 }

@@ -7,26 +7,46 @@
  * 32 independent bits of the keyed hash of the nonce (nonce.ts) at the server's capacity of 2^20, so a fresh nonce is
  * taken for a replay about once in 2^31, and nobody who lacks the endpoint's secret can aim at collisions.
  */
+import { elapsed } from '../clock'
 import { allocUrgent, classOf, MAX_CLASS } from '../memory/slab'
 
-let capacity: u32 = 0
-let mask: u32 = 0
-let current: usize = 0
-let other: usize = 0
-let filled: u32 = 0
+@unmanaged
+export class ReplayFilter {
+  capacity: u32
+  mask: u32
+  current: usize
+  other: usize
+  filled: u32
+  // since when everything is remembered, and since when the current generation is filled
+  since: u64
+  currentSince: u64
+}
+
+const FILTER_BYTES: u32 = 48
+/** Of all datagrams, and of LISTENs alone: these are few, and worth a longer memory. */
+const filters: usize = memory.data(2 * 48, 8)
+
+export function datagramFilter(): ReplayFilter {
+  return changetype<ReplayFilter>(filters)
+}
+
+export function listenFilter(): ReplayFilter {
+  return changetype<ReplayFilter>(filters + FILTER_BYTES)
+}
 
 /**
  * Makes an empty filter for at least `nonces` nonces (up to 2^20 - 1 rounded to slots of a power of two); 0 = none.
  * False when memory is short.
  */
-export function openReplay(nonces: u32): bool {
+export function openReplay(f: ReplayFilter, nonces: u32): bool {
   if (nonces == 0) return true
   const cls = classOf(nonces * 2 * 4)
-  current = allocSet(cls)
-  other = allocSet(cls)
-  if (!current || !other) return false
-  capacity = nonces
-  mask = (1 << (cls - 2)) - 1
+  f.current = allocSet(cls)
+  f.other = allocSet(cls)
+  if (!f.current || !f.other) return false
+  f.capacity = nonces
+  f.mask = (1 << (cls - 2)) - 1
+  f.since = f.currentSince = elapsed
   return true
 }
 
@@ -47,16 +67,21 @@ function allocSet(cls: u32): usize {
   return first
 }
 
+/** True if every datagram of the last `ticks` is remembered. */
+export function vouchesFor(f: ReplayFilter, ticks: u64): bool {
+  return f.capacity != 0 && elapsed - f.since >= ticks
+}
+
 /**
  * To be called for all hashes of a batch before isReplay: brings their slots into the cache. Each of the two loads
  * misses on a busy server, and misses of different nonces overlap here, while in isReplay each waits for the one before.
  */
-export function prepareReplay(hash: u64): void {
-  if (capacity == 0) return
-  const at = (<usize>(slotOf(hash) & mask)) << 2
+export function prepareReplay(f: ReplayFilter, hash: u64): void {
+  if (f.capacity == 0) return
+  const at = (<usize>(slotOf(hash) & f.mask)) << 2
   // a load may trap, so compilers keep it though nothing uses the result
-  load<u32>(current + at)
-  load<u32>(other + at)
+  load<u32>(f.current + at)
+  load<u32>(f.other + at)
 }
 
 function slotOf(hash: u64): u32 {
@@ -64,15 +89,15 @@ function slotOf(hash: u64): u32 {
 }
 
 /** Checks and remembers a nonce by its keyed hash. True if it was seen before. */
-export function isReplay(hash: u64): bool {
-  if (capacity == 0) return false
+export function isReplay(f: ReplayFilter, hash: u64): bool {
+  if (f.capacity == 0) return false
   const slot = slotOf(hash)
   const fingerprint = max<u32>(<u32>hash, 1)
   // a replay is not inserted: else an eavesdropper could push genuine nonces out of the filter with replays
-  return contains(other, slot, fingerprint) || insert(slot, fingerprint)
+  return contains(f.other, f.mask, slot, fingerprint) || insert(f, slot, fingerprint)
 }
 
-function contains(set: usize, slot: u32, fingerprint: u32): bool {
+function contains(set: usize, mask: u32, slot: u32, fingerprint: u32): bool {
   let i = slot & mask
   while (true) {
     const found = load<u32>(set + ((<usize>i) << 2))
@@ -83,9 +108,10 @@ function contains(set: usize, slot: u32, fingerprint: u32): bool {
 }
 
 /** True if the current generation had it already. */
-function insert(slot: u32, fingerprint: u32): bool {
+function insert(f: ReplayFilter, slot: u32, fingerprint: u32): bool {
+  const mask = f.mask
   for (let i = slot & mask; true; i = (i + 1) & mask) {
-    const at = current + ((<usize>i) << 2)
+    const at = f.current + ((<usize>i) << 2)
     const found = load<u32>(at)
     if (found == fingerprint) return true
     if (found == 0) {
@@ -93,12 +119,14 @@ function insert(slot: u32, fingerprint: u32): bool {
       break
     }
   }
-  if (++filled == capacity) {
-    const full = current
-    current = other
-    other = full
-    memory.fill(current, 0, (<usize>(mask + 1)) << 2)
-    filled = 0
+  if (++f.filled == f.capacity) {
+    const full = f.current
+    f.current = f.other
+    f.other = full
+    memory.fill(f.current, 0, (<usize>(mask + 1)) << 2)
+    f.filled = 0
+    f.since = f.currentSince
+    f.currentSince = elapsed
   }
   return false
 }

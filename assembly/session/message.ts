@@ -11,7 +11,8 @@
 import { SPAN_BYTES, SPAN_SLOTS } from '../abi'
 import { waitSnd } from '../kcp/conversation'
 import { dropFirst, recvLen, recvPayload } from '../kcp/recv_window'
-import { entryOf, LEN, payloadOf, reserveSegment, tailRoom, trimReserved } from '../kcp/send_window'
+import { diff } from '../kcp/segment'
+import { capacityOf, entryOf, LEN, payloadOf, reserveSegment, tailRoom, trimReserved } from '../kcp/send_window'
 import { Session } from './session'
 
 export const DIAL: i32 = 0
@@ -67,19 +68,22 @@ export function reservePush(s: Session, want: u32, segments: u32): u32 {
   let left = min(want, MAX_PAYLOAD_BYTES)
   let n: u32 = 0
   const room = tailRoom(s)
+  s.reservedTail = 0
   if (room > TLV_BYTES) {
     const entry = entryOf(s, s.sndEnd - 1)
     const at = payloadOf(entry) + load<u16>(entry, LEN)
+    s.reservedTail = room
     const take = min(left, room - TLV_BYTES)
     s.reservedHeader = at
     n = addSpan(n, at + TLV_BYTES, take)
     left -= take
   }
   while (left != 0 && segments != 0 && n < SPAN_SLOTS && reserveSegment(s, false)) {
-    const at = payloadOf(entryOf(s, s.sndReserved - 1))
+    const entry = entryOf(s, s.sndReserved - 1)
+    const at = payloadOf(entry)
     const skip = n == 0 ? TLV_BYTES : 0
     if (n == 0) s.reservedHeader = at
-    const take = min(left, s.mss - skip)
+    const take = min(left, capacityOf(entry) - skip)
     n = addSpan(n, at + skip, take)
     left -= take
     segments--
@@ -87,30 +91,44 @@ export function reservePush(s: Session, want: u32, segments: u32): u32 {
   return n
 }
 
-/** Queues the first `bytes` payload bytes written to the spans of `reservePush`. False if so many were not reserved. */
+/**
+ * Queues the first `bytes` payload bytes written to the spans of `reservePush`. False if so many were not reserved, or
+ * the spans are void: their first segment was sent or another message was queued since.
+ */
 export function commitPush(s: Session, bytes: u32): bool {
-  let left = bytes + TLV_BYTES
-  const room = tailRoom(s)
-  const tail = room > TLV_BYTES ? room : 0
-  if (bytes == 0 || left > tail + (s.sndReserved - s.sndEnd) * s.mss) {
+  if (bytes == 0 || bytes > MAX_PAYLOAD_BYTES || !isReserved(s)) {
     trimReserved(s)
     return bytes == 0
   }
-  store<u32>(s.reservedHeader, bswap<u32>(((<u32>PUSH) << 16) | left))
-  if (tail) {
-    const entry = entryOf(s, s.sndEnd - 1)
-    const take = min(left, tail)
-    store<u16>(entry, <u32>load<u16>(entry, LEN) + take, LEN)
+  const tail = min(bytes + TLV_BYTES, s.reservedTail)
+  let left = bytes + TLV_BYTES - tail
+  let end = s.sndEnd
+  for (; left != 0 && end != s.sndReserved; end++) {
+    const entry = entryOf(s, end)
+    const take = min(left, capacityOf(entry))
+    store<u16>(entry, take, LEN)
     left -= take
   }
-  while (left) {
-    const take = min(left, s.mss)
-    store<u16>(entryOf(s, s.sndEnd), take, LEN)
-    s.sndEnd++
-    left -= take
+  if (left == 0) {
+    store<u32>(s.reservedHeader, bswap<u32>(((<u32>PUSH) << 16) | (bytes + TLV_BYTES)))
+    if (tail) {
+      const entry = entryOf(s, s.sndEnd - 1)
+      store<u16>(entry, <u32>load<u16>(entry, LEN) + tail, LEN)
+    }
+    s.sndEnd = end
   }
   trimReserved(s)
-  return true
+  return left == 0
+}
+
+/** True if the message reserved last still begins where the next byte of the stream does. */
+function isReserved(s: Session): bool {
+  if (s.reservedTail) {
+    if (diff(s.sndEnd, s.sndNxt) <= 0) return false
+    const entry = entryOf(s, s.sndEnd - 1)
+    return s.reservedHeader == payloadOf(entry) + load<u16>(entry, LEN)
+  }
+  return s.sndReserved != s.sndEnd && s.reservedHeader == payloadOf(entryOf(s, s.sndEnd))
 }
 
 /** Segments that may still be queued under `limit`. */

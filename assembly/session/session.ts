@@ -4,6 +4,7 @@
  */
 
 import { Conversation } from '../kcp/conversation'
+import { awaitValidation, isValidated, Remote } from '../packet/remote'
 import { SESSIONS_BY_STATE, shift } from '../stats'
 
 /** KCP side, numbered as /stats shows it (protocol.md 6.4). */
@@ -42,6 +43,14 @@ export const HALF_OPEN: u32 = 4096
 export const CUT: u32 = 2048
 /** Stream payload arrived since a message was queued last: the peer may need a KEEPALIVE. */
 export const OWES_KEEPALIVE: u32 = 1024
+/** Output waits: its receiver was sent all that an address may get before it answered. */
+export const HELD: u32 = 16384
+/** The peer was said to have no such conversation: it is asked whether that is so. */
+export const RESET_DOUBTED: u32 = 32768
+/** A datagram of it came from another address. */
+export const MOVING: u32 = 65536
+/** It moved lately, and would move back if the old address answered. */
+export const MOVED: u32 = 131072
 
 @unmanaged
 export class Session extends Conversation {
@@ -85,8 +94,11 @@ export class Session extends Conversation {
   headLen: u32
   messageLeft: u32
   readOffset: u32
-  // writing: where the header of the reserved message stands
+  // what is known of a client's address (remote.ts); 0 at the side that opened the session, and without a method
+  remote: usize
+  // writing: where the header of the reserved message stands, and bytes reserved in the last queued segment
   reservedHeader: usize
+  reservedTail: u32
 }
 
 export const SESSION_BYTES: u32 = offsetof<Session>()
@@ -112,8 +124,16 @@ export function openHalf(s: Session): void {
   halfOpen++
 }
 
+/** The session is no longer half-open, unless its address has yet to answer. */
 export function closeHalf(s: Session): void {
   if (!has(s, HALF_OPEN)) return
+  if (s.remote) {
+    const remote = changetype<Remote>(s.remote)
+    if (!isValidated(remote)) {
+      awaitValidation(remote)
+      return
+    }
+  }
   s.flags &= ~HALF_OPEN
   halfOpen--
 }

@@ -15,13 +15,16 @@ import {
   REASON_PROTOCOL,
 } from '../abi'
 import { closeAcks } from '../kcp/ack'
+import { closeConfirm } from '../kcp/confirm'
 import { closeCongestion, congestionWindow } from '../kcp/congestion'
-import { isSndWndSet } from '../kcp/conversation'
+import { MAX_WND, PROBE_ASK, PROBE_TELL } from '../kcp/conversation'
 import { announceWindow } from '../kcp/output'
 import { closeRecovery } from '../kcp/recovery'
 import { advanceRcvNxt, closeRecvWindow, dropFirst } from '../kcp/recv_window'
 import { closeSendWindow } from '../kcp/send_window'
 import { isScarce } from '../memory/slab'
+import { tagBytes } from '../packet/datagram'
+import { leaveRemote } from '../packet/remote'
 import {
   add,
   count,
@@ -65,6 +68,7 @@ import {
   OWES_KEEPALIVE,
   POISONED,
   READABLE_TOLD,
+  RESET_DOUBTED,
   Session,
   setState,
   TCP_DIALING,
@@ -90,8 +94,8 @@ const ALL: u32 = 0xffffffff
  * unsent, since what is sent may be held up by a hole for several round trips.
  */
 function sendRoom(s: Session): u32 {
-  const room = queueRoom(s, s.sndWnd + slack(s.sndWnd))
-  if (isSndWndSet) return room
+  const room = queueRoom(s, min(s.sndWnd + slack(s.sndWnd), MAX_WND))
+  if (s.isSndWndSet) return room
   const unsent = s.sndEnd - s.sndNxt
   const limit = max(congestionWindow(s), MIN_UNSENT_SEGMENTS)
   return min(room, unsent < limit ? limit - unsent : 0)
@@ -227,6 +231,8 @@ export function advance(s: Session, now: u32): void {
     } else if (type == PUSH) {
       if (!takePush(s, now)) break
     } else if (type == INVALID || type == DIAL) {
+      // a first flight may be a replay: the target is not dialled before the conversation is known to be alive
+      if (type == DIAL && s.confirm) break
       if (type == DIAL && s.tcp == TCP_NONE && !has(s, EOF_RECEIVED)) {
         nextMessage(s)
         s.tcp = TCP_DIALING
@@ -242,6 +248,8 @@ export function advance(s: Session, now: u32): void {
       nextMessage(s)
       // the accepting side echoes, in every state (protocol.md 6.1)
       if (!has(s, INITIATOR)) queue(s, KEEPALIVE, now)
+      // a server that asks whether this session is alive learns our clock by that, for the next one
+      else if (tagBytes != 0 && s.rcvNxt == 1) s.probe |= PROBE_TELL
     }
     if (s.state == TIME_WAIT) return
   }
@@ -317,6 +325,7 @@ export function closeConversation(s: Session): void {
   closeAcks(s)
   closeRecovery(s)
   closeCongestion(s)
+  closeConfirm(s)
   s.probe = s.probeWait = 0
   s.flags &= ~EOF_OWED
 }
@@ -329,6 +338,8 @@ export function endSession(s: Session, reason: u32, now: u32): void {
     tellEnd(s, EVENT_ABORT, reason)
   }
   s.tcp = TCP_GONE
+  if (s.remote) leaveRemote(s.remote)
+  s.remote = 0
   closeHalf(s)
   closeConversation(s)
   setState(s, TIME_WAIT)
@@ -336,7 +347,23 @@ export function endSession(s: Session, reason: u32, now: u32): void {
 }
 
 /**
- * RESET by the peer. If its EOF is among what was received, that is still written to TCP before the end: an original
+ * A RESET came for the session. Anybody can have one made: a recorded datagram, sent to another end of the key, is
+ * answered by it. So the peer is asked (WASK), and the session ends unless one of its segments comes in time.
+ */
+export function doubtReset(s: Session, now: u32): void {
+  if (has(s, RESET_DOUBTED)) return
+  s.flags |= RESET_DOUBTED
+  s.resetAt = now
+  s.probe |= PROBE_ASK
+}
+
+/** The peer's answer to a RESET that was none of its own. */
+export function denyReset(s: Session): void {
+  s.flags &= ~RESET_DOUBTED
+}
+
+/**
+ * The peer has no such conversation. If its EOF is among what was received, that is still written to TCP before the end: an original
  * that drops a session too early (protocol.md 6.7) must not cut the answer it completed.
  */
 export function resetByPeer(s: Session, reason: u32, now: u32): void {

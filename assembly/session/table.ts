@@ -6,6 +6,7 @@ import { E_MEMORY, E_SESSIONS } from '../abi'
 import { growRing, newRing } from '../memory/ring'
 import { alloc, classOf, free } from '../memory/slab'
 import { copyAddress, hashAddress, sameAddress } from '../packet/address'
+import { ensureTimers } from '../timer'
 import { addressOf, SESSION_BYTES, Session } from './session'
 
 const POINTER_SHIFT: u32 = 2
@@ -69,7 +70,7 @@ export function insert(address: usize, conv: u32): Session | null {
     return null
   }
   error = E_MEMORY
-  if (!ensureBuckets() || !ensureSlot()) return null
+  if (!ensureBuckets() || !ensureSlot() || !ensureTimers(live + 1)) return null
   const cls = classOf(SESSION_BYTES)
   const at = alloc(cls)
   if (!at) return null

@@ -3,10 +3,18 @@
  * both directions, nothing ends while data are under way and the peer shows signs of life, TIME_WAIT counts from its
  * entry, and KEEPALIVEs leave early enough.
  */
-import { REASON_LINGER, REASON_NO_ANSWER, REASON_STALE_PEER, REASON_TIMEOUT, TICKS_PER_SECOND } from '../abi'
+import {
+  REASON_LINGER,
+  REASON_NO_ANSWER,
+  REASON_RESET,
+  REASON_STALE_PEER,
+  REASON_TIMEOUT,
+  TICKS_PER_SECOND,
+} from '../abi'
 import { NEVER, remaining } from '../clock'
 import { sendReset } from '../control/queue'
-import { waitSnd } from '../kcp/conversation'
+import { PROBE_ASK, waitSnd } from '../kcp/conversation'
+import { HEADER_BYTES } from '../kcp/segment'
 import {
   addressOf,
   CONNECT,
@@ -20,16 +28,19 @@ import {
   LINGER,
   OWES_KEEPALIVE,
   POISONED,
+  RESET_DOUBTED,
   Session,
   TCP_NONE,
   TIME_WAIT,
 } from './session'
-import { endSession, sendKeepalive } from './stream'
+import { endSession, resetByPeer, sendKeepalive } from './stream'
 
 /** A client session nobody answers, a server session without DIAL. */
 const OPEN_LIMIT_TICKS: u32 = 30 * TICKS_PER_SECOND
 /** A conversation that began in the middle: its beginning went to a server that was restarted since. */
 const STALE_LIMIT_TICKS: u32 = 5 * TICKS_PER_SECOND
+/** Pause between the questions whether a first flight is genuine. */
+const CONFIRM_PAUSE_TICKS: u32 = TICKS_PER_SECOND / 2
 /** An original sender ends a session after `linger` without stream data from us; 5 s is the least it can be set to. */
 const MAX_PROTECT_TICKS: u32 = 5 * TICKS_PER_SECOND
 
@@ -42,6 +53,23 @@ export function setTimeouts(timeout: u32, linger: u32, timeWait: u32): void {
   timeoutTicks = timeout * TICKS_PER_SECOND
   lingerTicks = linger * TICKS_PER_SECOND
   timeWaitTicks = timeWait * TICKS_PER_SECOND
+}
+
+/** A RESET is believed if the peer is silent for so long, and for three RTOs; it is asked so often meanwhile. */
+const RESET_LIMIT_TICKS: u32 = (12 * TICKS_PER_SECOND) / 10
+const RESET_QUESTIONS: u32 = 3
+
+function resetLimit(s: Session): u32 {
+  return max(3 * s.rto, RESET_LIMIT_TICKS)
+}
+
+/** Ticks until a RESET is believed, or the peer is asked again. */
+function untilReset(s: Session, now: u32): u32 {
+  const limit = resetLimit(s)
+  const left = remaining(s.resetAt, limit, now)
+  if (left == 0) return 0
+  const pause = limit / RESET_QUESTIONS
+  return min(left, pause - ((now - s.resetAt) % pause))
 }
 
 /** True while bytes wait for TCP or for the peer's acknowledgement. */
@@ -68,6 +96,8 @@ function untilEnd(s: Session, now: u32): u32 {
 
 /** Ticks until a KEEPALIVE is wanted. */
 function untilKeepalive(s: Session, now: u32): u32 {
+  // its ACK was lost, and una acknowledged it in its place: that confirms nothing
+  if (s.confirm) return waitSnd(s) != 0 ? NEVER : remaining(s.queuedAt, max(s.rto, CONFIRM_PAUSE_TICKS), now)
   if (s.state != ESTABLISHED || s.tcp == TCP_NONE || has(s, CUT | POISONED) || waitSnd(s) != 0) return NEVER
   const protect = max(min(lingerTicks / 2, MAX_PROTECT_TICKS), 2 * TICKS_PER_SECOND)
   // a hole proves that data are under way
@@ -80,17 +110,23 @@ function untilKeepalive(s: Session, now: u32): u32 {
 
 /** Ticks until `checkTimeouts` has something to do. */
 export function untilTimeout(s: Session, now: u32): u32 {
-  return min(untilEnd(s, now), untilKeepalive(s, now))
+  const wanted = min(untilEnd(s, now), untilKeepalive(s, now))
+  return has(s, RESET_DOUBTED) ? min(wanted, untilReset(s, now)) : wanted
 }
 
 /** Does what is due. False if the session is to be forgotten. */
 export function checkTimeouts(s: Session, now: u32): bool {
   if (untilEnd(s, now) == 0) {
     if (s.state == TIME_WAIT) return false
-    if (isStale(s)) sendReset(s.conv, addressOf(s))
+    if (isStale(s)) sendReset(s.conv, addressOf(s), HEADER_BYTES)
     endSession(s, reasonOf(s), now)
+  } else if (has(s, RESET_DOUBTED) && untilReset(s, now) == 0) {
+    s.flags &= ~RESET_DOUBTED
+    resetByPeer(s, REASON_RESET, now)
   } else if (untilKeepalive(s, now) == 0) {
     sendKeepalive(s, now)
+  } else if (has(s, RESET_DOUBTED)) {
+    s.probe |= PROBE_ASK
   }
   return true
 }

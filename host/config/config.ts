@@ -45,6 +45,9 @@ export interface UdpConfig {
 }
 
 /** A checked configuration. Names are those of the file; an absent key without default is undefined. */
+/** Which first flights a server has confirmed: those that could be replays, or all. */
+export type ReplayPolicy = 'auto' | 'strict'
+
 export interface Config {
   /** MODE_* bits */
   readonly mode: number
@@ -78,6 +81,7 @@ export interface Config {
   /** MiB */
   readonly memory: number
   readonly max_sessions: number
+  readonly replay: ReplayPolicy
   /** Processes that share the work. */
   readonly workers: number
 }

@@ -5,7 +5,7 @@
  */
 
 import type { UdpPath } from '../runtime.ts'
-import { type Config, MODE_CLIENT, MODE_RENDEZVOUS, MODE_SERVER } from './config.ts'
+import { type Config, MODE_CLIENT, MODE_RENDEZVOUS, MODE_SERVER, type ReplayPolicy } from './config.ts'
 import { readJson } from './json.ts'
 import { checkRules } from './rules.ts'
 import { type Scalar, validate } from './validate.ts'
@@ -40,6 +40,11 @@ class Reader {
   udpPath(key: string): UdpPath {
     const value = this.#values.get(key)
     return value === 'auto' || value === 'fast' || value === 'portable' ? value : this.#mismatch(key)
+  }
+
+  replayPolicy(key: string): ReplayPolicy {
+    const value = this.#values.get(key)
+    return value === 'auto' || value === 'strict' ? value : this.#mismatch(key)
   }
 
   #mismatch(key: string): never {
@@ -110,6 +115,7 @@ export function parseConfig(bytes: Uint8Array): Config {
     user: values.text('user'),
     memory: values.integer('memory'),
     max_sessions: values.integer('max_sessions'),
+    replay: values.replayPolicy('replay'),
     workers: values.integer('workers'),
   }
   checkRules(config)

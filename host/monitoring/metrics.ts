@@ -85,11 +85,17 @@ const FAMILIES: readonly Family[] = [
   },
   counter('sessions_opened', 'sessions_opened', 'Sessions made.'),
   counter('sessions_refused', 'sessions_refused', 'Sessions refused for a full table or memory.'),
+  counter(
+    'sessions_unconfirmed',
+    'sessions_unconfirmed',
+    'Sessions that were confirmed before their target was dialled, or were to be.',
+  ),
   counter('sessions_aborted', 'sessions_aborted', 'Sessions that ended without a clean end.'),
   counter('resets_sent', 'resets_sent', 'RESET messages sent.'),
   counter('resets_received', 'resets_received', 'RESET messages received.'),
   counter('pings_sent', 'pings_sent', 'Pings sent.'),
   counter('pongs_received', 'pongs_received', 'Pongs received.'),
+  counter('pongs_unasked', 'pongs_unasked', 'Pongs received that answer no ping.'),
   counter('keepalives_sent', 'keepalives_sent', 'Keepalives of sessions sent.'),
   counter('discarded_bytes', 'discarded_bytes', 'Bytes that arrived for a TCP connection that was gone.'),
   {

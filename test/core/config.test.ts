@@ -52,6 +52,7 @@ const BAD: Readonly<Record<ConfigFieldName, readonly number[]>> = {
   maxSessions: [0, 65536],
   replayCapacity: [(1 << 20) + 1],
   maxHalfOpen: [65536],
+  confirm: [2],
 }
 
 const GOOD: Partial<Record<ConfigFieldName, readonly number[]>> = {

@@ -87,6 +87,7 @@ test('truncations of a good first flight at every length: no trap, no answer to 
     assert.is(solo.streams.size, 0)
     if (sealing !== 'none') assert.is(solo.endpoint.sessions, 0)
     solo.feedRaw(TESTER, sealed)
+    solo.confirm(7)
     assert.is(solo.only.data.length, 1300)
     forgets(solo, base + TABLES)
   }

@@ -4,14 +4,14 @@
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
 import { EventType } from '../../host/core.ts'
-import { address4, addressKey, type Sealing } from '../sim/endpoint.ts'
+import { type Address, address4, addressKey, type Sealing } from '../sim/endpoint.ts'
 import { Pair } from '../sim/pair.ts'
-import { Solo, TESTER } from '../sim/solo.ts'
-import { ack, concat, DIAL, MessageType, message, push, utf8 } from '../sim/wire.ts'
+import { type Output, Solo, TESTER } from '../sim/solo.ts'
+import { ack, concat, control, DIAL, MessageType, message, push, utf8, What } from '../sim/wire.ts'
 
 const MOVED = address4(9, 60001)
-/** ms of silence after which a session may move */
-const SILENCE_MS = 600
+/** ms that let every question be decided */
+const DECIDED_MS = 1500
 
 function text(words: string): Uint8Array {
   return message(MessageType.PUSH, utf8(words))
@@ -21,6 +21,8 @@ function text(words: string): Uint8Array {
 function open(sealing: Sealing): Solo {
   const solo = new Solo({ role: 'server', sealing })
   solo.feed(push(5, 0, concat(DIAL, text('a'))))
+  if (sealing !== 'none') solo.confirm(5)
+  answerPings(solo, TESTER)
   solo.write(solo.only.handle, utf8('answer'))
   solo.endpoint.drain()
   for (const { cmd, sn, ts } of solo.takeSegments(5)) if (cmd === 'PUSH') solo.feed(ack(5, sn, ts, sn + 1))
@@ -30,25 +32,53 @@ function open(sealing: Sealing): Solo {
   return solo
 }
 
+/** Where PINGs were sent since the last `take`. */
+function pinged(solo: Solo): string[] {
+  return pings(solo).map(({ peer }) => addressKey(peer))
+}
+
+function pings(solo: Solo): Output[] {
+  return solo.take().filter(({ conv, plain }) => conv === 0 && plain[5] === What.PING)
+}
+
+/** Somebody answers all PINGs that were sent to one address since the last `take`. */
+function answerPings(solo: Solo, peer: Address, from: Address = peer): void {
+  for (const ping of pings(solo)) {
+    if (addressKey(ping.peer) !== addressKey(peer)) continue
+    const pong = ping.plain.slice()
+    pong[5] = What.PONG
+    solo.feedFrom(from, pong)
+  }
+}
+
 function migrated(solo: Solo): number {
   return solo.events.filter(({ type }) => type === EventType.MIGRATED).length
+}
+
+/** The address that the session sends to. */
+function home(solo: Solo): string {
+  solo.take()
+  solo.write(solo.only.handle, utf8('x'))
+  solo.endpoint.drain()
+  solo.run(1)
+  const sent = solo.take().find(({ conv }) => conv === 5)
+  return addressKey(sent?.peer ?? new Uint8Array(24))
 }
 
 const test = suite('core/migration')
 
 for (const sealing of ['random', 'counter'] as const) {
-  test(`an authentic datagram from a new address takes its session along (${sealing})`, () => {
+  test(`a session moves to the new address when only that one answers (${sealing})`, () => {
     const solo = open(sealing)
-    solo.run(SILENCE_MS)
     solo.feedFrom(MOVED, push(5, 2, text('c'), { una: 1 }))
+    // what came is the peer's, wherever it came from
     assert.equal(solo.only.data, utf8('abc'))
+    assert.is(migrated(solo), 0)
+    solo.run(20)
+    answerPings(solo, MOVED)
+    solo.run(DECIDED_MS)
     assert.is(migrated(solo), 1)
-    solo.write(solo.only.handle, utf8('more'))
-    solo.endpoint.drain()
-    solo.run(50)
-    const outputs = solo.take()
-    assert.ok(outputs.length > 0)
-    for (const { peer } of outputs) assert.is(addressKey(peer), addressKey(MOVED))
+    assert.is(home(solo), addressKey(MOVED))
     // and it still answers, under its new key
     solo.feedFrom(MOVED, push(5, 3, text('d'), { una: 1 }))
     assert.equal(solo.only.data, utf8('abcd'))
@@ -56,9 +86,71 @@ for (const sealing of ['random', 'counter'] as const) {
   })
 }
 
+test('one datagram from elsewhere moves nothing: both addresses are asked, and the old one wins', () => {
+  const solo = open('random')
+  solo.run(5000)
+  solo.take()
+  solo.feedFrom(MOVED, push(5, 2, text('c'), { una: 1 }))
+  assert.equal(pinged(solo).sort(), [addressKey(TESTER), addressKey(MOVED)].sort())
+  assert.is(migrated(solo), 0)
+  assert.is(home(solo), addressKey(TESTER))
+  // nobody answers at all: it stays
+  solo.run(60_000)
+  assert.is(migrated(solo), 0)
+})
+
+test('an eavesdropper who relays the PING faster than the peer answers wins nothing', () => {
+  for (const late of [10, 150, 1000]) {
+    const solo = open('random')
+    solo.feedFrom(MOVED, push(5, 2, text('c'), { una: 1 }))
+    const questions = pings(solo)
+    const pongs = questions.map(({ peer, plain }) => {
+      const pong = plain.slice()
+      pong[5] = What.PONG
+      return { peer, pong }
+    })
+    solo.run(1)
+    for (const { peer, pong } of pongs) if (addressKey(peer) === addressKey(MOVED)) solo.feedFrom(MOVED, pong)
+    solo.run(late)
+    for (const { peer, pong } of pongs) if (addressKey(peer) === addressKey(TESTER)) solo.feedFrom(TESTER, pong)
+    solo.run(DECIDED_MS)
+    assert.is(home(solo), addressKey(TESTER), `${late} ms`)
+  }
+})
+
+test('a segment from the old address while both are asked keeps the session there', () => {
+  const solo = open('random')
+  solo.feedFrom(MOVED, push(5, 2, text('c'), { una: 1 }))
+  solo.run(5)
+  solo.feed(push(5, 3, text('d'), { una: 1 }))
+  answerPings(solo, MOVED)
+  solo.run(DECIDED_MS)
+  assert.is(migrated(solo), 0)
+  assert.is(home(solo), addressKey(TESTER))
+})
+
+test('an answer from another address, or to another question, is none', () => {
+  const solo = open('random')
+  solo.feedFrom(MOVED, push(5, 2, text('c'), { una: 1 }))
+  answerPings(solo, MOVED, address4(9, 60002))
+  solo.feedFrom(MOVED, control(What.PONG, 0), control(What.PONG, 1))
+  solo.run(DECIDED_MS)
+  assert.is(migrated(solo), 0)
+})
+
+test('until it answered the new address gets a few PINGs and nothing else', () => {
+  const solo = open('random')
+  for (let i = 0; i < 40; i++) {
+    solo.feedFrom(MOVED, push(5, 2 + i, text('c'), { una: 1 }))
+    solo.run(50)
+  }
+  const toNew = solo.take().filter(({ peer }) => addressKey(peer) === addressKey(MOVED))
+  assert.ok(toNew.length > 0 && toNew.length <= 12, `${toNew.length}`)
+  for (const { conv } of toNew) assert.is(conv, 0)
+})
+
 test('without a method nobody is believed: another address is another session', () => {
   const solo = open('none')
-  solo.run(SILENCE_MS)
   solo.feedFrom(MOVED, push(5, 2, text('c')))
   assert.equal(solo.only.data, utf8('ab'))
   assert.is(migrated(solo), 0)
@@ -66,8 +158,8 @@ test('without a method nobody is believed: another address is another session', 
 
 test('MUST 43: a first flight from another address opens its own session', () => {
   const solo = open('random')
-  solo.run(SILENCE_MS)
   solo.feedFrom(MOVED, push(5, 0, concat(DIAL, text('x'))))
+  solo.confirm(5, MOVED)
   assert.is(migrated(solo), 0)
   assert.equal(
     [...solo.streams.values()].map(({ data }) => data),
@@ -75,16 +167,18 @@ test('MUST 43: a first flight from another address opens its own session', () =>
   )
 })
 
-test('a session whose address is alive stays there', () => {
-  const solo = open('random')
-  solo.run(SILENCE_MS)
-  solo.feed(push(5, 2, text('c'), { una: 1 }))
-  solo.feedFrom(MOVED, push(5, 3, text('!'), { una: 1 }))
+test('a session in CONNECT never moves, and its datagram is not answered by RESET', () => {
+  const solo = new Solo({ role: 'client', sealing: 'random' })
+  const conv = solo.endpoint.convOf(solo.open())
+  solo.take()
+  solo.feedFrom(MOVED, ack(conv, 0, 0, 1))
+  answerPings(solo, MOVED)
+  solo.run(DECIDED_MS)
   assert.is(migrated(solo), 0)
-  assert.equal(solo.only.data, utf8('abc'))
+  assert.not.ok(solo.take().some(({ peer }) => addressKey(peer) === addressKey(MOVED)))
 })
 
-test('numbers far outside the windows move nothing', () => {
+test('numbers far outside the windows move nothing, and ask nobody', () => {
   for (const [sn, una] of [
     [2, 1000],
     [2, 0x80000000],
@@ -92,8 +186,9 @@ test('numbers far outside the windows move nothing', () => {
     [0x80000000, 1],
   ] as const) {
     const solo = open('random')
-    solo.run(SILENCE_MS)
     solo.feedFrom(MOVED, push(5, sn, text('!'), { una }))
+    assert.not.ok(pinged(solo).includes(addressKey(MOVED)))
+    solo.run(DECIDED_MS)
     assert.is(migrated(solo), 0, `sn ${sn} una ${una}`)
     assert.equal(solo.only.data, utf8('ab'))
   }
@@ -110,7 +205,6 @@ test('our own datagrams, sent back to us from elsewhere, move nothing and open n
     }
     const ours = solo.take().map(({ bytes }) => bytes)
     assert.ok(ours.length > 0)
-    solo.run(SILENCE_MS)
     for (const bytes of [...ours, ...solo.take().map((output) => output.bytes)]) solo.feedRaw(MOVED, bytes)
     assert.is(migrated(solo), 0, sealing)
     assert.is(solo.endpoint.sessions, 1)
@@ -122,8 +216,8 @@ test('replayed datagrams of the peer move nothing', () => {
   const solo = open('random')
   const datagram = solo.seal(push(5, 2, text('c'), { una: 1 }))
   solo.feedRaw(TESTER, datagram)
-  solo.run(SILENCE_MS)
   solo.feedRaw(MOVED, datagram)
+  assert.is(pinged(solo).length, 0)
   assert.is(migrated(solo), 0)
 })
 

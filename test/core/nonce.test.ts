@@ -113,6 +113,7 @@ test('the first flight of a client, sent back by its server port, does not end i
   // a server that dials and relays is not fooled either
   const server = new Solo({ role: 'server', sealing: 'random' })
   server.feed(push(5, 0, concat(DIAL, message(MessageType.PUSH, utf8('x')))))
+  server.confirm(5)
   server.write(server.only.handle, utf8('answer'))
   server.endpoint.drain()
   server.run(50)

@@ -14,6 +14,7 @@ import {
   ObfsRx,
   ObfsTx,
   Rx,
+  Tx,
   UNSET,
 } from '../../host/core.ts'
 import type { SocketAddress } from '../../host/runtime.ts'
@@ -57,7 +58,7 @@ export class ObfsHost {
         kcpMtu: 1320,
         ...kcp,
         ...{ timeout: 60, linger: 5, keepalive, timeWait: 5 },
-        ...{ memoryCeiling: 64 << 20, maxSessions: 64, replayCapacity: 0, maxHalfOpen: 0 },
+        ...{ memoryCeiling: 64 << 20, maxSessions: 64, replayCapacity: 0, maxHalfOpen: 0, confirm: 0 },
       },
       this.now,
     )
@@ -133,6 +134,18 @@ export class ObfsHost {
     const accepted = core.calls.handle_datagrams(1, this.now)
     core.refresh()
     return accepted === 1
+  }
+
+  /** Plaintexts of the datagrams that wait. */
+  plains(): Uint8Array[] {
+    const { core } = this
+    const count = core.calls.poll_transmit(core.txSlots, this.now)
+    core.refresh()
+    return Array.from({ length: Math.max(count, 0) }, (_, i) => {
+      const at = core.txWord + i * Tx.WORDS
+      const source = core.u32[at + Tx.source] ?? 0
+      return core.u8.slice(source, source + (core.u32[at + Tx.length] ?? 0))
+    })
   }
 
   /** The packet that carries a payload to an address; undefined when there is no context to send it by. */

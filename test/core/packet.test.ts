@@ -175,6 +175,7 @@ test('MUST 11, MUST 14: a full datagram is not padded, a nearly full one only up
   for (const kcpMtu of [200, 576, 1332]) {
     const solo = new Solo({ role: 'server', sealing: 'random', config: { kcpMtu, sndwnd: 1024 } })
     solo.feed(push(5, 0, DIAL, { wnd: 1000 }))
+    solo.confirm(5)
     const lengths = new Set<number>()
     for (let size = 1; size < 300; size++) {
       solo.write(solo.only.handle, new Uint8Array(kcpMtu - 24 - 4 - (size % 30)))

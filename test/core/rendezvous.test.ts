@@ -48,6 +48,20 @@ function pinged(outputs: readonly Output[]): string[] {
   return [...new Set(pings.map(({ peer }) => addressKey(peer)))].sort()
 }
 
+/** `peer` answers the last PING it was sent, from its own address or from another. */
+function answer(solo: Solo, peer: Address, from: Address = peer): void {
+  solo.run(1)
+  const ping = solo.take().findLast((output) => isPing(output) && addressKey(output.peer) === addressKey(peer))
+  assert.ok(ping, 'no PING')
+  const pong = ping.plain.slice()
+  pong[5] = What.PONG
+  solo.feedFrom(from, pong)
+}
+
+function isPing({ conv, plain }: Output): boolean {
+  return conv === 0 && plain[5] === What.PING
+}
+
 const test = suite('core/rendezvous')
 
 test('MUST 53, MUST 54: a server sends LISTEN at start and every keepalive seconds, with its address and id', () => {
@@ -84,8 +98,7 @@ test('MUST 54: a client sends CONNECT at start and every 4 s until it has a peer
   // the rendezvous server has answered with PUNCH, and the service answers the ping
   const service = address4(2, 33905)
   solo.feedFrom(RENDEZVOUS, punch(address4(2, 44783), service))
-  solo.feedFrom(service, control(What.PONG, 0))
-  solo.take()
+  answer(solo, service)
   for (let i = 0; i < 60; i++) {
     solo.run(1000)
     for (const { plain } of solo.take()) {
@@ -101,12 +114,11 @@ test('a client whose peer falls silent asks for it again, and follows it to its 
   const solo = party('client')
   const [old, fresh] = [address4(2, 33905), address4(2, 40000)]
   solo.feedFrom(RENDEZVOUS, punch(address4(2, 44783), old))
-  solo.feedFrom(old, control(What.PONG, 0))
-  solo.take()
+  answer(solo, old)
   solo.run(40_000)
   assert.ok(solo.take().some(({ plain }) => plain[5] === What.CONNECT))
   solo.feedFrom(RENDEZVOUS, punch(address4(2, 44783), fresh))
-  solo.feedFrom(fresh, control(What.PONG, 0))
+  answer(solo, fresh)
   assert.is(addressKey(solo.endpoint.peer), addressKey(fresh))
 })
 
@@ -115,17 +127,91 @@ test('MUST 48, MUST 57: the source of the first PONG becomes the peer, and no ot
   assert.is(solo.open(), ErrorCode.NO_PEER)
   const service = address4(2, 33905)
   solo.feedFrom(RENDEZVOUS, punch(address4(2, 44783), service))
+  // neither what nobody asked for, nor an answer from elsewhere
   solo.feedFrom(service, control(What.PONG, 5))
+  answer(solo, service, address4(99, 1))
   const found = (): number => solo.events.filter(({ type }) => type === EventType.PEER_FOUND).length
+  assert.is(found(), 0)
+  solo.run(300)
+  answer(solo, service)
   assert.is(found(), 1)
   assert.is(addressKey(solo.endpoint.peer), addressKey(service))
-  solo.take()
   solo.feedFrom(address4(99, 1), control(What.PONG, 5))
   assert.is(found(), 1)
   const handle = solo.open()
   assert.ok(handle > 0)
   const first = solo.take().find(({ conv }) => conv !== 0)
   assert.is(addressKey(first?.peer ?? LOCAL), addressKey(service))
+})
+
+test('a recorded PONG redirects nobody: neither its value nor its source answers a PING', () => {
+  const solo = party('client', { sealing: 'random' })
+  const service = address4(2, 33905)
+  solo.feedFrom(RENDEZVOUS, punch(address4(2, 44783), service))
+  solo.run(1)
+  const ping = solo.take().find(isPing)
+  assert.ok(ping)
+  const pong = ping.plain.slice()
+  pong[5] = What.PONG
+  const recorded = solo.seal(pong)
+  const stranger = address4(66, 6)
+  solo.feedRaw(stranger, recorded)
+  assert.is(solo.open(), ErrorCode.NO_PEER)
+  answerLast(solo, pong, service)
+  assert.is(addressKey(solo.endpoint.peer), addressKey(service))
+  // the peer falls silent and is searched again: what answered once answers no more
+  solo.run(40_000)
+  for (const from of [stranger, service]) solo.feedFrom(from, pong)
+  for (let value = 0; value < 200; value++) solo.feedFrom(stranger, control(What.PONG, value))
+  assert.is(addressKey(solo.endpoint.peer), addressKey(service))
+})
+
+/** `peer` sends this PONG. */
+function answerLast(solo: Solo, pong: Uint8Array, peer: Address): void {
+  solo.feedFrom(peer, pong)
+  solo.take()
+}
+
+test('values of PINGs are unpredictable', () => {
+  const values = new Set<number>()
+  const steps = new Set<number>()
+  let last = 0
+  const solo = new Solo({ role: 'client', sealing: 'random' })
+  for (let i = 0; i < 100; i++) {
+    solo.endpoint.core.calls.ping_peer(solo.endpoint.now)
+    solo.endpoint.dirty = true
+    solo.endpoint.drain()
+    for (const { plain } of solo.take().filter(isPing)) {
+      const value = new DataView(plain.buffer, plain.byteOffset).getUint32(6)
+      values.add(value)
+      steps.add((value - last) | 0)
+      last = value
+    }
+  }
+  assert.ok(values.size >= 100 && steps.size >= 100)
+})
+
+test('behind a hairpin NAT the other address of the same PUNCH may answer', () => {
+  const solo = party('client')
+  const [inside, outside] = [address4(2, 44783), address4(7, 33905)]
+  solo.feedFrom(RENDEZVOUS, punch(inside, outside))
+  answer(solo, outside, inside)
+  assert.is(addressKey(solo.endpoint.peer), addressKey(inside))
+})
+
+test('a PING from an unknown source is pinged back while the peer is searched, after those that a PUNCH named', () => {
+  const solo = party('client')
+  const source = address4(8, 1234)
+  solo.feedFrom(source, control(What.PING, 77))
+  solo.run(900)
+  assert.not.ok(pinged(solo.take()).includes(addressKey(source)))
+  solo.run(200)
+  answer(solo, source)
+  assert.is(addressKey(solo.endpoint.peer), addressKey(source))
+  // with a peer nobody is pinged back
+  solo.feedFrom(address4(8, 99), control(What.PING, 78))
+  solo.run(5000)
+  assert.not.ok(pinged(solo.take()).includes(addressKey(address4(8, 99))))
 })
 
 test('a server does not take a PONG for a peer', () => {

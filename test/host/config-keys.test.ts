@@ -71,7 +71,10 @@ const STRINGS: readonly (readonly [string, boolean])[] = [
 ]
 
 /** Texts of which the first is the default. */
-const CHOICES: readonly (readonly [string, readonly string[]])[] = [['udp.path', ['auto', 'fast', 'portable']]]
+const CHOICES: readonly (readonly [string, readonly string[]])[] = [
+  ['udp.path', ['auto', 'fast', 'portable']],
+  ['replay', ['auto', 'strict']],
+]
 
 const utf8 = (text: string) => new TextEncoder().encode(text)
 
@@ -114,7 +117,7 @@ function schemaKeys(prefix: string, properties: Properties): string[] {
 
 const test = suite('config keys')
 
-test('MUST 69: the schema has exactly the keys of the protocol plus http_token, memory, max_sessions, workers and udp.path', () => {
+test('MUST 69: the schema has exactly the keys of the protocol plus http_token, memory, max_sessions, replay, workers and udp.path', () => {
   const known = INTEGERS.map(({ key }) => key).concat([...BOOLEANS, ...STRINGS, ...CHOICES].map(([key]) => key))
   assert.equal(schemaKeys('', PROPERTIES).sort(), known.sort())
 })
@@ -126,7 +129,7 @@ for (const [key, [initial, ...others]] of CHOICES) {
     for (const wrong of ['"slow"', '""', '"Auto"']) {
       const error = refusal(withKey(key, wrong))
       assert.is(error.key, key)
-      assert.match(error.message, /one of auto, fast, portable is expected/)
+      assert.match(error.message, new RegExp(`one of ${[initial, ...others].join(', ')} is expected`))
     }
     for (const wrong of ['null', 'true', '1', '[]', '{}']) assert.is(refusal(withKey(key, wrong)).key, key)
   })

@@ -26,6 +26,7 @@ const CLIENT: CoreConfig = {
   maxSessions: 100,
   replayCapacity: 0,
   maxHalfOpen: 0,
+  confirm: 0,
 }
 
 test('the embedded module starts and speaks the ABI of this package', () => {

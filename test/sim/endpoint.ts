@@ -113,6 +113,7 @@ export function defaultConfig(role: 'client' | 'server' | 'neither'): CoreConfig
     maxSessions: 65535,
     replayCapacity: 0,
     maxHalfOpen: 0,
+    confirm: 0,
   }
 }
 

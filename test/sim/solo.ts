@@ -18,7 +18,7 @@ import {
   sealingConfig,
 } from './endpoint.ts'
 import { Random } from './random.ts'
-import { concat } from './wire.ts'
+import { ack, concat } from './wire.ts'
 
 /** The tester's own address. */
 export const TESTER: Address = address4(9, 50001)
@@ -182,6 +182,16 @@ export class Solo {
     const { tagBytes, nonceBytes } = this.endpoint.config
     if (tagBytes === 0) return concat(plain)
     return fakeSeal(plain, nonce ?? this.#random.bytes(nonceBytes))
+  }
+
+  /**
+   * Acknowledges what a server sent on a conversation since the last `take`, with its own ts: that confirms a session
+   * whose first flight could have been a replay (docs/validation.md).
+   */
+  confirm(conv: number, peer: Address = TESTER): void {
+    for (const { cmd, sn, ts } of this.takeSegments(conv)) {
+      if (cmd === 'PUSH') this.feedFrom(peer, ack(conv, sn, ts, sn + 1))
+    }
   }
 
   /** Delivers plaintexts in one batch and drains. */

@@ -21,6 +21,9 @@ function sealed(packet: VectorPacket, conv: string): Uint8Array {
   return fakeSeal(fromHex(packet.plain.replaceAll(RECORDED, conv)), bytes.subarray(bytes.length - file.nonceBytes))
 }
 
+/** ms after which a RESET is believed (docs/validation.md) */
+const RESET_MS = 2000
+
 /** The kind of reaction, with its fixed values. */
 function key(decoded: Decoded | null | undefined, plain: Uint8Array): string[] {
   if (!decoded || 'undecodable' in decoded) return []
@@ -45,6 +48,11 @@ function seen(outputs: readonly Output[]): string[] {
   return [...new Set(outputs.flatMap(({ decoded, plain }) => key(decoded, plain)))].sort()
 }
 
+/** What the server did, but for the question whether a RESET is true, and for what it repeats unacknowledged. */
+function reactions(solo: Solo): string[] {
+  return seen(solo.take()).filter((reaction) => !/^(WASK|PUSH|PING)/.test(reaction))
+}
+
 const test = suite('vectors/replay-reset')
 
 test('MUST 7, 8, 9, 10, 45, 46: a server reacts to every injected packet as recorded', () => {
@@ -57,6 +65,8 @@ test('MUST 7, 8, 9, 10, 45, 46: a server reacts to every injected packet as reco
     const own = packet.note === undefined
     if (own && packet.t_ms > 1000) continue
     if (packet.t_ms > solo.ms) solo.run(Math.floor(packet.t_ms * MS) / MS - solo.ms)
+    // the recorded client acknowledged what the recorded server sent; ours shows that it is alive, too
+    if (solo.streams.size < 2) solo.confirm(Number.parseInt(RECORDED, 16))
     solo.take()
     solo.feedRaw(TESTER, sealed(packet, RECORDED))
     if (!answered && solo.streams.size === 1) {
@@ -66,7 +76,9 @@ test('MUST 7, 8, 9, 10, 45, 46: a server reacts to every injected packet as reco
     }
     solo.run(PATIENCE_MS)
     if (own) continue
-    assert.equal(seen(solo.take()), recorded(index, RECORDED), packet.note)
+    assert.equal(reactions(solo), recorded(index, RECORDED), packet.note)
+    // without a word from its client the session ends; the original ends it at once
+    if (packet.note?.startsWith('RESET of the live')) solo.run(RESET_MS)
     injected++
   }
   assert.is(injected, 13)
@@ -76,7 +88,7 @@ test('MUST 7, 8, 9, 10, 45, 46: a server reacts to every injected packet as reco
   assert.ok(solo.endpoint.counter('drop_auth') + solo.endpoint.counter('drop_short') >= 5)
 })
 
-test('MUST 42, 45: a client reacts to every injected packet as recorded; its own datagrams come back once at most', () => {
+test('MUST 42, 45: a client reacts to every injected packet as recorded; its own datagrams are not answered', () => {
   const solo = new Solo({ role: 'client', sealing: 'random', config: { timeout: 60, linger: 5, timeWait: 5 } })
   solo.run(1)
   const [ping] = solo.take()
@@ -92,9 +104,8 @@ test('MUST 42, 45: a client reacts to every injected packet as recorded; its own
   }
   solo.take()
 
-  // reflection: at most one PONG, and none the second time
+  // reflection: the original answers once
   solo.feedRaw(TESTER, ping.bytes)
-  assert.ok(solo.take().length <= 1)
   solo.feedRaw(TESTER, ping.bytes)
   assert.is(solo.take().length, 0)
 
@@ -118,8 +129,9 @@ test('MUST 42, 45: a client reacts to every injected packet as recorded; its own
   const last = file.packets.at(-1)
   assert.ok(last?.dir === 's2c')
   solo.feedRaw(TESTER, sealed(last, text))
+  solo.run(RESET_MS)
   assert.is(solo.stream(handle).ending, 'aborted')
-  assert.is(solo.take().length, 0)
+  assert.not.ok(solo.take().some((output) => summary(output) === 'RESET'))
 })
 
 test.run()

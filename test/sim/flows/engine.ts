@@ -78,6 +78,7 @@ function engineConfig(mode: number, tuning: Tuning): CoreConfig {
     maxSessions: 65535,
     replayCapacity: 0,
     maxHalfOpen: 0,
+    confirm: 0,
     ...tuning,
   }
 }

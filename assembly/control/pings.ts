@@ -1,0 +1,85 @@
+/*
+ * Outstanding PINGs. A PONG means something only as the answer to one of them: same value, and from the address that was
+ * pinged. Values are unpredictable, so a recorded PONG answers nothing.
+ *
+ *   entry: 0 value  4 sent at  8 purpose (0 = answered)  12 argument  16 address
+ */
+import { TICKS_PER_SECOND } from '../abi'
+import { copyAddress, sameAddress } from '../packet/address'
+import { sipHash } from '../siphash'
+import { PING, push } from './queue'
+
+/** The keepalive's, and those of somebody who watches. */
+export const PEER_PING: u32 = 1
+/** To an address of a PUNCH; argument: the number of that PUNCH. */
+export const PUNCH_PING: u32 = 2
+/** To the old and to the new address of sessions that may move (endpoint/migration.ts). */
+export const OLD_PING: u32 = 3
+export const NEW_PING: u32 = 4
+/** To the old and to the new address of a service (service_moves.ts). */
+export const OLD_SERVICE_PING: u32 = 5
+export const NEW_SERVICE_PING: u32 = 6
+
+/** The oldest is forgotten for the next. */
+const CAPACITY: u32 = 256
+const ENTRY_BYTES: u32 = 40
+const SENT_AT: usize = 4
+const PURPOSE: usize = 8
+const ARGUMENT: usize = 12
+const ADDRESS: usize = 16
+/** An answer that comes later is none. */
+const LIFETIME_TICKS: u32 = 60 * TICKS_PER_SECOND
+
+const entries: usize = memory.data(256 * 40, 8)
+let sent: u32 = 0
+let drawn: u64 = 0
+
+/** A number that nobody without the endpoint's secret can guess. */
+export function unpredictable(): u32 {
+  return <u32>sipHash(0, 0, drawn++)
+}
+
+/** Queues a PING. False if the queue is full. */
+export function sendPing(purpose: u32, argument: u32, address: usize, now: u32): bool {
+  const value = unpredictable()
+  if (!push(PING, value, address)) return false
+  const entry = entries + <usize>((sent++ & (CAPACITY - 1)) * ENTRY_BYTES)
+  store<u32>(entry, value)
+  store<u32>(entry, now, SENT_AT)
+  store<u32>(entry, purpose, PURPOSE)
+  store<u32>(entry, argument, ARGUMENT)
+  copyAddress(entry + ADDRESS, address)
+  return true
+}
+
+/** The outstanding PING of a value, 0 if there is none. */
+export function findPing(value: u32, now: u32): usize {
+  const n = min(sent, CAPACITY)
+  for (let i: u32 = 0; i < n; i++) {
+    const entry = entries + <usize>(i * ENTRY_BYTES)
+    if (load<u32>(entry) != value || load<u32>(entry, PURPOSE) == 0) continue
+    if (now - load<u32>(entry, SENT_AT) <= LIFETIME_TICKS) return entry
+  }
+  return 0
+}
+
+export function purposeOf(entry: usize): u32 {
+  return load<u32>(entry, PURPOSE)
+}
+
+export function argumentOf(entry: usize): u32 {
+  return load<u32>(entry, ARGUMENT)
+}
+
+export function sentAtOf(entry: usize): u32 {
+  return load<u32>(entry, SENT_AT)
+}
+
+export function wasSentTo(entry: usize, address: usize): bool {
+  return sameAddress(entry + ADDRESS, address)
+}
+
+/** Its answer came. */
+export function closePing(entry: usize): void {
+  store<u32>(entry, 0, PURPOSE)
+}

@@ -1,0 +1,223 @@
+/*
+ * Sessions whose peer appears at another address (docs/validation.md, "Migration"). A datagram from there moves nothing:
+ * both addresses are pinged. If the old one answers or sends a segment, its sessions stay; if only the new one answered
+ * when a round trip has passed, they move, and back again should the old one answer soon after.
+ *
+ * A NAT that gives a client a new port moves all its sessions, so the question is asked once for a pair of addresses.
+ *
+ *   pair: state, started, deadline, answered, questions, then the old and the new address
+ */
+import { EVENT_MIGRATED, TICKS_PER_MS, TICKS_PER_SECOND } from '../abi'
+import { NEVER, until } from '../clock'
+import { NEW_PING, OLD_PING, sendPing } from '../control/pings'
+import { copyAddress, sameAddress } from '../packet/address'
+import { findRemote, joinRemote, leaveRemote, Remote, succeed } from '../packet/remote'
+import { tell } from '../session/events'
+import { addressOf, has, MOVED, MOVING, Session, TCP_GONE } from '../session/session'
+import { find, rekey, sessionAt, slotsInUse } from '../session/table'
+import { followPeer } from './peer'
+import { isLive, settle } from './schedule'
+
+@unmanaged
+class Pair {
+  old0: u64
+  old1: u64
+  old2: u64
+  new0: u64
+  new1: u64
+  new2: u64
+  state: u32
+  startedAt: u32
+  // when the old address has had time to answer; when the state is over
+  dueAt: u32
+  endsAt: u32
+  questions: u32
+  generation: u32
+}
+
+const FREE: u32 = 0
+/** Both were pinged. */
+const ASKED: u32 = 1
+/** Only the new one answered so far. */
+const NEW_ANSWERED: u32 = 2
+/** The sessions of the old address go on at the new one. */
+const MOVED_PAIR: u32 = 3
+/** The old address is alive. */
+const STAYED: u32 = 4
+
+/** Pairs at a time; one whose question is not fresh makes room. */
+const PAIRS: u32 = 256
+const PAIR_BYTES: u32 = 72
+const pairs: usize = memory.data(256 * 72, 8)
+let last: u32 = 0
+
+/** An unanswered question is given up, and asked anew by the next datagram; PINGs of one question. */
+const ASKED_TICKS: u32 = 3 * TICKS_PER_SECOND
+const MAX_QUESTIONS: u32 = 4
+/** The old address may answer so much later and win all the same. */
+const RETURN_TICKS: u32 = 3 * TICKS_PER_SECOND
+/** Sessions that follow within this time need no question of their own. */
+const MOVED_TICKS: u32 = 60 * TICKS_PER_SECOND
+/** After the old address answered, datagrams from the new one ask nothing for so long. */
+const STAYED_TICKS: u32 = TICKS_PER_SECOND
+/** What the old address may take beyond the smoothed RTT, at least; RTT before the first sample. */
+const MIN_VARIANCE_TICKS: u32 = 4 * TICKS_PER_MS
+const UNKNOWN_RTT_TICKS: u32 = 200 * TICKS_PER_MS
+const MAX_WAIT_TICKS: u32 = TICKS_PER_SECOND
+
+function pairAt(i: u32): Pair {
+  return changetype<Pair>(pairs + <usize>(i * PAIR_BYTES))
+}
+
+function oldOf(p: Pair): usize {
+  return changetype<usize>(p)
+}
+
+function newOf(p: Pair): usize {
+  return changetype<usize>(p) + offsetof<Pair>('new0')
+}
+
+function isOver(p: Pair, now: u32): bool {
+  return p.state == FREE || until(p.endsAt, now) == 0
+}
+
+/** The pair of these addresses, null if there is none. */
+function findPair(old: usize, address: usize, now: u32): Pair | null {
+  for (let i: u32 = 0; i < last; i++) {
+    const p = pairAt(i)
+    if (!isOver(p, now) && sameAddress(oldOf(p), old) && sameAddress(newOf(p), address)) return p
+  }
+  return null
+}
+
+/** A place for a new pair: a free one, or one whose sessions have moved or stayed. */
+function makePair(now: u32): Pair | null {
+  let found: Pair | null = null
+  for (let i: u32 = 0; i < PAIRS; i++) {
+    const p = pairAt(i)
+    if (i < last && !isOver(p, now) && p.state != MOVED_PAIR && p.state != STAYED) continue
+    if (i >= last || isOver(p, now)) {
+      last = max(last, i + 1)
+      return p
+    }
+    if (!found) found = p
+  }
+  return found
+}
+
+/**
+ * A datagram that continues `s` came from `address`. True if it is to be taken in: it is authentic, and what it carries
+ * is the peer's wherever it came from.
+ */
+export function considerMove(s: Session, address: usize, now: u32): bool {
+  let p = findPair(addressOf(s), address, now)
+  if (p && p.state == MOVED_PAIR) {
+    move(s, address)
+    return true
+  }
+  if (p && p.state == STAYED) return true
+  if (!p) {
+    p = makePair(now)
+    if (!p) return true
+    copyAddress(oldOf(p), addressOf(s))
+    copyAddress(newOf(p), address)
+    p.state = ASKED
+    p.generation++
+    p.questions = 0
+    p.startedAt = now
+    p.endsAt = now + ASKED_TICKS
+    const rtt = s.srtt ? s.srtt : UNKNOWN_RTT_TICKS
+    p.dueAt = now + min(rtt + max(4 * s.rttvar, MIN_VARIANCE_TICKS), MAX_WAIT_TICKS)
+  }
+  s.flags |= MOVING
+  const pause = (p.dueAt - p.startedAt) * p.questions
+  if (p.state == ASKED && p.questions < MAX_QUESTIONS && now - p.startedAt >= pause) ask(p, now)
+  return true
+}
+
+function ask(p: Pair, now: u32): void {
+  const argument = (p.generation << 8) | (<u32>(changetype<usize>(p) - pairs) / PAIR_BYTES)
+  p.questions++
+  sendPing(OLD_PING, argument, oldOf(p), now)
+  sendPing(NEW_PING, argument, newOf(p), now)
+}
+
+/** A segment of `s` came from its old address. */
+export function stayAtOld(s: Session, now: u32): void {
+  s.flags &= ~MOVING
+  for (let i: u32 = 0; i < last; i++) {
+    const p = pairAt(i)
+    if (!isOver(p, now) && sameAddress(oldOf(p), addressOf(s))) stay(p, now)
+  }
+}
+
+/** The old or the new address of a pair answered. */
+export function onMovePong(argument: u32, isNew: bool, now: u32): void {
+  const p = pairAt(argument & (PAIRS - 1))
+  if (((p.generation << 8) | (argument & (PAIRS - 1))) != argument || isOver(p, now)) return
+  if (!isNew) stay(p, now)
+  else if (p.state == ASKED) p.state = NEW_ANSWERED
+  checkMoves(now)
+}
+
+/** The old address is alive: its sessions stay, or return. */
+function stay(p: Pair, now: u32): void {
+  if (p.state == MOVED_PAIR) {
+    if (now - p.dueAt > RETURN_TICKS) return
+    moveAll(newOf(p), MOVED, oldOf(p), now)
+  }
+  p.state = STAYED
+  p.endsAt = now + STAYED_TICKS
+}
+
+/** Moves the sessions of pairs whose time has come. */
+export function checkMoves(now: u32): void {
+  for (let i: u32 = 0; i < last; i++) {
+    const p = pairAt(i)
+    if (p.state != NEW_ANSWERED || until(p.dueAt, now) != 0) continue
+    p.state = MOVED_PAIR
+    p.dueAt = now
+    p.endsAt = now + MOVED_TICKS
+    moveAll(oldOf(p), MOVING, newOf(p), now)
+  }
+}
+
+/** Ticks until `checkMoves` has something to do. */
+export function untilMoves(now: u32): u32 {
+  let wanted = NEVER
+  for (let i: u32 = 0; i < last; i++) {
+    const p = pairAt(i)
+    if (p.state == NEW_ANSWERED) wanted = min(wanted, until(p.dueAt, now))
+  }
+  return wanted
+}
+
+/** Moves the sessions at `from` that have a flag. */
+function moveAll(from: usize, flag: u32, to: usize, now: u32): void {
+  const slots = slotsInUse()
+  for (let i: u32 = 0; i < slots; i++) {
+    const s = sessionAt(i)
+    if (!s || !isLive(s) || !has(s, flag) || !sameAddress(addressOf(s), from)) continue
+    move(s, to)
+    settle(s, now)
+  }
+}
+
+function move(s: Session, address: usize): void {
+  if (find(address, s.conv)) return
+  followPeer(addressOf(s), address)
+  if (s.remote) moveRemote(s, address)
+  rekey(s, address)
+  s.flags = (s.flags & ~MOVING) | MOVED
+  if (s.tcp != TCP_GONE) tell(s, EVENT_MIGRATED)
+}
+
+/** The new address answered a PING: it needs no validation of its own. */
+function moveRemote(s: Session, address: usize): void {
+  const next = joinRemote(address)
+  if (!next) return
+  const before = findRemote(addressOf(s))
+  if (before) succeed(changetype<Remote>(next), before)
+  leaveRemote(s.remote)
+  s.remote = next
+}

@@ -1,0 +1,324 @@
+/*
+ * What a server knows of the addresses its sessions come from (docs/validation.md): whether an address answered, what it
+ * sent and was sent before it did, and its clock, by which a first flight shows that it is recent.
+ *
+ * Chains by keyed hash. Records outlive their sessions for a while, the oldest makes room.
+ */
+import { TICKS_PER_SECOND } from '../abi'
+import { elapsed, until } from '../clock'
+import { newRing } from '../memory/ring'
+import { alloc, classOf, free, setAside } from '../memory/slab'
+import { sipHash } from '../siphash'
+import { ADDRESS_BYTES, copyAddress, sameAddress } from './address'
+
+/** The address answered. */
+const VALIDATED: u32 = 1
+/** `clockTs` was shown at `clockAt`. */
+const HAS_CLOCK: u32 = 2
+/** Something waits for the validation: output that is held, or a session that counts as half-open. */
+const AWAITED: u32 = 4
+/** `markSn` of `markConv` was sent at `markedAt`. */
+const MARKED: u32 = 8
+
+/** Records without a session; the one that has been idle longest is forgotten for the next. */
+const MAX_IDLE: u32 = 1024
+/** A validation holds so long without a session. */
+const VALID_TICKS: u64 = 600 * TICKS_PER_SECOND
+/** Bytes that any address may be sent before it answered; and three times what it sent. */
+const FREE_BYTES: u64 = 4096
+const FACTOR: u64 = 3
+/** What exceeds that factor, for all addresses together: bytes per second, and at once. */
+const BUDGET_RATE: u64 = 256 << 10
+const BUDGET_BURST: u64 = 1 << 20
+/** PINGs of a validation, and the pause after the first, which doubles. */
+const MAX_PINGS: u32 = 5
+const PING_PAUSE_TICKS: u32 = TICKS_PER_SECOND / 4
+/** A first flight is recent if its clock differs from the expected one by no more; both directions. */
+export const RECENT_TICKS: u32 = 8 * TICKS_PER_SECOND
+/** kcptun-libev's clock counts ms. */
+const TICKS_PER_FOREIGN: u64 = 8
+/** A clock is forgotten after so long: clocks drift. */
+const CLOCK_TICKS: u64 = 6 * 3600 * TICKS_PER_SECOND
+/** Segments are marked no oftener than this. */
+const MARK_TICKS: u64 = 2 * TICKS_PER_SECOND
+/** A clock is not read again before. */
+const LEARN_TICKS: u64 = TICKS_PER_SECOND
+/** Connections that open at once may arrive in another order. */
+const CONV_REORDER: i32 = 64
+
+const INITIAL_CAPACITY: u32 = 64
+const MAX_CAPACITY: u32 = 65536
+const POINTER_SHIFT: u32 = 2
+
+@unmanaged
+export class Remote {
+  address0: u64
+  address1: u64
+  address2: u64
+  received: u64
+  sent: u64
+  idleAt: u64
+  clockAt: u64
+  markedAt: u64
+  markConv: u32
+  markSn: u32
+  clockTs: u32
+  newestConv: u32
+  chained: usize
+  older: usize
+  younger: usize
+  sessions: u32
+  flags: u32
+  pings: u32
+  pingAt: u32
+  pingValue: u32
+}
+
+const REMOTE_CLASS: u32 = classOf(offsetof<Remote>())
+
+let chains: usize = 0
+let capacity: u32 = 0
+let count: u32 = 0
+let idle: u32 = 0
+let oldest: usize = 0
+let youngest: usize = 0
+
+let budget: u64 = BUDGET_BURST
+let budgetAt: u64 = 0
+
+/** Memory for the chains; false without. */
+export function openRemotes(): bool {
+  chains = newRing(INITIAL_CAPACITY, POINTER_SHIFT)
+  capacity = INITIAL_CAPACITY
+  return chains != 0
+}
+
+function has(r: Remote, flag: u32): bool {
+  return (r.flags & flag) != 0
+}
+
+function chainOf(address: usize): usize {
+  const hash = <u32>sipHash(address, 3, (<u64>ADDRESS_BYTES) << 56)
+  return chains + ((<usize>(hash & (capacity - 1))) << POINTER_SHIFT)
+}
+
+/** The record of an address, null if there is none. */
+export function findRemote(address: usize): Remote | null {
+  if (!chains) return null
+  for (let at = load<usize>(chainOf(address)); at; at = changetype<Remote>(at).chained) {
+    if (sameAddress(at, address)) return changetype<Remote>(at)
+  }
+  return null
+}
+
+/** The record of an address that a session begins at; 0 when memory is scarce. */
+export function joinRemote(address: usize): usize {
+  const known = findRemote(address)
+  if (known) {
+    if (known.sessions++ == 0) {
+      leaveIdle(known)
+      if (elapsed - known.idleAt >= VALID_TICKS) startValidation(known)
+    }
+    return changetype<usize>(known)
+  }
+  if (count >= capacity) growChains()
+  let at = alloc(REMOTE_CLASS)
+  if (!at && oldest) {
+    forget(changetype<Remote>(oldest))
+    at = alloc(REMOTE_CLASS)
+  }
+  if (!at) return 0
+  memory.fill(at, 0, (<usize>1) << REMOTE_CLASS)
+  const r = changetype<Remote>(at)
+  copyAddress(at, address)
+  r.sessions = 1
+  const chain = chainOf(address)
+  r.chained = load<usize>(chain)
+  store<usize>(chain, at)
+  count++
+  return at
+}
+
+/** A session at the address of a record is over. */
+export function leaveRemote(at: usize): void {
+  const r = changetype<Remote>(at)
+  if (--r.sessions) return
+  r.idleAt = elapsed
+  r.older = youngest
+  r.younger = 0
+  if (youngest) changetype<Remote>(youngest).younger = at
+  else oldest = at
+  youngest = at
+  setAside(1 << REMOTE_CLASS)
+  if (++idle > MAX_IDLE) forget(changetype<Remote>(oldest))
+}
+
+function leaveIdle(r: Remote): void {
+  if (r.older) changetype<Remote>(r.older).younger = r.younger
+  else oldest = r.younger
+  if (r.younger) changetype<Remote>(r.younger).older = r.older
+  else youngest = r.older
+  r.older = r.younger = 0
+  setAside(-(1 << REMOTE_CLASS))
+  idle--
+}
+
+function forget(r: Remote): void {
+  const at = changetype<usize>(r)
+  leaveIdle(r)
+  let link = chainOf(at)
+  while (load<usize>(link) != at) link = load<usize>(link) + offsetof<Remote>('chained')
+  store<usize>(link, r.chained)
+  count--
+  free(at, REMOTE_CLASS)
+}
+
+/** Doubles the chains. That they stay long without memory is no error. */
+function growChains(): void {
+  const larger = capacity < MAX_CAPACITY ? newRing(capacity * 2, POINTER_SHIFT) : 0
+  if (!larger) return
+  const old = chains
+  const n = capacity
+  chains = larger
+  capacity = n * 2
+  for (let i: u32 = 0; i < n; i++) {
+    let at = load<usize>(old + ((<usize>i) << POINTER_SHIFT))
+    while (at) {
+      const next = changetype<Remote>(at).chained
+      const chain = chainOf(at)
+      changetype<Remote>(at).chained = load<usize>(chain)
+      store<usize>(chain, at)
+      at = next
+    }
+  }
+  free(old, classOf(n << POINTER_SHIFT))
+  // they do not shrink again
+  setAside(n << POINTER_SHIFT)
+}
+
+// ---- validation
+
+function startValidation(r: Remote): void {
+  r.flags &= ~VALIDATED
+  r.received = r.sent = 0
+  r.pings = 0
+}
+
+export function isValidated(r: Remote): bool {
+  return has(r, VALIDATED)
+}
+
+/** The address answered. True if something waited for that. */
+export function validate(r: Remote): bool {
+  const isAwaited = has(r, AWAITED)
+  r.flags = (r.flags | VALIDATED) & ~AWAITED
+  return isAwaited
+}
+
+/** Something is to be done when the address is validated. */
+export function awaitValidation(r: Remote): void {
+  r.flags |= AWAITED
+}
+
+/** Ticks until the address is to be pinged (again); NEVER (u32 maximum) if it is not. */
+export function untilValidationPing(r: Remote, now: u32): u32 {
+  if (has(r, VALIDATED) || r.pings >= MAX_PINGS) return u32.MAX_VALUE
+  return r.pings == 0 ? 0 : until(r.pingAt, now)
+}
+
+/** A PING of the validation leaves; its value stays the same until it is answered. `fresh`: an unpredictable number. */
+export function nextValidationPing(r: Remote, fresh: u32, now: u32): u32 {
+  if (r.pings == 0) r.pingValue = fresh
+  r.pingAt = now + (PING_PAUSE_TICKS << r.pings)
+  r.pings++
+  return r.pingValue
+}
+
+/** True if a PONG with this value from the address answers its validation. */
+export function answersValidation(r: Remote, value: u32): bool {
+  return !has(r, VALIDATED) && r.pings != 0 && r.pingValue == value
+}
+
+/** An authentic datagram of `bytes` came from the address. */
+export function onReceivedFrom(r: Remote, bytes: u32): void {
+  if (!has(r, VALIDATED)) r.received += bytes
+}
+
+/** Bytes that may be sent to the address now; u32 maximum once it is validated. */
+export function sendRoom(r: Remote): u32 {
+  if (has(r, VALIDATED)) return u32.MAX_VALUE
+  const earned = r.received * FACTOR
+  if (earned >= FREE_BYTES) return earned > r.sent ? <u32>min<u64>(earned - r.sent, u32.MAX_VALUE - 1) : 0
+  const own = earned > r.sent ? earned - r.sent : 0
+  const free = FREE_BYTES > r.sent ? FREE_BYTES - max(r.sent, earned) : 0
+  return <u32>(own + min(free, refillBudget()))
+}
+
+/** `bytes` are sent to the address. */
+export function onSentTo(r: Remote, bytes: u32): void {
+  if (has(r, VALIDATED)) return
+  const earned = r.received * FACTOR
+  const before = max(r.sent, earned)
+  r.sent += bytes
+  if (r.sent > before) budget -= min(budget, r.sent - before)
+}
+
+function refillBudget(): u64 {
+  budget = min(BUDGET_BURST, budget + ((elapsed - budgetAt) * BUDGET_RATE) / TICKS_PER_SECOND)
+  budgetAt = elapsed
+  return budget
+}
+
+// ---- its clock
+
+/**
+ * A new segment of a conversation was sent to the address. What acknowledges it left the other side later than now,
+ * which dates the clock that the other side shows with it.
+ */
+export function markSent(r: Remote, conv: u32, sn: u32): void {
+  if (has(r, MARKED) && elapsed - r.markedAt < MARK_TICKS) return
+  r.flags |= MARKED
+  r.markedAt = elapsed
+  r.markConv = conv
+  r.markSn = sn
+}
+
+/** True if a datagram of this conversation, if it left lately, may show the clock of the address. */
+export function wantsClock(r: Remote, conv: u32): bool {
+  return has(r, MARKED) && conv == r.markConv && !(has(r, HAS_CLOCK) && elapsed - r.clockAt < LEARN_TICKS)
+}
+
+/** A segment of a conversation at the address showed this clock and una: a recorded one is too old to cover the mark. */
+export function learnClock(r: Remote, conv: u32, ts: u32, una: u32): void {
+  if (<i32>(una - r.markSn) <= 0 || elapsed - r.markedAt > <u64>RECENT_TICKS) return
+  // another clock: another process, which counts convs from elsewhere
+  if (!showsTime(r, ts) || <i32>(conv - r.newestConv) > 0) r.newestConv = conv
+  r.flags |= HAS_CLOCK
+  r.clockTs = ts
+  r.clockAt = elapsed
+}
+
+/** True if `ts` is what the clock of the address shows about now. */
+function showsTime(r: Remote, ts: u32): bool {
+  const age = elapsed - r.clockAt
+  if (!has(r, HAS_CLOCK) || age >= CLOCK_TICKS) return false
+  const ours = <i32>(ts - (r.clockTs + <u32>age))
+  if (abs(ours) <= <i32>RECENT_TICKS) return true
+  const foreign = <i32>(ts - (r.clockTs + <u32>(age / TICKS_PER_FOREIGN)))
+  return abs(foreign) <= <i32>(RECENT_TICKS / <u32>TICKS_PER_FOREIGN)
+}
+
+/** True if a first flight with this clock and conv left its sender within the last seconds. */
+export function isRecent(r: Remote, ts: u32, conv: u32): bool {
+  return showsTime(r, ts) && <i32>(conv - r.newestConv) >= -CONV_REORDER
+}
+
+/** The sessions of one address go on at another, which answered: so does what is known of their clock. */
+export function succeed(r: Remote, from: Remote): void {
+  validate(r)
+  if (!has(from, HAS_CLOCK) || has(r, HAS_CLOCK)) return
+  r.flags |= HAS_CLOCK
+  r.clockTs = from.clockTs
+  r.clockAt = from.clockAt
+  r.newestConv = from.newestConv
+}

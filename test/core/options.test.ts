@@ -1,0 +1,172 @@
+/**
+ * Options and reloads: what a living session was opened with stays, sessions opened later get the new values.
+ */
+import { suite } from 'uvu'
+import * as assert from 'uvu/assert'
+import { type CoreConfig, UNSET } from '../../host/core.ts'
+import type { SessionInfo } from '../sim/endpoint.ts'
+import { Solo } from '../sim/solo.ts'
+import { ack, concat, DIAL, MessageType, message, push } from '../sim/wire.ts'
+
+const OLD = 5
+const NEW = 6
+
+const test = suite('core/options')
+
+/** A server with session OLD opened with one set of options and session NEW with another. */
+function both(before: Partial<CoreConfig>, after: Partial<CoreConfig>): Solo {
+  const solo = new Solo({ role: 'server', config: before })
+  solo.feed(push(OLD, 0, DIAL, { wnd: 65535 }))
+  solo.run(300)
+  solo.endpoint.reconfigure(after)
+  solo.feed(push(NEW, 0, DIAL, { wnd: 65535 }))
+  solo.run(300)
+  solo.take()
+  return solo
+}
+
+function info(solo: Solo, conv: number): SessionInfo {
+  const found = solo.endpoint.list().find((session) => session.conv === conv)
+  if (!found) throw new Error(`no session ${conv}`)
+  return found
+}
+
+function write(solo: Solo, conv: number, bytes: number): number {
+  const written = solo.write(info(solo, conv).handle, new Uint8Array(bytes))
+  solo.endpoint.drain()
+  return written
+}
+
+/** Most ms from a PUSH until its ACK, over several that arrive at different times. */
+function slowestAck(solo: Solo, conv: number): number {
+  let slowest = 0
+  for (let sn = 1; sn <= 8; sn++) {
+    solo.take()
+    const from = solo.ms
+    solo.feed(push(conv, sn, sn === 1 ? message(MessageType.PUSH, new Uint8Array(1), 14884) : new Uint8Array(5)))
+    solo.run(610 + 7 * sn)
+    const answer = solo.take().find((output) => output.segments.some(({ cmd }) => cmd === 'ACK'))
+    assert.ok(answer, `no ACK of ${sn}`)
+    slowest = Math.max(slowest, (answer?.ms ?? 0) - from)
+  }
+  return slowest
+}
+
+/** Segments in flight of a session with much to send. */
+function inFlight(solo: Solo, conv: number): number {
+  write(solo, conv, 400_000)
+  solo.run(1)
+  const pushes = solo.takeSegments(conv).filter(({ cmd }) => cmd === 'PUSH')
+  return new Set(pushes.map(({ sn }) => sn)).size
+}
+
+/** Segments that count as lost by the classic rule, after three datagrams acknowledged later ones. */
+function fastRetransmits(solo: Solo, conv: number): number {
+  const before = solo.endpoint.counter('fast_retransmits')
+  // all at one time: by time alone nothing is lost yet
+  for (let i = 0; i < 4; i++) write(solo, conv, 100)
+  const sent = solo.takeSegments(conv).filter(({ cmd }) => cmd === 'PUSH')
+  const firsts = sent.filter((segment, i) => sent.findIndex(({ sn }) => sn === segment.sn) === i)
+  assert.ok(firsts.length >= 4)
+  for (const { sn, ts } of firsts.slice(1, 4)) solo.feed(ack(conv, sn, ts, 0, { wnd: 65535 }))
+  return solo.endpoint.counter('fast_retransmits') - before
+}
+
+test('flush: the tick of an old session goes on, and none begins', () => {
+  for (const [before, after] of [
+    [{ flush: 0, interval: 500 }, { flush: 2 }],
+    [{ flush: 2 }, { flush: 0, interval: 500 }],
+    [{ flush: 0, interval: 500 }, { flush: UNSET }],
+    [{}, { flush: 0, interval: 500 }],
+  ]) {
+    const solo = both(before ?? {}, after ?? {})
+    const [old, fresh] = [slowestAck(solo, OLD), slowestAck(solo, NEW)]
+    const [ticking, prompt] = before?.flush === 0 ? [old, fresh] : [fresh, old]
+    assert.ok(ticking > 100 && ticking <= 501, `${ticking} ms with a tick of 500 ms`)
+    assert.ok(prompt <= 25, `${prompt} ms without a tick`)
+  }
+})
+
+test('interval: an old session keeps its tick', () => {
+  const solo = both({ flush: 0, interval: 600 }, { flush: 0, interval: 50 })
+  const [old, fresh] = [slowestAck(solo, OLD), slowestAck(solo, NEW)]
+  assert.ok(old > 100, `${old} ms`)
+  assert.ok(fresh <= 51, `${fresh} ms`)
+})
+
+test('nc: no window, the classic one or the automatic one, as the session was opened with', () => {
+  for (const [before, after, old, fresh] of [
+    [1, 0, 256, 1],
+    [0, 1, 1, 256],
+    [1, UNSET, 256, 32],
+    [UNSET, 1, 32, 256],
+    [UNSET, 0, 32, 1],
+    [0, UNSET, 1, 32],
+  ] as const) {
+    const solo = both({ nc: before, sndwnd: 256 }, { nc: after, sndwnd: 256 })
+    assert.is(inFlight(solo, OLD), old, `nc ${before} before ${after}`)
+    assert.is(inFlight(solo, NEW), fresh, `nc ${after} after ${before}`)
+  }
+})
+
+test('sndwnd: an old session keeps its own, and whether it is a hard limit', () => {
+  for (const [before, after, old, fresh] of [
+    [64, 512, 64 + 64, 512 + 256],
+    [512, 64, 512 + 256, 64 + 64],
+  ] as const) {
+    const solo = both({ nc: 1, sndwnd: before }, { nc: 1, sndwnd: after })
+    write(solo, OLD, 5_000_000)
+    write(solo, NEW, 5_000_000)
+    assert.is(info(solo, OLD).waitsnd, old)
+    assert.is(info(solo, NEW).waitsnd, fresh)
+  }
+  const soft = both({ sndwnd: UNSET }, { sndwnd: 300 })
+  write(soft, OLD, 5_000_000)
+  write(soft, NEW, 5_000_000)
+  const window = info(soft, OLD)
+  assert.ok(window.waitsnd >= 128 && window.waitsnd <= 192, `${window.waitsnd} segments, most of them unsent`)
+  assert.is(info(soft, NEW).waitsnd, 450)
+})
+
+test('rcvwnd: the window a session announces stays', () => {
+  const solo = both({ rcvwnd: 200 }, { rcvwnd: 400 })
+  solo.feed(push(OLD, 1, message(MessageType.KEEPALIVE)), push(NEW, 1, message(MessageType.KEEPALIVE)))
+  solo.run(20)
+  const windows = solo.take().flatMap(({ conv, segments }) => segments.map(({ wnd }) => ({ conv, wnd })))
+  for (const { conv, wnd } of windows) assert.is(wnd, conv === OLD ? 200 : 400)
+  assert.ok(windows.some(({ conv }) => conv === OLD) && windows.some(({ conv }) => conv === NEW))
+})
+
+test('resend: the classic rule holds for sessions opened with it', () => {
+  for (const [before, after] of [
+    [3, UNSET],
+    [UNSET, 3],
+    [3, 100],
+    [100, 3],
+  ] as const) {
+    const solo = both({ resend: before, nc: 1 }, { resend: after, nc: 1 })
+    assert.is(fastRetransmits(solo, OLD), before === 3 ? 1 : 0, `${before} before ${after}`)
+    assert.is(fastRetransmits(solo, NEW), after === 3 ? 1 : 0, `${after} after ${before}`)
+  }
+})
+
+test('nodelay, interval: the floor of the RTO stays', () => {
+  const rtos = (before: Partial<CoreConfig>, after: Partial<CoreConfig>): number[] => {
+    const solo = both({ nc: 1, ...before }, { nc: 1, ...after })
+    return [OLD, NEW].map((conv) => {
+      for (let i = 0; i < 40; i++) {
+        write(solo, conv, 100)
+        const sent = solo.takeSegments(conv).filter(({ cmd }) => cmd === 'PUSH')
+        solo.feed(concat(...sent.map(({ sn, ts }) => ack(conv, sn, ts, sn + 1, { wnd: 65535 }))))
+        solo.run(10)
+      }
+      return info(solo, conv).rto / 8
+    })
+  }
+  assert.equal(rtos({ nodelay: 0 }, { nodelay: 1 }), [100, 30])
+  assert.equal(rtos({ nodelay: 2 }, { nodelay: 0 }), [30, 100])
+  const [long = 0, short = 0] = rtos({ interval: 500 }, { interval: UNSET })
+  assert.ok(long >= 500 && long < 510 && short === 30, `${long} and ${short} ms`)
+})
+
+test.run()

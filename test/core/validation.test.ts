@@ -1,0 +1,438 @@
+/**
+ * First flights, addresses, RESET and restarted peers (docs/validation.md): what somebody without the key can record,
+ * replay, relay and forge brings him nothing.
+ */
+import { suite } from 'uvu'
+import * as assert from 'uvu/assert'
+import { type CoreConfig, EventType } from '../../host/core.ts'
+import { type Address, address4, addressKey } from '../sim/endpoint.ts'
+import { Pair } from '../sim/pair.ts'
+import { type Output, Solo, summary, TESTER } from '../sim/solo.ts'
+import { ack, Cmd, concat, control, DIAL, EOF, MessageType, message, push, segment, utf8, What } from '../sim/wire.ts'
+
+const CLIENT = address4(9, 50001)
+const SECOND = 8000
+
+function text(words: string): Uint8Array {
+  return message(MessageType.PUSH, utf8(words))
+}
+
+function server(config: Partial<CoreConfig> = {}): Solo {
+  return new Solo({ role: 'server', sealing: 'random', config })
+}
+
+function dials(solo: Solo): number {
+  return solo.events.filter(({ type }) => type === EventType.DIAL).length
+}
+
+function isPing({ conv, plain }: Output): boolean {
+  return conv === 0 && plain[5] === What.PING
+}
+
+/** The peer answers the PINGs of these datagrams. */
+function answerPings(solo: Solo, outputs: readonly Output[], from?: Address): void {
+  for (const output of outputs.filter(isPing)) {
+    const pong = output.plain.slice()
+    pong[5] = What.PONG
+    solo.feedFrom(from ?? output.peer, pong)
+  }
+}
+
+/** ts of the tester's clock, as ours run: 1/8 ms */
+const clock = (solo: Solo): number => Math.round(solo.ms * 8) + 123_456
+
+/** A client of this kind opens a conversation, is confirmed, and shows its clock. */
+function acquaint(solo: Solo, conv: number, ts: () => number = () => clock(solo)): void {
+  solo.feed(push(conv, 0, concat(DIAL, text('hello')), { ts: ts() }))
+  const outputs = solo.take()
+  answerPings(solo, outputs)
+  for (const { segments } of outputs) {
+    for (const { cmd, sn, ts } of segments) if (cmd === 'PUSH') solo.feed(ack(conv, sn, ts, sn + 1))
+  }
+  solo.feed(push(conv, 1, text('more'), { ts: ts(), una: 1 }))
+  solo.run(30)
+  solo.take()
+}
+
+const test = suite('core/validation')
+
+// ---- first flights
+
+test('a first flight at a fresh server does not reach the target before its conversation answered', () => {
+  const solo = server()
+  solo.feed(push(5, 0, concat(DIAL, text('steal'))))
+  solo.run(3000)
+  assert.is(dials(solo), 0)
+  // nor does anything that was recorded: an ACK of sn 0 with another ts, WINS, PONG
+  solo.feed(ack(5, 0, 4711, 1), segment({ conv: 5, cmd: Cmd.WINS, una: 1 }), control(What.PONG, 1))
+  answerPings(solo, solo.take())
+  solo.run(1000)
+  assert.is(dials(solo), 0)
+  // una acknowledged the question: it is asked again
+  solo.run(2000)
+  solo.confirm(5)
+  assert.is(dials(solo), 1)
+  assert.equal(solo.only.data, utf8('steal'))
+})
+
+test('the answer may come late: every transmission of the question counts', () => {
+  for (const delay of [50, 300, 900, 2500]) {
+    const solo = server()
+    solo.feed(push(5, 0, concat(DIAL, text('x'))))
+    const first = solo.take().flatMap(({ segments }) => segments)
+    const question = first.find(({ cmd }) => cmd === 'PUSH')
+    solo.run(delay)
+    assert.ok(question)
+    solo.feed(ack(5, question.sn, question.ts, 1))
+    assert.is(dials(solo), 1, `${delay} ms`)
+  }
+})
+
+test('a dead conversation is answered by RESET, which ends the session at once', () => {
+  const solo = server()
+  solo.feed(push(5, 0, concat(DIAL, text('steal'))))
+  solo.feed(control(What.RESET, 5))
+  solo.run(60_000)
+  assert.is(dials(solo), 0)
+})
+
+test('a conversation that an earlier server carried on is no new one', () => {
+  const solo = server()
+  solo.feed(push(5, 0, concat(DIAL, text('steal'))))
+  const question = solo
+    .take()
+    .flatMap(({ segments }) => segments)
+    .find(({ cmd }) => cmd === 'PUSH')
+  // the client received 7 segments of that conversation, and acknowledges the first of them again
+  solo.feed(ack(5, 0, question?.ts ?? 0, 7))
+  assert.ok(solo.take().some((output) => summary(output) === 'RESET'))
+  solo.run(60_000)
+  assert.is(dials(solo), 0)
+})
+
+for (const [name, step] of [
+  ['ours', 8],
+  ['kcptun-libev', 1],
+] as const) {
+  test(`later connections of a client that was confirmed cost one round trip (clock of ${name})`, () => {
+    const solo = server()
+    const ts = (): number => Math.round(solo.ms * step) + 99
+    acquaint(solo, 100, ts)
+    solo.run(30_000)
+    for (let i = 1; i < 20; i++) {
+      solo.feed(push(100 + i, 0, concat(DIAL, text('x')), { ts: ts() }))
+      assert.is(dials(solo), 1 + i)
+      solo.run(3000 * i)
+    }
+  })
+}
+
+test('a recorded first flight is not dialled again, however much has passed since', () => {
+  // far more datagrams than the filter remembers
+  const solo = server({ replayCapacity: 64 })
+  acquaint(solo, 100)
+  solo.run(30_000)
+  const flight = solo.seal(push(101, 0, concat(DIAL, text('x')), { ts: clock(solo) }))
+  solo.feedRaw(CLIENT, flight)
+  assert.is(dials(solo), 2)
+  solo.feed(push(101, 1, EOF, { ts: clock(solo) }))
+  for (let i = 0; i < 400; i++) {
+    solo.run(2000)
+    solo.feed(control(What.PING, i))
+  }
+  solo.take()
+  assert.is(solo.feedRaw(CLIENT, flight), 1, 'the filter still knows it')
+  solo.run(5000)
+  assert.is(dials(solo), 2)
+  // a filter that was overrun within seconds cannot vouch either
+  const late = solo.seal(push(102, 0, concat(DIAL, text('x')), { ts: clock(solo) }))
+  for (let i = 0; i < 400; i++) solo.feed(control(What.PING, i))
+  solo.feedRaw(CLIENT, late)
+  assert.is(dials(solo), 2)
+})
+
+test('it is not dialled by another worker, nor by a server that was restarted, from whatever address', () => {
+  const solo = server()
+  acquaint(solo, 100)
+  solo.run(30_000)
+  const flight = solo.seal(push(101, 0, concat(DIAL, text('x')), { ts: clock(solo) }))
+  solo.feedRaw(CLIENT, flight)
+  assert.is(dials(solo), 2)
+  for (const from of [CLIENT, address4(66, 6)]) {
+    const other = server()
+    acquaint(other, 500, () => Math.round(other.ms * 8) + 77_777_777)
+    const before = dials(other)
+    other.run(40_000)
+    other.feedRaw(from, flight)
+    other.run(5000)
+    assert.is(dials(other), before)
+  }
+})
+
+test('a clock of the future, of the past, and a conv from long ago are no recent first flight', () => {
+  for (const [conv, shift] of [
+    [101, 20 * SECOND],
+    [101, -20 * SECOND],
+    [101, 0x7000_0000],
+    [100 - 5000, 0],
+  ] as const) {
+    const solo = server()
+    acquaint(solo, 100)
+    solo.run(30_000)
+    solo.feed(push(conv >>> 0, 0, concat(DIAL, text('x')), { ts: (clock(solo) + shift) >>> 0 }))
+    assert.is(dials(solo), 1, `${conv} ${shift}`)
+  }
+})
+
+test('a segment recorded in a conversation that lives cannot set the clock back', () => {
+  const solo = server({ replayCapacity: 64 })
+  acquaint(solo, 100)
+  const old = solo.seal(push(100, 2, text('old'), { ts: clock(solo), una: 1 }))
+  const flight = solo.seal(push(90, 0, concat(DIAL, text('x')), { ts: clock(solo) }))
+  solo.feedRaw(CLIENT, old)
+  solo.run(600_000 / 4)
+  for (let i = 0; i < 400; i++) solo.feed(control(What.PING, i))
+  solo.write([...solo.streams.keys()][0] ?? 0, utf8('something new'))
+  solo.endpoint.drain()
+  solo.run(30_000)
+  solo.feedRaw(CLIENT, old)
+  solo.feedRaw(CLIENT, flight)
+  assert.is(dials(solo), 1)
+})
+
+test('replay: strict confirms every first flight', () => {
+  const solo = server({ confirm: 1 })
+  acquaint(solo, 100)
+  solo.run(30_000)
+  solo.feed(push(101, 0, concat(DIAL, text('x')), { ts: clock(solo) }))
+  assert.is(dials(solo), 1)
+  solo.confirm(101)
+  assert.is(dials(solo), 2)
+})
+
+test('two of our engines: the first connection takes two round trips, the later ones take one', () => {
+  const pair = new Pair({ seed: 3, sealing: 'random', up: { delay: 40 }, down: { delay: 40 } })
+  const times: number[] = []
+  for (let i = 0; i < 4; i++) {
+    const start = pair.ms
+    const connection = pair.connect({
+      client: { bytes: 100, stream: 2 * i + 1 },
+      server: { bytes: 100, stream: 2 * i + 2 },
+    })
+    while (connection.server === undefined) pair.run(1)
+    times.push(pair.ms - start)
+    assert.ok(pair.finish(60), connection.describe())
+    pair.run(15_000)
+  }
+  assert.ok((times[0] ?? 0) >= 120, `${times}`)
+  for (const time of times.slice(2)) assert.ok(time < 60, `${times}`)
+})
+
+// ---- addresses
+
+test('an address that never answers is sent three times what it sent, or 4 KB, and a few PINGs', () => {
+  const solo = server()
+  const victim = address4(77, 7)
+  acquaint(solo, 100)
+  solo.run(30_000)
+  let received = 0
+  for (let i = 0; i < 3; i++) {
+    const flight = solo.seal(push(101 + i, 0, concat(DIAL, text('get')), { ts: clock(solo) }))
+    received += flight.length
+    solo.feedRaw(victim, flight)
+  }
+  solo.run(600_000)
+  const sent = solo.take().filter(({ peer }) => addressKey(peer) === addressKey(victim))
+  const pings = sent.filter(isPing)
+  const bytes = sent.filter((output) => !isPing(output)).reduce((sum, output) => sum + output.bytes.length, 0)
+  assert.ok(pings.length > 0 && pings.length <= 5, `${pings.length} PINGs`)
+  assert.ok(bytes <= Math.max(3 * received, 4096), `${bytes} bytes`)
+})
+
+test('a target that answers much is held back until the address answered, then all of it arrives', () => {
+  const solo = server()
+  acquaint(solo, 100)
+  // long without a session: the address is known, but no longer validated
+  solo.feed(push(100, 2, EOF, { ts: clock(solo), una: 1 }))
+  const first = [...solo.streams.keys()][0] ?? 0
+  solo.endpoint.shutdown(first)
+  solo.endpoint.drain()
+  solo.confirm(100)
+  solo.run(1_000_000)
+  solo.take()
+  const flight = solo.seal(push(101, 0, concat(DIAL, text('get')), { ts: clock(solo) }))
+  solo.feedRaw(CLIENT, flight)
+  assert.is(dials(solo), 2, 'recent, so dialled at once')
+  const stream = [...solo.streams.values()].at(-1)
+  assert.ok(stream)
+  const answer = new Uint8Array(60_000).map((_, i) => i * 31)
+  solo.write(stream.handle, answer)
+  solo.endpoint.drain()
+  solo.run(3000)
+  const held = solo.take()
+  const bytes = held.filter((output) => !isPing(output)).reduce((sum, output) => sum + output.bytes.length, 0)
+  assert.ok(bytes <= Math.max(3 * flight.length, 4096), `${bytes} bytes`)
+  answerPings(solo, held.slice(-50))
+  for (let i = 0; i < 400; i++) {
+    solo.run(20)
+    for (const { segments } of solo.take()) {
+      for (const { cmd, sn, ts } of segments) if (cmd === 'PUSH') solo.feed(ack(101, sn, ts, 0))
+    }
+  }
+  assert.is(solo.streamSent(101).length, answer.length + 4 * Math.ceil(answer.length / 14880))
+})
+
+test('PONGs with another value, or from another address, validate nothing', () => {
+  const solo = server()
+  solo.feed(push(5, 0, concat(DIAL, text('get'))))
+  const outputs = solo.take()
+  answerPings(solo, outputs, address4(66, 6))
+  for (const output of outputs.filter(isPing)) {
+    const pong = output.plain.slice()
+    pong[5] = What.PONG
+    pong[9] = (pong[9] ?? 0) ^ 1
+    solo.feed(pong)
+  }
+  assert.ok(solo.endpoint.counter('pongs_unasked') >= 2)
+  solo.run(1000)
+  assert.ok(solo.take().some(isPing), 'it is asked again')
+})
+
+test('sessions of addresses that never answered stay half-open after DIAL', () => {
+  const solo = server({ maxHalfOpen: 8 })
+  for (let i = 0; i < 40; i++) {
+    const from = address4(100 + i, 7)
+    solo.feedFrom(from, push(200 + i, 0, concat(DIAL, text('get'))))
+  }
+  assert.ok(solo.endpoint.counter('sessions_refused') >= 30)
+  assert.is(dials(solo), 0)
+  // the half-open ones end, and others may try
+  solo.run(60_000)
+  solo.take()
+  solo.feed(push(900, 0, concat(DIAL, text('get'))))
+  solo.confirm(900)
+  assert.is(dials(solo), 1)
+})
+
+test('uploads and silent targets are legitimate: nothing ends because there was nothing to acknowledge', () => {
+  const solo = server()
+  solo.feed(push(5, 0, concat(DIAL, text('a'))))
+  solo.confirm(5)
+  for (let i = 1; i < 400; i++) {
+    solo.feed(push(5, i, text('b')))
+    solo.run(1000)
+  }
+  assert.is(solo.only.data.length, 400)
+  assert.is(solo.only.ending, undefined)
+})
+
+// ---- RESET
+
+test('a RESET that was made from a recorded datagram ends nothing: the peer is asked', () => {
+  const pair = new Pair({ seed: 5, sealing: 'random', up: { delay: 20 }, down: { delay: 20 } })
+  const connection = pair.connect({
+    client: { bytes: 500_000, stream: 1, writeRate: 20, chunk: 500 },
+    server: { bytes: 500_000, stream: 2, writeRate: 20, chunk: 500 },
+  })
+  const oracle = new Solo({ role: 'client', sealing: 'random', seed: 99 })
+  let recorded: Uint8Array | undefined
+  pair.tap = (from, bytes) => {
+    if (from === 'client' && pair.ms > 1000 && recorded === undefined) recorded = bytes.slice()
+    return true
+  }
+  for (let i = 0; i < 8; i++) {
+    pair.run(1500)
+    assert.ok(recorded, `${i}: ${connection.describe()}`)
+    oracle.take()
+    oracle.feedRaw(address4(2, 29900), recorded)
+    const reset = oracle.take().find((output) => summary(output) === 'RESET')
+    assert.ok(reset, 'the oracle answers')
+    // to both ends, from the address of the other
+    pair.inject('client', reset.bytes)
+    pair.inject('server', reset.bytes)
+    recorded = undefined
+  }
+  assert.ok(pair.finish(120), connection.describe())
+  assert.ok(connection.clean, connection.describe())
+})
+
+test('an idle session survives a RESET, too, and one that the peer lost ends within seconds', () => {
+  for (const loss of [0, 0.1]) {
+    const pair = new Pair({ seed: 6, sealing: 'random', up: { delay: 30, loss }, down: { delay: 30, loss } })
+    const connection = pair.connect({
+      client: { bytes: 100, stream: 1, fin: 'never' },
+      server: { bytes: 100, stream: 2, fin: 'never' },
+    })
+    pair.run(20_000)
+    pair.post('client', control(What.RESET, connection.conv))
+    pair.post('server', control(What.RESET, connection.conv))
+    pair.run(10_000)
+    assert.is(connection.client.ending, undefined)
+    assert.is(connection.server?.ending, undefined)
+  }
+  const solo = new Solo({ role: 'client', sealing: 'random' })
+  const handle = solo.open()
+  const conv = solo.endpoint.convOf(handle)
+  solo.feed(ack(conv, 0, 0, 1))
+  solo.run(10_000)
+  solo.feed(control(What.RESET, conv))
+  assert.ok(solo.take().some(({ segments }) => segments.some(({ cmd }) => cmd === 'WASK')))
+  solo.run(1100)
+  assert.is(solo.stream(handle).ending, undefined)
+  solo.run(3000)
+  assert.is(solo.stream(handle).ending, 'aborted')
+  assert.is(solo.stream(handle).reason, 4)
+})
+
+test('a RESET is no longer than the datagram that it answers', () => {
+  const solo = new Solo({ role: 'client', sealing: 'random' })
+  for (let i = 0; i < 300; i++) {
+    const datagram = solo.seal(ack(1000 + i, 0, 0, 0))
+    solo.take()
+    solo.feedRaw(TESTER, datagram)
+    const [reset] = solo.take()
+    assert.ok(reset && reset.bytes.length <= datagram.length)
+  }
+})
+
+// ---- a peer that forgot
+
+test('a restarted peer that acknowledges what it never delivered ends the session by reset', () => {
+  for (const sealing of ['none', 'random'] as const) {
+    const solo = new Solo({ role: 'client', sealing })
+    const handle = solo.open()
+    const conv = solo.endpoint.convOf(handle)
+    for (let i = 0; i < 5; i++) {
+      solo.write(handle, utf8(`part ${i}`))
+      solo.endpoint.drain()
+      solo.run(20)
+      for (const { cmd, sn, ts } of solo.takeSegments(conv)) if (cmd === 'PUSH') solo.feed(ack(conv, sn, ts, sn + 1))
+    }
+    solo.run(50)
+    solo.write(handle, utf8('lost'))
+    solo.endpoint.drain()
+    solo.run(20)
+    for (const { cmd, sn, ts } of solo.takeSegments(conv)) if (cmd === 'PUSH') solo.feed(ack(conv, sn, ts, 0))
+    assert.is(solo.stream(handle).ending, 'aborted', sealing)
+    assert.ok(solo.take().some((output) => summary(output) === 'RESET'))
+  }
+})
+
+test('ACKs that were overtaken, repeated or late are no sign of a restart', () => {
+  const solo = new Solo({ role: 'client', sealing: 'random' })
+  const handle = solo.open()
+  const conv = solo.endpoint.convOf(handle)
+  const sent: { sn: number; ts: number }[] = []
+  for (let i = 0; i < 10; i++) {
+    solo.write(handle, utf8(`part ${i}`))
+    solo.endpoint.drain()
+    solo.run(10)
+    sent.push(...solo.takeSegments(conv).filter(({ cmd }) => cmd === 'PUSH'))
+  }
+  solo.feed(...sent.slice(5).map(({ sn, ts }) => ack(conv, sn, ts, 10)))
+  solo.feed(...sent.map(({ sn, ts }) => ack(conv, sn, ts, 0)))
+  solo.feed(...sent.map(({ sn, ts }) => ack(conv, sn, ts, sn)))
+  assert.is(solo.stream(handle).ending, undefined)
+})
+
+test.run()

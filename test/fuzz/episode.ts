@@ -14,7 +14,7 @@ import {
 import { administer, nonsense, reconfigure, starve, tcpCall } from './host-calls.ts'
 import { Obfuscator } from './obfuscator.ts'
 import { makePlan } from './plan.ts'
-import { checkRoom, measure, warmUp, windDown } from './room.ts'
+import { checkRoom, measure, windDown } from './room.ts'
 import { World } from './world.ts'
 
 /** Inputs of one run. */
@@ -90,8 +90,6 @@ export function runEpisode(
   if (plan.obfs !== ObfsKind.NONE) world.obfuscator = new Obfuscator(world, plan.obfs, plan.local)
   world.drain()
   world.fixedBytes = world.subject.gauge('memory_used')
-  warmUp(world)
-  windDown(world)
   const base = measure(world)
   world.subject.configure(plan.config)
   world.isMeasuring = false

@@ -211,7 +211,8 @@ export function reconfigure(world: World): void {
   const result = subject.configure({ ...before, ...changed })
   if (isBad ? result > -100 : result !== 0) fault(`configure = ${result} for ${JSON.stringify(changed)}`)
   if (isBad) subject.configure(before)
-  for (const s of sessions.list) if (s.handle === 0) s.mtu = Math.max(s.mtu, subject.config.kcpMtu)
+  // segments that were cut before leave as they are
+  for (const s of sessions.list) s.mtu = Math.max(s.mtu, subject.config.kcpMtu)
 }
 
 /** Another peer, rendezvous server, nonce base, or a PING. */

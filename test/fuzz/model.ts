@@ -38,7 +38,7 @@ export class Session {
   eofTold = false
   /** The engine answered E_HANDLE: an event must follow. */
   mustEnd = false
-  /** Largest `kcpMtu` it may have been opened with. */
+  /** Largest `kcpMtu` since it was opened. */
   mtu: number
   /** Next new segment of the peer, and what the engine acknowledged and offers. */
   next = 0

@@ -86,6 +86,7 @@ export function makePlan(seed: number): Plan {
     ...randomOptions(random, sessions),
     mode: modes[role] | rendezvous,
     maxSessions: sessions,
+    confirm: random.pick(0, 0, 1),
     replayCapacity: sealed.tagBytes ? random.pick(0, 64, 4096) : 0,
   } as CoreConfig
   const clock = random.chance(0.5) ? random.u32() : (0 - random.below(8000 * 60)) >>> 0

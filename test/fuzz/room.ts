@@ -52,11 +52,14 @@ function setPeer(world: World): Uint8Array {
   return address
 }
 
-/** Opens as many sessions as the run may have, so that their tables have their final size. */
-export function warmUp(world: World): void {
-  const address = setPeer(world)
+/** Opens as many sessions as the run may have, from every address: tables and what outlives sessions reach their size. */
+function warmUp(world: World): void {
+  const { addresses, plan } = world
+  setPeer(world)
   world.isMeasuring = true
-  if (world.plan.role !== 'neither') for (let i = 0; i < world.plan.config.maxSessions; i++) open(world, address)
+  for (let i = 0; i < plan.config.maxSessions && plan.role !== 'neither'; i++) {
+    open(world, addresses[i % addresses.length] ?? plan.local)
+  }
   world.drain()
 }
 
@@ -98,7 +101,12 @@ export function windDown(world: World): void {
 /** Fills the engine with segments that came early until no more are stored, and empties it again. */
 export function measure(world: World): Room {
   const { subject, plan } = world
-  subject.configure({ ...plan.config, rcvwnd: 65535, memoryCeiling: CEILING_MAX, maxHalfOpen: 0 })
+  const config = { ...plan.config, rcvwnd: 65535, memoryCeiling: CEILING_MAX, maxHalfOpen: 0 }
+  subject.configure(config)
+  world.obfuscator?.restart()
+  warmUp(world)
+  windDown(world)
+  subject.configure(config)
   world.obfuscator?.restart()
   const address = setPeer(world)
   world.drain()

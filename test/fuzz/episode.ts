@@ -1,7 +1,7 @@
 /**
  * One run: an engine, a few thousand inputs, the end of everything.
  */
-import { type CoreExports, instantiate, ObfsKind } from '../../host/core.ts'
+import { type CoreExports, ObfsKind } from '../../host/core.ts'
 import { checkGauges } from './checks.ts'
 import {
   controlDatagram,
@@ -57,14 +57,10 @@ function sleep(world: World): void {
   else world.pass(random.below(8000 * 3600 * (r < 9999 ? 5 : 100)), false)
 }
 
-function step(world: World, count: number): void {
+function step(world: World): void {
   const { random } = world
-  for (
-    let n = random.pick(1, 1, 1, 2, 4, random.below(random.below(40) === 0 ? 800 : 80));
-    n > 0 && world.inputs < count;
-    n--
-  )
-    input(world)
+  const n = random.pick(1, 1, 1, 2, 4, random.below(random.below(40) === 0 ? 800 : 80))
+  for (let i = 0; i < n && world.inputs < EPISODE_INPUTS; i++) input(world)
   if (random.below(10) !== 0) world.drain(random.below(20) === 0 ? random.pick(1, 3, 1000) : 64)
   if (world.subject.entropyChunk === 0 && random.below(10) === 0) world.subject.entropyChunk = 8192
   sleep(world)
@@ -73,17 +69,12 @@ function step(world: World, count: number): void {
 }
 
 /**
- * Runs the episode of a seed; how many inputs it had.
+ * Runs the episode of a seed on a fresh engine.
+ * @returns the world at its end
  * @throws Fault, or whatever the engine throws when it traps
  */
-export function runEpisode(
-  seed: number,
-  count: number,
-  module?: WebAssembly.Module,
-  log?: (text: string) => void,
-): World {
+export function runEpisode(seed: number, calls: CoreExports, log?: (text: string) => void): World {
   const plan = makePlan(seed)
-  const calls = module ? (new WebAssembly.Instance(module, {}).exports as unknown as CoreExports) : instantiate()
   const world = new World(plan, calls)
   world.log = log
   log?.(`${plan.name}: ${JSON.stringify(plan.config)}`)
@@ -93,7 +84,7 @@ export function runEpisode(
   const base = measure(world)
   world.subject.configure(plan.config)
   world.isMeasuring = false
-  while (world.inputs < count) step(world, count)
+  while (world.inputs < EPISODE_INPUTS) step(world)
   world.drain()
   windDown(world)
   const end = measure(world)

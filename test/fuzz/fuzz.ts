@@ -1,8 +1,8 @@
 /**
  * Episodes one after the other, until enough inputs were made or the time is over.
  */
-import { COUNTERS, type CounterName } from '../../host/core.ts'
-import { EPISODE_INPUTS, runEpisode } from './episode.ts'
+import { COUNTERS, type CoreExports, type CounterName, instantiate } from '../../host/core.ts'
+import { runEpisode } from './episode.ts'
 import type { World } from './world.ts'
 
 export interface FuzzOptions {
@@ -10,10 +10,10 @@ export interface FuzzOptions {
   /** Inputs at least, unless `seconds` pass before. */
   readonly inputs: number
   readonly seconds: number
-  /** First episode. */
-  readonly episode?: number
-  /** Instead of the module that is built into host/core.ts. */
-  readonly module?: WebAssembly.Module
+  /** A fresh engine; without it the one that is built into host/core.ts. */
+  readonly make?: () => CoreExports
+  /** Further words of the command that shows a failure again. */
+  readonly words?: string
   readonly onEpisode?: (episode: number, inputs: number) => void
 }
 
@@ -32,29 +32,29 @@ const LOG_LINES = 30
 const LINE_LENGTH = 200
 
 /** Seed of an episode. */
-function seedOf(seed: number, episode: number): number {
+export function seedOf(seed: number, episode: number): number {
   return (Math.imul(seed, 0x9e3779b1) + Math.imul(episode + 1, 0x85ebca6b)) >>> 0
 }
 
-/** The last inputs of an episode that fails: it is run again, with a log. */
+/** Runs an episode with a log. Result: its last `lines`, and what went wrong. */
 export function replay(
   seed: number,
   episode: number,
-  module: WebAssembly.Module | undefined,
+  make: () => CoreExports = instantiate,
   lines = LOG_LINES,
 ): string {
   const log: string[] = []
+  let end = 'the episode passes'
   try {
-    runEpisode(seedOf(seed, episode), EPISODE_INPUTS, module, (text) => {
-      log.push(text)
+    runEpisode(seedOf(seed, episode), make(), (text) => {
+      // what the engine says is indented
+      if (outputs || !text.startsWith(' ')) log.push(text)
       if (log.length > 4 * lines) log.splice(1, log.length - 2 * lines)
     })
   } catch (error) {
-    const first = log[0] ?? ''
-    const text = error instanceof Error ? (error.stack ?? error.message) : String(error)
-    return [first, ...log.slice(1).slice(-lines), text].join('\n')
+    end = error instanceof Error ? (error.stack ?? error.message) : String(error)
   }
-  return [...log.slice(-2), 'the episode passes when it is run again'].join('\n')
+  return [log[0] ?? '', ...log.slice(1).slice(-lines), end].join('\n')
 }
 
 function short(text: string): string {
@@ -64,31 +64,38 @@ function short(text: string): string {
     .join('\n')
 }
 
-function addCounters(sums: Map<CounterName, number>, world: World): void {
-  for (const name of COUNTERS) sums.set(name, (sums.get(name) ?? 0) + world.subject.gauge(name))
+/** The engine's counters at the end of an episode. */
+export function countersOf(world: World): Map<CounterName, number> {
+  return new Map(COUNTERS.map((name) => [name, world.subject.gauge(name)]))
 }
 
 /** Runs episodes; the first failure ends it. */
 export function fuzz(options: FuzzOptions): FuzzResult {
-  const { seed, module } = options
+  const { seed, make = instantiate } = options
   const start = performance.now()
   const elapsed = (): number => (performance.now() - start) / 1000
-  let inputs = 0
-  let episode = options.episode ?? 0
-  const first = episode
   const counters = new Map<CounterName, number>()
+  let inputs = 0
+  let episode = 0
   for (; inputs < options.inputs && elapsed() < options.seconds; episode++) {
     options.onEpisode?.(episode, inputs)
     try {
-      const world = runEpisode(seedOf(seed, episode), EPISODE_INPUTS, module)
+      const world = runEpisode(seedOf(seed, episode), make())
       inputs += world.inputs
-      addCounters(counters, world)
+      for (const [name, value] of countersOf(world)) counters.set(name, (counters.get(name) ?? 0) + value)
     } catch (error) {
       const text = error instanceof Error ? error.message : String(error)
-      const command = `npm run fuzz -- --seed ${seed} --episode ${episode}${module ? ' --debug' : ''}`
-      const failure = `${text}\nafter ${inputs} inputs; again: ${command}\n${short(replay(seed, episode, module))}`
-      return { inputs, episodes: episode - first, seconds: elapsed(), counters, failure }
+      const command = `npm run fuzz -- --seed ${seed} --episode ${episode}${options.words ?? ''}`
+      const failure = `${text}\nafter ${inputs} inputs; again: ${command}\n${short(replay(seed, episode, make))}`
+      return { inputs, episodes: episode, seconds: elapsed(), counters, failure }
     }
   }
-  return { inputs, episodes: episode - first, seconds: elapsed(), counters }
+  return { inputs, episodes: episode, seconds: elapsed(), counters }
+}
+
+/** Makes engines of a module in a file's bytes. */
+export function maker(bytes: Uint8Array<ArrayBuffer>): () => CoreExports {
+  // the debug module is large: it is compiled once
+  const module = new WebAssembly.Module(bytes)
+  return () => new WebAssembly.Instance(module, {}).exports as unknown as CoreExports
 }

@@ -3,7 +3,7 @@
  */
 import { readFileSync } from 'node:fs'
 import { parseArgs } from 'node:util'
-import { fuzz, replay } from './fuzz.ts'
+import { fuzz, maker, replay } from './fuzz.ts'
 
 const { values } = parseArgs({
   options: {
@@ -12,23 +12,24 @@ const { values } = parseArgs({
     seed: { type: 'string', default: '1' },
     episode: { type: 'string' },
     log: { type: 'string', default: '40' },
+    outputs: { type: 'boolean', default: false },
     debug: { type: 'boolean', default: false },
     wasm: { type: 'string' },
   },
 })
 
 const file = values.wasm ?? (values.debug ? 'dist/core.debug.wasm' : undefined)
-const module = file === undefined ? undefined : new WebAssembly.Module(readFileSync(file))
+const make = file === undefined ? undefined : maker(readFileSync(file))
 const seed = Number(values.seed)
 if (values.episode !== undefined) {
-  console.log(replay(seed, Number(values.episode), module, Number(values.log)))
+  console.log(replay(seed, Number(values.episode), make, Number(values.log), values.outputs))
 } else {
   let shown = 0
   const result = fuzz({
     seed,
     inputs: Number(values.inputs),
     seconds: Number(values.seconds),
-    ...(module ? { module } : {}),
+    ...(make ? { make, words: values.wasm === undefined ? ' --debug' : ` --wasm ${file}` } : {}),
     onEpisode: (episode, inputs) => {
       process.send?.(episode)
       if (inputs - shown < 500_000) return

@@ -1,4 +1,4 @@
-// npm run fuzz -- [--inputs N] [--seconds S] [--seed N] [--episode N] [--log LINES] [--debug] [--runtime node|bun]
+// npm run fuzz -- [--inputs N] [--seconds S] [--seed N] [--episode N] [--log LINES] [--outputs] [--debug] [--wasm FILE] [--runtime node|bun]
 //
 // Builds what is stale, bundles test/fuzz/main.ts and runs it in a process of its own. One that no longer reports a new
 // episode hangs in the engine: it is ended, and the command that shows it again is printed.

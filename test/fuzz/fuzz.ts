@@ -36,12 +36,13 @@ export function seedOf(seed: number, episode: number): number {
   return (Math.imul(seed, 0x9e3779b1) + Math.imul(episode + 1, 0x85ebca6b)) >>> 0
 }
 
-/** Runs an episode with a log. Result: its last `lines`, and what went wrong. */
+/** Runs an episode with a log. Result: its last inputs, with `outputs` also what the engine said, and what went wrong. */
 export function replay(
   seed: number,
   episode: number,
   make: () => CoreExports = instantiate,
   lines = LOG_LINES,
+  outputs = false,
 ): string {
   const log: string[] = []
   let end = 'the episode passes'

@@ -132,6 +132,6 @@ export function measure(world: World): Room {
 
 /** Compares what was measured at the beginning and at the end. */
 export function checkRoom(base: Room, end: Room): void {
-  if (end.used !== base.used) fault(`memory_used is ${end.used} at the end, ${base.used} at the beginning`)
   if (end.segments < base.segments) fault(`room for ${end.segments} segments, ${base.segments} at the beginning`)
+  if (end.used !== base.used) fault(`memory_used is ${end.used} at the end, ${base.used} at the beginning`)
 }

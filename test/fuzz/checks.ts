@@ -4,11 +4,13 @@
 import { Info, SessionState } from '../../host/core.ts'
 import { Phase } from './model.ts'
 import { fault } from './pattern.ts'
-import { CEILING_MAX } from './plan.ts'
 import type { World } from './world.ts'
 
 /** What the engine's memory may exceed the ceiling by, bytes: static data, alignment, a step of growth. */
 const MEMORY_SLACK = 3 << 20
+
+/** Segments that may wait behind a send window, with messages of the engine's own. */
+const SLACK_MAX = 1024 + 64
 
 export const STATES = ['sessions_connect', 'sessions_established', 'sessions_linger', 'sessions_time_wait'] as const
 
@@ -27,7 +29,9 @@ export function checkGauges(world: World): void {
     const state = info.getUint32(Info.state, true)
     if (state < SessionState.CONNECT || state > SessionState.TIME_WAIT) fault(`handle ${handle} in state ${state}`)
     states[state] = (states[state] ?? 0) + 1
-    waiting += info.getUint32(Info.waitsnd, true)
+    const queued = info.getUint32(Info.waitsnd, true)
+    if (queued > info.getUint32(Info.sndwnd, true) + SLACK_MAX) fault(`handle ${handle}: ${queued} segments queued`)
+    waiting += queued
     alive.add(handle)
     const s = sessions.byHandle.get(handle)
     if (!s) continue
@@ -59,7 +63,7 @@ export function checkGauges(world: World): void {
 function checkMemory(world: World): void {
   const { subject } = world
   const used = subject.gauge('memory_used')
-  const limit = CEILING_MAX + world.fixedBytes
+  const limit = world.plan.ceiling + world.fixedBytes
   if (used > limit) fault(`memory_used = ${used}, beyond the ceiling of ${limit}`)
   const total = subject.core.u8.length
   if (total > limit + MEMORY_SLACK) fault(`${total} bytes of memory, ceiling ${limit}`)

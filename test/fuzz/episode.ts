@@ -19,15 +19,13 @@ import { World } from './world.ts'
 
 /** Inputs of one run. */
 export const EPISODE_INPUTS = 4000
-/** Sessions that inputs are made for at a time. */
-const SESSIONS_WANTED = 12
 
 /** One input, or two or three that belong together. */
 function input(world: World): void {
   const { random, sessions } = world
   const r = random.below(1000)
   if (r < 560) {
-    const isFew = sessions.list.length < SESSIONS_WANTED
+    const isFew = sessions.list.length < world.plan.wanted
     const s = isFew && random.below(sessions.list.length * 4 + 1) === 0 ? openSession(world) : pickSession(world)
     if (s) sessionDatagram(world, s)
     else controlDatagram(world)

@@ -8,9 +8,6 @@ import { fault, isPattern, writePattern } from './pattern.ts'
 import { randomOptions } from './plan.ts'
 import type { World } from './world.ts'
 
-/** Most bytes that the host writes into one session. */
-const WRITE_MAX = 400_000
-
 /** Fails unless a call for this session answered as it has to. */
 function expectHandle(s: Session, result: number, call: string): void {
   if (s.phase === Phase.GONE) {
@@ -22,9 +19,11 @@ function expectHandle(s: Session, result: number, call: string): void {
 export function write(world: World, s: Session): void {
   const { subject, random } = world
   const { calls } = subject
-  if (s.output.committed > WRITE_MAX) return
+  if (s.output.committed > world.plan.writes) return
   const mss = Math.max(40, s.mtu - 24)
-  const want = random.pick(1 + random.below(60), 1 + random.below(mss), 1 + random.below(Math.min(8 * mss, 16000)))
+  const usual = random.pick(1 + random.below(60), 1 + random.below(mss), 1 + random.below(Math.min(8 * mss, 16000)))
+
+  const want = world.plan.wanted < 3 ? 15_000 : usual
   world.note(() => `write ${want} handle ${s.handle}`)
   const count = calls.stream_reserve(s.handle, want)
   subject.isDrained = false

@@ -8,8 +8,9 @@ import { Random } from '../sim/random.ts'
 /** Most sessions of a run; in few runs so many that tables grow. */
 const SESSIONS_MAX = 24
 const SESSIONS_MANY = 90
-/** Largest memory ceiling, bytes. */
-export const CEILING_MAX = 3 << 20
+/** Largest memory ceiling of most runs, bytes; and of few, whose queues reach the largest window. */
+const CEILING_MAX = 3 << 20
+const CEILING_LARGE = 40 << 20
 
 export type Role = 'server' | 'client' | 'neither'
 
@@ -21,6 +22,11 @@ export interface Plan {
   readonly config: CoreConfig
   readonly clock: number
   readonly addresses: readonly Uint8Array[]
+  /** Largest memory ceiling, bytes. */
+  readonly ceiling: number
+  /** Sessions that inputs are made for at a time, and most bytes that the host writes into one. */
+  readonly wanted: number
+  readonly writes: number
   /** Of 100 times that TCP could read, how many it does. */
   readonly reads: number
   /** Of 100 datagrams of sessions, how many are full of small segments that come early. */
@@ -62,7 +68,7 @@ export function randomOptions(random: Random, sessions: number): Partial<CoreCon
     linger: random.pick(30, 5, 1),
     keepalive: random.pick(25, 5, 1, 0),
     timeWait: random.pick(120, 5, 1),
-    memoryCeiling: random.pick(1 << 20, 2 << 20, CEILING_MAX, (1 << 20) + random.below(1 << 21)),
+    memoryCeiling: random.pick(1 << 20, 2 << 20, 3 << 20, (1 << 20) + random.below(1 << 21)),
     maxSessions: random.pick(sessions, sessions, sessions, 1 + random.below(sessions)),
     maxHalfOpen: random.pick(0, 0, 0, 0, 2, 16),
   }
@@ -76,6 +82,7 @@ export function makePlan(seed: number): Plan {
   const sealing = random.pick('none', 'random', 'random', 'counter')
   const rendezvous = obfs === ObfsKind.NONE && random.chance(0.25) ? Mode.RENDEZVOUS : 0
   const modes = { server: Mode.SERVER, client: Mode.CLIENT, neither: 0 }
+  const isLarge = random.chance(0.02)
   const sessions = random.chance(0.1) ? SESSIONS_MANY : SESSIONS_MAX
   const sealed = sealingConfig(obfs !== ObfsKind.NONE && sealing === 'none' ? 'random' : sealing)
   const config = {
@@ -86,6 +93,7 @@ export function makePlan(seed: number): Plan {
     ...randomOptions(random, sessions),
     mode: modes[role] | rendezvous,
     maxSessions: sessions,
+    ...(isLarge ? { memoryCeiling: CEILING_LARGE, kcpMtu: 64 + random.below(20), sndwnd: 65536 } : {}),
     confirm: random.pick(0, 0, 1),
     replayCapacity: sealed.tagBytes ? random.pick(0, 64, 4096) : 0,
   } as CoreConfig
@@ -97,6 +105,9 @@ export function makePlan(seed: number): Plan {
     random,
     config,
     clock,
+    ceiling: isLarge ? CEILING_LARGE : CEILING_MAX,
+    wanted: isLarge ? 2 : 12,
+    writes: isLarge ? 5_000_000 : 400_000,
     reads: random.pick(100, 100, 100, 20, 0),
     floods: random.pick(0, 0, 0, 10, 70),
     loss: random.pick(0, 2, 10, 30, 100),

@@ -7,7 +7,6 @@ import { STATES } from './checks.ts'
 import { deliver } from './datagrams.ts'
 import { Phase } from './model.ts'
 import { fault } from './pattern.ts'
-import { CEILING_MAX } from './plan.ts'
 import type { World } from './world.ts'
 
 const TICKS_PER_SECOND = 8000
@@ -101,7 +100,7 @@ export function windDown(world: World): void {
 /** Fills the engine with segments that came early until no more are stored, and empties it again. */
 export function measure(world: World): Room {
   const { subject, plan } = world
-  const config = { ...plan.config, rcvwnd: 65535, memoryCeiling: CEILING_MAX, maxHalfOpen: 0 }
+  const config = { ...plan.config, rcvwnd: 65535, memoryCeiling: plan.ceiling, maxHalfOpen: 0 }
   subject.configure(config)
   world.obfuscator?.restart()
   warmUp(world)

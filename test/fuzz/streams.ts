@@ -27,10 +27,13 @@ export class InputStream {
   readonly #starts: number[] = [0]
   readonly #wantsDial: boolean
   #hasDial = false
+  /** Nearly nothing but KEEPALIVEs. */
+  readonly #isChatty: boolean
 
   constructor(key: number, wantsDial: boolean) {
     this.key = key
     this.#wantsDial = wantsDial
+    this.#isChatty = key % 16 === 0
   }
 
   /** Segments that exist. */
@@ -78,6 +81,10 @@ export class InputStream {
     }
     if (this.#wantsDial && !this.#hasDial && random.chance(0.98)) {
       this.#put(MessageType.DIAL, 0)
+      return
+    }
+    if (this.#isChatty && random.chance(0.99)) {
+      for (let i = random.below(400); i >= 0; i--) this.#put(MessageType.KEEPALIVE, 0)
       return
     }
     const r = random.unit()

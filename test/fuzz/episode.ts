@@ -19,13 +19,16 @@ import { World } from './world.ts'
 
 /** Inputs of one run. */
 export const EPISODE_INPUTS = 4000
+/** Sessions that inputs are made for at a time. */
+const SESSIONS_WANTED = 12
+const SESSIONS_LARGE = 2
 
 /** One input, or two or three that belong together. */
 function input(world: World): void {
-  const { random, sessions } = world
-  const r = random.below(1000)
+  const { random, sessions, plan } = world
+  const r = random.below(plan.isLarge ? 860 : 1000)
   if (r < 560) {
-    const isFew = sessions.list.length < world.plan.wanted
+    const isFew = sessions.list.length < (plan.isLarge ? SESSIONS_LARGE : SESSIONS_WANTED)
     const s = isFew && random.below(sessions.list.length * 4 + 1) === 0 ? openSession(world) : pickSession(world)
     if (s) sessionDatagram(world, s)
     else controlDatagram(world)
@@ -44,8 +47,8 @@ function input(world: World): void {
 
 /** Time between inputs: none most often, hours once in a while. */
 function sleep(world: World): void {
-  const { random } = world
-  const r = random.below(10_000)
+  const { random, plan } = world
+  const r = random.below(plan.isLarge ? 9900 : 10_000)
   if (r < 5000) return
   if (r < 9400) world.pass(random.below(80), true)
   else if (r < 9900) world.pass(random.below(800), true)

@@ -8,6 +8,11 @@ import { fault, isPattern, writePattern } from './pattern.ts'
 import { randomOptions } from './plan.ts'
 import type { World } from './world.ts'
 
+/** Most bytes that the host writes into one session, and writes of one input. */
+const WRITE_MAX = 400_000
+const WRITE_LARGE = 6_000_000
+const WRITES_LARGE = 80
+
 /** Fails unless a call for this session answered as it has to. */
 function expectHandle(s: Session, result: number, call: string): void {
   if (s.phase === Phase.GONE) {
@@ -19,11 +24,11 @@ function expectHandle(s: Session, result: number, call: string): void {
 export function write(world: World, s: Session): void {
   const { subject, random } = world
   const { calls } = subject
-  if (s.output.committed > world.plan.writes) return
+  if (s.output.committed > (world.plan.isLarge ? WRITE_LARGE : WRITE_MAX)) return
   const mss = Math.max(40, s.mtu - 24)
   const usual = random.pick(1 + random.below(60), 1 + random.below(mss), 1 + random.below(Math.min(8 * mss, 16000)))
 
-  const want = world.plan.wanted < 3 ? 15_000 : usual
+  const want = world.plan.isLarge ? 15_000 : usual
   world.note(() => `write ${want} handle ${s.handle}`)
   const count = calls.stream_reserve(s.handle, want)
   subject.isDrained = false
@@ -129,8 +134,9 @@ export function tcpCall(world: World, s: Session): void {
     else if (r < 430) shutdown(world, s)
     else if (r < 435) abort(world, s)
   } else if (s.phase === Phase.OPEN) {
-    if (r < 480) write(world, s)
-    else if (r < 950) {
+    if (r < 480) {
+      for (let n = world.plan.isLarge ? WRITES_LARGE : 1; n > 0; n--) write(world, s)
+    } else if (r < 950) {
       if (world.random.below(100) < world.plan.reads) read(world, s)
     } else if (r < 964) shutdown(world, s)
     else if (r < 972) abort(world, s)

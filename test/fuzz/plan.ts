@@ -24,9 +24,8 @@ export interface Plan {
   readonly addresses: readonly Uint8Array[]
   /** Largest memory ceiling, bytes. */
   readonly ceiling: number
-  /** Sessions that inputs are made for at a time, and most bytes that the host writes into one. */
-  readonly wanted: number
-  readonly writes: number
+  /** Few sessions whose queues are to reach the largest window. */
+  readonly isLarge: boolean
   /** Of 100 times that TCP could read, how many it does. */
   readonly reads: number
   /** Of 100 datagrams of sessions, how many are full of small segments that come early. */
@@ -93,7 +92,7 @@ export function makePlan(seed: number): Plan {
     ...randomOptions(random, sessions),
     mode: modes[role] | rendezvous,
     maxSessions: sessions,
-    ...(isLarge ? { memoryCeiling: CEILING_LARGE, kcpMtu: 64 + random.below(20), sndwnd: 65536 } : {}),
+    ...(isLarge ? { memoryCeiling: CEILING_LARGE, kcpMtu: 64 + random.below(20), sndwnd: 65536, timeout: 600 } : {}),
     confirm: random.pick(0, 0, 1),
     replayCapacity: sealed.tagBytes ? random.pick(0, 64, 4096) : 0,
   } as CoreConfig
@@ -106,8 +105,7 @@ export function makePlan(seed: number): Plan {
     config,
     clock,
     ceiling: isLarge ? CEILING_LARGE : CEILING_MAX,
-    wanted: isLarge ? 2 : 12,
-    writes: isLarge ? 5_000_000 : 400_000,
+    isLarge,
     reads: random.pick(100, 100, 100, 20, 0),
     floods: random.pick(0, 0, 0, 10, 70),
     loss: random.pick(0, 2, 10, 30, 100),

@@ -15,7 +15,9 @@ export const PACKET_CLASS: u32 = 11
 export const HEADROOM_BYTES: u32 = 64
 
 /** Of each class up to PACKET_CLASS so many free blocks are kept unjoined, until memory is short. */
-const MAX_KEPT: u32 = 256
+const MAX_KEPT: u32 = 16384
+/** So many of each class are joined at a time when memory is short. */
+const JOINED_AT_ONCE: u32 = 64
 /** Linear memory may exceed the ceiling by the module's own data, the last step of growth and the bitmaps. */
 const OWN_BYTES: u32 = 1 << 20
 const BITMAP_SHIFT: u32 = 9
@@ -116,17 +118,19 @@ function take(cls: u32): usize {
   return block
 }
 
-/** Gives all kept blocks back to be joined; false if there were none. */
+/** Gives kept blocks back to be joined; false if there were none. */
 function joinKept(): bool {
   let found = false
   for (let cls = MIN_CLASS; cls <= PACKET_CLASS; cls++) {
     const list = kept + ((<usize>cls) << 3)
-    let block = load<usize>(list)
-    store<u64>(list, 0)
-    while (block) {
-      const next = load<usize>(block)
+    const n = min(load<u32>(list, KEPT_COUNT), JOINED_AT_ONCE)
+    for (let i: u32 = 0; i < n; i++) {
+      const block = load<usize>(list)
+      store<usize>(list, load<usize>(block))
       joinBlock(block, cls)
-      block = next
+    }
+    if (n) {
+      store<u32>(list, load<u32>(list, KEPT_COUNT) - n, KEPT_COUNT)
       found = true
     }
   }

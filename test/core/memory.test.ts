@@ -4,11 +4,12 @@
  */
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
-import type { CoreConfig } from '../../host/core.ts'
+import { type CoreConfig, ErrorCode } from '../../host/core.ts'
 import { Pair } from '../sim/pair.ts'
 import { Random } from '../sim/random.ts'
 import { Solo } from '../sim/solo.ts'
-import { ack, Cmd, concat, control, DIAL, MessageType, message, push, What } from '../sim/wire.ts'
+import { ack, Cmd, concat, control, DIAL, KEEPALIVE, MessageType, message, push, What } from '../sim/wire.ts'
+import { decodeMessages } from '../vectors/decode.ts'
 
 const MIB = 1024 * 1024
 const LARGE = 1332
@@ -139,7 +140,34 @@ test('bytes that were reserved before the limit changed are committed as they we
       payload.push(...sent.subarray(i + 4, i + view.getUint16(i + 2)))
     }
     assert.equal(new Uint8Array(payload), data)
-    assert.is(core.calls.stream_commit(handle, 1, solo.endpoint.now), -7, 'nothing is reserved any more')
+    assert.is(
+      core.calls.stream_commit(handle, 1, solo.endpoint.now),
+      ErrorCode.ARGUMENT,
+      'nothing is reserved any more',
+    )
+  }
+})
+
+test('a reservation whose tail was sent, or behind which a message was queued, cannot be committed', () => {
+  for (const interfere of [
+    (solo: Solo) => solo.run(1),
+    (solo: Solo) => solo.feed(push(5, 1, KEEPALIVE)),
+    (solo: Solo) => solo.endpoint.shutdown(solo.only.handle),
+  ]) {
+    const solo = new Solo({ role: 'server', config: { kcpMtu: LARGE, sndwnd: 1024, nc: 1 } })
+    solo.feed(push(5, 0, DIAL))
+    const { calls } = solo.endpoint.core
+    assert.is(solo.write(solo.only.handle, new Uint8Array(50).fill(1)), 50)
+    assert.ok(calls.stream_reserve(solo.only.handle, 4000) > 1)
+    interfere(solo)
+    assert.is(calls.stream_commit(solo.only.handle, 3000, solo.endpoint.now), ErrorCode.ARGUMENT)
+    solo.write(solo.only.handle, new Uint8Array(10).fill(2))
+    solo.run(100)
+    const { messages, rest } = decodeMessages(solo.streamSent(5))
+    const types = messages.map(({ type, payload }) => `${type} ${payload.length}`)
+    assert.is(types.filter((text) => text === 'PUSH 50').length, 1, types.join(', '))
+    assert.is(types.filter((text) => text === 'PUSH 3000').length, 0)
+    assert.is(rest, 0)
   }
 })
 
@@ -223,6 +251,28 @@ test('blocks of every size in random order: all of them are free again, and in o
   const after = fill(solo, 500, 1340)
   assert.ok(after.stored >= 0.99 * before.stored, `${after.stored} of ${before.stored} segments`)
   assert.is(solo.endpoint.core.u8.length, pages, 'linear memory grew')
+})
+
+test('sessions that open while memory runs out have a deadline, all of them: none is left', () => {
+  for (const tiny of [5, 400]) {
+    for (const large of [0, 80, 160]) {
+      const config = { rcvwnd: 65535, memoryCeiling: MIB, timeWait: 1, timeout: 20 }
+      const solo = new Solo({ role: 'server', read: false, dial: 'wait', config })
+      empty(solo, fill(solo, 1, tiny).convs)
+      // a part is in use again, the rest is for sessions
+      const first = message(MessageType.PUSH, new Uint8Array(1336), 14884)
+      solo.feed(push(5000, 0, DIAL))
+      for (let sn = 1; sn <= large; sn++) solo.feed(push(5000, sn, sn === 1 ? first : new Uint8Array(1340)))
+      const refused = solo.endpoint.counter('sessions_refused')
+      let opened = 0
+      for (let conv = 6000; solo.endpoint.counter('sessions_refused') < refused + 5; conv++, opened++) {
+        solo.feed(push(conv, 0, DIAL))
+      }
+      assert.ok(opened > 100, `${opened} sessions`)
+      solo.run(100_000)
+      assert.is(solo.endpoint.sessions, 0, `of ${opened} sessions`)
+    }
+  }
 })
 
 // ---- impossible sizes

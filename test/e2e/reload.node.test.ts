@@ -79,6 +79,40 @@ if (process.platform === 'win32') {
       }).finally(() => target.close())
     })
 
+    test(`kcp.mtu falls and rises at either end while data flow both ways: ${nameOf(pair)}`, async () => {
+      const target = await scriptedTarget()
+      await withTunnel({ ...pair, target: target.address, config: { loglevel: NOTICES } }, async (tunnel) => {
+        const accepted = target.serve(() => {})
+        const app = await tunnel.dial()
+        const up = app.pour(TRANSFER_BYTES, 5)
+        const end = await within('the dial', 20_000, accepted)
+        const down = end.pour(TRANSFER_BYTES, 6)
+        for (const [round, mtu] of [1000, 1400, 576, 1400, 1000, 1400].entries()) {
+          const wanted = (round + 1) * 4 * MIB
+          await waitFor(
+            'data flow both ways',
+            () => Math.min(app.received, end.received) > wanted || app.ended || end.ended,
+            TRANSFER_TIMEOUT_MS,
+          )
+          const ends = [[tunnel.client], [tunnel.server], [tunnel.client, tunnel.server]][(round >> 1) % 3] ?? []
+          await Promise.all(ends.map((each) => reload(each, { kcp: { mtu } }, RELOADED)))
+        }
+        await within('the transfers', TRANSFER_TIMEOUT_MS, Promise.all([up, down]))
+        app.finish()
+        end.finish()
+        for (const [what, side, seed] of [
+          ['upload', end, 5],
+          ['download', app, 6],
+        ] as const) {
+          const ending = await within(what, TRANSFER_TIMEOUT_MS, side.ending)
+          assert.is(ending.bytes, TRANSFER_BYTES, what)
+          assert.is(ending.sha256, patternDigest(TRANSFER_BYTES, seed), what)
+          assert.is(ending.kind, 'fin', what)
+        }
+        for (const { log } of [tunnel.server, tunnel.client]) assert.not.match(log(), 'aborted')
+      }).finally(() => target.close())
+    })
+
     test(`MUST 73: a bad file, a bad address and another mode are refused with one line each: ${nameOf(pair)}`, async () => {
       const target = await echoTarget()
       await withTunnel({ ...pair, target: target.address, config: { loglevel: ERRORS + 2 } }, async (tunnel) => {

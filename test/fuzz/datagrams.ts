@@ -56,8 +56,12 @@ function openOurs(world: World): Session | undefined {
 }
 
 export function pickAddress(world: World): Uint8Array {
-  const { addresses, random } = world
-  return addresses[random.below(addresses.length)] ?? world.peer
+  const { addresses, random, plan } = world
+  const address = addresses[random.below(addresses.length)] ?? world.peer
+  if (!plan.hasStrangers || random.chance(0.5)) return address
+  const stranger = address.slice()
+  random.fill(stranger.subarray(2, 4))
+  return stranger
 }
 
 export function pickSession(world: World): Session | undefined {

@@ -90,6 +90,6 @@ export function runEpisode(seed: number, calls: CoreExports, log?: (text: string
   windDown(world)
   const end = measure(world)
   log?.(`room ${JSON.stringify(base)}, at the end ${JSON.stringify(end)}`)
-  checkRoom(base, end)
+  checkRoom(world, base, end)
   return world
 }

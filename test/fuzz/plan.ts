@@ -24,6 +24,8 @@ export interface Plan {
   readonly addresses: readonly Uint8Array[]
   /** Largest memory ceiling, bytes. */
   readonly ceiling: number
+  /** Datagrams come from ever new ports: what the engine remembers of addresses grows, within its bounds. */
+  readonly hasStrangers: boolean
   /** Few sessions whose queues are to reach the largest window. */
   readonly isLarge: boolean
   /** Of 100 times that TCP could read, how many it does. */
@@ -106,6 +108,7 @@ export function makePlan(seed: number): Plan {
     clock,
     ceiling: isLarge ? CEILING_LARGE : CEILING_MAX,
     isLarge,
+    hasStrangers: role === 'server' && obfs === ObfsKind.NONE && random.chance(0.1),
     reads: random.pick(100, 100, 100, 20, 0),
     floods: random.pick(0, 0, 0, 10, 70),
     loss: random.pick(0, 2, 10, 30, 100),

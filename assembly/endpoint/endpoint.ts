@@ -91,6 +91,8 @@ export function configure(now: u32): i32 {
   setTimeWait(field(TIME_WAIT))
   setMaxSessions(field(MAX_SESSIONS))
   setServiceExpiry(field(TIMEOUT))
+  // limits that were lowered hold for sessions that wait already
+  wakeSessions(now)
   addFixed(0)
   if (isMode(MODE_CLIENT)) setKeepalive(field(KEEPALIVE))
   configurePeer(mode, min(max(3 * field(KEEPALIVE) + 4, 10), 1800))

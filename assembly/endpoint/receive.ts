@@ -259,6 +259,8 @@ function readClock(s: Session, remote: Remote, at: usize, len: u32, now: u32): v
       learnClock(remote, s.conv, ts, una)
       return
     }
-    at += HEADER_BYTES + min(readLen(at), <u32>(end - at))
+    at += HEADER_BYTES
+    if (readLen(at - HEADER_BYTES) > <u32>(end - at)) return
+    at += readLen(at - HEADER_BYTES)
   }
 }

@@ -30,7 +30,8 @@ export class Tombstone {
   address0: u64
   address1: u64
   address2: u64
-  endsAt: u64
+  // when it was made, or answered last: time_wait counts from then
+  since: u64
   conv: u32
   slot: u32
   bornSecond: u32
@@ -88,7 +89,7 @@ export function areTombstonesFull(): bool {
 /** Forgets the oldest if it is old enough. */
 function dropOldest(): void {
   const t = changetype<Tombstone>(oldest)
-  if (oldest && elapsed + lifeTicks - t.endsAt >= MIN_LIFE_TICKS) remove(t)
+  if (oldest && elapsed - t.since >= MIN_LIFE_TICKS) remove(t)
 }
 
 /** Remembers a session that ended now. Without memory it is forgotten at once. */
@@ -111,7 +112,7 @@ export function addTombstone(address: usize, conv: u32): void {
   t.slot = count
   t.bornSecond = seconds()
   t.resetAt = <u32>elapsed - TICKS_PER_SECOND
-  t.endsAt = elapsed + lifeTicks
+  t.since = elapsed
   store<usize>(slots + ((<usize>count) << POINTER_SHIFT), at)
   count++
   append(t)
@@ -162,7 +163,7 @@ function remove(t: Tombstone): void {
 export function answerLate(t: Tombstone, received: u32): void {
   if (<u32>elapsed - t.resetAt < TICKS_PER_SECOND) return
   t.resetAt = <u32>elapsed
-  t.endsAt = elapsed + lifeTicks
+  t.since = elapsed
   takeOut(t)
   append(t)
   sendReset(t.conv, addressOfTombstone(t), received)
@@ -171,13 +172,13 @@ export function answerLate(t: Tombstone, received: u32): void {
 /** Forgets those whose time is over. */
 export function checkTombstones(): void {
   if (elapsed < checkAt) return
-  while (oldest && changetype<Tombstone>(oldest).endsAt <= elapsed) remove(changetype<Tombstone>(oldest))
+  while (oldest && elapsed - changetype<Tombstone>(oldest).since >= lifeTicks) remove(changetype<Tombstone>(oldest))
   checkAt = elapsed + TICKS_PER_SECOND
 }
 
 /** Ticks until `checkTombstones` has something to do. */
 export function untilTombstones(): u32 {
   if (!oldest) return NEVER
-  const at = max(changetype<Tombstone>(oldest).endsAt, checkAt)
+  const at = max(changetype<Tombstone>(oldest).since + lifeTicks, checkAt)
   return at > elapsed ? <u32>min<u64>(at - elapsed, NEVER - 1) : 0
 }

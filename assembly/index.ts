@@ -339,7 +339,7 @@ export function obfs_configure(now: u32): i32 {
 }
 
 export function obfs_accept(now: u32): i32 {
-  return isReady(now) ? acceptContext() : E_STATE
+  return isReady(now) ? acceptContext(now) : E_STATE
 }
 
 export function obfs_dial(now: u32): i32 {

@@ -30,6 +30,7 @@ import {
   is,
   localOf,
   MAX_CONTEXTS,
+  mostCrowded,
   oldestUnauthenticated,
   openContexts,
   READY,
@@ -57,6 +58,8 @@ const UNAUTHENTICATED_SECONDS: u32 = 30
 /** dpi/tcp-wnd servers: so many unauthenticated contexts are taken for granted, and so many at most. */
 const STARTUP_BEGIN: u32 = 10
 const STARTUP_FULL: u32 = 60
+/** So long none of them gives way to another. */
+const STARTUP_SECONDS: u32 = 3
 /** Of 256 connections between those limits, so many are refused: 30 %. */
 const STARTUP_REFUSED: u32 = 77
 /** 64 slots of 2048 bytes. */
@@ -106,11 +109,11 @@ export function authenticated(address: usize): void {
 }
 
 /** A dpi/tcp-wnd server accepted a connection from `remote`: id of its context, or a refusal. */
-export function acceptContext(): i32 {
+export function acceptContext(now: u32): i32 {
   clearEarly()
   if (kind != TCP_WND || !isServer) return E_STATE
   let c: Context | null = null
-  if (!isStartupFull() && !findContext(remote)) c = insertContext(remote)
+  if (!findContext(remote) && hasStartupRoom(now)) c = insertContext(remote)
   if (!c) {
     count(OBFS_REFUSED)
     return E_SESSIONS
@@ -120,10 +123,21 @@ export function acceptContext(): i32 {
   return c.id
 }
 
-function isStartupFull(): bool {
+/**
+ * True if one more connection may begin. The address with most connections that showed no key gives way first, so that
+ * nobody keeps the others out; a connection has some seconds to show it.
+ */
+function hasStartupRoom(now: u32): bool {
   const half = unauthenticatedCount()
-  if (contextCount() >= MAX_CONTEXTS || half >= STARTUP_FULL) return true
-  return half >= STARTUP_BEGIN && (nextRandom() & 255) < STARTUP_REFUSED
+  if (contextCount() >= MAX_CONTEXTS || half >= STARTUP_BEGIN) {
+    const victim = mostCrowded(STARTUP_SECONDS)
+    if (victim) {
+      timeOut(victim, now)
+      return true
+    }
+  }
+  if (contextCount() >= MAX_CONTEXTS || half >= STARTUP_FULL) return false
+  return half < STARTUP_BEGIN || (nextRandom() & 255) >= STARTUP_REFUSED
 }
 
 /** A client dials `remote` from `local`: id of the context. One of the same address ends. */

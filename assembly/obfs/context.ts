@@ -189,6 +189,30 @@ export function oldestUnauthenticated(): Context | null {
   return changetype<Context | null>(oldest)
 }
 
+/**
+ * The oldest context of the address that has most of those not authenticated, if it is at least `least` seconds old;
+ * null if there is none. IPv6 addresses count by their /64, which is what one customer has.
+ */
+export function mostCrowded(least: u32): Context | null {
+  let found: usize = 0
+  let most: u32 = 0
+  for (let at = oldest; at; at = changetype<Context>(at).younger) {
+    // older ones of the same address have counted it already
+    let n: u32 = 0
+    for (let other = at; other; other = changetype<Context>(other).younger) if (isSameHost(at, other)) n++
+    if (n <= most || seconds() - changetype<Context>(at).createdSecond < least) continue
+    most = n
+    found = at
+  }
+  return changetype<Context | null>(found)
+}
+
+/** True for contexts of one IPv4 address, or of one IPv6 /64. */
+function isSameHost(a: usize, b: usize): bool {
+  if (load<u16>(a) != load<u16>(b) || load<u64>(a, 8) != load<u64>(b, 8)) return false
+  return load<u16>(a) == 6 || load<u64>(a, 16) == load<u64>(b, 16)
+}
+
 function appendUnauthenticated(c: Context): void {
   const at = changetype<usize>(c)
   c.older = youngest
@@ -212,6 +236,7 @@ function leaveUnauthenticated(c: Context): void {
 export function authenticate(address: usize): void {
   const c = findContext(address)
   if (!c) return
+  c.payloadSecond = seconds()
   if (!is(c, AUTHENTICATED)) {
     leaveUnauthenticated(c)
     c.flags |= AUTHENTICATED

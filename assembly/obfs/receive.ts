@@ -2,7 +2,6 @@
  * Captured packets in: which are payload of which context (protocol.md 9.2, 9.4). RST and FIN change nothing here.
  */
 import { EVENT_OBFS_READY, MAX_DATAGRAM_BYTES } from '../abi'
-import { seconds } from '../clock'
 import { copyAddress, isAddress } from '../packet/address'
 import { tellOwn } from '../session/events'
 import { add, count, OBFS_DROPPED, OBFS_DROPPED_BYTES, OBFS_REFUSED } from '../stats'
@@ -89,7 +88,6 @@ export function receivePackets(n: u32): i32 {
       add(OBFS_DROPPED_BYTES, len)
     } else if (isPayload(c)) {
       c.bytesIn += len
-      c.payloadSecond = seconds()
       describe(slot, c, payload, payloadBytes)
       payloads++
     }

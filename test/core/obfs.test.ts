@@ -362,6 +362,30 @@ test('MUST 68: a dpi/tcp-wnd server refuses by chance from 10 unauthenticated co
   assert.is(server.accept('10.1.0.0:1000'), ErrorCode.SESSIONS, 'one context for each address')
 })
 
+for (const [name, stranger] of [
+  ['one address', (i: number) => `10.1.0.1:${1000 + i}`],
+  ['one /64', (i: number) => `[fd77::${(i + 1).toString(16)}]:1000`],
+] as const) {
+  test(`MUST 68: idle connections of ${name} keep nobody out of a dpi/tcp-wnd server`, () => {
+    const any = name === 'one /64' ? '[::]:8080' : '0.0.0.0:8080'
+    const other = (i: number): string => (name === 'one /64' ? `[fd99:0:0:${i + 1}::1]:5` : `10.9.${i}.1:5`)
+    const server = new ObfsHost('dpi/tcp-wnd', 'server', any)
+    const known = server.accept(other(200))
+    server.open(other(200), Uint8Array.of(0, 0, 0, 0, 0, 0, 1, 2, 3, 4), sealed(10 + TAG_AND_NONCE))
+    for (let i = 0; i < 300; i++) server.accept(stranger(i))
+    assert.is(server.core.counter('obfs_unauthenticated'), 60n)
+    // those who came just now have their time
+    assert.is(server.accept(other(0)), ErrorCode.SESSIONS)
+    assert.equal(server.ended(), [])
+    server.sleep(4)
+    const accepted = Array.from({ length: 30 }, (_, i) => server.accept(other(i)))
+    assert.ok(accepted.every((id) => id > 0))
+    const ended = server.ended()
+    assert.is(ended.length, 30)
+    for (const id of [...accepted, known]) assert.not.ok(ended.includes(id))
+  })
+}
+
 test('MUST 68: a flood of SYNs drives out its own contexts, never an authenticated one', () => {
   const server = new ObfsHost('dpi/tcp', 'server', SERVER)
   const client = new ObfsHost('dpi/tcp', 'client', CLIENT)

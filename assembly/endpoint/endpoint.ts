@@ -1,7 +1,7 @@
 /*
  * The endpoint as a whole: its start, and its time.
  */
-import { E_CONFIG, E_ENTROPY, E_MEMORY, MAX_SLEEP_TICKS, MODE_CLIENT, MODE_SERVER, OK } from '../abi'
+import { E_CONFIG, E_ENTROPY, E_MEMORY, MAX_SLEEP_TICKS, MODE_CLIENT, OK } from '../abi'
 import { advanceClock, startClock } from '../clock'
 import { setKeepalive, startKeepalive } from '../control/keepalive'
 import { startPings } from '../control/pings'
@@ -11,10 +11,10 @@ import { setCeiling, usedBytes } from '../memory/slab'
 import { openDatagrams } from '../packet/datagram'
 import { hasEntropy, takeEntropy } from '../packet/entropy'
 import { openNonces, renewCounter } from '../packet/nonce'
-import { openRemotes } from '../packet/remote'
 import { datagramFilter, openReplay } from '../packet/replay'
 import { setMaxSessions } from '../session/table'
 import { setTimeouts } from '../session/timeouts'
+import { checkTombstones, setTimeWait, untilTombstones } from '../session/tombstones'
 import { MEMORY_USED, set } from '../stats'
 import {
   badField,
@@ -87,7 +87,8 @@ export function configure(now: u32): i32 {
     field(NC),
     field(FLUSH),
   )
-  setTimeouts(field(TIMEOUT), field(LINGER), field(TIME_WAIT))
+  setTimeouts(field(TIMEOUT), field(LINGER))
+  setTimeWait(field(TIME_WAIT))
   setMaxSessions(field(MAX_SESSIONS))
   setServiceExpiry(field(TIMEOUT))
   addFixed(0)
@@ -108,7 +109,6 @@ function start(now: u32): i32 {
   startKeepalive(isMode(MODE_CLIENT) ? field(KEEPALIVE) : 0, load<u32>(takeEntropy(4)), now)
   startPings(load<u64>(takeEntropy(8)))
   openNonces(field(NONCE_BYTES), field(NONCE_STRATEGY))
-  if (field(TAG_BYTES) != 0 && isMode(MODE_SERVER) && !openRemotes()) return E_MEMORY
   fixedBytes = usedBytes()
   configured = true
   return OK
@@ -130,11 +130,15 @@ export function checkTimers(now: u32): void {
   checkPeerTimers(now)
   checkContexts(now)
   checkMoves(now)
+  checkTombstones()
 }
 
 /** Ticks until `checkTimers` has something to do. */
 export function untilTimers(now: u32): u32 {
   set(MEMORY_USED, usedBytes())
-  const wanted = min(min(untilPeerTimers(now), untilContexts()), min(untilMoves(now), MAX_SLEEP_TICKS))
+  const wanted = min(
+    min(untilPeerTimers(now), untilContexts()),
+    min(min(untilMoves(now), untilTombstones()), MAX_SLEEP_TICKS),
+  )
   return untilSessions(wanted, now)
 }

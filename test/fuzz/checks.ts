@@ -1,0 +1,70 @@
+/**
+ * What has to be true of the engine at any time, as far as the ABI shows it.
+ */
+import { Info, SessionState } from '../../host/core.ts'
+import { Phase } from './model.ts'
+import { fault } from './pattern.ts'
+import type { World } from './world.ts'
+
+/** What the engine's memory may exceed the ceiling by, bytes: static data, alignment, a step of growth. */
+const MEMORY_SLACK = 3 << 20
+
+/** Segments that may wait behind a send window, with messages of the engine's own. */
+const SLACK_MAX = 1024 + 64
+
+export const STATES = ['sessions_connect', 'sessions_established', 'sessions_linger', 'sessions_time_wait'] as const
+
+/** Compares gauges with what session_info lists. To be called after a drain. */
+export function checkGauges(world: World): void {
+  const { subject, sessions, obfuscator } = world
+  const { calls, core, now } = subject
+  const slots = calls.session_slots()
+  const states = [0, 0, 0, 0, 0]
+  const alive = new Set<number>()
+  let waiting = 0
+  for (let slot = 0; slot < slots; slot++) {
+    const handle = calls.session_info(slot, now)
+    if (handle === 0) continue
+    const info = core.info()
+    const state = info.getUint32(Info.state, true)
+    if (state < SessionState.CONNECT || state > SessionState.TIME_WAIT) fault(`handle ${handle} in state ${state}`)
+    states[state] = (states[state] ?? 0) + 1
+    const queued = info.getUint32(Info.waitsnd, true)
+    if (queued > info.getUint32(Info.sndwnd, true) + SLACK_MAX) fault(`handle ${handle}: ${queued} segments queued`)
+    waiting += queued
+    alive.add(handle)
+    const s = sessions.byHandle.get(handle)
+    if (!s) continue
+    s.address = world.record((calls.info_ptr() >>> 0) + Info.address)
+    if (info.getUint32(Info.conv, true) !== s.conversation.conv) fault(`handle ${handle} changed its conv`)
+    const read = Number(info.getBigUint64(Info.tcpRead, true))
+    const written = Number(info.getBigUint64(Info.tcpWritten, true))
+    if (s.phase === Phase.GONE) continue
+    if (s.mustEnd) fault(`handle ${handle}: E_HANDLE, but no event`)
+    if (read !== s.output.committed) fault(`handle ${handle}: ${read} bytes read, ${s.output.committed} committed`)
+    // what follows EOF is discarded, and counted
+    if (written !== s.consumed && s.phase === Phase.OPEN && !s.eofTold)
+      fault(`handle ${handle}: ${written} bytes written, ${s.consumed} consumed`)
+  }
+  STATES.forEach((name, i) => {
+    if (subject.gauge(name) !== states[i + 1]) fault(`${name} = ${subject.gauge(name)}, listed ${states[i + 1]}`)
+  })
+  if (subject.gauge('waitsnd') !== waiting) fault(`waitsnd = ${subject.gauge('waitsnd')}, sum ${waiting}`)
+  for (const s of [...sessions.list]) {
+    if (s.handle === 0 ? s.idle++ > 20 : !alive.has(s.handle)) {
+      if (s.handle !== 0 && s.phase !== Phase.GONE && s.phase !== Phase.NONE) fault(`handle ${s.handle} vanished`)
+      sessions.forget(s)
+    }
+  }
+  if (obfuscator && obfuscator.count() !== subject.gauge('obfs_contexts')) fault('obfs_contexts does not fit the list')
+  checkMemory(world)
+}
+
+function checkMemory(world: World): void {
+  const { subject } = world
+  const used = subject.gauge('memory_used')
+  const limit = world.plan.ceiling + world.fixedBytes
+  if (used > limit) fault(`memory_used = ${used}, beyond the ceiling of ${limit}`)
+  const total = subject.core.u8.length
+  if (total > limit + MEMORY_SLACK) fault(`${total} bytes of memory, ceiling ${limit}`)
+}

@@ -1,0 +1,167 @@
+// time limit: 180 s
+/**
+ * A while of `npm run fuzz`: structured inputs to the engine trap nowhere, corrupt nothing, and everything is given back.
+ * And the checks see what they are there for: engines that break a rule do not pass.
+ */
+import { readFileSync } from 'node:fs'
+import { suite } from 'uvu'
+import * as assert from 'uvu/assert'
+import { COUNTERS, type CoreExports, instantiate, Span, Tx } from '../../host/core.ts'
+import { runEpisode } from './episode.ts'
+import { countersOf, fuzz, maker, seedOf } from './fuzz.ts'
+import { Fault } from './pattern.ts'
+
+const SEED = Number(process.env['FUZZ_SEED'] ?? 1)
+const INPUTS = 1_500_000
+const SECONDS = 12
+const DEBUG_SECONDS = 3
+
+const test = suite('fuzz/engine')
+
+for (const build of ['release', 'debug'] as const) {
+  test(`structured inputs: no trap, nothing corrupted, everything given back (${build} build)`, () => {
+    console.log(`${build} build, seed ${SEED} (FUZZ_SEED)`)
+    const isDebug = build === 'debug'
+    const result = fuzz({
+      seed: SEED,
+      inputs: INPUTS,
+      seconds: isDebug ? DEBUG_SECONDS : SECONDS,
+      ...(isDebug ? { make: maker(readFileSync('dist/core.debug.wasm')), words: ' --debug' } : {}),
+    })
+    const rate = Math.round(result.inputs / result.seconds)
+    console.log(`${result.inputs} inputs in ${result.episodes} episodes, ${rate} a second`)
+    if (result.failure !== undefined) assert.unreachable(result.failure)
+    // the inputs are not turned away at the door
+    const reached = ['segments_received', 'acks_received', 'tcp_written_bytes', 'segments_retransmitted'] as const
+    for (const name of reached) assert.ok((result.counters.get(name) ?? 0) > 0, name)
+  })
+}
+
+test('an episode is the same each time', () => {
+  const run = (): [string, number][] => [...countersOf(runEpisode(seedOf(SEED, 3), instantiate()))]
+  assert.equal(run(), run())
+})
+
+/** An engine whose export `name` does something more after each call. */
+function broken(name: keyof CoreExports, after: (calls: CoreExports, result: number) => void): () => CoreExports {
+  return () => {
+    const calls = instantiate()
+    const call = calls[name] as (...args: number[]) => number
+    return {
+      ...calls,
+      [name]: (...args: number[]): number => {
+        const result = call(...args)
+        after(calls, result)
+        return result
+      },
+    }
+  }
+}
+
+const words = (calls: CoreExports): Uint32Array => new Uint32Array(calls.memory.buffer)
+const counter = (calls: CoreExports, name: (typeof COUNTERS)[number]): number =>
+  (calls.stats_ptr() >>> 2) + 2 * COUNTERS.indexOf(name)
+
+const BREAKS: readonly (readonly [string, RegExp, () => CoreExports])[] = [
+  [
+    'a byte of payload that changes on its way to the peer',
+    /wrong payload|other bytes|a message|PUSH of length/,
+    broken('poll_transmit', (calls, count) => {
+      for (let i = 0; i < count; i++) {
+        const at = (calls.tx_ptr() >>> 2) + i * Tx.WORDS
+        const source = words(calls)[at + Tx.source] ?? 0
+        const bytes = new Uint8Array(calls.memory.buffer, source, words(calls)[at + Tx.length])
+        if (bytes.length > 60 && bytes[4] === 81) bytes[50] = (bytes[50] ?? 0) ^ 1
+      }
+    }),
+  ],
+  [
+    'a byte of payload that changes on its way to TCP',
+    /wrong payload/,
+    broken('stream_peek', (calls, count) => {
+      if (count <= 0) return
+      const at = words(calls)[(calls.spans_ptr() >>> 2) + Span.ptr] ?? 0
+      const bytes = new Uint8Array(calls.memory.buffer)
+      bytes[at] = (bytes[at] ?? 0) ^ 1
+    }),
+  ],
+  [
+    'a datagram beyond kcpMtu',
+    /kcpMtu is|control message of/,
+    broken('poll_transmit', (calls, count) => {
+      if (count > 0) words(calls)[(calls.tx_ptr() >>> 2) + Tx.length] = 1600
+    }),
+  ],
+  [
+    'a span among the descriptors',
+    /a span of/,
+    broken('stream_peek', (calls, count) => {
+      if (count > 0) words(calls)[(calls.spans_ptr() >>> 2) + Span.ptr] = calls.rx_ptr()
+    }),
+  ],
+  [
+    'a gauge that does not fit the list',
+    /sessions/,
+    broken('session_slots', (calls) => {
+      const at = counter(calls, 'sessions_established')
+      words(calls)[at] = (words(calls)[at] ?? 0) + 1
+    }),
+  ],
+  [
+    'memory that is not given back',
+    /memory_used is/,
+    () => {
+      let leaked = 0
+      const calls = instantiate()
+      return {
+        ...calls,
+        stream_abort: (handle, now) => {
+          leaked += 64
+          return calls.stream_abort(handle, now)
+        },
+        next_timeout: (now) => {
+          const wait = calls.next_timeout(now)
+          const at = counter(calls, 'memory_used')
+          words(calls)[at] = (words(calls)[at] ?? 0) + leaked
+          return wait
+        },
+      }
+    },
+  ],
+  [
+    'room that is lost',
+    /room for/,
+    () => {
+      let polls = 0
+      const calls = instantiate()
+      return {
+        ...calls,
+        handle_datagrams: (count, now) => {
+          const accepted = calls.handle_datagrams(count, now)
+          const at = counter(calls, 'drop_memory')
+          if (++polls > 900) words(calls)[at] = (words(calls)[at] ?? 0) + 1
+          return accepted
+        },
+      }
+    },
+  ],
+  ['a timer that is always due', /busy loop|for ever/, () => ({ ...instantiate(), next_timeout: () => 0 })],
+  ['output without end', /goes on for ever/, () => ({ ...instantiate(), poll_events: () => 1 })],
+]
+
+for (const [name, expected, make] of BREAKS) {
+  test(`is seen: ${name}`, () => {
+    const found: string[] = []
+    for (let episode = 0; episode < 20 && found.length === 0; episode++) {
+      try {
+        runEpisode(seedOf(SEED, episode), make())
+      } catch (error) {
+        if (!(error instanceof Fault)) throw error
+        found.push(error.message)
+      }
+    }
+    assert.ok(expected.test(found[0] ?? ''), `${found[0]}`)
+  })
+}
+
+test.run()

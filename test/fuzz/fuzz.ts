@@ -1,0 +1,102 @@
+/**
+ * Episodes one after the other, until enough inputs were made or the time is over.
+ */
+import { COUNTERS, type CoreExports, type CounterName, instantiate } from '../../host/core.ts'
+import { runEpisode } from './episode.ts'
+import type { World } from './world.ts'
+
+export interface FuzzOptions {
+  readonly seed: number
+  /** Inputs at least, unless `seconds` pass before. */
+  readonly inputs: number
+  readonly seconds: number
+  /** A fresh engine; without it the one that is built into host/core.ts. */
+  readonly make?: () => CoreExports
+  /** Further words of the command that shows a failure again. */
+  readonly words?: string
+  readonly onEpisode?: (episode: number, inputs: number) => void
+}
+
+export interface FuzzResult {
+  readonly inputs: number
+  readonly episodes: number
+  readonly seconds: number
+  /** Sums of the engines' counters: how far the inputs reached. */
+  readonly counters: ReadonlyMap<CounterName, number>
+  /** What went wrong, with the command that shows it again. */
+  readonly failure?: string
+}
+
+/** Lines of the log that a failure shows, and their length. */
+const LOG_LINES = 30
+const LINE_LENGTH = 200
+
+/** Seed of an episode. */
+export function seedOf(seed: number, episode: number): number {
+  return (Math.imul(seed, 0x9e3779b1) + Math.imul(episode + 1, 0x85ebca6b)) >>> 0
+}
+
+/** Runs an episode with a log. Result: its last inputs, with `outputs` also what the engine said, and what went wrong. */
+export function replay(
+  seed: number,
+  episode: number,
+  make: () => CoreExports = instantiate,
+  lines = LOG_LINES,
+  outputs = false,
+): string {
+  const log: string[] = []
+  let end = 'the episode passes'
+  try {
+    runEpisode(seedOf(seed, episode), make(), (text) => {
+      // what the engine says is indented
+      if (outputs || !text.startsWith(' ')) log.push(text)
+      if (log.length > 4 * lines) log.splice(1, log.length - 2 * lines)
+    })
+  } catch (error) {
+    end = error instanceof Error ? (error.stack ?? error.message) : String(error)
+  }
+  return [log[0] ?? '', ...log.slice(1).slice(-lines), end].join('\n')
+}
+
+function short(text: string): string {
+  return text
+    .split('\n')
+    .map((line) => (line.length > LINE_LENGTH ? `${line.slice(0, LINE_LENGTH)}...` : line))
+    .join('\n')
+}
+
+/** The engine's counters at the end of an episode. */
+export function countersOf(world: World): Map<CounterName, number> {
+  return new Map(COUNTERS.map((name) => [name, world.subject.gauge(name)]))
+}
+
+/** Runs episodes; the first failure ends it. */
+export function fuzz(options: FuzzOptions): FuzzResult {
+  const { seed, make = instantiate } = options
+  const start = performance.now()
+  const elapsed = (): number => (performance.now() - start) / 1000
+  const counters = new Map<CounterName, number>()
+  let inputs = 0
+  let episode = 0
+  for (; inputs < options.inputs && elapsed() < options.seconds; episode++) {
+    options.onEpisode?.(episode, inputs)
+    try {
+      const world = runEpisode(seedOf(seed, episode), make())
+      inputs += world.inputs
+      for (const [name, value] of countersOf(world)) counters.set(name, (counters.get(name) ?? 0) + value)
+    } catch (error) {
+      const text = error instanceof Error ? error.message : String(error)
+      const command = `npm run fuzz -- --seed ${seed} --episode ${episode}${options.words ?? ''}`
+      const failure = `${text}\nafter ${inputs} inputs; again: ${command}\n${short(replay(seed, episode, make))}`
+      return { inputs, episodes: episode, seconds: elapsed(), counters, failure }
+    }
+  }
+  return { inputs, episodes: episode, seconds: elapsed(), counters }
+}
+
+/** Makes engines of a module in a file's bytes. */
+export function maker(bytes: Uint8Array<ArrayBuffer>): () => CoreExports {
+  // the debug module is large: it is compiled once
+  const module = new WebAssembly.Module(bytes)
+  return () => new WebAssembly.Instance(module, {}).exports as unknown as CoreExports
+}

@@ -1,0 +1,260 @@
+/**
+ * What a host does: its TCP side, good and bad, and its administration.
+ */
+import { type CoreConfig, ErrorCode, Info } from '../../host/core.ts'
+import { pickAddress, pickSession } from './datagrams.ts'
+import { Phase, type Session } from './model.ts'
+import { fault, isPattern, writePattern } from './pattern.ts'
+import { randomOptions } from './plan.ts'
+import type { World } from './world.ts'
+
+/** Most bytes that the host writes into one session, and writes of one input. */
+const WRITE_MAX = 400_000
+const WRITE_LARGE = 6_000_000
+const WRITES_LARGE = 80
+
+/** Fails unless a call for this session answered as it has to. */
+function expectHandle(s: Session, result: number, call: string): void {
+  if (s.phase === Phase.GONE) {
+    if (result !== ErrorCode.HANDLE) fault(`${call} for a handle that is gone = ${result}`)
+  } else if (result === ErrorCode.HANDLE) s.mustEnd = true
+}
+
+/** TCP bytes for the engine: reserve, write, commit. */
+export function write(world: World, s: Session): void {
+  const { subject, random } = world
+  const { calls } = subject
+  if (s.output.committed > (world.plan.isLarge ? WRITE_LARGE : WRITE_MAX)) return
+  const mss = Math.max(40, s.mtu - 24)
+  const usual = random.pick(1 + random.below(60), 1 + random.below(mss), 1 + random.below(Math.min(8 * mss, 16000)))
+
+  const want = world.plan.isLarge ? 15_000 : usual
+  world.note(() => `write ${want} handle ${s.handle}`)
+  const count = calls.stream_reserve(s.handle, want)
+  subject.isDrained = false
+  expectHandle(s, count, 'stream_reserve')
+  if (count <= 0) return
+  let reserved = 0
+  for (const [at, length] of subject.spans(count)) {
+    // what is not committed is lost
+    const known = Math.min(length, want - reserved)
+    writePattern(subject.core.u8, at, known, s.output.key, s.output.committed + reserved)
+    reserved += length
+  }
+  if (reserved > want) fault(`${reserved} bytes reserved, ${want} wanted`)
+  // other calls between the two may take the room back
+  const isLate = random.below(20) === 0
+  if (isLate) interrupt(world, s)
+  const r = random.below(100)
+  const tooMuch = random.pick(reserved + 1, reserved + 100_000, 0x7fffffff, 0xffffffff, 0xfffffffb)
+  const commit = r < 80 ? reserved : r < 95 ? random.below(reserved + 1) : tooMuch
+  const result = calls.stream_commit(s.handle, commit, subject.now)
+  if (result === 0) {
+    // the last segment's room may take more than was asked for
+    if (commit > reserved) s.output.isLoose = true
+    s.output.committed += commit
+  } else if (isLate && (result === ErrorCode.ARGUMENT || result === ErrorCode.HANDLE)) {
+    // refused, as it may be
+  } else if (result !== ErrorCode.ARGUMENT || commit <= reserved) {
+    fault(`stream_commit(${commit} of ${reserved}) = ${result}`)
+  }
+}
+
+/** Calls between reserve and commit. */
+function interrupt(world: World, s: Session): void {
+  const { subject, random } = world
+  const r = random.below(3)
+  world.note(() => `before commit: ${r}`)
+  if (r === 0) subject.flush()
+  else if (r === 1) subject.calls.handle_timeout(subject.now)
+  else subject.calls.stream_commit(s.handle, 0, subject.now)
+}
+
+/** TCP takes what is there, or some of it. */
+export function read(world: World, s: Session): void {
+  const { subject, random } = world
+  const { calls } = subject
+  world.note(() => `read handle ${s.handle}`)
+  const count = calls.stream_peek(s.handle)
+  expectHandle(s, count, 'stream_peek')
+  if (count <= 0) return
+  let available = 0
+  for (const [at, length] of subject.spans(count)) {
+    const index = s.consumed + available
+    if (s.isClean && !isPattern(subject.buffer, at, length, s.conversation.input.key, index)) {
+      fault(`handle ${s.handle}: wrong payload among the ${length} bytes from ${index} of the stream`)
+    }
+    available += length
+  }
+  if (s.isClean && s.consumed + available > s.conversation.input.payload) {
+    fault(`handle ${s.handle}: ${s.consumed + available} bytes of ${s.conversation.input.payload}`)
+  }
+  const take = random.chance(0.7) ? available : random.below(available + 1)
+  if (calls.stream_consume(s.handle, take, subject.now) !== 0) fault('stream_consume failed')
+  subject.isDrained = false
+  s.consumed += take
+}
+
+export function shutdown(world: World, s: Session): void {
+  const { subject } = world
+  world.note(() => `shutdown handle ${s.handle}`)
+  expectHandle(s, subject.calls.stream_shutdown(s.handle, subject.now), 'stream_shutdown')
+  subject.isDrained = false
+  s.wasShut = true
+}
+
+export function abort(world: World, s: Session): void {
+  const { subject } = world
+  world.note(() => `abort handle ${s.handle}`)
+  const result = subject.calls.stream_abort(s.handle, subject.now)
+  subject.isDrained = false
+  if (s.phase !== Phase.NONE) expectHandle(s, result, 'stream_abort')
+  // its end may be in the list of events
+  if (result === 0) s.phase = Phase.GONE
+}
+
+export function connected(world: World, s: Session, isOk: boolean): void {
+  const { subject } = world
+  world.note(() => `connected ${isOk} handle ${s.handle}`)
+  const result = subject.calls.stream_connected(s.handle, isOk ? 1 : 0, subject.now)
+  subject.isDrained = false
+  if (s.phase !== Phase.DIALING) {
+    if (result !== ErrorCode.HANDLE) fault(`stream_connected in phase ${s.phase} = ${result}`)
+  } else if (result === 0) s.phase = isOk ? Phase.OPEN : Phase.GONE
+  else expectHandle(s, result, 'stream_connected')
+}
+
+/** One thing that TCP does in a session. */
+export function tcpCall(world: World, s: Session): void {
+  const r = world.random.below(1000)
+  if (s.handle === 0) return
+  if (s.phase === Phase.DIALING) {
+    if (r < 400) connected(world, s, r < 380)
+    else if (r < 420) write(world, s)
+    else if (r < 430) shutdown(world, s)
+    else if (r < 435) abort(world, s)
+  } else if (s.phase === Phase.OPEN) {
+    if (r < 480) {
+      for (let n = world.plan.isLarge ? WRITES_LARGE : 1; n > 0; n--) write(world, s)
+    } else if (r < 950) {
+      if (world.random.below(100) < world.plan.reads) read(world, s)
+    } else if (r < 964) shutdown(world, s)
+    else if (r < 972) abort(world, s)
+    else if (r < 980) connected(world, s, r < 976)
+  } else if (r < 100) staleCalls(world, s)
+}
+
+/** Calls for a handle that the host does not hold (any more). */
+function staleCalls(world: World, s: Session): void {
+  if (s.phase !== Phase.GONE) return
+  const r = world.random.below(5)
+  if (r === 0) write(world, s)
+  else if (r === 1) read(world, s)
+  else if (r === 2) shutdown(world, s)
+  else if (r === 3) abort(world, s)
+  else connected(world, s, true)
+}
+
+/** Calls with handles and arguments that make no sense. */
+export function nonsense(world: World): void {
+  const { subject, random, sessions } = world
+  const { calls, now } = subject
+  const s = pickSession(world)
+  const stale = sessions.stale[random.below(sessions.stale.length)] ?? 0
+  const handle = random.pick(0, -1, random.u32(), random.below(64), stale, (s?.handle ?? 0) ^ 0x10000)
+  const length = random.pick(0, 1, random.u32(), 0xffffffff, 0x7fffffff)
+  if (sessions.byHandle.has(handle >>> 0)) return
+  world.note(() => `nonsense handle ${handle} length ${length}`)
+  const results = [
+    calls.stream_reserve(handle, length),
+    calls.stream_commit(handle, length, now),
+    calls.stream_peek(handle),
+    calls.stream_consume(handle, length, now),
+  ]
+  // a server's session that the model has not seen may stand there
+  if (results.some((result) => result !== ErrorCode.HANDLE)) {
+    if (subject.calls.session_info(handle & 0xffff, now) !== handle >>> 0) fault(`handle ${handle}: results ${results}`)
+    world.describe(handle >>> 0).conversation.isDirty = true
+  }
+  calls.session_info(length, now)
+  if (s && s.phase === Phase.OPEN && !s.eofTold && random.chance(0.3)) {
+    // more than there is: the engine takes what it has
+    calls.stream_consume(s.handle, 0xffffffff, now)
+    if (calls.session_info(s.handle & 0xffff, now) === s.handle) {
+      const written = Number(subject.core.info().getBigUint64(Info.tcpWritten, true))
+      // it may have come to the end: what follows that is discarded, and counted
+      s.consumed = Math.min(written, s.conversation.isDirty ? written : s.conversation.input.payload)
+    }
+  }
+  calls.handle_datagrams(0, now)
+  subject.flush(random.pick(0, 0, 1, 0x7fffffff))
+  subject.isDrained = false
+}
+
+// ---- administration
+
+/** Other options, good ones most often. */
+export function reconfigure(world: World): void {
+  const { subject, random, sessions } = world
+  const next = randomOptions(random, world.plan.config.maxSessions)
+  const changed: Partial<CoreConfig> = {}
+  const names = Object.keys(next) as (keyof CoreConfig)[]
+  const n = random.pick(1, 1, 3, names.length)
+  for (let i = 0; i < n; i++) {
+    const name = names[random.below(names.length)]
+    const value = name && next[name]
+    if (name !== undefined && value !== undefined) changed[name] = value
+  }
+  const isBad = random.chance(0.1)
+  if (isBad) {
+    const name = names[random.below(names.length)]
+    // beyond every range
+    if (name !== undefined) changed[name] = name === 'memoryCeiling' ? 0xf8000000 : random.pick(0x80000000, 70000000)
+  }
+  const before = subject.config
+  world.note(() => `reconfigure ${JSON.stringify(changed)}`)
+  const result = subject.configure({ ...before, ...changed })
+  if (isBad ? result > -100 : result !== 0) fault(`configure = ${result} for ${JSON.stringify(changed)}`)
+  if (isBad) subject.configure(before)
+  // segments that were cut before leave as they are
+  for (const s of sessions.list) s.mtu = Math.max(s.mtu, subject.config.kcpMtu)
+}
+
+/** Another peer, rendezvous server, nonce base, or a PING. */
+export function administer(world: World): void {
+  const { subject, random, plan } = world
+  const { calls, now } = subject
+  subject.isDrained = false
+  const r = random.below(10)
+  if (r < 4) {
+    const address = r === 0 ? new Uint8Array(24) : pickAddress(world)
+    world.note(() => `set_peer ${address.slice(0, 12)}`)
+    subject.writeRecord(address, calls.peer_ptr())
+    if (calls.set_peer(now) !== 0) fault('set_peer failed')
+    world.peer = address
+  } else if (r < 6) {
+    subject.writeRecord(pickAddress(world), calls.rendezvous_ptr())
+    subject.writeRecord(pickAddress(world), calls.local_ptr())
+    const idBytes = random.pick(0, 4, 256, 257, 0xffffffff)
+    world.note(() => `set_rendezvous ${idBytes}`)
+    const result = calls.set_rendezvous(idBytes, now)
+    if (result !== (idBytes > 256 ? ErrorCode.ARGUMENT : 0)) fault(`set_rendezvous(${idBytes}) = ${result}`)
+  } else if (r < 8) {
+    world.note(() => 'ping_peer')
+    const result = calls.ping_peer(now)
+    if (plan.role !== 'client' && result !== ErrorCode.STATE) fault(`ping_peer = ${result}`)
+  } else {
+    world.note(() => 'renew_nonce')
+    const result = calls.renew_nonce()
+    if (result !== 0 && result !== ErrorCode.ENTROPY) fault(`renew_nonce = ${result}`)
+  }
+}
+
+/** Less entropy than is wanted, or none for a while. */
+export function starve(world: World): void {
+  const { subject, random } = world
+  subject.entropyChunk = random.pick(0, 25, 64, 8192, 8192)
+  const left = random.pick(0, 10, 64)
+  world.note(() => `entropy ${left}, then ${subject.entropyChunk} at a time`)
+  subject.refill(left)
+}

@@ -1,0 +1,117 @@
+/**
+ * What a run (an "episode") is like: role, method, obfuscator, options, addresses. All of it follows from its seed.
+ */
+import { type CoreConfig, Mode, ObfsKind, UNSET } from '../../host/core.ts'
+import { address4, address6, sealingConfig } from '../sim/endpoint.ts'
+import { Random } from '../sim/random.ts'
+
+/** Most sessions of a run; in few runs so many that tables grow. */
+const SESSIONS_MAX = 24
+const SESSIONS_MANY = 90
+/** Largest memory ceiling of most runs, bytes; and of few, whose queues reach the largest window. */
+const CEILING_MAX = 3 << 20
+const CEILING_LARGE = 40 << 20
+
+export type Role = 'server' | 'client' | 'neither'
+
+export interface Plan {
+  readonly name: string
+  readonly role: Role
+  readonly obfs: number
+  readonly random: Random
+  readonly config: CoreConfig
+  readonly clock: number
+  readonly addresses: readonly Uint8Array[]
+  /** Largest memory ceiling, bytes. */
+  readonly ceiling: number
+  /** Datagrams come from ever new ports: what the engine remembers of addresses grows, within its bounds. */
+  readonly hasStrangers: boolean
+  /** Few sessions whose queues are to reach the largest window. */
+  readonly isLarge: boolean
+  /** Of 100 times that TCP could read, how many it does. */
+  readonly reads: number
+  /** Of 100 datagrams of sessions, how many are full of small segments that come early. */
+  readonly floods: number
+  /** Of 100 segments of the engine, how many do not arrive. */
+  readonly loss: number
+  /** Our own side of the obfuscator's packets. */
+  readonly local: Uint8Array
+}
+
+function makeAddresses(random: Random, obfs: number): { addresses: Uint8Array[]; local: Uint8Array } {
+  const isIpv6 = random.chance(0.4)
+  const one = (host: number): Uint8Array => {
+    const v6 = obfs === ObfsKind.NONE ? random.chance(0.4) : isIpv6
+    return v6 ? address6(host, 1024 + random.below(60000)) : address4(host, 1024 + random.below(60000))
+  }
+  const addresses = [one(1), one(2), one(3), one(4), one(5)]
+  if (random.chance(0.3)) {
+    // link-local, which has a scope
+    const record = address6(9, 4000, obfs === ObfsKind.NONE ? 3 : 0)
+    record.set([0xfe, 0x80], 8)
+    if (obfs === ObfsKind.NONE || isIpv6) addresses.push(record)
+  }
+  return { addresses, local: isIpv6 ? address6(77, 8080) : address4(77, 8080) }
+}
+
+/** KCP options within their ranges. */
+export function randomOptions(random: Random, sessions: number): Partial<CoreConfig> {
+  return {
+    kcpMtu: random.pick(1372, 1332, 1332, 1280, 576, 100 + random.below(1300), 64 + random.below(1437)),
+    sndwnd: random.pick(UNSET, UNSET, 256, 32, 1, 65536),
+    rcvwnd: random.pick(UNSET, UNSET, 256, 1, 65536, 65536),
+    nodelay: random.pick(UNSET, UNSET, 0, 1, 2),
+    interval: random.pick(UNSET, UNSET, 1, 10, 100, 5000),
+    resend: random.pick(UNSET, UNSET, 0, 2, 100),
+    nc: random.pick(UNSET, UNSET, 0, 1),
+    flush: random.pick(UNSET, UNSET, 0, 1, 2),
+    timeout: random.pick(600, 600, 60, 10, 1),
+    linger: random.pick(30, 5, 1),
+    keepalive: random.pick(25, 5, 1, 0),
+    timeWait: random.pick(120, 5, 1),
+    memoryCeiling: random.pick(1 << 20, 2 << 20, 3 << 20, (1 << 20) + random.below(1 << 21)),
+    maxSessions: random.pick(sessions, sessions, sessions, 1 + random.below(sessions)),
+    maxHalfOpen: random.pick(0, 0, 0, 0, 2, 16),
+  }
+}
+
+/** The plan of a run. */
+export function makePlan(seed: number): Plan {
+  const random = new Random(seed)
+  const role: Role = random.pick('server', 'server', 'server', 'client', 'client', 'client', 'client', 'neither')
+  const obfs = role === 'neither' || random.chance(0.75) ? ObfsKind.NONE : random.pick(ObfsKind.TCP_WND, ObfsKind.TCP)
+  const sealing = random.pick('none', 'random', 'random', 'counter')
+  const rendezvous = obfs === ObfsKind.NONE && random.chance(0.25) ? Mode.RENDEZVOUS : 0
+  const modes = { server: Mode.SERVER, client: Mode.CLIENT, neither: 0 }
+  const isLarge = random.chance(0.02)
+  const sessions = random.chance(0.1) ? SESSIONS_MANY : SESSIONS_MAX
+  const sealed = sealingConfig(obfs !== ObfsKind.NONE && sealing === 'none' ? 'random' : sealing)
+  const config = {
+    tagBytes: 0,
+    nonceBytes: 0,
+    nonceStrategy: 0,
+    ...sealed,
+    ...randomOptions(random, sessions),
+    mode: modes[role] | rendezvous,
+    maxSessions: sessions,
+    ...(isLarge ? { memoryCeiling: CEILING_LARGE, kcpMtu: 64 + random.below(20), sndwnd: 65536, timeout: 600 } : {}),
+    confirm: random.pick(0, 0, 1),
+    replayCapacity: sealed.tagBytes ? random.pick(0, 64, 4096) : 0,
+  } as CoreConfig
+  const clock = random.chance(0.5) ? random.u32() : (0 - random.below(8000 * 60)) >>> 0
+  return {
+    name: `${role}, ${sealing}${obfs === ObfsKind.NONE ? '' : obfs === ObfsKind.TCP ? ', dpi/tcp' : ', dpi/tcp-wnd'}`,
+    role,
+    obfs,
+    random,
+    config,
+    clock,
+    ceiling: isLarge ? CEILING_LARGE : CEILING_MAX,
+    isLarge,
+    hasStrangers: role === 'server' && obfs === ObfsKind.NONE && random.chance(0.1),
+    reads: random.pick(100, 100, 100, 20, 0),
+    floods: random.pick(0, 0, 0, 10, 70),
+    loss: random.pick(0, 2, 10, 30, 100),
+    ...makeAddresses(random, obfs),
+  }
+}

@@ -8,6 +8,7 @@ import * as assert from 'uvu/assert'
 import { parseConfig } from '../../host/config/load.ts'
 import type { CoreExports } from '../../host/core.ts'
 import { type Endpoint, startEndpoint } from '../../host/endpoint/endpoint.ts'
+import { EndpointSecret } from '../../host/engine/secret.ts'
 import { Log } from '../../host/log.ts'
 import type { SocketAddress } from '../../host/runtime.ts'
 import { loopback, MemoryNetwork, type MemoryTcp, NO_CIPHERS, until } from './memory-runtime.ts'
@@ -457,6 +458,42 @@ for (const method of METHODS) {
 }
 
 for (const method of METHODS) {
+  test(`workers know each other's datagrams as their own, another endpoint does not (${method})`, async () => {
+    const all = await tunnel({ method, psk: PSK })
+    const { network, client, server, close } = all
+    const secret = new EndpointSecret()
+    const worker = (port: number): Promise<Endpoint> => {
+      const config = { connect: '127.0.0.1:9000', kcp_bind: `127.0.0.1:${port}`, method, psk: PSK }
+      const share = { socket: -1, secret: secret.part(256) }
+      return startEndpoint(network.runtime(), configOf(config), new Log(() => {}), NO_CIPHERS, share)
+    }
+    const workers = [await worker(5001), await worker(5002)] as const
+    const sent: Uint8Array[] = []
+    const near = network.udp.get(`127.0.0.1:${client.udp.port}`)
+    const [first, second] = [network.udp.get('127.0.0.1:5001'), network.udp.get('127.0.0.1:5002')]
+    assert.ok(near && first && second)
+    near.deliver = (data, from) => {
+      if (from.port === 5001) sent.push(data.slice())
+    }
+    // the client's PINGs reach the first worker, whose answers go to the second
+    client.driver.pingPeer()
+    const recorded = network.datagrams.slice(-5)
+    for (const data of recorded) first.deliver(data.slice(), near.local)
+    await until(() => sent.length > 0, 'the first worker answers')
+    const answers = sent.slice()
+    for (const data of answers) second.deliver(data.slice(), near.local)
+    const reflected = (endpoint: Endpoint): bigint => endpoint.driver.core.counter('drop_reflected')
+    await until(() => reflected(workers[1]) === BigInt(answers.length), 'the second worker knows them')
+    const received = server.driver.core.counter('pkt_received')
+    const strange = network.udp.get('127.0.0.1:5000')
+    assert.ok(strange && answers[0])
+    strange.deliver(answers[0], near.local)
+    await until(() => server.driver.core.counter('pkt_received') > received, 'it is in')
+    assert.is(reflected(server), 0n)
+    for (const one of workers) one.close()
+    close()
+  })
+
   test(`a transfer recorded before a trap of the server dials nothing when it is replayed afterwards (${method})`, async () => {
     const all = await tunnel({ method, psk: PSK })
     const { network, client, server, targets, connect, close } = all

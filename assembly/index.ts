@@ -38,7 +38,7 @@ import {
 import { moveSessions, openStream } from './endpoint/open'
 import { peer, probePeer, takePeer, takeRendezvous } from './endpoint/peer'
 import { receive } from './endpoint/receive'
-import { settle } from './endpoint/schedule'
+import { buryDrained, settle } from './endpoint/schedule'
 import { transmit } from './endpoint/transmit'
 import { congestionWindow, lossOf, paceOf } from './kcp/congestion'
 import { waitSnd } from './kcp/conversation'
@@ -55,9 +55,12 @@ import { spans } from './session/message'
 import { addressOf, Session, TCP_DIALING, TCP_GONE, TIME_WAIT } from './session/session'
 import { abort, commit, connected, consume, peek, reserve, shutdown } from './session/stream'
 import { sessionAt, sessionOf, slotsInUse } from './session/table'
+import { addressOfTombstone, Tombstone, tombstoneAt, tombstoneCount } from './session/tombstones'
 import { counters } from './stats'
 
 const info: usize = memory.data(96, 8)
+/** What `session_info` answers for a session in TIME_WAIT: no handle of a stream. */
+const NO_STREAM: i32 = 0x7fffffff
 /** The host's own: the engine never looks at it. */
 const io: usize = memory.data(65536, 8)
 
@@ -193,7 +196,9 @@ export function poll_transmit(max: u32, now: u32): i32 {
 }
 
 export function poll_events(): u32 {
-  return takeEvents()
+  const n = takeEvents()
+  buryDrained()
+  return n
 }
 
 export function stream_open(now: u32): i32 {
@@ -257,10 +262,27 @@ export function stream_abort(handle: u32, now: u32): i32 {
 }
 
 export function session_slots(): u32 {
-  return slotsInUse()
+  return slotsInUse() + tombstoneCount()
+}
+
+/** The info block of a session that ended: most of it is forgotten. */
+function describeTombstone(t: Tombstone): i32 {
+  memory.fill(info, 0, 96)
+  store<u32>(info, t.conv)
+  store<u32>(info, TIME_WAIT, 4)
+  store<u32>(info, seconds() - t.bornSecond, 8)
+  store<u32>(info, seconds() - t.bornSecond, 12)
+  store<u32>(info, 0xffffffff, 16)
+  store<u32>(info, 0xffffffff, 20)
+  copyAddress(info + 48, addressOfTombstone(t))
+  return NO_STREAM
 }
 
 export function session_info(slot: u32, now: u32): i32 {
+  if (slot >= slotsInUse()) {
+    const t = tombstoneAt(slot - slotsInUse())
+    return t ? describeTombstone(t) : 0
+  }
   const s = sessionAt(slot)
   if (!s) return 0
   const active = <i32>(s.queuedAt - s.progressAt) > 0 ? s.queuedAt : s.progressAt

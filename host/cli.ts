@@ -9,7 +9,7 @@ import { parseConfig } from './config/load.ts'
 import { checkStart } from './config/security.ts'
 import { listMethods, methods, type RuntimeCrypto } from './crypto/aead.ts'
 import { generatePsk } from './crypto/key.ts'
-import { StartError, startEndpoint } from './endpoint.ts'
+import { StartError, startEndpoint } from './endpoint/endpoint.ts'
 import { LOG_LEVEL_DEFAULT, Log, type Print } from './log.ts'
 import { firewallOf } from './obfs/firewall.ts'
 import { makeReload } from './reload.ts'
@@ -156,6 +156,6 @@ async function run(
     // whoever waits for the daemon is to know too
     if (!log.visible) child?.print('stderr', `${explain(error)}\n`)
   }
-  // the engine broke, or the start failed: both have been logged
+  // the engine trapped again and again, or the start failed: both have been logged
   return runtime.exit(1)
 }

@@ -29,6 +29,8 @@ export interface HostCounters {
   /** ICMP or routing told that the peer cannot be reached. */
   udp_unreachable: number
   udp_other_errors: number
+  /** Each reset all streams, and a fresh engine took over. */
+  engine_traps: number
 }
 export type HostCounterName = keyof HostCounters
 
@@ -43,6 +45,7 @@ export const NO_HOST_COUNTERS: Readonly<HostCounters> = {
   udp_too_long: 0,
   udp_unreachable: 0,
   udp_other_errors: 0,
+  engine_traps: 0,
 }
 
 /** What a UDP error means for sending. */
@@ -103,7 +106,7 @@ class Tally {
 /** The complaints of one driver. */
 export class Complaints {
   readonly counters: HostCounters = { ...NO_HOST_COUNTERS }
-  readonly #core: Core
+  #core: Core
   readonly #log: Log
   readonly #clock: () => number
   readonly #auth: Tally
@@ -111,7 +114,6 @@ export class Complaints {
   readonly #malformed: Tally
   /** Counters as last looked at: their lower words, which is enough for differences. */
   readonly #seen = new Map<CounterName, number>()
-  readonly #statsWord: number
   readonly #sealed: boolean
   #tooLongTold = false
   #silent = false
@@ -127,12 +129,17 @@ export class Complaints {
     this.#log = log
     this.#clock = clock
     this.#sealed = sealed
-    this.#statsWord = core.calls.stats_ptr() >>> 2
     this.#auth = new Tally(log, LOG_WARNING, 'failed authentication', ' (wrong key or method?)')
     this.#replay = new Tally(log, LOG_DEBUG, 'were replays,', '')
     this.#malformed = sealed
       ? new Tally(log, LOG_DEBUG, 'could not be parsed', '')
       : new Tally(log, LOG_WARNING, 'could not be parsed', ' (method set at the other end only?)')
+  }
+
+  /** Another engine is in use, whose counters begin at 0. */
+  engineReplaced(core: Core): void {
+    this.#core = core
+    this.#seen.clear()
   }
 
   /**
@@ -161,7 +168,7 @@ export class Complaints {
 
   /** How much a counter has grown since it was looked at. */
   #grown(name: CounterName): number {
-    const value = this.#core.u32[this.#statsWord + 2 * COUNTERS.indexOf(name)] ?? 0
+    const value = this.#core.u32[(this.#core.statsPtr >>> 2) + 2 * COUNTERS.indexOf(name)] ?? 0
     const before = this.#seen.get(name) ?? 0
     if (value === before) return 0
     this.#seen.set(name, value)

@@ -406,6 +406,7 @@ export class Core {
   readonly ioCapacity: number
   readonly entropyPtr: number
   readonly entropyCapacity: number
+  readonly statsPtr: number
   u8: Uint8Array<ArrayBuffer>
   u32: Uint32Array<ArrayBuffer>
   #buffer: ArrayBuffer
@@ -425,6 +426,7 @@ export class Core {
     this.ioCapacity = calls.io_capacity()
     this.entropyPtr = calls.entropy_ptr() >>> 0
     this.entropyCapacity = calls.entropy_capacity()
+    this.statsPtr = calls.stats_ptr() >>> 0
   }
 
   /** Re-makes the views when memory has grown. */
@@ -463,10 +465,16 @@ export class Core {
     throw new Error(`engine: ${name} = ${config[name]} is out of range`)
   }
 
-  /** One counter as a bigint. */
+  /** Writes the block at `secret_ptr`: before the first `configure`, or before `renew_nonce`. */
+  writeSecret(block: Uint8Array): void {
+    this.refresh()
+    this.u8.set(block, this.calls.secret_ptr() >>> 0)
+  }
+
+  /** One counter as a bigint. Calls nothing: it may be read after a trap. */
   counter(name: CounterName): bigint {
     this.refresh()
-    return new DataView(this.#buffer).getBigUint64((this.calls.stats_ptr() >>> 0) + COUNTERS.indexOf(name) * 8, true)
+    return new DataView(this.#buffer).getBigUint64(this.statsPtr + COUNTERS.indexOf(name) * 8, true)
   }
 
   /** A view over the info block that `session_info` filled last. */

@@ -1,16 +1,18 @@
 /**
- * The loop around one engine: datagrams in, drain, datagrams out, events, one host timer (docs/abi.md, "The rule").
+ * The loop around the engine: datagrams in, drain, datagrams out, events, one host timer (docs/abi.md, "The rule"); and
+ * what happens when the engine traps: streams are reset, a fresh one takes over, and sockets stay.
  *
- * Sans-socket: UDP comes through `UdpHandlers`/`UdpSocket`, datagrams go in by receiver.ts and out by transmitter.ts, TCP is streams.ts. Start
- * order, names and policy are endpoint.ts.
+ * Sans-socket: UDP comes through `UdpHandlers`/`UdpSocket`, datagrams go in by receiver.ts and out by transmitter.ts,
+ * TCP is streams.ts, events are events.ts. Start order, names and policy are endpoint.ts.
  */
-import { formatAddress } from './address.ts'
 import { Complaints } from './complaints.ts'
-import { type Core, type CoreConfig, ErrorCode, Event, EventType, Info, TICKS_PER_MS } from './core.ts'
+import { type Core, type CoreConfig, TICKS_PER_MS } from './core.ts'
 import type { Aead } from './crypto/aead.ts'
+import { type Engine, isTrap } from './engine/engine.ts'
+import { Traps } from './engine/traps.ts'
+import { type EventHandlers, type EventHost, Events } from './events.ts'
 import { formatDuration } from './format.ts'
-import { LOG_DEBUG, LOG_ERROR, LOG_NOTICE, type Log } from './log.ts'
-import { PeerCache } from './peers.ts'
+import { LOG_ERROR, type Log } from './log.ts'
 import { type ReceiveHost, Receiver } from './receiver.ts'
 import type {
   Runtime,
@@ -24,12 +26,9 @@ import type {
   UdpSocket,
 } from './runtime.ts'
 import { type StreamHost, Streams } from './streams.ts'
+import { HostTimer, TIMER_MIN_MS } from './timer.ts'
 import { type TransmitHost, Transmitter } from './transmitter.ts'
 
-/** Longest delay of a host timer, ms: setTimeout takes a signed 32-bit number. */
-const TIMER_MAX_MS = 0x7fffffff
-/** Shortest delay of a host timer, ms. The engine's deadlines in the past are served at this pace at worst. */
-const TIMER_MIN_MS = 1
 /** A socket that took nothing is tried again after this time, ms, should onWritable not come. */
 const BLOCKED_RETRY_MS = 1000
 /** Rounds of one drain before the event loop gets a turn. */
@@ -37,9 +36,9 @@ const DRAIN_ROUNDS = 256
 /** handle_timeout calls of one drain. */
 const TIMEOUT_ROUNDS = 4
 
-export interface DriverOptions {
+export interface DriverOptions extends EventHandlers {
   readonly runtime: Runtime
-  readonly core: Core
+  readonly engine: Engine
   /** Undefined: no method, datagrams are plaintext. */
   readonly aead: Aead | undefined
   readonly log: Log
@@ -48,68 +47,71 @@ export interface DriverOptions {
   udpTuning?(): SocketTuning | undefined
   /** Server: where DIAL leads to. */
   target(): SocketAddress | undefined
-  /** The engine heard nothing for T seconds (protocol.md 7.6). */
-  onResolve(): void
-  /** A rendezvous client found its peer, or found it elsewhere (protocol.md 8). */
-  onPeerFound?(peer: SocketAddress): void
   /** The UDP socket reported an error: a hint. */
   onUdpError?(error: NodeJS.ErrnoException): void
-  /** dpi/tcp client: a context can be used. */
-  onObfsReady?(context: number): void
-  /** A context of the obfuscator timed out. */
-  onObfsEnded?(context: number): void
-  /** The engine trapped: everything is closed by now, this instance is over. */
+  /** The engine trapped, and another one is about to take its place. */
+  onTrap?(broken: Core): void
+  /** A fresh engine is in use, which knows what this driver was told. */
+  onEngineReplaced?(): void
+  /** The engine trapped again and again, or cannot be replaced: everything is closed by now, this driver is over. */
   onFatal(error: Error): void
 }
 
-/** Drives one engine. Call `start` once, then `openUdp`. */
-export class Driver implements StreamHost, ReceiveHost, TransmitHost {
+/** Drives the engines of one endpoint, one after the other. Call `start` once, then `openUdp`. */
+export class Driver implements StreamHost, ReceiveHost, TransmitHost, EventHost {
   readonly runtime: Runtime
-  readonly core: Core
   readonly log: Log
   readonly streams: Streams
   readonly complaints: Complaints
   #options: DriverOptions
+  readonly #engine: Engine
   #aead: Aead | undefined
-  #peers = new PeerCache()
-  #receiver: Receiver
-  #transmitter: Transmitter
+  readonly #receiver: Receiver
+  readonly #transmitter: Transmitter
+  readonly #events: Events
+  readonly #timer: HostTimer
+  readonly #traps: Traps
+  /** There is no engine to call: it trapped, or we are closed. */
   #dead = false
+  #closed = false
   #udp: UdpSocket | null = null
-  /** Client: where new sessions go. */
-  #peer: SocketAddress | undefined
   #pumping = false
   /** Something happened that needs another round. */
   #dirty = false
   #immediate: ReturnType<typeof setImmediate> | undefined
-  #timer: ReturnType<typeof setTimeout> | undefined
-  /** When the host timer fires, ms of runtime.monotonic(). */
-  #timerAt = 0
-  /** Client: round trip of the last ping that was answered, ms; undefined before the first. */
-  pongRtt: number | undefined
   /** How often what happened: for tests and the curious. */
   readonly counts = { drains: 0, timerWakes: 0 }
 
   constructor(options: DriverOptions) {
+    const { engine, aead, runtime, log } = options
     this.#options = options
-    this.runtime = options.runtime
-    this.core = options.core
-    this.log = options.log
-    this.#aead = options.aead
-    const clock = (): number => options.runtime.monotonic()
-    this.complaints = new Complaints(options.core, options.log, options.aead !== undefined, clock)
+    this.runtime = runtime
+    this.#engine = engine
+    this.log = log
+    this.#aead = aead
+    const clock = (): number => runtime.monotonic()
+    this.complaints = new Complaints(engine.core, log, aead !== undefined, clock)
     this.streams = new Streams(this, options.tcp, options.target)
-    this.#receiver = new Receiver(this, options.aead, this.#peers)
-    this.#transmitter = new Transmitter(this, options.aead, this.#peers)
+    this.#receiver = new Receiver(this, aead, engine.peers)
+    this.#transmitter = new Transmitter(this, aead, engine.peers)
+    this.#events = new Events(this, engine, options)
+    this.#timer = new HostTimer(clock, this.#onTimer)
+    this.#traps = new Traps(runtime, log)
   }
 
+  /** The engine in use, or the broken one while there is none. */
+  get core(): Core {
+    return this.#engine.core
+  }
+
+  /** Whether there is no engine to call. */
   get dead(): boolean {
     return this.#dead
   }
 
   /** The engine's clock: ticks of 1/8 ms, wrapping. */
   now(): number {
-    return (this.runtime.monotonic() * TICKS_PER_MS) >>> 0
+    return this.#engine.now()
   }
 
   /**
@@ -117,13 +119,27 @@ export class Driver implements StreamHost, ReceiveHost, TransmitHost {
    * @throws Error naming the field that is out of range
    */
   start(config: CoreConfig): void {
-    this.core.fillEntropy()
-    this.core.configure(config, this.now())
+    this.#engine.config = config
+    try {
+      this.#engine.start()
+    } catch (error) {
+      if (!this.caught(error)) throw error
+    }
   }
 
-  /** Later configuration: what docs/abi.md lets change. */
+  /**
+   * Later configuration: what docs/abi.md lets change.
+   * @throws Error naming the field that is out of range; the configuration before stays in force then
+   */
   reconfigure(config: CoreConfig): void {
-    this.#guarded(() => this.core.configure(config, this.now()))
+    const before = this.#engine.config
+    this.#engine.config = config
+    try {
+      this.run(() => this.#engine.reconfigure())
+    } catch (error) {
+      this.#engine.config = before
+      throw error
+    }
   }
 
   /**
@@ -162,11 +178,11 @@ export class Driver implements StreamHost, ReceiveHost, TransmitHost {
       },
       onError: (error) => {
         if (!current()) return
-        this.#udpError(error)
+        if (this.complaints.udpError(error, this.#transmitter.longest) === 'back off') this.#transmitter.backOff()
         this.#options.onUdpError?.(error)
       },
     })
-    if (this.#dead) {
+    if (this.#closed) {
       socket.close()
       throw new Error('closed')
     }
@@ -190,19 +206,12 @@ export class Driver implements StreamHost, ReceiveHost, TransmitHost {
 
   /** Client: where new sessions go; undefined = nowhere. */
   get peer(): SocketAddress | undefined {
-    return this.#peer
+    return this.#engine.peer
   }
 
   setPeer(peer: SocketAddress | undefined): void {
-    this.#peer = peer
-    this.#guarded(() => {
-      const { core } = this
-      core.refresh()
-      const word = core.calls.peer_ptr() >>> 2
-      if (peer === undefined) core.u32.fill(0, word, word + 6)
-      else this.#peers.write(peer, core.u32, word)
-      core.calls.set_peer(this.now())
-    })
+    this.#engine.peer = peer
+    this.run(() => this.#engine.tellPeer())
   }
 
   /**
@@ -210,14 +219,13 @@ export class Driver implements StreamHost, ReceiveHost, TransmitHost {
    * leaves at once (protocol.md 8).
    */
   setRendezvous(server: SocketAddress, local: SocketAddress, service: Uint8Array): void {
-    this.#guarded(() => {
-      const { core } = this
-      core.refresh()
-      this.#peers.write(server, core.u32, core.calls.rendezvous_ptr() >>> 2)
-      this.#peers.write(local, core.u32, core.calls.local_ptr() >>> 2)
-      core.u8.set(service, core.calls.service_ptr() >>> 0)
-      core.calls.set_rendezvous(service.length, this.now())
-    })
+    this.#engine.announcement = { server, local, service }
+    this.run(() => this.#engine.announce())
+  }
+
+  /** Client: round trip of the last ping that was answered, ms; undefined before the first. */
+  get pongRtt(): number | undefined {
+    return this.#events.pongRtt
   }
 
   /** Client: whether the peer leaves pings unanswered. */
@@ -227,39 +235,23 @@ export class Driver implements StreamHost, ReceiveHost, TransmitHost {
 
   /** Client: one PING to the peer now, beside the keepalive. */
   pingPeer(): void {
-    this.#guarded(() => this.core.calls.ping_peer(this.now()))
-  }
-
-  /** Counter nonces: draw the base again (protocol.md 7.6). */
-  renewNonce(): void {
-    this.#guarded(() => {
-      if (this.core.calls.renew_nonce() === ErrorCode.ENTROPY) {
-        this.core.fillEntropy()
-        this.core.calls.renew_nonce()
-      }
-    })
+    this.run(() => this.core.calls.ping_peer(this.now()))
   }
 
   /** For Runtime.listenTcp. */
   readonly accept = (connection: TcpConnection): TcpHandlers | null => this.streams.accept(connection)
 
   wake(): void {
-    if (this.#dead || this.#pumping) {
-      this.#dirty = true
-      return
-    }
-    this.#immediate ??= setImmediate(this.#onImmediate)
+    if (this.#dead || this.#pumping) this.#dirty = true
+    else this.#immediate ??= setImmediate(this.#onImmediate)
   }
 
   wakeLate(): void {
-    if (this.#dead || this.#pumping) {
-      this.#dirty = true
-      return
-    }
-    this.#immediate ??= setImmediate(this.#onEarlyImmediate)
+    if (this.#dead || this.#pumping) this.#dirty = true
+    else this.#immediate ??= setImmediate(this.#onEarlyImmediate)
   }
 
-  /** What a callback threw. A trap of the engine ends everything. Result: whether it did. */
+  /** What a callback threw. A trap of the engine ends all streams. Result: whether there is no engine now. */
   caught(error: unknown): boolean {
     if (this.#dead) return true
     if (isTrap(error)) {
@@ -281,7 +273,7 @@ export class Driver implements StreamHost, ReceiveHost, TransmitHost {
     try {
       this.#drain()
     } catch (error) {
-      if (!this.caught(error)) this.#arm(TIMER_MIN_MS)
+      if (!this.caught(error)) this.#timer.arm(TIMER_MIN_MS)
     } finally {
       this.#pumping = false
     }
@@ -289,12 +281,30 @@ export class Driver implements StreamHost, ReceiveHost, TransmitHost {
 
   /** Stops: resets TCP, closes UDP, wipes the key. Sends nothing to the peer (protocol.md 6.8). */
   close(): void {
-    if (this.#dead) return
+    if (this.#closed) return
+    this.#closed = true
     this.#dead = true
-    this.#stop()
+    this.#halt()
+    this.complaints.close()
+    this.#udp?.close()
+    this.#use(null, undefined)
+    this.#aead?.wipe()
+    this.#engine.close()
   }
 
-  // Receive
+  /**
+   * What a call that only reads the engine answers.
+   * @param otherwise the answer while there is no engine, or when the call traps
+   */
+  read<T>(call: (core: Core) => T, otherwise: T): T {
+    if (this.#dead) return otherwise
+    try {
+      return call(this.core)
+    } catch (error) {
+      if (this.caught(error)) return otherwise
+      throw error
+    }
+  }
 
   #receive(data: Uint8Array, from: SocketAddress): void {
     try {
@@ -314,22 +324,22 @@ export class Driver implements StreamHost, ReceiveHost, TransmitHost {
     this.pump()
   }
 
-  // Drain
-
   #drain(): void {
     const { core } = this
     this.counts.drains++
+    const jump = this.#engine.renewAfterJump()
+    if (jump !== 0) this.log.info(`the clock jumped by ${formatDuration(jump)}: random bytes and nonces are drawn anew`)
     let timeouts = 0
     for (let round = 0; round < DRAIN_ROUNDS; round++) {
       this.#dirty = false
       const drained = this.#transmitter.transmit()
-      const events = this.#events()
+      const events = this.#events.handle()
       if (this.#dead) return
       if (events > 0 || this.#dirty) continue
       if (!drained) {
         // timers are for a drained engine (docs/abi.md, "The rule"); onWritable goes on
-        this.#disarm()
-        this.#arm(BLOCKED_RETRY_MS)
+        this.#timer.disarm()
+        this.#timer.arm(BLOCKED_RETRY_MS)
         return
       }
       const wait = core.calls.next_timeout(this.now())
@@ -339,123 +349,15 @@ export class Driver implements StreamHost, ReceiveHost, TransmitHost {
         core.refresh()
         continue
       }
-      if (wait < 0) this.#disarm()
-      else this.#arm(Math.ceil((wait >>> 0) / TICKS_PER_MS))
+      if (wait < 0) this.#timer.disarm()
+      else this.#timer.arm(Math.ceil((wait >>> 0) / TICKS_PER_MS))
       return
     }
     // more to do, but others want the event loop too
     this.#immediate ??= setImmediate(this.#onImmediate)
   }
 
-  /** Handles the engine's events once. Result: how many there were. */
-  #events(): number {
-    const { core } = this
-    const count = core.calls.poll_events()
-    core.refresh()
-    for (let i = 0; i < count; i++) {
-      // read anew each time: a handler calls the engine, which may grow its memory
-      const at = core.eventWord + i * Event.WORDS
-      const type = core.u32[at + Event.type] ?? 0
-      const handle = core.u32[at + Event.handle] ?? 0
-      const arg = core.u32[at + Event.arg] ?? 0
-      if (type === EventType.PONG) this.#pong(arg)
-      else if (type === EventType.RESOLVE) this.#resolve()
-      else if (type === EventType.PEER_FOUND) this.#peerFound()
-      else if (type === EventType.MIGRATED) this.#migrated(handle)
-      else if (type === EventType.MTU) this.#mtu(arg)
-      else if (type === EventType.OBFS_READY) this.#options.onObfsReady?.(arg)
-      else if (type === EventType.OBFS_ENDED) this.#obfsEnded()
-      else this.streams.handle(type, handle, arg)
-      if (this.#dead) return 0
-      core.refresh()
-    }
-    return count
-  }
-
-  #obfsEnded(): void {
-    for (let context = this.core.calls.obfs_ended(); context !== 0; context = this.core.calls.obfs_ended()) {
-      this.#options.onObfsEnded?.(context)
-    }
-  }
-
-  #resolve(): void {
-    this.complaints.silent(this.#peer)
-    this.#options.onResolve()
-  }
-
-  #pong(ticks: number): void {
-    this.complaints.answered()
-    const ms = ticks / TICKS_PER_MS
-    this.pongRtt = ms
-    if (this.log.at(LOG_DEBUG)) this.log.debug(`roundtrip finished, rtt: ${formatDuration(ms)}`)
-  }
-
-  /** Large datagrams vanish and small ones pass: said once for each step down. */
-  #mtu(bytes: number): void {
-    this.log.warning(
-      `datagrams of full size do not arrive, small ones do: going on with at most ${bytes} bytes; set kcp.mtu to spare the attempt`,
-    )
-  }
-
-  #peerFound(): void {
-    const { core } = this
-    this.#peer = this.#peers.read(core.u32, core.calls.peer_ptr() >>> 2)
-    this.#options.onPeerFound?.(this.#peer)
-  }
-
-  /** A NAT gave the peer of a session another address. A rebinding moves all sessions at once: the text is built for few. */
-  #migrated(handle: number): void {
-    const { streams } = this
-    const before = streams.peerOf(handle)
-    streams.setPeer(handle, undefined)
-    this.log.limited('migrated', LOG_NOTICE, () => {
-      const after = this.#peerOf(handle)
-      streams.setPeer(handle, after)
-      const from = before === undefined ? '' : ` from ${formatAddress(before)}`
-      return `${streams.label(handle)} peer moved${from} to ${after === undefined ? '(unknown)' : formatAddress(after)}`
-    })
-  }
-
-  /** Peer of a session as the engine has it. Looks at every session. */
-  #peerOf(handle: number): SocketAddress | undefined {
-    const { calls } = this.core
-    const slots = calls.session_slots()
-    for (let slot = 0; slot < slots; slot++) {
-      if (calls.session_info(slot, this.now()) !== handle) continue
-      this.core.refresh()
-      return this.#peers.read(this.core.u32, (calls.info_ptr() + Info.address) >>> 2)
-    }
-    return undefined
-  }
-
-  // Errors of the socket
-
-  #udpError(error: NodeJS.ErrnoException): void {
-    if (this.complaints.udpError(error, this.#transmitter.longest) === 'back off') this.#transmitter.backOff()
-  }
-
-  // Timer
-
-  /** One host timer. One that is due earlier is left alone: it looks again when it fires, which is cheaper than re-arming. */
-  #arm(delay: number): void {
-    const wanted = Math.min(Math.max(delay, TIMER_MIN_MS), TIMER_MAX_MS)
-    const at = this.runtime.monotonic() + wanted
-    if (this.#timer !== undefined) {
-      if (this.#timerAt <= at) return
-      clearTimeout(this.#timer)
-    }
-    this.#timerAt = at
-    this.#timer = setTimeout(this.#onTimer, wanted)
-  }
-
-  #disarm(): void {
-    if (this.#timer === undefined) return
-    clearTimeout(this.#timer)
-    this.#timer = undefined
-  }
-
   readonly #onTimer = (): void => {
-    this.#timer = undefined
     if (this.#dead) return
     this.counts.timerWakes++
     this.#transmitter.unblock()
@@ -472,15 +374,8 @@ export class Driver implements StreamHost, ReceiveHost, TransmitHost {
     this.#immediate = this.#dead ? undefined : setImmediate(this.#onImmediate)
   }
 
-  // Errors and the end
-
-  /** Calls of the engine from outside the loop, with the drain that must follow. */
+  /** Calls of the engine from outside the loop, with the drain that must follow; nothing while there is no engine. */
   run(call: () => void): void {
-    this.#guarded(call)
-  }
-
-  /** A mutator from outside the loop, with its drain. */
-  #guarded(call: () => void): void {
     if (this.#dead) return
     try {
       call()
@@ -492,32 +387,52 @@ export class Driver implements StreamHost, ReceiveHost, TransmitHost {
     this.pump()
   }
 
+  /** The engine broke: its streams end at once, another one takes over when whoever called it has returned. */
   #trap(error: Error): void {
     this.#dead = true
+    this.complaints.counters.engine_traps++
     const bytes = this.core.calls.memory.buffer.byteLength
-    this.log.fatal(`the engine trapped: ${error.message}; ${this.streams.size} streams lost, memory ${bytes} bytes`)
-    for (const line of (error.stack ?? '').split('\n').slice(1)) this.log.fatal(line.trim())
-    this.#stop()
-    this.#options.onFatal(error)
+    const final = this.#traps.add(error, `${this.streams.size} streams lost, memory ${bytes} bytes`)
+    this.#halt()
+    if (final === undefined) {
+      // whoever called the engine has returned by then, and no other callback came
+      queueMicrotask(this.#replace)
+      return
+    }
+    this.close()
+    this.#options.onFatal(final)
   }
 
-  #stop(): void {
-    this.#disarm()
-    this.complaints.close()
+  readonly #replace = (): void => {
+    if (this.#closed) return
+    try {
+      this.#options.onTrap?.(this.core)
+      this.#engine.replace()
+    } catch (error) {
+      // one that cannot be started is no better than one that traps
+      this.#trap(error instanceof Error ? error : new Error(String(error)))
+      return
+    }
+    this.complaints.engineReplaced(this.core)
+    this.#receiver.engineReplaced()
+    this.#transmitter.engineReplaced()
+    this.#dead = false
+    this.log.notice('a fresh engine is in use')
+    try {
+      this.#options.onEngineReplaced?.()
+    } catch (error) {
+      this.caught(error)
+    }
+    this.pump()
+  }
+
+  /** Nothing calls the engine from here on, and no stream is left. */
+  #halt(): void {
+    this.#timer.disarm()
     if (this.#immediate !== undefined) clearImmediate(this.#immediate)
     this.#immediate = undefined
     this.streams.abortAll()
-    this.#udp?.close()
-    this.#use(null, undefined)
-    this.#aead?.wipe()
   }
 }
 
-function describe(error: unknown): string {
-  return error instanceof Error ? (error.stack ?? error.message) : String(error)
-}
-
-/** Whether an error is the engine's: a trap, or a stack that overflowed. */
-function isTrap(error: unknown): error is Error {
-  return error instanceof WebAssembly.RuntimeError || (error instanceof RangeError && /call stack/i.test(error.message))
-}
+const describe = (error: unknown): string => (error instanceof Error ? (error.stack ?? error.message) : String(error))

@@ -33,6 +33,12 @@ export class Receiver {
     this.#peers = peers
   }
 
+  /** Another engine is in use: what the one before has not seen is lost. */
+  engineReplaced(): void {
+    this.#filled = 0
+    this.#failedFrom = undefined
+  }
+
   /** Takes one datagram. Result: whether all descriptors are filled now, so that handle() must follow. */
   receive(data: Uint8Array, from: SocketAddress): boolean {
     const { core } = this.#host

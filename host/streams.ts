@@ -400,11 +400,12 @@ export class Streams {
     }
   }
 
-  /** The end of everything: resets every connection, tells the engine nothing. */
+  /** The end of the engine or of everything: resets every connection, tells the engine nothing. */
   abortAll(): void {
     const streams = [...this.#streams.values()]
     this.#streams.clear()
     this.unnamed = 0
+    this.views.clear()
     for (const stream of streams) {
       try {
         stream.release(true)

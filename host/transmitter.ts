@@ -61,6 +61,12 @@ export class Transmitter {
     this.#backoff = undefined
   }
 
+  /** Another engine is in use. Buffers belong to the socket, which stays. */
+  engineReplaced(): void {
+    this.#views.clear()
+    this.#blocked = false
+  }
+
   /** The socket may take datagrams again. */
   unblock(): void {
     this.#blocked = false

@@ -23,6 +23,8 @@ export interface Way {
   onObfsReady?(context: number): void
   /** A context of the obfuscator timed out. */
   onObfsEnded?(context: number): void
+  /** A fresh engine is in use, which knows configuration, peer and rendezvous server, but nothing of the obfuscator. */
+  onEngineReplaced?(): void
   /** A new configuration is in force. `reopen`: sockets need other options. Fulfilled when its names were followed, or could not be. */
   reload(config: Config, reopen: boolean): Promise<void>
 }

@@ -1,4 +1,4 @@
 /** Library entry for Bun: the adapter and the function that starts an endpoint on it. */
-export { startEndpoint } from '../host/endpoint.ts'
+export { startEndpoint } from '../host/endpoint/endpoint.ts'
 export { crypto } from './crypto.ts'
 export { bunRuntime } from './runtime.ts'

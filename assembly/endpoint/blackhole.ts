@@ -47,7 +47,7 @@ export function checkBlackhole(s: Session, now: u32): void {
     tellOwn(EVENT_MTU, smaller + tagBytes + nonceBytes)
   }
   s.pathMss = min(s.pathMss, smaller - HEADER_BYTES)
-  if (transmissions >= GIVE_UP_AFTER) endSession(s, REASON_MTU, now)
+  if (transmissions >= GIVE_UP_AFTER) endSession(s, REASON_MTU)
 }
 
 /** True if something small that left after the suspicion arose was answered. */

@@ -1,19 +1,20 @@
 /*
  * The endpoint as a whole: its start, and its time.
  */
-import { E_CONFIG, E_ENTROPY, E_MEMORY, MAX_SLEEP_TICKS, MODE_CLIENT, MODE_SERVER, OK } from '../abi'
+import { E_CONFIG, E_ENTROPY, E_MEMORY, MAX_SLEEP_TICKS, MODE_CLIENT, OK } from '../abi'
 import { advanceClock, startClock } from '../clock'
 import { setKeepalive, startKeepalive } from '../control/keepalive'
+import { startPings } from '../control/pings'
 import { setServiceExpiry } from '../control/rendezvous'
 import { setOptions, setWireOffset } from '../kcp/conversation'
 import { setCeiling, usedBytes } from '../memory/slab'
 import { openDatagrams } from '../packet/datagram'
 import { hasEntropy, takeEntropy } from '../packet/entropy'
 import { openNonces, renewCounter } from '../packet/nonce'
-import { openRemotes } from '../packet/remote'
 import { datagramFilter, openReplay } from '../packet/replay'
 import { setMaxSessions } from '../session/table'
 import { setTimeouts } from '../session/timeouts'
+import { checkTombstones, setTimeWait, untilTombstones } from '../session/tombstones'
 import { MEMORY_USED, set } from '../stats'
 import {
   badField,
@@ -44,7 +45,7 @@ import { configureOpening } from './open'
 import { checkPeerTimers, configurePeer, untilPeerTimers, wakePeer } from './peer'
 import { checkSessions, untilSessions, wakeSessions } from './schedule'
 
-/** Entropy the start wants: conv, clock, keepalive, secret and base of nonces. */
+/** Entropy the start wants: conv, clock, keepalive, pings, secret and base of nonces. */
 const START_ENTROPY_BYTES: u32 = 64
 /** Most bytes the ceiling can be set to: what wasm32 can address, less some. */
 const MAX_CEILING_BYTES: u32 = 0xf0000000
@@ -86,7 +87,8 @@ export function configure(now: u32): i32 {
     field(NC),
     field(FLUSH),
   )
-  setTimeouts(field(TIMEOUT), field(LINGER), field(TIME_WAIT))
+  setTimeouts(field(TIMEOUT), field(LINGER))
+  setTimeWait(field(TIME_WAIT))
   setMaxSessions(field(MAX_SESSIONS))
   setServiceExpiry(field(TIMEOUT))
   addFixed(0)
@@ -105,8 +107,8 @@ function start(now: u32): i32 {
   configureOpening(mode, load<u32>(takeEntropy(4)))
   setWireOffset(load<u32>(takeEntropy(4)))
   startKeepalive(isMode(MODE_CLIENT) ? field(KEEPALIVE) : 0, load<u32>(takeEntropy(4)), now)
+  startPings(load<u64>(takeEntropy(8)))
   openNonces(field(NONCE_BYTES), field(NONCE_STRATEGY))
-  if (field(TAG_BYTES) != 0 && isMode(MODE_SERVER) && !openRemotes()) return E_MEMORY
   fixedBytes = usedBytes()
   configured = true
   return OK
@@ -128,11 +130,15 @@ export function checkTimers(now: u32): void {
   checkPeerTimers(now)
   checkContexts(now)
   checkMoves(now)
+  checkTombstones()
 }
 
 /** Ticks until `checkTimers` has something to do. */
 export function untilTimers(now: u32): u32 {
   set(MEMORY_USED, usedBytes())
-  const wanted = min(min(untilPeerTimers(now), untilContexts()), min(untilMoves(now), MAX_SLEEP_TICKS))
+  const wanted = min(
+    min(untilPeerTimers(now), untilContexts()),
+    min(min(untilMoves(now), untilTombstones()), MAX_SLEEP_TICKS),
+  )
   return untilSessions(wanted, now)
 }

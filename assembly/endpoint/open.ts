@@ -15,7 +15,7 @@ import { seconds } from '../clock'
 import { sendReset } from '../control/queue'
 import { openConfirm } from '../kcp/confirm'
 import { openCongestion } from '../kcp/congestion'
-import { openConversation } from '../kcp/conversation'
+import { openConversation, waitSnd } from '../kcp/conversation'
 import { probe } from '../kcp/recovery'
 import { CMD_PUSH, CMD_WINS, diff, HEADER_BYTES, readCmd, readSn, readTs, readUna } from '../kcp/segment'
 import { openRecvWindow } from '../kcp/window'
@@ -28,11 +28,17 @@ import {
   addressOf,
   CONNECT,
   CUT,
+  EOF_OWED,
   EOF_SENT,
   ESTABLISHED,
   halfOpenCount,
   has,
+  IN_DIRTY,
+  IN_EVENTS,
+  IN_READY,
   INITIATOR,
+  nextLinger,
+  oldestLinger,
   openHalf,
   Session,
   setState,
@@ -41,7 +47,8 @@ import {
   TIME_WAIT,
 } from '../session/session'
 import { endSession, queueDial, sendKeepalive } from '../session/stream'
-import { error, find, insert, rekey, sessionAt, slotsInUse } from '../session/table'
+import { error, find, insert, isTableFull, rekey, sessionAt, slotsInUse } from '../session/table'
+import { answerLate, areTombstonesFull, findTombstone } from '../session/tombstones'
 import { count, SESSIONS_OPENED, SESSIONS_REFUSED, SESSIONS_UNCONFIRMED } from '../stats'
 import { CONFIRM, field, MAX_HALF_OPEN } from './config'
 import { considerMove } from './migration'
@@ -50,6 +57,8 @@ import { isLive, pingUnvalidated, settle } from './schedule'
 
 /** Sessions that datagrams of unknown conversations are compared with, a second: some percent of a core. */
 const MAX_VISITS: u32 = 4000000
+/** Sessions in LINGER that are looked at for one that may give its place. */
+const MAX_LINGER_LOOKS: u32 = 64
 /** How far the numbers of a datagram may lie from a session it is said to continue: the largest window. */
 const MAX_MOVED_DISTANCE: i32 = 65536
 
@@ -73,8 +82,6 @@ function start(s: Session, conv: u32, state: u32, now: u32): void {
   s.createdSecond = seconds()
   // so that the first pair of ACKs need not wait
   s.ackLast = now - TICKS_PER_SECOND
-  // likewise the first RESET
-  s.resetAt = now - TICKS_PER_SECOND
   openHalf(s)
   count(SESSIONS_OPENED)
 }
@@ -82,7 +89,7 @@ function start(s: Session, conv: u32, state: u32, now: u32): void {
 /** A session for a TCP connection that a client accepted: its handle or an error. */
 export function openStream(now: u32): i32 {
   if (!isAddress(currentPeer)) return E_NO_PEER
-  if (isHalfOpenFull()) {
+  if (isHalfOpenFull() || !makeRoom(now)) {
     count(SESSIONS_REFUSED)
     return E_SESSIONS
   }
@@ -96,7 +103,7 @@ export function openStream(now: u32): i32 {
   s.flags |= INITIATOR
   s.tcp = TCP_OPEN
   if (!queueDial(s, now)) {
-    endSession(s, REASON_MEMORY, now)
+    endSession(s, REASON_MEMORY)
     s.events = 0
     count(SESSIONS_REFUSED)
     settle(s, now)
@@ -106,10 +113,30 @@ export function openStream(now: u32): i32 {
   return s.handle
 }
 
+/**
+ * Makes room for one more session: one that lingers gives its place if everything it sent is acknowledged and nothing
+ * is left for TCP. False if there is none, or if too many sessions ended just now.
+ */
+function makeRoom(now: u32): bool {
+  if (areTombstonesFull()) return false
+  if (!isTableFull()) return true
+  let s = oldestLinger()
+  for (let i: u32 = 0; i < MAX_LINGER_LOOKS && s; i++) {
+    const isDone = waitSnd(s) == 0 && s.rcvRead == s.rcvTop && s.tcp == TCP_GONE
+    if (isDone && !has(s, EOF_OWED | IN_READY | IN_DIRTY | IN_EVENTS)) {
+      endSession(s, 0)
+      settle(s, now)
+      return true
+    }
+    s = nextLinger(s)
+  }
+  return false
+}
+
 /** Next free conv for the peer; never 0 (protocol.md 6.6). */
 function allocateConv(): u32 {
   do nextConv++
-  while (nextConv == 0 || find(currentPeer, nextConv))
+  while (nextConv == 0 || find(currentPeer, nextConv) || findTombstone(currentPeer, nextConv))
   return nextConv
 }
 
@@ -118,6 +145,11 @@ function allocateConv(): u32 {
  * a session that is elsewhere belongs to it, and may show that it moved; anything else is answered by RESET.
  */
 export function acceptSession(at: usize, len: u32, conv: u32, address: usize, now: u32): Session | null {
+  const ended = findTombstone(address, conv)
+  if (ended) {
+    answerLate(ended, len)
+    return null
+  }
   const isMidway = isFromMidway(at, len)
   if (isMidway && tagBytes != 0) {
     if (!mayScan()) return null
@@ -132,14 +164,14 @@ export function acceptSession(at: usize, len: u32, conv: u32, address: usize, no
     return null
   }
   let s: Session | null = null
-  if (!isHalfOpenFull()) s = insert(address, conv)
+  if (!isHalfOpenFull() && makeRoom(now)) s = insert(address, conv)
   if (!s) {
     count(SESSIONS_REFUSED)
     return null
   }
   start(s, conv, CONNECT, now)
   if (tagBytes != 0 && !admit(s, at, len, now)) {
-    endSession(s, REASON_MEMORY, now)
+    endSession(s, REASON_MEMORY)
     settle(s, now)
     count(SESSIONS_REFUSED)
     return null
@@ -219,7 +251,7 @@ export function moveSessions(now: u32): void {
     if (!s || !isLive(s) || !sameAddress(addressOf(s), previousPeer)) continue
     if (find(currentPeer, s.conv)) {
       // the same conv is in use there: it cannot be ours
-      endSession(s, REASON_STALE_PEER, now)
+      endSession(s, REASON_STALE_PEER)
       settle(s, now)
       continue
     }
@@ -237,7 +269,7 @@ export function endSessionsOf(address: usize, reason: u32, now: u32): void {
   for (let i: u32 = 0; i < slots; i++) {
     const s = sessionAt(i)
     if (!s || s.state == TIME_WAIT || !sameAddress(addressOf(s), address)) continue
-    endSession(s, reason, now)
+    endSession(s, reason)
     settle(s, now)
   }
 }

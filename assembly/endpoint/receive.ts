@@ -60,7 +60,6 @@ import {
   RESET_DOUBTED,
   Session,
   setState,
-  TIME_WAIT,
 } from '../session/session'
 import { advance, denyReset, doubtReset, endSession, resetByPeer } from '../session/stream'
 import { find } from '../session/table'
@@ -169,10 +168,10 @@ function takeMessage(at: usize, len: u32, address: usize, now: u32): bool {
     if (s && isLive(s)) {
       if (s.confirm) {
         // it was opened for a first flight that its peer knows nothing of
-        endSession(s, REASON_RESET, now)
+        endSession(s, REASON_RESET)
       } else if (tagBytes == 0) {
         // whoever can send a RESET could send anything
-        resetByPeer(s, REASON_RESET, now)
+        resetByPeer(s, REASON_RESET)
       } else {
         doubtReset(s, now)
       }
@@ -213,14 +212,7 @@ function takeSegments(i: u32, at: usize, len: u32, sealed: u32, address: usize, 
     if (!s) return false
   }
   touch(s)
-  if (!isLive(s)) {
-    if (s.state == TIME_WAIT && now - s.resetAt >= TICKS_PER_SECOND) {
-      s.resetAt = now
-      s.timeWaitAt = now
-      sendReset(conv, address, len)
-    }
-    return false
-  }
+  if (!isLive(s)) return false
   if (s.state == CONNECT) {
     setState(s, ESTABLISHED)
     if (has(s, INITIATOR)) closeHalf(s)
@@ -237,7 +229,7 @@ function takeSegments(i: u32, at: usize, len: u32, sealed: u32, address: usize, 
   if (did & KEPT_BLOCK) refillRx(i)
   if (did & FORGOTTEN) {
     sendReset(conv, address, len)
-    endSession(s, REASON_STALE_PEER, now)
+    endSession(s, REASON_STALE_PEER)
     return true
   }
   if (did & (RECEIVED_STREAM | ADVANCED_UNA)) s.progressAt = now

@@ -14,6 +14,7 @@ import { freeIdleRecvRing } from '../kcp/recv_window'
 import { updateCongestion } from '../kcp/rounds'
 import { freeIdleSendRing } from '../kcp/send_window'
 import { awaitValidation, nextValidationPing, Remote, untilValidationPing, validate } from '../packet/remote'
+import { takeDrained } from '../session/events'
 import {
   addressOf,
   BLOCKED,
@@ -33,6 +34,7 @@ import {
 import { payOwed, unblock } from '../session/stream'
 import { remove, sessionAt, slotsInUse } from '../session/table'
 import { checkTimeouts, untilTimeout } from '../session/timeouts'
+import { addTombstone } from '../session/tombstones'
 import { shift, WAITSND } from '../stats'
 import { cancel, earliest, postpone, wake } from '../timer'
 import { checkBlackhole } from './blackhole'
@@ -90,8 +92,26 @@ export function settle(s: Session, now: u32): void {
     shift(WAITSND, waiting - s.waitingCounted)
     s.waitingCounted = waiting
   }
+  if (s.state == TIME_WAIT) {
+    bury(s)
+    return
+  }
   const wanted = untilWanted(s, now)
   if (wanted != NEVER) wake(s, now + wanted)
+}
+
+/** A session that ended gives its record back when no list of the endpoint holds it; a tombstone remembers it. */
+function bury(s: Session): void {
+  if (has(s, IN_READY | IN_DIRTY | IN_EVENTS)) return
+  cancel(s)
+  setState(s, 0)
+  addTombstone(addressOf(s), s.conv)
+  remove(s)
+}
+
+/** To be called when the host took events: sessions that ended may be gone now. */
+export function buryDrained(): void {
+  for (let s = takeDrained(); s; s = takeDrained()) bury(s)
 }
 
 // ---- addresses that have not answered
@@ -190,20 +210,13 @@ export function checkSessions(now: u32): void {
     const s = earliest()
     if (!s || until(s.deadline, now) != 0) return
     cancel(s)
-    if (checkTimeouts(s, now)) {
-      pingUnvalidated(s, now)
-      if (isLive(s)) {
-        detectLoss(s, now)
-        checkBlackhole(s, now)
-      }
-      settle(s, now)
-    } else if (has(s, IN_READY | IN_DIRTY | IN_EVENTS)) {
-      // the host has not drained yet
-      wake(s, now + RETRY_TICKS)
-    } else {
-      setState(s, 0)
-      remove(s)
+    checkTimeouts(s, now)
+    pingUnvalidated(s, now)
+    if (isLive(s)) {
+      detectLoss(s, now)
+      checkBlackhole(s, now)
     }
+    settle(s, now)
   }
 }
 

@@ -6,6 +6,7 @@
  * the floor share the link.
  */
 import { TICKS_PER_MS, TICKS_PER_SECOND } from '../abi'
+import { Chains, firstWith, link, nextWith, unlink } from '../memory/chains'
 import { alloc, classOf, free } from '../memory/slab'
 import { copyAddress, hashAddress, sameAddress } from '../packet/address'
 
@@ -14,7 +15,6 @@ const FLOOR_AGE_TICKS: u32 = 10 * TICKS_PER_SECOND
 const MIN_FLOOR_HOLD_TICKS: u32 = 50 * TICKS_PER_MS
 /** Halves of the long memory of the floor. */
 const LONG_HALF_TICKS: u32 = 30 * TICKS_PER_SECOND
-const BUCKETS: u32 = 256
 /** A size of datagrams counts as passing for so long. */
 const PROVEN_TICKS: u32 = 60 * TICKS_PER_SECOND
 /** A limit holds so long. */
@@ -26,10 +26,11 @@ export const UNKNOWN: u32 = 0xffffffff
 
 @unmanaged
 export class Path {
+  chained: usize
+  hash: u32
   address0: u64
   address1: u64
   address2: u64
-  next: usize
   users: u32
   // RTT floor in ticks; when a sample last came near it
   floor: u32
@@ -59,47 +60,42 @@ export class Path {
   cutAbove: f64
 }
 
-const buckets: usize = memory.data(256 * 4)
+const PATH_CLASS: u32 = classOf(offsetof<Path>())
 
-function bucketOf(address: usize): usize {
-  return buckets + ((<usize>(hashAddress(address, 0) & (BUCKETS - 1))) << 2)
+const chains: Chains = changetype<Chains>(memory.data(12, 8))
+
+function addressOf(path: Path): usize {
+  return changetype<usize>(path) + offsetof<Path>('address0')
 }
 
 /** The path to an address, shared by all who join it; 0 when memory is scarce. */
 export function joinPath(address: usize, now: u32): usize {
-  const bucket = bucketOf(address)
-  for (let at = load<usize>(bucket); at; at = changetype<Path>(at).next) {
-    if (!sameAddress(at, address)) continue
+  const hash = hashAddress(address, 0)
+  for (let at = firstWith(chains, hash); at; at = nextWith(at, hash)) {
+    if (!sameAddress(addressOf(changetype<Path>(at)), address)) continue
     changetype<Path>(at).users++
     return at
   }
-  const cls = classOf(offsetof<Path>())
-  const at = alloc(cls)
+  const at = alloc(PATH_CLASS)
   if (!at) return 0
-  memory.fill(at, 0, (<usize>1) << cls)
+  memory.fill(at, 0, (<usize>1) << PATH_CLASS)
+  if (!link(chains, at, hash)) {
+    free(at, PATH_CLASS)
+    return 0
+  }
   const path = changetype<Path>(at)
-  copyAddress(at, address)
+  copyAddress(addressOf(path), address)
   path.users = 1
   path.cut = 1
   path.floor = path.longNow = path.longBefore = UNKNOWN
   path.floorAt = path.longAt = now
-  path.next = load<usize>(bucket)
-  store<usize>(bucket, at)
   return at
 }
 
 export function leavePath(at: usize): void {
-  const path = changetype<Path>(at)
-  if (--path.users) return
-  const bucket = bucketOf(at)
-  if (load<usize>(bucket) == at) {
-    store<usize>(bucket, path.next)
-  } else {
-    let before = load<usize>(bucket)
-    while (changetype<Path>(before).next != at) before = changetype<Path>(before).next
-    changetype<Path>(before).next = path.next
-  }
-  free(at, classOf(offsetof<Path>()))
+  if (--changetype<Path>(at).users) return
+  unlink(chains, at)
+  free(at, PATH_CLASS)
 }
 
 /** Takes in an RTT sample; ends a probe that is over. */

@@ -14,9 +14,9 @@ export const PACKET_CLASS: u32 = 11
 /** First bytes of a packet block, left free for the IP and TCP headers of an obfuscator. */
 export const HEADROOM_BYTES: u32 = 64
 
-/** Of each class up to PACKET_CLASS so many free blocks are kept unjoined, until memory is short. */
+/** Most free blocks of the classes up to PACKET_CLASS that are kept unjoined, until memory is short. */
 const MAX_KEPT: u32 = 16384
-/** So many of each class are joined at a time when memory is short. */
+/** So many of each class are joined at a time. */
 const JOINED_AT_ONCE: u32 = 64
 /** Linear memory may exceed the ceiling by the module's own data, the last step of growth and the bitmaps. */
 const OWN_BYTES: u32 = 1 << 20
@@ -24,9 +24,9 @@ const BITMAP_SHIFT: u32 = 9
 /** One part in 16 of the ceiling is kept for what frees other memory: the segment that fills a hole, EOF, ACK lists. */
 const RESERVE_SHIFT: u32 = 4
 
-/** Kept blocks, by class: the first, their number. */
-const kept: usize = memory.data(12 * 8)
-const KEPT_COUNT: usize = 4
+/** Heads of the lists of kept blocks, by class, and the number of all. */
+const kept: usize = memory.data(12 * 4)
+let keptCount: u32 = 0
 
 let ceiling: u32 = 64 << 20
 let used: u32 = 0
@@ -65,13 +65,9 @@ export function classOf(bytes: u32): u32 {
   return 32 - clz<u32>(bytes - 1)
 }
 
-function isClass(cls: u32): bool {
-  return cls - MIN_CLASS <= MAX_CLASS - MIN_CLASS
-}
-
 /** A block for ordinary work; 0 when the ceiling less its reserve is reached, and for a class that does not exist. */
 export function alloc(cls: u32): usize {
-  return isClass(cls) && !isScarce(1 << cls) ? take(cls) : 0
+  return isScarce(1 << cls) ? 0 : take(cls)
 }
 
 /**
@@ -79,60 +75,60 @@ export function alloc(cls: u32): usize {
  * not exist.
  */
 export function allocUrgent(cls: u32): usize {
-  return isClass(cls) ? take(cls) : 0
+  return take(cls)
 }
 
 /** Frees a block of the class that it was allocated with: the owner stores that, no caller may compute it again. */
 export function free(block: usize, cls: u32): void {
   used -= 1 << cls
-  if (cls <= PACKET_CLASS) {
-    const list = kept + ((<usize>cls) << 3)
-    const n = load<u32>(list, KEPT_COUNT)
-    if (n < MAX_KEPT) {
-      store<usize>(block, load<usize>(list))
-      store<usize>(list, block)
-      store<u32>(list, n + 1, KEPT_COUNT)
-      return
-    }
+  if (cls > PACKET_CLASS) {
+    joinBlock(block, cls)
+    return
   }
-  joinBlock(block, cls)
+  if (keptCount == MAX_KEPT) joinKept()
+  const list = kept + ((<usize>cls) << 2)
+  store<usize>(block, load<usize>(list))
+  store<usize>(list, block)
+  keptCount++
 }
 
 function take(cls: u32): usize {
   if (cls <= PACKET_CLASS) {
-    const list = kept + ((<usize>cls) << 3)
+    const list = kept + ((<usize>cls) << 2)
     const block = load<usize>(list)
     if (block) {
       store<usize>(list, load<usize>(block))
-      store<u32>(list, load<u32>(list, KEPT_COUNT) - 1, KEPT_COUNT)
+      keptCount--
       used += 1 << cls
       return block
     }
   }
+  return takeJoined(cls)
+}
+
+/** A block of the buddy system; 0 for a class that does not exist, as for want of memory. */
+function takeJoined(cls: u32): usize {
+  if (cls < MIN_CLASS || cls > MAX_CLASS) return 0
   let block = takeBlock(cls)
   while (!block) {
-    if (!joinKept() && !growMemory(<u64>ceiling + (ceiling >> BITMAP_SHIFT) + OWN_BYTES)) return 0
+    if (keptCount != 0) joinKept()
+    else if (!growMemory(<u64>ceiling + (ceiling >> BITMAP_SHIFT) + OWN_BYTES)) return 0
     block = takeBlock(cls)
   }
   used += 1 << cls
   return block
 }
 
-/** Gives kept blocks back to be joined; false if there were none. */
-function joinKept(): bool {
-  let found = false
+/** Gives some kept blocks of each class back to be joined. */
+function joinKept(): void {
   for (let cls = MIN_CLASS; cls <= PACKET_CLASS; cls++) {
-    const list = kept + ((<usize>cls) << 3)
-    const n = min(load<u32>(list, KEPT_COUNT), JOINED_AT_ONCE)
-    for (let i: u32 = 0; i < n; i++) {
+    const list = kept + ((<usize>cls) << 2)
+    for (let i: u32 = 0; i < JOINED_AT_ONCE; i++) {
       const block = load<usize>(list)
+      if (!block) break
       store<usize>(list, load<usize>(block))
+      keptCount--
       joinBlock(block, cls)
     }
-    if (n) {
-      store<u32>(list, load<u32>(list, KEPT_COUNT) - n, KEPT_COUNT)
-      found = true
-    }
   }
-  return found
 }

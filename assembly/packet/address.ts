@@ -7,6 +7,8 @@
  *   +------+------+----------+----------------------+
  */
 
+import { sipHash } from '../siphash'
+
 export const ADDRESS_BYTES: u32 = 24
 
 export function sameAddress(a: usize, b: usize): bool {
@@ -24,16 +26,9 @@ export function isAddress(record: usize): bool {
   return load<u16>(record) != 0
 }
 
-/** Hash of an address and a conv, well mixed in all bits. */
+/** Keyed hash of an address and a conv; nobody without the endpoint's secret can make two collide. */
 export function hashAddress(record: usize, conv: u32): u32 {
-  const prime: u64 = 0x9e3779b97f4a7c15
-  let h = load<u64>(record) ^ (<u64>conv * prime)
-  h = (h ^ (h >> 32)) * prime
-  h ^= load<u64>(record, 8)
-  h = (h ^ (h >> 29)) * prime
-  h ^= load<u64>(record, 16)
-  h = (h ^ (h >> 32)) * prime
-  return <u32>(h >> 32)
+  return <u32>sipHash(record, 3, ((<u64>(ADDRESS_BYTES + 4)) << 56) | <u64>conv)
 }
 
 // ---- addresses inside messages (protocol.md 7.1): u8 type (0 IPv4, 1 IPv6), IP, u16 port, big-endian

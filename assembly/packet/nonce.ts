@@ -46,7 +46,14 @@ export function openNonces(bytes: u32, nonceStrategy: u32): void {
     memory.copy(secret + BASE, takeEntropy(COUNTER_BYTES), COUNTER_BYTES)
   }
   setHashKey(secret)
-  useBase(secret + BASE)
+  useBase()
+}
+
+/** Counts on from the base and slot in the secret block. */
+function useBase(): void {
+  const base = secret + BASE
+  memory.copy(bases + <usize>((baseCount++ % MAX_BASES) * BASE_BYTES), base, COUNTER_BYTES)
+  memory.copy(counter, base, COUNTER_BYTES)
   const low = load<u64>(counter)
   const start = low + ((<u64>load<u16>(secret, SLOT)) << SLOT_SHIFT)
   store<u64>(counter, start)
@@ -55,16 +62,18 @@ export function openNonces(bytes: u32, nonceStrategy: u32): void {
   memory.fill(secret, 0, 32)
 }
 
-function useBase(at: usize): void {
-  memory.copy(bases + <usize>((baseCount++ % MAX_BASES) * BASE_BYTES), at, COUNTER_BYTES)
-  memory.copy(counter, at, COUNTER_BYTES)
-}
-
-/** Goes on from a new base, without forgetting the ones before; a cloned machine has the same. False without entropy. */
+/**
+ * Goes on from the base that the host wrote, else from a random one, without forgetting the ones before; a cloned
+ * machine has the same. False without entropy.
+ */
 export function renewCounter(): bool {
   if (strategy != NONCE_COUNTER) return true
-  if (!hasEntropy(COUNTER_BYTES)) return false
-  useBase(takeEntropy(COUNTER_BYTES))
+  const base = secret + BASE
+  if ((load<u64>(base) | <u64>load<u32>(base, 8)) == 0) {
+    if (!hasEntropy(COUNTER_BYTES)) return false
+    memory.copy(base, takeEntropy(COUNTER_BYTES), COUNTER_BYTES)
+  }
+  useBase()
   return true
 }
 

@@ -6,10 +6,9 @@
  */
 import { TICKS_PER_SECOND } from '../abi'
 import { elapsed, until } from '../clock'
-import { newRing } from '../memory/ring'
+import { Chains, firstWith, link, nextWith, unlink } from '../memory/chains'
 import { alloc, classOf, free, setAside } from '../memory/slab'
-import { sipHash } from '../siphash'
-import { ADDRESS_BYTES, copyAddress, sameAddress } from './address'
+import { copyAddress, hashAddress, sameAddress } from './address'
 
 /** The address answered. */
 const VALIDATED: u32 = 1
@@ -46,12 +45,10 @@ const LEARN_TICKS: u64 = TICKS_PER_SECOND
 /** Connections that open at once may arrive in another order. */
 const CONV_REORDER: i32 = 64
 
-const INITIAL_CAPACITY: u32 = 64
-const MAX_CAPACITY: u32 = 65536
-const POINTER_SHIFT: u32 = 2
-
 @unmanaged
 export class Remote {
+  chained: usize
+  hash: u32
   address0: u64
   address1: u64
   address2: u64
@@ -64,7 +61,6 @@ export class Remote {
   markSn: u32
   clockTs: u32
   newestConv: u32
-  chained: usize
   older: usize
   younger: usize
   sessions: u32
@@ -76,9 +72,7 @@ export class Remote {
 
 const REMOTE_CLASS: u32 = classOf(offsetof<Remote>())
 
-let chains: usize = 0
-let capacity: u32 = 0
-let count: u32 = 0
+const chains: Chains = changetype<Chains>(memory.data(12, 8))
 let idle: u32 = 0
 let oldest: usize = 0
 let youngest: usize = 0
@@ -86,27 +80,20 @@ let youngest: usize = 0
 let budget: u64 = BUDGET_BURST
 let budgetAt: u64 = 0
 
-/** Memory for the chains; false without. */
-export function openRemotes(): bool {
-  chains = newRing(INITIAL_CAPACITY, POINTER_SHIFT)
-  capacity = INITIAL_CAPACITY
-  return chains != 0
-}
-
 function has(r: Remote, flag: u32): bool {
   return (r.flags & flag) != 0
 }
 
-function chainOf(address: usize): usize {
-  const hash = <u32>sipHash(address, 3, (<u64>ADDRESS_BYTES) << 56)
-  return chains + ((<usize>(hash & (capacity - 1))) << POINTER_SHIFT)
+function addressOf(r: Remote): usize {
+  return changetype<usize>(r) + offsetof<Remote>('address0')
 }
 
 /** The record of an address, null if there is none. */
 export function findRemote(address: usize): Remote | null {
-  if (!chains) return null
-  for (let at = load<usize>(chainOf(address)); at; at = changetype<Remote>(at).chained) {
-    if (sameAddress(at, address)) return changetype<Remote>(at)
+  const hash = hashAddress(address, 0)
+  for (let at = firstWith(chains, hash); at; at = nextWith(at, hash)) {
+    const r = changetype<Remote>(at)
+    if (sameAddress(addressOf(r), address)) return r
   }
   return null
 }
@@ -121,7 +108,6 @@ export function joinRemote(address: usize): usize {
     }
     return changetype<usize>(known)
   }
-  if (count >= capacity) growChains()
   let at = alloc(REMOTE_CLASS)
   if (!at && oldest) {
     forget(changetype<Remote>(oldest))
@@ -130,12 +116,12 @@ export function joinRemote(address: usize): usize {
   if (!at) return 0
   memory.fill(at, 0, (<usize>1) << REMOTE_CLASS)
   const r = changetype<Remote>(at)
-  copyAddress(at, address)
+  if (!link(chains, at, hashAddress(address, 0))) {
+    free(at, REMOTE_CLASS)
+    return 0
+  }
+  copyAddress(addressOf(r), address)
   r.sessions = 1
-  const chain = chainOf(address)
-  r.chained = load<usize>(chain)
-  store<usize>(chain, at)
-  count++
   return at
 }
 
@@ -166,34 +152,8 @@ function leaveIdle(r: Remote): void {
 function forget(r: Remote): void {
   const at = changetype<usize>(r)
   leaveIdle(r)
-  let link = chainOf(at)
-  while (load<usize>(link) != at) link = load<usize>(link) + offsetof<Remote>('chained')
-  store<usize>(link, r.chained)
-  count--
+  unlink(chains, at)
   free(at, REMOTE_CLASS)
-}
-
-/** Doubles the chains. That they stay long without memory is no error. */
-function growChains(): void {
-  const larger = capacity < MAX_CAPACITY ? newRing(capacity * 2, POINTER_SHIFT) : 0
-  if (!larger) return
-  const old = chains
-  const n = capacity
-  chains = larger
-  capacity = n * 2
-  for (let i: u32 = 0; i < n; i++) {
-    let at = load<usize>(old + ((<usize>i) << POINTER_SHIFT))
-    while (at) {
-      const next = changetype<Remote>(at).chained
-      const chain = chainOf(at)
-      changetype<Remote>(at).chained = load<usize>(chain)
-      store<usize>(chain, at)
-      at = next
-    }
-  }
-  free(old, classOf(n << POINTER_SHIFT))
-  // they do not shrink again
-  setAside(n << POINTER_SHIFT)
 }
 
 // ---- validation

@@ -3,7 +3,7 @@
  * session table.
  */
 import { EVENT_ABORT, EVENT_BYTES, EVENT_SLOTS } from '../abi'
-import { has, IN_EVENTS, Session } from './session'
+import { has, IN_EVENTS, Session, TIME_WAIT } from './session'
 
 export const events: usize = memory.data(256 * 16, 8)
 
@@ -11,6 +11,8 @@ let first: usize = 0
 let last: usize = 0
 /** Events of the endpoint itself: type bit and one argument each. */
 let own: u32 = 0
+/** Sessions that ended, of which the host has taken the last event. */
+let drained: usize = 0
 const ownArguments: usize = memory.data(32 * 4)
 
 export function tell(s: Session, event: u32): void {
@@ -54,8 +56,19 @@ export function takeEvents(): u32 {
     first = s.nextEvent
     if (!first) last = 0
     s.flags &= ~IN_EVENTS
+    if (s.state != TIME_WAIT) continue
+    s.nextEvent = drained
+    drained = changetype<usize>(s)
   }
   return n
+}
+
+/** One of the sessions that ended and have nothing to report any more; null if there is none. */
+export function takeDrained(): Session | null {
+  if (!drained) return null
+  const s = changetype<Session>(drained)
+  drained = s.nextEvent
+  return s
 }
 
 function put(n: u32, type: u32, handle: u32, argument: u32): u32 {

@@ -74,10 +74,12 @@ export class Session extends Conversation {
   payloadAt: u32
   queuedAt: u32
   resetAt: u32
-  timeWaitAt: u32
   // bytes that arrived for a TCP side that is gone
   discarded: u32
   tickAt: u32
+  // neighbours in the list of sessions in LINGER
+  lingerOlder: usize
+  lingerYounger: usize
   // events owed to the host, and the reason of an abort
   events: u32
   reason: u32
@@ -138,9 +140,40 @@ export function closeHalf(s: Session): void {
   halfOpen--
 }
 
+let lingerOldest: usize = 0
+let lingerYoungest: usize = 0
+
+/** The session that has been in LINGER longest, null if there is none; `nextLinger` goes on. */
+export function oldestLinger(): Session | null {
+  return changetype<Session | null>(lingerOldest)
+}
+
+export function nextLinger(s: Session): Session | null {
+  return changetype<Session | null>(s.lingerYounger)
+}
+
+function enterLingerList(s: Session): void {
+  const at = changetype<usize>(s)
+  s.lingerOlder = lingerYoungest
+  s.lingerYounger = 0
+  if (lingerYoungest) changetype<Session>(lingerYoungest).lingerYounger = at
+  else lingerOldest = at
+  lingerYoungest = at
+}
+
+function leaveLingerList(s: Session): void {
+  if (s.lingerOlder) changetype<Session>(s.lingerOlder).lingerYounger = s.lingerYounger
+  else lingerOldest = s.lingerYounger
+  if (s.lingerYounger) changetype<Session>(s.lingerYounger).lingerOlder = s.lingerOlder
+  else lingerYoungest = s.lingerOlder
+}
+
 /** Changes the state and the gauges that count states. */
 export function setState(s: Session, state: u32): void {
+  if (s.state == state) return
+  if (s.state == LINGER) leaveLingerList(s)
   if (s.state) shift(SESSIONS_BY_STATE + s.state - 1, -1)
   s.state = state
   if (state) shift(SESSIONS_BY_STATE + state - 1, 1)
+  if (state == LINGER) enterLingerList(s)
 }

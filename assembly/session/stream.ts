@@ -257,7 +257,7 @@ export function advance(s: Session, now: u32): void {
 }
 
 /** PUSH at the front. True if it was disposed of. */
-function takePush(s: Session, now: u32): bool {
+function takePush(s: Session, _now: u32): bool {
   if (s.tcp == TCP_NONE) {
     // payload before DIAL: nothing that follows can be right
     s.flags |= POISONED
@@ -269,7 +269,7 @@ function takePush(s: Session, now: u32): bool {
     add(DISCARDED_BYTES, n)
     s.tcpWritten += n
     s.discarded += n
-    if (s.discarded > MAX_DISCARDED_BYTES) endSession(s, 0, now)
+    if (s.discarded > MAX_DISCARDED_BYTES) endSession(s, 0)
     return true
   }
   if (s.tcp == TCP_OPEN && !has(s, READABLE_TOLD) && hasPayload(s)) {
@@ -331,7 +331,7 @@ export function closeConversation(s: Session): void {
 }
 
 /** Ends a session: TCP is aborted unless it ended before, TIME_WAIT begins. Nothing is sent. */
-export function endSession(s: Session, reason: u32, now: u32): void {
+export function endSession(s: Session, reason: u32): void {
   if (s.state == TIME_WAIT) return
   if (s.tcp == TCP_OPEN || s.tcp == TCP_DIALING) {
     count(SESSIONS_ABORTED)
@@ -343,7 +343,6 @@ export function endSession(s: Session, reason: u32, now: u32): void {
   closeHalf(s)
   closeConversation(s)
   setState(s, TIME_WAIT)
-  s.timeWaitAt = now
 }
 
 /**
@@ -366,7 +365,7 @@ export function denyReset(s: Session): void {
  * The peer has no such conversation. If its EOF is among what was received, that is still written to TCP before the end: an original
  * that drops a session too early (protocol.md 6.7) must not cut the answer it completed.
  */
-export function resetByPeer(s: Session, reason: u32, now: u32): void {
+export function resetByPeer(s: Session, reason: u32): void {
   if (s.state == ESTABLISHED && s.tcp == TCP_OPEN && !has(s, EOF_RECEIVED) && holdsEof(s)) {
     closeSendWindow(s)
     closeAcks(s)
@@ -374,5 +373,5 @@ export function resetByPeer(s: Session, reason: u32, now: u32): void {
     s.flags = (s.flags & ~EOF_OWED) | EOF_SENT | CUT
     return
   }
-  endSession(s, reason, now)
+  endSession(s, reason)
 }

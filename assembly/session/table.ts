@@ -27,6 +27,7 @@ let firstFree: u32 = 0
 let lastFree: u32 = 0
 let live: u32 = 0
 let maxSessions: u32 = 65535
+let lastFound: usize = 0
 
 export function setMaxSessions(n: u32): void {
   maxSessions = n
@@ -50,13 +51,21 @@ export function sessionOf(handle: u32): Session | null {
 
 export function find(address: usize, conv: u32): Session | null {
   if (!buckets) return null
+  // datagrams of one session come in rows: they are spared the hash
+  if (lastFound) {
+    const s = changetype<Session>(lastFound)
+    if (s.conv == conv && sameAddress(addressOf(s), address)) return s
+  }
   const hash = hashAddress(address, conv)
   let i = hash & bucketMask
   while (true) {
     const at = load<usize>(buckets + ((<usize>i) << POINTER_SHIFT))
     if (!at) return null
     const s = changetype<Session>(at)
-    if (s.hash == hash && s.conv == conv && sameAddress(addressOf(s), address)) return s
+    if (s.hash == hash && s.conv == conv && sameAddress(addressOf(s), address)) {
+      lastFound = at
+      return s
+    }
     i = (i + 1) & bucketMask
   }
 }
@@ -99,8 +108,14 @@ export function rekey(s: Session, address: usize): void {
   place(s)
 }
 
+/** True if one more session needs the place of another. */
+export function isTableFull(): bool {
+  return live >= maxSessions
+}
+
 /** Forgets a session and frees its record. */
 export function remove(s: Session): void {
+  if (lastFound == changetype<usize>(s)) lastFound = 0
   displace(s)
   const slot = s.handle & 0xffff
   store<usize>(slots + ((<usize>slot) << SLOT_SHIFT), 0)

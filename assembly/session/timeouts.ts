@@ -46,13 +46,11 @@ const MAX_PROTECT_TICKS: u32 = 5 * TICKS_PER_SECOND
 
 let timeoutTicks: u32 = 0
 let lingerTicks: u32 = 0
-let timeWaitTicks: u32 = 0
 
 /** Seconds, as configured. */
-export function setTimeouts(timeout: u32, linger: u32, timeWait: u32): void {
+export function setTimeouts(timeout: u32, linger: u32): void {
   timeoutTicks = timeout * TICKS_PER_SECOND
   lingerTicks = linger * TICKS_PER_SECOND
-  timeWaitTicks = timeWait * TICKS_PER_SECOND
 }
 
 /** A RESET is believed if the peer is silent for so long, and for three RTOs; it is asked so often meanwhile. */
@@ -83,7 +81,8 @@ function isStale(s: Session): bool {
 
 /** Ticks until the session ends if nothing happens. */
 function untilEnd(s: Session, now: u32): u32 {
-  if (s.state == TIME_WAIT) return remaining(s.timeWaitAt, timeWaitTicks, now)
+  // it waits for the host to take its last events
+  if (s.state == TIME_WAIT) return NEVER
   if (s.state == CONNECT) return remaining(s.created, OPEN_LIMIT_TICKS, now)
   if (s.tcp == TCP_NONE) return remaining(s.created, isStale(s) ? STALE_LIMIT_TICKS : OPEN_LIMIT_TICKS, now)
   if (isUnderWay(s)) return remaining(has(s, CUT) ? s.payloadAt : s.signAt, timeoutTicks, now)
@@ -114,21 +113,19 @@ export function untilTimeout(s: Session, now: u32): u32 {
   return has(s, RESET_DOUBTED) ? min(wanted, untilReset(s, now)) : wanted
 }
 
-/** Does what is due. False if the session is to be forgotten. */
-export function checkTimeouts(s: Session, now: u32): bool {
+/** Does what is due. */
+export function checkTimeouts(s: Session, now: u32): void {
   if (untilEnd(s, now) == 0) {
-    if (s.state == TIME_WAIT) return false
     if (isStale(s)) sendReset(s.conv, addressOf(s), HEADER_BYTES)
-    endSession(s, reasonOf(s), now)
+    endSession(s, reasonOf(s))
   } else if (has(s, RESET_DOUBTED) && untilReset(s, now) == 0) {
     s.flags &= ~RESET_DOUBTED
-    resetByPeer(s, REASON_RESET, now)
+    resetByPeer(s, REASON_RESET)
   } else if (untilKeepalive(s, now) == 0) {
     sendKeepalive(s, now)
   } else if (has(s, RESET_DOUBTED)) {
     s.probe |= PROBE_ASK
   }
-  return true
 }
 
 function reasonOf(s: Session): u32 {

@@ -9,7 +9,6 @@ import { type Context, Hono } from 'hono'
 import { csp, html } from 'kcptun-dashboard'
 import { formatAddress } from '../address.ts'
 import type { HostCounters } from '../complaints.ts'
-import type { CounterName } from '../core.ts'
 import { formatConv } from '../format.ts'
 import { type ContextSteps, contextJson } from '../obfs/context-stats.ts'
 import type { HttpConnection } from '../runtime.ts'
@@ -17,6 +16,7 @@ import { hasToken, isOwnHost, maybeBrowser } from './access.ts'
 import { LiveFeed, type LiveSource } from './live.ts'
 import { METRICS_TYPE, renderMetrics } from './metrics.ts'
 import {
+  GAUGES,
   type Health,
   renderHealth,
   renderStats,
@@ -111,21 +111,6 @@ const SESSION_WORDS = new Map<string, number>([
 
 /** Names of the states in /stats.json, by state number. */
 const STATE_NAMES = ['unknown', 'connect', 'established', 'linger', 'time_wait'] as const
-
-/** The counters that are gauges, the others only grow (docs/abi.md). */
-export const GAUGES: ReadonlySet<string> = new Set<CounterName>([
-  'sessions_connect',
-  'sessions_established',
-  'sessions_linger',
-  'sessions_time_wait',
-  'waitsnd',
-  'memory_used',
-  'last_received_age',
-  'peer_silent_pings',
-  'entropy_left',
-  'obfs_contexts',
-  'obfs_unauthenticated',
-])
 
 /** An error page (protocol.md 11). */
 export function errorPage(status: keyof typeof ERRORS): Response {

@@ -126,6 +126,7 @@ const FAMILIES: readonly Family[] = [
   counter('tcp_accept_errors', 'tcp_accept_errors', 'TCP connections that the system could not accept.'),
   counter('tcp_dials', 'tcp_dials', 'Dials of the target.'),
   counter('tcp_dial_failures', 'tcp_dial_failures', 'Dials of the target that failed.'),
+  counter('engine_traps', 'engine_traps', 'Faults of the engine, each of which reset all streams.'),
   {
     name: 'udp_errors',
     type: 'counter',

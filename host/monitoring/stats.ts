@@ -86,9 +86,54 @@ function countersOf(value: (name: CounterName) => number): Counters {
   return Object.fromEntries(COUNTERS.map((name) => [name, value(name)])) as Record<CounterName, number>
 }
 
+/** The counters that are gauges, the others only grow (docs/abi.md). */
+export const GAUGES: ReadonlySet<string> = new Set<CounterName>([
+  'sessions_connect',
+  'sessions_established',
+  'sessions_linger',
+  'sessions_time_wait',
+  'waitsnd',
+  'memory_used',
+  'last_received_age',
+  'peer_silent_pings',
+  'entropy_left',
+  'obfs_contexts',
+  'obfs_unauthenticated',
+])
+
+const MAXIMA: ReadonlySet<string> = new Set<CounterName>(['peer_silent_pings'])
+
+/** The counters of all: sums, but of ages the least and of silence the worst. */
+export function sumCounters(parts: readonly Counters[]): Counters {
+  const sums: Record<CounterName, number> = { ...NO_COUNTERS, last_received_age: Number.POSITIVE_INFINITY }
+  for (const counters of parts) {
+    for (const name of Object.keys(sums) as CounterName[]) {
+      const value: number | null = counters[name]
+      if (name === 'last_received_age') sums[name] = Math.min(sums[name], value ?? Number.POSITIVE_INFINITY)
+      else if (MAXIMA.has(name)) sums[name] = Math.max(sums[name], value)
+      else sums[name] += value
+    }
+  }
+  return sums
+}
+
+/** What remains of a worker or an engine that is gone: its totals, for sums that never go back. */
+export function totalsOf(counters: Counters): Counters {
+  const entries = Object.entries(counters).map(([name, value]) => {
+    if (name === 'last_received_age') return [name, Number.POSITIVE_INFINITY]
+    return [name, GAUGES.has(name) ? 0 : value]
+  })
+  return Object.fromEntries(entries) as Record<CounterName, number>
+}
+
 /** Reads all counters. `now` in ticks: it refreshes the gauges that are ages (docs/abi.md, Counters). */
 export function readCounters(core: Core, now: number): Counters {
   core.calls.next_timeout(now)
+  return lastCounters(core)
+}
+
+/** The counters as they stand in memory, which may be that of an engine that trapped. */
+export function lastCounters(core: Core): Counters {
   return countersOf((name) => {
     const value = core.counter(name)
     return name === 'last_received_age' && value === NEVER_RECEIVED ? Number.POSITIVE_INFINITY : Number(value)

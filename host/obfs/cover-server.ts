@@ -93,8 +93,8 @@ export class CoverServer {
     connection?.close()
   }
 
-  /** The program ends. */
-  close(): void {
+  /** No context is left: the engine or the program ended. */
+  resetAll(): void {
     for (const connection of this.#connections.values()) connection.reset()
     this.#connections.clear()
   }

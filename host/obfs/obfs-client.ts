@@ -41,6 +41,8 @@ export class ObfsClient implements Way {
   #cover: CoverClient | undefined
   /** The engine's context of the dial under way or of the tunnel; 0 = none. */
   #context = 0
+  /** Of the last dial. */
+  #attached: { readonly local: SocketAddress; readonly ifindex: number } | undefined
   #ready = false
   #family: 4 | 6 = 4
   #closed = false
@@ -106,6 +108,25 @@ export class ObfsClient implements Way {
     if (context !== this.#context) return
     this.#context = 0
     this.#failed('no answer')
+  }
+
+  /** It has no contexts: the tunnel is over. */
+  onEngineReplaced(): void {
+    const socket = this.#socket
+    // the first dial is still to come
+    if (socket === undefined) return
+    socket.engineReplaced()
+    // none of the fresh engine's
+    this.#context = 0
+    this.#giveUp()
+    const attached = this.#attached
+    try {
+      // what was captured for the last dial must not find an engine without obfuscator
+      if (attached !== undefined) this.#driver.run(() => socket.attach(attached.local, attached.ifindex))
+      this.#redial.now()
+    } catch (error) {
+      this.#failed(messageOf(error))
+    }
   }
 
   async reload(config: Config): Promise<void> {
@@ -179,6 +200,7 @@ export class ObfsClient implements Way {
 
   #begin(local: SocketAddress, peer: SocketAddress): void {
     const ifindex = captureInterface(this.#os, this.#config, local, this.#log)
+    this.#attached = { local, ifindex }
     this.#driver.run(() => {
       this.#socket?.attach(local, ifindex)
       this.#context = this.#socket?.dial(peer) ?? 0

@@ -34,6 +34,8 @@ export class ObfsServer implements Way {
   #config: Config
   #socket: ObfsSocket | undefined
   #listener: TcpListener | undefined
+  /** Where packets are captured. */
+  #attached: SocketAddress | undefined
   #closed = false
   /** What changes sockets runs one after the other. */
   #queue: Promise<void> = Promise.resolve()
@@ -85,7 +87,7 @@ export class ObfsServer implements Way {
   close(): void {
     this.#closed = true
     this.#listener?.close()
-    this.#cover.close()
+    this.#cover.resetAll()
   }
 
   onPeerFound(): void {}
@@ -96,6 +98,18 @@ export class ObfsServer implements Way {
 
   onObfsEnded(context: number): void {
     this.#cover.end(context)
+  }
+
+  /** It has no contexts: clients with a cover dial again when theirs is gone. */
+  onEngineReplaced(): void {
+    this.#socket?.engineReplaced()
+    this.#cover.resetAll()
+    if (this.#attached === undefined) return
+    try {
+      this.#attach(this.#attached)
+    } catch (error) {
+      this.#complain(error)
+    }
   }
 
   reload(config: Config): Promise<void> {
@@ -164,6 +178,7 @@ export class ObfsServer implements Way {
   }
 
   #attach(local: SocketAddress): void {
+    this.#attached = local
     const ifindex = captureInterface(this.#os, this.#config, local, this.#log)
     this.#driver.run(() => this.#socket?.attach(local, ifindex))
   }

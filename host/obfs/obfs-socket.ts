@@ -28,7 +28,10 @@ export interface RawSide {
 }
 
 export interface ObfsSocketOptions {
+  /** The engine in use. */
   readonly core: Core
+  /** Whether there is none to call. */
+  readonly dead: boolean
   /** See ObfsKind. */
   readonly kind: number
   readonly handlers: UdpHandlers
@@ -101,6 +104,23 @@ export class ObfsSocket implements UdpSocket {
     if (result !== 0) throw new Error(`engine: obfs_configure failed with code ${result}`)
     this.#packet.attach(ifindex, block + Obfs.filter, core.u32[(block + Obfs.filterLength) >>> 2] ?? 0)
     this.#local = local
+  }
+
+  /** Another engine is in use, without contexts: what waits has no way out. attach() must follow. */
+  engineReplaced(): void {
+    clearTimeout(this.#retry)
+    this.#retry = undefined
+    this.#ready = 0
+    this.#sent = 0
+    this.#views.fill(undefined)
+    while (this.#waiting > 0) {
+      const buffer = this.#buffers[this.#first]
+      if (buffer !== undefined) this.#free.push(buffer)
+      this.#buffers[this.#first] = undefined
+      this.#first = (this.#first + 1) & (QUEUE_SLOTS - 1)
+      this.#waiting--
+      this.#taken--
+    }
   }
 
   /** Server: a TCP connection of `remote` is there. Result: its context, 0 = refuse it. What it sent before is delivered. */
@@ -212,7 +232,7 @@ export class ObfsSocket implements UdpSocket {
     if (this.#sent >= this.#ready) return true
     this.#retry = setTimeout(() => {
       this.#retry = undefined
-      this.#guarded(() => this.flush())
+      if (!this.#options.dead) this.#guarded(() => this.flush())
     }, FULL_RETRY_MS)
     return false
   }
@@ -229,14 +249,14 @@ export class ObfsSocket implements UdpSocket {
   }
 
   #onBatch(count: number): void {
-    if (this.#closed) return
+    if (this.#closed || this.#options.dead) return
     const { core, now, handlers } = this.#options
     this.#guarded(() => {
       core.calls.obfs_handle_packets(count, now())
       core.refresh()
       const base = (core.calls.obfs_rx_ptr() >>> 0) >>> 2
       for (let i = 0; i < count && !this.#closed; i++) this.#deliver(base + i * ObfsRx.WORDS, i)
-      if (this.#closed) return
+      if (this.#closed || this.#options.dead) return
       this.#control()
       handlers.onBatchEnd()
     })

@@ -39,14 +39,24 @@ export async function openSockets(
   driver: Driver,
   family: 4 | 6,
 ): Promise<ObfsSocket> {
-  const { core } = driver
-  const { calls } = core
+  const { calls } = driver.core
   const { sndbuf, rcvbuf } = config.udp
+  // engines come and go, the sockets stay: they could not be opened again without privileges
+  const memory = {
+    get buffer() {
+      return driver.core.calls.memory.buffer
+    },
+  }
   let socket: ObfsSocket | undefined
   try {
     await driver.open(async (handlers) => {
       socket = new ObfsSocket({
-        core,
+        get core() {
+          return driver.core
+        },
+        get dead() {
+          return driver.dead
+        },
         kind: config.obfs === 'dpi/tcp' ? ObfsKind.TCP : ObfsKind.TCP_WND,
         handlers,
         now: () => driver.now(),
@@ -55,14 +65,14 @@ export async function openSockets(
           new PacketSocket(
             os,
             family,
-            calls.memory,
+            memory,
             calls.obfs_rx_ptr() >>> 0,
             calls.obfs_slots(),
             rcvbuf > 0 ? rcvbuf : UDP_RCVBUF_BYTES,
             onBatch,
           ),
         openRaw: () =>
-          new RawSocket(os, family, calls.memory, sndbuf, (code) =>
+          new RawSocket(os, family, memory, sndbuf, (code) =>
             handlers.onError(systemError(code, 'raw socket', 'sendmmsg')),
           ),
       })

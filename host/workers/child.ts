@@ -3,7 +3,7 @@
  * (workers.ts) says. What it logs goes there; it ends when that process is gone.
  */
 import type { RuntimeCrypto } from '../crypto/aead.ts'
-import { type Endpoint, startEndpoint } from '../endpoint.ts'
+import { type Endpoint, startEndpoint } from '../endpoint/endpoint.ts'
 import { Log } from '../log.ts'
 import { messageOf } from '../names.ts'
 import type { Runtime, WorkerCalls } from '../runtime.ts'
@@ -30,16 +30,19 @@ export async function runWorker(runtime: Runtime, calls: WorkerCalls, crypto: Ru
     setTimeout(() => runtime.exit(status), LAST_WORDS_MS)
     send(last, () => runtime.exit(status))
   }
-  const start = async ({ config, level }: Extract<ToWorker, { kind: 'start' }>): Promise<void> => {
+  const start = async ({ config, level, secret }: Extract<ToWorker, { kind: 'start' }>): Promise<void> => {
     log.setLevel(level)
     try {
-      endpoint = await startEndpoint(runtime, config, log, crypto, { socket: calls.socket })
+      endpoint = await startEndpoint(runtime, config, log, crypto, { socket: calls.socket, secret })
     } catch (error) {
       return leave(1, { kind: 'failed', text: messageOf(error) })
     }
     send({ kind: 'serving' })
-    // the engine broke, which has been logged
-    void endpoint.failed.then((error) => leave(1, { kind: 'failed', text: messageOf(error) }))
+    // the engine trapped again and again, which has been logged
+    void endpoint.failed.then((error) => {
+      void tell(0, false)
+      leave(1, { kind: 'failed', text: messageOf(error) })
+    })
   }
   const reload = async ({ config, level }: Extract<ToWorker, { kind: 'reload' }>): Promise<void> => {
     log.setLevel(level)

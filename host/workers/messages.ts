@@ -4,14 +4,13 @@
  */
 import type { HostCounters } from '../complaints.ts'
 import type { Config } from '../config/config.ts'
-import type { CounterName } from '../core.ts'
-import { GAUGES } from '../monitoring/http.ts'
+import type { SecretPart } from '../engine/secret.ts'
 import type { LinkPath } from '../monitoring/live.ts'
-import { type Counters, type Health, NO_COUNTERS, type SessionStats } from '../monitoring/stats.ts'
+import type { Counters, Health, SessionStats } from '../monitoring/stats.ts'
 
-/** From the first process. `level`: that of the log. */
+/** From the first process. `level`: that of the log. `secret`: the worker's part of that of all. */
 export type ToWorker =
-  | { readonly kind: 'start'; readonly config: Config; readonly level: number }
+  | { readonly kind: 'start'; readonly config: Config; readonly level: number; readonly secret: SecretPart }
   | { readonly kind: 'reload'; readonly config: Config; readonly level: number }
   | { readonly kind: 'stats'; readonly id: number; readonly sessions: boolean }
   /** Client: one PING beside the keepalive. */
@@ -40,31 +39,6 @@ export interface Part {
   readonly host: HostCounters
   readonly health: Health
   readonly path: LinkPath
-}
-
-const MAXIMA: ReadonlySet<string> = new Set<CounterName>(['peer_silent_pings'])
-
-/** The counters of all: sums, but of ages the least and of silence the worst. */
-export function sumCounters(parts: readonly Counters[]): Counters {
-  const sums: Record<CounterName, number> = { ...NO_COUNTERS, last_received_age: Number.POSITIVE_INFINITY }
-  for (const counters of parts) {
-    for (const name of Object.keys(sums) as CounterName[]) {
-      const value: number | null = counters[name]
-      if (name === 'last_received_age') sums[name] = Math.min(sums[name], value ?? Number.POSITIVE_INFINITY)
-      else if (MAXIMA.has(name)) sums[name] = Math.max(sums[name], value)
-      else sums[name] += value
-    }
-  }
-  return sums
-}
-
-/** What remains of a worker that is gone: its totals, for sums that never go back. */
-export function totalsOf(counters: Counters): Counters {
-  const entries = Object.entries(counters).map(([name, value]) => {
-    if (name === 'last_received_age') return [name, Number.POSITIVE_INFINITY]
-    return [name, GAUGES.has(name) ? 0 : value]
-  })
-  return Object.fromEntries(entries) as Record<CounterName, number>
 }
 
 /** Sums, name by name. */

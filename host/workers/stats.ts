@@ -7,9 +7,17 @@ import { type Config, MODE_CLIENT } from '../config/config.ts'
 import { parseTarget } from '../monitoring/http.ts'
 import type { LinkPath } from '../monitoring/live.ts'
 import type { Monitor } from '../monitoring/monitoring.ts'
-import { type Health, type SessionStats, type SessionSteps, type Snapshot, silenceLimit } from '../monitoring/stats.ts'
+import {
+  type Health,
+  type SessionStats,
+  type SessionSteps,
+  type Snapshot,
+  silenceLimit,
+  sumCounters,
+  totalsOf,
+} from '../monitoring/stats.ts'
 import type { Runtime } from '../runtime.ts'
-import { type FromWorker, type Part, sumCounters, sumHost, type ToWorker, totalsOf, worstHealth } from './messages.ts'
+import { type FromWorker, type Part, sumHost, type ToWorker, worstHealth } from './messages.ts'
 
 /** A worker that does not answer within this time counts with what it said last, ms. */
 const ANSWER_MS = 2000

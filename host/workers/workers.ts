@@ -12,6 +12,8 @@ import { ConfigError } from '../config/error.ts'
 import { configWarnings, modeName } from '../config/rules.ts'
 import { checkStart } from '../config/security.ts'
 import { methods } from '../crypto/aead.ts'
+import { ClockJump } from '../engine/clock-jump.ts'
+import { EndpointSecret } from '../engine/secret.ts'
 import { formatDuration } from '../format.ts'
 import type { Log } from '../log.ts'
 import { type Monitoring, openMonitoring } from '../monitoring/monitoring.ts'
@@ -27,6 +29,8 @@ import { WorkerStats } from './stats.ts'
 const RESTART_MS = 500
 const RESTART_LONGEST_MS = 60_000
 const RESTART_CALM_MS = 60_000
+/** Slots of the nonce base that a worker gets, for its engines one after the other. */
+const WORKER_SLOTS = 256
 /** How long a worker may take to end before it is killed, ms. */
 const STOP_MS = 2000
 
@@ -102,7 +106,7 @@ class Worker {
     const { log, stats } = this.#group
     switch (message.kind) {
       case 'hello':
-        this.send(this.#group.order('start'))
+        this.send(this.#group.startOrder())
         break
       case 'serving':
         this.#serving = true
@@ -164,6 +168,8 @@ export class WorkerGroup {
   /** Of the shared sockets. */
   readonly #local: SocketAddress
   readonly #workers: readonly Worker[]
+  readonly #secret = new EndpointSecret()
+  readonly #clock: ClockJump
   #http: Monitoring | undefined
 
   constructor(runtime: Runtime, config: Config, log: Log, calls: WorkerCalls, shared: SharedSockets) {
@@ -172,6 +178,7 @@ export class WorkerGroup {
     this.log = log
     this.calls = calls
     this.#local = shared.local
+    this.#clock = new ClockJump(() => runtime.monotonic())
     this.#workers = shared.sockets.map((socket, index) => new Worker(this, index + 1, socket))
     this.stats = new WorkerStats(runtime, () => this.#workers.filter(({ serving }) => serving), config)
   }
@@ -209,16 +216,23 @@ export class WorkerGroup {
     for (const text of configWarnings(config)) if (!said.has(text)) this.log.warning(text)
     this.#config = config
     this.#http?.reload(config)
-    await Promise.all(this.#workers.map((worker) => worker.reload(this.order('reload'))))
+    await Promise.all(this.#workers.map((worker) => worker.reload({ kind: 'reload', ...this.#order() })))
+  }
+
+  /** The first message to a worker, also to one that takes the place of another. */
+  startOrder(): ToWorker {
+    // a clone of this machine gives its workers the same slots
+    if (this.#clock.look() !== 0) this.#secret.renew()
+    return { kind: 'start', ...this.#order(), secret: this.#secret.part(WORKER_SLOTS) }
   }
 
   /** What a worker is told to do: everything but what is done here. */
-  order(kind: 'start' | 'reload'): ToWorker {
+  #order(): { readonly config: Config; readonly level: number } {
     const local = formatAddress(this.#local)
     const client = (this.#config.mode & MODE_CLIENT) !== 0
     const shared = client ? { listen: local } : { kcp_bind: local }
     const config = { ...this.#config, ...shared, http_listen: undefined, user: undefined, workers: 1 }
-    return { kind, config, level: this.log.level }
+    return { config, level: this.log.level }
   }
 
   /** Fulfilled when every worker is gone. */

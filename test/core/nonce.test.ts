@@ -75,6 +75,28 @@ for (const sealing of ['random', 'counter'] as const) {
   })
 }
 
+test('an engine that follows another does not draw its ping values again: recorded PONGs would answer them', () => {
+  const values = (seed: number): number[] => {
+    const solo = new Solo({ role: 'client', sealing: 'random', seed, secret: secretOf(KEY, BASE, seed) })
+    const drawn: number[] = []
+    for (let i = 0; i < 20; i++) {
+      solo.endpoint.core.calls.ping_peer(solo.endpoint.now)
+      solo.endpoint.dirty = true
+      solo.endpoint.drain()
+      for (const { conv, plain } of solo.take()) {
+        if (conv === 0 && plain[5] === What.PING) drawn.push(new DataView(plain.buffer, plain.byteOffset).getUint32(6))
+      }
+    }
+    return drawn
+  }
+  const [first, second] = [values(1), values(2)]
+  assert.ok(first.length >= 20 && second.length >= 20, `${first.length} and ${second.length}`)
+  assert.equal(
+    second.filter((value) => first.includes(value)),
+    [],
+  )
+})
+
 test('slots of one base never meet: the first nonces are 2^48 apart', () => {
   const first = (slot: number, base = BASE): bigint => {
     const solo = new Solo({ role: 'server', sealing: 'counter', secret: secretOf(KEY, base, slot) })
@@ -99,6 +121,33 @@ test('after the base was renewed what left before is still ours', () => {
   }
   for (const bytes of sent) assert.is(solo.feedRaw(TESTER, bytes), 0)
   assert.is(solo.endpoint.counter('drop_reflected'), sent.length)
+})
+
+test("a renewed base may be the host's: a later engine that is given all of them knows what left under each", () => {
+  const engine = (): Solo => new Solo({ role: 'server', sealing: 'counter', secret: secretOf(KEY, BASE, 0) })
+  const renew = ({ endpoint: { core } }: Solo, base: Uint8Array, slot: number): void => {
+    core.u8.set(secretOf(new Uint8Array(16), base, slot), core.calls.secret_ptr() >>> 0)
+    assert.is(core.calls.renew_nonce(), 0)
+    assert.equal(core.u8.slice(core.calls.secret_ptr(), core.calls.secret_ptr() + 32), new Uint8Array(32))
+  }
+  const other = random.bytes(12)
+  const first = engine()
+  const sent: Uint8Array[] = []
+  const ping = (solo: Solo, value: number): Uint8Array => {
+    solo.feed(control(What.PING, value))
+    const bytes = solo.take()[0]?.bytes ?? new Uint8Array()
+    sent.push(bytes)
+    return bytes
+  }
+  ping(first, 1)
+  renew(first, other, 3)
+  assert.is(littleEndian(ping(first, 2).subarray(-12)), (littleEndian(other) + (3n << 48n) + 1n) % (1n << 96n))
+  const second = engine()
+  renew(second, other, 4)
+  assert.is(littleEndian(ping(second, 3).subarray(-12)), (littleEndian(other) + (4n << 48n) + 1n) % (1n << 96n))
+  const known = sent.length
+  for (const bytes of sent) assert.is(second.feedRaw(TESTER, bytes), 0)
+  assert.is(second.endpoint.counter('drop_reflected'), known)
 })
 
 test('the first flight of a client, sent back by its server port, does not end its session', () => {

@@ -51,6 +51,7 @@ class Scene {
         udp_too_long: 0,
         udp_unreachable: 0,
         udp_other_errors: 0,
+        engine_traps: 0,
       }),
       listen: 'monitor.lan:8081',
       token: () => this.token,

@@ -6,7 +6,7 @@
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
 import { parseConfig } from '../../host/config/load.ts'
-import { type Endpoint, startEndpoint } from '../../host/endpoint.ts'
+import { type Endpoint, startEndpoint } from '../../host/endpoint/endpoint.ts'
 import { Log } from '../../host/log.ts'
 import type { TcpHandlers } from '../../host/runtime.ts'
 import { decode } from '../vectors/decode.ts'

@@ -11,6 +11,8 @@ import { parseConfig } from '../../host/config/load.ts'
 import { Core, instantiate } from '../../host/core.ts'
 import { openAead, type RuntimeCrypto } from '../../host/crypto/aead.ts'
 import { Driver } from '../../host/driver.ts'
+import { Engine } from '../../host/engine/engine.ts'
+import { EndpointSecret } from '../../host/engine/secret.ts'
 import { coreConfig } from '../../host/engine-config.ts'
 import { Log } from '../../host/log.ts'
 import type { Runtime, SocketAddress, TcpConnection, TcpHandlers, UdpHandlers, UdpSocket } from '../../host/runtime.ts'
@@ -213,7 +215,11 @@ async function tunnel(crypto: RuntimeCrypto) {
     const aead = await openAead(METHOD, key, crypto)
     const driver = new Driver({
       runtime,
-      core: new Core(instantiate()),
+      engine: new Engine(
+        () => new Core(instantiate()),
+        new EndpointSecret(),
+        () => runtime.monotonic(),
+      ),
       aead,
       log,
       tcp: { nodelay: true, keepalive: false },

@@ -18,6 +18,7 @@ const HOST = {
   udp_too_long: 1007,
   udp_unreachable: 1008,
   udp_other_errors: 1009,
+  engine_traps: 1010,
 }
 const LOST: Health = { client: true, pending: false, lastReceived: undefined, silence: 79 }
 

@@ -178,7 +178,7 @@ test('MUST 68: a connection that the limits refuse is closed, one that goes away
   server.end(3)
   assert.is(waiting.ended, 'closed')
   const last = connect()
-  server.close()
+  server.resetAll()
   assert.is(last.ended, 'reset')
   assert.equal(contexts.released, [1, 2])
 })

@@ -14,7 +14,7 @@ const CLIENT = '10.77.0.3:50000'
 
 /** One end: an engine, its socket, and what came in. */
 class End {
-  readonly host: ObfsHost
+  host: ObfsHost
   readonly socket: ObfsSocket
   readonly received: { data: Uint8Array; from: SocketAddress }[] = []
   batches = 0
@@ -28,14 +28,16 @@ class End {
   #onBatch: (count: number) => void = () => {}
 
   constructor(role: 'server' | 'client', local: string) {
-    const host = new ObfsHost('dpi/tcp', role, local)
-    this.host = host
-    const { core } = host
+    this.host = new ObfsHost('dpi/tcp', role, local)
+    const current = (): ObfsHost => this.host
     const close = (): void => {
       this.closed++
     }
     this.socket = new ObfsSocket({
-      core,
+      get core() {
+        return current().core
+      },
+      dead: false,
       kind: ObfsKind.TCP,
       handlers: {
         onDatagram: (data, from) => this.received.push({ data: data.slice(), from }),
@@ -43,7 +45,7 @@ class End {
         onWritable: () => this.writable++,
         onError() {},
       },
-      now: () => host.now,
+      now: () => this.host.now,
       caught: (error) => {
         throw error
       },
@@ -58,6 +60,13 @@ class End {
       },
       openRaw: () => ({ send: (descriptors, from, count) => this.#leave(descriptors, from, count), close }),
     })
+    this.socket.attach(address(local), 0)
+  }
+
+  /** Another engine takes over. */
+  replace(role: 'server' | 'client', local: string): void {
+    this.host = new ObfsHost('dpi/tcp', role, local)
+    this.socket.engineReplaced()
     this.socket.attach(address(local), 0)
   }
 
@@ -194,6 +203,35 @@ test('a context that is given up is of no use to either direction', () => {
   server.socket.flush()
   client.capture(server.wire)
   assert.is(client.received.length, 0)
+})
+
+test('another engine takes over with the same sockets: what waited is gone, and a dial begins anew', async () => {
+  const { client, server } = tunnel()
+  client.room = 1
+  for (const text of ['one', 'two', 'three']) client.send(text, SERVER)
+  client.socket.flush()
+  client.send('four', SERVER)
+  server.capture(client.wire.splice(0))
+  assert.equal(texts(server), ['one'])
+  client.replace('client', CLIENT)
+  client.room = Number.POSITIVE_INFINITY
+  await new Promise((resolve) => setTimeout(resolve, 20))
+  client.socket.flush()
+  assert.is(client.wire.length, 0, 'nothing of the old engine leaves by the new one')
+  // every buffer can be had again
+  let buffers = 0
+  while (client.socket.acquire() !== null) buffers++
+  assert.is(buffers, 256)
+  assert.is(client.closed, 0)
+  server.replace('server', SERVER)
+  const other = new End('client', CLIENT)
+  other.socket.dial(address(SERVER))
+  server.capture(other.wire.splice(0))
+  other.capture(server.wire.splice(0))
+  other.send('five', SERVER)
+  other.socket.flush()
+  server.capture(other.wire.splice(0))
+  assert.equal(texts(server), ['one', 'five'])
 })
 
 test.run()

@@ -1,0 +1,89 @@
+/*
+ * Hash tables of entries that lie in blocks of their own: chains by keyed hash, which double with the entries in them.
+ * The hash is SipHash under the endpoint's secret, so chains are short whatever keys somebody chooses (siphash.ts).
+ *
+ *   entry: 0 next of its chain  4 hash  8 the owner's
+ */
+import { newRing } from './ring'
+import { classOf, free, setAside } from './slab'
+
+@unmanaged
+export class Chains {
+  heads: usize
+  mask: u32
+  count: u32
+}
+
+export const CHAINS_BYTES: u32 = offsetof<Chains>()
+
+const HASH: usize = 4
+/** Where the owner's part of an entry begins. */
+export const ENTRY_BODY: usize = 8
+
+const INITIAL_HEADS: u32 = 64
+const MAX_HEADS: u32 = 65536
+const POINTER_SHIFT: u32 = 2
+
+function headOf(c: Chains, hash: u32): usize {
+  return c.heads + ((<usize>(hash & c.mask)) << POINTER_SHIFT)
+}
+
+/** First entry whose hash this may be, 0 if there is none; `nextWith` goes on. */
+export function firstWith(c: Chains, hash: u32): usize {
+  if (!c.heads) return 0
+  const at = load<usize>(headOf(c, hash))
+  return at && load<u32>(at, HASH) != hash ? nextWith(at, hash) : at
+}
+
+export function nextWith(entry: usize, hash: u32): usize {
+  let at = load<usize>(entry)
+  while (at && load<u32>(at, HASH) != hash) at = load<usize>(at)
+  return at
+}
+
+/** Puts an entry in. False when memory is scarce, which only the first one meets. */
+export function link(c: Chains, entry: usize, hash: u32): bool {
+  if (!c.heads) {
+    c.heads = newRing(INITIAL_HEADS, POINTER_SHIFT)
+    if (!c.heads) return false
+    c.mask = INITIAL_HEADS - 1
+    setAside(INITIAL_HEADS << POINTER_SHIFT)
+  } else if (c.count > c.mask) {
+    grow(c)
+  }
+  const head = headOf(c, hash)
+  store<usize>(entry, load<usize>(head))
+  store<u32>(entry, hash, HASH)
+  store<usize>(head, entry)
+  c.count++
+  return true
+}
+
+export function unlink(c: Chains, entry: usize): void {
+  let at = headOf(c, load<u32>(entry, HASH))
+  while (load<usize>(at) != entry) at = load<usize>(at)
+  store<usize>(at, load<usize>(entry))
+  c.count--
+}
+
+/** Doubles the chains. That they stay long without memory is no error. They never shrink, so they are not counted. */
+function grow(c: Chains): void {
+  const heads = c.mask + 1
+  const larger = heads < MAX_HEADS ? newRing(heads * 2, POINTER_SHIFT) : 0
+  if (!larger) return
+  const old = c.heads
+  c.heads = larger
+  c.mask = heads * 2 - 1
+  for (let i: u32 = 0; i < heads; i++) {
+    let entry = load<usize>(old + ((<usize>i) << POINTER_SHIFT))
+    while (entry) {
+      const next = load<usize>(entry)
+      const head = headOf(c, load<u32>(entry, HASH))
+      store<usize>(entry, load<usize>(head))
+      store<usize>(head, entry)
+      entry = next
+    }
+  }
+  free(old, classOf(heads << POINTER_SHIFT))
+  setAside(heads << POINTER_SHIFT)
+}

@@ -1,0 +1,183 @@
+/*
+ * What is left of sessions that ended: (address, conv), for `time_wait` (protocol.md 6.8; docs/validation.md). A first
+ * flight always opens a session, so a late duplicate of one would be dialled again; late segments are answered by RESET.
+ *
+ * Apart from the session table and small, so that many short connections refuse nobody. They stand in the order in
+ * which they end; a RESET makes one last longer and puts it behind the others.
+ */
+import { TICKS_PER_SECOND } from '../abi'
+import { elapsed, NEVER, seconds } from '../clock'
+import { sendReset } from '../control/queue'
+import { Chains, firstWith, link, nextWith, unlink } from '../memory/chains'
+import { growRing } from '../memory/ring'
+import { alloc, allocUrgent, classOf, free, setAside } from '../memory/slab'
+import { copyAddress, hashAddress, sameAddress } from '../packet/address'
+import { SESSIONS_BY_STATE, shift } from '../stats'
+import { TIME_WAIT } from './session'
+
+/** The oldest makes room for the next beyond so many, but none before it is so old; then new sessions are refused. */
+const MAX_TOMBSTONES: u32 = 65536
+const MIN_LIFE_TICKS: u64 = 10 * TICKS_PER_SECOND
+/** Index of those that there can be: sessions that were open when it was full end as well. */
+const MAX_SLOTS: u32 = 1 << 18
+const INITIAL_SLOTS: u32 = 64
+const POINTER_SHIFT: u32 = 2
+
+@unmanaged
+export class Tombstone {
+  chained: usize
+  hash: u32
+  address0: u64
+  address1: u64
+  address2: u64
+  endsAt: u64
+  conv: u32
+  slot: u32
+  bornSecond: u32
+  // ticks, less than a second apart never
+  resetAt: u32
+  older: usize
+  younger: usize
+}
+
+const CLASS: u32 = classOf(offsetof<Tombstone>())
+
+const chains: Chains = changetype<Chains>(memory.data(12, 8))
+let slots: usize = 0
+let capacity: u32 = 0
+let count: u32 = 0
+let oldest: usize = 0
+let youngest: usize = 0
+let lifeTicks: u64 = 0
+/** Those that are due are looked for no oftener than once a second. */
+let checkAt: u64 = 0
+
+export function setTimeWait(seconds: u32): void {
+  lifeTicks = <u64>seconds * TICKS_PER_SECOND
+}
+
+export function addressOfTombstone(t: Tombstone): usize {
+  return changetype<usize>(t) + offsetof<Tombstone>('address0')
+}
+
+/** Number of tombstones, and one of them: 0 <= index < number. */
+export function tombstoneCount(): u32 {
+  return count
+}
+
+export function tombstoneAt(index: u32): Tombstone | null {
+  return index < count ? changetype<Tombstone>(load<usize>(slots + ((<usize>index) << POINTER_SHIFT))) : null
+}
+
+export function findTombstone(address: usize, conv: u32): Tombstone | null {
+  const hash = hashAddress(address, conv)
+  for (let at = firstWith(chains, hash); at; at = nextWith(at, hash)) {
+    const t = changetype<Tombstone>(at)
+    if (t.conv == conv && sameAddress(addressOfTombstone(t), address)) return t
+  }
+  return null
+}
+
+/** True while no session may open: every place holds one that is too young to be forgotten. */
+export function areTombstonesFull(): bool {
+  if (count < MAX_TOMBSTONES) return false
+  dropOldest()
+  return count >= MAX_TOMBSTONES
+}
+
+/** Forgets the oldest if it is old enough. */
+function dropOldest(): void {
+  const t = changetype<Tombstone>(oldest)
+  if (oldest && elapsed + lifeTicks - t.endsAt >= MIN_LIFE_TICKS) remove(t)
+}
+
+/** Remembers a session that ended now. Without memory it is forgotten at once. */
+export function addTombstone(address: usize, conv: u32): void {
+  if (count >= MAX_TOMBSTONES) dropOldest()
+  if (!ensureSlot()) return
+  let at = alloc(CLASS)
+  if (!at) {
+    if (oldest) remove(changetype<Tombstone>(oldest))
+    at = allocUrgent(CLASS)
+    if (!at) return
+  }
+  const t = changetype<Tombstone>(at)
+  if (!link(chains, at, hashAddress(address, conv))) {
+    free(at, CLASS)
+    return
+  }
+  copyAddress(addressOfTombstone(t), address)
+  t.conv = conv
+  t.slot = count
+  t.bornSecond = seconds()
+  t.resetAt = <u32>elapsed - TICKS_PER_SECOND
+  t.endsAt = elapsed + lifeTicks
+  store<usize>(slots + ((<usize>count) << POINTER_SHIFT), at)
+  count++
+  append(t)
+  shift(SESSIONS_BY_STATE + TIME_WAIT - 1, 1)
+}
+
+/** The index grows with the tombstones and never shrinks: it is not counted. */
+function ensureSlot(): bool {
+  if (count < capacity) return true
+  const wanted = capacity ? capacity * 2 : INITIAL_SLOTS
+  if (wanted > MAX_SLOTS) return false
+  const larger = growRing(slots, capacity - 1, POINTER_SHIFT, 0, count, wanted)
+  if (!larger) return false
+  setAside((wanted - capacity) << POINTER_SHIFT)
+  slots = larger
+  capacity = wanted
+  return true
+}
+
+function append(t: Tombstone): void {
+  const at = changetype<usize>(t)
+  t.older = youngest
+  t.younger = 0
+  if (youngest) changetype<Tombstone>(youngest).younger = at
+  else oldest = at
+  youngest = at
+}
+
+function takeOut(t: Tombstone): void {
+  if (t.older) changetype<Tombstone>(t.older).younger = t.younger
+  else oldest = t.younger
+  if (t.younger) changetype<Tombstone>(t.younger).older = t.older
+  else youngest = t.older
+}
+
+function remove(t: Tombstone): void {
+  takeOut(t)
+  unlink(chains, changetype<usize>(t))
+  count--
+  const last = load<usize>(slots + ((<usize>count) << POINTER_SHIFT))
+  store<usize>(slots + ((<usize>t.slot) << POINTER_SHIFT), last)
+  changetype<Tombstone>(last).slot = t.slot
+  shift(SESSIONS_BY_STATE + TIME_WAIT - 1, -1)
+  free(changetype<usize>(t), CLASS)
+}
+
+/** A datagram with `received` bytes of plaintext came for it: RESET, at most once a second, which makes it last. */
+export function answerLate(t: Tombstone, received: u32): void {
+  if (<u32>elapsed - t.resetAt < TICKS_PER_SECOND) return
+  t.resetAt = <u32>elapsed
+  t.endsAt = elapsed + lifeTicks
+  takeOut(t)
+  append(t)
+  sendReset(t.conv, addressOfTombstone(t), received)
+}
+
+/** Forgets those whose time is over. */
+export function checkTombstones(): void {
+  if (elapsed < checkAt) return
+  while (oldest && changetype<Tombstone>(oldest).endsAt <= elapsed) remove(changetype<Tombstone>(oldest))
+  checkAt = elapsed + TICKS_PER_SECOND
+}
+
+/** Ticks until `checkTombstones` has something to do. */
+export function untilTombstones(): u32 {
+  if (!oldest) return NEVER
+  const at = max(changetype<Tombstone>(oldest).endsAt, checkAt)
+  return at > elapsed ? <u32>min<u64>(at - elapsed, NEVER - 1) : 0
+}

@@ -1,0 +1,119 @@
+/**
+ * What there is to show of a running endpoint: numbers of the engine in use, with the totals of those that trapped.
+ * Everything is read when somebody asks. How it is shown is monitoring/.
+ */
+import { type Config, MODE_CLIENT, MODE_RENDEZVOUS } from '../config/config.ts'
+import type { Core } from '../core.ts'
+import type { Driver } from '../driver.ts'
+import type { LinkPath } from '../monitoring/live.ts'
+import type { Monitor } from '../monitoring/monitoring.ts'
+import {
+  type Counters,
+  type Health,
+  lastCounters,
+  NO_COUNTERS,
+  readCounters,
+  readLastReceived,
+  readSessions,
+  type SessionSteps,
+  type Snapshot,
+  silenceLimit,
+  sumCounters,
+  totalsOf,
+} from '../monitoring/stats.ts'
+import { type ContextSteps, readContexts } from '../obfs/context-stats.ts'
+import type { Runtime } from '../runtime.ts'
+import type { Way } from '../way.ts'
+
+/** What is shown, as it is now. */
+export interface Shown {
+  readonly config: Config
+  readonly driver: Driver
+  readonly way: Way | undefined
+}
+
+export class EndpointMonitor implements Monitor {
+  readonly started: number
+  readonly #runtime: Runtime
+  readonly #shown: Shown
+  /** Totals of the engines that trapped, and the last one of them. */
+  #past = totalsOf(NO_COUNTERS)
+  #broken: Core | undefined
+
+  constructor(runtime: Runtime, shown: Shown) {
+    this.#runtime = runtime
+    this.#shown = shown
+    this.started = runtime.monotonic()
+  }
+
+  /** An engine trapped: its totals stay. */
+  engineLost(broken: Core): void {
+    if (broken === this.#broken) return
+    this.#broken = broken
+    this.#past = sumCounters([this.#past, totalsOf(lastCounters(broken))])
+  }
+
+  snapshot(): Snapshot {
+    const at = this.#runtime.monotonic()
+    const counters = sumCounters([this.#past, this.#counters()])
+    return { at, uptime: at - this.started, cpu: this.#runtime.cpuTime(), date: new Date(), counters }
+  }
+
+  sessions(): SessionSteps {
+    return this.#steps((core) => readSessions(core, () => this.#shown.driver.now()))
+  }
+
+  contexts(): ContextSteps | undefined {
+    return this.#shown.config.obfs === undefined ? undefined : this.#steps(readContexts)
+  }
+
+  health(): Health {
+    const { config, driver, way } = this.#shown
+    const client = (config.mode & MODE_CLIENT) !== 0
+    return {
+      client,
+      pending: client && (config.mode & MODE_RENDEZVOUS) !== 0 && way?.peerFound !== true,
+      lastReceived: driver.read((core) => readLastReceived(core, driver.now()), undefined),
+      silence: silenceLimit(config.keepalive),
+    }
+  }
+
+  hostCounters(): Driver['complaints']['counters'] {
+    return this.#shown.driver.complaints.counters
+  }
+
+  path(): LinkPath {
+    const { driver, way } = this.#shown
+    return {
+      local: driver.udp?.local,
+      peer: driver.peer,
+      rendezvous: way?.names.rendezvous,
+      peerFound: way?.peerFound === true,
+      pongRtt: driver.pongRtt,
+    }
+  }
+
+  ping(): void {
+    this.#shown.driver.pingPeer()
+  }
+
+  #counters(): Counters {
+    const { driver } = this.#shown
+    const counters = driver.read((core) => readCounters(core, driver.now()), undefined)
+    if (counters !== undefined) return counters
+    // it trapped, and is not one of the past yet
+    return driver.core === this.#broken ? totalsOf(NO_COUNTERS) : totalsOf(lastCounters(driver.core))
+  }
+
+  /** Steps through a list of the engine's, which ends early when that engine does. */
+  *#steps<Step>(read: (core: Core) => Iterator<Step, void>): Generator<Step, void, undefined> {
+    const { driver } = this.#shown
+    const { core } = driver
+    const steps = read(core)
+    while (driver.core === core) {
+      const step = driver.read(() => steps.next(), undefined)
+      if (step === undefined || step.done === true) return
+      yield step.value
+    }
+  }
+}

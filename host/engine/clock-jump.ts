@@ -1,0 +1,43 @@
+/**
+ * Notices that the wall clock moved against the monotonic one: the machine may have been suspended, restored from a
+ * snapshot, or cloned, and a clone goes on with the same nonces. A best effort: a clone whose clock nobody sets right
+ * does not show. An administrator who sets the clock looks the same, which costs a little entropy.
+ */
+
+/** Least time between two looks, ms. */
+const LOOK_MS = 1000
+/** A difference that is no jitter of two readings, ms. */
+const JUMP_MS = 500
+
+export class ClockJump {
+  readonly #monotonic: () => number
+  readonly #wall: () => number
+  #lookedAt: number
+  /** Wall clock less monotonic clock at the last look, ms. */
+  #offset: number
+
+  /**
+   * @param monotonic ms
+   * @param wall ms since any epoch
+   */
+  constructor(monotonic: () => number, wall: () => number = () => Date.now()) {
+    this.#monotonic = monotonic
+    this.#wall = wall
+    this.#lookedAt = monotonic()
+    this.#offset = wall() - this.#lookedAt
+  }
+
+  /**
+   * To be called at wake-ups; looks at most once a second.
+   * @returns ms that the wall clock jumped since the last look, 0 for none
+   */
+  look(): number {
+    const at = this.#monotonic()
+    if (at - this.#lookedAt < LOOK_MS) return 0
+    this.#lookedAt = at
+    const offset = this.#wall() - at
+    const moved = offset - this.#offset
+    this.#offset = offset
+    return Math.abs(moved) < JUMP_MS ? 0 : moved
+  }
+}

@@ -1,0 +1,41 @@
+/**
+ * Traps of an endpoint's engines: tells each in the log, once, and judges whether a fresh engine is worth a try.
+ */
+import type { Log } from '../log.ts'
+import type { Runtime } from '../runtime.ts'
+import { PROGRAM, VERSION } from '../version.ts'
+
+/** So many traps within this time, ms, are no accident: the engine, or what reaches it, is not going to get better. */
+export const TRAPS_MAX = 3
+export const TRAPS_WINDOW_MS = 60_000
+
+export class Traps {
+  readonly #runtime: Pick<Runtime, 'name' | 'version' | 'monotonic'>
+  readonly #log: Log
+  /** When the last ones happened, monotonic ms. */
+  readonly #times: number[] = []
+
+  constructor(runtime: Pick<Runtime, 'name' | 'version' | 'monotonic'>, log: Log) {
+    this.#runtime = runtime
+    this.#log = log
+  }
+
+  /**
+   * The engine trapped.
+   * @param lost what was lost with it, for people
+   * @returns undefined, or the error to end with when there were too many
+   */
+  add(error: Error, lost: string): Error | undefined {
+    const { name, version } = this.#runtime
+    this.#log.error(`the engine trapped: ${error.message}; ${lost} (${PROGRAM} ${VERSION}, ${name} ${version})`)
+    for (const line of (error.stack ?? '').split('\n').slice(1)) this.#log.error(line.trim())
+    const at = this.#runtime.monotonic()
+    this.#times.push(at)
+    if (this.#times.length < TRAPS_MAX) return undefined
+    const first = this.#times.shift() ?? at
+    if (at - first >= TRAPS_WINDOW_MS) return undefined
+    const text = `the engine trapped ${TRAPS_MAX} times within ${TRAPS_WINDOW_MS / 1000} s, giving up`
+    this.#log.fatal(text)
+    return new Error(text, { cause: error })
+  }
+}

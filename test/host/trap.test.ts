@@ -1,0 +1,581 @@
+// time limit: 120 s
+/**
+ * A trap of the engine, seen from outside: the service goes on with a fresh engine in the same process. Two endpoints
+ * with real engines over an in-memory network.
+ */
+import { suite } from 'uvu'
+import * as assert from 'uvu/assert'
+import { parseConfig } from '../../host/config/load.ts'
+import type { CoreExports } from '../../host/core.ts'
+import { type Endpoint, startEndpoint } from '../../host/endpoint/endpoint.ts'
+import { Log } from '../../host/log.ts'
+import type { SocketAddress } from '../../host/runtime.ts'
+import { loopback, MemoryNetwork, type MemoryTcp, NO_CIPHERS, until } from './memory-runtime.ts'
+import { type Call, trapAt, trapNow, wrapEngines } from './traps.ts'
+
+const test = suite('trap')
+
+const PSK = 'AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA='
+const METHODS = ['xchacha20poly1305_ietf', 'chacha20poly1305_ietf'] as const
+const TARGET = loopback(9000)
+/** Before the network's clock has run this far, a trap counts with the ones before it, ms. */
+const TRAP_WINDOW_MS = 60_000
+
+/** Lets everything that is due happen once. */
+const turn = (): Promise<void> => new Promise((resolve) => setImmediate(resolve))
+
+const configOf = (config: object) => parseConfig(new TextEncoder().encode(JSON.stringify(config)))
+
+async function start(network: MemoryNetwork, config: object): Promise<Endpoint> {
+  const log = new Log((stream, text) => network.runtime().print(stream, text))
+  log.setLevel(6)
+  return startEndpoint(network.runtime(), configOf(config), log, NO_CIPHERS)
+}
+
+/** An application or a target: counts what it gets, and echoes it if it is a target. */
+class Party {
+  received = 0
+  /** How the connection ended. */
+  over: 'fin' | 'reset' | undefined
+  readonly socket: MemoryTcp
+  readonly #echo: boolean
+
+  constructor(socket: MemoryTcp, echo: boolean) {
+    this.socket = socket
+    this.#echo = echo
+  }
+
+  send(length: number): void {
+    this.socket.write(this.socket.writeBuffer(), length)
+  }
+
+  onData(chunk: Uint8Array): void {
+    this.received += chunk.length
+    if (this.#echo) this.send(chunk.length)
+  }
+
+  onEnd(): void {
+    this.over ??= 'fin'
+    if (this.#echo) this.socket.end()
+  }
+
+  onDrain(): void {}
+
+  onClose(error?: Error): void {
+    this.over = error === undefined ? (this.over ?? 'fin') : 'reset'
+  }
+}
+
+function dial(network: MemoryNetwork, address: SocketAddress | undefined): Party {
+  assert.ok(address)
+  const later = { onData() {}, onEnd() {}, onDrain() {}, onClose() {} }
+  const socket = network.dial(address, later)
+  const party = new Party(socket, false)
+  socket.handlers = party
+  socket.resume()
+  return party
+}
+
+interface Tunnel {
+  readonly network: MemoryNetwork
+  readonly server: Endpoint
+  readonly client: Endpoint
+  readonly targets: Party[]
+  readonly config: object
+  printed(text: string): number
+  /** A connection that was echoed once. */
+  connect(): Promise<Party>
+  close(): void
+}
+
+/** @param extra configuration of both ends */
+async function tunnel(extra: object = {}, clientOnly: object = {}): Promise<Tunnel> {
+  const network = new MemoryNetwork()
+  const targets: Party[] = []
+  network.listen(TARGET, (socket) => {
+    const party = new Party(socket, true)
+    targets.push(party)
+    setImmediate(() => socket.resume())
+    return party
+  })
+  const server = await start(network, { connect: '127.0.0.1:9000', kcp_bind: '127.0.0.1:5000', ...extra })
+  const config = {
+    listen: '127.0.0.1:0',
+    kcp_connect: '127.0.0.1:5000',
+    http_listen: '127.0.0.1:0',
+    ...extra,
+    ...clientOnly,
+  }
+  const client = await start(network, config)
+  return {
+    network,
+    server,
+    client,
+    targets,
+    config,
+    printed: (text) => network.printed.filter((line) => line.includes(text)).length,
+    async connect() {
+      const application = dial(network, client.tcp)
+      application.send(1000)
+      await until(() => application.received === 1000 || application.over !== undefined, 'the echo')
+      assert.is(application.over, undefined)
+      return application
+    },
+    close() {
+      client.close()
+      server.close()
+    },
+  }
+}
+
+async function get(network: MemoryNetwork, endpoint: Endpoint, path: string): Promise<string> {
+  const fetch = network.http.get(`127.0.0.1:${endpoint.http?.port}`)
+  assert.ok(fetch)
+  return (await fetch(new Request(`http://127.0.0.1${path}`), path, { hold() {}, cut() {} })).text()
+}
+
+for (const method of METHODS) {
+  for (const end of ['client', 'server'] as const) {
+    test(`a trap of the ${end} during a transfer resets its connections; new ones work at once (${method})`, async () => {
+      const all = await tunnel({ method, psk: PSK })
+      const { network, printed, connect, close } = all
+      const sockets = [...network.udp.values()]
+      const first = await connect()
+      const before = all[end].driver.core
+      const trap = trapAt(before, 'handle_datagrams')
+      first.send(50_000)
+      const near = end === 'client' ? first : all.targets[0]
+      await until(() => near?.over === 'reset', 'the connection at that end is reset')
+      assert.ok(trap.sprung)
+      await connect()
+      assert.equal([...network.udp.values()], sockets, 'the UDP sockets are the same')
+      assert.is(all[end].driver.core === before, false)
+      assert.equal(trap.later, [], 'nobody touched the broken engine')
+      assert.is(printed('the engine trapped: '), 1, 'it is said once')
+      assert.match(network.printed.join(''), /the engine trapped: \S.*kcptun-wasm \d/)
+      assert.ok(
+        network.printed.some((line) => /^E .* at .*trap/m.test(line)),
+        'the stack is there',
+      )
+      close()
+    })
+  }
+}
+
+/** Does what makes the client's engine call an export. */
+const ENTRIES: readonly (readonly [what: string, call: Call, provoke: (all: Tunnel, app: Party) => void])[] = [
+  ['a datagram batch', 'handle_datagrams', (_, app) => app.send(10)],
+  ['a TCP chunk', 'stream_reserve', (_, app) => app.send(10)],
+  ['the end of a TCP connection', 'stream_shutdown', (_, app) => app.socket.end()],
+  ['a broken TCP connection', 'stream_abort', (_, app) => app.socket.reset()],
+  ['data for TCP', 'stream_consume', (_, app) => app.send(10)],
+  ['an accept', 'stream_open', ({ network, client }) => void dial(network, client.tcp)],
+  ['a timer', 'handle_timeout', (_, app) => app.send(10)],
+  ['a transmission', 'poll_transmit', (_, app) => app.send(10)],
+  ['a poll of events', 'poll_events', (_, app) => app.send(10)],
+  ['a look at the deadline', 'next_timeout', (_, app) => app.send(10)],
+  ['a reload', 'configure', ({ client, config }) => void client.reload(configOf(config))],
+  ['a change of the peer', 'set_peer', ({ client }) => client.driver.setPeer(undefined)],
+  ['a ping for a watcher', 'ping_peer', ({ client }) => client.monitor.ping()],
+  ['a look at the sessions', 'session_info', ({ client }) => void [...client.monitor.sessions()]],
+  ['a look at the counters', 'next_timeout', ({ client }) => void client.monitor.snapshot()],
+  ['a look at the health', 'next_timeout', ({ client }) => void client.monitor.health()],
+]
+
+for (const [what, call, provoke] of ENTRIES) {
+  test(`a trap in ${what} is survived`, async () => {
+    const all = await tunnel({ keepalive: 1 })
+    const { client, connect, close, printed } = all
+    const application = await connect()
+    const trap = trapAt(client.driver.core, call)
+    provoke(all, application)
+    await until(() => trap.sprung, 'the trap')
+    await until(() => printed('a fresh engine') === 1, 'a fresh engine')
+    if (call === 'set_peer') client.driver.setPeer(loopback(5000))
+    await connect()
+    assert.equal(trap.later, [])
+    assert.is(printed('the engine trapped'), 1)
+    close()
+  })
+}
+
+test('a stack that overflows in the engine is a trap like any other', async () => {
+  const { client, connect, close, printed } = await tunnel()
+  await connect()
+  const trap = trapAt(client.driver.core, 'poll_events', () => true, 'overflow')
+  client.driver.pump()
+  assert.ok(trap.sprung)
+  await connect()
+  assert.is(printed('the engine trapped: Maximum call stack'), 1)
+  close()
+})
+
+test('whoever connects right after a trap is served', async () => {
+  const all = await tunnel()
+  const { network, client, close } = all
+  for (const call of ['poll_events', 'handle_datagrams'] as const) {
+    const { core } = client.driver
+    const idle = await all.connect()
+    const trap = trapAt(core, call)
+    idle.send(1)
+    while (!trap.sprung) await turn()
+    await Promise.resolve()
+    const next = dial(network, client.tcp)
+    next.send(100)
+    await until(() => next.received === 100 || next.over !== undefined, 'the echo')
+    assert.is(next.over, undefined)
+  }
+  close()
+})
+
+test('counters never go back, and traps are counted', async () => {
+  const all = await tunnel()
+  const { network, client, connect, close } = all
+  await connect()
+  interface Stats {
+    readonly counters: Record<string, number>
+    readonly gauges: Record<string, number>
+    readonly host: Record<string, number>
+    readonly sessions: readonly object[]
+  }
+  const stats = async (): Promise<Stats> => JSON.parse(await get(network, client, '/stats.json'))
+  const before = await stats()
+  assert.is(before.host['engine_traps'], 0)
+  assert.is(before.sessions.length, 1)
+  const grown = (now: Stats): void => {
+    for (const [name, value] of Object.entries(before.counters)) assert.ok((now.counters[name] ?? 0) >= value, name)
+    for (const [name, value] of Object.entries(before.host)) assert.ok((now.host[name] ?? 0) >= value, name)
+  }
+  trapAt(client.driver.core, 'poll_events')
+  client.driver.pump()
+  // no fresh engine yet
+  assert.ok(client.driver.dead)
+  assert.is(client.monitor.snapshot().counters.tcp_read_bytes, before.counters['tcp_read_bytes'])
+  assert.equal([...client.monitor.sessions()], [])
+  grown(await stats())
+  await connect()
+  const after = await stats()
+  grown(after)
+  assert.is(after.counters['tcp_read_bytes'], 2000, 'the sum of both engines')
+  assert.is(after.host['engine_traps'], 1)
+  assert.is(after.sessions.length, 1, 'sessions are those of the fresh engine')
+  assert.is(after.gauges['sessions_established'], 1)
+  assert.match(await get(network, client, '/metrics'), /^kcptun_engine_traps_total 1$/m)
+  assert.match(await get(network, client, '/stats'), /\[total\] tcp: 2000B, 2000B;/)
+  // a trap while somebody reads a long answer ends the list, not the service
+  const steps = client.monitor.sessions()[Symbol.iterator]()
+  trapAt(client.driver.core, 'session_info')
+  assert.is(steps.next().done, true)
+  await connect()
+  close()
+})
+
+test('what a reload changed is in force in the fresh engine', async () => {
+  const all = await tunnel()
+  const { client, config, connect, close } = all
+  await connect()
+  const first = client.driver.core
+  const limit = { ...config, max_sessions: 2 }
+  await client.reload(configOf(limit))
+  trapAt(first, 'poll_events')
+  client.driver.pump()
+  await until(() => client.driver.core !== first && !client.driver.dead, 'the fresh engine')
+  await connect()
+  await connect()
+  const third = dial(all.network, client.tcp)
+  await until(() => third.over !== undefined, 'the third is refused')
+  close()
+})
+
+test('a trap inside a reload leaves the new configuration in force', async () => {
+  const all = await tunnel()
+  const { client, config, connect, close } = all
+  const first = client.driver.core
+  trapAt(first, 'configure')
+  await client.reload(configOf({ ...config, max_sessions: 1 }))
+  await until(() => client.driver.core !== first && !client.driver.dead, 'the fresh engine')
+  await connect()
+  const second = dial(all.network, client.tcp)
+  await until(() => second.over !== undefined, 'the second is refused')
+  close()
+})
+
+test('the third trap within a minute ends the endpoint, and closes everything', async () => {
+  const { client, server, connect, close, network, printed } = await tunnel()
+  let failure: Error | undefined
+  void client.failed.then((error) => {
+    failure = error
+  })
+  for (const n of [1, 2, 3]) {
+    const { core } = client.driver
+    await connect()
+    trapAt(core, 'poll_events')
+    client.driver.pump()
+    await until(() => client.driver.core !== core || failure !== undefined, `trap ${n}`)
+    assert.is(failure !== undefined, n === 3, `after trap ${n}`)
+  }
+  assert.is(printed('the engine trapped: '), 3)
+  assert.match(failure?.message ?? '', /3 times/)
+  assert.equal([...network.udp.keys()], ['127.0.0.1:5000'])
+  assert.is(network.listeners.size, 1, 'the target is left')
+  assert.is(network.http.size, 0)
+  assert.is(server.driver.dead, false)
+  close()
+})
+
+test('traps that are far apart are survived for ever', async () => {
+  const { client, connect, close, network } = await tunnel()
+  for (let n = 0; n < 8; n++) {
+    const { core } = client.driver
+    trapAt(core, 'poll_events')
+    client.driver.pump()
+    await until(() => client.driver.core !== core && !client.driver.dead, `trap ${n}`)
+    await connect()
+    network.clockAhead += TRAP_WINDOW_MS / 2
+  }
+  close()
+})
+
+/** Exports whose `configure` traps the first `times` times, over all engines. */
+function trapStarts(times: number): (exports: CoreExports) => CoreExports {
+  let left = times
+  return (exports) => ({
+    ...exports,
+    configure(now) {
+      if (left-- > 0) trapNow()
+      return exports.configure(now)
+    },
+  })
+}
+
+test('a trap at the start is survived like any other', async () => {
+  const wrapped = wrapEngines(trapStarts(2))
+  try {
+    const { connect, close, printed } = await tunnel({}, { keepalive: 5 })
+    await connect()
+    assert.is(printed('the engine trapped'), 2)
+    close()
+  } finally {
+    wrapped.restore()
+  }
+})
+
+test('a start that traps three times fails, and leaves nothing open', async () => {
+  const network = new MemoryNetwork()
+  const wrapped = wrapEngines(trapStarts(3))
+  try {
+    const failure = await start(network, {
+      listen: '127.0.0.1:0',
+      kcp_connect: '127.0.0.1:5000',
+      http_listen: '127.0.0.1:0',
+    }).then(
+      ({ failed }) => failed,
+      (error: Error) => error,
+    )
+    assert.match(failure.message, /3 times/)
+    assert.is(network.udp.size + network.listeners.size + network.http.size, 0)
+  } finally {
+    wrapped.restore()
+  }
+})
+
+test('a trap inside the restart counts as well', async () => {
+  const all = await tunnel()
+  const { client, connect, close } = all
+  await connect()
+  const first = client.driver.core
+  const wrapped = wrapEngines(trapStarts(1))
+  try {
+    trapAt(first, 'poll_events')
+    client.driver.pump()
+    await until(() => client.driver.core !== first && !client.driver.dead, 'the third engine')
+    assert.is(client.monitor.hostCounters().engine_traps, 2)
+    await connect()
+    trapAt(client.driver.core, 'poll_events')
+    client.driver.pump()
+    assert.match((await client.failed).message, /3 times/)
+  } finally {
+    wrapped.restore()
+  }
+  close()
+})
+
+test('a restart that traps again and again ends the endpoint', async () => {
+  const all = await tunnel()
+  const wrapped = wrapEngines(trapStarts(100))
+  try {
+    trapAt(all.client.driver.core, 'poll_events')
+    all.client.driver.pump()
+    assert.match((await all.client.failed).message, /3 times/)
+  } finally {
+    wrapped.restore()
+  }
+  all.close()
+})
+
+test('an endpoint that is closed between trap and restart stays closed', async () => {
+  const { client, network, close, printed } = await tunnel()
+  trapAt(client.driver.core, 'poll_events')
+  client.driver.pump()
+  close()
+  await new Promise((resolve) => setTimeout(resolve, 20))
+  assert.is(network.udp.size, 0)
+  assert.is(printed('a fresh engine'), 0)
+})
+
+for (const method of METHODS) {
+  test(`what an endpoint sent before a trap is known as its own afterwards (${method})`, async () => {
+    const all = await tunnel({ method, psk: PSK })
+    const { network, client, server, connect, close } = all
+    for (const [end, peer] of [
+      [client, server],
+      [server, client],
+    ] as const) {
+      network.datagrams.length = 0
+      const sent: Uint8Array[] = []
+      const far = network.udp.get(`127.0.0.1:${peer.udp.port}`)
+      const near = network.udp.get(`127.0.0.1:${end.udp.port}`)
+      assert.ok(far && near)
+      const deliver = far.deliver.bind(far)
+      far.deliver = (data, from) => {
+        sent.push(data.slice())
+        deliver(data, from)
+      }
+      await connect()
+      far.deliver = deliver
+      const first = end.driver.core
+      trapAt(first, 'poll_events')
+      end.driver.pump()
+      await until(() => end.driver.core !== first && !end.driver.dead, 'the fresh engine')
+      const { driver } = end
+      const reflected = driver.core.counter('drop_reflected')
+      for (const data of sent) near.deliver(data, far.local)
+      await until(() => driver.core.counter('drop_reflected') - reflected === BigInt(sent.length), 'all are known')
+    }
+    close()
+  })
+}
+
+for (const method of METHODS) {
+  test(`a transfer recorded before a trap of the server dials nothing when it is replayed afterwards (${method})`, async () => {
+    const all = await tunnel({ method, psk: PSK })
+    const { network, client, server, targets, connect, close } = all
+    const near = network.udp.get(`127.0.0.1:${server.udp.port}`)
+    assert.ok(near)
+    const recorded: Uint8Array[] = []
+    const deliver = near.deliver.bind(near)
+    near.deliver = (data, from) => {
+      recorded.push(data.slice())
+      deliver(data, from)
+    }
+    const first = await connect()
+    // so that some are under way
+    first.send(50_000)
+    const before = server.driver.core
+    trapAt(before, 'handle_datagrams', () => recorded.length > 20)
+    await until(() => server.driver.core !== before && !server.driver.dead, 'the fresh engine')
+    near.deliver = deliver
+    await connect()
+    assert.is(targets.length, 2)
+    const { local } = network.udp.get(`127.0.0.1:${client.udp.port}`) ?? {}
+    assert.ok(local && recorded.length > 20)
+    const { driver } = server
+    for (const from of [local, loopback(6666)]) {
+      const received = driver.core.counter('pkt_received')
+      for (const data of recorded) near.deliver(data.slice(), from)
+      await until(() => driver.core.counter('pkt_received') - received >= BigInt(recorded.length), 'all are in')
+    }
+    await connect()
+    assert.is(targets.length, 3, 'nobody else dialled')
+    close()
+  })
+}
+
+test('after a jump of the wall clock counter nonces go on elsewhere, also in the engine after a trap', async () => {
+  const all = await tunnel({ method: METHODS[1], psk: PSK })
+  const { network, client, server, connect, close } = all
+  const { now } = Date
+  let ahead = 0
+  Date.now = () => now() + ahead
+  try {
+    const near = network.udp.get(`127.0.0.1:${client.udp.port}`)
+    const far = network.udp.get(`127.0.0.1:${server.udp.port}`)
+    assert.ok(near && far)
+    /** Where the client's nonces are: the part of the counter that stays in a base. */
+    const seen: string[] = []
+    const sent: Uint8Array[] = []
+    const deliver = far.deliver.bind(far)
+    far.deliver = (data, from) => {
+      sent.push(data.slice())
+      const base = String(data.slice(-6))
+      if (!seen.includes(base)) seen.push(base)
+      deliver(data, from)
+    }
+    await connect()
+    assert.is(seen.length, 1)
+    ahead += 3_600_000
+    network.clockAhead += 1500
+    await connect()
+    assert.is(seen.length, 2, 'another base')
+    const first = client.driver.core
+    trapAt(first, 'poll_events')
+    client.driver.pump()
+    await until(() => client.driver.core !== first && !client.driver.dead, 'the fresh engine')
+    const known = sent.length
+    await connect()
+    assert.is(seen.length, 3, 'another slot')
+    for (const data of sent.slice(0, known)) near.deliver(data, far.local)
+    const { driver } = client
+    await until(() => driver.core.counter('drop_reflected') === BigInt(known), 'what left under either is known')
+    far.deliver = deliver
+  } finally {
+    Date.now = now
+  }
+  close()
+})
+
+test('a rendezvous client and server find each other again after traps, without a rendezvous server at hand', async () => {
+  const network = new MemoryNetwork()
+  const targets: Party[] = []
+  network.listen(TARGET, (socket) => {
+    const party = new Party(socket, true)
+    targets.push(party)
+    setImmediate(() => socket.resume())
+    return party
+  })
+  // an address of this host itself is never pinged
+  network.here = '10.0.0.1'
+  const meeting = { rendezvous_server: '10.0.0.1:4000', service_id: 'x', method: METHODS[0], psk: PSK }
+  const relay = await start(network, { kcp_bind: '10.0.0.1:4000', method: METHODS[0], psk: PSK })
+  const server = await start(network, { ...meeting, connect: '127.0.0.1:9000' })
+  const client = await start(network, { ...meeting, listen: '127.0.0.1:0' })
+  await until(() => client.monitor.path().peerFound, 'they met')
+  const echo = async (): Promise<void> => {
+    const application = dial(network, client.tcp)
+    application.send(10)
+    await until(() => application.received === 10 || application.over !== undefined, 'the echo')
+    assert.is(application.over, undefined)
+  }
+  await echo()
+  // the client knows its peer without asking for it
+  const rendezvous = network.udp.get('10.0.0.1:4000')
+  assert.ok(rendezvous)
+  rendezvous.dead = 'silently'
+  const first = client.driver.core
+  trapAt(first, 'poll_events')
+  client.driver.pump()
+  await until(() => client.driver.core !== first && !client.driver.dead, 'the fresh engine')
+  await echo()
+  rendezvous.dead = false
+  // the server announces itself anew, and the rendezvous server forgets nothing that is not told again
+  for (const end of [server, relay]) {
+    const core = end.driver.core
+    trapAt(core, 'poll_events')
+    end.driver.pump()
+    await until(() => end.driver.core !== core && !end.driver.dead, 'the fresh engine')
+  }
+  await echo()
+  for (const end of [client, server, relay]) end.close()
+})
+
+test.run()

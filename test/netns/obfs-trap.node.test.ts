@@ -1,0 +1,56 @@
+// time limit: 300 s
+/**
+ * A trap of the engine at either end of an obfuscated tunnel: the tunnel comes back with the sockets of the start, which a
+ * process without rights could not open again.
+ */
+import { suite } from 'uvu'
+import * as assert from 'uvu/assert'
+import { skip } from '../skip.ts'
+import { FAMILIES, netnsProblem } from '../tools/netns.ts'
+import { MIXED_PAIRS } from '../tools/pairs.ts'
+import { download, upload } from '../tools/traffic.ts'
+import { fragileCommand, trap } from '../tools/trap.ts'
+import { within } from '../tools/wait.ts'
+import { RECOVERY_MS, withMeeting } from './meeting.ts'
+import { meetingOf, OBFUSCATORS, obfsWorld, setFirewalls } from './obfs.ts'
+
+const TRANSFER_BYTES = 4 << 20
+const NOBODY = '65534:65534'
+
+const test = suite('netns: obfs, trap')
+
+if (netnsProblem !== undefined) {
+  skip(test, 'all', netnsProblem)
+} else {
+  const hosts = obfsWorld()
+  test.after(() => hosts.world.close())
+
+  for (const obfs of OBFUSCATORS) {
+    if (obfs === 'dpi/tcp') test('the rules of the firewall', () => setFirewalls(hosts, 'node'))
+    for (const [index, { server, client }] of MIXED_PAIRS.entries()) {
+      const options = meetingOf(hosts, obfs, FAMILIES[index] ?? 4, server, client, {
+        config: { user: NOBODY },
+        start: { server: { command: fragileCommand(server) }, client: { command: fragileCommand(client) } },
+      })
+      for (const end of ['server', 'client'] as const) {
+        test(`a trap of the ${end}: ${options.title}`, () =>
+          withMeeting(options, async (meeting) => {
+            const app = await meeting.connect()
+            const ends = end === 'client' ? [app] : meeting.target.connections
+            await trap(meeting[end])
+            for (const { ending } of ends) {
+              assert.is((await within('the end of the connection', RECOVERY_MS, ending)).kind, 'reset')
+            }
+            const second = await meeting.connect()
+            second.destroy()
+            assert.ok(meeting.client.log().split('obfs ready').length >= 3, 'ready a second time')
+            await upload(meeting, meeting.target, TRANSFER_BYTES, 1)
+            await download(meeting, meeting.target, TRANSFER_BYTES, 2)
+            assert.is(meeting[end].log().split('the engine trapped').length, 2)
+          }))
+      }
+    }
+  }
+}
+
+test.run()

@@ -29,7 +29,7 @@ export function openSession(world: World): Session | undefined {
   if (plan.role === 'neither') return undefined
   if (plan.role === 'client') return openOurs(world)
   const conv = world.nextConv()
-  const conversation = world.sessions.conversation(random, conv, true)
+  const conversation = world.sessions.conversation(random, conv, true, world.isCalm)
   return world.sessions.add(
     new Session(conversation, pickAddress(world), false, random.u32() % 65521, world.subject.config.kcpMtu),
   )
@@ -48,7 +48,7 @@ function openOurs(world: World): Session | undefined {
   }
   if (subject.calls.session_info(handle & 0xffff, subject.now) !== handle) throw new Error('a handle without session')
   const conv = subject.core.info().getUint32(0, true)
-  const conversation = sessions.conversation(random, conv, false)
+  const conversation = sessions.conversation(random, conv, false, world.isCalm)
   const session = new Session(conversation, world.peer, true, random.u32() % 65521, subject.config.kcpMtu)
   session.phase = 2
   sessions.bind(session, handle)
@@ -315,6 +315,24 @@ export function sessionDatagram(world: World, s: Session): void {
     judge(world, bytes, length)
   }
   send(world, bytes, length, from)
+}
+
+/** What a peer without faults sends: all ACKs that it owes, and the next segment, or one that is missing. */
+export function honestDatagram(world: World, s: Session): void {
+  const { random } = world
+  const { input, conv } = s.conversation
+  length = 0
+  for (; s.owed.length > 0 && room(world) >= HEADER_BYTES; s.owed.splice(0, 2)) {
+    putHeader(conv, Cmd.ACK, 1024, s.owed[1] ?? 0, s.owed[0] ?? 0, s.received, 0)
+  }
+  // one in flight
+  const sn = s.una
+  if (input.ensure(random, sn, 1200) && HEADER_BYTES + input.end(sn) - input.start(sn) <= room(world)) {
+    putHeader(conv, Cmd.PUSH, 1024, world.subject.now, sn, s.received, input.end(sn) - input.start(sn))
+    bytes.set(input.bytes.subarray(input.start(sn), input.end(sn)), length)
+    length += input.end(sn) - input.start(sn)
+  }
+  if (length > 0) deliver(world, bytes, length, s.address)
 }
 
 export function controlDatagram(world: World): void {

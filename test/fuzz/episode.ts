@@ -15,6 +15,7 @@ import { administer, nonsense, reconfigure, starve, tcpCall } from './host-calls
 import { Obfuscator } from './obfuscator.ts'
 import { makePlan } from './plan.ts'
 import { checkRoom, measure, windDown } from './room.ts'
+import { checkService } from './service.ts'
 import { World } from './world.ts'
 
 /** Inputs of one run. */
@@ -87,6 +88,8 @@ export function runEpisode(seed: number, calls: CoreExports, log?: (text: string
   world.isMeasuring = false
   while (world.inputs < EPISODE_INPUTS) step(world)
   world.drain()
+  windDown(world)
+  checkService(world)
   windDown(world)
   const end = measure(world)
   log?.(`room ${JSON.stringify(base)}, at the end ${JSON.stringify(end)}`)

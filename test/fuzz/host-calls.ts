@@ -43,9 +43,9 @@ export function write(world: World, s: Session): void {
   }
   if (reserved > want) fault(`${reserved} bytes reserved, ${want} wanted`)
   // other calls between the two may take the room back
-  const isLate = random.below(20) === 0
+  const isLate = !world.isCalm && random.below(20) === 0
   if (isLate) interrupt(world, s)
-  const r = random.below(100)
+  const r = world.isCalm ? 0 : random.below(100)
   const tooMuch = random.pick(reserved + 1, reserved + 100_000, 0x7fffffff, 0xffffffff, 0xfffffffb)
   const commit = r < 80 ? reserved : r < 95 ? random.below(reserved + 1) : tooMuch
   const result = calls.stream_commit(s.handle, commit, subject.now)
@@ -72,12 +72,31 @@ function interrupt(world: World, s: Session): void {
 
 /** TCP takes what is there, or some of it. */
 export function read(world: World, s: Session): void {
-  const { subject, random } = world
-  const { calls } = subject
+  const { random } = world
   world.note(() => `read handle ${s.handle}`)
+  const available = look(world, s)
+  if (available > 0) take(world, s, random.chance(0.7) ? available : random.below(available + 1))
+}
+
+/** TCP takes everything. */
+export function readAll(world: World, s: Session): void {
+  for (let bytes = look(world, s); bytes > 0; bytes = look(world, s)) take(world, s, bytes)
+}
+
+function take(world: World, s: Session, bytes: number): void {
+  const { subject } = world
+  if (subject.calls.stream_consume(s.handle, bytes, subject.now) !== 0) fault('stream_consume failed')
+  subject.isDrained = false
+  s.consumed += bytes
+}
+
+/** Checks what `stream_peek` shows; its bytes. */
+function look(world: World, s: Session): number {
+  const { subject } = world
+  const { calls } = subject
   const count = calls.stream_peek(s.handle)
   expectHandle(s, count, 'stream_peek')
-  if (count <= 0) return
+  if (count <= 0) return 0
   let available = 0
   for (const [at, length] of subject.spans(count)) {
     const index = s.consumed + available
@@ -89,10 +108,7 @@ export function read(world: World, s: Session): void {
   if (s.isClean && s.consumed + available > s.conversation.input.payload) {
     fault(`handle ${s.handle}: ${s.consumed + available} bytes of ${s.conversation.input.payload}`)
   }
-  const take = random.chance(0.7) ? available : random.below(available + 1)
-  if (calls.stream_consume(s.handle, take, subject.now) !== 0) fault('stream_consume failed')
-  subject.isDrained = false
-  s.consumed += take
+  return available
 }
 
 export function shutdown(world: World, s: Session): void {

@@ -83,8 +83,8 @@ export class Sessions {
   readonly stale: number[] = []
 
   /** A conversation with a stream of its own. */
-  conversation(random: Random, conv: number, wantsDial: boolean): Conversation {
-    const made = new Conversation(conv, new InputStream(random.u32() % 65521, wantsDial))
+  conversation(random: Random, conv: number, wantsDial: boolean, isCalm: boolean): Conversation {
+    const made = new Conversation(conv, new InputStream(random.u32() % 65521, wantsDial, isCalm))
     this.conversations.set(conv, made)
     return made
   }

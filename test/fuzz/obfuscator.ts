@@ -18,10 +18,16 @@ interface Remote {
   ack: number
 }
 
+/** A number that tells address records apart. */
+function numberOf(record: Uint8Array): number {
+  return record.reduce((number, byte) => Math.imul(number ^ byte, 0x01000193) >>> 0, 0x811c9dc5)
+}
+
 export class Obfuscator {
   readonly #world: World
   readonly #kind: number
-  readonly #remotes = new Map<Uint8Array, Remote>()
+  /** By number of the address. */
+  readonly #remotes = new Map<number, Remote>()
   #local: Uint8Array
   #filled = 0
   /** Of each filled slot: where its payload begins if the packet is good, else 0; nonce and flag of the datagram. */
@@ -84,7 +90,7 @@ export class Obfuscator {
   deliver(plain: Uint8Array, size: number, from: Uint8Array, nonce: Uint8Array | undefined, isOpened: boolean): void {
     const { subject, random } = this.#world
     if (from[0] !== this.#local[0]) return
-    const remote = this.#remotes.get(from) ?? this.#connect(from)
+    const remote = this.#remotes.get(numberOf(from)) ?? this.#connect(from)
     const at = this.#slot()
     const header = headerBytes(from[0] ?? 4)
     const sealed = Math.max(0, size + subject.overhead)
@@ -100,7 +106,7 @@ export class Obfuscator {
     const ends = { from, to: this.#local, seq: remote.seq, ack: remote.ack, flags, isCongested }
     let length = writePacket(packet, ends, sealed)
     if (this.#kind === ObfsKind.TCP) remote.seq = (remote.seq + sealed) >>> 0
-    const isDamaged = !this.#world.isMeasuring && random.below(20) === 0
+    const isDamaged = !this.#world.isMeasuring && !this.#world.isCalm && random.below(20) === 0
     if (isDamaged) length = this.#damage(packet, length)
     this.#push(length, isDamaged ? 0 : at + header, isOpened && !isDamaged)
   }
@@ -109,7 +115,7 @@ export class Obfuscator {
   #connect(from: Uint8Array): Remote {
     const { subject, random, plan } = this.#world
     const remote = { seq: random.u32(), ack: random.u32() }
-    this.#remotes.set(from, remote)
+    this.#remotes.set(numberOf(from), remote)
     if (plan.role === 'client') this.#dial(from)
     const isTcp = this.#kind === ObfsKind.TCP
     const flags = plan.role === 'client' ? Flag.SYN | Flag.ACK : isTcp ? Flag.SYN : Flag.ACK
@@ -234,7 +240,7 @@ export class Obfuscator {
       const at = subject.core.u32[word + ObfsTx.packet] ?? 0
       const length = subject.core.u32[word + ObfsTx.packetLength] ?? 0
       if (!isGoodPacket(subject.buffer, at, length)) fault('a control packet with wrong lengths or checksum')
-      const remote = this.#remotes.get(this.#world.record((word + ObfsTx.address) * 4))
+      const remote = this.#remotes.get(numberOf(this.#world.record((word + ObfsTx.address) * 4)))
       if (remote) remote.ack = (subject.buffer.readUInt32BE(at + length - TCP_BYTES + 4) + 1) >>> 0
     }
   }
@@ -299,9 +305,9 @@ export class Obfuscator {
       else local[2] = random.below(256)
       if (this.#local[8] !== 0 || random.chance(0.5)) this.#bind(local)
     } else if (r < 8) this.#flood(address)
-    else if (r < 10) this.#remotes.delete(address)
+    else if (r < 10) this.#remotes.delete(numberOf(address))
     else {
-      const remote = this.#remotes.get(address)
+      const remote = this.#remotes.get(numberOf(address))
       const flags = random.pick(Flag.RST, Flag.FIN | Flag.ACK, Flag.SYN, Flag.SYN | Flag.ACK, Flag.ACK, 0, 255)
       if (remote) this.#bare(address, remote, flags)
     }

@@ -41,7 +41,8 @@ function open(world: World, address: Uint8Array): number {
   return subject.core.info().getUint32(Info.conv, true)
 }
 
-function setPeer(world: World): Uint8Array {
+/** The client's peer is the first address; that address. */
+export function setPeer(world: World): Uint8Array {
   const { subject, plan } = world
   const address = world.addresses[0] ?? fault('a plan without addresses')
   world.peer = address

@@ -27,13 +27,16 @@ export class InputStream {
   readonly #starts: number[] = [0]
   readonly #wantsDial: boolean
   #hasDial = false
+  readonly #isCalm: boolean
   /** Nearly nothing but KEEPALIVEs. */
   readonly #isChatty: boolean
 
-  constructor(key: number, wantsDial: boolean) {
+  /** `isCalm`: payload and nothing else. */
+  constructor(key: number, wantsDial: boolean, isCalm = false) {
     this.key = key
     this.#wantsDial = wantsDial
-    this.#isChatty = key % 16 === 0
+    this.#isCalm = isCalm
+    this.#isChatty = !isCalm && key % 16 === 0
   }
 
   /** Segments that exist. */
@@ -79,7 +82,7 @@ export class InputStream {
       if (!this.hasEof) this.#put(MessageType.EOF, 0)
       return
     }
-    if (this.#wantsDial && !this.#hasDial && random.chance(0.98)) {
+    if (this.#wantsDial && !this.#hasDial && (this.#isCalm || random.chance(0.98))) {
       this.#put(MessageType.DIAL, 0)
       return
     }
@@ -88,7 +91,7 @@ export class InputStream {
       return
     }
     const r = random.unit()
-    if (r < 0.88) this.#put(MessageType.PUSH, payloadBytes(random))
+    if (this.#isCalm || r < 0.88) this.#put(MessageType.PUSH, payloadBytes(random))
     else if (r < 0.96) this.#put(MessageType.KEEPALIVE, 0)
     else if (r < 0.985) this.#put(MessageType.EOF, 0)
     else if (r < 0.99) this.#put(MessageType.PUSH, 0)

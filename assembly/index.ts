@@ -42,6 +42,7 @@ import { buryDrained, settle } from './endpoint/schedule'
 import { transmit } from './endpoint/transmit'
 import { congestionWindow, lossOf, paceOf } from './kcp/congestion'
 import { waitSnd } from './kcp/conversation'
+import { setHostBytes } from './memory/slab'
 import { contextSlots } from './obfs/context'
 import { early, packets, receivePackets, SLOTS } from './obfs/receive'
 import { block } from './obfs/settings'
@@ -57,6 +58,9 @@ import { abort, commit, connected, consume, peek, reserve, shutdown } from './se
 import { sessionAt, sessionOf, slotsInUse } from './session/table'
 import { addressOfTombstone, Tombstone, tombstoneAt, tombstoneCount } from './session/tombstones'
 import { counters } from './stats'
+
+/** So much the host may hold in each direction. */
+const MAX_HOST_BYTES: u32 = 1 << 30
 
 const info: usize = memory.data(96, 8)
 /** What `session_info` answers for a session in TIME_WAIT: no handle of a stream. */
@@ -258,6 +262,12 @@ export function stream_abort(handle: u32, now: u32): i32 {
   if (!s) return E_HANDLE
   abort(s, now)
   settle(s, now)
+  return OK
+}
+
+export function set_host_bytes(toTcp: u32, fromTcp: u32): i32 {
+  if (toTcp > MAX_HOST_BYTES || fromTcp > MAX_HOST_BYTES) return E_ARGUMENT
+  setHostBytes(toTcp, fromTcp)
   return OK
 }
 

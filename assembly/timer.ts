@@ -29,7 +29,7 @@ export function ensureTimers(sessions: u32): bool {
   if (sessions <= capacity) return true
   const wanted = capacity ? capacity * 2 : INITIAL_CAPACITY
   if (wanted > MAX_CAPACITY) return false
-  const larger = growRing(heap, capacity - 1, POINTER_SHIFT, 0, size, wanted)
+  const larger = growRing(heap, capacity - 1, POINTER_SHIFT, 0, size, wanted, false)
   if (!larger) return false
   heap = larger
   capacity = wanted

@@ -272,6 +272,7 @@ export interface CoreExports {
   stream_consume(handle: number, length: number, now: number): number
   stream_shutdown(handle: number, now: number): number
   stream_abort(handle: number, now: number): number
+  set_host_bytes(toTcp: number, fromTcp: number): number
   session_slots(): number
   session_info(slot: number, now: number): number
   obfs_ptr(): number
@@ -334,6 +335,7 @@ const CALLS: readonly Exclude<keyof CoreExports, 'memory'>[] = [
   'stream_consume',
   'stream_shutdown',
   'stream_abort',
+  'set_host_bytes',
   'session_slots',
   'session_info',
   'obfs_ptr',

@@ -120,6 +120,7 @@ export class Driver implements StreamHost, ReceiveHost, TransmitHost, EventHost 
    */
   start(config: CoreConfig): void {
     this.#engine.config = config
+    this.streams.held.setCeiling(config.memoryCeiling)
     try {
       this.#engine.start()
     } catch (error) {
@@ -140,6 +141,7 @@ export class Driver implements StreamHost, ReceiveHost, TransmitHost, EventHost 
       this.#engine.config = before
       throw error
     }
+    this.streams.held.setCeiling(config.memoryCeiling)
   }
 
   /**
@@ -329,6 +331,7 @@ export class Driver implements StreamHost, ReceiveHost, TransmitHost, EventHost 
     this.counts.drains++
     const jump = this.#engine.renewAfterJump()
     if (jump !== 0) this.log.info(`the clock jumped by ${formatDuration(jump)}: random bytes and nonces are drawn anew`)
+    this.streams.report()
     let timeouts = 0
     for (let round = 0; round < DRAIN_ROUNDS; round++) {
       this.#dirty = false

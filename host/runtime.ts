@@ -4,6 +4,7 @@
  * Rules that hold for all of it: callbacks never run inside a call into the same object (no re-entrance), except where said; errors
  * are Error objects with a `code` such as ECONNREFUSED; after close() no callback comes.
  */
+import type { HeldBytes } from './held.ts'
 import type { Sys } from './system.ts'
 import type { Terminal } from './terminal.ts'
 
@@ -82,6 +83,8 @@ export interface TcpOptions {
 
 /** Handlers of one TCP connection; set by the owner before the first event can arrive. */
 export interface TcpHandlers {
+  /** Where the connection counts what it holds beside the system; without it nobody asks. */
+  readonly held?: HeldBytes
   /** Bytes from TCP, only valid during the call. No more arrive after pause() until resume(). */
   onData(chunk: Uint8Array): void
   /** The other side sent FIN. Reading ended; writing may go on (half-close). */
@@ -100,7 +103,7 @@ export interface TcpConnection {
   /**
    * Writes the first `length` bytes of the buffer got from writeBuffer(). Result: bytes taken (0..length). When it is less than `length`, the caller
    * keeps the rest and repeats it after onDrain. An adapter that queues inside the runtime takes bytes only while that queue is short
-   * (at most 256 KiB), so that back-pressure is real.
+   * (`HeldBytes.queueLimit`, at most 256 KiB), so that back-pressure is real, and counts them.
    */
   write(buffer: Uint8Array, length: number): number
   pause(): void

@@ -8,6 +8,7 @@ import { formatAddress } from './address.ts'
 import type { Complaints } from './complaints.ts'
 import { ABORT_REASONS, type Core, DATAGRAM_MAX, ErrorCode, EventType, Span } from './core.ts'
 import { formatConv } from './format.ts'
+import { HeldBytes } from './held.ts'
 import { LOG_DEBUG, LOG_INFO, LOG_WARNING, type Log } from './log.ts'
 import type { Runtime, SocketAddress, TcpConnection, TcpHandlers, TcpOptions } from './runtime.ts'
 import { StartViews } from './views.ts'
@@ -57,6 +58,10 @@ class Stream implements TcpHandlers {
     this.handle = handle
   }
 
+  get held(): HeldBytes {
+    return this.#table.held
+  }
+
   get label(): string {
     return this.conv === 0 ? `[stream:${this.handle}]` : `[session:${formatConv(this.conv)}]`
   }
@@ -96,7 +101,7 @@ class Stream implements TcpHandlers {
         const taken = this.#push(chunk)
         if (taken < chunk.length) {
           // the chunk is only valid during this call: the rest must be copied
-          this.#kept = chunk.slice(taken)
+          this.#keep(chunk.slice(taken))
           this.#connection?.pause()
         }
       } else {
@@ -104,7 +109,7 @@ class Stream implements TcpHandlers {
         const joined = new Uint8Array(this.#kept.length + chunk.length)
         joined.set(this.#kept)
         joined.set(chunk, this.#kept.length)
-        this.#kept = joined
+        this.#keep(joined)
       }
       host.wake()
     } catch (error) {
@@ -170,7 +175,7 @@ class Stream implements TcpHandlers {
       core.refresh()
       const buffer = connection.writeBuffer()
       // a view is longer than what is wanted of it
-      const limit = Math.min(buffer.length, WRITE_MAX) - DATAGRAM_MAX
+      const limit = Math.min(Math.min(buffer.length, WRITE_MAX) - DATAGRAM_MAX, this.#table.held.queueLimit)
       const { u8, u32, spanWord } = core
       let length = 0
       for (let i = 0; i < count && length < limit; i++) {
@@ -193,10 +198,10 @@ class Stream implements TcpHandlers {
     const { host } = this.#table
     const taken = this.#push(kept)
     if (taken < kept.length) {
-      this.#kept = kept.subarray(taken)
+      this.#keep(kept.subarray(taken))
       return
     }
-    this.#kept = null
+    this.#keep(null)
     if (this.#readEnded) host.core.calls.stream_shutdown(this.handle, host.now())
     else this.#connection?.resume()
   }
@@ -211,10 +216,15 @@ class Stream implements TcpHandlers {
   release(abort: boolean): void {
     const connection = this.#connection
     this.#connection = null
-    this.#kept = null
+    this.#keep(null)
     if (connection === null) return
     if (abort) connection.reset()
     else connection.close()
+  }
+
+  #keep(bytes: Uint8Array | null): void {
+    this.#table.held.fromTcp += (bytes?.length ?? 0) - (this.#kept?.length ?? 0)
+    this.#kept = bytes
   }
 
   #alive(): boolean {
@@ -274,8 +284,10 @@ export class Streams {
   readonly tcp: TcpOptions
   /** Of what goes to TCP. */
   readonly views = new StartViews(DATAGRAM_MAX)
+  readonly held = new HeldBytes()
   #target: () => SocketAddress | undefined
   #streams = new Map<number, Stream>()
+  #reported = { toTcp: 0, fromTcp: 0 }
   /** Streams whose conv has not been seen. */
   unnamed = 0
 
@@ -284,6 +296,14 @@ export class Streams {
     this.host = host
     this.tcp = tcp
     this.#target = target
+  }
+
+  /** Tells the engine what is held beside it. */
+  report(): void {
+    const { toTcp, fromTcp } = this.held
+    if (toTcp === this.#reported.toTcp && fromTcp === this.#reported.fromTcp) return
+    this.#reported = { toTcp, fromTcp }
+    this.host.core.calls.set_host_bytes(toTcp, fromTcp)
   }
 
   get size(): number {

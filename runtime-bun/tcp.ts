@@ -9,6 +9,7 @@
  * goes on accepting, so onError of a listener has nothing to tell.
  */
 import type { Socket, SocketHandler, TCPSocketListener } from 'bun'
+import type { HeldBytes } from '../host/held.ts'
 import type {
   SocketAddress,
   SocketTuning,
@@ -52,6 +53,8 @@ class BunConnection implements TcpConnection {
    * Chunks that came while paused: at most what one wake-up reads. Bun's arrays are fresh ones, so they can be kept.
    */
   readonly #held: Uint8Array[] = []
+  /** Where they are counted. */
+  #ledger: HeldBytes | undefined
   #paused = true
   #starved = false
   /** FIN came; it is told after what is held. */
@@ -74,6 +77,16 @@ class BunConnection implements TcpConnection {
 
   attach(handlers: TcpHandlers): void {
     this.#handlers = handlers
+    this.#ledger = handlers.held
+  }
+
+  #count(bytes: number): void {
+    if (this.#ledger) this.#ledger.fromTcp += bytes
+  }
+
+  #dropHeld(): void {
+    for (const chunk of this.#held) this.#count(-chunk.length)
+    this.#held.length = 0
   }
 
   writeBuffer(): Uint8Array {
@@ -153,6 +166,7 @@ class BunConnection implements TcpConnection {
     if (this.#released) return
     if (this.#paused || this.#held.length > 0) {
       this.#held.push(chunk)
+      this.#count(chunk.length)
       if (this.#paused) this.#socket?.pause()
     } else {
       this.#handlers?.onData(chunk)
@@ -178,7 +192,7 @@ class BunConnection implements TcpConnection {
     if (error === undefined && !this.#writeEnded) error = systemError('ECONNRESET', 'connection reset by peer', 'read')
     this.#over = { error }
     // what was held is void after an error, as the kernel's own queue would be
-    if (error !== undefined) this.#held.length = 0
+    if (error !== undefined) this.#dropHeld()
     // close may come inside a call of the owner such as end()
     if (this.#held.length === 0) this.#deliverLater()
   }
@@ -186,7 +200,7 @@ class BunConnection implements TcpConnection {
   #release(): void {
     this.#released = true
     this.#handlers = undefined
-    this.#held.length = 0
+    this.#dropHeld()
     clearTimeout(this.#linger)
   }
 
@@ -204,7 +218,9 @@ class BunConnection implements TcpConnection {
     const held = this.#held
     while (held.length > 0 && !this.#paused) {
       const chunk = held.shift()
-      if (chunk !== undefined) this.#handlers?.onData(chunk)
+      if (chunk === undefined) break
+      this.#count(-chunk.length)
+      this.#handlers?.onData(chunk)
     }
     if (held.length > 0) return
     const over = this.#over

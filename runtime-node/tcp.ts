@@ -8,6 +8,7 @@
  * write or resume().
  */
 import { connect, createServer, type ListenOptions, type OnReadOpts, Socket } from 'node:net'
+import type { HeldBytes } from '../host/held.ts'
 import type {
   SocketAddress,
   SocketTuning,
@@ -29,7 +30,7 @@ const READ_BUFFER_BYTES = 65536
 const SPARE_WRITE_BUFFERS = 16
 /** Writes up to this size are copied: a nearly empty buffer is not held for a slow reader. */
 const COPY_BELOW_BYTES = 16384
-/** Bytes that one connection may have queued in Node. */
+/** Bytes that one connection may have queued in Node, if its owner does not say. */
 const WRITE_QUEUE_BYTES = 262144
 /**
  * How long a closed connection stays to read (and drop) what still comes: the kernel answers unread bytes with RST (RFC
@@ -66,6 +67,9 @@ class NodeConnection implements TcpConnection {
   readonly remote: SocketAddress | undefined
   readonly #socket: Socket
   #handlers: TcpHandlers | undefined
+  #held: HeldBytes | undefined
+  /** Bytes of the queue that `#held` knows of. */
+  #counted = 0
   #error: NodeJS.ErrnoException | undefined
   #starved = false
   #linger: ReturnType<typeof setTimeout> | undefined
@@ -81,6 +85,7 @@ class NodeConnection implements TcpConnection {
     })
     socket.on('close', () => {
       clearTimeout(this.#linger)
+      this.#count(0)
       const handlers = this.#handlers
       this.#handlers = undefined
       handlers?.onClose(this.#error)
@@ -110,6 +115,16 @@ class NodeConnection implements TcpConnection {
 
   attach(handlers: TcpHandlers): void {
     this.#handlers = handlers
+    this.#held = handlers.held
+  }
+
+  #count(queued: number): void {
+    if (this.#held) this.#held.toTcp += queued - this.#counted
+    this.#counted = queued
+  }
+
+  get #queueLimit(): number {
+    return this.#held?.queueLimit ?? WRITE_QUEUE_BYTES
   }
 
   writeBuffer(): Uint8Array {
@@ -122,7 +137,7 @@ class NodeConnection implements TcpConnection {
     const socket = this.#socket
     if (length === 0 || this.#handlers === undefined || socket.destroyed || socket.writableEnded) return 0
     const queued = socket.writableLength
-    if (queued > 0 && queued + length > WRITE_QUEUE_BYTES) {
+    if (queued > 0 && queued + length > this.#queueLimit) {
       this.#starved = true
       return 0
     }
@@ -134,12 +149,15 @@ class NodeConnection implements TcpConnection {
     } else {
       socket.write(buffer.slice(0, length), this.written)
     }
+    this.#count(socket.writableLength)
     return length
   }
 
   /** The write callback of one write: announces room once half of the queue is gone. */
   readonly written = (): void => {
-    if (!this.#starved || this.#socket.writableLength > WRITE_QUEUE_BYTES / 2 || this.#socket.destroyed) return
+    const queued = this.#socket.writableLength
+    if (!this.#socket.destroyed) this.#count(queued)
+    if (!this.#starved || queued > this.#queueLimit / 2 || this.#socket.destroyed) return
     this.#starved = false
     this.#handlers?.onDrain()
   }

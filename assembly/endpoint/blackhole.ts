@@ -28,7 +28,8 @@ const GIVE_UP_AFTER: u32 = 9
 
 /** To be called when a timer of a session expired or ACKs arrived for it. */
 export function checkBlackhole(s: Session, now: u32): void {
-  if (!s.path || s.sndUna == s.sndNxt) return
+  // a peer that is short of memory says so when a datagram arrived in vain
+  if (!s.path || s.sndUna == s.sndNxt || s.isStarved) return
   const entry = entryOf(s, s.sndUna)
   const transmissions = <u32>load<u8>(entry, TRANSMISSIONS)
   if (transmissions < TEST_AFTER) return

@@ -103,7 +103,7 @@ function start(now: u32): i32 {
   if (!hasEntropy(START_ENTROPY_BYTES)) return E_ENTROPY
   startClock(now)
   // descriptors and replay filter come on top of the ceiling, which is for sessions
-  setCeiling(MAX_CEILING_BYTES)
+  setCeiling(MAX_CEILING_BYTES, 0)
   if (!openReplay(datagramFilter(), field(REPLAY)) || !openDatagrams(field(TAG_BYTES))) return E_MEMORY
   mode = field(MODE)
   configureOpening(mode, load<u32>(takeEntropy(4)))
@@ -119,7 +119,7 @@ function start(now: u32): i32 {
 /** `bytes` of the blocks in use are not for sessions: they come on top of the ceiling. */
 export function addFixed(bytes: u32): void {
   fixedBytes += bytes
-  setCeiling(fixedBytes + min(field(MEMORY), MAX_CEILING_BYTES - fixedBytes))
+  setCeiling(fixedBytes + min(field(MEMORY), MAX_CEILING_BYTES - fixedBytes), fixedBytes)
 }
 
 /** Draws the base of the nonce counter again. */

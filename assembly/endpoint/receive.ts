@@ -41,7 +41,6 @@ import {
 } from '../kcp/input'
 import { CMD_PUSH, CMD_WINS, diff, HEADER_BYTES, readCmd, readConv, readLen, readTs, readUna } from '../kcp/segment'
 import { growRecvWindow } from '../kcp/window'
-import { segmentShare } from '../memory/slab'
 import { kind, NONE } from '../obfs/settings'
 import { sameAddress } from '../packet/address'
 import { hasSpareBlock, refillRx, rxSlot, tagBytes } from '../packet/datagram'
@@ -240,7 +239,7 @@ function takeSegments(i: u32, at: usize, len: u32, sealed: u32, address: usize, 
     if (!s.confirm && wantsClock(remote, s.conv)) readClock(s, remote, at, len, now)
   }
   if (did & (RECEIVED_STREAM | CONFIRMED)) advance(s, now)
-  growRecvWindow(s, segmentShare(), now)
+  growRecvWindow(s, now)
   return true
 }
 

@@ -6,7 +6,7 @@ import { TICKS_PER_MS } from '../abi'
 import { NEVER, until } from '../clock'
 import { unpredictable } from '../control/pings'
 import { PING, push } from '../control/queue'
-import { pendingAcks } from '../kcp/ack'
+import { freeIdleAckRing, pendingAcks } from '../kcp/ack'
 import { FLUSH_TICK, waitSnd } from '../kcp/conversation'
 import { hasOutput, noteDrained, untilSegment, updateProbe } from '../kcp/output'
 import { detectLoss, untilRecovery } from '../kcp/recovery'
@@ -20,6 +20,7 @@ import {
   BLOCKED,
   CUT,
   closeHalf,
+  ECHO_OWED,
   EOF_OWED,
   HELD,
   has,
@@ -58,7 +59,7 @@ function untilWanted(s: Session, now: u32): u32 {
   if (s.remote) wanted = min(wanted, untilValidationPing(changetype<Remote>(s.remote), now))
   if (!isLive(s) || has(s, IN_READY | HELD)) return wanted
   wanted = min(wanted, untilRecovery(s, now))
-  if (has(s, EOF_OWED | BLOCKED) && waitSnd(s) == 0) wanted = min(wanted, RETRY_TICKS)
+  if (has(s, EOF_OWED | ECHO_OWED | BLOCKED) && waitSnd(s) == 0) wanted = min(wanted, RETRY_TICKS)
   wanted = min(wanted, untilSegment(s, now))
   if (pendingAcks(s)) wanted = min(wanted, until(s.ackDue, now))
   if (s.probeWait) wanted = min(wanted, until(s.probeAt, now))
@@ -86,6 +87,7 @@ export function settle(s: Session, now: u32): void {
     }
     freeIdleSendRing(s)
     freeIdleRecvRing(s)
+    freeIdleAckRing(s)
   }
   const waiting = waitSnd(s)
   if (waiting != s.waitingCounted) {
@@ -193,6 +195,7 @@ export function settleTouched(now: u32): void {
     const s = changetype<Session>(firstDirty)
     firstDirty = s.nextDirty
     s.flags &= ~IN_DIRTY
+    s.isPrompt = 0
     if (isLive(s)) {
       detectLoss(s, now)
       updateCongestion(s, now)

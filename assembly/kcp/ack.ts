@@ -19,6 +19,8 @@ const ENTRY_SHIFT: u32 = 3
 const INITIAL_CAPACITY: u32 = 16
 /** Most ACKs that wait; a receive batch cannot hold more in honest use. */
 const MAX_PENDING: u32 = 8192
+/** A ring of up to so many entries stays when no ACK waits. */
+const IDLE_CAPACITY: u32 = 1024
 /** So many leave at once: half a datagram, the other half is for those said again. */
 const MANY: u32 = 20
 const LONE_DELAY_TICKS: u32 = 5 * TICKS_PER_MS
@@ -45,7 +47,8 @@ export function noteAck(c: Conversation, sn: u32, ts: u32, atOnce: bool, now: u3
   if (!c.ackRing || held > c.ackMask) {
     const capacity = c.ackRing ? (c.ackMask + 1) * 2 : INITIAL_CAPACITY
     if (capacity > MAX_PENDING) return
-    const ring = growRing(c.ackRing, c.ackMask, ENTRY_SHIFT, c.ackAgain, c.ackEnd, capacity)
+    // without any ACK nothing of the peer's would ever be done with: the first ring is part of the segment it answers
+    const ring = growRing(c.ackRing, c.ackMask, ENTRY_SHIFT, c.ackAgain, c.ackEnd, capacity, c.ackRing == 0)
     if (!ring) return
     c.ackRing = ring
     c.ackMask = capacity - 1
@@ -94,8 +97,15 @@ export function takeAgain(c: Conversation, until: u32): bool {
   return false
 }
 
+/** Frees the ring of a burst that is over. */
+export function freeIdleAckRing(c: Conversation): void {
+  if (c.ackMask < IDLE_CAPACITY || c.ackFirst != c.ackEnd) return
+  closeAcks(c)
+}
+
 export function closeAcks(c: Conversation): void {
   freeRing(c.ackRing, c.ackMask, ENTRY_SHIFT)
   c.ackRing = 0
+  c.ackMask = 0
   c.ackAgain = c.ackFirst = c.ackEnd = c.ackAtOnce = 0
 }

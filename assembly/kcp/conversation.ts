@@ -49,7 +49,6 @@ export class Conversation {
   rackTs: u32
   rackSn: u32
   rackRtt: u32
-  hasRack: u32
   reorder: u32
   reorderAt: u32
   activeAt: u32
@@ -60,9 +59,8 @@ export class Conversation {
   // history of ACK datagrams for `resend`
   ackHistory: usize
   ackHistoryCount: u32
-  // when the peer's window held back a new segment
+  // when the peer's window held back a new segment (`wasBlocked`)
   blockedAt: u32
-  wasBlocked: u32
   // a retransmission that leaves more than once
   copySn: u32
   copies: u32
@@ -80,7 +78,6 @@ export class Conversation {
   sampleDeliveredAt: u32
   sampleFirstSentAt: u32
   sampleSentAt: u32
-  hasSample: u32
   // the state of congestion control, in a block of its own (0: none, see congestion.ts)
   model: usize
   path: usize
@@ -95,7 +92,19 @@ export class Conversation {
   rcvRing: usize
   rcvMask: u32
   rcvWnd: u32
+  // first sn beyond what the peer was ever told it may send
   rcvEdge: u32
+  // bytes of the blocks of what was received, and of the ring
+  rcvHeld: u32
+  // the PUSH that found no room last, and when the peer was told of one, in units of DROP_TICKS
+  dropSn: u32
+  dropAt: u16
+  // this batch began with everything read
+  isPrompt: u8
+  // something was dropped since the peer was told that there is room
+  hasDropped: u8
+  // the peer has no room for what it promised to take (see takeWins)
+  isStarved: u8
   // automatic receive window: where and when the last look began, 0 ceiling = fixed
   rcvCeiling: u32
   rcvLookNxt: u32
@@ -108,7 +117,6 @@ export class Conversation {
   ackEnd: u32
   ackDue: u32
   ackLast: u32
-  ackAtOnce: u32
   // which of the last 32 PUSHes had a ts other than the one before, and which a slightly later one
   tsChanges: u32
   tsSteps: u32
@@ -126,6 +134,10 @@ export class Conversation {
   unaAt: u32
   // a server's session that waits to be confirmed: the transmissions whose ACK would do so (confirm.ts); 0 = none
   confirm: usize
+  hasRack: u8
+  hasSample: u8
+  wasBlocked: u8
+  ackAtOnce: u8
   // options of the endpoint when the conversation opened; ticks where a time
   congestionMode: u8
   flushMode: u8
@@ -141,6 +153,8 @@ export class Conversation {
 /** Bits of `probe`. */
 export const PROBE_ASK: u32 = 1
 export const PROBE_TELL: u32 = 2
+/** A PUSH was dropped for want of memory: say so. */
+export const PROBE_DROPPED: u32 = 4
 
 /** Window of a sender without automatic control, unless set (protocol.md 10.2). */
 export const DEFAULT_WND: u32 = 256
@@ -241,10 +255,4 @@ export function segmentLimit(c: Conversation): u32 {
 /** Segments queued or in flight ("waitsnd"). */
 export function waitSnd(c: Conversation): u32 {
   return c.sndEnd - c.sndUna
-}
-
-/** Free slots of the receive queue, as told to the peer. */
-export function freeWnd(c: Conversation): u32 {
-  const unread = c.rcvNxt - c.rcvRead
-  return unread >= c.rcvWnd ? 0 : min(c.rcvWnd - unread, MAX_WND)
 }

@@ -5,7 +5,7 @@
  * Everything a datagram acknowledges is taken in before losses are looked for: that is the caller's next step, once a
  * batch.
  */
-import { TICKS_PER_SECOND } from '../abi'
+import { TICKS_PER_MS, TICKS_PER_SECOND } from '../abi'
 import {
   ACKS_RECEIVED,
   count,
@@ -18,11 +18,11 @@ import {
 import { noteAck } from './ack'
 import { isConfirmedBy } from './confirm'
 import { onAckDatagram, onRtt } from './congestion'
-import { Conversation, fromWireClock, PROBE_TELL } from './conversation'
+import { Conversation, fromWireClock, PROBE_DROPPED, PROBE_TELL } from './conversation'
 import { isTicking } from './model'
 import { notePassed, Path } from './path'
 import { noteArrival, startSample } from './rate'
-import { noteAckDatagram, noteArrivalOf, noteNewest, noteProgress } from './recovery'
+import { noteAckDatagram, noteArrivalOf, noteNewest, noteProgress, probeSoon } from './recovery'
 import { advanceRcvNxt, DUPLICATE, NO_MEMORY, STORED_BLOCK, storeSegment } from './recv_window'
 import { updateRtt } from './rtt'
 import {
@@ -61,6 +61,11 @@ const MIN_KEPT_BYTES: u32 = 700
 const BARE_MESSAGE_BYTES: u32 = 4
 /** A prompt peer does not gather so many ACKs over some time, even if a few datagrams of them are lost. */
 const MANY_HEARD: u32 = 8
+/** A peer is told of dropped segments no oftener than this. */
+const DROP_PAUSE_TICKS: u32 = 100 * TICKS_PER_MS
+/** The time when it was told last is kept in 16 bits of such units. */
+const DROP_UNIT_SHIFT: u32 = 6
+
 /** An echoed ts older than this is none of ours. */
 const MAX_RTT_TICKS: u32 = 60 * TICKS_PER_SECOND
 
@@ -109,6 +114,8 @@ export function input(c: Conversation, at: usize, size: u32, mayKeep: bool, now:
       did |= takePush(c, sn, ts, at + HEADER_BYTES, len, mayKeep && !(did & KEPT_BLOCK), now)
     } else if (cmd == CMD_WASK) {
       c.probe |= PROBE_TELL
+    } else {
+      takeWins(c, sn, una, now)
     }
     at += HEADER_BYTES + len
   }
@@ -123,7 +130,10 @@ export function input(c: Conversation, at: usize, size: u32, mayKeep: bool, now:
     noteProgress(c, now)
     onAckDatagram(c, acked, heard >= MANY_HEARD ? newestTs - oldestTs : 0, now)
   }
-  if (c.sndUna != una0) did |= ADVANCED_UNA
+  if (c.sndUna != una0) {
+    c.isStarved = 0
+    did |= ADVANCED_UNA
+  }
   return did
 }
 
@@ -208,6 +218,36 @@ function take(c: Conversation, sn: u32, entry: usize): u32 {
   return did
 }
 
+/**
+ * The window is told. If sn names a segment of ours that is not acknowledged, that arrived, but there was no memory for
+ * it: it is no sign of a path that takes no large datagrams. Told of room afterwards, we ask at once what is missing.
+ * In any other WINS sn is that of an ACK beside it, or 0.
+ */
+function takeWins(c: Conversation, sn: u32, una: u32, now: u32): void {
+  if (sn != 0 && diff(sn, una) >= 0 && diff(sn, c.sndNxt) < 0) {
+    const entry = entryOf(c, sn)
+    if (load<u8>(entry, STATE) == SENT) {
+      c.isStarved = 1
+      if (c.path) notePassed(changetype<Path>(c.path), HEADER_BYTES + load<u16>(entry, LEN), now)
+      return
+    }
+  }
+  if (!c.isStarved) return
+  c.isStarved = 0
+  probeSoon(c, now)
+}
+
+/** A PUSH found no memory: the peer is told, lest it take the path for broken. */
+function noteDropped(c: Conversation, sn: u32, now: u32): void {
+  count(DROP_MEMORY)
+  const unit = <u16>(now >> DROP_UNIT_SHIFT)
+  c.hasDropped = 1
+  if (<u32>(<u16>(unit - c.dropAt)) < DROP_PAUSE_TICKS >> DROP_UNIT_SHIFT) return
+  c.dropAt = unit
+  c.dropSn = sn
+  c.probe |= PROBE_DROPPED
+}
+
 function takePush(c: Conversation, sn: u32, ts: u32, payload: usize, len: u32, mayKeep: bool, now: u32): u32 {
   count(SEGMENTS_RECEIVED)
   const early = diff(sn, c.rcvNxt)
@@ -223,7 +263,7 @@ function takePush(c: Conversation, sn: u32, ts: u32, payload: usize, len: u32, m
   const hadHole = c.rcvTop != c.rcvNxt
   const stored = storeSegment(c, sn, payload, len, mayKeep && len >= MIN_KEPT_BYTES)
   if (stored == NO_MEMORY) {
-    count(DROP_MEMORY)
+    noteDropped(c, sn, now)
     return 0
   }
   if (stored == DUPLICATE) count(SEGMENTS_DUPLICATE)

@@ -8,11 +8,12 @@
 
 import { TICKS_PER_MS } from '../abi'
 import { NEVER, until } from '../clock'
+import { mayReceive } from '../memory/slab'
 import { ACKS_SENT, count, SEGMENTS_RETRANSMITTED, SEGMENTS_SENT } from '../stats'
 import { acksDue, pendingAcks, takeAck, takeAgain } from './ack'
 import { noteProbe } from './confirm'
 import { congestionWindow, maySend, onDrained, onSent, sendLimit, untilPace } from './congestion'
-import { Conversation, freeWnd, LOST, PROBE_ASK, PROBE_TELL, segmentLimit, wireClock } from './conversation'
+import { Conversation, LOST, PROBE_ASK, PROBE_DROPPED, PROBE_TELL, segmentLimit, wireClock } from './conversation'
 import { isHot } from './model'
 import { noteDataLimited, noteDeparture } from './rate'
 import { noteSending } from './recovery'
@@ -30,6 +31,7 @@ import {
   TRANSMISSIONS,
   TS,
 } from './send_window'
+import { advertise, promisedWnd } from './window'
 
 /** A lost window announcement must not stall for long: probes start early and back off (the original: 7 s to 120 s). */
 const FIRST_PROBE_TICKS: u32 = 500 * TICKS_PER_MS
@@ -98,11 +100,18 @@ export function updateProbe(c: Conversation, now: u32): void {
   }
 }
 
-/** Asks to tell the peer of a window that reopened after it was (nearly) shut. */
+/**
+ * Asks to tell the peer of a window that reopened after it was (nearly) shut, and of room for what had to be dropped.
+ */
 export function announceWindow(c: Conversation): void {
-  const edge = c.rcvRead + c.rcvWnd
-  const shut = diff(c.rcvEdge, c.rcvNxt) <= 0
-  if (diff(edge, c.rcvEdge) >= <i32>(c.rcvWnd / 2) || (shut && diff(edge, c.rcvEdge) > 0)) c.probe |= PROBE_TELL
+  const wnd = promisedWnd(c)
+  const moves = diff(c.rcvRead + wnd, c.rcvEdge)
+  const isShut = diff(c.rcvEdge, c.rcvNxt) <= 0
+  if (moves > 0 && (isShut || moves >= <i32>(wnd / 2))) c.probe |= PROBE_TELL
+  if (c.hasDropped && (c.rcvRead == c.rcvNxt || mayReceive(2 * c.rcvHeld, false))) {
+    c.hasDropped = 0
+    c.probe |= PROBE_TELL
+  }
 }
 
 /**
@@ -111,9 +120,8 @@ export function announceWindow(c: Conversation): void {
  * @param most bytes that the receiver may be sent now; a segment that exceeds them waits
  */
 export function buildDatagram(c: Conversation, block: usize, most: u32, now: u32): u32 {
-  const wnd = freeWnd(c)
+  const wnd = advertise(c)
   const limit = min(segmentLimit(c) + HEADER_BYTES, most)
-  c.rcvEdge = c.rcvNxt + wnd
   c.lastSn = c.lastTs = 0
   let len: u32 = 0
   const said = c.ackFirst
@@ -124,6 +132,10 @@ export function buildDatagram(c: Conversation, block: usize, most: u32, now: u32
   while (len != 0 && len + HEADER_BYTES <= min(limit, MAX_ACK_BYTES) && takeAgain(c, said))
     len += writeAck(c, block + len, wnd)
   len = appendProbe(c, block, len, PROBE_ASK, CMD_WASK, wnd, limit, now)
+  const acked = c.lastSn
+  c.lastSn = c.dropSn
+  len = appendProbe(c, block, len, PROBE_DROPPED, CMD_WINS, wnd, limit, now)
+  c.lastSn = acked
   len = appendProbe(c, block, len, PROBE_TELL, CMD_WINS, wnd, limit, now)
   built = block
   while (hasSegment(c, now)) {

@@ -91,6 +91,12 @@ export function noteSending(c: Conversation, now: u32): void {
   c.activeAt = now
 }
 
+/** The next look for losses probes the peer. */
+export function probeSoon(c: Conversation, now: u32): void {
+  c.probes = 0
+  c.activeAt = now - MAX_PTO_TICKS
+}
+
 // ---- detection
 
 function reorderWindow(c: Conversation): u32 {

@@ -8,8 +8,8 @@
  */
 
 import { freeRing, growRing } from '../memory/ring'
-import { alloc, allocUrgent, classOf, free, PACKET_CLASS } from '../memory/slab'
-import { Conversation } from './conversation'
+import { alloc, allocUrgent, classOf, countReceived, free, mayReceive, PACKET_CLASS } from '../memory/slab'
+import { Conversation, INITIAL_RMTWND } from './conversation'
 import { diff } from './segment'
 
 const ENTRY_SHIFT: u32 = 3
@@ -20,6 +20,8 @@ const CLASS: usize = 6
 const INITIAL_CAPACITY: u32 = 16
 /** Most segments from the first unread to the last early one: two windows. */
 const MAX_CAPACITY: u32 = 131072
+/** See isNear. */
+const FIRST_NEAR: u32 = 16
 /** A ring of up to so many entries stays with an idle session. */
 const IDLE_CAPACITY: u32 = 128
 
@@ -45,23 +47,19 @@ export function recvLen(c: Conversation, sn: u32): u32 {
 
 /**
  * Keeps the payload of a PUSH with rcvNxt <= sn < rcvNxt + rcvWnd. `mayKeep` tells that the payload lies in a packet
- * block which the window may keep. The segment that moves rcvNxt may use reserved memory: it alone can lead to memory
- * being freed.
+ * block which the window may keep. The segment that the reader waits for may use reserved memory: it alone can lead to
+ * memory being freed. Behind something unread the next one in order has no such right: whoever does not read would take
+ * all of it.
  */
 export function storeSegment(c: Conversation, sn: u32, payload: usize, len: u32, mayKeep: bool): u32 {
   const used = sn - c.rcvRead
-  if (!c.rcvRing || used > c.rcvMask) {
-    if (used >= MAX_CAPACITY) return NO_MEMORY
-    let capacity = c.rcvRing ? c.rcvMask + 1 : INITIAL_CAPACITY
-    while (used >= capacity) capacity *= 2
-    const ring = growRing(c.rcvRing, c.rcvMask, ENTRY_SHIFT, c.rcvRead, c.rcvTop, capacity)
-    if (!ring) return NO_MEMORY
-    c.rcvRing = ring
-    c.rcvMask = capacity - 1
-  }
+  const fits = c.rcvRing != 0 && used <= c.rcvMask
+  if (fits && load<usize>(recvEntry(c, sn), PAYLOAD)) return DUPLICATE
+  const urgent = used == 0
+  if (urgent) c.isPrompt = 1
+  else if (!mayReceive(c.rcvHeld, isNear(c, used))) return NO_MEMORY
+  if (!fits && !growTo(c, used, urgent)) return NO_MEMORY
   const entry = recvEntry(c, sn)
-  if (load<usize>(entry, PAYLOAD)) return DUPLICATE
-  const urgent = sn == c.rcvNxt
   let kept = STORED_BLOCK
   let at = payload
   let cls = PACKET_CLASS
@@ -72,10 +70,50 @@ export function storeSegment(c: Conversation, sn: u32, payload: usize, len: u32,
     if (!at) return NO_MEMORY
     memory.copy(at, payload, len)
   }
+  hold(c, 1 << cls)
   store<usize>(entry, at, PAYLOAD)
   store<u32>(entry, len | (cls << 16), LEN)
   if (diff(sn, c.rcvTop) >= 0) c.rcvTop = sn + 1
   return kept
+}
+
+/**
+ * True if the reader can be expected to take segment number `used` after the first unread one once the batch is handled:
+ * everything before the batch was read. So many as a peer may send untold, few before the reader took anything.
+ */
+function isNear(c: Conversation, used: u32): bool {
+  return c.isPrompt != 0 && used < (c.rcvRead < FIRST_NEAR ? FIRST_NEAR : INITIAL_RMTWND)
+}
+
+function hold(c: Conversation, bytes: i32): void {
+  c.rcvHeld += bytes
+  countReceived(bytes)
+}
+
+function ringBytes(capacity: u32): u32 {
+  return capacity << ENTRY_SHIFT
+}
+
+/** Makes the ring large enough for entry number `used`. False when memory is scarce. */
+function growTo(c: Conversation, used: u32, urgent: bool): bool {
+  if (used >= MAX_CAPACITY) return false
+  const before = c.rcvRing ? c.rcvMask + 1 : 0
+  let capacity = before ? before : INITIAL_CAPACITY
+  while (used >= capacity) capacity *= 2
+  if (!urgent && !mayReceive(c.rcvHeld + ringBytes(capacity), isNear(c, used))) return false
+  const ring = growRing(c.rcvRing, c.rcvMask, ENTRY_SHIFT, c.rcvRead, c.rcvTop, capacity, urgent)
+  if (!ring) return false
+  hold(c, ringBytes(capacity) - ringBytes(before))
+  c.rcvRing = ring
+  c.rcvMask = capacity - 1
+  return true
+}
+
+function dropRing(c: Conversation): void {
+  freeRing(c.rcvRing, c.rcvMask, ENTRY_SHIFT)
+  hold(c, -(<i32>ringBytes(c.rcvMask + 1)))
+  c.rcvRing = 0
+  c.rcvMask = 0
 }
 
 /** Moves rcvNxt over what is now in order, as long as the queue of unread segments has room (protocol.md 5.5). */
@@ -87,22 +125,20 @@ export function advanceRcvNxt(c: Conversation): void {
 
 /** Frees the first unread segment. */
 export function dropFirst(c: Conversation): void {
-  release(recvEntry(c, c.rcvRead))
+  release(c, recvEntry(c, c.rcvRead))
   c.rcvRead++
 }
 
-function release(entry: usize): void {
+function release(c: Conversation, entry: usize): void {
   const cls = <u32>load<u8>(entry, CLASS)
+  hold(c, -(1 << cls))
   free(load<usize>(entry, PAYLOAD) & ~(((<usize>1) << cls) - 1), cls)
   store<usize>(entry, 0, PAYLOAD)
 }
 
 /** Frees the ring of a window that holds nothing, if it is more than a small one: idle sessions are to be cheap. */
 export function freeIdleRecvRing(c: Conversation): void {
-  if (c.rcvRead != c.rcvTop || c.rcvMask < IDLE_CAPACITY) return
-  freeRing(c.rcvRing, c.rcvMask, ENTRY_SHIFT)
-  c.rcvRing = 0
-  c.rcvMask = 0
+  if (c.rcvRead == c.rcvTop && c.rcvMask >= IDLE_CAPACITY) dropRing(c)
 }
 
 /** Frees everything the window holds. */
@@ -110,9 +146,8 @@ export function closeRecvWindow(c: Conversation): void {
   if (!c.rcvRing) return
   for (let sn = c.rcvRead; sn != c.rcvTop; sn++) {
     const entry = recvEntry(c, sn)
-    if (load<usize>(entry, PAYLOAD)) release(entry)
+    if (load<usize>(entry, PAYLOAD)) release(c, entry)
   }
-  freeRing(c.rcvRing, c.rcvMask, ENTRY_SHIFT)
-  c.rcvRing = 0
+  dropRing(c)
   c.rcvTop = c.rcvNxt = c.rcvRead
 }

@@ -12,7 +12,7 @@
  */
 
 import { freeRing, growRing } from '../memory/ring'
-import { alloc, allocUrgent, classOf, free, HEADROOM_BYTES } from '../memory/slab'
+import { alloc, allocUrgent, classOf, countSent, free, HEADROOM_BYTES } from '../memory/slab'
 import { Conversation, FLIGHT, LOST, MAX_WND, segmentLimit } from './conversation'
 import { diff, HEADER_BYTES } from './segment'
 
@@ -63,22 +63,23 @@ export function capacityOf(entry: usize): u32 {
 
 /**
  * Appends an empty queued segment at `sndReserved`, for as many bytes as the path takes now. False when memory is scarce
- * or the ring is at its largest.
+ * or the ring is at its largest. `urgent`: EOF, which may use reserved memory; the others leave it an entry in the ring.
  */
 export function reserveSegment(c: Conversation, urgent: bool): bool {
   const used = c.sndReserved - c.sndUna
-  if (!c.sndRing || used > c.sndMask) {
+  if (!c.sndRing || used + (urgent ? 0 : 1) > c.sndMask) {
     const capacity = c.sndRing ? (c.sndMask + 1) * 2 : INITIAL_CAPACITY
     if (capacity > MAX_CAPACITY) return false
-    const ring = growRing(c.sndRing, c.sndMask, ENTRY_SHIFT, c.sndUna, c.sndReserved, capacity)
+    const ring = growRing(c.sndRing, c.sndMask, ENTRY_SHIFT, c.sndUna, c.sndReserved, capacity, urgent)
     if (!ring) return false
     c.sndRing = ring
     c.sndMask = capacity - 1
   }
   const limit = segmentLimit(c)
-  const cls = classOf(HEADROOM_BYTES + HEADER_BYTES + limit + MAX_PADDING_BYTES)
+  const cls = classFor(limit)
   const block = urgent ? allocUrgent(cls) : alloc(cls)
   if (!block) return false
+  countSent(1 << cls)
   const entry = entryOf(c, c.sndReserved)
   store<usize>(entry, block, BLOCK)
   store<u32>(entry, QUEUED << 16, LEN)
@@ -86,6 +87,16 @@ export function reserveSegment(c: Conversation, urgent: bool): bool {
   store<u16>(entry, limit, CAPACITY)
   c.sndReserved++
   return true
+}
+
+/** Bytes of the blocks of a window, as if all were of the size that is made now and none acknowledged early. */
+export function sendHeld(c: Conversation): u32 {
+  return (c.sndReserved - c.sndUna) << classFor(segmentLimit(c))
+}
+
+/** Class of a block for `bytes` of payload. */
+function classFor(bytes: u32): u32 {
+  return classOf(HEADROOM_BYTES + HEADER_BYTES + bytes + MAX_PADDING_BYTES)
 }
 
 /** Gives back reserved segments that were not used. */
@@ -123,7 +134,9 @@ export function advanceUna(c: Conversation): void {
 }
 
 function release(entry: usize): void {
-  free(load<usize>(entry, BLOCK), load<u8>(entry, CLASS))
+  const cls = <u32>load<u8>(entry, CLASS)
+  countSent(-(1 << cls))
+  free(load<usize>(entry, BLOCK), cls)
   store<u8>(entry, EMPTY, STATE)
 }
 

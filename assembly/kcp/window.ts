@@ -3,10 +3,13 @@
  * what the peer sends and the application takes.
  *
  * No estimate of the RTT is needed: a peer that fills a quarter of the window within a second gets twice as much. The
- * window is a promise; memory is used only by holes and slow readers.
+ * window is a promise; memory is used only by holes and slow readers. When memory runs short, less is promised: the
+ * right edge stands still while data arrive, but is never taken back (RFC 9293, 3.8.6), and moves on behind a reader.
  */
 import { TICKS_PER_SECOND, UNSET } from '../abi'
-import { Conversation, MAX_WND, optionRcvWnd } from './conversation'
+import { fairSegments, segmentShare } from '../memory/slab'
+import { Conversation, INITIAL_RMTWND, MAX_WND, optionRcvWnd } from './conversation'
+import { diff } from './segment'
 
 const INITIAL_WND: u32 = 1024
 const LOOK_TICKS: u32 = TICKS_PER_SECOND
@@ -15,21 +18,31 @@ export function openRecvWindow(c: Conversation, now: u32): void {
   const isFixed = optionRcvWnd != UNSET
   c.rcvWnd = isFixed ? optionRcvWnd : INITIAL_WND
   c.rcvCeiling = isFixed ? 0 : MAX_WND
-  c.rcvEdge = c.rcvWnd
+  c.rcvEdge = max(INITIAL_RMTWND, promisedWnd(c))
   c.rcvLookAt = now
 }
 
-/**
- * To be called when rcvNxt moved or something came early. `share`: segments this conversation may claim of the memory.
- */
-export function growRecvWindow(c: Conversation, share: u32, now: u32): void {
+/** Segments after the first unread one that the peer may send now, by the window and by memory. */
+export function promisedWnd(c: Conversation): u32 {
+  return min(c.rcvWnd, fairSegments(c.rcvHeld, c.rcvRead == c.rcvNxt))
+}
+
+/** Moves the right edge to what is promised now; the window to tell the peer. */
+export function advertise(c: Conversation): u32 {
+  const edge = c.rcvRead + promisedWnd(c)
+  if (diff(edge, c.rcvEdge) > 0) c.rcvEdge = edge
+  return max(0, diff(c.rcvEdge, c.rcvNxt))
+}
+
+/** To be called when rcvNxt moved or something came early. */
+export function growRecvWindow(c: Conversation, now: u32): void {
   if (c.rcvCeiling == 0) return
   const early = c.rcvTop - c.rcvNxt
   const isFull = early > c.rcvWnd / 2
   if (c.rcvNxt - c.rcvLookNxt < c.rcvWnd / 4 && !isFull) return
   const isFast = now - c.rcvLookAt <= LOOK_TICKS || isFull
   const keepsUp = c.rcvNxt - c.rcvRead < c.rcvWnd / 4
-  if (isFast && keepsUp) c.rcvWnd = max(c.rcvWnd, min(c.rcvWnd * 2, min(c.rcvCeiling, share)))
+  if (isFast && keepsUp) c.rcvWnd = max(c.rcvWnd, min(c.rcvWnd * 2, min(c.rcvCeiling, segmentShare())))
   c.rcvLookNxt = c.rcvNxt
   c.rcvLookAt = now
 }

@@ -44,7 +44,7 @@ export function nextWith(entry: usize, hash: u32): usize {
 /** Puts an entry in. False when memory is scarce, which only the first one meets. */
 export function link(c: Chains, entry: usize, hash: u32): bool {
   if (!c.heads) {
-    c.heads = newRing(INITIAL_HEADS, POINTER_SHIFT)
+    c.heads = newRing(INITIAL_HEADS, POINTER_SHIFT, false)
     if (!c.heads) return false
     c.mask = INITIAL_HEADS - 1
     setAside(INITIAL_HEADS << POINTER_SHIFT)
@@ -69,7 +69,7 @@ export function unlink(c: Chains, entry: usize): void {
 /** Doubles the chains. That they stay long without memory is no error. They never shrink, so they are not counted. */
 function grow(c: Chains): void {
   const heads = c.mask + 1
-  const larger = heads < MAX_HEADS ? newRing(heads * 2, POINTER_SHIFT) : 0
+  const larger = heads < MAX_HEADS ? newRing(heads * 2, POINTER_SHIFT, false) : 0
   if (!larger) return
   const old = c.heads
   c.heads = larger

@@ -21,34 +21,126 @@ const JOINED_AT_ONCE: u32 = 64
 /** Linear memory may exceed the ceiling by the module's own data, the last step of growth and the bitmaps. */
 const OWN_BYTES: u32 = 1 << 20
 const BITMAP_SHIFT: u32 = 9
-/** One part in 16 of the ceiling is kept for what frees other memory: the segment that fills a hole, EOF, ACK lists. */
-const RESERVE_SHIFT: u32 = 4
+/*
+ * Shares of the ceiling, in sixteenths. Windows promise more than memory holds; the shares decide who goes without.
+ *
+ * The last one is kept for what frees other memory: EOF, and the segment that fills a hole. The one before it is for
+ * sessions that begin, and for tables; the one before that for what a reader who keeps up takes at once. What is received
+ * and what is sent may have most of the rest, but not all: each leaves room for the other.
+ */
+const PART_SHIFT: u32 = 4
+const RESERVED_PARTS: u32 = 1
+const OPENING_PARTS: u32 = 1
+const PROMPT_PARTS: u32 = 1
+/** Of one direction: where streams that hold more than a little stop, and where all do. */
+const LARGE_PARTS: u32 = 9
+const MOST_PARTS: u32 = 11
+/** A little: most, least, and the part of what is left for it. */
+const MOST_LITTLE_BYTES: u32 = 32768
+const LEAST_LITTLE_BYTES: u32 = 4096
+const LITTLE_SHIFT: u32 = 9
+/** Packet blocks that a reader who keeps up is promised again and again. */
+const PROMPT_SEGMENTS: u32 = 32
 
 /** Heads of the lists of kept blocks, by class, and the number of all. */
 const kept: usize = memory.data(12 * 4)
 let keptCount: u32 = 0
 
 let ceiling: u32 = 64 << 20
+let ordinaryLimit: u32 = 0
+let promptLimit: u32 = 0
+let streamLimit: u32 = 0
+let largeLimit: u32 = 0
+let mostLimit: u32 = 0
 let used: u32 = 0
+/** Of what is used, for received and for sent segments; what the host holds beside is part of it. */
+let received: u32 = 0
+let sent: u32 = 0
+let hostReceived: u32 = 0
+let hostSent: u32 = 0
 
-/** Bytes in use by blocks. */
+/** Bytes in use by blocks, and those that the host holds. */
 export function usedBytes(): u32 {
   return used
 }
 
-/** Sets the most bytes of linear memory the engine may take. */
-export function setCeiling(bytes: u32): void {
+/** Sets the most bytes of linear memory the engine may take. `fixed` of them are in use for good. */
+export function setCeiling(bytes: u32, fixed: u32): void {
+  const part = (bytes - fixed) >> PART_SHIFT
   ceiling = bytes
+  ordinaryLimit = bytes - RESERVED_PARTS * part
+  promptLimit = ordinaryLimit - OPENING_PARTS * part
+  streamLimit = promptLimit - PROMPT_PARTS * part
+  largeLimit = LARGE_PARTS * part
+  mostLimit = MOST_PARTS * part
 }
 
 /** True when ordinary work of `bytes` would be refused now. */
 export function isScarce(bytes: u32): bool {
-  return used + bytes > ceiling - (ceiling >> RESERVE_SHIFT)
+  return used + bytes > ordinaryLimit
 }
 
-/** Packet blocks that one conversation may claim: a quarter of what is left. */
+/** Bytes that a stream may hold in any case, of a direction that holds `all`. */
+function littleBytes(all: u32): u32 {
+  return all < mostLimit ? max(LEAST_LITTLE_BYTES, min(MOST_LITTLE_BYTES, (mostLimit - all) >> LITTLE_SHIFT)) : 0
+}
+
+/**
+ * A stream may hold as many bytes as its direction has left. So few take much and many take little, and a part is always
+ * left for the next one (Choudhury and Hahne 1998, dynamic queue length thresholds).
+ */
+function mayHold(held: u32, all: u32): bool {
+  if (used > streamLimit) return false
+  return held + all < largeLimit || held < littleBytes(all)
+}
+
+/**
+ * True if a conversation that holds `held` bytes of received segments may keep another one. `isNear`: one that its
+ * reader can be expected to take at once.
+ */
+export function mayReceive(held: u32, isNear: bool): bool {
+  return mayHold(held, received) || (isNear && used <= promptLimit)
+}
+
+/** True if a conversation with `held` bytes of segments to send may queue another one. */
+export function mayQueue(held: u32): bool {
+  return mayHold(held, sent)
+}
+
+/** Packet blocks that the window of one conversation may grow to: a quarter of what is left. */
 export function segmentShare(): u32 {
   return (ceiling - min(used, ceiling)) >> (PACKET_CLASS + 2)
+}
+
+/**
+ * Packet blocks that a conversation which holds `held` bytes of received segments could come to hold, somewhat less for
+ * what goes with them; at least the one that may use reserved memory.
+ */
+export function fairSegments(held: u32, isPrompt: bool): u32 {
+  if (used > streamLimit) return 1
+  const others = received - held
+  const fair = others < largeLimit ? (largeLimit - others) >> 1 : 0
+  const segments = max(fair - (fair >> 4), littleBytes(others)) >> PACKET_CLASS
+  return max(isPrompt ? PROMPT_SEGMENTS : 1, segments)
+}
+
+/** Received segments take so many bytes more (negative: fewer). */
+export function countReceived(bytes: i32): void {
+  received += bytes
+}
+
+/** Segments to send likewise. */
+export function countSent(bytes: i32): void {
+  sent += bytes
+}
+
+/** The host holds so many bytes for and from TCP. They count like blocks. */
+export function setHostBytes(toTcp: u32, fromTcp: u32): void {
+  used += toTcp - hostReceived + (fromTcp - hostSent)
+  received += toTcp - hostReceived
+  sent += fromTcp - hostSent
+  hostReceived = toTcp
+  hostSent = fromTcp
 }
 
 /**

@@ -12,13 +12,27 @@ import { SPAN_BYTES, SPAN_SLOTS } from '../abi'
 import { waitSnd } from '../kcp/conversation'
 import { dropFirst, recvLen, recvPayload } from '../kcp/recv_window'
 import { diff } from '../kcp/segment'
-import { capacityOf, entryOf, LEN, payloadOf, reserveSegment, tailRoom, trimReserved } from '../kcp/send_window'
+import {
+  capacityOf,
+  EMPTY,
+  entryOf,
+  LEN,
+  payloadOf,
+  reserveSegment,
+  STATE,
+  sendHeld,
+  tailRoom,
+  trimReserved,
+} from '../kcp/send_window'
+import { mayQueue } from '../memory/slab'
 import { Session } from './session'
 
 export const DIAL: i32 = 0
 export const PUSH: i32 = 1
 export const EOF: i32 = 2
 export const KEEPALIVE: i32 = 3
+/** Bytes of a message without payload. */
+export const BARE_BYTES: u32 = 4
 /** Result of `frontMessage`: not enough bytes yet. */
 export const NONE: i32 = -1
 /** Result of `frontMessage`: not a valid message. */
@@ -40,7 +54,7 @@ function addSpan(n: u32, ptr: usize, len: u32): u32 {
 
 // ---- writing
 
-/** Queues a message without payload. False when memory is exhausted. */
+/** Queues a message without payload. False when memory is scarce; EOF alone may use reserved memory. */
 export function queueMessage(s: Session, type: i32): bool {
   trimReserved(s)
   let at: usize
@@ -50,13 +64,24 @@ export function queueMessage(s: Session, type: i32): bool {
     at = payloadOf(entry) + len
     store<u16>(entry, len + TLV_BYTES, LEN)
   } else {
-    if (!reserveSegment(s, true)) return false
+    if (!reserveSegment(s, type == EOF)) return false
     const entry = entryOf(s, s.sndEnd++)
     at = payloadOf(entry)
     store<u16>(entry, TLV_BYTES, LEN)
   }
   store<u32>(at, bswap<u32>(((<u32>type) << 16) | TLV_BYTES))
   return true
+}
+
+/**
+ * Payload bytes of the segment that holds the KEEPALIVE queued last, 0 once that is acknowledged. So one is under way at
+ * most, however many are asked for.
+ */
+export function keepaliveUnderWay(s: Session): u32 {
+  const sn = s.keepaliveEnd - 1
+  if (s.keepaliveEnd == 0 || !s.sndRing || diff(sn, s.sndUna) < 0 || diff(sn, s.sndEnd) >= 0) return 0
+  const entry = entryOf(s, sn)
+  return load<u8>(entry, STATE) == EMPTY ? 0 : load<u16>(entry, LEN)
 }
 
 /**
@@ -78,7 +103,7 @@ export function reservePush(s: Session, want: u32, segments: u32): u32 {
     n = addSpan(n, at + TLV_BYTES, take)
     left -= take
   }
-  while (left != 0 && segments != 0 && n < SPAN_SLOTS && reserveSegment(s, false)) {
+  while (left != 0 && segments != 0 && n < SPAN_SLOTS && mayQueue(sendHeld(s)) && reserveSegment(s, false)) {
     const entry = entryOf(s, s.sndReserved - 1)
     const at = payloadOf(entry)
     const skip = n == 0 ? TLV_BYTES : 0

@@ -51,6 +51,8 @@ export const RESET_DOUBTED: u32 = 32768
 export const MOVING: u32 = 65536
 /** It moved lately, and would move back if the old address answered. */
 export const MOVED: u32 = 131072
+/** A KEEPALIVE of the peer is to be answered: at once, or when the answer before is acknowledged. */
+export const ECHO_OWED: u32 = 262144
 
 @unmanaged
 export class Session extends Conversation {
@@ -83,6 +85,8 @@ export class Session extends Conversation {
   // events owed to the host, and the reason of an abort
   events: u32
   reason: u32
+  // sn behind the KEEPALIVE queued last, 0 = none
+  keepaliveEnd: u32
   // lists
   // waitsnd as the gauge knows it
   waitingCounted: u32

@@ -21,8 +21,8 @@ import { MAX_WND, PROBE_ASK, PROBE_TELL } from '../kcp/conversation'
 import { announceWindow } from '../kcp/output'
 import { closeRecovery } from '../kcp/recovery'
 import { advanceRcvNxt, closeRecvWindow, dropFirst } from '../kcp/recv_window'
-import { closeSendWindow } from '../kcp/send_window'
-import { isScarce } from '../memory/slab'
+import { closeSendWindow, sendHeld } from '../kcp/send_window'
+import { mayQueue } from '../memory/slab'
 import { tagBytes } from '../packet/datagram'
 import { leaveRemote } from '../packet/remote'
 import {
@@ -36,6 +36,7 @@ import {
 } from '../stats'
 import { tell, tellEnd } from './events'
 import {
+  BARE_BYTES,
   commitPush,
   consumePayload,
   DIAL,
@@ -45,6 +46,7 @@ import {
   holdsEof,
   INVALID,
   KEEPALIVE,
+  keepaliveUnderWay,
   NONE,
   nextMessage,
   PUSH,
@@ -57,6 +59,7 @@ import {
   BLOCKED,
   CUT,
   closeHalf,
+  ECHO_OWED,
   EOF_OWED,
   EOF_RECEIVED,
   EOF_SENT,
@@ -87,6 +90,8 @@ const MAX_SLACK_SEGMENTS: u32 = 1024
 const MIN_UNSENT_SEGMENTS: u32 = 128
 /** So much may arrive for a TCP side that is gone; then the session is given up, and its peer hears RESET. */
 const MAX_DISCARDED_BYTES: u32 = 262144
+/** WRITABLE is given when memory has room for so much. */
+const WRITABLE_BYTES: u32 = 65536
 const ALL: u32 = 0xffffffff
 
 /**
@@ -129,7 +134,10 @@ export function commit(s: Session, bytes: u32, now: u32): bool {
 
 /** Tells WRITABLE once there is room for a fair amount. */
 export function unblock(s: Session): void {
-  if (!has(s, BLOCKED) || sendRoom(s) < MIN_SLACK_SEGMENTS / 2 || isScarce(65536)) return
+  if (!has(s, BLOCKED) || sendRoom(s) < MIN_SLACK_SEGMENTS / 2) return
+  const held = sendHeld(s)
+  // so that it is worth while, but in any case when nothing is queued
+  if (!mayQueue(held + min(held, WRITABLE_BYTES))) return
   s.flags &= ~BLOCKED
   if (s.tcp == TCP_OPEN) tell(s, EVENT_WRITABLE)
 }
@@ -140,16 +148,26 @@ function noteQueued(s: Session, now: u32): void {
 }
 
 function queue(s: Session, type: i32, now: u32): bool {
+  s.queuedAt = now
+  if (!queueMessage(s, type)) return false
   noteQueued(s, now)
-  return queueMessage(s, type)
+  return true
 }
 
 export function queueDial(s: Session, now: u32): bool {
   return queue(s, DIAL, now)
 }
 
+/** Queues a KEEPALIVE, unless one that stands alone in its segment is under way: that one says the same. */
 export function sendKeepalive(s: Session, now: u32): void {
-  if (queue(s, KEEPALIVE, now)) count(KEEPALIVES_SENT)
+  if (keepaliveUnderWay(s) == BARE_BYTES) s.queuedAt = now
+  else if (queueKeepalive(s, now)) count(KEEPALIVES_SENT)
+}
+
+function queueKeepalive(s: Session, now: u32): bool {
+  if (!queue(s, KEEPALIVE, now)) return false
+  s.keepaliveEnd = s.sndEnd
+  return true
 }
 
 function sendEof(s: Session, now: u32): void {
@@ -159,8 +177,10 @@ function sendEof(s: Session, now: u32): void {
   enterLinger(s)
 }
 
-/** Queues the EOF that found no memory before. */
+/** Queues what is owed: the EOF that found no memory before, the answer to a KEEPALIVE. */
 export function payOwed(s: Session, now: u32): void {
+  if (!has(s, ECHO_OWED | EOF_OWED)) return
+  if (has(s, ECHO_OWED) && keepaliveUnderWay(s) == 0 && queueKeepalive(s, now)) s.flags &= ~ECHO_OWED
   if (has(s, EOF_OWED) && queue(s, EOF, now)) s.flags &= ~EOF_OWED
 }
 
@@ -247,12 +267,13 @@ export function advance(s: Session, now: u32): void {
     } else {
       nextMessage(s)
       // the accepting side echoes, in every state (protocol.md 6.1)
-      if (!has(s, INITIATOR)) queue(s, KEEPALIVE, now)
+      if (!has(s, INITIATOR)) s.flags |= ECHO_OWED
       // a server that asks whether this session is alive learns our clock by that, for the next one
       else if (tagBytes != 0 && s.rcvNxt == 1) s.probe |= PROBE_TELL
     }
     if (s.state == TIME_WAIT) return
   }
+  payOwed(s, now)
   announceWindow(s)
 }
 
@@ -327,7 +348,7 @@ export function closeConversation(s: Session): void {
   closeCongestion(s)
   closeConfirm(s)
   s.probe = s.probeWait = 0
-  s.flags &= ~EOF_OWED
+  s.flags &= ~(EOF_OWED | ECHO_OWED)
 }
 
 /** Ends a session: TCP is aborted unless it ended before, TIME_WAIT begins. Nothing is sent. */
@@ -370,7 +391,7 @@ export function resetByPeer(s: Session, reason: u32): void {
     closeSendWindow(s)
     closeAcks(s)
     s.probe = s.probeWait = 0
-    s.flags = (s.flags & ~EOF_OWED) | EOF_SENT | CUT
+    s.flags = (s.flags & ~(EOF_OWED | ECHO_OWED)) | EOF_SENT | CUT
     return
   }
   endSession(s, reason)

@@ -158,7 +158,7 @@ function ensureBuckets(): bool {
   const capacity = buckets ? bucketMask + 1 : 0
   if (live * 2 < capacity) return true
   const larger = capacity ? capacity * 2 : INITIAL_CAPACITY
-  const fresh = newRing(larger, POINTER_SHIFT)
+  const fresh = newRing(larger, POINTER_SHIFT, false)
   if (!fresh) return false
   const old = buckets
   buckets = fresh
@@ -175,7 +175,7 @@ function ensureSlot(): bool {
   if (firstFree) return true
   if (slotCount == slotCapacity) {
     const capacity = slotCapacity ? slotCapacity * 2 : INITIAL_CAPACITY
-    const larger = growRing(slots, slotCapacity - 1, SLOT_SHIFT, 0, slotCount, capacity)
+    const larger = growRing(slots, slotCapacity - 1, SLOT_SHIFT, 0, slotCount, capacity, false)
     if (!larger) return false
     slots = larger
     slotCapacity = capacity

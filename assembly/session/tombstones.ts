@@ -124,7 +124,7 @@ function ensureSlot(): bool {
   if (count < capacity) return true
   const wanted = capacity ? capacity * 2 : INITIAL_SLOTS
   if (wanted > MAX_SLOTS) return false
-  const larger = growRing(slots, capacity - 1, POINTER_SHIFT, 0, count, wanted)
+  const larger = growRing(slots, capacity - 1, POINTER_SHIFT, 0, count, wanted, false)
   if (!larger) return false
   setAside((wanted - capacity) << POINTER_SHIFT)
   slots = larger

@@ -173,17 +173,21 @@ test('a reservation whose tail was sent, or behind which a message was queued, c
 
 // ---- joining
 
-/** Fills the memory of a server whose applications do not read with segments of `bytes`; how many it stored. */
+/**
+ * Fills the memory of a server whose applications do not read with segments of `bytes`, each session until it may hold
+ * no more, until sessions are refused or hold next to nothing; how many it stored.
+ */
 function fill(solo: Solo, conv: number, bytes: number): { stored: number; convs: number[] } {
   const { endpoint } = solo
-  const dropped = endpoint.counter('drop_memory')
   const refused = endpoint.counter('sessions_refused')
   const perDatagram = Math.floor(1372 / (24 + bytes))
   const data = new Uint8Array(bytes).fill(9)
   const first = message(MessageType.PUSH, data.subarray(4), 14884)
   const convs: number[] = []
   let stored = 0
-  for (; endpoint.counter('drop_memory') === dropped; conv++) {
+  for (let held = 16; held >= 16; conv++) {
+    const dropped = endpoint.counter('drop_memory')
+    const before = stored
     solo.feed(push(conv, 0, DIAL))
     if (endpoint.counter('sessions_refused') > refused) break
     convs.push(conv)
@@ -197,8 +201,10 @@ function fill(solo: Solo, conv: number, bytes: number): { stored: number; convs:
       solo.feed(...datagrams)
       stored += 16 * perDatagram
     }
+    stored -= endpoint.counter('drop_memory') - dropped
+    held = ((stored - before) * bytes) / 1340
   }
-  return { stored: stored - (endpoint.counter('drop_memory') - dropped), convs }
+  return { stored, convs }
 }
 
 function empty(solo: Solo, convs: readonly number[]): void {
@@ -213,10 +219,11 @@ for (const tiny of [5, 100, 300]) {
     const solo = new Solo({ role: 'server', read: false, config })
     const base = solo.endpoint.counter('memory_used')
     const before = fill(solo, 1, 1340)
-    assert.ok(before.stored > (11 * MIB) / 2048, `${before.stored} segments`)
+    // what is received may have half of memory and more, but not all
+    assert.ok(before.stored > (6 * MIB) / 2048, `${before.stored} segments`)
     empty(solo, before.convs)
     const burst = fill(solo, 1000, tiny)
-    assert.ok(burst.stored > 3 * before.stored, `${burst.stored} small segments`)
+    assert.ok(burst.stored > 2.5 * before.stored, `${burst.stored} small segments`)
     empty(solo, burst.convs)
     assert.ok(solo.endpoint.counter('memory_used') - base < 64 * 1024)
     const after = fill(solo, 2000, 1340)

@@ -343,7 +343,8 @@ test('MUST 28: a receive window below 128 acts as 128; 65536 tells 65535', () =>
     [65535, 65535],
     [65536, 65535],
   ] as const) {
-    const solo = new Solo({ role: 'server', config: { rcvwnd } })
+    // no more is told than memory could come to hold: the default of a configuration is enough for the largest window
+    const solo = new Solo({ role: 'server', config: { rcvwnd, memoryCeiling: 512 * 1024 * 1024 } })
     solo.feed(push(9, 0, DIAL))
     solo.feed(segment({ conv: 9, cmd: Cmd.WASK, una: 0 }))
     solo.run(ACK_MS)

@@ -177,6 +177,7 @@ export function stubCore(overrides: Partial<Omit<CoreExports, 'memory'>> = {}): 
     },
     stream_shutdown: (handle) => note(`stream_shutdown ${handle}`),
     stream_abort: (handle) => note(`stream_abort ${handle}`),
+    set_host_bytes: (toTcp, fromTcp) => note(`set_host_bytes ${toTcp} ${fromTcp}`),
     session_slots: () => 0,
     session_info: () => 0,
     obfs_ptr: () => 0,

@@ -1,9 +1,11 @@
 /** TCP of an adapter. */
+
 import { createHash } from 'node:crypto'
 import { once } from 'node:events'
 import { connect, createServer, type Server, type Socket } from 'node:net'
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
+import { HeldBytes } from '../../host/held.ts'
 import type { SocketAddress, TcpConnection, TcpHandlers, TcpListener, TcpOptions } from '../../host/runtime.ts'
 import { skip } from '../skip.ts'
 import { sleep, waitFor } from '../tools/wait.ts'
@@ -30,6 +32,7 @@ class End implements TcpHandlers {
   /** Owner's call that runs now: no callback may come. */
   inside = false
   reentered = false
+  readonly held = new HeldBytes()
   readonly #rest: { bytes: Uint8Array; from: number; end: boolean }[] = []
   #full = false
 
@@ -593,6 +596,36 @@ export function tcpConformance({ runtime }: Subject, hasIpv6: boolean): void {
       await waitFor('onDrain', () => end.drains > drains)
       assert.is(received.digest('hex'), sent.digest('hex'))
     }
+  })
+
+  test('what the runtime holds is counted and bounded, and is nothing again when it is taken or gone', async () => {
+    for (const way of ['read', 'reset'] as const) {
+      const [end, peer] = await withPeer()
+      peer.pause()
+      // little is left of what all may have queued
+      end.held.setCeiling(8 * 32_768)
+      const bytes = pattern(32_000_000, 5)
+      end.send(bytes)
+      assert.ok(end.waiting > 0, 'the system took everything')
+      assert.ok(end.held.toTcp <= 65536 + 4096, `${end.held.toTcp} bytes queued`)
+      assert.is(end.held.fromTcp, 0)
+      if (way === 'reset') end.reset()
+      else peer.resume()
+      await waitFor('nothing held', () => end.held.toTcp === 0 && (way === 'reset' || end.waiting === 0))
+    }
+    const [end, peer] = await withPeer()
+    end.resume()
+    end.afterData = () => {
+      end.pause()
+      end.afterData = undefined
+    }
+    peer.write(pattern(2_000_000, 6))
+    await waitFor('data', () => end.received > 0)
+    await sleep(50)
+    assert.ok(end.held.fromTcp >= 0)
+    end.resume()
+    await waitFor('the rest', () => end.received === 2_000_000)
+    assert.is(end.held.fromTcp, 0)
   })
 
   test('close() flushes, then FIN: the peer gets every byte and EOF, though its own bytes were not read', async () => {

@@ -18,6 +18,8 @@ export interface AppScript {
   readonly writeRate: number
   /** bytes per ms the TCP side takes; 0 = everything at once */
   readonly readRate: number
+  /** false: the TCP side takes nothing before `resume` */
+  readonly reads: boolean
   /** ms before the first byte */
   readonly pause: number
   /** FIN when all is sent (`send`), when the other end has closed as well (`last`), or never */
@@ -32,6 +34,7 @@ export const SILENT: AppScript = {
   chunk: 65536,
   writeRate: 0,
   readRate: 0,
+  reads: true,
   pause: 0,
   fin: 'send',
   finPause: 0,
@@ -71,6 +74,7 @@ export class App {
   connected: boolean
   readonly #schedule: Schedule
   readonly #expected: number
+  #reads: boolean
   #readable = false
   #writable = true
   #started = false
@@ -91,6 +95,7 @@ export class App {
     this.endpoint = endpoint
     this.handle = handle
     this.script = script
+    this.#reads = script.reads
     this.connected = connected
     this.#expected = expected
     this.#schedule = schedule
@@ -143,6 +148,13 @@ export class App {
       default:
         check(false, `unexpected event ${event.type}`)
     }
+  }
+
+  /** The TCP side takes bytes from now on. */
+  resume(): void {
+    this.#reads = true
+    this.#readFrom = this.endpoint.time
+    this.#read()
   }
 
   /** TCP broke at this end (RST). */
@@ -232,7 +244,7 @@ export class App {
 
   #read(): void {
     const { endpoint, script } = this
-    while (this.#readable && !this.ending) {
+    while (this.#reads && this.#readable && !this.ending) {
       let budget = Number.POSITIVE_INFINITY
       if (script.readRate > 0) {
         budget = Math.floor(((endpoint.time - this.#readFrom) * script.readRate) / MS)

@@ -7,7 +7,7 @@ import { ErrorCode, EventType } from '../../host/core.ts'
 import { address4 } from './endpoint.ts'
 import { Pair } from './pair.ts'
 import { Solo, TESTER } from './solo.ts'
-import { ack, concat, control, DIAL, MessageType, message, push, What } from './wire.ts'
+import { ack, Cmd, concat, control, DIAL, KEEPALIVE, MessageType, message, push, segment, What } from './wire.ts'
 
 const MIB = 1024 * 1024
 
@@ -121,6 +121,67 @@ test('MUST 40: a peer that does not acknowledge stops the writer at its window',
   }
   assert.ok(solo.events.slice(before).some(({ type, handle: of }) => type === EventType.WRITABLE && of === handle))
   assert.ok(solo.write(handle, new Uint8Array(1000)) === 1000)
+})
+
+test('a peer that asks for answers and acknowledges none: one is under way, memory stays, others go on', () => {
+  const ceiling = 16 * MIB
+  const pair = new Pair({ seed: 1, server: { memoryCeiling: ceiling } })
+  const stranger = address4(66, 1000)
+  const conv = 77
+  pair.inject('server', push(conv, 0, KEEPALIVE), stranger)
+  const before = pair.server.counter('memory_used')
+  let most = 0
+  for (let sn = 1; sn <= 20_000; sn++) {
+    const wask = segment({ conv, cmd: Cmd.WASK })
+    pair.inject('server', concat(push(conv, sn, KEEPALIVE), wask, push(conv, sn, KEEPALIVE)), stranger)
+    if (sn % 100 === 0) pair.run(1)
+    most = Math.max(most, pair.server.counter('waitsnd'))
+  }
+  assert.is(most, 1)
+  assert.ok(pair.server.counter('memory_used') - before < 65536, `${pair.server.counter('memory_used') - before} bytes`)
+  const end = (stream: number) => ({ bytes: MIB, stream })
+  const connection = pair.connect({ client: end(1), server: end(2) })
+  assert.ok(
+    pair.runUntil(() => connection.over, 60),
+    connection.describe(),
+  )
+  assert.ok(connection.clean, connection.describe())
+  pair.run(2000)
+  // an answer is owed for what came after the one under way
+  const { sessions } = pair.server
+  pair.inject('server', ack(conv, 0, 0, 1), stranger)
+  assert.is(pair.server.counter('waitsnd'), 1)
+  assert.is(pair.server.sessions, sessions)
+})
+
+test('what the host holds counts: less is taken, and all of it again afterwards', () => {
+  const fill = (toTcp: number, fromTcp: number): { received: number; sent: number } => {
+    const solo = new Solo({
+      role: 'server',
+      read: false,
+      config: { memoryCeiling: 16 * MIB, rcvwnd: 65535, sndwnd: 65535, nc: 1 },
+    })
+    const { calls } = solo.endpoint.core
+    const base = solo.endpoint.counter('memory_used')
+    assert.is(calls.set_host_bytes(toTcp, fromTcp), 0)
+    assert.is(solo.endpoint.counter('memory_used') - base, toTcp + fromTcp)
+    solo.feed(push(5, 0, DIAL))
+    const sent = solo.write(solo.only.handle, new Uint8Array(16 * MIB))
+    const data = new Uint8Array(1340)
+    const first = message(MessageType.PUSH, data.subarray(4), 14884)
+    for (let sn = 1; sn < 8000; sn++) solo.feed(push(5, sn, sn === 1 ? first : data))
+    const received = 8000 - solo.endpoint.counter('drop_memory')
+    assert.is(calls.set_host_bytes(0, 0), 0)
+    return { received, sent }
+  }
+  const free = fill(0, 0)
+  const toTcp = fill(4 * MIB, 0)
+  const fromTcp = fill(0, 4 * MIB)
+  assert.ok(toTcp.received < 0.7 * free.received, `${toTcp.received} of ${free.received}`)
+  assert.is(toTcp.sent, free.sent)
+  assert.ok(fromTcp.sent < 0.7 * free.sent, `${fromTcp.sent} of ${free.sent}`)
+  const solo = new Solo({ role: 'client' })
+  assert.is(solo.endpoint.core.calls.set_host_bytes(1024 * MIB + 1, 0), ErrorCode.ARGUMENT)
 })
 
 test('MUST 43: the same conv from two addresses are two sessions', () => {

@@ -32,6 +32,7 @@ function script(random: Random, stream: number, most: number): AppScript {
     chunk: scaled(random, 1, 65536),
     writeRate: random.chance(0.2) ? scaled(random, 20, 2000) : 0,
     readRate: random.chance(0.25) ? scaled(random, 20, 2000) : 0,
+    reads: true,
     pause: random.chance(0.3) ? random.below(1500) : 0,
     fin: 'send',
     finPause: random.chance(0.3) ? random.below(1500) : 0,

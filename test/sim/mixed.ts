@@ -1,5 +1,6 @@
 /**
- * One engine and one peer that behaves like the original, joined by seeded links in virtual time. One connection.
+ * One engine and one peer that behaves like the original, joined by seeded links in virtual time. One connection, more
+ * with `connect`; all follow the same scripts.
  */
 import { type CoreConfig, EventType } from '../../host/core.ts'
 import { App, type AppScript, SILENT } from './app.ts'
@@ -26,10 +27,15 @@ export class Mixed {
   readonly original: Original
   readonly toEngine: Link
   readonly toOriginal: Link
-  app: App | undefined
-  session: OriginalSession | undefined
+  /** By conv. */
+  readonly apps = new Map<number, App>()
+  readonly #ours: AppScript
+  readonly #theirs: AppScript
+  readonly #isClient: boolean
+  #nextConv = CONV
   readonly #agenda = new Agenda()
   readonly #peer = address4(7, 7000)
+  readonly #byHandle = new Map<number, App>()
   #inbox: Uint8Array[] = []
   #time = 0
 
@@ -37,6 +43,9 @@ export class Mixed {
     const random = new Random(options.seed)
     const ours = { ...SILENT, stream: 1, ...options.script.ours }
     const theirs = { ...SILENT, stream: 2, ...options.script.original }
+    this.#ours = ours
+    this.#theirs = theirs
+    this.#isClient = options.ours === 'client'
     const role = options.ours === 'client' ? 'server' : 'client'
     this.toEngine = new Link({ ...PERFECT, ...options.link }, random)
     this.toOriginal = new Link({ ...PERFECT, ...options.link }, random)
@@ -55,25 +64,51 @@ export class Mixed {
       onEvent: (event) => {
         if (event.handle === 0) return
         if (event.type === EventType.DIAL) {
-          check(this.app === undefined, 'DIAL twice')
-          this.app = new App(this.endpoint, event.handle, ours, theirs.stream, false, schedule)
-          this.app.other = this.session
+          const conv = this.endpoint.convOf(event.handle)
+          check(!this.apps.has(conv), 'DIAL twice')
+          const app = this.#add(conv, event.handle, false)
           schedule(this.#time + 4, () => {
             check(this.endpoint.connected(event.handle, true) === 0, 'stream_connected failed')
-            this.app?.start()
+            app.start()
           })
-        } else this.app?.event(event)
+        } else this.#byHandle.get(event.handle)?.event(event)
       },
     })
     if (options.ours === 'client') this.endpoint.setPeer(this.#peer)
     this.endpoint.drain()
-    if (options.ours === 'client') {
-      const handle = this.endpoint.open()
-      check(handle > 0, `stream_open = ${handle}`)
-      this.app = new App(this.endpoint, handle, ours, theirs.stream, true, schedule)
-      this.app.start()
-      this.endpoint.drain()
-    } else this.session = this.original.open(CONV, 0)
+    this.connect()
+  }
+
+  /** Another connection; its conv. */
+  connect(): number {
+    if (!this.#isClient) {
+      const conv = this.#nextConv++
+      this.original.open(conv, this.ms)
+      return conv
+    }
+    const handle = this.endpoint.open()
+    check(handle > 0, `stream_open = ${handle}`)
+    const conv = this.endpoint.convOf(handle)
+    this.#add(conv, handle, true).start()
+    this.endpoint.drain()
+    return conv
+  }
+
+  #add(conv: number, handle: number, isConnected: boolean): App {
+    const schedule = (at: number, run: () => void): void => this.#agenda.add(at, run)
+    const app = new App(this.endpoint, handle, this.#ours, this.#theirs.stream, isConnected, schedule)
+    this.apps.set(conv, app)
+    this.#byHandle.set(handle, app)
+    return app
+  }
+
+  /** The first connection. */
+  get app(): App | undefined {
+    return [...this.apps.values()][0]
+  }
+
+  get session(): OriginalSession | undefined {
+    return [...this.original.sessions.values()][0]
   }
 
   get ms(): number {
@@ -93,9 +128,12 @@ export class Mixed {
     if (endpoint.deadline <= next) endpoint.expire()
     const inbox = this.#inbox
     this.#inbox = []
-    if (inbox.length > 0) endpoint.receive(inbox.map((bytes) => ({ bytes, peer: this.#peer })))
-    if (!this.session) [this.session] = this.original.sessions.values()
-    if (this.app) this.app.other = this.session
+    // a host drains behind every batch
+    for (let at = 0; at < inbox.length; at += endpoint.core.rxSlots) {
+      endpoint.receive(inbox.slice(at, at + endpoint.core.rxSlots).map((bytes) => ({ bytes, peer: this.#peer })))
+      endpoint.drain()
+    }
+    for (const [conv, app] of this.apps) app.other ??= this.original.sessions.get(conv)
     endpoint.drain()
     return true
   }

@@ -1,0 +1,118 @@
+/** A driver around an engine made of strings and wire, for tests of its mechanics. */
+import * as assert from 'uvu/assert'
+import { Driver, type DriverOptions } from '../../host/driver.ts'
+import { Engine } from '../../host/engine/engine.ts'
+import { EndpointSecret } from '../../host/engine/secret.ts'
+import { LOG_INFO, Log } from '../../host/log.ts'
+import type { Runtime, SocketAddress, TcpConnection, TcpHandlers, UdpHandlers } from '../../host/runtime.ts'
+import { loopback, MemoryNetwork } from './memory-runtime.ts'
+import type { StubCore } from './stub-core.ts'
+
+export const PEER = loopback(7000)
+const TCP = { nodelay: true, keepalive: false }
+
+/** A TCP connection that records what is done to it. */
+export class Recorder implements TcpConnection {
+  readonly remote = undefined
+  readonly actions: string[] = []
+  readonly bytes: number[] = []
+  /** Bytes it still takes. */
+  room = Number.POSITIVE_INFINITY
+  #buffer = new Uint8Array(65536)
+  writeBuffer(): Uint8Array {
+    return this.#buffer
+  }
+  write(buffer: Uint8Array, length: number): number {
+    const taken = Math.min(length, this.room)
+    this.room -= taken
+    this.bytes.push(...buffer.subarray(0, taken))
+    this.actions.push(`write ${taken}/${length}`)
+    return taken
+  }
+  pause(): void {
+    this.actions.push('pause')
+  }
+  resume(): void {
+    this.actions.push('resume')
+  }
+  end(): void {
+    this.actions.push('end')
+  }
+  reset(): void {
+    this.actions.push('reset')
+  }
+  close(): void {
+    this.actions.push('close')
+  }
+}
+
+/** A driver on a stub, and on the `next` ones after traps, with a UDP socket whose buffers can run out. */
+export async function bench(stub: StubCore, changes: Partial<DriverOptions> = {}, next: StubCore[] = []) {
+  const network = new MemoryNetwork()
+  const sent: number[] = []
+  const udp: { handlers?: UdpHandlers; buffers: number; flushes: number; closed: boolean } = {
+    buffers: Number.POSITIVE_INFINITY,
+    flushes: 0,
+    closed: false,
+  }
+  const dials: { address: SocketAddress; handlers: TcpHandlers; onOpen: () => void; connection: Recorder }[] = []
+  const memory = network.runtime()
+  const runtime: Runtime = {
+    name: 'node',
+    version: 'stub',
+    monotonic: () => memory.monotonic(),
+    cpuTime: () => 0,
+    resolve: (host) => memory.resolve(host),
+    openUdp: async (options, handlers) => {
+      udp.handlers = handlers
+      return {
+        local: options.bind,
+        acquire: () => (udp.buffers-- > 0 ? new Uint8Array(1500) : null),
+        send: (buffer, length) => void sent.push(buffer[0] ?? 0, length),
+        flush: () => void udp.flushes++,
+        close: () => {
+          udp.closed = true
+        },
+      }
+    },
+    listenTcp: (...args) => memory.listenTcp(...args),
+    dialTcp: (address, _options, handlers, onOpen) => {
+      const connection = new Recorder()
+      dials.push({ address, handlers, onOpen, connection })
+      return connection
+    },
+    serveHttp: (...args) => memory.serveHttp(...args),
+    onTerminate: () => {},
+    onReload: () => {},
+    readFile: (path) => memory.readFile(path),
+    print: (stream, text) => memory.print(stream, text),
+    exit: (status) => memory.exit(status),
+  }
+  const fatal: Error[] = []
+  const stubs = [stub, ...next]
+  const engine = new Engine(
+    () => {
+      const [one] = stubs.splice(0, 1)
+      if (one === undefined) throw new WebAssembly.RuntimeError('no engine left')
+      return one.core
+    },
+    new EndpointSecret(),
+    () => runtime.monotonic(),
+  )
+  const log = new Log((stream, text) => memory.print(stream, text))
+  log.setLevel(LOG_INFO)
+  const driver = new Driver({
+    runtime,
+    engine,
+    aead: undefined,
+    log,
+    tcp: TCP,
+    target: () => loopback(80),
+    onResolve: () => {},
+    onFatal: (error) => fatal.push(error),
+    ...changes,
+  })
+  await driver.openUdp({ bind: loopback(1000) })
+  assert.ok(udp.handlers)
+  return { driver, network, sent, udp, handlers: udp.handlers, dials, fatal }
+}

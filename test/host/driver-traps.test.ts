@@ -1,0 +1,188 @@
+/** The driver's way from an engine that trapped, or that may have been cloned, to a fresh one. */
+import { suite } from 'uvu'
+import * as assert from 'uvu/assert'
+import { parseConfig } from '../../host/config/load.ts'
+import { ConfigField, EventType, NonceStrategy } from '../../host/core.ts'
+import { coreConfig } from '../../host/engine-config.ts'
+import { bench, PEER, Recorder } from './driver-bench.ts'
+import { loopback, until } from './memory-runtime.ts'
+import { stubCore } from './stub-core.ts'
+
+const test = suite('driver: traps')
+
+const TRAP = (): never => {
+  throw new WebAssembly.RuntimeError('unreachable')
+}
+
+test('a trap of the engine resets every connection, once, and the next engine gets socket and listener', async () => {
+  const stub = stubCore({ stream_consume: TRAP })
+  const fresh = stubCore()
+  const { driver, handlers, udp, fatal, network, sent } = await bench(stub, {}, [fresh])
+  const connection = new Recorder()
+  const tcp = driver.accept(connection)
+  const other = new Recorder()
+  driver.accept(other)
+  assert.ok(tcp)
+  stub.readable.set(1, new Uint8Array([1]))
+  stub.events.push([EventType.READABLE, 1, 0], [EventType.READABLE, 2, 0])
+  driver.pump()
+  assert.is(connection.actions.at(-1), 'reset')
+  assert.is(other.actions.at(-1), 'reset')
+  assert.match(network.printed.join(''), 'the engine trapped: unreachable; 2 streams lost')
+  // nobody touches the broken engine again
+  const calls = stub.calls.length
+  handlers.onDatagram(new Uint8Array(10), PEER)
+  handlers.onBatchEnd()
+  handlers.onWritable()
+  tcp.onData(new Uint8Array(10))
+  tcp.onClose(new Error('x'))
+  driver.pump()
+  driver.setPeer(PEER)
+  assert.is(driver.accept(new Recorder()), null)
+  await until(() => !driver.dead, 'the next engine')
+  assert.is(stub.calls.length, calls)
+  assert.is(driver.complaints.counters.engine_traps, 1)
+  assert.is(fatal.length, 0)
+  assert.is(udp.closed, false)
+  // handles begin anew, and events of old ones find nobody
+  const next = new Recorder()
+  assert.ok(driver.accept(next))
+  tcp.onData(new Uint8Array(10))
+  tcp.onClose(new Error('x'))
+  fresh.outgoing.push(7)
+  fresh.events.push([EventType.EOF, 1, 0])
+  handlers.onDatagram(new Uint8Array(60).fill(3), PEER)
+  handlers.onBatchEnd()
+  assert.equal(next.actions, ['resume', 'end'])
+  assert.equal(fresh.seen, [{ length: 60, opened: true, port: 7000, first: 3 }])
+  assert.equal(sent, [7, 100])
+  driver.close()
+  assert.ok(udp.closed)
+})
+
+test('the next engine is told what the one before was, also what came while there was none', async () => {
+  const stub = stubCore({ ping_peer: TRAP })
+  const fresh = stubCore()
+  const { driver } = await bench(stub, {}, [fresh])
+  const config = coreConfig(parseConfig(new TextEncoder().encode('{"listen":":1","kcp_connect":":2"}')), undefined, 4)
+  driver.start(config)
+  driver.setPeer(loopback(7001))
+  driver.setRendezvous(loopback(7002), loopback(7003), new Uint8Array([9, 8]))
+  driver.pingPeer()
+  assert.ok(driver.dead)
+  driver.reconfigure({ ...config, keepalive: 77 })
+  driver.setPeer(loopback(7004))
+  await until(() => !driver.dead, 'the next engine')
+  const order = ['entropy_filled', 'configure', 'set_peer', 'set_rendezvous']
+  assert.equal(
+    fresh.calls.filter((call) => order.includes(call)),
+    order,
+  )
+  const { calls, u8, u32 } = fresh.core
+  assert.is(u32[(calls.config_ptr() >>> 2) + ConfigField.keepalive], 77)
+  const port = (ptr: number): number => (u32[ptr >>> 2] ?? 0) >>> 16
+  assert.equal([calls.peer_ptr(), calls.rendezvous_ptr(), calls.local_ptr()].map(port), [7004, 7002, 7003])
+  assert.equal([...u8.subarray(calls.service_ptr(), calls.service_ptr() + 2)], [9, 8])
+  driver.close()
+})
+
+test('datagrams that the broken engine has not seen are no datagrams of the next', async () => {
+  const stub = stubCore({ stream_open: TRAP })
+  const fresh = stubCore()
+  const { driver, handlers } = await bench(stub, {}, [fresh])
+  handlers.onDatagram(new Uint8Array(50), PEER)
+  assert.is(driver.accept(new Recorder()), null)
+  await until(() => !driver.dead, 'the next engine')
+  handlers.onBatchEnd()
+  assert.equal(fresh.seen, [])
+  driver.close()
+})
+
+test('deadlines of the next engine are served, those of the broken one are not', async () => {
+  const stub = stubCore({ stream_open: TRAP })
+  const fresh = stubCore()
+  const { driver } = await bench(stub, {}, [fresh])
+  stub.timeout = 80
+  driver.pump()
+  fresh.timeout = 40
+  driver.accept(new Recorder())
+  const calls = stub.calls.length
+  await until(() => driver.counts.timerWakes > 0, 'a timer')
+  assert.is(stub.calls.length, calls)
+  fresh.timeout = 0
+  driver.pump()
+  assert.ok(fresh.calls.includes('handle_timeout'))
+  driver.close()
+})
+
+test('send buffers that ran out before a trap are asked for again after it', async () => {
+  const stub = stubCore({ stream_open: TRAP })
+  const fresh = stubCore()
+  const { driver, udp, sent } = await bench(stub, {}, [fresh])
+  udp.buffers = 0
+  stub.outgoing.push(...new Array(20).fill(1))
+  driver.pump()
+  const before = sent.length
+  driver.accept(new Recorder())
+  udp.buffers = 100
+  fresh.outgoing.push(5)
+  await until(() => sent.length > before, 'the next engine sends')
+  assert.equal(sent.slice(before), [5, 100])
+  driver.close()
+})
+
+test('three traps within a minute are the end: sockets are closed, and the owner is told once', async () => {
+  const broken = () => stubCore({ stream_open: TRAP })
+  const { driver, udp, fatal } = await bench(broken(), {}, [broken(), broken(), broken()])
+  for (const n of [1, 2, 3]) {
+    assert.is(fatal.length, 0)
+    driver.accept(new Recorder())
+    assert.is(udp.closed, n === 3)
+    if (n < 3) await until(() => !driver.dead, 'the next engine')
+  }
+  assert.is(fatal.length, 1)
+  await new Promise((resolve) => setTimeout(resolve, 20))
+  assert.ok(driver.dead)
+  assert.is(fatal.length, 1)
+})
+
+/** Runs something with a wall clock that the test moves by ms. */
+async function withWallClock(body: (move: (ms: number) => void) => Promise<void>): Promise<void> {
+  const { now } = Date
+  let ahead = 0
+  Date.now = () => now() + ahead
+  try {
+    await body((ms) => {
+      ahead += ms
+    })
+  } finally {
+    Date.now = now
+  }
+}
+
+test('after a jump of the wall clock all randomness is drawn anew before anything is sent, once', async () => {
+  await withWallClock(async (move) => {
+    const stub = stubCore()
+    const { driver, network, sent } = await bench(stub)
+    const config = coreConfig(parseConfig(new TextEncoder().encode('{"listen":":1","kcp_connect":":2"}')), undefined, 4)
+    driver.start({ ...config, nonceStrategy: NonceStrategy.COUNTER })
+    const later = (jumps: number): string[] => {
+      stub.calls.length = 0
+      network.clockAhead += 1500
+      // the wall clock goes along
+      move(1500)
+      stub.outgoing.push(1)
+      driver.pump()
+      assert.is(network.printed.filter((line) => line.includes('the clock jumped')).length, jumps)
+      return stub.calls.filter((call) => /entropy|nonce|transmit/.test(call))
+    }
+    assert.equal(later(0), ['poll_transmit 1'])
+    move(3_600_000)
+    assert.equal(later(1), ['entropy_filled', 'renew_nonce', 'poll_transmit 1'])
+    assert.equal(later(1), ['poll_transmit 1'])
+    assert.is(sent.length, 6)
+    driver.close()
+  })
+})
+
+test.run()

@@ -22,16 +22,11 @@ export class ReplayFilter {
   currentSince: u64
 }
 
-const FILTER_BYTES: u32 = 48
-/** Of all datagrams, and of LISTENs alone: these are few, and worth a longer memory. */
-const filters: usize = memory.data(2 * 48, 8)
+const filter: usize = memory.data(48, 8)
 
+/** The filter of all datagrams. */
 export function datagramFilter(): ReplayFilter {
-  return changetype<ReplayFilter>(filters)
-}
-
-export function listenFilter(): ReplayFilter {
-  return changetype<ReplayFilter>(filters + FILTER_BYTES)
+  return changetype<ReplayFilter>(filter)
 }
 
 /**

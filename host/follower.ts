@@ -9,6 +9,7 @@
  */
 import { formatAddress } from './address.ts'
 import { type Config, MODE_CLIENT } from './config/config.ts'
+import { checkServiceId } from './config/security.ts'
 import type { Aead } from './crypto/aead.ts'
 import type { Driver } from './driver.ts'
 import { coreConfig } from './engine-config.ts'
@@ -113,6 +114,7 @@ export class Follower {
     this.names = names
     const { bind } = udpOptions(names)
     this.#family = packetFamily(names)
+    checkServiceId(this.#config, this.#family)
     this.#driver.start(coreConfig(this.#config, this.#aead, this.#family))
     const socket = await step(`udp: cannot open ${formatAddress(bind)}`, () => this.#reopen())
     if (names.peer !== undefined) this.#driver.setPeer(names.peer)

@@ -90,6 +90,25 @@ export function checkStart(config: Config, methods: readonly string[]): Security
   return security
 }
 
+/** LISTEN and CONNECT without addresses and service id; an address (protocol.md 7.1). */
+const HELLO_BYTES = 8
+const ADDRESS_BYTES = { 4: 7, 6: 19 } as const
+
+/**
+ * A LISTEN or CONNECT goes in one datagram, with the service id in it.
+ * @param family address family of the UDP address in use
+ * @throws ConfigError naming both keys if it does not fit
+ */
+export function checkServiceId(config: Config, family: 4 | 6): void {
+  if (config.rendezvous_server === undefined) return
+  const { kcp, method, obfs, service_id } = config
+  const most = kcpMtu(kcp.mtu, family, method, obfs) - HELLO_BYTES - ADDRESS_BYTES[family]
+  const bytes = new TextEncoder().encode(service_id).length
+  if (bytes <= most) return
+  const reason = `${bytes} bytes do not fit a datagram at kcp.mtu = ${kcp.mtu}, at most ${Math.max(0, most)} do`
+  throw new ConfigError('service_id', quote(service_id), reason)
+}
+
 /**
  * Bytes of plaintext in one datagram (protocol.md 4).
  * @param mtu config.kcp.mtu, bytes of the whole IP packet

@@ -9,7 +9,7 @@ import { type Config, MODE_CLIENT, MODE_RENDEZVOUS, MODE_SERVER } from '../../ho
 import { ConfigError } from '../../host/config/error.ts'
 import { parseConfig } from '../../host/config/load.ts'
 import { configWarnings, modeName } from '../../host/config/rules.ts'
-import { checkStart, kcpMtu, parsePsk } from '../../host/config/security.ts'
+import { checkServiceId, checkStart, kcpMtu, parsePsk } from '../../host/config/security.ts'
 
 const METHODS = ['xchacha20poly1305_ietf', 'xsalsa20poly1305', 'chacha20poly1305_ietf', 'aes256gcm']
 const PSK = 'AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8='
@@ -147,6 +147,27 @@ test('256 nested levels are read, 257 are refused, and so are very many', () => 
     assert.is(parseConfig(nested(256)).mode, MODE_SERVER)
     refusal(() => parseConfig(nested(257)), '', 'nested')
     refusal(() => parseConfig(nested(200_000)), '', 'nested')
+  }
+})
+
+test('a service id that does not fit a datagram is an error that names both keys', () => {
+  const configOf = (bytes: number): Config =>
+    parse({
+      connect: '127.0.0.1:1',
+      rendezvous_server: '127.0.0.1:2',
+      service_id: 'x'.repeat(bytes),
+      method: 'xchacha20poly1305_ietf',
+      psk: PSK,
+      kcp: { mtu: 300 },
+    })
+  // 300 bytes less the headers, 40 of the seal and 8 of the message, and the address
+  for (const [family, most] of [
+    [4, 300 - 28 - 40 - 8 - 7],
+    [6, 300 - 48 - 40 - 8 - 19],
+  ] as const) {
+    checkServiceId(configOf(most), family)
+    const error = refusal(() => checkServiceId(configOf(most + 1), family), 'service_id', 'at most')
+    assert.match(error.message, /kcp\.mtu = 300/)
   }
 })
 

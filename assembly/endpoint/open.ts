@@ -21,8 +21,8 @@ import { CMD_PUSH, CMD_WINS, diff, HEADER_BYTES, readCmd, readSn, readTs, readUn
 import { openRecvWindow } from '../kcp/window'
 import { isAddress, sameAddress } from '../packet/address'
 import { tagBytes } from '../packet/datagram'
-import { isRecent, joinRemote, RECENT_TICKS, Remote } from '../packet/remote'
-import { datagramFilter, vouchesFor } from '../packet/replay'
+import { isRecent, joinRemote, Remote } from '../packet/remote'
+import { datagramFilter, rememberedSince } from '../packet/replay'
 import { tell } from '../session/events'
 import {
   addressOf,
@@ -199,7 +199,7 @@ function admit(s: Session, at: usize, len: u32, now: u32): bool {
 /** True if a first flight cannot be a replay: it left its sender so recently that the filter would know it. */
 function isVouchedFor(remote: Remote, conv: u32, at: usize, len: u32): bool {
   if (field(CONFIRM) != 0 || len < HEADER_BYTES || readCmd(at) != CMD_PUSH) return false
-  return isRecent(remote, readTs(at), conv) && vouchesFor(datagramFilter(), 3 * RECENT_TICKS)
+  return isRecent(remote, readTs(at), conv, rememberedSince(datagramFilter()))
 }
 
 /** True for a datagram that cannot be the first of its conversation: those begin with sn 0 and una 0. */

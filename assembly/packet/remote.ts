@@ -33,7 +33,7 @@ const BUDGET_BURST: u64 = 1 << 20
 const MAX_PINGS: u32 = 5
 const PING_PAUSE_TICKS: u32 = TICKS_PER_SECOND / 4
 /** A first flight is recent if its clock differs from the expected one by no more; both directions. */
-export const RECENT_TICKS: u32 = 8 * TICKS_PER_SECOND
+const RECENT_TICKS: u32 = 8 * TICKS_PER_SECOND
 /** kcptun-libev's clock counts ms. */
 const TICKS_PER_FOREIGN: u64 = 8
 /** A clock is forgotten after so long: clocks drift. */
@@ -44,6 +44,7 @@ const MARK_TICKS: u64 = 2 * TICKS_PER_SECOND
 const LEARN_TICKS: u64 = TICKS_PER_SECOND
 /** Connections that open at once may arrive in another order. */
 const CONV_REORDER: i32 = 64
+const NEVER_SENT: i64 = i64.MIN_VALUE
 
 @unmanaged
 export class Remote {
@@ -60,6 +61,7 @@ export class Remote {
   markConv: u32
   markSn: u32
   clockTs: u32
+  clockError: u32
   newestConv: u32
   older: usize
   younger: usize
@@ -256,21 +258,32 @@ export function learnClock(r: Remote, conv: u32, ts: u32, una: u32): void {
   r.flags |= HAS_CLOCK
   r.clockTs = ts
   r.clockAt = elapsed
+  // it was on its way for so long at most
+  r.clockError = <u32>(elapsed - r.markedAt)
 }
 
 /** True if `ts` is what the clock of the address shows about now. */
 function showsTime(r: Remote, ts: u32): bool {
-  const age = elapsed - r.clockAt
-  if (!has(r, HAS_CLOCK) || age >= CLOCK_TICKS) return false
-  const ours = <i32>(ts - (r.clockTs + <u32>age))
-  if (abs(ours) <= <i32>RECENT_TICKS) return true
-  const foreign = <i32>(ts - (r.clockTs + <u32>(age / TICKS_PER_FOREIGN)))
-  return abs(foreign) <= <i32>(RECENT_TICKS / <u32>TICKS_PER_FOREIGN)
+  return sentAt(r, ts) != NEVER_SENT
 }
 
-/** True if a first flight with this clock and conv left its sender within the last seconds. */
-export function isRecent(r: Remote, ts: u32, conv: u32): bool {
-  return showsTime(r, ts) && <i32>(conv - r.newestConv) >= -CONV_REORDER
+/**
+ * When a segment with this clock was sent at the earliest, in ticks since the start; NEVER_SENT if the clock shows
+ * clearly another time than now.
+ */
+function sentAt(r: Remote, ts: u32): i64 {
+  const age = elapsed - r.clockAt
+  if (!has(r, HAS_CLOCK) || age >= CLOCK_TICKS) return NEVER_SENT
+  const passed = <i64>(<i32>(ts - r.clockTs))
+  const shown = <i64>(r.clockAt - <u64>r.clockError)
+  if (abs(passed - <i64>age) <= <i64>RECENT_TICKS) return shown + passed
+  const foreign = passed * <i64>TICKS_PER_FOREIGN
+  return abs(foreign - <i64>age) <= <i64>RECENT_TICKS ? shown + foreign : NEVER_SENT
+}
+
+/** True if a first flight with this clock and conv left its sender within the last seconds, and after `since`. */
+export function isRecent(r: Remote, ts: u32, conv: u32, since: u64): bool {
+  return sentAt(r, ts) > <i64>since && <i32>(conv - r.newestConv) >= -CONV_REORDER
 }
 
 /** The sessions of one address go on at another, which answered: so does what is known of their clock. */
@@ -280,5 +293,6 @@ export function succeed(r: Remote, from: Remote): void {
   r.flags |= HAS_CLOCK
   r.clockTs = from.clockTs
   r.clockAt = from.clockAt
+  r.clockError = from.clockError
   r.newestConv = from.newestConv
 }

@@ -62,9 +62,9 @@ function allocSet(cls: u32): usize {
   return first
 }
 
-/** True if every datagram of the last `ticks` is remembered. */
-export function vouchesFor(f: ReplayFilter, ticks: u64): bool {
-  return f.capacity != 0 && elapsed - f.since >= ticks
+/** Since when every datagram is remembered, in ticks since the start; u64 maximum without a filter. */
+export function rememberedSince(f: ReplayFilter): u64 {
+  return f.capacity != 0 ? f.since : <u64>i64.MAX_VALUE
 }
 
 /**

@@ -87,6 +87,9 @@ export class Session extends Conversation {
   reason: u32
   // sn behind the KEEPALIVE queued last, 0 = none
   keepaliveEnd: u32
+  // echoes of KEEPALIVEs that are owed, and those queued since the last time that all were acknowledged
+  echoes: u16
+  echoesQueued: u16
   // lists
   // waitsnd as the gauge knows it
   waitingCounted: u32

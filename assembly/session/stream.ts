@@ -93,6 +93,8 @@ const MAX_DISCARDED_BYTES: u32 = 262144
 /** WRITABLE is given when memory has room for so much. */
 const WRITABLE_BYTES: u32 = 65536
 const ALL: u32 = 0xffffffff
+/** Echoes of KEEPALIVEs that wait, and that are unacknowledged; more KEEPALIVEs are answered by no more. */
+const MAX_ECHOES: u32 = 1024
 
 /**
  * Segments that may still be queued. A window of the user bounds all that is unacknowledged; an automatic one what is
@@ -180,7 +182,14 @@ function sendEof(s: Session, now: u32): void {
 /** Queues what is owed: the EOF that found no memory before, the answer to a KEEPALIVE. */
 export function payOwed(s: Session, now: u32): void {
   if (!has(s, ECHO_OWED | EOF_OWED)) return
-  if (has(s, ECHO_OWED) && keepaliveUnderWay(s) == 0 && queueKeepalive(s, now)) s.flags &= ~ECHO_OWED
+  if (has(s, ECHO_OWED)) {
+    if (keepaliveUnderWay(s) == 0) s.echoesQueued = 0
+    while (s.echoes != 0 && <u32>s.echoesQueued < MAX_ECHOES && queueKeepalive(s, now)) {
+      s.echoes--
+      s.echoesQueued++
+    }
+    if (s.echoes == 0) s.flags &= ~ECHO_OWED
+  }
   if (has(s, EOF_OWED) && queue(s, EOF, now)) s.flags &= ~EOF_OWED
 }
 
@@ -267,7 +276,10 @@ export function advance(s: Session, now: u32): void {
     } else {
       nextMessage(s)
       // the accepting side echoes, in every state (protocol.md 6.1)
-      if (!has(s, INITIATOR)) s.flags |= ECHO_OWED
+      if (!has(s, INITIATOR)) {
+        s.flags |= ECHO_OWED
+        s.echoes = <u16>min<u32>(<u32>s.echoes + 1, MAX_ECHOES)
+      }
       // a server that asks whether this session is alive learns our clock by that, for the next one
       else if (tagBytes != 0 && s.rcvNxt == 1) s.probe |= PROBE_TELL
     }

@@ -13,6 +13,7 @@ import type { SocketAddress } from '../runtime.ts'
 import type { Pinger } from './pings.ts'
 import type { Arrival, Probe } from './probe.ts'
 import {
+  ackSegment,
   control,
   dial as dialMessage,
   firstMessage,
@@ -176,7 +177,9 @@ export class Conversations {
       for (const segment of arrival.message.segments) {
         if (!segment.push) continue
         longest = Math.max(longest, arrival.bytes)
-        if (segment.sn === 0) firstBytes = segment.data.length
+        // a server may ask first whether we are alive, by one KEEPALIVE of its own
+        const isQuestion = segment.sn === 0 && segment.data.length === TLV_BYTES && bytes > TLV_BYTES
+        if (segment.sn <= 1 && !isQuestion) firstBytes = Math.max(firstBytes, segment.data.length)
       }
       return firstBytes > 0
     })
@@ -195,7 +198,7 @@ export class Conversations {
       (arrival) => {
         if (arrival.message.kind !== 'segments') return false
         for (const segment of arrival.message.segments) {
-          if (segment.push && segment.sn === 0) said ??= firstMessage(segment.data)
+          if (segment.push && segment.sn <= 1) said ??= firstMessage(segment.data)
         }
         return said !== undefined
       },
@@ -218,6 +221,8 @@ export class Conversations {
     this.#conv = (this.#conv + 1) >>> 0 || 1
     const conv = this.#conv
     const acked = new Set<number>()
+    const arrived = new Set<number>()
+    let una = 0
     let done = false
     let refused = false
     this.#receivers.set(conv, (arrival) => {
@@ -228,7 +233,13 @@ export class Conversations {
         return
       }
       if (arrival.message.kind === 'segments') {
-        for (const segment of arrival.message.segments) if (segment.ack) acked.add(segment.sn)
+        for (const { ack, push, sn, ts } of arrival.message.segments) {
+          if (ack) acked.add(sn)
+          if (!push) continue
+          arrived.add(sn)
+          while (arrived.has(una)) una++
+          probe.send(ackSegment(conv, sn, ts, una), peer)
+        }
       }
       if (take(arrival)) done = true
     })

@@ -32,6 +32,8 @@ export interface Segment {
   readonly ack: boolean
   readonly push: boolean
   readonly sn: number
+  /** Its sender's clock: an ACK repeats it. */
+  readonly ts: number
   readonly data: Uint8Array
 }
 
@@ -98,6 +100,11 @@ export function pushSegment(conv: number, sn: number, una: number, data: Uint8Ar
   return segment
 }
 
+/** An ACK segment. `una`: everything below it has arrived. */
+export function ackSegment(conv: number, sn: number, ts: number, una: number): Uint8Array {
+  return header(conv, CMD_ACK, sn, una, ts, 0)
+}
+
 function header(conv: number, cmd: number, sn: number, una: number, ts: number, length: number): Uint8Array {
   const segment = new Uint8Array(HEADER_BYTES + length)
   const view = viewOf(segment)
@@ -125,9 +132,9 @@ export function dial(): Uint8Array {
   return data
 }
 
-/** What the first message of a stream is. */
+/** What a message of a stream is; undefined for a KEEPALIVE, by which a server asks whether we are alive. */
 export function firstMessage(data: Uint8Array): 'eof' | 'data' | undefined {
-  if (data.length < TLV_BYTES) return undefined
+  if (data.length < TLV_BYTES || viewOf(data).getUint32(0) === TLV_KEEPALIVE) return undefined
   return viewOf(data).getUint16(0) === TLV_EOF ? 'eof' : 'data'
 }
 
@@ -158,7 +165,13 @@ function readSegments(bytes: Uint8Array, conv: number): Message | undefined {
     const end = at + HEADER_BYTES + length
     if (view.getUint32(at) !== conv || cmd < CMD_PUSH || cmd > CMD_LAST || end > bytes.length) break
     const data = bytes.slice(at + HEADER_BYTES, end)
-    segments.push({ ack: cmd === CMD_ACK, push: cmd === CMD_PUSH, sn: view.getUint32(at + 12), data })
+    segments.push({
+      ack: cmd === CMD_ACK,
+      push: cmd === CMD_PUSH,
+      sn: view.getUint32(at + 12),
+      ts: view.getUint32(at + 8),
+      data,
+    })
     at = end
   }
   return segments.length === 0 ? undefined : { kind: 'segments', conv, segments }

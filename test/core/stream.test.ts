@@ -71,8 +71,7 @@ test('MUST 35, 37, 38: messages cut anywhere arrive whole; KEEPALIVEs are echoed
         assert.is(solo.only.eof, end)
         assert.is(solo.only.ending, undefined)
         solo.run(SETTLE_MS)
-        // one is under way at most, and none was acknowledged
-        assert.is(sentMessages(solo, 5).filter((type) => type === 'KEEPALIVE').length, Math.min(keepalives, 1))
+        assert.is(sentMessages(solo, 5).filter((type) => type === 'KEEPALIVE').length, keepalives)
       },
     ),
     { numRuns: 120 },
@@ -197,12 +196,7 @@ test('MUST 36: when both directions have ended TCP is closed in the normal way',
 })
 
 test('MUST 37: an accepted session echoes KEEPALIVE in every state', () => {
-  const echoes = (solo: Solo): number => {
-    const count = sentMessages(solo, 5).filter((type) => type === 'KEEPALIVE').length
-    // the next one follows when the last one is acknowledged
-    solo.confirm(5)
-    return count
-  }
+  const echoes = (solo: Solo): number => sentMessages(solo, 5).filter((type) => type === 'KEEPALIVE').length
   // before DIAL, while dialling, open, after the peer's EOF, after both EOFs, after a refused dial
   const early = new Solo({ role: 'server', dial: 'wait' })
   early.feed(push(5, 0, KEEPALIVE))

@@ -331,6 +331,7 @@ export class Driver implements StreamHost, ReceiveHost, TransmitHost, EventHost 
     this.counts.drains++
     const jump = this.#engine.renewAfterJump()
     if (jump !== 0) this.log.info(`the clock jumped by ${formatDuration(jump)}: random bytes and nonces are drawn anew`)
+    this.streams.report()
     let timeouts = 0
     for (let round = 0; round < DRAIN_ROUNDS; round++) {
       this.#dirty = false
@@ -418,6 +419,7 @@ export class Driver implements StreamHost, ReceiveHost, TransmitHost, EventHost 
     this.complaints.engineReplaced(this.core)
     this.#receiver.engineReplaced()
     this.#transmitter.engineReplaced()
+    this.streams.engineReplaced()
     this.#dead = false
     this.log.notice('a fresh engine is in use')
     try {

@@ -5,6 +5,12 @@
 
 /** Part of the engine's ceiling that connections may have queued together. */
 const QUEUED_PART = 1 / 8
+/**
+ * Part of the ceiling that the bytes read and not taken count for at most. One read is as large as the runtime makes it
+ * (Node 64 KiB, Bun 512 KiB) and cannot be given back, so hundreds of stalled uploads may hold more. With more than this
+ * part the engine would refuse to take the very bytes that wait for it, and new sessions (assembly/memory/slab.ts).
+ */
+const READ_PART = 1 / 16
 /** Most and least bytes that one connection may have queued. The least is what any reader gets on with. */
 const QUEUE_MAX = 262144
 const QUEUE_MIN = 4096
@@ -14,15 +20,25 @@ export class HeldBytes {
   toTcp = 0
   /** Read from connections, not taken by the engine yet. */
   fromTcp = 0
-  #budget = Number.POSITIVE_INFINITY
+  #ceiling = Number.POSITIVE_INFINITY
 
   /** @param ceiling bytes the engine may take in all */
   setCeiling(ceiling: number): void {
-    this.#budget = ceiling * QUEUED_PART
+    this.#ceiling = ceiling
+  }
+
+  /** Of `toTcp`, what counts against the ceiling. */
+  get countedToTcp(): number {
+    return Math.min(this.toTcp, this.#ceiling * QUEUED_PART)
+  }
+
+  /** Of `fromTcp`, what counts against the ceiling. */
+  get countedFromTcp(): number {
+    return Math.min(this.fromTcp, this.#ceiling * READ_PART)
   }
 
   /** Bytes that one connection may have queued now: half of what is left for all. */
   get queueLimit(): number {
-    return Math.max(QUEUE_MIN, Math.min(QUEUE_MAX, (this.#budget - this.toTcp) / 2))
+    return Math.max(QUEUE_MIN, Math.min(QUEUE_MAX, (this.#ceiling * QUEUED_PART - this.toTcp) / 2))
   }
 }

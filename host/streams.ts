@@ -287,7 +287,7 @@ export class Streams {
   readonly held = new HeldBytes()
   #target: () => SocketAddress | undefined
   #streams = new Map<number, Stream>()
-  #reported = { toTcp: 0, fromTcp: 0 }
+  readonly #reported = { toTcp: 0, fromTcp: 0 }
   /** Streams whose conv has not been seen. */
   unnamed = 0
 
@@ -300,10 +300,18 @@ export class Streams {
 
   /** Tells the engine what is held beside it. */
   report(): void {
-    const { toTcp, fromTcp } = this.held
-    if (toTcp === this.#reported.toTcp && fromTcp === this.#reported.fromTcp) return
-    this.#reported = { toTcp, fromTcp }
+    const { countedToTcp: toTcp, countedFromTcp: fromTcp } = this.held
+    const reported = this.#reported
+    if (toTcp === reported.toTcp && fromTcp === reported.fromTcp) return
+    reported.toTcp = toTcp
+    reported.fromTcp = fromTcp
     this.host.core.calls.set_host_bytes(toTcp, fromTcp)
+  }
+
+  /** A fresh engine knows of nothing. */
+  engineReplaced(): void {
+    this.#reported.toTcp = 0
+    this.#reported.fromTcp = 0
   }
 
   get size(): number {

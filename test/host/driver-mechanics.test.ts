@@ -131,6 +131,32 @@ test('MUST 40: TCP is paused while the engine has no room, and nothing is lost',
   driver.close()
 })
 
+test('the engine is told what its host holds, when that changed', async () => {
+  const stub = stubCore()
+  const { driver, tcp } = await accepted(stub)
+  const told = (): string[] => stub.calls.filter((call) => call.startsWith('set_host_bytes'))
+  stub.room = 10
+  tcp.onData(new Uint8Array(30))
+  driver.pump()
+  driver.pump()
+  assert.equal(told(), ['set_host_bytes 0 20'])
+  // data that the runtime had in hand, and what a connection has queued
+  tcp.onData(new Uint8Array(5))
+  if (tcp.held) tcp.held.toTcp = 1000
+  driver.pump()
+  assert.equal(told().slice(1), ['set_host_bytes 1000 25'])
+  // reads cannot be given back: above a part of the ceiling they do not count, or nothing would be taken any more
+  tcp.held?.setCeiling(320)
+  driver.pump()
+  assert.equal(told().slice(2), ['set_host_bytes 40 20'])
+  stub.room = 100
+  stub.events.push([EventType.WRITABLE, 1, 0])
+  driver.pump()
+  driver.pump()
+  assert.equal(told().slice(3), ['set_host_bytes 40 0'])
+  driver.close()
+})
+
 test('a connection is offered less while others have much queued', async () => {
   const stub = stubCore()
   const { driver, tcp } = await accepted(stub)

@@ -10,6 +10,7 @@
 import { EVENT_MIGRATED, TICKS_PER_MS, TICKS_PER_SECOND } from '../abi'
 import { NEVER, until } from '../clock'
 import { NEW_PING, OLD_PING, sendPing } from '../control/pings'
+import { changePath } from '../kcp/congestion'
 import { copyAddress, sameAddress } from '../packet/address'
 import { findRemote, joinRemote, leaveRemote, Remote, succeed } from '../packet/remote'
 import { tell } from '../session/events'
@@ -112,7 +113,7 @@ function makePair(now: u32): Pair | null {
 export function considerMove(s: Session, address: usize, now: u32): bool {
   let p = findPair(addressOf(s), address, now)
   if (p && p.state == MOVED_PAIR) {
-    move(s, address)
+    move(s, address, now)
     return true
   }
   if (p && p.state == STAYED) return true
@@ -198,16 +199,17 @@ function moveAll(from: usize, flag: u32, to: usize, now: u32): void {
   for (let i: u32 = 0; i < slots; i++) {
     const s = sessionAt(i)
     if (!s || !isLive(s) || !has(s, flag) || !sameAddress(addressOf(s), from)) continue
-    move(s, to)
+    move(s, to, now)
     settle(s, now)
   }
 }
 
-function move(s: Session, address: usize): void {
+function move(s: Session, address: usize, now: u32): void {
   if (find(address, s.conv)) return
   followPeer(addressOf(s), address)
   if (s.remote) moveRemote(s, address)
   rekey(s, address)
+  changePath(s, addressOf(s), now)
   s.flags = (s.flags & ~MOVING) | MOVED
   if (s.tcp != TCP_GONE) tell(s, EVENT_MIGRATED)
 }

@@ -58,10 +58,29 @@ export function openCongestion(c: Conversation, address: usize, now: u32): void 
   m.up = MAX_UP
   m.random = c.conv
   m.raised = pathOf(c).raised
-  const limit = pathLimit(address, now)
-  if (limit != 0) c.pathMss = limit - HEADER_BYTES
+  setPathLimit(c, address, now)
   m.roundLeast = UNKNOWN
   m.stateAt = m.rangeAt = m.delayAt = m.lastAckAt = m.queueAt = m.paceAt = now
+}
+
+/** The peer moved to `address`: another path, with an RTT floor, rates and a limit of its own. */
+export function changePath(c: Conversation, address: usize, now: u32): void {
+  if (!c.model) return
+  const path = joinPath(address, now)
+  if (!path) return
+  const m = modelOf(c)
+  const share = m.share
+  setShare(c, 0)
+  leavePath(c.path)
+  c.path = path
+  setShare(c, share)
+  m.raised = pathOf(c).raised
+  setPathLimit(c, address, now)
+}
+
+function setPathLimit(c: Conversation, address: usize, now: u32): void {
+  const limit = pathLimit(address, now)
+  c.pathMss = limit == 0 ? NEVER : limit - HEADER_BYTES
 }
 
 export function closeCongestion(c: Conversation): void {

@@ -4,6 +4,7 @@
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
 import { EventType } from '../../host/core.ts'
+import { address4 } from './endpoint.ts'
 import { Pair } from './pair.ts'
 
 const test = suite('sim/mtu')
@@ -60,6 +61,36 @@ test('a lossy path alone does not make datagrams smaller', () => {
     assert.ok(connection.clean, connection.describe())
     assert.is(events(), 0, `seed ${seed}`)
   }
+})
+
+test('a session that moves to a path without that limit sends large datagrams again', () => {
+  const pair = new Pair({ seed: 3, sealing: 'random', client: { keepalive: 25 } })
+  const limited = pair.clientAddress
+  let largest = 0
+  pair.tap = (from, bytes) => {
+    if (from === 'client') return true
+    if (pair.clientAddress === limited) return bytes.length <= 1150
+    largest = Math.max(largest, bytes.length)
+    return true
+  }
+  const down = (bytes: number) => ({ client: {}, server: { bytes, stream: 2, writeRate: 200 } })
+  // the first ones find the limit
+  for (let i = 0; i < 6 && !pair.connections.at(-1)?.clean; i++) {
+    const connection = pair.connect(down(20_000))
+    pair.runUntil(() => connection.over, 60)
+  }
+  assert.ok(pair.connections.at(-1)?.clean, pair.connections.map((c) => c.describe()).join('\n'))
+  const connection = pair.connect(down(2_000_000))
+  pair.run(3000)
+  const before = connection.client.received
+  assert.ok(before > 0, connection.describe())
+  pair.clientAddress = address4(1, 45000)
+  assert.ok(
+    pair.runUntil(() => connection.over, 120),
+    connection.describe(),
+  )
+  assert.ok(connection.clean, connection.describe())
+  assert.ok(largest > 1300, `${largest} bytes`)
 })
 
 test.run()

@@ -5,8 +5,9 @@ import { E_ENTROPY, TX_SLOTS } from '../abi'
 import { buildControl } from '../control/control'
 import { noteSent } from '../control/keepalive'
 import { isControlWaiting, limitOf, RECEIVER, shiftEntry } from '../control/queue'
-import { kcpMtu } from '../kcp/conversation'
+import { kcpMtu, segmentLimit } from '../kcp/conversation'
 import { buildDatagram, built, hasOutput } from '../kcp/output'
+import { HEADER_BYTES } from '../kcp/segment'
 import { canSeal, describeTx, tagBytes, txBlock } from '../packet/datagram'
 import { nonceBytes } from '../packet/nonce'
 import { markSent, onSentTo, Remote, sendRoom } from '../packet/remote'
@@ -58,7 +59,7 @@ function transmitControl(i: u32, now: u32): void {
 function transmitSession(s: Session, i: u32, now: u32): u32 {
   if (!s.remote) {
     const len = buildDatagram(s, txBlock(i), NO_LIMIT, now)
-    if (len) describe(s, i, len, kcpMtu, now)
+    if (len) describe(s, i, len, NO_LIMIT, now)
     return len
   }
   const remote = changetype<Remote>(s.remote)
@@ -72,12 +73,14 @@ function transmitSession(s: Session, i: u32, now: u32): u32 {
     return 0
   }
   if (s.sndNxt != next) markSent(remote, s.conv, next)
-  onSentTo(remote, describe(s, i, len, min(kcpMtu, most), now))
+  onSentTo(remote, describe(s, i, len, most, now))
   return len
 }
 
-function describe(s: Session, i: u32, len: u32, limit: u32, now: u32): u32 {
+/** Padding makes no datagram larger than `most`, or than what the path is known to take. */
+function describe(s: Session, i: u32, len: u32, most: u32, now: u32): u32 {
   add(KCP_SENT_BYTES, len)
+  const limit = min(segmentLimit(s) + HEADER_BYTES, most)
   const bytes = describeTx(i, built, len, limit, addressOf(s), s.handle)
   noteDatagram(bytes, addressOf(s), now)
   return bytes

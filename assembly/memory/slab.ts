@@ -163,8 +163,8 @@ export function alloc(cls: u32): usize {
 }
 
 /**
- * A block for work that leads to memory being freed; 0 when the ceiling itself is reached, and for a class that does
- * not exist.
+ * A block for work that leads to memory being freed; 0 when linear memory is at its bound, and for a class that does
+ * not exist. After the ceiling was lowered more may be used than it allows, and holes must be filled all the same.
  */
 export function allocUrgent(cls: u32): usize {
   return take(cls)

@@ -28,7 +28,7 @@ export function tell(s: Session, event: u32): void {
 /** The TCP side is over: what else was to be told is void. */
 export function tellEnd(s: Session, event: u32, reason: u32): void {
   s.events = 0
-  s.reason = reason
+  s.reason = <u8>reason
   tell(s, event)
 }
 

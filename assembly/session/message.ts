@@ -271,7 +271,7 @@ export function holdsEof(s: Session): bool {
   let offset = s.readOffset
   let left = s.headLen == TLV_BYTES ? s.messageLeft : 0
   let head = s.headLen == TLV_BYTES ? 0 : s.head
-  let headLen = s.headLen == TLV_BYTES ? 0 : s.headLen
+  let headLen: u32 = s.headLen == TLV_BYTES ? 0 : s.headLen
   while (sn != s.rcvNxt) {
     const len = recvLen(s, sn)
     while (offset < len) {

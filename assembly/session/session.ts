@@ -56,6 +56,9 @@ export const ECHO_OWED: u32 = 262144
 
 @unmanaged
 export class Session extends Conversation {
+  // reading of messages: header bytes so far; reason of an abort. First: they fill the gap before the address
+  headLen: u8
+  reason: u8
   // address record, 24 bytes
   address0: u64
   address1: u64
@@ -82,9 +85,8 @@ export class Session extends Conversation {
   // neighbours in the list of sessions in LINGER
   lingerOlder: usize
   lingerYounger: usize
-  // events owed to the host, and the reason of an abort
+  // events owed to the host
   events: u32
-  reason: u32
   // sn behind the KEEPALIVE queued last, 0 = none
   keepaliveEnd: u32
   // echoes of KEEPALIVEs that are owed, and those queued since the last time that all were acknowledged
@@ -98,9 +100,8 @@ export class Session extends Conversation {
   nextEvent: usize
   deadline: u32
   heapIndex: u32
-  // reading of messages: header bytes so far, payload bytes left of a PUSH, offset in the first unread segment
+  // reading of messages: the header so far, payload bytes left of a PUSH, offset in the first unread segment
   head: u32
-  headLen: u32
   messageLeft: u32
   readOffset: u32
   // what is known of a client's address (remote.ts); 0 at the side that opened the session, and without a method
@@ -110,6 +111,7 @@ export class Session extends Conversation {
   reservedTail: u32
 }
 
+/** 512 at most: blocks are powers of two. */
 export const SESSION_BYTES: u32 = offsetof<Session>()
 
 /** The 24-byte address record of a session. */

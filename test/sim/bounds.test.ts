@@ -158,6 +158,24 @@ test('a peer that asks for answers and acknowledges none: few are under way, mem
   assert.is(pair.server.sessions, sessions)
 })
 
+test('an idle session takes less than 2.5 KiB at either end', () => {
+  const pair = new Pair({ seed: 1, sealing: 'random' })
+  const used = (): number[] => [pair.server.counter('memory_used'), pair.client.counter('memory_used')]
+  const before = used()
+  const open = 500
+  for (let i = 0; i < open; i++) {
+    const end = (stream: number) => ({ bytes: 10, stream, fin: 'never' }) as const
+    pair.connect({ client: end(1), server: end(2) })
+    if (i % 50 === 0) pair.run(200)
+  }
+  pair.run(5000)
+  assert.is(pair.server.counter('sessions_established'), open)
+  for (const [i, bytes] of used().entries()) {
+    const each = (bytes - (before[i] ?? 0)) / open
+    assert.ok(each < 2560, `${each} bytes`)
+  }
+})
+
 test('what the host holds counts: less is taken, and all of it again afterwards', () => {
   const fill = (toTcp: number, fromTcp: number): { received: number; sent: number } => {
     const solo = new Solo({

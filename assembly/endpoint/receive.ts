@@ -101,7 +101,7 @@ export function receive(slots: u32, now: u32): i32 {
 function prepare(i: u32): void {
   const slot = rxSlot(i)
   const sealed = load<u32>(slot, RX_LEN)
-  if (!(load<u32>(slot, RX_FLAGS) & RX_OPENED) || sealed <= tagBytes + nonceBytes) return
+  if (tagBytes == 0 || !(load<u32>(slot, RX_FLAGS) & RX_OPENED) || sealed <= tagBytes + nonceBytes) return
   const hash = hashOfNonce(load<usize>(slot, RX_PTR) + sealed - nonceBytes)
   store<u64>(slot, hash, RX_HASH)
   prepareReplay(datagramFilter(), hash)

@@ -80,7 +80,7 @@ function transmitSession(s: Session, i: u32, now: u32): u32 {
 /** Padding makes no datagram larger than `most`, or than what the path is known to take. */
 function describe(s: Session, i: u32, len: u32, most: u32, now: u32): u32 {
   add(KCP_SENT_BYTES, len)
-  const limit = min(segmentLimit(s) + HEADER_BYTES, most)
+  const limit = tagBytes ? min(segmentLimit(s) + HEADER_BYTES, most) : 0
   const bytes = describeTx(i, built, len, limit, addressOf(s), s.handle)
   noteDatagram(bytes, addressOf(s), now)
   return bytes

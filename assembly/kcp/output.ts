@@ -104,6 +104,9 @@ export function updateProbe(c: Conversation, now: u32): void {
  * Asks to tell the peer of a window that reopened after it was (nearly) shut, and of room for what had to be dropped.
  */
 export function announceWindow(c: Conversation): void {
+  // the usual case at once: even the whole window would be little news
+  const most = diff(c.rcvRead + c.rcvWnd, c.rcvEdge)
+  if (!c.hasDropped && most < <i32>(c.rcvWnd / 2) && diff(c.rcvEdge, c.rcvNxt) > 0) return
   const wnd = promisedWnd(c)
   const moves = diff(c.rcvRead + wnd, c.rcvEdge)
   const isShut = diff(c.rcvEdge, c.rcvNxt) <= 0
@@ -131,12 +134,7 @@ export function buildDatagram(c: Conversation, block: usize, most: u32, now: u32
   }
   while (len != 0 && len + HEADER_BYTES <= min(limit, MAX_ACK_BYTES) && takeAgain(c, said))
     len += writeAck(c, block + len, wnd)
-  len = appendProbe(c, block, len, PROBE_ASK, CMD_WASK, wnd, limit, now)
-  const acked = c.lastSn
-  c.lastSn = c.dropSn
-  len = appendProbe(c, block, len, PROBE_DROPPED, CMD_WINS, wnd, limit, now)
-  c.lastSn = acked
-  len = appendProbe(c, block, len, PROBE_TELL, CMD_WINS, wnd, limit, now)
+  if (c.probe) len = appendProbes(c, block, len, wnd, limit, now)
   built = block
   while (hasSegment(c, now)) {
     const sn = nextSegment(c)
@@ -273,6 +271,15 @@ function appendThin(c: Conversation, block: usize, len: u32, sn: u32, wnd: u32, 
 }
 
 /** Appends a WASK or WINS if it is wanted. Nobody needs its ts, but it shows a server our clock (remote.ts). */
+function appendProbes(c: Conversation, block: usize, len: u32, wnd: u32, limit: u32, now: u32): u32 {
+  len = appendProbe(c, block, len, PROBE_ASK, CMD_WASK, wnd, limit, now)
+  const acked = c.lastSn
+  c.lastSn = c.dropSn
+  len = appendProbe(c, block, len, PROBE_DROPPED, CMD_WINS, wnd, limit, now)
+  c.lastSn = acked
+  return appendProbe(c, block, len, PROBE_TELL, CMD_WINS, wnd, limit, now)
+}
+
 function appendProbe(
   c: Conversation,
   block: usize,

@@ -81,8 +81,7 @@ for (const pair of MIXED_PAIRS) {
       await trap(tunnel[end])
       for (const one of end === 'client' ? [app, idle] : [app]) {
         const { kind } = await within('its end', TIMEOUT_MS, one.ending)
-        // known fault: under load an application of the client may see FIN instead of RST
-        if (end === 'server') assert.is(kind, 'reset')
+        assert.is(kind, 'reset')
       }
       for (const { ending } of end === 'server' ? tunnel.target.connections : []) {
         assert.is((await within('the end at the target', TIMEOUT_MS, ending)).kind, 'reset')

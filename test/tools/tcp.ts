@@ -9,6 +9,9 @@ import { connect, createServer } from 'node:net'
 /** Bytes per write of seeded data. */
 const CHUNK_BYTES = 64 * 1024
 
+/** Writes that are stuck for so long after an end of the stream do not fail: it was a FIN. */
+const FIN_DOUBT_MS = 1000
+
 /** Endless seeded pseudo-random bytes: an AES-CTR key stream. */
 export class Pattern {
   readonly #cipher
@@ -87,7 +90,19 @@ export class TcpEnd {
         resolve({ kind, bytes: this.received, sha256: hash.digest('hex'), code })
       }
       socket.on('error', (error: NodeJS.ErrnoException) => finish('reset', error.code))
-      socket.on('end', () => finish('fin'))
+      // libuv takes an RST right behind data for FIN; a write fails after the one, and sends nothing after the other
+      socket.on('end', () => {
+        if (socket.writableEnded || socket.destroyed) {
+          finish('fin')
+          return
+        }
+        const late = setTimeout(() => finish('fin'), FIN_DOUBT_MS)
+        socket.write('', (error) => {
+          clearTimeout(late)
+          if (error) finish('reset', (error as NodeJS.ErrnoException).code)
+          else finish('fin')
+        })
+      })
       socket.on('close', () => finish('closed'))
       socket.on('data', (chunk: Buffer) => {
         hash.update(chunk)

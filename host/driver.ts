@@ -180,8 +180,12 @@ export class Driver implements StreamHost, ReceiveHost, TransmitHost, EventHost 
       },
       onError: (error) => {
         if (!current()) return
-        if (this.complaints.udpError(error, this.#transmitter.longest) === 'back off') this.#transmitter.backOff()
-        this.#options.onUdpError?.(error)
+        try {
+          if (this.complaints.udpError(error, this.#transmitter.longest) === 'back off') this.#transmitter.backOff()
+          this.#options.onUdpError?.(error)
+        } catch (thrown) {
+          this.caught(thrown)
+        }
       },
     })
     if (this.#closed) {

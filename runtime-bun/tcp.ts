@@ -140,12 +140,18 @@ class BunConnection implements TcpConnection {
       return false
     }
     this.#socket = socket
-    this.remote ??= spelling.read(socket.remoteAddress, socket.remotePort, this.#scope)
+    this.remote ??= this.#remoteOf(socket)
     socket.setNoDelay(this.#options.nodelay)
     if (this.#options.keepalive) socket.setKeepAlive(true, 0)
     if (this.#paused) socket.pause()
     if (this.#writeEnded) socket.shutdown()
     return true
+  }
+
+  /** A connection that was reset before it was accepted has no address any more: Bun has undefined then. */
+  #remoteOf(socket: BunSocket): SocketAddress | undefined {
+    const text: string | undefined = socket.remoteAddress
+    return text === undefined ? undefined : spelling.read(text, socket.remotePort, this.#scope)
   }
 
   /** The connection stands, or will. */
@@ -195,6 +201,13 @@ class BunConnection implements TcpConnection {
     if (error !== undefined) this.#dropHeld()
     // close may come inside a call of the owner such as end()
     if (this.#held.length === 0) this.#deliverLater()
+  }
+
+  /** A handler threw: a fault of ours must not harm more than this connection. */
+  broke(error: NodeJS.ErrnoException): void {
+    const handlers = this.#handlers
+    this.reset()
+    handlers?.onClose(error)
   }
 
   #release(): void {
@@ -250,11 +263,9 @@ const events: Handler = {
   end: (socket) => socket.data?.ended(),
   drain: (socket) => socket.data?.drained(),
   close: (socket, error) => socket.data?.closed(error),
-  // a handler threw: that is a bug and must show as one
-  error: (_, error) => {
-    queueMicrotask(() => {
-      throw error
-    })
+  error: (socket, error) => {
+    if (socket.data === undefined) socket.terminate()
+    else socket.data.broke(toError(error))
   },
 }
 

@@ -22,8 +22,16 @@ export function watch(fd: number, onReadable: (first?: Uint8Array) => void): Wat
     if (!closed) rearm = setTimeout(arm, REARM_MS)
   }
   const arm = (): void => {
+    let copy: number
+    try {
+      copy = calls.duplicate(fd)
+    } catch {
+      // no descriptor is left: try again
+      again()
+      return
+    }
     Bun.connect({
-      ...descriptor(calls.duplicate(fd)),
+      ...descriptor(copy),
       socket: {
         binaryType: 'uint8array',
         open(socket) {

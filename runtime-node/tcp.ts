@@ -324,13 +324,19 @@ function listen(
   })
   let closed = false
   server.on('connection', (socket) => {
-    // not of createServer: the options may change while it listens
-    if (options.nodelay) socket.setNoDelay(true)
-    if (options.keepalive) socket.setKeepAlive(true)
-    const connection = new NodeConnection(socket, remoteOf(socket))
-    const handlers = closed ? null : accept(connection)
-    if (handlers === null) connection.close()
-    else connection.attach(handlers)
+    try {
+      // not of createServer: the options may change while it listens
+      if (options.nodelay) socket.setNoDelay(true)
+      if (options.keepalive) socket.setKeepAlive(true)
+      const connection = new NodeConnection(socket, remoteOf(socket))
+      const handlers = closed ? null : accept(connection)
+      if (handlers === null) connection.close()
+      else connection.attach(handlers)
+    } catch (error) {
+      // a fault of ours must not harm more than this connection
+      socket.destroy()
+      onError(toError(error))
+    }
   })
   return new Promise((resolve, reject) => {
     server.once('error', reject)

@@ -13,6 +13,9 @@ import { waitFor, within } from '../tools/wait.ts'
 const TIMEOUT_MS = 30_000
 /** An end that cannot reach the other one gives up after `timeout` (60 s is the smallest), looked at every 10 s. */
 const GIVE_UP_MS = 90_000
+/** Connections that are reset, and log text that they may cause. */
+const STORM = 300
+const STORM_LOG = 20_000
 const LINK = { delay: 5, loss: 0.01, seed: 31 }
 
 const test = suite('faults')
@@ -41,6 +44,41 @@ for (const pair of MIXED_PAIRS) {
       const target = await echoTarget({ port })
       await assertWorks(tunnel).finally(() => target.close())
     })
+  })
+
+  test(`hundreds of connections that are reset before anybody looks at them: ${nameOf(pair)}`, async () => {
+    const target = await scriptedTarget()
+    await withTunnel({ ...pair, config: { loglevel: 4 }, target: target.address }, async (tunnel) => {
+      const before = tunnel.client.log().length + tunnel.server.log().length
+      // the program finds all of them reset when it accepts
+      process.kill(tunnel.client.pid, 'SIGSTOP')
+      const storm = await Promise.all(Array.from({ length: STORM }, () => tunnel.dial()))
+      for (const app of storm) app.reset()
+      process.kill(tunnel.client.pid, 'SIGCONT')
+      // and a target that resets what it accepted
+      void target.serve((end) => end.reset())
+      const apps = await Promise.all(Array.from({ length: STORM }, () => tunnel.dial()))
+      for (const app of apps) app.socket.write('x')
+      for (const app of apps) {
+        await within('the end', TIMEOUT_MS, app.ending)
+        app.destroy()
+      }
+      void target.serve((end) => end.socket.pipe(end.socket))
+      const app = await tunnel.dial()
+      await app.send('still here?')
+      await waitFor('a new connection works', () => app.text() === 'still here?' || app.ended, TIMEOUT_MS)
+      assert.is(app.text(), 'still here?')
+      app.destroy()
+      for (const end of [tunnel.client, tunnel.server]) {
+        await waitFor(
+          'no session is left open',
+          async () => sessionCounts(await end.stats()).connected === 0,
+          TIMEOUT_MS,
+        )
+      }
+      const said = tunnel.client.log().length + tunnel.server.log().length - before
+      assert.ok(said < STORM_LOG, `${said} characters in the logs`)
+    }).finally(() => target.close())
   })
 
   test(`a target that vanishes ends open connections and harms no later one: ${nameOf(pair)}`, async () => {

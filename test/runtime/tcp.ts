@@ -1,5 +1,6 @@
 /** TCP of an adapter. */
 
+import { spawn, spawnSync } from 'node:child_process'
 import { createHash } from 'node:crypto'
 import { once } from 'node:events'
 import { connect, createServer, type Server, type Socket } from 'node:net'
@@ -15,6 +16,13 @@ const OPTIONS: TcpOptions = { nodelay: true, keepalive: true }
 const MIB = 1 << 20
 /** What the kernel of the two ends and the adapter may hold together of bytes that nobody reads. */
 const MAX_IN_FLIGHT_BYTES = 40 * MIB
+
+/** A program that opens 300 connections to a port and resets each of them as soon as it stands. */
+const RESETS = `
+  for (let i = 0; i < 300; i++) {
+    const socket = require('node:net').connect(Number(process.argv[1]), '127.0.0.1', () => socket.resetAndDestroy())
+    socket.on('error', () => {})
+  }`
 
 /** One end: keeps what it is told and writes what it is asked to. */
 class End implements TcpHandlers {
@@ -543,6 +551,28 @@ export function tcpConformance({ runtime }: Subject, hasIpv6: boolean): void {
     const [second] = accepted
     if (second === undefined) throw new Error('not accepted')
     await halfClose(first, second)
+  })
+
+  test('connections that are reset before or right after they are accepted end alone', async () => {
+    const accepted: End[] = []
+    const listener = await listen(LOCALHOST, (end) => {
+      accepted.push(end.resume())
+    })
+    // another process: this one is to find all of them reset when it accepts
+    const { status, stderr } = spawnSync('node', ['-e', RESETS, `${listener.local.port}`], { timeout: 30_000 })
+    assert.is(status, 0, `${stderr}`)
+    // and while it accepts
+    const storm = spawn('node', ['-e', RESETS, `${listener.local.port}`], { stdio: 'ignore' })
+    await once(storm, 'exit')
+    const late = dial(listener.local).resume()
+    await waitFor('a later connection', () => late.open && accepted.some(({ closed }) => !closed))
+    // those that the system no longer knew of may never have shown up
+    await waitFor('the end of the others', () => accepted.filter(({ closed }) => !closed).length === 1)
+    const [other] = accepted.filter(({ closed }) => !closed)
+    if (other === undefined) throw new Error('not accepted')
+    for (const { error } of accepted.filter(({ closed }) => closed)) assert.is(error?.code, 'ECONNRESET')
+    assert.ok(accepted.length > 1, 'none of them was seen')
+    await halfClose(late, other)
   })
 
   test('a connection that accept() refuses sees EOF, not an error', async () => {

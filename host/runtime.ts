@@ -128,6 +128,8 @@ export interface HttpServer {
 
 /** The connection that a request came on. */
 export interface HttpConnection {
+  /** IP address of who asks, as the runtime spells it; undefined when the connection is gone. */
+  readonly remote?: string | undefined
   /** The answer is a stream that lasts: the limit on the life of a connection ends for this one. */
   hold(): void
   /** Closes it at once. */

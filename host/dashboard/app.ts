@@ -144,14 +144,20 @@ function onEnd(status: number | undefined): void {
   if (status === 401) {
     lock(true, stream.token === '' ? '' : 'That is not the token. Enter the http_token of its configuration.')
     sessionStorage.removeItem(TOKEN_KEY)
-  } else if (status === 503) {
-    say('warn', 'Too many dashboards', 'The program serves no more at a time. Close another one; this one tries again.')
   } else if (status !== undefined) {
     say('bad', `The program answers ${status}`, 'Reload the page, or look at its log.')
   }
 }
 
-const stream = new Stream({ onEvent, onEnd })
+function onCrowded(): void {
+  say(
+    'warn',
+    'Too many dashboards',
+    'Another one took the place of this one. Close some; this one tries again in a minute.',
+  )
+}
+
+const stream = new Stream({ onEvent, onEnd, onCrowded })
 
 function watchForLoss(): void {
   if (document.hidden || !byId('token').hidden || performance.now() - heardAt < LOST_MS) return

@@ -4,11 +4,15 @@
  */
 
 const PAUSES_MS = [500, 1000, 2000, 4000]
+/** After another dashboard took the place of this one: it would drive out the next one. */
+const CROWDED_PAUSE_MS = 60_000
 
 export interface StreamHandlers {
   onEvent(name: string, data: string): void
   /** The stream ended or did not begin; `status` of the answer, if there was one. Another try follows, except after 401. */
   onEnd(status: number | undefined): void
+  /** So many others watch that the stream was ended. Another try follows, much later. */
+  onCrowded(): void
 }
 
 export class Stream {
@@ -16,6 +20,7 @@ export class Stream {
   #abort: AbortController | undefined
   #timer: number | undefined
   #failures = 0
+  #isCrowded = false
   token = ''
 
   constructor(handlers: StreamHandlers) {
@@ -30,9 +35,11 @@ export class Stream {
     void this.#run(abort.signal).then((status) => {
       if (this.#abort !== abort) return
       this.#abort = undefined
-      this.#handlers.onEnd(status)
+      if (this.#isCrowded) this.#handlers.onCrowded()
+      else this.#handlers.onEnd(status)
       if (status === 401) return
-      const pause = PAUSES_MS[Math.min(this.#failures++, PAUSES_MS.length - 1)]
+      const pause = this.#isCrowded ? CROWDED_PAUSE_MS : PAUSES_MS[Math.min(this.#failures++, PAUSES_MS.length - 1)]
+      this.#isCrowded = false
       this.#timer = window.setTimeout(() => this.start(), pause)
     })
   }
@@ -69,6 +76,7 @@ export class Stream {
 
   #take(event: string): void {
     const [, name, data] = /^event: (\w+)\ndata: (.*)$/.exec(event) ?? []
-    if (name !== undefined && data !== undefined) this.#handlers.onEvent(name, data)
+    if (name === 'crowded') this.#isCrowded = true
+    else if (name !== undefined && data !== undefined) this.#handlers.onEvent(name, data)
   }
 }

@@ -1,5 +1,6 @@
 /**
- * Who may ask the monitoring server: the Host header against DNS rebinding, and the bearer token (docs/api.md, "Access").
+ * Who may ask the monitoring server: no page of another site, the Host header against DNS rebinding, and the bearer
+ * token (docs/api.md, "Access").
  * Pure functions of a request's headers; which path asks for what stands in http.ts.
  *
  * DNS rebinding: a page of a stranger gives its own name our address, and the browser takes us for its origin. What it
@@ -26,6 +27,26 @@ export function isOwnHost(header: string | null, configured: string | undefined)
   const host = hostOf(header)
   if (IPV4.test(host) || IPV6.test(host) || host === 'localhost') return true
   return configured !== undefined && host !== '' && host === hostOf(configured)
+}
+
+/**
+ * Whether another site's page had a browser send this: by Origin, and by Sec-Fetch-Site (Fetch Metadata Request
+ * Headers), where they are sent. Scripts can set neither. Programs send none of them.
+ */
+export function isForeign(headers: Headers): boolean {
+  const origin = headers.get('origin')
+  // a proxy in front may speak TLS; an opaque origin is "null"
+  if (origin !== null && origin.replace(/^https?:\/\//i, '').toLowerCase() !== headers.get('host')?.toLowerCase()) {
+    return true
+  }
+  const site = headers.get('sec-fetch-site')
+  return site !== null && site !== 'same-origin' && site !== 'none'
+}
+
+/** Whether a browser follows a link or a bookmark in a tab of its own: what it shows then, no page can read. */
+export function isNavigation({ headers, method }: Request): boolean {
+  const reads = method === 'GET' || method === 'HEAD'
+  return reads && headers.get('sec-fetch-mode') === 'navigate' && headers.get('sec-fetch-dest') === 'document'
 }
 
 /** Whether a browser may have sent this: no script can keep a browser from sending Accept-Encoding. */

@@ -4,11 +4,16 @@
  * is cut without an answer; routes and texts are http.ts. A stream that lasts is let go from the 15 s by its route, which
  * then sees to its end; the bound on connections counts it all the same.
  *
+ * Beyond the bound a connection makes room for the new one, so that strangers who only hold connections keep nobody out:
+ * one without a request, if there is one, else one whose answer is not a stream; of the address that has most of them
+ * the oldest.
+ *
  * The server comes in as an object: this file knows of node:http only the shapes below.
  */
 
 import type { HttpConnection, HttpServer, SocketAddress } from '../runtime.ts'
 import { type AddressSpelling, systemError, toError } from '../sockaddr.ts'
+import { oldestOfMost } from './crowd.ts'
 import { errorPage } from './http.ts'
 
 /** From accept to close. */
@@ -19,7 +24,7 @@ const HEAD_BYTES = 4095
 const LINE_EXTRA_BYTES = 14
 /** Of a header: colon, space, CRLF. */
 const HEADER_EXTRA_BYTES = 4
-/** Connections at a time; more are closed at once. */
+/** Connections at a time. */
 export const CONNECTIONS_MAX = 64
 /** A lone interval timer would look for late requests; the limit above is stricter, so it never has to run. */
 const NEVER_MS = 2 ** 31 - 1
@@ -39,6 +44,7 @@ export const HTTP_OPTIONS = {
 
 /** A connection of the server. */
 interface NodeSocket {
+  readonly remoteAddress?: string | undefined
   destroy(): unknown
   end(text: string): unknown
   once(event: 'close', listener: () => void): unknown
@@ -74,15 +80,38 @@ interface NodeOutgoing {
   shouldKeepAlive: boolean
 }
 
-/** What ends the limit of a connection, for as long as it lives. */
-const limits = new WeakMap<NodeSocket, () => void>()
+/** An accepted connection. */
+interface Connection {
+  readonly remote: string | undefined
+  readonly limit: ReturnType<typeof setTimeout>
+  /** A request came whole. */
+  asked: boolean
+  /** Its answer is a stream that lasts. */
+  held: boolean
+}
+
+/** What is known of connections, for as long as they live. */
+const connections = new WeakMap<NodeSocket, Connection>()
 
 /** The connection of a request, for its handler. */
 export function connectionOf(socket: NodeSocket): HttpConnection {
   return {
-    hold: () => limits.get(socket)?.(),
+    remote: connections.get(socket)?.remote,
+    hold() {
+      const connection = connections.get(socket)
+      if (connection === undefined) return
+      connection.held = true
+      clearTimeout(connection.limit)
+    },
     cut: () => void socket.destroy(),
   }
+}
+
+/** The connection that makes room for the next; undefined when all of them are streams. */
+function dispensable(open: ReadonlySet<NodeSocket>): NodeSocket | undefined {
+  const known = [...open].filter((socket) => connections.get(socket)?.held === false)
+  const idle = known.filter((socket) => connections.get(socket)?.asked === false)
+  return oldestOfMost(idle.length > 0 ? idle : known, (socket) => connections.get(socket)?.remote)
 }
 
 function headBytes({ method = '', url = '', rawHeaders }: NodeIncoming): number {
@@ -94,6 +123,8 @@ function headBytes({ method = '', url = '', rawHeaders }: NodeIncoming): number 
 /** Before a request is handled. Result: false when it was cut: too long a head, or HTTP/0.9 (protocol.md 11). */
 export function admit(incoming: NodeIncoming, outgoing: NodeOutgoing): boolean {
   outgoing.shouldKeepAlive = false
+  const connection = connections.get(incoming.socket)
+  if (connection !== undefined) connection.asked = true
   if (incoming.httpVersion.startsWith('1.') && headBytes(incoming) <= HEAD_BYTES) return true
   incoming.socket.destroy()
   return false
@@ -118,12 +149,14 @@ export function openHttp(
   const open = new Set<NodeSocket>()
   server.on('connection', (socket) => {
     if (open.size >= CONNECTIONS_MAX) {
-      socket.destroy()
-      return
+      const other = dispensable(open) ?? socket
+      other.destroy()
+      open.delete(other)
+      if (other === socket) return
     }
     open.add(socket)
     const limit = setTimeout(() => socket.destroy(), limitMs)
-    limits.set(socket, () => clearTimeout(limit))
+    connections.set(socket, { remote: socket.remoteAddress, limit, asked: false, held: false })
     socket.once('close', () => {
       clearTimeout(limit)
       open.delete(socket)

@@ -3,7 +3,7 @@
  * and nothing kept unless somebody asks; long answers are made in steps between which the tunnel gets the event loop.
  *
  * The request target is judged as it stands on the wire, which the runtime's HTTP server hands over beside the request.
- * Sockets, limits and the syntax of heads are the runtime's; who may ask is http-access.ts, the stream of the dashboard live.ts.
+ * Sockets, limits and the syntax of heads are the runtime's; who may ask is access.ts, the stream of the dashboard live.ts.
  */
 import { type Context, Hono } from 'hono'
 import { csp, html } from 'kcptun-dashboard'
@@ -12,7 +12,7 @@ import type { HostCounters } from '../complaints.ts'
 import { formatConv } from '../format.ts'
 import { type ContextSteps, contextJson } from '../obfs/context-stats.ts'
 import type { HttpConnection } from '../runtime.ts'
-import { hasToken, isOwnHost, maybeBrowser } from './access.ts'
+import { hasToken, isForeign, isNavigation, isOwnHost, maybeBrowser } from './access.ts'
 import { LiveFeed, type LiveSource } from './live.ts'
 import { METRICS_TYPE, renderMetrics } from './metrics.ts'
 import {
@@ -57,6 +57,8 @@ export interface HttpSource {
   sessions(): SessionSteps
   /** With an obfuscator: its contexts. */
   contexts?(): ContextSteps | undefined
+  /** Called before a request is answered, once it is known that it may be, when figures must be fetched first. */
+  prepare?(target: string): Promise<void>
   health(): Health
   hostCounters(): HostCounters
   /** The moment of the start, with the counters at 0. */
@@ -86,13 +88,14 @@ export interface HttpApp {
 const ERRORS = {
   400: ['Bad Request', 'Your browser sent a request that this server could not understand.'],
   401: ['Unauthorized', 'The bearer token of this server (http_token in its configuration) is missing or wrong.'],
+  403: ['Forbidden', 'A page of another site may not ask this server.'],
   404: ['Not Found', 'The requested URL was not found on this server.'],
   405: ['Method Not Allowed', 'The requested method is not allowed for this URL.'],
   421: [
     'Misdirected Request',
     'This server does not answer to that name. Ask for it by its IP address, by localhost, or by the host in its http_listen.',
   ],
-  503: ['Service Unavailable', 'As many dashboards as this server serves at a time are open. Close one of them.'],
+  503: ['Service Unavailable', 'This connection cannot carry a stream of events.'],
 } as const
 
 const TRUE_WORDS = new Set(['1', 'y', 'yes', 'on', 't', 'true'])
@@ -123,7 +126,14 @@ export function errorPage(status: keyof typeof ERRORS): Response {
 }
 
 function page(body: string | ReadableStream<Uint8Array>, type: string, status = 200, post = false): Response {
-  const headers = new Headers({ Connection: 'close', 'Content-Type': type, 'X-Content-Type-Options': 'nosniff' })
+  const headers = new Headers({
+    Connection: 'close',
+    'Content-Type': type,
+    'X-Content-Type-Options': 'nosniff',
+    // for browsers that do not tell whose page asks
+    'Cross-Origin-Resource-Policy': 'same-origin',
+    'X-Frame-Options': 'DENY',
+  })
   if (!post) headers.set('Cache-Control', 'no-store')
   return new Response(body, { status, headers })
 }
@@ -322,7 +332,6 @@ function dashboard({ headers, method }: Request, source: HttpSource): Response {
   const answer = page(html, HTML_TYPE)
   answer.headers.set('Content-Security-Policy', csp)
   answer.headers.set('Referrer-Policy', 'no-referrer')
-  answer.headers.set('Cross-Origin-Resource-Policy', 'same-origin')
   answer.headers.set('Cross-Origin-Opener-Policy', 'same-origin')
   return answer
 }
@@ -353,10 +362,15 @@ export function createHttpApp(source: HttpSource): HttpApp {
   })
 
   app.use(async (context, next) => {
-    if (parseTarget(context.env.target) === undefined) return errorPage(400)
-    const access = ACCESS.get(context.req.path)
-    const refusal = access === undefined ? undefined : refuse(context.req.raw, access, source)
+    const { target } = context.env
+    if (parseTarget(target) === undefined) return errorPage(400)
+    const { path, raw } = context.req
+    // nothing is looked at, fetched or made before it is known who asks
+    if (isForeign(raw.headers) && !(path === '/' && isNavigation(raw))) return errorPage(403)
+    const access = ACCESS.get(path)
+    const refusal = access === undefined ? undefined : refuse(raw, access, source)
     if (refusal !== undefined) return refusal
+    if (access !== undefined) await source.prepare?.(target)
     await next()
   })
   app.all('/', (context) => dashboard(context.req.raw, source))

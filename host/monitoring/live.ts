@@ -14,11 +14,12 @@ import { SessionState } from '../core.ts'
 import type { RecentLine } from '../log.ts'
 import type { ContextStats, ContextSteps } from '../obfs/context-stats.ts'
 import type { HttpConnection, SocketAddress } from '../runtime.ts'
+import { oldestOfMost } from './crowd.ts'
 import type { Counters, SessionStats, SessionSteps, Snapshot } from './stats.ts'
 
 /** Time between two samples, ms. */
 export const SAMPLE_MS = 500
-/** Watching dashboards at a time. */
+/** Watching dashboards at a time; one of who has most of them makes room for the next. */
 export const VIEWERS_MAX = 8
 /** Events that wait for a viewer; more are left out. */
 const QUEUED_MAX = 2
@@ -174,9 +175,9 @@ export class LiveFeed {
     return this.#viewers.size
   }
 
-  /** A stream of events for one more viewer; undefined when there are too many. */
-  open(connection: HttpConnection): ReadableStream<Uint8Array> | undefined {
-    if (this.#viewers.size >= VIEWERS_MAX) return undefined
+  /** A stream of events for one more viewer. */
+  open(connection: HttpConnection): ReadableStream<Uint8Array> {
+    if (this.#viewers.size >= VIEWERS_MAX) this.#makeRoom()
     let viewer: Viewer | undefined
     const source: UnderlyingDefaultSource<Uint8Array> = {
       start: (controller) => {
@@ -193,6 +194,16 @@ export class LiveFeed {
       },
     }
     return new ReadableStream(source, { highWaterMark: QUEUED_MAX })
+  }
+
+  /** Ends the oldest stream of the address that has most of them: nobody can keep others out. */
+  #makeRoom(): void {
+    const viewer = oldestOfMost(this.#viewers, ({ connection }) => connection.remote)
+    if (viewer === undefined) return
+    this.#remove(viewer)
+    // so that it does not come again at once and drive out another one
+    viewer.controller.enqueue(encoder.encode(sseEvent('crowded', { most: VIEWERS_MAX })))
+    viewer.controller.close()
   }
 
   /** Ends all streams: we stop, or what they show has changed. */

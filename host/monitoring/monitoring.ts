@@ -79,6 +79,7 @@ export async function openMonitoring(
     contexts: () => monitor.contexts?.(),
     health: () => monitor.health(),
     hostCounters: () => monitor.hostCounters(),
+    ...(monitor.prepare && { prepare: (target: string) => monitor.prepare?.(target) ?? Promise.resolve() }),
     start: { at: monitor.started, uptime: 0, cpu: undefined, date: new Date(), counters: NO_COUNTERS },
     listen: config.http_listen,
     token: () => config.http_token,
@@ -94,10 +95,7 @@ export async function openMonitoring(
     },
   })
   const server = await step(`http_listen: cannot listen on ${formatAddress(address)}`, () =>
-    runtime.serveHttp(address, async (request, target, connection) => {
-      await monitor.prepare?.(target)
-      return app.fetch(request, { target, connection })
-    }),
+    runtime.serveHttp(address, (request, target, connection) => app.fetch(request, { target, connection })),
   )
   log.notice(`http listen: ${formatAddress(server.local)}`)
   return {

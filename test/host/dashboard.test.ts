@@ -3,7 +3,8 @@ import { createHash } from 'node:crypto'
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
 import type { Hello, Sample } from '../../host/dashboard/sample.ts'
-import { hasToken, isOwnHost } from '../../host/monitoring/access.ts'
+import { hasToken, isForeign, isOwnHost } from '../../host/monitoring/access.ts'
+import { oldestOfMost } from '../../host/monitoring/crowd.ts'
 import { createHttpApp, type HttpApp, type HttpSource } from '../../host/monitoring/http.ts'
 import { ROWS_MAX, VIEWERS_MAX } from '../../host/monitoring/live.ts'
 import { NO_COUNTERS, type SessionStats, type Snapshot } from '../../host/monitoring/stats.ts'
@@ -27,7 +28,7 @@ class Scene {
   sessions: SessionStats[] = []
   warnings: { at: number; level: number; text: string }[] = []
   token: string | undefined
-  readonly connection = { hold: () => this.holds++, cut: () => this.cuts++ }
+  remote = '127.0.0.1'
   readonly app: HttpApp
 
   constructor(changes: Partial<HttpSource> = {}, live: Partial<HttpSource['live']> = {}) {
@@ -69,7 +70,8 @@ class Scene {
 
   async ask(target: string, headers: Record<string, string> = {}, method = 'GET'): Promise<Response> {
     const request = new Request(`http://127.0.0.1:8081${target}`, { method, headers })
-    return this.app.fetch(request, { target, connection: this.connection })
+    const connection = { remote: this.remote, hold: () => this.holds++, cut: () => this.cuts++ }
+    return this.app.fetch(request, { target, connection })
   }
 
   async watch(headers: Record<string, string> = {}): Promise<Watcher> {
@@ -85,6 +87,7 @@ class Watcher {
   ended = false
   hello: Hello | undefined
   samples: Sample[] = []
+  crowded = false
   readonly #reader: ReadableStreamDefaultReader<Uint8Array>
 
   constructor(response: Response) {
@@ -119,6 +122,7 @@ class Watcher {
     const [, name, data = ''] = /^event: (\w+)\ndata: (.*)$/.exec(event) ?? []
     if (name === 'hello') this.hello = JSON.parse(data)
     else if (name === 'sample') this.samples.push(JSON.parse(data))
+    else if (name === 'crowded') this.crowded = true
     else throw new Error(event)
   }
 
@@ -237,6 +241,104 @@ test("a stranger's page that gave its name our address reads nothing", async () 
   assert.is(told.status, 200)
 })
 
+test("another site's page has no answer from any path, with a token or without, and nothing is done for it", async () => {
+  let prepared = 0
+  const scene = new Scene({
+    prepare: async () => {
+      prepared++
+    },
+  })
+  const paths = ['/', '/events', '/stats', '/stats.json', '/metrics', '/ready', '/healthy', '/unknown']
+  const foreign: Record<string, string>[] = [
+    { origin: 'http://evil.example' },
+    { origin: 'null' },
+    { origin: '' },
+    { origin: 'http://127.0.0.1:3000', 'sec-fetch-site': 'same-site' },
+    { origin: 'http://127.0.0.1:8081.evil.example' },
+    { 'sec-fetch-site': 'cross-site', 'sec-fetch-mode': 'no-cors', 'sec-fetch-dest': 'image' },
+    { 'sec-fetch-site': 'same-site', 'sec-fetch-mode': 'cors', 'sec-fetch-dest': 'empty' },
+    { 'sec-fetch-site': 'cross-site', 'sec-fetch-mode': 'navigate', 'sec-fetch-dest': 'iframe' },
+    { 'sec-fetch-site': 'cross-site', 'sec-fetch-mode': 'navigate', 'sec-fetch-dest': 'object' },
+  ]
+  for (const token of [undefined, TOKEN]) {
+    scene.token = token
+    for (const headers of foreign) {
+      for (const target of paths) {
+        const all = { host: '127.0.0.1:8081', authorization: `Bearer ${TOKEN}`, ...headers }
+        for (const method of ['GET', 'POST']) {
+          const answer = await scene.ask(target, all, method)
+          assert.is(answer.status, 403, `${method} ${target} ${JSON.stringify(headers)}`)
+          assert.is(answer.headers.get('access-control-allow-origin'), null)
+        }
+      }
+    }
+  }
+  assert.is(scene.app.viewers, 0)
+  assert.is(scene.snapshots, 0)
+  assert.is(prepared, 0)
+})
+
+test('a link to the page works, one to anything else does not; the page itself and programs may ask', async () => {
+  const scene = new Scene()
+  const host = '127.0.0.1:8081'
+  const link = { host, 'sec-fetch-site': 'cross-site', 'sec-fetch-mode': 'navigate', 'sec-fetch-dest': 'document' }
+  const page = await scene.ask('/', link)
+  assert.is(page.status, 200)
+  assert.match(page.headers.get('content-security-policy') ?? '', "frame-ancestors 'none'")
+  assert.is(page.headers.get('x-frame-options'), 'DENY')
+  assert.is((await scene.ask('/', link, 'POST')).status, 403)
+  for (const target of ['/stats', '/stats.json', '/events', '/metrics']) {
+    assert.is((await scene.ask(target, link)).status, 403, target)
+  }
+  for (const headers of [
+    { host, 'sec-fetch-site': 'same-origin' },
+    { host, 'sec-fetch-site': 'none', 'sec-fetch-mode': 'navigate', 'sec-fetch-dest': 'document' },
+    { host, origin: `http://${host}` },
+    { host: 'Monitor.LAN', origin: 'https://monitor.lan' },
+    { host },
+  ]) {
+    assert.is((await scene.ask('/stats', headers, 'POST')).status, 200, JSON.stringify(headers))
+  }
+  assert.ok(isForeign(new Headers({ origin: 'http://127.0.0.1:8081' })))
+})
+
+test('who has no token causes no work', async () => {
+  let prepared = 0
+  const scene = new Scene({
+    prepare: async () => {
+      prepared++
+    },
+  })
+  scene.token = TOKEN
+  for (const target of ['/events', '/stats', '/stats.json', '/metrics', '/ready', '/unknown', '/stats?%']) {
+    await scene.ask(target, { authorization: 'Bearer wrong' })
+  }
+  assert.is(scene.snapshots + prepared, 0)
+  await scene.ask('/stats', { authorization: `Bearer ${TOKEN}` })
+  assert.is(prepared, 1)
+})
+
+test('no GET changes what others see', async () => {
+  const scene = new Scene()
+  const rates = async (): Promise<string> =>
+    / tcp: .*/.exec(await (await scene.ask('/stats', {}, 'POST')).text())?.[0] ?? ''
+  await rates()
+  scene.at += 1000
+  scene.counters = { ...scene.counters, tcp_read_bytes: 5000 }
+  for (const target of [
+    '/stats',
+    '/stats.json',
+    '/metrics',
+    '/ready',
+    '/healthy',
+    '/',
+    '/stats?sessions=all&nobanner',
+  ]) {
+    await (await scene.ask(target)).text()
+  }
+  assert.match(await rates(), '4.88KiB/s')
+})
+
 test('with a token everything but /healthy and the empty page wants it', async () => {
   const scene = new Scene()
   scene.token = TOKEN
@@ -292,9 +394,6 @@ test('nobody watches: nothing is read, no timer runs; many watch: all is read on
   const watchers: Watcher[] = []
   for (let i = 0; i < VIEWERS_MAX; i++) watchers.push((await scene.watch()).read())
   assert.is(scene.app.viewers, VIEWERS_MAX)
-  const refused = await scene.ask('/events')
-  assert.is(refused.status, 503)
-  assert.match(await refused.text(), 'Close one of them.')
   // the start of each viewer brings a sample of its own
   scene.snapshots = 0
   const seen = watchers[0]?.samples.length ?? 0
@@ -308,6 +407,35 @@ test('nobody watches: nothing is read, no timer runs; many watch: all is read on
   const again = (await scene.watch()).read()
   await waitFor('samples again', () => again.samples.length > 1)
   await again.leave()
+})
+
+test('one more viewer than there may be takes the place of the oldest of who has most', async () => {
+  const scene = new Scene()
+  scene.remote = '192.0.2.7'
+  const owner = (await scene.watch()).read()
+  scene.remote = '192.0.2.66'
+  const strangers: Watcher[] = []
+  for (let i = 0; i < VIEWERS_MAX + 3; i++) strangers.push((await scene.watch()).read())
+  await waitFor('room', () => strangers.filter(({ ended }) => ended).length === 4)
+  assert.equal(
+    strangers.map(({ crowded }) => crowded),
+    strangers.map((_, i) => i < 4),
+  )
+  assert.is(scene.app.viewers, VIEWERS_MAX)
+  // another place of the owner, and again one of the same address
+  scene.remote = '192.0.2.8'
+  const second = (await scene.watch()).read()
+  await waitFor('samples for the owner', () => second.samples.length > 1 && owner.samples.length > 1)
+  assert.not(owner.ended)
+  for (const watcher of [owner, second, ...strangers]) await watcher.leave().catch(() => {})
+})
+
+test('who has most entries gives the oldest', () => {
+  const of = (text: string): string | undefined => oldestOfMost(text.split(' '), ([holder]) => holder)
+  assert.is(of('a1 b1 b2 a2'), 'b1')
+  assert.is(of('a1 b1 c1'), 'a1')
+  assert.is(of('a1 b1 b2 b3 a2'), 'b1')
+  assert.is(oldestOfMost([], String), undefined)
 })
 
 test('streams end when the server closes or its configuration changes', async () => {

@@ -1,6 +1,6 @@
 /** HTTP of an adapter. */
 import { readFileSync } from 'node:fs'
-import { connect } from 'node:net'
+import { connect, type Socket } from 'node:net'
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
 import { Complaints } from '../../host/complaints.ts'
@@ -39,6 +39,7 @@ export function httpConformance({ runtime, serveHttp }: Subject): void {
   const test = suite(`${runtime.name}: HTTP`)
   const servers: HttpServer[] = []
   const seen: string[] = []
+  const others: Socket[] = []
 
   async function serve(limitMs?: number): Promise<HttpServer> {
     const answer = async (request: Request): Promise<Response> => {
@@ -93,6 +94,7 @@ export function httpConformance({ runtime, serveHttp }: Subject): void {
   }
 
   test.after.each(() => {
+    for (const socket of others.splice(0)) socket.destroy()
     for (const server of servers.splice(0)) server.close()
   })
 
@@ -187,15 +189,60 @@ export function httpConformance({ runtime, serveHttp }: Subject): void {
     assert.match(body, '[rx,tx] tcp: 0/s, 0/s;')
   })
 
-  test('connections beyond the bound are closed at once, and others get in when they end', async () => {
+  /** Connections that are open and say `text`. */
+  async function crowd(server: HttpServer, count: number, text: string): Promise<{ readonly ended: boolean[] }> {
+    const ended = Array.from({ length: count }, () => false)
+    for (const i of ended.keys()) {
+      const socket = connect(server.local.port, '127.0.0.1')
+      socket.on('error', () => {})
+      socket.on('close', () => {
+        ended[i] = true
+      })
+      socket.resume()
+      others.push(socket)
+      await new Promise((resolve) => socket.once('connect', resolve))
+      socket.write(text)
+    }
+    return { ended }
+  }
+
+  test('a full house closes the oldest idle connection, and the newest is served', async () => {
     const server = await serve()
-    const idle = Array.from({ length: CONNECTIONS_MAX }, () => connect(server.local.port, '127.0.0.1'))
-    for (const socket of idle) socket.on('error', () => {})
-    await Promise.all(idle.map((socket) => new Promise((resolve) => socket.once('connect', resolve))))
-    const request = 'GET /one HTTP/1.1\r\nHost: a\r\n\r\n'
-    await waitFor('a refusal', async () => (await exchange(server, request)) === '')
-    for (const socket of idle) socket.destroy()
-    await waitFor('an answer', async () => /^HTTP\/1\.1 200 /.test(await exchange(server, request)))
+    const busy = await crowd(server, 2, 'GET /never HTTP/1.1\r\nHost: a\r\n\r\n')
+    await waitFor('their requests', () => seen.length === 2)
+    // with half a request: Bun accepts nobody who says nothing
+    const idle = await crowd(server, CONNECTIONS_MAX, 'GET /slow HTTP/1.1\r\nHo')
+    for (let i = 0; i < 5; i++) {
+      assert.match(await exchange(server, 'GET /one HTTP/1.1\r\nHost: a\r\n\r\n'), /^HTTP\/1\.1 200 /)
+    }
+    await waitFor('the end of the oldest', () => idle.ended.slice(0, 2).every(Boolean))
+    assert.equal(busy.ended, [false, false])
+    assert.not(idle.ended.at(-1))
+    assert.ok(idle.ended.filter((ended) => !ended).length <= CONNECTIONS_MAX)
+  })
+
+  test('connections with requests that get no answer keep nobody out, streams stay', async () => {
+    const streams: boolean[] = []
+    const answer = (_: Request, target: string, connection: HttpConnection): Response | Promise<Response> => {
+      if (target === '/one') return new Response('served')
+      if (target !== '/stream') return new Promise(() => {})
+      connection.hold()
+      assert.is(connection.remote?.replace('::ffff:', ''), '127.0.0.1')
+      const i = streams.push(true) - 1
+      const body = new ReadableStream({
+        cancel() {
+          streams[i] = false
+        },
+      })
+      return new Response(body, { headers: { 'Content-Type': 'text/event-stream' } })
+    }
+    const server = await runtime.serveHttp(LOCALHOST, answer)
+    servers.push(server)
+    await crowd(server, 2, 'GET /stream HTTP/1.1\r\nHost: a\r\n\r\n')
+    await waitFor('the streams', () => streams.length === 2)
+    await crowd(server, 2 * CONNECTIONS_MAX, 'GET /never HTTP/1.1\r\nHost: a\r\n\r\n')
+    assert.match(await exchange(server, 'GET /one HTTP/1.1\r\nHost: a\r\n\r\n'), /^HTTP\/1\.1 200 /)
+    assert.equal(streams, [true, true])
   })
 
   test('a long answer comes whole, and one that nobody reads is cut', async () => {

@@ -25,6 +25,11 @@ export const GOT_PING: u32 = 4
 /** The conv of the RESET or the value of the PING or PONG found last. */
 export let argument: u32 = 0
 
+/** True for a LISTEN, whole or not. */
+export function isListen(at: usize, len: u32): bool {
+  return len >= BODY_AT && <u32>bswap<u16>(load<u16>(at, WHAT_AT)) == LISTEN
+}
+
 /** Builds the message of a queue entry at `block`; its bytes. */
 export function buildControl(entry: usize, block: usize): u32 {
   const what = load<u32>(entry)
@@ -52,7 +57,7 @@ export function takeControl(at: usize, len: u32, address: usize, second: u32, ma
   const body = at + BODY_AT
   const bytes = len - BODY_AT
   if (what == LISTEN || what == CONNECT) {
-    return takeHello(what == LISTEN, body, bytes, address, second) ? HANDLED : MALFORMED
+    return takeHello(what == LISTEN, body, bytes, address, second, now) ? HANDLED : MALFORMED
   }
   if (what == PUNCH) return takePunch(body, bytes, mapped, now) ? HANDLED : MALFORMED
   if (what > RESET || bytes < VALUE_BYTES) return MALFORMED

@@ -16,7 +16,7 @@ export const PUNCH_PING: u32 = 2
 /** To the old and to the new address of sessions that may move (endpoint/migration.ts). */
 export const OLD_PING: u32 = 3
 export const NEW_PING: u32 = 4
-/** To the old and to the new address of a service (service_moves.ts). */
+/** To the old and to the new address of a service (services.ts). */
 export const OLD_SERVICE_PING: u32 = 5
 export const NEW_SERVICE_PING: u32 = 6
 

@@ -1,13 +1,12 @@
 /*
  * Rendezvous (protocol.md 8): how a server and a client behind NATs find each other through a third party.
  *
- * Every endpoint keeps services for others; a server with a rendezvous server announces itself there, a client asks
+ * Every endpoint keeps services for others (services.ts); a server with a rendezvous server announces itself there, a client asks
  * there until it has a peer, and again when the peer falls silent. Addresses told by PUNCH are pinged several times:
  * the first ping of one side often dies at the NAT of the other.
  */
 import { TICKS_PER_SECOND } from '../abi'
 import { NEVER, until } from '../clock'
-import { alloc, classOf, free } from '../memory/slab'
 import {
   copyAddress,
   isAddress,
@@ -18,10 +17,9 @@ import {
   writeWireAddress,
 } from '../packet/address'
 import { PUNCH_PING, sendPing } from './pings'
-import { CONNECT, LISTEN, push, pushPunch } from './queue'
+import { CONNECT, LISTEN, push } from './queue'
+import { introduce, keepService } from './services'
 
-/** Services kept for others; the newest is refused beyond that. */
-const MAX_SERVICES: u32 = 1024
 /** Addresses being pinged after a PUNCH. */
 const MAX_PUNCHES: u32 = 16
 /** Pings of one punched address, and the pause after the first; it doubles. */
@@ -38,15 +36,6 @@ export const serviceId: usize = memory.data(256, 8)
 const server: usize = memory.data(24, 8)
 const local: usize = memory.data(24, 8)
 let idBytes: u32 = 0
-
-// service: 0 id length  4 last seen in s  8 local  32 observed  56 id
-const SERVICE_SEEN: usize = 4
-const SERVICE_LOCAL: usize = 8
-const SERVICE_OBSERVED: usize = 32
-const SERVICE_ID: usize = 56
-const services: usize = memory.data(1024 * 4)
-let serviceCount: u32 = 0
-let expirySeconds: u32 = 0
 
 // punch: 0 pings left  4 due  8 address  32 number of the PUNCH that named it
 const PUNCH_BYTES: u32 = 40
@@ -67,10 +56,6 @@ export function setRendezvous(length: u32, now: u32): bool {
   idBytes = length
   helloAt = now
   return true
-}
-
-export function setServiceExpiry(seconds: u32): void {
-  expirySeconds = seconds
 }
 
 // ---- our own LISTEN and CONNECT
@@ -125,7 +110,7 @@ export function writeHello(at: usize): u32 {
 // ---- for others
 
 /** Takes the body of LISTEN or CONNECT from `observed`. False if it is malformed. */
-export function takeHello(isListen: bool, at: usize, len: u32, observed: usize, second: u32): bool {
+export function takeHello(isListen: bool, at: usize, len: u32, observed: usize, second: u32, now: u32): bool {
   const length = wireAddressBytes(at, len)
   if (length == 0) return false
   let id = at + length
@@ -137,60 +122,12 @@ export function takeHello(isListen: bool, at: usize, len: u32, observed: usize, 
     if (bytes > len - length - 2) bytes = 0
   }
   readWireAddress(at, told)
-  if (isListen) keepService(id, bytes, told, observed, second)
+  if (isListen) keepService(id, bytes, told, observed, second, now)
   else introduce(id, bytes, told, observed, second)
   return true
 }
 
 const told: usize = memory.data(24, 8)
-
-function serviceAt(i: u32): usize {
-  return load<usize>(services + ((<usize>i) << 2))
-}
-
-function isExpired(service: usize, second: u32): bool {
-  return second - load<u32>(service, SERVICE_SEEN) >= expirySeconds
-}
-
-/** The service of an id, 0 if there is none; forgets expired ones on the way. */
-function findService(id: usize, bytes: u32, second: u32): usize {
-  let i: u32 = 0
-  while (i < serviceCount) {
-    const service = serviceAt(i)
-    if (isExpired(service, second)) {
-      store<usize>(services + ((<usize>i) << 2), serviceAt(--serviceCount))
-      free(service, classOf(<u32>SERVICE_ID + load<u32>(service)))
-      continue
-    }
-    if (load<u32>(service) == bytes && memory.compare(service + SERVICE_ID, id, bytes) == 0) return service
-    i++
-  }
-  return 0
-}
-
-function keepService(id: usize, bytes: u32, address: usize, observed: usize, second: u32): void {
-  let service = findService(id, bytes, second)
-  if (!service) {
-    if (serviceCount == MAX_SERVICES) return
-    service = alloc(classOf(<u32>SERVICE_ID + bytes))
-    if (!service) return
-    store<usize>(services + ((<usize>serviceCount) << 2), service)
-    serviceCount++
-    store<u32>(service, bytes)
-    memory.copy(service + SERVICE_ID, id, bytes)
-  }
-  store<u32>(service, second, SERVICE_SEEN)
-  copyAddress(service + SERVICE_LOCAL, address)
-  copyAddress(service + SERVICE_OBSERVED, observed)
-}
-
-/** Tells a service and a client of each other. */
-function introduce(id: usize, bytes: u32, address: usize, observed: usize, second: u32): void {
-  const service = findService(id, bytes, second)
-  if (!service) return
-  pushPunch(service + SERVICE_OBSERVED, address, observed)
-  pushPunch(observed, service + SERVICE_LOCAL, service + SERVICE_OBSERVED)
-}
 
 /** Takes the body of PUNCH: starts pinging each usable address. False if it is malformed. */
 export function takePunch(at: usize, len: u32, mapped: bool, now: u32): bool {

@@ -5,7 +5,7 @@ import { E_CONFIG, E_ENTROPY, E_MEMORY, MAX_SLEEP_TICKS, MODE_CLIENT, OK } from 
 import { advanceClock, startClock } from '../clock'
 import { setKeepalive, startKeepalive } from '../control/keepalive'
 import { startPings } from '../control/pings'
-import { setServiceExpiry } from '../control/rendezvous'
+import { setServiceExpiry } from '../control/services'
 import { setOptions, setWireOffset } from '../kcp/conversation'
 import { setCeiling, usedBytes } from '../memory/slab'
 import { openDatagrams } from '../packet/datagram'

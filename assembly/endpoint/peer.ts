@@ -37,6 +37,7 @@ import {
   untilRendezvous,
   wasPunched,
 } from '../control/rendezvous'
+import { checkServices, untilServices } from '../control/services'
 import { copyAddress, isAddress, sameAddress } from '../packet/address'
 import { tellOwn } from '../session/events'
 import { LAST_RECEIVED_AGE, set } from '../stats'
@@ -170,8 +171,9 @@ function untilResolve(): u32 {
   return since >= silenceTicks ? 0 : <u32>(silenceTicks - since)
 }
 
-/** Pings, LISTEN, CONNECT, RESOLVE: what is due. */
+/** Pings, LISTEN, CONNECT, RESOLVE, claims of services: what is due. */
 export function checkPeerTimers(now: u32): void {
+  checkServices(now)
   if (isAddress(currentPeer)) checkPeer(now)
   checkRendezvous(wantsRendezvous(), listenTicks(), now)
   if (untilResolve() != 0) return
@@ -182,7 +184,7 @@ export function checkPeerTimers(now: u32): void {
 /** Ticks until `checkPeerTimers` has something to do. */
 export function untilPeerTimers(now: u32): u32 {
   set(LAST_RECEIVED_AGE, everReceived ? (elapsed - lastReceivedAt) / TICKS_PER_MS : u64.MAX_VALUE)
-  const wanted = min(untilResolve(), untilRendezvous(wantsRendezvous(), now))
+  const wanted = min(min(untilResolve(), untilServices(now)), untilRendezvous(wantsRendezvous(), now))
   return isAddress(currentPeer) ? min(wanted, untilPing(now)) : wanted
 }
 

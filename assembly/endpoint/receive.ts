@@ -15,18 +15,21 @@ import {
   TICKS_PER_SECOND,
 } from '../abi'
 import { seconds } from '../clock'
-import { argument, GOT_PING, GOT_PONG, GOT_RESET, MALFORMED, takeControl } from '../control/control'
+import { argument, GOT_PING, GOT_PONG, GOT_RESET, isListen, MALFORMED, takeControl } from '../control/control'
 import {
   argumentOf,
   closePing,
   findPing,
   NEW_PING,
+  NEW_SERVICE_PING,
+  OLD_SERVICE_PING,
   PEER_PING,
   PUNCH_PING,
   purposeOf,
   wasSentTo,
 } from '../control/pings'
 import { sendReset } from '../control/queue'
+import { onServicePong } from '../control/services'
 import { closeConfirm } from '../kcp/confirm'
 import { fromWireClock } from '../kcp/conversation'
 import {
@@ -46,7 +49,7 @@ import { sameAddress } from '../packet/address'
 import { hasSpareBlock, refillRx, rxSlot, tagBytes } from '../packet/datagram'
 import { hashOfNonce, isOwnNonce, nonceBytes } from '../packet/nonce'
 import { answersValidation, findRemote, learnClock, onReceivedFrom, Remote, wantsClock } from '../packet/remote'
-import { datagramFilter, isReplay, prepareReplay } from '../packet/replay'
+import { datagramFilter, isReplay, isReplayedListen, prepareReplay } from '../packet/replay'
 import {
   addressOf,
   CONNECT,
@@ -119,6 +122,7 @@ function takeDatagram(i: u32, now: u32): bool {
     return false
   }
   const overhead = tagBytes + nonceBytes
+  let hash: u64 = 0
   if (overhead) {
     if (sealed <= overhead) {
       count(DROP_SHORT)
@@ -128,7 +132,7 @@ function takeDatagram(i: u32, now: u32): bool {
       count(DROP_AUTH)
       return false
     }
-    const hash = load<u64>(slot, RX_HASH)
+    hash = load<u64>(slot, RX_HASH)
     if (isOwnNonce(at + sealed - nonceBytes, hash)) {
       count(DROP_REFLECTED)
       return false
@@ -147,12 +151,17 @@ function takeDatagram(i: u32, now: u32): bool {
     return false
   }
   const conv = readConv(at)
-  if (conv == 0) return takeMessage(at, len, address, now)
+  if (conv == 0) return takeMessage(at, len, hash, address, now)
   add(KCP_RECEIVED_BYTES, len)
   return takeSegments(i, at, len, sealed, address, now)
 }
 
-function takeMessage(at: usize, len: u32, address: usize, now: u32): bool {
+function takeMessage(at: usize, len: u32, hash: u64, address: usize, now: u32): bool {
+  // a LISTEN is worth recording: other traffic must not push it out of memory soon
+  if (tagBytes && isListen(at, len) && isReplayedListen(hash)) {
+    count(DROP_REPLAY)
+    return false
+  }
   const found = takeControl(at, len, address, seconds(), isMappedSocket(), now)
   if (found == MALFORMED) {
     count(DROP_MALFORMED)
@@ -197,7 +206,9 @@ function takeAnswer(value: u32, address: usize, now: u32): void {
     if (takePong(ping, address, now)) moveSessions(now)
   } else if (wasSentTo(ping, address)) {
     closePing(ping)
-    onMovePong(argumentOf(ping), purpose == NEW_PING, now)
+    const isService = purpose == OLD_SERVICE_PING || purpose == NEW_SERVICE_PING
+    if (isService) onServicePong(argumentOf(ping), purpose == NEW_SERVICE_PING)
+    else onMovePong(argumentOf(ping), purpose == NEW_PING, now)
   }
 }
 

@@ -8,7 +8,7 @@
  * taken for a replay about once in 2^31, and nobody who lacks the endpoint's secret can aim at collisions.
  */
 import { elapsed } from '../clock'
-import { allocUrgent, classOf, MAX_CLASS } from '../memory/slab'
+import { allocUrgent, classOf, free, MAX_CLASS, setAside } from '../memory/slab'
 
 @unmanaged
 export class ReplayFilter {
@@ -23,10 +23,24 @@ export class ReplayFilter {
 }
 
 const filter: usize = memory.data(48, 8)
+const listenFilter: usize = memory.data(48, 8)
+/** 256 KiB. At a LISTEN every 25 s from each of 100 services: more than an hour. */
+const LISTEN_NONCES: u32 = 1 << 14
 
 /** The filter of all datagrams. */
 export function datagramFilter(): ReplayFilter {
   return changetype<ReplayFilter>(filter)
+}
+
+/** True for a LISTEN that was seen before, by the keyed hash of its nonce. The first one makes the filter. */
+export function isReplayedListen(hash: u64): bool {
+  const f = changetype<ReplayFilter>(listenFilter)
+  if (f.capacity == 0) {
+    if (!openReplay(f, LISTEN_NONCES)) return false
+    // of a bounded size and made once: it is no use of memory that a session would have
+    setAside(2 << classOf(LISTEN_NONCES * 2 * 4))
+  }
+  return isReplay(f, hash)
 }
 
 /**
@@ -37,8 +51,11 @@ export function openReplay(f: ReplayFilter, nonces: u32): bool {
   if (nonces == 0) return true
   const cls = classOf(nonces * 2 * 4)
   f.current = allocSet(cls)
-  f.other = allocSet(cls)
-  if (!f.current || !f.other) return false
+  f.other = f.current ? allocSet(cls) : 0
+  if (!f.other) {
+    if (f.current && cls <= MAX_CLASS) free(f.current, cls)
+    return false
+  }
   f.capacity = nonces
   f.mask = (1 << (cls - 2)) - 1
   f.since = f.currentSince = elapsed

@@ -1,0 +1,268 @@
+/*
+ * Services kept for others (protocol.md 8): a server announces itself by LISTEN, a client asks by CONNECT, and both are
+ * told of each other by PUNCH.
+ *
+ * With a method the address of a service changes only when the one before is silent: anybody can send a recorded LISTEN
+ * from elsewhere. Both are pinged, several times; if the old one answers it stays, if only the new one does it takes
+ * over (docs/validation.md, "PONG and LISTEN").
+ *
+ * Services are found by keyed hash of their id, and expire from the head of a list in the order of their last LISTEN.
+ */
+import { TICKS_PER_SECOND } from '../abi'
+import { NEVER, until } from '../clock'
+import { Chains, firstWith, link, nextWith, unlink } from '../memory/chains'
+import { alloc, classOf, free } from '../memory/slab'
+import { copyAddress, sameAddress } from '../packet/address'
+import { tagBytes } from '../packet/datagram'
+import { hashBytes } from '../siphash'
+import { NEW_SERVICE_PING, OLD_SERVICE_PING, sendPing } from './pings'
+import { pushPunch } from './queue'
+
+/** The newest is refused beyond that. */
+const MAX_SERVICES: u32 = 1024
+
+@unmanaged
+class Service {
+  chained: usize
+  hash: u32
+  // neighbours by last LISTEN
+  older: usize
+  younger: usize
+  // of the last LISTEN, in seconds of the endpoint
+  seen: u32
+  idBytes: u32
+  // told by it, and seen
+  local0: u64
+  local1: u64
+  local2: u64
+  observed0: u64
+  observed1: u64
+  observed2: u64
+}
+
+const ID: usize = offsetof<Service>()
+const chains: Chains = changetype<Chains>(memory.data(12, 8))
+let oldest: usize = 0
+let youngest: usize = 0
+let expirySeconds: u32 = 0
+
+/** A service that another address claims. */
+@unmanaged
+class Move {
+  // 0 = this place is free
+  service: usize
+  generation: u32
+  pings: u32
+  hasAnswered: u32
+  // when the next pings leave; when it is decided
+  pingAt: u32
+  endsAt: u32
+  local0: u64
+  local1: u64
+  local2: u64
+  observed0: u64
+  observed1: u64
+  observed2: u64
+}
+
+/** Claims at a time; a LISTEN beyond them changes nothing, its sender repeats it. */
+const MOVES: u32 = 64
+const MOVE_BYTES: u32 = 72
+const moves: usize = memory.data(64 * 72, 8)
+let moveCount: u32 = 0
+/** Pings of each of the two addresses, the pause between them, and when it is decided. */
+const MOVE_PINGS: u32 = 3
+const PING_PAUSE_TICKS: u32 = TICKS_PER_SECOND / 2
+const DECIDE_TICKS: u32 = 2 * TICKS_PER_SECOND
+
+export function setServiceExpiry(seconds: u32): void {
+  expirySeconds = seconds
+}
+
+function localOf(s: Service): usize {
+  return changetype<usize>(s) + offsetof<Service>('local0')
+}
+
+function observedOf(s: Service): usize {
+  return changetype<usize>(s) + offsetof<Service>('observed0')
+}
+
+function blockClass(idBytes: u32): u32 {
+  return classOf(<u32>ID + idBytes)
+}
+
+/** A LISTEN from `observed` with an id and the address that the service has by itself. */
+export function keepService(id: usize, bytes: u32, local: usize, observed: usize, second: u32, now: u32): void {
+  forgetExpired(second)
+  const hash = <u32>hashBytes(id, bytes)
+  const known = findService(id, bytes, hash)
+  if (!known) {
+    addService(id, bytes, hash, local, observed, second)
+    return
+  }
+  const s = changetype<Service>(known)
+  if (tagBytes != 0 && !sameAddress(observedOf(s), observed)) {
+    claim(s, local, observed, now)
+    return
+  }
+  s.seen = second
+  copyAddress(localOf(s), local)
+  copyAddress(observedOf(s), observed)
+  removeFromList(s)
+  append(s)
+}
+
+/** Tells a service and a client of each other. */
+export function introduce(id: usize, bytes: u32, local: usize, observed: usize, second: u32): void {
+  forgetExpired(second)
+  const known = findService(id, bytes, <u32>hashBytes(id, bytes))
+  if (!known) return
+  const s = changetype<Service>(known)
+  pushPunch(observedOf(s), local, observed)
+  pushPunch(observed, localOf(s), observedOf(s))
+}
+
+function findService(id: usize, bytes: u32, hash: u32): usize {
+  for (let at = firstWith(chains, hash); at; at = nextWith(at, hash)) {
+    const s = changetype<Service>(at)
+    if (s.idBytes == bytes && memory.compare(at + ID, id, bytes) == 0) return at
+  }
+  return 0
+}
+
+function addService(id: usize, bytes: u32, hash: u32, local: usize, observed: usize, second: u32): void {
+  if (chains.count == MAX_SERVICES) return
+  const at = alloc(blockClass(bytes))
+  if (!at) return
+  if (!link(chains, at, hash)) {
+    free(at, blockClass(bytes))
+    return
+  }
+  const s = changetype<Service>(at)
+  s.seen = second
+  s.idBytes = bytes
+  memory.copy(at + ID, id, bytes)
+  copyAddress(localOf(s), local)
+  copyAddress(observedOf(s), observed)
+  append(s)
+}
+
+function append(s: Service): void {
+  const at = changetype<usize>(s)
+  s.older = youngest
+  s.younger = 0
+  if (youngest) changetype<Service>(youngest).younger = at
+  else oldest = at
+  youngest = at
+}
+
+function removeFromList(s: Service): void {
+  if (s.older) changetype<Service>(s.older).younger = s.younger
+  else oldest = s.younger
+  if (s.younger) changetype<Service>(s.younger).older = s.older
+  else youngest = s.older
+}
+
+function forgetExpired(second: u32): void {
+  while (oldest && second - changetype<Service>(oldest).seen >= expirySeconds) {
+    const s = changetype<Service>(oldest)
+    removeFromList(s)
+    unlink(chains, changetype<usize>(s))
+    endMove(s)
+    free(changetype<usize>(s), blockClass(s.idBytes))
+  }
+}
+
+// ---- claims
+
+function moveAt(i: u32): Move {
+  return changetype<Move>(moves + <usize>(i * MOVE_BYTES))
+}
+
+function candidateOf(m: Move): usize {
+  return changetype<usize>(m) + offsetof<Move>('observed0')
+}
+
+function candidateLocalOf(m: Move): usize {
+  return changetype<usize>(m) + offsetof<Move>('local0')
+}
+
+/** A LISTEN for `s` came from another address: unless that is being looked at already, both are asked. */
+function claim(s: Service, local: usize, observed: usize, now: u32): void {
+  let found: Move | null = null
+  for (let i: u32 = 0; i < MOVES; i++) {
+    const m = moveAt(i)
+    // one claim at a time: who comes later comes again
+    if (m.service == changetype<usize>(s)) return
+    if (!found && m.service == 0) found = m
+  }
+  if (!found) return
+  moveCount++
+  found.service = changetype<usize>(s)
+  found.generation++
+  found.pings = 0
+  found.hasAnswered = 0
+  found.pingAt = now
+  found.endsAt = now + DECIDE_TICKS
+  copyAddress(candidateLocalOf(found), local)
+  copyAddress(candidateOf(found), observed)
+  checkMove(found, now)
+}
+
+function end(m: Move): void {
+  m.service = 0
+  moveCount--
+}
+
+function endMove(s: Service): void {
+  for (let i: u32 = 0; i < MOVES; i++) if (moveAt(i).service == changetype<usize>(s)) end(moveAt(i))
+}
+
+function argumentOf(m: Move): u32 {
+  return (m.generation * MOVES) | (<u32>(changetype<usize>(m) - moves) / MOVE_BYTES)
+}
+
+function checkMove(m: Move, now: u32): void {
+  const s = changetype<Service>(m.service)
+  if (until(m.endsAt, now) == 0) {
+    if (m.hasAnswered) {
+      // its next LISTEN says that it is alive; until then it is as old as the one before
+      copyAddress(localOf(s), candidateLocalOf(m))
+      copyAddress(observedOf(s), candidateOf(m))
+    }
+    end(m)
+    return
+  }
+  if (m.pings == MOVE_PINGS || until(m.pingAt, now) != 0) return
+  m.pings++
+  m.pingAt = now + PING_PAUSE_TICKS
+  sendPing(OLD_SERVICE_PING, argumentOf(m), observedOf(s), now)
+  if (!m.hasAnswered) sendPing(NEW_SERVICE_PING, argumentOf(m), candidateOf(m), now)
+}
+
+/** One of the two addresses of a claim answered its PING. */
+export function onServicePong(argument: u32, isNew: bool): void {
+  const m = moveAt(argument & (MOVES - 1))
+  if (m.service == 0 || argumentOf(m) != argument) return
+  if (isNew) m.hasAnswered = 1
+  else end(m)
+}
+
+/** Decides claims and sends their pings, as far as they are due. */
+export function checkServices(now: u32): void {
+  if (moveCount == 0) return
+  for (let i: u32 = 0; i < MOVES; i++) if (moveAt(i).service) checkMove(moveAt(i), now)
+}
+
+/** Ticks until `checkServices` has something to do. */
+export function untilServices(now: u32): u32 {
+  let wanted = NEVER
+  if (moveCount == 0) return wanted
+  for (let i: u32 = 0; i < MOVES; i++) {
+    const m = moveAt(i)
+    if (m.service == 0) continue
+    wanted = min(wanted, until(m.endsAt, now))
+    if (m.pings < MOVE_PINGS) wanted = min(wanted, until(m.pingAt, now))
+  }
+  return wanted
+}

@@ -3,10 +3,11 @@
  */
 import { type Args, adjustLevel, parseArgs, usageText } from './args.ts'
 import { runCommand } from './commands/command.ts'
+import { fileWarnings } from './config/advice.ts'
 import type { Config } from './config/config.ts'
 import { ConfigError } from './config/error.ts'
 import { parseConfig } from './config/load.ts'
-import { checkStart } from './config/security.ts'
+import { assertStartable } from './config/security.ts'
 import { listMethods, methods, type RuntimeCrypto } from './crypto/aead.ts'
 import { generatePsk } from './crypto/key.ts'
 import { StartError, startEndpoint } from './endpoint/endpoint.ts'
@@ -69,7 +70,7 @@ export async function main(runtime: Runtime, argv: readonly string[], crypto: Ru
     case 'obfs-firewall':
       try {
         const config = parseConfig(await readConfig(runtime, args.config))
-        checkStart(config, methods)
+        assertStartable(config, methods)
         runtime.print('stdout', await firewallOf(runtime, config))
         return runtime.exit(0)
       } catch (error) {
@@ -120,9 +121,14 @@ async function run(
   const notifier = new ServiceNotifier(runtime.os, log)
   let stop = (): void | Promise<void> => {}
   let reload = (): void => log.warning('SIGHUP ignored: still starting')
+  let said = ''
   const applyLog = (config: Config): void => {
     log.setLevel(adjustLevel(config.loglevel, verbosity))
     log.setOutput(config.log ?? 'stdout')
+    const hasSecret = [config.psk, config.password, config.http_token].some((secret) => secret !== undefined)
+    const doubts = fileWarnings(path, runtime.tools?.fileMode(path), hasSecret).join('; ')
+    if (doubts !== '' && doubts !== said) log.warning(doubts)
+    said = doubts
   }
   runtime.onTerminate((signal) => {
     log.notice(`${signal} received, stopping`)

@@ -40,7 +40,7 @@ export interface ReloadOptions {
   /** The path of the start, as it was given. */
   readonly path: string
   readonly endpoint: { readonly config: Config; reload(config: Config): Promise<void> }
-  /** Sets level and output of the log. */
+  /** Sets level and output of the log, and says there what is doubtful about the file. */
   applyLog(config: Config): void
   /** A reload begins, and ended (with success or not): for service managers. */
   onBegin?(): void

@@ -8,7 +8,7 @@ import { ConfigError, HIDDEN } from '../config/error.ts'
 import { type JsonNode, readJson } from '../config/json.ts'
 import { parseConfig } from '../config/load.ts'
 import { modeName } from '../config/rules.ts'
-import { checkStart } from '../config/security.ts'
+import { assertStartable } from '../config/security.ts'
 import { examine, type Findings, isSecret, KEYS } from '../config/tree.ts'
 import { type Scalar, validate } from '../config/validate.ts'
 import { methods } from '../crypto/aead.ts'
@@ -47,7 +47,7 @@ const NOTHING_FOUND: Findings = { set: [], unknown: [], duplicate: [], ours: [] 
  */
 function startable(bytes: Uint8Array): Config {
   const config = parseConfig(bytes)
-  checkStart(config, methods)
+  assertStartable(config, methods)
   checkAddresses(config)
   for (const key of ['listen', 'http_listen'] as const) {
     const text = config[key]

@@ -7,7 +7,7 @@ import { type HostPort, isLoopbackHost, isWildcardHost, parseHostPort } from '..
 import { ConfigError, quote } from '../config/error.ts'
 import { parseConfig } from '../config/load.ts'
 import { matchingConfigs, type Role, randomPort, type Wishes, type Written } from '../config/matching.ts'
-import { checkStart } from '../config/security.ts'
+import { assertStartable } from '../config/security.ts'
 import { methods } from '../crypto/aead.ts'
 import { messageOf } from '../names.ts'
 import type { Option } from '../options.ts'
@@ -229,6 +229,6 @@ const pathOf = (dir: string, role: Role): string =>
 /** The file's content, checked as it is checked at a start. @throws ConfigError */
 function textOf(written: Written): string {
   const text = `${JSON.stringify(written, null, 2)}\n`
-  checkStart(parseConfig(new TextEncoder().encode(text)), methods)
+  assertStartable(parseConfig(new TextEncoder().encode(text)), methods)
   return text
 }

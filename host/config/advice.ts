@@ -3,7 +3,7 @@
  * is in `rules.ts`.
  */
 
-import { isLoopbackHost, isWildcardHost, parseHostPort } from '../address.ts'
+import { isWildcardHost, parseHostPort } from '../address.ts'
 import { type Config, MODE_CLIENT, MODE_RENDEZVOUS, MODE_SERVER } from './config.ts'
 import { HIDDEN, quote } from './error.ts'
 import { configWarnings } from './rules.ts'
@@ -104,12 +104,6 @@ export function advise(config: Config, findings: Findings): Advice {
   const outputs = PROPERTIES['log']?.examples ?? []
   if (log !== undefined && !outputs.includes(log)) {
     warnings.push(about('log', log, `unknown, known are ${outputs.join(', ')}`))
-  }
-  if (http_listen !== undefined) {
-    const { host } = parseHostPort('http_listen', http_listen, 'bind')
-    if (!isLoopbackHost(host) && !findings.set.includes('http_token')) {
-      warnings.push(about('http_listen', http_listen, 'no loopback address, and it has no password'))
-    }
   }
   if (listen !== undefined && isWildcardHost(parseHostPort('listen', listen, 'bind').host)) {
     notes.push(about('listen', listen, 'whoever reaches this machine can use the tunnel'))

@@ -3,7 +3,7 @@
  * deserves a warning. Single keys are the schema's business, method and keys that of `security.ts`.
  */
 
-import { parseHostPort } from '../address.ts'
+import { isLoopbackHost, parseHostPort } from '../address.ts'
 import { type Config, MODE_CLIENT, MODE_RENDEZVOUS, MODE_SERVER } from './config.ts'
 import { ConfigError, HIDDEN, quote } from './error.ts'
 
@@ -90,6 +90,13 @@ function smallBuffer(key: string, bytes: number): string[] {
   return small ? [`config key ${key} = ${bytes}: less than ${SOCKET_BUFFER_SMALL_BYTES} bytes will be slow`] : []
 }
 
+/** Everybody who reaches the address may read everything. @throws ConfigError for an address that is none */
+function openMonitoring({ http_listen, http_token }: Config): string[] {
+  if (http_listen === undefined || http_token !== undefined) return []
+  if (isLoopbackHost(parseHostPort('http_listen', http_listen, 'bind').host)) return []
+  return [`config key http_listen = ${quote(http_listen)}: no loopback address, and it has no password: set http_token`]
+}
+
 /** One text for each setting that is legal but probably not meant (protocol.md 3.7, 10.2, 10.3). */
 export function configWarnings(config: Config): string[] {
   const warnings: string[] = []
@@ -104,6 +111,7 @@ export function configWarnings(config: Config): string[] {
     warnings.push(`config key kcp_connect = ${shown}: ignored, rendezvous_server tells where the server is`)
   }
   return warnings.concat(
+    openMonitoring(config),
     smallBuffer('tcp.sndbuf', config.tcp.sndbuf),
     smallBuffer('tcp.rcvbuf', config.tcp.rcvbuf),
     smallBuffer('udp.sndbuf', config.udp.sndbuf),

@@ -34,15 +34,20 @@ export type Security =
   | { readonly method: string; readonly psk: Uint8Array; readonly password: undefined }
   | { readonly method: string; readonly psk: undefined; readonly password: string }
 
+/** @throws ConfigError without the value */
+function checkPsk(text: string): void {
+  if (PSK_SYNTAX.test(text)) return
+  const reason = `must be ${KEY_BYTES} bytes in standard Base64, 44 characters with padding; --genpsk makes one`
+  throw new ConfigError('psk', HIDDEN, reason)
+}
+
 /**
  * Decodes a psk: exactly 44 characters of canonical standard Base64, padding included, for 32 bytes (protocol.md 3.7).
+ * Overwrite the result after use.
  * @throws ConfigError without the value
  */
 export function parsePsk(text: string): Uint8Array {
-  if (!PSK_SYNTAX.test(text)) {
-    const reason = `must be ${KEY_BYTES} bytes in standard Base64, 44 characters with padding; --genpsk makes one`
-    throw new ConfigError('psk', HIDDEN, reason)
-  }
+  checkPsk(text)
   return Uint8Array.from(atob(text), (char) => char.charCodeAt(0))
 }
 
@@ -66,28 +71,35 @@ function checkObfs(config: Config): void {
 
 /**
  * The checks of protocol.md 10.3 rule 6. A method without a key is refused (3.7: the original runs with a publicly
- * known one).
+ * known one); without a method psk and password are not looked at. No key is decoded.
  * @param methods names of the methods that exist
- * @returns undefined when no method is set: packets are not encrypted, psk and password are not looked at
  * @throws ConfigError
  */
-export function checkStart(config: Config, methods: readonly string[]): Security | undefined {
+export function assertStartable(config: Config, methods: readonly string[]): void {
   const { method, psk, password } = config
-  let security: Security | undefined
   if (method !== undefined) {
     if (!methods.includes(method)) {
       throw new ConfigError('method', quote(method), `unknown method, known are ${methods.join(', ')}`)
     }
-    if (psk !== undefined) {
-      security = { method, psk: parsePsk(psk), password: undefined }
-    } else if (password !== undefined) {
-      security = { method, psk: undefined, password }
-    } else {
+    if (psk !== undefined) checkPsk(psk)
+    else if (password === undefined) {
       throw new ConfigError('method', quote(method), 'needs a key: set psk (or password) too')
     }
   }
   checkObfs(config)
-  return security
+}
+
+/**
+ * The same checks, and the key as far as it stands in the configuration: for withKey (crypto/key.ts), which overwrites it.
+ * @returns undefined when no method is set: packets are not encrypted
+ * @throws ConfigError
+ */
+export function checkStart(config: Config, methods: readonly string[]): Security | undefined {
+  assertStartable(config, methods)
+  const { method, psk, password } = config
+  if (method === undefined) return undefined
+  if (psk !== undefined) return { method, psk: parsePsk(psk), password: undefined }
+  return { method, psk: undefined, password: password ?? '' }
 }
 
 /** LISTEN and CONNECT without addresses and service id; an address (protocol.md 7.1). */

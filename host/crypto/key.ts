@@ -3,6 +3,7 @@
  * Reading and checking of `psk` belongs to the configuration.
  */
 
+import type { Security } from '../config/security.ts'
 import { KEY_BYTES } from './aead.ts'
 import { allocate, rawSodium, release } from './sodium.ts'
 
@@ -28,11 +29,11 @@ export async function passwordKey(password: string): Promise<Uint8Array> {
   const bytes = new TextEncoder().encode(password)
   // Room for one byte more: an empty password needs an address too.
   const passwordLength = bytes.length
-  const passwordAt = allocate(raw, bytes, passwordLength + 1)
-  bytes.fill(0)
-  const saltAt = allocate(raw, SALT, SALT.length)
-  const keyAt = allocate(raw, null, KEY_BYTES)
+  let [passwordAt, saltAt, keyAt] = [0, 0, 0]
   try {
+    passwordAt = allocate(raw, bytes, passwordLength + 1)
+    saltAt = allocate(raw, SALT, SALT.length)
+    keyAt = allocate(raw, null, KEY_BYTES)
     const failed = raw._crypto_pwhash(
       keyAt,
       KEY_BYTES,
@@ -49,9 +50,23 @@ export async function passwordKey(password: string): Promise<Uint8Array> {
     if (failed !== 0) throw new Error('password: Argon2id failed, out of memory')
     return raw.HEAPU8.slice(keyAt, keyAt + KEY_BYTES)
   } finally {
-    release(raw, passwordAt, passwordLength + 1)
-    release(raw, saltAt, SALT.length)
-    release(raw, keyAt, KEY_BYTES)
+    bytes.fill(0)
+    if (passwordAt !== 0) release(raw, passwordAt, passwordLength + 1)
+    if (saltAt !== 0) release(raw, saltAt, SALT.length)
+    if (keyAt !== 0) release(raw, keyAt, KEY_BYTES)
+  }
+}
+
+/**
+ * Gives `use` the key of a configuration, and overwrites it when that is done, well or not.
+ * @throws what `use` throws; Error when Argon2id has no memory
+ */
+export async function withKey<T>(security: Security, use: (key: Uint8Array) => T | Promise<T>): Promise<T> {
+  const key = security.psk ?? (await passwordKey(security.password))
+  try {
+    return await use(key)
+  } finally {
+    key.fill(0)
   }
 }
 

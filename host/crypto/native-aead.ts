@@ -167,7 +167,11 @@ function isBinding(binding: unknown): binding is Binding {
  */
 export function openNativeAead(name: string, key: Uint8Array, sodium: NativeSodium): Aead | undefined {
   const trial = new NativeCipher(name, sodium, key)
-  const sound = worksAsItShould(trial)
-  trial.wipe()
+  let sound = false
+  try {
+    sound = worksAsItShould(trial)
+  } finally {
+    trial.wipe()
+  }
   return sound ? new ScratchAead(new NativeCipher(name, sodium, key)) : undefined
 }

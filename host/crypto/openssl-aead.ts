@@ -155,8 +155,12 @@ export function openOpensslAead(name: string, key: Uint8Array, openssl: Openssl)
   if (method === undefined) return undefined
   try {
     const trial = new OpensslCipher(name, method, openssl, key)
-    const sound = worksAsItShould(trial)
-    trial.wipe()
+    let sound = false
+    try {
+      sound = worksAsItShould(trial)
+    } finally {
+      trial.wipe()
+    }
     return sound ? new ScratchAead(new OpensslCipher(name, method, openssl, key)) : undefined
   } catch {
     return undefined

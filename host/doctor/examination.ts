@@ -7,6 +7,7 @@ import { type Config, MODE_CLIENT, MODE_SERVER } from '../config/config.ts'
 import { configWarnings } from '../config/rules.ts'
 import { checkStart } from '../config/security.ts'
 import { methods, openAead, type RuntimeCrypto } from '../crypto/aead.ts'
+import { withKey } from '../crypto/key.ts'
 import { checkAddresses, messageOf, NO_NAMES, resolveNames } from '../names.ts'
 import type { Runtime } from '../runtime.ts'
 import { type ClockReading, Refusals, reportBuffers, reportCapabilities, reportClock, reportFiles } from './machine.ts'
@@ -16,7 +17,6 @@ import { reportBind, reportListen, reportTargetHere } from './ports.ts'
 import { PLAIN, Probe, sealerOf } from './probe.ts'
 import { type Case, ephemeral, furtherAddresses, reach } from './reach.ts'
 import { Report } from './report.ts'
-import { keyOf } from './silence.ts'
 
 export interface Order {
   readonly runtime: Runtime
@@ -38,15 +38,26 @@ export async function examine({ runtime, config, crypto, seconds, progress }: Or
   const before = clock()
   checkAddresses(config)
   const security = checkStart(config, methods)
-  const key = await keyOf(config)
-  const aead = security && key && (await openAead(security.method, key, crypto))
-  key?.fill(0)
-  reportConfig(report, config)
-
-  const { names, failures } = await resolveNames(runtime, config, NO_NAMES)
+  const aead = security && (await withKey(security, (key) => openAead(security.method, key, crypto)))
   const own = aead === undefined ? PLAIN : sealerOf(aead)
+  reportConfig(report, config)
+  try {
+    await examineWay({ runtime, config, crypto, own, report, seconds, progress })
+  } finally {
+    own.wipe()
+  }
+  reportFiles(report, os, config)
+  reportClock(report, before, clock())
+  reportCapabilities(report, os, config)
+  return report
+}
+
+/** Everything that is asked of names, ports, the peer and sockets. */
+async function examineWay(order: Omit<Case, 'names' | 'refusals'>): Promise<void> {
+  const { runtime, config, report, progress } = order
+  const { names, failures } = await resolveNames(runtime, config, NO_NAMES)
   const refusals = new Refusals()
-  const examined: Case = { runtime, config, crypto, own, names, report, refusals, seconds, progress }
+  const examined: Case = { ...order, names, refusals }
   await reportNames(examined, failures)
   await reportListen(examined)
   // an obfuscator serves no UDP port
@@ -56,12 +67,7 @@ export async function examine({ runtime, config, crypto, seconds, progress }: Or
   progress('')
 
   await trySocket(examined)
-  reportBuffers(report, os, config, refusals)
-  reportFiles(report, os, config)
-  reportClock(report, before, clock())
-  reportCapabilities(report, os, config)
-  aead?.wipe()
-  return report
+  reportBuffers(report, runtime.os, config, refusals)
 }
 
 function reportConfig(report: Report, config: Config): void {

@@ -18,10 +18,18 @@ export interface Sealer {
   seal(plain: Uint8Array): Uint8Array
   /** The plaintext, or undefined: not authentic. */
   open(datagram: Uint8Array): Uint8Array | undefined
+  /** Overwrites the key. */
+  wipe(): void
 }
 
 /** No method: plaintext is the datagram. */
-export const PLAIN: Sealer = { name: 'no method', overhead: 0, seal: (plain) => plain, open: (datagram) => datagram }
+export const PLAIN: Sealer = {
+  name: 'no method',
+  overhead: 0,
+  seal: (plain) => plain,
+  open: (datagram) => datagram,
+  wipe: () => {},
+}
 
 /** A sealer on a cipher. Nonces are random; those of 12 bytes count from a random base (protocol.md 3.4). */
 export function sealerOf(aead: Aead, name: string = aead.method): Sealer {
@@ -43,6 +51,7 @@ export function sealerOf(aead: Aead, name: string = aead.method): Sealer {
   return {
     name,
     overhead,
+    wipe: () => aead.wipe(),
     seal(plain) {
       next()
       const out = new Uint8Array(plain.length + overhead)

@@ -11,7 +11,7 @@ import { sameAddress } from '../address.ts'
 import type { Config } from '../config/config.ts'
 import { checkStart } from '../config/security.ts'
 import { KEY_BYTES, methods, openAead, type RuntimeCrypto } from '../crypto/aead.ts'
-import { passwordKey } from '../crypto/key.ts'
+import { withKey } from '../crypto/key.ts'
 import { wildcard } from '../names.ts'
 import { asSeenBy } from '../rendezvous.ts'
 import type { Runtime, SocketAddress, UdpOptions } from '../runtime.ts'
@@ -45,25 +45,19 @@ export interface Silence {
   readonly neighboursRefuse: boolean
 }
 
-/** The key of a configuration; undefined without a method. Wipe it after use. */
-export async function keyOf(config: Config): Promise<Uint8Array | undefined> {
-  const security = checkStart(config, methods)
-  return security === undefined ? undefined : (security.psk ?? (await passwordKey(security.password)))
-}
-
 /** Everything that a peer may speak instead of what it should. */
 async function otherSealers(config: Config, crypto: RuntimeCrypto): Promise<Sealer[]> {
-  const sealers: Sealer[] = []
-  const key = await keyOf(config)
-  if (config.method !== undefined) sealers.push(PLAIN)
+  const sealers: Sealer[] = config.method === undefined ? [] : [PLAIN]
   const noKey = new Uint8Array(KEY_BYTES).fill(NO_KEY_BYTE)
-  for (const method of methods) {
-    if (key !== undefined && method !== config.method) {
-      sealers.push(sealerOf(await openAead(method, key, crypto), `${method} with the same key`))
-    }
-    sealers.push(sealerOf(await openAead(method, noKey, crypto), `${method} without any key`))
+  const add = async (method: string, key: Uint8Array, how: string): Promise<void> => {
+    sealers.push(sealerOf(await openAead(method, key, crypto), `${method} ${how}`))
   }
-  key?.fill(0)
+  for (const method of methods) await add(method, noKey, 'without any key')
+  const security = checkStart(config, methods)
+  if (security === undefined) return sealers
+  await withKey(security, async (key) => {
+    for (const method of methods) if (method !== config.method) await add(method, key, 'with the same key')
+  })
   return sealers
 }
 
@@ -104,7 +98,10 @@ async function findOther(
   let other: Silence['other']
   let recovered = false
   // not connected: an answer may come from another address than that asked
-  const probe = await Probe.open(runtime, options, sealers)
+  const probe = await Probe.open(runtime, options, sealers).catch((error) => {
+    for (const sealer of strange) sealer.wipe()
+    throw error
+  })
   const seen = probe.local === undefined ? peer : asSeenBy(probe.local, peer)
   const pinger = new Pinger(probe)
   probe.onArrival = (arrival) => {
@@ -119,6 +116,7 @@ async function findOther(
   }
   await probe.until(isOver, LAST_WAIT_MS)
   probe.close()
+  for (const sealer of strange) sealer.wipe()
   return { other, recovered }
 }
 

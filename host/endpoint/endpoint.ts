@@ -7,10 +7,10 @@
 import { formatAddress } from '../address.ts'
 import { type Config, MODE_CLIENT } from '../config/config.ts'
 import { configWarnings, modeName } from '../config/rules.ts'
-import { checkStart } from '../config/security.ts'
+import { assertStartable, checkStart } from '../config/security.ts'
 import { Core, instantiate } from '../core.ts'
 import { type Aead, methods, openAead, type RuntimeCrypto } from '../crypto/aead.ts'
-import { passwordKey } from '../crypto/key.ts'
+import { withKey } from '../crypto/key.ts'
 import { Driver } from '../driver.ts'
 import { Engine } from '../engine/engine.ts'
 import { EndpointSecret, type SecretPart } from '../engine/secret.ts'
@@ -217,13 +217,7 @@ export class Endpoint {
 
 async function openCipher(config: Config, crypto: RuntimeCrypto): Promise<Aead | undefined> {
   const security = checkStart(config, methods)
-  if (security === undefined) return undefined
-  const key = security.psk ?? (await passwordKey(security.password))
-  try {
-    return await openAead(security.method, key, crypto)
-  } finally {
-    key.fill(0)
-  }
+  return security && withKey(security, (key) => openAead(security.method, key, crypto))
 }
 
 /**
@@ -239,7 +233,7 @@ export async function startEndpoint(
   crypto: RuntimeCrypto,
   share?: Share,
 ): Promise<Endpoint> {
-  checkStart(config, methods)
+  assertStartable(config, methods)
   if (share === undefined) for (const text of configWarnings(config)) log.warning(text)
   const aead = await openCipher(config, crypto)
   if (aead !== undefined) log.info(`method: ${aead.method}, ${aead.provider}`)

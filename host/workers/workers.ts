@@ -10,7 +10,7 @@ import { formatAddress } from '../address.ts'
 import { type Config, MODE_CLIENT } from '../config/config.ts'
 import { ConfigError } from '../config/error.ts'
 import { configWarnings, modeName } from '../config/rules.ts'
-import { checkStart } from '../config/security.ts'
+import { assertStartable } from '../config/security.ts'
 import { methods } from '../crypto/aead.ts'
 import { ClockJump } from '../engine/clock-jump.ts'
 import { EndpointSecret } from '../engine/secret.ts'
@@ -297,7 +297,7 @@ function systemCalls(os: OperatingSystem | undefined, config: Config): { calls: 
  * @throws ConfigError, or StartError naming the step that failed
  */
 export async function openWorkers(runtime: Runtime, config: Config, log: Log): Promise<WorkerGroup> {
-  checkStart(config, methods)
+  assertStartable(config, methods)
   const { calls, sys } = systemCalls(runtime.os, config)
   for (const text of configWarnings(config)) log.warning(text)
   const shared = await openSockets(runtime, config, log, sys)

@@ -2,6 +2,7 @@
 /** The command line as a user meets it: options, exit statuses, configuration errors, signals. The same under Node and Bun. */
 
 import { createSocket } from 'node:dgram'
+import { chmodSync } from 'node:fs'
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
 import { RUNTIMES } from '../tools/pairs.ts'
@@ -9,6 +10,7 @@ import type { Config, Program } from '../tools/process.ts'
 import { freePort, httpGet, run, start, writeConfig } from '../tools/process.ts'
 import { listen } from '../tools/tcp.ts'
 import { METHODS } from '../tools/tunnel.ts'
+import { waitFor } from '../tools/wait.ts'
 
 const GOOD_PSK = Buffer.alloc(32, 7).toString('base64')
 const CLIENT: Config = { listen: '127.0.0.1:0', kcp_connect: '127.0.0.1:9' }
@@ -121,6 +123,43 @@ for (const program of RUNTIMES) {
     const { port } = socket.address()
     await assertRefuses(program, { kcp_bind: `127.0.0.1:${port}`, connect: '127.0.0.1:9' }, [new RegExp(String(port))])
     await new Promise<void>((done) => void socket.close(() => done()))
+  })
+
+  test(`what is legal but dangerous is said at the start, and once only: ${program}`, async () => {
+    const warnings = (text: string): string[] => text.match(/^W .*/gm) ?? []
+    const http_listen = `0.0.0.0:${await freePort()}`
+    const config = { kcp_bind: '127.0.0.1:0', connect: '127.0.0.1:9', method: 'aes256gcm', psk: GOOD_PSK, http_listen }
+    const running = await start(program, config, { mode: 0o644 })
+    try {
+      const said = warnings(running.log()).join('\n')
+      assert.match(said, /other users can read the file with its key \(mode 0644\): chmod 600 /)
+      assert.match(said, `config key http_listen = "${http_listen}": no loopback address`)
+      assert.not.match(said, GOOD_PSK.slice(0, 20))
+      const reloads = (): number => running.log().match(/config successfully reloaded/g)?.length ?? 0
+      running.reload({})
+      await waitFor('a reload', () => reloads() === 1)
+      assert.is(warnings(running.log()).length, warnings(said).length)
+      // closed and opened again: that is news
+      chmodSync(running.path, 0o600)
+      running.reload({})
+      await waitFor('another reload', () => reloads() === 2)
+      chmodSync(running.path, 0o604)
+      running.reload({})
+      await waitFor('the last reload', () => reloads() === 3)
+      assert.is(running.log().match(/other users can read/g)?.length, 2)
+    } finally {
+      await running.stop()
+    }
+    const good = await start(program, { ...config, http_listen: `127.0.0.1:${await freePort()}` })
+    assert.equal(warnings(good.log()), [])
+    await good.stop()
+    const workers = await start(program, { ...config, workers: 2 }, { mode: 0o644 })
+    assert.is(warnings(workers.log()).length, 2, workers.log())
+    await workers.stop()
+    const plain = await start(program, { kcp_bind: '0.0.0.0:0', connect: '127.0.0.1:9' }, { mode: 0o644 })
+    assert.match(warnings(plain.log()).join('\n'), 'packets will not be encrypted')
+    assert.is(warnings(plain.log()).length, 1, 'there is no key to read')
+    await plain.stop()
   })
 
   test(`MUST 75: a server says that it is healthy: ${program}`, async () => {

@@ -4,10 +4,17 @@
 
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
-import { methods, openAead } from '../../host/crypto/aead.ts'
+import type { Config } from '../../host/config/config.ts'
+import { parseConfig } from '../../host/config/load.ts'
+import { assertStartable } from '../../host/config/security.ts'
+import { KEY_BYTES, methods, openAead, type RuntimeCrypto } from '../../host/crypto/aead.ts'
 import { generatePsk, passwordKey } from '../../host/crypto/key.ts'
+import { examine } from '../../host/doctor/examination.ts'
+import { startEndpoint } from '../../host/endpoint/endpoint.ts'
+import { Log } from '../../host/log.ts'
 import { type Capture, readVectors, toHex } from '../vectors/captures.ts'
 import { runtimeCrypto } from './backends.ts'
+import { MemoryNetwork } from './memory-runtime.ts'
 
 interface PasswordKeys {
   readonly keys: readonly { readonly password: string; readonly derivedKeyHex: string }[]
@@ -15,6 +22,9 @@ interface PasswordKeys {
 
 const test = suite('keys')
 const FRESH_KEYS = 200
+const SERVER = { kcp_bind: '127.0.0.1:5000', connect: '127.0.0.1:9000' }
+
+const configOf = (config: object): Config => parseConfig(new TextEncoder().encode(JSON.stringify(config)))
 
 test('MUST 4: every recorded password gives the recorded key', async () => {
   const { keys } = readVectors<PasswordKeys>('password_keys.json')
@@ -27,6 +37,83 @@ test('MUST 4: every recorded password gives the recorded key', async () => {
 test('MUST 4: the password of a recorded session gives the key of its packets', async () => {
   const { password = '', derivedKeyHex } = readVectors<Capture>('password_xchacha20poly1305_ietf.json')
   assert.is(toHex(await passwordKey(password)), derivedKeyHex)
+})
+
+/** Runs `body` and keeps every array of a key's length that is decoded meanwhile. */
+async function decoded(body: () => unknown): Promise<Uint8Array[]> {
+  const { from } = Uint8Array
+  const { slice } = Uint8Array.prototype
+  const kept: Uint8Array[] = []
+  const keep = <T extends Uint8Array>(bytes: T): T => {
+    if (bytes.length === KEY_BYTES) kept.push(bytes)
+    return bytes
+  }
+  Object.assign(Uint8Array, { from: (...args: Parameters<typeof from>) => keep(from.apply(Uint8Array, args)) })
+  Object.assign(Uint8Array.prototype, {
+    slice(this: Uint8Array, ...args: [number?, number?]) {
+      return keep(slice.apply(this, args))
+    },
+  })
+  try {
+    await body()
+  } finally {
+    Object.assign(Uint8Array, { from })
+    Object.assign(Uint8Array.prototype, { slice })
+  }
+  return kept
+}
+
+const isWiped = (bytes: Uint8Array): boolean => bytes.every((byte) => byte === 0)
+
+const SECRETS = [{ psk: Buffer.alloc(KEY_BYTES, 0xa7).toString('base64') }, { password: 'correct horse' }]
+
+test('a decoded key is overwritten after its use, well or not', async () => {
+  for (const secret of SECRETS) {
+    for (const method of methods) {
+      const config = { ...SERVER, method, ...secret }
+      const start = (crypto: RuntimeCrypto) =>
+        startEndpoint(new MemoryNetwork().runtime(), configOf(config), new Log(() => {}), crypto)
+      const kept = await decoded(async () => (await start(runtimeCrypto)).close())
+      assert.ok(kept.length > 0)
+      assert.ok(kept.every(isWiped), `${method}: after a start and its end`)
+      const broken = {
+        aesGcm: {
+          provider: '',
+          open: () => {
+            throw new Error('broken')
+          },
+        },
+        nativeSodium: () => {
+          throw new Error('broken')
+        },
+      }
+      const failed = await decoded(() =>
+        start(broken).then(
+          () => assert.unreachable(),
+          (error) => assert.is(error.message, 'broken'),
+        ),
+      )
+      assert.ok(failed.length > 0)
+      assert.ok(failed.every(isWiped), `${method}: after a start that failed`)
+    }
+  }
+})
+
+test('an examination overwrites the keys that it tries', async () => {
+  const [psk] = SECRETS
+  const config = configOf({ ...SERVER, method: 'aes256gcm', ...psk })
+  const kept = await decoded(async () => {
+    const runtime = new MemoryNetwork().runtime()
+    await examine({ runtime, config, crypto: runtimeCrypto, seconds: 1, progress() {} })
+  })
+  assert.ok(kept.length > 0)
+  assert.ok(kept.every(isWiped))
+})
+
+test('who only checks a configuration decodes no key', async () => {
+  const [psk] = SECRETS
+  const config = configOf({ ...SERVER, method: 'aes256gcm', ...psk })
+  assert.equal(await decoded(() => assertStartable(config, methods)), [])
 })
 
 test('passwords derived at the same time do not disturb each other', async () => {

@@ -8,7 +8,7 @@
 import type { ChildProcess } from 'node:child_process'
 import { spawn } from 'node:child_process'
 import { createSocket } from 'node:dgram'
-import { chownSync, existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { chmodSync, chownSync, existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { get } from 'node:http'
 import { createServer } from 'node:net'
 import { tmpdir } from 'node:os'
@@ -41,6 +41,8 @@ export interface ExitStatus {
 
 export interface Running {
   readonly program: Program
+  /** Its configuration file. */
+  readonly path: string
   readonly pid: number
   readonly config: Config
   readonly exited: Promise<ExitStatus>
@@ -65,6 +67,8 @@ export interface Place {
 }
 
 export interface StartOptions {
+  /** Permission bits of the configuration file, else 0600. */
+  readonly mode?: number
   /** Additional command line arguments. */
   readonly args?: readonly string[]
   readonly place?: Place
@@ -154,6 +158,7 @@ export async function start(program: Program, config: Config, options: StartOpti
   const httpListen = typeof config['http_listen'] === 'string' ? config['http_listen'] : `127.0.0.1:${await freePort()}`
   const complete: Config = { loglevel: 6, ...config, http_listen: httpListen }
   const file = writeConfig(complete)
+  if (options.mode !== undefined) chmodSync(file.path, options.mode)
   if (options.owner !== undefined)
     for (const path of [dirname(file.path), file.path]) chownSync(path, options.owner, options.owner)
   const [command = '', ...leading] = [
@@ -197,6 +202,7 @@ export async function start(program: Program, config: Config, options: StartOpti
   }
   const running: Running = {
     program,
+    path: file.path,
     pid: child.pid ?? -1,
     config: complete,
     exited,

@@ -7,7 +7,7 @@
 import { formatAddress } from '../address.ts'
 import { type Config, MODE_CLIENT } from '../config/config.ts'
 import { configWarnings, modeName } from '../config/rules.ts'
-import { assertStartable, checkStart } from '../config/security.ts'
+import { assertStartable, checkServiceId, checkStart } from '../config/security.ts'
 import { Core, instantiate } from '../core.ts'
 import { type Aead, methods, openAead, type RuntimeCrypto } from '../crypto/aead.ts'
 import { withKey } from '../crypto/key.ts'
@@ -17,7 +17,7 @@ import { EndpointSecret, type SecretPart } from '../engine/secret.ts'
 import { Follower } from '../follower.ts'
 import type { Log } from '../log.ts'
 import { type Monitoring, openMonitoring } from '../monitoring/monitoring.ts'
-import { resolveKey, StartError, step } from '../names.ts'
+import { packetFamily, resolveKey, StartError, step } from '../names.ts'
 import { ObfsClient } from '../obfs/obfs-client.ts'
 import { ObfsServer } from '../obfs/obfs-server.ts'
 import { keepFixed, needsOtherSocket } from '../reload.ts'
@@ -147,12 +147,14 @@ export class Endpoint {
   /**
    * Takes over a configuration of the same mode; living connections stay (protocol.md 10.5). Fulfilled when its names
    * were followed, or could not be for now; never rejects for a name.
+   * @throws ConfigError for a service id that does not fit any more; everything stays as it was then
    */
   async reload(fresh: Config): Promise<void> {
     const log = this.#log
     const before = this.#config
     const said = new Set(configWarnings(before))
     const { config, kept } = keepFixed(before, fresh)
+    if (this.#way !== undefined) checkServiceId(config, packetFamily(this.#way.names))
     for (const key of kept) log.warning(`config key ${key}: the change needs a restart, it is left out`)
     for (const text of configWarnings(config)) if (!said.has(text)) log.warning(text)
     this.#config = config

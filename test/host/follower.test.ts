@@ -10,6 +10,7 @@ import { type Endpoint, startEndpoint } from '../../host/endpoint/endpoint.ts'
 import { Log } from '../../host/log.ts'
 import type { TcpHandlers } from '../../host/runtime.ts'
 import { decode } from '../vectors/decode.ts'
+import { runtimeCrypto } from './backends.ts'
 import { loopback, MemoryNetwork, type MemoryTcp, NO_CIPHERS, until } from './memory-runtime.ts'
 
 /** Virtual ms in one real one. */
@@ -242,6 +243,26 @@ for (const [what, own] of [
     for (const each of [relay, elsewhere, endpoint]) each.close()
   })
 }
+
+test('a reload after which the service id fits no datagram is refused, naming both keys, and changes nothing', async () => {
+  const network = fastNetwork()
+  network.hosts.set('meet.test', '127.0.0.1')
+  const secret = { method: 'aes256gcm', psk: `${'A'.repeat(43)}=` }
+  const own = { connect: '127.0.0.1:9000', service_id: 'x'.repeat(230), kcp: { mtu: 400 } }
+  const config = { ...RENDEZVOUS, ...secret, ...own }
+  const endpoint = await startEndpoint(network.runtime(), configOf(config), new Log(() => {}), runtimeCrypto)
+  for (const change of [{ kcp: { mtu: 300 } }, { kcp: { mtu: 300 }, keepalive: 9, service_id: 'x'.repeat(231) }]) {
+    await endpoint.reload(configOf({ ...config, ...change })).then(
+      () => assert.unreachable('it was taken over'),
+      (error) => assert.match(error.message, /service_id.*kcp\.mtu/),
+    )
+    assert.is(endpoint.config.kcp.mtu, 400)
+    assert.is(endpoint.config.keepalive, 5)
+  }
+  await endpoint.reload(configOf({ ...config, kcp: { mtu: 310 } }))
+  assert.is(endpoint.config.kcp.mtu, 310)
+  endpoint.close()
+})
 
 test('MUST 48: a rendezvous client without a peer refuses connections, and closes them at once', async () => {
   const network = fastNetwork()

@@ -132,6 +132,8 @@ export interface HttpConnection {
   readonly remote?: string | undefined
   /** The answer is a stream that lasts: the limit on the life of a connection ends for this one. */
   hold(): void
+  /** The stream was ended by us: the limit counts again, from now on. */
+  release?(): void
   /** Closes it at once. */
   cut(): void
 }

@@ -54,10 +54,10 @@ export function maybeBrowser(headers: Headers): boolean {
   return headers.has('accept-encoding')
 }
 
-/** Whether an Authorization header carries the token. The time it takes tells nothing but the token's length. */
+/** Whether an Authorization header carries the token. The time it takes depends on what was sent alone. */
 export function hasToken(header: string | null, token: string): boolean {
   const given = BEARER.exec(header ?? '')?.[1] ?? ''
   let difference = given.length ^ token.length
-  for (let i = 0; i < token.length; i++) difference |= token.charCodeAt(i) ^ given.charCodeAt(i % (given.length || 1))
+  for (let i = 0; i < given.length; i++) difference |= given.charCodeAt(i) ^ token.charCodeAt(i % token.length)
   return difference === 0
 }

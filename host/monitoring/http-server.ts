@@ -83,7 +83,8 @@ interface NodeOutgoing {
 /** An accepted connection. */
 interface Connection {
   readonly remote: string | undefined
-  readonly limit: ReturnType<typeof setTimeout>
+  readonly limitMs: number
+  limit: ReturnType<typeof setTimeout>
   /** A request came whole. */
   asked: boolean
   /** Its answer is a stream that lasts. */
@@ -102,6 +103,12 @@ export function connectionOf(socket: NodeSocket): HttpConnection {
       if (connection === undefined) return
       connection.held = true
       clearTimeout(connection.limit)
+    },
+    release() {
+      const connection = connections.get(socket)
+      if (connection?.held !== true) return
+      connection.held = false
+      connection.limit = setTimeout(() => socket.destroy(), connection.limitMs)
     },
     cut: () => void socket.destroy(),
   }
@@ -156,9 +163,12 @@ export function openHttp(
     }
     open.add(socket)
     const limit = setTimeout(() => socket.destroy(), limitMs)
-    connections.set(socket, { remote: socket.remoteAddress, limit, asked: false, held: false })
+    const connection = { remote: socket.remoteAddress, limitMs, limit, asked: false, held: false }
+    connections.set(socket, connection)
     socket.once('close', () => {
-      clearTimeout(limit)
+      clearTimeout(connection.limit)
+      connection.held = false
+      connections.delete(socket)
       open.delete(socket)
     })
   })

@@ -204,6 +204,7 @@ export class LiveFeed {
     // so that it does not come again at once and drive out another one
     viewer.controller.enqueue(encoder.encode(sseEvent('crowded', { most: VIEWERS_MAX })))
     viewer.controller.close()
+    viewer.connection.release?.()
   }
 
   /** Ends all streams: we stop, or what they show has changed. */
@@ -211,6 +212,7 @@ export class LiveFeed {
     for (const viewer of this.#viewers) {
       this.#remove(viewer)
       viewer.controller.close()
+      viewer.connection.release?.()
     }
   }
 

@@ -221,6 +221,33 @@ export function httpConformance({ runtime, serveHttp }: Subject): void {
     assert.ok(idle.ended.filter((ended) => !ended).length <= CONNECTIONS_MAX)
   })
 
+  test('a stream that was ended by us and is not read is cut like any other answer', async () => {
+    let ends = 0
+    const answer = (_: Request, _target: string, connection: HttpConnection): Response => {
+      connection.hold()
+      const body = new ReadableStream({
+        start(controller) {
+          controller.enqueue(new Uint8Array(32 << 20))
+          controller.close()
+          connection.release?.()
+        },
+      })
+      return new Response(body)
+    }
+    const server = await serveHttp(LOCALHOST, answer, SHORT_LIMIT_MS)
+    servers.push(server)
+    const deaf = connect(server.local.port, '127.0.0.1')
+    others.push(deaf)
+    deaf.on('error', () => {})
+    deaf.on('close', () => ends++)
+    deaf.write('GET / HTTP/1.1\r\nHost: a\r\n\r\n')
+    deaf.pause()
+    await new Promise((resolve) => setTimeout(resolve, 3 * SHORT_LIMIT_MS))
+    deaf.resume()
+    await waitFor('the cut', () => ends === 1)
+    assert.ok(deaf.bytesRead < 32 << 20)
+  })
+
   test('connections with requests that get no answer keep nobody out, streams stay', async () => {
     const streams: boolean[] = []
     const answer = (_: Request, target: string, connection: HttpConnection): Response | Promise<Response> => {

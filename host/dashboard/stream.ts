@@ -3,6 +3,8 @@
  * comes again when the stream ends.
  */
 
+import { PAGE_HEADER } from '../monitoring/access.ts'
+
 const PAUSES_MS = [500, 1000, 2000, 4000]
 /** After another dashboard took the place of this one: it would drive out the next one. */
 const CROWDED_PAUSE_MS = 60_000
@@ -53,7 +55,8 @@ export class Stream {
 
   /** Result: the status of an answer that was no stream. */
   async #run(signal: AbortSignal): Promise<number | undefined> {
-    const headers = new Headers({ Accept: 'text/event-stream' })
+    // the second one tells this page from another site's, which cannot send it
+    const headers = new Headers({ Accept: 'text/event-stream', [PAGE_HEADER]: '1' })
     if (this.token !== '') headers.set('Authorization', `Bearer ${this.token}`)
     try {
       const answer = await fetch('events', { headers, signal, cache: 'no-store' })

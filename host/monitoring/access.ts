@@ -43,6 +43,18 @@ export function isForeign(headers: Headers): boolean {
   return site !== null && site !== 'same-origin' && site !== 'none'
 }
 
+/** What our page sends with its requests. */
+export const PAGE_HEADER = 'x-kcptun-page'
+
+/**
+ * Whether no page but ours can have a browser send this: with a header of its own a browser asks first whether another
+ * site's page may send it (Fetch, CORS-preflight), which is refused. Sec-Fetch-Site it sends to this machine and to TLS
+ * only.
+ */
+export function isOwnPage(headers: Headers): boolean {
+  return headers.has(PAGE_HEADER) || headers.get('sec-fetch-site') === 'same-origin'
+}
+
 /** Whether a browser follows a link or a bookmark in a tab of its own: what it shows then, no page can read. */
 export function isNavigation({ headers, method }: Request): boolean {
   const reads = method === 'GET' || method === 'HEAD'

@@ -12,7 +12,7 @@ import type { HostCounters } from '../complaints.ts'
 import { formatConv } from '../format.ts'
 import { type ContextSteps, contextJson } from '../obfs/context-stats.ts'
 import type { HttpConnection } from '../runtime.ts'
-import { hasToken, isForeign, isNavigation, isOwnHost, maybeBrowser } from './access.ts'
+import { hasToken, isForeign, isNavigation, isOwnHost, isOwnPage, maybeBrowser } from './access.ts'
 import { LiveFeed, type LiveSource } from './live.ts'
 import { METRICS_TYPE, renderMetrics } from './metrics.ts'
 import {
@@ -115,12 +115,15 @@ const SESSION_WORDS = new Map<string, number>([
 /** Names of the states in /stats.json, by state number. */
 const STATE_NAMES = ['unknown', 'connect', 'established', 'linger', 'time_wait'] as const
 
+/** Browsers do not always tell whose page asks; they keep answers with these from pages of other sites. */
+const NOT_FOR_OTHERS = { 'Cross-Origin-Resource-Policy': 'same-origin', 'X-Frame-Options': 'DENY' } as const
+
 /** An error page (protocol.md 11). */
 export function errorPage(status: keyof typeof ERRORS): Response {
   const [title, sentence] = ERRORS[status]
   const name = `${status} ${title}`
   const body = `<HTML><HEAD><TITLE>${name}</TITLE></HEAD>\n<BODY><H1>${name}</H1>\n${sentence}\n</BODY></HTML>\n`
-  const headers = new Headers({ Connection: 'close', 'Content-Type': 'text/html' })
+  const headers = new Headers({ Connection: 'close', 'Content-Type': 'text/html', ...NOT_FOR_OTHERS })
   if (status === 401) headers.set('WWW-Authenticate', 'Bearer')
   return new Response(body, { status, headers })
 }
@@ -130,9 +133,7 @@ function page(body: string | ReadableStream<Uint8Array>, type: string, status = 
     Connection: 'close',
     'Content-Type': type,
     'X-Content-Type-Options': 'nosniff',
-    // for browsers that do not tell whose page asks
-    'Cross-Origin-Resource-Policy': 'same-origin',
-    'X-Frame-Options': 'DENY',
+    ...NOT_FOR_OTHERS,
   })
   if (!post) headers.set('Cache-Control', 'no-store')
   return new Response(body, { status, headers })
@@ -375,9 +376,11 @@ export function createHttpApp(source: HttpSource): HttpApp {
   })
   app.all('/', (context) => dashboard(context.req.raw, source))
   app.all('/events', (context) => {
-    if (context.req.method !== 'GET') return errorPage(405)
+    const { method, raw } = context.req
+    if (method !== 'GET') return errorPage(405)
     const { connection } = context.env
-    const events = connection === undefined ? undefined : feed.open(connection)
+    const isKnown = source.token() !== undefined || isOwnPage(raw.headers)
+    const events = connection === undefined ? undefined : feed.open(connection, isKnown)
     return events === undefined ? errorPage(503) : page(events, EVENTS_TYPE)
   })
   app.all('/stats', (context) => {

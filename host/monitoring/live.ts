@@ -19,7 +19,7 @@ import type { Counters, SessionStats, SessionSteps, Snapshot } from './stats.ts'
 
 /** Time between two samples, ms. */
 export const SAMPLE_MS = 500
-/** Watching dashboards at a time; one of who has most of them makes room for the next. */
+/** Watching dashboards at a time; one makes room for the next. */
 export const VIEWERS_MAX = 8
 /** Events that wait for a viewer; more are left out. */
 const QUEUED_MAX = 2
@@ -78,6 +78,8 @@ export interface LiveSource {
 interface Viewer {
   readonly controller: ReadableStreamDefaultController<Uint8Array>
   readonly connection: HttpConnection
+  /** It is a page of ours, or has the token. */
+  readonly isKnown: boolean
   /** When it last had room, monotonic ms. */
   tookAt: number
 }
@@ -175,15 +177,18 @@ export class LiveFeed {
     return this.#viewers.size
   }
 
-  /** A stream of events for one more viewer. */
-  open(connection: HttpConnection): ReadableStream<Uint8Array> {
+  /**
+   * A stream of events for one more viewer.
+   * @param isKnown it is a page of ours, or has the token
+   */
+  open(connection: HttpConnection, isKnown: boolean): ReadableStream<Uint8Array> {
     if (this.#viewers.size >= VIEWERS_MAX) this.#makeRoom()
     let viewer: Viewer | undefined
     const source: UnderlyingDefaultSource<Uint8Array> = {
       start: (controller) => {
         connection.hold()
         const snapshot = this.#source.snapshot()
-        viewer = { controller, connection, tookAt: snapshot.at }
+        viewer = { controller, connection, isKnown, tookAt: snapshot.at }
         this.#viewers.add(viewer)
         if (this.#viewers.size === 1) this.#begin(snapshot)
         controller.enqueue(encoder.encode(this.#hello()))
@@ -196,9 +201,13 @@ export class LiveFeed {
     return new ReadableStream(source, { highWaterMark: QUEUED_MAX })
   }
 
-  /** Ends the oldest stream of the address that has most of them: nobody can keep others out. */
+  /**
+   * Ends a stream, one that may be another site's if there is one; of the address that has most of them the oldest. So
+   * nobody can keep others out.
+   */
   #makeRoom(): void {
-    const viewer = oldestOfMost(this.#viewers, ({ connection }) => connection.remote)
+    const strangers = [...this.#viewers].filter(({ isKnown }) => !isKnown)
+    const viewer = oldestOfMost(strangers.length > 0 ? strangers : this.#viewers, ({ connection }) => connection.remote)
     if (viewer === undefined) return
     this.#remove(viewer)
     // so that it does not come again at once and drive out another one

@@ -3,7 +3,7 @@ import { createHash } from 'node:crypto'
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
 import type { Hello, Sample } from '../../host/dashboard/sample.ts'
-import { hasToken, isForeign, isOwnHost } from '../../host/monitoring/access.ts'
+import { hasToken, isForeign, isOwnHost, PAGE_HEADER } from '../../host/monitoring/access.ts'
 import { oldestOfMost } from '../../host/monitoring/crowd.ts'
 import { createHttpApp, type HttpApp, type HttpSource } from '../../host/monitoring/http.ts'
 import { ROWS_MAX, VIEWERS_MAX } from '../../host/monitoring/live.ts'
@@ -428,6 +428,20 @@ test('one more viewer than there may be takes the place of the oldest of who has
   await waitFor('samples for the owner', () => second.samples.length > 1 && owner.samples.length > 1)
   assert.not(owner.ended)
   for (const watcher of [owner, second, ...strangers]) await watcher.leave().catch(() => {})
+})
+
+test('streams that may be those of other sites make room first: they drive no page of ours out', async () => {
+  const scene = new Scene()
+  const host = '127.0.0.1:8081'
+  const owner = (await scene.watch({ host, [PAGE_HEADER]: '1' })).read()
+  const others: Watcher[] = []
+  // to a plain HTTP address browsers say nothing of who asks
+  for (let i = 0; i < 3 * VIEWERS_MAX; i++) others.push((await scene.watch({ host })).read())
+  await waitFor('room', () => others.filter(({ ended }) => !ended).length === VIEWERS_MAX - 1)
+  const { length } = owner.samples
+  await waitFor('samples', () => owner.samples.length > length + 1)
+  assert.not(owner.ended)
+  for (const watcher of [owner, ...others]) await watcher.leave().catch(() => {})
 })
 
 test('who has most entries gives the oldest', () => {

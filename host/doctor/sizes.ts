@@ -134,8 +134,8 @@ export interface Echo {
   readonly longest: number
   /** The first segment of the echo arrived: the longest one. */
   readonly first: boolean
-  /** Bytes of payload in it. */
-  readonly firstBytes: number
+  /** All that was asked for came back. */
+  readonly whole: boolean
   /** The peer acknowledged something. */
   readonly acknowledged: boolean
   /** The peer wants no conversation: it is no server. */
@@ -165,13 +165,15 @@ export class Conversations {
     if (message.kind === 'segments' || message.kind === 'reset') this.#receivers.get(message.conv)?.(arrival)
   }
 
-  /** Asks for `bytes` of echo, a multiple of 4, and waits for its first segment. */
+  /** Asks for `bytes` of echo, a multiple of 4, and waits for its first segment, or for all if it is more than one. */
   async echo(bytes: number): Promise<Echo> {
     const chunks: Uint8Array[] = []
     for (let at = 0; at < bytes; at += CHUNK_BYTES) chunks.push(keepalives(Math.min(CHUNK_BYTES, bytes - at)))
     const later = chunks.map((_, sn) => sn).slice(1)
     let longest = 0
     let firstBytes = 0
+    const echoed = new Map<number, number>()
+    const isWhole = (): boolean => [...echoed.values()].reduce((sum, length) => sum + length, 0) >= bytes
     const { acknowledged, refused } = await this.#converse(chunks, [later, [0]], (arrival) => {
       if (arrival.message.kind !== 'segments') return false
       for (const segment of arrival.message.segments) {
@@ -179,11 +181,14 @@ export class Conversations {
         longest = Math.max(longest, arrival.bytes)
         // a server may ask first whether we are alive, by one KEEPALIVE of its own
         const isQuestion = segment.sn === 0 && segment.data.length === TLV_BYTES && bytes > TLV_BYTES
-        if (segment.sn <= 1 && !isQuestion) firstBytes = Math.max(firstBytes, segment.data.length)
+        if (isQuestion) continue
+        echoed.set(segment.sn, segment.data.length)
+        if (segment.sn <= 1) firstBytes = Math.max(firstBytes, segment.data.length)
       }
-      return firstBytes > 0
+      // a busy peer may cut its echo anywhere: one short segment does not say that it makes no longer ones
+      return firstBytes > 0 && (bytes < MORE_THAN_FULL_BYTES || isWhole())
     })
-    return { asked: bytes, longest, first: firstBytes > 0, firstBytes, acknowledged, refused }
+    return { asked: bytes, longest, first: firstBytes > 0, whole: isWhole(), acknowledged, refused }
   }
 
   /**
@@ -276,9 +281,9 @@ export interface Return {
 export async function passageBack(conversations: Conversations, overhead: number, most: number): Promise<Return> {
   let whole = await conversations.echo(MORE_THAN_FULL_BYTES)
   // once more where bad luck is likely
-  if (!whole.first && !whole.refused && conversations.isLossy) whole = await conversations.echo(MORE_THAN_FULL_BYTES)
+  if (!whole.whole && !whole.refused && conversations.isLossy) whole = await conversations.echo(MORE_THAN_FULL_BYTES)
   if (whole.refused) return { passage: undefined, refused: true, full: false }
-  if (whole.first) return { passage: { passed: whole.longest, lost: undefined }, refused: false, full: true }
+  if (whole.whole) return { passage: { passed: whole.longest, lost: undefined }, refused: false, full: true }
   const asked = (size: number): number =>
     Math.max(Math.floor((size - overhead - HEADER_BYTES) / TLV_BYTES) * TLV_BYTES, TLV_BYTES)
   const sizeOf = (bytes: number): number => bytes + HEADER_BYTES + overhead

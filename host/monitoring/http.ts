@@ -380,7 +380,9 @@ export function createHttpApp(source: HttpSource): HttpApp {
     if (method !== 'GET') return errorPage(405)
     const { connection } = context.env
     const isKnown = source.token() !== undefined || isOwnPage(raw.headers)
-    const events = connection === undefined ? undefined : feed.open(connection, isKnown)
+    // what another site's page can have a browser send has no effect
+    const pings = isKnown || !maybeBrowser(raw.headers)
+    const events = connection === undefined ? undefined : feed.open(connection, isKnown, pings)
     return events === undefined ? errorPage(503) : page(events, EVENTS_TYPE)
   })
   app.all('/stats', (context) => {

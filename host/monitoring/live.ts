@@ -4,8 +4,9 @@
  *
  * Without viewers there is no timer and nothing is read. With them everything is read and put into text once, whatever
  * their number. A viewer that reads slowly misses samples, each of which stands for itself; one that reads nothing for
- * long is cut. While somebody watches, a client pings its peer whenever it heard nothing since the sample before, so
- * that a link that dies while idle is seen too; to the peer these are the pings of a keepalive.
+ * long is cut. While somebody watches who is no page of another site, a client pings its peer whenever it heard
+ * nothing since the sample before, so that a link that dies while idle is seen too; to the peer these are the pings of a
+ * keepalive.
  *
  * What the figures mean is stats.ts; routes and access are http.ts.
  */
@@ -80,6 +81,8 @@ interface Viewer {
   readonly connection: HttpConnection
   /** It is a page of ours, or has the token. */
   readonly isKnown: boolean
+  /** Silence is to be met by pings: it can be no page of another site. */
+  readonly pings: boolean
   /** When it last had room, monotonic ms. */
   tookAt: number
 }
@@ -137,13 +140,14 @@ class LinkWatch {
     return this.silent > 0
   }
 
-  state(counters: Counters, pending: boolean): LinkState {
+  /** @param pinged whether silence is met by pings */
+  state(counters: Counters, pending: boolean, pinged: boolean): LinkState {
     const { client, server } = this.#source
     const live = counters.sessions_connect + counters.sessions_established + counters.sessions_linger
     const late = this.silent >= SILENT_MS
     if (client) {
       if (pending) return 'pending'
-      if (late) return 'silent'
+      if (late) return pinged || counters.waitsnd > 0 ? 'silent' : 'quiet'
       return this.#checked ? 'up' : 'checking'
     }
     if (!server) return 'serving'
@@ -180,17 +184,22 @@ export class LiveFeed {
   /**
    * A stream of events for one more viewer.
    * @param isKnown it is a page of ours, or has the token
+   * @param pings it can be no page of another site: silence is met by pings
    */
-  open(connection: HttpConnection, isKnown: boolean): ReadableStream<Uint8Array> {
+  open(connection: HttpConnection, isKnown: boolean, pings: boolean): ReadableStream<Uint8Array> {
     if (this.#viewers.size >= VIEWERS_MAX) this.#makeRoom()
     let viewer: Viewer | undefined
     const source: UnderlyingDefaultSource<Uint8Array> = {
       start: (controller) => {
         connection.hold()
         const snapshot = this.#source.snapshot()
-        viewer = { controller, connection, isKnown, tookAt: snapshot.at }
+        const isFirst = this.#viewers.size === 0
+        const isFirstToPing = pings && !this.#pings
+        viewer = { controller, connection, isKnown, pings, tookAt: snapshot.at }
         this.#viewers.add(viewer)
-        if (this.#viewers.size === 1) this.#begin(snapshot)
+        if (isFirst) this.#begin()
+        // silence counts from where it is met by pings
+        if (isFirst || isFirstToPing) this.#link.begin(snapshot)
         controller.enqueue(encoder.encode(this.#hello()))
         this.#step(snapshot)
       },
@@ -225,8 +234,12 @@ export class LiveFeed {
     }
   }
 
-  #begin(snapshot: Snapshot): void {
-    this.#link.begin(snapshot)
+  get #pings(): boolean {
+    for (const { pings } of this.#viewers) if (pings) return true
+    return false
+  }
+
+  #begin(): void {
     this.#rows = []
     this.#walkAt = 0
     this.#warned = this.#source.warnings().remembered
@@ -269,14 +282,15 @@ export class LiveFeed {
     const { counters } = snapshot
     const { rendezvous, peer, local, peerFound, pongRtt } = this.#source.path()
     const pending = rendezvous !== undefined && !peerFound
-    if (this.#link.look(snapshot) && this.#source.client && !pending) this.#source.ping()
+    const pings = this.#pings
+    if (this.#link.look(snapshot) && pings && this.#source.client && !pending) this.#source.ping()
     this.#walk(snapshot.at)
     const busiest = this.#rows.find(({ idle, rtt }) => idle <= FRESH_S && rtt > 0)
     const { recent, remembered } = this.#source.warnings()
     const text = sseEvent('sample', {
       ...this.#source.summary(snapshot),
       link: {
-        state: this.#link.state(counters, pending),
+        state: this.#link.state(counters, pending, pings),
         silent_ms: Math.round(this.#link.silent),
         // an idle session's round trip is that of its last data
         rtt_ms: busiest?.rtt ?? pongRtt ?? this.#rows.find(({ rtt }) => rtt > 0)?.rtt ?? null,

@@ -608,6 +608,24 @@ test('a client that never heard its peer is being checked, then without an answe
   clearInterval(clock)
 })
 
+test("what may be another site's page causes no ping; our page does, and silence counts from then on", async () => {
+  const scene = new Scene()
+  const clock = setInterval(() => {
+    scene.at += 10
+  }, 10)
+  const browser = { host: '127.0.0.1:8081', 'accept-encoding': 'gzip' }
+  const other = (await scene.watch(browser)).read()
+  await waitFor('quiet', () => other.last?.link.state === 'quiet')
+  assert.is(scene.pings, 0)
+  const own = (await scene.watch({ ...browser, [PAGE_HEADER]: '1' })).read()
+  await waitFor('a sample', () => own.last !== undefined)
+  assert.is(own.last?.link.state, 'checking')
+  await waitFor('silent', () => own.last?.link.state === 'silent')
+  assert.ok(scene.pings >= 3)
+  for (const watcher of [other, own]) await watcher.leave()
+  clearInterval(clock)
+})
+
 test('a rendezvous client without its peer says so and pings nobody', async () => {
   const rendezvous = { family: 4, address: '10.0.0.1', port: 5, scope: 0 } as const
   const scene = new Scene({}, { path: () => ({ ...NO_LIVE.path(), rendezvous }) })

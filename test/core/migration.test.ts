@@ -253,4 +253,19 @@ test('many sessions move together', () => {
   for (const connection of pair.connections) assert.ok(connection.clean, connection.describe())
 })
 
+test('a session that was not dialled yet moves too: MIGRATED comes before DIAL', () => {
+  const solo = new Solo({ role: 'server', sealing: 'random' })
+  solo.feed(push(5, 0, concat(DIAL, text('a'))))
+  solo.feedFrom(MOVED, push(5, 1, text('b')))
+  solo.run(20)
+  answerPings(solo, MOVED)
+  solo.run(DECIDED_MS)
+  const told = (): number[] => solo.events.map(({ type }) => type).filter((type) => type !== EventType.PONG)
+  assert.equal(told(), [EventType.MIGRATED], 'the conversation is not confirmed')
+  solo.confirm(5, MOVED)
+  assert.equal(told(), [EventType.MIGRATED, EventType.DIAL, EventType.READABLE])
+  assert.is(new Set(solo.events.map(({ handle }) => handle).filter((handle) => handle !== 0)).size, 1)
+  assert.equal(solo.only.data, utf8('ab'))
+})
+
 test.run()

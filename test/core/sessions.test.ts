@@ -95,6 +95,23 @@ for (const role of ['client', 'neither'] as const) {
   })
 }
 
+test('a session that breaks before the host polled its DIAL tells ABORT alone, one that is never dialled tells nothing', () => {
+  const broken = new Solo({ role: 'server' })
+  // a second DIAL is a message that must not be
+  broken.feed(push(7, 0, concat(DIAL, DIAL)))
+  assert.equal(
+    broken.events.map(({ type, arg }) => [type, arg]),
+    [[EventType.ABORT, 5]],
+  )
+  assert.not(broken.only.dialled)
+  const unconfirmed = new Solo({ role: 'server', sealing: 'random' })
+  unconfirmed.feed(push(7, 0, DIAL))
+  unconfirmed.run(150_000)
+  assert.ok(unconfirmed.events.every(({ handle }) => handle === 0))
+  assert.is(unconfirmed.endpoint.counter('sessions_opened'), 1)
+  assert.is(unconfirmed.endpoint.counter('sessions_aborted'), 0)
+})
+
 test('MUST 43: family, address, port and scope tell peers apart', () => {
   const solo = new Solo({ role: 'server' })
   const peers: Address[] = [

@@ -23,6 +23,10 @@ import { PROGRAM, VERSION } from './version.ts'
 import { runWorker } from './workers/child.ts'
 import { openWorkers } from './workers/workers.ts'
 
+/** Permission bits of group and others, and that of the group to read. */
+const OTHERS = 0o066
+const GROUP_READ = 0o040
+
 type RunArgs = Extract<Args, { kind: 'run' }>
 
 /** What an error says to people: expected ones by their message alone. */
@@ -126,7 +130,9 @@ async function run(
     log.setLevel(adjustLevel(config.loglevel, verbosity))
     log.setOutput(config.log ?? 'stdout')
     const hasSecret = [config.psk, config.password, config.http_token].some((secret) => secret !== undefined)
-    const doubts = fileWarnings(path, runtime.tools?.fileMode(path), hasSecret).join('; ')
+    const mode = runtime.tools?.fileMode(path) ?? 0
+    // a group of its own that may read is how services are set up (contrib/)
+    const doubts = (mode & ~GROUP_READ & OTHERS) === 0 ? '' : fileWarnings(path, mode, hasSecret).join('; ')
     if (doubts !== '' && doubts !== said) log.warning(doubts)
     said = doubts
   }

@@ -80,6 +80,7 @@ async function reloadOnce({ runtime, log, path, endpoint, applyLog }: ReloadOpti
     await endpoint.reload(config)
     log.notice('config successfully reloaded')
   } catch (error) {
+    applyLog(endpoint.config)
     log.error(`reload failed, the old configuration stays: ${messageOf(error)}`)
   }
 }

@@ -14,6 +14,9 @@ const KEY_BYTES = 32
  */
 const PSK_SYNTAX = /^[A-Za-z0-9+/]{42}[AEIMQUYcgkosw048]=$/
 
+/** Standard Base64 (RFC 4648, 4). */
+const BASE64 = 'ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/'
+
 /** Names of obfuscators (protocol.md 9). */
 const OBFUSCATORS: readonly string[] = ['dpi/tcp-wnd', 'dpi/tcp']
 
@@ -48,7 +51,19 @@ function checkPsk(text: string): void {
  */
 export function parsePsk(text: string): Uint8Array {
   checkPsk(text)
-  return Uint8Array.from(atob(text), (char) => char.charCodeAt(0))
+  // neither through a string, which cannot be overwritten, nor in a small array, of which V8 leaves copies when it moves
+  const key = new Uint8Array(new ArrayBuffer(KEY_BYTES))
+  let bits = 0
+  let held = 0
+  let at = 0
+  for (const character of text.slice(0, -1)) {
+    bits = (bits << 6) | BASE64.indexOf(character)
+    held += 6
+    if (held < 8) continue
+    held -= 8
+    key[at++] = bits >>> held
+  }
+  return key
 }
 
 function checkObfs(config: Config): void {

@@ -4,6 +4,7 @@
  */
 
 import { type Aead, type AesGcmFactory, ASSOCIATED_DATA, MAX_SEALED, TAG_BYTES } from './aead.ts'
+import { secretCopy } from './secret-bytes.ts'
 
 const ALGORITHM = 'aes-256-gcm'
 const NONCE_BYTES = 12
@@ -58,7 +59,7 @@ class AesGcm implements Aead {
     this.provider = provider
     this.#createCipheriv = createCipheriv
     this.#createDecipheriv = createDecipheriv
-    this.#key = key.slice()
+    this.#key = secretCopy(key)
   }
 
   seal(

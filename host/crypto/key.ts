@@ -5,7 +5,8 @@
 
 import type { Security } from '../config/security.ts'
 import { KEY_BYTES } from './aead.ts'
-import { allocate, rawSodium, release } from './sodium.ts'
+import { secretBytes } from './secret-bytes.ts'
+import { allocate, rawSodium } from './sodium.ts'
 
 // Argon2id version 1.3 with the fixed parameters of protocol.md 3.7: 2 passes over 8 KiB, one lane.
 const OPSLIMIT = 2
@@ -26,14 +27,15 @@ export async function passwordKey(password: string): Promise<Uint8Array> {
   const { default: sodium } = await import('libsodium-wrappers-sumo')
   await sodium.ready
   const raw = rawSodium(sodium, ['_crypto_pwhash'])
+  // Argon2id leaves its blocks in the heap, and the key follows from the last one: everything is put back as it was
+  const before = raw.HEAPU8.slice()
   const bytes = new TextEncoder().encode(password)
   // Room for one byte more: an empty password needs an address too.
   const passwordLength = bytes.length
-  let [passwordAt, saltAt, keyAt] = [0, 0, 0]
   try {
-    passwordAt = allocate(raw, bytes, passwordLength + 1)
-    saltAt = allocate(raw, SALT, SALT.length)
-    keyAt = allocate(raw, null, KEY_BYTES)
+    const passwordAt = allocate(raw, bytes, passwordLength + 1)
+    const saltAt = allocate(raw, SALT, SALT.length)
+    const keyAt = allocate(raw, null, KEY_BYTES)
     const failed = raw._crypto_pwhash(
       keyAt,
       KEY_BYTES,
@@ -48,12 +50,14 @@ export async function passwordKey(password: string): Promise<Uint8Array> {
       ALG_ARGON2ID13,
     )
     if (failed !== 0) throw new Error('password: Argon2id failed, out of memory')
-    return raw.HEAPU8.slice(keyAt, keyAt + KEY_BYTES)
+    const key = secretBytes(KEY_BYTES)
+    key.set(raw.HEAPU8.subarray(keyAt, keyAt + KEY_BYTES))
+    return key
   } finally {
     bytes.fill(0)
-    if (passwordAt !== 0) release(raw, passwordAt, passwordLength + 1)
-    if (saltAt !== 0) release(raw, saltAt, SALT.length)
-    if (keyAt !== 0) release(raw, keyAt, KEY_BYTES)
+    raw.HEAPU8.set(before)
+    // what it may have grown by
+    raw.HEAPU8.fill(0, before.length)
   }
 }
 
@@ -72,7 +76,7 @@ export async function withKey<T>(security: Security, use: (key: Uint8Array) => T
 
 /** A fresh key for `psk`: canonical Base64 of 32 random bytes, 44 characters ending in one `=`. */
 export function generatePsk(): string {
-  const key = crypto.getRandomValues(new Uint8Array(KEY_BYTES))
+  const key = crypto.getRandomValues(secretBytes(KEY_BYTES))
   const text = btoa(String.fromCharCode(...key))
   key.fill(0)
   return text

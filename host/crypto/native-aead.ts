@@ -9,6 +9,7 @@
 
 import { type Aead, ASSOCIATED_DATA, type NonceStrategy, TAG_BYTES } from './aead.ts'
 import { SCRATCH_BYTES, SCRATCH_END, ScratchAead, type ScratchCipher, worksAsItShould } from './scratch-aead.ts'
+import { secretCopy } from './secret-bytes.ts'
 
 const AEAD_NAMES = [
   'crypto_aead_xchacha20poly1305_ietf_encrypt_detached',
@@ -108,7 +109,7 @@ class NativeCipher implements ScratchCipher {
     this.nonceStrategy = method.nonceStrategy
     this.provider = sodium.provider
     this.#method = method
-    this.#key = key.slice()
+    this.#key = secretCopy(key)
     const nonceAt = SCRATCH_END - method.nonceBytes
     this.#textEnd = nonceAt - TAG_BYTES
     this.#nonce = this.memory.subarray(nonceAt, SCRATCH_END)
@@ -167,11 +168,10 @@ function isBinding(binding: unknown): binding is Binding {
  */
 export function openNativeAead(name: string, key: Uint8Array, sodium: NativeSodium): Aead | undefined {
   const trial = new NativeCipher(name, sodium, key)
-  let sound = false
   try {
-    sound = worksAsItShould(trial)
+    if (!worksAsItShould(trial)) return undefined
   } finally {
     trial.wipe()
   }
-  return sound ? new ScratchAead(new NativeCipher(name, sodium, key)) : undefined
+  return new ScratchAead(new NativeCipher(name, sodium, key))
 }

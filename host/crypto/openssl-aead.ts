@@ -85,6 +85,8 @@ class OpensslCipher implements ScratchCipher {
       this.wipe()
       throw error
     }
+    // the contexts have copies of their own
+    this.memory.fill(0, KEY_AT, KEY_AT + KEY_BYTES)
   }
 
   seal(length: number): void {
@@ -136,12 +138,17 @@ class OpensslCipher implements ScratchCipher {
   #context(cipher: number, encrypt: 0 | 1): number {
     const calls = this.#calls
     const context = calls.EVP_CIPHER_CTX_new()
-    const done =
-      cipher !== 0 &&
-      context !== 0 &&
-      calls.EVP_CipherInit_ex(context, cipher, 0, 0, 0, encrypt) === 1 &&
-      calls.EVP_CIPHER_CTX_ctrl(context, SET_IV_LENGTH, NONCE_BYTES, 0) === 1 &&
-      calls.EVP_CipherInit_ex(context, 0, 0, this.#base + KEY_AT, this.#base + AD_AT, encrypt) === 1
+    let done = false
+    try {
+      done =
+        cipher !== 0 &&
+        context !== 0 &&
+        calls.EVP_CipherInit_ex(context, cipher, 0, 0, 0, encrypt) === 1 &&
+        calls.EVP_CIPHER_CTX_ctrl(context, SET_IV_LENGTH, NONCE_BYTES, 0) === 1 &&
+        calls.EVP_CipherInit_ex(context, 0, 0, this.#base + KEY_AT, this.#base + AD_AT, encrypt) === 1
+    } finally {
+      if (!done && context !== 0) calls.EVP_CIPHER_CTX_free(context)
+    }
     if (!done) throw new Error(`${this.provider} lacks a cipher`)
     return context
   }
@@ -155,13 +162,12 @@ export function openOpensslAead(name: string, key: Uint8Array, openssl: Openssl)
   if (method === undefined) return undefined
   try {
     const trial = new OpensslCipher(name, method, openssl, key)
-    let sound = false
     try {
-      sound = worksAsItShould(trial)
+      if (!worksAsItShould(trial)) return undefined
     } finally {
       trial.wipe()
     }
-    return sound ? new ScratchAead(new OpensslCipher(name, method, openssl, key)) : undefined
+    return new ScratchAead(new OpensslCipher(name, method, openssl, key))
   } catch {
     return undefined
   }

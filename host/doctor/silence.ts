@@ -52,13 +52,18 @@ async function otherSealers(config: Config, crypto: RuntimeCrypto): Promise<Seal
   const add = async (method: string, key: Uint8Array, how: string): Promise<void> => {
     sealers.push(sealerOf(await openAead(method, key, crypto), `${method} ${how}`))
   }
-  for (const method of methods) await add(method, noKey, 'without any key')
-  const security = checkStart(config, methods)
-  if (security === undefined) return sealers
-  await withKey(security, async (key) => {
-    for (const method of methods) if (method !== config.method) await add(method, key, 'with the same key')
-  })
-  return sealers
+  try {
+    for (const method of methods) await add(method, noKey, 'without any key')
+    const security = checkStart(config, methods)
+    if (security === undefined) return sealers
+    await withKey(security, async (key) => {
+      for (const method of methods) if (method !== config.method) await add(method, key, 'with the same key')
+    })
+    return sealers
+  } catch (error) {
+    for (const sealer of sealers) sealer.wipe()
+    throw error
+  }
 }
 
 /**

@@ -239,7 +239,13 @@ export async function startEndpoint(
   if (share === undefined) for (const text of configWarnings(config)) log.warning(text)
   const aead = await openCipher(config, crypto)
   if (aead !== undefined) log.info(`method: ${aead.method}, ${aead.provider}`)
-  const endpoint = new Endpoint(runtime, config, log, aead, share)
+  let endpoint: Endpoint
+  try {
+    endpoint = new Endpoint(runtime, config, log, aead, share)
+  } catch (error) {
+    aead?.wipe()
+    throw error
+  }
   await endpoint.open()
   return endpoint
 }

@@ -150,9 +150,11 @@ for (const program of RUNTIMES) {
     } finally {
       await running.stop()
     }
-    const good = await start(program, { ...config, http_listen: `127.0.0.1:${await freePort()}` })
-    assert.equal(warnings(good.log()), [])
-    await good.stop()
+    for (const mode of [0o600, 0o640]) {
+      const good = await start(program, { ...config, http_listen: `127.0.0.1:${await freePort()}` }, { mode })
+      assert.equal(warnings(good.log()), [])
+      await good.stop()
+    }
     const workers = await start(program, { ...config, workers: 2 }, { mode: 0o644 })
     assert.is(warnings(workers.log()).length, 2, workers.log())
     await workers.stop()

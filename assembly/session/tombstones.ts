@@ -9,6 +9,7 @@ import { TICKS_PER_SECOND } from '../abi'
 import { elapsed, NEVER, seconds } from '../clock'
 import { sendReset } from '../control/queue'
 import { Chains, firstWith, link, nextWith, unlink } from '../memory/chains'
+import { append, List, takeOut } from '../memory/list'
 import { growRing } from '../memory/ring'
 import { alloc, allocUrgent, classOf, free, setAside } from '../memory/slab'
 import { copyAddress, hashAddress, sameAddress } from '../packet/address'
@@ -47,8 +48,8 @@ const chains: Chains = changetype<Chains>(memory.data(12, 8))
 let slots: usize = 0
 let capacity: u32 = 0
 let count: u32 = 0
-let oldest: usize = 0
-let youngest: usize = 0
+const list: List = changetype<List>(memory.data(8, 8))
+const LINKS: usize = offsetof<Tombstone>('older')
 let lifeTicks: u64 = 0
 /** Those that are due are looked for no oftener than once a second. */
 let checkAt: u64 = 0
@@ -88,8 +89,8 @@ export function areTombstonesFull(): bool {
 
 /** Forgets the oldest if it is old enough. */
 function dropOldest(): void {
-  const t = changetype<Tombstone>(oldest)
-  if (oldest && elapsed - t.since >= MIN_LIFE_TICKS) remove(t)
+  const t = changetype<Tombstone>(list.oldest)
+  if (list.oldest && elapsed - t.since >= MIN_LIFE_TICKS) remove(t)
 }
 
 /** Remembers a session that ended now. Without memory it is forgotten at once. */
@@ -98,7 +99,7 @@ export function addTombstone(address: usize, conv: u32): void {
   if (!ensureSlot()) return
   let at = alloc(CLASS)
   if (!at) {
-    if (oldest) remove(changetype<Tombstone>(oldest))
+    if (list.oldest) remove(changetype<Tombstone>(list.oldest))
     at = allocUrgent(CLASS)
     if (!at) return
   }
@@ -115,7 +116,7 @@ export function addTombstone(address: usize, conv: u32): void {
   t.since = elapsed
   store<usize>(slots + ((<usize>count) << POINTER_SHIFT), at)
   count++
-  append(t)
+  append(list, at, LINKS)
   shift(SESSIONS_BY_STATE + TIME_WAIT - 1, 1)
 }
 
@@ -132,24 +133,8 @@ function ensureSlot(): bool {
   return true
 }
 
-function append(t: Tombstone): void {
-  const at = changetype<usize>(t)
-  t.older = youngest
-  t.younger = 0
-  if (youngest) changetype<Tombstone>(youngest).younger = at
-  else oldest = at
-  youngest = at
-}
-
-function takeOut(t: Tombstone): void {
-  if (t.older) changetype<Tombstone>(t.older).younger = t.younger
-  else oldest = t.younger
-  if (t.younger) changetype<Tombstone>(t.younger).older = t.older
-  else youngest = t.older
-}
-
 function remove(t: Tombstone): void {
-  takeOut(t)
+  takeOut(list, changetype<usize>(t), LINKS)
   unlink(chains, changetype<usize>(t))
   count--
   const last = load<usize>(slots + ((<usize>count) << POINTER_SHIFT))
@@ -164,21 +149,22 @@ export function answerLate(t: Tombstone, received: u32): void {
   if (<u32>elapsed - t.resetAt < TICKS_PER_SECOND) return
   t.resetAt = <u32>elapsed
   t.since = elapsed
-  takeOut(t)
-  append(t)
+  takeOut(list, changetype<usize>(t), LINKS)
+  append(list, changetype<usize>(t), LINKS)
   sendReset(t.conv, addressOfTombstone(t), received)
 }
 
 /** Forgets those whose time is over. */
 export function checkTombstones(): void {
   if (elapsed < checkAt) return
-  while (oldest && elapsed - changetype<Tombstone>(oldest).since >= lifeTicks) remove(changetype<Tombstone>(oldest))
+  while (list.oldest && elapsed - changetype<Tombstone>(list.oldest).since >= lifeTicks)
+    remove(changetype<Tombstone>(list.oldest))
   checkAt = elapsed + TICKS_PER_SECOND
 }
 
 /** Ticks until `checkTombstones` has something to do. */
 export function untilTombstones(): u32 {
-  if (!oldest) return NEVER
-  const at = max(changetype<Tombstone>(oldest).since + lifeTicks, checkAt)
+  if (!list.oldest) return NEVER
+  const at = max(changetype<Tombstone>(list.oldest).since + lifeTicks, checkAt)
   return at > elapsed ? <u32>min<u64>(at - elapsed, NEVER - 1) : 0
 }

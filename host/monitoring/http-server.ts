@@ -167,7 +167,6 @@ export function openHttp(
     connections.set(socket, connection)
     socket.once('close', () => {
       clearTimeout(connection.limit)
-      connection.held = false
       connections.delete(socket)
       open.delete(socket)
     })

@@ -379,10 +379,8 @@ export function createHttpApp(source: HttpSource): HttpApp {
     const { method, raw } = context.req
     if (method !== 'GET') return errorPage(405)
     const { connection } = context.env
-    const isKnown = source.token() !== undefined || isOwnPage(raw.headers)
-    // what another site's page can have a browser send has no effect
-    const pings = isKnown || !maybeBrowser(raw.headers)
-    const events = connection === undefined ? undefined : feed.open(connection, isKnown, pings)
+    const isKnown = source.token() !== undefined || isOwnPage(raw.headers) || !maybeBrowser(raw.headers)
+    const events = connection === undefined ? undefined : feed.open(connection, isKnown)
     return events === undefined ? errorPage(503) : page(events, EVENTS_TYPE)
   })
   app.all('/stats', (context) => {

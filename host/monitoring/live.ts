@@ -79,10 +79,8 @@ export interface LiveSource {
 interface Viewer {
   readonly controller: ReadableStreamDefaultController<Uint8Array>
   readonly connection: HttpConnection
-  /** It is a page of ours, or has the token. */
+  /** It can be no page of another site. */
   readonly isKnown: boolean
-  /** Silence is to be met by pings: it can be no page of another site. */
-  readonly pings: boolean
   /** When it last had room, monotonic ms. */
   tookAt: number
 }
@@ -183,10 +181,9 @@ export class LiveFeed {
 
   /**
    * A stream of events for one more viewer.
-   * @param isKnown it is a page of ours, or has the token
-   * @param pings it can be no page of another site: silence is met by pings
+   * @param isKnown it can be no page of another site
    */
-  open(connection: HttpConnection, isKnown: boolean, pings: boolean): ReadableStream<Uint8Array> {
+  open(connection: HttpConnection, isKnown: boolean): ReadableStream<Uint8Array> {
     if (this.#viewers.size >= VIEWERS_MAX) this.#makeRoom()
     let viewer: Viewer | undefined
     const source: UnderlyingDefaultSource<Uint8Array> = {
@@ -194,8 +191,8 @@ export class LiveFeed {
         connection.hold()
         const snapshot = this.#source.snapshot()
         const isFirst = this.#viewers.size === 0
-        const isFirstToPing = pings && !this.#pings
-        viewer = { controller, connection, isKnown, pings, tookAt: snapshot.at }
+        const isFirstToPing = isKnown && !this.#pings
+        viewer = { controller, connection, isKnown, tookAt: snapshot.at }
         this.#viewers.add(viewer)
         if (isFirst) this.#begin()
         // silence counts from where it is met by pings
@@ -234,8 +231,9 @@ export class LiveFeed {
     }
   }
 
+  /** Whether silence is met by pings: a page of another site causes none. */
   get #pings(): boolean {
-    for (const { pings } of this.#viewers) if (pings) return true
+    for (const { isKnown } of this.#viewers) if (isKnown) return true
     return false
   }
 

@@ -432,11 +432,11 @@ test('one more viewer than there may be takes the place of the oldest of who has
 
 test('streams that may be those of other sites make room first: they drive no page of ours out', async () => {
   const scene = new Scene()
-  const host = '127.0.0.1:8081'
-  const owner = (await scene.watch({ host, [PAGE_HEADER]: '1' })).read()
+  const browser = { host: '127.0.0.1:8081', 'accept-encoding': 'gzip' }
+  const owner = (await scene.watch({ ...browser, [PAGE_HEADER]: '1' })).read()
   const others: Watcher[] = []
   // to a plain HTTP address browsers say nothing of who asks
-  for (let i = 0; i < 3 * VIEWERS_MAX; i++) others.push((await scene.watch({ host })).read())
+  for (let i = 0; i < 3 * VIEWERS_MAX; i++) others.push((await scene.watch(browser)).read())
   await waitFor('room', () => others.filter(({ ended }) => !ended).length === VIEWERS_MAX - 1)
   const { length } = owner.samples
   await waitFor('samples', () => owner.samples.length > length + 1)

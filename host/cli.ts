@@ -3,7 +3,7 @@
  */
 import { type Args, adjustLevel, parseArgs, usageText } from './args.ts'
 import { runCommand } from './commands/command.ts'
-import { fileWarnings } from './config/advice.ts'
+import { startFileWarnings } from './config/advice.ts'
 import type { Config } from './config/config.ts'
 import { ConfigError } from './config/error.ts'
 import { parseConfig } from './config/load.ts'
@@ -22,10 +22,6 @@ import { openSyslog, type SyslogWriter } from './service/syslog.ts'
 import { PROGRAM, VERSION } from './version.ts'
 import { runWorker } from './workers/child.ts'
 import { openWorkers } from './workers/workers.ts'
-
-/** Permission bits of group and others, and that of the group to read. */
-const OTHERS = 0o066
-const GROUP_READ = 0o040
 
 type RunArgs = Extract<Args, { kind: 'run' }>
 
@@ -129,10 +125,7 @@ async function run(
   const applyLog = (config: Config): void => {
     log.setLevel(adjustLevel(config.loglevel, verbosity))
     log.setOutput(config.log ?? 'stdout')
-    const hasSecret = [config.psk, config.password, config.http_token].some((secret) => secret !== undefined)
-    const mode = runtime.tools?.fileMode(path) ?? 0
-    // a group of its own that may read is how services are set up (contrib/)
-    const doubts = (mode & ~GROUP_READ & OTHERS) === 0 ? '' : fileWarnings(path, mode, hasSecret).join('; ')
+    const doubts = startFileWarnings(path, runtime.tools?.fileMode(path), config).join('; ')
     if (doubts !== '' && doubts !== said) log.warning(doubts)
     said = doubts
   }

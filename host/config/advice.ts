@@ -21,6 +21,7 @@ const PORT_UNPRIVILEGED = 1024
 /** Permission bits of group and others. */
 const OTHERS_READ = 0o044
 const OTHERS_WRITE = 0o022
+const GROUP_READ = 0o040
 
 const TUNED = ['sndwnd', 'rcvwnd', 'nodelay', 'interval', 'resend', 'nc', 'flush'] as const
 
@@ -59,6 +60,17 @@ export function fileWarnings(path: string, mode: number | undefined, secret: boo
   if (whatOthersDo.length === 0) return []
   const bits = mode.toString(8).padStart(4, '0')
   return [`other users can ${whatOthersDo.join(' and ')} the file with its key (mode ${bits}): chmod 600 ${path}`]
+}
+
+/**
+ * The same at a start. That its group may read the file is no news then: services are set up like that (contrib/).
+ * @param mode permission bits, undefined where there are none
+ */
+export function startFileWarnings(path: string, mode: number | undefined, config: Config): string[] {
+  const { psk, password, http_token } = config
+  const secret = psk !== undefined || password !== undefined || http_token !== undefined
+  const isForGroupAlone = mode !== undefined && (mode & (OTHERS_READ | OTHERS_WRITE)) === GROUP_READ
+  return isForGroupAlone ? [] : fileWarnings(path, mode, secret)
 }
 
 function ignoredKeys(config: Config, findings: Findings): string[] {

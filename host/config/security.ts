@@ -3,6 +3,7 @@
  * arithmetic that depends on them (4). Key derivation and the methods themselves belong to the crypto room.
  */
 
+import { secretBytes } from '../crypto/secret-bytes.ts'
 import { type Config, MODE_CLIENT, MODE_RENDEZVOUS, MODE_SERVER } from './config.ts'
 import { ConfigError, HIDDEN, quote } from './error.ts'
 
@@ -51,8 +52,8 @@ function checkPsk(text: string): void {
  */
 export function parsePsk(text: string): Uint8Array {
   checkPsk(text)
-  // neither through a string, which cannot be overwritten, nor in a small array, of which V8 leaves copies when it moves
-  const key = new Uint8Array(new ArrayBuffer(KEY_BYTES))
+  // not by atob: a string cannot be overwritten
+  const key = secretBytes(KEY_BYTES)
   let bits = 0
   let held = 0
   let at = 0

@@ -171,7 +171,7 @@ export class Conversations {
     for (let at = 0; at < bytes; at += CHUNK_BYTES) chunks.push(keepalives(Math.min(CHUNK_BYTES, bytes - at)))
     const later = chunks.map((_, sn) => sn).slice(1)
     let longest = 0
-    let firstBytes = 0
+    let first = false
     const echoed = new Map<number, number>()
     const isWhole = (): boolean => [...echoed.values()].reduce((sum, length) => sum + length, 0) >= bytes
     const { acknowledged, refused } = await this.#converse(chunks, [later, [0]], (arrival) => {
@@ -183,12 +183,12 @@ export class Conversations {
         const isQuestion = segment.sn === 0 && segment.data.length === TLV_BYTES && bytes > TLV_BYTES
         if (isQuestion) continue
         echoed.set(segment.sn, segment.data.length)
-        if (segment.sn <= 1) firstBytes = Math.max(firstBytes, segment.data.length)
+        if (segment.sn <= 1) first = true
       }
       // a busy peer may cut its echo anywhere: one short segment does not say that it makes no longer ones
-      return firstBytes > 0 && (bytes < MORE_THAN_FULL_BYTES || isWhole())
+      return first && (bytes < MORE_THAN_FULL_BYTES || isWhole())
     })
-    return { asked: bytes, longest, first: firstBytes > 0, whole: isWhole(), acknowledged, refused }
+    return { asked: bytes, longest, first, whole: isWhole(), acknowledged, refused }
   }
 
   /**

@@ -8,6 +8,7 @@ import * as assert from 'uvu/assert'
 import { parseConfig } from '../../host/config/load.ts'
 import { type Endpoint, startEndpoint } from '../../host/endpoint/endpoint.ts'
 import { Log } from '../../host/log.ts'
+import { makeReload } from '../../host/reload.ts'
 import type { TcpHandlers } from '../../host/runtime.ts'
 import { decode } from '../vectors/decode.ts'
 import { runtimeCrypto } from './backends.ts'
@@ -262,6 +263,21 @@ test('a reload after which the service id fits no datagram is refused, naming bo
   await endpoint.reload(configOf({ ...config, kcp: { mtu: 310 } }))
   assert.is(endpoint.config.kcp.mtu, 310)
   endpoint.close()
+})
+
+test('a reload that is refused leaves the log as it was', async () => {
+  const levels: number[] = []
+  const old = configOf({ kcp_bind: '127.0.0.1:1', loglevel: 4 })
+  const fresh = new TextEncoder().encode(JSON.stringify({ kcp_bind: '127.0.0.1:1', loglevel: 6 }))
+  const reload = makeReload({
+    runtime: { readFile: async () => fresh },
+    log: new Log(() => {}),
+    path: 'a.json',
+    endpoint: { config: old, reload: () => Promise.reject(new Error('refused')) },
+    applyLog: ({ loglevel }) => void levels.push(loglevel),
+  })
+  await reload()
+  assert.is(levels.at(-1), 4)
 })
 
 test('MUST 48: a rendezvous client without a peer refuses connections, and closes them at once', async () => {

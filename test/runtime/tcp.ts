@@ -580,6 +580,23 @@ export function tcpConformance({ runtime }: Subject, hasIpv6: boolean): void {
     for (const { error } of others) assert.is(error?.code, 'ECONNRESET')
   })
 
+  test('an accept() that throws costs its connection, and nothing else', async () => {
+    const accepted: End[] = []
+    let broken = true
+    const listener = await listen(LOCALHOST, (end) => {
+      if (broken) throw new Error('a fault of ours')
+      accepted.push(end.resume())
+    })
+    const first = dial(listener.local).resume()
+    await waitFor('the end of the first', () => first.closed || first.ended)
+    broken = false
+    const late = dial(listener.local)
+    await waitFor('a later connection', () => late.open && accepted.length === 1)
+    const [other] = accepted
+    if (other === undefined) throw new Error('not accepted')
+    await halfClose(late, other)
+  })
+
   test('a connection that accept() refuses sees EOF, not an error', async () => {
     const listener = await runtime.listenTcp(
       LOCALHOST,

@@ -1,6 +1,6 @@
 /*
  * Numbers that both sides of the module boundary share: clock unit, error codes, event types, structure layouts.
- * docs/abi.md is their description for hosts; host/core.ts their mirror in TypeScript.
+ * docs/abi.md is their description for hosts; host/engine/core.ts their mirror in TypeScript.
  */
 
 export const ABI_VERSION: i32 = 1

@@ -6,10 +6,22 @@
  * the emulated link itself takes for its two copies. --quick is a short run, --json FILE keeps the figures.
  */
 import { parseArgs } from 'node:util'
-import { writeRecord } from '../host/address.ts'
-import { Core, Event, EventType, instantiate, Mode, NonceStrategy, ObfsTx, Rx, Span, Tx, UNSET } from '../host/core.ts'
-import { address, ObfsHost } from '../test/core/obfs-host.ts'
-import { BlockViews } from '../test/tools/block-views.ts'
+import {
+  Core,
+  Event,
+  EventType,
+  instantiate,
+  Mode,
+  NonceStrategy,
+  ObfsTx,
+  Rx,
+  Span,
+  Tx,
+  UNSET,
+} from '../host/engine/core.ts'
+import { writeRecord } from '../host/net/address.ts'
+import { BlockViews } from '../testkit/block-views.ts'
+import { address, ObfsHost } from '../testkit/obfs-host.ts'
 import { describe, machine, median } from './peers.ts'
 import { writeJson } from './series.ts'
 

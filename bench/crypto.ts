@@ -4,7 +4,7 @@
  */
 
 import { openAead } from '../host/crypto/aead.ts'
-import { variants } from '../test/host/backends.ts'
+import { variants } from '../testkit/crypto-variants.ts'
 
 const DEFAULT_PLAIN_BYTES = 1400
 const BLOCKS = 64

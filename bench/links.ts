@@ -11,11 +11,11 @@
  */
 import { writeFileSync } from 'node:fs'
 import { parseArgs } from 'node:util'
-import { freePort } from '../test/tools/process.ts'
-import { sleep } from '../test/tools/wait.ts'
-import { type Emulator, startEmulator } from './emulator.ts'
-import type { EmulatedShape, LaneCounters } from './fast-link.ts'
-import { echo, openAndFirstByte, openTarget, pour, type Target } from './flow.ts'
+import { type Emulator, startEmulator } from '../testkit/emulator.ts'
+import type { EmulatedShape, LaneCounters } from '../testkit/fast-link.ts'
+import { echo, openAndFirstByte, openTarget, pour, type Target } from '../testkit/flow.ts'
+import { freePort } from '../testkit/process.ts'
+import { sleep } from '../testkit/wait.ts'
 import {
   cpuSeconds,
   describe,

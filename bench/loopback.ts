@@ -9,9 +9,9 @@
  *   --only NAME      upload or download alone (loopback)
  */
 import { parseArgs } from 'node:util'
-import { freePort } from '../test/tools/process.ts'
-import { sleep } from '../test/tools/wait.ts'
-import { download, echo, openTarget, pour, type Target } from './flow.ts'
+import { download, echo, openTarget, pour, type Target } from '../testkit/flow.ts'
+import { freePort } from '../testkit/process.ts'
+import { sleep } from '../testkit/wait.ts'
 import {
   type Contestant,
   describe,

@@ -1,7 +1,7 @@
 /** `npm run bench -- NAME`: the benchmarks by name. */
-import { runAgent } from './agent.ts'
+import { runAgent } from '../testkit/agent.ts'
+import { runEmulator } from '../testkit/emulator.ts'
 import { benchCore } from './core.ts'
-import { runEmulator } from './emulator.ts'
 import { benchLinks } from './links.ts'
 import { benchLatency, benchLoopback } from './loopback.ts'
 import { benchMemory, benchOpen } from './many.ts'

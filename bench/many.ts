@@ -8,10 +8,10 @@
  *   --method NAME    encryption (default xchacha20poly1305_ietf; the Go kcptun keeps its own)
  */
 import { parseArgs } from 'node:util'
-import { freePort } from '../test/tools/process.ts'
-import { sleep } from '../test/tools/wait.ts'
-import { Agent } from './agent.ts'
-import { type Crowd, openAndFirstByte, openCrowd } from './flow.ts'
+import { Agent } from '../testkit/agent.ts'
+import { type Crowd, openAndFirstByte, openCrowd } from '../testkit/flow.ts'
+import { freePort } from '../testkit/process.ts'
+import { sleep } from '../testkit/wait.ts'
 import { describe, type Ends, METHOD, machine, median, type Pair, present, residentBytes, startPair } from './peers.ts'
 import { interleaved, middle, positive, ratio, type Series, writeJson } from './series.ts'
 

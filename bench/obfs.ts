@@ -7,9 +7,9 @@
  *   --only NAME   upload or download alone                     --quick         one short run
  */
 import { parseArgs } from 'node:util'
-import { Namespace, netnsProblem } from '../test/tools/netns.ts'
-import { freePort, type Place } from '../test/tools/process.ts'
-import { Agent } from './agent.ts'
+import { Agent } from '../testkit/agent.ts'
+import { Namespace, netnsProblem } from '../testkit/netns.ts'
+import { freePort, type Place } from '../testkit/process.ts'
 import { describe, type Ends, METHOD, machine, type Pair, present, startPair } from './peers.ts'
 import { interleaved, positive, type Series, writeJson } from './series.ts'
 import { type Flow, failed, measure, type Transfer, table } from './transfer.ts'

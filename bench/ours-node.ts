@@ -1,5 +1,5 @@
 /** Our program on Node with limited ciphers, see ours.ts. */
-import { main } from '../host/cli.ts'
+import { main } from '../host/cli/main.ts'
 import { crypto as all } from '../runtime-node/crypto.ts'
 import { nodeRuntime } from '../runtime-node/runtime.ts'
 import { limited } from './ours.ts'

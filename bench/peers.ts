@@ -1,7 +1,7 @@
 /**
  * What the benchmarks compare: our command line on Node and on Bun, a real kcptun-libev (KCPTUN_LIBEV), and Debian's Go kcptun
  * (`kcptun-server` and `kcptun-client` on the PATH). Starts pairs of them, and reads from /proc (Linux) what they cost: CPU time, resident memory, datagrams dropped at
- * their sockets. What it leaves to others: traffic (bench/flow.ts) and the link (bench/emulator.ts).
+ * their sockets. What it leaves to others: traffic (testkit/flow.ts) and the link (testkit/emulator.ts).
  */
 import type { ChildProcess } from 'node:child_process'
 import { spawn, spawnSync } from 'node:child_process'
@@ -10,9 +10,9 @@ import { accessSync, constants, existsSync, readFileSync } from 'node:fs'
 import { connect } from 'node:net'
 import { cpus, release, totalmem } from 'node:os'
 import { delimiter, join } from 'node:path'
-import type { Config, Place, Program } from '../test/tools/process.ts'
-import { commandOf, freePort, libevPath, projectRoot, run, start, writeConfig } from '../test/tools/process.ts'
-import { sleep } from '../test/tools/wait.ts'
+import type { Config, Place, Program } from '../testkit/process.ts'
+import { commandOf, freePort, libevPath, projectRoot, run, start, writeConfig } from '../testkit/process.ts'
+import { sleep } from '../testkit/wait.ts'
 
 export const METHOD = 'xchacha20poly1305_ietf'
 /** How long a Go kcptun may take to listen. */

@@ -9,12 +9,12 @@
  */
 import { writeFileSync } from 'node:fs'
 import { parseArgs } from 'node:util'
-import { ConfigField, type ConfigFieldName, TICKS_PER_MS } from '../host/core.ts'
-import type { Tuning } from '../test/sim/flows/engine.ts'
-import { DEFAULT_SEED, quickText, SNAPSHOT } from '../test/sim/flows/snapshot.ts'
-import { heading, line, type Row, summary } from '../test/sim/flows/table.ts'
-import { tables } from '../test/sim/flows/tables.ts'
-import { trace } from '../test/sim/flows/trace.ts'
+import { ConfigField, type ConfigFieldName, TICKS_PER_MS } from '../host/engine/core.ts'
+import type { Tuning } from '../testkit/sim/flows/engine.ts'
+import { DEFAULT_SEED, quickText, SNAPSHOT } from '../testkit/sim/flows/snapshot.ts'
+import { heading, line, type Row, summary } from '../testkit/sim/flows/table.ts'
+import { tables } from '../testkit/sim/flows/tables.ts'
+import { trace } from '../testkit/sim/flows/trace.ts'
 
 /** `sndwnd=4096,nc=1` as config fields. */
 function tuningOf(text: string | undefined): Tuning {

@@ -1,7 +1,7 @@
 /**
  * One transfer through a tunnel that runs already: goodput, CPU seconds per GiB at each end, load of those who make the traffic. And the table of many.
  */
-import { sleep } from '../test/tools/wait.ts'
+import { sleep } from '../testkit/wait.ts'
 import { cpuSeconds, type Ends } from './peers.ts'
 import { middle, ratio, type Series } from './series.ts'
 

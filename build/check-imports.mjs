@@ -1,6 +1,5 @@
 // node build/check-imports.mjs: refuses imports that point the wrong way. assembly/ and host/ see nothing but themselves
-// (host/ npm packages too, but no node:* and no bun:*), a runtime sees host/. runtime-bun may use those files of
-// runtime-node that need nothing but node:* modules, which Bun has too.
+// (host/ npm packages too, but no node:* and no bun:*), a runtime sees host/ and what both runtimes share.
 
 import { readFileSync } from 'node:fs'
 import { builtinModules } from 'node:module'
@@ -11,23 +10,13 @@ const PACKAGE = 'npm packages'
 const SYSTEM = 'node:* modules'
 const BUN = 'bun:* modules'
 
-/** Files that both runtimes use as they are. What they import in their own room is shared too. */
-const shared = [
-  'runtime-node/ciphers.ts',
-  'runtime-node/daemon.ts',
-  'runtime-node/http.ts',
-  'runtime-node/process.ts',
-  'runtime-node/system.ts',
-  'runtime-node/tools.ts',
-  'runtime-node/workers.ts',
-]
-
 /** Room -> rooms it may import. @type {Record<string, readonly string[]>} */
 const allowed = {
   assembly: ['assembly'],
   host: ['host', PACKAGE, 'package.json'],
-  'runtime-node': ['runtime-node', 'host', PACKAGE, SYSTEM, 'package.json'],
-  'runtime-bun': ['runtime-bun', 'host', PACKAGE, SYSTEM, BUN, 'package.json'],
+  'runtime-shared': ['runtime-shared', 'host', PACKAGE, SYSTEM, 'package.json'],
+  'runtime-node': ['runtime-node', 'runtime-shared', 'host', PACKAGE, SYSTEM, 'package.json'],
+  'runtime-bun': ['runtime-bun', 'runtime-shared', 'host', PACKAGE, SYSTEM, BUN, 'package.json'],
 }
 
 /**
@@ -57,15 +46,7 @@ for (const [room, targets] of Object.entries(allowed)) {
   for (const file of filesBelow(room).filter((name) => /\.[cm]?[jt]s$/.test(name))) {
     for (const specifier of specifiers(readFileSync(inProject(file), 'utf8'))) {
       const target = roomOf(file, specifier)
-      const name = specifier.startsWith('.') ? posix.join(posix.dirname(file), specifier) : specifier
-      const isShared = target === 'runtime-node' && shared.includes(name)
-      if (shared.includes(file) && target === 'runtime-node' && !isShared) {
-        wrong++
-        process.stderr.write(
-          `${file}: must not import '${specifier}': runtime-bun uses this file too, but not that one\n`,
-        )
-      }
-      if (targets.includes(target) || (room === 'runtime-bun' && isShared)) continue
+      if (targets.includes(target)) continue
       wrong++
       process.stderr.write(`${file}: must not import '${specifier}': ${room} may only import ${targets.join(', ')}\n`)
     }

@@ -24,7 +24,7 @@ export const dashboard = { source: 'host/dashboard', out: 'dist/dashboard.js' }
 
 /** @type {readonly Bundle[]} */
 export const bundles = [
-  { source: 'host/core.ts', out: 'dist/core.js', host: 'neutral' },
+  { source: 'host/engine/core.ts', out: 'dist/core.js', host: 'neutral' },
   { source: 'runtime-node/index.ts', out: 'dist/node/index.js', host: 'node' },
   { source: 'runtime-node/cli.ts', out: 'dist/node/cli.js', host: 'node', executable: true },
   { source: 'runtime-bun/index.ts', out: 'dist/bun/index.js', host: 'bun' },
@@ -49,10 +49,10 @@ export const inputs = {
     'host',
     'runtime-node',
     'runtime-bun',
+    'runtime-shared',
     'examples',
     'bench',
-    'test/sim',
-    'test/tools',
+    'testkit',
     'test/browser',
     'build/bundles.mjs',
     'build/plan.mjs',
@@ -62,5 +62,13 @@ export const inputs = {
     'package-lock.json',
     'dist/core-wasm.js',
   ],
-  types: ['host', 'runtime-node', 'runtime-bun', 'tsconfig.json', 'tsconfig.types.json', 'package-lock.json'],
+  types: [
+    'host',
+    'runtime-node',
+    'runtime-bun',
+    'runtime-shared',
+    'tsconfig.json',
+    'tsconfig.types.json',
+    'package-lock.json',
+  ],
 }

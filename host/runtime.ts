@@ -4,9 +4,10 @@
  * Rules that hold for all of it: callbacks never run inside a call into the same object (no re-entrance), except where said; errors
  * are Error objects with a `code` such as ECONNREFUSED; after close() no callback comes.
  */
-import type { HeldBytes } from './held.ts'
-import type { Sys } from './system.ts'
-import type { Terminal } from './terminal.ts'
+
+import type { Terminal } from './cli/terminal.ts'
+import type { HeldBytes } from './driver/held-bytes.ts'
+import type { Sys } from './linux/syscalls.ts'
 
 /** A resolved IP socket address. `scope` is the numeric IPv6 scope id, 0 if none. */
 export interface SocketAddress {

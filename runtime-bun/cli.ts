@@ -1,5 +1,5 @@
 /** Program entry for Bun. */
-import { main } from '../host/cli.ts'
+import { main } from '../host/cli/main.ts'
 import { crypto } from './crypto.ts'
 import { bunRuntime } from './runtime.ts'
 

@@ -2,8 +2,8 @@
 import type { Pointer } from 'bun:ffi'
 import { createRequire } from 'node:module'
 import type { RuntimeCrypto } from '../host/crypto/aead.ts'
-import type { Openssl } from '../host/crypto/openssl-aead.ts'
-import { nativeSodium, nodeCrypto } from '../runtime-node/ciphers.ts'
+import type { Openssl } from '../host/crypto/providers/openssl-aead.ts'
+import { nativeSodium, nodeCrypto } from '../runtime-shared/ciphers.ts'
 
 /** OpenSSL 3; Bun itself has BoringSSL, which it does not show. */
 const LIBRARY = 'libcrypto.so.3'

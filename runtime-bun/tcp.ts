@@ -9,7 +9,9 @@
  * goes on accepting, so onError of a listener has nothing to tell.
  */
 import type { Socket, SocketHandler, TCPSocketListener } from 'bun'
-import type { HeldBytes } from '../host/held.ts'
+import type { HeldBytes } from '../host/driver/held-bytes.ts'
+import { explained, systemError, toError } from '../host/net/native-address.ts'
+import { descriptorBuffers, descriptorOf, openTuned, tuneBuffers } from '../host/net/socket-options.ts'
 import type {
   SocketAddress,
   SocketTuning,
@@ -18,10 +20,8 @@ import type {
   TcpListener,
   TcpOptions,
 } from '../host/runtime.ts'
-import { explained, systemError, toError } from '../host/sockaddr.ts'
-import { descriptorBuffers, descriptorOf, openTuned, tuneBuffers } from '../host/tuning.ts'
-import { descriptor, sys } from './sys.ts'
-import { spelling } from './system.ts'
+import { spelling } from '../runtime-shared/platform.ts'
+import { descriptor, sys } from './ffi.ts'
 
 /** Bytes of the buffer that all connections share. */
 const WRITE_BUFFER_BYTES = 65536

@@ -7,11 +7,11 @@
  * pending. Which of these it was, send() of the next datagram tells.
  */
 import type { udp } from 'bun'
+import { DestinationCache, SourceCache, toError } from '../host/net/native-address.ts'
+import { descriptorBuffers, descriptorOf, openTuned, tuneBuffers } from '../host/net/socket-options.ts'
 import type { SocketAddress, SocketTuning, UdpHandlers, UdpOptions, UdpSocket } from '../host/runtime.ts'
-import { DestinationCache, SourceCache, toError } from '../host/sockaddr.ts'
-import { descriptorBuffers, descriptorOf, openTuned, tuneBuffers } from '../host/tuning.ts'
-import { sys } from './sys.ts'
-import { spelling } from './system.ts'
+import { spelling } from '../runtime-shared/platform.ts'
+import { sys } from './ffi.ts'
 
 /** Outgoing datagrams that wait for flush() or for room in the socket buffer. */
 const SEND_BUFFERS = 512

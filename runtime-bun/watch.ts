@@ -6,7 +6,7 @@
  */
 import type { Socket } from 'bun'
 import type { Watch } from '../host/runtime.ts'
-import { descriptor, sys } from './sys.ts'
+import { descriptor, sys } from './ffi.ts'
 
 /** The next duplicate comes after this time: an error that does not go away must not spin. */
 const REARM_MS = 10

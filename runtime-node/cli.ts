@@ -1,5 +1,5 @@
 /** Program entry for Node. */
-import { main } from '../host/cli.ts'
+import { main } from '../host/cli/main.ts'
 import { crypto } from './crypto.ts'
 import { nodeRuntime } from './runtime.ts'
 

@@ -1,8 +1,8 @@
 /** Node's ciphers: node:crypto, sodium-native, and its own OpenSSL by FFI where koffi is installed. */
 import type { RuntimeCrypto } from '../host/crypto/aead.ts'
-import type { Openssl } from '../host/crypto/openssl-aead.ts'
-import { nativeSodium, nodeCrypto } from './ciphers.ts'
-import { loadKoffi } from './sys.ts'
+import type { Openssl } from '../host/crypto/providers/openssl-aead.ts'
+import { nativeSodium, nodeCrypto } from '../runtime-shared/ciphers.ts'
+import { loadKoffi } from './ffi.ts'
 
 const VERSION = `OpenSSL ${process.versions.openssl}`
 

@@ -1,7 +1,7 @@
 /** The operating system by Node: the process, system calls, and descriptors of those calls on the event loop. */
 import type { OperatingSystem } from '../host/runtime.ts'
-import { processCalls } from './process.ts'
-import { sys } from './sys.ts'
+import { processCalls } from '../runtime-shared/process.ts'
+import { sys } from './ffi.ts'
 import { adoptConnection, adoptListener } from './tcp.ts'
 import { watch } from './watch.ts'
 

@@ -3,14 +3,14 @@
  * by FFI only for what they lack.
  */
 
+import { terminalOf } from '../host/cli/terminal.ts'
+import { openUdpByPath } from '../host/linux/batched-udp.ts'
 import type { Runtime } from '../host/runtime.ts'
-import { terminalOf } from '../host/terminal.ts'
-import { openUdpByPath } from '../host/udp/fast-udp.ts'
-import { serveHttp } from './http.ts'
+import { tools } from '../runtime-shared/console.ts'
+import { serveHttp } from '../runtime-shared/http.ts'
+import { system } from '../runtime-shared/platform.ts'
 import { os } from './os.ts'
-import { system } from './system.ts'
 import { dialTcp, listenTcp } from './tcp.ts'
-import { tools } from './tools.ts'
 import { openUdp } from './udp.ts'
 
 /** The runtime of this process, which must be Node. */

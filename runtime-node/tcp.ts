@@ -8,7 +8,9 @@
  * write or resume().
  */
 import { connect, createServer, type ListenOptions, type OnReadOpts, Socket } from 'node:net'
-import type { HeldBytes } from '../host/held.ts'
+import type { HeldBytes } from '../host/driver/held-bytes.ts'
+import { systemError, toError } from '../host/net/native-address.ts'
+import { descriptorBuffers, descriptorOf, openTuned, tuneBuffers } from '../host/net/socket-options.ts'
 import type {
   SocketAddress,
   SocketTuning,
@@ -17,10 +19,8 @@ import type {
   TcpListener,
   TcpOptions,
 } from '../host/runtime.ts'
-import { systemError, toError } from '../host/sockaddr.ts'
-import { descriptorBuffers, descriptorOf, openTuned, tuneBuffers } from '../host/tuning.ts'
-import { hasReusePort, sys } from './sys.ts'
-import { spelling } from './system.ts'
+import { spelling } from '../runtime-shared/platform.ts'
+import { hasReusePort, sys } from './ffi.ts'
 
 /** Bytes of one buffer from writeBuffer(). */
 const WRITE_BUFFER_BYTES = 65536

@@ -4,11 +4,11 @@
  * they mean, is the driver's business.
  */
 import { createSocket, type RemoteInfo, type Socket } from 'node:dgram'
+import { DestinationCache, SourceCache, toError } from '../host/net/native-address.ts'
+import { type BufferCalls, openTuned, tuneBuffers } from '../host/net/socket-options.ts'
 import type { SocketAddress, UdpHandlers, UdpOptions, UdpSocket } from '../host/runtime.ts'
-import { DestinationCache, SourceCache, toError } from '../host/sockaddr.ts'
-import { type BufferCalls, openTuned, tuneBuffers } from '../host/tuning.ts'
-import { hasReusePort, sys } from './sys.ts'
-import { spelling } from './system.ts'
+import { spelling } from '../runtime-shared/platform.ts'
+import { hasReusePort, sys } from './ffi.ts'
 
 /** Outgoing datagrams in flight: libuv keeps each buffer until its callback. */
 const SEND_BUFFERS = 512

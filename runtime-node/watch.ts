@@ -3,7 +3,7 @@
  * interface went down) stops a uv_poll; it goes on once the owner has read the error, which clears it.
  */
 import type { Watch } from '../host/runtime.ts'
-import { loadKoffi } from './sys.ts'
+import { loadKoffi } from './ffi.ts'
 
 type Poll = ReturnType<ReturnType<typeof loadKoffi>['node']['poll']>
 

@@ -11,7 +11,7 @@ import { createServer as createTcpServer, type Server } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
-import { type LinkCounters, openLink } from '../../bench/link.ts'
+import { type LinkCounters, openLink } from '../../testkit/link.ts'
 
 const FILE_BYTES = 32 << 20
 const METHOD = 'xchacha20poly1305_ietf'

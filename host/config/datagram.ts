@@ -1,6 +1,6 @@
 /** What of an IP packet is whose: the MTU arithmetic of protocol.md 4, for people. */
 
-import { canonicalIp, parseHostPort } from '../address.ts'
+import { canonicalIp, parseHostPort } from '../net/address.ts'
 import { type Config, MODE_CLIENT, MODE_SERVER } from './config.ts'
 import { kcpMtu } from './security.ts'
 

@@ -3,7 +3,7 @@
  * deserves a warning. Single keys are the schema's business, method and keys that of `security.ts`.
  */
 
-import { isLoopbackHost, parseHostPort } from '../address.ts'
+import { isLoopbackHost, parseHostPort } from '../net/address.ts'
 import { type Config, MODE_CLIENT, MODE_RENDEZVOUS, MODE_SERVER } from './config.ts'
 import { ConfigError, HIDDEN, quote } from './error.ts'
 

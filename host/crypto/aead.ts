@@ -4,8 +4,8 @@
  * choice of a key to `key.ts` and the configuration.
  */
 
-import type { NativeSodium } from './native-aead.ts'
-import type { Openssl } from './openssl-aead.ts'
+import type { NativeSodium } from './providers/native-aead.ts'
+import type { Openssl } from './providers/openssl-aead.ts'
 
 export type NonceStrategy = 'random' | 'counter' | 'none'
 
@@ -104,18 +104,18 @@ export async function openAead(method: string, key: Uint8Array, runtimeCrypto: R
   if (key.length !== KEY_BYTES) throw new RangeError(`key: ${key.length} bytes, must be ${KEY_BYTES}`)
   const openssl = OPENSSL_METHODS.has(method) ? runtimeCrypto.openssl?.() : undefined
   if (openssl !== undefined) {
-    const { openOpensslAead } = await import('./openssl-aead.ts')
+    const { openOpensslAead } = await import('./providers/openssl-aead.ts')
     const aead = openOpensslAead(method, key, openssl)
     if (aead !== undefined) return aead
   }
   if (method === AES_METHOD) return runtimeCrypto.aesGcm.open(key)
   const native = runtimeCrypto.nativeSodium()
   if (native !== undefined) {
-    const { openNativeAead } = await import('./native-aead.ts')
+    const { openNativeAead } = await import('./providers/native-aead.ts')
     const aead = openNativeAead(method, key, native)
     if (aead !== undefined) return aead
   }
-  const { openSodiumAead } = await import('./sodium-aead.ts')
+  const { openSodiumAead } = await import('./providers/sodium-aead.ts')
   return openSodiumAead(method, key)
 }
 

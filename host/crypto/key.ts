@@ -5,8 +5,8 @@
 
 import type { Security } from '../config/security.ts'
 import { KEY_BYTES } from './aead.ts'
+import { allocate, rawSodium } from './providers/sodium.ts'
 import { secretBytes } from './secret-bytes.ts'
-import { allocate, rawSodium } from './sodium.ts'
 
 // Argon2id version 1.3 with the fixed parameters of protocol.md 3.7: 2 passes over 8 KiB, one lane.
 const OPSLIMIT = 2

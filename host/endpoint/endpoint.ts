@@ -4,29 +4,30 @@
  * engine that trapped: secret, sockets, totals. The loop is driver.ts, the UDP socket's way through changing networks
  * follower.ts, the command line cli.ts.
  */
-import { formatAddress } from '../address.ts'
+
 import { type Config, MODE_CLIENT } from '../config/config.ts'
 import { configWarnings, modeName } from '../config/rules.ts'
 import { assertStartable, checkServiceId, checkStart } from '../config/security.ts'
-import { Core, instantiate } from '../core.ts'
 import { type Aead, methods, openAead, type RuntimeCrypto } from '../crypto/aead.ts'
 import { withKey } from '../crypto/key.ts'
-import { Driver } from '../driver.ts'
+import { Driver } from '../driver/driver.ts'
+import { Core, instantiate } from '../engine/core.ts'
 import { Engine } from '../engine/engine.ts'
 import { EndpointSecret, type SecretPart } from '../engine/secret.ts'
-import { Follower } from '../follower.ts'
-import type { Log } from '../log.ts'
+import type { Log } from '../log/log.ts'
 import { type Monitoring, openMonitoring } from '../monitoring/monitoring.ts'
-import { packetFamily, resolveKey, StartError, step } from '../names.ts'
-import { ObfsClient } from '../obfs/obfs-client.ts'
-import { ObfsServer } from '../obfs/obfs-server.ts'
-import { keepFixed, needsOtherSocket } from '../reload.ts'
+import { formatAddress } from '../net/address.ts'
+import { tuningOf } from '../net/socket-options.ts'
 import type { Runtime, SocketAddress, SocketTuning, TcpListener, TcpOptions } from '../runtime.ts'
-import { tuningOf } from '../tuning.ts'
-import type { Way } from '../way.ts'
+import { ObfsClient } from '../transport/obfs/client.ts'
+import { ObfsServer } from '../transport/obfs/server.ts'
+import { packetFamily, resolveKey, StartError, step } from '../transport/resolver.ts'
+import type { Way } from '../transport/transport.ts'
+import { Follower } from '../transport/udp.ts'
 import { EndpointMonitor } from './monitor.ts'
+import { keepFixed, needsOtherSocket } from './reload.ts'
 
-export { StartError } from '../names.ts'
+export { StartError } from '../transport/resolver.ts'
 
 /** What makes an endpoint one of several (workers.ts). */
 export interface Share {

@@ -3,8 +3,8 @@
  * Everything is read when somebody asks. How it is shown is monitoring/.
  */
 import { type Config, MODE_CLIENT, MODE_RENDEZVOUS } from '../config/config.ts'
-import type { Core } from '../core.ts'
-import type { Driver } from '../driver.ts'
+import type { Driver } from '../driver/driver.ts'
+import type { Core } from '../engine/core.ts'
 import type { LinkPath } from '../monitoring/live.ts'
 import type { Monitor } from '../monitoring/monitoring.ts'
 import {
@@ -21,9 +21,9 @@ import {
   sumCounters,
   totalsOf,
 } from '../monitoring/stats.ts'
-import { type ContextSteps, readContexts } from '../obfs/context-stats.ts'
 import type { Runtime } from '../runtime.ts'
-import type { Way } from '../way.ts'
+import { type ContextSteps, readContexts } from '../transport/obfs/context-stats.ts'
+import type { Way } from '../transport/transport.ts'
 
 /** What is shown, as it is now. */
 export interface Shown {

@@ -2,10 +2,11 @@
  * The engine of one endpoint, and what it was told. A trap makes an instance useless; `replace` starts a fresh one that
  * knows all of it but the sessions. When to call what, and what follows from it, is driver.ts.
  */
-import { type Core, type CoreConfig, Info, NonceStrategy, TICKS_PER_MS } from '../core.ts'
-import { PeerCache } from '../peers.ts'
+
 import type { SocketAddress } from '../runtime.ts'
+import { PeerCache } from './address-cache.ts'
 import { ClockJump } from './clock-jump.ts'
+import { type Core, type CoreConfig, Info, NonceStrategy, TICKS_PER_MS } from './core.ts'
 import type { EndpointSecret } from './secret.ts'
 
 /** What a rendezvous server is told. */

@@ -1,7 +1,7 @@
 /**
  * Traps of an endpoint's engines: tells each in the log, once, and judges whether a fresh engine is worth a try.
  */
-import type { Log } from '../log.ts'
+import type { Log } from '../log/log.ts'
 import type { Runtime } from '../runtime.ts'
 import { PROGRAM, VERSION } from '../version.ts'
 

@@ -11,8 +11,8 @@
  * The server comes in as an object: this file knows of node:http only the shapes below.
  */
 
+import { type AddressSpelling, systemError, toError } from '../net/native-address.ts'
 import type { HttpConnection, HttpServer, SocketAddress } from '../runtime.ts'
-import { type AddressSpelling, systemError, toError } from '../sockaddr.ts'
 import { oldestOfMost } from './crowd.ts'
 import { errorPage } from './http.ts'
 

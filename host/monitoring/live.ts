@@ -10,11 +10,12 @@
  *
  * What the figures mean is stats.ts; routes and access are http.ts.
  */
-import { formatAddress } from '../address.ts'
-import { SessionState } from '../core.ts'
-import type { RecentLine } from '../log.ts'
-import type { ContextStats, ContextSteps } from '../obfs/context-stats.ts'
+
+import { SessionState } from '../engine/core.ts'
+import type { RecentLine } from '../log/log.ts'
+import { formatAddress } from '../net/address.ts'
 import type { HttpConnection, SocketAddress } from '../runtime.ts'
+import type { ContextStats, ContextSteps } from '../transport/obfs/context-stats.ts'
 import { oldestOfMost } from './crowd.ts'
 import type { Counters, SessionStats, SessionSteps, Snapshot } from './stats.ts'
 

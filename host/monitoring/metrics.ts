@@ -4,8 +4,8 @@
  *
  * There are no labels per session or peer: the number of time series is a constant.
  */
-import type { HostCounterName, HostCounters } from '../complaints.ts'
-import type { CounterName } from '../core.ts'
+import type { HostCounterName, HostCounters } from '../driver/diagnostics.ts'
+import type { CounterName } from '../engine/core.ts'
 import type { Snapshot } from './stats.ts'
 
 /** What the media type of OpenMetrics 1.0 is. */

@@ -2,13 +2,14 @@
  * Opens the monitoring server of `http_listen` (protocol.md 11): puts program, configuration and what there is to show
  * together. The answers are http.ts, the numbers come from endpoint.ts, or from several processes through workers.ts.
  */
-import { formatAddress } from '../address.ts'
+
 import { type Config, MODE_CLIENT, MODE_SERVER } from '../config/config.ts'
 import { modeName } from '../config/rules.ts'
 import { kcpMtu } from '../config/security.ts'
-import type { Log } from '../log.ts'
-import { resolveKey, step } from '../names.ts'
+import type { Log } from '../log/log.ts'
+import { formatAddress } from '../net/address.ts'
 import type { HttpServer, Runtime } from '../runtime.ts'
+import { resolveKey, step } from '../transport/resolver.ts'
 import { BANNER_LINE, PROGRAM, VERSION } from '../version.ts'
 import { createHttpApp, type HttpSource } from './http.ts'
 import type { LinkPath } from './live.ts'

@@ -5,11 +5,20 @@
  * `readCounters`, `readSessions` and `readLastReceived` read the engine; everything else is pure. /metrics is
  * metrics.ts, /stats.json and HTTP are http.ts.
  */
-import { formatAddress, readRecord } from '../address.ts'
-import { COUNTERS, type Core, type CounterName, Info, NEVER_RECEIVED, SessionState, TICKS_PER_MS } from '../core.ts'
+
+import {
+  COUNTERS,
+  type Core,
+  type CounterName,
+  Info,
+  NEVER_RECEIVED,
+  SessionState,
+  TICKS_PER_MS,
+} from '../engine/core.ts'
 import { formatBytes, formatConv, formatDuration, formatServerTime } from '../format.ts'
-import { type ContextSteps, renderContexts } from '../obfs/context-stats.ts'
+import { formatAddress, readRecord } from '../net/address.ts'
 import type { SocketAddress } from '../runtime.ts'
+import { type ContextSteps, renderContexts } from '../transport/obfs/context-stats.ts'
 
 /** State characters by state number (protocol.md 6.4). */
 const STATE_CHARS = ['?', '>', '-', '.', 'x'] as const

@@ -5,7 +5,7 @@
  *
  * The pipe carries lines: a mark, then the text of a line for stdout or stderr; or the mark of readiness alone.
  */
-import type { Log } from '../log.ts'
+import type { Log } from '../log/log.ts'
 import type { DaemonCalls, Runtime } from '../runtime.ts'
 
 const TO_STDOUT = '1'

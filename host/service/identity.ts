@@ -3,7 +3,7 @@
  * `:group`, names or numbers. Whatever goes wrong is an error: nobody who asked for less rights keeps more.
  */
 import { ConfigError, quote } from '../config/error.ts'
-import type { Log } from '../log.ts'
+import type { Log } from '../log/log.ts'
 import type { IdentityCalls, OperatingSystem } from '../runtime.ts'
 
 /** Above it setuid and setgid take a number for "unchanged" (2^32 - 1) or for none at all. */

@@ -2,9 +2,10 @@
  * Tells a service manager how we are (sd_notify(3)): one datagram of `KEY=value` lines to the socket that
  * $NOTIFY_SOCKET names. Without that variable nobody wants to know, and nothing happens.
  */
-import type { Log } from '../log.ts'
+
+import { AF_UNIX, SOCK_DGRAM } from '../linux/syscalls.ts'
+import type { Log } from '../log/log.ts'
 import type { OperatingSystem } from '../runtime.ts'
-import { AF_UNIX, SOCK_DGRAM } from '../system.ts'
 
 const VARIABLE = 'NOTIFY_SOCKET'
 

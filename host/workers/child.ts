@@ -4,9 +4,9 @@
  */
 import type { RuntimeCrypto } from '../crypto/aead.ts'
 import { type Endpoint, startEndpoint } from '../endpoint/endpoint.ts'
-import { Log } from '../log.ts'
-import { messageOf } from '../names.ts'
+import { Log } from '../log/log.ts'
 import type { Runtime, WorkerCalls } from '../runtime.ts'
+import { messageOf } from '../transport/resolver.ts'
 import type { FromWorker, ToWorker } from './messages.ts'
 
 /** How long the last messages may take before the process ends, ms. */

@@ -2,8 +2,9 @@
  * What the first process and its workers say to each other, and how the numbers of the workers add up. Messages are JSON:
  * Infinity arrives as null.
  */
-import type { HostCounters } from '../complaints.ts'
+
 import type { Config } from '../config/config.ts'
+import type { HostCounters } from '../driver/diagnostics.ts'
 import type { SecretPart } from '../engine/secret.ts'
 import type { LinkPath } from '../monitoring/live.ts'
 import type { Counters, Health, SessionStats } from '../monitoring/stats.ts'

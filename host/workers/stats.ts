@@ -2,8 +2,9 @@
  * The numbers of all workers for the monitoring server: asked for when somebody asks us, summed up. Nothing is kept up
  * to date in between. A worker that ended leaves what was last heard of its totals.
  */
-import { NO_HOST_COUNTERS } from '../complaints.ts'
+
 import { type Config, MODE_CLIENT } from '../config/config.ts'
+import { NO_HOST_COUNTERS } from '../driver/diagnostics.ts'
 import { parseTarget } from '../monitoring/http.ts'
 import type { LinkPath } from '../monitoring/live.ts'
 import type { Monitor } from '../monitoring/monitoring.ts'

@@ -6,22 +6,23 @@
  * process, so the group of sockets, and with it who belongs where, stays the same when a worker ends; what arrives
  * before the next one serves waits in the socket.
  */
-import { formatAddress } from '../address.ts'
+
 import { type Config, MODE_CLIENT } from '../config/config.ts'
 import { ConfigError } from '../config/error.ts'
 import { configWarnings, modeName } from '../config/rules.ts'
 import { assertStartable } from '../config/security.ts'
 import { methods } from '../crypto/aead.ts'
+import { keepFixed } from '../endpoint/reload.ts'
 import { ClockJump } from '../engine/clock-jump.ts'
 import { EndpointSecret } from '../engine/secret.ts'
 import { formatDuration } from '../format.ts'
-import type { Log } from '../log.ts'
+import { AF_INET, AF_INET6, SO_REUSEADDR, SOCK_DGRAM, SOCK_STREAM, type Sys } from '../linux/syscalls.ts'
+import type { Log } from '../log/log.ts'
 import { type Monitoring, openMonitoring } from '../monitoring/monitoring.ts'
-import { messageOf, resolveKey, StartError, step } from '../names.ts'
-import { keepFixed } from '../reload.ts'
+import { formatAddress } from '../net/address.ts'
+import { bindTuned, tuningOf } from '../net/socket-options.ts'
 import type { OperatingSystem, Runtime, SocketAddress, WorkerCalls, WorkerProcess } from '../runtime.ts'
-import { AF_INET, AF_INET6, SO_REUSEADDR, SOCK_DGRAM, SOCK_STREAM, type Sys } from '../system.ts'
-import { bindTuned, tuningOf } from '../tuning.ts'
+import { messageOf, resolveKey, StartError, step } from '../transport/resolver.ts'
 import type { FromWorker, ToWorker } from './messages.ts'
 import { WorkerStats } from './stats.ts'
 

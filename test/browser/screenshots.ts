@@ -3,9 +3,9 @@
  * loss, with some load, watched by a browser for a while.
  */
 import { statSync } from 'node:fs'
-import { echoTarget, type TcpEnd } from '../tools/tcp.ts'
-import { openTunnel, type Tunnel } from '../tools/tunnel.ts'
-import { sleep } from '../tools/wait.ts'
+import { echoTarget, type TcpEnd } from '../../testkit/tcp.ts'
+import { openTunnel, type Tunnel } from '../../testkit/tunnel.ts'
+import { sleep } from '../../testkit/wait.ts'
 import { browserProblem, launch, visit } from './browser.ts'
 
 const RUN_MS = Number(process.env['SCREENSHOT_RUN_MS'] ?? 75_000)

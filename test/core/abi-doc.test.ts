@@ -2,7 +2,7 @@
 import { readFileSync } from 'node:fs'
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
-import { Core, instantiate, Mode, NonceStrategy, UNSET } from '../../host/core.ts'
+import { Core, instantiate, Mode, NonceStrategy, UNSET } from '../../host/engine/core.ts'
 
 const test = suite('docs/abi.md')
 

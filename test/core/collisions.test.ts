@@ -5,10 +5,10 @@
 import sodium from 'libsodium-wrappers'
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
-import { type Address, address4, addressKey } from '../sim/endpoint.ts'
-import { Random } from '../sim/random.ts'
-import { Solo, TESTER } from '../sim/solo.ts'
-import { ack, concat, control, DIAL, push, utf8, What } from '../sim/wire.ts'
+import { type Address, address4, addressKey } from '../../testkit/sim/endpoint.ts'
+import { Random } from '../../testkit/sim/random.ts'
+import { Solo, TESTER } from '../../testkit/sim/solo.ts'
+import { ack, concat, control, DIAL, push, utf8, What } from '../../testkit/sim/wire.ts'
 
 const random = new Random(99)
 const KEY = random.bytes(16)

@@ -14,11 +14,11 @@ import {
   ErrorCode,
   instantiate,
   UNSET,
-} from '../../host/core.ts'
-import { defaultConfig, MS, SECOND, sealingConfig } from '../sim/endpoint.ts'
-import { Pair } from '../sim/pair.ts'
-import { Solo, TESTER } from '../sim/solo.ts'
-import { Cmd, control, DIAL, message, push, segment, What } from '../sim/wire.ts'
+} from '../../host/engine/core.ts'
+import { defaultConfig, MS, SECOND, sealingConfig } from '../../testkit/sim/endpoint.ts'
+import { Pair } from '../../testkit/sim/pair.ts'
+import { Solo, TESTER } from '../../testkit/sim/solo.ts'
+import { Cmd, control, DIAL, message, push, segment, What } from '../../testkit/sim/wire.ts'
 
 /** `configure` on a fresh engine. */
 function configure(config: CoreConfig, entropy = 4096): number {

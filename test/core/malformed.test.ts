@@ -5,10 +5,21 @@
 import fc from 'fast-check'
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
-import { address4 } from '../sim/endpoint.ts'
-import { Random } from '../sim/random.ts'
-import { Solo, TESTER } from '../sim/solo.ts'
-import { Cmd, concat, control, DIAL, EOF, KEEPALIVE, MessageType, message, push, segment } from '../sim/wire.ts'
+import { address4 } from '../../testkit/sim/endpoint.ts'
+import { Random } from '../../testkit/sim/random.ts'
+import { Solo, TESTER } from '../../testkit/sim/solo.ts'
+import {
+  Cmd,
+  concat,
+  control,
+  DIAL,
+  EOF,
+  KEEPALIVE,
+  MessageType,
+  message,
+  push,
+  segment,
+} from '../../testkit/sim/wire.ts'
 
 const seeds = fc.integer({ min: 0, max: 0x7fffffff })
 

@@ -4,12 +4,12 @@
  */
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
-import { type CoreConfig, ErrorCode } from '../../host/core.ts'
-import { Pair } from '../sim/pair.ts'
-import { Random } from '../sim/random.ts'
-import { Solo } from '../sim/solo.ts'
-import { ack, Cmd, concat, control, DIAL, KEEPALIVE, MessageType, message, push, What } from '../sim/wire.ts'
-import { decodeMessages } from '../vectors/decode.ts'
+import { type CoreConfig, ErrorCode } from '../../host/engine/core.ts'
+import { decodeMessages } from '../../testkit/decode.ts'
+import { Pair } from '../../testkit/sim/pair.ts'
+import { Random } from '../../testkit/sim/random.ts'
+import { Solo } from '../../testkit/sim/solo.ts'
+import { ack, Cmd, concat, control, DIAL, KEEPALIVE, MessageType, message, push, What } from '../../testkit/sim/wire.ts'
 
 const MIB = 1024 * 1024
 const LARGE = 1332

@@ -3,11 +3,11 @@
  */
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
-import { EventType } from '../../host/core.ts'
-import { type Address, address4, addressKey, type Sealing } from '../sim/endpoint.ts'
-import { Pair } from '../sim/pair.ts'
-import { type Output, Solo, TESTER } from '../sim/solo.ts'
-import { ack, concat, control, DIAL, MessageType, message, push, utf8, What } from '../sim/wire.ts'
+import { EventType } from '../../host/engine/core.ts'
+import { type Address, address4, addressKey, type Sealing } from '../../testkit/sim/endpoint.ts'
+import { Pair } from '../../testkit/sim/pair.ts'
+import { type Output, Solo, TESTER } from '../../testkit/sim/solo.ts'
+import { ack, concat, control, DIAL, MessageType, message, push, utf8, What } from '../../testkit/sim/wire.ts'
 
 const MOVED = address4(9, 60001)
 /** ms that let every question be decided */

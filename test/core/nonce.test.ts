@@ -5,9 +5,9 @@
 import sodium from 'libsodium-wrappers'
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
-import { Random } from '../sim/random.ts'
-import { Solo, TESTER } from '../sim/solo.ts'
-import { concat, control, DIAL, MessageType, message, push, utf8, What } from '../sim/wire.ts'
+import { Random } from '../../testkit/sim/random.ts'
+import { Solo, TESTER } from '../../testkit/sim/solo.ts'
+import { concat, control, DIAL, MessageType, message, push, utf8, What } from '../../testkit/sim/wire.ts'
 
 /** Key, base and slot as they stand at `secret_ptr`. */
 function secretOf(key: Uint8Array, base: Uint8Array, slot: number): Uint8Array {

@@ -4,9 +4,9 @@
  */
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
-import { fromHex, utf8 } from '../sim/wire.ts'
+import { ErrorCode, EventType, ObfsHost } from '../../testkit/obfs-host.ts'
+import { fromHex, utf8 } from '../../testkit/sim/wire.ts'
 import { isChecksumRight, OBFS_CAPTURES, obfsCapture, packetOf, takeApart } from '../vectors/obfs-packets.ts'
-import { ErrorCode, EventType, ObfsHost } from './obfs-host.ts'
 
 const test = suite('core/obfs')
 

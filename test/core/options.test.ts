@@ -3,10 +3,10 @@
  */
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
-import { type CoreConfig, UNSET } from '../../host/core.ts'
-import type { SessionInfo } from '../sim/endpoint.ts'
-import { Solo } from '../sim/solo.ts'
-import { ack, concat, DIAL, MessageType, message, push } from '../sim/wire.ts'
+import { type CoreConfig, UNSET } from '../../host/engine/core.ts'
+import type { SessionInfo } from '../../testkit/sim/endpoint.ts'
+import { Solo } from '../../testkit/sim/solo.ts'
+import { ack, concat, DIAL, MessageType, message, push } from '../../testkit/sim/wire.ts'
 
 const OLD = 5
 const NEW = 6

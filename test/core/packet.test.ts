@@ -4,10 +4,10 @@
 import fc from 'fast-check'
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
-import { Rx } from '../../host/core.ts'
-import { Random } from '../sim/random.ts'
-import { Solo, summary, TESTER } from '../sim/solo.ts'
-import { concat, control, DIAL, MessageType, message, push, segment, toHex, What } from '../sim/wire.ts'
+import { Rx } from '../../host/engine/core.ts'
+import { Random } from '../../testkit/sim/random.ts'
+import { Solo, summary, TESTER } from '../../testkit/sim/solo.ts'
+import { concat, control, DIAL, MessageType, message, push, segment, toHex, What } from '../../testkit/sim/wire.ts'
 
 function nonceOf(bytes: Uint8Array, size: number): Uint8Array {
   return bytes.subarray(bytes.length - size)

@@ -3,11 +3,11 @@
  */
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
-import { ErrorCode, EventType, Mode } from '../../host/core.ts'
-import { type Address, address4, address6, addressKey } from '../sim/endpoint.ts'
-import { type Output, Solo, type SoloOptions } from '../sim/solo.ts'
-import { concat, control, fromHex, toHex, utf8, What } from '../sim/wire.ts'
-import { type DecodedAddress, decode } from '../vectors/decode.ts'
+import { ErrorCode, EventType, Mode } from '../../host/engine/core.ts'
+import { type DecodedAddress, decode } from '../../testkit/decode.ts'
+import { type Address, address4, address6, addressKey } from '../../testkit/sim/endpoint.ts'
+import { type Output, Solo, type SoloOptions } from '../../testkit/sim/solo.ts'
+import { concat, control, fromHex, toHex, utf8, What } from '../../testkit/sim/wire.ts'
 
 const RENDEZVOUS = address4(1, 12345)
 const LOCAL = address4(3, 39427)

@@ -4,9 +4,10 @@
 import fc from 'fast-check'
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
-import { UNSET } from '../../host/core.ts'
-import { patternByte } from '../sim/random.ts'
-import { Solo } from '../sim/solo.ts'
+import { UNSET } from '../../host/engine/core.ts'
+import { decodeSegments } from '../../testkit/decode.ts'
+import { patternByte } from '../../testkit/sim/random.ts'
+import { Solo } from '../../testkit/sim/solo.ts'
 import {
   ack,
   Cmd,
@@ -20,8 +21,7 @@ import {
   segment,
   toHex,
   utf8,
-} from '../sim/wire.ts'
-import { decodeSegments } from '../vectors/decode.ts'
+} from '../../testkit/sim/wire.ts'
 
 const u32 = fc.integer({ min: 0, max: 0xffffffff })
 const conv = fc.integer({ min: 1, max: 0xffffffff })

@@ -3,9 +3,9 @@
  */
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
-import { Core, ErrorCode, EventType, instantiate, SessionState } from '../../host/core.ts'
-import { type Address, address4, address6, addressKey, defaultConfig } from '../sim/endpoint.ts'
-import { Solo, summary, TESTER } from '../sim/solo.ts'
+import { Core, ErrorCode, EventType, instantiate, SessionState } from '../../host/engine/core.ts'
+import { type Address, address4, address6, addressKey, defaultConfig } from '../../testkit/sim/endpoint.ts'
+import { Solo, summary, TESTER } from '../../testkit/sim/solo.ts'
 import {
   Cmd,
   concat,
@@ -21,7 +21,7 @@ import {
   toHex,
   utf8,
   What,
-} from '../sim/wire.ts'
+} from '../../testkit/sim/wire.ts'
 
 const SETTLE_MS = 50
 

@@ -4,11 +4,23 @@
 import fc from 'fast-check'
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
-import { ErrorCode, EventType } from '../../host/core.ts'
-import { patternByte } from '../sim/random.ts'
-import { Solo } from '../sim/solo.ts'
-import { Cmd, concat, DIAL, EOF, KEEPALIVE, MessageType, message, push, segment, toHex, utf8 } from '../sim/wire.ts'
-import { decodeMessages } from '../vectors/decode.ts'
+import { ErrorCode, EventType } from '../../host/engine/core.ts'
+import { decodeMessages } from '../../testkit/decode.ts'
+import { patternByte } from '../../testkit/sim/random.ts'
+import { Solo } from '../../testkit/sim/solo.ts'
+import {
+  Cmd,
+  concat,
+  DIAL,
+  EOF,
+  KEEPALIVE,
+  MessageType,
+  message,
+  push,
+  segment,
+  toHex,
+  utf8,
+} from '../../testkit/sim/wire.ts'
 
 const SETTLE_MS = 50
 const PROTOCOL_ERROR = 5

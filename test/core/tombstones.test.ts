@@ -4,10 +4,10 @@
  */
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
-import { SessionState } from '../../host/core.ts'
-import { address4 } from '../sim/endpoint.ts'
-import { Solo, summary } from '../sim/solo.ts'
-import { ack, concat, control, DIAL, EOF, MessageType, message, push, utf8, What } from '../sim/wire.ts'
+import { SessionState } from '../../host/engine/core.ts'
+import { address4 } from '../../testkit/sim/endpoint.ts'
+import { Solo, summary } from '../../testkit/sim/solo.ts'
+import { ack, concat, control, DIAL, EOF, MessageType, message, push, utf8, What } from '../../testkit/sim/wire.ts'
 
 const REQUEST = concat(DIAL, message(MessageType.PUSH, utf8('get')))
 

@@ -4,11 +4,24 @@
  */
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
-import { type CoreConfig, EventType } from '../../host/core.ts'
-import { type Address, address4, addressKey } from '../sim/endpoint.ts'
-import { Pair } from '../sim/pair.ts'
-import { type Output, Solo, summary, TESTER } from '../sim/solo.ts'
-import { ack, Cmd, concat, control, DIAL, EOF, MessageType, message, push, segment, utf8, What } from '../sim/wire.ts'
+import { type CoreConfig, EventType } from '../../host/engine/core.ts'
+import { type Address, address4, addressKey } from '../../testkit/sim/endpoint.ts'
+import { Pair } from '../../testkit/sim/pair.ts'
+import { type Output, Solo, summary, TESTER } from '../../testkit/sim/solo.ts'
+import {
+  ack,
+  Cmd,
+  concat,
+  control,
+  DIAL,
+  EOF,
+  MessageType,
+  message,
+  push,
+  segment,
+  utf8,
+  What,
+} from '../../testkit/sim/wire.ts'
 
 const CLIENT = address4(9, 50001)
 const SECOND = 8000

@@ -5,12 +5,12 @@ import { createSocket } from 'node:dgram'
 import { chmodSync } from 'node:fs'
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
-import { RUNTIMES } from '../tools/pairs.ts'
-import type { Config, Program } from '../tools/process.ts'
-import { freePort, httpGet, run, start, writeConfig } from '../tools/process.ts'
-import { listen } from '../tools/tcp.ts'
-import { METHODS } from '../tools/tunnel.ts'
-import { waitFor } from '../tools/wait.ts'
+import { RUNTIMES } from '../../testkit/pairs.ts'
+import type { Config, Program } from '../../testkit/process.ts'
+import { freePort, httpGet, run, start, writeConfig } from '../../testkit/process.ts'
+import { listen } from '../../testkit/tcp.ts'
+import { METHODS } from '../../testkit/tunnel.ts'
+import { waitFor } from '../../testkit/wait.ts'
 
 const GOOD_PSK = Buffer.alloc(32, 7).toString('base64')
 const CLIENT: Config = { listen: '127.0.0.1:0', kcp_connect: '127.0.0.1:9' }

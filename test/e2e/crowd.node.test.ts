@@ -6,12 +6,12 @@ import { readFileSync } from 'node:fs'
 import { connect, createServer, type Socket } from 'node:net'
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
-import { Agent } from '../../bench/agent.ts'
-import { type Crowd, openCrowd } from '../../bench/flow.ts'
+import { Agent } from '../../testkit/agent.ts'
+import { type Crowd, openCrowd } from '../../testkit/flow.ts'
+import { MIXED_PAIRS, type Pair } from '../../testkit/pairs.ts'
+import { type Config, freePort, httpGet, type Program, type Running, start } from '../../testkit/process.ts'
+import { waitFor } from '../../testkit/wait.ts'
 import { skip } from '../skip.ts'
-import { MIXED_PAIRS, type Pair } from '../tools/pairs.ts'
-import { type Config, freePort, httpGet, type Program, type Running, start } from '../tools/process.ts'
-import { waitFor } from '../tools/wait.ts'
 
 const SESSIONS = 10_000
 /** Connections under way at a time: a crowd of applications does not come in one millisecond. */

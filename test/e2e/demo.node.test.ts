@@ -8,8 +8,8 @@ import { get } from 'node:http'
 import { join } from 'node:path'
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
-import { projectRoot } from '../tools/process.ts'
-import { waitFor, within } from '../tools/wait.ts'
+import { projectRoot } from '../../testkit/process.ts'
+import { waitFor, within } from '../../testkit/wait.ts'
 
 const TIMEOUT_MS = 120_000
 const FILE_BYTES = 32 << 20

@@ -4,12 +4,12 @@ import { execFileSync } from 'node:child_process'
 import { readdirSync } from 'node:fs'
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
+import { MIXED_PAIRS } from '../../testkit/pairs.ts'
+import { sessionCounts } from '../../testkit/process.ts'
+import { echoTarget, type TcpEnd } from '../../testkit/tcp.ts'
+import { nameOf, withTunnel } from '../../testkit/tunnel.ts'
+import { waitFor } from '../../testkit/wait.ts'
 import { skip } from '../skip.ts'
-import { MIXED_PAIRS } from '../tools/pairs.ts'
-import { sessionCounts } from '../tools/process.ts'
-import { echoTarget, type TcpEnd } from '../tools/tcp.ts'
-import { nameOf, withTunnel } from '../tools/tunnel.ts'
-import { waitFor } from '../tools/wait.ts'
 
 const LIMIT = 64
 const DIALS = 500

@@ -2,18 +2,18 @@
 /** `kcptun-wasm doctor` as a user meets it: its verdict about paths that are good, bad and broken in known ways. */
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
-import { type LinkOptions, openLink } from '../../bench/link.ts'
+import { examine as examineConfig } from '../../host/cli/doctor/run.ts'
 import { parseConfig } from '../../host/config/load.ts'
-import { examine as examineConfig } from '../../host/doctor/examination.ts'
 import type { Runtime } from '../../host/runtime.ts'
 import { crypto } from '../../runtime-node/crypto.ts'
 import { nodeRuntime } from '../../runtime-node/runtime.ts'
+import { type LinkOptions, openLink } from '../../testkit/link.ts'
+import { RUNTIMES } from '../../testkit/pairs.ts'
+import { type Config, freePort, libevPath, type Program, run, start, writeConfig } from '../../testkit/process.ts'
+import { echoTarget, sinkTarget } from '../../testkit/tcp.ts'
+import { withTunnel } from '../../testkit/tunnel.ts'
+import { waitFor } from '../../testkit/wait.ts'
 import { skip } from '../skip.ts'
-import { RUNTIMES } from '../tools/pairs.ts'
-import { type Config, freePort, libevPath, type Program, run, start, writeConfig } from '../tools/process.ts'
-import { echoTarget, sinkTarget } from '../tools/tcp.ts'
-import { withTunnel } from '../tools/tunnel.ts'
-import { waitFor } from '../tools/wait.ts'
 
 const KEY: Config = { method: 'xchacha20poly1305_ietf', psk: Buffer.alloc(32, 7).toString('base64') }
 const OTHER_KEY: Config = { ...KEY, psk: Buffer.alloc(32, 8).toString('base64') }

@@ -2,13 +2,13 @@
 /** Parts of the path that are missing, disappear, or come back. */
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
-import { MIXED_PAIRS } from '../tools/pairs.ts'
-import { freePort, sessionCounts } from '../tools/process.ts'
-import { echoTarget, patternDigest, sinkTarget, sourceTarget } from '../tools/tcp.ts'
-import { echo, scriptedTarget } from '../tools/traffic.ts'
-import type { Tunnel } from '../tools/tunnel.ts'
-import { nameOf, withTunnel } from '../tools/tunnel.ts'
-import { waitFor, within } from '../tools/wait.ts'
+import { MIXED_PAIRS } from '../../testkit/pairs.ts'
+import { freePort, sessionCounts } from '../../testkit/process.ts'
+import { echoTarget, patternDigest, sinkTarget, sourceTarget } from '../../testkit/tcp.ts'
+import { echo, scriptedTarget } from '../../testkit/traffic.ts'
+import type { Tunnel } from '../../testkit/tunnel.ts'
+import { nameOf, withTunnel } from '../../testkit/tunnel.ts'
+import { waitFor, within } from '../../testkit/wait.ts'
 
 const TIMEOUT_MS = 30_000
 /** An end that cannot reach the other one gives up after `timeout` (60 s is the smallest), looked at every 10 s. */

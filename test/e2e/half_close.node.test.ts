@@ -2,15 +2,15 @@
 /** Ends of connections in every order, with and without data under way, on a good and on a bad link. */
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
-import { MIXED_PAIRS } from '../tools/pairs.ts'
-import { sessionCounts } from '../tools/process.ts'
-import type { TcpEnd } from '../tools/tcp.ts'
-import { patternDigest } from '../tools/tcp.ts'
-import type { ScriptedTarget } from '../tools/traffic.ts'
-import { answerAfterEnd, scriptedTarget, uploadAfterEnd } from '../tools/traffic.ts'
-import type { Tunnel } from '../tools/tunnel.ts'
-import { nameOf, withTunnel } from '../tools/tunnel.ts'
-import { waitFor, within } from '../tools/wait.ts'
+import { MIXED_PAIRS } from '../../testkit/pairs.ts'
+import { sessionCounts } from '../../testkit/process.ts'
+import type { TcpEnd } from '../../testkit/tcp.ts'
+import { patternDigest } from '../../testkit/tcp.ts'
+import type { ScriptedTarget } from '../../testkit/traffic.ts'
+import { answerAfterEnd, scriptedTarget, uploadAfterEnd } from '../../testkit/traffic.ts'
+import type { Tunnel } from '../../testkit/tunnel.ts'
+import { nameOf, withTunnel } from '../../testkit/tunnel.ts'
+import { waitFor, within } from '../../testkit/wait.ts'
 
 const BYTES = 200_000
 const TIMEOUT_MS = 30_000

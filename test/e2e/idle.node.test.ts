@@ -4,12 +4,12 @@
 import { existsSync, readFileSync } from 'node:fs'
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
+import { MIXED_PAIRS } from '../../testkit/pairs.ts'
+import { sessionCounts } from '../../testkit/process.ts'
+import { echoTarget } from '../../testkit/tcp.ts'
+import { nameOf, withTunnel } from '../../testkit/tunnel.ts'
+import { sleep, waitFor } from '../../testkit/wait.ts'
 import { skip } from '../skip.ts'
-import { MIXED_PAIRS } from '../tools/pairs.ts'
-import { sessionCounts } from '../tools/process.ts'
-import { echoTarget } from '../tools/tcp.ts'
-import { nameOf, withTunnel } from '../tools/tunnel.ts'
-import { sleep, waitFor } from '../tools/wait.ts'
 
 const SESSIONS = 100
 const WINDOW_MS = 10_000

@@ -8,11 +8,11 @@ import type { RemoteInfo } from 'node:dgram'
 import { createSocket } from 'node:dgram'
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
-import { openLink } from '../../bench/link.ts'
-import { ALL_PAIRS } from '../tools/pairs.ts'
-import { echoTarget } from '../tools/tcp.ts'
-import { nameOf, withTunnel } from '../tools/tunnel.ts'
-import { within } from '../tools/wait.ts'
+import { openLink } from '../../testkit/link.ts'
+import { ALL_PAIRS } from '../../testkit/pairs.ts'
+import { echoTarget } from '../../testkit/tcp.ts'
+import { nameOf, withTunnel } from '../../testkit/tunnel.ts'
+import { within } from '../../testkit/wait.ts'
 
 const LINK = { delay: 20 }
 const SAMPLES = 11

@@ -2,11 +2,11 @@
 /** Many connections at the same time. */
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
-import { MIXED_PAIRS } from '../tools/pairs.ts'
-import { sessionCounts } from '../tools/process.ts'
-import { echoTarget, patternDigest } from '../tools/tcp.ts'
-import { nameOf, withTunnel } from '../tools/tunnel.ts'
-import { waitFor, within } from '../tools/wait.ts'
+import { MIXED_PAIRS } from '../../testkit/pairs.ts'
+import { sessionCounts } from '../../testkit/process.ts'
+import { echoTarget, patternDigest } from '../../testkit/tcp.ts'
+import { nameOf, withTunnel } from '../../testkit/tunnel.ts'
+import { waitFor, within } from '../../testkit/wait.ts'
 
 const CONNECTIONS = 200
 const BYTES = 20_000

@@ -2,10 +2,10 @@
 /** Every pair of runtimes with every method moves data and half-closes in both orders over a bad link, over IPv4 and IPv6. */
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
-import { ALL_PAIRS } from '../tools/pairs.ts'
-import { answerAfterEnd, download, echo, scriptedTarget, upload, uploadAfterEnd } from '../tools/traffic.ts'
-import type { Method, TunnelOptions } from '../tools/tunnel.ts'
-import { METHODS, nameOf, withTunnel } from '../tools/tunnel.ts'
+import { ALL_PAIRS } from '../../testkit/pairs.ts'
+import { answerAfterEnd, download, echo, scriptedTarget, upload, uploadAfterEnd } from '../../testkit/traffic.ts'
+import type { Method, TunnelOptions } from '../../testkit/tunnel.ts'
+import { METHODS, nameOf, withTunnel } from '../../testkit/tunnel.ts'
 
 const UPLOAD_BYTES = 150_000
 const DOWNLOAD_BYTES = 300_000

@@ -2,11 +2,11 @@
 /** What a monitoring system sees of running processes: /ready, /healthy, /stats.json and /metrics. */
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
-import { MIXED_PAIRS, RUNTIMES } from '../tools/pairs.ts'
-import { freePort, type Running, start } from '../tools/process.ts'
-import { echoTarget } from '../tools/tcp.ts'
-import { nameOf, withTunnel } from '../tools/tunnel.ts'
-import { waitFor } from '../tools/wait.ts'
+import { MIXED_PAIRS, RUNTIMES } from '../../testkit/pairs.ts'
+import { freePort, type Running, start } from '../../testkit/process.ts'
+import { echoTarget } from '../../testkit/tcp.ts'
+import { nameOf, withTunnel } from '../../testkit/tunnel.ts'
+import { waitFor } from '../../testkit/wait.ts'
 
 const BYTES = 100_000
 

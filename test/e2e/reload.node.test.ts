@@ -2,13 +2,13 @@
 /** SIGHUP (protocol.md 10.5): what a running tunnel takes over, and what it refuses. */
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
+import { MIXED_PAIRS } from '../../testkit/pairs.ts'
+import { freePort, type Running } from '../../testkit/process.ts'
+import { echoTarget, patternDigest } from '../../testkit/tcp.ts'
+import { scriptedTarget } from '../../testkit/traffic.ts'
+import { nameOf, type Tunnel, withTunnel } from '../../testkit/tunnel.ts'
+import { waitFor, within } from '../../testkit/wait.ts'
 import { skip } from '../skip.ts'
-import { MIXED_PAIRS } from '../tools/pairs.ts'
-import { freePort, type Running } from '../tools/process.ts'
-import { echoTarget, patternDigest } from '../tools/tcp.ts'
-import { scriptedTarget } from '../tools/traffic.ts'
-import { nameOf, type Tunnel, withTunnel } from '../tools/tunnel.ts'
-import { waitFor, within } from '../tools/wait.ts'
 
 const TRANSFER_BYTES = 64 * 1024 * 1024
 const TRANSFER_TIMEOUT_MS = 120_000

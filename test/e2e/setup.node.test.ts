@@ -10,11 +10,11 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
+import { RUNTIMES } from '../../testkit/pairs.ts'
+import { commandOf, freePort, httpGet, type Program, projectRoot, run } from '../../testkit/process.ts'
+import { dial, echoTarget, type Target } from '../../testkit/tcp.ts'
+import { waitFor, within } from '../../testkit/wait.ts'
 import { skip } from '../skip.ts'
-import { RUNTIMES } from '../tools/pairs.ts'
-import { commandOf, freePort, httpGet, type Program, projectRoot, run } from '../tools/process.ts'
-import { dial, echoTarget, type Target } from '../tools/tcp.ts'
-import { waitFor, within } from '../tools/wait.ts'
 
 const STEP_TIMEOUT_MS = 30_000
 const SENT_BYTES = 200_000

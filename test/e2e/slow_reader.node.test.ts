@@ -2,12 +2,12 @@
 /** Readers slower than the tunnel: everything arrives however long it takes, and nobody buffers without bound. */
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
-import type { Pair } from '../tools/pairs.ts'
-import { MIXED_PAIRS } from '../tools/pairs.ts'
-import type { Ending } from '../tools/tcp.ts'
-import { dial, listen, patternDigest } from '../tools/tcp.ts'
-import { nameOf, withTunnel } from '../tools/tunnel.ts'
-import { waitFor, within } from '../tools/wait.ts'
+import type { Pair } from '../../testkit/pairs.ts'
+import { MIXED_PAIRS } from '../../testkit/pairs.ts'
+import type { Ending } from '../../testkit/tcp.ts'
+import { dial, listen, patternDigest } from '../../testkit/tcp.ts'
+import { nameOf, withTunnel } from '../../testkit/tunnel.ts'
+import { waitFor, within } from '../../testkit/wait.ts'
 
 /** The smallest value the configuration takes. */
 const LINGER_S = 5

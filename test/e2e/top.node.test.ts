@@ -4,12 +4,12 @@ import { spawnSync } from 'node:child_process'
 import { createServer } from 'node:http'
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
+import { RUNTIMES } from '../../testkit/pairs.ts'
+import { commandOf, freePort, type Program, run } from '../../testkit/process.ts'
+import { echoTarget } from '../../testkit/tcp.ts'
+import { withTunnel } from '../../testkit/tunnel.ts'
+import { sleep, waitFor } from '../../testkit/wait.ts'
 import { skip } from '../skip.ts'
-import { RUNTIMES } from '../tools/pairs.ts'
-import { commandOf, freePort, type Program, run } from '../tools/process.ts'
-import { echoTarget } from '../tools/tcp.ts'
-import { withTunnel } from '../tools/tunnel.ts'
-import { sleep, waitFor } from '../tools/wait.ts'
 
 const test = suite('top')
 

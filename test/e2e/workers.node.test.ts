@@ -5,8 +5,7 @@ import { createSocket, type Socket } from 'node:dgram'
 import { existsSync, readFileSync } from 'node:fs'
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
-import { skip } from '../skip.ts'
-import { MIXED_PAIRS, RUNTIMES } from '../tools/pairs.ts'
+import { MIXED_PAIRS, RUNTIMES } from '../../testkit/pairs.ts'
 import {
   type Config,
   freePort,
@@ -16,9 +15,10 @@ import {
   run,
   start,
   writeConfig,
-} from '../tools/process.ts'
-import { dial, echoTarget, patternDigest, type Target, type TcpEnd } from '../tools/tcp.ts'
-import { waitFor, within } from '../tools/wait.ts'
+} from '../../testkit/process.ts'
+import { dial, echoTarget, patternDigest, type Target, type TcpEnd } from '../../testkit/tcp.ts'
+import { waitFor, within } from '../../testkit/wait.ts'
+import { skip } from '../skip.ts'
 
 /** Connections of a client: that one worker of two gets none of them by chance is out of the question. */
 const CONNECTIONS = 48

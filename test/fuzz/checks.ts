@@ -1,7 +1,7 @@
 /**
  * What has to be true of the engine at any time, as far as the ABI shows it.
  */
-import { Info, SessionState } from '../../host/core.ts'
+import { Info, SessionState } from '../../host/engine/core.ts'
 import { Phase } from './model.ts'
 import { fault } from './pattern.ts'
 import type { World } from './world.ts'

@@ -1,7 +1,7 @@
 /**
  * Datagrams of the modelled peers: good ones from the state of their sessions, damaged ones, old ones, and garbage.
  */
-import { Cmd, HEADER_BYTES, What } from '../sim/wire.ts'
+import { Cmd, HEADER_BYTES, What } from '../../testkit/sim/wire.ts'
 import { type Conversation, Session } from './model.ts'
 import { DATAGRAM_MAX } from './subject.ts'
 import { hex, type World } from './world.ts'

@@ -6,7 +6,7 @@
 import { readFileSync } from 'node:fs'
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
-import { COUNTERS, type CoreExports, instantiate, Span, Tx } from '../../host/core.ts'
+import { COUNTERS, type CoreExports, instantiate, Span, Tx } from '../../host/engine/core.ts'
 import { runEpisode } from './episode.ts'
 import { countersOf, fuzz, maker, seedOf } from './fuzz.ts'
 import { Fault } from './pattern.ts'

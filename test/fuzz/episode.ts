@@ -1,7 +1,7 @@
 /**
  * One run: an engine, a few thousand inputs, the end of everything.
  */
-import { type CoreExports, ObfsKind } from '../../host/core.ts'
+import { type CoreExports, ObfsKind } from '../../host/engine/core.ts'
 import { checkGauges } from './checks.ts'
 import {
   controlDatagram,

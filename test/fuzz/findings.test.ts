@@ -3,9 +3,9 @@
  */
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
-import { ErrorCode } from '../../host/core.ts'
-import { Solo } from '../sim/solo.ts'
-import { Cmd, concat, DIAL, message, push, segment, utf8 } from '../sim/wire.ts'
+import { ErrorCode } from '../../host/engine/core.ts'
+import { Solo } from '../../testkit/sim/solo.ts'
+import { Cmd, concat, DIAL, message, push, segment, utf8 } from '../../testkit/sim/wire.ts'
 
 const test = suite('fuzz/findings')
 

@@ -1,7 +1,7 @@
 /**
  * Episodes one after the other, until enough inputs were made or the time is over.
  */
-import { COUNTERS, type CoreExports, type CounterName, instantiate } from '../../host/core.ts'
+import { COUNTERS, type CoreExports, type CounterName, instantiate } from '../../host/engine/core.ts'
 import { runEpisode } from './episode.ts'
 import type { World } from './world.ts'
 
@@ -10,7 +10,7 @@ export interface FuzzOptions {
   /** Inputs at least, unless `seconds` pass before. */
   readonly inputs: number
   readonly seconds: number
-  /** A fresh engine; without it the one that is built into host/core.ts. */
+  /** A fresh engine; without it the one that is built into host/engine/core.ts. */
   readonly make?: () => CoreExports
   /** Further words of the command that shows a failure again. */
   readonly words?: string

@@ -1,7 +1,7 @@
 /**
  * What a host does: its TCP side, good and bad, and its administration.
  */
-import { type CoreConfig, ErrorCode, Info } from '../../host/core.ts'
+import { type CoreConfig, ErrorCode, Info } from '../../host/engine/core.ts'
 import { pickAddress, pickSession } from './datagrams.ts'
 import { Phase, type Session } from './model.ts'
 import { fault, isPattern, writePattern } from './pattern.ts'

@@ -1,7 +1,7 @@
 /**
  * What is known of the sessions of the engine: the streams in both directions and what its host holds.
  */
-import type { Random } from '../sim/random.ts'
+import type { Random } from '../../testkit/sim/random.ts'
 import { InputStream, OutputStream } from './streams.ts'
 
 /** The TCP side as the host sees it. NONE: no event yet, or nothing to do with it. */

@@ -2,7 +2,7 @@
  * The obfuscator's part of a host, and the packets of the modelled peers: handshakes, datagrams inside TCP packets,
  * damaged packets, contexts that come and go.
  */
-import { ErrorCode, Obfs, ObfsKind, ObfsRx, ObfsTx, Tx } from '../../host/core.ts'
+import { ErrorCode, Obfs, ObfsKind, ObfsRx, ObfsTx, Tx } from '../../host/engine/core.ts'
 import { pickAddress } from './datagrams.ts'
 import { checksum, Flag, headerBytes, isGoodPacket, TCP_BYTES, writePacket } from './ip.ts'
 import { fault } from './pattern.ts'

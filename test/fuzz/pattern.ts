@@ -2,7 +2,7 @@
  * Bytes whose place in their stream is known, so that a wrong, missing or foreign byte shows wherever it comes out.
  */
 import { Buffer } from 'node:buffer'
-import { Random } from '../sim/random.ts'
+import { Random } from '../../testkit/sim/random.ts'
 
 /** A fault of the engine, or a rule of docs/abi.md that it broke. */
 export class Fault extends Error {}

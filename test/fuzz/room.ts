@@ -1,8 +1,8 @@
 /**
  * That everything is given back: the same memory in use, and room for as many segments, as before any input.
  */
-import { Info } from '../../host/core.ts'
-import { concat, DIAL, message, push } from '../sim/wire.ts'
+import { Info } from '../../host/engine/core.ts'
+import { concat, DIAL, message, push } from '../../testkit/sim/wire.ts'
 import { STATES } from './checks.ts'
 import { deliver } from './datagrams.ts'
 import { Phase } from './model.ts'

@@ -1,8 +1,8 @@
 /**
  * That the engine still works after all it was given: a well-behaved peer and host carry bytes both ways.
  */
-import { UNSET } from '../../host/core.ts'
-import { control, What } from '../sim/wire.ts'
+import { UNSET } from '../../host/engine/core.ts'
+import { control, What } from '../../testkit/sim/wire.ts'
 import { deliver, honestDatagram, openSession } from './datagrams.ts'
 import { connected, readAll, write } from './host-calls.ts'
 import { Phase, type Session } from './model.ts'

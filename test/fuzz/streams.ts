@@ -3,8 +3,8 @@
  * content never changes, and the stream that the engine sends, checked byte by byte.
  */
 import type { Buffer } from 'node:buffer'
-import type { Random } from '../sim/random.ts'
-import { MessageType } from '../sim/wire.ts'
+import type { Random } from '../../testkit/sim/random.ts'
+import { MessageType } from '../../testkit/sim/wire.ts'
 import { Bytes, fault, isPattern, writePattern } from './pattern.ts'
 
 const TLV_BYTES = 4

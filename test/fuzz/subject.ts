@@ -18,8 +18,8 @@ import {
   Rx,
   Span,
   Tx,
-} from '../../host/core.ts'
-import type { Random } from '../sim/random.ts'
+} from '../../host/engine/core.ts'
+import type { Random } from '../../testkit/sim/random.ts'
 import { fault } from './pattern.ts'
 
 export const DATAGRAM_MAX = 1500

@@ -3,9 +3,9 @@
  */
 
 import { Buffer } from 'node:buffer'
-import { ADDRESS_BYTES, type CoreExports, EventType, Info } from '../../host/core.ts'
-import type { Random } from '../sim/random.ts'
-import { Cmd, HEADER_BYTES, What } from '../sim/wire.ts'
+import { ADDRESS_BYTES, type CoreExports, EventType, Info } from '../../host/engine/core.ts'
+import type { Random } from '../../testkit/sim/random.ts'
+import { Cmd, HEADER_BYTES, What } from '../../testkit/sim/wire.ts'
 import { Conversation, Phase, Session, Sessions } from './model.ts'
 import type { Obfuscator } from './obfuscator.ts'
 import { fault } from './pattern.ts'

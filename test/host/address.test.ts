@@ -7,6 +7,7 @@ import { isIPv4, isIPv6 } from 'node:net'
 import * as fc from 'fast-check'
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
+import { ConfigError } from '../../host/config/error.ts'
 import {
   ADDRESS_RECORD_BYTES,
   type AddressRole,
@@ -17,8 +18,7 @@ import {
   readRecord,
   sameAddress,
   writeRecord,
-} from '../../host/address.ts'
-import { ConfigError } from '../../host/config/error.ts'
+} from '../../host/net/address.ts'
 import type { SocketAddress } from '../../host/runtime.ts'
 
 const test = suite('address')

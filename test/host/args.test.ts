@@ -5,7 +5,7 @@
 import * as fc from 'fast-check'
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
-import { type Args, adjustLevel, parseArgs, usageText } from '../../host/args.ts'
+import { type Args, adjustLevel, parseArgs, usageText } from '../../host/cli/args.ts'
 
 const test = suite('args')
 

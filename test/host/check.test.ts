@@ -4,7 +4,7 @@ import * as fc from 'fast-check'
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
 import { parseConfig } from '../../host/config/load.ts'
-import { didYouMean, editDistance, KEYS } from '../../host/config/tree.ts'
+import { didYouMean, editDistance, KEYS } from '../../host/config/unknown-keys.ts'
 import { type Outcome, tryCommand } from './command-line.ts'
 
 const test = suite('check')

@@ -1,7 +1,7 @@
 /** Runs a subcommand in memory: files, terminal and answers are the test's. */
 
-import { runCommand } from '../../host/commands/command.ts'
-import { findCommand } from '../../host/commands/table.ts'
+import { runCommand } from '../../host/cli/commands/command.ts'
+import { findCommand } from '../../host/cli/commands/table.ts'
 import type { Tools } from '../../host/runtime.ts'
 import { MemoryNetwork, NO_CIPHERS } from './memory-runtime.ts'
 

@@ -1,7 +1,7 @@
 /** The built engine as hosts load it. */
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
-import { ABI_VERSION, Core, type CoreConfig, instantiate, NEVER_RECEIVED, Tx, UNSET } from '../../host/core.ts'
+import { ABI_VERSION, Core, type CoreConfig, instantiate, NEVER_RECEIVED, Tx, UNSET } from '../../host/engine/core.ts'
 
 const test = suite('core')
 

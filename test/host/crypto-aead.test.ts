@@ -10,11 +10,11 @@ import sodium from 'libsodium-wrappers'
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
 import { type Aead, listMethods, MAX_SEALED, methods, openAead } from '../../host/crypto/aead.ts'
-import { loadNativeSodium } from '../../host/crypto/native-aead.ts'
-import { rawSodium } from '../../host/crypto/sodium.ts'
+import { loadNativeSodium } from '../../host/crypto/providers/native-aead.ts'
+import { rawSodium } from '../../host/crypto/providers/sodium.ts'
+import { missing, portableCrypto, runtimeCrypto, type Variant, variants } from '../../testkit/crypto-variants.ts'
 import { skip } from '../skip.ts'
 import { fromHex, toHex } from '../vectors/captures.ts'
-import { missing, portableCrypto, runtimeCrypto, type Variant, variants } from './backends.ts'
 
 const test = suite('AEAD')
 const key = Uint8Array.from({ length: 32 }, (_, i) => (i * 7 + 1) & 255)

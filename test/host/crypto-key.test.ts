@@ -4,16 +4,16 @@
 
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
+import { examine } from '../../host/cli/doctor/run.ts'
 import type { Config } from '../../host/config/config.ts'
 import { parseConfig } from '../../host/config/load.ts'
 import { assertStartable } from '../../host/config/security.ts'
 import { KEY_BYTES, methods, openAead, type RuntimeCrypto } from '../../host/crypto/aead.ts'
 import { generatePsk, passwordKey } from '../../host/crypto/key.ts'
-import { examine } from '../../host/doctor/examination.ts'
 import { startEndpoint } from '../../host/endpoint/endpoint.ts'
-import { Log } from '../../host/log.ts'
+import { Log } from '../../host/log/log.ts'
+import { runtimeCrypto } from '../../testkit/crypto-variants.ts'
 import { type Capture, readVectors, toHex } from '../vectors/captures.ts'
-import { runtimeCrypto } from './backends.ts'
 import { MemoryNetwork } from './memory-runtime.ts'
 
 interface PasswordKeys {

@@ -5,9 +5,9 @@
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
 import { methods, openAead } from '../../host/crypto/aead.ts'
+import { missing, variants } from '../../testkit/crypto-variants.ts'
 import { skip } from '../skip.ts'
 import { fromHex, sealedCaptures, toHex } from '../vectors/captures.ts'
-import { missing, variants } from './backends.ts'
 
 const test = suite('recorded packets')
 const captures = sealedCaptures()

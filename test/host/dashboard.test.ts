@@ -8,8 +8,8 @@ import { oldestOfMost } from '../../host/monitoring/crowd.ts'
 import { createHttpApp, type HttpApp, type HttpSource } from '../../host/monitoring/http.ts'
 import { ROWS_MAX, VIEWERS_MAX } from '../../host/monitoring/live.ts'
 import { NO_COUNTERS, type SessionStats, type Snapshot } from '../../host/monitoring/stats.ts'
-import type { ContextStats } from '../../host/obfs/context-stats.ts'
-import { waitFor } from '../tools/wait.ts'
+import type { ContextStats } from '../../host/transport/obfs/context-stats.ts'
+import { waitFor } from '../../testkit/wait.ts'
 import { NO_LIVE } from './live-source.ts'
 
 const PAGE_MAX_BYTES = 150 * 1024

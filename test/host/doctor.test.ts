@@ -1,10 +1,8 @@
 /** The doctor's messages, statistics and report: what needs no network. */
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
-import { randomNumbers } from '../../bench/link.ts'
-import { parseConfig } from '../../host/config/load.ts'
-import { summarize } from '../../host/doctor/pings.ts'
-import { EXIT_STATUS, Report, reportJson, reportText } from '../../host/doctor/report.ts'
+import { summarize } from '../../host/cli/doctor/pings.ts'
+import { EXIT_STATUS, Report, reportJson, reportText } from '../../host/cli/doctor/report.ts'
 import {
   CONTROL_BYTES,
   connectMessage,
@@ -18,8 +16,10 @@ import {
   pushSegment,
   RESET,
   readMessage,
-} from '../../host/doctor/wire.ts'
+} from '../../host/cli/doctor/wire.ts'
+import { parseConfig } from '../../host/config/load.ts'
 import type { SocketAddress } from '../../host/runtime.ts'
+import { randomNumbers } from '../../testkit/link.ts'
 
 const hex = (bytes: Uint8Array): string => Buffer.from(bytes).toString('hex')
 const bytesOf = (text: string): Uint8Array => new Uint8Array(Buffer.from(text.replaceAll(' ', ''), 'hex'))

@@ -1,7 +1,7 @@
 /** The driver's loop around an engine made of strings and wire: batches, back-pressure, timers, and what happens when things throw. */
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
-import { EventType } from '../../host/core.ts'
+import { EventType } from '../../host/engine/core.ts'
 import { bench, PEER, Recorder } from './driver-bench.ts'
 import { loopback, until } from './memory-runtime.ts'
 import { type StubCore, stubCore } from './stub-core.ts'

@@ -1,7 +1,7 @@
 /** The monitoring application as a browser sees it; the requests are those of the recorded samples. */
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
-import { COUNTERS } from '../../host/core.ts'
+import { COUNTERS } from '../../host/engine/core.ts'
 import { createHttpApp, type HttpSource, parseStatsQuery, parseTarget } from '../../host/monitoring/http.ts'
 import { type Health, NO_COUNTERS, type SessionStats, type Snapshot } from '../../host/monitoring/stats.ts'
 import { NO_LIVE } from './live-source.ts'

@@ -8,7 +8,7 @@ import { readJson } from '../../host/config/json.ts'
 import { parseConfig } from '../../host/config/load.ts'
 import { modeName } from '../../host/config/rules.ts'
 import { checkStart } from '../../host/config/security.ts'
-import { examine } from '../../host/config/tree.ts'
+import { examine } from '../../host/config/unknown-keys.ts'
 import { methods } from '../../host/crypto/aead.ts'
 import { type Outcome, tryCommand, type World } from './command-line.ts'
 

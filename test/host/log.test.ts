@@ -16,7 +16,7 @@ import {
   LOG_VERY_VERBOSE,
   LOG_WARNING,
   Log,
-} from '../../host/log.ts'
+} from '../../host/log/log.ts'
 
 const test = suite('log')
 

@@ -2,8 +2,9 @@
  * A Runtime in memory: UDP and TCP between endpoints of one process, without sockets. Delivery is asynchronous (one turn of
  * the event loop), in order and lossless; TCP has bounded queues, so back-pressure is real.
  */
-import { formatAddress } from '../../host/address.ts'
+
 import type { RuntimeCrypto } from '../../host/crypto/aead.ts'
+import { formatAddress } from '../../host/net/address.ts'
 import type {
   HttpHandler,
   HttpServer,

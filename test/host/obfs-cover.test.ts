@@ -2,10 +2,10 @@
 import { readFileSync } from 'node:fs'
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
-import { answerText, HEAD_BYTES, HeadReader, judgeRequest, requestText } from '../../host/obfs/cover.ts'
-import { CoverClient } from '../../host/obfs/cover-client.ts'
-import { CoverServer } from '../../host/obfs/cover-server.ts'
 import type { SocketAddress, TcpConnection, TcpHandlers } from '../../host/runtime.ts'
+import { answerText, HEAD_BYTES, HeadReader, judgeRequest, requestText } from '../../host/transport/obfs/cover.ts'
+import { CoverClient } from '../../host/transport/obfs/cover-client.ts'
+import { CoverServer } from '../../host/transport/obfs/cover-server.ts'
 
 const test = suite('obfs: cover')
 

@@ -1,8 +1,8 @@
 /** When a client dials again, in virtual time, and the firewall rules of dpi/tcp. */
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
-import { firewallNotice, firewallText } from '../../host/obfs/firewall.ts'
-import { Redial } from '../../host/obfs/redial.ts'
+import { firewallNotice, firewallText } from '../../host/transport/obfs/firewall.ts'
+import { Redial } from '../../host/transport/obfs/redial.ts'
 
 const test = suite('obfs: redial')
 

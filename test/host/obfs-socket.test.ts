@@ -1,10 +1,10 @@
 /** The obfuscated path as a socket: two of them with an engine each, and a wire of arrays between. */
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
-import { ObfsKind, ObfsRx, ObfsTx } from '../../host/core.ts'
-import { ObfsSocket } from '../../host/obfs/obfs-socket.ts'
+import { ObfsKind, ObfsRx, ObfsTx } from '../../host/engine/core.ts'
 import type { SocketAddress } from '../../host/runtime.ts'
-import { address, EventType, ObfsHost } from '../core/obfs-host.ts'
+import { ObfsSocket } from '../../host/transport/obfs/socket.ts'
+import { address, EventType, ObfsHost } from '../../testkit/obfs-host.ts'
 import { until } from './memory-runtime.ts'
 
 const test = suite('obfs: socket')

@@ -3,11 +3,11 @@
 import { readFileSync } from 'node:fs'
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
-import { MAIN_OPTIONS } from '../../host/args.ts'
-import { type Command, CommandError, runCommand } from '../../host/commands/command.ts'
-import { COMMANDS } from '../../host/commands/table.ts'
+import { MAIN_OPTIONS } from '../../host/cli/args.ts'
+import { type Command, CommandError, runCommand } from '../../host/cli/commands/command.ts'
+import { COMMANDS } from '../../host/cli/commands/table.ts'
+import { type Given, type Option, parseOptions } from '../../host/cli/options.ts'
 import { ConfigError } from '../../host/config/error.ts'
-import { type Given, type Option, parseOptions } from '../../host/options.ts'
 import { MemoryNetwork, NO_CIPHERS } from './memory-runtime.ts'
 
 const test = suite('options')

@@ -1,7 +1,7 @@
 /** The cache of peers: every address comes back as it went in, however many there are. */
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
-import { PeerCache } from '../../host/peers.ts'
+import { PeerCache } from '../../host/engine/address-cache.ts'
 import type { SocketAddress } from '../../host/runtime.ts'
 
 const test = suite('peers')

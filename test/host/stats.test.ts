@@ -1,7 +1,7 @@
 /** The texts of /stats and /healthy, compared with samples of kcptun-libev whose counters are known. */
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
-import type { CounterName } from '../../host/core.ts'
+import type { CounterName } from '../../host/engine/core.ts'
 import {
   type Health,
   NO_COUNTERS,
@@ -13,7 +13,7 @@ import {
   type StatsQuery,
   silenceLimit,
 } from '../../host/monitoring/stats.ts'
-import type { ContextStats } from '../../host/obfs/context-stats.ts'
+import type { ContextStats } from '../../host/transport/obfs/context-stats.ts'
 
 const test = suite('stats')
 

@@ -1,5 +1,5 @@
 /** An engine that does nothing but what a test tells it: for the driver's mechanics, without the protocol. */
-import { Core, type CoreExports, Event, Rx, Tx } from '../../host/core.ts'
+import { Core, type CoreExports, Event, Rx, Tx } from '../../host/engine/core.ts'
 
 const RX_PTR = 4096
 const RX_SLOTS = 4

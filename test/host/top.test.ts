@@ -1,9 +1,9 @@
 /** The picture of `top` and the numbers in it: pure functions of two documents of /stats.json. */
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
-import { cut, formatAge, frame, type Style, sorted, sparkline, type View } from '../../host/top/frame.ts'
-import { ratesOf, readSample } from '../../host/top/sample.ts'
-import { keyAction } from '../../host/top/top.ts'
+import { cut, formatAge, frame, type Style, sorted, sparkline, type View } from '../../host/cli/top/frame.ts'
+import { ratesOf, readSample } from '../../host/cli/top/sample.ts'
+import { keyAction } from '../../host/cli/top/top.ts'
 
 const test = suite('top')
 

@@ -2,7 +2,7 @@
 import * as assert from 'uvu/assert'
 import { parseConfig } from '../../host/config/load.ts'
 import { type Endpoint, startEndpoint } from '../../host/endpoint/endpoint.ts'
-import { Log } from '../../host/log.ts'
+import { Log } from '../../host/log/log.ts'
 import type { SocketAddress } from '../../host/runtime.ts'
 import { loopback, MemoryNetwork, type MemoryTcp, NO_CIPHERS, until } from './memory-runtime.ts'
 

@@ -2,7 +2,7 @@
 /** A trap of the engine, seen from outside: the service goes on with a fresh engine in the same process. */
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
-import type { CoreExports } from '../../host/core.ts'
+import type { CoreExports } from '../../host/engine/core.ts'
 import { loopback, MemoryNetwork, until } from './memory-runtime.ts'
 import { configOf, dial, get, METHODS, Party, PSK, start, TARGET, type Tunnel, tunnel } from './trap-tunnel.ts'
 import { type Call, trapAt, trapNow, wrapEngines } from './traps.ts'

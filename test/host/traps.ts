@@ -1,5 +1,5 @@
 /** Traps on demand: an engine whose export throws as a broken one does, and is of no use afterwards. */
-import type { Core, CoreExports } from '../../host/core.ts'
+import type { Core, CoreExports } from '../../host/engine/core.ts'
 
 // (module (func (export "a") unreachable) (func (export "b") call 1))
 const BROKEN = [

@@ -1,8 +1,8 @@
 /** How the numbers of several processes add up. */
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
-import { NO_HOST_COUNTERS } from '../../host/complaints.ts'
 import { parseConfig } from '../../host/config/load.ts'
+import { NO_HOST_COUNTERS } from '../../host/driver/diagnostics.ts'
 import { type Counters, type Health, NO_COUNTERS, sumCounters } from '../../host/monitoring/stats.ts'
 import type { Runtime } from '../../host/runtime.ts'
 import { type ToWorker, worstHealth } from '../../host/workers/messages.ts'

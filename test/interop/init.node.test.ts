@@ -5,12 +5,12 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
+import type { Config } from '../../testkit/process.ts'
+import { freePort, libevPath, run, start } from '../../testkit/process.ts'
+import { dial } from '../../testkit/tcp.ts'
+import { download, scriptedTarget, upload } from '../../testkit/traffic.ts'
+import { METHODS } from '../../testkit/tunnel.ts'
 import { skip } from '../skip.ts'
-import type { Config } from '../tools/process.ts'
-import { freePort, libevPath, run, start } from '../tools/process.ts'
-import { dial } from '../tools/tcp.ts'
-import { download, scriptedTarget, upload } from '../tools/traffic.ts'
-import { METHODS } from '../tools/tunnel.ts'
 
 const TRANSFER_BYTES = 200_000
 

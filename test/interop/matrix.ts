@@ -1,13 +1,13 @@
 /**
- * Live interoperation with the original program, once for each pair, method and link. The transfers are those of test/tools/traffic.ts;
+ * Live interoperation with the original program, once for each pair, method and link. The transfers are those of testkit/traffic.ts;
  * half-close is tried where an original can do it (protocol.md 6.5): never when it is the end that receives EOF first.
  */
 import { suite } from 'uvu'
+import type { Program } from '../../testkit/process.ts'
+import { libevPath } from '../../testkit/process.ts'
+import { answerAfterEnd, download, echo, scriptedTarget, upload, uploadAfterEnd } from '../../testkit/traffic.ts'
+import { METHODS, nameOf, withTunnel } from '../../testkit/tunnel.ts'
 import { skip } from '../skip.ts'
-import type { Program } from '../tools/process.ts'
-import { libevPath } from '../tools/process.ts'
-import { answerAfterEnd, download, echo, scriptedTarget, upload, uploadAfterEnd } from '../tools/traffic.ts'
-import { METHODS, nameOf, withTunnel } from '../tools/tunnel.ts'
 
 const UPLOAD_BYTES = 300_000
 const DOWNLOAD_BYTES = 700_000

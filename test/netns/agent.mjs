@@ -1,4 +1,4 @@
-// Opens sockets in the network namespace it runs in, for the test that started it (test/tools/netns.ts). A socket stays in the
+// Opens sockets in the network namespace it runs in, for the test that started it (testkit/netns.ts). A socket stays in the
 // namespace it was made in, whoever holds it: so each one is handed over to the test and used there like any other.
 //
 // Messages to it: { id, action: 'dial', host, port }, { id, action: 'listen', host }, { id, action: 'close', port }, { id, action: 'get', url },

@@ -3,10 +3,10 @@
 import { spawn } from 'node:child_process'
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
+import { type Family, type Host, netnsProblem, World } from '../../testkit/netns.ts'
+import { type Config, commandOf, type Program, writeConfig } from '../../testkit/process.ts'
+import { formatAddress } from '../../testkit/tcp.ts'
 import { skip } from '../skip.ts'
-import { type Family, type Host, netnsProblem, World } from '../tools/netns.ts'
-import { type Config, commandOf, type Program, writeConfig } from '../tools/process.ts'
-import { formatAddress } from '../tools/tcp.ts'
 
 const KEY: Config = { method: 'chacha20poly1305_ietf', psk: Buffer.alloc(32, 7).toString('base64') }
 const PORT = 5200

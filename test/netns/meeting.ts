@@ -1,13 +1,13 @@
 /**
- * A server, a client and, if they need one, a rendezvous server, each on a host of a small Internet (test/tools/netns.ts), with a target behind the server.
+ * A server, a client and, if they need one, a rendezvous server, each on a host of a small Internet (testkit/netns.ts), with a target behind the server.
  */
 import { randomBytes } from 'node:crypto'
 import * as assert from 'uvu/assert'
-import type { DialOptions, Family, Host } from '../tools/netns.ts'
-import type { Config, Program, Running, StartOptions } from '../tools/process.ts'
-import type { TcpEnd } from '../tools/tcp.ts'
-import { download, echo, type ScriptedTarget, upload } from '../tools/traffic.ts'
-import { sleep, waitFor } from '../tools/wait.ts'
+import type { DialOptions, Family, Host } from '../../testkit/netns.ts'
+import type { Config, Program, Running, StartOptions } from '../../testkit/process.ts'
+import type { TcpEnd } from '../../testkit/tcp.ts'
+import { download, echo, type ScriptedTarget, upload } from '../../testkit/traffic.ts'
+import { sleep, waitFor } from '../../testkit/wait.ts'
 
 const RENDEZVOUS_PORT = 12345
 const TRANSFER_BYTES = 300_000
@@ -42,7 +42,7 @@ export const titleOf = ({ programs, family }: Pick<MeetingOptions, 'programs' | 
   return `${third}${programs.server} server, ${programs.client} client, IPv${family}`
 }
 
-/** The processes of one test. What it offers of a tunnel fits the transfers of test/tools/traffic.ts. */
+/** The processes of one test. What it offers of a tunnel fits the transfers of testkit/traffic.ts. */
 export class Meeting {
   readonly options: MeetingOptions
   target: ScriptedTarget

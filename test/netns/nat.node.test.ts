@@ -4,9 +4,9 @@
 import type { RemoteInfo, Socket } from 'node:dgram'
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
+import { FAMILIES, netnsProblem, World } from '../../testkit/netns.ts'
+import { waitFor, within } from '../../testkit/wait.ts'
 import { skip } from '../skip.ts'
-import { FAMILIES, netnsProblem, World } from '../tools/netns.ts'
-import { waitFor, within } from '../tools/wait.ts'
 
 /** The next datagram of a socket; `send` is called again and again until it comes. */
 async function hear(socket: Socket, send: () => void): Promise<RemoteInfo & { text: string }> {

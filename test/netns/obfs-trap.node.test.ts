@@ -5,12 +5,12 @@
  */
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
+import { FAMILIES, netnsProblem } from '../../testkit/netns.ts'
+import { MIXED_PAIRS } from '../../testkit/pairs.ts'
+import { download, upload } from '../../testkit/traffic.ts'
+import { fragileCommand, trap } from '../../testkit/trap.ts'
+import { within } from '../../testkit/wait.ts'
 import { skip } from '../skip.ts'
-import { FAMILIES, netnsProblem } from '../tools/netns.ts'
-import { MIXED_PAIRS } from '../tools/pairs.ts'
-import { download, upload } from '../tools/traffic.ts'
-import { fragileCommand, trap } from '../tools/trap.ts'
-import { within } from '../tools/wait.ts'
 import { RECOVERY_MS, withMeeting } from './meeting.ts'
 import { meetingOf, OBFUSCATORS, obfsWorld, setFirewalls } from './obfs.ts'
 

@@ -2,10 +2,10 @@
 /** Obfuscated tunnels as tshark sees them: sums, numbers, and no RST. Checksums of the kernels are made in software here, so that all can be checked. */
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
+import { FAMILIES, netnsProblem } from '../../testkit/netns.ts'
+import { MIXED_PAIRS } from '../../testkit/pairs.ts'
+import { download, upload } from '../../testkit/traffic.ts'
 import { skip } from '../skip.ts'
-import { FAMILIES, netnsProblem } from '../tools/netns.ts'
-import { MIXED_PAIRS } from '../tools/pairs.ts'
-import { download, upload } from '../tools/traffic.ts'
 import { withMeeting } from './meeting.ts'
 import { ethtoolProblem, meetingOf, OBFS_PORT, OBFUSCATORS, obfsWorld, setFirewalls } from './obfs.ts'
 import { type Captured, CHECKSUM_GOOD, Flag, flagsOf, Sniffer, tsharkProblem } from './sniffer.ts'

@@ -5,11 +5,11 @@
  */
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
+import { FAMILIES, netnsProblem } from '../../testkit/netns.ts'
+import { ALL_PAIRS, MIXED_PAIRS } from '../../testkit/pairs.ts'
+import { download, upload } from '../../testkit/traffic.ts'
+import { waitFor, within } from '../../testkit/wait.ts'
 import { skip } from '../skip.ts'
-import { FAMILIES, netnsProblem } from '../tools/netns.ts'
-import { ALL_PAIRS, MIXED_PAIRS } from '../tools/pairs.ts'
-import { download, upload } from '../tools/traffic.ts'
-import { waitFor, within } from '../tools/wait.ts'
 import { RECOVERY_MS, withMeeting } from './meeting.ts'
 import { meetingOf, OBFS_PORT, OBFUSCATORS, obfsWorld, setFirewalls, withHostsFile } from './obfs.ts'
 

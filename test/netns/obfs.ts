@@ -1,8 +1,8 @@
 /** Two hosts for obfuscated tunnels, and the firewall rules that the program prints. */
 import { spawnSync } from 'node:child_process'
 import { mkdirSync, readdirSync, rmdirSync, rmSync, writeFileSync } from 'node:fs'
-import { type Family, type Host, World } from '../tools/netns.ts'
-import { type Config, commandOf, type Program, writeConfig } from '../tools/process.ts'
+import { type Family, type Host, World } from '../../testkit/netns.ts'
+import { type Config, commandOf, type Program, writeConfig } from '../../testkit/process.ts'
 import { type MeetingOptions, titleOf } from './meeting.ts'
 
 export const OBFUSCATORS = ['dpi/tcp-wnd', 'dpi/tcp'] as const

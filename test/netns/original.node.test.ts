@@ -4,9 +4,9 @@
  * that the original knows how to cross.
  */
 import { suite } from 'uvu'
+import { FAMILIES, netnsProblem, World } from '../../testkit/netns.ts'
+import { libevPath } from '../../testkit/process.ts'
 import { skip } from '../skip.ts'
-import { FAMILIES, netnsProblem, World } from '../tools/netns.ts'
-import { libevPath } from '../tools/process.ts'
 import { assertCarries, assertEchoes, titleOf, withMeeting } from './meeting.ts'
 import { transfer } from './transfer.ts'
 

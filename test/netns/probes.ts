@@ -1,7 +1,7 @@
 /** What a stranger may say to the cover of dpi/tcp-wnd, and what comes back. */
 import { readFileSync } from 'node:fs'
-import type { Host } from '../tools/netns.ts'
-import { sleep } from '../tools/wait.ts'
+import type { Host } from '../../testkit/netns.ts'
+import { sleep } from '../../testkit/wait.ts'
 
 /** How long the end of a connection is waited for, where there is one. */
 const END_MS = 20_000

@@ -4,9 +4,9 @@
  * ends. With a public server that follows authentic datagrams from wherever they come; and with both ends behind NATs, where they meet anew.
  */
 import { suite } from 'uvu'
+import { FAMILIES, netnsProblem, type Rebinding, type Router, World } from '../../testkit/netns.ts'
+import type { Program } from '../../testkit/process.ts'
 import { skip } from '../skip.ts'
-import { FAMILIES, netnsProblem, type Rebinding, type Router, World } from '../tools/netns.ts'
-import type { Program } from '../tools/process.ts'
 import { assertEchoes, titleOf, withMeeting } from './meeting.ts'
 import { type Direction, transfer } from './transfer.ts'
 

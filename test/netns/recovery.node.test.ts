@@ -4,9 +4,9 @@
  */
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
+import { FAMILIES, netnsProblem, World } from '../../testkit/netns.ts'
+import { sleep, within } from '../../testkit/wait.ts'
 import { skip } from '../skip.ts'
-import { FAMILIES, netnsProblem, World } from '../tools/netns.ts'
-import { sleep, within } from '../tools/wait.ts'
 import { assertEchoes, RECOVERY_MS, titleOf, withMeeting } from './meeting.ts'
 
 /** How long the network is away. */

@@ -4,8 +4,8 @@
  */
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
+import { FAMILIES, netnsProblem, World } from '../../testkit/netns.ts'
 import { skip } from '../skip.ts'
-import { FAMILIES, netnsProblem, World } from '../tools/netns.ts'
 import { assertCarries, assertEchoes, titleOf, withMeeting } from './meeting.ts'
 
 /** Both runtimes in each role. */

@@ -1,7 +1,7 @@
 /** What goes over a host's wire, by tshark. */
 import { type ChildProcess, spawn, spawnSync } from 'node:child_process'
-import type { Host } from '../tools/netns.ts'
-import { waitFor } from '../tools/wait.ts'
+import type { Host } from '../../testkit/netns.ts'
+import { waitFor } from '../../testkit/wait.ts'
 
 /** Why there is no capturing here; undefined when there is. */
 export const tsharkProblem: string | undefined =

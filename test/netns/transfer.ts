@@ -2,9 +2,9 @@
  * A transfer that takes its time, so that something can happen in its middle.
  */
 import * as assert from 'uvu/assert'
-import type { TcpEnd } from '../tools/tcp.ts'
-import { digest, patternBytes } from '../tools/tcp.ts'
-import { sleep, waitFor, within } from '../tools/wait.ts'
+import type { TcpEnd } from '../../testkit/tcp.ts'
+import { digest, patternBytes } from '../../testkit/tcp.ts'
+import { sleep, waitFor, within } from '../../testkit/wait.ts'
 import { type Meeting, RECOVERY_MS } from './meeting.ts'
 
 const TRANSFER_BYTES = 3_000_000

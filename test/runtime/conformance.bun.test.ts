@@ -1,7 +1,8 @@
 // time limit: 120 s
 /** The Bun adapter keeps the promises of host/runtime.ts. */
-import { serveHttp } from '../../runtime-bun/http.ts'
+
 import { bunRuntime } from '../../runtime-bun/runtime.ts'
+import { serveHttp } from '../../runtime-shared/http.ts'
 import { conformance } from './conformance.ts'
 
 await conformance({ runtime: bunRuntime(), serveHttp })

@@ -1,7 +1,8 @@
 // time limit: 120 s
 /** The Node adapter keeps the promises of host/runtime.ts. */
-import { serveHttp } from '../../runtime-node/http.ts'
+
 import { nodeRuntime } from '../../runtime-node/runtime.ts'
+import { serveHttp } from '../../runtime-shared/http.ts'
 import { conformance } from './conformance.ts'
 
 await conformance({ runtime: nodeRuntime(), serveHttp })

@@ -4,8 +4,8 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
+import { sleep, waitFor } from '../../testkit/wait.ts'
 import { skip } from '../skip.ts'
-import { sleep, waitFor } from '../tools/wait.ts'
 import type { Subject } from './conformance.ts'
 
 export function systemConformance({ runtime }: Subject): void {

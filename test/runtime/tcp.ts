@@ -6,10 +6,10 @@ import { once } from 'node:events'
 import { connect, createServer, type Server, type Socket } from 'node:net'
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
-import { HeldBytes } from '../../host/held.ts'
+import { HeldBytes } from '../../host/driver/held-bytes.ts'
 import type { SocketAddress, TcpConnection, TcpHandlers, TcpListener, TcpOptions } from '../../host/runtime.ts'
+import { sleep, waitFor } from '../../testkit/wait.ts'
 import { skip } from '../skip.ts'
-import { sleep, waitFor } from '../tools/wait.ts'
 import { LOCALHOST, LOCALHOST6, type Subject } from './conformance.ts'
 
 const OPTIONS: TcpOptions = { nodelay: true, keepalive: true }

@@ -4,8 +4,8 @@ import { once } from 'node:events'
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
 import type { SocketAddress, UdpHandlers, UdpOptions, UdpPath, UdpSocket } from '../../host/runtime.ts'
+import { sleep, waitFor } from '../../testkit/wait.ts'
 import { skip } from '../skip.ts'
-import { sleep, waitFor } from '../tools/wait.ts'
 import { ANY6, LOCALHOST, LOCALHOST6, type Subject } from './conformance.ts'
 
 /** More would be no bound. */

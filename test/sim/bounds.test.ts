@@ -3,11 +3,23 @@
  */
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
-import { ErrorCode, EventType } from '../../host/core.ts'
-import { address4 } from './endpoint.ts'
-import { Pair } from './pair.ts'
-import { Solo, TESTER } from './solo.ts'
-import { ack, Cmd, concat, control, DIAL, KEEPALIVE, MessageType, message, push, segment, What } from './wire.ts'
+import { ErrorCode, EventType } from '../../host/engine/core.ts'
+import { address4 } from '../../testkit/sim/endpoint.ts'
+import { Pair } from '../../testkit/sim/pair.ts'
+import { Solo, TESTER } from '../../testkit/sim/solo.ts'
+import {
+  ack,
+  Cmd,
+  concat,
+  control,
+  DIAL,
+  KEEPALIVE,
+  MessageType,
+  message,
+  push,
+  segment,
+  What,
+} from '../../testkit/sim/wire.ts'
 
 const MIB = 1024 * 1024
 

@@ -7,9 +7,9 @@
  */
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
-import { Pair } from './pair.ts'
-import { Random } from './random.ts'
-import { control, What } from './wire.ts'
+import { Pair } from '../../testkit/sim/pair.ts'
+import { Random } from '../../testkit/sim/random.ts'
+import { control, What } from '../../testkit/sim/wire.ts'
 
 const SEEDS = 300
 

@@ -3,9 +3,9 @@
  */
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
-import { address4 } from './endpoint.ts'
-import { type Connection, type ConnectionScript, Pair, type PairOptions } from './pair.ts'
-import { Cmd, control, KEEPALIVE, push, segment, What } from './wire.ts'
+import { address4 } from '../../testkit/sim/endpoint.ts'
+import { type Connection, type ConnectionScript, Pair, type PairOptions } from '../../testkit/sim/pair.ts'
+import { Cmd, control, KEEPALIVE, push, segment, What } from '../../testkit/sim/wire.ts'
 
 const KIB = 1024
 

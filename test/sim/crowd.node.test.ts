@@ -2,8 +2,8 @@
 /** A thousand connections of one client that all want everything. */
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
-import { link } from './flows/links.ts'
-import { simulate } from './flows/scenario.ts'
+import { link } from '../../testkit/sim/flows/links.ts'
+import { simulate } from '../../testkit/sim/flows/scenario.ts'
 
 const ACTIVE = 1000
 const MBITS = 500

@@ -7,10 +7,10 @@
  */
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
-import { UNSET } from '../../host/core.ts'
-import type { AppScript } from './app.ts'
-import { type Connection, Pair } from './pair.ts'
-import { Random } from './random.ts'
+import { UNSET } from '../../host/engine/core.ts'
+import type { AppScript } from '../../testkit/sim/app.ts'
+import { type Connection, Pair } from '../../testkit/sim/pair.ts'
+import { Random } from '../../testkit/sim/random.ts'
 
 const SEEDS = 1000
 const FIRST_SEED = 1

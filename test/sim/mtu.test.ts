@@ -3,9 +3,9 @@
  */
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
-import { EventType } from '../../host/core.ts'
-import { address4 } from './endpoint.ts'
-import { Pair } from './pair.ts'
+import { EventType } from '../../host/engine/core.ts'
+import { address4 } from '../../testkit/sim/endpoint.ts'
+import { Pair } from '../../testkit/sim/pair.ts'
 
 const test = suite('sim/mtu')
 

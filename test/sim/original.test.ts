@@ -6,8 +6,8 @@
  */
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
-import { Mixed, type MixedOptions } from './mixed.ts'
-import { Random } from './random.ts'
+import { Mixed, type MixedOptions } from '../../testkit/sim/mixed.ts'
+import { Random } from '../../testkit/sim/random.ts'
 
 type Script = MixedOptions['script']
 

@@ -5,10 +5,10 @@
  */
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
-import type { CoreConfig } from '../../host/core.ts'
-import { UNSET } from '../../host/core.ts'
-import { Mixed } from './mixed.ts'
-import { type Connection, Pair, type Side } from './pair.ts'
+import type { CoreConfig } from '../../host/engine/core.ts'
+import { UNSET } from '../../host/engine/core.ts'
+import { Mixed } from '../../testkit/sim/mixed.ts'
+import { type Connection, Pair, type Side } from '../../testkit/sim/pair.ts'
 
 const MIB = 1024 * 1024
 /** `memory` of the configuration, where it is not set. */

@@ -6,9 +6,9 @@
  */
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
-import { ErrorCode } from '../../host/core.ts'
-import { Pair } from './pair.ts'
-import { Random } from './random.ts'
+import { ErrorCode } from '../../host/engine/core.ts'
+import { Pair } from '../../testkit/sim/pair.ts'
+import { Random } from '../../testkit/sim/random.ts'
 
 const MIB = 1024 * 1024
 const SEEDS = 60

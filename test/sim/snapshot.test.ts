@@ -5,7 +5,7 @@
 import { readFileSync } from 'node:fs'
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
-import { quickText, SNAPSHOT } from './flows/snapshot.ts'
+import { quickText, SNAPSHOT } from '../../testkit/sim/flows/snapshot.ts'
 
 const test = suite('sim/snapshot')
 

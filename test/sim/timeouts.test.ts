@@ -4,10 +4,10 @@
  */
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
-import { MS } from './endpoint.ts'
-import { Pair, type Side } from './pair.ts'
-import { Solo } from './solo.ts'
-import { What } from './wire.ts'
+import { MS } from '../../testkit/sim/endpoint.ts'
+import { Pair, type Side } from '../../testkit/sim/pair.ts'
+import { Solo } from '../../testkit/sim/solo.ts'
+import { What } from '../../testkit/sim/wire.ts'
 
 const HOUR_MS = 3_600_000
 const QUIET = {

@@ -5,9 +5,9 @@
  */
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
-import { Pair } from './pair.ts'
-import { Solo } from './solo.ts'
-import { Cmd, DIAL, MessageType, message, push, segment } from './wire.ts'
+import { Pair } from '../../testkit/sim/pair.ts'
+import { Solo } from '../../testkit/sim/solo.ts'
+import { Cmd, DIAL, MessageType, message, push, segment } from '../../testkit/sim/wire.ts'
 
 const HOUR_MS = 3_600_000
 

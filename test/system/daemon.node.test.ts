@@ -6,13 +6,13 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
-import { AF_UNIX, SOCK_DGRAM } from '../../host/system.ts'
+import { AF_UNIX, SOCK_DGRAM } from '../../host/linux/syscalls.ts'
 import { os } from '../../runtime-node/os.ts'
+import { RUNTIMES } from '../../testkit/pairs.ts'
+import type { Config, Program } from '../../testkit/process.ts'
+import { commandOf, freePort, httpGet, run, writeConfig } from '../../testkit/process.ts'
+import { waitFor } from '../../testkit/wait.ts'
 import { skip } from '../skip.ts'
-import { RUNTIMES } from '../tools/pairs.ts'
-import type { Config, Program } from '../tools/process.ts'
-import { commandOf, freePort, httpGet, run, writeConfig } from '../tools/process.ts'
-import { waitFor } from '../tools/wait.ts'
 
 const test = suite('daemon')
 

@@ -4,10 +4,10 @@
  */
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
-import { Log } from '../../host/log.ts'
+import { NotAvailable } from '../../host/linux/syscalls.ts'
+import { Log } from '../../host/log/log.ts'
 import type { OperatingSystem } from '../../host/runtime.ts'
 import { parseIdentity, takeIdentity } from '../../host/service/identity.ts'
-import { NotAvailable } from '../../host/system.ts'
 
 const test = suite('identity')
 

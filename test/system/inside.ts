@@ -2,7 +2,7 @@
  * A test file that runs in a network namespace of its own: it starts itself again inside.
  */
 import { spawnSync } from 'node:child_process'
-import { Namespace, netnsProblem } from '../tools/netns.ts'
+import { Namespace, netnsProblem } from '../../testkit/netns.ts'
 
 const MARK = 'KCPTUN_WASM_TEST_INSIDE'
 

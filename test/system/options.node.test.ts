@@ -3,11 +3,11 @@
 import { readFileSync } from 'node:fs'
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
+import { MIXED_PAIRS, RUNTIMES } from '../../testkit/pairs.ts'
+import { freePort, run, start, writeConfig } from '../../testkit/process.ts'
+import { echoTarget, patternDigest } from '../../testkit/tcp.ts'
+import { withTunnel } from '../../testkit/tunnel.ts'
 import { skip } from '../skip.ts'
-import { MIXED_PAIRS, RUNTIMES } from '../tools/pairs.ts'
-import { freePort, run, start, writeConfig } from '../tools/process.ts'
-import { echoTarget, patternDigest } from '../tools/tcp.ts'
-import { withTunnel } from '../tools/tunnel.ts'
 
 /** Largest value of the buffer keys, bytes. */
 const BUFFER_MAX = 33_554_432

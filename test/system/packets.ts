@@ -5,13 +5,13 @@
 import { spawnSync } from 'node:child_process'
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
-import { writeRecord } from '../../host/address.ts'
-import { PacketSocket } from '../../host/obfs/packet-socket.ts'
-import { RawSocket } from '../../host/obfs/raw-socket.ts'
+import { PacketSocket } from '../../host/linux/packet-socket.ts'
+import { RawSocket } from '../../host/linux/raw-socket.ts'
+import { NotAvailable } from '../../host/linux/syscalls.ts'
+import { writeRecord } from '../../host/net/address.ts'
 import type { OperatingSystem, SocketAddress, TcpConnection, TcpHandlers } from '../../host/runtime.ts'
-import { NotAvailable } from '../../host/system.ts'
+import { sleep, waitFor } from '../../testkit/wait.ts'
 import { skip } from '../skip.ts'
-import { sleep, waitFor } from '../tools/wait.ts'
 import { inNamespace } from './inside.ts'
 
 type Family = 4 | 6

@@ -5,12 +5,12 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
-import { AF_UNIX, SOCK_DGRAM } from '../../host/system.ts'
+import { AF_UNIX, SOCK_DGRAM } from '../../host/linux/syscalls.ts'
 import { os } from '../../runtime-node/os.ts'
+import { RUNTIMES } from '../../testkit/pairs.ts'
+import { start } from '../../testkit/process.ts'
+import { waitFor } from '../../testkit/wait.ts'
 import { skip } from '../skip.ts'
-import { RUNTIMES } from '../tools/pairs.ts'
-import { start } from '../tools/process.ts'
-import { waitFor } from '../tools/wait.ts'
 
 const test = suite('service manager')
 

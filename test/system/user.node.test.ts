@@ -6,10 +6,10 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
+import { RUNTIMES } from '../../testkit/pairs.ts'
+import type { Config } from '../../testkit/process.ts'
+import { commandOf, freePort, run, start, writeConfig } from '../../testkit/process.ts'
 import { skip } from '../skip.ts'
-import { RUNTIMES } from '../tools/pairs.ts'
-import type { Config } from '../tools/process.ts'
-import { commandOf, freePort, run, start, writeConfig } from '../tools/process.ts'
 
 const CLIENT: Config = { listen: '127.0.0.1:0', kcp_connect: '127.0.0.1:9' }
 /** A user of every Linux system. */

@@ -4,8 +4,8 @@
 import { createHash } from 'node:crypto'
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
-import { concat, fromHex } from '../sim/wire.ts'
-import { decode, decodeMessages, decodeSegments } from './decode.ts'
+import { concat, fromHex } from '../../testkit/sim/wire.ts'
+import { decode, decodeMessages, decodeSegments } from '../../testkit/decode.ts'
 import { CAPTURES, capture, plainOf } from './files.ts'
 
 const test = suite('vectors/decode')

@@ -11,10 +11,10 @@
  */
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
-import { address4, addressKey, MS } from '../sim/endpoint.ts'
-import { type Output, Solo, type SoloOptions, TESTER } from '../sim/solo.ts'
-import { ack, fromHex, toHex, utf8 } from '../sim/wire.ts'
-import { decodeSegments } from './decode.ts'
+import { address4, addressKey, MS } from '../../testkit/sim/endpoint.ts'
+import { type Output, Solo, type SoloOptions, TESTER } from '../../testkit/sim/solo.ts'
+import { ack, fromHex, toHex, utf8 } from '../../testkit/sim/wire.ts'
+import { decodeSegments } from '../../testkit/decode.ts'
 import { type EdgeCase, edgeCases } from './files.ts'
 
 const SECOND_PORT = address4(9, 50002)

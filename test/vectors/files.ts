@@ -2,7 +2,7 @@
  * The recorded vectors as typed objects. Their meaning: test/vectors/README or the fields' names.
  */
 import { readFileSync } from 'node:fs'
-import type { Decoded } from './decode.ts'
+import type { Decoded } from '../../testkit/decode.ts'
 
 export interface VectorPacket {
   readonly dir: 'c2s' | 's2c'

@@ -1,6 +1,6 @@
 /** The recorded packets of the obfuscators: whole IP packets, and what their recorder read in them. */
 import { readFileSync } from 'node:fs'
-import { fromHex } from '../sim/wire.ts'
+import { fromHex } from '../../testkit/sim/wire.ts'
 
 export interface PacketRecord {
   readonly t_ms: number

@@ -4,10 +4,10 @@
 import { readFileSync } from 'node:fs'
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
-import { type Address, address4, address6, addressKey } from '../sim/endpoint.ts'
-import { Solo } from '../sim/solo.ts'
-import { fromHex } from '../sim/wire.ts'
-import { type Decoded, decode } from './decode.ts'
+import { type Address, address4, address6, addressKey } from '../../testkit/sim/endpoint.ts'
+import { Solo } from '../../testkit/sim/solo.ts'
+import { fromHex } from '../../testkit/sim/wire.ts'
+import { type Decoded, decode } from '../../testkit/decode.ts'
 
 interface Packet {
   readonly src: string

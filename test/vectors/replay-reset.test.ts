@@ -4,10 +4,10 @@
  */
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
-import { fakeSeal, MS } from '../sim/endpoint.ts'
-import { type Output, Solo, summary, TESTER } from '../sim/solo.ts'
-import { ack, fromHex, toHex, utf8 } from '../sim/wire.ts'
-import { type Decoded, decode } from './decode.ts'
+import { fakeSeal, MS } from '../../testkit/sim/endpoint.ts'
+import { type Output, Solo, summary, TESTER } from '../../testkit/sim/solo.ts'
+import { ack, fromHex, toHex, utf8 } from '../../testkit/sim/wire.ts'
+import { type Decoded, decode } from '../../testkit/decode.ts'
 import { capture, type VectorPacket } from './files.ts'
 
 const RECORDED = '7bb6090f'

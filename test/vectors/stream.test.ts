@@ -4,10 +4,10 @@
 import { createHash } from 'node:crypto'
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
-import { UNSET } from '../../host/core.ts'
-import { MS } from '../sim/endpoint.ts'
-import { Solo, type SoloStream } from '../sim/solo.ts'
-import { fromHex } from '../sim/wire.ts'
+import { UNSET } from '../../host/engine/core.ts'
+import { MS } from '../../testkit/sim/endpoint.ts'
+import { Solo, type SoloStream } from '../../testkit/sim/solo.ts'
+import { fromHex } from '../../testkit/sim/wire.ts'
 import { CAPTURES, capture, plainOf, type VectorFile, type VectorStream } from './files.ts'
 
 const PATIENT = { timeout: 86400, linger: 600, sndwnd: UNSET, rcvwnd: UNSET }

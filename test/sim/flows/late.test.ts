@@ -1,8 +1,8 @@
 /** Connections that begin when their pair knows the path: they take their part at once, and nobody pays with a full queue. */
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
-import { link } from './links.ts'
-import { bound, type FlowSpec, jain, type Result, simulate } from './scenario.ts'
+import { link } from '../../../testkit/sim/flows/links.ts'
+import { bound, type FlowSpec, jain, type Result, simulate } from '../../../testkit/sim/flows/scenario.ts'
 
 const shape = link(50, 50, 0, 1)
 const KNOWN_AT = 5

@@ -3,11 +3,11 @@
  */
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
-import { TICKS_PER_MS } from '../../../host/core.ts'
-import { Random } from '../random.ts'
-import { Bottleneck, type Shape } from './bottleneck.ts'
-import { NONE, Packets } from './packets.ts'
-import { bound, jain, rampTime, simulate, WIRE_SHARE } from './scenario.ts'
+import { TICKS_PER_MS } from '../../../host/engine/core.ts'
+import { Bottleneck, type Shape } from '../../../testkit/sim/flows/bottleneck.ts'
+import { NONE, Packets } from '../../../testkit/sim/flows/packets.ts'
+import { bound, jain, rampTime, simulate, WIRE_SHARE } from '../../../testkit/sim/flows/scenario.ts'
+import { Random } from '../../../testkit/sim/random.ts'
 
 const PACKET = 1400
 const MBIT = 1e6

@@ -1,0 +1,195 @@
+/** `kcptun-wasm check`: whether a configuration would start, what it means, and what is doubtful about it. */
+
+import { type Config, MODE_CLIENT, MODE_RENDEZVOUS, MODE_SERVER } from '../../config/config.ts'
+import { type Datagram, datagrams } from '../../config/datagram.ts'
+import { ConfigError, HIDDEN } from '../../config/error.ts'
+import { type JsonNode, readJson } from '../../config/json.ts'
+import { type Advice, advise, fileWarnings, keyWarnings } from '../../config/lint.ts'
+import { parseConfig } from '../../config/load.ts'
+import { modeName } from '../../config/rules.ts'
+import { assertStartable } from '../../config/security.ts'
+import { examine, type Findings, isSecret, KEYS } from '../../config/unknown-keys.ts'
+import { type Scalar, validate } from '../../config/validate.ts'
+import { methods } from '../../crypto/aead.ts'
+import { parseHostPort } from '../../net/address.ts'
+import type { Runtime } from '../../runtime.ts'
+import { parseIdentity } from '../../service/identity.ts'
+import { checkAddresses, messageOf } from '../../transport/resolver.ts'
+import type { Option } from '../options.ts'
+import { type Command, CommandError } from './command.ts'
+
+/** Column where values begin. */
+const VALUE_COLUMN = 23
+
+const CONFIG: Option = {
+  long: '--config',
+  short: '-c',
+  value: '<file>',
+  help: 'the config file',
+  offers: 'files',
+}
+const JSON_OUT: Option = { long: '--json', help: 'tell it as one JSON object' }
+
+/** What is known about a file. */
+interface Report extends Advice {
+  readonly error: ConfigError | undefined
+  readonly config: Config | undefined
+  readonly values: ReadonlyMap<string, Scalar>
+  readonly findings: Findings
+  readonly datagrams: readonly Datagram[]
+}
+
+const NOTHING_FOUND: Findings = { set: [], unknown: [], duplicate: [], ours: [] }
+
+/**
+ * Everything that is checked at a start and needs no look at the system.
+ * @throws ConfigError
+ */
+function startable(bytes: Uint8Array): Config {
+  const config = parseConfig(bytes)
+  assertStartable(config, methods)
+  checkAddresses(config)
+  for (const key of ['listen', 'http_listen'] as const) {
+    const text = config[key]
+    if (text !== undefined) parseHostPort(key, text, 'bind')
+  }
+  if (config.user !== undefined) parseIdentity(config.user)
+  return config
+}
+
+function inspect(path: string, bytes: Uint8Array, mode: number | undefined): Report {
+  let findings = NOTHING_FOUND
+  const found = (): string[] => [...keyWarnings(findings), ...fileWarnings(path, mode, findings.set.some(isSecret))]
+  try {
+    const document: JsonNode = readJson(bytes)
+    findings = examine(document)
+    const config = startable(bytes)
+    const { warnings, notes } = advise(config, findings)
+    const sizes = datagrams(config)
+    return {
+      error: undefined,
+      config,
+      values: validate(document),
+      findings,
+      datagrams: sizes,
+      warnings: [...found(), ...warnings],
+      notes,
+    }
+  } catch (error) {
+    if (!(error instanceof ConfigError)) throw error
+    const warnings = found()
+    return { error, config: undefined, values: new Map(), findings, datagrams: [], warnings, notes: [] }
+  }
+}
+
+/** A value as it may be shown; null = the engine chooses, or there is none. */
+function shownValue(values: ReadonlyMap<string, Scalar>, key: string): Scalar | null {
+  const value = values.get(key)
+  return value === undefined ? null : isSecret(key) ? HIDDEN : value
+}
+
+function jsonReport(path: string, report: Report): string {
+  const { error, config, values, findings } = report
+  const key = config?.method === undefined ? null : config.psk === undefined ? 'password' : 'psk'
+  const object = {
+    file: path,
+    valid: error === undefined,
+    error: error === undefined ? null : { key: error.key, reason: error.reason, message: error.message },
+    mode: config === undefined ? null : modeName(config.mode),
+    method: config?.method ?? null,
+    key,
+    datagrams: report.datagrams,
+    values: config === undefined ? {} : Object.fromEntries(KEYS.map((name) => [name, shownValue(values, name)])),
+    set: findings.set,
+    warnings: report.warnings,
+    notes: report.notes,
+  }
+  return `${JSON.stringify(object, null, 2)}\n`
+}
+
+/** The way of a connection through this end. */
+function route(config: Config): string {
+  const { mode, listen, connect, kcp_bind, kcp_connect, rendezvous_server, service_id } = config
+  const carrier = config.obfs ?? 'UDP'
+  const meeting = `rendezvous server ${rendezvous_server}, service ${JSON.stringify(service_id)}`
+  if ((mode & MODE_CLIENT) !== 0) {
+    const server = (mode & MODE_RENDEZVOUS) === 0 ? `${carrier} ${kcp_connect} (server)` : `server found by ${meeting}`
+    return `applications -> TCP ${listen} -> ${server} -> its target`
+  }
+  if ((mode & MODE_SERVER) !== 0) {
+    const source = (mode & MODE_RENDEZVOUS) === 0 ? `${carrier} ${kcp_bind}` : `clients found by ${meeting}`
+    return `clients -> ${source} -> TCP ${connect} (target)`
+  }
+  return `introduces servers and clients to each other on UDP ${kcp_bind}`
+}
+
+function security({ method, psk }: Config): string {
+  if (method === undefined) return 'not encrypted, not authenticated'
+  return `${method}, key from ${psk === undefined ? 'password' : 'psk'}`
+}
+
+function datagramTable(config: Config, sizes: readonly Datagram[]): string {
+  const transport = config.obfs === undefined ? 'UDP' : 'TCP'
+  const rows: readonly (readonly [string, (size: Datagram) => string])[] = [
+    ['', ({ family }) => `IPv${family}`],
+    ['IP packet (kcp.mtu)', ({ packet }) => String(packet)],
+    [`IP and ${transport} headers`, ({ headers }) => String(headers)],
+    ['nonce and tag', ({ seal }) => String(seal)],
+    ['KCP header', ({ segment }) => String(segment)],
+    ['data', ({ data }) => String(data)],
+    ['', ({ data, packet }) => `${((100 * data) / packet).toFixed(1)} %`],
+  ]
+  return rows
+    .map(
+      ([label, cell]) => `  ${label.padEnd(VALUE_COLUMN - 4)}${sizes.map((size) => cell(size).padStart(8)).join('')}\n`,
+    )
+    .join('')
+}
+
+function valueTable({ values, findings }: Report): string {
+  return KEYS.map((key) => {
+    const value = shownValue(values, key)
+    const automatic = key.startsWith('kcp.') ? 'automatic' : '-'
+    const mark = findings.set.includes(key) ? '*' : ' '
+    return `${mark} ${key.padEnd(VALUE_COLUMN - 2)}${value === null ? automatic : value === '' ? '""' : value}\n`
+  }).join('')
+}
+
+const list = (title: string, lines: readonly string[]): string =>
+  lines.length === 0 ? '' : `\n${title}:\n${lines.map((line) => `- ${line}\n`).join('')}`
+
+function textReport(path: string, report: Report): string {
+  const { error, config } = report
+  const doubts = list('warnings', report.warnings) + list('notes', report.notes)
+  if (error !== undefined || config === undefined) return `${path}: not valid\n${error?.message ?? ''}\n${doubts}`
+  return `${path}: valid, ${modeName(config.mode)}
+${route(config)}
+${security(config)}
+
+a full datagram, in bytes:
+${datagramTable(config, report.datagrams)}
+values (* = set in the file):
+${valueTable(report)}${doubts}`
+}
+
+async function readConfig(runtime: Runtime, path: string): Promise<Uint8Array> {
+  try {
+    return await runtime.readFile(path)
+  } catch (error) {
+    throw new CommandError(`config file ${path}: ${messageOf(error)}`)
+  }
+}
+
+export const command: Command = {
+  options: [CONFIG, JSON_OUT],
+  notes: 'Ends with status 0 for a file that would start, warnings or not, else with 1.',
+  async run({ runtime }, { values, flags }) {
+    const path = values.get(CONFIG.long)
+    if (path === undefined) throw new CommandError('a config file must be given with -c')
+    const bytes = await readConfig(runtime, path)
+    const report = inspect(path, bytes, runtime.tools?.fileMode(path))
+    const text = flags.has(JSON_OUT.long) ? jsonReport(path, report) : textReport(path, report)
+    runtime.print('stdout', text)
+    return report.error === undefined ? 0 : 1
+  },
+}

@@ -1,0 +1,47 @@
+/** `kcptun-wasm doctor`: tests the live path that a configuration describes, and this machine. The examination is in `doctor/`. */
+
+import { parseConfig } from '../../config/load.ts'
+import { messageOf } from '../../transport/resolver.ts'
+import { EXIT_STATUS, reportJson, reportText } from '../doctor/report.ts'
+import { examine } from '../doctor/run.ts'
+import { type Command, CommandError } from './command.ts'
+
+/** Length of the train of pings, s. */
+const SECONDS_DEFAULT = 5
+const SECONDS_MAX = 3600
+
+export const command: Command = {
+  options: [
+    { long: '--config', short: '-c', value: '<file>', help: 'the JSON config file of this end', offers: 'files' },
+    { long: '--json', help: 'print the report as JSON' },
+    { long: '--seconds', value: '<n>', help: `ping for so long (${SECONDS_DEFAULT})` },
+  ],
+  notes: `Uses a port of its own: a running tunnel is not disturbed. The server is asked to connect to its
+target once, nothing is sent there.
+
+exit status: 0 healthy, 1 broken, 2 works but degraded`,
+  async run({ runtime, crypto }, given) {
+    const path = given.values.get('--config')
+    if (path === undefined) throw new CommandError('a config file must be given with -c')
+    const text = given.values.get('--seconds') ?? String(SECONDS_DEFAULT)
+    const seconds = /^\d+$/.test(text) ? Number(text) : Number.NaN
+    if (!(seconds >= 1 && seconds <= SECONDS_MAX)) {
+      throw new CommandError(
+        `option --seconds ${JSON.stringify(text)}: must be a whole number from 1 to ${SECONDS_MAX}`,
+      )
+    }
+    const bytes = await runtime.readFile(path).catch((error) => {
+      throw new CommandError(`config file ${path}: ${messageOf(error)}`)
+    })
+    const config = parseConfig(bytes)
+    const shown = runtime.tools?.isTerminal('stderr') === true
+    const progress = (what: string): void => {
+      if (shown) runtime.print('stderr', `\r\x1b[K${what}`)
+    }
+    const report = await examine({ runtime, config, crypto, seconds, progress })
+    progress('')
+    const print = given.flags.has('--json') ? reportJson : reportText
+    runtime.print('stdout', print(report, path, config))
+    return EXIT_STATUS[report.verdict]
+  },
+}

@@ -1,0 +1,234 @@
+/**
+ * `kcptun-wasm init`: writes configurations that fit together, and says what to do with them. What the flags leave
+ * open is asked on a terminal, or refused where there is none.
+ */
+
+import { ConfigError, quote } from '../../config/error.ts'
+import { matchingConfigs, type Role, randomPort, type Wishes, type Written } from '../../config/generate.ts'
+import { parseConfig } from '../../config/load.ts'
+import { assertStartable } from '../../config/security.ts'
+import { methods } from '../../crypto/aead.ts'
+import { type HostPort, isLoopbackHost, isWildcardHost, parseHostPort } from '../../net/address.ts'
+import type { Runtime, Tools } from '../../runtime.ts'
+import { messageOf } from '../../transport/resolver.ts'
+import type { Option } from '../options.ts'
+import { type Command, CommandError } from './command.ts'
+import { selfCommand, shellWord, toolsOf } from './invocation.ts'
+import { Answers } from './prompt.ts'
+
+const DEFAULT_METHOD = 'xchacha20poly1305_ietf'
+const DEFAULT_SERVICE_ID = 'tunnel'
+const LOOPBACK = '127.0.0.1'
+/** Ports tried for a monitoring server before we give up. */
+const PORT_TRIES = 32
+
+const SERVER: Option = {
+  long: '--server',
+  value: '<host[:port]>',
+  help: 'the server as the client reaches it; without a port\none is picked',
+}
+const RENDEZVOUS: Option = {
+  long: '--rendezvous',
+  value: '<host[:port]>',
+  help: 'in place of --server, if both ends are behind NAT: the\nmachine that introduces them, which gets a file too',
+}
+const LISTEN: Option = {
+  long: '--listen',
+  value: '<[host:]port>',
+  help: 'where the client accepts applications: "1080" on its\nloopback address, ":1080" on all addresses',
+}
+const CONNECT: Option = {
+  long: '--connect',
+  value: '<[host:]port>',
+  help: 'the service, as the server reaches it; "80" is\n127.0.0.1:80',
+}
+const METHOD: Option = {
+  long: '--method',
+  value: '<method>',
+  help: `encryption, default ${DEFAULT_METHOD}`,
+  offers: 'methods',
+}
+const SERVICE_ID: Option = {
+  long: '--service-id',
+  value: '<name>',
+  help: `with --rendezvous: the name to meet under, default\n"${DEFAULT_SERVICE_ID}"`,
+}
+const DIR: Option = {
+  long: '--dir',
+  value: '<directory>',
+  help: 'where to write, default the current directory',
+  offers: 'directories',
+}
+
+/** `host:port` of somebody else; a missing port is picked. @throws ConfigError */
+function readMeeting(text: string): HostPort {
+  const whole = /^[^:]+$|\]$/.test(text) ? `${text}:${randomPort()}` : text
+  const meeting = parseHostPort('', whole, 'connect')
+  if (meeting.port === 0) throw new ConfigError('', quote(text), 'the port must not be 0')
+  return meeting
+}
+
+/** `host:port` or a port of the loopback address, as it is to stand in the file. @throws ConfigError */
+function readLocal(text: string, role: 'bind' | 'connect'): string {
+  const whole = /^\d+$/.test(text) ? `${LOOPBACK}:${text}` : text
+  if (parseHostPort('', whole, role).port === 0) throw new ConfigError('', quote(text), 'a port is needed')
+  return whole
+}
+
+function readMethod(text: string): string {
+  if (!methods.includes(text)) throw new ConfigError('', text, `unknown method, known are ${methods.join(', ')}`)
+  return text
+}
+
+/** A port that nobody holds on this machine, now. */
+async function freePort(runtime: Runtime, taken: ReadonlySet<number>): Promise<number> {
+  for (let tries = 0; tries < PORT_TRIES; tries += 1) {
+    const port = randomPort()
+    if (taken.has(port)) continue
+    const address = { family: 4, address: LOOPBACK, port, scope: 0 } as const
+    try {
+      const options = { nodelay: true, keepalive: false }
+      const listener = await runtime.listenTcp(
+        address,
+        options,
+        () => null,
+        () => {},
+      )
+      listener.close()
+      return port
+    } catch {
+      // taken
+    }
+  }
+  throw new CommandError('no free TCP port found for the monitoring server')
+}
+
+async function readWishes(runtime: Runtime, answers: Answers): Promise<Wishes> {
+  const rendezvous = answers.has(RENDEZVOUS)
+  if (rendezvous && answers.has(SERVER)) throw new CommandError('--server and --rendezvous exclude each other')
+  if (!rendezvous && answers.has(SERVICE_ID)) throw new CommandError('--service-id is for --rendezvous')
+  // what needs no answer is looked at before the first question
+  const method = answers.flag(METHOD, DEFAULT_METHOD, readMethod)
+  const serviceId = answers.flag(SERVICE_ID, DEFAULT_SERVICE_ID, (text) => text)
+  answers.expect([rendezvous ? RENDEZVOUS : SERVER, LISTEN, CONNECT])
+  const meeting = await answers.get(
+    {
+      option: rendezvous ? RENDEZVOUS : SERVER,
+      text: 'Server, as the client reaches it (host or host:port)',
+    },
+    readMeeting,
+  )
+  const listen = await answers.get(
+    { option: LISTEN, text: 'Where the client accepts applications', preset: `${LOOPBACK}:1080` },
+    (text) => readLocal(text, 'bind'),
+  )
+  const connect = await answers.get(
+    { option: CONNECT, text: 'Service that the server connects to (host:port, or a port of its own)' },
+    (text) => readLocal(text, 'connect'),
+  )
+  const taken = new Set([meeting.port, parseHostPort('', listen, 'bind').port])
+  const ports: Record<Role, number> = { client: 0, server: 0, rendezvous: 0 }
+  for (const role of ['client', 'server', 'rendezvous'] as const) {
+    ports[role] = await freePort(runtime, taken)
+    taken.add(ports[role])
+  }
+  return { meeting, rendezvous, serviceId, listen, connect, method, httpPorts: ports }
+}
+
+const codeOf = (error: unknown): unknown => (error instanceof Error && 'code' in error ? error.code : undefined)
+
+const TAKEN = 'exists already and is left as it is; --dir chooses another directory'
+
+/** Says before the first question what would make the answers useless. @throws CommandError */
+function expectRoom(tools: Tools, dir: string, paths: Iterable<string>): void {
+  try {
+    tools.fileMode(dir)
+  } catch (error) {
+    throw new CommandError(`--dir ${dir}: ${messageOf(error)}`)
+  }
+  for (const path of paths) {
+    try {
+      tools.fileMode(path)
+    } catch (error) {
+      if (codeOf(error) === 'ENOENT') continue
+      throw new CommandError(`${path}: ${messageOf(error)}`)
+    }
+    throw new CommandError(`${path}: ${TAKEN}`)
+  }
+}
+
+/** All files or none. @throws CommandError */
+function writeAll(tools: Tools, files: readonly { readonly path: string; readonly text: string }[]): void {
+  const written: string[] = []
+  for (const { path, text } of files) {
+    try {
+      tools.createFile(path, text)
+      written.push(path)
+    } catch (error) {
+      for (const done of written) tools.removeFile(done)
+      const why = codeOf(error) === 'EEXIST' ? TAKEN : messageOf(error)
+      throw new CommandError(`${path}: ${why}; nothing was written`)
+    }
+  }
+}
+
+/** What to do with the files. `paths` by role. */
+function instructions(wishes: Wishes, paths: ReadonlyMap<Role, string>, self: string): string {
+  const { meeting, rendezvous, listen, connect, httpPorts } = wishes
+  const local = isLoopbackHost(meeting.host)
+  const place = (role: Role): string => shellWord(paths.get(role) ?? '')
+  const start = (role: Role): string => `\n    ${self} -c ${place(role)}\n`
+  const firewall = local
+    ? ''
+    : `Open UDP port ${meeting.port} in its firewall, such as: sudo ufw allow ${meeting.port}/udp\n`
+  const copy = (role: Role, where: string): string =>
+    local ? `${where}:\n` : `${where}, with a copy of ${place(role)}:\n`
+  const parts = [`Wrote ${[...paths.values()].join(', ')}. They hold the key: let nobody else read them.\n`]
+  if (rendezvous) {
+    parts.push(`${copy('rendezvous', `Rendezvous server, on ${meeting.host}`)}${firewall}${start('rendezvous')}`)
+    parts.push(`${copy('server', 'Server, where the service is')}${start('server')}`)
+  } else {
+    parts.push(`${copy('server', `Server, on ${meeting.host}`)}${firewall}${start('server')}`)
+  }
+  parts.push(`Client, where the applications are:\n${start('client')}`)
+  const { host, port } = parseHostPort('', listen, 'bind')
+  const everywhere = isWildcardHost(host)
+  const entrance = everywhere ? `port ${port} of the client` : listen
+  const exit = isLoopbackHost(parseHostPort('', connect, 'connect').host) ? `${connect} on the server` : connect
+  const open = everywhere ? ' Whoever reaches that port can use the tunnel.' : ''
+  parts.push(`Applications connect to ${entrance} and reach ${exit}.${open}
+Watch it, each on its own machine: http://${LOOPBACK}:${httpPorts.client}/ (client), http://${LOOPBACK}:${httpPorts.server}/ (server)
+If it does not work: ${self} doctor -c ${place('client')}
+`)
+  return parts.join('\n')
+}
+
+export const command: Command = {
+  options: [SERVER, RENDEZVOUS, LISTEN, CONNECT, METHOD, SERVICE_ID, DIR],
+  notes: `What is missing is asked, if there is a terminal. Nothing is overwritten. Example:
+  init --server vpn.example.org:4000 --listen 1080 --connect 127.0.0.1:1080`,
+  async run({ runtime }, given) {
+    const tools = toolsOf(runtime)
+    const dir = given.values.get(DIR.long) ?? '.'
+    const answers = new Answers(runtime, given)
+    const roles: readonly Role[] = answers.has(RENDEZVOUS) ? ['rendezvous', 'server', 'client'] : ['server', 'client']
+    const paths = new Map(roles.map((role) => [role, pathOf(dir, role)]))
+    expectRoom(tools, dir, paths.values())
+    const wishes = await readWishes(runtime, answers)
+    const files: { path: string; text: string }[] = []
+    for (const [role, config] of matchingConfigs(wishes)) files.push({ path: pathOf(dir, role), text: textOf(config) })
+    writeAll(tools, files)
+    runtime.print('stdout', instructions(wishes, paths, selfCommand(runtime)))
+    return 0
+  },
+}
+
+const pathOf = (dir: string, role: Role): string =>
+  dir === '.' ? `${role}.json` : `${dir.replace(/\/+$/, '')}/${role}.json`
+
+/** The file's content, checked as it is checked at a start. @throws ConfigError */
+function textOf(written: Written): string {
+  const text = `${JSON.stringify(written, null, 2)}\n`
+  assertStartable(parseConfig(new TextEncoder().encode(text)), methods)
+  return text
+}

@@ -1,0 +1,28 @@
+/** How to call this program again, for people to copy into a shell. */
+
+import type { Runtime, Tools } from '../../runtime.ts'
+import { PROGRAM } from '../../version.ts'
+import { CommandError } from './command.ts'
+
+const PLAIN_WORD = /^[\w@%+=:,./-]+$/
+
+/** A word as a POSIX shell wants it. */
+export const shellWord = (text: string): string => (PLAIN_WORD.test(text) ? text : `'${text.replaceAll("'", `'\\''`)}'`)
+
+/** @throws CommandError */
+export function toolsOf(runtime: Runtime): Tools {
+  if (runtime.tools === undefined) throw new CommandError('not available on this system')
+  return runtime.tools
+}
+
+/** The words that start this program: its own name where that is installed, else the runtime and the script. */
+export function selfCommand(runtime: Runtime): string {
+  const { started, directory } = toolsOf(runtime)
+  const { command, script } = started
+  if (script.split(/[\\/]/).at(-1) === PROGRAM) {
+    // npx puts the program into a place that no shell looks at
+    return runtime.os?.env('npm_command') === 'exec' ? `npx ${PROGRAM}` : PROGRAM
+  }
+  const shown = script.startsWith(`${directory}/`) ? script.slice(directory.length + 1) : script
+  return `${shellWord(command)} ${shellWord(shown)}`
+}

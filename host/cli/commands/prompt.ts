@@ -1,0 +1,79 @@
+/** What a command wants to know: from its flags, else from the person at the terminal. */
+
+import { ConfigError } from '../../config/error.ts'
+import type { Runtime } from '../../runtime.ts'
+import type { Given, Option } from '../options.ts'
+import { CommandError } from './command.ts'
+import { toolsOf } from './invocation.ts'
+
+export interface Question {
+  /** The flag that tells it, too. */
+  readonly option: Option
+  readonly text: string
+  /** What an empty answer stands for. */
+  readonly preset?: string
+}
+
+export class Answers {
+  readonly #runtime: Runtime
+  readonly #given: Given
+
+  constructor(runtime: Runtime, given: Given) {
+    this.#runtime = runtime
+    this.#given = given
+  }
+
+  has({ long }: Option): boolean {
+    return this.#given.values.has(long)
+  }
+
+  /**
+   * Call it before the first question.
+   * @throws CommandError naming all flags that lack, when there is nobody to ask
+   */
+  expect(options: readonly Option[]): void {
+    const tools = toolsOf(this.#runtime)
+    const missing = options.filter((option) => !this.has(option))
+    if (missing.length === 0 || (tools.isTerminal('stdin') && tools.isTerminal('stderr'))) return
+    const names = missing.map(({ long, value }) => `${long} ${value}`)
+    throw new CommandError(`missing: ${names.join(', ')} (there is no terminal to ask on)`)
+  }
+
+  /**
+   * A flag's value, or `preset`.
+   * @param read makes something of the text; throws ConfigError
+   * @throws CommandError
+   */
+  flag<Result>(option: Option, preset: string, read: (text: string) => Result): Result {
+    const text = this.#given.values.get(option.long) ?? preset
+    try {
+      return read(text)
+    } catch (error) {
+      if (error instanceof ConfigError) throw new CommandError(`${option.long} ${text}: ${error.reason}`)
+      throw error
+    }
+  }
+
+  /**
+   * A flag's value, or the answer to a question, which is repeated until the answer can be read.
+   * @param read as above
+   * @throws CommandError
+   */
+  async get<Result>({ option, text, preset }: Question, read: (text: string) => Result): Promise<Result> {
+    if (this.has(option)) return this.flag(option, '', read)
+    while (true) {
+      const answer = await toolsOf(this.#runtime).ask(`${text}${preset === undefined ? '' : ` [${preset}]`}: `)
+      if (answer === undefined) {
+        this.#runtime.print('stderr', '\n')
+        throw new CommandError(`no answer; the flag ${option.long} would tell it too`)
+      }
+      try {
+        const wanted = answer.trim() || preset
+        if (wanted !== undefined) return read(wanted)
+      } catch (error) {
+        if (!(error instanceof ConfigError)) throw error
+        this.#runtime.print('stderr', `  ${JSON.stringify(answer.trim())}: ${error.reason}\n`)
+      }
+    }
+  }
+}

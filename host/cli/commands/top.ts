@@ -1,0 +1,80 @@
+/** `kcptun-wasm top`: watches a running program through its monitoring server. The picture and its loop are in `top/`. */
+
+import { parseConfig } from '../../config/load.ts'
+import { formatAddress } from '../../net/address.ts'
+import type { Runtime } from '../../runtime.ts'
+import { messageOf, resolveKey } from '../../transport/resolver.ts'
+import { onLoopback } from '../doctor/ports.ts'
+import type { Given } from '../options.ts'
+import { type Source, show, showOnce } from '../top/top.ts'
+import { type Command, CommandError } from './command.ts'
+
+/** Variable of the environment with the token for a URL: arguments are seen by everybody. */
+const TOKEN_VARIABLE = 'KCPTUN_HTTP_TOKEN'
+
+const STATS_PATH = '/stats.json'
+
+async function sourceOf(runtime: Runtime, given: Given): Promise<Source> {
+  const path = given.values.get('--config')
+  const [url] = given.operands
+  const token = runtime.os?.env(TOKEN_VARIABLE)
+  if ((path === undefined) === (url === undefined))
+    throw new CommandError('either a config file (-c) or a URL must be given')
+  if (path === undefined) return { url: statsUrl(url ?? ''), token }
+  const bytes = await runtime.readFile(path).catch((error) => {
+    throw new CommandError(`config file ${path}: ${messageOf(error)}`)
+  })
+  const config = parseConfig(bytes)
+  if (config.http_listen === undefined) {
+    throw new CommandError(`config file ${path}: http_listen is missing, the program shows nothing without it`)
+  }
+  const address = await resolveKey(runtime, 'http_listen', config.http_listen, 'bind')
+  return { url: `http://${formatAddress(onLoopback(address))}${STATS_PATH}`, token: config.http_token ?? token }
+}
+
+/** `http://host:port`, with or without a path; `host:port` alone will do. */
+function statsUrl(text: string): string {
+  const url = tryUrl(text.includes('://') ? text : `http://${text}`)
+  if (url === null || !/^https?:$/.test(url.protocol)) {
+    throw new CommandError(`URL ${JSON.stringify(text)}: must be like http://127.0.0.1:8080`)
+  }
+  return `${url.origin}${url.pathname.endsWith(STATS_PATH) ? url.pathname : url.pathname.replace(/\/$/, '') + STATS_PATH}`
+}
+
+function tryUrl(text: string): URL | null {
+  try {
+    return new URL(text)
+  } catch {
+    return null
+  }
+}
+
+export const command: Command = {
+  options: [
+    {
+      long: '--config',
+      short: '-c',
+      value: '<file>',
+      help: 'watch the program with this config file',
+      offers: 'files',
+    },
+    { long: '--once', help: 'print one picture and exit, as without a terminal' },
+  ],
+  operand: { name: '[URL]', offers: [] },
+  notes: `The program must have http_listen. A URL (http://127.0.0.1:8080) does instead of a config file;
+the variable ${TOKEN_VARIABLE} of the environment holds its token, if it wants one.
+
+keys: q quits, s sorts by something else, arrows, page up and page down scroll`,
+  async run({ runtime }, given) {
+    const source = await sourceOf(runtime, given)
+    const { terminal, tools } = runtime
+    const isScreen = tools?.isTerminal('stdout') === true && tools.isTerminal('stdin')
+    const dumb = runtime.os?.env('TERM') === 'dumb'
+    if (terminal === undefined || !isScreen || dumb || given.flags.has('--once')) {
+      await showOnce(runtime, source).catch((error) => {
+        throw new CommandError(messageOf(error))
+      })
+    } else await show(runtime, terminal, source)
+    return 0
+  },
+}

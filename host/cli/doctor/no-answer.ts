@@ -1,0 +1,182 @@
+/**
+ * Why a peer says nothing. It does not answer what it cannot open, so a wrong key looks like a host that is not there;
+ * other questions tell them apart:
+ *
+ * - is it known under another method, without a method, or under the key that kcptun-libev takes when it has none
+ *   (protocol.md 3.7)?
+ * - does the answer come from another address, or from another address of the same name?
+ * - do other ports of the host answer "unreachable"? Then ICMP gets through, and on ours somebody listens in silence.
+ */
+
+import type { Config } from '../../config/config.ts'
+import { checkStart } from '../../config/security.ts'
+import { KEY_BYTES, methods, openAead, type RuntimeCrypto } from '../../crypto/aead.ts'
+import { withKey } from '../../crypto/key.ts'
+import { sameAddress } from '../../net/address.ts'
+import type { Runtime, SocketAddress, UdpOptions } from '../../runtime.ts'
+import { asSeenBy } from '../../transport/rendezvous.ts'
+import { wildcard } from '../../transport/resolver.ts'
+import { Pinger } from './pings.ts'
+import { PLAIN, Probe, type Sealer, sealerOf } from './probe.ts'
+
+/** Each question is asked so often, with this pause, ms. */
+const QUESTIONS = 4
+const QUESTION_PAUSE_MS = 250
+/** The last answers are waited for, ms. */
+const LAST_WAIT_MS = 1200
+/** Further addresses of a name that are asked. */
+const SIBLINGS_MAX = 8
+/** Ports beside ours that are asked: one of them may be in use, or a datagram lost. */
+const NEIGHBOURS = 4
+/** Ports that Linux gives to nobody by itself and services seldom take. */
+const NEIGHBOUR_FIRST = 61_000
+const NEIGHBOUR_RANGE = 4000
+/** What the original's memory holds when it has a method but no key (protocol.md 3.7). */
+const NO_KEY_BYTE = 0xdb
+
+/** What else answers, or does not. */
+export interface Silence {
+  /** The peer answered in another way than our configuration expects. */
+  readonly other: { readonly sealer: Sealer; readonly from: SocketAddress } | undefined
+  /** The peer answers now as it should have before. */
+  readonly recovered: boolean
+  /** Another address of the peer's name that answers. */
+  readonly sibling: SocketAddress | undefined
+  /** Closed ports of the host are refused. */
+  readonly neighboursRefuse: boolean
+}
+
+/** Everything that a peer may speak instead of what it should. */
+async function otherSealers(config: Config, crypto: RuntimeCrypto): Promise<Sealer[]> {
+  const sealers: Sealer[] = config.method === undefined ? [] : [PLAIN]
+  const noKey = new Uint8Array(KEY_BYTES).fill(NO_KEY_BYTE)
+  const add = async (method: string, key: Uint8Array, how: string): Promise<void> => {
+    sealers.push(sealerOf(await openAead(method, key, crypto), `${method} ${how}`))
+  }
+  try {
+    for (const method of methods) await add(method, noKey, 'without any key')
+    const security = checkStart(config, methods)
+    if (security === undefined) return sealers
+    await withKey(security, async (key) => {
+      for (const method of methods) if (method !== config.method) await add(method, key, 'with the same key')
+    })
+    return sealers
+  } catch (error) {
+    for (const sealer of sealers) sealer.wipe()
+    throw error
+  }
+}
+
+/**
+ * Asks around.
+ * @param own what our configuration says
+ * @param siblings further addresses of the peer's name
+ */
+export async function investigate(
+  runtime: Runtime,
+  config: Config,
+  crypto: RuntimeCrypto,
+  own: Sealer,
+  options: UdpOptions,
+  peer: SocketAddress,
+  siblings: readonly SocketAddress[],
+): Promise<Silence> {
+  const { bind, tuning } = options
+  const [{ other, recovered }, sibling, neighboursRefuse] = await Promise.all([
+    findOther(runtime, config, crypto, own, { bind, tuning }, peer),
+    findSibling(runtime, own, siblings),
+    askNeighbours(runtime, { bind, tuning }, peer),
+  ])
+  return { other, recovered, sibling, neighboursRefuse }
+}
+
+async function findOther(
+  runtime: Runtime,
+  config: Config,
+  crypto: RuntimeCrypto,
+  own: Sealer,
+  options: UdpOptions,
+  peer: SocketAddress,
+): Promise<Pick<Silence, 'other' | 'recovered'>> {
+  const strange = await otherSealers(config, crypto)
+  // sealed ones first: without a method everything opens
+  const sealers = [own, ...strange].toSorted((a, b) => Number(a === PLAIN) - Number(b === PLAIN))
+  let other: Silence['other']
+  let recovered = false
+  // not connected: an answer may come from another address than that asked
+  const probe = await Probe.open(runtime, options, sealers).catch((error) => {
+    for (const sealer of strange) sealer.wipe()
+    throw error
+  })
+  const seen = probe.local === undefined ? peer : asSeenBy(probe.local, peer)
+  const pinger = new Pinger(probe)
+  probe.onArrival = (arrival) => {
+    if (!pinger.take(arrival)) return
+    if (arrival.sealer === own && sameAddress(arrival.from, seen)) recovered = true
+    else other ??= { sealer: arrival.sealer, from: arrival.from }
+  }
+  const isOver = (): boolean => other !== undefined || recovered
+  for (let i = 0; i < QUESTIONS && !isOver(); i++) {
+    for (const sealer of sealers) pinger.send(peer, 0, sealer)
+    await probe.until(isOver, QUESTION_PAUSE_MS)
+  }
+  await probe.until(isOver, LAST_WAIT_MS)
+  probe.close()
+  for (const sealer of strange) sealer.wipe()
+  return { other, recovered }
+}
+
+/** The first of these addresses that answers to our key. */
+export async function findSibling(
+  runtime: Runtime,
+  own: Sealer,
+  siblings: readonly SocketAddress[],
+): Promise<SocketAddress | undefined> {
+  const answers = async (address: SocketAddress): Promise<boolean> => {
+    try {
+      const probe = await Probe.open(runtime, { bind: wildcard(address.family), connect: address }, [own])
+      const pinger = new Pinger(probe)
+      probe.onArrival = (arrival) => {
+        pinger.take(arrival)
+      }
+      const isAnswered = (): boolean => pinger.answers.size > 0
+      for (let i = 0; i < QUESTIONS && !isAnswered(); i++) {
+        pinger.send(address)
+        await probe.until(isAnswered, QUESTION_PAUSE_MS)
+      }
+      const answered = await probe.until(isAnswered, LAST_WAIT_MS)
+      probe.close()
+      return answered
+    } catch {
+      // no way to this one
+      return false
+    }
+  }
+  const asked = siblings.slice(0, SIBLINGS_MAX)
+  const results = await Promise.all(asked.map(answers))
+  return asked[results.indexOf(true)]
+}
+
+/** Whether a closed port of the peer's host is refused by ICMP. */
+async function askNeighbours(runtime: Runtime, options: UdpOptions, peer: SocketAddress): Promise<boolean> {
+  const start = Math.floor(Math.random() * NEIGHBOUR_RANGE)
+  const ask = async (i: number): Promise<boolean> => {
+    const port = NEIGHBOUR_FIRST + ((start + i * (NEIGHBOUR_RANGE / NEIGHBOURS)) % NEIGHBOUR_RANGE)
+    try {
+      const probe = await Probe.open(runtime, { ...options, connect: { ...peer, port } }, [PLAIN])
+      const isRefused = (): boolean => probe.errors.has('ECONNREFUSED')
+      for (let attempt = 0; attempt < 2 && !isRefused(); attempt++) {
+        // one datagram in the manner of traceroute; an error comes with the next call at the latest
+        probe.send(new Uint8Array(1), peer)
+        await probe.until(isRefused, QUESTION_PAUSE_MS * 2)
+      }
+      await probe.until(isRefused, LAST_WAIT_MS / 2)
+      const refused = isRefused()
+      probe.close()
+      return refused
+    } catch {
+      return false
+    }
+  }
+  return (await Promise.all(Array.from({ length: NEIGHBOURS }, (_, i) => ask(i)))).some((refused) => refused)
+}

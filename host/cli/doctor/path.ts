@@ -1,0 +1,181 @@
+/**
+ * Measures the way to a peer that answers: round trips, loss, which datagrams pass each way, whether it is a server and
+ * how its target is.
+ */
+import { formatAddress } from '../../net/address.ts'
+import type { SocketAddress } from '../../runtime.ts'
+import { Conversations, type Passage, type Path, passageBack, passageThere, type Return } from './path-mtu.ts'
+import { type TrainStats, train } from './pings.ts'
+import { type Case, type Reached, round } from './reachability.ts'
+
+/** Lost round trips that are worth a note, and that make the tunnel slower than it needs be. */
+const LOSS_NOTE = 0.01
+const LOSS_WARNING = 0.05
+/** A round trip that people notice in everything they do, ms. */
+const RTT_WARNING_MS = 1000
+/** So much lateness of our own timers spoils the figures, ms. */
+const TIMER_LATE_MS = 10
+/** IP and UDP headers, bytes. */
+const HEADERS_BYTES = { 4: 28, 6: 48 } as const
+/** Largest and smallest kcp.mtu, bytes. */
+const MTU_MAX = 1500
+const MTU_MIN = 300
+/** A server whose target refuses says so within this time, ms, and a round trip. */
+const TARGET_WAIT_MS = 1500
+
+/** Measures everything and reports it. */
+export async function measure(examined: Case, reached: Reached): Promise<void> {
+  const { report, progress, seconds } = examined
+  const { probe, pinger, peer } = reached
+  const stats = await train(probe, pinger, peer, seconds, (sent, answered, total) => {
+    progress(`${sent} of ${total} pings, ${answered} answered`)
+  })
+  reportTrain(examined, stats)
+  if (stats.answered === 0) return
+  const path: Path = { peer, rttMs: stats.p95Ms, loss: worstLoss(stats) }
+  const conversations = new Conversations(probe, path)
+  probe.onArrival = (arrival) => {
+    if (!pinger.take(arrival)) conversations.take(arrival)
+  }
+  const headers = HEADERS_BYTES[peer.address.startsWith('::ffff:') ? 4 : peer.family]
+  const full = examined.config.kcp.mtu - headers
+  const most = Math.max(MTU_MAX - headers, full)
+  progress('looking for the longest datagram that arrives')
+  const there = await passageThere(probe, pinger, path, full, most)
+  progress('looking for the longest datagram that comes back')
+  const back = await passageBack(conversations, probe.overhead, most)
+  reportThere(examined, there, full, headers, back)
+  reportBack(examined, back, there, full, headers)
+  if (back.refused) {
+    report.add('server', 'failure', `${formatAddress(peer)} is no server: it refuses conversations`, {
+      remedies: ['its configuration must have connect; kcp_connect must not lead to a client or a rendezvous server'],
+    })
+    return
+  }
+  progress('asking the server to dial its target')
+  await reportTarget(examined, conversations, path, peer)
+}
+
+/** The loss that the train may have met with luck: two standard deviations more, and one ping. */
+function worstLoss({ sent, loss }: TrainStats): number {
+  return Math.min(loss + 2 * Math.sqrt((loss * (1 - loss)) / sent) + 1 / sent, 1)
+}
+
+function reportTrain({ report, seconds }: Case, stats: TrainStats): void {
+  const { sent, answered, loss } = stats
+  const values = {
+    pings: sent,
+    answered,
+    loss: Number(loss.toFixed(4)),
+    rtt_min_ms: finite(stats.minMs),
+    rtt_median_ms: finite(stats.medianMs),
+    rtt_p95_ms: finite(stats.p95Ms),
+    rtt_max_ms: finite(stats.maxMs),
+    jitter_ms: round(stats.jitterMs),
+    reordered: stats.reordered,
+    duplicated: stats.duplicated,
+    timer_late_ms: round(stats.timerLateMs),
+  }
+  if (answered === 0) {
+    report.add('path', 'failure', `none of ${sent} pings was answered, though one was before`, {
+      values,
+      remedies: ['the way broke just now, or somebody limits such traffic: try again'],
+    })
+    return
+  }
+  const lost = `${sent - answered} of ${sent} round trips lost (${(loss * 100).toFixed(1)} %)`
+  const rtt = `RTT ${values.rtt_min_ms} / ${values.rtt_median_ms} / ${values.rtt_p95_ms} ms (min, median, p95)`
+  const busy =
+    stats.timerLateMs > TIMER_LATE_MS ? `; this machine is busy, ${values.timer_late_ms} ms may be its own` : ''
+  const text = `${rtt}, jitter ${values.jitter_ms} ms, ${lost} in ${seconds} s${busy}`
+  const remedies: string[] = []
+  if (loss > LOSS_WARNING) {
+    remedies.push(
+      'the tunnel works over it, at a lower rate: find where it is lost (mtr, another network, cable for Wi-Fi)',
+      'if it comes with load only: a full queue or a policer on the way; nothing in kcp cures that',
+    )
+  }
+  if (stats.medianMs > RTT_WARNING_MS)
+    remedies.push('a queue on the way is full, or the way is very long: try again without other traffic')
+  const status = remedies.length > 0 ? 'warning' : loss > LOSS_NOTE ? 'note' : 'ok'
+  report.add('path', status, text, { values, remedies })
+}
+
+const finite = (value: number): number | null => (Number.isFinite(value) ? round(value) : null)
+
+/** The kcp.mtu that both directions carry, as far as it is known. */
+function fitting(there: Passage, back: Return, headers: number): number {
+  const passed = Math.min(there.passed, back.passage === undefined || back.full ? there.passed : back.passage.passed)
+  return Math.max(passed + headers, MTU_MIN)
+}
+
+function reportThere({ report, config }: Case, there: Passage, full: number, headers: number, back: Return): void {
+  const values = { passed_bytes: there.passed, lost_bytes: there.lost ?? null, wanted_bytes: full }
+  if (there.passed >= full) {
+    const more = there.lost === undefined ? ', the most there can be' : ''
+    const text = `datagrams of ${there.passed} bytes arrive${more}; kcp.mtu ${config.kcp.mtu} makes ${full} of them at most`
+    report.add('size_out', 'ok', text, { values })
+    return
+  }
+  const text =
+    there.passed === 0
+      ? `datagrams of ${there.lost} bytes and more do not arrive there, small pings do; kcp.mtu ${config.kcp.mtu} makes ${full} bytes`
+      : `datagrams of up to ${there.passed} bytes arrive there, longer ones do not; kcp.mtu ${config.kcp.mtu} makes ${full} bytes`
+  report.add('size_out', 'warning', text, { values, remedies: mtuRemedies(fitting(there, back, headers)) })
+}
+
+function reportBack({ report }: Case, back: Return, there: Passage, full: number, headers: number): void {
+  if (back.refused) return
+  const { passage } = back
+  if (passage === undefined) {
+    report.add('size_back', 'note', 'not measured: the peer answers pings, but took part in no conversation', {
+      remedies: ['it may have reached its limit of sessions; try again'],
+    })
+    return
+  }
+  const values = { passed_bytes: passage.passed, lost_bytes: passage.lost ?? null, full: back.full }
+  if (back.full) {
+    const text = `datagrams of ${passage.passed} bytes come back, the longest that the peer makes (its kcp.mtu is ${passage.passed + headers})`
+    report.add('size_back', 'ok', text, { values: { ...values, peer_mtu: passage.passed + headers } })
+    return
+  }
+  const limit =
+    passage.passed === 0
+      ? `of ${passage.lost} bytes and more do not`
+      : `of up to ${passage.passed} bytes come back, longer ones do not`
+  const text = `datagrams ${limit}${passage.passed === 0 ? ' come back, small ones do' : ''}`
+  const wanted = passage.passed >= full && there.passed >= full ? ' (the kcp.mtu of the peer is larger than ours)' : ''
+  report.add('size_back', 'warning', `${text}${wanted}`, {
+    values,
+    remedies: mtuRemedies(fitting(there, back, headers)),
+  })
+}
+
+function mtuRemedies(mtu: number): string[] {
+  return [
+    `set kcp.mtu to ${mtu} at both ends`,
+    'or repair the way: somebody drops large datagrams and their "fragmentation needed" messages',
+  ]
+}
+
+async function reportTarget(
+  { report }: Case,
+  conversations: Conversations,
+  path: Path,
+  peer: SocketAddress,
+): Promise<void> {
+  const answer = await conversations.dial(TARGET_WAIT_MS + 2 * path.rttMs)
+  const where = formatAddress(peer)
+  const values = { answer }
+  if (answer === 'eof') {
+    report.add('server', 'warning', `${where} could not connect to its target, or the target hung up at once`, {
+      values,
+      remedies: ['at the server: is the program at the address of connect running?', 'run kcptun-wasm doctor there'],
+    })
+  } else if (answer === 'data') {
+    report.add('server', 'ok', `${where} connected to its target, which says something`, { values })
+  } else if (answer === 'nothing') {
+    const text = `${where} was asked to connect to its target and reported no failure (success is not reported)`
+    report.add('server', 'ok', text, { values })
+  } else report.add('server', 'warning', `${where} refused the conversation`, { values })
+}

@@ -1,0 +1,173 @@
+/**
+ * Round trips: whether a peer answers, and a train of PINGs with its statistics (protocol.md 7.1). The four bytes of a
+ * PING belong to its sender, so each one carries a number of its own.
+ */
+import type { SocketAddress } from '../../runtime.ts'
+import { type Arrival, type Probe, padded, type Sealer } from './probe.ts'
+import { CONTROL_BYTES, control, PING } from './wire.ts'
+
+/** Pauses between the first pings of a peer, ms. */
+const FIRST_PAUSES_MS = [200, 300, 500, 500, 500, 1000, 1000]
+/** Between two pings of a train, ms. */
+export const TRAIN_SPACING_MS = 20
+/** After a train late answers are waited for, ms. */
+const LATE_MIN_MS = 300
+const LATE_MAX_MS = 3000
+
+export interface TrainStats {
+  readonly sent: number
+  readonly answered: number
+  /** Share of round trips that did not come back, 0..1. */
+  readonly loss: number
+  readonly minMs: number
+  readonly medianMs: number
+  readonly p95Ms: number
+  readonly maxMs: number
+  /** Mean difference of successive round trip times, ms. */
+  readonly jitterMs: number
+  /** Answers that came after one to a later ping. */
+  readonly reordered: number
+  readonly duplicated: number
+  /** How late our own timer was, 95 of 100, ms: a busy machine adds so much to what is measured. */
+  readonly timerLateMs: number
+}
+
+/** Numbers of pings, and what was answered. */
+export class Pinger {
+  /** RTT in ms by number. */
+  readonly answers = new Map<number, number>()
+  /** Numbers in order of their answers. */
+  readonly order: number[] = []
+  duplicated = 0
+  /** The last answer as it came. */
+  last: Arrival | undefined
+  readonly #probe: Probe
+  readonly #sentAt = new Map<number, number>()
+  #next = (Math.random() * 2 ** 32) >>> 0
+
+  constructor(probe: Probe) {
+    this.#probe = probe
+  }
+
+  /** @param bytes of the datagram, at least; 0: as small as it comes */
+  send(to: SocketAddress, bytes = 0, sealer?: Sealer): number {
+    const number = this.#next
+    this.#next = (this.#next + 1) >>> 0
+    const overhead = sealer?.overhead ?? this.#probe.overhead
+    const message = control(PING, number, Math.max(CONTROL_BYTES, bytes - overhead))
+    this.#sentAt.set(number, this.#probe.now())
+    this.#probe.send(bytes === 0 && overhead > 0 ? padded(message) : message, to, sealer)
+    return number
+  }
+
+  /** Takes a PONG. Result: false when it is none of ours. */
+  take(arrival: Arrival): boolean {
+    if (arrival.message.kind !== 'pong') return false
+    const number = arrival.message.stamp
+    const sentAt = this.#sentAt.get(number)
+    if (sentAt === undefined) return false
+    if (this.answers.has(number)) {
+      this.duplicated++
+      return true
+    }
+    this.answers.set(number, arrival.at - sentAt)
+    this.order.push(number)
+    this.last = arrival
+    return true
+  }
+}
+
+/**
+ * Pings until the first answer, or until a few seconds are over. Errors of the network do not end it: they may be those
+ * of a moment.
+ * @returns ms of the round trip; undefined when nothing came
+ */
+export async function firstAnswer(probe: Probe, pinger: Pinger, to: SocketAddress): Promise<number | undefined> {
+  const refused = (): number => probe.errors.get('ECONNREFUSED') ?? 0
+  for (const pause of FIRST_PAUSES_MS) {
+    pinger.send(to)
+    if (await probe.until(() => pinger.answers.size > 0, pause)) break
+    // two refusals are no accident
+    if (refused() > 1) break
+  }
+  return pinger.answers.values().next().value
+}
+
+/**
+ * Pings for `seconds`, evenly.
+ * @param onProgress called now and then: pings sent, answers so far, pings in all
+ */
+export async function train(
+  probe: Probe,
+  pinger: Pinger,
+  to: SocketAddress,
+  seconds: number,
+  onProgress: (sent: number, answered: number, total: number) => void,
+): Promise<TrainStats> {
+  const total = Math.max(Math.round((seconds * 1000) / TRAIN_SPACING_MS), 1)
+  const numbers: number[] = []
+  const late: number[] = []
+  const begin = probe.now()
+  const answered = (): number => numbers.reduce((sum, number) => sum + (pinger.answers.has(number) ? 1 : 0), 0)
+  const duplicatedBefore = pinger.duplicated
+  while (numbers.length < total) {
+    const due = begin + numbers.length * TRAIN_SPACING_MS
+    const rest = due - probe.now()
+    if (rest > 0) {
+      await new Promise((resolve) => setTimeout(resolve, rest))
+      late.push(Math.max(probe.now() - due, 0))
+    }
+    numbers.push(pinger.send(to))
+    if (numbers.length % 10 === 0) onProgress(numbers.length, answered(), total)
+  }
+  const spread = summarize(numbers, pinger, 0, late)
+  const wait = Math.min(Math.max(2 * (Number.isFinite(spread.maxMs) ? spread.maxMs : 0), LATE_MIN_MS), LATE_MAX_MS)
+  await probe.until(() => answered() === total, wait)
+  return summarize(numbers, pinger, pinger.duplicated - duplicatedBefore, late)
+}
+
+/** The value below which `share` of a sorted list lies; NaN of an empty one. */
+export function quantile(sorted: readonly number[], share: number): number {
+  return sorted[Math.min(Math.floor(sorted.length * share), sorted.length - 1)] ?? Number.NaN
+}
+
+/** The statistics of the pings with these numbers. */
+export function summarize(
+  numbers: readonly number[],
+  pinger: Pick<Pinger, 'answers' | 'order'>,
+  duplicated: number,
+  late: readonly number[],
+): TrainStats {
+  const times = numbers.flatMap((number) => pinger.answers.get(number) ?? [])
+  const sorted = times.toSorted((a, b) => a - b)
+  let change = 0
+  for (let i = 1; i < times.length; i++) change += Math.abs((times[i] ?? 0) - (times[i - 1] ?? 0))
+  const place = new Map(numbers.map((number, index) => [number, index]))
+  let reordered = 0
+  let latest = -1
+  for (const number of pinger.order) {
+    const index = place.get(number)
+    if (index === undefined) continue
+    if (index < latest) reordered++
+    else latest = index
+  }
+  return {
+    sent: numbers.length,
+    answered: times.length,
+    loss: numbers.length === 0 ? 0 : 1 - times.length / numbers.length,
+    minMs: quantile(sorted, 0),
+    medianMs: quantile(sorted, 0.5),
+    p95Ms: quantile(sorted, 0.95),
+    maxMs: quantile(sorted, 1),
+    jitterMs: times.length < 2 ? 0 : change / (times.length - 1),
+    reordered,
+    duplicated,
+    timerLateMs:
+      late.length === 0
+        ? 0
+        : quantile(
+            late.toSorted((a, b) => a - b),
+            0.95,
+          ),
+  }
+}

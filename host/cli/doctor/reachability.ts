@@ -1,0 +1,220 @@
+/**
+ * Reaching somebody who answers PINGs, a server or a rendezvous server, and saying what keeps us from it. What can be told apart is
+ * told; what cannot is said to be so.
+ */
+
+import type { Config } from '../../config/config.ts'
+import type { RuntimeCrypto } from '../../crypto/aead.ts'
+import { Log } from '../../log/log.ts'
+import { formatAddress, parseHostPort } from '../../net/address.ts'
+import { tuningOf } from '../../net/socket-options.ts'
+import type { Runtime, SocketAddress, UdpOptions } from '../../runtime.ts'
+import { messageOf, type Names, udpOptions } from '../../transport/resolver.ts'
+import type { Refusals } from './host-checks.ts'
+import { findSibling, investigate, type Silence } from './no-answer.ts'
+import { firstAnswer, Pinger } from './pings.ts'
+import { PLAIN, Probe, type Sealer } from './probe.ts'
+import type { Finding, FindingName, Report } from './report.ts'
+
+/** What every step of an examination works with. */
+export interface Case {
+  readonly runtime: Runtime
+  readonly config: Config
+  readonly crypto: RuntimeCrypto
+  /** Method and key of the configuration. */
+  readonly own: Sealer
+  readonly names: Names
+  readonly report: Report
+  readonly refusals: Refusals
+  /** How long the train of pings is, s. */
+  readonly seconds: number
+  /** Says what takes time now; an empty text ends it. */
+  readonly progress: (text: string) => void
+}
+
+/** Somebody who answered. */
+export interface Reached {
+  readonly probe: Probe
+  readonly pinger: Pinger
+  readonly peer: SocketAddress
+}
+
+/** Nothing of the socket options is logged: `Refusals` keeps what was refused. */
+const silentLog = new Log(
+  () => {},
+  () => new Date(),
+)
+
+/** An ephemeral port with the interface, address and buffers of the configuration. The running tunnel keeps its own port. */
+export function ephemeral({ config, names, refusals }: Case, remote: SocketAddress): UdpOptions {
+  const { bind } = udpOptions({ ...names, peer: undefined, rendezvous: remote })
+  const tuning = tuningOf('udp', { ...config.udp, reuseport: false }, config.netdev, silentLog)
+  return { bind: { ...bind, port: 0 }, tuning: refusals.of(tuning) }
+}
+
+/** Errors that say that there is no way to the peer. */
+const NO_WAY = ['ENETUNREACH', 'EHOSTUNREACH', 'ENETDOWN', 'EHOSTDOWN', 'EADDRNOTAVAIL', 'EACCES', 'EPERM']
+
+/**
+ * Pings an address until it answers; reports how it goes.
+ * @param key of the configuration that names it
+ */
+export async function reach(
+  examined: Case,
+  finding: FindingName,
+  key: 'kcp_connect' | 'rendezvous_server',
+  peer: SocketAddress,
+): Promise<Reached | undefined> {
+  const { runtime, report, own, progress } = examined
+  const where = formatAddress(peer)
+  const options = ephemeral(examined, peer)
+  progress(`pinging ${where}`)
+  const siblings = await furtherAddresses(runtime, examined.config[key], key, peer)
+  /** Whether another address of the name answers: then that is the finding. */
+  const isWrongAddress = async (values: Finding['values']): Promise<boolean> => {
+    const sibling = await findSibling(runtime, own, siblings)
+    if (sibling !== undefined) reportSibling(report, finding, key, peer, sibling, values)
+    return sibling !== undefined
+  }
+  let probe: Probe
+  try {
+    probe = await Probe.open(runtime, { ...options, connect: peer }, [own])
+  } catch (error) {
+    if (await isWrongAddress({ address: where })) return undefined
+    report.add(finding, 'failure', `no way to ${where}: ${messageOf(error)}`, {
+      values: { address: where, cause: 'no route' },
+      remedies: ['check the network and the routes of this machine', 'check kcp_bind and netdev, if set'],
+    })
+    return undefined
+  }
+  const pinger = new Pinger(probe)
+  probe.onArrival = (arrival) => {
+    pinger.take(arrival)
+  }
+  const first = await firstAnswer(probe, pinger, peer)
+  if (first !== undefined) {
+    const values = { address: where, first_ms: round(first) }
+    report.add(finding, 'ok', `${where} answers, after ${round(first)} ms`, { values })
+    return { probe, pinger, peer }
+  }
+  const values = {
+    address: where,
+    refused: probe.errors.get('ECONNREFUSED') ?? 0,
+    unauthenticated: probe.unopened,
+  }
+  const errors = NO_WAY.filter((code) => probe.errors.has(code))
+  probe.close()
+  if ((values.refused > 0 || errors.length > 0) && (await isWrongAddress(values))) return undefined
+  if (values.refused > 0) {
+    const { port } = peer
+    report.add(finding, 'failure', `${where} refuses: nothing listens on UDP port ${port} of this host`, {
+      values: { ...values, cause: 'refused' },
+      remedies: [
+        'start the server, or look in its log why it ended',
+        `compare the port of ${key} (${port}) with that of kcp_bind at the other end`,
+        'a firewall that rejects looks the same: let UDP to this port through',
+      ],
+    })
+    return undefined
+  }
+  if (errors.length > 0) {
+    report.add(finding, 'failure', `no way to ${where}: ${errors.join(', ')}`, {
+      values: { ...values, cause: 'no route' },
+      remedies: ['check the network, routes and firewall of this machine and of the way'],
+    })
+    return undefined
+  }
+  progress(`no answer from ${where}, asking why`)
+  const silence = await investigate(runtime, examined.config, examined.crypto, own, options, peer, siblings)
+  reportSilence(examined, finding, key, peer, silence, values)
+  return undefined
+}
+
+/** A name with several addresses of which the first is the wrong one. */
+function reportSibling(
+  report: Report,
+  finding: FindingName,
+  key: string,
+  peer: SocketAddress,
+  sibling: SocketAddress,
+  values: Finding['values'],
+): void {
+  const answer = formatAddress(sibling)
+  const text = `${formatAddress(peer)} does not answer, but another address of the same name does: ${answer}. Programs use the first one`
+  report.add(finding, 'failure', text, {
+    values: { ...values, cause: 'other address', answer },
+    remedies: [`set ${key} to ${answer}`, 'or let the server listen on all addresses of the name'],
+  })
+}
+
+/** The addresses of a name that are not used (protocol.md 10.4: the first one is). */
+export async function furtherAddresses(
+  runtime: Runtime,
+  text: string | undefined,
+  key: string,
+  used: SocketAddress,
+): Promise<SocketAddress[]> {
+  if (text === undefined) return []
+  const { host, port } = parseHostPort(key, text, 'connect')
+  const all = await runtime.resolve(host).catch(() => [])
+  return all.filter(({ address }) => address !== used.address).map((address) => ({ ...address, port }))
+}
+
+function reportSilence(
+  { report, config, own }: Case,
+  finding: FindingName,
+  key: string,
+  peer: SocketAddress,
+  silence: Silence,
+  values: Readonly<Record<string, number | string>>,
+): void {
+  const where = formatAddress(peer)
+  const { other, recovered, sibling, neighboursRefuse } = silence
+  const same = 'psk (or password) and method must be the same at both ends: compare them'
+  const log = 'look in the log of the other end: it says "failed authentication" when our datagrams arrive there'
+  if (recovered) {
+    const text = `${where} did not answer for some seconds and does now: the way is very lossy, or was interrupted`
+    report.add(finding, 'failure', text, { values: { ...values, cause: 'interrupted' }, remedies: ['test again'] })
+  } else if (other !== undefined && other.sealer !== own) {
+    const how = other.sealer === PLAIN ? 'without encryption' : `to ${other.sealer.name}`
+    const text = `${where} is there, but it answers ${how}; here method is ${config.method ?? 'not set'}`
+    const cause = { ...values, cause: 'other method', peer_method: other.sealer.name }
+    report.add(finding, 'failure', text, { values: cause, remedies: ['set the same method and key at both ends'] })
+  } else if (other !== undefined) {
+    const answer = formatAddress(other.from)
+    report.add(finding, 'failure', `the answer comes from ${answer}, though ${where} was asked`, {
+      values: { ...values, cause: 'other address', answer },
+      remedies: [
+        `set ${key} to ${answer}`,
+        'or bind the server to one address by kcp_bind: with a wildcard its system chooses where answers come from',
+      ],
+    })
+  } else if (sibling !== undefined) {
+    reportSibling(report, finding, key, peer, sibling, values)
+  } else if (Number(values['unauthenticated']) > 0) {
+    const text = `${values['unauthenticated']} datagrams came from ${where} that our key does not open: key or method differ`
+    report.add(finding, 'failure', text, { values: { ...values, cause: 'key mismatch' }, remedies: [same, log] })
+  } else if (neighboursRefuse) {
+    const text =
+      `${where} keeps silent, while closed ports of the same host refuse: something listens there and does not understand us. ` +
+      'Most likely key or method differ; it may be another program, or a firewall that drops this port alone'
+    const cause = { ...values, cause: 'silent listener' }
+    report.add(finding, 'failure', text, { values: cause, remedies: [same, log, `check the port of ${key}`] })
+  } else {
+    const text =
+      `nothing comes back from ${where}. A wrong key or method, a wrong address, a host that is down and a firewall ` +
+      'cannot be told apart from here: a server does not answer what it cannot read'
+    const command = `tcpdump -n udp port ${peer.port}`
+    report.add(finding, 'failure', text, {
+      values: { ...values, cause: 'silence' },
+      remedies: [
+        `run at the other end: ${command}. If our datagrams arrive there, ${same.replace(': compare them', '')}; ${log}`,
+        `if they do not: check the address in ${key}, and let UDP port ${peer.port} through every firewall on the way`,
+        'run kcptun-wasm doctor with the configuration of the server there',
+      ],
+    })
+  }
+}
+
+/** Two decimals at most. */
+export const round = (ms: number): number => Math.round(ms * 100) / 100

@@ -1,0 +1,93 @@
+/**
+ * Meeting a server through a rendezvous server (protocol.md 8), as a client does, from a socket of our own: the
+ * rendezvous server tells both of each other, pings from both sides open the NATs.
+ */
+
+import { MODE_CLIENT } from '../../config/config.ts'
+import { quote } from '../../config/error.ts'
+import { formatAddress, sameAddress } from '../../net/address.ts'
+import type { SocketAddress } from '../../runtime.ts'
+import { announcedAddress, asSeenBy, localTowards } from '../../transport/rendezvous.ts'
+import { Pinger } from './pings.ts'
+import { Probe } from './probe.ts'
+import { type Case, ephemeral, type Reached, reach } from './reachability.ts'
+import { connectMessage, isPunchable } from './wire.ts'
+
+/** The rendezvous server is asked so often, with this pause, ms. */
+const ASK_TIMES = 8
+const ASK_PAUSE_MS = 1000
+/** Pings to the addresses told, with this pause, ms. */
+const PUNCH_TIMES = 32
+const PUNCH_PAUSE_MS = 250
+
+/** Finds the server. Reports how it goes. @returns undefined when it was not met, or is not looked for (a server's doctor) */
+export async function meet(examined: Case, server: SocketAddress): Promise<Reached | undefined> {
+  const { runtime, config, own, report, progress } = examined
+  const relay = await reach(examined, 'rendezvous', 'rendezvous_server', server)
+  if (relay === undefined) return undefined
+  relay.probe.close()
+  const isClient = (config.mode & MODE_CLIENT) !== 0
+  const service = quote(config.service_id)
+  progress(`asking for the service ${service}`)
+  const probe = await Probe.open(runtime, ephemeral(examined, server), [own])
+  const { local } = probe
+  if (local === undefined) return undefined
+  const pinger = new Pinger(probe)
+  const to = asSeenBy(local, server)
+  const told: SocketAddress[] = []
+  probe.onArrival = (arrival) => {
+    const { message } = arrival
+    if (message.kind === 'punch') {
+      for (const address of message.addresses) {
+        const seen = asSeenBy(local, address)
+        if (isPunchable(seen) && !told.some((known) => sameAddress(known, seen))) told.push(seen)
+      }
+      punched = true
+    } else pinger.take(arrival)
+  }
+  let punched = false
+  const hello = connectMessage(announcedAddress(local, false, await localTowards(runtime, server)), config.service_id)
+  for (let i = 0; i < ASK_TIMES && !punched; i++) {
+    probe.send(hello, to)
+    await probe.until(() => punched, ASK_PAUSE_MS)
+  }
+  const values = { service: config.service_id, addresses: told.map(formatAddress).join(' ') }
+  if (!punched) {
+    const text = `the rendezvous server knows no service ${service}`
+    report.add('peer', isClient ? 'failure' : 'note', text, {
+      values: { ...values, cause: 'no service' },
+      remedies: [
+        'start the server, or wait until it announced itself (every keepalive seconds)',
+        'service_id and rendezvous_server must be the same in the configurations of client and server',
+      ],
+    })
+    probe.close()
+    return undefined
+  }
+  if (!isClient) {
+    report.add('peer', 'ok', `the service ${service} is announced: ${values.addresses}`, { values })
+    probe.close()
+    return undefined
+  }
+  for (let i = 0; i < PUNCH_TIMES && pinger.answers.size === 0; i++) {
+    for (const address of told) pinger.send(address)
+    // the server forgets us after some pings of its own
+    if (i % 16 === 15) probe.send(hello, to)
+    await probe.until(() => pinger.answers.size > 0, PUNCH_PAUSE_MS)
+  }
+  const peer = pinger.last?.from
+  if (peer === undefined) {
+    const text = `the server is announced as ${values.addresses}, but no datagram gets through between it and us`
+    report.add('peer', 'failure', text, {
+      values: { ...values, cause: 'not punched' },
+      remedies: [
+        'the NAT of one side gives each destination another port (symmetric), or a firewall drops UDP: forward a port to the server and use kcp_connect',
+        'addresses of 127/8, 169.254/16 and 100.64/10 are never tried',
+      ],
+    })
+    probe.close()
+    return undefined
+  }
+  report.add('peer', 'ok', `met the server at ${formatAddress(peer)}`, { values })
+  return { probe, pinger, peer }
+}

@@ -1,0 +1,148 @@
+/**
+ * One examination from beginning to end: what is looked at in which mode, and in which order. A finding that makes the
+ * next ones impossible ends its own branch only.
+ */
+
+import { type Config, MODE_CLIENT, MODE_SERVER } from '../../config/config.ts'
+import { configWarnings } from '../../config/rules.ts'
+import { checkStart } from '../../config/security.ts'
+import { methods, openAead, type RuntimeCrypto } from '../../crypto/aead.ts'
+import { withKey } from '../../crypto/key.ts'
+import { formatAddress } from '../../net/address.ts'
+import type { Runtime } from '../../runtime.ts'
+import { checkAddresses, messageOf, NO_NAMES, resolveNames } from '../../transport/resolver.ts'
+import {
+  type ClockReading,
+  Refusals,
+  reportBuffers,
+  reportCapabilities,
+  reportClock,
+  reportFiles,
+} from './host-checks.ts'
+import { measure } from './path.ts'
+import { reportBind, reportListen, reportTargetHere } from './ports.ts'
+import { PLAIN, Probe, sealerOf } from './probe.ts'
+import { type Case, ephemeral, furtherAddresses, reach } from './reachability.ts'
+import { meet } from './rendezvous-probe.ts'
+import { Report } from './report.ts'
+
+export interface Order {
+  readonly runtime: Runtime
+  readonly config: Config
+  readonly crypto: RuntimeCrypto
+  /** Length of the train of pings, s. */
+  readonly seconds: number
+  readonly progress: (text: string) => void
+}
+
+/**
+ * Examines a configuration and the way it leads.
+ * @throws ConfigError for what no start would accept
+ */
+export async function examine({ runtime, config, crypto, seconds, progress }: Order): Promise<Report> {
+  const { os } = runtime
+  const report = new Report()
+  const clock = (): ClockReading => ({ wall: Date.now(), monotonic: runtime.monotonic() })
+  const before = clock()
+  checkAddresses(config)
+  const security = checkStart(config, methods)
+  const aead = security && (await withKey(security, (key) => openAead(security.method, key, crypto)))
+  const own = aead === undefined ? PLAIN : sealerOf(aead)
+  reportConfig(report, config)
+  try {
+    await examineWay({ runtime, config, crypto, own, report, seconds, progress })
+  } finally {
+    own.wipe()
+  }
+  reportFiles(report, os, config)
+  reportClock(report, before, clock())
+  reportCapabilities(report, os, config)
+  return report
+}
+
+/** Everything that is asked of names, ports, the peer and sockets. */
+async function examineWay(order: Omit<Case, 'names' | 'refusals'>): Promise<void> {
+  const { runtime, config, report, progress } = order
+  const { names, failures } = await resolveNames(runtime, config, NO_NAMES)
+  const refusals = new Refusals()
+  const examined: Case = { ...order, names, refusals }
+  await reportNames(examined, failures)
+  await reportListen(examined)
+  // an obfuscator serves no UDP port
+  if ((config.mode & MODE_CLIENT) === 0 && config.obfs === undefined) await reportBind(examined)
+  if ((config.mode & MODE_SERVER) !== 0) await reportTargetHere(examined)
+  await reportPeer(examined)
+  progress('')
+
+  await trySocket(examined)
+  reportBuffers(report, runtime.os, config, refusals)
+}
+
+function reportConfig(report: Report, config: Config): void {
+  const warnings = configWarnings(config)
+  const crypto =
+    config.method === undefined ? 'no method' : `${config.method}, ${config.psk === undefined ? 'password' : 'psk'}`
+  const text = [crypto, ...warnings].join('; ')
+  const values = { method: config.method ?? null, mtu: config.kcp.mtu }
+  report.add('config', warnings.length > 0 ? 'note' : 'ok', text, { values })
+}
+
+async function reportNames({ runtime, config, names, report }: Case, failures: readonly Error[]): Promise<void> {
+  for (const failure of failures) {
+    report.add('names', 'failure', messageOf(failure), {
+      remedies: ['check the spelling, and the DNS of this machine (getent ahosts NAME)'],
+    })
+  }
+  const found: string[] = []
+  for (const [key, address] of [
+    ['connect', names.target],
+    ['kcp_connect', names.peer],
+    ['rendezvous_server', names.rendezvous],
+  ] as const) {
+    if (address === undefined) continue
+    const others = await furtherAddresses(runtime, config[key], key, address)
+    const more = others.length === 0 ? '' : ` (the first of ${others.length + 1} addresses)`
+    found.push(`${key} is ${formatAddress(address)}${more}`)
+  }
+  if (found.length > 0) report.add('names', 'ok', found.join(', '))
+}
+
+async function reportPeer(examined: Case): Promise<void> {
+  const { config, names, report } = examined
+  if (config.obfs !== undefined) {
+    report.add(
+      'peer',
+      'note',
+      'not tested: with obfs the peer is reached by raw sockets only, which this test does not open',
+      {
+        remedies: ['start the client and look at /ready, or test with obfs removed at both ends'],
+      },
+    )
+    return
+  }
+  const { rendezvous, peer } = names
+  const reached =
+    rendezvous !== undefined
+      ? await meet(examined, rendezvous)
+      : peer !== undefined
+        ? await reach(examined, 'peer', 'kcp_connect', peer)
+        : undefined
+  if (reached === undefined) return
+  await measure(examined, reached)
+  // the farewells of the last conversation are on their way
+  await new Promise((resolve) => setTimeout(resolve, 20))
+  reached.probe.close()
+}
+
+/** Opens a socket with the configured options where none was opened before, to see what the system grants. */
+async function trySocket(examined: Case): Promise<void> {
+  const { names, runtime, refusals } = examined
+  const remote = names.peer ?? names.rendezvous ?? names.bind
+  if (remote === undefined || refusals.texts.length > 0) return
+  try {
+    const probe = await Probe.open(runtime, ephemeral(examined, remote), [PLAIN])
+    probe.close()
+  } catch {
+    // why it does not open stands in another finding
+  }
+}

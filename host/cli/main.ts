@@ -1,0 +1,167 @@
+/**
+ * The program: command line to exit status (protocol.md 10.5). The entry files of the runtimes call `main` and do nothing else.
+ */
+
+import type { Config } from '../config/config.ts'
+import { ConfigError } from '../config/error.ts'
+import { startFileWarnings } from '../config/lint.ts'
+import { parseConfig } from '../config/load.ts'
+import { assertStartable } from '../config/security.ts'
+import { listMethods, methods, type RuntimeCrypto } from '../crypto/aead.ts'
+import { generatePsk } from '../crypto/key.ts'
+import { StartError, startEndpoint } from '../endpoint/endpoint.ts'
+import { makeReload } from '../endpoint/reload.ts'
+import { LOG_LEVEL_DEFAULT, Log, type Print } from '../log/log.ts'
+import { openSyslog, type SyslogWriter } from '../log/syslog.ts'
+import type { OperatingSystem, Runtime } from '../runtime.ts'
+import { DaemonChild, launchDaemon } from '../service/daemon.ts'
+import { checkIdentity, parseIdentity, takeIdentity } from '../service/identity.ts'
+import { ServiceNotifier } from '../service/notify.ts'
+import { firewallOf } from '../transport/obfs/firewall.ts'
+import { PROGRAM, VERSION } from '../version.ts'
+import { runWorker } from '../workers/child.ts'
+import { openWorkers } from '../workers/workers.ts'
+import { type Args, adjustLevel, parseArgs, usageText } from './args.ts'
+import { runCommand } from './commands/command.ts'
+
+type RunArgs = Extract<Args, { kind: 'run' }>
+
+/** What an error says to people: expected ones by their message alone. */
+function explain(error: unknown): string {
+  if (error instanceof ConfigError || error instanceof StartError) return error.message
+  return error instanceof Error ? error.message : String(error)
+}
+
+/**
+ * Runs the program.
+ * @param argv the words after the program's name
+ * @param crypto the runtime's ciphers
+ */
+export async function main(runtime: Runtime, argv: readonly string[], crypto: RuntimeCrypto): Promise<void> {
+  if (runtime.os?.workers?.inside !== undefined) return runWorker(runtime, runtime.os.workers, crypto)
+  const args = parseArgs(argv)
+  const { os } = runtime
+  const inside = args.kind === 'run' && args.daemonize && os?.daemon?.inside === true
+  const child = inside && os?.daemon !== undefined ? new DaemonChild(os.daemon) : undefined
+  const print: Print = child?.print ?? ((stream, text) => runtime.print(stream, text))
+  const log = new Log(
+    print,
+    () => new Date(),
+    (now) => openSyslogOf(os, now),
+  )
+  switch (args.kind) {
+    case 'help':
+      runtime.print('stderr', usageText(PROGRAM))
+      return runtime.exit(0)
+    case 'version':
+      runtime.print('stdout', `${PROGRAM} ${VERSION} (${runtime.name} ${runtime.version})\n`)
+      return runtime.exit(0)
+    case 'list-methods':
+      runtime.print('stderr', `supported methods:\n${await methodList(crypto)}`)
+      return runtime.exit(0)
+    case 'genpsk':
+      if (!methods.includes(args.method)) {
+        log.error(`unknown method ${JSON.stringify(args.method)}, known are ${methods.join(', ')}`)
+        return runtime.exit(1)
+      }
+      runtime.print('stdout', `${generatePsk()}\n`)
+      return runtime.exit(0)
+    case 'command':
+      return runtime.exit(await runCommand({ runtime, crypto }, args.entry, args.words))
+    case 'obfs-firewall':
+      try {
+        const config = parseConfig(await readConfig(runtime, args.config))
+        assertStartable(config, methods)
+        runtime.print('stdout', await firewallOf(runtime, config))
+        return runtime.exit(0)
+      } catch (error) {
+        log.error(explain(error))
+        return runtime.exit(1)
+      }
+    case 'error':
+      log.error(args.message)
+      if (args.usage) runtime.print('stderr', usageText(PROGRAM))
+      return runtime.exit(args.status)
+    case 'run':
+      log.setFormat(args.logFormat)
+      log.setLevel(adjustLevel(LOG_LEVEL_DEFAULT, args.verbosity))
+      if (!args.daemonize || child !== undefined) return run(runtime, log, args, crypto, child)
+      if (os?.daemon === undefined) {
+        log.error('option -d (--daemonize) is not available on this system: run it under a service manager')
+        return runtime.exit(1)
+      }
+      return runtime.exit(await launchDaemon(runtime, os.daemon, log))
+  }
+}
+
+/** A line for each method, with the library that it runs on here. */
+async function methodList(crypto: RuntimeCrypto): Promise<string> {
+  const list = await listMethods(crypto)
+  return list.map(({ method, provider }) => `  - ${method}  (${provider})\n`).join('')
+}
+
+function readConfig(runtime: Runtime, path: string): Promise<Uint8Array> {
+  return runtime.readFile(path).catch((error) => {
+    throw new StartError(`config file ${path}: ${explain(error)}`)
+  })
+}
+
+function openSyslogOf(os: OperatingSystem | undefined, now: () => Date): SyslogWriter {
+  if (os === undefined) throw new Error('not available here')
+  return openSyslog(os, now)
+}
+
+/** @param child set when this process is to become the daemon */
+async function run(
+  runtime: Runtime,
+  log: Log,
+  { config: path, verbosity, user }: RunArgs,
+  crypto: RuntimeCrypto,
+  child: DaemonChild | undefined,
+): Promise<void> {
+  const notifier = new ServiceNotifier(runtime.os, log)
+  let stop = (): void | Promise<void> => {}
+  let reload = (): void => log.warning('SIGHUP ignored: still starting')
+  let said = ''
+  const applyLog = (config: Config): void => {
+    log.setLevel(adjustLevel(config.loglevel, verbosity))
+    log.setOutput(config.log ?? 'stdout')
+    const doubts = startFileWarnings(path, runtime.tools?.fileMode(path), config).join('; ')
+    if (doubts !== '' && doubts !== said) log.warning(doubts)
+    said = doubts
+  }
+  runtime.onTerminate((signal) => {
+    log.notice(`${signal} received, stopping`)
+    notifier.stopping()
+    const stopped = stop()
+    if (stopped === undefined) runtime.exit(0)
+    else void stopped.then(() => runtime.exit(0))
+  })
+  runtime.onReload(() => reload())
+  try {
+    const config = parseConfig(await readConfig(runtime, path))
+    applyLog(config)
+    const identityText = user ?? config.user
+    const identity = identityText === undefined ? undefined : parseIdentity(identityText)
+    if (identity !== undefined) checkIdentity(runtime.os, identity)
+    const group = config.workers > 1 ? await openWorkers(runtime, config, log) : undefined
+    const endpoint = group ?? (await startEndpoint(runtime, config, log, crypto))
+    stop = () => endpoint.close()
+    // nothing needs root from here on, and no connection was accepted yet
+    if (identity !== undefined) takeIdentity(runtime.os, identity, log)
+    await group?.start()
+    const onBegin = (): void => notifier.reloading()
+    const onEnd = (): void => notifier.ready()
+    reload = makeReload({ runtime, log, path, endpoint, applyLog, onBegin, onEnd })
+    if (child !== undefined) log.detach()
+    notifier.ready()
+    child?.ready()
+    await endpoint.failed
+  } catch (error) {
+    log.fatal(explain(error))
+    // whoever waits for the daemon is to know too
+    if (!log.visible) child?.print('stderr', `${explain(error)}\n`)
+  }
+  // the engine trapped again and again, or the start failed: both have been logged
+  return runtime.exit(1)
+}

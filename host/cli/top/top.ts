@@ -1,0 +1,226 @@
+/**
+ * `top` alive: asks the monitoring server once a second, draws, obeys keys, and gives the terminal back whatever ends it. What is drawn is
+ * frame.ts.
+ */
+
+import type { Runtime } from '../../runtime.ts'
+import { messageOf } from '../../transport/resolver.ts'
+import type { Terminal } from '../terminal.ts'
+import { frame, HISTORY_MAX, ORDERS, type Style, type View } from './frame.ts'
+import { type Rates, ratesOf, readSample, type Sample } from './sample.ts'
+
+/** Between two questions, ms. */
+const INTERVAL_MS = 1000
+/** An answer takes at most this long, ms. */
+const ANSWER_MS = 5000
+/** A single frame without a terminal shows no more lines than this. */
+const ONCE_ROWS = 10_000
+
+/** Alternate screen, no cursor, no automatic line breaks; and all of it back. */
+const ENTER = '\x1b[?1049h\x1b[?25l\x1b[?7l'
+const LEAVE = '\x1b[?7h\x1b[?25h\x1b[?1049l'
+const HOME = '\x1b[H'
+const CLEAR_LINE = '\x1b[K'
+const CLEAR_BELOW = '\x1b[J'
+
+/** The keys of one read: several may come at once. */
+// biome-ignore lint/suspicious/noControlCharactersInRegex: keys send control characters
+const KEYS = /\x1b(?:\[[0-9;]*[A-Za-z~]|O[A-Z])|[\s\S]/g
+
+/** Where to ask, and how. */
+export interface Source {
+  /** Of /stats.json. */
+  readonly url: string
+  /** http_token of the other end. */
+  readonly token: string | undefined
+}
+
+/** What is asked and known so far. */
+class Watch {
+  readonly source: Source
+  #sample: Sample | undefined
+  #rates: Rates | undefined
+  readonly #received: number[] = []
+  readonly #sent: number[] = []
+  #order = 0
+  #offset = 0
+  #trouble: string | undefined
+
+  constructor(source: Source) {
+    this.source = source
+  }
+
+  get view(): View {
+    return {
+      url: this.source.url,
+      sample: this.#sample,
+      rates: this.#rates,
+      received: this.#received,
+      sent: this.#sent,
+      order: ORDERS[this.#order] ?? 'rate',
+      offset: this.#offset,
+      trouble: this.#trouble,
+    }
+  }
+
+  /** One question. @throws Error when there is no answer */
+  async ask(): Promise<void> {
+    try {
+      const sample = await fetchSample(this.source)
+      this.#rates = ratesOf(this.#sample, sample)
+      if (this.#sample !== undefined) {
+        remember(this.#received, this.#rates.received)
+        remember(this.#sent, this.#rates.sent)
+      }
+      this.#sample = sample
+      this.#trouble = undefined
+      this.scroll(0)
+    } catch (error) {
+      this.#trouble = `no answer (${explain(error)}) from ${this.source.url}`
+      throw new Error(this.#trouble)
+    }
+  }
+
+  nextOrder(): void {
+    this.#order = (this.#order + 1) % ORDERS.length
+    this.#offset = 0
+  }
+
+  scroll(by: number): void {
+    const last = Math.max((this.#sample?.sessions.length ?? 0) - 1, 0)
+    this.#offset = Math.min(Math.max(this.#offset + by, 0), last)
+  }
+}
+
+function remember(history: number[], value: number): void {
+  history.push(value)
+  if (history.length > HISTORY_MAX) history.shift()
+}
+
+async function fetchSample({ url, token }: Source): Promise<Sample> {
+  const headers = token === undefined ? {} : { authorization: `Bearer ${token}` }
+  const answer = await fetch(`${url}?sessions=active`, { headers, signal: AbortSignal.timeout(ANSWER_MS) })
+  if (answer.status === 401) throw new Error('the token (http_token) is missing or wrong')
+  if (answer.status === 421)
+    throw new Error('it answers to its IP address, localhost or the host in its http_listen alone')
+  if (!answer.ok) throw new Error(`status ${answer.status}`)
+  return readSample(await answer.json())
+}
+
+/** Node hides the reason behind "fetch failed". */
+function explain(error: unknown): string {
+  if (!(error instanceof Error)) return String(error)
+  if (error.name === 'TimeoutError') return `nothing within ${ANSWER_MS / 1000} s`
+  for (const reason of [error, error.cause]) {
+    if (reason instanceof Error && 'code' in reason && typeof reason.code === 'string') return reason.code
+  }
+  return messageOf(error.cause ?? error)
+}
+
+/** Colours unless NO_COLOR says otherwise, blocks where the locale has them. */
+function styleOf(runtime: Runtime, isScreen: boolean): Style {
+  const env = (name: string): string => runtime.os?.env(name) ?? ''
+  const locale = env('LC_ALL') || env('LC_CTYPE') || env('LANG')
+  return { color: isScreen && env('NO_COLOR') === '', blocks: /utf-?8/i.test(locale), keys: isScreen }
+}
+
+/** One frame on standard output, with the rates of a second. @throws Error when there is no answer */
+export async function showOnce(runtime: Runtime, source: Source): Promise<void> {
+  const watch = new Watch(source)
+  await watch.ask()
+  await new Promise((resolve) => setTimeout(resolve, INTERVAL_MS))
+  await watch.ask()
+  const columns = runtime.terminal?.size().columns ?? 80
+  const lines = frame(watch.view, columns, ONCE_ROWS, styleOf(runtime, false))
+  runtime.print('stdout', lines.map((line) => `${line.trimEnd()}\n`).join(''))
+}
+
+/** Shows frames until a key or a signal ends it. */
+export async function show(runtime: Runtime, terminal: Terminal, source: Source): Promise<void> {
+  const watch = new Watch(source)
+  const style = styleOf(runtime, true)
+  let open = true
+  let wake = (): void => {}
+  const leave = (): void => {
+    if (!open) return
+    open = false
+    runtime.print('stdout', LEAVE)
+    terminal.endKeys()
+    wake()
+  }
+  const draw = (): void => {
+    if (!open) return
+    const { columns, rows } = terminal.size()
+    const lines = frame(watch.view, columns, rows, style)
+    // cleared before it is written: behind a full line the cursor stands on its last character
+    const picture = lines.map((line) => CLEAR_LINE + line).join('\r\n')
+    runtime.print('stdout', `${HOME}${picture}${lines.length < rows ? `\r\n${CLEAR_BELOW}` : ''}`)
+  }
+  terminal.onExit(leave)
+  const end = (): void => runtime.exit(0)
+  runtime.onTerminate(end)
+  runtime.onReload(end)
+  terminal.onResize(draw)
+  runtime.print('stdout', ENTER)
+  try {
+    terminal.onKeys((text) => {
+      for (const key of text.match(KEYS) ?? []) {
+        const action = keyAction(key, terminal.size().rows)
+        if (action === 'quit') leave()
+        else if (action === 'order') watch.nextOrder()
+        else if (action !== undefined) watch.scroll(action)
+      }
+      draw()
+    })
+    draw()
+    while (open) {
+      // what went wrong stands in the picture
+      await watch.ask().catch(() => {})
+      draw()
+      await new Promise<void>((resolve) => {
+        const timer = setTimeout(resolve, INTERVAL_MS)
+        wake = () => {
+          clearTimeout(timer)
+          resolve()
+        }
+        if (!open) wake()
+      })
+    }
+  } finally {
+    leave()
+  }
+}
+
+/** What a key means: lines to scroll, or more. */
+export function keyAction(key: string, rows: number): 'quit' | 'order' | number | undefined {
+  switch (key) {
+    case 'q':
+    case 'Q':
+    case '\x03':
+    case '\x04':
+      return 'quit'
+    case 's':
+      return 'order'
+    case '\x1b[A':
+    case '\x1bOA':
+    case 'k':
+      return -1
+    case '\x1b[B':
+    case '\x1bOB':
+    case 'j':
+      return 1
+    case '\x1b[5~':
+      return -rows
+    case '\x1b[6~':
+    case ' ':
+      return rows
+    case '\x1b[H':
+    case '\x1b[1~':
+      return Number.NEGATIVE_INFINITY
+    case '\x1b[F':
+    case '\x1b[4~':
+      return Number.POSITIVE_INFINITY
+    default:
+      return undefined
+  }
+}

@@ -1,0 +1,141 @@
+/**
+ * What a configuration may do but should not, or what its reader should know: for `check`. What is said at every start
+ * is in `rules.ts`.
+ */
+
+import { isWildcardHost, parseHostPort } from '../net/address.ts'
+import { type Config, MODE_CLIENT, MODE_RENDEZVOUS, MODE_SERVER } from './config.ts'
+import { HIDDEN, quote } from './error.ts'
+import { configWarnings } from './rules.ts'
+import { didYouMean, type Findings } from './unknown-keys.ts'
+import { PROPERTIES } from './validate.ts'
+
+/** Idle mappings live at least this long in most NATs, in seconds. */
+const NAT_IDLE_S = 30
+/** IP packets up to here pass nearly everywhere, in bytes. */
+const MTU_SAFE_BYTES = 1400
+/** A smaller receive buffer loses bursts, in bytes. */
+const RCVBUF_SMALL_BYTES = 1 << 20
+/** Ports below are the system's. */
+const PORT_UNPRIVILEGED = 1024
+/** Permission bits of group and others. */
+const OTHERS_READ = 0o044
+const OTHERS_WRITE = 0o022
+const GROUP_READ = 0o040
+
+const TUNED = ['sndwnd', 'rcvwnd', 'nodelay', 'interval', 'resend', 'nc', 'flush'] as const
+
+export interface Advice {
+  readonly warnings: readonly string[]
+  readonly notes: readonly string[]
+}
+
+/** A key and its value, in the words of ConfigError. */
+function about(key: string, value: string | number, text: string): string {
+  return `config key ${key} = ${typeof value === 'string' ? quote(value) : value}: ${text}`
+}
+
+/** About keys that have no effect, or not the one that was meant. Needs no valid configuration. */
+export function keyWarnings({ unknown, duplicate }: Findings): string[] {
+  return [
+    ...unknown.map((key) => {
+      const known = didYouMean(key)
+      return `unknown key ${quote(key)} is ignored${known === undefined ? '' : `, did you mean ${known}?`}`
+    }),
+    ...duplicate.map((key) => `config key ${key} stands more than once, the last one counts`),
+  ]
+}
+
+/**
+ * About the file itself.
+ * @param mode permission bits, undefined where there are none
+ * @param secret whether a key or password stands in it
+ */
+export function fileWarnings(path: string, mode: number | undefined, secret: boolean): string[] {
+  if (mode === undefined || !secret) return []
+  const whatOthersDo = [
+    ...((mode & OTHERS_READ) === 0 ? [] : ['read']),
+    ...((mode & OTHERS_WRITE) === 0 ? [] : ['change']),
+  ]
+  if (whatOthersDo.length === 0) return []
+  const bits = mode.toString(8).padStart(4, '0')
+  return [`other users can ${whatOthersDo.join(' and ')} the file with its key (mode ${bits}): chmod 600 ${path}`]
+}
+
+/**
+ * The same at a start. That its group may read the file is no news then: services are set up like that (contrib/).
+ * @param mode permission bits, undefined where there are none
+ */
+export function startFileWarnings(path: string, mode: number | undefined, config: Config): string[] {
+  const { psk, password, http_token } = config
+  const secret = psk !== undefined || password !== undefined || http_token !== undefined
+  const isForGroupAlone = mode !== undefined && (mode & (OTHERS_READ | OTHERS_WRITE)) === GROUP_READ
+  return isForGroupAlone ? [] : fileWarnings(path, mode, secret)
+}
+
+function ignoredKeys(config: Config, findings: Findings): string[] {
+  const { mode, method } = config
+  const warnings: string[] = []
+  const ignored = (key: string, why: string): void => {
+    if (findings.set.includes(key)) warnings.push(`config key ${key} is ignored: ${why}`)
+  }
+  if ((mode & MODE_RENDEZVOUS) === 0) ignored('service_id', 'there is no rendezvous_server')
+  if ((mode & MODE_CLIENT) === 0) ignored('kcp_connect', 'only a client (listen) looks for a server')
+  if (method === undefined) {
+    ignored('psk', 'without method nothing is encrypted')
+    ignored('password', 'without method nothing is encrypted')
+  }
+  return warnings
+}
+
+/** @throws ConfigError for an address that is none */
+export function advise(config: Config, findings: Findings): Advice {
+  const { mode, kcp, udp, keepalive, http_listen, listen, kcp_bind, log } = config
+  const warnings = [...configWarnings(config), ...ignoredKeys(config, findings)]
+  const notes: string[] = []
+  if (config.password !== undefined) {
+    const text = 'is stretched very little, a weak one can be guessed; better a psk, which --genpsk makes'
+    warnings.push(`config key password = ${HIDDEN}: ${text}`)
+  }
+  if ((mode & MODE_CLIENT) !== 0 && (mode & MODE_RENDEZVOUS) === 0) {
+    if (keepalive === 0) {
+      warnings.push(
+        about('keepalive', 0, 'without pings a NAT forgets an idle client, and a silent server goes unnoticed'),
+      )
+    } else if (keepalive > NAT_IDLE_S) {
+      warnings.push(about('keepalive', keepalive, `many NATs forget an idle client after ${NAT_IDLE_S} s`))
+    }
+  }
+  if (kcp.mtu > MTU_SAFE_BYTES) {
+    const text = `DSL, VPNs and mobile networks may swallow packets of more than ${MTU_SAFE_BYTES} bytes`
+    warnings.push(about('kcp.mtu', kcp.mtu, text))
+  }
+  if (udp.rcvbuf >= 4096 && udp.rcvbuf < RCVBUF_SMALL_BYTES) {
+    warnings.push(about('udp.rcvbuf', udp.rcvbuf, 'too small for a burst of one window; unset it means 4 MiB'))
+  }
+  const outputs = PROPERTIES['log']?.examples ?? []
+  if (log !== undefined && !outputs.includes(log)) {
+    warnings.push(about('log', log, `unknown, known are ${outputs.join(', ')}`))
+  }
+  if (listen !== undefined && isWildcardHost(parseHostPort('listen', listen, 'bind').host)) {
+    notes.push(about('listen', listen, 'whoever reaches this machine can use the tunnel'))
+  }
+  for (const [key, text] of [
+    ['listen', listen],
+    ['kcp_bind', kcp_bind],
+    ['http_listen', http_listen],
+  ] as const) {
+    if (text === undefined) continue
+    const { port } = parseHostPort(key, text, 'bind')
+    if (port > 0 && port < PORT_UNPRIVILEGED) {
+      notes.push(about(key, text, `a port below ${PORT_UNPRIVILEGED} needs root or CAP_NET_BIND_SERVICE`))
+    }
+  }
+  const tuned = TUNED.filter((name) => kcp[name] !== undefined).map((name) => `kcp.${name}`)
+  if (tuned.length > 0 && (mode & (MODE_CLIENT | MODE_SERVER)) !== 0) {
+    const text = 'set values are kept as they are; unset they follow the path, which is faster as a rule'
+    notes.push(`config ${tuned.length === 1 ? 'key' : 'keys'} ${tuned.join(', ')}: ${text}`)
+  }
+  if (findings.ours.length > 0) notes.push(`kcptun-libev does not know and ignores: ${findings.ours.join(', ')}`)
+  return { warnings, notes }
+}

@@ -1,0 +1,136 @@
+/**
+ * AES-256-GCM on the cipher functions of `node:crypto`, which Node and Bun both have and which are passed in: the host imports no runtime.
+ * The runtimes make a cipher object per packet, so this method allocates; its own buffers are made once.
+ */
+
+import { type Aead, type AesGcmFactory, ASSOCIATED_DATA, MAX_SEALED, TAG_BYTES } from '../aead.ts'
+import { secretCopy } from '../secret-bytes.ts'
+
+const ALGORITHM = 'aes-256-gcm'
+const NONCE_BYTES = 12
+const OVERHEAD = TAG_BYTES + NONCE_BYTES
+const OPTIONS = { authTagLength: TAG_BYTES }
+
+interface Cipher {
+  setAAD(data: Uint8Array): unknown
+  update(data: Uint8Array): Uint8Array
+  final(): Uint8Array
+  getAuthTag(): Uint8Array
+}
+
+interface Decipher {
+  setAAD(data: Uint8Array): unknown
+  setAuthTag(tag: Uint8Array): unknown
+  update(data: Uint8Array): Uint8Array
+  /** Throws when the tag does not fit. */
+  final(): Uint8Array
+}
+
+type Make<Result> = (
+  algorithm: typeof ALGORITHM,
+  key: Uint8Array,
+  nonce: Uint8Array,
+  options: { authTagLength: number },
+) => Result
+
+/** `createCipheriv` and `createDecipheriv` of `node:crypto` as a factory; `provider` is for people. */
+export function aesGcmFactory(
+  provider: string,
+  createCipheriv: Make<Cipher>,
+  createDecipheriv: Make<Decipher>,
+): AesGcmFactory {
+  return { provider, open: (key) => new AesGcm(provider, createCipheriv, createDecipheriv, key) }
+}
+
+class AesGcm implements Aead {
+  readonly method = 'aes256gcm'
+  readonly tagBytes = TAG_BYTES
+  readonly nonceBytes = NONCE_BYTES
+  readonly nonceStrategy = 'counter'
+  readonly provider: string
+  readonly #createCipheriv: Make<Cipher>
+  readonly #createDecipheriv: Make<Decipher>
+  readonly #key: Uint8Array
+  readonly #nonce = new Uint8Array(NONCE_BYTES)
+  readonly #tag = new Uint8Array(TAG_BYTES)
+  #wiped = false
+
+  constructor(provider: string, createCipheriv: Make<Cipher>, createDecipheriv: Make<Decipher>, key: Uint8Array) {
+    this.provider = provider
+    this.#createCipheriv = createCipheriv
+    this.#createDecipheriv = createDecipheriv
+    this.#key = secretCopy(key)
+  }
+
+  seal(
+    src: Uint8Array,
+    srcOffset: number,
+    length: number,
+    nonce: Uint8Array,
+    nonceOffset: number,
+    out: Uint8Array,
+    outOffset: number,
+  ): number {
+    if (length < 0 || length + OVERHEAD > MAX_SEALED) throw new RangeError(`cannot seal ${length} bytes`)
+    if (srcOffset + length > src.length) throw new RangeError('plaintext beyond the end of its buffer')
+    if (nonceOffset + NONCE_BYTES > nonce.length) throw new RangeError('nonce beyond the end of its buffer')
+    this.#assertUsable()
+    copy(nonce, nonceOffset, this.#nonce)
+    const cipher = this.#createCipheriv(ALGORITHM, this.#key, this.#nonce, OPTIONS)
+    cipher.setAAD(ASSOCIATED_DATA)
+    const ciphertext = cipher.update(src.subarray(srcOffset, srcOffset + length))
+    cipher.final()
+    out.set(ciphertext, outOffset)
+    out.set(cipher.getAuthTag(), outOffset + length)
+    out.set(this.#nonce, outOffset + length + TAG_BYTES)
+    return length + OVERHEAD
+  }
+
+  open(buf: Uint8Array, offset: number, length: number): number {
+    const plain = this.#decrypt(buf, offset, length)
+    if (plain === null) return -1
+    buf.set(plain, offset)
+    return plain.length
+  }
+
+  openInto(sealed: Uint8Array, length: number, memory: Uint8Array, ptr: number): number {
+    const plain = this.#decrypt(sealed, 0, length)
+    if (plain === null) return -1
+    memory.set(plain, ptr)
+    memory.set(this.#nonce, ptr + length - NONCE_BYTES)
+    return plain.length
+  }
+
+  wipe(): void {
+    this.#key.fill(0)
+    this.#wiped = true
+  }
+
+  /** The plaintext in a buffer of its own, null when it is too short, too long or not authentic. Leaves the nonce in `#nonce`. */
+  #decrypt(buf: Uint8Array, offset: number, length: number): Uint8Array | null {
+    if (length <= OVERHEAD || length > MAX_SEALED || offset + length > buf.length) return null
+    this.#assertUsable()
+    const tagAt = offset + length - OVERHEAD
+    copy(buf, tagAt, this.#tag)
+    copy(buf, tagAt + TAG_BYTES, this.#nonce)
+    const decipher = this.#createDecipheriv(ALGORITHM, this.#key, this.#nonce, OPTIONS)
+    decipher.setAAD(ASSOCIATED_DATA)
+    decipher.setAuthTag(this.#tag)
+    const plain = decipher.update(buf.subarray(offset, tagAt))
+    try {
+      decipher.final()
+    } catch {
+      return null
+    }
+    return plain
+  }
+
+  #assertUsable(): void {
+    if (this.#wiped) throw new Error('the key was wiped')
+  }
+}
+
+/** Fills `to` from `from[offset]`; short copies without a view. */
+function copy(from: Uint8Array, offset: number, to: Uint8Array): void {
+  for (let i = 0; i < to.length; i++) to[i] = from[offset + i] ?? 0
+}

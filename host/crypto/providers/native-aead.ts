@@ -1,0 +1,177 @@
+/**
+ * The three libsodium methods on sodium-native, an optional package: libsodium as machine code, in half the time of libsodium-wrappers. The runtime
+ * loads it, the host only gets what it exports.
+ *
+ * The package's binding is called instead of its public functions, which check types again at every call and make an Error, with its stack, of each
+ * packet that is not authentic: work that any stranger could order. So the lengths of all views are the ones that libsodium wants by how they
+ * are made here, and what the binding does is tried once before it is used.
+ */
+
+import { type Aead, ASSOCIATED_DATA, type NonceStrategy, TAG_BYTES } from '../aead.ts'
+import { secretCopy } from '../secret-bytes.ts'
+import { SCRATCH_BYTES, SCRATCH_END, ScratchAead, type ScratchCipher, worksAsItShould } from './scratch-aead.ts'
+
+const AEAD_NAMES = [
+  'crypto_aead_xchacha20poly1305_ietf_encrypt_detached',
+  'crypto_aead_xchacha20poly1305_ietf_decrypt_detached',
+  'crypto_aead_chacha20poly1305_ietf_encrypt_detached',
+  'crypto_aead_chacha20poly1305_ietf_decrypt_detached',
+] as const
+const BOX_NAMES = ['crypto_secretbox_detached', 'crypto_secretbox_open_detached'] as const
+
+/** Encrypt: (ciphertext, tag, plaintext, ...), bytes of the tag. Decrypt: (plaintext, ciphertext, tag, ...), 0 or -1. */
+type AeadCall = (
+  a: Uint8Array,
+  b: Uint8Array,
+  c: Uint8Array,
+  ad: Uint8Array,
+  nonce: Uint8Array,
+  key: Uint8Array,
+) => number
+/** Encrypt: (ciphertext, tag, plaintext, ...), 0. Decrypt: (plaintext, ciphertext, tag, ...), whether it was authentic. */
+type BoxCall = (a: Uint8Array, b: Uint8Array, c: Uint8Array, nonce: Uint8Array, key: Uint8Array) => number | boolean
+
+type Binding = Readonly<Record<(typeof AEAD_NAMES)[number], AeadCall> & Record<(typeof BOX_NAMES)[number], BoxCall>>
+
+/** sodium-native as a runtime loaded it. */
+export interface NativeSodium {
+  /** For people: `sodium-native 5.1.0`. */
+  readonly provider: string
+  readonly binding: Binding
+}
+
+interface NativeMethod {
+  readonly nonceBytes: number
+  readonly nonceStrategy: NonceStrategy
+  seal(text: Uint8Array, tag: Uint8Array, nonce: Uint8Array, key: Uint8Array): void
+  open(text: Uint8Array, tag: Uint8Array, nonce: Uint8Array, key: Uint8Array): boolean
+}
+
+const AD = ASSOCIATED_DATA
+
+function methodOf(name: string, binding: Binding): NativeMethod {
+  switch (name) {
+    case 'xchacha20poly1305_ietf': {
+      const encrypt = binding.crypto_aead_xchacha20poly1305_ietf_encrypt_detached
+      const decrypt = binding.crypto_aead_xchacha20poly1305_ietf_decrypt_detached
+      return {
+        nonceBytes: 24,
+        nonceStrategy: 'random',
+        seal: (text, tag, nonce, key) => void encrypt(text, tag, text, AD, nonce, key),
+        open: (text, tag, nonce, key) => decrypt(text, text, tag, AD, nonce, key) === 0,
+      }
+    }
+    case 'chacha20poly1305_ietf': {
+      const encrypt = binding.crypto_aead_chacha20poly1305_ietf_encrypt_detached
+      const decrypt = binding.crypto_aead_chacha20poly1305_ietf_decrypt_detached
+      return {
+        nonceBytes: 12,
+        nonceStrategy: 'counter',
+        seal: (text, tag, nonce, key) => void encrypt(text, tag, text, AD, nonce, key),
+        open: (text, tag, nonce, key) => decrypt(text, text, tag, AD, nonce, key) === 0,
+      }
+    }
+    case 'xsalsa20poly1305': {
+      const encrypt = binding.crypto_secretbox_detached
+      const decrypt = binding.crypto_secretbox_open_detached
+      return {
+        nonceBytes: 24,
+        nonceStrategy: 'random',
+        seal: (text, tag, nonce, key) => void encrypt(text, tag, text, nonce, key),
+        open: (text, tag, nonce, key) => decrypt(text, text, tag, nonce, key) === true,
+      }
+    }
+    default:
+      throw new RangeError(`method: ${JSON.stringify(name)} is not one of libsodium's`)
+  }
+}
+
+class NativeCipher implements ScratchCipher {
+  readonly method: string
+  readonly nonceBytes: number
+  readonly nonceStrategy: NonceStrategy
+  readonly provider: string
+  readonly memory = new Uint8Array(SCRATCH_BYTES)
+  readonly scratch = 0
+  readonly #method: NativeMethod
+  readonly #key: Uint8Array
+  readonly #tag: Uint8Array
+  readonly #nonce: Uint8Array
+  /** Where the text ends. */
+  readonly #textEnd: number
+  /** Views of the text by its length. */
+  readonly #texts: (Uint8Array | undefined)[]
+
+  constructor(name: string, sodium: NativeSodium, key: Uint8Array) {
+    const method = methodOf(name, sodium.binding)
+    this.method = name
+    this.nonceBytes = method.nonceBytes
+    this.nonceStrategy = method.nonceStrategy
+    this.provider = sodium.provider
+    this.#method = method
+    this.#key = secretCopy(key)
+    const nonceAt = SCRATCH_END - method.nonceBytes
+    this.#textEnd = nonceAt - TAG_BYTES
+    this.#nonce = this.memory.subarray(nonceAt, SCRATCH_END)
+    this.#tag = this.memory.subarray(this.#textEnd, nonceAt)
+    this.#texts = new Array<undefined>(this.#textEnd + 1).fill(undefined)
+  }
+
+  seal(length: number): void {
+    this.#method.seal(this.#text(length), this.#tag, this.#nonce, this.#key)
+  }
+
+  open(length: number): boolean {
+    return this.#method.open(this.#text(length), this.#tag, this.#nonce, this.#key)
+  }
+
+  wipe(): void {
+    this.#key.fill(0)
+    this.memory.fill(0)
+    this.#texts.fill(undefined)
+  }
+
+  #text(length: number): Uint8Array {
+    const kept = this.#texts[length]
+    if (kept !== undefined) return kept
+    const made = this.memory.subarray(this.#textEnd - length, this.#textEnd)
+    this.#texts[length] = made
+    return made
+  }
+}
+
+/**
+ * Loads sodium-native. Result: undefined when it is not installed, does not load on this system, or is of a release that lacks what is needed:
+ * the methods are then libsodium-wrappers' business.
+ * @param require the runtime's way to load a package
+ */
+export function loadNativeSodium(require: (id: string) => unknown): NativeSodium | undefined {
+  try {
+    const binding = require('sodium-native/binding')
+    if (!isBinding(binding)) return undefined
+    const about = require('sodium-native/package.json')
+    const version = typeof about === 'object' && about !== null ? Reflect.get(about, 'version') : ''
+    return { provider: `sodium-native ${version}`, binding }
+  } catch {
+    return undefined
+  }
+}
+
+function isBinding(binding: unknown): binding is Binding {
+  if (typeof binding !== 'object' || binding === null) return false
+  return [...AEAD_NAMES, ...BOX_NAMES].every((name) => typeof Reflect.get(binding, name) === 'function')
+}
+
+/**
+ * Opens one of the three libsodium methods; the key (32 bytes) is copied. Result: undefined when the binding does not do what it should.
+ * @throws RangeError for another method
+ */
+export function openNativeAead(name: string, key: Uint8Array, sodium: NativeSodium): Aead | undefined {
+  const trial = new NativeCipher(name, sodium, key)
+  try {
+    if (!worksAsItShould(trial)) return undefined
+  } finally {
+    trial.wipe()
+  }
+  return new ScratchAead(new NativeCipher(name, sodium, key))
+}

@@ -1,0 +1,81 @@
+/**
+ * The way in of one driver: opens datagrams into the engine's receive descriptors and hands them over in batches. What follows from them is
+ * drained by driver.ts.
+ */
+
+import type { Aead } from '../crypto/aead.ts'
+import type { PeerCache } from '../engine/address-cache.ts'
+import { type Core, DATAGRAM_MAX, Rx } from '../engine/core.ts'
+import type { SocketAddress } from '../runtime.ts'
+import type { Complaints } from './diagnostics.ts'
+
+/** What a receiver needs from the driver. */
+export interface ReceiveHost {
+  readonly core: Core
+  readonly complaints: Complaints
+  /** The engine's clock, fresh. */
+  now(): number
+}
+
+export class Receiver {
+  readonly #host: ReceiveHost
+  readonly #aead: Aead | undefined
+  readonly #peers: PeerCache
+  /** Filled receive descriptors that the engine has not seen. */
+  #filled = 0
+  /** Source of the last datagram, and of the last one that did not open, since the engine was told. */
+  #lastFrom: SocketAddress | undefined
+  #failedFrom: SocketAddress | undefined
+
+  /** @param aead undefined: datagrams are plaintext */
+  constructor(host: ReceiveHost, aead: Aead | undefined, peers: PeerCache) {
+    this.#host = host
+    this.#aead = aead
+    this.#peers = peers
+  }
+
+  /** Another engine is in use: what the one before has not seen is lost. */
+  engineReplaced(): void {
+    this.#filled = 0
+    this.#failedFrom = undefined
+  }
+
+  /** Takes one datagram. Result: whether all descriptors are filled now, so that handle() must follow. */
+  receive(data: Uint8Array, from: SocketAddress): boolean {
+    const { core } = this.#host
+    core.refresh()
+    const at = core.rxWord + this.#filled * Rx.WORDS
+    const { u8, u32 } = core
+    const { length } = data
+    const ptr = u32[at + Rx.ptr] ?? 0
+    let flags = 0
+    if (length <= DATAGRAM_MAX) {
+      if (this.#aead === undefined) {
+        u8.set(data, ptr)
+        flags = Rx.OPENED
+      } else if (this.#aead.openInto(data, length, u8, ptr) >= 0) {
+        flags = Rx.OPENED
+      } else {
+        this.#failedFrom = from
+      }
+    }
+    u32[at + Rx.length] = length
+    u32[at + Rx.flags] = flags
+    this.#peers.write(from, u32, at + Rx.address)
+    this.#lastFrom = from
+    this.#filled++
+    return this.#filled === core.rxSlots
+  }
+
+  /** Hands what came to the engine. */
+  handle(): void {
+    const count = this.#filled
+    if (count === 0) return
+    this.#filled = 0
+    const { core, complaints } = this.#host
+    const accepted = core.calls.handle_datagrams(count, this.#host.now())
+    core.refresh()
+    if (accepted < count) complaints.dropped(this.#failedFrom, this.#lastFrom)
+    this.#failedFrom = undefined
+  }
+}

@@ -1,0 +1,487 @@
+/**
+ * The TCP side of the driver: one `Stream` for each of the engine's handles, and the table of them.
+ *
+ * Bytes go TCP -> engine with back-pressure by pause/resume, and engine -> TCP with back-pressure by consuming only what
+ * the socket took (protocol.md 6.5). Leaves to driver.ts when the engine is drained, and to the runtime every socket.
+ */
+
+import { ABORT_REASONS, type Core, DATAGRAM_MAX, ErrorCode, EventType, Span } from '../engine/core.ts'
+import { StartViews } from '../engine/view-cache.ts'
+import { formatConv } from '../format.ts'
+import { LOG_DEBUG, LOG_INFO, LOG_WARNING, type Log } from '../log/log.ts'
+import { formatAddress } from '../net/address.ts'
+import type { Runtime, SocketAddress, TcpConnection, TcpHandlers, TcpOptions } from '../runtime.ts'
+import type { Complaints } from './diagnostics.ts'
+import { HeldBytes } from './held-bytes.ts'
+
+/** Most bytes copied to TCP in one write. */
+const WRITE_MAX = 65536
+
+/** What streams need from the driver. */
+export interface StreamHost {
+  readonly core: Core
+  readonly runtime: Runtime
+  readonly log: Log
+  readonly complaints: Complaints
+  readonly dead: boolean
+  /** The engine's clock, fresh. */
+  now(): number
+  /** Drain the engine when the events of this turn are in. */
+  wake(): void
+  /** Drain one turn later than wake(): something better than an early datagram is likely to come. */
+  wakeLate(): void
+  /** A callback threw. Result: whether that was the end of the engine. */
+  caught(error: unknown): boolean
+}
+
+/** One TCP connection and its session. */
+class Stream implements TcpHandlers {
+  readonly handle: number
+  /** conv of the session, 0 until its first datagram was seen (for the log alone). */
+  conv = 0
+  /** Where the session's first datagram went (for the log alone). */
+  peer: SocketAddress | undefined
+  #table: Streams
+  #connection: TcpConnection | null = null
+  /** The dial succeeded, or the connection was accepted. */
+  #open = false
+  /** Bytes that found no room in the engine. While there are some, TCP reading is paused. */
+  #kept: Uint8Array | null = null
+  /** FIN came from TCP. */
+  #readEnded = false
+  /** EOF came from the peer. */
+  #writeEnded = false
+  /** The socket took less than it was offered: wait for onDrain. */
+  #full = false
+
+  constructor(table: Streams, handle: number) {
+    this.#table = table
+    this.handle = handle
+  }
+
+  get held(): HeldBytes {
+    return this.#table.held
+  }
+
+  get label(): string {
+    return this.conv === 0 ? `[stream:${this.handle}]` : `[session:${formatConv(this.conv)}]`
+  }
+
+  /** Hands the connection over. `open`: it is established and may be read. */
+  attach(connection: TcpConnection, open: boolean): void {
+    this.#connection = connection
+    if (open) this.#established()
+  }
+
+  #established(): void {
+    this.#open = true
+    this.#connection?.resume()
+  }
+
+  /** The dial succeeded. */
+  onOpen(): void {
+    if (!this.#alive()) return
+    const { host } = this.#table
+    try {
+      if (host.log.at(LOG_DEBUG)) host.log.debug(`${this.label} connected to the target`)
+      host.core.calls.stream_connected(this.handle, 1, host.now())
+      this.#established()
+      this.flush()
+      if (this.#writeEnded) this.#connection?.end()
+      host.wake()
+    } catch (error) {
+      this.#broken(error)
+    }
+  }
+
+  onData(chunk: Uint8Array): void {
+    if (!this.#alive()) return
+    const { host } = this.#table
+    try {
+      if (this.#kept === null) {
+        const taken = this.#push(chunk)
+        if (taken < chunk.length) {
+          // the chunk is only valid during this call: the rest must be copied
+          this.#keep(chunk.slice(taken))
+          this.#connection?.pause()
+        }
+      } else {
+        // data after pause(): the runtime had it in hand already
+        const joined = new Uint8Array(this.#kept.length + chunk.length)
+        joined.set(this.#kept)
+        joined.set(chunk, this.#kept.length)
+        this.#keep(joined)
+      }
+      host.wake()
+    } catch (error) {
+      this.#broken(error)
+    }
+  }
+
+  onEnd(): void {
+    if (!this.#alive() || this.#readEnded) return
+    const { host } = this.#table
+    try {
+      this.#readEnded = true
+      if (this.#kept === null) host.core.calls.stream_shutdown(this.handle, host.now())
+      host.wake()
+    } catch (error) {
+      this.#broken(error)
+    }
+  }
+
+  onDrain(): void {
+    if (!this.#alive()) return
+    try {
+      this.#full = false
+      this.flush()
+      this.#table.host.wake()
+    } catch (error) {
+      this.#broken(error)
+    }
+  }
+
+  onClose(error?: NodeJS.ErrnoException): void {
+    if (!this.#alive()) return
+    const { host } = this.#table
+    try {
+      this.#connection = null
+      if (!this.#open) {
+        // the error's text of a refused dial: the peer sees EOF (protocol.md 6.3)
+        host.complaints.counters.tcp_dial_failures++
+        host.log.limited('dial', LOG_WARNING, () => `${this.label} dial failed: ${error?.message ?? 'closed'}`)
+        this.#table.forget(this.handle)
+        host.core.calls.stream_connected(this.handle, 0, host.now())
+      } else if (error !== undefined || !this.#readEnded || !this.#writeEnded) {
+        if (host.log.at(LOG_INFO)) host.log.info(`${this.label} TCP connection broke: ${error?.message ?? 'closed'}`)
+        this.#table.forget(this.handle)
+        host.core.calls.stream_abort(this.handle, host.now())
+      }
+      host.wake()
+    } catch (caught) {
+      this.#broken(caught)
+    }
+  }
+
+  /** READABLE: writes to TCP what the engine has and the socket takes. */
+  flush(): void {
+    const { host } = this.#table
+    const { core } = host
+    // ends by itself: every turn consumes bytes of the receive window, which is bounded
+    while (this.#open && !this.#full) {
+      const connection = this.#connection
+      if (connection === null) return
+      const count = core.calls.stream_peek(this.handle)
+      if (count <= 0) return
+      core.refresh()
+      const buffer = connection.writeBuffer()
+      // a view is longer than what is wanted of it
+      const limit = Math.min(Math.min(buffer.length, WRITE_MAX) - DATAGRAM_MAX, this.#table.held.queueLimit)
+      const { u8, u32, spanWord } = core
+      let length = 0
+      for (let i = 0; i < count && length < limit; i++) {
+        const ptr = u32[spanWord + i * Span.WORDS + Span.ptr] ?? 0
+        const part = Math.min(u32[spanWord + i * Span.WORDS + Span.length] ?? 0, limit - length)
+        buffer.set(this.#table.views.at(u8, ptr), length)
+        length += part
+      }
+      if (length === 0) return
+      const taken = connection.write(buffer, length)
+      if (taken > 0) core.calls.stream_consume(this.handle, taken, host.now())
+      if (taken < length) this.#full = true
+    }
+  }
+
+  /** WRITABLE: goes on with the bytes kept from TCP. */
+  refill(): void {
+    const kept = this.#kept
+    if (kept === null) return
+    const { host } = this.#table
+    const taken = this.#push(kept)
+    if (taken < kept.length) {
+      this.#keep(kept.subarray(taken))
+      return
+    }
+    this.#keep(null)
+    if (this.#readEnded) host.core.calls.stream_shutdown(this.handle, host.now())
+    else this.#connection?.resume()
+  }
+
+  /** EOF: the peer's direction is complete. */
+  endWrite(): void {
+    this.#writeEnded = true
+    if (this.#open) this.#connection?.end()
+  }
+
+  /** Lets go of TCP: with RST, or in the normal way. The engine has forgotten the handle already, or is told by the caller. */
+  release(abort: boolean): void {
+    const connection = this.#connection
+    this.#connection = null
+    this.#keep(null)
+    if (connection === null) return
+    if (abort) connection.reset()
+    else connection.close()
+  }
+
+  #keep(bytes: Uint8Array | null): void {
+    this.#table.held.fromTcp += (bytes?.length ?? 0) - (this.#kept?.length ?? 0)
+    this.#kept = bytes
+  }
+
+  #alive(): boolean {
+    return !this.#table.host.dead && this.#table.has(this)
+  }
+
+  /** Copies bytes into the engine as long as it has room. Result: bytes taken. */
+  #push(chunk: Uint8Array): number {
+    const { core } = this.#table.host
+    if (chunk.length <= core.ioCapacity) return this.#pushPart(chunk)
+    for (let offset = 0; offset < chunk.length; offset += core.ioCapacity) {
+      const part = chunk.subarray(offset, offset + core.ioCapacity)
+      const taken = this.#pushPart(part)
+      if (taken < part.length) return offset + taken
+    }
+    return chunk.length
+  }
+
+  /** The same for as much as fits into the engine's I/O block: from there on copies need no views. */
+  #pushPart(chunk: Uint8Array): number {
+    const { host } = this.#table
+    const { core } = host
+    const { length } = chunk
+    core.refresh()
+    core.u8.set(chunk, core.ioPtr)
+    let offset = 0
+    while (offset < length) {
+      const count = core.calls.stream_reserve(this.handle, length - offset)
+      if (count <= 0) {
+        // a handle that is gone takes everything: ABORT or DETACH is on its way
+        return count === ErrorCode.HANDLE ? length : offset
+      }
+      core.refresh()
+      const { u8, u32, spanWord } = core
+      const begin = offset
+      for (let i = 0; i < count && offset < length; i++) {
+        const ptr = u32[spanWord + i * Span.WORDS + Span.ptr] ?? 0
+        const part = Math.min(u32[spanWord + i * Span.WORDS + Span.length] ?? 0, length - offset)
+        u8.copyWithin(ptr, core.ioPtr + offset, core.ioPtr + offset + part)
+        offset += part
+      }
+      if (offset === begin) return offset
+      core.calls.stream_commit(this.handle, offset - begin, host.now())
+    }
+    return offset
+  }
+
+  /** Something threw: this stream ends, the others go on. */
+  #broken(error: unknown): void {
+    this.#table.broken(this, error)
+  }
+}
+
+/** All streams of one driver. Bounded by the engine's session table. */
+export class Streams {
+  readonly host: StreamHost
+  readonly tcp: TcpOptions
+  /** Of what goes to TCP. */
+  readonly views = new StartViews(DATAGRAM_MAX)
+  readonly held = new HeldBytes()
+  #target: () => SocketAddress | undefined
+  #streams = new Map<number, Stream>()
+  readonly #reported = { toTcp: 0, fromTcp: 0 }
+  /** Streams whose conv has not been seen. */
+  unnamed = 0
+
+  /** @param target the address to dial for a new session, undefined when it is unknown */
+  constructor(host: StreamHost, tcp: TcpOptions, target: () => SocketAddress | undefined) {
+    this.host = host
+    this.tcp = tcp
+    this.#target = target
+  }
+
+  /** Tells the engine what is held beside it. */
+  report(): void {
+    const { countedToTcp: toTcp, countedFromTcp: fromTcp } = this.held
+    const reported = this.#reported
+    if (toTcp === reported.toTcp && fromTcp === reported.fromTcp) return
+    reported.toTcp = toTcp
+    reported.fromTcp = fromTcp
+    this.host.core.calls.set_host_bytes(toTcp, fromTcp)
+  }
+
+  /** A fresh engine knows of nothing. */
+  engineReplaced(): void {
+    this.#reported.toTcp = 0
+    this.#reported.fromTcp = 0
+  }
+
+  get size(): number {
+    return this.#streams.size
+  }
+
+  has(stream: Stream): boolean {
+    return this.#streams.get(stream.handle) === stream
+  }
+
+  forget(handle: number): void {
+    const stream = this.#streams.get(handle)
+    if (stream === undefined) return
+    this.#streams.delete(handle)
+    if (stream.conv === 0) this.unnamed--
+  }
+
+  /** What a stream is called in the log. */
+  label(handle: number): string {
+    return this.#streams.get(handle)?.label ?? `[stream:${handle}]`
+  }
+
+  /** The peer of a stream's session, as far as the log knows. */
+  peerOf(handle: number): SocketAddress | undefined {
+    return this.#streams.get(handle)?.peer
+  }
+
+  setPeer(handle: number, peer: SocketAddress | undefined): void {
+    const stream = this.#streams.get(handle)
+    if (stream !== undefined) stream.peer = peer
+  }
+
+  /** Tells a stream its conv and peer, which its datagrams show. */
+  name(handle: number, conv: number, peer: SocketAddress): void {
+    const stream = this.#streams.get(handle)
+    if (stream === undefined || stream.conv !== 0) return
+    stream.conv = conv
+    stream.peer = peer
+    this.unnamed--
+    if (this.host.log.at(LOG_INFO)) this.host.log.info(`${stream.label} session opened`)
+  }
+
+  /** Client: a connection came in. Result: its handlers, or null to refuse it (protocol.md 6.2). */
+  accept(connection: TcpConnection): TcpHandlers | null {
+    const { host } = this
+    if (host.dead) return null
+    try {
+      const handle = host.core.calls.stream_open(host.now())
+      host.core.refresh()
+      if (handle <= 0) {
+        host.complaints.refused(refusal(handle))
+        return null
+      }
+      host.complaints.accepted()
+      const stream = this.#add(handle)
+      stream.attach(connection, true)
+      host.wakeLate()
+      return stream
+    } catch (error) {
+      host.caught(error)
+      return null
+    }
+  }
+
+  /** One event of the engine. A stream that throws ends alone. */
+  handle(type: number, handle: number, arg: number): void {
+    if (type === EventType.DIAL) {
+      this.#dial(handle)
+      return
+    }
+    const stream = this.#streams.get(handle)
+    if (stream === undefined) return
+    try {
+      switch (type) {
+        case EventType.READABLE:
+          stream.flush()
+          break
+        case EventType.WRITABLE:
+          stream.refill()
+          break
+        case EventType.EOF:
+          stream.endWrite()
+          break
+        case EventType.ABORT:
+          this.forget(handle)
+          this.host.log.limited('abort', LOG_WARNING, () => `${stream.label} aborted: ${abortReason(arg)}`)
+          stream.release(true)
+          break
+        case EventType.DETACH:
+          this.forget(handle)
+          if (this.host.log.at(LOG_INFO)) this.host.log.info(`${stream.label} session closed`)
+          stream.release(false)
+          break
+        default:
+          break
+      }
+    } catch (error) {
+      this.broken(stream, error)
+    }
+  }
+
+  /** A stream threw: tell the engine, reset TCP. */
+  broken(stream: Stream, error: unknown): void {
+    if (this.host.caught(error)) return
+    try {
+      if (this.has(stream)) {
+        this.forget(stream.handle)
+        this.host.core.calls.stream_abort(stream.handle, this.host.now())
+        this.host.wake()
+      }
+      stream.release(true)
+    } catch (second) {
+      this.host.caught(second)
+    }
+  }
+
+  /** The end of the engine or of everything: resets every connection, tells the engine nothing. */
+  abortAll(): void {
+    const streams = [...this.#streams.values()]
+    this.#streams.clear()
+    this.unnamed = 0
+    this.views.clear()
+    for (const stream of streams) {
+      try {
+        stream.release(true)
+      } catch (error) {
+        this.host.log.error(`${stream.label} ${error instanceof Error ? error.message : String(error)}`)
+      }
+    }
+  }
+
+  #add(handle: number): Stream {
+    const stream = new Stream(this, handle)
+    this.#streams.set(handle, stream)
+    this.unnamed++
+    return stream
+  }
+
+  #dial(handle: number): void {
+    const { host } = this
+    const stream = this.#add(handle)
+    host.complaints.counters.tcp_dials++
+    try {
+      const target = this.#target()
+      if (target === undefined) throw new Error('the target has no address')
+      if (host.log.at(LOG_DEBUG)) host.log.debug(`${stream.label} dialling ${formatAddress(target)}`)
+      stream.attach(
+        host.runtime.dialTcp(target, this.tcp, stream, () => stream.onOpen()),
+        false,
+      )
+    } catch (error) {
+      stream.onClose(error instanceof Error ? error : new Error(String(error)))
+    }
+  }
+}
+
+function abortReason(code: number): string {
+  return ABORT_REASONS[code] ?? `reason ${code}`
+}
+
+function refusal(code: number): string {
+  switch (code) {
+    case ErrorCode.NO_PEER:
+      return 'no peer yet'
+    case ErrorCode.SESSIONS:
+      return 'too many sessions, or too many that nobody answers (max_sessions)'
+    case ErrorCode.MEMORY:
+      return 'out of memory'
+    default:
+      return `engine error ${code}`
+  }
+}

@@ -1,0 +1,131 @@
+/**
+ * Incoming IP packets of one family in batches, straight into the engine's receive descriptors: an AF_PACKET socket with
+ * the engine's filter (protocol.md 9.1). What the packets are is the engine's business.
+ */
+
+import type { OperatingSystem, Watch } from '../runtime.ts'
+import { MessageVector } from './message-vector.ts'
+import { SO_RCVBUF, type Sys } from './syscalls.ts'
+
+/** Batches of one wake-up before others get their turn. */
+const BATCHES_MAX = 4
+
+/** Receive descriptor of the engine (docs/abi.md), u32 words. */
+const STRIDE = 8
+const PTR = 0
+const CAPACITY = 1
+const LENGTH = 2
+
+export class PacketSocket {
+  readonly #os: OperatingSystem
+  readonly #sys: Sys
+  readonly #family: 4 | 6
+  readonly #memory: { readonly buffer: ArrayBuffer }
+  readonly #descriptors: number
+  readonly #slots: number
+  readonly #onBatch: (count: number) => void
+  readonly #vector: MessageVector
+  readonly #fd: number
+  #watch: Watch | undefined
+  #closed = false
+  #u8: Uint8Array
+  #u32: Uint32Array
+  #base: number
+
+  /**
+   * Opens the socket, which hears nothing before attach().
+   * @param descriptors where the engine has its array of `slots` receive descriptors
+   * @param rcvbuf SO_RCVBUF in bytes, 0 = leave alone
+   * @param onBatch descriptors 0..count-1 hold a packet each. A packet longer than its block is cut, its length says so
+   * @throws NotAvailable without system calls or CAP_NET_RAW
+   */
+  constructor(
+    os: OperatingSystem,
+    family: 4 | 6,
+    memory: { readonly buffer: ArrayBuffer },
+    descriptors: number,
+    slots: number,
+    rcvbuf: number,
+    onBatch: (count: number) => void,
+  ) {
+    this.#os = os
+    this.#sys = os.sys()
+    this.#family = family
+    this.#memory = memory
+    this.#descriptors = descriptors >>> 2
+    this.#slots = slots
+    this.#onBatch = onBatch
+    this.#vector = new MessageVector(this.#sys, slots)
+    this.#u8 = new Uint8Array(memory.buffer)
+    this.#u32 = new Uint32Array(memory.buffer)
+    this.#base = this.#sys.addressOf(memory.buffer)
+    this.#fd = this.#sys.packetSocket(family)
+    if (rcvbuf > 0) this.#sys.setOption(this.#fd, SO_RCVBUF, rcvbuf)
+  }
+
+  /**
+   * Hears the packets of one interface (0: of all) that pass a filter: `count` instructions at `filter` in the engine's
+   * memory. May come again, also without privileges; packets that passed the filter before may still come then.
+   * @throws ENODEV for an interface that is gone
+   */
+  attach(ifindex: number, filter: number, count: number): void {
+    this.#refresh()
+    this.#sys.attachFilter(this.#fd, this.#base + filter, count)
+    this.#sys.bindPacket(this.#fd, this.#family, ifindex)
+    this.#watch ??= this.#os.watch(this.#fd, this.#onReadable)
+  }
+
+  close(): void {
+    if (this.#closed) return
+    this.#closed = true
+    this.#watch?.close()
+    this.#sys.close(this.#fd)
+  }
+
+  /** The engine's memory may have grown. */
+  #refresh(): void {
+    const { buffer } = this.#memory
+    if (buffer === this.#u8.buffer) return
+    this.#u8 = new Uint8Array(buffer)
+    this.#u32 = new Uint32Array(buffer)
+    this.#base = this.#sys.addressOf(buffer)
+  }
+
+  readonly #onReadable = (first?: Uint8Array): void => {
+    let taken = first
+    for (let batch = 0; batch < BATCHES_MAX && !this.#closed; batch++) {
+      this.#refresh()
+      const from = taken === undefined ? 0 : this.#put(taken)
+      taken = undefined
+      const wanted = this.#slots - from
+      const received = this.#receive(from)
+      const count = from + Math.max(received, 0)
+      if (count > 0) this.#onBatch(count)
+      // an error (an interface went down) has gone now, and packets may stand behind it
+      if (received >= 0 && received < wanted) return
+    }
+  }
+
+  /** Result: packets in the descriptors from `from` on, or -errno. */
+  #receive(from: number): number {
+    const vector = this.#vector
+    const u32 = this.#u32
+    for (let i = from; i < this.#slots; i++) {
+      const at = this.#descriptors + i * STRIDE
+      vector.setBuffer(i, this.#base + (u32[at + PTR] ?? 0), u32[at + CAPACITY] ?? 0)
+    }
+    const count = this.#sys.recvmmsg(this.#fd, vector.address(from), this.#slots - from)
+    for (let i = from; i < from + count; i++) u32[this.#descriptors + i * STRIDE + LENGTH] = vector.length(i)
+    return count
+  }
+
+  /** What the runtime read itself goes into the first descriptor. */
+  #put(packet: Uint8Array): number {
+    const at = this.#descriptors
+    const ptr = this.#u32[at + PTR] ?? 0
+    const capacity = this.#u32[at + CAPACITY] ?? 0
+    this.#u8.set(packet.length > capacity ? packet.subarray(0, capacity) : packet, ptr)
+    this.#u32[at + LENGTH] = packet.length
+    return 1
+  }
+}

@@ -1,0 +1,99 @@
+/**
+ * Outgoing IP packets of one family in batches, straight from the engine's transmit descriptors (protocol.md 9.1).
+ */
+
+import type { OperatingSystem } from '../runtime.ts'
+import { MessageVector } from './message-vector.ts'
+import { SO_SNDBUF, type Sys } from './syscalls.ts'
+
+/** Packets of one system call. */
+const BATCH = 64
+
+/** Transmit descriptor of the engine (docs/abi.md), u32 words. */
+const STRIDE = 16
+const PACKET = 4
+const LENGTH = 5
+const RECEIVER = 8
+
+export class RawSocket {
+  readonly #sys: Sys
+  readonly #family: 4 | 6
+  readonly #memory: { readonly buffer: ArrayBuffer }
+  readonly #onError: (code: string) => void
+  readonly #vector: MessageVector
+  readonly #fd: number
+  #closed = false
+  #u32: Uint32Array
+  #base: number
+
+  /**
+   * @param sndbuf SO_SNDBUF in bytes, 0 = leave alone
+   * @param onError why a packet did not leave (EPERM of a firewall, ENETUNREACH, EMSGSIZE, ENOBUFS, ...), once for each
+   * @throws NotAvailable without system calls or CAP_NET_RAW
+   */
+  constructor(
+    os: OperatingSystem,
+    family: 4 | 6,
+    memory: { readonly buffer: ArrayBuffer },
+    sndbuf: number,
+    onError: (code: string) => void,
+  ) {
+    this.#sys = os.sys()
+    this.#family = family
+    this.#memory = memory
+    this.#onError = onError
+    this.#vector = new MessageVector(this.#sys, BATCH)
+    this.#u32 = new Uint32Array(memory.buffer)
+    this.#base = this.#sys.addressOf(memory.buffer)
+    this.#fd = this.#sys.rawSocket(family)
+    if (sndbuf > 0) this.#sys.setOption(this.#fd, SO_SNDBUF, sndbuf)
+  }
+
+  /**
+   * Sends the packets of `count` descriptors, from number `from` of the array at `descriptors` on. One without a packet
+   * (length 0) and one that the system refuses are passed over.
+   * @returns how many descriptors are dealt with; less than `count` when the system takes no more for now
+   */
+  send(descriptors: number, from: number, count: number): number {
+    if (this.#closed) return count
+    if (this.#memory.buffer !== this.#u32.buffer) {
+      this.#u32 = new Uint32Array(this.#memory.buffer)
+      this.#base = this.#sys.addressOf(this.#memory.buffer)
+    }
+    const end = from + count
+    let next = from
+    while (next < end) {
+      const done = this.#sendRun(descriptors >>> 2, next, end)
+      if (done === next) break
+      next = done
+    }
+    return next - from
+  }
+
+  close(): void {
+    if (this.#closed) return
+    this.#closed = true
+    this.#sys.close(this.#fd)
+  }
+
+  /** Result: index of the first descriptor that is not dealt with. */
+  #sendRun(descriptors: number, from: number, end: number): number {
+    const u32 = this.#u32
+    let filled = 0
+    let at = descriptors + from * STRIDE
+    let next = from
+    // a run ends before a descriptor that has nothing to send, so that results can be told apart
+    for (; next < end && filled < BATCH; next++, at += STRIDE) {
+      const length = u32[at + LENGTH] ?? 0
+      if (length === 0 || ((u32[at + RECEIVER] ?? 0) & 0xffff) !== this.#family) break
+      this.#vector.setBuffer(filled, this.#base + (u32[at + PACKET] ?? 0), length)
+      this.#vector.setReceiver(filled, u32, at + RECEIVER, false)
+      filled++
+    }
+    if (filled === 0) return from + 1
+    const sent = this.#sys.sendmmsg(this.#fd, this.#vector.address(0), filled)
+    if (sent >= 0) return from + sent
+    this.#onError(this.#sys.errorName(-sent))
+    return from + 1
+  }
+}

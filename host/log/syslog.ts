@@ -1,0 +1,65 @@
+/**
+ * The system log: one datagram for each line to /dev/log, in the local form of RFC 3164 (priority, time, tag with pid,
+ * text; no host name). Lines that the log does not take at once are lost: a full log never stops the tunnel.
+ */
+
+import { AF_UNIX, SOCK_DGRAM, type Sys } from '../linux/syscalls.ts'
+import type { OperatingSystem } from '../runtime.ts'
+import { PROGRAM } from '../version.ts'
+
+export const SYSLOG_PATH = '/dev/log'
+/** RFC 3164, 4.1.1: facility "user-level messages". */
+const FACILITY_USER = 1
+/** Severities of RFC 3164 by log level: critical, error, warning, notice, informational, debug. */
+const SEVERITIES = [2, 2, 3, 4, 5, 6, 7, 7, 7] as const
+const SEVERITY_DEBUG = 7
+const MONTHS = ['Jan', 'Feb', 'Mar', 'Apr', 'May', 'Jun', 'Jul', 'Aug', 'Sep', 'Oct', 'Nov', 'Dec'] as const
+
+/** Takes one line of a log level. */
+export type SyslogWriter = (level: number, text: string) => void
+
+/** One record: `<14>Nov  2 11:10:08 kcptun-wasm[123]: text`. */
+export function formatRecord(level: number, date: Date, pid: number, text: string): string {
+  const severity = SEVERITIES[level] ?? SEVERITY_DEBUG
+  const two = (number: number): string => String(number).padStart(2, '0')
+  const clock = `${two(date.getHours())}:${two(date.getMinutes())}:${two(date.getSeconds())}`
+  const day = String(date.getDate()).padStart(2)
+  return `<${FACILITY_USER * 8 + severity}>${MONTHS[date.getMonth()]} ${day} ${clock} ${PROGRAM}[${pid}]: ${text}`
+}
+
+function connect(sys: Sys, path: string): number {
+  const fd = sys.socket(AF_UNIX, SOCK_DGRAM)
+  try {
+    sys.connectUnix(fd, path)
+    return fd
+  } catch (error) {
+    sys.close(fd)
+    throw error
+  }
+}
+
+/**
+ * Connects to the system log.
+ * @throws Error saying why there is none; NotAvailable without system calls
+ */
+export function openSyslog(os: OperatingSystem, now: () => Date, path = SYSLOG_PATH): SyslogWriter {
+  const sys = os.sys()
+  let fd = connect(sys, path)
+  return (level, text) => {
+    const record = new TextEncoder().encode(formatRecord(level, now(), os.pid, text))
+    try {
+      sys.send(fd, record)
+    } catch (error) {
+      // EAGAIN: the log is busy; anything else: it went away, perhaps for a new one
+      if (error instanceof Error && 'code' in error && error.code === 'EAGAIN') return
+      try {
+        const fresh = connect(sys, path)
+        sys.close(fd)
+        fd = fresh
+        sys.send(fd, record)
+      } catch {
+        // the next line tries again
+      }
+    }
+  }
+}

@@ -1,0 +1,300 @@
+/**
+ * Addresses as text, as SocketAddress and as the engine's 24-byte record: parsing `host:port` (protocol.md 10.4),
+ * printing (10.7), conversion (abi.md). Resolves no names. A v4-mapped address on a dual-stack socket stays family
+ * 6.
+ */
+
+import { ConfigError, quote } from '../config/error.ts'
+import type { SocketAddress } from '../runtime.ts'
+
+/** Size of the engine's address record, in bytes. */
+export const ADDRESS_RECORD_BYTES = 24
+
+/** Longest `host:port`, in bytes of UTF-8. */
+const TEXT_MAX_BYTES = 261
+const PORT_MAX = 65535
+const IPV4_BYTES = 4
+const IPV6_BYTES = 16
+const IPV6_GROUPS = 8
+/** Offset of the IP in the record, in bytes. */
+const RECORD_IP_OFFSET = 8
+
+/**
+ * Service names that may stand for a port. JavaScript runtimes have no portable getservbyname, so this short table
+ * of IANA names takes the place of /etc/services; as there, names are in lower case.
+ */
+const SERVICES: ReadonlyMap<string, number> = new Map([
+  ['ftp', 21],
+  ['ssh', 22],
+  ['telnet', 23],
+  ['smtp', 25],
+  ['domain', 53],
+  ['http', 80],
+  ['pop3', 110],
+  ['ntp', 123],
+  ['imap2', 143],
+  ['snmp', 161],
+  ['ldap', 389],
+  ['https', 443],
+  ['submissions', 465],
+  ['submission', 587],
+  ['ldaps', 636],
+  ['imaps', 993],
+  ['pop3s', 995],
+  ['socks', 1080],
+  ['openvpn', 1194],
+  ['mysql', 3306],
+  ['postgresql', 5432],
+  ['http-alt', 8080],
+])
+
+/** `bind` = a local address to listen on, `connect` = somebody else's. */
+export type AddressRole = 'bind' | 'connect'
+
+/** A host (name or IP literal without brackets) and a port, not yet resolved. */
+export interface HostPort {
+  readonly host: string
+  readonly port: number
+}
+
+function parsePort(text: string): number | undefined {
+  if (text === '') {
+    return 0
+  }
+  const port = /^[0-9]+$/.test(text) ? Number(text) : SERVICES.get(text)
+  return port !== undefined && port <= PORT_MAX ? port : undefined
+}
+
+/**
+ * Parses `host:port` (protocol.md 10.4). An empty host or `*` is the IPv4 wildcard for a bind address and an error
+ * for a connect address; an empty port is 0.
+ * @param key config key that holds the text, for the message
+ * @throws ConfigError
+ */
+export function parseHostPort(key: string, text: string, role: AddressRole): HostPort {
+  const refuse = (reason: string): never => {
+    throw new ConfigError(key, quote(text), reason)
+  }
+  if (new TextEncoder().encode(text).length > TEXT_MAX_BYTES) {
+    refuse(`an address has at most ${TEXT_MAX_BYTES} bytes`)
+  }
+  const colon = text.lastIndexOf(':')
+  if (colon < 0) {
+    refuse('an address must be host:port, there is no colon')
+  }
+  let host = text.slice(0, colon)
+  if (host.startsWith('[') && host.endsWith(']')) {
+    host = host.slice(1, -1)
+  } else if (host.includes(':')) {
+    refuse('an IPv6 address must be in brackets, as in [::1]:53')
+  }
+  if (/[[\]\s]/.test(host)) {
+    refuse('the host contains a bracket or white space')
+  }
+  const port = parsePort(text.slice(colon + 1))
+  if (port === undefined) {
+    return refuse(`the port must be a number from 0 to ${PORT_MAX} or a well-known service name such as http`)
+  }
+  if (host === '' || host === '*') {
+    return role === 'bind' ? { host: '0.0.0.0', port } : refuse('the host is missing')
+  }
+  return { host, port }
+}
+
+const DOT = 0x2e
+const COLON = 0x3a
+const ZERO = 0x30
+
+/** Value of a hex digit, or -1. */
+function hexDigit(code: number): number {
+  const letter = (code | 0x20) - 0x61
+  return code >= ZERO && code <= 0x39 ? code - ZERO : letter >= 0 && letter < 6 ? letter + 10 : -1
+}
+
+/** Writes the dotted quad at `text[from..]` to 4 bytes. Decimal without leading zeros. Result: whether it is one. */
+function writeIPv4(text: string, from: number, bytes: Uint8Array, offset: number): boolean {
+  let index = from
+  for (let part = 0; part < IPV4_BYTES; part += 1) {
+    if (part > 0 && text.charCodeAt(index++) !== DOT) {
+      return false
+    }
+    const start = index
+    let value = 0
+    for (let digit = text.charCodeAt(index) - ZERO; digit >= 0 && digit <= 9; digit = text.charCodeAt(++index) - ZERO) {
+      value = value * 10 + digit
+    }
+    const length = index - start
+    if (length === 0 || length > 3 || value > 255 || (length > 1 && text.charCodeAt(start) === ZERO)) {
+      return false
+    }
+    bytes[offset + part] = value
+  }
+  return index === text.length
+}
+
+/**
+ * Writes IPv6 text (RFC 4291 2.2, without zone) to 16 bytes. Result: whether it is valid; if not, the bytes are
+ * undefined.
+ */
+function writeIPv6(text: string, bytes: Uint8Array, offset: number): boolean {
+  const end = offset + IPV6_BYTES
+  let at = offset
+  /** where `::` stood, as an offset into `bytes` */
+  let gap = -1
+  let index = 0
+  if (text.startsWith('::')) {
+    gap = at
+    index = 2
+  }
+  while (index < text.length) {
+    const start = index
+    let group = 0
+    for (let digit = hexDigit(text.charCodeAt(index)); digit >= 0; digit = hexDigit(text.charCodeAt(++index))) {
+      group = ((group << 4) | digit) & 0xfffff
+    }
+    if (text.charCodeAt(index) === DOT) {
+      if (at + IPV4_BYTES > end || !writeIPv4(text, start, bytes, at)) {
+        return false
+      }
+      at += IPV4_BYTES
+      break
+    }
+    if (index === start || index - start > 4 || at + 2 > end) {
+      return false
+    }
+    bytes[at++] = group >> 8
+    bytes[at++] = group & 0xff
+    if (index === text.length) {
+      break
+    }
+    if (text.charCodeAt(index++) !== COLON) {
+      return false
+    }
+    if (text.charCodeAt(index) === COLON) {
+      if (gap >= 0) {
+        return false
+      }
+      gap = at
+      index += 1
+    } else if (index === text.length) {
+      return false
+    }
+  }
+  if (gap < 0) {
+    return at === end
+  }
+  // `::` stands for at least one group of zeros.
+  if (at > end - 2) {
+    return false
+  }
+  bytes.copyWithin(end - (at - gap), gap, at)
+  bytes.fill(0, gap, end - (at - gap))
+  return true
+}
+
+/** 4 or 6 for an IP literal (IPv6 without zone), 0 for anything else. */
+export function ipFamily(text: string): 0 | 4 | 6 {
+  const bytes = new Uint8Array(IPV6_BYTES)
+  return writeIPv4(text, 0, bytes, 0) ? 4 : writeIPv6(text, bytes, 0) ? 6 : 0
+}
+
+function ipv4Text(bytes: Uint8Array, offset: number): string {
+  return bytes.subarray(offset, offset + IPV4_BYTES).join('.')
+}
+
+/**
+ * Canonical text (RFC 5952): lower case, the longest run of zero groups shortened, v4-mapped addresses with a
+ * dotted quad.
+ */
+function ipv6Text(bytes: Uint8Array, offset: number): string {
+  const view = new DataView(bytes.buffer, bytes.byteOffset + offset, IPV6_BYTES)
+  const groups = Array.from({ length: IPV6_GROUPS }, (_, index) => view.getUint16(index * 2))
+  if (groups[5] === 0xffff && groups.slice(0, 5).every((group) => group === 0)) {
+    return `::ffff:${ipv4Text(bytes, offset + IPV6_BYTES - IPV4_BYTES)}`
+  }
+  let best = 0
+  let bestLength = 1
+  for (let start = 0, index = 0; index < IPV6_GROUPS; index += 1) {
+    if (groups[index] !== 0) {
+      start = index + 1
+    } else if (index + 1 - start > bestLength) {
+      best = start
+      bestLength = index + 1 - start
+    }
+  }
+  const hex = (from: number, to: number) =>
+    groups
+      .slice(from, to)
+      .map((group) => group.toString(16))
+      .join(':')
+  return bestLength === 1 ? hex(0, IPV6_GROUPS) : `${hex(0, best)}::${hex(best + bestLength, IPV6_GROUPS)}`
+}
+
+/**
+ * An IP literal in its canonical form, as runtimes report addresses. @returns undefined if it is none
+ */
+export function canonicalIp(text: string): string | undefined {
+  const bytes = new Uint8Array(IPV6_BYTES)
+  if (writeIPv4(text, 0, bytes, 0)) {
+    return text
+  }
+  return writeIPv6(text, bytes, 0) ? ipv6Text(bytes, 0) : undefined
+}
+
+/** Whether a host of `parseHostPort` is this machine alone. */
+export const isLoopbackHost = (host: string): boolean => /^(127\..*|::1|localhost)$/.test(host)
+
+/** Whether a host of `parseHostPort` is every address of this machine. */
+export const isWildcardHost = (host: string): boolean => host === '0.0.0.0' || host === '::'
+
+/** `a.b.c.d:port` or `[text]:port`, with `%scope` before the bracket when there is one (protocol.md 10.7). */
+export function formatAddress(address: SocketAddress): string {
+  if (address.family === 4) {
+    return `${address.address}:${address.port}`
+  }
+  const zone = address.scope === 0 ? '' : `%${address.scope}`
+  return `[${canonicalIp(address.address) ?? address.address}${zone}]:${address.port}`
+}
+
+/** Whether two addresses are the same. Both IPs must be in canonical form. Allocates nothing. */
+export function sameAddress(a: SocketAddress, b: SocketAddress): boolean {
+  return a.port === b.port && a.address === b.address && a.family === b.family && a.scope === b.scope
+}
+
+/**
+ * Writes the 24-byte address record of abi.md at `offset`. Allocates nothing, but parses text: keep the record of
+ * an address that comes often.
+ * @throws RangeError when `address.address` is not an IP literal of its family
+ */
+export function writeRecord(address: SocketAddress, bytes: Uint8Array, offset: number): void {
+  bytes.fill(0, offset, offset + ADDRESS_RECORD_BYTES)
+  const ip = offset + RECORD_IP_OFFSET
+  const valid = address.family === 4 ? writeIPv4(address.address, 0, bytes, ip) : writeIPv6(address.address, bytes, ip)
+  if (!valid) {
+    throw new RangeError(`not an IPv${address.family} address: ${address.address}`)
+  }
+  bytes[offset] = address.family
+  bytes[offset + 2] = address.port & 0xff
+  bytes[offset + 3] = address.port >>> 8
+  const scope = address.family === 6 ? address.scope : 0
+  bytes[offset + 4] = scope & 0xff
+  bytes[offset + 5] = (scope >>> 8) & 0xff
+  bytes[offset + 6] = (scope >>> 16) & 0xff
+  bytes[offset + 7] = scope >>> 24
+}
+
+/** Reads a 24-byte address record. @returns undefined for a family other than 4 and 6 (no address) */
+export function readRecord(bytes: Uint8Array, offset: number): SocketAddress | undefined {
+  const view = new DataView(bytes.buffer, bytes.byteOffset + offset, ADDRESS_RECORD_BYTES)
+  const family = view.getUint16(0, true)
+  if (family !== 4 && family !== 6) {
+    return undefined
+  }
+  const ip = offset + RECORD_IP_OFFSET
+  return {
+    family,
+    address: family === 4 ? ipv4Text(bytes, ip) : ipv6Text(bytes, ip),
+    port: view.getUint16(2, true),
+    scope: view.getUint32(4, true),
+  }
+}

@@ -1,0 +1,178 @@
+/**
+ * Socket addresses as Node's and Bun's calls spell them, for the adapters. Link-local IPv6 addresses carry their
+ * interface by name on POSIX systems and by number on Windows; the rest of the host knows only the number. Texts of
+ * users and records of the engine are address.ts.
+ */
+
+import type { SocketAddress } from '../runtime.ts'
+import { formatAddress, ipFamily } from './address.ts'
+
+/** Peers remembered by one UDP socket; when more come the cache starts anew. */
+const PEER_CACHE_ENTRIES = 1024
+
+/** fe80::/10 (RFC 4291, section 2.5.6). */
+const LINK_LOCAL = /^fe[89ab][0-9a-f]:/i
+
+type IpAddress = Omit<SocketAddress, 'port'>
+
+/** What os.networkInterfaces() answers, as far as it is used here. */
+export type Interfaces = () => {
+  readonly [name: string]: readonly { readonly family: string; readonly scopeid?: number }[] | undefined
+}
+
+/** An error as the system calls report it. */
+export function systemError(code: string, message: string, syscall?: string): NodeJS.ErrnoException {
+  const error: NodeJS.ErrnoException = new Error(`${code}: ${message}`)
+  error.code = code
+  if (syscall !== undefined) error.syscall = syscall
+  return error
+}
+
+/** Anything thrown or reported, as an Error. */
+export function toError(reason: unknown): NodeJS.ErrnoException {
+  return reason instanceof Error ? reason : new Error(String(reason))
+}
+
+/** The error of a call, with a message in Node's manner: Bun's own name neither the code nor the port. */
+export function explained(syscall: string, address: SocketAddress, reason: unknown): NodeJS.ErrnoException {
+  const error = toError(reason)
+  if (error.code === undefined || error.message.includes(error.code)) return error
+  return systemError(error.code, `${syscall} ${formatAddress(address)}`, syscall)
+}
+
+/** Reads and writes addresses in a runtime's spelling. */
+export class AddressSpelling {
+  readonly #interfaces: Interfaces
+  readonly #numericZones: boolean
+
+  /** `numericZones`: the runtime's calls want the scope id as a number (Windows). */
+  constructor(interfaces: Interfaces, numericZones: boolean) {
+    this.#interfaces = interfaces
+    this.#numericZones = numericZones
+  }
+
+  /** Reads an IP literal with an optional `%zone`. Result: null when `text` is none or its zone is no interface. */
+  parse(text: string): IpAddress | null {
+    const percent = text.indexOf('%')
+    const address = percent < 0 ? text : text.slice(0, percent)
+    const family = ipFamily(address)
+    if (family === 0) return null
+    if (percent < 0) return { family, address, scope: 0 }
+    const scope = family === 6 ? this.#scopeOf(text.slice(percent + 1)) : 0
+    return scope === 0 ? null : { family, address, scope }
+  }
+
+  /**
+   * A socket address from the address and port that the runtime reports. An unknown zone (the interface went away)
+   * gives scope 0. `scope` is that of the socket: link-local addresses get it where the runtime names no zone.
+   */
+  read(text: string, port: number, scope = 0): SocketAddress {
+    const parsed = this.parse(text) ?? this.parse(text.split('%', 1)[0] ?? '')
+    if (parsed === null) throw systemError('EINVAL', `not an IP address: ${text}`)
+    return { ...parsed, port, scope: parsed.scope === 0 && LINK_LOCAL.test(text) ? scope : parsed.scope }
+  }
+
+  /** The address as calls want it: the literal, with the zone when there is a scope (RFC 4007, section 11). */
+  write(address: IpAddress): string {
+    return address.scope === 0 ? address.address : `${address.address}%${this.#zoneOf(address.scope)}`
+  }
+
+  /**
+   * The same for a socket of one family: an IPv6 socket reaches IPv4 by mapped addresses (RFC 4291, section 2.5.5.2).
+   */
+  writeFor(family: 4 | 6, address: IpAddress): string {
+    return family === 6 && address.family === 4 ? `::ffff:${address.address}` : this.write(address)
+  }
+
+  #scopeOf(zone: string): number {
+    if (/^[1-9]\d{0,8}$/.test(zone)) return Number(zone)
+    for (const entry of this.#interfaces()[zone] ?? []) {
+      if (entry.family === 'IPv6' && entry.scopeid) return entry.scopeid
+    }
+    return 0
+  }
+
+  #zoneOf(scope: number): string {
+    if (this.#numericZones) return String(scope)
+    for (const [name, entries] of Object.entries(this.#interfaces())) {
+      if (entries?.some((entry) => entry.family === 'IPv6' && entry.scopeid === scope)) return name
+    }
+    return String(scope)
+  }
+}
+
+interface Source {
+  readonly text: string
+  readonly address: SocketAddress
+}
+
+/** Where datagrams come from: one peer gives one and the same SocketAddress object while it is remembered. */
+export class SourceCache {
+  readonly #spelling: AddressSpelling
+  readonly #scope: number
+  readonly #byPort = new Map<number, Source[]>()
+  #last: Source | undefined
+  #entries = 0
+
+  /** `scope`: as in AddressSpelling.read */
+  constructor(spelling: AddressSpelling, scope: number) {
+    this.#spelling = spelling
+    this.#scope = scope
+  }
+
+  /** The address object of the peer that the runtime reports as `text` and `port`. */
+  get(text: string, port: number): SocketAddress {
+    const last = this.#last
+    if (last !== undefined && last.address.port === port && last.text === text) return last.address
+    const source = this.#find(text, port) ?? this.#add(text, port)
+    this.#last = source
+    return source.address
+  }
+
+  #find(text: string, port: number): Source | undefined {
+    const sources = this.#byPort.get(port)
+    if (sources === undefined) return undefined
+    for (const source of sources) if (source.text === text) return source
+    return undefined
+  }
+
+  #add(text: string, port: number): Source {
+    if (this.#entries === PEER_CACHE_ENTRIES) {
+      this.#byPort.clear()
+      this.#entries = 0
+    }
+    const source: Source = { text, address: this.#spelling.read(text, port, this.#scope) }
+    const sources = this.#byPort.get(port)
+    if (sources === undefined) this.#byPort.set(port, [source])
+    else sources.push(source)
+    this.#entries += 1
+    return source
+  }
+}
+
+/** How the addresses sent to are spelled; found by identity, since the driver sends to few objects again and again. */
+export class DestinationCache {
+  readonly #spelling: AddressSpelling
+  readonly #family: 4 | 6
+  readonly #known = new WeakMap<SocketAddress, string>()
+  #last: SocketAddress | undefined
+  #text = ''
+
+  constructor(spelling: AddressSpelling, family: 4 | 6) {
+    this.#spelling = spelling
+    this.#family = family
+  }
+
+  /** The text for a socket of this family. */
+  get(to: SocketAddress): string {
+    if (to === this.#last) return this.#text
+    let text = this.#known.get(to)
+    if (text === undefined) {
+      text = this.#spelling.writeFor(this.#family, to)
+      this.#known.set(to, text)
+    }
+    this.#last = to
+    this.#text = text
+    return text
+  }
+}

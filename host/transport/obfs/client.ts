@@ -1,0 +1,265 @@
+/**
+ * The client's way through an obfuscator (protocol.md 9): dials, tells the driver of its peer when the tunnel is ready, and dials again when it breaks. Each
+ * dial has a local port of its own, so what ran through the one before is over.
+ */
+
+import type { Config } from '../../config/config.ts'
+import type { Aead } from '../../crypto/aead.ts'
+import type { Driver } from '../../driver/driver.ts'
+import { coreConfig } from '../../engine/config-block.ts'
+import { formatDuration } from '../../format.ts'
+import { LOG_WARNING, type Log } from '../../log/log.ts'
+import { formatAddress } from '../../net/address.ts'
+import type { OperatingSystem, Runtime, SocketAddress } from '../../runtime.ts'
+import {
+  messageOf,
+  type Names,
+  NO_NAMES,
+  resolveNames,
+  StartError,
+  sameMaybe,
+  udpOptions,
+  wildcard,
+} from '../resolver.ts'
+import type { Way } from '../transport.ts'
+import { CoverClient } from './cover-client.ts'
+import { firewallNotice } from './firewall.ts'
+import { Redial } from './redial.ts'
+import type { ObfsSocket } from './socket.ts'
+import { captureInterface, obfsSystem, openSockets } from './sockets.ts'
+
+/** Local ports of dpi/tcp: 49152..65535 (protocol.md 9.4). */
+const FIRST_PORT = 49152
+const PORTS = 16384
+
+/** A SYN of dpi/tcp is lost when there is no answer within this time, ms. Nobody repeats it: the next dial does. */
+const ANSWER_MS = 5000
+
+const randomPort = (): number => FIRST_PORT + ((crypto.getRandomValues(new Uint16Array(1))[0] ?? 0) % PORTS)
+
+export class ObfsClient implements Way {
+  names: Names = NO_NAMES
+  readonly peerFound = true
+  readonly #runtime: Runtime
+  readonly #log: Log
+  readonly #driver: Driver
+  readonly #aead: Aead | undefined
+  readonly #os: OperatingSystem
+  readonly #redial: Redial<ReturnType<typeof setTimeout>>
+  #config: Config
+  #socket: ObfsSocket | undefined
+  #cover: CoverClient | undefined
+  /** The engine's context of the dial under way or of the tunnel; 0 = none. */
+  #context = 0
+  /** Of the last dial. */
+  #attached: { readonly local: SocketAddress; readonly ifindex: number } | undefined
+  #ready = false
+  #family: 4 | 6 = 4
+  #closed = false
+  #answerTimer: ReturnType<typeof setTimeout> | undefined
+  /** Counts dials: one that was overtaken while it waited for a name does nothing more. */
+  #dialled = 0
+
+  /** @throws StartError when the system has not what is needed */
+  constructor(runtime: Runtime, config: Config, log: Log, driver: Driver, aead: Aead | undefined) {
+    this.#runtime = runtime
+    this.#config = config
+    this.#log = log
+    this.#driver = driver
+    this.#aead = aead
+    this.#os = obfsSystem(runtime, config)
+    this.#redial = new Redial(() => void this.#dialAgain(), {
+      set: (callback, ms) => setTimeout(callback, ms),
+      clear: (handle) => clearTimeout(handle),
+    })
+  }
+
+  async open(): Promise<{ readonly local: SocketAddress }> {
+    const { names, failures } = await resolveNames(this.#runtime, this.#config, NO_NAMES)
+    if (failures[0] !== undefined) throw failures[0]
+    const peer = peerOf(names)
+    this.names = names
+    this.#family = peer.family
+    this.#driver.start(coreConfig(this.#config, this.#aead, peer.family))
+    this.#socket = await openSockets(this.#os, this.#config, this.#driver, peer.family)
+    if (this.#config.obfs === 'dpi/tcp') this.#log.notice(firewallNotice({ side: 'client', address: peer }))
+    this.#dial()
+    return this.#socket
+  }
+
+  close(): void {
+    this.#closed = true
+    this.#redial.cancel()
+    clearTimeout(this.#answerTimer)
+    this.#cover?.close()
+  }
+
+  onPeerFound(): void {}
+
+  onUdpError(): void {}
+
+  /** The peer is silent: when that is because our own address changed, this tunnel will not work again. */
+  readonly onResolve = (): void => {
+    const { peer } = this.names
+    if (!this.#ready || peer === undefined || this.#socket === undefined) return
+    try {
+      const now = this.#os.sys().sourceFor(peer).address
+      if (this.names.bind === undefined && now !== this.#socket.local.address) this.#failed('the own address changed')
+    } catch {
+      // no way at all for now: the context will end
+    }
+  }
+
+  onObfsReady(context: number): void {
+    if (context === this.#context) this.#becomeReady()
+  }
+
+  onObfsEnded(context: number): void {
+    if (context !== this.#context) return
+    this.#context = 0
+    this.#failed('no answer')
+  }
+
+  /** It has no contexts: the tunnel is over. */
+  onEngineReplaced(): void {
+    const socket = this.#socket
+    // the first dial is still to come
+    if (socket === undefined) return
+    socket.engineReplaced()
+    // none of the fresh engine's
+    this.#context = 0
+    this.#giveUp()
+    const attached = this.#attached
+    try {
+      // what was captured for the last dial must not find an engine without obfuscator
+      if (attached !== undefined) this.#driver.run(() => socket.attach(attached.local, attached.ifindex))
+      this.#redial.now()
+    } catch (error) {
+      this.#failed(messageOf(error))
+    }
+  }
+
+  async reload(config: Config): Promise<void> {
+    const before = this.names
+    const isSameDevice = config.netdev === this.#config.netdev
+    this.#config = config
+    this.#driver.reconfigure(coreConfig(config, this.#aead, this.#family))
+    const { names } = await resolveNames(this.#runtime, config, before)
+    if (this.#closed) return
+    const isSame = sameMaybe(before.peer, names.peer) && sameMaybe(before.bind, names.bind)
+    if (this.#ready && isSame && isSameDevice) return
+    this.#giveUp()
+    this.#redial.now()
+  }
+
+  async #dialAgain(): Promise<void> {
+    const dial = ++this.#dialled
+    const { names, failures } = await resolveNames(this.#runtime, this.#config, this.names)
+    if (this.#closed || dial !== this.#dialled) return
+    this.names = names
+    if (failures[0] === undefined) this.#dial()
+    else this.#failed(failures[0].message)
+  }
+
+  #dial(): void {
+    try {
+      const peer = peerOf(this.names)
+      if (peer.family !== this.#family) throw new StartError(`a change to IPv${peer.family} needs a restart`)
+      this.#giveUp()
+      if (this.#config.obfs === 'dpi/tcp') this.#dialRaw(peer)
+      else this.#dialCovered(peer)
+    } catch (error) {
+      this.#failed(messageOf(error))
+    }
+  }
+
+  /** dpi/tcp-wnd: a real connection with the cover; the ready event is its answer. */
+  #dialCovered(peer: SocketAddress): void {
+    const sys = this.#os.sys()
+    const { bind } = this.names
+    const fd = sys.coverSocket(peer.family)
+    try {
+      if (bind !== undefined) sys.bind(fd, bind, formatAddress(bind))
+      sys.connect(fd, peer)
+      this.#begin(sys.localAddress(fd), peer)
+    } catch (error) {
+      sys.close(fd)
+      throw error
+    }
+    const cover = new CoverClient(
+      (handlers, onOpen) => this.#os.adoptConnection(fd, handlers, onOpen),
+      formatAddress(peer),
+      {
+        onReady: () => this.#becomeReady(),
+        onFailed: (reason) => {
+          this.#cover = undefined
+          this.#failed(reason)
+        },
+      },
+    )
+    this.#cover = cover
+  }
+
+  /** dpi/tcp: the engine sends a SYN; the ready event is the SYN|ACK. */
+  #dialRaw(peer: SocketAddress): void {
+    const { bind } = this.names
+    const { address, scope } = bind ?? this.#os.sys().sourceFor(peer)
+    this.#begin({ family: peer.family, address, port: randomPort(), scope }, peer)
+    this.#answerTimer = setTimeout(() => this.#failed('no answer'), ANSWER_MS)
+  }
+
+  #begin(local: SocketAddress, peer: SocketAddress): void {
+    const ifindex = captureInterface(this.#os, this.#config, local, this.#log)
+    this.#attached = { local, ifindex }
+    this.#driver.run(() => {
+      this.#socket?.attach(local, ifindex)
+      this.#context = this.#socket?.dial(peer) ?? 0
+    })
+    this.#log.info(`obfs dial: ${formatAddress(local)} -> ${formatAddress(peer)}`)
+  }
+
+  #becomeReady(): void {
+    const { peer } = this.names
+    if (this.#ready || peer === undefined) return
+    this.#ready = true
+    clearTimeout(this.#answerTimer)
+    this.#redial.succeeded()
+    this.#log.notice(`obfs ready: ${formatAddress(peer)}`)
+    // setting the peer anew makes the engine ping it at once
+    this.#driver.setPeer(undefined)
+    this.#driver.setPeer(peer)
+  }
+
+  /** Whatever runs is over; applications go on being accepted. */
+  #giveUp(): void {
+    const context = this.#context
+    this.#context = 0
+    this.#ready = false
+    clearTimeout(this.#answerTimer)
+    this.#cover?.close()
+    this.#cover = undefined
+    if (context !== 0) this.#driver.run(() => this.#socket?.release(context))
+  }
+
+  #failed(reason: string): void {
+    if (this.#closed) return
+    this.#giveUp()
+    const pause = this.#redial.failed()
+    const peer = this.names.peer ?? wildcard(this.#family)
+    this.#log.limited('obfs', LOG_WARNING, () => {
+      const when = pause === 0 ? 'at once' : `in ${formatDuration(pause)}`
+      return `obfs: ${formatAddress(peer)}: ${reason}; dialling again ${when}`
+    })
+  }
+}
+
+function peerOf(names: Names): SocketAddress {
+  // for its checks
+  udpOptions(names)
+  const { peer, bind } = names
+  if (peer === undefined) throw new StartError('kcp_connect: missing')
+  if (bind !== undefined && bind.family !== peer.family) {
+    throw new StartError('kcp_connect: with obfs it must be of the same family as kcp_bind')
+  }
+  return peer
+}

@@ -1,0 +1,115 @@
+/**
+ * What /stats and /stats.json show of the obfuscator's contexts (protocol.md 11.2). Reading needs the engine, the rest is pure.
+ */
+
+import { type Core, ObfsInfo, ObfsState } from '../../engine/core.ts'
+import { formatBytes } from '../../format.ts'
+import { formatAddress, readRecord } from '../../net/address.ts'
+import type { SocketAddress } from '../../runtime.ts'
+
+/** Slots of the table looked at in one step: between two steps others get the event loop. */
+const SLOTS_PER_STEP = 256
+
+/** State characters by state number. */
+const STATE_CHARS = ['?', '>', '?', '-'] as const
+/** Their names in /stats.json. */
+const STATE_NAMES = ['unknown', 'new', 'captured', 'authenticated'] as const
+
+/** One context at one moment. */
+export interface ContextStats {
+  readonly remote: SocketAddress
+  /** See ObfsState. */
+  readonly state: number
+  /** Seconds since it was made. */
+  readonly age: number
+  /** Seconds since the last payload. */
+  readonly idle: number
+  /** Bytes of whole IP packets. */
+  readonly bytesIn: number
+  readonly bytesOut: number
+  /** Packets that came with a mark of congestion (CE), and with its echo (ECE). */
+  readonly congested: number
+  readonly echoes: number
+}
+
+/** Contexts, some at a time. */
+export type ContextSteps = Iterable<readonly ContextStats[]>
+
+/** Reads all contexts of the engine. */
+export function* readContexts(core: Core): Generator<readonly ContextStats[], void, undefined> {
+  const { calls } = core
+  for (let slot = 0; slot < calls.obfs_context_slots(); ) {
+    const found: ContextStats[] = []
+    const end = Math.min(slot + SLOTS_PER_STEP, calls.obfs_context_slots())
+    for (; slot < end; slot++) {
+      const context = readContext(core, slot)
+      if (context !== undefined) found.push(context)
+    }
+    yield found
+  }
+}
+
+function readContext(core: Core, slot: number): ContextStats | undefined {
+  if (core.calls.obfs_context_info(slot) === 0) return undefined
+  core.refresh()
+  const info = new DataView(core.u8.buffer, core.calls.obfs_info_ptr() >>> 0, ObfsInfo.BYTES)
+  const remote = readRecord(core.u8, info.byteOffset + ObfsInfo.address)
+  if (remote === undefined) return undefined
+  const u32 = (offset: number): number => info.getUint32(offset, true)
+  return {
+    remote,
+    state: u32(ObfsInfo.state),
+    age: u32(ObfsInfo.age),
+    idle: u32(ObfsInfo.idle),
+    bytesIn: Number(info.getBigUint64(ObfsInfo.bytesIn, true)),
+    bytesOut: Number(info.getBigUint64(ObfsInfo.bytesOut, true)),
+    congested: u32(ObfsInfo.congested),
+    echoes: u32(ObfsInfo.echoes),
+  }
+}
+
+/** What was captured and not taken. `seconds` since the last POST and what came in them; undefined for GET. */
+export interface Drops {
+  readonly bytes: number
+  readonly rate?: { readonly seconds: number; readonly packets: number; readonly bytes: number }
+}
+
+/** The block of /stats behind an empty line, in parts. */
+export function* renderContexts(steps: ContextSteps, drops: Drops): Generator<string, void, undefined> {
+  let authenticated = 0
+  let others = 0
+  yield '\n'
+  for (const step of steps) {
+    let lines = ''
+    for (const { remote, state, idle, bytesIn, bytesOut, congested, echoes } of step) {
+      if (state === ObfsState.AUTHENTICATED) authenticated++
+      else others++
+      lines +=
+        `[${formatAddress(remote)}] ${STATE_CHARS[state] ?? STATE_CHARS[0]} seen=${idle}s ` +
+        `rx/tx=${formatBytes(bytesIn)}/${formatBytes(bytesOut)} ecn/ece=${congested}/${echoes}\n`
+    }
+    yield lines
+  }
+  yield `  = ${authenticated}(+${others}) contexts; drop ${dropText(drops)}\n`
+}
+
+function dropText({ bytes, rate }: Drops): string {
+  const total = formatBytes(bytes)
+  if (rate === undefined) return total
+  if (rate.seconds <= 0) return `(unknown), ${total}`
+  return `${(rate.packets / rate.seconds).toFixed(1)}/s (${formatBytes(rate.bytes / rate.seconds)}/s), ${total}`
+}
+
+/** One context in /stats.json. */
+export function contextJson(context: ContextStats): object {
+  return {
+    peer: formatAddress(context.remote),
+    state: STATE_NAMES[context.state] ?? STATE_NAMES[0],
+    age_seconds: context.age,
+    idle_seconds: context.idle,
+    received_bytes: context.bytesIn,
+    sent_bytes: context.bytesOut,
+    congestion_marks: context.congested,
+    congestion_echoes: context.echoes,
+  }
+}

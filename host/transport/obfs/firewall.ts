@@ -1,0 +1,68 @@
+/**
+ * The firewall rule that dpi/tcp needs on either side (protocol.md 9.4): no kernel knows its connections, and each would answer their packets with RST. The rule
+ * drops them before TCP sees them; the capture socket sees them before the rule does.
+ */
+import { type Config, MODE_SERVER } from '../../config/config.ts'
+import type { Runtime, SocketAddress } from '../../runtime.ts'
+import { isWildcard, resolveKey } from '../resolver.ts'
+
+/** The packets that the rule drops: at a server those to it, at a client those from its server. */
+export interface FirewallTarget {
+  readonly side: 'server' | 'client'
+  /** Server: what it is bound to, perhaps the wildcard. Client: the server. */
+  readonly address: SocketAddress
+}
+
+/** The match of the nft rule, such as `ip saddr 192.0.2.1 tcp sport 443`. */
+function nftMatch({ side, address }: FirewallTarget): string {
+  const family = address.family === 4 ? 'ip' : 'ip6'
+  const port = `tcp ${side === 'server' ? 'dport' : 'sport'} ${address.port}`
+  if (isWildcard(address)) return `meta nfproto ${address.family === 4 ? 'ipv4' : 'ipv6'} ${port}`
+  return `${family} ${side === 'server' ? 'daddr' : 'saddr'} ${address.address} ${port}`
+}
+
+/** Commands for nftables, to be run by a shell as root. */
+export function nftCommands(target: FirewallTarget): readonly string[] {
+  return [
+    'nft add table inet kcptun',
+    "nft 'add chain inet kcptun input { type filter hook input priority filter; policy accept; }'",
+    `nft add rule inet kcptun input ${nftMatch(target)} drop`,
+  ]
+}
+
+/** The same for iptables or ip6tables. */
+export function iptablesCommand({ side, address }: FirewallTarget): string {
+  const program = address.family === 4 ? 'iptables' : 'ip6tables'
+  const [host, port] = side === 'server' ? ['-d', '--dport'] : ['-s', '--sport']
+  const match = isWildcard(address) ? '' : ` ${host} ${address.address}`
+  return `${program} -I INPUT -p tcp${match} ${port} ${address.port} -j DROP`
+}
+
+export function firewallText(target: FirewallTarget): string {
+  return (
+    `# dpi/tcp, ${target.side}: keeps the kernel from answering the tunnel's packets with RST\n` +
+    `# with nftables\n${nftCommands(target).join('\n')}\n# or with iptables\n${iptablesCommand(target)}\n`
+  )
+}
+
+/** The notice at the start of a dpi/tcp endpoint. */
+export function firewallNotice(target: FirewallTarget): string {
+  return (
+    'obfs: dpi/tcp needs a firewall rule, or the kernel answers its packets with RST: ' +
+    `${iptablesCommand(target)} (--obfs-firewall prints it for nft too)`
+  )
+}
+
+/**
+ * What --obfs-firewall prints for a configuration that passed checkStart.
+ * @throws ConfigError, StartError for an address that is wrong or unknown
+ */
+export async function firewallOf(runtime: Runtime, config: Config): Promise<string> {
+  if (config.obfs !== 'dpi/tcp') return `# no rule is needed: obfs is ${config.obfs ?? 'not set'}, not dpi/tcp\n`
+  if ((config.mode & MODE_SERVER) !== 0) {
+    const address = await resolveKey(runtime, 'kcp_bind', config.kcp_bind ?? '', 'bind')
+    return firewallText({ side: 'server', address })
+  }
+  const address = await resolveKey(runtime, 'kcp_connect', config.kcp_connect ?? '', 'connect')
+  return firewallText({ side: 'client', address })
+}

@@ -1,0 +1,104 @@
+/**
+ * Opens what both sides of an obfuscator need (protocol.md 9.1): the capture and the raw socket as the driver's socket, and the interface to capture at.
+ */
+import type { Config } from '../../config/config.ts'
+import { quote } from '../../config/error.ts'
+import type { Driver } from '../../driver/driver.ts'
+import { ObfsKind } from '../../engine/core.ts'
+import { PacketSocket } from '../../linux/packet-socket.ts'
+import { RawSocket } from '../../linux/raw-socket.ts'
+import type { Log } from '../../log/log.ts'
+import { systemError } from '../../net/native-address.ts'
+import { UDP_RCVBUF_BYTES } from '../../net/socket-options.ts'
+import type { OperatingSystem, Runtime, SocketAddress } from '../../runtime.ts'
+import { messageOf, StartError } from '../resolver.ts'
+import { ObfsSocket } from './socket.ts'
+
+/**
+ * The operating system, if it has what an obfuscator needs.
+ * @throws StartError
+ */
+export function obfsSystem(runtime: Runtime, config: Config): OperatingSystem {
+  const { os } = runtime
+  try {
+    if (os === undefined) throw new Error('not available here')
+    os.sys()
+    return os
+  } catch (error) {
+    throw new StartError(`obfs = ${quote(config.obfs ?? '')}: ${messageOf(error)}`)
+  }
+}
+
+/**
+ * Opens both sockets and gives them to the driver. They hear nothing before ObfsSocket.attach.
+ * @throws StartError saying what is missing
+ */
+export async function openSockets(
+  os: OperatingSystem,
+  config: Config,
+  driver: Driver,
+  family: 4 | 6,
+): Promise<ObfsSocket> {
+  const { calls } = driver.core
+  const { sndbuf, rcvbuf } = config.udp
+  // engines come and go, the sockets stay: they could not be opened again without privileges
+  const memory = {
+    get buffer() {
+      return driver.core.calls.memory.buffer
+    },
+  }
+  let socket: ObfsSocket | undefined
+  try {
+    await driver.open(async (handlers) => {
+      socket = new ObfsSocket({
+        get core() {
+          return driver.core
+        },
+        get dead() {
+          return driver.dead
+        },
+        kind: config.obfs === 'dpi/tcp' ? ObfsKind.TCP : ObfsKind.TCP_WND,
+        handlers,
+        now: () => driver.now(),
+        caught: (error) => void driver.caught(error),
+        openPacket: (onBatch) =>
+          new PacketSocket(
+            os,
+            family,
+            memory,
+            calls.obfs_rx_ptr() >>> 0,
+            calls.obfs_slots(),
+            rcvbuf > 0 ? rcvbuf : UDP_RCVBUF_BYTES,
+            onBatch,
+          ),
+        openRaw: () =>
+          new RawSocket(os, family, memory, sndbuf, (code) =>
+            handlers.onError(systemError(code, 'raw socket', 'sendmmsg')),
+          ),
+      })
+      return socket
+    })
+  } catch (error) {
+    throw new StartError(`obfs = ${quote(config.obfs ?? '')}: ${messageOf(error)}`)
+  }
+  if (socket === undefined) throw new Error('the driver opened no socket')
+  return socket
+}
+
+/** Interface to capture at, 0 = all: that of a link-local address, else `netdev`, which only warns when there is none of that name. */
+export function captureInterface(
+  os: OperatingSystem,
+  config: Config,
+  bind: SocketAddress | undefined,
+  log: Log,
+): number {
+  if (bind !== undefined && bind.scope !== 0) return bind.scope
+  const { netdev } = config
+  if (netdev === undefined || netdev === '') return 0
+  try {
+    return os.sys().interfaceIndex(netdev)
+  } catch (error) {
+    log.warning(`config key netdev = ${quote(netdev)}: ${messageOf(error)}`)
+    return 0
+  }
+}

@@ -1,0 +1,149 @@
+/**
+ * The addresses of a configuration: which keys are names, what they stand for now, and how the UDP socket is opened for
+ * them (protocol.md 10.4). When they are looked up again is follower.ts; their syntax is address.ts.
+ */
+
+import { type Config, MODE_CLIENT, MODE_SERVER } from '../config/config.ts'
+import { ConfigError } from '../config/error.ts'
+import { type AddressRole, parseHostPort, sameAddress } from '../net/address.ts'
+import type { Runtime, SocketAddress, UdpOptions } from '../runtime.ts'
+
+/** A start that failed for a reason outside the configuration: a name, a port. The message is for people. */
+export class StartError extends Error {
+  override readonly name = 'StartError'
+}
+
+export const messageOf = (error: unknown): string => (error instanceof Error ? error.message : String(error))
+
+/** Runs one step of the start; its failure names the step. */
+export async function step<Result>(what: string, action: () => Promise<Result>): Promise<Result> {
+  try {
+    return await action()
+  } catch (error) {
+    if (error instanceof ConfigError || error instanceof StartError) throw error
+    throw new StartError(`${what}: ${messageOf(error)}`)
+  }
+}
+
+/** The addresses that names stand for now; undefined where the mode has none. */
+export interface Names {
+  /** Server: the target. */
+  readonly target: SocketAddress | undefined
+  readonly bind: SocketAddress | undefined
+  /** Client without rendezvous server: the server. */
+  readonly peer: SocketAddress | undefined
+  readonly rendezvous: SocketAddress | undefined
+}
+
+export const NO_NAMES: Names = { target: undefined, bind: undefined, peer: undefined, rendezvous: undefined }
+
+/**
+ * The first address of a `host:port` of the configuration (protocol.md 10.4).
+ * @param prefer a family to take when the name has one of it: that of the socket that is to reach it
+ * @throws ConfigError for the syntax, StartError when the name has no address now
+ */
+export async function resolveKey(
+  runtime: Runtime,
+  key: string,
+  text: string,
+  role: AddressRole,
+  prefer?: 4 | 6,
+): Promise<SocketAddress> {
+  const { host, port } = parseHostPort(key, text, role)
+  const found = await step(`${key}: cannot resolve ${host}`, () => runtime.resolve(host))
+  const first = found.find(({ family }) => family === prefer) ?? found[0]
+  if (first === undefined) throw new StartError(`${key}: ${host} has no address`)
+  const { family, address, scope } = first
+  return { family, address, port, scope }
+}
+
+/**
+ * Looks every name of a configuration up. One that fails keeps its address of `before`, if it has one.
+ * Result: the addresses, and what failed in the order of protocol.md 10.4.
+ */
+export async function resolveNames(
+  runtime: Runtime,
+  config: Config,
+  before: Names,
+): Promise<{ readonly names: Names; readonly failures: readonly Error[] }> {
+  const failures: Error[] = []
+  const one = async (
+    key: 'connect' | 'kcp_bind' | 'kcp_connect' | 'rendezvous_server',
+    role: AddressRole,
+    old: SocketAddress | undefined,
+    prefer?: 4 | 6,
+  ): Promise<SocketAddress | undefined> => {
+    const text = config[key]
+    if (text === undefined) return undefined
+    try {
+      return await resolveKey(runtime, key, text, role, prefer)
+    } catch (error) {
+      failures.push(error instanceof Error ? error : new Error(String(error)))
+      return old
+    }
+  }
+  const target = await one('connect', 'connect', before.target)
+  const bind = await one('kcp_bind', 'bind', before.bind)
+  const peer = hasPeer(config) ? await one('kcp_connect', 'connect', before.peer, bind?.family) : undefined
+  const rendezvous = announces(config)
+    ? await one('rendezvous_server', 'connect', before.rendezvous, bind?.family)
+    : undefined
+  return { names: { target, bind, peer, rendezvous }, failures }
+}
+
+/** Whether `kcp_connect` counts: with a rendezvous server it does not (protocol.md 8). */
+const hasPeer = (config: Config): boolean => (config.mode & MODE_CLIENT) !== 0 && config.rendezvous_server === undefined
+
+/** Whether there is something to tell a rendezvous server: a relay ignores the key. */
+const announces = (config: Config): boolean => (config.mode & (MODE_CLIENT | MODE_SERVER)) !== 0
+
+/**
+ * Checks the syntax of every address that may change while we run.
+ * @throws ConfigError
+ */
+export function checkAddresses(config: Config): void {
+  const { connect, kcp_bind, kcp_connect, rendezvous_server } = config
+  if (connect !== undefined) parseHostPort('connect', connect, 'connect')
+  if (kcp_bind !== undefined) parseHostPort('kcp_bind', kcp_bind, 'bind')
+  if (kcp_connect !== undefined && hasPeer(config)) parseHostPort('kcp_connect', kcp_connect, 'connect')
+  if (rendezvous_server !== undefined && announces(config)) {
+    parseHostPort('rendezvous_server', rendezvous_server, 'connect')
+  }
+}
+
+/** The wildcard address of a family. */
+export function wildcard(family: 4 | 6): SocketAddress {
+  return { family, address: family === 4 ? '0.0.0.0' : '::', port: 0, scope: 0 }
+}
+
+export const isWildcard = (address: SocketAddress): boolean => address.address === '0.0.0.0' || address.address === '::'
+
+/**
+ * How to open the UDP socket: connected by a client that knows its server, else not.
+ * @throws StartError when there is nothing to bind to, or the families do not fit
+ */
+export function udpOptions(names: Names): UdpOptions {
+  const { peer, rendezvous } = names
+  const remote = peer ?? rendezvous
+  const bind = names.bind ?? (remote && wildcard(remote.family))
+  if (bind === undefined) throw new StartError('kcp_bind: missing')
+  if (remote !== undefined && bind.family === 4 && remote.family === 6) {
+    const key = peer === undefined ? 'rendezvous_server' : 'kcp_connect'
+    throw new StartError(`${key}: an IPv6 address cannot be reached from kcp_bind, which is an IPv4 address`)
+  }
+  return peer === undefined ? { bind } : { bind, connect: peer }
+}
+
+/**
+ * Family of the packets on the network, for the MTU arithmetic: the last address present decides (protocol.md 4). With
+ * a rendezvous server an IPv6 socket may meet peers of either family, so the longer header counts.
+ */
+export function packetFamily(names: Names): 4 | 6 {
+  const { bind, peer, rendezvous } = names
+  if (peer !== undefined) return peer.family
+  return bind?.family === 6 ? 6 : (rendezvous?.family ?? bind?.family ?? 4)
+}
+
+/** Whether two addresses are the same, or both missing. */
+export const sameMaybe = (a: SocketAddress | undefined, b: SocketAddress | undefined): boolean =>
+  a === b || (a !== undefined && b !== undefined && sameAddress(a, b))

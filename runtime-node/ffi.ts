@@ -1,0 +1,67 @@
+/**
+ * libc by koffi, an optional dependency: loaded at the first call that needs it, and only on Linux. The typed calls on
+ * this table are in host/linux/syscalls.ts.
+ */
+import { createRequire } from 'node:module'
+import { constants } from 'node:os'
+import { type Libc, NotAvailable, Sys } from '../host/linux/syscalls.ts'
+
+const require = createRequire(import.meta.url)
+
+const errorNames = new Map(Object.entries(constants.errno).map(([name, number]) => [number, name]))
+// two names of one number
+errorNames.set(constants.errno.EAGAIN, 'EAGAIN')
+
+/** @throws NotAvailable */
+export function loadKoffi(): typeof import('koffi') {
+  try {
+    return require('koffi')
+  } catch (error) {
+    const missing = error instanceof Error && 'code' in error && error.code === 'MODULE_NOT_FOUND'
+    const why = missing ? 'is not installed (npm install koffi)' : `does not load: ${String(error)}`
+    throw new NotAvailable(`not available: the optional package koffi ${why}`)
+  }
+}
+
+function bindLibc(): Libc {
+  const koffi = loadKoffi()
+  // null: the libc that this process runs on, glibc or musl
+  const c = koffi.load(null)
+  return {
+    pointerBytes: koffi.sizeof('void *'),
+    address: (buffer) => Number(koffi.address(buffer)),
+    socket: c.func('int socket(int, int, int)'),
+    bind: c.func('int bind(int, uintptr_t, uint32_t)'),
+    connect: c.func('int connect(int, uintptr_t, uint32_t)'),
+    listen: c.func('int listen(int, int)'),
+    setsockopt: c.func('int setsockopt(int, int, int, uintptr_t, uint32_t)'),
+    getsockopt: c.func('int getsockopt(int, int, int, uintptr_t, uintptr_t)'),
+    getsockname: c.func('int getsockname(int, uintptr_t, uintptr_t)'),
+    send: c.func('intptr_t send(int, uintptr_t, size_t, int)'),
+    recv: c.func('intptr_t recv(int, uintptr_t, size_t, int)'),
+    recvmmsg: c.func('int recvmmsg(int, uintptr_t, uint32_t, int, uintptr_t)'),
+    sendmmsg: c.func('int sendmmsg(int, uintptr_t, uint32_t, int)'),
+    if_nametoindex: c.func('uint32_t if_nametoindex(uintptr_t)'),
+    fcntl: c.func('int fcntl(int, int, int)'),
+    close: c.func('int close(int)'),
+    monotonic: () => process.hrtime.bigint(),
+    errno: () => koffi.errno(),
+    errorName: (errno) => errorNames.get(errno) ?? `errno ${errno}`,
+  }
+}
+
+const [major = 0, minor = 0] = process.versions.node.split('.').map(Number)
+/** Whether this Node has the option `reusePort` of dgram and net. */
+export const hasReusePort: boolean = major > 23 || (major === 23 && minor >= 1) || (major === 22 && minor >= 12)
+
+let loaded: Sys | undefined
+
+/**
+ * System calls, bound at the first use.
+ * @throws NotAvailable
+ */
+export function sys(): Sys {
+  if (process.platform !== 'linux') throw new NotAvailable('not available: only on Linux')
+  loaded ??= new Sys(bindLibc())
+  return loaded
+}

@@ -1,0 +1,21 @@
+/** The ciphers that Node and Bun have in common: node:crypto and sodium-native. Each is loaded by the first method that wants it. */
+import { createRequire } from 'node:module'
+import type { AesGcmFactory } from '../host/crypto/aead.ts'
+import { aesGcmFactory } from '../host/crypto/providers/aes-gcm.ts'
+import { loadNativeSodium, type NativeSodium } from '../host/crypto/providers/native-aead.ts'
+
+const require = createRequire(import.meta.url)
+
+/** AES-256-GCM of node:crypto; `provider` is for people. */
+export function nodeCrypto(provider: string): AesGcmFactory {
+  return {
+    provider,
+    open(key) {
+      const { createCipheriv, createDecipheriv }: typeof import('node:crypto') = require('node:crypto')
+      return aesGcmFactory(provider, createCipheriv, createDecipheriv).open(key)
+    },
+  }
+}
+
+/** sodium-native where it is installed. */
+export const nativeSodium = (): NativeSodium | undefined => loadNativeSodium(require)

@@ -1,0 +1,47 @@
+/** What the subcommands need: new files, a terminal, how the program was called. */
+import { closeSync, fsyncSync, openSync, statSync, unlinkSync, writeFileSync } from 'node:fs'
+import { createInterface } from 'node:readline'
+import { isatty } from 'node:tty'
+import type { Tools } from '../host/runtime.ts'
+import { printTo } from './platform.ts'
+
+const OWNER_ONLY = 0o600
+const PERMISSIONS = 0o7777
+const DESCRIPTORS = { stdin: 0, stdout: 1, stderr: 2 } as const
+
+/** Lines of standard input. One reader for all questions: what it has read ahead belongs to the next one. */
+let lines: AsyncIterator<string> | undefined
+
+export const tools: Tools = {
+  started: { command: process.argv0, script: process.argv[1] ?? '' },
+  directory: process.cwd(),
+
+  createFile(path, text) {
+    const fd = openSync(path, 'wx', OWNER_ONLY)
+    try {
+      writeFileSync(fd, text)
+      fsyncSync(fd)
+    } catch (error) {
+      unlinkSync(path)
+      throw error
+    } finally {
+      closeSync(fd)
+    }
+  },
+
+  removeFile: (path) => unlinkSync(path),
+
+  fileMode(path) {
+    const { mode } = statSync(path)
+    return process.platform === 'win32' ? undefined : mode & PERMISSIONS
+  },
+
+  isTerminal: (stream) => isatty(DESCRIPTORS[stream]),
+
+  async ask(question) {
+    printTo(DESCRIPTORS.stderr, question)
+    lines ??= createInterface({ input: process.stdin, terminal: false })[Symbol.asyncIterator]()
+    const { done, value } = await lines.next()
+    return done === true ? undefined : value
+  },
+}

@@ -1,0 +1,35 @@
+/**
+ * The HTTP server on node:http with hono's listener, for Bun too. Its limits are host/monitoring/http-server.ts, routes and texts
+ * host/monitoring/http.ts.
+ */
+import { errorPage } from '../host/monitoring/http.ts'
+import { admit, CONNECTION_LIMIT_MS, connectionOf, HTTP_OPTIONS, openHttp } from '../host/monitoring/http-server.ts'
+import type { HttpHandler, HttpServer, SocketAddress } from '../host/runtime.ts'
+import { spelling } from './platform.ts'
+
+/**
+ * Listens on `address` and answers with `fetch`. What it runs on is loaded by the first call: most endpoints have no HTTP server. Rejects with the error of bind or listen. `limitMs` is the life of one
+ * connection.
+ */
+export async function serveHttp(
+  address: SocketAddress,
+  fetch: HttpHandler,
+  limitMs = CONNECTION_LIMIT_MS,
+): Promise<HttpServer> {
+  const [{ createServer }, { getRequestListener, RequestError }] = await Promise.all([
+    import('node:http'),
+    import('@hono/node-server'),
+  ])
+  const listener = getRequestListener(
+    (request, { incoming }) => fetch(request, incoming.url ?? '', connectionOf(incoming.socket)),
+    {
+      overrideGlobalObjects: false,
+      hostname: 'localhost',
+      errorHandler: (error) => (error instanceof RequestError ? errorPage(400) : new Response(null, { status: 500 })),
+    },
+  )
+  const server = createServer(HTTP_OPTIONS, (incoming, outgoing) => {
+    if (admit(incoming, outgoing)) void listener(incoming, outgoing)
+  })
+  return openHttp(server, spelling, address, limitMs)
+}

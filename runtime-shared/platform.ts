@@ -1,0 +1,93 @@
+/**
+ * Clock, names, files, standard streams and signals, for Bun too. Sockets and HTTP are left to the files beside it.
+ */
+import { ADDRCONFIG, promises as dns } from 'node:dns'
+import { writeSync } from 'node:fs'
+import { readFile as readFileBytes } from 'node:fs/promises'
+import { networkInterfaces } from 'node:os'
+import { AddressSpelling, systemError } from '../host/net/native-address.ts'
+import type { Runtime, SocketAddress } from '../host/runtime.ts'
+
+/** A reader that takes nothing for this long loses the rest of the text. */
+const PRINT_RETRY_MS = 5
+const PRINT_RETRIES = 200
+
+const MICROSECONDS_PER_MS = 1000
+
+const STDOUT_FD = 1
+const STDERR_FD = 2
+
+/** How the runtimes' calls spell addresses. */
+export const spelling = new AddressSpelling(networkInterfaces, process.platform === 'win32')
+
+type System = Pick<
+  Runtime,
+  'monotonic' | 'cpuTime' | 'resolve' | 'readFile' | 'print' | 'exit' | 'onTerminate' | 'onReload'
+>
+
+function codeOf(error: unknown): string | undefined {
+  return error instanceof Error && 'code' in error && typeof error.code === 'string' ? error.code : undefined
+}
+
+/** Sleeps without turning the event loop. */
+function block(milliseconds: number): void {
+  Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, milliseconds)
+}
+
+/** Writes all of `text`; a pipe in non-blocking mode answers EAGAIN while it is full, a closed one EPIPE for ever. */
+export function printTo(fd: number, text: string): void {
+  const bytes = Buffer.from(text)
+  let offset = 0
+  let retries = 0
+  while (offset < bytes.length) {
+    try {
+      offset += writeSync(fd, bytes, offset)
+      retries = 0
+    } catch (error) {
+      if (codeOf(error) !== 'EAGAIN' || retries === PRINT_RETRIES) return
+      retries += 1
+      block(PRINT_RETRY_MS)
+    }
+  }
+}
+
+export const system: System = {
+  monotonic: () => performance.now(),
+
+  cpuTime() {
+    const { user, system } = process.cpuUsage()
+    return (user + system) / MICROSECONDS_PER_MS
+  },
+
+  async resolve(host) {
+    const address = spelling.parse(host)
+    if (address !== null) return [address]
+    if (host.includes('%')) throw systemError('ENODEV', `no such interface: ${host}`)
+    const found: Omit<SocketAddress, 'port'>[] = []
+    // getaddrinfo's own order (RFC 6724) is the one to keep
+    for (const entry of await dns.lookup(host, { all: true, verbatim: true, hints: ADDRCONFIG })) {
+      const parsed = spelling.parse(entry.address)
+      if (parsed === null) continue
+      if (!found.some((other) => other.address === parsed.address && other.scope === parsed.scope)) found.push(parsed)
+    }
+    if (found.length === 0) throw systemError('ENOTFOUND', `no address for ${host}`, 'getaddrinfo')
+    return found
+  },
+
+  // a plain Uint8Array: a Buffer answers some methods in its own way
+  readFile: async (path) => new Uint8Array(await readFileBytes(path)),
+
+  print: (stream, text) => printTo(stream === 'stdout' ? STDOUT_FD : STDERR_FD, text),
+
+  exit: (status) => process.exit(status),
+
+  onTerminate(callback) {
+    process.on('SIGINT', () => callback('SIGINT'))
+    process.on('SIGTERM', () => callback('SIGTERM'))
+  },
+
+  onReload(callback) {
+    // on Windows SIGHUP says that the console closes
+    if (process.platform !== 'win32') process.on('SIGHUP', () => callback())
+  },
+}

@@ -1,0 +1,128 @@
+/**
+ * A process that serves or makes traffic elsewhere (this bundle started again as `bench agent`): in a network namespace, or simply beside, since ten thousand
+ * connections of a target and of the applications together are more descriptors than one process may have. It does what the messages of its parent say.
+ */
+import { type ChildProcess, spawn } from 'node:child_process'
+import { join } from 'node:path'
+import { download, openTarget, pour, type Target } from './flow.ts'
+import { httpGet, projectRoot } from './process.ts'
+
+interface Where {
+  readonly host: string
+  readonly port: number
+}
+
+type Order =
+  /** Opens a target on 127.0.0.1; its port. */
+  | { readonly action: 'target' }
+  /** Bytes that the target swallowed. */
+  | { readonly action: 'swallowed' }
+  /** Keeps a connection full, or empties one, until `stop`. */
+  | ({ readonly action: 'pour' | 'download' } & Where)
+  /** Bytes downloaded. */
+  | { readonly action: 'received' }
+  /** Ends the flow; what went wrong with it, if anything did. */
+  | { readonly action: 'stop' }
+  /** Body of a GET. */
+  | { readonly action: 'get'; readonly url: string }
+
+type Answer = number | string | null
+
+interface Reply {
+  readonly id: number
+  readonly answer?: Answer
+  readonly error?: string
+}
+
+/** The other process as its parent sees it. */
+export class Agent {
+  readonly #child: ChildProcess
+  readonly #waiting = new Map<number, { resolve(answer: Answer): void; reject(error: Error): void }>()
+  #lastId = 0
+
+  /** Starts it. It ends with this process at the latest. @param prefix what runs a command elsewhere, such as `ip netns exec NAME` */
+  constructor(prefix: readonly string[] = []) {
+    const [command = '', ...args] = [...prefix, process.execPath, join(projectRoot, 'dist/bench.js'), 'agent']
+    this.#child = spawn(command, args, { stdio: ['ignore', 'inherit', 'inherit', 'ipc'] })
+    this.#child.on('message', ({ id, answer = null, error }: Reply) => {
+      const waiting = this.#waiting.get(id)
+      this.#waiting.delete(id)
+      if (error === undefined) waiting?.resolve(answer)
+      else waiting?.reject(new Error(error))
+    })
+    const end = (how: string): void => {
+      for (const { reject } of this.#waiting.values()) reject(new Error(`the agent ended: ${how}`))
+      this.#waiting.clear()
+    }
+    this.#child.once('error', (error) => end(error.message))
+    this.#child.once('exit', (code) => end(`status ${code}`))
+  }
+
+  get pid(): number {
+    return this.#child.pid ?? -1
+  }
+
+  #ask(order: Order): Promise<Answer> {
+    const id = ++this.#lastId
+    return new Promise((resolve, reject) => {
+      this.#waiting.set(id, { resolve, reject })
+      this.#child.send({ id, ...order }, (error) => error && reject(error))
+    })
+  }
+
+  /** See Order. */
+  target = async (): Promise<number> => Number(await this.#ask({ action: 'target' }))
+  swallowed = async (): Promise<number> => Number(await this.#ask({ action: 'swallowed' }))
+  received = async (): Promise<number> => Number(await this.#ask({ action: 'received' }))
+  flow = async (action: 'pour' | 'download', where: Where): Promise<void> =>
+    void (await this.#ask({ action, ...where }))
+  get = async (url: string): Promise<string> => String(await this.#ask({ action: 'get', url }))
+  async stop(): Promise<string | undefined> {
+    const failure = await this.#ask({ action: 'stop' })
+    return failure === null ? undefined : String(failure)
+  }
+
+  async close(): Promise<void> {
+    if (this.#child.exitCode !== null || !this.#child.connected) return
+    const ended = new Promise((done) => this.#child.once('exit', done))
+    this.#child.disconnect()
+    await ended
+  }
+}
+
+/** `bench agent`: the process itself, until its parent disconnects. */
+export function runAgent(): void {
+  let target: Target | undefined
+  let flow: { received?(): number; failed(): string | undefined; stop(): void } | undefined
+  const perform = async (order: Order): Promise<Answer> => {
+    switch (order.action) {
+      case 'target':
+        target = await openTarget()
+        return target.port
+      case 'swallowed':
+        return target?.swallowed ?? 0
+      case 'pour':
+        flow = pour(order.port, order.host)
+        return null
+      case 'download':
+        flow = download(order.port, order.host)
+        return null
+      case 'received':
+        return flow?.received?.() ?? 0
+      case 'stop': {
+        const failure = flow?.failed() ?? null
+        flow?.stop()
+        return failure
+      }
+      case 'get':
+        return httpGet(order.url)
+    }
+  }
+  process.on('disconnect', () => process.exit(0))
+  process.on('message', ({ id, ...order }: Order & { id: number }) => {
+    perform(order).then(
+      (answer) => process.send?.({ id, answer }),
+      (error: unknown) => process.send?.({ id, error: String(error) }),
+    )
+  })
+}

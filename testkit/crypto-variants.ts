@@ -1,0 +1,54 @@
+/**
+ * Every method on every library that has it, for tests of the ciphers.
+ */
+import { methods, type RuntimeCrypto } from '../host/crypto/aead.ts'
+import { crypto as bunCrypto } from '../runtime-bun/crypto.ts'
+import { crypto as nodeCrypto } from '../runtime-node/crypto.ts'
+
+/** What the runtime of this test brings. */
+export const runtimeCrypto: RuntimeCrypto = process.versions.bun === undefined ? nodeCrypto : bunCrypto
+
+export interface Variant {
+  readonly method: string
+  /** Method and library, for the names of tests. */
+  readonly name: string
+  /** Makes openAead take that library. */
+  readonly crypto: RuntimeCrypto
+  readonly provider: RegExp
+}
+
+/** Only what every installation has. */
+export const portableCrypto: RuntimeCrypto = { aesGcm: runtimeCrypto.aesGcm, nativeSodium: () => undefined }
+const nativeCrypto: RuntimeCrypto = { ...portableCrypto, nativeSodium: () => runtimeCrypto.nativeSodium() }
+const opensslCrypto: RuntimeCrypto = { ...portableCrypto, openssl: () => runtimeCrypto.openssl?.() }
+
+/** Libraries that are not among the variants, and why. */
+export const missing: readonly string[] = [
+  ...(runtimeCrypto.nativeSodium() === undefined ? ['sodium-native is not installed'] : []),
+  ...(runtimeCrypto.openssl?.() === undefined ? ['OpenSSL cannot be called by FFI here'] : []),
+]
+
+const PROVIDER = {
+  'libsodium-wrappers': /^libsodium-wrappers \(libsodium 1\.\d+/,
+  'node:crypto': /^node:crypto \(/,
+  'sodium-native': /^sodium-native \d+\.\d+\.\d+$/,
+  OpenSSL: /^OpenSSL \d\.\d.* by (koffi|bun:ffi)$/,
+} as const
+
+const variant = (method: string, library: keyof typeof PROVIDER, crypto: RuntimeCrypto): Variant => ({
+  method,
+  name: `${method} (${library})`,
+  crypto,
+  provider: PROVIDER[library],
+})
+
+export const variants: readonly Variant[] = methods.flatMap((method): Variant[] => {
+  const isAes = method === 'aes256gcm'
+  return [
+    isAes ? variant(method, 'node:crypto', portableCrypto) : variant(method, 'libsodium-wrappers', portableCrypto),
+    ...(isAes || nativeCrypto.nativeSodium() === undefined ? [] : [variant(method, 'sodium-native', nativeCrypto)]),
+    ...(method.startsWith('x') || opensslCrypto.openssl?.() === undefined
+      ? []
+      : [variant(method, 'OpenSSL', opensslCrypto)]),
+  ]
+})

@@ -1,0 +1,514 @@
+/**
+ * One engine in virtual time: batches in, datagrams and events out, by the rule of docs/abi.md, with the checks that
+ * every test wants (nothing left after a drain, no nonce twice, no timer that fires for ever).
+ *
+ * Sealing is a stand-in (the plaintext, a checksum as tag, the engine's nonce), so the ciphers stay out of it.
+ */
+import {
+  ADDRESS_BYTES,
+  Core,
+  type CoreConfig,
+  type CounterName,
+  Event,
+  Info,
+  instantiate,
+  Mode,
+  NonceStrategy,
+  Rx,
+  Span,
+  Tx,
+  UNSET,
+} from '../../host/engine/core.ts'
+import { Random } from './random.ts'
+
+/** Engine clock ticks in a millisecond and in a second. */
+export const MS = 8
+export const SECOND = 8000
+
+/** Most drains in a row before we call it an endless loop. */
+const DRAINS_MAX = 100_000
+/** Most expired timers at one instant before we call it a busy loop. */
+const TIMERS_AT_ONCE_MAX = 200
+const TAG_BYTES = 16
+/** cmd of a segment with data */
+const PUSH = 81
+
+/** An address record (docs/abi.md). */
+export type Address = Uint8Array<ArrayBuffer>
+
+/** The record of 10.0.0.`host`:`port`. */
+export function address4(host: number, port: number): Address {
+  const record = new Uint8Array(ADDRESS_BYTES)
+  const view = new DataView(record.buffer)
+  view.setUint16(0, 4, true)
+  view.setUint16(2, port, true)
+  record.set([10, 0, 0, host], 8)
+  return record
+}
+
+/** The record of [fd00::`host`]:`port`, with a scope id. */
+export function address6(host: number, port: number, scope = 0): Address {
+  const record = new Uint8Array(ADDRESS_BYTES)
+  const view = new DataView(record.buffer)
+  view.setUint16(0, 6, true)
+  view.setUint16(2, port, true)
+  view.setUint32(4, scope, true)
+  record[8] = 0xfd
+  record[23] = host
+  return record
+}
+
+export function addressKey(record: Uint8Array): string {
+  return record.join('.')
+}
+
+export interface Datagram {
+  readonly bytes: Uint8Array
+  /** The other end: source when received, destination when sent. */
+  readonly peer: Address
+}
+
+export interface EngineEvent {
+  readonly type: number
+  readonly handle: number
+  readonly arg: number
+}
+
+export interface SessionInfo {
+  readonly handle: number
+  readonly conv: number
+  readonly state: number
+  readonly idle: number
+  readonly srtt: number
+  readonly rto: number
+  readonly waitsnd: number
+  readonly rmtWnd: number
+  readonly cwnd: number
+  readonly retransmissions: number
+  readonly tcpRead: number
+  readonly tcpWritten: number
+}
+
+/** The configuration of most tests: no method, defaults of protocol.md 10.2 for the rest. */
+export function defaultConfig(role: 'client' | 'server' | 'neither'): CoreConfig {
+  const mode = role === 'client' ? Mode.CLIENT : role === 'server' ? Mode.SERVER : 0
+  return {
+    mode,
+    tagBytes: 0,
+    nonceBytes: 0,
+    nonceStrategy: NonceStrategy.NONE,
+    kcpMtu: 1372,
+    sndwnd: 256,
+    rcvwnd: 256,
+    nodelay: UNSET,
+    interval: UNSET,
+    resend: UNSET,
+    nc: UNSET,
+    flush: UNSET,
+    timeout: 600,
+    linger: 30,
+    keepalive: 25,
+    timeWait: 120,
+    memoryCeiling: 256 * 1024 * 1024,
+    maxSessions: 65535,
+    replayCapacity: 0,
+    maxHalfOpen: 0,
+    confirm: 0,
+  }
+}
+
+export type Sealing = 'none' | 'random' | 'counter'
+
+/** The config fields of a stand-in method: random nonces as xchacha20poly1305_ietf, counter as aes256gcm. */
+export function sealingConfig(sealing: Sealing): Partial<CoreConfig> {
+  if (sealing === 'random') {
+    return { tagBytes: 16, nonceBytes: 24, nonceStrategy: NonceStrategy.RANDOM, kcpMtu: 1332, replayCapacity: 16384 }
+  }
+  if (sealing === 'counter') {
+    return { tagBytes: 16, nonceBytes: 12, nonceStrategy: NonceStrategy.COUNTER, kcpMtu: 1344, replayCapacity: 16384 }
+  }
+  return {}
+}
+
+/** Four 32-bit checksums over `bytes[0..length)` and a nonce. */
+function checksum(bytes: Uint8Array, length: number, nonce: Uint8Array, into: Uint8Array, at: number): void {
+  let a = 0x811c9dc5
+  let b = 0x1234567
+  for (let i = 0; i < length; i++) {
+    const byte = bytes[i] ?? 0
+    a = Math.imul(a ^ byte, 0x01000193)
+    b = Math.imul(b + byte, 0x85ebca6b)
+  }
+  for (const byte of nonce) {
+    a = Math.imul(a ^ byte, 0x01000193)
+    b = Math.imul(b + byte, 0x85ebca6b)
+  }
+  const view = new DataView(into.buffer, into.byteOffset)
+  view.setUint32(at, a)
+  view.setUint32(at + 4, b)
+  view.setUint32(at + 8, a ^ (b >>> 3))
+  view.setUint32(at + 12, ~b)
+}
+
+/** Seals with the stand-in method: plaintext, tag, nonce. */
+export function fakeSeal(plain: Uint8Array, nonce: Uint8Array): Uint8Array<ArrayBuffer> {
+  const sealed = new Uint8Array(plain.length + TAG_BYTES + nonce.length)
+  sealed.set(plain)
+  sealed.set(nonce, plain.length + TAG_BYTES)
+  checksum(plain, plain.length, nonce, sealed, plain.length)
+  return sealed
+}
+
+/** The plaintext of a sealed datagram, or null when the tag is wrong. */
+export function fakeOpen(sealed: Uint8Array, nonceBytes: number): Uint8Array | null {
+  const length = sealed.length - TAG_BYTES - nonceBytes
+  if (length < 0) return null
+  const tag = new Uint8Array(TAG_BYTES)
+  checksum(sealed, length, sealed.subarray(length + TAG_BYTES), tag, 0)
+  for (let i = 0; i < TAG_BYTES; i++) if (tag[i] !== sealed[length + i]) return null
+  return sealed.subarray(0, length)
+}
+
+export interface EndpointOptions {
+  readonly config: CoreConfig
+  readonly seed: number
+  /** Engine clock at virtual time 0. */
+  readonly clock?: number
+  /** Bytes of entropy at each refill; small values exercise E_ENTROPY. */
+  readonly entropyChunk?: number
+  /** The 32 bytes at `secret_ptr`; none = the engine draws its own. */
+  readonly secret?: Uint8Array
+  readonly onTransmit: (datagram: Datagram, handle: number) => void
+  readonly onEvent: (event: EngineEvent) => void
+}
+
+/** One engine. `time` is virtual time in ticks since the start of the run. */
+export class Endpoint {
+  readonly core: Core
+  readonly config: CoreConfig
+  time = 0
+  /** The engine's input has changed since the last drain. */
+  dirty = true
+  /** Refills of entropy so far. */
+  refills = 0
+  readonly #clock: number
+  readonly #random: Random
+  readonly #entropyChunk: number
+  readonly #onTransmit: (datagram: Datagram, handle: number) => void
+  readonly #onEvent: (event: EngineEvent) => void
+  readonly #nonces = new Set<string>()
+  /** checksum of every PUSH sent, by session handle and sn */
+  readonly #pushed = new Map<number, Map<number, number>>()
+  #deadline = 0
+  #timersAt = -1
+  #timersCount = 0
+
+  constructor(options: EndpointOptions) {
+    this.core = new Core(instantiate())
+    this.config = options.config
+    this.#clock = (options.clock ?? 0) >>> 0
+    this.#random = new Random(options.seed)
+    this.#entropyChunk = Math.min(options.entropyChunk ?? 8192, this.core.entropyCapacity)
+    this.#onTransmit = options.onTransmit
+    this.#onEvent = options.onEvent
+    this.refill()
+    if (options.secret) this.core.u8.set(options.secret, this.core.calls.secret_ptr() >>> 0)
+    this.core.configure(options.config, this.now)
+  }
+
+  /** The engine's clock. */
+  get now(): number {
+    return (this.#clock + this.time) >>> 0
+  }
+
+  /** Writes fresh random bytes. */
+  refill(): void {
+    this.core.refresh()
+    const at = this.core.entropyPtr
+    this.#random.fill(this.core.u8.subarray(at, at + this.#entropyChunk))
+    this.core.calls.entropy_filled(this.#entropyChunk)
+    this.core.refresh()
+    this.refills++
+  }
+
+  /** Applies changed config fields. Throws as Core.configure does. */
+  reconfigure(change: Partial<CoreConfig>): void {
+    this.core.configure({ ...this.config, ...change }, this.now)
+    this.dirty = true
+  }
+
+  setPeer(peer: Address): void {
+    this.core.refresh()
+    this.core.u8.set(peer, this.core.calls.peer_ptr() >>> 0)
+    check(this.core.calls.set_peer(this.now) === 0, 'set_peer failed')
+    this.dirty = true
+  }
+
+  /** Applies rendezvous server, own address and service id. */
+  setRendezvous(server: Address, local: Address, id: Uint8Array): void {
+    const { core } = this
+    core.refresh()
+    core.u8.set(server, core.calls.rendezvous_ptr() >>> 0)
+    core.u8.set(local, core.calls.local_ptr() >>> 0)
+    core.u8.set(id, core.calls.service_ptr() >>> 0)
+    check(core.calls.set_rendezvous(id.length, this.now) === 0, 'set_rendezvous failed')
+    this.dirty = true
+  }
+
+  /** The record at `peer_ptr`. */
+  get peer(): Address {
+    this.core.refresh()
+    const at = this.core.calls.peer_ptr() >>> 0
+    return this.core.u8.slice(at, at + ADDRESS_BYTES)
+  }
+
+  /** Feeds datagrams as the network delivered them; the result counts the accepted ones. */
+  receive(datagrams: readonly Datagram[]): number {
+    const { core } = this
+    let accepted = 0
+    for (let start = 0; start < datagrams.length; start += core.rxSlots) {
+      const batch = datagrams.slice(start, start + core.rxSlots)
+      core.refresh()
+      batch.forEach(({ bytes, peer }, i) => {
+        const word = core.rxWord + i * Rx.WORDS
+        const ptr = core.u32[word + Rx.ptr] ?? 0
+        check((core.u32[word + Rx.capacity] ?? 0) >= 1501, 'rx descriptor too small')
+        let flags = 0
+        if (bytes.length <= 1500) {
+          core.u8.set(bytes, ptr)
+          if (this.config.tagBytes === 0 || fakeOpen(bytes, this.config.nonceBytes)) flags = Rx.OPENED
+        }
+        core.u32[word + Rx.length] = bytes.length
+        core.u32[word + Rx.flags] = flags
+        core.u8.set(peer, (word + Rx.address) * 4)
+      })
+      accepted += core.calls.handle_datagrams(batch.length, this.now)
+    }
+    this.dirty = true
+    return accepted
+  }
+
+  /** Virtual time at which `expire` is wanted; Infinity for never. */
+  get deadline(): number {
+    return this.#deadline
+  }
+
+  /** Runs the engine's timers. */
+  expire(): void {
+    if (this.#timersAt === this.time) this.#timersCount++
+    else this.#timersCount = 0
+    this.#timersAt = this.time
+    check(this.#timersCount < TIMERS_AT_ONCE_MAX, 'busy loop: next_timeout stays 0 after handle_timeout')
+    check(this.core.calls.handle_timeout(this.now) === 0, 'handle_timeout failed')
+    this.dirty = true
+  }
+
+  /** Drains until the engine has nothing left to say. */
+  drain(): void {
+    for (let round = 0; this.dirty; round++) {
+      check(round < DRAINS_MAX, 'endless drain: every drain causes new events')
+      this.dirty = false
+      this.#transmit()
+      const events = this.#events()
+      check(this.core.calls.poll_transmit(this.core.txSlots, this.now) === 0, 'more to transmit right after a drain')
+      check(this.core.calls.poll_events() === 0, 'more events right after a drain')
+      const wait = this.core.calls.next_timeout(this.now)
+      check(wait >= -1, `next_timeout = ${wait}`)
+      this.#deadline = wait < 0 ? Number.POSITIVE_INFINITY : this.time + wait
+      for (const event of events) this.#onEvent(event)
+    }
+  }
+
+  #transmit(): void {
+    const { core } = this
+    const { tagBytes, nonceBytes, kcpMtu } = this.config
+    for (let round = 0; ; round++) {
+      check(round < DRAINS_MAX, 'endless poll_transmit')
+      const count = core.calls.poll_transmit(core.txSlots, this.now)
+      if (count === -6) {
+        this.refill()
+        continue
+      }
+      if (count === 0) return
+      check(count > 0 && count <= core.txSlots, `poll_transmit = ${count}`)
+      core.refresh()
+      for (let i = 0; i < count; i++) {
+        const word = core.txWord + i * Tx.WORDS
+        const source = core.u32[word + Tx.source] ?? 0
+        const length = core.u32[word + Tx.length] ?? 0
+        const out = core.u32[word + Tx.out] ?? 0
+        const nonceAt = core.u32[word + Tx.nonce] ?? 0
+        const to = core.u32[word + Tx.address] ?? 0
+        check(length > 0 && length <= kcpMtu, `MUST 11: ${length} bytes of plaintext with kcpMtu ${kcpMtu}`)
+        const plain = core.u8.slice(source, source + length)
+        let bytes = plain
+        if (tagBytes > 0) {
+          check(nonceAt === out + length + tagBytes, 'nonce does not stand behind the tag')
+          const nonce = core.u8.slice(nonceAt, nonceAt + nonceBytes)
+          const key = nonce.join()
+          check(!this.#nonces.has(key), 'MUST 13: a nonce was used twice')
+          this.#nonces.add(key)
+          bytes = fakeSeal(plain, nonce)
+        }
+        const peer = core.u8.slice(to, to + ADDRESS_BYTES)
+        const handle = core.u32[word + Tx.handle] ?? 0
+        if (handle !== 0) this.#checkPushes(handle, plain)
+        this.#onTransmit({ bytes, peer }, handle)
+      }
+    }
+  }
+
+  /** A segment that is sent again must carry what it carried before. */
+  #checkPushes(handle: number, plain: Uint8Array): void {
+    let sent = this.#pushed.get(handle)
+    if (!sent) {
+      sent = new Map()
+      this.#pushed.set(handle, sent)
+    }
+    const view = new DataView(plain.buffer, plain.byteOffset, plain.byteLength)
+    for (let at = 0; plain.length - at >= 24; ) {
+      const length = view.getUint32(at + 20)
+      if (view.getUint8(at + 4) === PUSH) {
+        let hash = length
+        for (let i = at + 24; i < at + 24 + length; i++) hash = Math.imul(hash ^ (plain[i] ?? 0), 0x01000193)
+        const sn = view.getUint32(at + 12)
+        const before = sent.get(sn)
+        check(before === undefined || before === hash, `segment ${sn} was sent again with other bytes`)
+        sent.set(sn, hash)
+      }
+      at += 24 + length
+    }
+  }
+
+  #events(): EngineEvent[] {
+    const { core } = this
+    const events: EngineEvent[] = []
+    for (;;) {
+      const count = core.calls.poll_events()
+      check(count >= 0, `poll_events = ${count}`)
+      if (count === 0) return events
+      check(events.length < DRAINS_MAX, 'endless poll_events')
+      core.refresh()
+      for (let i = 0; i < count; i++) {
+        const word = core.eventWord + i * Event.WORDS
+        events.push({
+          type: core.u32[word + Event.type] ?? 0,
+          handle: core.u32[word + Event.handle] ?? 0,
+          arg: core.u32[word + Event.arg] ?? 0,
+        })
+      }
+    }
+  }
+
+  /** `stream_open`: a handle, or a negative error code. */
+  open(): number {
+    this.dirty = true
+    return this.core.calls.stream_open(this.now)
+  }
+
+  connected(handle: number, ok: boolean): number {
+    this.dirty = true
+    return this.core.calls.stream_connected(handle, ok ? 1 : 0, this.now)
+  }
+
+  shutdown(handle: number): number {
+    this.dirty = true
+    return this.core.calls.stream_shutdown(handle, this.now)
+  }
+
+  abort(handle: number): number {
+    this.dirty = true
+    return this.core.calls.stream_abort(handle, this.now)
+  }
+
+  /** Lets `fill` write into the reserved spans; what it returns is committed. 0 = no room. */
+  write(handle: number, limit: number, fill: (target: Uint8Array) => void): number {
+    const { core } = this
+    const spans = core.calls.stream_reserve(handle, limit)
+    if (spans <= 0) return spans
+    core.refresh()
+    let total = 0
+    for (let i = 0; i < spans && total < limit; i++) {
+      const word = core.spanWord + i * Span.WORDS
+      const ptr = core.u32[word + Span.ptr] ?? 0
+      const length = Math.min(core.u32[word + Span.length] ?? 0, limit - total)
+      check(length > 0, 'an empty span')
+      fill(core.u8.subarray(ptr, ptr + length))
+      total += length
+    }
+    check(core.calls.stream_commit(handle, total, this.now) === 0, 'stream_commit failed')
+    this.dirty = true
+    return total
+  }
+
+  /** Shows `take` the readable bytes, span by span, and consumes at most `limit` of them. */
+  read(handle: number, limit: number, take: (bytes: Uint8Array) => void): number {
+    const { core } = this
+    const spans = core.calls.stream_peek(handle)
+    if (spans <= 0) return spans
+    core.refresh()
+    let total = 0
+    for (let i = 0; i < spans && total < limit; i++) {
+      const word = core.spanWord + i * Span.WORDS
+      const ptr = core.u32[word + Span.ptr] ?? 0
+      const length = Math.min(core.u32[word + Span.length] ?? 0, limit - total)
+      check(length > 0, 'an empty span')
+      take(core.u8.subarray(ptr, ptr + length))
+      total += length
+    }
+    check(core.calls.stream_consume(handle, total, this.now) === 0, 'stream_consume failed')
+    this.dirty = true
+    return total
+  }
+
+  /** One counter; gauges of time are refreshed first. */
+  counter(name: CounterName): number {
+    this.core.calls.next_timeout(this.now)
+    return Number(this.core.counter(name))
+  }
+
+  /** Sum of the gauges of live sessions and TIME_WAIT. */
+  get sessions(): number {
+    const gauges = ['sessions_connect', 'sessions_established', 'sessions_linger', 'sessions_time_wait'] as const
+    return gauges.reduce((sum, name) => sum + this.counter(name), 0)
+  }
+
+  /** All sessions. */
+  list(): SessionInfo[] {
+    const result: SessionInfo[] = []
+    const slots = this.core.calls.session_slots()
+    for (let slot = 0; slot < slots; slot++) {
+      const handle = this.core.calls.session_info(slot, this.now)
+      if (handle === 0) continue
+      const info = this.core.info()
+      const word = (offset: number): number => info.getUint32(offset, true)
+      result.push({
+        handle,
+        conv: word(Info.conv),
+        state: word(Info.state),
+        idle: word(Info.idle),
+        srtt: word(Info.srtt),
+        rto: word(Info.rto),
+        waitsnd: word(Info.waitsnd),
+        rmtWnd: word(Info.rmtWnd),
+        cwnd: word(Info.cwnd),
+        retransmissions: word(Info.retransmissions),
+        tcpRead: Number(info.getBigUint64(Info.tcpRead, true)),
+        tcpWritten: Number(info.getBigUint64(Info.tcpWritten, true)),
+      })
+    }
+    return result
+  }
+
+  /** The conv of a live handle. */
+  convOf(handle: number): number {
+    const found = this.list().find((session) => session.handle === handle)
+    check(found !== undefined, `no session info for handle ${handle}`)
+    return found?.conv ?? 0
+  }
+}
+
+/** Fails the run with a message. */
+export function check(condition: boolean, text: string): asserts condition {
+  if (!condition) throw new Error(text)
+}

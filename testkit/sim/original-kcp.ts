@@ -1,0 +1,231 @@
+/**
+ * One KCP conversation that behaves like the original's: a clock that stands still between ticks, ACKs only when it
+ * flushes, RTT samples from every ACK, the classic algorithm (protocol.md 5.4-5.8). For tests against such a peer.
+ */
+import { decodeSegments } from '../decode.ts'
+import { Cmd, concat, segment } from './wire.ts'
+
+const MSS_HEADER = 24
+const RTO_MAX = 4000
+const PROBE_FIRST = 7000
+const PROBE_MAX = 120_000
+
+interface Sent {
+  readonly sn: number
+  readonly data: Uint8Array
+  ts: number
+  xmit: number
+  fastack: number
+  rto: number
+  due: number
+}
+
+function diff(a: number, b: number): number {
+  return (a - b) | 0
+}
+
+export interface OriginalKcpOptions {
+  readonly mtu: number
+  readonly sndwnd: number
+  readonly rcvwnd: number
+  readonly interval: number
+  readonly resend: number
+  readonly nodelay: number
+}
+
+export class OriginalKcp {
+  readonly conv: number
+  readonly options: OriginalKcpOptions
+  readonly emit: (plain: Uint8Array) => void
+  /** chunks without a number */
+  readonly queue: Uint8Array[] = []
+  readonly inflight: Sent[] = []
+  /** in order, not read */
+  readonly received: Uint8Array[] = []
+  retransmissions = 0
+  remoteWindow = 128
+  readonly #ahead = new Map<number, Uint8Array>()
+  #acks: { sn: number; ts: number }[] = []
+  #sndUna = 0
+  #sndNxt = 0
+  #rcvNxt = 0
+  #srtt = 0
+  #rttvar = 0
+  #rto = 200
+  #clock = 0
+  #nextFlush = 0
+  #started = false
+  #probeWait = 0
+  #probeAt = 0
+  #ask = false
+  #tell = false
+
+  constructor(conv: number, options: OriginalKcpOptions, emit: (plain: Uint8Array) => void) {
+    this.conv = conv
+    this.options = options
+    this.emit = emit
+  }
+
+  get waitsnd(): number {
+    return this.queue.length + this.inflight.length
+  }
+
+  get #receiveWindow(): number {
+    return Math.max(this.options.rcvwnd, 128)
+  }
+
+  write(bytes: Uint8Array): void {
+    const mss = this.options.mtu - MSS_HEADER
+    let rest = bytes
+    const last = this.queue.at(-1)
+    if (last && last.length < mss) {
+      const part = rest.subarray(0, mss - last.length)
+      this.queue[this.queue.length - 1] = concat(last, part)
+      rest = rest.subarray(part.length)
+    }
+    for (; rest.length > 0; rest = rest.subarray(mss)) this.queue.push(rest.slice(0, mss))
+  }
+
+  /** Takes everything that is in order. */
+  read(): Uint8Array | undefined {
+    const full = this.received.length >= this.#receiveWindow
+    const first = this.received.shift()
+    this.#advance()
+    if (full && this.received.length < this.#receiveWindow) this.#tell = true
+    return first
+  }
+
+  #advance(): void {
+    for (;;) {
+      const next = this.#ahead.get(this.#rcvNxt)
+      if (next === undefined || this.received.length >= this.#receiveWindow) return
+      this.#ahead.delete(this.#rcvNxt)
+      this.received.push(next)
+      this.#rcvNxt = (this.#rcvNxt + 1) >>> 0
+    }
+  }
+
+  input(plain: Uint8Array): void {
+    let maxSn = -1
+    let maxTs = 0
+    for (const { cmd, wnd, ts, sn, una, data } of decodeSegments(plain).segments) {
+      this.remoteWindow = wnd
+      while (this.inflight[0] && diff(una, this.inflight[0].sn) > 0) this.inflight.shift()
+      if (cmd === 'ACK') {
+        const rtt = diff(this.#clock, ts)
+        if (rtt >= 0) this.#sample(rtt)
+        const index = this.inflight.findIndex((sent) => sent.sn === sn)
+        if (index >= 0) this.inflight.splice(index, 1)
+        if (maxSn < 0 || (diff(sn, maxSn) > 0 && diff(ts, maxTs) > 0)) {
+          maxSn = sn
+          maxTs = ts
+        }
+      } else if (cmd === 'PUSH') {
+        if (diff(sn, this.#rcvNxt + this.#receiveWindow) < 0) {
+          this.#acks.push({ sn, ts })
+          if (diff(sn, this.#rcvNxt) >= 0) {
+            this.#ahead.set(sn, data)
+            this.#advance()
+          }
+        }
+      } else if (cmd === 'WASK') this.#tell = true
+      this.#sndUna = this.inflight[0]?.sn ?? this.#sndNxt
+    }
+    if (maxSn < 0) return
+    for (const sent of this.inflight) {
+      if (diff(sent.sn, maxSn) < 0 && diff(maxTs, sent.ts) >= 0) sent.fastack++
+    }
+  }
+
+  #sample(rtt: number): void {
+    const { interval, nodelay } = this.options
+    if (this.#srtt === 0) {
+      this.#srtt = rtt
+      this.#rttvar = rtt >> 1
+    } else {
+      this.#rttvar = Math.trunc((3 * this.#rttvar + Math.abs(rtt - this.#srtt)) / 4)
+      this.#srtt = Math.max(1, Math.trunc((7 * this.#srtt + rtt) / 8))
+    }
+    const wanted = this.#srtt + Math.max(interval, 4 * this.#rttvar)
+    this.#rto = Math.min(RTO_MAX, Math.max(nodelay === 0 ? 100 : 30, wanted))
+  }
+
+  /** A tick of the one timer; `now` in ms. */
+  update(now: number): void {
+    this.#clock = now >>> 0
+    if (!this.#started) {
+      this.#started = true
+      this.#nextFlush = this.#clock
+    }
+    let late = diff(this.#clock, this.#nextFlush)
+    if (late >= 10_000 || late < -10_000) {
+      this.#nextFlush = this.#clock
+      late = 0
+    }
+    if (late < 0) return
+    this.#nextFlush = (this.#nextFlush + this.options.interval) >>> 0
+    if (diff(this.#clock, this.#nextFlush) >= 0) this.#nextFlush = (this.#clock + this.options.interval) >>> 0
+    this.flush()
+  }
+
+  /** Sends what is due, by the clock of the last tick. */
+  flush(): void {
+    if (!this.#started) return
+    const { mtu, sndwnd, nodelay, resend } = this.options
+    const wnd = Math.max(0, this.#receiveWindow - this.received.length) & 0xffff
+    let parts: Uint8Array[] = []
+    let length = 0
+    const emit = (): void => {
+      if (length > 0) this.emit(concat(...parts))
+      parts = []
+      length = 0
+    }
+    const append = (cmd: number, sn: number, ts: number, data?: Uint8Array): void => {
+      const fields = { conv: this.conv, cmd, wnd, ts, sn, una: this.#rcvNxt }
+      const bytes = segment(data ? { ...fields, data } : fields)
+      if (length + bytes.length > mtu) emit()
+      parts.push(bytes)
+      length += bytes.length
+    }
+    let lastAck = { sn: 0, ts: 0 }
+    for (lastAck of this.#acks) append(Cmd.ACK, lastAck.sn, lastAck.ts)
+    this.#acks = []
+    if (this.remoteWindow === 0) {
+      if (this.#probeWait === 0) {
+        this.#probeWait = PROBE_FIRST
+        this.#probeAt = (this.#clock + PROBE_FIRST) >>> 0
+      } else if (diff(this.#clock, this.#probeAt) >= 0) {
+        this.#probeWait = Math.min(PROBE_MAX, Math.trunc((this.#probeWait * 3) / 2))
+        this.#probeAt = (this.#clock + this.#probeWait) >>> 0
+        this.#ask = true
+      }
+    } else this.#probeWait = 0
+    if (this.#ask) append(Cmd.WASK, lastAck.sn, lastAck.ts)
+    if (this.#tell) append(Cmd.WINS, lastAck.sn, lastAck.ts)
+    this.#ask = this.#tell = false
+    const limit = Math.min(sndwnd, this.remoteWindow)
+    while (this.queue.length > 0 && diff(this.#sndNxt, this.#sndUna + limit) < 0) {
+      const data = this.queue.shift()
+      if (!data) break
+      this.inflight.push({ sn: this.#sndNxt, data, ts: 0, xmit: 0, fastack: 0, rto: 0, due: 0 })
+      this.#sndNxt = (this.#sndNxt + 1) >>> 0
+    }
+    for (const sent of this.inflight) {
+      if (sent.xmit === 0) {
+        sent.rto = this.#rto
+        sent.due = (this.#clock + sent.rto + (nodelay === 0 ? sent.rto >> 3 : 0)) >>> 0
+      } else if (diff(this.#clock, sent.due) >= 0) {
+        if (nodelay === 0) sent.rto += Math.max(sent.rto, this.#rto)
+        else sent.rto += (nodelay === 1 ? sent.rto : this.#rto) >> 1
+        sent.due = (this.#clock + sent.rto) >>> 0
+      } else if (resend > 0 && sent.fastack >= resend && sent.xmit <= 5) {
+        sent.fastack = 0
+        sent.due = (this.#clock + sent.rto) >>> 0
+      } else continue
+      if (sent.xmit++ > 0) this.retransmissions++
+      sent.ts = this.#clock
+      append(Cmd.PUSH, sent.sn, sent.ts, sent.data)
+    }
+    emit()
+  }
+}

@@ -3,7 +3,7 @@
  * bundle with esbuild, then `node crypto.mjs [plaintext bytes]` or `bun crypto.mjs [plaintext bytes]`.
  */
 
-import { openAead } from '../host/crypto/aead.ts'
+import { openAead } from '../host/crypto/open.ts'
 import { variants } from '../testkit/crypto-variants.ts'
 
 const DEFAULT_PLAIN_BYTES = 1400

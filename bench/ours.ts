@@ -1,5 +1,6 @@
 /** Which ciphers a benchmark leaves to our program; the program itself always takes the fastest. */
-import type { RuntimeCrypto } from '../host/crypto/aead.ts'
+
+import type { RuntimeCrypto } from '../host/crypto/open.ts'
 
 /** `sodium-native`: not OpenSSL. `wrappers`: libsodium-wrappers alone. */
 export const BACKENDS = ['sodium-native', 'wrappers'] as const

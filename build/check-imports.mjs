@@ -1,5 +1,5 @@
-// node build/check-imports.mjs: refuses imports that point the wrong way. assembly/ and host/ see nothing but themselves
-// (host/ npm packages too, but no node:* and no bun:*), a runtime sees host/ and what both runtimes share.
+// node build/check-imports.mjs: refuses imports that point the wrong way, between the rooms of the project and between
+// the rooms of host/. Import circles between files are found by Biome (noImportCycles).
 
 import { readFileSync } from 'node:fs'
 import { builtinModules } from 'node:module'
@@ -9,6 +9,8 @@ import { filesBelow, inProject } from './files.mjs'
 const PACKAGE = 'npm packages'
 const SYSTEM = 'node:* modules'
 const BUN = 'bun:* modules'
+const PRODUCT = ['host', 'runtime-shared', 'runtime-node', 'runtime-bun']
+const OUTSIDE = [PACKAGE, SYSTEM, BUN, 'dist', 'package.json']
 
 /** Room -> rooms it may import. @type {Record<string, readonly string[]>} */
 const allowed = {
@@ -17,14 +19,41 @@ const allowed = {
   'runtime-shared': ['runtime-shared', 'host', PACKAGE, SYSTEM, 'package.json'],
   'runtime-node': ['runtime-node', 'runtime-shared', 'host', PACKAGE, SYSTEM, 'package.json'],
   'runtime-bun': ['runtime-bun', 'runtime-shared', 'host', PACKAGE, SYSTEM, BUN, 'package.json'],
+  testkit: ['testkit', ...PRODUCT, ...OUTSIDE],
+  test: ['test', 'testkit', 'build', ...PRODUCT, ...OUTSIDE],
+  bench: ['bench', 'testkit', ...PRODUCT, ...OUTSIDE],
+  examples: ['examples', 'testkit', ...OUTSIDE],
 }
+
+/** The rooms of host/, bottom first: each may import those before it. */
+const hostRooms = [
+  'errors.ts',
+  'format.ts',
+  'version.ts',
+  'view-cache.ts',
+  'net',
+  'runtime.ts',
+  'crypto',
+  'linux',
+  'log',
+  'config',
+  'service',
+  'engine',
+  'driver',
+  'transport',
+  'monitoring',
+  'dashboard',
+  'endpoint',
+  'workers',
+  'cli',
+]
 
 /**
  * @param {string} file relative to the project
  * @param {string} specifier
  */
-function roomOf(file, specifier) {
-  if (specifier.startsWith('.')) return posix.join(posix.dirname(file), specifier).split('/')[0] ?? ''
+function targetOf(file, specifier) {
+  if (specifier.startsWith('.')) return posix.join(posix.dirname(file), specifier)
   if (specifier === 'bun' || specifier.startsWith('bun:')) return BUN
   if (specifier.startsWith('node:') || builtinModules.includes(specifier.split('/')[0] ?? '')) return SYSTEM
   return PACKAGE
@@ -41,14 +70,31 @@ function specifiers(source) {
   return [...bare.matchAll(pattern)].map((match) => match[2] ?? match[4] ?? match[6] ?? '')
 }
 
+/**
+ * Why a file may not import a target; undefined when it may.
+ * @param {string} file
+ * @param {string} target
+ */
+function refusal(file, target) {
+  const [room = '', hostRoom = ''] = file.split('/')
+  const [targetRoom = '', targetHostRoom = ''] = target.split('/')
+  const targets = allowed[room] ?? []
+  if (!targets.includes(target) && !targets.includes(targetRoom)) return `${room} may only import ${targets.join(', ')}`
+  if (room !== 'host' || targetRoom !== 'host') return undefined
+  const at = hostRooms.indexOf(hostRoom)
+  if (at < 0) return `host/${hostRoom} has no place in the order of build/check-imports.mjs`
+  const targetAt = hostRooms.indexOf(targetHostRoom)
+  return targetAt >= 0 && targetAt <= at ? undefined : `host/${hostRoom} stands below host/${targetHostRoom}`
+}
+
 let wrong = 0
-for (const [room, targets] of Object.entries(allowed)) {
+for (const room of Object.keys(allowed)) {
   for (const file of filesBelow(room).filter((name) => /\.[cm]?[jt]s$/.test(name))) {
     for (const specifier of specifiers(readFileSync(inProject(file), 'utf8'))) {
-      const target = roomOf(file, specifier)
-      if (targets.includes(target)) continue
+      const why = refusal(file, targetOf(file, specifier))
+      if (why === undefined) continue
       wrong++
-      process.stderr.write(`${file}: must not import '${specifier}': ${room} may only import ${targets.join(', ')}\n`)
+      process.stderr.write(`${file}: must not import '${specifier}': ${why}\n`)
     }
   }
 }

@@ -5,17 +5,8 @@
  * are Error objects with a `code` such as ECONNREFUSED; after close() no callback comes.
  */
 
-import type { Terminal } from './cli/terminal.ts'
-import type { HeldBytes } from './driver/held-bytes.ts'
-import type { Sys } from './linux/syscalls.ts'
-
-/** A resolved IP socket address. `scope` is the numeric IPv6 scope id, 0 if none. */
-export interface SocketAddress {
-  readonly family: 4 | 6
-  readonly address: string
-  readonly port: number
-  readonly scope: number
-}
+import type { SystemError } from './errors.ts'
+import type { SocketAddress } from './net/address.ts'
 
 export interface UdpHandlers {
   /** One datagram. `data` is only valid during the call. `from` may be the same object for successive datagrams of one peer. */
@@ -25,14 +16,14 @@ export interface UdpHandlers {
   /** acquire() returned null before and would succeed now. */
   onWritable(): void
   /** A send or receive error (ICMP, ENOBUFS, EMSGSIZE, ...). A hint: the socket stays open. */
-  onError(error: NodeJS.ErrnoException): void
+  onError(error: SystemError): void
 }
 
 export interface UdpOptions {
   readonly bind: SocketAddress
   /** connect() the socket: other sources are dropped by the kernel and ICMP errors arrive */
   readonly connect?: SocketAddress
-  readonly tuning?: SocketTuning | undefined
+  readonly socketOptions?: SocketOptions | undefined
   /** Default: portable. */
   readonly path?: UdpPath
 }
@@ -44,7 +35,7 @@ export type UdpPath = 'auto' | 'fast' | 'portable'
  * Socket options that not every runtime and system has. What cannot be honoured is told by `refused`, and the socket opens without it. A reader of
  * /proc/net or `ss -m` sees the effect.
  */
-export interface SocketTuning {
+export interface SocketOptions {
   /** SO_REUSEPORT */
   readonly reuseport: boolean
   /** SO_SNDBUF and SO_RCVBUF, bytes, 0 = leave alone */
@@ -79,13 +70,23 @@ export interface TcpOptions {
   /** SO_KEEPALIVE */
   readonly keepalive: boolean
   /** Of listeners, whose connections inherit it, and of dialled connections. `netdev` does not apply. */
-  readonly tuning?: SocketTuning | undefined
+  readonly socketOptions?: SocketOptions | undefined
+}
+
+/** Where a connection counts the bytes that it holds beside the system. */
+export interface QueuedBytes {
+  /** Written to connections, not taken by the system yet. */
+  toTcp: number
+  /** Read from connections, not taken by the owner yet. */
+  fromTcp: number
+  /** Bytes that one connection may have queued now. */
+  readonly queueLimit: number
 }
 
 /** Handlers of one TCP connection; set by the owner before the first event can arrive. */
 export interface TcpHandlers {
   /** Where the connection counts what it holds beside the system; without it nobody asks. */
-  readonly held?: HeldBytes
+  readonly held?: QueuedBytes
   /** Bytes from TCP, only valid during the call. No more arrive after pause() until resume(). */
   onData(chunk: Uint8Array): void
   /** The other side sent FIN. Reading ended; writing may go on (half-close). */
@@ -93,7 +94,7 @@ export interface TcpHandlers {
   /** The socket takes bytes again after write() returned less than it was given. */
   onDrain(): void
   /** The socket is gone, once. `error` when it broke (RST, timeout, refused dial), undefined after a clean end of both directions. */
-  onClose(error?: NodeJS.ErrnoException): void
+  onClose(error?: SystemError): void
 }
 
 /** One TCP connection with half-close. Starts paused: call resume() to get data. */
@@ -104,7 +105,7 @@ export interface TcpConnection {
   /**
    * Writes the first `length` bytes of the buffer got from writeBuffer(). Result: bytes taken (0..length). When it is less than `length`, the caller
    * keeps the rest and repeats it after onDrain. An adapter that queues inside the runtime takes bytes only while that queue is short
-   * (`HeldBytes.queueLimit`, at most 256 KiB), so that back-pressure is real, and counts them.
+   * (`QueuedBytes.queueLimit`, at most 256 KiB), so that back-pressure is real, and counts them.
    */
   write(buffer: Uint8Array, length: number): number
   pause(): void
@@ -202,6 +203,38 @@ export interface WorkerCalls {
   receive(onMessage: (message: unknown) => void, onGone: () => void): void
 }
 
+/**
+ * libc functions as the runtime's FFI gives them: -1 means failure, then `errno` tells. Pointers are numbers from
+ * `address`. Calls never block here: descriptors are non-blocking.
+ */
+export interface Libc {
+  /** Bytes of a pointer. */
+  readonly pointerBytes: number
+  /** Where the bytes of a buffer are. Valid while the buffer lives; of a WebAssembly memory until it grows. */
+  address(buffer: ArrayBuffer): number
+  socket(domain: number, type: number, protocol: number): number
+  bind(fd: number, address: number, length: number): number
+  connect(fd: number, address: number, length: number): number
+  listen(fd: number, backlog: number): number
+  setsockopt(fd: number, level: number, name: number, value: number, length: number): number
+  getsockopt(fd: number, level: number, name: number, value: number, length: number): number
+  getsockname(fd: number, address: number, length: number): number
+  send(fd: number, data: number, length: number, flags: number): number
+  recv(fd: number, data: number, length: number, flags: number): number
+  recvmmsg(fd: number, messages: number, count: number, flags: number, timeout: number): number
+  sendmmsg(fd: number, messages: number, count: number, flags: number): number
+  if_nametoindex(name: number): number
+  /** fcntl(2) with a number. */
+  fcntl(fd: number, command: number, argument: number): number
+  close(fd: number): number
+  /** CLOCK_MONOTONIC, nanoseconds. */
+  monotonic(): bigint
+  /** errno of the call just made. */
+  errno(): number
+  /** `EADDRINUSE` for its number. */
+  errorName(errno: number): string
+}
+
 /** What the operating system offers a service beyond sockets. */
 export interface OperatingSystem {
   readonly pid: number
@@ -209,27 +242,27 @@ export interface OperatingSystem {
   env(name: string): string | undefined
   /** Text of a small system file such as /etc/passwd. @throws Error */
   readText(path: string): string
-  /** System calls by FFI. @throws NotAvailable saying why there are none */
-  sys(): Sys
+  /** libc by FFI, bound at the first call. @throws NotAvailable saying why there is none */
+  libc(): Libc
   /**
-   * Calls back whenever a descriptor of sys() has something to read, or an error. The callee reads by sys() until nothing is left. `first`: a datagram
+   * Calls back whenever a descriptor of syscalls() has something to read, or an error. The callee reads by syscalls() until nothing is left. `first`: a datagram
    * that the runtime took off the socket already (Bun); it comes before what is read then, and is the callee's. The descriptor stays the caller's: close()
    * first, then it. A datagram without bytes may be lost. The event loop goes on for as long as it is watched.
    * @throws NotAvailable
    */
   watch(fd: number, onReadable: (first?: Uint8Array) => void): Watch
   /**
-   * A TCP listener on a bound descriptor of sys(), which becomes the runtime's. It listens with the backlog of protocol.md 9.2. Of `options` nodelay and
+   * A TCP listener on a bound descriptor of syscalls(), which becomes the runtime's. It listens with the backlog of protocol.md 9.2. Of `options` nodelay and
    * keepalive count. `accept` and `onError` as in Runtime.listenTcp.
    */
   adoptListener(
     fd: number,
     options: TcpOptions,
     accept: (connection: TcpConnection) => TcpHandlers | null,
-    onError: (error: NodeJS.ErrnoException) => void,
+    onError: (error: SystemError) => void,
   ): Promise<TcpListener>
   /**
-   * A TCP connection on a descriptor of sys() that connects or is connected; it becomes the runtime's. Its options are left alone, its `remote` is
+   * A TCP connection on a descriptor of syscalls() that connects or is connected; it becomes the runtime's. Its options are left alone, its `remote` is
    * undefined. Exactly one of onOpen or handlers.onClose(error) comes first, never inside this call.
    */
   adoptConnection(fd: number, handlers: TcpHandlers, onOpen: () => void): TcpConnection
@@ -239,6 +272,26 @@ export interface OperatingSystem {
   readonly daemon: DaemonCalls | undefined
   /** Undefined where processes cannot share a port so that each peer sticks to one of them. */
   readonly workers?: WorkerCalls | undefined
+}
+
+/** Size of a terminal, in characters. */
+export interface TerminalSize {
+  readonly columns: number
+  readonly rows: number
+}
+
+/** The terminal of a process. */
+export interface Terminal {
+  /** Of standard output. */
+  size(): TerminalSize
+  /** Calls back when the size changed. */
+  onResize(callback: () => void): void
+  /** From now on each key comes at once and is not echoed: what it sends, such as `q` or `\x1b[A`. */
+  onKeys(callback: (keys: string) => void): void
+  /** Keys come as usual again. */
+  endKeys(): void
+  /** Calls back when the process ends, for whatever reason it can know of; only synchronous things happen then. */
+  onExit(callback: () => void): void
 }
 
 /** What subcommands need that a service does not: files, a terminal, how the program was called. */
@@ -273,7 +326,7 @@ export interface Runtime {
     address: SocketAddress,
     options: TcpOptions,
     accept: (connection: TcpConnection) => TcpHandlers | null,
-    onError: (error: NodeJS.ErrnoException) => void,
+    onError: (error: SystemError) => void,
   ): Promise<TcpListener>
   /** Non-blocking dial. Exactly one of onOpen or handlers.onClose(error) comes first. */
   dialTcp(address: SocketAddress, options: TcpOptions, handlers: TcpHandlers, onOpen: () => void): TcpConnection

@@ -1,7 +1,8 @@
 /** Bun's ciphers: BoringSSL behind its `node:crypto`, sodium-native, and the system's OpenSSL by bun:ffi. */
+
 import type { Pointer } from 'bun:ffi'
 import { createRequire } from 'node:module'
-import type { RuntimeCrypto } from '../host/crypto/aead.ts'
+import type { RuntimeCrypto } from '../host/crypto/open.ts'
 import type { Openssl } from '../host/crypto/providers/openssl-aead.ts'
 import { nativeSodium, nodeCrypto } from '../runtime-shared/ciphers.ts'
 

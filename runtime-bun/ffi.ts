@@ -2,9 +2,12 @@
  * libc by bun:ffi, bound at the first call that needs it, and only on Linux. The typed calls on this table are in
  * host/linux/syscalls.ts.
  */
+
 import { dlopen, type Pointer, ptr, read } from 'bun:ffi'
 import { constants } from 'node:os'
-import { type Libc, NotAvailable, Sys } from '../host/linux/syscalls.ts'
+import { NotAvailable } from '../host/errors.ts'
+import { type Syscalls, syscallsOf } from '../host/linux/syscalls.ts'
+import type { Libc } from '../host/runtime.ts'
 
 const errorNames = new Map(Object.entries(constants.errno).map(([name, number]) => [number, name]))
 // two names of one number
@@ -81,17 +84,23 @@ function bindLibc(): Libc {
   }
 }
 
-let loaded: Sys | undefined
+let loaded: Libc | undefined
 
 /**
- * System calls, bound at the first use.
+ * libc, bound at the first use.
  * @throws NotAvailable
  */
-export function sys(): Sys {
+export function libc(): Libc {
   if (process.platform !== 'linux') throw new NotAvailable('not available: only on Linux')
-  loaded ??= new Sys(bindLibc())
+  loaded ??= bindLibc()
   return loaded
 }
+
+/**
+ * System calls on it.
+ * @throws NotAvailable
+ */
+export const syscalls = (): Syscalls => syscallsOf({ libc })
 
 /** The place of a Bun.connect that takes over a descriptor. Its type declarations have no call for that, the others' keys are ignored. */
 export function descriptor(fd: number): { fd: number; hostname: string; port: number } {

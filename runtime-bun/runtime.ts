@@ -9,7 +9,7 @@ import type { Runtime } from '../host/runtime.ts'
 import { tools } from '../runtime-shared/console.ts'
 import { serveHttp } from '../runtime-shared/http.ts'
 import { system } from '../runtime-shared/platform.ts'
-import { sys } from './ffi.ts'
+import { libc } from './ffi.ts'
 import { os } from './os.ts'
 import { dialTcp, listenTcp } from './tcp.ts'
 import { openUdp } from './udp.ts'
@@ -24,7 +24,7 @@ export function bunRuntime(): Runtime {
     os,
     tools,
     terminal: terminalOf(process),
-    openUdp: openUdpByPath({ sys, watch: watchArrivals }, openUdp),
+    openUdp: openUdpByPath({ libc, watch: watchArrivals }, openUdp),
     listenTcp,
     dialTcp,
     serveHttp: (address, fetch) => serveHttp(address, fetch),

@@ -8,20 +8,22 @@
  * its end unseen. Accept errors (EMFILE) are not reported: Bun closes the excess connection with a spare descriptor and
  * goes on accepting, so onError of a listener has nothing to tell.
  */
+
 import type { Socket, SocketHandler, TCPSocketListener } from 'bun'
-import type { HeldBytes } from '../host/driver/held-bytes.ts'
-import { explained, systemError, toError } from '../host/net/native-address.ts'
-import { descriptorBuffers, descriptorOf, openTuned, tuneBuffers } from '../host/net/socket-options.ts'
+import { systemError, toError } from '../host/errors.ts'
+import { applyBuffers, descriptorBuffers, descriptorOf, openWithOptions } from '../host/linux/socket-options.ts'
+import type { SocketAddress } from '../host/net/address.ts'
+import { explained } from '../host/net/native-address.ts'
 import type {
-  SocketAddress,
-  SocketTuning,
+  QueuedBytes,
+  SocketOptions,
   TcpConnection,
   TcpHandlers,
   TcpListener,
   TcpOptions,
 } from '../host/runtime.ts'
 import { spelling } from '../runtime-shared/platform.ts'
-import { descriptor, sys } from './ffi.ts'
+import { descriptor, syscalls } from './ffi.ts'
 
 /** Bytes of the buffer that all connections share. */
 const WRITE_BUFFER_BYTES = 65536
@@ -54,7 +56,7 @@ class BunConnection implements TcpConnection {
    */
   readonly #held: Uint8Array[] = []
   /** Where they are counted. */
-  #ledger: HeldBytes | undefined
+  #ledger: QueuedBytes | undefined
   #paused = true
   #starved = false
   /** FIN came; it is told after what is held. */
@@ -270,9 +272,9 @@ const events: Handler = {
 }
 
 /** A dialled connection gets its buffers here, which is as good as before the handshake: the window scale allows for the system's maximum. */
-function tuneConnection(socket: BunSocket, tuning: SocketTuning): void {
-  tuneBuffers(tuning, () => {
-    const calls = sys()
+function tuneConnection(socket: BunSocket, socketOptions: SocketOptions): void {
+  applyBuffers(socketOptions, () => {
+    const calls = syscalls()
     const fd = descriptorOf(socket)
     if (fd === undefined) throw new Error('Bun shows no descriptor of the connection')
     return descriptorBuffers(calls, fd)
@@ -302,7 +304,7 @@ export function dialTcp(
         ...events,
         open: (socket) => {
           if (!connection.opened(socket)) return
-          if (options.tuning !== undefined) tuneConnection(socket, options.tuning)
+          if (options.socketOptions !== undefined) tuneConnection(socket, options.socketOptions)
           onOpen()
           // what a write() before the handshake was promised
           connection.drained()
@@ -349,7 +351,7 @@ export async function adoptListener(
   accept: (connection: TcpConnection) => TcpHandlers | null,
   _onError: (error: NodeJS.ErrnoException) => void,
 ): Promise<TcpListener> {
-  const local = sys().localAddress(fd)
+  const local = syscalls().localAddress(fd)
   return listen({ hostname: '', port: 0, fd }, local, options, accept, ADOPTED_BACKLOG)
 }
 
@@ -360,10 +362,10 @@ export async function listenTcp(
   accept: (connection: TcpConnection) => TcpHandlers | null,
   _onError: (error: NodeJS.ErrnoException) => void,
 ): Promise<TcpListener> {
-  const fd = openTuned(sys, 'tcp', address, options.tuning, true)
+  const fd = openWithOptions(syscalls, 'tcp', address, options.socketOptions, true)
   // Bun does not tell the port of a descriptor
-  const local = fd === undefined ? address : { ...address, port: sys().port(fd) }
-  const reusePort = fd === undefined && options.tuning?.reuseport === true
+  const local = fd === undefined ? address : { ...address, port: syscalls().port(fd) }
+  const reusePort = fd === undefined && options.socketOptions?.reuseport === true
   const where = { hostname: spelling.write(address), port: address.port, reusePort }
   return listen(fd === undefined ? where : { ...where, fd }, local, options, accept, BACKLOG)
 }
@@ -373,7 +375,7 @@ function lengthen(listener: object, backlog: number): void {
   const fd = descriptorOf(listener)
   if (fd === undefined || process.platform !== 'linux') return
   try {
-    sys().listen(fd, backlog)
+    syscalls().listen(fd, backlog)
   } catch {
     // a libc that cannot be bound: Bun's own number it is
   }

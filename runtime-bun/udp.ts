@@ -6,12 +6,15 @@
  * sendMany may stop early: at a full socket buffer, at a datagram that the kernel refuses, and at an ICMP error that is
  * pending. Which of these it was, send() of the next datagram tells.
  */
+
 import type { udp } from 'bun'
-import { DestinationCache, SourceCache, toError } from '../host/net/native-address.ts'
-import { descriptorBuffers, descriptorOf, openTuned, tuneBuffers } from '../host/net/socket-options.ts'
-import type { SocketAddress, SocketTuning, UdpHandlers, UdpOptions, UdpSocket } from '../host/runtime.ts'
+import { toError } from '../host/errors.ts'
+import { applyBuffers, descriptorBuffers, descriptorOf, openWithOptions } from '../host/linux/socket-options.ts'
+import type { SocketAddress } from '../host/net/address.ts'
+import { DestinationCache, SourceCache } from '../host/net/native-address.ts'
+import type { SocketOptions, UdpHandlers, UdpOptions, UdpSocket } from '../host/runtime.ts'
 import { spelling } from '../runtime-shared/platform.ts'
-import { sys } from './ffi.ts'
+import { syscalls } from './ffi.ts'
 
 /** Outgoing datagrams that wait for flush() or for room in the socket buffer. */
 const SEND_BUFFERS = 512
@@ -179,10 +182,10 @@ class BunUdpSocket implements UdpSocket {
 
 type Data = Uint8Array<ArrayBuffer>
 
-function tune(socket: udp.BaseUDPSocket, tuning: SocketTuning | undefined): void {
-  if (tuning === undefined) return
-  tuneBuffers(tuning, () => {
-    const calls = sys()
+function tune(socket: udp.BaseUDPSocket, socketOptions: SocketOptions | undefined): void {
+  if (socketOptions === undefined) return
+  applyBuffers(socketOptions, () => {
+    const calls = syscalls()
     const fd = descriptorOf(socket)
     if (fd === undefined) throw new Error('Bun shows no descriptor of the socket')
     return descriptorBuffers(calls, fd)
@@ -194,8 +197,8 @@ function tune(socket: udp.BaseUDPSocket, tuning: SocketTuning | undefined): void
  * Rejects with the error of bind or connect (EADDRINUSE, EADDRNOTAVAIL, ENETUNREACH, ...).
  */
 export async function openUdp(options: UdpOptions, handlers: UdpHandlers): Promise<UdpSocket> {
-  const { bind, connect, tuning } = options
-  const fd = openTuned(sys, 'udp', bind, tuning, false)
+  const { bind, connect, socketOptions } = options
+  const fd = openWithOptions(syscalls, 'udp', bind, socketOptions, false)
   let own: BunUdpSocket | undefined
   // Bun 1.4 adopts a descriptor, though its reference does not list the option
   const where = fd === undefined ? { hostname: spelling.write(bind), port: bind.port } : { fd }
@@ -208,7 +211,7 @@ export async function openUdp(options: UdpOptions, handlers: UdpHandlers): Promi
   }
   if (connect === undefined) {
     const opened = await Bun.udpSocket<'uint8array'>({ ...local, socket })
-    tune(opened, tuning)
+    tune(opened, socketOptions)
     const sender: Sender = {
       stride: 3,
       send: (queue, at) => opened.send(queue[at] as Data, queue[at + 1] as number, queue[at + 2] as string),
@@ -218,7 +221,7 @@ export async function openUdp(options: UdpOptions, handlers: UdpHandlers): Promi
   } else {
     const remote = { hostname: spelling.writeFor(bind.family, connect), port: connect.port }
     const opened = await Bun.udpSocket<'uint8array'>({ ...local, connect: remote, socket })
-    tune(opened, tuning)
+    tune(opened, socketOptions)
     const sender: Sender = {
       stride: 1,
       send: (queue, at) => opened.send(queue[at] as Data),

@@ -6,14 +6,14 @@
  */
 import type { Socket } from 'bun'
 import type { Watch } from '../host/runtime.ts'
-import { descriptor, sys } from './ffi.ts'
+import { descriptor, syscalls } from './ffi.ts'
 
 /** The next duplicate comes after this time: an error that does not go away must not spin. */
 const REARM_MS = 10
 
 /** See OperatingSystem.watch. @throws NotAvailable */
 export function watch(fd: number, onReadable: (first?: Uint8Array) => void): Watch {
-  const calls = sys()
+  const calls = syscalls()
   let closed = false
   let current: Socket | undefined
   let rearm: ReturnType<typeof setTimeout> | undefined
@@ -83,7 +83,7 @@ export function watchArrivals(fd: number, onReadable: () => void): Watch {
   if (!process.listeners('SIGIO').includes(onSignal)) process.on('SIGIO', onSignal)
   arrivals.add(onReadable)
   const keep = setInterval(() => {}, KEEP_MS)
-  sys().signalArrivals(fd, process.pid)
+  syscalls().signalArrivals(fd, process.pid)
   // for what came before
   const begin = setImmediate(onReadable)
   return {

@@ -1,5 +1,5 @@
 /** Node's ciphers: node:crypto, sodium-native, and its own OpenSSL by FFI where koffi is installed. */
-import type { RuntimeCrypto } from '../host/crypto/aead.ts'
+import type { RuntimeCrypto } from '../host/crypto/open.ts'
 import type { Openssl } from '../host/crypto/providers/openssl-aead.ts'
 import { nativeSodium, nodeCrypto } from '../runtime-shared/ciphers.ts'
 import { loadKoffi } from './ffi.ts'

@@ -2,9 +2,12 @@
  * libc by koffi, an optional dependency: loaded at the first call that needs it, and only on Linux. The typed calls on
  * this table are in host/linux/syscalls.ts.
  */
+
 import { createRequire } from 'node:module'
 import { constants } from 'node:os'
-import { type Libc, NotAvailable, Sys } from '../host/linux/syscalls.ts'
+import { NotAvailable } from '../host/errors.ts'
+import { type Syscalls, syscallsOf } from '../host/linux/syscalls.ts'
+import type { Libc } from '../host/runtime.ts'
 
 const require = createRequire(import.meta.url)
 
@@ -54,14 +57,20 @@ const [major = 0, minor = 0] = process.versions.node.split('.').map(Number)
 /** Whether this Node has the option `reusePort` of dgram and net. */
 export const hasReusePort: boolean = major > 23 || (major === 23 && minor >= 1) || (major === 22 && minor >= 12)
 
-let loaded: Sys | undefined
+let loaded: Libc | undefined
 
 /**
- * System calls, bound at the first use.
+ * libc, bound at the first use.
  * @throws NotAvailable
  */
-export function sys(): Sys {
+export function libc(): Libc {
   if (process.platform !== 'linux') throw new NotAvailable('not available: only on Linux')
-  loaded ??= new Sys(bindLibc())
+  loaded ??= bindLibc()
   return loaded
 }
+
+/**
+ * System calls on it.
+ * @throws NotAvailable
+ */
+export const syscalls = (): Syscalls => syscallsOf({ libc })

@@ -1,8 +1,8 @@
 /** The operating system by Node: the process, system calls, and descriptors of those calls on the event loop. */
 import type { OperatingSystem } from '../host/runtime.ts'
 import { processCalls } from '../runtime-shared/process.ts'
-import { sys } from './ffi.ts'
+import { libc } from './ffi.ts'
 import { adoptConnection, adoptListener } from './tcp.ts'
 import { watch } from './watch.ts'
 
-export const os: OperatingSystem = { ...processCalls, sys, watch, adoptListener, adoptConnection }
+export const os: OperatingSystem = { ...processCalls, libc, watch, adoptListener, adoptConnection }

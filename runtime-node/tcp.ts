@@ -7,20 +7,21 @@
  * error and goes on accepting, so no pause is needed. A reset that arrives while reading is paused shows at the next
  * write or resume().
  */
+
 import { connect, createServer, type ListenOptions, type OnReadOpts, Socket } from 'node:net'
-import type { HeldBytes } from '../host/driver/held-bytes.ts'
-import { systemError, toError } from '../host/net/native-address.ts'
-import { descriptorBuffers, descriptorOf, openTuned, tuneBuffers } from '../host/net/socket-options.ts'
+import { systemError, toError } from '../host/errors.ts'
+import { applyBuffers, descriptorBuffers, descriptorOf, openWithOptions } from '../host/linux/socket-options.ts'
+import type { SocketAddress } from '../host/net/address.ts'
 import type {
-  SocketAddress,
-  SocketTuning,
+  QueuedBytes,
+  SocketOptions,
   TcpConnection,
   TcpHandlers,
   TcpListener,
   TcpOptions,
 } from '../host/runtime.ts'
 import { spelling } from '../runtime-shared/platform.ts'
-import { hasReusePort, sys } from './ffi.ts'
+import { hasReusePort, syscalls } from './ffi.ts'
 
 /** Bytes of one buffer from writeBuffer(). */
 const WRITE_BUFFER_BYTES = 65536
@@ -67,7 +68,7 @@ class NodeConnection implements TcpConnection {
   readonly remote: SocketAddress | undefined
   readonly #socket: Socket
   #handlers: TcpHandlers | undefined
-  #held: HeldBytes | undefined
+  #held: QueuedBytes | undefined
   /** Bytes of the queue that `#held` knows of. */
   #counted = 0
   #error: NodeJS.ErrnoException | undefined
@@ -247,16 +248,16 @@ export function dialTcp(
     wanted = false
   })
   socket.once('connect', () => {
-    if (options.tuning !== undefined) tuneConnection(socket, options.tuning)
+    if (options.socketOptions !== undefined) tuneConnection(socket, options.socketOptions)
     if (wanted) onOpen()
   })
   return connection
 }
 
 /** A dialled connection gets its buffers here, which is as good as before the handshake: the window scale allows for the system's maximum. */
-function tuneConnection(socket: Socket, tuning: SocketTuning): void {
-  tuneBuffers(tuning, () => {
-    const calls = sys()
+function tuneConnection(socket: Socket, socketOptions: SocketOptions): void {
+  applyBuffers(socketOptions, () => {
+    const calls = syscalls()
     const fd = descriptorOf(Reflect.get(socket, '_handle'))
     if (fd === undefined) throw new Error('Node shows no descriptor of the connection')
     return descriptorBuffers(calls, fd)
@@ -292,7 +293,7 @@ export async function adoptListener(
   onError: (error: NodeJS.ErrnoException) => void,
 ): Promise<TcpListener> {
   const listener = await listen({ fd }, options, accept, onError)
-  sys().listen(fd, ADOPTED_BACKLOG)
+  syscalls().listen(fd, ADOPTED_BACKLOG)
   return listener
 }
 
@@ -303,12 +304,12 @@ export async function listenTcp(
   accept: (connection: TcpConnection) => TcpHandlers | null,
   onError: (error: NodeJS.ErrnoException) => void,
 ): Promise<TcpListener> {
-  const fd = openTuned(sys, 'tcp', address, options.tuning, hasReusePort)
-  const reusePort = fd === undefined && options.tuning?.reuseport === true && hasReusePort
+  const fd = openWithOptions(syscalls, 'tcp', address, options.socketOptions, hasReusePort)
+  const reusePort = fd === undefined && options.socketOptions?.reuseport === true && hasReusePort
   const where = fd === undefined ? { host: spelling.write(address), port: address.port } : { fd }
   // an option that Node 20 does not know
   const listener = await listen({ ...where, ...(reusePort && { reusePort }) }, options, accept, onError)
-  if (fd !== undefined) sys().listen(fd, BACKLOG)
+  if (fd !== undefined) syscalls().listen(fd, BACKLOG)
   return listener
 }
 

@@ -3,12 +3,15 @@
  * the first of them runs when all were delivered and marks the end of the batch. Which datagrams go where, and what
  * they mean, is the driver's business.
  */
+
 import { createSocket, type RemoteInfo, type Socket } from 'node:dgram'
-import { DestinationCache, SourceCache, toError } from '../host/net/native-address.ts'
-import { type BufferCalls, openTuned, tuneBuffers } from '../host/net/socket-options.ts'
-import type { SocketAddress, UdpHandlers, UdpOptions, UdpSocket } from '../host/runtime.ts'
+import { toError } from '../host/errors.ts'
+import { applyBuffers, type BufferCalls, openWithOptions } from '../host/linux/socket-options.ts'
+import type { SocketAddress } from '../host/net/address.ts'
+import { DestinationCache, SourceCache } from '../host/net/native-address.ts'
+import type { UdpHandlers, UdpOptions, UdpSocket } from '../host/runtime.ts'
 import { spelling } from '../runtime-shared/platform.ts'
-import { hasReusePort, sys } from './ffi.ts'
+import { hasReusePort, syscalls } from './ffi.ts'
 
 /** Outgoing datagrams in flight: libuv keeps each buffer until its callback. */
 const SEND_BUFFERS = 512
@@ -124,9 +127,9 @@ function bufferCalls(socket: Socket): BufferCalls {
  * Rejects with the error of bind or connect (EADDRINUSE, EADDRNOTAVAIL, ENETUNREACH, ...).
  */
 export async function openUdp(options: UdpOptions, handlers: UdpHandlers): Promise<UdpSocket> {
-  const { bind, connect, tuning } = options
-  const fd = openTuned(sys, 'udp', bind, tuning, hasReusePort)
-  const reusePort = fd === undefined && tuning?.reuseport === true && hasReusePort
+  const { bind, connect, socketOptions } = options
+  const fd = openWithOptions(syscalls, 'udp', bind, socketOptions, hasReusePort)
+  const reusePort = fd === undefined && socketOptions?.reuseport === true && hasReusePort
   return new Promise((resolve, reject) => {
     const type = bind.family === 6 ? 'udp6' : 'udp4'
     // an option that Node 20 does not know
@@ -142,7 +145,7 @@ export async function openUdp(options: UdpOptions, handlers: UdpHandlers): Promi
     socket.once('error', fail)
     const where = fd === undefined ? { address: spelling.write(bind), port: bind.port } : { fd }
     socket.bind({ ...where, exclusive: true }, () => {
-      if (tuning !== undefined) tuneBuffers(tuning, () => bufferCalls(socket))
+      if (socketOptions !== undefined) applyBuffers(socketOptions, () => bufferCalls(socket))
       if (connect === undefined) return open()
       socket.connect(connect.port, spelling.writeFor(bind.family, connect), (error?: Error) =>
         error ? fail(error) : open(),

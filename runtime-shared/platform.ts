@@ -1,12 +1,15 @@
 /**
  * Clock, names, files, standard streams and signals, for Bun too. Sockets and HTTP are left to the files beside it.
  */
+
 import { ADDRCONFIG, promises as dns } from 'node:dns'
 import { writeSync } from 'node:fs'
 import { readFile as readFileBytes } from 'node:fs/promises'
 import { networkInterfaces } from 'node:os'
-import { AddressSpelling, systemError } from '../host/net/native-address.ts'
-import type { Runtime, SocketAddress } from '../host/runtime.ts'
+import { systemError } from '../host/errors.ts'
+import type { SocketAddress } from '../host/net/address.ts'
+import { AddressSpelling } from '../host/net/native-address.ts'
+import type { Runtime } from '../host/runtime.ts'
 
 /** A reader that takes nothing for this long loses the rest of the text. */
 const PRINT_RETRY_MS = 5

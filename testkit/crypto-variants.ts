@@ -1,7 +1,8 @@
 /**
  * Every method on every library that has it, for tests of the ciphers.
  */
-import { methods, type RuntimeCrypto } from '../host/crypto/aead.ts'
+import { methods } from '../host/crypto/methods.ts'
+import type { RuntimeCrypto } from '../host/crypto/open.ts'
 import { crypto as bunCrypto } from '../runtime-bun/crypto.ts'
 import { crypto as nodeCrypto } from '../runtime-node/crypto.ts'
 

@@ -16,8 +16,7 @@ import {
   Tx,
   UNSET,
 } from '../host/engine/core.ts'
-import { writeRecord } from '../host/net/address.ts'
-import type { SocketAddress } from '../host/runtime.ts'
+import { type SocketAddress, writeRecord } from '../host/net/address.ts'
 
 const TICKS_PER_SECOND = 8000
 

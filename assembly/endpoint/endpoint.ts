@@ -7,7 +7,8 @@ import { setKeepalive, startKeepalive } from '../control/keepalive'
 import { startPings } from '../control/pings'
 import { setServiceExpiry } from '../control/services'
 import { setOptions, setWireOffset } from '../kcp/conversation'
-import { setCeiling, usedBytes } from '../memory/slab'
+import { fixBudget, openBudget, setBudget } from '../memory/budget'
+import { usedBytes } from '../memory/slab'
 import { openDatagrams } from '../packet/datagram'
 import { hasEntropy, takeEntropy } from '../packet/entropy'
 import { openNonces, renewCounter } from '../packet/nonce'
@@ -47,12 +48,9 @@ import { checkSessions, untilSessions, wakeSessions } from './schedule'
 
 /** Entropy the start wants: conv, clock, keepalive, pings, secret and base of nonces. */
 const START_ENTROPY_BYTES: u32 = 64
-/** Most bytes the ceiling can be set to: what wasm32 can address, less some. */
-const MAX_CEILING_BYTES: u32 = 0xf0000000
 
 let mode: u32 = 0
 let configured: bool = false
-let fixedBytes: u32 = 0
 
 /** True once `configure` succeeded; takes in the time of a call. */
 export function isReady(now: u32): bool {
@@ -93,7 +91,7 @@ export function configure(now: u32): i32 {
   setServiceExpiry(field(TIMEOUT))
   // limits that were lowered hold for sessions that wait already
   wakeSessions(now)
-  addFixed(0)
+  setBudget(field(MEMORY))
   if (isMode(MODE_CLIENT)) setKeepalive(field(KEEPALIVE))
   configurePeer(mode, min(max(3 * field(KEEPALIVE) + 4, 10), 1800))
   return OK
@@ -103,7 +101,7 @@ function start(now: u32): i32 {
   if (!hasEntropy(START_ENTROPY_BYTES)) return E_ENTROPY
   startClock(now)
   // descriptors and replay filter come on top of the ceiling, which is for sessions
-  setCeiling(MAX_CEILING_BYTES, 0)
+  openBudget()
   if (!openReplay(datagramFilter(), field(REPLAY)) || !openDatagrams(field(TAG_BYTES))) return E_MEMORY
   mode = field(MODE)
   configureOpening(mode, load<u32>(takeEntropy(4)))
@@ -111,15 +109,9 @@ function start(now: u32): i32 {
   startKeepalive(isMode(MODE_CLIENT) ? field(KEEPALIVE) : 0, load<u32>(takeEntropy(4)), now)
   startPings(load<u64>(takeEntropy(8)))
   openNonces(field(NONCE_BYTES), field(NONCE_STRATEGY))
-  fixedBytes = usedBytes()
+  fixBudget()
   configured = true
   return OK
-}
-
-/** `bytes` of the blocks in use are not for sessions: they come on top of the ceiling. */
-export function addFixed(bytes: u32): void {
-  fixedBytes += bytes
-  setCeiling(fixedBytes + min(field(MEMORY), MAX_CEILING_BYTES - fixedBytes), fixedBytes)
 }
 
 /** Draws the base of the nonce counter again. */

@@ -15,6 +15,7 @@ import {
   TICKS_PER_SECOND,
 } from '../abi'
 import { elapsed, NEVER, seconds } from '../clock'
+import { addFixed } from '../memory/budget'
 import { allocUrgent, classOf, usedBytes } from '../memory/slab'
 import {
   AUTHENTICATED,
@@ -47,7 +48,6 @@ import { copyAddress, isAddress } from '../packet/address'
 import { hasEntropy, takeEntropy } from '../packet/entropy'
 import { tellOwn } from '../session/events'
 import { count, OBFS_REFUSED } from '../stats'
-import { addFixed } from './endpoint'
 import { endSessionsOf } from './open'
 import { silenceSeconds } from './peer'
 

@@ -4,7 +4,7 @@
  */
 
 import { LOG_FORMATS, LOG_LEVEL_MAX, LOG_LEVEL_MIN, type LogFormat } from '../log/log.ts'
-import type { CommandEntry } from './commands/command.ts'
+import type { CommandEntry, CommandLine } from './commands/command.ts'
 import { COMMANDS, findCommand } from './commands/table.ts'
 import { columns, findOption, type Option, optionsText } from './options.ts'
 
@@ -57,6 +57,9 @@ const CRYPTO_OPTIONS: readonly Option[] = [
 
 /** All options that stand without a subcommand. */
 export const MAIN_OPTIONS: readonly Option[] = [...OPTIONS, ...CRYPTO_OPTIONS]
+
+/** What the program understands, for completions. */
+export const COMMAND_LINE: CommandLine = { main: MAIN_OPTIONS, entries: COMMANDS }
 
 /** The usage text, for stderr. @param program name it was called by */
 export function usageText(program: string): string {

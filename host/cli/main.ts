@@ -3,14 +3,15 @@
  */
 
 import type { Config } from '../config/config.ts'
-import { ConfigError } from '../config/error.ts'
 import { startFileWarnings } from '../config/lint.ts'
 import { parseConfig } from '../config/load.ts'
 import { assertStartable } from '../config/security.ts'
-import { listMethods, methods, type RuntimeCrypto } from '../crypto/aead.ts'
 import { generatePsk } from '../crypto/key.ts'
+import { methods } from '../crypto/methods.ts'
+import { listMethods, type RuntimeCrypto } from '../crypto/open.ts'
 import { StartError, startEndpoint } from '../endpoint/endpoint.ts'
 import { makeReload } from '../endpoint/reload.ts'
+import { ConfigError } from '../errors.ts'
 import { LOG_LEVEL_DEFAULT, Log, type Print } from '../log/log.ts'
 import { openSyslog, type SyslogWriter } from '../log/syslog.ts'
 import type { OperatingSystem, Runtime } from '../runtime.ts'
@@ -21,7 +22,7 @@ import { firewallOf } from '../transport/obfs/firewall.ts'
 import { PROGRAM, VERSION } from '../version.ts'
 import { runWorker } from '../workers/child.ts'
 import { openWorkers } from '../workers/workers.ts'
-import { type Args, adjustLevel, parseArgs, usageText } from './args.ts'
+import { type Args, adjustLevel, COMMAND_LINE, parseArgs, usageText } from './args.ts'
 import { runCommand } from './commands/command.ts'
 
 type RunArgs = Extract<Args, { kind: 'run' }>
@@ -67,7 +68,7 @@ export async function main(runtime: Runtime, argv: readonly string[], crypto: Ru
       runtime.print('stdout', `${generatePsk()}\n`)
       return runtime.exit(0)
     case 'command':
-      return runtime.exit(await runCommand({ runtime, crypto }, args.entry, args.words))
+      return runtime.exit(await runCommand({ runtime, crypto, commandLine: COMMAND_LINE }, args.entry, args.words))
     case 'obfs-firewall':
       try {
         const config = parseConfig(await readConfig(runtime, args.config))

@@ -2,28 +2,11 @@
  * The terminal of a process: how large it is, keys one by one, and a screen that is given back whatever happens. Made
  * from the streams of the runtime, which Node and Bun have alike.
  */
+import type { Terminal } from '../runtime.ts'
 
 /** Size taken where none is known, as of the oldest terminals. */
 const COLUMNS_DEFAULT = 80
 const ROWS_DEFAULT = 24
-
-export interface TerminalSize {
-  readonly columns: number
-  readonly rows: number
-}
-
-export interface Terminal {
-  /** Of standard output. */
-  size(): TerminalSize
-  /** Calls back when the size changed. */
-  onResize(callback: () => void): void
-  /** From now on each key comes at once and is not echoed: what it sends, such as `q` or `\x1b[A`. */
-  onKeys(callback: (keys: string) => void): void
-  /** Keys come as usual again. */
-  endKeys(): void
-  /** Calls back when the process ends, for whatever reason it can know of; only synchronous things happen then. */
-  onExit(callback: () => void): void
-}
 
 interface Output {
   readonly columns?: number | undefined

@@ -6,7 +6,7 @@
  */
 
 import { visit } from 'jsonc-parser'
-import { ConfigError } from './error.ts'
+import { ConfigError } from '../errors.ts'
 
 /** Levels of arrays and objects inside the outermost value (protocol.md 10.1). */
 const NESTING_MAX_LEVELS = 256

@@ -3,9 +3,9 @@
  * is in `rules.ts`.
  */
 
+import { HIDDEN, quote } from '../errors.ts'
 import { isWildcardHost, parseHostPort } from '../net/address.ts'
 import { type Config, MODE_CLIENT, MODE_RENDEZVOUS, MODE_SERVER } from './config.ts'
-import { HIDDEN, quote } from './error.ts'
 import { configWarnings } from './rules.ts'
 import { didYouMean, type Findings } from './unknown-keys.ts'
 import { PROPERTIES } from './validate.ts'

@@ -3,9 +3,9 @@
  * deserves a warning. Single keys are the schema's business, method and keys that of `security.ts`.
  */
 
+import { ConfigError, HIDDEN, quote } from '../errors.ts'
 import { isLoopbackHost, parseHostPort } from '../net/address.ts'
 import { type Config, MODE_CLIENT, MODE_RENDEZVOUS, MODE_SERVER } from './config.ts'
-import { ConfigError, HIDDEN, quote } from './error.ts'
 
 /** Longest service_id, in bytes of UTF-8. */
 const SERVICE_ID_MAX_BYTES = 256

@@ -4,7 +4,7 @@
  * than one key are in `rules.ts`.
  */
 
-import { ConfigError, HIDDEN, quote } from './error.ts'
+import { ConfigError, HIDDEN, quote } from '../errors.ts'
 import { decodeString, type JsonNode } from './json.ts'
 import schema from './schema.json' with { type: 'json' }
 

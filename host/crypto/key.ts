@@ -3,8 +3,7 @@
  * Reading and checking of `psk` belongs to the configuration.
  */
 
-import type { Security } from '../config/security.ts'
-import { KEY_BYTES } from './aead.ts'
+import { KEY_BYTES } from './methods.ts'
 import { allocate, rawSodium } from './providers/sodium.ts'
 import { secretBytes } from './secret-bytes.ts'
 
@@ -61,12 +60,15 @@ export async function passwordKey(password: string): Promise<Uint8Array> {
   }
 }
 
+/** A key, or the password that it comes from. */
+export type KeySource = { readonly psk: Uint8Array } | { readonly psk: undefined; readonly password: string }
+
 /**
  * Gives `use` the key of a configuration, and overwrites it when that is done, well or not.
  * @throws what `use` throws; Error when Argon2id has no memory
  */
-export async function withKey<T>(security: Security, use: (key: Uint8Array) => T | Promise<T>): Promise<T> {
-  const key = security.psk ?? (await passwordKey(security.password))
+export async function withKey<T>(source: KeySource, use: (key: Uint8Array) => T | Promise<T>): Promise<T> {
+  const key = source.psk ?? (await passwordKey(source.password))
   try {
     return await use(key)
   } finally {

@@ -7,9 +7,9 @@
  */
 
 import { COUNTERS, type Core, type CounterName } from '../engine/core.ts'
+import type { SystemError } from '../errors.ts'
 import { LOG_DEBUG, LOG_WARNING, type Log } from '../log/log.ts'
-import { formatAddress } from '../net/address.ts'
-import type { SocketAddress } from '../runtime.ts'
+import { formatAddress, type SocketAddress } from '../net/address.ts'
 
 /** Least time between two lines of one tally, ms. */
 const TALLY_MS = 60_000
@@ -177,7 +177,7 @@ export class Complaints {
   }
 
   /** An error of the UDP socket: never a verdict on sessions. `longest`: bytes of the longest datagram so far. */
-  udpError(error: NodeJS.ErrnoException, longest: number): UdpVerdict {
+  udpError(error: SystemError, longest: number): UdpVerdict {
     const code = error.code ?? ''
     const { counters } = this
     if (FULL.has(code)) {
@@ -233,7 +233,7 @@ export class Complaints {
   }
 
   /** The system could not accept a TCP connection (EMFILE, ENFILE, ENOBUFS, ...). Told once for each row of them. */
-  acceptError(error: NodeJS.ErrnoException): void {
+  acceptError(error: SystemError): void {
     this.counters.tcp_accept_errors++
     this.#acceptErrorAt = this.#clock()
     if (this.#acceptFailing) return

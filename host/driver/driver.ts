@@ -10,12 +10,13 @@ import type { Aead } from '../crypto/aead.ts'
 import { type Core, type CoreConfig, TICKS_PER_MS } from '../engine/core.ts'
 import { type Engine, isTrap } from '../engine/engine.ts'
 import { Traps } from '../engine/traps.ts'
+import type { SystemError } from '../errors.ts'
 import { formatDuration } from '../format.ts'
 import { LOG_ERROR, type Log } from '../log/log.ts'
+import type { SocketAddress } from '../net/address.ts'
 import type {
   Runtime,
-  SocketAddress,
-  SocketTuning,
+  SocketOptions,
   TcpConnection,
   TcpHandlers,
   TcpOptions,
@@ -45,11 +46,11 @@ export interface DriverOptions extends EventHandlers {
   readonly log: Log
   readonly tcp: TcpOptions
   /** Options of the UDP socket, of the configuration in force. */
-  udpTuning?(): SocketTuning | undefined
+  udpTuning?(): SocketOptions | undefined
   /** Server: where DIAL leads to. */
   target(): SocketAddress | undefined
   /** The UDP socket reported an error: a hint. */
-  onUdpError?(error: NodeJS.ErrnoException): void
+  onUdpError?(error: SystemError): void
   /** The engine trapped, and another one is about to take its place. */
   onTrap?(broken: Core): void
   /** A fresh engine is in use, which knows what this driver was told. */
@@ -155,7 +156,7 @@ export class Driver implements StreamHost, ReceiveHost, TransmitHost, EventHost 
       this.#udp.close()
       this.#use(null, undefined)
     }
-    const tuned = { ...options, tuning: this.#options.udpTuning?.() }
+    const tuned = { ...options, socketOptions: this.#options.udpTuning?.() }
     return this.open((handlers) => this.runtime.openUdp(tuned, handlers), options.connect)
   }
 

@@ -3,6 +3,8 @@
  * count against the engine's ceiling (docs/abi.md, set_host_bytes), and have a bound of their own: a part of it.
  */
 
+import type { QueuedBytes } from '../runtime.ts'
+
 /** Part of the engine's ceiling that connections may have queued together. */
 const QUEUED_PART = 1 / 8
 /**
@@ -15,7 +17,7 @@ const READ_PART = 1 / 16
 const QUEUE_MAX = 262144
 const QUEUE_MIN = 4096
 
-export class HeldBytes {
+export class HeldBytes implements QueuedBytes {
   /** Written to connections, not taken by the system yet. */
   toTcp = 0
   /** Read from connections, not taken by the engine yet. */

@@ -4,9 +4,9 @@
  */
 
 import type { Aead } from '../crypto/aead.ts'
-import type { PeerCache } from '../engine/address-cache.ts'
 import { type Core, DATAGRAM_MAX, Rx } from '../engine/core.ts'
-import type { SocketAddress } from '../runtime.ts'
+import type { SocketAddress } from '../net/address.ts'
+import type { AddressCache } from '../net/address-cache.ts'
 import type { Complaints } from './diagnostics.ts'
 
 /** What a receiver needs from the driver. */
@@ -20,7 +20,7 @@ export interface ReceiveHost {
 export class Receiver {
   readonly #host: ReceiveHost
   readonly #aead: Aead | undefined
-  readonly #peers: PeerCache
+  readonly #peers: AddressCache
   /** Filled receive descriptors that the engine has not seen. */
   #filled = 0
   /** Source of the last datagram, and of the last one that did not open, since the engine was told. */
@@ -28,7 +28,7 @@ export class Receiver {
   #failedFrom: SocketAddress | undefined
 
   /** @param aead undefined: datagrams are plaintext */
-  constructor(host: ReceiveHost, aead: Aead | undefined, peers: PeerCache) {
+  constructor(host: ReceiveHost, aead: Aead | undefined, peers: AddressCache) {
     this.#host = host
     this.#aead = aead
     this.#peers = peers

@@ -6,11 +6,12 @@
  */
 
 import { ABORT_REASONS, type Core, DATAGRAM_MAX, ErrorCode, EventType, Span } from '../engine/core.ts'
-import { StartViews } from '../engine/view-cache.ts'
+import type { SystemError } from '../errors.ts'
 import { formatConv } from '../format.ts'
 import { LOG_DEBUG, LOG_INFO, LOG_WARNING, type Log } from '../log/log.ts'
-import { formatAddress } from '../net/address.ts'
-import type { Runtime, SocketAddress, TcpConnection, TcpHandlers, TcpOptions } from '../runtime.ts'
+import { formatAddress, type SocketAddress } from '../net/address.ts'
+import type { Runtime, TcpConnection, TcpHandlers, TcpOptions } from '../runtime.ts'
+import { StartViews } from '../view-cache.ts'
 import type { Complaints } from './diagnostics.ts'
 import { HeldBytes } from './held-bytes.ts'
 
@@ -141,7 +142,7 @@ class Stream implements TcpHandlers {
     }
   }
 
-  onClose(error?: NodeJS.ErrnoException): void {
+  onClose(error?: SystemError): void {
     if (!this.#alive()) return
     const { host } = this.#table
     try {

@@ -4,10 +4,11 @@
  */
 
 import type { Aead } from '../crypto/aead.ts'
-import type { PeerCache } from '../engine/address-cache.ts'
 import { type Core, DATAGRAM_MAX, ErrorCode, Tx } from '../engine/core.ts'
-import { StartViews } from '../engine/view-cache.ts'
-import type { SocketAddress, UdpSocket } from '../runtime.ts'
+import type { SocketAddress } from '../net/address.ts'
+import type { AddressCache } from '../net/address-cache.ts'
+import type { UdpSocket } from '../runtime.ts'
+import { StartViews } from '../view-cache.ts'
 import type { Streams } from './streams.ts'
 
 /** After ENOBUFS or EAGAIN nothing is sent for this time, ms. */
@@ -30,7 +31,7 @@ export class Transmitter {
   longest = 0
   readonly #host: TransmitHost
   readonly #aead: Aead | undefined
-  readonly #peers: PeerCache
+  readonly #peers: AddressCache
   readonly #views = new StartViews(DATAGRAM_MAX)
   #udp: UdpSocket | null = null
   /** Receiver of everything, when the socket is connected. */
@@ -44,7 +45,7 @@ export class Transmitter {
   #backoff: ReturnType<typeof setTimeout> | undefined
 
   /** @param aead undefined: datagrams are plaintext */
-  constructor(host: TransmitHost, aead: Aead | undefined, peers: PeerCache) {
+  constructor(host: TransmitHost, aead: Aead | undefined, peers: AddressCache) {
     this.#host = host
     this.#aead = aead
     this.#peers = peers

@@ -6,19 +6,22 @@
  */
 
 import { type Config, MODE_CLIENT } from '../config/config.ts'
+import { checkServiceId } from '../config/mtu.ts'
 import { configWarnings, modeName } from '../config/rules.ts'
-import { assertStartable, checkServiceId, checkStart } from '../config/security.ts'
-import { type Aead, methods, openAead, type RuntimeCrypto } from '../crypto/aead.ts'
+import { assertStartable, checkStart } from '../config/security.ts'
+import { socketOptionsOf } from '../config/socket-options.ts'
+import type { Aead } from '../crypto/aead.ts'
 import { withKey } from '../crypto/key.ts'
+import { methods } from '../crypto/methods.ts'
+import { openAead, type RuntimeCrypto } from '../crypto/open.ts'
 import { Driver } from '../driver/driver.ts'
 import { Core, instantiate } from '../engine/core.ts'
 import { Engine } from '../engine/engine.ts'
 import { EndpointSecret, type SecretPart } from '../engine/secret.ts'
 import type { Log } from '../log/log.ts'
 import { type Monitoring, openMonitoring } from '../monitoring/monitoring.ts'
-import { formatAddress } from '../net/address.ts'
-import { tuningOf } from '../net/socket-options.ts'
-import type { Runtime, SocketAddress, SocketTuning, TcpListener, TcpOptions } from '../runtime.ts'
+import { formatAddress, type SocketAddress } from '../net/address.ts'
+import type { Runtime, SocketOptions, TcpListener, TcpOptions } from '../runtime.ts'
 import { ObfsClient } from '../transport/obfs/client.ts'
 import { ObfsServer } from '../transport/obfs/server.ts'
 import { packetFamily, resolveKey, StartError, step } from '../transport/resolver.ts'
@@ -37,17 +40,17 @@ export interface Share {
   readonly secret: SecretPart
 }
 
-const NO_TUNING: SocketTuning = { reuseport: false, sndbuf: 0, rcvbuf: 0, netdev: '', refused() {} }
+const NO_TUNING: SocketOptions = { reuseport: false, sndbuf: 0, rcvbuf: 0, netdev: '', refused() {} }
 
-/** A tuning that brings the socket of a share. */
-const adopting = (tuning: SocketTuning | undefined, share: Share | undefined): SocketTuning | undefined =>
-  share === undefined ? tuning : { ...NO_TUNING, ...tuning, fd: share.socket }
+/** Socket options that bring the socket of a worker. */
+const adopting = (socketOptions: SocketOptions | undefined, share: Share | undefined): SocketOptions | undefined =>
+  share === undefined ? socketOptions : { ...NO_TUNING, ...socketOptions, fd: share.socket }
 
 /** What connections get. Adapters read it at every dial and accept, so it is changed in place. */
 const tcpOptionsOf = (config: Config, log: Log, share: Share | undefined): TcpOptions => ({
   nodelay: config.tcp.nodelay,
   keepalive: config.tcp.keepalive,
-  tuning: adopting(tuningOf('tcp', config.tcp, undefined, log), share),
+  socketOptions: adopting(socketOptionsOf('tcp', config.tcp, undefined, log), share),
 })
 
 /** A running endpoint, from startEndpoint. */
@@ -64,7 +67,7 @@ export class Endpoint {
   readonly #client: boolean
   readonly #tcpOptions: TcpOptions
   #config: Config
-  #udpTuning: SocketTuning | undefined
+  #udpSocketOptions: SocketOptions | undefined
   #way: Way | undefined
   #listener: TcpListener | undefined
   #monitoring: Monitoring | undefined
@@ -85,7 +88,7 @@ export class Endpoint {
     this.#share = share
     this.#client = (config.mode & MODE_CLIENT) !== 0
     this.#tcpOptions = tcpOptionsOf(config, log, this.#listens)
-    this.#udpTuning = tuningOf('udp', config.udp, config.netdev, log)
+    this.#udpSocketOptions = socketOptionsOf('udp', config.udp, config.netdev, log)
     this.failed = new Promise((resolve) => {
       this.#fail = resolve
     })
@@ -160,7 +163,7 @@ export class Endpoint {
     for (const text of configWarnings(config)) if (!said.has(text)) log.warning(text)
     this.#config = config
     Object.assign(this.#tcpOptions, tcpOptionsOf(config, log, this.#listens))
-    this.#udpTuning = tuningOf('udp', config.udp, config.netdev, log)
+    this.#udpSocketOptions = socketOptionsOf('udp', config.udp, config.netdev, log)
     this.#monitoring?.reload(config)
     await this.#way?.reload(config, needsOtherSocket(before, config))
   }
@@ -187,7 +190,7 @@ export class Endpoint {
       aead: this.#aead,
       log: this.#log,
       tcp: this.#tcpOptions,
-      udpTuning: () => adopting(this.#udpTuning, this.#client ? undefined : this.#share),
+      udpTuning: () => adopting(this.#udpSocketOptions, this.#client ? undefined : this.#share),
       target: () => this.#way?.names.target,
       onResolve: () => this.#way?.onResolve(),
       onPeerFound: (peer) => this.#way?.onPeerFound(peer),

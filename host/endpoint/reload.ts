@@ -2,12 +2,14 @@
  * Reloading the configuration (protocol.md 10.5): reads the file again, checks it, and hands it to the running endpoint.
  * Whatever is wrong with it, the old configuration stays in force. Says which changes cannot be made while we run.
  */
+
 import { type Config, MODE_SERVER } from '../config/config.ts'
 import { parseConfig } from '../config/load.ts'
 import { modeName } from '../config/rules.ts'
+import { messageOf } from '../errors.ts'
 import type { Log } from '../log/log.ts'
 import type { Runtime } from '../runtime.ts'
-import { checkAddresses, messageOf } from '../transport/resolver.ts'
+import { checkAddresses } from '../transport/resolver.ts'
 
 /** Keys that are only looked at when we start. */
 const FIXED_KEYS = ['listen', 'http_listen', 'method', 'psk', 'password', 'obfs', 'user', 'workers'] as const

@@ -2,8 +2,9 @@
  * The engine's config block for a configuration (docs/abi.md, "Config block"). Ranges are checked by the schema before
  * and by the engine after.
  */
+
 import { type Config, MODE_SERVER } from '../config/config.ts'
-import { kcpMtu } from '../config/security.ts'
+import { kcpMtu } from '../config/mtu.ts'
 import type { Aead } from '../crypto/aead.ts'
 import { type CoreConfig, NonceStrategy, UNSET } from './core.ts'
 

@@ -3,8 +3,8 @@
  * knows all of it but the sessions. When to call what, and what follows from it, is driver.ts.
  */
 
-import type { SocketAddress } from '../runtime.ts'
-import { PeerCache } from './address-cache.ts'
+import type { SocketAddress } from '../net/address.ts'
+import { AddressCache } from '../net/address-cache.ts'
 import { ClockJump } from './clock-jump.ts'
 import { type Core, type CoreConfig, Info, NonceStrategy, TICKS_PER_MS } from './core.ts'
 import type { EndpointSecret } from './secret.ts'
@@ -23,7 +23,7 @@ export function isTrap(error: unknown): error is Error {
 }
 
 export class Engine {
-  readonly peers = new PeerCache()
+  readonly peers = new AddressCache()
   /** In force, or to be put in force by the next call below. */
   config: CoreConfig | undefined
   /** Client: where new sessions go. */

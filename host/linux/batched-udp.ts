@@ -6,13 +6,14 @@
  * (runtime.ts); which of the two is used is chosen there.
  */
 
-import { PeerCache } from '../engine/address-cache.ts'
-import { ADDRESS_WORDS } from '../engine/core.ts'
-import { systemError } from '../net/native-address.ts'
-import { bindTuned, descriptorBuffers, tuneBuffers } from '../net/socket-options.ts'
-import type { Runtime, SocketAddress, UdpHandlers, UdpOptions, UdpSocket, Watch } from '../runtime.ts'
+import { NotAvailable, type SystemError, systemError } from '../errors.ts'
+import type { SocketAddress } from '../net/address.ts'
+import { ADDRESS_WORDS, AddressCache } from '../net/address-cache.ts'
+import type { Libc, Runtime, UdpHandlers, UdpOptions, UdpSocket, Watch } from '../runtime.ts'
+import { SOL_UDP, UDP_GRO, UDP_SEGMENT } from './libc.ts'
 import { MessageVector } from './message-vector.ts'
-import { NotAvailable, SOL_UDP, type Sys, UDP_GRO, UDP_SEGMENT } from './syscalls.ts'
+import { applyBuffers, bindWithOptions, descriptorBuffers } from './socket-options.ts'
+import { type Syscalls, syscallsOf } from './syscalls.ts'
 
 /** Messages of one receive call, and bytes of each: what UDP can carry at most. */
 const RX_MESSAGES = 16
@@ -38,7 +39,7 @@ const record = new Uint32Array(ADDRESS_WORDS)
 
 /** What a fast socket needs of its runtime. */
 export interface FastCalls {
-  sys(): Sys
+  libc(): Libc
   /** As OperatingSystem.watch, but takes nothing off the socket. May miss what stays there after a callback that did not read to the end. */
   watch(fd: number, onReadable: () => void): Watch
 }
@@ -46,12 +47,12 @@ export interface FastCalls {
 class FastUdpSocket implements UdpSocket {
   readonly local: SocketAddress
   readonly path: string
-  readonly #sys: Sys
+  readonly #syscalls: Syscalls
   readonly #fd: number
   readonly #handlers: UdpHandlers
   readonly #family: 4 | 6
   readonly #connected: SocketAddress | undefined
-  readonly #peers = new PeerCache()
+  readonly #peers = new AddressCache()
   readonly #watch: Watch
 
   readonly #rx: MessageVector
@@ -81,23 +82,23 @@ class FastUdpSocket implements UdpSocket {
   #closed = false
 
   constructor(calls: FastCalls, fd: number, gro: boolean, gso: boolean, options: UdpOptions, handlers: UdpHandlers) {
-    const sys = calls.sys()
-    this.#sys = sys
+    const syscalls = syscallsOf(calls)
+    this.#syscalls = syscalls
     this.#fd = fd
     this.#handlers = handlers
     this.#family = options.bind.family
     this.#connected = options.connect
     this.#segments = gso
-    this.local = sys.localAddress(fd)
+    this.local = syscalls.localAddress(fd)
     this.path = `fast (recvmmsg${gro ? ' and UDP_GRO' : ''}, sendmmsg${gso ? ' and UDP_SEGMENT' : ''})`
-    this.#rx = new MessageVector(sys, RX_MESSAGES)
-    const stagingAt = sys.addressOf(this.#staging.buffer)
+    this.#rx = new MessageVector(syscalls, RX_MESSAGES)
+    const stagingAt = syscalls.addressOf(this.#staging.buffer)
     for (let i = 0; i < RX_MESSAGES; i++) {
       this.#rx.setBuffer(i, stagingAt + i * RX_BYTES, RX_BYTES)
       this.#rx.prepare(i)
     }
-    this.#tx = new MessageVector(sys, TX_MESSAGES, TX_SLOTS)
-    this.#memoryAt = sys.addressOf(this.#memory)
+    this.#tx = new MessageVector(syscalls, TX_MESSAGES, TX_SLOTS)
+    this.#memoryAt = syscalls.addressOf(this.#memory)
     for (let slot = 0; slot < TX_SLOTS; slot++) {
       this.#slots.push(new Uint8Array(this.#memory, slot << TX_SHIFT, 1 << TX_SHIFT))
       this.#free[slot] = TX_SLOTS - 1 - slot
@@ -140,7 +141,7 @@ class FastUdpSocket implements UdpSocket {
     if (this.#again !== undefined) clearImmediate(this.#again)
     if (this.#writable !== undefined) clearImmediate(this.#writable)
     this.#watch.close()
-    this.#sys.close(this.#fd)
+    this.#syscalls.close(this.#fd)
   }
 
   // Receive
@@ -150,7 +151,7 @@ class FastUdpSocket implements UdpSocket {
     const rx = this.#rx
     for (let call = 0; call < RX_CALLS; call++) {
       if (this.#closed) return
-      const count = this.#sys.recvmmsg(this.#fd, rx.address(0), RX_MESSAGES)
+      const count = this.#syscalls.recvmmsg(this.#fd, rx.address(0), RX_MESSAGES)
       if (count > 0) this.#deliver(count)
       else if (count === 0) return
       // an ICMP error has gone now, and datagrams may stand behind it
@@ -212,7 +213,7 @@ class FastUdpSocket implements UdpSocket {
   #transmit(): void {
     while (this.#queued > 0) {
       const messages = this.#layOut()
-      const sent = messages === 0 ? 0 : this.#sys.sendmmsg(this.#fd, this.#tx.address(0), messages)
+      const sent = messages === 0 ? 0 : this.#syscalls.sendmmsg(this.#fd, this.#tx.address(0), messages)
       if (messages > 0 && sent === 0) {
         this.#retry = setTimeout(this.#onRetry, RETRY_MS)
         return
@@ -234,7 +235,7 @@ class FastUdpSocket implements UdpSocket {
     this.#refuse(error, count)
   }
 
-  #refuse(error: NodeJS.ErrnoException, count = 1): void {
+  #refuse(error: SystemError, count = 1): void {
     this.#forget(count)
     // never inside the caller's flush()
     queueMicrotask(() => {
@@ -292,8 +293,8 @@ class FastUdpSocket implements UdpSocket {
     return Math.max(taken, 1)
   }
 
-  #error(errno: number, syscall: string): NodeJS.ErrnoException {
-    const code = this.#sys.errorName(errno)
+  #error(errno: number, syscall: string): SystemError {
+    const code = this.#syscalls.errorName(errno)
     return systemError(
       code,
       `${syscall} on ${this.#connected === undefined ? 'the' : 'a connected'} UDP socket`,
@@ -303,11 +304,11 @@ class FastUdpSocket implements UdpSocket {
 }
 
 /** A sandbox may forbid the batch calls: better known now than at every datagram. @throws NotAvailable */
-function checkBatches(sys: Sys, fd: number): void {
+function checkBatches(syscalls: Syscalls, fd: number): void {
   for (const call of ['recvmmsg', 'sendmmsg'] as const) {
     // no messages at all: nothing happens to those that wait
-    const result = sys[call](fd, 0, 0)
-    if (result < 0) throw new NotAvailable(`not available: ${call} ${sys.errorName(-result)}`)
+    const result = syscalls[call](fd, 0, 0)
+    if (result < 0) throw new NotAvailable(`not available: ${call} ${syscalls.errorName(-result)}`)
   }
 }
 
@@ -326,21 +327,21 @@ function tryOption(set: () => void): boolean {
  * @throws NotAvailable, or the error of bind or connect (EADDRINUSE, EADDRNOTAVAIL, ENETUNREACH, ...)
  */
 export function openFastUdp(calls: FastCalls, options: UdpOptions, handlers: UdpHandlers): UdpSocket {
-  const sys = calls.sys()
-  sys.checkLayout()
-  const { bind, connect, tuning } = options
-  const fd = bindTuned(sys, 'udp', bind, tuning)
+  const syscalls = syscallsOf(calls)
+  syscalls.checkLayout()
+  const { bind, connect, socketOptions } = options
+  const fd = bindWithOptions(syscalls, 'udp', bind, socketOptions)
   try {
-    if (tuning !== undefined) tuneBuffers(tuning, () => descriptorBuffers(sys, fd))
-    if (connect !== undefined) sys.connect(fd, connect)
-    checkBatches(sys, fd)
-    const gro = tryOption(() => sys.setOption(fd, UDP_GRO, 1, SOL_UDP))
+    if (socketOptions !== undefined) applyBuffers(socketOptions, () => descriptorBuffers(syscalls, fd))
+    if (connect !== undefined) syscalls.connect(fd, connect)
+    checkBatches(syscalls, fd)
+    const gro = tryOption(() => syscalls.setOption(fd, UDP_GRO, 1, SOL_UDP))
     // a kernel that does not know it would send a run as one datagram
-    const gso = tryOption(() => sys.getOption(fd, UDP_SEGMENT, SOL_UDP))
+    const gso = tryOption(() => syscalls.getOption(fd, UDP_SEGMENT, SOL_UDP))
     return new FastUdpSocket(calls, fd, gro, gso, options, handlers)
   } catch (error) {
     // one that was brought serves the portable path then
-    if (fd !== tuning?.fd) sys.close(fd)
+    if (fd !== socketOptions?.fd) syscalls.close(fd)
     throw error
   }
 }

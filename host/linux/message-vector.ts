@@ -7,7 +7,10 @@
  *     iovec, 16 bytes     0 base  8 len
  *     control, 24 bytes   0 len   8 level   12 type  16 value (UDP_SEGMENT: u16, UDP_GRO: int)
  */
-import { SOCKADDR_IN6_BYTES, SOL_UDP, type Sys, UDP_GRO, UDP_SEGMENT } from './syscalls.ts'
+
+import { SOL_UDP, UDP_GRO, UDP_SEGMENT } from './libc.ts'
+import { SOCKADDR_IN6_BYTES } from './sockaddr.ts'
+import type { Syscalls } from './syscalls.ts'
 
 const HEADER_BYTES = 64
 const IOVEC_BYTES = 16
@@ -48,12 +51,12 @@ export class MessageVector {
    * @param buffers of all messages together; message i has buffer i, unless setRun says otherwise
    * @throws NotAvailable on a machine with another layout
    */
-  constructor(sys: Sys, size: number, buffers = size) {
-    sys.checkLayout()
+  constructor(syscalls: Syscalls, size: number, buffers = size) {
+    syscalls.checkLayout()
     this.size = size
     const buffer = new ArrayBuffer(size * (HEADER_BYTES + NAME_BYTES + CONTROL_BYTES) + buffers * IOVEC_BYTES)
     this.#words = new Uint32Array(buffer)
-    this.#address = sys.addressOf(buffer)
+    this.#address = syscalls.addressOf(buffer)
     this.#names = size * HEADER_WORDS
     this.#controls = this.#names + size * NAME_WORDS
     this.#iovecs = this.#controls + size * CONTROL_WORDS

@@ -4,8 +4,9 @@
  */
 
 import type { OperatingSystem, Watch } from '../runtime.ts'
+import { SO_RCVBUF } from './libc.ts'
 import { MessageVector } from './message-vector.ts'
-import { SO_RCVBUF, type Sys } from './syscalls.ts'
+import { type Syscalls, syscallsOf } from './syscalls.ts'
 
 /** Batches of one wake-up before others get their turn. */
 const BATCHES_MAX = 4
@@ -18,7 +19,7 @@ const LENGTH = 2
 
 export class PacketSocket {
   readonly #os: OperatingSystem
-  readonly #sys: Sys
+  readonly #syscalls: Syscalls
   readonly #family: 4 | 6
   readonly #memory: { readonly buffer: ArrayBuffer }
   readonly #descriptors: number
@@ -49,18 +50,18 @@ export class PacketSocket {
     onBatch: (count: number) => void,
   ) {
     this.#os = os
-    this.#sys = os.sys()
+    this.#syscalls = syscallsOf(os)
     this.#family = family
     this.#memory = memory
     this.#descriptors = descriptors >>> 2
     this.#slots = slots
     this.#onBatch = onBatch
-    this.#vector = new MessageVector(this.#sys, slots)
+    this.#vector = new MessageVector(this.#syscalls, slots)
     this.#u8 = new Uint8Array(memory.buffer)
     this.#u32 = new Uint32Array(memory.buffer)
-    this.#base = this.#sys.addressOf(memory.buffer)
-    this.#fd = this.#sys.packetSocket(family)
-    if (rcvbuf > 0) this.#sys.setOption(this.#fd, SO_RCVBUF, rcvbuf)
+    this.#base = this.#syscalls.addressOf(memory.buffer)
+    this.#fd = this.#syscalls.packetSocket(family)
+    if (rcvbuf > 0) this.#syscalls.setOption(this.#fd, SO_RCVBUF, rcvbuf)
   }
 
   /**
@@ -70,8 +71,8 @@ export class PacketSocket {
    */
   attach(ifindex: number, filter: number, count: number): void {
     this.#refresh()
-    this.#sys.attachFilter(this.#fd, this.#base + filter, count)
-    this.#sys.bindPacket(this.#fd, this.#family, ifindex)
+    this.#syscalls.attachFilter(this.#fd, this.#base + filter, count)
+    this.#syscalls.bindPacket(this.#fd, this.#family, ifindex)
     this.#watch ??= this.#os.watch(this.#fd, this.#onReadable)
   }
 
@@ -79,7 +80,7 @@ export class PacketSocket {
     if (this.#closed) return
     this.#closed = true
     this.#watch?.close()
-    this.#sys.close(this.#fd)
+    this.#syscalls.close(this.#fd)
   }
 
   /** The engine's memory may have grown. */
@@ -88,7 +89,7 @@ export class PacketSocket {
     if (buffer === this.#u8.buffer) return
     this.#u8 = new Uint8Array(buffer)
     this.#u32 = new Uint32Array(buffer)
-    this.#base = this.#sys.addressOf(buffer)
+    this.#base = this.#syscalls.addressOf(buffer)
   }
 
   readonly #onReadable = (first?: Uint8Array): void => {
@@ -114,7 +115,7 @@ export class PacketSocket {
       const at = this.#descriptors + i * STRIDE
       vector.setBuffer(i, this.#base + (u32[at + PTR] ?? 0), u32[at + CAPACITY] ?? 0)
     }
-    const count = this.#sys.recvmmsg(this.#fd, vector.address(from), this.#slots - from)
+    const count = this.#syscalls.recvmmsg(this.#fd, vector.address(from), this.#slots - from)
     for (let i = from; i < from + count; i++) u32[this.#descriptors + i * STRIDE + LENGTH] = vector.length(i)
     return count
   }

@@ -3,8 +3,9 @@
  */
 
 import type { OperatingSystem } from '../runtime.ts'
+import { SO_SNDBUF } from './libc.ts'
 import { MessageVector } from './message-vector.ts'
-import { SO_SNDBUF, type Sys } from './syscalls.ts'
+import { type Syscalls, syscallsOf } from './syscalls.ts'
 
 /** Packets of one system call. */
 const BATCH = 64
@@ -16,7 +17,7 @@ const LENGTH = 5
 const RECEIVER = 8
 
 export class RawSocket {
-  readonly #sys: Sys
+  readonly #syscalls: Syscalls
   readonly #family: 4 | 6
   readonly #memory: { readonly buffer: ArrayBuffer }
   readonly #onError: (code: string) => void
@@ -38,15 +39,15 @@ export class RawSocket {
     sndbuf: number,
     onError: (code: string) => void,
   ) {
-    this.#sys = os.sys()
+    this.#syscalls = syscallsOf(os)
     this.#family = family
     this.#memory = memory
     this.#onError = onError
-    this.#vector = new MessageVector(this.#sys, BATCH)
+    this.#vector = new MessageVector(this.#syscalls, BATCH)
     this.#u32 = new Uint32Array(memory.buffer)
-    this.#base = this.#sys.addressOf(memory.buffer)
-    this.#fd = this.#sys.rawSocket(family)
-    if (sndbuf > 0) this.#sys.setOption(this.#fd, SO_SNDBUF, sndbuf)
+    this.#base = this.#syscalls.addressOf(memory.buffer)
+    this.#fd = this.#syscalls.rawSocket(family)
+    if (sndbuf > 0) this.#syscalls.setOption(this.#fd, SO_SNDBUF, sndbuf)
   }
 
   /**
@@ -58,7 +59,7 @@ export class RawSocket {
     if (this.#closed) return count
     if (this.#memory.buffer !== this.#u32.buffer) {
       this.#u32 = new Uint32Array(this.#memory.buffer)
-      this.#base = this.#sys.addressOf(this.#memory.buffer)
+      this.#base = this.#syscalls.addressOf(this.#memory.buffer)
     }
     const end = from + count
     let next = from
@@ -73,7 +74,7 @@ export class RawSocket {
   close(): void {
     if (this.#closed) return
     this.#closed = true
-    this.#sys.close(this.#fd)
+    this.#syscalls.close(this.#fd)
   }
 
   /** Result: index of the first descriptor that is not dealt with. */
@@ -91,9 +92,9 @@ export class RawSocket {
       filled++
     }
     if (filled === 0) return from + 1
-    const sent = this.#sys.sendmmsg(this.#fd, this.#vector.address(0), filled)
+    const sent = this.#syscalls.sendmmsg(this.#fd, this.#vector.address(0), filled)
     if (sent >= 0) return from + sent
-    this.#onError(this.#sys.errorName(-sent))
+    this.#onError(this.#syscalls.errorName(-sent))
     return from + 1
   }
 }

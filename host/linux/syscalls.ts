@@ -1,57 +1,53 @@
 /**
- * System calls behind one small face: the table of libc functions that a runtime binds by FFI, and typed calls on it
- * that throw errors with a code. Linux only; numbers are those of asm-generic. What the calls are used for is in
- * tuning.ts (socket options), syslog.ts and notify.ts.
+ * System calls: typed calls on the libc functions that a runtime binds by FFI, which throw errors with a code. Linux
+ * only.
  */
-import { ADDRESS_RECORD_BYTES, formatAddress, readRecord, writeRecord } from '../net/address.ts'
-import { systemError } from '../net/native-address.ts'
-import type { SocketAddress } from '../runtime.ts'
 
-export const AF_UNIX = 1
-export const AF_INET = 2
-export const AF_INET6 = 10
-const AF_PACKET = 17
-export const SOCK_STREAM = 1
-export const SOCK_DGRAM = 2
-const SOCK_RAW = 3
-const SOCK_NONBLOCK = 0o4000
-const SOCK_CLOEXEC = 0o2000000
-const IPPROTO_IP = 0
-const IPPROTO_TCP = 6
-const IPPROTO_IPV6 = 41
-const IPPROTO_RAW = 255
-const IP_HDRINCL = 3
-const IPV6_HDRINCL = 36
-const ETH_P_IP = 0x0800
-const ETH_P_IPV6 = 0x86dd
-const TCP_NODELAY = 1
-const TCP_WINDOW_CLAMP = 10
-const TCP_QUICKACK = 12
-export const SOL_UDP = 17
-export const UDP_SEGMENT = 103
-export const UDP_GRO = 104
-export const SOL_SOCKET = 1
-export const SO_REUSEADDR = 2
-export const SO_SNDBUF = 7
-export const SO_RCVBUF = 8
-const SO_KEEPALIVE = 9
-export const SO_REUSEPORT = 15
-export const SO_BINDTODEVICE = 25
-const SO_ATTACH_FILTER = 26
-const F_SETFL = 4
-const F_SETOWN = 8
-const F_DUPFD_CLOEXEC = 1030
-const O_NONBLOCK = 0o4000
-const O_ASYNC = 0o20000
-/** Of all Linux machines but alpha, mips, parisc and sparc, which neither runtime knows. */
-const EAGAIN = 11
-const MSG_TRUNC = 0x20
-const MSG_DONTWAIT = 0x40
-const MSG_NOSIGNAL = 0x4000
+import { NotAvailable, type SystemError, systemError } from '../errors.ts'
+import { formatAddress, type SocketAddress } from '../net/address.ts'
+import type { Libc } from '../runtime.ts'
+import {
+  AF_INET,
+  AF_INET6,
+  AF_PACKET,
+  AF_UNIX,
+  EAGAIN,
+  ETH_P_IP,
+  ETH_P_IPV6,
+  F_DUPFD_CLOEXEC,
+  F_SETFL,
+  F_SETOWN,
+  IP_HDRINCL,
+  IPPROTO_IP,
+  IPPROTO_IPV6,
+  IPPROTO_RAW,
+  IPPROTO_TCP,
+  IPV6_HDRINCL,
+  MSG_DONTWAIT,
+  MSG_NOSIGNAL,
+  MSG_TRUNC,
+  O_ASYNC,
+  O_NONBLOCK,
+  SO_ATTACH_FILTER,
+  SO_BINDTODEVICE,
+  SO_KEEPALIVE,
+  SO_RCVBUF,
+  SO_REUSEADDR,
+  SO_REUSEPORT,
+  SO_SNDBUF,
+  SOCK_CLOEXEC,
+  SOCK_DGRAM,
+  SOCK_NONBLOCK,
+  SOCK_RAW,
+  SOCK_STREAM,
+  SOL_SOCKET,
+  TCP_NODELAY,
+  TCP_QUICKACK,
+  TCP_WINDOW_CLAMP,
+} from './libc.ts'
+import { readSockaddr, SOCKADDR_IN6_BYTES, writeSockaddr } from './sockaddr.ts'
 
-/** Bytes of struct sockaddr_in, sockaddr_in6, sockaddr_ll, and of sun_path in sockaddr_un. */
-const SOCKADDR_IN_BYTES = 16
-export const SOCKADDR_IN6_BYTES = 28
+/** Bytes of struct sockaddr_ll, and of sun_path in struct sockaddr_un. */
 const SOCKADDR_LL_BYTES = 20
 /** A port that nobody needs to serve: asking for a route sends nothing. */
 const ROUTE_PORT = 9
@@ -59,73 +55,8 @@ const SUN_PATH_BYTES = 108
 /** Longest datagram sent or received here, bytes. */
 const DATAGRAM_BYTES = 8192
 
-/** Why a call that this program could use is not there. The message is for people. */
-export class NotAvailable extends Error {
-  override readonly name = 'NotAvailable'
-}
-
 const CAP_NET_RAW_REMEDY =
   "Give it to the runtime's binary (setcap cap_net_raw+ep FILE), or to the service (AmbientCapabilities=CAP_NET_RAW), or start as root with -u to give root up"
-
-/**
- * libc functions as the runtime's FFI gives them: -1 means failure, then `errno` tells. Pointers are numbers from
- * `address`. Calls never block here: descriptors are non-blocking.
- */
-export interface Libc {
-  /** Bytes of a pointer. */
-  readonly pointerBytes: number
-  /** Where the bytes of a buffer are. Valid while the buffer lives; of a WebAssembly memory until it grows. */
-  address(buffer: ArrayBuffer): number
-  socket(domain: number, type: number, protocol: number): number
-  bind(fd: number, address: number, length: number): number
-  connect(fd: number, address: number, length: number): number
-  listen(fd: number, backlog: number): number
-  setsockopt(fd: number, level: number, name: number, value: number, length: number): number
-  getsockopt(fd: number, level: number, name: number, value: number, length: number): number
-  getsockname(fd: number, address: number, length: number): number
-  send(fd: number, data: number, length: number, flags: number): number
-  recv(fd: number, data: number, length: number, flags: number): number
-  recvmmsg(fd: number, messages: number, count: number, flags: number, timeout: number): number
-  sendmmsg(fd: number, messages: number, count: number, flags: number): number
-  if_nametoindex(name: number): number
-  /** fcntl(2) with a number. */
-  fcntl(fd: number, command: number, argument: number): number
-  close(fd: number): number
-  /** CLOCK_MONOTONIC, nanoseconds. */
-  monotonic(): bigint
-  /** errno of the call just made. */
-  errno(): number
-  /** `EADDRINUSE` for its number. */
-  errorName(errno: number): string
-}
-
-/** Writes a struct sockaddr_in or sockaddr_in6 at `at`, where 28 bytes are free. Result: its length. */
-export function writeSockaddr(address: SocketAddress, view: DataView, at: number, littleEndian: boolean): number {
-  const record = new Uint8Array(ADDRESS_RECORD_BYTES)
-  writeRecord(address, record, 0)
-  for (let i = 0; i < SOCKADDR_IN6_BYTES; i += 4) view.setUint32(at + i, 0)
-  view.setUint16(at, address.family === 4 ? AF_INET : AF_INET6, littleEndian)
-  view.setUint16(at + 2, address.port)
-  const [start, length] = address.family === 4 ? [at + 4, 4] : [at + 8, 16]
-  for (let i = 0; i < length; i++) view.setUint8(start + i, record[8 + i] ?? 0)
-  if (address.family === 4) return SOCKADDR_IN_BYTES
-  view.setUint32(at + 24, address.scope, littleEndian)
-  return SOCKADDR_IN6_BYTES
-}
-
-/** The address in a struct sockaddr_in or sockaddr_in6; undefined when it is of another kind. */
-export function readSockaddr(view: DataView, at: number, littleEndian: boolean): SocketAddress | undefined {
-  const family = view.getUint16(at, littleEndian)
-  if (family !== AF_INET && family !== AF_INET6) return undefined
-  const record = new Uint8Array(ADDRESS_RECORD_BYTES)
-  const fields = new DataView(record.buffer)
-  fields.setUint16(0, family === AF_INET ? 4 : 6, true)
-  fields.setUint16(2, view.getUint16(at + 2), true)
-  const [from, length] = family === AF_INET ? [at + 4, 4] : [at + 8, 16]
-  for (let i = 0; i < length; i++) record[8 + i] = view.getUint8(from + i)
-  if (family === AF_INET6) fields.setUint32(4, view.getUint32(at + 24, littleEndian), true)
-  return readRecord(record, 0)
-}
 
 /** Layout of the arena below: a socket address, an int or a name, a length, a datagram. */
 const AT_ADDRESS = 0
@@ -134,7 +65,7 @@ const AT_LENGTH = 192
 const AT_DATA = 256
 
 /** Typed calls on a libc. One for each process is enough. */
-export class Sys {
+export class Syscalls {
   readonly #libc: Libc
   /** Every pointer handed out points in here: nothing moves and nothing is collected during a call. */
   readonly #arena = new ArrayBuffer(AT_DATA + DATAGRAM_BYTES)
@@ -416,12 +347,28 @@ export class Sys {
     return result
   }
 
-  #error(syscall: string, what = ''): NodeJS.ErrnoException {
+  #error(syscall: string, what = ''): SystemError {
     const code = this.#libc.errorName(this.#libc.errno())
     const [call = syscall] = syscall.split(' ')
-    const error: NodeJS.ErrnoException = new Error(`${syscall} ${code}${what === '' ? '' : ` ${what}`}`)
+    const error: SystemError = new Error(`${syscall} ${code}${what === '' ? '' : ` ${what}`}`)
     error.code = code
     error.syscall = call
     return error
   }
+}
+
+const bound = new WeakMap<Libc, Syscalls>()
+
+/**
+ * The system calls of a runtime, made at the first use.
+ * @throws NotAvailable saying why there are none
+ */
+export function syscallsOf(os: { libc(): Libc }): Syscalls {
+  const libc = os.libc()
+  let calls = bound.get(libc)
+  if (calls === undefined) {
+    calls = new Syscalls(libc)
+    bound.set(libc, calls)
+  }
+  return calls
 }

@@ -3,7 +3,8 @@
  * text; no host name). Lines that the log does not take at once are lost: a full log never stops the tunnel.
  */
 
-import { AF_UNIX, SOCK_DGRAM, type Sys } from '../linux/syscalls.ts'
+import { AF_UNIX, SOCK_DGRAM } from '../linux/libc.ts'
+import { type Syscalls, syscallsOf } from '../linux/syscalls.ts'
 import type { OperatingSystem } from '../runtime.ts'
 import { PROGRAM } from '../version.ts'
 
@@ -27,13 +28,13 @@ export function formatRecord(level: number, date: Date, pid: number, text: strin
   return `<${FACILITY_USER * 8 + severity}>${MONTHS[date.getMonth()]} ${day} ${clock} ${PROGRAM}[${pid}]: ${text}`
 }
 
-function connect(sys: Sys, path: string): number {
-  const fd = sys.socket(AF_UNIX, SOCK_DGRAM)
+function connect(syscalls: Syscalls, path: string): number {
+  const fd = syscalls.socket(AF_UNIX, SOCK_DGRAM)
   try {
-    sys.connectUnix(fd, path)
+    syscalls.connectUnix(fd, path)
     return fd
   } catch (error) {
-    sys.close(fd)
+    syscalls.close(fd)
     throw error
   }
 }
@@ -43,20 +44,20 @@ function connect(sys: Sys, path: string): number {
  * @throws Error saying why there is none; NotAvailable without system calls
  */
 export function openSyslog(os: OperatingSystem, now: () => Date, path = SYSLOG_PATH): SyslogWriter {
-  const sys = os.sys()
-  let fd = connect(sys, path)
+  const syscalls = syscallsOf(os)
+  let fd = connect(syscalls, path)
   return (level, text) => {
     const record = new TextEncoder().encode(formatRecord(level, now(), os.pid, text))
     try {
-      sys.send(fd, record)
+      syscalls.send(fd, record)
     } catch (error) {
       // EAGAIN: the log is busy; anything else: it went away, perhaps for a new one
       if (error instanceof Error && 'code' in error && error.code === 'EAGAIN') return
       try {
-        const fresh = connect(sys, path)
-        sys.close(fd)
+        const fresh = connect(syscalls, path)
+        syscalls.close(fd)
         fd = fresh
-        sys.send(fd, record)
+        syscalls.send(fd, record)
       } catch {
         // the next line tries again
       }

@@ -11,8 +11,10 @@
  * The server comes in as an object: this file knows of node:http only the shapes below.
  */
 
-import { type AddressSpelling, systemError, toError } from '../net/native-address.ts'
-import type { HttpConnection, HttpServer, SocketAddress } from '../runtime.ts'
+import { systemError, toError } from '../errors.ts'
+import type { SocketAddress } from '../net/address.ts'
+import type { AddressSpelling } from '../net/native-address.ts'
+import type { HttpConnection, HttpServer } from '../runtime.ts'
 import { oldestOfMost } from './crowd.ts'
 import { errorPage } from './http.ts'
 

@@ -13,8 +13,8 @@
 
 import { SessionState } from '../engine/core.ts'
 import type { RecentLine } from '../log/log.ts'
-import { formatAddress } from '../net/address.ts'
-import type { HttpConnection, SocketAddress } from '../runtime.ts'
+import { formatAddress, type SocketAddress } from '../net/address.ts'
+import type { HttpConnection } from '../runtime.ts'
 import type { ContextStats, ContextSteps } from '../transport/obfs/context-stats.ts'
 import { oldestOfMost } from './crowd.ts'
 import type { Counters, SessionStats, SessionSteps, Snapshot } from './stats.ts'

@@ -4,8 +4,8 @@
  */
 
 import { type Config, MODE_CLIENT, MODE_SERVER } from '../config/config.ts'
+import { kcpMtu } from '../config/mtu.ts'
 import { modeName } from '../config/rules.ts'
-import { kcpMtu } from '../config/security.ts'
 import type { Log } from '../log/log.ts'
 import { formatAddress } from '../net/address.ts'
 import type { HttpServer, Runtime } from '../runtime.ts'

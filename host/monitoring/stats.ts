@@ -16,8 +16,7 @@ import {
   TICKS_PER_MS,
 } from '../engine/core.ts'
 import { formatBytes, formatConv, formatDuration, formatServerTime } from '../format.ts'
-import { formatAddress, readRecord } from '../net/address.ts'
-import type { SocketAddress } from '../runtime.ts'
+import { formatAddress, readRecord, type SocketAddress } from '../net/address.ts'
 import { type ContextSteps, renderContexts } from '../transport/obfs/context-stats.ts'
 
 /** State characters by state number (protocol.md 6.4). */

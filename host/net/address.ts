@@ -4,8 +4,15 @@
  * 6.
  */
 
-import { ConfigError, quote } from '../config/error.ts'
-import type { SocketAddress } from '../runtime.ts'
+import { ConfigError, quote } from '../errors.ts'
+
+/** A resolved IP socket address. `scope` is the numeric IPv6 scope id, 0 if none. */
+export interface SocketAddress {
+  readonly family: 4 | 6
+  readonly address: string
+  readonly port: number
+  readonly scope: number
+}
 
 /** Size of the engine's address record, in bytes. */
 export const ADDRESS_RECORD_BYTES = 24

@@ -4,8 +4,8 @@
  * users and records of the engine are address.ts.
  */
 
-import type { SocketAddress } from '../runtime.ts'
-import { formatAddress, ipFamily } from './address.ts'
+import { type SystemError, systemError, toError } from '../errors.ts'
+import { formatAddress, ipFamily, type SocketAddress } from './address.ts'
 
 /** Peers remembered by one UDP socket; when more come the cache starts anew. */
 const PEER_CACHE_ENTRIES = 1024
@@ -20,21 +20,8 @@ export type Interfaces = () => {
   readonly [name: string]: readonly { readonly family: string; readonly scopeid?: number }[] | undefined
 }
 
-/** An error as the system calls report it. */
-export function systemError(code: string, message: string, syscall?: string): NodeJS.ErrnoException {
-  const error: NodeJS.ErrnoException = new Error(`${code}: ${message}`)
-  error.code = code
-  if (syscall !== undefined) error.syscall = syscall
-  return error
-}
-
-/** Anything thrown or reported, as an Error. */
-export function toError(reason: unknown): NodeJS.ErrnoException {
-  return reason instanceof Error ? reason : new Error(String(reason))
-}
-
 /** The error of a call, with a message in Node's manner: Bun's own name neither the code nor the port. */
-export function explained(syscall: string, address: SocketAddress, reason: unknown): NodeJS.ErrnoException {
+export function explained(syscall: string, address: SocketAddress, reason: unknown): SystemError {
   const error = toError(reason)
   if (error.code === undefined || error.message.includes(error.code)) return error
   return systemError(error.code, `${syscall} ${formatAddress(address)}`, syscall)

@@ -2,7 +2,9 @@
  * Taking on another identity once all sockets are open (protocol.md 10.5): the forms `user`, `user:`, `user:group` and
  * `:group`, names or numbers. Whatever goes wrong is an error: nobody who asked for less rights keeps more.
  */
-import { ConfigError, quote } from '../config/error.ts'
+
+import { ConfigError, quote } from '../errors.ts'
+import { syscallsOf } from '../linux/syscalls.ts'
 import type { Log } from '../log/log.ts'
 import type { IdentityCalls, OperatingSystem } from '../runtime.ts'
 
@@ -96,7 +98,7 @@ function changeGroups(os: OperatingSystem, calls: IdentityCalls, identity: Ident
 /** Binds the system calls while their files can be read for sure. Who needs them later is told when there are none. */
 function preload(os: OperatingSystem): void {
   try {
-    os.sys()
+    syscallsOf(os)
   } catch {
     // not available
   }

@@ -3,7 +3,8 @@
  * $NOTIFY_SOCKET names. Without that variable nobody wants to know, and nothing happens.
  */
 
-import { AF_UNIX, SOCK_DGRAM } from '../linux/syscalls.ts'
+import { AF_UNIX, SOCK_DGRAM } from '../linux/libc.ts'
+import { syscallsOf } from '../linux/syscalls.ts'
 import type { Log } from '../log/log.ts'
 import type { OperatingSystem } from '../runtime.ts'
 
@@ -39,13 +40,13 @@ export class ServiceNotifier {
   #tell(message: (microseconds: () => bigint) => string): void {
     if (this.#os === undefined || this.#path === undefined) return
     try {
-      const sys = this.#os.sys()
-      const fd = sys.socket(AF_UNIX, SOCK_DGRAM)
+      const syscalls = syscallsOf(this.#os)
+      const fd = syscalls.socket(AF_UNIX, SOCK_DGRAM)
       try {
-        sys.connectUnix(fd, this.#path)
-        sys.send(fd, new TextEncoder().encode(message(() => sys.monotonicMicroseconds())))
+        syscalls.connectUnix(fd, this.#path)
+        syscalls.send(fd, new TextEncoder().encode(message(() => syscalls.monotonicMicroseconds())))
       } finally {
-        sys.close(fd)
+        syscalls.close(fd)
       }
     } catch (error) {
       if (this.#warned) return

@@ -3,7 +3,8 @@
  * sees it, so that peers behind one NAT find each other. The messages are the engine's.
  */
 
-import type { Runtime, SocketAddress, UdpHandlers } from '../runtime.ts'
+import type { SocketAddress } from '../net/address.ts'
+import type { Runtime, UdpHandlers } from '../runtime.ts'
 import { isWildcard, wildcard } from './resolver.ts'
 
 const NO_HANDLERS: UdpHandlers = { onDatagram() {}, onBatchEnd() {}, onWritable() {}, onError() {} }

@@ -4,16 +4,14 @@
  */
 
 import { type Config, MODE_CLIENT, MODE_SERVER } from '../config/config.ts'
-import { ConfigError } from '../config/error.ts'
-import { type AddressRole, parseHostPort, sameAddress } from '../net/address.ts'
-import type { Runtime, SocketAddress, UdpOptions } from '../runtime.ts'
+import { ConfigError, messageOf } from '../errors.ts'
+import { type AddressRole, parseHostPort, type SocketAddress, sameAddress } from '../net/address.ts'
+import type { Runtime, UdpOptions } from '../runtime.ts'
 
 /** A start that failed for a reason outside the configuration: a name, a port. The message is for people. */
 export class StartError extends Error {
   override readonly name = 'StartError'
 }
-
-export const messageOf = (error: unknown): string => (error instanceof Error ? error.message : String(error))
 
 /** Runs one step of the start; its failure names the step. */
 export async function step<Result>(what: string, action: () => Promise<Result>): Promise<Result> {

@@ -1,8 +1,10 @@
 /**
  * How an endpoint's datagrams get to where the configuration's names lead: over UDP (follower.ts), or obfuscated as a server or a client (obfs/).
  */
+
 import type { Config } from '../config/config.ts'
-import type { SocketAddress } from '../runtime.ts'
+import type { SystemError } from '../errors.ts'
+import type { SocketAddress } from '../net/address.ts'
 import type { Names } from './resolver.ts'
 
 export interface Way {
@@ -18,7 +20,7 @@ export interface Way {
   /** Nothing was heard for long, or the peer left a ping unanswered. */
   onResolve(): void
   onPeerFound(peer: SocketAddress): void
-  onUdpError(error: NodeJS.ErrnoException): void
+  onUdpError(error: SystemError): void
   /** dpi/tcp client: the SYN was answered. */
   onObfsReady?(context: number): void
   /** A context of the obfuscator timed out. */

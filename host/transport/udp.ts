@@ -9,17 +9,17 @@
  */
 
 import { type Config, MODE_CLIENT } from '../config/config.ts'
-import { checkServiceId } from '../config/security.ts'
+import { checkServiceId } from '../config/mtu.ts'
 import type { Aead } from '../crypto/aead.ts'
 import type { Driver } from '../driver/driver.ts'
 import { coreConfig } from '../engine/config-block.ts'
+import { messageOf, type SystemError } from '../errors.ts'
 import type { Log } from '../log/log.ts'
-import { formatAddress } from '../net/address.ts'
-import type { Runtime, SocketAddress, UdpOptions, UdpSocket } from '../runtime.ts'
+import { formatAddress, type SocketAddress } from '../net/address.ts'
+import type { Runtime, UdpOptions, UdpSocket } from '../runtime.ts'
 import { announcedAddress, asSeenBy, localTowards } from './rendezvous.ts'
 import {
   isWildcard,
-  messageOf,
   type Names,
   NO_NAMES,
   packetFamily,
@@ -136,7 +136,7 @@ export class Follower {
   }
 
   /** The socket reported an error. */
-  readonly onUdpError = (error: NodeJS.ErrnoException): void => {
+  readonly onUdpError = (error: SystemError): void => {
     if (!PATH_ERRORS.has(codeOf(error))) return
     this.#suspect = true
     this.#watchIn(HINT_MS)

@@ -2,11 +2,11 @@
  * A worker: one endpoint in a process of its own, on a socket that it was given, which does what the first process
  * (workers.ts) says. What it logs goes there; it ends when that process is gone.
  */
-import type { RuntimeCrypto } from '../crypto/aead.ts'
+import type { RuntimeCrypto } from '../crypto/open.ts'
 import { type Endpoint, startEndpoint } from '../endpoint/endpoint.ts'
+import { messageOf } from '../errors.ts'
 import { Log } from '../log/log.ts'
 import type { Runtime, WorkerCalls } from '../runtime.ts'
-import { messageOf } from '../transport/resolver.ts'
 import type { FromWorker, ToWorker } from './messages.ts'
 
 /** How long the last messages may take before the process ends, ms. */

@@ -8,21 +8,23 @@
  */
 
 import { type Config, MODE_CLIENT } from '../config/config.ts'
-import { ConfigError } from '../config/error.ts'
 import { configWarnings, modeName } from '../config/rules.ts'
 import { assertStartable } from '../config/security.ts'
-import { methods } from '../crypto/aead.ts'
+import { socketOptionsOf } from '../config/socket-options.ts'
+import { methods } from '../crypto/methods.ts'
 import { keepFixed } from '../endpoint/reload.ts'
 import { ClockJump } from '../engine/clock-jump.ts'
 import { EndpointSecret } from '../engine/secret.ts'
+import { ConfigError, messageOf } from '../errors.ts'
 import { formatDuration } from '../format.ts'
-import { AF_INET, AF_INET6, SO_REUSEADDR, SOCK_DGRAM, SOCK_STREAM, type Sys } from '../linux/syscalls.ts'
+import { AF_INET, AF_INET6, SO_REUSEADDR, SOCK_DGRAM, SOCK_STREAM } from '../linux/libc.ts'
+import { bindWithOptions } from '../linux/socket-options.ts'
+import { type Syscalls, syscallsOf } from '../linux/syscalls.ts'
 import type { Log } from '../log/log.ts'
 import { type Monitoring, openMonitoring } from '../monitoring/monitoring.ts'
-import { formatAddress } from '../net/address.ts'
-import { bindTuned, tuningOf } from '../net/socket-options.ts'
-import type { OperatingSystem, Runtime, SocketAddress, WorkerCalls, WorkerProcess } from '../runtime.ts'
-import { messageOf, resolveKey, StartError, step } from '../transport/resolver.ts'
+import { formatAddress, type SocketAddress } from '../net/address.ts'
+import type { OperatingSystem, Runtime, WorkerCalls, WorkerProcess } from '../runtime.ts'
+import { resolveKey, StartError, step } from '../transport/resolver.ts'
 import type { FromWorker, ToWorker } from './messages.ts'
 import { WorkerStats } from './stats.ts'
 
@@ -249,45 +251,45 @@ interface SharedSockets {
 }
 
 /** Binds alone first: with SO_REUSEPORT a second start of this program would take a part of the peers unnoticed. */
-function checkFree(sys: Sys, kind: 'tcp' | 'udp', address: SocketAddress): void {
-  const socket = sys.socket(address.family === 4 ? AF_INET : AF_INET6, kind === 'udp' ? SOCK_DGRAM : SOCK_STREAM)
+function checkFree(syscalls: Syscalls, kind: 'tcp' | 'udp', address: SocketAddress): void {
+  const socket = syscalls.socket(address.family === 4 ? AF_INET : AF_INET6, kind === 'udp' ? SOCK_DGRAM : SOCK_STREAM)
   try {
-    if (kind === 'tcp') sys.setOption(socket, SO_REUSEADDR, 1)
-    sys.bind(socket, address, formatAddress(address))
+    if (kind === 'tcp') syscalls.setOption(socket, SO_REUSEADDR, 1)
+    syscalls.bind(socket, address, formatAddress(address))
   } finally {
-    sys.close(socket)
+    syscalls.close(socket)
   }
 }
 
 /** One socket for each worker, all bound to one address. */
-async function openSockets(runtime: Runtime, config: Config, log: Log, sys: Sys): Promise<SharedSockets> {
+async function openSockets(runtime: Runtime, config: Config, log: Log, syscalls: Syscalls): Promise<SharedSockets> {
   const client = (config.mode & MODE_CLIENT) !== 0
   const [key, text, kind] = client
     ? (['listen', config.listen, 'tcp'] as const)
     : (['kcp_bind', config.kcp_bind, 'udp'] as const)
   const address = await resolveKey(runtime, key, text ?? '', 'bind')
   const options = { ...config[kind], reuseport: true }
-  const tuning = tuningOf(kind, options, config.netdev, log)
+  const socketOptions = socketOptionsOf(kind, options, config.netdev, log)
   return step(`${key}: cannot open ${formatAddress(address)}`, async () => {
-    if (!config[kind].reuseport) checkFree(sys, kind, address)
+    if (!config[kind].reuseport) checkFree(syscalls, kind, address)
     const sockets: number[] = []
     let local = address
     while (sockets.length < config.workers) {
-      const socket = bindTuned(sys, kind, local, tuning)
-      local = { ...address, port: sys.port(socket) }
+      const socket = bindWithOptions(syscalls, kind, local, socketOptions)
+      local = { ...address, port: syscalls.port(socket) }
       sockets.push(socket)
     }
     return { local, sockets }
   })
 }
 
-function systemCalls(os: OperatingSystem | undefined, config: Config): { calls: WorkerCalls; sys: Sys } {
+function systemCalls(os: OperatingSystem | undefined, config: Config): { calls: WorkerCalls; syscalls: Syscalls } {
   const refuse = (why: string): never => {
     throw new ConfigError('workers', String(config.workers), why)
   }
   const calls = os?.workers ?? refuse('not available: only on Linux')
   try {
-    return { calls, sys: os?.sys() ?? refuse('not available here') }
+    return { calls, syscalls: os === undefined ? refuse('not available here') : syscallsOf(os) }
   } catch (error) {
     return refuse(messageOf(error))
   }
@@ -299,9 +301,9 @@ function systemCalls(os: OperatingSystem | undefined, config: Config): { calls: 
  */
 export async function openWorkers(runtime: Runtime, config: Config, log: Log): Promise<WorkerGroup> {
   assertStartable(config, methods)
-  const { calls, sys } = systemCalls(runtime.os, config)
+  const { calls, syscalls } = systemCalls(runtime.os, config)
   for (const text of configWarnings(config)) log.warning(text)
-  const shared = await openSockets(runtime, config, log, sys)
+  const shared = await openSockets(runtime, config, log, syscalls)
   const what = (config.mode & MODE_CLIENT) !== 0 ? 'tcp listen' : 'udp bind'
   log.notice(`${what}: ${formatAddress(shared.local)}, ${config.workers} workers`)
   const group = new WorkerGroup(runtime, config, log, calls, shared)

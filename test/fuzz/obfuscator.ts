@@ -6,7 +6,7 @@ import { ErrorCode, Obfs, ObfsKind, ObfsRx, ObfsTx, Tx } from '../../host/engine
 import { pickAddress } from './datagrams.ts'
 import { checksum, Flag, headerBytes, isGoodPacket, TCP_BYTES, writePacket } from './ip.ts'
 import { fault } from './pattern.ts'
-import type { World } from './world.ts'
+import type { ObfuscatorHost, World } from './world.ts'
 
 const SLOT_BYTES = 2048
 const TAG_BYTES = 16
@@ -23,7 +23,7 @@ function numberOf(record: Uint8Array): number {
   return record.reduce((number, byte) => Math.imul(number ^ byte, 0x01000193) >>> 0, 0x811c9dc5)
 }
 
-export class Obfuscator {
+export class Obfuscator implements ObfuscatorHost {
   readonly #world: World
   readonly #kind: number
   /** By number of the address. */

@@ -2,10 +2,10 @@
  * The engine under test and the part of the host that touches its memory. Whatever the host may overwrite is
  * overwritten, and whatever the engine hands out is checked: where it lies, and how long it is.
  */
+
 import { Buffer } from 'node:buffer'
 import {
   ADDRESS_BYTES,
-  ADDRESS_WORDS,
   COUNTERS,
   ConfigField,
   type ConfigFieldName,
@@ -19,6 +19,7 @@ import {
   Span,
   Tx,
 } from '../../host/engine/core.ts'
+import { ADDRESS_WORDS } from '../../host/net/address-cache.ts'
 import type { Random } from '../../testkit/sim/random.ts'
 import { fault } from './pattern.ts'
 

@@ -7,7 +7,7 @@ import { isIPv4, isIPv6 } from 'node:net'
 import * as fc from 'fast-check'
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
-import { ConfigError } from '../../host/config/error.ts'
+import { ConfigError } from '../../host/errors.ts'
 import {
   ADDRESS_RECORD_BYTES,
   type AddressRole,
@@ -16,10 +16,10 @@ import {
   ipFamily,
   parseHostPort,
   readRecord,
+  type SocketAddress,
   sameAddress,
   writeRecord,
 } from '../../host/net/address.ts'
-import type { SocketAddress } from '../../host/runtime.ts'
 
 const test = suite('address')
 

@@ -1,5 +1,6 @@
 /** Runs a subcommand in memory: files, terminal and answers are the test's. */
 
+import { COMMAND_LINE } from '../../host/cli/args.ts'
 import { runCommand } from '../../host/cli/commands/command.ts'
 import { findCommand } from '../../host/cli/commands/table.ts'
 import type { Tools } from '../../host/runtime.ts'
@@ -69,6 +70,6 @@ export async function tryCommand(name: string, words: readonly string[], world: 
       return new TextEncoder().encode(text)
     },
   })
-  const status = await runCommand({ runtime, crypto: NO_CIPHERS }, entry, words)
+  const status = await runCommand({ runtime, crypto: NO_CIPHERS, commandLine: COMMAND_LINE }, entry, words)
   return { status, ...printed, questions, files }
 }

@@ -1,4 +1,5 @@
 /** What the log and the counters tell when something around a tunnel is wrong, and that nothing of it ends a session. */
+
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
 import { parseConfig } from '../../host/config/load.ts'
@@ -6,7 +7,7 @@ import { Complaints } from '../../host/driver/diagnostics.ts'
 import { type Endpoint, startEndpoint } from '../../host/endpoint/endpoint.ts'
 import { COUNTERS, type CounterName } from '../../host/engine/core.ts'
 import { Log } from '../../host/log/log.ts'
-import type { SocketAddress } from '../../host/runtime.ts'
+import type { SocketAddress } from '../../host/net/address.ts'
 import { loopback, MemoryNetwork, type MemoryTcp, NO_CIPHERS, until } from './memory-runtime.ts'
 import { type StubCore, stubCore } from './stub-core.ts'
 

@@ -6,10 +6,11 @@ import * as fc from 'fast-check'
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
 import { type Config, MODE_CLIENT, MODE_RENDEZVOUS, MODE_SERVER } from '../../host/config/config.ts'
-import { ConfigError } from '../../host/config/error.ts'
 import { parseConfig } from '../../host/config/load.ts'
+import { checkServiceId, kcpMtu } from '../../host/config/mtu.ts'
 import { configWarnings, modeName } from '../../host/config/rules.ts'
-import { checkServiceId, checkStart, kcpMtu, parsePsk } from '../../host/config/security.ts'
+import { checkStart, parsePsk } from '../../host/config/security.ts'
+import { ConfigError } from '../../host/errors.ts'
 
 const METHODS = ['xchacha20poly1305_ietf', 'xsalsa20poly1305', 'chacha20poly1305_ietf', 'aes256gcm']
 const PSK = 'AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8='

@@ -7,9 +7,9 @@ import { spawnSync } from 'node:child_process'
 import * as fc from 'fast-check'
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
-import { ConfigError } from '../../host/config/error.ts'
 import { parseConfig } from '../../host/config/load.ts'
 import { PROPERTIES, type Properties } from '../../host/config/validate.ts'
+import { ConfigError } from '../../host/errors.ts'
 
 interface IntegerKey {
   readonly key: string

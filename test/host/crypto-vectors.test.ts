@@ -4,7 +4,8 @@
 
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
-import { methods, openAead } from '../../host/crypto/aead.ts'
+import { methods } from '../../host/crypto/methods.ts'
+import { openAead } from '../../host/crypto/open.ts'
 import { missing, variants } from '../../testkit/crypto-variants.ts'
 import { skip } from '../skip.ts'
 import { fromHex, sealedCaptures, toHex } from '../vectors/captures.ts'

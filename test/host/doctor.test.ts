@@ -1,4 +1,5 @@
 /** The doctor's messages, statistics and report: what needs no network. */
+
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
 import { summarize } from '../../host/cli/doctor/pings.ts'
@@ -18,7 +19,7 @@ import {
   readMessage,
 } from '../../host/cli/doctor/wire.ts'
 import { parseConfig } from '../../host/config/load.ts'
-import type { SocketAddress } from '../../host/runtime.ts'
+import type { SocketAddress } from '../../host/net/address.ts'
 import { randomNumbers } from '../../testkit/link.ts'
 
 const hex = (bytes: Uint8Array): string => Buffer.from(bytes).toString('hex')

@@ -1,10 +1,12 @@
 /** A driver around an engine made of strings and wire, for tests of its mechanics. */
+
 import * as assert from 'uvu/assert'
 import { Driver, type DriverOptions } from '../../host/driver/driver.ts'
 import { Engine } from '../../host/engine/engine.ts'
 import { EndpointSecret } from '../../host/engine/secret.ts'
 import { LOG_INFO, Log } from '../../host/log/log.ts'
-import type { Runtime, SocketAddress, TcpConnection, TcpHandlers, UdpHandlers } from '../../host/runtime.ts'
+import type { SocketAddress } from '../../host/net/address.ts'
+import type { Runtime, TcpConnection, TcpHandlers, UdpHandlers } from '../../host/runtime.ts'
 import { loopback, MemoryNetwork } from './memory-runtime.ts'
 import type { StubCore } from './stub-core.ts'
 

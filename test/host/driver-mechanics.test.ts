@@ -146,7 +146,7 @@ test('the engine is told what its host holds, when that changed', async () => {
   driver.pump()
   assert.equal(told().slice(1), ['set_host_bytes 1000 25'])
   // reads cannot be given back: above a part of the ceiling they do not count, or nothing would be taken any more
-  tcp.held?.setCeiling(320)
+  driver.streams.held.setCeiling(320)
   driver.pump()
   assert.equal(told().slice(2), ['set_host_bytes 40 20'])
   stub.room = 100
@@ -159,9 +159,8 @@ test('the engine is told what its host holds, when that changed', async () => {
 
 test('a connection is offered less while others have much queued', async () => {
   const stub = stubCore()
-  const { driver, tcp } = await accepted(stub)
-  const { held } = tcp
-  if (!held) throw new Error('nothing is counted')
+  const { driver } = await accepted(stub)
+  const { held } = driver.streams
   held.setCeiling(8 * 1_000_000)
   assert.is(held.queueLimit, 262144)
   held.toTcp = 900_000

@@ -3,19 +3,21 @@
  * A million datagrams through two drivers, sealed, opened and acknowledged, leave nothing on the heap, and next to no garbage. Sockets are in memory and
  * allocate nothing themselves.
  */
+
 import { setFlagsFromString } from 'node:v8'
 import { runInNewContext } from 'node:vm'
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
 import { parseConfig } from '../../host/config/load.ts'
-import { openAead, type RuntimeCrypto } from '../../host/crypto/aead.ts'
+import { openAead, type RuntimeCrypto } from '../../host/crypto/open.ts'
 import { Driver } from '../../host/driver/driver.ts'
 import { coreConfig } from '../../host/engine/config-block.ts'
 import { Core, instantiate } from '../../host/engine/core.ts'
 import { Engine } from '../../host/engine/engine.ts'
 import { EndpointSecret } from '../../host/engine/secret.ts'
 import { Log } from '../../host/log/log.ts'
-import type { Runtime, SocketAddress, TcpConnection, TcpHandlers, UdpHandlers, UdpSocket } from '../../host/runtime.ts'
+import type { SocketAddress } from '../../host/net/address.ts'
+import type { Runtime, TcpConnection, TcpHandlers, UdpHandlers, UdpSocket } from '../../host/runtime.ts'
 import { variants } from '../../testkit/crypto-variants.ts'
 import { skip } from '../skip.ts'
 import { loopback, MemoryNetwork, until } from './memory-runtime.ts'

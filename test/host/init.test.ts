@@ -9,7 +9,7 @@ import { parseConfig } from '../../host/config/load.ts'
 import { modeName } from '../../host/config/rules.ts'
 import { checkStart } from '../../host/config/security.ts'
 import { examine } from '../../host/config/unknown-keys.ts'
-import { methods } from '../../host/crypto/aead.ts'
+import { methods } from '../../host/crypto/methods.ts'
 import { type Outcome, tryCommand, type World } from './command-line.ts'
 
 const test = suite('init')

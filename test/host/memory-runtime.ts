@@ -3,13 +3,12 @@
  * the event loop), in order and lossless; TCP has bounded queues, so back-pressure is real.
  */
 
-import type { RuntimeCrypto } from '../../host/crypto/aead.ts'
-import { formatAddress } from '../../host/net/address.ts'
+import type { RuntimeCrypto } from '../../host/crypto/open.ts'
+import { formatAddress, type SocketAddress } from '../../host/net/address.ts'
 import type {
   HttpHandler,
   HttpServer,
   Runtime,
-  SocketAddress,
   TcpConnection,
   TcpHandlers,
   TcpListener,

@@ -1,9 +1,10 @@
 /** What the addresses of a configuration stand for, and how the UDP socket is opened for them. */
+
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
 import { parseConfig } from '../../host/config/load.ts'
-import { formatAddress } from '../../host/net/address.ts'
-import type { Runtime, SocketAddress } from '../../host/runtime.ts'
+import { formatAddress, type SocketAddress } from '../../host/net/address.ts'
+import type { Runtime } from '../../host/runtime.ts'
 import { announcedAddress, asSeenBy, localTowards } from '../../host/transport/rendezvous.ts'
 import { checkAddresses, NO_NAMES, packetFamily, resolveNames, udpOptions } from '../../host/transport/resolver.ts'
 import { MemoryNetwork } from './memory-runtime.ts'

@@ -1,8 +1,10 @@
 /** The HTTP cover of dpi/tcp-wnd: its words, compared with samples of kcptun-libev, and both ends of a connection. */
+
 import { readFileSync } from 'node:fs'
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
-import type { SocketAddress, TcpConnection, TcpHandlers } from '../../host/runtime.ts'
+import type { SocketAddress } from '../../host/net/address.ts'
+import type { TcpConnection, TcpHandlers } from '../../host/runtime.ts'
 import { answerText, HEAD_BYTES, HeadReader, judgeRequest, requestText } from '../../host/transport/obfs/cover.ts'
 import { CoverClient } from '../../host/transport/obfs/cover-client.ts'
 import { CoverServer } from '../../host/transport/obfs/cover-server.ts'

@@ -1,8 +1,9 @@
 /** The obfuscated path as a socket: two of them with an engine each, and a wire of arrays between. */
+
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
 import { ObfsKind, ObfsRx, ObfsTx } from '../../host/engine/core.ts'
-import type { SocketAddress } from '../../host/runtime.ts'
+import type { SocketAddress } from '../../host/net/address.ts'
 import { ObfsSocket } from '../../host/transport/obfs/socket.ts'
 import { address, EventType, ObfsHost } from '../../testkit/obfs-host.ts'
 import { until } from './memory-runtime.ts'

@@ -3,11 +3,11 @@
 import { readFileSync } from 'node:fs'
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
-import { MAIN_OPTIONS } from '../../host/cli/args.ts'
+import { COMMAND_LINE, MAIN_OPTIONS } from '../../host/cli/args.ts'
 import { type Command, CommandError, runCommand } from '../../host/cli/commands/command.ts'
 import { COMMANDS } from '../../host/cli/commands/table.ts'
 import { type Given, type Option, parseOptions } from '../../host/cli/options.ts'
-import { ConfigError } from '../../host/config/error.ts'
+import { ConfigError } from '../../host/errors.ts'
 import { MemoryNetwork, NO_CIPHERS } from './memory-runtime.ts'
 
 const test = suite('options')
@@ -45,7 +45,7 @@ async function outcome(run: Command['run'], words: readonly string[], operand?: 
   const command: Command = { options: OPTIONS, run, ...(operand && { operand }) }
   const entry = { name: 'try', summary: 'tries', load: async () => ({ command }) }
   const runtime = network.runtime()
-  const status = await runCommand({ runtime, crypto: NO_CIPHERS }, entry, words)
+  const status = await runCommand({ runtime, crypto: NO_CIPHERS, commandLine: COMMAND_LINE }, entry, words)
   return { status, text: network.printed.join('') }
 }
 

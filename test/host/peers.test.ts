@@ -1,12 +1,13 @@
 /** The cache of peers: every address comes back as it went in, however many there are. */
+
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
-import { PeerCache } from '../../host/engine/address-cache.ts'
-import type { SocketAddress } from '../../host/runtime.ts'
+import type { SocketAddress } from '../../host/net/address.ts'
+import { AddressCache } from '../../host/net/address-cache.ts'
 
 const test = suite('peers')
 
-const record = (address: SocketAddress, cache = new PeerCache()): Uint8Array => {
+const record = (address: SocketAddress, cache = new AddressCache()): Uint8Array => {
   const words = new Uint32Array(8)
   cache.write(address, words, 1)
   return new Uint8Array(words.buffer, 4, 24)
@@ -20,7 +21,7 @@ test('a record has the layout of docs/abi.md', () => {
 })
 
 test('five thousand peers that share cache slots keep their addresses', () => {
-  const cache = new PeerCache()
+  const cache = new AddressCache()
   const words = new Uint32Array(6)
   for (let round = 0; round < 2; round++) {
     for (let i = 0; i < 5000; i++) {
@@ -35,7 +36,7 @@ test('five thousand peers that share cache slots keep their addresses', () => {
 })
 
 test('one host with many ports is many peers', () => {
-  const cache = new PeerCache()
+  const cache = new AddressCache()
   const words = new Uint32Array(6)
   for (let port = 1; port < 3000; port++) {
     const address: SocketAddress = { family: 4, address: '10.0.0.1', port, scope: 0 }
@@ -45,7 +46,7 @@ test('one host with many ports is many peers', () => {
 })
 
 test('a peer that stays is the same object for every datagram', () => {
-  const cache = new PeerCache()
+  const cache = new AddressCache()
   const words = new Uint32Array(6)
   cache.write({ family: 4, address: '10.0.0.1', port: 5, scope: 0 }, words, 0)
   const first = cache.read(words, 0)
@@ -55,7 +56,7 @@ test('a peer that stays is the same object for every datagram', () => {
 
 test('something that is no address is refused', () => {
   assert.throws(() => record({ family: 4, address: '10.0.0', port: 1, scope: 0 }), /not an IPv4 address/)
-  assert.throws(() => new PeerCache().read(new Uint32Array(6), 0), /without a family/)
+  assert.throws(() => new AddressCache().read(new Uint32Array(6), 0), /without a family/)
 })
 
 test.run()

@@ -1,9 +1,10 @@
 /** Two endpoints with real engines over an in-memory network, for what is seen of a trap from outside. */
+
 import * as assert from 'uvu/assert'
 import { parseConfig } from '../../host/config/load.ts'
 import { type Endpoint, startEndpoint } from '../../host/endpoint/endpoint.ts'
 import { Log } from '../../host/log/log.ts'
-import type { SocketAddress } from '../../host/runtime.ts'
+import type { SocketAddress } from '../../host/net/address.ts'
 import { loopback, MemoryNetwork, type MemoryTcp, NO_CIPHERS, until } from './memory-runtime.ts'
 
 export const PSK = 'AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA='

@@ -1,7 +1,7 @@
 /** Views that are kept show the memory as it is, also when they share a place in the table or the memory grows. */
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
-import { StartViews } from '../../host/engine/view-cache.ts'
+import { StartViews } from '../../host/view-cache.ts'
 
 const test = suite('views')
 const LENGTH = 1500

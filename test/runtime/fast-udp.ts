@@ -3,18 +3,22 @@
  * take none, full buffers. In a network namespace of its own where root can make one. fast-udp.node.test.ts and
  * fast-udp.bun.test.ts run it.
  */
+
 import { spawnSync } from 'node:child_process'
 import { createSocket } from 'node:dgram'
 import { once } from 'node:events'
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
+import { NotAvailable } from '../../host/errors.ts'
 import { openFastUdp, openUdpByPath } from '../../host/linux/batched-udp.ts'
-import { AF_INET, type Libc, NotAvailable, SOCK_DGRAM, Sys } from '../../host/linux/syscalls.ts'
-import type { Runtime, SocketAddress, UdpHandlers, UdpSocket } from '../../host/runtime.ts'
+import { AF_INET, SOCK_DGRAM } from '../../host/linux/libc.ts'
+import { syscallsOf } from '../../host/linux/syscalls.ts'
+import type { SocketAddress } from '../../host/net/address.ts'
+import type { Libc, Runtime, UdpHandlers, UdpSocket } from '../../host/runtime.ts'
 import { waitFor } from '../../testkit/wait.ts'
 import { skip } from '../skip.ts'
 import { inNamespace } from '../system/inside.ts'
-import { LOCALHOST, LOCALHOST6 } from './conformance.ts'
+import { LOCALHOST, LOCALHOST6 } from './subject.ts'
 
 /** What came, by sender: number and length of each datagram. */
 class Inbox implements UdpHandlers {
@@ -160,17 +164,17 @@ export function fastUdpTests(runtime: Runtime): void {
   })
 
   test(names.brought, async () => {
-    const sys = runtime.os?.sys()
-    if (sys === undefined) return
-    const fd = sys.socket(AF_INET, SOCK_DGRAM)
-    sys.bind(fd, LOCALHOST, 'here')
-    const local = sys.localAddress(fd)
+    if (runtime.os === undefined) return
+    const syscalls = syscallsOf(runtime.os)
+    const fd = syscalls.socket(AF_INET, SOCK_DGRAM)
+    syscalls.bind(fd, LOCALHOST, 'here')
+    const local = syscalls.localAddress(fd)
     const [client] = await open(LOCALHOST)
     for (let i = 0; i < 3; i++) put(client, i, 100, local)
     client.flush()
     const inbox = new Inbox()
-    const tuning = { reuseport: false, netdev: '', sndbuf: 0, rcvbuf: 0, fd, refused: () => {} }
-    const socket = await runtime.openUdp({ bind: LOCALHOST, path: 'fast', tuning }, inbox)
+    const socketOptions = { reuseport: false, netdev: '', sndbuf: 0, rcvbuf: 0, fd, refused: () => {} }
+    const socket = await runtime.openUdp({ bind: LOCALHOST, path: 'fast', socketOptions }, inbox)
     sockets.push(socket)
     assert.equal(socket.local, local)
     await waitFor('what waited', () => inbox.count === 3)
@@ -184,8 +188,8 @@ export function fastUdpTests(runtime: Runtime): void {
       spawnSync('sh', ['-c', shaper])
       const [server, atServer] = await open(LOCALHOST)
       const inbox = new Inbox()
-      const tuning = { reuseport: false, netdev: '', sndbuf: 8192, rcvbuf: 0, refused: () => {} }
-      const client = await runtime.openUdp({ bind: LOCALHOST, path: 'fast', tuning }, inbox)
+      const socketOptions = { reuseport: false, netdev: '', sndbuf: 8192, rcvbuf: 0, refused: () => {} }
+      const client = await runtime.openUdp({ bind: LOCALHOST, path: 'fast', socketOptions }, inbox)
       sockets.push(client)
       // ten times what the send buffer takes, and less than a receiver that sleeps can keep
       for (let i = 0; i < 80; i++) put(client, i, 1200, server.local)
@@ -224,7 +228,7 @@ export function fastUdpTests(runtime: Runtime): void {
       errno: () => 38,
       errorName: (errno) => (errno === 38 ? 'ENOSYS' : '?'),
     }
-    const calls = { sys: () => new Sys(libc), watch: () => ({ close: () => {} }) }
+    const calls = { libc: () => libc, watch: () => ({ close: () => {} }) }
     const openUdp = openUdpByPath(calls, runtime.openUdp)
     const socket = await openUdp({ bind: LOCALHOST, path: 'auto' }, new Inbox())
     sockets.push(socket)
@@ -236,7 +240,7 @@ export function fastUdpTests(runtime: Runtime): void {
     const none = (): never => {
       throw new NotAvailable('not available: a reason')
     }
-    const openUdp = openUdpByPath({ sys: none, watch: none }, runtime.openUdp)
+    const openUdp = openUdpByPath({ libc: none, watch: none }, runtime.openUdp)
     await openUdp({ bind: LOCALHOST, path: 'fast' }, new Inbox()).then(
       () => assert.unreachable(),
       (error) => assert.ok(error instanceof NotAvailable),
@@ -248,7 +252,7 @@ export function fastUdpTests(runtime: Runtime): void {
     assert.is(sockets[1]?.path, 'portable')
     const [fast] = await open(LOCALHOST)
     assert.match(fast.path ?? '', /^fast /)
-    assert.throws(() => openFastUdp({ sys: none, watch: none }, { bind: LOCALHOST }, new Inbox()), /a reason/)
+    assert.throws(() => openFastUdp({ libc: none, watch: none }, { bind: LOCALHOST }, new Inbox()), /a reason/)
   })
 
   test.run()

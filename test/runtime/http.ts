@@ -1,4 +1,5 @@
 /** HTTP of an adapter. */
+
 import { readFileSync } from 'node:fs'
 import { connect, type Socket } from 'node:net'
 import { suite } from 'uvu'
@@ -12,7 +13,7 @@ import type { HttpConnection, HttpServer } from '../../host/runtime.ts'
 import { waitFor, within } from '../../testkit/wait.ts'
 import { NO_LIVE } from '../host/live-source.ts'
 import { stubCore } from '../host/stub-core.ts'
-import { LOCALHOST, type Subject } from './conformance.ts'
+import { LOCALHOST, type Subject } from './subject.ts'
 
 const SHORT_LIMIT_MS = 500
 const PATIENCE_MS = 40_000

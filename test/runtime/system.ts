@@ -1,4 +1,5 @@
 /** Clock, names, files and signals of an adapter. */
+
 import { mkdtemp, readFile, rm, symlink, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -6,7 +7,7 @@ import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
 import { sleep, waitFor } from '../../testkit/wait.ts'
 import { skip } from '../skip.ts'
-import type { Subject } from './conformance.ts'
+import type { Subject } from './subject.ts'
 
 export function systemConformance({ runtime }: Subject): void {
   const test = suite(`${runtime.name}: system`)

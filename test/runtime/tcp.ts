@@ -7,10 +7,11 @@ import { connect, createServer, type Server, type Socket } from 'node:net'
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
 import { HeldBytes } from '../../host/driver/held-bytes.ts'
-import type { SocketAddress, TcpConnection, TcpHandlers, TcpListener, TcpOptions } from '../../host/runtime.ts'
+import type { SocketAddress } from '../../host/net/address.ts'
+import type { TcpConnection, TcpHandlers, TcpListener, TcpOptions } from '../../host/runtime.ts'
 import { sleep, waitFor } from '../../testkit/wait.ts'
 import { skip } from '../skip.ts'
-import { LOCALHOST, LOCALHOST6, type Subject } from './conformance.ts'
+import { LOCALHOST, LOCALHOST6, type Subject } from './subject.ts'
 
 const OPTIONS: TcpOptions = { nodelay: true, keepalive: true }
 const MIB = 1 << 20

@@ -1,12 +1,14 @@
 /** UDP of an adapter. */
+
 import { createSocket } from 'node:dgram'
 import { once } from 'node:events'
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
-import type { SocketAddress, UdpHandlers, UdpOptions, UdpPath, UdpSocket } from '../../host/runtime.ts'
+import type { SocketAddress } from '../../host/net/address.ts'
+import type { UdpHandlers, UdpOptions, UdpPath, UdpSocket } from '../../host/runtime.ts'
 import { sleep, waitFor } from '../../testkit/wait.ts'
 import { skip } from '../skip.ts'
-import { ANY6, LOCALHOST, LOCALHOST6, type Subject } from './conformance.ts'
+import { ANY6, LOCALHOST, LOCALHOST6, type Subject } from './subject.ts'
 
 /** More would be no bound. */
 const MAX_BUFFERS = 4096

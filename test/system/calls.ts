@@ -2,16 +2,21 @@
  * System calls by FFI and what stands on them (socket options, system log, service notification), in this process.
  * calls.node.test.ts and calls.bun.test.ts run it.
  */
+
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
-import { AF_UNIX, NotAvailable, SO_REUSEPORT, SOCK_DGRAM, type Sys } from '../../host/linux/syscalls.ts'
+import { socketOptionsOf } from '../../host/config/socket-options.ts'
+import { NotAvailable } from '../../host/errors.ts'
+import { AF_UNIX, SO_REUSEPORT, SOCK_DGRAM } from '../../host/linux/libc.ts'
+import { applyBuffers, descriptorBuffers, openWithOptions } from '../../host/linux/socket-options.ts'
+import { type Syscalls, syscallsOf } from '../../host/linux/syscalls.ts'
 import { LOG_DEBUG, LOG_FATAL, LOG_INFO, Log } from '../../host/log/log.ts'
 import { openSyslog } from '../../host/log/syslog.ts'
-import { descriptorBuffers, openTuned, tuneBuffers, tuningOf } from '../../host/net/socket-options.ts'
-import type { OperatingSystem, SocketAddress, SocketTuning } from '../../host/runtime.ts'
+import type { SocketAddress } from '../../host/net/address.ts'
+import type { OperatingSystem, SocketOptions } from '../../host/runtime.ts'
 import { ServiceNotifier } from '../../host/service/notify.ts'
 import { skip } from '../skip.ts'
 
@@ -22,26 +27,29 @@ const SO_BINDTOIFINDEX = 62
 const LO = 1
 const START = new Date(2026, 10, 2, 3, 4, 5)
 
-/** What a tuning had to say. */
-function tuning(wanted: Partial<Omit<SocketTuning, 'refused'>>): { tuning: SocketTuning; refused: string[] } {
+/** What socket options refused. */
+function socketOptions(wanted: Partial<Omit<SocketOptions, 'refused'>>): {
+  socketOptions: SocketOptions
+  refused: string[]
+} {
   const refused: string[] = []
   const none = { reuseport: false, sndbuf: 0, rcvbuf: 0, netdev: '' }
   return {
-    tuning: { ...none, ...wanted, refused: (option, why) => refused.push(`${option}: ${why}`) },
+    socketOptions: { ...none, ...wanted, refused: (option, why) => refused.push(`${option}: ${why}`) },
     refused,
   }
 }
 
-function withInbox(sys: Sys, path: string, body: (take: () => string | undefined) => void): void {
-  const fd = sys.socket(AF_UNIX, SOCK_DGRAM)
+function withInbox(syscalls: Syscalls, path: string, body: (take: () => string | undefined) => void): void {
+  const fd = syscalls.socket(AF_UNIX, SOCK_DGRAM)
   try {
-    sys.bindUnix(fd, path)
+    syscalls.bindUnix(fd, path)
     body(() => {
-      const bytes = sys.receive(fd)
+      const bytes = syscalls.receive(fd)
       return bytes === undefined ? undefined : new TextDecoder().decode(bytes)
     })
   } finally {
-    sys.close(fd)
+    syscalls.close(fd)
   }
 }
 
@@ -57,33 +65,39 @@ export function callsTests(os: OperatingSystem): void {
     notify: 'a service manager is told of start, reload and stop, by path and by abstract name',
   }
   if (process.platform !== 'linux') {
-    assert.throws(() => os.sys(), /only on Linux/)
+    assert.throws(() => syscallsOf(os), /only on Linux/)
     for (const name of Object.values(names)) skip(test, name, 'not Linux')
     test.run()
     return
   }
-  const sys = os.sys()
+  const syscalls = syscallsOf(os)
 
   test(names.device, () => {
-    const wish = tuning({ reuseport: true, netdev: 'lo' })
-    const fd = openTuned(() => sys, 'udp', LOCALHOST, wish.tuning, false)
+    const wish = socketOptions({ reuseport: true, netdev: 'lo' })
+    const fd = openWithOptions(() => syscalls, 'udp', LOCALHOST, wish.socketOptions, false)
     assert.type(fd, 'number')
     if (fd === undefined) return
-    assert.is(sys.getOption(fd, SO_BINDTOIFINDEX), LO)
-    assert.is(sys.getOption(fd, SO_REUSEPORT), 1)
-    assert.ok(sys.port(fd) > 0)
+    assert.is(syscalls.getOption(fd, SO_BINDTOIFINDEX), LO)
+    assert.is(syscalls.getOption(fd, SO_REUSEPORT), 1)
+    assert.ok(syscalls.port(fd) > 0)
     assert.equal(wish.refused, [])
-    const other = openTuned(() => sys, 'udp', { ...LOCALHOST, port: sys.port(fd) }, wish.tuning, false)
+    const other = openWithOptions(
+      () => syscalls,
+      'udp',
+      { ...LOCALHOST, port: syscalls.port(fd) },
+      wish.socketOptions,
+      false,
+    )
     assert.type(other, 'number', 'SO_REUSEPORT: two sockets on one port')
-    for (const each of [fd, other]) if (each !== undefined) sys.close(each)
+    for (const each of [fd, other]) if (each !== undefined) syscalls.close(each)
   })
 
   test(names.device6, () => {
-    const wish = tuning({ reuseport: true })
+    const wish = socketOptions({ reuseport: true })
     try {
-      const fd = openTuned(() => sys, 'tcp', LOCALHOST6, wish.tuning, false)
-      assert.ok(fd !== undefined && sys.port(fd) > 0)
-      if (fd !== undefined) sys.close(fd)
+      const fd = openWithOptions(() => syscalls, 'tcp', LOCALHOST6, wish.socketOptions, false)
+      assert.ok(fd !== undefined && syscalls.port(fd) > 0)
+      if (fd !== undefined) syscalls.close(fd)
     } catch (error) {
       assert.match(String(error), /EADDRNOTAVAIL|EAFNOSUPPORT/, 'a machine without IPv6')
     }
@@ -91,42 +105,43 @@ export function callsTests(os: OperatingSystem): void {
 
   test(names.unknown, () => {
     for (const netdev of ['nosuchdev0', 'a-name-of-sixteen']) {
-      const wish = tuning({ netdev })
-      const fd = openTuned(() => sys, 'udp', LOCALHOST, wish.tuning, false)
+      const wish = socketOptions({ netdev })
+      const fd = openWithOptions(() => syscalls, 'udp', LOCALHOST, wish.socketOptions, false)
       assert.is(wish.refused.length, 1, netdev)
       assert.match(wish.refused[0] ?? '', netdev === 'nosuchdev0' ? /no such interface/ : /at most 15 bytes/)
-      assert.ok(fd !== undefined && sys.getOption(fd, SO_BINDTOIFINDEX) === 0)
-      if (fd !== undefined) sys.close(fd)
+      assert.ok(fd !== undefined && syscalls.getOption(fd, SO_BINDTOIFINDEX) === 0)
+      if (fd !== undefined) syscalls.close(fd)
     }
   })
 
   test(names.taken, () => {
-    const first = openTuned(() => sys, 'udp', LOCALHOST, tuning({ netdev: 'lo' }).tuning, false) ?? -1
-    const address = { ...LOCALHOST, port: sys.port(first) }
+    const first =
+      openWithOptions(() => syscalls, 'udp', LOCALHOST, socketOptions({ netdev: 'lo' }).socketOptions, false) ?? -1
+    const address = { ...LOCALHOST, port: syscalls.port(first) }
     let next = -1
     for (let i = 0; i < 3; i++) {
       assert.throws(
-        () => openTuned(() => sys, 'udp', address, tuning({ netdev: 'lo' }).tuning, false),
+        () => openWithOptions(() => syscalls, 'udp', address, socketOptions({ netdev: 'lo' }).socketOptions, false),
         (error: NodeJS.ErrnoException) =>
           error.code === 'EADDRINUSE' && error.message === `bind EADDRINUSE 127.0.0.1:${address.port}`,
       )
-      const fd = sys.socket(AF_UNIX, SOCK_DGRAM)
+      const fd = syscalls.socket(AF_UNIX, SOCK_DGRAM)
       if (next >= 0) assert.is(fd, next, 'the same descriptor is free each time')
       next = fd
-      sys.close(fd)
+      syscalls.close(fd)
     }
-    sys.close(first)
+    syscalls.close(first)
   })
 
   test(names.cut, () => {
     const max = Number(readFileSync('/proc/sys/net/core/rmem_max', 'utf8'))
     const lines: string[] = []
     const log = new Log((_, text) => lines.push(text))
-    const wish = tuningOf('udp', { reuseport: false, sndbuf: 8192, rcvbuf: max + 1 }, undefined, log)
+    const wish = socketOptionsOf('udp', { reuseport: false, sndbuf: 8192, rcvbuf: max + 1 }, undefined, log)
     if (wish === undefined) throw new Error('a buffer is a wish')
-    const fd = sys.socket(2, SOCK_DGRAM)
-    for (let i = 0; i < 2; i++) tuneBuffers(wish, () => descriptorBuffers(sys, fd))
-    sys.close(fd)
+    const fd = syscalls.socket(2, SOCK_DGRAM)
+    for (let i = 0; i < 2; i++) applyBuffers(wish, () => descriptorBuffers(syscalls, fd))
+    syscalls.close(fd)
     assert.is(lines.length, 1)
     const expected = `udp.rcvbuf = ${max + 1}: the kernel granted only ${max} bytes; raise it: sysctl -w net.core.rmem_max=`
     assert.ok(lines[0]?.includes(expected), lines[0])
@@ -138,7 +153,7 @@ export function callsTests(os: OperatingSystem): void {
     try {
       assert.throws(() => openSyslog(os, () => START, path), /ENOENT/)
       let write: ReturnType<typeof openSyslog> | undefined
-      withInbox(sys, path, (take) => {
+      withInbox(syscalls, path, (take) => {
         write = openSyslog(os, () => START, path)
         write(LOG_INFO, 'udp bind: 127.0.0.1:1')
         write(LOG_FATAL, 'f')
@@ -153,7 +168,7 @@ export function callsTests(os: OperatingSystem): void {
       })
       rmSync(path)
       write?.(LOG_INFO, 'lost')
-      withInbox(sys, path, (take) => {
+      withInbox(syscalls, path, (take) => {
         write?.(LOG_INFO, 'again')
         assert.match(take() ?? '', /: again$/)
       })
@@ -169,14 +184,14 @@ export function callsTests(os: OperatingSystem): void {
         const lines: string[] = []
         const log = new Log((_, text) => lines.push(text))
         const notifier = new ServiceNotifier({ ...os, env: (name) => (name === 'NOTIFY_SOCKET' ? path : '') }, log)
-        withInbox(sys, path, (take) => {
-          const before = sys.monotonicMicroseconds()
+        withInbox(syscalls, path, (take) => {
+          const before = syscalls.monotonicMicroseconds()
           notifier.ready()
           notifier.reloading()
           notifier.stopping()
           assert.is(take(), `READY=1\nMAINPID=${process.pid}`)
           const [, time = ''] = /^RELOADING=1\nMONOTONIC_USEC=(\d+)$/.exec(take() ?? '') ?? []
-          assert.ok(BigInt(time) >= before && BigInt(time) <= sys.monotonicMicroseconds(), time)
+          assert.ok(BigInt(time) >= before && BigInt(time) <= syscalls.monotonicMicroseconds(), time)
           const uptime = Number(readFileSync('/proc/uptime', 'utf8').split(' ')[0])
           assert.ok(Number(before) / 1e6 <= uptime + 1, 'the clock of the system')
           assert.is(take(), 'STOPPING=1')
@@ -193,15 +208,15 @@ export function callsTests(os: OperatingSystem): void {
   })
 
   test('without system calls each option gives its reason, and the runtime opens the socket', () => {
-    const none = (): Sys => {
+    const none = (): Syscalls => {
       throw new NotAvailable('not available: a reason')
     }
     const all = { reuseport: true, netdev: 'lo', sndbuf: 4096, rcvbuf: 4096 }
-    const udp = tuning(all)
-    assert.is(openTuned(none, 'udp', LOCALHOST, udp.tuning, false), undefined)
+    const udp = socketOptions(all)
+    assert.is(openWithOptions(none, 'udp', LOCALHOST, udp.socketOptions, false), undefined)
     assert.equal(udp.refused, ['reuseport: not available: a reason', 'netdev: not bound: not available: a reason'])
-    const tcp = tuning({ ...all, netdev: '' })
-    assert.is(openTuned(none, 'tcp', LOCALHOST, tcp.tuning, true), undefined)
+    const tcp = socketOptions({ ...all, netdev: '' })
+    assert.is(openWithOptions(none, 'tcp', LOCALHOST, tcp.socketOptions, true), undefined)
     assert.equal(tcp.refused, ['sndbuf: not available: a reason', 'rcvbuf: not available: a reason'])
   })
 

@@ -1,12 +1,14 @@
 // time limit: 120 s
 /** Running in the background (protocol.md 10.5), and where a daemon's log goes. */
+
 import { spawn, spawnSync } from 'node:child_process'
 import { chmodSync, existsSync, mkdtempSync, readFileSync, readlinkSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
-import { AF_UNIX, SOCK_DGRAM } from '../../host/linux/syscalls.ts'
+import { AF_UNIX, SOCK_DGRAM } from '../../host/linux/libc.ts'
+import { syscallsOf } from '../../host/linux/syscalls.ts'
 import { os } from '../../runtime-node/os.ts'
 import { RUNTIMES } from '../../testkit/pairs.ts'
 import type { Config, Program } from '../../testkit/process.ts'
@@ -140,14 +142,14 @@ for (const program of RUNTIMES) {
   }
   test(names.syslog, async () => {
     const directory = mkdtempSync(join(tmpdir(), 'kcptun-wasm-'))
-    const sys = os.sys()
-    const inbox = sys.socket(AF_UNIX, SOCK_DGRAM)
+    const syscalls = syscallsOf(os)
+    const inbox = syscalls.socket(AF_UNIX, SOCK_DGRAM)
     let log = ''
     const logged = (what: RegExp): Promise<void> =>
       waitFor(
         `syslog has ${what}`,
         () => {
-          for (let record = sys.receive(inbox); record !== undefined; record = sys.receive(inbox)) {
+          for (let record = syscalls.receive(inbox); record !== undefined; record = syscalls.receive(inbox)) {
             log += `${new TextDecoder().decode(record)}\n`
           }
           return what.test(log)
@@ -159,7 +161,7 @@ for (const program of RUNTIMES) {
       const config = { kcp_bind: '127.0.0.1:0', connect: '127.0.0.1:9', loglevel: 6 }
       writeFileSync(join(directory, 'config.json'), JSON.stringify(config))
       for (const node of ['null', 'zero', 'random', 'urandom']) writeFileSync(join(directory, node), '')
-      sys.bindUnix(inbox, join(directory, 'log'))
+      syscalls.bindUnix(inbox, join(directory, 'log'))
       chmodSync(join(directory, 'log'), 0o666)
       chmodSync(directory, 0o755)
       // a /dev with our log in it, for this command alone
@@ -185,7 +187,7 @@ for (const program of RUNTIMES) {
       await stop(pid)
       await logged(line(5, 'SIGTERM received'))
     } finally {
-      sys.close(inbox)
+      syscalls.close(inbox)
       rmSync(directory, { recursive: true })
     }
   })

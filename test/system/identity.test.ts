@@ -2,9 +2,10 @@
  * Taking on another identity, against a make-believe system: the order of the calls, and that no failure leaves the
  * program with more rights than it was to have (protocol.md 10.5).
  */
+
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
-import { NotAvailable } from '../../host/linux/syscalls.ts'
+import { NotAvailable } from '../../host/errors.ts'
 import { Log } from '../../host/log/log.ts'
 import type { OperatingSystem } from '../../host/runtime.ts'
 import { parseIdentity, takeIdentity } from '../../host/service/identity.ts'
@@ -37,7 +38,7 @@ function setUp({ euid = 0, leaky = false, refuses = '' }: Options = {}) {
     pid: 1,
     env: () => undefined,
     readText: () => PASSWD,
-    sys: none,
+    libc: none,
     watch: none,
     adoptListener: none,
     adoptConnection: none,

@@ -2,14 +2,16 @@
  * Packet and raw sockets, and what makes descriptors of system calls usable: batches, filters, the event loop, adoption.
  * packets.node.test.ts and packets.bun.test.ts run it, in a network namespace of its own where root can make one.
  */
+
 import { spawnSync } from 'node:child_process'
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
+import { NotAvailable } from '../../host/errors.ts'
 import { PacketSocket } from '../../host/linux/packet-socket.ts'
 import { RawSocket } from '../../host/linux/raw-socket.ts'
-import { NotAvailable } from '../../host/linux/syscalls.ts'
-import { writeRecord } from '../../host/net/address.ts'
-import type { OperatingSystem, SocketAddress, TcpConnection, TcpHandlers } from '../../host/runtime.ts'
+import { syscallsOf } from '../../host/linux/syscalls.ts'
+import { type SocketAddress, writeRecord } from '../../host/net/address.ts'
+import type { OperatingSystem, TcpConnection, TcpHandlers } from '../../host/runtime.ts'
 import { sleep, waitFor } from '../../testkit/wait.ts'
 import { skip } from '../skip.ts'
 import { inNamespace } from './inside.ts'
@@ -372,10 +374,10 @@ export async function packetsTests(os: OperatingSystem): Promise<void> {
 
   test(names.listener, async () => {
     for (const family of FAMILIES) {
-      const sys = os.sys()
-      const fd = sys.coverSocket(family, { reuseport: true })
-      sys.bind(fd, LOCALHOST[family], 'here')
-      sys.listen(fd, 16)
+      const syscalls = syscallsOf(os)
+      const fd = syscalls.coverSocket(family, { reuseport: true })
+      syscalls.bind(fd, LOCALHOST[family], 'here')
+      syscalls.listen(fd, 16)
       const atServer = new Story()
       const accepted: TcpConnection[] = []
       const options = { nodelay: true, keepalive: false }
@@ -392,9 +394,9 @@ export async function packetsTests(os: OperatingSystem): Promise<void> {
       const queue = spawnSync('ss', ['-tlnH', `sport = ${listener.local.port}`], { encoding: 'utf8' })
       if (queue.status === 0) assert.match(queue.stdout, /LISTEN +0 +16 /, 'the backlog of protocol.md 9.2')
 
-      const cover = sys.coverSocket(family)
-      sys.connect(cover, listener.local)
-      const local = sys.localAddress(cover)
+      const cover = syscalls.coverSocket(family)
+      syscalls.connect(cover, listener.local)
+      const local = syscalls.localAddress(cover)
       const atClient = new Story()
       const client = os.adoptConnection(cover, atClient, () => {
         atClient.opened()
@@ -417,8 +419,8 @@ export async function packetsTests(os: OperatingSystem): Promise<void> {
       await waitFor('both ends', () => atClient.lines.includes('close undefined'))
       assert.equal(atClient.lines, ['open', 'data 204', 'end', 'close undefined'])
 
-      const second = sys.coverSocket(family)
-      sys.connect(second, listener.local)
+      const second = syscalls.coverSocket(family)
+      syscalls.connect(second, listener.local)
       const refused = new Story()
       const third = os.adoptConnection(second, refused, refused.opened)
       third.resume()
@@ -431,8 +433,8 @@ export async function packetsTests(os: OperatingSystem): Promise<void> {
   test(names.refusedDial, async () => {
     for (const family of FAMILIES) {
       const story = new Story()
-      const fd = os.sys().coverSocket(family)
-      os.sys().connect(fd, { ...LOCALHOST[family], port: 9 })
+      const fd = syscallsOf(os).coverSocket(family)
+      syscallsOf(os).connect(fd, { ...LOCALHOST[family], port: 9 })
       os.adoptConnection(fd, story, story.opened)
       assert.equal(story.lines, [])
       await waitFor('the refusal', () => story.lines.length > 0)
@@ -444,8 +446,8 @@ export async function packetsTests(os: OperatingSystem): Promise<void> {
   test(names.released, async () => {
     for (const way of ['close', 'reset'] as const) {
       const story = new Story()
-      const fd = os.sys().coverSocket(4)
-      os.sys().connect(fd, { ...LOCALHOST[4], port: 9 })
+      const fd = syscallsOf(os).coverSocket(4)
+      syscallsOf(os).connect(fd, { ...LOCALHOST[4], port: 9 })
       os.adoptConnection(fd, story, story.opened)[way]()
       await sleep(30)
       assert.equal(story.lines, [])
@@ -453,11 +455,12 @@ export async function packetsTests(os: OperatingSystem): Promise<void> {
   })
 
   test(names.source, () => {
-    const sys = os.sys()
-    for (const family of FAMILIES) assert.equal(sys.sourceFor({ ...LOCALHOST[family], port: 7 }), LOCALHOST[family])
-    assert.throws(() => sys.sourceFor({ ...LOCALHOST[4], address: '198.51.100.1' }), /ENETUNREACH 198.51.100.1/)
-    assert.is(sys.interfaceIndex('lo'), LO)
-    assert.throws(() => sys.interfaceIndex('nosuchdev0'), /ENODEV: no such interface: nosuchdev0/)
+    const syscalls = syscallsOf(os)
+    for (const family of FAMILIES)
+      assert.equal(syscalls.sourceFor({ ...LOCALHOST[family], port: 7 }), LOCALHOST[family])
+    assert.throws(() => syscalls.sourceFor({ ...LOCALHOST[4], address: '198.51.100.1' }), /ENETUNREACH 198.51.100.1/)
+    assert.is(syscalls.interfaceIndex('lo'), LO)
+    assert.throws(() => syscalls.interfaceIndex('nosuchdev0'), /ENODEV: no such interface: nosuchdev0/)
   })
 
   // the last one: there is no way back
@@ -472,7 +475,7 @@ export async function packetsTests(os: OperatingSystem): Promise<void> {
     await waitFor('the packet', () => bench.received.length === 1)
     assert.equal(bench.numbers, [2])
     const remedies = /CAP_NET_RAW.*setcap cap_net_raw\+ep.*AmbientCapabilities=CAP_NET_RAW.*-u/
-    for (const attempt of [() => os.sys().packetSocket(4), () => os.sys().rawSocket(6)]) {
+    for (const attempt of [() => syscallsOf(os).packetSocket(4), () => syscallsOf(os).rawSocket(6)]) {
       assert.throws(attempt, (error: unknown) => error instanceof NotAvailable && remedies.test(error.message))
     }
   })

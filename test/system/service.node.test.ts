@@ -1,11 +1,13 @@
 // time limit: 120 s
 /** What a service manager is told by way of $NOTIFY_SOCKET (sd_notify(3)). */
+
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
-import { AF_UNIX, SOCK_DGRAM } from '../../host/linux/syscalls.ts'
+import { AF_UNIX, SOCK_DGRAM } from '../../host/linux/libc.ts'
+import { syscallsOf } from '../../host/linux/syscalls.ts'
 import { os } from '../../runtime-node/os.ts'
 import { RUNTIMES } from '../../testkit/pairs.ts'
 import { start } from '../../testkit/process.ts'
@@ -21,18 +23,18 @@ for (const program of RUNTIMES) {
     continue
   }
   test(name, async () => {
-    const sys = os.sys()
+    const syscalls = syscallsOf(os)
     const directory = mkdtempSync(join(tmpdir(), 'kcptun-wasm-'))
     try {
       for (const path of [join(directory, 'notify'), `@kcptun-wasm-${process.pid}-${program}`]) {
-        const inbox = sys.socket(AF_UNIX, SOCK_DGRAM)
-        sys.bindUnix(inbox, path)
+        const inbox = syscalls.socket(AF_UNIX, SOCK_DGRAM)
+        syscalls.bindUnix(inbox, path)
         const told: string[] = []
         const arrived = (count: number): Promise<void> =>
           waitFor(
             `${count} notifications`,
             () => {
-              for (let text = sys.receive(inbox); text !== undefined; text = sys.receive(inbox)) {
+              for (let text = syscalls.receive(inbox); text !== undefined; text = syscalls.receive(inbox)) {
                 told.push(new TextDecoder().decode(text))
               }
               return told.length >= count
@@ -52,7 +54,7 @@ for (const program of RUNTIMES) {
         assert.is(told[0], ready)
         assert.match(told[1] ?? '', /^RELOADING=1\nMONOTONIC_USEC=\d+$/)
         assert.equal(told.slice(2), [ready, 'STOPPING=1'])
-        sys.close(inbox)
+        syscalls.close(inbox)
       }
     } finally {
       rmSync(directory, { recursive: true })

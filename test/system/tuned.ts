@@ -1,12 +1,13 @@
 /**
- * The promises of host/runtime.ts for sockets with every option of `SocketTuning`: the runtime adopts descriptors then
+ * The promises of host/runtime.ts for sockets with every option of `SocketOptions`: the runtime adopts descriptors then
  * instead of opening sockets itself.
  */
+
 import { readFileSync } from 'node:fs'
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
-import type { Runtime, SocketTuning } from '../../host/runtime.ts'
-import { LOCALHOST, LOCALHOST6 } from '../runtime/conformance.ts'
+import type { Runtime, SocketOptions } from '../../host/runtime.ts'
+import { LOCALHOST, LOCALHOST6 } from '../runtime/subject.ts'
 import { tcpConformance } from '../runtime/tcp.ts'
 import { udpConformance } from '../runtime/udp.ts'
 import { skip } from '../skip.ts'
@@ -22,7 +23,7 @@ export async function tunedConformance(runtime: Runtime): Promise<void> {
   }
   const refused: string[] = []
   // not reuseport: a port in use would be no error any more
-  const tuning: SocketTuning = {
+  const socketOptions: SocketOptions = {
     reuseport: false,
     netdev: 'lo',
     sndbuf: BUFFER_BYTES,
@@ -31,11 +32,11 @@ export async function tunedConformance(runtime: Runtime): Promise<void> {
   }
   const tuned: Runtime = {
     ...runtime,
-    openUdp: (options, handlers) => runtime.openUdp({ ...options, tuning }, handlers),
+    openUdp: (options, handlers) => runtime.openUdp({ ...options, socketOptions }, handlers),
     listenTcp: (address, options, accept, onError) =>
-      runtime.listenTcp(address, { ...options, tuning: { ...tuning, netdev: '' } }, accept, onError),
+      runtime.listenTcp(address, { ...options, socketOptions: { ...socketOptions, netdev: '' } }, accept, onError),
     dialTcp: (address, options, handlers, onOpen) =>
-      runtime.dialTcp(address, { ...options, tuning: { ...tuning, netdev: '' } }, handlers, onOpen),
+      runtime.dialTcp(address, { ...options, socketOptions: { ...socketOptions, netdev: '' } }, handlers, onOpen),
   }
   const hasIpv6 = await runtime
     .openUdp(
@@ -55,7 +56,7 @@ export async function tunedConformance(runtime: Runtime): Promise<void> {
   tcpConformance(subject, hasIpv6)
 
   test('two listeners share a port when both ask for it', async () => {
-    const shared = { nodelay: true, keepalive: false, tuning: { ...tuning, netdev: '', reuseport: true } }
+    const shared = { nodelay: true, keepalive: false, socketOptions: { ...socketOptions, netdev: '', reuseport: true } }
     const open = (port: number) =>
       runtime.listenTcp(
         { ...LOCALHOST, port },
@@ -73,8 +74,8 @@ export async function tunedConformance(runtime: Runtime): Promise<void> {
   test('a dialled connection gets its buffers too', async () => {
     const limit = (name: string): number => Number(readFileSync(`/proc/sys/net/core/${name}`, 'utf8'))
     const told: string[] = []
-    const wish: SocketTuning = {
-      ...tuning,
+    const wish: SocketOptions = {
+      ...socketOptions,
       netdev: '',
       sndbuf: limit('wmem_max') + 1,
       rcvbuf: limit('rmem_max') + 1,
@@ -90,7 +91,7 @@ export async function tunedConformance(runtime: Runtime): Promise<void> {
     const ignore = (): void => {}
     const handlers = { onData: ignore, onEnd: ignore, onDrain: ignore, onClose: ignore }
     await new Promise<void>((open) => {
-      const connection = runtime.dialTcp(listener.local, { ...plain, tuning: wish }, handlers, () => {
+      const connection = runtime.dialTcp(listener.local, { ...plain, socketOptions: wish }, handlers, () => {
         connection.reset()
         open()
       })

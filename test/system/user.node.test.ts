@@ -185,7 +185,7 @@ test('MUST 72: without koffi Node starts, and each option that needs it gives on
     assert.is(refused.status, 1)
     assert.match(refused.stdout + refused.stderr, /cannot open .*: not available: the optional package koffi/)
     const index = JSON.stringify(join(directory, 'dist/node/index.js'))
-    for (const call of ['sys()', 'watch(0, () => {})']) {
+    for (const call of ['libc()', 'watch(0, () => {})']) {
       const told = spawnSync(command, ['-e', `import(${index}).then(({ nodeRuntime }) => nodeRuntime().os.${call})`])
       assert.match(String(told.stderr), /NotAvailable: .*package koffi is not installed \(npm install koffi\)/)
     }

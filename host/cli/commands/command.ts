@@ -3,16 +3,24 @@
  * ones there are is told by `table.ts`.
  */
 
-import { ConfigError } from '../../config/error.ts'
-import type { RuntimeCrypto } from '../../crypto/aead.ts'
+import type { RuntimeCrypto } from '../../crypto/open.ts'
+import { ConfigError } from '../../errors.ts'
 import type { Runtime } from '../../runtime.ts'
 import { PROGRAM } from '../../version.ts'
 import { type Given, type Offers, type Option, optionsText, parseOptions } from '../options.ts'
+
+/** Everything that can stand on the command line. */
+export interface CommandLine {
+  /** The options that stand without a subcommand. */
+  readonly main: readonly Option[]
+  readonly entries: readonly CommandEntry[]
+}
 
 export interface CommandContext {
   readonly runtime: Runtime
   /** The runtime's ciphers. */
   readonly crypto: RuntimeCrypto
+  readonly commandLine: CommandLine
 }
 
 /** What each file of a subcommand exports as `command`. */

@@ -1,11 +1,9 @@
 /** `kcptun-wasm completions`: prints what makes a shell complete our command line. */
 
-import { methods } from '../../crypto/aead.ts'
+import { methods } from '../../crypto/methods.ts'
 import { PROGRAM } from '../../version.ts'
-import { MAIN_OPTIONS } from '../args.ts'
 import type { Offers, Option } from '../options.ts'
-import { type Command, CommandError, HELP } from './command.ts'
-import { COMMANDS } from './table.ts'
+import { type Command, CommandError, type CommandLine, HELP } from './command.ts'
 
 /** A subcommand as the shells need it. */
 interface Entry {
@@ -33,13 +31,13 @@ const listOf = (offers: Exclude<Offers, 'files' | 'directories'>): readonly stri
 /** A word in single quotes, for bash and zsh. */
 const quoted = (text: string): string => `'${text.replaceAll("'", `'\\''`)}'`
 
-async function model(): Promise<Model> {
+async function model({ main, entries }: CommandLine): Promise<Model> {
   const commands: Entry[] = []
-  for (const { name, summary, load } of COMMANDS) {
+  for (const { name, summary, load } of entries) {
     const { command } = await load()
     commands.push({ name, summary, options: [HELP, ...command.options], operand: command.operand?.offers })
   }
-  return { main: MAIN_OPTIONS, commands }
+  return { main, commands }
 }
 
 /** What bash does behind an option: sets `offer` to a kind, or `words` to a list. */
@@ -185,14 +183,14 @@ export const command: Command = {
   bash  ${PROGRAM} completions bash > ~/.local/share/bash-completion/completions/${PROGRAM}
   zsh   ${PROGRAM} completions zsh > a file _${PROGRAM} in a directory of $fpath
   fish  ${PROGRAM} completions fish > ~/.config/fish/completions/${PROGRAM}.fish`,
-  async run({ runtime }, { operands }) {
+  async run({ runtime, commandLine }, { operands }) {
     const [name] = operands
     if (name === undefined) throw new CommandError(`a shell must be named: ${SHELL_NAMES.join(', ')}`)
     const print = Object.hasOwn(SHELLS, name) ? SHELLS[name] : undefined
     if (print === undefined) {
       throw new CommandError(`unknown shell ${JSON.stringify(name)}, known are ${SHELL_NAMES.join(', ')}`)
     }
-    runtime.print('stdout', print(await model()))
+    runtime.print('stdout', print(await model(commandLine)))
     return 0
   },
 }

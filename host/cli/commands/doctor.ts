@@ -1,7 +1,7 @@
 /** `kcptun-wasm doctor`: tests the live path that a configuration describes, and this machine. The examination is in `doctor/`. */
 
 import { parseConfig } from '../../config/load.ts'
-import { messageOf } from '../../transport/resolver.ts'
+import { messageOf } from '../../errors.ts'
 import { EXIT_STATUS, reportJson, reportText } from '../doctor/report.ts'
 import { examine } from '../doctor/run.ts'
 import { type Command, CommandError } from './command.ts'

@@ -3,14 +3,13 @@
  * open is asked on a terminal, or refused where there is none.
  */
 
-import { ConfigError, quote } from '../../config/error.ts'
 import { matchingConfigs, type Role, randomPort, type Wishes, type Written } from '../../config/generate.ts'
 import { parseConfig } from '../../config/load.ts'
 import { assertStartable } from '../../config/security.ts'
-import { methods } from '../../crypto/aead.ts'
+import { methods } from '../../crypto/methods.ts'
+import { ConfigError, messageOf, quote } from '../../errors.ts'
 import { type HostPort, isLoopbackHost, isWildcardHost, parseHostPort } from '../../net/address.ts'
 import type { Runtime, Tools } from '../../runtime.ts'
-import { messageOf } from '../../transport/resolver.ts'
 import type { Option } from '../options.ts'
 import { type Command, CommandError } from './command.ts'
 import { selfCommand, shellWord, toolsOf } from './invocation.ts'

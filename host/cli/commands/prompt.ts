@@ -1,6 +1,6 @@
 /** What a command wants to know: from its flags, else from the person at the terminal. */
 
-import { ConfigError } from '../../config/error.ts'
+import { ConfigError } from '../../errors.ts'
 import type { Runtime } from '../../runtime.ts'
 import type { Given, Option } from '../options.ts'
 import { CommandError } from './command.ts'

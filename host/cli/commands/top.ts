@@ -1,9 +1,10 @@
 /** `kcptun-wasm top`: watches a running program through its monitoring server. The picture and its loop are in `top/`. */
 
 import { parseConfig } from '../../config/load.ts'
+import { messageOf } from '../../errors.ts'
 import { formatAddress } from '../../net/address.ts'
 import type { Runtime } from '../../runtime.ts'
-import { messageOf, resolveKey } from '../../transport/resolver.ts'
+import { resolveKey } from '../../transport/resolver.ts'
 import { onLoopback } from '../doctor/ports.ts'
 import type { Given } from '../options.ts'
 import { type Source, show, showOnce } from '../top/top.ts'

@@ -2,8 +2,9 @@
  * What this machine lends to a tunnel: UDP buffers, files, a clock, capabilities. Linux tells them in /proc; elsewhere
  * what cannot be known is left out.
  */
+
 import type { Config } from '../../config/config.ts'
-import type { OperatingSystem, SocketTuning } from '../../runtime.ts'
+import type { OperatingSystem, SocketOptions } from '../../runtime.ts'
 import type { Report } from './report.ts'
 
 /** Descriptors of a process beside those of connections: sockets, files, the runtime's own. */
@@ -30,13 +31,13 @@ function readText(os: OperatingSystem | undefined, path: string): string | undef
 export class Refusals {
   readonly texts: { readonly option: string; readonly why: string }[] = []
 
-  /** The same tuning, with its refusals kept here and not logged. */
-  of(tuning: SocketTuning | undefined): SocketTuning | undefined {
-    if (tuning === undefined) return undefined
+  /** The same options, with its refusals kept here and not logged. */
+  of(socketOptions: SocketOptions | undefined): SocketOptions | undefined {
+    if (socketOptions === undefined) return undefined
     const refused = (option: string, why: string): void => {
       if (!this.texts.some((text) => text.option === option)) this.texts.push({ option, why })
     }
-    const { reuseport, sndbuf, rcvbuf, netdev } = tuning
+    const { reuseport, sndbuf, rcvbuf, netdev } = socketOptions
     return { reuseport, sndbuf, rcvbuf, netdev, refused }
   }
 }

@@ -10,10 +10,11 @@
 
 import type { Config } from '../../config/config.ts'
 import { checkStart } from '../../config/security.ts'
-import { KEY_BYTES, methods, openAead, type RuntimeCrypto } from '../../crypto/aead.ts'
 import { withKey } from '../../crypto/key.ts'
-import { sameAddress } from '../../net/address.ts'
-import type { Runtime, SocketAddress, UdpOptions } from '../../runtime.ts'
+import { KEY_BYTES, methods } from '../../crypto/methods.ts'
+import { openAead, type RuntimeCrypto } from '../../crypto/open.ts'
+import { type SocketAddress, sameAddress } from '../../net/address.ts'
+import type { Runtime, UdpOptions } from '../../runtime.ts'
 import { asSeenBy } from '../../transport/rendezvous.ts'
 import { wildcard } from '../../transport/resolver.ts'
 import { Pinger } from './pings.ts'
@@ -81,11 +82,11 @@ export async function investigate(
   peer: SocketAddress,
   siblings: readonly SocketAddress[],
 ): Promise<Silence> {
-  const { bind, tuning } = options
+  const { bind, socketOptions } = options
   const [{ other, recovered }, sibling, neighboursRefuse] = await Promise.all([
-    findOther(runtime, config, crypto, own, { bind, tuning }, peer),
+    findOther(runtime, config, crypto, own, { bind, socketOptions }, peer),
     findSibling(runtime, own, siblings),
-    askNeighbours(runtime, { bind, tuning }, peer),
+    askNeighbours(runtime, { bind, socketOptions }, peer),
   ])
   return { other, recovered, sibling, neighboursRefuse }
 }

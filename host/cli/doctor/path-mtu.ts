@@ -9,7 +9,7 @@
  * segment is held back until the others are acknowledged, so that all of them are echoed at once. No connection to the
  * target is made; RESET ends it.
  */
-import type { SocketAddress } from '../../runtime.ts'
+import type { SocketAddress } from '../../net/address.ts'
 import type { Pinger } from './pings.ts'
 import type { Arrival, Probe } from './probe.ts'
 import {

@@ -2,8 +2,7 @@
  * Measures the way to a peer that answers: round trips, loss, which datagrams pass each way, whether it is a server and
  * how its target is.
  */
-import { formatAddress } from '../../net/address.ts'
-import type { SocketAddress } from '../../runtime.ts'
+import { formatAddress, type SocketAddress } from '../../net/address.ts'
 import { Conversations, type Passage, type Path, passageBack, passageThere, type Return } from './path-mtu.ts'
 import { type TrainStats, train } from './pings.ts'
 import { type Case, type Reached, round } from './reachability.ts'

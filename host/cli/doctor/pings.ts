@@ -2,7 +2,7 @@
  * Round trips: whether a peer answers, and a train of PINGs with its statistics (protocol.md 7.1). The four bytes of a
  * PING belong to its sender, so each one carries a number of its own.
  */
-import type { SocketAddress } from '../../runtime.ts'
+import type { SocketAddress } from '../../net/address.ts'
 import { type Arrival, type Probe, padded, type Sealer } from './probe.ts'
 import { CONTROL_BYTES, control, PING } from './wire.ts'
 

@@ -1,9 +1,11 @@
 /**
  * What this machine serves: its own ports, free or taken by the running program, and a server's target.
  */
-import { formatAddress } from '../../net/address.ts'
-import type { SocketAddress, TcpOptions } from '../../runtime.ts'
-import { messageOf, resolveKey, wildcard } from '../../transport/resolver.ts'
+
+import { messageOf } from '../../errors.ts'
+import { formatAddress, type SocketAddress } from '../../net/address.ts'
+import type { TcpOptions } from '../../runtime.ts'
+import { resolveKey, wildcard } from '../../transport/resolver.ts'
 import { firstAnswer, Pinger } from './pings.ts'
 import { Probe } from './probe.ts'
 import type { Case } from './reachability.ts'

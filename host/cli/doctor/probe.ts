@@ -2,8 +2,12 @@
  * A UDP socket of the doctor's own, with seal and open: a running tunnel keeps its port, its nonces and its sessions.
  * What is sent and what answers mean is decided by those who use it.
  */
-import { type Aead, MAX_SEALED } from '../../crypto/aead.ts'
-import type { Runtime, SocketAddress, UdpOptions, UdpSocket } from '../../runtime.ts'
+
+import type { Aead } from '../../crypto/aead.ts'
+import { MAX_SEALED } from '../../crypto/methods.ts'
+import type { SystemError } from '../../errors.ts'
+import type { SocketAddress } from '../../net/address.ts'
+import type { Runtime, UdpOptions, UdpSocket } from '../../runtime.ts'
 import { control, type Message, PONG, readMessage } from './wire.ts'
 
 /** Most padding of a small message, bytes (protocol.md 3.3). */
@@ -179,7 +183,7 @@ export class Probe {
     this.#wake()
   }
 
-  #onError(error: NodeJS.ErrnoException): void {
+  #onError(error: SystemError): void {
     const code = error.code ?? 'unknown'
     this.errors.set(code, (this.errors.get(code) ?? 0) + 1)
     this.#wake()

@@ -4,12 +4,13 @@
  */
 
 import type { Config } from '../../config/config.ts'
-import type { RuntimeCrypto } from '../../crypto/aead.ts'
+import { socketOptionsOf } from '../../config/socket-options.ts'
+import type { RuntimeCrypto } from '../../crypto/open.ts'
+import { messageOf } from '../../errors.ts'
 import { Log } from '../../log/log.ts'
-import { formatAddress, parseHostPort } from '../../net/address.ts'
-import { tuningOf } from '../../net/socket-options.ts'
-import type { Runtime, SocketAddress, UdpOptions } from '../../runtime.ts'
-import { messageOf, type Names, udpOptions } from '../../transport/resolver.ts'
+import { formatAddress, parseHostPort, type SocketAddress } from '../../net/address.ts'
+import type { Runtime, UdpOptions } from '../../runtime.ts'
+import { type Names, udpOptions } from '../../transport/resolver.ts'
 import type { Refusals } from './host-checks.ts'
 import { findSibling, investigate, type Silence } from './no-answer.ts'
 import { firstAnswer, Pinger } from './pings.ts'
@@ -48,8 +49,8 @@ const silentLog = new Log(
 /** An ephemeral port with the interface, address and buffers of the configuration. The running tunnel keeps its own port. */
 export function ephemeral({ config, names, refusals }: Case, remote: SocketAddress): UdpOptions {
   const { bind } = udpOptions({ ...names, peer: undefined, rendezvous: remote })
-  const tuning = tuningOf('udp', { ...config.udp, reuseport: false }, config.netdev, silentLog)
-  return { bind: { ...bind, port: 0 }, tuning: refusals.of(tuning) }
+  const socketOptions = socketOptionsOf('udp', { ...config.udp, reuseport: false }, config.netdev, silentLog)
+  return { bind: { ...bind, port: 0 }, socketOptions: refusals.of(socketOptions) }
 }
 
 /** Errors that say that there is no way to the peer. */

@@ -4,9 +4,8 @@
  */
 
 import { MODE_CLIENT } from '../../config/config.ts'
-import { quote } from '../../config/error.ts'
-import { formatAddress, sameAddress } from '../../net/address.ts'
-import type { SocketAddress } from '../../runtime.ts'
+import { quote } from '../../errors.ts'
+import { formatAddress, type SocketAddress, sameAddress } from '../../net/address.ts'
 import { announcedAddress, asSeenBy, localTowards } from '../../transport/rendezvous.ts'
 import { Pinger } from './pings.ts'
 import { Probe } from './probe.ts'

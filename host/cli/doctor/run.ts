@@ -6,11 +6,13 @@
 import { type Config, MODE_CLIENT, MODE_SERVER } from '../../config/config.ts'
 import { configWarnings } from '../../config/rules.ts'
 import { checkStart } from '../../config/security.ts'
-import { methods, openAead, type RuntimeCrypto } from '../../crypto/aead.ts'
 import { withKey } from '../../crypto/key.ts'
+import { methods } from '../../crypto/methods.ts'
+import { openAead, type RuntimeCrypto } from '../../crypto/open.ts'
+import { messageOf } from '../../errors.ts'
 import { formatAddress } from '../../net/address.ts'
 import type { Runtime } from '../../runtime.ts'
-import { checkAddresses, messageOf, NO_NAMES, resolveNames } from '../../transport/resolver.ts'
+import { checkAddresses, NO_NAMES, resolveNames } from '../../transport/resolver.ts'
 import {
   type ClockReading,
   Refusals,

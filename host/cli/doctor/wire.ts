@@ -2,8 +2,7 @@
  * The few messages that the doctor speaks, as plaintext: control messages (protocol.md 7.1, 8) and the segments of a
  * conversation that carries nothing but KEEPALIVEs, or a DIAL (5.1, 6.1). Pure: sealing and sockets are probe.ts.
  */
-import { ipFamily, readRecord, writeRecord } from '../../net/address.ts'
-import type { SocketAddress } from '../../runtime.ts'
+import { ipFamily, readRecord, type SocketAddress, writeRecord } from '../../net/address.ts'
 
 export const PING = 0
 export const PONG = 1

@@ -3,9 +3,8 @@
  * frame.ts.
  */
 
-import type { Runtime } from '../../runtime.ts'
-import { messageOf } from '../../transport/resolver.ts'
-import type { Terminal } from '../terminal.ts'
+import { messageOf } from '../../errors.ts'
+import type { Runtime, Terminal } from '../../runtime.ts'
 import { frame, HISTORY_MAX, ORDERS, type Style, type View } from './frame.ts'
 import { type Rates, ratesOf, readSample, type Sample } from './sample.ts'
 

@@ -3,11 +3,12 @@
  * The runtimes make a cipher object per packet, so this method allocates; its own buffers are made once.
  */
 
-import { type Aead, type AesGcmFactory, ASSOCIATED_DATA, MAX_SEALED, TAG_BYTES } from '../aead.ts'
+import type { Aead, AesGcmFactory } from '../aead.ts'
+import { AES_METHOD, ASSOCIATED_DATA, MAX_SEALED, methodOf, type NonceStrategy, TAG_BYTES } from '../methods.ts'
 import { secretCopy } from '../secret-bytes.ts'
 
 const ALGORITHM = 'aes-256-gcm'
-const NONCE_BYTES = 12
+const NONCE_BYTES = methodOf(AES_METHOD).nonceBytes
 const OVERHEAD = TAG_BYTES + NONCE_BYTES
 const OPTIONS = { authTagLength: TAG_BYTES }
 
@@ -43,10 +44,10 @@ export function aesGcmFactory(
 }
 
 class AesGcm implements Aead {
-  readonly method = 'aes256gcm'
+  readonly method = AES_METHOD
   readonly tagBytes = TAG_BYTES
   readonly nonceBytes = NONCE_BYTES
-  readonly nonceStrategy = 'counter'
+  readonly nonceStrategy: NonceStrategy = methodOf(AES_METHOD).nonceStrategy
   readonly provider: string
   readonly #createCipheriv: Make<Cipher>
   readonly #createDecipheriv: Make<Decipher>

@@ -7,7 +7,8 @@
  * are made here, and what the binding does is tried once before it is used.
  */
 
-import { type Aead, ASSOCIATED_DATA, type NonceStrategy, TAG_BYTES } from '../aead.ts'
+import type { Aead } from '../aead.ts'
+import { ASSOCIATED_DATA, methodOf, type NonceStrategy, TAG_BYTES } from '../methods.ts'
 import { secretCopy } from '../secret-bytes.ts'
 import { SCRATCH_BYTES, SCRATCH_END, ScratchAead, type ScratchCipher, worksAsItShould } from './scratch-aead.ts'
 
@@ -41,22 +42,18 @@ export interface NativeSodium {
 }
 
 interface NativeMethod {
-  readonly nonceBytes: number
-  readonly nonceStrategy: NonceStrategy
   seal(text: Uint8Array, tag: Uint8Array, nonce: Uint8Array, key: Uint8Array): void
   open(text: Uint8Array, tag: Uint8Array, nonce: Uint8Array, key: Uint8Array): boolean
 }
 
 const AD = ASSOCIATED_DATA
 
-function methodOf(name: string, binding: Binding): NativeMethod {
+function callsOf(name: string, binding: Binding): NativeMethod {
   switch (name) {
     case 'xchacha20poly1305_ietf': {
       const encrypt = binding.crypto_aead_xchacha20poly1305_ietf_encrypt_detached
       const decrypt = binding.crypto_aead_xchacha20poly1305_ietf_decrypt_detached
       return {
-        nonceBytes: 24,
-        nonceStrategy: 'random',
         seal: (text, tag, nonce, key) => void encrypt(text, tag, text, AD, nonce, key),
         open: (text, tag, nonce, key) => decrypt(text, text, tag, AD, nonce, key) === 0,
       }
@@ -65,8 +62,6 @@ function methodOf(name: string, binding: Binding): NativeMethod {
       const encrypt = binding.crypto_aead_chacha20poly1305_ietf_encrypt_detached
       const decrypt = binding.crypto_aead_chacha20poly1305_ietf_decrypt_detached
       return {
-        nonceBytes: 12,
-        nonceStrategy: 'counter',
         seal: (text, tag, nonce, key) => void encrypt(text, tag, text, AD, nonce, key),
         open: (text, tag, nonce, key) => decrypt(text, text, tag, AD, nonce, key) === 0,
       }
@@ -75,8 +70,6 @@ function methodOf(name: string, binding: Binding): NativeMethod {
       const encrypt = binding.crypto_secretbox_detached
       const decrypt = binding.crypto_secretbox_open_detached
       return {
-        nonceBytes: 24,
-        nonceStrategy: 'random',
         seal: (text, tag, nonce, key) => void encrypt(text, tag, text, nonce, key),
         open: (text, tag, nonce, key) => decrypt(text, text, tag, nonce, key) === true,
       }
@@ -103,14 +96,14 @@ class NativeCipher implements ScratchCipher {
   readonly #texts: (Uint8Array | undefined)[]
 
   constructor(name: string, sodium: NativeSodium, key: Uint8Array) {
-    const method = methodOf(name, sodium.binding)
+    const { nonceBytes, nonceStrategy } = methodOf(name)
     this.method = name
-    this.nonceBytes = method.nonceBytes
-    this.nonceStrategy = method.nonceStrategy
+    this.nonceBytes = nonceBytes
+    this.nonceStrategy = nonceStrategy
     this.provider = sodium.provider
-    this.#method = method
+    this.#method = callsOf(name, sodium.binding)
     this.#key = secretCopy(key)
-    const nonceAt = SCRATCH_END - method.nonceBytes
+    const nonceAt = SCRATCH_END - nonceBytes
     this.#textEnd = nonceAt - TAG_BYTES
     this.#nonce = this.memory.subarray(nonceAt, SCRATCH_END)
     this.#tag = this.memory.subarray(this.#textEnd, nonceAt)

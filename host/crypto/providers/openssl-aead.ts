@@ -3,7 +3,8 @@
  * of node:crypto, which makes objects for every packet. The runtime binds the calls. OpenSSL has no HChaCha20, which the XChaCha20 methods need.
  */
 
-import { type Aead, ASSOCIATED_DATA, KEY_BYTES, type NonceStrategy, TAG_BYTES } from '../aead.ts'
+import type { Aead } from '../aead.ts'
+import { AES_METHOD, ASSOCIATED_DATA, KEY_BYTES, methodOf, type NonceStrategy, TAG_BYTES } from '../methods.ts'
 import { SCRATCH_BYTES, SCRATCH_END, ScratchAead, type ScratchCipher, worksAsItShould } from './scratch-aead.ts'
 
 /** OpenSSL's calls. Pointers are numbers, 0 = NULL. Names, arguments and results are those of EVP_EncryptInit(3). */
@@ -41,19 +42,19 @@ const LENGTH_AT = AD_AT + 16
 const SINK_AT = LENGTH_AT + 16
 const MEMORY_BYTES = SINK_AT + 64
 
-/** Nonce of the ciphers themselves (RFC 8439, NIST SP 800-38D). */
-const NONCE_BYTES = 12
+/** Nonce of the ciphers themselves (RFC 8439, NIST SP 800-38D); that of both methods. */
+const NONCE_BYTES = methodOf(AES_METHOD).nonceBytes
 
 /** Method -> the call that gives its cipher. Both count their nonces. */
 const METHODS: Readonly<Record<string, 'EVP_chacha20_poly1305' | 'EVP_aes_256_gcm'>> = {
   chacha20poly1305_ietf: 'EVP_chacha20_poly1305',
-  aes256gcm: 'EVP_aes_256_gcm',
+  [AES_METHOD]: 'EVP_aes_256_gcm',
 }
 
 class OpensslCipher implements ScratchCipher {
   readonly method: string
   readonly nonceBytes = NONCE_BYTES
-  readonly nonceStrategy: NonceStrategy = 'counter'
+  readonly nonceStrategy: NonceStrategy = methodOf(AES_METHOD).nonceStrategy
   readonly provider: string
   readonly memory = new Uint8Array(MEMORY_BYTES)
   readonly scratch = 0

@@ -6,8 +6,9 @@
  * openssl-aead.ts.
  */
 
-import { StartViews } from '../../engine/view-cache.ts'
-import { type Aead, MAX_SEALED, type NonceStrategy, TAG_BYTES } from '../aead.ts'
+import { StartViews } from '../../view-cache.ts'
+import type { Aead } from '../aead.ts'
+import { MAX_SEALED, type NonceStrategy, TAG_BYTES } from '../methods.ts'
 
 /**
  * Bytes of a scratch area. Datagrams end at SCRATCH_END, so that tag and nonce always stand at the same place; behind it is room for

@@ -2,7 +2,8 @@
  * The three libsodium methods on the compiled exports of libsodium-wrappers. Its heap is a memory of its own, with a scratch area in it.
  */
 
-import { type Aead, ASSOCIATED_DATA, KEY_BYTES, type NonceStrategy, TAG_BYTES } from '../aead.ts'
+import type { Aead } from '../aead.ts'
+import { ASSOCIATED_DATA, KEY_BYTES, methodOf, type NonceStrategy, TAG_BYTES } from '../methods.ts'
 import { SCRATCH_BYTES, SCRATCH_END, ScratchAead, type ScratchCipher } from './scratch-aead.ts'
 import { allocate, type RawSodium, rawSodium, release } from './sodium.ts'
 
@@ -27,8 +28,6 @@ type Raw = RawSodium<(typeof RAW_NAMES)[number]>
 type Primitive = (text: number, length: number, tag: number, nonce: number, ad: number, key: number) => number
 
 interface SodiumMethod {
-  readonly nonceBytes: number
-  readonly nonceStrategy: NonceStrategy
   seal(raw: Raw): Primitive
   open(raw: Raw): Primitive
 }
@@ -38,8 +37,6 @@ const AD_BYTES = ASSOCIATED_DATA.length
 // Detached forms throughout: the tag stands behind the ciphertext also for secretbox, whose easy form puts it in front (protocol.md 3.2).
 const sodiumMethods: Readonly<Record<string, SodiumMethod>> = {
   xchacha20poly1305_ietf: {
-    nonceBytes: 24,
-    nonceStrategy: 'random',
     seal: (raw) => {
       const encrypt = raw._crypto_aead_xchacha20poly1305_ietf_encrypt_detached
       return (text, length, tag, nonce, ad, key) =>
@@ -51,8 +48,6 @@ const sodiumMethods: Readonly<Record<string, SodiumMethod>> = {
     },
   },
   xsalsa20poly1305: {
-    nonceBytes: 24,
-    nonceStrategy: 'random',
     seal: (raw) => {
       const encrypt = raw._crypto_secretbox_detached
       return (text, length, tag, nonce, _ad, key) => encrypt(text, tag, text, length, 0, nonce, key)
@@ -63,8 +58,6 @@ const sodiumMethods: Readonly<Record<string, SodiumMethod>> = {
     },
   },
   chacha20poly1305_ietf: {
-    nonceBytes: 12,
-    nonceStrategy: 'counter',
     seal: (raw) => {
       const encrypt = raw._crypto_aead_chacha20poly1305_ietf_encrypt_detached
       return (text, length, tag, nonce, ad, key) =>
@@ -92,8 +85,9 @@ class WasmCipher implements ScratchCipher {
 
   constructor(name: string, method: SodiumMethod, raw: Raw, provider: string, key: Uint8Array) {
     this.method = name
-    this.nonceBytes = method.nonceBytes
-    this.nonceStrategy = method.nonceStrategy
+    const { nonceBytes, nonceStrategy } = methodOf(name)
+    this.nonceBytes = nonceBytes
+    this.nonceStrategy = nonceStrategy
     this.provider = provider
     this.#raw = raw
     this.#seal = method.seal(raw)

@@ -7,20 +7,13 @@ import type { Config } from '../../config/config.ts'
 import type { Aead } from '../../crypto/aead.ts'
 import type { Driver } from '../../driver/driver.ts'
 import { coreConfig } from '../../engine/config-block.ts'
+import { messageOf } from '../../errors.ts'
 import { formatDuration } from '../../format.ts'
+import { syscallsOf } from '../../linux/syscalls.ts'
 import { LOG_WARNING, type Log } from '../../log/log.ts'
-import { formatAddress } from '../../net/address.ts'
-import type { OperatingSystem, Runtime, SocketAddress } from '../../runtime.ts'
-import {
-  messageOf,
-  type Names,
-  NO_NAMES,
-  resolveNames,
-  StartError,
-  sameMaybe,
-  udpOptions,
-  wildcard,
-} from '../resolver.ts'
+import { formatAddress, type SocketAddress } from '../../net/address.ts'
+import type { OperatingSystem, Runtime } from '../../runtime.ts'
+import { type Names, NO_NAMES, resolveNames, StartError, sameMaybe, udpOptions, wildcard } from '../resolver.ts'
 import type { Way } from '../transport.ts'
 import { CoverClient } from './cover-client.ts'
 import { firewallNotice } from './firewall.ts'
@@ -103,7 +96,7 @@ export class ObfsClient implements Way {
     const { peer } = this.names
     if (!this.#ready || peer === undefined || this.#socket === undefined) return
     try {
-      const now = this.#os.sys().sourceFor(peer).address
+      const now = syscallsOf(this.#os).sourceFor(peer).address
       if (this.names.bind === undefined && now !== this.#socket.local.address) this.#failed('the own address changed')
     } catch {
       // no way at all for now: the context will end
@@ -175,15 +168,15 @@ export class ObfsClient implements Way {
 
   /** dpi/tcp-wnd: a real connection with the cover; the ready event is its answer. */
   #dialCovered(peer: SocketAddress): void {
-    const sys = this.#os.sys()
+    const syscalls = syscallsOf(this.#os)
     const { bind } = this.names
-    const fd = sys.coverSocket(peer.family)
+    const fd = syscalls.coverSocket(peer.family)
     try {
-      if (bind !== undefined) sys.bind(fd, bind, formatAddress(bind))
-      sys.connect(fd, peer)
-      this.#begin(sys.localAddress(fd), peer)
+      if (bind !== undefined) syscalls.bind(fd, bind, formatAddress(bind))
+      syscalls.connect(fd, peer)
+      this.#begin(syscalls.localAddress(fd), peer)
     } catch (error) {
-      sys.close(fd)
+      syscalls.close(fd)
       throw error
     }
     const cover = new CoverClient(
@@ -203,7 +196,7 @@ export class ObfsClient implements Way {
   /** dpi/tcp: the engine sends a SYN; the ready event is the SYN|ACK. */
   #dialRaw(peer: SocketAddress): void {
     const { bind } = this.names
-    const { address, scope } = bind ?? this.#os.sys().sourceFor(peer)
+    const { address, scope } = bind ?? syscallsOf(this.#os).sourceFor(peer)
     this.#begin({ family: peer.family, address, port: randomPort(), scope }, peer)
     this.#answerTimer = setTimeout(() => this.#failed('no answer'), ANSWER_MS)
   }

@@ -4,8 +4,7 @@
 
 import { type Core, ObfsInfo, ObfsState } from '../../engine/core.ts'
 import { formatBytes } from '../../format.ts'
-import { formatAddress, readRecord } from '../../net/address.ts'
-import type { SocketAddress } from '../../runtime.ts'
+import { formatAddress, readRecord, type SocketAddress } from '../../net/address.ts'
 
 /** Slots of the table looked at in one step: between two steps others get the event loop. */
 const SLOTS_PER_STEP = 256

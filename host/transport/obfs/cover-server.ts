@@ -2,7 +2,8 @@
  * The server's side of the cover (protocol.md 9.3): whoever connects meets a plain web server that is short of words. One connection belongs to one context of
  * the engine, which says how many may be there and when each has lived long enough; this file has no timer.
  */
-import type { SocketAddress, TcpConnection, TcpHandlers } from '../../runtime.ts'
+import type { SocketAddress } from '../../net/address.ts'
+import type { TcpConnection, TcpHandlers } from '../../runtime.ts'
 import { answerText, HeadReader, judgeRequest } from './cover.ts'
 
 /** What the cover asks of the contexts. */

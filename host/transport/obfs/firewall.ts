@@ -2,8 +2,10 @@
  * The firewall rule that dpi/tcp needs on either side (protocol.md 9.4): no kernel knows its connections, and each would answer their packets with RST. The rule
  * drops them before TCP sees them; the capture socket sees them before the rule does.
  */
+
 import { type Config, MODE_SERVER } from '../../config/config.ts'
-import type { Runtime, SocketAddress } from '../../runtime.ts'
+import type { SocketAddress } from '../../net/address.ts'
+import type { Runtime } from '../../runtime.ts'
 import { isWildcard, resolveKey } from '../resolver.ts'
 
 /** The packets that the rule drops: at a server those to it, at a client those from its server. */

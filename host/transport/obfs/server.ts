@@ -4,14 +4,15 @@
  */
 
 import type { Config } from '../../config/config.ts'
-import { ConfigError, quote } from '../../config/error.ts'
 import type { Aead } from '../../crypto/aead.ts'
 import type { Driver } from '../../driver/driver.ts'
 import { coreConfig } from '../../engine/config-block.ts'
+import { ConfigError, messageOf, quote } from '../../errors.ts'
+import { syscallsOf } from '../../linux/syscalls.ts'
 import type { Log } from '../../log/log.ts'
-import { formatAddress } from '../../net/address.ts'
-import type { OperatingSystem, Runtime, SocketAddress, TcpListener } from '../../runtime.ts'
-import { messageOf, type Names, NO_NAMES, resolveNames, StartError, sameMaybe } from '../resolver.ts'
+import { formatAddress, type SocketAddress } from '../../net/address.ts'
+import type { OperatingSystem, Runtime, TcpListener } from '../../runtime.ts'
+import { type Names, NO_NAMES, resolveNames, StartError, sameMaybe } from '../resolver.ts'
 import type { Way } from '../transport.ts'
 import { CoverServer } from './cover-server.ts'
 import { firewallNotice } from './firewall.ts'
@@ -157,16 +158,16 @@ export class ObfsServer implements Way {
       this.#log.notice(`obfs bind: ${formatAddress(bind)}`)
       return
     }
-    const sys = this.#os.sys()
-    const fd = sys.coverSocket(bind.family, { reuseport: this.#config.tcp.reuseport })
+    const syscalls = syscallsOf(this.#os)
+    const fd = syscalls.coverSocket(bind.family, { reuseport: this.#config.tcp.reuseport })
     let local: SocketAddress
     try {
-      sys.bind(fd, bind, formatAddress(bind))
-      sys.listen(fd, BACKLOG)
-      local = sys.localAddress(fd)
+      syscalls.bind(fd, bind, formatAddress(bind))
+      syscalls.listen(fd, BACKLOG)
+      local = syscalls.localAddress(fd)
       this.#attach(local)
     } catch (error) {
-      sys.close(fd)
+      syscalls.close(fd)
       throw error
     }
     const listener = await this.#os.adoptListener(fd, COVER_TCP, this.#cover.accept, (error) =>

@@ -3,9 +3,10 @@
  * headers from the engine and leave by a raw socket. Connections, dials and names are obfs-server.ts and obfs-client.ts.
  */
 
-import { PeerCache } from '../../engine/address-cache.ts'
 import { type Core, Obfs, ObfsRx, ObfsTx } from '../../engine/core.ts'
-import type { SocketAddress, UdpHandlers, UdpSocket } from '../../runtime.ts'
+import type { SocketAddress } from '../../net/address.ts'
+import { AddressCache } from '../../net/address-cache.ts'
+import type { UdpHandlers, UdpSocket } from '../../runtime.ts'
 
 /** Bytes of an outgoing datagram's buffer. The engine's slots hold more. */
 const BUFFER_BYTES = 1536
@@ -52,7 +53,7 @@ export class ObfsSocket implements UdpSocket {
   readonly #packet: PacketSide
   readonly #raw: RawSide
   readonly #slots: number
-  readonly #peers = new PeerCache()
+  readonly #peers = new AddressCache()
   /** Of the payload in each receive descriptor, the early one last: mostly of one size. */
   readonly #views: (Uint8Array | undefined)[]
   readonly #free: Uint8Array[] = []

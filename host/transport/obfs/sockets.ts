@@ -1,17 +1,19 @@
 /**
  * Opens what both sides of an obfuscator need (protocol.md 9.1): the capture and the raw socket as the driver's socket, and the interface to capture at.
  */
+
 import type { Config } from '../../config/config.ts'
-import { quote } from '../../config/error.ts'
+import { UDP_RCVBUF_BYTES } from '../../config/socket-options.ts'
 import type { Driver } from '../../driver/driver.ts'
 import { ObfsKind } from '../../engine/core.ts'
+import { messageOf, quote, systemError } from '../../errors.ts'
 import { PacketSocket } from '../../linux/packet-socket.ts'
 import { RawSocket } from '../../linux/raw-socket.ts'
+import { syscallsOf } from '../../linux/syscalls.ts'
 import type { Log } from '../../log/log.ts'
-import { systemError } from '../../net/native-address.ts'
-import { UDP_RCVBUF_BYTES } from '../../net/socket-options.ts'
-import type { OperatingSystem, Runtime, SocketAddress } from '../../runtime.ts'
-import { messageOf, StartError } from '../resolver.ts'
+import type { SocketAddress } from '../../net/address.ts'
+import type { OperatingSystem, Runtime } from '../../runtime.ts'
+import { StartError } from '../resolver.ts'
 import { ObfsSocket } from './socket.ts'
 
 /**
@@ -22,7 +24,7 @@ export function obfsSystem(runtime: Runtime, config: Config): OperatingSystem {
   const { os } = runtime
   try {
     if (os === undefined) throw new Error('not available here')
-    os.sys()
+    syscallsOf(os)
     return os
   } catch (error) {
     throw new StartError(`obfs = ${quote(config.obfs ?? '')}: ${messageOf(error)}`)
@@ -96,7 +98,7 @@ export function captureInterface(
   const { netdev } = config
   if (netdev === undefined || netdev === '') return 0
   try {
-    return os.sys().interfaceIndex(netdev)
+    return syscallsOf(os).interfaceIndex(netdev)
   } catch (error) {
     log.warning(`config key netdev = ${quote(netdev)}: ${messageOf(error)}`)
     return 0

@@ -4,9 +4,11 @@
  * Both directions are needed once per datagram, so both go through small direct-mapped caches: a peer that is known
  * costs no allocation. The conversion itself is `address.ts`.
  */
-import { readRecord, sameAddress, writeRecord } from '../net/address.ts'
-import type { SocketAddress } from '../runtime.ts'
-import { ADDRESS_WORDS } from './core.ts'
+
+import { ADDRESS_RECORD_BYTES, readRecord, type SocketAddress, sameAddress, writeRecord } from './address.ts'
+
+/** Words of an address record. */
+export const ADDRESS_WORDS = ADDRESS_RECORD_BYTES / 4
 
 /** Slots of each cache; a power of two. More peers than this at a time only cost time. */
 const CACHE_SLOTS = 1024
@@ -23,7 +25,7 @@ function sameWords(known: Known, u32: Uint32Array, at: number): boolean {
 }
 
 /** The two caches of one driver. */
-export class PeerCache {
+export class AddressCache {
   #byPort: (Known | undefined)[] = new Array<undefined>(CACHE_SLOTS).fill(undefined)
   #byRecord: (Known | undefined)[] = new Array<undefined>(CACHE_SLOTS).fill(undefined)
   #lastIn: Known | undefined

@@ -1,9 +1,14 @@
-/** What of an IP packet is whose: the MTU arithmetic of protocol.md 4, for people. */
+/** What of an IP packet is whose: the MTU arithmetic of protocol.md 4. */
 
+import { sealBytes } from '../crypto/methods.ts'
+import { ConfigError, quote } from '../errors.ts'
 import { canonicalIp, parseHostPort } from '../net/address.ts'
 import { type Config, MODE_CLIENT, MODE_SERVER } from './config.ts'
-import { kcpMtu } from './security.ts'
 
+/** IP + UDP headers, in bytes. */
+const UDP_HEADERS_BYTES = { 4: 28, 6: 48 } as const
+/** IP + TCP headers, in bytes. */
+const TCP_HEADERS_BYTES = { 4: 40, 6: 60 } as const
 /** Bytes of a KCP segment before its data (protocol.md 5.1). */
 const SEGMENT_HEADER_BYTES = 24
 
@@ -56,4 +61,36 @@ export function datagrams(config: Config): readonly Datagram[] {
       data: sealed - SEGMENT_HEADER_BYTES,
     }
   })
+}
+
+/** LISTEN and CONNECT without addresses and service id; an address (protocol.md 7.1). */
+const HELLO_BYTES = 8
+const ADDRESS_BYTES = { 4: 7, 6: 19 } as const
+
+/**
+ * A LISTEN or CONNECT goes in one datagram, with the service id in it.
+ * @param family address family of the UDP address in use
+ * @throws ConfigError naming both keys if it does not fit
+ */
+export function checkServiceId(config: Config, family: 4 | 6): void {
+  if (config.rendezvous_server === undefined) return
+  const { kcp, method, obfs, service_id } = config
+  const most = kcpMtu(kcp.mtu, family, method, obfs) - HELLO_BYTES - ADDRESS_BYTES[family]
+  const bytes = new TextEncoder().encode(service_id).length
+  if (bytes <= most) return
+  const reason = `${bytes} bytes do not fit a datagram at kcp.mtu = ${kcp.mtu}, at most ${Math.max(0, most)} do`
+  throw new ConfigError('service_id', quote(service_id), reason)
+}
+
+/**
+ * Bytes of plaintext in one datagram (protocol.md 4).
+ * @param mtu config.kcp.mtu, bytes of the whole IP packet
+ * @param family address family of the UDP address in use
+ * @param method config.method, undefined for none
+ * @param obfs config.obfs, undefined for UDP
+ * @throws RangeError for a method that does not exist: checkStart comes first
+ */
+export function kcpMtu(mtu: number, family: 4 | 6, method: string | undefined, obfs: string | undefined): number {
+  const headers = obfs === undefined ? UDP_HEADERS_BYTES[family] : TCP_HEADERS_BYTES[family]
+  return mtu - headers - (method === undefined ? 0 : sealBytes(method))
 }

@@ -1,0 +1,55 @@
+/**
+ * Opens a method by the fastest library that is there and passes a trial: OpenSSL, libsodium (sodium-native or
+ * libsodium-wrappers) or the AES-GCM of node:crypto. Nothing in this project computes a cipher.
+ */
+
+import type { Aead, AesGcmFactory } from './aead.ts'
+import { AES_METHOD, KEY_BYTES, methodOf, methods } from './methods.ts'
+import type { NativeSodium } from './providers/native-aead.ts'
+import type { Openssl } from './providers/openssl-aead.ts'
+
+/** What OpenSSL's ciphers can do. */
+const OPENSSL_METHODS: ReadonlySet<string> = new Set(['chacha20poly1305_ietf', AES_METHOD])
+
+/** What a runtime brings for the methods. What the host has itself, libsodium-wrappers, needs none of it. */
+export interface RuntimeCrypto {
+  readonly aesGcm: AesGcmFactory
+  /** sodium-native, undefined without that package. Loads it at the first call. */
+  nativeSodium(): NativeSodium | undefined
+  /** OpenSSL by FFI, undefined where it cannot be had. Binds it at the first call. */
+  openssl?(): Openssl | undefined
+}
+
+/**
+ * Opens a method with a key. The key is copied: wipe the caller's copy afterwards. The fastest library is taken that is there and works: OpenSSL, then
+ * sodium-native, then libsodium-wrappers or node:crypto. The others are not loaded.
+ * @throws RangeError for an unknown method or a key that is not 32 bytes long
+ */
+export async function openAead(method: string, key: Uint8Array, runtimeCrypto: RuntimeCrypto): Promise<Aead> {
+  methodOf(method)
+  if (key.length !== KEY_BYTES) throw new RangeError(`key: ${key.length} bytes, must be ${KEY_BYTES}`)
+  const openssl = OPENSSL_METHODS.has(method) ? runtimeCrypto.openssl?.() : undefined
+  if (openssl !== undefined) {
+    const { openOpensslAead } = await import('./providers/openssl-aead.ts')
+    const aead = openOpensslAead(method, key, openssl)
+    if (aead !== undefined) return aead
+  }
+  if (method === AES_METHOD) return runtimeCrypto.aesGcm.open(key)
+  const native = runtimeCrypto.nativeSodium()
+  if (native !== undefined) {
+    const { openNativeAead } = await import('./providers/native-aead.ts')
+    const aead = openNativeAead(method, key, native)
+    if (aead !== undefined) return aead
+  }
+  const { openSodiumAead } = await import('./providers/sodium-aead.ts')
+  return openSodiumAead(method, key)
+}
+
+/** Every method with the library that it would run on here, in the order of `methods`. */
+export async function listMethods(runtimeCrypto: RuntimeCrypto): Promise<{ method: string; provider: string }[]> {
+  const opened = methods.map((method) => openAead(method, new Uint8Array(KEY_BYTES), runtimeCrypto))
+  return (await Promise.all(opened)).map((aead) => {
+    aead.wipe()
+    return { method: aead.method, provider: aead.provider }
+  })
+}

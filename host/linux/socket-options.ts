@@ -1,0 +1,143 @@
+/**
+ * Socket options that a runtime cannot set by its own calls are set by system calls, on a socket that is made and bound
+ * here for the runtime to adopt (protocol.md 10.2). An option that is not in force never keeps a socket from opening; it
+ * gives one warning.
+ */
+
+import { codeOf, messageOf, NotAvailable } from '../errors.ts'
+import { formatAddress, type SocketAddress } from '../net/address.ts'
+import type { SocketOptions } from '../runtime.ts'
+import { AF_INET, AF_INET6, SO_RCVBUF, SO_REUSEADDR, SO_REUSEPORT, SO_SNDBUF, SOCK_DGRAM, SOCK_STREAM } from './libc.ts'
+import type { Syscalls } from './syscalls.ts'
+
+/** IFNAMSIZ: a longer name, with its NUL, is no interface's, bytes. */
+const NETDEV_BYTES = 16
+
+const BUFFERS = ['sndbuf', 'rcvbuf'] as const
+type BufferOption = (typeof BUFFERS)[number]
+
+/** The limit of each buffer on Linux (socket(7)). */
+const SYSCTLS = { sndbuf: 'net.core.wmem_max', rcvbuf: 'net.core.rmem_max' } as const
+const BUFFER_NAMES = { sndbuf: SO_SNDBUF, rcvbuf: SO_RCVBUF } as const
+
+/** How the buffers of an open socket are set and read. */
+export interface BufferCalls {
+  set(option: BufferOption, bytes: number): void
+  /** Bytes that were granted, without the bookkeeping share that Linux adds. */
+  get(option: BufferOption): number
+}
+
+/** The buffers of a descriptor. The kernel doubles what it grants (socket(7)). */
+export function descriptorBuffers(syscalls: Syscalls, fd: number): BufferCalls {
+  return {
+    set: (option, bytes) => syscalls.setOption(fd, BUFFER_NAMES[option], bytes),
+    get: (option) => syscalls.getOption(fd, BUFFER_NAMES[option]) / 2,
+  }
+}
+
+/** Sets the buffers that are asked for, reads back what was granted. `open` may throw NotAvailable. Never throws. */
+export function applyBuffers(options: SocketOptions, open: () => BufferCalls): void {
+  for (const option of BUFFERS) {
+    const bytes = options[option]
+    if (bytes === 0) continue
+    try {
+      const calls = open()
+      calls.set(option, bytes)
+      const granted = calls.get(option)
+      if (granted < bytes) {
+        const name = SYSCTLS[option]
+        options.refused(option, `the kernel granted only ${granted} bytes; raise it: sysctl -w ${name}=${bytes}`)
+      }
+    } catch (error) {
+      options.refused(option, messageOf(error))
+    }
+  }
+}
+
+function applyDevice(syscalls: Syscalls, fd: number, options: SocketOptions): void {
+  if (options.netdev === '') return
+  const { length } = new TextEncoder().encode(options.netdev)
+  if (length >= NETDEV_BYTES) {
+    options.refused('netdev', `not bound: names of interfaces have at most ${NETDEV_BYTES - 1} bytes`)
+    return
+  }
+  try {
+    syscalls.bindToDevice(fd, options.netdev)
+  } catch (error) {
+    const unknown = codeOf(error) === 'ENODEV'
+    options.refused('netdev', `not bound: ${unknown ? 'no such interface' : messageOf(error)}`)
+  }
+}
+
+function applyReuseport(syscalls: Syscalls, fd: number, options: SocketOptions): void {
+  if (!options.reuseport) return
+  try {
+    syscalls.setOption(fd, SO_REUSEPORT, 1)
+  } catch (error) {
+    options.refused('reuseport', messageOf(error))
+  }
+}
+
+/**
+ * Makes, tunes and binds a socket when the options needs that to happen before a bind, or hands on the one that it brings.
+ * @param ownReuseport the runtime can set SO_REUSEPORT itself, when there are no system calls
+ * @returns the descriptor, for the runtime to adopt; undefined: it opens the socket itself
+ * @throws the error of bind (EADDRINUSE, ...)
+ */
+export function openWithOptions(
+  syscalls: () => Syscalls,
+  kind: 'tcp' | 'udp',
+  address: SocketAddress,
+  options: SocketOptions | undefined,
+  ownReuseport: boolean,
+): number | undefined {
+  if (options?.fd !== undefined) return options.fd
+  if (options === undefined || (!options.reuseport && options.netdev === '' && kind === 'udp')) return undefined
+  let calls: Syscalls
+  try {
+    calls = syscalls()
+  } catch (error) {
+    if (!(error instanceof NotAvailable)) throw error
+    if (options.reuseport && !ownReuseport) options.refused('reuseport', error.message)
+    if (options.netdev !== '') options.refused('netdev', `not bound: ${error.message}`)
+    if (kind === 'tcp') {
+      for (const option of BUFFERS) if (options[option] > 0) options.refused(option, error.message)
+    }
+    return undefined
+  }
+  return bindWithOptions(calls, kind, address, options)
+}
+
+/**
+ * A bound socket with what the options asks for, or the one that it brings. The buffers of a UDP socket are the caller's.
+ * @throws the error of bind (EADDRINUSE, ...)
+ */
+export function bindWithOptions(
+  calls: Syscalls,
+  kind: 'tcp' | 'udp',
+  address: SocketAddress,
+  options: SocketOptions | undefined,
+): number {
+  if (options?.fd !== undefined) return options.fd
+  const fd = calls.socket(address.family === 4 ? AF_INET : AF_INET6, kind === 'udp' ? SOCK_DGRAM : SOCK_STREAM)
+  try {
+    if (kind === 'tcp') calls.setOption(fd, SO_REUSEADDR, 1)
+    if (options !== undefined) {
+      applyReuseport(calls, fd, options)
+      applyDevice(calls, fd, options)
+      // connections inherit the buffers of their listener
+      if (kind === 'tcp') applyBuffers(options, () => descriptorBuffers(calls, fd))
+    }
+    calls.bind(fd, address, formatAddress(address))
+    return fd
+  } catch (error) {
+    calls.close(fd)
+    throw error
+  }
+}
+
+/** The descriptor of a runtime's socket object, where it shows one. */
+export function descriptorOf(socket: object | null | undefined): number | undefined {
+  const fd: unknown = socket ? Reflect.get(socket, 'fd') : undefined
+  return typeof fd === 'number' && fd >= 0 ? fd : undefined
+}

@@ -312,11 +312,27 @@ export interface Tools {
   ask(question: string): Promise<string | undefined>
 }
 
+/** A callback that is to come: handed back to the clock that made it. */
+export type Timer = object
+
+/** Time and the turns of the event loop. Tests implement it in virtual time. */
+export interface Clock {
+  /** Monotonic milliseconds with a fraction. */
+  monotonic(): number
+  /** Wall clock, milliseconds since 1970. */
+  wall(): number
+  /** Calls back once after `ms`, at most 2^31 - 1. */
+  setTimer(callback: () => void, ms: number): Timer
+  clearTimer(timer: Timer | undefined): void
+  /** Calls back once, after the I/O events of this turn of the event loop. */
+  defer(callback: () => void): Timer
+  clearDeferred(timer: Timer | undefined): void
+}
+
 export interface Runtime {
   readonly name: 'node' | 'bun'
   readonly version: string
-  /** Monotonic milliseconds with a fraction. */
-  monotonic(): number
+  readonly clock: Clock
   /** All addresses of a host, in getaddrinfo's order (AI_ADDRCONFIG). `host` may be an IP literal. Rejects with an Error that has a code. */
   resolve(host: string): Promise<readonly Omit<SocketAddress, 'port'>[]>
   /** Rejects with NotAvailable for a fast path where there is none. */

@@ -6,6 +6,7 @@
 import { terminalOf } from '../host/cli/terminal.ts'
 import { openUdpByPath } from '../host/linux/batched-udp.ts'
 import type { Runtime } from '../host/runtime.ts'
+import { clock } from '../runtime-shared/clock.ts'
 import { tools } from '../runtime-shared/console.ts'
 import { serveHttp } from '../runtime-shared/http.ts'
 import { system } from '../runtime-shared/platform.ts'
@@ -24,7 +25,7 @@ export function bunRuntime(): Runtime {
     os,
     tools,
     terminal: terminalOf(process),
-    openUdp: openUdpByPath({ libc, watch: watchArrivals }, openUdp),
+    openUdp: openUdpByPath({ clock, libc, watch: watchArrivals }, openUdp),
     listenTcp,
     dialTcp,
     serveHttp: (address, fetch) => serveHttp(address, fetch),

@@ -5,7 +5,7 @@
 
 import { createRequire } from 'node:module'
 import { constants } from 'node:os'
-import { NotAvailable } from '../host/errors.ts'
+import { codeOf, NotAvailable } from '../host/errors.ts'
 import { type Syscalls, syscallsOf } from '../host/linux/syscalls.ts'
 import type { Libc } from '../host/runtime.ts'
 
@@ -20,7 +20,7 @@ export function loadKoffi(): typeof import('koffi') {
   try {
     return require('koffi')
   } catch (error) {
-    const missing = error instanceof Error && 'code' in error && error.code === 'MODULE_NOT_FOUND'
+    const missing = codeOf(error) === 'MODULE_NOT_FOUND'
     const why = missing ? 'is not installed (npm install koffi)' : `does not load: ${String(error)}`
     throw new NotAvailable(`not available: the optional package koffi ${why}`)
   }

@@ -6,10 +6,11 @@ import { ADDRCONFIG, promises as dns } from 'node:dns'
 import { writeSync } from 'node:fs'
 import { readFile as readFileBytes } from 'node:fs/promises'
 import { networkInterfaces } from 'node:os'
-import { systemError } from '../host/errors.ts'
+import { codeOf, systemError } from '../host/errors.ts'
 import type { SocketAddress } from '../host/net/address.ts'
 import { AddressSpelling } from '../host/net/native-address.ts'
 import type { Runtime } from '../host/runtime.ts'
+import { clock } from './clock.ts'
 
 /** A reader that takes nothing for this long loses the rest of the text. */
 const PRINT_RETRY_MS = 5
@@ -25,12 +26,8 @@ export const spelling = new AddressSpelling(networkInterfaces, process.platform 
 
 type System = Pick<
   Runtime,
-  'monotonic' | 'cpuTime' | 'resolve' | 'readFile' | 'print' | 'exit' | 'onTerminate' | 'onReload'
+  'clock' | 'cpuTime' | 'resolve' | 'readFile' | 'print' | 'exit' | 'onTerminate' | 'onReload'
 >
-
-function codeOf(error: unknown): string | undefined {
-  return error instanceof Error && 'code' in error && typeof error.code === 'string' ? error.code : undefined
-}
 
 /** Sleeps without turning the event loop. */
 function block(milliseconds: number): void {
@@ -55,7 +52,7 @@ export function printTo(fd: number, text: string): void {
 }
 
 export const system: System = {
-  monotonic: () => performance.now(),
+  clock,
 
   cpuTime() {
     const { user, system } = process.cpuUsage()

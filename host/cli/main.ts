@@ -11,7 +11,7 @@ import { methods } from '../crypto/methods.ts'
 import { listMethods, type RuntimeCrypto } from '../crypto/open.ts'
 import { StartError, startEndpoint } from '../endpoint/endpoint.ts'
 import { makeReload } from '../endpoint/reload.ts'
-import { ConfigError } from '../errors.ts'
+import { ConfigError, messageOf } from '../errors.ts'
 import { LOG_LEVEL_DEFAULT, Log, type Print } from '../log/log.ts'
 import { openSyslog, type SyslogWriter } from '../log/syslog.ts'
 import type { OperatingSystem, Runtime } from '../runtime.ts'
@@ -26,12 +26,6 @@ import { type Args, adjustLevel, COMMAND_LINE, parseArgs, usageText } from './ar
 import { runCommand } from './commands/command.ts'
 
 type RunArgs = Extract<Args, { kind: 'run' }>
-
-/** What an error says to people: expected ones by their message alone. */
-function explain(error: unknown): string {
-  if (error instanceof ConfigError || error instanceof StartError) return error.message
-  return error instanceof Error ? error.message : String(error)
-}
 
 /**
  * Runs the program.
@@ -76,7 +70,7 @@ export async function main(runtime: Runtime, argv: readonly string[], crypto: Ru
         runtime.print('stdout', await firewallOf(runtime, config))
         return runtime.exit(0)
       } catch (error) {
-        log.error(explain(error))
+        log.error(messageOf(error))
         return runtime.exit(1)
       }
     case 'error':
@@ -103,7 +97,7 @@ async function methodList(crypto: RuntimeCrypto): Promise<string> {
 
 function readConfig(runtime: Runtime, path: string): Promise<Uint8Array> {
   return runtime.readFile(path).catch((error) => {
-    throw new StartError(`config file ${path}: ${explain(error)}`)
+    throw new StartError(`config file ${path}: ${messageOf(error)}`)
   })
 }
 
@@ -159,9 +153,9 @@ async function run(
     child?.ready()
     await endpoint.failed
   } catch (error) {
-    log.fatal(explain(error))
+    log.fatal(messageOf(error))
     // whoever waits for the daemon is to know too
-    if (!log.visible) child?.print('stderr', `${explain(error)}\n`)
+    if (!log.visible) child?.print('stderr', `${messageOf(error)}\n`)
   }
   // the engine trapped again and again, or the start failed: both have been logged
   return runtime.exit(1)

@@ -11,6 +11,7 @@ import { type Core, type CoreConfig, TICKS_PER_MS } from '../engine/core.ts'
 import { type Engine, isTrap } from '../engine/engine.ts'
 import { Traps } from '../engine/traps.ts'
 import type { SystemError } from '../errors.ts'
+import { toError } from '../errors.ts'
 import { formatDuration } from '../format.ts'
 import { LOG_ERROR, type Log } from '../log/log.ts'
 import type { SocketAddress } from '../net/address.ts'
@@ -20,6 +21,7 @@ import type {
   TcpConnection,
   TcpHandlers,
   TcpOptions,
+  Timer,
   UdpHandlers,
   UdpOptions,
   UdpSocket,
@@ -80,7 +82,7 @@ export class Driver implements StreamHost, ReceiveHost, TransmitHost, EventHost 
   #pumping = false
   /** Something happened that needs another round. */
   #dirty = false
-  #immediate: ReturnType<typeof setImmediate> | undefined
+  #immediate: Timer | undefined
   /** How often what happened: for tests and the curious. */
   readonly counts = { drains: 0, timerWakes: 0 }
 
@@ -91,13 +93,13 @@ export class Driver implements StreamHost, ReceiveHost, TransmitHost, EventHost 
     this.#engine = engine
     this.log = log
     this.#aead = aead
-    const clock = (): number => runtime.monotonic()
+    const clock = (): number => runtime.clock.monotonic()
     this.complaints = new Complaints(engine.core, log, aead !== undefined, clock)
     this.streams = new Streams(this, options.tcp, options.target)
     this.#receiver = new Receiver(this, aead, engine.peers)
     this.#transmitter = new Transmitter(this, aead, engine.peers)
     this.#events = new Events(this, engine, options)
-    this.#timer = new HostTimer(clock, this.#onTimer)
+    this.#timer = new HostTimer(runtime.clock, this.#onTimer)
     this.#traps = new Traps(runtime, log)
   }
 
@@ -251,12 +253,12 @@ export class Driver implements StreamHost, ReceiveHost, TransmitHost, EventHost 
 
   wake(): void {
     if (this.#dead || this.#pumping) this.#dirty = true
-    else this.#immediate ??= setImmediate(this.#onImmediate)
+    else this.#immediate ??= this.runtime.clock.defer(this.#onImmediate)
   }
 
   wakeLate(): void {
     if (this.#dead || this.#pumping) this.#dirty = true
-    else this.#immediate ??= setImmediate(this.#onEarlyImmediate)
+    else this.#immediate ??= this.runtime.clock.defer(this.#onEarlyImmediate)
   }
 
   /** What a callback threw. A trap of the engine ends all streams. Result: whether there is no engine now. */
@@ -363,7 +365,7 @@ export class Driver implements StreamHost, ReceiveHost, TransmitHost, EventHost 
       return
     }
     // more to do, but others want the event loop too
-    this.#immediate ??= setImmediate(this.#onImmediate)
+    this.#immediate ??= this.runtime.clock.defer(this.#onImmediate)
   }
 
   readonly #onTimer = (): void => {
@@ -380,7 +382,7 @@ export class Driver implements StreamHost, ReceiveHost, TransmitHost, EventHost 
   }
 
   readonly #onEarlyImmediate = (): void => {
-    this.#immediate = this.#dead ? undefined : setImmediate(this.#onImmediate)
+    this.#immediate = this.#dead ? undefined : this.runtime.clock.defer(this.#onImmediate)
   }
 
   /** Calls of the engine from outside the loop, with the drain that must follow; nothing while there is no engine. */
@@ -419,7 +421,7 @@ export class Driver implements StreamHost, ReceiveHost, TransmitHost, EventHost 
       this.#engine.replace()
     } catch (error) {
       // one that cannot be started is no better than one that traps
-      this.#trap(error instanceof Error ? error : new Error(String(error)))
+      this.#trap(toError(error))
       return
     }
     this.complaints.engineReplaced(this.core)
@@ -439,7 +441,7 @@ export class Driver implements StreamHost, ReceiveHost, TransmitHost, EventHost 
   /** Nothing calls the engine from here on, and no stream is left. */
   #halt(): void {
     this.#timer.disarm()
-    if (this.#immediate !== undefined) clearImmediate(this.#immediate)
+    this.runtime.clock.clearDeferred(this.#immediate)
     this.#immediate = undefined
     this.streams.abortAll()
   }

@@ -7,6 +7,7 @@
 
 import { ABORT_REASONS, type Core, DATAGRAM_MAX, ErrorCode, EventType, Span } from '../engine/core.ts'
 import type { SystemError } from '../errors.ts'
+import { messageOf, toError } from '../errors.ts'
 import { formatConv } from '../format.ts'
 import { LOG_DEBUG, LOG_INFO, LOG_WARNING, type Log } from '../log/log.ts'
 import { formatAddress, type SocketAddress } from '../net/address.ts'
@@ -440,7 +441,7 @@ export class Streams {
       try {
         stream.release(true)
       } catch (error) {
-        this.host.log.error(`${stream.label} ${error instanceof Error ? error.message : String(error)}`)
+        this.host.log.error(`${stream.label} ${messageOf(error)}`)
       }
     }
   }
@@ -465,7 +466,7 @@ export class Streams {
         false,
       )
     } catch (error) {
-      stream.onClose(error instanceof Error ? error : new Error(String(error)))
+      stream.onClose(toError(error))
     }
   }
 }

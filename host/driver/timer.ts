@@ -1,37 +1,39 @@
 /** The one timer of a driver. */
 
+import type { Clock, Timer } from '../runtime.ts'
+
 /** Longest delay, ms: setTimeout takes a signed 32-bit number. */
 const TIMER_MAX_MS = 0x7fffffff
 /** Shortest delay, ms. Deadlines in the past are served at this pace at worst. */
 export const TIMER_MIN_MS = 1
 
 export class HostTimer {
-  readonly #monotonic: () => number
+  readonly #clock: Clock
   readonly #onFire: () => void
-  #timer: ReturnType<typeof setTimeout> | undefined
+  #timer: Timer | undefined
   /** When it fires, ms of the monotonic clock. */
   #at = 0
 
-  constructor(monotonic: () => number, onFire: () => void) {
-    this.#monotonic = monotonic
+  constructor(clock: Clock, onFire: () => void) {
+    this.#clock = clock
     this.#onFire = onFire
   }
 
   /** Fires after `delay` ms at the latest. One that is due earlier is left alone: it looks again when it fires, which is cheaper than re-arming. */
   arm(delay: number): void {
     const wanted = Math.min(Math.max(delay, TIMER_MIN_MS), TIMER_MAX_MS)
-    const at = this.#monotonic() + wanted
+    const at = this.#clock.monotonic() + wanted
     if (this.#timer !== undefined) {
       if (this.#at <= at) return
-      clearTimeout(this.#timer)
+      this.#clock.clearTimer(this.#timer)
     }
     this.#at = at
-    this.#timer = setTimeout(this.#fire, wanted)
+    this.#timer = this.#clock.setTimer(this.#fire, wanted)
   }
 
   disarm(): void {
     if (this.#timer === undefined) return
-    clearTimeout(this.#timer)
+    this.#clock.clearTimer(this.#timer)
     this.#timer = undefined
   }
 

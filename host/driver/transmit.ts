@@ -7,7 +7,7 @@ import type { Aead } from '../crypto/aead.ts'
 import { type Core, DATAGRAM_MAX, ErrorCode, Tx } from '../engine/core.ts'
 import type { SocketAddress } from '../net/address.ts'
 import type { AddressCache } from '../net/address-cache.ts'
-import type { UdpSocket } from '../runtime.ts'
+import type { Runtime, Timer, UdpSocket } from '../runtime.ts'
 import { StartViews } from '../view-cache.ts'
 import type { Streams } from './streams.ts'
 
@@ -18,6 +18,7 @@ const FIRST_BUFFERS = 8
 
 /** What a transmitter needs from the driver. */
 export interface TransmitHost {
+  readonly runtime: Pick<Runtime, 'clock'>
   readonly core: Core
   readonly streams: Streams
   /** The engine's clock, fresh. */
@@ -42,7 +43,7 @@ export class Transmitter {
   /** acquire() gave null and onWritable has not come. */
   #blocked = false
   /** Runs while nothing is sent because the system asked for a pause. */
-  #backoff: ReturnType<typeof setTimeout> | undefined
+  #backoff: Timer | undefined
 
   /** @param aead undefined: datagrams are plaintext */
   constructor(host: TransmitHost, aead: Aead | undefined, peers: AddressCache) {
@@ -59,7 +60,7 @@ export class Transmitter {
     this.#spareCount = 0
     this.#spare.fill(undefined)
     this.#blocked = false
-    clearTimeout(this.#backoff)
+    this.#host.runtime.clock.clearTimer(this.#backoff)
     this.#backoff = undefined
   }
 
@@ -76,7 +77,7 @@ export class Transmitter {
 
   /** Sends nothing for a moment, then calls the host. */
   backOff(): void {
-    this.#backoff ??= setTimeout(this.#onBackoffEnd, BACKOFF_MS)
+    this.#backoff ??= this.#host.runtime.clock.setTimer(this.#onBackoffEnd, BACKOFF_MS)
   }
 
   readonly #onBackoffEnd = (): void => {

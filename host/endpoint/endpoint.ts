@@ -179,11 +179,7 @@ export class Endpoint {
   #makeDriver(): Driver {
     const runtime = this.#runtime
     const secret = new EndpointSecret(this.#share?.secret)
-    const engine = new Engine(
-      () => new Core(instantiate()),
-      secret,
-      () => runtime.monotonic(),
-    )
+    const engine = new Engine(() => new Core(instantiate()), secret, runtime.clock)
     return new Driver({
       runtime,
       engine,

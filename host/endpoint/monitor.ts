@@ -43,7 +43,7 @@ export class EndpointMonitor implements Monitor {
   constructor(runtime: Runtime, shown: Shown) {
     this.#runtime = runtime
     this.#shown = shown
-    this.started = runtime.monotonic()
+    this.started = runtime.clock.monotonic()
   }
 
   /** An engine trapped: its totals stay. */
@@ -54,9 +54,15 @@ export class EndpointMonitor implements Monitor {
   }
 
   snapshot(): Snapshot {
-    const at = this.#runtime.monotonic()
+    const at = this.#runtime.clock.monotonic()
     const counters = sumCounters([this.#past, this.#counters()])
-    return { at, uptime: at - this.started, cpu: this.#runtime.cpuTime(), date: new Date(), counters }
+    return {
+      at,
+      uptime: at - this.started,
+      cpu: this.#runtime.cpuTime(),
+      date: new Date(this.#runtime.clock.wall()),
+      counters,
+    }
   }
 
   sessions(): SessionSteps {

@@ -4,27 +4,23 @@
  * does not show. An administrator who sets the clock looks the same, which costs a little entropy.
  */
 
+import type { Clock } from '../runtime.ts'
+
 /** Least time between two looks, ms. */
 const LOOK_MS = 1000
 /** A difference that is no jitter of two readings, ms. */
 const JUMP_MS = 500
 
 export class ClockJump {
-  readonly #monotonic: () => number
-  readonly #wall: () => number
+  readonly #clock: Pick<Clock, 'monotonic' | 'wall'>
   #lookedAt: number
   /** Wall clock less monotonic clock at the last look, ms. */
   #offset: number
 
-  /**
-   * @param monotonic ms
-   * @param wall ms since any epoch
-   */
-  constructor(monotonic: () => number, wall: () => number = () => Date.now()) {
-    this.#monotonic = monotonic
-    this.#wall = wall
-    this.#lookedAt = monotonic()
-    this.#offset = wall() - this.#lookedAt
+  constructor(clock: Pick<Clock, 'monotonic' | 'wall'>) {
+    this.#clock = clock
+    this.#lookedAt = clock.monotonic()
+    this.#offset = clock.wall() - this.#lookedAt
   }
 
   /**
@@ -32,10 +28,10 @@ export class ClockJump {
    * @returns ms that the wall clock jumped since the last look, 0 for none
    */
   look(): number {
-    const at = this.#monotonic()
+    const at = this.#clock.monotonic()
     if (at - this.#lookedAt < LOOK_MS) return 0
     this.#lookedAt = at
-    const offset = this.#wall() - at
+    const offset = this.#clock.wall() - at
     const moved = offset - this.#offset
     this.#offset = offset
     return Math.abs(moved) < JUMP_MS ? 0 : moved

@@ -5,6 +5,7 @@
 
 import type { SocketAddress } from '../net/address.ts'
 import { AddressCache } from '../net/address-cache.ts'
+import type { Clock } from '../runtime.ts'
 import { ClockJump } from './clock-jump.ts'
 import { type Core, type CoreConfig, Info, NonceStrategy, TICKS_PER_MS } from './core.ts'
 import type { EndpointSecret } from './secret.ts'
@@ -31,20 +32,19 @@ export class Engine {
   announcement: Announcement | undefined
   readonly #make: () => Core
   readonly #secret: EndpointSecret
-  readonly #monotonic: () => number
-  readonly #clock: ClockJump
+  readonly #clock: Pick<Clock, 'monotonic' | 'wall'>
+  readonly #jump: ClockJump
   #core: Core
 
   /**
    * @param make a fresh instance
    * @param secret of the endpoint
-   * @param monotonic ms
    */
-  constructor(make: () => Core, secret: EndpointSecret, monotonic: () => number) {
+  constructor(make: () => Core, secret: EndpointSecret, clock: Pick<Clock, 'monotonic' | 'wall'>) {
     this.#make = make
     this.#secret = secret
-    this.#monotonic = monotonic
-    this.#clock = new ClockJump(monotonic)
+    this.#clock = clock
+    this.#jump = new ClockJump(clock)
     this.#core = make()
   }
 
@@ -55,7 +55,7 @@ export class Engine {
 
   /** The engine's clock: ticks of 1/8 ms, wrapping. */
   now(): number {
-    return (this.#monotonic() * TICKS_PER_MS) >>> 0
+    return (this.#clock.monotonic() * TICKS_PER_MS) >>> 0
   }
 
   /**
@@ -136,7 +136,7 @@ export class Engine {
    * @returns ms that the clock jumped, 0 for none
    */
   renewAfterJump(): number {
-    const jump = this.#clock.look()
+    const jump = this.#jump.look()
     if (jump === 0) return 0
     this.core.fillEntropy()
     if (this.config?.nonceStrategy === NonceStrategy.COUNTER) this.#renew(this.#secret.renew())

@@ -10,12 +10,12 @@ export const TRAPS_MAX = 3
 export const TRAPS_WINDOW_MS = 60_000
 
 export class Traps {
-  readonly #runtime: Pick<Runtime, 'name' | 'version' | 'monotonic'>
+  readonly #runtime: Pick<Runtime, 'name' | 'version' | 'clock'>
   readonly #log: Log
   /** When the last ones happened, monotonic ms. */
   readonly #times: number[] = []
 
-  constructor(runtime: Pick<Runtime, 'name' | 'version' | 'monotonic'>, log: Log) {
+  constructor(runtime: Pick<Runtime, 'name' | 'version' | 'clock'>, log: Log) {
     this.#runtime = runtime
     this.#log = log
   }
@@ -29,7 +29,7 @@ export class Traps {
     const { name, version } = this.#runtime
     this.#log.error(`the engine trapped: ${error.message}; ${lost} (${PROGRAM} ${VERSION}, ${name} ${version})`)
     for (const line of (error.stack ?? '').split('\n').slice(1)) this.#log.error(line.trim())
-    const at = this.#runtime.monotonic()
+    const at = this.#runtime.clock.monotonic()
     this.#times.push(at)
     if (this.#times.length < TRAPS_MAX) return undefined
     const first = this.#times.shift() ?? at

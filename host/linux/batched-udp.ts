@@ -9,7 +9,7 @@
 import { NotAvailable, type SystemError, systemError } from '../errors.ts'
 import type { SocketAddress } from '../net/address.ts'
 import { ADDRESS_WORDS, AddressCache } from '../net/address-cache.ts'
-import type { Libc, Runtime, UdpHandlers, UdpOptions, UdpSocket, Watch } from '../runtime.ts'
+import type { Clock, Libc, Runtime, Timer, UdpHandlers, UdpOptions, UdpSocket, Watch } from '../runtime.ts'
 import { SOL_UDP, UDP_GRO, UDP_SEGMENT } from './libc.ts'
 import { MessageVector } from './message-vector.ts'
 import { applyBuffers, bindWithOptions, descriptorBuffers } from './socket-options.ts'
@@ -39,6 +39,7 @@ const record = new Uint32Array(ADDRESS_WORDS)
 
 /** What a fast socket needs of its runtime. */
 export interface FastCalls {
+  readonly clock: Clock
   libc(): Libc
   /** As OperatingSystem.watch, but takes nothing off the socket. May miss what stays there after a callback that did not read to the end. */
   watch(fd: number, onReadable: () => void): Watch
@@ -49,6 +50,7 @@ class FastUdpSocket implements UdpSocket {
   readonly path: string
   readonly #syscalls: Syscalls
   readonly #fd: number
+  readonly #clock: Clock
   readonly #handlers: UdpHandlers
   readonly #family: 4 | 6
   readonly #connected: SocketAddress | undefined
@@ -58,7 +60,7 @@ class FastUdpSocket implements UdpSocket {
   readonly #rx: MessageVector
   readonly #staging = new Uint8Array(RX_MESSAGES * RX_BYTES)
   readonly #views: (Uint8Array | undefined)[] = new Array<undefined>(RX_MESSAGES * RX_VIEWS).fill(undefined)
-  #again: ReturnType<typeof setImmediate> | undefined
+  #again: Timer | undefined
 
   readonly #tx: MessageVector
   readonly #memory = new ArrayBuffer(TX_SLOTS << TX_SHIFT)
@@ -76,15 +78,16 @@ class FastUdpSocket implements UdpSocket {
   /** Datagrams of each message that was laid out last. */
   readonly #runs = new Uint16Array(TX_MESSAGES)
   #segments: boolean
-  #retry: ReturnType<typeof setTimeout> | undefined
+  #retry: Timer | undefined
   #starved = false
-  #writable: ReturnType<typeof setImmediate> | undefined
+  #writable: Timer | undefined
   #closed = false
 
   constructor(calls: FastCalls, fd: number, gro: boolean, gso: boolean, options: UdpOptions, handlers: UdpHandlers) {
     const syscalls = syscallsOf(calls)
     this.#syscalls = syscalls
     this.#fd = fd
+    this.#clock = calls.clock
     this.#handlers = handlers
     this.#family = options.bind.family
     this.#connected = options.connect
@@ -130,16 +133,16 @@ class FastUdpSocket implements UdpSocket {
     // while the socket buffer is full, the timer goes on
     if (this.#closed || this.#retry !== undefined) return
     this.#transmit()
-    if (this.#starved && this.#freeCount >= TX_SLOTS / 2) this.#writable ??= setImmediate(this.#onWritable)
+    if (this.#starved && this.#freeCount >= TX_SLOTS / 2) this.#writable ??= this.#clock.defer(this.#onWritable)
   }
 
   close(): void {
     if (this.#closed) return
     this.flush()
     this.#closed = true
-    clearTimeout(this.#retry)
-    if (this.#again !== undefined) clearImmediate(this.#again)
-    if (this.#writable !== undefined) clearImmediate(this.#writable)
+    this.#clock.clearTimer(this.#retry)
+    this.#clock.clearDeferred(this.#again)
+    this.#clock.clearDeferred(this.#writable)
     this.#watch.close()
     this.#syscalls.close(this.#fd)
   }
@@ -158,7 +161,7 @@ class FastUdpSocket implements UdpSocket {
       else this.#handlers.onError(this.#error(-count, 'recvmmsg'))
       if (count > 0 && count < RX_MESSAGES) return
     }
-    if (!this.#closed) this.#again ??= setImmediate(this.#onReadable)
+    if (!this.#closed) this.#again ??= this.#clock.defer(this.#onReadable)
   }
 
   #deliver(count: number): void {
@@ -215,7 +218,7 @@ class FastUdpSocket implements UdpSocket {
       const messages = this.#layOut()
       const sent = messages === 0 ? 0 : this.#syscalls.sendmmsg(this.#fd, this.#tx.address(0), messages)
       if (messages > 0 && sent === 0) {
-        this.#retry = setTimeout(this.#onRetry, RETRY_MS)
+        this.#retry = this.#clock.setTimer(this.#onRetry, RETRY_MS)
         return
       }
       for (let i = 0; i < sent; i++) this.#forget(this.#runs[i] ?? 0)

@@ -3,7 +3,7 @@
  * only.
  */
 
-import { NotAvailable, type SystemError, systemError } from '../errors.ts'
+import { codeOf, NotAvailable, type SystemError, systemError } from '../errors.ts'
 import { formatAddress, type SocketAddress } from '../net/address.ts'
 import type { Libc } from '../runtime.ts'
 import {
@@ -229,8 +229,7 @@ export class Syscalls {
     try {
       return open()
     } catch (error) {
-      if (!(error instanceof Error && 'code' in error && (error.code === 'EPERM' || error.code === 'EACCES')))
-        throw error
+      if (codeOf(error) !== 'EPERM' && codeOf(error) !== 'EACCES') throw error
       throw new NotAvailable(`not permitted: raw ${what} need CAP_NET_RAW. ${CAP_NET_RAW_REMEDY}`)
     }
   }

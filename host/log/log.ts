@@ -4,6 +4,7 @@
  * gets.
  */
 
+import { messageOf } from '../errors.ts'
 import { formatTimestamp } from '../format.ts'
 import { jsonLine } from './json.ts'
 import type { SyslogWriter } from './syslog.ts'
@@ -153,7 +154,7 @@ export class Log {
       if (this.#syslogWarned) return
       this.#syslogWarned = true
       const instead = this.#detached ? 'further lines are lost' : 'logging to stderr'
-      this.warning(`no system log, ${instead}: ${error instanceof Error ? error.message : String(error)}`)
+      this.warning(`no system log, ${instead}: ${messageOf(error)}`)
     }
   }
 

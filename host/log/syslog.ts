@@ -3,6 +3,7 @@
  * text; no host name). Lines that the log does not take at once are lost: a full log never stops the tunnel.
  */
 
+import { codeOf } from '../errors.ts'
 import { AF_UNIX, SOCK_DGRAM } from '../linux/libc.ts'
 import { type Syscalls, syscallsOf } from '../linux/syscalls.ts'
 import type { OperatingSystem } from '../runtime.ts'
@@ -52,7 +53,7 @@ export function openSyslog(os: OperatingSystem, now: () => Date, path = SYSLOG_P
       syscalls.send(fd, record)
     } catch (error) {
       // EAGAIN: the log is busy; anything else: it went away, perhaps for a new one
-      if (error instanceof Error && 'code' in error && error.code === 'EAGAIN') return
+      if (codeOf(error) === 'EAGAIN') return
       try {
         const fresh = connect(syscalls, path)
         syscalls.close(fd)

@@ -5,12 +5,13 @@
  * The request target is judged as it stands on the wire, which the runtime's HTTP server hands over beside the request.
  * Sockets, limits and the syntax of heads are the runtime's; who may ask is access.ts, the stream of the dashboard live.ts.
  */
+
 import { type Context, Hono } from 'hono'
 import { csp, html } from 'kcptun-dashboard'
 import type { HostCounters } from '../driver/diagnostics.ts'
 import { formatConv } from '../format.ts'
 import { formatAddress } from '../net/address.ts'
-import type { HttpConnection } from '../runtime.ts'
+import type { Clock, HttpConnection } from '../runtime.ts'
 import { type ContextSteps, contextJson } from '../transport/obfs/context-stats.ts'
 import { hasToken, isForeign, isNavigation, isOwnHost, isOwnPage, maybeBrowser } from './access.ts'
 import { LiveFeed, type LiveSource } from './live.ts'
@@ -140,7 +141,7 @@ function page(body: string | ReadableStream<Uint8Array>, type: string, status = 
 }
 
 /** A body made part by part: in one piece when it is short, else each part when the one before was taken. */
-function bodyOf(parts: Iterator<string, unknown>): string | ReadableStream<Uint8Array> {
+function bodyOf(parts: Iterator<string, unknown>, clock: Clock): string | ReadableStream<Uint8Array> {
   let text = ''
   while (text.length < WHOLE_ANSWER) {
     const { value, done } = parts.next()
@@ -154,7 +155,7 @@ function bodyOf(parts: Iterator<string, unknown>): string | ReadableStream<Uint8
     async pull(controller) {
       while (text === '') {
         // the tunnel comes first
-        await new Promise((resolve) => setImmediate(resolve))
+        await new Promise((resolve) => clock.defer(() => resolve(undefined)))
         const { value, done } = parts.next()
         if (done === true) {
           controller.close()
@@ -392,13 +393,13 @@ export function createHttpApp(source: HttpSource): HttpApp {
     const since = method === 'POST' ? last : undefined
     if (method === 'POST') last = snapshot
     const parts = renderStats(snapshot, source.sessions(), query, banner, since, source.contexts?.())
-    return page(bodyOf(parts), TEXT_TYPE, 200, method === 'POST')
+    return page(bodyOf(parts, source.live.clock), TEXT_TYPE, 200, method === 'POST')
   })
   app.all('/stats.json', (context) => {
     const query = parseStatsQuery(queryOf(context), SessionFilter.all)
     if (query === undefined) return errorPage(400)
     if (context.req.method !== 'GET') return errorPage(405)
-    return page(bodyOf(renderJson(source, query)), JSON_TYPE)
+    return page(bodyOf(renderJson(source, query), source.live.clock), JSON_TYPE)
   })
   app.all('/metrics', (context) => {
     if (context.req.method !== 'GET') return errorPage(405)

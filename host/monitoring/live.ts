@@ -14,7 +14,7 @@
 import { SessionState } from '../engine/core.ts'
 import type { RecentLine } from '../log/log.ts'
 import { formatAddress, type SocketAddress } from '../net/address.ts'
-import type { HttpConnection } from '../runtime.ts'
+import type { Clock, HttpConnection, Timer } from '../runtime.ts'
 import type { ContextStats, ContextSteps } from '../transport/obfs/context-stats.ts'
 import { oldestOfMost } from './crowd.ts'
 import type { Counters, SessionStats, SessionSteps, Snapshot } from './stats.ts'
@@ -54,8 +54,7 @@ export interface LinkPath {
 export interface LiveSource {
   readonly client: boolean
   readonly server: boolean
-  /** Monotonic ms. */
-  now(): number
+  readonly clock: Clock
   /** Called before a sample when figures, or with the target /stats.json sessions, must be fetched first. */
   prepare?(target: string): Promise<void>
   snapshot(): Snapshot
@@ -161,7 +160,7 @@ export class LiveFeed {
   readonly #source: LiveSource
   readonly #viewers = new Set<Viewer>()
   readonly #link: LinkWatch
-  #timer: ReturnType<typeof setInterval> | undefined
+  #timer: Timer | undefined
   #rows: SessionStats[] = []
   /** A walk through the sessions is under way, and when the next may begin, monotonic ms. */
   #walking = false
@@ -242,7 +241,14 @@ export class LiveFeed {
     this.#rows = []
     this.#walkAt = 0
     this.#warned = this.#source.warnings().remembered
-    this.#timer = setInterval(() => void this.#tick(), SAMPLE_MS)
+    this.#tickLater()
+  }
+
+  #tickLater(): void {
+    this.#timer = this.#source.clock.setTimer(() => {
+      this.#tickLater()
+      void this.#tick()
+    }, SAMPLE_MS)
   }
 
   async #tick(): Promise<void> {
@@ -250,11 +256,11 @@ export class LiveFeed {
     if (prepare !== undefined) {
       if (this.#preparing) return
       this.#preparing = true
-      const began = this.#source.now()
+      const began = this.#source.clock.monotonic()
       const due = began >= this.#walkAt
       await prepare(due ? '/stats.json' : '/events')
       this.#preparing = false
-      if (due) this.#fetchMs = this.#source.now() - began
+      if (due) this.#fetchMs = this.#source.clock.monotonic() - began
       if (this.#viewers.size === 0) return
     }
     this.#step(this.#source.snapshot())
@@ -263,7 +269,7 @@ export class LiveFeed {
   #remove(viewer: Viewer): void {
     this.#viewers.delete(viewer)
     if (this.#viewers.size > 0) return
-    clearInterval(this.#timer)
+    this.#source.clock.clearTimer(this.#timer)
     this.#timer = undefined
     this.#rows = []
   }
@@ -341,14 +347,14 @@ export class LiveFeed {
     let spent = this.#fetchMs
     this.#fetchMs = 0
     const turn = (first: boolean): void => {
-      const began = this.#source.now()
+      const began = this.#source.clock.monotonic()
       const step = this.#viewers.size === 0 ? undefined : steps.next()
       if (step !== undefined && step.done !== true) {
         for (const session of step.value) rows.push(session)
         if (rows.length > ROWS_MAX) rows = rows.sort(livelier).slice(0, ROWS_MAX)
-        spent += this.#source.now() - began
+        spent += this.#source.clock.monotonic() - began
         if (first) turn(false)
-        else setImmediate(turn, false)
+        else this.#source.clock.defer(() => turn(false))
         return
       }
       this.#walking = false

@@ -3,7 +3,7 @@
  * `:group`, names or numbers. Whatever goes wrong is an error: nobody who asked for less rights keeps more.
  */
 
-import { ConfigError, quote } from '../errors.ts'
+import { ConfigError, messageOf, quote } from '../errors.ts'
 import { syscallsOf } from '../linux/syscalls.ts'
 import type { Log } from '../log/log.ts'
 import type { IdentityCalls, OperatingSystem } from '../runtime.ts'
@@ -118,7 +118,7 @@ export function takeIdentity(os: OperatingSystem | undefined, identity: Identity
     changeGroups(os, calls, identity)
     if (user !== undefined) calls.setuid(user)
   } catch (error) {
-    throw new Error(`cannot run as ${quote(text)}: ${error instanceof Error ? error.message : String(error)}`)
+    throw new Error(`cannot run as ${quote(text)}: ${messageOf(error)}`)
   }
   const [uid, gid] = [calls.getuid(), calls.getgid()]
   if (uid !== 0 && (calls.geteuid() === 0 || !refuses(() => calls.setuid(0)))) {

@@ -3,6 +3,7 @@
  * $NOTIFY_SOCKET names. Without that variable nobody wants to know, and nothing happens.
  */
 
+import { messageOf } from '../errors.ts'
 import { AF_UNIX, SOCK_DGRAM } from '../linux/libc.ts'
 import { syscallsOf } from '../linux/syscalls.ts'
 import type { Log } from '../log/log.ts'
@@ -51,7 +52,7 @@ export class ServiceNotifier {
     } catch (error) {
       if (this.#warned) return
       this.#warned = true
-      const why = error instanceof Error ? error.message : String(error)
+      const why = messageOf(error)
       this.#log.warning(`the service manager is not notified (${VARIABLE}): ${why}`)
     }
   }

@@ -4,7 +4,7 @@
  */
 
 import { type Config, MODE_CLIENT, MODE_SERVER } from '../config/config.ts'
-import { ConfigError, messageOf } from '../errors.ts'
+import { ConfigError, messageOf, toError } from '../errors.ts'
 import { type AddressRole, parseHostPort, type SocketAddress, sameAddress } from '../net/address.ts'
 import type { Runtime, UdpOptions } from '../runtime.ts'
 
@@ -76,7 +76,7 @@ export async function resolveNames(
     try {
       return await resolveKey(runtime, key, text, role, prefer)
     } catch (error) {
-      failures.push(error instanceof Error ? error : new Error(String(error)))
+      failures.push(toError(error))
       return old
     }
   }

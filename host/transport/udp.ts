@@ -13,10 +13,10 @@ import { checkServiceId } from '../config/mtu.ts'
 import type { Aead } from '../crypto/aead.ts'
 import type { Driver } from '../driver/driver.ts'
 import { coreConfig } from '../engine/config-block.ts'
-import { messageOf, type SystemError } from '../errors.ts'
+import { codeOf, messageOf, type SystemError } from '../errors.ts'
 import type { Log } from '../log/log.ts'
 import { formatAddress, type SocketAddress } from '../net/address.ts'
-import type { Runtime, UdpOptions, UdpSocket } from '../runtime.ts'
+import type { Runtime, Timer, UdpOptions, UdpSocket } from '../runtime.ts'
 import { announcedAddress, asSeenBy, localTowards } from './rendezvous.ts'
 import {
   isWildcard,
@@ -52,9 +52,6 @@ const PATH_ERRORS: ReadonlySet<string> = new Set([
   'EPERM',
 ])
 
-const codeOf = (error: unknown): string =>
-  error instanceof Error && 'code' in error && typeof error.code === 'string' ? error.code : ''
-
 interface Announced {
   readonly server: SocketAddress
   readonly local: SocketAddress
@@ -83,8 +80,8 @@ export class Follower {
   /** A row of failures was reported. */
   #failing = false
   #pause = RETRY_MS
-  #retryTimer: ReturnType<typeof setTimeout> | undefined
-  #watchTimer: ReturnType<typeof setTimeout> | undefined
+  #retryTimer: Timer | undefined
+  #watchTimer: Timer | undefined
   #watching = false
   #watchedAt = Number.NEGATIVE_INFINITY
   #reopenedAt = 0
@@ -125,8 +122,8 @@ export class Follower {
 
   close(): void {
     this.#closed = true
-    clearTimeout(this.#retryTimer)
-    clearTimeout(this.#watchTimer)
+    this.#runtime.clock.clearTimer(this.#retryTimer)
+    this.#runtime.clock.clearTimer(this.#watchTimer)
   }
 
   /** RESOLVE came: nothing was heard for long, or the peer left a ping unanswered. Never throws. */
@@ -197,7 +194,7 @@ export class Follower {
   }
 
   #lookLater(failed: boolean): void {
-    clearTimeout(this.#retryTimer)
+    this.#runtime.clock.clearTimer(this.#retryTimer)
     let pause = this.#pause
     if (this.#driver.udp === undefined) pause = REOPEN_MS
     else if (failed || this.#stale || this.#driver.peerSilent) this.#pause = Math.min(2 * pause, RETRY_LONGEST_MS)
@@ -205,7 +202,7 @@ export class Follower {
       this.#pause = RETRY_MS
       return
     }
-    this.#retryTimer = setTimeout(() => void this.look(), pause)
+    this.#retryTimer = this.#runtime.clock.setTimer(() => void this.look(), pause)
   }
 
   /** Moves to where names lead now. */
@@ -237,7 +234,7 @@ export class Follower {
     const socket = await this.#openKeepingPort(options)
     this.#stale = false
     this.#port = socket.local.port
-    this.#reopenedAt = this.#runtime.monotonic()
+    this.#reopenedAt = this.#runtime.clock.monotonic()
     this.#suspect = false
     if (again) this.#log.notice('udp socket restart')
     this.#log.notice(`udp bind: ${formatAddress(socket.local)}`)
@@ -285,8 +282,8 @@ export class Follower {
   /** Looks at the way to the peer soon, and again while that is broken. */
   #watchIn(delay: number): void {
     if (this.#closed || this.#watching || this.#watchTimer !== undefined) return
-    const rest = this.#watchedAt + WATCH_MS - this.#runtime.monotonic()
-    this.#watchTimer = setTimeout(this.#watch, Math.max(delay, rest))
+    const rest = this.#watchedAt + WATCH_MS - this.#runtime.clock.monotonic()
+    this.#watchTimer = this.#runtime.clock.setTimer(this.#watch, Math.max(delay, rest))
   }
 
   readonly #watch = (): void => {
@@ -299,7 +296,7 @@ export class Follower {
       })
       .finally(() => {
         this.#watching = false
-        this.#watchedAt = this.#runtime.monotonic()
+        this.#watchedAt = this.#runtime.clock.monotonic()
         if (this.#lost || this.#driver.peerSilent) this.#watchIn(WATCH_MS)
       })
   }
@@ -321,7 +318,8 @@ export class Follower {
     }
     const { address } = asSeenBy(socket.local, local)
     const moved = this.#isFree() && address !== socket.local.address && address !== this.#foreign
-    const stuck = this.#suspect && this.#driver.peerSilent && this.#runtime.monotonic() - this.#reopenedAt >= SUSPECT_MS
+    const stuck =
+      this.#suspect && this.#driver.peerSilent && this.#runtime.clock.monotonic() - this.#reopenedAt >= SUSPECT_MS
     if (!wasLost && !moved && !stuck) return
     const { local: taken } = await this.#reopen()
     this.#foreign = taken.address === address ? '' : address

@@ -17,7 +17,7 @@ export async function runWorker(runtime: Runtime, calls: WorkerCalls, crypto: Ru
   const send = (message: FromWorker, sent?: () => void): void => calls.send(message, sent)
   const log = new Log(
     () => {},
-    () => new Date(),
+    () => new Date(runtime.clock.wall()),
     () => (level, text) => send({ kind: 'log', level, text }),
   )
   log.setOutput('syslog')
@@ -27,7 +27,7 @@ export async function runWorker(runtime: Runtime, calls: WorkerCalls, crypto: Ru
 
   const leave = (status: number, last: FromWorker = { kind: 'bye' }): void => {
     endpoint?.close()
-    setTimeout(() => runtime.exit(status), LAST_WORDS_MS)
+    runtime.clock.setTimer(() => runtime.exit(status), LAST_WORDS_MS)
     send(last, () => runtime.exit(status))
   }
   const start = async ({ config, level, secret }: Extract<ToWorker, { kind: 'start' }>): Promise<void> => {
@@ -56,7 +56,7 @@ export async function runWorker(runtime: Runtime, calls: WorkerCalls, crypto: Ru
       for (const sessions of monitor.sessions()) {
         send({ kind: 'sessions', id, sessions })
         // the tunnel comes first
-        await new Promise((resolve) => setImmediate(resolve))
+        await new Promise((resolve) => runtime.clock.defer(() => resolve(undefined)))
       }
     }
     const { cpu, counters } = monitor.snapshot()

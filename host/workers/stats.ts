@@ -17,7 +17,7 @@ import {
   sumCounters,
   totalsOf,
 } from '../monitoring/stats.ts'
-import type { Runtime } from '../runtime.ts'
+import type { Runtime, Timer } from '../runtime.ts'
 import { type FromWorker, type Part, sumHost, type ToWorker, worstHealth } from './messages.ts'
 
 /** A worker that does not answer within this time counts with what it said last, ms. */
@@ -62,12 +62,12 @@ export class WorkerStats implements Monitor {
   readonly #rounds = new Map<number, Round>()
   #lastId = 0
   #sessions: readonly SessionStats[][] = []
-  #forget: ReturnType<typeof setTimeout> | undefined
+  #forget: Timer | undefined
 
   constructor(runtime: Runtime, serving: () => readonly Askable[], config: Config) {
     this.#runtime = runtime
     this.#serving = serving
-    this.started = runtime.monotonic()
+    this.started = runtime.clock.monotonic()
     const client = (config.mode & MODE_CLIENT) !== 0
     this.#none = { client, pending: false, lastReceived: undefined, silence: silenceLimit(config.keepalive) }
     this.#past = { cpu: 0, counters: sumCounters([]), host: { ...NO_HOST_COUNTERS }, health: this.#none, path: NO_PATH }
@@ -81,9 +81,9 @@ export class WorkerStats implements Monitor {
     const sessions = new Map<number, SessionStats[]>()
     await new Promise<void>((resolve) => {
       const waiting = new Set(workers.map(({ number }) => number))
-      const timer = setTimeout(resolve, ANSWER_MS)
+      const timer = this.#runtime.clock.setTimer(resolve, ANSWER_MS)
       const done = (): void => {
-        clearTimeout(timer)
+        this.#runtime.clock.clearTimer(timer)
         resolve()
       }
       this.#rounds.set(id, { id, waiting, sessions, done })
@@ -93,8 +93,8 @@ export class WorkerStats implements Monitor {
     this.#rounds.delete(id)
     if (!withSessions) return
     this.#sessions = [...sessions].sort(([a], [b]) => a - b).map(([, list]) => list)
-    clearTimeout(this.#forget)
-    this.#forget = setTimeout(() => {
+    this.#runtime.clock.clearTimer(this.#forget)
+    this.#forget = this.#runtime.clock.setTimer(() => {
       this.#sessions = []
     }, SESSIONS_KEPT_MS)
   }
@@ -133,12 +133,12 @@ export class WorkerStats implements Monitor {
   }
 
   snapshot(): Snapshot {
-    const at = this.#runtime.monotonic()
+    const at = this.#runtime.clock.monotonic()
     const parts = [this.#past, ...this.#parts.values()]
     const cpu = parts.reduce((sum, part) => sum + part.cpu, this.#runtime.cpuTime())
     const counters = sumCounters(parts.map((part) => part.counters))
     const workers = { serving: this.#serving().length, restarts: this.restarts }
-    return { at, uptime: at - this.started, cpu, date: new Date(), counters, workers }
+    return { at, uptime: at - this.started, cpu, date: new Date(this.#runtime.clock.wall()), counters, workers }
   }
 
   sessions(): SessionSteps {

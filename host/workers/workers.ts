@@ -23,7 +23,7 @@ import { type Syscalls, syscallsOf } from '../linux/syscalls.ts'
 import type { Log } from '../log/log.ts'
 import { type Monitoring, openMonitoring } from '../monitoring/monitoring.ts'
 import { formatAddress, type SocketAddress } from '../net/address.ts'
-import type { OperatingSystem, Runtime, WorkerCalls, WorkerProcess } from '../runtime.ts'
+import type { OperatingSystem, Runtime, Timer, WorkerCalls, WorkerProcess } from '../runtime.ts'
 import { resolveKey, StartError, step } from '../transport/resolver.ts'
 import type { FromWorker, ToWorker } from './messages.ts'
 import { WorkerStats } from './stats.ts'
@@ -45,7 +45,7 @@ class Worker {
   #process: WorkerProcess | undefined
   #pause = RESTART_MS
   #startedAt = 0
-  #timer: ReturnType<typeof setTimeout> | undefined
+  #timer: Timer | undefined
   #serving = false
   #reason = ''
   #stopping = false
@@ -68,7 +68,7 @@ class Worker {
   start(): Promise<string | undefined> {
     const { calls, runtime } = this.#group
     this.#reason = ''
-    this.#startedAt = runtime.monotonic()
+    this.#startedAt = runtime.clock.monotonic()
     this.#process = calls.start(
       this.number,
       this.#socket,
@@ -92,14 +92,15 @@ class Worker {
   /** Fulfilled when the process is gone. */
   stop(): Promise<void> {
     this.#stopping = true
-    clearTimeout(this.#timer)
+    this.#group.runtime.clock.clearTimer(this.#timer)
     const process = this.#process
     if (process === undefined) return Promise.resolve()
     process.kill('SIGTERM')
-    const timer = setTimeout(() => process.kill('SIGKILL'), STOP_MS)
+    const { clock } = this.#group.runtime
+    const timer = clock.setTimer(() => process.kill('SIGKILL'), STOP_MS)
     return new Promise((resolve) =>
       this.#onGone.push(() => {
-        clearTimeout(timer)
+        clock.clearTimer(timer)
         resolve()
       }),
     )
@@ -140,12 +141,12 @@ class Worker {
     for (const resolve of this.#onServing.splice(0)) resolve(why)
     for (const resolve of this.#onGone.splice(0)) resolve()
     if (this.#stopping || !this.#group.started) return
-    if (this.#group.runtime.monotonic() - this.#startedAt >= RESTART_CALM_MS) this.#pause = RESTART_MS
+    if (this.#group.runtime.clock.monotonic() - this.#startedAt >= RESTART_CALM_MS) this.#pause = RESTART_MS
     const pause = formatDuration(this.#pause)
     this.#group.log.error(
       `worker ${this.number} ${how}${this.#reason && `: ${this.#reason}`}; started again in ${pause}`,
     )
-    this.#timer = setTimeout(() => this.#restart(), this.#pause)
+    this.#timer = this.#group.runtime.clock.setTimer(() => this.#restart(), this.#pause)
     this.#pause = Math.min(2 * this.#pause, RESTART_LONGEST_MS)
   }
 
@@ -181,7 +182,7 @@ export class WorkerGroup {
     this.log = log
     this.calls = calls
     this.#local = shared.local
-    this.#clock = new ClockJump(() => runtime.monotonic())
+    this.#clock = new ClockJump(runtime.clock)
     this.#workers = shared.sockets.map((socket, index) => new Worker(this, index + 1, socket))
     this.stats = new WorkerStats(runtime, () => this.#workers.filter(({ serving }) => serving), config)
   }

@@ -58,7 +58,7 @@ class Scene {
       token: () => this.token,
       live: {
         ...NO_LIVE,
-        now: () => this.at,
+        clock: { ...NO_LIVE.clock, monotonic: () => this.at },
         ping: () => this.pings++,
         warnings: () => ({ recent: this.warnings, remembered: this.warnings.length }),
         ...live,

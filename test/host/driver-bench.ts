@@ -62,7 +62,7 @@ export async function bench(stub: StubCore, changes: Partial<DriverOptions> = {}
   const runtime: Runtime = {
     name: 'node',
     version: 'stub',
-    monotonic: () => memory.monotonic(),
+    clock: memory.clock,
     cpuTime: () => 0,
     resolve: (host) => memory.resolve(host),
     openUdp: async (options, handlers) => {
@@ -99,7 +99,7 @@ export async function bench(stub: StubCore, changes: Partial<DriverOptions> = {}
       return one.core
     },
     new EndpointSecret(),
-    () => runtime.monotonic(),
+    runtime.clock,
   )
   const log = new Log((stream, text) => memory.print(stream, text))
   log.setLevel(LOG_INFO)

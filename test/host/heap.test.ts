@@ -18,6 +18,7 @@ import { EndpointSecret } from '../../host/engine/secret.ts'
 import { Log } from '../../host/log/log.ts'
 import type { SocketAddress } from '../../host/net/address.ts'
 import type { Runtime, TcpConnection, TcpHandlers, UdpHandlers, UdpSocket } from '../../host/runtime.ts'
+import { clock } from '../../runtime-shared/clock.ts'
 import { variants } from '../../testkit/crypto-variants.ts'
 import { skip } from '../skip.ts'
 import { loopback, MemoryNetwork, until } from './memory-runtime.ts'
@@ -190,7 +191,7 @@ async function tunnel(crypto: RuntimeCrypto) {
   const runtime: Runtime = {
     name: 'node',
     version: 'pipe',
-    monotonic: () => performance.now(),
+    clock,
     cpuTime: () => 0,
     resolve: (host) => memory.resolve(host),
     openUdp: async (options, handlers) => {
@@ -217,11 +218,7 @@ async function tunnel(crypto: RuntimeCrypto) {
     const aead = await openAead(METHOD, key, crypto)
     const driver = new Driver({
       runtime,
-      engine: new Engine(
-        () => new Core(instantiate()),
-        new EndpointSecret(),
-        () => runtime.monotonic(),
-      ),
+      engine: new Engine(() => new Core(instantiate()), new EndpointSecret(), runtime.clock),
       aead,
       log,
       tcp: { nodelay: true, keepalive: false },

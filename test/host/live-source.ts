@@ -1,10 +1,12 @@
 /** What the dashboard reads of an endpoint that does nothing. */
+
 import type { HttpSource } from '../../host/monitoring/http.ts'
+import { clock } from '../../runtime-shared/clock.ts'
 
 export const NO_LIVE: HttpSource['live'] = {
   client: true,
   server: false,
-  now: () => performance.now(),
+  clock,
   about: () => ({}),
   path: () => ({ local: undefined, peer: undefined, rendezvous: undefined, peerFound: false, pongRtt: undefined }),
   ping: () => {},

@@ -6,6 +6,7 @@
 import type { RuntimeCrypto } from '../../host/crypto/open.ts'
 import { formatAddress, type SocketAddress } from '../../host/net/address.ts'
 import type {
+  Clock,
   HttpHandler,
   HttpServer,
   Runtime,
@@ -17,6 +18,7 @@ import type {
   UdpOptions,
   UdpSocket,
 } from '../../host/runtime.ts'
+import { clock as realClock } from '../../runtime-shared/clock.ts'
 
 const SEND_BUFFERS = 64
 const FIRST_EPHEMERAL_PORT = 40000
@@ -253,6 +255,8 @@ export class MemoryNetwork {
   readonly printed: string[] = []
   /** ms that everybody's clock is ahead. */
   clockAhead = 0
+  /** The same of the wall clock. */
+  wallAhead = 0
   /** How much faster everybody's clock runs. The test sees to the timers. */
   speed = 1
   /** What a socket bound to the wildcard is called; undefined = there is no way to anybody. */
@@ -300,8 +304,10 @@ class MemoryRuntime implements Runtime {
     this.#network = network
   }
 
-  monotonic(): number {
-    return performance.now() * this.#network.speed + this.#network.clockAhead
+  readonly clock: Clock = {
+    ...realClock,
+    monotonic: () => performance.now() * this.#network.speed + this.#network.clockAhead,
+    wall: () => Date.now() + this.#network.wallAhead,
   }
 
   cpuTime(): number {

@@ -7,14 +7,14 @@ import { Redial } from '../../host/transport/obfs/redial.ts'
 const test = suite('obfs: redial')
 
 /** A clock with one timer. */
-class Clock {
+class OneTimer {
   now = 0
   due: { at: number; callback: () => void } | undefined
-  set(callback: () => void, ms: number): { at: number; callback: () => void } {
+  setTimer(callback: () => void, ms: number): { at: number; callback: () => void } {
     this.due = { at: this.now + ms, callback }
     return this.due
   }
-  clear(): void {
+  clearTimer(): void {
     this.due = undefined
   }
   /** Goes on to the next timer. */
@@ -28,7 +28,7 @@ class Clock {
 }
 
 test('MUST 66: redials follow the schedule, which begins anew after a success', () => {
-  const clock = new Clock()
+  const clock = new OneTimer()
   const dials: number[] = []
   const redial = new Redial(() => dials.push(clock.now), clock)
   for (let round = 0; round < 2; round++) {
@@ -48,7 +48,7 @@ test('MUST 66: redials follow the schedule, which begins anew after a success', 
 })
 
 test('MUST 66: a change of the configuration dials at once, and nothing is dialled twice', () => {
-  const clock = new Clock()
+  const clock = new OneTimer()
   let dials = 0
   const redial = new Redial(() => dials++, clock)
   redial.failed()

@@ -5,6 +5,7 @@ import * as assert from 'uvu/assert'
 import { ObfsKind, ObfsRx, ObfsTx } from '../../host/engine/core.ts'
 import type { SocketAddress } from '../../host/net/address.ts'
 import { ObfsSocket } from '../../host/transport/obfs/socket.ts'
+import { clock } from '../../runtime-shared/clock.ts'
 import { address, EventType, ObfsHost } from '../../testkit/obfs-host.ts'
 import { until } from './memory-runtime.ts'
 
@@ -39,6 +40,7 @@ class End {
         return current().core
       },
       dead: false,
+      clock,
       kind: ObfsKind.TCP,
       handlers: {
         onDatagram: (data, from) => this.received.push({ data: data.slice(), from }),

@@ -64,10 +64,7 @@ test('as many bases are kept as an engine remembers, the last ones', () => {
 /** Two clocks that a test moves. */
 function clocks() {
   const time = { monotonic: 5000, wall: 1_700_000_000_000 }
-  const clock = new ClockJump(
-    () => time.monotonic,
-    () => time.wall,
-  )
+  const clock = new ClockJump({ monotonic: () => time.monotonic, wall: () => time.wall })
   const pass = (ms: number): void => {
     time.monotonic += ms
     time.wall += ms
@@ -104,13 +101,13 @@ test('clocks that are disciplined, read late, or idle for days are no jump', () 
 test('clocks are looked at once a second at most, and a jump between is not lost', () => {
   const time = { monotonic: 0, wall: 0 }
   let looks = 0
-  const clock = new ClockJump(
-    () => time.monotonic,
-    () => {
+  const clock = new ClockJump({
+    monotonic: () => time.monotonic,
+    wall() {
       looks++
       return time.wall
     },
-  )
+  })
   let jumps = 0
   for (let i = 0; i < 1000; i++) {
     time.monotonic += 10

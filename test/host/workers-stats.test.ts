@@ -1,4 +1,5 @@
 /** How the numbers of several processes add up. */
+
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
 import { parseConfig } from '../../host/config/load.ts'
@@ -7,6 +8,7 @@ import { type Counters, type Health, NO_COUNTERS, sumCounters } from '../../host
 import type { Runtime } from '../../host/runtime.ts'
 import { type ToWorker, worstHealth } from '../../host/workers/messages.ts'
 import { WorkerStats } from '../../host/workers/stats.ts'
+import { clock } from '../../runtime-shared/clock.ts'
 import { NO_LIVE } from './live-source.ts'
 
 const test = suite('numbers of several workers')
@@ -35,7 +37,7 @@ test('all are as healthy as the worst of them', () => {
 
 /** Numbers of workers that answer as they are told. */
 function statsOf(workers: Map<number, (id: number) => void>): WorkerStats {
-  const runtime: Pick<Runtime, 'monotonic' | 'cpuTime'> = { monotonic: () => 1000, cpuTime: () => 5 }
+  const runtime: Pick<Runtime, 'clock' | 'cpuTime'> = { clock: { ...clock, monotonic: () => 1000 }, cpuTime: () => 5 }
   const config = parseConfig(new TextEncoder().encode('{"connect":"a:1","kcp_bind":":1","workers":2}'))
   const askable = () =>
     [...workers].map(([number, answer]) => ({

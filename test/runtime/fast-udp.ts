@@ -15,6 +15,7 @@ import { AF_INET, SOCK_DGRAM } from '../../host/linux/libc.ts'
 import { syscallsOf } from '../../host/linux/syscalls.ts'
 import type { SocketAddress } from '../../host/net/address.ts'
 import type { Libc, Runtime, UdpHandlers, UdpSocket } from '../../host/runtime.ts'
+import { clock } from '../../runtime-shared/clock.ts'
 import { waitFor } from '../../testkit/wait.ts'
 import { skip } from '../skip.ts'
 import { inNamespace } from '../system/inside.ts'
@@ -228,7 +229,7 @@ export function fastUdpTests(runtime: Runtime): void {
       errno: () => 38,
       errorName: (errno) => (errno === 38 ? 'ENOSYS' : '?'),
     }
-    const calls = { libc: () => libc, watch: () => ({ close: () => {} }) }
+    const calls = { clock, libc: () => libc, watch: () => ({ close: () => {} }) }
     const openUdp = openUdpByPath(calls, runtime.openUdp)
     const socket = await openUdp({ bind: LOCALHOST, path: 'auto' }, new Inbox())
     sockets.push(socket)
@@ -240,7 +241,7 @@ export function fastUdpTests(runtime: Runtime): void {
     const none = (): never => {
       throw new NotAvailable('not available: a reason')
     }
-    const openUdp = openUdpByPath({ libc: none, watch: none }, runtime.openUdp)
+    const openUdp = openUdpByPath({ clock, libc: none, watch: none }, runtime.openUdp)
     await openUdp({ bind: LOCALHOST, path: 'fast' }, new Inbox()).then(
       () => assert.unreachable(),
       (error) => assert.ok(error instanceof NotAvailable),
@@ -252,7 +253,7 @@ export function fastUdpTests(runtime: Runtime): void {
     assert.is(sockets[1]?.path, 'portable')
     const [fast] = await open(LOCALHOST)
     assert.match(fast.path ?? '', /^fast /)
-    assert.throws(() => openFastUdp({ libc: none, watch: none }, { bind: LOCALHOST }, new Inbox()), /a reason/)
+    assert.throws(() => openFastUdp({ clock, libc: none, watch: none }, { bind: LOCALHOST }, new Inbox()), /a reason/)
   })
 
   test.run()

@@ -7,7 +7,7 @@ import { matchingConfigs, type Role, randomPort, type Wishes, type Written } fro
 import { parseConfig } from '../../config/load.ts'
 import { assertStartable } from '../../config/security.ts'
 import { methods } from '../../crypto/methods.ts'
-import { ConfigError, messageOf, quote } from '../../errors.ts'
+import { ConfigError, codeOf, messageOf, quote } from '../../errors.ts'
 import { type HostPort, isLoopbackHost, isWildcardHost, parseHostPort } from '../../net/address.ts'
 import type { Runtime, Tools } from '../../runtime.ts'
 import type { Option } from '../options.ts'
@@ -133,8 +133,6 @@ async function readWishes(runtime: Runtime, answers: Answers): Promise<Wishes> {
   }
   return { meeting, rendezvous, serviceId, listen, connect, method, httpPorts: ports }
 }
-
-const codeOf = (error: unknown): unknown => (error instanceof Error && 'code' in error ? error.code : undefined)
 
 const TAKEN = 'exists already and is left as it is; --dir chooses another directory'
 

@@ -2,7 +2,7 @@
  * What this machine serves: its own ports, free or taken by the running program, and a server's target.
  */
 
-import { messageOf } from '../../errors.ts'
+import { codeOf, messageOf } from '../../errors.ts'
 import { formatAddress, type SocketAddress } from '../../net/address.ts'
 import type { TcpOptions } from '../../runtime.ts'
 import { resolveKey, wildcard } from '../../transport/resolver.ts'
@@ -14,9 +14,6 @@ import { round } from './reachability.ts'
 /** A target that does not take a connection within this time is out of reach, ms. */
 const DIAL_WAIT_MS = 5000
 const TCP_OPTIONS: TcpOptions = { nodelay: true, keepalive: false }
-
-const codeOf = (error: unknown): string =>
-  error instanceof Error && 'code' in error && typeof error.code === 'string' ? error.code : ''
 
 /** The program that runs on `http_listen`, as it calls itself; undefined when none answers. */
 async function running({ config, runtime }: Case): Promise<{ mode: string; health: string } | undefined> {
@@ -124,7 +121,7 @@ export async function reportTargetHere({ runtime, report, names, progress }: Cas
   if (target === undefined) return
   const where = formatAddress(target)
   progress(`connecting to ${where}`)
-  const begin = runtime.monotonic()
+  const begin = runtime.clock.monotonic()
   const failure = await new Promise<string | undefined>((resolve) => {
     const finish = (why: string | undefined): void => {
       clearTimeout(timer)
@@ -147,7 +144,7 @@ export async function reportTargetHere({ runtime, report, names, progress }: Cas
     )
   })
   if (failure === undefined) {
-    const values = { connect_ms: round(runtime.monotonic() - begin) }
+    const values = { connect_ms: round(runtime.clock.monotonic() - begin) }
     report.add('target', 'ok', `${where} accepts connections, after ${values.connect_ms} ms`, { values })
     return
   }

@@ -130,7 +130,7 @@ export class Probe {
   }
 
   now(): number {
-    return this.#runtime.monotonic()
+    return this.#runtime.clock.monotonic()
   }
 
   /** Sends a plaintext. @returns bytes of the datagram; 0: the socket is busy */

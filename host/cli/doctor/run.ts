@@ -44,7 +44,7 @@ export interface Order {
 export async function examine({ runtime, config, crypto, seconds, progress }: Order): Promise<Report> {
   const { os } = runtime
   const report = new Report()
-  const clock = (): ClockReading => ({ wall: Date.now(), monotonic: runtime.monotonic() })
+  const clock = (): ClockReading => ({ wall: Date.now(), monotonic: runtime.clock.monotonic() })
   const before = clock()
   checkAddresses(config)
   const security = checkStart(config, methods)

@@ -12,7 +12,7 @@ import { formatDuration } from '../../format.ts'
 import { syscallsOf } from '../../linux/syscalls.ts'
 import { LOG_WARNING, type Log } from '../../log/log.ts'
 import { formatAddress, type SocketAddress } from '../../net/address.ts'
-import type { OperatingSystem, Runtime } from '../../runtime.ts'
+import type { OperatingSystem, Runtime, Timer } from '../../runtime.ts'
 import { type Names, NO_NAMES, resolveNames, StartError, sameMaybe, udpOptions, wildcard } from '../resolver.ts'
 import type { Way } from '../transport.ts'
 import { CoverClient } from './cover-client.ts'
@@ -38,7 +38,7 @@ export class ObfsClient implements Way {
   readonly #driver: Driver
   readonly #aead: Aead | undefined
   readonly #os: OperatingSystem
-  readonly #redial: Redial<ReturnType<typeof setTimeout>>
+  readonly #redial: Redial
   #config: Config
   #socket: ObfsSocket | undefined
   #cover: CoverClient | undefined
@@ -49,7 +49,7 @@ export class ObfsClient implements Way {
   #ready = false
   #family: 4 | 6 = 4
   #closed = false
-  #answerTimer: ReturnType<typeof setTimeout> | undefined
+  #answerTimer: Timer | undefined
   /** Counts dials: one that was overtaken while it waited for a name does nothing more. */
   #dialled = 0
 
@@ -61,10 +61,7 @@ export class ObfsClient implements Way {
     this.#driver = driver
     this.#aead = aead
     this.#os = obfsSystem(runtime, config)
-    this.#redial = new Redial(() => void this.#dialAgain(), {
-      set: (callback, ms) => setTimeout(callback, ms),
-      clear: (handle) => clearTimeout(handle),
-    })
+    this.#redial = new Redial(() => void this.#dialAgain(), runtime.clock)
   }
 
   async open(): Promise<{ readonly local: SocketAddress }> {
@@ -83,7 +80,7 @@ export class ObfsClient implements Way {
   close(): void {
     this.#closed = true
     this.#redial.cancel()
-    clearTimeout(this.#answerTimer)
+    this.#runtime.clock.clearTimer(this.#answerTimer)
     this.#cover?.close()
   }
 
@@ -198,7 +195,7 @@ export class ObfsClient implements Way {
     const { bind } = this.names
     const { address, scope } = bind ?? syscallsOf(this.#os).sourceFor(peer)
     this.#begin({ family: peer.family, address, port: randomPort(), scope }, peer)
-    this.#answerTimer = setTimeout(() => this.#failed('no answer'), ANSWER_MS)
+    this.#answerTimer = this.#runtime.clock.setTimer(() => this.#failed('no answer'), ANSWER_MS)
   }
 
   #begin(local: SocketAddress, peer: SocketAddress): void {
@@ -215,7 +212,7 @@ export class ObfsClient implements Way {
     const { peer } = this.names
     if (this.#ready || peer === undefined) return
     this.#ready = true
-    clearTimeout(this.#answerTimer)
+    this.#runtime.clock.clearTimer(this.#answerTimer)
     this.#redial.succeeded()
     this.#log.notice(`obfs ready: ${formatAddress(peer)}`)
     // setting the peer anew makes the engine ping it at once
@@ -228,7 +225,7 @@ export class ObfsClient implements Way {
     const context = this.#context
     this.#context = 0
     this.#ready = false
-    clearTimeout(this.#answerTimer)
+    this.#runtime.clock.clearTimer(this.#answerTimer)
     this.#cover?.close()
     this.#cover = undefined
     if (context !== 0) this.#driver.run(() => this.#socket?.release(context))

@@ -2,26 +2,22 @@
  * When a client dials again (protocol.md 9.5): at once after a success, and then less and less often.
  */
 
+import type { Clock, Timer } from '../../runtime.ts'
+
 /** Pause before the next dial after the n-th redial that failed, ms; the last one holds for all later ones. */
 const PAUSES_MS = [200, 2000, 2000, 5000, 5000, 15_000, 15_000, 15_000, 60_000, 60_000, 120_000, 300_000] as const
 const LONGEST_MS = 300_000
 
-/** setTimeout and clearTimeout, or a test's own. */
-export interface Timers<Handle> {
-  set(callback: () => void, ms: number): Handle
-  clear(handle: Handle): void
-}
-
-export class Redial<Handle> {
+export class Redial {
   readonly #dial: () => void
-  readonly #timers: Timers<Handle>
-  #timer: Handle | undefined
+  readonly #clock: Pick<Clock, 'setTimer' | 'clearTimer'>
+  #timer: Timer | undefined
   /** Redials since the last success. */
   #count = 0
 
-  constructor(dial: () => void, timers: Timers<Handle>) {
+  constructor(dial: () => void, clock: Pick<Clock, 'setTimer' | 'clearTimer'>) {
     this.#dial = dial
-    this.#timers = timers
+    this.#clock = clock
   }
 
   /** Redials since the last success. */
@@ -39,7 +35,7 @@ export class Redial<Handle> {
     const pause = this.#count === 0 ? 0 : (PAUSES_MS[this.#count - 1] ?? LONGEST_MS)
     this.#count++
     this.cancel()
-    this.#timer = this.#timers.set(() => {
+    this.#timer = this.#clock.setTimer(() => {
       this.#timer = undefined
       this.#dial()
     }, pause)
@@ -54,7 +50,7 @@ export class Redial<Handle> {
   }
 
   cancel(): void {
-    if (this.#timer !== undefined) this.#timers.clear(this.#timer)
+    this.#clock.clearTimer(this.#timer)
     this.#timer = undefined
   }
 }

@@ -6,7 +6,7 @@
 import { type Core, Obfs, ObfsRx, ObfsTx } from '../../engine/core.ts'
 import type { SocketAddress } from '../../net/address.ts'
 import { AddressCache } from '../../net/address-cache.ts'
-import type { UdpHandlers, UdpSocket } from '../../runtime.ts'
+import type { Clock, Timer, UdpHandlers, UdpSocket } from '../../runtime.ts'
 
 /** Bytes of an outgoing datagram's buffer. The engine's slots hold more. */
 const BUFFER_BYTES = 1536
@@ -34,6 +34,7 @@ export interface ObfsSocketOptions {
   readonly core: Core
   /** Whether there is none to call. */
   readonly dead: boolean
+  readonly clock: Clock
   /** See ObfsKind. */
   readonly kind: number
   readonly handlers: UdpHandlers
@@ -69,7 +70,7 @@ export class ObfsSocket implements UdpSocket {
   /** Descriptors with packets that the raw socket has not taken: from `#sent` to `#ready`. */
   #ready = 0
   #sent = 0
-  #retry: ReturnType<typeof setTimeout> | undefined
+  #retry: Timer | undefined
   #closed = false
 
   /** Opens both sockets. @throws NotAvailable */
@@ -110,7 +111,7 @@ export class ObfsSocket implements UdpSocket {
 
   /** Another engine is in use, without contexts: what waits has no way out. attach() must follow. */
   engineReplaced(): void {
-    clearTimeout(this.#retry)
+    this.#options.clock.clearTimer(this.#retry)
     this.#retry = undefined
     this.#ready = 0
     this.#sent = 0
@@ -188,7 +189,7 @@ export class ObfsSocket implements UdpSocket {
     }
     if (!this.#starved || this.#taken > QUEUE_SLOTS / 2) return
     this.#starved = false
-    setImmediate(() => {
+    this.#options.clock.defer(() => {
       if (!this.#closed) this.#options.handlers.onWritable()
     })
   }
@@ -196,7 +197,7 @@ export class ObfsSocket implements UdpSocket {
   close(): void {
     if (this.#closed) return
     this.#closed = true
-    clearTimeout(this.#retry)
+    this.#options.clock.clearTimer(this.#retry)
     this.#packet.close()
     this.#raw.close()
   }
@@ -232,7 +233,7 @@ export class ObfsSocket implements UdpSocket {
       this.#sent += this.#raw.send(calls.obfs_tx_ptr() >>> 0, this.#sent, this.#ready - this.#sent)
     }
     if (this.#sent >= this.#ready) return true
-    this.#retry = setTimeout(() => {
+    this.#retry = this.#options.clock.setTimer(() => {
       this.#retry = undefined
       if (!this.#options.dead) this.#guarded(() => this.flush())
     }, FULL_RETRY_MS)

@@ -59,6 +59,7 @@ export async function openSockets(
         get dead() {
           return driver.dead
         },
+        clock: driver.runtime.clock,
         kind: config.obfs === 'dpi/tcp' ? ObfsKind.TCP : ObfsKind.TCP_WND,
         handlers,
         now: () => driver.now(),

@@ -1,0 +1,13 @@
+/** Time by the globals of the runtime. */
+import type { Clock, Timer } from '../host/runtime.ts'
+
+export const clock: Clock = {
+  monotonic: () => performance.now(),
+  wall: () => Date.now(),
+  setTimer: (callback, ms) => setTimeout(callback, ms),
+  clearTimer: (timer) => clearTimeout(timer as ReturnType<typeof setTimeout> | undefined),
+  defer: (callback) => setImmediate(callback),
+  clearDeferred(timer: Timer | undefined) {
+    if (timer !== undefined) clearImmediate(timer as ReturnType<typeof setImmediate>)
+  },
+}

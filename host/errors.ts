@@ -65,3 +65,18 @@ export const messageOf = (reason: unknown): string => (reason instanceof Error ?
 /** The code of a system error, '' for anything else. */
 export const codeOf = (reason: unknown): string =>
   reason instanceof Error && 'code' in reason && typeof reason.code === 'string' ? reason.code : ''
+
+/** A start that failed for a reason outside the configuration: a name, a port. The message is meant for the user. */
+export class StartError extends Error {
+  override readonly name = 'StartError'
+}
+
+/** Runs one step of the start; its failure names the step. */
+export async function step<Result>(what: string, action: () => Promise<Result>): Promise<Result> {
+  try {
+    return await action()
+  } catch (error) {
+    if (error instanceof ConfigError || error instanceof StartError) throw error
+    throw new StartError(`${what}: ${messageOf(error)}`)
+  }
+}

@@ -9,9 +9,9 @@ import { assertStartable } from '../config/security.ts'
 import { generatePsk } from '../crypto/key.ts'
 import { methods } from '../crypto/methods.ts'
 import { listMethods, type RuntimeCrypto } from '../crypto/open.ts'
-import { StartError, startEndpoint } from '../endpoint/endpoint.ts'
+import { startEndpoint } from '../endpoint/endpoint.ts'
 import { makeReload } from '../endpoint/reload.ts'
-import { ConfigError, messageOf } from '../errors.ts'
+import { messageOf, StartError } from '../errors.ts'
 import { LOG_LEVEL_DEFAULT, Log, type Print } from '../log/log.ts'
 import { openSyslog, type SyslogWriter } from '../log/syslog.ts'
 import type { OperatingSystem, Runtime } from '../runtime.ts'
@@ -147,7 +147,11 @@ async function run(
     await group?.start()
     const onBegin = (): void => notifier.reloading()
     const onEnd = (): void => notifier.ready()
-    reload = makeReload({ runtime, log, path, endpoint, applyLog, onBegin, onEnd })
+    const onLog = (next: Config): void => {
+      applyLog(next)
+      group?.sendLevel()
+    }
+    reload = makeReload({ runtime, log, path, endpoint, applyLog: onLog, onBegin, onEnd })
     if (child !== undefined) log.detach()
     notifier.ready()
     child?.ready()

@@ -104,8 +104,8 @@ class Tally {
   }
 }
 
-/** The complaints of one driver. */
-export class Complaints {
+/** The diagnostics of one driver. */
+export class Diagnostics {
   readonly counters: HostCounters = { ...NO_HOST_COUNTERS }
   #core: Core
   readonly #log: Log

@@ -2,7 +2,7 @@
  * The loop around the engine: datagrams in, drain, datagrams out, events, one host timer (docs/abi.md, "The rule"); and
  * what happens when the engine traps: streams are reset, a fresh one takes over, and sockets stay.
  *
- * Sans-socket: UDP comes through `UdpHandlers`/`UdpSocket`, datagrams go in by receiver.ts and out by transmitter.ts,
+ * Sans-socket: UDP comes through udp-sockets.ts, datagrams go in by receiver.ts and out by transmitter.ts,
  * TCP is streams.ts, events are events.ts. Start order, names and policy are endpoint.ts.
  */
 
@@ -15,23 +15,14 @@ import { toError } from '../errors.ts'
 import { formatDuration } from '../format.ts'
 import { LOG_ERROR, type Log } from '../log/log.ts'
 import type { SocketAddress } from '../net/address.ts'
-import type {
-  Runtime,
-  SocketOptions,
-  TcpConnection,
-  TcpHandlers,
-  TcpOptions,
-  Timer,
-  UdpHandlers,
-  UdpOptions,
-  UdpSocket,
-} from '../runtime.ts'
-import { Complaints } from './diagnostics.ts'
+import type { Runtime, TcpConnection, TcpHandlers, TcpOptions, Timer, UdpSocket } from '../runtime.ts'
+import { Diagnostics } from './diagnostics.ts'
 import { type EventHandlers, type EventHost, Events } from './events.ts'
 import { type ReceiveHost, Receiver } from './receive.ts'
 import { type StreamHost, Streams } from './streams.ts'
 import { HostTimer, TIMER_MIN_MS } from './timer.ts'
 import { type TransmitHost, Transmitter } from './transmit.ts'
+import { UdpSockets, type UdpSocketsHost } from './udp-sockets.ts'
 
 /** A socket that took nothing is tried again after this time, ms, should onWritable not come. */
 const BLOCKED_RETRY_MS = 1000
@@ -47,8 +38,6 @@ export interface DriverOptions extends EventHandlers {
   readonly aead: Aead | undefined
   readonly log: Log
   readonly tcp: TcpOptions
-  /** Options of the UDP socket, of the configuration in force. */
-  udpTuning?(): SocketOptions | undefined
   /** Server: where DIAL leads to. */
   target(): SocketAddress | undefined
   /** The UDP socket reported an error: a hint. */
@@ -61,12 +50,13 @@ export interface DriverOptions extends EventHandlers {
   onFatal(error: Error): void
 }
 
-/** Drives the engines of one endpoint, one after the other. Call `start` once, then `openUdp`. */
-export class Driver implements StreamHost, ReceiveHost, TransmitHost, EventHost {
+/** Drives the engines of one endpoint, one after the other. Call `start` once, then give `sockets` one. */
+export class Driver implements StreamHost, ReceiveHost, TransmitHost, EventHost, UdpSocketsHost {
   readonly runtime: Runtime
   readonly log: Log
   readonly streams: Streams
-  readonly complaints: Complaints
+  readonly sockets: UdpSockets = new UdpSockets(this)
+  readonly diagnostics: Diagnostics
   #options: DriverOptions
   readonly #engine: Engine
   #aead: Aead | undefined
@@ -78,7 +68,6 @@ export class Driver implements StreamHost, ReceiveHost, TransmitHost, EventHost 
   /** There is no engine to call: it trapped, or we are closed. */
   #dead = false
   #closed = false
-  #udp: UdpSocket | null = null
   #pumping = false
   /** Something happened that needs another round. */
   #dirty = false
@@ -94,7 +83,7 @@ export class Driver implements StreamHost, ReceiveHost, TransmitHost, EventHost 
     this.log = log
     this.#aead = aead
     const clock = (): number => runtime.clock.monotonic()
-    this.complaints = new Complaints(engine.core, log, aead !== undefined, clock)
+    this.diagnostics = new Diagnostics(engine.core, log, aead !== undefined, clock)
     this.streams = new Streams(this, options.tcp, options.target)
     this.#receiver = new Receiver(this, aead, engine.peers)
     this.#transmitter = new Transmitter(this, aead, engine.peers)
@@ -148,70 +137,48 @@ export class Driver implements StreamHost, ReceiveHost, TransmitHost, EventHost 
     this.streams.held.setCeiling(config.memoryCeiling)
   }
 
-  /**
-   * Opens a UDP socket and takes it into use. The one before is closed first when it has the same port, else it serves
-   * until the new one does.
-   * @throws what Runtime.openUdp rejects with; without a socket what the engine sends is lost
-   */
-  async openUdp(options: UdpOptions): Promise<UdpSocket> {
-    if (options.bind.port !== 0 && options.bind.port === this.#udp?.local.port) {
-      this.#udp.close()
-      this.#use(null, undefined)
-    }
-    const tuned = { ...options, socketOptions: this.#options.udpTuning?.() }
-    return this.open((handlers) => this.runtime.openUdp(tuned, handlers), options.connect)
+  // What UdpSockets reports
+
+  get alive(): boolean {
+    return !this.#dead
   }
 
-  /**
-   * Takes what `openSocket` gives into use. The socket before serves until then.
-   * @param connected the only peer of the socket, if it has just one
-   * @throws what `openSocket` rejects with
-   */
-  async open(openSocket: (handlers: UdpHandlers) => Promise<UdpSocket>, connected?: SocketAddress): Promise<UdpSocket> {
-    let own: UdpSocket | undefined
-    const current = (): boolean => !this.#dead && own !== undefined && own === this.#udp
-    const socket = await openSocket({
-      onDatagram: (data, from) => {
-        if (current()) this.#receive(data, from)
-      },
-      onBatchEnd: () => {
-        if (current()) this.#batch()
-      },
-      onWritable: () => {
-        if (!current()) return
-        this.#transmitter.unblock()
-        this.pump()
-      },
-      onError: (error) => {
-        if (!current()) return
-        try {
-          if (this.complaints.udpError(error, this.#transmitter.longest) === 'back off') this.#transmitter.backOff()
-          this.#options.onUdpError?.(error)
-        } catch (thrown) {
-          this.caught(thrown)
-        }
-      },
-    })
-    if (this.#closed) {
-      socket.close()
-      throw new Error('closed')
+  onDatagram(data: Uint8Array, from: SocketAddress): void {
+    try {
+      if (this.#receiver.receive(data, from)) this.onBatchEnd()
+    } catch (error) {
+      this.caught(error)
     }
-    own = socket
-    this.#udp?.close()
-    this.#use(socket, connected)
-    this.complaints.udpOpened()
+  }
+
+  onBatchEnd(): void {
+    try {
+      this.#receiver.handle()
+    } catch (error) {
+      this.caught(error)
+    }
     this.pump()
-    return socket
   }
 
-  #use(socket: UdpSocket | null, connected: SocketAddress | undefined): void {
-    this.#udp = socket
+  onWritable(): void {
+    this.#transmitter.unblock()
+    this.pump()
+  }
+
+  onUdpError(error: SystemError): void {
+    try {
+      if (this.diagnostics.udpError(error, this.#transmitter.longest) === 'back off') this.#transmitter.backOff()
+      this.#options.onUdpError?.(error)
+    } catch (thrown) {
+      this.caught(thrown)
+    }
+  }
+
+  onSender(socket: UdpSocket | null, connected: SocketAddress | undefined): void {
     this.#transmitter.attach(socket, connected)
-  }
-
-  /** The socket in use; none when the last one could not be opened. */
-  get udp(): UdpSocket | undefined {
-    return this.#udp ?? undefined
+    if (socket === null) return
+    this.diagnostics.udpOpened()
+    this.pump()
   }
 
   /** Client: where new sessions go; undefined = nowhere. */
@@ -295,9 +262,8 @@ export class Driver implements StreamHost, ReceiveHost, TransmitHost, EventHost 
     this.#closed = true
     this.#dead = true
     this.#halt()
-    this.complaints.close()
-    this.#udp?.close()
-    this.#use(null, undefined)
+    this.diagnostics.close()
+    this.sockets.close()
     this.#aead?.wipe()
     this.#engine.close()
   }
@@ -314,24 +280,6 @@ export class Driver implements StreamHost, ReceiveHost, TransmitHost, EventHost 
       if (this.caught(error)) return otherwise
       throw error
     }
-  }
-
-  #receive(data: Uint8Array, from: SocketAddress): void {
-    try {
-      if (this.#receiver.receive(data, from)) this.#batch()
-    } catch (error) {
-      this.caught(error)
-    }
-  }
-
-  /** The end of a receive batch. */
-  #batch(): void {
-    try {
-      this.#receiver.handle()
-    } catch (error) {
-      this.caught(error)
-    }
-    this.pump()
   }
 
   #drain(): void {
@@ -401,7 +349,7 @@ export class Driver implements StreamHost, ReceiveHost, TransmitHost, EventHost 
   /** The engine broke: its streams end at once, another one takes over when whoever called it has returned. */
   #trap(error: Error): void {
     this.#dead = true
-    this.complaints.counters.engine_traps++
+    this.diagnostics.counters.engine_traps++
     const bytes = this.core.calls.memory.buffer.byteLength
     const final = this.#traps.add(error, `${this.streams.size} streams lost, memory ${bytes} bytes`)
     this.#halt()
@@ -424,7 +372,7 @@ export class Driver implements StreamHost, ReceiveHost, TransmitHost, EventHost 
       this.#trap(toError(error))
       return
     }
-    this.complaints.engineReplaced(this.core)
+    this.diagnostics.engineReplaced(this.core)
     this.#receiver.engineReplaced()
     this.#transmitter.engineReplaced()
     this.streams.engineReplaced()

@@ -8,7 +8,7 @@ import type { Engine } from '../engine/engine.ts'
 import { formatDuration } from '../format.ts'
 import { LOG_DEBUG, LOG_NOTICE, type Log } from '../log/log.ts'
 import { formatAddress, type SocketAddress } from '../net/address.ts'
-import type { Complaints } from './diagnostics.ts'
+import type { Diagnostics } from './diagnostics.ts'
 import type { Streams } from './streams.ts'
 
 /** What events lead to beyond streams and log. */
@@ -26,7 +26,7 @@ export interface EventHandlers {
 /** What events need from the driver. */
 export interface EventHost {
   readonly streams: Streams
-  readonly complaints: Complaints
+  readonly diagnostics: Diagnostics
   readonly log: Log
   /** Whether there is no engine to call. */
   readonly dead: boolean
@@ -80,13 +80,13 @@ export class Events {
   }
 
   #resolve(): void {
-    this.#host.complaints.silent(this.#engine.peer)
+    this.#host.diagnostics.silent(this.#engine.peer)
     this.#handlers.onResolve()
   }
 
   #pong(ticks: number): void {
-    const { complaints, log } = this.#host
-    complaints.answered()
+    const { diagnostics, log } = this.#host
+    diagnostics.answered()
     const ms = ticks / TICKS_PER_MS
     this.pongRtt = ms
     if (log.at(LOG_DEBUG)) log.debug(`roundtrip finished, rtt: ${formatDuration(ms)}`)

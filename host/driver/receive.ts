@@ -7,12 +7,12 @@ import type { Aead } from '../crypto/aead.ts'
 import { type Core, DATAGRAM_MAX, Rx } from '../engine/core.ts'
 import type { SocketAddress } from '../net/address.ts'
 import type { AddressCache } from '../net/address-cache.ts'
-import type { Complaints } from './diagnostics.ts'
+import type { Diagnostics } from './diagnostics.ts'
 
 /** What a receiver needs from the driver. */
 export interface ReceiveHost {
   readonly core: Core
-  readonly complaints: Complaints
+  readonly diagnostics: Diagnostics
   /** The engine's clock, fresh. */
   now(): number
 }
@@ -72,10 +72,10 @@ export class Receiver {
     const count = this.#filled
     if (count === 0) return
     this.#filled = 0
-    const { core, complaints } = this.#host
+    const { core, diagnostics } = this.#host
     const accepted = core.calls.handle_datagrams(count, this.#host.now())
     core.refresh()
-    if (accepted < count) complaints.dropped(this.#failedFrom, this.#lastFrom)
+    if (accepted < count) diagnostics.dropped(this.#failedFrom, this.#lastFrom)
     this.#failedFrom = undefined
   }
 }

@@ -13,7 +13,7 @@ import { LOG_DEBUG, LOG_INFO, LOG_WARNING, type Log } from '../log/log.ts'
 import { formatAddress, type SocketAddress } from '../net/address.ts'
 import type { Runtime, TcpConnection, TcpHandlers, TcpOptions } from '../runtime.ts'
 import { StartViews } from '../view-cache.ts'
-import type { Complaints } from './diagnostics.ts'
+import type { Diagnostics } from './diagnostics.ts'
 import { HeldBytes } from './held-bytes.ts'
 
 /** Most bytes copied to TCP in one write. */
@@ -24,7 +24,7 @@ export interface StreamHost {
   readonly core: Core
   readonly runtime: Runtime
   readonly log: Log
-  readonly complaints: Complaints
+  readonly diagnostics: Diagnostics
   readonly dead: boolean
   /** The engine's clock, fresh. */
   now(): number
@@ -150,7 +150,7 @@ class Stream implements TcpHandlers {
       this.#connection = null
       if (!this.#open) {
         // the error's text of a refused dial: the peer sees EOF (protocol.md 6.3)
-        host.complaints.counters.tcp_dial_failures++
+        host.diagnostics.counters.tcp_dial_failures++
         host.log.limited('dial', LOG_WARNING, () => `${this.label} dial failed: ${error?.message ?? 'closed'}`)
         this.#table.forget(this.handle)
         host.core.calls.stream_connected(this.handle, 0, host.now())
@@ -365,10 +365,10 @@ export class Streams {
       const handle = host.core.calls.stream_open(host.now())
       host.core.refresh()
       if (handle <= 0) {
-        host.complaints.refused(refusal(handle))
+        host.diagnostics.refused(refusal(handle))
         return null
       }
-      host.complaints.accepted()
+      host.diagnostics.accepted()
       const stream = this.#add(handle)
       stream.attach(connection, true)
       host.wakeLate()
@@ -456,7 +456,7 @@ export class Streams {
   #dial(handle: number): void {
     const { host } = this
     const stream = this.#add(handle)
-    host.complaints.counters.tcp_dials++
+    host.diagnostics.counters.tcp_dials++
     try {
       const target = this.#target()
       if (target === undefined) throw new Error('the target has no address')

@@ -1,12 +1,17 @@
 /**
- * One running client, server or rendezvous server: puts configuration, names, key, engine, sockets and monitoring
- * together in the order of protocol.md 10.4, and takes over a changed configuration (10.5). It owns what outlives an
- * engine that trapped: secret, sockets, totals. The loop is driver.ts, the UDP socket's way through changing networks
- * follower.ts, the command line cli.ts.
+ * One running client, server or rendezvous server: puts configuration, key, engine, sockets and monitoring together in
+ * the order of protocol.md 10.4, and takes over a changed configuration (10.5). It owns what outlives an engine that
+ * trapped: secret, sockets, totals. The loop around the engine is driver/, how datagrams reach the peer is transport/.
  */
 
+import { StartError, step } from '../errors.ts'
+import type { Transport } from '../transport/transport.ts'
+import { UdpTransport } from '../transport/udp.ts'
+
+export { StartError } from '../errors.ts'
+
 import { type Config, MODE_CLIENT } from '../config/config.ts'
-import { checkServiceId } from '../config/mtu.ts'
+import { keepFixed } from '../config/diff.ts'
 import { configWarnings, modeName } from '../config/rules.ts'
 import { assertStartable, checkStart } from '../config/security.ts'
 import { socketOptionsOf } from '../config/socket-options.ts'
@@ -24,34 +29,22 @@ import { formatAddress, type SocketAddress } from '../net/address.ts'
 import type { Runtime, SocketOptions, TcpListener, TcpOptions } from '../runtime.ts'
 import { ObfsClient } from '../transport/obfs/client.ts'
 import { ObfsServer } from '../transport/obfs/server.ts'
-import { packetFamily, resolveKey, StartError, step } from '../transport/resolver.ts'
-import type { Way } from '../transport/transport.ts'
-import { Follower } from '../transport/udp.ts'
+import { resolveKey } from '../transport/resolver.ts'
 import { EndpointMonitor } from './monitor.ts'
-import { keepFixed, needsOtherSocket } from './reload.ts'
 
-export { StartError } from '../transport/resolver.ts'
-
-/** What makes an endpoint one of several (workers.ts). */
-export interface Share {
-  /** The bound socket to serve, that of `listen` or of `kcp_bind`. */
-  readonly socket: number
-  /** Our part of the secret of all. */
+/** What makes an endpoint one of several that share a port (host/workers). */
+export interface WorkerSocket {
+  /** Descriptor of the bound socket to serve, that of `listen` or of `kcp_bind`. */
+  readonly fd: number
+  /** This worker's part of the secret. */
   readonly secret: SecretPart
 }
 
-const NO_TUNING: SocketOptions = { reuseport: false, sndbuf: 0, rcvbuf: 0, netdev: '', refused() {} }
+const NO_OPTIONS: SocketOptions = { reuseport: false, sndbuf: 0, rcvbuf: 0, netdev: '', refused() {} }
 
 /** Socket options that bring the socket of a worker. */
-const adopting = (socketOptions: SocketOptions | undefined, share: Share | undefined): SocketOptions | undefined =>
-  share === undefined ? socketOptions : { ...NO_TUNING, ...socketOptions, fd: share.socket }
-
-/** What connections get. Adapters read it at every dial and accept, so it is changed in place. */
-const tcpOptionsOf = (config: Config, log: Log, share: Share | undefined): TcpOptions => ({
-  nodelay: config.tcp.nodelay,
-  keepalive: config.tcp.keepalive,
-  socketOptions: adopting(socketOptionsOf('tcp', config.tcp, undefined, log), share),
-})
+const adopting = (options: SocketOptions | undefined, worker: WorkerSocket | undefined): SocketOptions | undefined =>
+  worker === undefined ? options : { ...NO_OPTIONS, ...options, fd: worker.fd }
 
 /** A running endpoint, from startEndpoint. */
 export class Endpoint {
@@ -63,12 +56,13 @@ export class Endpoint {
   readonly #runtime: Runtime
   readonly #log: Log
   readonly #aead: Aead | undefined
-  readonly #share: Share | undefined
+  readonly #worker: WorkerSocket | undefined
   readonly #client: boolean
-  readonly #tcpOptions: TcpOptions
+  /** Options of TCP and UDP sockets, by configuration: each of them logs an option that is not in force once. */
+  readonly #tcpSockets = new WeakMap<Config, SocketOptions>()
+  readonly #udpSockets = new WeakMap<Config, SocketOptions>()
   #config: Config
-  #udpSocketOptions: SocketOptions | undefined
-  #way: Way | undefined
+  #transport: Transport | undefined
   #listener: TcpListener | undefined
   #monitoring: Monitoring | undefined
   #udp: SocketAddress | undefined
@@ -78,17 +72,15 @@ export class Endpoint {
 
   /**
    * @param aead undefined: no method
-   * @param share the part of a worker
+   * @param worker set when this endpoint is one of several
    */
-  constructor(runtime: Runtime, config: Config, log: Log, aead: Aead | undefined, share: Share | undefined) {
+  constructor(runtime: Runtime, config: Config, log: Log, aead: Aead | undefined, worker: WorkerSocket | undefined) {
     this.#runtime = runtime
     this.#config = config
     this.#log = log
     this.#aead = aead
-    this.#share = share
+    this.#worker = worker
     this.#client = (config.mode & MODE_CLIENT) !== 0
-    this.#tcpOptions = tcpOptionsOf(config, log, this.#listens)
-    this.#udpSocketOptions = socketOptionsOf('udp', config.udp, config.netdev, log)
     this.failed = new Promise((resolve) => {
       this.#fail = resolve
     })
@@ -116,13 +108,50 @@ export class Endpoint {
     return this.#config
   }
 
-  get way(): Way | undefined {
-    return this.#way
+  get transport(): Transport | undefined {
+    return this.#transport
   }
 
-  /** The share of a client is its TCP socket, that of others their UDP socket. */
-  get #listens(): Share | undefined {
-    return this.#client ? this.#share : undefined
+  /** What TCP connections get; adapters read it at every dial and accept. */
+  #tcpOptions(): TcpOptions {
+    const current = (): Config => this.#config
+    const socketOptions = (): SocketOptions | undefined => this.#tcpSocketOptions()
+    return {
+      get nodelay() {
+        return current().tcp.nodelay
+      },
+      get keepalive() {
+        return current().tcp.keepalive
+      },
+      get socketOptions() {
+        return socketOptions()
+      },
+    }
+  }
+
+  /** A client's worker socket is its TCP socket. */
+  #tcpSocketOptions(): SocketOptions | undefined {
+    const config = this.#config
+    const known = this.#tcpSockets.get(config)
+    if (known !== undefined) return known
+    const options = adopting(
+      socketOptionsOf('tcp', config.tcp, undefined, this.#log),
+      this.#client ? this.#worker : undefined,
+    )
+    if (options !== undefined) this.#tcpSockets.set(config, options)
+    return options
+  }
+
+  /** A server's worker socket is its UDP socket. */
+  #udpSocketOptions(config: Config): SocketOptions | undefined {
+    const known = this.#udpSockets.get(config)
+    if (known !== undefined) return known
+    const options = adopting(
+      socketOptionsOf('udp', config.udp, config.netdev, this.#log),
+      this.#client ? undefined : this.#worker,
+    )
+    if (options !== undefined) this.#udpSockets.set(config, options)
+    return options
   }
 
   /**
@@ -135,13 +164,20 @@ export class Endpoint {
     try {
       if (config.listen !== undefined) await this.#listen(config.listen)
       this.#monitoring = await openMonitoring(this.#runtime, config, log, this.monitor)
-      const WayOf = config.obfs === undefined ? Follower : this.#client ? ObfsClient : ObfsServer
-      this.#way = new WayOf(this.#runtime, config, log, this.driver, this.#aead)
-      const { local } = await this.#way.open()
+      const TransportOf = config.obfs === undefined ? UdpTransport : this.#client ? ObfsClient : ObfsServer
+      this.#transport = new TransportOf({
+        runtime: this.#runtime,
+        config,
+        log,
+        driver: this.driver,
+        aead: this.#aead,
+        socketOptions: (next) => this.#udpSocketOptions(next),
+      })
+      const { local } = await this.#transport.open()
       this.#udp = local
       if (this.#failure !== undefined) throw this.#failure
       this.#started = true
-      if (this.#share === undefined) log.notice(`${modeName(config.mode)} start`)
+      if (this.#worker === undefined) log.notice(`${modeName(config.mode)} start`)
     } catch (error) {
       this.close()
       throw this.#failure === undefined ? error : new StartError(this.#failure.message)
@@ -149,28 +185,24 @@ export class Endpoint {
   }
 
   /**
-   * Takes over a configuration of the same mode; living connections stay (protocol.md 10.5). Fulfilled when its names
-   * were followed, or could not be for now; never rejects for a name.
-   * @throws ConfigError for a service id that does not fit any more; everything stays as it was then
+   * Takes over a configuration of the same mode, all of it or nothing; living connections stay (protocol.md 10.5).
+   * Fulfilled when its names were followed, or could not be for now; never rejects for a name.
+   * @throws ConfigError, StartError, or the error of a socket that cannot be opened; everything stays as it was then
    */
   async reload(fresh: Config): Promise<void> {
-    const log = this.#log
     const before = this.#config
-    const said = new Set(configWarnings(before))
     const { config, kept } = keepFixed(before, fresh)
-    if (this.#way !== undefined) checkServiceId(config, packetFamily(this.#way.names))
-    for (const key of kept) log.warning(`config key ${key}: the change needs a restart, it is left out`)
-    for (const text of configWarnings(config)) if (!said.has(text)) log.warning(text)
+    await this.#transport?.reload(config)
     this.#config = config
-    Object.assign(this.#tcpOptions, tcpOptionsOf(config, log, this.#listens))
-    this.#udpSocketOptions = socketOptionsOf('udp', config.udp, config.netdev, log)
     this.#monitoring?.reload(config)
-    await this.#way?.reload(config, needsOtherSocket(before, config))
+    for (const key of kept) this.#log.warning(`config key ${key}: the change needs a restart, it is left out`)
+    const known = new Set(configWarnings(before))
+    for (const text of configWarnings(config)) if (!known.has(text)) this.#log.warning(text)
   }
 
   /** Stops at once: TCP connections are reset, nothing is sent to the peer (protocol.md 6.8). */
   close(): void {
-    this.#way?.close()
+    this.#transport?.close()
     this.#listener?.close()
     this.#monitoring?.close()
     this.driver.close()
@@ -178,23 +210,22 @@ export class Endpoint {
 
   #makeDriver(): Driver {
     const runtime = this.#runtime
-    const secret = new EndpointSecret(this.#share?.secret)
+    const secret = new EndpointSecret(this.#worker?.secret)
     const engine = new Engine(() => new Core(instantiate()), secret, runtime.clock)
     return new Driver({
       runtime,
       engine,
       aead: this.#aead,
       log: this.#log,
-      tcp: this.#tcpOptions,
-      udpTuning: () => adopting(this.#udpSocketOptions, this.#client ? undefined : this.#share),
-      target: () => this.#way?.names.target,
-      onResolve: () => this.#way?.onResolve(),
-      onPeerFound: (peer) => this.#way?.onPeerFound(peer),
-      onUdpError: (error) => this.#way?.onUdpError(error),
-      onObfsReady: (context) => this.#way?.onObfsReady?.(context),
-      onObfsEnded: (context) => this.#way?.onObfsEnded?.(context),
+      tcp: this.#tcpOptions(),
+      target: () => this.#transport?.addresses.target,
+      onResolve: () => this.#transport?.onResolve(),
+      onPeerFound: (peer) => this.#transport?.onPeerFound(peer),
+      onUdpError: (error) => this.#transport?.onUdpError(error),
+      onObfsReady: (context) => this.#transport?.onObfsReady?.(context),
+      onObfsEnded: (context) => this.#transport?.onObfsEnded?.(context),
       onTrap: (broken) => this.monitor.engineLost(broken),
-      onEngineReplaced: () => this.#way?.onEngineReplaced?.(),
+      onEngineReplaced: () => this.#transport?.onEngineReplaced?.(),
       onFatal: (error) => {
         this.#failure = error
         this.close()
@@ -208,9 +239,9 @@ export class Endpoint {
     this.#listener = await step(`listen: cannot listen on ${formatAddress(address)}`, () =>
       this.#runtime.listenTcp(
         address,
-        this.#tcpOptions,
+        this.#tcpOptions(),
         (connection) => (this.#started ? this.driver.accept(connection) : null),
-        (error) => this.driver.complaints.acceptError(error),
+        (error) => this.driver.diagnostics.acceptError(error),
       ),
     )
     this.#log.notice(`tcp listen: ${formatAddress(this.#listener.local)}`)
@@ -225,7 +256,7 @@ async function openCipher(config: Config, crypto: RuntimeCrypto): Promise<Aead |
 /**
  * Starts an endpoint.
  * @param crypto the runtime's ciphers
- * @param share the part of a worker, whose first process says what concerns all and serves `http_listen`
+ * @param worker set when this endpoint is one of several: the first process logs what concerns all and serves `http_listen`
  * @throws ConfigError, or StartError naming the step that failed; nothing stays open then
  */
 export async function startEndpoint(
@@ -233,15 +264,15 @@ export async function startEndpoint(
   config: Config,
   log: Log,
   crypto: RuntimeCrypto,
-  share?: Share,
+  worker?: WorkerSocket,
 ): Promise<Endpoint> {
   assertStartable(config, methods)
-  if (share === undefined) for (const text of configWarnings(config)) log.warning(text)
+  if (worker === undefined) for (const text of configWarnings(config)) log.warning(text)
   const aead = await openCipher(config, crypto)
   if (aead !== undefined) log.info(`method: ${aead.method}, ${aead.provider}`)
   let endpoint: Endpoint
   try {
-    endpoint = new Endpoint(runtime, config, log, aead, share)
+    endpoint = new Endpoint(runtime, config, log, aead, worker)
   } catch (error) {
     aead?.wipe()
     throw error

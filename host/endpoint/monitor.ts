@@ -2,6 +2,7 @@
  * What there is to show of a running endpoint: numbers of the engine in use, with the totals of those that trapped.
  * Everything is read when somebody asks. How it is shown is monitoring/.
  */
+
 import { type Config, MODE_CLIENT, MODE_RENDEZVOUS } from '../config/config.ts'
 import type { Driver } from '../driver/driver.ts'
 import type { Core } from '../engine/core.ts'
@@ -23,13 +24,13 @@ import {
 } from '../monitoring/stats.ts'
 import type { Runtime } from '../runtime.ts'
 import { type ContextSteps, readContexts } from '../transport/obfs/context-stats.ts'
-import type { Way } from '../transport/transport.ts'
+import type { Transport } from '../transport/transport.ts'
 
 /** What is shown, as it is now. */
 export interface Shown {
   readonly config: Config
   readonly driver: Driver
-  readonly way: Way | undefined
+  readonly transport: Transport | undefined
 }
 
 export class EndpointMonitor implements Monitor {
@@ -74,27 +75,27 @@ export class EndpointMonitor implements Monitor {
   }
 
   health(): Health {
-    const { config, driver, way } = this.#shown
+    const { config, driver, transport } = this.#shown
     const client = (config.mode & MODE_CLIENT) !== 0
     return {
       client,
-      pending: client && (config.mode & MODE_RENDEZVOUS) !== 0 && way?.peerFound !== true,
+      pending: client && (config.mode & MODE_RENDEZVOUS) !== 0 && transport?.peerFound !== true,
       lastReceived: driver.read((core) => readLastReceived(core, driver.now()), undefined),
       silence: silenceLimit(config.keepalive),
     }
   }
 
-  hostCounters(): Driver['complaints']['counters'] {
-    return this.#shown.driver.complaints.counters
+  hostCounters(): Driver['diagnostics']['counters'] {
+    return this.#shown.driver.diagnostics.counters
   }
 
   path(): LinkPath {
-    const { driver, way } = this.#shown
+    const { driver, transport } = this.#shown
     return {
-      local: driver.udp?.local,
+      local: driver.sockets.sender?.local,
       peer: driver.peer,
-      rendezvous: way?.names.rendezvous,
-      peerFound: way?.peerFound === true,
+      rendezvous: transport?.addresses.rendezvous,
+      peerFound: transport?.peerFound === true,
       pongRtt: driver.pongRtt,
     }
   }

@@ -1,40 +1,15 @@
 /**
- * Reloading the configuration (protocol.md 10.5): reads the file again, checks it, and hands it to the running endpoint.
- * Whatever is wrong with it, the old configuration stays in force. Says which changes cannot be made while we run.
+ * The reload loop (protocol.md 10.5): reads the file again, checks it, and hands it to the running endpoint, which takes
+ * over all of it or nothing.
  */
 
-import { type Config, MODE_SERVER } from '../config/config.ts'
+import type { Config } from '../config/config.ts'
 import { parseConfig } from '../config/load.ts'
 import { modeName } from '../config/rules.ts'
 import { messageOf } from '../errors.ts'
 import type { Log } from '../log/log.ts'
 import type { Runtime } from '../runtime.ts'
 import { checkAddresses } from '../transport/resolver.ts'
-
-/** Keys that are only looked at when we start. */
-const FIXED_KEYS = ['listen', 'http_listen', 'method', 'psk', 'password', 'obfs', 'user', 'workers'] as const
-
-/** A fresh configuration with the old values of what cannot change, and the keys of which that keeps a change back. */
-export function keepFixed(old: Config, fresh: Config): { readonly config: Config; readonly kept: readonly string[] } {
-  const kept: string[] = FIXED_KEYS.filter((key) => old[key] !== fresh[key])
-  if (old.tcp.reuseport !== fresh.tcp.reuseport) kept.push('tcp.reuseport')
-  const { listen, http_listen, method, psk, password, obfs, user, workers } = old
-  // with several workers the first process opened the socket
-  const shared = workers > 1 && (old.mode & MODE_SERVER) !== 0
-  const stays = shared ? { kcp_bind: old.kcp_bind, netdev: old.netdev, udp: old.udp } : {}
-  if (shared) {
-    if (old.kcp_bind !== fresh.kcp_bind) kept.push('kcp_bind')
-    if (old.netdev !== fresh.netdev) kept.push('netdev')
-    if (JSON.stringify(old.udp) !== JSON.stringify(fresh.udp)) kept.push('udp')
-  }
-  const tcp = { ...fresh.tcp, reuseport: old.tcp.reuseport }
-  return { config: { ...fresh, listen, http_listen, method, psk, password, obfs, user, workers, tcp, ...stays }, kept }
-}
-
-/** Whether the UDP socket must be opened anew for options that are set when it is opened. */
-export function needsOtherSocket(old: Config, fresh: Config): boolean {
-  return old.netdev !== fresh.netdev || JSON.stringify(old.udp) !== JSON.stringify(fresh.udp)
-}
 
 export interface ReloadOptions {
   readonly runtime: Pick<Runtime, 'readFile'>
@@ -78,11 +53,10 @@ async function reloadOnce({ runtime, log, path, endpoint, applyLog }: ReloadOpti
     if (config.mode !== mode) {
       throw new Error(`the mode cannot change from ${modeName(mode)} to ${modeName(config.mode)}`)
     }
-    applyLog(config)
     await endpoint.reload(config)
+    applyLog(config)
     log.notice('config successfully reloaded')
   } catch (error) {
-    applyLog(endpoint.config)
     log.error(`reload failed, the old configuration stays: ${messageOf(error)}`)
   }
 }

@@ -3,9 +3,11 @@
  * sees it, so that peers behind one NAT find each other. The messages are the engine's.
  */
 
-import type { SocketAddress } from '../net/address.ts'
+import type { Driver } from '../driver/driver.ts'
+import type { Log } from '../log/log.ts'
+import { formatAddress, type SocketAddress } from '../net/address.ts'
 import type { Runtime, UdpHandlers } from '../runtime.ts'
-import { isWildcard, wildcard } from './resolver.ts'
+import { isWildcard, sameMaybe, wildcard } from './resolver.ts'
 
 const NO_HANDLERS: UdpHandlers = { onDatagram() {}, onBatchEnd() {}, onWritable() {}, onError() {} }
 
@@ -44,4 +46,47 @@ export function announcedAddress(
 export function asSeenBy(socket: SocketAddress, address: SocketAddress): SocketAddress {
   if (socket.family === address.family || socket.family === 4) return address
   return { family: 6, address: `::ffff:${address.address}`, port: address.port, scope: 0 }
+}
+
+interface Announced {
+  readonly server: SocketAddress
+  readonly local: SocketAddress
+  readonly service: string
+}
+
+/** Announces an endpoint to its rendezvous server: where it is and under which service id. */
+export class RendezvousAnnouncer {
+  readonly #runtime: Runtime
+  readonly #log: Log
+  readonly #driver: Driver
+  #announced: Announced | undefined
+  #closed = false
+
+  constructor(runtime: Runtime, log: Log, driver: Driver) {
+    this.#runtime = runtime
+    this.#log = log
+    this.#driver = driver
+  }
+
+  /**
+   * Announces the socket in use, if something about it is new.
+   * @param bound whether the configuration binds it to one address
+   * @param anew announce it even if nothing is new
+   */
+  async announce(server: SocketAddress, service: string, bound: boolean, anew: boolean): Promise<void> {
+    const socket = this.#driver.sockets.sender
+    if (socket === undefined) return
+    const local = announcedAddress(socket.local, bound, await localTowards(this.#runtime, server))
+    const seen = asSeenBy(socket.local, server)
+    if (this.#closed) return
+    const old = this.#announced
+    if (!anew && old?.service === service && sameMaybe(old.server, seen) && sameMaybe(old.local, local)) return
+    this.#announced = { server: seen, local, service }
+    this.#driver.setRendezvous(seen, local, new TextEncoder().encode(service))
+    this.#log.notice(`rendezvous mode: ${formatAddress(local)} -> ${formatAddress(server)}`)
+  }
+
+  close(): void {
+    this.#closed = true
+  }
 }

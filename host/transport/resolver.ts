@@ -1,30 +1,15 @@
 /**
- * The addresses of a configuration: which keys are names, what they stand for now, and how the UDP socket is opened for
- * them (protocol.md 10.4). When they are looked up again is follower.ts; their syntax is address.ts.
+ * The addresses of a configuration: which keys are addresses, what they stand for now, and how the UDP socket is opened for
+ * them (protocol.md 10.4). When they are looked up again is resolve-loop.ts; their syntax is net/address.ts.
  */
 
 import { type Config, MODE_CLIENT, MODE_SERVER } from '../config/config.ts'
-import { ConfigError, messageOf, toError } from '../errors.ts'
+import { StartError, step, toError } from '../errors.ts'
 import { type AddressRole, parseHostPort, type SocketAddress, sameAddress } from '../net/address.ts'
 import type { Runtime, UdpOptions } from '../runtime.ts'
 
-/** A start that failed for a reason outside the configuration: a name, a port. The message is for people. */
-export class StartError extends Error {
-  override readonly name = 'StartError'
-}
-
-/** Runs one step of the start; its failure names the step. */
-export async function step<Result>(what: string, action: () => Promise<Result>): Promise<Result> {
-  try {
-    return await action()
-  } catch (error) {
-    if (error instanceof ConfigError || error instanceof StartError) throw error
-    throw new StartError(`${what}: ${messageOf(error)}`)
-  }
-}
-
 /** The addresses that names stand for now; undefined where the mode has none. */
-export interface Names {
+export interface ResolvedAddresses {
   /** Server: the target. */
   readonly target: SocketAddress | undefined
   readonly bind: SocketAddress | undefined
@@ -33,7 +18,12 @@ export interface Names {
   readonly rendezvous: SocketAddress | undefined
 }
 
-export const NO_NAMES: Names = { target: undefined, bind: undefined, peer: undefined, rendezvous: undefined }
+export const NO_ADDRESSES: ResolvedAddresses = {
+  target: undefined,
+  bind: undefined,
+  peer: undefined,
+  rendezvous: undefined,
+}
 
 /**
  * The first address of a `host:port` of the configuration (protocol.md 10.4).
@@ -59,11 +49,11 @@ export async function resolveKey(
  * Looks every name of a configuration up. One that fails keeps its address of `before`, if it has one.
  * Result: the addresses, and what failed in the order of protocol.md 10.4.
  */
-export async function resolveNames(
+export async function resolveAddresses(
   runtime: Runtime,
   config: Config,
-  before: Names,
-): Promise<{ readonly names: Names; readonly failures: readonly Error[] }> {
+  before: ResolvedAddresses,
+): Promise<{ readonly addresses: ResolvedAddresses; readonly failures: readonly Error[] }> {
   const failures: Error[] = []
   const one = async (
     key: 'connect' | 'kcp_bind' | 'kcp_connect' | 'rendezvous_server',
@@ -86,7 +76,7 @@ export async function resolveNames(
   const rendezvous = announces(config)
     ? await one('rendezvous_server', 'connect', before.rendezvous, bind?.family)
     : undefined
-  return { names: { target, bind, peer, rendezvous }, failures }
+  return { addresses: { target, bind, peer, rendezvous }, failures }
 }
 
 /** Whether `kcp_connect` counts: with a rendezvous server it does not (protocol.md 8). */
@@ -120,10 +110,10 @@ export const isWildcard = (address: SocketAddress): boolean => address.address =
  * How to open the UDP socket: connected by a client that knows its server, else not.
  * @throws StartError when there is nothing to bind to, or the families do not fit
  */
-export function udpOptions(names: Names): UdpOptions {
-  const { peer, rendezvous } = names
+export function udpOptions(addresses: ResolvedAddresses): UdpOptions {
+  const { peer, rendezvous } = addresses
   const remote = peer ?? rendezvous
-  const bind = names.bind ?? (remote && wildcard(remote.family))
+  const bind = addresses.bind ?? (remote && wildcard(remote.family))
   if (bind === undefined) throw new StartError('kcp_bind: missing')
   if (remote !== undefined && bind.family === 4 && remote.family === 6) {
     const key = peer === undefined ? 'rendezvous_server' : 'kcp_connect'
@@ -136,8 +126,8 @@ export function udpOptions(names: Names): UdpOptions {
  * Family of the packets on the network, for the MTU arithmetic: the last address present decides (protocol.md 4). With
  * a rendezvous server an IPv6 socket may meet peers of either family, so the longer header counts.
  */
-export function packetFamily(names: Names): 4 | 6 {
-  const { bind, peer, rendezvous } = names
+export function packetFamily(addresses: ResolvedAddresses): 4 | 6 {
+  const { bind, peer, rendezvous } = addresses
   if (peer !== undefined) return peer.family
   return bind?.family === 6 ? 6 : (rendezvous?.family ?? bind?.family ?? 4)
 }

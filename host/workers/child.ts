@@ -33,7 +33,7 @@ export async function runWorker(runtime: Runtime, calls: WorkerCalls, crypto: Ru
   const start = async ({ config, level, secret }: Extract<ToWorker, { kind: 'start' }>): Promise<void> => {
     log.setLevel(level)
     try {
-      endpoint = await startEndpoint(runtime, config, log, crypto, { socket: calls.socket, secret })
+      endpoint = await startEndpoint(runtime, config, log, crypto, { fd: calls.socket, secret })
     } catch (error) {
       return leave(1, { kind: 'failed', text: messageOf(error) })
     }
@@ -44,9 +44,12 @@ export async function runWorker(runtime: Runtime, calls: WorkerCalls, crypto: Ru
       leave(1, { kind: 'failed', text: messageOf(error) })
     })
   }
-  const reload = async ({ config, level }: Extract<ToWorker, { kind: 'reload' }>): Promise<void> => {
-    log.setLevel(level)
-    await endpoint?.reload(config)
+  const reload = async ({ config }: Extract<ToWorker, { kind: 'reload' }>): Promise<void> => {
+    try {
+      await endpoint?.reload(config)
+    } catch (error) {
+      return send({ kind: 'reloaded', failure: messageOf(error) })
+    }
     send({ kind: 'reloaded' })
   }
   const tell = async (id: number, withSessions: boolean): Promise<void> => {
@@ -83,6 +86,7 @@ export async function runWorker(runtime: Runtime, calls: WorkerCalls, crypto: Ru
       const message = received as ToWorker
       if (message.kind === 'start') inTurn(() => start(message))
       else if (message.kind === 'reload') inTurn(() => reload(message))
+      else if (message.kind === 'level') log.setLevel(message.level)
       else if (message.kind === 'ping') endpoint?.monitor.ping()
       else if (message.kind === 'stats')
         tell(message.id, message.sessions).catch((error) => log.error(messageOf(error)))

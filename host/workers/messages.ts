@@ -12,7 +12,8 @@ import type { Counters, Health, SessionStats } from '../monitoring/stats.ts'
 /** From the first process. `level`: that of the log. `secret`: the worker's part of that of all. */
 export type ToWorker =
   | { readonly kind: 'start'; readonly config: Config; readonly level: number; readonly secret: SecretPart }
-  | { readonly kind: 'reload'; readonly config: Config; readonly level: number }
+  | { readonly kind: 'reload'; readonly config: Config }
+  | { readonly kind: 'level'; readonly level: number }
   | { readonly kind: 'stats'; readonly id: number; readonly sessions: boolean }
   /** Client: one PING beside the keepalive. */
   | { readonly kind: 'ping' }
@@ -24,7 +25,8 @@ export type FromWorker =
   | { readonly kind: 'serving' }
   /** It ends, for this reason. */
   | { readonly kind: 'failed'; readonly text: string }
-  | { readonly kind: 'reloaded' }
+  /** `failure`: why the configuration was refused; the one before stays in force. */
+  | { readonly kind: 'reloaded'; readonly failure?: string }
   /** It ends because it was told to. */
   | { readonly kind: 'bye' }
   | { readonly kind: 'log'; readonly level: number; readonly text: string }

@@ -8,14 +8,14 @@
  */
 
 import { type Config, MODE_CLIENT } from '../config/config.ts'
+import { keepFixed } from '../config/diff.ts'
 import { configWarnings, modeName } from '../config/rules.ts'
 import { assertStartable } from '../config/security.ts'
 import { socketOptionsOf } from '../config/socket-options.ts'
 import { methods } from '../crypto/methods.ts'
-import { keepFixed } from '../endpoint/reload.ts'
 import { ClockJump } from '../engine/clock-jump.ts'
 import { EndpointSecret } from '../engine/secret.ts'
-import { ConfigError, messageOf } from '../errors.ts'
+import { ConfigError, messageOf, StartError, step } from '../errors.ts'
 import { formatDuration } from '../format.ts'
 import { AF_INET, AF_INET6, SO_REUSEADDR, SOCK_DGRAM, SOCK_STREAM } from '../linux/libc.ts'
 import { bindWithOptions } from '../linux/socket-options.ts'
@@ -24,7 +24,7 @@ import type { Log } from '../log/log.ts'
 import { type Monitoring, openMonitoring } from '../monitoring/monitoring.ts'
 import { formatAddress, type SocketAddress } from '../net/address.ts'
 import type { OperatingSystem, Runtime, Timer, WorkerCalls, WorkerProcess } from '../runtime.ts'
-import { resolveKey, StartError, step } from '../transport/resolver.ts'
+import { resolveKey } from '../transport/resolver.ts'
 import type { FromWorker, ToWorker } from './messages.ts'
 import { WorkerStats } from './stats.ts'
 
@@ -51,7 +51,9 @@ class Worker {
   #stopping = false
   /** Called at the end of the process, or before when what they wait for came. */
   readonly #onServing: ((failure: string | undefined) => void)[] = []
-  readonly #onReloaded: (() => void)[] = []
+  readonly #onReloaded: ((failure: string | undefined) => void)[] = []
+  /** The configuration of the group that this worker was given last. */
+  #given: Config | undefined
   readonly #onGone: (() => void)[] = []
 
   constructor(group: WorkerGroup, number: number, socket: number) {
@@ -82,10 +84,14 @@ class Worker {
     this.#process?.send(message)
   }
 
-  /** Fulfilled when the worker took the configuration over, or is gone. One that is starting takes it afterwards. */
-  reload(message: ToWorker): Promise<void> {
-    if (this.#process === undefined) return Promise.resolve()
-    this.send(message)
+  /**
+   * Gives the worker a configuration of the group, unless it has it.
+   * @returns why it was refused; undefined: it was taken over, or the worker is gone
+   */
+  reload(config: Config): Promise<string | undefined> {
+    if (this.#process === undefined || this.#given === config) return Promise.resolve(undefined)
+    this.#given = config
+    this.send({ kind: 'reload', config: this.#group.configFor(config) })
     return new Promise((resolve) => this.#onReloaded.push(resolve))
   }
 
@@ -110,6 +116,7 @@ class Worker {
     const { log, stats } = this.#group
     switch (message.kind) {
       case 'hello':
+        this.#given = this.#group.config
         this.send(this.#group.startOrder())
         break
       case 'serving':
@@ -120,7 +127,7 @@ class Worker {
         this.#reason = message.text
         break
       case 'reloaded':
-        this.#onReloaded.shift()?.()
+        this.#onReloaded.shift()?.(message.failure)
         break
       case 'bye':
         break
@@ -137,7 +144,7 @@ class Worker {
     this.#serving = false
     this.#group.stats.gone(this.number)
     const why = this.#reason === '' ? `worker ${this.number} ${how}` : this.#reason
-    for (const resolve of this.#onReloaded.splice(0)) resolve()
+    for (const resolve of this.#onReloaded.splice(0)) resolve(undefined)
     for (const resolve of this.#onServing.splice(0)) resolve(why)
     for (const resolve of this.#onGone.splice(0)) resolve()
     if (this.#stopping || !this.#group.started) return
@@ -211,32 +218,56 @@ export class WorkerGroup {
     this.log.notice(`${modeName(this.#config.mode)} start`)
   }
 
-  /** Takes over a configuration, see Endpoint.reload. Beside other keys the shared sockets stay as they are. */
+  /**
+   * Takes over a configuration in all workers or in none, see Endpoint.reload. Beside other keys the shared sockets stay
+   * as they are.
+   * @throws Error with the reason of the first worker that refused it
+   */
   async reload(fresh: Config): Promise<void> {
     const before = this.#config
-    const said = new Set(configWarnings(before))
     const { config, kept } = keepFixed(before, fresh)
-    for (const key of kept) this.log.warning(`config key ${key}: the change needs a restart, it is left out`)
-    for (const text of configWarnings(config)) if (!said.has(text)) this.log.warning(text)
+    const failure = await this.#give(config)
+    if (failure !== undefined) {
+      await this.#give(before)
+      throw new Error(failure)
+    }
     this.#config = config
     this.#http?.reload(config)
-    await Promise.all(this.#workers.map((worker) => worker.reload({ kind: 'reload', ...this.#order() })))
+    // those that were started meanwhile
+    await this.#give(config)
+    for (const key of kept) this.log.warning(`config key ${key}: the change needs a restart, it is left out`)
+    const known = new Set(configWarnings(before))
+    for (const text of configWarnings(config)) if (!known.has(text)) this.log.warning(text)
+  }
+
+  /** Gives every worker a configuration. @returns the first reason why it was refused */
+  async #give(config: Config): Promise<string | undefined> {
+    const failures = await Promise.all(this.#workers.map((worker) => worker.reload(config)))
+    return failures.find((failure) => failure !== undefined)
   }
 
   /** The first message to a worker, also to one that takes the place of another. */
   startOrder(): ToWorker {
     // a clone of this machine gives its workers the same slots
     if (this.#clock.look() !== 0) this.#secret.renew()
-    return { kind: 'start', ...this.#order(), secret: this.#secret.part(WORKER_SLOTS) }
+    return {
+      kind: 'start',
+      config: this.configFor(this.#config),
+      level: this.log.level,
+      secret: this.#secret.part(WORKER_SLOTS),
+    }
   }
 
-  /** What a worker is told to do: everything but what is done here. */
-  #order(): { readonly config: Config; readonly level: number } {
+  /** Of a configuration, what a worker does: everything but what is done here. */
+  configFor(config: Config): Config {
     const local = formatAddress(this.#local)
-    const client = (this.#config.mode & MODE_CLIENT) !== 0
-    const shared = client ? { listen: local } : { kcp_bind: local }
-    const config = { ...this.#config, ...shared, http_listen: undefined, user: undefined, workers: 1 }
-    return { config, level: this.log.level }
+    const shared = (config.mode & MODE_CLIENT) !== 0 ? { listen: local } : { kcp_bind: local }
+    return { ...config, ...shared, http_listen: undefined, user: undefined, workers: 1 }
+  }
+
+  /** The level of the log changed. */
+  sendLevel(): void {
+    for (const worker of this.#workers) worker.send({ kind: 'level', level: this.log.level })
   }
 
   /** Fulfilled when every worker is gone. */

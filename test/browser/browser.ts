@@ -22,7 +22,7 @@ export const launch = (): Promise<Browser> => chromium.launch({ executablePath: 
 export interface Visit {
   readonly page: Page
   /** Errors and warnings of the page's console, uncaught exceptions, and requests to anywhere but the page's own server. */
-  readonly complaints: readonly string[]
+  readonly diagnostics: readonly string[]
   close(): Promise<void>
 }
 
@@ -30,15 +30,15 @@ export interface Visit {
 export async function visit(browser: Browser, url: string, options: BrowserContextOptions = {}): Promise<Visit> {
   const context = await browser.newContext({ viewport: { width: 1240, height: 900 }, ...options })
   const page = await context.newPage()
-  const complaints: string[] = []
+  const diagnostics: string[] = []
   const { origin } = new URL(url)
   page.on('console', (message) => {
-    if (message.type() === 'error' || message.type() === 'warning') complaints.push(message.text())
+    if (message.type() === 'error' || message.type() === 'warning') diagnostics.push(message.text())
   })
-  page.on('pageerror', (error) => complaints.push(String(error)))
+  page.on('pageerror', (error) => diagnostics.push(String(error)))
   page.on('request', (request) => {
-    if (!request.url().startsWith(`${origin}/`) && !request.url().startsWith('data:')) complaints.push(request.url())
+    if (!request.url().startsWith(`${origin}/`) && !request.url().startsWith('data:')) diagnostics.push(request.url())
   })
   await page.goto(url)
-  return { page, complaints, close: () => context.close() }
+  return { page, diagnostics, close: () => context.close() }
 }

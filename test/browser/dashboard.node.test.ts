@@ -127,7 +127,7 @@ for (const pair of MIXED_PAIRS) {
         assert.is(await textOf(page, 'mode'), end)
         assert.is(await page.locator('#sessions-body td').first().textContent(), stats?.sessions[0]?.conv)
       }
-      assert.equal([...client.complaints, ...server.complaints], [])
+      assert.equal([...client.diagnostics, ...server.diagnostics], [])
       await client.close()
       await server.close()
     }).finally(() => target.close())
@@ -173,7 +173,7 @@ for (const pair of MIXED_PAIRS) {
       const far = await noticed(tunnel, server.page)
       assert.ok(far <= NOTICED_MS, `${far} ms`)
       stop()
-      assert.equal([...client.complaints, ...server.complaints], [])
+      assert.equal([...client.diagnostics, ...server.diagnostics], [])
       await client.close()
       await server.close()
     }).finally(() => target.close())
@@ -185,7 +185,7 @@ check('light and dark are accessible, on a desk and on a phone, with sessions an
   const open: Visit[] = []
   await withTunnel({ server: 'node', client: 'bun', target: target.address }, async (tunnel) => {
     for (const colorScheme of ['light', 'dark'] as const) {
-      const { page, complaints } = await visit(browser, urlOf(tunnel.client), { colorScheme }).then((one) => {
+      const { page, diagnostics } = await visit(browser, urlOf(tunnel.client), { colorScheme }).then((one) => {
         open.push(one)
         return one
       })
@@ -207,7 +207,7 @@ check('light and dark are accessible, on a desk and on a phone, with sessions an
         )
       }
       await assertAccessible(page, `${colorScheme}, phone`)
-      assert.equal(complaints, [])
+      assert.equal(diagnostics, [])
       app.destroy()
     }
   }).finally(() => target.close())
@@ -261,7 +261,7 @@ async function play(page: Page, hello: object, sample: object): Promise<void> {
 
 check('markup in addresses, settings and warnings stays text; contexts, rendezvous and a long table', async () => {
   const server = await startAlone('node', { kcp_bind: `127.0.0.1:${await freePort()}`, connect: '127.0.0.1:9' })
-  const { page, complaints, close } = await visit(browser, urlOf(server), { colorScheme: 'dark' })
+  const { page, diagnostics, close } = await visit(browser, urlOf(server), { colorScheme: 'dark' })
   await shows(page, /^Ready$/)
   const answer = await fetch(`${urlOf(server)}stats.json`)
   const stats = JSON.parse(await answer.text())
@@ -323,7 +323,7 @@ check('markup in addresses, settings and warnings stays text; contexts, rendezvo
   assert.is(await page.locator('img').count(), 0)
   assert.is(await page.title(), 'client · kcptun-wasm')
   await assertAccessible(page, 'everything at once')
-  assert.equal(complaints, [])
+  assert.equal(diagnostics, [])
   await close()
   await server.stop()
 })

@@ -46,11 +46,11 @@ try {
     await sleep(RUN_MS / 25)
   }
   await sleep(RUN_MS * 0.8)
-  for (const [name, { page, complaints }] of Object.entries({ light, dark })) {
+  for (const [name, { page, diagnostics }] of Object.entries({ light, dark })) {
     const path = `docs/dashboard-${name}.png`
     await page.screenshot({ path, fullPage: false })
     console.log(`${path}: ${statSync(path).size} bytes`)
-    for (const complaint of complaints) console.error(complaint)
+    for (const complaint of diagnostics) console.error(complaint)
   }
   if (process.env['SCREENSHOT_ALL'] !== undefined) {
     const { page } = light
@@ -70,7 +70,7 @@ try {
     tunnel.link.blackhole()
     await sleep(6000)
     await page.screenshot({ path: `${process.env['SCREENSHOT_ALL']}/dropped.png` })
-    for (const complaint of [...phone.complaints, ...server.complaints]) console.error(complaint)
+    for (const complaint of [...phone.diagnostics, ...server.diagnostics]) console.error(complaint)
   }
 } finally {
   await browser.close()

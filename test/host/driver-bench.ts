@@ -114,7 +114,8 @@ export async function bench(stub: StubCore, changes: Partial<DriverOptions> = {}
     onFatal: (error) => fatal.push(error),
     ...changes,
   })
-  await driver.openUdp({ bind: loopback(1000) })
+  const socket = await driver.sockets.add((handlers) => runtime.openUdp({ bind: loopback(1000) }, handlers))
+  driver.sockets.send(socket, undefined)
   assert.ok(udp.handlers)
   return { driver, network, sent, udp, handlers: udp.handlers, dials, fatal }
 }

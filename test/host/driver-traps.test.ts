@@ -41,7 +41,7 @@ test('a trap of the engine resets every connection, once, and the next engine ge
   assert.is(driver.accept(new Recorder()), null)
   await until(() => !driver.dead, 'the next engine')
   assert.is(stub.calls.length, calls)
-  assert.is(driver.complaints.counters.engine_traps, 1)
+  assert.is(driver.diagnostics.counters.engine_traps, 1)
   assert.is(fatal.length, 0)
   assert.is(udp.closed, false)
   // handles begin anew, and events of old ones find nobody

@@ -229,7 +229,8 @@ async function tunnel(crypto: RuntimeCrypto) {
       },
     })
     driver.start(coreConfig(parseConfig(bytes), aead, 4))
-    await driver.openUdp({ bind: loopback(port) })
+    const socket = await driver.sockets.add((handlers) => runtime.openUdp({ bind: loopback(port) }, handlers))
+    driver.sockets.send(socket, undefined)
     return driver
   }
   const server = await open({ connect: '127.0.0.1:80', kcp_bind: '127.0.0.1:5000' }, 5000)

@@ -308,6 +308,7 @@ class MemoryRuntime implements Runtime {
     ...realClock,
     monotonic: () => performance.now() * this.#network.speed + this.#network.clockAhead,
     wall: () => Date.now() + this.#network.wallAhead,
+    setTimer: (callback, ms) => setTimeout(callback, ms / this.#network.speed),
   }
 
   cpuTime(): number {

@@ -4,7 +4,7 @@ import { readFileSync } from 'node:fs'
 import { connect, type Socket } from 'node:net'
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
-import { Complaints } from '../../host/driver/diagnostics.ts'
+import { Diagnostics } from '../../host/driver/diagnostics.ts'
 import { Log } from '../../host/log/log.ts'
 import { createHttpApp } from '../../host/monitoring/http.ts'
 import { CONNECTIONS_MAX } from '../../host/monitoring/http-server.ts'
@@ -86,7 +86,7 @@ export function httpConformance({ runtime, serveHttp }: Subject): void {
       sessions: () => [],
       start,
       health: () => ({ client: true, pending: false, lastReceived: 0, silence: 79 }),
-      hostCounters: () => new Complaints(stubCore().core, new Log(() => {}), true, () => 0).counters,
+      hostCounters: () => new Diagnostics(stubCore().core, new Log(() => {}), true, () => 0).counters,
       listen: undefined,
       token: () => undefined,
       live: NO_LIVE,

@@ -76,8 +76,8 @@ export async function reportListen(examined: Case): Promise<void> {
 }
 
 /** The UDP port of a server or rendezvous server. */
-export async function reportBind({ runtime, report, names, own, progress }: Case): Promise<void> {
-  const { bind } = names
+export async function reportBind({ runtime, report, addresses, own, progress }: Case): Promise<void> {
+  const { bind } = addresses
   if (bind === undefined || bind.port === 0) return
   const where = formatAddress(bind)
   const local = onLoopback(bind)
@@ -116,8 +116,8 @@ export async function reportBind({ runtime, report, names, own, progress }: Case
 }
 
 /** A server's target. */
-export async function reportTargetHere({ runtime, report, names, progress }: Case): Promise<void> {
-  const { target } = names
+export async function reportTargetHere({ runtime, report, addresses, progress }: Case): Promise<void> {
+  const { target } = addresses
   if (target === undefined) return
   const where = formatAddress(target)
   progress(`connecting to ${where}`)

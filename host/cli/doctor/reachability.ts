@@ -10,7 +10,7 @@ import { messageOf } from '../../errors.ts'
 import { Log } from '../../log/log.ts'
 import { formatAddress, parseHostPort, type SocketAddress } from '../../net/address.ts'
 import type { Runtime, UdpOptions } from '../../runtime.ts'
-import { type Names, udpOptions } from '../../transport/resolver.ts'
+import { type ResolvedAddresses, udpOptions } from '../../transport/resolver.ts'
 import type { Refusals } from './host-checks.ts'
 import { findSibling, investigate, type Silence } from './no-answer.ts'
 import { firstAnswer, Pinger } from './pings.ts'
@@ -24,7 +24,7 @@ export interface Case {
   readonly crypto: RuntimeCrypto
   /** Method and key of the configuration. */
   readonly own: Sealer
-  readonly names: Names
+  readonly addresses: ResolvedAddresses
   readonly report: Report
   readonly refusals: Refusals
   /** How long the train of pings is, s. */
@@ -47,8 +47,8 @@ const silentLog = new Log(
 )
 
 /** An ephemeral port with the interface, address and buffers of the configuration. The running tunnel keeps its own port. */
-export function ephemeral({ config, names, refusals }: Case, remote: SocketAddress): UdpOptions {
-  const { bind } = udpOptions({ ...names, peer: undefined, rendezvous: remote })
+export function ephemeral({ config, addresses, refusals }: Case, remote: SocketAddress): UdpOptions {
+  const { bind } = udpOptions({ ...addresses, peer: undefined, rendezvous: remote })
   const socketOptions = socketOptionsOf('udp', { ...config.udp, reuseport: false }, config.netdev, silentLog)
   return { bind: { ...bind, port: 0 }, socketOptions: refusals.of(socketOptions) }
 }

@@ -12,7 +12,7 @@ import { openAead, type RuntimeCrypto } from '../../crypto/open.ts'
 import { messageOf } from '../../errors.ts'
 import { formatAddress } from '../../net/address.ts'
 import type { Runtime } from '../../runtime.ts'
-import { checkAddresses, NO_NAMES, resolveNames } from '../../transport/resolver.ts'
+import { checkAddresses, NO_ADDRESSES, resolveAddresses } from '../../transport/resolver.ts'
 import {
   type ClockReading,
   Refusals,
@@ -62,12 +62,12 @@ export async function examine({ runtime, config, crypto, seconds, progress }: Or
   return report
 }
 
-/** Everything that is asked of names, ports, the peer and sockets. */
-async function examineWay(order: Omit<Case, 'names' | 'refusals'>): Promise<void> {
+/** Everything that is asked of addresses, ports, the peer and sockets. */
+async function examineWay(order: Omit<Case, 'addresses' | 'refusals'>): Promise<void> {
   const { runtime, config, report, progress } = order
-  const { names, failures } = await resolveNames(runtime, config, NO_NAMES)
+  const { addresses, failures } = await resolveAddresses(runtime, config, NO_ADDRESSES)
   const refusals = new Refusals()
-  const examined: Case = { ...order, names, refusals }
+  const examined: Case = { ...order, addresses, refusals }
   await reportNames(examined, failures)
   await reportListen(examined)
   // an obfuscator serves no UDP port
@@ -89,7 +89,7 @@ function reportConfig(report: Report, config: Config): void {
   report.add('config', warnings.length > 0 ? 'note' : 'ok', text, { values })
 }
 
-async function reportNames({ runtime, config, names, report }: Case, failures: readonly Error[]): Promise<void> {
+async function reportNames({ runtime, config, addresses, report }: Case, failures: readonly Error[]): Promise<void> {
   for (const failure of failures) {
     report.add('names', 'failure', messageOf(failure), {
       remedies: ['check the spelling, and the DNS of this machine (getent ahosts NAME)'],
@@ -97,9 +97,9 @@ async function reportNames({ runtime, config, names, report }: Case, failures: r
   }
   const found: string[] = []
   for (const [key, address] of [
-    ['connect', names.target],
-    ['kcp_connect', names.peer],
-    ['rendezvous_server', names.rendezvous],
+    ['connect', addresses.target],
+    ['kcp_connect', addresses.peer],
+    ['rendezvous_server', addresses.rendezvous],
   ] as const) {
     if (address === undefined) continue
     const others = await furtherAddresses(runtime, config[key], key, address)
@@ -110,7 +110,7 @@ async function reportNames({ runtime, config, names, report }: Case, failures: r
 }
 
 async function reportPeer(examined: Case): Promise<void> {
-  const { config, names, report } = examined
+  const { config, addresses, report } = examined
   if (config.obfs !== undefined) {
     report.add(
       'peer',
@@ -122,7 +122,7 @@ async function reportPeer(examined: Case): Promise<void> {
     )
     return
   }
-  const { rendezvous, peer } = names
+  const { rendezvous, peer } = addresses
   const reached =
     rendezvous !== undefined
       ? await meet(examined, rendezvous)
@@ -138,8 +138,8 @@ async function reportPeer(examined: Case): Promise<void> {
 
 /** Opens a socket with the configured options where none was opened before, to see what the system grants. */
 async function trySocket(examined: Case): Promise<void> {
-  const { names, runtime, refusals } = examined
-  const remote = names.peer ?? names.rendezvous ?? names.bind
+  const { addresses, runtime, refusals } = examined
+  const remote = addresses.peer ?? addresses.rendezvous ?? addresses.bind
   if (remote === undefined || refusals.texts.length > 0) return
   try {
     const probe = await Probe.open(runtime, ephemeral(examined, remote), [PLAIN])

@@ -7,14 +7,14 @@ import type { Config } from '../../config/config.ts'
 import type { Aead } from '../../crypto/aead.ts'
 import type { Driver } from '../../driver/driver.ts'
 import { coreConfig } from '../../engine/config-block.ts'
-import { messageOf } from '../../errors.ts'
+import { messageOf, StartError } from '../../errors.ts'
 import { formatDuration } from '../../format.ts'
 import { syscallsOf } from '../../linux/syscalls.ts'
 import { LOG_WARNING, type Log } from '../../log/log.ts'
 import { formatAddress, type SocketAddress } from '../../net/address.ts'
 import type { OperatingSystem, Runtime, Timer } from '../../runtime.ts'
-import { type Names, NO_NAMES, resolveNames, StartError, sameMaybe, udpOptions, wildcard } from '../resolver.ts'
-import type { Way } from '../transport.ts'
+import { NO_ADDRESSES, type ResolvedAddresses, resolveAddresses, sameMaybe, udpOptions, wildcard } from '../resolver.ts'
+import type { Transport, TransportOptions } from '../transport.ts'
 import { CoverClient } from './cover-client.ts'
 import { firewallNotice } from './firewall.ts'
 import { Redial } from './redial.ts'
@@ -30,8 +30,8 @@ const ANSWER_MS = 5000
 
 const randomPort = (): number => FIRST_PORT + ((crypto.getRandomValues(new Uint16Array(1))[0] ?? 0) % PORTS)
 
-export class ObfsClient implements Way {
-  names: Names = NO_NAMES
+export class ObfsClient implements Transport {
+  addresses: ResolvedAddresses = NO_ADDRESSES
   readonly peerFound = true
   readonly #runtime: Runtime
   readonly #log: Log
@@ -54,7 +54,7 @@ export class ObfsClient implements Way {
   #dialled = 0
 
   /** @throws StartError when the system has not what is needed */
-  constructor(runtime: Runtime, config: Config, log: Log, driver: Driver, aead: Aead | undefined) {
+  constructor({ runtime, config, log, driver, aead }: TransportOptions) {
     this.#runtime = runtime
     this.#config = config
     this.#log = log
@@ -65,10 +65,10 @@ export class ObfsClient implements Way {
   }
 
   async open(): Promise<{ readonly local: SocketAddress }> {
-    const { names, failures } = await resolveNames(this.#runtime, this.#config, NO_NAMES)
+    const { addresses, failures } = await resolveAddresses(this.#runtime, this.#config, NO_ADDRESSES)
     if (failures[0] !== undefined) throw failures[0]
-    const peer = peerOf(names)
-    this.names = names
+    const peer = peerOf(addresses)
+    this.addresses = addresses
     this.#family = peer.family
     this.#driver.start(coreConfig(this.#config, this.#aead, peer.family))
     this.#socket = await openSockets(this.#os, this.#config, this.#driver, peer.family)
@@ -90,11 +90,12 @@ export class ObfsClient implements Way {
 
   /** The peer is silent: when that is because our own address changed, this tunnel will not work again. */
   readonly onResolve = (): void => {
-    const { peer } = this.names
+    const { peer } = this.addresses
     if (!this.#ready || peer === undefined || this.#socket === undefined) return
     try {
       const now = syscallsOf(this.#os).sourceFor(peer).address
-      if (this.names.bind === undefined && now !== this.#socket.local.address) this.#failed('the own address changed')
+      if (this.addresses.bind === undefined && now !== this.#socket.local.address)
+        this.#failed('the own address changed')
     } catch {
       // no way at all for now: the context will end
     }
@@ -130,31 +131,36 @@ export class ObfsClient implements Way {
   }
 
   async reload(config: Config): Promise<void> {
-    const before = this.names
+    const before = this.addresses
+    const { addresses } = await resolveAddresses(this.#runtime, config, before)
+    if (this.#closed) return
+    this.#checkFamily(peerOf(addresses))
+    this.#driver.reconfigure(coreConfig(config, this.#aead, this.#family))
     const isSameDevice = config.netdev === this.#config.netdev
     this.#config = config
-    this.#driver.reconfigure(coreConfig(config, this.#aead, this.#family))
-    const { names } = await resolveNames(this.#runtime, config, before)
-    if (this.#closed) return
-    const isSame = sameMaybe(before.peer, names.peer) && sameMaybe(before.bind, names.bind)
+    const isSame = sameMaybe(before.peer, addresses.peer) && sameMaybe(before.bind, addresses.bind)
     if (this.#ready && isSame && isSameDevice) return
     this.#giveUp()
     this.#redial.now()
   }
 
+  #checkFamily({ family }: SocketAddress): void {
+    if (family !== this.#family) throw new StartError(`kcp_connect: a change to IPv${family} needs a restart`)
+  }
+
   async #dialAgain(): Promise<void> {
     const dial = ++this.#dialled
-    const { names, failures } = await resolveNames(this.#runtime, this.#config, this.names)
+    const { addresses, failures } = await resolveAddresses(this.#runtime, this.#config, this.addresses)
     if (this.#closed || dial !== this.#dialled) return
-    this.names = names
+    this.addresses = addresses
     if (failures[0] === undefined) this.#dial()
     else this.#failed(failures[0].message)
   }
 
   #dial(): void {
     try {
-      const peer = peerOf(this.names)
-      if (peer.family !== this.#family) throw new StartError(`a change to IPv${peer.family} needs a restart`)
+      const peer = peerOf(this.addresses)
+      this.#checkFamily(peer)
       this.#giveUp()
       if (this.#config.obfs === 'dpi/tcp') this.#dialRaw(peer)
       else this.#dialCovered(peer)
@@ -166,7 +172,7 @@ export class ObfsClient implements Way {
   /** dpi/tcp-wnd: a real connection with the cover; the ready event is its answer. */
   #dialCovered(peer: SocketAddress): void {
     const syscalls = syscallsOf(this.#os)
-    const { bind } = this.names
+    const { bind } = this.addresses
     const fd = syscalls.coverSocket(peer.family)
     try {
       if (bind !== undefined) syscalls.bind(fd, bind, formatAddress(bind))
@@ -192,7 +198,7 @@ export class ObfsClient implements Way {
 
   /** dpi/tcp: the engine sends a SYN; the ready event is the SYN|ACK. */
   #dialRaw(peer: SocketAddress): void {
-    const { bind } = this.names
+    const { bind } = this.addresses
     const { address, scope } = bind ?? syscallsOf(this.#os).sourceFor(peer)
     this.#begin({ family: peer.family, address, port: randomPort(), scope }, peer)
     this.#answerTimer = this.#runtime.clock.setTimer(() => this.#failed('no answer'), ANSWER_MS)
@@ -209,7 +215,7 @@ export class ObfsClient implements Way {
   }
 
   #becomeReady(): void {
-    const { peer } = this.names
+    const { peer } = this.addresses
     if (this.#ready || peer === undefined) return
     this.#ready = true
     this.#runtime.clock.clearTimer(this.#answerTimer)
@@ -235,7 +241,7 @@ export class ObfsClient implements Way {
     if (this.#closed) return
     this.#giveUp()
     const pause = this.#redial.failed()
-    const peer = this.names.peer ?? wildcard(this.#family)
+    const peer = this.addresses.peer ?? wildcard(this.#family)
     this.#log.limited('obfs', LOG_WARNING, () => {
       const when = pause === 0 ? 'at once' : `in ${formatDuration(pause)}`
       return `obfs: ${formatAddress(peer)}: ${reason}; dialling again ${when}`
@@ -243,10 +249,10 @@ export class ObfsClient implements Way {
   }
 }
 
-function peerOf(names: Names): SocketAddress {
+function peerOf(addresses: ResolvedAddresses): SocketAddress {
   // for its checks
-  udpOptions(names)
-  const { peer, bind } = names
+  udpOptions(addresses)
+  const { peer, bind } = addresses
   if (peer === undefined) throw new StartError('kcp_connect: missing')
   if (bind !== undefined && bind.family !== peer.family) {
     throw new StartError('kcp_connect: with obfs it must be of the same family as kcp_bind')

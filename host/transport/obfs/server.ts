@@ -7,13 +7,13 @@ import type { Config } from '../../config/config.ts'
 import type { Aead } from '../../crypto/aead.ts'
 import type { Driver } from '../../driver/driver.ts'
 import { coreConfig } from '../../engine/config-block.ts'
-import { ConfigError, messageOf, quote } from '../../errors.ts'
+import { ConfigError, messageOf, quote, StartError } from '../../errors.ts'
 import { syscallsOf } from '../../linux/syscalls.ts'
 import type { Log } from '../../log/log.ts'
 import { formatAddress, type SocketAddress } from '../../net/address.ts'
 import type { OperatingSystem, Runtime, TcpListener } from '../../runtime.ts'
-import { type Names, NO_NAMES, resolveNames, StartError, sameMaybe } from '../resolver.ts'
-import type { Way } from '../transport.ts'
+import { NO_ADDRESSES, type ResolvedAddresses, resolveAddresses, sameMaybe } from '../resolver.ts'
+import type { Transport, TransportOptions } from '../transport.ts'
 import { CoverServer } from './cover-server.ts'
 import { firewallNotice } from './firewall.ts'
 import type { ObfsSocket } from './socket.ts'
@@ -24,8 +24,8 @@ const BACKLOG = 16
 /** What the listening socket has already is set there (coverSocket), and connections inherit it. */
 const COVER_TCP = { nodelay: true, keepalive: false }
 
-export class ObfsServer implements Way {
-  names: Names = NO_NAMES
+export class ObfsServer implements Transport {
+  addresses: ResolvedAddresses = NO_ADDRESSES
   readonly peerFound = true
   readonly #runtime: Runtime
   readonly #log: Log
@@ -44,7 +44,7 @@ export class ObfsServer implements Way {
   #failing = false
 
   /** @throws StartError when the system has not what is needed */
-  constructor(runtime: Runtime, config: Config, log: Log, driver: Driver, aead: Aead | undefined) {
+  constructor({ runtime, config, log, driver, aead }: TransportOptions) {
     this.#runtime = runtime
     this.#config = config
     this.#log = log
@@ -62,15 +62,15 @@ export class ObfsServer implements Way {
         },
         release: (context) => driver.run(() => this.#socket?.release(context)),
       },
-      () => new Date(),
+      () => new Date(runtime.clock.wall()),
     )
   }
 
   async open(): Promise<{ readonly local: SocketAddress }> {
-    const { names, failures } = await resolveNames(this.#runtime, this.#config, NO_NAMES)
+    const { addresses, failures } = await resolveAddresses(this.#runtime, this.#config, NO_ADDRESSES)
     if (failures[0] !== undefined) throw failures[0]
-    this.names = names
-    const bind = bindOf(names)
+    this.addresses = addresses
+    const bind = bindOf(addresses)
     const isTcp = this.#config.obfs === 'dpi/tcp'
     if (isTcp && bind.port === 0) {
       throw new ConfigError('kcp_bind', quote(this.#config.kcp_bind ?? ''), 'obfs dpi/tcp needs a port here')
@@ -115,14 +115,19 @@ export class ObfsServer implements Way {
   }
 
   reload(config: Config): Promise<void> {
-    this.#config = config
-    return this.#look()
+    return this.#inTurn(() => this.#follow(config))
   }
 
   /** Looks names up again, and opens what they have moved. Never rejects. */
   #look(): Promise<void> {
-    this.#queue = this.#queue.then(() => this.#follow()).catch((error) => this.#complain(error))
-    return this.#queue
+    return this.#inTurn(() => this.#follow(this.#config)).catch((error) => this.#complain(error))
+  }
+
+  /** Runs an action that changes the sockets when those before it are done. */
+  #inTurn(action: () => Promise<void>): Promise<void> {
+    const turn = this.#queue.then(action)
+    this.#queue = turn.catch(() => {})
+    return turn
   }
 
   #complain(error: unknown): void {
@@ -130,25 +135,47 @@ export class ObfsServer implements Way {
     this.#failing = true
   }
 
-  async #follow(): Promise<void> {
-    const { names, failures } = await resolveNames(this.#runtime, this.#config, this.names)
+  /**
+   * Moves to where the names of a configuration lead, which may be another one.
+   * @throws StartError, or the error of a socket; another configuration is not taken over then
+   */
+  async #follow(config: Config): Promise<void> {
+    const { addresses, failures } = await resolveAddresses(this.#runtime, config, this.addresses)
     const socket = this.#socket
     if (this.#closed || socket === undefined) return
-    const before = this.names
-    this.names = names
-    if (names.target !== undefined && !sameMaybe(before.target, names.target)) {
-      this.#log.notice(`connect: now ${formatAddress(names.target)}`)
+    const before = this.addresses
+    const old = this.#config
+    const bind = bindOf(addresses)
+    try {
+      if (bind.family !== bindOf(before).family) {
+        throw new StartError(`kcp_bind: a change to IPv${bind.family} needs a restart`)
+      }
+      if (config !== old) this.#driver.reconfigure(coreConfig(config, this.#aead, bind.family))
+      this.#config = config
+      if (sameMaybe(before.bind, bind)) this.#attach(socket.local)
+      else await this.#bind(bind)
+    } catch (error) {
+      if (config === old) {
+        // the target moves all the same
+        this.#setAddresses({ ...addresses, bind: before.bind })
+        throw error
+      }
+      this.#config = old
+      this.#driver.reconfigure(coreConfig(old, this.#aead, bindOf(before).family))
+      if (this.#attached !== undefined) this.#attach(this.#attached)
+      throw error
     }
-    const bind = bindOf(names)
-    if (bind.family !== bindOf(before).family) {
-      this.names = { ...names, bind: before.bind }
-      throw new StartError(`kcp_bind: a change to IPv${bind.family} needs a restart`)
+    this.#setAddresses(addresses)
+    if (failures[0] === undefined) this.#failing = false
+    else this.#complain(failures[0])
+  }
+
+  #setAddresses(addresses: ResolvedAddresses): void {
+    const { target } = this.addresses
+    this.addresses = addresses
+    if (addresses.target !== undefined && !sameMaybe(target, addresses.target)) {
+      this.#log.notice(`connect: now ${formatAddress(addresses.target)}`)
     }
-    this.#driver.reconfigure(coreConfig(this.#config, this.#aead, bind.family))
-    if (sameMaybe(before.bind, bind)) this.#attach(socket.local)
-    else await this.#bind(bind)
-    if (failures[0] !== undefined) throw failures[0]
-    this.#failing = false
   }
 
   /** Listens and captures at an address. */
@@ -159,6 +186,7 @@ export class ObfsServer implements Way {
       return
     }
     const syscalls = syscallsOf(this.#os)
+    const before = this.#attached
     const fd = syscalls.coverSocket(bind.family, { reuseport: this.#config.tcp.reuseport })
     let local: SocketAddress
     try {
@@ -168,11 +196,15 @@ export class ObfsServer implements Way {
       this.#attach(local)
     } catch (error) {
       syscalls.close(fd)
+      this.#attached = before
       throw error
     }
-    const listener = await this.#os.adoptListener(fd, COVER_TCP, this.#cover.accept, (error) =>
-      this.#driver.complaints.acceptError(error),
-    )
+    const listener = await this.#os
+      .adoptListener(fd, COVER_TCP, this.#cover.accept, (error) => this.#driver.diagnostics.acceptError(error))
+      .catch((error) => {
+        this.#attached = before
+        throw error
+      })
     this.#listener?.close()
     this.#listener = listener
     if (this.#closed) listener.close()
@@ -186,7 +218,7 @@ export class ObfsServer implements Way {
   }
 }
 
-function bindOf(names: Names): SocketAddress {
-  if (names.bind === undefined) throw new StartError('kcp_bind: missing')
-  return names.bind
+function bindOf(addresses: ResolvedAddresses): SocketAddress {
+  if (addresses.bind === undefined) throw new StartError('kcp_bind: missing')
+  return addresses.bind
 }

@@ -6,14 +6,13 @@ import type { Config } from '../../config/config.ts'
 import { UDP_RCVBUF_BYTES } from '../../config/socket-options.ts'
 import type { Driver } from '../../driver/driver.ts'
 import { ObfsKind } from '../../engine/core.ts'
-import { messageOf, quote, systemError } from '../../errors.ts'
+import { messageOf, quote, StartError, systemError } from '../../errors.ts'
 import { PacketSocket } from '../../linux/packet-socket.ts'
 import { RawSocket } from '../../linux/raw-socket.ts'
 import { syscallsOf } from '../../linux/syscalls.ts'
 import type { Log } from '../../log/log.ts'
 import type { SocketAddress } from '../../net/address.ts'
 import type { OperatingSystem, Runtime } from '../../runtime.ts'
-import { StartError } from '../resolver.ts'
 import { ObfsSocket } from './socket.ts'
 
 /**
@@ -51,7 +50,7 @@ export async function openSockets(
   }
   let socket: ObfsSocket | undefined
   try {
-    await driver.open(async (handlers) => {
+    const opened = await driver.sockets.add(async (handlers) => {
       socket = new ObfsSocket({
         get core() {
           return driver.core
@@ -81,6 +80,7 @@ export async function openSockets(
       })
       return socket
     })
+    driver.sockets.send(opened, undefined)
   } catch (error) {
     throw new StartError(`obfs = ${quote(config.obfs ?? '')}: ${messageOf(error)}`)
   }

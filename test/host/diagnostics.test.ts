@@ -3,7 +3,7 @@
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
 import { parseConfig } from '../../host/config/load.ts'
-import { Complaints } from '../../host/driver/diagnostics.ts'
+import { Diagnostics } from '../../host/driver/diagnostics.ts'
 import { type Endpoint, startEndpoint } from '../../host/endpoint/endpoint.ts'
 import { COUNTERS, type CounterName } from '../../host/engine/core.ts'
 import { Log } from '../../host/log/log.ts'
@@ -11,33 +11,33 @@ import type { SocketAddress } from '../../host/net/address.ts'
 import { loopback, MemoryNetwork, type MemoryTcp, NO_CIPHERS, until } from './memory-runtime.ts'
 import { type StubCore, stubCore } from './stub-core.ts'
 
-const test = suite('complaints')
+const test = suite('diagnostics')
 
 const STRANGER = loopback(6666)
-/** Complaints over a stub whose clock and counters a test sets. */
+/** Diagnostics over a stub whose clock and counters a test sets. */
 function bench(level = 6, sealed = true) {
   const stub: StubCore = stubCore()
   const lines: string[] = []
   const clock = { now: 0 }
   const log = new Log((_stream, text) => lines.push(text.trimEnd()))
   log.setLevel(level)
-  const complaints = new Complaints(stub.core, log, sealed, () => clock.now)
+  const diagnostics = new Diagnostics(stub.core, log, sealed, () => clock.now)
   const set = (name: CounterName, value: number): void => {
     stub.core.u32[(stub.core.calls.stats_ptr() >>> 2) + 2 * COUNTERS.indexOf(name)] = value
   }
   const fail = (total: number, from: SocketAddress | undefined = STRANGER): void => {
     set('drop_auth', total)
-    complaints.dropped(from, from)
+    diagnostics.dropped(from, from)
   }
   /** Lines without their time stamp. */
   const told = (): string[] => lines.splice(0).map((line) => line.replace(/^. \S+ /, ''))
-  return { complaints, clock, set, fail, told }
+  return { diagnostics, clock, set, fail, told }
 }
 
 const errno = (code: string): NodeJS.ErrnoException => Object.assign(new Error(`send ${code}`), { code })
 
 test('failed authentications are told at once, then once a minute with their number and a source', () => {
-  const { complaints, clock, fail, told } = bench(4)
+  const { diagnostics, clock, fail, told } = bench(4)
   fail(1)
   assert.equal(told(), ['1 packet failed authentication from 127.0.0.1:6666 (wrong key or method?)'])
   for (let i = 2; i <= 1000; i++) fail(i)
@@ -52,9 +52,9 @@ test('failed authentications are told at once, then once a minute with their num
   fail(1003)
   assert.equal(told(), ['1 packet failed authentication from 127.0.0.1:6666 (wrong key or method?)'])
   fail(1005)
-  complaints.close()
+  diagnostics.close()
   assert.equal(told(), ['2 packets failed authentication from 127.0.0.1:6666 (wrong key or method?)'])
-  complaints.close()
+  diagnostics.close()
   assert.equal(told(), [], 'the rest is told once')
 })
 
@@ -69,25 +69,25 @@ test('the counter of failures may wrap', () => {
 
 test('replays are told for those who debug, and nobody else', () => {
   for (const level of [5, 6]) {
-    const { complaints, set, told } = bench(level)
+    const { diagnostics, set, told } = bench(level)
     set('drop_replay', 3)
-    complaints.dropped(undefined, STRANGER)
+    diagnostics.dropped(undefined, STRANGER)
     assert.equal(told(), level === 6 ? ['3 packets were replays, from 127.0.0.1:6666'] : [])
   }
 })
 
 test('without a method, packets that are no KCP point at a method that only the other end has', () => {
-  const { complaints, set, told } = bench(4, false)
+  const { diagnostics, set, told } = bench(4, false)
   set('drop_malformed', 2)
-  complaints.dropped(undefined, STRANGER)
+  diagnostics.dropped(undefined, STRANGER)
   assert.equal(told(), ['2 packets could not be parsed from 127.0.0.1:6666 (method set at the other end only?)'])
 })
 
 test('sessions that are refused by a full table are told, at most once a second', () => {
-  const { complaints, set, told } = bench(4)
+  const { diagnostics, set, told } = bench(4)
   for (let i = 1; i <= 100; i++) {
     set('sessions_refused', i)
-    complaints.dropped(undefined, STRANGER)
+    diagnostics.dropped(undefined, STRANGER)
   }
   assert.equal(told(), [
     'session refused from 127.0.0.1:6666: too many sessions, or out of memory (max_sessions, memory)',
@@ -95,22 +95,22 @@ test('sessions that are refused by a full table are told, at most once a second'
 })
 
 test('send errors are taken for what they mean', () => {
-  const { complaints, told } = bench(4)
-  for (const code of ['ENOBUFS', 'EAGAIN']) assert.is(complaints.udpError(errno(code), 1400), 'back off')
+  const { diagnostics, told } = bench(4)
+  for (const code of ['ENOBUFS', 'EAGAIN']) assert.is(diagnostics.udpError(errno(code), 1400), 'back off')
   assert.equal(told(), [])
-  for (let i = 0; i < 5; i++) assert.is(complaints.udpError(errno('EMSGSIZE'), 1472), 'go on')
+  for (let i = 0; i < 5; i++) assert.is(diagnostics.udpError(errno('EMSGSIZE'), 1472), 'go on')
   const [line, ...more] = told()
   assert.match(line ?? '', /EMSGSIZE.*1472 bytes.*kcp\.mtu/)
   assert.equal(more, [], 'once')
-  complaints.udpOpened()
-  complaints.udpError(errno('EMSGSIZE'), 1472)
+  diagnostics.udpOpened()
+  diagnostics.udpError(errno('EMSGSIZE'), 1472)
   assert.is(told().length, 1, 'again with another socket')
   for (const code of ['ENETUNREACH', 'EHOSTUNREACH', 'ECONNREFUSED']) {
-    assert.is(complaints.udpError(errno(code), 1400), 'go on')
+    assert.is(diagnostics.udpError(errno(code), 1400), 'go on')
   }
   assert.equal(told(), ['udp: send ENETUNREACH'], 'at most one hint a second')
-  complaints.udpError(errno('EIO'), 1400)
-  const { udp_full, udp_too_long, udp_unreachable, udp_other_errors } = complaints.counters
+  diagnostics.udpError(errno('EIO'), 1400)
+  const { udp_full, udp_too_long, udp_unreachable, udp_other_errors } = diagnostics.counters
   assert.equal(
     { udp_full, udp_too_long, udp_unreachable, udp_other_errors },
     {
@@ -123,33 +123,33 @@ test('send errors are taken for what they mean', () => {
 })
 
 test('accept errors are told once for each row of them', () => {
-  const { complaints, clock, told } = bench(4)
-  for (let i = 0; i < 50; i++) complaints.acceptError(errno('EMFILE'))
-  complaints.accepted()
+  const { diagnostics, clock, told } = bench(4)
+  for (let i = 0; i < 50; i++) diagnostics.acceptError(errno('EMFILE'))
+  diagnostics.accepted()
   assert.equal(told(), ['tcp accept: send EMFILE'], 'one that came through between is no end of the row')
   clock.now = 600
-  complaints.accepted()
+  diagnostics.accepted()
   assert.equal(told(), ['tcp accept: works again'])
-  complaints.accepted()
+  diagnostics.accepted()
   assert.equal(told(), [])
-  complaints.acceptError(errno('EMFILE'))
+  diagnostics.acceptError(errno('EMFILE'))
   assert.is(told().length, 1)
-  assert.is(complaints.counters.tcp_accept_errors, 51)
-  assert.is(complaints.counters.tcp_accepted, 3)
+  assert.is(diagnostics.counters.tcp_accept_errors, 51)
+  assert.is(diagnostics.counters.tcp_accepted, 3)
 })
 
 test('a silent peer is told once, and when it answers again', () => {
-  const { complaints, set, told } = bench(4)
-  complaints.silent(STRANGER)
+  const { diagnostics, set, told } = bench(4)
+  diagnostics.silent(STRANGER)
   assert.equal(told(), [], 'no ping was lost: nobody asked anything')
   set('peer_silent_pings', 2)
-  complaints.silent(STRANGER)
-  complaints.silent(STRANGER)
+  diagnostics.silent(STRANGER)
+  diagnostics.silent(STRANGER)
   const [line, ...more] = told()
   assert.match(line ?? '', /^no answer from 127\.0\.0\.1:6666 to 2 pings: .*key or method/)
   assert.equal(more, [])
-  complaints.answered()
-  complaints.answered()
+  diagnostics.answered()
+  diagnostics.answered()
   assert.equal(told(), ['the peer answers again'])
 })
 
@@ -213,8 +213,8 @@ test('connections beyond max_sessions are refused and counted, those that stand 
     return socket
   }
   for (let i = 0; i < 8; i++) dial(i)
-  await until(() => near.driver.complaints.counters.tcp_refused === 3, 'the client refuses three')
-  assert.is(near.driver.complaints.counters.tcp_accepted, 5)
+  await until(() => near.driver.diagnostics.counters.tcp_refused === 3, 'the client refuses three')
+  assert.is(near.driver.diagnostics.counters.tcp_accepted, 5)
   assert.ok(
     lines.some((line) =>
       line.includes('TCP connection refused: too many sessions, or too many that nobody answers (max_sessions)'),
@@ -223,7 +223,7 @@ test('connections beyond max_sessions are refused and counted, those that stand 
   await until(() => far.driver.core.counter('sessions_refused') >= 2n, 'the server refuses two')
   assert.ok(lines.some((line) => line.includes('session refused from 127.0.0.1:')))
   assert.is(far.driver.core.counter('sessions_opened'), 3n)
-  await until(() => far.driver.complaints.counters.tcp_dials === 3, 'three are connected')
+  await until(() => far.driver.diagnostics.counters.tcp_dials === 3, 'three are connected')
   assert.ok(ended.size <= 5)
   near.close()
   far.close()

@@ -6,7 +6,13 @@ import { parseConfig } from '../../host/config/load.ts'
 import { formatAddress, type SocketAddress } from '../../host/net/address.ts'
 import type { Runtime } from '../../host/runtime.ts'
 import { announcedAddress, asSeenBy, localTowards } from '../../host/transport/rendezvous.ts'
-import { checkAddresses, NO_NAMES, packetFamily, resolveNames, udpOptions } from '../../host/transport/resolver.ts'
+import {
+  checkAddresses,
+  NO_ADDRESSES,
+  packetFamily,
+  resolveAddresses,
+  udpOptions,
+} from '../../host/transport/resolver.ts'
 import { MemoryNetwork } from './memory-runtime.ts'
 
 const test = suite('names')
@@ -33,10 +39,10 @@ const resolver: Runtime = Object.assign(new MemoryNetwork().runtime(), runtime)
 
 /** How the socket of a configuration is opened: bind, connect, family of the packets. */
 async function opened(config: object): Promise<string> {
-  const { names, failures } = await resolveNames(resolver, configOf(config), NO_NAMES)
+  const { addresses, failures } = await resolveAddresses(resolver, configOf(config), NO_ADDRESSES)
   assert.is(failures.length, 0)
-  const { bind, connect } = udpOptions(names)
-  const parts = [formatAddress(bind), connect === undefined ? '-' : formatAddress(connect), packetFamily(names)]
+  const { bind, connect } = udpOptions(addresses)
+  const parts = [formatAddress(bind), connect === undefined ? '-' : formatAddress(connect), packetFamily(addresses)]
   return parts.join(' ')
 }
 
@@ -69,11 +75,11 @@ test('of a name with several addresses one is taken that the socket can reach', 
 })
 
 test('a name that fails keeps its old address, the others are followed', async () => {
-  const before = { ...NO_NAMES, target: v4('192.0.2.7', 1), bind: v4('0.0.0.0', 5) }
+  const before = { ...NO_ADDRESSES, target: v4('192.0.2.7', 1), bind: v4('0.0.0.0', 5) }
   const config = configOf({ connect: 'none:1', kcp_bind: '192.0.2.8:5' })
-  const { names, failures } = await resolveNames(resolver, config, before)
-  assert.is(names.target, before.target)
-  assert.is(names.bind?.address, '192.0.2.8')
+  const { addresses, failures } = await resolveAddresses(resolver, config, before)
+  assert.is(addresses.target, before.target)
+  assert.is(addresses.bind?.address, '192.0.2.8')
   assert.is(failures.length, 1)
   assert.match(failures[0]?.message ?? '', 'connect: cannot resolve none')
 })

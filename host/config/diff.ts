@@ -1,0 +1,23 @@
+/** What a reload may change. */
+
+import { type Config, MODE_SERVER } from './config.ts'
+
+/** Keys that count at the start only. */
+const FIXED_KEYS = ['listen', 'http_listen', 'method', 'psk', 'password', 'obfs', 'user', 'workers'] as const
+
+/** A fresh configuration with the old values of what cannot change, and the keys of which that keeps a change back. */
+export function keepFixed(old: Config, fresh: Config): { readonly config: Config; readonly kept: readonly string[] } {
+  const kept: string[] = FIXED_KEYS.filter((key) => old[key] !== fresh[key])
+  if (old.tcp.reuseport !== fresh.tcp.reuseport) kept.push('tcp.reuseport')
+  const { listen, http_listen, method, psk, password, obfs, user, workers } = old
+  // with several workers the first process opened the socket
+  const shared = workers > 1 && (old.mode & MODE_SERVER) !== 0
+  const stays = shared ? { kcp_bind: old.kcp_bind, netdev: old.netdev, udp: old.udp } : {}
+  if (shared) {
+    if (old.kcp_bind !== fresh.kcp_bind) kept.push('kcp_bind')
+    if (old.netdev !== fresh.netdev) kept.push('netdev')
+    if (JSON.stringify(old.udp) !== JSON.stringify(fresh.udp)) kept.push('udp')
+  }
+  const tcp = { ...fresh.tcp, reuseport: old.tcp.reuseport }
+  return { config: { ...fresh, listen, http_listen, method, psk, password, obfs, user, workers, tcp, ...stays }, kept }
+}

@@ -125,3 +125,8 @@ export function formatServerTime(date: Date): string {
 export function formatConv(conv: number): string {
   return (conv >>> 0).toString(16).toUpperCase().padStart(8, '0')
 }
+
+/** Names of the states of a session, by state number (docs/api.md). */
+export const SESSION_STATES = ['unknown', 'connect', 'established', 'linger', 'time_wait'] as const
+/** The states of sessions that exist. */
+export const LIVE_STATES = SESSION_STATES.slice(1)

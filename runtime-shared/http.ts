@@ -1,10 +1,10 @@
 /**
  * The HTTP server on node:http with hono's listener, for Bun too. Its limits are host/monitoring/http-server.ts, routes and texts
- * host/monitoring/http.ts.
+ * host/monitoring/app.ts.
  */
 
-import { errorPage } from '../host/monitoring/http.ts'
 import { admit, CONNECTION_LIMIT_MS, connectionOf, HTTP_OPTIONS, openHttp } from '../host/monitoring/http-server.ts'
+import { errorPage } from '../host/monitoring/pages.ts'
 import type { SocketAddress } from '../host/net/address.ts'
 import type { HttpHandler, HttpServer } from '../host/runtime.ts'
 import { spelling } from './platform.ts'

@@ -110,7 +110,7 @@ export class SessionTable {
       this.#before.set(key, { at, line })
       return line
     })
-    const states = ['connect', 'established', 'linger', 'time_wait'].map((state) => gauges[`sessions_${state}`] ?? 0)
+    const states = Object.keys(STATES).map((state) => gauges[`sessions_${state}`] ?? 0)
     const all = states.reduce((sum, value) => sum + value, 0)
     const rest = all - this.#lines.length
     const parts = states.map((value, i) => `${count(value)} ${Object.values(STATES)[i]}`)

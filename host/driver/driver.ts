@@ -19,7 +19,8 @@ import type { Runtime, TcpConnection, TcpHandlers, TcpOptions, Timer, UdpSocket 
 import { Diagnostics } from './diagnostics.ts'
 import { type EventHandlers, type EventHost, Events } from './events.ts'
 import { type ReceiveHost, Receiver } from './receive.ts'
-import { type StreamHost, Streams } from './streams.ts'
+import type { StreamHost } from './stream.ts'
+import { StreamTable } from './stream-table.ts'
 import { HostTimer, TIMER_MIN_MS } from './timer.ts'
 import { type TransmitHost, Transmitter } from './transmit.ts'
 import { UdpSockets, type UdpSocketsHost } from './udp-sockets.ts'
@@ -54,7 +55,7 @@ export interface DriverOptions extends EventHandlers {
 export class Driver implements StreamHost, ReceiveHost, TransmitHost, EventHost, UdpSocketsHost {
   readonly runtime: Runtime
   readonly log: Log
-  readonly streams: Streams
+  readonly streams: StreamTable
   readonly sockets: UdpSockets = new UdpSockets(this)
   readonly diagnostics: Diagnostics
   #options: DriverOptions
@@ -84,7 +85,7 @@ export class Driver implements StreamHost, ReceiveHost, TransmitHost, EventHost,
     this.#aead = aead
     const clock = (): number => runtime.clock.monotonic()
     this.diagnostics = new Diagnostics(engine.core, log, aead !== undefined, clock)
-    this.streams = new Streams(this, options.tcp, options.target)
+    this.streams = new StreamTable(this, options.tcp, options.target)
     this.#receiver = new Receiver(this, aead, engine.peers)
     this.#transmitter = new Transmitter(this, aead, engine.peers)
     this.#events = new Events(this, engine, options)

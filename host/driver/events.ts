@@ -9,7 +9,7 @@ import { formatDuration } from '../format.ts'
 import { LOG_DEBUG, LOG_NOTICE, type Log } from '../log/log.ts'
 import { formatAddress, type SocketAddress } from '../net/address.ts'
 import type { Diagnostics } from './diagnostics.ts'
-import type { Streams } from './streams.ts'
+import type { StreamTable } from './stream-table.ts'
 
 /** What events lead to beyond streams and log. */
 export interface EventHandlers {
@@ -25,7 +25,7 @@ export interface EventHandlers {
 
 /** What events need from the driver. */
 export interface EventHost {
-  readonly streams: Streams
+  readonly streams: StreamTable
   readonly diagnostics: Diagnostics
   readonly log: Log
   /** Whether there is no engine to call. */

@@ -9,7 +9,7 @@ import type { SocketAddress } from '../net/address.ts'
 import type { AddressCache } from '../net/address-cache.ts'
 import type { Runtime, Timer, UdpSocket } from '../runtime.ts'
 import { StartViews } from '../view-cache.ts'
-import type { Streams } from './streams.ts'
+import type { StreamTable } from './stream-table.ts'
 
 /** After ENOBUFS or EAGAIN nothing is sent for this time, ms. */
 const BACKOFF_MS = 5
@@ -20,7 +20,7 @@ const FIRST_BUFFERS = 8
 export interface TransmitHost {
   readonly runtime: Pick<Runtime, 'clock'>
   readonly core: Core
-  readonly streams: Streams
+  readonly streams: StreamTable
   /** The engine's clock, fresh. */
   now(): number
   /** The pause that the system asked for is over. */

@@ -16,7 +16,7 @@ import type { SocketAddress } from '../net/address.ts'
 import type { AddressSpelling } from '../net/native-address.ts'
 import type { HttpConnection, HttpServer } from '../runtime.ts'
 import { oldestOfMost } from './crowd.ts'
-import { errorPage } from './http.ts'
+import { errorPage } from './pages.ts'
 
 /** From accept to close. */
 export const CONNECTION_LIMIT_MS = 15000

@@ -12,8 +12,9 @@ import { formatAddress } from '../net/address.ts'
 import type { HttpServer, Runtime } from '../runtime.ts'
 import { resolveKey } from '../transport/resolver.ts'
 import { BANNER_LINE, PROGRAM, VERSION } from '../version.ts'
-import { createHttpApp, type HttpSource } from './http.ts'
+import { createHttpApp } from './app.ts'
 import type { LinkPath } from './live.ts'
+import type { HttpSource } from './source.ts'
 import { NO_COUNTERS } from './stats.ts'
 
 /** Header of a KCP segment (protocol.md 5.1). */

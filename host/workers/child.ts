@@ -2,6 +2,7 @@
  * A worker: one endpoint in a process of its own, on a socket that it was given, which does what the first process
  * (workers.ts) says. What it logs goes there; it ends when that process is gone.
  */
+import type { Config } from '../config/config.ts'
 import type { RuntimeCrypto } from '../crypto/open.ts'
 import { type Endpoint, startEndpoint } from '../endpoint/endpoint.ts'
 import { messageOf } from '../errors.ts'
@@ -13,53 +14,116 @@ import type { FromWorker, ToWorker } from './messages.ts'
 const LAST_WORDS_MS = 1000
 
 /** Runs as a worker for good. */
-export async function runWorker(runtime: Runtime, calls: WorkerCalls, crypto: RuntimeCrypto): Promise<void> {
-  const send = (message: FromWorker, sent?: () => void): void => calls.send(message, sent)
-  const log = new Log(
-    () => {},
-    () => new Date(runtime.clock.wall()),
-    () => (level, text) => send({ kind: 'log', level, text }),
-  )
-  log.setOutput('syslog')
-  let endpoint: Endpoint | undefined
-  /** Start and reloads run one after the other. */
-  let turn: Promise<void> = Promise.resolve()
+export function runWorker(runtime: Runtime, calls: WorkerCalls, crypto: RuntimeCrypto): void {
+  new Worker(runtime, calls, crypto).run()
+}
 
-  const leave = (status: number, last: FromWorker = { kind: 'bye' }): void => {
-    endpoint?.close()
-    runtime.clock.setTimer(() => runtime.exit(status), LAST_WORDS_MS)
-    send(last, () => runtime.exit(status))
+class Worker {
+  readonly #runtime: Runtime
+  readonly #calls: WorkerCalls
+  readonly #crypto: RuntimeCrypto
+  readonly #log: Log
+  #endpoint: Endpoint | undefined
+  /** Start and reloads run one after the other. */
+  #turn: Promise<void> = Promise.resolve()
+
+  constructor(runtime: Runtime, calls: WorkerCalls, crypto: RuntimeCrypto) {
+    this.#runtime = runtime
+    this.#calls = calls
+    this.#crypto = crypto
+    this.#log = new Log(
+      () => {},
+      () => new Date(runtime.clock.wall()),
+      () => (level, text) => this.#send({ kind: 'log', level, text }),
+    )
+    this.#log.setOutput('syslog')
   }
-  const start = async ({ config, level, secret }: Extract<ToWorker, { kind: 'start' }>): Promise<void> => {
-    log.setLevel(level)
-    try {
-      endpoint = await startEndpoint(runtime, config, log, crypto, { fd: calls.socket, secret })
-    } catch (error) {
-      return leave(1, { kind: 'failed', text: messageOf(error) })
+
+  run(): void {
+    // a terminal sends these to all processes; the first one decides what they mean
+    this.#runtime.onReload(() => {})
+    this.#runtime.onTerminate((signal) => {
+      if (signal === 'SIGTERM') this.#leave(0)
+    })
+    this.#calls.receive(
+      (message) => this.#on(message as ToWorker),
+      () => {
+        this.#endpoint?.close()
+        this.#runtime.exit(0)
+      },
+    )
+    this.#send({ kind: 'hello' })
+  }
+
+  #on(message: ToWorker): void {
+    switch (message.kind) {
+      case 'start':
+        this.#inTurn(() => this.#start(message))
+        break
+      case 'reload':
+        this.#inTurn(() => this.#reload(message.config))
+        break
+      case 'level':
+        this.#log.setLevel(message.level)
+        break
+      case 'ping':
+        this.#endpoint?.monitor.ping()
+        break
+      case 'stats':
+        this.#report(message.id, message.sessions).catch((error) => this.#log.error(messageOf(error)))
+        break
     }
-    send({ kind: 'serving' })
+  }
+
+  #send(message: FromWorker, sent?: () => void): void {
+    this.#calls.send(message, sent)
+  }
+
+  #inTurn(action: () => Promise<void>): void {
+    this.#turn = this.#turn.then(action).catch((error) => this.#log.error(messageOf(error)))
+  }
+
+  #leave(status: number, last: FromWorker = { kind: 'bye' }): void {
+    const exit = (): void => this.#runtime.exit(status)
+    this.#endpoint?.close()
+    this.#runtime.clock.setTimer(exit, LAST_WORDS_MS)
+    this.#send(last, exit)
+  }
+
+  async #start({ config, level, secret }: Extract<ToWorker, { kind: 'start' }>): Promise<void> {
+    this.#log.setLevel(level)
+    try {
+      const socket = { fd: this.#calls.socket, secret }
+      this.#endpoint = await startEndpoint(this.#runtime, config, this.#log, this.#crypto, socket)
+    } catch (error) {
+      return this.#leave(1, { kind: 'failed', text: messageOf(error) })
+    }
+    this.#send({ kind: 'serving' })
     // the engine trapped again and again, which has been logged
-    void endpoint.failed.then((error) => {
-      void tell(0, false)
-      leave(1, { kind: 'failed', text: messageOf(error) })
+    void this.#endpoint.failed.then((error) => {
+      void this.#report(0, false)
+      this.#leave(1, { kind: 'failed', text: messageOf(error) })
     })
   }
-  const reload = async ({ config }: Extract<ToWorker, { kind: 'reload' }>): Promise<void> => {
+
+  async #reload(config: Config): Promise<void> {
     try {
-      await endpoint?.reload(config)
+      await this.#endpoint?.reload(config)
     } catch (error) {
-      return send({ kind: 'reloaded', failure: messageOf(error) })
+      return this.#send({ kind: 'reloaded', failure: messageOf(error) })
     }
-    send({ kind: 'reloaded' })
+    this.#send({ kind: 'reloaded' })
   }
-  const tell = async (id: number, withSessions: boolean): Promise<void> => {
-    if (endpoint === undefined) return
-    const { monitor } = endpoint
+
+  /** Sends the figures, those of sessions first. */
+  async #report(id: number, withSessions: boolean): Promise<void> {
+    if (this.#endpoint === undefined) return
+    const { monitor } = this.#endpoint
     if (withSessions) {
       for (const sessions of monitor.sessions()) {
-        send({ kind: 'sessions', id, sessions })
+        this.#send({ kind: 'sessions', id, sessions })
         // the tunnel comes first
-        await new Promise((resolve) => runtime.clock.defer(() => resolve(undefined)))
+        await new Promise<void>((resolve) => this.#runtime.clock.defer(resolve))
       }
     }
     const { cpu, counters } = monitor.snapshot()
@@ -70,31 +134,6 @@ export async function runWorker(runtime: Runtime, calls: WorkerCalls, crypto: Ru
       health: monitor.health(),
       path: monitor.path(),
     }
-    send({ kind: 'stats', id, part })
+    this.#send({ kind: 'stats', id, part })
   }
-  const inTurn = (action: () => Promise<void>): void => {
-    turn = turn.then(action).catch((error) => log.error(messageOf(error)))
-  }
-
-  // a terminal sends these to all processes; the first one decides what they mean
-  runtime.onReload(() => {})
-  runtime.onTerminate((signal) => {
-    if (signal === 'SIGTERM') leave(0)
-  })
-  calls.receive(
-    (received) => {
-      const message = received as ToWorker
-      if (message.kind === 'start') inTurn(() => start(message))
-      else if (message.kind === 'reload') inTurn(() => reload(message))
-      else if (message.kind === 'level') log.setLevel(message.level)
-      else if (message.kind === 'ping') endpoint?.monitor.ping()
-      else if (message.kind === 'stats')
-        tell(message.id, message.sessions).catch((error) => log.error(messageOf(error)))
-    },
-    () => {
-      endpoint?.close()
-      runtime.exit(0)
-    },
-  )
-  send({ kind: 'hello' })
 }

@@ -5,7 +5,6 @@
 
 import { type Config, MODE_CLIENT } from '../config/config.ts'
 import { NO_HOST_COUNTERS } from '../driver/diagnostics.ts'
-import { parseTarget } from '../monitoring/http.ts'
 import type { LinkPath } from '../monitoring/live.ts'
 import type { Monitor } from '../monitoring/monitoring.ts'
 import {
@@ -17,6 +16,7 @@ import {
   sumCounters,
   totalsOf,
 } from '../monitoring/stats.ts'
+import { parseTarget } from '../monitoring/target.ts'
 import type { Runtime, Timer } from '../runtime.ts'
 import { type FromWorker, type Part, sumHost, type ToWorker, worstHealth } from './messages.ts'
 

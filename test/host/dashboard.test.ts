@@ -1,12 +1,14 @@
 /** The dashboard without a browser: its page, who may ask for it, and the stream of events behind it. */
+
 import { createHash } from 'node:crypto'
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
 import type { Hello, Sample } from '../../host/dashboard/sample.ts'
 import { hasToken, isForeign, isOwnHost, PAGE_HEADER } from '../../host/monitoring/access.ts'
+import { createHttpApp, type HttpApp } from '../../host/monitoring/app.ts'
 import { oldestOfMost } from '../../host/monitoring/crowd.ts'
-import { createHttpApp, type HttpApp, type HttpSource } from '../../host/monitoring/http.ts'
 import { ROWS_MAX, VIEWERS_MAX } from '../../host/monitoring/live.ts'
+import type { HttpSource } from '../../host/monitoring/source.ts'
 import { NO_COUNTERS, type SessionStats, type Snapshot } from '../../host/monitoring/stats.ts'
 import type { ContextStats } from '../../host/transport/obfs/context-stats.ts'
 import { waitFor } from '../../testkit/wait.ts'

@@ -1,9 +1,12 @@
 /** The monitoring application as a browser sees it; the requests are those of the recorded samples. */
+
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
 import { COUNTERS } from '../../host/engine/core.ts'
-import { createHttpApp, type HttpSource, parseStatsQuery, parseTarget } from '../../host/monitoring/http.ts'
+import { createHttpApp } from '../../host/monitoring/app.ts'
+import type { HttpSource } from '../../host/monitoring/source.ts'
 import { type Health, NO_COUNTERS, type SessionStats, type Snapshot } from '../../host/monitoring/stats.ts'
+import { parseStatsQuery, parseTarget } from '../../host/monitoring/target.ts'
 import { NO_LIVE } from './live-source.ts'
 
 const test = suite('http')

@@ -1,6 +1,6 @@
 /** What the dashboard reads of an endpoint that does nothing. */
 
-import type { HttpSource } from '../../host/monitoring/http.ts'
+import type { HttpSource } from '../../host/monitoring/source.ts'
 import { clock } from '../../runtime-shared/clock.ts'
 
 export const NO_LIVE: HttpSource['live'] = {

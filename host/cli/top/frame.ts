@@ -2,7 +2,7 @@
  * One picture of `top`: lines of text for a terminal of a given size. Pure: the same state gives the same lines. No line is longer than
  * the terminal is wide, and there are no more lines than it has rows; what matters least goes first when room is short.
  */
-import { formatBytes } from '../../format.ts'
+import { formatBytes, LIVE_STATES } from '../../format.ts'
 import { keyOf, type Rates, type Sample, type Session } from './sample.ts'
 
 /** What sessions are sorted by, in the order of the key `s`. */
@@ -212,8 +212,7 @@ export function frame(view: View, columns: number, rows: number, style: Style): 
     `cpu ${percent(rates?.cpu ?? 0)}`,
   ]
   lines.push(...flow(facts, columns))
-  const total = ['connect', 'established', 'linger', 'time_wait'] as const
-  const counts = total.map((state) => [state, gauge(`sessions_${state}`)] as const)
+  const counts = LIVE_STATES.map((state) => [state, gauge(`sessions_${state}`)] as const)
   const sum = counts.reduce((all, [, count]) => all + count, 0)
   const states = counts.filter(([, count]) => count > 0).map(([state, count]) => `${count} ${state}`)
   const from = view.offset > 0 ? `, from number ${view.offset + 1}` : ''

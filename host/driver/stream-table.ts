@@ -1,0 +1,217 @@
+/** The streams of one driver, by the engine's handles, and what the engine's events mean to them. */
+
+import { ABORT_REASONS, DATAGRAM_MAX, ErrorCode, EventType } from '../engine/core.ts'
+import { messageOf, toError } from '../errors.ts'
+import { LOG_DEBUG, LOG_INFO, LOG_WARNING } from '../log/log.ts'
+import { formatAddress, type SocketAddress } from '../net/address.ts'
+import type { TcpConnection, TcpHandlers, TcpOptions } from '../runtime.ts'
+import { StartViews } from '../view-cache.ts'
+import { HeldBytes } from './held-bytes.ts'
+import { Stream, type StreamHost, type StreamOwner } from './stream.ts'
+
+/** All streams of one driver. Bounded by the engine's session table. */
+export class StreamTable implements StreamOwner {
+  readonly host: StreamHost
+  readonly tcp: TcpOptions
+  /** Of what goes to TCP. */
+  readonly views = new StartViews(DATAGRAM_MAX)
+  readonly held = new HeldBytes()
+  #target: () => SocketAddress | undefined
+  #streams = new Map<number, Stream>()
+  readonly #reported = { toTcp: 0, fromTcp: 0 }
+  /** Streams whose conv has not been seen. */
+  unnamed = 0
+
+  /** @param target the address to dial for a new session, undefined when it is unknown */
+  constructor(host: StreamHost, tcp: TcpOptions, target: () => SocketAddress | undefined) {
+    this.host = host
+    this.tcp = tcp
+    this.#target = target
+  }
+
+  /** Tells the engine what is held beside it. */
+  report(): void {
+    const { countedToTcp: toTcp, countedFromTcp: fromTcp } = this.held
+    const reported = this.#reported
+    if (toTcp === reported.toTcp && fromTcp === reported.fromTcp) return
+    reported.toTcp = toTcp
+    reported.fromTcp = fromTcp
+    this.host.core.calls.set_host_bytes(toTcp, fromTcp)
+  }
+
+  /** A fresh engine knows of nothing. */
+  engineReplaced(): void {
+    this.#reported.toTcp = 0
+    this.#reported.fromTcp = 0
+  }
+
+  get size(): number {
+    return this.#streams.size
+  }
+
+  has(stream: Stream): boolean {
+    return this.#streams.get(stream.handle) === stream
+  }
+
+  forget(handle: number): void {
+    const stream = this.#streams.get(handle)
+    if (stream === undefined) return
+    this.#streams.delete(handle)
+    if (stream.conv === 0) this.unnamed--
+  }
+
+  /** What a stream is called in the log. */
+  label(handle: number): string {
+    return this.#streams.get(handle)?.label ?? `[stream:${handle}]`
+  }
+
+  /** The peer of a stream's session, as far as the log knows. */
+  peerOf(handle: number): SocketAddress | undefined {
+    return this.#streams.get(handle)?.peer
+  }
+
+  setPeer(handle: number, peer: SocketAddress | undefined): void {
+    const stream = this.#streams.get(handle)
+    if (stream !== undefined) stream.peer = peer
+  }
+
+  /** Tells a stream its conv and peer, which its datagrams show. */
+  name(handle: number, conv: number, peer: SocketAddress): void {
+    const stream = this.#streams.get(handle)
+    if (stream === undefined || stream.conv !== 0) return
+    stream.conv = conv
+    stream.peer = peer
+    this.unnamed--
+    if (this.host.log.at(LOG_INFO)) this.host.log.info(`${stream.label} session opened`)
+  }
+
+  /** Client: a connection came in. Result: its handlers, or null to refuse it (protocol.md 6.2). */
+  accept(connection: TcpConnection): TcpHandlers | null {
+    const { host } = this
+    if (host.dead) return null
+    try {
+      const handle = host.core.calls.stream_open(host.now())
+      host.core.refresh()
+      if (handle <= 0) {
+        host.diagnostics.refused(refusal(handle))
+        return null
+      }
+      host.diagnostics.accepted()
+      const stream = this.#add(handle)
+      stream.attach(connection, true)
+      host.wakeLate()
+      return stream
+    } catch (error) {
+      host.caught(error)
+      return null
+    }
+  }
+
+  /** One event of the engine. A stream that throws ends alone. */
+  handle(type: number, handle: number, arg: number): void {
+    if (type === EventType.DIAL) {
+      this.#dial(handle)
+      return
+    }
+    const stream = this.#streams.get(handle)
+    if (stream === undefined) return
+    try {
+      switch (type) {
+        case EventType.READABLE:
+          stream.flush()
+          break
+        case EventType.WRITABLE:
+          stream.refill()
+          break
+        case EventType.EOF:
+          stream.endWrite()
+          break
+        case EventType.ABORT:
+          this.forget(handle)
+          this.host.log.limited('abort', LOG_WARNING, () => `${stream.label} aborted: ${abortReason(arg)}`)
+          stream.release(true)
+          break
+        case EventType.DETACH:
+          this.forget(handle)
+          if (this.host.log.at(LOG_INFO)) this.host.log.info(`${stream.label} session closed`)
+          stream.release(false)
+          break
+        default:
+          break
+      }
+    } catch (error) {
+      this.broken(stream, error)
+    }
+  }
+
+  /** A stream threw: tell the engine, reset TCP. */
+  broken(stream: Stream, error: unknown): void {
+    if (this.host.caught(error)) return
+    try {
+      if (this.has(stream)) {
+        this.forget(stream.handle)
+        this.host.core.calls.stream_abort(stream.handle, this.host.now())
+        this.host.wake()
+      }
+      stream.release(true)
+    } catch (second) {
+      this.host.caught(second)
+    }
+  }
+
+  /** The end of the engine or of everything: resets every connection, tells the engine nothing. */
+  abortAll(): void {
+    const streams = [...this.#streams.values()]
+    this.#streams.clear()
+    this.unnamed = 0
+    this.views.clear()
+    for (const stream of streams) {
+      try {
+        stream.release(true)
+      } catch (error) {
+        this.host.log.error(`${stream.label} ${messageOf(error)}`)
+      }
+    }
+  }
+
+  #add(handle: number): Stream {
+    const stream = new Stream(this, handle)
+    this.#streams.set(handle, stream)
+    this.unnamed++
+    return stream
+  }
+
+  #dial(handle: number): void {
+    const { host } = this
+    const stream = this.#add(handle)
+    host.diagnostics.counters.tcp_dials++
+    try {
+      const target = this.#target()
+      if (target === undefined) throw new Error('the target has no address')
+      if (host.log.at(LOG_DEBUG)) host.log.debug(`${stream.label} dialling ${formatAddress(target)}`)
+      stream.attach(
+        host.runtime.dialTcp(target, this.tcp, stream, () => stream.onOpen()),
+        false,
+      )
+    } catch (error) {
+      stream.onClose(toError(error))
+    }
+  }
+}
+
+function abortReason(code: number): string {
+  return ABORT_REASONS[code] ?? `reason ${code}`
+}
+
+function refusal(code: number): string {
+  switch (code) {
+    case ErrorCode.NO_PEER:
+      return 'no peer yet'
+    case ErrorCode.SESSIONS:
+      return 'too many sessions, or too many that nobody answers (max_sessions)'
+    case ErrorCode.MEMORY:
+      return 'out of memory'
+    default:
+      return `engine error ${code}`
+  }
+}

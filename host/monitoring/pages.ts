@@ -1,0 +1,73 @@
+/** The answers of the monitoring server as HTTP has them: headers, error pages, bodies made in steps. */
+
+import type { Clock } from '../runtime.ts'
+
+/** An answer up to this length is sent in one piece, UTF-16 units. */
+const WHOLE_ANSWER = 65536
+/** Status, title and sentence of the error pages. */
+const ERRORS = {
+  400: ['Bad Request', 'Your browser sent a request that this server could not understand.'],
+  401: ['Unauthorized', 'The bearer token of this server (http_token in its configuration) is missing or wrong.'],
+  403: ['Forbidden', 'A page of another site may not ask this server.'],
+  404: ['Not Found', 'The requested URL was not found on this server.'],
+  405: ['Method Not Allowed', 'The requested method is not allowed for this URL.'],
+  421: [
+    'Misdirected Request',
+    'This server does not answer to that name. Ask for it by its IP address, by localhost, or by the host in its http_listen.',
+  ],
+  503: ['Service Unavailable', 'This connection cannot carry a stream of events.'],
+} as const
+
+/** Browsers do not always tell whose page asks; they keep answers with these from pages of other sites. */
+const NOT_FOR_OTHERS = { 'Cross-Origin-Resource-Policy': 'same-origin', 'X-Frame-Options': 'DENY' } as const
+
+/** An error page (protocol.md 11). */
+export function errorPage(status: keyof typeof ERRORS): Response {
+  const [title, sentence] = ERRORS[status]
+  const name = `${status} ${title}`
+  const body = `<HTML><HEAD><TITLE>${name}</TITLE></HEAD>\n<BODY><H1>${name}</H1>\n${sentence}\n</BODY></HTML>\n`
+  const headers = new Headers({ Connection: 'close', 'Content-Type': 'text/html', ...NOT_FOR_OTHERS })
+  if (status === 401) headers.set('WWW-Authenticate', 'Bearer')
+  return new Response(body, { status, headers })
+}
+
+/** An answer with the headers that all of them have. `post`: one that may not be asked for again. */
+export function page(body: string | ReadableStream<Uint8Array>, type: string, status = 200, post = false): Response {
+  const headers = new Headers({
+    Connection: 'close',
+    'Content-Type': type,
+    'X-Content-Type-Options': 'nosniff',
+    ...NOT_FOR_OTHERS,
+  })
+  if (!post) headers.set('Cache-Control', 'no-store')
+  return new Response(body, { status, headers })
+}
+
+/** A body made part by part: in one piece when it is short, else each part when the one before was taken. */
+export function bodyOf(parts: Iterator<string, unknown>, clock: Clock): string | ReadableStream<Uint8Array> {
+  let text = ''
+  while (text.length < WHOLE_ANSWER) {
+    const { value, done } = parts.next()
+    if (done === true) return text
+    // a step over slots that are empty or left out: those that follow are others' turn too
+    if (value === '') break
+    text += value
+  }
+  const encoder = new TextEncoder()
+  return new ReadableStream<Uint8Array>({
+    async pull(controller) {
+      while (text === '') {
+        // the tunnel comes first
+        await new Promise<void>((resolve) => clock.defer(resolve))
+        const { value, done } = parts.next()
+        if (done === true) {
+          controller.close()
+          return
+        }
+        text = String(value)
+      }
+      controller.enqueue(encoder.encode(text))
+      text = ''
+    },
+  })
+}

@@ -1,0 +1,91 @@
+/** /stats.json; its schema stands in docs/api.md. */
+
+import { formatConv, SESSION_STATES } from '../format.ts'
+import { formatAddress } from '../net/address.ts'
+import { contextJson } from '../transport/obfs/context-stats.ts'
+import type { HttpSource } from './source.ts'
+import { GAUGES, renderHealth, SessionFilter, type SessionStats, type Snapshot, type StatsQuery } from './stats.ts'
+
+/** Version of the schema of /stats.json: raised when a name goes or changes its meaning, not when one is added. */
+const STATS_JSON_VERSION = 1
+/** One session. */
+export function sessionJson(session: SessionStats): object {
+  const ms = (value: number): number | null => (value < 0 ? null : value)
+  return {
+    conv: formatConv(session.conv),
+    state: SESSION_STATES[session.state] ?? SESSION_STATES[0],
+    peer: formatAddress(session.peer),
+    age_seconds: session.age,
+    idle_seconds: session.idle,
+    rtt_ms: ms(session.rtt),
+    rttvar_ms: ms(session.rttvar),
+    rto_ms: ms(session.rto),
+    waitsnd_segments: session.waitsnd,
+    sndwnd_segments: session.sndwnd,
+    rmtwnd_segments: session.rmtWnd,
+    cwnd_segments: session.cwnd,
+    retransmitted_segments: session.retransmissions,
+    pace_segments_per_second: session.pace,
+    base_loss: session.baseLoss,
+    tcp_read_bytes: session.tcpRead,
+    tcp_written_bytes: session.tcpWritten,
+  }
+}
+
+/** The body of /stats.json without its sessions. */
+export function summaryOf(source: HttpSource, { uptime, cpu, date, counters, workers }: Snapshot): object {
+  const { name, version, runtime, runtimeVersion, mode } = source.program
+  const health = source.health()
+  const { healthy, text } = renderHealth(health)
+  const gauges = Object.entries(counters).filter(([key]) => GAUGES.has(key))
+  const totals = Object.entries(counters).filter(([key]) => !GAUGES.has(key))
+  return {
+    version: STATS_JSON_VERSION,
+    program: { name, version, runtime, runtime_version: runtimeVersion, mode },
+    time: date.toISOString(),
+    uptime_ms: uptime,
+    cpu_ms: cpu ?? null,
+    ready: healthy,
+    health: text,
+    // absent for a single process
+    workers,
+    counters: Object.fromEntries(totals),
+    // JSON knows no Infinity: null stands for never
+    gauges: Object.fromEntries(gauges),
+    host: source.hostCounters(),
+  }
+}
+
+/** The body of /stats.json in parts. */
+export function* renderJson(source: HttpSource, query: StatsQuery): Generator<string, void, undefined> {
+  const head = JSON.stringify(summaryOf(source, source.snapshot()))
+  yield `${head.slice(0, -1)},"sessions":[`
+  let first = true
+  if (query.sessions !== SessionFilter.none) {
+    for (const step of source.sessions()) {
+      let lines = ''
+      for (const session of step) {
+        if (session.state > query.sessions) continue
+        lines += `${first ? '\n' : ',\n'}${JSON.stringify(sessionJson(session))}`
+        first = false
+      }
+      yield lines
+    }
+  }
+  const contexts = source.contexts?.()
+  if (contexts === undefined) {
+    yield ']}\n'
+    return
+  }
+  yield '],"contexts":['
+  let next = '\n'
+  for (const step of contexts) {
+    let lines = ''
+    for (const context of step) {
+      lines += next + JSON.stringify(contextJson(context))
+      next = ',\n'
+    }
+    yield lines
+  }
+  yield ']}\n'
+}

@@ -1,28 +1,54 @@
-/*
- * Numbers that both sides of the module boundary share: clock unit, error codes, event types, structure layouts.
- * docs/abi.md is their description for hosts; host/engine/core.ts their mirror in TypeScript.
- */
+/* Numbers that engine and host share (docs/abi.md). Made from assembly/abi.json by build/abi.mjs: edit that file. */
 
-export const ABI_VERSION: i32 = 1
-
+export const ABI_VERSION: i32 = 2
 /** The clock runs in ticks of 1/8 ms. */
 export const TICKS_PER_MS: u32 = 8
+/** The same for a second. */
 export const TICKS_PER_SECOND: u32 = 8000
-/** Longest sleep `next_timeout` asks for: keeps every difference of u32 clocks far from its sign bit. */
-export const MAX_SLEEP_TICKS: u32 = 86400 * TICKS_PER_SECOND
-
+/** Longest sleep that `next_timeout` returns: keeps differences of 32-bit clocks far from their sign bit. */
+export const MAX_SLEEP_TICKS: u32 = 0x2932e000
+/** Value of a config field that is not set. */
+export const UNSET: u32 = 0xffffffff
+/** Longest datagram that is handled, as it stands on the wire. */
+export const MAX_DATAGRAM_BYTES: u32 = 1500
+/** Receive descriptors. */
+export const RX_SLOTS: u32 = 128
+/** Transmit descriptors. */
+export const TX_SLOTS: u32 = 64
+/** Events that one `poll_events` can return. */
+export const EVENT_SLOTS: u32 = 256
+/** Spans. */
+export const SPAN_SLOTS: u32 = 64
+/** Size of the entropy block. */
+export const ENTROPY_BYTES: u32 = 65536
+/** Size of the host's I/O block. */
+export const IO_BYTES: u32 = 65536
+/** Longest service id. */
+export const SERVICE_BYTES: u32 = 256
+/** Result of `session_info` for a session in TIME_WAIT, which has no stream. */
+export const NO_STREAM: u32 = 0x7fffffff
 export const OK: i32 = 0
-export const E_STATE: i32 = -1
-export const E_HANDLE: i32 = -2
-export const E_NO_PEER: i32 = -3
-export const E_SESSIONS: i32 = -4
-export const E_MEMORY: i32 = -5
-export const E_ENTROPY: i32 = -6
-export const E_ARGUMENT: i32 = -7
-/** Config field i out of range: E_CONFIG - i. */
-export const E_CONFIG: i32 = -100
 
-/** Event types; in a session's pending set event type t is bit t. */
+/* Bits of `capabilities()`. */
+
+export const CAPABILITY_OBFS: u32 = 1
+export const CAPABILITY_VALIDATION: u32 = 2
+export const CAPABILITY_FIND: u32 = 4
+
+/* Bits of the config field `mode`. */
+
+export const MODE_SERVER: u32 = 1
+export const MODE_CLIENT: u32 = 2
+export const MODE_RENDEZVOUS: u32 = 4
+
+/* Values of the config field `nonceStrategy`. */
+
+export const NONCE_NONE: u32 = 0
+export const NONCE_RANDOM: u32 = 1
+export const NONCE_COUNTER: u32 = 2
+
+/* Types of events. */
+
 export const EVENT_DIAL: u32 = 1
 export const EVENT_READABLE: u32 = 2
 export const EVENT_WRITABLE: u32 = 3
@@ -37,6 +63,8 @@ export const EVENT_MTU: u32 = 11
 export const EVENT_OBFS_READY: u32 = 12
 export const EVENT_OBFS_ENDED: u32 = 13
 
+/* `arg` of ABORT. */
+
 export const REASON_TIMEOUT: u32 = 1
 export const REASON_LINGER: u32 = 2
 export const REASON_NO_ANSWER: u32 = 3
@@ -47,44 +75,199 @@ export const REASON_STALE_PEER: u32 = 7
 export const REASON_MTU: u32 = 8
 export const REASON_OBFS: u32 = 9
 
-export const MODE_SERVER: u32 = 1
-export const MODE_CLIENT: u32 = 2
-export const MODE_RENDEZVOUS: u32 = 4
+/* Negative results. */
 
-export const NONCE_RANDOM: u32 = 1
-export const NONCE_COUNTER: u32 = 2
+export const E_STATE: i32 = -1
+export const E_HANDLE: i32 = -2
+export const E_NO_PEER: i32 = -3
+export const E_SESSIONS: i32 = -4
+export const E_MEMORY: i32 = -5
+export const E_ENTROPY: i32 = -6
+export const E_ARGUMENT: i32 = -7
+export const E_CONFIG: i32 = -100
 
-/** Value of a config field the user left unset. */
-export const UNSET: u32 = 0xffffffff
+/* States of a session (protocol.md 6.4). */
 
-/** Longest datagram that is looked at (protocol.md 3.5). */
-export const MAX_DATAGRAM_BYTES: u32 = 1500
+export const STATE_CONNECT: u32 = 1
+export const STATE_ESTABLISHED: u32 = 2
+export const STATE_LINGER: u32 = 3
+export const STATE_TIME_WAIT: u32 = 4
 
-export const RX_SLOTS: u32 = 128
+/* `kind` of the block at `obfs_ptr`. */
+
+export const OBFS_KIND_NONE: u32 = 0
+export const OBFS_KIND_TCP_WND: u32 = 1
+export const OBFS_KIND_TCP: u32 = 2
+
+/* `state` of a context. */
+
+export const OBFS_STATE_NEW: u32 = 1
+export const OBFS_STATE_CAPTURED: u32 = 2
+export const OBFS_STATE_AUTHENTICATED: u32 = 3
+
+/* Address record. A session is identified by all of its bytes and its conv. */
+
+export const ADDRESS_BYTES: u32 = 24
+export const ADDRESS_FAMILY: usize = 0
+export const ADDRESS_PORT: usize = 2
+export const ADDRESS_SCOPE: usize = 4
+export const ADDRESS_IP: usize = 8
+
+/* Block at `secret_ptr`. */
+
+export const SECRET_BYTES: u32 = 32
+export const SECRET_SECRET: usize = 0
+export const SECRET_BASE: usize = 16
+export const SECRET_SLOT: usize = 28
+
+/* Receive descriptor. */
+
 export const RX_BYTES: u32 = 48
 export const RX_PTR: usize = 0
 export const RX_CAPACITY: usize = 4
-export const RX_LEN: usize = 8
+export const RX_LENGTH: usize = 8
 export const RX_FLAGS: usize = 12
 export const RX_ADDRESS: usize = 16
-/** The engine's own: keyed hash of the nonce. */
 export const RX_HASH: usize = 40
 export const RX_OPENED: u32 = 1
 
-export const TX_SLOTS: u32 = 64
+/* Transmit descriptor. */
+
 export const TX_BYTES: u32 = 32
-export const TX_SRC: usize = 0
-export const TX_LEN: usize = 4
+export const TX_SOURCE: usize = 0
+export const TX_LENGTH: usize = 4
 export const TX_OUT: usize = 8
 export const TX_NONCE: usize = 12
 export const TX_ADDRESS: usize = 16
 export const TX_HANDLE: usize = 20
 
-export const EVENT_SLOTS: u32 = 256
+/* Event. */
+
 export const EVENT_BYTES: u32 = 16
+export const EVENT_TYPE: usize = 0
+export const EVENT_HANDLE: usize = 4
+export const EVENT_ARG: usize = 8
+export const EVENT_ARG2: usize = 12
 
-export const SPAN_SLOTS: u32 = 64
+/* Span: an iovec of wasm32. */
+
 export const SPAN_BYTES: u32 = 8
+export const SPAN_PTR: usize = 0
+export const SPAN_LENGTH: usize = 4
 
-export const ENTROPY_BYTES: u32 = 65536
-export const IO_BYTES: u32 = 65536
+/* Block that `session_info` and `session_find` fill. */
+
+export const INFO_BYTES: u32 = 96
+export const INFO_CONV: usize = 0
+export const INFO_STATE: usize = 4
+export const INFO_AGE: usize = 8
+export const INFO_IDLE: usize = 12
+export const INFO_SRTT: usize = 16
+export const INFO_RTO: usize = 20
+export const INFO_WAITSND: usize = 24
+export const INFO_PACE: usize = 28
+export const INFO_TCP_READ: usize = 32
+export const INFO_TCP_WRITTEN: usize = 40
+export const INFO_ADDRESS: usize = 48
+export const INFO_SNDWND: usize = 72
+export const INFO_RMT_WND: usize = 76
+export const INFO_CWND: usize = 80
+export const INFO_RETRANSMISSIONS: usize = 84
+export const INFO_RTTVAR: usize = 88
+export const INFO_CONGESTION: usize = 92
+
+/* Block at `obfs_ptr`. */
+
+export const OBFS_BYTES: u32 = 328
+export const OBFS_KIND: usize = 0
+export const OBFS_LOCAL: usize = 16
+export const OBFS_REMOTE: usize = 40
+export const OBFS_FILTER_LENGTH: usize = 64
+export const OBFS_FILTER: usize = 72
+
+/* Descriptor of a captured packet. */
+
+export const OBFS_RX_BYTES: u32 = 32
+export const OBFS_RX_PTR: usize = 0
+export const OBFS_RX_CAPACITY: usize = 4
+export const OBFS_RX_LENGTH: usize = 8
+export const OBFS_RX_FLAGS: usize = 12
+export const OBFS_RX_PAYLOAD: usize = 16
+export const OBFS_RX_PAYLOAD_LENGTH: usize = 20
+export const OBFS_RX_ADDRESS: usize = 24
+export const OBFS_RX_CONTEXT: usize = 28
+export const OBFS_RX_HAS_PAYLOAD: u32 = 1
+
+/* Descriptor of a packet to send. */
+
+export const OBFS_TX_BYTES: u32 = 64
+export const OBFS_TX_PTR: usize = 0
+export const OBFS_TX_CAPACITY: usize = 4
+export const OBFS_TX_LENGTH: usize = 8
+export const OBFS_TX_PACKET: usize = 16
+export const OBFS_TX_PACKET_LENGTH: usize = 20
+export const OBFS_TX_ADDRESS: usize = 32
+
+/* Block that `obfs_context_info` fills. */
+
+export const OBFS_INFO_BYTES: u32 = 96
+export const OBFS_INFO_STATE: usize = 0
+export const OBFS_INFO_IDLE: usize = 4
+export const OBFS_INFO_BYTES_IN: usize = 8
+export const OBFS_INFO_BYTES_OUT: usize = 16
+export const OBFS_INFO_CONGESTED: usize = 24
+export const OBFS_INFO_ECHOES: usize = 28
+export const OBFS_INFO_ADDRESS: usize = 32
+export const OBFS_INFO_CONTEXT: usize = 56
+export const OBFS_INFO_AGE: usize = 60
+
+/* Fields of the config block. */
+
+export const CONFIG_MODE: u32 = 0
+export const CONFIG_TAG_BYTES: u32 = 1
+export const CONFIG_NONCE_BYTES: u32 = 2
+export const CONFIG_NONCE_STRATEGY: u32 = 3
+export const CONFIG_KCP_MTU: u32 = 4
+export const CONFIG_SNDWND: u32 = 5
+export const CONFIG_RCVWND: u32 = 6
+export const CONFIG_NODELAY: u32 = 7
+export const CONFIG_INTERVAL: u32 = 8
+export const CONFIG_RESEND: u32 = 9
+export const CONFIG_NC: u32 = 10
+export const CONFIG_FLUSH: u32 = 11
+export const CONFIG_TIMEOUT: u32 = 12
+export const CONFIG_LINGER: u32 = 13
+export const CONFIG_KEEPALIVE: u32 = 14
+export const CONFIG_TIME_WAIT: u32 = 15
+export const CONFIG_MEMORY_CEILING: u32 = 16
+export const CONFIG_MAX_SESSIONS: u32 = 17
+export const CONFIG_REPLAY_CAPACITY: u32 = 18
+export const CONFIG_MAX_HALF_OPEN: u32 = 19
+export const CONFIG_CONFIRM: u32 = 20
+export const CONFIG_FIELDS: u32 = 21
+
+/** Least and greatest value of each config field, and whether it may be unset. */
+// biome-ignore format: a field in each line
+export const CONFIG_RANGES: StaticArray<u32> = [
+  0, 7, 0, // mode
+  0, 16, 0, // tagBytes
+  0, 24, 0, // nonceBytes
+  0, 2, 0, // nonceStrategy
+  64, 1500, 0, // kcpMtu
+  1, 65536, 1, // sndwnd
+  1, 65536, 1, // rcvwnd
+  0, 2, 1, // nodelay
+  1, 5000, 1, // interval
+  0, 100, 1, // resend
+  0, 1, 1, // nc
+  0, 2, 1, // flush
+  1, 86400, 0, // timeout
+  1, 86400, 0, // linger
+  0, 86400, 0, // keepalive
+  1, 86400, 0, // timeWait
+  0x100000, 0xf0000000, 0, // memoryCeiling
+  1, 65535, 0, // maxSessions
+  0, 0x100000, 0, // replayCapacity
+  0, 65535, 0, // maxHalfOpen
+  0, 1, 0, // confirm
+]

@@ -1,14 +1,36 @@
 /* The exports of the module and nothing else: see docs/abi.md. */
 import {
   ABI_VERSION,
+  CAPABILITY_FIND,
+  CAPABILITY_OBFS,
+  CAPABILITY_VALIDATION,
   E_ARGUMENT,
   E_HANDLE,
   E_STATE,
   ENTROPY_BYTES,
   EVENT_SLOTS,
+  INFO_ADDRESS,
+  INFO_AGE,
+  INFO_BYTES,
+  INFO_CONGESTION,
+  INFO_CONV,
+  INFO_CWND,
+  INFO_IDLE,
+  INFO_PACE,
+  INFO_RETRANSMISSIONS,
+  INFO_RMT_WND,
+  INFO_RTO,
+  INFO_RTTVAR,
+  INFO_SNDWND,
+  INFO_SRTT,
+  INFO_STATE,
+  INFO_TCP_READ,
+  INFO_TCP_WRITTEN,
+  INFO_WAITSND,
   IO_BYTES,
   MODE_CLIENT,
   MODE_SERVER,
+  NO_STREAM,
   OK,
   RX_SLOTS,
   SPAN_SLOTS,
@@ -23,6 +45,7 @@ import {
   configure as configureEndpoint,
   isMode,
   isReady,
+  refreshGauges,
   renewNonce,
   untilTimers,
 } from './endpoint/endpoint'
@@ -63,13 +86,15 @@ import { counters } from './stats'
 const MAX_HOST_BYTES: u32 = 1 << 30
 
 const info: usize = memory.data(96, 8)
-/** What `session_info` answers for a session in TIME_WAIT: no handle of a stream. */
-const NO_STREAM: i32 = 0x7fffffff
 /** The host's own: the engine never looks at it. */
 const io: usize = memory.data(65536, 8)
 
 export function abi_version(): i32 {
   return ABI_VERSION
+}
+
+export function capabilities(): u32 {
+  return CAPABILITY_OBFS | CAPABILITY_VALIDATION | CAPABILITY_FIND
 }
 
 export function config_ptr(): usize {
@@ -195,6 +220,12 @@ export function next_timeout(now: u32): i32 {
   return isReady(now) ? untilTimers(now) : -1
 }
 
+export function refresh_gauges(now: u32): i32 {
+  if (!isReady(now)) return E_STATE
+  refreshGauges()
+  return OK
+}
+
 export function poll_transmit(max: u32, now: u32): i32 {
   return isReady(now) ? transmit(max, now) : E_STATE
 }
@@ -276,44 +307,57 @@ export function session_slots(): u32 {
 }
 
 /** The info block of a session that ended: most of it is forgotten. */
-function describeTombstone(t: Tombstone): i32 {
-  memory.fill(info, 0, 96)
-  store<u32>(info, t.conv)
-  store<u32>(info, TIME_WAIT, 4)
-  store<u32>(info, seconds() - t.bornSecond, 8)
-  store<u32>(info, seconds() - t.bornSecond, 12)
-  store<u32>(info, 0xffffffff, 16)
-  store<u32>(info, 0xffffffff, 20)
-  copyAddress(info + 48, addressOfTombstone(t))
-  return NO_STREAM
+function describeTombstone(t: Tombstone): void {
+  memory.fill(info, 0, INFO_BYTES)
+  store<u32>(info, t.conv, INFO_CONV)
+  store<u32>(info, TIME_WAIT, INFO_STATE)
+  store<u32>(info, seconds() - t.bornSecond, INFO_AGE)
+  store<u32>(info, seconds() - t.bornSecond, INFO_IDLE)
+  store<u32>(info, u32.MAX_VALUE, INFO_SRTT)
+  store<u32>(info, u32.MAX_VALUE, INFO_RTO)
+  copyAddress(info + INFO_ADDRESS, addressOfTombstone(t))
+}
+
+function describeSession(s: Session, now: u32): void {
+  const isOver = s.state == TIME_WAIT
+  const active = <i32>(s.queuedAt - s.progressAt) > 0 ? s.queuedAt : s.progressAt
+  store<u32>(info, s.conv, INFO_CONV)
+  store<u32>(info, s.state, INFO_STATE)
+  store<u32>(info, seconds() - s.createdSecond, INFO_AGE)
+  store<u32>(info, (now - active) / TICKS_PER_SECOND, INFO_IDLE)
+  store<u32>(info, isOver ? u32.MAX_VALUE : s.srtt, INFO_SRTT)
+  store<u32>(info, isOver ? u32.MAX_VALUE : s.rto, INFO_RTO)
+  store<u32>(info, isOver ? 0 : waitSnd(s), INFO_WAITSND)
+  store<u32>(info, paceOf(s), INFO_PACE)
+  store<u64>(info, s.tcpRead, INFO_TCP_READ)
+  store<u64>(info, s.tcpWritten, INFO_TCP_WRITTEN)
+  copyAddress(info + INFO_ADDRESS, addressOf(s))
+  store<u32>(info, s.sndWnd, INFO_SNDWND)
+  store<u32>(info, s.rmtWnd, INFO_RMT_WND)
+  store<u32>(info, min(congestionWindow(s), s.sndWnd), INFO_CWND)
+  store<u32>(info, s.retransmissions, INFO_RETRANSMISSIONS)
+  store<u32>(info, s.rttvar, INFO_RTTVAR)
+  store<u32>(info, lossOf(s), INFO_CONGESTION)
 }
 
 export function session_info(slot: u32, now: u32): i32 {
   if (slot >= slotsInUse()) {
     const t = tombstoneAt(slot - slotsInUse())
-    return t ? describeTombstone(t) : 0
+    if (!t) return 0
+    describeTombstone(t)
+    return NO_STREAM
   }
   const s = sessionAt(slot)
   if (!s) return 0
-  const active = <i32>(s.queuedAt - s.progressAt) > 0 ? s.queuedAt : s.progressAt
-  store<u32>(info, s.conv)
-  store<u32>(info, s.state, 4)
-  store<u32>(info, seconds() - s.createdSecond, 8)
-  store<u32>(info, (now - active) / TICKS_PER_SECOND, 12)
-  store<u32>(info, s.state == TIME_WAIT ? 0xffffffff : s.srtt, 16)
-  store<u32>(info, s.state == TIME_WAIT ? 0xffffffff : s.rto, 20)
-  store<u32>(info, s.state == TIME_WAIT ? 0 : waitSnd(s), 24)
-  store<u32>(info, paceOf(s), 28)
-  store<u64>(info, s.tcpRead, 32)
-  store<u64>(info, s.tcpWritten, 40)
-  copyAddress(info + 48, addressOf(s))
-  store<u32>(info, s.sndWnd, 72)
-  store<u32>(info, s.rmtWnd, 76)
-  store<u32>(info, min(congestionWindow(s), s.sndWnd), 80)
-  store<u32>(info, s.retransmissions, 84)
-  store<u32>(info, s.rttvar, 88)
-  store<u32>(info, lossOf(s), 92)
+  describeSession(s, now)
   return s.handle
+}
+
+export function session_find(handle: u32, now: u32): i32 {
+  const s = stream(handle)
+  if (!s) return E_HANDLE
+  describeSession(s, now)
+  return OK
 }
 
 export function obfs_ptr(): usize {

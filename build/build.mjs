@@ -2,6 +2,7 @@
 // --if-stale skips steps whose sources have the content they had when the step last succeeded.
 
 import { mkdirSync, readFileSync } from 'node:fs'
+import { HEADER, writeHeader } from './abi.mjs'
 import { buildBundle, copyFile } from './bundles.mjs'
 import { buildCore } from './core.mjs'
 import { buildDashboard } from './dashboard.mjs'
@@ -24,16 +25,12 @@ function readStamps() {
 }
 
 /**
- * Makes one product, or says that its source is missing.
+ * Makes one product.
  * @param {{ source: string, out: string }} product
  * @param {() => Promise<string | void>} make
  */
 async function product({ source, out }, make) {
-  if (!exists(source)) {
-    if (!plan.sourcesMayBeMissing) throw new Error(`${source} is missing, needed for ${out}`)
-    say(`${out} skipped: no ${source} yet`)
-    return
-  }
+  if (!exists(source)) throw new Error(`${source} is missing, needed for ${out}`)
   const note = await make()
   say(note || out)
 }
@@ -41,8 +38,11 @@ async function product({ source, out }, make) {
 /** @type {Record<'core' | 'bundles' | 'types', { outputs: () => string[], run: () => Promise<void> }>} */
 const steps = {
   core: {
-    outputs: () => [plan.core.release, plan.core.debug, plan.core.inlined],
-    run: () => product({ ...plan.core, out: plan.core.release }, buildCore),
+    outputs: () => [plan.core.release, plan.core.debug, plan.core.inlined, HEADER],
+    async run() {
+      writeHeader()
+      await product({ ...plan.core, out: plan.core.release }, buildCore)
+    },
   },
   bundles: {
     outputs: () => [plan.dashboard, ...plan.bundles, ...plan.copies].map((item) => item.out),

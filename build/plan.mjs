@@ -1,9 +1,6 @@
 // What the build makes, in one place: every product and its source.
 // How it is made stands in core.mjs, bundles.mjs and types.mjs.
 
-/** Whether a product without its source is skipped with a line instead of failing the build. */
-export const sourcesMayBeMissing = false
-
 /**
  * @typedef {object} Bundle
  * @property {string} source entry file
@@ -44,7 +41,7 @@ export const types = { project: 'tsconfig.types.json', out: 'dist/types' }
 
 /** Files and directories each step reads; a change in one of them makes the step stale. */
 export const inputs = {
-  core: ['assembly', 'asconfig.json', 'build/core.mjs', 'build/plan.mjs', 'package-lock.json'],
+  core: ['assembly', 'asconfig.json', 'build/abi.mjs', 'build/core.mjs', 'build/plan.mjs', 'package-lock.json'],
   bundles: [
     'host',
     'runtime-node',

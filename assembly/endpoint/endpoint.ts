@@ -1,7 +1,33 @@
 /*
  * The endpoint as a whole: its start, and its time.
  */
-import { E_CONFIG, E_ENTROPY, E_MEMORY, MAX_SLEEP_TICKS, MODE_CLIENT, OK } from '../abi'
+import {
+  CONFIG_FLUSH,
+  CONFIG_INTERVAL,
+  CONFIG_KCP_MTU,
+  CONFIG_KEEPALIVE,
+  CONFIG_LINGER,
+  CONFIG_MAX_SESSIONS,
+  CONFIG_MEMORY_CEILING,
+  CONFIG_MODE,
+  CONFIG_NC,
+  CONFIG_NODELAY,
+  CONFIG_NONCE_BYTES,
+  CONFIG_NONCE_STRATEGY,
+  CONFIG_RCVWND,
+  CONFIG_REPLAY_CAPACITY,
+  CONFIG_RESEND,
+  CONFIG_SNDWND,
+  CONFIG_TAG_BYTES,
+  CONFIG_TIME_WAIT,
+  CONFIG_TIMEOUT,
+  E_CONFIG,
+  E_ENTROPY,
+  E_MEMORY,
+  MAX_SLEEP_TICKS,
+  MODE_CLIENT,
+  OK,
+} from '../abi'
 import { advanceClock, startClock } from '../clock'
 import { setKeepalive, startKeepalive } from '../control/keepalive'
 import { startPings } from '../control/pings'
@@ -17,33 +43,11 @@ import { setMaxSessions } from '../session/table'
 import { setTimeouts } from '../session/timeouts'
 import { checkTombstones, setTimeWait, untilTombstones } from '../session/tombstones'
 import { MEMORY_USED, set } from '../stats'
-import {
-  badField,
-  FLUSH,
-  field,
-  INTERVAL,
-  KCP_MTU,
-  KEEPALIVE,
-  LINGER,
-  MAX_SESSIONS,
-  MEMORY,
-  MODE,
-  NC,
-  NODELAY,
-  NONCE_BYTES,
-  NONCE_STRATEGY,
-  RCVWND,
-  REPLAY,
-  RESEND,
-  SNDWND,
-  TAG_BYTES,
-  TIME_WAIT,
-  TIMEOUT,
-} from './config'
+import { badField, field } from './config'
 import { checkMoves, untilMoves } from './migration'
 import { checkContexts, untilContexts } from './obfs'
 import { configureOpening } from './open'
-import { checkPeerTimers, configurePeer, untilPeerTimers, wakePeer } from './peer'
+import { checkPeerTimers, configurePeer, refreshReceivedAge, untilPeerTimers, wakePeer } from './peer'
 import { checkSessions, untilSessions, wakeSessions } from './schedule'
 
 /** Entropy the start wants: conv, clock, keepalive, pings, secret and base of nonces. */
@@ -76,24 +80,24 @@ export function configure(now: u32): i32 {
   }
   isReady(now)
   setOptions(
-    field(KCP_MTU),
-    field(SNDWND),
-    field(RCVWND),
-    field(NODELAY),
-    field(INTERVAL),
-    field(RESEND),
-    field(NC),
-    field(FLUSH),
+    field(CONFIG_KCP_MTU),
+    field(CONFIG_SNDWND),
+    field(CONFIG_RCVWND),
+    field(CONFIG_NODELAY),
+    field(CONFIG_INTERVAL),
+    field(CONFIG_RESEND),
+    field(CONFIG_NC),
+    field(CONFIG_FLUSH),
   )
-  setTimeouts(field(TIMEOUT), field(LINGER))
-  setTimeWait(field(TIME_WAIT))
-  setMaxSessions(field(MAX_SESSIONS))
-  setServiceExpiry(field(TIMEOUT))
+  setTimeouts(field(CONFIG_TIMEOUT), field(CONFIG_LINGER))
+  setTimeWait(field(CONFIG_TIME_WAIT))
+  setMaxSessions(field(CONFIG_MAX_SESSIONS))
+  setServiceExpiry(field(CONFIG_TIMEOUT))
   // limits that were lowered hold for sessions that wait already
   wakeSessions(now)
-  setBudget(field(MEMORY))
-  if (isMode(MODE_CLIENT)) setKeepalive(field(KEEPALIVE))
-  configurePeer(mode, min(max(3 * field(KEEPALIVE) + 4, 10), 1800))
+  setBudget(field(CONFIG_MEMORY_CEILING))
+  if (isMode(MODE_CLIENT)) setKeepalive(field(CONFIG_KEEPALIVE))
+  configurePeer(mode, min(max(3 * field(CONFIG_KEEPALIVE) + 4, 10), 1800))
   return OK
 }
 
@@ -102,13 +106,14 @@ function start(now: u32): i32 {
   startClock(now)
   // descriptors and replay filter come on top of the ceiling, which is for sessions
   openBudget()
-  if (!openReplay(datagramFilter(), field(REPLAY)) || !openDatagrams(field(TAG_BYTES))) return E_MEMORY
-  mode = field(MODE)
+  if (!openReplay(datagramFilter(), field(CONFIG_REPLAY_CAPACITY)) || !openDatagrams(field(CONFIG_TAG_BYTES)))
+    return E_MEMORY
+  mode = field(CONFIG_MODE)
   configureOpening(mode, load<u32>(takeEntropy(4)))
   setWireOffset(load<u32>(takeEntropy(4)))
-  startKeepalive(isMode(MODE_CLIENT) ? field(KEEPALIVE) : 0, load<u32>(takeEntropy(4)), now)
+  startKeepalive(isMode(MODE_CLIENT) ? field(CONFIG_KEEPALIVE) : 0, load<u32>(takeEntropy(4)), now)
   startPings(load<u64>(takeEntropy(8)))
-  openNonces(field(NONCE_BYTES), field(NONCE_STRATEGY))
+  openNonces(field(CONFIG_NONCE_BYTES), field(CONFIG_NONCE_STRATEGY))
   fixBudget()
   configured = true
   return OK
@@ -127,9 +132,14 @@ export function checkTimers(now: u32): void {
   checkTombstones()
 }
 
+/** Brings the gauges up to date that nothing else keeps. */
+export function refreshGauges(): void {
+  set(MEMORY_USED, usedBytes())
+  refreshReceivedAge()
+}
+
 /** Ticks until `checkTimers` has something to do. */
 export function untilTimers(now: u32): u32 {
-  set(MEMORY_USED, usedBytes())
   const wanted = min(
     min(untilPeerTimers(now), untilContexts()),
     min(min(untilMoves(now), untilTombstones()), MAX_SLEEP_TICKS),

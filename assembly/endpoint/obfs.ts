@@ -10,6 +10,18 @@ import {
   E_STATE,
   EVENT_OBFS_ENDED,
   EVENT_OBFS_READY,
+  OBFS_INFO_ADDRESS,
+  OBFS_INFO_AGE,
+  OBFS_INFO_BYTES_IN,
+  OBFS_INFO_BYTES_OUT,
+  OBFS_INFO_CONGESTED,
+  OBFS_INFO_CONTEXT,
+  OBFS_INFO_ECHOES,
+  OBFS_INFO_IDLE,
+  OBFS_INFO_STATE,
+  OBFS_STATE_AUTHENTICATED,
+  OBFS_STATE_CAPTURED,
+  OBFS_STATE_NEW,
   OK,
   REASON_OBFS,
   TICKS_PER_SECOND,
@@ -215,15 +227,16 @@ export function untilContexts(): u32 {
 export function describeContext(slot: u32): u32 {
   const c = contextAt(slot)
   if (!c) return 0
-  const state: u32 = is(c, AUTHENTICATED) ? 3 : is(c, CAPTURED) ? 2 : 1
-  store<u32>(contextInfo, state)
-  store<u32>(contextInfo, seconds() - c.payloadSecond, 4)
-  store<u64>(contextInfo, c.bytesIn, 8)
-  store<u64>(contextInfo, c.bytesOut, 16)
-  store<u32>(contextInfo, c.congested, 24)
-  store<u32>(contextInfo, c.echoes, 28)
-  copyAddress(contextInfo + 32, remoteOf(c))
-  store<u32>(contextInfo, c.id, 56)
-  store<u32>(contextInfo, seconds() - c.createdSecond, 60)
+  const isKnown = is(c, CAPTURED)
+  const state = is(c, AUTHENTICATED) ? OBFS_STATE_AUTHENTICATED : isKnown ? OBFS_STATE_CAPTURED : OBFS_STATE_NEW
+  store<u32>(contextInfo, state, OBFS_INFO_STATE)
+  store<u32>(contextInfo, seconds() - c.payloadSecond, OBFS_INFO_IDLE)
+  store<u64>(contextInfo, c.bytesIn, OBFS_INFO_BYTES_IN)
+  store<u64>(contextInfo, c.bytesOut, OBFS_INFO_BYTES_OUT)
+  store<u32>(contextInfo, c.congested, OBFS_INFO_CONGESTED)
+  store<u32>(contextInfo, c.echoes, OBFS_INFO_ECHOES)
+  copyAddress(contextInfo + OBFS_INFO_ADDRESS, remoteOf(c))
+  store<u32>(contextInfo, c.id, OBFS_INFO_CONTEXT)
+  store<u32>(contextInfo, seconds() - c.createdSecond, OBFS_INFO_AGE)
   return c.id
 }

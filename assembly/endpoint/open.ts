@@ -2,6 +2,8 @@
  * How sessions begin: a client's TCP connection, a server's first datagram of an unknown conversation.
  */
 import {
+  CONFIG_CONFIRM,
+  CONFIG_MAX_HALF_OPEN,
   E_MEMORY,
   E_NO_PEER,
   E_SESSIONS,
@@ -50,7 +52,7 @@ import { endSession, queueDial, sendKeepalive } from '../session/stream'
 import { error, find, insert, isTableFull, rekey, sessionAt, slotsInUse } from '../session/table'
 import { answerLate, areTombstonesFull, findTombstone } from '../session/tombstones'
 import { count, SESSIONS_OPENED, SESSIONS_REFUSED, SESSIONS_UNCONFIRMED } from '../stats'
-import { CONFIRM, field, MAX_HALF_OPEN } from './config'
+import { field } from './config'
 import { considerMove } from './migration'
 import { currentPeer, previousPeer } from './peer'
 import { isLive, pingUnvalidated, settle } from './schedule'
@@ -198,7 +200,7 @@ function admit(s: Session, at: usize, len: u32, now: u32): bool {
 
 /** True if a first flight cannot be a replay: it left its sender so recently that the filter would know it. */
 function isVouchedFor(remote: Remote, conv: u32, at: usize, len: u32): bool {
-  if (field(CONFIRM) != 0 || len < HEADER_BYTES || readCmd(at) != CMD_PUSH) return false
+  if (field(CONFIG_CONFIRM) != 0 || len < HEADER_BYTES || readCmd(at) != CMD_PUSH) return false
   return isRecent(remote, readTs(at), conv, rememberedSince(datagramFilter()))
 }
 
@@ -276,5 +278,5 @@ export function endSessionsOf(address: usize, reason: u32, now: u32): void {
 
 /** Sessions without DIAL, or that nobody answered, against their own limit. */
 function isHalfOpenFull(): bool {
-  return field(MAX_HALF_OPEN) != 0 && halfOpenCount() >= field(MAX_HALF_OPEN)
+  return field(CONFIG_MAX_HALF_OPEN) != 0 && halfOpenCount() >= field(CONFIG_MAX_HALF_OPEN)
 }

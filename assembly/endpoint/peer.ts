@@ -3,6 +3,7 @@
  * (protocol.md 7.3, 7.6, 8).
  */
 import {
+  CONFIG_KEEPALIVE,
   E_ARGUMENT,
   E_NO_PEER,
   EVENT_PEER_FOUND,
@@ -41,7 +42,7 @@ import { checkServices, untilServices } from '../control/services'
 import { copyAddress, isAddress, sameAddress } from '../packet/address'
 import { tellOwn } from '../session/events'
 import { LAST_RECEIVED_AGE, set } from '../stats'
-import { field, KEEPALIVE } from './config'
+import { field } from './config'
 
 /** Written by the host before `set_peer`, and by us before PEER_FOUND. */
 export const peer: usize = memory.data(24, 8)
@@ -125,7 +126,7 @@ function wantsRendezvous(): bool {
 }
 
 function listenTicks(): u32 {
-  return mode & MODE_SERVER ? field(KEEPALIVE) * TICKS_PER_SECOND : 0
+  return mode & MODE_SERVER ? field(CONFIG_KEEPALIVE) * TICKS_PER_SECOND : 0
 }
 
 /** True if the socket is an IPv6 one, as the rendezvous server's address tells. */
@@ -183,9 +184,12 @@ export function checkPeerTimers(now: u32): void {
 
 /** Ticks until `checkPeerTimers` has something to do. */
 export function untilPeerTimers(now: u32): u32 {
-  set(LAST_RECEIVED_AGE, everReceived ? (elapsed - lastReceivedAt) / TICKS_PER_MS : u64.MAX_VALUE)
   const wanted = min(min(untilResolve(), untilServices(now)), untilRendezvous(wantsRendezvous(), now))
   return isAddress(currentPeer) ? min(wanted, untilPing(now)) : wanted
+}
+
+export function refreshReceivedAge(): void {
+  set(LAST_RECEIVED_AGE, everReceived ? (elapsed - lastReceivedAt) / TICKS_PER_MS : u64.MAX_VALUE)
 }
 
 /** After a suspension: everything is due. */

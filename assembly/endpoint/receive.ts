@@ -8,7 +8,7 @@ import {
   RX_ADDRESS,
   RX_FLAGS,
   RX_HASH,
-  RX_LEN,
+  RX_LENGTH,
   RX_OPENED,
   RX_PTR,
   RX_SLOTS,
@@ -103,7 +103,7 @@ export function receive(slots: u32, now: u32): i32 {
 /** What a datagram needs from far away is on its way while others are looked at. */
 function prepare(i: u32): void {
   const slot = rxSlot(i)
-  const sealed = load<u32>(slot, RX_LEN)
+  const sealed = load<u32>(slot, RX_LENGTH)
   if (tagBytes == 0 || !(load<u32>(slot, RX_FLAGS) & RX_OPENED) || sealed <= tagBytes + nonceBytes) return
   const hash = hashOfNonce(load<usize>(slot, RX_PTR) + sealed - nonceBytes)
   store<u64>(slot, hash, RX_HASH)
@@ -112,7 +112,7 @@ function prepare(i: u32): void {
 
 function takeDatagram(i: u32, now: u32): bool {
   const slot = rxSlot(i)
-  const sealed = load<u32>(slot, RX_LEN)
+  const sealed = load<u32>(slot, RX_LENGTH)
   const at = load<usize>(slot, RX_PTR)
   const address = slot + RX_ADDRESS
   add(PKT_RECEIVED, 1)

@@ -10,11 +10,11 @@ import {
   TX_ADDRESS,
   TX_BYTES,
   TX_HANDLE,
-  TX_LEN,
+  TX_LENGTH,
   TX_NONCE,
   TX_OUT,
   TX_SLOTS,
-  TX_SRC,
+  TX_SOURCE,
 } from '../abi'
 import { alloc, allocUrgent, HEADROOM_BYTES, PACKET_CLASS } from '../memory/slab'
 import { hasEntropy, takeEntropy } from './entropy'
@@ -100,8 +100,8 @@ export function describeTx(i: u32, src: usize, len: u32, limit: u32, address: us
     writeNonce(nonce)
     store<usize>(slot, nonce, TX_NONCE)
   }
-  store<usize>(slot, src, TX_SRC)
-  store<u32>(slot, len, TX_LEN)
+  store<usize>(slot, src, TX_SOURCE)
+  store<u32>(slot, len, TX_LENGTH)
   store<usize>(slot, out, TX_OUT)
   store<usize>(slot, address, TX_ADDRESS)
   store<u32>(slot, handle, TX_HANDLE)

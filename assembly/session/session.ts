@@ -3,16 +3,17 @@
  * the endpoint it stands in.
  */
 
+import { STATE_CONNECT, STATE_ESTABLISHED, STATE_LINGER, STATE_TIME_WAIT } from '../abi'
 import { Conversation } from '../kcp/conversation'
 import { append, List, takeOut } from '../memory/list'
 import { awaitValidation, isValidated, Remote } from '../packet/remote'
 import { SESSIONS_BY_STATE, shift } from '../stats'
 
 /** KCP side, numbered as /stats shows it (protocol.md 6.4). */
-export const CONNECT: u32 = 1
-export const ESTABLISHED: u32 = 2
-export const LINGER: u32 = 3
-export const TIME_WAIT: u32 = 4
+export const CONNECT: u32 = STATE_CONNECT
+export const ESTABLISHED: u32 = STATE_ESTABLISHED
+export const LINGER: u32 = STATE_LINGER
+export const TIME_WAIT: u32 = STATE_TIME_WAIT
 
 /** TCP side. GONE: no TCP connection any more; what arrives is discarded. */
 export const TCP_NONE: u32 = 0

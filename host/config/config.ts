@@ -3,26 +3,20 @@
  */
 
 import type { UdpPath } from '../runtime.ts'
+import type schema from './schema.json'
 
 /** Mode bits, as the engine's config block wants them (abi.md). */
 export const MODE_SERVER = 1
 export const MODE_CLIENT = 2
 export const MODE_RENDEZVOUS = 4
 
-/** KCP parameters. undefined = not set by the user: the engine chooses. */
-export interface KcpConfig {
+/** The keys below `kcp`; the schema is their only list. */
+export type KcpKey = keyof typeof schema.properties.kcp.properties
+
+/** KCP parameters in the units of the schema. undefined = not set by the user: the engine chooses. */
+export type KcpConfig = Readonly<Record<Exclude<KcpKey, 'mtu'>, number | undefined>> & {
   /** bytes of the whole IP packet */
   readonly mtu: number
-  /** segments */
-  readonly sndwnd: number | undefined
-  /** segments */
-  readonly rcvwnd: number | undefined
-  readonly nodelay: number | undefined
-  /** ms */
-  readonly interval: number | undefined
-  readonly resend: number | undefined
-  readonly nc: number | undefined
-  readonly flush: number | undefined
 }
 
 export interface TcpConfig {

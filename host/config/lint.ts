@@ -8,7 +8,7 @@ import { isWildcardHost, parseHostPort } from '../net/address.ts'
 import { type Config, MODE_CLIENT, MODE_RENDEZVOUS, MODE_SERVER } from './config.ts'
 import { configWarnings } from './rules.ts'
 import { didYouMean, type Findings } from './unknown-keys.ts'
-import { PROPERTIES } from './validate.ts'
+import { KCP_KEYS, PROPERTIES } from './validate.ts'
 
 /** Idle mappings live at least this long in most NATs, in seconds. */
 const NAT_IDLE_S = 30
@@ -23,7 +23,8 @@ const OTHERS_READ = 0o044
 const OTHERS_WRITE = 0o022
 const GROUP_READ = 0o040
 
-const TUNED = ['sndwnd', 'rcvwnd', 'nodelay', 'interval', 'resend', 'nc', 'flush'] as const
+/** The keys that turn automatic control off. */
+const TUNED = KCP_KEYS.filter((key) => key !== 'mtu')
 
 export interface Advice {
   readonly warnings: readonly string[]

@@ -5,10 +5,18 @@
  */
 
 import type { UdpPath } from '../runtime.ts'
-import { type Config, MODE_CLIENT, MODE_RENDEZVOUS, MODE_SERVER, type ReplayPolicy } from './config.ts'
+import {
+  type Config,
+  type KcpConfig,
+  type KcpKey,
+  MODE_CLIENT,
+  MODE_RENDEZVOUS,
+  MODE_SERVER,
+  type ReplayPolicy,
+} from './config.ts'
 import { readJson } from './json.ts'
 import { checkRules } from './rules.ts'
-import { type Scalar, validate } from './validate.ts'
+import { KCP_KEYS, type Scalar, validate } from './validate.ts'
 
 /** Typed access to the validated values; a mismatch between schema.json and Config is a bug and throws TypeError. */
 class Reader {
@@ -52,6 +60,12 @@ class Reader {
   }
 }
 
+function kcpOf(values: Reader): KcpConfig {
+  const entries = KCP_KEYS.map((key) => [key, values.optionalInteger(`kcp.${key}`)] as const)
+  const kcp = Object.fromEntries(entries) as Record<KcpKey, number | undefined>
+  return { ...kcp, mtu: values.integer('kcp.mtu') }
+}
+
 function modeOf(values: Reader): number {
   return (
     (values.text('connect') === undefined ? 0 : MODE_SERVER) |
@@ -83,16 +97,7 @@ export function parseConfig(bytes: Uint8Array): Config {
     psk: values.text('psk'),
     password: values.text('password'),
     obfs: values.text('obfs'),
-    kcp: {
-      mtu: values.integer('kcp.mtu'),
-      sndwnd: values.optionalInteger('kcp.sndwnd'),
-      rcvwnd: values.optionalInteger('kcp.rcvwnd'),
-      nodelay: values.optionalInteger('kcp.nodelay'),
-      interval: values.optionalInteger('kcp.interval'),
-      resend: values.optionalInteger('kcp.resend'),
-      nc: values.optionalInteger('kcp.nc'),
-      flush: values.optionalInteger('kcp.flush'),
-    },
+    kcp: kcpOf(values),
     tcp: {
       reuseport: values.flag('tcp.reuseport'),
       keepalive: values.flag('tcp.keepalive'),

@@ -5,6 +5,7 @@
  */
 
 import { ConfigError, HIDDEN, quote } from '../errors.ts'
+import type { KcpKey } from './config.ts'
 import { decodeString, type JsonNode } from './json.ts'
 import schema from './schema.json' with { type: 'json' }
 
@@ -28,6 +29,8 @@ export type Properties = Readonly<Record<string, PropertySchema>>
 
 /** All top-level properties of the published schema. */
 export const PROPERTIES: Properties = schema.properties
+/** The keys below `kcp`. */
+export const KCP_KEYS = Object.keys(schema.properties.kcp.properties) as readonly KcpKey[]
 
 /**
  * Integers are plain unsigned decimal digits (protocol.md 10.1): no sign, fraction, exponent. The JSON grammar

@@ -1,6 +1,6 @@
 /** The streams of one driver, by the engine's handles, and what the engine's events mean to them. */
 
-import { ABORT_REASONS, DATAGRAM_MAX, ErrorCode, EventType } from '../engine/core.ts'
+import { ABORT_REASON_TEXTS, DATAGRAM_MAX, ErrorCode, EventType } from '../engine/core.ts'
 import { messageOf, toError } from '../errors.ts'
 import { LOG_DEBUG, LOG_INFO, LOG_WARNING } from '../log/log.ts'
 import { formatAddress, type SocketAddress } from '../net/address.ts'
@@ -200,7 +200,7 @@ export class StreamTable implements StreamOwner {
 }
 
 function abortReason(code: number): string {
-  return ABORT_REASONS[code] ?? `reason ${code}`
+  return ABORT_REASON_TEXTS[code] ?? `reason ${code}`
 }
 
 function refusal(code: number): string {

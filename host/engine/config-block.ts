@@ -6,7 +6,7 @@
 import { type Config, MODE_SERVER } from '../config/config.ts'
 import { kcpMtu } from '../config/mtu.ts'
 import type { Aead } from '../crypto/aead.ts'
-import { type CoreConfig, NonceStrategy, UNSET } from './core.ts'
+import { type CoreConfig, KCP_FIELDS, NonceStrategy, UNSET } from './core.ts'
 
 /** Nonces the replay filter remembers at least (protocol.md 3.6). */
 const REPLAY_CAPACITY_SERVER = 1 << 20
@@ -25,19 +25,14 @@ const NONCE_STRATEGIES = {
 export function coreConfig(config: Config, aead: Aead | undefined, family: 4 | 6): CoreConfig {
   const { kcp } = config
   const server = (config.mode & MODE_SERVER) !== 0
+  const fields = KCP_FIELDS.map((name) => [name, kcp[name] ?? UNSET] as const)
   return {
+    ...(Object.fromEntries(fields) as Record<(typeof KCP_FIELDS)[number], number>),
     mode: config.mode,
     tagBytes: aead?.tagBytes ?? 0,
     nonceBytes: aead?.nonceBytes ?? 0,
     nonceStrategy: NONCE_STRATEGIES[aead?.nonceStrategy ?? 'none'],
     kcpMtu: kcpMtu(kcp.mtu, family, config.method, config.obfs),
-    sndwnd: kcp.sndwnd ?? UNSET,
-    rcvwnd: kcp.rcvwnd ?? UNSET,
-    nodelay: kcp.nodelay ?? UNSET,
-    interval: kcp.interval ?? UNSET,
-    resend: kcp.resend ?? UNSET,
-    nc: kcp.nc ?? UNSET,
-    flush: kcp.flush ?? UNSET,
     timeout: config.timeout,
     linger: config.linger,
     keepalive: config.keepalive,

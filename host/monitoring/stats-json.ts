@@ -1,10 +1,11 @@
 /** /stats.json; its schema stands in docs/api.md. */
 
+import { GAUGES } from '../engine/core.ts'
 import { formatConv, SESSION_STATES } from '../format.ts'
 import { formatAddress } from '../net/address.ts'
 import { contextJson } from '../transport/obfs/context-stats.ts'
 import type { HttpSource } from './source.ts'
-import { GAUGES, renderHealth, SessionFilter, type SessionStats, type Snapshot, type StatsQuery } from './stats.ts'
+import { renderHealth, SessionFilter, type SessionStats, type Snapshot, type StatsQuery } from './stats.ts'
 
 /** Version of the schema of /stats.json: raised when a name goes or changes its meaning, not when one is added. */
 const STATS_JSON_VERSION = 1

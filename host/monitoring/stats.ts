@@ -10,6 +10,7 @@ import {
   COUNTERS,
   type Core,
   type CounterName,
+  GAUGES,
   Info,
   NEVER_RECEIVED,
   SessionState,
@@ -94,21 +95,6 @@ function countersOf(value: (name: CounterName) => number): Counters {
   return Object.fromEntries(COUNTERS.map((name) => [name, value(name)])) as Record<CounterName, number>
 }
 
-/** The counters that are gauges, the others only grow (docs/abi.md). */
-export const GAUGES: ReadonlySet<string> = new Set<CounterName>([
-  'sessions_connect',
-  'sessions_established',
-  'sessions_linger',
-  'sessions_time_wait',
-  'waitsnd',
-  'memory_used',
-  'last_received_age',
-  'peer_silent_pings',
-  'entropy_left',
-  'obfs_contexts',
-  'obfs_unauthenticated',
-])
-
 const MAXIMA: ReadonlySet<string> = new Set<CounterName>(['peer_silent_pings'])
 
 /** The counters of all: sums, but of ages the least and of silence the worst. */
@@ -136,7 +122,7 @@ export function totalsOf(counters: Counters): Counters {
 
 /** Reads all counters. `now` in ticks: it refreshes the gauges that are ages (docs/abi.md, Counters). */
 export function readCounters(core: Core, now: number): Counters {
-  core.calls.next_timeout(now)
+  core.calls.refresh_gauges(now)
   return lastCounters(core)
 }
 
@@ -316,8 +302,7 @@ export function renderHealth(health: Health): { readonly healthy: boolean; reado
 
 /** ms since the engine got a datagram; undefined = never. `now` in ticks. */
 export function readLastReceived(core: Core, now: number): number | undefined {
-  // the gauge is refreshed by next_timeout (docs/abi.md, Counters)
-  core.calls.next_timeout(now)
+  core.calls.refresh_gauges(now)
   const age = core.counter('last_received_age')
   return age === NEVER_RECEIVED ? undefined : Number(age)
 }

@@ -84,7 +84,7 @@ for (const [name, values] of Object.entries(BAD) as [ConfigFieldName, readonly n
   test(`a bad ${name} is named by its index`, () => {
     for (const value of values) {
       const result = configure({ ...defaultConfig('server'), [name]: value })
-      assert.is(result, ErrorCode.CONFIG_BASE - ConfigField[name], `${name} = ${value}`)
+      assert.is(result, ErrorCode.CONFIG - ConfigField[name], `${name} = ${value}`)
     }
   })
 }

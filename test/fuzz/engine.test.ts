@@ -119,11 +119,11 @@ const BREAKS: readonly (readonly [string, RegExp, () => CoreExports])[] = [
           leaked += 64
           return calls.stream_abort(handle, now)
         },
-        next_timeout: (now) => {
-          const wait = calls.next_timeout(now)
+        refresh_gauges: (now) => {
+          const result = calls.refresh_gauges(now)
           const at = counter(calls, 'memory_used')
           words(calls)[at] = (words(calls)[at] ?? 0) + leaked
-          return wait
+          return result
         },
       }
     },

@@ -5,7 +5,7 @@
 
 import { Buffer } from 'node:buffer'
 import {
-  ADDRESS_BYTES,
+  AddressRecord,
   COUNTERS,
   ConfigField,
   type ConfigFieldName,
@@ -118,6 +118,8 @@ export class Subject {
   }
 
   gauge(name: CounterName): number {
+    this.calls.refresh_gauges(this.now)
+    this.core.refresh()
     const word = this.#statsWord + 2 * COUNTERS.indexOf(name)
     return (this.core.u32[word] ?? 0) + (this.core.u32[word + 1] ?? 0) * 0x1_0000_0000
   }
@@ -212,7 +214,8 @@ export class Subject {
       if (!this.isHeap(at, length) || !this.isHeap(out, TX_BLOCK)) fault('a transmit descriptor points outside')
       if (handle === 0 && length > Math.max(CONTROL_MAX, this.config.kcpMtu))
         fault(`a control message of ${length} bytes`)
-      if (to + ADDRESS_BYTES > core.u8.length || length === 0) fault('a transmit descriptor without address or bytes')
+      if (to + AddressRecord.BYTES > core.u8.length || length === 0)
+        fault('a transmit descriptor without address or bytes')
       if (this.overhead) this.#checkNonce(nonceAt, out + length + TAG_BYTES)
       listener.onDatagram(at, length, handle, to, nonceAt)
     }

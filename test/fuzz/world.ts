@@ -3,7 +3,7 @@
  */
 
 import { Buffer } from 'node:buffer'
-import { ADDRESS_BYTES, type CoreExports, EventType, Info } from '../../host/engine/core.ts'
+import { AddressRecord, type CoreExports, EventType, Info } from '../../host/engine/core.ts'
 import type { Random } from '../../testkit/sim/random.ts'
 import { Cmd, HEADER_BYTES, What } from '../../testkit/sim/wire.ts'
 import { Conversation, Phase, Session, Sessions } from './model.ts'
@@ -83,7 +83,7 @@ export class World implements Listener {
     const key = this.subject.addressKey(at)
     let known = this.#known.get(key)
     if (!known) {
-      known = this.subject.core.u8.slice(at, at + ADDRESS_BYTES)
+      known = this.subject.core.u8.slice(at, at + AddressRecord.BYTES)
       this.#known.set(key, known)
     }
     return known

@@ -69,7 +69,8 @@ export function stubCore(overrides: Partial<Omit<CoreExports, 'memory'>> = {}): 
   }
   const exports: CoreExports = {
     memory: memory as { readonly buffer: ArrayBuffer },
-    abi_version: () => 1,
+    abi_version: () => 2,
+    capabilities: () => 7,
     config_ptr: () => CONFIG_PTR,
     entropy_ptr: () => ENTROPY_PTR,
     entropy_capacity: () => 65536,
@@ -116,6 +117,8 @@ export function stubCore(overrides: Partial<Omit<CoreExports, 'memory'>> = {}): 
       return note('handle_timeout')
     },
     next_timeout: () => stub.timeout,
+    refresh_gauges: () => 0,
+    session_find: () => 0,
     poll_transmit: (max) => {
       if (stub.thirst > 0) return -6
       let count = 0

@@ -59,8 +59,8 @@ const ENTRIES: readonly (readonly [what: string, call: Call, provoke: (all: Tunn
   ['a change of the peer', 'set_peer', ({ client }) => client.driver.setPeer(undefined)],
   ['a ping for a watcher', 'ping_peer', ({ client }) => client.monitor.ping()],
   ['a look at the sessions', 'session_info', ({ client }) => void [...client.monitor.sessions()]],
-  ['a look at the counters', 'next_timeout', ({ client }) => void client.monitor.snapshot()],
-  ['a look at the health', 'next_timeout', ({ client }) => void client.monitor.health()],
+  ['a look at the counters', 'refresh_gauges', ({ client }) => void client.monitor.snapshot()],
+  ['a look at the health', 'refresh_gauges', ({ client }) => void client.monitor.health()],
 ]
 
 for (const [what, call, provoke] of ENTRIES) {

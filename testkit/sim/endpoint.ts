@@ -5,7 +5,7 @@
  * Sealing is a stand-in (the plaintext, a checksum as tag, the engine's nonce), so the ciphers stay out of it.
  */
 import {
-  ADDRESS_BYTES,
+  AddressRecord,
   Core,
   type CoreConfig,
   type CounterName,
@@ -38,7 +38,7 @@ export type Address = Uint8Array<ArrayBuffer>
 
 /** The record of 10.0.0.`host`:`port`. */
 export function address4(host: number, port: number): Address {
-  const record = new Uint8Array(ADDRESS_BYTES)
+  const record = new Uint8Array(AddressRecord.BYTES)
   const view = new DataView(record.buffer)
   view.setUint16(0, 4, true)
   view.setUint16(2, port, true)
@@ -48,7 +48,7 @@ export function address4(host: number, port: number): Address {
 
 /** The record of [fd00::`host`]:`port`, with a scope id. */
 export function address6(host: number, port: number, scope = 0): Address {
-  const record = new Uint8Array(ADDRESS_BYTES)
+  const record = new Uint8Array(AddressRecord.BYTES)
   const view = new DataView(record.buffer)
   view.setUint16(0, 6, true)
   view.setUint16(2, port, true)
@@ -259,7 +259,7 @@ export class Endpoint {
   get peer(): Address {
     this.core.refresh()
     const at = this.core.calls.peer_ptr() >>> 0
-    return this.core.u8.slice(at, at + ADDRESS_BYTES)
+    return this.core.u8.slice(at, at + AddressRecord.BYTES)
   }
 
   /** Feeds datagrams as the network delivered them; the result counts the accepted ones. */
@@ -350,7 +350,7 @@ export class Endpoint {
           this.#nonces.add(key)
           bytes = fakeSeal(plain, nonce)
         }
-        const peer = core.u8.slice(to, to + ADDRESS_BYTES)
+        const peer = core.u8.slice(to, to + AddressRecord.BYTES)
         const handle = core.u32[word + Tx.handle] ?? 0
         if (handle !== 0) this.#checkPushes(handle, plain)
         this.#onTransmit({ bytes, peer }, handle)
@@ -463,7 +463,7 @@ export class Endpoint {
 
   /** One counter; gauges of time are refreshed first. */
   counter(name: CounterName): number {
-    this.core.calls.next_timeout(this.now)
+    this.core.calls.refresh_gauges(this.now)
     return Number(this.core.counter(name))
   }
 

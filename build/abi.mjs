@@ -1,0 +1,321 @@
+// node build/abi.mjs [--check]: writes what follows from assembly/abi.json, the one description of the engine's ABI:
+// constants for the engine (assembly/abi.ts, assembly/counters.ts) and for hosts (host/engine/abi.ts), the tables of
+// docs/abi.md, and a C header (dist/kcptun_core.h). --check writes nothing and fails when a committed file differs.
+
+import { mkdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { inProject } from './files.mjs'
+
+/** @typedef {{ value: number, doc?: string }} Value */
+/** @typedef {{ offset: number, type: string, doc?: string, by?: string }} Field */
+/** @typedef {{ doc: string, prefix: string, type: string, text?: boolean, values: Record<string, Value> }} Enum */
+/** @typedef {{ doc: string, prefix: string, bytes: number, unit: 'byte' | 'word', fields: Record<string, Field>, flags?: Record<string, number> }} Struct */
+/** @typedef {{ min: number, max: number, values?: number[], unset?: boolean, group?: string, doc: string }} ConfigEntry */
+/** @typedef {{ version: number, constants: Record<string, Value>, enums: Record<string, Enum>, structs: Record<string, Struct>, config: Record<string, ConfigEntry>, counters: Record<string, { gauge?: boolean, doc?: string }>, calls: Record<string, { args: string[], kind: string, doc: string }> }} Abi */
+
+/** @type {Abi} */
+export const abi = JSON.parse(readFileSync(inProject('assembly/abi.json'), 'utf8'))
+
+export const HEADER = 'dist/kcptun_core.h'
+const NOTE = 'Made from assembly/abi.json by build/abi.mjs: edit that file.'
+
+/** @param {string} name */
+const upper = (name) => name.replace(/([a-z\d])([A-Z])/g, '$1_$2').toUpperCase()
+/** @param {number} value */
+const number = (value) =>
+  value > 0xffff && value.toString(16).length < value.toString().length ? `0x${value.toString(16)}` : String(value)
+/** @param {string} name */
+const key = (name) => (/^[a-z_]\w*$/i.test(name) ? name : `'${name}'`)
+/** @param {string} text */
+const quote = (text) => `'${text.replaceAll("'", "\\'")}'`
+
+/** Bytes of a field of a structure. @param {string} type */
+function bytesOf(type) {
+  const [, bits = '0', , count = '1'] = /^u(\d+)(\[(\d+)\])?$/.exec(type) ?? []
+  return (Number(bits) / 8) * Number(count)
+}
+
+/** Constants for AssemblyScript, which inlines them. */
+function assembly() {
+  const lines = [`/* Numbers that engine and host share (docs/abi.md). ${NOTE} */`, '']
+  const put = (/** @type {string} */ name, /** @type {string} */ type, /** @type {number} */ value, doc = '') => {
+    if (doc !== '') lines.push(`/** ${doc} */`)
+    lines.push(`export const ${name}: ${type} = ${number(value)}`)
+  }
+  put('ABI_VERSION', 'i32', abi.version)
+  for (const [name, { value, doc }] of Object.entries(abi.constants)) put(name, 'u32', value, doc)
+  put('OK', 'i32', 0)
+  for (const { doc, prefix, type, values } of Object.values(abi.enums)) {
+    lines.push('', `/* ${doc} */`, '')
+    for (const [name, { value }] of Object.entries(values)) put(prefix + name, type, value)
+  }
+  for (const { doc, prefix, bytes, fields, flags = {} } of Object.values(abi.structs)) {
+    lines.push('', `/* ${doc} */`, '')
+    put(`${prefix}BYTES`, 'u32', bytes)
+    for (const [name, { offset }] of Object.entries(fields)) put(prefix + upper(name), 'usize', offset)
+    for (const [name, value] of Object.entries(flags)) put(prefix + name, 'u32', value)
+  }
+  lines.push('', '/* Fields of the config block. */', '')
+  const entries = Object.entries(abi.config)
+  for (const [index, [name]] of entries.entries()) put(`CONFIG_${upper(name)}`, 'u32', index)
+  put('CONFIG_FIELDS', 'u32', entries.length)
+  lines.push('', '/** Least and greatest value of each config field, and whether it may be unset. */')
+  lines.push('// biome-ignore format: a field in each line', 'export const CONFIG_RANGES: StaticArray<u32> = [')
+  for (const [name, { min, max, unset }] of entries) {
+    lines.push(`  ${number(min)}, ${number(max)}, ${unset ? 1 : 0}, // ${name}`)
+  }
+  lines.push(']', '')
+  return lines.join('\n')
+}
+
+/** Indexes of the counters for AssemblyScript. */
+function assemblyCounters() {
+  const names = Object.keys(abi.counters)
+  const lines = names.map((name, index) => `export const ${name.toUpperCase()}: u32 = ${index}`)
+  return [
+    `/* Indexes of the counters. ${NOTE} */`,
+    '',
+    ...lines,
+    `export const COUNTERS: u32 = ${names.length}`,
+    '',
+  ].join('\n')
+}
+
+/** Constants and types for hosts in TypeScript. */
+function typescript() {
+  const lines = [`/** The engine's ABI (docs/abi.md). ${NOTE} */`, '', `export const ABI_VERSION = ${abi.version}`]
+  for (const [name, { value, doc = '' }] of Object.entries(abi.constants)) {
+    lines.push(`/** ${doc} */`, `export const ${name} = ${number(value)}`)
+  }
+  for (const [name, { doc, text, values }] of Object.entries(abi.enums)) {
+    lines.push('', `/** ${doc} */`, `export const ${name} = {`)
+    for (const [item, { value }] of Object.entries(values)) lines.push(`  ${item}: ${value},`)
+    lines.push('} as const')
+    if (text === undefined) continue
+    lines.push(
+      '',
+      `/** Texts of ${name}, by code. */`,
+      `export const ${upper(name)}_TEXTS: readonly string[] = [`,
+      `  'unknown reason',`,
+    )
+    for (const { doc: phrase = '' } of Object.values(values)) lines.push(`  ${quote(phrase)},`)
+    lines.push(']')
+  }
+  for (const [name, { doc, bytes, unit, fields, flags = {} }] of Object.entries(abi.structs)) {
+    const step = unit === 'word' ? 4 : 1
+    lines.push(
+      '',
+      `/** ${doc.replace(/\.$/, '')}; offsets in ${unit === 'word' ? 'u32 words' : 'bytes'}. */`,
+      `export const ${name} = {`,
+    )
+    for (const [item, { offset }] of Object.entries(fields)) lines.push(`  ${item}: ${offset / step},`)
+    lines.push(`  ${unit === 'word' ? 'WORDS' : 'BYTES'}: ${bytes / step},`)
+    for (const [item, value] of Object.entries(flags)) lines.push(`  ${item}: ${value},`)
+    lines.push('} as const')
+  }
+  lines.push('', '/** Index (u32) of each field of the config block. */', 'export const ConfigField = {')
+  for (const [index, name] of Object.keys(abi.config).entries()) lines.push(`  ${name}: ${index},`)
+  lines.push('} as const', 'export type ConfigFieldName = keyof typeof ConfigField')
+  lines.push('/** Values of the config block, in the units of docs/abi.md. */')
+  lines.push('export type CoreConfig = Record<ConfigFieldName, number>', '')
+  const kcp = Object.entries(abi.config).filter(([, { group }]) => group === 'kcp')
+  lines.push(
+    '/** Config fields that have the name of their key below `kcp` in the configuration. */',
+    '// biome-ignore format: one line, however long',
+    `export const KCP_FIELDS = [${kcp.map(([name]) => quote(name)).join(', ')}] as const`,
+    '',
+  )
+  lines.push(
+    '/** Names of the counters; the place in the list is the index in the block of u64 values. */',
+    'export const COUNTERS = [',
+  )
+  for (const name of Object.keys(abi.counters)) lines.push(`  ${quote(name)},`)
+  lines.push('] as const', 'export type CounterName = (typeof COUNTERS)[number]')
+  lines.push(
+    '/** Counters that go up and down. */',
+    'export const GAUGES: ReadonlySet<string> = new Set<CounterName>([',
+  )
+  for (const [name, { gauge }] of Object.entries(abi.counters)) if (gauge) lines.push(`  ${quote(name)},`)
+  lines.push('])', '')
+  lines.push('/** Every export of the module; all arguments and results are i32. */', 'export interface CoreExports {')
+  lines.push('  readonly memory: { readonly buffer: ArrayBuffer }')
+  const camel = (/** @type {string} */ name) =>
+    name.replace(/_(\w)/g, (_, /** @type {string} */ letter) => letter.toUpperCase())
+  for (const [name, { args }] of Object.entries(abi.calls)) {
+    lines.push(`  ${key(name)}(${args.map((arg) => `${camel(arg)}: number`).join(', ')}): number`)
+  }
+  lines.push('}', '', "export const CALLS: readonly Exclude<keyof CoreExports, 'memory'>[] = [")
+  for (const name of Object.keys(abi.calls)) lines.push(`  ${quote(name)},`)
+  lines.push(']', '')
+  return lines.join('\n')
+}
+
+/** The C header, for wasm2c and for native hosts of the module. */
+function header() {
+  const lines = [
+    `/* The ABI of core.wasm (docs/abi.md). ${NOTE} */`,
+    '#ifndef KCPTUN_CORE_H',
+    '#define KCPTUN_CORE_H',
+    '',
+    '#include <stdint.h>',
+    '',
+  ]
+  const put = (/** @type {string} */ name, /** @type {number} */ value) =>
+    lines.push(
+      `#define KCPTUN_${name} ${value < 0 ? `(${value})` : `${number(value)}${value > 0x7fffffff ? 'u' : ''}`}`,
+    )
+  put('ABI_VERSION', abi.version)
+  for (const [name, { value }] of Object.entries(abi.constants)) put(name, value)
+  for (const { doc, prefix, values } of Object.values(abi.enums)) {
+    lines.push('', `/* ${doc} */`)
+    for (const [name, { value }] of Object.entries(values)) put(prefix + name, value)
+  }
+  lines.push('', '/* Fields of the config block, u32 each. */')
+  for (const [index, name] of Object.keys(abi.config).entries()) put(`CONFIG_${upper(name)}`, index)
+  put('CONFIG_FIELDS', Object.keys(abi.config).length)
+  lines.push('', '/* Counters, u64 each. */')
+  for (const [index, name] of Object.keys(abi.counters).entries()) put(`COUNTER_${name.toUpperCase()}`, index)
+  for (const [name, { doc, bytes, fields, flags = {} }] of Object.entries(abi.structs)) {
+    const tag = `kcptun_${upper(name).toLowerCase()}`
+    lines.push('', `/* ${doc} Pointers are offsets in the module's memory. */`, `struct ${tag} {`)
+    let at = 0
+    let gap = 0
+    for (const [field, { offset, type }] of Object.entries(fields)) {
+      if (offset > at) lines.push(`  uint8_t reserved${gap++}[${offset - at}];`)
+      const [, bits, , count] = /^u(\d+)(\[(\d+)\])?$/.exec(type) ?? []
+      lines.push(`  uint${bits}_t ${upper(field).toLowerCase()}${count === undefined ? '' : `[${count}]`};`)
+      at = offset + bytesOf(type)
+    }
+    if (bytes > at) lines.push(`  uint8_t reserved${gap}[${bytes - at}];`)
+    lines.push('};', `_Static_assert(sizeof(struct ${tag}) == ${bytes}, "${tag}");`)
+    for (const [flag, value] of Object.entries(flags)) put(`${upper(name)}_${flag}`, value)
+  }
+  lines.push('', '#endif', '')
+  return lines.join('\n')
+}
+
+/** @param {string[]} head @param {string[][]} rows */
+const table = (head, rows) =>
+  [
+    `| ${head.join(' | ')} |`,
+    `|${head.map(() => '---|').join('')}`,
+    ...rows.map((row) => `| ${row.join(' | ')} |`),
+  ].join('\n')
+
+/** The tables of docs/abi.md by the name in their markers. */
+function tables() {
+  /** @type {Map<string, string>} */
+  const all = new Map()
+  const cell = (/** @type {string} */ text = '') => text.replaceAll('|', '\\|')
+  for (const [name, { values }] of Object.entries(abi.enums)) {
+    all.set(
+      name,
+      table(
+        ['value', 'name', 'meaning'],
+        Object.entries(values).map(([item, { value, doc }]) => [String(value), item, cell(doc)]),
+      ),
+    )
+  }
+  for (const [name, { fields }] of Object.entries(abi.structs)) {
+    const written = Object.values(fields).some(({ by }) => by !== undefined)
+    const rows = Object.entries(fields).map(([item, { offset, type, doc, by = '' }]) => [
+      String(offset),
+      type,
+      item,
+      cell(doc),
+      ...(written ? [by] : []),
+    ])
+    all.set(name, table(['offset', 'type', 'field', 'meaning', ...(written ? ['written by'] : [])], rows))
+  }
+  const range = (/** @type {ConfigEntry} */ { min, max, values, unset }) =>
+    `${values?.join(', ') ?? `${min}..${max}`}${unset ? ', unset' : ''}`
+  all.set(
+    'config',
+    table(
+      ['index', 'field', 'range', 'meaning'],
+      Object.entries(abi.config).map(([name, entry], index) => [String(index), name, range(entry), cell(entry.doc)]),
+    ),
+  )
+  all.set(
+    'counters',
+    table(
+      ['index', 'name', 'meaning'],
+      Object.entries(abi.counters).map(([name, { gauge, doc = '' }], index) => [
+        String(index),
+        name,
+        [...(gauge ? ['gauge'] : []), ...(doc === '' ? [] : [cell(doc)])].join(': '),
+      ]),
+    ),
+  )
+  const isObfs = (/** @type {string} */ name) => name.startsWith('obfs_')
+  const isPlace = (/** @type {[string, { args: string[], kind: string }]} */ [name, { args, kind }]) =>
+    args.length === 0 && kind === 'getter' && !isObfs(name) && name !== 'session_slots'
+  const calls = Object.entries(abi.calls)
+  const row = (/** @type {[string, { args: string[], kind: string, doc: string }]} */ [name, { args, kind, doc }]) => [
+    `\`${name}(${args.join(', ')})\``,
+    kind,
+    cell(doc),
+  ]
+  all.set(
+    'places',
+    table(
+      ['call', 'result'],
+      calls.filter(isPlace).map(([name, { doc }]) => [`\`${name}()\``, cell(doc)]),
+    ),
+  )
+  all.set(
+    'calls',
+    table(['call', 'kind', 'meaning, result'], calls.filter((call) => !isPlace(call) && !isObfs(call[0])).map(row)),
+  )
+  all.set('obfs', table(['call', 'kind', 'meaning, result'], calls.filter(([name]) => isObfs(name)).map(row)))
+  return all
+}
+
+/** docs/abi.md with its tables. @param {string} text */
+function document(text) {
+  const all = tables()
+  const filled = text.replace(
+    /(<!-- table: (\w+) -->\n)[\s\S]*?(\n<!-- end -->)/g,
+    (_, /** @type {string} */ begin, /** @type {string} */ name, /** @type {string} */ end) => {
+      const content = all.get(name)
+      if (content === undefined) throw new Error(`docs/abi.md: no table ${name}`)
+      all.delete(name)
+      return `${begin}\n${content}\n${end}`
+    },
+  )
+  if (all.size > 0) throw new Error(`docs/abi.md lacks the tables ${[...all.keys()].join(', ')}`)
+  return filled
+}
+
+/** Committed files and what they must hold. */
+export function committed() {
+  return new Map([
+    ['assembly/abi.ts', assembly()],
+    ['assembly/counters.ts', assemblyCounters()],
+    ['host/engine/abi.ts', typescript()],
+    ['docs/abi.md', document(readFileSync(inProject('docs/abi.md'), 'utf8'))],
+  ])
+}
+
+export function writeHeader() {
+  mkdirSync(inProject('dist'), { recursive: true })
+  writeFileSync(inProject(HEADER), header())
+}
+
+if (process.argv[1]?.endsWith('abi.mjs')) {
+  const isCheck = process.argv.includes('--check')
+  for (const [file, text] of committed()) {
+    const path = inProject(file)
+    let before = ''
+    try {
+      before = readFileSync(path, 'utf8')
+    } catch {
+      // it is made now
+    }
+    if (before === text) continue
+    if (isCheck) {
+      process.stderr.write(`${file} does not follow from assembly/abi.json: run node build/abi.mjs\n`)
+      process.exitCode = 1
+    } else writeFileSync(path, text)
+  }
+  if (!isCheck) writeHeader()
+}

@@ -115,13 +115,17 @@ function typescript() {
   lines.push('', '/** Index (u32) of each field of the config block. */', 'export const ConfigField = {')
   for (const [index, name] of Object.keys(abi.config).entries()) lines.push(`  ${name}: ${index},`)
   lines.push('} as const', 'export type ConfigFieldName = keyof typeof ConfigField')
-  lines.push('/** Values of the config block, in the units of docs/abi.md. */')
-  lines.push('export type CoreConfig = Record<ConfigFieldName, number>', '')
+  lines.push('/** Values of the config block, in the units of docs/abi.md; what is absent is left to the engine. */')
   const kcp = Object.entries(abi.config).filter(([, { group }]) => group === 'kcp')
+  lines.push(
+    'export type CoreConfig = Record<Exclude<ConfigFieldName, KcpField>, number> & Partial<Record<KcpField, number>>',
+    '',
+  )
   lines.push(
     '/** Config fields that have the name of their key below `kcp` in the configuration. */',
     '// biome-ignore format: one line, however long',
     `export const KCP_FIELDS = [${kcp.map(([name]) => quote(name)).join(', ')}] as const`,
+    'export type KcpField = (typeof KCP_FIELDS)[number]',
     '',
   )
   lines.push(

@@ -1,4 +1,4 @@
-// node test/run.mjs [--jobs N] [--runtime node|bun] [--root DIR] [--no-build] [filter...]
+// node test/run.mjs [--jobs N] [--runtime node|bun] [--root DIR] [--no-build] [--coverage] [filter...]
 //
 // Bundles every *.test.ts below the test root (a filter is a part of the path) and runs each file in a process of its own,
 // in the project's root, under Node and under Bun. *.node.test.ts and *.bun.test.ts run only there. Directories named
@@ -7,8 +7,11 @@
 // A file fails when a test fails, when it has no test, when its exit status is not 0, when it is still running after its time
 // limit (60 s, or a first line `// time limit: 300 s`), or when it skips a test without saying why. It says why by a line
 // `skip: NAME: REASON` for each skipped test (test/skip.ts does that).
+//
+// --coverage prints which part of the TypeScript the tests of test/host and test/runtime run under Node. It counts those
+// test processes alone: neither the programs that other tests start, nor Bun, nor the engine.
 
-import { spawn } from 'node:child_process'
+import { spawn, spawnSync } from 'node:child_process'
 import { mkdirSync, readdirSync, readFileSync, rmSync } from 'node:fs'
 import { basename, join, relative, resolve } from 'node:path'
 import { parseArgs } from 'node:util'
@@ -34,6 +37,7 @@ const { values: options, positionals: filters } = parseArgs({
     runtime: { type: 'string' },
     root: { type: 'string', default: 'test' },
     'no-build': { type: 'boolean', default: false },
+    coverage: { type: 'boolean', default: false },
   },
 })
 
@@ -123,12 +127,14 @@ for (const signal of /** @type {const} */ (['SIGINT', 'SIGTERM', 'SIGHUP'])) {
  * @param {RuntimeName} runtime
  * @param {string} bundle
  * @param {number} limit seconds
+ * @param {boolean} isCovered whether the process counts for --coverage
  * @returns {Promise<Outcome>}
  */
-function execute(runtime, bundle, limit) {
+function execute(runtime, bundle, limit, isCovered) {
   return new Promise((resolve) => {
     const [program, args] = command(runtime, bundle)
-    const child = spawn(program, args, { cwd: root, detached: true, stdio: ['ignore', 'pipe', 'pipe'] })
+    const env = isCovered ? { ...process.env, NODE_V8_COVERAGE: coverageDirectory } : process.env
+    const child = spawn(program, args, { cwd: root, env, detached: true, stdio: ['ignore', 'pipe', 'pipe'] })
     let output = ''
     let timedOut = false
     const collect = (/** @type {string} */ text) => {
@@ -180,6 +186,9 @@ function judge({ output, status, signal, timedOut }, limit) {
 }
 
 const bundleDirectory = join(inProject('.cache/test'), String(process.pid))
+const coverageDirectory = join(bundleDirectory, 'coverage')
+/** Tests that run the TypeScript in their own process. */
+const COVERED = /^(host|runtime)\//
 
 function cleanUp() {
   rmSync(bundleDirectory, { recursive: true, force: true })
@@ -214,7 +223,7 @@ async function runFile(file, runtime, bundle) {
   const outcome =
     bundle instanceof Error
       ? { output: `${bundle.message}\n`, status: 1, signal: null, timedOut: false }
-      : await execute(runtime, bundle, file.limit)
+      : await execute(runtime, bundle, file.limit, options.coverage && runtime === 'node' && COVERED.test(file.name))
   const seconds = ((performance.now() - start) / 1000).toFixed(1)
   const verdict = judge(outcome, file.limit)
   totals.passed += verdict.passed
@@ -236,6 +245,34 @@ async function runFile(file, runtime, bundle) {
     )
   }
   process.stdout.write(`${lines.join('\n')}\n`)
+}
+
+/** The share of lines of the program that the covered tests ran. */
+function coverageLine() {
+  const reports = join(bundleDirectory, 'report')
+  const { stderr, status } = spawnSync(
+    process.execPath,
+    [
+      inProject('node_modules/c8/bin/c8.js'),
+      'report',
+      ...['--temp-directory', coverageDirectory, '--reports-dir', reports, '--reporter', 'json-summary'],
+      // what is included is the bundles, as they were run
+      ...['--include', '.cache/test/**', '--exclude', 'none'],
+    ],
+    { cwd: root, encoding: 'utf8' },
+  )
+  if (status !== 0) return `coverage of the TypeScript: unknown: ${stderr.trim()}`
+  /** @type {Record<string, { lines: { total: number, covered: number } }>} */
+  const summary = JSON.parse(readFileSync(join(reports, 'coverage-summary.json'), 'utf8'))
+  let total = 0
+  let covered = 0
+  for (const [path, { lines }] of Object.entries(summary)) {
+    if (!/^(host\/(?!dashboard)|runtime-shared\/|runtime-node\/)/.test(relative(root, path))) continue
+    total += lines.total
+    covered += lines.covered
+  }
+  const share = ((100 * covered) / total).toFixed(1)
+  return `coverage of the TypeScript by test/host and test/runtime under Node: ${share} % of lines (${covered} of ${total})`
 }
 
 if (!options['no-build']) {
@@ -268,6 +305,7 @@ await Promise.all(
     for (let task = queue.shift(); task; task = queue.shift()) await task()
   }),
 )
+if (options.coverage) process.stdout.write(`${coverageLine()}\n`)
 cleanUp()
 await esbuild.stop()
 

@@ -279,12 +279,13 @@ export const ConfigField = {
   confirm: 20,
 } as const
 export type ConfigFieldName = keyof typeof ConfigField
-/** Values of the config block, in the units of docs/abi.md. */
-export type CoreConfig = Record<ConfigFieldName, number>
+/** Values of the config block, in the units of docs/abi.md; what is absent is left to the engine. */
+export type CoreConfig = Record<Exclude<ConfigFieldName, KcpField>, number> & Partial<Record<KcpField, number>>
 
 /** Config fields that have the name of their key below `kcp` in the configuration. */
 // biome-ignore format: one line, however long
 export const KCP_FIELDS = ['sndwnd', 'rcvwnd', 'nodelay', 'interval', 'resend', 'nc', 'flush'] as const
+export type KcpField = (typeof KCP_FIELDS)[number]
 
 /** Names of the counters; the place in the list is the index in the block of u64 values. */
 export const COUNTERS = [

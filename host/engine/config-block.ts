@@ -3,10 +3,10 @@
  * and by the engine after.
  */
 
-import { type Config, MODE_SERVER } from '../config/config.ts'
+import { type Config, type KcpConfig, MODE_SERVER } from '../config/config.ts'
 import { kcpMtu } from '../config/mtu.ts'
 import type { Aead } from '../crypto/aead.ts'
-import { type CoreConfig, KCP_FIELDS, NonceStrategy, UNSET } from './core.ts'
+import { type CoreConfig, KCP_FIELDS, type KcpField, NonceStrategy } from './core.ts'
 
 /** Nonces the replay filter remembers at least (protocol.md 3.6). */
 const REPLAY_CAPACITY_SERVER = 1 << 20
@@ -21,13 +21,22 @@ const NONCE_STRATEGIES = {
   counter: NonceStrategy.COUNTER,
 } as const
 
+/** What the user set of KCP's parameters. */
+function kcpFields(kcp: KcpConfig): Partial<Record<KcpField, number>> {
+  const fields: Partial<Record<KcpField, number>> = {}
+  for (const name of KCP_FIELDS) {
+    const value = kcp[name]
+    if (value !== undefined) fields[name] = value
+  }
+  return fields
+}
+
 /** The config block. `family` is that of the packets on the network (protocol.md 4). */
 export function coreConfig(config: Config, aead: Aead | undefined, family: 4 | 6): CoreConfig {
   const { kcp } = config
   const server = (config.mode & MODE_SERVER) !== 0
-  const fields = KCP_FIELDS.map((name) => [name, kcp[name] ?? UNSET] as const)
   return {
-    ...(Object.fromEntries(fields) as Record<(typeof KCP_FIELDS)[number], number>),
+    ...kcpFields(kcp),
     mode: config.mode,
     tagBytes: aead?.tagBytes ?? 0,
     nonceBytes: aead?.nonceBytes ?? 0,

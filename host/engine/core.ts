@@ -17,6 +17,7 @@ import {
   ErrorCode,
   Info,
   MAX_DATAGRAM_BYTES,
+  UNSET,
 } from './abi.ts'
 
 export * from './abi.ts'
@@ -127,7 +128,7 @@ export class Core {
     this.refresh()
     const word = this.calls.config_ptr() >>> 2
     const names = Object.keys(ConfigField) as ConfigFieldName[]
-    for (const name of names) this.u32[word + ConfigField[name]] = config[name]
+    for (const name of names) this.u32[word + ConfigField[name]] = config[name] ?? UNSET
     const result = this.calls.configure(now)
     this.refresh()
     if (result === 0) return

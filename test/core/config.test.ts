@@ -27,11 +27,11 @@ function configure(config: CoreConfig, entropy = 4096): number {
   if (entropy > 0) calls.entropy_filled(entropy)
   const word = calls.config_ptr() >>> 2
   const names = Object.keys(ConfigField) as ConfigFieldName[]
-  for (const name of names) core.u32[word + ConfigField[name]] = config[name]
+  for (const name of names) core.u32[word + ConfigField[name]] = config[name] ?? UNSET
   return calls.configure(0)
 }
 
-const BAD: Readonly<Record<ConfigFieldName, readonly number[]>> = {
+const BAD: Readonly<Partial<Record<ConfigFieldName, readonly number[]>>> = {
   mode: [3, 8, 0xffffffff],
   tagBytes: [1, 15, 17],
   nonceBytes: [1, 16, 25],

@@ -102,7 +102,7 @@ export class Subject {
     this.refresh()
     const word = this.calls.config_ptr() >>> 2
     for (const name of Object.keys(ConfigField) as ConfigFieldName[]) {
-      this.core.u32[word + ConfigField[name]] = config[name]
+      this.core.u32[word + ConfigField[name]] = config[name] ?? 0xffffffff
     }
     const result = this.calls.configure(this.now)
     if (result === 0) this.config = config

@@ -1,0 +1,32 @@
+// npm run check:long [-- --only NAME]: checks that take too long for .ci/run. Each prints its seconds; all of them run, and
+// the exit status says whether all passed.
+
+import { spawnSync } from 'node:child_process'
+import { parseArgs } from 'node:util'
+import { root } from '../build/files.mjs'
+
+const { values } = parseArgs({ options: { only: { type: 'string' } } })
+
+/** @type {Record<string, string[]>} */
+const checks = {
+  // as much as a release needs
+  fuzz: ['test/fuzz/run.mjs', '--inputs', '10000000'],
+  'fuzz under Bun': ['test/fuzz/run.mjs', '--inputs', '1000000', '--runtime', 'bun'],
+  // tests must pass on a loaded machine: four files at once on two cores
+  'tests under load': ['test/run.mjs', '--jobs', '4'],
+  // every table of the simulator instead of the short one of the snapshot
+  simulator: ['dist/bench.js', 'sim'],
+  // with KCPTUN_LIBEV: both programs in each place
+  interop: ['test/run.mjs', 'interop/', 'e2e/raw-core'],
+}
+
+let failed = 0
+for (const [name, args] of Object.entries(checks)) {
+  if (values.only !== undefined && values.only !== name) continue
+  const start = performance.now()
+  const { status } = spawnSync(process.execPath, args, { cwd: root, stdio: 'inherit' })
+  const seconds = Math.round((performance.now() - start) / 1000)
+  process.stdout.write(`check:long: ${name} ${status === 0 ? 'passed' : 'FAILED'} in ${seconds} s\n`)
+  if (status !== 0) failed++
+}
+process.exitCode = failed === 0 ? 0 : 1

@@ -4,8 +4,10 @@
  * Postponing is lazy: a session that needs a later time than it stands with stays where it is, and is moved when its
  * old time comes to the top.
  */
+
 import { growRing } from './memory/ring'
 import { Session } from './session/session'
+import { Ticks } from './units'
 
 const POINTER_SHIFT: u32 = 2
 const INITIAL_CAPACITY: u32 = 64
@@ -37,7 +39,7 @@ export function ensureTimers(sessions: u32): bool {
 }
 
 /** Asks for `s` to be looked at no later than `time`. */
-export function wake(s: Session, time: u32): void {
+export function wake(s: Session, time: Ticks): void {
   if (!s.heapIndex) {
     s.deadline = time
     up(size++, s)
@@ -48,7 +50,7 @@ export function wake(s: Session, time: u32): void {
 }
 
 /** Moves a session whose time is not what it stands with. */
-export function postpone(s: Session, time: u32): void {
+export function postpone(s: Session, time: Ticks): void {
   s.deadline = time
   down(s.heapIndex - 1, s)
 }

@@ -8,6 +8,7 @@
 
 import { writeWireAddress } from '../packet/address'
 import { count, PINGS_SENT, PONGS_RECEIVED, RESETS_RECEIVED, RESETS_SENT } from '../stats'
+import { Seconds, Ticks } from '../units'
 import { BODY, CONNECT, FIRST, LISTEN, PING, PONG, PUNCH, push, RESET, SECOND } from './queue'
 import { takeHello, takePunch, writeHello } from './rendezvous'
 
@@ -51,7 +52,7 @@ export function buildControl(entry: usize, block: usize): u32 {
  * Takes a control message of `len` >= 4 bytes from `address`; of a bad one its sender sees nothing. `second`: the
  * endpoint's age, `mapped`: its socket is an IPv6 one.
  */
-export function takeControl(at: usize, len: u32, address: usize, second: u32, mapped: bool, now: u32): u32 {
+export function takeControl(at: usize, len: u32, address: usize, second: Seconds, mapped: bool, now: Ticks): u32 {
   if (len < BODY_AT) return MALFORMED
   const what = <u32>bswap<u16>(load<u16>(at, WHAT_AT))
   const body = at + BODY_AT

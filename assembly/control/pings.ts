@@ -4,9 +4,11 @@
  *
  *   entry: 0 value  4 sent at  8 purpose (0 = answered)  12 argument  16 address
  */
+
 import { TICKS_PER_SECOND } from '../abi'
 import { copyAddress, sameAddress } from '../packet/address'
 import { sipHash } from '../siphash'
+import { Ticks } from '../units'
 import { PING, push } from './queue'
 
 /** The keepalive's, and those of somebody who watches. */
@@ -28,7 +30,7 @@ const PURPOSE: usize = 8
 const ARGUMENT: usize = 12
 const ADDRESS: usize = 16
 /** An answer that comes later is none. */
-const LIFETIME_TICKS: u32 = 60 * TICKS_PER_SECOND
+const LIFETIME_TICKS: Ticks = 60 * TICKS_PER_SECOND
 
 const entries: usize = memory.data(256 * 40, 8)
 let sent: u32 = 0
@@ -45,7 +47,7 @@ export function unpredictable(): u32 {
 }
 
 /** Queues a PING. False if the queue is full. */
-export function sendPing(purpose: u32, argument: u32, address: usize, now: u32): bool {
+export function sendPing(purpose: u32, argument: u32, address: usize, now: Ticks): bool {
   const value = unpredictable()
   if (!push(PING, value, address)) return false
   const entry = entries + <usize>((sent++ & (CAPACITY - 1)) * ENTRY_BYTES)
@@ -58,7 +60,7 @@ export function sendPing(purpose: u32, argument: u32, address: usize, now: u32):
 }
 
 /** The outstanding PING of a value, 0 if there is none. */
-export function findPing(value: u32, now: u32): usize {
+export function findPing(value: u32, now: Ticks): usize {
   const n = min(sent, CAPACITY)
   for (let i: u32 = 0; i < n; i++) {
     const entry = entries + <usize>(i * ENTRY_BYTES)
@@ -76,7 +78,7 @@ export function argumentOf(entry: usize): u32 {
   return load<u32>(entry, ARGUMENT)
 }
 
-export function sentAtOf(entry: usize): u32 {
+export function sentAtOf(entry: usize): Ticks {
   return load<u32>(entry, SENT_AT)
 }
 

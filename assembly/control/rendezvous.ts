@@ -5,6 +5,7 @@
  * there until it has a peer, and again when the peer falls silent. Addresses told by PUNCH are pinged several times:
  * the first ping of one side often dies at the NAT of the other.
  */
+
 import { TICKS_PER_SECOND } from '../abi'
 import { NEVER, until } from '../clock'
 import {
@@ -16,6 +17,7 @@ import {
   wireAddressBytes,
   writeWireAddress,
 } from '../packet/address'
+import { Seconds, Ticks } from '../units'
 import { PUNCH_PING, sendPing } from './pings'
 import { CONNECT, LISTEN, push } from './queue'
 import { introduce, keepService } from './services'
@@ -24,8 +26,8 @@ import { introduce, keepService } from './services'
 const MAX_PUNCHES: u32 = 16
 /** Pings of one punched address, and the pause after the first; it doubles. */
 const PUNCH_PINGS: u32 = 5
-const PUNCH_PAUSE_TICKS: u32 = TICKS_PER_SECOND / 4
-const CONNECT_INTERVAL_TICKS: u32 = 4 * TICKS_PER_SECOND
+const PUNCH_PAUSE_TICKS: Ticks = TICKS_PER_SECOND / 4
+const CONNECT_INTERVAL_TICKS: Ticks = 4 * TICKS_PER_SECOND
 const MAX_ID_BYTES: u32 = 256
 
 /** Written by the host before `setRendezvous`. */
@@ -44,12 +46,12 @@ const PUNCH_NUMBER: usize = 32
 const punches: usize = memory.data(16 * 40, 8)
 let punchCount: u32 = 0
 /** A source that was not named is pinged only if none of the named ones answers meanwhile. */
-const UNNAMED_DELAY_TICKS: u32 = TICKS_PER_SECOND
+const UNNAMED_DELAY_TICKS: Ticks = TICKS_PER_SECOND
 
-let helloAt: u32 = 0
+let helloAt: Ticks = 0
 
 /** Takes over what the host wrote; the next LISTEN or CONNECT leaves at once. */
-export function setRendezvous(length: u32, now: u32): bool {
+export function setRendezvous(length: u32, now: Ticks): bool {
   if (length > MAX_ID_BYTES) return false
   copyAddress(server, rendezvousServer)
   copyAddress(local, localAddress)
@@ -61,7 +63,7 @@ export function setRendezvous(length: u32, now: u32): bool {
 // ---- our own LISTEN and CONNECT
 
 /** Ticks until `checkRendezvous` has something to do. `wanting`: a LISTEN or CONNECT is wanted at all. */
-export function untilRendezvous(wanting: bool, now: u32): u32 {
+export function untilRendezvous(wanting: bool, now: Ticks): Ticks {
   let wanted = wanting && isAddress(server) ? until(helloAt, now) : NEVER
   for (let i: u32 = 0; i < MAX_PUNCHES; i++) {
     const punch = punches + <usize>(i * PUNCH_BYTES)
@@ -74,7 +76,7 @@ export function untilRendezvous(wanting: bool, now: u32): u32 {
  * Sends what is due: LISTEN every `listenTicks` (a server), CONNECT every 4 s (0, a client), pings to punched
  * addresses.
  */
-export function checkRendezvous(wanting: bool, listenTicks: u32, now: u32): void {
+export function checkRendezvous(wanting: bool, listenTicks: Ticks, now: Ticks): void {
   if (wanting && isAddress(server) && until(helloAt, now) == 0) {
     push(listenTicks ? LISTEN : CONNECT, 0, server)
     helloAt = now + (listenTicks ? listenTicks : CONNECT_INTERVAL_TICKS)
@@ -90,7 +92,7 @@ export function checkRendezvous(wanting: bool, listenTicks: u32, now: u32): void
 }
 
 /** Asks for the next CONNECT at once: the peer fell silent. */
-export function helloSoon(now: u32): void {
+export function helloSoon(now: Ticks): void {
   helloAt = now
 }
 
@@ -110,7 +112,7 @@ export function writeHello(at: usize): u32 {
 // ---- for others
 
 /** Takes the body of LISTEN or CONNECT from `observed`. False if it is malformed. */
-export function takeHello(isListen: bool, at: usize, len: u32, observed: usize, second: u32, now: u32): bool {
+export function takeHello(isListen: bool, at: usize, len: u32, observed: usize, second: Seconds, now: Ticks): bool {
   const length = wireAddressBytes(at, len)
   if (length == 0) return false
   let id = at + length
@@ -130,7 +132,7 @@ export function takeHello(isListen: bool, at: usize, len: u32, observed: usize, 
 const told: usize = memory.data(24, 8)
 
 /** Takes the body of PUNCH: starts pinging each usable address. False if it is malformed. */
-export function takePunch(at: usize, len: u32, mapped: bool, now: u32): bool {
+export function takePunch(at: usize, len: u32, mapped: bool, now: Ticks): bool {
   const first = wireAddressBytes(at, len)
   if (first == 0) return false
   const second = wireAddressBytes(at + first, len - first)
@@ -154,7 +156,7 @@ export function wasPunched(number: u32, address: usize): bool {
  * A PING came from `address` while the peer is searched: its NAT may show it elsewhere than the rendezvous server saw
  * it (RFC 8445 7.3.1.4, triggered checks). It is pinged later than what a PUNCH named, since anybody can relay a PING.
  */
-export function punchSource(address: usize, now: u32): void {
+export function punchSource(address: usize, now: Ticks): void {
   if (!isPunchable(address)) return
   for (let i: u32 = 0; i < MAX_PUNCHES; i++) {
     const punch = punches + <usize>(i * PUNCH_BYTES)
@@ -165,7 +167,7 @@ export function punchSource(address: usize, now: u32): void {
 }
 
 /** `mapped`: the socket is an IPv6 one, an IPv4 address goes out as v4-mapped. */
-function startPunch(at: usize, mapped: bool, now: u32): void {
+function startPunch(at: usize, mapped: bool, now: Ticks): void {
   readWireAddress(at, told)
   if (!isPunchable(told)) return
   if (mapped && load<u16>(told) == 4) {
@@ -179,7 +181,7 @@ function startPunch(at: usize, mapped: bool, now: u32): void {
 }
 
 /** Has an address pinged from `due` on; not when all places are taken. */
-function addPunch(address: usize, due: u32): void {
+function addPunch(address: usize, due: Ticks): void {
   for (let i: u32 = 0; i < MAX_PUNCHES; i++) {
     const punch = punches + <usize>(i * PUNCH_BYTES)
     if (load<u32>(punch)) continue

@@ -8,6 +8,7 @@
  *
  * Services are found by keyed hash of their id, and expire from the head of a list in the order of their last LISTEN.
  */
+
 import { TICKS_PER_SECOND } from '../abi'
 import { NEVER, until } from '../clock'
 import { Chains, firstWith, link, nextWith, unlink } from '../memory/chains'
@@ -16,6 +17,7 @@ import { alloc, classOf, free } from '../memory/slab'
 import { copyAddress, sameAddress } from '../packet/address'
 import { tagBytes } from '../packet/datagram'
 import { hashBytes } from '../siphash'
+import { Seconds, Ticks } from '../units'
 import { NEW_SERVICE_PING, OLD_SERVICE_PING, sendPing } from './pings'
 import { pushPunch } from './queue'
 
@@ -30,7 +32,7 @@ class Service {
   older: usize
   younger: usize
   // of the last LISTEN, in seconds of the endpoint
-  seen: u32
+  seen: Seconds
   idBytes: u32
   // told by it, and seen
   local0: u64
@@ -45,7 +47,7 @@ const ID: usize = offsetof<Service>()
 const chains: Chains = changetype<Chains>(memory.data(12, 8))
 const list: List = changetype<List>(memory.data(8, 8))
 const LINKS: usize = offsetof<Service>('older')
-let expirySeconds: u32 = 0
+let expirySeconds: Seconds = 0
 
 /** A service that another address claims. */
 @unmanaged
@@ -56,8 +58,8 @@ class Claim {
   pings: u32
   hasAnswered: u32
   // when the next pings leave; when it is decided
-  pingAt: u32
-  endsAt: u32
+  pingAt: Ticks
+  endsAt: Ticks
   local0: u64
   local1: u64
   local2: u64
@@ -73,10 +75,10 @@ const claims: usize = memory.data(64 * 72, 8)
 let claimCount: u32 = 0
 /** Pings of each of the two addresses, the pause between them, and when it is decided. */
 const CLAIM_PINGS: u32 = 3
-const PING_PAUSE_TICKS: u32 = TICKS_PER_SECOND / 2
-const DECIDE_TICKS: u32 = 2 * TICKS_PER_SECOND
+const PING_PAUSE_TICKS: Ticks = TICKS_PER_SECOND / 2
+const DECIDE_TICKS: Ticks = 2 * TICKS_PER_SECOND
 
-export function setServiceExpiry(seconds: u32): void {
+export function setServiceExpiry(seconds: Seconds): void {
   expirySeconds = seconds
 }
 
@@ -93,7 +95,7 @@ function blockClass(idBytes: u32): u32 {
 }
 
 /** A LISTEN from `observed` with an id and the address that the service has by itself. */
-export function keepService(id: usize, bytes: u32, local: usize, observed: usize, second: u32, now: u32): void {
+export function keepService(id: usize, bytes: u32, local: usize, observed: usize, second: Seconds, now: Ticks): void {
   forgetExpired(second)
   const hash = <u32>hashBytes(id, bytes)
   const known = findService(id, bytes, hash)
@@ -114,7 +116,7 @@ export function keepService(id: usize, bytes: u32, local: usize, observed: usize
 }
 
 /** Tells a service and a client of each other. */
-export function introduce(id: usize, bytes: u32, local: usize, observed: usize, second: u32): void {
+export function introduce(id: usize, bytes: u32, local: usize, observed: usize, second: Seconds): void {
   forgetExpired(second)
   const known = findService(id, bytes, <u32>hashBytes(id, bytes))
   if (!known) return
@@ -131,7 +133,7 @@ function findService(id: usize, bytes: u32, hash: u32): usize {
   return 0
 }
 
-function addService(id: usize, bytes: u32, hash: u32, local: usize, observed: usize, second: u32): void {
+function addService(id: usize, bytes: u32, hash: u32, local: usize, observed: usize, second: Seconds): void {
   if (chains.count == MAX_SERVICES) return
   const at = alloc(blockClass(bytes))
   if (!at) return
@@ -148,7 +150,7 @@ function addService(id: usize, bytes: u32, hash: u32, local: usize, observed: us
   append(list, at, LINKS)
 }
 
-function forgetExpired(second: u32): void {
+function forgetExpired(second: Seconds): void {
   for (let at = list.oldest; at; at = list.oldest) {
     const s = changetype<Service>(at)
     if (second - s.seen < expirySeconds) return
@@ -174,7 +176,7 @@ function candidateLocalOf(c: Claim): usize {
 }
 
 /** A LISTEN for `s` came from another address: unless that is being looked at already, both are asked. */
-function claim(s: Service, local: usize, observed: usize, now: u32): void {
+function claim(s: Service, local: usize, observed: usize, now: Ticks): void {
   let found: Claim | null = null
   for (let i: u32 = 0; i < CLAIMS; i++) {
     const c = claimAt(i)
@@ -208,7 +210,7 @@ function argumentOf(c: Claim): u32 {
   return (c.generation * CLAIMS) | (<u32>(changetype<usize>(c) - claims) / CLAIM_BYTES)
 }
 
-function checkClaim(c: Claim, now: u32): void {
+function checkClaim(c: Claim, now: Ticks): void {
   const s = changetype<Service>(c.service)
   if (until(c.endsAt, now) == 0) {
     if (c.hasAnswered) {
@@ -235,13 +237,13 @@ export function onServicePong(argument: u32, isNew: bool): void {
 }
 
 /** Decides claims and sends their pings, as far as they are due. */
-export function checkServices(now: u32): void {
+export function checkServices(now: Ticks): void {
   if (claimCount == 0) return
   for (let i: u32 = 0; i < CLAIMS; i++) if (claimAt(i).service) checkClaim(claimAt(i), now)
 }
 
 /** Ticks until `checkServices` has something to do. */
-export function untilServices(now: u32): u32 {
+export function untilServices(now: Ticks): Ticks {
   let wanted = NEVER
   if (claimCount == 0) return wanted
   for (let i: u32 = 0; i < CLAIMS; i++) {

@@ -7,6 +7,7 @@
  * numbered cannot be cut anew, since the peer may hold it; a conversation stuck on it is ended, so that its application
  * tries again rather than waits.
  */
+
 import { EVENT_MTU, REASON_MTU } from '../abi'
 import { isAnsweredAfter } from '../control/keepalive'
 import { limitPath, Path, pathLimit, smallerThan } from '../kcp/path'
@@ -17,6 +18,7 @@ import { nonceBytes } from '../packet/nonce'
 import { tellOwn } from '../session/events'
 import { addressOf, has, INITIATOR, Session } from '../session/session'
 import { endSession, sendKeepalive } from '../session/stream'
+import { Ticks } from '../units'
 
 /**
  * Transmissions of one segment before a small one is sent as a test, before datagrams become smaller, and before the
@@ -27,7 +29,7 @@ const SUSPECT_AFTER: u32 = 5
 const GIVE_UP_AFTER: u32 = 9
 
 /** To be called when a timer of a session expired or ACKs arrived for it. */
-export function checkBlackhole(s: Session, now: u32): void {
+export function checkBlackhole(s: Session, now: Ticks): void {
   // a peer that is short of memory says so when a datagram arrived in vain
   if (!s.path || s.sndUna == s.sndNxt || s.isStarved) return
   const entry = entryOf(s, s.sndUna)

@@ -1,6 +1,7 @@
 /*
  * The endpoint as a whole: its start, and its time.
  */
+
 import { E_CONFIG, E_ENTROPY, E_MEMORY, MAX_SLEEP_TICKS, MODE_CLIENT, OK } from '../abi'
 import { advanceClock, startClock } from '../clock'
 import { setKeepalive, startKeepalive } from '../control/keepalive'
@@ -17,6 +18,7 @@ import { setMaxSessions } from '../session/table'
 import { setTimeouts } from '../session/timeouts'
 import { checkTombstones, setTimeWait, untilTombstones } from '../session/tombstones'
 import { MEMORY_USED, set } from '../stats'
+import { Ticks } from '../units'
 import {
   badField,
   FLUSH,
@@ -53,7 +55,7 @@ let mode: u32 = 0
 let configured: bool = false
 
 /** True once `configure` succeeded; takes in the time of a call. */
-export function isReady(now: u32): bool {
+export function isReady(now: Ticks): bool {
   if (!configured) return false
   if (advanceClock(now)) {
     wakeSessions(now)
@@ -67,7 +69,7 @@ export function isMode(bit: u32): bool {
 }
 
 /** Applies the config block; the first time it starts the endpoint. */
-export function configure(now: u32): i32 {
+export function configure(now: Ticks): i32 {
   const bad = badField()
   if (bad >= 0) return E_CONFIG - bad
   if (!configured) {
@@ -97,7 +99,7 @@ export function configure(now: u32): i32 {
   return OK
 }
 
-function start(now: u32): i32 {
+function start(now: Ticks): i32 {
   if (!hasEntropy(START_ENTROPY_BYTES)) return E_ENTROPY
   startClock(now)
   // descriptors and replay filter come on top of the ceiling, which is for sessions
@@ -119,7 +121,7 @@ export function renewNonce(): i32 {
   return renewCounter() ? OK : E_ENTROPY
 }
 
-export function checkTimers(now: u32): void {
+export function checkTimers(now: Ticks): void {
   checkSessions(now)
   checkPeerTimers(now)
   checkContexts(now)
@@ -128,7 +130,7 @@ export function checkTimers(now: u32): void {
 }
 
 /** Ticks until `checkTimers` has something to do. */
-export function untilTimers(now: u32): u32 {
+export function untilTimers(now: Ticks): Ticks {
   set(MEMORY_USED, usedBytes())
   const wanted = min(
     min(untilPeerTimers(now), untilContexts()),

@@ -7,6 +7,7 @@
  *
  *   pair: state, started, deadline, answered, questions, then the old and the new address
  */
+
 import { EVENT_MIGRATED, TICKS_PER_MS, TICKS_PER_SECOND } from '../abi'
 import { NEVER, until } from '../clock'
 import { NEW_PING, OLD_PING, sendPing } from '../control/pings'
@@ -16,6 +17,7 @@ import { findRemote, joinRemote, leaveRemote, Remote, succeed } from '../packet/
 import { tell } from '../session/events'
 import { addressOf, has, MOVED, MOVING, Session, TCP_GONE } from '../session/session'
 import { find, rekey, sessionAt, slotsInUse } from '../session/table'
+import { Ticks } from '../units'
 import { followPeer } from './peer'
 import { isLive, settle } from './schedule'
 
@@ -28,10 +30,10 @@ class Pair {
   new1: u64
   new2: u64
   state: u32
-  startedAt: u32
+  startedAt: Ticks
   // when the old address has had time to answer; when the state is over
-  dueAt: u32
-  endsAt: u32
+  dueAt: Ticks
+  endsAt: Ticks
   questions: u32
   generation: u32
 }
@@ -53,18 +55,18 @@ const pairs: usize = memory.data(256 * 72, 8)
 let last: u32 = 0
 
 /** An unanswered question is given up, and asked anew by the next datagram; PINGs of one question. */
-const ASKED_TICKS: u32 = 3 * TICKS_PER_SECOND
+const ASKED_TICKS: Ticks = 3 * TICKS_PER_SECOND
 const MAX_QUESTIONS: u32 = 4
 /** The old address may answer so much later and win all the same. */
-const RETURN_TICKS: u32 = 3 * TICKS_PER_SECOND
+const RETURN_TICKS: Ticks = 3 * TICKS_PER_SECOND
 /** Sessions that follow within this time need no question of their own. */
-const MOVED_TICKS: u32 = 60 * TICKS_PER_SECOND
+const MOVED_TICKS: Ticks = 60 * TICKS_PER_SECOND
 /** After the old address answered, datagrams from the new one ask nothing for so long. */
-const STAYED_TICKS: u32 = TICKS_PER_SECOND
+const STAYED_TICKS: Ticks = TICKS_PER_SECOND
 /** What the old address may take beyond the smoothed RTT, at least; RTT before the first sample. */
-const MIN_VARIANCE_TICKS: u32 = 4 * TICKS_PER_MS
-const UNKNOWN_RTT_TICKS: u32 = 200 * TICKS_PER_MS
-const MAX_WAIT_TICKS: u32 = TICKS_PER_SECOND
+const MIN_VARIANCE_TICKS: Ticks = 4 * TICKS_PER_MS
+const UNKNOWN_RTT_TICKS: Ticks = 200 * TICKS_PER_MS
+const MAX_WAIT_TICKS: Ticks = TICKS_PER_SECOND
 
 function pairAt(i: u32): Pair {
   return changetype<Pair>(pairs + <usize>(i * PAIR_BYTES))
@@ -78,12 +80,12 @@ function newOf(p: Pair): usize {
   return changetype<usize>(p) + offsetof<Pair>('new0')
 }
 
-function isOver(p: Pair, now: u32): bool {
+function isOver(p: Pair, now: Ticks): bool {
   return p.state == FREE || until(p.endsAt, now) == 0
 }
 
 /** The pair of these addresses, null if there is none. */
-function findPair(old: usize, address: usize, now: u32): Pair | null {
+function findPair(old: usize, address: usize, now: Ticks): Pair | null {
   for (let i: u32 = 0; i < last; i++) {
     const p = pairAt(i)
     if (!isOver(p, now) && sameAddress(oldOf(p), old) && sameAddress(newOf(p), address)) return p
@@ -92,7 +94,7 @@ function findPair(old: usize, address: usize, now: u32): Pair | null {
 }
 
 /** A place for a new pair: a free one, or one whose sessions have moved or stayed. */
-function makePair(now: u32): Pair | null {
+function makePair(now: Ticks): Pair | null {
   let found: Pair | null = null
   for (let i: u32 = 0; i < PAIRS; i++) {
     const p = pairAt(i)
@@ -110,7 +112,7 @@ function makePair(now: u32): Pair | null {
  * A datagram that continues `s` came from `address`. True if it is to be taken in: it is authentic, and what it carries
  * is the peer's wherever it came from.
  */
-export function considerMove(s: Session, address: usize, now: u32): bool {
+export function considerMove(s: Session, address: usize, now: Ticks): bool {
   let p = findPair(addressOf(s), address, now)
   if (p && p.state == MOVED_PAIR) {
     move(s, address, now)
@@ -136,7 +138,7 @@ export function considerMove(s: Session, address: usize, now: u32): bool {
   return true
 }
 
-function ask(p: Pair, now: u32): void {
+function ask(p: Pair, now: Ticks): void {
   const argument = (p.generation << 8) | (<u32>(changetype<usize>(p) - pairs) / PAIR_BYTES)
   p.questions++
   sendPing(OLD_PING, argument, oldOf(p), now)
@@ -144,7 +146,7 @@ function ask(p: Pair, now: u32): void {
 }
 
 /** A segment of `s` came from its old address. */
-export function stayAtOld(s: Session, now: u32): void {
+export function stayAtOld(s: Session, now: Ticks): void {
   s.flags &= ~MOVING
   for (let i: u32 = 0; i < last; i++) {
     const p = pairAt(i)
@@ -153,7 +155,7 @@ export function stayAtOld(s: Session, now: u32): void {
 }
 
 /** The old or the new address of a pair answered. */
-export function onMovePong(argument: u32, isNew: bool, now: u32): void {
+export function onMovePong(argument: u32, isNew: bool, now: Ticks): void {
   const p = pairAt(argument & (PAIRS - 1))
   if (((p.generation << 8) | (argument & (PAIRS - 1))) != argument || isOver(p, now)) return
   if (!isNew) stay(p, now)
@@ -162,7 +164,7 @@ export function onMovePong(argument: u32, isNew: bool, now: u32): void {
 }
 
 /** The old address is alive: its sessions stay, or return. */
-function stay(p: Pair, now: u32): void {
+function stay(p: Pair, now: Ticks): void {
   if (p.state == MOVED_PAIR) {
     if (now - p.dueAt > RETURN_TICKS) return
     moveAll(newOf(p), MOVED, oldOf(p), now)
@@ -172,7 +174,7 @@ function stay(p: Pair, now: u32): void {
 }
 
 /** Moves the sessions of pairs whose time has come. */
-export function checkMoves(now: u32): void {
+export function checkMoves(now: Ticks): void {
   for (let i: u32 = 0; i < last; i++) {
     const p = pairAt(i)
     if (p.state != NEW_ANSWERED || until(p.dueAt, now) != 0) continue
@@ -184,7 +186,7 @@ export function checkMoves(now: u32): void {
 }
 
 /** Ticks until `checkMoves` has something to do. */
-export function untilMoves(now: u32): u32 {
+export function untilMoves(now: Ticks): Ticks {
   let wanted = NEVER
   for (let i: u32 = 0; i < last; i++) {
     const p = pairAt(i)
@@ -194,7 +196,7 @@ export function untilMoves(now: u32): u32 {
 }
 
 /** Moves the sessions at `from` that have a flag. */
-function moveAll(from: usize, flag: u32, to: usize, now: u32): void {
+function moveAll(from: usize, flag: u32, to: usize, now: Ticks): void {
   const slots = slotsInUse()
   for (let i: u32 = 0; i < slots; i++) {
     const s = sessionAt(i)
@@ -204,7 +206,7 @@ function moveAll(from: usize, flag: u32, to: usize, now: u32): void {
   }
 }
 
-function move(s: Session, address: usize, now: u32): void {
+function move(s: Session, address: usize, now: Ticks): void {
   if (find(address, s.conv)) return
   followPeer(addressOf(s), address)
   if (s.remote) moveRemote(s, address)

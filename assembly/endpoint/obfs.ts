@@ -1,6 +1,7 @@
 /*
  * When contexts of the obfuscator begin and end (protocol.md 9.5), and what that does to the sessions behind them.
  */
+
 import {
   E_ARGUMENT,
   E_ENTROPY,
@@ -48,18 +49,19 @@ import { copyAddress, isAddress } from '../packet/address'
 import { hasEntropy, takeEntropy } from '../packet/entropy'
 import { tellOwn } from '../session/events'
 import { count, OBFS_REFUSED } from '../stats'
+import { ElapsedTicks, Seconds, Ticks } from '../units'
 import { endSessionsOf } from './open'
 import { silenceSeconds } from './peer'
 
 /** Contexts are looked at so often. */
-const CHECK_TICKS: u64 = 10 * TICKS_PER_SECOND
+const CHECK_TICKS: ElapsedTicks = 10 * TICKS_PER_SECOND
 /** Life of a context that sent nothing authentic. */
-const UNAUTHENTICATED_SECONDS: u32 = 30
+const UNAUTHENTICATED_SECONDS: Seconds = 30
 /** dpi/tcp-wnd servers: so many unauthenticated contexts are taken for granted, and so many at most. */
 const STARTUP_BEGIN: u32 = 10
 const STARTUP_FULL: u32 = 60
 /** So long none of them gives way to another. */
-const STARTUP_SECONDS: u32 = 3
+const STARTUP_SECONDS: Seconds = 3
 /** Of 256 connections between those limits, so many are refused: 30 %. */
 const STARTUP_REFUSED: u32 = 77
 /** 64 slots of 2048 bytes. */
@@ -69,7 +71,7 @@ const SEED_BYTES: u32 = 8
 
 export const contextInfo: usize = memory.data(96, 8)
 
-let checkAt: u64 = 0
+let checkAt: ElapsedTicks = 0
 /** Ids of contexts that timed out, for the host to fetch. */
 let ended: usize = 0
 let endedCount: u32 = 0
@@ -109,7 +111,7 @@ export function authenticated(address: usize): void {
 }
 
 /** A dpi/tcp-wnd server accepted a connection from `remote`: id of its context, or a refusal. */
-export function acceptContext(now: u32): i32 {
+export function acceptContext(now: Ticks): i32 {
   clearEarly()
   if (kind != TCP_WND || !isServer) return E_STATE
   let c: Context | null = null
@@ -127,7 +129,7 @@ export function acceptContext(now: u32): i32 {
  * True if one more connection may begin. The address with most connections that showed no key gives way first, so that
  * nobody keeps the others out; a connection has some seconds to show it.
  */
-function hasStartupRoom(now: u32): bool {
+function hasStartupRoom(now: Ticks): bool {
   const half = unauthenticatedCount()
   if (contextCount() >= MAX_CONTEXTS || half >= STARTUP_BEGIN) {
     const victim = mostCrowded(STARTUP_SECONDS)
@@ -141,7 +143,7 @@ function hasStartupRoom(now: u32): bool {
 }
 
 /** A client dials `remote` from `local`: id of the context. One of the same address ends. */
-export function dialContext(now: u32): i32 {
+export function dialContext(now: Ticks): i32 {
   if (kind == NONE || isServer || !isAddress(remote)) return E_STATE
   const old = findContext(remote)
   if (old) end(old, now)
@@ -158,20 +160,20 @@ export function dialContext(now: u32): i32 {
 }
 
 /** The host gave a context up. */
-export function releaseContext(id: u32, now: u32): i32 {
+export function releaseContext(id: u32, now: Ticks): i32 {
   const c = contextOf(id)
   if (!c) return E_HANDLE
   end(c, now)
   return OK
 }
 
-function end(c: Context, now: u32): void {
+function end(c: Context, now: Ticks): void {
   // nobody opens a session but with the key, or to a server
   if (!isServer || is(c, AUTHENTICATED)) endSessionsOf(remoteOf(c), REASON_OBFS, now)
   removeContext(c)
 }
 
-function timeOut(c: Context, now: u32): void {
+function timeOut(c: Context, now: Ticks): void {
   if (endedCount < ENDED_BYTES >> 2) {
     store<u32>(ended + ((<usize>endedCount) << 2), c.id)
     endedCount++
@@ -188,7 +190,7 @@ export function takeEnded(): u32 {
 }
 
 /** Ends the contexts whose time has come. */
-export function checkContexts(now: u32): void {
+export function checkContexts(now: Ticks): void {
   if (contextCount() == 0 || elapsed < checkAt) return
   checkAt = elapsed + CHECK_TICKS
   const second = seconds()
@@ -206,7 +208,7 @@ export function checkContexts(now: u32): void {
 }
 
 /** Ticks until `checkContexts` has something to do. */
-export function untilContexts(): u32 {
+export function untilContexts(): Ticks {
   if (contextCount() == 0) return NEVER
   return checkAt > elapsed ? <u32>(checkAt - elapsed) : 0
 }

@@ -1,6 +1,7 @@
 /*
  * How sessions begin: a client's TCP connection, a server's first datagram of an unknown conversation.
  */
+
 import {
   E_MEMORY,
   E_NO_PEER,
@@ -50,6 +51,7 @@ import { endSession, queueDial, sendKeepalive } from '../session/stream'
 import { error, find, insert, isTableFull, rekey, sessionAt, slotsInUse } from '../session/table'
 import { answerLate, areTombstonesFull, findTombstone } from '../session/tombstones'
 import { count, SESSIONS_OPENED, SESSIONS_REFUSED, SESSIONS_UNCONFIRMED } from '../stats'
+import { Conv, Seconds, Ticks } from '../units'
 import { CONFIRM, field, MAX_HALF_OPEN } from './config'
 import { considerMove } from './migration'
 import { currentPeer, previousPeer } from './peer'
@@ -63,17 +65,17 @@ const MAX_LINGER_LOOKS: u32 = 64
 const MAX_MOVED_DISTANCE: i32 = 65536
 
 let mode: u32 = 0
-let nextConv: u32 = 0
-let scanSecond: u32 = 0
+let nextConv: Conv = 0
+let scanSecond: Seconds = 0
 let visits: u32 = 0
 
 /** `conv`: a random number to count on from. */
-export function configureOpening(modeBits: u32, conv: u32): void {
+export function configureOpening(modeBits: u32, conv: Conv): void {
   mode = modeBits
   nextConv = conv
 }
 
-function start(s: Session, conv: u32, state: u32, now: u32): void {
+function start(s: Session, conv: Conv, state: u32, now: Ticks): void {
   openConversation(s, conv)
   openRecvWindow(s, now)
   openCongestion(s, addressOf(s), now)
@@ -87,7 +89,7 @@ function start(s: Session, conv: u32, state: u32, now: u32): void {
 }
 
 /** A session for a TCP connection that a client accepted: its handle or an error. */
-export function openStream(now: u32): i32 {
+export function openStream(now: Ticks): i32 {
   if (!isAddress(currentPeer)) return E_NO_PEER
   if (isHalfOpenFull() || !makeRoom(now)) {
     count(SESSIONS_REFUSED)
@@ -117,7 +119,7 @@ export function openStream(now: u32): i32 {
  * Makes room for one more session: one that lingers gives its place if everything it sent is acknowledged and nothing
  * is left for TCP. False if there is none, or if too many sessions ended just now.
  */
-function makeRoom(now: u32): bool {
+function makeRoom(now: Ticks): bool {
   if (areTombstonesFull()) return false
   if (!isTableFull()) return true
   let s = oldestLinger()
@@ -134,7 +136,7 @@ function makeRoom(now: u32): bool {
 }
 
 /** Next free conv for the peer; never 0 (protocol.md 6.6). */
-function allocateConv(): u32 {
+function allocateConv(): Conv {
   do nextConv++
   while (nextConv == 0 || find(currentPeer, nextConv) || findTombstone(currentPeer, nextConv))
   return nextConv
@@ -144,7 +146,7 @@ function allocateConv(): u32 {
  * A datagram of a conversation that is unknown at this address. A server accepts the first one of a conversation; one of
  * a session that is elsewhere belongs to it, and may show that it moved; anything else is answered by RESET.
  */
-export function acceptSession(at: usize, len: u32, conv: u32, address: usize, now: u32): Session | null {
+export function acceptSession(at: usize, len: u32, conv: Conv, address: usize, now: Ticks): Session | null {
   const ended = findTombstone(address, conv)
   if (ended) {
     answerLate(ended, len)
@@ -183,7 +185,7 @@ export function acceptSession(at: usize, len: u32, conv: u32, address: usize, no
  * Decides how far a new session is believed (docs/validation.md): whether its address has to answer, and whether its
  * first flight has to be confirmed. False when memory is scarce.
  */
-function admit(s: Session, at: usize, len: u32, now: u32): bool {
+function admit(s: Session, at: usize, len: u32, now: Ticks): bool {
   s.remote = joinRemote(addressOf(s))
   if (!s.remote) return false
   const remote = changetype<Remote>(s.remote)
@@ -197,7 +199,7 @@ function admit(s: Session, at: usize, len: u32, now: u32): bool {
 }
 
 /** True if a first flight cannot be a replay: it left its sender so recently that the filter would know it. */
-function isVouchedFor(remote: Remote, conv: u32, at: usize, len: u32): bool {
+function isVouchedFor(remote: Remote, conv: Conv, at: usize, len: u32): bool {
   if (field(CONFIRM) != 0 || len < HEADER_BYTES || readCmd(at) != CMD_PUSH) return false
   return isRecent(remote, readTs(at), conv, rememberedSince(datagramFilter()))
 }
@@ -220,7 +222,7 @@ function mayScan(): bool {
 }
 
 /** A living session of this conv with another address. */
-function findElsewhere(conv: u32): Session | null {
+function findElsewhere(conv: Conv): Session | null {
   const slots = slotsInUse()
   for (let i: u32 = 0; i < slots; i++) {
     const s = sessionAt(i)
@@ -243,7 +245,7 @@ function continues(at: usize, s: Session): bool {
  * The peer is elsewhere: its sessions move along and say something at once, so that a server that knows them follows,
  * and one that was started anew answers RESET.
  */
-export function moveSessions(now: u32): void {
+export function moveSessions(now: Ticks): void {
   if (!isAddress(previousPeer) || !isAddress(currentPeer)) return
   const slots = slotsInUse()
   for (let i: u32 = 0; i < slots; i++) {
@@ -264,7 +266,7 @@ export function moveSessions(now: u32): void {
 }
 
 /** Every session of a remote address ends; nothing is sent. */
-export function endSessionsOf(address: usize, reason: u32, now: u32): void {
+export function endSessionsOf(address: usize, reason: u32, now: Ticks): void {
   const slots = slotsInUse()
   for (let i: u32 = 0; i < slots; i++) {
     const s = sessionAt(i)

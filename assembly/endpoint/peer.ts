@@ -2,6 +2,7 @@
  * Where the peer is: the address new sessions go to, whether it still answers, and how a rendezvous client finds it
  * (protocol.md 7.3, 7.6, 8).
  */
+
 import {
   E_ARGUMENT,
   E_NO_PEER,
@@ -41,6 +42,7 @@ import { checkServices, untilServices } from '../control/services'
 import { copyAddress, isAddress, sameAddress } from '../packet/address'
 import { tellOwn } from '../session/events'
 import { LAST_RECEIVED_AGE, set } from '../stats'
+import { ElapsedTicks, Seconds, Ticks } from '../units'
 import { field, KEEPALIVE } from './config'
 
 /** Written by the host before `set_peer`, and by us before PEER_FOUND. */
@@ -50,44 +52,44 @@ export const currentPeer: usize = memory.data(24, 8)
 export const previousPeer: usize = memory.data(24, 8)
 
 let mode: u32 = 0
-let lastReceivedAt: u64 = 0
+let lastReceivedAt: ElapsedTicks = 0
 let everReceived: bool = false
-let resolvedAt: u64 = 0
-let silenceTicks: u64 = 0
+let resolvedAt: ElapsedTicks = 0
+let silenceTicks: ElapsedTicks = 0
 
 /** `silence`: seconds without a datagram after which names are resolved again. */
-export function configurePeer(modeBits: u32, silence: u32): void {
+export function configurePeer(modeBits: u32, silence: Seconds): void {
   mode = modeBits
   silenceTicks = <u64>silence * TICKS_PER_SECOND
 }
 
 /** Takes over the address the host wrote. True if it is another one. */
-export function takePeer(now: u32): bool {
+export function takePeer(now: Ticks): bool {
   if (sameAddress(currentPeer, peer)) return false
   changePeer(peer, now)
   return true
 }
 
-function changePeer(address: usize, now: u32): void {
+function changePeer(address: usize, now: Ticks): void {
   copyAddress(previousPeer, currentPeer)
   copyAddress(currentPeer, address)
   pingSoon(now)
 }
 
 /** Pings the peer beside the keepalive, which goes on as if nothing happened. */
-export function probePeer(now: u32): i32 {
+export function probePeer(now: Ticks): i32 {
   if (!isAddress(currentPeer)) return E_NO_PEER
   sendPing(PEER_PING, 0, currentPeer, now)
   return OK
 }
 
 /** The rendezvous server, our local address and the service id are as the host wrote them. */
-export function takeRendezvous(idBytes: u32, now: u32): i32 {
+export function takeRendezvous(idBytes: u32, now: Ticks): i32 {
   return setRendezvous(idBytes, now) ? OK : E_ARGUMENT
 }
 
 /** Seconds of silence after which a peer counts as lost (protocol.md 7.4). */
-export function silenceSeconds(): u32 {
+export function silenceSeconds(): Seconds {
   return <u32>(silenceTicks / TICKS_PER_SECOND)
 }
 
@@ -109,7 +111,7 @@ export function followPeer(from: usize, address: usize): void {
 }
 
 /** Pings the peer; when it falls silent the host resolves again at once, and a rendezvous client asks for it anew. */
-function checkPeer(now: u32): void {
+function checkPeer(now: Ticks): void {
   const wasSilent = isSilent()
   checkPing(currentPeer, now)
   if (wasSilent || !isSilent()) return
@@ -124,7 +126,7 @@ function wantsRendezvous(): bool {
   return (mode & MODE_SERVER) != 0 || ((mode & MODE_CLIENT) != 0 && (!isAddress(currentPeer) || isSilent()))
 }
 
-function listenTicks(): u32 {
+function listenTicks(): Ticks {
   return mode & MODE_SERVER ? field(KEEPALIVE) * TICKS_PER_SECOND : 0
 }
 
@@ -139,7 +141,7 @@ function isSearching(): bool {
 }
 
 /** A PING came from `address`. */
-export function takePing(address: usize, now: u32): void {
+export function takePing(address: usize, now: Ticks): void {
   if (isSearching() && !sameAddress(address, currentPeer)) punchSource(address, now)
 }
 
@@ -147,7 +149,7 @@ export function takePing(address: usize, now: u32): void {
  * A PONG from `address` answers `ping`, one to the peer or to a punched address. The first one that a rendezvous client
  * gets while it searches shows where the peer is. True if that is a new place.
  */
-export function takePong(ping: usize, address: usize, now: u32): bool {
+export function takePong(ping: usize, address: usize, now: Ticks): bool {
   const isPunch = purposeOf(ping) == PUNCH_PING
   if (!wasSentTo(ping, address) && !(isPunch && wasPunched(argumentOf(ping), address))) return false
   closePing(ping)
@@ -166,13 +168,13 @@ export function takePong(ping: usize, address: usize, now: u32): bool {
 }
 
 /** Ticks until names are to be resolved again (protocol.md 7.6). */
-function untilResolve(): u32 {
+function untilResolve(): Ticks {
   const since = elapsed - max(resolvedAt, lastReceivedAt)
   return since >= silenceTicks ? 0 : <u32>(silenceTicks - since)
 }
 
 /** Pings, LISTEN, CONNECT, RESOLVE, claims of services: what is due. */
-export function checkPeerTimers(now: u32): void {
+export function checkPeerTimers(now: Ticks): void {
   checkServices(now)
   if (isAddress(currentPeer)) checkPeer(now)
   checkRendezvous(wantsRendezvous(), listenTicks(), now)
@@ -182,14 +184,14 @@ export function checkPeerTimers(now: u32): void {
 }
 
 /** Ticks until `checkPeerTimers` has something to do. */
-export function untilPeerTimers(now: u32): u32 {
+export function untilPeerTimers(now: Ticks): Ticks {
   set(LAST_RECEIVED_AGE, everReceived ? (elapsed - lastReceivedAt) / TICKS_PER_MS : u64.MAX_VALUE)
   const wanted = min(min(untilResolve(), untilServices(now)), untilRendezvous(wantsRendezvous(), now))
   return isAddress(currentPeer) ? min(wanted, untilPing(now)) : wanted
 }
 
 /** After a suspension: everything is due. */
-export function wakePeer(now: u32): void {
+export function wakePeer(now: Ticks): void {
   pingSoon(now)
   helloSoon(now)
 }

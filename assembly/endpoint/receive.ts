@@ -1,6 +1,7 @@
 /*
  * Datagrams in: the checks of protocol.md 3.5 in their order, then session 0 or the conversation they belong to.
  */
+
 import {
   MAX_DATAGRAM_BYTES,
   REASON_RESET,
@@ -79,6 +80,7 @@ import {
   PKT_RECEIVED_BYTES,
   PONGS_UNASKED,
 } from '../stats'
+import { Ticks } from '../units'
 import { onMovePong, stayAtOld } from './migration'
 import { authenticated, packetOverhead } from './obfs'
 import { acceptSession, moveSessions } from './open'
@@ -86,12 +88,12 @@ import { isMappedSocket, noteAuthentic, takePing, takePong } from './peer'
 import { isLive, onValidated, settleTouched, touch } from './schedule'
 
 /** What a WINS repeats of our clock is no older. */
-const MAX_ECHO_TICKS: u32 = 600 * TICKS_PER_SECOND
+const MAX_ECHO_TICKS: Ticks = 600 * TICKS_PER_SECOND
 /** Too short to hold a conv. */
 const MIN_PLAIN_BYTES: u32 = 4
 
 /** Takes the first `slots` receive descriptors; how many were accepted. */
-export function receive(slots: u32, now: u32): i32 {
+export function receive(slots: u32, now: Ticks): i32 {
   let accepted = 0
   const n = min(slots, RX_SLOTS)
   for (let i: u32 = 0; i < n; i++) prepare(i)
@@ -110,7 +112,7 @@ function prepare(i: u32): void {
   prepareReplay(datagramFilter(), hash)
 }
 
-function takeDatagram(i: u32, now: u32): bool {
+function takeDatagram(i: u32, now: Ticks): bool {
   const slot = rxSlot(i)
   const sealed = load<u32>(slot, RX_LEN)
   const at = load<usize>(slot, RX_PTR)
@@ -156,7 +158,7 @@ function takeDatagram(i: u32, now: u32): bool {
   return takeSegments(i, at, len, sealed, address, now)
 }
 
-function takeMessage(at: usize, len: u32, hash: u64, address: usize, now: u32): bool {
+function takeMessage(at: usize, len: u32, hash: u64, address: usize, now: Ticks): bool {
   // a LISTEN is worth recording: other traffic must not push it out of memory soon
   if (tagBytes && isListen(at, len) && isReplayedListen(hash)) {
     count(DROP_REPLAY)
@@ -190,7 +192,7 @@ function takeMessage(at: usize, len: u32, hash: u64, address: usize, now: u32): 
 }
 
 /** A PONG: it counts as the answer to one of our PINGs only. */
-function takeAnswer(value: u32, address: usize, now: u32): void {
+function takeAnswer(value: u32, address: usize, now: Ticks): void {
   const remote = findRemote(address)
   if (remote && answersValidation(remote, value)) {
     onValidated(remote, now)
@@ -212,7 +214,7 @@ function takeAnswer(value: u32, address: usize, now: u32): void {
   }
 }
 
-function takeSegments(i: u32, at: usize, len: u32, sealed: u32, address: usize, now: u32): bool {
+function takeSegments(i: u32, at: usize, len: u32, sealed: u32, address: usize, now: Ticks): bool {
   const conv = readConv(at)
   let s = find(address, conv)
   if (s) {
@@ -258,7 +260,7 @@ function takeSegments(i: u32, at: usize, len: u32, sealed: u32, address: usize, 
  * A PUSH shows its sender's clock. So does a WINS of ours, which a client that has nothing to send sends instead; in
  * kcptun-libev's it is an echo of our own clock, or 0 (protocol.md 5.7).
  */
-function readClock(s: Session, remote: Remote, at: usize, len: u32, now: u32): void {
+function readClock(s: Session, remote: Remote, at: usize, len: u32, now: Ticks): void {
   const end = at + len
   while (end - at >= HEADER_BYTES) {
     const cmd = readCmd(at)

@@ -2,6 +2,7 @@
  * Which session is looked at when: those with output stand in the ready list, those a receive batch touched in the
  * dirty list, all others wait for their deadline.
  */
+
 import { TICKS_PER_MS } from '../abi'
 import { NEVER, until } from '../clock'
 import { unpredictable } from '../control/pings'
@@ -38,10 +39,11 @@ import { checkTimeouts, untilTimeout } from '../session/timeouts'
 import { addTombstone } from '../session/tombstones'
 import { shift, WAITSND } from '../stats'
 import { cancel, earliest, postpone, wake } from '../timer'
+import { Ticks } from '../units'
 import { checkBlackhole } from './blackhole'
 
 /** What waits for memory, or for the host to drain a list, is looked at again so much later. */
-const RETRY_TICKS: u32 = 100 * TICKS_PER_MS
+const RETRY_TICKS: Ticks = 100 * TICKS_PER_MS
 
 let firstReady: usize = 0
 let lastReady: usize = 0
@@ -53,7 +55,7 @@ export function isLive(s: Session): bool {
 }
 
 /** Ticks until the session wants to be looked at. */
-function untilWanted(s: Session, now: u32): u32 {
+function untilWanted(s: Session, now: Ticks): Ticks {
   let wanted = untilTimeout(s, now)
   // a session in the ready list waits for the host, one that is held for its receiver's answer
   if (s.remote) wanted = min(wanted, untilValidationPing(changetype<Remote>(s.remote), now))
@@ -71,12 +73,12 @@ function untilWanted(s: Session, now: u32): u32 {
   return wanted
 }
 
-function isTickOpen(s: Session, now: u32): bool {
+function isTickOpen(s: Session, now: Ticks): bool {
   return s.flushMode != FLUSH_TICK || until(s.tickAt, now) == 0
 }
 
 /** To be called after anything that changed a session: queues its output, sets its deadline. */
-export function settle(s: Session, now: u32): void {
+export function settle(s: Session, now: Ticks): void {
   if (isLive(s)) {
     updateProbe(s, now)
     payOwed(s, now)
@@ -119,14 +121,14 @@ export function buryDrained(): void {
 // ---- addresses that have not answered
 
 /** Pings the address of a session if its validation asks for that. */
-export function pingUnvalidated(s: Session, now: u32): void {
+export function pingUnvalidated(s: Session, now: Ticks): void {
   if (!s.remote) return
   const remote = changetype<Remote>(s.remote)
   if (untilValidationPing(remote, now) == 0) push(PING, nextValidationPing(remote, unpredictable(), now), addressOf(s))
 }
 
 /** An address answered: what waited for that goes on. */
-export function onValidated(remote: Remote, now: u32): void {
+export function onValidated(remote: Remote, now: Ticks): void {
   const at = changetype<usize>(remote)
   if (!validate(remote)) return
   const slots = slotsInUse()
@@ -166,7 +168,7 @@ function enqueueReady(s: Session): void {
 }
 
 /** Ends a session's turn. */
-export function dequeueReady(s: Session, more: bool, now: u32): void {
+export function dequeueReady(s: Session, more: bool, now: Ticks): void {
   firstReady = s.nextReady
   if (!firstReady) lastReady = 0
   s.flags &= ~IN_READY
@@ -190,7 +192,7 @@ export function touch(s: Session): void {
 }
 
 /** The work that follows a receive batch, for every session it touched. */
-export function settleTouched(now: u32): void {
+export function settleTouched(now: Ticks): void {
   while (firstDirty) {
     const s = changetype<Session>(firstDirty)
     firstDirty = s.nextDirty
@@ -208,7 +210,7 @@ export function settleTouched(now: u32): void {
 // ---- deadlines
 
 /** Looks at every session whose time has come. */
-export function checkSessions(now: u32): void {
+export function checkSessions(now: Ticks): void {
   while (true) {
     const s = earliest()
     if (!s || until(s.deadline, now) != 0) return
@@ -224,7 +226,7 @@ export function checkSessions(now: u32): void {
 }
 
 /** Ticks until `checkSessions` has something to do, at most `limit`. */
-export function untilSessions(limit: u32, now: u32): u32 {
+export function untilSessions(limit: Ticks, now: Ticks): Ticks {
   while (true) {
     const s = earliest()
     if (!s) return limit
@@ -237,7 +239,7 @@ export function untilSessions(limit: u32, now: u32): u32 {
 }
 
 /** After a suspension: every session is looked at now. */
-export function wakeSessions(now: u32): void {
+export function wakeSessions(now: Ticks): void {
   const slots = slotsInUse()
   for (let i: u32 = 0; i < slots; i++) {
     const s = sessionAt(i)

@@ -1,6 +1,7 @@
 /*
  * Datagrams out: control messages first, then sessions with output in turn.
  */
+
 import { E_ENTROPY, TX_SLOTS } from '../abi'
 import { buildControl } from '../control/control'
 import { noteSent } from '../control/keepalive'
@@ -13,6 +14,7 @@ import { nonceBytes } from '../packet/nonce'
 import { markSent, onSentTo, Remote, sendRoom } from '../packet/remote'
 import { addressOf, Session } from '../session/session'
 import { add, count, KCP_SENT_BYTES, PKT_SENT, PKT_SENT_BYTES } from '../stats'
+import { Ticks } from '../units'
 import { packetOverhead } from './obfs'
 import { dequeueReady, hasReady, hold, isLive, readySession } from './schedule'
 
@@ -21,7 +23,7 @@ const TURN: u32 = 16
 const NO_LIMIT: u32 = u32.MAX_VALUE
 
 /** Fills up to `limit` transmit descriptors; their number, or E_ENTROPY. */
-export function transmit(limit: u32, now: u32): i32 {
+export function transmit(limit: u32, now: Ticks): i32 {
   const slots = min(limit, TX_SLOTS)
   let n: u32 = 0
   let turn: u32 = 0
@@ -46,7 +48,7 @@ export function transmit(limit: u32, now: u32): i32 {
   return n
 }
 
-function transmitControl(i: u32, now: u32): void {
+function transmitControl(i: u32, now: Ticks): void {
   const entry = shiftEntry()
   const block = txBlock(i)
   const len = buildControl(entry, block)
@@ -56,7 +58,7 @@ function transmitControl(i: u32, now: u32): void {
 }
 
 /** Builds a datagram of a session; 0 if its receiver may not be sent it yet. */
-function transmitSession(s: Session, i: u32, now: u32): u32 {
+function transmitSession(s: Session, i: u32, now: Ticks): u32 {
   if (!s.remote) {
     const len = buildDatagram(s, txBlock(i), NO_LIMIT, now)
     if (len) describe(s, i, len, NO_LIMIT, now)
@@ -78,7 +80,7 @@ function transmitSession(s: Session, i: u32, now: u32): u32 {
 }
 
 /** Padding makes no datagram larger than `most`, or than what the path is known to take. */
-function describe(s: Session, i: u32, len: u32, most: u32, now: u32): u32 {
+function describe(s: Session, i: u32, len: u32, most: u32, now: Ticks): u32 {
   add(KCP_SENT_BYTES, len)
   const limit = tagBytes ? min(segmentLimit(s) + HEADER_BYTES, most) : 0
   const bytes = describeTx(i, built, len, limit, addressOf(s), s.handle)
@@ -86,7 +88,7 @@ function describe(s: Session, i: u32, len: u32, most: u32, now: u32): u32 {
   return bytes
 }
 
-function noteDatagram(bytes: u32, address: usize, now: u32): void {
+function noteDatagram(bytes: u32, address: usize, now: Ticks): void {
   noteSent(now)
   count(PKT_SENT)
   add(PKT_SENT_BYTES, bytes + packetOverhead(address))

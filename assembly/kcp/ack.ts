@@ -10,8 +10,10 @@
  * one would make the peer resend for nothing. Only to a peer whose clock is fresh: an original takes an RTT sample from
  * every ACK, and a repeated one looks like a slow path.
  */
+
 import { TICKS_PER_MS } from '../abi'
 import { freeRing, growRing } from '../memory/ring'
+import { Sn, Ticks, Ts } from '../units'
 import { Conversation, FLUSH_AT_ONCE } from './conversation'
 import { diff } from './segment'
 
@@ -23,8 +25,8 @@ const MAX_PENDING: u32 = 8192
 const IDLE_CAPACITY: u32 = 1024
 /** So many leave at once: half a datagram, the other half is for those said again. */
 const MANY: u32 = 20
-const LONE_DELAY_TICKS: u32 = 5 * TICKS_PER_MS
-const PAIR_DELAY_TICKS: u32 = 1 * TICKS_PER_MS
+const LONE_DELAY_TICKS: Ticks = 5 * TICKS_PER_MS
+const PAIR_DELAY_TICKS: Ticks = 1 * TICKS_PER_MS
 /** A fresh clock shows more different ts than this among 32 PUSHes; an original sends a whole flush with one. */
 const MIN_FRESH_CHANGES: u32 = 4
 /**
@@ -38,7 +40,7 @@ export function pendingAcks(c: Conversation): u32 {
 }
 
 /** Notes a PUSH to acknowledge. `atOnce`: it opened or filled a gap, or was a duplicate. */
-export function noteAck(c: Conversation, sn: u32, ts: u32, atOnce: bool, now: u32): void {
+export function noteAck(c: Conversation, sn: Sn, ts: Ts, atOnce: bool, now: Ticks): void {
   const step = ts - c.tsLast
   c.tsChanges = (c.tsChanges << 1) | (step != 0 ? 1 : 0)
   c.tsSteps = (c.tsSteps << 1) | (step != 0 && step < MAX_FRESH_STEP ? 1 : 0)
@@ -67,13 +69,13 @@ function ackAt(c: Conversation, n: u32): usize {
 }
 
 /** True when the pending ACKs must leave now. */
-export function acksDue(c: Conversation, now: u32): bool {
+export function acksDue(c: Conversation, now: Ticks): bool {
   if (pendingAcks(c) == 0) return false
   return c.ackAtOnce != 0 || diff(c.ackDue, now) <= 0
 }
 
 /** Takes the oldest pending ACK; `lastSn` and `lastTs` of the conversation then hold it. */
-export function takeAck(c: Conversation, now: u32): void {
+export function takeAck(c: Conversation, now: Ticks): void {
   const at = ackAt(c, c.ackFirst)
   c.lastSn = load<u32>(at)
   c.lastTs = load<u32>(at, 4)

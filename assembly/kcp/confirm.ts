@@ -4,7 +4,9 @@
  *
  *   block of 128 bytes: u32 count, then pairs of sn and ts
  */
+
 import { alloc, free } from '../memory/slab'
+import { Sn, Ts } from '../units'
 import { Conversation } from './conversation'
 
 const CLASS: u32 = 7
@@ -21,7 +23,7 @@ export function openConfirm(c: Conversation): bool {
 }
 
 /** Transmission (sn, ts) leaves. */
-export function noteProbe(c: Conversation, sn: u32, ts: u32): void {
+export function noteProbe(c: Conversation, sn: Sn, ts: Ts): void {
   const n = load<u32>(c.confirm)
   const at = c.confirm + FIRST + ((<usize>(n % ENTRIES)) << 3)
   store<u32>(at, sn)
@@ -30,7 +32,7 @@ export function noteProbe(c: Conversation, sn: u32, ts: u32): void {
 }
 
 /** True if the ACK of (sn, ts) answers one of them. */
-export function isConfirmedBy(c: Conversation, sn: u32, ts: u32): bool {
+export function isConfirmedBy(c: Conversation, sn: Sn, ts: Ts): bool {
   const n = min(load<u32>(c.confirm), ENTRIES)
   for (let i: u32 = 0; i < n; i++) {
     const at = c.confirm + FIRST + ((<usize>i) << 3)

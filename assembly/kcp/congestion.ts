@@ -4,9 +4,11 @@
  * Automatic (`nc` unset): a model of the path, its rate and its RTT floor, with pacing, in the manner of BBR (model.ts,
  * rounds.ts). `nc` 1 is no control but the windows, `nc` 0 the classic window.
  */
+
 import { TICKS_PER_MS, TICKS_PER_SECOND } from '../abi'
 import { NEVER } from '../clock'
 import { alloc, classOf, free } from '../memory/slab'
+import { Ticks } from '../units'
 import { growClassic, halveClassic, restartClassic } from './classic'
 import { Conversation, DEFAULT_WND, NC_AUTOMATIC, NC_CLASSIC, waitSnd } from './conversation'
 import {
@@ -38,12 +40,12 @@ const MIN_CWND: u32 = 4
 /** The pace in a round that follows two hot ones. */
 const GUARD: f64 = 0.95
 /** A host that wakes late may catch up so much of the pace, if pacing was what it waited for; else one tick. */
-const MAX_CATCH_UP_TICKS: u32 = 4 * TICKS_PER_MS
+const MAX_CATCH_UP_TICKS: Ticks = 4 * TICKS_PER_MS
 /** Without a queue for so long, a flow that only the window limits need not be paced. */
-export const UNPACED_AFTER_TICKS: u32 = 10 * TICKS_PER_SECOND
+export const UNPACED_AFTER_TICKS: Ticks = 10 * TICKS_PER_SECOND
 
 /** Starts control of a conversation with the peer at `address`. Without memory for a model the default window holds. */
-export function openCongestion(c: Conversation, address: usize, now: u32): void {
+export function openCongestion(c: Conversation, address: usize, now: Ticks): void {
   if (c.congestionMode != NC_AUTOMATIC) return
   c.path = joinPath(address, now)
   const cls = classOf(offsetof<Model>())
@@ -64,7 +66,7 @@ export function openCongestion(c: Conversation, address: usize, now: u32): void 
 }
 
 /** The peer moved to `address`: another path, with an RTT floor, rates and a limit of its own. */
-export function changePath(c: Conversation, address: usize, now: u32): void {
+export function changePath(c: Conversation, address: usize, now: Ticks): void {
   if (!c.model) return
   const path = joinPath(address, now)
   if (!path) return
@@ -78,7 +80,7 @@ export function changePath(c: Conversation, address: usize, now: u32): void {
   setPathLimit(c, address, now)
 }
 
-function setPathLimit(c: Conversation, address: usize, now: u32): void {
+function setPathLimit(c: Conversation, address: usize, now: Ticks): void {
   const limit = pathLimit(address, now)
   c.pathMss = limit == 0 ? NEVER : limit - HEADER_BYTES
 }
@@ -112,12 +114,12 @@ export function sendLimit(c: Conversation): u32 {
 }
 
 /** True if control lets a segment leave now. Lost ones are paced like new ones. */
-export function maySend(c: Conversation, now: u32): bool {
+export function maySend(c: Conversation, now: Ticks): bool {
   return c.flight < congestionWindow(c) && untilPace(c, now) == 0
 }
 
 /** Ticks until the pace lets the next segment leave. */
-export function untilPace(c: Conversation, now: u32): u32 {
+export function untilPace(c: Conversation, now: Ticks): Ticks {
   if (!c.model) return 0
   const m = modelOf(c)
   const wait = diff(m.paceAt, now)
@@ -144,7 +146,7 @@ function pace(c: Conversation): f64 {
 }
 
 /** A segment left at `now`. */
-export function onSent(c: Conversation, now: u32): void {
+export function onSent(c: Conversation, now: Ticks): void {
   if (!c.model) return
   const m = modelOf(c)
   const catchUp: u32 = m.isPaced ? MAX_CATCH_UP_TICKS : 1
@@ -164,7 +166,7 @@ export function onSent(c: Conversation, now: u32): void {
 }
 
 /** All that may leave has left: what waited for the pace no longer does. */
-export function onDrained(c: Conversation, now: u32): void {
+export function onDrained(c: Conversation, now: Ticks): void {
   if (!c.model) return
   const m = modelOf(c)
   if (diff(m.paceAt, now) <= 0) m.isPaced = 0
@@ -190,7 +192,7 @@ export function onTimeout(c: Conversation): void {
 }
 
 /** The transmission sent last of those that a datagram told of took `rtt` ticks. */
-export function onRtt(c: Conversation, rtt: u32, now: u32): void {
+export function onRtt(c: Conversation, rtt: Ticks, now: Ticks): void {
   if (!c.model) return
   notePathRtt(pathOf(c), max<u32>(1, rtt), now)
   noteRtt(modelOf(c), max<u32>(1, rtt), now)
@@ -200,7 +202,7 @@ export function onRtt(c: Conversation, rtt: u32, now: u32): void {
  * A datagram that acknowledged something was taken in whole. `span`: ticks between the first and the last transmission
  * it told of, if it told of many.
  */
-export function onAckDatagram(c: Conversation, acked: u32, span: u32, now: u32): void {
+export function onAckDatagram(c: Conversation, acked: u32, span: Ticks, now: Ticks): void {
   if (c.congestionMode == NC_CLASSIC) growClassic(c)
   if (!c.model) return
   const m = modelOf(c)

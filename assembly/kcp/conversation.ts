@@ -5,8 +5,10 @@
  * sndReserved) is room handed to the host. Of the receiver: [rcvRead, rcvNxt) is in order and unread, (rcvNxt, rcvTop)
  * came early, with holes.
  */
+
 import { TICKS_PER_MS, UNSET } from '../abi'
 import { NEVER } from '../clock'
+import { Conv, Milliseconds, Sn, Ticks, Ts } from '../units'
 import { HEADER_BYTES } from './segment'
 
 /** Lists that a sent segment stands in: in flight, ordered by time of sending; found lost, waiting to be sent again. */
@@ -21,12 +23,12 @@ export const MAX_WND: u32 = 65535
 
 @unmanaged
 export class Conversation {
-  conv: u32
+  conv: Conv
   // send window
-  sndUna: u32
-  sndNxt: u32
-  sndEnd: u32
-  sndReserved: u32
+  sndUna: Sn
+  sndNxt: Sn
+  sndEnd: Sn
+  sndReserved: Sn
   sndRing: usize
   sndMask: u32
   sndWnd: u32
@@ -34,50 +36,50 @@ export class Conversation {
   pathMss: u32
   rmtWnd: u32
   // first and last sn of the lists FLIGHT and LOST, and how many stand in each
-  firstFlight: u32
-  firstLost: u32
-  lastFlight: u32
-  lastLost: u32
+  firstFlight: Sn
+  firstLost: Sn
+  lastFlight: Sn
+  lastLost: Sn
   flight: u32
   lost: u32
   // RTT, in ticks
-  srtt: u32
-  rttvar: u32
-  rto: u32
+  srtt: Ticks
+  rttvar: Ticks
+  rto: Ticks
   // loss detection: the newest transmission known to have arrived, its round trip, what reordering is allowed (eighths
   // of the RTT floor)
-  rackTs: u32
-  rackSn: u32
-  rackRtt: u32
+  rackTs: Ts
+  rackSn: Sn
+  rackRtt: Ticks
   reorder: u32
-  reorderAt: u32
-  activeAt: u32
+  reorderAt: Ticks
+  activeAt: Ticks
   probes: u32
   // search for a black hole: the segment that does not arrive, since when
-  stuckSn: u32
-  stuckAt: u32
+  stuckSn: Sn
+  stuckAt: Ticks
   // history of ACK datagrams for `resend`
   ackHistory: usize
   ackHistoryCount: u32
   // when the peer's window held back a new segment (`wasBlocked`)
-  blockedAt: u32
+  blockedAt: Ticks
   // a retransmission that leaves more than once
-  copySn: u32
+  copySn: Sn
   copies: u32
   // a small write that leaves twice
-  thinSn: u32
-  thinAt: u32
+  thinSn: Sn
+  thinAt: Ticks
   // delivery: segments delivered so far, when the last was, when the first of those measured was sent
   delivered: u32
-  deliveredAt: u32
-  firstSentAt: u32
+  deliveredAt: Ticks
+  firstSentAt: Ticks
   limitedUntil: u32
   // the sample of the datagram being taken in: newest RTT and best delivery snapshot
-  sampleRtt: u32
+  sampleRtt: Ticks
   sampleDelivered: u32
-  sampleDeliveredAt: u32
-  sampleFirstSentAt: u32
-  sampleSentAt: u32
+  sampleDeliveredAt: Ticks
+  sampleFirstSentAt: Ticks
+  sampleSentAt: Ticks
   // the state of congestion control, in a block of its own (0: none, see congestion.ts)
   model: usize
   path: usize
@@ -86,18 +88,18 @@ export class Conversation {
   ssthresh: u32
   incr: u32
   // receive window
-  rcvRead: u32
-  rcvNxt: u32
-  rcvTop: u32
+  rcvRead: Sn
+  rcvNxt: Sn
+  rcvTop: Sn
   rcvRing: usize
   rcvMask: u32
   rcvWnd: u32
   // first sn beyond what the peer was ever told it may send
-  rcvEdge: u32
+  rcvEdge: Sn
   // bytes of the blocks of what was received, and of the ring
   rcvHeld: u32
   // the PUSH that found no room last, and when the peer was told of one, in units of DROP_TICKS
-  dropSn: u32
+  dropSn: Sn
   dropAt: u16
   // this batch began with everything read
   isPrompt: u8
@@ -107,31 +109,31 @@ export class Conversation {
   isStarved: u8
   // automatic receive window: where and when the last look began, 0 ceiling = fixed
   rcvCeiling: u32
-  rcvLookNxt: u32
-  rcvLookAt: u32
+  rcvLookNxt: Sn
+  rcvLookAt: Ticks
   // ACKs to send
   ackRing: usize
   ackMask: u32
   ackAgain: u32
   ackFirst: u32
   ackEnd: u32
-  ackDue: u32
-  ackLast: u32
+  ackDue: Ticks
+  ackLast: Ticks
   // which of the last 32 PUSHes had a ts other than the one before, and which a slightly later one
   tsChanges: u32
   tsSteps: u32
-  tsLast: u32
+  tsLast: Ts
   // zero-window probing
   probe: u32
-  probeWait: u32
-  probeAt: u32
-  lastSn: u32
-  lastTs: u32
+  probeWait: Ticks
+  probeAt: Ticks
+  lastSn: Sn
+  lastTs: Ts
   // counters
   retransmissions: u32
   // highest una of the peer, and when it came first
-  peerUna: u32
-  unaAt: u32
+  peerUna: Sn
+  unaAt: Ticks
   // a server's session that waits to be confirmed: the transmissions whose ACK would do so (confirm.ts); 0 = none
   confirm: usize
   hasRack: u8
@@ -175,15 +177,15 @@ let mode: u32 = NC_AUTOMATIC
 let flushing: u32 = FLUSH_AUTOMATIC
 let delaying: u32 = 1
 let resending: u32 = 0
-let intervalMs: u32 = UNSET
+let intervalMs: Milliseconds = UNSET
 let sendWindow: u32 = UNSET
 /** Segments, UNSET if the window is to grow. */
 export let optionRcvWnd: u32 = UNSET
 
 /** Variance floor of the RTO while the user set no interval. */
-const DEFAULT_RTO_VARIANCE_MS: u32 = 1
+const DEFAULT_RTO_VARIANCE_MS: Milliseconds = 1
 /** Tick of `flush` 0 if no interval is set (protocol.md 10.2). */
-const DEFAULT_FLUSH_MS: u32 = 100
+const DEFAULT_FLUSH_MS: Milliseconds = 100
 
 /** Takes over config values; UNSET means the default of this implementation. */
 export function setOptions(
@@ -217,17 +219,17 @@ export function setWireOffset(offset: u32): void {
  * The ts of a segment sent at `now`. Only we read it again, when it is echoed; its random start tells our own datagrams
  * from the peer's, should they come back.
  */
-export function wireClock(now: u32): u32 {
+export function wireClock(now: Ticks): Ts {
   return now + wireOffset
 }
 
 /** The time at which a segment with this ts of ours was sent. */
-export function fromWireClock(ts: u32): u32 {
+export function fromWireClock(ts: Ts): Ticks {
   return ts - wireOffset
 }
 
 /** Starts a conversation in a zeroed record. */
-export function openConversation(c: Conversation, conv: u32): void {
+export function openConversation(c: Conversation, conv: Conv): void {
   c.conv = conv
   c.congestionMode = <u8>mode
   c.flushMode = <u8>flushing

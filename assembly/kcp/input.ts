@@ -5,6 +5,7 @@
  * Everything a datagram acknowledges is taken in before losses are looked for: that is the caller's next step, once a
  * batch.
  */
+
 import { TICKS_PER_MS, TICKS_PER_SECOND } from '../abi'
 import {
   ACKS_RECEIVED,
@@ -15,6 +16,7 @@ import {
   SEGMENTS_DUPLICATE,
   SEGMENTS_RECEIVED,
 } from '../stats'
+import { Sn, Ticks, Ts } from '../units'
 import { noteAck } from './ack'
 import { isConfirmedBy } from './confirm'
 import { onAckDatagram, onRtt } from './congestion'
@@ -62,18 +64,18 @@ const BARE_MESSAGE_BYTES: u32 = 4
 /** A prompt peer does not gather so many ACKs over some time, even if a few datagrams of them are lost. */
 const MANY_HEARD: u32 = 8
 /** A peer is told of dropped segments no oftener than this. */
-const DROP_PAUSE_TICKS: u32 = 100 * TICKS_PER_MS
+const DROP_PAUSE_TICKS: Ticks = 100 * TICKS_PER_MS
 /** The time when it was told last is kept in 16 bits of such units. */
 const DROP_UNIT_SHIFT: u32 = 6
 
 /** An echoed ts older than this is none of ours. */
-const MAX_RTT_TICKS: u32 = 60 * TICKS_PER_SECOND
+const MAX_RTT_TICKS: Ticks = 60 * TICKS_PER_SECOND
 
 /**
  * `mayKeep`: the datagram lies in a packet block of its own, which may be kept instead of copied. Result: the bits
  * above.
  */
-export function input(c: Conversation, at: usize, size: u32, mayKeep: bool, now: u32): u32 {
+export function input(c: Conversation, at: usize, size: u32, mayKeep: bool, now: Ticks): u32 {
   if (size < HEADER_BYTES) {
     count(DROP_MALFORMED)
     return 0
@@ -145,24 +147,24 @@ export function input(c: Conversation, at: usize, size: u32, mayKeep: bool, now:
  * (protocol.md 6.8). An unconfirmed conversation of which the other side has received more than we sent was carried on
  * with an earlier server.
  */
-function isForgotten(c: Conversation, at: usize, cmd: u32, told: u32, now: u32): bool {
+function isForgotten(c: Conversation, at: usize, cmd: u32, told: Sn, now: Ticks): bool {
   if (c.confirm) return diff(told, c.sndNxt) > 0
   if (cmd != CMD_ACK || diff(told, c.peerUna) >= 0) return false
   const sentAt = fromWireClock(readTs(at))
   return now - sentAt <= MAX_RTT_TICKS && diff(sentAt, c.unaAt) > 0
 }
 
-let takenAt: u32 = 0
+let takenAt: Ticks = 0
 /** What the datagram being taken in acknowledged, the newest and the oldest of the transmissions its ACKs told of. */
 let acked: u32 = 0
 /** Transmissions that its ACKs told the time of. */
 let heard: u32 = 0
-let newestTs: u32 = 0
-let newestSn: u32 = 0
-let oldestTs: u32 = 0
+let newestTs: Ticks = 0
+let newestSn: Sn = 0
+let oldestTs: Ticks = 0
 
 /** An ACK of the transmission of `sn` at `ts`. */
-function takeAckOf(c: Conversation, sn: u32, ts: u32, now: u32): u32 {
+function takeAckOf(c: Conversation, sn: Sn, ts: Ts, now: Ticks): u32 {
   count(ACKS_RECEIVED)
   // a ts that is none of ours says nothing of time
   const isKnown = now - ts <= MAX_RTT_TICKS
@@ -186,7 +188,7 @@ function takeAckOf(c: Conversation, sn: u32, ts: u32, now: u32): u32 {
 }
 
 /** The RTT sample of a datagram is that of the transmission sent last. */
-function noteTime(c: Conversation, sn: u32, ts: u32, now: u32): void {
+function noteTime(c: Conversation, sn: Sn, ts: Ts, now: Ticks): void {
   const newer = diff(ts, newestTs)
   if (heard == 0 || newer > 0 || (newer == 0 && diff(sn, newestSn) > 0)) {
     newestTs = ts
@@ -198,7 +200,7 @@ function noteTime(c: Conversation, sn: u32, ts: u32, now: u32): void {
 }
 
 /** Everything below una is received. */
-function takeUna(c: Conversation, una: u32, now: u32): u32 {
+function takeUna(c: Conversation, una: Sn, now: Ticks): u32 {
   let did: u32 = 0
   for (let sn = c.sndUna; sn != una; sn++) {
     const entry = entryOf(c, sn)
@@ -209,7 +211,7 @@ function takeUna(c: Conversation, una: u32, now: u32): u32 {
   return did
 }
 
-function take(c: Conversation, sn: u32, entry: usize): u32 {
+function take(c: Conversation, sn: Sn, entry: usize): u32 {
   const did = <u32>load<u16>(entry, LEN) > BARE_MESSAGE_BYTES ? MOVED_PAYLOAD : 0
   if (c.path) notePassed(changetype<Path>(c.path), HEADER_BYTES + load<u16>(entry, LEN), takenAt)
   acknowledge(c, sn, entry)
@@ -223,7 +225,7 @@ function take(c: Conversation, sn: u32, entry: usize): u32 {
  * it: it is no sign of a path that takes no large datagrams. Told of room afterwards, we ask at once what is missing.
  * In any other WINS sn is that of an ACK beside it, or 0.
  */
-function takeWins(c: Conversation, sn: u32, una: u32, now: u32): void {
+function takeWins(c: Conversation, sn: Sn, una: Sn, now: Ticks): void {
   if (sn != 0 && diff(sn, una) >= 0 && diff(sn, c.sndNxt) < 0) {
     const entry = entryOf(c, sn)
     if (load<u8>(entry, STATE) == SENT) {
@@ -238,7 +240,7 @@ function takeWins(c: Conversation, sn: u32, una: u32, now: u32): void {
 }
 
 /** A PUSH found no memory: the peer is told, lest it take the path for broken. */
-function noteDropped(c: Conversation, sn: u32, now: u32): void {
+function noteDropped(c: Conversation, sn: Sn, now: Ticks): void {
   count(DROP_MEMORY)
   const unit = <u16>(now >> DROP_UNIT_SHIFT)
   c.hasDropped = 1
@@ -248,7 +250,7 @@ function noteDropped(c: Conversation, sn: u32, now: u32): void {
   c.probe |= PROBE_DROPPED
 }
 
-function takePush(c: Conversation, sn: u32, ts: u32, payload: usize, len: u32, mayKeep: bool, now: u32): u32 {
+function takePush(c: Conversation, sn: Sn, ts: Ts, payload: usize, len: u32, mayKeep: bool, now: Ticks): u32 {
   count(SEGMENTS_RECEIVED)
   const early = diff(sn, c.rcvNxt)
   if (early >= <i32>c.rcvWnd) {

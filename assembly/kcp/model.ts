@@ -4,7 +4,9 @@
  *
  * Rates are segments per tick, as f64: WASM floats are the same on every host.
  */
+
 import { TICKS_PER_MS, TICKS_PER_SECOND } from '../abi'
+import { Ticks } from '../units'
 import { Conversation } from './conversation'
 import { Path, UNKNOWN } from './path'
 import { isDataLimited, sampleInterval } from './rate'
@@ -19,14 +21,14 @@ export const UP: u32 = 4
 
 export const MS: f64 = TICKS_PER_MS
 /** What hosts add to an RTT by waking late and working in batches. */
-export const HOST_DELAY_TICKS: u32 = 1 * TICKS_PER_MS
+export const HOST_DELAY_TICKS: Ticks = 1 * TICKS_PER_MS
 /** The most and the least that UP asks for. */
 export const MAX_UP: f64 = 1.25
 export const MIN_UP: f64 = 1.05
 /** Memory of the RTT range and of the ACK delay: two halves of this. */
-const HALF_TICKS: u32 = 5 * TICKS_PER_SECOND
+const HALF_TICKS: Ticks = 5 * TICKS_PER_SECOND
 /** Silences below this are no ACK delay. */
-const MIN_ACK_DELAY_TICKS: u32 = 20 * TICKS_PER_MS
+const MIN_ACK_DELAY_TICKS: Ticks = 20 * TICKS_PER_MS
 const MIN_ACK_DELAY_COUNT: u32 = 2
 
 @unmanaged
@@ -41,7 +43,7 @@ export class Model {
   // product of the path that this flow has followed; samples of what left before this time tell of the rate it had
   cut: f64
   isHeld: u32
-  heldUntil: u32
+  heldUntil: Ticks
   // base loss now, one and two rounds ago
   loss: f64
   lossOne: f64
@@ -56,17 +58,17 @@ export class Model {
   startupAcked: f64
   baseLost: f64
   baseAcked: f64
-  paceAt: u32
+  paceAt: Ticks
   isPaced: u32
   state: u32
-  stateAt: u32
+  stateAt: Ticks
   stateRounds: u32
   cruiseRounds: u32
   rounds: u32
   roundEnd: u32
   isRoundOver: u32
-  roundLeast: u32
-  roundMost: u32
+  roundLeast: Ticks
+  roundMost: Ticks
   acked: u32
   lost: u32
   flatRounds: u32
@@ -74,7 +76,7 @@ export class Model {
   excessRounds: u32
   raised: u32
   random: u32
-  queueAt: u32
+  queueAt: Ticks
   windowAtRound: u32
   // the last 8 RTTs
   rtts: u64
@@ -83,16 +85,16 @@ export class Model {
   rtts4: u64
   rttCount: u32
   // greatest RTT of this half and the one before
-  rangeAt: u32
-  rangeNow: u32
-  rangeBefore: u32
+  rangeAt: Ticks
+  rangeNow: Ticks
+  rangeBefore: Ticks
   // ACK delay likewise
-  delayAt: u32
-  delayNow: u32
-  delayBefore: u32
+  delayAt: Ticks
+  delayNow: Ticks
+  delayBefore: Ticks
   delayCount: u32
   delayCountBefore: u32
-  lastAckAt: u32
+  lastAckAt: Ticks
   wasProbed: u32
   // nothing was heard in this round for the probe timeout
   isSilent: u32
@@ -107,14 +109,14 @@ export function pathOf(c: Conversation): Path {
 }
 
 /** RTT floor in ticks, at least 1; the smoothed RTT without a path record. */
-export function rttFloor(c: Conversation): u32 {
+export function rttFloor(c: Conversation): Ticks {
   if (!c.path) return max<u32>(1, c.srtt)
   const floor = pathOf(c).floor
   return floor == UNKNOWN ? max<u32>(1, c.srtt) : max<u32>(1, floor)
 }
 
 /** How long the peer takes to acknowledge beyond the path: the tick of an original. */
-export function ackAllowance(c: Conversation): u32 {
+export function ackAllowance(c: Conversation): Ticks {
   if (!c.model) return 0
   const m = modelOf(c)
   return m.delayCount + m.delayCountBefore < MIN_ACK_DELAY_COUNT ? 0 : max(m.delayNow, m.delayBefore)
@@ -139,14 +141,14 @@ export function bdp(c: Conversation): f64 {
   return rateOf(modelOf(c)) * <f64>rttFloor(c)
 }
 
-export function enter(m: Model, state: u32, now: u32): void {
+export function enter(m: Model, state: u32, now: Ticks): void {
   m.state = state
   m.stateAt = now
   m.stateRounds = 0
 }
 
 /** Cruises for 3 to 6 rounds, so that flows do not probe in step. */
-export function startCruise(m: Model, now: u32): void {
+export function startCruise(m: Model, now: Ticks): void {
   m.random = m.random * 1664525 + 1013904223
   m.cruiseRounds = 3 + ((m.random >> 16) % 4)
   enter(m, CRUISE, now)
@@ -169,7 +171,7 @@ export function takeSample(c: Conversation, m: Model): void {
 }
 
 /** Takes in an RTT: least of the round, least of the last 8 and the greatest of those, range of the last seconds. */
-export function noteRtt(m: Model, rtt: u32, now: u32): void {
+export function noteRtt(m: Model, rtt: Ticks, now: Ticks): void {
   const rtts = changetype<usize>(m) + offsetof<Model>('rtts')
   store<u32>(rtts + ((<usize>(m.rttCount & 7)) << 2), rtt)
   m.rttCount++
@@ -183,7 +185,7 @@ export function noteRtt(m: Model, rtt: u32, now: u32): void {
   m.rangeNow = max(m.rangeNow, rtt)
 }
 
-export function leastOfEight(m: Model): u32 {
+export function leastOfEight(m: Model): Ticks {
   const rtts = changetype<usize>(m) + offsetof<Model>('rtts')
   const n = min<u32>(m.rttCount, 8)
   let least = UNKNOWN
@@ -196,7 +198,7 @@ export function leastOfEight(m: Model): u32 {
  * A prompt one would have acknowledged the first of them long before the last was sent. Once it is known to tick,
  * segments that left close together tell as well.
  */
-export function noteAckDelay(c: Conversation, m: Model, span: u32, now: u32): void {
+export function noteAckDelay(c: Conversation, m: Model, span: Ticks, now: Ticks): void {
   if (now - m.delayAt >= HALF_TICKS) {
     m.delayBefore = m.delayNow
     m.delayCountBefore = m.delayCount

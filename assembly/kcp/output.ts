@@ -10,6 +10,7 @@ import { TICKS_PER_MS } from '../abi'
 import { NEVER, until } from '../clock'
 import { mayReceive } from '../memory/slab'
 import { ACKS_SENT, count, SEGMENTS_RETRANSMITTED, SEGMENTS_SENT } from '../stats'
+import { Sn, Ticks } from '../units'
 import { acksDue, pendingAcks, takeAck, takeAgain } from './ack'
 import { noteProbe } from './confirm'
 import { congestionWindow, maySend, onDrained, onSent, sendLimit, untilPace } from './congestion'
@@ -34,12 +35,12 @@ import {
 import { advertise, promisedWnd } from './window'
 
 /** A lost window announcement must not stall for long: probes start early and back off (the original: 7 s to 120 s). */
-const FIRST_PROBE_TICKS: u32 = 500 * TICKS_PER_MS
+const FIRST_PROBE_TICKS: Ticks = 500 * TICKS_PER_MS
 /** ACKs of one datagram: nobody repeats them for their own sake, so they must pass where full datagrams may not. */
 const MAX_ACK_BYTES: u32 = 984
 /** Segments up to this many bytes of payload are thin. */
 const THIN_BYTES: u32 = 200
-const THIN_DELAY_TICKS: u32 = 5 * TICKS_PER_MS
+const THIN_DELAY_TICKS: Ticks = 5 * TICKS_PER_MS
 const MAX_THIN_FLIGHT: u32 = 16
 /** Older thin segments that travel with a new one, and how far back they may be. */
 const MAX_BUNDLED: u32 = 2
@@ -47,7 +48,7 @@ const BUNDLE_REACH: u32 = 8
 /** No copies of retransmissions above the one, more below the other. */
 const MAX_LOST_PERCENT: u32 = 30
 const FEW_LOST_PERCENT: u32 = 15
-const MAX_PROBE_TICKS: u32 = 15000 * TICKS_PER_MS
+const MAX_PROBE_TICKS: Ticks = 15000 * TICKS_PER_MS
 
 /** Where the datagram built last begins. */
 export let built: usize = 0
@@ -55,7 +56,7 @@ export let built: usize = 0
 /**
  * True when a segment may leave: a lost one or its copy, or a new one inside the windows, as fast as the pace allows.
  */
-export function hasSegment(c: Conversation, now: u32): bool {
+export function hasSegment(c: Conversation, now: Ticks): bool {
   if (c.lost != 0 || c.copies != 0) return maySend(c, now)
   if (c.sndEnd == c.sndNxt) return isThinDue(c, now)
   if (diff(c.sndNxt, c.sndUna + sendLimit(c)) >= 0) {
@@ -66,12 +67,12 @@ export function hasSegment(c: Conversation, now: u32): bool {
   return maySend(c, now)
 }
 
-export function hasOutput(c: Conversation, now: u32): bool {
+export function hasOutput(c: Conversation, now: Ticks): bool {
   return c.probe != 0 || acksDue(c, now) || hasSegment(c, now)
 }
 
 /** Ticks until a segment that waits for the pace, or a thin one to be doubled, may leave; NEVER if none waits. */
-export function untilSegment(c: Conversation, now: u32): u32 {
+export function untilSegment(c: Conversation, now: Ticks): Ticks {
   if (c.lost == 0 && c.copies == 0) {
     if (c.sndEnd == c.sndNxt) return isThinWaiting(c) ? until(c.thinAt, now) : NEVER
     if (diff(c.sndNxt, c.sndUna + sendLimit(c)) >= 0) return NEVER
@@ -80,14 +81,14 @@ export function untilSegment(c: Conversation, now: u32): u32 {
 }
 
 /** To be called when a conversation has sent all it may: what it is limited by decides what its rate samples mean. */
-export function noteDrained(c: Conversation, now: u32): void {
+export function noteDrained(c: Conversation, now: Ticks): void {
   onDrained(c, now)
   if (c.sndEnd != c.sndNxt || c.lost != 0) return
   if (c.flight < congestionWindow(c)) noteDataLimited(c)
 }
 
 /** Keeps the zero-window probe going; sets PROBE_ASK when one is due. */
-export function updateProbe(c: Conversation, now: u32): void {
+export function updateProbe(c: Conversation, now: Ticks): void {
   if (c.rmtWnd != 0) {
     c.probeWait = 0
   } else if (c.probeWait == 0) {
@@ -122,7 +123,7 @@ export function announceWindow(c: Conversation): void {
  * one is assembled; the result begins at `built`.
  * @param most bytes that the receiver may be sent now; a segment that exceeds them waits
  */
-export function buildDatagram(c: Conversation, block: usize, most: u32, now: u32): u32 {
+export function buildDatagram(c: Conversation, block: usize, most: u32, now: Ticks): u32 {
   const wnd = advertise(c)
   const limit = min(segmentLimit(c) + HEADER_BYTES, most)
   c.lastSn = c.lastTs = 0
@@ -164,14 +165,14 @@ function writeAck(c: Conversation, at: usize, wnd: u32): u32 {
 }
 
 /** The segment to send next: copy of a retransmission, lost, thin to be doubled, new. `hasSegment` was true. */
-function nextSegment(c: Conversation): u32 {
+function nextSegment(c: Conversation): Sn {
   if (c.copies) return c.copySn
   if (c.lost) return firstOf(c, LOST)
   return c.sndEnd == c.sndNxt ? c.thinSn : c.sndNxt
 }
 
 /** Writes the header of a segment and notes its transmission. */
-function sendSegment(c: Conversation, sn: u32, entry: usize, header: usize, size: u32, wnd: u32, now: u32): void {
+function sendSegment(c: Conversation, sn: Sn, entry: usize, header: usize, size: u32, wnd: u32, now: Ticks): void {
   const isNew = sn == c.sndNxt
   const isCopy = !isNew && !isLost(entry)
   let ts = now
@@ -208,7 +209,7 @@ function sendSegment(c: Conversation, sn: u32, entry: usize, header: usize, size
  * How often a retransmission leaves: once, unless the window is held up by it. While `snd_una` stands still for a lost
  * retransmission the whole window waits, and a copy is cheap beside that. Not when the path is loaded or loses much.
  */
-function planCopies(c: Conversation, sn: u32, entry: usize, now: u32): void {
+function planCopies(c: Conversation, sn: Sn, entry: usize, now: Ticks): void {
   if (!c.model || isHot(c)) return
   const inWindow = c.sndNxt - c.sndUna
   const wasSentAgain = load<u8>(entry, TRANSMISSIONS) > 2
@@ -229,7 +230,7 @@ function isThin(size: u32): bool {
 }
 
 /** A small write that nothing follows is sent once more after some ms: its loss would cost a round trip and more. */
-function noteThin(c: Conversation, sn: u32, size: u32, now: u32): void {
+function noteThin(c: Conversation, sn: Sn, size: u32, now: Ticks): void {
   c.thinAt = 0
   if (!isThin(size) || c.sndEnd != c.sndNxt || c.flight > MAX_THIN_FLIGHT || isHot(c)) return
   c.thinSn = sn
@@ -245,12 +246,12 @@ function isThinWaiting(c: Conversation): bool {
   return false
 }
 
-function isThinDue(c: Conversation, now: u32): bool {
+function isThinDue(c: Conversation, now: Ticks): bool {
   return isThinWaiting(c) && until(c.thinAt, now) == 0
 }
 
 /** Puts up to two older thin segments that are not acknowledged behind a new one: they cost no datagram. */
-function appendThin(c: Conversation, block: usize, len: u32, sn: u32, wnd: u32, limit: u32, now: u32): u32 {
+function appendThin(c: Conversation, block: usize, len: u32, sn: Sn, wnd: u32, limit: u32, now: Ticks): u32 {
   let room: u32 = MAX_BUNDLED
   for (let back: u32 = 1; back <= BUNDLE_REACH && room != 0; back++) {
     const older = sn - back
@@ -271,7 +272,7 @@ function appendThin(c: Conversation, block: usize, len: u32, sn: u32, wnd: u32, 
 }
 
 /** Appends a WASK or WINS if it is wanted. Nobody needs its ts, but it shows a server our clock (remote.ts). */
-function appendProbes(c: Conversation, block: usize, len: u32, wnd: u32, limit: u32, now: u32): u32 {
+function appendProbes(c: Conversation, block: usize, len: u32, wnd: u32, limit: u32, now: Ticks): u32 {
   len = appendProbe(c, block, len, PROBE_ASK, CMD_WASK, wnd, limit, now)
   const acked = c.lastSn
   c.lastSn = c.dropSn
@@ -288,7 +289,7 @@ function appendProbe(
   cmd: u32,
   wnd: u32,
   limit: u32,
-  now: u32,
+  now: Ticks,
 ): u32 {
   if (!(c.probe & flag) || len + HEADER_BYTES > limit) return len
   c.probe &= ~flag

@@ -5,20 +5,22 @@
  * A late flow would take the standing queue of the others for the floor, and nothing would ever drain; flows that share
  * the floor share the link.
  */
+
 import { TICKS_PER_MS, TICKS_PER_SECOND } from '../abi'
 import { Chains, firstWith, link, nextWith, unlink } from '../memory/chains'
 import { alloc, classOf, free } from '../memory/slab'
 import { copyAddress, hashAddress, sameAddress } from '../packet/address'
+import { Ticks } from '../units'
 
 /** A floor that nothing came near for so long is probed for. */
-const FLOOR_AGE_TICKS: u32 = 10 * TICKS_PER_SECOND
-const MIN_FLOOR_HOLD_TICKS: u32 = 50 * TICKS_PER_MS
+const FLOOR_AGE_TICKS: Ticks = 10 * TICKS_PER_SECOND
+const MIN_FLOOR_HOLD_TICKS: Ticks = 50 * TICKS_PER_MS
 /** Halves of the long memory of the floor. */
-const LONG_HALF_TICKS: u32 = 30 * TICKS_PER_SECOND
+const LONG_HALF_TICKS: Ticks = 30 * TICKS_PER_SECOND
 /** A size of datagrams counts as passing for so long. */
-const PROVEN_TICKS: u32 = 60 * TICKS_PER_SECOND
+const PROVEN_TICKS: Ticks = 60 * TICKS_PER_SECOND
 /** A limit holds so long. */
-const LIMIT_TICKS: u32 = 600 * TICKS_PER_SECOND
+const LIMIT_TICKS: Ticks = 600 * TICKS_PER_SECOND
 /** Sizes to fall back to, bytes of plaintext: about 1200, 1000, 800 and 576 with all headers. */
 const SIZES: u32 = 4
 const sizes: usize = memory.data<u32>([1132, 932, 732, 508])
@@ -33,27 +35,27 @@ export class Path {
   address2: u64
   users: u32
   // RTT floor in ticks; when a sample last came near it
-  floor: u32
-  floorAt: u32
+  floor: Ticks
+  floorAt: Ticks
   // probing for the floor: until when, and the least seen
-  probeUntil: u32
+  probeUntil: Ticks
   probing: u32
-  probeLeast: u32
+  probeLeast: Ticks
   // largest datagram that was acknowledged lately, in bytes of plaintext
   proven: u32
-  provenAt: u32
+  provenAt: Ticks
   // how often a probe found a clearly higher floor
   raised: u32
   // least RTT of this half minute and the one before
-  longAt: u32
-  longNow: u32
-  longBefore: u32
+  longAt: Ticks
+  longNow: Ticks
+  longBefore: Ticks
   // rates of the flows that have data
   flows: u32
   rates: f64
   // what they carried together when the link was what limited them, when that was, and the base loss then
   known: f64
-  knownAt: u32
+  knownAt: Ticks
   loss: f64
   // product of all that flows left to late ones; only flows of more than this are asked
   cut: f64
@@ -69,7 +71,7 @@ function addressOf(path: Path): usize {
 }
 
 /** The path to an address, shared by all who join it; 0 when memory is scarce. */
-export function joinPath(address: usize, now: u32): usize {
+export function joinPath(address: usize, now: Ticks): usize {
   const hash = hashAddress(address, 0)
   for (let at = firstWith(chains, hash); at; at = nextWith(at, hash)) {
     if (!sameAddress(addressOf(changetype<Path>(at)), address)) continue
@@ -99,7 +101,7 @@ export function leavePath(at: usize): void {
 }
 
 /** Takes in an RTT sample; ends a probe that is over. */
-export function notePathRtt(path: Path, rtt: u32, now: u32): void {
+export function notePathRtt(path: Path, rtt: Ticks, now: Ticks): void {
   if (now - path.longAt >= LONG_HALF_TICKS) {
     path.longBefore = path.longNow
     path.longNow = UNKNOWN
@@ -124,7 +126,7 @@ export function notePathRtt(path: Path, rtt: u32, now: u32): void {
 }
 
 /** Starts looking for the floor anew: the RTT stays up whatever the flows do. */
-export function probeFloor(path: Path, rtt: u32, now: u32): void {
+export function probeFloor(path: Path, rtt: Ticks, now: Ticks): void {
   if (path.probing) return
   path.probing = 1
   path.probeLeast = rtt
@@ -132,12 +134,12 @@ export function probeFloor(path: Path, rtt: u32, now: u32): void {
 }
 
 /** The least RTT of the last half to one minute. */
-export function longFloor(path: Path): u32 {
+export function longFloor(path: Path): Ticks {
   return min(path.longNow, path.longBefore)
 }
 
 /** A datagram with `bytes` of plaintext arrived at the peer. */
-export function notePassed(path: Path, bytes: u32, now: u32): void {
+export function notePassed(path: Path, bytes: u32, now: Ticks): void {
   if (bytes < path.proven && now - path.provenAt < PROVEN_TICKS) return
   path.proven = bytes
   path.provenAt = now
@@ -147,7 +149,7 @@ export function notePassed(path: Path, bytes: u32, now: u32): void {
  * The next smaller size to try when datagrams of `bytes` vanish; 0 if some of that size arrived lately, or none smaller
  * is left.
  */
-export function smallerThan(path: Path, bytes: u32, now: u32): u32 {
+export function smallerThan(path: Path, bytes: u32, now: Ticks): u32 {
   if (path.proven >= bytes && now - path.provenAt < PROVEN_TICKS) return 0
   for (let i: u32 = 0; i < SIZES; i++) {
     const size = load<u32>(sizes + ((<usize>i) << 2))
@@ -167,7 +169,7 @@ const limits: usize = memory.data(16 * 32, 8)
 let limitCount: u32 = 0
 
 /** Holds new conversations with `address` to `bytes` of plaintext for a while. */
-export function limitPath(address: usize, bytes: u32, now: u32): void {
+export function limitPath(address: usize, bytes: u32, now: Ticks): void {
   const known = findLimit(address)
   const at = known ? known : limits + <usize>((limitCount++ % LIMITS) * LIMIT_BYTES)
   copyAddress(at, address)
@@ -176,7 +178,7 @@ export function limitPath(address: usize, bytes: u32, now: u32): void {
 }
 
 /** The limit of new conversations, 0 if there is none; after some minutes it is tried again whether more passes. */
-export function pathLimit(address: usize, now: u32): u32 {
+export function pathLimit(address: usize, now: Ticks): u32 {
   const at = findLimit(address)
   return at && now - load<u32>(at, LIMIT_AT) < LIMIT_TICKS ? load<u32>(at, LIMIT) : 0
 }

@@ -5,11 +5,12 @@
  * Every transmission remembers how much was delivered when it left; its ACK then tells how much was delivered
  * meanwhile. The sample of a datagram is that of its segment sent last.
  */
+import { Ticks } from '../units'
 import { Conversation } from './conversation'
 import { COPIES, DELIVERED, DELIVERED_AT, FIRST_SENT_AT, TS } from './send_window'
 
 /** Notes in `entry` what is known when it leaves at `now`. To be called before it is marked sent. */
-export function noteDeparture(c: Conversation, entry: usize, now: u32): void {
+export function noteDeparture(c: Conversation, entry: usize, now: Ticks): void {
   if (c.flight == 0) c.firstSentAt = c.deliveredAt = now
   store<u32>(entry, c.delivered, DELIVERED)
   store<u32>(entry, c.deliveredAt, DELIVERED_AT)
@@ -25,7 +26,7 @@ export function startSample(c: Conversation): void {
  * A segment arrived. `known`: an ACK told when this transmission was sent; else una told of it, which says nothing of
  * time.
  */
-export function noteArrival(c: Conversation, entry: usize, known: bool, now: u32): void {
+export function noteArrival(c: Conversation, entry: usize, known: bool, now: Ticks): void {
   c.delivered += 1 + <u32>load<u8>(entry, COPIES)
   c.deliveredAt = now
   if (!known) return
@@ -41,7 +42,7 @@ export function noteArrival(c: Conversation, entry: usize, known: bool, now: u32
 }
 
 /** Ticks over which the sample's segments were delivered: the longer of sending and acknowledging them. */
-export function sampleInterval(c: Conversation): u32 {
+export function sampleInterval(c: Conversation): Ticks {
   return max(c.deliveredAt - c.sampleDeliveredAt, c.sampleSentAt - c.sampleFirstSentAt)
 }
 

@@ -7,10 +7,12 @@
  * and the last segment. `resend`, if the user set it, adds the classic rule: lost after so many datagrams with later
  * ACKs.
  */
+
 import { TICKS_PER_MS, TICKS_PER_SECOND } from '../abi'
 import { NEVER, remaining } from '../clock'
 import { alloc, free } from '../memory/slab'
 import { count, FAST_RETRANSMITS, RTOS } from '../stats'
+import { Sn, Ticks, Ts } from '../units'
 import { onLosses, onSpurious, onTimeout } from './congestion'
 import { Conversation, FLIGHT } from './conversation'
 import { ackAllowance, rttFloor } from './model'
@@ -29,18 +31,18 @@ import {
 } from './send_window'
 
 /** Least allowance for reordering. */
-const MIN_REORDER_TICKS: u32 = 1 * TICKS_PER_MS
+const MIN_REORDER_TICKS: Ticks = 1 * TICKS_PER_MS
 /** The allowance is counted in eighths of the RTT floor. */
 const REORDER_STEPS: u32 = 8
-const REORDER_DECAY_TICKS: u32 = 10 * TICKS_PER_SECOND
+const REORDER_DECAY_TICKS: Ticks = 10 * TICKS_PER_SECOND
 /** Probe timeout: least, most, and before the first RTT sample; time a peer may take for an ACK. */
-const MIN_PTO_TICKS: u32 = 15 * TICKS_PER_MS
-const MAX_PTO_TICKS: u32 = 4000 * TICKS_PER_MS
+const MIN_PTO_TICKS: Ticks = 15 * TICKS_PER_MS
+const MAX_PTO_TICKS: Ticks = 4000 * TICKS_PER_MS
 /** An outage of some seconds is to be noticed soon after it ends: so many probes leave at least this often. */
 const PATIENT_AFTER: u32 = 16
-const EAGER_PTO_TICKS: u32 = 1000 * TICKS_PER_MS
-const FIRST_PTO_TICKS: u32 = 200 * TICKS_PER_MS
-const ACK_ALLOWANCE_TICKS: u32 = 5 * TICKS_PER_MS
+const EAGER_PTO_TICKS: Ticks = 1000 * TICKS_PER_MS
+const FIRST_PTO_TICKS: Ticks = 200 * TICKS_PER_MS
+const ACK_ALLOWANCE_TICKS: Ticks = 5 * TICKS_PER_MS
 /** A segment sent oftener than this is not resent by the classic rule (protocol.md 5.2). */
 const FAST_RESEND_LIMIT: u32 = 5
 /** Remembered ACK datagrams for `resend`: a power of two above its largest value (100). Entries of 8 bytes: ts, sn. */
@@ -50,7 +52,7 @@ const HISTORY_CLASS: u32 = 10
 // ---- ACKs
 
 /** Takes in that transmission (ts, sn) of `entry` arrived: reordering, and the newest transmission known. */
-export function noteArrivalOf(c: Conversation, sn: u32, entry: usize, ts: u32, now: u32): void {
+export function noteArrivalOf(c: Conversation, sn: Sn, entry: usize, ts: Ts, now: Ticks): void {
   // lost, or sent again since: the loss was none
   if (wasLostByOrder(entry) && (isLost(entry) || diff(ts, load<u32>(entry, TS)) < 0)) {
     c.reorder = min(REORDER_STEPS, c.reorder + 1)
@@ -61,7 +63,7 @@ export function noteArrivalOf(c: Conversation, sn: u32, entry: usize, ts: u32, n
 }
 
 /** Takes in that transmission (ts, sn) arrived; true if it left after all that are known to. */
-export function noteNewest(c: Conversation, sn: u32, ts: u32, now: u32): bool {
+export function noteNewest(c: Conversation, sn: Sn, ts: Ts, now: Ticks): bool {
   if (c.hasRack && !isLater(ts, sn, c.rackTs, c.rackSn)) return false
   c.hasRack = 1
   c.rackTs = ts
@@ -71,13 +73,13 @@ export function noteNewest(c: Conversation, sn: u32, ts: u32, now: u32): bool {
 }
 
 /** True if transmission (ts, sn) left after (ts2, sn2). */
-function isLater(ts: u32, sn: u32, ts2: u32, sn2: u32): bool {
+function isLater(ts: Ts, sn: Sn, ts2: Ts, sn2: Sn): bool {
   const d = diff(ts, ts2)
   return d > 0 || (d == 0 && diff(sn, sn2) > 0)
 }
 
 /** Notes that something arrived: probing starts anew. */
-export function noteProgress(c: Conversation, now: u32): void {
+export function noteProgress(c: Conversation, now: Ticks): void {
   c.activeAt = now
   c.probes = 0
   if (c.reorder && now - c.reorderAt >= REORDER_DECAY_TICKS) {
@@ -87,24 +89,24 @@ export function noteProgress(c: Conversation, now: u32): void {
 }
 
 /** Notes a transmission. */
-export function noteSending(c: Conversation, now: u32): void {
+export function noteSending(c: Conversation, now: Ticks): void {
   c.activeAt = now
 }
 
 /** The next look for losses probes the peer. */
-export function probeSoon(c: Conversation, now: u32): void {
+export function probeSoon(c: Conversation, now: Ticks): void {
   c.probes = 0
   c.activeAt = now - MAX_PTO_TICKS
 }
 
 // ---- detection
 
-function reorderWindow(c: Conversation): u32 {
+function reorderWindow(c: Conversation): Ticks {
   return MIN_REORDER_TICKS + (rttFloor(c) * c.reorder) / REORDER_STEPS
 }
 
 /** Moves what is lost at `now` to the list of lost segments. */
-export function detectLoss(c: Conversation, now: u32): void {
+export function detectLoss(c: Conversation, now: Ticks): void {
   let losses: u32 = 0
   if (c.hasRack) {
     const allowance = reorderWindow(c)
@@ -124,7 +126,7 @@ export function detectLoss(c: Conversation, now: u32): void {
 }
 
 /** Ticks until a segment counts as lost if nothing more arrives, or a probe is due. */
-export function untilRecovery(c: Conversation, now: u32): u32 {
+export function untilRecovery(c: Conversation, now: Ticks): Ticks {
   if (c.flight == 0) return NEVER
   const wanted = untilProbe(c, now)
   if (!c.hasRack) return wanted
@@ -137,8 +139,8 @@ export function untilRecovery(c: Conversation, now: u32): u32 {
 // ---- probes
 
 /** Time of silence after which the peer is probed (protocol.md 5.7: backoff by `nodelay`). */
-export function probeTimeout(c: Conversation, ackDelay: u32): u32 {
-  let timeout: u32 = FIRST_PTO_TICKS
+export function probeTimeout(c: Conversation, ackDelay: Ticks): Ticks {
+  let timeout: Ticks = FIRST_PTO_TICKS
   if (c.srtt) {
     timeout = c.srtt + max(4 * c.rttvar, <u32>c.intervalTicks) + ACK_ALLOWANCE_TICKS + ackDelay
     timeout = max(timeout, MIN_PTO_TICKS)
@@ -150,7 +152,7 @@ export function probeTimeout(c: Conversation, ackDelay: u32): u32 {
   return min(timeout, most)
 }
 
-function untilProbe(c: Conversation, now: u32): u32 {
+function untilProbe(c: Conversation, now: Ticks): Ticks {
   return c.flight == 0 ? NEVER : remaining(c.activeAt, probeTimeout(c, ackAllowance(c)), now)
 }
 
@@ -170,7 +172,7 @@ export function probe(c: Conversation): void {
 // ---- the classic rule
 
 /** Notes that a datagram acknowledged transmission (ts, sn), the newest of its ACKs. */
-export function noteAckDatagram(c: Conversation, ts: u32, sn: u32): void {
+export function noteAckDatagram(c: Conversation, ts: Ts, sn: Sn): void {
   if (c.fastResend == 0) return
   if (!c.ackHistory) {
     c.ackHistory = alloc(HISTORY_CLASS)

@@ -9,6 +9,7 @@
 
 import { freeRing, growRing } from '../memory/ring'
 import { alloc, allocUrgent, classOf, countReceived, free, mayReceive, PACKET_CLASS } from '../memory/slab'
+import { Sn } from '../units'
 import { Conversation, INITIAL_RMTWND } from './conversation'
 import { diff } from './segment'
 
@@ -32,16 +33,16 @@ export const STORED_BLOCK: u32 = 1
 export const DUPLICATE: u32 = 2
 export const NO_MEMORY: u32 = 3
 
-export function recvEntry(c: Conversation, sn: u32): usize {
+export function recvEntry(c: Conversation, sn: Sn): usize {
   return c.rcvRing + ((<usize>(sn & c.rcvMask)) << ENTRY_SHIFT)
 }
 
 /** Payload address of an in-order segment. */
-export function recvPayload(c: Conversation, sn: u32): usize {
+export function recvPayload(c: Conversation, sn: Sn): usize {
   return load<usize>(recvEntry(c, sn), PAYLOAD)
 }
 
-export function recvLen(c: Conversation, sn: u32): u32 {
+export function recvLen(c: Conversation, sn: Sn): u32 {
   return load<u16>(recvEntry(c, sn), LEN)
 }
 
@@ -51,7 +52,7 @@ export function recvLen(c: Conversation, sn: u32): u32 {
  * memory being freed. Behind something unread the next one in order has no such right: whoever does not read would take
  * all of it.
  */
-export function storeSegment(c: Conversation, sn: u32, payload: usize, len: u32, mayKeep: bool): u32 {
+export function storeSegment(c: Conversation, sn: Sn, payload: usize, len: u32, mayKeep: bool): u32 {
   const used = sn - c.rcvRead
   const fits = c.rcvRing != 0 && used <= c.rcvMask
   if (fits && load<usize>(recvEntry(c, sn), PAYLOAD)) return DUPLICATE

@@ -4,7 +4,9 @@
  * Random loss does not slow it down: loss counts only above a learnt base. A standing queue, seen as an RTT floor of
  * whole rounds above that of the path, does.
  */
+
 import { TICKS_PER_MS } from '../abi'
+import { Ticks } from '../units'
 import { congestionWindow, sendLimit, UNPACED_AFTER_TICKS } from './congestion'
 import { Conversation } from './conversation'
 import {
@@ -44,7 +46,7 @@ const MEAN_PULL: f64 = 0.25
 const POOR_SHARE: f64 = 0.8
 /** Loss so far above the base is a collapse of the link's rate. */
 const COLLAPSE_LOSS: f64 = 0.25
-const MIN_CRUISE_TICKS: u32 = 20 * TICKS_PER_MS
+const MIN_CRUISE_TICKS: Ticks = 20 * TICKS_PER_MS
 /** So many hot rounds, and a rate yielded to this part, without a lower RTT: the floor may have risen. */
 const STUBBORN_ROUNDS: u32 = 4
 const STUBBORN_RATE: f64 = 0.7
@@ -61,7 +63,7 @@ const TICKING_EXCESS_ROUNDS: u32 = 2
 // ---- rounds
 
 /** To be called after a receive batch, when losses have been looked for. */
-export function updateCongestion(c: Conversation, now: u32): void {
+export function updateCongestion(c: Conversation, now: Ticks): void {
   if (!c.model) return
   const m = modelOf(c)
   if (m.isRoundOver) {
@@ -101,7 +103,7 @@ function isQuiet(c: Conversation, m: Model): bool {
   return <f64>m.roundLeast <= 1.05 * floor + 0.5 * MS && <f64>m.roundMost <= 1.15 * floor + MS
 }
 
-function endRound(c: Conversation, m: Model, now: u32): void {
+function endRound(c: Conversation, m: Model, now: Ticks): void {
   m.rounds++
   m.stateRounds++
   const floor = <f64>rttFloor(c)
@@ -135,7 +137,7 @@ function endRound(c: Conversation, m: Model, now: u32): void {
  * A queue drains when its flows yield. If the RTT stays up all the same the path itself has become longer: the floor is
  * looked for, and what was yielded for nothing is taken back.
  */
-function followFloor(c: Conversation, m: Model, least: f64, now: u32): void {
+function followFloor(c: Conversation, m: Model, least: f64, now: Ticks): void {
   const path = pathOf(c)
   if (m.raised != path.raised) {
     m.raised = path.raised
@@ -185,7 +187,7 @@ function learnLoss(c: Conversation, m: Model): void {
 
 // ---- states
 
-function judgeStartup(c: Conversation, m: Model, least: f64, excess: bool, now: u32): void {
+function judgeStartup(c: Conversation, m: Model, least: f64, excess: bool, now: Ticks): void {
   const rate = rateOf(m)
   if (rate >= 1.25 * m.startupRate) {
     m.startupRate = rate
@@ -207,20 +209,20 @@ function judgeStartup(c: Conversation, m: Model, least: f64, excess: bool, now: 
     endStartup(m, excess || isRaised, now)
 }
 
-function endStartup(m: Model, isOverload: bool, now: u32): void {
+function endStartup(m: Model, isOverload: bool, now: Ticks): void {
   if (isOverload) m.loss = m.lossTwo
   m.flatRounds = 0
   enter(m, DRAIN, now)
 }
 
-function restartStartup(m: Model, now: u32): void {
+function restartStartup(m: Model, now: Ticks): void {
   m.startupRate = rateOf(m)
   m.startupAcked = m.startupLost = 0
   m.flatRounds = 0
   enter(m, STARTUP, now)
 }
 
-function advanceState(c: Conversation, m: Model, now: u32): void {
+function advanceState(c: Conversation, m: Model, now: Ticks): void {
   const floor = rttFloor(c)
   const inState = now - m.stateAt
   const full = bdp(c)
@@ -251,7 +253,7 @@ function mayProbeUp(c: Conversation, m: Model): bool {
   return m.hot < 2 || rateOf(m) * <f64>path.flows < POOR_SHARE * path.rates
 }
 
-function advanceUp(c: Conversation, m: Model, floor: u32, inState: u32, full: f64, now: u32): void {
+function advanceUp(c: Conversation, m: Model, floor: Ticks, inState: Ticks, full: f64, now: Ticks): void {
   if (isExcess(c, m, 0.02, 2.5, 2)) {
     m.up = max(MIN_UP, 1 + (m.up - 1) / 2)
     enter(m, DOWN, now)
@@ -270,7 +272,7 @@ function isAlone(c: Conversation, m: Model): bool {
 }
 
 /** True if the path turned out to carry clearly more, and no queue says otherwise. */
-function isFaster(c: Conversation, m: Model, now: u32): bool {
+function isFaster(c: Conversation, m: Model, now: Ticks): bool {
   if (!isAlone(c, m)) return false
   if (rateOf(m) <= 1.13 * m.rateAtUp || isExcess(c, m, 0.02, 2.5, 2)) return false
   if (isTicking(c)) return diff(now, m.queueAt) > <i32>UNPACED_AFTER_TICKS
@@ -279,7 +281,7 @@ function isFaster(c: Conversation, m: Model, now: u32): bool {
 }
 
 /** The end of a probe cycle: samples older than it are forgotten. */
-function endCycle(c: Conversation, m: Model, now: u32): void {
+function endCycle(c: Conversation, m: Model, now: Ticks): void {
   if (isFaster(c, m, now)) {
     restartStartup(m, now)
     return

@@ -4,21 +4,23 @@
  * The ts of a segment is the time of that very transmission and the peer echoes it, so a sample is exact even for a
  * retransmitted segment: Karn's rule is not needed.
  */
+
 import { TICKS_PER_MS } from '../abi'
+import { Ticks } from '../units'
 import { Conversation } from './conversation'
 
 /** With and without `nodelay`. */
-const MIN_RTO_TICKS: u32 = 30 * TICKS_PER_MS
-const MIN_RTO_DELAYED_TICKS: u32 = 100 * TICKS_PER_MS
-const MAX_RTO_TICKS: u32 = 4000 * TICKS_PER_MS
+const MIN_RTO_TICKS: Ticks = 30 * TICKS_PER_MS
+const MIN_RTO_DELAYED_TICKS: Ticks = 100 * TICKS_PER_MS
+const MAX_RTO_TICKS: Ticks = 4000 * TICKS_PER_MS
 
 /** The first sample, or what the path is known for. */
-export function startRtt(c: Conversation, rtt: u32): void {
+export function startRtt(c: Conversation, rtt: Ticks): void {
   c.srtt = max<u32>(1, rtt)
   c.rttvar = rtt / 2
 }
 
-export function updateRtt(c: Conversation, sample: u32): void {
+export function updateRtt(c: Conversation, sample: Ticks): void {
   if (c.srtt == 0) {
     startRtt(c, sample)
   } else {

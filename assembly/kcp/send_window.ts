@@ -13,6 +13,7 @@
 
 import { freeRing, growRing } from '../memory/ring'
 import { alloc, allocUrgent, classOf, countSent, free, HEADROOM_BYTES } from '../memory/slab'
+import { Sn, Ticks } from '../units'
 import { Conversation, FLIGHT, LOST, MAX_WND, segmentLimit } from './conversation'
 import { diff, HEADER_BYTES } from './segment'
 
@@ -47,7 +48,7 @@ const IDLE_CAPACITY: u32 = 64
 /** Padding never exceeds this (protocol.md 3.3). */
 const MAX_PADDING_BYTES: u32 = 15
 
-export function entryOf(c: Conversation, sn: u32): usize {
+export function entryOf(c: Conversation, sn: Sn): usize {
   return c.sndRing + ((<usize>(sn & c.sndMask)) << ENTRY_SHIFT)
 }
 
@@ -117,7 +118,7 @@ export function tailRoom(c: Conversation): u32 {
 }
 
 /** Removes an acknowledged segment. True if `sn` was in flight and not acknowledged before. */
-export function acknowledge(c: Conversation, sn: u32, entry: usize): bool {
+export function acknowledge(c: Conversation, sn: Sn, entry: usize): bool {
   if (load<u8>(entry, STATE) != SENT) return false
   // its block is about to be somebody else's
   if (sn == c.copySn) c.copies = 0
@@ -141,7 +142,7 @@ function release(entry: usize): void {
 }
 
 /** First sn of a list; the list must not be empty. */
-export function firstOf(c: Conversation, list: u32): u32 {
+export function firstOf(c: Conversation, list: u32): Sn {
   return load<u32>(changetype<usize>(c) + ((<usize>list) << 2), offsetof<Conversation>('firstFlight'))
 }
 
@@ -154,7 +155,7 @@ function setLength(c: Conversation, list: u32, n: u32): void {
 }
 
 /** Appends a segment to a list. */
-function link(c: Conversation, sn: u32, entry: usize, list: u32): void {
+function link(c: Conversation, sn: Sn, entry: usize, list: u32): void {
   const at = changetype<usize>(c) + ((<usize>list) << 2)
   const length = lengthOf(c, list)
   store<u8>(entry, list, LIST)
@@ -172,7 +173,7 @@ function link(c: Conversation, sn: u32, entry: usize, list: u32): void {
 }
 
 /** Takes a segment out of its list. An end of a list points to itself. */
-function unlink(c: Conversation, sn: u32, entry: usize): void {
+function unlink(c: Conversation, sn: Sn, entry: usize): void {
   const list = <u32>load<u8>(entry, LIST)
   const at = changetype<usize>(c) + ((<usize>list) << 2)
   const previous = load<u32>(entry, PREVIOUS)
@@ -192,7 +193,7 @@ function unlink(c: Conversation, sn: u32, entry: usize): void {
 }
 
 /** Notes a transmission at `now`: the segment stands last among those in flight. */
-export function markSent(c: Conversation, sn: u32, entry: usize, now: u32): void {
+export function markSent(c: Conversation, sn: Sn, entry: usize, now: Ticks): void {
   const transmissions = min<u32>(<u32>load<u8>(entry, TRANSMISSIONS) + 1, 255)
   if (load<u8>(entry, STATE) == SENT) unlink(c, sn, entry)
   store<u8>(entry, SENT, STATE)
@@ -207,7 +208,7 @@ export const BY_ORDER: u32 = 1
 export const BY_PROBE: u32 = 2
 
 /** Moves a segment in flight to the list of lost ones. */
-export function markLost(c: Conversation, sn: u32, entry: usize, cause: u32): void {
+export function markLost(c: Conversation, sn: Sn, entry: usize, cause: u32): void {
   store<u8>(entry, cause, CAUSE)
   unlink(c, sn, entry)
   link(c, sn, entry, LOST)

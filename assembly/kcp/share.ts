@@ -4,16 +4,18 @@
  * A late one that has much to send takes its part at once and the others leave it that part: they share a process, so
  * nobody needs a full queue to notice. Who has little to send takes nothing from the others.
  */
+
 import { TICKS_PER_SECOND } from '../abi'
+import { Ticks } from '../units'
 import { Conversation } from './conversation'
 import { MIN_UP, Model, modelOf, pathOf, rateOf, rttFloor, STARTUP, startCruise } from './model'
 import { Path, UNKNOWN } from './path'
 import { startRtt } from './rtt'
 
 /** What a path carried is believed for so long after it was seen. */
-const KNOWN_TICKS: u32 = 30 * TICKS_PER_SECOND
+const KNOWN_TICKS: Ticks = 30 * TICKS_PER_SECOND
 /** Flows that leave one after the other carry less and less: for so long the most they did counts. */
-const MOST_TICKS: u32 = 10 * TICKS_PER_SECOND
+const MOST_TICKS: Ticks = 10 * TICKS_PER_SECOND
 /** The product of cuts starts anew below this. */
 const LEAST_CUT: f64 = 1e-100
 
@@ -31,7 +33,7 @@ export function setShare(c: Conversation, rate: f64): void {
 }
 
 /** Notes what the path carries, if `c` shows it: settled, and not held back by its windows. */
-export function noteCapacity(c: Conversation, m: Model, now: u32, isLinkLimited: bool): void {
+export function noteCapacity(c: Conversation, m: Model, now: Ticks, isLinkLimited: bool): void {
   const path = pathOf(c)
   if (m.state == STARTUP || m.share == 0 || !isLinkLimited) return
   path.loss = m.loss
@@ -46,18 +48,18 @@ export function noteYield(c: Conversation): void {
   path.known = min(path.known, path.rates)
 }
 
-function capacity(path: Path, now: u32): f64 {
+function capacity(path: Path, now: Ticks): f64 {
   return now - path.knownAt < KNOWN_TICKS ? path.known : 0
 }
 
 /** What one more conversation may have, segments per tick; 0 if nothing is known. */
-export function fairShare(path: Path, now: u32): f64 {
+export function fairShare(path: Path, now: Ticks): f64 {
   const known = capacity(path, now)
   return min(known, max(known / <f64>(path.flows + 1), known - path.rates))
 }
 
 /** Starts a conversation at its part of a known path, which the others leave to it. */
-export function claimShare(c: Conversation, m: Model, now: u32): void {
+export function claimShare(c: Conversation, m: Model, now: Ticks): void {
   const path = pathOf(c)
   const share = fairShare(path, now)
   if (share == 0 || path.floor == UNKNOWN) return
@@ -78,7 +80,7 @@ export function claimShare(c: Conversation, m: Model, now: u32): void {
 }
 
 /** Leaves to late conversations what they took. */
-export function followCuts(c: Conversation, m: Model, now: u32): void {
+export function followCuts(c: Conversation, m: Model, now: Ticks): void {
   const path = pathOf(c)
   if (m.share == 0 || m.cut == path.cut) return
   const part = min(1, path.cut / m.cut)

@@ -6,15 +6,17 @@
  * window is a promise; memory is used only by holes and slow readers. When memory runs short, less is promised: the
  * right edge stands still while data arrive, but is never taken back (RFC 9293, 3.8.6), and moves on behind a reader.
  */
+
 import { TICKS_PER_SECOND, UNSET } from '../abi'
 import { fairSegments, segmentShare } from '../memory/slab'
+import { Ticks } from '../units'
 import { Conversation, INITIAL_RMTWND, MAX_WND, optionRcvWnd } from './conversation'
 import { diff } from './segment'
 
 const INITIAL_WND: u32 = 1024
-const LOOK_TICKS: u32 = TICKS_PER_SECOND
+const LOOK_TICKS: Ticks = TICKS_PER_SECOND
 
-export function openRecvWindow(c: Conversation, now: u32): void {
+export function openRecvWindow(c: Conversation, now: Ticks): void {
   const isFixed = optionRcvWnd != UNSET
   c.rcvWnd = isFixed ? optionRcvWnd : INITIAL_WND
   c.rcvCeiling = isFixed ? 0 : MAX_WND
@@ -35,7 +37,7 @@ export function advertise(c: Conversation): u32 {
 }
 
 /** To be called when rcvNxt moved or something came early. */
-export function growRecvWindow(c: Conversation, now: u32): void {
+export function growRecvWindow(c: Conversation, now: Ticks): void {
   if (c.rcvCeiling == 0) return
   const early = c.rcvTop - c.rcvNxt
   const isFull = early > c.rcvWnd / 2

@@ -4,11 +4,13 @@
  *
  * Chains by hash of the address, ids of generation and slot, and a list of those not authenticated, oldest first.
  */
+
 import { seconds } from '../clock'
 import { append, List, takeOut } from '../memory/list'
 import { alloc, allocUrgent, classOf, free } from '../memory/slab'
 import { copyAddress, hashAddress, sameAddress } from '../packet/address'
 import { OBFS_CONTEXTS, OBFS_UNAUTHENTICATED, shift } from '../stats'
+import { Seconds } from '../units'
 
 /** protocol.md 9.1 */
 export const MAX_CONTEXTS: u32 = 4095
@@ -52,8 +54,8 @@ export class Context {
   heldFlow: u32
   // dpi/tcp client: what acknowledges its SYN
   synAck: u32
-  createdSecond: u32
-  payloadSecond: u32
+  createdSecond: Seconds
+  payloadSecond: Seconds
   congested: u32
   echoes: u32
 }
@@ -194,7 +196,7 @@ export function oldestUnauthenticated(): Context | null {
  * The oldest context of the address that has most of those not authenticated, if it is at least `least` seconds old;
  * null if there is none. IPv6 addresses count by their /64, which is what one customer has.
  */
-export function mostCrowded(least: u32): Context | null {
+export function mostCrowded(least: Seconds): Context | null {
   let found: usize = 0
   let most: u32 = 0
   for (let at = strangers.oldest; at; at = changetype<Context>(at).younger) {

@@ -8,6 +8,7 @@
  */
 
 import { sipHash } from '../siphash'
+import { Conv } from '../units'
 
 export const ADDRESS_BYTES: u32 = 24
 
@@ -27,7 +28,7 @@ export function isAddress(record: usize): bool {
 }
 
 /** Keyed hash of an address and a conv; nobody without the endpoint's secret can make two collide. */
-export function hashAddress(record: usize, conv: u32): u32 {
+export function hashAddress(record: usize, conv: Conv): u32 {
   return <u32>sipHash(record, 3, ((<u64>(ADDRESS_BYTES + 4)) << 56) | <u64>conv)
 }
 

@@ -4,10 +4,12 @@
  *
  * Chains by keyed hash. Records outlive their sessions for a while, the oldest makes room.
  */
+
 import { TICKS_PER_SECOND } from '../abi'
 import { elapsed, until } from '../clock'
 import { Chains, firstWith, link, nextWith, unlink } from '../memory/chains'
 import { alloc, classOf, free, setAside } from '../memory/slab'
+import { Conv, ElapsedTicks, Sn, Ticks, Ts } from '../units'
 import { copyAddress, hashAddress, sameAddress } from './address'
 
 /** The address answered. */
@@ -22,7 +24,7 @@ const MARKED: u32 = 8
 /** Records without a session; the one that has been idle longest is forgotten for the next. */
 const MAX_IDLE: u32 = 1024
 /** A validation holds so long without a session. */
-const VALID_TICKS: u64 = 600 * TICKS_PER_SECOND
+const VALID_TICKS: ElapsedTicks = 600 * TICKS_PER_SECOND
 /** Bytes that any address may be sent before it answered; and three times what it sent. */
 const FREE_BYTES: u64 = 4096
 const FACTOR: u64 = 3
@@ -31,17 +33,17 @@ const BUDGET_RATE: u64 = 256 << 10
 const BUDGET_BURST: u64 = 1 << 20
 /** PINGs of a validation, and the pause after the first, which doubles. */
 const MAX_PINGS: u32 = 5
-const PING_PAUSE_TICKS: u32 = TICKS_PER_SECOND / 4
+const PING_PAUSE_TICKS: Ticks = TICKS_PER_SECOND / 4
 /** A first flight is recent if its clock differs from the expected one by no more; both directions. */
-const RECENT_TICKS: u32 = 8 * TICKS_PER_SECOND
+const RECENT_TICKS: Ticks = 8 * TICKS_PER_SECOND
 /** kcptun-libev's clock counts ms. */
 const TICKS_PER_FOREIGN: u64 = 8
 /** A clock is forgotten after so long: clocks drift. */
-const CLOCK_TICKS: u64 = 6 * 3600 * TICKS_PER_SECOND
+const CLOCK_TICKS: ElapsedTicks = 6 * 3600 * TICKS_PER_SECOND
 /** Segments are marked no oftener than this. */
-const MARK_TICKS: u64 = 2 * TICKS_PER_SECOND
+const MARK_TICKS: ElapsedTicks = 2 * TICKS_PER_SECOND
 /** A clock is not read again before. */
-const LEARN_TICKS: u64 = TICKS_PER_SECOND
+const LEARN_TICKS: ElapsedTicks = TICKS_PER_SECOND
 /** Connections that open at once may arrive in another order. */
 const CONV_REORDER: i32 = 64
 const NEVER_SENT: i64 = i64.MIN_VALUE
@@ -55,20 +57,20 @@ export class Remote {
   address2: u64
   received: u64
   sent: u64
-  idleAt: u64
-  clockAt: u64
-  markedAt: u64
-  markConv: u32
-  markSn: u32
-  clockTs: u32
-  clockError: u32
-  newestConv: u32
+  idleAt: ElapsedTicks
+  clockAt: ElapsedTicks
+  markedAt: ElapsedTicks
+  markConv: Conv
+  markSn: Sn
+  clockTs: Ts
+  clockError: Ticks
+  newestConv: Conv
   older: usize
   younger: usize
   sessions: u32
   flags: u32
   pings: u32
-  pingAt: u32
+  pingAt: Ticks
   pingValue: u32
 }
 
@@ -80,7 +82,7 @@ let oldest: usize = 0
 let youngest: usize = 0
 
 let budget: u64 = BUDGET_BURST
-let budgetAt: u64 = 0
+let budgetAt: ElapsedTicks = 0
 
 function has(r: Remote, flag: u32): bool {
   return (r.flags & flag) != 0
@@ -183,13 +185,13 @@ export function awaitValidation(r: Remote): void {
 }
 
 /** Ticks until the address is to be pinged (again); NEVER (u32 maximum) if it is not. */
-export function untilValidationPing(r: Remote, now: u32): u32 {
+export function untilValidationPing(r: Remote, now: Ticks): Ticks {
   if (has(r, VALIDATED) || r.pings >= MAX_PINGS) return u32.MAX_VALUE
   return r.pings == 0 ? 0 : until(r.pingAt, now)
 }
 
 /** A PING of the validation leaves; its value stays the same until it is answered. `fresh`: an unpredictable number. */
-export function nextValidationPing(r: Remote, fresh: u32, now: u32): u32 {
+export function nextValidationPing(r: Remote, fresh: u32, now: Ticks): u32 {
   if (r.pings == 0) r.pingValue = fresh
   r.pingAt = now + (PING_PAUSE_TICKS << r.pings)
   r.pings++
@@ -237,7 +239,7 @@ function refillBudget(): u64 {
  * A new segment of a conversation was sent to the address. What acknowledges it left the other side later than now,
  * which dates the clock that the other side shows with it.
  */
-export function markSent(r: Remote, conv: u32, sn: u32): void {
+export function markSent(r: Remote, conv: Conv, sn: Sn): void {
   if (has(r, MARKED) && elapsed - r.markedAt < MARK_TICKS) return
   r.flags |= MARKED
   r.markedAt = elapsed
@@ -246,12 +248,12 @@ export function markSent(r: Remote, conv: u32, sn: u32): void {
 }
 
 /** True if a datagram of this conversation, if it left lately, may show the clock of the address. */
-export function wantsClock(r: Remote, conv: u32): bool {
+export function wantsClock(r: Remote, conv: Conv): bool {
   return has(r, MARKED) && conv == r.markConv && !(has(r, HAS_CLOCK) && elapsed - r.clockAt < LEARN_TICKS)
 }
 
 /** A segment of a conversation at the address showed this clock and una: a recorded one is too old to cover the mark. */
-export function learnClock(r: Remote, conv: u32, ts: u32, una: u32): void {
+export function learnClock(r: Remote, conv: Conv, ts: Ts, una: Sn): void {
   if (<i32>(una - r.markSn) <= 0 || elapsed - r.markedAt > <u64>RECENT_TICKS) return
   // another clock: another process, which counts convs from elsewhere
   if (!showsTime(r, ts) || <i32>(conv - r.newestConv) > 0) r.newestConv = conv
@@ -263,7 +265,7 @@ export function learnClock(r: Remote, conv: u32, ts: u32, una: u32): void {
 }
 
 /** True if `ts` is what the clock of the address shows about now. */
-function showsTime(r: Remote, ts: u32): bool {
+function showsTime(r: Remote, ts: Ts): bool {
   return sentAt(r, ts) != NEVER_SENT
 }
 
@@ -271,7 +273,7 @@ function showsTime(r: Remote, ts: u32): bool {
  * When a segment with this clock was sent at the earliest, in ticks since the start; NEVER_SENT if the clock shows
  * clearly another time than now.
  */
-function sentAt(r: Remote, ts: u32): i64 {
+function sentAt(r: Remote, ts: Ts): i64 {
   const age = elapsed - r.clockAt
   if (!has(r, HAS_CLOCK) || age >= CLOCK_TICKS) return NEVER_SENT
   const passed = <i64>(<i32>(ts - r.clockTs))
@@ -282,7 +284,7 @@ function sentAt(r: Remote, ts: u32): i64 {
 }
 
 /** True if a first flight with this clock and conv left its sender within the last seconds, and after `since`. */
-export function isRecent(r: Remote, ts: u32, conv: u32, since: u64): bool {
+export function isRecent(r: Remote, ts: Ts, conv: Conv, since: ElapsedTicks): bool {
   return sentAt(r, ts) > <i64>since && <i32>(conv - r.newestConv) >= -CONV_REORDER
 }
 

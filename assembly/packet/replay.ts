@@ -7,8 +7,10 @@
  * 32 independent bits of the keyed hash of the nonce (nonce.ts) at the server's capacity of 2^20, so a fresh nonce is
  * taken for a replay about once in 2^31, and nobody who lacks the endpoint's secret can aim at collisions.
  */
+
 import { elapsed } from '../clock'
 import { allocUrgent, classOf, free, MAX_CLASS, setAside, usedBytes } from '../memory/slab'
+import { ElapsedTicks } from '../units'
 
 @unmanaged
 export class ReplayFilter {
@@ -18,8 +20,8 @@ export class ReplayFilter {
   other: usize
   filled: u32
   // since when everything is remembered, and since when the current generation is filled
-  since: u64
-  currentSince: u64
+  since: ElapsedTicks
+  currentSince: ElapsedTicks
 }
 
 const filter: usize = memory.data(48, 8)
@@ -81,7 +83,7 @@ function allocSet(cls: u32): usize {
 }
 
 /** Since when every datagram is remembered, in ticks since the start; u64 maximum without a filter. */
-export function rememberedSince(f: ReplayFilter): u64 {
+export function rememberedSince(f: ReplayFilter): ElapsedTicks {
   return f.capacity != 0 ? f.since : <u64>i64.MAX_VALUE
 }
 

@@ -7,6 +7,7 @@ import { Conversation } from '../kcp/conversation'
 import { append, List, takeOut } from '../memory/list'
 import { awaitValidation, isValidated, Remote } from '../packet/remote'
 import { SESSIONS_BY_STATE, shift } from '../stats'
+import { Seconds, Sn, Ticks } from '../units'
 
 /** KCP side, numbered as /stats shows it (protocol.md 6.4). */
 export const CONNECT: u32 = 1
@@ -73,23 +74,23 @@ export class Session extends Conversation {
   tcp: u32
   flags: u32
   // times in ticks: creation in s, last datagram, last progress of the stream, last payload, last message queued
-  createdSecond: u32
-  created: u32
-  signAt: u32
-  progressAt: u32
-  payloadAt: u32
-  queuedAt: u32
-  resetAt: u32
+  createdSecond: Seconds
+  created: Ticks
+  signAt: Ticks
+  progressAt: Ticks
+  payloadAt: Ticks
+  queuedAt: Ticks
+  resetAt: Ticks
   // bytes that arrived for a TCP side that is gone
   discarded: u32
-  tickAt: u32
+  tickAt: Ticks
   // neighbours in the list of sessions in LINGER
   lingerOlder: usize
   lingerYounger: usize
   // events owed to the host
   events: u32
   // sn behind the KEEPALIVE queued last, 0 = none
-  keepaliveEnd: u32
+  keepaliveEnd: Sn
   // echoes of KEEPALIVEs that are owed, and those queued since the last time that all were acknowledged
   echoes: u16
   echoesQueued: u16
@@ -99,7 +100,7 @@ export class Session extends Conversation {
   nextReady: usize
   nextDirty: usize
   nextEvent: usize
-  deadline: u32
+  deadline: Ticks
   heapIndex: u32
   // reading of messages: the header so far, payload bytes left of a PUSH, offset in the first unread segment
   head: u32

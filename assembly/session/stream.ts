@@ -5,6 +5,7 @@
  * No byte is lost and no clean end is faked: EOF is told only after every byte before it was consumed, half-close works
  * in both directions, and what ends in any other way is told as ABORT.
  */
+
 import {
   EVENT_ABORT,
   EVENT_DETACH,
@@ -34,6 +35,7 @@ import {
   TCP_READ_BYTES,
   TCP_WRITTEN_BYTES,
 } from '../stats'
+import { Ticks } from '../units'
 import { tell, tellEnd } from './events'
 import {
   BARE_BYTES,
@@ -124,7 +126,7 @@ export function reserve(s: Session, want: u32): u32 {
 }
 
 /** False if more is committed than was reserved. */
-export function commit(s: Session, bytes: u32, now: u32): bool {
+export function commit(s: Session, bytes: u32, now: Ticks): bool {
   if (s.tcp != TCP_OPEN || has(s, EOF_SENT) || !commitPush(s, bytes)) return false
   if (bytes == 0) return true
   s.tcpRead += bytes
@@ -144,35 +146,35 @@ export function unblock(s: Session): void {
   if (s.tcp == TCP_OPEN) tell(s, EVENT_WRITABLE)
 }
 
-function noteQueued(s: Session, now: u32): void {
+function noteQueued(s: Session, now: Ticks): void {
   s.queuedAt = now
   s.flags &= ~OWES_KEEPALIVE
 }
 
-function queue(s: Session, type: i32, now: u32): bool {
+function queue(s: Session, type: i32, now: Ticks): bool {
   s.queuedAt = now
   if (!queueMessage(s, type)) return false
   noteQueued(s, now)
   return true
 }
 
-export function queueDial(s: Session, now: u32): bool {
+export function queueDial(s: Session, now: Ticks): bool {
   return queue(s, DIAL, now)
 }
 
 /** Queues a KEEPALIVE, unless one that stands alone in its segment is under way: that one says the same. */
-export function sendKeepalive(s: Session, now: u32): void {
+export function sendKeepalive(s: Session, now: Ticks): void {
   if (keepaliveUnderWay(s) == BARE_BYTES) s.queuedAt = now
   else if (queueKeepalive(s, now)) count(KEEPALIVES_SENT)
 }
 
-function queueKeepalive(s: Session, now: u32): bool {
+function queueKeepalive(s: Session, now: Ticks): bool {
   if (!queue(s, KEEPALIVE, now)) return false
   s.keepaliveEnd = s.sndEnd
   return true
 }
 
-function sendEof(s: Session, now: u32): void {
+function sendEof(s: Session, now: Ticks): void {
   if (has(s, EOF_SENT)) return
   s.flags |= EOF_SENT | EOF_OWED
   payOwed(s, now)
@@ -180,7 +182,7 @@ function sendEof(s: Session, now: u32): void {
 }
 
 /** Queues what is owed: the EOF that found no memory before, the answer to a KEEPALIVE. */
-export function payOwed(s: Session, now: u32): void {
+export function payOwed(s: Session, now: Ticks): void {
   if (!has(s, ECHO_OWED | EOF_OWED)) return
   if (has(s, ECHO_OWED)) {
     if (keepaliveUnderWay(s) == 0) s.echoesQueued = 0
@@ -198,14 +200,14 @@ function enterLinger(s: Session): void {
 }
 
 /** TCP ended its direction. */
-export function shutdown(s: Session, now: u32): void {
+export function shutdown(s: Session, now: Ticks): void {
   if (has(s, EOF_SENT)) return
   sendEof(s, now)
   if (has(s, EOF_RECEIVED)) detach(s)
 }
 
 /** TCP broke: the peer hears EOF (protocol.md 6.5), what it still sends is discarded. */
-export function abort(s: Session, now: u32): void {
+export function abort(s: Session, now: Ticks): void {
   s.tcp = TCP_GONE
   s.events = 0
   sendEof(s, now)
@@ -213,7 +215,7 @@ export function abort(s: Session, now: u32): void {
 }
 
 /** Result of the dial to the target. */
-export function connected(s: Session, ok: bool, now: u32): void {
+export function connected(s: Session, ok: bool, now: Ticks): void {
   if (!ok) {
     abort(s, now)
     return
@@ -233,7 +235,7 @@ export function peek(s: Session): u32 {
 }
 
 /** TCP took `bytes` of what was peeked. */
-export function consume(s: Session, bytes: u32, now: u32): void {
+export function consume(s: Session, bytes: u32, now: Ticks): void {
   const taken = consumePayload(s, bytes)
   s.tcpWritten += taken
   add(TCP_WRITTEN_BYTES, taken)
@@ -246,7 +248,7 @@ export function consume(s: Session, bytes: u32, now: u32): void {
 }
 
 /** Reacts to what stands at the front of the stream, until it is payload for TCP or nothing. */
-export function advance(s: Session, now: u32): void {
+export function advance(s: Session, now: Ticks): void {
   while (true) {
     advanceRcvNxt(s)
     if (has(s, POISONED)) {
@@ -312,7 +314,7 @@ function takePush(s: Session, _now: u32): bool {
   return false
 }
 
-function takeEof(s: Session, now: u32): void {
+function takeEof(s: Session, now: Ticks): void {
   if (has(s, EOF_RECEIVED)) return
   s.flags |= EOF_RECEIVED
   if (s.tcp == TCP_NONE) {
@@ -341,7 +343,7 @@ function detach(s: Session): void {
  * A message that must not be (protocol.md 6.1): TCP is cut, the peer hears EOF, the conversation lives on until a
  * timeout.
  */
-function fail(s: Session, now: u32): void {
+function fail(s: Session, now: Ticks): void {
   s.flags |= POISONED
   const open = s.tcp == TCP_OPEN || s.tcp == TCP_DIALING
   s.tcp = TCP_GONE
@@ -382,7 +384,7 @@ export function endSession(s: Session, reason: u32): void {
  * A RESET came for the session. Anybody can have one made: a recorded datagram, sent to another end of the key, is
  * answered by it. So the peer is asked (WASK), and the session ends unless one of its segments comes in time.
  */
-export function doubtReset(s: Session, now: u32): void {
+export function doubtReset(s: Session, now: Ticks): void {
   if (has(s, RESET_DOUBTED)) return
   s.flags |= RESET_DOUBTED
   s.resetAt = now

@@ -2,11 +2,13 @@
  * The session table: finds a session by (peer address, conv) or by handle. Open addressing at most half full, linear
  * probing, deletion by shifting back. A handle is generation << 16 | slot, so one that is gone is recognised.
  */
+
 import { E_MEMORY, E_SESSIONS } from '../abi'
 import { growRing, newRing } from '../memory/ring'
 import { alloc, classOf, free } from '../memory/slab'
 import { copyAddress, hashAddress, sameAddress } from '../packet/address'
 import { ensureTimers } from '../timer'
+import { Conv } from '../units'
 import { addressOf, SESSION_BYTES, Session } from './session'
 
 const POINTER_SHIFT: u32 = 2
@@ -49,7 +51,7 @@ export function sessionOf(handle: u32): Session | null {
   return s && s.handle == handle ? s : null
 }
 
-export function find(address: usize, conv: u32): Session | null {
+export function find(address: usize, conv: Conv): Session | null {
   if (!buckets) return null
   // datagrams of one session come in rows: they are spared the hash
   if (lastFound) {
@@ -73,7 +75,7 @@ export function find(address: usize, conv: u32): Session | null {
 /** A new zeroed session with handle, hash and address set; `error` tells why there is none. */
 export let error: i32 = 0
 
-export function insert(address: usize, conv: u32): Session | null {
+export function insert(address: usize, conv: Conv): Session | null {
   if (live >= maxSessions) {
     error = E_SESSIONS
     return null

@@ -3,6 +3,7 @@
  * both directions, nothing ends while data are under way and the peer shows signs of life, TIME_WAIT counts from its
  * entry, and KEEPALIVEs leave early enough.
  */
+
 import {
   REASON_LINGER,
   REASON_NO_ANSWER,
@@ -15,6 +16,7 @@ import { NEVER, remaining } from '../clock'
 import { sendReset } from '../control/queue'
 import { PROBE_ASK, waitSnd } from '../kcp/conversation'
 import { HEADER_BYTES } from '../kcp/segment'
+import { Seconds, Ticks } from '../units'
 import {
   addressOf,
   CONNECT,
@@ -36,33 +38,33 @@ import {
 import { endSession, resetByPeer, sendKeepalive } from './stream'
 
 /** A client session nobody answers, a server session without DIAL. */
-const OPEN_LIMIT_TICKS: u32 = 30 * TICKS_PER_SECOND
+const OPEN_LIMIT_TICKS: Ticks = 30 * TICKS_PER_SECOND
 /** A conversation that began in the middle: its beginning went to a server that was restarted since. */
-const STALE_LIMIT_TICKS: u32 = 5 * TICKS_PER_SECOND
+const STALE_LIMIT_TICKS: Ticks = 5 * TICKS_PER_SECOND
 /** Pause between the questions whether a first flight is genuine. */
-const CONFIRM_PAUSE_TICKS: u32 = TICKS_PER_SECOND / 2
+const CONFIRM_PAUSE_TICKS: Ticks = TICKS_PER_SECOND / 2
 /** An original sender ends a session after `linger` without stream data from us; 5 s is the least it can be set to. */
-const MAX_PROTECT_TICKS: u32 = 5 * TICKS_PER_SECOND
+const MAX_PROTECT_TICKS: Ticks = 5 * TICKS_PER_SECOND
 
-let timeoutTicks: u32 = 0
-let lingerTicks: u32 = 0
+let timeoutTicks: Ticks = 0
+let lingerTicks: Ticks = 0
 
 /** Seconds, as configured. */
-export function setTimeouts(timeout: u32, linger: u32): void {
+export function setTimeouts(timeout: Seconds, linger: Seconds): void {
   timeoutTicks = timeout * TICKS_PER_SECOND
   lingerTicks = linger * TICKS_PER_SECOND
 }
 
 /** A RESET is believed if the peer is silent for so long, and for three RTOs; it is asked so often meanwhile. */
-const RESET_LIMIT_TICKS: u32 = (12 * TICKS_PER_SECOND) / 10
+const RESET_LIMIT_TICKS: Ticks = (12 * TICKS_PER_SECOND) / 10
 const RESET_QUESTIONS: u32 = 3
 
-function resetLimit(s: Session): u32 {
+function resetLimit(s: Session): Ticks {
   return max(3 * s.rto, RESET_LIMIT_TICKS)
 }
 
 /** Ticks until a RESET is believed, or the peer is asked again. */
-function untilReset(s: Session, now: u32): u32 {
+function untilReset(s: Session, now: Ticks): Ticks {
   const limit = resetLimit(s)
   const left = remaining(s.resetAt, limit, now)
   if (left == 0) return 0
@@ -80,7 +82,7 @@ function isStale(s: Session): bool {
 }
 
 /** Ticks until the session ends if nothing happens. */
-function untilEnd(s: Session, now: u32): u32 {
+function untilEnd(s: Session, now: Ticks): Ticks {
   // it waits for the host to take its last events
   if (s.state == TIME_WAIT) return NEVER
   if (s.state == CONNECT) return remaining(s.created, OPEN_LIMIT_TICKS, now)
@@ -94,7 +96,7 @@ function untilEnd(s: Session, now: u32): u32 {
 }
 
 /** Ticks until a KEEPALIVE is wanted. */
-function untilKeepalive(s: Session, now: u32): u32 {
+function untilKeepalive(s: Session, now: Ticks): Ticks {
   // its ACK was lost, and una acknowledged it in its place: that confirms nothing
   if (s.confirm) return waitSnd(s) != 0 ? NEVER : remaining(s.queuedAt, max(s.rto, CONFIRM_PAUSE_TICKS), now)
   if (s.state != ESTABLISHED || s.tcp == TCP_NONE || has(s, CUT | POISONED) || waitSnd(s) != 0) return NEVER
@@ -108,13 +110,13 @@ function untilKeepalive(s: Session, now: u32): u32 {
 }
 
 /** Ticks until `checkTimeouts` has something to do. */
-export function untilTimeout(s: Session, now: u32): u32 {
+export function untilTimeout(s: Session, now: Ticks): Ticks {
   const wanted = min(untilEnd(s, now), untilKeepalive(s, now))
   return has(s, RESET_DOUBTED) ? min(wanted, untilReset(s, now)) : wanted
 }
 
 /** Does what is due. */
-export function checkTimeouts(s: Session, now: u32): void {
+export function checkTimeouts(s: Session, now: Ticks): void {
   if (untilEnd(s, now) == 0) {
     if (isStale(s)) sendReset(s.conv, addressOf(s), HEADER_BYTES)
     endSession(s, reasonOf(s))

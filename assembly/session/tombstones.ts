@@ -5,6 +5,7 @@
  * Apart from the session table and small, so that many short connections refuse nobody. They stand in the order in
  * which they end; a RESET makes one last longer and puts it behind the others.
  */
+
 import { TICKS_PER_SECOND } from '../abi'
 import { elapsed, NEVER, seconds } from '../clock'
 import { sendReset } from '../control/queue'
@@ -14,11 +15,12 @@ import { growRing } from '../memory/ring'
 import { alloc, allocUrgent, classOf, free, setAside } from '../memory/slab'
 import { copyAddress, hashAddress, sameAddress } from '../packet/address'
 import { SESSIONS_BY_STATE, shift } from '../stats'
+import { Conv, ElapsedTicks, Seconds, Ticks } from '../units'
 import { TIME_WAIT } from './session'
 
 /** The oldest makes room for the next beyond so many, but none before it is so old; then new sessions are refused. */
 const MAX_TOMBSTONES: u32 = 65536
-const MIN_LIFE_TICKS: u64 = 10 * TICKS_PER_SECOND
+const MIN_LIFE_TICKS: ElapsedTicks = 10 * TICKS_PER_SECOND
 /** Index of those that there can be: sessions that were open when it was full end as well. */
 const MAX_SLOTS: u32 = 1 << 18
 const INITIAL_SLOTS: u32 = 64
@@ -32,12 +34,12 @@ export class Tombstone {
   address1: u64
   address2: u64
   // when it was made, or answered last: time_wait counts from then
-  since: u64
-  conv: u32
+  since: ElapsedTicks
+  conv: Conv
   slot: u32
-  bornSecond: u32
+  bornSecond: Seconds
   // ticks, less than a second apart never
-  resetAt: u32
+  resetAt: Ticks
   older: usize
   younger: usize
 }
@@ -50,11 +52,11 @@ let capacity: u32 = 0
 let count: u32 = 0
 const list: List = changetype<List>(memory.data(8, 8))
 const LINKS: usize = offsetof<Tombstone>('older')
-let lifeTicks: u64 = 0
+let lifeTicks: ElapsedTicks = 0
 /** Those that are due are looked for no oftener than once a second. */
-let checkAt: u64 = 0
+let checkAt: ElapsedTicks = 0
 
-export function setTimeWait(seconds: u32): void {
+export function setTimeWait(seconds: Seconds): void {
   lifeTicks = <u64>seconds * TICKS_PER_SECOND
 }
 
@@ -71,7 +73,7 @@ export function tombstoneAt(index: u32): Tombstone | null {
   return index < count ? changetype<Tombstone>(load<usize>(slots + ((<usize>index) << POINTER_SHIFT))) : null
 }
 
-export function findTombstone(address: usize, conv: u32): Tombstone | null {
+export function findTombstone(address: usize, conv: Conv): Tombstone | null {
   const hash = hashAddress(address, conv)
   for (let at = firstWith(chains, hash); at; at = nextWith(at, hash)) {
     const t = changetype<Tombstone>(at)
@@ -94,7 +96,7 @@ function dropOldest(): void {
 }
 
 /** Remembers a session that ended now. Without memory it is forgotten at once. */
-export function addTombstone(address: usize, conv: u32): void {
+export function addTombstone(address: usize, conv: Conv): void {
   if (count >= MAX_TOMBSTONES) dropOldest()
   if (!ensureSlot()) return
   let at = alloc(CLASS)
@@ -163,7 +165,7 @@ export function checkTombstones(): void {
 }
 
 /** Ticks until `checkTombstones` has something to do. */
-export function untilTombstones(): u32 {
+export function untilTombstones(): Ticks {
   if (!list.oldest) return NEVER
   const at = max(changetype<Tombstone>(list.oldest).since + lifeTicks, checkAt)
   return at > elapsed ? <u32>min<u64>(at - elapsed, NEVER - 1) : 0

@@ -22,8 +22,7 @@ export function remaining(since: Ticks, limit: Ticks, now: Ticks): Ticks {
   return age >= limit ? 0 : limit - age
 }
 
-/** Ticks since the endpoint started, without wrap. */
-export let elapsed: ElapsedTicks = 0
+let ticks: ElapsedTicks = 0
 let lastNow: Ticks = 0
 
 export function startClock(now: Ticks): void {
@@ -36,12 +35,17 @@ export function startClock(now: Ticks): void {
  */
 export function advanceClock(now: Ticks): bool {
   const step = now - lastNow
-  elapsed += step
+  ticks += step
   lastNow = now
   return step > 2 * MAX_SLEEP_TICKS
 }
 
+/** @returns ticks since the endpoint started, without wrap */
+export function elapsed(): ElapsedTicks {
+  return ticks
+}
+
 /** Seconds since the endpoint started. */
 export function seconds(): Seconds {
-  return <u32>(elapsed / TICKS_PER_SECOND)
+  return <u32>(ticks / TICKS_PER_SECOND)
 }

@@ -23,8 +23,19 @@ export const GOT_RESET: u32 = 2
 export const GOT_PONG: u32 = 3
 export const GOT_PING: u32 = 4
 
-/** The conv of the RESET or the value of the PING or PONG found last. */
-export let argument: u32 = 0
+/** What a result of `takeControl` says was found. */
+export function foundOf(result: u64): u32 {
+  return <u32>result
+}
+
+/** The conv of a RESET, the value of a PING or PONG. */
+export function valueOf(result: u64): u32 {
+  return <u32>(result >> 32)
+}
+
+function result(found: u32, value: u32): u64 {
+  return ((<u64>value) << 32) | found
+}
 
 /** True for a LISTEN, whole or not. */
 export function isListen(at: usize, len: u32): bool {
@@ -52,7 +63,7 @@ export function buildControl(entry: usize, block: usize): u32 {
  * Takes a control message of `len` >= 4 bytes from `address`; of a bad one its sender sees nothing. `second`: the
  * endpoint's age, `mapped`: its socket is an IPv6 one.
  */
-export function takeControl(at: usize, len: u32, address: usize, second: Seconds, mapped: bool, now: Ticks): u32 {
+export function takeControl(at: usize, len: u32, address: usize, second: Seconds, mapped: bool, now: Ticks): u64 {
   if (len < BODY_AT) return MALFORMED
   const what = <u32>bswap<u16>(load<u16>(at, WHAT_AT))
   const body = at + BODY_AT
@@ -62,15 +73,15 @@ export function takeControl(at: usize, len: u32, address: usize, second: Seconds
   }
   if (what == PUNCH) return takePunch(body, bytes, mapped, now) ? HANDLED : MALFORMED
   if (what > RESET || bytes < VALUE_BYTES) return MALFORMED
-  argument = bswap<u32>(load<u32>(body))
+  const value = bswap<u32>(load<u32>(body))
   if (what == PING) {
-    push(PONG, argument, address)
-    return GOT_PING
+    push(PONG, value, address)
+    return result(GOT_PING, value)
   }
   if (what == PONG) {
     count(PONGS_RECEIVED)
-    return GOT_PONG
+    return result(GOT_PONG, value)
   }
   count(RESETS_RECEIVED)
-  return GOT_RESET
+  return result(GOT_RESET, value)
 }

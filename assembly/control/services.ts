@@ -104,7 +104,7 @@ export function keepService(id: usize, bytes: u32, local: usize, observed: usize
     return
   }
   const s = changetype<Service>(known)
-  if (tagBytes != 0 && !sameAddress(observedOf(s), observed)) {
+  if (tagBytes() != 0 && !sameAddress(observedOf(s), observed)) {
     claim(s, local, observed, now)
     return
   }

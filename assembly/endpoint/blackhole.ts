@@ -13,8 +13,7 @@ import { isAnsweredAfter } from '../control/keepalive'
 import { limitPath, Path, pathLimit, smallerThan } from '../kcp/path'
 import { diff, HEADER_BYTES } from '../kcp/segment'
 import { entryOf, LEN, TRANSMISSIONS } from '../kcp/send_window'
-import { tagBytes } from '../packet/datagram'
-import { nonceBytes } from '../packet/nonce'
+import { sealBytes } from '../packet/datagram'
 import { tellOwn } from '../session/events'
 import { addressOf, has, INITIATOR, Session } from '../session/session'
 import { endSession, sendKeepalive } from '../session/stream'
@@ -47,7 +46,7 @@ export function checkBlackhole(s: Session, now: Ticks): void {
   const limit = pathLimit(addressOf(s), now)
   if (limit == 0 || smaller < limit) {
     limitPath(addressOf(s), smaller, now)
-    tellOwn(EVENT_MTU, smaller + tagBytes + nonceBytes)
+    tellOwn(EVENT_MTU, smaller + sealBytes())
   }
   s.pathMss = min(s.pathMss, smaller - HEADER_BYTES)
   if (transmissions >= GIVE_UP_AFTER) endSession(s, REASON_MTU)

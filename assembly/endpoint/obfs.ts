@@ -40,9 +40,9 @@ import {
   removeContext,
   unauthenticatedCount,
 } from '../obfs/context'
-import { earlyPayload, openEarly, takeEarly } from '../obfs/early'
+import { earlyPayload, earlyPayloadBytes, openEarly, takeEarly } from '../obfs/early'
 import { clearEarly, describe, early, openPackets } from '../obfs/receive'
-import { isServer, kind, local, NONE, remote, TCP, TCP_WND, takeSettings } from '../obfs/settings'
+import { isObfsServer, local, NONE, obfsKind, remote, TCP, TCP_WND, takeSettings } from '../obfs/settings'
 import { headerBytes, nextRandom, SYN, seedRandom } from '../obfs/tcpip'
 import { openOutgoing, queueControl } from '../obfs/transmit'
 import { copyAddress, isAddress } from '../packet/address'
@@ -69,6 +69,21 @@ const SLOTS_BYTES: u32 = 64 << 11
 const ENDED_BYTES: u32 = 4096 << 2
 const SEED_BYTES: u32 = 8
 
+/** Offsets of the info block of a context (docs/abi.md). */
+const INFO_STATE: usize = 0
+const INFO_IDLE_SECONDS: usize = 4
+const INFO_BYTES_IN: usize = 8
+const INFO_BYTES_OUT: usize = 16
+const INFO_CONGESTED: usize = 24
+const INFO_ECHOES: usize = 28
+const INFO_ADDRESS: usize = 32
+const INFO_ID: usize = 56
+const INFO_AGE_SECONDS: usize = 60
+/** Values of INFO_STATE. */
+const STATE_OPEN: u32 = 1
+const STATE_CAPTURED: u32 = 2
+const STATE_AUTHENTICATED: u32 = 3
+
 export const contextInfo: usize = memory.data(96, 8)
 
 let checkAt: ElapsedTicks = 0
@@ -79,7 +94,7 @@ let endedCount: u32 = 0
 /** Takes over kind and local address. */
 export function configureObfs(server: bool): i32 {
   if (!takeSettings(server)) return E_ARGUMENT
-  if (kind == NONE || ended) return OK
+  if (obfsKind() == NONE || ended) return OK
   if (!hasEntropy(SEED_BYTES)) return E_ENTROPY
   seedRandom(load<u64>(takeEntropy(SEED_BYTES)))
   const before = usedBytes()
@@ -96,13 +111,13 @@ export function configureObfs(server: bool): i32 {
 
 /** Bytes of the headers that every datagram has under an obfuscator. */
 export function packetOverhead(address: usize): u32 {
-  return kind == NONE ? 0 : headerBytes(load<u16>(address))
+  return obfsKind() == NONE ? 0 : headerBytes(load<u16>(address))
 }
 
 /** An authentic datagram came from `address`. */
 export function authenticated(address: usize): void {
   authenticate(address)
-  if (kind != TCP || isServer) return
+  if (obfsKind() != TCP || isObfsServer()) return
   const c = findContext(address)
   // the SYN|ACK was lost, the answer to what followed our SYN was not
   if (!c || is(c, READY)) return
@@ -113,15 +128,16 @@ export function authenticated(address: usize): void {
 /** A dpi/tcp-wnd server accepted a connection from `remote`: id of its context, or a refusal. */
 export function acceptContext(now: Ticks): i32 {
   clearEarly()
-  if (kind != TCP_WND || !isServer) return E_STATE
+  if (obfsKind() != TCP_WND || !isObfsServer()) return E_STATE
   let c: Context | null = null
   if (!findContext(remote) && hasStartupRoom(now)) c = insertContext(remote)
   if (!c) {
     count(OBFS_REFUSED)
     return E_SESSIONS
   }
-  const bytes = takeEarly(c, remote)
-  if (bytes) describe(early, c, earlyPayload, bytes)
+  const entry = takeEarly(c, remote)
+  const bytes = entry ? earlyPayloadBytes(entry) : 0
+  if (bytes) describe(early, c, earlyPayload(entry), bytes)
   return c.id
 }
 
@@ -144,13 +160,13 @@ function hasStartupRoom(now: Ticks): bool {
 
 /** A client dials `remote` from `local`: id of the context. One of the same address ends. */
 export function dialContext(now: Ticks): i32 {
-  if (kind == NONE || isServer || !isAddress(remote)) return E_STATE
+  if (obfsKind() == NONE || isObfsServer() || !isAddress(remote)) return E_STATE
   const old = findContext(remote)
   if (old) end(old, now)
   const c = insertContext(remote)
   if (!c) return E_MEMORY
   copyAddress(localOf(c), local)
-  if (kind == TCP) {
+  if (obfsKind() == TCP) {
     c.seq = nextRandom()
     c.synAck = c.seq + 1
     queueControl(c, SYN)
@@ -169,7 +185,7 @@ export function releaseContext(id: u32, now: Ticks): i32 {
 
 function end(c: Context, now: Ticks): void {
   // nobody opens a session but with the key, or to a server
-  if (!isServer || is(c, AUTHENTICATED)) endSessionsOf(remoteOf(c), REASON_OBFS, now)
+  if (!isObfsServer() || is(c, AUTHENTICATED)) endSessionsOf(remoteOf(c), REASON_OBFS, now)
   removeContext(c)
 }
 
@@ -191,8 +207,8 @@ export function takeEnded(): u32 {
 
 /** Ends the contexts whose time has come. */
 export function checkContexts(now: Ticks): void {
-  if (contextCount() == 0 || elapsed < checkAt) return
-  checkAt = elapsed + CHECK_TICKS
+  if (contextCount() == 0 || elapsed() < checkAt) return
+  checkAt = elapsed() + CHECK_TICKS
   const second = seconds()
   while (true) {
     const c = oldestUnauthenticated()
@@ -210,22 +226,22 @@ export function checkContexts(now: Ticks): void {
 /** Ticks until `checkContexts` has something to do. */
 export function untilContexts(): Ticks {
   if (contextCount() == 0) return NEVER
-  return checkAt > elapsed ? <u32>(checkAt - elapsed) : 0
+  return checkAt > elapsed() ? <u32>(checkAt - elapsed()) : 0
 }
 
 /** Fills the info block; id, or 0 for an empty slot. */
 export function describeContext(slot: u32): u32 {
   const c = contextAt(slot)
   if (!c) return 0
-  const state: u32 = is(c, AUTHENTICATED) ? 3 : is(c, CAPTURED) ? 2 : 1
-  store<u32>(contextInfo, state)
-  store<u32>(contextInfo, seconds() - c.payloadSecond, 4)
-  store<u64>(contextInfo, c.bytesIn, 8)
-  store<u64>(contextInfo, c.bytesOut, 16)
-  store<u32>(contextInfo, c.congested, 24)
-  store<u32>(contextInfo, c.echoes, 28)
-  copyAddress(contextInfo + 32, remoteOf(c))
-  store<u32>(contextInfo, c.id, 56)
-  store<u32>(contextInfo, seconds() - c.createdSecond, 60)
+  const state: u32 = is(c, AUTHENTICATED) ? STATE_AUTHENTICATED : is(c, CAPTURED) ? STATE_CAPTURED : STATE_OPEN
+  store<u32>(contextInfo, state, INFO_STATE)
+  store<u32>(contextInfo, seconds() - c.payloadSecond, INFO_IDLE_SECONDS)
+  store<u64>(contextInfo, c.bytesIn, INFO_BYTES_IN)
+  store<u64>(contextInfo, c.bytesOut, INFO_BYTES_OUT)
+  store<u32>(contextInfo, c.congested, INFO_CONGESTED)
+  store<u32>(contextInfo, c.echoes, INFO_ECHOES)
+  copyAddress(contextInfo + INFO_ADDRESS, remoteOf(c))
+  store<u32>(contextInfo, c.id, INFO_ID)
+  store<u32>(contextInfo, seconds() - c.createdSecond, INFO_AGE_SECONDS)
   return c.id
 }

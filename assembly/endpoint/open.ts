@@ -48,7 +48,7 @@ import {
   TIME_WAIT,
 } from '../session/session'
 import { endSession, queueDial, sendKeepalive } from '../session/stream'
-import { error, find, insert, isTableFull, rekey, sessionAt, slotsInUse } from '../session/table'
+import { find, insert, isTableFull, rekey, sessionAt, sessionOf, slotsInUse } from '../session/table'
 import { answerLate, areTombstonesFull, findTombstone } from '../session/tombstones'
 import { count, SESSIONS_OPENED, SESSIONS_REFUSED, SESSIONS_UNCONFIRMED } from '../stats'
 import { Conv, Seconds, Ticks } from '../units'
@@ -96,10 +96,11 @@ export function openStream(now: Ticks): i32 {
     return E_SESSIONS
   }
   const conv = allocateConv()
-  const s = insert(currentPeer, conv)
+  const handle = insert(currentPeer, conv)
+  const s = sessionOf(handle)
   if (!s) {
     count(SESSIONS_REFUSED)
-    return error
+    return handle
   }
   start(s, conv, CONNECT, now)
   s.flags |= INITIATOR
@@ -153,7 +154,7 @@ export function acceptSession(at: usize, len: u32, conv: Conv, address: usize, n
     return null
   }
   const isMidway = isFromMidway(at, len)
-  if (isMidway && tagBytes != 0) {
+  if (isMidway && tagBytes() != 0) {
     if (!mayScan()) return null
     const known = findElsewhere(conv)
     // a session in CONNECT never moves: its first flight, sent again from elsewhere, would be dialled twice
@@ -166,13 +167,13 @@ export function acceptSession(at: usize, len: u32, conv: Conv, address: usize, n
     return null
   }
   let s: Session | null = null
-  if (!isHalfOpenFull() && makeRoom(now)) s = insert(address, conv)
+  if (!isHalfOpenFull() && makeRoom(now)) s = sessionOf(insert(address, conv))
   if (!s) {
     count(SESSIONS_REFUSED)
     return null
   }
   start(s, conv, CONNECT, now)
-  if (tagBytes != 0 && !admit(s, at, len, now)) {
+  if (tagBytes() != 0 && !admit(s, at, len, now)) {
     endSession(s, REASON_MEMORY)
     settle(s, now)
     count(SESSIONS_REFUSED)

@@ -99,7 +99,7 @@ export function silenceSeconds(): Seconds {
  */
 export function noteAuthentic(address: usize): void {
   everReceived = true
-  lastReceivedAt = elapsed
+  lastReceivedAt = elapsed()
   if (sameAddress(address, currentPeer)) noteReceived()
 }
 
@@ -115,7 +115,7 @@ function checkPeer(now: Ticks): void {
   const wasSilent = isSilent()
   checkPing(currentPeer, now)
   if (wasSilent || !isSilent()) return
-  resolvedAt = elapsed
+  resolvedAt = elapsed()
   tellOwn(EVENT_RESOLVE, 0)
   helloSoon(now)
 }
@@ -169,7 +169,7 @@ export function takePong(ping: usize, address: usize, now: Ticks): bool {
 
 /** Ticks until names are to be resolved again (protocol.md 7.6). */
 function untilResolve(): Ticks {
-  const since = elapsed - max(resolvedAt, lastReceivedAt)
+  const since = elapsed() - max(resolvedAt, lastReceivedAt)
   return since >= silenceTicks ? 0 : <u32>(silenceTicks - since)
 }
 
@@ -179,13 +179,13 @@ export function checkPeerTimers(now: Ticks): void {
   if (isAddress(currentPeer)) checkPeer(now)
   checkRendezvous(wantsRendezvous(), listenTicks(), now)
   if (untilResolve() != 0) return
-  resolvedAt = elapsed
+  resolvedAt = elapsed()
   tellOwn(EVENT_RESOLVE, 0)
 }
 
 /** Ticks until `checkPeerTimers` has something to do. */
 export function untilPeerTimers(now: Ticks): Ticks {
-  set(LAST_RECEIVED_AGE, everReceived ? (elapsed - lastReceivedAt) / TICKS_PER_MS : u64.MAX_VALUE)
+  set(LAST_RECEIVED_AGE, everReceived ? (elapsed() - lastReceivedAt) / TICKS_PER_MS : u64.MAX_VALUE)
   const wanted = min(min(untilResolve(), untilServices(now)), untilRendezvous(wantsRendezvous(), now))
   return isAddress(currentPeer) ? min(wanted, untilPing(now)) : wanted
 }

@@ -16,7 +16,7 @@ import {
   TICKS_PER_SECOND,
 } from '../abi'
 import { seconds } from '../clock'
-import { argument, GOT_PING, GOT_PONG, GOT_RESET, isListen, MALFORMED, takeControl } from '../control/control'
+import { foundOf, GOT_PING, GOT_PONG, GOT_RESET, isListen, MALFORMED, takeControl, valueOf } from '../control/control'
 import {
   argumentOf,
   closePing,
@@ -45,9 +45,9 @@ import {
 } from '../kcp/input'
 import { CMD_PUSH, CMD_WINS, diff, HEADER_BYTES, readCmd, readConv, readLen, readTs, readUna } from '../kcp/segment'
 import { growRecvWindow } from '../kcp/window'
-import { kind, NONE } from '../obfs/settings'
+import { NONE, obfsKind } from '../obfs/settings'
 import { sameAddress } from '../packet/address'
-import { hasSpareBlock, refillRx, rxSlot, tagBytes } from '../packet/datagram'
+import { hasSpareBlock, refillRx, rxSlot, sealBytes, tagBytes } from '../packet/datagram'
 import { hashOfNonce, isOwnNonce, nonceBytes } from '../packet/nonce'
 import { answersValidation, findRemote, learnClock, onReceivedFrom, Remote, wantsClock } from '../packet/remote'
 import { datagramFilter, isReplay, isReplayedListen, prepareReplay } from '../packet/replay'
@@ -106,8 +106,8 @@ export function receive(slots: u32, now: Ticks): i32 {
 function prepare(i: u32): void {
   const slot = rxSlot(i)
   const sealed = load<u32>(slot, RX_LEN)
-  if (tagBytes == 0 || !(load<u32>(slot, RX_FLAGS) & RX_OPENED) || sealed <= tagBytes + nonceBytes) return
-  const hash = hashOfNonce(load<usize>(slot, RX_PTR) + sealed - nonceBytes)
+  if (tagBytes() == 0 || !(load<u32>(slot, RX_FLAGS) & RX_OPENED) || sealed <= sealBytes()) return
+  const hash = hashOfNonce(load<usize>(slot, RX_PTR) + sealed - nonceBytes())
   store<u64>(slot, hash, RX_HASH)
   prepareReplay(datagramFilter(), hash)
 }
@@ -123,7 +123,7 @@ function takeDatagram(i: u32, now: Ticks): bool {
     count(DROP_OVERSIZE)
     return false
   }
-  const overhead = tagBytes + nonceBytes
+  const overhead = sealBytes()
   let hash: u64 = 0
   if (overhead) {
     if (sealed <= overhead) {
@@ -135,7 +135,7 @@ function takeDatagram(i: u32, now: Ticks): bool {
       return false
     }
     hash = load<u64>(slot, RX_HASH)
-    if (isOwnNonce(at + sealed - nonceBytes, hash)) {
+    if (isOwnNonce(at + sealed - nonceBytes(), hash)) {
       count(DROP_REFLECTED)
       return false
     }
@@ -146,7 +146,7 @@ function takeDatagram(i: u32, now: Ticks): bool {
     }
   }
   noteAuthentic(address)
-  if (kind != NONE) authenticated(address)
+  if (obfsKind() != NONE) authenticated(address)
   const len = sealed - overhead
   if (len < MIN_PLAIN_BYTES) {
     count(DROP_SHORT)
@@ -160,11 +160,12 @@ function takeDatagram(i: u32, now: Ticks): bool {
 
 function takeMessage(at: usize, len: u32, hash: u64, address: usize, now: Ticks): bool {
   // a LISTEN is worth recording: other traffic must not push it out of memory soon
-  if (tagBytes && isListen(at, len) && isReplayedListen(hash)) {
+  if (tagBytes() && isListen(at, len) && isReplayedListen(hash)) {
     count(DROP_REPLAY)
     return false
   }
-  const found = takeControl(at, len, address, seconds(), isMappedSocket(), now)
+  const result = takeControl(at, len, address, seconds(), isMappedSocket(), now)
+  const found = foundOf(result)
   if (found == MALFORMED) {
     count(DROP_MALFORMED)
     return false
@@ -172,14 +173,14 @@ function takeMessage(at: usize, len: u32, hash: u64, address: usize, now: Ticks)
   if (found == GOT_PING) {
     takePing(address, now)
   } else if (found == GOT_PONG) {
-    takeAnswer(argument, address, now)
+    takeAnswer(valueOf(result), address, now)
   } else if (found == GOT_RESET) {
-    const s = find(address, argument)
+    const s = find(address, valueOf(result))
     if (s && isLive(s)) {
       if (s.confirm) {
         // it was opened for a first flight that its peer knows nothing of
         endSession(s, REASON_RESET)
-      } else if (tagBytes == 0) {
+      } else if (tagBytes() == 0) {
         // whoever can send a RESET could send anything
         resetByPeer(s, REASON_RESET)
       } else {

@@ -7,10 +7,9 @@ import { buildControl } from '../control/control'
 import { noteSent } from '../control/keepalive'
 import { isControlWaiting, limitOf, RECEIVER, shiftEntry } from '../control/queue'
 import { kcpMtu, segmentLimit } from '../kcp/conversation'
-import { buildDatagram, built, hasOutput } from '../kcp/output'
+import { buildDatagram, datagramAt, datagramBytes, hasOutput } from '../kcp/output'
 import { HEADER_BYTES } from '../kcp/segment'
-import { canSeal, describeTx, tagBytes, txBlock } from '../packet/datagram'
-import { nonceBytes } from '../packet/nonce'
+import { canSeal, describeTx, sealBytes, tagBytes, txBlock } from '../packet/datagram'
 import { markSent, onSentTo, Remote, sendRoom } from '../packet/remote'
 import { addressOf, Session } from '../session/session'
 import { add, count, KCP_SENT_BYTES, PKT_SENT, PKT_SENT_BYTES } from '../stats'
@@ -53,37 +52,38 @@ function transmitControl(i: u32, now: Ticks): void {
   const block = txBlock(i)
   const len = buildControl(entry, block)
   const most = limitOf(entry)
-  const limit = most ? min(most, kcpMtu) : kcpMtu
+  const limit = most ? min(most, kcpMtu()) : kcpMtu()
   noteDatagram(describeTx(i, block, len, limit, entry + RECEIVER, 0), entry + RECEIVER, now)
 }
 
 /** Builds a datagram of a session; 0 if its receiver may not be sent it yet. */
 function transmitSession(s: Session, i: u32, now: Ticks): u32 {
   if (!s.remote) {
-    const len = buildDatagram(s, txBlock(i), NO_LIMIT, now)
-    if (len) describe(s, i, len, NO_LIMIT, now)
-    return len
+    const datagram = buildDatagram(s, txBlock(i), NO_LIMIT, now)
+    if (datagramBytes(datagram)) describe(s, i, datagram, NO_LIMIT, now)
+    return datagramBytes(datagram)
   }
   const remote = changetype<Remote>(s.remote)
-  const overhead = tagBytes + nonceBytes
+  const overhead = sealBytes()
   const room = sendRoom(remote)
   const most = room == NO_LIMIT ? NO_LIMIT : room > overhead ? room - overhead : 0
   const next = s.sndNxt
-  const len = buildDatagram(s, txBlock(i), most, now)
-  if (len == 0) {
+  const datagram = buildDatagram(s, txBlock(i), most, now)
+  if (datagramBytes(datagram) == 0) {
     if (most != NO_LIMIT) hold(s)
     return 0
   }
   if (s.sndNxt != next) markSent(remote, s.conv, next)
-  onSentTo(remote, describe(s, i, len, most, now))
-  return len
+  onSentTo(remote, describe(s, i, datagram, most, now))
+  return datagramBytes(datagram)
 }
 
 /** Padding makes no datagram larger than `most`, or than what the path is known to take. */
-function describe(s: Session, i: u32, len: u32, most: u32, now: Ticks): u32 {
+function describe(s: Session, i: u32, datagram: u64, most: u32, now: Ticks): u32 {
+  const len = datagramBytes(datagram)
   add(KCP_SENT_BYTES, len)
-  const limit = tagBytes ? min(segmentLimit(s) + HEADER_BYTES, most) : 0
-  const bytes = describeTx(i, built, len, limit, addressOf(s), s.handle)
+  const limit = tagBytes() ? min(segmentLimit(s) + HEADER_BYTES, most) : 0
+  const bytes = describeTx(i, datagramAt(datagram), len, limit, addressOf(s), s.handle)
   noteDatagram(bytes, addressOf(s), now)
   return bytes
 }

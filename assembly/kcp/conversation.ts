@@ -170,7 +170,11 @@ export const FLUSH_AT_ONCE: u32 = 2
 export const FLUSH_AUTOMATIC: u32 = 3
 
 /** Most bytes of plaintext in a datagram now. It follows the configuration and the address family: see segmentLimit. */
-export let kcpMtu: u32 = 0
+let plainMtu: u32 = 0
+
+export function kcpMtu(): u32 {
+  return plainMtu
+}
 
 // options of conversations that open from now on; those that live keep the ones they copied
 let mode: u32 = NC_AUTOMATIC
@@ -180,7 +184,11 @@ let resending: u32 = 0
 let intervalMs: Milliseconds = UNSET
 let sendWindow: u32 = UNSET
 /** Segments, UNSET if the window is to grow. */
-export let optionRcvWnd: u32 = UNSET
+let recvWindow: u32 = UNSET
+
+export function optionRcvWnd(): u32 {
+  return recvWindow
+}
 
 /** Variance floor of the RTO while the user set no interval. */
 const DEFAULT_RTO_VARIANCE_MS: Milliseconds = 1
@@ -198,9 +206,9 @@ export function setOptions(
   nc: u32,
   flush: u32,
 ): void {
-  kcpMtu = mtu
+  plainMtu = mtu
   sendWindow = sndwnd
-  optionRcvWnd = rcvwnd == UNSET ? UNSET : min(max(rcvwnd, MIN_RCVWND), MAX_WND)
+  recvWindow = rcvwnd == UNSET ? UNSET : min(max(rcvwnd, MIN_RCVWND), MAX_WND)
   delaying = delay == UNSET ? 1 : delay
   intervalMs = interval
   resending = resend == UNSET ? 0 : resend
@@ -251,7 +259,7 @@ export function openConversation(c: Conversation, conv: Conv): void {
  * and rise while that lives. What was made under another limit keeps the size of its block (`capacityOf`).
  */
 export function segmentLimit(c: Conversation): u32 {
-  return min(kcpMtu - HEADER_BYTES, c.pathMss)
+  return min(plainMtu - HEADER_BYTES, c.pathMss)
 }
 
 /** Segments queued or in flight ("waitsnd"). */

@@ -50,8 +50,19 @@ const MAX_LOST_PERCENT: u32 = 30
 const FEW_LOST_PERCENT: u32 = 15
 const MAX_PROBE_TICKS: Ticks = 15000 * TICKS_PER_MS
 
-/** Where the datagram built last begins. */
-export let built: usize = 0
+/** Where a datagram of `buildDatagram` begins. */
+export function datagramAt(datagram: u64): usize {
+  return <usize>datagram
+}
+
+/** Bytes of a datagram of `buildDatagram`; 0 = nothing to send. */
+export function datagramBytes(datagram: u64): u32 {
+  return <u32>(datagram >> 32)
+}
+
+function datagram(at: usize, bytes: u32): u64 {
+  return ((<u64>bytes) << 32) | at
+}
 
 /**
  * True when a segment may leave: a lost one or its copy, or a new one inside the windows, as fast as the pace allows.
@@ -123,7 +134,7 @@ export function announceWindow(c: Conversation): void {
  * one is assembled; the result begins at `built`.
  * @param most bytes that the receiver may be sent now; a segment that exceeds them waits
  */
-export function buildDatagram(c: Conversation, block: usize, most: u32, now: Ticks): u32 {
+export function buildDatagram(c: Conversation, block: usize, most: u32, now: Ticks): u64 {
   const wnd = advertise(c)
   const limit = min(segmentLimit(c) + HEADER_BYTES, most)
   c.lastSn = c.lastTs = 0
@@ -136,7 +147,6 @@ export function buildDatagram(c: Conversation, block: usize, most: u32, now: Tic
   while (len != 0 && len + HEADER_BYTES <= min(limit, MAX_ACK_BYTES) && takeAgain(c, said))
     len += writeAck(c, block + len, wnd)
   if (c.probe) len = appendProbes(c, block, len, wnd, limit, now)
-  built = block
   while (hasSegment(c, now)) {
     const sn = nextSegment(c)
     const entry = entryOf(c, sn)
@@ -147,15 +157,14 @@ export function buildDatagram(c: Conversation, block: usize, most: u32, now: Tic
     sendSegment(c, sn, entry, header, size, wnd, now)
     const isAlone = len == 0 && (size + HEADER_BYTES > limit || !hasSegment(c, now))
     if (isAlone && !(isThin(size) && c.model)) {
-      built = header
-      return size
+      return datagram(header, size)
     }
     memory.copy(block + len, header, size)
     len += size
     if (isThin(size)) len = appendThin(c, block, len, sn, wnd, limit, now)
     if (limit - len < HEADER_BYTES) break
   }
-  return len
+  return datagram(block, len)
 }
 
 function writeAck(c: Conversation, at: usize, wnd: u32): u32 {

@@ -17,8 +17,8 @@ const INITIAL_WND: u32 = 1024
 const LOOK_TICKS: Ticks = TICKS_PER_SECOND
 
 export function openRecvWindow(c: Conversation, now: Ticks): void {
-  const isFixed = optionRcvWnd != UNSET
-  c.rcvWnd = isFixed ? optionRcvWnd : INITIAL_WND
+  const isFixed = optionRcvWnd() != UNSET
+  c.rcvWnd = isFixed ? optionRcvWnd() : INITIAL_WND
   c.rcvCeiling = isFixed ? 0 : MAX_WND
   c.rcvEdge = max(INITIAL_RMTWND, promisedWnd(c))
   c.rcvLookAt = now

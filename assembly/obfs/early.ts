@@ -9,7 +9,7 @@ import { alloc, PACKET_CLASS } from '../memory/slab'
 import { ADDRESS_BYTES, copyAddress, isAddress, sameAddress } from '../packet/address'
 import { Context, localOf } from './context'
 import { capture } from './numbers'
-import { ack, flow, isIntact, payload, payloadBytes, seq, source, target } from './tcpip'
+import { isIntact, packet, source, target } from './tcpip'
 
 const ENTRIES: u32 = 16
 const LOCAL: usize = 24
@@ -42,7 +42,7 @@ export function openEarly(): bool {
 
 /** True if the payload of the packet parsed last is text of the cover. */
 export function isCoverText(): bool {
-  return payloadBytes >= 4 && (load<u32>(payload) == GET || load<u32>(payload) == HTTP)
+  return packet.payloadBytes >= 4 && (load<u32>(packet.payload) == GET || load<u32>(packet.payload) == HTTP)
 }
 
 /** The entry of a remote address, 0 if there is none. */
@@ -69,26 +69,34 @@ export function keepEarly(): void {
   const intact = isIntact()
   if (isNew || (intact && !load<u32>(entry, INTACT))) {
     copyAddress(entry + LOCAL, target)
-    store<u32>(entry, seq, SEQ)
-    store<u32>(entry, ack, ACK)
-    store<u32>(entry, flow, FLOW)
+    store<u32>(entry, packet.seq, SEQ)
+    store<u32>(entry, packet.ack, ACK)
+    store<u32>(entry, packet.flow, FLOW)
     store<u32>(entry, intact, INTACT)
   }
-  if (payloadBytes == 0 || isCoverText()) return
-  store<u32>(entry, payloadBytes, PAYLOAD_BYTES)
-  memory.copy(entry + PAYLOAD, payload, payloadBytes)
+  if (packet.payloadBytes == 0 || isCoverText()) return
+  store<u32>(entry, packet.payloadBytes, PAYLOAD_BYTES)
+  memory.copy(entry + PAYLOAD, packet.payload, packet.payloadBytes)
 }
 
-export let earlyPayload: usize = 0
-
-/** Gives a new context what is known of it. Bytes of a payload that waits at `earlyPayload`. */
-export function takeEarly(c: Context, remote: usize): u32 {
+/**
+ * Gives a new context what is known of its address.
+ * @returns the entry, whose payload waits; 0 if there is none
+ */
+export function takeEarly(c: Context, remote: usize): usize {
   const entry = isAddress(remote) ? find(remote) : 0
   if (!entry) return 0
   copyAddress(localOf(c), entry + LOCAL)
   const isKept = load<u32>(entry, INTACT) != 0
   capture(c, load<u32>(entry, SEQ), load<u32>(entry, ACK), load<u32>(entry, FLOW), isKept)
   memory.fill(entry, 0, ADDRESS_BYTES)
-  earlyPayload = entry + PAYLOAD
+  return entry
+}
+
+export function earlyPayload(entry: usize): usize {
+  return entry + PAYLOAD
+}
+
+export function earlyPayloadBytes(entry: usize): u32 {
   return load<u32>(entry, PAYLOAD_BYTES)
 }

@@ -23,28 +23,8 @@ import {
 } from './context'
 import { isCoverText, keepEarly } from './early'
 import { capture, follow } from './numbers'
-import { isServer, kind, local, TCP_WND } from './settings'
-import {
-  ACK,
-  ack,
-  ECE,
-  flags,
-  flow,
-  isCongested,
-  isFor,
-  isIntact,
-  nextRandom,
-  PSH,
-  parse,
-  payload,
-  payloadBytes,
-  RST,
-  SYN,
-  seq,
-  source,
-  takeScope,
-  target,
-} from './tcpip'
+import { isObfsServer, local, obfsKind, TCP_WND } from './settings'
+import { ACK, ECE, isFor, isIntact, nextRandom, PSH, packet, parse, RST, SYN, source, takeScope, target } from './tcpip'
 import { queueControl } from './transmit'
 
 export const SLOTS: u32 = 64
@@ -88,7 +68,7 @@ export function receivePackets(n: u32): i32 {
       add(OBFS_DROPPED_BYTES, len)
     } else if (isPayload(c)) {
       c.bytesIn += len
-      describe(slot, c, payload, payloadBytes)
+      describe(slot, c, packet.payload, packet.payloadBytes)
       payloads++
     }
   }
@@ -112,16 +92,16 @@ function takePacket(): Context | null {
   takeScope(local)
   if (!isFor(local)) return null
   const c = findContext(source)
-  if (flags & RST) return c
-  if (!c) return isServer ? takeStranger() : null
+  if (packet.flags & RST) return c
+  if (!c) return isObfsServer() ? takeStranger() : null
   if (!isAddress(localOf(c))) copyAddress(localOf(c), target)
-  if (kind == TCP_WND) {
-    if (isCongested) {
+  if (obfsKind() == TCP_WND) {
+    if (packet.isCongested) {
       c.congested++
       c.flags |= OWES_ECE
     }
-    if (flags & ECE) c.echoes++
-    if (!is(c, CAPTURED) && flags & ACK) capture(c, seq, ack, flow, isIntact())
+    if (packet.flags & ECE) c.echoes++
+    if (!is(c, CAPTURED) && packet.flags & ACK) capture(c, packet.seq, packet.ack, packet.flow, isIntact())
   } else {
     takeNumbers(c)
   }
@@ -129,19 +109,19 @@ function takePacket(): Context | null {
 }
 
 function isPayload(c: Context): bool {
-  if (payloadBytes == 0 || flags & (RST | SYN) || payloadBytes > MAX_DATAGRAM_BYTES) return false
-  if (kind == TCP_WND && !(flags & PSH)) return false
+  if (packet.payloadBytes == 0 || packet.flags & (RST | SYN) || packet.payloadBytes > MAX_DATAGRAM_BYTES) return false
+  if (obfsKind() == TCP_WND && !(packet.flags & PSH)) return false
   // the text of the cover would fail authentication, and look like an attack
   return is(c, AUTHENTICATED) || !isCoverText()
 }
 
 /** A server's packet from an address without context. */
 function takeStranger(): Context | null {
-  if (kind == TCP_WND) {
-    if (flags & ACK) keepEarly()
+  if (obfsKind() == TCP_WND) {
+    if (packet.flags & ACK) keepEarly()
     return null
   }
-  if ((flags & (SYN | ACK)) != SYN) return null
+  if ((packet.flags & (SYN | ACK)) != SYN) return null
   if (contextCount() >= MAX_CONTEXTS) {
     // a flood of SYNs drives out its own, not those who have the key
     const victim = oldestUnauthenticated()
@@ -159,13 +139,13 @@ function takeStranger(): Context | null {
 
 /** dpi/tcp: a SYN establishes at a server, SYN|ACK at a client, and every packet is acknowledged by our next. */
 function takeNumbers(c: Context): void {
-  if ((flags & SYN) == 0) {
-    follow(c, seq + payloadBytes, is(c, CAPTURED) ? c.flow : flow, isIntact())
+  if ((packet.flags & SYN) == 0) {
+    follow(c, packet.seq + packet.payloadBytes, is(c, CAPTURED) ? c.flow : packet.flow, isIntact())
     return
   }
-  if (isServer && !(flags & ACK)) {
-    c.ack = seq + 1
-    c.flow = flow
+  if (isObfsServer() && !(packet.flags & ACK)) {
+    c.ack = packet.seq + 1
+    c.flow = packet.flow
     c.flags |= CAPTURED
     c.seq = nextRandom()
     queueControl(c, SYN | ACK)
@@ -173,8 +153,8 @@ function takeNumbers(c: Context): void {
     return
   }
   // it names a number that only the server saw, which says more than a checksum
-  if (isServer || !(flags & ACK) || is(c, READY) || ack != c.synAck) return
-  c.ack = seq + 1
+  if (isObfsServer() || !(packet.flags & ACK) || is(c, READY) || packet.ack != c.synAck) return
+  c.ack = packet.seq + 1
   c.flags |= READY | CAPTURED
   tellOwn(EVENT_OBFS_READY, c.id)
 }

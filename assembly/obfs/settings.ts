@@ -18,20 +18,30 @@ const FILTER: usize = 72
 /** The longest program, IPv6 with address and port, has fewer than 32 instructions. */
 export const block: usize = memory.data(72 + 32 * 8, 8)
 
-export let kind: u32 = NONE
-export let isServer: bool = false
+let kind: u32 = NONE
+let server: bool = false
+
+/** NONE, TCP_WND or TCP. */
+export function obfsKind(): u32 {
+  return kind
+}
+
+export function isObfsServer(): bool {
+  return server
+}
+
 /** Where packets are for; port 0 and an unspecified address are any. */
 export const local: usize = block + LOCAL
 /** Argument of `obfs_accept` and `obfs_dial`. */
 export const remote: usize = block + REMOTE
 
 /** Takes over the block and writes the filter; false if it makes no sense. */
-export function takeSettings(server: bool): bool {
+export function takeSettings(isServer: bool): bool {
   const wanted = load<u32>(block, KIND)
   const family = load<u16>(local)
   if (wanted > TCP || (wanted != NONE && family != 4 && family != 6)) return false
   kind = wanted
-  isServer = server
+  server = isServer
   if (kind != NONE) store<u32>(block, writeFilter(block + FILTER, local, kind == TCP_WND), FILTER_LENGTH)
   return true
 }

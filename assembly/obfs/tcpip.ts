@@ -31,18 +31,33 @@ const FRAGMENT_MASK: u32 = 0x3fff
 
 // ---- the packet parsed last
 
-/** Address records of both ends. */
-export const source: usize = memory.data(24, 8)
-export const target: usize = memory.data(24, 8)
-export let flags: u32 = 0
-export let seq: u32 = 0
-export let ack: u32 = 0
-export let flow: u32 = 0
-export let isCongested: bool = false
-export let payload: usize = 0
-export let payloadBytes: u32 = 0
-let segment: usize = 0
-let segmentBytes: u32 = 0
+@unmanaged
+export class Packet {
+  // address records of both ends: family and port, then scope id and IP
+  source0: u64
+  source1: u64
+  source2: u64
+  target0: u64
+  target1: u64
+  target2: u64
+  // the TCP segment, header included, and its payload
+  segment: usize
+  segmentBytes: u32
+  payload: usize
+  payloadBytes: u32
+  seq: u32
+  ack: u32
+  flags: u32
+  // IPv6 flow label
+  flow: u32
+  // CE of ECN
+  isCongested: bool
+}
+
+/** What `parse` found. */
+export const packet: Packet = changetype<Packet>(memory.data(88, 8))
+export const source: usize = changetype<usize>(packet)
+export const target: usize = changetype<usize>(packet) + offsetof<Packet>('target0')
 
 function be16(at: usize): u32 {
   return <u32>bswap<u16>(load<u16>(at))
@@ -74,8 +89,8 @@ function parseIpv4(at: usize, len: u32): bool {
   // what is longer than the packet is padding of the link
   if (header < IPV4_BYTES || total > len || total < header) return false
   if ((be16(at + 6) & FRAGMENT_MASK) != 0 || load<u8>(at, 9) != PROTOCOL_TCP) return false
-  isCongested = (load<u8>(at, 1) & 3) == CONGESTION_EXPERIENCED
-  flow = 0
+  packet.isCongested = (load<u8>(at, 1) & 3) == CONGESTION_EXPERIENCED
+  packet.flow = 0
   putIpv4(source, at + 12)
   putIpv4(target, at + 16)
   return parseTcp(at + header, total - header)
@@ -85,8 +100,8 @@ function parseIpv6(at: usize, len: u32): bool {
   const bytes = be16(at + 4)
   if (bytes > len - IPV6_BYTES || load<u8>(at, 6) != PROTOCOL_TCP) return false
   const word = be32(at)
-  isCongested = ((word >> 20) & 3) == CONGESTION_EXPERIENCED
-  flow = word & 0xfffff
+  packet.isCongested = ((word >> 20) & 3) == CONGESTION_EXPERIENCED
+  packet.flow = word & 0xfffff
   putIpv6(source, at + 8)
   putIpv6(target, at + 24)
   return parseTcp(at + IPV6_BYTES, bytes)
@@ -110,13 +125,13 @@ function parseTcp(at: usize, bytes: u32): bool {
   if (header < TCP_BYTES || header > bytes) return false
   store<u16>(source, <u16>be16(at), 2)
   store<u16>(target, <u16>be16(at + 2), 2)
-  seq = be32(at + 4)
-  ack = be32(at + 8)
-  flags = load<u8>(at, 13)
-  payload = at + header
-  payloadBytes = bytes - header
-  segment = at
-  segmentBytes = bytes
+  packet.seq = be32(at + 4)
+  packet.ack = be32(at + 8)
+  packet.flags = load<u8>(at, 13)
+  packet.payload = at + header
+  packet.payloadBytes = bytes - header
+  packet.segment = at
+  packet.segmentBytes = bytes
   return true
 }
 
@@ -125,8 +140,11 @@ function parseTcp(at: usize, bytes: u32): bool {
  * kernels do on virtual links: then it is the sum of the pseudo header alone.
  */
 export function isIntact(): bool {
-  const pseudo = sumPseudo(source, target, segmentBytes)
-  return fold(pseudo + sum(segment, segmentBytes)) == 0xffff || <u32>load<u16>(segment, 16) == fold(pseudo)
+  const pseudo = sumPseudo(source, target, packet.segmentBytes)
+  return (
+    fold(pseudo + sum(packet.segment, packet.segmentBytes)) == 0xffff ||
+    <u32>load<u16>(packet.segment, 16) == fold(pseudo)
+  )
 }
 
 // ---- checksum (RFC 1071): sums of 16-bit words in the byte order of memory, which the folding makes no matter

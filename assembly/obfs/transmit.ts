@@ -6,7 +6,7 @@
 import { copyAddress } from '../packet/address'
 import { count, OBFS_CONTROL_SENT } from '../stats'
 import { CAPTURED, Context, findContext, is, localOf, OWES_ECE, remoteOf } from './context'
-import { kind, TCP_WND } from './settings'
+import { obfsKind, TCP_WND } from './settings'
 import { ACK, build, ECE, headerBytes, PSH } from './tcpip'
 
 const SLOTS: u32 = 64
@@ -50,7 +50,7 @@ export function transmitPackets(n: u32): i32 {
     const slot = outgoing + <usize>(i * DESCRIPTOR_BYTES)
     const c = findContext(slot + ADDRESS)
     const len = load<u32>(slot, LEN)
-    if (!c || (kind == TCP_WND && !is(c, CAPTURED)) || len > load<u32>(slot, CAPACITY)) {
+    if (!c || (obfsKind() == TCP_WND && !is(c, CAPTURED)) || len > load<u32>(slot, CAPACITY)) {
       store<u32>(slot, 0, PACKET_BYTES)
       continue
     }
@@ -63,11 +63,11 @@ export function transmitPackets(n: u32): i32 {
 function buildData(slot: usize, c: Context, len: u32): void {
   const bits = is(c, OWES_ECE) ? PSH | ACK | ECE : PSH | ACK
   c.flags &= ~OWES_ECE
-  const window = kind == TCP_WND ? WINDOW_TCP_WND : WINDOW_TCP
+  const window = obfsKind() == TCP_WND ? WINDOW_TCP_WND : WINDOW_TCP
   const at = load<usize>(slot, PTR)
   const packet = build(at, len, localOf(c), remoteOf(c), c.flow, bits, c.seq, c.ack, window)
   const bytes = <u32>(at - packet) + len
-  if (kind != TCP_WND) c.seq += len
+  if (obfsKind() != TCP_WND) c.seq += len
   c.bytesOut += bytes
   store<usize>(slot, packet, PACKET)
   store<u32>(slot, bytes, PACKET_BYTES)

@@ -27,11 +27,21 @@ export const rx: usize = memory.data(128 * 48, 8)
 export const tx: usize = memory.data(64 * 32, 8)
 const txBlocks: usize = memory.data(64 * 4)
 
-export let tagBytes: u32 = 0
+let tag: u32 = 0
+
+/** Bytes of the authentication tag of a datagram; 0 without a method. */
+export function tagBytes(): u32 {
+  return tag
+}
+
+/** Bytes that sealing adds to a datagram: tag and nonce. */
+export function sealBytes(): u32 {
+  return tag + nonceBytes()
+}
 
 /** Gives every descriptor its block. False when memory is short. */
-export function openDatagrams(tag: u32): bool {
-  tagBytes = tag
+export function openDatagrams(tagLength: u32): bool {
+  tag = tagLength
   spare = alloc(PACKET_CLASS)
   for (let i: u32 = 0; i < RX_SLOTS; i++) {
     const block = allocUrgent(PACKET_CLASS)
@@ -73,7 +83,7 @@ function putRxBlock(i: u32, block: usize): void {
 
 /** True if one more datagram can be given padding and nonce. */
 export function canSeal(): bool {
-  return tagBytes == 0 || hasEntropy(nonceEntropy() + 1)
+  return tag == 0 || hasEntropy(nonceEntropy() + 1)
 }
 
 /** The block of a transmit descriptor. */
@@ -88,7 +98,7 @@ export function txBlock(i: u32): usize {
 export function describeTx(i: u32, src: usize, len: u32, limit: u32, address: usize, handle: u32): u32 {
   const out = txBlock(i)
   const slot = tx + <usize>(i * TX_BYTES)
-  if (tagBytes) {
+  if (tag) {
     const room = len < limit ? min(MAX_PADDING_BYTES, limit - len) : 0
     if (room) {
       // 16 values of 4 bits are uniform; a smaller room takes the remainder, nearly so
@@ -96,7 +106,7 @@ export function describeTx(i: u32, src: usize, len: u32, limit: u32, address: us
       memory.fill(src + len, <u8>n, n)
       len += n
     }
-    const nonce = out + len + tagBytes
+    const nonce = out + len + tag
     writeNonce(nonce)
     store<usize>(slot, nonce, TX_NONCE)
   }
@@ -105,5 +115,5 @@ export function describeTx(i: u32, src: usize, len: u32, limit: u32, address: us
   store<usize>(slot, out, TX_OUT)
   store<usize>(slot, address, TX_ADDRESS)
   store<u32>(slot, handle, TX_HANDLE)
-  return len + tagBytes + nonceBytes
+  return len + sealBytes()
 }

@@ -31,7 +31,7 @@ let baseCount: u32 = 0
 
 const counter: usize = memory.data(16, 8)
 
-export let nonceBytes: u32 = 0
+let length: u32 = 0
 let strategy: u32 = 0
 
 /** Entropy that `openNonces` may take. */
@@ -39,7 +39,7 @@ export const NONCE_ENTROPY_BYTES: u32 = SECRET_BYTES + COUNTER_BYTES
 
 /** Takes the secret over and starts the counter; what the host left zero is drawn. */
 export function openNonces(bytes: u32, nonceStrategy: u32): void {
-  nonceBytes = bytes
+  length = bytes
   strategy = nonceStrategy
   if ((load<u64>(secret) | load<u64>(secret, 8)) == 0) {
     memory.copy(secret, takeEntropy(SECRET_BYTES), SECRET_BYTES)
@@ -77,16 +77,21 @@ export function renewCounter(): bool {
   return true
 }
 
+/** Bytes of a nonce; 0 without a method. */
+export function nonceBytes(): u32 {
+  return length
+}
+
 /** Entropy that the next nonce takes. */
 export function nonceEntropy(): u32 {
-  return strategy == NONCE_RANDOM ? nonceBytes : 0
+  return strategy == NONCE_RANDOM ? length : 0
 }
 
 /** Writes the next nonce at `at`. The caller has made sure of its entropy. */
 export function writeNonce(at: usize): void {
   if (strategy == NONCE_RANDOM) {
-    memory.copy(at, takeEntropy(nonceBytes), nonceBytes)
-    if (nonceBytes == 24) store<u32>(at, <u32>hashOfNonce(at), TAGGED_BYTES)
+    memory.copy(at, takeEntropy(length), length)
+    if (length == 24) store<u32>(at, <u32>hashOfNonce(at), TAGGED_BYTES)
     return
   }
   // a little-endian number of 12 bytes, incremented before each use (protocol.md 3.4)
@@ -98,13 +103,13 @@ export function writeNonce(at: usize): void {
 
 /** Keyed hash of a nonce, for `isOwnNonce` and the replay filter. */
 export function hashOfNonce(at: usize): u64 {
-  if (nonceBytes == 24) return sipHash(at, 2, (<u64>TAGGED_BYTES) << 56)
+  if (length == 24) return sipHash(at, 2, (<u64>TAGGED_BYTES) << 56)
   return sipHash(at, 1, ((<u64>COUNTER_BYTES) << 56) | <u64>load<u32>(at, 8))
 }
 
 /** True for a nonce that this endpoint made. `hash`: that of `hashOfNonce`. */
 export function isOwnNonce(at: usize, hash: u64): bool {
-  if (nonceBytes == 24) return load<u32>(at, TAGGED_BYTES) == <u32>hash
+  if (length == 24) return load<u32>(at, TAGGED_BYTES) == <u32>hash
   if (strategy != NONCE_COUNTER) return false
   const low = load<u64>(at)
   const high = load<u32>(at, 8)

@@ -108,7 +108,7 @@ export function joinRemote(address: usize): usize {
   if (known) {
     if (known.sessions++ == 0) {
       leaveIdle(known)
-      if (elapsed - known.idleAt >= VALID_TICKS) startValidation(known)
+      if (elapsed() - known.idleAt >= VALID_TICKS) startValidation(known)
     }
     return changetype<usize>(known)
   }
@@ -133,7 +133,7 @@ export function joinRemote(address: usize): usize {
 export function leaveRemote(at: usize): void {
   const r = changetype<Remote>(at)
   if (--r.sessions) return
-  r.idleAt = elapsed
+  r.idleAt = elapsed()
   r.older = youngest
   r.younger = 0
   if (youngest) changetype<Remote>(youngest).younger = at
@@ -228,8 +228,8 @@ export function onSentTo(r: Remote, bytes: u32): void {
 }
 
 function refillBudget(): u64 {
-  budget = min(BUDGET_BURST, budget + ((elapsed - budgetAt) * BUDGET_RATE) / TICKS_PER_SECOND)
-  budgetAt = elapsed
+  budget = min(BUDGET_BURST, budget + ((elapsed() - budgetAt) * BUDGET_RATE) / TICKS_PER_SECOND)
+  budgetAt = elapsed()
   return budget
 }
 
@@ -240,28 +240,28 @@ function refillBudget(): u64 {
  * which dates the clock that the other side shows with it.
  */
 export function markSent(r: Remote, conv: Conv, sn: Sn): void {
-  if (has(r, MARKED) && elapsed - r.markedAt < MARK_TICKS) return
+  if (has(r, MARKED) && elapsed() - r.markedAt < MARK_TICKS) return
   r.flags |= MARKED
-  r.markedAt = elapsed
+  r.markedAt = elapsed()
   r.markConv = conv
   r.markSn = sn
 }
 
 /** True if a datagram of this conversation, if it left lately, may show the clock of the address. */
 export function wantsClock(r: Remote, conv: Conv): bool {
-  return has(r, MARKED) && conv == r.markConv && !(has(r, HAS_CLOCK) && elapsed - r.clockAt < LEARN_TICKS)
+  return has(r, MARKED) && conv == r.markConv && !(has(r, HAS_CLOCK) && elapsed() - r.clockAt < LEARN_TICKS)
 }
 
 /** A segment of a conversation at the address showed this clock and una: a recorded one is too old to cover the mark. */
 export function learnClock(r: Remote, conv: Conv, ts: Ts, una: Sn): void {
-  if (<i32>(una - r.markSn) <= 0 || elapsed - r.markedAt > <u64>RECENT_TICKS) return
+  if (<i32>(una - r.markSn) <= 0 || elapsed() - r.markedAt > <u64>RECENT_TICKS) return
   // another clock: another process, which counts convs from elsewhere
   if (!showsTime(r, ts) || <i32>(conv - r.newestConv) > 0) r.newestConv = conv
   r.flags |= HAS_CLOCK
   r.clockTs = ts
-  r.clockAt = elapsed
+  r.clockAt = elapsed()
   // it was on its way for so long at most
-  r.clockError = <u32>(elapsed - r.markedAt)
+  r.clockError = <u32>(elapsed() - r.markedAt)
 }
 
 /** True if `ts` is what the clock of the address shows about now. */
@@ -274,7 +274,7 @@ function showsTime(r: Remote, ts: Ts): bool {
  * clearly another time than now.
  */
 function sentAt(r: Remote, ts: Ts): i64 {
-  const age = elapsed - r.clockAt
+  const age = elapsed() - r.clockAt
   if (!has(r, HAS_CLOCK) || age >= CLOCK_TICKS) return NEVER_SENT
   const passed = <i64>(<i32>(ts - r.clockTs))
   const shown = <i64>(r.clockAt - <u64>r.clockError)

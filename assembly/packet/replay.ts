@@ -61,7 +61,7 @@ export function openReplay(f: ReplayFilter, nonces: u32): bool {
   }
   f.capacity = nonces
   f.mask = (1 << (cls - 2)) - 1
-  f.since = f.currentSince = elapsed
+  f.since = f.currentSince = elapsed()
   return true
 }
 
@@ -141,7 +141,7 @@ function insert(f: ReplayFilter, slot: u32, fingerprint: u32): bool {
     memory.fill(f.current, 0, (<usize>(mask + 1)) << 2)
     f.filled = 0
     f.since = f.currentSince
-    f.currentSince = elapsed
+    f.currentSince = elapsed()
   }
   return false
 }

@@ -283,7 +283,7 @@ export function advance(s: Session, now: Ticks): void {
         s.echoes = <u16>min<u32>(<u32>s.echoes + 1, MAX_ECHOES)
       }
       // a server that asks whether this session is alive learns our clock by that, for the next one
-      else if (tagBytes != 0 && s.rcvNxt == 1) s.probe |= PROBE_TELL
+      else if (tagBytes() != 0 && s.rcvNxt == 1) s.probe |= PROBE_TELL
     }
     if (s.state == TIME_WAIT) return
   }

@@ -72,19 +72,16 @@ export function find(address: usize, conv: Conv): Session | null {
   }
 }
 
-/** A new zeroed session with handle, hash and address set; `error` tells why there is none. */
-export let error: i32 = 0
-
-export function insert(address: usize, conv: Conv): Session | null {
-  if (live >= maxSessions) {
-    error = E_SESSIONS
-    return null
-  }
-  error = E_MEMORY
-  if (!ensureBuckets() || !ensureSlot() || !ensureTimers(live + 1)) return null
+/**
+ * Makes a zeroed session with handle, hash and address set.
+ * @returns its handle, which is positive; else E_SESSIONS or E_MEMORY
+ */
+export function insert(address: usize, conv: Conv): i32 {
+  if (live >= maxSessions) return E_SESSIONS
+  if (!ensureBuckets() || !ensureSlot() || !ensureTimers(live + 1)) return E_MEMORY
   const cls = classOf(SESSION_BYTES)
   const at = alloc(cls)
-  if (!at) return null
+  if (!at) return E_MEMORY
   memory.fill(at, 0, (<usize>1) << cls)
   const s = changetype<Session>(at)
   const slot = firstFree - 1
@@ -99,7 +96,7 @@ export function insert(address: usize, conv: Conv): Session | null {
   copyAddress(addressOf(s), address)
   place(s)
   live++
-  return s
+  return s.handle
 }
 
 /** Moves a session to another address. */

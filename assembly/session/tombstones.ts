@@ -92,7 +92,7 @@ export function areTombstonesFull(): bool {
 /** Forgets the oldest if it is old enough. */
 function dropOldest(): void {
   const t = changetype<Tombstone>(list.oldest)
-  if (list.oldest && elapsed - t.since >= MIN_LIFE_TICKS) remove(t)
+  if (list.oldest && elapsed() - t.since >= MIN_LIFE_TICKS) remove(t)
 }
 
 /** Remembers a session that ended now. Without memory it is forgotten at once. */
@@ -114,8 +114,8 @@ export function addTombstone(address: usize, conv: Conv): void {
   t.conv = conv
   t.slot = count
   t.bornSecond = seconds()
-  t.resetAt = <u32>elapsed - TICKS_PER_SECOND
-  t.since = elapsed
+  t.resetAt = <u32>elapsed() - TICKS_PER_SECOND
+  t.since = elapsed()
   store<usize>(slots + ((<usize>count) << POINTER_SHIFT), at)
   count++
   append(list, at, LINKS)
@@ -148,9 +148,9 @@ function remove(t: Tombstone): void {
 
 /** A datagram with `received` bytes of plaintext came for it: RESET, at most once a second, which makes it last. */
 export function answerLate(t: Tombstone, received: u32): void {
-  if (<u32>elapsed - t.resetAt < TICKS_PER_SECOND) return
-  t.resetAt = <u32>elapsed
-  t.since = elapsed
+  if (<u32>elapsed() - t.resetAt < TICKS_PER_SECOND) return
+  t.resetAt = <u32>elapsed()
+  t.since = elapsed()
   takeOut(list, changetype<usize>(t), LINKS)
   append(list, changetype<usize>(t), LINKS)
   sendReset(t.conv, addressOfTombstone(t), received)
@@ -158,15 +158,15 @@ export function answerLate(t: Tombstone, received: u32): void {
 
 /** Forgets those whose time is over. */
 export function checkTombstones(): void {
-  if (elapsed < checkAt) return
-  while (list.oldest && elapsed - changetype<Tombstone>(list.oldest).since >= lifeTicks)
+  if (elapsed() < checkAt) return
+  while (list.oldest && elapsed() - changetype<Tombstone>(list.oldest).since >= lifeTicks)
     remove(changetype<Tombstone>(list.oldest))
-  checkAt = elapsed + TICKS_PER_SECOND
+  checkAt = elapsed() + TICKS_PER_SECOND
 }
 
 /** Ticks until `checkTombstones` has something to do. */
 export function untilTombstones(): Ticks {
   if (!list.oldest) return NEVER
   const at = max(changetype<Tombstone>(list.oldest).since + lifeTicks, checkAt)
-  return at > elapsed ? <u32>min<u64>(at - elapsed, NEVER - 1) : 0
+  return at > elapsed() ? <u32>min<u64>(at - elapsed(), NEVER - 1) : 0
 }

@@ -10,7 +10,7 @@
 
 import { EVENT_MTU, REASON_MTU } from '../abi'
 import { isAnsweredAfter } from '../control/keepalive'
-import { limitPath, Path, pathLimit, smallerThan } from '../kcp/path'
+import { limitPath, PeerPath, pathLimit, smallerThan } from '../kcp/peer_path'
 import { diff, HEADER_BYTES } from '../kcp/segment'
 import { entryOf, LEN, TRANSMISSIONS } from '../kcp/send_window'
 import { sealBytes } from '../packet/datagram'
@@ -30,16 +30,16 @@ const GIVE_UP_AFTER: u32 = 9
 /** To be called when a timer of a session expired or ACKs arrived for it. */
 export function checkBlackhole(s: Session, now: Ticks): void {
   // a peer that is short of memory says so when a datagram arrived in vain
-  if (!s.path || s.sndUna == s.sndNxt || s.isStarved) return
+  if (!s.peerPath || s.sndUna == s.sndNxt || s.isStarved) return
   const entry = entryOf(s, s.sndUna)
   const transmissions = <u32>load<u8>(entry, TRANSMISSIONS)
   if (transmissions < TEST_AFTER) return
-  const path = changetype<Path>(s.path)
+  const path = changetype<PeerPath>(s.peerPath)
   const smaller = smallerThan(path, HEADER_BYTES + <u32>load<u16>(entry, LEN), now)
   if (smaller == 0) return
-  if (s.stuckAt == 0 || s.stuckSn != s.sndUna) {
-    s.stuckSn = s.sndUna
-    s.stuckAt = max<u32>(1, now)
+  if (s.blackholeAt == 0 || s.blackholeSn != s.sndUna) {
+    s.blackholeSn = s.sndUna
+    s.blackholeAt = max<u32>(1, now)
     sendKeepalive(s, now)
   }
   if (transmissions < SUSPECT_AFTER || !doSmallOnesPass(s)) return
@@ -54,6 +54,6 @@ export function checkBlackhole(s: Session, now: Ticks): void {
 
 /** True if something small that left after the suspicion arose was answered. */
 function doSmallOnesPass(s: Session): bool {
-  if (s.hasRack && diff(s.rackTs, s.stuckAt) >= 0) return true
-  return has(s, INITIATOR) && isAnsweredAfter(s.stuckAt)
+  if (s.hasRack && diff(s.rackTs, s.blackholeAt) >= 0) return true
+  return has(s, INITIATOR) && isAnsweredAfter(s.blackholeAt)
 }

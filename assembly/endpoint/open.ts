@@ -83,7 +83,7 @@ function start(s: Session, conv: Conv, state: u32, now: Ticks): void {
   s.created = s.signAt = s.progressAt = s.payloadAt = s.queuedAt = s.tickAt = now
   s.createdSecond = seconds()
   // so that the first pair of ACKs need not wait
-  s.ackLast = now - TICKS_PER_SECOND
+  s.ackLastSentAt = now - TICKS_PER_SECOND
   openHalf(s)
   count(SESSIONS_OPENED)
 }

@@ -8,9 +8,9 @@ import { NEVER, until } from '../clock'
 import { unpredictable } from '../control/pings'
 import { PING, push } from '../control/queue'
 import { freeIdleAckRing, pendingAcks } from '../kcp/ack'
-import { FLUSH_TICK, waitSnd } from '../kcp/conversation'
-import { hasOutput, noteDrained, untilSegment, updateProbe } from '../kcp/output'
-import { detectLoss, untilRecovery } from '../kcp/recovery'
+import { FLUSH_INTERVAL, waitSnd } from '../kcp/conversation'
+import { hasOutput, onOutputDrained, segmentDeadline, updateProbe } from '../kcp/output'
+import { detectLoss, recoveryDeadline } from '../kcp/recovery'
 import { freeIdleRecvRing } from '../kcp/recv_window'
 import { updateCongestion } from '../kcp/rounds'
 import { freeIdleSendRing } from '../kcp/send_window'
@@ -60,12 +60,12 @@ function untilWanted(s: Session, now: Ticks): Ticks {
   // a session in the ready list waits for the host, one that is held for its receiver's answer
   if (s.remote) wanted = min(wanted, untilValidationPing(changetype<Remote>(s.remote), now))
   if (!isLive(s) || has(s, IN_READY | HELD)) return wanted
-  wanted = min(wanted, untilRecovery(s, now))
+  wanted = min(wanted, recoveryDeadline(s, now))
   if (has(s, EOF_OWED | ECHO_OWED | BLOCKED) && waitSnd(s) == 0) wanted = min(wanted, RETRY_TICKS)
-  wanted = min(wanted, untilSegment(s, now))
-  if (pendingAcks(s)) wanted = min(wanted, until(s.ackDue, now))
-  if (s.probeWait) wanted = min(wanted, until(s.probeAt, now))
-  if (s.flushMode == FLUSH_TICK) {
+  wanted = min(wanted, segmentDeadline(s, now))
+  if (pendingAcks(s)) wanted = min(wanted, until(s.ackDeadline, now))
+  if (s.wndProbeInterval) wanted = min(wanted, until(s.wndProbeAt, now))
+  if (s.flushMode == FLUSH_INTERVAL) {
     const tick = until(s.tickAt, now)
     wanted = hasOutput(s, now) ? tick : max(wanted, tick)
     wanted = min(wanted, untilTimeout(s, now))
@@ -74,7 +74,7 @@ function untilWanted(s: Session, now: Ticks): Ticks {
 }
 
 function isTickOpen(s: Session, now: Ticks): bool {
-  return s.flushMode != FLUSH_TICK || until(s.tickAt, now) == 0
+  return s.flushMode != FLUSH_INTERVAL || until(s.tickAt, now) == 0
 }
 
 /** To be called after anything that changed a session: queues its output, sets its deadline. */
@@ -176,8 +176,8 @@ export function dequeueReady(s: Session, more: bool, now: Ticks): void {
     enqueueReady(s)
     return
   }
-  if (isLive(s)) noteDrained(s, now)
-  if (s.flushMode == FLUSH_TICK) s.tickAt = now + s.flushTicks
+  if (isLive(s)) onOutputDrained(s, now)
+  if (s.flushMode == FLUSH_INTERVAL) s.tickAt = now + s.flushTicks
   settle(s, now)
 }
 

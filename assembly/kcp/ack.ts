@@ -40,17 +40,17 @@ export function pendingAcks(c: Conversation): u32 {
 }
 
 /** Notes a PUSH to acknowledge. `atOnce`: it opened or filled a gap, or was a duplicate. */
-export function noteAck(c: Conversation, sn: Sn, ts: Ts, atOnce: bool, now: Ticks): void {
+export function queueAck(c: Conversation, sn: Sn, ts: Ts, atOnce: bool, now: Ticks): void {
   const step = ts - c.tsLast
   c.tsChanges = (c.tsChanges << 1) | (step != 0 ? 1 : 0)
   c.tsSteps = (c.tsSteps << 1) | (step != 0 && step < MAX_FRESH_STEP ? 1 : 0)
   c.tsLast = ts
-  const held = c.ackEnd - c.ackAgain
+  const held = c.ackEnd - c.ackRepeat
   if (!c.ackRing || held > c.ackMask) {
     const capacity = c.ackRing ? (c.ackMask + 1) * 2 : INITIAL_CAPACITY
     if (capacity > MAX_PENDING) return
     // without any ACK nothing of the peer's would ever be done with: the first ring is part of the segment it answers
-    const ring = growRing(c.ackRing, c.ackMask, ENTRY_SHIFT, c.ackAgain, c.ackEnd, capacity, c.ackRing == 0)
+    const ring = growRing(c.ackRing, c.ackMask, ENTRY_SHIFT, c.ackRepeat, c.ackEnd, capacity, c.ackRing == 0)
     if (!ring) return
     c.ackRing = ring
     c.ackMask = capacity - 1
@@ -59,9 +59,10 @@ export function noteAck(c: Conversation, sn: Sn, ts: Ts, atOnce: bool, now: Tick
   const at = ackAt(c, c.ackEnd++)
   store<u32>(at, sn)
   store<u32>(at, ts, 4)
-  if (pending == 0) c.ackDue = now + LONE_DELAY_TICKS
+  if (pending == 0) c.ackDeadline = now + LONE_DELAY_TICKS
   if (atOnce || pending + 1 >= MANY || c.flushMode == FLUSH_AT_ONCE) c.ackAtOnce = 1
-  else if (pending == 1 && diff(c.ackLast + PAIR_DELAY_TICKS, c.ackDue) < 0) c.ackDue = c.ackLast + PAIR_DELAY_TICKS
+  else if (pending == 1 && diff(c.ackLastSentAt + PAIR_DELAY_TICKS, c.ackDeadline) < 0)
+    c.ackDeadline = c.ackLastSentAt + PAIR_DELAY_TICKS
 }
 
 function ackAt(c: Conversation, n: u32): usize {
@@ -71,7 +72,7 @@ function ackAt(c: Conversation, n: u32): usize {
 /** True when the pending ACKs must leave now. */
 export function acksDue(c: Conversation, now: Ticks): bool {
   if (pendingAcks(c) == 0) return false
-  return c.ackAtOnce != 0 || diff(c.ackDue, now) <= 0
+  return c.ackAtOnce != 0 || diff(c.ackDeadline, now) <= 0
 }
 
 /** Takes the oldest pending ACK; `lastSn` and `lastTs` of the conversation then hold it. */
@@ -82,15 +83,15 @@ export function takeAck(c: Conversation, now: Ticks): void {
   c.ackFirst++
   if (c.ackFirst == c.ackEnd) {
     c.ackAtOnce = 0
-    c.ackLast = now
+    c.ackLastSentAt = now
   }
 }
 
 /** Takes an ACK that is to be said again, of those said before number `until`. False if there is none. */
-export function takeAgain(c: Conversation, until: u32): bool {
+export function takeRepeatedAck(c: Conversation, until: u32): bool {
   const isFresh = popcnt(c.tsChanges) > MIN_FRESH_CHANGES || c.tsSteps != 0
-  while (c.ackAgain != until) {
-    const at = ackAt(c, c.ackAgain++)
+  while (c.ackRepeat != until) {
+    const at = ackAt(c, c.ackRepeat++)
     if (!isFresh || diff(load<u32>(at), c.rcvNxt) < 0) continue
     c.lastSn = load<u32>(at)
     c.lastTs = load<u32>(at, 4)
@@ -109,5 +110,5 @@ export function closeAcks(c: Conversation): void {
   freeRing(c.ackRing, c.ackMask, ENTRY_SHIFT)
   c.ackRing = 0
   c.ackMask = 0
-  c.ackAgain = c.ackFirst = c.ackEnd = c.ackAtOnce = 0
+  c.ackRepeat = c.ackFirst = c.ackEnd = c.ackAtOnce = 0
 }

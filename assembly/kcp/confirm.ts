@@ -23,7 +23,7 @@ export function openConfirm(c: Conversation): bool {
 }
 
 /** Transmission (sn, ts) leaves. */
-export function noteProbe(c: Conversation, sn: Sn, ts: Ts): void {
+export function onUnconfirmedSent(c: Conversation, sn: Sn, ts: Ts): void {
   const n = load<u32>(c.confirm)
   const at = c.confirm + FIRST + ((<usize>(n % ENTRIES)) << 3)
   store<u32>(at, sn)

@@ -51,13 +51,13 @@ export class Conversation {
   rackTs: Ts
   rackSn: Sn
   rackRtt: Ticks
-  reorder: u32
-  reorderAt: Ticks
-  activeAt: Ticks
-  probes: u32
+  reoWndMult: u32
+  reoWndMultAt: Ticks
+  lastActivityAt: Ticks
+  ptoCount: u32
   // search for a black hole: the segment that does not arrive, since when
-  stuckSn: Sn
-  stuckAt: Ticks
+  blackholeSn: Sn
+  blackholeAt: Ticks
   // history of ACK datagrams for `resend`
   ackHistory: usize
   ackHistoryCount: u32
@@ -73,7 +73,7 @@ export class Conversation {
   delivered: u32
   deliveredAt: Ticks
   firstSentAt: Ticks
-  limitedUntil: u32
+  appLimitedUntil: u32
   // the sample of the datagram being taken in: newest RTT and best delivery snapshot
   sampleRtt: Ticks
   sampleDelivered: u32
@@ -82,7 +82,7 @@ export class Conversation {
   sampleSentAt: Ticks
   // the state of congestion control, in a block of its own (0: none, see congestion.ts)
   model: usize
-  path: usize
+  peerPath: usize
   // classic congestion window, used if nc is 0
   cwnd: u32
   ssthresh: u32
@@ -97,7 +97,7 @@ export class Conversation {
   // first sn beyond what the peer was ever told it may send
   rcvEdge: Sn
   // bytes of the blocks of what was received, and of the ring
-  rcvHeld: u32
+  rcvHeldBytes: u32
   // the PUSH that found no room last, and when the peer was told of one, in units of DROP_TICKS
   dropSn: Sn
   dropAt: u16
@@ -108,25 +108,25 @@ export class Conversation {
   // the peer has no room for what it promised to take (see takeWins)
   isStarved: u8
   // automatic receive window: where and when the last look began, 0 ceiling = fixed
-  rcvCeiling: u32
-  rcvLookNxt: Sn
-  rcvLookAt: Ticks
+  rcvWndMax: u32
+  rcvTuneNxt: Sn
+  rcvTuneAt: Ticks
   // ACKs to send
   ackRing: usize
   ackMask: u32
-  ackAgain: u32
+  ackRepeat: u32
   ackFirst: u32
   ackEnd: u32
-  ackDue: Ticks
-  ackLast: Ticks
+  ackDeadline: Ticks
+  ackLastSentAt: Ticks
   // which of the last 32 PUSHes had a ts other than the one before, and which a slightly later one
   tsChanges: u32
   tsSteps: u32
   tsLast: Ts
   // zero-window probing
-  probe: u32
-  probeWait: Ticks
-  probeAt: Ticks
+  wndProbes: u32
+  wndProbeInterval: Ticks
+  wndProbeAt: Ticks
   lastSn: Sn
   lastTs: Ts
   // counters
@@ -165,7 +165,7 @@ export const NC_CLASSIC: u32 = 0
 export const NC_NONE: u32 = 1
 export const NC_AUTOMATIC: u32 = 2
 
-export const FLUSH_TICK: u32 = 0
+export const FLUSH_INTERVAL: u32 = 0
 export const FLUSH_AT_ONCE: u32 = 2
 export const FLUSH_AUTOMATIC: u32 = 3
 

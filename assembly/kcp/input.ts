@@ -17,14 +17,14 @@ import {
   SEGMENTS_RECEIVED,
 } from '../stats'
 import { Sn, Ticks, Ts } from '../units'
-import { noteAck } from './ack'
+import { queueAck } from './ack'
 import { isConfirmedBy } from './confirm'
 import { onAckDatagram, onRtt } from './congestion'
 import { Conversation, fromWireClock, PROBE_DROPPED, PROBE_TELL } from './conversation'
-import { isTicking } from './model'
-import { notePassed, Path } from './path'
-import { noteArrival, startSample } from './rate'
-import { noteAckDatagram, noteArrivalOf, noteNewest, noteProgress, probeSoon } from './recovery'
+import { isIntervalFlushing } from './model'
+import { onDatagramDelivered, PeerPath } from './peer_path'
+import { onDelivered, startSample } from './rate'
+import { onAckedTransmission, onAckForResend, onProgress, scheduleProbe, updateRack } from './recovery'
 import { advanceRcvNxt, DUPLICATE, NO_MEMORY, STORED_BLOCK, storeSegment } from './recv_window'
 import { updateRtt } from './rtt'
 import {
@@ -62,7 +62,7 @@ const MIN_KEPT_BYTES: u32 = 700
 /** A message without payload: DIAL, EOF, KEEPALIVE. */
 const BARE_MESSAGE_BYTES: u32 = 4
 /** A prompt peer does not gather so many ACKs over some time, even if a few datagrams of them are lost. */
-const MANY_HEARD: u32 = 8
+const MANY_ACKS: u32 = 8
 /** A peer is told of dropped segments no oftener than this. */
 const DROP_PAUSE_TICKS: Ticks = 100 * TICKS_PER_MS
 /** The time when it was told last is kept in 16 bits of such units. */
@@ -115,7 +115,7 @@ export function input(c: Conversation, at: usize, size: u32, mayKeep: bool, now:
     } else if (cmd == CMD_PUSH) {
       did |= takePush(c, sn, ts, at + HEADER_BYTES, len, mayKeep && !(did & KEPT_BLOCK), now)
     } else if (cmd == CMD_WASK) {
-      c.probe |= PROBE_TELL
+      c.wndProbes |= PROBE_TELL
     } else {
       takeWins(c, sn, una, now)
     }
@@ -128,9 +128,9 @@ export function input(c: Conversation, at: usize, size: u32, mayKeep: bool, now:
     onRtt(c, c.sampleRtt, now)
   }
   if (acked) {
-    if (c.hasSample) noteAckDatagram(c, newestTs, newestSn)
-    noteProgress(c, now)
-    onAckDatagram(c, acked, heard >= MANY_HEARD ? newestTs - oldestTs : 0, now)
+    if (c.hasSample) onAckForResend(c, newestTs, newestSn)
+    onProgress(c, now)
+    onAckDatagram(c, acked, heard >= MANY_ACKS ? newestTs - oldestTs : 0, now)
   }
   if (c.sndUna != una0) {
     c.isStarved = 0
@@ -173,22 +173,22 @@ function takeAckOf(c: Conversation, sn: Sn, ts: Ts, now: Ticks): u32 {
   const entry = entryOf(c, sn)
   if (diff(sn, c.sndUna) < 0 || load<u8>(entry, STATE) != SENT) {
     // una of an earlier datagram told of it, but not of its time
-    if (isKnown && isTicking(c) && noteNewest(c, sn, ts, now)) noteTime(c, sn, ts, now)
+    if (isKnown && isIntervalFlushing(c) && updateRack(c, sn, ts, now)) onSentTime(c, sn, ts, now)
     return confirmed
   }
   const answered: u32 = load<u32>(entry, TS) == ts ? ANSWERED : 0
   if (isKnown) {
-    noteArrivalOf(c, sn, entry, ts, now)
-    noteArrival(c, entry, true, now)
-    noteTime(c, sn, ts, now)
+    onAckedTransmission(c, sn, entry, ts, now)
+    onDelivered(c, entry, true, now)
+    onSentTime(c, sn, ts, now)
   } else {
-    noteArrival(c, entry, false, now)
+    onDelivered(c, entry, false, now)
   }
   return take(c, sn, entry) | answered | confirmed
 }
 
 /** The RTT sample of a datagram is that of the transmission sent last. */
-function noteTime(c: Conversation, sn: Sn, ts: Ts, now: Ticks): void {
+function onSentTime(c: Conversation, sn: Sn, ts: Ts, now: Ticks): void {
   const newer = diff(ts, newestTs)
   if (heard == 0 || newer > 0 || (newer == 0 && diff(sn, newestSn) > 0)) {
     newestTs = ts
@@ -205,7 +205,7 @@ function takeUna(c: Conversation, una: Sn, now: Ticks): u32 {
   for (let sn = c.sndUna; sn != una; sn++) {
     const entry = entryOf(c, sn)
     if (load<u8>(entry, STATE) != SENT) continue
-    noteArrival(c, entry, false, now)
+    onDelivered(c, entry, false, now)
     did |= take(c, sn, entry)
   }
   return did
@@ -213,7 +213,7 @@ function takeUna(c: Conversation, una: Sn, now: Ticks): u32 {
 
 function take(c: Conversation, sn: Sn, entry: usize): u32 {
   const did = <u32>load<u16>(entry, LEN) > BARE_MESSAGE_BYTES ? MOVED_PAYLOAD : 0
-  if (c.path) notePassed(changetype<Path>(c.path), HEADER_BYTES + load<u16>(entry, LEN), takenAt)
+  if (c.peerPath) onDatagramDelivered(changetype<PeerPath>(c.peerPath), HEADER_BYTES + load<u16>(entry, LEN), takenAt)
   acknowledge(c, sn, entry)
   acked++
   if (sn == c.sndUna) advanceUna(c)
@@ -230,24 +230,24 @@ function takeWins(c: Conversation, sn: Sn, una: Sn, now: Ticks): void {
     const entry = entryOf(c, sn)
     if (load<u8>(entry, STATE) == SENT) {
       c.isStarved = 1
-      if (c.path) notePassed(changetype<Path>(c.path), HEADER_BYTES + load<u16>(entry, LEN), now)
+      if (c.peerPath) onDatagramDelivered(changetype<PeerPath>(c.peerPath), HEADER_BYTES + load<u16>(entry, LEN), now)
       return
     }
   }
   if (!c.isStarved) return
   c.isStarved = 0
-  probeSoon(c, now)
+  scheduleProbe(c, now)
 }
 
 /** A PUSH found no memory: the peer is told, lest it take the path for broken. */
-function noteDropped(c: Conversation, sn: Sn, now: Ticks): void {
+function onPushDropped(c: Conversation, sn: Sn, now: Ticks): void {
   count(DROP_MEMORY)
   const unit = <u16>(now >> DROP_UNIT_SHIFT)
   c.hasDropped = 1
   if (<u32>(<u16>(unit - c.dropAt)) < DROP_PAUSE_TICKS >> DROP_UNIT_SHIFT) return
   c.dropAt = unit
   c.dropSn = sn
-  c.probe |= PROBE_DROPPED
+  c.wndProbes |= PROBE_DROPPED
 }
 
 function takePush(c: Conversation, sn: Sn, ts: Ts, payload: usize, len: u32, mayKeep: bool, now: Ticks): u32 {
@@ -259,18 +259,18 @@ function takePush(c: Conversation, sn: Sn, ts: Ts, payload: usize, len: u32, may
   }
   if (early < 0) {
     count(SEGMENTS_DUPLICATE)
-    noteAck(c, sn, ts, true, now)
+    queueAck(c, sn, ts, true, now)
     return 0
   }
   const hadHole = c.rcvTop != c.rcvNxt
   const stored = storeSegment(c, sn, payload, len, mayKeep && len >= MIN_KEPT_BYTES)
   if (stored == NO_MEMORY) {
-    noteDropped(c, sn, now)
+    onPushDropped(c, sn, now)
     return 0
   }
   if (stored == DUPLICATE) count(SEGMENTS_DUPLICATE)
   // a gap opened or filled, or a duplicate: the sender is waiting to hear of it
-  noteAck(c, sn, ts, early > 0 || hadHole, now)
+  queueAck(c, sn, ts, early > 0 || hadHole, now)
   let did: u32 = stored == STORED_BLOCK ? KEPT_BLOCK : 0
   if (early == 0) {
     advanceRcvNxt(c)

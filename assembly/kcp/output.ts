@@ -11,13 +11,13 @@ import { NEVER, until } from '../clock'
 import { mayReceive } from '../memory/slab'
 import { ACKS_SENT, count, SEGMENTS_RETRANSMITTED, SEGMENTS_SENT } from '../stats'
 import { Sn, Ticks } from '../units'
-import { acksDue, pendingAcks, takeAck, takeAgain } from './ack'
-import { noteProbe } from './confirm'
-import { congestionWindow, maySend, onDrained, onSent, sendLimit, untilPace } from './congestion'
+import { acksDue, pendingAcks, takeAck, takeRepeatedAck } from './ack'
+import { onUnconfirmedSent } from './confirm'
+import { congestionWindow, maySend, onDrained, onSent, pacingDeadline, sendLimit } from './congestion'
 import { Conversation, LOST, PROBE_ASK, PROBE_DROPPED, PROBE_TELL, segmentLimit, wireClock } from './conversation'
-import { isHot } from './model'
-import { noteDataLimited, noteDeparture } from './rate'
-import { noteSending } from './recovery'
+import { hasStandingQueue } from './model'
+import { onAppLimited, onTransmit } from './rate'
+import { onTransmission } from './recovery'
 import { CMD_ACK, CMD_PUSH, CMD_WASK, CMD_WINS, diff, HEADER_BYTES, writeHeader } from './segment'
 import {
   COPIES,
@@ -79,36 +79,36 @@ export function hasSegment(c: Conversation, now: Ticks): bool {
 }
 
 export function hasOutput(c: Conversation, now: Ticks): bool {
-  return c.probe != 0 || acksDue(c, now) || hasSegment(c, now)
+  return c.wndProbes != 0 || acksDue(c, now) || hasSegment(c, now)
 }
 
 /** Ticks until a segment that waits for the pace, or a thin one to be doubled, may leave; NEVER if none waits. */
-export function untilSegment(c: Conversation, now: Ticks): Ticks {
+export function segmentDeadline(c: Conversation, now: Ticks): Ticks {
   if (c.lost == 0 && c.copies == 0) {
     if (c.sndEnd == c.sndNxt) return isThinWaiting(c) ? until(c.thinAt, now) : NEVER
     if (diff(c.sndNxt, c.sndUna + sendLimit(c)) >= 0) return NEVER
   }
-  return c.flight < congestionWindow(c) ? untilPace(c, now) : NEVER
+  return c.flight < congestionWindow(c) ? pacingDeadline(c, now) : NEVER
 }
 
 /** To be called when a conversation has sent all it may: what it is limited by decides what its rate samples mean. */
-export function noteDrained(c: Conversation, now: Ticks): void {
+export function onOutputDrained(c: Conversation, now: Ticks): void {
   onDrained(c, now)
   if (c.sndEnd != c.sndNxt || c.lost != 0) return
-  if (c.flight < congestionWindow(c)) noteDataLimited(c)
+  if (c.flight < congestionWindow(c)) onAppLimited(c)
 }
 
 /** Keeps the zero-window probe going; sets PROBE_ASK when one is due. */
 export function updateProbe(c: Conversation, now: Ticks): void {
   if (c.rmtWnd != 0) {
-    c.probeWait = 0
-  } else if (c.probeWait == 0) {
-    c.probeWait = FIRST_PROBE_TICKS
-    c.probeAt = now + c.probeWait
-  } else if (diff(now, c.probeAt) >= 0) {
-    c.probeWait = min((c.probeWait * 3) / 2, MAX_PROBE_TICKS)
-    c.probeAt = now + c.probeWait
-    c.probe |= PROBE_ASK
+    c.wndProbeInterval = 0
+  } else if (c.wndProbeInterval == 0) {
+    c.wndProbeInterval = FIRST_PROBE_TICKS
+    c.wndProbeAt = now + c.wndProbeInterval
+  } else if (diff(now, c.wndProbeAt) >= 0) {
+    c.wndProbeInterval = min((c.wndProbeInterval * 3) / 2, MAX_PROBE_TICKS)
+    c.wndProbeAt = now + c.wndProbeInterval
+    c.wndProbes |= PROBE_ASK
   }
 }
 
@@ -122,10 +122,10 @@ export function announceWindow(c: Conversation): void {
   const wnd = promisedWnd(c)
   const moves = diff(c.rcvRead + wnd, c.rcvEdge)
   const isShut = diff(c.rcvEdge, c.rcvNxt) <= 0
-  if (moves > 0 && (isShut || moves >= <i32>(wnd / 2))) c.probe |= PROBE_TELL
-  if (c.hasDropped && (c.rcvRead == c.rcvNxt || mayReceive(2 * c.rcvHeld, false))) {
+  if (moves > 0 && (isShut || moves >= <i32>(wnd / 2))) c.wndProbes |= PROBE_TELL
+  if (c.hasDropped && (c.rcvRead == c.rcvNxt || mayReceive(2 * c.rcvHeldBytes, false))) {
     c.hasDropped = 0
-    c.probe |= PROBE_TELL
+    c.wndProbes |= PROBE_TELL
   }
 }
 
@@ -144,9 +144,9 @@ export function buildDatagram(c: Conversation, block: usize, most: u32, now: Tic
     takeAck(c, now)
     len += writeAck(c, block + len, wnd)
   }
-  while (len != 0 && len + HEADER_BYTES <= min(limit, MAX_ACK_BYTES) && takeAgain(c, said))
+  while (len != 0 && len + HEADER_BYTES <= min(limit, MAX_ACK_BYTES) && takeRepeatedAck(c, said))
     len += writeAck(c, block + len, wnd)
-  if (c.probe) len = appendProbes(c, block, len, wnd, limit, now)
+  if (c.wndProbes) len = appendProbes(c, block, len, wnd, limit, now)
   while (hasSegment(c, now)) {
     const sn = nextSegment(c)
     const entry = entryOf(c, sn)
@@ -155,8 +155,8 @@ export function buildDatagram(c: Conversation, block: usize, most: u32, now: Tic
     if (len + size > most || (len + size > limit && len != 0)) break
     const header = headerOf(entry)
     sendSegment(c, sn, entry, header, size, wnd, now)
-    const isAlone = len == 0 && (size + HEADER_BYTES > limit || !hasSegment(c, now))
-    if (isAlone && !(isThin(size) && c.model)) {
+    const isSoleFlow = len == 0 && (size + HEADER_BYTES > limit || !hasSegment(c, now))
+    if (isSoleFlow && !(isThin(size) && c.model)) {
       return datagram(header, size)
     }
     memory.copy(block + len, header, size)
@@ -199,18 +199,18 @@ function sendSegment(c: Conversation, sn: Sn, entry: usize, header: usize, size:
       c.thinAt = 0
     }
   } else {
-    noteDeparture(c, entry, now)
+    onTransmit(c, entry, now)
     markSent(c, sn, entry, now)
     if (isNew) {
       c.sndNxt++
-      if (c.model) noteThin(c, sn, size, now)
+      if (c.model) onThinSent(c, sn, size, now)
     } else {
       planCopies(c, sn, entry, now)
     }
   }
   onSent(c, now)
-  noteSending(c, now)
-  if (c.confirm) noteProbe(c, sn, ts)
+  onTransmission(c, now)
+  if (c.confirm) onUnconfirmedSent(c, sn, ts)
   writeHeader(header, c.conv, CMD_PUSH, wnd, wireClock(ts), sn, c.rcvNxt, size - HEADER_BYTES)
 }
 
@@ -219,7 +219,7 @@ function sendSegment(c: Conversation, sn: Sn, entry: usize, header: usize, size:
  * retransmission the whole window waits, and a copy is cheap beside that. Not when the path is loaded or loses much.
  */
 function planCopies(c: Conversation, sn: Sn, entry: usize, now: Ticks): void {
-  if (!c.model || isHot(c)) return
+  if (!c.model || hasStandingQueue(c)) return
   const inWindow = c.sndNxt - c.sndUna
   const wasSentAgain = load<u8>(entry, TRANSMISSIONS) > 2
   let copies: u32 = 0
@@ -239,9 +239,9 @@ function isThin(size: u32): bool {
 }
 
 /** A small write that nothing follows is sent once more after some ms: its loss would cost a round trip and more. */
-function noteThin(c: Conversation, sn: Sn, size: u32, now: Ticks): void {
+function onThinSent(c: Conversation, sn: Sn, size: u32, now: Ticks): void {
   c.thinAt = 0
-  if (!isThin(size) || c.sndEnd != c.sndNxt || c.flight > MAX_THIN_FLIGHT || isHot(c)) return
+  if (!isThin(size) || c.sndEnd != c.sndNxt || c.flight > MAX_THIN_FLIGHT || hasStandingQueue(c)) return
   c.thinSn = sn
   c.thinAt = max<u32>(1, now + THIN_DELAY_TICKS)
 }
@@ -300,8 +300,8 @@ function appendProbe(
   limit: u32,
   now: Ticks,
 ): u32 {
-  if (!(c.probe & flag) || len + HEADER_BYTES > limit) return len
-  c.probe &= ~flag
+  if (!(c.wndProbes & flag) || len + HEADER_BYTES > limit) return len
+  c.wndProbes &= ~flag
   writeHeader(block + len, c.conv, cmd, wnd, wireClock(now), c.lastSn, c.rcvNxt, 0)
   return len + HEADER_BYTES
 }

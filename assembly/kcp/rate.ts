@@ -10,7 +10,7 @@ import { Conversation } from './conversation'
 import { COPIES, DELIVERED, DELIVERED_AT, FIRST_SENT_AT, TS } from './send_window'
 
 /** Notes in `entry` what is known when it leaves at `now`. To be called before it is marked sent. */
-export function noteDeparture(c: Conversation, entry: usize, now: Ticks): void {
+export function onTransmit(c: Conversation, entry: usize, now: Ticks): void {
   if (c.flight == 0) c.firstSentAt = c.deliveredAt = now
   store<u32>(entry, c.delivered, DELIVERED)
   store<u32>(entry, c.deliveredAt, DELIVERED_AT)
@@ -26,7 +26,7 @@ export function startSample(c: Conversation): void {
  * A segment arrived. `known`: an ACK told when this transmission was sent; else una told of it, which says nothing of
  * time.
  */
-export function noteArrival(c: Conversation, entry: usize, known: bool, now: Ticks): void {
+export function onDelivered(c: Conversation, entry: usize, known: bool, now: Ticks): void {
   c.delivered += 1 + <u32>load<u8>(entry, COPIES)
   c.deliveredAt = now
   if (!known) return
@@ -47,11 +47,11 @@ export function sampleInterval(c: Conversation): Ticks {
 }
 
 /** The sender has nothing (more) to send: samples of what is in flight now only tell a lower bound. */
-export function noteDataLimited(c: Conversation): void {
-  c.limitedUntil = c.delivered + c.flight + 1
+export function onAppLimited(c: Conversation): void {
+  c.appLimitedUntil = c.delivered + c.flight + 1
 }
 
 /** True while samples only tell a lower bound. */
-export function isDataLimited(c: Conversation): bool {
-  return <i32>(c.limitedUntil - c.delivered) > 0
+export function isAppLimited(c: Conversation): bool {
+  return <i32>(c.appLimitedUntil - c.delivered) > 0
 }

@@ -15,7 +15,7 @@ import { count, FAST_RETRANSMITS, RTOS } from '../stats'
 import { Sn, Ticks, Ts } from '../units'
 import { onLosses, onSpurious, onTimeout } from './congestion'
 import { Conversation, FLIGHT } from './conversation'
-import { ackAllowance, rttFloor } from './model'
+import { ackAllowance, minRtt } from './model'
 import { diff } from './segment'
 import {
   BY_ORDER,
@@ -39,7 +39,7 @@ const REORDER_DECAY_TICKS: Ticks = 10 * TICKS_PER_SECOND
 const MIN_PTO_TICKS: Ticks = 15 * TICKS_PER_MS
 const MAX_PTO_TICKS: Ticks = 4000 * TICKS_PER_MS
 /** An outage of some seconds is to be noticed soon after it ends: so many probes leave at least this often. */
-const PATIENT_AFTER: u32 = 16
+const EAGER_PROBES: u32 = 16
 const EAGER_PTO_TICKS: Ticks = 1000 * TICKS_PER_MS
 const FIRST_PTO_TICKS: Ticks = 200 * TICKS_PER_MS
 const ACK_ALLOWANCE_TICKS: Ticks = 5 * TICKS_PER_MS
@@ -52,18 +52,18 @@ const HISTORY_CLASS: u32 = 10
 // ---- ACKs
 
 /** Takes in that transmission (ts, sn) of `entry` arrived: reordering, and the newest transmission known. */
-export function noteArrivalOf(c: Conversation, sn: Sn, entry: usize, ts: Ts, now: Ticks): void {
+export function onAckedTransmission(c: Conversation, sn: Sn, entry: usize, ts: Ts, now: Ticks): void {
   // lost, or sent again since: the loss was none
   if (wasLostByOrder(entry) && (isLost(entry) || diff(ts, load<u32>(entry, TS)) < 0)) {
-    c.reorder = min(REORDER_STEPS, c.reorder + 1)
-    c.reorderAt = now
+    c.reoWndMult = min(REORDER_STEPS, c.reoWndMult + 1)
+    c.reoWndMultAt = now
     onSpurious(c)
   }
-  noteNewest(c, sn, ts, now)
+  updateRack(c, sn, ts, now)
 }
 
 /** Takes in that transmission (ts, sn) arrived; true if it left after all that are known to. */
-export function noteNewest(c: Conversation, sn: Sn, ts: Ts, now: Ticks): bool {
+export function updateRack(c: Conversation, sn: Sn, ts: Ts, now: Ticks): bool {
   if (c.hasRack && !isLater(ts, sn, c.rackTs, c.rackSn)) return false
   c.hasRack = 1
   c.rackTs = ts
@@ -79,30 +79,30 @@ function isLater(ts: Ts, sn: Sn, ts2: Ts, sn2: Sn): bool {
 }
 
 /** Notes that something arrived: probing starts anew. */
-export function noteProgress(c: Conversation, now: Ticks): void {
-  c.activeAt = now
-  c.probes = 0
-  if (c.reorder && now - c.reorderAt >= REORDER_DECAY_TICKS) {
-    c.reorder--
-    c.reorderAt = now
+export function onProgress(c: Conversation, now: Ticks): void {
+  c.lastActivityAt = now
+  c.ptoCount = 0
+  if (c.reoWndMult && now - c.reoWndMultAt >= REORDER_DECAY_TICKS) {
+    c.reoWndMult--
+    c.reoWndMultAt = now
   }
 }
 
 /** Notes a transmission. */
-export function noteSending(c: Conversation, now: Ticks): void {
-  c.activeAt = now
+export function onTransmission(c: Conversation, now: Ticks): void {
+  c.lastActivityAt = now
 }
 
 /** The next look for losses probes the peer. */
-export function probeSoon(c: Conversation, now: Ticks): void {
-  c.probes = 0
-  c.activeAt = now - MAX_PTO_TICKS
+export function scheduleProbe(c: Conversation, now: Ticks): void {
+  c.ptoCount = 0
+  c.lastActivityAt = now - MAX_PTO_TICKS
 }
 
 // ---- detection
 
 function reorderWindow(c: Conversation): Ticks {
-  return MIN_REORDER_TICKS + (rttFloor(c) * c.reorder) / REORDER_STEPS
+  return MIN_REORDER_TICKS + (minRtt(c) * c.reoWndMult) / REORDER_STEPS
 }
 
 /** Moves what is lost at `now` to the list of lost segments. */
@@ -122,13 +122,13 @@ export function detectLoss(c: Conversation, now: Ticks): void {
   }
   if (c.fastResend != 0 && c.ackHistoryCount >= c.fastResend) losses += detectByAcks(c)
   if (losses) onLosses(c, losses)
-  if (untilProbe(c, now) == 0) probe(c)
+  if (probeDeadline(c, now) == 0) probe(c)
 }
 
 /** Ticks until a segment counts as lost if nothing more arrives, or a probe is due. */
-export function untilRecovery(c: Conversation, now: Ticks): Ticks {
+export function recoveryDeadline(c: Conversation, now: Ticks): Ticks {
   if (c.flight == 0) return NEVER
-  const wanted = untilProbe(c, now)
+  const wanted = probeDeadline(c, now)
   if (!c.hasRack) return wanted
   const sn = firstOf(c, FLIGHT)
   const ts = load<u32>(entryOf(c, sn), TS)
@@ -145,15 +145,15 @@ export function probeTimeout(c: Conversation, ackDelay: Ticks): Ticks {
     timeout = c.srtt + max(4 * c.rttvar, <u32>c.intervalTicks) + ACK_ALLOWANCE_TICKS + ackDelay
     timeout = max(timeout, MIN_PTO_TICKS)
   }
-  const most: u32 = c.probes < PATIENT_AFTER ? max<u32>(2 * timeout, EAGER_PTO_TICKS) : MAX_PTO_TICKS
-  for (let i: u32 = 0; i < c.probes && timeout < most; i++) {
+  const most: u32 = c.ptoCount < EAGER_PROBES ? max<u32>(2 * timeout, EAGER_PTO_TICKS) : MAX_PTO_TICKS
+  for (let i: u32 = 0; i < c.ptoCount && timeout < most; i++) {
     timeout += c.nodelay == 0 ? timeout : timeout / 2
   }
   return min(timeout, most)
 }
 
-function untilProbe(c: Conversation, now: Ticks): Ticks {
-  return c.flight == 0 ? NEVER : remaining(c.activeAt, probeTimeout(c, ackAllowance(c)), now)
+function probeDeadline(c: Conversation, now: Ticks): Ticks {
+  return c.flight == 0 ? NEVER : remaining(c.lastActivityAt, probeTimeout(c, ackAllowance(c)), now)
 }
 
 /**
@@ -164,7 +164,7 @@ export function probe(c: Conversation): void {
   const last = c.lastFlight
   markLost(c, first, entryOf(c, first), BY_PROBE)
   if (last != first) markLost(c, last, entryOf(c, last), BY_PROBE)
-  c.probes++
+  c.ptoCount++
   count(RTOS)
   onTimeout(c)
 }
@@ -172,7 +172,7 @@ export function probe(c: Conversation): void {
 // ---- the classic rule
 
 /** Notes that a datagram acknowledged transmission (ts, sn), the newest of its ACKs. */
-export function noteAckDatagram(c: Conversation, ts: Ts, sn: Sn): void {
+export function onAckForResend(c: Conversation, ts: Ts, sn: Sn): void {
   if (c.fastResend == 0) return
   if (!c.ackHistory) {
     c.ackHistory = alloc(HISTORY_CLASS)

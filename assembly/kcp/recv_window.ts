@@ -58,7 +58,7 @@ export function storeSegment(c: Conversation, sn: Sn, payload: usize, len: u32, 
   if (fits && load<usize>(recvEntry(c, sn), PAYLOAD)) return DUPLICATE
   const urgent = used == 0
   if (urgent) c.isPrompt = 1
-  else if (!mayReceive(c.rcvHeld, isNear(c, used))) return NO_MEMORY
+  else if (!mayReceive(c.rcvHeldBytes, isNear(c, used))) return NO_MEMORY
   if (!fits && !growTo(c, used, urgent)) return NO_MEMORY
   const entry = recvEntry(c, sn)
   let kept = STORED_BLOCK
@@ -87,7 +87,7 @@ function isNear(c: Conversation, used: u32): bool {
 }
 
 function hold(c: Conversation, bytes: i32): void {
-  c.rcvHeld += bytes
+  c.rcvHeldBytes += bytes
   countReceived(bytes)
 }
 
@@ -101,7 +101,7 @@ function growTo(c: Conversation, used: u32, urgent: bool): bool {
   const before = c.rcvRing ? c.rcvMask + 1 : 0
   let capacity = before ? before : INITIAL_CAPACITY
   while (used >= capacity) capacity *= 2
-  if (!urgent && !mayReceive(c.rcvHeld + ringBytes(capacity), isNear(c, used))) return false
+  if (!urgent && !mayReceive(c.rcvHeldBytes + ringBytes(capacity), isNear(c, used))) return false
   const ring = growRing(c.rcvRing, c.rcvMask, ENTRY_SHIFT, c.rcvRead, c.rcvTop, capacity, urgent)
   if (!ring) return false
   hold(c, ringBytes(capacity) - ringBytes(before))

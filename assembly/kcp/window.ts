@@ -19,14 +19,14 @@ const LOOK_TICKS: Ticks = TICKS_PER_SECOND
 export function openRecvWindow(c: Conversation, now: Ticks): void {
   const isFixed = optionRcvWnd() != UNSET
   c.rcvWnd = isFixed ? optionRcvWnd() : INITIAL_WND
-  c.rcvCeiling = isFixed ? 0 : MAX_WND
+  c.rcvWndMax = isFixed ? 0 : MAX_WND
   c.rcvEdge = max(INITIAL_RMTWND, promisedWnd(c))
-  c.rcvLookAt = now
+  c.rcvTuneAt = now
 }
 
 /** Segments after the first unread one that the peer may send now, by the window and by memory. */
 export function promisedWnd(c: Conversation): u32 {
-  return min(c.rcvWnd, fairSegments(c.rcvHeld, c.rcvRead == c.rcvNxt))
+  return min(c.rcvWnd, fairSegments(c.rcvHeldBytes, c.rcvRead == c.rcvNxt))
 }
 
 /** Moves the right edge to what is promised now; the window to tell the peer. */
@@ -38,13 +38,13 @@ export function advertise(c: Conversation): u32 {
 
 /** To be called when rcvNxt moved or something came early. */
 export function growRecvWindow(c: Conversation, now: Ticks): void {
-  if (c.rcvCeiling == 0) return
+  if (c.rcvWndMax == 0) return
   const early = c.rcvTop - c.rcvNxt
   const isFull = early > c.rcvWnd / 2
-  if (c.rcvNxt - c.rcvLookNxt < c.rcvWnd / 4 && !isFull) return
-  const isFast = now - c.rcvLookAt <= LOOK_TICKS || isFull
+  if (c.rcvNxt - c.rcvTuneNxt < c.rcvWnd / 4 && !isFull) return
+  const isFast = now - c.rcvTuneAt <= LOOK_TICKS || isFull
   const keepsUp = c.rcvNxt - c.rcvRead < c.rcvWnd / 4
-  if (isFast && keepsUp) c.rcvWnd = max(c.rcvWnd, min(c.rcvWnd * 2, min(c.rcvCeiling, segmentShare())))
-  c.rcvLookNxt = c.rcvNxt
-  c.rcvLookAt = now
+  if (isFast && keepsUp) c.rcvWnd = max(c.rcvWnd, min(c.rcvWnd * 2, min(c.rcvWndMax, segmentShare())))
+  c.rcvTuneNxt = c.rcvNxt
+  c.rcvTuneAt = now
 }

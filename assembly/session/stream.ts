@@ -283,7 +283,7 @@ export function advance(s: Session, now: Ticks): void {
         s.echoes = <u16>min<u32>(<u32>s.echoes + 1, MAX_ECHOES)
       }
       // a server that asks whether this session is alive learns our clock by that, for the next one
-      else if (tagBytes() != 0 && s.rcvNxt == 1) s.probe |= PROBE_TELL
+      else if (tagBytes() != 0 && s.rcvNxt == 1) s.wndProbes |= PROBE_TELL
     }
     if (s.state == TIME_WAIT) return
   }
@@ -361,7 +361,7 @@ export function closeConversation(s: Session): void {
   closeRecovery(s)
   closeCongestion(s)
   closeConfirm(s)
-  s.probe = s.probeWait = 0
+  s.wndProbes = s.wndProbeInterval = 0
   s.flags &= ~(EOF_OWED | ECHO_OWED)
 }
 
@@ -388,7 +388,7 @@ export function doubtReset(s: Session, now: Ticks): void {
   if (has(s, RESET_DOUBTED)) return
   s.flags |= RESET_DOUBTED
   s.resetAt = now
-  s.probe |= PROBE_ASK
+  s.wndProbes |= PROBE_ASK
 }
 
 /** The peer's answer to a RESET that was none of its own. */
@@ -404,7 +404,7 @@ export function resetByPeer(s: Session, reason: u32): void {
   if (s.state == ESTABLISHED && s.tcp == TCP_OPEN && !has(s, EOF_RECEIVED) && holdsEof(s)) {
     closeSendWindow(s)
     closeAcks(s)
-    s.probe = s.probeWait = 0
+    s.wndProbes = s.wndProbeInterval = 0
     s.flags = (s.flags & ~(EOF_OWED | ECHO_OWED)) | EOF_SENT | CUT
     return
   }

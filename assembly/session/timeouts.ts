@@ -126,7 +126,7 @@ export function checkTimeouts(s: Session, now: Ticks): void {
   } else if (untilKeepalive(s, now) == 0) {
     sendKeepalive(s, now)
   } else if (has(s, RESET_DOUBTED)) {
-    s.probe |= PROBE_ASK
+    s.wndProbes |= PROBE_ASK
   }
 }
 

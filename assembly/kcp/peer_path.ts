@@ -13,10 +13,10 @@ import { copyAddress, hashAddress, sameAddress } from '../packet/address'
 import { Ticks } from '../units'
 
 /** A floor that nothing came near for so long is probed for. */
-const FLOOR_AGE_TICKS: Ticks = 10 * TICKS_PER_SECOND
-const MIN_FLOOR_HOLD_TICKS: Ticks = 50 * TICKS_PER_MS
+const MIN_RTT_EXPIRY_TICKS: Ticks = 10 * TICKS_PER_SECOND
+const MIN_PROBE_RTT_TICKS: Ticks = 50 * TICKS_PER_MS
 /** Halves of the long memory of the floor. */
-const LONG_HALF_TICKS: Ticks = 30 * TICKS_PER_SECOND
+const LONG_MIN_RTT_HALF_TICKS: Ticks = 30 * TICKS_PER_SECOND
 /** A size of datagrams counts as passing for so long. */
 const PROVEN_TICKS: Ticks = 60 * TICKS_PER_SECOND
 /** A limit holds so long. */
@@ -27,121 +27,121 @@ const sizes: usize = memory.data<u32>([1132, 932, 732, 508])
 export const UNKNOWN: u32 = 0xffffffff
 
 @unmanaged
-export class Path {
+export class PeerPath {
   chained: usize
   hash: u32
   address0: u64
   address1: u64
   address2: u64
-  users: u32
+  references: u32
   // RTT floor in ticks; when a sample last came near it
-  floor: Ticks
-  floorAt: Ticks
+  minRtt: Ticks
+  minRttAt: Ticks
   // probing for the floor: until when, and the least seen
-  probeUntil: Ticks
-  probing: u32
-  probeLeast: Ticks
+  probeRttUntil: Ticks
+  isProbingRtt: u32
+  probeRttMin: Ticks
   // largest datagram that was acknowledged lately, in bytes of plaintext
-  proven: u32
+  provenBytes: u32
   provenAt: Ticks
   // how often a probe found a clearly higher floor
-  raised: u32
+  minRttRises: u32
   // least RTT of this half minute and the one before
-  longAt: Ticks
-  longNow: Ticks
-  longBefore: Ticks
+  longMinRttWindowAt: Ticks
+  longMinRtt: Ticks
+  longMinRttPrevious: Ticks
   // rates of the flows that have data
   flows: u32
-  rates: f64
+  claimedBw: f64
   // what they carried together when the link was what limited them, when that was, and the base loss then
-  known: f64
-  knownAt: Ticks
-  loss: f64
+  capacityBw: f64
+  capacityAt: Ticks
+  baseLoss: f64
   // product of all that flows left to late ones; only flows of more than this are asked
-  cut: f64
-  cutAbove: f64
+  shareScale: f64
+  shareScaleMinBw: f64
 }
 
-const PATH_CLASS: u32 = classOf(offsetof<Path>())
+const PEER_PATH_CLASS: u32 = classOf(offsetof<PeerPath>())
 
 const chains: Chains = changetype<Chains>(memory.data(12, 8))
 
-function addressOf(path: Path): usize {
-  return changetype<usize>(path) + offsetof<Path>('address0')
+function addressOf(path: PeerPath): usize {
+  return changetype<usize>(path) + offsetof<PeerPath>('address0')
 }
 
 /** The path to an address, shared by all who join it; 0 when memory is scarce. */
-export function joinPath(address: usize, now: Ticks): usize {
+export function joinPeerPath(address: usize, now: Ticks): usize {
   const hash = hashAddress(address, 0)
   for (let at = firstWith(chains, hash); at; at = nextWith(at, hash)) {
-    if (!sameAddress(addressOf(changetype<Path>(at)), address)) continue
-    changetype<Path>(at).users++
+    if (!sameAddress(addressOf(changetype<PeerPath>(at)), address)) continue
+    changetype<PeerPath>(at).references++
     return at
   }
-  const at = alloc(PATH_CLASS)
+  const at = alloc(PEER_PATH_CLASS)
   if (!at) return 0
-  memory.fill(at, 0, (<usize>1) << PATH_CLASS)
+  memory.fill(at, 0, (<usize>1) << PEER_PATH_CLASS)
   if (!link(chains, at, hash)) {
-    free(at, PATH_CLASS)
+    free(at, PEER_PATH_CLASS)
     return 0
   }
-  const path = changetype<Path>(at)
+  const path = changetype<PeerPath>(at)
   copyAddress(addressOf(path), address)
-  path.users = 1
-  path.cut = 1
-  path.floor = path.longNow = path.longBefore = UNKNOWN
-  path.floorAt = path.longAt = now
+  path.references = 1
+  path.shareScale = 1
+  path.minRtt = path.longMinRtt = path.longMinRttPrevious = UNKNOWN
+  path.minRttAt = path.longMinRttWindowAt = now
   return at
 }
 
-export function leavePath(at: usize): void {
-  if (--changetype<Path>(at).users) return
+export function leavePeerPath(at: usize): void {
+  if (--changetype<PeerPath>(at).references) return
   unlink(chains, at)
-  free(at, PATH_CLASS)
+  free(at, PEER_PATH_CLASS)
 }
 
 /** Takes in an RTT sample; ends a probe that is over. */
-export function notePathRtt(path: Path, rtt: Ticks, now: Ticks): void {
-  if (now - path.longAt >= LONG_HALF_TICKS) {
-    path.longBefore = path.longNow
-    path.longNow = UNKNOWN
-    path.longAt = now
+export function onPathRtt(path: PeerPath, rtt: Ticks, now: Ticks): void {
+  if (now - path.longMinRttWindowAt >= LONG_MIN_RTT_HALF_TICKS) {
+    path.longMinRttPrevious = path.longMinRtt
+    path.longMinRtt = UNKNOWN
+    path.longMinRttWindowAt = now
   }
-  path.longNow = min(path.longNow, rtt)
-  if (path.probing) {
-    path.probeLeast = min(path.probeLeast, rtt)
-    if (<i32>(now - path.probeUntil) >= 0) {
-      path.probing = 0
-      if (path.probeLeast > path.floor + path.floor / 4) path.raised++
-      path.floor = path.probeLeast
-      path.floorAt = now
+  path.longMinRtt = min(path.longMinRtt, rtt)
+  if (path.isProbingRtt) {
+    path.probeRttMin = min(path.probeRttMin, rtt)
+    if (<i32>(now - path.probeRttUntil) >= 0) {
+      path.isProbingRtt = 0
+      if (path.probeRttMin > path.minRtt + path.minRtt / 4) path.minRttRises++
+      path.minRtt = path.probeRttMin
+      path.minRttAt = now
     }
   }
-  if (rtt <= path.floor + path.floor / 50) {
-    path.floor = min(path.floor, rtt)
-    path.floorAt = now
-  } else if (!path.probing && now - path.floorAt >= FLOOR_AGE_TICKS) {
-    probeFloor(path, rtt, now)
+  if (rtt <= path.minRtt + path.minRtt / 50) {
+    path.minRtt = min(path.minRtt, rtt)
+    path.minRttAt = now
+  } else if (!path.isProbingRtt && now - path.minRttAt >= MIN_RTT_EXPIRY_TICKS) {
+    startProbeRtt(path, rtt, now)
   }
 }
 
 /** Starts looking for the floor anew: the RTT stays up whatever the flows do. */
-export function probeFloor(path: Path, rtt: Ticks, now: Ticks): void {
-  if (path.probing) return
-  path.probing = 1
-  path.probeLeast = rtt
-  path.probeUntil = now + rtt + max(path.floor, MIN_FLOOR_HOLD_TICKS)
+export function startProbeRtt(path: PeerPath, rtt: Ticks, now: Ticks): void {
+  if (path.isProbingRtt) return
+  path.isProbingRtt = 1
+  path.probeRttMin = rtt
+  path.probeRttUntil = now + rtt + max(path.minRtt, MIN_PROBE_RTT_TICKS)
 }
 
 /** The least RTT of the last half to one minute. */
-export function longFloor(path: Path): Ticks {
-  return min(path.longNow, path.longBefore)
+export function longMinRtt(path: PeerPath): Ticks {
+  return min(path.longMinRtt, path.longMinRttPrevious)
 }
 
 /** A datagram with `bytes` of plaintext arrived at the peer. */
-export function notePassed(path: Path, bytes: u32, now: Ticks): void {
-  if (bytes < path.proven && now - path.provenAt < PROVEN_TICKS) return
-  path.proven = bytes
+export function onDatagramDelivered(path: PeerPath, bytes: u32, now: Ticks): void {
+  if (bytes < path.provenBytes && now - path.provenAt < PROVEN_TICKS) return
+  path.provenBytes = bytes
   path.provenAt = now
 }
 
@@ -149,8 +149,8 @@ export function notePassed(path: Path, bytes: u32, now: Ticks): void {
  * The next smaller size to try when datagrams of `bytes` vanish; 0 if some of that size arrived lately, or none smaller
  * is left.
  */
-export function smallerThan(path: Path, bytes: u32, now: Ticks): u32 {
-  if (path.proven >= bytes && now - path.provenAt < PROVEN_TICKS) return 0
+export function smallerThan(path: PeerPath, bytes: u32, now: Ticks): u32 {
+  if (path.provenBytes >= bytes && now - path.provenAt < PROVEN_TICKS) return 0
   for (let i: u32 = 0; i < SIZES; i++) {
     const size = load<u32>(sizes + ((<usize>i) << 2))
     if (size < bytes) return size

@@ -14,7 +14,7 @@ import { limitPath, PeerPath, pathLimit, smallerThan } from '../kcp/peer_path'
 import { diff, HEADER_BYTES } from '../kcp/segment'
 import { entryOf, LEN, TRANSMISSIONS } from '../kcp/send_window'
 import { sealBytes } from '../packet/datagram'
-import { tellOwn } from '../session/events'
+import { queueEndpointEvent } from '../session/events'
 import { addressOf, has, INITIATOR, Session } from '../session/session'
 import { endSession, sendKeepalive } from '../session/stream'
 import { Ticks } from '../units'
@@ -46,7 +46,7 @@ export function checkBlackhole(s: Session, now: Ticks): void {
   const limit = pathLimit(addressOf(s), now)
   if (limit == 0 || smaller < limit) {
     limitPath(addressOf(s), smaller, now)
-    tellOwn(EVENT_MTU, smaller + sealBytes())
+    queueEndpointEvent(EVENT_MTU, smaller + sealBytes())
   }
   s.pathMss = min(s.pathMss, smaller - HEADER_BYTES)
   if (transmissions >= GIVE_UP_AFTER) endSession(s, REASON_MTU)

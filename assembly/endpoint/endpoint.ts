@@ -16,7 +16,7 @@ import { openNonces, renewCounter } from '../packet/nonce'
 import { datagramFilter, openReplay } from '../packet/replay'
 import { setMaxSessions } from '../session/table'
 import { setTimeouts } from '../session/timeouts'
-import { checkTombstones, setTimeWait, untilTombstones } from '../session/tombstones'
+import { checkTombstones, setTimeWait, tombstonesDeadline } from '../session/tombstones'
 import { MEMORY_USED, set } from '../stats'
 import { Ticks } from '../units'
 import {
@@ -134,7 +134,7 @@ export function untilTimers(now: Ticks): Ticks {
   set(MEMORY_USED, usedBytes())
   const wanted = min(
     min(untilPeerTimers(now), untilContexts()),
-    min(min(untilMoves(now), untilTombstones()), MAX_SLEEP_TICKS),
+    min(min(untilMoves(now), tombstonesDeadline()), MAX_SLEEP_TICKS),
   )
   return untilSessions(wanted, now)
 }

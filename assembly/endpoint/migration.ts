@@ -14,7 +14,7 @@ import { NEW_PING, OLD_PING, sendPing } from '../control/pings'
 import { changePath } from '../kcp/congestion'
 import { copyAddress, sameAddress } from '../packet/address'
 import { findRemote, joinRemote, leaveRemote, Remote, succeed } from '../packet/remote'
-import { tell } from '../session/events'
+import { queueEvent } from '../session/events'
 import { addressOf, has, MOVED, MOVING, Session, TCP_GONE } from '../session/session'
 import { find, rekey, sessionAt, slotsInUse } from '../session/table'
 import { Ticks } from '../units'
@@ -213,7 +213,7 @@ function move(s: Session, address: usize, now: Ticks): void {
   rekey(s, address)
   changePath(s, addressOf(s), now)
   s.flags = (s.flags & ~MOVING) | MOVED
-  if (s.tcp != TCP_GONE) tell(s, EVENT_MIGRATED)
+  if (s.tcp != TCP_GONE) queueEvent(s, EVENT_MIGRATED)
 }
 
 /** The new address answered a PING: it needs no validation of its own. */

@@ -47,7 +47,7 @@ import { headerBytes, nextRandom, SYN, seedRandom } from '../obfs/tcpip'
 import { openOutgoing, queueControl } from '../obfs/transmit'
 import { copyAddress, isAddress } from '../packet/address'
 import { hasEntropy, takeEntropy } from '../packet/entropy'
-import { tellOwn } from '../session/events'
+import { queueEndpointEvent } from '../session/events'
 import { count, OBFS_REFUSED } from '../stats'
 import { ElapsedTicks, Seconds, Ticks } from '../units'
 import { endSessionsOf } from './open'
@@ -122,7 +122,7 @@ export function authenticated(address: usize): void {
   // the SYN|ACK was lost, the answer to what followed our SYN was not
   if (!c || is(c, READY)) return
   c.flags |= READY
-  tellOwn(EVENT_OBFS_READY, c.id)
+  queueEndpointEvent(EVENT_OBFS_READY, c.id)
 }
 
 /** A dpi/tcp-wnd server accepted a connection from `remote`: id of its context, or a refusal. */
@@ -194,7 +194,7 @@ function timeOut(c: Context, now: Ticks): void {
     store<u32>(ended + ((<usize>endedCount) << 2), c.id)
     endedCount++
   }
-  tellOwn(EVENT_OBFS_ENDED, c.id)
+  queueEndpointEvent(EVENT_OBFS_ENDED, c.id)
   end(c, now)
 }
 

@@ -24,11 +24,12 @@ import { isAddress, sameAddress } from '../packet/address'
 import { tagBytes } from '../packet/datagram'
 import { isRecent, joinRemote, Remote } from '../packet/remote'
 import { datagramFilter, rememberedSince } from '../packet/replay'
-import { tell } from '../session/events'
+import { queueEvent } from '../session/events'
 import {
   addressOf,
   CONNECT,
   CUT,
+  countHalfOpen,
   EOF_OWED,
   EOF_SENT,
   ESTABLISHED,
@@ -40,7 +41,6 @@ import {
   INITIATOR,
   nextLinger,
   oldestLinger,
-  openHalf,
   Session,
   setState,
   TCP_GONE,
@@ -49,7 +49,7 @@ import {
 } from '../session/session'
 import { endSession, queueDial, sendKeepalive } from '../session/stream'
 import { find, insert, isTableFull, rekey, sessionAt, sessionOf, slotsInUse } from '../session/table'
-import { answerLate, areTombstonesFull, findTombstone } from '../session/tombstones'
+import { areTombstonesFull, findTombstone, onLateDatagram } from '../session/tombstones'
 import { count, SESSIONS_OPENED, SESSIONS_REFUSED, SESSIONS_UNCONFIRMED } from '../stats'
 import { Conv, Seconds, Ticks } from '../units'
 import { CONFIRM, field, MAX_HALF_OPEN } from './config'
@@ -84,7 +84,7 @@ function start(s: Session, conv: Conv, state: u32, now: Ticks): void {
   s.createdSecond = seconds()
   // so that the first pair of ACKs need not wait
   s.ackLastSentAt = now - TICKS_PER_SECOND
-  openHalf(s)
+  countHalfOpen(s)
   count(SESSIONS_OPENED)
 }
 
@@ -150,7 +150,7 @@ function allocateConv(): Conv {
 export function acceptSession(at: usize, len: u32, conv: Conv, address: usize, now: Ticks): Session | null {
   const ended = findTombstone(address, conv)
   if (ended) {
-    answerLate(ended, len)
+    onLateDatagram(ended, len)
     return null
   }
   const isMidway = isFromMidway(at, len)
@@ -259,7 +259,7 @@ export function moveSessions(now: Ticks): void {
       continue
     }
     rekey(s, currentPeer)
-    if (s.tcp != TCP_GONE) tell(s, EVENT_MIGRATED)
+    if (s.tcp != TCP_GONE) queueEvent(s, EVENT_MIGRATED)
     if (s.flight != 0) probe(s)
     else if (s.state == ESTABLISHED && !has(s, EOF_SENT)) sendKeepalive(s, now)
     settle(s, now)

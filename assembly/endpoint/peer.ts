@@ -40,7 +40,7 @@ import {
 } from '../control/rendezvous'
 import { checkServices, untilServices } from '../control/services'
 import { copyAddress, isAddress, sameAddress } from '../packet/address'
-import { tellOwn } from '../session/events'
+import { queueEndpointEvent } from '../session/events'
 import { LAST_RECEIVED_AGE, set } from '../stats'
 import { ElapsedTicks, Seconds, Ticks } from '../units'
 import { field, KEEPALIVE } from './config'
@@ -116,7 +116,7 @@ function checkPeer(now: Ticks): void {
   checkPing(currentPeer, now)
   if (wasSilent || !isSilent()) return
   resolvedAt = elapsed()
-  tellOwn(EVENT_RESOLVE, 0)
+  queueEndpointEvent(EVENT_RESOLVE, 0)
   helloSoon(now)
 }
 
@@ -158,11 +158,11 @@ export function takePong(ping: usize, address: usize, now: Ticks): bool {
     changePeer(address, now)
     copyAddress(peer, address)
     endPunches()
-    tellOwn(EVENT_PEER_FOUND, 0)
+    queueEndpointEvent(EVENT_PEER_FOUND, 0)
   }
   if (sameAddress(address, currentPeer)) {
     notePong(now)
-    tellOwn(EVENT_PONG, now - sentAtOf(ping))
+    queueEndpointEvent(EVENT_PONG, now - sentAtOf(ping))
   }
   return isNew
 }
@@ -180,7 +180,7 @@ export function checkPeerTimers(now: Ticks): void {
   checkRendezvous(wantsRendezvous(), listenTicks(), now)
   if (untilResolve() != 0) return
   resolvedAt = elapsed()
-  tellOwn(EVENT_RESOLVE, 0)
+  queueEndpointEvent(EVENT_RESOLVE, 0)
 }
 
 /** Ticks until `checkPeerTimers` has something to do. */

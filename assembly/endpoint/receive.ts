@@ -54,17 +54,17 @@ import { datagramFilter, isReplay, isReplayedListen, prepareReplay } from '../pa
 import {
   addressOf,
   CONNECT,
-  closeHalf,
   ESTABLISHED,
-  HELD,
   has,
   INITIATOR,
   MOVING,
-  RESET_DOUBTED,
+  RESET_CHALLENGED,
+  SEND_HELD,
   Session,
   setState,
+  uncountHalfOpen,
 } from '../session/session'
-import { advance, denyReset, doubtReset, endSession, resetByPeer } from '../session/stream'
+import { advance, challengeReset, dismissReset, endSession, resetByPeer } from '../session/stream'
 import { find } from '../session/table'
 import {
   add,
@@ -184,7 +184,7 @@ function takeMessage(at: usize, len: u32, hash: u64, address: usize, now: Ticks)
         // whoever can send a RESET could send anything
         resetByPeer(s, REASON_RESET)
       } else {
-        doubtReset(s, now)
+        challengeReset(s, now)
       }
       touch(s)
     }
@@ -228,15 +228,15 @@ function takeSegments(i: u32, at: usize, len: u32, sealed: u32, address: usize, 
   if (!isLive(s)) return false
   if (s.state == CONNECT) {
     setState(s, ESTABLISHED)
-    if (has(s, INITIATOR)) closeHalf(s)
+    if (has(s, INITIATOR)) uncountHalfOpen(s)
   }
   s.signAt = now
-  if (has(s, RESET_DOUBTED)) denyReset(s)
+  if (has(s, RESET_CHALLENGED)) dismissReset(s)
   const remote = s.remote ? changetype<Remote>(s.remote) : null
   if (remote) {
     // the address has earned an answer
     onReceivedFrom(remote, sealed)
-    s.flags &= ~HELD
+    s.flags &= ~SEND_HELD
   }
   const did = input(s, at, len, hasSpareBlock(), now)
   if (did & KEPT_BLOCK) refillRx(i)

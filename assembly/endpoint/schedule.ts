@@ -20,22 +20,22 @@ import {
   addressOf,
   BLOCKED,
   CUT,
-  closeHalf,
   ECHO_OWED,
   EOF_OWED,
-  HELD,
   has,
   IN_DIRTY,
   IN_EVENTS,
   IN_READY,
+  SEND_HELD,
   Session,
   setState,
   TCP_NONE,
   TIME_WAIT,
+  uncountHalfOpen,
 } from '../session/session'
-import { payOwed, unblock } from '../session/stream'
+import { queueOwed, unblock } from '../session/stream'
 import { remove, sessionAt, slotsInUse } from '../session/table'
-import { checkTimeouts, untilTimeout } from '../session/timeouts'
+import { checkTimeouts, timeoutDeadline } from '../session/timeouts'
 import { addTombstone } from '../session/tombstones'
 import { shift, WAITSND } from '../stats'
 import { cancel, earliest, postpone, wake } from '../timer'
@@ -56,10 +56,10 @@ export function isLive(s: Session): bool {
 
 /** Ticks until the session wants to be looked at. */
 function untilWanted(s: Session, now: Ticks): Ticks {
-  let wanted = untilTimeout(s, now)
+  let wanted = timeoutDeadline(s, now)
   // a session in the ready list waits for the host, one that is held for its receiver's answer
   if (s.remote) wanted = min(wanted, untilValidationPing(changetype<Remote>(s.remote), now))
-  if (!isLive(s) || has(s, IN_READY | HELD)) return wanted
+  if (!isLive(s) || has(s, IN_READY | SEND_HELD)) return wanted
   wanted = min(wanted, recoveryDeadline(s, now))
   if (has(s, EOF_OWED | ECHO_OWED | BLOCKED) && waitSnd(s) == 0) wanted = min(wanted, RETRY_TICKS)
   wanted = min(wanted, segmentDeadline(s, now))
@@ -68,7 +68,7 @@ function untilWanted(s: Session, now: Ticks): Ticks {
   if (s.flushMode == FLUSH_INTERVAL) {
     const tick = until(s.tickAt, now)
     wanted = hasOutput(s, now) ? tick : max(wanted, tick)
-    wanted = min(wanted, untilTimeout(s, now))
+    wanted = min(wanted, timeoutDeadline(s, now))
   }
   return wanted
 }
@@ -81,9 +81,9 @@ function isTickOpen(s: Session, now: Ticks): bool {
 export function settle(s: Session, now: Ticks): void {
   if (isLive(s)) {
     updateProbe(s, now)
-    payOwed(s, now)
+    queueOwed(s, now)
     unblock(s)
-    if (!has(s, HELD) && hasOutput(s, now)) {
+    if (!has(s, SEND_HELD) && hasOutput(s, now)) {
       if (isTickOpen(s, now)) enqueueReady(s)
       else wake(s, s.tickAt)
     }
@@ -135,16 +135,16 @@ export function onValidated(remote: Remote, now: Ticks): void {
   for (let i: u32 = 0; i < slots; i++) {
     const other = sessionAt(i)
     if (!other || other.remote != at) continue
-    if (other.tcp != TCP_NONE) closeHalf(other)
-    if (!has(other, HELD)) continue
-    other.flags &= ~HELD
+    if (other.tcp != TCP_NONE) uncountHalfOpen(other)
+    if (!has(other, SEND_HELD)) continue
+    other.flags &= ~SEND_HELD
     settle(other, now)
   }
 }
 
 /** A session has output that its receiver may not be sent yet. */
 export function hold(s: Session): void {
-  s.flags |= HELD
+  s.flags |= SEND_HELD
   awaitValidation(changetype<Remote>(s.remote))
 }
 

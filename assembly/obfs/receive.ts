@@ -3,7 +3,7 @@
  */
 import { EVENT_OBFS_READY, MAX_DATAGRAM_BYTES } from '../abi'
 import { copyAddress, isAddress } from '../packet/address'
-import { tellOwn } from '../session/events'
+import { queueEndpointEvent } from '../session/events'
 import { add, count, OBFS_DROPPED, OBFS_DROPPED_BYTES, OBFS_REFUSED } from '../stats'
 import {
   AUTHENTICATED,
@@ -156,5 +156,5 @@ function takeNumbers(c: Context): void {
   if (isObfsServer() || !(packet.flags & ACK) || is(c, READY) || packet.ack != c.synAck) return
   c.ack = packet.seq + 1
   c.flags |= READY | CAPTURED
-  tellOwn(EVENT_OBFS_READY, c.id)
+  queueEndpointEvent(EVENT_OBFS_READY, c.id)
 }

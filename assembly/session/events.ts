@@ -10,12 +10,12 @@ export const events: usize = memory.data(256 * 16, 8)
 let first: usize = 0
 let last: usize = 0
 /** Events of the endpoint itself: type bit and one argument each. */
-let own: u32 = 0
+let endpointEvents: u32 = 0
 /** Sessions that ended, of which the host has taken the last event. */
 let drained: usize = 0
-const ownArguments: usize = memory.data(32 * 4)
+const endpointArguments: usize = memory.data(32 * 4)
 
-export function tell(s: Session, event: u32): void {
+export function queueEvent(s: Session, event: u32): void {
   s.events |= 1 << event
   if (has(s, IN_EVENTS)) return
   s.flags |= IN_EVENTS
@@ -26,24 +26,24 @@ export function tell(s: Session, event: u32): void {
 }
 
 /** The TCP side is over: what else was to be told is void. */
-export function tellEnd(s: Session, event: u32, reason: u32): void {
+export function queueLastEvent(s: Session, event: u32, reason: u32): void {
   s.events = 0
   s.reason = <u8>reason
-  tell(s, event)
+  queueEvent(s, event)
 }
 
-export function tellOwn(event: u32, argument: u32): void {
-  own |= 1 << event
-  store<u32>(ownArguments + ((<usize>event) << 2), argument)
+export function queueEndpointEvent(event: u32, argument: u32): void {
+  endpointEvents |= 1 << event
+  store<u32>(endpointArguments + ((<usize>event) << 2), argument)
 }
 
 /** Moves events into the event array; their number. */
 export function takeEvents(): u32 {
   let n: u32 = 0
-  while (own && n < EVENT_SLOTS) {
-    const type = <u32>ctz(own)
-    own &= own - 1
-    n = put(n, type, 0, load<u32>(ownArguments + ((<usize>type) << 2)))
+  while (endpointEvents && n < EVENT_SLOTS) {
+    const type = <u32>ctz(endpointEvents)
+    endpointEvents &= endpointEvents - 1
+    n = put(n, type, 0, load<u32>(endpointArguments + ((<usize>type) << 2)))
   }
   while (first && n < EVENT_SLOTS) {
     const s = changetype<Session>(first)

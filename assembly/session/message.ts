@@ -77,7 +77,7 @@ export function queueMessage(s: Session, type: i32): bool {
  * Payload bytes of the segment that holds the KEEPALIVE queued last, 0 once that is acknowledged. So one is under way at
  * most, however many are asked for.
  */
-export function keepaliveUnderWay(s: Session): u32 {
+export function keepaliveInFlight(s: Session): u32 {
   const sn = s.keepaliveEnd - 1
   if (s.keepaliveEnd == 0 || !s.sndRing || diff(sn, s.sndUna) < 0 || diff(sn, s.sndEnd) >= 0) return 0
   const entry = entryOf(s, sn)

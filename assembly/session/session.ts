@@ -30,13 +30,13 @@ export const POISONED: u32 = 8
 /** `stream_reserve` returned 0: WRITABLE is owed. */
 export const BLOCKED: u32 = 16
 /** READABLE was given and not drained yet. */
-export const READABLE_TOLD: u32 = 32
+export const READABLE_REPORTED: u32 = 32
 /** Queued in the endpoint's lists. */
 export const IN_READY: u32 = 64
 export const IN_DIRTY: u32 = 128
 export const IN_EVENTS: u32 = 256
 /** EOF was handed to the host. */
-export const EOF_TOLD: u32 = 512
+export const EOF_REPORTED: u32 = 512
 /** EOF_SENT, but there was no memory to queue the message: it follows. */
 export const EOF_OWED: u32 = 8192
 /** Counted as half-open. */
@@ -46,9 +46,9 @@ export const CUT: u32 = 2048
 /** Stream payload arrived since a message was queued last: the peer may need a KEEPALIVE. */
 export const OWES_KEEPALIVE: u32 = 1024
 /** Output waits: its receiver was sent all that an address may get before it answered. */
-export const HELD: u32 = 16384
+export const SEND_HELD: u32 = 16384
 /** The peer was said to have no such conversation: it is asked whether that is so. */
-export const RESET_DOUBTED: u32 = 32768
+export const RESET_CHALLENGED: u32 = 32768
 /** A datagram of it came from another address. */
 export const MOVING: u32 = 65536
 /** It moved lately, and would move back if the old address answered. */
@@ -132,13 +132,13 @@ export function halfOpenCount(): u32 {
   return halfOpen
 }
 
-export function openHalf(s: Session): void {
+export function countHalfOpen(s: Session): void {
   s.flags |= HALF_OPEN
   halfOpen++
 }
 
 /** The session is no longer half-open, unless its address has yet to answer. */
-export function closeHalf(s: Session): void {
+export function uncountHalfOpen(s: Session): void {
   if (!has(s, HALF_OPEN)) return
   if (s.remote) {
     const remote = changetype<Remote>(s.remote)

@@ -36,7 +36,7 @@ import {
   TCP_WRITTEN_BYTES,
 } from '../stats'
 import { Ticks } from '../units'
-import { tell, tellEnd } from './events'
+import { queueEvent, queueLastEvent } from './events'
 import {
   BARE_BYTES,
   commitPush,
@@ -48,7 +48,7 @@ import {
   holdsEof,
   INVALID,
   KEEPALIVE,
-  keepaliveUnderWay,
+  keepaliveInFlight,
   NONE,
   nextMessage,
   PUSH,
@@ -60,20 +60,19 @@ import {
 import {
   BLOCKED,
   CUT,
-  closeHalf,
   ECHO_OWED,
   EOF_OWED,
   EOF_RECEIVED,
+  EOF_REPORTED,
   EOF_SENT,
-  EOF_TOLD,
   ESTABLISHED,
   has,
   INITIATOR,
   LINGER,
   OWES_KEEPALIVE,
   POISONED,
-  READABLE_TOLD,
-  RESET_DOUBTED,
+  READABLE_REPORTED,
+  RESET_CHALLENGED,
   Session,
   setState,
   TCP_DIALING,
@@ -81,6 +80,7 @@ import {
   TCP_NONE,
   TCP_OPEN,
   TIME_WAIT,
+  uncountHalfOpen,
 } from './session'
 
 /**
@@ -132,7 +132,7 @@ export function commit(s: Session, bytes: u32, now: Ticks): bool {
   s.tcpRead += bytes
   add(TCP_READ_BYTES, bytes)
   s.payloadAt = now
-  noteQueued(s, now)
+  onQueued(s, now)
   return true
 }
 
@@ -143,10 +143,10 @@ export function unblock(s: Session): void {
   // so that it is worth while, but in any case when nothing is queued
   if (!mayQueue(held + min(held, WRITABLE_BYTES))) return
   s.flags &= ~BLOCKED
-  if (s.tcp == TCP_OPEN) tell(s, EVENT_WRITABLE)
+  if (s.tcp == TCP_OPEN) queueEvent(s, EVENT_WRITABLE)
 }
 
-function noteQueued(s: Session, now: Ticks): void {
+function onQueued(s: Session, now: Ticks): void {
   s.queuedAt = now
   s.flags &= ~OWES_KEEPALIVE
 }
@@ -154,7 +154,7 @@ function noteQueued(s: Session, now: Ticks): void {
 function queue(s: Session, type: i32, now: Ticks): bool {
   s.queuedAt = now
   if (!queueMessage(s, type)) return false
-  noteQueued(s, now)
+  onQueued(s, now)
   return true
 }
 
@@ -164,7 +164,7 @@ export function queueDial(s: Session, now: Ticks): bool {
 
 /** Queues a KEEPALIVE, unless one that stands alone in its segment is under way: that one says the same. */
 export function sendKeepalive(s: Session, now: Ticks): void {
-  if (keepaliveUnderWay(s) == BARE_BYTES) s.queuedAt = now
+  if (keepaliveInFlight(s) == BARE_BYTES) s.queuedAt = now
   else if (queueKeepalive(s, now)) count(KEEPALIVES_SENT)
 }
 
@@ -177,15 +177,15 @@ function queueKeepalive(s: Session, now: Ticks): bool {
 function sendEof(s: Session, now: Ticks): void {
   if (has(s, EOF_SENT)) return
   s.flags |= EOF_SENT | EOF_OWED
-  payOwed(s, now)
+  queueOwed(s, now)
   enterLinger(s)
 }
 
 /** Queues what is owed: the EOF that found no memory before, the answer to a KEEPALIVE. */
-export function payOwed(s: Session, now: Ticks): void {
+export function queueOwed(s: Session, now: Ticks): void {
   if (!has(s, ECHO_OWED | EOF_OWED)) return
   if (has(s, ECHO_OWED)) {
-    if (keepaliveUnderWay(s) == 0) s.echoesQueued = 0
+    if (keepaliveInFlight(s) == 0) s.echoesQueued = 0
     while (s.echoes != 0 && <u32>s.echoesQueued < MAX_ECHOES && queueKeepalive(s, now)) {
       s.echoes--
       s.echoesQueued++
@@ -222,7 +222,7 @@ export function connected(s: Session, ok: bool, now: Ticks): void {
   }
   s.tcp = TCP_OPEN
   advance(s, now)
-  if (has(s, EOF_RECEIVED) && !has(s, EOF_TOLD)) tellEof(s)
+  if (has(s, EOF_RECEIVED) && !has(s, EOF_REPORTED)) reportEof(s)
 }
 
 // ---- to TCP
@@ -230,7 +230,7 @@ export function connected(s: Session, ok: bool, now: Ticks): void {
 export function peek(s: Session): u32 {
   if (s.tcp != TCP_OPEN) return 0
   const n = peekPayload(s)
-  if (n == 0) s.flags &= ~READABLE_TOLD
+  if (n == 0) s.flags &= ~READABLE_REPORTED
   return n
 }
 
@@ -243,7 +243,7 @@ export function consume(s: Session, bytes: u32, now: Ticks): void {
     s.payloadAt = now
     s.flags |= OWES_KEEPALIVE
   }
-  if (!hasPayload(s)) s.flags &= ~READABLE_TOLD
+  if (!hasPayload(s)) s.flags &= ~READABLE_REPORTED
   advance(s, now)
 }
 
@@ -260,21 +260,21 @@ export function advance(s: Session, now: Ticks): void {
       advanceRcvNxt(s)
       if (s.rcvRead == s.rcvNxt) break
     } else if (type == PUSH) {
-      if (!takePush(s, now)) break
+      if (!onPush(s, now)) break
     } else if (type == INVALID || type == DIAL) {
       // a first flight may be a replay: the target is not dialled before the conversation is known to be alive
       if (type == DIAL && s.confirm) break
       if (type == DIAL && s.tcp == TCP_NONE && !has(s, EOF_RECEIVED)) {
         nextMessage(s)
         s.tcp = TCP_DIALING
-        closeHalf(s)
-        tell(s, EVENT_DIAL)
+        uncountHalfOpen(s)
+        queueEvent(s, EVENT_DIAL)
       } else {
         fail(s, now)
       }
     } else if (type == EOF) {
       nextMessage(s)
-      takeEof(s, now)
+      onEof(s, now)
     } else {
       nextMessage(s)
       // the accepting side echoes, in every state (protocol.md 6.1)
@@ -287,12 +287,12 @@ export function advance(s: Session, now: Ticks): void {
     }
     if (s.state == TIME_WAIT) return
   }
-  payOwed(s, now)
+  queueOwed(s, now)
   announceWindow(s)
 }
 
 /** PUSH at the front. True if it was disposed of. */
-function takePush(s: Session, _now: u32): bool {
+function onPush(s: Session, _now: u32): bool {
   if (s.tcp == TCP_NONE) {
     // payload before DIAL: nothing that follows can be right
     s.flags |= POISONED
@@ -307,36 +307,36 @@ function takePush(s: Session, _now: u32): bool {
     if (s.discarded > MAX_DISCARDED_BYTES) endSession(s, 0)
     return true
   }
-  if (s.tcp == TCP_OPEN && !has(s, READABLE_TOLD) && hasPayload(s)) {
-    s.flags |= READABLE_TOLD | OWES_KEEPALIVE
-    tell(s, EVENT_READABLE)
+  if (s.tcp == TCP_OPEN && !has(s, READABLE_REPORTED) && hasPayload(s)) {
+    s.flags |= READABLE_REPORTED | OWES_KEEPALIVE
+    queueEvent(s, EVENT_READABLE)
   }
   return false
 }
 
-function takeEof(s: Session, now: Ticks): void {
+function onEof(s: Session, now: Ticks): void {
   if (has(s, EOF_RECEIVED)) return
   s.flags |= EOF_RECEIVED
   if (s.tcp == TCP_NONE) {
     s.tcp = TCP_GONE
-    closeHalf(s)
+    uncountHalfOpen(s)
     sendEof(s, now)
   } else if (s.tcp == TCP_OPEN) {
     if (has(s, EOF_SENT)) detach(s)
-    else tellEof(s)
+    else reportEof(s)
   }
   enterLinger(s)
 }
 
-function tellEof(s: Session): void {
-  s.flags |= EOF_TOLD
-  tell(s, EVENT_EOF)
+function reportEof(s: Session): void {
+  s.flags |= EOF_REPORTED
+  queueEvent(s, EVENT_EOF)
 }
 
 /** Both directions ended: the host closes TCP in the normal way. */
 function detach(s: Session): void {
   s.tcp = TCP_GONE
-  tellEnd(s, EVENT_DETACH, 0)
+  queueLastEvent(s, EVENT_DETACH, 0)
 }
 
 /**
@@ -347,7 +347,7 @@ function fail(s: Session, now: Ticks): void {
   s.flags |= POISONED
   const open = s.tcp == TCP_OPEN || s.tcp == TCP_DIALING
   s.tcp = TCP_GONE
-  if (open) tellEnd(s, EVENT_ABORT, REASON_PROTOCOL)
+  if (open) queueLastEvent(s, EVENT_ABORT, REASON_PROTOCOL)
   sendEof(s, now)
 }
 
@@ -370,12 +370,12 @@ export function endSession(s: Session, reason: u32): void {
   if (s.state == TIME_WAIT) return
   if (s.tcp == TCP_OPEN || s.tcp == TCP_DIALING) {
     count(SESSIONS_ABORTED)
-    tellEnd(s, EVENT_ABORT, reason)
+    queueLastEvent(s, EVENT_ABORT, reason)
   }
   s.tcp = TCP_GONE
   if (s.remote) leaveRemote(s.remote)
   s.remote = 0
-  closeHalf(s)
+  uncountHalfOpen(s)
   closeConversation(s)
   setState(s, TIME_WAIT)
 }
@@ -384,16 +384,16 @@ export function endSession(s: Session, reason: u32): void {
  * A RESET came for the session. Anybody can have one made: a recorded datagram, sent to another end of the key, is
  * answered by it. So the peer is asked (WASK), and the session ends unless one of its segments comes in time.
  */
-export function doubtReset(s: Session, now: Ticks): void {
-  if (has(s, RESET_DOUBTED)) return
-  s.flags |= RESET_DOUBTED
+export function challengeReset(s: Session, now: Ticks): void {
+  if (has(s, RESET_CHALLENGED)) return
+  s.flags |= RESET_CHALLENGED
   s.resetAt = now
   s.wndProbes |= PROBE_ASK
 }
 
 /** The peer's answer to a RESET that was none of its own. */
-export function denyReset(s: Session): void {
-  s.flags &= ~RESET_DOUBTED
+export function dismissReset(s: Session): void {
+  s.flags &= ~RESET_CHALLENGED
 }
 
 /**

@@ -30,7 +30,7 @@ import {
   LINGER,
   OWES_KEEPALIVE,
   POISONED,
-  RESET_DOUBTED,
+  RESET_CHALLENGED,
   Session,
   TCP_NONE,
   TIME_WAIT,
@@ -57,23 +57,23 @@ export function setTimeouts(timeout: Seconds, linger: Seconds): void {
 
 /** A RESET is believed if the peer is silent for so long, and for three RTOs; it is asked so often meanwhile. */
 const RESET_LIMIT_TICKS: Ticks = (12 * TICKS_PER_SECOND) / 10
-const RESET_QUESTIONS: u32 = 3
+const RESET_CHALLENGES: u32 = 3
 
 function resetLimit(s: Session): Ticks {
   return max(3 * s.rto, RESET_LIMIT_TICKS)
 }
 
 /** Ticks until a RESET is believed, or the peer is asked again. */
-function untilReset(s: Session, now: Ticks): Ticks {
+function resetDeadline(s: Session, now: Ticks): Ticks {
   const limit = resetLimit(s)
   const left = remaining(s.resetAt, limit, now)
   if (left == 0) return 0
-  const pause = limit / RESET_QUESTIONS
+  const pause = limit / RESET_CHALLENGES
   return min(left, pause - ((now - s.resetAt) % pause))
 }
 
 /** True while bytes wait for TCP or for the peer's acknowledgement. */
-function isUnderWay(s: Session): bool {
+function isInFlight(s: Session): bool {
   return s.rcvRead != s.rcvNxt || waitSnd(s) != 0 || has(s, EOF_OWED)
 }
 
@@ -82,12 +82,12 @@ function isStale(s: Session): bool {
 }
 
 /** Ticks until the session ends if nothing happens. */
-function untilEnd(s: Session, now: Ticks): Ticks {
+function endDeadline(s: Session, now: Ticks): Ticks {
   // it waits for the host to take its last events
   if (s.state == TIME_WAIT) return NEVER
   if (s.state == CONNECT) return remaining(s.created, OPEN_LIMIT_TICKS, now)
   if (s.tcp == TCP_NONE) return remaining(s.created, isStale(s) ? STALE_LIMIT_TICKS : OPEN_LIMIT_TICKS, now)
-  if (isUnderWay(s)) return remaining(has(s, CUT) ? s.payloadAt : s.signAt, timeoutTicks, now)
+  if (isInFlight(s)) return remaining(has(s, CUT) ? s.payloadAt : s.signAt, timeoutTicks, now)
   if (s.state == LINGER || has(s, POISONED)) return remaining(s.signAt, lingerTicks, now)
   if (has(s, EOF_SENT) || has(s, EOF_RECEIVED)) {
     return min(remaining(s.signAt, lingerTicks, now), remaining(s.payloadAt, timeoutTicks, now))
@@ -96,7 +96,7 @@ function untilEnd(s: Session, now: Ticks): Ticks {
 }
 
 /** Ticks until a KEEPALIVE is wanted. */
-function untilKeepalive(s: Session, now: Ticks): Ticks {
+function keepaliveDeadline(s: Session, now: Ticks): Ticks {
   // its ACK was lost, and una acknowledged it in its place: that confirms nothing
   if (s.confirm) return waitSnd(s) != 0 ? NEVER : remaining(s.queuedAt, max(s.rto, CONFIRM_PAUSE_TICKS), now)
   if (s.state != ESTABLISHED || s.tcp == TCP_NONE || has(s, CUT | POISONED) || waitSnd(s) != 0) return NEVER
@@ -110,22 +110,22 @@ function untilKeepalive(s: Session, now: Ticks): Ticks {
 }
 
 /** Ticks until `checkTimeouts` has something to do. */
-export function untilTimeout(s: Session, now: Ticks): Ticks {
-  const wanted = min(untilEnd(s, now), untilKeepalive(s, now))
-  return has(s, RESET_DOUBTED) ? min(wanted, untilReset(s, now)) : wanted
+export function timeoutDeadline(s: Session, now: Ticks): Ticks {
+  const wanted = min(endDeadline(s, now), keepaliveDeadline(s, now))
+  return has(s, RESET_CHALLENGED) ? min(wanted, resetDeadline(s, now)) : wanted
 }
 
 /** Does what is due. */
 export function checkTimeouts(s: Session, now: Ticks): void {
-  if (untilEnd(s, now) == 0) {
+  if (endDeadline(s, now) == 0) {
     if (isStale(s)) sendReset(s.conv, addressOf(s), HEADER_BYTES)
     endSession(s, reasonOf(s))
-  } else if (has(s, RESET_DOUBTED) && untilReset(s, now) == 0) {
-    s.flags &= ~RESET_DOUBTED
+  } else if (has(s, RESET_CHALLENGED) && resetDeadline(s, now) == 0) {
+    s.flags &= ~RESET_CHALLENGED
     resetByPeer(s, REASON_RESET)
-  } else if (untilKeepalive(s, now) == 0) {
+  } else if (keepaliveDeadline(s, now) == 0) {
     sendKeepalive(s, now)
-  } else if (has(s, RESET_DOUBTED)) {
+  } else if (has(s, RESET_CHALLENGED)) {
     s.wndProbes |= PROBE_ASK
   }
 }

@@ -147,7 +147,7 @@ function remove(t: Tombstone): void {
 }
 
 /** A datagram with `received` bytes of plaintext came for it: RESET, at most once a second, which makes it last. */
-export function answerLate(t: Tombstone, received: u32): void {
+export function onLateDatagram(t: Tombstone, received: u32): void {
   if (<u32>elapsed() - t.resetAt < TICKS_PER_SECOND) return
   t.resetAt = <u32>elapsed()
   t.since = elapsed()
@@ -165,7 +165,7 @@ export function checkTombstones(): void {
 }
 
 /** Ticks until `checkTombstones` has something to do. */
-export function untilTombstones(): Ticks {
+export function tombstonesDeadline(): Ticks {
   if (!list.oldest) return NEVER
   const at = max(changetype<Tombstone>(list.oldest).since + lifeTicks, checkAt)
   return at > elapsed() ? <u32>min<u64>(at - elapsed(), NEVER - 1) : 0

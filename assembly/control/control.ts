@@ -10,7 +10,7 @@ import { writeWireAddress } from '../packet/address'
 import { count, PINGS_SENT, PONGS_RECEIVED, RESETS_RECEIVED, RESETS_SENT } from '../stats'
 import { Seconds, Ticks } from '../units'
 import { BODY, CONNECT, FIRST, LISTEN, PING, PONG, PUNCH, push, RESET, SECOND } from './queue'
-import { takeHello, takePunch, writeHello } from './rendezvous'
+import { onHello, onPunch, writeHello } from './rendezvous'
 
 const WHAT_AT: usize = 4
 const BODY_AT: u32 = 6
@@ -69,9 +69,9 @@ export function takeControl(at: usize, len: u32, address: usize, second: Seconds
   const body = at + BODY_AT
   const bytes = len - BODY_AT
   if (what == LISTEN || what == CONNECT) {
-    return takeHello(what == LISTEN, body, bytes, address, second, now) ? HANDLED : MALFORMED
+    return onHello(what == LISTEN, body, bytes, address, second, now) ? HANDLED : MALFORMED
   }
-  if (what == PUNCH) return takePunch(body, bytes, mapped, now) ? HANDLED : MALFORMED
+  if (what == PUNCH) return onPunch(body, bytes, mapped, now) ? HANDLED : MALFORMED
   if (what > RESET || bytes < VALUE_BYTES) return MALFORMED
   const value = bswap<u32>(load<u32>(body))
   if (what == PING) {

@@ -42,7 +42,7 @@ export function setKeepalive(seconds: Seconds): void {
   keepaliveTicks = seconds * TICKS_PER_SECOND
 }
 
-export function noteSent(now: Ticks): void {
+export function onDatagramSent(now: Ticks): void {
   lastSentAt = now
   if (unanswered) return
   unanswered = true
@@ -50,7 +50,7 @@ export function noteSent(now: Ticks): void {
 }
 
 /** A datagram of the peer arrived. */
-export function noteReceived(): void {
+export function onPeerDatagram(): void {
   unanswered = false
   if (lost) setLost(0)
 }
@@ -61,7 +61,7 @@ export function isAnsweredAfter(time: Ticks): bool {
 }
 
 /** A PONG arrived. */
-export function notePong(now: Ticks): void {
+export function onPong(now: Ticks): void {
   everAnswered = true
   answeredAt = now
   outstanding = false
@@ -79,7 +79,7 @@ export function isSilent(): bool {
 }
 
 /** Ping at the next look: the peer or the way to it is new. */
-export function pingSoon(now: Ticks): void {
+export function schedulePing(now: Ticks): void {
   outstanding = false
   setLost(0)
   pingAt = now
@@ -93,7 +93,7 @@ function interval(): Ticks {
 }
 
 /** Ticks until `checkPing` has something to do; NEVER (u32 maximum) when off. */
-export function untilPing(now: Ticks): Ticks {
+export function pingDeadline(now: Ticks): Ticks {
   if (keepaliveTicks == 0) return NEVER
   const wanted = until(pingAt, now)
   if (outstanding || lost || !unanswered) return wanted
@@ -102,7 +102,7 @@ export function untilPing(now: Ticks): Ticks {
 
 /** Pings the peer if it is time. */
 export function checkPing(peer: usize, now: Ticks): void {
-  if (untilPing(now) != 0) return
+  if (pingDeadline(now) != 0) return
   if (until(pingAt, now) == 0) {
     if (outstanding) {
       outstanding = false

@@ -34,16 +34,16 @@ const LIFETIME_TICKS: Ticks = 60 * TICKS_PER_SECOND
 
 const entries: usize = memory.data(256 * 40, 8)
 let sent: u32 = 0
-let drawn: u64 = 0
+let drawCount: u64 = 0
 
 /** `seed`: random. The engines of one endpoint share its secret, and must not draw the same values. */
 export function startPings(seed: u64): void {
-  drawn = seed
+  drawCount = seed
 }
 
 /** A number that nobody without the endpoint's secret can guess. */
 export function unpredictable(): u32 {
-  return <u32>sipHash(0, 0, drawn++)
+  return <u32>sipHash(0, 0, drawCount++)
 }
 
 /** Queues a PING. False if the queue is full. */

@@ -63,7 +63,7 @@ export function setRendezvous(length: u32, now: Ticks): bool {
 // ---- our own LISTEN and CONNECT
 
 /** Ticks until `checkRendezvous` has something to do. `wanting`: a LISTEN or CONNECT is wanted at all. */
-export function untilRendezvous(wanting: bool, now: Ticks): Ticks {
+export function rendezvousDeadline(wanting: bool, now: Ticks): Ticks {
   let wanted = wanting && isAddress(server) ? until(helloAt, now) : NEVER
   for (let i: u32 = 0; i < MAX_PUNCHES; i++) {
     const punch = punches + <usize>(i * PUNCH_BYTES)
@@ -92,7 +92,7 @@ export function checkRendezvous(wanting: bool, listenTicks: Ticks, now: Ticks): 
 }
 
 /** Asks for the next CONNECT at once: the peer fell silent. */
-export function helloSoon(now: Ticks): void {
+export function scheduleHello(now: Ticks): void {
   helloAt = now
 }
 
@@ -112,7 +112,7 @@ export function writeHello(at: usize): u32 {
 // ---- for others
 
 /** Takes the body of LISTEN or CONNECT from `observed`. False if it is malformed. */
-export function takeHello(isListen: bool, at: usize, len: u32, observed: usize, second: Seconds, now: Ticks): bool {
+export function onHello(isListen: bool, at: usize, len: u32, observed: usize, second: Seconds, now: Ticks): bool {
   const length = wireAddressBytes(at, len)
   if (length == 0) return false
   let id = at + length
@@ -132,14 +132,14 @@ export function takeHello(isListen: bool, at: usize, len: u32, observed: usize, 
 const told: usize = memory.data(24, 8)
 
 /** Takes the body of PUNCH: starts pinging each usable address. False if it is malformed. */
-export function takePunch(at: usize, len: u32, mapped: bool, now: Ticks): bool {
+export function onPunch(at: usize, len: u32, mapped: bool, now: Ticks): bool {
   const first = wireAddressBytes(at, len)
   if (first == 0) return false
   const second = wireAddressBytes(at + first, len - first)
   if (second == 0) return false
   punchCount++
-  startPunch(at, mapped, now)
-  startPunch(at + first, mapped, now)
+  onPunchAddress(at, mapped, now)
+  onPunchAddress(at + first, mapped, now)
   return true
 }
 
@@ -163,11 +163,11 @@ export function punchSource(address: usize, now: Ticks): void {
     if (load<u32>(punch) && sameAddress(punch + PUNCH_ADDRESS, address)) return
   }
   punchCount++
-  addPunch(address, now + UNNAMED_DELAY_TICKS)
+  startPunch(address, now + UNNAMED_DELAY_TICKS)
 }
 
 /** `mapped`: the socket is an IPv6 one, an IPv4 address goes out as v4-mapped. */
-function startPunch(at: usize, mapped: bool, now: Ticks): void {
+function onPunchAddress(at: usize, mapped: bool, now: Ticks): void {
   readWireAddress(at, told)
   if (!isPunchable(told)) return
   if (mapped && load<u16>(told) == 4) {
@@ -177,11 +177,11 @@ function startPunch(at: usize, mapped: bool, now: Ticks): void {
     store<u32>(told, 0xffff0000, 16)
     store<u32>(told, ip, 20)
   }
-  addPunch(told, now)
+  startPunch(told, now)
 }
 
 /** Has an address pinged from `due` on; not when all places are taken. */
-function addPunch(address: usize, due: Ticks): void {
+function startPunch(address: usize, due: Ticks): void {
   for (let i: u32 = 0; i < MAX_PUNCHES; i++) {
     const punch = punches + <usize>(i * PUNCH_BYTES)
     if (load<u32>(punch)) continue

@@ -243,7 +243,7 @@ export function checkServices(now: Ticks): void {
 }
 
 /** Ticks until `checkServices` has something to do. */
-export function untilServices(now: Ticks): Ticks {
+export function servicesDeadline(now: Ticks): Ticks {
   let wanted = NEVER
   if (claimCount == 0) return wanted
   for (let i: u32 = 0; i < CLAIMS; i++) {

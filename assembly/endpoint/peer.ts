@@ -17,7 +17,7 @@ import {
   TICKS_PER_SECOND,
 } from '../abi'
 import { elapsed } from '../clock'
-import { checkPing, isSilent, notePong, noteReceived, pingSoon, untilPing } from '../control/keepalive'
+import { checkPing, isSilent, onPeerDatagram, onPong, pingDeadline, schedulePing } from '../control/keepalive'
 import {
   argumentOf,
   closePing,
@@ -31,14 +31,14 @@ import {
 import {
   checkRendezvous,
   endPunches,
-  helloSoon,
   punchSource,
+  rendezvousDeadline,
   rendezvousServer,
+  scheduleHello,
   setRendezvous,
-  untilRendezvous,
   wasPunched,
 } from '../control/rendezvous'
-import { checkServices, untilServices } from '../control/services'
+import { checkServices, servicesDeadline } from '../control/services'
 import { copyAddress, isAddress, sameAddress } from '../packet/address'
 import { queueEndpointEvent } from '../session/events'
 import { LAST_RECEIVED_AGE, set } from '../stats'
@@ -73,7 +73,7 @@ export function takePeer(now: Ticks): bool {
 function changePeer(address: usize, now: Ticks): void {
   copyAddress(previousPeer, currentPeer)
   copyAddress(currentPeer, address)
-  pingSoon(now)
+  schedulePing(now)
 }
 
 /** Pings the peer beside the keepalive, which goes on as if nothing happened. */
@@ -100,7 +100,7 @@ export function silenceSeconds(): Seconds {
 export function noteAuthentic(address: usize): void {
   everReceived = true
   lastReceivedAt = elapsed()
-  if (sameAddress(address, currentPeer)) noteReceived()
+  if (sameAddress(address, currentPeer)) onPeerDatagram()
 }
 
 /** A session moved to `address`; a client follows its server. */
@@ -117,7 +117,7 @@ function checkPeer(now: Ticks): void {
   if (wasSilent || !isSilent()) return
   resolvedAt = elapsed()
   queueEndpointEvent(EVENT_RESOLVE, 0)
-  helloSoon(now)
+  scheduleHello(now)
 }
 
 /** True when a LISTEN or CONNECT is wanted: always of a server, of a client while it has no peer that answers. */
@@ -161,7 +161,7 @@ export function takePong(ping: usize, address: usize, now: Ticks): bool {
     queueEndpointEvent(EVENT_PEER_FOUND, 0)
   }
   if (sameAddress(address, currentPeer)) {
-    notePong(now)
+    onPong(now)
     queueEndpointEvent(EVENT_PONG, now - sentAtOf(ping))
   }
   return isNew
@@ -186,12 +186,12 @@ export function checkPeerTimers(now: Ticks): void {
 /** Ticks until `checkPeerTimers` has something to do. */
 export function untilPeerTimers(now: Ticks): Ticks {
   set(LAST_RECEIVED_AGE, everReceived ? (elapsed() - lastReceivedAt) / TICKS_PER_MS : u64.MAX_VALUE)
-  const wanted = min(min(untilResolve(), untilServices(now)), untilRendezvous(wantsRendezvous(), now))
-  return isAddress(currentPeer) ? min(wanted, untilPing(now)) : wanted
+  const wanted = min(min(untilResolve(), servicesDeadline(now)), rendezvousDeadline(wantsRendezvous(), now))
+  return isAddress(currentPeer) ? min(wanted, pingDeadline(now)) : wanted
 }
 
 /** After a suspension: everything is due. */
 export function wakePeer(now: Ticks): void {
-  pingSoon(now)
-  helloSoon(now)
+  schedulePing(now)
+  scheduleHello(now)
 }

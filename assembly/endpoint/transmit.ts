@@ -4,7 +4,7 @@
 
 import { E_ENTROPY, TX_SLOTS } from '../abi'
 import { buildControl } from '../control/control'
-import { noteSent } from '../control/keepalive'
+import { onDatagramSent } from '../control/keepalive'
 import { isControlWaiting, limitOf, RECEIVER, shiftEntry } from '../control/queue'
 import { kcpMtu, segmentLimit } from '../kcp/conversation'
 import { buildDatagram, datagramAt, datagramBytes, hasOutput } from '../kcp/output'
@@ -89,7 +89,7 @@ function describe(s: Session, i: u32, datagram: u64, most: u32, now: Ticks): u32
 }
 
 function noteDatagram(bytes: u32, address: usize, now: Ticks): void {
-  noteSent(now)
+  onDatagramSent(now)
   count(PKT_SENT)
   add(PKT_SENT_BYTES, bytes + packetOverhead(address))
 }

@@ -13,7 +13,7 @@ import { NEVER, until } from '../clock'
 import { NEW_PING, OLD_PING, sendPing } from '../control/pings'
 import { changePath } from '../kcp/congestion'
 import { copyAddress, sameAddress } from '../packet/address'
-import { findRemote, joinRemote, leaveRemote, Remote, succeed } from '../packet/remote'
+import { findRemote, inheritClock, joinRemote, leaveRemote, Remote } from '../packet/remote'
 import { queueEvent } from '../session/events'
 import { addressOf, has, MOVED, MOVING, Session, TCP_GONE } from '../session/session'
 import { find, rekey, sessionAt, slotsInUse } from '../session/table'
@@ -221,7 +221,7 @@ function moveRemote(s: Session, address: usize): void {
   const next = joinRemote(address)
   if (!next) return
   const before = findRemote(addressOf(s))
-  if (before) succeed(changetype<Remote>(next), before)
+  if (before) inheritClock(changetype<Remote>(next), before)
   leaveRemote(s.remote)
   s.remote = next
 }

@@ -14,7 +14,7 @@ import { detectLoss, recoveryDeadline } from '../kcp/recovery'
 import { freeIdleRecvRing } from '../kcp/recv_window'
 import { updateCongestion } from '../kcp/rounds'
 import { freeIdleSendRing } from '../kcp/send_window'
-import { awaitValidation, nextValidationPing, Remote, untilValidationPing, validate } from '../packet/remote'
+import { awaitValidation, nextValidationPing, Remote, validate, validationPingDeadline } from '../packet/remote'
 import { takeDrained } from '../session/events'
 import {
   addressOf,
@@ -58,7 +58,7 @@ export function isLive(s: Session): bool {
 function untilWanted(s: Session, now: Ticks): Ticks {
   let wanted = timeoutDeadline(s, now)
   // a session in the ready list waits for the host, one that is held for its receiver's answer
-  if (s.remote) wanted = min(wanted, untilValidationPing(changetype<Remote>(s.remote), now))
+  if (s.remote) wanted = min(wanted, validationPingDeadline(changetype<Remote>(s.remote), now))
   if (!isLive(s) || has(s, IN_READY | SEND_HELD)) return wanted
   wanted = min(wanted, recoveryDeadline(s, now))
   if (has(s, EOF_OWED | ECHO_OWED | BLOCKED) && waitSnd(s) == 0) wanted = min(wanted, RETRY_TICKS)
@@ -124,7 +124,8 @@ export function buryDrained(): void {
 export function pingUnvalidated(s: Session, now: Ticks): void {
   if (!s.remote) return
   const remote = changetype<Remote>(s.remote)
-  if (untilValidationPing(remote, now) == 0) push(PING, nextValidationPing(remote, unpredictable(), now), addressOf(s))
+  if (validationPingDeadline(remote, now) == 0)
+    push(PING, nextValidationPing(remote, unpredictable(), now), addressOf(s))
 }
 
 /** An address answered: what waited for that goes on. */

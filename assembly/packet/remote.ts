@@ -17,7 +17,7 @@ const VALIDATED: u32 = 1
 /** `clockTs` was shown at `clockAt`. */
 const HAS_CLOCK: u32 = 2
 /** Something waits for the validation: output that is held, or a session that counts as half-open. */
-const AWAITED: u32 = 4
+const HAS_WAITERS: u32 = 4
 /** `markSn` of `markConv` was sent at `markedAt`. */
 const MARKED: u32 = 8
 
@@ -37,7 +37,7 @@ const PING_PAUSE_TICKS: Ticks = TICKS_PER_SECOND / 4
 /** A first flight is recent if its clock differs from the expected one by no more; both directions. */
 const RECENT_TICKS: Ticks = 8 * TICKS_PER_SECOND
 /** kcptun-libev's clock counts ms. */
-const TICKS_PER_FOREIGN: u64 = 8
+const TICKS_PER_LIBEV_TICK: u64 = 8
 /** A clock is forgotten after so long: clocks drift. */
 const CLOCK_TICKS: ElapsedTicks = 6 * 3600 * TICKS_PER_SECOND
 /** Segments are marked no oftener than this. */
@@ -174,18 +174,18 @@ export function isValidated(r: Remote): bool {
 
 /** The address answered. True if something waited for that. */
 export function validate(r: Remote): bool {
-  const isAwaited = has(r, AWAITED)
-  r.flags = (r.flags | VALIDATED) & ~AWAITED
+  const isAwaited = has(r, HAS_WAITERS)
+  r.flags = (r.flags | VALIDATED) & ~HAS_WAITERS
   return isAwaited
 }
 
 /** Something is to be done when the address is validated. */
 export function awaitValidation(r: Remote): void {
-  r.flags |= AWAITED
+  r.flags |= HAS_WAITERS
 }
 
 /** Ticks until the address is to be pinged (again); NEVER (u32 maximum) if it is not. */
-export function untilValidationPing(r: Remote, now: Ticks): Ticks {
+export function validationPingDeadline(r: Remote, now: Ticks): Ticks {
   if (has(r, VALIDATED) || r.pings >= MAX_PINGS) return u32.MAX_VALUE
   return r.pings == 0 ? 0 : until(r.pingAt, now)
 }
@@ -256,7 +256,7 @@ export function wantsClock(r: Remote, conv: Conv): bool {
 export function learnClock(r: Remote, conv: Conv, ts: Ts, una: Sn): void {
   if (<i32>(una - r.markSn) <= 0 || elapsed() - r.markedAt > <u64>RECENT_TICKS) return
   // another clock: another process, which counts convs from elsewhere
-  if (!showsTime(r, ts) || <i32>(conv - r.newestConv) > 0) r.newestConv = conv
+  if (!isClockPlausible(r, ts) || <i32>(conv - r.newestConv) > 0) r.newestConv = conv
   r.flags |= HAS_CLOCK
   r.clockTs = ts
   r.clockAt = elapsed()
@@ -265,7 +265,7 @@ export function learnClock(r: Remote, conv: Conv, ts: Ts, una: Sn): void {
 }
 
 /** True if `ts` is what the clock of the address shows about now. */
-function showsTime(r: Remote, ts: Ts): bool {
+function isClockPlausible(r: Remote, ts: Ts): bool {
   return sentAt(r, ts) != NEVER_SENT
 }
 
@@ -279,8 +279,8 @@ function sentAt(r: Remote, ts: Ts): i64 {
   const passed = <i64>(<i32>(ts - r.clockTs))
   const shown = <i64>(r.clockAt - <u64>r.clockError)
   if (abs(passed - <i64>age) <= <i64>RECENT_TICKS) return shown + passed
-  const foreign = passed * <i64>TICKS_PER_FOREIGN
-  return abs(foreign - <i64>age) <= <i64>RECENT_TICKS ? shown + foreign : NEVER_SENT
+  const libevPassed = passed * <i64>TICKS_PER_LIBEV_TICK
+  return abs(libevPassed - <i64>age) <= <i64>RECENT_TICKS ? shown + libevPassed : NEVER_SENT
 }
 
 /** True if a first flight with this clock and conv left its sender within the last seconds, and after `since`. */
@@ -289,7 +289,7 @@ export function isRecent(r: Remote, ts: Ts, conv: Conv, since: ElapsedTicks): bo
 }
 
 /** The sessions of one address go on at another, which answered: so does what is known of their clock. */
-export function succeed(r: Remote, from: Remote): void {
+export function inheritClock(r: Remote, from: Remote): void {
   validate(r)
   if (!has(from, HAS_CLOCK) || has(r, HAS_CLOCK)) return
   r.flags |= HAS_CLOCK

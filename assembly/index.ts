@@ -44,7 +44,7 @@ import { congestionWindow, lossOf, paceOf } from './kcp/congestion'
 import { waitSnd } from './kcp/conversation'
 import { setHostBytes } from './memory/slab'
 import { contextSlots } from './obfs/context'
-import { early, packets, receivePackets, SLOTS } from './obfs/receive'
+import { packets, pending, receivePackets, SLOTS } from './obfs/receive'
 import { block } from './obfs/settings'
 import { control, outgoing, takeControls, transmitPackets } from './obfs/transmit'
 import { copyAddress } from './packet/address'
@@ -329,7 +329,7 @@ export function obfs_rx_ptr(): usize {
 }
 
 export function obfs_early_ptr(): usize {
-  return early
+  return pending
 }
 
 export function obfs_tx_ptr(): usize {

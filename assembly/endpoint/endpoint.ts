@@ -43,7 +43,7 @@ import {
   TIMEOUT,
 } from './config'
 import { checkMoves, untilMoves } from './migration'
-import { checkContexts, untilContexts } from './obfs'
+import { checkContexts, contextsDeadline } from './obfs'
 import { configureOpening } from './open'
 import { checkPeerTimers, configurePeer, untilPeerTimers, wakePeer } from './peer'
 import { checkSessions, untilSessions, wakeSessions } from './schedule'
@@ -133,7 +133,7 @@ export function checkTimers(now: Ticks): void {
 export function untilTimers(now: Ticks): Ticks {
   set(MEMORY_USED, usedBytes())
   const wanted = min(
-    min(untilPeerTimers(now), untilContexts()),
+    min(untilPeerTimers(now), contextsDeadline()),
     min(min(untilMoves(now), tombstonesDeadline()), MAX_SLEEP_TICKS),
   )
   return untilSessions(wanted, now)

@@ -40,8 +40,8 @@ import {
   removeContext,
   unauthenticatedCount,
 } from '../obfs/context'
-import { earlyPayload, earlyPayloadBytes, openEarly, takeEarly } from '../obfs/early'
-import { clearEarly, describe, early, openPackets } from '../obfs/receive'
+import { openPendingPackets, pendingPayload, pendingPayloadBytes, takePending } from '../obfs/pending_packets'
+import { clearPending, describe, openPackets, pending } from '../obfs/receive'
 import { isObfsServer, local, NONE, obfsKind, remote, TCP, TCP_WND, takeSettings } from '../obfs/settings'
 import { headerBytes, nextRandom, SYN, seedRandom } from '../obfs/tcpip'
 import { openOutgoing, queueControl } from '../obfs/transmit'
@@ -101,7 +101,7 @@ export function configureObfs(server: bool): i32 {
   const incoming = allocUrgent(classOf(SLOTS_BYTES))
   const outgoing = allocUrgent(classOf(SLOTS_BYTES))
   const list = allocUrgent(classOf(ENDED_BYTES))
-  if (!incoming || !outgoing || !list || !openContexts() || !openEarly()) return E_MEMORY
+  if (!incoming || !outgoing || !list || !openContexts() || !openPendingPackets()) return E_MEMORY
   openPackets(incoming)
   openOutgoing(outgoing)
   ended = list
@@ -127,7 +127,7 @@ export function authenticated(address: usize): void {
 
 /** A dpi/tcp-wnd server accepted a connection from `remote`: id of its context, or a refusal. */
 export function acceptContext(now: Ticks): i32 {
-  clearEarly()
+  clearPending()
   if (obfsKind() != TCP_WND || !isObfsServer()) return E_STATE
   let c: Context | null = null
   if (!findContext(remote) && hasStartupRoom(now)) c = insertContext(remote)
@@ -135,9 +135,9 @@ export function acceptContext(now: Ticks): i32 {
     count(OBFS_REFUSED)
     return E_SESSIONS
   }
-  const entry = takeEarly(c, remote)
-  const bytes = entry ? earlyPayloadBytes(entry) : 0
-  if (bytes) describe(early, c, earlyPayload(entry), bytes)
+  const entry = takePending(c, remote)
+  const bytes = entry ? pendingPayloadBytes(entry) : 0
+  if (bytes) describe(pending, c, pendingPayload(entry), bytes)
   return c.id
 }
 
@@ -224,7 +224,7 @@ export function checkContexts(now: Ticks): void {
 }
 
 /** Ticks until `checkContexts` has something to do. */
-export function untilContexts(): Ticks {
+export function contextsDeadline(): Ticks {
   if (contextCount() == 0) return NEVER
   return checkAt > elapsed() ? <u32>(checkAt - elapsed()) : 0
 }

@@ -81,7 +81,7 @@ let chains: usize = 0
 let slotCount: u32 = 0
 let firstFree: u32 = 0
 let size: u32 = 0
-const strangers: List = changetype<List>(memory.data(8, 8))
+const unauthenticatedList: List = changetype<List>(memory.data(8, 8))
 const LINKS: usize = offsetof<Context>('older')
 let unauthenticated: u32 = 0
 let lastFound: usize = 0
@@ -189,7 +189,7 @@ export function removeContext(c: Context): void {
 // ---- those not authenticated
 
 export function oldestUnauthenticated(): Context | null {
-  return changetype<Context | null>(strangers.oldest)
+  return changetype<Context | null>(unauthenticatedList.oldest)
 }
 
 /**
@@ -199,7 +199,7 @@ export function oldestUnauthenticated(): Context | null {
 export function mostCrowded(least: Seconds): Context | null {
   let found: usize = 0
   let most: u32 = 0
-  for (let at = strangers.oldest; at; at = changetype<Context>(at).younger) {
+  for (let at = unauthenticatedList.oldest; at; at = changetype<Context>(at).younger) {
     // older ones of the same address have counted it already
     let n: u32 = 0
     for (let other = at; other; other = changetype<Context>(other).younger) if (isSameHost(at, other)) n++
@@ -217,13 +217,13 @@ function isSameHost(a: usize, b: usize): bool {
 }
 
 function appendUnauthenticated(c: Context): void {
-  append(strangers, changetype<usize>(c), LINKS)
+  append(unauthenticatedList, changetype<usize>(c), LINKS)
   unauthenticated++
   shift(OBFS_UNAUTHENTICATED, 1)
 }
 
 function leaveUnauthenticated(c: Context): void {
-  takeOut(strangers, changetype<usize>(c), LINKS)
+  takeOut(unauthenticatedList, changetype<usize>(c), LINKS)
   unauthenticated--
   shift(OBFS_UNAUTHENTICATED, -1)
 }

@@ -25,7 +25,7 @@ const PROTOCOL_TCP: u32 = 6
 /** More fragments, or an offset. */
 const FRAGMENT: u32 = 0x3fff
 /** TCP flags: SYN opens, PSH carries. */
-const TALKING: u32 = 0x0a
+const SYN_OR_PSH: u32 = 0x0a
 
 let base: usize = 0
 let length: u32 = 0
@@ -48,7 +48,7 @@ function expect(k: u32): void {
  * @param isTalking without packets that carry neither SYN nor PSH: beside a real connection the kernel answers each of our
  *   packets with such an acknowledgement, and they tell nothing new
  */
-export function writeFilter(at: usize, local: usize, isTalking: bool): u32 {
+export function writeFilter(at: usize, local: usize, onlySynOrPsh: bool): u32 {
   base = at
   length = 0
   const isIpv4 = load<u16>(local) == 4
@@ -69,19 +69,19 @@ export function writeFilter(at: usize, local: usize, isTalking: bool): u32 {
     }
   }
   const port = <u32>load<u16>(local, 2)
-  if (isIpv4 && (port || isTalking)) emit(LOAD_HEADER, 0)
+  if (isIpv4 && (port || onlySynOrPsh)) emit(LOAD_HEADER, 0)
   if (port) {
     emit(isIpv4 ? LOAD_HALF_BEHIND_X : LOAD_HALF, isIpv4 ? 2 : 42)
     expect(port)
   }
-  if (isTalking) {
+  if (onlySynOrPsh) {
     emit(isIpv4 ? LOAD_BYTE_BEHIND_X : LOAD_BYTE, isIpv4 ? 13 : 53)
-    emit(JUMP_ANY_SET, TALKING)
+    emit(JUMP_ANY_SET, SYN_OR_PSH)
   }
   emit(RETURN, ACCEPT)
   emit(RETURN, 0)
   aimJumps()
-  if (isTalking) {
+  if (onlySynOrPsh) {
     // the other way round: to the first of the last two if any is set
     const last = base + <usize>((length - 3) * INSTRUCTION_BYTES)
     store<u8>(last, 0, 2)

@@ -21,8 +21,8 @@ import {
   remoteOf,
   removeContext,
 } from './context'
-import { isCoverText, keepEarly } from './early'
 import { capture, follow } from './numbers'
+import { isCoverText, keepPending } from './pending_packets'
 import { isObfsServer, local, obfsKind, TCP_WND } from './settings'
 import { ACK, ECE, isFor, isIntact, nextRandom, PSH, packet, parse, RST, SYN, source, takeScope, target } from './tcpip'
 import { queueControl } from './transmit'
@@ -42,7 +42,7 @@ const HAS_PAYLOAD: u32 = 1
 
 export const packets: usize = memory.data(64 * 32, 8)
 /** Layout of a receive descriptor. */
-export const early: usize = memory.data(32, 8)
+export const pending: usize = memory.data(32, 8)
 
 /** Gives the descriptors their 2048 bytes each of `blocks`. */
 export function openPackets(blocks: usize): void {
@@ -62,7 +62,7 @@ export function receivePackets(n: u32): i32 {
     store<u32>(slot, 0, FLAGS)
     const len = load<u32>(slot, LEN)
     let c: Context | null = null
-    if (parse(load<usize>(slot, PTR), len)) c = takePacket()
+    if (parse(load<usize>(slot, PTR), len)) c = onPacket()
     if (!c) {
       count(OBFS_DROPPED)
       add(OBFS_DROPPED_BYTES, len)
@@ -83,17 +83,17 @@ export function describe(slot: usize, c: Context, at: usize, bytes: u32): void {
   store<u32>(slot, c.id, ID)
 }
 
-export function clearEarly(): void {
-  store<u32>(early, 0, FLAGS)
+export function clearPending(): void {
+  store<u32>(pending, 0, FLAGS)
 }
 
 /** Takes note of the packet parsed last; its context, or null when nobody wants it. */
-function takePacket(): Context | null {
+function onPacket(): Context | null {
   takeScope(local)
   if (!isFor(local)) return null
   const c = findContext(source)
   if (packet.flags & RST) return c
-  if (!c) return isObfsServer() ? takeStranger() : null
+  if (!c) return isObfsServer() ? onUnknownPeer() : null
   if (!isAddress(localOf(c))) copyAddress(localOf(c), target)
   if (obfsKind() == TCP_WND) {
     if (packet.isCongested) {
@@ -103,7 +103,7 @@ function takePacket(): Context | null {
     if (packet.flags & ECE) c.echoes++
     if (!is(c, CAPTURED) && packet.flags & ACK) capture(c, packet.seq, packet.ack, packet.flow, isIntact())
   } else {
-    takeNumbers(c)
+    updateNumbers(c)
   }
   return c
 }
@@ -116,9 +116,9 @@ function isPayload(c: Context): bool {
 }
 
 /** A server's packet from an address without context. */
-function takeStranger(): Context | null {
+function onUnknownPeer(): Context | null {
   if (obfsKind() == TCP_WND) {
-    if (packet.flags & ACK) keepEarly()
+    if (packet.flags & ACK) keepPending()
     return null
   }
   if ((packet.flags & (SYN | ACK)) != SYN) return null
@@ -133,12 +133,12 @@ function takeStranger(): Context | null {
     return null
   }
   copyAddress(localOf(c), target)
-  takeNumbers(c)
+  updateNumbers(c)
   return c
 }
 
 /** dpi/tcp: a SYN establishes at a server, SYN|ACK at a client, and every packet is acknowledged by our next. */
-function takeNumbers(c: Context): void {
+function updateNumbers(c: Context): void {
   if ((packet.flags & SYN) == 0) {
     follow(c, packet.seq + packet.payloadBytes, is(c, CAPTURED) ? c.flow : packet.flow, isIntact())
     return

@@ -31,7 +31,7 @@ export const control: usize = memory.data(64 * 64, 8)
 const controlBlocks: usize = memory.data(64 * 64, 8)
 let controls: u32 = 0
 /** How many of the control packets the host has been given: their place is free at the next call. */
-let given: u32 = 0
+let reported: u32 = 0
 
 /** Gives the descriptors their 2048 bytes each of `blocks`. */
 export function openOutgoing(blocks: usize): void {
@@ -75,7 +75,7 @@ function buildData(slot: usize, c: Context, len: u32): void {
 
 /** Queues a packet without payload that carries the context's numbers; it is lost when 64 wait already. */
 export function queueControl(c: Context, bits: u32): void {
-  if (given) controls = given = 0
+  if (reported) controls = reported = 0
   if (controls >= CONTROL_SLOTS) return
   const slot = control + <usize>(controls * DESCRIPTOR_BYTES)
   const end = controlBlocks + <usize>((controls + 1) * HEADROOM_BYTES)
@@ -89,7 +89,7 @@ export function queueControl(c: Context, bits: u32): void {
 
 /** Control packets that wait: the first n descriptors hold them until the next call. */
 export function takeControls(): u32 {
-  if (given) controls = 0
-  given = controls
+  if (reported) controls = 0
+  reported = controls
   return controls
 }

@@ -28,7 +28,7 @@ const entries: usize = memory.data(16 * 4)
 let next: u32 = 0
 
 /** Memory for the ring; false without. */
-export function openEarly(): bool {
+export function openPendingPackets(): bool {
   for (let i: u32 = 0; i < ENTRIES; i++) {
     const at = entries + ((<usize>i) << 2)
     if (load<usize>(at)) continue
@@ -55,7 +55,7 @@ function find(remote: usize): usize {
 }
 
 /** Keeps what the packet parsed last, from an unknown address, tells. */
-export function keepEarly(): void {
+export function keepPending(): void {
   let entry = find(source)
   const isNew = !entry
   if (isNew) {
@@ -83,7 +83,7 @@ export function keepEarly(): void {
  * Gives a new context what is known of its address.
  * @returns the entry, whose payload waits; 0 if there is none
  */
-export function takeEarly(c: Context, remote: usize): usize {
+export function takePending(c: Context, remote: usize): usize {
   const entry = isAddress(remote) ? find(remote) : 0
   if (!entry) return 0
   copyAddress(localOf(c), entry + LOCAL)
@@ -93,10 +93,10 @@ export function takeEarly(c: Context, remote: usize): usize {
   return entry
 }
 
-export function earlyPayload(entry: usize): usize {
+export function pendingPayload(entry: usize): usize {
   return entry + PAYLOAD
 }
 
-export function earlyPayloadBytes(entry: usize): u32 {
+export function pendingPayloadBytes(entry: usize): u32 {
   return load<u32>(entry, PAYLOAD_BYTES)
 }

@@ -9,7 +9,7 @@ import { ElapsedTicks, Seconds, Ticks } from './units'
 export const NEVER: Ticks = 0xffffffff
 
 /** Ticks from `now` until `time`, 0 if it has passed. */
-export function until(time: Ticks, now: Ticks): Ticks {
+export function ticksUntil(time: Ticks, now: Ticks): Ticks {
   const ticks = <i32>(time - now)
   return ticks > 0 ? ticks : 0
 }

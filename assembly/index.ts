@@ -24,7 +24,7 @@ import {
   isMode,
   isReady,
   renewNonce,
-  untilTimers,
+  timersDeadline,
 } from './endpoint/endpoint'
 import {
   acceptContext,
@@ -38,7 +38,7 @@ import {
 import { moveSessions, openStream } from './endpoint/open'
 import { peer, probePeer, takePeer, takeRendezvous } from './endpoint/peer'
 import { receive } from './endpoint/receive'
-import { buryDrained, settle } from './endpoint/schedule'
+import { removeDrained, reschedule } from './endpoint/schedule'
 import { transmit } from './endpoint/transmit'
 import { congestionWindow, lossOf, paceOf } from './kcp/congestion'
 import { waitSnd } from './kcp/conversation'
@@ -192,7 +192,7 @@ export function handle_timeout(now: u32): i32 {
 }
 
 export function next_timeout(now: u32): i32 {
-  return isReady(now) ? untilTimers(now) : -1
+  return isReady(now) ? timersDeadline(now) : -1
 }
 
 export function poll_transmit(max: u32, now: u32): i32 {
@@ -201,7 +201,7 @@ export function poll_transmit(max: u32, now: u32): i32 {
 
 export function poll_events(): u32 {
   const n = takeEvents()
-  buryDrained()
+  removeDrained()
   return n
 }
 
@@ -219,7 +219,7 @@ export function stream_connected(handle: u32, ok: u32, now: u32): i32 {
   const s = stream(handle)
   if (!s || s.tcp != TCP_DIALING) return E_HANDLE
   connected(s, ok != 0, now)
-  settle(s, now)
+  reschedule(s, now)
   return OK
 }
 
@@ -232,7 +232,7 @@ export function stream_commit(handle: u32, n: u32, now: u32): i32 {
   const s = stream(handle)
   if (!s) return E_HANDLE
   if (!commit(s, n, now)) return E_ARGUMENT
-  settle(s, now)
+  reschedule(s, now)
   return OK
 }
 
@@ -245,7 +245,7 @@ export function stream_consume(handle: u32, n: u32, now: u32): i32 {
   const s = stream(handle)
   if (!s) return E_HANDLE
   consume(s, n, now)
-  settle(s, now)
+  reschedule(s, now)
   return OK
 }
 
@@ -253,7 +253,7 @@ export function stream_shutdown(handle: u32, now: u32): i32 {
   const s = stream(handle)
   if (!s) return E_HANDLE
   shutdown(s, now)
-  settle(s, now)
+  reschedule(s, now)
   return OK
 }
 
@@ -261,7 +261,7 @@ export function stream_abort(handle: u32, now: u32): i32 {
   const s = stream(handle)
   if (!s) return E_HANDLE
   abort(s, now)
-  settle(s, now)
+  reschedule(s, now)
   return OK
 }
 

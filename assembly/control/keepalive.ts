@@ -6,7 +6,7 @@
  */
 
 import { TICKS_PER_SECOND } from '../abi'
-import { NEVER, until } from '../clock'
+import { NEVER, ticksUntil } from '../clock'
 import { PEER_SILENT_PINGS, set } from '../stats'
 import { Seconds, Ticks } from '../units'
 import { PEER_PING, sendPing } from './pings'
@@ -95,21 +95,21 @@ function interval(): Ticks {
 /** Ticks until `checkPing` has something to do; NEVER (u32 maximum) when off. */
 export function pingDeadline(now: Ticks): Ticks {
   if (keepaliveTicks == 0) return NEVER
-  const wanted = until(pingAt, now)
+  const wanted = ticksUntil(pingAt, now)
   if (outstanding || lost || !unanswered) return wanted
-  return min(wanted, until(unansweredAt + UNANSWERED_TICKS, now))
+  return min(wanted, ticksUntil(unansweredAt + UNANSWERED_TICKS, now))
 }
 
 /** Pings the peer if it is time. */
 export function checkPing(peer: usize, now: Ticks): void {
   if (pingDeadline(now) != 0) return
-  if (until(pingAt, now) == 0) {
+  if (ticksUntil(pingAt, now) == 0) {
     if (outstanding) {
       outstanding = false
       setLost(lost + 1)
     }
     const due = everPinged && lost == 0 ? lastSentAt + interval() : now
-    if (until(due, now) != 0) {
+    if (ticksUntil(due, now) != 0) {
       pingAt = due
       return
     }

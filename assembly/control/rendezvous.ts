@@ -7,7 +7,7 @@
  */
 
 import { TICKS_PER_SECOND } from '../abi'
-import { NEVER, until } from '../clock'
+import { NEVER, ticksUntil } from '../clock'
 import {
   copyAddress,
   isAddress,
@@ -64,10 +64,10 @@ export function setRendezvous(length: u32, now: Ticks): bool {
 
 /** Ticks until `checkRendezvous` has something to do. `wanting`: a LISTEN or CONNECT is wanted at all. */
 export function rendezvousDeadline(wanting: bool, now: Ticks): Ticks {
-  let wanted = wanting && isAddress(server) ? until(helloAt, now) : NEVER
+  let wanted = wanting && isAddress(server) ? ticksUntil(helloAt, now) : NEVER
   for (let i: u32 = 0; i < MAX_PUNCHES; i++) {
     const punch = punches + <usize>(i * PUNCH_BYTES)
-    if (load<u32>(punch)) wanted = min(wanted, until(load<u32>(punch, 4), now))
+    if (load<u32>(punch)) wanted = min(wanted, ticksUntil(load<u32>(punch, 4), now))
   }
   return wanted
 }
@@ -77,14 +77,14 @@ export function rendezvousDeadline(wanting: bool, now: Ticks): Ticks {
  * addresses.
  */
 export function checkRendezvous(wanting: bool, listenTicks: Ticks, now: Ticks): void {
-  if (wanting && isAddress(server) && until(helloAt, now) == 0) {
+  if (wanting && isAddress(server) && ticksUntil(helloAt, now) == 0) {
     push(listenTicks ? LISTEN : CONNECT, 0, server)
     helloAt = now + (listenTicks ? listenTicks : CONNECT_INTERVAL_TICKS)
   }
   for (let i: u32 = 0; i < MAX_PUNCHES; i++) {
     const punch = punches + <usize>(i * PUNCH_BYTES)
     const left = load<u32>(punch)
-    if (left == 0 || until(load<u32>(punch, 4), now) != 0) continue
+    if (left == 0 || ticksUntil(load<u32>(punch, 4), now) != 0) continue
     sendPing(PUNCH_PING, load<u32>(punch, PUNCH_NUMBER), punch + PUNCH_ADDRESS, now)
     store<u32>(punch, left - 1)
     store<u32>(punch, now + (PUNCH_PAUSE_TICKS << (PUNCH_PINGS - left)), 4)

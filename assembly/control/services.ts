@@ -10,7 +10,7 @@
  */
 
 import { TICKS_PER_SECOND } from '../abi'
-import { NEVER, until } from '../clock'
+import { NEVER, ticksUntil } from '../clock'
 import { Chains, firstWith, link, nextWith, unlink } from '../memory/chains'
 import { append, List, takeOut } from '../memory/list'
 import { alloc, classOf, free } from '../memory/slab'
@@ -212,7 +212,7 @@ function argumentOf(c: Claim): u32 {
 
 function checkClaim(c: Claim, now: Ticks): void {
   const s = changetype<Service>(c.service)
-  if (until(c.endsAt, now) == 0) {
+  if (ticksUntil(c.endsAt, now) == 0) {
     if (c.hasAnswered) {
       // its next LISTEN says that it is alive; until then it is as old as the one before
       copyAddress(localOf(s), candidateLocalOf(c))
@@ -221,7 +221,7 @@ function checkClaim(c: Claim, now: Ticks): void {
     end(c)
     return
   }
-  if (c.pings == CLAIM_PINGS || until(c.pingAt, now) != 0) return
+  if (c.pings == CLAIM_PINGS || ticksUntil(c.pingAt, now) != 0) return
   c.pings++
   c.pingAt = now + PING_PAUSE_TICKS
   sendPing(OLD_SERVICE_PING, argumentOf(c), observedOf(s), now)
@@ -249,8 +249,8 @@ export function servicesDeadline(now: Ticks): Ticks {
   for (let i: u32 = 0; i < CLAIMS; i++) {
     const c = claimAt(i)
     if (c.service == 0) continue
-    wanted = min(wanted, until(c.endsAt, now))
-    if (c.pings < CLAIM_PINGS) wanted = min(wanted, until(c.pingAt, now))
+    wanted = min(wanted, ticksUntil(c.endsAt, now))
+    if (c.pings < CLAIM_PINGS) wanted = min(wanted, ticksUntil(c.pingAt, now))
   }
   return wanted
 }

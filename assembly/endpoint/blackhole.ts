@@ -23,9 +23,9 @@ import { Ticks } from '../units'
  * Transmissions of one segment before a small one is sent as a test, before datagrams become smaller, and before the
  * conversation is given up.
  */
-const TEST_AFTER: u32 = 3
-const SUSPECT_AFTER: u32 = 5
-const GIVE_UP_AFTER: u32 = 9
+const TEST_TRANSMISSIONS: u32 = 3
+const REDUCE_TRANSMISSIONS: u32 = 5
+const END_TRANSMISSIONS: u32 = 9
 
 /** To be called when a timer of a session expired or ACKs arrived for it. */
 export function checkBlackhole(s: Session, now: Ticks): void {
@@ -33,7 +33,7 @@ export function checkBlackhole(s: Session, now: Ticks): void {
   if (!s.peerPath || s.sndUna == s.sndNxt || s.isStarved) return
   const entry = entryOf(s, s.sndUna)
   const transmissions = <u32>load<u8>(entry, TRANSMISSIONS)
-  if (transmissions < TEST_AFTER) return
+  if (transmissions < TEST_TRANSMISSIONS) return
   const path = changetype<PeerPath>(s.peerPath)
   const smaller = smallerThan(path, HEADER_BYTES + <u32>load<u16>(entry, LEN), now)
   if (smaller == 0) return
@@ -42,18 +42,18 @@ export function checkBlackhole(s: Session, now: Ticks): void {
     s.blackholeAt = max<u32>(1, now)
     sendKeepalive(s, now)
   }
-  if (transmissions < SUSPECT_AFTER || !doSmallOnesPass(s)) return
+  if (transmissions < REDUCE_TRANSMISSIONS || !areSmallDatagramsAcked(s)) return
   const limit = pathLimit(addressOf(s), now)
   if (limit == 0 || smaller < limit) {
     limitPath(addressOf(s), smaller, now)
     queueEndpointEvent(EVENT_MTU, smaller + sealBytes())
   }
   s.pathMss = min(s.pathMss, smaller - HEADER_BYTES)
-  if (transmissions >= GIVE_UP_AFTER) endSession(s, REASON_MTU)
+  if (transmissions >= END_TRANSMISSIONS) endSession(s, REASON_MTU)
 }
 
 /** True if something small that left after the suspicion arose was answered. */
-function doSmallOnesPass(s: Session): bool {
+function areSmallDatagramsAcked(s: Session): bool {
   if (s.hasRack && diff(s.rackTs, s.blackholeAt) >= 0) return true
   return has(s, INITIATOR) && isAnsweredAfter(s.blackholeAt)
 }

@@ -42,11 +42,11 @@ import {
   TIME_WAIT,
   TIMEOUT,
 } from './config'
-import { checkMoves, untilMoves } from './migration'
+import { checkMoves, movesDeadline } from './migration'
 import { checkContexts, contextsDeadline } from './obfs'
 import { configureOpening } from './open'
-import { checkPeerTimers, configurePeer, untilPeerTimers, wakePeer } from './peer'
-import { checkSessions, untilSessions, wakeSessions } from './schedule'
+import { checkPeerTimers, configurePeer, peerDeadline, wakePeer } from './peer'
+import { checkSessions, sessionsDeadline, wakeSessions } from './schedule'
 
 /** Entropy the start wants: conv, clock, keepalive, pings, secret and base of nonces. */
 const START_ENTROPY_BYTES: u32 = 64
@@ -130,11 +130,11 @@ export function checkTimers(now: Ticks): void {
 }
 
 /** Ticks until `checkTimers` has something to do. */
-export function untilTimers(now: Ticks): Ticks {
+export function timersDeadline(now: Ticks): Ticks {
   set(MEMORY_USED, usedBytes())
   const wanted = min(
-    min(untilPeerTimers(now), contextsDeadline()),
-    min(min(untilMoves(now), tombstonesDeadline()), MAX_SLEEP_TICKS),
+    min(peerDeadline(now), contextsDeadline()),
+    min(min(movesDeadline(now), tombstonesDeadline()), MAX_SLEEP_TICKS),
   )
-  return untilSessions(wanted, now)
+  return sessionsDeadline(wanted, now)
 }

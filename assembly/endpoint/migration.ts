@@ -9,7 +9,7 @@
  */
 
 import { EVENT_MIGRATED, TICKS_PER_MS, TICKS_PER_SECOND } from '../abi'
-import { NEVER, until } from '../clock'
+import { NEVER, ticksUntil } from '../clock'
 import { NEW_PING, OLD_PING, sendPing } from '../control/pings'
 import { changePath } from '../kcp/congestion'
 import { copyAddress, sameAddress } from '../packet/address'
@@ -19,7 +19,7 @@ import { addressOf, has, MOVED, MOVING, Session, TCP_GONE } from '../session/ses
 import { find, rekey, sessionAt, slotsInUse } from '../session/table'
 import { Ticks } from '../units'
 import { followPeer } from './peer'
-import { isLive, settle } from './schedule'
+import { isLive, reschedule } from './schedule'
 
 @unmanaged
 class Pair {
@@ -81,7 +81,7 @@ function newOf(p: Pair): usize {
 }
 
 function isOver(p: Pair, now: Ticks): bool {
-  return p.state == FREE || until(p.endsAt, now) == 0
+  return p.state == FREE || ticksUntil(p.endsAt, now) == 0
 }
 
 /** The pair of these addresses, null if there is none. */
@@ -112,7 +112,7 @@ function makePair(now: Ticks): Pair | null {
  * A datagram that continues `s` came from `address`. True if it is to be taken in: it is authentic, and what it carries
  * is the peer's wherever it came from.
  */
-export function considerMove(s: Session, address: usize, now: Ticks): bool {
+export function onOtherAddress(s: Session, address: usize, now: Ticks): bool {
   let p = findPair(addressOf(s), address, now)
   if (p && p.state == MOVED_PAIR) {
     move(s, address, now)
@@ -134,11 +134,11 @@ export function considerMove(s: Session, address: usize, now: Ticks): bool {
   }
   s.flags |= MOVING
   const pause = (p.dueAt - p.startedAt) * p.questions
-  if (p.state == ASKED && p.questions < MAX_QUESTIONS && now - p.startedAt >= pause) ask(p, now)
+  if (p.state == ASKED && p.questions < MAX_QUESTIONS && now - p.startedAt >= pause) pingBoth(p, now)
   return true
 }
 
-function ask(p: Pair, now: Ticks): void {
+function pingBoth(p: Pair, now: Ticks): void {
   const argument = (p.generation << 8) | (<u32>(changetype<usize>(p) - pairs) / PAIR_BYTES)
   p.questions++
   sendPing(OLD_PING, argument, oldOf(p), now)
@@ -146,7 +146,7 @@ function ask(p: Pair, now: Ticks): void {
 }
 
 /** A segment of `s` came from its old address. */
-export function stayAtOld(s: Session, now: Ticks): void {
+export function onOldAddress(s: Session, now: Ticks): void {
   s.flags &= ~MOVING
   for (let i: u32 = 0; i < last; i++) {
     const p = pairAt(i)
@@ -177,7 +177,7 @@ function stay(p: Pair, now: Ticks): void {
 export function checkMoves(now: Ticks): void {
   for (let i: u32 = 0; i < last; i++) {
     const p = pairAt(i)
-    if (p.state != NEW_ANSWERED || until(p.dueAt, now) != 0) continue
+    if (p.state != NEW_ANSWERED || ticksUntil(p.dueAt, now) != 0) continue
     p.state = MOVED_PAIR
     p.dueAt = now
     p.endsAt = now + MOVED_TICKS
@@ -186,11 +186,11 @@ export function checkMoves(now: Ticks): void {
 }
 
 /** Ticks until `checkMoves` has something to do. */
-export function untilMoves(now: Ticks): Ticks {
+export function movesDeadline(now: Ticks): Ticks {
   let wanted = NEVER
   for (let i: u32 = 0; i < last; i++) {
     const p = pairAt(i)
-    if (p.state == NEW_ANSWERED) wanted = min(wanted, until(p.dueAt, now))
+    if (p.state == NEW_ANSWERED) wanted = min(wanted, ticksUntil(p.dueAt, now))
   }
   return wanted
 }
@@ -202,7 +202,7 @@ function moveAll(from: usize, flag: u32, to: usize, now: Ticks): void {
     const s = sessionAt(i)
     if (!s || !isLive(s) || !has(s, flag) || !sameAddress(addressOf(s), from)) continue
     move(s, to, now)
-    settle(s, now)
+    reschedule(s, now)
   }
 }
 

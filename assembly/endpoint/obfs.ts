@@ -115,7 +115,7 @@ export function packetOverhead(address: usize): u32 {
 }
 
 /** An authentic datagram came from `address`. */
-export function authenticated(address: usize): void {
+export function onAuthenticPacket(address: usize): void {
   authenticate(address)
   if (obfsKind() != TCP || isObfsServer()) return
   const c = findContext(address)

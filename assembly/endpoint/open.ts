@@ -53,9 +53,9 @@ import { areTombstonesFull, findTombstone, onLateDatagram } from '../session/tom
 import { count, SESSIONS_OPENED, SESSIONS_REFUSED, SESSIONS_UNCONFIRMED } from '../stats'
 import { Conv, Seconds, Ticks } from '../units'
 import { CONFIRM, field, MAX_HALF_OPEN } from './config'
-import { considerMove } from './migration'
+import { onOtherAddress } from './migration'
 import { currentPeer, previousPeer } from './peer'
-import { isLive, pingUnvalidated, settle } from './schedule'
+import { isLive, pingUnvalidated, reschedule } from './schedule'
 
 /** Sessions that datagrams of unknown conversations are compared with, a second: some percent of a core. */
 const MAX_VISITS: u32 = 4000000
@@ -80,7 +80,7 @@ function start(s: Session, conv: Conv, state: u32, now: Ticks): void {
   openRecvWindow(s, now)
   openCongestion(s, addressOf(s), now)
   setState(s, state)
-  s.created = s.signAt = s.progressAt = s.payloadAt = s.queuedAt = s.tickAt = now
+  s.created = s.signAt = s.progressAt = s.payloadAt = s.queuedAt = s.flushAt = now
   s.createdSecond = seconds()
   // so that the first pair of ACKs need not wait
   s.ackLastSentAt = now - TICKS_PER_SECOND
@@ -109,10 +109,10 @@ export function openStream(now: Ticks): i32 {
     endSession(s, REASON_MEMORY)
     s.events = 0
     count(SESSIONS_REFUSED)
-    settle(s, now)
+    reschedule(s, now)
     return E_MEMORY
   }
-  settle(s, now)
+  reschedule(s, now)
   return s.handle
 }
 
@@ -128,7 +128,7 @@ function makeRoom(now: Ticks): bool {
     const isDone = waitSnd(s) == 0 && s.rcvRead == s.rcvTop && s.tcp == TCP_GONE
     if (isDone && !has(s, EOF_OWED | IN_READY | IN_DIRTY | IN_EVENTS)) {
       endSession(s, 0)
-      settle(s, now)
+      reschedule(s, now)
       return true
     }
     s = nextLinger(s)
@@ -159,7 +159,7 @@ export function acceptSession(at: usize, len: u32, conv: Conv, address: usize, n
     const known = findElsewhere(conv)
     // a session in CONNECT never moves: its first flight, sent again from elsewhere, would be dialled twice
     if (known && known.state == CONNECT) return null
-    if (known && continues(at, known)) return considerMove(known, address, now) ? known : null
+    if (known && continues(at, known)) return onOtherAddress(known, address, now) ? known : null
   }
   // una tells of something received on a conversation we do not know: its server was restarted since
   if (!(mode & MODE_SERVER) || (isMidway && readUna(at) != 0)) {
@@ -175,7 +175,7 @@ export function acceptSession(at: usize, len: u32, conv: Conv, address: usize, n
   start(s, conv, CONNECT, now)
   if (tagBytes() != 0 && !admit(s, at, len, now)) {
     endSession(s, REASON_MEMORY)
-    settle(s, now)
+    reschedule(s, now)
     count(SESSIONS_REFUSED)
     return null
   }
@@ -190,7 +190,7 @@ function admit(s: Session, at: usize, len: u32, now: Ticks): bool {
   s.remote = joinRemote(addressOf(s))
   if (!s.remote) return false
   const remote = changetype<Remote>(s.remote)
-  if (!isVouchedFor(remote, s.conv, at, len)) {
+  if (!isRecentFlight(remote, s.conv, at, len)) {
     if (!openConfirm(s)) return false
     count(SESSIONS_UNCONFIRMED)
     sendKeepalive(s, now)
@@ -200,7 +200,7 @@ function admit(s: Session, at: usize, len: u32, now: Ticks): bool {
 }
 
 /** True if a first flight cannot be a replay: it left its sender so recently that the filter would know it. */
-function isVouchedFor(remote: Remote, conv: Conv, at: usize, len: u32): bool {
+function isRecentFlight(remote: Remote, conv: Conv, at: usize, len: u32): bool {
   if (field(CONFIRM) != 0 || len < HEADER_BYTES || readCmd(at) != CMD_PUSH) return false
   return isRecent(remote, readTs(at), conv, rememberedSince(datagramFilter()))
 }
@@ -255,14 +255,14 @@ export function moveSessions(now: Ticks): void {
     if (find(currentPeer, s.conv)) {
       // the same conv is in use there: it cannot be ours
       endSession(s, REASON_STALE_PEER)
-      settle(s, now)
+      reschedule(s, now)
       continue
     }
     rekey(s, currentPeer)
     if (s.tcp != TCP_GONE) queueEvent(s, EVENT_MIGRATED)
     if (s.flight != 0) probe(s)
     else if (s.state == ESTABLISHED && !has(s, EOF_SENT)) sendKeepalive(s, now)
-    settle(s, now)
+    reschedule(s, now)
   }
 }
 
@@ -273,7 +273,7 @@ export function endSessionsOf(address: usize, reason: u32, now: Ticks): void {
     const s = sessionAt(i)
     if (!s || s.state == TIME_WAIT || !sameAddress(addressOf(s), address)) continue
     endSession(s, reason)
-    settle(s, now)
+    reschedule(s, now)
   }
 }
 

@@ -97,7 +97,7 @@ export function silenceSeconds(): Seconds {
  * A datagram arrived from `address` that is authentic, no replay and not one of ours. Nothing less counts as a sign of
  * life: anybody could send it.
  */
-export function noteAuthentic(address: usize): void {
+export function onAuthentic(address: usize): void {
   everReceived = true
   lastReceivedAt = elapsed()
   if (sameAddress(address, currentPeer)) onPeerDatagram()
@@ -141,7 +141,7 @@ function isSearching(): bool {
 }
 
 /** A PING came from `address`. */
-export function takePing(address: usize, now: Ticks): void {
+export function onPing(address: usize, now: Ticks): void {
   if (isSearching() && !sameAddress(address, currentPeer)) punchSource(address, now)
 }
 
@@ -149,7 +149,7 @@ export function takePing(address: usize, now: Ticks): void {
  * A PONG from `address` answers `ping`, one to the peer or to a punched address. The first one that a rendezvous client
  * gets while it searches shows where the peer is. True if that is a new place.
  */
-export function takePong(ping: usize, address: usize, now: Ticks): bool {
+export function onPeerPong(ping: usize, address: usize, now: Ticks): bool {
   const isPunch = purposeOf(ping) == PUNCH_PING
   if (!wasSentTo(ping, address) && !(isPunch && wasPunched(argumentOf(ping), address))) return false
   closePing(ping)
@@ -168,7 +168,7 @@ export function takePong(ping: usize, address: usize, now: Ticks): bool {
 }
 
 /** Ticks until names are to be resolved again (protocol.md 7.6). */
-function untilResolve(): Ticks {
+function resolveDeadline(): Ticks {
   const since = elapsed() - max(resolvedAt, lastReceivedAt)
   return since >= silenceTicks ? 0 : <u32>(silenceTicks - since)
 }
@@ -178,15 +178,15 @@ export function checkPeerTimers(now: Ticks): void {
   checkServices(now)
   if (isAddress(currentPeer)) checkPeer(now)
   checkRendezvous(wantsRendezvous(), listenTicks(), now)
-  if (untilResolve() != 0) return
+  if (resolveDeadline() != 0) return
   resolvedAt = elapsed()
   queueEndpointEvent(EVENT_RESOLVE, 0)
 }
 
 /** Ticks until `checkPeerTimers` has something to do. */
-export function untilPeerTimers(now: Ticks): Ticks {
+export function peerDeadline(now: Ticks): Ticks {
   set(LAST_RECEIVED_AGE, everReceived ? (elapsed() - lastReceivedAt) / TICKS_PER_MS : u64.MAX_VALUE)
-  const wanted = min(min(untilResolve(), servicesDeadline(now)), rendezvousDeadline(wantsRendezvous(), now))
+  const wanted = min(min(resolveDeadline(), servicesDeadline(now)), rendezvousDeadline(wantsRendezvous(), now))
   return isAddress(currentPeer) ? min(wanted, pingDeadline(now)) : wanted
 }
 

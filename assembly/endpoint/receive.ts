@@ -81,11 +81,11 @@ import {
   PONGS_UNASKED,
 } from '../stats'
 import { Ticks } from '../units'
-import { onMovePong, stayAtOld } from './migration'
-import { authenticated, packetOverhead } from './obfs'
+import { onMovePong, onOldAddress } from './migration'
+import { onAuthenticPacket, packetOverhead } from './obfs'
 import { acceptSession, moveSessions } from './open'
-import { isMappedSocket, noteAuthentic, takePing, takePong } from './peer'
-import { isLive, onValidated, settleTouched, touch } from './schedule'
+import { isMappedSocket, onAuthentic, onPeerPong, onPing } from './peer'
+import { isLive, markDirty, onValidated, processDirty } from './schedule'
 
 /** What a WINS repeats of our clock is no older. */
 const MAX_ECHO_TICKS: Ticks = 600 * TICKS_PER_SECOND
@@ -97,8 +97,8 @@ export function receive(slots: u32, now: Ticks): i32 {
   let accepted = 0
   const n = min(slots, RX_SLOTS)
   for (let i: u32 = 0; i < n; i++) prepare(i)
-  for (let i: u32 = 0; i < n; i++) if (takeDatagram(i, now)) accepted++
-  settleTouched(now)
+  for (let i: u32 = 0; i < n; i++) if (onDatagram(i, now)) accepted++
+  processDirty(now)
   return accepted
 }
 
@@ -112,7 +112,7 @@ function prepare(i: u32): void {
   prepareReplay(datagramFilter(), hash)
 }
 
-function takeDatagram(i: u32, now: Ticks): bool {
+function onDatagram(i: u32, now: Ticks): bool {
   const slot = rxSlot(i)
   const sealed = load<u32>(slot, RX_LEN)
   const at = load<usize>(slot, RX_PTR)
@@ -145,20 +145,20 @@ function takeDatagram(i: u32, now: Ticks): bool {
       return false
     }
   }
-  noteAuthentic(address)
-  if (obfsKind() != NONE) authenticated(address)
+  onAuthentic(address)
+  if (obfsKind() != NONE) onAuthenticPacket(address)
   const len = sealed - overhead
   if (len < MIN_PLAIN_BYTES) {
     count(DROP_SHORT)
     return false
   }
   const conv = readConv(at)
-  if (conv == 0) return takeMessage(at, len, hash, address, now)
+  if (conv == 0) return onControl(at, len, hash, address, now)
   add(KCP_RECEIVED_BYTES, len)
-  return takeSegments(i, at, len, sealed, address, now)
+  return onSegments(i, at, len, sealed, address, now)
 }
 
-function takeMessage(at: usize, len: u32, hash: u64, address: usize, now: Ticks): bool {
+function onControl(at: usize, len: u32, hash: u64, address: usize, now: Ticks): bool {
   // a LISTEN is worth recording: other traffic must not push it out of memory soon
   if (tagBytes() && isListen(at, len) && isReplayedListen(hash)) {
     count(DROP_REPLAY)
@@ -171,9 +171,9 @@ function takeMessage(at: usize, len: u32, hash: u64, address: usize, now: Ticks)
     return false
   }
   if (found == GOT_PING) {
-    takePing(address, now)
+    onPing(address, now)
   } else if (found == GOT_PONG) {
-    takeAnswer(valueOf(result), address, now)
+    onPongValue(valueOf(result), address, now)
   } else if (found == GOT_RESET) {
     const s = find(address, valueOf(result))
     if (s && isLive(s)) {
@@ -186,14 +186,14 @@ function takeMessage(at: usize, len: u32, hash: u64, address: usize, now: Ticks)
       } else {
         challengeReset(s, now)
       }
-      touch(s)
+      markDirty(s)
     }
   }
   return true
 }
 
 /** A PONG: it counts as the answer to one of our PINGs only. */
-function takeAnswer(value: u32, address: usize, now: Ticks): void {
+function onPongValue(value: u32, address: usize, now: Ticks): void {
   const remote = findRemote(address)
   if (remote && answersValidation(remote, value)) {
     onValidated(remote, now)
@@ -206,7 +206,7 @@ function takeAnswer(value: u32, address: usize, now: Ticks): void {
   }
   const purpose = purposeOf(ping)
   if (purpose == PEER_PING || purpose == PUNCH_PING) {
-    if (takePong(ping, address, now)) moveSessions(now)
+    if (onPeerPong(ping, address, now)) moveSessions(now)
   } else if (wasSentTo(ping, address)) {
     closePing(ping)
     const isService = purpose == OLD_SERVICE_PING || purpose == NEW_SERVICE_PING
@@ -215,16 +215,16 @@ function takeAnswer(value: u32, address: usize, now: Ticks): void {
   }
 }
 
-function takeSegments(i: u32, at: usize, len: u32, sealed: u32, address: usize, now: Ticks): bool {
+function onSegments(i: u32, at: usize, len: u32, sealed: u32, address: usize, now: Ticks): bool {
   const conv = readConv(at)
   let s = find(address, conv)
   if (s) {
-    if (has(s, MOVING)) stayAtOld(s, now)
+    if (has(s, MOVING)) onOldAddress(s, now)
   } else {
     s = acceptSession(at, len, conv, address, now)
     if (!s) return false
   }
-  touch(s)
+  markDirty(s)
   if (!isLive(s)) return false
   if (s.state == CONNECT) {
     setState(s, ESTABLISHED)

@@ -4,7 +4,7 @@
  */
 
 import { TICKS_PER_MS } from '../abi'
-import { NEVER, until } from '../clock'
+import { NEVER, ticksUntil } from '../clock'
 import { unpredictable } from '../control/pings'
 import { PING, push } from '../control/queue'
 import { freeIdleAckRing, pendingAcks } from '../kcp/ack'
@@ -55,7 +55,7 @@ export function isLive(s: Session): bool {
 }
 
 /** Ticks until the session wants to be looked at. */
-function untilWanted(s: Session, now: Ticks): Ticks {
+function sessionDeadline(s: Session, now: Ticks): Ticks {
   let wanted = timeoutDeadline(s, now)
   // a session in the ready list waits for the host, one that is held for its receiver's answer
   if (s.remote) wanted = min(wanted, validationPingDeadline(changetype<Remote>(s.remote), now))
@@ -63,29 +63,29 @@ function untilWanted(s: Session, now: Ticks): Ticks {
   wanted = min(wanted, recoveryDeadline(s, now))
   if (has(s, EOF_OWED | ECHO_OWED | BLOCKED) && waitSnd(s) == 0) wanted = min(wanted, RETRY_TICKS)
   wanted = min(wanted, segmentDeadline(s, now))
-  if (pendingAcks(s)) wanted = min(wanted, until(s.ackDeadline, now))
-  if (s.wndProbeInterval) wanted = min(wanted, until(s.wndProbeAt, now))
+  if (pendingAcks(s)) wanted = min(wanted, ticksUntil(s.ackDeadline, now))
+  if (s.wndProbeInterval) wanted = min(wanted, ticksUntil(s.wndProbeAt, now))
   if (s.flushMode == FLUSH_INTERVAL) {
-    const tick = until(s.tickAt, now)
+    const tick = ticksUntil(s.flushAt, now)
     wanted = hasOutput(s, now) ? tick : max(wanted, tick)
     wanted = min(wanted, timeoutDeadline(s, now))
   }
   return wanted
 }
 
-function isTickOpen(s: Session, now: Ticks): bool {
-  return s.flushMode != FLUSH_INTERVAL || until(s.tickAt, now) == 0
+function isFlushDue(s: Session, now: Ticks): bool {
+  return s.flushMode != FLUSH_INTERVAL || ticksUntil(s.flushAt, now) == 0
 }
 
 /** To be called after anything that changed a session: queues its output, sets its deadline. */
-export function settle(s: Session, now: Ticks): void {
+export function reschedule(s: Session, now: Ticks): void {
   if (isLive(s)) {
     updateProbe(s, now)
     queueOwed(s, now)
     unblock(s)
     if (!has(s, SEND_HELD) && hasOutput(s, now)) {
-      if (isTickOpen(s, now)) enqueueReady(s)
-      else wake(s, s.tickAt)
+      if (isFlushDue(s, now)) enqueueReady(s)
+      else wake(s, s.flushAt)
     }
     freeIdleSendRing(s)
     freeIdleRecvRing(s)
@@ -97,15 +97,15 @@ export function settle(s: Session, now: Ticks): void {
     s.waitingCounted = waiting
   }
   if (s.state == TIME_WAIT) {
-    bury(s)
+    removeEnded(s)
     return
   }
-  const wanted = untilWanted(s, now)
+  const wanted = sessionDeadline(s, now)
   if (wanted != NEVER) wake(s, now + wanted)
 }
 
 /** A session that ended gives its record back when no list of the endpoint holds it; a tombstone remembers it. */
-function bury(s: Session): void {
+function removeEnded(s: Session): void {
   if (has(s, IN_READY | IN_DIRTY | IN_EVENTS)) return
   cancel(s)
   setState(s, 0)
@@ -114,8 +114,8 @@ function bury(s: Session): void {
 }
 
 /** To be called when the host took events: sessions that ended may be gone now. */
-export function buryDrained(): void {
-  for (let s = takeDrained(); s; s = takeDrained()) bury(s)
+export function removeDrained(): void {
+  for (let s = takeDrained(); s; s = takeDrained()) removeEnded(s)
 }
 
 // ---- addresses that have not answered
@@ -139,7 +139,7 @@ export function onValidated(remote: Remote, now: Ticks): void {
     if (other.tcp != TCP_NONE) uncountHalfOpen(other)
     if (!has(other, SEND_HELD)) continue
     other.flags &= ~SEND_HELD
-    settle(other, now)
+    reschedule(other, now)
   }
 }
 
@@ -178,14 +178,14 @@ export function dequeueReady(s: Session, more: bool, now: Ticks): void {
     return
   }
   if (isLive(s)) onOutputDrained(s, now)
-  if (s.flushMode == FLUSH_INTERVAL) s.tickAt = now + s.flushTicks
-  settle(s, now)
+  if (s.flushMode == FLUSH_INTERVAL) s.flushAt = now + s.flushTicks
+  reschedule(s, now)
 }
 
 // ---- dirty list
 
 /** Marks a session for the work that follows a receive batch. */
-export function touch(s: Session): void {
+export function markDirty(s: Session): void {
   if (has(s, IN_DIRTY)) return
   s.flags |= IN_DIRTY
   s.nextDirty = firstDirty
@@ -193,7 +193,7 @@ export function touch(s: Session): void {
 }
 
 /** The work that follows a receive batch, for every session it touched. */
-export function settleTouched(now: Ticks): void {
+export function processDirty(now: Ticks): void {
   while (firstDirty) {
     const s = changetype<Session>(firstDirty)
     firstDirty = s.nextDirty
@@ -204,7 +204,7 @@ export function settleTouched(now: Ticks): void {
       updateCongestion(s, now)
       checkBlackhole(s, now)
     }
-    settle(s, now)
+    reschedule(s, now)
   }
 }
 
@@ -214,7 +214,7 @@ export function settleTouched(now: Ticks): void {
 export function checkSessions(now: Ticks): void {
   while (true) {
     const s = earliest()
-    if (!s || until(s.deadline, now) != 0) return
+    if (!s || ticksUntil(s.deadline, now) != 0) return
     cancel(s)
     checkTimeouts(s, now)
     pingUnvalidated(s, now)
@@ -222,18 +222,18 @@ export function checkSessions(now: Ticks): void {
       detectLoss(s, now)
       checkBlackhole(s, now)
     }
-    settle(s, now)
+    reschedule(s, now)
   }
 }
 
 /** Ticks until `checkSessions` has something to do, at most `limit`. */
-export function untilSessions(limit: Ticks, now: Ticks): Ticks {
+export function sessionsDeadline(limit: Ticks, now: Ticks): Ticks {
   while (true) {
     const s = earliest()
     if (!s) return limit
-    const stands = until(s.deadline, now)
+    const stands = ticksUntil(s.deadline, now)
     if (stands >= limit) return limit
-    const wanted = untilWanted(s, now)
+    const wanted = sessionDeadline(s, now)
     if (wanted <= stands) return stands
     postpone(s, now + min(wanted, limit))
   }

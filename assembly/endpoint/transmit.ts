@@ -53,7 +53,7 @@ function transmitControl(i: u32, now: Ticks): void {
   const len = buildControl(entry, block)
   const most = limitOf(entry)
   const limit = most ? min(most, kcpMtu()) : kcpMtu()
-  noteDatagram(describeTx(i, block, len, limit, entry + RECEIVER, 0), entry + RECEIVER, now)
+  onDatagramBuilt(describeTx(i, block, len, limit, entry + RECEIVER, 0), entry + RECEIVER, now)
 }
 
 /** Builds a datagram of a session; 0 if its receiver may not be sent it yet. */
@@ -84,11 +84,11 @@ function describe(s: Session, i: u32, datagram: u64, most: u32, now: Ticks): u32
   add(KCP_SENT_BYTES, len)
   const limit = tagBytes() ? min(segmentLimit(s) + HEADER_BYTES, most) : 0
   const bytes = describeTx(i, datagramAt(datagram), len, limit, addressOf(s), s.handle)
-  noteDatagram(bytes, addressOf(s), now)
+  onDatagramBuilt(bytes, addressOf(s), now)
   return bytes
 }
 
-function noteDatagram(bytes: u32, address: usize, now: Ticks): void {
+function onDatagramBuilt(bytes: u32, address: usize, now: Ticks): void {
   onDatagramSent(now)
   count(PKT_SENT)
   add(PKT_SENT_BYTES, bytes + packetOverhead(address))

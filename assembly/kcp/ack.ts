@@ -88,9 +88,9 @@ export function takeAck(c: Conversation, now: Ticks): void {
 }
 
 /** Takes an ACK that is to be said again, of those said before number `until`. False if there is none. */
-export function takeRepeatedAck(c: Conversation, until: u32): bool {
+export function takeRepeatedAck(c: Conversation, end: u32): bool {
   const isFresh = popcnt(c.tsChanges) > MIN_FRESH_CHANGES || c.tsSteps != 0
-  while (c.ackRepeat != until) {
+  while (c.ackRepeat != end) {
     const at = ackAt(c, c.ackRepeat++)
     if (!isFresh || diff(load<u32>(at), c.rcvNxt) < 0) continue
     c.lastSn = load<u32>(at)

@@ -7,7 +7,7 @@
  */
 
 import { TICKS_PER_MS } from '../abi'
-import { NEVER, until } from '../clock'
+import { NEVER, ticksUntil } from '../clock'
 import { mayReceive } from '../memory/slab'
 import { ACKS_SENT, count, SEGMENTS_RETRANSMITTED, SEGMENTS_SENT } from '../stats'
 import { Sn, Ticks } from '../units'
@@ -85,7 +85,7 @@ export function hasOutput(c: Conversation, now: Ticks): bool {
 /** Ticks until a segment that waits for the pace, or a thin one to be doubled, may leave; NEVER if none waits. */
 export function segmentDeadline(c: Conversation, now: Ticks): Ticks {
   if (c.lost == 0 && c.copies == 0) {
-    if (c.sndEnd == c.sndNxt) return isThinWaiting(c) ? until(c.thinAt, now) : NEVER
+    if (c.sndEnd == c.sndNxt) return isThinWaiting(c) ? ticksUntil(c.thinAt, now) : NEVER
     if (diff(c.sndNxt, c.sndUna + sendLimit(c)) >= 0) return NEVER
   }
   return c.flight < congestionWindow(c) ? pacingDeadline(c, now) : NEVER
@@ -256,7 +256,7 @@ function isThinWaiting(c: Conversation): bool {
 }
 
 function isThinDue(c: Conversation, now: Ticks): bool {
-  return isThinWaiting(c) && until(c.thinAt, now) == 0
+  return isThinWaiting(c) && ticksUntil(c.thinAt, now) == 0
 }
 
 /** Puts up to two older thin segments that are not acknowledged behind a new one: they cost no datagram. */

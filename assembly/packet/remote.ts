@@ -6,7 +6,7 @@
  */
 
 import { TICKS_PER_SECOND } from '../abi'
-import { elapsed, until } from '../clock'
+import { elapsed, ticksUntil } from '../clock'
 import { Chains, firstWith, link, nextWith, unlink } from '../memory/chains'
 import { alloc, classOf, free, setAside } from '../memory/slab'
 import { Conv, ElapsedTicks, Sn, Ticks, Ts } from '../units'
@@ -187,7 +187,7 @@ export function awaitValidation(r: Remote): void {
 /** Ticks until the address is to be pinged (again); NEVER (u32 maximum) if it is not. */
 export function validationPingDeadline(r: Remote, now: Ticks): Ticks {
   if (has(r, VALIDATED) || r.pings >= MAX_PINGS) return u32.MAX_VALUE
-  return r.pings == 0 ? 0 : until(r.pingAt, now)
+  return r.pings == 0 ? 0 : ticksUntil(r.pingAt, now)
 }
 
 /** A PING of the validation leaves; its value stays the same until it is answered. `fresh`: an unpredictable number. */

@@ -83,7 +83,7 @@ export class Session extends Conversation {
   resetAt: Ticks
   // bytes that arrived for a TCP side that is gone
   discarded: u32
-  tickAt: Ticks
+  flushAt: Ticks
   // neighbours in the list of sessions in LINGER
   lingerOlder: usize
   lingerYounger: usize

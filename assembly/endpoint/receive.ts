@@ -32,7 +32,6 @@ import {
 import { sendReset } from '../control/queue'
 import { onServicePong } from '../control/services'
 import { closeConfirm } from '../kcp/confirm'
-import { fromWireClock } from '../kcp/conversation'
 import {
   ADVANCED_UNA,
   ANSWERED,
@@ -45,6 +44,7 @@ import {
 } from '../kcp/input'
 import { CMD_PUSH, CMD_WINS, diff, HEADER_BYTES, readCmd, readConv, readLen, readTs, readUna } from '../kcp/segment'
 import { growRecvWindow } from '../kcp/window'
+import { fromWireClock } from '../kcp/wire_clock'
 import { NONE, obfsKind } from '../obfs/settings'
 import { sameAddress } from '../packet/address'
 import { hasSpareBlock, refillRx, rxSlot, sealBytes, tagBytes } from '../packet/datagram'

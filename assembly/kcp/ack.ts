@@ -14,7 +14,8 @@
 import { TICKS_PER_MS } from '../abi'
 import { freeRing, growRing } from '../memory/ring'
 import { Sn, Ticks, Ts } from '../units'
-import { Conversation, FLUSH_AT_ONCE } from './conversation'
+import { Conversation } from './conversation'
+import { FLUSH_AT_ONCE } from './options'
 import { diff } from './segment'
 
 const ENTRY_SHIFT: u32 = 3

@@ -10,7 +10,7 @@ import { NEVER } from '../clock'
 import { alloc, classOf, free } from '../memory/slab'
 import { Ticks } from '../units'
 import { growClassic, halveClassic, restartClassic } from './classic'
-import { Conversation, DEFAULT_WND, NC_AUTOMATIC, NC_CLASSIC, waitSnd } from './conversation'
+import { Conversation, waitSnd } from './conversation'
 import { applyShareScale, claimShare, fairShare, setClaimedBw } from './fair_share'
 import {
   ackAllowance,
@@ -31,6 +31,7 @@ import {
   STARTUP,
   takeSample,
 } from './model'
+import { DEFAULT_WND, NC_AUTOMATIC, NC_CLASSIC } from './options'
 import { joinPeerPath, leavePeerPath, onPathRtt, pathLimit, UNKNOWN } from './peer_path'
 import { diff, HEADER_BYTES } from './segment'
 

@@ -20,7 +20,7 @@ import { Sn, Ticks, Ts } from '../units'
 import { queueAck } from './ack'
 import { isConfirmedBy } from './confirm'
 import { onAckDatagram, onRtt } from './congestion'
-import { Conversation, fromWireClock, PROBE_DROPPED, PROBE_TELL } from './conversation'
+import { Conversation, PROBE_DROPPED, PROBE_TELL } from './conversation'
 import { isIntervalFlushing } from './model'
 import { onDatagramDelivered, PeerPath } from './peer_path'
 import { onDelivered, startSample } from './rate'
@@ -43,6 +43,7 @@ import {
   readWnd,
 } from './segment'
 import { acknowledge, advanceUna, entryOf, LEN, SENT, STATE, TS } from './send_window'
+import { fromWireClock } from './wire_clock'
 
 /** What a datagram did, as bits. */
 export const KEPT_BLOCK: u32 = 1

@@ -14,8 +14,9 @@ import { Sn, Ticks } from '../units'
 import { acksDue, pendingAcks, takeAck, takeRepeatedAck } from './ack'
 import { onUnconfirmedSent } from './confirm'
 import { congestionWindow, maySend, onDrained, onSent, pacingDeadline, sendLimit } from './congestion'
-import { Conversation, LOST, PROBE_ASK, PROBE_DROPPED, PROBE_TELL, segmentLimit, wireClock } from './conversation'
+import { Conversation, LOST, PROBE_ASK, PROBE_DROPPED, PROBE_TELL } from './conversation'
 import { hasStandingQueue } from './model'
+import { segmentLimit } from './options'
 import { onAppLimited, onTransmit } from './rate'
 import { onTransmission } from './recovery'
 import { CMD_ACK, CMD_PUSH, CMD_WASK, CMD_WINS, diff, HEADER_BYTES, writeHeader } from './segment'
@@ -33,6 +34,7 @@ import {
   TS,
 } from './send_window'
 import { advertise, promisedWnd } from './window'
+import { wireClock } from './wire_clock'
 
 /** A lost window announcement must not stall for long: probes start early and back off (the original: 7 s to 120 s). */
 const FIRST_PROBE_TICKS: Ticks = 500 * TICKS_PER_MS

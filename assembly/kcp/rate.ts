@@ -6,11 +6,11 @@
  * meanwhile. The sample of a datagram is that of its segment sent last.
  */
 import { Ticks } from '../units'
-import { Conversation } from './conversation'
+import { DeliveryRate } from './conversation'
 import { COPIES, DELIVERED, DELIVERED_AT, FIRST_SENT_AT, TS } from './send_window'
 
 /** Notes in `entry` what is known when it leaves at `now`. To be called before it is marked sent. */
-export function onTransmit(c: Conversation, entry: usize, now: Ticks): void {
+export function onTransmit(c: DeliveryRate, entry: usize, now: Ticks): void {
   if (c.flight == 0) c.firstSentAt = c.deliveredAt = now
   store<u32>(entry, c.delivered, DELIVERED)
   store<u32>(entry, c.deliveredAt, DELIVERED_AT)
@@ -18,7 +18,7 @@ export function onTransmit(c: Conversation, entry: usize, now: Ticks): void {
 }
 
 /** Starts the sample of a datagram. */
-export function startSample(c: Conversation): void {
+export function startSample(c: DeliveryRate): void {
   c.hasSample = 0
 }
 
@@ -26,7 +26,7 @@ export function startSample(c: Conversation): void {
  * A segment arrived. `known`: an ACK told when this transmission was sent; else una told of it, which says nothing of
  * time.
  */
-export function onDelivered(c: Conversation, entry: usize, known: bool, now: Ticks): void {
+export function onDelivered(c: DeliveryRate, entry: usize, known: bool, now: Ticks): void {
   c.delivered += 1 + <u32>load<u8>(entry, COPIES)
   c.deliveredAt = now
   if (!known) return
@@ -42,16 +42,16 @@ export function onDelivered(c: Conversation, entry: usize, known: bool, now: Tic
 }
 
 /** Ticks over which the sample's segments were delivered: the longer of sending and acknowledging them. */
-export function sampleInterval(c: Conversation): Ticks {
+export function sampleInterval(c: DeliveryRate): Ticks {
   return max(c.deliveredAt - c.sampleDeliveredAt, c.sampleSentAt - c.sampleFirstSentAt)
 }
 
 /** The sender has nothing (more) to send: samples of what is in flight now only tell a lower bound. */
-export function onAppLimited(c: Conversation): void {
+export function onAppLimited(c: DeliveryRate): void {
   c.appLimitedUntil = c.delivered + c.flight + 1
 }
 
 /** True while samples only tell a lower bound. */
-export function isAppLimited(c: Conversation): bool {
+export function isAppLimited(c: DeliveryRate): bool {
   return <i32>(c.appLimitedUntil - c.delivered) > 0
 }

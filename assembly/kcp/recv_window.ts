@@ -10,7 +10,7 @@
 import { freeRing, growRing } from '../memory/ring'
 import { alloc, allocUrgent, classOf, countReceived, free, mayReceive, PACKET_CLASS } from '../memory/slab'
 import { Sn } from '../units'
-import { Conversation, INITIAL_RMTWND } from './conversation'
+import { INITIAL_RMTWND, ReceiveBuffer } from './conversation'
 import { diff } from './segment'
 
 const ENTRY_SHIFT: u32 = 3
@@ -33,16 +33,16 @@ export const STORED_BLOCK: u32 = 1
 export const DUPLICATE: u32 = 2
 export const NO_MEMORY: u32 = 3
 
-export function recvEntry(c: Conversation, sn: Sn): usize {
+export function recvEntry(c: ReceiveBuffer, sn: Sn): usize {
   return c.rcvRing + ((<usize>(sn & c.rcvMask)) << ENTRY_SHIFT)
 }
 
 /** Payload address of an in-order segment. */
-export function recvPayload(c: Conversation, sn: Sn): usize {
+export function recvPayload(c: ReceiveBuffer, sn: Sn): usize {
   return load<usize>(recvEntry(c, sn), PAYLOAD)
 }
 
-export function recvLen(c: Conversation, sn: Sn): u32 {
+export function recvLen(c: ReceiveBuffer, sn: Sn): u32 {
   return load<u16>(recvEntry(c, sn), LEN)
 }
 
@@ -52,7 +52,7 @@ export function recvLen(c: Conversation, sn: Sn): u32 {
  * memory being freed. Behind something unread the next one in order has no such right: whoever does not read would take
  * all of it.
  */
-export function storeSegment(c: Conversation, sn: Sn, payload: usize, len: u32, mayKeep: bool): u32 {
+export function storeSegment(c: ReceiveBuffer, sn: Sn, payload: usize, len: u32, mayKeep: bool): u32 {
   const used = sn - c.rcvRead
   const fits = c.rcvRing != 0 && used <= c.rcvMask
   if (fits && load<usize>(recvEntry(c, sn), PAYLOAD)) return DUPLICATE
@@ -82,11 +82,11 @@ export function storeSegment(c: Conversation, sn: Sn, payload: usize, len: u32, 
  * True if the reader can be expected to take segment number `used` after the first unread one once the batch is handled:
  * everything before the batch was read. So many as a peer may send untold, few before the reader took anything.
  */
-function isNear(c: Conversation, used: u32): bool {
+function isNear(c: ReceiveBuffer, used: u32): bool {
   return c.isPrompt != 0 && used < (c.rcvRead < FIRST_NEAR ? FIRST_NEAR : INITIAL_RMTWND)
 }
 
-function hold(c: Conversation, bytes: i32): void {
+function hold(c: ReceiveBuffer, bytes: i32): void {
   c.rcvHeldBytes += bytes
   countReceived(bytes)
 }
@@ -96,7 +96,7 @@ function ringBytes(capacity: u32): u32 {
 }
 
 /** Makes the ring large enough for entry number `used`. False when memory is scarce. */
-function growTo(c: Conversation, used: u32, urgent: bool): bool {
+function growTo(c: ReceiveBuffer, used: u32, urgent: bool): bool {
   if (used >= MAX_CAPACITY) return false
   const before = c.rcvRing ? c.rcvMask + 1 : 0
   let capacity = before ? before : INITIAL_CAPACITY
@@ -110,7 +110,7 @@ function growTo(c: Conversation, used: u32, urgent: bool): bool {
   return true
 }
 
-function dropRing(c: Conversation): void {
+function dropRing(c: ReceiveBuffer): void {
   freeRing(c.rcvRing, c.rcvMask, ENTRY_SHIFT)
   hold(c, -(<i32>ringBytes(c.rcvMask + 1)))
   c.rcvRing = 0
@@ -118,19 +118,19 @@ function dropRing(c: Conversation): void {
 }
 
 /** Moves rcvNxt over what is now in order, as long as the queue of unread segments has room (protocol.md 5.5). */
-export function advanceRcvNxt(c: Conversation): void {
+export function advanceRcvNxt(c: ReceiveBuffer): void {
   let next = c.rcvNxt
   while (next != c.rcvTop && next - c.rcvRead < c.rcvWnd && load<usize>(recvEntry(c, next), PAYLOAD)) next++
   c.rcvNxt = next
 }
 
 /** Frees the first unread segment. */
-export function dropFirst(c: Conversation): void {
+export function dropFirst(c: ReceiveBuffer): void {
   release(c, recvEntry(c, c.rcvRead))
   c.rcvRead++
 }
 
-function release(c: Conversation, entry: usize): void {
+function release(c: ReceiveBuffer, entry: usize): void {
   const cls = <u32>load<u8>(entry, CLASS)
   hold(c, -(1 << cls))
   free(load<usize>(entry, PAYLOAD) & ~(((<usize>1) << cls) - 1), cls)
@@ -138,12 +138,12 @@ function release(c: Conversation, entry: usize): void {
 }
 
 /** Frees the ring of a window that holds nothing, if it is more than a small one: idle sessions are to be cheap. */
-export function freeIdleRecvRing(c: Conversation): void {
+export function freeIdleRecvRing(c: ReceiveBuffer): void {
   if (c.rcvRead == c.rcvTop && c.rcvMask >= IDLE_CAPACITY) dropRing(c)
 }
 
 /** Frees everything the window holds. */
-export function closeRecvWindow(c: Conversation): void {
+export function closeRecvWindow(c: ReceiveBuffer): void {
   if (!c.rcvRing) return
   for (let sn = c.rcvRead; sn != c.rcvTop; sn++) {
     const entry = recvEntry(c, sn)

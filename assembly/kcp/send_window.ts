@@ -14,7 +14,8 @@
 import { freeRing, growRing } from '../memory/ring'
 import { alloc, allocUrgent, classOf, countSent, free, HEADROOM_BYTES } from '../memory/slab'
 import { Sn, Ticks } from '../units'
-import { Conversation, FLIGHT, LOST, MAX_WND, segmentLimit } from './conversation'
+import { Conversation, FLIGHT, LOST, MAX_WND, SendBuffer } from './conversation'
+import { segmentLimit } from './options'
 import { diff, HEADER_BYTES } from './segment'
 
 export const ENTRY_SHIFT: u32 = 6
@@ -48,7 +49,7 @@ const IDLE_CAPACITY: u32 = 64
 /** Padding never exceeds this (protocol.md 3.3). */
 const MAX_PADDING_BYTES: u32 = 15
 
-export function entryOf(c: Conversation, sn: Sn): usize {
+export function entryOf(c: SendBuffer, sn: Sn): usize {
   return c.sndRing + ((<usize>(sn & c.sndMask)) << ENTRY_SHIFT)
 }
 
@@ -66,7 +67,7 @@ export function capacityOf(entry: usize): u32 {
  * Appends an empty queued segment at `sndReserved`, for as many bytes as the path takes now. False when memory is scarce
  * or the ring is at its largest. `urgent`: EOF, which may use reserved memory; the others leave it an entry in the ring.
  */
-export function reserveSegment(c: Conversation, urgent: bool): bool {
+export function reserveSegment(c: SendBuffer, urgent: bool): bool {
   const used = c.sndReserved - c.sndUna
   if (!c.sndRing || used + (urgent ? 0 : 1) > c.sndMask) {
     const capacity = c.sndRing ? (c.sndMask + 1) * 2 : INITIAL_CAPACITY
@@ -91,7 +92,7 @@ export function reserveSegment(c: Conversation, urgent: bool): bool {
 }
 
 /** Bytes of the blocks of a window, as if all were of the size that is made now and none acknowledged early. */
-export function sendHeld(c: Conversation): u32 {
+export function sendHeld(c: SendBuffer): u32 {
   return (c.sndReserved - c.sndUna) << classFor(segmentLimit(c))
 }
 
@@ -101,7 +102,7 @@ function classFor(bytes: u32): u32 {
 }
 
 /** Gives back reserved segments that were not used. */
-export function trimReserved(c: Conversation): void {
+export function trimReserved(c: SendBuffer): void {
   while (c.sndReserved != c.sndEnd) {
     c.sndReserved--
     release(entryOf(c, c.sndReserved))
@@ -109,7 +110,7 @@ export function trimReserved(c: Conversation): void {
 }
 
 /** Bytes that fit into the last queued segment, 0 if it was sent already. */
-export function tailRoom(c: Conversation): u32 {
+export function tailRoom(c: SendBuffer): u32 {
   if (diff(c.sndEnd, c.sndNxt) <= 0) return 0
   const entry = entryOf(c, c.sndEnd - 1)
   const len = <u32>load<u16>(entry, LEN)
@@ -128,7 +129,7 @@ export function acknowledge(c: Conversation, sn: Sn, entry: usize): bool {
 }
 
 /** Moves the lower edge of the window past everything acknowledged. */
-export function advanceUna(c: Conversation): void {
+export function advanceUna(c: SendBuffer): void {
   let una = c.sndUna
   while (una != c.sndNxt && load<u8>(entryOf(c, una), STATE) == EMPTY) una++
   c.sndUna = una
@@ -142,38 +143,38 @@ function release(entry: usize): void {
 }
 
 /** First sn of a list; the list must not be empty. */
-export function firstOf(c: Conversation, list: u32): Sn {
-  return load<u32>(changetype<usize>(c) + ((<usize>list) << 2), offsetof<Conversation>('firstFlight'))
+export function firstOf(c: SendBuffer, list: u32): Sn {
+  return load<u32>(changetype<usize>(c) + ((<usize>list) << 2), offsetof<SendBuffer>('firstFlight'))
 }
 
-function lengthOf(c: Conversation, list: u32): u32 {
-  return load<u32>(changetype<usize>(c) + ((<usize>list) << 2), offsetof<Conversation>('flight'))
+function lengthOf(c: SendBuffer, list: u32): u32 {
+  return load<u32>(changetype<usize>(c) + ((<usize>list) << 2), offsetof<SendBuffer>('flight'))
 }
 
-function setLength(c: Conversation, list: u32, n: u32): void {
-  store<u32>(changetype<usize>(c) + ((<usize>list) << 2), n, offsetof<Conversation>('flight'))
+function setLength(c: SendBuffer, list: u32, n: u32): void {
+  store<u32>(changetype<usize>(c) + ((<usize>list) << 2), n, offsetof<SendBuffer>('flight'))
 }
 
 /** Appends a segment to a list. */
-function link(c: Conversation, sn: Sn, entry: usize, list: u32): void {
+function link(c: SendBuffer, sn: Sn, entry: usize, list: u32): void {
   const at = changetype<usize>(c) + ((<usize>list) << 2)
   const length = lengthOf(c, list)
   store<u8>(entry, list, LIST)
   if (length) {
-    const last = load<u32>(at, offsetof<Conversation>('lastFlight'))
+    const last = load<u32>(at, offsetof<SendBuffer>('lastFlight'))
     store<u32>(entryOf(c, last), sn, NEXT)
     store<u32>(entry, last, PREVIOUS)
   } else {
-    store<u32>(at, sn, offsetof<Conversation>('firstFlight'))
+    store<u32>(at, sn, offsetof<SendBuffer>('firstFlight'))
     store<u32>(entry, sn, PREVIOUS)
   }
   store<u32>(entry, sn, NEXT)
-  store<u32>(at, sn, offsetof<Conversation>('lastFlight'))
+  store<u32>(at, sn, offsetof<SendBuffer>('lastFlight'))
   setLength(c, list, length + 1)
 }
 
 /** Takes a segment out of its list. An end of a list points to itself. */
-function unlink(c: Conversation, sn: Sn, entry: usize): void {
+function unlink(c: SendBuffer, sn: Sn, entry: usize): void {
   const list = <u32>load<u8>(entry, LIST)
   const at = changetype<usize>(c) + ((<usize>list) << 2)
   const previous = load<u32>(entry, PREVIOUS)
@@ -181,10 +182,10 @@ function unlink(c: Conversation, sn: Sn, entry: usize): void {
   setLength(c, list, lengthOf(c, list) - 1)
   if (previous == sn) {
     if (next == sn) return
-    store<u32>(at, next, offsetof<Conversation>('firstFlight'))
+    store<u32>(at, next, offsetof<SendBuffer>('firstFlight'))
     store<u32>(entryOf(c, next), next, PREVIOUS)
   } else if (next == sn) {
-    store<u32>(at, previous, offsetof<Conversation>('lastFlight'))
+    store<u32>(at, previous, offsetof<SendBuffer>('lastFlight'))
     store<u32>(entryOf(c, previous), previous, NEXT)
   } else {
     store<u32>(entryOf(c, previous), next, NEXT)
@@ -193,7 +194,7 @@ function unlink(c: Conversation, sn: Sn, entry: usize): void {
 }
 
 /** Notes a transmission at `now`: the segment stands last among those in flight. */
-export function markSent(c: Conversation, sn: Sn, entry: usize, now: Ticks): void {
+export function markSent(c: SendBuffer, sn: Sn, entry: usize, now: Ticks): void {
   const transmissions = min<u32>(<u32>load<u8>(entry, TRANSMISSIONS) + 1, 255)
   if (load<u8>(entry, STATE) == SENT) unlink(c, sn, entry)
   store<u8>(entry, SENT, STATE)
@@ -208,7 +209,7 @@ export const BY_ORDER: u32 = 1
 export const BY_PROBE: u32 = 2
 
 /** Moves a segment in flight to the list of lost ones. */
-export function markLost(c: Conversation, sn: Sn, entry: usize, cause: u32): void {
+export function markLost(c: SendBuffer, sn: Sn, entry: usize, cause: u32): void {
   store<u8>(entry, cause, CAUSE)
   unlink(c, sn, entry)
   link(c, sn, entry, LOST)
@@ -238,7 +239,7 @@ export function closeSendWindow(c: Conversation): void {
 }
 
 /** Frees the ring of a window that holds nothing, if it is more than a small one: idle sessions are to be cheap. */
-export function freeIdleSendRing(c: Conversation): void {
+export function freeIdleSendRing(c: SendBuffer): void {
   if (c.sndUna != c.sndReserved || c.sndMask < IDLE_CAPACITY) return
   freeRing(c.sndRing, c.sndMask, ENTRY_SHIFT)
   c.sndRing = 0

@@ -10,13 +10,14 @@
 import { TICKS_PER_SECOND, UNSET } from '../abi'
 import { fairSegments, segmentShare } from '../memory/slab'
 import { Ticks } from '../units'
-import { Conversation, INITIAL_RMTWND, MAX_WND, optionRcvWnd } from './conversation'
+import { INITIAL_RMTWND, MAX_WND, ReceiveBuffer } from './conversation'
+import { optionRcvWnd } from './options'
 import { diff } from './segment'
 
 const INITIAL_WND: u32 = 1024
 const LOOK_TICKS: Ticks = TICKS_PER_SECOND
 
-export function openRecvWindow(c: Conversation, now: Ticks): void {
+export function openRecvWindow(c: ReceiveBuffer, now: Ticks): void {
   const isFixed = optionRcvWnd() != UNSET
   c.rcvWnd = isFixed ? optionRcvWnd() : INITIAL_WND
   c.rcvWndMax = isFixed ? 0 : MAX_WND
@@ -25,19 +26,19 @@ export function openRecvWindow(c: Conversation, now: Ticks): void {
 }
 
 /** Segments after the first unread one that the peer may send now, by the window and by memory. */
-export function promisedWnd(c: Conversation): u32 {
+export function promisedWnd(c: ReceiveBuffer): u32 {
   return min(c.rcvWnd, fairSegments(c.rcvHeldBytes, c.rcvRead == c.rcvNxt))
 }
 
 /** Moves the right edge to what is promised now; the window to tell the peer. */
-export function advertise(c: Conversation): u32 {
+export function advertise(c: ReceiveBuffer): u32 {
   const edge = c.rcvRead + promisedWnd(c)
   if (diff(edge, c.rcvEdge) > 0) c.rcvEdge = edge
   return max(0, diff(c.rcvEdge, c.rcvNxt))
 }
 
 /** To be called when rcvNxt moved or something came early. */
-export function growRecvWindow(c: Conversation, now: Ticks): void {
+export function growRecvWindow(c: ReceiveBuffer, now: Ticks): void {
   if (c.rcvWndMax == 0) return
   const early = c.rcvTop - c.rcvNxt
   const isFull = early > c.rcvWnd / 2

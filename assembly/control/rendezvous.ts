@@ -10,8 +10,11 @@ import { TICKS_PER_SECOND } from '../abi'
 import { NEVER, ticksUntil } from '../clock'
 import {
   copyAddress,
+  familyOf,
+  IPV4,
   isAddress,
   isPunchable,
+  mapIpv4,
   readWireAddress,
   sameAddress,
   wireAddressBytes,
@@ -39,12 +42,28 @@ const server: usize = memory.data(24, 8)
 const local: usize = memory.data(24, 8)
 let idBytes: u32 = 0
 
-// punch: 0 pings left  4 due  8 address  32 number of the PUNCH that named it
+/** An address that is being pinged. */
+@unmanaged
+class Punch {
+  // address record
+  address0: u64
+  address1: u64
+  address2: u64
+  // 0 = this place is free
+  pingsLeft: u32
+  dueAt: Ticks
+  // number of the PUNCH that named it
+  number: u32
+}
+
 const PUNCH_BYTES: u32 = 40
-const PUNCH_ADDRESS: usize = 8
-const PUNCH_NUMBER: usize = 32
 const punches: usize = memory.data(16 * 40, 8)
 let punchCount: u32 = 0
+
+function punchAt(i: u32): Punch {
+  return changetype<Punch>(punches + <usize>(i * PUNCH_BYTES))
+}
+
 /** A source that was not named is pinged only if none of the named ones answers meanwhile. */
 const UNNAMED_DELAY_TICKS: Ticks = TICKS_PER_SECOND
 
@@ -66,8 +85,8 @@ export function setRendezvous(length: u32, now: Ticks): bool {
 export function rendezvousDeadline(wanting: bool, now: Ticks): Ticks {
   let wanted = wanting && isAddress(server) ? ticksUntil(helloAt, now) : NEVER
   for (let i: u32 = 0; i < MAX_PUNCHES; i++) {
-    const punch = punches + <usize>(i * PUNCH_BYTES)
-    if (load<u32>(punch)) wanted = min(wanted, ticksUntil(load<u32>(punch, 4), now))
+    const punch = punchAt(i)
+    if (punch.pingsLeft) wanted = min(wanted, ticksUntil(punch.dueAt, now))
   }
   return wanted
 }
@@ -82,12 +101,11 @@ export function checkRendezvous(wanting: bool, listenTicks: Ticks, now: Ticks): 
     helloAt = now + (listenTicks ? listenTicks : CONNECT_INTERVAL_TICKS)
   }
   for (let i: u32 = 0; i < MAX_PUNCHES; i++) {
-    const punch = punches + <usize>(i * PUNCH_BYTES)
-    const left = load<u32>(punch)
-    if (left == 0 || ticksUntil(load<u32>(punch, 4), now) != 0) continue
-    sendPing(PUNCH_PING, load<u32>(punch, PUNCH_NUMBER), punch + PUNCH_ADDRESS, now)
-    store<u32>(punch, left - 1)
-    store<u32>(punch, now + (PUNCH_PAUSE_TICKS << (PUNCH_PINGS - left)), 4)
+    const punch = punchAt(i)
+    if (punch.pingsLeft == 0 || ticksUntil(punch.dueAt, now) != 0) continue
+    sendPing(PUNCH_PING, punch.number, changetype<usize>(punch), now)
+    punch.dueAt = now + (PUNCH_PAUSE_TICKS << (PUNCH_PINGS - punch.pingsLeft))
+    punch.pingsLeft--
   }
 }
 
@@ -98,7 +116,7 @@ export function scheduleHello(now: Ticks): void {
 
 /** Ends the pings to punched addresses: the peer is found. */
 export function endPunches(): void {
-  for (let i: u32 = 0; i < MAX_PUNCHES; i++) store<u32>(punches + <usize>(i * PUNCH_BYTES), 0)
+  for (let i: u32 = 0; i < MAX_PUNCHES; i++) punchAt(i).pingsLeft = 0
 }
 
 /** Body of LISTEN and CONNECT: local address, service id. Result: its bytes. */
@@ -123,13 +141,13 @@ export function onHello(isListen: bool, at: usize, len: u32, observed: usize, se
     // an id that does not fit counts as the empty one (protocol.md 7.1)
     if (bytes > len - length - 2) bytes = 0
   }
-  readWireAddress(at, told)
-  if (isListen) keepService(id, bytes, told, observed, second, now)
-  else introduce(id, bytes, told, observed, second)
+  readWireAddress(at, parsed)
+  if (isListen) keepService(id, bytes, parsed, observed, second, now)
+  else introduce(id, bytes, parsed, observed, second)
   return true
 }
 
-const told: usize = memory.data(24, 8)
+const parsed: usize = memory.data(24, 8)
 
 /** Takes the body of PUNCH: starts pinging each usable address. False if it is malformed. */
 export function onPunch(at: usize, len: u32, mapped: bool, now: Ticks): bool {
@@ -146,8 +164,8 @@ export function onPunch(at: usize, len: u32, mapped: bool, now: Ticks): bool {
 /** True if the PUNCH of this number named the address: behind a hairpin NAT the other one may answer. */
 export function wasPunched(number: u32, address: usize): bool {
   for (let i: u32 = 0; i < MAX_PUNCHES; i++) {
-    const punch = punches + <usize>(i * PUNCH_BYTES)
-    if (load<u32>(punch, PUNCH_NUMBER) == number && sameAddress(punch + PUNCH_ADDRESS, address)) return true
+    const punch = punchAt(i)
+    if (punch.number == number && sameAddress(changetype<usize>(punch), address)) return true
   }
   return false
 }
@@ -159,8 +177,8 @@ export function wasPunched(number: u32, address: usize): bool {
 export function punchSource(address: usize, now: Ticks): void {
   if (!isPunchable(address)) return
   for (let i: u32 = 0; i < MAX_PUNCHES; i++) {
-    const punch = punches + <usize>(i * PUNCH_BYTES)
-    if (load<u32>(punch) && sameAddress(punch + PUNCH_ADDRESS, address)) return
+    const punch = punchAt(i)
+    if (punch.pingsLeft && sameAddress(changetype<usize>(punch), address)) return
   }
   punchCount++
   startPunch(address, now + UNNAMED_DELAY_TICKS)
@@ -168,27 +186,21 @@ export function punchSource(address: usize, now: Ticks): void {
 
 /** `mapped`: the socket is an IPv6 one, an IPv4 address goes out as v4-mapped. */
 function onPunchAddress(at: usize, mapped: bool, now: Ticks): void {
-  readWireAddress(at, told)
-  if (!isPunchable(told)) return
-  if (mapped && load<u16>(told) == 4) {
-    const ip = load<u32>(told, 8)
-    store<u16>(told, 6)
-    store<u64>(told, 0, 8)
-    store<u32>(told, 0xffff0000, 16)
-    store<u32>(told, ip, 20)
-  }
-  startPunch(told, now)
+  readWireAddress(at, parsed)
+  if (!isPunchable(parsed)) return
+  if (mapped && familyOf(parsed) == IPV4) mapIpv4(parsed)
+  startPunch(parsed, now)
 }
 
 /** Has an address pinged from `due` on; not when all places are taken. */
 function startPunch(address: usize, due: Ticks): void {
   for (let i: u32 = 0; i < MAX_PUNCHES; i++) {
-    const punch = punches + <usize>(i * PUNCH_BYTES)
-    if (load<u32>(punch)) continue
-    store<u32>(punch, PUNCH_PINGS)
-    store<u32>(punch, due, 4)
-    store<u32>(punch, punchCount, PUNCH_NUMBER)
-    copyAddress(punch + PUNCH_ADDRESS, address)
+    const punch = punchAt(i)
+    if (punch.pingsLeft) continue
+    punch.pingsLeft = PUNCH_PINGS
+    punch.dueAt = due
+    punch.number = punchCount
+    copyAddress(changetype<usize>(punch), address)
     return
   }
 }

@@ -12,7 +12,7 @@
 import { TICKS_PER_SECOND } from '../abi'
 import { NEVER, ticksUntil } from '../clock'
 import { Chains, firstWith, link, nextWith, unlink } from '../memory/chains'
-import { append, List, takeOut } from '../memory/list'
+import { appendEntry, List, unlinkEntry } from '../memory/list'
 import { alloc, classOf, free } from '../memory/slab'
 import { copyAddress, sameAddress } from '../packet/address'
 import { tagBytes } from '../packet/datagram'
@@ -111,8 +111,8 @@ export function keepService(id: usize, bytes: u32, local: usize, observed: usize
   s.seen = second
   copyAddress(localOf(s), local)
   copyAddress(observedOf(s), observed)
-  takeOut(list, known, LINKS)
-  append(list, known, LINKS)
+  unlinkEntry(list, known, LINKS)
+  appendEntry(list, known, LINKS)
 }
 
 /** Tells a service and a client of each other. */
@@ -147,14 +147,14 @@ function addService(id: usize, bytes: u32, hash: u32, local: usize, observed: us
   memory.copy(at + ID, id, bytes)
   copyAddress(localOf(s), local)
   copyAddress(observedOf(s), observed)
-  append(list, at, LINKS)
+  appendEntry(list, at, LINKS)
 }
 
 function forgetExpired(second: Seconds): void {
   for (let at = list.oldest; at; at = list.oldest) {
     const s = changetype<Service>(at)
     if (second - s.seen < expirySeconds) return
-    takeOut(list, at, LINKS)
+    unlinkEntry(list, at, LINKS)
     unlink(chains, at)
     endClaim(s)
     free(at, blockClass(s.idBytes))

@@ -45,7 +45,7 @@ import { clearPending, describe, openPackets, pending } from '../obfs/receive'
 import { isObfsServer, local, NONE, obfsKind, remote, TCP, TCP_WND, takeSettings } from '../obfs/settings'
 import { headerBytes, nextRandom, SYN, seedRandom } from '../obfs/tcpip'
 import { openOutgoing, queueControl } from '../obfs/transmit'
-import { copyAddress, isAddress } from '../packet/address'
+import { copyAddress, familyOf, isAddress } from '../packet/address'
 import { hasEntropy, takeEntropy } from '../packet/entropy'
 import { queueEndpointEvent } from '../session/events'
 import { count, OBFS_REFUSED } from '../stats'
@@ -111,7 +111,7 @@ export function configureObfs(server: bool): i32 {
 
 /** Bytes of the headers that every datagram has under an obfuscator. */
 export function packetOverhead(address: usize): u32 {
-  return obfsKind() == NONE ? 0 : headerBytes(load<u16>(address))
+  return obfsKind() == NONE ? 0 : headerBytes(familyOf(address))
 }
 
 /** An authentic datagram came from `address`. */

@@ -39,7 +39,7 @@ import {
   wasPunched,
 } from '../control/rendezvous'
 import { checkServices, servicesDeadline } from '../control/services'
-import { copyAddress, isAddress, sameAddress } from '../packet/address'
+import { copyAddress, familyOf, IPV6, isAddress, sameAddress } from '../packet/address'
 import { queueEndpointEvent } from '../session/events'
 import { LAST_RECEIVED_AGE, set } from '../stats'
 import { ElapsedTicks, Seconds, Ticks } from '../units'
@@ -132,7 +132,7 @@ function listenTicks(): Ticks {
 
 /** True if the socket is an IPv6 one, as the rendezvous server's address tells. */
 export function isMappedSocket(): bool {
-  return load<u16>(rendezvousServer) == 6
+  return familyOf(rendezvousServer) == IPV6
 }
 
 /** True while a rendezvous client looks for its peer. */

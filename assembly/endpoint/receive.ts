@@ -238,21 +238,21 @@ function onSegments(i: u32, at: usize, len: u32, sealed: u32, address: usize, no
     onReceivedFrom(remote, sealed)
     s.flags &= ~SEND_HELD
   }
-  const did = input(s, at, len, hasSpareBlock(), now)
-  if (did & KEPT_BLOCK) refillRx(i)
-  if (did & FORGOTTEN) {
+  const effects = input(s, at, len, hasSpareBlock(), now)
+  if (effects & KEPT_BLOCK) refillRx(i)
+  if (effects & FORGOTTEN) {
     sendReset(conv, address, len)
     endSession(s, REASON_STALE_PEER)
     return true
   }
-  if (did & (RECEIVED_STREAM | ADVANCED_UNA)) s.progressAt = now
-  if (did & MOVED_PAYLOAD) s.payloadAt = now
-  if (did & CONFIRMED) closeConfirm(s)
+  if (effects & (RECEIVED_STREAM | ADVANCED_UNA)) s.progressAt = now
+  if (effects & MOVED_PAYLOAD) s.payloadAt = now
+  if (effects & CONFIRMED) closeConfirm(s)
   if (remote) {
-    if (did & ANSWERED && sameAddress(address, addressOf(s))) onValidated(remote, now)
+    if (effects & ANSWERED && sameAddress(address, addressOf(s))) onValidated(remote, now)
     if (!s.confirm && wantsClock(remote, s.conv)) readClock(s, remote, at, len, now)
   }
-  if (did & (RECEIVED_STREAM | CONFIRMED)) advance(s, now)
+  if (effects & (RECEIVED_STREAM | CONFIRMED)) advance(s, now)
   growRecvWindow(s, now)
   return true
 }

@@ -18,7 +18,9 @@ import { Conversation } from './conversation'
 import { FLUSH_AT_ONCE } from './options'
 import { diff } from './segment'
 
+/** An entry is sn and ts of a PUSH. */
 const ENTRY_SHIFT: u32 = 3
+const ENTRY_TS: usize = 4
 const INITIAL_CAPACITY: u32 = 16
 /** Most ACKs that wait; a receive batch cannot hold more in honest use. */
 const MAX_PENDING: u32 = 8192
@@ -59,7 +61,7 @@ export function queueAck(c: Conversation, sn: Sn, ts: Ts, atOnce: bool, now: Tic
   const pending = pendingAcks(c)
   const at = ackAt(c, c.ackEnd++)
   store<u32>(at, sn)
-  store<u32>(at, ts, 4)
+  store<u32>(at, ts, ENTRY_TS)
   if (pending == 0) c.ackDeadline = now + LONE_DELAY_TICKS
   if (atOnce || pending + 1 >= MANY || c.flushMode == FLUSH_AT_ONCE) c.ackAtOnce = 1
   else if (pending == 1 && diff(c.ackLastSentAt + PAIR_DELAY_TICKS, c.ackDeadline) < 0)
@@ -80,7 +82,7 @@ export function acksDue(c: Conversation, now: Ticks): bool {
 export function takeAck(c: Conversation, now: Ticks): void {
   const at = ackAt(c, c.ackFirst)
   c.lastSn = load<u32>(at)
-  c.lastTs = load<u32>(at, 4)
+  c.lastTs = load<u32>(at, ENTRY_TS)
   c.ackFirst++
   if (c.ackFirst == c.ackEnd) {
     c.ackAtOnce = 0
@@ -95,7 +97,7 @@ export function takeRepeatedAck(c: Conversation, end: u32): bool {
     const at = ackAt(c, c.ackRepeat++)
     if (!isFresh || diff(load<u32>(at), c.rcvNxt) < 0) continue
     c.lastSn = load<u32>(at)
-    c.lastTs = load<u32>(at, 4)
+    c.lastTs = load<u32>(at, ENTRY_TS)
     return true
   }
   return false

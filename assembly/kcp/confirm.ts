@@ -13,6 +13,7 @@ const CLASS: u32 = 7
 /** Transmissions remembered: the last ones. */
 const ENTRIES: u32 = 15
 const FIRST: usize = 8
+const ENTRY_TS: usize = 4
 
 /** Makes a conversation unconfirmed. False when memory is scarce. */
 export function openConfirm(c: Conversation): bool {
@@ -27,7 +28,7 @@ export function onUnconfirmedSent(c: Conversation, sn: Sn, ts: Ts): void {
   const n = load<u32>(c.confirm)
   const at = c.confirm + FIRST + ((<usize>(n % ENTRIES)) << 3)
   store<u32>(at, sn)
-  store<u32>(at, ts, 4)
+  store<u32>(at, ts, ENTRY_TS)
   store<u32>(c.confirm, n + 1)
 }
 
@@ -36,7 +37,7 @@ export function isConfirmedBy(c: Conversation, sn: Sn, ts: Ts): bool {
   const n = min(load<u32>(c.confirm), ENTRIES)
   for (let i: u32 = 0; i < n; i++) {
     const at = c.confirm + FIRST + ((<usize>i) << 3)
-    if (load<u32>(at) == sn && load<u32>(at, 4) == ts) return true
+    if (load<u32>(at) == sn && load<u32>(at, ENTRY_TS) == ts) return true
   }
   return false
 }

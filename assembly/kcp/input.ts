@@ -81,13 +81,13 @@ export function input(c: Conversation, at: usize, size: u32, mayKeep: bool, now:
     count(DROP_MALFORMED)
     return 0
   }
-  let did: u32 = 0
+  let effects: u32 = 0
   let una = c.sndUna
-  const una0 = una
+  const unaBefore = una
   const end = at + size
   acked = 0
-  heard = 0
-  takenAt = now
+  timedAcks = 0
+  inputAt = now
   startSample(c)
   while (end - at >= HEADER_BYTES) {
     const cmd = readCmd(at)
@@ -96,48 +96,48 @@ export function input(c: Conversation, at: usize, size: u32, mayKeep: bool, now:
       count(DROP_MALFORMED)
       break
     }
-    const told = readUna(at)
-    if (isForgotten(c, at, cmd, told, now)) return did | FORGOTTEN
-    if (diff(told, una) >= 0 && diff(told, c.sndNxt) <= 0) {
-      una = told
+    const segmentUna = readUna(at)
+    if (isForgotten(c, at, cmd, segmentUna, now)) return effects | FORGOTTEN
+    if (diff(segmentUna, una) >= 0 && diff(segmentUna, c.sndNxt) <= 0) {
+      una = segmentUna
       // an older una would carry an outdated window
       const wnd = readWnd(at)
-      if (wnd > c.rmtWnd) did |= MOVED_PAYLOAD
+      if (wnd > c.rmtWnd) effects |= MOVED_PAYLOAD
       c.rmtWnd = wnd
-      if (diff(told, c.peerUna) > 0) {
-        c.peerUna = told
+      if (diff(segmentUna, c.peerUna) > 0) {
+        c.peerUna = segmentUna
         c.unaAt = now
       }
     }
     const sn = readSn(at)
     const ts = readTs(at)
     if (cmd == CMD_ACK) {
-      did |= takeAckOf(c, sn, fromWireClock(ts), now)
+      effects |= onAck(c, sn, fromWireClock(ts), now)
     } else if (cmd == CMD_PUSH) {
-      did |= takePush(c, sn, ts, at + HEADER_BYTES, len, mayKeep && !(did & KEPT_BLOCK), now)
+      effects |= onPush(c, sn, ts, at + HEADER_BYTES, len, mayKeep && !(effects & KEPT_BLOCK), now)
     } else if (cmd == CMD_WASK) {
       c.wndProbes |= PROBE_TELL
     } else {
-      takeWins(c, sn, una, now)
+      onWins(c, sn, una, now)
     }
     at += HEADER_BYTES + len
   }
   // last, because the ACKs beside it tell more of what it covers: when that was sent
-  if (diff(una, c.sndUna) > 0) did |= takeUna(c, una, now)
-  if (heard) {
+  if (diff(una, c.sndUna) > 0) effects |= onUna(c, una, now)
+  if (timedAcks) {
     updateRtt(c, c.sampleRtt)
     onRtt(c, c.sampleRtt, now)
   }
   if (acked) {
     if (c.hasSample) onAckForResend(c, newestTs, newestSn)
     onProgress(c, now)
-    onAckDatagram(c, acked, heard >= MANY_ACKS ? newestTs - oldestTs : 0, now)
+    onAckDatagram(c, acked, timedAcks >= MANY_ACKS ? newestTs - oldestTs : 0, now)
   }
-  if (c.sndUna != una0) {
+  if (c.sndUna != unaBefore) {
     c.isStarved = 0
-    did |= ADVANCED_UNA
+    effects |= ADVANCED_UNA
   }
-  return did
+  return effects
 }
 
 /**
@@ -148,24 +148,24 @@ export function input(c: Conversation, at: usize, size: u32, mayKeep: bool, now:
  * (protocol.md 6.8). An unconfirmed conversation of which the other side has received more than we sent was carried on
  * with an earlier server.
  */
-function isForgotten(c: Conversation, at: usize, cmd: u32, told: Sn, now: Ticks): bool {
-  if (c.confirm) return diff(told, c.sndNxt) > 0
-  if (cmd != CMD_ACK || diff(told, c.peerUna) >= 0) return false
+function isForgotten(c: Conversation, at: usize, cmd: u32, segmentUna: Sn, now: Ticks): bool {
+  if (c.confirm) return diff(segmentUna, c.sndNxt) > 0
+  if (cmd != CMD_ACK || diff(segmentUna, c.peerUna) >= 0) return false
   const sentAt = fromWireClock(readTs(at))
   return now - sentAt <= MAX_RTT_TICKS && diff(sentAt, c.unaAt) > 0
 }
 
-let takenAt: Ticks = 0
+let inputAt: Ticks = 0
 /** What the datagram being taken in acknowledged, the newest and the oldest of the transmissions its ACKs told of. */
 let acked: u32 = 0
 /** Transmissions that its ACKs told the time of. */
-let heard: u32 = 0
+let timedAcks: u32 = 0
 let newestTs: Ticks = 0
 let newestSn: Sn = 0
 let oldestTs: Ticks = 0
 
 /** An ACK of the transmission of `sn` at `ts`. */
-function takeAckOf(c: Conversation, sn: Sn, ts: Ts, now: Ticks): u32 {
+function onAck(c: Conversation, sn: Sn, ts: Ts, now: Ticks): u32 {
   count(ACKS_RECEIVED)
   // a ts that is none of ours says nothing of time
   const isKnown = now - ts <= MAX_RTT_TICKS
@@ -185,40 +185,40 @@ function takeAckOf(c: Conversation, sn: Sn, ts: Ts, now: Ticks): u32 {
   } else {
     onDelivered(c, entry, false, now)
   }
-  return take(c, sn, entry) | answered | confirmed
+  return onAcknowledged(c, sn, entry) | answered | confirmed
 }
 
 /** The RTT sample of a datagram is that of the transmission sent last. */
 function onSentTime(c: Conversation, sn: Sn, ts: Ts, now: Ticks): void {
   const newer = diff(ts, newestTs)
-  if (heard == 0 || newer > 0 || (newer == 0 && diff(sn, newestSn) > 0)) {
+  if (timedAcks == 0 || newer > 0 || (newer == 0 && diff(sn, newestSn) > 0)) {
     newestTs = ts
     newestSn = sn
     c.sampleRtt = now - ts
   }
-  if (heard == 0 || diff(ts, oldestTs) < 0) oldestTs = ts
-  heard++
+  if (timedAcks == 0 || diff(ts, oldestTs) < 0) oldestTs = ts
+  timedAcks++
 }
 
 /** Everything below una is received. */
-function takeUna(c: Conversation, una: Sn, now: Ticks): u32 {
-  let did: u32 = 0
+function onUna(c: Conversation, una: Sn, now: Ticks): u32 {
+  let effects: u32 = 0
   for (let sn = c.sndUna; sn != una; sn++) {
     const entry = entryOf(c, sn)
     if (load<u8>(entry, STATE) != SENT) continue
     onDelivered(c, entry, false, now)
-    did |= take(c, sn, entry)
+    effects |= onAcknowledged(c, sn, entry)
   }
-  return did
+  return effects
 }
 
-function take(c: Conversation, sn: Sn, entry: usize): u32 {
-  const did = <u32>load<u16>(entry, LEN) > BARE_MESSAGE_BYTES ? MOVED_PAYLOAD : 0
-  if (c.peerPath) onDatagramDelivered(changetype<PeerPath>(c.peerPath), HEADER_BYTES + load<u16>(entry, LEN), takenAt)
+function onAcknowledged(c: Conversation, sn: Sn, entry: usize): u32 {
+  const effects = <u32>load<u16>(entry, LEN) > BARE_MESSAGE_BYTES ? MOVED_PAYLOAD : 0
+  if (c.peerPath) onDatagramDelivered(changetype<PeerPath>(c.peerPath), HEADER_BYTES + load<u16>(entry, LEN), inputAt)
   acknowledge(c, sn, entry)
   acked++
   if (sn == c.sndUna) advanceUna(c)
-  return did
+  return effects
 }
 
 /**
@@ -226,7 +226,7 @@ function take(c: Conversation, sn: Sn, entry: usize): u32 {
  * it: it is no sign of a path that takes no large datagrams. Told of room afterwards, we ask at once what is missing.
  * In any other WINS sn is that of an ACK beside it, or 0.
  */
-function takeWins(c: Conversation, sn: Sn, una: Sn, now: Ticks): void {
+function onWins(c: Conversation, sn: Sn, una: Sn, now: Ticks): void {
   if (sn != 0 && diff(sn, una) >= 0 && diff(sn, c.sndNxt) < 0) {
     const entry = entryOf(c, sn)
     if (load<u8>(entry, STATE) == SENT) {
@@ -251,7 +251,7 @@ function onPushDropped(c: Conversation, sn: Sn, now: Ticks): void {
   c.wndProbes |= PROBE_DROPPED
 }
 
-function takePush(c: Conversation, sn: Sn, ts: Ts, payload: usize, len: u32, mayKeep: bool, now: Ticks): u32 {
+function onPush(c: Conversation, sn: Sn, ts: Ts, payload: usize, len: u32, mayKeep: bool, now: Ticks): u32 {
   count(SEGMENTS_RECEIVED)
   const early = diff(sn, c.rcvNxt)
   if (early >= <i32>c.rcvWnd) {
@@ -272,10 +272,10 @@ function takePush(c: Conversation, sn: Sn, ts: Ts, payload: usize, len: u32, may
   if (stored == DUPLICATE) count(SEGMENTS_DUPLICATE)
   // a gap opened or filled, or a duplicate: the sender is waiting to hear of it
   queueAck(c, sn, ts, early > 0 || hadHole, now)
-  let did: u32 = stored == STORED_BLOCK ? KEPT_BLOCK : 0
+  let effects: u32 = stored == STORED_BLOCK ? KEPT_BLOCK : 0
   if (early == 0) {
     advanceRcvNxt(c)
-    did |= RECEIVED_STREAM
+    effects |= RECEIVED_STREAM
   }
-  return did
+  return effects
 }

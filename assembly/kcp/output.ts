@@ -141,12 +141,12 @@ export function buildDatagram(c: Conversation, block: usize, most: u32, now: Tic
   const limit = min(segmentLimit(c) + HEADER_BYTES, most)
   c.lastSn = c.lastTs = 0
   let len: u32 = 0
-  const said = c.ackFirst
+  const repeatEnd = c.ackFirst
   while (pendingAcks(c) != 0 && len + HEADER_BYTES <= min(limit, MAX_ACK_BYTES)) {
     takeAck(c, now)
     len += writeAck(c, block + len, wnd)
   }
-  while (len != 0 && len + HEADER_BYTES <= min(limit, MAX_ACK_BYTES) && takeRepeatedAck(c, said))
+  while (len != 0 && len + HEADER_BYTES <= min(limit, MAX_ACK_BYTES) && takeRepeatedAck(c, repeatEnd))
     len += writeAck(c, block + len, wnd)
   if (c.wndProbes) len = appendProbes(c, block, len, wnd, limit, now)
   while (hasSegment(c, now)) {

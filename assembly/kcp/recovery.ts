@@ -48,6 +48,7 @@ const FAST_RESEND_LIMIT: u32 = 5
 /** Remembered ACK datagrams for `resend`: a power of two above its largest value (100). Entries of 8 bytes: ts, sn. */
 const HISTORY: u32 = 128
 const HISTORY_CLASS: u32 = 10
+const HISTORY_SN: usize = 4
 
 // ---- ACKs
 
@@ -182,14 +183,14 @@ export function onAckForResend(c: Conversation, ts: Ts, sn: Sn): void {
   const n = c.ackHistoryCount
   if (n != 0) {
     const before = historyAt(c, n - 1)
-    if (!isLater(ts, sn, load<u32>(before), load<u32>(before, 4))) {
+    if (!isLater(ts, sn, load<u32>(before), load<u32>(before, HISTORY_SN))) {
       ts = load<u32>(before)
-      sn = load<u32>(before, 4)
+      sn = load<u32>(before, HISTORY_SN)
     }
   }
   const at = historyAt(c, n)
   store<u32>(at, ts)
-  store<u32>(at, sn, 4)
+  store<u32>(at, sn, HISTORY_SN)
   c.ackHistoryCount = n + 1
 }
 
@@ -199,9 +200,9 @@ function historyAt(c: Conversation, n: u32): usize {
 
 /** Segments older than what `resend` datagrams told of; how many were marked. */
 function detectByAcks(c: Conversation): u32 {
-  const told = historyAt(c, c.ackHistoryCount - c.fastResend)
-  const ts = load<u32>(told)
-  const newest = load<u32>(told, 4)
+  const resendAck = historyAt(c, c.ackHistoryCount - c.fastResend)
+  const ts = load<u32>(resendAck)
+  const newest = load<u32>(resendAck, HISTORY_SN)
   let found: u32 = 0
   while (c.flight) {
     const sn = firstOf(c, FLIGHT)

@@ -5,7 +5,7 @@
  *   entry: 0 next of its chain  4 hash  8 the owner's
  */
 import { newRing } from './ring'
-import { classOf, free, setAside } from './slab'
+import { classOf, excludeFromUse, free } from './slab'
 
 @unmanaged
 export class Chains {
@@ -47,7 +47,7 @@ export function link(c: Chains, entry: usize, hash: u32): bool {
     c.heads = newRing(INITIAL_HEADS, POINTER_SHIFT, false)
     if (!c.heads) return false
     c.mask = INITIAL_HEADS - 1
-    setAside(INITIAL_HEADS << POINTER_SHIFT)
+    excludeFromUse(INITIAL_HEADS << POINTER_SHIFT)
   } else if (c.count > c.mask) {
     grow(c)
   }
@@ -85,5 +85,5 @@ function grow(c: Chains): void {
     }
   }
   free(old, classOf(heads << POINTER_SHIFT))
-  setAside(heads << POINTER_SHIFT)
+  excludeFromUse(heads << POINTER_SHIFT)
 }

@@ -11,7 +11,7 @@ export class List {
 const YOUNGER: usize = 4
 
 /** Puts an entry behind the others. */
-export function append(list: List, entry: usize, links: usize): void {
+export function appendEntry(list: List, entry: usize, links: usize): void {
   const before = list.youngest
   store<usize>(entry + links, before)
   store<usize>(entry + links, 0, YOUNGER)
@@ -21,7 +21,7 @@ export function append(list: List, entry: usize, links: usize): void {
 }
 
 /** Takes an entry out, wherever it stands. */
-export function takeOut(list: List, entry: usize, links: usize): void {
+export function unlinkEntry(list: List, entry: usize, links: usize): void {
   const older = load<usize>(entry + links)
   const younger = load<usize>(entry + links, YOUNGER)
   if (older) store<usize>(older + links, younger, YOUNGER)

@@ -33,12 +33,12 @@ const RESERVED_PARTS: u32 = 1
 const OPENING_PARTS: u32 = 1
 const PROMPT_PARTS: u32 = 1
 /** Of one direction: where streams that hold more than a little stop, and where all do. */
-const LARGE_PARTS: u32 = 9
-const MOST_PARTS: u32 = 11
+const SHARED_PARTS: u32 = 9
+const DIRECTION_PARTS: u32 = 11
 /** A little: most, least, and the part of what is left for it. */
-const MOST_LITTLE_BYTES: u32 = 32768
-const LEAST_LITTLE_BYTES: u32 = 4096
-const LITTLE_SHIFT: u32 = 9
+const MAX_GUARANTEED_BYTES: u32 = 32768
+const MIN_GUARANTEED_BYTES: u32 = 4096
+const GUARANTEED_SHIFT: u32 = 9
 /** Packet blocks that a reader who keeps up is promised again and again. */
 const PROMPT_SEGMENTS: u32 = 32
 
@@ -50,8 +50,8 @@ let ceiling: u32 = 64 << 20
 let ordinaryLimit: u32 = 0
 let promptLimit: u32 = 0
 let streamLimit: u32 = 0
-let largeLimit: u32 = 0
-let mostLimit: u32 = 0
+let sharedLimit: u32 = 0
+let directionLimit: u32 = 0
 let used: u32 = 0
 /** Of what is used, for received and for sent segments; what the host holds beside is part of it. */
 let received: u32 = 0
@@ -71,8 +71,8 @@ export function setCeiling(bytes: u32, fixed: u32): void {
   ordinaryLimit = bytes - RESERVED_PARTS * part
   promptLimit = ordinaryLimit - OPENING_PARTS * part
   streamLimit = promptLimit - PROMPT_PARTS * part
-  largeLimit = LARGE_PARTS * part
-  mostLimit = MOST_PARTS * part
+  sharedLimit = SHARED_PARTS * part
+  directionLimit = DIRECTION_PARTS * part
 }
 
 /** True when ordinary work of `bytes` would be refused now. */
@@ -81,8 +81,10 @@ export function isScarce(bytes: u32): bool {
 }
 
 /** Bytes that a stream may hold in any case, of a direction that holds `all`. */
-function littleBytes(all: u32): u32 {
-  return all < mostLimit ? max(LEAST_LITTLE_BYTES, min(MOST_LITTLE_BYTES, (mostLimit - all) >> LITTLE_SHIFT)) : 0
+function guaranteedBytes(all: u32): u32 {
+  return all < directionLimit
+    ? max(MIN_GUARANTEED_BYTES, min(MAX_GUARANTEED_BYTES, (directionLimit - all) >> GUARANTEED_SHIFT))
+    : 0
 }
 
 /**
@@ -91,7 +93,7 @@ function littleBytes(all: u32): u32 {
  */
 function mayHold(held: u32, all: u32): bool {
   if (used > streamLimit) return false
-  return held + all < largeLimit || held < littleBytes(all)
+  return held + all < sharedLimit || held < guaranteedBytes(all)
 }
 
 /**
@@ -119,8 +121,8 @@ export function segmentShare(): u32 {
 export function fairSegments(held: u32, isPrompt: bool): u32 {
   if (used > streamLimit) return 1
   const others = received - held
-  const fair = others < largeLimit ? (largeLimit - others) >> 1 : 0
-  const segments = max(fair - (fair >> 4), littleBytes(others)) >> PACKET_CLASS
+  const fair = others < sharedLimit ? (sharedLimit - others) >> 1 : 0
+  const segments = max(fair - (fair >> 4), guaranteedBytes(others)) >> PACKET_CLASS
   return max(isPrompt ? PROMPT_SEGMENTS : 1, segments)
 }
 
@@ -147,7 +149,7 @@ export function setHostBytes(toTcp: u32, fromTcp: u32): void {
  * Blocks of so many bytes in all (negative: fewer) hold nothing that is needed: a cache with a bound of its own, which
  * is not counted.
  */
-export function setAside(bytes: i32): void {
+export function excludeFromUse(bytes: i32): void {
   used -= bytes
 }
 

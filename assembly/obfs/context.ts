@@ -6,9 +6,9 @@
  */
 
 import { seconds } from '../clock'
-import { append, List, takeOut } from '../memory/list'
+import { appendEntry, List, unlinkEntry } from '../memory/list'
 import { alloc, allocUrgent, classOf, free } from '../memory/slab'
-import { copyAddress, hashAddress, sameAddress } from '../packet/address'
+import { copyAddress, familyOf, hashAddress, IP, IP_LOW, IPV6, sameAddress } from '../packet/address'
 import { OBFS_CONTEXTS, OBFS_UNAUTHENTICATED, shift } from '../stats'
 import { Seconds } from '../units'
 
@@ -77,6 +77,8 @@ export function is(c: Context, flag: u32): bool {
 /** 16 bytes a slot: context, generation, next free slot + 1. */
 let slots: usize = 0
 const SLOT_SHIFT: u32 = 4
+const SLOT_GENERATION: usize = 4
+const SLOT_NEXT: usize = 8
 let chains: usize = 0
 let slotCount: u32 = 0
 let firstFree: u32 = 0
@@ -154,10 +156,10 @@ export function insertContext(address: usize): Context | null {
   const slot = firstFree ? firstFree - 1 : slotCount
   if (slot == slotCount) slotCount++
   const entry = slots + ((<usize>slot) << SLOT_SHIFT)
-  firstFree = load<u32>(entry, 8)
-  const generation = (load<u32>(entry, 4) % MAX_GENERATION) + 1
+  firstFree = load<u32>(entry, SLOT_NEXT)
+  const generation = (load<u32>(entry, SLOT_GENERATION) % MAX_GENERATION) + 1
   store<usize>(entry, at)
-  store<u32>(entry, generation, 4)
+  store<u32>(entry, generation, SLOT_GENERATION)
   c.id = (generation << SLOT_BITS) | slot
   const chain = chainOf(address)
   c.chained = load<usize>(chain)
@@ -179,7 +181,7 @@ export function removeContext(c: Context): void {
   const slot = c.id & (SLOTS - 1)
   const entry = slots + ((<usize>slot) << SLOT_SHIFT)
   store<usize>(entry, 0)
-  store<u32>(entry, firstFree, 8)
+  store<u32>(entry, firstFree, SLOT_NEXT)
   firstFree = slot + 1
   size--
   shift(OBFS_CONTEXTS, -1)
@@ -212,18 +214,18 @@ export function mostCrowded(least: Seconds): Context | null {
 
 /** True for contexts of one IPv4 address, or of one IPv6 /64. */
 function isSameHost(a: usize, b: usize): bool {
-  if (load<u16>(a) != load<u16>(b) || load<u64>(a, 8) != load<u64>(b, 8)) return false
-  return load<u16>(a) == 6 || load<u64>(a, 16) == load<u64>(b, 16)
+  if (familyOf(a) != familyOf(b) || load<u64>(a, IP) != load<u64>(b, IP)) return false
+  return familyOf(a) == IPV6 || load<u64>(a, IP_LOW) == load<u64>(b, IP_LOW)
 }
 
 function appendUnauthenticated(c: Context): void {
-  append(unauthenticatedList, changetype<usize>(c), LINKS)
+  appendEntry(unauthenticatedList, changetype<usize>(c), LINKS)
   unauthenticated++
   shift(OBFS_UNAUTHENTICATED, 1)
 }
 
 function leaveUnauthenticated(c: Context): void {
-  takeOut(unauthenticatedList, changetype<usize>(c), LINKS)
+  unlinkEntry(unauthenticatedList, changetype<usize>(c), LINKS)
   unauthenticated--
   shift(OBFS_UNAUTHENTICATED, -1)
 }

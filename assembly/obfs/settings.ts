@@ -1,6 +1,7 @@
 /*
  * What the obfuscator is, and the block the host tells it by (docs/abi.md, "Obfuscation").
  */
+import { familyOf, IPV4, IPV6 } from '../packet/address'
 import { writeFilter } from './filter'
 
 export const NONE: u32 = 0
@@ -38,8 +39,8 @@ export const remote: usize = block + REMOTE
 /** Takes over the block and writes the filter; false if it makes no sense. */
 export function takeSettings(isServer: bool): bool {
   const wanted = load<u32>(block, KIND)
-  const family = load<u16>(local)
-  if (wanted > TCP || (wanted != NONE && family != 4 && family != 6)) return false
+  const family = familyOf(local)
+  if (wanted > TCP || (wanted != NONE && family != IPV4 && family != IPV6)) return false
   kind = wanted
   server = isServer
   if (kind != NONE) store<u32>(block, writeFilter(block + FILTER, local, kind == TCP_WND), FILTER_LENGTH)

@@ -9,6 +9,7 @@
  *   TCP    0             2             4      8      12            13      14       16         18       20
  *          | source port | target port | seq  | ack  | data offset | flags | window | checksum | urgent |
  */
+import { familyOf, IP, IP_LOW, IPV4, IPV6, isAnyIp, PORT, portOf, SCOPE_ID } from '../packet/address'
 export const SYN: u32 = 0x02
 export const RST: u32 = 0x04
 export const PSH: u32 = 0x08
@@ -18,6 +19,28 @@ export const ECE: u32 = 0x40
 export const IPV4_BYTES: u32 = 20
 export const IPV6_BYTES: u32 = 40
 const TCP_BYTES: u32 = 20
+/** Offsets in the headers. */
+const IPV4_TOS: usize = 1
+const IPV4_TOTAL: usize = 2
+const IPV4_ID: usize = 4
+const IPV4_FRAGMENT: usize = 6
+const IPV4_TTL: usize = 8
+const IPV4_PROTOCOL: usize = 9
+const IPV4_CHECKSUM: usize = 10
+const IPV4_SOURCE: usize = 12
+const IPV4_TARGET: usize = 16
+const IPV6_PAYLOAD: usize = 4
+const IPV6_PROTOCOL: usize = 6
+const IPV6_HOP_LIMIT: usize = 7
+const IPV6_SOURCE: usize = 8
+const IPV6_TARGET: usize = 24
+const TCP_TARGET: usize = 2
+const TCP_SEQ: usize = 4
+const TCP_ACK: usize = 8
+const TCP_DATA_OFFSET: usize = 12
+const TCP_FLAGS: usize = 13
+const TCP_WINDOW: usize = 14
+const TCP_CHECKSUM: usize = 16
 /** Captured packets longer than this are not looked at (protocol.md 9.1). */
 const MAX_PACKET_BYTES: u32 = 1500
 
@@ -28,6 +51,9 @@ const TRAFFIC_CLASS: u32 = 0x02
 const CONGESTION_EXPERIENCED: u32 = 3
 const DONT_FRAGMENT: u32 = 0x4000
 const FRAGMENT_MASK: u32 = 0x3fff
+/** fe80::/10, as a little-endian load sees it. */
+const LINK_LOCAL: u32 = 0x80fe
+const LINK_LOCAL_MASK: u32 = 0xc0ff
 
 // ---- the packet parsed last
 
@@ -85,49 +111,49 @@ export function parse(at: usize, len: u32): bool {
 
 function parseIpv4(at: usize, len: u32): bool {
   const header = (<u32>(load<u8>(at) & 15)) << 2
-  const total = be16(at + 2)
+  const total = be16(at + IPV4_TOTAL)
   // what is longer than the packet is padding of the link
   if (header < IPV4_BYTES || total > len || total < header) return false
-  if ((be16(at + 6) & FRAGMENT_MASK) != 0 || load<u8>(at, 9) != PROTOCOL_TCP) return false
-  packet.isCongested = (load<u8>(at, 1) & 3) == CONGESTION_EXPERIENCED
+  if ((be16(at + IPV4_FRAGMENT) & FRAGMENT_MASK) != 0 || load<u8>(at, IPV4_PROTOCOL) != PROTOCOL_TCP) return false
+  packet.isCongested = (load<u8>(at, IPV4_TOS) & 3) == CONGESTION_EXPERIENCED
   packet.flow = 0
-  putIpv4(source, at + 12)
-  putIpv4(target, at + 16)
+  putIpv4(source, at + IPV4_SOURCE)
+  putIpv4(target, at + IPV4_TARGET)
   return parseTcp(at + header, total - header)
 }
 
 function parseIpv6(at: usize, len: u32): bool {
-  const bytes = be16(at + 4)
-  if (bytes > len - IPV6_BYTES || load<u8>(at, 6) != PROTOCOL_TCP) return false
+  const bytes = be16(at + IPV6_PAYLOAD)
+  if (bytes > len - IPV6_BYTES || load<u8>(at, IPV6_PROTOCOL) != PROTOCOL_TCP) return false
   const word = be32(at)
   packet.isCongested = ((word >> 20) & 3) == CONGESTION_EXPERIENCED
   packet.flow = word & 0xfffff
-  putIpv6(source, at + 8)
-  putIpv6(target, at + 24)
+  putIpv6(source, at + IPV6_SOURCE)
+  putIpv6(target, at + IPV6_TARGET)
   return parseTcp(at + IPV6_BYTES, bytes)
 }
 
 function putIpv4(record: usize, ip: usize): void {
-  store<u64>(record, 4)
-  store<u64>(record, load<u32>(ip), 8)
-  store<u64>(record, 0, 16)
+  store<u64>(record, IPV4)
+  store<u64>(record, load<u32>(ip), IP)
+  store<u64>(record, 0, IP_LOW)
 }
 
 function putIpv6(record: usize, ip: usize): void {
-  store<u64>(record, 6)
-  store<u64>(record, load<u64>(ip), 8)
-  store<u64>(record, load<u64>(ip, 8), 16)
+  store<u64>(record, IPV6)
+  store<u64>(record, load<u64>(ip), IP)
+  store<u64>(record, load<u64>(ip, 8), IP_LOW)
 }
 
 function parseTcp(at: usize, bytes: u32): bool {
   if (bytes < TCP_BYTES) return false
-  const header = (<u32>(load<u8>(at, 12) >> 4)) << 2
+  const header = (<u32>(load<u8>(at, TCP_DATA_OFFSET) >> 4)) << 2
   if (header < TCP_BYTES || header > bytes) return false
-  store<u16>(source, <u16>be16(at), 2)
-  store<u16>(target, <u16>be16(at + 2), 2)
-  packet.seq = be32(at + 4)
-  packet.ack = be32(at + 8)
-  packet.flags = load<u8>(at, 13)
+  store<u16>(source, <u16>be16(at), PORT)
+  store<u16>(target, <u16>be16(at + TCP_TARGET), PORT)
+  packet.seq = be32(at + TCP_SEQ)
+  packet.ack = be32(at + TCP_ACK)
+  packet.flags = load<u8>(at, TCP_FLAGS)
   packet.payload = at + header
   packet.payloadBytes = bytes - header
   packet.segment = at
@@ -143,7 +169,7 @@ export function isIntact(): bool {
   const pseudo = sumPseudo(source, target, packet.segmentBytes)
   return (
     fold(pseudo + sum(packet.segment, packet.segmentBytes)) == 0xffff ||
-    <u32>load<u16>(packet.segment, 16) == fold(pseudo)
+    <u32>load<u16>(packet.segment, TCP_CHECKSUM) == fold(pseudo)
   )
 }
 
@@ -179,7 +205,7 @@ function fold(total: u64): u32 {
 
 function sumPseudo(from: usize, to: usize, bytes: u32): u64 {
   const addresses =
-    add2(load<u64>(from, 8)) + add2(load<u64>(from, 16)) + add2(load<u64>(to, 8)) + add2(load<u64>(to, 16))
+    add2(load<u64>(from, IP)) + add2(load<u64>(from, IP_LOW)) + add2(load<u64>(to, IP)) + add2(load<u64>(to, IP_LOW))
   return addresses + (PROTOCOL_TCP << 8) + bswap<u16>(<u16>bytes)
 }
 
@@ -203,7 +229,7 @@ export function nextRandom(): u32 {
 
 /** Bytes of both headers in a packet of this family. */
 export function headerBytes(family: u32): u32 {
-  return TCP_BYTES + (family == 4 ? IPV4_BYTES : IPV6_BYTES)
+  return TCP_BYTES + (family == IPV4 ? IPV4_BYTES : IPV6_BYTES)
 }
 
 /**
@@ -223,57 +249,57 @@ export function build(
 ): usize {
   const tcp = at - TCP_BYTES
   const bytes = TCP_BYTES + len
-  putBe16(tcp, load<u16>(from, 2))
-  putBe16(tcp + 2, load<u16>(to, 2))
-  putBe32(tcp + 4, sequence)
-  putBe32(tcp + 8, acknowledgement)
-  store<u8>(tcp, (TCP_BYTES >> 2) << 4, 12)
-  store<u8>(tcp, bits, 13)
-  putBe16(tcp + 14, window)
-  store<u32>(tcp, 0, 16)
-  store<u16>(tcp, <u16>~fold(sumPseudo(from, to, bytes) + sum(tcp, bytes)), 16)
-  return load<u16>(from) == 4 ? buildIpv4(tcp, bytes, from, to) : buildIpv6(tcp, bytes, from, to, label)
+  putBe16(tcp, portOf(from))
+  putBe16(tcp + TCP_TARGET, portOf(to))
+  putBe32(tcp + TCP_SEQ, sequence)
+  putBe32(tcp + TCP_ACK, acknowledgement)
+  store<u8>(tcp, (TCP_BYTES >> 2) << 4, TCP_DATA_OFFSET)
+  store<u8>(tcp, bits, TCP_FLAGS)
+  putBe16(tcp + TCP_WINDOW, window)
+  store<u32>(tcp, 0, TCP_CHECKSUM)
+  store<u16>(tcp, <u16>~fold(sumPseudo(from, to, bytes) + sum(tcp, bytes)), TCP_CHECKSUM)
+  return familyOf(from) == IPV4 ? buildIpv4(tcp, bytes, from, to) : buildIpv6(tcp, bytes, from, to, label)
 }
 
 function buildIpv4(tcp: usize, bytes: u32, from: usize, to: usize): usize {
   const ip = tcp - IPV4_BYTES
   store<u8>(ip, 0x45)
-  store<u8>(ip, TRAFFIC_CLASS, 1)
-  putBe16(ip + 2, IPV4_BYTES + bytes)
-  store<u16>(ip, <u16>nextRandom(), 4)
-  putBe16(ip + 6, DONT_FRAGMENT)
-  store<u8>(ip, TTL, 8)
-  store<u8>(ip, PROTOCOL_TCP, 9)
-  store<u16>(ip, 0, 10)
-  store<u32>(ip, load<u32>(from, 8), 12)
-  store<u32>(ip, load<u32>(to, 8), 16)
+  store<u8>(ip, TRAFFIC_CLASS, IPV4_TOS)
+  putBe16(ip + IPV4_TOTAL, IPV4_BYTES + bytes)
+  store<u16>(ip, <u16>nextRandom(), IPV4_ID)
+  putBe16(ip + IPV4_FRAGMENT, DONT_FRAGMENT)
+  store<u8>(ip, TTL, IPV4_TTL)
+  store<u8>(ip, PROTOCOL_TCP, IPV4_PROTOCOL)
+  store<u16>(ip, 0, IPV4_CHECKSUM)
+  store<u32>(ip, load<u32>(from, IP), IPV4_SOURCE)
+  store<u32>(ip, load<u32>(to, IP), IPV4_TARGET)
   return ip
 }
 
 function buildIpv6(tcp: usize, bytes: u32, from: usize, to: usize, label: u32): usize {
   const ip = tcp - IPV6_BYTES
   putBe32(ip, (6 << 28) | (TRAFFIC_CLASS << 20) | label)
-  putBe16(ip + 4, bytes)
-  store<u8>(ip, PROTOCOL_TCP, 6)
-  store<u8>(ip, TTL, 7)
-  store<u64>(ip, load<u64>(from, 8), 8)
-  store<u64>(ip, load<u64>(from, 16), 16)
-  store<u64>(ip, load<u64>(to, 8), 24)
-  store<u64>(ip, load<u64>(to, 16), 32)
+  putBe16(ip + IPV6_PAYLOAD, bytes)
+  store<u8>(ip, PROTOCOL_TCP, IPV6_PROTOCOL)
+  store<u8>(ip, TTL, IPV6_HOP_LIMIT)
+  store<u64>(ip, load<u64>(from, IP), IPV6_SOURCE)
+  store<u64>(ip, load<u64>(from, IP_LOW), IPV6_SOURCE + 8)
+  store<u64>(ip, load<u64>(to, IP), IPV6_TARGET)
+  store<u64>(ip, load<u64>(to, IP_LOW), IPV6_TARGET + 8)
   return ip
 }
 
 /** Gives a link-local address of the packet parsed last the scope that our own has (RFC 4007): packets carry none. */
 export function takeScope(local: usize): void {
-  if (load<u16>(source) != 6 || (load<u16>(source, 8) & 0xc0ff) != 0x80fe) return
-  store<u32>(source, load<u32>(local, 4), 4)
-  store<u32>(target, load<u32>(local, 4), 4)
+  if (familyOf(source) != IPV6 || (load<u16>(source, IP) & LINK_LOCAL_MASK) != LINK_LOCAL) return
+  store<u32>(source, load<u32>(local, SCOPE_ID), SCOPE_ID)
+  store<u32>(target, load<u32>(local, SCOPE_ID), SCOPE_ID)
 }
 
 /** True if the packet parsed last goes to `local`, in which an unspecified address or port 0 is any. */
 export function isFor(local: usize): bool {
-  if (load<u16>(local) != load<u16>(target)) return false
-  if (load<u16>(local, 2) != 0 && load<u16>(local, 2) != load<u16>(target, 2)) return false
-  const isAny = (load<u64>(local, 8) | load<u64>(local, 16)) == 0
-  return isAny || (load<u64>(local, 8) == load<u64>(target, 8) && load<u64>(local, 16) == load<u64>(target, 16))
+  if (familyOf(local) != familyOf(target)) return false
+  if (portOf(local) != 0 && portOf(local) != portOf(target)) return false
+  if (isAnyIp(local)) return true
+  return load<u64>(local, IP) == load<u64>(target, IP) && load<u64>(local, IP_LOW) == load<u64>(target, IP_LOW)
 }

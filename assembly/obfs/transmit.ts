@@ -3,7 +3,7 @@
  * 9.4).
  */
 
-import { copyAddress } from '../packet/address'
+import { copyAddress, familyOf } from '../packet/address'
 import { count, OBFS_CONTROL_SENT } from '../stats'
 import { CAPTURED, Context, findContext, is, localOf, OWES_ECE, remoteOf } from './context'
 import { obfsKind, TCP_WND } from './settings'
@@ -81,9 +81,9 @@ export function queueControl(c: Context, bits: u32): void {
   const end = controlBlocks + <usize>((controls + 1) * HEADROOM_BYTES)
   controls++
   count(OBFS_CONTROL_SENT)
-  c.bytesOut += headerBytes(load<u16>(remoteOf(c)))
+  c.bytesOut += headerBytes(familyOf(remoteOf(c)))
   store<usize>(slot, build(end, 0, localOf(c), remoteOf(c), c.flow, bits, c.seq, c.ack, WINDOW_TCP), PACKET)
-  store<u32>(slot, headerBytes(load<u16>(remoteOf(c))), PACKET_BYTES)
+  store<u32>(slot, headerBytes(familyOf(remoteOf(c))), PACKET_BYTES)
   copyAddress(slot + ADDRESS, remoteOf(c))
 }
 

@@ -13,6 +13,8 @@ import { hasEntropy, takeEntropy } from './entropy'
 
 const SECRET_BYTES: u32 = 16
 const COUNTER_BYTES: u32 = 12
+/** A counter is a u64 and, at this offset, a u32. */
+const COUNTER_HIGH: usize = 8
 const BASE: usize = 16
 const SLOT: usize = 28
 /** Nonces of one slot: 2^48. */
@@ -57,7 +59,7 @@ function useBase(): void {
   const low = load<u64>(counter)
   const start = low + ((<u64>load<u16>(secret, SLOT)) << SLOT_SHIFT)
   store<u64>(counter, start)
-  if (start < low) store<u32>(counter, load<u32>(counter, 8) + 1, 8)
+  if (start < low) store<u32>(counter, load<u32>(counter, COUNTER_HIGH) + 1, COUNTER_HIGH)
   // it is in use: nobody reads it here any more
   memory.fill(secret, 0, 32)
 }
@@ -69,7 +71,7 @@ function useBase(): void {
 export function renewCounter(): bool {
   if (strategy != NONCE_COUNTER) return true
   const base = secret + BASE
-  if ((load<u64>(base) | <u64>load<u32>(base, 8)) == 0) {
+  if ((load<u64>(base) | <u64>load<u32>(base, COUNTER_HIGH)) == 0) {
     if (!hasEntropy(COUNTER_BYTES)) return false
     memory.copy(base, takeEntropy(COUNTER_BYTES), COUNTER_BYTES)
   }
@@ -97,14 +99,14 @@ export function writeNonce(at: usize): void {
   // a little-endian number of 12 bytes, incremented before each use (protocol.md 3.4)
   const low = load<u64>(counter) + 1
   store<u64>(counter, low)
-  if (low == 0) store<u32>(counter, load<u32>(counter, 8) + 1, 8)
+  if (low == 0) store<u32>(counter, load<u32>(counter, COUNTER_HIGH) + 1, COUNTER_HIGH)
   memory.copy(at, counter, COUNTER_BYTES)
 }
 
 /** Keyed hash of a nonce, for `isOwnNonce` and the replay filter. */
 export function hashOfNonce(at: usize): u64 {
   if (length == 24) return sipHash(at, 2, (<u64>TAGGED_BYTES) << 56)
-  return sipHash(at, 1, ((<u64>COUNTER_BYTES) << 56) | <u64>load<u32>(at, 8))
+  return sipHash(at, 1, ((<u64>COUNTER_BYTES) << 56) | <u64>load<u32>(at, COUNTER_HIGH))
 }
 
 /** True for a nonce that this endpoint made. `hash`: that of `hashOfNonce`. */
@@ -112,12 +114,12 @@ export function isOwnNonce(at: usize, hash: u64): bool {
   if (length == 24) return load<u32>(at, TAGGED_BYTES) == <u32>hash
   if (strategy != NONCE_COUNTER) return false
   const low = load<u64>(at)
-  const high = load<u32>(at, 8)
+  const high = load<u32>(at, COUNTER_HIGH)
   const n = min(baseCount, MAX_BASES)
   for (let i: u32 = 0; i < n; i++) {
     const base = bases + <usize>(i * BASE_BYTES)
     const borrow: u32 = low < load<u64>(base) ? 1 : 0
-    if (high - load<u32>(base, 8) - borrow == 0) return true
+    if (high - load<u32>(base, COUNTER_HIGH) - borrow == 0) return true
   }
   return false
 }

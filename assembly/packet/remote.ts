@@ -8,7 +8,7 @@
 import { TICKS_PER_SECOND } from '../abi'
 import { elapsed, ticksUntil } from '../clock'
 import { Chains, firstWith, link, nextWith, unlink } from '../memory/chains'
-import { alloc, classOf, free, setAside } from '../memory/slab'
+import { alloc, classOf, excludeFromUse, free } from '../memory/slab'
 import { Conv, ElapsedTicks, Sn, Ticks, Ts } from '../units'
 import { copyAddress, hashAddress, sameAddress } from './address'
 
@@ -139,7 +139,7 @@ export function leaveRemote(at: usize): void {
   if (youngest) changetype<Remote>(youngest).younger = at
   else oldest = at
   youngest = at
-  setAside(1 << REMOTE_CLASS)
+  excludeFromUse(1 << REMOTE_CLASS)
   if (++idle > MAX_IDLE) forget(changetype<Remote>(oldest))
 }
 
@@ -149,7 +149,7 @@ function leaveIdle(r: Remote): void {
   if (r.younger) changetype<Remote>(r.younger).older = r.older
   else youngest = r.older
   r.older = r.younger = 0
-  setAside(-(1 << REMOTE_CLASS))
+  excludeFromUse(-(1 << REMOTE_CLASS))
   idle--
 }
 

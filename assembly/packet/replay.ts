@@ -9,7 +9,7 @@
  */
 
 import { elapsed } from '../clock'
-import { allocUrgent, classOf, free, MAX_CLASS, setAside, usedBytes } from '../memory/slab'
+import { allocUrgent, classOf, excludeFromUse, free, MAX_CLASS, usedBytes } from '../memory/slab'
 import { ElapsedTicks } from '../units'
 
 @unmanaged
@@ -41,7 +41,7 @@ export function isReplayedListen(hash: u64): bool {
     const before = usedBytes()
     if (!openReplay(f, LISTEN_NONCES)) return false
     // of a bounded size and made once: it is no use of memory that a session would have
-    setAside(usedBytes() - before)
+    excludeFromUse(usedBytes() - before)
   }
   return isReplay(f, hash)
 }

@@ -7,6 +7,11 @@ import { has, IN_EVENTS, Session, TIME_WAIT } from './session'
 
 export const events: usize = memory.data(256 * 16, 8)
 
+/** Offsets in an event; its type is at 0, the last word is 0. */
+const HANDLE: usize = 4
+const ARGUMENT: usize = 8
+const UNUSED: usize = 12
+
 let first: usize = 0
 let last: usize = 0
 /** Events of the endpoint itself: type bit and one argument each. */
@@ -74,8 +79,8 @@ export function takeDrained(): Session | null {
 function put(n: u32, type: u32, handle: u32, argument: u32): u32 {
   const at = events + <usize>(n * EVENT_BYTES)
   store<u32>(at, type)
-  store<u32>(at, handle, 4)
-  store<u32>(at, argument, 8)
-  store<u32>(at, 0, 12)
+  store<u32>(at, handle, HANDLE)
+  store<u32>(at, argument, ARGUMENT)
+  store<u32>(at, 0, UNUSED)
   return n + 1
 }

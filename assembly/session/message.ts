@@ -42,13 +42,15 @@ const TLV_BYTES: u32 = 4
 const MAX_MESSAGE_BYTES: u32 = 14884
 export const MAX_PAYLOAD_BYTES: u32 = MAX_MESSAGE_BYTES - TLV_BYTES
 
+const SPAN_LEN: usize = 4
+
 /** Spans for the host, `{u32 ptr, u32 len}` each. */
 export const spans: usize = memory.data(64 * 8, 8)
 
 function addSpan(n: u32, ptr: usize, len: u32): u32 {
   const at = spans + <usize>(n * SPAN_BYTES)
   store<u32>(at, ptr)
-  store<u32>(at, len, 4)
+  store<u32>(at, len, SPAN_LEN)
   return n + 1
 }
 

@@ -4,7 +4,7 @@
  */
 
 import { Conversation } from '../kcp/conversation'
-import { append, List, takeOut } from '../memory/list'
+import { appendEntry, List, unlinkEntry } from '../memory/list'
 import { awaitValidation, isValidated, Remote } from '../packet/remote'
 import { SESSIONS_BY_STATE, shift } from '../stats'
 import { Seconds, Sn, Ticks } from '../units'
@@ -166,9 +166,9 @@ export function nextLinger(s: Session): Session | null {
 /** Changes the state and the gauges that count states. */
 export function setState(s: Session, state: u32): void {
   if (s.state == state) return
-  if (s.state == LINGER) takeOut(lingering, changetype<usize>(s), LINGER_LINKS)
+  if (s.state == LINGER) unlinkEntry(lingering, changetype<usize>(s), LINGER_LINKS)
   if (s.state) shift(SESSIONS_BY_STATE + s.state - 1, -1)
   s.state = state
   if (state) shift(SESSIONS_BY_STATE + state - 1, 1)
-  if (state == LINGER) append(lingering, changetype<usize>(s), LINGER_LINKS)
+  if (state == LINGER) appendEntry(lingering, changetype<usize>(s), LINGER_LINKS)
 }

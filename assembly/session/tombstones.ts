@@ -10,9 +10,9 @@ import { TICKS_PER_SECOND } from '../abi'
 import { elapsed, NEVER, seconds } from '../clock'
 import { sendReset } from '../control/queue'
 import { Chains, firstWith, link, nextWith, unlink } from '../memory/chains'
-import { append, List, takeOut } from '../memory/list'
+import { appendEntry, List, unlinkEntry } from '../memory/list'
 import { growRing } from '../memory/ring'
-import { alloc, allocUrgent, classOf, free, setAside } from '../memory/slab'
+import { alloc, allocUrgent, classOf, excludeFromUse, free } from '../memory/slab'
 import { copyAddress, hashAddress, sameAddress } from '../packet/address'
 import { SESSIONS_BY_STATE, shift } from '../stats'
 import { Conv, ElapsedTicks, Seconds, Ticks } from '../units'
@@ -118,7 +118,7 @@ export function addTombstone(address: usize, conv: Conv): void {
   t.since = elapsed()
   store<usize>(slots + ((<usize>count) << POINTER_SHIFT), at)
   count++
-  append(list, at, LINKS)
+  appendEntry(list, at, LINKS)
   shift(SESSIONS_BY_STATE + TIME_WAIT - 1, 1)
 }
 
@@ -129,14 +129,14 @@ function ensureSlot(): bool {
   if (wanted > MAX_SLOTS) return false
   const larger = growRing(slots, capacity - 1, POINTER_SHIFT, 0, count, wanted, false)
   if (!larger) return false
-  setAside((wanted - capacity) << POINTER_SHIFT)
+  excludeFromUse((wanted - capacity) << POINTER_SHIFT)
   slots = larger
   capacity = wanted
   return true
 }
 
 function remove(t: Tombstone): void {
-  takeOut(list, changetype<usize>(t), LINKS)
+  unlinkEntry(list, changetype<usize>(t), LINKS)
   unlink(chains, changetype<usize>(t))
   count--
   const last = load<usize>(slots + ((<usize>count) << POINTER_SHIFT))
@@ -151,8 +151,8 @@ export function onLateDatagram(t: Tombstone, received: u32): void {
   if (<u32>elapsed() - t.resetAt < TICKS_PER_SECOND) return
   t.resetAt = <u32>elapsed()
   t.since = elapsed()
-  takeOut(list, changetype<usize>(t), LINKS)
-  append(list, changetype<usize>(t), LINKS)
+  unlinkEntry(list, changetype<usize>(t), LINKS)
+  appendEntry(list, changetype<usize>(t), LINKS)
   sendReset(t.conv, addressOfTombstone(t), received)
 }
 

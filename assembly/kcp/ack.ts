@@ -1,14 +1,14 @@
 /*
- * When and which ACKs leave. Each PUSH inside the window is acknowledged with its own sn and ts (protocol.md 5.6), in
- * order of arrival.
+ * The ACK queue: when ACKs are sent, and which. Each PUSH inside the window is acknowledged with its own sn and ts
+ * (protocol.md 5.6), in order of arrival.
  *
- * Policy: at once on a gap, a duplicate, or many; otherwise a pair or more not oftener than once a millisecond, a lone
- * one after some ms; and with any datagram that leaves anyway. Set by the user, `flush` 2 sends them with every
- * received batch and 0 leaves them to the interval's tick.
+ * Policy: immediately on a gap, on a duplicate, or when many are pending; otherwise two or more at most once a
+ * millisecond, and a single one after a few milliseconds. Any datagram that is sent for another reason carries the
+ * pending ACKs. `flush` 2 sends them with every received batch, `flush` 0 at the flush interval.
  *
- * An ACK of something early is said again in the next datagram, since una cannot repeat it while a hole is open: a lost
- * one would make the peer resend for nothing. Only to a peer whose clock is fresh: an original takes an RTT sample from
- * every ACK, and a repeated one looks like a slow path.
+ * The ACK of an out-of-order segment is repeated in the next datagram, because una does not cover it while a hole is
+ * open: if it were lost, the peer would retransmit the segment. ACKs are repeated only to a peer whose clock is fresh:
+ * kcptun-libev takes an RTT sample from every ACK, and a repeated one looks like a higher RTT.
  */
 
 import { TICKS_PER_MS } from '../abi'
@@ -22,19 +22,22 @@ import { diff } from './segment'
 const ENTRY_SHIFT: u32 = 3
 const ENTRY_TS: usize = 4
 const INITIAL_CAPACITY: u32 = 16
-/** Most ACKs that wait; a receive batch cannot hold more in honest use. */
+/** Maximum number of queued ACKs; a receive batch does not exceed it in legitimate use. */
 const MAX_PENDING: u32 = 8192
-/** A ring of up to so many entries stays when no ACK waits. */
+/** A ring of up to this many entries is kept while no ACK is pending. */
 const IDLE_CAPACITY: u32 = 1024
-/** So many leave at once: half a datagram, the other half is for those said again. */
+/** This many are sent immediately: half a datagram, the other half is for repeated ACKs. */
 const MANY: u32 = 20
 const LONE_DELAY_TICKS: Ticks = 5 * TICKS_PER_MS
 const PAIR_DELAY_TICKS: Ticks = 1 * TICKS_PER_MS
-/** A fresh clock shows more different ts than this among 32 PUSHes; an original sends a whole flush with one. */
+/**
+ * A fresh clock shows more different ts than this among 32 PUSHes; kcptun-libev sends all segments of a flush with one
+ * ts.
+ */
 const MIN_FRESH_CHANGES: u32 = 4
 /**
- * On a fast link a fresh clock may show less, but in steps smaller than an original's: its clock advances once an
- * interval of at least 10 ms.
+ * On a fast link a fresh clock may show fewer changes, but in smaller steps than kcptun-libev, whose clock advances
+ * once per interval of at least 10 ms.
  */
 const MAX_FRESH_STEP: u32 = 8
 
@@ -42,7 +45,10 @@ export function pendingAcks(c: Conversation): u32 {
   return c.ackEnd - c.ackFirst
 }
 
-/** Notes a PUSH to acknowledge. `atOnce`: it opened or filled a gap, or was a duplicate. */
+/**
+ * Queues the ACK of a PUSH.
+ * @param atOnce the PUSH opened or filled a gap, or was a duplicate
+ */
 export function queueAck(c: Conversation, sn: Sn, ts: Ts, atOnce: bool, now: Ticks): void {
   const step = ts - c.tsLast
   c.tsChanges = (c.tsChanges << 1) | (step != 0 ? 1 : 0)
@@ -52,7 +58,7 @@ export function queueAck(c: Conversation, sn: Sn, ts: Ts, atOnce: bool, now: Tic
   if (!c.ackRing || held > c.ackMask) {
     const capacity = c.ackRing ? (c.ackMask + 1) * 2 : INITIAL_CAPACITY
     if (capacity > MAX_PENDING) return
-    // without any ACK nothing of the peer's would ever be done with: the first ring is part of the segment it answers
+    // without any ACK the peer could complete nothing, so the first ring may use reserved memory
     const ring = growRing(c.ackRing, c.ackMask, ENTRY_SHIFT, c.ackRepeat, c.ackEnd, capacity, c.ackRing == 0)
     if (!ring) return
     c.ackRing = ring
@@ -72,13 +78,13 @@ function ackAt(c: Conversation, n: u32): usize {
   return c.ackRing + ((<usize>(n & c.ackMask)) << ENTRY_SHIFT)
 }
 
-/** True when the pending ACKs must leave now. */
+/** @returns true when the pending ACKs must be sent now */
 export function acksDue(c: Conversation, now: Ticks): bool {
   if (pendingAcks(c) == 0) return false
   return c.ackAtOnce != 0 || diff(c.ackDeadline, now) <= 0
 }
 
-/** Takes the oldest pending ACK; `lastSn` and `lastTs` of the conversation then hold it. */
+/** Takes the oldest pending ACK and stores it in `lastSn` and `lastTs`. */
 export function takeAck(c: Conversation, now: Ticks): void {
   const at = ackAt(c, c.ackFirst)
   c.lastSn = load<u32>(at)
@@ -90,7 +96,10 @@ export function takeAck(c: Conversation, now: Ticks): void {
   }
 }
 
-/** Takes an ACK that is to be said again, of those said before number `until`. False if there is none. */
+/**
+ * Takes an ACK to repeat, of those sent before ACK number `end`, and stores it in `lastSn` and `lastTs`.
+ * @returns false if there is none
+ */
 export function takeRepeatedAck(c: Conversation, end: u32): bool {
   const isFresh = popcnt(c.tsChanges) > MIN_FRESH_CHANGES || c.tsSteps != 0
   while (c.ackRepeat != end) {
@@ -103,7 +112,7 @@ export function takeRepeatedAck(c: Conversation, end: u32): bool {
   return false
 }
 
-/** Frees the ring of a burst that is over. */
+/** Frees a large ring while no ACK is pending. */
 export function freeIdleAckRing(c: Conversation): void {
   if (c.ackMask < IDLE_CAPACITY || c.ackFirst != c.ackEnd) return
   closeAcks(c)

@@ -1,6 +1,6 @@
 /*
- * Whether a conversation is alive at the other side (docs/validation.md, "First flights"): only an ACK that names one of
- * our transmissions with its very `ts` shows that. What was recorded earlier cannot.
+ * Confirmation of a conversation (docs/validation.md, "First flights"): only an ACK that names one of our transmissions
+ * with its exact `ts` proves that the other side is alive. A recorded datagram cannot contain one.
  *
  *   block of 128 bytes: u32 count, then pairs of sn and ts
  */
@@ -10,12 +10,15 @@ import { Sn, Ts } from '../units'
 import { Conversation } from './conversation'
 
 const CLASS: u32 = 7
-/** Transmissions remembered: the last ones. */
+/** Number of transmissions remembered: the most recent ones. */
 const ENTRIES: u32 = 15
 const FIRST: usize = 8
 const ENTRY_TS: usize = 4
 
-/** Makes a conversation unconfirmed. False when memory is scarce. */
+/**
+ * Makes a conversation unconfirmed.
+ * @returns false when memory is scarce
+ */
 export function openConfirm(c: Conversation): bool {
   c.confirm = alloc(CLASS)
   if (!c.confirm) return false
@@ -23,7 +26,7 @@ export function openConfirm(c: Conversation): bool {
   return true
 }
 
-/** Transmission (sn, ts) leaves. */
+/** Records transmission (sn, ts) of an unconfirmed conversation. */
 export function onUnconfirmedSent(c: Conversation, sn: Sn, ts: Ts): void {
   const n = load<u32>(c.confirm)
   const at = c.confirm + FIRST + ((<usize>(n % ENTRIES)) << 3)
@@ -32,7 +35,7 @@ export function onUnconfirmedSent(c: Conversation, sn: Sn, ts: Ts): void {
   store<u32>(c.confirm, n + 1)
 }
 
-/** True if the ACK of (sn, ts) answers one of them. */
+/** @returns true if the ACK of (sn, ts) acknowledges a recorded transmission */
 export function isConfirmedBy(c: Conversation, sn: Sn, ts: Ts): bool {
   const n = min(load<u32>(c.confirm), ENTRIES)
   for (let i: u32 = 0; i < n; i++) {

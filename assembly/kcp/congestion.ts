@@ -1,8 +1,8 @@
 /*
- * Congestion control: how much may be in flight and how fast it leaves.
+ * Congestion control: the congestion window and the pacing rate.
  *
- * Automatic (`nc` unset): a model of the path, its rate and its RTT floor, with pacing, in the manner of BBR (model.ts,
- * rounds.ts). `nc` 1 is no control but the windows, `nc` 0 the classic window.
+ * Automatic (`nc` unset): a model of the path, maximum bandwidth and minimum RTT, with pacing, similar to BBR
+ * (model.ts, rounds.ts). `nc` 1 disables control except for the windows, `nc` 0 selects the classic window.
  */
 
 import { TICKS_PER_MS, TICKS_PER_SECOND } from '../abi'
@@ -38,14 +38,20 @@ import { diff, HEADER_BYTES } from './segment'
 const STARTUP_PACING_GAIN: f64 = 2.77
 const INITIAL_CWND: u32 = 32
 const MIN_CWND: u32 = 4
-/** The pace in a round that follows two hot ones. */
+/** Pacing gain in a round that follows two rounds with a standing queue. */
 const QUEUE_PACING_GAIN: f64 = 0.95
-/** A host that wakes late may catch up so much of the pace, if pacing was what it waited for; else one tick. */
+/**
+ * A host that wakes late may send this much of the pacing budget at once if it was pacing-limited; otherwise one tick's
+ * worth.
+ */
 const MAX_CATCH_UP_TICKS: Ticks = 4 * TICKS_PER_MS
-/** Without a queue for so long, a flow that only the window limits need not be paced. */
+/** A flow that only the window limits is not paced when no queue was seen for this long. */
 export const UNPACED_AFTER_TICKS: Ticks = 10 * TICKS_PER_SECOND
 
-/** Starts control of a conversation with the peer at `address`. Without memory for a model the default window holds. */
+/**
+ * Starts congestion control of a conversation with the peer at `address`. Without memory for a model the default window
+ * applies.
+ */
 export function openCongestion(c: Conversation, address: usize, now: Ticks): void {
   if (c.congestionMode != NC_AUTOMATIC) return
   c.peerPath = joinPeerPath(address, now)
@@ -66,7 +72,7 @@ export function openCongestion(c: Conversation, address: usize, now: Ticks): voi
   m.stateEnteredAt = m.maxRttWindowAt = m.ackDelayWindowAt = m.lastAckAt = m.lastQueueAt = m.nextSendAt = now
 }
 
-/** The peer moved to `address`: another path, with an RTT floor, rates and a limit of its own. */
+/** The peer moved to `address`: a different path, with its own minimum RTT, bandwidth and size limit. */
 export function changePath(c: Conversation, address: usize, now: Ticks): void {
   if (!c.model) return
   const path = joinPeerPath(address, now)
@@ -95,9 +101,9 @@ export function closeCongestion(c: Conversation): void {
   c.model = c.peerPath = 0
 }
 
-// ---- what may leave
+// ---- what may be sent
 
-/** Segments that may be in flight by congestion control. */
+/** @returns congestion window in segments */
 export function congestionWindow(c: Conversation): u32 {
   if (c.congestionMode == NC_CLASSIC) return max<u32>(c.cwnd, 1)
   if (!c.model) return NEVER
@@ -109,17 +115,17 @@ export function congestionWindow(c: Conversation): u32 {
   return max(m.state == STARTUP ? INITIAL_CWND : MIN_CWND, <u32>cwnd)
 }
 
-/** Segments that may be sent before something is acknowledged: the windows of both ends, and control's. */
+/** @returns segments that may be in flight by the windows of both ends */
 export function sendLimit(c: Conversation): u32 {
   return min(c.sndWnd, c.rmtWnd)
 }
 
-/** True if control lets a segment leave now. Lost ones are paced like new ones. */
+/** @returns true if congestion control allows a segment to be sent now; lost segments are paced like new ones */
 export function maySend(c: Conversation, now: Ticks): bool {
   return c.flight < congestionWindow(c) && pacingDeadline(c, now) == 0
 }
 
-/** Ticks until the pace lets the next segment leave. */
+/** @returns ticks until pacing allows the next segment */
 export function pacingDeadline(c: Conversation, now: Ticks): Ticks {
   if (!c.model) return 0
   const m = modelOf(c)
@@ -129,12 +135,12 @@ export function pacingDeadline(c: Conversation, now: Ticks): Ticks {
   return wait
 }
 
-/** Segments per tick. */
+/** @returns pacing rate, segments per tick */
 function pace(c: Conversation): f64 {
   const m = modelOf(c)
   const rate = bandwidth(m)
   if (rate == 0) {
-    // nothing is known: the first window within the first round trip, if that is known, else at once
+    // no bandwidth sample yet: the initial window over one round trip if the RTT is known, otherwise at once
     const first = c.srtt ? <f64>INITIAL_CWND / <f64>c.srtt : <f64>INITIAL_CWND
     const fair = fairShare(peerPathOf(c), m.nextSendAt)
     return fair == 0 ? first : min(first, max(fair, <f64>INITIAL_CWND / <f64>minRtt(c)))
@@ -146,7 +152,7 @@ function pace(c: Conversation): f64 {
   return m.queueRounds >= 2 ? QUEUE_PACING_GAIN * rate : rate
 }
 
-/** A segment left at `now`. */
+/** A segment was sent at `now`. */
 export function onSent(c: Conversation, now: Ticks): void {
   if (!c.model) return
   const m = modelOf(c)
@@ -166,33 +172,33 @@ export function onSent(c: Conversation, now: Ticks): void {
   m.nextSendFraction = gap - <f64>whole
 }
 
-/** All that may leave has left: what waited for the pace no longer does. */
+/** Everything that may be sent was sent: the conversation is no longer pacing-limited. */
 export function onDrained(c: Conversation, now: Ticks): void {
   if (!c.model) return
   const m = modelOf(c)
   if (diff(m.nextSendAt, now) <= 0) m.isPacingLimited = 0
 }
 
-// ---- what is heard
+// ---- feedback
 
-/** `n` transmissions were found lost. */
+/** `n` transmissions were declared lost. */
 export function onLosses(c: Conversation, n: u32): void {
   if (c.congestionMode == NC_CLASSIC) halveClassic(c)
   if (c.model) modelOf(c).roundLost += n
 }
 
-/** A loss was none. */
+/** A declared loss was spurious. */
 export function onSpurious(c: Conversation): void {
   if (c.model && modelOf(c).roundLost) modelOf(c).roundLost--
 }
 
-/** Nothing was heard for the probe timeout. The rate is not touched. */
+/** The probe timeout expired. The bandwidth estimate is not reduced. */
 export function onTimeout(c: Conversation): void {
   if (c.congestionMode == NC_CLASSIC) restartClassic(c)
   if (c.model) modelOf(c).hadTimeoutSinceAck = modelOf(c).hadTimeoutInRound = 1
 }
 
-/** The transmission sent last of those that a datagram told of took `rtt` ticks. */
+/** `rtt`: the RTT sample of a datagram, which is that of the most recently sent transmission it acknowledged. */
 export function onRtt(c: Conversation, rtt: Ticks, now: Ticks): void {
   if (!c.model) return
   onPathRtt(peerPathOf(c), max<u32>(1, rtt), now)
@@ -200,8 +206,9 @@ export function onRtt(c: Conversation, rtt: Ticks, now: Ticks): void {
 }
 
 /**
- * A datagram that acknowledged something was taken in whole. `span`: ticks between the first and the last transmission
- * it told of, if it told of many.
+ * A datagram with acknowledgements was handled completely.
+ * @param acked segments it acknowledged
+ * @param span ticks between the first and the last transmission it acknowledged, if there were many; else 0
  */
 export function onAckDatagram(c: Conversation, acked: u32, span: Ticks, now: Ticks): void {
   if (c.congestionMode == NC_CLASSIC) growClassic(c)
@@ -215,14 +222,14 @@ export function onAckDatagram(c: Conversation, acked: u32, span: Ticks, now: Tic
   m.lastAckAt = now
 }
 
-// ---- what is shown
+// ---- statistics
 
-/** Segments a second that the pace allows; 0 without a model. */
+/** @returns pacing rate in segments per second; 0 without a model */
 export function paceOf(c: Conversation): u32 {
   return c.model ? <u32>(pace(c) * TICKS_PER_SECOND) : 0
 }
 
-/** Base loss in parts of 10000, and above it the state (u8) and hot rounds (u8). */
+/** @returns base loss in units of 1/10000 (u16), state (u8), rounds with a standing queue (u8) */
 export function lossOf(c: Conversation): u32 {
   if (!c.model) return 0
   const m = modelOf(c)

@@ -1,13 +1,22 @@
+/*
+ * The state of one KCP conversation (protocol.md 5.4): a record in linear memory, made of parts.
+ *
+ * Each part is a class that extends the part before it, and Conversation extends the last one. So the parts lie one
+ * after the other in one record, every field has a fixed offset from the same pointer, and a conversation is passed as
+ * any of its parts without a conversion. (A field whose type is a class would be a pointer in AssemblyScript.) A
+ * function that takes a part uses that part and those before it. Parts begin and end with their single bytes where
+ * those share a word, because a session must fit into 512 bytes.
+ */
 import { Conv, Sn, Ticks, Ts } from '../units'
 
-/** Lists that a sent segment stands in: in flight, ordered by time of sending; found lost, waiting to be sent again. */
+/** Lists of sent segments: in flight, ordered by time of transmission; declared lost and waiting for retransmission. */
 export const FLIGHT: u32 = 0
 export const LOST: u32 = 1
 /** Smallest receive window (protocol.md 5.2). */
 export const MIN_RCVWND: u32 = 128
-/** Window a peer is believed to have before its first packet. */
+/** Assumed window of a peer before its first packet. */
 export const INITIAL_RMTWND: u32 = 128
-/** Largest window a header can tell. */
+/** Largest window that a header can carry. */
 export const MAX_WND: u32 = 65535
 
 /**

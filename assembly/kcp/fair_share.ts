@@ -1,8 +1,8 @@
 /*
- * How the conversations with one peer divide what the path carries.
+ * How the conversations with one peer share the capacity of the path.
  *
- * A late one that has much to send takes its part at once and the others leave it that part: they share a process, so
- * nobody needs a full queue to notice. Who has little to send takes nothing from the others.
+ * A new conversation with enough data takes its fair share at once and the others reduce theirs: they run in one
+ * process, so no queue has to build up first. A conversation with little data takes nothing from the others.
  */
 
 import { TICKS_PER_SECOND } from '../abi'
@@ -12,14 +12,14 @@ import { bandwidth, MIN_PACING_GAIN, Model, minRtt, modelOf, peerPathOf, STARTUP
 import { PeerPath, UNKNOWN } from './peer_path'
 import { startRtt } from './rtt'
 
-/** What a path carried is believed for so long after it was seen. */
+/** A measured capacity is used for this long. */
 const CAPACITY_EXPIRY_TICKS: Ticks = 30 * TICKS_PER_SECOND
-/** Flows that leave one after the other carry less and less: for so long the most they did counts. */
+/** When flows end one after the other, their sum decreases; the maximum of this period is kept. */
 const CAPACITY_DECREASE_TICKS: Ticks = 10 * TICKS_PER_SECOND
-/** The product of cuts starts anew below this. */
+/** The product of scale factors is reset below this. */
 const MIN_SHARE_SCALE: f64 = 1e-100
 
-/** Sets what a conversation claims of its path, segments per tick; 0 while it has nothing to send. */
+/** Sets the bandwidth that a conversation claims of its path, segments per tick; 0 while it has nothing to send. */
 export function setClaimedBw(c: Conversation, rate: f64): void {
   const m = modelOf(c)
   const path = peerPathOf(c)
@@ -32,7 +32,7 @@ export function setClaimedBw(c: Conversation, rate: f64): void {
   m.claimedBw = rate
 }
 
-/** Notes what the path carries, if `c` shows it: settled, and not held back by its windows. */
+/** Records the capacity of the path if `c` measures it: after STARTUP, and not limited by its windows. */
 export function onCapacitySample(c: Conversation, m: Model, now: Ticks, isLinkLimited: bool): void {
   const path = peerPathOf(c)
   if (m.state == STARTUP || m.claimedBw == 0 || !isLinkLimited) return
@@ -42,7 +42,7 @@ export function onCapacitySample(c: Conversation, m: Model, now: Ticks, isLinkLi
   path.capacityAt = now
 }
 
-/** A conversation found the path loaded. */
+/** A conversation found a standing queue or loss: the path carries no more than its flows claim now. */
 export function onYield(c: Conversation): void {
   const path = peerPathOf(c)
   path.capacityBw = min(path.capacityBw, path.claimedBw)
@@ -52,13 +52,13 @@ function capacity(path: PeerPath, now: Ticks): f64 {
   return now - path.capacityAt < CAPACITY_EXPIRY_TICKS ? path.capacityBw : 0
 }
 
-/** What one more conversation may have, segments per tick; 0 if nothing is known. */
+/** @returns bandwidth that one more conversation may take, segments per tick; 0 if the capacity is unknown */
 export function fairShare(path: PeerPath, now: Ticks): f64 {
   const known = capacity(path, now)
   return min(known, max(known / <f64>(path.flows + 1), known - path.claimedBw))
 }
 
-/** Starts a conversation at its part of a known path, which the others leave to it. */
+/** Starts a conversation at its fair share of a known path; the others reduce theirs. */
 export function claimShare(c: Conversation, m: Model, now: Ticks): void {
   const path = peerPathOf(c)
   const share = fairShare(path, now)
@@ -73,13 +73,13 @@ export function claimShare(c: Conversation, m: Model, now: Ticks): void {
   if (c.srtt == 0) startRtt(c, path.minRtt)
   m.maxBw = share
   m.baseLoss = path.baseLoss
-  // the path is known: no need to look far above it, with all the others doing so too
+  // the capacity is known: no need to probe far above it while other flows do so too
   m.pacingGain = MIN_PACING_GAIN
   startCruise(m, now)
   setClaimedBw(c, share)
 }
 
-/** Leaves to late conversations what they took. */
+/** Reduces the share of a conversation by what new conversations took. */
 export function applyShareScale(c: Conversation, m: Model, now: Ticks): void {
   const path = peerPathOf(c)
   if (m.claimedBw == 0 || m.shareScale == path.shareScale) return
@@ -91,7 +91,7 @@ export function applyShareScale(c: Conversation, m: Model, now: Ticks): void {
   m.maxBwPrevious *= part
   m.maxBwAtProbeUp *= part
   m.maxBwBeforeQueue *= part
-  // what is under way still tells of the rate before
+  // ACKs of what is in flight still measure the previous rate
   m.awaitsFreshSamples = 1
   m.freshSamplesFrom = now + minRtt(c)
 }

@@ -1,9 +1,8 @@
 /*
- * Input of one opened datagram into its conversation (protocol.md 5.6). Segments before a bad one count; parsing stops
- * there.
+ * Input of one opened datagram into its conversation (protocol.md 5.6). Parsing stops at a malformed segment; the
+ * segments before it are accepted.
  *
- * Everything a datagram acknowledges is taken in before losses are looked for: that is the caller's next step, once a
- * batch.
+ * All acknowledgements of a datagram are processed before losses are detected; the caller does that once per batch.
  */
 
 import { TICKS_PER_MS, TICKS_PER_SECOND } from '../abi'
@@ -45,36 +44,39 @@ import {
 import { acknowledge, advanceUna, entryOf, LEN, SENT, STATE, TS } from './send_window'
 import { fromWireClock } from './wire_clock'
 
-/** What a datagram did, as bits. */
+/** Effects of a datagram, as bits. */
 export const KEPT_BLOCK: u32 = 1
 export const RECEIVED_STREAM: u32 = 2
 export const ADVANCED_UNA: u32 = 4
-/** Payload was acknowledged, or the peer's window grew: its reader took some. */
+/** Payload was acknowledged, or the peer's window grew because its application read data. */
 export const MOVED_PAYLOAD: u32 = 8
-/** An ACK named a transmission of ours with its very ts: the other side heard from us lately. */
+/** An ACK named one of our transmissions with its exact ts: the peer received it recently. */
 export const ANSWERED: u32 = 16
 /** Such an ACK confirmed the conversation. */
 export const CONFIRMED: u32 = 32
-/** The other side lost the conversation and began it anew, or knows more of it than we sent. */
+/** The peer lost the conversation and restarted it, or has received more of it than we sent. */
 export const FORGOTTEN: u32 = 64
 
-/** A payload of at least this part of its block keeps the block, smaller ones are copied. */
+/** A payload of at least this size keeps the block it arrived in; smaller ones are copied. */
 const MIN_KEPT_BYTES: u32 = 700
-/** A message without payload: DIAL, EOF, KEEPALIVE. */
+/** Bytes of a message without payload: DIAL, EOF, KEEPALIVE. */
 const BARE_MESSAGE_BYTES: u32 = 4
-/** A prompt peer does not gather so many ACKs over some time, even if a few datagrams of them are lost. */
+/**
+ * A peer that acknowledges promptly does not collect this many ACKs over some time, even if some datagrams are lost.
+ */
 const MANY_ACKS: u32 = 8
-/** A peer is told of dropped segments no oftener than this. */
+/** Minimum interval between reports of dropped segments. */
 const DROP_PAUSE_TICKS: Ticks = 100 * TICKS_PER_MS
-/** The time when it was told last is kept in 16 bits of such units. */
+/** The time of the last report is stored in 16 bits, in this unit. */
 const DROP_UNIT_SHIFT: u32 = 6
 
-/** An echoed ts older than this is none of ours. */
+/** An echoed ts older than this is not ours. */
 const MAX_RTT_TICKS: Ticks = 60 * TICKS_PER_SECOND
 
 /**
- * `mayKeep`: the datagram lies in a packet block of its own, which may be kept instead of copied. Result: the bits
- * above.
+ * Handles the segments of a datagram.
+ * @param mayKeep the datagram is in a packet block of its own, which may be kept instead of copied
+ * @returns the effects above
  */
 export function input(c: Conversation, at: usize, size: u32, mayKeep: bool, now: Ticks): u32 {
   if (size < HEADER_BYTES) {
@@ -100,7 +102,7 @@ export function input(c: Conversation, at: usize, size: u32, mayKeep: bool, now:
     if (isForgotten(c, at, cmd, segmentUna, now)) return effects | FORGOTTEN
     if (diff(segmentUna, una) >= 0 && diff(segmentUna, c.sndNxt) <= 0) {
       una = segmentUna
-      // an older una would carry an outdated window
+      // an older una carries an outdated window
       const wnd = readWnd(at)
       if (wnd > c.rmtWnd) effects |= MOVED_PAYLOAD
       c.rmtWnd = wnd
@@ -122,7 +124,7 @@ export function input(c: Conversation, at: usize, size: u32, mayKeep: bool, now:
     }
     at += HEADER_BYTES + len
   }
-  // last, because the ACKs beside it tell more of what it covers: when that was sent
+  // last: the ACKs in the same datagram tell when the segments that una covers were sent
   if (diff(una, c.sndUna) > 0) effects |= onUna(c, una, now)
   if (timedAcks) {
     updateRtt(c, c.sampleRtt)
@@ -141,12 +143,12 @@ export function input(c: Conversation, at: usize, size: u32, mayKeep: bool, now:
 }
 
 /**
- * True if a segment shows that the two sides do not speak of the same conversation.
+ * Detects that the two sides do not mean the same conversation.
  *
- * An ACK that left after the other side had told una U cannot carry less, unless the other side forgot the conversation:
- * kcptun-libev, restarted, takes our segments for a new one and acknowledges them, though nothing reaches the target
- * (protocol.md 6.8). An unconfirmed conversation of which the other side has received more than we sent was carried on
- * with an earlier server.
+ * An ACK sent after the peer announced una U cannot carry a smaller una, unless the peer lost its state: a restarted
+ * kcptun-libev takes our segments for a new conversation and acknowledges them, although nothing reaches the target
+ * (protocol.md 6.8). If the peer of an unconfirmed conversation has received more than we sent, it continues a
+ * conversation with an earlier server.
  */
 function isForgotten(c: Conversation, at: usize, cmd: u32, segmentUna: Sn, now: Ticks): bool {
   if (c.confirm) return diff(segmentUna, c.sndNxt) > 0
@@ -156,9 +158,9 @@ function isForgotten(c: Conversation, at: usize, cmd: u32, segmentUna: Sn, now: 
 }
 
 let inputAt: Ticks = 0
-/** What the datagram being taken in acknowledged, the newest and the oldest of the transmissions its ACKs told of. */
+/** Summary of the datagram being handled: segments acknowledged, newest and oldest transmission its ACKs name. */
 let acked: u32 = 0
-/** Transmissions that its ACKs told the time of. */
+/** Number of ACKs with a valid time. */
 let timedAcks: u32 = 0
 let newestTs: Ticks = 0
 let newestSn: Sn = 0
@@ -167,13 +169,13 @@ let oldestTs: Ticks = 0
 /** An ACK of the transmission of `sn` at `ts`. */
 function onAck(c: Conversation, sn: Sn, ts: Ts, now: Ticks): u32 {
   count(ACKS_RECEIVED)
-  // a ts that is none of ours says nothing of time
+  // a ts that is not ours carries no time
   const isKnown = now - ts <= MAX_RTT_TICKS
   if (diff(sn, c.sndNxt) >= 0) return 0
   const confirmed: u32 = c.confirm && isConfirmedBy(c, sn, ts) ? CONFIRMED | ANSWERED : 0
   const entry = entryOf(c, sn)
   if (diff(sn, c.sndUna) < 0 || load<u8>(entry, STATE) != SENT) {
-    // una of an earlier datagram told of it, but not of its time
+    // una of an earlier datagram covered it, but without its time
     if (isKnown && isIntervalFlushing(c) && updateRack(c, sn, ts, now)) onSentTime(c, sn, ts, now)
     return confirmed
   }
@@ -188,7 +190,7 @@ function onAck(c: Conversation, sn: Sn, ts: Ts, now: Ticks): u32 {
   return onAcknowledged(c, sn, entry) | answered | confirmed
 }
 
-/** The RTT sample of a datagram is that of the transmission sent last. */
+/** Updates the RTT sample of the datagram, which is that of the most recently sent transmission. */
 function onSentTime(c: Conversation, sn: Sn, ts: Ts, now: Ticks): void {
   const newer = diff(ts, newestTs)
   if (timedAcks == 0 || newer > 0 || (newer == 0 && diff(sn, newestSn) > 0)) {
@@ -200,7 +202,7 @@ function onSentTime(c: Conversation, sn: Sn, ts: Ts, now: Ticks): void {
   timedAcks++
 }
 
-/** Everything below una is received. */
+/** All segments below una were received. */
 function onUna(c: Conversation, una: Sn, now: Ticks): u32 {
   let effects: u32 = 0
   for (let sn = c.sndUna; sn != una; sn++) {
@@ -222,9 +224,9 @@ function onAcknowledged(c: Conversation, sn: Sn, entry: usize): u32 {
 }
 
 /**
- * The window is told. If sn names a segment of ours that is not acknowledged, that arrived, but there was no memory for
- * it: it is no sign of a path that takes no large datagrams. Told of room afterwards, we ask at once what is missing.
- * In any other WINS sn is that of an ACK beside it, or 0.
+ * A window announcement. If sn names one of our unacknowledged segments, that segment arrived and was dropped for lack
+ * of memory, which is no sign of a black hole. When the window is announced again, a probe is sent at once. In any
+ * other WINS sn is that of an ACK in the same datagram, or 0.
  */
 function onWins(c: Conversation, sn: Sn, una: Sn, now: Ticks): void {
   if (sn != 0 && diff(sn, una) >= 0 && diff(sn, c.sndNxt) < 0) {
@@ -240,7 +242,7 @@ function onWins(c: Conversation, sn: Sn, una: Sn, now: Ticks): void {
   scheduleProbe(c, now)
 }
 
-/** A PUSH found no memory: the peer is told, lest it take the path for broken. */
+/** A PUSH was dropped for lack of memory: reports it, so that the peer does not suspect the path. */
 function onPushDropped(c: Conversation, sn: Sn, now: Ticks): void {
   count(DROP_MEMORY)
   const unit = <u16>(now >> DROP_UNIT_SHIFT)
@@ -270,7 +272,7 @@ function onPush(c: Conversation, sn: Sn, ts: Ts, payload: usize, len: u32, mayKe
     return 0
   }
   if (stored == DUPLICATE) count(SEGMENTS_DUPLICATE)
-  // a gap opened or filled, or a duplicate: the sender is waiting to hear of it
+  // a gap opened or filled, or a duplicate: the sender needs the ACK now
   queueAck(c, sn, ts, early > 0 || hadHole, now)
   let effects: u32 = stored == STORED_BLOCK ? KEPT_BLOCK : 0
   if (early == 0) {

@@ -1,8 +1,8 @@
 /*
- * What automatic congestion control knows of a conversation: its rate, the RTTs of this round, the base loss, the delay
- * of the peer's ACKs. rounds.ts draws the conclusions, congestion.ts acts on them.
+ * State of automatic congestion control: bandwidth, RTTs of this round, base loss, ACK delay of the peer. rounds.ts
+ * advances it, congestion.ts applies it.
  *
- * Rates are segments per tick, as f64: WASM floats are the same on every host.
+ * Bandwidth is in segments per tick, as f64: WASM floats are the same on every host.
  */
 
 import { TICKS_PER_MS, TICKS_PER_SECOND } from '../abi'
@@ -12,7 +12,7 @@ import { PeerPath, UNKNOWN } from './peer_path'
 import { isAppLimited, sampleInterval } from './rate'
 import { diff } from './segment'
 
-/** States: the fast start, its queue drained, and the cycle of asking for less, as much, more. */
+/** States, as in BBR. PROBE_DOWN, PROBE_CRUISE and PROBE_UP form the PROBE_BW cycle. */
 export const STARTUP: u32 = 0
 export const DRAIN: u32 = 1
 export const PROBE_DOWN: u32 = 2
@@ -20,36 +20,37 @@ export const PROBE_CRUISE: u32 = 3
 export const PROBE_UP: u32 = 4
 
 export const MS: f64 = TICKS_PER_MS
-/** What hosts add to an RTT by waking late and working in batches. */
+/** Contribution of hosts to the RTT: late wakeups and batching. */
 export const HOST_DELAY_TICKS: Ticks = 1 * TICKS_PER_MS
-/** The most and the least that UP asks for. */
+/** Bounds of the pacing gain in PROBE_UP. */
 export const MAX_PACING_GAIN: f64 = 1.25
 export const MIN_PACING_GAIN: f64 = 1.05
-/** Memory of the RTT range and of the ACK delay: two halves of this. */
+/** The maxima of RTT and ACK delay cover two periods of this length. */
 const WINDOW_HALF_TICKS: Ticks = 5 * TICKS_PER_SECOND
-/** Silences below this are no ACK delay. */
+/** Shorter pauses are not an ACK delay. */
 const MIN_ACK_DELAY_TICKS: Ticks = 20 * TICKS_PER_MS
 const MIN_ACK_DELAY_COUNT: u32 = 2
 
 @unmanaged
 export class Model {
-  // rate: best sample of this probe cycle and of the last; before the last UP
+  // max_bw of this probe cycle and of the previous one; before the last PROBE_UP
   maxBw: f64
   maxBwPrevious: f64
   maxBwAtProbeUp: f64
-  // rate when the path became hot
+  // bandwidth before the standing queue began
   maxBwBeforeQueue: f64
   claimedBw: f64
-  // product of the path that this flow has followed; samples of what left before this time tell of the rate it had
+  // product of the scale factors of the path that were applied; samples of segments sent before `freshSamplesFrom`
+  // measure the previous rate
   shareScale: f64
   awaitsFreshSamples: u32
   freshSamplesFrom: Ticks
-  // base loss now, one and two rounds ago
+  // base loss of this round, one and two rounds ago
   baseLoss: f64
   baseLossOneAgo: f64
   baseLossTwoAgo: f64
   pacingGain: f64
-  // fraction of a tick of the time the next segment may leave
+  // fraction of a tick to add to `nextSendAt`
   nextSendFraction: f64
   // this round
   roundMaxBw: f64
@@ -84,7 +85,7 @@ export class Model {
   rtts3: u64
   rtts4: u64
   rttCount: u32
-  // greatest RTT of this half and the one before
+  // maximum RTT of this period and the previous one
   maxRttWindowAt: Ticks
   maxRtt: Ticks
   maxRttPrevious: Ticks
@@ -96,7 +97,7 @@ export class Model {
   ackDelayCountPrevious: u32
   lastAckAt: Ticks
   hadTimeoutSinceAck: u32
-  // nothing was heard in this round for the probe timeout
+  // the probe timeout expired in this round
   hadTimeoutInRound: u32
 }
 
@@ -108,26 +109,29 @@ export function peerPathOf(c: Conversation): PeerPath {
   return changetype<PeerPath>(c.peerPath)
 }
 
-/** RTT floor in ticks, at least 1; the smoothed RTT without a path record. */
+/** @returns minimum RTT in ticks, at least 1; the smoothed RTT without a path record */
 export function minRtt(c: Conversation): Ticks {
   if (!c.peerPath) return max<u32>(1, c.srtt)
   const floor = peerPathOf(c).minRtt
   return floor == UNKNOWN ? max<u32>(1, c.srtt) : max<u32>(1, floor)
 }
 
-/** How long the peer takes to acknowledge beyond the path: the tick of an original. */
+/**
+ * @returns ticks by which the peer delays ACKs: the flush interval of kcptun-libev; 0 for a peer that acknowledges
+ *   promptly
+ */
 export function ackAllowance(c: Conversation): Ticks {
   if (!c.model) return 0
   const m = modelOf(c)
   return m.ackDelayCount + m.ackDelayCountPrevious < MIN_ACK_DELAY_COUNT ? 0 : max(m.maxAckDelay, m.maxAckDelayPrevious)
 }
 
-/** True if the peer acknowledges at ticks, as an original does. */
+/** @returns true if the peer acknowledges at a flush interval, as kcptun-libev does */
 export function isIntervalFlushing(c: Conversation): bool {
   return ackAllowance(c) != 0
 }
 
-/** True while the path shows more load than it carries. */
+/** @returns true while the path has a standing queue */
 export function hasStandingQueue(c: Conversation): bool {
   return c.model != 0 && modelOf(c).queueRounds >= 2
 }
@@ -136,7 +140,7 @@ export function bandwidth(m: Model): f64 {
   return max(m.maxBw, m.maxBwPrevious)
 }
 
-/** Segments that fill the path at the model's rate. */
+/** @returns bandwidth-delay product in segments */
 export function bdp(c: Conversation): f64 {
   return bandwidth(modelOf(c)) * <f64>minRtt(c)
 }
@@ -147,14 +151,14 @@ export function enter(m: Model, state: u32, now: Ticks): void {
   m.roundsInState = 0
 }
 
-/** Cruises for 3 to 6 rounds, so that flows do not probe in step. */
+/** Starts PROBE_CRUISE for 3 to 6 rounds, randomly, so that flows do not probe at the same time. */
 export function startCruise(m: Model, now: Ticks): void {
   m.random = m.random * 1664525 + 1013904223
   m.cruiseRounds = 3 + ((m.random >> 16) % 4)
   enter(m, PROBE_CRUISE, now)
 }
 
-/** Takes in the rate that a datagram's ACKs tell of. */
+/** Adds the rate sample of a datagram. */
 export function takeSample(c: Conversation, m: Model): void {
   if (diff(c.sampleDelivered, m.nextRoundDelivered) >= 0) m.hasRoundEnded = 1
   if (m.awaitsFreshSamples) {
@@ -170,7 +174,10 @@ export function takeSample(c: Conversation, m: Model): void {
   m.roundMaxBw = max(m.roundMaxBw, rate)
 }
 
-/** Takes in an RTT: least of the round, least of the last 8 and the greatest of those, range of the last seconds. */
+/**
+ * Adds an RTT sample: minimum of the round, minimum of the last 8 and the maximum of those, maximum of the last
+ * seconds.
+ */
 export function onRttSample(m: Model, rtt: Ticks, now: Ticks): void {
   const rtts = changetype<usize>(m) + offsetof<Model>('rtts')
   store<u32>(rtts + ((<usize>(m.rttCount & 7)) << 2), rtt)
@@ -194,9 +201,9 @@ export function filteredRtt(m: Model): Ticks {
 }
 
 /**
- * A peer that ticks acknowledges many segments at once, after a silence: what it gathered waited for it beyond the path.
- * A prompt one would have acknowledged the first of them long before the last was sent. Once it is known to tick,
- * segments that left close together tell as well.
+ * Detects an interval-flushing peer: it acknowledges many segments at once after a pause, and its ACKs waited longer
+ * than the path explains. A peer that acknowledges promptly would have acknowledged the first segments long before the
+ * last was sent. Once the peer is known to flush at an interval, segments that were sent close together count as well.
  */
 export function onAckDelay(c: Conversation, m: Model, span: Ticks, now: Ticks): void {
   if (now - m.ackDelayWindowAt >= WINDOW_HALF_TICKS) {
@@ -214,7 +221,7 @@ export function onAckDelay(c: Conversation, m: Model, span: Ticks, now: Ticks): 
   ) {
     m.maxAckDelay = max(m.maxAckDelay, silence)
     m.ackDelayCount++
-    // what looked like a rate that does not grow was the tick
+    // the flush interval looked like a bandwidth that does not grow
     if (m.ackDelayCount + m.ackDelayCountPrevious == MIN_ACK_DELAY_COUNT) m.roundsWithoutBwGrowth = 0
   }
   m.hadTimeoutSinceAck = 0

@@ -1,5 +1,5 @@
 /*
- * Options of conversations: those of the configuration, copied into a conversation when it is opened.
+ * Options of conversations: values of the configuration, copied into a conversation when it is opened.
  */
 import { TICKS_PER_MS, UNSET } from '../abi'
 import { NEVER } from '../clock'
@@ -7,7 +7,7 @@ import { Conv, Milliseconds } from '../units'
 import { Conversation, INITIAL_RMTWND, MAX_WND, MIN_RCVWND, SendBuffer } from './conversation'
 import { HEADER_BYTES } from './segment'
 
-/** Window of a sender without automatic control, unless set (protocol.md 10.2). */
+/** Send window without automatic control, unless set (protocol.md 10.2). */
 export const DEFAULT_WND: u32 = 256
 
 export const NC_CLASSIC: u32 = 0
@@ -18,33 +18,33 @@ export const FLUSH_INTERVAL: u32 = 0
 export const FLUSH_AT_ONCE: u32 = 2
 export const FLUSH_AUTOMATIC: u32 = 3
 
-/** Most bytes of plaintext in a datagram now. It follows the configuration and the address family: see segmentLimit. */
+/** Maximum bytes of plaintext in a datagram. Depends on the configuration and the address family; see segmentLimit. */
 let plainMtu: u32 = 0
 
 export function kcpMtu(): u32 {
   return plainMtu
 }
 
-// options of conversations that open from now on; those that live keep the ones they copied
+// options of conversations opened from now on; existing ones keep their copies
 let mode: u32 = NC_AUTOMATIC
 let flushing: u32 = FLUSH_AUTOMATIC
 let delaying: u32 = 1
 let resending: u32 = 0
 let intervalMs: Milliseconds = UNSET
 let sendWindow: u32 = UNSET
-/** Segments, UNSET if the window is to grow. */
+/** Segments; UNSET if the window is tuned automatically. */
 let recvWindow: u32 = UNSET
 
 export function optionRcvWnd(): u32 {
   return recvWindow
 }
 
-/** Variance floor of the RTO while the user set no interval. */
+/** Minimum variance of the RTO while no interval is set. */
 const DEFAULT_RTO_VARIANCE_MS: Milliseconds = 1
-/** Tick of `flush` 0 if no interval is set (protocol.md 10.2). */
+/** Flush interval of `flush` 0 if no interval is set (protocol.md 10.2). */
 const DEFAULT_FLUSH_MS: Milliseconds = 100
 
-/** Takes over config values; UNSET means the default of this implementation. */
+/** Applies configuration values; UNSET selects the default of this implementation. */
 export function setOptions(
   mtu: u32,
   sndwnd: u32,
@@ -65,7 +65,7 @@ export function setOptions(
   flushing = flush == UNSET ? FLUSH_AUTOMATIC : flush
 }
 
-/** Starts a conversation in a zeroed record. */
+/** Initializes a conversation in a zeroed record. */
 export function openConversation(c: Conversation, conv: Conv): void {
   c.conv = conv
   c.congestionMode = <u8>mode
@@ -75,7 +75,7 @@ export function openConversation(c: Conversation, conv: Conv): void {
   c.isSndWndSet = <u8>(sendWindow != UNSET)
   c.intervalTicks = <u16>((intervalMs == UNSET ? DEFAULT_RTO_VARIANCE_MS : intervalMs) * TICKS_PER_MS)
   c.flushTicks = <u16>((intervalMs == UNSET ? DEFAULT_FLUSH_MS : intervalMs) * TICKS_PER_MS)
-  // without control or a window set, the documented default holds
+  // without automatic control and without a configured window the documented default applies
   c.sndWnd = sendWindow == UNSET && mode != NC_AUTOMATIC ? DEFAULT_WND : min(sendWindow, MAX_WND)
   c.rmtWnd = INITIAL_RMTWND
   c.pathMss = NEVER
@@ -84,8 +84,8 @@ export function openConversation(c: Conversation, conv: Conv): void {
 }
 
 /**
- * Most payload bytes of a segment that is made now. A property of the path, no option of the conversation: it may fall
- * and rise while that lives. What was made under another limit keeps the size of its block (`capacityOf`).
+ * Maximum payload of a new segment. It is a property of the path rather than of the conversation, and may change during
+ * its life. Segments made under another limit keep the size of their block (`capacityOf`).
  */
 export function segmentLimit(c: SendBuffer): u32 {
   return min(plainMtu - HEADER_BYTES, c.pathMss)

@@ -1,9 +1,9 @@
 /*
- * Output of one conversation: builds its next datagram (protocol.md 5.7), ACKs first, then probes, then segments found
- * lost, then new ones.
+ * Output of one conversation: builds its next datagram (protocol.md 5.7): ACKs, then probes, then lost segments, then
+ * new ones.
  *
- * A segment that leaves alone is sent from its own block: only the 24 bytes of its header are written. Everything else
- * is assembled in the transmit block.
+ * A segment that is alone in its datagram is sent from its own block: only the 24 bytes of its header are written.
+ * Everything else is assembled in the transmit block.
  */
 
 import { TICKS_PER_MS } from '../abi'
@@ -36,28 +36,31 @@ import {
 import { advertise, promisedWnd } from './window'
 import { wireClock } from './wire_clock'
 
-/** A lost window announcement must not stall for long: probes start early and back off (the original: 7 s to 120 s). */
+/**
+ * A lost window announcement must not stall the connection: probes start early and back off (kcptun-libev: 7 s to 120
+ * s).
+ */
 const FIRST_PROBE_TICKS: Ticks = 500 * TICKS_PER_MS
-/** ACKs of one datagram: nobody repeats them for their own sake, so they must pass where full datagrams may not. */
+/** ACKs per datagram: pure ACKs are not retransmitted, so they must fit where full datagrams are dropped. */
 const MAX_ACK_BYTES: u32 = 984
-/** Segments up to this many bytes of payload are thin. */
+/** Segments of up to this many bytes of payload are thin. */
 const THIN_BYTES: u32 = 200
 const THIN_DELAY_TICKS: Ticks = 5 * TICKS_PER_MS
 const MAX_THIN_FLIGHT: u32 = 16
-/** Older thin segments that travel with a new one, and how far back they may be. */
+/** Maximum number of older thin segments appended to a new one, and how far back they may be. */
 const MAX_BUNDLED: u32 = 2
 const BUNDLE_REACH: u32 = 8
-/** No copies of retransmissions above the one, more below the other. */
+/** Loss in percent above which retransmissions are not duplicated, and below which two copies are allowed. */
 const MAX_LOST_PERCENT: u32 = 30
 const FEW_LOST_PERCENT: u32 = 15
 const MAX_PROBE_TICKS: Ticks = 15000 * TICKS_PER_MS
 
-/** Where a datagram of `buildDatagram` begins. */
+/** @returns start of a datagram of `buildDatagram` */
 export function datagramAt(datagram: u64): usize {
   return <usize>datagram
 }
 
-/** Bytes of a datagram of `buildDatagram`; 0 = nothing to send. */
+/** @returns bytes of a datagram of `buildDatagram`; 0 = nothing to send */
 export function datagramBytes(datagram: u64): u32 {
   return <u32>(datagram >> 32)
 }
@@ -67,7 +70,8 @@ function datagram(at: usize, bytes: u32): u64 {
 }
 
 /**
- * True when a segment may leave: a lost one or its copy, or a new one inside the windows, as fast as the pace allows.
+ * @returns true when a segment may be sent: a lost one or its copy, or a new one inside the windows, if pacing allows
+ *   it
  */
 export function hasSegment(c: Conversation, now: Ticks): bool {
   if (c.lost != 0 || c.copies != 0) return maySend(c, now)
@@ -84,7 +88,10 @@ export function hasOutput(c: Conversation, now: Ticks): bool {
   return c.wndProbes != 0 || acksDue(c, now) || hasSegment(c, now)
 }
 
-/** Ticks until a segment that waits for the pace, or a thin one to be doubled, may leave; NEVER if none waits. */
+/**
+ * @returns ticks until a segment that is pacing-limited, or the duplicate of a thin one, may be sent; NEVER if none
+ *   waits
+ */
 export function segmentDeadline(c: Conversation, now: Ticks): Ticks {
   if (c.lost == 0 && c.copies == 0) {
     if (c.sndEnd == c.sndNxt) return isThinWaiting(c) ? ticksUntil(c.thinAt, now) : NEVER
@@ -93,14 +100,17 @@ export function segmentDeadline(c: Conversation, now: Ticks): Ticks {
   return c.flight < congestionWindow(c) ? pacingDeadline(c, now) : NEVER
 }
 
-/** To be called when a conversation has sent all it may: what it is limited by decides what its rate samples mean. */
+/**
+ * To be called when a conversation sent everything it may: whether it was application-limited determines what its rate
+ * samples mean.
+ */
 export function onOutputDrained(c: Conversation, now: Ticks): void {
   onDrained(c, now)
   if (c.sndEnd != c.sndNxt || c.lost != 0) return
   if (c.flight < congestionWindow(c)) onAppLimited(c)
 }
 
-/** Keeps the zero-window probe going; sets PROBE_ASK when one is due. */
+/** Runs the zero-window probe timer; sets PROBE_ASK when a probe is due. */
 export function updateProbe(c: Conversation, now: Ticks): void {
   if (c.rmtWnd != 0) {
     c.wndProbeInterval = 0
@@ -115,10 +125,11 @@ export function updateProbe(c: Conversation, now: Ticks): void {
 }
 
 /**
- * Asks to tell the peer of a window that reopened after it was (nearly) shut, and of room for what had to be dropped.
+ * Requests a WINS when the window reopened after it was (nearly) closed, or when there is memory again for segments
+ * that were dropped.
  */
 export function announceWindow(c: Conversation): void {
-  // the usual case at once: even the whole window would be little news
+  // common case: even the full window would not move the edge far
   const most = diff(c.rcvRead + c.rcvWnd, c.rcvEdge)
   if (!c.hasDropped && most < <i32>(c.rcvWnd / 2) && diff(c.rcvEdge, c.rcvNxt) > 0) return
   const wnd = promisedWnd(c)
@@ -132,9 +143,10 @@ export function announceWindow(c: Conversation): void {
 }
 
 /**
- * Builds one datagram of at most kcpMtu bytes, less if the path takes no more; 0 = nothing to send. `block` is where
- * one is assembled; the result begins at `built`.
- * @param most bytes that the receiver may be sent now; a segment that exceeds them waits
+ * Builds one datagram of at most kcpMtu bytes, fewer if the path requires it.
+ * @param block transmit block in which a datagram is assembled
+ * @param most maximum number of bytes that may be sent to the receiver now; a larger segment waits
+ * @returns a datagram for `datagramAt` and `datagramBytes`
  */
 export function buildDatagram(c: Conversation, block: usize, most: u32, now: Ticks): u64 {
   const wnd = advertise(c)
@@ -153,7 +165,7 @@ export function buildDatagram(c: Conversation, block: usize, most: u32, now: Tic
     const sn = nextSegment(c)
     const entry = entryOf(c, sn)
     const size = HEADER_BYTES + <u32>load<u16>(entry, LEN)
-    // a segment made before the limit fell leaves alone
+    // a segment made before the limit was lowered is sent alone
     if (len + size > most || (len + size > limit && len != 0)) break
     const header = headerOf(entry)
     sendSegment(c, sn, entry, header, size, wnd, now)
@@ -175,14 +187,16 @@ function writeAck(c: Conversation, at: usize, wnd: u32): u32 {
   return HEADER_BYTES
 }
 
-/** The segment to send next: copy of a retransmission, lost, thin to be doubled, new. `hasSegment` was true. */
+/**
+ * @returns the segment to send next: copy of a retransmission, lost, thin duplicate, new. `hasSegment` must be true.
+ */
 function nextSegment(c: Conversation): Sn {
   if (c.copies) return c.copySn
   if (c.lost) return firstOf(c, LOST)
   return c.sndEnd == c.sndNxt ? c.thinSn : c.sndNxt
 }
 
-/** Writes the header of a segment and notes its transmission. */
+/** Writes the header of a segment and records its transmission. */
 function sendSegment(c: Conversation, sn: Sn, entry: usize, header: usize, size: u32, wnd: u32, now: Ticks): void {
   const isNew = sn == c.sndNxt
   const isCopy = !isNew && !isLost(entry)
@@ -194,7 +208,7 @@ function sendSegment(c: Conversation, sn: Sn, entry: usize, header: usize, size:
   }
   if (isCopy) {
     if (c.copies) {
-      // one transmission that leaves several times: same ts
+      // copies of one transmission have the same ts
       ts = load<u32>(entry, TS)
       c.copies--
     } else {
@@ -217,8 +231,9 @@ function sendSegment(c: Conversation, sn: Sn, entry: usize, header: usize, size:
 }
 
 /**
- * How often a retransmission leaves: once, unless the window is held up by it. While `snd_una` stands still for a lost
- * retransmission the whole window waits, and a copy is cheap beside that. Not when the path is loaded or loses much.
+ * Decides how many copies of a retransmission are sent. While `sndUna` does not advance because a retransmission was
+ * lost, the whole window waits, and a copy is cheap by comparison. No copies when the path has a standing queue or high
+ * loss.
  */
 function planCopies(c: Conversation, sn: Sn, entry: usize, now: Ticks): void {
   if (!c.model || hasStandingQueue(c)) return
@@ -240,7 +255,7 @@ function isThin(size: u32): bool {
   return size < THIN_BYTES + HEADER_BYTES
 }
 
-/** A small write that nothing follows is sent once more after some ms: its loss would cost a round trip and more. */
+/** Schedules a duplicate of a small write that nothing follows: its loss would cost a round trip and more. */
 function onThinSent(c: Conversation, sn: Sn, size: u32, now: Ticks): void {
   c.thinAt = 0
   if (!isThin(size) || c.sndEnd != c.sndNxt || c.flight > MAX_THIN_FLIGHT || hasStandingQueue(c)) return
@@ -248,7 +263,7 @@ function onThinSent(c: Conversation, sn: Sn, size: u32, now: Ticks): void {
   c.thinAt = max<u32>(1, now + THIN_DELAY_TICKS)
 }
 
-/** True while a thin segment waits to be sent once more. */
+/** @returns true while the duplicate of a thin segment is scheduled */
 function isThinWaiting(c: Conversation): bool {
   if (c.thinAt == 0) return false
   const isOpen = c.thinSn == c.sndNxt - 1 && c.sndEnd == c.sndNxt && diff(c.thinSn, c.sndUna) >= 0
@@ -261,7 +276,7 @@ function isThinDue(c: Conversation, now: Ticks): bool {
   return isThinWaiting(c) && ticksUntil(c.thinAt, now) == 0
 }
 
-/** Puts up to two older thin segments that are not acknowledged behind a new one: they cost no datagram. */
+/** Appends up to two older unacknowledged thin segments to a new one: they need no datagram of their own. */
 function appendThin(c: Conversation, block: usize, len: u32, sn: Sn, wnd: u32, limit: u32, now: Ticks): u32 {
   let room: u32 = MAX_BUNDLED
   for (let back: u32 = 1; back <= BUNDLE_REACH && room != 0; back++) {
@@ -282,7 +297,7 @@ function appendThin(c: Conversation, block: usize, len: u32, sn: Sn, wnd: u32, l
   return len
 }
 
-/** Appends a WASK or WINS if it is wanted. Nobody needs its ts, but it shows a server our clock (remote.ts). */
+/** Appends requested WASK and WINS. The peer ignores their ts, but a server learns our clock from it (remote.ts). */
 function appendProbes(c: Conversation, block: usize, len: u32, wnd: u32, limit: u32, now: Ticks): u32 {
   len = appendProbe(c, block, len, PROBE_ASK, CMD_WASK, wnd, limit, now)
   const acked = c.lastSn

@@ -1,9 +1,9 @@
 /*
- * What the conversations with one peer know together: the RTT floor, the probe that refreshes it, and the sum of their
- * rates.
+ * State shared by the conversations with one peer: minimum RTT, the probe that refreshes it (PROBE_RTT), and the sum of
+ * their bandwidths.
  *
- * A late flow would take the standing queue of the others for the floor, and nothing would ever drain; flows that share
- * the floor share the link.
+ * Without it a new flow would take the standing queue of the others for the minimum RTT, and the queue would never
+ * drain. Flows that share the minimum RTT share the link.
  */
 
 import { TICKS_PER_MS, TICKS_PER_SECOND } from '../abi'
@@ -12,14 +12,14 @@ import { alloc, classOf, free } from '../memory/slab'
 import { copyAddress, hashAddress, sameAddress } from '../packet/address'
 import { Ticks } from '../units'
 
-/** A floor that nothing came near for so long is probed for. */
+/** A minimum RTT that no sample came near for this long is probed. */
 const MIN_RTT_EXPIRY_TICKS: Ticks = 10 * TICKS_PER_SECOND
 const MIN_PROBE_RTT_TICKS: Ticks = 50 * TICKS_PER_MS
-/** Halves of the long memory of the floor. */
+/** The long-term minimum covers two periods of this length. */
 const LONG_MIN_RTT_HALF_TICKS: Ticks = 30 * TICKS_PER_SECOND
-/** A size of datagrams counts as passing for so long. */
+/** A datagram size counts as deliverable for this long. */
 const PROVEN_TICKS: Ticks = 60 * TICKS_PER_SECOND
-/** A limit holds so long. */
+/** A size limit applies for this long. */
 const LIMIT_TICKS: Ticks = 600 * TICKS_PER_SECOND
 /** Sizes to fall back to, bytes of plaintext: about 1200, 1000, 800 and 576 with all headers. */
 const SIZES: u32 = 4
@@ -34,30 +34,30 @@ export class PeerPath {
   address1: u64
   address2: u64
   references: u32
-  // RTT floor in ticks; when a sample last came near it
+  // minimum RTT in ticks; when a sample last came near it
   minRtt: Ticks
   minRttAt: Ticks
-  // probing for the floor: until when, and the least seen
+  // PROBE_RTT: its end, and the minimum seen
   probeRttUntil: Ticks
   isProbingRtt: u32
   probeRttMin: Ticks
-  // largest datagram that was acknowledged lately, in bytes of plaintext
+  // largest datagram acknowledged recently, bytes of plaintext
   provenBytes: u32
   provenAt: Ticks
-  // how often a probe found a clearly higher floor
+  // number of probes that found a clearly higher minimum RTT
   minRttRises: u32
-  // least RTT of this half minute and the one before
+  // minimum RTT of this half minute and the previous one
   longMinRttWindowAt: Ticks
   longMinRtt: Ticks
   longMinRttPrevious: Ticks
-  // rates of the flows that have data
+  // flows that have data, and the sum of their bandwidths
   flows: u32
   claimedBw: f64
-  // what they carried together when the link was what limited them, when that was, and the base loss then
+  // their sum when the link limited them, when that was, and the base loss then
   capacityBw: f64
   capacityAt: Ticks
   baseLoss: f64
-  // product of all that flows left to late ones; only flows of more than this are asked
+  // product of all reductions in favour of new flows; they apply to flows above `shareScaleMinBw`
   shareScale: f64
   shareScaleMinBw: f64
 }
@@ -70,7 +70,10 @@ function addressOf(path: PeerPath): usize {
   return changetype<usize>(path) + offsetof<PeerPath>('address0')
 }
 
-/** The path to an address, shared by all who join it; 0 when memory is scarce. */
+/**
+ * Joins the path to an address.
+ * @returns the record, shared by all conversations with that address; 0 when memory is scarce
+ */
 export function joinPeerPath(address: usize, now: Ticks): usize {
   const hash = hashAddress(address, 0)
   for (let at = firstWith(chains, hash); at; at = nextWith(at, hash)) {
@@ -100,7 +103,7 @@ export function leavePeerPath(at: usize): void {
   free(at, PEER_PATH_CLASS)
 }
 
-/** Takes in an RTT sample; ends a probe that is over. */
+/** Adds an RTT sample; ends PROBE_RTT when its time is over. */
 export function onPathRtt(path: PeerPath, rtt: Ticks, now: Ticks): void {
   if (now - path.longMinRttWindowAt >= LONG_MIN_RTT_HALF_TICKS) {
     path.longMinRttPrevious = path.longMinRtt
@@ -125,7 +128,7 @@ export function onPathRtt(path: PeerPath, rtt: Ticks, now: Ticks): void {
   }
 }
 
-/** Starts looking for the floor anew: the RTT stays up whatever the flows do. */
+/** Starts PROBE_RTT: the RTT stays high although the flows reduced their rates. */
 export function startProbeRtt(path: PeerPath, rtt: Ticks, now: Ticks): void {
   if (path.isProbingRtt) return
   path.isProbingRtt = 1
@@ -133,12 +136,12 @@ export function startProbeRtt(path: PeerPath, rtt: Ticks, now: Ticks): void {
   path.probeRttUntil = now + rtt + max(path.minRtt, MIN_PROBE_RTT_TICKS)
 }
 
-/** The least RTT of the last half to one minute. */
+/** @returns minimum RTT of the last 30 to 60 seconds */
 export function longMinRtt(path: PeerPath): Ticks {
   return min(path.longMinRtt, path.longMinRttPrevious)
 }
 
-/** A datagram with `bytes` of plaintext arrived at the peer. */
+/** A datagram with `bytes` of plaintext was delivered to the peer. */
 export function onDatagramDelivered(path: PeerPath, bytes: u32, now: Ticks): void {
   if (bytes < path.provenBytes && now - path.provenAt < PROVEN_TICKS) return
   path.provenBytes = bytes
@@ -146,8 +149,8 @@ export function onDatagramDelivered(path: PeerPath, bytes: u32, now: Ticks): voi
 }
 
 /**
- * The next smaller size to try when datagrams of `bytes` vanish; 0 if some of that size arrived lately, or none smaller
- * is left.
+ * @returns the next smaller size to try when datagrams of `bytes` are lost; 0 if one of that size was delivered
+ *   recently, or no smaller size is left
  */
 export function smallerThan(path: PeerPath, bytes: u32, now: Ticks): u32 {
   if (path.provenBytes >= bytes && now - path.provenAt < PROVEN_TICKS) return 0
@@ -158,9 +161,9 @@ export function smallerThan(path: PeerPath, bytes: u32, now: Ticks): u32 {
   return 0
 }
 
-// ---- limits of size: few and kept apart, since they outlive the conversations that found them
+// ---- size limits: few and stored apart, because they outlive the conversations that found them
 
-/** Paths with a limit; the oldest is forgotten for the next. */
+/** Number of paths with a limit; the oldest is replaced. */
 const LIMITS: u32 = 16
 const LIMIT_BYTES: u32 = 32
 const LIMIT: usize = 24
@@ -168,7 +171,7 @@ const LIMIT_AT: usize = 28
 const limits: usize = memory.data(16 * 32, 8)
 let limitCount: u32 = 0
 
-/** Holds new conversations with `address` to `bytes` of plaintext for a while. */
+/** Limits new conversations with `address` to `bytes` of plaintext for some time. */
 export function limitPath(address: usize, bytes: u32, now: Ticks): void {
   const known = findLimit(address)
   const at = known ? known : limits + <usize>((limitCount++ % LIMITS) * LIMIT_BYTES)
@@ -177,7 +180,10 @@ export function limitPath(address: usize, bytes: u32, now: Ticks): void {
   store<u32>(at, now, LIMIT_AT)
 }
 
-/** The limit of new conversations, 0 if there is none; after some minutes it is tried again whether more passes. */
+/**
+ * @returns limit of new conversations, 0 if there is none; it expires after some minutes, so that a larger size is
+ *   tried again
+ */
 export function pathLimit(address: usize, now: Ticks): u32 {
   const at = findLimit(address)
   return at && now - load<u32>(at, LIMIT_AT) < LIMIT_TICKS ? load<u32>(at, LIMIT) : 0

@@ -1,15 +1,14 @@
 /*
- * Delivery: how many segments arrived at the peer, and the rate samples that follow (delivery rate estimation as in
- * BBR).
+ * Delivery rate estimation, as in BBR.
  *
- * Every transmission remembers how much was delivered when it left; its ACK then tells how much was delivered
- * meanwhile. The sample of a datagram is that of its segment sent last.
+ * Every transmission records how much was delivered when it was sent; its ACK shows how much was delivered since. The
+ * sample of a datagram is that of the most recently sent segment it acknowledges.
  */
 import { Ticks } from '../units'
 import { DeliveryRate } from './conversation'
 import { COPIES, DELIVERED, DELIVERED_AT, FIRST_SENT_AT, TS } from './send_window'
 
-/** Notes in `entry` what is known when it leaves at `now`. To be called before it is marked sent. */
+/** Records the state of delivery in `entry`, sent at `now`. To be called before `markSent`. */
 export function onTransmit(c: DeliveryRate, entry: usize, now: Ticks): void {
   if (c.flight == 0) c.firstSentAt = c.deliveredAt = now
   store<u32>(entry, c.delivered, DELIVERED)
@@ -23,8 +22,8 @@ export function startSample(c: DeliveryRate): void {
 }
 
 /**
- * A segment arrived. `known`: an ACK told when this transmission was sent; else una told of it, which says nothing of
- * time.
+ * A segment was delivered.
+ * @param known an ACK names the time of this transmission; otherwise una covers it, without a time
  */
 export function onDelivered(c: DeliveryRate, entry: usize, known: bool, now: Ticks): void {
   c.delivered += 1 + <u32>load<u8>(entry, COPIES)
@@ -41,17 +40,17 @@ export function onDelivered(c: DeliveryRate, entry: usize, known: bool, now: Tic
   c.firstSentAt = sentAt
 }
 
-/** Ticks over which the sample's segments were delivered: the longer of sending and acknowledging them. */
+/** @returns ticks over which the sample was delivered: the longer of the send and the ACK interval */
 export function sampleInterval(c: DeliveryRate): Ticks {
   return max(c.deliveredAt - c.sampleDeliveredAt, c.sampleSentAt - c.sampleFirstSentAt)
 }
 
-/** The sender has nothing (more) to send: samples of what is in flight now only tell a lower bound. */
+/** The sender has no more data: samples of what is in flight now are lower bounds. */
 export function onAppLimited(c: DeliveryRate): void {
   c.appLimitedUntil = c.delivered + c.flight + 1
 }
 
-/** True while samples only tell a lower bound. */
+/** @returns true while samples are lower bounds */
 export function isAppLimited(c: DeliveryRate): bool {
   return <i32>(c.appLimitedUntil - c.delivered) > 0
 }

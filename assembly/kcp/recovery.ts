@@ -1,11 +1,11 @@
 /*
- * Loss recovery: which transmissions are lost, and when to ask by a probe (after RACK-TLP, RFC 8985).
+ * Loss detection and probe timeout, after RACK-TLP (RFC 8985).
  *
- * The ts of an ACK names the transmission it answers. What was sent earlier than one that arrived, by more than the
- * reordering seen so far, is lost; what is not yet that much earlier is lost when its time has come. A retransmission
- * is a transmission like any other, so its loss is found in the same way. When nothing answers, probes resend the first
- * and the last segment. `resend`, if the user set it, adds the classic rule: lost after so many datagrams with later
- * ACKs.
+ * The ts of an ACK names the transmission it acknowledges. A transmission is lost if one sent later was delivered, and
+ * the two are further apart than the reordering window; if they are closer, it is lost when that time has passed. A
+ * retransmission is handled like any other transmission, so its loss is detected in the same way. When no ACK arrives,
+ * probes retransmit the first and the last segment. `resend`, if configured, adds the classic rule: a segment is lost
+ * after that many datagrams with later ACKs.
  */
 
 import { TICKS_PER_MS, TICKS_PER_SECOND } from '../abi'
@@ -30,31 +30,35 @@ import {
   wasLostByOrder,
 } from './send_window'
 
-/** Least allowance for reordering. */
+/** Minimum reordering window. */
 const MIN_REORDER_TICKS: Ticks = 1 * TICKS_PER_MS
-/** The allowance is counted in eighths of the RTT floor. */
+/** The reordering window is in units of 1/8 of the minimum RTT. */
 const REORDER_STEPS: u32 = 8
 const REORDER_DECAY_TICKS: Ticks = 10 * TICKS_PER_SECOND
-/** Probe timeout: least, most, and before the first RTT sample; time a peer may take for an ACK. */
+/** Probe timeout: minimum, maximum, and before the first RTT sample; time allowed for an ACK. */
 const MIN_PTO_TICKS: Ticks = 15 * TICKS_PER_MS
 const MAX_PTO_TICKS: Ticks = 4000 * TICKS_PER_MS
-/** An outage of some seconds is to be noticed soon after it ends: so many probes leave at least this often. */
+/**
+ * The end of an outage of some seconds must be noticed soon: this many probes are sent at no more than EAGER_PTO_TICKS.
+ */
 const EAGER_PROBES: u32 = 16
 const EAGER_PTO_TICKS: Ticks = 1000 * TICKS_PER_MS
 const FIRST_PTO_TICKS: Ticks = 200 * TICKS_PER_MS
 const ACK_ALLOWANCE_TICKS: Ticks = 5 * TICKS_PER_MS
-/** A segment sent oftener than this is not resent by the classic rule (protocol.md 5.2). */
+/** A segment sent more often than this is not retransmitted by the classic rule (protocol.md 5.2). */
 const FAST_RESEND_LIMIT: u32 = 5
-/** Remembered ACK datagrams for `resend`: a power of two above its largest value (100). Entries of 8 bytes: ts, sn. */
+/** ACK datagrams recorded for `resend`: a power of two above its maximum (100). Entries of 8 bytes: ts, sn. */
 const HISTORY: u32 = 128
 const HISTORY_CLASS: u32 = 10
 const HISTORY_SN: usize = 4
 
 // ---- ACKs
 
-/** Takes in that transmission (ts, sn) of `entry` arrived: reordering, and the newest transmission known. */
+/**
+ * Transmission (ts, sn) of `entry` was delivered: updates the reordering window and the newest delivered transmission.
+ */
 export function onAckedTransmission(c: Conversation, sn: Sn, entry: usize, ts: Ts, now: Ticks): void {
-  // lost, or sent again since: the loss was none
+  // declared lost, or sent again since: the loss was spurious
   if (wasLostByOrder(entry) && (isLost(entry) || diff(ts, load<u32>(entry, TS)) < 0)) {
     c.reoWndMult = min(REORDER_STEPS, c.reoWndMult + 1)
     c.reoWndMultAt = now
@@ -63,7 +67,10 @@ export function onAckedTransmission(c: Conversation, sn: Sn, entry: usize, ts: T
   updateRack(c, sn, ts, now)
 }
 
-/** Takes in that transmission (ts, sn) arrived; true if it left after all that are known to. */
+/**
+ * Transmission (ts, sn) was delivered.
+ * @returns true if it was sent after all transmissions known to be delivered
+ */
 export function updateRack(c: Conversation, sn: Sn, ts: Ts, now: Ticks): bool {
   if (c.hasRack && !isLater(ts, sn, c.rackTs, c.rackSn)) return false
   c.hasRack = 1
@@ -73,13 +80,13 @@ export function updateRack(c: Conversation, sn: Sn, ts: Ts, now: Ticks): bool {
   return true
 }
 
-/** True if transmission (ts, sn) left after (ts2, sn2). */
+/** @returns true if transmission (ts, sn) was sent after (ts2, sn2) */
 function isLater(ts: Ts, sn: Sn, ts2: Ts, sn2: Sn): bool {
   const d = diff(ts, ts2)
   return d > 0 || (d == 0 && diff(sn, sn2) > 0)
 }
 
-/** Notes that something arrived: probing starts anew. */
+/** A segment was delivered: restarts the probe timer. */
 export function onProgress(c: Conversation, now: Ticks): void {
   c.lastActivityAt = now
   c.ptoCount = 0
@@ -89,12 +96,12 @@ export function onProgress(c: Conversation, now: Ticks): void {
   }
 }
 
-/** Notes a transmission. */
+/** A segment was sent: restarts the probe timer. */
 export function onTransmission(c: Conversation, now: Ticks): void {
   c.lastActivityAt = now
 }
 
-/** The next look for losses probes the peer. */
+/** Makes the next `detectLoss` send a probe. */
 export function scheduleProbe(c: Conversation, now: Ticks): void {
   c.ptoCount = 0
   c.lastActivityAt = now - MAX_PTO_TICKS
@@ -106,7 +113,7 @@ function reorderWindow(c: Conversation): Ticks {
   return MIN_REORDER_TICKS + (minRtt(c) * c.reoWndMult) / REORDER_STEPS
 }
 
-/** Moves what is lost at `now` to the list of lost segments. */
+/** Moves segments that are lost at `now` to the list of lost segments. */
 export function detectLoss(c: Conversation, now: Ticks): void {
   let losses: u32 = 0
   if (c.hasRack) {
@@ -126,7 +133,7 @@ export function detectLoss(c: Conversation, now: Ticks): void {
   if (probeDeadline(c, now) == 0) probe(c)
 }
 
-/** Ticks until a segment counts as lost if nothing more arrives, or a probe is due. */
+/** @returns ticks until a segment is lost if no ACK arrives, or a probe is due */
 export function recoveryDeadline(c: Conversation, now: Ticks): Ticks {
   if (c.flight == 0) return NEVER
   const wanted = probeDeadline(c, now)
@@ -139,7 +146,7 @@ export function recoveryDeadline(c: Conversation, now: Ticks): Ticks {
 
 // ---- probes
 
-/** Time of silence after which the peer is probed (protocol.md 5.7: backoff by `nodelay`). */
+/** @returns probe timeout in ticks (protocol.md 5.7: backoff by `nodelay`) */
 export function probeTimeout(c: Conversation, ackDelay: Ticks): Ticks {
   let timeout: Ticks = FIRST_PTO_TICKS
   if (c.srtt) {
@@ -158,7 +165,8 @@ function probeDeadline(c: Conversation, now: Ticks): Ticks {
 }
 
 /**
- * Resends the first and the last segment: the one may be all that is missing, the other tells of everything before it.
+ * Retransmits the first and the last segment: the first may be the only one missing, the ACK of the last covers
+ * everything before it.
  */
 export function probe(c: Conversation): void {
   const first = isLost(entryOf(c, c.sndUna)) ? firstOf(c, FLIGHT) : c.sndUna
@@ -172,7 +180,7 @@ export function probe(c: Conversation): void {
 
 // ---- the classic rule
 
-/** Notes that a datagram acknowledged transmission (ts, sn), the newest of its ACKs. */
+/** A datagram acknowledged transmission (ts, sn), the newest of its ACKs. */
 export function onAckForResend(c: Conversation, ts: Ts, sn: Sn): void {
   if (c.fastResend == 0) return
   if (!c.ackHistory) {
@@ -198,7 +206,10 @@ function historyAt(c: Conversation, n: u32): usize {
   return c.ackHistory + ((<usize>(n & (HISTORY - 1))) << 3)
 }
 
-/** Segments older than what `resend` datagrams told of; how many were marked. */
+/**
+ * Marks segments older than the ACKs of `resend` datagrams.
+ * @returns how many were marked
+ */
 function detectByAcks(c: Conversation): u32 {
   const resendAck = historyAt(c, c.ackHistoryCount - c.fastResend)
   const ts = load<u32>(resendAck)

@@ -1,8 +1,8 @@
 /*
- * The receive window: a ring of payloads indexed by `sn & mask`, from the first unread segment to the last that may
- * arrive early.
+ * The receive buffer: a ring of payloads indexed by `sn & mask`, from the first unread segment to the last that arrived
+ * out of order.
  *
- *   entry (8 bytes): 0 payload address (0 = hole)  4 len  6 class of the block it lies in
+ *   entry (8 bytes): 0 payload address (0 = hole)  4 len  6 class of its block
  *
  * A payload that fills most of its datagram keeps the block it arrived in; others are copied to a block of their size.
  */
@@ -19,16 +19,16 @@ const LEN: usize = 4
 const CLASS: usize = 6
 
 const INITIAL_CAPACITY: u32 = 16
-/** Most segments from the first unread to the last early one: two windows. */
+/** Maximum distance from the first unread segment to the last one received: two windows. */
 const MAX_CAPACITY: u32 = 131072
 /** See isNear. */
 const FIRST_NEAR: u32 = 16
-/** A ring of up to so many entries stays with an idle session. */
+/** A ring of up to this many entries is kept by an idle session. */
 const IDLE_CAPACITY: u32 = 128
 
 /** Results of `storeSegment`. */
 export const STORED: u32 = 0
-/** Stored, and the block of the datagram now belongs to the window. */
+/** Stored, and the buffer now owns the block of the datagram. */
 export const STORED_BLOCK: u32 = 1
 export const DUPLICATE: u32 = 2
 export const NO_MEMORY: u32 = 3
@@ -37,7 +37,7 @@ export function recvEntry(c: ReceiveBuffer, sn: Sn): usize {
   return c.rcvRing + ((<usize>(sn & c.rcvMask)) << ENTRY_SHIFT)
 }
 
-/** Payload address of an in-order segment. */
+/** @returns payload address of an in-order segment */
 export function recvPayload(c: ReceiveBuffer, sn: Sn): usize {
   return load<usize>(recvEntry(c, sn), PAYLOAD)
 }
@@ -47,10 +47,10 @@ export function recvLen(c: ReceiveBuffer, sn: Sn): u32 {
 }
 
 /**
- * Keeps the payload of a PUSH with rcvNxt <= sn < rcvNxt + rcvWnd. `mayKeep` tells that the payload lies in a packet
- * block which the window may keep. The segment that the reader waits for may use reserved memory: it alone can lead to
- * memory being freed. Behind something unread the next one in order has no such right: whoever does not read would take
- * all of it.
+ * Stores the payload of a PUSH with rcvNxt <= sn < rcvNxt + rcvWnd. The segment that the reader waits for may use
+ * reserved memory, since only it leads to memory being freed. The next in-order segment behind unread ones may not: a
+ * reader that stops would consume all of it.
+ * @param mayKeep the payload is in a packet block that the buffer may keep
  */
 export function storeSegment(c: ReceiveBuffer, sn: Sn, payload: usize, len: u32, mayKeep: bool): u32 {
   const used = sn - c.rcvRead
@@ -79,8 +79,9 @@ export function storeSegment(c: ReceiveBuffer, sn: Sn, payload: usize, len: u32,
 }
 
 /**
- * True if the reader can be expected to take segment number `used` after the first unread one once the batch is handled:
- * everything before the batch was read. So many as a peer may send untold, few before the reader took anything.
+ * @returns true if the reader is expected to take segment number `used` after the first unread one when the batch is
+ *   handled, because everything before the batch was read. The limit is what a peer may send without an announcement,
+ *   lower before the first read.
  */
 function isNear(c: ReceiveBuffer, used: u32): bool {
   return c.isPrompt != 0 && used < (c.rcvRead < FIRST_NEAR ? FIRST_NEAR : INITIAL_RMTWND)
@@ -95,7 +96,10 @@ function ringBytes(capacity: u32): u32 {
   return capacity << ENTRY_SHIFT
 }
 
-/** Makes the ring large enough for entry number `used`. False when memory is scarce. */
+/**
+ * Grows the ring to hold entry number `used`.
+ * @returns false when memory is scarce
+ */
 function growTo(c: ReceiveBuffer, used: u32, urgent: bool): bool {
   if (used >= MAX_CAPACITY) return false
   const before = c.rcvRing ? c.rcvMask + 1 : 0
@@ -117,7 +121,10 @@ function dropRing(c: ReceiveBuffer): void {
   c.rcvMask = 0
 }
 
-/** Moves rcvNxt over what is now in order, as long as the queue of unread segments has room (protocol.md 5.5). */
+/**
+ * Advances rcvNxt over segments that are now in order, as far as the queue of unread segments has room (protocol.md
+ * 5.5).
+ */
 export function advanceRcvNxt(c: ReceiveBuffer): void {
   let next = c.rcvNxt
   while (next != c.rcvTop && next - c.rcvRead < c.rcvWnd && load<usize>(recvEntry(c, next), PAYLOAD)) next++
@@ -137,12 +144,12 @@ function release(c: ReceiveBuffer, entry: usize): void {
   store<usize>(entry, 0, PAYLOAD)
 }
 
-/** Frees the ring of a window that holds nothing, if it is more than a small one: idle sessions are to be cheap. */
+/** Frees a large ring that holds nothing, because idle sessions must be small. */
 export function freeIdleRecvRing(c: ReceiveBuffer): void {
   if (c.rcvRead == c.rcvTop && c.rcvMask >= IDLE_CAPACITY) dropRing(c)
 }
 
-/** Frees everything the window holds. */
+/** Frees everything the buffer holds. */
 export function closeRecvWindow(c: ReceiveBuffer): void {
   if (!c.rcvRing) return
   for (let sn = c.rcvRead; sn != c.rcvTop; sn++) {

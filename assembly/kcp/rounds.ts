@@ -1,8 +1,8 @@
 /*
- * Rounds and states of automatic congestion control: what a round trip taught, and what to ask of the path next.
+ * Rounds and states of automatic congestion control: evaluates each round trip and selects what to probe next.
  *
- * Random loss does not slow it down: loss counts only above a learnt base. A standing queue, seen as an RTT floor of
- * whole rounds above that of the path, does.
+ * Random loss does not reduce the rate: only loss above a learnt base counts. A standing queue does: rounds in which
+ * even the minimum RTT is above that of the path.
  */
 
 import { TICKS_PER_MS } from '../abi'
@@ -37,32 +37,41 @@ import { isAppLimited } from './rate'
 import { diff } from './segment'
 
 const PACING_GAIN_STEP: f64 = 0.02
-/** A flow with less than this part of its path's rate does not start anew for more: what it found is likely another's. */
+/**
+ * A flow with less than this part of the path's bandwidth does not restart STARTUP: what it found probably belongs to
+ * another flow.
+ */
 const SOLE_SHARE: f64 = 0.8
 const MAX_SHARED_PACING_GAIN: f64 = 1.15
-/** Pull of a flow that must yield towards the mean of its path. */
+/** Weight of the mean of the path when a flow reduces its bandwidth. */
 const MEAN_PULL: f64 = 0.25
-/** A flow with less than this part of the mean of its path is poor. */
+/** A flow with less than this part of the mean of its path may probe for more despite a queue. */
 const POOR_SHARE: f64 = 0.8
-/** Loss so far above the base is a collapse of the link's rate. */
+/** Loss this far above the base: the capacity of the link collapsed. */
 const COLLAPSE_LOSS: f64 = 0.25
 const MIN_CRUISE_TICKS: Ticks = 20 * TICKS_PER_MS
-/** So many hot rounds, and a rate yielded to this part, without a lower RTT: the floor may have risen. */
+/**
+ * After this many rounds with a standing queue, with the bandwidth reduced to this part and no lower RTT, the minimum
+ * RTT may have risen.
+ */
 const MIN_RTT_RISE_ROUNDS: u32 = 4
 const MIN_RTT_RISE_BW: f64 = 0.7
-/** Rounds without a faster rate that end the start; a tick may pass without a word. */
+/** Rounds without bandwidth growth that end STARTUP; an interval-flushing peer may send nothing during a round. */
 const MAX_ROUNDS_WITHOUT_BW_GROWTH: u32 = 3
 const INTERVAL_FLUSHING_MAX_ROUNDS: u32 = 8
-/** Segments of its start that tell the base loss of a ticking peer's path: its ACKs do not show when a queue begins. */
+/**
+ * Segments of STARTUP from which the base loss is learnt with an interval-flushing peer: its ACKs do not show when a
+ * queue begins.
+ */
 const INTERVAL_FLUSHING_LOSS_SAMPLE: f64 = 256
-/** ACKs that the original puts into a datagram. */
+/** ACKs per datagram of kcptun-libev. */
 const INTERVAL_FLUSHING_ACKS: f64 = 55
-/** Rounds in a row of excessive loss that make a ticking peer's path count as overloaded. */
+/** Consecutive rounds of excess loss after which the path to an interval-flushing peer is overloaded. */
 const INTERVAL_FLUSHING_EXCESS_ROUNDS: u32 = 2
 
 // ---- rounds
 
-/** To be called after a receive batch, when losses have been looked for. */
+/** To be called after a receive batch, when losses were detected. */
 export function updateCongestion(c: Conversation, now: Ticks): void {
   if (!c.model) return
   const m = modelOf(c)
@@ -72,23 +81,23 @@ export function updateCongestion(c: Conversation, now: Ticks): void {
     m.hasRoundEnded = 0
   }
   advanceState(c, m, now)
-  // who has nothing in flight and nothing to send claims no part of the path
+  // a conversation with nothing in flight and nothing to send claims no share of the path
   const isIdle = c.flight == 0 && c.lost == 0 && c.sndEnd == c.sndNxt
   if (m.claimedBw != 0) setClaimedBw(c, isIdle ? 0 : bandwidth(m))
   onCapacitySample(c, m, now, sendLimit(c) >= congestionWindow(c))
 }
 
 /**
- * After a silence, what counts as lost may be ACKs that a ticking peer says once, or did before it was known as one:
- * such a round tells nothing of loss.
+ * @returns true if the loss of this round is unknown: after a timeout, lost segments may be lost ACKs of an
+ *   interval-flushing peer, which sends each ACK once, or of a peer that was not known as one yet
  */
 function isLossUnknown(c: Conversation, m: Model): bool {
   return m.hadTimeoutInRound != 0 && (m.state == STARTUP || isIntervalFlushing(c))
 }
 
 /**
- * True if more was lost than the base explains: by share, and by chance. A peer that ticks says each ACK once, many at
- * a time: one lost datagram of ACKs looks like so many lost segments.
+ * @returns true if more was lost than the base explains, in proportion and by chance. An interval-flushing peer sends
+ *   each ACK once, many per datagram: one lost datagram of ACKs looks like as many lost segments.
  */
 function isExcess(c: Conversation, m: Model, share: f64, chance: f64, least: f64): bool {
   if (isLossUnknown(c, m)) return false
@@ -134,8 +143,8 @@ function endRound(c: Conversation, m: Model, now: Ticks): void {
 }
 
 /**
- * A queue drains when its flows yield. If the RTT stays up all the same the path itself has become longer: the floor is
- * looked for, and what was yielded for nothing is taken back.
+ * A queue drains when its flows reduce their rates. If the RTT stays high, the path itself has become longer: starts
+ * PROBE_RTT, and when that found a higher minimum RTT, restores the bandwidth.
  */
 function onMinRttRise(c: Conversation, m: Model, least: f64, now: Ticks): void {
   const path = peerPathOf(c)
@@ -149,7 +158,7 @@ function onMinRttRise(c: Conversation, m: Model, least: f64, now: Ticks): void {
     startProbeRtt(path, <u32>least, now)
 }
 
-/** The link carries less than the model believed. */
+/** The link carries less than the model assumed. */
 function reduceBandwidth(c: Conversation, m: Model): void {
   const n = <f64>(m.roundAcked + m.roundLost)
   const lossRate = n > 0 ? <f64>m.roundLost / n : 0
@@ -161,7 +170,7 @@ function reduceBandwidth(c: Conversation, m: Model): void {
   onYield(c)
 }
 
-/** The loss that the path shows without a queue. */
+/** Learns the loss of the path without a queue. */
 function learnLoss(c: Conversation, m: Model): void {
   const n = m.roundAcked + m.roundLost
   if (n == 0 || isLossUnknown(c, m)) return
@@ -199,11 +208,11 @@ function checkStartupFull(c: Conversation, m: Model, least: f64, excess: bool, n
     endStartup(m, true, now)
     return
   }
-  // rounds short of data, or whose window just grew, tell nothing
+  // application-limited rounds, and rounds in which the window grew, say nothing
   if (isAppLimited(c) || (c.rmtWnd > m.rmtWndAtRoundStart && m.rmtWndAtRoundStart != 0)) return
   const floor = <f64>minRtt(c)
   const isRaised = least > 1.25 * floor + 2 * MS + <f64>(ackAllowance(c) + HOST_DELAY_TICKS + c.rttvar)
-  // what the window allows had better leave before the next tick of a peer that ticks
+  // an interval-flushing peer: what the window allows should be sent before its next flush
   if (isIntervalFlushing(c) && sendLimit(c) < congestionWindow(c) && !isRaised && !excess) return
   m.roundsWithoutBwGrowth++
   if (
@@ -251,7 +260,7 @@ function advanceState(c: Conversation, m: Model, now: Ticks): void {
   }
 }
 
-/** On a loaded path only a flow that has clearly less than its share asks for more. */
+/** @returns true if a flow may probe: on a loaded path only one that has clearly less than its share */
 function mayProbeUp(c: Conversation, m: Model): bool {
   const path = peerPathOf(c)
   return m.queueRounds < 2 || bandwidth(m) * <f64>path.flows < POOR_SHARE * path.claimedBw
@@ -270,12 +279,12 @@ function advanceProbeUp(c: Conversation, m: Model, floor: Ticks, inState: Ticks,
   else enter(m, PROBE_DOWN, now)
 }
 
-/** True for a flow that has most of what its path carries. */
+/** @returns true for a flow with most of the bandwidth of its path */
 function isSoleFlow(c: Conversation, m: Model): bool {
   return m.claimedBw >= SOLE_SHARE * peerPathOf(c).claimedBw
 }
 
-/** True if the path turned out to carry clearly more, and no queue says otherwise. */
+/** @returns true if the path carries clearly more than assumed, without a queue */
 function hasMoreBandwidth(c: Conversation, m: Model, now: Ticks): bool {
   if (!isSoleFlow(c, m)) return false
   if (bandwidth(m) <= 1.13 * m.maxBwAtProbeUp || isExcess(c, m, 0.02, 2.5, 2)) return false
@@ -284,7 +293,7 @@ function hasMoreBandwidth(c: Conversation, m: Model, now: Ticks): bool {
   return isQuiet(c, m) && (floor == UNKNOWN || <f64>filteredRtt(m) <= 1.15 * <f64>floor + MS)
 }
 
-/** The end of a probe cycle: samples older than it are forgotten. */
+/** Ends a probe cycle: samples before it are discarded. */
 function endCycle(c: Conversation, m: Model, now: Ticks): void {
   if (hasMoreBandwidth(c, m, now)) {
     restartStartup(m, now)

@@ -1,20 +1,20 @@
 /*
- * Round-trip time and RTO (protocol.md 5.6; RFC 6298 in KCP's integer form), in ticks.
+ * RTT estimator and RTO (protocol.md 5.6; RFC 6298 in KCP's integer form), in ticks.
  *
- * The ts of a segment is the time of that very transmission and the peer echoes it, so a sample is exact even for a
- * retransmitted segment: Karn's rule is not needed.
+ * The ts of a segment is the time of that transmission and the peer echoes it, so samples are exact even for
+ * retransmitted segments: Karn's algorithm is not needed.
  */
 
 import { TICKS_PER_MS } from '../abi'
 import { Ticks } from '../units'
 import { Conversation } from './conversation'
 
-/** With and without `nodelay`. */
+/** Minimum RTO with and without `nodelay`. */
 const MIN_RTO_TICKS: Ticks = 30 * TICKS_PER_MS
 const MIN_RTO_DELAYED_TICKS: Ticks = 100 * TICKS_PER_MS
 const MAX_RTO_TICKS: Ticks = 4000 * TICKS_PER_MS
 
-/** The first sample, or what the path is known for. */
+/** Starts the estimator with the first sample, or with the RTT known for the path. */
 export function startRtt(c: Conversation, rtt: Ticks): void {
   c.srtt = max<u32>(1, rtt)
   c.rttvar = rtt / 2

@@ -22,7 +22,7 @@ const SN: usize = 12
 const UNA: usize = 16
 const LEN: usize = 20
 
-/** `a - b` on the circle of u32 numbers: negative when a comes before b. */
+/** @returns `a - b` in modular arithmetic: negative when a is before b */
 export function diff(a: u32, b: u32): i32 {
   return <i32>(a - b)
 }
@@ -55,7 +55,7 @@ export function readLen(at: usize): u32 {
   return bswap<u32>(load<u32>(at, LEN))
 }
 
-/** Writes a whole header; frg is always 0 (protocol.md 5.3). */
+/** Writes a header; frg is always 0 (protocol.md 5.3). */
 export function writeHeader(at: usize, conv: Conv, cmd: u32, wnd: u32, ts: Ts, sn: Sn, una: Sn, len: u32): void {
   store<u32>(at, bswap<u32>(conv))
   store<u32>(at, cmd | ((<u32>bswap<u16>(<u16>wnd)) << 16), CMD)

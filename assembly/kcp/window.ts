@@ -1,10 +1,10 @@
 /*
- * The receive window (protocol.md 5.9: its size is ours to choose). Fixed if the user set `rcvwnd`; else it grows with
- * what the peer sends and the application takes.
+ * Tuning of the receive window (protocol.md 5.9 leaves its size open). Fixed if `rcvwnd` is set; otherwise it grows
+ * with what the peer sends and the application reads.
  *
- * No estimate of the RTT is needed: a peer that fills a quarter of the window within a second gets twice as much. The
- * window is a promise; memory is used only by holes and slow readers. When memory runs short, less is promised: the
- * right edge stands still while data arrive, but is never taken back (RFC 9293, 3.8.6), and moves on behind a reader.
+ * No RTT estimate is needed: the window doubles when the peer fills a quarter of it within a second. The window is a
+ * promise; only holes and slow readers use memory. When memory is short, less is promised: the right edge stays while
+ * data arrive, is never moved back (RFC 9293, 3.8.6), and advances as data are read.
  */
 
 import { TICKS_PER_SECOND, UNSET } from '../abi'
@@ -25,19 +25,22 @@ export function openRecvWindow(c: ReceiveBuffer, now: Ticks): void {
   c.rcvTuneAt = now
 }
 
-/** Segments after the first unread one that the peer may send now, by the window and by memory. */
+/** @returns segments after the first unread one that the peer may send now, by window and memory */
 export function promisedWnd(c: ReceiveBuffer): u32 {
   return min(c.rcvWnd, fairSegments(c.rcvHeldBytes, c.rcvRead == c.rcvNxt))
 }
 
-/** Moves the right edge to what is promised now; the window to tell the peer. */
+/**
+ * Moves the right edge to what is promised now.
+ * @returns window to advertise
+ */
 export function advertise(c: ReceiveBuffer): u32 {
   const edge = c.rcvRead + promisedWnd(c)
   if (diff(edge, c.rcvEdge) > 0) c.rcvEdge = edge
   return max(0, diff(c.rcvEdge, c.rcvNxt))
 }
 
-/** To be called when rcvNxt moved or something came early. */
+/** To be called when rcvNxt advanced or a segment arrived out of order. */
 export function growRecvWindow(c: ReceiveBuffer, now: Ticks): void {
   if (c.rcvWndMax == 0) return
   const early = c.rcvTop - c.rcvNxt

@@ -1,6 +1,6 @@
 /*
- * Events owed to the host. A session stands in the list once, whatever it has to tell, so the list is bounded by the
- * session table.
+ * Queue of events for the host. A session is in the list once, however many events it has, so the list is bounded by
+ * the session table.
  */
 import { EVENT_ABORT, EVENT_BYTES, EVENT_SLOTS } from '../abi'
 import { has, IN_EVENTS, Session, TIME_WAIT } from './session'
@@ -14,9 +14,9 @@ const UNUSED: usize = 12
 
 let first: usize = 0
 let last: usize = 0
-/** Events of the endpoint itself: type bit and one argument each. */
+/** Events of the endpoint itself: one type bit and one argument each. */
 let endpointEvents: u32 = 0
-/** Sessions that ended, of which the host has taken the last event. */
+/** Sessions that ended and whose last event the host has taken. */
 let drained: usize = 0
 const endpointArguments: usize = memory.data(32 * 4)
 
@@ -30,7 +30,7 @@ export function queueEvent(s: Session, event: u32): void {
   last = changetype<usize>(s)
 }
 
-/** The TCP side is over: what else was to be told is void. */
+/** Queues the last event of a session, whose TCP side is closed; discards the events queued before. */
 export function queueLastEvent(s: Session, event: u32, reason: u32): void {
   s.events = 0
   s.reason = <u8>reason
@@ -42,7 +42,10 @@ export function queueEndpointEvent(event: u32, argument: u32): void {
   store<u32>(endpointArguments + ((<usize>event) << 2), argument)
 }
 
-/** Moves events into the event array; their number. */
+/**
+ * Moves events into the event array.
+ * @returns their number
+ */
 export function takeEvents(): u32 {
   let n: u32 = 0
   while (endpointEvents && n < EVENT_SLOTS) {
@@ -68,7 +71,7 @@ export function takeEvents(): u32 {
   return n
 }
 
-/** One of the sessions that ended and have nothing to report any more; null if there is none. */
+/** @returns a session that ended and has no more events; null if there is none */
 export function takeDrained(): Session | null {
   if (!drained) return null
   const s = changetype<Session>(drained)

@@ -1,9 +1,8 @@
 /*
- * The TCP side of a session: what the host does with it, and what messages from the peer do to it (protocol.md
- * 6.2-6.5).
+ * The TCP side of a session: operations of the host, and effects of the peer's messages (protocol.md 6.2-6.5).
  *
- * No byte is lost and no clean end is faked: EOF is told only after every byte before it was consumed, half-close works
- * in both directions, and what ends in any other way is told as ABORT.
+ * No byte is lost, and a failure is never reported as a clean end: EOF is reported only after every byte before it was
+ * consumed, half-close works in both directions, and any other end is reported as ABORT.
  */
 
 import {
@@ -84,23 +83,23 @@ import {
 } from './session'
 
 /**
- * Queue behind the send window: half of it, within these bounds, so that the window never runs dry while the host is
- * told to go on.
+ * Queue beyond the send window: half of the window, within these bounds, so that the window does not run empty before
+ * the host reacts to WRITABLE.
  */
 const MIN_SLACK_SEGMENTS: u32 = 64
 const MAX_SLACK_SEGMENTS: u32 = 1024
 const MIN_UNSENT_SEGMENTS: u32 = 128
-/** So much may arrive for a TCP side that is gone; then the session is given up, and its peer hears RESET. */
+/** Limit of bytes received for a closed TCP side; beyond it the session ends, and its peer receives RESET. */
 const MAX_DISCARDED_BYTES: u32 = 262144
-/** WRITABLE is given when memory has room for so much. */
+/** WRITABLE is reported when there is memory for this much. */
 const WRITABLE_BYTES: u32 = 65536
 const ALL: u32 = 0xffffffff
-/** Echoes of KEEPALIVEs that wait, and that are unacknowledged; more KEEPALIVEs are answered by no more. */
+/** Maximum number of pending echoes, and of unacknowledged ones; further KEEPALIVEs are not echoed. */
 const MAX_ECHOES: u32 = 1024
 
 /**
- * Segments that may still be queued. A window of the user bounds all that is unacknowledged; an automatic one what is
- * unsent, since what is sent may be held up by a hole for several round trips.
+ * @returns segments that may still be queued. A configured window limits all unacknowledged segments; an automatic one
+ *   limits the unsent ones, because a hole may delay sent ones for several round trips.
  */
 function sendRoom(s: Session): u32 {
   const room = queueRoom(s, min(s.sndWnd + slack(s.sndWnd), MAX_WND))
@@ -116,7 +115,10 @@ function slack(window: u32): u32 {
 
 // ---- from TCP
 
-/** Spans for up to `want` bytes from TCP; 0 = full, WRITABLE is owed. */
+/**
+ * Reserves space for up to `want` bytes from TCP.
+ * @returns number of spans; 0 = full, WRITABLE will be reported
+ */
 export function reserve(s: Session, want: u32): u32 {
   if (s.tcp != TCP_OPEN || has(s, EOF_SENT)) return 0
   const room = sendRoom(s)
@@ -125,7 +127,7 @@ export function reserve(s: Session, want: u32): u32 {
   return n
 }
 
-/** False if more is committed than was reserved. */
+/** @returns false if more is committed than was reserved */
 export function commit(s: Session, bytes: u32, now: Ticks): bool {
   if (s.tcp != TCP_OPEN || has(s, EOF_SENT) || !commitPush(s, bytes)) return false
   if (bytes == 0) return true
@@ -136,11 +138,11 @@ export function commit(s: Session, bytes: u32, now: Ticks): bool {
   return true
 }
 
-/** Tells WRITABLE once there is room for a fair amount. */
+/** Reports WRITABLE when there is room for a reasonable amount. */
 export function unblock(s: Session): void {
   if (!has(s, BLOCKED) || sendRoom(s) < MIN_SLACK_SEGMENTS / 2) return
   const held = sendHeld(s)
-  // so that it is worth while, but in any case when nothing is queued
+  // enough to be worth an event, but always when nothing is queued
   if (!mayQueue(held + min(held, WRITABLE_BYTES))) return
   s.flags &= ~BLOCKED
   if (s.tcp == TCP_OPEN) queueEvent(s, EVENT_WRITABLE)
@@ -162,7 +164,7 @@ export function queueDial(s: Session, now: Ticks): bool {
   return queue(s, DIAL, now)
 }
 
-/** Queues a KEEPALIVE, unless one that stands alone in its segment is under way: that one says the same. */
+/** Queues a KEEPALIVE, unless one that is alone in its segment is in flight, which has the same effect. */
 export function sendKeepalive(s: Session, now: Ticks): void {
   if (keepaliveInFlight(s) == BARE_BYTES) s.queuedAt = now
   else if (queueKeepalive(s, now)) count(KEEPALIVES_SENT)
@@ -181,7 +183,7 @@ function sendEof(s: Session, now: Ticks): void {
   enterLinger(s)
 }
 
-/** Queues what is owed: the EOF that found no memory before, the answer to a KEEPALIVE. */
+/** Queues pending messages: an EOF that was delayed for lack of memory, echoes of KEEPALIVEs. */
 export function queueOwed(s: Session, now: Ticks): void {
   if (!has(s, ECHO_OWED | EOF_OWED)) return
   if (has(s, ECHO_OWED)) {
@@ -199,14 +201,14 @@ function enterLinger(s: Session): void {
   if (has(s, EOF_SENT) && has(s, EOF_RECEIVED) && s.state != TIME_WAIT) setState(s, LINGER)
 }
 
-/** TCP ended its direction. */
+/** TCP closed its direction. */
 export function shutdown(s: Session, now: Ticks): void {
   if (has(s, EOF_SENT)) return
   sendEof(s, now)
   if (has(s, EOF_RECEIVED)) detach(s)
 }
 
-/** TCP broke: the peer hears EOF (protocol.md 6.5), what it still sends is discarded. */
+/** TCP failed: sends EOF to the peer (protocol.md 6.5) and discards what it still sends. */
 export function abort(s: Session, now: Ticks): void {
   s.tcp = TCP_GONE
   s.events = 0
@@ -214,7 +216,7 @@ export function abort(s: Session, now: Ticks): void {
   if (s.state != TIME_WAIT) advance(s, now)
 }
 
-/** Result of the dial to the target. */
+/** Result of the connection to the target. */
 export function connected(s: Session, ok: bool, now: Ticks): void {
   if (!ok) {
     abort(s, now)
@@ -234,7 +236,7 @@ export function peek(s: Session): u32 {
   return n
 }
 
-/** TCP took `bytes` of what was peeked. */
+/** TCP took `bytes` of the peeked payload. */
 export function consume(s: Session, bytes: u32, now: Ticks): void {
   const taken = consumePayload(s, bytes)
   s.tcpWritten += taken
@@ -247,7 +249,7 @@ export function consume(s: Session, bytes: u32, now: Ticks): void {
   advance(s, now)
 }
 
-/** Reacts to what stands at the front of the stream, until it is payload for TCP or nothing. */
+/** Handles messages at the front of the stream, until it is payload for TCP or empty. */
 export function advance(s: Session, now: Ticks): void {
   while (true) {
     advanceRcvNxt(s)
@@ -262,7 +264,7 @@ export function advance(s: Session, now: Ticks): void {
     } else if (type == PUSH) {
       if (!onPush(s, now)) break
     } else if (type == INVALID || type == DIAL) {
-      // a first flight may be a replay: the target is not dialled before the conversation is known to be alive
+      // the first flight may be a replay: the target is not dialled before the conversation is confirmed
       if (type == DIAL && s.confirm) break
       if (type == DIAL && s.tcp == TCP_NONE && !has(s, EOF_RECEIVED)) {
         nextMessage(s)
@@ -282,7 +284,7 @@ export function advance(s: Session, now: Ticks): void {
         s.flags |= ECHO_OWED
         s.echoes = <u16>min<u32>(<u32>s.echoes + 1, MAX_ECHOES)
       }
-      // a server that asks whether this session is alive learns our clock by that, for the next one
+      // a server that checks whether this session is alive learns our clock from the answer, for the next session
       else if (tagBytes() != 0 && s.rcvNxt == 1) s.wndProbes |= PROBE_TELL
     }
     if (s.state == TIME_WAIT) return
@@ -291,10 +293,13 @@ export function advance(s: Session, now: Ticks): void {
   announceWindow(s)
 }
 
-/** PUSH at the front. True if it was disposed of. */
+/**
+ * Handles a PUSH at the front.
+ * @returns true if it was consumed
+ */
 function onPush(s: Session, _now: u32): bool {
   if (s.tcp == TCP_NONE) {
-    // payload before DIAL: nothing that follows can be right
+    // payload before DIAL: the rest of the stream is invalid
     s.flags |= POISONED
     return true
   }
@@ -333,14 +338,14 @@ function reportEof(s: Session): void {
   queueEvent(s, EVENT_EOF)
 }
 
-/** Both directions ended: the host closes TCP in the normal way. */
+/** Both directions ended: the host closes TCP normally. */
 function detach(s: Session): void {
   s.tcp = TCP_GONE
   queueLastEvent(s, EVENT_DETACH, 0)
 }
 
 /**
- * A message that must not be (protocol.md 6.1): TCP is cut, the peer hears EOF, the conversation lives on until a
+ * An invalid message (protocol.md 6.1): TCP is reset, the peer receives EOF, and the conversation continues until a
  * timeout.
  */
 function fail(s: Session, now: Ticks): void {
@@ -353,7 +358,7 @@ function fail(s: Session, now: Ticks): void {
 
 // ---- end
 
-/** Frees the windows; the record stays. */
+/** Frees the buffers; the record remains. */
 export function closeConversation(s: Session): void {
   closeSendWindow(s)
   closeRecvWindow(s)
@@ -365,7 +370,7 @@ export function closeConversation(s: Session): void {
   s.flags &= ~(EOF_OWED | ECHO_OWED)
 }
 
-/** Ends a session: TCP is aborted unless it ended before, TIME_WAIT begins. Nothing is sent. */
+/** Ends a session: aborts TCP unless it is closed, and enters TIME_WAIT. Nothing is sent. */
 export function endSession(s: Session, reason: u32): void {
   if (s.state == TIME_WAIT) return
   if (s.tcp == TCP_OPEN || s.tcp == TCP_DIALING) {
@@ -381,8 +386,9 @@ export function endSession(s: Session, reason: u32): void {
 }
 
 /**
- * A RESET came for the session. Anybody can have one made: a recorded datagram, sent to another end of the key, is
- * answered by it. So the peer is asked (WASK), and the session ends unless one of its segments comes in time.
+ * A RESET for the session arrived. An attacker can cause one: a recorded datagram, sent to another endpoint with the
+ * same key, is answered by RESET. So the peer is asked (WASK), and the session ends unless a segment of it arrives in
+ * time.
  */
 export function challengeReset(s: Session, now: Ticks): void {
   if (has(s, RESET_CHALLENGED)) return
@@ -391,14 +397,14 @@ export function challengeReset(s: Session, now: Ticks): void {
   s.wndProbes |= PROBE_ASK
 }
 
-/** The peer's answer to a RESET that was none of its own. */
+/** The peer showed that the RESET was not genuine. */
 export function dismissReset(s: Session): void {
   s.flags &= ~RESET_CHALLENGED
 }
 
 /**
- * The peer has no such conversation. If its EOF is among what was received, that is still written to TCP before the end: an original
- * that drops a session too early (protocol.md 6.7) must not cut the answer it completed.
+ * The peer has no such conversation. If its EOF was received, everything before it is still written to TCP:
+ * kcptun-libev may drop a session too early (protocol.md 6.7), which must not truncate a complete answer.
  */
 export function resetByPeer(s: Session, reason: u32): void {
   if (s.state == ESTABLISHED && s.tcp == TCP_OPEN && !has(s, EOF_RECEIVED) && holdsEof(s)) {

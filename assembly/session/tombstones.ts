@@ -1,9 +1,9 @@
 /*
- * What is left of sessions that ended: (address, conv), for `time_wait` (protocol.md 6.8; docs/validation.md). A first
- * flight always opens a session, so a late duplicate of one would be dialled again; late segments are answered by RESET.
+ * Records of ended sessions: (address, conv), for `time_wait` (protocol.md 6.8; docs/validation.md). A first flight
+ * always opens a session, so a late duplicate would be dialled again; late segments are answered by RESET.
  *
- * Apart from the session table and small, so that many short connections refuse nobody. They stand in the order in
- * which they end; a RESET makes one last longer and puts it behind the others.
+ * They are small and not in the session table, so that many short connections do not exhaust it. They are ordered by
+ * the time of their end; a RESET extends the life of one and moves it to the end.
  */
 
 import { TICKS_PER_SECOND } from '../abi'
@@ -18,10 +18,10 @@ import { SESSIONS_BY_STATE, shift } from '../stats'
 import { Conv, ElapsedTicks, Seconds, Ticks } from '../units'
 import { TIME_WAIT } from './session'
 
-/** The oldest makes room for the next beyond so many, but none before it is so old; then new sessions are refused. */
+/** Beyond this number the oldest is replaced, unless it is younger than this; then new sessions are refused. */
 const MAX_TOMBSTONES: u32 = 65536
 const MIN_LIFE_TICKS: ElapsedTicks = 10 * TICKS_PER_SECOND
-/** Index of those that there can be: sessions that were open when it was full end as well. */
+/** Capacity of the index: sessions that were open when it was full end as well. */
 const MAX_SLOTS: u32 = 1 << 18
 const INITIAL_SLOTS: u32 = 64
 const POINTER_SHIFT: u32 = 2
@@ -33,12 +33,12 @@ export class Tombstone {
   address0: u64
   address1: u64
   address2: u64
-  // when it was made, or answered last: time_wait counts from then
+  // creation or last answer: time_wait counts from then
   since: ElapsedTicks
   conv: Conv
   slot: u32
   bornSecond: Seconds
-  // ticks, less than a second apart never
+  // last answer, in ticks; answers are at least a second apart
   resetAt: Ticks
   older: usize
   younger: usize
@@ -53,7 +53,7 @@ let count: u32 = 0
 const list: List = changetype<List>(memory.data(8, 8))
 const LINKS: usize = offsetof<Tombstone>('older')
 let lifeTicks: ElapsedTicks = 0
-/** Those that are due are looked for no oftener than once a second. */
+/** Expired ones are looked for at most once a second. */
 let checkAt: ElapsedTicks = 0
 
 export function setTimeWait(seconds: Seconds): void {
@@ -64,7 +64,7 @@ export function addressOfTombstone(t: Tombstone): usize {
   return changetype<usize>(t) + offsetof<Tombstone>('address0')
 }
 
-/** Number of tombstones, and one of them: 0 <= index < number. */
+/** @returns number of tombstones; `tombstoneAt` takes an index below it */
 export function tombstoneCount(): u32 {
   return count
 }
@@ -82,20 +82,20 @@ export function findTombstone(address: usize, conv: Conv): Tombstone | null {
   return null
 }
 
-/** True while no session may open: every place holds one that is too young to be forgotten. */
+/** @returns true while no session may open, because all tombstones are too young to be replaced */
 export function areTombstonesFull(): bool {
   if (count < MAX_TOMBSTONES) return false
   dropOldest()
   return count >= MAX_TOMBSTONES
 }
 
-/** Forgets the oldest if it is old enough. */
+/** Removes the oldest if it is old enough. */
 function dropOldest(): void {
   const t = changetype<Tombstone>(list.oldest)
   if (list.oldest && elapsed() - t.since >= MIN_LIFE_TICKS) remove(t)
 }
 
-/** Remembers a session that ended now. Without memory it is forgotten at once. */
+/** Adds a tombstone for a session that ended now. Without memory there is none. */
 export function addTombstone(address: usize, conv: Conv): void {
   if (count >= MAX_TOMBSTONES) dropOldest()
   if (!ensureSlot()) return
@@ -122,7 +122,7 @@ export function addTombstone(address: usize, conv: Conv): void {
   shift(SESSIONS_BY_STATE + TIME_WAIT - 1, 1)
 }
 
-/** The index grows with the tombstones and never shrinks: it is not counted. */
+/** The index grows with the tombstones and never shrinks, so it is not counted as use. */
 function ensureSlot(): bool {
   if (count < capacity) return true
   const wanted = capacity ? capacity * 2 : INITIAL_SLOTS
@@ -146,7 +146,10 @@ function remove(t: Tombstone): void {
   free(changetype<usize>(t), CLASS)
 }
 
-/** A datagram with `received` bytes of plaintext came for it: RESET, at most once a second, which makes it last. */
+/**
+ * A datagram with `received` bytes of plaintext arrived for a tombstone: answers RESET, at most once a second, and
+ * extends its life.
+ */
 export function onLateDatagram(t: Tombstone, received: u32): void {
   if (<u32>elapsed() - t.resetAt < TICKS_PER_SECOND) return
   t.resetAt = <u32>elapsed()
@@ -156,7 +159,7 @@ export function onLateDatagram(t: Tombstone, received: u32): void {
   sendReset(t.conv, addressOfTombstone(t), received)
 }
 
-/** Forgets those whose time is over. */
+/** Removes expired tombstones. */
 export function checkTombstones(): void {
   if (elapsed() < checkAt) return
   while (list.oldest && elapsed() - changetype<Tombstone>(list.oldest).since >= lifeTicks)
@@ -164,7 +167,7 @@ export function checkTombstones(): void {
   checkAt = elapsed() + TICKS_PER_SECOND
 }
 
-/** Ticks until `checkTombstones` has something to do. */
+/** @returns ticks until `checkTombstones` has something to do */
 export function tombstonesDeadline(): Ticks {
   if (!list.oldest) return NEVER
   const at = max(changetype<Tombstone>(list.oldest).since + lifeTicks, checkAt)

@@ -1,5 +1,5 @@
 /*
- * Session 0 (protocol.md 7): connectionless control messages, taken in and built.
+ * Session 0 (protocol.md 7): connectionless control messages, parsed and built.
  *
  *   +---------+----------+------+
  *   | u32 0   | u16 what | body |     big-endian
@@ -23,12 +23,12 @@ export const GOT_RESET: u32 = 2
 export const GOT_PONG: u32 = 3
 export const GOT_PING: u32 = 4
 
-/** What a result of `takeControl` says was found. */
+/** @returns what a result of `takeControl` found */
 export function foundOf(result: u64): u32 {
   return <u32>result
 }
 
-/** The conv of a RESET, the value of a PING or PONG. */
+/** @returns the conv of a RESET, the value of a PING or PONG */
 export function valueOf(result: u64): u32 {
   return <u32>(result >> 32)
 }
@@ -37,12 +37,15 @@ function result(found: u32, value: u32): u64 {
   return ((<u64>value) << 32) | found
 }
 
-/** True for a LISTEN, whole or not. */
+/** @returns true for a LISTEN, complete or not */
 export function isListen(at: usize, len: u32): bool {
   return len >= BODY_AT && <u32>bswap<u16>(load<u16>(at, WHAT_AT)) == LISTEN
 }
 
-/** Builds the message of a queue entry at `block`; its bytes. */
+/**
+ * Builds the message of a queue entry at `block`.
+ * @returns its bytes
+ */
 export function buildControl(entry: usize, block: usize): u32 {
   const what = load<u32>(entry)
   const body = block + BODY_AT
@@ -60,8 +63,10 @@ export function buildControl(entry: usize, block: usize): u32 {
 }
 
 /**
- * Takes a control message of `len` >= 4 bytes from `address`; of a bad one its sender sees nothing. `second`: the
- * endpoint's age, `mapped`: its socket is an IPv6 one.
+ * Handles a control message of `len` >= 4 bytes from `address`. A malformed one is not answered.
+ * @param second age of the endpoint
+ * @param mapped the endpoint's socket is an IPv6 one
+ * @returns a result for `foundOf` and `valueOf`
  */
 export function takeControl(at: usize, len: u32, address: usize, second: Seconds, mapped: bool, now: Ticks): u64 {
   if (len < BODY_AT) return MALFORMED

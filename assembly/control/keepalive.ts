@@ -1,8 +1,8 @@
 /*
- * The client's keepalive (protocol.md 7.3), and what it says about the peer.
+ * The client's keepalive (protocol.md 7.3), and whether the peer is silent.
  *
- * Beyond the original: a peer that does not answer what was sent to it is pinged within seconds, and again with growing
- * pauses, so that silence is noticed before the next regular ping.
+ * Unlike kcptun-libev, a peer that does not answer a datagram is pinged within seconds, and again with increasing
+ * intervals, so that silence is detected before the next regular ping.
  */
 
 import { TICKS_PER_SECOND } from '../abi'
@@ -11,11 +11,11 @@ import { PEER_SILENT_PINGS, set } from '../stats'
 import { Seconds, Ticks } from '../units'
 import { PEER_PING, sendPing } from './pings'
 
-/** A ping without PONG for so long is lost. */
+/** A ping without PONG is lost after this time. */
 const PING_TIMEOUT_TICKS: Ticks = 4 * TICKS_PER_SECOND
-/** Pauses after lost pings double up to this. */
+/** The interval after lost pings doubles up to this. */
 const MAX_PAUSE_TICKS: Ticks = 32 * TICKS_PER_SECOND
-/** Something was sent so long ago and nothing came back: ping. */
+/** A ping is sent when a datagram was not answered for this long. */
 const UNANSWERED_TICKS: Ticks = 4 * TICKS_PER_SECOND
 
 let keepaliveTicks: Ticks = 0
@@ -24,14 +24,17 @@ let outstanding: bool = false
 let everPinged: bool = false
 let lost: u32 = 0
 let random: u32 = 1
-/** First datagram sent since the last one was received. */
+/** A datagram was sent since the last one was received. */
 let unanswered: bool = false
 let unansweredAt: Ticks = 0
 let lastSentAt: Ticks = 0
 let everAnswered: bool = false
 let answeredAt: Ticks = 0
 
-/** `seed`: any random number. The first ping is due at once. */
+/**
+ * Starts the keepalive; the first ping is due at once.
+ * @param seed any random number
+ */
 export function startKeepalive(seconds: Seconds, seed: u32, now: Ticks): void {
   keepaliveTicks = seconds * TICKS_PER_SECOND
   random = seed | 1
@@ -55,7 +58,7 @@ export function onPeerDatagram(): void {
   if (lost) setLost(0)
 }
 
-/** True if a PONG arrived after `time`. */
+/** @returns true if a PONG arrived after `time` */
 export function isAnsweredAfter(time: Ticks): bool {
   return everAnswered && <i32>(answeredAt - time) > 0
 }
@@ -73,26 +76,26 @@ function setLost(n: u32): void {
   set(PEER_SILENT_PINGS, n)
 }
 
-/** True when the peer left a ping and everything else unanswered. */
+/** @returns true when the last ping and everything since is unanswered */
 export function isSilent(): bool {
   return lost != 0
 }
 
-/** Ping at the next look: the peer or the way to it is new. */
+/** Makes a ping due now: the peer or the path to it changed. */
 export function schedulePing(now: Ticks): void {
   outstanding = false
   setLost(0)
   pingAt = now
 }
 
-/** Jitter: keepalive / (1 - 0.2 r), r uniform in [0, 1). */
+/** @returns keepalive interval with jitter: keepalive / (1 - 0.2 r), r uniform in [0, 1) */
 function interval(): Ticks {
   random = random * 1664525 + 1013904223
   const r = <u64>(random >> 16)
   return <u32>((<u64>keepaliveTicks * 65536 * 5) / (65536 * 5 - r))
 }
 
-/** Ticks until `checkPing` has something to do; NEVER (u32 maximum) when off. */
+/** @returns ticks until `checkPing` has something to do; NEVER when off */
 export function pingDeadline(now: Ticks): Ticks {
   if (keepaliveTicks == 0) return NEVER
   const wanted = ticksUntil(pingAt, now)
@@ -100,7 +103,7 @@ export function pingDeadline(now: Ticks): Ticks {
   return min(wanted, ticksUntil(unansweredAt + UNANSWERED_TICKS, now))
 }
 
-/** Pings the peer if it is time. */
+/** Pings the peer if a ping is due. */
 export function checkPing(peer: usize, now: Ticks): void {
   if (pingDeadline(now) != 0) return
   if (ticksUntil(pingAt, now) == 0) {

@@ -1,6 +1,6 @@
 /*
- * Outstanding PINGs. A PONG means something only as the answer to one of them: same value, and from the address that was
- * pinged. Values are unpredictable, so a recorded PONG answers nothing.
+ * Outstanding PINGs. A PONG is accepted only as the answer to one of them: same value, and from the address that was
+ * pinged. Values are unpredictable, so a recorded PONG matches none.
  *
  *   entry: 0 value  4 sent at  8 purpose (0 = answered)  12 argument  16 address
  */
@@ -11,7 +11,7 @@ import { sipHash } from '../siphash'
 import { Ticks } from '../units'
 import { PING, push } from './queue'
 
-/** The keepalive's, and those of somebody who watches. */
+/** Of the keepalive, and of `ping_peer`. */
 export const PEER_PING: u32 = 1
 /** To an address of a PUNCH; argument: the number of that PUNCH. */
 export const PUNCH_PING: u32 = 2
@@ -22,31 +22,37 @@ export const NEW_PING: u32 = 4
 export const OLD_SERVICE_PING: u32 = 5
 export const NEW_SERVICE_PING: u32 = 6
 
-/** The oldest is forgotten for the next. */
+/** Number of entries; the oldest is replaced. */
 const CAPACITY: u32 = 256
 const ENTRY_BYTES: u32 = 40
 const SENT_AT: usize = 4
 const PURPOSE: usize = 8
 const ARGUMENT: usize = 12
 const ADDRESS: usize = 16
-/** An answer that comes later is none. */
+/** A later answer is ignored. */
 const LIFETIME_TICKS: Ticks = 60 * TICKS_PER_SECOND
 
 const entries: usize = memory.data(256 * 40, 8)
 let sent: u32 = 0
 let drawCount: u64 = 0
 
-/** `seed`: random. The engines of one endpoint share its secret, and must not draw the same values. */
+/**
+ * Starts the generator of values.
+ * @param seed random: the engines of one endpoint share its secret and must not draw the same values
+ */
 export function startPings(seed: u64): void {
   drawCount = seed
 }
 
-/** A number that nobody without the endpoint's secret can guess. */
+/** @returns a number that cannot be predicted without the endpoint's secret */
 export function unpredictable(): u32 {
   return <u32>sipHash(0, 0, drawCount++)
 }
 
-/** Queues a PING. False if the queue is full. */
+/**
+ * Queues a PING.
+ * @returns false if the queue is full
+ */
 export function sendPing(purpose: u32, argument: u32, address: usize, now: Ticks): bool {
   const value = unpredictable()
   if (!push(PING, value, address)) return false
@@ -59,7 +65,7 @@ export function sendPing(purpose: u32, argument: u32, address: usize, now: Ticks
   return true
 }
 
-/** The outstanding PING of a value, 0 if there is none. */
+/** @returns the outstanding PING of a value, 0 if there is none */
 export function findPing(value: u32, now: Ticks): usize {
   const n = min(sent, CAPACITY)
   for (let i: u32 = 0; i < n; i++) {
@@ -86,7 +92,7 @@ export function wasSentTo(entry: usize, address: usize): bool {
   return sameAddress(entry + ADDRESS, address)
 }
 
-/** Its answer came. */
+/** The PING was answered. */
 export function closePing(entry: usize): void {
   store<u32>(entry, 0, PURPOSE)
 }

@@ -1,9 +1,9 @@
 /*
- * Rendezvous (protocol.md 8): how a server and a client behind NATs find each other through a third party.
+ * Rendezvous (protocol.md 8): a server and a client behind NATs find each other through a third party.
  *
- * Every endpoint keeps services for others (services.ts); a server with a rendezvous server announces itself there, a client asks
- * there until it has a peer, and again when the peer falls silent. Addresses told by PUNCH are pinged several times:
- * the first ping of one side often dies at the NAT of the other.
+ * Every endpoint can act as a rendezvous server (services.ts). A server with a rendezvous server registers there
+ * (LISTEN); a client asks there (CONNECT) until it has a peer, and again when the peer is silent. The addresses in a
+ * PUNCH are pinged several times, because the NAT of the other side often drops the first ping.
  */
 
 import { TICKS_PER_SECOND } from '../abi'
@@ -25,9 +25,9 @@ import { PUNCH_PING, sendPing } from './pings'
 import { CONNECT, LISTEN, push } from './queue'
 import { introduce, keepService } from './services'
 
-/** Addresses being pinged after a PUNCH. */
+/** Maximum number of addresses that are pinged at the same time. */
 const MAX_PUNCHES: u32 = 16
-/** Pings of one punched address, and the pause after the first; it doubles. */
+/** Pings per address, and the interval after the first, which doubles. */
 const PUNCH_PINGS: u32 = 5
 const PUNCH_PAUSE_TICKS: Ticks = TICKS_PER_SECOND / 4
 const CONNECT_INTERVAL_TICKS: Ticks = 4 * TICKS_PER_SECOND
@@ -49,10 +49,10 @@ class Punch {
   address0: u64
   address1: u64
   address2: u64
-  // 0 = this place is free
+  // 0 = this entry is free
   pingsLeft: u32
   dueAt: Ticks
-  // number of the PUNCH that named it
+  // number of the PUNCH that contained it
   number: u32
 }
 
@@ -64,12 +64,15 @@ function punchAt(i: u32): Punch {
   return changetype<Punch>(punches + <usize>(i * PUNCH_BYTES))
 }
 
-/** A source that was not named is pinged only if none of the named ones answers meanwhile. */
+/** An address that no PUNCH contained is pinged only if none of the others answers within this time. */
 const UNNAMED_DELAY_TICKS: Ticks = TICKS_PER_SECOND
 
 let helloAt: Ticks = 0
 
-/** Takes over what the host wrote; the next LISTEN or CONNECT leaves at once. */
+/**
+ * Applies what the host wrote; makes LISTEN or CONNECT due now.
+ * @returns false if the id is too long
+ */
 export function setRendezvous(length: u32, now: Ticks): bool {
   if (length > MAX_ID_BYTES) return false
   copyAddress(server, rendezvousServer)
@@ -79,9 +82,12 @@ export function setRendezvous(length: u32, now: Ticks): bool {
   return true
 }
 
-// ---- our own LISTEN and CONNECT
+// ---- LISTEN and CONNECT of this endpoint
 
-/** Ticks until `checkRendezvous` has something to do. `wanting`: a LISTEN or CONNECT is wanted at all. */
+/**
+ * @param wanting LISTEN or CONNECT is to be sent
+ * @returns ticks until `checkRendezvous` has something to do
+ */
 export function rendezvousDeadline(wanting: bool, now: Ticks): Ticks {
   let wanted = wanting && isAddress(server) ? ticksUntil(helloAt, now) : NEVER
   for (let i: u32 = 0; i < MAX_PUNCHES; i++) {
@@ -91,10 +97,7 @@ export function rendezvousDeadline(wanting: bool, now: Ticks): Ticks {
   return wanted
 }
 
-/**
- * Sends what is due: LISTEN every `listenTicks` (a server), CONNECT every 4 s (0, a client), pings to punched
- * addresses.
- */
+/** Sends what is due: LISTEN every `listenTicks` (server), CONNECT every 4 s (client, `listenTicks` 0), pings. */
 export function checkRendezvous(wanting: bool, listenTicks: Ticks, now: Ticks): void {
   if (wanting && isAddress(server) && ticksUntil(helloAt, now) == 0) {
     push(listenTicks ? LISTEN : CONNECT, 0, server)
@@ -109,17 +112,20 @@ export function checkRendezvous(wanting: bool, listenTicks: Ticks, now: Ticks): 
   }
 }
 
-/** Asks for the next CONNECT at once: the peer fell silent. */
+/** Makes the next CONNECT due now: the peer is silent. */
 export function scheduleHello(now: Ticks): void {
   helloAt = now
 }
 
-/** Ends the pings to punched addresses: the peer is found. */
+/** Stops the pings: the peer is found. */
 export function endPunches(): void {
   for (let i: u32 = 0; i < MAX_PUNCHES; i++) punchAt(i).pingsLeft = 0
 }
 
-/** Body of LISTEN and CONNECT: local address, service id. Result: its bytes. */
+/**
+ * Writes the body of LISTEN and CONNECT: local address, service id.
+ * @returns its bytes
+ */
 export function writeHello(at: usize): u32 {
   const length = writeWireAddress(at, local)
   store<u16>(at + length, bswap<u16>(<u16>idBytes))
@@ -127,9 +133,12 @@ export function writeHello(at: usize): u32 {
   return length + 2 + idBytes
 }
 
-// ---- for others
+// ---- as rendezvous server
 
-/** Takes the body of LISTEN or CONNECT from `observed`. False if it is malformed. */
+/**
+ * Handles the body of a LISTEN or CONNECT from `observed`.
+ * @returns false if it is malformed
+ */
 export function onHello(isListen: bool, at: usize, len: u32, observed: usize, second: Seconds, now: Ticks): bool {
   const length = wireAddressBytes(at, len)
   if (length == 0) return false
@@ -138,7 +147,7 @@ export function onHello(isListen: bool, at: usize, len: u32, observed: usize, se
   if (len >= length + 2) {
     bytes = bswap<u16>(load<u16>(id))
     id += 2
-    // an id that does not fit counts as the empty one (protocol.md 7.1)
+    // an id that does not fit is treated as empty (protocol.md 7.1)
     if (bytes > len - length - 2) bytes = 0
   }
   readWireAddress(at, parsed)
@@ -149,7 +158,10 @@ export function onHello(isListen: bool, at: usize, len: u32, observed: usize, se
 
 const parsed: usize = memory.data(24, 8)
 
-/** Takes the body of PUNCH: starts pinging each usable address. False if it is malformed. */
+/**
+ * Handles the body of a PUNCH: starts pinging each usable address.
+ * @returns false if it is malformed
+ */
 export function onPunch(at: usize, len: u32, mapped: bool, now: Ticks): bool {
   const first = wireAddressBytes(at, len)
   if (first == 0) return false
@@ -161,7 +173,9 @@ export function onPunch(at: usize, len: u32, mapped: bool, now: Ticks): bool {
   return true
 }
 
-/** True if the PUNCH of this number named the address: behind a hairpin NAT the other one may answer. */
+/**
+ * @returns true if the PUNCH of this number contained the address: behind a hairpin NAT the other address may answer
+ */
 export function wasPunched(number: u32, address: usize): bool {
   for (let i: u32 = 0; i < MAX_PUNCHES; i++) {
     const punch = punchAt(i)
@@ -171,8 +185,9 @@ export function wasPunched(number: u32, address: usize): bool {
 }
 
 /**
- * A PING came from `address` while the peer is searched: its NAT may show it elsewhere than the rendezvous server saw
- * it (RFC 8445 7.3.1.4, triggered checks). It is pinged later than what a PUNCH named, since anybody can relay a PING.
+ * A PING arrived from `address` while the peer is searched for: its NAT may map it to another address than the
+ * rendezvous server observed (RFC 8445 7.3.1.4, triggered checks). It is pinged after the addresses of a PUNCH, because
+ * a PING can be relayed by an attacker.
  */
 export function punchSource(address: usize, now: Ticks): void {
   if (!isPunchable(address)) return
@@ -184,7 +199,10 @@ export function punchSource(address: usize, now: Ticks): void {
   startPunch(address, now + UNNAMED_DELAY_TICKS)
 }
 
-/** `mapped`: the socket is an IPv6 one, an IPv4 address goes out as v4-mapped. */
+/**
+ * Starts pinging an address of a PUNCH.
+ * @param mapped the socket is an IPv6 one: an IPv4 address is sent to as v4-mapped
+ */
 function onPunchAddress(at: usize, mapped: bool, now: Ticks): void {
   readWireAddress(at, parsed)
   if (!isPunchable(parsed)) return
@@ -192,7 +210,7 @@ function onPunchAddress(at: usize, mapped: bool, now: Ticks): void {
   startPunch(parsed, now)
 }
 
-/** Has an address pinged from `due` on; not when all places are taken. */
+/** Starts pinging an address at `due`, unless all entries are in use. */
 function startPunch(address: usize, due: Ticks): void {
   for (let i: u32 = 0; i < MAX_PUNCHES; i++) {
     const punch = punchAt(i)

@@ -1,12 +1,12 @@
 /*
- * Services kept for others (protocol.md 8): a server announces itself by LISTEN, a client asks by CONNECT, and both are
- * told of each other by PUNCH.
+ * Services registered at this endpoint as a rendezvous server (protocol.md 8): a server registers by LISTEN, a client
+ * asks by CONNECT, and a PUNCH sends each the address of the other.
  *
- * With a method the address of a service changes only when the one before is silent: anybody can send a recorded LISTEN
- * from elsewhere. Both are pinged, several times; if the old one answers it stays, if only the new one does it takes
- * over (docs/validation.md, "PONG and LISTEN").
+ * With a method, the address of a service changes only if the previous one is silent, because a recorded LISTEN can be
+ * replayed from another address. Both are pinged several times; if the old one answers it stays, if only the new one
+ * does it replaces the old one (docs/validation.md, "PONG and LISTEN").
  *
- * Services are found by keyed hash of their id, and expire from the head of a list in the order of their last LISTEN.
+ * Services are found by the keyed hash of their id, and expire in the order of their last LISTEN.
  */
 
 import { TICKS_PER_SECOND } from '../abi'
@@ -21,20 +21,20 @@ import { Seconds, Ticks } from '../units'
 import { NEW_SERVICE_PING, OLD_SERVICE_PING, sendPing } from './pings'
 import { pushPunch } from './queue'
 
-/** The newest is refused beyond that. */
+/** Further services are refused. */
 const MAX_SERVICES: u32 = 1024
 
 @unmanaged
 class Service {
   chained: usize
   hash: u32
-  // neighbours by last LISTEN
+  // links of the list by last LISTEN
   older: usize
   younger: usize
-  // of the last LISTEN, in seconds of the endpoint
+  // last LISTEN, in seconds of the endpoint
   seen: Seconds
   idBytes: u32
-  // told by it, and seen
+  // as reported by the service, and as observed
   local0: u64
   local1: u64
   local2: u64
@@ -52,12 +52,12 @@ let expirySeconds: Seconds = 0
 /** A service that another address claims. */
 @unmanaged
 class Claim {
-  // 0 = this place is free
+  // 0 = this entry is free
   service: usize
   generation: u32
   pings: u32
   hasAnswered: u32
-  // when the next pings leave; when it is decided
+  // when the next pings are due; when the claim is decided
   pingAt: Ticks
   endsAt: Ticks
   local0: u64
@@ -68,12 +68,12 @@ class Claim {
   observed2: u64
 }
 
-/** Claims at a time; a LISTEN beyond them changes nothing, its sender repeats it. */
+/** Claims at a time; a LISTEN beyond them has no effect, its sender repeats it. */
 const CLAIMS: u32 = 64
 const CLAIM_BYTES: u32 = 72
 const claims: usize = memory.data(64 * 72, 8)
 let claimCount: u32 = 0
-/** Pings of each of the two addresses, the pause between them, and when it is decided. */
+/** Pings of each of the two addresses, their interval, and the time to decide. */
 const CLAIM_PINGS: u32 = 3
 const PING_PAUSE_TICKS: Ticks = TICKS_PER_SECOND / 2
 const DECIDE_TICKS: Ticks = 2 * TICKS_PER_SECOND
@@ -94,7 +94,11 @@ function blockClass(idBytes: u32): u32 {
   return classOf(<u32>ID + idBytes)
 }
 
-/** A LISTEN from `observed` with an id and the address that the service has by itself. */
+/**
+ * Handles a LISTEN from `observed`.
+ * @param local address that the service reports
+ * @param second age of the endpoint
+ */
 export function keepService(id: usize, bytes: u32, local: usize, observed: usize, second: Seconds, now: Ticks): void {
   forgetExpired(second)
   const hash = <u32>hashBytes(id, bytes)
@@ -115,7 +119,7 @@ export function keepService(id: usize, bytes: u32, local: usize, observed: usize
   appendEntry(list, known, LINKS)
 }
 
-/** Tells a service and a client of each other. */
+/** Handles a CONNECT: sends a PUNCH to the service and to the client. */
 export function introduce(id: usize, bytes: u32, local: usize, observed: usize, second: Seconds): void {
   forgetExpired(second)
   const known = findService(id, bytes, <u32>hashBytes(id, bytes))
@@ -175,12 +179,12 @@ function candidateLocalOf(c: Claim): usize {
   return changetype<usize>(c) + offsetof<Claim>('local0')
 }
 
-/** A LISTEN for `s` came from another address: unless that is being looked at already, both are asked. */
+/** A LISTEN for `s` arrived from another address: starts a claim unless one is pending. */
 function claim(s: Service, local: usize, observed: usize, now: Ticks): void {
   let found: Claim | null = null
   for (let i: u32 = 0; i < CLAIMS; i++) {
     const c = claimAt(i)
-    // one claim at a time: who comes later comes again
+    // one claim at a time: the sender of this one repeats it
     if (c.service == changetype<usize>(s)) return
     if (!found && c.service == 0) found = c
   }
@@ -214,7 +218,7 @@ function checkClaim(c: Claim, now: Ticks): void {
   const s = changetype<Service>(c.service)
   if (ticksUntil(c.endsAt, now) == 0) {
     if (c.hasAnswered) {
-      // its next LISTEN says that it is alive; until then it is as old as the one before
+      // the next LISTEN renews it; until then it expires like the previous address
       copyAddress(localOf(s), candidateLocalOf(c))
       copyAddress(observedOf(s), candidateOf(c))
     }
@@ -242,7 +246,7 @@ export function checkServices(now: Ticks): void {
   for (let i: u32 = 0; i < CLAIMS; i++) if (claimAt(i).service) checkClaim(claimAt(i), now)
 }
 
-/** Ticks until `checkServices` has something to do. */
+/** @returns ticks until `checkServices` has something to do */
 export function servicesDeadline(now: Ticks): Ticks {
   let wanted = NEVER
   if (claimCount == 0) return wanted

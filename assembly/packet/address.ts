@@ -34,17 +34,17 @@ export function copyAddress(to: usize, from: usize): void {
   store<u64>(to, load<u64>(from, 16), 16)
 }
 
-/** Family of an address record: IPV4, IPV6, or 0 for an empty one. */
+/** @returns IPV4, IPV6, or 0 for an empty record */
 export function familyOf(record: usize): u32 {
   return load<u16>(record, FAMILY)
 }
 
-/** Port of an address record. */
+/** @returns port of a record */
 export function portOf(record: usize): u32 {
   return load<u16>(record, PORT)
 }
 
-/** True if the IP of a record is unspecified (all zeros). */
+/** @returns true if the IP of a record is unspecified (all zeros) */
 export function isAnyIp(record: usize): bool {
   return (load<u64>(record, IP) | load<u64>(record, IP_LOW)) == 0
 }
@@ -58,12 +58,12 @@ export function mapIpv4(record: usize): void {
   store<u32>(record, ip, MAPPED_IPV4)
 }
 
-/** False for an empty record (family 0). */
+/** @returns false for an empty record (family 0) */
 export function isAddress(record: usize): bool {
   return familyOf(record) != 0
 }
 
-/** Keyed hash of an address and a conv; nobody without the endpoint's secret can make two collide. */
+/** @returns keyed hash of an address and a conv; collisions cannot be constructed without the endpoint's secret */
 export function hashAddress(record: usize, conv: Conv): u32 {
   return <u32>sipHash(record, 3, ((<u64>(ADDRESS_BYTES + 4)) << 56) | <u64>conv)
 }
@@ -75,7 +75,7 @@ const WIRE_IPV6: u32 = 1
 const WIRE_IPV4_BYTES: u32 = 7
 const WIRE_IPV6_BYTES: u32 = 19
 
-/** Length of the address at `at` if it is good and fits into `len` bytes, else 0. */
+/** @returns length of the address at `at` if it is valid and fits into `len` bytes, else 0 */
 export function wireAddressBytes(at: usize, len: u32): u32 {
   if (len == 0) return 0
   const type = <u32>load<u8>(at)
@@ -84,7 +84,7 @@ export function wireAddressBytes(at: usize, len: u32): u32 {
   return bytes <= len ? bytes : 0
 }
 
-/** Fills a record from a checked address of a message. */
+/** Fills a record from a validated address of a message. */
 export function readWireAddress(at: usize, record: usize): void {
   const isIpv4 = load<u8>(at) == WIRE_IPV4
   memory.fill(record, 0, ADDRESS_BYTES)
@@ -94,20 +94,21 @@ export function readWireAddress(at: usize, record: usize): void {
   store<u16>(record, bswap<u16>(load<u16>(at + 1 + ip)), PORT)
 }
 
-/** True for ::ffff:a.b.c.d. */
+/** @returns true for ::ffff:a.b.c.d */
 function isMapped(record: usize): bool {
   return familyOf(record) == IPV6 && load<u64>(record, IP) == 0 && load<u32>(record, IP_LOW) == MAPPED_PREFIX
 }
 
-/** Where the 4 bytes of an IPv4 address stand in a record, 0 if it is none. */
+/** @returns location of the IPv4 address in a record, 0 if there is none */
 function ipv4Of(record: usize): usize {
   if (familyOf(record) == IPV4) return record + IP
   return isMapped(record) ? record + MAPPED_IPV4 : 0
 }
 
 /**
- * Writes a record as an address of a message; its length. A v4-mapped one goes out as IPv4, so that IPv4 peers can use
- * it; an empty one as 0.0.0.0:0.
+ * Writes a record as an address of a message. A v4-mapped address is written as IPv4, so that IPv4 peers can use it; an
+ * empty record as 0.0.0.0:0.
+ * @returns its length
  */
 export function writeWireAddress(at: usize, record: usize): u32 {
   const v4 = familyOf(record) == IPV6 ? ipv4Of(record) : record + IP
@@ -124,7 +125,7 @@ export function writeWireAddress(at: usize, record: usize): u32 {
   return WIRE_IPV6_BYTES
 }
 
-/** True if a PUNCH may name this address: site-local or global, with a port (protocol.md 8). */
+/** @returns true if a PUNCH may contain this address: site-local or global, with a port (protocol.md 8) */
 export function isPunchable(record: usize): bool {
   if (portOf(record) == 0) return false
   const v4 = ipv4Of(record)

@@ -1,6 +1,6 @@
 /*
- * Datagrams at the boundary: receive and transmit descriptors with their blocks, padding (protocol.md 3.2-3.5). Sealing
- * and opening are the host's.
+ * Datagrams at the module boundary: receive and transmit descriptors with their blocks, and padding (protocol.md
+ * 3.2-3.5). The host seals and opens them.
  */
 import {
   RX_BYTES,
@@ -29,17 +29,20 @@ const txBlocks: usize = memory.data(64 * 4)
 
 let tag: u32 = 0
 
-/** Bytes of the authentication tag of a datagram; 0 without a method. */
+/** @returns bytes of the authentication tag of a datagram; 0 without a method */
 export function tagBytes(): u32 {
   return tag
 }
 
-/** Bytes that sealing adds to a datagram: tag and nonce. */
+/** @returns bytes that sealing adds to a datagram: tag and nonce */
 export function sealBytes(): u32 {
   return tag + nonceBytes()
 }
 
-/** Gives every descriptor its block. False when memory is short. */
+/**
+ * Allocates the blocks of the descriptors.
+ * @returns false when memory is scarce
+ */
 export function openDatagrams(tagLength: u32): bool {
   tag = tagLength
   spare = alloc(PACKET_CLASS)
@@ -60,10 +63,10 @@ export function rxSlot(i: u32): usize {
   return rx + <usize>(i * RX_BYTES)
 }
 
-/** A block in hand to put in the place of one that a receive window keeps. */
+/** A block to replace one that a receive buffer keeps. */
 let spare: usize = 0
 
-/** True if the block of a receive descriptor may be kept: there is one to take its place. */
+/** @returns true if the block of a receive descriptor may be kept, because there is one to replace it */
 export function hasSpareBlock(): bool {
   if (!spare) spare = alloc(PACKET_CLASS)
   return spare != 0
@@ -81,19 +84,20 @@ function putRxBlock(i: u32, block: usize): void {
   store<u32>(slot, BLOCK_BYTES, RX_CAPACITY)
 }
 
-/** True if one more datagram can be given padding and nonce. */
+/** @returns true if there is entropy for padding and nonce of one more datagram */
 export function canSeal(): bool {
   return tag == 0 || hasEntropy(nonceEntropy() + 1)
 }
 
-/** The block of a transmit descriptor. */
+/** @returns the block of a transmit descriptor */
 export function txBlock(i: u32): usize {
   return load<usize>(txBlocks + ((<usize>i) << 2))
 }
 
 /**
- * Fills descriptor `i` for `len` bytes of plaintext at `src`, with room for padding behind them. Adds padding of n
- * bytes of value n, up to `limit` in all, and the nonce. Result: bytes on the socket.
+ * Fills descriptor `i` for `len` bytes of plaintext at `src`, followed by room for padding. Appends n bytes of padding
+ * of value n, up to `limit` bytes in all, and writes the nonce.
+ * @returns bytes on the socket
  */
 export function describeTx(i: u32, src: usize, len: u32, limit: u32, address: usize, handle: u32): u32 {
   const out = txBlock(i)
@@ -101,7 +105,7 @@ export function describeTx(i: u32, src: usize, len: u32, limit: u32, address: us
   if (tag) {
     const room = len < limit ? min(MAX_PADDING_BYTES, limit - len) : 0
     if (room) {
-      // 16 values of 4 bits are uniform; a smaller room takes the remainder, nearly so
+      // 16 values of 4 bits are uniform; a smaller room takes the remainder, which is nearly uniform
       const n = <u32>load<u8>(takeEntropy(1)) % (room + 1)
       memory.fill(src + len, <u8>n, n)
       len += n

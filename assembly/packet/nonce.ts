@@ -1,11 +1,12 @@
 /*
- * Nonces: how we make them, and how we know our own when they come back (docs/validation.md, "Own nonces").
+ * Nonces: generation, and detection of our own when they are reflected (docs/validation.md, "Own nonces").
  *
  *   24 bytes   | 16 random | tag: low half of SipHash of those | 4 random |
  *   12 bytes   a little-endian counter: base + slot * 2^48 + n, n = 1, 2, ...
  *
- * A tag that fits means "ours"; it fits a foreign nonce once in 2^32. A counter is ours if it lies within 2^64 of a base
- * of ours. Base and secret belong to the endpoint: its workers and its later engines are given the same, and a slot each.
+ * A nonce with a valid tag is ours; a foreign nonce has one with probability 2^-32. A counter is ours if it is within
+ * 2^64 of one of our bases. Base and secret belong to the endpoint: its workers and its later engine instances get the
+ * same ones, with a slot each.
  */
 import { NONCE_COUNTER, NONCE_RANDOM } from '../abi'
 import { setHashKey, sipHash } from '../siphash'
@@ -19,13 +20,13 @@ const BASE: usize = 16
 const SLOT: usize = 28
 /** Nonces of one slot: 2^48. */
 const SLOT_SHIFT: u64 = 48
-/** Bytes of a random nonce that the tag covers, and where it stands. */
+/** Bytes of a random nonce that the tag covers, and offset of the tag. */
 const TAGGED_BYTES: u32 = 16
 
-/** Written by the host before the first `configure`; all zeros: drawn here. */
+/** Written by the host before the first `configure`; if all zeros, drawn here. */
 export const secret: usize = memory.data(32, 8)
 
-/** Bases in use since the start; the oldest is forgotten for a new one. */
+/** Bases in use since the start; the oldest is replaced. */
 const MAX_BASES: u32 = 8
 const BASE_BYTES: u32 = 16
 const bases: usize = memory.data(8 * 16, 8)
@@ -36,10 +37,10 @@ const counter: usize = memory.data(16, 8)
 let length: u32 = 0
 let strategy: u32 = 0
 
-/** Entropy that `openNonces` may take. */
+/** Entropy that `openNonces` may use. */
 export const NONCE_ENTROPY_BYTES: u32 = SECRET_BYTES + COUNTER_BYTES
 
-/** Takes the secret over and starts the counter; what the host left zero is drawn. */
+/** Takes the secret and starts the counter; what the host left zero is drawn. */
 export function openNonces(bytes: u32, nonceStrategy: u32): void {
   length = bytes
   strategy = nonceStrategy
@@ -51,7 +52,7 @@ export function openNonces(bytes: u32, nonceStrategy: u32): void {
   useBase()
 }
 
-/** Counts on from the base and slot in the secret block. */
+/** Continues at the base and slot in the secret block. */
 function useBase(): void {
   const base = secret + BASE
   memory.copy(bases + <usize>((baseCount++ % MAX_BASES) * BASE_BYTES), base, COUNTER_BYTES)
@@ -60,13 +61,14 @@ function useBase(): void {
   const start = low + ((<u64>load<u16>(secret, SLOT)) << SLOT_SHIFT)
   store<u64>(counter, start)
   if (start < low) store<u32>(counter, load<u32>(counter, COUNTER_HIGH) + 1, COUNTER_HIGH)
-  // it is in use: nobody reads it here any more
+  // in use: no need to keep it readable
   memory.fill(secret, 0, 32)
 }
 
 /**
- * Goes on from the base that the host wrote, else from a random one, without forgetting the ones before; a cloned
- * machine has the same. False without entropy.
+ * Continues at the base that the host wrote, otherwise at a random one, because a cloned machine has the same base.
+ * Nonces of the previous bases are still detected.
+ * @returns false without entropy
  */
 export function renewCounter(): bool {
   if (strategy != NONCE_COUNTER) return true
@@ -79,17 +81,17 @@ export function renewCounter(): bool {
   return true
 }
 
-/** Bytes of a nonce; 0 without a method. */
+/** @returns bytes of a nonce; 0 without a method */
 export function nonceBytes(): u32 {
   return length
 }
 
-/** Entropy that the next nonce takes. */
+/** @returns entropy that the next nonce uses */
 export function nonceEntropy(): u32 {
   return strategy == NONCE_RANDOM ? length : 0
 }
 
-/** Writes the next nonce at `at`. The caller has made sure of its entropy. */
+/** Writes the next nonce at `at`. The caller has checked its entropy. */
 export function writeNonce(at: usize): void {
   if (strategy == NONCE_RANDOM) {
     memory.copy(at, takeEntropy(length), length)
@@ -103,13 +105,16 @@ export function writeNonce(at: usize): void {
   memory.copy(at, counter, COUNTER_BYTES)
 }
 
-/** Keyed hash of a nonce, for `isOwnNonce` and the replay filter. */
+/** @returns keyed hash of a nonce, for `isOwnNonce` and the replay filter */
 export function hashOfNonce(at: usize): u64 {
   if (length == 24) return sipHash(at, 2, (<u64>TAGGED_BYTES) << 56)
   return sipHash(at, 1, ((<u64>COUNTER_BYTES) << 56) | <u64>load<u32>(at, COUNTER_HIGH))
 }
 
-/** True for a nonce that this endpoint made. `hash`: that of `hashOfNonce`. */
+/**
+ * @param hash of `hashOfNonce`
+ * @returns true for a nonce that this endpoint generated
+ */
 export function isOwnNonce(at: usize, hash: u64): bool {
   if (length == 24) return load<u32>(at, TAGGED_BYTES) == <u32>hash
   if (strategy != NONCE_COUNTER) return false

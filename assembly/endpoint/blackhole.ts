@@ -1,11 +1,11 @@
 /*
- * Large datagrams that vanish while small ones pass: a path whose MTU is below `kcp.mtu`, and nobody says so (RFC 8899
- * calls it a black hole).
+ * Black hole detection (RFC 8899): large datagrams are lost while small ones pass, because the MTU of the path is below
+ * `kcp.mtu` and no ICMP message arrives.
  *
- * The first segment that does not arrive after several transmissions is compared with what does arrive: a PONG, or a
- * KEEPALIVE sent as a test. Then new segments and new conversations on that path become smaller. What was already
- * numbered cannot be cut anew, since the peer may hold it; a conversation stuck on it is ended, so that its application
- * tries again rather than waits.
+ * When a segment is not delivered after several transmissions, a small datagram is sent for comparison: a KEEPALIVE, or
+ * a PING whose PONG counts. If small ones are delivered, new segments and new conversations on that path become
+ * smaller. Segments with a number cannot be split again, because the peer may have them; a conversation that is stuck
+ * on one is ended, so that its application reconnects rather than waits.
  */
 
 import { EVENT_MTU, REASON_MTU } from '../abi'
@@ -20,8 +20,7 @@ import { endSession, sendKeepalive } from '../session/stream'
 import { Ticks } from '../units'
 
 /**
- * Transmissions of one segment before a small one is sent as a test, before datagrams become smaller, and before the
- * conversation is given up.
+ * Transmissions of one segment after which a KEEPALIVE is sent, datagrams become smaller, and the conversation ends.
  */
 const TEST_TRANSMISSIONS: u32 = 3
 const REDUCE_TRANSMISSIONS: u32 = 5
@@ -29,7 +28,7 @@ const END_TRANSMISSIONS: u32 = 9
 
 /** To be called when a timer of a session expired or ACKs arrived for it. */
 export function checkBlackhole(s: Session, now: Ticks): void {
-  // a peer that is short of memory says so when a datagram arrived in vain
+  // a peer that dropped the segment for lack of memory reports it
   if (!s.peerPath || s.sndUna == s.sndNxt || s.isStarved) return
   const entry = entryOf(s, s.sndUna)
   const transmissions = <u32>load<u8>(entry, TRANSMISSIONS)
@@ -52,7 +51,7 @@ export function checkBlackhole(s: Session, now: Ticks): void {
   if (transmissions >= END_TRANSMISSIONS) endSession(s, REASON_MTU)
 }
 
-/** True if something small that left after the suspicion arose was answered. */
+/** @returns true if a small datagram sent since the suspicion was acknowledged */
 function areSmallDatagramsAcked(s: Session): bool {
   if (s.hasRack && diff(s.rackTs, s.blackholeAt) >= 0) return true
   return has(s, INITIATOR) && isAnsweredAfter(s.blackholeAt)

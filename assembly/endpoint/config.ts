@@ -40,7 +40,10 @@ function unsetOrIn(i: u32, low: u32, high: u32): bool {
   return field(i) == UNSET || inRange(i, low, high)
 }
 
-/** Checks the config block: -1 if it is good, else the index of the first bad field. */
+/**
+ * Checks the config block.
+ * @returns -1 if it is valid, otherwise the index of the first invalid field
+ */
 export function badField(): i32 {
   if (!inRange(MODE, 0, 7) || (field(MODE) & 3) == 3) return MODE
   if (field(TAG_BYTES) != 0 && field(TAG_BYTES) != 16) return TAG_BYTES

@@ -1,5 +1,5 @@
 /*
- * The endpoint as a whole: its start, and its time.
+ * The endpoint: configuration and timers.
  */
 
 import { E_CONFIG, E_ENTROPY, E_MEMORY, MAX_SLEEP_TICKS, MODE_CLIENT, OK } from '../abi'
@@ -50,13 +50,16 @@ import { configureOpening } from './open'
 import { checkPeerTimers, configurePeer, peerDeadline, wakePeer } from './peer'
 import { checkSessions, sessionsDeadline, wakeSessions } from './schedule'
 
-/** Entropy the start wants: conv, clock, keepalive, pings, secret and base of nonces. */
+/** Entropy needed by the start: conv, clock, keepalive, pings, secret and base of nonces. */
 const START_ENTROPY_BYTES: u32 = 64
 
 let mode: u32 = 0
 let configured: bool = false
 
-/** True once `configure` succeeded; takes in the time of a call. */
+/**
+ * Advances the clock.
+ * @returns true once `configure` succeeded
+ */
 export function isReady(now: Ticks): bool {
   if (!configured) return false
   if (advanceClock(now)) {
@@ -70,7 +73,10 @@ export function isMode(bit: u32): bool {
   return (mode & bit) != 0
 }
 
-/** Applies the config block; the first time it starts the endpoint. */
+/**
+ * Applies the config block; the first call starts the endpoint.
+ * @returns OK, E_CONFIG - index, E_ENTROPY or E_MEMORY
+ */
 export function configure(now: Ticks): i32 {
   const bad = badField()
   if (bad >= 0) return E_CONFIG - bad
@@ -93,7 +99,7 @@ export function configure(now: Ticks): i32 {
   setTimeWait(field(TIME_WAIT))
   setMaxSessions(field(MAX_SESSIONS))
   setServiceExpiry(field(TIMEOUT))
-  // limits that were lowered hold for sessions that wait already
+  // reduced timeouts apply to existing sessions, too
   wakeSessions(now)
   setBudget(field(MEMORY))
   if (isMode(MODE_CLIENT)) setKeepalive(field(KEEPALIVE))
@@ -104,7 +110,7 @@ export function configure(now: Ticks): i32 {
 function start(now: Ticks): i32 {
   if (!hasEntropy(START_ENTROPY_BYTES)) return E_ENTROPY
   startClock(now)
-  // descriptors and replay filter come on top of the ceiling, which is for sessions
+  // the ceiling is for sessions; descriptors and replay filter are added to it
   openBudget()
   if (!openReplay(datagramFilter(), field(REPLAY)) || !openDatagrams(field(TAG_BYTES))) return E_MEMORY
   mode = field(MODE)
@@ -118,7 +124,10 @@ function start(now: Ticks): i32 {
   return OK
 }
 
-/** Draws the base of the nonce counter again. */
+/**
+ * Draws a new base of the nonce counter.
+ * @returns OK or E_ENTROPY
+ */
 export function renewNonce(): i32 {
   return renewCounter() ? OK : E_ENTROPY
 }
@@ -131,7 +140,7 @@ export function checkTimers(now: Ticks): void {
   checkTombstones()
 }
 
-/** Ticks until `checkTimers` has something to do. */
+/** @returns ticks until `checkTimers` has something to do */
 export function timersDeadline(now: Ticks): Ticks {
   set(MEMORY_USED, usedBytes())
   const wanted = min(

@@ -1,11 +1,9 @@
 /*
- * Sessions whose peer appears at another address (docs/validation.md, "Migration"). A datagram from there moves nothing:
- * both addresses are pinged. If the old one answers or sends a segment, its sessions stay; if only the new one answered
- * when a round trip has passed, they move, and back again should the old one answer soon after.
+ * Sessions whose peer appears at another address (docs/validation.md, "Migration"). A datagram from there moves
+ * nothing: both addresses are pinged. If the old one answers or sends a segment, its sessions stay. If only the new one
+ * answered after a round trip, they move, and move back if the old one answers soon after.
  *
- * A NAT that gives a client a new port moves all its sessions, so the question is asked once for a pair of addresses.
- *
- *   pair: state, started, deadline, answered, questions, then the old and the new address
+ * A NAT that assigns a new port to a client moves all its sessions, so the state is kept per pair of addresses.
  */
 
 import { EVENT_MIGRATED, TICKS_PER_MS, TICKS_PER_SECOND } from '../abi'
@@ -31,7 +29,7 @@ class Pair {
   new2: u64
   state: u32
   startedAt: Ticks
-  // when the old address has had time to answer; when the state is over
+  // when the old address has had time to answer; when the state ends
   dueAt: Ticks
   endsAt: Ticks
   questions: u32
@@ -43,27 +41,27 @@ const FREE: u32 = 0
 const ASKED: u32 = 1
 /** Only the new one answered so far. */
 const NEW_ANSWERED: u32 = 2
-/** The sessions of the old address go on at the new one. */
+/** The sessions of the old address moved to the new one. */
 const MOVED_PAIR: u32 = 3
 /** The old address is alive. */
 const STAYED: u32 = 4
 
-/** Pairs at a time; one whose question is not fresh makes room. */
+/** Number of pairs; one whose sessions have moved or stayed is replaced first. */
 const PAIRS: u32 = 256
 const PAIR_BYTES: u32 = 72
 const pairs: usize = memory.data(256 * 72, 8)
 let last: u32 = 0
 
-/** An unanswered question is given up, and asked anew by the next datagram; PINGs of one question. */
+/** Without an answer a check ends after this time, and the next datagram starts another; maximum number of PINGs. */
 const ASKED_TICKS: Ticks = 3 * TICKS_PER_SECOND
 const MAX_QUESTIONS: u32 = 4
-/** The old address may answer so much later and win all the same. */
+/** The old address may answer this much later and its sessions still return. */
 const RETURN_TICKS: Ticks = 3 * TICKS_PER_SECOND
-/** Sessions that follow within this time need no question of their own. */
+/** Sessions that follow within this time move without a check. */
 const MOVED_TICKS: Ticks = 60 * TICKS_PER_SECOND
-/** After the old address answered, datagrams from the new one ask nothing for so long. */
+/** After the old address answered, datagrams from the new one start no check for this long. */
 const STAYED_TICKS: Ticks = TICKS_PER_SECOND
-/** What the old address may take beyond the smoothed RTT, at least; RTT before the first sample. */
+/** Minimum time allowed for an answer beyond the smoothed RTT; RTT before the first sample. */
 const MIN_VARIANCE_TICKS: Ticks = 4 * TICKS_PER_MS
 const UNKNOWN_RTT_TICKS: Ticks = 200 * TICKS_PER_MS
 const MAX_WAIT_TICKS: Ticks = TICKS_PER_SECOND
@@ -84,7 +82,7 @@ function isOver(p: Pair, now: Ticks): bool {
   return p.state == FREE || ticksUntil(p.endsAt, now) == 0
 }
 
-/** The pair of these addresses, null if there is none. */
+/** @returns the pair of these addresses, null if there is none */
 function findPair(old: usize, address: usize, now: Ticks): Pair | null {
   for (let i: u32 = 0; i < last; i++) {
     const p = pairAt(i)
@@ -93,7 +91,7 @@ function findPair(old: usize, address: usize, now: Ticks): Pair | null {
   return null
 }
 
-/** A place for a new pair: a free one, or one whose sessions have moved or stayed. */
+/** @returns an entry for a new pair: a free one, or one whose sessions have moved or stayed */
 function makePair(now: Ticks): Pair | null {
   let found: Pair | null = null
   for (let i: u32 = 0; i < PAIRS; i++) {
@@ -109,8 +107,8 @@ function makePair(now: Ticks): Pair | null {
 }
 
 /**
- * A datagram that continues `s` came from `address`. True if it is to be taken in: it is authentic, and what it carries
- * is the peer's wherever it came from.
+ * A datagram that continues `s` arrived from `address`.
+ * @returns true if it is to be accepted: it is authentic, and comes from the peer whatever its address
  */
 export function onOtherAddress(s: Session, address: usize, now: Ticks): bool {
   let p = findPair(addressOf(s), address, now)
@@ -145,7 +143,7 @@ function pingBoth(p: Pair, now: Ticks): void {
   sendPing(NEW_PING, argument, newOf(p), now)
 }
 
-/** A segment of `s` came from its old address. */
+/** A segment of `s` arrived from its old address. */
 export function onOldAddress(s: Session, now: Ticks): void {
   s.flags &= ~MOVING
   for (let i: u32 = 0; i < last; i++) {
@@ -163,7 +161,7 @@ export function onMovePong(argument: u32, isNew: bool, now: Ticks): void {
   checkMoves(now)
 }
 
-/** The old address is alive: its sessions stay, or return. */
+/** The old address is alive: its sessions stay, or move back. */
 function stay(p: Pair, now: Ticks): void {
   if (p.state == MOVED_PAIR) {
     if (now - p.dueAt > RETURN_TICKS) return
@@ -173,7 +171,7 @@ function stay(p: Pair, now: Ticks): void {
   p.endsAt = now + STAYED_TICKS
 }
 
-/** Moves the sessions of pairs whose time has come. */
+/** Moves the sessions of pairs that are due. */
 export function checkMoves(now: Ticks): void {
   for (let i: u32 = 0; i < last; i++) {
     const p = pairAt(i)
@@ -185,7 +183,7 @@ export function checkMoves(now: Ticks): void {
   }
 }
 
-/** Ticks until `checkMoves` has something to do. */
+/** @returns ticks until `checkMoves` has something to do */
 export function movesDeadline(now: Ticks): Ticks {
   let wanted = NEVER
   for (let i: u32 = 0; i < last; i++) {

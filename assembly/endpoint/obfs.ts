@@ -1,5 +1,5 @@
 /*
- * When contexts of the obfuscator begin and end (protocol.md 9.5), and what that does to the sessions behind them.
+ * Life of the obfuscator's contexts (protocol.md 9.5), and its effect on their sessions.
  */
 
 import {
@@ -53,16 +53,16 @@ import { ElapsedTicks, Seconds, Ticks } from '../units'
 import { endSessionsOf } from './open'
 import { silenceSeconds } from './peer'
 
-/** Contexts are looked at so often. */
+/** Interval between checks of the contexts. */
 const CHECK_TICKS: ElapsedTicks = 10 * TICKS_PER_SECOND
 /** Life of a context that sent nothing authentic. */
 const UNAUTHENTICATED_SECONDS: Seconds = 30
-/** dpi/tcp-wnd servers: so many unauthenticated contexts are taken for granted, and so many at most. */
+/** dpi/tcp-wnd servers: unauthenticated contexts that are accepted without restriction, and their maximum number. */
 const STARTUP_BEGIN: u32 = 10
 const STARTUP_FULL: u32 = 60
-/** So long none of them gives way to another. */
+/** A context is not evicted in its first seconds. */
 const STARTUP_SECONDS: Seconds = 3
-/** Of 256 connections between those limits, so many are refused: 30 %. */
+/** Of 256 connections between those limits, this many are refused: 30 %. */
 const STARTUP_REFUSED: u32 = 77
 /** 64 slots of 2048 bytes. */
 const SLOTS_BYTES: u32 = 64 << 11
@@ -91,7 +91,10 @@ let checkAt: ElapsedTicks = 0
 let ended: usize = 0
 let endedCount: u32 = 0
 
-/** Takes over kind and local address. */
+/**
+ * Applies kind and local address.
+ * @returns OK, E_ARGUMENT, E_ENTROPY or E_MEMORY
+ */
 export function configureObfs(server: bool): i32 {
   if (!takeSettings(server)) return E_ARGUMENT
   if (obfsKind() == NONE || ended) return OK
@@ -109,23 +112,26 @@ export function configureObfs(server: bool): i32 {
   return OK
 }
 
-/** Bytes of the headers that every datagram has under an obfuscator. */
+/** @returns bytes of the headers that the obfuscator adds to a datagram */
 export function packetOverhead(address: usize): u32 {
   return obfsKind() == NONE ? 0 : headerBytes(familyOf(address))
 }
 
-/** An authentic datagram came from `address`. */
+/** An authentic datagram arrived from `address`. */
 export function onAuthenticPacket(address: usize): void {
   authenticate(address)
   if (obfsKind() != TCP || isObfsServer()) return
   const c = findContext(address)
-  // the SYN|ACK was lost, the answer to what followed our SYN was not
+  // the SYN|ACK was lost, but the peer answered what followed our SYN
   if (!c || is(c, READY)) return
   c.flags |= READY
   queueEndpointEvent(EVENT_OBFS_READY, c.id)
 }
 
-/** A dpi/tcp-wnd server accepted a connection from `remote`: id of its context, or a refusal. */
+/**
+ * A dpi/tcp-wnd server accepted a connection from `remote`.
+ * @returns id of its context, or an error
+ */
 export function acceptContext(now: Ticks): i32 {
   clearPending()
   if (obfsKind() != TCP_WND || !isObfsServer()) return E_STATE
@@ -142,8 +148,9 @@ export function acceptContext(now: Ticks): i32 {
 }
 
 /**
- * True if one more connection may begin. The address with most connections that showed no key gives way first, so that
- * nobody keeps the others out; a connection has some seconds to show it.
+ * Makes room for one more connection. The address with most unauthenticated connections is evicted first, so that one
+ * address cannot exclude the others; each connection has some seconds to authenticate.
+ * @returns false if the connection is refused
  */
 function hasStartupRoom(now: Ticks): bool {
   const half = unauthenticatedCount()
@@ -158,7 +165,10 @@ function hasStartupRoom(now: Ticks): bool {
   return half < STARTUP_BEGIN || (nextRandom() & 255) >= STARTUP_REFUSED
 }
 
-/** A client dials `remote` from `local`: id of the context. One of the same address ends. */
+/**
+ * A client connects to `remote` from `local`; ends an existing context of the same address.
+ * @returns id of the context, or an error
+ */
 export function dialContext(now: Ticks): i32 {
   if (obfsKind() == NONE || isObfsServer() || !isAddress(remote)) return E_STATE
   const old = findContext(remote)
@@ -175,7 +185,7 @@ export function dialContext(now: Ticks): i32 {
   return c.id
 }
 
-/** The host gave a context up. */
+/** The host releases a context. */
 export function releaseContext(id: u32, now: Ticks): i32 {
   const c = contextOf(id)
   if (!c) return E_HANDLE
@@ -184,7 +194,7 @@ export function releaseContext(id: u32, now: Ticks): i32 {
 }
 
 function end(c: Context, now: Ticks): void {
-  // nobody opens a session but with the key, or to a server
+  // only an authenticated peer, or a client towards its server, can have sessions
   if (!isObfsServer() || is(c, AUTHENTICATED)) endSessionsOf(remoteOf(c), REASON_OBFS, now)
   removeContext(c)
 }
@@ -198,14 +208,14 @@ function timeOut(c: Context, now: Ticks): void {
   end(c, now)
 }
 
-/** Next context that timed out, 0 if the host knows of all. */
+/** @returns id of the next context that timed out, 0 if there is none */
 export function takeEnded(): u32 {
   if (endedCount == 0) return 0
   endedCount--
   return load<u32>(ended + ((<usize>endedCount) << 2))
 }
 
-/** Ends the contexts whose time has come. */
+/** Ends contexts that timed out. */
 export function checkContexts(now: Ticks): void {
   if (contextCount() == 0 || elapsed() < checkAt) return
   checkAt = elapsed() + CHECK_TICKS
@@ -223,13 +233,16 @@ export function checkContexts(now: Ticks): void {
   }
 }
 
-/** Ticks until `checkContexts` has something to do. */
+/** @returns ticks until `checkContexts` has something to do */
 export function contextsDeadline(): Ticks {
   if (contextCount() == 0) return NEVER
   return checkAt > elapsed() ? <u32>(checkAt - elapsed()) : 0
 }
 
-/** Fills the info block; id, or 0 for an empty slot. */
+/**
+ * Fills the info block.
+ * @returns id of the context, 0 for an empty slot
+ */
 export function describeContext(slot: u32): u32 {
   const c = contextAt(slot)
   if (!c) return 0

@@ -1,5 +1,5 @@
 /*
- * How sessions begin: a client's TCP connection, a server's first datagram of an unknown conversation.
+ * Opens sessions: for a client's TCP connection, and for a server's first datagram of an unknown conversation.
  */
 
 import {
@@ -58,11 +58,11 @@ import { onOtherAddress } from './migration'
 import { currentPeer, previousPeer } from './peer'
 import { isLive, pingUnvalidated, reschedule } from './schedule'
 
-/** Sessions that datagrams of unknown conversations are compared with, a second: some percent of a core. */
+/** Limit of sessions visited per second for datagrams of unknown conversations: a few percent of a core. */
 const MAX_VISITS: u32 = 4000000
-/** Sessions in LINGER that are looked at for one that may give its place. */
+/** Limit of sessions in LINGER that are visited for one to evict. */
 const MAX_LINGER_LOOKS: u32 = 64
-/** How far the numbers of a datagram may lie from a session it is said to continue: the largest window. */
+/** Maximum distance of the numbers of a datagram from a session it continues: the largest window. */
 const MAX_MOVED_DISTANCE: i32 = 65536
 
 let mode: u32 = 0
@@ -70,7 +70,7 @@ let nextConv: Conv = 0
 let scanSecond: Seconds = 0
 let visits: u32 = 0
 
-/** `conv`: a random number to count on from. */
+/** @param conv random number from which convs are counted */
 export function configureOpening(modeBits: u32, conv: Conv): void {
   mode = modeBits
   nextConv = conv
@@ -83,13 +83,16 @@ function start(s: Session, conv: Conv, state: u32, now: Ticks): void {
   setState(s, state)
   s.created = s.signAt = s.progressAt = s.payloadAt = s.queuedAt = s.flushAt = now
   s.createdSecond = seconds()
-  // so that the first pair of ACKs need not wait
+  // the first pair of ACKs need not wait
   s.ackLastSentAt = now - TICKS_PER_SECOND
   countHalfOpen(s)
   count(SESSIONS_OPENED)
 }
 
-/** A session for a TCP connection that a client accepted: its handle or an error. */
+/**
+ * Opens a session for a TCP connection that a client accepted.
+ * @returns its handle or an error
+ */
 export function openStream(now: Ticks): i32 {
   if (!isAddress(currentPeer)) return E_NO_PEER
   if (isHalfOpenFull() || !makeRoom(now)) {
@@ -118,8 +121,9 @@ export function openStream(now: Ticks): i32 {
 }
 
 /**
- * Makes room for one more session: one that lingers gives its place if everything it sent is acknowledged and nothing
- * is left for TCP. False if there is none, or if too many sessions ended just now.
+ * Makes room for one more session: evicts one in LINGER if everything it sent is acknowledged and nothing is left for
+ * TCP.
+ * @returns false if there is none, or if too many sessions ended recently
  */
 function makeRoom(now: Ticks): bool {
   if (areTombstonesFull()) return false
@@ -137,7 +141,7 @@ function makeRoom(now: Ticks): bool {
   return false
 }
 
-/** Next free conv for the peer; never 0 (protocol.md 6.6). */
+/** @returns the next free conv for the peer; never 0 (protocol.md 6.6) */
 function allocateConv(): Conv {
   do nextConv++
   while (nextConv == 0 || find(currentPeer, nextConv) || findTombstone(currentPeer, nextConv))
@@ -145,8 +149,10 @@ function allocateConv(): Conv {
 }
 
 /**
- * A datagram of a conversation that is unknown at this address. A server accepts the first one of a conversation; one of
- * a session that is elsewhere belongs to it, and may show that it moved; anything else is answered by RESET.
+ * Handles a datagram of a conversation that is unknown at this address. A server accepts the first datagram of a
+ * conversation. A datagram that continues a session at another address belongs to it, and may show that it moved.
+ * Anything else is answered by RESET.
+ * @returns the session of the datagram; null if it is dropped
  */
 export function acceptSession(at: usize, len: u32, conv: Conv, address: usize, now: Ticks): Session | null {
   const ended = findTombstone(address, conv)
@@ -158,11 +164,11 @@ export function acceptSession(at: usize, len: u32, conv: Conv, address: usize, n
   if (isMidway && tagBytes() != 0) {
     if (!mayScan()) return null
     const known = findElsewhere(conv)
-    // a session in CONNECT never moves: its first flight, sent again from elsewhere, would be dialled twice
+    // a session in CONNECT never moves: its first flight, replayed from another address, would be dialled twice
     if (known && known.state == CONNECT) return null
     if (known && continues(at, known)) return onOtherAddress(known, address, now) ? known : null
   }
-  // una tells of something received on a conversation we do not know: its server was restarted since
+  // una acknowledges data of a conversation that is unknown here: this server has restarted
   if (!(mode & MODE_SERVER) || (isMidway && readUna(at) != 0)) {
     sendReset(conv, address, len)
     return null
@@ -184,8 +190,9 @@ export function acceptSession(at: usize, len: u32, conv: Conv, address: usize, n
 }
 
 /**
- * Decides how far a new session is believed (docs/validation.md): whether its address has to answer, and whether its
- * first flight has to be confirmed. False when memory is scarce.
+ * Decides how far a new session is trusted (docs/validation.md): whether its address has to be validated, and whether
+ * its first flight has to be confirmed.
+ * @returns false when memory is scarce
  */
 function admit(s: Session, at: usize, len: u32, now: Ticks): bool {
   s.remote = joinRemote(addressOf(s))
@@ -200,20 +207,20 @@ function admit(s: Session, at: usize, len: u32, now: Ticks): bool {
   return true
 }
 
-/** True if a first flight cannot be a replay: it left its sender so recently that the filter would know it. */
+/** @returns true if a first flight cannot be a replay: it was sent so recently that the filter would contain it */
 function isRecentFlight(remote: Remote, conv: Conv, at: usize, len: u32): bool {
   if (field(CONFIRM) != 0 || len < HEADER_BYTES || readCmd(at) != CMD_PUSH) return false
   return isRecent(remote, readTs(at), conv, rememberedSince(datagramFilter()))
 }
 
-/** True for a datagram that cannot be the first of its conversation: those begin with sn 0 and una 0. */
+/** @returns true for a datagram that cannot be the first of its conversation, which has sn 0 and una 0 */
 function isFromMidway(at: usize, len: u32): bool {
   if (len < HEADER_BYTES) return false
   const cmd = readCmd(at)
   return cmd >= CMD_PUSH && cmd <= CMD_WINS && (readUna(at) != 0 || readSn(at) != 0)
 }
 
-/** A budget for what looks at every session. */
+/** @returns true while the limit of visited sessions is not reached */
 function mayScan(): bool {
   if (scanSecond != seconds()) {
     scanSecond = seconds()
@@ -223,7 +230,7 @@ function mayScan(): bool {
   return visits <= MAX_VISITS
 }
 
-/** A living session of this conv with another address. */
+/** @returns a live session of this conv at another address, null if there is none */
 function findElsewhere(conv: Conv): Session | null {
   const slots = slotsInUse()
   for (let i: u32 = 0; i < slots; i++) {
@@ -234,8 +241,8 @@ function findElsewhere(conv: Conv): Session | null {
 }
 
 /**
- * True if the numbers of a datagram lie inside the windows of a session that is elsewhere: its peer may have another
- * address, as when a NAT gave it a new port. Only authentic datagrams of the other side get here.
+ * @returns true if the numbers of a datagram are inside the windows of a session at another address: its peer may have
+ *   moved, for example when a NAT assigned a new port. The datagram must be authentic.
  */
 function continues(at: usize, s: Session): bool {
   const una = readUna(at)
@@ -244,8 +251,8 @@ function continues(at: usize, s: Session): bool {
 }
 
 /**
- * The peer is elsewhere: its sessions move along and say something at once, so that a server that knows them follows,
- * and one that was started anew answers RESET.
+ * The peer is at another address: moves its sessions, and sends something for each, so that a server that knows them
+ * follows, and one that has restarted answers RESET.
  */
 export function moveSessions(now: Ticks): void {
   if (!isAddress(previousPeer) || !isAddress(currentPeer)) return
@@ -254,7 +261,7 @@ export function moveSessions(now: Ticks): void {
     const s = sessionAt(i)
     if (!s || !isLive(s) || !sameAddress(addressOf(s), previousPeer)) continue
     if (find(currentPeer, s.conv)) {
-      // the same conv is in use there: it cannot be ours
+      // another session uses this conv there: the sessions cannot both be ours
       endSession(s, REASON_STALE_PEER)
       reschedule(s, now)
       continue
@@ -267,7 +274,7 @@ export function moveSessions(now: Ticks): void {
   }
 }
 
-/** Every session of a remote address ends; nothing is sent. */
+/** Ends every session of a remote address; nothing is sent. */
 export function endSessionsOf(address: usize, reason: u32, now: Ticks): void {
   const slots = slotsInUse()
   for (let i: u32 = 0; i < slots; i++) {
@@ -278,7 +285,7 @@ export function endSessionsOf(address: usize, reason: u32, now: Ticks): void {
   }
 }
 
-/** Sessions without DIAL, or that nobody answered, against their own limit. */
+/** @returns true if the limit of half-open sessions is reached: those without DIAL or without an answer */
 function isHalfOpenFull(): bool {
   return field(MAX_HALF_OPEN) != 0 && halfOpenCount() >= field(MAX_HALF_OPEN)
 }

@@ -1,6 +1,6 @@
 /*
- * Where the peer is: the address new sessions go to, whether it still answers, and how a rendezvous client finds it
- * (protocol.md 7.3, 7.6, 8).
+ * The peer: the address of new sessions, whether it answers, and how a rendezvous client finds it (protocol.md 7.3,
+ * 7.6, 8).
  */
 
 import {
@@ -45,10 +45,10 @@ import { LAST_RECEIVED_AGE, set } from '../stats'
 import { ElapsedTicks, Seconds, Ticks } from '../units'
 import { field, KEEPALIVE } from './config'
 
-/** Written by the host before `set_peer`, and by us before PEER_FOUND. */
+/** Written by the host before `set_peer`, and by the engine before PEER_FOUND. */
 export const peer: usize = memory.data(24, 8)
 export const currentPeer: usize = memory.data(24, 8)
-/** The peer before the last change; its sessions are to move along. */
+/** The peer before the last change, whose sessions are to move. */
 export const previousPeer: usize = memory.data(24, 8)
 
 let mode: u32 = 0
@@ -57,13 +57,16 @@ let everReceived: bool = false
 let resolvedAt: ElapsedTicks = 0
 let silenceTicks: ElapsedTicks = 0
 
-/** `silence`: seconds without a datagram after which names are resolved again. */
+/** @param silence seconds without a datagram after which names are resolved again */
 export function configurePeer(modeBits: u32, silence: Seconds): void {
   mode = modeBits
   silenceTicks = <u64>silence * TICKS_PER_SECOND
 }
 
-/** Takes over the address the host wrote. True if it is another one. */
+/**
+ * Takes the address that the host wrote.
+ * @returns true if it changed
+ */
 export function takePeer(now: Ticks): bool {
   if (sameAddress(currentPeer, peer)) return false
   changePeer(peer, now)
@@ -76,26 +79,26 @@ function changePeer(address: usize, now: Ticks): void {
   schedulePing(now)
 }
 
-/** Pings the peer beside the keepalive, which goes on as if nothing happened. */
+/** Pings the peer in addition to the keepalive, which is not affected. */
 export function probePeer(now: Ticks): i32 {
   if (!isAddress(currentPeer)) return E_NO_PEER
   sendPing(PEER_PING, 0, currentPeer, now)
   return OK
 }
 
-/** The rendezvous server, our local address and the service id are as the host wrote them. */
+/** Takes the rendezvous server, local address and service id that the host wrote. */
 export function takeRendezvous(idBytes: u32, now: Ticks): i32 {
   return setRendezvous(idBytes, now) ? OK : E_ARGUMENT
 }
 
-/** Seconds of silence after which a peer counts as lost (protocol.md 7.4). */
+/** @returns seconds of silence after which a peer is considered lost (protocol.md 7.4) */
 export function silenceSeconds(): Seconds {
   return <u32>(silenceTicks / TICKS_PER_SECOND)
 }
 
 /**
- * A datagram arrived from `address` that is authentic, no replay and not one of ours. Nothing less counts as a sign of
- * life: anybody could send it.
+ * A datagram arrived from `address` that is authentic, not a replay and not our own. Nothing less proves that the peer
+ * is alive, because it can be forged.
  */
 export function onAuthentic(address: usize): void {
   everReceived = true
@@ -110,7 +113,7 @@ export function followPeer(from: usize, address: usize): void {
   copyAddress(peer, address)
 }
 
-/** Pings the peer; when it falls silent the host resolves again at once, and a rendezvous client asks for it anew. */
+/** Pings the peer; when it becomes silent the host resolves names again, and a rendezvous client sends CONNECT. */
 function checkPeer(now: Ticks): void {
   const wasSilent = isSilent()
   checkPing(currentPeer, now)
@@ -120,7 +123,10 @@ function checkPeer(now: Ticks): void {
   scheduleHello(now)
 }
 
-/** True when a LISTEN or CONNECT is wanted: always of a server, of a client while it has no peer that answers. */
+/**
+ * @returns true when LISTEN or CONNECT is to be sent: always for a server, for a client while it has no peer that
+ *   answers
+ */
 function wantsRendezvous(): bool {
   if (!(mode & MODE_RENDEZVOUS)) return false
   return (mode & MODE_SERVER) != 0 || ((mode & MODE_CLIENT) != 0 && (!isAddress(currentPeer) || isSilent()))
@@ -130,24 +136,25 @@ function listenTicks(): Ticks {
   return mode & MODE_SERVER ? field(KEEPALIVE) * TICKS_PER_SECOND : 0
 }
 
-/** True if the socket is an IPv6 one, as the rendezvous server's address tells. */
+/** @returns true if the socket is an IPv6 one, according to the rendezvous server's address */
 export function isMappedSocket(): bool {
   return familyOf(rendezvousServer) == IPV6
 }
 
-/** True while a rendezvous client looks for its peer. */
+/** @returns true while a rendezvous client searches for its peer */
 function isSearching(): bool {
   return (mode & MODE_CLIENT) != 0 && wantsRendezvous()
 }
 
-/** A PING came from `address`. */
+/** A PING arrived from `address`. */
 export function onPing(address: usize, now: Ticks): void {
   if (isSearching() && !sameAddress(address, currentPeer)) punchSource(address, now)
 }
 
 /**
- * A PONG from `address` answers `ping`, one to the peer or to a punched address. The first one that a rendezvous client
- * gets while it searches shows where the peer is. True if that is a new place.
+ * A PONG from `address` answers `ping`, which was sent to the peer or to a punched address. While a rendezvous client
+ * searches, the first such PONG determines the peer.
+ * @returns true if the peer changed
  */
 export function onPeerPong(ping: usize, address: usize, now: Ticks): bool {
   const isPunch = purposeOf(ping) == PUNCH_PING
@@ -167,13 +174,13 @@ export function onPeerPong(ping: usize, address: usize, now: Ticks): bool {
   return isNew
 }
 
-/** Ticks until names are to be resolved again (protocol.md 7.6). */
+/** @returns ticks until names are to be resolved again (protocol.md 7.6) */
 function resolveDeadline(): Ticks {
   const since = elapsed() - max(resolvedAt, lastReceivedAt)
   return since >= silenceTicks ? 0 : <u32>(silenceTicks - since)
 }
 
-/** Pings, LISTEN, CONNECT, RESOLVE, claims of services: what is due. */
+/** Performs what is due: pings, LISTEN, CONNECT, RESOLVE, claims of services. */
 export function checkPeerTimers(now: Ticks): void {
   checkServices(now)
   if (isAddress(currentPeer)) checkPeer(now)
@@ -183,14 +190,14 @@ export function checkPeerTimers(now: Ticks): void {
   queueEndpointEvent(EVENT_RESOLVE, 0)
 }
 
-/** Ticks until `checkPeerTimers` has something to do. */
+/** @returns ticks until `checkPeerTimers` has something to do */
 export function peerDeadline(now: Ticks): Ticks {
   set(LAST_RECEIVED_AGE, everReceived ? (elapsed() - lastReceivedAt) / TICKS_PER_MS : u64.MAX_VALUE)
   const wanted = min(min(resolveDeadline(), servicesDeadline(now)), rendezvousDeadline(wantsRendezvous(), now))
   return isAddress(currentPeer) ? min(wanted, pingDeadline(now)) : wanted
 }
 
-/** After a suspension: everything is due. */
+/** After a suspension everything is due. */
 export function wakePeer(now: Ticks): void {
   schedulePing(now)
   scheduleHello(now)

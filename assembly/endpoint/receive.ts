@@ -1,5 +1,5 @@
 /*
- * Datagrams in: the checks of protocol.md 3.5 in their order, then session 0 or the conversation they belong to.
+ * Received datagrams: the checks of protocol.md 3.5 in their order, then session 0 or the conversation.
  */
 
 import {
@@ -87,12 +87,15 @@ import { acceptSession, moveSessions } from './open'
 import { isMappedSocket, onAuthentic, onPeerPong, onPing } from './peer'
 import { isLive, markDirty, onValidated, processDirty } from './schedule'
 
-/** What a WINS repeats of our clock is no older. */
+/** An echo of our clock in a WINS is at most this old. */
 const MAX_ECHO_TICKS: Ticks = 600 * TICKS_PER_SECOND
-/** Too short to hold a conv. */
+/** Shorter datagrams contain no conv. */
 const MIN_PLAIN_BYTES: u32 = 4
 
-/** Takes the first `slots` receive descriptors; how many were accepted. */
+/**
+ * Handles the first `slots` receive descriptors.
+ * @returns how many were accepted
+ */
 export function receive(slots: u32, now: Ticks): i32 {
   let accepted = 0
   const n = min(slots, RX_SLOTS)
@@ -102,7 +105,7 @@ export function receive(slots: u32, now: Ticks): i32 {
   return accepted
 }
 
-/** What a datagram needs from far away is on its way while others are looked at. */
+/** Prefetches what a datagram needs, while other datagrams are handled. */
 function prepare(i: u32): void {
   const slot = rxSlot(i)
   const sealed = load<u32>(slot, RX_LEN)
@@ -139,7 +142,7 @@ function onDatagram(i: u32, now: Ticks): bool {
       count(DROP_REFLECTED)
       return false
     }
-    // a packet that fails authentication does not get here: it must not block the genuine one (protocol.md 3.5)
+    // only after authentication: a forged packet must not block the genuine one (protocol.md 3.5)
     if (isReplay(datagramFilter(), hash)) {
       count(DROP_REPLAY)
       return false
@@ -159,7 +162,7 @@ function onDatagram(i: u32, now: Ticks): bool {
 }
 
 function onControl(at: usize, len: u32, hash: u64, address: usize, now: Ticks): bool {
-  // a LISTEN is worth recording: other traffic must not push it out of memory soon
+  // a LISTEN is worth replaying: it has a filter of its own, which other traffic does not fill
   if (tagBytes() && isListen(at, len) && isReplayedListen(hash)) {
     count(DROP_REPLAY)
     return false
@@ -178,10 +181,10 @@ function onControl(at: usize, len: u32, hash: u64, address: usize, now: Ticks): 
     const s = find(address, valueOf(result))
     if (s && isLive(s)) {
       if (s.confirm) {
-        // it was opened for a first flight that its peer knows nothing of
+        // it was opened for a first flight that its peer does not know
         endSession(s, REASON_RESET)
       } else if (tagBytes() == 0) {
-        // whoever can send a RESET could send anything
+        // an attacker who can send a RESET can send anything
         resetByPeer(s, REASON_RESET)
       } else {
         challengeReset(s, now)
@@ -192,7 +195,7 @@ function onControl(at: usize, len: u32, hash: u64, address: usize, now: Ticks): 
   return true
 }
 
-/** A PONG: it counts as the answer to one of our PINGs only. */
+/** Handles a PONG, which counts only as the answer to one of our PINGs. */
 function onPongValue(value: u32, address: usize, now: Ticks): void {
   const remote = findRemote(address)
   if (remote && answersValidation(remote, value)) {
@@ -234,7 +237,7 @@ function onSegments(i: u32, at: usize, len: u32, sealed: u32, address: usize, no
   if (has(s, RESET_CHALLENGED)) dismissReset(s)
   const remote = s.remote ? changetype<Remote>(s.remote) : null
   if (remote) {
-    // the address has earned an answer
+    // the address may be sent more now
     onReceivedFrom(remote, sealed)
     s.flags &= ~SEND_HELD
   }
@@ -258,8 +261,8 @@ function onSegments(i: u32, at: usize, len: u32, sealed: u32, address: usize, no
 }
 
 /**
- * A PUSH shows its sender's clock. So does a WINS of ours, which a client that has nothing to send sends instead; in
- * kcptun-libev's it is an echo of our own clock, or 0 (protocol.md 5.7).
+ * Reads the sender's clock from a PUSH, or from a WINS of this implementation, which a client without data sends
+ * instead. In a WINS of kcptun-libev it is an echo of our own clock, or 0 (protocol.md 5.7).
  */
 function readClock(s: Session, remote: Remote, at: usize, len: u32, now: Ticks): void {
   const end = at + len

@@ -1,6 +1,6 @@
 /*
- * Which session is looked at when: those with output stand in the ready list, those a receive batch touched in the
- * dirty list, all others wait for their deadline.
+ * Scheduling of sessions: those with output are in the ready list, those that a receive batch changed in the dirty
+ * list, all others wait for their deadline.
  */
 
 import { TICKS_PER_MS } from '../abi'
@@ -43,22 +43,22 @@ import { cancel, earliest, postpone, wake } from '../timer'
 import { Ticks } from '../units'
 import { checkBlackhole } from './blackhole'
 
-/** What waits for memory, or for the host to drain a list, is looked at again so much later. */
+/** A session that waits for memory, or for the host to drain a list, is retried after this time. */
 const RETRY_TICKS: Ticks = 100 * TICKS_PER_MS
 
 let firstReady: usize = 0
 let lastReady: usize = 0
 let firstDirty: usize = 0
 
-/** True if the conversation lives: it may send and lose segments. */
+/** @returns true if the conversation is live: it sends, and detects loss */
 export function isLive(s: Session): bool {
   return s.state != TIME_WAIT && !has(s, CUT)
 }
 
-/** Ticks until the session wants to be looked at. */
+/** @returns ticks until the session has something to do */
 function sessionDeadline(s: Session, now: Ticks): Ticks {
   let wanted = timeoutDeadline(s, now)
-  // a session in the ready list waits for the host, one that is held for its receiver's answer
+  // a session in the ready list waits for the host, a held one for the answer of its address
   if (s.remote) wanted = min(wanted, validationPingDeadline(changetype<Remote>(s.remote), now))
   if (!isLive(s) || has(s, IN_READY | SEND_HELD)) return wanted
   wanted = min(wanted, recoveryDeadline(s, now))
@@ -78,7 +78,7 @@ function isFlushDue(s: Session, now: Ticks): bool {
   return s.flushMode != FLUSH_INTERVAL || ticksUntil(s.flushAt, now) == 0
 }
 
-/** To be called after anything that changed a session: queues its output, sets its deadline. */
+/** To be called after any change of a session: queues its output, updates its deadline. */
 export function reschedule(s: Session, now: Ticks): void {
   if (isLive(s)) {
     updateProbe(s, now)
@@ -105,7 +105,7 @@ export function reschedule(s: Session, now: Ticks): void {
   if (wanted != NEVER) wake(s, now + wanted)
 }
 
-/** A session that ended gives its record back when no list of the endpoint holds it; a tombstone remembers it. */
+/** Removes an ended session when no list of the endpoint contains it, and adds a tombstone. */
 function removeEnded(s: Session): void {
   if (has(s, IN_READY | IN_DIRTY | IN_EVENTS)) return
   cancel(s)
@@ -114,14 +114,14 @@ function removeEnded(s: Session): void {
   remove(s)
 }
 
-/** To be called when the host took events: sessions that ended may be gone now. */
+/** To be called when the host took events: removes ended sessions that waited for that. */
 export function removeDrained(): void {
   for (let s = takeDrained(); s; s = takeDrained()) removeEnded(s)
 }
 
-// ---- addresses that have not answered
+// ---- addresses that are not validated
 
-/** Pings the address of a session if its validation asks for that. */
+/** Pings the address of a session if its validation requires it. */
 export function pingUnvalidated(s: Session, now: Ticks): void {
   if (!s.remote) return
   const remote = changetype<Remote>(s.remote)
@@ -129,7 +129,7 @@ export function pingUnvalidated(s: Session, now: Ticks): void {
     push(PING, nextValidationPing(remote, unpredictable(), now), addressOf(s))
 }
 
-/** An address answered: what waited for that goes on. */
+/** An address is validated: continues what waited for that. */
 export function onValidated(remote: Remote, now: Ticks): void {
   const at = changetype<usize>(remote)
   if (!validate(remote)) return
@@ -144,7 +144,7 @@ export function onValidated(remote: Remote, now: Ticks): void {
   }
 }
 
-/** A session has output that its receiver may not be sent yet. */
+/** Holds the output of a session until its address may be sent more. */
 export function hold(s: Session): void {
   s.flags |= SEND_HELD
   awaitValidation(changetype<Remote>(s.remote))
@@ -169,7 +169,7 @@ function enqueueReady(s: Session): void {
   lastReady = changetype<usize>(s)
 }
 
-/** Ends a session's turn. */
+/** Ends the turn of a session. */
 export function dequeueReady(s: Session, more: bool, now: Ticks): void {
   firstReady = s.nextReady
   if (!firstReady) lastReady = 0
@@ -185,7 +185,7 @@ export function dequeueReady(s: Session, more: bool, now: Ticks): void {
 
 // ---- dirty list
 
-/** Marks a session for the work that follows a receive batch. */
+/** Adds a session to the dirty list. */
 export function markDirty(s: Session): void {
   if (has(s, IN_DIRTY)) return
   s.flags |= IN_DIRTY
@@ -193,7 +193,7 @@ export function markDirty(s: Session): void {
   firstDirty = changetype<usize>(s)
 }
 
-/** The work that follows a receive batch, for every session it touched. */
+/** Processes the sessions that a receive batch changed. */
 export function processDirty(now: Ticks): void {
   while (firstDirty) {
     const s = changetype<Session>(firstDirty)
@@ -211,7 +211,7 @@ export function processDirty(now: Ticks): void {
 
 // ---- deadlines
 
-/** Looks at every session whose time has come. */
+/** Processes every session whose deadline has passed. */
 export function checkSessions(now: Ticks): void {
   while (true) {
     const s = earliest()
@@ -227,7 +227,7 @@ export function checkSessions(now: Ticks): void {
   }
 }
 
-/** Ticks until `checkSessions` has something to do, at most `limit`. */
+/** @returns ticks until `checkSessions` has something to do, at most `limit` */
 export function sessionsDeadline(limit: Ticks, now: Ticks): Ticks {
   while (true) {
     const s = earliest()
@@ -240,7 +240,7 @@ export function sessionsDeadline(limit: Ticks, now: Ticks): Ticks {
   }
 }
 
-/** After a suspension: every session is looked at now. */
+/** After a suspension every session is due. */
 export function wakeSessions(now: Ticks): void {
   const slots = slotsInUse()
   for (let i: u32 = 0; i < slots; i++) {

@@ -1,5 +1,5 @@
 /*
- * Datagrams out: control messages first, then sessions with output in turn.
+ * Transmitted datagrams: control messages first, then sessions with output in turn.
  */
 
 import { E_ENTROPY, TX_SLOTS } from '../abi'
@@ -18,11 +18,14 @@ import { Ticks } from '../units'
 import { packetOverhead } from './obfs'
 import { dequeueReady, hasReady, hold, isLive, readySession } from './schedule'
 
-/** Datagrams a session may send before the next one has its turn. */
+/** Datagrams that a session may send per turn. */
 const TURN: u32 = 16
 const NO_LIMIT: u32 = u32.MAX_VALUE
 
-/** Fills up to `limit` transmit descriptors; their number, or E_ENTROPY. */
+/**
+ * Fills up to `limit` transmit descriptors.
+ * @returns their number, or E_ENTROPY
+ */
 export function transmit(limit: u32, now: Ticks): i32 {
   const slots = min(limit, TX_SLOTS)
   let n: u32 = 0
@@ -57,7 +60,10 @@ function transmitControl(i: u32, now: Ticks): void {
   onDatagramBuilt(describeTx(i, block, len, limit, entry + RECEIVER, 0), entry + RECEIVER, now)
 }
 
-/** Builds a datagram of a session; 0 if its receiver may not be sent it yet. */
+/**
+ * Builds a datagram of a session.
+ * @returns its bytes of plaintext; 0 if its receiver may not be sent it yet
+ */
 function transmitSession(s: Session, i: u32, now: Ticks): u32 {
   if (!s.remote) {
     const datagram = buildDatagram(s, txBlock(i), NO_LIMIT, now)
@@ -79,7 +85,10 @@ function transmitSession(s: Session, i: u32, now: Ticks): u32 {
   return datagramBytes(datagram)
 }
 
-/** Padding makes no datagram larger than `most`, or than what the path is known to take. */
+/**
+ * Fills a descriptor. Padding makes no datagram larger than `most`, or than what the path is known to take.
+ * @returns bytes on the socket
+ */
 function describe(s: Session, i: u32, datagram: u64, most: u32, now: Ticks): u32 {
   const len = datagramBytes(datagram)
   add(KCP_SENT_BYTES, len)

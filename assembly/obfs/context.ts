@@ -1,8 +1,8 @@
 /*
- * Contexts: what is known of one remote address and port under an obfuscator (protocol.md 9), and the table of them.
- * Which numbers packets carry is receive.ts and transmit.ts; when contexts begin and end, endpoint/obfs.ts.
+ * Contexts: the state of one remote address and port under an obfuscator (protocol.md 9), and their table. numbers.ts,
+ * receive.ts and transmit.ts maintain the numbers of packets, endpoint/obfs.ts the life of contexts.
  *
- * Chains by hash of the address, ids of generation and slot, and a list of those not authenticated, oldest first.
+ * A hash table by address, ids of generation and slot, and a list of the unauthenticated ones, oldest first.
  */
 
 import { seconds } from '../clock'
@@ -18,7 +18,7 @@ const SLOTS: u32 = 4096
 const SLOT_BITS: u32 = 12
 const MAX_GENERATION: u32 = 0x7ffff
 
-/** Numbers of the other side are known: something can be sent in the middle of a connection. */
+/** The numbers of the peer are known: data can be sent as part of the connection. */
 export const CAPTURED: u32 = 1
 /** A payload was authentic. */
 export const AUTHENTICATED: u32 = 2
@@ -26,7 +26,7 @@ export const AUTHENTICATED: u32 = 2
 export const READY: u32 = 4
 /** The next packet carries ECE. */
 export const OWES_ECE: u32 = 8
-/** Numbers of a packet without a right checksum are held. */
+/** The numbers of a packet with a wrong checksum are held. */
 export const HELD: u32 = 16
 
 @unmanaged
@@ -34,7 +34,7 @@ export class Context {
   remote0: u64
   remote1: u64
   remote2: u64
-  // our own end, as the packets of the other side name it
+  // our own address, according to the peer's packets
   local0: u64
   local1: u64
   local2: u64
@@ -52,7 +52,7 @@ export class Context {
   heldSeq: u32
   heldAck: u32
   heldFlow: u32
-  // dpi/tcp client: what acknowledges its SYN
+  // dpi/tcp client: the number that acknowledges its SYN
   synAck: u32
   createdSecond: Seconds
   payloadSecond: Seconds
@@ -74,7 +74,7 @@ export function is(c: Context, flag: u32): bool {
   return (c.flags & flag) != 0
 }
 
-/** 16 bytes a slot: context, generation, next free slot + 1. */
+/** 16 bytes per slot: context, generation, next free slot + 1. */
 let slots: usize = 0
 const SLOT_SHIFT: u32 = 4
 const SLOT_GENERATION: usize = 4
@@ -88,7 +88,10 @@ const LINKS: usize = offsetof<Context>('older')
 let unauthenticated: u32 = 0
 let lastFound: usize = 0
 
-/** Memory for the table; false without. */
+/**
+ * Allocates the table.
+ * @returns false when memory is scarce
+ */
 export function openContexts(): bool {
   if (slots) return true
   const table = allocUrgent(classOf(SLOTS << SLOT_SHIFT))
@@ -112,7 +115,7 @@ export function unauthenticatedCount(): u32 {
   return unauthenticated
 }
 
-/** Slots that may hold a context. */
+/** @returns number of slots that may hold a context */
 export function contextSlots(): u32 {
   return slotCount
 }
@@ -126,7 +129,7 @@ export function contextOf(id: u32): Context | null {
   return c && c.id == id ? c : null
 }
 
-/** The context of a remote address. */
+/** @returns the context of a remote address, null if there is none */
 export function findContext(address: usize): Context | null {
   if (!size) return null
   if (lastFound && sameAddress(lastFound, address)) return changetype<Context>(lastFound)
@@ -145,7 +148,10 @@ function chainOf(address: usize): usize {
   return chains + ((<usize>(hashAddress(address, 0) & (SLOTS - 1))) << 2)
 }
 
-/** A new context of a remote address that has none; null when the table is full or memory is short. */
+/**
+ * Creates the context of a remote address that has none.
+ * @returns null when the table is full or memory is scarce
+ */
 export function insertContext(address: usize): Context | null {
   if (!slots || size >= MAX_CONTEXTS) return null
   const at = alloc(CONTEXT_CLASS)
@@ -188,21 +194,23 @@ export function removeContext(c: Context): void {
   free(at, CONTEXT_CLASS)
 }
 
-// ---- those not authenticated
+// ---- unauthenticated contexts
 
 export function oldestUnauthenticated(): Context | null {
   return changetype<Context | null>(unauthenticatedList.oldest)
 }
 
 /**
- * The oldest context of the address that has most of those not authenticated, if it is at least `least` seconds old;
- * null if there is none. IPv6 addresses count by their /64, which is what one customer has.
+ * Finds the address with most unauthenticated contexts. IPv6 addresses are counted by /64, which is what one customer
+ * gets.
+ * @param least minimum age of the context in seconds
+ * @returns its oldest context, null if there is none
  */
 export function mostCrowded(least: Seconds): Context | null {
   let found: usize = 0
   let most: u32 = 0
   for (let at = unauthenticatedList.oldest; at; at = changetype<Context>(at).younger) {
-    // older ones of the same address have counted it already
+    // the older ones of the same address have counted it already
     let n: u32 = 0
     for (let other = at; other; other = changetype<Context>(other).younger) if (isSameHost(at, other)) n++
     if (n <= most || seconds() - changetype<Context>(at).createdSecond < least) continue
@@ -212,7 +220,7 @@ export function mostCrowded(least: Seconds): Context | null {
   return changetype<Context | null>(found)
 }
 
-/** True for contexts of one IPv4 address, or of one IPv6 /64. */
+/** @returns true for contexts of one IPv4 address, or of one IPv6 /64 */
 function isSameHost(a: usize, b: usize): bool {
   if (familyOf(a) != familyOf(b) || load<u64>(a, IP) != load<u64>(b, IP)) return false
   return familyOf(a) == IPV6 || load<u64>(a, IP_LOW) == load<u64>(b, IP_LOW)
@@ -230,7 +238,7 @@ function leaveUnauthenticated(c: Context): void {
   shift(OBFS_UNAUTHENTICATED, -1)
 }
 
-/** A payload from this address was authentic: what was held for want of a right checksum is good now. */
+/** A payload from this address was authentic: the numbers that were held for a wrong checksum become valid. */
 export function authenticate(address: usize): void {
   const c = findContext(address)
   if (!c) return

@@ -1,7 +1,7 @@
 /*
- * The classic BPF program of the capture socket (protocol.md 9.1): TCP packets in one piece to one address and port.
- * It runs in the kernel on packets that begin with the IP header; user space checks again (`isFor`), as packets from
- * before the filter may wait in the socket.
+ * The classic BPF program of the capture socket (protocol.md 9.1): unfragmented TCP packets to one address and port. It
+ * runs in the kernel on packets that begin with the IP header. User space checks again (`isFor`), because the socket
+ * may hold packets from before the filter was attached.
  *
  *   instruction: u16 code, u8 jump if true, u8 jump if false, u32 k     (struct sock_filter, host byte order)
  */
@@ -26,9 +26,9 @@ const RETURN: u32 = 0x06
 
 const ACCEPT: u32 = 0xffffffff
 const PROTOCOL_TCP: u32 = 6
-/** More fragments, or an offset. */
+/** MF flag or a fragment offset. */
 const FRAGMENT: u32 = 0x3fff
-/** TCP flags: SYN opens, PSH carries. */
+/** TCP flags: SYN opens a connection, PSH carries data. */
 const SYN_OR_PSH: u32 = 0x0a
 
 let base: usize = 0
@@ -53,15 +53,16 @@ const IPV6_BYTES: u32 = 40
 const TCP_TARGET_PORT_AT: u32 = 2
 const TCP_FLAGS_AT: u32 = 13
 
-/** Goes on if the accumulator equals k, else drops the packet. */
+/** Continues if the accumulator equals k, otherwise drops the packet. */
 function expect(k: u32): void {
   emit(JUMP_EQUAL, k)
 }
 
 /**
- * Writes the program for packets to `local` at `at`; its number of instructions.
- * @param isTalking without packets that carry neither SYN nor PSH: beside a real connection the kernel answers each of our
- *   packets with such an acknowledgement, and they tell nothing new
+ * Writes the program for packets to `local` at `at`.
+ * @param onlySynOrPsh drops packets with neither SYN nor PSH: beside a real connection the kernel answers each of our
+ *   packets with such an acknowledgement, which carries no new information
+ * @returns its number of instructions
  */
 export function writeFilter(at: usize, local: usize, onlySynOrPsh: bool): u32 {
   base = at
@@ -97,7 +98,7 @@ export function writeFilter(at: usize, local: usize, onlySynOrPsh: bool): u32 {
   emit(RETURN, 0)
   aimJumps()
   if (onlySynOrPsh) {
-    // the other way round: to the first of the last two if any is set
+    // inverted: to the first of the last two instructions if any is set
     const last = base + <usize>((length - 3) * INSTRUCTION_BYTES)
     store<u8>(last, 0, JUMP_IF_TRUE)
     store<u8>(last, 1, JUMP_IF_FALSE)
@@ -105,7 +106,7 @@ export function writeFilter(at: usize, local: usize, onlySynOrPsh: bool): u32 {
   return length
 }
 
-/** Every jump leads to the last instruction when the packet is not ours. */
+/** Sets the targets of jumps: a packet that is not ours goes to the last instruction. */
 function aimJumps(): void {
   for (let i: u32 = 0; i < length; i++) {
     const at = base + <usize>(i * INSTRUCTION_BYTES)

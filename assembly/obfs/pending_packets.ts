@@ -1,6 +1,6 @@
 /*
- * Packets of a dpi/tcp-wnd client that came before the host told of its TCP connection: the capture socket is faster
- * than accept(). The last 16 remote addresses are remembered, so that the first PING is not lost.
+ * Packets of dpi/tcp-wnd clients that arrive before the host reports the TCP connection, because the capture socket is
+ * faster than accept(). Those of the last 16 remote addresses are kept, so that the first PING is not lost.
  *
  *   0        24       48    52    56    60       64               128
  *   | remote | local  | seq | ack | flow| intact | payload bytes  | payload
@@ -19,15 +19,18 @@ const FLOW: usize = 56
 const INTACT: usize = 60
 const PAYLOAD_BYTES: usize = 64
 const PAYLOAD: usize = 128
-/** "GET ": the request of the cover, which is nobody's payload (protocol.md 9.3). */
+/** "GET ": the request of the cover connection, which carries no payload of ours (protocol.md 9.3). */
 const GET: u32 = 0x20544547
-/** "HTTP": the answer. */
+/** "HTTP": the response. */
 const HTTP: u32 = 0x50545448
 
 const entries: usize = memory.data(16 * 4)
 let next: u32 = 0
 
-/** Memory for the ring; false without. */
+/**
+ * Allocates the entries.
+ * @returns false when memory is scarce
+ */
 export function openPendingPackets(): bool {
   for (let i: u32 = 0; i < ENTRIES; i++) {
     const at = entries + ((<usize>i) << 2)
@@ -40,12 +43,12 @@ export function openPendingPackets(): bool {
   return true
 }
 
-/** True if the payload of the packet parsed last is text of the cover. */
+/** @returns true if the payload of the parsed packet belongs to the cover connection */
 export function isCoverText(): bool {
   return packet.payloadBytes >= 4 && (load<u32>(packet.payload) == GET || load<u32>(packet.payload) == HTTP)
 }
 
-/** The entry of a remote address, 0 if there is none. */
+/** @returns the entry of a remote address, 0 if there is none */
 function find(remote: usize): usize {
   for (let i: u32 = 0; i < ENTRIES; i++) {
     const entry = load<usize>(entries + ((<usize>i) << 2))
@@ -54,7 +57,7 @@ function find(remote: usize): usize {
   return 0
 }
 
-/** Keeps what the packet parsed last, from an unknown address, tells. */
+/** Keeps numbers and payload of the parsed packet, from an unknown peer. */
 export function keepPending(): void {
   let entry = find(source)
   const isNew = !entry
@@ -80,8 +83,8 @@ export function keepPending(): void {
 }
 
 /**
- * Gives a new context what is known of its address.
- * @returns the entry, whose payload waits; 0 if there is none
+ * Initializes a new context from the packets of its address.
+ * @returns the entry, which may hold a payload; 0 if there is none
  */
 export function takePending(c: Context, remote: usize): usize {
   const entry = isAddress(remote) ? find(remote) : 0

@@ -1,5 +1,5 @@
 /*
- * Captured packets in: which are payload of which context (protocol.md 9.2, 9.4). RST and FIN change nothing here.
+ * Captured packets: finds the context and payload of each (protocol.md 9.2, 9.4). RST and FIN have no effect.
  */
 import { EVENT_OBFS_READY, MAX_DATAGRAM_BYTES } from '../abi'
 import { copyAddress, isAddress } from '../packet/address'
@@ -44,7 +44,7 @@ export const packets: usize = memory.data(64 * 32, 8)
 /** Layout of a receive descriptor. */
 export const pending: usize = memory.data(32, 8)
 
-/** Gives the descriptors their 2048 bytes each of `blocks`. */
+/** Assigns 2048 bytes of `blocks` to each descriptor. */
 export function openPackets(blocks: usize): void {
   for (let i: u32 = 0; i < SLOTS; i++) {
     const slot = packets + <usize>(i * DESCRIPTOR_BYTES)
@@ -53,7 +53,10 @@ export function openPackets(blocks: usize): void {
   }
 }
 
-/** Takes the first `n` descriptors; how many hold a payload. */
+/**
+ * Handles the first `n` descriptors.
+ * @returns how many hold a payload
+ */
 export function receivePackets(n: u32): i32 {
   let payloads = 0
   const limit = min(n, SLOTS)
@@ -87,7 +90,10 @@ export function clearPending(): void {
   store<u32>(pending, 0, FLAGS)
 }
 
-/** Takes note of the packet parsed last; its context, or null when nobody wants it. */
+/**
+ * Handles the parsed packet.
+ * @returns its context; null if it is not for one
+ */
 function onPacket(): Context | null {
   takeScope(local)
   if (!isFor(local)) return null
@@ -111,11 +117,11 @@ function onPacket(): Context | null {
 function isPayload(c: Context): bool {
   if (packet.payloadBytes == 0 || packet.flags & (RST | SYN) || packet.payloadBytes > MAX_DATAGRAM_BYTES) return false
   if (obfsKind() == TCP_WND && !(packet.flags & PSH)) return false
-  // the text of the cover would fail authentication, and look like an attack
+  // text of the cover connection would fail authentication and look like an attack
   return is(c, AUTHENTICATED) || !isCoverText()
 }
 
-/** A server's packet from an address without context. */
+/** A server's packet from an address without a context. */
 function onUnknownPeer(): Context | null {
   if (obfsKind() == TCP_WND) {
     if (packet.flags & ACK) keepPending()
@@ -123,7 +129,7 @@ function onUnknownPeer(): Context | null {
   }
   if ((packet.flags & (SYN | ACK)) != SYN) return null
   if (contextCount() >= MAX_CONTEXTS) {
-    // a flood of SYNs drives out its own, not those who have the key
+    // a SYN flood evicts its own contexts, not authenticated ones
     const victim = oldestUnauthenticated()
     if (victim) removeContext(victim)
   }
@@ -137,7 +143,7 @@ function onUnknownPeer(): Context | null {
   return c
 }
 
-/** dpi/tcp: a SYN establishes at a server, SYN|ACK at a client, and every packet is acknowledged by our next. */
+/** dpi/tcp: SYN opens a connection at a server, SYN|ACK at a client; every packet is acknowledged by our next one. */
 function updateNumbers(c: Context): void {
   if ((packet.flags & SYN) == 0) {
     follow(c, packet.seq + packet.payloadBytes, is(c, CAPTURED) ? c.flow : packet.flow, isIntact())
@@ -152,7 +158,7 @@ function updateNumbers(c: Context): void {
     c.seq++
     return
   }
-  // it names a number that only the server saw, which says more than a checksum
+  // it acknowledges a number that only the server saw, which proves more than a checksum
   if (isObfsServer() || !(packet.flags & ACK) || is(c, READY) || packet.ack != c.synAck) return
   c.ack = packet.seq + 1
   c.flags |= READY | CAPTURED

@@ -1,5 +1,5 @@
 /*
- * What the obfuscator is, and the block the host tells it by (docs/abi.md, "Obfuscation").
+ * Settings of the obfuscator, and the block in which the host passes them (docs/abi.md, "Obfuscation").
  */
 import { familyOf, IPV4, IPV6 } from '../packet/address'
 import { writeFilter } from './filter'
@@ -7,7 +7,7 @@ import { writeFilter } from './filter'
 export const NONE: u32 = 0
 /** dpi/tcp-wnd: beside a real TCP connection (protocol.md 9.2). */
 export const TCP_WND: u32 = 1
-/** dpi/tcp: without any (protocol.md 9.4). */
+/** dpi/tcp: without a real connection (protocol.md 9.4). */
 export const TCP: u32 = 2
 
 const KIND: usize = 0
@@ -22,7 +22,7 @@ export const block: usize = memory.data(72 + 32 * 8, 8)
 let kind: u32 = NONE
 let server: bool = false
 
-/** NONE, TCP_WND or TCP. */
+/** @returns NONE, TCP_WND or TCP */
 export function obfsKind(): u32 {
   return kind
 }
@@ -31,12 +31,15 @@ export function isObfsServer(): bool {
   return server
 }
 
-/** Where packets are for; port 0 and an unspecified address are any. */
+/** Destination of captured packets; port 0 and an unspecified address match any. */
 export const local: usize = block + LOCAL
 /** Argument of `obfs_accept` and `obfs_dial`. */
 export const remote: usize = block + REMOTE
 
-/** Takes over the block and writes the filter; false if it makes no sense. */
+/**
+ * Takes the block and writes the filter.
+ * @returns false if the block is invalid
+ */
 export function takeSettings(isServer: bool): bool {
   const wanted = load<u32>(block, KIND)
   const family = familyOf(local)

@@ -1,6 +1,6 @@
 /*
- * IP and TCP headers (RFC 791, 8200, 9293): parsed from captured packets, built in front of payloads. Knows nothing of
- * connections; which numbers go into a header is context.ts.
+ * IP and TCP headers (RFC 791, 8200, 9293): parses captured packets, and builds headers in front of payloads. It is
+ * stateless; numbers.ts determines the sequence numbers.
  *
  *   IPv4   0        1      2            4     6            8     9        10         12      16       20
  *          | 4, IHL | TOS  | total len  | id  | flags,frag | TTL | proto  | checksum | source | target |
@@ -41,7 +41,7 @@ const TCP_DATA_OFFSET: usize = 12
 const TCP_FLAGS: usize = 13
 const TCP_WINDOW: usize = 14
 const TCP_CHECKSUM: usize = 16
-/** Captured packets longer than this are not looked at (protocol.md 9.1). */
+/** Longer captured packets are ignored (protocol.md 9.1). */
 const MAX_PACKET_BYTES: u32 = 1500
 
 const PROTOCOL_TCP: u32 = 6
@@ -51,11 +51,11 @@ const TRAFFIC_CLASS: u32 = 0x02
 const CONGESTION_EXPERIENCED: u32 = 3
 const DONT_FRAGMENT: u32 = 0x4000
 const FRAGMENT_MASK: u32 = 0x3fff
-/** fe80::/10, as a little-endian load sees it. */
+/** fe80::/10, as read by a little-endian load. */
 const LINK_LOCAL: u32 = 0x80fe
 const LINK_LOCAL_MASK: u32 = 0xc0ff
 
-// ---- the packet parsed last
+// ---- the parsed packet
 
 @unmanaged
 export class Packet {
@@ -76,11 +76,11 @@ export class Packet {
   flags: u32
   // IPv6 flow label
   flow: u32
-  // CE of ECN
+  // the ECN field is CE
   isCongested: bool
 }
 
-/** What `parse` found. */
+/** Result of `parse`. */
 export const packet: Packet = changetype<Packet>(memory.data(88, 8))
 export const source: usize = changetype<usize>(packet)
 export const target: usize = changetype<usize>(packet) + offsetof<Packet>('target0')
@@ -101,7 +101,10 @@ function putBe32(at: usize, value: u32): void {
   store<u32>(at, bswap<u32>(value))
 }
 
-/** Takes a packet of `len` captured bytes apart. False if it is none of a TCP segment in one piece. */
+/**
+ * Parses a packet of `len` captured bytes into `packet`.
+ * @returns false unless it is an unfragmented TCP segment
+ */
 export function parse(at: usize, len: u32): bool {
   if (len < IPV4_BYTES || len > MAX_PACKET_BYTES) return false
   const version = load<u8>(at) >> 4
@@ -112,7 +115,7 @@ export function parse(at: usize, len: u32): bool {
 function parseIpv4(at: usize, len: u32): bool {
   const header = (<u32>(load<u8>(at) & 15)) << 2
   const total = be16(at + IPV4_TOTAL)
-  // what is longer than the packet is padding of the link
+  // bytes beyond the total length are padding of the link
   if (header < IPV4_BYTES || total > len || total < header) return false
   if ((be16(at + IPV4_FRAGMENT) & FRAGMENT_MASK) != 0 || load<u8>(at, IPV4_PROTOCOL) != PROTOCOL_TCP) return false
   packet.isCongested = (load<u8>(at, IPV4_TOS) & 3) == CONGESTION_EXPERIENCED
@@ -162,8 +165,8 @@ function parseTcp(at: usize, bytes: u32): bool {
 }
 
 /**
- * True if the checksum of the packet parsed last is right, or if its sender left it for the network card to finish, as
- * kernels do on virtual links: then it is the sum of the pseudo header alone.
+ * @returns true if the checksum of the parsed packet is correct, or if its sender left it to the network card (checksum
+ *   offload, as on virtual links): then it is the sum of the pseudo header alone
  */
 export function isIntact(): bool {
   const pseudo = sumPseudo(source, target, packet.segmentBytes)
@@ -173,9 +176,9 @@ export function isIntact(): bool {
   )
 }
 
-// ---- checksum (RFC 1071): sums of 16-bit words in the byte order of memory, which the folding makes no matter
+// ---- checksum (RFC 1071): sums of 16-bit words in memory byte order, which folding makes irrelevant
 
-/** Sum of the 16-bit words of `len` bytes, not folded. */
+/** @returns sum of the 16-bit words of `len` bytes, not folded */
 export function sum(at: usize, len: u32): u64 {
   let total: u64 = 0
   const end = at + len
@@ -209,9 +212,9 @@ function sumPseudo(from: usize, to: usize, bytes: u32): u64 {
   return addresses + (PROTOCOL_TCP << 8) + bswap<u16>(<u16>bytes)
 }
 
-// ---- packets of our own
+// ---- building packets
 
-/** State of a small generator for identification fields and ISNs: they are no secrets, but not the same each time. */
+/** State of the generator for identification fields and ISNs, which need not be secret, only different each time. */
 let random: u64 = 0
 
 export function seedRandom(value: u64): void {
@@ -227,14 +230,15 @@ export function nextRandom(): u32 {
   return <u32>(z >> 32)
 }
 
-/** Bytes of both headers in a packet of this family. */
+/** @returns bytes of both headers in a packet of this family */
 export function headerBytes(family: u32): u32 {
   return TCP_BYTES + (family == IPV4 ? IPV4_BYTES : IPV6_BYTES)
 }
 
 /**
- * Writes both headers before `len` bytes of payload at `at` (protocol.md 9.1); result: where the packet begins. The
- * IPv4 header's own checksum is 0: the kernel fills it in.
+ * Writes both headers in front of `len` bytes of payload at `at` (protocol.md 9.1). The checksum of the IPv4 header is
+ * 0: the kernel fills it in.
+ * @returns start of the packet
  */
 export function build(
   at: usize,
@@ -289,14 +293,17 @@ function buildIpv6(tcp: usize, bytes: u32, from: usize, to: usize, label: u32): 
   return ip
 }
 
-/** Gives a link-local address of the packet parsed last the scope that our own has (RFC 4007): packets carry none. */
+/**
+ * Copies the scope of our own address to the link-local addresses of the parsed packet (RFC 4007), because packets
+ * carry none.
+ */
 export function takeScope(local: usize): void {
   if (familyOf(source) != IPV6 || (load<u16>(source, IP) & LINK_LOCAL_MASK) != LINK_LOCAL) return
   store<u32>(source, load<u32>(local, SCOPE_ID), SCOPE_ID)
   store<u32>(target, load<u32>(local, SCOPE_ID), SCOPE_ID)
 }
 
-/** True if the packet parsed last goes to `local`, in which an unspecified address or port 0 is any. */
+/** @returns true if the parsed packet is addressed to `local`, in which an unspecified address or port 0 matches any */
 export function isFor(local: usize): bool {
   if (familyOf(local) != familyOf(target)) return false
   if (portOf(local) != 0 && portOf(local) != portOf(target)) return false

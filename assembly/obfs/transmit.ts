@@ -1,6 +1,6 @@
 /*
- * Packets out: headers in front of sealed datagrams, and the few packets of dpi/tcp that carry none (protocol.md 9.2,
- * 9.4).
+ * Transmitted packets: headers in front of sealed datagrams, and the control packets of dpi/tcp without payload
+ * (protocol.md 9.2, 9.4).
  */
 
 import { copyAddress, familyOf } from '../packet/address'
@@ -12,7 +12,7 @@ import { ACK, build, ECE, headerBytes, PSH } from './tcpip'
 const SLOTS: u32 = 64
 const DESCRIPTOR_BYTES: u32 = 64
 const SLOT_BYTES: u32 = 2048
-/** Before the payload of a slot, for the headers: at most 60 bytes. */
+/** Room for headers before the payload of a slot; they need at most 60 bytes. */
 const HEADROOM_BYTES: u32 = 64
 const CONTROL_SLOTS: u32 = 64
 const PTR: usize = 0
@@ -30,10 +30,10 @@ export const outgoing: usize = memory.data(64 * 64, 8)
 export const control: usize = memory.data(64 * 64, 8)
 const controlBlocks: usize = memory.data(64 * 64, 8)
 let controls: u32 = 0
-/** How many of the control packets the host has been given: their place is free at the next call. */
+/** Number of control packets reported to the host; their slots are free at the next call. */
 let reported: u32 = 0
 
-/** Gives the descriptors their 2048 bytes each of `blocks`. */
+/** Assigns 2048 bytes of `blocks` to each descriptor. */
 export function openOutgoing(blocks: usize): void {
   for (let i: u32 = 0; i < SLOTS; i++) {
     const slot = outgoing + <usize>(i * DESCRIPTOR_BYTES)
@@ -42,7 +42,10 @@ export function openOutgoing(blocks: usize): void {
   }
 }
 
-/** Puts headers before the datagrams of the first `n` descriptors; how many became packets. */
+/**
+ * Writes headers in front of the datagrams of the first `n` descriptors.
+ * @returns how many became packets
+ */
 export function transmitPackets(n: u32): i32 {
   let packets = 0
   const limit = min(n, SLOTS)
@@ -73,7 +76,7 @@ function buildData(slot: usize, c: Context, len: u32): void {
   store<u32>(slot, bytes, PACKET_BYTES)
 }
 
-/** Queues a packet without payload that carries the context's numbers; it is lost when 64 wait already. */
+/** Queues a packet without payload that carries the context's numbers; it is dropped when 64 are queued. */
 export function queueControl(c: Context, bits: u32): void {
   if (reported) controls = reported = 0
   if (controls >= CONTROL_SLOTS) return
@@ -87,7 +90,7 @@ export function queueControl(c: Context, bits: u32): void {
   copyAddress(slot + ADDRESS, remoteOf(c))
 }
 
-/** Control packets that wait: the first n descriptors hold them until the next call. */
+/** @returns number of queued control packets, in the first descriptors, valid until the next call */
 export function takeControls(): u32 {
   if (reported) controls = 0
   reported = controls

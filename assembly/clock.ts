@@ -1,21 +1,22 @@
 /*
- * The engine's clock: u32 ticks that wrap, their arithmetic, and the same time counted on in 64 bits.
+ * The engine's clock: u32 ticks that wrap, their arithmetic, and the same time in 64 bits.
  */
 
 import { MAX_SLEEP_TICKS, TICKS_PER_SECOND } from './abi'
 import { ElapsedTicks, Seconds, Ticks } from './units'
 
-/** "No time": later than anything. */
+/** "No time": later than any other. */
 export const NEVER: Ticks = 0xffffffff
 
-/** Ticks from `now` until `time`, 0 if it has passed. */
+/** @returns ticks from `now` until `time`, 0 if it has passed */
 export function ticksUntil(time: Ticks, now: Ticks): Ticks {
   const ticks = <i32>(time - now)
   return ticks > 0 ? ticks : 0
 }
 
 /**
- * Ticks left of a period of `limit` ticks that began at `since`; periods may be longer than half the clock's circle.
+ * @returns ticks left of a period of `limit` ticks that began at `since`; the period may be longer than half the range
+ *   of the clock
  */
 export function remaining(since: Ticks, limit: Ticks, now: Ticks): Ticks {
   const age = now - since
@@ -30,8 +31,8 @@ export function startClock(now: Ticks): void {
 }
 
 /**
- * Takes in the time of a call. True if the host was suspended: then deadlines more than half a circle away would seem
- * to lie ahead.
+ * Advances the clock to the time of a call.
+ * @returns true if the host was suspended for so long that deadlines may be on the wrong side of the wrap
  */
 export function advanceClock(now: Ticks): bool {
   const step = now - lastNow
@@ -45,7 +46,7 @@ export function elapsed(): ElapsedTicks {
   return ticks
 }
 
-/** Seconds since the endpoint started. */
+/** @returns seconds since the endpoint started */
 export function seconds(): Seconds {
   return <u32>(ticks / TICKS_PER_SECOND)
 }

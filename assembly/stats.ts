@@ -39,18 +39,18 @@ export const MEMORY_USED: u32 = 37
 export const LAST_RECEIVED_AGE: u32 = 38
 export const PEER_SILENT_PINGS: u32 = 39
 export const ENTROPY_LEFT: u32 = 40
-/** Captured packets that no context took, and their bytes. */
+/** Captured packets without a context, and their bytes. */
 export const OBFS_DROPPED_BYTES: u32 = 41
 export const OBFS_DROPPED: u32 = 42
 export const OBFS_CONTEXTS: u32 = 43
 export const OBFS_UNAUTHENTICATED: u32 = 44
 export const OBFS_REFUSED: u32 = 45
 export const OBFS_CONTROL_SENT: u32 = 46
-/** Datagrams of ours that came back. */
+/** Datagrams of this endpoint that were reflected. */
 export const DROP_REFLECTED: u32 = 47
-/** First flights that were not taken at their word. */
+/** Sessions whose first flight had to be confirmed. */
 export const SESSIONS_UNCONFIRMED: u32 = 48
-/** PONGs that answer no PING of ours. */
+/** PONGs that answer no outstanding PING. */
 export const PONGS_UNASKED: u32 = 49
 
 export const counters: usize = memory.data(64 * 8, 8)

@@ -1,5 +1,5 @@
 /*
- * Names for what the engine's u32 numbers measure. They are aliases: the compiler does not tell them apart, readers do.
+ * Types of the engine's numbers. They are aliases of u32 and u64, for readers: the compiler does not distinguish them.
  */
 
 /** A time on the engine's clock, or a duration, in ticks of 1/8 ms; times wrap. */

@@ -12,7 +12,7 @@ import { EVENT_MTU, REASON_MTU } from '../abi'
 import { isAnsweredAfter } from '../control/keepalive'
 import { limitPath, PeerPath, pathLimit, smallerThan } from '../kcp/peer_path'
 import { diff, HEADER_BYTES } from '../kcp/segment'
-import { entryOf, LEN, TRANSMISSIONS } from '../kcp/send_window'
+import { entryOf, LEN, TRANSMISSIONS } from '../kcp/send_buffer'
 import { sealBytes } from '../packet/datagram'
 import { queueEndpointEvent } from '../session/events'
 import { addressOf, has, INITIATOR, Session } from '../session/session'
@@ -29,7 +29,7 @@ const END_TRANSMISSIONS: u32 = 9
 /** To be called when a timer of a session expired or ACKs arrived for it. */
 export function checkBlackhole(s: Session, now: Ticks): void {
   // a peer that dropped the segment for lack of memory reports it
-  if (!s.peerPath || s.sndUna == s.sndNxt || s.isStarved) return
+  if (!s.peerPath || s.sndUna == s.sndNxt || s.isPeerOutOfMemory) return
   const entry = entryOf(s, s.sndUna)
   const transmissions = <u32>load<u8>(entry, TRANSMISSIONS)
   if (transmissions < TEST_TRANSMISSIONS) return
@@ -53,6 +53,6 @@ export function checkBlackhole(s: Session, now: Ticks): void {
 
 /** @returns true if a small datagram sent since the suspicion was acknowledged */
 function areSmallDatagramsAcked(s: Session): bool {
-  if (s.hasRack && diff(s.rackTs, s.blackholeAt) >= 0) return true
+  if (s.hasRack && diff(s.rackSentAt, s.blackholeAt) >= 0) return true
   return has(s, INITIATOR) && isAnsweredAfter(s.blackholeAt)
 }

@@ -17,10 +17,10 @@ import { sendReset } from '../control/queue'
 import { openConfirm } from '../kcp/confirm'
 import { openCongestion } from '../kcp/congestion'
 import { waitSnd } from '../kcp/conversation'
+import { probe } from '../kcp/loss_detection'
 import { openConversation } from '../kcp/options'
-import { probe } from '../kcp/recovery'
+import { openReceiveWindow } from '../kcp/receive_window'
 import { CMD_PUSH, CMD_WINS, diff, HEADER_BYTES, readCmd, readSn, readTs, readUna } from '../kcp/segment'
-import { openRecvWindow } from '../kcp/window'
 import { isAddress, sameAddress } from '../packet/address'
 import { tagBytes } from '../packet/datagram'
 import { isRecent, joinRemote, Remote } from '../packet/remote'
@@ -29,9 +29,9 @@ import { queueEvent } from '../session/events'
 import {
   addressOf,
   CONNECT,
-  CUT,
   countHalfOpen,
-  EOF_OWED,
+  DRAINING,
+  EOF_PENDING,
   EOF_SENT,
   ESTABLISHED,
   halfOpenCount,
@@ -61,7 +61,7 @@ import { isLive, pingUnvalidated, reschedule } from './schedule'
 /** Limit of sessions visited per second for datagrams of unknown conversations: a few percent of a core. */
 const MAX_VISITS: u32 = 4000000
 /** Limit of sessions in LINGER that are visited for one to evict. */
-const MAX_LINGER_LOOKS: u32 = 64
+const MAX_LINGER_VISITS: u32 = 64
 /** Maximum distance of the numbers of a datagram from a session it continues: the largest window. */
 const MAX_MOVED_DISTANCE: i32 = 65536
 
@@ -78,7 +78,7 @@ export function configureOpening(modeBits: u32, conv: Conv): void {
 
 function start(s: Session, conv: Conv, state: u32, now: Ticks): void {
   openConversation(s, conv)
-  openRecvWindow(s, now)
+  openReceiveWindow(s, now)
   openCongestion(s, addressOf(s), now)
   setState(s, state)
   s.created = s.signAt = s.progressAt = s.payloadAt = s.queuedAt = s.flushAt = now
@@ -129,9 +129,9 @@ function makeRoom(now: Ticks): bool {
   if (areTombstonesFull()) return false
   if (!isTableFull()) return true
   let s = oldestLinger()
-  for (let i: u32 = 0; i < MAX_LINGER_LOOKS && s; i++) {
+  for (let i: u32 = 0; i < MAX_LINGER_VISITS && s; i++) {
     const isDone = waitSnd(s) == 0 && s.rcvRead == s.rcvTop && s.tcp == TCP_GONE
-    if (isDone && !has(s, EOF_OWED | IN_READY | IN_DIRTY | IN_EVENTS)) {
+    if (isDone && !has(s, EOF_PENDING | IN_READY | IN_DIRTY | IN_EVENTS)) {
       endSession(s, 0)
       reschedule(s, now)
       return true
@@ -235,7 +235,7 @@ function findElsewhere(conv: Conv): Session | null {
   const slots = slotsInUse()
   for (let i: u32 = 0; i < slots; i++) {
     const s = sessionAt(i)
-    if (s && s.conv == conv && s.state != TIME_WAIT && !has(s, CUT)) return s
+    if (s && s.conv == conv && s.state != TIME_WAIT && !has(s, DRAINING)) return s
   }
   return null
 }

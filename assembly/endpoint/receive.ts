@@ -42,8 +42,8 @@ import {
   MOVED_PAYLOAD,
   RECEIVED_STREAM,
 } from '../kcp/input'
+import { growReceiveWindow } from '../kcp/receive_window'
 import { CMD_PUSH, CMD_WINS, diff, HEADER_BYTES, readCmd, readConv, readLen, readTs, readUna } from '../kcp/segment'
-import { growRecvWindow } from '../kcp/window'
 import { fromWireClock } from '../kcp/wire_clock'
 import { NONE, obfsKind } from '../obfs/settings'
 import { sameAddress } from '../packet/address'
@@ -256,7 +256,7 @@ function onSegments(i: u32, at: usize, len: u32, sealed: u32, address: usize, no
     if (!s.confirm && wantsClock(remote, s.conv)) readClock(s, remote, at, len, now)
   }
   if (effects & (RECEIVED_STREAM | CONFIRMED)) advance(s, now)
-  growRecvWindow(s, now)
+  growReceiveWindow(s, now)
   return true
 }
 

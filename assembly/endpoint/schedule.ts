@@ -7,22 +7,22 @@ import { TICKS_PER_MS } from '../abi'
 import { NEVER, ticksUntil } from '../clock'
 import { unpredictable } from '../control/pings'
 import { PING, push } from '../control/queue'
-import { freeIdleAckRing, pendingAcks } from '../kcp/ack'
+import { freeIdleAckRing, pendingAcks } from '../kcp/ack_queue'
+import { updateCongestion } from '../kcp/bbr_rounds'
 import { waitSnd } from '../kcp/conversation'
+import { detectLoss, recoveryDeadline } from '../kcp/loss_detection'
 import { FLUSH_INTERVAL } from '../kcp/options'
 import { hasOutput, onOutputDrained, segmentDeadline, updateProbe } from '../kcp/output'
-import { detectLoss, recoveryDeadline } from '../kcp/recovery'
-import { freeIdleRecvRing } from '../kcp/recv_window'
-import { updateCongestion } from '../kcp/rounds'
-import { freeIdleSendRing } from '../kcp/send_window'
+import { freeIdleReceiveRing } from '../kcp/receive_buffer'
+import { freeIdleSendRing } from '../kcp/send_buffer'
 import { awaitValidation, nextValidationPing, Remote, validate, validationPingDeadline } from '../packet/remote'
 import { takeDrained } from '../session/events'
 import {
   addressOf,
   BLOCKED,
-  CUT,
-  ECHO_OWED,
-  EOF_OWED,
+  DRAINING,
+  ECHO_PENDING,
+  EOF_PENDING,
   has,
   IN_DIRTY,
   IN_EVENTS,
@@ -34,7 +34,7 @@ import {
   TIME_WAIT,
   uncountHalfOpen,
 } from '../session/session'
-import { queueOwed, unblock } from '../session/stream'
+import { queuePending, unblock } from '../session/stream'
 import { remove, sessionAt, slotsInUse } from '../session/table'
 import { checkTimeouts, timeoutDeadline } from '../session/timeouts'
 import { addTombstone } from '../session/tombstones'
@@ -52,7 +52,7 @@ let firstDirty: usize = 0
 
 /** @returns true if the conversation is live: it sends, and detects loss */
 export function isLive(s: Session): bool {
-  return s.state != TIME_WAIT && !has(s, CUT)
+  return s.state != TIME_WAIT && !has(s, DRAINING)
 }
 
 /** @returns ticks until the session has something to do */
@@ -62,7 +62,7 @@ function sessionDeadline(s: Session, now: Ticks): Ticks {
   if (s.remote) wanted = min(wanted, validationPingDeadline(changetype<Remote>(s.remote), now))
   if (!isLive(s) || has(s, IN_READY | SEND_HELD)) return wanted
   wanted = min(wanted, recoveryDeadline(s, now))
-  if (has(s, EOF_OWED | ECHO_OWED | BLOCKED) && waitSnd(s) == 0) wanted = min(wanted, RETRY_TICKS)
+  if (has(s, EOF_PENDING | ECHO_PENDING | BLOCKED) && waitSnd(s) == 0) wanted = min(wanted, RETRY_TICKS)
   wanted = min(wanted, segmentDeadline(s, now))
   if (pendingAcks(s)) wanted = min(wanted, ticksUntil(s.ackDeadline, now))
   if (s.wndProbeInterval) wanted = min(wanted, ticksUntil(s.wndProbeAt, now))
@@ -82,14 +82,14 @@ function isFlushDue(s: Session, now: Ticks): bool {
 export function reschedule(s: Session, now: Ticks): void {
   if (isLive(s)) {
     updateProbe(s, now)
-    queueOwed(s, now)
+    queuePending(s, now)
     unblock(s)
     if (!has(s, SEND_HELD) && hasOutput(s, now)) {
       if (isFlushDue(s, now)) enqueueReady(s)
       else wake(s, s.flushAt)
     }
     freeIdleSendRing(s)
-    freeIdleRecvRing(s)
+    freeIdleReceiveRing(s)
     freeIdleAckRing(s)
   }
   const waiting = waitSnd(s)
@@ -232,10 +232,10 @@ export function sessionsDeadline(limit: Ticks, now: Ticks): Ticks {
   while (true) {
     const s = earliest()
     if (!s) return limit
-    const stands = ticksUntil(s.deadline, now)
-    if (stands >= limit) return limit
+    const scheduled = ticksUntil(s.deadline, now)
+    if (scheduled >= limit) return limit
     const wanted = sessionDeadline(s, now)
-    if (wanted <= stands) return stands
+    if (wanted <= scheduled) return scheduled
     postpone(s, now + min(wanted, limit))
   }
 }

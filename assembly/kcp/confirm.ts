@@ -2,18 +2,18 @@
  * Confirmation of a conversation (docs/validation.md, "First flights"): only an ACK that names one of our transmissions
  * with its exact `ts` proves that the other side is alive. A recorded datagram cannot contain one.
  *
- *   block of 128 bytes: u32 count, then pairs of sn and ts
+ *   block of 128 bytes: u32 count, then pairs of sn and sentAt
  */
 
 import { alloc, free } from '../memory/slab'
-import { Sn, Ts } from '../units'
+import { Sn, Ticks } from '../units'
 import { Conversation } from './conversation'
 
 const CLASS: u32 = 7
 /** Number of transmissions remembered: the most recent ones. */
 const ENTRIES: u32 = 15
 const FIRST: usize = 8
-const ENTRY_TS: usize = 4
+const ENTRY_SENT_AT: usize = 4
 
 /**
  * Makes a conversation unconfirmed.
@@ -26,21 +26,21 @@ export function openConfirm(c: Conversation): bool {
   return true
 }
 
-/** Records transmission (sn, ts) of an unconfirmed conversation. */
-export function onUnconfirmedSent(c: Conversation, sn: Sn, ts: Ts): void {
+/** Records transmission (sn, sentAt) of an unconfirmed conversation. */
+export function onUnconfirmedSent(c: Conversation, sn: Sn, sentAt: Ticks): void {
   const n = load<u32>(c.confirm)
   const at = c.confirm + FIRST + ((<usize>(n % ENTRIES)) << 3)
   store<u32>(at, sn)
-  store<u32>(at, ts, ENTRY_TS)
+  store<u32>(at, sentAt, ENTRY_SENT_AT)
   store<u32>(c.confirm, n + 1)
 }
 
-/** @returns true if the ACK of (sn, ts) acknowledges a recorded transmission */
-export function isConfirmedBy(c: Conversation, sn: Sn, ts: Ts): bool {
+/** @returns true if the ACK of (sn, sentAt) acknowledges a recorded transmission */
+export function isConfirmedBy(c: Conversation, sn: Sn, sentAt: Ticks): bool {
   const n = min(load<u32>(c.confirm), ENTRIES)
   for (let i: u32 = 0; i < n; i++) {
     const at = c.confirm + FIRST + ((<usize>i) << 3)
-    if (load<u32>(at) == sn && load<u32>(at, ENTRY_TS) == ts) return true
+    if (load<u32>(at) == sn && load<u32>(at, ENTRY_SENT_AT) == sentAt) return true
   }
   return false
 }

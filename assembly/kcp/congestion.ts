@@ -2,24 +2,21 @@
  * Congestion control: the congestion window and the pacing rate.
  *
  * Automatic (`nc` unset): a model of the path, maximum bandwidth and minimum RTT, with pacing, similar to BBR
- * (model.ts, rounds.ts). `nc` 1 disables control except for the windows, `nc` 0 selects the classic window.
+ * (bbr_model.ts, bbr_rounds.ts). `nc` 1 disables control except for the windows, `nc` 0 selects the classic window.
  */
 
 import { TICKS_PER_MS, TICKS_PER_SECOND } from '../abi'
 import { NEVER } from '../clock'
 import { alloc, classOf, free } from '../memory/slab'
 import { Ticks } from '../units'
-import { growClassic, halveClassic, restartClassic } from './classic'
-import { Conversation, waitSnd } from './conversation'
-import { applyShareScale, claimShare, fairShare, setClaimedBw } from './fair_share'
 import {
   ackAllowance,
+  BbrModel,
   bandwidth,
   bdp,
   DRAIN,
   HOST_DELAY_TICKS,
   MAX_PACING_GAIN,
-  Model,
   MS,
   minRtt,
   modelOf,
@@ -30,7 +27,10 @@ import {
   peerPathOf,
   STARTUP,
   takeSample,
-} from './model'
+} from './bbr_model'
+import { growClassic, halveClassic, restartClassic } from './classic'
+import { Conversation, waitSnd } from './conversation'
+import { applyShareScale, claimShare, fairShare, setClaimedBw } from './fair_share'
 import { DEFAULT_WND, NC_AUTOMATIC, NC_CLASSIC } from './options'
 import { joinPeerPath, leavePeerPath, onPathRtt, pathLimit, UNKNOWN } from './peer_path'
 import { diff, HEADER_BYTES } from './segment'
@@ -55,7 +55,7 @@ export const UNPACED_AFTER_TICKS: Ticks = 10 * TICKS_PER_SECOND
 export function openCongestion(c: Conversation, address: usize, now: Ticks): void {
   if (c.congestionMode != NC_AUTOMATIC) return
   c.peerPath = joinPeerPath(address, now)
-  const cls = classOf(offsetof<Model>())
+  const cls = classOf(offsetof<BbrModel>())
   if (c.peerPath) c.model = alloc(cls)
   if (!c.model) {
     closeCongestion(c)
@@ -95,7 +95,7 @@ function setPathLimit(c: Conversation, address: usize, now: Ticks): void {
 export function closeCongestion(c: Conversation): void {
   if (c.model) {
     setClaimedBw(c, 0)
-    free(c.model, classOf(offsetof<Model>()))
+    free(c.model, classOf(offsetof<BbrModel>()))
   }
   if (c.peerPath) leavePeerPath(c.peerPath)
   c.model = c.peerPath = 0

@@ -20,8 +20,8 @@ export const INITIAL_RMTWND: u32 = 128
 export const MAX_WND: u32 = 65535
 
 /**
- * Segments to send and sent. [sndUna, sndNxt) is in flight, [sndNxt, sndEnd) waits for the window, [sndEnd, sndReserved)
- * is reserved for the host.
+ * Segments to send and sent. [sndUna, sndNxt) is in flight, [sndNxt, sndEnd) waits for the window, and
+ * [sndEnd, sndReserved) is reserved for the host.
  */
 @unmanaged
 export class SendBuffer {
@@ -50,7 +50,7 @@ export class SendBuffer {
   blockedAt: Ticks
   wasBlocked: u8
   // the peer has no memory for what its window promised (see onWins)
-  isStarved: u8
+  isPeerOutOfMemory: u8
 }
 
 /** Delivery rate estimation (draft-cheng-iccrg-delivery-rate-estimation). */
@@ -142,7 +142,7 @@ export class AckQueue extends ReceiveBuffer {
 export class LossDetection extends AckQueue {
   hasRack: u8
   // the most recently sent transmission that was delivered, and its RTT
-  rackTs: Ts
+  rackSentAt: Ticks
   rackSn: Sn
   rackRtt: Ticks
   // reordering window, in eighths of the minimum RTT, and when it changed

@@ -7,10 +7,10 @@
 
 import { TICKS_PER_SECOND } from '../abi'
 import { Ticks } from '../units'
+import { BbrModel, bandwidth, MIN_PACING_GAIN, minRtt, modelOf, peerPathOf, STARTUP, startCruise } from './bbr_model'
 import { Conversation } from './conversation'
-import { bandwidth, MIN_PACING_GAIN, Model, minRtt, modelOf, peerPathOf, STARTUP, startCruise } from './model'
 import { PeerPath, UNKNOWN } from './peer_path'
-import { startRtt } from './rtt'
+import { startRtt } from './rtt_estimator'
 
 /** A measured capacity is used for this long. */
 const CAPACITY_EXPIRY_TICKS: Ticks = 30 * TICKS_PER_SECOND
@@ -33,7 +33,7 @@ export function setClaimedBw(c: Conversation, rate: f64): void {
 }
 
 /** Records the capacity of the path if `c` measures it: after STARTUP, and not limited by its windows. */
-export function onCapacitySample(c: Conversation, m: Model, now: Ticks, isLinkLimited: bool): void {
+export function onCapacitySample(c: Conversation, m: BbrModel, now: Ticks, isLinkLimited: bool): void {
   const path = peerPathOf(c)
   if (m.state == STARTUP || m.claimedBw == 0 || !isLinkLimited) return
   path.baseLoss = m.baseLoss
@@ -59,7 +59,7 @@ export function fairShare(path: PeerPath, now: Ticks): f64 {
 }
 
 /** Starts a conversation at its fair share of a known path; the others reduce theirs. */
-export function claimShare(c: Conversation, m: Model, now: Ticks): void {
+export function claimShare(c: Conversation, m: BbrModel, now: Ticks): void {
   const path = peerPathOf(c)
   const share = fairShare(path, now)
   if (share == 0 || path.minRtt == UNKNOWN) return
@@ -80,7 +80,7 @@ export function claimShare(c: Conversation, m: Model, now: Ticks): void {
 }
 
 /** Reduces the share of a conversation by what new conversations took. */
-export function applyShareScale(c: Conversation, m: Model, now: Ticks): void {
+export function applyShareScale(c: Conversation, m: BbrModel, now: Ticks): void {
   const path = peerPathOf(c)
   if (m.claimedBw == 0 || m.shareScale == path.shareScale) return
   const part = min(1, path.shareScale / m.shareScale)

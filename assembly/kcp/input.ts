@@ -16,16 +16,16 @@ import {
   SEGMENTS_RECEIVED,
 } from '../stats'
 import { Sn, Ticks, Ts } from '../units'
-import { queueAck } from './ack'
+import { queueAck } from './ack_queue'
+import { isIntervalFlushing } from './bbr_model'
 import { isConfirmedBy } from './confirm'
 import { onAckDatagram, onRtt } from './congestion'
 import { Conversation, PROBE_DROPPED, PROBE_TELL } from './conversation'
-import { isIntervalFlushing } from './model'
+import { onDelivered, startSample } from './delivery_rate'
+import { onAckedTransmission, onAckForResend, onDeliveryProgress, scheduleProbe, updateRack } from './loss_detection'
 import { onDatagramDelivered, PeerPath } from './peer_path'
-import { onDelivered, startSample } from './rate'
-import { onAckedTransmission, onAckForResend, onProgress, scheduleProbe, updateRack } from './recovery'
-import { advanceRcvNxt, DUPLICATE, NO_MEMORY, STORED_BLOCK, storeSegment } from './recv_window'
-import { updateRtt } from './rtt'
+import { advanceRcvNxt, DUPLICATE, NO_MEMORY, STORED_BLOCK, storeSegment } from './receive_buffer'
+import { updateRtt } from './rtt_estimator'
 import {
   CMD_ACK,
   CMD_PUSH,
@@ -41,7 +41,7 @@ import {
   readUna,
   readWnd,
 } from './segment'
-import { acknowledge, advanceUna, entryOf, LEN, SENT, STATE, TS } from './send_window'
+import { acknowledge, advanceUna, entryOf, LEN, SENT, SENT_AT, STATE } from './send_buffer'
 import { fromWireClock } from './wire_clock'
 
 /** Effects of a datagram, as bits. */
@@ -124,19 +124,19 @@ export function input(c: Conversation, at: usize, size: u32, mayKeep: bool, now:
     }
     at += HEADER_BYTES + len
   }
-  // last: the ACKs in the same datagram tell when the segments that una covers were sent
+  // last: the ACKs in the same datagram carry the times of the segments that una covers
   if (diff(una, c.sndUna) > 0) effects |= onUna(c, una, now)
   if (timedAcks) {
     updateRtt(c, c.sampleRtt)
     onRtt(c, c.sampleRtt, now)
   }
   if (acked) {
-    if (c.hasSample) onAckForResend(c, newestTs, newestSn)
-    onProgress(c, now)
-    onAckDatagram(c, acked, timedAcks >= MANY_ACKS ? newestTs - oldestTs : 0, now)
+    if (c.hasSample) onAckForResend(c, newestSentAt, newestSn)
+    onDeliveryProgress(c, now)
+    onAckDatagram(c, acked, timedAcks >= MANY_ACKS ? newestSentAt - oldestSentAt : 0, now)
   }
   if (c.sndUna != unaBefore) {
-    c.isStarved = 0
+    c.isPeerOutOfMemory = 0
     effects |= ADVANCED_UNA
   }
   return effects
@@ -162,28 +162,28 @@ let inputAt: Ticks = 0
 let acked: u32 = 0
 /** Number of ACKs with a valid time. */
 let timedAcks: u32 = 0
-let newestTs: Ticks = 0
+let newestSentAt: Ticks = 0
 let newestSn: Sn = 0
-let oldestTs: Ticks = 0
+let oldestSentAt: Ticks = 0
 
-/** An ACK of the transmission of `sn` at `ts`. */
-function onAck(c: Conversation, sn: Sn, ts: Ts, now: Ticks): u32 {
+/** An ACK of the transmission of `sn` at `sentAt`. */
+function onAck(c: Conversation, sn: Sn, sentAt: Ticks, now: Ticks): u32 {
   count(ACKS_RECEIVED)
   // a ts that is not ours carries no time
-  const isKnown = now - ts <= MAX_RTT_TICKS
+  const isKnown = now - sentAt <= MAX_RTT_TICKS
   if (diff(sn, c.sndNxt) >= 0) return 0
-  const confirmed: u32 = c.confirm && isConfirmedBy(c, sn, ts) ? CONFIRMED | ANSWERED : 0
+  const confirmed: u32 = c.confirm && isConfirmedBy(c, sn, sentAt) ? CONFIRMED | ANSWERED : 0
   const entry = entryOf(c, sn)
   if (diff(sn, c.sndUna) < 0 || load<u8>(entry, STATE) != SENT) {
     // una of an earlier datagram covered it, but without its time
-    if (isKnown && isIntervalFlushing(c) && updateRack(c, sn, ts, now)) onSentTime(c, sn, ts, now)
+    if (isKnown && isIntervalFlushing(c) && updateRack(c, sn, sentAt, now)) onSentTime(c, sn, sentAt, now)
     return confirmed
   }
-  const answered: u32 = load<u32>(entry, TS) == ts ? ANSWERED : 0
+  const answered: u32 = load<u32>(entry, SENT_AT) == sentAt ? ANSWERED : 0
   if (isKnown) {
-    onAckedTransmission(c, sn, entry, ts, now)
+    onAckedTransmission(c, sn, entry, sentAt, now)
     onDelivered(c, entry, true, now)
-    onSentTime(c, sn, ts, now)
+    onSentTime(c, sn, sentAt, now)
   } else {
     onDelivered(c, entry, false, now)
   }
@@ -191,14 +191,14 @@ function onAck(c: Conversation, sn: Sn, ts: Ts, now: Ticks): u32 {
 }
 
 /** Updates the RTT sample of the datagram, which is that of the most recently sent transmission. */
-function onSentTime(c: Conversation, sn: Sn, ts: Ts, now: Ticks): void {
-  const newer = diff(ts, newestTs)
+function onSentTime(c: Conversation, sn: Sn, sentAt: Ticks, now: Ticks): void {
+  const newer = diff(sentAt, newestSentAt)
   if (timedAcks == 0 || newer > 0 || (newer == 0 && diff(sn, newestSn) > 0)) {
-    newestTs = ts
+    newestSentAt = sentAt
     newestSn = sn
-    c.sampleRtt = now - ts
+    c.sampleRtt = now - sentAt
   }
-  if (timedAcks == 0 || diff(ts, oldestTs) < 0) oldestTs = ts
+  if (timedAcks == 0 || diff(sentAt, oldestSentAt) < 0) oldestSentAt = sentAt
   timedAcks++
 }
 
@@ -232,13 +232,13 @@ function onWins(c: Conversation, sn: Sn, una: Sn, now: Ticks): void {
   if (sn != 0 && diff(sn, una) >= 0 && diff(sn, c.sndNxt) < 0) {
     const entry = entryOf(c, sn)
     if (load<u8>(entry, STATE) == SENT) {
-      c.isStarved = 1
+      c.isPeerOutOfMemory = 1
       if (c.peerPath) onDatagramDelivered(changetype<PeerPath>(c.peerPath), HEADER_BYTES + load<u16>(entry, LEN), now)
       return
     }
   }
-  if (!c.isStarved) return
-  c.isStarved = 0
+  if (!c.isPeerOutOfMemory) return
+  c.isPeerOutOfMemory = 0
   scheduleProbe(c, now)
 }
 

@@ -11,14 +11,15 @@ import { NEVER, ticksUntil } from '../clock'
 import { mayReceive } from '../memory/slab'
 import { ACKS_SENT, count, SEGMENTS_RETRANSMITTED, SEGMENTS_SENT } from '../stats'
 import { Sn, Ticks } from '../units'
-import { acksDue, pendingAcks, takeAck, takeRepeatedAck } from './ack'
+import { acksDue, pendingAcks, takeAck, takeRepeatedAck } from './ack_queue'
+import { hasStandingQueue } from './bbr_model'
 import { onUnconfirmedSent } from './confirm'
 import { congestionWindow, maySend, onDrained, onSent, pacingDeadline, sendLimit } from './congestion'
 import { Conversation, LOST, PROBE_ASK, PROBE_DROPPED, PROBE_TELL } from './conversation'
-import { hasStandingQueue } from './model'
+import { onAppLimited, recordDelivery } from './delivery_rate'
+import { restartProbeTimer } from './loss_detection'
 import { segmentLimit } from './options'
-import { onAppLimited, onTransmit } from './rate'
-import { onTransmission } from './recovery'
+import { advertise, promisedWnd } from './receive_window'
 import { CMD_ACK, CMD_PUSH, CMD_WASK, CMD_WINS, diff, HEADER_BYTES, writeHeader } from './segment'
 import {
   COPIES,
@@ -29,11 +30,10 @@ import {
   LEN,
   markSent,
   SENT,
+  SENT_AT,
   STATE,
   TRANSMISSIONS,
-  TS,
-} from './send_window'
-import { advertise, promisedWnd } from './window'
+} from './send_buffer'
 import { wireClock } from './wire_clock'
 
 /**
@@ -200,7 +200,7 @@ function nextSegment(c: Conversation): Sn {
 function sendSegment(c: Conversation, sn: Sn, entry: usize, header: usize, size: u32, wnd: u32, now: Ticks): void {
   const isNew = sn == c.sndNxt
   const isCopy = !isNew && !isLost(entry)
-  let ts = now
+  let sentAt = now
   count(SEGMENTS_SENT)
   if (!isNew) {
     count(SEGMENTS_RETRANSMITTED)
@@ -209,13 +209,13 @@ function sendSegment(c: Conversation, sn: Sn, entry: usize, header: usize, size:
   if (isCopy) {
     if (c.copies) {
       // copies of one transmission have the same ts
-      ts = load<u32>(entry, TS)
+      sentAt = load<u32>(entry, SENT_AT)
       c.copies--
     } else {
       c.thinAt = 0
     }
   } else {
-    onTransmit(c, entry, now)
+    recordDelivery(c, entry, now)
     markSent(c, sn, entry, now)
     if (isNew) {
       c.sndNxt++
@@ -225,9 +225,9 @@ function sendSegment(c: Conversation, sn: Sn, entry: usize, header: usize, size:
     }
   }
   onSent(c, now)
-  onTransmission(c, now)
-  if (c.confirm) onUnconfirmedSent(c, sn, ts)
-  writeHeader(header, c.conv, CMD_PUSH, wnd, wireClock(ts), sn, c.rcvNxt, size - HEADER_BYTES)
+  restartProbeTimer(c, now)
+  if (c.confirm) onUnconfirmedSent(c, sn, sentAt)
+  writeHeader(header, c.conv, CMD_PUSH, wnd, wireClock(sentAt), sn, c.rcvNxt, size - HEADER_BYTES)
 }
 
 /**

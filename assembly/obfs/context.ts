@@ -25,7 +25,7 @@ export const AUTHENTICATED: u32 = 2
 /** dpi/tcp client: SYN|ACK arrived. */
 export const READY: u32 = 4
 /** The next packet carries ECE. */
-export const OWES_ECE: u32 = 8
+export const ECE_PENDING: u32 = 8
 /** The numbers of a packet with a wrong checksum are held. */
 export const HELD: u32 = 16
 

@@ -10,12 +10,12 @@ import {
   CAPTURED,
   Context,
   contextCount,
+  ECE_PENDING,
   findContext,
   insertContext,
   is,
   localOf,
   MAX_CONTEXTS,
-  OWES_ECE,
   oldestUnauthenticated,
   READY,
   remoteOf,
@@ -104,7 +104,7 @@ function onPacket(): Context | null {
   if (obfsKind() == TCP_WND) {
     if (packet.isCongested) {
       c.congested++
-      c.flags |= OWES_ECE
+      c.flags |= ECE_PENDING
     }
     if (packet.flags & ECE) c.echoes++
     if (!is(c, CAPTURED) && packet.flags & ACK) capture(c, packet.seq, packet.ack, packet.flow, isIntact())

@@ -5,7 +5,7 @@
 
 import { copyAddress, familyOf } from '../packet/address'
 import { count, OBFS_CONTROL_SENT } from '../stats'
-import { CAPTURED, Context, findContext, is, localOf, OWES_ECE, remoteOf } from './context'
+import { CAPTURED, Context, ECE_PENDING, findContext, is, localOf, remoteOf } from './context'
 import { obfsKind, TCP_WND } from './settings'
 import { ACK, build, ECE, headerBytes, PSH } from './tcpip'
 
@@ -64,8 +64,8 @@ export function transmitPackets(n: u32): i32 {
 }
 
 function buildData(slot: usize, c: Context, len: u32): void {
-  const bits = is(c, OWES_ECE) ? PSH | ACK | ECE : PSH | ACK
-  c.flags &= ~OWES_ECE
+  const bits = is(c, ECE_PENDING) ? PSH | ACK | ECE : PSH | ACK
+  c.flags &= ~ECE_PENDING
   const window = obfsKind() == TCP_WND ? WINDOW_TCP_WND : WINDOW_TCP
   const at = load<usize>(slot, PTR)
   const packet = build(at, len, localOf(c), remoteOf(c), c.flow, bits, c.seq, c.ack, window)

@@ -10,7 +10,7 @@
  */
 import { SPAN_BYTES, SPAN_SLOTS } from '../abi'
 import { waitSnd } from '../kcp/conversation'
-import { dropFirst, recvLen, recvPayload } from '../kcp/recv_window'
+import { dropFirst, receivedLen, receivedPayload } from '../kcp/receive_buffer'
 import { diff } from '../kcp/segment'
 import {
   capacityOf,
@@ -23,7 +23,7 @@ import {
   sendHeld,
   tailRoom,
   trimReserved,
-} from '../kcp/send_window'
+} from '../kcp/send_buffer'
 import { mayQueue } from '../memory/slab'
 import { Session } from './session'
 
@@ -177,7 +177,7 @@ export function queueRoom(s: Session, limit: u32): u32 {
  */
 function toNextByte(s: Session): bool {
   while (s.rcvRead != s.rcvNxt) {
-    if (s.readOffset < recvLen(s, s.rcvRead)) return true
+    if (s.readOffset < receivedLen(s, s.rcvRead)) return true
     dropFirst(s)
     s.readOffset = 0
   }
@@ -193,7 +193,7 @@ export function frontMessage(s: Session): i32 {
   while (true) {
     while (s.headLen < TLV_BYTES) {
       if (!toNextByte(s)) return NONE
-      s.head = (s.head << 8) | <u32>load<u8>(recvPayload(s, s.rcvRead) + s.readOffset)
+      s.head = (s.head << 8) | <u32>load<u8>(receivedPayload(s, s.rcvRead) + s.readOffset)
       s.readOffset++
       if (++s.headLen == TLV_BYTES) s.messageLeft = (s.head & 0xffff) - TLV_BYTES
     }
@@ -239,8 +239,8 @@ export function peekPayload(s: Session): u32 {
   let head: u32 = 0
   let headLen: u32 = TLV_BYTES
   while (sn != s.rcvNxt && n < SPAN_SLOTS) {
-    const len = recvLen(s, sn)
-    const payload = recvPayload(s, sn)
+    const len = receivedLen(s, sn)
+    const payload = receivedPayload(s, sn)
     while (offset < len && n < SPAN_SLOTS) {
       if (left) {
         const take = min(left, len - offset)
@@ -272,7 +272,7 @@ export function peekPayload(s: Session): u32 {
 export function consumePayload(s: Session, bytes: u32): u32 {
   let taken: u32 = 0
   while (taken < bytes && hasPayload(s)) {
-    const take = min(min(bytes - taken, s.messageLeft), recvLen(s, s.rcvRead) - s.readOffset)
+    const take = min(min(bytes - taken, s.messageLeft), receivedLen(s, s.rcvRead) - s.readOffset)
     s.readOffset += take
     s.messageLeft -= take
     taken += take
@@ -290,7 +290,7 @@ export function holdsEof(s: Session): bool {
   let head = s.headLen == TLV_BYTES ? 0 : s.head
   let headLen: u32 = s.headLen == TLV_BYTES ? 0 : s.headLen
   while (sn != s.rcvNxt) {
-    const len = recvLen(s, sn)
+    const len = receivedLen(s, sn)
     while (offset < len) {
       if (left) {
         const take = min(left, len - offset)
@@ -298,7 +298,7 @@ export function holdsEof(s: Session): bool {
         left -= take
         continue
       }
-      head = (head << 8) | <u32>load<u8>(recvPayload(s, sn) + offset)
+      head = (head << 8) | <u32>load<u8>(receivedPayload(s, sn) + offset)
       offset++
       if (++headLen == TLV_BYTES) {
         if (!isValid(head)) return false

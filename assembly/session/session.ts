@@ -26,7 +26,7 @@ export const INITIATOR: u32 = 1
 export const EOF_SENT: u32 = 2
 export const EOF_RECEIVED: u32 = 4
 /** A protocol error occurred: the rest of the stream is ignored. */
-export const POISONED: u32 = 8
+export const STREAM_INVALID: u32 = 8
 /** `stream_reserve` returned 0: WRITABLE is to be reported. */
 export const BLOCKED: u32 = 16
 /** READABLE was reported and the payload is not drained yet. */
@@ -38,13 +38,13 @@ export const IN_EVENTS: u32 = 256
 /** EOF was reported to the host. */
 export const EOF_REPORTED: u32 = 512
 /** EOF_SENT is set, but the message is not queued yet for lack of memory. */
-export const EOF_OWED: u32 = 8192
+export const EOF_PENDING: u32 = 8192
 /** Counted as half-open. */
 export const HALF_OPEN: u32 = 4096
 /** The peer reset the session, and what it completed before is still being written to TCP: nothing more is sent. */
-export const CUT: u32 = 2048
+export const DRAINING: u32 = 2048
 /** Stream payload arrived since a message was queued last: the peer may need a KEEPALIVE. */
-export const OWES_KEEPALIVE: u32 = 1024
+export const KEEPALIVE_PENDING: u32 = 1024
 /** Output is held: its unvalidated address was sent as much as is allowed. */
 export const SEND_HELD: u32 = 16384
 /** A RESET arrived, and the peer is asked whether it sent it. */
@@ -54,7 +54,7 @@ export const MOVING: u32 = 65536
 /** The session moved recently, and moves back if the old address answers. */
 export const MOVED: u32 = 131072
 /** A KEEPALIVE of the peer is to be echoed: now, or when the previous echo is acknowledged. */
-export const ECHO_OWED: u32 = 262144
+export const ECHO_PENDING: u32 = 262144
 
 @unmanaged
 export class Session extends Conversation {

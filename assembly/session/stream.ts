@@ -14,14 +14,14 @@ import {
   EVENT_WRITABLE,
   REASON_PROTOCOL,
 } from '../abi'
-import { closeAcks } from '../kcp/ack'
+import { closeAcks } from '../kcp/ack_queue'
 import { closeConfirm } from '../kcp/confirm'
 import { closeCongestion, congestionWindow } from '../kcp/congestion'
 import { MAX_WND, PROBE_ASK, PROBE_TELL } from '../kcp/conversation'
+import { closeRecovery } from '../kcp/loss_detection'
 import { announceWindow } from '../kcp/output'
-import { closeRecovery } from '../kcp/recovery'
-import { advanceRcvNxt, closeRecvWindow, dropFirst } from '../kcp/recv_window'
-import { closeSendWindow, sendHeld } from '../kcp/send_window'
+import { advanceRcvNxt, closeReceiveBuffer, dropFirst } from '../kcp/receive_buffer'
+import { closeSendBuffer, sendHeld } from '../kcp/send_buffer'
 import { mayQueue } from '../memory/slab'
 import { tagBytes } from '../packet/datagram'
 import { leaveRemote } from '../packet/remote'
@@ -58,21 +58,21 @@ import {
 } from './message'
 import {
   BLOCKED,
-  CUT,
-  ECHO_OWED,
-  EOF_OWED,
+  DRAINING,
+  ECHO_PENDING,
+  EOF_PENDING,
   EOF_RECEIVED,
   EOF_REPORTED,
   EOF_SENT,
   ESTABLISHED,
   has,
   INITIATOR,
+  KEEPALIVE_PENDING,
   LINGER,
-  OWES_KEEPALIVE,
-  POISONED,
   READABLE_REPORTED,
   RESET_CHALLENGED,
   Session,
+  STREAM_INVALID,
   setState,
   TCP_DIALING,
   TCP_GONE,
@@ -150,7 +150,7 @@ export function unblock(s: Session): void {
 
 function onQueued(s: Session, now: Ticks): void {
   s.queuedAt = now
-  s.flags &= ~OWES_KEEPALIVE
+  s.flags &= ~KEEPALIVE_PENDING
 }
 
 function queue(s: Session, type: i32, now: Ticks): bool {
@@ -178,23 +178,23 @@ function queueKeepalive(s: Session, now: Ticks): bool {
 
 function sendEof(s: Session, now: Ticks): void {
   if (has(s, EOF_SENT)) return
-  s.flags |= EOF_SENT | EOF_OWED
-  queueOwed(s, now)
+  s.flags |= EOF_SENT | EOF_PENDING
+  queuePending(s, now)
   enterLinger(s)
 }
 
 /** Queues pending messages: an EOF that was delayed for lack of memory, echoes of KEEPALIVEs. */
-export function queueOwed(s: Session, now: Ticks): void {
-  if (!has(s, ECHO_OWED | EOF_OWED)) return
-  if (has(s, ECHO_OWED)) {
+export function queuePending(s: Session, now: Ticks): void {
+  if (!has(s, ECHO_PENDING | EOF_PENDING)) return
+  if (has(s, ECHO_PENDING)) {
     if (keepaliveInFlight(s) == 0) s.echoesQueued = 0
     while (s.echoes != 0 && <u32>s.echoesQueued < MAX_ECHOES && queueKeepalive(s, now)) {
       s.echoes--
       s.echoesQueued++
     }
-    if (s.echoes == 0) s.flags &= ~ECHO_OWED
+    if (s.echoes == 0) s.flags &= ~ECHO_PENDING
   }
-  if (has(s, EOF_OWED) && queue(s, EOF, now)) s.flags &= ~EOF_OWED
+  if (has(s, EOF_PENDING) && queue(s, EOF, now)) s.flags &= ~EOF_PENDING
 }
 
 function enterLinger(s: Session): void {
@@ -243,7 +243,7 @@ export function consume(s: Session, bytes: u32, now: Ticks): void {
   add(TCP_WRITTEN_BYTES, taken)
   if (taken) {
     s.payloadAt = now
-    s.flags |= OWES_KEEPALIVE
+    s.flags |= KEEPALIVE_PENDING
   }
   if (!hasPayload(s)) s.flags &= ~READABLE_REPORTED
   advance(s, now)
@@ -253,7 +253,7 @@ export function consume(s: Session, bytes: u32, now: Ticks): void {
 export function advance(s: Session, now: Ticks): void {
   while (true) {
     advanceRcvNxt(s)
-    if (has(s, POISONED)) {
+    if (has(s, STREAM_INVALID)) {
       while (s.rcvRead != s.rcvNxt) dropFirst(s)
       break
     }
@@ -281,7 +281,7 @@ export function advance(s: Session, now: Ticks): void {
       nextMessage(s)
       // the accepting side echoes, in every state (protocol.md 6.1)
       if (!has(s, INITIATOR)) {
-        s.flags |= ECHO_OWED
+        s.flags |= ECHO_PENDING
         s.echoes = <u16>min<u32>(<u32>s.echoes + 1, MAX_ECHOES)
       }
       // a server that checks whether this session is alive learns our clock from the answer, for the next session
@@ -289,7 +289,7 @@ export function advance(s: Session, now: Ticks): void {
     }
     if (s.state == TIME_WAIT) return
   }
-  queueOwed(s, now)
+  queuePending(s, now)
   announceWindow(s)
 }
 
@@ -300,7 +300,7 @@ export function advance(s: Session, now: Ticks): void {
 function onPush(s: Session, _now: u32): bool {
   if (s.tcp == TCP_NONE) {
     // payload before DIAL: the rest of the stream is invalid
-    s.flags |= POISONED
+    s.flags |= STREAM_INVALID
     return true
   }
   if (s.tcp == TCP_GONE || has(s, EOF_RECEIVED)) {
@@ -313,7 +313,7 @@ function onPush(s: Session, _now: u32): bool {
     return true
   }
   if (s.tcp == TCP_OPEN && !has(s, READABLE_REPORTED) && hasPayload(s)) {
-    s.flags |= READABLE_REPORTED | OWES_KEEPALIVE
+    s.flags |= READABLE_REPORTED | KEEPALIVE_PENDING
     queueEvent(s, EVENT_READABLE)
   }
   return false
@@ -349,7 +349,7 @@ function detach(s: Session): void {
  * timeout.
  */
 function fail(s: Session, now: Ticks): void {
-  s.flags |= POISONED
+  s.flags |= STREAM_INVALID
   const open = s.tcp == TCP_OPEN || s.tcp == TCP_DIALING
   s.tcp = TCP_GONE
   if (open) queueLastEvent(s, EVENT_ABORT, REASON_PROTOCOL)
@@ -360,14 +360,14 @@ function fail(s: Session, now: Ticks): void {
 
 /** Frees the buffers; the record remains. */
 export function closeConversation(s: Session): void {
-  closeSendWindow(s)
-  closeRecvWindow(s)
+  closeSendBuffer(s)
+  closeReceiveBuffer(s)
   closeAcks(s)
   closeRecovery(s)
   closeCongestion(s)
   closeConfirm(s)
   s.wndProbes = s.wndProbeInterval = 0
-  s.flags &= ~(EOF_OWED | ECHO_OWED)
+  s.flags &= ~(EOF_PENDING | ECHO_PENDING)
 }
 
 /** Ends a session: aborts TCP unless it is closed, and enters TIME_WAIT. Nothing is sent. */
@@ -408,10 +408,10 @@ export function dismissReset(s: Session): void {
  */
 export function resetByPeer(s: Session, reason: u32): void {
   if (s.state == ESTABLISHED && s.tcp == TCP_OPEN && !has(s, EOF_RECEIVED) && holdsEof(s)) {
-    closeSendWindow(s)
+    closeSendBuffer(s)
     closeAcks(s)
     s.wndProbes = s.wndProbeInterval = 0
-    s.flags = (s.flags & ~(EOF_OWED | ECHO_OWED)) | EOF_SENT | CUT
+    s.flags = (s.flags & ~(EOF_PENDING | ECHO_PENDING)) | EOF_SENT | DRAINING
     return
   }
   endSession(s, reason)

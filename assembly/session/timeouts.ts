@@ -20,18 +20,18 @@ import { Seconds, Ticks } from '../units'
 import {
   addressOf,
   CONNECT,
-  CUT,
-  EOF_OWED,
+  DRAINING,
+  EOF_PENDING,
   EOF_RECEIVED,
   EOF_SENT,
   ESTABLISHED,
   has,
   INITIATOR,
+  KEEPALIVE_PENDING,
   LINGER,
-  OWES_KEEPALIVE,
-  POISONED,
   RESET_CHALLENGED,
   Session,
+  STREAM_INVALID,
   TCP_NONE,
   TIME_WAIT,
 } from './session'
@@ -74,7 +74,7 @@ function resetDeadline(s: Session, now: Ticks): Ticks {
 
 /** @returns true while bytes wait for TCP or for an acknowledgement */
 function isInFlight(s: Session): bool {
-  return s.rcvRead != s.rcvNxt || waitSnd(s) != 0 || has(s, EOF_OWED)
+  return s.rcvRead != s.rcvNxt || waitSnd(s) != 0 || has(s, EOF_PENDING)
 }
 
 function isStale(s: Session): bool {
@@ -87,8 +87,8 @@ function endDeadline(s: Session, now: Ticks): Ticks {
   if (s.state == TIME_WAIT) return NEVER
   if (s.state == CONNECT) return remaining(s.created, OPEN_LIMIT_TICKS, now)
   if (s.tcp == TCP_NONE) return remaining(s.created, isStale(s) ? STALE_LIMIT_TICKS : OPEN_LIMIT_TICKS, now)
-  if (isInFlight(s)) return remaining(has(s, CUT) ? s.payloadAt : s.signAt, timeoutTicks, now)
-  if (s.state == LINGER || has(s, POISONED)) return remaining(s.signAt, lingerTicks, now)
+  if (isInFlight(s)) return remaining(has(s, DRAINING) ? s.payloadAt : s.signAt, timeoutTicks, now)
+  if (s.state == LINGER || has(s, STREAM_INVALID)) return remaining(s.signAt, lingerTicks, now)
   if (has(s, EOF_SENT) || has(s, EOF_RECEIVED)) {
     return min(remaining(s.signAt, lingerTicks, now), remaining(s.payloadAt, timeoutTicks, now))
   }
@@ -99,10 +99,10 @@ function endDeadline(s: Session, now: Ticks): Ticks {
 function keepaliveDeadline(s: Session, now: Ticks): Ticks {
   // una acknowledged it because its ACK was lost: that confirms nothing
   if (s.confirm) return waitSnd(s) != 0 ? NEVER : remaining(s.queuedAt, max(s.rto, CONFIRM_PAUSE_TICKS), now)
-  if (s.state != ESTABLISHED || s.tcp == TCP_NONE || has(s, CUT | POISONED) || waitSnd(s) != 0) return NEVER
+  if (s.state != ESTABLISHED || s.tcp == TCP_NONE || has(s, DRAINING | STREAM_INVALID) || waitSnd(s) != 0) return NEVER
   const protect = max(min(lingerTicks / 2, MAX_PROTECT_TICKS), 2 * TICKS_PER_SECOND)
   // a hole proves that data are in flight
-  if (has(s, OWES_KEEPALIVE) || s.rcvRead != s.rcvTop) return remaining(s.queuedAt, protect, now)
+  if (has(s, KEEPALIVE_PENDING) || s.rcvRead != s.rcvTop) return remaining(s.queuedAt, protect, now)
   if (has(s, EOF_SENT)) return NEVER
   // the side that may still send keeps a half-closed session alive
   if (has(s, EOF_RECEIVED)) return remaining(s.queuedAt, protect, now)

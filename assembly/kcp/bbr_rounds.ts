@@ -7,11 +7,9 @@
 
 import { TICKS_PER_MS } from '../abi'
 import { Ticks } from '../units'
-import { congestionWindow, sendLimit, UNPACED_AFTER_TICKS } from './congestion'
-import { Conversation } from './conversation'
-import { onCapacitySample, onYield, setClaimedBw } from './fair_share'
 import {
   ackAllowance,
+  BbrModel,
   bandwidth,
   bdp,
   DRAIN,
@@ -21,7 +19,6 @@ import {
   isIntervalFlushing,
   MAX_PACING_GAIN,
   MIN_PACING_GAIN,
-  Model,
   MS,
   minRtt,
   modelOf,
@@ -31,9 +28,12 @@ import {
   peerPathOf,
   STARTUP,
   startCruise,
-} from './model'
+} from './bbr_model'
+import { congestionWindow, sendLimit, UNPACED_AFTER_TICKS } from './congestion'
+import { Conversation } from './conversation'
+import { isAppLimited } from './delivery_rate'
+import { onCapacitySample, onYield, setClaimedBw } from './fair_share'
 import { longMinRtt, startProbeRtt, UNKNOWN } from './peer_path'
-import { isAppLimited } from './rate'
 import { diff } from './segment'
 
 const PACING_GAIN_STEP: f64 = 0.02
@@ -91,7 +91,7 @@ export function updateCongestion(c: Conversation, now: Ticks): void {
  * @returns true if the loss of this round is unknown: after a timeout, lost segments may be lost ACKs of an
  *   interval-flushing peer, which sends each ACK once, or of a peer that was not known as one yet
  */
-function isLossUnknown(c: Conversation, m: Model): bool {
+function isLossUnknown(c: Conversation, m: BbrModel): bool {
   return m.hadTimeoutInRound != 0 && (m.state == STARTUP || isIntervalFlushing(c))
 }
 
@@ -99,7 +99,7 @@ function isLossUnknown(c: Conversation, m: Model): bool {
  * @returns true if more was lost than the base explains, in proportion and by chance. An interval-flushing peer sends
  *   each ACK once, many per datagram: one lost datagram of ACKs looks like as many lost segments.
  */
-function isExcess(c: Conversation, m: Model, share: f64, chance: f64, least: f64): bool {
+function isExcess(c: Conversation, m: BbrModel, share: f64, chance: f64, least: f64): bool {
   if (isLossUnknown(c, m)) return false
   const n = <f64>(m.roundAcked + m.roundLost)
   const expected = m.baseLoss * n
@@ -107,12 +107,12 @@ function isExcess(c: Conversation, m: Model, share: f64, chance: f64, least: f64
   return <f64>m.roundLost > expected + share * n + chance * Math.sqrt(max(1, expected) * bunch) + least
 }
 
-function isQuiet(c: Conversation, m: Model): bool {
+function isQuiet(c: Conversation, m: BbrModel): bool {
   const floor = <f64>minRtt(c)
   return <f64>m.roundMinRtt <= 1.05 * floor + 0.5 * MS && <f64>m.roundMaxFilteredRtt <= 1.15 * floor + MS
 }
 
-function endRound(c: Conversation, m: Model, now: Ticks): void {
+function endRound(c: Conversation, m: BbrModel, now: Ticks): void {
   m.roundTripCounter++
   m.roundsInState++
   const floor = <f64>minRtt(c)
@@ -146,7 +146,7 @@ function endRound(c: Conversation, m: Model, now: Ticks): void {
  * A queue drains when its flows reduce their rates. If the RTT stays high, the path itself has become longer: starts
  * PROBE_RTT, and when that found a higher minimum RTT, restores the bandwidth.
  */
-function onMinRttRise(c: Conversation, m: Model, least: f64, now: Ticks): void {
+function onMinRttRise(c: Conversation, m: BbrModel, least: f64, now: Ticks): void {
   const path = peerPathOf(c)
   if (m.minRttRises != path.minRttRises) {
     m.minRttRises = path.minRttRises
@@ -159,7 +159,7 @@ function onMinRttRise(c: Conversation, m: Model, least: f64, now: Ticks): void {
 }
 
 /** The link carries less than the model assumed. */
-function reduceBandwidth(c: Conversation, m: Model): void {
+function reduceBandwidth(c: Conversation, m: BbrModel): void {
   const n = <f64>(m.roundAcked + m.roundLost)
   const lossRate = n > 0 ? <f64>m.roundLost / n : 0
   let rate = max(m.roundMaxBw, bandwidth(m) * (lossRate > m.baseLoss + COLLAPSE_LOSS ? 0.3 : 0.85))
@@ -171,7 +171,7 @@ function reduceBandwidth(c: Conversation, m: Model): void {
 }
 
 /** Learns the loss of the path without a queue. */
-function learnLoss(c: Conversation, m: Model): void {
+function learnLoss(c: Conversation, m: BbrModel): void {
   const n = m.roundAcked + m.roundLost
   if (n == 0 || isLossUnknown(c, m)) return
   if (m.state == STARTUP) {
@@ -197,7 +197,7 @@ function learnLoss(c: Conversation, m: Model): void {
 
 // ---- states
 
-function checkStartupFull(c: Conversation, m: Model, least: f64, excess: bool, now: Ticks): void {
+function checkStartupFull(c: Conversation, m: BbrModel, least: f64, excess: bool, now: Ticks): void {
   const rate = bandwidth(m)
   if (rate >= 1.25 * m.fullBw) {
     m.fullBw = rate
@@ -208,7 +208,7 @@ function checkStartupFull(c: Conversation, m: Model, least: f64, excess: bool, n
     endStartup(m, true, now)
     return
   }
-  // application-limited rounds, and rounds in which the window grew, say nothing
+  // application-limited rounds, and rounds in which the window grew, are no evidence
   if (isAppLimited(c) || (c.rmtWnd > m.rmtWndAtRoundStart && m.rmtWndAtRoundStart != 0)) return
   const floor = <f64>minRtt(c)
   const isRaised = least > 1.25 * floor + 2 * MS + <f64>(ackAllowance(c) + HOST_DELAY_TICKS + c.rttvar)
@@ -222,20 +222,20 @@ function checkStartupFull(c: Conversation, m: Model, least: f64, excess: bool, n
     endStartup(m, excess || isRaised, now)
 }
 
-function endStartup(m: Model, isOverload: bool, now: Ticks): void {
+function endStartup(m: BbrModel, isOverload: bool, now: Ticks): void {
   if (isOverload) m.baseLoss = m.baseLossTwoAgo
   m.roundsWithoutBwGrowth = 0
   enter(m, DRAIN, now)
 }
 
-function restartStartup(m: Model, now: Ticks): void {
+function restartStartup(m: BbrModel, now: Ticks): void {
   m.fullBw = bandwidth(m)
   m.startupAcked = m.startupLost = 0
   m.roundsWithoutBwGrowth = 0
   enter(m, STARTUP, now)
 }
 
-function advanceState(c: Conversation, m: Model, now: Ticks): void {
+function advanceState(c: Conversation, m: BbrModel, now: Ticks): void {
   const floor = minRtt(c)
   const inState = now - m.stateEnteredAt
   const full = bdp(c)
@@ -261,12 +261,12 @@ function advanceState(c: Conversation, m: Model, now: Ticks): void {
 }
 
 /** @returns true if a flow may probe: on a loaded path only one that has clearly less than its share */
-function mayProbeUp(c: Conversation, m: Model): bool {
+function mayProbeUp(c: Conversation, m: BbrModel): bool {
   const path = peerPathOf(c)
   return m.queueRounds < 2 || bandwidth(m) * <f64>path.flows < POOR_SHARE * path.claimedBw
 }
 
-function advanceProbeUp(c: Conversation, m: Model, floor: Ticks, inState: Ticks, full: f64, now: Ticks): void {
+function advanceProbeUp(c: Conversation, m: BbrModel, floor: Ticks, inState: Ticks, full: f64, now: Ticks): void {
   if (isExcess(c, m, 0.02, 2.5, 2)) {
     m.pacingGain = max(MIN_PACING_GAIN, 1 + (m.pacingGain - 1) / 2)
     enter(m, PROBE_DOWN, now)
@@ -280,12 +280,12 @@ function advanceProbeUp(c: Conversation, m: Model, floor: Ticks, inState: Ticks,
 }
 
 /** @returns true for a flow with most of the bandwidth of its path */
-function isSoleFlow(c: Conversation, m: Model): bool {
+function isSoleFlow(c: Conversation, m: BbrModel): bool {
   return m.claimedBw >= SOLE_SHARE * peerPathOf(c).claimedBw
 }
 
 /** @returns true if the path carries clearly more than assumed, without a queue */
-function hasMoreBandwidth(c: Conversation, m: Model, now: Ticks): bool {
+function hasMoreBandwidth(c: Conversation, m: BbrModel, now: Ticks): bool {
   if (!isSoleFlow(c, m)) return false
   if (bandwidth(m) <= 1.13 * m.maxBwAtProbeUp || isExcess(c, m, 0.02, 2.5, 2)) return false
   if (isIntervalFlushing(c)) return diff(now, m.lastQueueAt) > <i32>UNPACED_AFTER_TICKS
@@ -294,7 +294,7 @@ function hasMoreBandwidth(c: Conversation, m: Model, now: Ticks): bool {
 }
 
 /** Ends a probe cycle: samples before it are discarded. */
-function endCycle(c: Conversation, m: Model, now: Ticks): void {
+function endCycle(c: Conversation, m: BbrModel, now: Ticks): void {
   if (hasMoreBandwidth(c, m, now)) {
     restartStartup(m, now)
     return

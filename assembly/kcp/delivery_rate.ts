@@ -6,10 +6,10 @@
  */
 import { Ticks } from '../units'
 import { DeliveryRate } from './conversation'
-import { COPIES, DELIVERED, DELIVERED_AT, FIRST_SENT_AT, TS } from './send_window'
+import { COPIES, DELIVERED, DELIVERED_AT, FIRST_SENT_AT, SENT_AT } from './send_buffer'
 
 /** Records the state of delivery in `entry`, sent at `now`. To be called before `markSent`. */
-export function onTransmit(c: DeliveryRate, entry: usize, now: Ticks): void {
+export function recordDelivery(c: DeliveryRate, entry: usize, now: Ticks): void {
   if (c.flight == 0) c.firstSentAt = c.deliveredAt = now
   store<u32>(entry, c.delivered, DELIVERED)
   store<u32>(entry, c.deliveredAt, DELIVERED_AT)
@@ -30,7 +30,7 @@ export function onDelivered(c: DeliveryRate, entry: usize, known: bool, now: Tic
   c.deliveredAt = now
   if (!known) return
   const before = load<u32>(entry, DELIVERED)
-  const sentAt = load<u32>(entry, TS)
+  const sentAt = load<u32>(entry, SENT_AT)
   if (c.hasSample && <i32>(before - c.sampleDelivered) < 0) return
   c.hasSample = 1
   c.sampleDelivered = before

@@ -33,17 +33,17 @@ export const STORED_BLOCK: u32 = 1
 export const DUPLICATE: u32 = 2
 export const NO_MEMORY: u32 = 3
 
-export function recvEntry(c: ReceiveBuffer, sn: Sn): usize {
+export function receiveEntry(c: ReceiveBuffer, sn: Sn): usize {
   return c.rcvRing + ((<usize>(sn & c.rcvMask)) << ENTRY_SHIFT)
 }
 
 /** @returns payload address of an in-order segment */
-export function recvPayload(c: ReceiveBuffer, sn: Sn): usize {
-  return load<usize>(recvEntry(c, sn), PAYLOAD)
+export function receivedPayload(c: ReceiveBuffer, sn: Sn): usize {
+  return load<usize>(receiveEntry(c, sn), PAYLOAD)
 }
 
-export function recvLen(c: ReceiveBuffer, sn: Sn): u32 {
-  return load<u16>(recvEntry(c, sn), LEN)
+export function receivedLen(c: ReceiveBuffer, sn: Sn): u32 {
+  return load<u16>(receiveEntry(c, sn), LEN)
 }
 
 /**
@@ -55,12 +55,12 @@ export function recvLen(c: ReceiveBuffer, sn: Sn): u32 {
 export function storeSegment(c: ReceiveBuffer, sn: Sn, payload: usize, len: u32, mayKeep: bool): u32 {
   const used = sn - c.rcvRead
   const fits = c.rcvRing != 0 && used <= c.rcvMask
-  if (fits && load<usize>(recvEntry(c, sn), PAYLOAD)) return DUPLICATE
+  if (fits && load<usize>(receiveEntry(c, sn), PAYLOAD)) return DUPLICATE
   const urgent = used == 0
   if (urgent) c.isPrompt = 1
   else if (!mayReceive(c.rcvHeldBytes, isNear(c, used))) return NO_MEMORY
   if (!fits && !growTo(c, used, urgent)) return NO_MEMORY
-  const entry = recvEntry(c, sn)
+  const entry = receiveEntry(c, sn)
   let kept = STORED_BLOCK
   let at = payload
   let cls = PACKET_CLASS
@@ -127,13 +127,13 @@ function dropRing(c: ReceiveBuffer): void {
  */
 export function advanceRcvNxt(c: ReceiveBuffer): void {
   let next = c.rcvNxt
-  while (next != c.rcvTop && next - c.rcvRead < c.rcvWnd && load<usize>(recvEntry(c, next), PAYLOAD)) next++
+  while (next != c.rcvTop && next - c.rcvRead < c.rcvWnd && load<usize>(receiveEntry(c, next), PAYLOAD)) next++
   c.rcvNxt = next
 }
 
 /** Frees the first unread segment. */
 export function dropFirst(c: ReceiveBuffer): void {
-  release(c, recvEntry(c, c.rcvRead))
+  release(c, receiveEntry(c, c.rcvRead))
   c.rcvRead++
 }
 
@@ -145,15 +145,15 @@ function release(c: ReceiveBuffer, entry: usize): void {
 }
 
 /** Frees a large ring that holds nothing, because idle sessions must be small. */
-export function freeIdleRecvRing(c: ReceiveBuffer): void {
+export function freeIdleReceiveRing(c: ReceiveBuffer): void {
   if (c.rcvRead == c.rcvTop && c.rcvMask >= IDLE_CAPACITY) dropRing(c)
 }
 
 /** Frees everything the buffer holds. */
-export function closeRecvWindow(c: ReceiveBuffer): void {
+export function closeReceiveBuffer(c: ReceiveBuffer): void {
   if (!c.rcvRing) return
   for (let sn = c.rcvRead; sn != c.rcvTop; sn++) {
-    const entry = recvEntry(c, sn)
+    const entry = receiveEntry(c, sn)
     if (load<usize>(entry, PAYLOAD)) release(c, entry)
   }
   dropRing(c)

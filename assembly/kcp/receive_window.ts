@@ -15,9 +15,9 @@ import { optionRcvWnd } from './options'
 import { diff } from './segment'
 
 const INITIAL_WND: u32 = 1024
-const LOOK_TICKS: Ticks = TICKS_PER_SECOND
+const TUNE_TICKS: Ticks = TICKS_PER_SECOND
 
-export function openRecvWindow(c: ReceiveBuffer, now: Ticks): void {
+export function openReceiveWindow(c: ReceiveBuffer, now: Ticks): void {
   const isFixed = optionRcvWnd() != UNSET
   c.rcvWnd = isFixed ? optionRcvWnd() : INITIAL_WND
   c.rcvWndMax = isFixed ? 0 : MAX_WND
@@ -41,12 +41,12 @@ export function advertise(c: ReceiveBuffer): u32 {
 }
 
 /** To be called when rcvNxt advanced or a segment arrived out of order. */
-export function growRecvWindow(c: ReceiveBuffer, now: Ticks): void {
+export function growReceiveWindow(c: ReceiveBuffer, now: Ticks): void {
   if (c.rcvWndMax == 0) return
   const early = c.rcvTop - c.rcvNxt
   const isFull = early > c.rcvWnd / 2
   if (c.rcvNxt - c.rcvTuneNxt < c.rcvWnd / 4 && !isFull) return
-  const isFast = now - c.rcvTuneAt <= LOOK_TICKS || isFull
+  const isFast = now - c.rcvTuneAt <= TUNE_TICKS || isFull
   const keepsUp = c.rcvNxt - c.rcvRead < c.rcvWnd / 4
   if (isFast && keepsUp) c.rcvWnd = max(c.rcvWnd, min(c.rcvWnd * 2, min(c.rcvWndMax, segmentShare())))
   c.rcvTuneNxt = c.rcvNxt

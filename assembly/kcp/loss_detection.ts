@@ -12,10 +12,10 @@ import { TICKS_PER_MS, TICKS_PER_SECOND } from '../abi'
 import { NEVER, remaining } from '../clock'
 import { alloc, free } from '../memory/slab'
 import { count, FAST_RETRANSMITS, RTOS } from '../stats'
-import { Sn, Ticks, Ts } from '../units'
+import { Sn, Ticks } from '../units'
+import { ackAllowance, minRtt } from './bbr_model'
 import { onLosses, onSpurious, onTimeout } from './congestion'
 import { Conversation, FLIGHT } from './conversation'
-import { ackAllowance, minRtt } from './model'
 import { diff } from './segment'
 import {
   BY_ORDER,
@@ -25,10 +25,10 @@ import {
   firstOf,
   isLost,
   markLost,
+  SENT_AT,
   TRANSMISSIONS,
-  TS,
   wasLostByOrder,
-} from './send_window'
+} from './send_buffer'
 
 /** Minimum reordering window. */
 const MIN_REORDER_TICKS: Ticks = 1 * TICKS_PER_MS
@@ -47,7 +47,7 @@ const FIRST_PTO_TICKS: Ticks = 200 * TICKS_PER_MS
 const ACK_ALLOWANCE_TICKS: Ticks = 5 * TICKS_PER_MS
 /** A segment sent more often than this is not retransmitted by the classic rule (protocol.md 5.2). */
 const FAST_RESEND_LIMIT: u32 = 5
-/** ACK datagrams recorded for `resend`: a power of two above its maximum (100). Entries of 8 bytes: ts, sn. */
+/** ACK datagrams recorded for `resend`: a power of two above its maximum (100). Entries of 8 bytes: sentAt, sn. */
 const HISTORY: u32 = 128
 const HISTORY_CLASS: u32 = 10
 const HISTORY_SN: usize = 4
@@ -55,39 +55,40 @@ const HISTORY_SN: usize = 4
 // ---- ACKs
 
 /**
- * Transmission (ts, sn) of `entry` was delivered: updates the reordering window and the newest delivered transmission.
+ * Transmission (sentAt, sn) of `entry` was delivered: updates the reordering window and the newest delivered
+ * transmission.
  */
-export function onAckedTransmission(c: Conversation, sn: Sn, entry: usize, ts: Ts, now: Ticks): void {
+export function onAckedTransmission(c: Conversation, sn: Sn, entry: usize, sentAt: Ticks, now: Ticks): void {
   // declared lost, or sent again since: the loss was spurious
-  if (wasLostByOrder(entry) && (isLost(entry) || diff(ts, load<u32>(entry, TS)) < 0)) {
+  if (wasLostByOrder(entry) && (isLost(entry) || diff(sentAt, load<u32>(entry, SENT_AT)) < 0)) {
     c.reoWndMult = min(REORDER_STEPS, c.reoWndMult + 1)
     c.reoWndMultAt = now
     onSpurious(c)
   }
-  updateRack(c, sn, ts, now)
+  updateRack(c, sn, sentAt, now)
 }
 
 /**
- * Transmission (ts, sn) was delivered.
+ * Transmission (sentAt, sn) was delivered.
  * @returns true if it was sent after all transmissions known to be delivered
  */
-export function updateRack(c: Conversation, sn: Sn, ts: Ts, now: Ticks): bool {
-  if (c.hasRack && !isLater(ts, sn, c.rackTs, c.rackSn)) return false
+export function updateRack(c: Conversation, sn: Sn, sentAt: Ticks, now: Ticks): bool {
+  if (c.hasRack && !isLater(sentAt, sn, c.rackSentAt, c.rackSn)) return false
   c.hasRack = 1
-  c.rackTs = ts
+  c.rackSentAt = sentAt
   c.rackSn = sn
-  c.rackRtt = now - ts
+  c.rackRtt = now - sentAt
   return true
 }
 
-/** @returns true if transmission (ts, sn) was sent after (ts2, sn2) */
-function isLater(ts: Ts, sn: Sn, ts2: Ts, sn2: Sn): bool {
-  const d = diff(ts, ts2)
-  return d > 0 || (d == 0 && diff(sn, sn2) > 0)
+/** @returns true if transmission (sentAt, sn) was sent after (otherSentAt, otherSn) */
+function isLater(sentAt: Ticks, sn: Sn, otherSentAt: Ticks, otherSn: Sn): bool {
+  const d = diff(sentAt, otherSentAt)
+  return d > 0 || (d == 0 && diff(sn, otherSn) > 0)
 }
 
 /** A segment was delivered: restarts the probe timer. */
-export function onProgress(c: Conversation, now: Ticks): void {
+export function onDeliveryProgress(c: Conversation, now: Ticks): void {
   c.lastActivityAt = now
   c.ptoCount = 0
   if (c.reoWndMult && now - c.reoWndMultAt >= REORDER_DECAY_TICKS) {
@@ -97,7 +98,7 @@ export function onProgress(c: Conversation, now: Ticks): void {
 }
 
 /** A segment was sent: restarts the probe timer. */
-export function onTransmission(c: Conversation, now: Ticks): void {
+export function restartProbeTimer(c: Conversation, now: Ticks): void {
   c.lastActivityAt = now
 }
 
@@ -121,9 +122,9 @@ export function detectLoss(c: Conversation, now: Ticks): void {
     while (c.flight) {
       const sn = firstOf(c, FLIGHT)
       const entry = entryOf(c, sn)
-      const ts = load<u32>(entry, TS)
-      if (!isLater(c.rackTs, c.rackSn, ts, sn)) break
-      if (c.rackTs - ts <= allowance && now - ts < c.rackRtt + allowance) break
+      const sentAt = load<u32>(entry, SENT_AT)
+      if (!isLater(c.rackSentAt, c.rackSn, sentAt, sn)) break
+      if (c.rackSentAt - sentAt <= allowance && now - sentAt < c.rackRtt + allowance) break
       losses += 1 + <u32>load<u8>(entry, COPIES)
       markLost(c, sn, entry, BY_ORDER)
     }
@@ -139,9 +140,9 @@ export function recoveryDeadline(c: Conversation, now: Ticks): Ticks {
   const wanted = probeDeadline(c, now)
   if (!c.hasRack) return wanted
   const sn = firstOf(c, FLIGHT)
-  const ts = load<u32>(entryOf(c, sn), TS)
-  if (!isLater(c.rackTs, c.rackSn, ts, sn)) return wanted
-  return min(wanted, remaining(ts, c.rackRtt + reorderWindow(c), now))
+  const sentAt = load<u32>(entryOf(c, sn), SENT_AT)
+  if (!isLater(c.rackSentAt, c.rackSn, sentAt, sn)) return wanted
+  return min(wanted, remaining(sentAt, c.rackRtt + reorderWindow(c), now))
 }
 
 // ---- probes
@@ -180,8 +181,8 @@ export function probe(c: Conversation): void {
 
 // ---- the classic rule
 
-/** A datagram acknowledged transmission (ts, sn), the newest of its ACKs. */
-export function onAckForResend(c: Conversation, ts: Ts, sn: Sn): void {
+/** A datagram acknowledged transmission (sentAt, sn), the newest of its ACKs. */
+export function onAckForResend(c: Conversation, sentAt: Ticks, sn: Sn): void {
   if (c.fastResend == 0) return
   if (!c.ackHistory) {
     c.ackHistory = alloc(HISTORY_CLASS)
@@ -191,13 +192,13 @@ export function onAckForResend(c: Conversation, ts: Ts, sn: Sn): void {
   const n = c.ackHistoryCount
   if (n != 0) {
     const before = historyAt(c, n - 1)
-    if (!isLater(ts, sn, load<u32>(before), load<u32>(before, HISTORY_SN))) {
-      ts = load<u32>(before)
+    if (!isLater(sentAt, sn, load<u32>(before), load<u32>(before, HISTORY_SN))) {
+      sentAt = load<u32>(before)
       sn = load<u32>(before, HISTORY_SN)
     }
   }
   const at = historyAt(c, n)
-  store<u32>(at, ts)
+  store<u32>(at, sentAt)
   store<u32>(at, sn, HISTORY_SN)
   c.ackHistoryCount = n + 1
 }
@@ -212,13 +213,14 @@ function historyAt(c: Conversation, n: u32): usize {
  */
 function detectByAcks(c: Conversation): u32 {
   const resendAck = historyAt(c, c.ackHistoryCount - c.fastResend)
-  const ts = load<u32>(resendAck)
+  const sentAt = load<u32>(resendAck)
   const newest = load<u32>(resendAck, HISTORY_SN)
   let found: u32 = 0
   while (c.flight) {
     const sn = firstOf(c, FLIGHT)
     const entry = entryOf(c, sn)
-    if (!isLater(ts, newest, load<u32>(entry, TS), sn) || load<u8>(entry, TRANSMISSIONS) > FAST_RESEND_LIMIT) break
+    if (!isLater(sentAt, newest, load<u32>(entry, SENT_AT), sn) || load<u8>(entry, TRANSMISSIONS) > FAST_RESEND_LIMIT)
+      break
     markLost(c, sn, entry, BY_ORDER)
     count(FAST_RETRANSMITS)
     found++

@@ -1,9 +1,9 @@
 /*
  * The send buffer: a ring of segments indexed by `sn & mask`, each with its own block for header and payload.
  *
- *   entry (64 bytes): 0 block  4 len  6 state  7 transmissions  8 ts of the last one  12 previous sn  16 next sn
+ *   entry (64 bytes): 0 block  4 len  6 state  7 transmissions  8 time of the last one  12 previous sn  16 next sn
  *                     20 list  21 copies  22 cause of loss  23 class of the block  36 capacity: payload bytes that fit
- *                     24 delivered  28 delivered at  32 first sent at: snapshot of rate.ts at the transmission
+ *                     24 delivered  28 delivered at  32 first sent at: snapshot of delivery_rate.ts at the transmission
  *   block:            [ headroom 64 ][ KCP header 24 ][ payload ][ room for padding ]
  *
  * A sent segment is in one of two doubly linked lists, in flight (ordered by time of transmission) or lost, so that
@@ -22,7 +22,7 @@ export const BLOCK: usize = 0
 export const LEN: usize = 4
 export const STATE: usize = 6
 export const TRANSMISSIONS: usize = 7
-export const TS: usize = 8
+export const SENT_AT: usize = 8
 const PREVIOUS: usize = 12
 const NEXT: usize = 16
 const LIST: usize = 20
@@ -206,7 +206,7 @@ export function markSent(c: SendBuffer, sn: Sn, entry: usize, now: Ticks): void 
   store<u8>(entry, SENT, STATE)
   store<u8>(entry, transmissions, TRANSMISSIONS)
   store<u8>(entry, 0, COPIES)
-  store<u32>(entry, now, TS)
+  store<u32>(entry, now, SENT_AT)
   link(c, sn, entry, FLIGHT)
 }
 
@@ -232,7 +232,7 @@ export function wasLostByOrder(entry: usize): bool {
 }
 
 /** Frees everything the buffer holds. */
-export function closeSendWindow(c: Conversation): void {
+export function closeSendBuffer(c: Conversation): void {
   if (!c.sndRing) return
   for (let sn = c.sndUna; sn != c.sndReserved; sn++) {
     const entry = entryOf(c, sn)

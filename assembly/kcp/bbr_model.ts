@@ -1,5 +1,5 @@
 /*
- * State of automatic congestion control: bandwidth, RTTs of this round, base loss, ACK delay of the peer. rounds.ts
+ * State of automatic congestion control: bandwidth, RTTs of this round, base loss, ACK delay of the peer. bbr_rounds.ts
  * advances it, congestion.ts applies it.
  *
  * Bandwidth is in segments per tick, as f64: WASM floats are the same on every host.
@@ -8,8 +8,8 @@
 import { TICKS_PER_MS, TICKS_PER_SECOND } from '../abi'
 import { Ticks } from '../units'
 import { Conversation } from './conversation'
+import { isAppLimited, sampleInterval } from './delivery_rate'
 import { PeerPath, UNKNOWN } from './peer_path'
-import { isAppLimited, sampleInterval } from './rate'
 import { diff } from './segment'
 
 /** States, as in BBR. PROBE_DOWN, PROBE_CRUISE and PROBE_UP form the PROBE_BW cycle. */
@@ -32,7 +32,7 @@ const MIN_ACK_DELAY_TICKS: Ticks = 20 * TICKS_PER_MS
 const MIN_ACK_DELAY_COUNT: u32 = 2
 
 @unmanaged
-export class Model {
+export class BbrModel {
   // max_bw of this probe cycle and of the previous one; before the last PROBE_UP
   maxBw: f64
   maxBwPrevious: f64
@@ -101,8 +101,8 @@ export class Model {
   hadTimeoutInRound: u32
 }
 
-export function modelOf(c: Conversation): Model {
-  return changetype<Model>(c.model)
+export function modelOf(c: Conversation): BbrModel {
+  return changetype<BbrModel>(c.model)
 }
 
 export function peerPathOf(c: Conversation): PeerPath {
@@ -136,7 +136,7 @@ export function hasStandingQueue(c: Conversation): bool {
   return c.model != 0 && modelOf(c).queueRounds >= 2
 }
 
-export function bandwidth(m: Model): f64 {
+export function bandwidth(m: BbrModel): f64 {
   return max(m.maxBw, m.maxBwPrevious)
 }
 
@@ -145,21 +145,21 @@ export function bdp(c: Conversation): f64 {
   return bandwidth(modelOf(c)) * <f64>minRtt(c)
 }
 
-export function enter(m: Model, state: u32, now: Ticks): void {
+export function enter(m: BbrModel, state: u32, now: Ticks): void {
   m.state = state
   m.stateEnteredAt = now
   m.roundsInState = 0
 }
 
 /** Starts PROBE_CRUISE for 3 to 6 rounds, randomly, so that flows do not probe at the same time. */
-export function startCruise(m: Model, now: Ticks): void {
+export function startCruise(m: BbrModel, now: Ticks): void {
   m.random = m.random * 1664525 + 1013904223
   m.cruiseRounds = 3 + ((m.random >> 16) % 4)
   enter(m, PROBE_CRUISE, now)
 }
 
 /** Adds the rate sample of a datagram. */
-export function takeSample(c: Conversation, m: Model): void {
+export function takeSample(c: Conversation, m: BbrModel): void {
   if (diff(c.sampleDelivered, m.nextRoundDelivered) >= 0) m.hasRoundEnded = 1
   if (m.awaitsFreshSamples) {
     if (diff(c.sampleSentAt, m.freshSamplesFrom) < 0) return
@@ -178,8 +178,8 @@ export function takeSample(c: Conversation, m: Model): void {
  * Adds an RTT sample: minimum of the round, minimum of the last 8 and the maximum of those, maximum of the last
  * seconds.
  */
-export function onRttSample(m: Model, rtt: Ticks, now: Ticks): void {
-  const rtts = changetype<usize>(m) + offsetof<Model>('rtts')
+export function onRttSample(m: BbrModel, rtt: Ticks, now: Ticks): void {
+  const rtts = changetype<usize>(m) + offsetof<BbrModel>('rtts')
   store<u32>(rtts + ((<usize>(m.rttCount & 7)) << 2), rtt)
   m.rttCount++
   m.roundMinRtt = min(m.roundMinRtt, rtt)
@@ -192,8 +192,8 @@ export function onRttSample(m: Model, rtt: Ticks, now: Ticks): void {
   m.maxRtt = max(m.maxRtt, rtt)
 }
 
-export function filteredRtt(m: Model): Ticks {
-  const rtts = changetype<usize>(m) + offsetof<Model>('rtts')
+export function filteredRtt(m: BbrModel): Ticks {
+  const rtts = changetype<usize>(m) + offsetof<BbrModel>('rtts')
   const n = min<u32>(m.rttCount, 8)
   let least = UNKNOWN
   for (let i: u32 = 0; i < n; i++) least = min(least, load<u32>(rtts + ((<usize>i) << 2)))
@@ -205,7 +205,7 @@ export function filteredRtt(m: Model): Ticks {
  * than the path explains. A peer that acknowledges promptly would have acknowledged the first segments long before the
  * last was sent. Once the peer is known to flush at an interval, segments that were sent close together count as well.
  */
-export function onAckDelay(c: Conversation, m: Model, span: Ticks, now: Ticks): void {
+export function onAckDelay(c: Conversation, m: BbrModel, span: Ticks, now: Ticks): void {
   if (now - m.ackDelayWindowAt >= WINDOW_HALF_TICKS) {
     m.maxAckDelayPrevious = m.maxAckDelay
     m.ackDelayCountPrevious = m.ackDelayCount

@@ -33,72 +33,77 @@ const MIN_ACK_DELAY_COUNT: u32 = 2
 
 @unmanaged
 export class BbrModel {
-  // max_bw of this probe cycle and of the previous one; before the last PROBE_UP
+  // max_bw of this probe cycle and of the previous one; before the last PROBE_UP; before the standing queue began
   maxBw: f64
   maxBwPrevious: f64
   maxBwAtProbeUp: f64
-  // bandwidth before the standing queue began
   maxBwBeforeQueue: f64
+  // max_bw of this round; full_bw of STARTUP
+  roundMaxBw: f64
+  fullBw: f64
+  // fair share (fair_share.ts): bandwidth claimed of the path, product of its scale factors that were applied
   claimedBw: f64
-  // product of the scale factors of the path that were applied; samples of segments sent before `freshSamplesFrom`
-  // measure the previous rate
   shareScale: f64
+  // samples of segments sent before that time measure the bandwidth before the last reduction
   awaitsFreshSamples: u32
   freshSamplesFrom: Ticks
   // base loss of this round, one and two rounds ago
   baseLoss: f64
   baseLossOneAgo: f64
   baseLossTwoAgo: f64
-  pacingGain: f64
-  // fraction of a tick to add to `nextSendAt`
-  nextSendFraction: f64
-  // this round
-  roundMaxBw: f64
-  fullBw: f64
+  // segments from which the base loss is learnt, in STARTUP and later
   startupLost: f64
   startupAcked: f64
   lossSampleLost: f64
   lossSampleAcked: f64
+  // pacing: gain of PROBE_UP, time of the next segment and the fraction of a tick to add
+  pacingGain: f64
+  nextSendFraction: f64
   nextSendAt: Ticks
   isPacingLimited: u32
+  // state
   state: u32
   stateEnteredAt: Ticks
   roundsInState: u32
   cruiseRounds: u32
+  random: u32
+  // rounds: their number, `delivered` at which the current one ends
   roundTripCounter: u32
   nextRoundDelivered: u32
   hasRoundEnded: u32
+  // RTT of this round: minimum, and maximum of `filteredRtt`
   roundMinRtt: Ticks
   roundMaxFilteredRtt: Ticks
   roundAcked: u32
   roundLost: u32
+  rmtWndAtRoundStart: u32
+  // the probe timeout expired since the last ACK, and in this round
+  hadTimeoutSinceAck: u32
+  hadTimeoutInRound: u32
+  // consecutive rounds without bandwidth growth, with a standing queue, with excess loss; last round with a queue
   roundsWithoutBwGrowth: u32
   queueRounds: u32
   excessLossRounds: u32
-  minRttRises: u32
-  random: u32
   lastQueueAt: Ticks
-  rmtWndAtRoundStart: u32
+  // number of rises of the path's minimum RTT that were handled
+  minRttRises: u32
   // the last 8 RTTs
+  rttCount: u32
   rtts: u64
   rtts2: u64
   rtts3: u64
   rtts4: u64
-  rttCount: u32
   // maximum RTT of this period and the previous one
   maxRttWindowAt: Ticks
   maxRtt: Ticks
   maxRttPrevious: Ticks
-  // ACK delay likewise
+  // ACK delay of the peer likewise, and number of delays seen
   ackDelayWindowAt: Ticks
   maxAckDelay: Ticks
   maxAckDelayPrevious: Ticks
   ackDelayCount: u32
   ackDelayCountPrevious: u32
   lastAckAt: Ticks
-  hadTimeoutSinceAck: u32
-  // the probe timeout expired in this round
-  hadTimeoutInRound: u32
 }
 
 export function modelOf(c: Conversation): BbrModel {
@@ -110,10 +115,10 @@ export function peerPathOf(c: Conversation): PeerPath {
 }
 
 /** @returns minimum RTT in ticks, at least 1; the smoothed RTT without a path record */
-export function minRtt(c: Conversation): Ticks {
+export function minRttOf(c: Conversation): Ticks {
   if (!c.peerPath) return max<u32>(1, c.srtt)
-  const floor = peerPathOf(c).minRtt
-  return floor == UNKNOWN ? max<u32>(1, c.srtt) : max<u32>(1, floor)
+  const minRtt = peerPathOf(c).minRtt
+  return minRtt == UNKNOWN ? max<u32>(1, c.srtt) : max<u32>(1, minRtt)
 }
 
 /**
@@ -136,13 +141,13 @@ export function hasStandingQueue(c: Conversation): bool {
   return c.model != 0 && modelOf(c).queueRounds >= 2
 }
 
-export function bandwidth(m: BbrModel): f64 {
+export function bandwidthOf(m: BbrModel): f64 {
   return max(m.maxBw, m.maxBwPrevious)
 }
 
 /** @returns bandwidth-delay product in segments */
 export function bdp(c: Conversation): f64 {
-  return bandwidth(modelOf(c)) * <f64>minRtt(c)
+  return bandwidthOf(modelOf(c)) * <f64>minRttOf(c)
 }
 
 export function enter(m: BbrModel, state: u32, now: Ticks): void {
@@ -166,10 +171,10 @@ export function takeSample(c: Conversation, m: BbrModel): void {
     m.awaitsFreshSamples = 0
   }
   const interval = sampleInterval(c)
-  const floor = <f64>minRtt(c)
-  if (interval == 0 || <f64>interval < 0.9 * floor) return
+  const minRtt = <f64>minRttOf(c)
+  if (interval == 0 || <f64>interval < 0.9 * minRtt) return
   const rate = <f64>(c.delivered - c.sampleDelivered) / <f64>interval
-  if (isAppLimited(c) && rate <= bandwidth(m)) return
+  if (isAppLimited(c) && rate <= bandwidthOf(m)) return
   m.maxBw = max(m.maxBw, rate)
   m.roundMaxBw = max(m.roundMaxBw, rate)
 }
@@ -212,7 +217,7 @@ export function onAckDelay(c: Conversation, m: BbrModel, span: Ticks, now: Ticks
     m.maxAckDelay = m.ackDelayCount = 0
     m.ackDelayWindowAt = now
   }
-  const waited = max<i32>(0, <i32>(c.sampleRtt + span - minRtt(c)))
+  const waited = max<i32>(0, <i32>(c.sampleRtt + span - minRttOf(c)))
   const silence = min(now - m.lastAckAt, <u32>waited)
   if (
     silence >= MIN_ACK_DELAY_TICKS &&

@@ -10,7 +10,7 @@ import { Ticks } from '../units'
 import {
   ackAllowance,
   BbrModel,
-  bandwidth,
+  bandwidthOf,
   bdp,
   DRAIN,
   enter,
@@ -20,7 +20,7 @@ import {
   MAX_PACING_GAIN,
   MIN_PACING_GAIN,
   MS,
-  minRtt,
+  minRttOf,
   modelOf,
   PROBE_CRUISE,
   PROBE_DOWN,
@@ -32,7 +32,7 @@ import {
 import { congestionWindow, sendLimit, UNPACED_AFTER_TICKS } from './congestion'
 import { Conversation } from './conversation'
 import { isAppLimited } from './delivery_rate'
-import { onCapacitySample, onYield, setClaimedBw } from './fair_share'
+import { onCapacitySample, onOverload, setClaimedBw } from './fair_share'
 import { longMinRtt, startProbeRtt, UNKNOWN } from './peer_path'
 import { diff } from './segment'
 
@@ -83,7 +83,7 @@ export function updateCongestion(c: Conversation, now: Ticks): void {
   advanceState(c, m, now)
   // a conversation with nothing in flight and nothing to send claims no share of the path
   const isIdle = c.flight == 0 && c.lost == 0 && c.sndEnd == c.sndNxt
-  if (m.claimedBw != 0) setClaimedBw(c, isIdle ? 0 : bandwidth(m))
+  if (m.claimedBw != 0) setClaimedBw(c, isIdle ? 0 : bandwidthOf(m))
   onCapacitySample(c, m, now, sendLimit(c) >= congestionWindow(c))
 }
 
@@ -99,37 +99,37 @@ function isLossUnknown(c: Conversation, m: BbrModel): bool {
  * @returns true if more was lost than the base explains, in proportion and by chance. An interval-flushing peer sends
  *   each ACK once, many per datagram: one lost datagram of ACKs looks like as many lost segments.
  */
-function isExcess(c: Conversation, m: BbrModel, share: f64, chance: f64, least: f64): bool {
+function isExcessLoss(c: Conversation, m: BbrModel, share: f64, chance: f64, minimum: f64): bool {
   if (isLossUnknown(c, m)) return false
   const n = <f64>(m.roundAcked + m.roundLost)
   const expected = m.baseLoss * n
   const bunch = isIntervalFlushing(c) ? INTERVAL_FLUSHING_ACKS : 1
-  return <f64>m.roundLost > expected + share * n + chance * Math.sqrt(max(1, expected) * bunch) + least
+  return <f64>m.roundLost > expected + share * n + chance * Math.sqrt(max(1, expected) * bunch) + minimum
 }
 
 function isQuiet(c: Conversation, m: BbrModel): bool {
-  const floor = <f64>minRtt(c)
-  return <f64>m.roundMinRtt <= 1.05 * floor + 0.5 * MS && <f64>m.roundMaxFilteredRtt <= 1.15 * floor + MS
+  const minRtt = <f64>minRttOf(c)
+  return <f64>m.roundMinRtt <= 1.05 * minRtt + 0.5 * MS && <f64>m.roundMaxFilteredRtt <= 1.15 * minRtt + MS
 }
 
 function endRound(c: Conversation, m: BbrModel, now: Ticks): void {
   m.roundTripCounter++
   m.roundsInState++
-  const floor = <f64>minRtt(c)
-  const least = m.roundMinRtt == UNKNOWN ? floor : <f64>m.roundMinRtt
+  const minRtt = <f64>minRttOf(c)
+  const roundRtt = m.roundMinRtt == UNKNOWN ? minRtt : <f64>m.roundMinRtt
   const delay = <f64>(ackAllowance(c) + HOST_DELAY_TICKS)
-  const isRaised = least > 1.1 * floor + MS + delay && bandwidth(m) * (least - floor) > 4
-  m.excessLossRounds = isExcess(c, m, 0.02, 2.5, 2) ? m.excessLossRounds + 1 : 0
+  const isRttRaised = roundRtt > 1.1 * minRtt + MS + delay && bandwidthOf(m) * (roundRtt - minRtt) > 4
+  m.excessLossRounds = isExcessLoss(c, m, 0.02, 2.5, 2) ? m.excessLossRounds + 1 : 0
   const excess = m.excessLossRounds >= (isIntervalFlushing(c) ? INTERVAL_FLUSHING_EXCESS_ROUNDS : 1)
-  if (least > 1.1 * floor + MS + <f64>ackAllowance(c) || (excess && isIntervalFlushing(c))) m.lastQueueAt = now
+  if (roundRtt > 1.1 * minRtt + MS + <f64>ackAllowance(c) || (excess && isIntervalFlushing(c))) m.lastQueueAt = now
   if (m.state != PROBE_UP) {
-    if (isRaised && m.queueRounds == 0) m.maxBwBeforeQueue = bandwidth(m)
-    m.queueRounds = isRaised ? m.queueRounds + 1 : 0
+    if (isRttRaised && m.queueRounds == 0) m.maxBwBeforeQueue = bandwidthOf(m)
+    m.queueRounds = isRttRaised ? m.queueRounds + 1 : 0
   }
-  onMinRttRise(c, m, least, now)
-  learnLoss(c, m)
+  checkMinRtt(c, m, roundRtt, now)
+  updateBaseLoss(c, m)
   if (m.state == STARTUP) {
-    checkStartupFull(c, m, least, excess, now)
+    checkFullBwReached(c, m, roundRtt, excess, now)
   } else if (m.state != PROBE_UP && (excess || m.queueRounds >= 2) && !isAppLimited(c)) {
     reduceBandwidth(c, m)
   }
@@ -146,32 +146,32 @@ function endRound(c: Conversation, m: BbrModel, now: Ticks): void {
  * A queue drains when its flows reduce their rates. If the RTT stays high, the path itself has become longer: starts
  * PROBE_RTT, and when that found a higher minimum RTT, restores the bandwidth.
  */
-function onMinRttRise(c: Conversation, m: BbrModel, least: f64, now: Ticks): void {
+function checkMinRtt(c: Conversation, m: BbrModel, roundRtt: f64, now: Ticks): void {
   const path = peerPathOf(c)
   if (m.minRttRises != path.minRttRises) {
     m.minRttRises = path.minRttRises
-    if (m.maxBwBeforeQueue > bandwidth(m)) m.maxBw = m.maxBwBeforeQueue
+    if (m.maxBwBeforeQueue > bandwidthOf(m)) m.maxBw = m.maxBwBeforeQueue
     m.queueRounds = 0
     return
   }
-  if (m.queueRounds >= MIN_RTT_RISE_ROUNDS && bandwidth(m) < MIN_RTT_RISE_BW * m.maxBwBeforeQueue)
-    startProbeRtt(path, <u32>least, now)
+  if (m.queueRounds >= MIN_RTT_RISE_ROUNDS && bandwidthOf(m) < MIN_RTT_RISE_BW * m.maxBwBeforeQueue)
+    startProbeRtt(path, <u32>roundRtt, now)
 }
 
 /** The link carries less than the model assumed. */
 function reduceBandwidth(c: Conversation, m: BbrModel): void {
   const n = <f64>(m.roundAcked + m.roundLost)
   const lossRate = n > 0 ? <f64>m.roundLost / n : 0
-  let rate = max(m.roundMaxBw, bandwidth(m) * (lossRate > m.baseLoss + COLLAPSE_LOSS ? 0.3 : 0.85))
+  let rate = max(m.roundMaxBw, bandwidthOf(m) * (lossRate > m.baseLoss + COLLAPSE_LOSS ? 0.3 : 0.85))
   const path = peerPathOf(c)
   if (path.flows > 1) rate += MEAN_PULL * (path.claimedBw / <f64>path.flows - rate)
   m.maxBw = rate
   m.maxBwPrevious = 0
-  onYield(c)
+  onOverload(c)
 }
 
 /** Learns the loss of the path without a queue. */
-function learnLoss(c: Conversation, m: BbrModel): void {
+function updateBaseLoss(c: Conversation, m: BbrModel): void {
   const n = m.roundAcked + m.roundLost
   if (n == 0 || isLossUnknown(c, m)) return
   if (m.state == STARTUP) {
@@ -183,10 +183,10 @@ function learnLoss(c: Conversation, m: BbrModel): void {
     return
   }
   if (m.state == PROBE_UP) return
-  const floor = <f64>minRtt(c)
-  const range = <f64>max(m.maxRtt, m.maxRttPrevious) - floor
-  const isNarrow = range < max(0.06 * floor, 1.5 * MS)
-  if (!isNarrow && <f64>m.roundMaxFilteredRtt > floor + 0.35 * range) return
+  const minRtt = <f64>minRttOf(c)
+  const range = <f64>max(m.maxRtt, m.maxRttPrevious) - minRtt
+  const isNarrow = range < max(0.06 * minRtt, 1.5 * MS)
+  if (!isNarrow && <f64>m.roundMaxFilteredRtt > minRtt + 0.35 * range) return
   m.lossSampleAcked += m.roundAcked
   m.lossSampleLost += m.roundLost
   const all = m.lossSampleAcked + m.lossSampleLost
@@ -197,8 +197,8 @@ function learnLoss(c: Conversation, m: BbrModel): void {
 
 // ---- states
 
-function checkStartupFull(c: Conversation, m: BbrModel, least: f64, excess: bool, now: Ticks): void {
-  const rate = bandwidth(m)
+function checkFullBwReached(c: Conversation, m: BbrModel, roundRtt: f64, excess: bool, now: Ticks): void {
+  const rate = bandwidthOf(m)
   if (rate >= 1.25 * m.fullBw) {
     m.fullBw = rate
     m.roundsWithoutBwGrowth = 0
@@ -210,16 +210,16 @@ function checkStartupFull(c: Conversation, m: BbrModel, least: f64, excess: bool
   }
   // application-limited rounds, and rounds in which the window grew, are no evidence
   if (isAppLimited(c) || (c.rmtWnd > m.rmtWndAtRoundStart && m.rmtWndAtRoundStart != 0)) return
-  const floor = <f64>minRtt(c)
-  const isRaised = least > 1.25 * floor + 2 * MS + <f64>(ackAllowance(c) + HOST_DELAY_TICKS + c.rttvar)
+  const minRtt = <f64>minRttOf(c)
+  const isRttRaised = roundRtt > 1.25 * minRtt + 2 * MS + <f64>(ackAllowance(c) + HOST_DELAY_TICKS + c.rttvar)
   // an interval-flushing peer: what the window allows should be sent before its next flush
-  if (isIntervalFlushing(c) && sendLimit(c) < congestionWindow(c) && !isRaised && !excess) return
+  if (isIntervalFlushing(c) && sendLimit(c) < congestionWindow(c) && !isRttRaised && !excess) return
   m.roundsWithoutBwGrowth++
   if (
     m.roundsWithoutBwGrowth >= (isIntervalFlushing(c) ? INTERVAL_FLUSHING_MAX_ROUNDS : MAX_ROUNDS_WITHOUT_BW_GROWTH) ||
-    (m.roundsWithoutBwGrowth >= 2 && (isRaised || excess))
+    (m.roundsWithoutBwGrowth >= 2 && (isRttRaised || excess))
   )
-    endStartup(m, excess || isRaised, now)
+    endStartup(m, excess || isRttRaised, now)
 }
 
 function endStartup(m: BbrModel, isOverload: bool, now: Ticks): void {
@@ -229,51 +229,51 @@ function endStartup(m: BbrModel, isOverload: bool, now: Ticks): void {
 }
 
 function restartStartup(m: BbrModel, now: Ticks): void {
-  m.fullBw = bandwidth(m)
+  m.fullBw = bandwidthOf(m)
   m.startupAcked = m.startupLost = 0
   m.roundsWithoutBwGrowth = 0
   enter(m, STARTUP, now)
 }
 
 function advanceState(c: Conversation, m: BbrModel, now: Ticks): void {
-  const floor = minRtt(c)
+  const minRtt = minRttOf(c)
   const inState = now - m.stateEnteredAt
   const full = bdp(c)
   if (m.state == STARTUP) {
     const isLate =
       m.roundAcked + m.roundLost >= 64 &&
       m.roundTripCounter >= 3 &&
-      <f64>filteredRtt(m) > 1.1 * <f64>floor + 0.5 * MS + <f64>(ackAllowance(c) + HOST_DELAY_TICKS) &&
-      isExcess(c, m, 0.05, 3, 4)
+      <f64>filteredRtt(m) > 1.1 * <f64>minRtt + 0.5 * MS + <f64>(ackAllowance(c) + HOST_DELAY_TICKS) &&
+      isExcessLoss(c, m, 0.05, 3, 4)
     if (isLate) endStartup(m, true, now)
   } else if (m.state == DRAIN) {
     if (<f64>c.flight <= full || inState > 3 * c.srtt) startCruise(m, now)
   } else if (m.state == PROBE_DOWN) {
-    if ((inState >= floor && <f64>c.flight <= full) || inState > 2 * floor + TICKS_PER_MS) endCycle(c, m, now)
+    if ((inState >= minRtt && <f64>c.flight <= full) || inState > 2 * minRtt + TICKS_PER_MS) endCycle(c, m, now)
   } else if (m.state == PROBE_CRUISE) {
     if (m.roundsInState >= m.cruiseRounds && inState >= MIN_CRUISE_TICKS && !isAppLimited(c) && mayProbeUp(c, m)) {
-      m.maxBwAtProbeUp = bandwidth(m)
+      m.maxBwAtProbeUp = bandwidthOf(m)
       enter(m, PROBE_UP, now)
     }
   } else {
-    advanceProbeUp(c, m, floor, inState, full, now)
+    advanceProbeUp(c, m, minRtt, inState, full, now)
   }
 }
 
 /** @returns true if a flow may probe: on a loaded path only one that has clearly less than its share */
 function mayProbeUp(c: Conversation, m: BbrModel): bool {
   const path = peerPathOf(c)
-  return m.queueRounds < 2 || bandwidth(m) * <f64>path.flows < POOR_SHARE * path.claimedBw
+  return m.queueRounds < 2 || bandwidthOf(m) * <f64>path.flows < POOR_SHARE * path.claimedBw
 }
 
-function advanceProbeUp(c: Conversation, m: BbrModel, floor: Ticks, inState: Ticks, full: f64, now: Ticks): void {
-  if (isExcess(c, m, 0.02, 2.5, 2)) {
+function advanceProbeUp(c: Conversation, m: BbrModel, minRtt: Ticks, inState: Ticks, full: f64, now: Ticks): void {
+  if (isExcessLoss(c, m, 0.02, 2.5, 2)) {
     m.pacingGain = max(MIN_PACING_GAIN, 1 + (m.pacingGain - 1) / 2)
     enter(m, PROBE_DOWN, now)
     return
   }
-  const isFull = inState >= floor && <f64>c.flight >= m.pacingGain * full
-  if (!isFull && m.roundsInState < 2 && inState <= 3 * floor) return
+  const isFull = inState >= minRtt && <f64>c.flight >= m.pacingGain * full
+  if (!isFull && m.roundsInState < 2 && inState <= 3 * minRtt) return
   m.pacingGain = min(isSoleFlow(c, m) ? MAX_PACING_GAIN : MAX_SHARED_PACING_GAIN, m.pacingGain + PACING_GAIN_STEP)
   if (hasMoreBandwidth(c, m, now)) restartStartup(m, now)
   else enter(m, PROBE_DOWN, now)
@@ -287,10 +287,10 @@ function isSoleFlow(c: Conversation, m: BbrModel): bool {
 /** @returns true if the path carries clearly more than assumed, without a queue */
 function hasMoreBandwidth(c: Conversation, m: BbrModel, now: Ticks): bool {
   if (!isSoleFlow(c, m)) return false
-  if (bandwidth(m) <= 1.13 * m.maxBwAtProbeUp || isExcess(c, m, 0.02, 2.5, 2)) return false
+  if (bandwidthOf(m) <= 1.13 * m.maxBwAtProbeUp || isExcessLoss(c, m, 0.02, 2.5, 2)) return false
   if (isIntervalFlushing(c)) return diff(now, m.lastQueueAt) > <i32>UNPACED_AFTER_TICKS
-  const floor = longMinRtt(peerPathOf(c))
-  return isQuiet(c, m) && (floor == UNKNOWN || <f64>filteredRtt(m) <= 1.15 * <f64>floor + MS)
+  const minRtt = longMinRtt(peerPathOf(c))
+  return isQuiet(c, m) && (minRtt == UNKNOWN || <f64>filteredRtt(m) <= 1.15 * <f64>minRtt + MS)
 }
 
 /** Ends a probe cycle: samples before it are discarded. */

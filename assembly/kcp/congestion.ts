@@ -12,13 +12,13 @@ import { Ticks } from '../units'
 import {
   ackAllowance,
   BbrModel,
-  bandwidth,
+  bandwidthOf,
   bdp,
   DRAIN,
   HOST_DELAY_TICKS,
   MAX_PACING_GAIN,
   MS,
-  minRtt,
+  minRttOf,
   modelOf,
   onAckDelay,
   onRttSample,
@@ -30,7 +30,7 @@ import {
 } from './bbr_model'
 import { growClassic, halveClassic, restartClassic } from './classic'
 import { Conversation, waitSnd } from './conversation'
-import { applyShareScale, claimShare, fairShare, setClaimedBw } from './fair_share'
+import { applyShareScale, claimFairShare, fairShare, setClaimedBw } from './fair_share'
 import { DEFAULT_WND, NC_AUTOMATIC, NC_CLASSIC } from './options'
 import { joinPeerPath, leavePeerPath, onPathRtt, pathLimit, UNKNOWN } from './peer_path'
 import { diff, HEADER_BYTES } from './segment'
@@ -108,7 +108,7 @@ export function congestionWindow(c: Conversation): u32 {
   if (c.congestionMode == NC_CLASSIC) return max<u32>(c.cwnd, 1)
   if (!c.model) return NEVER
   const m = modelOf(c)
-  const rate = bandwidth(m)
+  const rate = bandwidthOf(m)
   if (rate == 0) return INITIAL_CWND
   if (peerPathOf(c).isProbingRtt) return max(MIN_CWND, <u32>(0.5 * bdp(c)))
   const cwnd = 2 * bdp(c) + max(2, rate * (MS + HOST_DELAY_TICKS)) + rate * <f64>ackAllowance(c)
@@ -138,12 +138,12 @@ export function pacingDeadline(c: Conversation, now: Ticks): Ticks {
 /** @returns pacing rate, segments per tick */
 function pace(c: Conversation): f64 {
   const m = modelOf(c)
-  const rate = bandwidth(m)
+  const rate = bandwidthOf(m)
   if (rate == 0) {
     // no bandwidth sample yet: the initial window over one round trip if the RTT is known, otherwise at once
     const first = c.srtt ? <f64>INITIAL_CWND / <f64>c.srtt : <f64>INITIAL_CWND
     const fair = fairShare(peerPathOf(c), m.nextSendAt)
-    return fair == 0 ? first : min(first, max(fair, <f64>INITIAL_CWND / <f64>minRtt(c)))
+    return fair == 0 ? first : min(first, max(fair, <f64>INITIAL_CWND / <f64>minRttOf(c)))
   }
   if (m.state == STARTUP) return STARTUP_PACING_GAIN * rate
   if (m.state == DRAIN) return rate / STARTUP_PACING_GAIN
@@ -162,8 +162,8 @@ export function onSent(c: Conversation, now: Ticks): void {
     m.nextSendFraction = 0
   }
   applyShareScale(c, m, now)
-  if (bandwidth(m) == 0 && waitSnd(c) > INITIAL_CWND) claimShare(c, m, now)
-  if (m.claimedBw == 0) setClaimedBw(c, bandwidth(m))
+  if (bandwidthOf(m) == 0 && waitSnd(c) > INITIAL_CWND) claimFairShare(c, m, now)
+  if (m.claimedBw == 0) setClaimedBw(c, bandwidthOf(m))
   let rate = pace(c)
   if (c.flight >= sendLimit(c) / 2 && diff(now, m.lastQueueAt) > <i32>UNPACED_AFTER_TICKS) rate *= 2
   const gap = m.nextSendFraction + 1 / rate
@@ -188,7 +188,7 @@ export function onLosses(c: Conversation, n: u32): void {
 }
 
 /** A declared loss was spurious. */
-export function onSpurious(c: Conversation): void {
+export function onSpuriousLoss(c: Conversation): void {
   if (c.model && modelOf(c).roundLost) modelOf(c).roundLost--
 }
 

@@ -7,7 +7,16 @@
 
 import { TICKS_PER_SECOND } from '../abi'
 import { Ticks } from '../units'
-import { BbrModel, bandwidth, MIN_PACING_GAIN, minRtt, modelOf, peerPathOf, STARTUP, startCruise } from './bbr_model'
+import {
+  BbrModel,
+  bandwidthOf,
+  MIN_PACING_GAIN,
+  minRttOf,
+  modelOf,
+  peerPathOf,
+  STARTUP,
+  startCruise,
+} from './bbr_model'
 import { Conversation } from './conversation'
 import { PeerPath, UNKNOWN } from './peer_path'
 import { startRtt } from './rtt_estimator'
@@ -43,7 +52,7 @@ export function onCapacitySample(c: Conversation, m: BbrModel, now: Ticks, isLin
 }
 
 /** A conversation found a standing queue or loss: the path carries no more than its flows claim now. */
-export function onYield(c: Conversation): void {
+export function onOverload(c: Conversation): void {
   const path = peerPathOf(c)
   path.capacityBw = min(path.capacityBw, path.claimedBw)
 }
@@ -59,7 +68,7 @@ export function fairShare(path: PeerPath, now: Ticks): f64 {
 }
 
 /** Starts a conversation at its fair share of a known path; the others reduce theirs. */
-export function claimShare(c: Conversation, m: BbrModel, now: Ticks): void {
+export function claimFairShare(c: Conversation, m: BbrModel, now: Ticks): void {
   const path = peerPathOf(c)
   const share = fairShare(path, now)
   if (share == 0 || path.minRtt == UNKNOWN) return
@@ -86,12 +95,12 @@ export function applyShareScale(c: Conversation, m: BbrModel, now: Ticks): void 
   const part = min(1, path.shareScale / m.shareScale)
   m.shareScale = path.shareScale
   m.claimedBw *= part
-  if (bandwidth(m) < path.shareScaleMinBw) return
+  if (bandwidthOf(m) < path.shareScaleMinBw) return
   m.maxBw *= part
   m.maxBwPrevious *= part
   m.maxBwAtProbeUp *= part
   m.maxBwBeforeQueue *= part
   // ACKs of what is in flight still measure the previous rate
   m.awaitsFreshSamples = 1
-  m.freshSamplesFrom = now + minRtt(c)
+  m.freshSamplesFrom = now + minRttOf(c)
 }

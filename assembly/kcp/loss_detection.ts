@@ -13,8 +13,8 @@ import { NEVER, remaining } from '../clock'
 import { alloc, free } from '../memory/slab'
 import { count, FAST_RETRANSMITS, RTOS } from '../stats'
 import { Sn, Ticks } from '../units'
-import { ackAllowance, minRtt } from './bbr_model'
-import { onLosses, onSpurious, onTimeout } from './congestion'
+import { ackAllowance, minRttOf } from './bbr_model'
+import { onLosses, onSpuriousLoss, onTimeout } from './congestion'
 import { Conversation, FLIGHT } from './conversation'
 import { diff } from './segment'
 import {
@@ -63,7 +63,7 @@ export function onAckedTransmission(c: Conversation, sn: Sn, entry: usize, sentA
   if (wasLostByOrder(entry) && (isLost(entry) || diff(sentAt, load<u32>(entry, SENT_AT)) < 0)) {
     c.reoWndMult = min(REORDER_STEPS, c.reoWndMult + 1)
     c.reoWndMultAt = now
-    onSpurious(c)
+    onSpuriousLoss(c)
   }
   updateRack(c, sn, sentAt, now)
 }
@@ -111,7 +111,7 @@ export function scheduleProbe(c: Conversation, now: Ticks): void {
 // ---- detection
 
 function reorderWindow(c: Conversation): Ticks {
-  return MIN_REORDER_TICKS + (minRtt(c) * c.reoWndMult) / REORDER_STEPS
+  return MIN_REORDER_TICKS + (minRttOf(c) * c.reoWndMult) / REORDER_STEPS
 }
 
 /** Moves segments that are lost at `now` to the list of lost segments. */

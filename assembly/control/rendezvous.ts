@@ -23,7 +23,7 @@ import {
 import { Seconds, Ticks } from '../units'
 import { PUNCH_PING, sendPing } from './pings'
 import { CONNECT, LISTEN, push } from './queue'
-import { introduce, keepService } from './services'
+import { connectToService, registerService } from './services'
 
 /** Maximum number of addresses that are pinged at the same time. */
 const MAX_PUNCHES: u32 = 16
@@ -85,11 +85,11 @@ export function setRendezvous(length: u32, now: Ticks): bool {
 // ---- LISTEN and CONNECT of this endpoint
 
 /**
- * @param wanting LISTEN or CONNECT is to be sent
+ * @param isWanted LISTEN or CONNECT is to be sent
  * @returns ticks until `checkRendezvous` has something to do
  */
-export function rendezvousDeadline(wanting: bool, now: Ticks): Ticks {
-  let wanted = wanting && isAddress(server) ? ticksUntil(helloAt, now) : NEVER
+export function rendezvousDeadline(isWanted: bool, now: Ticks): Ticks {
+  let wanted = isWanted && isAddress(server) ? ticksUntil(helloAt, now) : NEVER
   for (let i: u32 = 0; i < MAX_PUNCHES; i++) {
     const punch = punchAt(i)
     if (punch.pingsLeft) wanted = min(wanted, ticksUntil(punch.dueAt, now))
@@ -98,8 +98,8 @@ export function rendezvousDeadline(wanting: bool, now: Ticks): Ticks {
 }
 
 /** Sends what is due: LISTEN every `listenTicks` (server), CONNECT every 4 s (client, `listenTicks` 0), pings. */
-export function checkRendezvous(wanting: bool, listenTicks: Ticks, now: Ticks): void {
-  if (wanting && isAddress(server) && ticksUntil(helloAt, now) == 0) {
+export function checkRendezvous(isWanted: bool, listenTicks: Ticks, now: Ticks): void {
+  if (isWanted && isAddress(server) && ticksUntil(helloAt, now) == 0) {
     push(listenTicks ? LISTEN : CONNECT, 0, server)
     helloAt = now + (listenTicks ? listenTicks : CONNECT_INTERVAL_TICKS)
   }
@@ -151,8 +151,8 @@ export function onHello(isListen: bool, at: usize, len: u32, observed: usize, se
     if (bytes > len - length - 2) bytes = 0
   }
   readWireAddress(at, parsed)
-  if (isListen) keepService(id, bytes, parsed, observed, second, now)
-  else introduce(id, bytes, parsed, observed, second)
+  if (isListen) registerService(id, bytes, parsed, observed, second, now)
+  else connectToService(id, bytes, parsed, observed, second)
   return true
 }
 

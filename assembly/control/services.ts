@@ -99,8 +99,15 @@ function blockClass(idBytes: u32): u32 {
  * @param local address that the service reports
  * @param second age of the endpoint
  */
-export function keepService(id: usize, bytes: u32, local: usize, observed: usize, second: Seconds, now: Ticks): void {
-  forgetExpired(second)
+export function registerService(
+  id: usize,
+  bytes: u32,
+  local: usize,
+  observed: usize,
+  second: Seconds,
+  now: Ticks,
+): void {
+  removeExpired(second)
   const hash = <u32>hashBytes(id, bytes)
   const known = findService(id, bytes, hash)
   if (!known) {
@@ -120,8 +127,8 @@ export function keepService(id: usize, bytes: u32, local: usize, observed: usize
 }
 
 /** Handles a CONNECT: sends a PUNCH to the service and to the client. */
-export function introduce(id: usize, bytes: u32, local: usize, observed: usize, second: Seconds): void {
-  forgetExpired(second)
+export function connectToService(id: usize, bytes: u32, local: usize, observed: usize, second: Seconds): void {
+  removeExpired(second)
   const known = findService(id, bytes, <u32>hashBytes(id, bytes))
   if (!known) return
   const s = changetype<Service>(known)
@@ -154,7 +161,7 @@ function addService(id: usize, bytes: u32, hash: u32, local: usize, observed: us
   appendEntry(list, at, LINKS)
 }
 
-function forgetExpired(second: Seconds): void {
+function removeExpired(second: Seconds): void {
   for (let at = list.oldest; at; at = list.oldest) {
     const s = changetype<Service>(at)
     if (second - s.seen < expirySeconds) return

@@ -127,7 +127,7 @@ function checkPeer(now: Ticks): void {
  * @returns true when LISTEN or CONNECT is to be sent: always for a server, for a client while it has no peer that
  *   answers
  */
-function wantsRendezvous(): bool {
+function needsRendezvous(): bool {
   if (!(mode & MODE_RENDEZVOUS)) return false
   return (mode & MODE_SERVER) != 0 || ((mode & MODE_CLIENT) != 0 && (!isAddress(currentPeer) || isSilent()))
 }
@@ -143,7 +143,7 @@ export function isMappedSocket(): bool {
 
 /** @returns true while a rendezvous client searches for its peer */
 function isSearching(): bool {
-  return (mode & MODE_CLIENT) != 0 && wantsRendezvous()
+  return (mode & MODE_CLIENT) != 0 && needsRendezvous()
 }
 
 /** A PING arrived from `address`. */
@@ -184,7 +184,7 @@ function resolveDeadline(): Ticks {
 export function checkPeerTimers(now: Ticks): void {
   checkServices(now)
   if (isAddress(currentPeer)) checkPeer(now)
-  checkRendezvous(wantsRendezvous(), listenTicks(), now)
+  checkRendezvous(needsRendezvous(), listenTicks(), now)
   if (resolveDeadline() != 0) return
   resolvedAt = elapsed()
   queueEndpointEvent(EVENT_RESOLVE, 0)
@@ -193,7 +193,7 @@ export function checkPeerTimers(now: Ticks): void {
 /** @returns ticks until `checkPeerTimers` has something to do */
 export function peerDeadline(now: Ticks): Ticks {
   set(LAST_RECEIVED_AGE, everReceived ? (elapsed() - lastReceivedAt) / TICKS_PER_MS : u64.MAX_VALUE)
-  const wanted = min(min(resolveDeadline(), servicesDeadline(now)), rendezvousDeadline(wantsRendezvous(), now))
+  const wanted = min(min(resolveDeadline(), servicesDeadline(now)), rendezvousDeadline(needsRendezvous(), now))
   return isAddress(currentPeer) ? min(wanted, pingDeadline(now)) : wanted
 }
 

@@ -49,7 +49,7 @@ import { NONE, obfsKind } from '../obfs/settings'
 import { sameAddress } from '../packet/address'
 import { hasSpareBlock, refillRx, rxSlot, sealBytes, tagBytes } from '../packet/datagram'
 import { hashOfNonce, isOwnNonce, nonceBytes } from '../packet/nonce'
-import { answersValidation, findRemote, learnClock, onReceivedFrom, Remote, wantsClock } from '../packet/remote'
+import { answersValidation, findRemote, learnClock, needsClock, onReceivedFrom, Remote } from '../packet/remote'
 import { datagramFilter, isReplay, isReplayedListen, prepareReplay } from '../packet/replay'
 import {
   addressOf,
@@ -253,7 +253,7 @@ function onSegments(i: u32, at: usize, len: u32, sealed: u32, address: usize, no
   if (effects & CONFIRMED) closeConfirm(s)
   if (remote) {
     if (effects & ANSWERED && sameAddress(address, addressOf(s))) onValidated(remote, now)
-    if (!s.confirm && wantsClock(remote, s.conv)) readClock(s, remote, at, len, now)
+    if (!s.confirm && needsClock(remote, s.conv)) readClock(s, remote, at, len, now)
   }
   if (effects & (RECEIVED_STREAM | CONFIRMED)) advance(s, now)
   growReceiveWindow(s, now)

@@ -96,7 +96,7 @@ export function writeFilter(at: usize, local: usize, onlySynOrPsh: bool): u32 {
   }
   emit(RETURN, ACCEPT)
   emit(RETURN, 0)
-  aimJumps()
+  setJumpTargets()
   if (onlySynOrPsh) {
     // inverted: to the first of the last two instructions if any is set
     const last = base + <usize>((length - 3) * INSTRUCTION_BYTES)
@@ -107,7 +107,7 @@ export function writeFilter(at: usize, local: usize, onlySynOrPsh: bool): u32 {
 }
 
 /** Sets the targets of jumps: a packet that is not ours goes to the last instruction. */
-function aimJumps(): void {
+function setJumpTargets(): void {
   for (let i: u32 = 0; i < length; i++) {
     const at = base + <usize>(i * INSTRUCTION_BYTES)
     const away = length - 2 - i

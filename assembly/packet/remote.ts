@@ -8,6 +8,7 @@
 import { TICKS_PER_SECOND } from '../abi'
 import { elapsed, ticksUntil } from '../clock'
 import { Chains, firstWith, link, nextWith, unlink } from '../memory/chains'
+import { appendEntry, List, unlinkEntry } from '../memory/list'
 import { alloc, classOf, excludeFromUse, free } from '../memory/slab'
 import { Conv, ElapsedTicks, Sn, Ticks, Ts } from '../units'
 import { copyAddress, hashAddress, sameAddress } from './address'
@@ -77,9 +78,10 @@ export class Remote {
 const REMOTE_CLASS: u32 = classOf(offsetof<Remote>())
 
 const chains: Chains = changetype<Chains>(memory.data(12, 8))
-let idle: u32 = 0
-let oldest: usize = 0
-let youngest: usize = 0
+/** Records without a session. */
+const idleList: List = changetype<List>(memory.data(8, 8))
+const IDLE_LINKS: usize = offsetof<Remote>('older')
+let idleCount: u32 = 0
 
 let budget: u64 = BUDGET_BURST
 let budgetAt: ElapsedTicks = 0
@@ -116,8 +118,8 @@ export function joinRemote(address: usize): usize {
     return changetype<usize>(known)
   }
   let at = alloc(REMOTE_CLASS)
-  if (!at && oldest) {
-    forget(changetype<Remote>(oldest))
+  if (!at && idleList.oldest) {
+    evict(changetype<Remote>(idleList.oldest))
     at = alloc(REMOTE_CLASS)
   }
   if (!at) return 0
@@ -137,26 +139,18 @@ export function leaveRemote(at: usize): void {
   const r = changetype<Remote>(at)
   if (--r.sessions) return
   r.idleAt = elapsed()
-  r.older = youngest
-  r.younger = 0
-  if (youngest) changetype<Remote>(youngest).younger = at
-  else oldest = at
-  youngest = at
+  appendEntry(idleList, at, IDLE_LINKS)
   excludeFromUse(1 << REMOTE_CLASS)
-  if (++idle > MAX_IDLE) forget(changetype<Remote>(oldest))
+  if (++idleCount > MAX_IDLE) evict(changetype<Remote>(idleList.oldest))
 }
 
 function leaveIdle(r: Remote): void {
-  if (r.older) changetype<Remote>(r.older).younger = r.younger
-  else oldest = r.younger
-  if (r.younger) changetype<Remote>(r.younger).older = r.older
-  else youngest = r.older
-  r.older = r.younger = 0
+  unlinkEntry(idleList, changetype<usize>(r), IDLE_LINKS)
   excludeFromUse(-(1 << REMOTE_CLASS))
-  idle--
+  idleCount--
 }
 
-function forget(r: Remote): void {
+function evict(r: Remote): void {
   const at = changetype<usize>(r)
   leaveIdle(r)
   unlink(chains, at)
@@ -258,7 +252,7 @@ export function markSent(r: Remote, conv: Conv, sn: Sn): void {
 }
 
 /** @returns true if a datagram of this conversation may carry a new reading of the clock */
-export function wantsClock(r: Remote, conv: Conv): bool {
+export function needsClock(r: Remote, conv: Conv): bool {
   return has(r, MARKED) && conv == r.markConv && !(has(r, HAS_CLOCK) && elapsed() - r.clockAt < LEARN_TICKS)
 }
 

@@ -26,6 +26,7 @@ export function remaining(since: Ticks, limit: Ticks, now: Ticks): Ticks {
 let ticks: ElapsedTicks = 0
 let lastNow: Ticks = 0
 
+/** Starts the clock; to be called once, before `advanceClock`. */
 export function startClock(now: Ticks): void {
   lastNow = now
 }

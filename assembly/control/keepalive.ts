@@ -41,10 +41,12 @@ export function startKeepalive(seconds: Seconds, seed: u32, now: Ticks): void {
   pingAt = now
 }
 
+/** Sets the keepalive interval; 0 turns it off. */
 export function setKeepalive(seconds: Seconds): void {
   keepaliveTicks = seconds * TICKS_PER_SECOND
 }
 
+/** A datagram was sent to any address. */
 export function onDatagramSent(now: Ticks): void {
   lastSentAt = now
   if (unanswered) return

@@ -88,6 +88,7 @@ export function sentAtOf(entry: usize): Ticks {
   return load<u32>(entry, SENT_AT)
 }
 
+/** @returns true if the PING was sent to this address */
 export function wasSentTo(entry: usize, address: usize): bool {
   return sameAddress(entry + ADDRESS, address)
 }

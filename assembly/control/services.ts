@@ -78,6 +78,7 @@ const CLAIM_PINGS: u32 = 3
 const PING_PAUSE_TICKS: Ticks = TICKS_PER_SECOND / 2
 const DECIDE_TICKS: Ticks = 2 * TICKS_PER_SECOND
 
+/** Sets the time after which a service without LISTEN expires. */
 export function setServiceExpiry(seconds: Seconds): void {
   expirySeconds = seconds
 }

@@ -27,6 +27,7 @@ export const CONFIRM: u32 = 20
 
 export const config: usize = memory.data(21 * 4, 8)
 
+/** @returns value of a config field */
 export function field(i: u32): u32 {
   return load<u32>(config + ((<usize>i) << 2))
 }

@@ -69,6 +69,7 @@ export function isReady(now: Ticks): bool {
   return true
 }
 
+/** @returns true if a bit of the mode is set (MODE_*) */
 export function isMode(bit: u32): bool {
   return (mode & bit) != 0
 }
@@ -132,6 +133,7 @@ export function renewNonce(): i32 {
   return renewCounter() ? OK : E_ENTROPY
 }
 
+/** Performs what is due at `now`. */
 export function checkTimers(now: Ticks): void {
   checkSessions(now)
   checkPeerTimers(now)

@@ -156,6 +156,7 @@ export function hasReady(): bool {
   return firstReady != 0
 }
 
+/** @returns first session of the ready list, which must not be empty */
 export function readySession(): Session {
   return changetype<Session>(firstReady)
 }

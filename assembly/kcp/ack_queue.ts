@@ -41,6 +41,7 @@ const MIN_FRESH_CHANGES: u32 = 4
  */
 const MAX_FRESH_STEP: u32 = 8
 
+/** @returns number of ACKs not sent yet */
 export function pendingAcks(c: Conversation): u32 {
   return c.ackEnd - c.ackFirst
 }
@@ -118,6 +119,7 @@ export function freeIdleAckRing(c: Conversation): void {
   closeAcks(c)
 }
 
+/** Frees the ring and discards its ACKs. */
 export function closeAcks(c: Conversation): void {
   freeRing(c.ackRing, c.ackMask, ENTRY_SHIFT)
   c.ackRing = 0

@@ -106,10 +106,12 @@ export class BbrModel {
   lastAckAt: Ticks
 }
 
+/** @returns the model of a conversation that has one */
 export function modelOf(c: Conversation): BbrModel {
   return changetype<BbrModel>(c.model)
 }
 
+/** @returns the path record of a conversation that has one */
 export function peerPathOf(c: Conversation): PeerPath {
   return changetype<PeerPath>(c.peerPath)
 }
@@ -141,6 +143,7 @@ export function hasStandingQueue(c: Conversation): bool {
   return c.model != 0 && modelOf(c).queueRounds >= 2
 }
 
+/** @returns maximum bandwidth of this probe cycle and the previous one, segments per tick; 0 = no sample yet */
 export function bandwidthOf(m: BbrModel): f64 {
   return max(m.maxBw, m.maxBwPrevious)
 }
@@ -150,6 +153,7 @@ export function bdp(c: Conversation): f64 {
   return bandwidthOf(modelOf(c)) * <f64>minRttOf(c)
 }
 
+/** Enters a state. */
 export function enter(m: BbrModel, state: u32, now: Ticks): void {
   m.state = state
   m.stateEnteredAt = now
@@ -197,6 +201,7 @@ export function onRttSample(m: BbrModel, rtt: Ticks, now: Ticks): void {
   m.maxRtt = max(m.maxRtt, rtt)
 }
 
+/** @returns minimum of the last 8 RTT samples; UNKNOWN if there is none */
 export function filteredRtt(m: BbrModel): Ticks {
   const rtts = changetype<usize>(m) + offsetof<BbrModel>('rtts')
   const n = min<u32>(m.rttCount, 8)

@@ -45,6 +45,7 @@ export function isConfirmedBy(c: Conversation, sn: Sn, sentAt: Ticks): bool {
   return false
 }
 
+/** The conversation is confirmed, or ends. */
 export function closeConfirm(c: Conversation): void {
   if (c.confirm) free(c.confirm, CLASS)
   c.confirm = 0

@@ -92,6 +92,7 @@ function setPathLimit(c: Conversation, address: usize, now: Ticks): void {
   c.pathMss = limit == 0 ? NEVER : limit - HEADER_BYTES
 }
 
+/** Frees the model and leaves the path. */
 export function closeCongestion(c: Conversation): void {
   if (c.model) {
     setClaimedBw(c, 0)

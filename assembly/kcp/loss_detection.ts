@@ -228,6 +228,7 @@ function detectByAcks(c: Conversation): u32 {
   return found
 }
 
+/** Frees the history of ACK datagrams. */
 export function closeRecovery(c: Conversation): void {
   if (c.ackHistory) free(c.ackHistory, HISTORY_CLASS)
   c.ackHistory = 0

@@ -21,6 +21,7 @@ export const FLUSH_AUTOMATIC: u32 = 3
 /** Maximum bytes of plaintext in a datagram. Depends on the configuration and the address family; see segmentLimit. */
 let plainMtu: u32 = 0
 
+/** @returns maximum bytes of plaintext in a datagram */
 export function kcpMtu(): u32 {
   return plainMtu
 }
@@ -35,6 +36,7 @@ let sendWindow: u32 = UNSET
 /** Segments; UNSET if the window is tuned automatically. */
 let recvWindow: u32 = UNSET
 
+/** @returns configured receive window in segments, UNSET if it is tuned automatically */
 export function optionRcvWnd(): u32 {
   return recvWindow
 }

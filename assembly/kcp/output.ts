@@ -84,6 +84,7 @@ export function hasSegment(c: Conversation, now: Ticks): bool {
   return maySend(c, now)
 }
 
+/** @returns true if `buildDatagram` has something to send now */
 export function hasOutput(c: Conversation, now: Ticks): bool {
   return c.wndProbes != 0 || acksDue(c, now) || hasSegment(c, now)
 }

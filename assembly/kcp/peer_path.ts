@@ -97,6 +97,7 @@ export function joinPeerPath(address: usize, now: Ticks): usize {
   return at
 }
 
+/** A conversation leaves its path; the last one frees the record. */
 export function leavePeerPath(at: usize): void {
   if (--changetype<PeerPath>(at).references) return
   unlink(chains, at)

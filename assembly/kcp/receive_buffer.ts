@@ -33,6 +33,7 @@ export const STORED_BLOCK: u32 = 1
 export const DUPLICATE: u32 = 2
 export const NO_MEMORY: u32 = 3
 
+/** @returns address of the ring entry of `sn` */
 export function receiveEntry(c: ReceiveBuffer, sn: Sn): usize {
   return c.rcvRing + ((<usize>(sn & c.rcvMask)) << ENTRY_SHIFT)
 }
@@ -42,6 +43,7 @@ export function receivedPayload(c: ReceiveBuffer, sn: Sn): usize {
   return load<usize>(receiveEntry(c, sn), PAYLOAD)
 }
 
+/** @returns payload bytes of an in-order segment */
 export function receivedLen(c: ReceiveBuffer, sn: Sn): u32 {
   return load<u16>(receiveEntry(c, sn), LEN)
 }

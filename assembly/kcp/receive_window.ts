@@ -17,6 +17,7 @@ import { diff } from './segment'
 const INITIAL_WND: u32 = 1024
 const TUNE_TICKS: Ticks = TICKS_PER_SECOND
 
+/** Initializes the receive window of a new conversation. */
 export function openReceiveWindow(c: ReceiveBuffer, now: Ticks): void {
   const isFixed = optionRcvWnd() != UNSET
   c.rcvWnd = isFixed ? optionRcvWnd() : INITIAL_WND

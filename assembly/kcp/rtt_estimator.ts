@@ -20,6 +20,7 @@ export function startRtt(c: Conversation, rtt: Ticks): void {
   c.rttvar = rtt / 2
 }
 
+/** Adds an RTT sample and updates the RTO. */
 export function updateRtt(c: Conversation, sample: Ticks): void {
   if (c.srtt == 0) {
     startRtt(c, sample)

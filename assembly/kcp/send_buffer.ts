@@ -51,6 +51,7 @@ const IDLE_CAPACITY: u32 = 64
 /** Maximum padding (protocol.md 3.3). */
 const MAX_PADDING_BYTES: u32 = 15
 
+/** @returns address of the ring entry of `sn` */
 export function entryOf(c: SendBuffer, sn: Sn): usize {
   return c.sndRing + ((<usize>(sn & c.sndMask)) << ENTRY_SHIFT)
 }

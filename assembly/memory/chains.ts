@@ -35,6 +35,7 @@ export function firstWith(c: Chains, hash: u32): usize {
   return at && load<u32>(at, HASH) != hash ? nextWith(at, hash) : at
 }
 
+/** @returns the next entry of the chain with this hash, 0 if there is none */
 export function nextWith(entry: usize, hash: u32): usize {
   let at = load<usize>(entry)
   while (at && load<u32>(at, HASH) != hash) at = load<usize>(at)
@@ -62,6 +63,7 @@ export function link(c: Chains, entry: usize, hash: u32): bool {
   return true
 }
 
+/** Removes an entry, which must be in the table. */
 export function unlink(c: Chains, entry: usize): void {
   let at = headOf(c, load<u32>(entry, HASH))
   while (load<usize>(at) != entry) at = load<usize>(at)

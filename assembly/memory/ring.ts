@@ -18,6 +18,7 @@ export function newRing(capacity: u32, shift: u32, urgent: bool): usize {
   return ring
 }
 
+/** Frees a ring of `mask + 1` entries of `1 << shift` bytes; `ring` may be 0. */
 export function freeRing(ring: usize, mask: u32, shift: u32): void {
   if (ring) free(ring, classOf((mask + 1) << shift))
 }

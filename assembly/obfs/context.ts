@@ -62,10 +62,12 @@ export class Context {
 
 const CONTEXT_CLASS: u32 = classOf(offsetof<Context>())
 
+/** @returns address record of the remote end */
 export function remoteOf(c: Context): usize {
   return changetype<usize>(c)
 }
 
+/** @returns address record of our own end */
 export function localOf(c: Context): usize {
   return changetype<usize>(c) + offsetof<Context>('local0')
 }
@@ -120,10 +122,12 @@ export function contextSlots(): u32 {
   return slotCount
 }
 
+/** @returns the context of a slot, null if it is free */
 export function contextAt(slot: u32): Context | null {
   return slot < slotCount ? changetype<Context | null>(load<usize>(slots + ((<usize>slot) << SLOT_SHIFT))) : null
 }
 
+/** @returns the context of an id, null if it is gone */
 export function contextOf(id: u32): Context | null {
   const c = contextAt(id & (SLOTS - 1))
   return c && c.id == id ? c : null
@@ -177,6 +181,7 @@ export function insertContext(address: usize): Context | null {
   return c
 }
 
+/** Removes a context and frees its record. */
 export function removeContext(c: Context): void {
   const at = changetype<usize>(c)
   if (!is(c, AUTHENTICATED)) leaveUnauthenticated(c)

@@ -78,6 +78,7 @@ export function receivePackets(n: u32): i32 {
   return payloads
 }
 
+/** Fills a receive descriptor for `bytes` of payload at `at`. */
 export function describe(slot: usize, c: Context, at: usize, bytes: u32): void {
   store<u32>(slot, HAS_PAYLOAD, FLAGS)
   store<usize>(slot, at, PAYLOAD)
@@ -86,6 +87,7 @@ export function describe(slot: usize, c: Context, at: usize, bytes: u32): void {
   store<u32>(slot, c.id, ID)
 }
 
+/** Marks the descriptor of a pending payload as empty. */
 export function clearPending(): void {
   store<u32>(pending, 0, FLAGS)
 }

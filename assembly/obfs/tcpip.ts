@@ -217,6 +217,7 @@ function sumPseudo(from: usize, to: usize, bytes: u32): u64 {
 /** State of the generator for identification fields and ISNs, which need not be secret, only different each time. */
 let random: u64 = 0
 
+/** Seeds the generator. */
 export function seedRandom(value: u64): void {
   random = value
 }

@@ -24,6 +24,7 @@ export const IPV6: u32 = 6
 /** Bytes 8 to 11 of ::ffff:a.b.c.d. */
 const MAPPED_PREFIX: u32 = 0xffff0000
 
+/** @returns true if two records are equal */
 export function sameAddress(a: usize, b: usize): bool {
   return load<u64>(a) == load<u64>(b) && load<u64>(a, 8) == load<u64>(b, 8) && load<u64>(a, 16) == load<u64>(b, 16)
 }

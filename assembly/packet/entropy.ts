@@ -23,6 +23,7 @@ export function takeEntropy(n: u32): usize {
   return at
 }
 
+/** @returns true if `n` random bytes are left */
 export function hasEntropy(n: u32): bool {
   return ENTROPY_BYTES - used >= n
 }

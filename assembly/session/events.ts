@@ -20,6 +20,7 @@ let endpointEvents: u32 = 0
 let drained: usize = 0
 const endpointArguments: usize = memory.data(32 * 4)
 
+/** Queues an event (EVENT_*) of a session. */
 export function queueEvent(s: Session, event: u32): void {
   s.events |= 1 << event
   if (has(s, IN_EVENTS)) return
@@ -37,6 +38,7 @@ export function queueLastEvent(s: Session, event: u32, reason: u32): void {
   queueEvent(s, event)
 }
 
+/** Queues an event of the endpoint; a later one of the same type replaces it. */
 export function queueEndpointEvent(event: u32, argument: u32): void {
   endpointEvents |= 1 << event
   store<u32>(endpointArguments + ((<usize>event) << 2), argument)

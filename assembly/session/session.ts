@@ -132,6 +132,7 @@ export function halfOpenCount(): u32 {
   return halfOpen
 }
 
+/** Begins the half-open state. */
 export function countHalfOpen(s: Session): void {
   s.flags |= HALF_OPEN
   halfOpen++

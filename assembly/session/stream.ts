@@ -160,6 +160,7 @@ function queue(s: Session, type: i32, now: Ticks): bool {
   return true
 }
 
+/** @returns false when memory is scarce */
 export function queueDial(s: Session, now: Ticks): bool {
   return queue(s, DIAL, now)
 }
@@ -229,6 +230,10 @@ export function connected(s: Session, ok: bool, now: Ticks): void {
 
 // ---- to TCP
 
+/**
+ * Fills the spans with payload for TCP.
+ * @returns number of spans
+ */
 export function peek(s: Session): u32 {
   if (s.tcp != TCP_OPEN) return 0
   const n = peekPayload(s)

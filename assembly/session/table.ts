@@ -40,6 +40,7 @@ export function slotsInUse(): u32 {
   return slotCount
 }
 
+/** @returns the session of a slot, null if it is free */
 export function sessionAt(slot: u32): Session | null {
   if (slot >= slotCount) return null
   return changetype<Session | null>(load<usize>(slots + ((<usize>slot) << SLOT_SHIFT)))
@@ -51,6 +52,7 @@ export function sessionOf(handle: u32): Session | null {
   return s && s.handle == handle ? s : null
 }
 
+/** @returns the session of a peer address and conv, null if there is none */
 export function find(address: usize, conv: Conv): Session | null {
   if (!buckets) return null
   // datagrams of one session come in runs: these skip the hash

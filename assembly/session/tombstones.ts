@@ -56,6 +56,7 @@ let lifeTicks: ElapsedTicks = 0
 /** Expired ones are looked for at most once a second. */
 let checkAt: ElapsedTicks = 0
 
+/** Sets the life of a tombstone. */
 export function setTimeWait(seconds: Seconds): void {
   lifeTicks = <u64>seconds * TICKS_PER_SECOND
 }
@@ -73,6 +74,7 @@ export function tombstoneAt(index: u32): Tombstone | null {
   return index < count ? changetype<Tombstone>(load<usize>(slots + ((<usize>index) << POINTER_SHIFT))) : null
 }
 
+/** @returns the tombstone of a peer address and conv, null if there is none */
 export function findTombstone(address: usize, conv: Conv): Tombstone | null {
   const hash = hashAddress(address, conv)
   for (let at = firstWith(chains, hash); at; at = nextWith(at, hash)) {

@@ -37,9 +37,9 @@ import {
 import { queuePending, unblock } from '../session/stream'
 import { remove, sessionAt, slotsInUse } from '../session/table'
 import { checkTimeouts, timeoutDeadline } from '../session/timeouts'
+import { cancel, earliest, postpone, wake } from '../session/timer'
 import { addTombstone } from '../session/tombstones'
 import { shift, WAITSND } from '../stats'
-import { cancel, earliest, postpone, wake } from '../timer'
 import { Ticks } from '../units'
 import { checkBlackhole } from './blackhole'
 

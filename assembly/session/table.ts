@@ -7,9 +7,9 @@ import { E_MEMORY, E_SESSIONS } from '../abi'
 import { growRing, newRing } from '../memory/ring'
 import { alloc, classOf, free } from '../memory/slab'
 import { copyAddress, hashAddress, sameAddress } from '../packet/address'
-import { ensureTimers } from '../timer'
 import { Conv } from '../units'
 import { addressOf, SESSION_BYTES, Session } from './session'
+import { ensureTimers } from './timer'
 
 const POINTER_SHIFT: u32 = 2
 /** Slot: session pointer (0 = free), generation, and number of the next free slot + 1. */

@@ -5,9 +5,9 @@
  * old deadline reaches the top.
  */
 
-import { growRing } from './memory/ring'
-import { Session } from './session/session'
-import { Ticks } from './units'
+import { growRing } from '../memory/ring'
+import { Ticks } from '../units'
+import { Session } from './session'
 
 const POINTER_SHIFT: u32 = 2
 const INITIAL_CAPACITY: u32 = 64

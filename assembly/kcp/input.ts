@@ -87,9 +87,8 @@ export function input(c: Conversation, at: usize, size: u32, mayKeep: bool, now:
   let una = c.sndUna
   const unaBefore = una
   const end = at + size
-  acked = 0
-  timedAcks = 0
-  inputAt = now
+  acks.acked = 0
+  acks.timed = 0
   startSample(c)
   while (end - at >= HEADER_BYTES) {
     const cmd = readCmd(at)
@@ -126,14 +125,14 @@ export function input(c: Conversation, at: usize, size: u32, mayKeep: bool, now:
   }
   // last: the ACKs in the same datagram carry the times of the segments that una covers
   if (diff(una, c.sndUna) > 0) effects |= onUna(c, una, now)
-  if (timedAcks) {
+  if (acks.timed) {
     updateRtt(c, c.sampleRtt)
     onRtt(c, c.sampleRtt, now)
   }
-  if (acked) {
-    if (c.hasSample) onAckForResend(c, newestSentAt, newestSn)
+  if (acks.acked) {
+    if (c.hasSample) onAckForResend(c, acks.newestSentAt, acks.newestSn)
     onDeliveryProgress(c, now)
-    onAckDatagram(c, acked, timedAcks >= MANY_ACKS ? newestSentAt - oldestSentAt : 0, now)
+    onAckDatagram(c, acks.acked, acks.timed >= MANY_ACKS ? acks.newestSentAt - acks.oldestSentAt : 0, now)
   }
   if (c.sndUna != unaBefore) {
     c.isPeerOutOfMemory = 0
@@ -157,14 +156,19 @@ function isForgotten(c: Conversation, at: usize, cmd: u32, segmentUna: Sn, now: 
   return now - sentAt <= MAX_RTT_TICKS && diff(sentAt, c.unaAt) > 0
 }
 
-let inputAt: Ticks = 0
-/** Summary of the datagram being handled: segments acknowledged, newest and oldest transmission its ACKs name. */
-let acked: u32 = 0
-/** Number of ACKs with a valid time. */
-let timedAcks: u32 = 0
-let newestSentAt: Ticks = 0
-let newestSn: Sn = 0
-let oldestSentAt: Ticks = 0
+/** What the datagram being handled acknowledges. */
+@unmanaged
+class AckSummary {
+  // segments acknowledged
+  acked: u32
+  // ACKs with a valid time, the newest and the oldest transmission they name
+  timed: u32
+  newestSentAt: Ticks
+  newestSn: Sn
+  oldestSentAt: Ticks
+}
+
+const acks: AckSummary = changetype<AckSummary>(memory.data(20, 8))
 
 /** An ACK of the transmission of `sn` at `sentAt`. */
 function onAck(c: Conversation, sn: Sn, sentAt: Ticks, now: Ticks): u32 {
@@ -187,19 +191,19 @@ function onAck(c: Conversation, sn: Sn, sentAt: Ticks, now: Ticks): u32 {
   } else {
     onDelivered(c, entry, false, now)
   }
-  return onAcknowledged(c, sn, entry) | answered | confirmed
+  return onAcknowledged(c, sn, entry, now) | answered | confirmed
 }
 
 /** Updates the RTT sample of the datagram, which is that of the most recently sent transmission. */
 function onSentTime(c: Conversation, sn: Sn, sentAt: Ticks, now: Ticks): void {
-  const newer = diff(sentAt, newestSentAt)
-  if (timedAcks == 0 || newer > 0 || (newer == 0 && diff(sn, newestSn) > 0)) {
-    newestSentAt = sentAt
-    newestSn = sn
+  const newer = diff(sentAt, acks.newestSentAt)
+  if (acks.timed == 0 || newer > 0 || (newer == 0 && diff(sn, acks.newestSn) > 0)) {
+    acks.newestSentAt = sentAt
+    acks.newestSn = sn
     c.sampleRtt = now - sentAt
   }
-  if (timedAcks == 0 || diff(sentAt, oldestSentAt) < 0) oldestSentAt = sentAt
-  timedAcks++
+  if (acks.timed == 0 || diff(sentAt, acks.oldestSentAt) < 0) acks.oldestSentAt = sentAt
+  acks.timed++
 }
 
 /** All segments below una were received. */
@@ -209,16 +213,16 @@ function onUna(c: Conversation, una: Sn, now: Ticks): u32 {
     const entry = entryOf(c, sn)
     if (load<u8>(entry, STATE) != SENT) continue
     onDelivered(c, entry, false, now)
-    effects |= onAcknowledged(c, sn, entry)
+    effects |= onAcknowledged(c, sn, entry, now)
   }
   return effects
 }
 
-function onAcknowledged(c: Conversation, sn: Sn, entry: usize): u32 {
+function onAcknowledged(c: Conversation, sn: Sn, entry: usize, now: Ticks): u32 {
   const effects = <u32>load<u16>(entry, LEN) > BARE_MESSAGE_BYTES ? MOVED_PAYLOAD : 0
-  if (c.peerPath) onDatagramDelivered(changetype<PeerPath>(c.peerPath), HEADER_BYTES + load<u16>(entry, LEN), inputAt)
+  if (c.peerPath) onDatagramDelivered(changetype<PeerPath>(c.peerPath), HEADER_BYTES + load<u16>(entry, LEN), now)
   acknowledge(c, sn, entry)
-  acked++
+  acks.acked++
   if (sn == c.sndUna) advanceUna(c)
   return effects
 }

@@ -1,4 +1,4 @@
-/**
+/*
  * The memory ceiling of an endpoint. The configured ceiling is for sessions; the memory of descriptors, the replay
  * filter and the obfuscator's tables is added to it.
  */

@@ -1,8 +1,8 @@
 /*
  * The engine's clock: u32 ticks that wrap, their arithmetic, and the same time in 64 bits.
  *
- * Deadlines are computed relative to `now`, because the clock wraps: a function named ...Deadline returns the ticks left
- * until its deadline, 0 if that has passed, NEVER if there is none.
+ * Deadlines are computed relative to `now`, because the clock wraps: a function named ...Deadline returns the ticks
+ * left until its deadline, 0 if that has passed, NEVER if there is none.
  */
 
 import { MAX_SLEEP_TICKS, TICKS_PER_SECOND } from './abi'

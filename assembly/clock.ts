@@ -1,45 +1,56 @@
 /*
- * The engine's clock: u32 ticks that wrap, their arithmetic, and the same time counted on in 64 bits.
+ * The engine's clock: u32 ticks that wrap, their arithmetic, and the same time in 64 bits.
+ *
+ * Deadlines are computed relative to `now`, because the clock wraps: a function named ...Deadline returns the ticks
+ * left until its deadline, 0 if that has passed, NEVER if there is none.
  */
+
 import { MAX_SLEEP_TICKS, TICKS_PER_SECOND } from './abi'
+import { ElapsedTicks, Seconds, Ticks } from './units'
 
-/** "No time": later than anything. */
-export const NEVER: u32 = 0xffffffff
+/** "No time": later than any other. */
+export const NEVER: Ticks = 0xffffffff
 
-/** Ticks from `now` until `time`, 0 if it has passed. */
-export function until(time: u32, now: u32): u32 {
+/** @returns ticks from `now` until `time`, 0 if it has passed */
+export function ticksUntil(time: Ticks, now: Ticks): Ticks {
   const ticks = <i32>(time - now)
   return ticks > 0 ? ticks : 0
 }
 
 /**
- * Ticks left of a period of `limit` ticks that began at `since`; periods may be longer than half the clock's circle.
+ * @returns ticks left of a period of `limit` ticks that began at `since`; the period may be longer than half the range
+ *   of the clock
  */
-export function remaining(since: u32, limit: u32, now: u32): u32 {
+export function remaining(since: Ticks, limit: Ticks, now: Ticks): Ticks {
   const age = now - since
   return age >= limit ? 0 : limit - age
 }
 
-/** Ticks since the endpoint started, without wrap. */
-export let elapsed: u64 = 0
-let lastNow: u32 = 0
+let ticks: ElapsedTicks = 0
+let lastNow: Ticks = 0
 
-export function startClock(now: u32): void {
+/** Starts the clock; to be called once, before `advanceClock`. */
+export function startClock(now: Ticks): void {
   lastNow = now
 }
 
 /**
- * Takes in the time of a call. True if the host was suspended: then deadlines more than half a circle away would seem
- * to lie ahead.
+ * Advances the clock to the time of a call.
+ * @returns true if the host was suspended for so long that deadlines may be on the wrong side of the wrap
  */
-export function advanceClock(now: u32): bool {
+export function advanceClock(now: Ticks): bool {
   const step = now - lastNow
-  elapsed += step
+  ticks += step
   lastNow = now
   return step > 2 * MAX_SLEEP_TICKS
 }
 
-/** Seconds since the endpoint started. */
-export function seconds(): u32 {
-  return <u32>(elapsed / TICKS_PER_SECOND)
+/** @returns ticks since the endpoint started, without wrap */
+export function elapsed(): ElapsedTicks {
+  return ticks
+}
+
+/** @returns seconds since the endpoint started */
+export function seconds(): Seconds {
+  return <u32>(ticks / TICKS_PER_SECOND)
 }

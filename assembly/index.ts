@@ -47,7 +47,7 @@ import {
   isReady,
   refreshGauges,
   renewNonce,
-  untilTimers,
+  timersDeadline,
 } from './endpoint/endpoint'
 import {
   acceptContext,
@@ -61,13 +61,13 @@ import {
 import { moveSessions, openStream } from './endpoint/open'
 import { peer, probePeer, takePeer, takeRendezvous } from './endpoint/peer'
 import { receive } from './endpoint/receive'
-import { buryDrained, settle } from './endpoint/schedule'
+import { removeDrained, reschedule } from './endpoint/schedule'
 import { transmit } from './endpoint/transmit'
 import { congestionWindow, lossOf, paceOf } from './kcp/congestion'
 import { waitSnd } from './kcp/conversation'
 import { setHostBytes } from './memory/slab'
 import { contextSlots } from './obfs/context'
-import { early, packets, receivePackets, SLOTS } from './obfs/receive'
+import { packets, pending, receivePackets, SLOTS } from './obfs/receive'
 import { block } from './obfs/settings'
 import { control, outgoing, takeControls, transmitPackets } from './obfs/transmit'
 import { copyAddress } from './packet/address'
@@ -217,7 +217,7 @@ export function handle_timeout(now: u32): i32 {
 }
 
 export function next_timeout(now: u32): i32 {
-  return isReady(now) ? untilTimers(now) : -1
+  return isReady(now) ? timersDeadline(now) : -1
 }
 
 export function refresh_gauges(now: u32): i32 {
@@ -232,7 +232,7 @@ export function poll_transmit(max: u32, now: u32): i32 {
 
 export function poll_events(): u32 {
   const n = takeEvents()
-  buryDrained()
+  removeDrained()
   return n
 }
 
@@ -250,7 +250,7 @@ export function stream_connected(handle: u32, ok: u32, now: u32): i32 {
   const s = stream(handle)
   if (!s || s.tcp != TCP_DIALING) return E_HANDLE
   connected(s, ok != 0, now)
-  settle(s, now)
+  reschedule(s, now)
   return OK
 }
 
@@ -263,7 +263,7 @@ export function stream_commit(handle: u32, n: u32, now: u32): i32 {
   const s = stream(handle)
   if (!s) return E_HANDLE
   if (!commit(s, n, now)) return E_ARGUMENT
-  settle(s, now)
+  reschedule(s, now)
   return OK
 }
 
@@ -276,7 +276,7 @@ export function stream_consume(handle: u32, n: u32, now: u32): i32 {
   const s = stream(handle)
   if (!s) return E_HANDLE
   consume(s, n, now)
-  settle(s, now)
+  reschedule(s, now)
   return OK
 }
 
@@ -284,7 +284,7 @@ export function stream_shutdown(handle: u32, now: u32): i32 {
   const s = stream(handle)
   if (!s) return E_HANDLE
   shutdown(s, now)
-  settle(s, now)
+  reschedule(s, now)
   return OK
 }
 
@@ -292,7 +292,7 @@ export function stream_abort(handle: u32, now: u32): i32 {
   const s = stream(handle)
   if (!s) return E_HANDLE
   abort(s, now)
-  settle(s, now)
+  reschedule(s, now)
   return OK
 }
 
@@ -373,7 +373,7 @@ export function obfs_rx_ptr(): usize {
 }
 
 export function obfs_early_ptr(): usize {
-  return early
+  return pending
 }
 
 export function obfs_tx_ptr(): usize {

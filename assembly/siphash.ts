@@ -1,10 +1,10 @@
 /*
- * SipHash-2-4 (Aumasson, Bernstein 2012) under the endpoint's secret: the one keyed function of the engine. It marks our
- * own nonces (packet/nonce.ts) and seeds every hash table, so that nobody without the secret can choose inputs that
- * collide.
+ * SipHash-2-4 (Aumasson, Bernstein 2012) under the endpoint's secret: the only keyed function of the engine. It tags
+ * our nonces (packet/nonce.ts) and hashes the keys of every hash table, so that collisions cannot be constructed
+ * without the secret.
  *
- * It is the exception to "no cryptographic primitives of ours": it runs for every datagram, and a call of the host for
- * each would cost more than the function. Tests compare it with libsodium's crypto_shorthash.
+ * It is the exception to the rule that the engine implements no cryptographic primitives: it runs for every datagram,
+ * and a call to the host would cost more than the function. Tests compare it with libsodium's crypto_shorthash.
  */
 
 let k0: u64 = 0
@@ -17,15 +17,15 @@ export function setHashKey(key: usize): void {
 }
 
 /**
- * Hash of a byte string: `words` little-endian words of 8 bytes at `at`, then the 0 to 7 bytes of `tail`.
- * @param tail the last bytes, first one lowest, and in the top byte the length of the whole string (mod 256)
+ * Hashes a byte string: `words` little-endian words of 8 bytes at `at`, then the 0 to 7 bytes of `tail`.
+ * @param tail the last bytes, the first one lowest, and in the top byte the length of the whole string (mod 256)
  */
 export function sipHash(at: usize, words: u32, tail: u64): u64 {
   let v0 = k0 ^ 0x736f6d6570736575
   let v1 = k1 ^ 0x646f72616e646f6d
   let v2 = k0 ^ 0x6c7967656e657261
   let v3 = k1 ^ 0x7465646279746573
-  // two rounds a block; the four rounds of the end are two more blocks of zeros
+  // two rounds per block; the four final rounds are two more blocks of zeros
   for (let i: u32 = 0; i < words + 3; i++) {
     let m: u64 = 0
     if (i < words) m = load<u64>(at + ((<usize>i) << 3))
@@ -57,7 +57,7 @@ export function sipHash(at: usize, words: u32, tail: u64): u64 {
   return v0 ^ v1 ^ v2 ^ v3
 }
 
-/** Hash of `bytes` bytes at `at`. */
+/** @returns hash of `bytes` bytes at `at` */
 export function hashBytes(at: usize, bytes: u32): u64 {
   const words = bytes >> 3
   let tail = (<u64>bytes) << 56

@@ -1,5 +1,5 @@
 /*
- * Session 0 (protocol.md 7): connectionless control messages, taken in and built.
+ * Session 0 (protocol.md 7): connectionless control messages, parsed and built.
  *
  *   +---------+----------+------+
  *   | u32 0   | u16 what | body |     big-endian
@@ -8,8 +8,9 @@
 
 import { writeWireAddress } from '../packet/address'
 import { count, PINGS_SENT, PONGS_RECEIVED, RESETS_RECEIVED, RESETS_SENT } from '../stats'
+import { Seconds, Ticks } from '../units'
 import { BODY, CONNECT, FIRST, LISTEN, PING, PONG, PUNCH, push, RESET, SECOND } from './queue'
-import { takeHello, takePunch, writeHello } from './rendezvous'
+import { onHello, onPunch, writeHello } from './rendezvous'
 
 const WHAT_AT: usize = 4
 const BODY_AT: u32 = 6
@@ -22,15 +23,29 @@ export const GOT_RESET: u32 = 2
 export const GOT_PONG: u32 = 3
 export const GOT_PING: u32 = 4
 
-/** The conv of the RESET or the value of the PING or PONG found last. */
-export let argument: u32 = 0
+/** @returns what a result of `takeControl` found */
+export function foundOf(result: u64): u32 {
+  return <u32>result
+}
 
-/** True for a LISTEN, whole or not. */
+/** @returns the conv of a RESET, the value of a PING or PONG */
+export function valueOf(result: u64): u32 {
+  return <u32>(result >> 32)
+}
+
+function result(found: u32, value: u32): u64 {
+  return ((<u64>value) << 32) | found
+}
+
+/** @returns true for a LISTEN, complete or not */
 export function isListen(at: usize, len: u32): bool {
   return len >= BODY_AT && <u32>bswap<u16>(load<u16>(at, WHAT_AT)) == LISTEN
 }
 
-/** Builds the message of a queue entry at `block`; its bytes. */
+/**
+ * Builds the message of a queue entry at `block`.
+ * @returns its bytes
+ */
 export function buildControl(entry: usize, block: usize): u32 {
   const what = load<u32>(entry)
   const body = block + BODY_AT
@@ -48,28 +63,30 @@ export function buildControl(entry: usize, block: usize): u32 {
 }
 
 /**
- * Takes a control message of `len` >= 4 bytes from `address`; of a bad one its sender sees nothing. `second`: the
- * endpoint's age, `mapped`: its socket is an IPv6 one.
+ * Handles a control message of `len` >= 4 bytes from `address`. A malformed one is not answered.
+ * @param second age of the endpoint
+ * @param mapped the endpoint's socket is an IPv6 one
+ * @returns a result for `foundOf` and `valueOf`
  */
-export function takeControl(at: usize, len: u32, address: usize, second: u32, mapped: bool, now: u32): u32 {
+export function takeControl(at: usize, len: u32, address: usize, second: Seconds, mapped: bool, now: Ticks): u64 {
   if (len < BODY_AT) return MALFORMED
   const what = <u32>bswap<u16>(load<u16>(at, WHAT_AT))
   const body = at + BODY_AT
   const bytes = len - BODY_AT
   if (what == LISTEN || what == CONNECT) {
-    return takeHello(what == LISTEN, body, bytes, address, second, now) ? HANDLED : MALFORMED
+    return onHello(what == LISTEN, body, bytes, address, second, now) ? HANDLED : MALFORMED
   }
-  if (what == PUNCH) return takePunch(body, bytes, mapped, now) ? HANDLED : MALFORMED
+  if (what == PUNCH) return onPunch(body, bytes, mapped, now) ? HANDLED : MALFORMED
   if (what > RESET || bytes < VALUE_BYTES) return MALFORMED
-  argument = bswap<u32>(load<u32>(body))
+  const value = bswap<u32>(load<u32>(body))
   if (what == PING) {
-    push(PONG, argument, address)
-    return GOT_PING
+    push(PONG, value, address)
+    return result(GOT_PING, value)
   }
   if (what == PONG) {
     count(PONGS_RECEIVED)
-    return GOT_PONG
+    return result(GOT_PONG, value)
   }
   count(RESETS_RECEIVED)
-  return GOT_RESET
+  return result(GOT_RESET, value)
 }

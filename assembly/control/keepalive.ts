@@ -1,46 +1,53 @@
 /*
- * The client's keepalive (protocol.md 7.3), and what it says about the peer.
+ * The client's keepalive (protocol.md 7.3), and whether the peer is silent.
  *
- * Beyond the original: a peer that does not answer what was sent to it is pinged within seconds, and again with growing
- * pauses, so that silence is noticed before the next regular ping.
+ * Unlike kcptun-libev, a peer that does not answer a datagram is pinged within seconds, and again with increasing
+ * intervals, so that silence is detected before the next regular ping.
  */
+
 import { TICKS_PER_SECOND } from '../abi'
-import { NEVER, until } from '../clock'
+import { NEVER, ticksUntil } from '../clock'
 import { PEER_SILENT_PINGS, set } from '../stats'
+import { Seconds, Ticks } from '../units'
 import { PEER_PING, sendPing } from './pings'
 
-/** A ping without PONG for so long is lost. */
-const PING_TIMEOUT_TICKS: u32 = 4 * TICKS_PER_SECOND
-/** Pauses after lost pings double up to this. */
-const MAX_PAUSE_TICKS: u32 = 32 * TICKS_PER_SECOND
-/** Something was sent so long ago and nothing came back: ping. */
-const UNANSWERED_TICKS: u32 = 4 * TICKS_PER_SECOND
+/** A ping without PONG is lost after this time. */
+const PING_TIMEOUT_TICKS: Ticks = 4 * TICKS_PER_SECOND
+/** The interval after lost pings doubles up to this. */
+const MAX_PAUSE_TICKS: Ticks = 32 * TICKS_PER_SECOND
+/** A ping is sent when a datagram was not answered for this long. */
+const UNANSWERED_TICKS: Ticks = 4 * TICKS_PER_SECOND
 
-let keepaliveTicks: u32 = 0
-let pingAt: u32 = 0
+let keepaliveTicks: Ticks = 0
+let pingAt: Ticks = 0
 let outstanding: bool = false
 let everPinged: bool = false
 let lost: u32 = 0
 let random: u32 = 1
-/** First datagram sent since the last one was received. */
+/** A datagram was sent since the last one was received. */
 let unanswered: bool = false
-let unansweredAt: u32 = 0
-let lastSentAt: u32 = 0
+let unansweredAt: Ticks = 0
+let lastSentAt: Ticks = 0
 let everAnswered: bool = false
-let answeredAt: u32 = 0
+let answeredAt: Ticks = 0
 
-/** `seed`: any random number. The first ping is due at once. */
-export function startKeepalive(seconds: u32, seed: u32, now: u32): void {
+/**
+ * Starts the keepalive; the first ping is due at once.
+ * @param seed any random number
+ */
+export function startKeepalive(seconds: Seconds, seed: u32, now: Ticks): void {
   keepaliveTicks = seconds * TICKS_PER_SECOND
   random = seed | 1
   pingAt = now
 }
 
-export function setKeepalive(seconds: u32): void {
+/** Sets the keepalive interval; 0 turns it off. */
+export function setKeepalive(seconds: Seconds): void {
   keepaliveTicks = seconds * TICKS_PER_SECOND
 }
 
-export function noteSent(now: u32): void {
+/** A datagram was sent to any address. */
+export function onDatagramSent(now: Ticks): void {
   lastSentAt = now
   if (unanswered) return
   unanswered = true
@@ -48,18 +55,18 @@ export function noteSent(now: u32): void {
 }
 
 /** A datagram of the peer arrived. */
-export function noteReceived(): void {
+export function onPeerDatagram(): void {
   unanswered = false
   if (lost) setLost(0)
 }
 
-/** True if a PONG arrived after `time`. */
-export function isAnsweredAfter(time: u32): bool {
+/** @returns true if a PONG arrived after `time` */
+export function isAnsweredAfter(time: Ticks): bool {
   return everAnswered && <i32>(answeredAt - time) > 0
 }
 
 /** A PONG arrived. */
-export function notePong(now: u32): void {
+export function onPong(now: Ticks): void {
   everAnswered = true
   answeredAt = now
   outstanding = false
@@ -71,43 +78,43 @@ function setLost(n: u32): void {
   set(PEER_SILENT_PINGS, n)
 }
 
-/** True when the peer left a ping and everything else unanswered. */
+/** @returns true when the last ping and everything since is unanswered */
 export function isSilent(): bool {
   return lost != 0
 }
 
-/** Ping at the next look: the peer or the way to it is new. */
-export function pingSoon(now: u32): void {
+/** Makes a ping due now: the peer or the path to it changed. */
+export function schedulePing(now: Ticks): void {
   outstanding = false
   setLost(0)
   pingAt = now
 }
 
-/** Jitter: keepalive / (1 - 0.2 r), r uniform in [0, 1). */
-function interval(): u32 {
+/** @returns keepalive interval with jitter: keepalive / (1 - 0.2 r), r uniform in [0, 1) */
+function interval(): Ticks {
   random = random * 1664525 + 1013904223
   const r = <u64>(random >> 16)
   return <u32>((<u64>keepaliveTicks * 65536 * 5) / (65536 * 5 - r))
 }
 
-/** Ticks until `checkPing` has something to do; NEVER (u32 maximum) when off. */
-export function untilPing(now: u32): u32 {
+/** @returns ticks until `checkPing` has something to do; NEVER when off */
+export function pingDeadline(now: Ticks): Ticks {
   if (keepaliveTicks == 0) return NEVER
-  const wanted = until(pingAt, now)
+  const wanted = ticksUntil(pingAt, now)
   if (outstanding || lost || !unanswered) return wanted
-  return min(wanted, until(unansweredAt + UNANSWERED_TICKS, now))
+  return min(wanted, ticksUntil(unansweredAt + UNANSWERED_TICKS, now))
 }
 
-/** Pings the peer if it is time. */
-export function checkPing(peer: usize, now: u32): void {
-  if (untilPing(now) != 0) return
-  if (until(pingAt, now) == 0) {
+/** Pings the peer if a ping is due. */
+export function checkPing(peer: usize, now: Ticks): void {
+  if (pingDeadline(now) != 0) return
+  if (ticksUntil(pingAt, now) == 0) {
     if (outstanding) {
       outstanding = false
       setLost(lost + 1)
     }
     const due = everPinged && lost == 0 ? lastSentAt + interval() : now
-    if (until(due, now) != 0) {
+    if (ticksUntil(due, now) != 0) {
       pingAt = due
       return
     }

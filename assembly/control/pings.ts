@@ -1,15 +1,17 @@
 /*
- * Outstanding PINGs. A PONG means something only as the answer to one of them: same value, and from the address that was
- * pinged. Values are unpredictable, so a recorded PONG answers nothing.
+ * Outstanding PINGs. A PONG is accepted only as the answer to one of them: same value, and from the address that was
+ * pinged. Values are unpredictable, so a recorded PONG matches none.
  *
  *   entry: 0 value  4 sent at  8 purpose (0 = answered)  12 argument  16 address
  */
+
 import { TICKS_PER_SECOND } from '../abi'
 import { copyAddress, sameAddress } from '../packet/address'
 import { sipHash } from '../siphash'
+import { Ticks } from '../units'
 import { PING, push } from './queue'
 
-/** The keepalive's, and those of somebody who watches. */
+/** Of the keepalive, and of `ping_peer`. */
 export const PEER_PING: u32 = 1
 /** To an address of a PUNCH; argument: the number of that PUNCH. */
 export const PUNCH_PING: u32 = 2
@@ -20,32 +22,38 @@ export const NEW_PING: u32 = 4
 export const OLD_SERVICE_PING: u32 = 5
 export const NEW_SERVICE_PING: u32 = 6
 
-/** The oldest is forgotten for the next. */
+/** Number of entries; the oldest is replaced. */
 const CAPACITY: u32 = 256
 const ENTRY_BYTES: u32 = 40
 const SENT_AT: usize = 4
 const PURPOSE: usize = 8
 const ARGUMENT: usize = 12
 const ADDRESS: usize = 16
-/** An answer that comes later is none. */
-const LIFETIME_TICKS: u32 = 60 * TICKS_PER_SECOND
+/** A later answer is ignored. */
+const LIFETIME_TICKS: Ticks = 60 * TICKS_PER_SECOND
 
 const entries: usize = memory.data(256 * 40, 8)
 let sent: u32 = 0
-let drawn: u64 = 0
+let drawCount: u64 = 0
 
-/** `seed`: random. The engines of one endpoint share its secret, and must not draw the same values. */
+/**
+ * Starts the generator of values.
+ * @param seed random: the engines of one endpoint share its secret and must not draw the same values
+ */
 export function startPings(seed: u64): void {
-  drawn = seed
+  drawCount = seed
 }
 
-/** A number that nobody without the endpoint's secret can guess. */
+/** @returns a number that cannot be predicted without the endpoint's secret */
 export function unpredictable(): u32 {
-  return <u32>sipHash(0, 0, drawn++)
+  return <u32>sipHash(0, 0, drawCount++)
 }
 
-/** Queues a PING. False if the queue is full. */
-export function sendPing(purpose: u32, argument: u32, address: usize, now: u32): bool {
+/**
+ * Queues a PING.
+ * @returns false if the queue is full
+ */
+export function sendPing(purpose: u32, argument: u32, address: usize, now: Ticks): bool {
   const value = unpredictable()
   if (!push(PING, value, address)) return false
   const entry = entries + <usize>((sent++ & (CAPACITY - 1)) * ENTRY_BYTES)
@@ -57,8 +65,8 @@ export function sendPing(purpose: u32, argument: u32, address: usize, now: u32):
   return true
 }
 
-/** The outstanding PING of a value, 0 if there is none. */
-export function findPing(value: u32, now: u32): usize {
+/** @returns the outstanding PING of a value, 0 if there is none */
+export function findPing(value: u32, now: Ticks): usize {
   const n = min(sent, CAPACITY)
   for (let i: u32 = 0; i < n; i++) {
     const entry = entries + <usize>(i * ENTRY_BYTES)
@@ -76,15 +84,16 @@ export function argumentOf(entry: usize): u32 {
   return load<u32>(entry, ARGUMENT)
 }
 
-export function sentAtOf(entry: usize): u32 {
+export function sentAtOf(entry: usize): Ticks {
   return load<u32>(entry, SENT_AT)
 }
 
+/** @returns true if the PING was sent to this address */
 export function wasSentTo(entry: usize, address: usize): bool {
   return sameAddress(entry + ADDRESS, address)
 }
 
-/** Its answer came. */
+/** The PING was answered. */
 export function closePing(entry: usize): void {
   store<u32>(entry, 0, PURPOSE)
 }

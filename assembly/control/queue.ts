@@ -1,8 +1,8 @@
 /*
- * Control messages that wait for the next drain. The newest are dropped when it is full: every one of them is asked for
- * again, or repeated.
+ * Queue of control messages to send. When it is full new ones are dropped: all of them are requested again, or
+ * repeated.
  *
- *   entry: u32 what, u32 body, receiver, for PUNCH two addresses, u32 most bytes of plaintext (0 = no limit)
+ *   entry: u32 what, u32 body, receiver, for PUNCH two addresses, u32 maximum bytes of plaintext (0 = no limit)
  */
 import { ADDRESS_BYTES, copyAddress } from '../packet/address'
 
@@ -33,7 +33,10 @@ export function isControlWaiting(): bool {
   return first != end
 }
 
-/** Queues a message with a body of 4 bytes, or one that is built from the endpoint's own state. */
+/**
+ * Queues a message with a body of 4 bytes, or one that is built from the endpoint's own state.
+ * @returns the entry; 0 if the queue is full
+ */
 export function push(what: u32, body: u32, receiver: usize): usize {
   if (end - first == CAPACITY) return 0
   const entry = entries + <usize>((end++ & (CAPACITY - 1)) * ENTRY_BYTES)
@@ -44,7 +47,7 @@ export function push(what: u32, body: u32, receiver: usize): usize {
   return entry
 }
 
-/** Most bytes of plaintext that a message may have, padding included; 0 = no limit. */
+/** @returns maximum bytes of plaintext of a message, padding included; 0 = no limit */
 export function limitOf(entry: usize): u32 {
   return load<u32>(entry, LIMIT)
 }
@@ -57,14 +60,14 @@ export function pushPunch(receiver: usize, local: usize, observed: usize): void 
   copyAddress(entry + SECOND, observed)
 }
 
-/** Takes the oldest entry; it stays valid until the next call. */
+/** @returns the oldest entry, removed from the queue; valid until the next call */
 export function shiftEntry(): usize {
   return entries + <usize>((first++ & (CAPACITY - 1)) * ENTRY_BYTES)
 }
 
 /**
- * Answers a datagram with `received` bytes of plaintext: its conversation does not exist (any more). The answer is not
- * longer than a datagram with a segment in it: its receiver may not have asked for it.
+ * Queues a RESET: the conversation of a datagram with `received` bytes of plaintext does not exist. The RESET is no
+ * longer than a datagram with a segment, because its receiver may not have requested it.
  */
 export function sendReset(conv: u32, receiver: usize, received: u32): void {
   const entry = push(RESET, conv, receiver)

@@ -1,31 +1,36 @@
 /*
- * Rendezvous (protocol.md 8): how a server and a client behind NATs find each other through a third party.
+ * Rendezvous (protocol.md 8): a server and a client behind NATs find each other through a third party.
  *
- * Every endpoint keeps services for others (services.ts); a server with a rendezvous server announces itself there, a client asks
- * there until it has a peer, and again when the peer falls silent. Addresses told by PUNCH are pinged several times:
- * the first ping of one side often dies at the NAT of the other.
+ * Every endpoint can act as a rendezvous server (services.ts). A server with a rendezvous server registers there
+ * (LISTEN); a client asks there (CONNECT) until it has a peer, and again when the peer is silent. The addresses in a
+ * PUNCH are pinged several times, because the NAT of the other side often drops the first ping.
  */
+
 import { TICKS_PER_SECOND } from '../abi'
-import { NEVER, until } from '../clock'
+import { NEVER, ticksUntil } from '../clock'
 import {
   copyAddress,
+  familyOf,
+  IPV4,
   isAddress,
   isPunchable,
+  mapIpv4,
   readWireAddress,
   sameAddress,
   wireAddressBytes,
   writeWireAddress,
 } from '../packet/address'
+import { Seconds, Ticks } from '../units'
 import { PUNCH_PING, sendPing } from './pings'
 import { CONNECT, LISTEN, push } from './queue'
-import { introduce, keepService } from './services'
+import { connectToService, registerService } from './services'
 
-/** Addresses being pinged after a PUNCH. */
+/** Maximum number of addresses that are pinged at the same time. */
 const MAX_PUNCHES: u32 = 16
-/** Pings of one punched address, and the pause after the first; it doubles. */
+/** Pings per address, and the interval after the first, which doubles. */
 const PUNCH_PINGS: u32 = 5
-const PUNCH_PAUSE_TICKS: u32 = TICKS_PER_SECOND / 4
-const CONNECT_INTERVAL_TICKS: u32 = 4 * TICKS_PER_SECOND
+const PUNCH_PAUSE_TICKS: Ticks = TICKS_PER_SECOND / 4
+const CONNECT_INTERVAL_TICKS: Ticks = 4 * TICKS_PER_SECOND
 const MAX_ID_BYTES: u32 = 256
 
 /** Written by the host before `setRendezvous`. */
@@ -37,19 +42,38 @@ const server: usize = memory.data(24, 8)
 const local: usize = memory.data(24, 8)
 let idBytes: u32 = 0
 
-// punch: 0 pings left  4 due  8 address  32 number of the PUNCH that named it
+/** An address that is being pinged. */
+@unmanaged
+class Punch {
+  // address record
+  address0: u64
+  address1: u64
+  address2: u64
+  // 0 = this entry is free
+  pingsLeft: u32
+  dueAt: Ticks
+  // number of the PUNCH that contained it
+  number: u32
+}
+
 const PUNCH_BYTES: u32 = 40
-const PUNCH_ADDRESS: usize = 8
-const PUNCH_NUMBER: usize = 32
 const punches: usize = memory.data(16 * 40, 8)
 let punchCount: u32 = 0
-/** A source that was not named is pinged only if none of the named ones answers meanwhile. */
-const UNNAMED_DELAY_TICKS: u32 = TICKS_PER_SECOND
 
-let helloAt: u32 = 0
+function punchAt(i: u32): Punch {
+  return changetype<Punch>(punches + <usize>(i * PUNCH_BYTES))
+}
 
-/** Takes over what the host wrote; the next LISTEN or CONNECT leaves at once. */
-export function setRendezvous(length: u32, now: u32): bool {
+/** An address that no PUNCH contained is pinged only if none of the others answers within this time. */
+const UNNAMED_DELAY_TICKS: Ticks = TICKS_PER_SECOND
+
+let helloAt: Ticks = 0
+
+/**
+ * Applies what the host wrote; makes LISTEN or CONNECT due now.
+ * @returns false if the id is too long
+ */
+export function setRendezvous(length: u32, now: Ticks): bool {
   if (length > MAX_ID_BYTES) return false
   copyAddress(server, rendezvousServer)
   copyAddress(local, localAddress)
@@ -58,48 +82,50 @@ export function setRendezvous(length: u32, now: u32): bool {
   return true
 }
 
-// ---- our own LISTEN and CONNECT
+// ---- LISTEN and CONNECT of this endpoint
 
-/** Ticks until `checkRendezvous` has something to do. `wanting`: a LISTEN or CONNECT is wanted at all. */
-export function untilRendezvous(wanting: bool, now: u32): u32 {
-  let wanted = wanting && isAddress(server) ? until(helloAt, now) : NEVER
+/**
+ * @param isWanted LISTEN or CONNECT is to be sent
+ * @returns ticks until `checkRendezvous` has something to do
+ */
+export function rendezvousDeadline(isWanted: bool, now: Ticks): Ticks {
+  let wanted = isWanted && isAddress(server) ? ticksUntil(helloAt, now) : NEVER
   for (let i: u32 = 0; i < MAX_PUNCHES; i++) {
-    const punch = punches + <usize>(i * PUNCH_BYTES)
-    if (load<u32>(punch)) wanted = min(wanted, until(load<u32>(punch, 4), now))
+    const punch = punchAt(i)
+    if (punch.pingsLeft) wanted = min(wanted, ticksUntil(punch.dueAt, now))
   }
   return wanted
 }
 
-/**
- * Sends what is due: LISTEN every `listenTicks` (a server), CONNECT every 4 s (0, a client), pings to punched
- * addresses.
- */
-export function checkRendezvous(wanting: bool, listenTicks: u32, now: u32): void {
-  if (wanting && isAddress(server) && until(helloAt, now) == 0) {
+/** Sends what is due: LISTEN every `listenTicks` (server), CONNECT every 4 s (client, `listenTicks` 0), pings. */
+export function checkRendezvous(isWanted: bool, listenTicks: Ticks, now: Ticks): void {
+  if (isWanted && isAddress(server) && ticksUntil(helloAt, now) == 0) {
     push(listenTicks ? LISTEN : CONNECT, 0, server)
     helloAt = now + (listenTicks ? listenTicks : CONNECT_INTERVAL_TICKS)
   }
   for (let i: u32 = 0; i < MAX_PUNCHES; i++) {
-    const punch = punches + <usize>(i * PUNCH_BYTES)
-    const left = load<u32>(punch)
-    if (left == 0 || until(load<u32>(punch, 4), now) != 0) continue
-    sendPing(PUNCH_PING, load<u32>(punch, PUNCH_NUMBER), punch + PUNCH_ADDRESS, now)
-    store<u32>(punch, left - 1)
-    store<u32>(punch, now + (PUNCH_PAUSE_TICKS << (PUNCH_PINGS - left)), 4)
+    const punch = punchAt(i)
+    if (punch.pingsLeft == 0 || ticksUntil(punch.dueAt, now) != 0) continue
+    sendPing(PUNCH_PING, punch.number, changetype<usize>(punch), now)
+    punch.dueAt = now + (PUNCH_PAUSE_TICKS << (PUNCH_PINGS - punch.pingsLeft))
+    punch.pingsLeft--
   }
 }
 
-/** Asks for the next CONNECT at once: the peer fell silent. */
-export function helloSoon(now: u32): void {
+/** Makes the next CONNECT due now: the peer is silent. */
+export function scheduleHello(now: Ticks): void {
   helloAt = now
 }
 
-/** Ends the pings to punched addresses: the peer is found. */
+/** Stops the pings: the peer is found. */
 export function endPunches(): void {
-  for (let i: u32 = 0; i < MAX_PUNCHES; i++) store<u32>(punches + <usize>(i * PUNCH_BYTES), 0)
+  for (let i: u32 = 0; i < MAX_PUNCHES; i++) punchAt(i).pingsLeft = 0
 }
 
-/** Body of LISTEN and CONNECT: local address, service id. Result: its bytes. */
+/**
+ * Writes the body of LISTEN and CONNECT: local address, service id.
+ * @returns its bytes
+ */
 export function writeHello(at: usize): u32 {
   const length = writeWireAddress(at, local)
   store<u16>(at + length, bswap<u16>(<u16>idBytes))
@@ -107,10 +133,13 @@ export function writeHello(at: usize): u32 {
   return length + 2 + idBytes
 }
 
-// ---- for others
+// ---- as rendezvous server
 
-/** Takes the body of LISTEN or CONNECT from `observed`. False if it is malformed. */
-export function takeHello(isListen: bool, at: usize, len: u32, observed: usize, second: u32, now: u32): bool {
+/**
+ * Handles the body of a LISTEN or CONNECT from `observed`.
+ * @returns false if it is malformed
+ */
+export function onHello(isListen: bool, at: usize, len: u32, observed: usize, second: Seconds, now: Ticks): bool {
   const length = wireAddressBytes(at, len)
   if (length == 0) return false
   let id = at + length
@@ -118,75 +147,78 @@ export function takeHello(isListen: bool, at: usize, len: u32, observed: usize, 
   if (len >= length + 2) {
     bytes = bswap<u16>(load<u16>(id))
     id += 2
-    // an id that does not fit counts as the empty one (protocol.md 7.1)
+    // an id that does not fit is treated as empty (protocol.md 7.1)
     if (bytes > len - length - 2) bytes = 0
   }
-  readWireAddress(at, told)
-  if (isListen) keepService(id, bytes, told, observed, second, now)
-  else introduce(id, bytes, told, observed, second)
+  readWireAddress(at, parsed)
+  if (isListen) registerService(id, bytes, parsed, observed, second, now)
+  else connectToService(id, bytes, parsed, observed, second)
   return true
 }
 
-const told: usize = memory.data(24, 8)
+const parsed: usize = memory.data(24, 8)
 
-/** Takes the body of PUNCH: starts pinging each usable address. False if it is malformed. */
-export function takePunch(at: usize, len: u32, mapped: bool, now: u32): bool {
+/**
+ * Handles the body of a PUNCH: starts pinging each usable address.
+ * @returns false if it is malformed
+ */
+export function onPunch(at: usize, len: u32, mapped: bool, now: Ticks): bool {
   const first = wireAddressBytes(at, len)
   if (first == 0) return false
   const second = wireAddressBytes(at + first, len - first)
   if (second == 0) return false
   punchCount++
-  startPunch(at, mapped, now)
-  startPunch(at + first, mapped, now)
+  onPunchAddress(at, mapped, now)
+  onPunchAddress(at + first, mapped, now)
   return true
 }
 
-/** True if the PUNCH of this number named the address: behind a hairpin NAT the other one may answer. */
+/**
+ * @returns true if the PUNCH of this number contained the address: behind a hairpin NAT the other address may answer
+ */
 export function wasPunched(number: u32, address: usize): bool {
   for (let i: u32 = 0; i < MAX_PUNCHES; i++) {
-    const punch = punches + <usize>(i * PUNCH_BYTES)
-    if (load<u32>(punch, PUNCH_NUMBER) == number && sameAddress(punch + PUNCH_ADDRESS, address)) return true
+    const punch = punchAt(i)
+    if (punch.number == number && sameAddress(changetype<usize>(punch), address)) return true
   }
   return false
 }
 
 /**
- * A PING came from `address` while the peer is searched: its NAT may show it elsewhere than the rendezvous server saw
- * it (RFC 8445 7.3.1.4, triggered checks). It is pinged later than what a PUNCH named, since anybody can relay a PING.
+ * A PING arrived from `address` while the peer is searched for: its NAT may map it to another address than the
+ * rendezvous server observed (RFC 8445 7.3.1.4, triggered checks). It is pinged after the addresses of a PUNCH, because
+ * a PING can be relayed by an attacker.
  */
-export function punchSource(address: usize, now: u32): void {
+export function punchSource(address: usize, now: Ticks): void {
   if (!isPunchable(address)) return
   for (let i: u32 = 0; i < MAX_PUNCHES; i++) {
-    const punch = punches + <usize>(i * PUNCH_BYTES)
-    if (load<u32>(punch) && sameAddress(punch + PUNCH_ADDRESS, address)) return
+    const punch = punchAt(i)
+    if (punch.pingsLeft && sameAddress(changetype<usize>(punch), address)) return
   }
   punchCount++
-  addPunch(address, now + UNNAMED_DELAY_TICKS)
+  startPunch(address, now + UNNAMED_DELAY_TICKS)
 }
 
-/** `mapped`: the socket is an IPv6 one, an IPv4 address goes out as v4-mapped. */
-function startPunch(at: usize, mapped: bool, now: u32): void {
-  readWireAddress(at, told)
-  if (!isPunchable(told)) return
-  if (mapped && load<u16>(told) == 4) {
-    const ip = load<u32>(told, 8)
-    store<u16>(told, 6)
-    store<u64>(told, 0, 8)
-    store<u32>(told, 0xffff0000, 16)
-    store<u32>(told, ip, 20)
-  }
-  addPunch(told, now)
+/**
+ * Starts pinging an address of a PUNCH.
+ * @param mapped the socket is an IPv6 one: an IPv4 address is sent to as v4-mapped
+ */
+function onPunchAddress(at: usize, mapped: bool, now: Ticks): void {
+  readWireAddress(at, parsed)
+  if (!isPunchable(parsed)) return
+  if (mapped && familyOf(parsed) == IPV4) mapIpv4(parsed)
+  startPunch(parsed, now)
 }
 
-/** Has an address pinged from `due` on; not when all places are taken. */
-function addPunch(address: usize, due: u32): void {
+/** Starts pinging an address at `due`, unless all entries are in use. */
+function startPunch(address: usize, due: Ticks): void {
   for (let i: u32 = 0; i < MAX_PUNCHES; i++) {
-    const punch = punches + <usize>(i * PUNCH_BYTES)
-    if (load<u32>(punch)) continue
-    store<u32>(punch, PUNCH_PINGS)
-    store<u32>(punch, due, 4)
-    store<u32>(punch, punchCount, PUNCH_NUMBER)
-    copyAddress(punch + PUNCH_ADDRESS, address)
+    const punch = punchAt(i)
+    if (punch.pingsLeft) continue
+    punch.pingsLeft = PUNCH_PINGS
+    punch.dueAt = due
+    punch.number = punchCount
+    copyAddress(changetype<usize>(punch), address)
     return
   }
 }

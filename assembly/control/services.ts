@@ -1,38 +1,40 @@
 /*
- * Services kept for others (protocol.md 8): a server announces itself by LISTEN, a client asks by CONNECT, and both are
- * told of each other by PUNCH.
+ * Services registered at this endpoint as a rendezvous server (protocol.md 8): a server registers by LISTEN, a client
+ * asks by CONNECT, and a PUNCH sends each the address of the other.
  *
- * With a method the address of a service changes only when the one before is silent: anybody can send a recorded LISTEN
- * from elsewhere. Both are pinged, several times; if the old one answers it stays, if only the new one does it takes
- * over (docs/validation.md, "PONG and LISTEN").
+ * With a method, the address of a service changes only if the previous one is silent, because a recorded LISTEN can be
+ * replayed from another address. Both are pinged several times; if the old one answers it stays, if only the new one
+ * does it replaces the old one (docs/validation.md, "PONG and LISTEN").
  *
- * Services are found by keyed hash of their id, and expire from the head of a list in the order of their last LISTEN.
+ * Services are found by the keyed hash of their id, and expire in the order of their last LISTEN.
  */
+
 import { TICKS_PER_SECOND } from '../abi'
-import { NEVER, until } from '../clock'
+import { NEVER, ticksUntil } from '../clock'
 import { Chains, firstWith, link, nextWith, unlink } from '../memory/chains'
-import { append, List, takeOut } from '../memory/list'
+import { appendEntry, List, unlinkEntry } from '../memory/list'
 import { alloc, classOf, free } from '../memory/slab'
 import { copyAddress, sameAddress } from '../packet/address'
 import { tagBytes } from '../packet/datagram'
 import { hashBytes } from '../siphash'
+import { Seconds, Ticks } from '../units'
 import { NEW_SERVICE_PING, OLD_SERVICE_PING, sendPing } from './pings'
 import { pushPunch } from './queue'
 
-/** The newest is refused beyond that. */
+/** Further services are refused. */
 const MAX_SERVICES: u32 = 1024
 
 @unmanaged
 class Service {
   chained: usize
   hash: u32
-  // neighbours by last LISTEN
+  // links of the list by last LISTEN
   older: usize
   younger: usize
-  // of the last LISTEN, in seconds of the endpoint
-  seen: u32
+  // last LISTEN, in seconds of the endpoint
+  seen: Seconds
   idBytes: u32
-  // told by it, and seen
+  // as reported by the service, and as observed
   local0: u64
   local1: u64
   local2: u64
@@ -45,19 +47,19 @@ const ID: usize = offsetof<Service>()
 const chains: Chains = changetype<Chains>(memory.data(12, 8))
 const list: List = changetype<List>(memory.data(8, 8))
 const LINKS: usize = offsetof<Service>('older')
-let expirySeconds: u32 = 0
+let expirySeconds: Seconds = 0
 
 /** A service that another address claims. */
 @unmanaged
 class Claim {
-  // 0 = this place is free
+  // 0 = this entry is free
   service: usize
   generation: u32
   pings: u32
   hasAnswered: u32
-  // when the next pings leave; when it is decided
-  pingAt: u32
-  endsAt: u32
+  // when the next pings are due; when the claim is decided
+  pingAt: Ticks
+  endsAt: Ticks
   local0: u64
   local1: u64
   local2: u64
@@ -66,17 +68,18 @@ class Claim {
   observed2: u64
 }
 
-/** Claims at a time; a LISTEN beyond them changes nothing, its sender repeats it. */
+/** Claims at a time; a LISTEN beyond them has no effect, its sender repeats it. */
 const CLAIMS: u32 = 64
 const CLAIM_BYTES: u32 = 72
 const claims: usize = memory.data(64 * 72, 8)
 let claimCount: u32 = 0
-/** Pings of each of the two addresses, the pause between them, and when it is decided. */
+/** Pings of each of the two addresses, their interval, and the time to decide. */
 const CLAIM_PINGS: u32 = 3
-const PING_PAUSE_TICKS: u32 = TICKS_PER_SECOND / 2
-const DECIDE_TICKS: u32 = 2 * TICKS_PER_SECOND
+const PING_PAUSE_TICKS: Ticks = TICKS_PER_SECOND / 2
+const DECIDE_TICKS: Ticks = 2 * TICKS_PER_SECOND
 
-export function setServiceExpiry(seconds: u32): void {
+/** Sets the time after which a service without LISTEN expires. */
+export function setServiceExpiry(seconds: Seconds): void {
   expirySeconds = seconds
 }
 
@@ -92,9 +95,20 @@ function blockClass(idBytes: u32): u32 {
   return classOf(<u32>ID + idBytes)
 }
 
-/** A LISTEN from `observed` with an id and the address that the service has by itself. */
-export function keepService(id: usize, bytes: u32, local: usize, observed: usize, second: u32, now: u32): void {
-  forgetExpired(second)
+/**
+ * Handles a LISTEN from `observed`.
+ * @param local address that the service reports
+ * @param second age of the endpoint
+ */
+export function registerService(
+  id: usize,
+  bytes: u32,
+  local: usize,
+  observed: usize,
+  second: Seconds,
+  now: Ticks,
+): void {
+  removeExpired(second)
   const hash = <u32>hashBytes(id, bytes)
   const known = findService(id, bytes, hash)
   if (!known) {
@@ -102,20 +116,20 @@ export function keepService(id: usize, bytes: u32, local: usize, observed: usize
     return
   }
   const s = changetype<Service>(known)
-  if (tagBytes != 0 && !sameAddress(observedOf(s), observed)) {
+  if (tagBytes() != 0 && !sameAddress(observedOf(s), observed)) {
     claim(s, local, observed, now)
     return
   }
   s.seen = second
   copyAddress(localOf(s), local)
   copyAddress(observedOf(s), observed)
-  takeOut(list, known, LINKS)
-  append(list, known, LINKS)
+  unlinkEntry(list, known, LINKS)
+  appendEntry(list, known, LINKS)
 }
 
-/** Tells a service and a client of each other. */
-export function introduce(id: usize, bytes: u32, local: usize, observed: usize, second: u32): void {
-  forgetExpired(second)
+/** Handles a CONNECT: sends a PUNCH to the service and to the client. */
+export function connectToService(id: usize, bytes: u32, local: usize, observed: usize, second: Seconds): void {
+  removeExpired(second)
   const known = findService(id, bytes, <u32>hashBytes(id, bytes))
   if (!known) return
   const s = changetype<Service>(known)
@@ -131,7 +145,7 @@ function findService(id: usize, bytes: u32, hash: u32): usize {
   return 0
 }
 
-function addService(id: usize, bytes: u32, hash: u32, local: usize, observed: usize, second: u32): void {
+function addService(id: usize, bytes: u32, hash: u32, local: usize, observed: usize, second: Seconds): void {
   if (chains.count == MAX_SERVICES) return
   const at = alloc(blockClass(bytes))
   if (!at) return
@@ -145,14 +159,14 @@ function addService(id: usize, bytes: u32, hash: u32, local: usize, observed: us
   memory.copy(at + ID, id, bytes)
   copyAddress(localOf(s), local)
   copyAddress(observedOf(s), observed)
-  append(list, at, LINKS)
+  appendEntry(list, at, LINKS)
 }
 
-function forgetExpired(second: u32): void {
+function removeExpired(second: Seconds): void {
   for (let at = list.oldest; at; at = list.oldest) {
     const s = changetype<Service>(at)
     if (second - s.seen < expirySeconds) return
-    takeOut(list, at, LINKS)
+    unlinkEntry(list, at, LINKS)
     unlink(chains, at)
     endClaim(s)
     free(at, blockClass(s.idBytes))
@@ -173,12 +187,12 @@ function candidateLocalOf(c: Claim): usize {
   return changetype<usize>(c) + offsetof<Claim>('local0')
 }
 
-/** A LISTEN for `s` came from another address: unless that is being looked at already, both are asked. */
-function claim(s: Service, local: usize, observed: usize, now: u32): void {
+/** A LISTEN for `s` arrived from another address: starts a claim unless one is pending. */
+function claim(s: Service, local: usize, observed: usize, now: Ticks): void {
   let found: Claim | null = null
   for (let i: u32 = 0; i < CLAIMS; i++) {
     const c = claimAt(i)
-    // one claim at a time: who comes later comes again
+    // one claim at a time: the sender of this one repeats it
     if (c.service == changetype<usize>(s)) return
     if (!found && c.service == 0) found = c
   }
@@ -208,18 +222,18 @@ function argumentOf(c: Claim): u32 {
   return (c.generation * CLAIMS) | (<u32>(changetype<usize>(c) - claims) / CLAIM_BYTES)
 }
 
-function checkClaim(c: Claim, now: u32): void {
+function checkClaim(c: Claim, now: Ticks): void {
   const s = changetype<Service>(c.service)
-  if (until(c.endsAt, now) == 0) {
+  if (ticksUntil(c.endsAt, now) == 0) {
     if (c.hasAnswered) {
-      // its next LISTEN says that it is alive; until then it is as old as the one before
+      // the next LISTEN renews it; until then it expires like the previous address
       copyAddress(localOf(s), candidateLocalOf(c))
       copyAddress(observedOf(s), candidateOf(c))
     }
     end(c)
     return
   }
-  if (c.pings == CLAIM_PINGS || until(c.pingAt, now) != 0) return
+  if (c.pings == CLAIM_PINGS || ticksUntil(c.pingAt, now) != 0) return
   c.pings++
   c.pingAt = now + PING_PAUSE_TICKS
   sendPing(OLD_SERVICE_PING, argumentOf(c), observedOf(s), now)
@@ -235,20 +249,20 @@ export function onServicePong(argument: u32, isNew: bool): void {
 }
 
 /** Decides claims and sends their pings, as far as they are due. */
-export function checkServices(now: u32): void {
+export function checkServices(now: Ticks): void {
   if (claimCount == 0) return
   for (let i: u32 = 0; i < CLAIMS; i++) if (claimAt(i).service) checkClaim(claimAt(i), now)
 }
 
-/** Ticks until `checkServices` has something to do. */
-export function untilServices(now: u32): u32 {
+/** @returns ticks until `checkServices` has something to do */
+export function servicesDeadline(now: Ticks): Ticks {
   let wanted = NEVER
   if (claimCount == 0) return wanted
   for (let i: u32 = 0; i < CLAIMS; i++) {
     const c = claimAt(i)
     if (c.service == 0) continue
-    wanted = min(wanted, until(c.endsAt, now))
-    if (c.pings < CLAIM_PINGS) wanted = min(wanted, until(c.pingAt, now))
+    wanted = min(wanted, ticksUntil(c.endsAt, now))
+    if (c.pings < CLAIM_PINGS) wanted = min(wanted, ticksUntil(c.pingAt, now))
   }
   return wanted
 }

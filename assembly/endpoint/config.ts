@@ -16,11 +16,15 @@ import {
 
 export const config: usize = memory.data(32 * 4, 8)
 
+/** @returns value of a config field */
 export function field(i: u32): u32 {
   return load<u32>(config + ((<usize>i) << 2))
 }
 
-/** Checks the config block: -1 if it is good, else the index of the first bad field. */
+/**
+ * Checks the config block.
+ * @returns -1 if it is valid, otherwise the index of the first invalid field
+ */
 export function badField(): i32 {
   for (let i: u32 = 0; i < CONFIG_FIELDS; i++) {
     if (!isInRange(i) || !isPossible(i)) return i

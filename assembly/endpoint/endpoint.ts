@@ -1,6 +1,7 @@
 /*
- * The endpoint as a whole: its start, and its time.
+ * The endpoint: configuration and timers.
  */
+
 import {
   CONFIG_FLUSH,
   CONFIG_INTERVAL,
@@ -32,7 +33,9 @@ import { advanceClock, startClock } from '../clock'
 import { setKeepalive, startKeepalive } from '../control/keepalive'
 import { startPings } from '../control/pings'
 import { setServiceExpiry } from '../control/services'
-import { setOptions, setWireOffset } from '../kcp/conversation'
+import { setOptions } from '../kcp/options'
+import { setWireOffset } from '../kcp/wire_clock'
+
 import { fixBudget, openBudget, setBudget } from '../memory/budget'
 import { usedBytes } from '../memory/slab'
 import { openDatagrams } from '../packet/datagram'
@@ -41,23 +44,27 @@ import { openNonces, renewCounter } from '../packet/nonce'
 import { datagramFilter, openReplay } from '../packet/replay'
 import { setMaxSessions } from '../session/table'
 import { setTimeouts } from '../session/timeouts'
-import { checkTombstones, setTimeWait, untilTombstones } from '../session/tombstones'
+import { checkTombstones, setTimeWait, tombstonesDeadline } from '../session/tombstones'
 import { MEMORY_USED, set } from '../stats'
+import { Ticks } from '../units'
 import { badField, field } from './config'
-import { checkMoves, untilMoves } from './migration'
-import { checkContexts, untilContexts } from './obfs'
+import { checkMoves, movesDeadline } from './migration'
+import { checkContexts, contextsDeadline } from './obfs'
 import { configureOpening } from './open'
-import { checkPeerTimers, configurePeer, refreshReceivedAge, untilPeerTimers, wakePeer } from './peer'
-import { checkSessions, untilSessions, wakeSessions } from './schedule'
+import { checkPeerTimers, configurePeer, peerDeadline, refreshReceivedAge, wakePeer } from './peer'
+import { checkSessions, sessionsDeadline, wakeSessions } from './schedule'
 
-/** Entropy the start wants: conv, clock, keepalive, pings, secret and base of nonces. */
+/** Entropy needed by the start: conv, clock, keepalive, pings, secret and base of nonces. */
 const START_ENTROPY_BYTES: u32 = 64
 
 let mode: u32 = 0
 let configured: bool = false
 
-/** True once `configure` succeeded; takes in the time of a call. */
-export function isReady(now: u32): bool {
+/**
+ * Advances the clock.
+ * @returns true once `configure` succeeded
+ */
+export function isReady(now: Ticks): bool {
   if (!configured) return false
   if (advanceClock(now)) {
     wakeSessions(now)
@@ -66,12 +73,16 @@ export function isReady(now: u32): bool {
   return true
 }
 
+/** @returns true if a bit of the mode is set (MODE_*) */
 export function isMode(bit: u32): bool {
   return (mode & bit) != 0
 }
 
-/** Applies the config block; the first time it starts the endpoint. */
-export function configure(now: u32): i32 {
+/**
+ * Applies the config block; the first call starts the endpoint.
+ * @returns OK, E_CONFIG - index, E_ENTROPY or E_MEMORY
+ */
+export function configure(now: Ticks): i32 {
   const bad = badField()
   if (bad >= 0) return E_CONFIG - bad
   if (!configured) {
@@ -93,7 +104,7 @@ export function configure(now: u32): i32 {
   setTimeWait(field(CONFIG_TIME_WAIT))
   setMaxSessions(field(CONFIG_MAX_SESSIONS))
   setServiceExpiry(field(CONFIG_TIMEOUT))
-  // limits that were lowered hold for sessions that wait already
+  // reduced timeouts apply to existing sessions, too
   wakeSessions(now)
   setBudget(field(CONFIG_MEMORY_CEILING))
   if (isMode(MODE_CLIENT)) setKeepalive(field(CONFIG_KEEPALIVE))
@@ -101,10 +112,10 @@ export function configure(now: u32): i32 {
   return OK
 }
 
-function start(now: u32): i32 {
+function start(now: Ticks): i32 {
   if (!hasEntropy(START_ENTROPY_BYTES)) return E_ENTROPY
   startClock(now)
-  // descriptors and replay filter come on top of the ceiling, which is for sessions
+  // the ceiling is for sessions; descriptors and replay filter are added to it
   openBudget()
   if (!openReplay(datagramFilter(), field(CONFIG_REPLAY_CAPACITY)) || !openDatagrams(field(CONFIG_TAG_BYTES)))
     return E_MEMORY
@@ -119,12 +130,16 @@ function start(now: u32): i32 {
   return OK
 }
 
-/** Draws the base of the nonce counter again. */
+/**
+ * Draws a new base of the nonce counter.
+ * @returns OK or E_ENTROPY
+ */
 export function renewNonce(): i32 {
   return renewCounter() ? OK : E_ENTROPY
 }
 
-export function checkTimers(now: u32): void {
+/** Performs what is due at `now`. */
+export function checkTimers(now: Ticks): void {
   checkSessions(now)
   checkPeerTimers(now)
   checkContexts(now)
@@ -132,17 +147,17 @@ export function checkTimers(now: u32): void {
   checkTombstones()
 }
 
-/** Brings the gauges up to date that nothing else keeps. */
+/** Updates the gauges that no event updates. */
 export function refreshGauges(): void {
   set(MEMORY_USED, usedBytes())
   refreshReceivedAge()
 }
 
-/** Ticks until `checkTimers` has something to do. */
-export function untilTimers(now: u32): u32 {
+/** @returns ticks until `checkTimers` has something to do */
+export function timersDeadline(now: Ticks): Ticks {
   const wanted = min(
-    min(untilPeerTimers(now), untilContexts()),
-    min(min(untilMoves(now), untilTombstones()), MAX_SLEEP_TICKS),
+    min(peerDeadline(now), contextsDeadline()),
+    min(min(movesDeadline(now), tombstonesDeadline()), MAX_SLEEP_TICKS),
   )
-  return untilSessions(wanted, now)
+  return sessionsDeadline(wanted, now)
 }

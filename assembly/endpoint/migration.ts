@@ -1,23 +1,23 @@
 /*
- * Sessions whose peer appears at another address (docs/validation.md, "Migration"). A datagram from there moves nothing:
- * both addresses are pinged. If the old one answers or sends a segment, its sessions stay; if only the new one answered
- * when a round trip has passed, they move, and back again should the old one answer soon after.
+ * Sessions whose peer appears at another address (docs/validation.md, "Migration"). A datagram from there moves
+ * nothing: both addresses are pinged. If the old one answers or sends a segment, its sessions stay. If only the new one
+ * answered after a round trip, they move, and move back if the old one answers soon after.
  *
- * A NAT that gives a client a new port moves all its sessions, so the question is asked once for a pair of addresses.
- *
- *   pair: state, started, deadline, answered, questions, then the old and the new address
+ * A NAT that assigns a new port to a client moves all its sessions, so the state is kept per pair of addresses.
  */
+
 import { EVENT_MIGRATED, TICKS_PER_MS, TICKS_PER_SECOND } from '../abi'
-import { NEVER, until } from '../clock'
+import { NEVER, ticksUntil } from '../clock'
 import { NEW_PING, OLD_PING, sendPing } from '../control/pings'
 import { changePath } from '../kcp/congestion'
 import { copyAddress, sameAddress } from '../packet/address'
-import { findRemote, joinRemote, leaveRemote, Remote, succeed } from '../packet/remote'
-import { tell } from '../session/events'
+import { findRemote, inheritClock, joinRemote, leaveRemote, Remote } from '../packet/remote'
+import { queueEvent } from '../session/events'
 import { addressOf, has, MOVED, MOVING, Session, TCP_GONE } from '../session/session'
 import { find, rekey, sessionAt, slotsInUse } from '../session/table'
+import { Ticks } from '../units'
 import { followPeer } from './peer'
-import { isLive, settle } from './schedule'
+import { isLive, reschedule } from './schedule'
 
 @unmanaged
 class Pair {
@@ -28,10 +28,10 @@ class Pair {
   new1: u64
   new2: u64
   state: u32
-  startedAt: u32
-  // when the old address has had time to answer; when the state is over
-  dueAt: u32
-  endsAt: u32
+  startedAt: Ticks
+  // when the old address has had time to answer; when the state ends
+  dueAt: Ticks
+  endsAt: Ticks
   questions: u32
   generation: u32
 }
@@ -41,30 +41,30 @@ const FREE: u32 = 0
 const ASKED: u32 = 1
 /** Only the new one answered so far. */
 const NEW_ANSWERED: u32 = 2
-/** The sessions of the old address go on at the new one. */
+/** The sessions of the old address moved to the new one. */
 const MOVED_PAIR: u32 = 3
 /** The old address is alive. */
 const STAYED: u32 = 4
 
-/** Pairs at a time; one whose question is not fresh makes room. */
+/** Number of pairs; one whose sessions have moved or stayed is replaced first. */
 const PAIRS: u32 = 256
 const PAIR_BYTES: u32 = 72
 const pairs: usize = memory.data(256 * 72, 8)
 let last: u32 = 0
 
-/** An unanswered question is given up, and asked anew by the next datagram; PINGs of one question. */
-const ASKED_TICKS: u32 = 3 * TICKS_PER_SECOND
+/** Without an answer a check ends after this time, and the next datagram starts another; maximum number of PINGs. */
+const ASKED_TICKS: Ticks = 3 * TICKS_PER_SECOND
 const MAX_QUESTIONS: u32 = 4
-/** The old address may answer so much later and win all the same. */
-const RETURN_TICKS: u32 = 3 * TICKS_PER_SECOND
-/** Sessions that follow within this time need no question of their own. */
-const MOVED_TICKS: u32 = 60 * TICKS_PER_SECOND
-/** After the old address answered, datagrams from the new one ask nothing for so long. */
-const STAYED_TICKS: u32 = TICKS_PER_SECOND
-/** What the old address may take beyond the smoothed RTT, at least; RTT before the first sample. */
-const MIN_VARIANCE_TICKS: u32 = 4 * TICKS_PER_MS
-const UNKNOWN_RTT_TICKS: u32 = 200 * TICKS_PER_MS
-const MAX_WAIT_TICKS: u32 = TICKS_PER_SECOND
+/** The old address may answer this much later and its sessions still return. */
+const RETURN_TICKS: Ticks = 3 * TICKS_PER_SECOND
+/** Sessions that follow within this time move without a check. */
+const MOVED_TICKS: Ticks = 60 * TICKS_PER_SECOND
+/** After the old address answered, datagrams from the new one start no check for this long. */
+const STAYED_TICKS: Ticks = TICKS_PER_SECOND
+/** Minimum time allowed for an answer beyond the smoothed RTT; RTT before the first sample. */
+const MIN_VARIANCE_TICKS: Ticks = 4 * TICKS_PER_MS
+const UNKNOWN_RTT_TICKS: Ticks = 200 * TICKS_PER_MS
+const MAX_WAIT_TICKS: Ticks = TICKS_PER_SECOND
 
 function pairAt(i: u32): Pair {
   return changetype<Pair>(pairs + <usize>(i * PAIR_BYTES))
@@ -78,12 +78,12 @@ function newOf(p: Pair): usize {
   return changetype<usize>(p) + offsetof<Pair>('new0')
 }
 
-function isOver(p: Pair, now: u32): bool {
-  return p.state == FREE || until(p.endsAt, now) == 0
+function isOver(p: Pair, now: Ticks): bool {
+  return p.state == FREE || ticksUntil(p.endsAt, now) == 0
 }
 
-/** The pair of these addresses, null if there is none. */
-function findPair(old: usize, address: usize, now: u32): Pair | null {
+/** @returns the pair of these addresses, null if there is none */
+function findPair(old: usize, address: usize, now: Ticks): Pair | null {
   for (let i: u32 = 0; i < last; i++) {
     const p = pairAt(i)
     if (!isOver(p, now) && sameAddress(oldOf(p), old) && sameAddress(newOf(p), address)) return p
@@ -91,8 +91,8 @@ function findPair(old: usize, address: usize, now: u32): Pair | null {
   return null
 }
 
-/** A place for a new pair: a free one, or one whose sessions have moved or stayed. */
-function makePair(now: u32): Pair | null {
+/** @returns an entry for a new pair: a free one, or one whose sessions have moved or stayed */
+function makePair(now: Ticks): Pair | null {
   let found: Pair | null = null
   for (let i: u32 = 0; i < PAIRS; i++) {
     const p = pairAt(i)
@@ -107,10 +107,10 @@ function makePair(now: u32): Pair | null {
 }
 
 /**
- * A datagram that continues `s` came from `address`. True if it is to be taken in: it is authentic, and what it carries
- * is the peer's wherever it came from.
+ * A datagram that continues `s` arrived from `address`.
+ * @returns true if it is to be accepted: it is authentic, and comes from the peer whatever its address
  */
-export function considerMove(s: Session, address: usize, now: u32): bool {
+export function onOtherAddress(s: Session, address: usize, now: Ticks): bool {
   let p = findPair(addressOf(s), address, now)
   if (p && p.state == MOVED_PAIR) {
     move(s, address, now)
@@ -132,19 +132,19 @@ export function considerMove(s: Session, address: usize, now: u32): bool {
   }
   s.flags |= MOVING
   const pause = (p.dueAt - p.startedAt) * p.questions
-  if (p.state == ASKED && p.questions < MAX_QUESTIONS && now - p.startedAt >= pause) ask(p, now)
+  if (p.state == ASKED && p.questions < MAX_QUESTIONS && now - p.startedAt >= pause) pingBoth(p, now)
   return true
 }
 
-function ask(p: Pair, now: u32): void {
+function pingBoth(p: Pair, now: Ticks): void {
   const argument = (p.generation << 8) | (<u32>(changetype<usize>(p) - pairs) / PAIR_BYTES)
   p.questions++
   sendPing(OLD_PING, argument, oldOf(p), now)
   sendPing(NEW_PING, argument, newOf(p), now)
 }
 
-/** A segment of `s` came from its old address. */
-export function stayAtOld(s: Session, now: u32): void {
+/** A segment of `s` arrived from its old address. */
+export function onOldAddress(s: Session, now: Ticks): void {
   s.flags &= ~MOVING
   for (let i: u32 = 0; i < last; i++) {
     const p = pairAt(i)
@@ -153,7 +153,7 @@ export function stayAtOld(s: Session, now: u32): void {
 }
 
 /** The old or the new address of a pair answered. */
-export function onMovePong(argument: u32, isNew: bool, now: u32): void {
+export function onMovePong(argument: u32, isNew: bool, now: Ticks): void {
   const p = pairAt(argument & (PAIRS - 1))
   if (((p.generation << 8) | (argument & (PAIRS - 1))) != argument || isOver(p, now)) return
   if (!isNew) stay(p, now)
@@ -161,8 +161,8 @@ export function onMovePong(argument: u32, isNew: bool, now: u32): void {
   checkMoves(now)
 }
 
-/** The old address is alive: its sessions stay, or return. */
-function stay(p: Pair, now: u32): void {
+/** The old address is alive: its sessions stay, or move back. */
+function stay(p: Pair, now: Ticks): void {
   if (p.state == MOVED_PAIR) {
     if (now - p.dueAt > RETURN_TICKS) return
     moveAll(newOf(p), MOVED, oldOf(p), now)
@@ -171,11 +171,11 @@ function stay(p: Pair, now: u32): void {
   p.endsAt = now + STAYED_TICKS
 }
 
-/** Moves the sessions of pairs whose time has come. */
-export function checkMoves(now: u32): void {
+/** Moves the sessions of pairs that are due. */
+export function checkMoves(now: Ticks): void {
   for (let i: u32 = 0; i < last; i++) {
     const p = pairAt(i)
-    if (p.state != NEW_ANSWERED || until(p.dueAt, now) != 0) continue
+    if (p.state != NEW_ANSWERED || ticksUntil(p.dueAt, now) != 0) continue
     p.state = MOVED_PAIR
     p.dueAt = now
     p.endsAt = now + MOVED_TICKS
@@ -183,35 +183,35 @@ export function checkMoves(now: u32): void {
   }
 }
 
-/** Ticks until `checkMoves` has something to do. */
-export function untilMoves(now: u32): u32 {
+/** @returns ticks until `checkMoves` has something to do */
+export function movesDeadline(now: Ticks): Ticks {
   let wanted = NEVER
   for (let i: u32 = 0; i < last; i++) {
     const p = pairAt(i)
-    if (p.state == NEW_ANSWERED) wanted = min(wanted, until(p.dueAt, now))
+    if (p.state == NEW_ANSWERED) wanted = min(wanted, ticksUntil(p.dueAt, now))
   }
   return wanted
 }
 
 /** Moves the sessions at `from` that have a flag. */
-function moveAll(from: usize, flag: u32, to: usize, now: u32): void {
+function moveAll(from: usize, flag: u32, to: usize, now: Ticks): void {
   const slots = slotsInUse()
   for (let i: u32 = 0; i < slots; i++) {
     const s = sessionAt(i)
     if (!s || !isLive(s) || !has(s, flag) || !sameAddress(addressOf(s), from)) continue
     move(s, to, now)
-    settle(s, now)
+    reschedule(s, now)
   }
 }
 
-function move(s: Session, address: usize, now: u32): void {
+function move(s: Session, address: usize, now: Ticks): void {
   if (find(address, s.conv)) return
   followPeer(addressOf(s), address)
   if (s.remote) moveRemote(s, address)
   rekey(s, address)
   changePath(s, addressOf(s), now)
   s.flags = (s.flags & ~MOVING) | MOVED
-  if (s.tcp != TCP_GONE) tell(s, EVENT_MIGRATED)
+  if (s.tcp != TCP_GONE) queueEvent(s, EVENT_MIGRATED)
 }
 
 /** The new address answered a PING: it needs no validation of its own. */
@@ -219,7 +219,7 @@ function moveRemote(s: Session, address: usize): void {
   const next = joinRemote(address)
   if (!next) return
   const before = findRemote(addressOf(s))
-  if (before) succeed(changetype<Remote>(next), before)
+  if (before) inheritClock(changetype<Remote>(next), before)
   leaveRemote(s.remote)
   s.remote = next
 }

@@ -1,6 +1,7 @@
 /*
- * When contexts of the obfuscator begin and end (protocol.md 9.5), and what that does to the sessions behind them.
+ * Life of the obfuscator's contexts (protocol.md 9.5), and its effect on their sessions.
  */
+
 import {
   E_ARGUMENT,
   E_ENTROPY,
@@ -51,28 +52,29 @@ import {
   removeContext,
   unauthenticatedCount,
 } from '../obfs/context'
-import { earlyPayload, openEarly, takeEarly } from '../obfs/early'
-import { clearEarly, describe, early, openPackets } from '../obfs/receive'
-import { isServer, kind, local, NONE, remote, TCP, TCP_WND, takeSettings } from '../obfs/settings'
+import { openPendingPackets, pendingPayload, pendingPayloadBytes, takePending } from '../obfs/pending_packets'
+import { clearPending, describe, openPackets, pending } from '../obfs/receive'
+import { isObfsServer, local, NONE, obfsKind, remote, TCP, TCP_WND, takeSettings } from '../obfs/settings'
 import { headerBytes, nextRandom, SYN, seedRandom } from '../obfs/tcpip'
 import { openOutgoing, queueControl } from '../obfs/transmit'
-import { copyAddress, isAddress } from '../packet/address'
+import { copyAddress, familyOf, isAddress } from '../packet/address'
 import { hasEntropy, takeEntropy } from '../packet/entropy'
-import { tellOwn } from '../session/events'
+import { queueEndpointEvent } from '../session/events'
 import { count, OBFS_REFUSED } from '../stats'
+import { ElapsedTicks, Seconds, Ticks } from '../units'
 import { endSessionsOf } from './open'
 import { silenceSeconds } from './peer'
 
-/** Contexts are looked at so often. */
-const CHECK_TICKS: u64 = 10 * TICKS_PER_SECOND
+/** Interval between checks of the contexts. */
+const CHECK_TICKS: ElapsedTicks = 10 * TICKS_PER_SECOND
 /** Life of a context that sent nothing authentic. */
-const UNAUTHENTICATED_SECONDS: u32 = 30
-/** dpi/tcp-wnd servers: so many unauthenticated contexts are taken for granted, and so many at most. */
+const UNAUTHENTICATED_SECONDS: Seconds = 30
+/** dpi/tcp-wnd servers: unauthenticated contexts that are accepted without restriction, and their maximum number. */
 const STARTUP_BEGIN: u32 = 10
 const STARTUP_FULL: u32 = 60
-/** So long none of them gives way to another. */
-const STARTUP_SECONDS: u32 = 3
-/** Of 256 connections between those limits, so many are refused: 30 %. */
+/** A context is not evicted in its first seconds. */
+const STARTUP_SECONDS: Seconds = 3
+/** Of 256 connections between those limits, this many are refused: 30 %. */
 const STARTUP_REFUSED: u32 = 77
 /** 64 slots of 2048 bytes. */
 const SLOTS_BYTES: u32 = 64 << 11
@@ -81,22 +83,25 @@ const SEED_BYTES: u32 = 8
 
 export const contextInfo: usize = memory.data(96, 8)
 
-let checkAt: u64 = 0
+let checkAt: ElapsedTicks = 0
 /** Ids of contexts that timed out, for the host to fetch. */
 let ended: usize = 0
 let endedCount: u32 = 0
 
-/** Takes over kind and local address. */
+/**
+ * Applies kind and local address.
+ * @returns OK, E_ARGUMENT, E_ENTROPY or E_MEMORY
+ */
 export function configureObfs(server: bool): i32 {
   if (!takeSettings(server)) return E_ARGUMENT
-  if (kind == NONE || ended) return OK
+  if (obfsKind() == NONE || ended) return OK
   if (!hasEntropy(SEED_BYTES)) return E_ENTROPY
   seedRandom(load<u64>(takeEntropy(SEED_BYTES)))
   const before = usedBytes()
   const incoming = allocUrgent(classOf(SLOTS_BYTES))
   const outgoing = allocUrgent(classOf(SLOTS_BYTES))
   const list = allocUrgent(classOf(ENDED_BYTES))
-  if (!incoming || !outgoing || !list || !openContexts() || !openEarly()) return E_MEMORY
+  if (!incoming || !outgoing || !list || !openContexts() || !openPendingPackets()) return E_MEMORY
   openPackets(incoming)
   openOutgoing(outgoing)
   ended = list
@@ -104,42 +109,47 @@ export function configureObfs(server: bool): i32 {
   return OK
 }
 
-/** Bytes of the headers that every datagram has under an obfuscator. */
+/** @returns bytes of the headers that the obfuscator adds to a datagram */
 export function packetOverhead(address: usize): u32 {
-  return kind == NONE ? 0 : headerBytes(load<u16>(address))
+  return obfsKind() == NONE ? 0 : headerBytes(familyOf(address))
 }
 
-/** An authentic datagram came from `address`. */
-export function authenticated(address: usize): void {
+/** An authentic datagram arrived from `address`. */
+export function onAuthenticPacket(address: usize): void {
   authenticate(address)
-  if (kind != TCP || isServer) return
+  if (obfsKind() != TCP || isObfsServer()) return
   const c = findContext(address)
-  // the SYN|ACK was lost, the answer to what followed our SYN was not
+  // the SYN|ACK was lost, but the peer answered what followed our SYN
   if (!c || is(c, READY)) return
   c.flags |= READY
-  tellOwn(EVENT_OBFS_READY, c.id)
+  queueEndpointEvent(EVENT_OBFS_READY, c.id)
 }
 
-/** A dpi/tcp-wnd server accepted a connection from `remote`: id of its context, or a refusal. */
-export function acceptContext(now: u32): i32 {
-  clearEarly()
-  if (kind != TCP_WND || !isServer) return E_STATE
+/**
+ * A dpi/tcp-wnd server accepted a connection from `remote`.
+ * @returns id of its context, or an error
+ */
+export function acceptContext(now: Ticks): i32 {
+  clearPending()
+  if (obfsKind() != TCP_WND || !isObfsServer()) return E_STATE
   let c: Context | null = null
   if (!findContext(remote) && hasStartupRoom(now)) c = insertContext(remote)
   if (!c) {
     count(OBFS_REFUSED)
     return E_SESSIONS
   }
-  const bytes = takeEarly(c, remote)
-  if (bytes) describe(early, c, earlyPayload, bytes)
+  const entry = takePending(c, remote)
+  const bytes = entry ? pendingPayloadBytes(entry) : 0
+  if (bytes) describe(pending, c, pendingPayload(entry), bytes)
   return c.id
 }
 
 /**
- * True if one more connection may begin. The address with most connections that showed no key gives way first, so that
- * nobody keeps the others out; a connection has some seconds to show it.
+ * Makes room for one more connection. The address with most unauthenticated connections is evicted first, so that one
+ * address cannot exclude the others; each connection has some seconds to authenticate.
+ * @returns false if the connection is refused
  */
-function hasStartupRoom(now: u32): bool {
+function hasStartupRoom(now: Ticks): bool {
   const half = unauthenticatedCount()
   if (contextCount() >= MAX_CONTEXTS || half >= STARTUP_BEGIN) {
     const victim = mostCrowded(STARTUP_SECONDS)
@@ -152,15 +162,18 @@ function hasStartupRoom(now: u32): bool {
   return half < STARTUP_BEGIN || (nextRandom() & 255) >= STARTUP_REFUSED
 }
 
-/** A client dials `remote` from `local`: id of the context. One of the same address ends. */
-export function dialContext(now: u32): i32 {
-  if (kind == NONE || isServer || !isAddress(remote)) return E_STATE
+/**
+ * A client connects to `remote` from `local`; ends an existing context of the same address.
+ * @returns id of the context, or an error
+ */
+export function dialContext(now: Ticks): i32 {
+  if (obfsKind() == NONE || isObfsServer() || !isAddress(remote)) return E_STATE
   const old = findContext(remote)
   if (old) end(old, now)
   const c = insertContext(remote)
   if (!c) return E_MEMORY
   copyAddress(localOf(c), local)
-  if (kind == TCP) {
+  if (obfsKind() == TCP) {
     c.seq = nextRandom()
     c.synAck = c.seq + 1
     queueControl(c, SYN)
@@ -169,40 +182,40 @@ export function dialContext(now: u32): i32 {
   return c.id
 }
 
-/** The host gave a context up. */
-export function releaseContext(id: u32, now: u32): i32 {
+/** The host releases a context. */
+export function releaseContext(id: u32, now: Ticks): i32 {
   const c = contextOf(id)
   if (!c) return E_HANDLE
   end(c, now)
   return OK
 }
 
-function end(c: Context, now: u32): void {
-  // nobody opens a session but with the key, or to a server
-  if (!isServer || is(c, AUTHENTICATED)) endSessionsOf(remoteOf(c), REASON_OBFS, now)
+function end(c: Context, now: Ticks): void {
+  // only an authenticated peer, or a client towards its server, can have sessions
+  if (!isObfsServer() || is(c, AUTHENTICATED)) endSessionsOf(remoteOf(c), REASON_OBFS, now)
   removeContext(c)
 }
 
-function timeOut(c: Context, now: u32): void {
+function timeOut(c: Context, now: Ticks): void {
   if (endedCount < ENDED_BYTES >> 2) {
     store<u32>(ended + ((<usize>endedCount) << 2), c.id)
     endedCount++
   }
-  tellOwn(EVENT_OBFS_ENDED, c.id)
+  queueEndpointEvent(EVENT_OBFS_ENDED, c.id)
   end(c, now)
 }
 
-/** Next context that timed out, 0 if the host knows of all. */
+/** @returns id of the next context that timed out, 0 if there is none */
 export function takeEnded(): u32 {
   if (endedCount == 0) return 0
   endedCount--
   return load<u32>(ended + ((<usize>endedCount) << 2))
 }
 
-/** Ends the contexts whose time has come. */
-export function checkContexts(now: u32): void {
-  if (contextCount() == 0 || elapsed < checkAt) return
-  checkAt = elapsed + CHECK_TICKS
+/** Ends contexts that timed out. */
+export function checkContexts(now: Ticks): void {
+  if (contextCount() == 0 || elapsed() < checkAt) return
+  checkAt = elapsed() + CHECK_TICKS
   const second = seconds()
   while (true) {
     const c = oldestUnauthenticated()
@@ -217,13 +230,16 @@ export function checkContexts(now: u32): void {
   }
 }
 
-/** Ticks until `checkContexts` has something to do. */
-export function untilContexts(): u32 {
+/** @returns ticks until `checkContexts` has something to do */
+export function contextsDeadline(): Ticks {
   if (contextCount() == 0) return NEVER
-  return checkAt > elapsed ? <u32>(checkAt - elapsed) : 0
+  return checkAt > elapsed() ? <u32>(checkAt - elapsed()) : 0
 }
 
-/** Fills the info block; id, or 0 for an empty slot. */
+/**
+ * Fills the info block.
+ * @returns id of the context, 0 for an empty slot
+ */
 export function describeContext(slot: u32): u32 {
   const c = contextAt(slot)
   if (!c) return 0

@@ -1,6 +1,7 @@
 /*
- * How sessions begin: a client's TCP connection, a server's first datagram of an unknown conversation.
+ * Opens sessions: for a client's TCP connection, and for a server's first datagram of an unknown conversation.
  */
+
 import {
   CONFIG_CONFIRM,
   CONFIG_MAX_HALF_OPEN,
@@ -17,20 +18,22 @@ import { seconds } from '../clock'
 import { sendReset } from '../control/queue'
 import { openConfirm } from '../kcp/confirm'
 import { openCongestion } from '../kcp/congestion'
-import { openConversation, waitSnd } from '../kcp/conversation'
-import { probe } from '../kcp/recovery'
+import { waitSnd } from '../kcp/conversation'
+import { probe } from '../kcp/loss_detection'
+import { openConversation } from '../kcp/options'
+import { openReceiveWindow } from '../kcp/receive_window'
 import { CMD_PUSH, CMD_WINS, diff, HEADER_BYTES, readCmd, readSn, readTs, readUna } from '../kcp/segment'
-import { openRecvWindow } from '../kcp/window'
 import { isAddress, sameAddress } from '../packet/address'
 import { tagBytes } from '../packet/datagram'
 import { isRecent, joinRemote, Remote } from '../packet/remote'
 import { datagramFilter, rememberedSince } from '../packet/replay'
-import { tell } from '../session/events'
+import { queueEvent } from '../session/events'
 import {
   addressOf,
   CONNECT,
-  CUT,
-  EOF_OWED,
+  countHalfOpen,
+  DRAINING,
+  EOF_PENDING,
   EOF_SENT,
   ESTABLISHED,
   halfOpenCount,
@@ -41,7 +44,6 @@ import {
   INITIATOR,
   nextLinger,
   oldestLinger,
-  openHalf,
   Session,
   setState,
   TCP_GONE,
@@ -49,57 +51,62 @@ import {
   TIME_WAIT,
 } from '../session/session'
 import { endSession, queueDial, sendKeepalive } from '../session/stream'
-import { error, find, insert, isTableFull, rekey, sessionAt, slotsInUse } from '../session/table'
-import { answerLate, areTombstonesFull, findTombstone } from '../session/tombstones'
+import { find, insert, isTableFull, rekey, sessionAt, sessionOf, slotsInUse } from '../session/table'
+import { areTombstonesFull, findTombstone, onLateDatagram } from '../session/tombstones'
 import { count, SESSIONS_OPENED, SESSIONS_REFUSED, SESSIONS_UNCONFIRMED } from '../stats'
+import { Conv, Seconds, Ticks } from '../units'
 import { field } from './config'
-import { considerMove } from './migration'
+import { onOtherAddress } from './migration'
 import { currentPeer, previousPeer } from './peer'
-import { isLive, pingUnvalidated, settle } from './schedule'
+import { isLive, pingUnvalidated, reschedule } from './schedule'
 
-/** Sessions that datagrams of unknown conversations are compared with, a second: some percent of a core. */
+/** Limit of sessions visited per second for datagrams of unknown conversations: a few percent of a core. */
 const MAX_VISITS: u32 = 4000000
-/** Sessions in LINGER that are looked at for one that may give its place. */
-const MAX_LINGER_LOOKS: u32 = 64
-/** How far the numbers of a datagram may lie from a session it is said to continue: the largest window. */
+/** Limit of sessions in LINGER that are visited for one to evict. */
+const MAX_LINGER_VISITS: u32 = 64
+/** Maximum distance of the numbers of a datagram from a session it continues: the largest window. */
 const MAX_MOVED_DISTANCE: i32 = 65536
 
 let mode: u32 = 0
-let nextConv: u32 = 0
-let scanSecond: u32 = 0
+let nextConv: Conv = 0
+let scanSecond: Seconds = 0
 let visits: u32 = 0
 
-/** `conv`: a random number to count on from. */
-export function configureOpening(modeBits: u32, conv: u32): void {
+/** @param conv random number from which convs are counted */
+export function configureOpening(modeBits: u32, conv: Conv): void {
   mode = modeBits
   nextConv = conv
 }
 
-function start(s: Session, conv: u32, state: u32, now: u32): void {
+function start(s: Session, conv: Conv, state: u32, now: Ticks): void {
   openConversation(s, conv)
-  openRecvWindow(s, now)
+  openReceiveWindow(s, now)
   openCongestion(s, addressOf(s), now)
   setState(s, state)
-  s.created = s.signAt = s.progressAt = s.payloadAt = s.queuedAt = s.tickAt = now
+  s.created = s.signAt = s.progressAt = s.payloadAt = s.queuedAt = s.flushAt = now
   s.createdSecond = seconds()
-  // so that the first pair of ACKs need not wait
-  s.ackLast = now - TICKS_PER_SECOND
-  openHalf(s)
+  // the first pair of ACKs need not wait
+  s.ackLastSentAt = now - TICKS_PER_SECOND
+  countHalfOpen(s)
   count(SESSIONS_OPENED)
 }
 
-/** A session for a TCP connection that a client accepted: its handle or an error. */
-export function openStream(now: u32): i32 {
+/**
+ * Opens a session for a TCP connection that a client accepted.
+ * @returns its handle or an error
+ */
+export function openStream(now: Ticks): i32 {
   if (!isAddress(currentPeer)) return E_NO_PEER
   if (isHalfOpenFull() || !makeRoom(now)) {
     count(SESSIONS_REFUSED)
     return E_SESSIONS
   }
   const conv = allocateConv()
-  const s = insert(currentPeer, conv)
+  const handle = insert(currentPeer, conv)
+  const s = sessionOf(handle)
   if (!s) {
     count(SESSIONS_REFUSED)
-    return error
+    return handle
   }
   start(s, conv, CONNECT, now)
   s.flags |= INITIATOR
@@ -108,26 +115,27 @@ export function openStream(now: u32): i32 {
     endSession(s, REASON_MEMORY)
     s.events = 0
     count(SESSIONS_REFUSED)
-    settle(s, now)
+    reschedule(s, now)
     return E_MEMORY
   }
-  settle(s, now)
+  reschedule(s, now)
   return s.handle
 }
 
 /**
- * Makes room for one more session: one that lingers gives its place if everything it sent is acknowledged and nothing
- * is left for TCP. False if there is none, or if too many sessions ended just now.
+ * Makes room for one more session: evicts one in LINGER if everything it sent is acknowledged and nothing is left for
+ * TCP.
+ * @returns false if there is none, or if too many sessions ended recently
  */
-function makeRoom(now: u32): bool {
+function makeRoom(now: Ticks): bool {
   if (areTombstonesFull()) return false
   if (!isTableFull()) return true
   let s = oldestLinger()
-  for (let i: u32 = 0; i < MAX_LINGER_LOOKS && s; i++) {
+  for (let i: u32 = 0; i < MAX_LINGER_VISITS && s; i++) {
     const isDone = waitSnd(s) == 0 && s.rcvRead == s.rcvTop && s.tcp == TCP_GONE
-    if (isDone && !has(s, EOF_OWED | IN_READY | IN_DIRTY | IN_EVENTS)) {
+    if (isDone && !has(s, EOF_PENDING | IN_READY | IN_DIRTY | IN_EVENTS)) {
       endSession(s, 0)
-      settle(s, now)
+      reschedule(s, now)
       return true
     }
     s = nextLinger(s)
@@ -135,46 +143,48 @@ function makeRoom(now: u32): bool {
   return false
 }
 
-/** Next free conv for the peer; never 0 (protocol.md 6.6). */
-function allocateConv(): u32 {
+/** @returns the next free conv for the peer; never 0 (protocol.md 6.6) */
+function allocateConv(): Conv {
   do nextConv++
   while (nextConv == 0 || find(currentPeer, nextConv) || findTombstone(currentPeer, nextConv))
   return nextConv
 }
 
 /**
- * A datagram of a conversation that is unknown at this address. A server accepts the first one of a conversation; one of
- * a session that is elsewhere belongs to it, and may show that it moved; anything else is answered by RESET.
+ * Handles a datagram of a conversation that is unknown at this address. A server accepts the first datagram of a
+ * conversation. A datagram that continues a session at another address belongs to it, and may show that it moved.
+ * Anything else is answered by RESET.
+ * @returns the session of the datagram; null if it is dropped
  */
-export function acceptSession(at: usize, len: u32, conv: u32, address: usize, now: u32): Session | null {
+export function acceptSession(at: usize, len: u32, conv: Conv, address: usize, now: Ticks): Session | null {
   const ended = findTombstone(address, conv)
   if (ended) {
-    answerLate(ended, len)
+    onLateDatagram(ended, len)
     return null
   }
   const isMidway = isFromMidway(at, len)
-  if (isMidway && tagBytes != 0) {
+  if (isMidway && tagBytes() != 0) {
     if (!mayScan()) return null
     const known = findElsewhere(conv)
-    // a session in CONNECT never moves: its first flight, sent again from elsewhere, would be dialled twice
+    // a session in CONNECT never moves: its first flight, replayed from another address, would be dialled twice
     if (known && known.state == CONNECT) return null
-    if (known && continues(at, known)) return considerMove(known, address, now) ? known : null
+    if (known && continues(at, known)) return onOtherAddress(known, address, now) ? known : null
   }
-  // una tells of something received on a conversation we do not know: its server was restarted since
+  // una acknowledges data of a conversation that is unknown here: this server has restarted
   if (!(mode & MODE_SERVER) || (isMidway && readUna(at) != 0)) {
     sendReset(conv, address, len)
     return null
   }
   let s: Session | null = null
-  if (!isHalfOpenFull() && makeRoom(now)) s = insert(address, conv)
+  if (!isHalfOpenFull() && makeRoom(now)) s = sessionOf(insert(address, conv))
   if (!s) {
     count(SESSIONS_REFUSED)
     return null
   }
   start(s, conv, CONNECT, now)
-  if (tagBytes != 0 && !admit(s, at, len, now)) {
+  if (tagBytes() != 0 && !admit(s, at, len, now)) {
     endSession(s, REASON_MEMORY)
-    settle(s, now)
+    reschedule(s, now)
     count(SESSIONS_REFUSED)
     return null
   }
@@ -182,14 +192,15 @@ export function acceptSession(at: usize, len: u32, conv: u32, address: usize, no
 }
 
 /**
- * Decides how far a new session is believed (docs/validation.md): whether its address has to answer, and whether its
- * first flight has to be confirmed. False when memory is scarce.
+ * Decides how far a new session is trusted (docs/validation.md): whether its address has to be validated, and whether
+ * its first flight has to be confirmed.
+ * @returns false when memory is scarce
  */
-function admit(s: Session, at: usize, len: u32, now: u32): bool {
+function admit(s: Session, at: usize, len: u32, now: Ticks): bool {
   s.remote = joinRemote(addressOf(s))
   if (!s.remote) return false
   const remote = changetype<Remote>(s.remote)
-  if (!isVouchedFor(remote, s.conv, at, len)) {
+  if (!isRecentFlight(remote, s.conv, at, len)) {
     if (!openConfirm(s)) return false
     count(SESSIONS_UNCONFIRMED)
     sendKeepalive(s, now)
@@ -198,20 +209,20 @@ function admit(s: Session, at: usize, len: u32, now: u32): bool {
   return true
 }
 
-/** True if a first flight cannot be a replay: it left its sender so recently that the filter would know it. */
-function isVouchedFor(remote: Remote, conv: u32, at: usize, len: u32): bool {
+/** @returns true if a first flight cannot be a replay: it was sent so recently that the filter would contain it */
+function isRecentFlight(remote: Remote, conv: Conv, at: usize, len: u32): bool {
   if (field(CONFIG_CONFIRM) != 0 || len < HEADER_BYTES || readCmd(at) != CMD_PUSH) return false
   return isRecent(remote, readTs(at), conv, rememberedSince(datagramFilter()))
 }
 
-/** True for a datagram that cannot be the first of its conversation: those begin with sn 0 and una 0. */
+/** @returns true for a datagram that cannot be the first of its conversation, which has sn 0 and una 0 */
 function isFromMidway(at: usize, len: u32): bool {
   if (len < HEADER_BYTES) return false
   const cmd = readCmd(at)
   return cmd >= CMD_PUSH && cmd <= CMD_WINS && (readUna(at) != 0 || readSn(at) != 0)
 }
 
-/** A budget for what looks at every session. */
+/** @returns true while the limit of visited sessions is not reached */
 function mayScan(): bool {
   if (scanSecond != seconds()) {
     scanSecond = seconds()
@@ -221,19 +232,19 @@ function mayScan(): bool {
   return visits <= MAX_VISITS
 }
 
-/** A living session of this conv with another address. */
-function findElsewhere(conv: u32): Session | null {
+/** @returns a live session of this conv at another address, null if there is none */
+function findElsewhere(conv: Conv): Session | null {
   const slots = slotsInUse()
   for (let i: u32 = 0; i < slots; i++) {
     const s = sessionAt(i)
-    if (s && s.conv == conv && s.state != TIME_WAIT && !has(s, CUT)) return s
+    if (s && s.conv == conv && s.state != TIME_WAIT && !has(s, DRAINING)) return s
   }
   return null
 }
 
 /**
- * True if the numbers of a datagram lie inside the windows of a session that is elsewhere: its peer may have another
- * address, as when a NAT gave it a new port. Only authentic datagrams of the other side get here.
+ * @returns true if the numbers of a datagram are inside the windows of a session at another address: its peer may have
+ *   moved, for example when a NAT assigned a new port. The datagram must be authentic.
  */
 function continues(at: usize, s: Session): bool {
   const una = readUna(at)
@@ -242,41 +253,41 @@ function continues(at: usize, s: Session): bool {
 }
 
 /**
- * The peer is elsewhere: its sessions move along and say something at once, so that a server that knows them follows,
- * and one that was started anew answers RESET.
+ * The peer is at another address: moves its sessions, and sends something for each, so that a server that knows them
+ * follows, and one that has restarted answers RESET.
  */
-export function moveSessions(now: u32): void {
+export function moveSessions(now: Ticks): void {
   if (!isAddress(previousPeer) || !isAddress(currentPeer)) return
   const slots = slotsInUse()
   for (let i: u32 = 0; i < slots; i++) {
     const s = sessionAt(i)
     if (!s || !isLive(s) || !sameAddress(addressOf(s), previousPeer)) continue
     if (find(currentPeer, s.conv)) {
-      // the same conv is in use there: it cannot be ours
+      // another session uses this conv there: the sessions cannot both be ours
       endSession(s, REASON_STALE_PEER)
-      settle(s, now)
+      reschedule(s, now)
       continue
     }
     rekey(s, currentPeer)
-    if (s.tcp != TCP_GONE) tell(s, EVENT_MIGRATED)
+    if (s.tcp != TCP_GONE) queueEvent(s, EVENT_MIGRATED)
     if (s.flight != 0) probe(s)
     else if (s.state == ESTABLISHED && !has(s, EOF_SENT)) sendKeepalive(s, now)
-    settle(s, now)
+    reschedule(s, now)
   }
 }
 
-/** Every session of a remote address ends; nothing is sent. */
-export function endSessionsOf(address: usize, reason: u32, now: u32): void {
+/** Ends every session of a remote address; nothing is sent. */
+export function endSessionsOf(address: usize, reason: u32, now: Ticks): void {
   const slots = slotsInUse()
   for (let i: u32 = 0; i < slots; i++) {
     const s = sessionAt(i)
     if (!s || s.state == TIME_WAIT || !sameAddress(addressOf(s), address)) continue
     endSession(s, reason)
-    settle(s, now)
+    reschedule(s, now)
   }
 }
 
-/** Sessions without DIAL, or that nobody answered, against their own limit. */
+/** @returns true if the limit of half-open sessions is reached: those without DIAL or without an answer */
 function isHalfOpenFull(): bool {
   return field(CONFIG_MAX_HALF_OPEN) != 0 && halfOpenCount() >= field(CONFIG_MAX_HALF_OPEN)
 }

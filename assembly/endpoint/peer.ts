@@ -1,7 +1,8 @@
 /*
- * Where the peer is: the address new sessions go to, whether it still answers, and how a rendezvous client finds it
- * (protocol.md 7.3, 7.6, 8).
+ * The peer: the address of new sessions, whether it answers, and how a rendezvous client finds it (protocol.md 7.3,
+ * 7.6, 8).
  */
+
 import {
   CONFIG_KEEPALIVE,
   E_ARGUMENT,
@@ -17,7 +18,7 @@ import {
   TICKS_PER_SECOND,
 } from '../abi'
 import { elapsed } from '../clock'
-import { checkPing, isSilent, notePong, noteReceived, pingSoon, untilPing } from '../control/keepalive'
+import { checkPing, isSilent, onPeerDatagram, onPong, pingDeadline, schedulePing } from '../control/keepalive'
 import {
   argumentOf,
   closePing,
@@ -31,75 +32,79 @@ import {
 import {
   checkRendezvous,
   endPunches,
-  helloSoon,
   punchSource,
+  rendezvousDeadline,
   rendezvousServer,
+  scheduleHello,
   setRendezvous,
-  untilRendezvous,
   wasPunched,
 } from '../control/rendezvous'
-import { checkServices, untilServices } from '../control/services'
-import { copyAddress, isAddress, sameAddress } from '../packet/address'
-import { tellOwn } from '../session/events'
+import { checkServices, servicesDeadline } from '../control/services'
+import { copyAddress, familyOf, IPV6, isAddress, sameAddress } from '../packet/address'
+import { queueEndpointEvent } from '../session/events'
 import { LAST_RECEIVED_AGE, set } from '../stats'
+import { ElapsedTicks, Seconds, Ticks } from '../units'
 import { field } from './config'
 
-/** Written by the host before `set_peer`, and by us before PEER_FOUND. */
+/** Written by the host before `set_peer`, and by the engine before PEER_FOUND. */
 export const peer: usize = memory.data(24, 8)
 export const currentPeer: usize = memory.data(24, 8)
-/** The peer before the last change; its sessions are to move along. */
+/** The peer before the last change, whose sessions are to move. */
 export const previousPeer: usize = memory.data(24, 8)
 
 let mode: u32 = 0
-let lastReceivedAt: u64 = 0
+let lastReceivedAt: ElapsedTicks = 0
 let everReceived: bool = false
-let resolvedAt: u64 = 0
-let silenceTicks: u64 = 0
+let resolvedAt: ElapsedTicks = 0
+let silenceTicks: ElapsedTicks = 0
 
-/** `silence`: seconds without a datagram after which names are resolved again. */
-export function configurePeer(modeBits: u32, silence: u32): void {
+/** @param silence seconds without a datagram after which names are resolved again */
+export function configurePeer(modeBits: u32, silence: Seconds): void {
   mode = modeBits
   silenceTicks = <u64>silence * TICKS_PER_SECOND
 }
 
-/** Takes over the address the host wrote. True if it is another one. */
-export function takePeer(now: u32): bool {
+/**
+ * Takes the address that the host wrote.
+ * @returns true if it changed
+ */
+export function takePeer(now: Ticks): bool {
   if (sameAddress(currentPeer, peer)) return false
   changePeer(peer, now)
   return true
 }
 
-function changePeer(address: usize, now: u32): void {
+function changePeer(address: usize, now: Ticks): void {
   copyAddress(previousPeer, currentPeer)
   copyAddress(currentPeer, address)
-  pingSoon(now)
+  schedulePing(now)
 }
 
-/** Pings the peer beside the keepalive, which goes on as if nothing happened. */
-export function probePeer(now: u32): i32 {
+/** Pings the peer in addition to the keepalive, which is not affected. */
+export function probePeer(now: Ticks): i32 {
   if (!isAddress(currentPeer)) return E_NO_PEER
   sendPing(PEER_PING, 0, currentPeer, now)
   return OK
 }
 
-/** The rendezvous server, our local address and the service id are as the host wrote them. */
-export function takeRendezvous(idBytes: u32, now: u32): i32 {
+/** Takes the rendezvous server, local address and service id that the host wrote. */
+export function takeRendezvous(idBytes: u32, now: Ticks): i32 {
   return setRendezvous(idBytes, now) ? OK : E_ARGUMENT
 }
 
-/** Seconds of silence after which a peer counts as lost (protocol.md 7.4). */
-export function silenceSeconds(): u32 {
+/** @returns seconds of silence after which a peer is considered lost (protocol.md 7.4) */
+export function silenceSeconds(): Seconds {
   return <u32>(silenceTicks / TICKS_PER_SECOND)
 }
 
 /**
- * A datagram arrived from `address` that is authentic, no replay and not one of ours. Nothing less counts as a sign of
- * life: anybody could send it.
+ * A datagram arrived from `address` that is authentic, not a replay and not our own. Nothing less proves that the peer
+ * is alive, because it can be forged.
  */
-export function noteAuthentic(address: usize): void {
+export function onAuthentic(address: usize): void {
   everReceived = true
-  lastReceivedAt = elapsed
-  if (sameAddress(address, currentPeer)) noteReceived()
+  lastReceivedAt = elapsed()
+  if (sameAddress(address, currentPeer)) onPeerDatagram()
 }
 
 /** A session moved to `address`; a client follows its server. */
@@ -109,46 +114,50 @@ export function followPeer(from: usize, address: usize): void {
   copyAddress(peer, address)
 }
 
-/** Pings the peer; when it falls silent the host resolves again at once, and a rendezvous client asks for it anew. */
-function checkPeer(now: u32): void {
+/** Pings the peer; when it becomes silent the host resolves names again, and a rendezvous client sends CONNECT. */
+function checkPeer(now: Ticks): void {
   const wasSilent = isSilent()
   checkPing(currentPeer, now)
   if (wasSilent || !isSilent()) return
-  resolvedAt = elapsed
-  tellOwn(EVENT_RESOLVE, 0)
-  helloSoon(now)
+  resolvedAt = elapsed()
+  queueEndpointEvent(EVENT_RESOLVE, 0)
+  scheduleHello(now)
 }
 
-/** True when a LISTEN or CONNECT is wanted: always of a server, of a client while it has no peer that answers. */
-function wantsRendezvous(): bool {
+/**
+ * @returns true when LISTEN or CONNECT is to be sent: always for a server, for a client while it has no peer that
+ *   answers
+ */
+function needsRendezvous(): bool {
   if (!(mode & MODE_RENDEZVOUS)) return false
   return (mode & MODE_SERVER) != 0 || ((mode & MODE_CLIENT) != 0 && (!isAddress(currentPeer) || isSilent()))
 }
 
-function listenTicks(): u32 {
+function listenTicks(): Ticks {
   return mode & MODE_SERVER ? field(CONFIG_KEEPALIVE) * TICKS_PER_SECOND : 0
 }
 
-/** True if the socket is an IPv6 one, as the rendezvous server's address tells. */
+/** @returns true if the socket is an IPv6 one, according to the rendezvous server's address */
 export function isMappedSocket(): bool {
-  return load<u16>(rendezvousServer) == 6
+  return familyOf(rendezvousServer) == IPV6
 }
 
-/** True while a rendezvous client looks for its peer. */
+/** @returns true while a rendezvous client searches for its peer */
 function isSearching(): bool {
-  return (mode & MODE_CLIENT) != 0 && wantsRendezvous()
+  return (mode & MODE_CLIENT) != 0 && needsRendezvous()
 }
 
-/** A PING came from `address`. */
-export function takePing(address: usize, now: u32): void {
+/** A PING arrived from `address`. */
+export function onPing(address: usize, now: Ticks): void {
   if (isSearching() && !sameAddress(address, currentPeer)) punchSource(address, now)
 }
 
 /**
- * A PONG from `address` answers `ping`, one to the peer or to a punched address. The first one that a rendezvous client
- * gets while it searches shows where the peer is. True if that is a new place.
+ * A PONG from `address` answers `ping`, which was sent to the peer or to a punched address. While a rendezvous client
+ * searches, the first such PONG determines the peer.
+ * @returns true if the peer changed
  */
-export function takePong(ping: usize, address: usize, now: u32): bool {
+export function onPeerPong(ping: usize, address: usize, now: Ticks): bool {
   const isPunch = purposeOf(ping) == PUNCH_PING
   if (!wasSentTo(ping, address) && !(isPunch && wasPunched(argumentOf(ping), address))) return false
   closePing(ping)
@@ -157,43 +166,43 @@ export function takePong(ping: usize, address: usize, now: u32): bool {
     changePeer(address, now)
     copyAddress(peer, address)
     endPunches()
-    tellOwn(EVENT_PEER_FOUND, 0)
+    queueEndpointEvent(EVENT_PEER_FOUND, 0)
   }
   if (sameAddress(address, currentPeer)) {
-    notePong(now)
-    tellOwn(EVENT_PONG, now - sentAtOf(ping))
+    onPong(now)
+    queueEndpointEvent(EVENT_PONG, now - sentAtOf(ping))
   }
   return isNew
 }
 
-/** Ticks until names are to be resolved again (protocol.md 7.6). */
-function untilResolve(): u32 {
-  const since = elapsed - max(resolvedAt, lastReceivedAt)
+/** @returns ticks until names are to be resolved again (protocol.md 7.6) */
+function resolveDeadline(): Ticks {
+  const since = elapsed() - max(resolvedAt, lastReceivedAt)
   return since >= silenceTicks ? 0 : <u32>(silenceTicks - since)
 }
 
-/** Pings, LISTEN, CONNECT, RESOLVE, claims of services: what is due. */
-export function checkPeerTimers(now: u32): void {
+/** Performs what is due: pings, LISTEN, CONNECT, RESOLVE, claims of services. */
+export function checkPeerTimers(now: Ticks): void {
   checkServices(now)
   if (isAddress(currentPeer)) checkPeer(now)
-  checkRendezvous(wantsRendezvous(), listenTicks(), now)
-  if (untilResolve() != 0) return
-  resolvedAt = elapsed
-  tellOwn(EVENT_RESOLVE, 0)
+  checkRendezvous(needsRendezvous(), listenTicks(), now)
+  if (resolveDeadline() != 0) return
+  resolvedAt = elapsed()
+  queueEndpointEvent(EVENT_RESOLVE, 0)
 }
 
-/** Ticks until `checkPeerTimers` has something to do. */
-export function untilPeerTimers(now: u32): u32 {
-  const wanted = min(min(untilResolve(), untilServices(now)), untilRendezvous(wantsRendezvous(), now))
-  return isAddress(currentPeer) ? min(wanted, untilPing(now)) : wanted
+/** @returns ticks until `checkPeerTimers` has something to do */
+export function peerDeadline(now: Ticks): Ticks {
+  const wanted = min(min(resolveDeadline(), servicesDeadline(now)), rendezvousDeadline(needsRendezvous(), now))
+  return isAddress(currentPeer) ? min(wanted, pingDeadline(now)) : wanted
 }
 
 export function refreshReceivedAge(): void {
-  set(LAST_RECEIVED_AGE, everReceived ? (elapsed - lastReceivedAt) / TICKS_PER_MS : u64.MAX_VALUE)
+  set(LAST_RECEIVED_AGE, everReceived ? (elapsed() - lastReceivedAt) / TICKS_PER_MS : u64.MAX_VALUE)
 }
 
-/** After a suspension: everything is due. */
-export function wakePeer(now: u32): void {
-  pingSoon(now)
-  helloSoon(now)
+/** After a suspension everything is due. */
+export function wakePeer(now: Ticks): void {
+  schedulePing(now)
+  scheduleHello(now)
 }

@@ -1,6 +1,7 @@
 /*
- * Datagrams in: the checks of protocol.md 3.5 in their order, then session 0 or the conversation they belong to.
+ * Received datagrams: the checks of protocol.md 3.5 in their order, then session 0 or the conversation.
  */
+
 import {
   MAX_DATAGRAM_BYTES,
   REASON_RESET,
@@ -15,7 +16,7 @@ import {
   TICKS_PER_SECOND,
 } from '../abi'
 import { seconds } from '../clock'
-import { argument, GOT_PING, GOT_PONG, GOT_RESET, isListen, MALFORMED, takeControl } from '../control/control'
+import { foundOf, GOT_PING, GOT_PONG, GOT_RESET, isListen, MALFORMED, takeControl, valueOf } from '../control/control'
 import {
   argumentOf,
   closePing,
@@ -31,7 +32,6 @@ import {
 import { sendReset } from '../control/queue'
 import { onServicePong } from '../control/services'
 import { closeConfirm } from '../kcp/confirm'
-import { fromWireClock } from '../kcp/conversation'
 import {
   ADVANCED_UNA,
   ANSWERED,
@@ -42,28 +42,29 @@ import {
   MOVED_PAYLOAD,
   RECEIVED_STREAM,
 } from '../kcp/input'
+import { growReceiveWindow } from '../kcp/receive_window'
 import { CMD_PUSH, CMD_WINS, diff, HEADER_BYTES, readCmd, readConv, readLen, readTs, readUna } from '../kcp/segment'
-import { growRecvWindow } from '../kcp/window'
-import { kind, NONE } from '../obfs/settings'
+import { fromWireClock } from '../kcp/wire_clock'
+import { NONE, obfsKind } from '../obfs/settings'
 import { sameAddress } from '../packet/address'
-import { hasSpareBlock, refillRx, rxSlot, tagBytes } from '../packet/datagram'
+import { hasSpareBlock, refillRx, rxSlot, sealBytes, tagBytes } from '../packet/datagram'
 import { hashOfNonce, isOwnNonce, nonceBytes } from '../packet/nonce'
-import { answersValidation, findRemote, learnClock, onReceivedFrom, Remote, wantsClock } from '../packet/remote'
+import { answersValidation, findRemote, learnClock, needsClock, onReceivedFrom, Remote } from '../packet/remote'
 import { datagramFilter, isReplay, isReplayedListen, prepareReplay } from '../packet/replay'
 import {
   addressOf,
   CONNECT,
-  closeHalf,
   ESTABLISHED,
-  HELD,
   has,
   INITIATOR,
   MOVING,
-  RESET_DOUBTED,
+  RESET_CHALLENGED,
+  SEND_HELD,
   Session,
   setState,
+  uncountHalfOpen,
 } from '../session/session'
-import { advance, denyReset, doubtReset, endSession, resetByPeer } from '../session/stream'
+import { advance, challengeReset, dismissReset, endSession, resetByPeer } from '../session/stream'
 import { find } from '../session/table'
 import {
   add,
@@ -79,38 +80,42 @@ import {
   PKT_RECEIVED_BYTES,
   PONGS_UNASKED,
 } from '../stats'
-import { onMovePong, stayAtOld } from './migration'
-import { authenticated, packetOverhead } from './obfs'
+import { Ticks } from '../units'
+import { onMovePong, onOldAddress } from './migration'
+import { onAuthenticPacket, packetOverhead } from './obfs'
 import { acceptSession, moveSessions } from './open'
-import { isMappedSocket, noteAuthentic, takePing, takePong } from './peer'
-import { isLive, onValidated, settleTouched, touch } from './schedule'
+import { isMappedSocket, onAuthentic, onPeerPong, onPing } from './peer'
+import { isLive, markDirty, onValidated, processDirty } from './schedule'
 
-/** What a WINS repeats of our clock is no older. */
-const MAX_ECHO_TICKS: u32 = 600 * TICKS_PER_SECOND
-/** Too short to hold a conv. */
+/** An echo of our clock in a WINS is at most this old. */
+const MAX_ECHO_TICKS: Ticks = 600 * TICKS_PER_SECOND
+/** Shorter datagrams contain no conv. */
 const MIN_PLAIN_BYTES: u32 = 4
 
-/** Takes the first `slots` receive descriptors; how many were accepted. */
-export function receive(slots: u32, now: u32): i32 {
+/**
+ * Handles the first `slots` receive descriptors.
+ * @returns how many were accepted
+ */
+export function receive(slots: u32, now: Ticks): i32 {
   let accepted = 0
   const n = min(slots, RX_SLOTS)
   for (let i: u32 = 0; i < n; i++) prepare(i)
-  for (let i: u32 = 0; i < n; i++) if (takeDatagram(i, now)) accepted++
-  settleTouched(now)
+  for (let i: u32 = 0; i < n; i++) if (onDatagram(i, now)) accepted++
+  processDirty(now)
   return accepted
 }
 
-/** What a datagram needs from far away is on its way while others are looked at. */
+/** Prefetches what a datagram needs, while other datagrams are handled. */
 function prepare(i: u32): void {
   const slot = rxSlot(i)
   const sealed = load<u32>(slot, RX_LENGTH)
-  if (tagBytes == 0 || !(load<u32>(slot, RX_FLAGS) & RX_OPENED) || sealed <= tagBytes + nonceBytes) return
-  const hash = hashOfNonce(load<usize>(slot, RX_PTR) + sealed - nonceBytes)
+  if (tagBytes() == 0 || !(load<u32>(slot, RX_FLAGS) & RX_OPENED) || sealed <= sealBytes()) return
+  const hash = hashOfNonce(load<usize>(slot, RX_PTR) + sealed - nonceBytes())
   store<u64>(slot, hash, RX_HASH)
   prepareReplay(datagramFilter(), hash)
 }
 
-function takeDatagram(i: u32, now: u32): bool {
+function onDatagram(i: u32, now: Ticks): bool {
   const slot = rxSlot(i)
   const sealed = load<u32>(slot, RX_LENGTH)
   const at = load<usize>(slot, RX_PTR)
@@ -121,7 +126,7 @@ function takeDatagram(i: u32, now: u32): bool {
     count(DROP_OVERSIZE)
     return false
   }
-  const overhead = tagBytes + nonceBytes
+  const overhead = sealBytes()
   let hash: u64 = 0
   if (overhead) {
     if (sealed <= overhead) {
@@ -133,64 +138,65 @@ function takeDatagram(i: u32, now: u32): bool {
       return false
     }
     hash = load<u64>(slot, RX_HASH)
-    if (isOwnNonce(at + sealed - nonceBytes, hash)) {
+    if (isOwnNonce(at + sealed - nonceBytes(), hash)) {
       count(DROP_REFLECTED)
       return false
     }
-    // a packet that fails authentication does not get here: it must not block the genuine one (protocol.md 3.5)
+    // only after authentication: a forged packet must not block the genuine one (protocol.md 3.5)
     if (isReplay(datagramFilter(), hash)) {
       count(DROP_REPLAY)
       return false
     }
   }
-  noteAuthentic(address)
-  if (kind != NONE) authenticated(address)
+  onAuthentic(address)
+  if (obfsKind() != NONE) onAuthenticPacket(address)
   const len = sealed - overhead
   if (len < MIN_PLAIN_BYTES) {
     count(DROP_SHORT)
     return false
   }
   const conv = readConv(at)
-  if (conv == 0) return takeMessage(at, len, hash, address, now)
+  if (conv == 0) return onControl(at, len, hash, address, now)
   add(KCP_RECEIVED_BYTES, len)
-  return takeSegments(i, at, len, sealed, address, now)
+  return onSegments(i, at, len, sealed, address, now)
 }
 
-function takeMessage(at: usize, len: u32, hash: u64, address: usize, now: u32): bool {
-  // a LISTEN is worth recording: other traffic must not push it out of memory soon
-  if (tagBytes && isListen(at, len) && isReplayedListen(hash)) {
+function onControl(at: usize, len: u32, hash: u64, address: usize, now: Ticks): bool {
+  // a LISTEN is worth replaying: it has a filter of its own, which other traffic does not fill
+  if (tagBytes() && isListen(at, len) && isReplayedListen(hash)) {
     count(DROP_REPLAY)
     return false
   }
-  const found = takeControl(at, len, address, seconds(), isMappedSocket(), now)
+  const result = takeControl(at, len, address, seconds(), isMappedSocket(), now)
+  const found = foundOf(result)
   if (found == MALFORMED) {
     count(DROP_MALFORMED)
     return false
   }
   if (found == GOT_PING) {
-    takePing(address, now)
+    onPing(address, now)
   } else if (found == GOT_PONG) {
-    takeAnswer(argument, address, now)
+    onPongValue(valueOf(result), address, now)
   } else if (found == GOT_RESET) {
-    const s = find(address, argument)
+    const s = find(address, valueOf(result))
     if (s && isLive(s)) {
       if (s.confirm) {
-        // it was opened for a first flight that its peer knows nothing of
+        // it was opened for a first flight that its peer does not know
         endSession(s, REASON_RESET)
-      } else if (tagBytes == 0) {
-        // whoever can send a RESET could send anything
+      } else if (tagBytes() == 0) {
+        // an attacker who can send a RESET can send anything
         resetByPeer(s, REASON_RESET)
       } else {
-        doubtReset(s, now)
+        challengeReset(s, now)
       }
-      touch(s)
+      markDirty(s)
     }
   }
   return true
 }
 
-/** A PONG: it counts as the answer to one of our PINGs only. */
-function takeAnswer(value: u32, address: usize, now: u32): void {
+/** Handles a PONG, which counts only as the answer to one of our PINGs. */
+function onPongValue(value: u32, address: usize, now: Ticks): void {
   const remote = findRemote(address)
   if (remote && answersValidation(remote, value)) {
     onValidated(remote, now)
@@ -203,7 +209,7 @@ function takeAnswer(value: u32, address: usize, now: u32): void {
   }
   const purpose = purposeOf(ping)
   if (purpose == PEER_PING || purpose == PUNCH_PING) {
-    if (takePong(ping, address, now)) moveSessions(now)
+    if (onPeerPong(ping, address, now)) moveSessions(now)
   } else if (wasSentTo(ping, address)) {
     closePing(ping)
     const isService = purpose == OLD_SERVICE_PING || purpose == NEW_SERVICE_PING
@@ -212,53 +218,53 @@ function takeAnswer(value: u32, address: usize, now: u32): void {
   }
 }
 
-function takeSegments(i: u32, at: usize, len: u32, sealed: u32, address: usize, now: u32): bool {
+function onSegments(i: u32, at: usize, len: u32, sealed: u32, address: usize, now: Ticks): bool {
   const conv = readConv(at)
   let s = find(address, conv)
   if (s) {
-    if (has(s, MOVING)) stayAtOld(s, now)
+    if (has(s, MOVING)) onOldAddress(s, now)
   } else {
     s = acceptSession(at, len, conv, address, now)
     if (!s) return false
   }
-  touch(s)
+  markDirty(s)
   if (!isLive(s)) return false
   if (s.state == CONNECT) {
     setState(s, ESTABLISHED)
-    if (has(s, INITIATOR)) closeHalf(s)
+    if (has(s, INITIATOR)) uncountHalfOpen(s)
   }
   s.signAt = now
-  if (has(s, RESET_DOUBTED)) denyReset(s)
+  if (has(s, RESET_CHALLENGED)) dismissReset(s)
   const remote = s.remote ? changetype<Remote>(s.remote) : null
   if (remote) {
-    // the address has earned an answer
+    // the address may be sent more now
     onReceivedFrom(remote, sealed)
-    s.flags &= ~HELD
+    s.flags &= ~SEND_HELD
   }
-  const did = input(s, at, len, hasSpareBlock(), now)
-  if (did & KEPT_BLOCK) refillRx(i)
-  if (did & FORGOTTEN) {
+  const effects = input(s, at, len, hasSpareBlock(), now)
+  if (effects & KEPT_BLOCK) refillRx(i)
+  if (effects & FORGOTTEN) {
     sendReset(conv, address, len)
     endSession(s, REASON_STALE_PEER)
     return true
   }
-  if (did & (RECEIVED_STREAM | ADVANCED_UNA)) s.progressAt = now
-  if (did & MOVED_PAYLOAD) s.payloadAt = now
-  if (did & CONFIRMED) closeConfirm(s)
+  if (effects & (RECEIVED_STREAM | ADVANCED_UNA)) s.progressAt = now
+  if (effects & MOVED_PAYLOAD) s.payloadAt = now
+  if (effects & CONFIRMED) closeConfirm(s)
   if (remote) {
-    if (did & ANSWERED && sameAddress(address, addressOf(s))) onValidated(remote, now)
-    if (!s.confirm && wantsClock(remote, s.conv)) readClock(s, remote, at, len, now)
+    if (effects & ANSWERED && sameAddress(address, addressOf(s))) onValidated(remote, now)
+    if (!s.confirm && needsClock(remote, s.conv)) readClock(s, remote, at, len, now)
   }
-  if (did & (RECEIVED_STREAM | CONFIRMED)) advance(s, now)
-  growRecvWindow(s, now)
+  if (effects & (RECEIVED_STREAM | CONFIRMED)) advance(s, now)
+  growReceiveWindow(s, now)
   return true
 }
 
 /**
- * A PUSH shows its sender's clock. So does a WINS of ours, which a client that has nothing to send sends instead; in
- * kcptun-libev's it is an echo of our own clock, or 0 (protocol.md 5.7).
+ * Reads the sender's clock from a PUSH, or from a WINS of this implementation, which a client without data sends
+ * instead. In a WINS of kcptun-libev it is an echo of our own clock, or 0 (protocol.md 5.7).
  */
-function readClock(s: Session, remote: Remote, at: usize, len: u32, now: u32): void {
+function readClock(s: Session, remote: Remote, at: usize, len: u32, now: Ticks): void {
   const end = at + len
   while (end - at >= HEADER_BYTES) {
     const cmd = readCmd(at)

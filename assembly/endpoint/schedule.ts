@@ -1,92 +1,95 @@
 /*
- * Which session is looked at when: those with output stand in the ready list, those a receive batch touched in the
- * dirty list, all others wait for their deadline.
+ * Scheduling of sessions: those with output are in the ready list, those that a receive batch changed in the dirty
+ * list, all others wait for their deadline.
  */
+
 import { TICKS_PER_MS } from '../abi'
-import { NEVER, until } from '../clock'
+import { NEVER, ticksUntil } from '../clock'
 import { unpredictable } from '../control/pings'
 import { PING, push } from '../control/queue'
-import { freeIdleAckRing, pendingAcks } from '../kcp/ack'
-import { FLUSH_TICK, waitSnd } from '../kcp/conversation'
-import { hasOutput, noteDrained, untilSegment, updateProbe } from '../kcp/output'
-import { detectLoss, untilRecovery } from '../kcp/recovery'
-import { freeIdleRecvRing } from '../kcp/recv_window'
-import { updateCongestion } from '../kcp/rounds'
-import { freeIdleSendRing } from '../kcp/send_window'
-import { awaitValidation, nextValidationPing, Remote, untilValidationPing, validate } from '../packet/remote'
+import { freeIdleAckRing, pendingAcks } from '../kcp/ack_queue'
+import { updateCongestion } from '../kcp/bbr_rounds'
+import { waitSnd } from '../kcp/conversation'
+import { detectLoss, recoveryDeadline } from '../kcp/loss_detection'
+import { FLUSH_INTERVAL } from '../kcp/options'
+import { hasOutput, onOutputDrained, segmentDeadline, updateProbe } from '../kcp/output'
+import { freeIdleReceiveRing } from '../kcp/receive_buffer'
+import { freeIdleSendRing } from '../kcp/send_buffer'
+import { awaitValidation, nextValidationPing, Remote, validate, validationPingDeadline } from '../packet/remote'
 import { takeDrained } from '../session/events'
 import {
   addressOf,
   BLOCKED,
-  CUT,
-  closeHalf,
-  ECHO_OWED,
-  EOF_OWED,
-  HELD,
+  DRAINING,
+  ECHO_PENDING,
+  EOF_PENDING,
   has,
   IN_DIRTY,
   IN_EVENTS,
   IN_READY,
+  SEND_HELD,
   Session,
   setState,
   TCP_NONE,
   TIME_WAIT,
+  uncountHalfOpen,
 } from '../session/session'
-import { payOwed, unblock } from '../session/stream'
+import { queuePending, unblock } from '../session/stream'
 import { remove, sessionAt, slotsInUse } from '../session/table'
-import { checkTimeouts, untilTimeout } from '../session/timeouts'
+import { checkTimeouts, timeoutDeadline } from '../session/timeouts'
+import { cancel, earliest, postpone, wake } from '../session/timer'
 import { addTombstone } from '../session/tombstones'
 import { shift, WAITSND } from '../stats'
-import { cancel, earliest, postpone, wake } from '../timer'
+import { Ticks } from '../units'
 import { checkBlackhole } from './blackhole'
 
-/** What waits for memory, or for the host to drain a list, is looked at again so much later. */
-const RETRY_TICKS: u32 = 100 * TICKS_PER_MS
+/** A session that waits for memory, or for the host to drain a list, is retried after this time. */
+const RETRY_TICKS: Ticks = 100 * TICKS_PER_MS
 
 let firstReady: usize = 0
 let lastReady: usize = 0
 let firstDirty: usize = 0
 
-/** True if the conversation lives: it may send and lose segments. */
+/** @returns true if the conversation is live: it sends, and detects loss */
 export function isLive(s: Session): bool {
-  return s.state != TIME_WAIT && !has(s, CUT)
+  return s.state != TIME_WAIT && !has(s, DRAINING)
 }
 
-/** Ticks until the session wants to be looked at. */
-function untilWanted(s: Session, now: u32): u32 {
-  let wanted = untilTimeout(s, now)
-  // a session in the ready list waits for the host, one that is held for its receiver's answer
-  if (s.remote) wanted = min(wanted, untilValidationPing(changetype<Remote>(s.remote), now))
-  if (!isLive(s) || has(s, IN_READY | HELD)) return wanted
-  wanted = min(wanted, untilRecovery(s, now))
-  if (has(s, EOF_OWED | ECHO_OWED | BLOCKED) && waitSnd(s) == 0) wanted = min(wanted, RETRY_TICKS)
-  wanted = min(wanted, untilSegment(s, now))
-  if (pendingAcks(s)) wanted = min(wanted, until(s.ackDue, now))
-  if (s.probeWait) wanted = min(wanted, until(s.probeAt, now))
-  if (s.flushMode == FLUSH_TICK) {
-    const tick = until(s.tickAt, now)
+/** @returns ticks until the session has something to do */
+function sessionDeadline(s: Session, now: Ticks): Ticks {
+  let wanted = timeoutDeadline(s, now)
+  // a session in the ready list waits for the host, a held one for the answer of its address
+  if (s.remote) wanted = min(wanted, validationPingDeadline(changetype<Remote>(s.remote), now))
+  if (!isLive(s) || has(s, IN_READY | SEND_HELD)) return wanted
+  wanted = min(wanted, recoveryDeadline(s, now))
+  if (has(s, EOF_PENDING | ECHO_PENDING | BLOCKED) && waitSnd(s) == 0) wanted = min(wanted, RETRY_TICKS)
+  wanted = min(wanted, segmentDeadline(s, now))
+  if (pendingAcks(s)) wanted = min(wanted, ticksUntil(s.ackDeadline, now))
+  if (s.wndProbeInterval) wanted = min(wanted, ticksUntil(s.wndProbeAt, now))
+  if (s.flushMode == FLUSH_INTERVAL) {
+    const tick = ticksUntil(s.flushAt, now)
     wanted = hasOutput(s, now) ? tick : max(wanted, tick)
-    wanted = min(wanted, untilTimeout(s, now))
+    wanted = min(wanted, timeoutDeadline(s, now))
   }
   return wanted
 }
 
-function isTickOpen(s: Session, now: u32): bool {
-  return s.flushMode != FLUSH_TICK || until(s.tickAt, now) == 0
+function isFlushDue(s: Session, now: Ticks): bool {
+  return s.flushMode != FLUSH_INTERVAL || ticksUntil(s.flushAt, now) == 0
 }
 
-/** To be called after anything that changed a session: queues its output, sets its deadline. */
-export function settle(s: Session, now: u32): void {
+/** To be called after any change of a session: queues its output, updates its deadline. */
+export function reschedule(s: Session, now: Ticks): void {
   if (isLive(s)) {
     updateProbe(s, now)
-    payOwed(s, now)
+    queuePending(s, now)
     unblock(s)
-    if (!has(s, HELD) && hasOutput(s, now)) {
-      if (isTickOpen(s, now)) enqueueReady(s)
-      else wake(s, s.tickAt)
+    if (!has(s, SEND_HELD) && hasOutput(s, now)) {
+      if (isFlushDue(s, now)) enqueueReady(s)
+      else wake(s, s.flushAt)
     }
     freeIdleSendRing(s)
-    freeIdleRecvRing(s)
+    freeIdleReceiveRing(s)
     freeIdleAckRing(s)
   }
   const waiting = waitSnd(s)
@@ -95,15 +98,15 @@ export function settle(s: Session, now: u32): void {
     s.waitingCounted = waiting
   }
   if (s.state == TIME_WAIT) {
-    bury(s)
+    removeEnded(s)
     return
   }
-  const wanted = untilWanted(s, now)
+  const wanted = sessionDeadline(s, now)
   if (wanted != NEVER) wake(s, now + wanted)
 }
 
-/** A session that ended gives its record back when no list of the endpoint holds it; a tombstone remembers it. */
-function bury(s: Session): void {
+/** Removes an ended session when no list of the endpoint contains it, and adds a tombstone. */
+function removeEnded(s: Session): void {
   if (has(s, IN_READY | IN_DIRTY | IN_EVENTS)) return
   cancel(s)
   setState(s, 0)
@@ -111,38 +114,39 @@ function bury(s: Session): void {
   remove(s)
 }
 
-/** To be called when the host took events: sessions that ended may be gone now. */
-export function buryDrained(): void {
-  for (let s = takeDrained(); s; s = takeDrained()) bury(s)
+/** To be called when the host took events: removes ended sessions that waited for that. */
+export function removeDrained(): void {
+  for (let s = takeDrained(); s; s = takeDrained()) removeEnded(s)
 }
 
-// ---- addresses that have not answered
+// ---- addresses that are not validated
 
-/** Pings the address of a session if its validation asks for that. */
-export function pingUnvalidated(s: Session, now: u32): void {
+/** Pings the address of a session if its validation requires it. */
+export function pingUnvalidated(s: Session, now: Ticks): void {
   if (!s.remote) return
   const remote = changetype<Remote>(s.remote)
-  if (untilValidationPing(remote, now) == 0) push(PING, nextValidationPing(remote, unpredictable(), now), addressOf(s))
+  if (validationPingDeadline(remote, now) == 0)
+    push(PING, nextValidationPing(remote, unpredictable(), now), addressOf(s))
 }
 
-/** An address answered: what waited for that goes on. */
-export function onValidated(remote: Remote, now: u32): void {
+/** An address is validated: continues what waited for that. */
+export function onValidated(remote: Remote, now: Ticks): void {
   const at = changetype<usize>(remote)
   if (!validate(remote)) return
   const slots = slotsInUse()
   for (let i: u32 = 0; i < slots; i++) {
     const other = sessionAt(i)
     if (!other || other.remote != at) continue
-    if (other.tcp != TCP_NONE) closeHalf(other)
-    if (!has(other, HELD)) continue
-    other.flags &= ~HELD
-    settle(other, now)
+    if (other.tcp != TCP_NONE) uncountHalfOpen(other)
+    if (!has(other, SEND_HELD)) continue
+    other.flags &= ~SEND_HELD
+    reschedule(other, now)
   }
 }
 
-/** A session has output that its receiver may not be sent yet. */
+/** Holds the output of a session until its address may be sent more. */
 export function hold(s: Session): void {
-  s.flags |= HELD
+  s.flags |= SEND_HELD
   awaitValidation(changetype<Remote>(s.remote))
 }
 
@@ -152,6 +156,7 @@ export function hasReady(): bool {
   return firstReady != 0
 }
 
+/** @returns first session of the ready list, which must not be empty */
 export function readySession(): Session {
   return changetype<Session>(firstReady)
 }
@@ -165,8 +170,8 @@ function enqueueReady(s: Session): void {
   lastReady = changetype<usize>(s)
 }
 
-/** Ends a session's turn. */
-export function dequeueReady(s: Session, more: bool, now: u32): void {
+/** Ends the turn of a session. */
+export function dequeueReady(s: Session, more: bool, now: Ticks): void {
   firstReady = s.nextReady
   if (!firstReady) lastReady = 0
   s.flags &= ~IN_READY
@@ -174,23 +179,23 @@ export function dequeueReady(s: Session, more: bool, now: u32): void {
     enqueueReady(s)
     return
   }
-  if (isLive(s)) noteDrained(s, now)
-  if (s.flushMode == FLUSH_TICK) s.tickAt = now + s.flushTicks
-  settle(s, now)
+  if (isLive(s)) onOutputDrained(s, now)
+  if (s.flushMode == FLUSH_INTERVAL) s.flushAt = now + s.flushTicks
+  reschedule(s, now)
 }
 
 // ---- dirty list
 
-/** Marks a session for the work that follows a receive batch. */
-export function touch(s: Session): void {
+/** Adds a session to the dirty list. */
+export function markDirty(s: Session): void {
   if (has(s, IN_DIRTY)) return
   s.flags |= IN_DIRTY
   s.nextDirty = firstDirty
   firstDirty = changetype<usize>(s)
 }
 
-/** The work that follows a receive batch, for every session it touched. */
-export function settleTouched(now: u32): void {
+/** Processes the sessions that a receive batch changed. */
+export function processDirty(now: Ticks): void {
   while (firstDirty) {
     const s = changetype<Session>(firstDirty)
     firstDirty = s.nextDirty
@@ -201,17 +206,17 @@ export function settleTouched(now: u32): void {
       updateCongestion(s, now)
       checkBlackhole(s, now)
     }
-    settle(s, now)
+    reschedule(s, now)
   }
 }
 
 // ---- deadlines
 
-/** Looks at every session whose time has come. */
-export function checkSessions(now: u32): void {
+/** Processes every session whose deadline has passed. */
+export function checkSessions(now: Ticks): void {
   while (true) {
     const s = earliest()
-    if (!s || until(s.deadline, now) != 0) return
+    if (!s || ticksUntil(s.deadline, now) != 0) return
     cancel(s)
     checkTimeouts(s, now)
     pingUnvalidated(s, now)
@@ -219,25 +224,25 @@ export function checkSessions(now: u32): void {
       detectLoss(s, now)
       checkBlackhole(s, now)
     }
-    settle(s, now)
+    reschedule(s, now)
   }
 }
 
-/** Ticks until `checkSessions` has something to do, at most `limit`. */
-export function untilSessions(limit: u32, now: u32): u32 {
+/** @returns ticks until `checkSessions` has something to do, at most `limit` */
+export function sessionsDeadline(limit: Ticks, now: Ticks): Ticks {
   while (true) {
     const s = earliest()
     if (!s) return limit
-    const stands = until(s.deadline, now)
-    if (stands >= limit) return limit
-    const wanted = untilWanted(s, now)
-    if (wanted <= stands) return stands
+    const scheduled = ticksUntil(s.deadline, now)
+    if (scheduled >= limit) return limit
+    const wanted = sessionDeadline(s, now)
+    if (wanted <= scheduled) return scheduled
     postpone(s, now + min(wanted, limit))
   }
 }
 
-/** After a suspension: every session is looked at now. */
-export function wakeSessions(now: u32): void {
+/** After a suspension every session is due. */
+export function wakeSessions(now: Ticks): void {
   const slots = slotsInUse()
   for (let i: u32 = 0; i < slots; i++) {
     const s = sessionAt(i)

@@ -1,27 +1,32 @@
 /*
- * Datagrams out: control messages first, then sessions with output in turn.
+ * Transmitted datagrams: control messages first, then sessions with output in turn.
  */
+
 import { E_ENTROPY, TX_SLOTS } from '../abi'
 import { buildControl } from '../control/control'
-import { noteSent } from '../control/keepalive'
+import { onDatagramSent } from '../control/keepalive'
 import { isControlWaiting, limitOf, RECEIVER, shiftEntry } from '../control/queue'
-import { kcpMtu, segmentLimit } from '../kcp/conversation'
-import { buildDatagram, built, hasOutput } from '../kcp/output'
+import { kcpMtu, segmentLimit } from '../kcp/options'
+
+import { buildDatagram, datagramAt, datagramBytes, hasOutput } from '../kcp/output'
 import { HEADER_BYTES } from '../kcp/segment'
-import { canSeal, describeTx, tagBytes, txBlock } from '../packet/datagram'
-import { nonceBytes } from '../packet/nonce'
+import { canSeal, describeTx, sealBytes, tagBytes, txBlock } from '../packet/datagram'
 import { markSent, onSentTo, Remote, sendRoom } from '../packet/remote'
 import { addressOf, Session } from '../session/session'
 import { add, count, KCP_SENT_BYTES, PKT_SENT, PKT_SENT_BYTES } from '../stats'
+import { Ticks } from '../units'
 import { packetOverhead } from './obfs'
 import { dequeueReady, hasReady, hold, isLive, readySession } from './schedule'
 
-/** Datagrams a session may send before the next one has its turn. */
+/** Datagrams that a session may send per turn. */
 const TURN: u32 = 16
 const NO_LIMIT: u32 = u32.MAX_VALUE
 
-/** Fills up to `limit` transmit descriptors; their number, or E_ENTROPY. */
-export function transmit(limit: u32, now: u32): i32 {
+/**
+ * Fills up to `limit` transmit descriptors.
+ * @returns their number, or E_ENTROPY
+ */
+export function transmit(limit: u32, now: Ticks): i32 {
   const slots = min(limit, TX_SLOTS)
   let n: u32 = 0
   let turn: u32 = 0
@@ -46,48 +51,55 @@ export function transmit(limit: u32, now: u32): i32 {
   return n
 }
 
-function transmitControl(i: u32, now: u32): void {
+function transmitControl(i: u32, now: Ticks): void {
   const entry = shiftEntry()
   const block = txBlock(i)
   const len = buildControl(entry, block)
   const most = limitOf(entry)
-  const limit = most ? min(most, kcpMtu) : kcpMtu
-  noteDatagram(describeTx(i, block, len, limit, entry + RECEIVER, 0), entry + RECEIVER, now)
+  const limit = most ? min(most, kcpMtu()) : kcpMtu()
+  onDatagramBuilt(describeTx(i, block, len, limit, entry + RECEIVER, 0), entry + RECEIVER, now)
 }
 
-/** Builds a datagram of a session; 0 if its receiver may not be sent it yet. */
-function transmitSession(s: Session, i: u32, now: u32): u32 {
+/**
+ * Builds a datagram of a session.
+ * @returns its bytes of plaintext; 0 if its receiver may not be sent it yet
+ */
+function transmitSession(s: Session, i: u32, now: Ticks): u32 {
   if (!s.remote) {
-    const len = buildDatagram(s, txBlock(i), NO_LIMIT, now)
-    if (len) describe(s, i, len, NO_LIMIT, now)
-    return len
+    const datagram = buildDatagram(s, txBlock(i), NO_LIMIT, now)
+    if (datagramBytes(datagram)) describe(s, i, datagram, NO_LIMIT, now)
+    return datagramBytes(datagram)
   }
   const remote = changetype<Remote>(s.remote)
-  const overhead = tagBytes + nonceBytes
+  const overhead = sealBytes()
   const room = sendRoom(remote)
   const most = room == NO_LIMIT ? NO_LIMIT : room > overhead ? room - overhead : 0
   const next = s.sndNxt
-  const len = buildDatagram(s, txBlock(i), most, now)
-  if (len == 0) {
+  const datagram = buildDatagram(s, txBlock(i), most, now)
+  if (datagramBytes(datagram) == 0) {
     if (most != NO_LIMIT) hold(s)
     return 0
   }
   if (s.sndNxt != next) markSent(remote, s.conv, next)
-  onSentTo(remote, describe(s, i, len, most, now))
-  return len
+  onSentTo(remote, describe(s, i, datagram, most, now))
+  return datagramBytes(datagram)
 }
 
-/** Padding makes no datagram larger than `most`, or than what the path is known to take. */
-function describe(s: Session, i: u32, len: u32, most: u32, now: u32): u32 {
+/**
+ * Fills a descriptor. Padding makes no datagram larger than `most`, or than what the path is known to take.
+ * @returns bytes on the socket
+ */
+function describe(s: Session, i: u32, datagram: u64, most: u32, now: Ticks): u32 {
+  const len = datagramBytes(datagram)
   add(KCP_SENT_BYTES, len)
-  const limit = tagBytes ? min(segmentLimit(s) + HEADER_BYTES, most) : 0
-  const bytes = describeTx(i, built, len, limit, addressOf(s), s.handle)
-  noteDatagram(bytes, addressOf(s), now)
+  const limit = tagBytes() ? min(segmentLimit(s) + HEADER_BYTES, most) : 0
+  const bytes = describeTx(i, datagramAt(datagram), len, limit, addressOf(s), s.handle)
+  onDatagramBuilt(bytes, addressOf(s), now)
   return bytes
 }
 
-function noteDatagram(bytes: u32, address: usize, now: u32): void {
-  noteSent(now)
+function onDatagramBuilt(bytes: u32, address: usize, now: Ticks): void {
+  onDatagramSent(now)
   count(PKT_SENT)
   add(PKT_SENT_BYTES, bytes + packetOverhead(address))
 }

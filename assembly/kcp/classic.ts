@@ -3,10 +3,10 @@
  */
 import { Conversation } from './conversation'
 
-/** `incr` counts segments in these parts; the protocol counts bytes, which is the same for segments of one size. */
+/** Unit of `incr`: fractions of a segment. The protocol counts bytes, which is equivalent for segments of one size. */
 const UNIT: u32 = 1024
 const MIN_SSTHRESH: u32 = 2
-/** What fast resend adds to the halved window while `resend` is unset. */
+/** Added to the halved window by fast resend while `resend` is unset. */
 const DEFAULT_RESEND: u32 = 2
 
 /** A datagram advanced una: slow start, then congestion avoidance. */
@@ -26,14 +26,14 @@ export function growClassic(c: Conversation): void {
   }
 }
 
-/** Loss was found by later ACKs. */
+/** Loss was detected from later ACKs. */
 export function halveClassic(c: Conversation): void {
   c.ssthresh = max((c.sndNxt - c.sndUna) / 2, MIN_SSTHRESH)
   c.cwnd = c.ssthresh + (c.fastResend ? <u32>c.fastResend : DEFAULT_RESEND)
   c.incr = c.cwnd * UNIT
 }
 
-/** A timer expired. */
+/** The probe timeout expired. */
 export function restartClassic(c: Conversation): void {
   c.ssthresh = max(min(c.sndWnd, min(c.rmtWnd, c.cwnd)) / 2, MIN_SSTHRESH)
   c.cwnd = 1

@@ -1,18 +1,24 @@
 /*
- * Whether a conversation is alive at the other side (docs/validation.md, "First flights"): only an ACK that names one of
- * our transmissions with its very `ts` shows that. What was recorded earlier cannot.
+ * Confirmation of a conversation (docs/validation.md, "First flights"): only an ACK that names one of our transmissions
+ * with its exact `ts` proves that the other side is alive. A recorded datagram cannot contain one.
  *
- *   block of 128 bytes: u32 count, then pairs of sn and ts
+ *   block of 128 bytes: u32 count, then pairs of sn and sentAt
  */
+
 import { alloc, free } from '../memory/slab'
+import { Sn, Ticks } from '../units'
 import { Conversation } from './conversation'
 
 const CLASS: u32 = 7
-/** Transmissions remembered: the last ones. */
+/** Number of transmissions remembered: the most recent ones. */
 const ENTRIES: u32 = 15
 const FIRST: usize = 8
+const ENTRY_SENT_AT: usize = 4
 
-/** Makes a conversation unconfirmed. False when memory is scarce. */
+/**
+ * Makes a conversation unconfirmed.
+ * @returns false when memory is scarce
+ */
 export function openConfirm(c: Conversation): bool {
   c.confirm = alloc(CLASS)
   if (!c.confirm) return false
@@ -20,25 +26,26 @@ export function openConfirm(c: Conversation): bool {
   return true
 }
 
-/** Transmission (sn, ts) leaves. */
-export function noteProbe(c: Conversation, sn: u32, ts: u32): void {
+/** Records transmission (sn, sentAt) of an unconfirmed conversation. */
+export function onUnconfirmedSent(c: Conversation, sn: Sn, sentAt: Ticks): void {
   const n = load<u32>(c.confirm)
   const at = c.confirm + FIRST + ((<usize>(n % ENTRIES)) << 3)
   store<u32>(at, sn)
-  store<u32>(at, ts, 4)
+  store<u32>(at, sentAt, ENTRY_SENT_AT)
   store<u32>(c.confirm, n + 1)
 }
 
-/** True if the ACK of (sn, ts) answers one of them. */
-export function isConfirmedBy(c: Conversation, sn: u32, ts: u32): bool {
+/** @returns true if the ACK of (sn, sentAt) acknowledges a recorded transmission */
+export function isConfirmedBy(c: Conversation, sn: Sn, sentAt: Ticks): bool {
   const n = min(load<u32>(c.confirm), ENTRIES)
   for (let i: u32 = 0; i < n; i++) {
     const at = c.confirm + FIRST + ((<usize>i) << 3)
-    if (load<u32>(at) == sn && load<u32>(at, 4) == ts) return true
+    if (load<u32>(at) == sn && load<u32>(at, ENTRY_SENT_AT) == sentAt) return true
   }
   return false
 }
 
+/** The conversation is confirmed, or ends. */
 export function closeConfirm(c: Conversation): void {
   if (c.confirm) free(c.confirm, CLASS)
   c.confirm = 0

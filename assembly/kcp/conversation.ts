@@ -1,258 +1,207 @@
 /*
- * The state of one KCP conversation (protocol.md 5.4): a record in linear memory and what its policies share.
+ * The state of one KCP conversation (protocol.md 5.4): a record in linear memory, made of parts.
  *
- * Sequence numbers of the sender: [sndUna, sndNxt) is in flight, [sndNxt, sndEnd) waits for the window, [sndEnd,
- * sndReserved) is room handed to the host. Of the receiver: [rcvRead, rcvNxt) is in order and unread, (rcvNxt, rcvTop)
- * came early, with holes.
+ * Each part is a class that extends the part before it, and Conversation extends the last one. So the parts lie one
+ * after the other in one record, every field has a fixed offset from the same pointer, and a conversation is passed as
+ * any of its parts without a conversion. (A field whose type is a class would be a pointer in AssemblyScript.) A
+ * function that takes a part uses that part and those before it. Parts begin and end with their single bytes where
+ * those share a word, because a session must fit into 512 bytes.
  */
-import { TICKS_PER_MS, UNSET } from '../abi'
-import { NEVER } from '../clock'
-import { HEADER_BYTES } from './segment'
+import { Conv, Sn, Ticks, Ts } from '../units'
 
-/** Lists that a sent segment stands in: in flight, ordered by time of sending; found lost, waiting to be sent again. */
+/** Lists of sent segments: in flight, ordered by time of transmission; declared lost and waiting for retransmission. */
 export const FLIGHT: u32 = 0
 export const LOST: u32 = 1
 /** Smallest receive window (protocol.md 5.2). */
 export const MIN_RCVWND: u32 = 128
-/** Window a peer is believed to have before its first packet. */
+/** Assumed window of a peer before its first packet. */
 export const INITIAL_RMTWND: u32 = 128
-/** Largest window a header can tell. */
+/** Largest window that a header can carry. */
 export const MAX_WND: u32 = 65535
 
+/**
+ * Segments to send and sent. [sndUna, sndNxt) is in flight, [sndNxt, sndEnd) waits for the window, and
+ * [sndEnd, sndReserved) is reserved for the host.
+ */
 @unmanaged
-export class Conversation {
-  conv: u32
-  // send window
-  sndUna: u32
-  sndNxt: u32
-  sndEnd: u32
-  sndReserved: u32
+export class SendBuffer {
+  conv: Conv
+  sndUna: Sn
+  sndNxt: Sn
+  sndEnd: Sn
+  sndReserved: Sn
   sndRing: usize
   sndMask: u32
+  // our window and the peer's, in segments
   sndWnd: u32
-  // most payload bytes that the path was seen to take, NEVER if nothing is known of it (see segmentLimit)
-  pathMss: u32
   rmtWnd: u32
-  // first and last sn of the lists FLIGHT and LOST, and how many stand in each
-  firstFlight: u32
-  firstLost: u32
-  lastFlight: u32
-  lastLost: u32
+  // largest payload that the path is known to take, NEVER if nothing is known (see segmentLimit)
+  pathMss: u32
+  // first and last sn of the lists FLIGHT and LOST, and their lengths
+  firstFlight: Sn
+  firstLost: Sn
+  lastFlight: Sn
+  lastLost: Sn
   flight: u32
   lost: u32
-  // RTT, in ticks
-  srtt: u32
-  rttvar: u32
-  rto: u32
-  // loss detection: the newest transmission known to have arrived, its round trip, what reordering is allowed (eighths
-  // of the RTT floor)
-  rackTs: u32
-  rackSn: u32
-  rackRtt: u32
-  reorder: u32
-  reorderAt: u32
-  activeAt: u32
-  probes: u32
-  // search for a black hole: the segment that does not arrive, since when
-  stuckSn: u32
-  stuckAt: u32
-  // history of ACK datagrams for `resend`
-  ackHistory: usize
-  ackHistoryCount: u32
+  // transmissions after the first
+  retransmissions: u32
   // when the peer's window held back a new segment (`wasBlocked`)
-  blockedAt: u32
-  // a retransmission that leaves more than once
-  copySn: u32
-  copies: u32
-  // a small write that leaves twice
-  thinSn: u32
-  thinAt: u32
-  // delivery: segments delivered so far, when the last was, when the first of those measured was sent
+  blockedAt: Ticks
+  wasBlocked: u8
+  // the peer has no memory for what its window promised (see onWins)
+  isPeerOutOfMemory: u8
+}
+
+/** Delivery rate estimation (draft-cheng-iccrg-delivery-rate-estimation). */
+@unmanaged
+export class DeliveryRate extends SendBuffer {
+  hasSample: u8
+  // segments delivered, when the last was, when the first of those measured was sent
   delivered: u32
-  deliveredAt: u32
-  firstSentAt: u32
-  limitedUntil: u32
-  // the sample of the datagram being taken in: newest RTT and best delivery snapshot
-  sampleRtt: u32
+  deliveredAt: Ticks
+  firstSentAt: Ticks
+  appLimitedUntil: u32
+  // the rate sample of the datagram being handled
   sampleDelivered: u32
-  sampleDeliveredAt: u32
-  sampleFirstSentAt: u32
-  sampleSentAt: u32
-  // the state of congestion control, in a block of its own (0: none, see congestion.ts)
+  sampleDeliveredAt: Ticks
+  sampleFirstSentAt: Ticks
+  sampleSentAt: Ticks
+}
+
+/** RFC 6298. */
+@unmanaged
+export class RttEstimator extends DeliveryRate {
+  srtt: Ticks
+  rttvar: Ticks
+  rto: Ticks
+  // the RTT sample of the datagram being handled
+  sampleRtt: Ticks
+}
+
+@unmanaged
+export class CongestionController extends RttEstimator {
+  // automatic control: the model and what is shared with other conversations, in blocks of their own; 0 = none
   model: usize
-  path: usize
-  // classic congestion window, used if nc is 0
+  peerPath: usize
+  // the classic window, used if `nc` is 0
   cwnd: u32
   ssthresh: u32
   incr: u32
-  // receive window
-  rcvRead: u32
-  rcvNxt: u32
-  rcvTop: u32
+}
+
+/** Received segments. [rcvRead, rcvNxt) is in order and unread, (rcvNxt, rcvTop) arrived out of order, with holes. */
+@unmanaged
+export class ReceiveBuffer extends CongestionController {
+  rcvRead: Sn
+  rcvNxt: Sn
+  rcvTop: Sn
   rcvRing: usize
   rcvMask: u32
   rcvWnd: u32
-  // first sn beyond what the peer was ever told it may send
-  rcvEdge: u32
-  // bytes of the blocks of what was received, and of the ring
-  rcvHeld: u32
-  // the PUSH that found no room last, and when the peer was told of one, in units of DROP_TICKS
-  dropSn: u32
+  // right edge of the advertised window
+  rcvEdge: Sn
+  // bytes of the blocks and of the ring
+  rcvHeldBytes: u32
+  // the segment dropped last for lack of memory; when the peer was informed of one, in units of DROP_UNIT_SHIFT
+  dropSn: Sn
   dropAt: u16
-  // this batch began with everything read
+  // everything before this batch was read
   isPrompt: u8
-  // something was dropped since the peer was told that there is room
+  // a segment was dropped since the peer was informed of free memory
   hasDropped: u8
-  // the peer has no room for what it promised to take (see takeWins)
-  isStarved: u8
-  // automatic receive window: where and when the last look began, 0 ceiling = fixed
-  rcvCeiling: u32
-  rcvLookNxt: u32
-  rcvLookAt: u32
-  // ACKs to send
+  // window tuning: largest window (0 = fixed), start of the measurement
+  rcvWndMax: u32
+  rcvTuneNxt: Sn
+  rcvTuneAt: Ticks
+}
+
+/** ACKs to send. */
+@unmanaged
+export class AckQueue extends ReceiveBuffer {
   ackRing: usize
   ackMask: u32
-  ackAgain: u32
+  // numbers of ACKs: the first that may be repeated, the first pending, the next
+  ackRepeat: u32
   ackFirst: u32
   ackEnd: u32
-  ackDue: u32
-  ackLast: u32
-  // which of the last 32 PUSHes had a ts other than the one before, and which a slightly later one
+  ackDeadline: Ticks
+  ackLastSentAt: Ticks
+  // of the last 32 PUSHes, one bit each: ts differs from the one before; ts is slightly later
   tsChanges: u32
   tsSteps: u32
-  tsLast: u32
-  // zero-window probing
-  probe: u32
-  probeWait: u32
-  probeAt: u32
-  lastSn: u32
-  lastTs: u32
-  // counters
-  retransmissions: u32
-  // highest una of the peer, and when it came first
-  peerUna: u32
-  unaAt: u32
-  // a server's session that waits to be confirmed: the transmissions whose ACK would do so (confirm.ts); 0 = none
-  confirm: usize
-  hasRack: u8
-  hasSample: u8
-  wasBlocked: u8
+  tsLast: Ts
+  // the ACK taken last
+  lastSn: Sn
+  lastTs: Ts
   ackAtOnce: u8
-  // options of the endpoint when the conversation opened; ticks where a time
+}
+
+/** RACK-TLP (RFC 8985), and the classic rule of `resend`. */
+@unmanaged
+export class LossDetection extends AckQueue {
+  hasRack: u8
+  // the most recently sent transmission that was delivered, and its RTT
+  rackSentAt: Ticks
+  rackSn: Sn
+  rackRtt: Ticks
+  // reordering window, in eighths of the minimum RTT, and when it changed
+  reoWndMult: u32
+  reoWndMultAt: Ticks
+  // last transmission or delivery, and probe timeouts since
+  lastActivityAt: Ticks
+  ptoCount: u32
+  // history of ACK datagrams for `resend`
+  ackHistory: usize
+  ackHistoryCount: u32
+  // black hole detection: the segment that is not delivered, and since when
+  blackholeSn: Sn
+  blackholeAt: Ticks
+  // highest una of the peer, and when it arrived first
+  peerUna: Sn
+  unaAt: Ticks
+}
+
+/** Segments that are sent more than once before they are lost: copies of retransmissions, and thin segments. */
+@unmanaged
+export class Redundancy extends LossDetection {
+  copySn: Sn
+  copies: u32
+  thinSn: Sn
+  thinAt: Ticks
+}
+
+/** Window probes (WASK, WINS) to send, and the zero-window probe timer. */
+@unmanaged
+export class WindowProbe extends Redundancy {
+  // bits PROBE_ASK, PROBE_TELL, PROBE_DROPPED
+  wndProbes: u32
+  wndProbeInterval: Ticks
+  wndProbeAt: Ticks
+}
+
+@unmanaged
+export class Conversation extends WindowProbe {
+  // unconfirmed session of a server: the transmissions whose ACK would confirm it (confirm.ts); 0 = confirmed
+  confirm: usize
+  // options of the endpoint when the conversation was opened
   congestionMode: u8
   flushMode: u8
   nodelay: u8
   fastResend: u8
-  // the user set `sndwnd`: then it is a hard limit
+  // the user set `sndwnd`: a hard limit
   isSndWndSet: u8
-  // variance floor of the RTO, and the tick of `flush` 0
+  // minimum variance of the RTO, and the flush interval of `flush` 0
   intervalTicks: u16
   flushTicks: u16
 }
 
-/** Bits of `probe`. */
+/** Bits of `wndProbes`: WASK; WINS; WINS that reports a segment dropped for lack of memory. */
 export const PROBE_ASK: u32 = 1
 export const PROBE_TELL: u32 = 2
-/** A PUSH was dropped for want of memory: say so. */
 export const PROBE_DROPPED: u32 = 4
 
-/** Window of a sender without automatic control, unless set (protocol.md 10.2). */
-export const DEFAULT_WND: u32 = 256
-
-export const NC_CLASSIC: u32 = 0
-export const NC_NONE: u32 = 1
-export const NC_AUTOMATIC: u32 = 2
-
-export const FLUSH_TICK: u32 = 0
-export const FLUSH_AT_ONCE: u32 = 2
-export const FLUSH_AUTOMATIC: u32 = 3
-
-/** Most bytes of plaintext in a datagram now. It follows the configuration and the address family: see segmentLimit. */
-export let kcpMtu: u32 = 0
-
-// options of conversations that open from now on; those that live keep the ones they copied
-let mode: u32 = NC_AUTOMATIC
-let flushing: u32 = FLUSH_AUTOMATIC
-let delaying: u32 = 1
-let resending: u32 = 0
-let intervalMs: u32 = UNSET
-let sendWindow: u32 = UNSET
-/** Segments, UNSET if the window is to grow. */
-export let optionRcvWnd: u32 = UNSET
-
-/** Variance floor of the RTO while the user set no interval. */
-const DEFAULT_RTO_VARIANCE_MS: u32 = 1
-/** Tick of `flush` 0 if no interval is set (protocol.md 10.2). */
-const DEFAULT_FLUSH_MS: u32 = 100
-
-/** Takes over config values; UNSET means the default of this implementation. */
-export function setOptions(
-  mtu: u32,
-  sndwnd: u32,
-  rcvwnd: u32,
-  delay: u32,
-  interval: u32,
-  resend: u32,
-  nc: u32,
-  flush: u32,
-): void {
-  kcpMtu = mtu
-  sendWindow = sndwnd
-  optionRcvWnd = rcvwnd == UNSET ? UNSET : min(max(rcvwnd, MIN_RCVWND), MAX_WND)
-  delaying = delay == UNSET ? 1 : delay
-  intervalMs = interval
-  resending = resend == UNSET ? 0 : resend
-  mode = nc == UNSET ? NC_AUTOMATIC : nc
-  flushing = flush == UNSET ? FLUSH_AUTOMATIC : flush
-}
-
-let wireOffset: u32 = 0
-
-/** Sets a random start of the clock that segments carry. */
-export function setWireOffset(offset: u32): void {
-  wireOffset = offset
-}
-
-/**
- * The ts of a segment sent at `now`. Only we read it again, when it is echoed; its random start tells our own datagrams
- * from the peer's, should they come back.
- */
-export function wireClock(now: u32): u32 {
-  return now + wireOffset
-}
-
-/** The time at which a segment with this ts of ours was sent. */
-export function fromWireClock(ts: u32): u32 {
-  return ts - wireOffset
-}
-
-/** Starts a conversation in a zeroed record. */
-export function openConversation(c: Conversation, conv: u32): void {
-  c.conv = conv
-  c.congestionMode = <u8>mode
-  c.flushMode = <u8>flushing
-  c.nodelay = <u8>delaying
-  c.fastResend = <u8>resending
-  c.isSndWndSet = <u8>(sendWindow != UNSET)
-  c.intervalTicks = <u16>((intervalMs == UNSET ? DEFAULT_RTO_VARIANCE_MS : intervalMs) * TICKS_PER_MS)
-  c.flushTicks = <u16>((intervalMs == UNSET ? DEFAULT_FLUSH_MS : intervalMs) * TICKS_PER_MS)
-  // without control or a window set, the documented default holds
-  c.sndWnd = sendWindow == UNSET && mode != NC_AUTOMATIC ? DEFAULT_WND : min(sendWindow, MAX_WND)
-  c.rmtWnd = INITIAL_RMTWND
-  c.pathMss = NEVER
-  c.rto = 200 * TICKS_PER_MS
-  c.ssthresh = 2
-}
-
-/**
- * Most payload bytes of a segment that is made now. A property of the path, no option of the conversation: it may fall
- * and rise while that lives. What was made under another limit keeps the size of its block (`capacityOf`).
- */
-export function segmentLimit(c: Conversation): u32 {
-  return min(kcpMtu - HEADER_BYTES, c.pathMss)
-}
-
-/** Segments queued or in flight ("waitsnd"). */
-export function waitSnd(c: Conversation): u32 {
+/** @returns segments queued or in flight ("waitsnd") */
+export function waitSnd(c: SendBuffer): u32 {
   return c.sndEnd - c.sndUna
 }

@@ -1,10 +1,10 @@
 /*
- * Input of one opened datagram into its conversation (protocol.md 5.6). Segments before a bad one count; parsing stops
- * there.
+ * Input of one opened datagram into its conversation (protocol.md 5.6). Parsing stops at a malformed segment; the
+ * segments before it are accepted.
  *
- * Everything a datagram acknowledges is taken in before losses are looked for: that is the caller's next step, once a
- * batch.
+ * All acknowledgements of a datagram are processed before losses are detected; the caller does that once per batch.
  */
+
 import { TICKS_PER_MS, TICKS_PER_SECOND } from '../abi'
 import {
   ACKS_RECEIVED,
@@ -15,16 +15,17 @@ import {
   SEGMENTS_DUPLICATE,
   SEGMENTS_RECEIVED,
 } from '../stats'
-import { noteAck } from './ack'
+import { Sn, Ticks, Ts } from '../units'
+import { queueAck } from './ack_queue'
+import { isIntervalFlushing } from './bbr_model'
 import { isConfirmedBy } from './confirm'
 import { onAckDatagram, onRtt } from './congestion'
-import { Conversation, fromWireClock, PROBE_DROPPED, PROBE_TELL } from './conversation'
-import { isTicking } from './model'
-import { notePassed, Path } from './path'
-import { noteArrival, startSample } from './rate'
-import { noteAckDatagram, noteArrivalOf, noteNewest, noteProgress, probeSoon } from './recovery'
-import { advanceRcvNxt, DUPLICATE, NO_MEMORY, STORED_BLOCK, storeSegment } from './recv_window'
-import { updateRtt } from './rtt'
+import { Conversation, PROBE_DROPPED, PROBE_TELL } from './conversation'
+import { onDelivered, startSample } from './delivery_rate'
+import { onAckedTransmission, onAckForResend, onDeliveryProgress, scheduleProbe, updateRack } from './loss_detection'
+import { onDatagramDelivered, PeerPath } from './peer_path'
+import { advanceRcvNxt, DUPLICATE, NO_MEMORY, STORED_BLOCK, storeSegment } from './receive_buffer'
+import { updateRtt } from './rtt_estimator'
 import {
   CMD_ACK,
   CMD_PUSH,
@@ -40,51 +41,54 @@ import {
   readUna,
   readWnd,
 } from './segment'
-import { acknowledge, advanceUna, entryOf, LEN, SENT, STATE, TS } from './send_window'
+import { acknowledge, advanceUna, entryOf, LEN, SENT, SENT_AT, STATE } from './send_buffer'
+import { fromWireClock } from './wire_clock'
 
-/** What a datagram did, as bits. */
+/** Effects of a datagram, as bits. */
 export const KEPT_BLOCK: u32 = 1
 export const RECEIVED_STREAM: u32 = 2
 export const ADVANCED_UNA: u32 = 4
-/** Payload was acknowledged, or the peer's window grew: its reader took some. */
+/** Payload was acknowledged, or the peer's window grew because its application read data. */
 export const MOVED_PAYLOAD: u32 = 8
-/** An ACK named a transmission of ours with its very ts: the other side heard from us lately. */
+/** An ACK named one of our transmissions with its exact ts: the peer received it recently. */
 export const ANSWERED: u32 = 16
 /** Such an ACK confirmed the conversation. */
 export const CONFIRMED: u32 = 32
-/** The other side lost the conversation and began it anew, or knows more of it than we sent. */
+/** The peer lost the conversation and restarted it, or has received more of it than we sent. */
 export const FORGOTTEN: u32 = 64
 
-/** A payload of at least this part of its block keeps the block, smaller ones are copied. */
+/** A payload of at least this size keeps the block it arrived in; smaller ones are copied. */
 const MIN_KEPT_BYTES: u32 = 700
-/** A message without payload: DIAL, EOF, KEEPALIVE. */
+/** Bytes of a message without payload: DIAL, EOF, KEEPALIVE. */
 const BARE_MESSAGE_BYTES: u32 = 4
-/** A prompt peer does not gather so many ACKs over some time, even if a few datagrams of them are lost. */
-const MANY_HEARD: u32 = 8
-/** A peer is told of dropped segments no oftener than this. */
-const DROP_PAUSE_TICKS: u32 = 100 * TICKS_PER_MS
-/** The time when it was told last is kept in 16 bits of such units. */
+/**
+ * A peer that acknowledges promptly does not collect this many ACKs over some time, even if some datagrams are lost.
+ */
+const MANY_ACKS: u32 = 8
+/** Minimum interval between reports of dropped segments. */
+const DROP_PAUSE_TICKS: Ticks = 100 * TICKS_PER_MS
+/** The time of the last report is stored in 16 bits, in this unit. */
 const DROP_UNIT_SHIFT: u32 = 6
 
-/** An echoed ts older than this is none of ours. */
-const MAX_RTT_TICKS: u32 = 60 * TICKS_PER_SECOND
+/** An echoed ts older than this is not ours. */
+const MAX_RTT_TICKS: Ticks = 60 * TICKS_PER_SECOND
 
 /**
- * `mayKeep`: the datagram lies in a packet block of its own, which may be kept instead of copied. Result: the bits
- * above.
+ * Handles the segments of a datagram.
+ * @param mayKeep the datagram is in a packet block of its own, which may be kept instead of copied
+ * @returns the effects above
  */
-export function input(c: Conversation, at: usize, size: u32, mayKeep: bool, now: u32): u32 {
+export function input(c: Conversation, at: usize, size: u32, mayKeep: bool, now: Ticks): u32 {
   if (size < HEADER_BYTES) {
     count(DROP_MALFORMED)
     return 0
   }
-  let did: u32 = 0
+  let effects: u32 = 0
   let una = c.sndUna
-  const una0 = una
+  const unaBefore = una
   const end = at + size
-  acked = 0
-  heard = 0
-  takenAt = now
+  acks.acked = 0
+  acks.timed = 0
   startSample(c)
   while (end - at >= HEADER_BYTES) {
     const cmd = readCmd(at)
@@ -93,162 +97,167 @@ export function input(c: Conversation, at: usize, size: u32, mayKeep: bool, now:
       count(DROP_MALFORMED)
       break
     }
-    const told = readUna(at)
-    if (isForgotten(c, at, cmd, told, now)) return did | FORGOTTEN
-    if (diff(told, una) >= 0 && diff(told, c.sndNxt) <= 0) {
-      una = told
-      // an older una would carry an outdated window
+    const segmentUna = readUna(at)
+    if (isForgotten(c, at, cmd, segmentUna, now)) return effects | FORGOTTEN
+    if (diff(segmentUna, una) >= 0 && diff(segmentUna, c.sndNxt) <= 0) {
+      una = segmentUna
+      // an older una carries an outdated window
       const wnd = readWnd(at)
-      if (wnd > c.rmtWnd) did |= MOVED_PAYLOAD
+      if (wnd > c.rmtWnd) effects |= MOVED_PAYLOAD
       c.rmtWnd = wnd
-      if (diff(told, c.peerUna) > 0) {
-        c.peerUna = told
+      if (diff(segmentUna, c.peerUna) > 0) {
+        c.peerUna = segmentUna
         c.unaAt = now
       }
     }
     const sn = readSn(at)
     const ts = readTs(at)
     if (cmd == CMD_ACK) {
-      did |= takeAckOf(c, sn, fromWireClock(ts), now)
+      effects |= onAck(c, sn, fromWireClock(ts), now)
     } else if (cmd == CMD_PUSH) {
-      did |= takePush(c, sn, ts, at + HEADER_BYTES, len, mayKeep && !(did & KEPT_BLOCK), now)
+      effects |= onPush(c, sn, ts, at + HEADER_BYTES, len, mayKeep && !(effects & KEPT_BLOCK), now)
     } else if (cmd == CMD_WASK) {
-      c.probe |= PROBE_TELL
+      c.wndProbes |= PROBE_TELL
     } else {
-      takeWins(c, sn, una, now)
+      onWins(c, sn, una, now)
     }
     at += HEADER_BYTES + len
   }
-  // last, because the ACKs beside it tell more of what it covers: when that was sent
-  if (diff(una, c.sndUna) > 0) did |= takeUna(c, una, now)
-  if (heard) {
+  // last: the ACKs in the same datagram carry the times of the segments that una covers
+  if (diff(una, c.sndUna) > 0) effects |= onUna(c, una, now)
+  if (acks.timed) {
     updateRtt(c, c.sampleRtt)
     onRtt(c, c.sampleRtt, now)
   }
-  if (acked) {
-    if (c.hasSample) noteAckDatagram(c, newestTs, newestSn)
-    noteProgress(c, now)
-    onAckDatagram(c, acked, heard >= MANY_HEARD ? newestTs - oldestTs : 0, now)
+  if (acks.acked) {
+    if (c.hasSample) onAckForResend(c, acks.newestSentAt, acks.newestSn)
+    onDeliveryProgress(c, now)
+    onAckDatagram(c, acks.acked, acks.timed >= MANY_ACKS ? acks.newestSentAt - acks.oldestSentAt : 0, now)
   }
-  if (c.sndUna != una0) {
-    c.isStarved = 0
-    did |= ADVANCED_UNA
+  if (c.sndUna != unaBefore) {
+    c.isPeerOutOfMemory = 0
+    effects |= ADVANCED_UNA
   }
-  return did
+  return effects
 }
 
 /**
- * True if a segment shows that the two sides do not speak of the same conversation.
+ * Detects that the two sides do not mean the same conversation.
  *
- * An ACK that left after the other side had told una U cannot carry less, unless the other side forgot the conversation:
- * kcptun-libev, restarted, takes our segments for a new one and acknowledges them, though nothing reaches the target
- * (protocol.md 6.8). An unconfirmed conversation of which the other side has received more than we sent was carried on
- * with an earlier server.
+ * An ACK sent after the peer announced una U cannot carry a smaller una, unless the peer lost its state: a restarted
+ * kcptun-libev takes our segments for a new conversation and acknowledges them, although nothing reaches the target
+ * (protocol.md 6.8). If the peer of an unconfirmed conversation has received more than we sent, it continues a
+ * conversation with an earlier server.
  */
-function isForgotten(c: Conversation, at: usize, cmd: u32, told: u32, now: u32): bool {
-  if (c.confirm) return diff(told, c.sndNxt) > 0
-  if (cmd != CMD_ACK || diff(told, c.peerUna) >= 0) return false
+function isForgotten(c: Conversation, at: usize, cmd: u32, segmentUna: Sn, now: Ticks): bool {
+  if (c.confirm) return diff(segmentUna, c.sndNxt) > 0
+  if (cmd != CMD_ACK || diff(segmentUna, c.peerUna) >= 0) return false
   const sentAt = fromWireClock(readTs(at))
   return now - sentAt <= MAX_RTT_TICKS && diff(sentAt, c.unaAt) > 0
 }
 
-let takenAt: u32 = 0
-/** What the datagram being taken in acknowledged, the newest and the oldest of the transmissions its ACKs told of. */
-let acked: u32 = 0
-/** Transmissions that its ACKs told the time of. */
-let heard: u32 = 0
-let newestTs: u32 = 0
-let newestSn: u32 = 0
-let oldestTs: u32 = 0
+/** What the datagram being handled acknowledges. */
+@unmanaged
+class AckSummary {
+  // segments acknowledged
+  acked: u32
+  // ACKs with a valid time, the newest and the oldest transmission they name
+  timed: u32
+  newestSentAt: Ticks
+  newestSn: Sn
+  oldestSentAt: Ticks
+}
 
-/** An ACK of the transmission of `sn` at `ts`. */
-function takeAckOf(c: Conversation, sn: u32, ts: u32, now: u32): u32 {
+const acks: AckSummary = changetype<AckSummary>(memory.data(20, 8))
+
+/** An ACK of the transmission of `sn` at `sentAt`. */
+function onAck(c: Conversation, sn: Sn, sentAt: Ticks, now: Ticks): u32 {
   count(ACKS_RECEIVED)
-  // a ts that is none of ours says nothing of time
-  const isKnown = now - ts <= MAX_RTT_TICKS
+  // a ts that is not ours carries no time
+  const isKnown = now - sentAt <= MAX_RTT_TICKS
   if (diff(sn, c.sndNxt) >= 0) return 0
-  const confirmed: u32 = c.confirm && isConfirmedBy(c, sn, ts) ? CONFIRMED | ANSWERED : 0
+  const confirmed: u32 = c.confirm && isConfirmedBy(c, sn, sentAt) ? CONFIRMED | ANSWERED : 0
   const entry = entryOf(c, sn)
   if (diff(sn, c.sndUna) < 0 || load<u8>(entry, STATE) != SENT) {
-    // una of an earlier datagram told of it, but not of its time
-    if (isKnown && isTicking(c) && noteNewest(c, sn, ts, now)) noteTime(c, sn, ts, now)
+    // una of an earlier datagram covered it, but without its time
+    if (isKnown && isIntervalFlushing(c) && updateRack(c, sn, sentAt, now)) onSentTime(c, sn, sentAt, now)
     return confirmed
   }
-  const answered: u32 = load<u32>(entry, TS) == ts ? ANSWERED : 0
+  const answered: u32 = load<u32>(entry, SENT_AT) == sentAt ? ANSWERED : 0
   if (isKnown) {
-    noteArrivalOf(c, sn, entry, ts, now)
-    noteArrival(c, entry, true, now)
-    noteTime(c, sn, ts, now)
+    onAckedTransmission(c, sn, entry, sentAt, now)
+    onDelivered(c, entry, true, now)
+    onSentTime(c, sn, sentAt, now)
   } else {
-    noteArrival(c, entry, false, now)
+    onDelivered(c, entry, false, now)
   }
-  return take(c, sn, entry) | answered | confirmed
+  return onAcknowledged(c, sn, entry, now) | answered | confirmed
 }
 
-/** The RTT sample of a datagram is that of the transmission sent last. */
-function noteTime(c: Conversation, sn: u32, ts: u32, now: u32): void {
-  const newer = diff(ts, newestTs)
-  if (heard == 0 || newer > 0 || (newer == 0 && diff(sn, newestSn) > 0)) {
-    newestTs = ts
-    newestSn = sn
-    c.sampleRtt = now - ts
+/** Updates the RTT sample of the datagram, which is that of the most recently sent transmission. */
+function onSentTime(c: Conversation, sn: Sn, sentAt: Ticks, now: Ticks): void {
+  const newer = diff(sentAt, acks.newestSentAt)
+  if (acks.timed == 0 || newer > 0 || (newer == 0 && diff(sn, acks.newestSn) > 0)) {
+    acks.newestSentAt = sentAt
+    acks.newestSn = sn
+    c.sampleRtt = now - sentAt
   }
-  if (heard == 0 || diff(ts, oldestTs) < 0) oldestTs = ts
-  heard++
+  if (acks.timed == 0 || diff(sentAt, acks.oldestSentAt) < 0) acks.oldestSentAt = sentAt
+  acks.timed++
 }
 
-/** Everything below una is received. */
-function takeUna(c: Conversation, una: u32, now: u32): u32 {
-  let did: u32 = 0
+/** All segments below una were received. */
+function onUna(c: Conversation, una: Sn, now: Ticks): u32 {
+  let effects: u32 = 0
   for (let sn = c.sndUna; sn != una; sn++) {
     const entry = entryOf(c, sn)
     if (load<u8>(entry, STATE) != SENT) continue
-    noteArrival(c, entry, false, now)
-    did |= take(c, sn, entry)
+    onDelivered(c, entry, false, now)
+    effects |= onAcknowledged(c, sn, entry, now)
   }
-  return did
+  return effects
 }
 
-function take(c: Conversation, sn: u32, entry: usize): u32 {
-  const did = <u32>load<u16>(entry, LEN) > BARE_MESSAGE_BYTES ? MOVED_PAYLOAD : 0
-  if (c.path) notePassed(changetype<Path>(c.path), HEADER_BYTES + load<u16>(entry, LEN), takenAt)
+function onAcknowledged(c: Conversation, sn: Sn, entry: usize, now: Ticks): u32 {
+  const effects = <u32>load<u16>(entry, LEN) > BARE_MESSAGE_BYTES ? MOVED_PAYLOAD : 0
+  if (c.peerPath) onDatagramDelivered(changetype<PeerPath>(c.peerPath), HEADER_BYTES + load<u16>(entry, LEN), now)
   acknowledge(c, sn, entry)
-  acked++
+  acks.acked++
   if (sn == c.sndUna) advanceUna(c)
-  return did
+  return effects
 }
 
 /**
- * The window is told. If sn names a segment of ours that is not acknowledged, that arrived, but there was no memory for
- * it: it is no sign of a path that takes no large datagrams. Told of room afterwards, we ask at once what is missing.
- * In any other WINS sn is that of an ACK beside it, or 0.
+ * A window announcement. If sn names one of our unacknowledged segments, that segment arrived and was dropped for lack
+ * of memory, which is no sign of a black hole. When the window is announced again, a probe is sent at once. In any
+ * other WINS sn is that of an ACK in the same datagram, or 0.
  */
-function takeWins(c: Conversation, sn: u32, una: u32, now: u32): void {
+function onWins(c: Conversation, sn: Sn, una: Sn, now: Ticks): void {
   if (sn != 0 && diff(sn, una) >= 0 && diff(sn, c.sndNxt) < 0) {
     const entry = entryOf(c, sn)
     if (load<u8>(entry, STATE) == SENT) {
-      c.isStarved = 1
-      if (c.path) notePassed(changetype<Path>(c.path), HEADER_BYTES + load<u16>(entry, LEN), now)
+      c.isPeerOutOfMemory = 1
+      if (c.peerPath) onDatagramDelivered(changetype<PeerPath>(c.peerPath), HEADER_BYTES + load<u16>(entry, LEN), now)
       return
     }
   }
-  if (!c.isStarved) return
-  c.isStarved = 0
-  probeSoon(c, now)
+  if (!c.isPeerOutOfMemory) return
+  c.isPeerOutOfMemory = 0
+  scheduleProbe(c, now)
 }
 
-/** A PUSH found no memory: the peer is told, lest it take the path for broken. */
-function noteDropped(c: Conversation, sn: u32, now: u32): void {
+/** A PUSH was dropped for lack of memory: reports it, so that the peer does not suspect the path. */
+function onPushDropped(c: Conversation, sn: Sn, now: Ticks): void {
   count(DROP_MEMORY)
   const unit = <u16>(now >> DROP_UNIT_SHIFT)
   c.hasDropped = 1
   if (<u32>(<u16>(unit - c.dropAt)) < DROP_PAUSE_TICKS >> DROP_UNIT_SHIFT) return
   c.dropAt = unit
   c.dropSn = sn
-  c.probe |= PROBE_DROPPED
+  c.wndProbes |= PROBE_DROPPED
 }
 
-function takePush(c: Conversation, sn: u32, ts: u32, payload: usize, len: u32, mayKeep: bool, now: u32): u32 {
+function onPush(c: Conversation, sn: Sn, ts: Ts, payload: usize, len: u32, mayKeep: bool, now: Ticks): u32 {
   count(SEGMENTS_RECEIVED)
   const early = diff(sn, c.rcvNxt)
   if (early >= <i32>c.rcvWnd) {
@@ -257,22 +266,22 @@ function takePush(c: Conversation, sn: u32, ts: u32, payload: usize, len: u32, m
   }
   if (early < 0) {
     count(SEGMENTS_DUPLICATE)
-    noteAck(c, sn, ts, true, now)
+    queueAck(c, sn, ts, true, now)
     return 0
   }
   const hadHole = c.rcvTop != c.rcvNxt
   const stored = storeSegment(c, sn, payload, len, mayKeep && len >= MIN_KEPT_BYTES)
   if (stored == NO_MEMORY) {
-    noteDropped(c, sn, now)
+    onPushDropped(c, sn, now)
     return 0
   }
   if (stored == DUPLICATE) count(SEGMENTS_DUPLICATE)
-  // a gap opened or filled, or a duplicate: the sender is waiting to hear of it
-  noteAck(c, sn, ts, early > 0 || hadHole, now)
-  let did: u32 = stored == STORED_BLOCK ? KEPT_BLOCK : 0
+  // a gap opened or filled, or a duplicate: the sender needs the ACK now
+  queueAck(c, sn, ts, early > 0 || hadHole, now)
+  let effects: u32 = stored == STORED_BLOCK ? KEPT_BLOCK : 0
   if (early == 0) {
     advanceRcvNxt(c)
-    did |= RECEIVED_STREAM
+    effects |= RECEIVED_STREAM
   }
-  return did
+  return effects
 }

@@ -1,22 +1,25 @@
 /*
- * Output of one conversation: builds its next datagram (protocol.md 5.7), ACKs first, then probes, then segments found
- * lost, then new ones.
+ * Output of one conversation: builds its next datagram (protocol.md 5.7): ACKs, then probes, then lost segments, then
+ * new ones.
  *
- * A segment that leaves alone is sent from its own block: only the 24 bytes of its header are written. Everything else
- * is assembled in the transmit block.
+ * A segment that is alone in its datagram is sent from its own block: only the 24 bytes of its header are written.
+ * Everything else is assembled in the transmit block.
  */
 
 import { TICKS_PER_MS } from '../abi'
-import { NEVER, until } from '../clock'
+import { NEVER, ticksUntil } from '../clock'
 import { mayReceive } from '../memory/slab'
 import { ACKS_SENT, count, SEGMENTS_RETRANSMITTED, SEGMENTS_SENT } from '../stats'
-import { acksDue, pendingAcks, takeAck, takeAgain } from './ack'
-import { noteProbe } from './confirm'
-import { congestionWindow, maySend, onDrained, onSent, sendLimit, untilPace } from './congestion'
-import { Conversation, LOST, PROBE_ASK, PROBE_DROPPED, PROBE_TELL, segmentLimit, wireClock } from './conversation'
-import { isHot } from './model'
-import { noteDataLimited, noteDeparture } from './rate'
-import { noteSending } from './recovery'
+import { Sn, Ticks } from '../units'
+import { acksDue, pendingAcks, takeAck, takeRepeatedAck } from './ack_queue'
+import { hasStandingQueue } from './bbr_model'
+import { onUnconfirmedSent } from './confirm'
+import { congestionWindow, maySend, onDrained, onSent, pacingDeadline, sendLimit } from './congestion'
+import { Conversation, LOST, PROBE_ASK, PROBE_DROPPED, PROBE_TELL } from './conversation'
+import { onAppLimited, recordDelivery } from './delivery_rate'
+import { restartProbeTimer } from './loss_detection'
+import { segmentLimit } from './options'
+import { advertise, promisedWnd } from './receive_window'
 import { CMD_ACK, CMD_PUSH, CMD_WASK, CMD_WINS, diff, HEADER_BYTES, writeHeader } from './segment'
 import {
   COPIES,
@@ -27,35 +30,50 @@ import {
   LEN,
   markSent,
   SENT,
+  SENT_AT,
   STATE,
   TRANSMISSIONS,
-  TS,
-} from './send_window'
-import { advertise, promisedWnd } from './window'
-
-/** A lost window announcement must not stall for long: probes start early and back off (the original: 7 s to 120 s). */
-const FIRST_PROBE_TICKS: u32 = 500 * TICKS_PER_MS
-/** ACKs of one datagram: nobody repeats them for their own sake, so they must pass where full datagrams may not. */
-const MAX_ACK_BYTES: u32 = 984
-/** Segments up to this many bytes of payload are thin. */
-const THIN_BYTES: u32 = 200
-const THIN_DELAY_TICKS: u32 = 5 * TICKS_PER_MS
-const MAX_THIN_FLIGHT: u32 = 16
-/** Older thin segments that travel with a new one, and how far back they may be. */
-const MAX_BUNDLED: u32 = 2
-const BUNDLE_REACH: u32 = 8
-/** No copies of retransmissions above the one, more below the other. */
-const MAX_LOST_PERCENT: u32 = 30
-const FEW_LOST_PERCENT: u32 = 15
-const MAX_PROBE_TICKS: u32 = 15000 * TICKS_PER_MS
-
-/** Where the datagram built last begins. */
-export let built: usize = 0
+} from './send_buffer'
+import { wireClock } from './wire_clock'
 
 /**
- * True when a segment may leave: a lost one or its copy, or a new one inside the windows, as fast as the pace allows.
+ * A lost window announcement must not stall the connection: probes start early and back off (kcptun-libev: 7 s to 120
+ * s).
  */
-export function hasSegment(c: Conversation, now: u32): bool {
+const FIRST_PROBE_TICKS: Ticks = 500 * TICKS_PER_MS
+/** ACKs per datagram: pure ACKs are not retransmitted, so they must fit where full datagrams are dropped. */
+const MAX_ACK_BYTES: u32 = 984
+/** Segments of up to this many bytes of payload are thin. */
+const THIN_BYTES: u32 = 200
+const THIN_DELAY_TICKS: Ticks = 5 * TICKS_PER_MS
+const MAX_THIN_FLIGHT: u32 = 16
+/** Maximum number of older thin segments appended to a new one, and how far back they may be. */
+const MAX_BUNDLED: u32 = 2
+const BUNDLE_REACH: u32 = 8
+/** Loss in percent above which retransmissions are not duplicated, and below which two copies are allowed. */
+const MAX_LOST_PERCENT: u32 = 30
+const FEW_LOST_PERCENT: u32 = 15
+const MAX_PROBE_TICKS: Ticks = 15000 * TICKS_PER_MS
+
+/** @returns start of a datagram of `buildDatagram` */
+export function datagramAt(datagram: u64): usize {
+  return <usize>datagram
+}
+
+/** @returns bytes of a datagram of `buildDatagram`; 0 = nothing to send */
+export function datagramBytes(datagram: u64): u32 {
+  return <u32>(datagram >> 32)
+}
+
+function datagram(at: usize, bytes: u32): u64 {
+  return ((<u64>bytes) << 32) | at
+}
+
+/**
+ * @returns true when a segment may be sent: a lost one or its copy, or a new one inside the windows, if pacing allows
+ *   it
+ */
+export function hasSegment(c: Conversation, now: Ticks): bool {
   if (c.lost != 0 || c.copies != 0) return maySend(c, now)
   if (c.sndEnd == c.sndNxt) return isThinDue(c, now)
   if (diff(c.sndNxt, c.sndUna + sendLimit(c)) >= 0) {
@@ -66,95 +84,102 @@ export function hasSegment(c: Conversation, now: u32): bool {
   return maySend(c, now)
 }
 
-export function hasOutput(c: Conversation, now: u32): bool {
-  return c.probe != 0 || acksDue(c, now) || hasSegment(c, now)
+/** @returns true if `buildDatagram` has something to send now */
+export function hasOutput(c: Conversation, now: Ticks): bool {
+  return c.wndProbes != 0 || acksDue(c, now) || hasSegment(c, now)
 }
 
-/** Ticks until a segment that waits for the pace, or a thin one to be doubled, may leave; NEVER if none waits. */
-export function untilSegment(c: Conversation, now: u32): u32 {
+/**
+ * @returns ticks until a segment that is pacing-limited, or the duplicate of a thin one, may be sent; NEVER if none
+ *   waits
+ */
+export function segmentDeadline(c: Conversation, now: Ticks): Ticks {
   if (c.lost == 0 && c.copies == 0) {
-    if (c.sndEnd == c.sndNxt) return isThinWaiting(c) ? until(c.thinAt, now) : NEVER
+    if (c.sndEnd == c.sndNxt) return isThinWaiting(c) ? ticksUntil(c.thinAt, now) : NEVER
     if (diff(c.sndNxt, c.sndUna + sendLimit(c)) >= 0) return NEVER
   }
-  return c.flight < congestionWindow(c) ? untilPace(c, now) : NEVER
+  return c.flight < congestionWindow(c) ? pacingDeadline(c, now) : NEVER
 }
 
-/** To be called when a conversation has sent all it may: what it is limited by decides what its rate samples mean. */
-export function noteDrained(c: Conversation, now: u32): void {
+/**
+ * To be called when a conversation sent everything it may: whether it was application-limited determines what its rate
+ * samples mean.
+ */
+export function onOutputDrained(c: Conversation, now: Ticks): void {
   onDrained(c, now)
   if (c.sndEnd != c.sndNxt || c.lost != 0) return
-  if (c.flight < congestionWindow(c)) noteDataLimited(c)
+  if (c.flight < congestionWindow(c)) onAppLimited(c)
 }
 
-/** Keeps the zero-window probe going; sets PROBE_ASK when one is due. */
-export function updateProbe(c: Conversation, now: u32): void {
+/** Runs the zero-window probe timer; sets PROBE_ASK when a probe is due. */
+export function updateProbe(c: Conversation, now: Ticks): void {
   if (c.rmtWnd != 0) {
-    c.probeWait = 0
-  } else if (c.probeWait == 0) {
-    c.probeWait = FIRST_PROBE_TICKS
-    c.probeAt = now + c.probeWait
-  } else if (diff(now, c.probeAt) >= 0) {
-    c.probeWait = min((c.probeWait * 3) / 2, MAX_PROBE_TICKS)
-    c.probeAt = now + c.probeWait
-    c.probe |= PROBE_ASK
+    c.wndProbeInterval = 0
+  } else if (c.wndProbeInterval == 0) {
+    c.wndProbeInterval = FIRST_PROBE_TICKS
+    c.wndProbeAt = now + c.wndProbeInterval
+  } else if (diff(now, c.wndProbeAt) >= 0) {
+    c.wndProbeInterval = min((c.wndProbeInterval * 3) / 2, MAX_PROBE_TICKS)
+    c.wndProbeAt = now + c.wndProbeInterval
+    c.wndProbes |= PROBE_ASK
   }
 }
 
 /**
- * Asks to tell the peer of a window that reopened after it was (nearly) shut, and of room for what had to be dropped.
+ * Requests a WINS when the window reopened after it was (nearly) closed, or when there is memory again for segments
+ * that were dropped.
  */
 export function announceWindow(c: Conversation): void {
-  // the usual case at once: even the whole window would be little news
+  // common case: even the full window would not move the edge far
   const most = diff(c.rcvRead + c.rcvWnd, c.rcvEdge)
   if (!c.hasDropped && most < <i32>(c.rcvWnd / 2) && diff(c.rcvEdge, c.rcvNxt) > 0) return
   const wnd = promisedWnd(c)
   const moves = diff(c.rcvRead + wnd, c.rcvEdge)
   const isShut = diff(c.rcvEdge, c.rcvNxt) <= 0
-  if (moves > 0 && (isShut || moves >= <i32>(wnd / 2))) c.probe |= PROBE_TELL
-  if (c.hasDropped && (c.rcvRead == c.rcvNxt || mayReceive(2 * c.rcvHeld, false))) {
+  if (moves > 0 && (isShut || moves >= <i32>(wnd / 2))) c.wndProbes |= PROBE_TELL
+  if (c.hasDropped && (c.rcvRead == c.rcvNxt || mayReceive(2 * c.rcvHeldBytes, false))) {
     c.hasDropped = 0
-    c.probe |= PROBE_TELL
+    c.wndProbes |= PROBE_TELL
   }
 }
 
 /**
- * Builds one datagram of at most kcpMtu bytes, less if the path takes no more; 0 = nothing to send. `block` is where
- * one is assembled; the result begins at `built`.
- * @param most bytes that the receiver may be sent now; a segment that exceeds them waits
+ * Builds one datagram of at most kcpMtu bytes, fewer if the path requires it.
+ * @param block transmit block in which a datagram is assembled
+ * @param most maximum number of bytes that may be sent to the receiver now; a larger segment waits
+ * @returns a datagram for `datagramAt` and `datagramBytes`
  */
-export function buildDatagram(c: Conversation, block: usize, most: u32, now: u32): u32 {
+export function buildDatagram(c: Conversation, block: usize, most: u32, now: Ticks): u64 {
   const wnd = advertise(c)
   const limit = min(segmentLimit(c) + HEADER_BYTES, most)
   c.lastSn = c.lastTs = 0
   let len: u32 = 0
-  const said = c.ackFirst
+  const repeatEnd = c.ackFirst
   while (pendingAcks(c) != 0 && len + HEADER_BYTES <= min(limit, MAX_ACK_BYTES)) {
     takeAck(c, now)
     len += writeAck(c, block + len, wnd)
   }
-  while (len != 0 && len + HEADER_BYTES <= min(limit, MAX_ACK_BYTES) && takeAgain(c, said))
+  while (len != 0 && len + HEADER_BYTES <= min(limit, MAX_ACK_BYTES) && takeRepeatedAck(c, repeatEnd))
     len += writeAck(c, block + len, wnd)
-  if (c.probe) len = appendProbes(c, block, len, wnd, limit, now)
-  built = block
+  if (c.wndProbes) len = appendProbes(c, block, len, wnd, limit, now)
   while (hasSegment(c, now)) {
     const sn = nextSegment(c)
     const entry = entryOf(c, sn)
     const size = HEADER_BYTES + <u32>load<u16>(entry, LEN)
-    // a segment made before the limit fell leaves alone
+    // a segment made before the limit was lowered is sent alone
     if (len + size > most || (len + size > limit && len != 0)) break
     const header = headerOf(entry)
     sendSegment(c, sn, entry, header, size, wnd, now)
-    const isAlone = len == 0 && (size + HEADER_BYTES > limit || !hasSegment(c, now))
-    if (isAlone && !(isThin(size) && c.model)) {
-      built = header
-      return size
+    const isSoleFlow = len == 0 && (size + HEADER_BYTES > limit || !hasSegment(c, now))
+    if (isSoleFlow && !(isThin(size) && c.model)) {
+      return datagram(header, size)
     }
     memory.copy(block + len, header, size)
     len += size
     if (isThin(size)) len = appendThin(c, block, len, sn, wnd, limit, now)
     if (limit - len < HEADER_BYTES) break
   }
-  return len
+  return datagram(block, len)
 }
 
 function writeAck(c: Conversation, at: usize, wnd: u32): u32 {
@@ -163,18 +188,20 @@ function writeAck(c: Conversation, at: usize, wnd: u32): u32 {
   return HEADER_BYTES
 }
 
-/** The segment to send next: copy of a retransmission, lost, thin to be doubled, new. `hasSegment` was true. */
-function nextSegment(c: Conversation): u32 {
+/**
+ * @returns the segment to send next: copy of a retransmission, lost, thin duplicate, new. `hasSegment` must be true.
+ */
+function nextSegment(c: Conversation): Sn {
   if (c.copies) return c.copySn
   if (c.lost) return firstOf(c, LOST)
   return c.sndEnd == c.sndNxt ? c.thinSn : c.sndNxt
 }
 
-/** Writes the header of a segment and notes its transmission. */
-function sendSegment(c: Conversation, sn: u32, entry: usize, header: usize, size: u32, wnd: u32, now: u32): void {
+/** Writes the header of a segment and records its transmission. */
+function sendSegment(c: Conversation, sn: Sn, entry: usize, header: usize, size: u32, wnd: u32, now: Ticks): void {
   const isNew = sn == c.sndNxt
   const isCopy = !isNew && !isLost(entry)
-  let ts = now
+  let sentAt = now
   count(SEGMENTS_SENT)
   if (!isNew) {
     count(SEGMENTS_RETRANSMITTED)
@@ -182,34 +209,35 @@ function sendSegment(c: Conversation, sn: u32, entry: usize, header: usize, size
   }
   if (isCopy) {
     if (c.copies) {
-      // one transmission that leaves several times: same ts
-      ts = load<u32>(entry, TS)
+      // copies of one transmission have the same ts
+      sentAt = load<u32>(entry, SENT_AT)
       c.copies--
     } else {
       c.thinAt = 0
     }
   } else {
-    noteDeparture(c, entry, now)
+    recordDelivery(c, entry, now)
     markSent(c, sn, entry, now)
     if (isNew) {
       c.sndNxt++
-      if (c.model) noteThin(c, sn, size, now)
+      if (c.model) onThinSent(c, sn, size, now)
     } else {
       planCopies(c, sn, entry, now)
     }
   }
   onSent(c, now)
-  noteSending(c, now)
-  if (c.confirm) noteProbe(c, sn, ts)
-  writeHeader(header, c.conv, CMD_PUSH, wnd, wireClock(ts), sn, c.rcvNxt, size - HEADER_BYTES)
+  restartProbeTimer(c, now)
+  if (c.confirm) onUnconfirmedSent(c, sn, sentAt)
+  writeHeader(header, c.conv, CMD_PUSH, wnd, wireClock(sentAt), sn, c.rcvNxt, size - HEADER_BYTES)
 }
 
 /**
- * How often a retransmission leaves: once, unless the window is held up by it. While `snd_una` stands still for a lost
- * retransmission the whole window waits, and a copy is cheap beside that. Not when the path is loaded or loses much.
+ * Decides how many copies of a retransmission are sent. While `sndUna` does not advance because a retransmission was
+ * lost, the whole window waits, and a copy is cheap by comparison. No copies when the path has a standing queue or high
+ * loss.
  */
-function planCopies(c: Conversation, sn: u32, entry: usize, now: u32): void {
-  if (!c.model || isHot(c)) return
+function planCopies(c: Conversation, sn: Sn, entry: usize, now: Ticks): void {
+  if (!c.model || hasStandingQueue(c)) return
   const inWindow = c.sndNxt - c.sndUna
   const wasSentAgain = load<u8>(entry, TRANSMISSIONS) > 2
   let copies: u32 = 0
@@ -228,15 +256,15 @@ function isThin(size: u32): bool {
   return size < THIN_BYTES + HEADER_BYTES
 }
 
-/** A small write that nothing follows is sent once more after some ms: its loss would cost a round trip and more. */
-function noteThin(c: Conversation, sn: u32, size: u32, now: u32): void {
+/** Schedules a duplicate of a small write that nothing follows: its loss would cost a round trip and more. */
+function onThinSent(c: Conversation, sn: Sn, size: u32, now: Ticks): void {
   c.thinAt = 0
-  if (!isThin(size) || c.sndEnd != c.sndNxt || c.flight > MAX_THIN_FLIGHT || isHot(c)) return
+  if (!isThin(size) || c.sndEnd != c.sndNxt || c.flight > MAX_THIN_FLIGHT || hasStandingQueue(c)) return
   c.thinSn = sn
   c.thinAt = max<u32>(1, now + THIN_DELAY_TICKS)
 }
 
-/** True while a thin segment waits to be sent once more. */
+/** @returns true while the duplicate of a thin segment is scheduled */
 function isThinWaiting(c: Conversation): bool {
   if (c.thinAt == 0) return false
   const isOpen = c.thinSn == c.sndNxt - 1 && c.sndEnd == c.sndNxt && diff(c.thinSn, c.sndUna) >= 0
@@ -245,12 +273,12 @@ function isThinWaiting(c: Conversation): bool {
   return false
 }
 
-function isThinDue(c: Conversation, now: u32): bool {
-  return isThinWaiting(c) && until(c.thinAt, now) == 0
+function isThinDue(c: Conversation, now: Ticks): bool {
+  return isThinWaiting(c) && ticksUntil(c.thinAt, now) == 0
 }
 
-/** Puts up to two older thin segments that are not acknowledged behind a new one: they cost no datagram. */
-function appendThin(c: Conversation, block: usize, len: u32, sn: u32, wnd: u32, limit: u32, now: u32): u32 {
+/** Appends up to two older unacknowledged thin segments to a new one: they need no datagram of their own. */
+function appendThin(c: Conversation, block: usize, len: u32, sn: Sn, wnd: u32, limit: u32, now: Ticks): u32 {
   let room: u32 = MAX_BUNDLED
   for (let back: u32 = 1; back <= BUNDLE_REACH && room != 0; back++) {
     const older = sn - back
@@ -270,8 +298,8 @@ function appendThin(c: Conversation, block: usize, len: u32, sn: u32, wnd: u32, 
   return len
 }
 
-/** Appends a WASK or WINS if it is wanted. Nobody needs its ts, but it shows a server our clock (remote.ts). */
-function appendProbes(c: Conversation, block: usize, len: u32, wnd: u32, limit: u32, now: u32): u32 {
+/** Appends requested WASK and WINS. The peer ignores their ts, but a server learns our clock from it (remote.ts). */
+function appendProbes(c: Conversation, block: usize, len: u32, wnd: u32, limit: u32, now: Ticks): u32 {
   len = appendProbe(c, block, len, PROBE_ASK, CMD_WASK, wnd, limit, now)
   const acked = c.lastSn
   c.lastSn = c.dropSn
@@ -288,10 +316,10 @@ function appendProbe(
   cmd: u32,
   wnd: u32,
   limit: u32,
-  now: u32,
+  now: Ticks,
 ): u32 {
-  if (!(c.probe & flag) || len + HEADER_BYTES > limit) return len
-  c.probe &= ~flag
+  if (!(c.wndProbes & flag) || len + HEADER_BYTES > limit) return len
+  c.wndProbes &= ~flag
   writeHeader(block + len, c.conv, cmd, wnd, wireClock(now), c.lastSn, c.rcvNxt, 0)
   return len + HEADER_BYTES
 }

@@ -6,6 +6,7 @@
  *   |  conv  | cmd | frg |  wnd  |   ts   |   sn   |  una   |  len   | data
  *   +--------+-----+-----+-------+--------+--------+--------+--------+----
  */
+import { Conv, Sn, Ts } from '../units'
 
 export const HEADER_BYTES: u32 = 24
 
@@ -21,12 +22,12 @@ const SN: usize = 12
 const UNA: usize = 16
 const LEN: usize = 20
 
-/** `a - b` on the circle of u32 numbers: negative when a comes before b. */
+/** @returns `a - b` in modular arithmetic: negative when a is before b */
 export function diff(a: u32, b: u32): i32 {
   return <i32>(a - b)
 }
 
-export function readConv(at: usize): u32 {
+export function readConv(at: usize): Conv {
   return bswap<u32>(load<u32>(at))
 }
 
@@ -38,15 +39,15 @@ export function readWnd(at: usize): u32 {
   return bswap<u16>(load<u16>(at, WND))
 }
 
-export function readTs(at: usize): u32 {
+export function readTs(at: usize): Ts {
   return bswap<u32>(load<u32>(at, TS))
 }
 
-export function readSn(at: usize): u32 {
+export function readSn(at: usize): Sn {
   return bswap<u32>(load<u32>(at, SN))
 }
 
-export function readUna(at: usize): u32 {
+export function readUna(at: usize): Sn {
   return bswap<u32>(load<u32>(at, UNA))
 }
 
@@ -54,8 +55,8 @@ export function readLen(at: usize): u32 {
   return bswap<u32>(load<u32>(at, LEN))
 }
 
-/** Writes a whole header; frg is always 0 (protocol.md 5.3). */
-export function writeHeader(at: usize, conv: u32, cmd: u32, wnd: u32, ts: u32, sn: u32, una: u32, len: u32): void {
+/** Writes a header; frg is always 0 (protocol.md 5.3). */
+export function writeHeader(at: usize, conv: Conv, cmd: u32, wnd: u32, ts: Ts, sn: Sn, una: Sn, len: u32): void {
   store<u32>(at, bswap<u32>(conv))
   store<u32>(at, cmd | ((<u32>bswap<u16>(<u16>wnd)) << 16), CMD)
   store<u32>(at, bswap<u32>(ts), TS)

@@ -1,18 +1,19 @@
 /*
- * The buddy system (Knuth, TAOCP 2.5) under slab.ts: free blocks of a power of two bytes, split and joined again.
+ * The buddy system (Knuth, TAOCP 2.5) below slab.ts: free power-of-two blocks, split and joined.
  *
- * A list a class holds the free blocks, doubly linked through their first 8 bytes. Whether a block may join its buddy
- * stands in a bitmap apart, never in the blocks: one bit for each pair of buddies, the exclusive or of "in a free
- * list" of both. Each 4 MiB of memory (a region) has its own bitmap of 8 KiB, 0.2 %, made when memory grows into it.
+ * One list per class holds the free blocks, doubly linked through their first 8 bytes. Whether a block may join its
+ * buddy is recorded outside the blocks, in a bitmap: one bit per pair of buddies, the exclusive or of "in a free list"
+ * of both. Each 4 MiB of memory (a region) has its own bitmap of 8 KiB (0.2 %), created when memory grows into the
+ * region.
  *
- * Memory that was never handed out stays zero: links are cleared when a block leaves its list.
+ * Memory that was never allocated stays zero: links are cleared when a block leaves its list.
  */
 
 export const MIN_CLASS: u32 = 6
 export const MAX_CLASS: u32 = 22
 
 const PAGE_SHIFT: u32 = 16
-/** Linear memory grows to the next multiple of 512 KiB, so that no step crosses into another region. */
+/** Linear memory grows to the next multiple of 512 KiB, so that no step crosses a region boundary. */
 const GROW_PAGES: u32 = 8
 /** Pairs of a region, from 1 pair of 2 MiB to 32768 pairs of 64 bytes, numbered as in a binary heap. */
 const BITMAP_CLASS: u32 = 13
@@ -25,10 +26,13 @@ const lists: usize = memory.data(23 * 4)
 let filled: u32 = 0
 /** Bitmaps by region. */
 const bitmaps: usize = memory.data(1024 * 4)
-/** Free blocks come from below this address. */
+/** Free blocks are taken from below this address. */
 let end: usize = (__heap_base + 63) & ~63
 
-/** Changes the state of one of a pair of buddies; true if they differ now. */
+/**
+ * Toggles the bit of a pair of buddies.
+ * @returns true if their states differ now
+ */
 function toggle(block: usize, cls: u32): bool {
   const pair = (1 << (MAX_CLASS - 1 - cls)) + ((<u32>block & ((1 << MAX_CLASS) - 1)) >> (cls + 1))
   const word = load<usize>(bitmaps + ((block >> MAX_CLASS) << 2)) + <usize>((pair >> 5) << 2)
@@ -60,7 +64,10 @@ function unlink(block: usize, cls: u32): void {
   if (!next) filled &= ~(1 << cls)
 }
 
-/** Takes a free block, the upper parts of a larger one split off as far as needed; 0 if there is none. */
+/**
+ * Takes a free block, splitting a larger one if necessary.
+ * @returns 0 if there is none
+ */
 export function takeBlock(cls: u32): usize {
   const larger = filled & ((<u32>-1) << cls)
   if (!larger) return 0
@@ -77,7 +84,7 @@ export function takeBlock(cls: u32): usize {
   return block
 }
 
-/** Frees a block; it joins its buddy while that is free. */
+/** Frees a block and joins it with its buddy as long as that is free. */
 export function joinBlock(block: usize, cls: u32): void {
   while (cls < MAX_CLASS && !toggle(block, cls)) {
     const bit = (<usize>1) << cls
@@ -88,7 +95,11 @@ export function joinBlock(block: usize, cls: u32): void {
   push(block, cls)
 }
 
-/** Adds memory to the free lists, of which linear memory may have `most` bytes in all. False if there is no more. */
+/**
+ * Adds memory to the free lists.
+ * @param most maximum size of linear memory in bytes
+ * @returns false if there is no more
+ */
 export function growMemory(most: u64): bool {
   const start = end
   let limit = (<u64>memory.size()) << PAGE_SHIFT
@@ -102,7 +113,10 @@ export function growMemory(most: u64): bool {
   return true
 }
 
-/** Makes the bitmap of the region at `start` if there is none; where the memory that is still free begins. */
+/**
+ * Creates the bitmap of the region at `start` if there is none.
+ * @returns start of the remaining free memory
+ */
 function addBitmap(start: usize): usize {
   const bitmap = bitmaps + ((start >> MAX_CLASS) << 2)
   if (load<usize>(bitmap)) return start

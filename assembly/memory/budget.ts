@@ -1,32 +1,32 @@
-/**
- * The memory ceiling of an endpoint. The ceiling of the configuration is for sessions; descriptors, the replay filter
- * and the obfuscator's tables come on top of it.
+/*
+ * The memory ceiling of an endpoint. The configured ceiling is for sessions; the memory of descriptors, the replay
+ * filter and the obfuscator's tables is added to it.
  */
 import { setCeiling, usedBytes } from './slab'
 
-/** Most bytes the ceiling can be set to: what wasm32 can address, less some. */
+/** Maximum ceiling: what wasm32 can address, with a margin. */
 const MAX_CEILING_BYTES: u32 = 0xf0000000
 
 let sessionBytes: u32 = 0
 let fixedBytes: u32 = 0
 
-/** Opens the ceiling as far as it goes, for the blocks that are made at the start. */
+/** Raises the ceiling to its maximum, for the blocks allocated at the start. */
 export function openBudget(): void {
   setCeiling(MAX_CEILING_BYTES, 0)
 }
 
-/** All blocks in use now are not for sessions. */
+/** Marks all blocks in use as fixed: they are not counted against the sessions' budget. */
 export function fixBudget(): void {
   fixedBytes = usedBytes()
 }
 
-/** `bytes` of the blocks in use are not for sessions: they come on top of the ceiling. */
+/** Marks `bytes` more as fixed and raises the ceiling by them. */
 export function addFixed(bytes: u32): void {
   fixedBytes += bytes
   setCeiling(fixedBytes + min(sessionBytes, MAX_CEILING_BYTES - fixedBytes), fixedBytes)
 }
 
-/** Bytes that sessions may take together. */
+/** Sets the maximum bytes of all sessions. */
 export function setBudget(bytes: u32): void {
   sessionBytes = bytes
   addFixed(0)

@@ -1,11 +1,11 @@
 /*
- * Hash tables of entries that lie in blocks of their own: chains by keyed hash, which double with the entries in them.
- * The hash is SipHash under the endpoint's secret, so chains are short whatever keys somebody chooses (siphash.ts).
+ * Hash tables of entries in blocks of their own: chains by keyed hash, whose number doubles with the entries. The hash
+ * is SipHash under the endpoint's secret, so chains are short even if an attacker chooses the keys (siphash.ts).
  *
  *   entry: 0 next of its chain  4 hash  8 the owner's
  */
 import { newRing } from './ring'
-import { classOf, free, setAside } from './slab'
+import { classOf, excludeFromUse, free } from './slab'
 
 @unmanaged
 export class Chains {
@@ -17,7 +17,7 @@ export class Chains {
 export const CHAINS_BYTES: u32 = offsetof<Chains>()
 
 const HASH: usize = 4
-/** Where the owner's part of an entry begins. */
+/** Offset of the owner's part of an entry. */
 export const ENTRY_BODY: usize = 8
 
 const INITIAL_HEADS: u32 = 64
@@ -28,26 +28,30 @@ function headOf(c: Chains, hash: u32): usize {
   return c.heads + ((<usize>(hash & c.mask)) << POINTER_SHIFT)
 }
 
-/** First entry whose hash this may be, 0 if there is none; `nextWith` goes on. */
+/** @returns the first entry with this hash, 0 if there is none; `nextWith` continues */
 export function firstWith(c: Chains, hash: u32): usize {
   if (!c.heads) return 0
   const at = load<usize>(headOf(c, hash))
   return at && load<u32>(at, HASH) != hash ? nextWith(at, hash) : at
 }
 
+/** @returns the next entry of the chain with this hash, 0 if there is none */
 export function nextWith(entry: usize, hash: u32): usize {
   let at = load<usize>(entry)
   while (at && load<u32>(at, HASH) != hash) at = load<usize>(at)
   return at
 }
 
-/** Puts an entry in. False when memory is scarce, which only the first one meets. */
+/**
+ * Adds an entry.
+ * @returns false when memory is scarce, which only the first entry can cause
+ */
 export function link(c: Chains, entry: usize, hash: u32): bool {
   if (!c.heads) {
     c.heads = newRing(INITIAL_HEADS, POINTER_SHIFT, false)
     if (!c.heads) return false
     c.mask = INITIAL_HEADS - 1
-    setAside(INITIAL_HEADS << POINTER_SHIFT)
+    excludeFromUse(INITIAL_HEADS << POINTER_SHIFT)
   } else if (c.count > c.mask) {
     grow(c)
   }
@@ -59,6 +63,7 @@ export function link(c: Chains, entry: usize, hash: u32): bool {
   return true
 }
 
+/** Removes an entry, which must be in the table. */
 export function unlink(c: Chains, entry: usize): void {
   let at = headOf(c, load<u32>(entry, HASH))
   while (load<usize>(at) != entry) at = load<usize>(at)
@@ -66,7 +71,10 @@ export function unlink(c: Chains, entry: usize): void {
   c.count--
 }
 
-/** Doubles the chains. That they stay long without memory is no error. They never shrink, so they are not counted. */
+/**
+ * Doubles the number of chains. Without memory they stay longer, which is no error. They never shrink, so they are not
+ * counted as use.
+ */
 function grow(c: Chains): void {
   const heads = c.mask + 1
   const larger = heads < MAX_HEADS ? newRing(heads * 2, POINTER_SHIFT, false) : 0
@@ -85,5 +93,5 @@ function grow(c: Chains): void {
     }
   }
   free(old, classOf(heads << POINTER_SHIFT))
-  setAside(heads << POINTER_SHIFT)
+  excludeFromUse(heads << POINTER_SHIFT)
 }

@@ -1,6 +1,6 @@
 /*
- * Lists of entries that lie in blocks of their own, the oldest first. Each entry has two neighbouring fields for it,
- * `older` and `younger`; `links` is the offset of the first.
+ * Doubly linked lists of entries in blocks of their own, the oldest first. Each entry has two adjacent fields for its
+ * links, `older` and `younger`; `links` is the offset of the first.
  */
 @unmanaged
 export class List {
@@ -10,8 +10,8 @@ export class List {
 
 const YOUNGER: usize = 4
 
-/** Puts an entry behind the others. */
-export function append(list: List, entry: usize, links: usize): void {
+/** Appends an entry. */
+export function appendEntry(list: List, entry: usize, links: usize): void {
   const before = list.youngest
   store<usize>(entry + links, before)
   store<usize>(entry + links, 0, YOUNGER)
@@ -20,8 +20,8 @@ export function append(list: List, entry: usize, links: usize): void {
   list.youngest = entry
 }
 
-/** Takes an entry out, wherever it stands. */
-export function takeOut(list: List, entry: usize, links: usize): void {
+/** Removes an entry from any position. */
+export function unlinkEntry(list: List, entry: usize, links: usize): void {
   const older = load<usize>(entry + links)
   const younger = load<usize>(entry + links, YOUNGER)
   if (older) store<usize>(older + links, younger, YOUNGER)

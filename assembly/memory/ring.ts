@@ -1,13 +1,14 @@
 /*
- * Growth of rings: arrays of fixed-size entries indexed by `number & mask`, where the numbers are sequence numbers (of
- * segments or of list positions). A ring holds a window of consecutive numbers; it is re-made twice as large when the
- * window outgrows it. Each kind of ring has a largest capacity, named where it is grown; none exceeds a block.
+ * Rings: arrays of fixed-size entries indexed by `number & mask`, where numbers are sequence numbers of segments or
+ * positions in a list. A ring holds a window of consecutive numbers and is doubled when the window outgrows it. Each
+ * kind of ring has a maximum capacity, defined where it is grown; none exceeds a block.
  */
 import { alloc, allocUrgent, classOf, free, MAX_CLASS } from './slab'
 
 /**
- * Ring of `capacity` (a power of two) zeroed entries of `1 << shift` bytes; 0 when memory is exhausted, or no block is
- * so large. `urgent`: it may take reserved memory, see slab.ts.
+ * Allocates a ring of `capacity` (a power of two) zeroed entries of `1 << shift` bytes.
+ * @param urgent may use reserved memory, see slab.ts
+ * @returns 0 when memory is exhausted, or if no block is large enough
  */
 export function newRing(capacity: u32, shift: u32, urgent: bool): usize {
   if (capacity == 0 || capacity > (1 << MAX_CLASS) >> shift) return 0
@@ -17,13 +18,16 @@ export function newRing(capacity: u32, shift: u32, urgent: bool): usize {
   return ring
 }
 
+/** Frees a ring of `mask + 1` entries of `1 << shift` bytes; `ring` may be 0. */
 export function freeRing(ring: usize, mask: u32, shift: u32): void {
   if (ring) free(ring, classOf((mask + 1) << shift))
 }
 
 /**
- * A ring of `capacity` entries holding what `ring` holds of the numbers from `first` up to (not including) `end`; the
- * old one is freed. 0, and nothing changed, when memory is exhausted. `ring` may be 0: then a new one is made.
+ * Replaces a ring by one of `capacity` entries with the numbers from `first` up to (not including) `end`, and frees the
+ * old one.
+ * @param ring 0 to allocate a first ring
+ * @returns 0 when memory is exhausted; then nothing is changed
  */
 export function growRing(ring: usize, mask: u32, shift: u32, first: u32, end: u32, capacity: u32, urgent: bool): usize {
   const larger = newRing(capacity, shift, urgent)

@@ -1,14 +1,16 @@
 /*
- * Contexts: what is known of one remote address and port under an obfuscator (protocol.md 9), and the table of them.
- * Which numbers packets carry is receive.ts and transmit.ts; when contexts begin and end, endpoint/obfs.ts.
+ * Contexts: the state of one remote address and port under an obfuscator (protocol.md 9), and their table. numbers.ts,
+ * receive.ts and transmit.ts maintain the numbers of packets, endpoint/obfs.ts the life of contexts.
  *
- * Chains by hash of the address, ids of generation and slot, and a list of those not authenticated, oldest first.
+ * A hash table by address, ids of generation and slot, and a list of the unauthenticated ones, oldest first.
  */
+
 import { seconds } from '../clock'
-import { append, List, takeOut } from '../memory/list'
+import { appendEntry, List, unlinkEntry } from '../memory/list'
 import { alloc, allocUrgent, classOf, free } from '../memory/slab'
-import { copyAddress, hashAddress, sameAddress } from '../packet/address'
+import { copyAddress, familyOf, hashAddress, IP, IP_LOW, IPV6, sameAddress } from '../packet/address'
 import { OBFS_CONTEXTS, OBFS_UNAUTHENTICATED, shift } from '../stats'
+import { Seconds } from '../units'
 
 /** protocol.md 9.1 */
 export const MAX_CONTEXTS: u32 = 4095
@@ -16,15 +18,15 @@ const SLOTS: u32 = 4096
 const SLOT_BITS: u32 = 12
 const MAX_GENERATION: u32 = 0x7ffff
 
-/** Numbers of the other side are known: something can be sent in the middle of a connection. */
+/** The numbers of the peer are known: data can be sent as part of the connection. */
 export const CAPTURED: u32 = 1
 /** A payload was authentic. */
 export const AUTHENTICATED: u32 = 2
 /** dpi/tcp client: SYN|ACK arrived. */
 export const READY: u32 = 4
 /** The next packet carries ECE. */
-export const OWES_ECE: u32 = 8
-/** Numbers of a packet without a right checksum are held. */
+export const ECE_PENDING: u32 = 8
+/** The numbers of a packet with a wrong checksum are held. */
 export const HELD: u32 = 16
 
 @unmanaged
@@ -32,7 +34,7 @@ export class Context {
   remote0: u64
   remote1: u64
   remote2: u64
-  // our own end, as the packets of the other side name it
+  // our own address, according to the peer's packets
   local0: u64
   local1: u64
   local2: u64
@@ -50,20 +52,22 @@ export class Context {
   heldSeq: u32
   heldAck: u32
   heldFlow: u32
-  // dpi/tcp client: what acknowledges its SYN
+  // dpi/tcp client: the number that acknowledges its SYN
   synAck: u32
-  createdSecond: u32
-  payloadSecond: u32
+  createdSecond: Seconds
+  payloadSecond: Seconds
   congested: u32
   echoes: u32
 }
 
 const CONTEXT_CLASS: u32 = classOf(offsetof<Context>())
 
+/** @returns address record of the remote end */
 export function remoteOf(c: Context): usize {
   return changetype<usize>(c)
 }
 
+/** @returns address record of our own end */
 export function localOf(c: Context): usize {
   return changetype<usize>(c) + offsetof<Context>('local0')
 }
@@ -72,19 +76,24 @@ export function is(c: Context, flag: u32): bool {
   return (c.flags & flag) != 0
 }
 
-/** 16 bytes a slot: context, generation, next free slot + 1. */
+/** 16 bytes per slot: context, generation, next free slot + 1. */
 let slots: usize = 0
 const SLOT_SHIFT: u32 = 4
+const SLOT_GENERATION: usize = 4
+const SLOT_NEXT: usize = 8
 let chains: usize = 0
 let slotCount: u32 = 0
 let firstFree: u32 = 0
 let size: u32 = 0
-const strangers: List = changetype<List>(memory.data(8, 8))
+const unauthenticatedList: List = changetype<List>(memory.data(8, 8))
 const LINKS: usize = offsetof<Context>('older')
 let unauthenticated: u32 = 0
 let lastFound: usize = 0
 
-/** Memory for the table; false without. */
+/**
+ * Allocates the table.
+ * @returns false when memory is scarce
+ */
 export function openContexts(): bool {
   if (slots) return true
   const table = allocUrgent(classOf(SLOTS << SLOT_SHIFT))
@@ -108,21 +117,23 @@ export function unauthenticatedCount(): u32 {
   return unauthenticated
 }
 
-/** Slots that may hold a context. */
+/** @returns number of slots that may hold a context */
 export function contextSlots(): u32 {
   return slotCount
 }
 
+/** @returns the context of a slot, null if it is free */
 export function contextAt(slot: u32): Context | null {
   return slot < slotCount ? changetype<Context | null>(load<usize>(slots + ((<usize>slot) << SLOT_SHIFT))) : null
 }
 
+/** @returns the context of an id, null if it is gone */
 export function contextOf(id: u32): Context | null {
   const c = contextAt(id & (SLOTS - 1))
   return c && c.id == id ? c : null
 }
 
-/** The context of a remote address. */
+/** @returns the context of a remote address, null if there is none */
 export function findContext(address: usize): Context | null {
   if (!size) return null
   if (lastFound && sameAddress(lastFound, address)) return changetype<Context>(lastFound)
@@ -141,7 +152,10 @@ function chainOf(address: usize): usize {
   return chains + ((<usize>(hashAddress(address, 0) & (SLOTS - 1))) << 2)
 }
 
-/** A new context of a remote address that has none; null when the table is full or memory is short. */
+/**
+ * Creates the context of a remote address that has none.
+ * @returns null when the table is full or memory is scarce
+ */
 export function insertContext(address: usize): Context | null {
   if (!slots || size >= MAX_CONTEXTS) return null
   const at = alloc(CONTEXT_CLASS)
@@ -152,10 +166,10 @@ export function insertContext(address: usize): Context | null {
   const slot = firstFree ? firstFree - 1 : slotCount
   if (slot == slotCount) slotCount++
   const entry = slots + ((<usize>slot) << SLOT_SHIFT)
-  firstFree = load<u32>(entry, 8)
-  const generation = (load<u32>(entry, 4) % MAX_GENERATION) + 1
+  firstFree = load<u32>(entry, SLOT_NEXT)
+  const generation = (load<u32>(entry, SLOT_GENERATION) % MAX_GENERATION) + 1
   store<usize>(entry, at)
-  store<u32>(entry, generation, 4)
+  store<u32>(entry, generation, SLOT_GENERATION)
   c.id = (generation << SLOT_BITS) | slot
   const chain = chainOf(address)
   c.chained = load<usize>(chain)
@@ -167,6 +181,7 @@ export function insertContext(address: usize): Context | null {
   return c
 }
 
+/** Removes a context and frees its record. */
 export function removeContext(c: Context): void {
   const at = changetype<usize>(c)
   if (!is(c, AUTHENTICATED)) leaveUnauthenticated(c)
@@ -177,28 +192,30 @@ export function removeContext(c: Context): void {
   const slot = c.id & (SLOTS - 1)
   const entry = slots + ((<usize>slot) << SLOT_SHIFT)
   store<usize>(entry, 0)
-  store<u32>(entry, firstFree, 8)
+  store<u32>(entry, firstFree, SLOT_NEXT)
   firstFree = slot + 1
   size--
   shift(OBFS_CONTEXTS, -1)
   free(at, CONTEXT_CLASS)
 }
 
-// ---- those not authenticated
+// ---- unauthenticated contexts
 
 export function oldestUnauthenticated(): Context | null {
-  return changetype<Context | null>(strangers.oldest)
+  return changetype<Context | null>(unauthenticatedList.oldest)
 }
 
 /**
- * The oldest context of the address that has most of those not authenticated, if it is at least `least` seconds old;
- * null if there is none. IPv6 addresses count by their /64, which is what one customer has.
+ * Finds the address with most unauthenticated contexts. IPv6 addresses are counted by /64, which is what one customer
+ * gets.
+ * @param least minimum age of the context in seconds
+ * @returns its oldest context, null if there is none
  */
-export function mostCrowded(least: u32): Context | null {
+export function mostCrowded(least: Seconds): Context | null {
   let found: usize = 0
   let most: u32 = 0
-  for (let at = strangers.oldest; at; at = changetype<Context>(at).younger) {
-    // older ones of the same address have counted it already
+  for (let at = unauthenticatedList.oldest; at; at = changetype<Context>(at).younger) {
+    // the older ones of the same address have counted it already
     let n: u32 = 0
     for (let other = at; other; other = changetype<Context>(other).younger) if (isSameHost(at, other)) n++
     if (n <= most || seconds() - changetype<Context>(at).createdSecond < least) continue
@@ -208,25 +225,25 @@ export function mostCrowded(least: u32): Context | null {
   return changetype<Context | null>(found)
 }
 
-/** True for contexts of one IPv4 address, or of one IPv6 /64. */
+/** @returns true for contexts of one IPv4 address, or of one IPv6 /64 */
 function isSameHost(a: usize, b: usize): bool {
-  if (load<u16>(a) != load<u16>(b) || load<u64>(a, 8) != load<u64>(b, 8)) return false
-  return load<u16>(a) == 6 || load<u64>(a, 16) == load<u64>(b, 16)
+  if (familyOf(a) != familyOf(b) || load<u64>(a, IP) != load<u64>(b, IP)) return false
+  return familyOf(a) == IPV6 || load<u64>(a, IP_LOW) == load<u64>(b, IP_LOW)
 }
 
 function appendUnauthenticated(c: Context): void {
-  append(strangers, changetype<usize>(c), LINKS)
+  appendEntry(unauthenticatedList, changetype<usize>(c), LINKS)
   unauthenticated++
   shift(OBFS_UNAUTHENTICATED, 1)
 }
 
 function leaveUnauthenticated(c: Context): void {
-  takeOut(strangers, changetype<usize>(c), LINKS)
+  unlinkEntry(unauthenticatedList, changetype<usize>(c), LINKS)
   unauthenticated--
   shift(OBFS_UNAUTHENTICATED, -1)
 }
 
-/** A payload from this address was authentic: what was held for want of a right checksum is good now. */
+/** A payload from this address was authentic: the numbers that were held for a wrong checksum become valid. */
 export function authenticate(address: usize): void {
   const c = findContext(address)
   if (!c) return

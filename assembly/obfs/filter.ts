@@ -1,12 +1,16 @@
 /*
- * The classic BPF program of the capture socket (protocol.md 9.1): TCP packets in one piece to one address and port.
- * It runs in the kernel on packets that begin with the IP header; user space checks again (`isFor`), as packets from
- * before the filter may wait in the socket.
+ * The classic BPF program of the capture socket (protocol.md 9.1): unfragmented TCP packets to one address and port. It
+ * runs in the kernel on packets that begin with the IP header. User space checks again (`isFor`), because the socket
+ * may hold packets from before the filter was attached.
  *
  *   instruction: u16 code, u8 jump if true, u8 jump if false, u32 k     (struct sock_filter, host byte order)
  */
+import { familyOf, IP, IPV4, isAnyIp, portOf } from '../packet/address'
 
 const INSTRUCTION_BYTES: u32 = 8
+const JUMP_IF_TRUE: usize = 2
+const JUMP_IF_FALSE: usize = 3
+const OPERAND: usize = 4
 
 const LOAD_BYTE: u32 = 0x30
 const LOAD_HALF: u32 = 0x28
@@ -22,10 +26,10 @@ const RETURN: u32 = 0x06
 
 const ACCEPT: u32 = 0xffffffff
 const PROTOCOL_TCP: u32 = 6
-/** More fragments, or an offset. */
+/** MF flag or a fragment offset. */
 const FRAGMENT: u32 = 0x3fff
-/** TCP flags: SYN opens, PSH carries. */
-const TALKING: u32 = 0x0a
+/** TCP flags: SYN opens a connection, PSH carries data. */
+const SYN_OR_PSH: u32 = 0x0a
 
 let base: usize = 0
 let length: u32 = 0
@@ -33,69 +37,81 @@ let length: u32 = 0
 function emit(code: u32, k: u32): void {
   const at = base + <usize>(length * INSTRUCTION_BYTES)
   store<u16>(at, <u16>code)
-  store<u16>(at, 0, 2)
-  store<u32>(at, k, 4)
+  store<u16>(at, 0, JUMP_IF_TRUE)
+  store<u32>(at, k, OPERAND)
   length++
 }
 
-/** Goes on if the accumulator equals k, else drops the packet. */
+/** Offsets in the packet: protocol and destination of both IP headers, and in IPv4 flags and fragment offset. */
+const IPV4_FRAGMENT_AT: u32 = 6
+const IPV4_PROTOCOL_AT: u32 = 9
+const IPV4_TARGET_AT: u32 = 16
+const IPV6_PROTOCOL_AT: u32 = 6
+const IPV6_TARGET_AT: u32 = 24
+const IPV6_BYTES: u32 = 40
+/** Offsets in the TCP header. */
+const TCP_TARGET_PORT_AT: u32 = 2
+const TCP_FLAGS_AT: u32 = 13
+
+/** Continues if the accumulator equals k, otherwise drops the packet. */
 function expect(k: u32): void {
   emit(JUMP_EQUAL, k)
 }
 
 /**
- * Writes the program for packets to `local` at `at`; its number of instructions.
- * @param isTalking without packets that carry neither SYN nor PSH: beside a real connection the kernel answers each of our
- *   packets with such an acknowledgement, and they tell nothing new
+ * Writes the program for packets to `local` at `at`.
+ * @param onlySynOrPsh drops packets with neither SYN nor PSH: beside a real connection the kernel answers each of our
+ *   packets with such an acknowledgement, which carries no new information
+ * @returns its number of instructions
  */
-export function writeFilter(at: usize, local: usize, isTalking: bool): u32 {
+export function writeFilter(at: usize, local: usize, onlySynOrPsh: bool): u32 {
   base = at
   length = 0
-  const isIpv4 = load<u16>(local) == 4
+  const isIpv4 = familyOf(local) == IPV4
   emit(LOAD_BYTE, 0)
   emit(AND, 0xf0)
   expect(isIpv4 ? 0x40 : 0x60)
-  emit(LOAD_BYTE, isIpv4 ? 9 : 6)
+  emit(LOAD_BYTE, isIpv4 ? IPV4_PROTOCOL_AT : IPV6_PROTOCOL_AT)
   expect(PROTOCOL_TCP)
   if (isIpv4) {
-    emit(LOAD_HALF, 6)
+    emit(LOAD_HALF, IPV4_FRAGMENT_AT)
     emit(JUMP_ANY_SET, FRAGMENT)
   }
-  if ((load<u64>(local, 8) | load<u64>(local, 16)) != 0) {
+  if (!isAnyIp(local)) {
     const words: u32 = isIpv4 ? 1 : 4
     for (let i: u32 = 0; i < words; i++) {
-      emit(LOAD_WORD, (isIpv4 ? 16 : 24) + 4 * i)
-      expect(bswap<u32>(load<u32>(local + 8 + <usize>(4 * i))))
+      emit(LOAD_WORD, (isIpv4 ? IPV4_TARGET_AT : IPV6_TARGET_AT) + 4 * i)
+      expect(bswap<u32>(load<u32>(local + IP + <usize>(4 * i))))
     }
   }
-  const port = <u32>load<u16>(local, 2)
-  if (isIpv4 && (port || isTalking)) emit(LOAD_HEADER, 0)
+  const port = portOf(local)
+  if (isIpv4 && (port || onlySynOrPsh)) emit(LOAD_HEADER, 0)
   if (port) {
-    emit(isIpv4 ? LOAD_HALF_BEHIND_X : LOAD_HALF, isIpv4 ? 2 : 42)
+    emit(isIpv4 ? LOAD_HALF_BEHIND_X : LOAD_HALF, TCP_TARGET_PORT_AT + (isIpv4 ? 0 : IPV6_BYTES))
     expect(port)
   }
-  if (isTalking) {
-    emit(isIpv4 ? LOAD_BYTE_BEHIND_X : LOAD_BYTE, isIpv4 ? 13 : 53)
-    emit(JUMP_ANY_SET, TALKING)
+  if (onlySynOrPsh) {
+    emit(isIpv4 ? LOAD_BYTE_BEHIND_X : LOAD_BYTE, TCP_FLAGS_AT + (isIpv4 ? 0 : IPV6_BYTES))
+    emit(JUMP_ANY_SET, SYN_OR_PSH)
   }
   emit(RETURN, ACCEPT)
   emit(RETURN, 0)
-  aimJumps()
-  if (isTalking) {
-    // the other way round: to the first of the last two if any is set
+  setJumpTargets()
+  if (onlySynOrPsh) {
+    // inverted: to the first of the last two instructions if any is set
     const last = base + <usize>((length - 3) * INSTRUCTION_BYTES)
-    store<u8>(last, 0, 2)
-    store<u8>(last, 1, 3)
+    store<u8>(last, 0, JUMP_IF_TRUE)
+    store<u8>(last, 1, JUMP_IF_FALSE)
   }
   return length
 }
 
-/** Every jump leads to the last instruction when the packet is not ours. */
-function aimJumps(): void {
+/** Sets the targets of jumps: a packet that is not ours goes to the last instruction. */
+function setJumpTargets(): void {
   for (let i: u32 = 0; i < length; i++) {
     const at = base + <usize>(i * INSTRUCTION_BYTES)
     const away = length - 2 - i
-    if (load<u16>(at) == JUMP_EQUAL) store<u8>(at, <u8>away, 3)
-    else if (load<u16>(at) == JUMP_ANY_SET) store<u8>(at, <u8>away, 2)
+    if (load<u16>(at) == JUMP_EQUAL) store<u8>(at, <u8>away, JUMP_IF_FALSE)
+    else if (load<u16>(at) == JUMP_ANY_SET) store<u8>(at, <u8>away, JUMP_IF_TRUE)
   }
 }

@@ -1,50 +1,30 @@
 /*
- * Captured packets in: which are payload of which context (protocol.md 9.2, 9.4). RST and FIN change nothing here.
+ * Captured packets: finds the context and payload of each (protocol.md 9.2, 9.4). RST and FIN have no effect.
  */
 import { EVENT_OBFS_READY, MAX_DATAGRAM_BYTES } from '../abi'
 import { copyAddress, isAddress } from '../packet/address'
-import { tellOwn } from '../session/events'
+import { queueEndpointEvent } from '../session/events'
 import { add, count, OBFS_DROPPED, OBFS_DROPPED_BYTES, OBFS_REFUSED } from '../stats'
 import {
   AUTHENTICATED,
   CAPTURED,
   Context,
   contextCount,
+  ECE_PENDING,
   findContext,
   insertContext,
   is,
   localOf,
   MAX_CONTEXTS,
-  OWES_ECE,
   oldestUnauthenticated,
   READY,
   remoteOf,
   removeContext,
 } from './context'
-import { isCoverText, keepEarly } from './early'
 import { capture, follow } from './numbers'
-import { isServer, kind, local, TCP_WND } from './settings'
-import {
-  ACK,
-  ack,
-  ECE,
-  flags,
-  flow,
-  isCongested,
-  isFor,
-  isIntact,
-  nextRandom,
-  PSH,
-  parse,
-  payload,
-  payloadBytes,
-  RST,
-  SYN,
-  seq,
-  source,
-  takeScope,
-  target,
-} from './tcpip'
+import { isCoverText, keepPending } from './pending_packets'
+import { isObfsServer, local, obfsKind, TCP_WND } from './settings'
+import { ACK, ECE, isFor, isIntact, nextRandom, PSH, packet, parse, RST, SYN, source, takeScope, target } from './tcpip'
 import { queueControl } from './transmit'
 
 export const SLOTS: u32 = 64
@@ -62,9 +42,9 @@ const HAS_PAYLOAD: u32 = 1
 
 export const packets: usize = memory.data(64 * 32, 8)
 /** Layout of a receive descriptor. */
-export const early: usize = memory.data(32, 8)
+export const pending: usize = memory.data(32, 8)
 
-/** Gives the descriptors their 2048 bytes each of `blocks`. */
+/** Assigns 2048 bytes of `blocks` to each descriptor. */
 export function openPackets(blocks: usize): void {
   for (let i: u32 = 0; i < SLOTS; i++) {
     const slot = packets + <usize>(i * DESCRIPTOR_BYTES)
@@ -73,7 +53,10 @@ export function openPackets(blocks: usize): void {
   }
 }
 
-/** Takes the first `n` descriptors; how many hold a payload. */
+/**
+ * Handles the first `n` descriptors.
+ * @returns how many hold a payload
+ */
 export function receivePackets(n: u32): i32 {
   let payloads = 0
   const limit = min(n, SLOTS)
@@ -82,19 +65,20 @@ export function receivePackets(n: u32): i32 {
     store<u32>(slot, 0, FLAGS)
     const len = load<u32>(slot, LEN)
     let c: Context | null = null
-    if (parse(load<usize>(slot, PTR), len)) c = takePacket()
+    if (parse(load<usize>(slot, PTR), len)) c = onPacket()
     if (!c) {
       count(OBFS_DROPPED)
       add(OBFS_DROPPED_BYTES, len)
     } else if (isPayload(c)) {
       c.bytesIn += len
-      describe(slot, c, payload, payloadBytes)
+      describe(slot, c, packet.payload, packet.payloadBytes)
       payloads++
     }
   }
   return payloads
 }
 
+/** Fills a receive descriptor for `bytes` of payload at `at`. */
 export function describe(slot: usize, c: Context, at: usize, bytes: u32): void {
   store<u32>(slot, HAS_PAYLOAD, FLAGS)
   store<usize>(slot, at, PAYLOAD)
@@ -103,47 +87,51 @@ export function describe(slot: usize, c: Context, at: usize, bytes: u32): void {
   store<u32>(slot, c.id, ID)
 }
 
-export function clearEarly(): void {
-  store<u32>(early, 0, FLAGS)
+/** Marks the descriptor of a pending payload as empty. */
+export function clearPending(): void {
+  store<u32>(pending, 0, FLAGS)
 }
 
-/** Takes note of the packet parsed last; its context, or null when nobody wants it. */
-function takePacket(): Context | null {
+/**
+ * Handles the parsed packet.
+ * @returns its context; null if it is not for one
+ */
+function onPacket(): Context | null {
   takeScope(local)
   if (!isFor(local)) return null
   const c = findContext(source)
-  if (flags & RST) return c
-  if (!c) return isServer ? takeStranger() : null
+  if (packet.flags & RST) return c
+  if (!c) return isObfsServer() ? onUnknownPeer() : null
   if (!isAddress(localOf(c))) copyAddress(localOf(c), target)
-  if (kind == TCP_WND) {
-    if (isCongested) {
+  if (obfsKind() == TCP_WND) {
+    if (packet.isCongested) {
       c.congested++
-      c.flags |= OWES_ECE
+      c.flags |= ECE_PENDING
     }
-    if (flags & ECE) c.echoes++
-    if (!is(c, CAPTURED) && flags & ACK) capture(c, seq, ack, flow, isIntact())
+    if (packet.flags & ECE) c.echoes++
+    if (!is(c, CAPTURED) && packet.flags & ACK) capture(c, packet.seq, packet.ack, packet.flow, isIntact())
   } else {
-    takeNumbers(c)
+    updateNumbers(c)
   }
   return c
 }
 
 function isPayload(c: Context): bool {
-  if (payloadBytes == 0 || flags & (RST | SYN) || payloadBytes > MAX_DATAGRAM_BYTES) return false
-  if (kind == TCP_WND && !(flags & PSH)) return false
-  // the text of the cover would fail authentication, and look like an attack
+  if (packet.payloadBytes == 0 || packet.flags & (RST | SYN) || packet.payloadBytes > MAX_DATAGRAM_BYTES) return false
+  if (obfsKind() == TCP_WND && !(packet.flags & PSH)) return false
+  // text of the cover connection would fail authentication and look like an attack
   return is(c, AUTHENTICATED) || !isCoverText()
 }
 
-/** A server's packet from an address without context. */
-function takeStranger(): Context | null {
-  if (kind == TCP_WND) {
-    if (flags & ACK) keepEarly()
+/** A server's packet from an address without a context. */
+function onUnknownPeer(): Context | null {
+  if (obfsKind() == TCP_WND) {
+    if (packet.flags & ACK) keepPending()
     return null
   }
-  if ((flags & (SYN | ACK)) != SYN) return null
+  if ((packet.flags & (SYN | ACK)) != SYN) return null
   if (contextCount() >= MAX_CONTEXTS) {
-    // a flood of SYNs drives out its own, not those who have the key
+    // a SYN flood evicts its own contexts, not authenticated ones
     const victim = oldestUnauthenticated()
     if (victim) removeContext(victim)
   }
@@ -153,28 +141,28 @@ function takeStranger(): Context | null {
     return null
   }
   copyAddress(localOf(c), target)
-  takeNumbers(c)
+  updateNumbers(c)
   return c
 }
 
-/** dpi/tcp: a SYN establishes at a server, SYN|ACK at a client, and every packet is acknowledged by our next. */
-function takeNumbers(c: Context): void {
-  if ((flags & SYN) == 0) {
-    follow(c, seq + payloadBytes, is(c, CAPTURED) ? c.flow : flow, isIntact())
+/** dpi/tcp: SYN opens a connection at a server, SYN|ACK at a client; every packet is acknowledged by our next one. */
+function updateNumbers(c: Context): void {
+  if ((packet.flags & SYN) == 0) {
+    follow(c, packet.seq + packet.payloadBytes, is(c, CAPTURED) ? c.flow : packet.flow, isIntact())
     return
   }
-  if (isServer && !(flags & ACK)) {
-    c.ack = seq + 1
-    c.flow = flow
+  if (isObfsServer() && !(packet.flags & ACK)) {
+    c.ack = packet.seq + 1
+    c.flow = packet.flow
     c.flags |= CAPTURED
     c.seq = nextRandom()
     queueControl(c, SYN | ACK)
     c.seq++
     return
   }
-  // it names a number that only the server saw, which says more than a checksum
-  if (isServer || !(flags & ACK) || is(c, READY) || ack != c.synAck) return
-  c.ack = seq + 1
+  // it acknowledges a number that only the server saw, which proves more than a checksum
+  if (isObfsServer() || !(packet.flags & ACK) || is(c, READY) || packet.ack != c.synAck) return
+  c.ack = packet.seq + 1
   c.flags |= READY | CAPTURED
-  tellOwn(EVENT_OBFS_READY, c.id)
+  queueEndpointEvent(EVENT_OBFS_READY, c.id)
 }

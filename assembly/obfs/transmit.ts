@@ -1,18 +1,18 @@
 /*
- * Packets out: headers in front of sealed datagrams, and the few packets of dpi/tcp that carry none (protocol.md 9.2,
- * 9.4).
+ * Transmitted packets: headers in front of sealed datagrams, and the control packets of dpi/tcp without payload
+ * (protocol.md 9.2, 9.4).
  */
 
-import { copyAddress } from '../packet/address'
+import { copyAddress, familyOf } from '../packet/address'
 import { count, OBFS_CONTROL_SENT } from '../stats'
-import { CAPTURED, Context, findContext, is, localOf, OWES_ECE, remoteOf } from './context'
-import { kind, TCP_WND } from './settings'
+import { CAPTURED, Context, ECE_PENDING, findContext, is, localOf, remoteOf } from './context'
+import { obfsKind, TCP_WND } from './settings'
 import { ACK, build, ECE, headerBytes, PSH } from './tcpip'
 
 const SLOTS: u32 = 64
 const DESCRIPTOR_BYTES: u32 = 64
 const SLOT_BYTES: u32 = 2048
-/** Before the payload of a slot, for the headers: at most 60 bytes. */
+/** Room for headers before the payload of a slot; they need at most 60 bytes. */
 const HEADROOM_BYTES: u32 = 64
 const CONTROL_SLOTS: u32 = 64
 const PTR: usize = 0
@@ -30,10 +30,10 @@ export const outgoing: usize = memory.data(64 * 64, 8)
 export const control: usize = memory.data(64 * 64, 8)
 const controlBlocks: usize = memory.data(64 * 64, 8)
 let controls: u32 = 0
-/** How many of the control packets the host has been given: their place is free at the next call. */
-let given: u32 = 0
+/** Number of control packets reported to the host; their slots are free at the next call. */
+let reported: u32 = 0
 
-/** Gives the descriptors their 2048 bytes each of `blocks`. */
+/** Assigns 2048 bytes of `blocks` to each descriptor. */
 export function openOutgoing(blocks: usize): void {
   for (let i: u32 = 0; i < SLOTS; i++) {
     const slot = outgoing + <usize>(i * DESCRIPTOR_BYTES)
@@ -42,7 +42,10 @@ export function openOutgoing(blocks: usize): void {
   }
 }
 
-/** Puts headers before the datagrams of the first `n` descriptors; how many became packets. */
+/**
+ * Writes headers in front of the datagrams of the first `n` descriptors.
+ * @returns how many became packets
+ */
 export function transmitPackets(n: u32): i32 {
   let packets = 0
   const limit = min(n, SLOTS)
@@ -50,7 +53,7 @@ export function transmitPackets(n: u32): i32 {
     const slot = outgoing + <usize>(i * DESCRIPTOR_BYTES)
     const c = findContext(slot + ADDRESS)
     const len = load<u32>(slot, LEN)
-    if (!c || (kind == TCP_WND && !is(c, CAPTURED)) || len > load<u32>(slot, CAPACITY)) {
+    if (!c || (obfsKind() == TCP_WND && !is(c, CAPTURED)) || len > load<u32>(slot, CAPACITY)) {
       store<u32>(slot, 0, PACKET_BYTES)
       continue
     }
@@ -61,35 +64,35 @@ export function transmitPackets(n: u32): i32 {
 }
 
 function buildData(slot: usize, c: Context, len: u32): void {
-  const bits = is(c, OWES_ECE) ? PSH | ACK | ECE : PSH | ACK
-  c.flags &= ~OWES_ECE
-  const window = kind == TCP_WND ? WINDOW_TCP_WND : WINDOW_TCP
+  const bits = is(c, ECE_PENDING) ? PSH | ACK | ECE : PSH | ACK
+  c.flags &= ~ECE_PENDING
+  const window = obfsKind() == TCP_WND ? WINDOW_TCP_WND : WINDOW_TCP
   const at = load<usize>(slot, PTR)
   const packet = build(at, len, localOf(c), remoteOf(c), c.flow, bits, c.seq, c.ack, window)
   const bytes = <u32>(at - packet) + len
-  if (kind != TCP_WND) c.seq += len
+  if (obfsKind() != TCP_WND) c.seq += len
   c.bytesOut += bytes
   store<usize>(slot, packet, PACKET)
   store<u32>(slot, bytes, PACKET_BYTES)
 }
 
-/** Queues a packet without payload that carries the context's numbers; it is lost when 64 wait already. */
+/** Queues a packet without payload that carries the context's numbers; it is dropped when 64 are queued. */
 export function queueControl(c: Context, bits: u32): void {
-  if (given) controls = given = 0
+  if (reported) controls = reported = 0
   if (controls >= CONTROL_SLOTS) return
   const slot = control + <usize>(controls * DESCRIPTOR_BYTES)
   const end = controlBlocks + <usize>((controls + 1) * HEADROOM_BYTES)
   controls++
   count(OBFS_CONTROL_SENT)
-  c.bytesOut += headerBytes(load<u16>(remoteOf(c)))
+  c.bytesOut += headerBytes(familyOf(remoteOf(c)))
   store<usize>(slot, build(end, 0, localOf(c), remoteOf(c), c.flow, bits, c.seq, c.ack, WINDOW_TCP), PACKET)
-  store<u32>(slot, headerBytes(load<u16>(remoteOf(c))), PACKET_BYTES)
+  store<u32>(slot, headerBytes(familyOf(remoteOf(c))), PACKET_BYTES)
   copyAddress(slot + ADDRESS, remoteOf(c))
 }
 
-/** Control packets that wait: the first n descriptors hold them until the next call. */
+/** @returns number of queued control packets, in the first descriptors, valid until the next call */
 export function takeControls(): u32 {
-  if (given) controls = 0
-  given = controls
+  if (reported) controls = 0
+  reported = controls
   return controls
 }

@@ -8,9 +8,23 @@
  */
 
 import { sipHash } from '../siphash'
+import { Conv } from '../units'
 
 export const ADDRESS_BYTES: u32 = 24
+/** Offsets in a record; the IP's second half is at IP_LOW, an IPv4 address within a v4-mapped one at MAPPED_IPV4. */
+export const FAMILY: usize = 0
+export const PORT: usize = 2
+export const SCOPE_ID: usize = 4
+export const IP: usize = 8
+export const IP_LOW: usize = 16
+const MAPPED_IPV4: usize = 20
+/** Values of FAMILY. */
+export const IPV4: u32 = 4
+export const IPV6: u32 = 6
+/** Bytes 8 to 11 of ::ffff:a.b.c.d. */
+const MAPPED_PREFIX: u32 = 0xffff0000
 
+/** @returns true if two records are equal */
 export function sameAddress(a: usize, b: usize): bool {
   return load<u64>(a) == load<u64>(b) && load<u64>(a, 8) == load<u64>(b, 8) && load<u64>(a, 16) == load<u64>(b, 16)
 }
@@ -21,13 +35,37 @@ export function copyAddress(to: usize, from: usize): void {
   store<u64>(to, load<u64>(from, 16), 16)
 }
 
-/** False for an empty record (family 0). */
-export function isAddress(record: usize): bool {
-  return load<u16>(record) != 0
+/** @returns IPV4, IPV6, or 0 for an empty record */
+export function familyOf(record: usize): u32 {
+  return load<u16>(record, FAMILY)
 }
 
-/** Keyed hash of an address and a conv; nobody without the endpoint's secret can make two collide. */
-export function hashAddress(record: usize, conv: u32): u32 {
+/** @returns port of a record */
+export function portOf(record: usize): u32 {
+  return load<u16>(record, PORT)
+}
+
+/** @returns true if the IP of a record is unspecified (all zeros) */
+export function isAnyIp(record: usize): bool {
+  return (load<u64>(record, IP) | load<u64>(record, IP_LOW)) == 0
+}
+
+/** Turns an IPv4 record into a v4-mapped one. */
+export function mapIpv4(record: usize): void {
+  const ip = load<u32>(record, IP)
+  store<u16>(record, IPV6, FAMILY)
+  store<u64>(record, 0, IP)
+  store<u32>(record, MAPPED_PREFIX, IP_LOW)
+  store<u32>(record, ip, MAPPED_IPV4)
+}
+
+/** @returns false for an empty record (family 0) */
+export function isAddress(record: usize): bool {
+  return familyOf(record) != 0
+}
+
+/** @returns keyed hash of an address and a conv; collisions cannot be constructed without the endpoint's secret */
+export function hashAddress(record: usize, conv: Conv): u32 {
   return <u32>sipHash(record, 3, ((<u64>(ADDRESS_BYTES + 4)) << 56) | <u64>conv)
 }
 
@@ -38,7 +76,7 @@ const WIRE_IPV6: u32 = 1
 const WIRE_IPV4_BYTES: u32 = 7
 const WIRE_IPV6_BYTES: u32 = 19
 
-/** Length of the address at `at` if it is good and fits into `len` bytes, else 0. */
+/** @returns length of the address at `at` if it is valid and fits into `len` bytes, else 0 */
 export function wireAddressBytes(at: usize, len: u32): u32 {
   if (len == 0) return 0
   const type = <u32>load<u8>(at)
@@ -47,34 +85,35 @@ export function wireAddressBytes(at: usize, len: u32): u32 {
   return bytes <= len ? bytes : 0
 }
 
-/** Fills a record from a checked address of a message. */
+/** Fills a record from a validated address of a message. */
 export function readWireAddress(at: usize, record: usize): void {
   const isIpv4 = load<u8>(at) == WIRE_IPV4
   memory.fill(record, 0, ADDRESS_BYTES)
-  store<u16>(record, isIpv4 ? 4 : 6)
+  store<u16>(record, isIpv4 ? IPV4 : IPV6, FAMILY)
   const ip = isIpv4 ? 4 : 16
-  memory.copy(record + 8, at + 1, ip)
-  store<u16>(record, bswap<u16>(load<u16>(at + 1 + ip)), 2)
+  memory.copy(record + IP, at + 1, ip)
+  store<u16>(record, bswap<u16>(load<u16>(at + 1 + ip)), PORT)
 }
 
-/** True for ::ffff:a.b.c.d. */
+/** @returns true for ::ffff:a.b.c.d */
 function isMapped(record: usize): bool {
-  return load<u16>(record) == 6 && load<u64>(record, 8) == 0 && load<u32>(record, 16) == 0xffff0000
+  return familyOf(record) == IPV6 && load<u64>(record, IP) == 0 && load<u32>(record, IP_LOW) == MAPPED_PREFIX
 }
 
-/** Where the 4 bytes of an IPv4 address stand in a record, 0 if it is none. */
+/** @returns location of the IPv4 address in a record, 0 if there is none */
 function ipv4Of(record: usize): usize {
-  if (load<u16>(record) == 4) return record + 8
-  return isMapped(record) ? record + 20 : 0
+  if (familyOf(record) == IPV4) return record + IP
+  return isMapped(record) ? record + MAPPED_IPV4 : 0
 }
 
 /**
- * Writes a record as an address of a message; its length. A v4-mapped one goes out as IPv4, so that IPv4 peers can use
- * it; an empty one as 0.0.0.0:0.
+ * Writes a record as an address of a message. A v4-mapped address is written as IPv4, so that IPv4 peers can use it; an
+ * empty record as 0.0.0.0:0.
+ * @returns its length
  */
 export function writeWireAddress(at: usize, record: usize): u32 {
-  const v4 = load<u16>(record) == 6 ? ipv4Of(record) : record + 8
-  const port = bswap<u16>(load<u16>(record, 2))
+  const v4 = familyOf(record) == IPV6 ? ipv4Of(record) : record + IP
+  const port = bswap<u16>(<u16>portOf(record))
   if (v4) {
     store<u8>(at, WIRE_IPV4)
     store<u32>(at + 1, load<u32>(v4))
@@ -82,22 +121,22 @@ export function writeWireAddress(at: usize, record: usize): u32 {
     return WIRE_IPV4_BYTES
   }
   store<u8>(at, WIRE_IPV6)
-  memory.copy(at + 1, record + 8, 16)
+  memory.copy(at + 1, record + IP, 16)
   store<u16>(at + 17, port)
   return WIRE_IPV6_BYTES
 }
 
-/** True if a PUNCH may name this address: site-local or global, with a port (protocol.md 8). */
+/** @returns true if a PUNCH may contain this address: site-local or global, with a port (protocol.md 8) */
 export function isPunchable(record: usize): bool {
-  if (load<u16>(record, 2) == 0) return false
+  if (portOf(record) == 0) return false
   const v4 = ipv4Of(record)
   if (v4) return isPunchableIpv4(load<u8>(v4), load<u8>(v4, 1), bswap<u32>(load<u32>(v4)))
-  const a = load<u8>(record, 8)
-  const b = load<u8>(record, 9)
+  const a = load<u8>(record, IP)
+  const b = load<u8>(record, IP + 1)
   if (a == 0xff || (a == 0xfe && (b & 0xc0) == 0x80)) return false
   // :: and ::1
-  const low = bswap<u64>(load<u64>(record, 16))
-  return load<u64>(record, 8) != 0 || low > 1
+  const low = bswap<u64>(load<u64>(record, IP_LOW))
+  return load<u64>(record, IP) != 0 || low > 1
 }
 
 function isPunchableIpv4(a: u32, b: u32, ip: u32): bool {

@@ -1,6 +1,6 @@
 /*
- * Datagrams at the boundary: receive and transmit descriptors with their blocks, padding (protocol.md 3.2-3.5). Sealing
- * and opening are the host's.
+ * Datagrams at the module boundary: receive and transmit descriptors with their blocks, and padding (protocol.md
+ * 3.2-3.5). The host seals and opens them.
  */
 import {
   RX_BYTES,
@@ -27,11 +27,24 @@ export const rx: usize = memory.data(128 * 48, 8)
 export const tx: usize = memory.data(64 * 32, 8)
 const txBlocks: usize = memory.data(64 * 4)
 
-export let tagBytes: u32 = 0
+let tag: u32 = 0
 
-/** Gives every descriptor its block. False when memory is short. */
-export function openDatagrams(tag: u32): bool {
-  tagBytes = tag
+/** @returns bytes of the authentication tag of a datagram; 0 without a method */
+export function tagBytes(): u32 {
+  return tag
+}
+
+/** @returns bytes that sealing adds to a datagram: tag and nonce */
+export function sealBytes(): u32 {
+  return tag + nonceBytes()
+}
+
+/**
+ * Allocates the blocks of the descriptors.
+ * @returns false when memory is scarce
+ */
+export function openDatagrams(tagLength: u32): bool {
+  tag = tagLength
   spare = alloc(PACKET_CLASS)
   for (let i: u32 = 0; i < RX_SLOTS; i++) {
     const block = allocUrgent(PACKET_CLASS)
@@ -50,10 +63,10 @@ export function rxSlot(i: u32): usize {
   return rx + <usize>(i * RX_BYTES)
 }
 
-/** A block in hand to put in the place of one that a receive window keeps. */
+/** A block to replace one that a receive buffer keeps. */
 let spare: usize = 0
 
-/** True if the block of a receive descriptor may be kept: there is one to take its place. */
+/** @returns true if the block of a receive descriptor may be kept, because there is one to replace it */
 export function hasSpareBlock(): bool {
   if (!spare) spare = alloc(PACKET_CLASS)
   return spare != 0
@@ -71,32 +84,33 @@ function putRxBlock(i: u32, block: usize): void {
   store<u32>(slot, BLOCK_BYTES, RX_CAPACITY)
 }
 
-/** True if one more datagram can be given padding and nonce. */
+/** @returns true if there is entropy for padding and nonce of one more datagram */
 export function canSeal(): bool {
-  return tagBytes == 0 || hasEntropy(nonceEntropy() + 1)
+  return tag == 0 || hasEntropy(nonceEntropy() + 1)
 }
 
-/** The block of a transmit descriptor. */
+/** @returns the block of a transmit descriptor */
 export function txBlock(i: u32): usize {
   return load<usize>(txBlocks + ((<usize>i) << 2))
 }
 
 /**
- * Fills descriptor `i` for `len` bytes of plaintext at `src`, with room for padding behind them. Adds padding of n
- * bytes of value n, up to `limit` in all, and the nonce. Result: bytes on the socket.
+ * Fills descriptor `i` for `len` bytes of plaintext at `src`, followed by room for padding. Appends n bytes of padding
+ * of value n, up to `limit` bytes in all, and writes the nonce.
+ * @returns bytes on the socket
  */
 export function describeTx(i: u32, src: usize, len: u32, limit: u32, address: usize, handle: u32): u32 {
   const out = txBlock(i)
   const slot = tx + <usize>(i * TX_BYTES)
-  if (tagBytes) {
+  if (tag) {
     const room = len < limit ? min(MAX_PADDING_BYTES, limit - len) : 0
     if (room) {
-      // 16 values of 4 bits are uniform; a smaller room takes the remainder, nearly so
+      // 16 values of 4 bits are uniform; a smaller room takes the remainder, which is nearly uniform
       const n = <u32>load<u8>(takeEntropy(1)) % (room + 1)
       memory.fill(src + len, <u8>n, n)
       len += n
     }
-    const nonce = out + len + tagBytes
+    const nonce = out + len + tag
     writeNonce(nonce)
     store<usize>(slot, nonce, TX_NONCE)
   }
@@ -105,5 +119,5 @@ export function describeTx(i: u32, src: usize, len: u32, limit: u32, address: us
   store<usize>(slot, out, TX_OUT)
   store<usize>(slot, address, TX_ADDRESS)
   store<u32>(slot, handle, TX_HANDLE)
-  return len + tagBytes + nonceBytes
+  return len + sealBytes()
 }

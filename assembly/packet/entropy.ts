@@ -7,15 +7,15 @@ import { ENTROPY_LEFT, set } from '../stats'
 export const entropy: usize = memory.data(65536, 8)
 let used: u32 = ENTROPY_BYTES
 
-/** Takes over `n` random bytes the host wrote. */
+/** Takes `n` random bytes that the host wrote. */
 export function fillEntropy(n: u32): void {
-  // used from the end of what was written
+  // they are used from the end of the buffer
   used = ENTROPY_BYTES - n
   if (n < ENTROPY_BYTES) memory.copy(entropy + used, entropy, n)
   set(ENTROPY_LEFT, n)
 }
 
-/** `n` random bytes, used once. The caller has made sure that they are there. */
+/** @returns address of `n` random bytes, used once; the caller has checked that they are available */
 export function takeEntropy(n: u32): usize {
   const at = entropy + used
   used += n
@@ -23,6 +23,7 @@ export function takeEntropy(n: u32): usize {
   return at
 }
 
+/** @returns true if `n` random bytes are left */
 export function hasEntropy(n: u32): bool {
   return ENTROPY_BYTES - used >= n
 }

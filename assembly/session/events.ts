@@ -1,21 +1,27 @@
 /*
- * Events owed to the host. A session stands in the list once, whatever it has to tell, so the list is bounded by the
- * session table.
+ * Queue of events for the host. A session is in the list once, however many events it has, so the list is bounded by
+ * the session table.
  */
 import { EVENT_ABORT, EVENT_BYTES, EVENT_SLOTS } from '../abi'
 import { has, IN_EVENTS, Session, TIME_WAIT } from './session'
 
 export const events: usize = memory.data(256 * 16, 8)
 
+/** Offsets in an event; its type is at 0, the last word is 0. */
+const HANDLE: usize = 4
+const ARGUMENT: usize = 8
+const UNUSED: usize = 12
+
 let first: usize = 0
 let last: usize = 0
-/** Events of the endpoint itself: type bit and one argument each. */
-let own: u32 = 0
-/** Sessions that ended, of which the host has taken the last event. */
+/** Events of the endpoint itself: one type bit and one argument each. */
+let endpointEvents: u32 = 0
+/** Sessions that ended and whose last event the host has taken. */
 let drained: usize = 0
-const ownArguments: usize = memory.data(32 * 4)
+const endpointArguments: usize = memory.data(32 * 4)
 
-export function tell(s: Session, event: u32): void {
+/** Queues an event (EVENT_*) of a session. */
+export function queueEvent(s: Session, event: u32): void {
   s.events |= 1 << event
   if (has(s, IN_EVENTS)) return
   s.flags |= IN_EVENTS
@@ -25,25 +31,29 @@ export function tell(s: Session, event: u32): void {
   last = changetype<usize>(s)
 }
 
-/** The TCP side is over: what else was to be told is void. */
-export function tellEnd(s: Session, event: u32, reason: u32): void {
+/** Queues the last event of a session, whose TCP side is closed; discards the events queued before. */
+export function queueLastEvent(s: Session, event: u32, reason: u32): void {
   s.events = 0
   s.reason = <u8>reason
-  tell(s, event)
+  queueEvent(s, event)
 }
 
-export function tellOwn(event: u32, argument: u32): void {
-  own |= 1 << event
-  store<u32>(ownArguments + ((<usize>event) << 2), argument)
+/** Queues an event of the endpoint; a later one of the same type replaces it. */
+export function queueEndpointEvent(event: u32, argument: u32): void {
+  endpointEvents |= 1 << event
+  store<u32>(endpointArguments + ((<usize>event) << 2), argument)
 }
 
-/** Moves events into the event array; their number. */
+/**
+ * Moves events into the event array.
+ * @returns their number
+ */
 export function takeEvents(): u32 {
   let n: u32 = 0
-  while (own && n < EVENT_SLOTS) {
-    const type = <u32>ctz(own)
-    own &= own - 1
-    n = put(n, type, 0, load<u32>(ownArguments + ((<usize>type) << 2)))
+  while (endpointEvents && n < EVENT_SLOTS) {
+    const type = <u32>ctz(endpointEvents)
+    endpointEvents &= endpointEvents - 1
+    n = put(n, type, 0, load<u32>(endpointArguments + ((<usize>type) << 2)))
   }
   while (first && n < EVENT_SLOTS) {
     const s = changetype<Session>(first)
@@ -63,7 +73,7 @@ export function takeEvents(): u32 {
   return n
 }
 
-/** One of the sessions that ended and have nothing to report any more; null if there is none. */
+/** @returns a session that ended and has no more events; null if there is none */
 export function takeDrained(): Session | null {
   if (!drained) return null
   const s = changetype<Session>(drained)
@@ -74,8 +84,8 @@ export function takeDrained(): Session | null {
 function put(n: u32, type: u32, handle: u32, argument: u32): u32 {
   const at = events + <usize>(n * EVENT_BYTES)
   store<u32>(at, type)
-  store<u32>(at, handle, 4)
-  store<u32>(at, argument, 8)
-  store<u32>(at, 0, 12)
+  store<u32>(at, handle, HANDLE)
+  store<u32>(at, argument, ARGUMENT)
+  store<u32>(at, 0, UNUSED)
   return n + 1
 }

@@ -5,12 +5,12 @@
  *   | type | length | payload, length - 4 |     u16, u16, big-endian; length 4..14884
  *   +------+--------+---------------------+
  *
- * Written straight into send segments, read straight from received ones; a message may begin and end anywhere. What a
- * message means is the business of stream.ts.
+ * Written directly into send segments and read directly from received ones; a message may begin and end anywhere.
+ * stream.ts interprets them.
  */
 import { SPAN_BYTES, SPAN_SLOTS } from '../abi'
 import { waitSnd } from '../kcp/conversation'
-import { dropFirst, recvLen, recvPayload } from '../kcp/recv_window'
+import { dropFirst, receivedLen, receivedPayload } from '../kcp/receive_buffer'
 import { diff } from '../kcp/segment'
 import {
   capacityOf,
@@ -23,7 +23,7 @@ import {
   sendHeld,
   tailRoom,
   trimReserved,
-} from '../kcp/send_window'
+} from '../kcp/send_buffer'
 import { mayQueue } from '../memory/slab'
 import { Session } from './session'
 
@@ -33,7 +33,7 @@ export const EOF: i32 = 2
 export const KEEPALIVE: i32 = 3
 /** Bytes of a message without payload. */
 export const BARE_BYTES: u32 = 4
-/** Result of `frontMessage`: not enough bytes yet. */
+/** Result of `frontMessage`: incomplete. */
 export const NONE: i32 = -1
 /** Result of `frontMessage`: not a valid message. */
 export const INVALID: i32 = -2
@@ -42,19 +42,24 @@ const TLV_BYTES: u32 = 4
 const MAX_MESSAGE_BYTES: u32 = 14884
 export const MAX_PAYLOAD_BYTES: u32 = MAX_MESSAGE_BYTES - TLV_BYTES
 
+const SPAN_LEN: usize = 4
+
 /** Spans for the host, `{u32 ptr, u32 len}` each. */
 export const spans: usize = memory.data(64 * 8, 8)
 
 function addSpan(n: u32, ptr: usize, len: u32): u32 {
   const at = spans + <usize>(n * SPAN_BYTES)
   store<u32>(at, ptr)
-  store<u32>(at, len, 4)
+  store<u32>(at, len, SPAN_LEN)
   return n + 1
 }
 
 // ---- writing
 
-/** Queues a message without payload. False when memory is scarce; EOF alone may use reserved memory. */
+/**
+ * Queues a message without payload. Only EOF may use reserved memory.
+ * @returns false when memory is scarce
+ */
 export function queueMessage(s: Session, type: i32): bool {
   trimReserved(s)
   let at: usize
@@ -74,10 +79,10 @@ export function queueMessage(s: Session, type: i32): bool {
 }
 
 /**
- * Payload bytes of the segment that holds the KEEPALIVE queued last, 0 once that is acknowledged. So one is under way at
- * most, however many are asked for.
+ * @returns payload bytes of the segment that holds the last KEEPALIVE, 0 once that is acknowledged. So at most one is
+ *   in flight, however many are requested.
  */
-export function keepaliveUnderWay(s: Session): u32 {
+export function keepaliveInFlight(s: Session): u32 {
   const sn = s.keepaliveEnd - 1
   if (s.keepaliveEnd == 0 || !s.sndRing || diff(sn, s.sndUna) < 0 || diff(sn, s.sndEnd) >= 0) return 0
   const entry = entryOf(s, sn)
@@ -85,8 +90,9 @@ export function keepaliveUnderWay(s: Session): u32 {
 }
 
 /**
- * Reserves room for one PUSH of up to `want` bytes in at most `segments` new segments; fills the spans and returns
- * their number. A header never straddles two segments, so a tail with less room is left as it is.
+ * Reserves space for one PUSH of up to `want` bytes in at most `segments` new segments and fills the spans. A header is
+ * never split between two segments, so a tail with less room is left unused.
+ * @returns number of spans
  */
 export function reservePush(s: Session, want: u32, segments: u32): u32 {
   trimReserved(s)
@@ -117,8 +123,9 @@ export function reservePush(s: Session, want: u32, segments: u32): u32 {
 }
 
 /**
- * Queues the first `bytes` payload bytes written to the spans of `reservePush`. False if so many were not reserved, or
- * the spans are void: their first segment was sent or another message was queued since.
+ * Queues the first `bytes` payload bytes written to the spans of `reservePush`.
+ * @returns false if fewer bytes were reserved, or if the spans are invalid because their first segment was sent or
+ *   another message was queued
  */
 export function commitPush(s: Session, bytes: u32): bool {
   if (bytes == 0 || bytes > MAX_PAYLOAD_BYTES || !isReserved(s)) {
@@ -146,7 +153,7 @@ export function commitPush(s: Session, bytes: u32): bool {
   return left == 0
 }
 
-/** True if the message reserved last still begins where the next byte of the stream does. */
+/** @returns true if the reserved message still begins at the end of the stream */
 function isReserved(s: Session): bool {
   if (s.reservedTail) {
     if (diff(s.sndEnd, s.sndNxt) <= 0) return false
@@ -156,7 +163,7 @@ function isReserved(s: Session): bool {
   return s.sndReserved != s.sndEnd && s.reservedHeader == payloadOf(entryOf(s, s.sndEnd))
 }
 
-/** Segments that may still be queued under `limit`. */
+/** @returns segments that may still be queued under `limit` */
 export function queueRoom(s: Session, limit: u32): u32 {
   const waiting = waitSnd(s)
   return waiting < limit ? limit - waiting : 0
@@ -164,10 +171,13 @@ export function queueRoom(s: Session, limit: u32): u32 {
 
 // ---- reading
 
-/** Skips to the next unread byte. False if there is none in order. */
+/**
+ * Skips to the next unread byte.
+ * @returns false if there is none in order
+ */
 function toNextByte(s: Session): bool {
   while (s.rcvRead != s.rcvNxt) {
-    if (s.readOffset < recvLen(s, s.rcvRead)) return true
+    if (s.readOffset < receivedLen(s, s.rcvRead)) return true
     dropFirst(s)
     s.readOffset = 0
   }
@@ -175,14 +185,15 @@ function toNextByte(s: Session): bool {
 }
 
 /**
- * Type of the message at the front of the stream, its header taken in; NONE or INVALID. A PUSH stays at the front until
- * its payload is consumed, empty ones are skipped; any other message until `nextMessage`.
+ * Reads the header of the message at the front of the stream. A PUSH stays at the front until its payload is consumed,
+ * empty ones are skipped; any other message stays until `nextMessage`.
+ * @returns its type, NONE or INVALID
  */
 export function frontMessage(s: Session): i32 {
   while (true) {
     while (s.headLen < TLV_BYTES) {
       if (!toNextByte(s)) return NONE
-      s.head = (s.head << 8) | <u32>load<u8>(recvPayload(s, s.rcvRead) + s.readOffset)
+      s.head = (s.head << 8) | <u32>load<u8>(receivedPayload(s, s.rcvRead) + s.readOffset)
       s.readOffset++
       if (++s.headLen == TLV_BYTES) s.messageLeft = (s.head & 0xffff) - TLV_BYTES
     }
@@ -204,18 +215,21 @@ function isValid(head: u32): bool {
   return type == <u32>PUSH || length == TLV_BYTES
 }
 
-/** Leaves the message at the front. */
+/** Removes the message at the front. */
 export function nextMessage(s: Session): void {
   s.headLen = 0
   s.head = 0
 }
 
-/** True if payload bytes of the PUSH at the front are in order. */
+/** @returns true if payload bytes of the PUSH at the front are in order */
 export function hasPayload(s: Session): bool {
   return frontMessage(s) == PUSH && s.rcvRead != s.rcvNxt
 }
 
-/** Fills the spans with payload bytes in order, across messages, up to the first message that is no PUSH. */
+/**
+ * Fills the spans with in-order payload, across messages, up to the first message that is not a PUSH.
+ * @returns number of spans
+ */
 export function peekPayload(s: Session): u32 {
   if (!hasPayload(s)) return 0
   let n: u32 = 0
@@ -225,8 +239,8 @@ export function peekPayload(s: Session): u32 {
   let head: u32 = 0
   let headLen: u32 = TLV_BYTES
   while (sn != s.rcvNxt && n < SPAN_SLOTS) {
-    const len = recvLen(s, sn)
-    const payload = recvPayload(s, sn)
+    const len = receivedLen(s, sn)
+    const payload = receivedPayload(s, sn)
     while (offset < len && n < SPAN_SLOTS) {
       if (left) {
         const take = min(left, len - offset)
@@ -251,11 +265,14 @@ export function peekPayload(s: Session): u32 {
   return n
 }
 
-/** Takes up to `bytes` payload bytes from the front; the number taken. */
+/**
+ * Consumes up to `bytes` payload bytes from the front.
+ * @returns number of bytes consumed
+ */
 export function consumePayload(s: Session, bytes: u32): u32 {
   let taken: u32 = 0
   while (taken < bytes && hasPayload(s)) {
-    const take = min(min(bytes - taken, s.messageLeft), recvLen(s, s.rcvRead) - s.readOffset)
+    const take = min(min(bytes - taken, s.messageLeft), receivedLen(s, s.rcvRead) - s.readOffset)
     s.readOffset += take
     s.messageLeft -= take
     taken += take
@@ -265,7 +282,7 @@ export function consumePayload(s: Session, bytes: u32): u32 {
   return taken
 }
 
-/** True if an EOF stands anywhere in the bytes that are in order. */
+/** @returns true if the in-order bytes contain an EOF */
 export function holdsEof(s: Session): bool {
   let sn = s.rcvRead
   let offset = s.readOffset
@@ -273,7 +290,7 @@ export function holdsEof(s: Session): bool {
   let head = s.headLen == TLV_BYTES ? 0 : s.head
   let headLen: u32 = s.headLen == TLV_BYTES ? 0 : s.headLen
   while (sn != s.rcvNxt) {
-    const len = recvLen(s, sn)
+    const len = receivedLen(s, sn)
     while (offset < len) {
       if (left) {
         const take = min(left, len - offset)
@@ -281,7 +298,7 @@ export function holdsEof(s: Session): bool {
         left -= take
         continue
       }
-      head = (head << 8) | <u32>load<u8>(recvPayload(s, sn) + offset)
+      head = (head << 8) | <u32>load<u8>(receivedPayload(s, sn) + offset)
       offset++
       if (++headLen == TLV_BYTES) {
         if (!isValid(head)) return false

@@ -1,10 +1,10 @@
 /*
- * The TCP side of a session: what the host does with it, and what messages from the peer do to it (protocol.md
- * 6.2-6.5).
+ * The TCP side of a session: operations of the host, and effects of the peer's messages (protocol.md 6.2-6.5).
  *
- * No byte is lost and no clean end is faked: EOF is told only after every byte before it was consumed, half-close works
- * in both directions, and what ends in any other way is told as ABORT.
+ * No byte is lost, and a failure is never reported as a clean end: EOF is reported only after every byte before it was
+ * consumed, half-close works in both directions, and any other end is reported as ABORT.
  */
+
 import {
   EVENT_ABORT,
   EVENT_DETACH,
@@ -14,14 +14,14 @@ import {
   EVENT_WRITABLE,
   REASON_PROTOCOL,
 } from '../abi'
-import { closeAcks } from '../kcp/ack'
+import { closeAcks } from '../kcp/ack_queue'
 import { closeConfirm } from '../kcp/confirm'
 import { closeCongestion, congestionWindow } from '../kcp/congestion'
 import { MAX_WND, PROBE_ASK, PROBE_TELL } from '../kcp/conversation'
+import { closeRecovery } from '../kcp/loss_detection'
 import { announceWindow } from '../kcp/output'
-import { closeRecovery } from '../kcp/recovery'
-import { advanceRcvNxt, closeRecvWindow, dropFirst } from '../kcp/recv_window'
-import { closeSendWindow, sendHeld } from '../kcp/send_window'
+import { advanceRcvNxt, closeReceiveBuffer, dropFirst } from '../kcp/receive_buffer'
+import { closeSendBuffer, sendHeld } from '../kcp/send_buffer'
 import { mayQueue } from '../memory/slab'
 import { tagBytes } from '../packet/datagram'
 import { leaveRemote } from '../packet/remote'
@@ -34,7 +34,8 @@ import {
   TCP_READ_BYTES,
   TCP_WRITTEN_BYTES,
 } from '../stats'
-import { tell, tellEnd } from './events'
+import { Ticks } from '../units'
+import { queueEvent, queueLastEvent } from './events'
 import {
   BARE_BYTES,
   commitPush,
@@ -46,7 +47,7 @@ import {
   holdsEof,
   INVALID,
   KEEPALIVE,
-  keepaliveUnderWay,
+  keepaliveInFlight,
   NONE,
   nextMessage,
   PUSH,
@@ -57,48 +58,48 @@ import {
 } from './message'
 import {
   BLOCKED,
-  CUT,
-  closeHalf,
-  ECHO_OWED,
-  EOF_OWED,
+  DRAINING,
+  ECHO_PENDING,
+  EOF_PENDING,
   EOF_RECEIVED,
+  EOF_REPORTED,
   EOF_SENT,
-  EOF_TOLD,
   ESTABLISHED,
   has,
   INITIATOR,
+  KEEPALIVE_PENDING,
   LINGER,
-  OWES_KEEPALIVE,
-  POISONED,
-  READABLE_TOLD,
-  RESET_DOUBTED,
+  READABLE_REPORTED,
+  RESET_CHALLENGED,
   Session,
+  STREAM_INVALID,
   setState,
   TCP_DIALING,
   TCP_GONE,
   TCP_NONE,
   TCP_OPEN,
   TIME_WAIT,
+  uncountHalfOpen,
 } from './session'
 
 /**
- * Queue behind the send window: half of it, within these bounds, so that the window never runs dry while the host is
- * told to go on.
+ * Queue beyond the send window: half of the window, within these bounds, so that the window does not run empty before
+ * the host reacts to WRITABLE.
  */
 const MIN_SLACK_SEGMENTS: u32 = 64
 const MAX_SLACK_SEGMENTS: u32 = 1024
 const MIN_UNSENT_SEGMENTS: u32 = 128
-/** So much may arrive for a TCP side that is gone; then the session is given up, and its peer hears RESET. */
+/** Limit of bytes received for a closed TCP side; beyond it the session ends, and its peer receives RESET. */
 const MAX_DISCARDED_BYTES: u32 = 262144
-/** WRITABLE is given when memory has room for so much. */
+/** WRITABLE is reported when there is memory for this much. */
 const WRITABLE_BYTES: u32 = 65536
 const ALL: u32 = 0xffffffff
-/** Echoes of KEEPALIVEs that wait, and that are unacknowledged; more KEEPALIVEs are answered by no more. */
+/** Maximum number of pending echoes, and of unacknowledged ones; further KEEPALIVEs are not echoed. */
 const MAX_ECHOES: u32 = 1024
 
 /**
- * Segments that may still be queued. A window of the user bounds all that is unacknowledged; an automatic one what is
- * unsent, since what is sent may be held up by a hole for several round trips.
+ * @returns segments that may still be queued. A configured window limits all unacknowledged segments; an automatic one
+ *   limits the unsent ones, because a hole may delay sent ones for several round trips.
  */
 function sendRoom(s: Session): u32 {
   const room = queueRoom(s, min(s.sndWnd + slack(s.sndWnd), MAX_WND))
@@ -114,7 +115,10 @@ function slack(window: u32): u32 {
 
 // ---- from TCP
 
-/** Spans for up to `want` bytes from TCP; 0 = full, WRITABLE is owed. */
+/**
+ * Reserves space for up to `want` bytes from TCP.
+ * @returns number of spans; 0 = full, WRITABLE will be reported
+ */
 export function reserve(s: Session, want: u32): u32 {
   if (s.tcp != TCP_OPEN || has(s, EOF_SENT)) return 0
   const room = sendRoom(s)
@@ -123,133 +127,138 @@ export function reserve(s: Session, want: u32): u32 {
   return n
 }
 
-/** False if more is committed than was reserved. */
-export function commit(s: Session, bytes: u32, now: u32): bool {
+/** @returns false if more is committed than was reserved */
+export function commit(s: Session, bytes: u32, now: Ticks): bool {
   if (s.tcp != TCP_OPEN || has(s, EOF_SENT) || !commitPush(s, bytes)) return false
   if (bytes == 0) return true
   s.tcpRead += bytes
   add(TCP_READ_BYTES, bytes)
   s.payloadAt = now
-  noteQueued(s, now)
+  onQueued(s, now)
   return true
 }
 
-/** Tells WRITABLE once there is room for a fair amount. */
+/** Reports WRITABLE when there is room for a reasonable amount. */
 export function unblock(s: Session): void {
   if (!has(s, BLOCKED) || sendRoom(s) < MIN_SLACK_SEGMENTS / 2) return
   const held = sendHeld(s)
-  // so that it is worth while, but in any case when nothing is queued
+  // enough to be worth an event, but always when nothing is queued
   if (!mayQueue(held + min(held, WRITABLE_BYTES))) return
   s.flags &= ~BLOCKED
-  if (s.tcp == TCP_OPEN) tell(s, EVENT_WRITABLE)
+  if (s.tcp == TCP_OPEN) queueEvent(s, EVENT_WRITABLE)
 }
 
-function noteQueued(s: Session, now: u32): void {
+function onQueued(s: Session, now: Ticks): void {
   s.queuedAt = now
-  s.flags &= ~OWES_KEEPALIVE
+  s.flags &= ~KEEPALIVE_PENDING
 }
 
-function queue(s: Session, type: i32, now: u32): bool {
+function queue(s: Session, type: i32, now: Ticks): bool {
   s.queuedAt = now
   if (!queueMessage(s, type)) return false
-  noteQueued(s, now)
+  onQueued(s, now)
   return true
 }
 
-export function queueDial(s: Session, now: u32): bool {
+/** @returns false when memory is scarce */
+export function queueDial(s: Session, now: Ticks): bool {
   return queue(s, DIAL, now)
 }
 
-/** Queues a KEEPALIVE, unless one that stands alone in its segment is under way: that one says the same. */
-export function sendKeepalive(s: Session, now: u32): void {
-  if (keepaliveUnderWay(s) == BARE_BYTES) s.queuedAt = now
+/** Queues a KEEPALIVE, unless one that is alone in its segment is in flight, which has the same effect. */
+export function sendKeepalive(s: Session, now: Ticks): void {
+  if (keepaliveInFlight(s) == BARE_BYTES) s.queuedAt = now
   else if (queueKeepalive(s, now)) count(KEEPALIVES_SENT)
 }
 
-function queueKeepalive(s: Session, now: u32): bool {
+function queueKeepalive(s: Session, now: Ticks): bool {
   if (!queue(s, KEEPALIVE, now)) return false
   s.keepaliveEnd = s.sndEnd
   return true
 }
 
-function sendEof(s: Session, now: u32): void {
+function sendEof(s: Session, now: Ticks): void {
   if (has(s, EOF_SENT)) return
-  s.flags |= EOF_SENT | EOF_OWED
-  payOwed(s, now)
+  s.flags |= EOF_SENT | EOF_PENDING
+  queuePending(s, now)
   enterLinger(s)
 }
 
-/** Queues what is owed: the EOF that found no memory before, the answer to a KEEPALIVE. */
-export function payOwed(s: Session, now: u32): void {
-  if (!has(s, ECHO_OWED | EOF_OWED)) return
-  if (has(s, ECHO_OWED)) {
-    if (keepaliveUnderWay(s) == 0) s.echoesQueued = 0
+/** Queues pending messages: an EOF that was delayed for lack of memory, echoes of KEEPALIVEs. */
+export function queuePending(s: Session, now: Ticks): void {
+  if (!has(s, ECHO_PENDING | EOF_PENDING)) return
+  if (has(s, ECHO_PENDING)) {
+    if (keepaliveInFlight(s) == 0) s.echoesQueued = 0
     while (s.echoes != 0 && <u32>s.echoesQueued < MAX_ECHOES && queueKeepalive(s, now)) {
       s.echoes--
       s.echoesQueued++
     }
-    if (s.echoes == 0) s.flags &= ~ECHO_OWED
+    if (s.echoes == 0) s.flags &= ~ECHO_PENDING
   }
-  if (has(s, EOF_OWED) && queue(s, EOF, now)) s.flags &= ~EOF_OWED
+  if (has(s, EOF_PENDING) && queue(s, EOF, now)) s.flags &= ~EOF_PENDING
 }
 
 function enterLinger(s: Session): void {
   if (has(s, EOF_SENT) && has(s, EOF_RECEIVED) && s.state != TIME_WAIT) setState(s, LINGER)
 }
 
-/** TCP ended its direction. */
-export function shutdown(s: Session, now: u32): void {
+/** TCP closed its direction. */
+export function shutdown(s: Session, now: Ticks): void {
   if (has(s, EOF_SENT)) return
   sendEof(s, now)
   if (has(s, EOF_RECEIVED)) detach(s)
 }
 
-/** TCP broke: the peer hears EOF (protocol.md 6.5), what it still sends is discarded. */
-export function abort(s: Session, now: u32): void {
+/** TCP failed: sends EOF to the peer (protocol.md 6.5) and discards what it still sends. */
+export function abort(s: Session, now: Ticks): void {
   s.tcp = TCP_GONE
   s.events = 0
   sendEof(s, now)
   if (s.state != TIME_WAIT) advance(s, now)
 }
 
-/** Result of the dial to the target. */
-export function connected(s: Session, ok: bool, now: u32): void {
+/** Result of the connection to the target. */
+export function connected(s: Session, ok: bool, now: Ticks): void {
   if (!ok) {
     abort(s, now)
     return
   }
   s.tcp = TCP_OPEN
   advance(s, now)
-  if (has(s, EOF_RECEIVED) && !has(s, EOF_TOLD)) tellEof(s)
+  if (has(s, EOF_RECEIVED) && !has(s, EOF_REPORTED)) reportEof(s)
 }
 
 // ---- to TCP
 
+/**
+ * Fills the spans with payload for TCP.
+ * @returns number of spans
+ */
 export function peek(s: Session): u32 {
   if (s.tcp != TCP_OPEN) return 0
   const n = peekPayload(s)
-  if (n == 0) s.flags &= ~READABLE_TOLD
+  if (n == 0) s.flags &= ~READABLE_REPORTED
   return n
 }
 
-/** TCP took `bytes` of what was peeked. */
-export function consume(s: Session, bytes: u32, now: u32): void {
+/** TCP took `bytes` of the peeked payload. */
+export function consume(s: Session, bytes: u32, now: Ticks): void {
   const taken = consumePayload(s, bytes)
   s.tcpWritten += taken
   add(TCP_WRITTEN_BYTES, taken)
   if (taken) {
     s.payloadAt = now
-    s.flags |= OWES_KEEPALIVE
+    s.flags |= KEEPALIVE_PENDING
   }
-  if (!hasPayload(s)) s.flags &= ~READABLE_TOLD
+  if (!hasPayload(s)) s.flags &= ~READABLE_REPORTED
   advance(s, now)
 }
 
-/** Reacts to what stands at the front of the stream, until it is payload for TCP or nothing. */
-export function advance(s: Session, now: u32): void {
+/** Handles messages at the front of the stream, until it is payload for TCP or empty. */
+export function advance(s: Session, now: Ticks): void {
   while (true) {
     advanceRcvNxt(s)
-    if (has(s, POISONED)) {
+    if (has(s, STREAM_INVALID)) {
       while (s.rcvRead != s.rcvNxt) dropFirst(s)
       break
     }
@@ -258,42 +267,45 @@ export function advance(s: Session, now: u32): void {
       advanceRcvNxt(s)
       if (s.rcvRead == s.rcvNxt) break
     } else if (type == PUSH) {
-      if (!takePush(s, now)) break
+      if (!onPush(s, now)) break
     } else if (type == INVALID || type == DIAL) {
-      // a first flight may be a replay: the target is not dialled before the conversation is known to be alive
+      // the first flight may be a replay: the target is not dialled before the conversation is confirmed
       if (type == DIAL && s.confirm) break
       if (type == DIAL && s.tcp == TCP_NONE && !has(s, EOF_RECEIVED)) {
         nextMessage(s)
         s.tcp = TCP_DIALING
-        closeHalf(s)
-        tell(s, EVENT_DIAL)
+        uncountHalfOpen(s)
+        queueEvent(s, EVENT_DIAL)
       } else {
         fail(s, now)
       }
     } else if (type == EOF) {
       nextMessage(s)
-      takeEof(s, now)
+      onEof(s, now)
     } else {
       nextMessage(s)
       // the accepting side echoes, in every state (protocol.md 6.1)
       if (!has(s, INITIATOR)) {
-        s.flags |= ECHO_OWED
+        s.flags |= ECHO_PENDING
         s.echoes = <u16>min<u32>(<u32>s.echoes + 1, MAX_ECHOES)
       }
-      // a server that asks whether this session is alive learns our clock by that, for the next one
-      else if (tagBytes != 0 && s.rcvNxt == 1) s.probe |= PROBE_TELL
+      // a server that checks whether this session is alive learns our clock from the answer, for the next session
+      else if (tagBytes() != 0 && s.rcvNxt == 1) s.wndProbes |= PROBE_TELL
     }
     if (s.state == TIME_WAIT) return
   }
-  payOwed(s, now)
+  queuePending(s, now)
   announceWindow(s)
 }
 
-/** PUSH at the front. True if it was disposed of. */
-function takePush(s: Session, _now: u32): bool {
+/**
+ * Handles a PUSH at the front.
+ * @returns true if it was consumed
+ */
+function onPush(s: Session, _now: u32): bool {
   if (s.tcp == TCP_NONE) {
-    // payload before DIAL: nothing that follows can be right
-    s.flags |= POISONED
+    // payload before DIAL: the rest of the stream is invalid
+    s.flags |= STREAM_INVALID
     return true
   }
   if (s.tcp == TCP_GONE || has(s, EOF_RECEIVED)) {
@@ -305,105 +317,106 @@ function takePush(s: Session, _now: u32): bool {
     if (s.discarded > MAX_DISCARDED_BYTES) endSession(s, 0)
     return true
   }
-  if (s.tcp == TCP_OPEN && !has(s, READABLE_TOLD) && hasPayload(s)) {
-    s.flags |= READABLE_TOLD | OWES_KEEPALIVE
-    tell(s, EVENT_READABLE)
+  if (s.tcp == TCP_OPEN && !has(s, READABLE_REPORTED) && hasPayload(s)) {
+    s.flags |= READABLE_REPORTED | KEEPALIVE_PENDING
+    queueEvent(s, EVENT_READABLE)
   }
   return false
 }
 
-function takeEof(s: Session, now: u32): void {
+function onEof(s: Session, now: Ticks): void {
   if (has(s, EOF_RECEIVED)) return
   s.flags |= EOF_RECEIVED
   if (s.tcp == TCP_NONE) {
     s.tcp = TCP_GONE
-    closeHalf(s)
+    uncountHalfOpen(s)
     sendEof(s, now)
   } else if (s.tcp == TCP_OPEN) {
     if (has(s, EOF_SENT)) detach(s)
-    else tellEof(s)
+    else reportEof(s)
   }
   enterLinger(s)
 }
 
-function tellEof(s: Session): void {
-  s.flags |= EOF_TOLD
-  tell(s, EVENT_EOF)
+function reportEof(s: Session): void {
+  s.flags |= EOF_REPORTED
+  queueEvent(s, EVENT_EOF)
 }
 
-/** Both directions ended: the host closes TCP in the normal way. */
+/** Both directions ended: the host closes TCP normally. */
 function detach(s: Session): void {
   s.tcp = TCP_GONE
-  tellEnd(s, EVENT_DETACH, 0)
+  queueLastEvent(s, EVENT_DETACH, 0)
 }
 
 /**
- * A message that must not be (protocol.md 6.1): TCP is cut, the peer hears EOF, the conversation lives on until a
+ * An invalid message (protocol.md 6.1): TCP is reset, the peer receives EOF, and the conversation continues until a
  * timeout.
  */
-function fail(s: Session, now: u32): void {
-  s.flags |= POISONED
+function fail(s: Session, now: Ticks): void {
+  s.flags |= STREAM_INVALID
   const open = s.tcp == TCP_OPEN || s.tcp == TCP_DIALING
   s.tcp = TCP_GONE
-  if (open) tellEnd(s, EVENT_ABORT, REASON_PROTOCOL)
+  if (open) queueLastEvent(s, EVENT_ABORT, REASON_PROTOCOL)
   sendEof(s, now)
 }
 
 // ---- end
 
-/** Frees the windows; the record stays. */
+/** Frees the buffers; the record remains. */
 export function closeConversation(s: Session): void {
-  closeSendWindow(s)
-  closeRecvWindow(s)
+  closeSendBuffer(s)
+  closeReceiveBuffer(s)
   closeAcks(s)
   closeRecovery(s)
   closeCongestion(s)
   closeConfirm(s)
-  s.probe = s.probeWait = 0
-  s.flags &= ~(EOF_OWED | ECHO_OWED)
+  s.wndProbes = s.wndProbeInterval = 0
+  s.flags &= ~(EOF_PENDING | ECHO_PENDING)
 }
 
-/** Ends a session: TCP is aborted unless it ended before, TIME_WAIT begins. Nothing is sent. */
+/** Ends a session: aborts TCP unless it is closed, and enters TIME_WAIT. Nothing is sent. */
 export function endSession(s: Session, reason: u32): void {
   if (s.state == TIME_WAIT) return
   if (s.tcp == TCP_OPEN || s.tcp == TCP_DIALING) {
     count(SESSIONS_ABORTED)
-    tellEnd(s, EVENT_ABORT, reason)
+    queueLastEvent(s, EVENT_ABORT, reason)
   }
   s.tcp = TCP_GONE
   if (s.remote) leaveRemote(s.remote)
   s.remote = 0
-  closeHalf(s)
+  uncountHalfOpen(s)
   closeConversation(s)
   setState(s, TIME_WAIT)
 }
 
 /**
- * A RESET came for the session. Anybody can have one made: a recorded datagram, sent to another end of the key, is
- * answered by it. So the peer is asked (WASK), and the session ends unless one of its segments comes in time.
+ * A RESET for the session arrived. An attacker can cause one: a recorded datagram, sent to another endpoint with the
+ * same key, is answered by RESET. So the peer is asked (WASK), and the session ends unless a segment of it arrives in
+ * time.
  */
-export function doubtReset(s: Session, now: u32): void {
-  if (has(s, RESET_DOUBTED)) return
-  s.flags |= RESET_DOUBTED
+export function challengeReset(s: Session, now: Ticks): void {
+  if (has(s, RESET_CHALLENGED)) return
+  s.flags |= RESET_CHALLENGED
   s.resetAt = now
-  s.probe |= PROBE_ASK
+  s.wndProbes |= PROBE_ASK
 }
 
-/** The peer's answer to a RESET that was none of its own. */
-export function denyReset(s: Session): void {
-  s.flags &= ~RESET_DOUBTED
+/** The peer showed that the RESET was not genuine. */
+export function dismissReset(s: Session): void {
+  s.flags &= ~RESET_CHALLENGED
 }
 
 /**
- * The peer has no such conversation. If its EOF is among what was received, that is still written to TCP before the end: an original
- * that drops a session too early (protocol.md 6.7) must not cut the answer it completed.
+ * The peer has no such conversation. If its EOF was received, everything before it is still written to TCP:
+ * kcptun-libev may drop a session too early (protocol.md 6.7), which must not truncate a complete answer.
  */
 export function resetByPeer(s: Session, reason: u32): void {
   if (s.state == ESTABLISHED && s.tcp == TCP_OPEN && !has(s, EOF_RECEIVED) && holdsEof(s)) {
-    closeSendWindow(s)
+    closeSendBuffer(s)
     closeAcks(s)
-    s.probe = s.probeWait = 0
-    s.flags = (s.flags & ~(EOF_OWED | ECHO_OWED)) | EOF_SENT | CUT
+    s.wndProbes = s.wndProbeInterval = 0
+    s.flags = (s.flags & ~(EOF_PENDING | ECHO_PENDING)) | EOF_SENT | DRAINING
     return
   }
   endSession(s, reason)

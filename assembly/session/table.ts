@@ -1,16 +1,18 @@
 /*
- * The session table: finds a session by (peer address, conv) or by handle. Open addressing at most half full, linear
- * probing, deletion by shifting back. A handle is generation << 16 | slot, so one that is gone is recognised.
+ * The session table: finds a session by (peer address, conv) or by handle. Open addressing, at most half full, linear
+ * probing, deletion by backward shift. A handle is generation << 16 | slot, so a stale one is detected.
  */
+
 import { E_MEMORY, E_SESSIONS } from '../abi'
 import { growRing, newRing } from '../memory/ring'
 import { alloc, classOf, free } from '../memory/slab'
 import { copyAddress, hashAddress, sameAddress } from '../packet/address'
-import { ensureTimers } from '../timer'
+import { Conv } from '../units'
 import { addressOf, SESSION_BYTES, Session } from './session'
+import { ensureTimers } from './timer'
 
 const POINTER_SHIFT: u32 = 2
-/** Slot: session pointer (0 = free: then the next free slot + 1 stands in its place, see SLOT_NEXT), generation. */
+/** Slot: session pointer (0 = free), generation, and number of the next free slot + 1. */
 const SLOT_SHIFT: u32 = 4
 const SLOT_GENERATION: usize = 4
 const SLOT_NEXT: usize = 8
@@ -33,25 +35,27 @@ export function setMaxSessions(n: u32): void {
   maxSessions = n
 }
 
-/** Slots that may hold a session. */
+/** @returns number of slots that may hold a session */
 export function slotsInUse(): u32 {
   return slotCount
 }
 
+/** @returns the session of a slot, null if it is free */
 export function sessionAt(slot: u32): Session | null {
   if (slot >= slotCount) return null
   return changetype<Session | null>(load<usize>(slots + ((<usize>slot) << SLOT_SHIFT)))
 }
 
-/** The session of a handle, null if it is gone. */
+/** @returns the session of a handle, null if it is gone */
 export function sessionOf(handle: u32): Session | null {
   const s = sessionAt(handle & 0xffff)
   return s && s.handle == handle ? s : null
 }
 
-export function find(address: usize, conv: u32): Session | null {
+/** @returns the session of a peer address and conv, null if there is none */
+export function find(address: usize, conv: Conv): Session | null {
   if (!buckets) return null
-  // datagrams of one session come in rows: they are spared the hash
+  // datagrams of one session come in runs: these skip the hash
   if (lastFound) {
     const s = changetype<Session>(lastFound)
     if (s.conv == conv && sameAddress(addressOf(s), address)) return s
@@ -70,19 +74,16 @@ export function find(address: usize, conv: u32): Session | null {
   }
 }
 
-/** A new zeroed session with handle, hash and address set; `error` tells why there is none. */
-export let error: i32 = 0
-
-export function insert(address: usize, conv: u32): Session | null {
-  if (live >= maxSessions) {
-    error = E_SESSIONS
-    return null
-  }
-  error = E_MEMORY
-  if (!ensureBuckets() || !ensureSlot() || !ensureTimers(live + 1)) return null
+/**
+ * Creates a zeroed session with handle, hash and address.
+ * @returns its handle, which is positive; otherwise E_SESSIONS or E_MEMORY
+ */
+export function insert(address: usize, conv: Conv): i32 {
+  if (live >= maxSessions) return E_SESSIONS
+  if (!ensureBuckets() || !ensureSlot() || !ensureTimers(live + 1)) return E_MEMORY
   const cls = classOf(SESSION_BYTES)
   const at = alloc(cls)
-  if (!at) return null
+  if (!at) return E_MEMORY
   memory.fill(at, 0, (<usize>1) << cls)
   const s = changetype<Session>(at)
   const slot = firstFree - 1
@@ -97,7 +98,7 @@ export function insert(address: usize, conv: u32): Session | null {
   copyAddress(addressOf(s), address)
   place(s)
   live++
-  return s
+  return s.handle
 }
 
 /** Moves a session to another address. */
@@ -108,12 +109,12 @@ export function rekey(s: Session, address: usize): void {
   place(s)
 }
 
-/** True if one more session needs the place of another. */
+/** @returns true if a new session needs the place of another */
 export function isTableFull(): bool {
   return live >= maxSessions
 }
 
-/** Forgets a session and frees its record. */
+/** Removes a session and frees its record. */
 export function remove(s: Session): void {
   if (lastFound == changetype<usize>(s)) lastFound = 0
   displace(s)
@@ -124,7 +125,7 @@ export function remove(s: Session): void {
   free(changetype<usize>(s), classOf(SESSION_BYTES))
 }
 
-/** Takes a session out of its bucket; those behind it move back. */
+/** Removes a session from its bucket and shifts the entries behind it back. */
 function displace(s: Session): void {
   let hole = s.hash & bucketMask
   while (load<usize>(buckets + ((<usize>hole) << POINTER_SHIFT)) != changetype<usize>(s)) hole = (hole + 1) & bucketMask
@@ -132,7 +133,7 @@ function displace(s: Session): void {
     const at = load<usize>(buckets + ((<usize>i) << POINTER_SHIFT))
     if (!at) break
     const home = changetype<Session>(at).hash & bucketMask
-    // an entry may move back into the hole unless its home lies between the hole and itself
+    // an entry may move back into the hole unless its home bucket is between the hole and itself
     if (((i - home) & bucketMask) >= ((i - hole) & bucketMask)) {
       store<usize>(buckets + ((<usize>hole) << POINTER_SHIFT), at)
       hole = i

@@ -1,8 +1,9 @@
 /*
- * How long sessions live (protocol.md 6.7), exact to the tick and without the original's faults: progress counts in
- * both directions, nothing ends while data are under way and the peer shows signs of life, TIME_WAIT counts from its
- * entry, and KEEPALIVEs leave early enough.
+ * Lifetime of sessions (protocol.md 6.7), exact to the tick and without the defects of kcptun-libev: both directions
+ * count as progress, no session ends while data are in flight and the peer is alive, TIME_WAIT counts from its entry,
+ * and KEEPALIVEs are sent early enough.
  */
+
 import {
   REASON_LINGER,
   REASON_NO_ANSWER,
@@ -15,116 +16,117 @@ import { NEVER, remaining } from '../clock'
 import { sendReset } from '../control/queue'
 import { PROBE_ASK, waitSnd } from '../kcp/conversation'
 import { HEADER_BYTES } from '../kcp/segment'
+import { Seconds, Ticks } from '../units'
 import {
   addressOf,
   CONNECT,
-  CUT,
-  EOF_OWED,
+  DRAINING,
+  EOF_PENDING,
   EOF_RECEIVED,
   EOF_SENT,
   ESTABLISHED,
   has,
   INITIATOR,
+  KEEPALIVE_PENDING,
   LINGER,
-  OWES_KEEPALIVE,
-  POISONED,
-  RESET_DOUBTED,
+  RESET_CHALLENGED,
   Session,
+  STREAM_INVALID,
   TCP_NONE,
   TIME_WAIT,
 } from './session'
 import { endSession, resetByPeer, sendKeepalive } from './stream'
 
-/** A client session nobody answers, a server session without DIAL. */
-const OPEN_LIMIT_TICKS: u32 = 30 * TICKS_PER_SECOND
-/** A conversation that began in the middle: its beginning went to a server that was restarted since. */
-const STALE_LIMIT_TICKS: u32 = 5 * TICKS_PER_SECOND
-/** Pause between the questions whether a first flight is genuine. */
-const CONFIRM_PAUSE_TICKS: u32 = TICKS_PER_SECOND / 2
-/** An original sender ends a session after `linger` without stream data from us; 5 s is the least it can be set to. */
-const MAX_PROTECT_TICKS: u32 = 5 * TICKS_PER_SECOND
+/** For a client session without an answer, and a server session without DIAL. */
+const OPEN_LIMIT_TICKS: Ticks = 30 * TICKS_PER_SECOND
+/** For a conversation that began midway: its beginning went to a server that has restarted since. */
+const STALE_LIMIT_TICKS: Ticks = 5 * TICKS_PER_SECOND
+/** Interval between checks whether a first flight is genuine. */
+const CONFIRM_PAUSE_TICKS: Ticks = TICKS_PER_SECOND / 2
+/** kcptun-libev ends a session after `linger` without stream data from us; its minimum is 5 s. */
+const MAX_PROTECT_TICKS: Ticks = 5 * TICKS_PER_SECOND
 
-let timeoutTicks: u32 = 0
-let lingerTicks: u32 = 0
+let timeoutTicks: Ticks = 0
+let lingerTicks: Ticks = 0
 
-/** Seconds, as configured. */
-export function setTimeouts(timeout: u32, linger: u32): void {
+/** Sets the configured timeouts. */
+export function setTimeouts(timeout: Seconds, linger: Seconds): void {
   timeoutTicks = timeout * TICKS_PER_SECOND
   lingerTicks = linger * TICKS_PER_SECOND
 }
 
-/** A RESET is believed if the peer is silent for so long, and for three RTOs; it is asked so often meanwhile. */
-const RESET_LIMIT_TICKS: u32 = (12 * TICKS_PER_SECOND) / 10
-const RESET_QUESTIONS: u32 = 3
+/** A RESET is accepted after this time of silence, at least three RTOs; the peer is asked this many times meanwhile. */
+const RESET_LIMIT_TICKS: Ticks = (12 * TICKS_PER_SECOND) / 10
+const RESET_CHALLENGES: u32 = 3
 
-function resetLimit(s: Session): u32 {
+function resetLimit(s: Session): Ticks {
   return max(3 * s.rto, RESET_LIMIT_TICKS)
 }
 
-/** Ticks until a RESET is believed, or the peer is asked again. */
-function untilReset(s: Session, now: u32): u32 {
+/** @returns ticks until a RESET is accepted, or the peer is asked again */
+function resetDeadline(s: Session, now: Ticks): Ticks {
   const limit = resetLimit(s)
   const left = remaining(s.resetAt, limit, now)
   if (left == 0) return 0
-  const pause = limit / RESET_QUESTIONS
+  const pause = limit / RESET_CHALLENGES
   return min(left, pause - ((now - s.resetAt) % pause))
 }
 
-/** True while bytes wait for TCP or for the peer's acknowledgement. */
-function isUnderWay(s: Session): bool {
-  return s.rcvRead != s.rcvNxt || waitSnd(s) != 0 || has(s, EOF_OWED)
+/** @returns true while bytes wait for TCP or for an acknowledgement */
+function isInFlight(s: Session): bool {
+  return s.rcvRead != s.rcvNxt || waitSnd(s) != 0 || has(s, EOF_PENDING)
 }
 
 function isStale(s: Session): bool {
   return s.rcvNxt == 0 && s.rcvTop != 0 && s.tcp == TCP_NONE
 }
 
-/** Ticks until the session ends if nothing happens. */
-function untilEnd(s: Session, now: u32): u32 {
+/** @returns ticks until the session ends if nothing happens */
+function endDeadline(s: Session, now: Ticks): Ticks {
   // it waits for the host to take its last events
   if (s.state == TIME_WAIT) return NEVER
   if (s.state == CONNECT) return remaining(s.created, OPEN_LIMIT_TICKS, now)
   if (s.tcp == TCP_NONE) return remaining(s.created, isStale(s) ? STALE_LIMIT_TICKS : OPEN_LIMIT_TICKS, now)
-  if (isUnderWay(s)) return remaining(has(s, CUT) ? s.payloadAt : s.signAt, timeoutTicks, now)
-  if (s.state == LINGER || has(s, POISONED)) return remaining(s.signAt, lingerTicks, now)
+  if (isInFlight(s)) return remaining(has(s, DRAINING) ? s.payloadAt : s.signAt, timeoutTicks, now)
+  if (s.state == LINGER || has(s, STREAM_INVALID)) return remaining(s.signAt, lingerTicks, now)
   if (has(s, EOF_SENT) || has(s, EOF_RECEIVED)) {
     return min(remaining(s.signAt, lingerTicks, now), remaining(s.payloadAt, timeoutTicks, now))
   }
   return remaining(s.signAt, timeoutTicks, now)
 }
 
-/** Ticks until a KEEPALIVE is wanted. */
-function untilKeepalive(s: Session, now: u32): u32 {
-  // its ACK was lost, and una acknowledged it in its place: that confirms nothing
+/** @returns ticks until a KEEPALIVE is due */
+function keepaliveDeadline(s: Session, now: Ticks): Ticks {
+  // una acknowledged it because its ACK was lost: that confirms nothing
   if (s.confirm) return waitSnd(s) != 0 ? NEVER : remaining(s.queuedAt, max(s.rto, CONFIRM_PAUSE_TICKS), now)
-  if (s.state != ESTABLISHED || s.tcp == TCP_NONE || has(s, CUT | POISONED) || waitSnd(s) != 0) return NEVER
+  if (s.state != ESTABLISHED || s.tcp == TCP_NONE || has(s, DRAINING | STREAM_INVALID) || waitSnd(s) != 0) return NEVER
   const protect = max(min(lingerTicks / 2, MAX_PROTECT_TICKS), 2 * TICKS_PER_SECOND)
-  // a hole proves that data are under way
-  if (has(s, OWES_KEEPALIVE) || s.rcvRead != s.rcvTop) return remaining(s.queuedAt, protect, now)
+  // a hole proves that data are in flight
+  if (has(s, KEEPALIVE_PENDING) || s.rcvRead != s.rcvTop) return remaining(s.queuedAt, protect, now)
   if (has(s, EOF_SENT)) return NEVER
-  // the side that may still answer keeps a half-closed session alive
+  // the side that may still send keeps a half-closed session alive
   if (has(s, EOF_RECEIVED)) return remaining(s.queuedAt, protect, now)
   return remaining(s.queuedAt, has(s, INITIATOR) ? timeoutTicks / 2 : (timeoutTicks / 4) * 3, now)
 }
 
-/** Ticks until `checkTimeouts` has something to do. */
-export function untilTimeout(s: Session, now: u32): u32 {
-  const wanted = min(untilEnd(s, now), untilKeepalive(s, now))
-  return has(s, RESET_DOUBTED) ? min(wanted, untilReset(s, now)) : wanted
+/** @returns ticks until `checkTimeouts` has something to do */
+export function timeoutDeadline(s: Session, now: Ticks): Ticks {
+  const wanted = min(endDeadline(s, now), keepaliveDeadline(s, now))
+  return has(s, RESET_CHALLENGED) ? min(wanted, resetDeadline(s, now)) : wanted
 }
 
-/** Does what is due. */
-export function checkTimeouts(s: Session, now: u32): void {
-  if (untilEnd(s, now) == 0) {
+/** Performs what is due. */
+export function checkTimeouts(s: Session, now: Ticks): void {
+  if (endDeadline(s, now) == 0) {
     if (isStale(s)) sendReset(s.conv, addressOf(s), HEADER_BYTES)
     endSession(s, reasonOf(s))
-  } else if (has(s, RESET_DOUBTED) && untilReset(s, now) == 0) {
-    s.flags &= ~RESET_DOUBTED
+  } else if (has(s, RESET_CHALLENGED) && resetDeadline(s, now) == 0) {
+    s.flags &= ~RESET_CHALLENGED
     resetByPeer(s, REASON_RESET)
-  } else if (untilKeepalive(s, now) == 0) {
+  } else if (keepaliveDeadline(s, now) == 0) {
     sendKeepalive(s, now)
-  } else if (has(s, RESET_DOUBTED)) {
-    s.probe |= PROBE_ASK
+  } else if (has(s, RESET_CHALLENGED)) {
+    s.wndProbes |= PROBE_ASK
   }
 }
 

@@ -1,25 +1,27 @@
 /*
- * What is left of sessions that ended: (address, conv), for `time_wait` (protocol.md 6.8; docs/validation.md). A first
- * flight always opens a session, so a late duplicate of one would be dialled again; late segments are answered by RESET.
+ * Records of ended sessions: (address, conv), for `time_wait` (protocol.md 6.8; docs/validation.md). A first flight
+ * always opens a session, so a late duplicate would be dialled again; late segments are answered by RESET.
  *
- * Apart from the session table and small, so that many short connections refuse nobody. They stand in the order in
- * which they end; a RESET makes one last longer and puts it behind the others.
+ * They are small and not in the session table, so that many short connections do not exhaust it. They are ordered by
+ * the time of their end; a RESET extends the life of one and moves it to the end.
  */
+
 import { TICKS_PER_SECOND } from '../abi'
 import { elapsed, NEVER, seconds } from '../clock'
 import { sendReset } from '../control/queue'
 import { Chains, firstWith, link, nextWith, unlink } from '../memory/chains'
-import { append, List, takeOut } from '../memory/list'
+import { appendEntry, List, unlinkEntry } from '../memory/list'
 import { growRing } from '../memory/ring'
-import { alloc, allocUrgent, classOf, free, setAside } from '../memory/slab'
+import { alloc, allocUrgent, classOf, excludeFromUse, free } from '../memory/slab'
 import { copyAddress, hashAddress, sameAddress } from '../packet/address'
 import { SESSIONS_BY_STATE, shift } from '../stats'
+import { Conv, ElapsedTicks, Seconds, Ticks } from '../units'
 import { TIME_WAIT } from './session'
 
-/** The oldest makes room for the next beyond so many, but none before it is so old; then new sessions are refused. */
+/** Beyond this number the oldest is replaced, unless it is younger than this; then new sessions are refused. */
 const MAX_TOMBSTONES: u32 = 65536
-const MIN_LIFE_TICKS: u64 = 10 * TICKS_PER_SECOND
-/** Index of those that there can be: sessions that were open when it was full end as well. */
+const MIN_LIFE_TICKS: ElapsedTicks = 10 * TICKS_PER_SECOND
+/** Capacity of the index: sessions that were open when it was full end as well. */
 const MAX_SLOTS: u32 = 1 << 18
 const INITIAL_SLOTS: u32 = 64
 const POINTER_SHIFT: u32 = 2
@@ -31,13 +33,13 @@ export class Tombstone {
   address0: u64
   address1: u64
   address2: u64
-  // when it was made, or answered last: time_wait counts from then
-  since: u64
-  conv: u32
+  // creation or last answer: time_wait counts from then
+  since: ElapsedTicks
+  conv: Conv
   slot: u32
-  bornSecond: u32
-  // ticks, less than a second apart never
-  resetAt: u32
+  bornSecond: Seconds
+  // last answer, in ticks; answers are at least a second apart
+  resetAt: Ticks
   older: usize
   younger: usize
 }
@@ -50,11 +52,12 @@ let capacity: u32 = 0
 let count: u32 = 0
 const list: List = changetype<List>(memory.data(8, 8))
 const LINKS: usize = offsetof<Tombstone>('older')
-let lifeTicks: u64 = 0
-/** Those that are due are looked for no oftener than once a second. */
-let checkAt: u64 = 0
+let lifeTicks: ElapsedTicks = 0
+/** Expired ones are looked for at most once a second. */
+let checkAt: ElapsedTicks = 0
 
-export function setTimeWait(seconds: u32): void {
+/** Sets the life of a tombstone. */
+export function setTimeWait(seconds: Seconds): void {
   lifeTicks = <u64>seconds * TICKS_PER_SECOND
 }
 
@@ -62,7 +65,7 @@ export function addressOfTombstone(t: Tombstone): usize {
   return changetype<usize>(t) + offsetof<Tombstone>('address0')
 }
 
-/** Number of tombstones, and one of them: 0 <= index < number. */
+/** @returns number of tombstones; `tombstoneAt` takes an index below it */
 export function tombstoneCount(): u32 {
   return count
 }
@@ -71,7 +74,8 @@ export function tombstoneAt(index: u32): Tombstone | null {
   return index < count ? changetype<Tombstone>(load<usize>(slots + ((<usize>index) << POINTER_SHIFT))) : null
 }
 
-export function findTombstone(address: usize, conv: u32): Tombstone | null {
+/** @returns the tombstone of a peer address and conv, null if there is none */
+export function findTombstone(address: usize, conv: Conv): Tombstone | null {
   const hash = hashAddress(address, conv)
   for (let at = firstWith(chains, hash); at; at = nextWith(at, hash)) {
     const t = changetype<Tombstone>(at)
@@ -80,21 +84,21 @@ export function findTombstone(address: usize, conv: u32): Tombstone | null {
   return null
 }
 
-/** True while no session may open: every place holds one that is too young to be forgotten. */
+/** @returns true while no session may open, because all tombstones are too young to be replaced */
 export function areTombstonesFull(): bool {
   if (count < MAX_TOMBSTONES) return false
   dropOldest()
   return count >= MAX_TOMBSTONES
 }
 
-/** Forgets the oldest if it is old enough. */
+/** Removes the oldest if it is old enough. */
 function dropOldest(): void {
   const t = changetype<Tombstone>(list.oldest)
-  if (list.oldest && elapsed - t.since >= MIN_LIFE_TICKS) remove(t)
+  if (list.oldest && elapsed() - t.since >= MIN_LIFE_TICKS) remove(t)
 }
 
-/** Remembers a session that ended now. Without memory it is forgotten at once. */
-export function addTombstone(address: usize, conv: u32): void {
+/** Adds a tombstone for a session that ended now. Without memory there is none. */
+export function addTombstone(address: usize, conv: Conv): void {
   if (count >= MAX_TOMBSTONES) dropOldest()
   if (!ensureSlot()) return
   let at = alloc(CLASS)
@@ -112,29 +116,29 @@ export function addTombstone(address: usize, conv: u32): void {
   t.conv = conv
   t.slot = count
   t.bornSecond = seconds()
-  t.resetAt = <u32>elapsed - TICKS_PER_SECOND
-  t.since = elapsed
+  t.resetAt = <u32>elapsed() - TICKS_PER_SECOND
+  t.since = elapsed()
   store<usize>(slots + ((<usize>count) << POINTER_SHIFT), at)
   count++
-  append(list, at, LINKS)
+  appendEntry(list, at, LINKS)
   shift(SESSIONS_BY_STATE + TIME_WAIT - 1, 1)
 }
 
-/** The index grows with the tombstones and never shrinks: it is not counted. */
+/** The index grows with the tombstones and never shrinks, so it is not counted as use. */
 function ensureSlot(): bool {
   if (count < capacity) return true
   const wanted = capacity ? capacity * 2 : INITIAL_SLOTS
   if (wanted > MAX_SLOTS) return false
   const larger = growRing(slots, capacity - 1, POINTER_SHIFT, 0, count, wanted, false)
   if (!larger) return false
-  setAside((wanted - capacity) << POINTER_SHIFT)
+  excludeFromUse((wanted - capacity) << POINTER_SHIFT)
   slots = larger
   capacity = wanted
   return true
 }
 
 function remove(t: Tombstone): void {
-  takeOut(list, changetype<usize>(t), LINKS)
+  unlinkEntry(list, changetype<usize>(t), LINKS)
   unlink(chains, changetype<usize>(t))
   count--
   const last = load<usize>(slots + ((<usize>count) << POINTER_SHIFT))
@@ -144,27 +148,30 @@ function remove(t: Tombstone): void {
   free(changetype<usize>(t), CLASS)
 }
 
-/** A datagram with `received` bytes of plaintext came for it: RESET, at most once a second, which makes it last. */
-export function answerLate(t: Tombstone, received: u32): void {
-  if (<u32>elapsed - t.resetAt < TICKS_PER_SECOND) return
-  t.resetAt = <u32>elapsed
-  t.since = elapsed
-  takeOut(list, changetype<usize>(t), LINKS)
-  append(list, changetype<usize>(t), LINKS)
+/**
+ * A datagram with `received` bytes of plaintext arrived for a tombstone: answers RESET, at most once a second, and
+ * extends its life.
+ */
+export function onLateDatagram(t: Tombstone, received: u32): void {
+  if (<u32>elapsed() - t.resetAt < TICKS_PER_SECOND) return
+  t.resetAt = <u32>elapsed()
+  t.since = elapsed()
+  unlinkEntry(list, changetype<usize>(t), LINKS)
+  appendEntry(list, changetype<usize>(t), LINKS)
   sendReset(t.conv, addressOfTombstone(t), received)
 }
 
-/** Forgets those whose time is over. */
+/** Removes expired tombstones. */
 export function checkTombstones(): void {
-  if (elapsed < checkAt) return
-  while (list.oldest && elapsed - changetype<Tombstone>(list.oldest).since >= lifeTicks)
+  if (elapsed() < checkAt) return
+  while (list.oldest && elapsed() - changetype<Tombstone>(list.oldest).since >= lifeTicks)
     remove(changetype<Tombstone>(list.oldest))
-  checkAt = elapsed + TICKS_PER_SECOND
+  checkAt = elapsed() + TICKS_PER_SECOND
 }
 
-/** Ticks until `checkTombstones` has something to do. */
-export function untilTombstones(): u32 {
+/** @returns ticks until `checkTombstones` has something to do */
+export function tombstonesDeadline(): Ticks {
   if (!list.oldest) return NEVER
   const at = max(changetype<Tombstone>(list.oldest).since + lifeTicks, checkAt)
-  return at > elapsed ? <u32>min<u64>(at - elapsed, NEVER - 1) : 0
+  return at > elapsed() ? <u32>min<u64>(at - elapsed(), NEVER - 1) : 0
 }

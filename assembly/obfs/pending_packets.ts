@@ -1,6 +1,6 @@
 /*
- * Packets of a dpi/tcp-wnd client that came before the host told of its TCP connection: the capture socket is faster
- * than accept(). The last 16 remote addresses are remembered, so that the first PING is not lost.
+ * Packets of dpi/tcp-wnd clients that arrive before the host reports the TCP connection, because the capture socket is
+ * faster than accept(). Those of the last 16 remote addresses are kept, so that the first PING is not lost.
  *
  *   0        24       48    52    56    60       64               128
  *   | remote | local  | seq | ack | flow| intact | payload bytes  | payload
@@ -9,7 +9,7 @@ import { alloc, PACKET_CLASS } from '../memory/slab'
 import { ADDRESS_BYTES, copyAddress, isAddress, sameAddress } from '../packet/address'
 import { Context, localOf } from './context'
 import { capture } from './numbers'
-import { ack, flow, isIntact, payload, payloadBytes, seq, source, target } from './tcpip'
+import { isIntact, packet, source, target } from './tcpip'
 
 const ENTRIES: u32 = 16
 const LOCAL: usize = 24
@@ -19,16 +19,19 @@ const FLOW: usize = 56
 const INTACT: usize = 60
 const PAYLOAD_BYTES: usize = 64
 const PAYLOAD: usize = 128
-/** "GET ": the request of the cover, which is nobody's payload (protocol.md 9.3). */
+/** "GET ": the request of the cover connection, which carries no payload of ours (protocol.md 9.3). */
 const GET: u32 = 0x20544547
-/** "HTTP": the answer. */
+/** "HTTP": the response. */
 const HTTP: u32 = 0x50545448
 
 const entries: usize = memory.data(16 * 4)
 let next: u32 = 0
 
-/** Memory for the ring; false without. */
-export function openEarly(): bool {
+/**
+ * Allocates the entries.
+ * @returns false when memory is scarce
+ */
+export function openPendingPackets(): bool {
   for (let i: u32 = 0; i < ENTRIES; i++) {
     const at = entries + ((<usize>i) << 2)
     if (load<usize>(at)) continue
@@ -40,12 +43,12 @@ export function openEarly(): bool {
   return true
 }
 
-/** True if the payload of the packet parsed last is text of the cover. */
+/** @returns true if the payload of the parsed packet belongs to the cover connection */
 export function isCoverText(): bool {
-  return payloadBytes >= 4 && (load<u32>(payload) == GET || load<u32>(payload) == HTTP)
+  return packet.payloadBytes >= 4 && (load<u32>(packet.payload) == GET || load<u32>(packet.payload) == HTTP)
 }
 
-/** The entry of a remote address, 0 if there is none. */
+/** @returns the entry of a remote address, 0 if there is none */
 function find(remote: usize): usize {
   for (let i: u32 = 0; i < ENTRIES; i++) {
     const entry = load<usize>(entries + ((<usize>i) << 2))
@@ -54,8 +57,8 @@ function find(remote: usize): usize {
   return 0
 }
 
-/** Keeps what the packet parsed last, from an unknown address, tells. */
-export function keepEarly(): void {
+/** Keeps numbers and payload of the parsed packet, from an unknown peer. */
+export function keepPending(): void {
   let entry = find(source)
   const isNew = !entry
   if (isNew) {
@@ -69,26 +72,34 @@ export function keepEarly(): void {
   const intact = isIntact()
   if (isNew || (intact && !load<u32>(entry, INTACT))) {
     copyAddress(entry + LOCAL, target)
-    store<u32>(entry, seq, SEQ)
-    store<u32>(entry, ack, ACK)
-    store<u32>(entry, flow, FLOW)
+    store<u32>(entry, packet.seq, SEQ)
+    store<u32>(entry, packet.ack, ACK)
+    store<u32>(entry, packet.flow, FLOW)
     store<u32>(entry, intact, INTACT)
   }
-  if (payloadBytes == 0 || isCoverText()) return
-  store<u32>(entry, payloadBytes, PAYLOAD_BYTES)
-  memory.copy(entry + PAYLOAD, payload, payloadBytes)
+  if (packet.payloadBytes == 0 || isCoverText()) return
+  store<u32>(entry, packet.payloadBytes, PAYLOAD_BYTES)
+  memory.copy(entry + PAYLOAD, packet.payload, packet.payloadBytes)
 }
 
-export let earlyPayload: usize = 0
-
-/** Gives a new context what is known of it. Bytes of a payload that waits at `earlyPayload`. */
-export function takeEarly(c: Context, remote: usize): u32 {
+/**
+ * Initializes a new context from the packets of its address.
+ * @returns the entry, which may hold a payload; 0 if there is none
+ */
+export function takePending(c: Context, remote: usize): usize {
   const entry = isAddress(remote) ? find(remote) : 0
   if (!entry) return 0
   copyAddress(localOf(c), entry + LOCAL)
   const isKept = load<u32>(entry, INTACT) != 0
   capture(c, load<u32>(entry, SEQ), load<u32>(entry, ACK), load<u32>(entry, FLOW), isKept)
   memory.fill(entry, 0, ADDRESS_BYTES)
-  earlyPayload = entry + PAYLOAD
+  return entry
+}
+
+export function pendingPayload(entry: usize): usize {
+  return entry + PAYLOAD
+}
+
+export function pendingPayloadBytes(entry: usize): u32 {
   return load<u32>(entry, PAYLOAD_BYTES)
 }

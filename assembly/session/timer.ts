@@ -1,29 +1,32 @@
 /*
- * Deadlines of sessions: a binary heap of the earliest time each session wants to be looked at.
+ * Timers of sessions: a binary heap of deadlines.
  *
- * Postponing is lazy: a session that needs a later time than it stands with stays where it is, and is moved when its
- * old time comes to the top.
+ * Postponing is lazy: when the deadline of a session becomes later, its entry stays where it is, and is moved when its
+ * old deadline reaches the top.
  */
-import { growRing } from './memory/ring'
-import { Session } from './session/session'
+
+import { growRing } from '../memory/ring'
+import { Ticks } from '../units'
+import { Session } from './session'
 
 const POINTER_SHIFT: u32 = 2
 const INITIAL_CAPACITY: u32 = 64
-/** Above the number of sessions there can be. */
+/** Above the maximum number of sessions. */
 const MAX_CAPACITY: u32 = 65536
 
 let heap: usize = 0
 let capacity: u32 = 0
 let size: u32 = 0
 
-/** The session with the earliest deadline, null if there is none. */
+/** @returns the session with the earliest deadline, null if there is none */
 export function earliest(): Session | null {
   return size ? at(0) : null
 }
 
 /**
- * Makes room for `sessions` deadlines. False when memory is scarce. To be called before a session is made: then `wake`
- * cannot fail, and no session is ever left without a deadline.
+ * Makes room for `sessions` deadlines. To be called before a session is created: then `wake` cannot fail, and every
+ * session has a deadline.
+ * @returns false when memory is scarce
  */
 export function ensureTimers(sessions: u32): bool {
   if (sessions <= capacity) return true
@@ -36,8 +39,8 @@ export function ensureTimers(sessions: u32): bool {
   return true
 }
 
-/** Asks for `s` to be looked at no later than `time`. */
-export function wake(s: Session, time: u32): void {
+/** Sets the deadline of `s` to `time` unless it is earlier. */
+export function wake(s: Session, time: Ticks): void {
   if (!s.heapIndex) {
     s.deadline = time
     up(size++, s)
@@ -47,13 +50,13 @@ export function wake(s: Session, time: u32): void {
   }
 }
 
-/** Moves a session whose time is not what it stands with. */
-export function postpone(s: Session, time: u32): void {
+/** Sets a later deadline for a session in the heap. */
+export function postpone(s: Session, time: Ticks): void {
   s.deadline = time
   down(s.heapIndex - 1, s)
 }
 
-/** Takes a session out. */
+/** Removes a session. */
 export function cancel(s: Session): void {
   if (!s.heapIndex) return
   const i = s.heapIndex - 1

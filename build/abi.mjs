@@ -20,6 +20,17 @@ const NOTE = 'Made from assembly/abi.json by build/abi.mjs: edit that file.'
 
 /** @param {string} name */
 const upper = (name) => name.replace(/([a-z\d])([A-Z])/g, '$1_$2').toUpperCase()
+/** Quoted names in lines of at most 120 characters. @param {string[]} names */
+function wrapped(names) {
+  /** @type {string[]} */
+  const lines = []
+  for (const name of names) {
+    const last = lines.at(-1)
+    if (last !== undefined && last.length + name.length + 5 <= 120) lines[lines.length - 1] = `${last} ${quote(name)},`
+    else lines.push(`  ${quote(name)},`)
+  }
+  return lines
+}
 /** @param {number} value */
 const number = (value) =>
   value > 0xffff && value.toString(16).length < value.toString().length ? `0x${value.toString(16)}` : String(value)
@@ -130,9 +141,10 @@ function typescript() {
   )
   lines.push(
     '/** Names of the counters; the place in the list is the index in the block of u64 values. */',
+    '// biome-ignore format: several names in a line',
     'export const COUNTERS = [',
+    ...wrapped(Object.keys(abi.counters)),
   )
-  for (const name of Object.keys(abi.counters)) lines.push(`  ${quote(name)},`)
   lines.push('] as const', 'export type CounterName = (typeof COUNTERS)[number]')
   lines.push(
     '/** Counters that go up and down. */',
@@ -147,8 +159,13 @@ function typescript() {
   for (const [name, { args }] of Object.entries(abi.calls)) {
     lines.push(`  ${key(name)}(${args.map((arg) => `${camel(arg)}: number`).join(', ')}): number`)
   }
-  lines.push('}', '', "export const CALLS: readonly Exclude<keyof CoreExports, 'memory'>[] = [")
-  for (const name of Object.keys(abi.calls)) lines.push(`  ${quote(name)},`)
+  lines.push(
+    '}',
+    '',
+    '// biome-ignore format: several names in a line',
+    "export const CALLS: readonly Exclude<keyof CoreExports, 'memory'>[] = [",
+    ...wrapped(Object.keys(abi.calls)),
+  )
   lines.push(']', '')
   return lines.join('\n')
 }

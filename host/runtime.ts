@@ -32,7 +32,7 @@ export interface UdpOptions {
 export type UdpPath = 'auto' | 'fast' | 'portable'
 
 /**
- * Socket options that not every runtime and system has. What cannot be honoured is told by `refused`, and the socket opens without it. A reader of
+ * Socket options that not every runtime and system has. What cannot be applied is reported by `refused`, and the socket opens without it. A reader of
  * /proc/net or `ss -m` sees the effect.
  */
 export interface SocketOptions {
@@ -85,7 +85,7 @@ export interface QueuedBytes {
 
 /** Handlers of one TCP connection; set by the owner before the first event can arrive. */
 export interface TcpHandlers {
-  /** Where the connection counts what it holds beside the system; without it nobody asks. */
+  /** Where the connection counts what it holds beside the system; absent: it is not counted. */
   readonly held?: QueuedBytes
   /** Bytes from TCP, only valid during the call. No more arrive after pause() until resume(). */
   onData(chunk: Uint8Array): void
@@ -153,7 +153,7 @@ export interface IdentityCalls {
   setuid(user: string | number): void
 }
 
-/** How a program becomes a daemon: it starts itself again, and that process tells the first one by a pipe how it goes. */
+/** How a program becomes a daemon: it starts itself again, and that process reports to the first one by a pipe. */
 export interface DaemonCalls {
   /** In the process that was started by `start`. */
   readonly inside: boolean
@@ -204,7 +204,7 @@ export interface WorkerCalls {
 }
 
 /**
- * libc functions as the runtime's FFI gives them: -1 means failure, then `errno` tells. Pointers are numbers from
+ * libc functions as the runtime's FFI gives them: -1 means failure, with the code in `errno`. Pointers are numbers from
  * `address`. Calls never block here: descriptors are non-blocking.
  */
 export interface Libc {
@@ -300,7 +300,7 @@ export interface Tools {
   readonly started: { readonly command: string; readonly script: string }
   readonly directory: string
   /**
-   * Makes a file that nobody but its owner can read. Never overwrites, follows no link; a file that could not be written to its end is removed.
+   * Creates a file that only its owner can read. Never overwrites, follows no link; a file that could not be written to its end is removed.
    * @throws Error, with code EEXIST when the name is taken
    */
   createFile(path: string, text: string): void

@@ -3,5 +3,5 @@ import { version } from '../package.json'
 
 export const PROGRAM = 'kcptun-wasm'
 export const VERSION: string = version
-/** Second line of the banner, where the original has the address of its project: what this program speaks. */
+/** Second line of the banner, where kcptun-libev has the address of its project: the protocol of this program. */
 export const BANNER_LINE = 'wire protocol of https://github.com/hexian000/kcptun-libev'

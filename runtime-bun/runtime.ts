@@ -1,6 +1,6 @@
 /**
  * The Bun adapter: host/runtime.ts on Bun.udpSocket, Bun.listen, Bun.connect and node:http; system calls by FFI only for
- * what they lack.
+ * what is missing there.
  */
 
 import { terminalOf } from '../host/cli/terminal.ts'

@@ -6,7 +6,7 @@
  * What Bun 1.4 does, as seen: close comes without `end` before it when FIN follows our own; data that was received
  * before an RST is delivered even while paused; a dial has no handle before `open`, so one that was given up runs into
  * its end unseen. Accept errors (EMFILE) are not reported: Bun closes the excess connection with a spare descriptor and
- * goes on accepting, so onError of a listener has nothing to tell.
+ * goes on accepting, so onError of a listener is never called.
  */
 
 import type { Socket, SocketHandler, TCPSocketListener } from 'bun'
@@ -59,14 +59,14 @@ class BunConnection implements TcpConnection {
   #ledger: QueuedBytes | undefined
   #paused = true
   #starved = false
-  /** FIN came; it is told after what is held. */
+  /** FIN came; it is reported after the held data. */
   #readEnded = false
   #endDelivered = false
   #writeEnded = false
   /** The socket is gone. */
   #over: { error: NodeJS.ErrnoException | undefined } | undefined
   #delivering = false
-  /** reset() or close() was called: nothing is told any more. */
+  /** reset() or close() was called: nothing is reported any more. */
   #released = false
   #linger: ReturnType<typeof setTimeout> | undefined
 
@@ -363,7 +363,7 @@ export async function listenTcp(
   _onError: (error: NodeJS.ErrnoException) => void,
 ): Promise<TcpListener> {
   const fd = openWithOptions(syscalls, 'tcp', address, options.socketOptions, true)
-  // Bun does not tell the port of a descriptor
+  // Bun does not report the port of a descriptor
   const local = fd === undefined ? address : { ...address, port: syscalls().port(fd) }
   const reusePort = fd === undefined && options.socketOptions?.reuseport === true
   const where = { hostname: spelling.write(address), port: address.port, reusePort }

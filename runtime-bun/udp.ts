@@ -4,7 +4,7 @@
  * flush(), which hands them to the kernel by one sendMany.
  *
  * sendMany may stop early: at a full socket buffer, at a datagram that the kernel refuses, and at an ICMP error that is
- * pending. Which of these it was, send() of the next datagram tells.
+ * pending. send() of the next datagram shows which of these it was.
  */
 
 import type { udp } from 'bun'
@@ -144,7 +144,7 @@ class BunUdpSocket implements UdpSocket {
       try {
         sent = this.#sender.sendMany(this.#queue)
       } catch {
-        // send() below tells which datagram and why
+        // send() below reports which datagram and why
       }
       if (sent < this.#queued.length) {
         if (this.#sendOne(sent * stride)) sent += 1

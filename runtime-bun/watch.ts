@@ -50,7 +50,7 @@ export function watch(fd: number, onReadable: (first?: Uint8Array) => void): Wat
         },
       },
     }).catch(again)
-    // what came while nobody watched, or an error
+    // what arrived while nothing watched, or an error
     if (!closed && rearm !== undefined) onReadable()
   }
   arm()
@@ -67,7 +67,7 @@ export function watch(fd: number, onReadable: (first?: Uint8Array) => void): Wat
 /** A timer that never fires but keeps the event loop, ms: a signal handler does not. */
 const KEEP_MS = 0x7fffffff
 
-/** Who is told of SIGIO, which does not say where something arrived. */
+/** Callbacks of SIGIO, which does not say where something arrived. */
 const arrivals = new Set<() => void>()
 
 const onSignal = (): void => {

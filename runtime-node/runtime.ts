@@ -1,6 +1,6 @@
 /**
  * The Node adapter: host/runtime.ts on node:dgram, node:net, node:http and the other `node:*` modules; system calls
- * by FFI only for what they lack.
+ * by FFI only for what is missing there.
  */
 
 import { terminalOf } from '../host/cli/terminal.ts'

@@ -95,8 +95,8 @@ class NodeConnection implements TcpConnection {
 
   /**
    * libuv 1.46 takes a hang-up behind a short read for EOF, so an RST that comes right behind data (or while paused)
-   * looks like FIN. A write of nothing tells: it fails after an RST and sends nothing after a FIN. Writes that are
-   * under way fail by themselves. Only after our own FIN there is no way to know.
+   * looks like FIN. An empty write shows it: it fails after an RST and sends nothing after a FIN. Writes that are
+   * under way fail by themselves. Only after our own FIN this cannot be detected.
    */
   #onEnd(): void {
     const socket = this.#socket
@@ -210,7 +210,7 @@ class NodeConnection implements TcpConnection {
 
 /**
  * Reading into one buffer instead of a fresh one of 64 KiB for each read, which makes a tenth of all work garbage collection.
- * node:net has no such option for accepted connections. libuv reads when data is there, and tells at once; on Windows it
+ * node:net has no such option for accepted connections. libuv reads when data is there, and reports at once; on Windows it
  * reads ahead, so a buffer cannot be shared there.
  */
 function reading(connection: () => NodeConnection): { onread?: OnReadOpts } {
@@ -278,7 +278,7 @@ export function adoptConnection(fd: number, handlers: TcpHandlers, onOpen: () =>
   socket.once('close', () => {
     wanted = false
   })
-  // there is no event of the connection for a descriptor: a write of nothing is done once it stands, and tells its error
+  // there is no event of the connection for a descriptor: an empty write completes once it is established, and reports its error
   socket.write(NOTHING, (error) => {
     if (!error && wanted) onOpen()
   })

@@ -1,5 +1,5 @@
 /**
- * Descriptors of system calls on libuv's loop, by koffi's way to uv_poll. A socket error (ENETDOWN of a packet socket whose
+ * Descriptors of system calls on libuv's loop, by uv_poll through koffi. A socket error (ENETDOWN of a packet socket whose
  * interface went down) stops a uv_poll; it goes on once the owner has read the error, which clears it.
  */
 import type { Watch } from '../host/runtime.ts'
@@ -9,7 +9,7 @@ type Poll = ReturnType<ReturnType<typeof loadKoffi>['node']['poll']>
 
 const READABLE = { readable: true } as const
 
-/** A handle that nobody refers to is collected as garbage, and its events with it. */
+/** Handles in use: an unreferenced one is garbage collected, and its events with it. */
 const handles = new Set<Poll>()
 
 /** See OperatingSystem.watch. @throws NotAvailable */

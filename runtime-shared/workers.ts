@@ -35,7 +35,7 @@ export const workers: WorkerCalls = {
     child.once('exit', (code, signal) => {
       const how = signal === null ? `ended with status ${code}` : `was killed by ${signal}`
       if (!child.connected) return end(how)
-      // what it said last may still be in the channel
+      // its last messages may still be in the channel
       child.once('disconnect', () => end(how))
       setTimeout(end, LAST_WORDS_MS, how)
     })

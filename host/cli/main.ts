@@ -158,7 +158,7 @@ async function run(
     await endpoint.failed
   } catch (error) {
     log.fatal(messageOf(error))
-    // whoever waits for the daemon is to know too
+    // the process that waits for the daemon prints it too
     if (!log.visible) child?.print('stderr', `${messageOf(error)}\n`)
   }
   // the engine trapped again and again, or the start failed: both have been logged

@@ -1,6 +1,6 @@
 /**
  * Command line options as data: the parsers, the usage texts and the shell completions all read these tables, so they
- * cannot drift apart. Which options there are is told by `args.ts` and by the files in `commands/`.
+ * cannot drift apart. The options are defined in `args.ts` and in the files of `commands/`.
  */
 
 /** What a shell may offer as the argument of an option. `methods` = names of encryption methods. */

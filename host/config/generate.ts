@@ -37,7 +37,7 @@ export function randomPort(): number {
 }
 
 /**
- * Where somebody binds who is to be reached at `meeting`: loopback stays loopback, an IPv4 address wants the IPv4
+ * The address to bind for an endpoint that is reached at `meeting`: loopback stays loopback, an IPv4 address wants the IPv4
  * wildcard. For the rest, names too, that of IPv6 takes both families.
  */
 function bindAddress({ host, port }: HostPort): string {

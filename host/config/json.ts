@@ -63,7 +63,7 @@ const PLACEHOLDER = 0x3f
 /**
  * The same text in pure ASCII, byte for byte at the same offsets: inside strings control characters and bytes of
  * UTF-8 sequences become placeholders, so that the scanner finds the tokens and the strings are decoded from the
- * original bytes, and only when somebody wants them.
+ * original bytes, and only on demand.
  */
 function skeleton(bytes: Uint8Array): string {
   const ascii = new Uint8Array(bytes.length)

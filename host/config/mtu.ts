@@ -33,7 +33,7 @@ function familyOf(key: string, text: string | undefined, role: 'bind' | 'connect
   return ip === undefined ? undefined : ip.includes(':') ? 6 : 4
 }
 
-/** The families that the packets may have, as far as the file tells it: the rule is that of `packetFamily`. */
+/** The families that the packets may have, as far as the file determines it; the rule is that of `packetFamily`. */
 function families(config: Config): readonly (4 | 6)[] {
   const { mode, kcp_bind, kcp_connect, rendezvous_server } = config
   const bind = familyOf('kcp_bind', kcp_bind, 'bind')

@@ -72,7 +72,7 @@ function checkObfs(config: Config): void {
 }
 
 /**
- * The checks of protocol.md 10.3 rule 6. A method without a key is refused (3.7: the original runs with a publicly
+ * The checks of protocol.md 10.3 rule 6. A method without a key is refused (3.7: kcptun-libev runs with a publicly
  * known one); without a method psk and password are not looked at. No key is decoded.
  * @param methods names of the methods that exist
  * @throws ConfigError

@@ -1,6 +1,6 @@
 /**
- * What a configuration file says beside the values: keys that nobody knows, that stand twice, or that only this program
- * knows. `validate.ts` passes all of that in silence, as protocol.md 10.1 wants it.
+ * Keys of a configuration file that are unknown, duplicate, or known to this program only. `validate.ts` accepts all of
+ * them silently, as protocol.md 10.1 requires.
  */
 
 import type { JsonNode } from './json.ts'

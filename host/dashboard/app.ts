@@ -15,7 +15,7 @@ const TOKEN_KEY = 'kcptun-http-token'
 const THEME_KEY = 'kcptun-theme'
 /** Without an event for so long the program counts as lost, ms. */
 const LOST_MS = 2500
-/** A page that nobody sees lets go of the program after this time, ms. */
+/** A hidden page disconnects after this time, ms. */
 const HIDDEN_MS = 10_000
 /** The share of segments sent again is that of about this many samples. */
 const AGAIN_SAMPLES = 20

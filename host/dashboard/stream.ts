@@ -55,7 +55,7 @@ export class Stream {
 
   /** Result: the status of an answer that was no stream. */
   async #run(signal: AbortSignal): Promise<number | undefined> {
-    // the second one tells this page from another site's, which cannot send it
+    // the second one distinguishes this page from another site's, which cannot send it
     const headers = new Headers({ Accept: 'text/event-stream', [PAGE_HEADER]: '1' })
     if (this.token !== '') headers.set('Authorization', `Bearer ${this.token}`)
     try {

@@ -1,8 +1,8 @@
 /**
- * What goes wrong around one endpoint, counted and told in the log without flooding it: datagrams that do not open,
+ * Problems of one endpoint, counted and logged at a limited rate: datagrams that do not open,
  * replays, errors of the UDP socket, refused and failed TCP connections, a peer that does not answer (protocol.md 10.6).
  *
- * Nothing here ends a session or runs on the way of good datagrams. There is no timer: a count is told at the next event
+ * Nothing here ends a session or runs for valid datagrams. There is no timer: a count is logged at the next event
  * after its minute, and what is left at the end.
  */
 
@@ -27,7 +27,7 @@ export interface HostCounters {
   udp_full: number
   /** A datagram was longer than the network takes (EMSGSIZE). */
   udp_too_long: number
-  /** ICMP or routing told that the peer cannot be reached. */
+  /** ICMP or routing reported that the peer is unreachable. */
   udp_unreachable: number
   udp_other_errors: number
   /** Each reset all streams, and a fresh engine took over. */

@@ -2,8 +2,8 @@
  * The loop around the engine: datagrams in, drain, datagrams out, events, one host timer (docs/abi.md, "The rule"); and
  * what happens when the engine traps: streams are reset, a fresh one takes over, and sockets stay.
  *
- * Sans-socket: UDP comes through udp-sockets.ts, datagrams go in by receiver.ts and out by transmitter.ts,
- * TCP is streams.ts, events are events.ts. Start order, names and policy are endpoint.ts.
+ * Sans-socket: UDP comes through udp-sockets.ts, datagrams go in by receive.ts and out by transmit.ts,
+ * TCP is stream-table.ts, events are events.ts. Start order is endpoint/, names and sockets are transport/.
  */
 
 import type { Aead } from '../crypto/aead.ts'
@@ -45,7 +45,7 @@ export interface DriverOptions extends EventHandlers {
   onUdpError?(error: SystemError): void
   /** The engine trapped, and another one is about to take its place. */
   onTrap?(broken: Core): void
-  /** A fresh engine is in use, which knows what this driver was told. */
+  /** A fresh engine is in use, with configuration, peer and announcement of the one before. */
   onEngineReplaced?(): void
   /** The engine trapped again and again, or cannot be replaced: everything is closed by now, this driver is over. */
   onFatal(error: Error): void
@@ -347,7 +347,7 @@ export class Driver implements StreamHost, ReceiveHost, TransmitHost, EventHost,
     this.pump()
   }
 
-  /** The engine broke: its streams end at once, another one takes over when whoever called it has returned. */
+  /** The engine broke: its streams end at once, another one replaces it after the current call has returned. */
   #trap(error: Error): void {
     this.#dead = true
     this.diagnostics.counters.engine_traps++
@@ -355,7 +355,7 @@ export class Driver implements StreamHost, ReceiveHost, TransmitHost, EventHost,
     const final = this.#traps.add(error, `${this.streams.size} streams lost, memory ${bytes} bytes`)
     this.#halt()
     if (final === undefined) {
-      // whoever called the engine has returned by then, and no other callback came
+      // the call into the engine has returned by then, and no other callback ran
       queueMicrotask(this.#replace)
       return
     }

@@ -1,5 +1,5 @@
 /**
- * The engine's events (docs/abi.md, "Event"): those of streams go to streams.ts, what the others mean to the log and to
+ * The engine's events (docs/abi.md, "Event"): those of streams go to stream-table.ts, what the others mean to the log and to
  * the owner of the driver is here.
  */
 
@@ -13,7 +13,7 @@ import type { StreamTable } from './stream-table.ts'
 
 /** What events lead to beyond streams and log. */
 export interface EventHandlers {
-  /** The engine heard nothing for T seconds (protocol.md 7.6). */
+  /** The engine received nothing for T seconds (protocol.md 7.6). */
   onResolve(): void
   /** A rendezvous client found its peer, or found it elsewhere (protocol.md 8). */
   onPeerFound?(peer: SocketAddress): void
@@ -92,7 +92,7 @@ export class Events {
     if (log.at(LOG_DEBUG)) log.debug(`roundtrip finished, rtt: ${formatDuration(ms)}`)
   }
 
-  /** Large datagrams vanish and small ones pass: said once for each step down. */
+  /** Large datagrams are lost and small ones arrive: logged once for each reduction. */
   #mtu(bytes: number): void {
     this.#host.log.warning(
       `datagrams of full size do not arrive, small ones do: going on with at most ${bytes} bytes; set kcp.mtu to spare the attempt`,

@@ -23,7 +23,7 @@ export class Receiver {
   readonly #peers: AddressCache
   /** Filled receive descriptors that the engine has not seen. */
   #filled = 0
-  /** Source of the last datagram, and of the last one that did not open, since the engine was told. */
+  /** Source of the last datagram, and of the last one that did not open, since the last handle(). */
   #lastFrom: SocketAddress | undefined
   #failedFrom: SocketAddress | undefined
 

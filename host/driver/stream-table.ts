@@ -144,7 +144,7 @@ export class StreamTable implements StreamOwner {
     }
   }
 
-  /** A stream threw: tell the engine, reset TCP. */
+  /** A stream threw: abort it in the engine, reset TCP. */
   broken(stream: Stream, error: unknown): void {
     if (this.host.caught(error)) return
     try {
@@ -159,7 +159,7 @@ export class StreamTable implements StreamOwner {
     }
   }
 
-  /** The end of the engine or of everything: resets every connection, tells the engine nothing. */
+  /** The end of the engine or of everything: resets every connection without calling the engine. */
   abortAll(): void {
     const streams = [...this.#streams.values()]
     this.#streams.clear()

@@ -224,7 +224,7 @@ export class Stream implements TcpHandlers {
     if (this.#open) this.#connection?.end()
   }
 
-  /** Lets go of TCP: with RST, or in the normal way. The engine has forgotten the handle already, or is told by the caller. */
+  /** Closes TCP, with RST or normally. The engine has released the handle already, or the caller does it. */
   release(abort: boolean): void {
     const connection = this.#connection
     this.#connection = null

@@ -1,6 +1,6 @@
 /**
- * What there is to show of a running endpoint: numbers of the engine in use, with the totals of those that trapped.
- * Everything is read when somebody asks. How it is shown is monitoring/.
+ * Figures of a running endpoint: those of the engine in use, with the totals of those that trapped. Everything is read
+ * on demand. How it is shown is monitoring/.
  */
 
 import { type Config, MODE_CLIENT, MODE_RENDEZVOUS } from '../config/config.ts'

@@ -1,7 +1,7 @@
 /**
  * Notices that the wall clock moved against the monotonic one: the machine may have been suspended, restored from a
- * snapshot, or cloned, and a clone goes on with the same nonces. A best effort: a clone whose clock nobody sets right
- * does not show. An administrator who sets the clock looks the same, which costs a little entropy.
+ * snapshot, or cloned, and a clone goes on with the same nonces. A best effort: a clone whose clock is not corrected
+ * is not detected. An administrator who sets the clock looks the same, which costs a little entropy.
  */
 
 import type { Clock } from '../runtime.ts'

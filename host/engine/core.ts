@@ -2,7 +2,7 @@
  * The engine's module: instantiation, its typed exports, and views over its memory. Names and numbers are abi.ts.
  *
  * Other hosts use this file alone (it is the package's library entry). It leaves the loop that drives the engine to
- * `driver.ts`, and everything about sockets and ciphers to others.
+ * driver/, and everything about sockets and ciphers to others.
  */
 import base64 from 'kcptun-core-wasm'
 import {
@@ -46,7 +46,7 @@ function isCoreExports(exports: object): exports is CoreExports {
 /**
  * A fresh instance of the engine, compiled and started synchronously. One instance is one endpoint.
  * @param bytes the module; without it the one that is built into this package
- * @throws Error when the module lacks an export or speaks another ABI version
+ * @throws Error when an export is missing or the ABI version is another one
  */
 export function instantiate(bytes?: Uint8Array<ArrayBuffer>): CoreExports {
   let module: WebAssembly.Module

@@ -1,5 +1,5 @@
 /**
- * The engine of one endpoint, and what it was told. A trap makes an instance useless; `replace` starts a fresh one that
+ * The engine of one endpoint, and what it was configured with. A trap makes an instance useless; `replace` starts a fresh one that
  * knows all of it but the sessions. When to call what, and what follows from it, is driver.ts.
  */
 
@@ -10,7 +10,7 @@ import { ClockJump } from './clock-jump.ts'
 import { type Core, type CoreConfig, Info, NonceStrategy, TICKS_PER_MS } from './core.ts'
 import type { EndpointSecret } from './secret.ts'
 
-/** What a rendezvous server is told. */
+/** An announcement to a rendezvous server. */
 export interface Announcement {
   readonly server: SocketAddress
   /** What our own socket is called locally. */
@@ -73,7 +73,7 @@ export class Engine {
     for (const block of later) this.#renew(block)
   }
 
-  /** A fresh instance that knows what the one before was told. */
+  /** A fresh instance with everything that was given to the one before. */
   replace(): void {
     this.#core = this.#make()
     this.start()

@@ -1,5 +1,5 @@
 /**
- * Traps of an endpoint's engines: tells each in the log, once, and judges whether a fresh engine is worth a try.
+ * Traps of an endpoint's engines: logs each once and decides whether a fresh engine is tried.
  */
 import type { Log } from '../log/log.ts'
 import type { Runtime } from '../runtime.ts'

@@ -89,7 +89,7 @@ export class MessageVector {
     this.#words[at + AT_IOVLEN] = count
   }
 
-  /** Bytes of message `i` as recvmmsg told; more than the buffer holds when it was cut. */
+  /** Bytes of message `i` as recvmmsg reported; more than the buffer holds when it was cut. */
   length(i: number): number {
     return this.#words[i * HEADER_WORDS + AT_LEN] ?? 0
   }

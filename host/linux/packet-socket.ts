@@ -34,7 +34,7 @@ export class PacketSocket {
   #base: number
 
   /**
-   * Opens the socket, which hears nothing before attach().
+   * Opens the socket, which receives nothing before attach().
    * @param descriptors where the engine has its array of `slots` receive descriptors
    * @param rcvbuf SO_RCVBUF in bytes, 0 = leave alone
    * @param onBatch descriptors 0..count-1 hold a packet each. A packet longer than its block is cut, its length says so

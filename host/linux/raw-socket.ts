@@ -83,7 +83,7 @@ export class RawSocket {
     let filled = 0
     let at = descriptors + from * STRIDE
     let next = from
-    // a run ends before a descriptor that has nothing to send, so that results can be told apart
+    // a run ends before a descriptor that has nothing to send, so that results are unambiguous
     for (; next < end && filled < BATCH; next++, at += STRIDE) {
       const length = u32[at + LENGTH] ?? 0
       if (length === 0 || ((u32[at + RECEIVER] ?? 0) & 0xffff) !== this.#family) break

@@ -49,7 +49,7 @@ import { readSockaddr, SOCKADDR_IN6_BYTES, writeSockaddr } from './sockaddr.ts'
 
 /** Bytes of struct sockaddr_ll, and of sun_path in struct sockaddr_un. */
 const SOCKADDR_LL_BYTES = 20
-/** A port that nobody needs to serve: asking for a route sends nothing. */
+/** Any port: a route look-up sends nothing. */
 const ROUTE_PORT = 9
 const SUN_PATH_BYTES = 108
 /** Longest datagram sent or received here, bytes. */
@@ -187,7 +187,7 @@ export class Syscalls {
     return this.#privileged(() => this.socket(AF_PACKET, SOCK_DGRAM), `IPv${family} packets`)
   }
 
-  /** Lets a packet socket hear one interface, or with 0 all of them. Needs no privilege; may come again. */
+  /** Binds a packet socket to one interface, or with 0 to all of them. Needs no privilege; may be repeated. */
   bindPacket(fd: number, family: 4 | 6, ifindex: number): void {
     this.#bytes.fill(0, AT_ADDRESS, AT_ADDRESS + SOCKADDR_LL_BYTES)
     this.#view.setUint16(AT_ADDRESS, AF_PACKET, this.littleEndian)

@@ -1,6 +1,6 @@
 /**
  * Log lines for machines (`--log-format json`): one JSON object a line. Which session and peer a line is about is read
- * from its text, so that whoever logs writes for people alone.
+ * from its text, so that callers write one text for people.
  */
 
 /** Names of the levels 0 to 8. */

@@ -78,7 +78,7 @@ export class Log {
   readonly #now: () => Date
   readonly #limits = new Map<string, Limit>()
   readonly #recent: RecentLine[] = []
-  /** Lines remembered so far, those that were forgotten included: whoever shows them sees by it that there are new ones. */
+  /** Lines remembered so far, including those dropped since: a viewer detects new lines by it. */
   remembered = 0
   #level = LOG_LEVEL_DEFAULT
   #output: Output = 'stdout'

@@ -1,7 +1,7 @@
 /**
  * Who may ask the monitoring server: no page of another site, the Host header against DNS rebinding, and the bearer
  * token (docs/api.md, "Access").
- * Pure functions of a request's headers; which path asks for what stands in http.ts.
+ * Pure functions of a request's headers; which path requires what is in app.ts.
  *
  * DNS rebinding: a page of a stranger gives its own name our address, and the browser takes us for its origin. What it
  * cannot do is send another Host header, or leave out Accept-Encoding, which browsers set themselves (Fetch, 4.6).

@@ -1,6 +1,6 @@
 /**
- * The monitoring server's application (protocol.md 11, docs/api.md): a hono app over plain functions. Nothing is done
- * and nothing kept unless somebody asks; long answers are made in steps between which the tunnel gets the event loop.
+ * The monitoring server's application (protocol.md 11, docs/api.md): a hono app over plain functions. Nothing is computed
+ * or kept without a request; long responses are made in steps between which the tunnel gets the event loop.
  *
  * The request target is judged as it stands on the wire, which the runtime's HTTP server hands over beside the request.
  * Sockets, limits and the syntax of heads are the runtime's; who may ask is access.ts, the stream of the dashboard live.ts.
@@ -44,7 +44,7 @@ type Access = 'open' | 'token' | 'browsers' | 'strict'
 const ACCESS: ReadonlyMap<string, Access> = new Map<string, Access>([
   ['/healthy', 'open'],
   ['/ready', 'token'],
-  // asked for by names that only a network knows; tells of nobody
+  // requested by names that only a local network resolves; identifies no peer
   ['/metrics', 'token'],
   ['/stats', 'browsers'],
   ['/stats.json', 'browsers'],

@@ -1,4 +1,4 @@
-/** Who makes room where places are few: the one that holds most of them, so that nobody keeps the others out. */
+/** Which client is evicted when places are few: the one that holds most of them, so that no client can lock others out. */
 
 /**
  * The oldest entry of the holder that has most entries.

@@ -1,7 +1,7 @@
 /**
  * The limits of the monitoring server (protocol.md 11) around a server of node:http, which Node and Bun both have: heads
  * up to 4095 bytes, 15 s for a whole connection, a bound on connections, one request on each. What breaks these rules
- * is cut without an answer; routes and texts are http.ts. A stream that lasts is let go from the 15 s by its route, which
+ * is cut without an answer; routes are app.ts, texts pages.ts. A stream that lasts is let go from the 15 s by its route, which
  * then sees to its end; the bound on connections counts it all the same.
  *
  * Beyond the bound a connection makes room for the new one, so that strangers who only hold connections keep nobody out:

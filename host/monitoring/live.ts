@@ -8,7 +8,7 @@
  * nothing since the sample before, so that a link that dies while idle is seen too; to the peer these are the pings of a
  * keepalive.
  *
- * What the figures mean is stats.ts; routes and access are http.ts.
+ * What the figures mean is stats.ts; routes are app.ts, access is access.ts.
  */
 
 import { SessionState } from '../engine/core.ts'
@@ -27,13 +27,13 @@ export const VIEWERS_MAX = 8
 const QUEUED_MAX = 2
 /** A viewer that takes nothing for so long is cut, ms. */
 const PATIENCE_MS = 15_000
-/** A peer that is not heard for so long while it is pinged, or owes an answer, counts as lost, ms. */
+/** A peer that sends nothing for so long while it is pinged, or an answer is due, counts as lost, ms. */
 const SILENT_MS = 2000
 /** Sessions that are shown one by one, the liveliest ones, and contexts of an obfuscator. */
 export const ROWS_MAX = 50
 /** Looking through the sessions takes at most this share of the time. */
 const WALK_SHARE = 0.005
-/** A session whose last activity is older tells nothing about the path now, s. */
+/** A session whose last activity is older says nothing about the path now, s. */
 const FRESH_S = 3
 
 /** Whether the peer answers. `checking`: it is not known yet. `idle`: a server without sessions. */
@@ -85,7 +85,7 @@ interface Viewer {
   tookAt: number
 }
 
-/** Datagrams of somebody who has the key, so far. */
+/** Authentic datagrams received so far. */
 function authentic(counters: Counters): number {
   const { pkt_received, drop_auth, drop_replay, drop_reflected, drop_oversize, drop_short, drop_malformed } = counters
   return pkt_received - drop_auth - drop_replay - drop_reflected - drop_oversize - drop_short - drop_malformed
@@ -111,7 +111,7 @@ class LinkWatch {
   readonly #source: LiveSource
   #heard = 0
   #at = 0
-  /** ms without an authentic datagram, as far as we had the chance to hear one. */
+  /** ms without an authentic datagram, while the process was able to receive one. */
   silent = 0
   #checked = false
 
@@ -126,10 +126,10 @@ class LinkWatch {
     this.#checked = counters.last_received_age < SILENT_MS
   }
 
-  /** Takes the next sample in. Result: whether nothing was heard since the one before. */
+  /** Takes the next sample. Result: whether nothing was received since the one before. */
   look({ at, counters }: Snapshot): boolean {
     const heard = authentic(counters)
-    // a process that did not run for long could not hear anything
+    // a process that did not run for long could not receive anything
     const passed = Math.min(at - this.#at, 2 * SAMPLE_MS)
     this.#at = at
     this.silent = heard === this.#heard ? this.silent + passed : 0
@@ -209,7 +209,7 @@ export class LiveFeed {
 
   /**
    * Ends a stream, one that may be another site's if there is one; of the address that has most of them the oldest. So
-   * nobody can keep others out.
+   * no client can lock others out.
    */
   #makeRoom(): void {
     const strangers = [...this.#viewers].filter(({ isKnown }) => !isKnown)

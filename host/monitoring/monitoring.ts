@@ -1,6 +1,6 @@
 /**
  * Opens the monitoring server of `http_listen` (protocol.md 11): puts program, configuration and what there is to show
- * together. The answers are http.ts, the numbers come from endpoint.ts, or from several processes through workers.ts.
+ * together. The answers are app.ts, the figures come from endpoint/monitor.ts, or from several processes through workers/stats.ts.
  */
 
 import { type Config, MODE_CLIENT, MODE_SERVER } from '../config/config.ts'

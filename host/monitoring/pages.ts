@@ -18,7 +18,7 @@ const ERRORS = {
   503: ['Service Unavailable', 'This connection cannot carry a stream of events.'],
 } as const
 
-/** Browsers do not always tell whose page asks; they keep answers with these from pages of other sites. */
+/** Browsers do not always send the origin of a request; they withhold responses with these headers from pages of other sites. */
 const NOT_FOR_OTHERS = { 'Cross-Origin-Resource-Policy': 'same-origin', 'X-Frame-Options': 'DENY' } as const
 
 /** An error page (protocol.md 11). */

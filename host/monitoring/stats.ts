@@ -3,7 +3,7 @@
  * /stats, /healthy and /ready (protocol.md 11.1, 11.2).
  *
  * `readCounters`, `readSessions` and `readLastReceived` read the engine; everything else is pure. /metrics is
- * metrics.ts, /stats.json and HTTP are http.ts.
+ * metrics.ts, /stats.json is stats-json.ts, HTTP is app.ts.
  */
 
 import {

@@ -55,7 +55,7 @@ const SERVICES: ReadonlyMap<string, number> = new Map([
   ['http-alt', 8080],
 ])
 
-/** `bind` = a local address to listen on, `connect` = somebody else's. */
+/** `bind` = a local address to listen on, `connect` = a remote one. */
 export type AddressRole = 'bind' | 'connect'
 
 /** A host (name or IP literal without brackets) and a port, not yet resolved. */

@@ -24,7 +24,7 @@ export class DaemonChild {
     this.#calls = calls
   }
 
-  /** Stands in for Runtime.print. After ready() nobody listens any more. */
+  /** Replaces Runtime.print. After ready() its output is discarded. */
   readonly print: Print = (stream, text) => {
     if (!this.#open) return
     const mark = stream === 'stdout' ? TO_STDOUT : TO_STDERR

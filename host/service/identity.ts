@@ -1,6 +1,6 @@
 /**
  * Taking on another identity once all sockets are open (protocol.md 10.5): the forms `user`, `user:`, `user:group` and
- * `:group`, names or numbers. Whatever goes wrong is an error: nobody who asked for less rights keeps more.
+ * `:group`, names or numbers. Any failure is an error: a process never keeps more rights than requested.
  */
 
 import { ConfigError, messageOf, quote } from '../errors.ts'
@@ -29,7 +29,7 @@ function parseId(text: string): string | number | undefined {
 
 /**
  * Parses `user`.
- * @throws ConfigError for a text that names nobody
+ * @throws ConfigError for a text without a name
  */
 export function parseIdentity(text: string): Identity {
   const colon = text.indexOf(':')
@@ -95,7 +95,7 @@ function changeGroups(os: OperatingSystem, calls: IdentityCalls, identity: Ident
   if (group !== undefined) calls.setgid(group)
 }
 
-/** Binds the system calls while their files can be read for sure. Who needs them later is told when there are none. */
+/** Binds the system calls while their files are readable. Later users get an error when there are none. */
 function preload(os: OperatingSystem): void {
   try {
     syscallsOf(os)

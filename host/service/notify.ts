@@ -1,6 +1,6 @@
 /**
  * Tells a service manager how we are (sd_notify(3)): one datagram of `KEY=value` lines to the socket that
- * $NOTIFY_SOCKET names. Without that variable nobody wants to know, and nothing happens.
+ * $NOTIFY_SOCKET names. Without that variable nothing happens.
  */
 
 import { messageOf } from '../errors.ts'

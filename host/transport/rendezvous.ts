@@ -13,7 +13,7 @@ const NO_HANDLERS: UdpHandlers = { onDatagram() {}, onBatchEnd() {}, onWritable(
 
 /**
  * The IP that the system uses towards an address, by a socket that is connected and thrown away; nothing is sent.
- * @returns undefined when there is no way to it now
+ * @returns undefined when there is no route to it now
  */
 export async function localTowards(runtime: Runtime, remote: SocketAddress): Promise<SocketAddress | undefined> {
   try {
@@ -27,11 +27,11 @@ export async function localTowards(runtime: Runtime, remote: SocketAddress): Pro
 }
 
 /**
- * The address for LISTEN and CONNECT: our IP with the real port of the socket. The original sends the port of its
- * throw-away socket, which nobody can use.
+ * The address for LISTEN and CONNECT: our IP with the real port of the socket. kcptun-libev sends the port of its
+ * throw-away socket, which is useless.
  * @param socket local address of the socket
  * @param bound whether the configuration binds it to one address
- * @param probed what localTowards said about the rendezvous server; unknown = 0.0.0.0:0, as the original
+ * @param probed what localTowards said about the rendezvous server; unknown = 0.0.0.0:0, as kcptun-libev
  */
 export function announcedAddress(
   socket: SocketAddress,

@@ -82,7 +82,7 @@ export async function resolveAddresses(
 /** Whether `kcp_connect` counts: with a rendezvous server it does not (protocol.md 8). */
 const hasPeer = (config: Config): boolean => (config.mode & MODE_CLIENT) !== 0 && config.rendezvous_server === undefined
 
-/** Whether there is something to tell a rendezvous server: a relay ignores the key. */
+/** Whether the endpoint announces itself to a rendezvous server; a rendezvous server ignores the key. */
 const announces = (config: Config): boolean => (config.mode & (MODE_CLIENT | MODE_SERVER)) !== 0
 
 /**

@@ -1,6 +1,6 @@
 /**
  * How an endpoint's datagrams reach the addresses of its configuration: by UDP (udp.ts), or obfuscated as a client or a
- * server (obfs/). A transport opens the sockets, follows names and networks, and tells the driver which socket sends.
+ * server (obfs/). A transport opens the sockets, follows names and networks, and selects the socket that sends.
  */
 
 import type { Config } from '../config/config.ts'

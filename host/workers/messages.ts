@@ -27,7 +27,7 @@ export type FromWorker =
   | { readonly kind: 'failed'; readonly text: string }
   /** `failure`: why the configuration was refused; the one before stays in force. */
   | { readonly kind: 'reloaded'; readonly failure?: string }
-  /** It ends because it was told to. */
+  /** It ends on request. */
   | { readonly kind: 'bye' }
   | { readonly kind: 'log'; readonly level: number; readonly text: string }
   /** Some of its sessions, before the answer to `stats`. */
@@ -51,7 +51,7 @@ export function sumHost(parts: readonly HostCounters[], none: HostCounters): Hos
   return sums
 }
 
-/** The health of all is that of the worst: connections of a worker that hears nothing go nowhere. */
+/** The health of all is that of the worst: connections of a worker that receives nothing are dead. */
 export function worstHealth(parts: readonly Health[], none: Health): Health {
   const heard = parts.map(({ lastReceived }) => lastReceived)
   const known = heard.filter((age) => age !== undefined)

@@ -1,6 +1,6 @@
 /**
- * The numbers of all workers for the monitoring server: asked for when somebody asks us, summed up. Nothing is kept up
- * to date in between. A worker that ended leaves what was last heard of its totals.
+ * The figures of all workers for the monitoring server: requested on demand and added up. Nothing is updated
+ * in between. Of a worker that ended the last totals received remain.
  */
 
 import { type Config, MODE_CLIENT } from '../config/config.ts'
@@ -20,7 +20,7 @@ import { parseTarget } from '../monitoring/target.ts'
 import type { Runtime, Timer } from '../runtime.ts'
 import { type FromWorker, type Part, sumHost, type ToWorker, worstHealth } from './messages.ts'
 
-/** A worker that does not answer within this time counts with what it said last, ms. */
+/** A worker that does not answer within this time counts with its last figures, ms. */
 const ANSWER_MS = 2000
 /** Lists of sessions are forgotten this long after they were asked for, ms. */
 const SESSIONS_KEPT_MS = 10_000
@@ -55,7 +55,7 @@ export class WorkerStats implements Monitor {
   readonly #runtime: Runtime
   readonly #serving: () => readonly Askable[]
   readonly #none: Health
-  /** What each worker said last. */
+  /** The last figures of each worker. */
   readonly #parts = new Map<number, Part>()
   /** Totals of workers that are gone. */
   #past: Part
@@ -152,7 +152,7 @@ export class WorkerStats implements Monitor {
     )
   }
 
-  /** That of one of them: they share the way to the peer. */
+  /** That of one of them: they share the path to the peer. */
   path(): LinkPath {
     const paths = [...this.#parts.values()].map((part) => part.path)
     return paths.find(({ pongRtt }) => pongRtt !== undefined) ?? paths[0] ?? NO_PATH

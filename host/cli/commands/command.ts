@@ -1,6 +1,6 @@
 /**
  * What a subcommand is (`kcptun-wasm NAME ...`), and the way from the words behind its name to its exit status. Which
- * ones there are is told by `table.ts`.
+ * ones exist is defined in `table.ts`.
  */
 
 import type { RuntimeCrypto } from '../../crypto/open.ts'

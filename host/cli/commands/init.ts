@@ -59,7 +59,7 @@ const DIR: Option = {
   offers: 'directories',
 }
 
-/** `host:port` of somebody else; a missing port is picked. @throws ConfigError */
+/** `host:port` of a remote endpoint; a missing port is picked. @throws ConfigError */
 function readMeeting(text: string): HostPort {
   const whole = /^[^:]+$|\]$/.test(text) ? `${text}:${randomPort()}` : text
   const meeting = parseHostPort('', whole, 'connect')
@@ -79,7 +79,7 @@ function readMethod(text: string): string {
   return text
 }
 
-/** A port that nobody holds on this machine, now. */
+/** A port that is free on this machine now. */
 async function freePort(runtime: Runtime, taken: ReadonlySet<number>): Promise<number> {
   for (let tries = 0; tries < PORT_TRIES; tries += 1) {
     const port = randomPort()

@@ -7,7 +7,7 @@ import { CommandError } from './command.ts'
 import { toolsOf } from './invocation.ts'
 
 export interface Question {
-  /** The flag that tells it, too. */
+  /** The flag for the same value. */
   readonly option: Option
   readonly text: string
   /** What an empty answer stands for. */
@@ -29,7 +29,7 @@ export class Answers {
 
   /**
    * Call it before the first question.
-   * @throws CommandError naming all flags that lack, when there is nobody to ask
+   * @throws CommandError naming all missing flags, when there is no terminal
    */
   expect(options: readonly Option[]): void {
     const tools = toolsOf(this.#runtime)

@@ -1,11 +1,11 @@
 /**
  * Why a peer says nothing. It does not answer what it cannot open, so a wrong key looks like a host that is not there;
- * other questions tell them apart:
+ * other probes distinguish them:
  *
  * - is it known under another method, without a method, or under the key that kcptun-libev takes when it has none
  *   (protocol.md 3.7)?
  * - does the answer come from another address, or from another address of the same name?
- * - do other ports of the host answer "unreachable"? Then ICMP gets through, and on ours somebody listens in silence.
+ * - do other ports of the host answer "unreachable"? Then ICMP arrives, and a program listens silently on the configured port.
  */
 
 import type { Config } from '../../config/config.ts'
@@ -32,7 +32,7 @@ const NEIGHBOURS = 4
 /** Ports that Linux gives to nobody by itself and services seldom take. */
 const NEIGHBOUR_FIRST = 61_000
 const NEIGHBOUR_RANGE = 4000
-/** What the original's memory holds when it has a method but no key (protocol.md 3.7). */
+/** The key that kcptun-libev uses when it has a method but no key (protocol.md 3.7). */
 const NO_KEY_BYTE = 0xdb
 
 /** What else answers, or does not. */
@@ -149,7 +149,7 @@ export async function findSibling(
       probe.close()
       return answered
     } catch {
-      // no way to this one
+      // no route to this one
       return false
     }
   }

@@ -1,5 +1,5 @@
 /**
- * Measures the way to a peer that answers: round trips, loss, which datagrams pass each way, whether it is a server and
+ * Measures the path to a peer that answers: round trips, loss, which datagrams pass each way, whether it is a server and
  * how its target is.
  */
 import { formatAddress, type SocketAddress } from '../../net/address.ts'

@@ -1,6 +1,6 @@
 /**
- * Reaching somebody who answers PINGs, a server or a rendezvous server, and saying what keeps us from it. What can be told apart is
- * told; what cannot is said to be so.
+ * Checks whether a server or a rendezvous server answers PINGs, and reports why not. Causes that can be distinguished are
+ * reported separately; others are reported as possibilities.
  */
 
 import type { Config } from '../../config/config.ts'
@@ -53,7 +53,7 @@ export function ephemeral({ config, addresses, refusals }: Case, remote: SocketA
   return { bind: { ...bind, port: 0 }, socketOptions: refusals.of(socketOptions) }
 }
 
-/** Errors that say that there is no way to the peer. */
+/** Errors that mean that there is no route to the peer. */
 const NO_WAY = ['ENETUNREACH', 'EHOSTUNREACH', 'ENETDOWN', 'EHOSTDOWN', 'EADDRNOTAVAIL', 'EACCES', 'EPERM']
 
 /**

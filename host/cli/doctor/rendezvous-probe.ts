@@ -1,6 +1,6 @@
 /**
  * Meeting a server through a rendezvous server (protocol.md 8), as a client does, from a socket of our own: the
- * rendezvous server tells both of each other, pings from both sides open the NATs.
+ * rendezvous server gives each end the address of the other, pings from both sides open the NATs.
  */
 
 import { MODE_CLIENT } from '../../config/config.ts'
@@ -15,16 +15,16 @@ import { connectMessage, isPunchable } from './wire.ts'
 /** The rendezvous server is asked so often, with this pause, ms. */
 const ASK_TIMES = 8
 const ASK_PAUSE_MS = 1000
-/** Pings to the addresses told, with this pause, ms. */
+/** Pause between pings to the addresses received, ms. */
 const PUNCH_TIMES = 32
 const PUNCH_PAUSE_MS = 250
 
 /** Finds the server. Reports how it goes. @returns undefined when it was not met, or is not looked for (a server's doctor) */
 export async function meet(examined: Case, server: SocketAddress): Promise<Reached | undefined> {
   const { runtime, config, own, report, progress } = examined
-  const relay = await reach(examined, 'rendezvous', 'rendezvous_server', server)
-  if (relay === undefined) return undefined
-  relay.probe.close()
+  const found = await reach(examined, 'rendezvous', 'rendezvous_server', server)
+  if (found === undefined) return undefined
+  found.probe.close()
   const isClient = (config.mode & MODE_CLIENT) !== 0
   const service = quote(config.service_id)
   progress(`asking for the service ${service}`)

@@ -32,7 +32,7 @@ export interface Style {
   readonly color: boolean
   /** Block characters, which need UTF-8. */
   readonly blocks: boolean
-  /** Without the line of keys: nobody can press them. */
+  /** Without the line of keys, where there is no keyboard. */
   readonly keys: boolean
 }
 

@@ -1,6 +1,6 @@
 /**
  * What `top` knows of a running program: documents of /stats.json (docs/api.md), and the rates between two of them. Names that a document
- * lacks count as 0: it may come from another version.
+ * does not have count as 0: it may come from another version.
  */
 
 /** Version of /stats.json that is understood. */

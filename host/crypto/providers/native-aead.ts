@@ -134,9 +134,9 @@ class NativeCipher implements ScratchCipher {
 }
 
 /**
- * Loads sodium-native. Result: undefined when it is not installed, does not load on this system, or is of a release that lacks what is needed:
+ * Loads sodium-native. Result: undefined when it is not installed, does not load on this system, or is a release without the required functions:
  * the methods are then libsodium-wrappers' business.
- * @param require the runtime's way to load a package
+ * @param require the runtime's function that loads a package
  */
 export function loadNativeSodium(require: (id: string) => unknown): NativeSodium | undefined {
   try {

@@ -1,5 +1,5 @@
 /**
- * The client's way through an obfuscator (protocol.md 9): dials, tells the driver of its peer when the tunnel is ready, and dials again when it breaks. Each
+ * The client side of an obfuscated transport (protocol.md 9): dials, sets the driver's peer when the tunnel is ready, and dials again when it breaks. Each
  * dial has a local port of its own, so what ran through the one before is over.
  */
 

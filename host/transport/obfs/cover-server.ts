@@ -1,5 +1,5 @@
 /**
- * The server's side of the cover (protocol.md 9.3): whoever connects meets a plain web server that is short of words. One connection belongs to one context of
+ * The server's side of the cover (protocol.md 9.3): a client that connects finds a plain, terse web server. One connection belongs to one context of
  * the engine, which says how many may be there and when each has lived long enough; this file has no timer.
  */
 import type { SocketAddress } from '../../net/address.ts'

@@ -1,6 +1,6 @@
 /**
- * The server's way through an obfuscator (protocol.md 9): dpi/tcp-wnd listens with the cover of a web server, dpi/tcp just captures. Follows a new
- * configuration and looks names up again when nothing was heard for long.
+ * The server side of an obfuscated transport (protocol.md 9): dpi/tcp-wnd listens with the cover of a web server, dpi/tcp just captures. Follows a new
+ * configuration and resolves names again when nothing was received for long.
  */
 
 import type { Config } from '../../config/config.ts'

@@ -1,6 +1,6 @@
 /**
  * An obfuscated path as the driver's socket (protocol.md 9): captured packets go to the engine, their payloads to the driver; the driver's datagrams get their
- * headers from the engine and leave by a raw socket. Connections, dials and names are obfs-server.ts and obfs-client.ts.
+ * headers from the engine and leave by a raw socket. Connections, dials and names are server.ts and client.ts.
  */
 
 import { type Core, Obfs, ObfsRx, ObfsTx } from '../../engine/core.ts'
@@ -92,7 +92,7 @@ export class ObfsSocket implements UdpSocket {
   }
 
   /**
-   * Says where packets are for, and hears only those from now on.
+   * Sets the local address; only packets to it are received from now on.
    * @param local port 0 and the wildcard address are any
    * @param ifindex 0: all interfaces
    */

@@ -31,7 +31,7 @@ export function obfsSystem(runtime: Runtime, config: Config): OperatingSystem {
 }
 
 /**
- * Opens both sockets and gives them to the driver. They hear nothing before ObfsSocket.attach.
+ * Opens both sockets and gives them to the driver. They receive nothing before ObfsSocket.attach.
  * @throws StartError saying what is missing
  */
 export async function openSockets(

@@ -130,137 +130,161 @@ interface Cost {
   readonly engine: number
 }
 
-function run(window: number, loss: number, segments: number): Cost {
-  const client = endpoint(Mode.CLIENT, window)
-  const server = endpoint(Mode.SERVER, window)
-  writeAddress(client, client.calls.peer_ptr() >>> 2, 1000)
-  client.calls.set_peer(0)
-  for (let i = 0; i < client.rxSlots; i++) {
-    writeAddress(client, client.rxWord + i * Rx.WORDS + Rx.address, 1000)
-    writeAddress(server, server.rxWord + i * Rx.WORDS + Rx.address, 2000)
-  }
-  const slots = 2 * window
-  const up = new Line(slots)
-  const down = new Line(slots)
-  const chunk = new Uint8Array(65536).fill(85)
-  const sink = new Uint8Array(131072)
-  const written = new BlockViews(VIEWS)
-  const read = new BlockViews(VIEWS)
-  const handle = client.calls.stream_open(0)
-  let random = 1
-  let now = 0
-  let delivered = 0
-  let blocked = false
-  let link = 0
+/** A client that sends to a server over a link of 5 ms each way, in virtual time. */
+class Transfer {
+  readonly #client: Core
+  readonly #server: Core
+  readonly #up: Line
+  readonly #down: Line
+  readonly #loss: number
+  readonly #handle: number
+  readonly #chunk = new Uint8Array(65536).fill(85)
+  readonly #sink = new Uint8Array(131072)
+  readonly #written = new BlockViews(VIEWS)
+  readonly #read = new BlockViews(VIEWS)
+  #random = 1
+  #now = 0
+  /** Bytes that the server's application has taken. */
+  delivered = 0
+  /** Wall ms spent in the link. */
+  link = 0
 
-  const feed = (): void => {
-    blocked = false
-    while (!blocked) {
-      const count = client.calls.stream_reserve(handle, 14880)
-      if (count <= 0) {
-        blocked = true
-        break
-      }
+  constructor(window: number, loss: number) {
+    const client = endpoint(Mode.CLIENT, window)
+    const server = endpoint(Mode.SERVER, window)
+    writeAddress(client, client.calls.peer_ptr() >>> 2, 1000)
+    client.calls.set_peer(0)
+    for (let i = 0; i < client.rxSlots; i++) {
+      writeAddress(client, client.rxWord + i * Rx.WORDS + Rx.address, 1000)
+      writeAddress(server, server.rxWord + i * Rx.WORDS + Rx.address, 2000)
+    }
+    this.#client = client
+    this.#server = server
+    this.#up = new Line(2 * window)
+    this.#down = new Line(2 * window)
+    this.#loss = loss
+    this.#handle = client.calls.stream_open(0)
+    this.#feed()
+    this.#drain(client, this.#up)
+  }
+
+  /** Goes on to the next arrival or deadline. */
+  step(): void {
+    let next = Math.min(this.#up.next(), this.#down.next())
+    for (const core of [this.#client, this.#server]) {
+      const wait = core.calls.next_timeout(this.#now)
+      if (wait >= 0) next = Math.min(next, this.#now + wait)
+    }
+    this.#now = Math.max(this.#now, next)
+    this.#receive(this.#server, this.#up, this.#down)
+    this.#receive(this.#client, this.#down, this.#up)
+    this.#client.calls.handle_timeout(this.#now)
+    this.#server.calls.handle_timeout(this.#now)
+    this.#drain(this.#client, this.#up)
+    this.#drain(this.#server, this.#down)
+  }
+
+  /** The client's application writes as much as there is room for. */
+  #feed(): void {
+    const client = this.#client
+    for (;;) {
+      const count = client.calls.stream_reserve(this.#handle, 14880)
+      if (count <= 0) return
       client.refresh()
       let total = 0
       for (let i = 0; i < count; i++) {
         const at = client.spanWord + i * Span.WORDS
         const length = client.u32[at + Span.length] ?? 0
-        client.u8.set(written.at(chunk, i * BLOCK_BYTES, length), client.u32[at + Span.ptr])
+        client.u8.set(this.#written.at(this.#chunk, i * BLOCK_BYTES, length), client.u32[at + Span.ptr])
         total += length
       }
-      client.calls.stream_commit(handle, total, now)
+      client.calls.stream_commit(this.#handle, total, this.#now)
     }
   }
-  const take = (stream: number): void => {
-    while (true) {
+
+  /** The server's application reads everything. */
+  #take(stream: number): void {
+    const server = this.#server
+    for (;;) {
       const count = server.calls.stream_peek(stream)
-      if (count <= 0) break
+      if (count <= 0) return
       server.refresh()
       let total = 0
       for (let i = 0; i < count; i++) {
         const at = server.spanWord + i * Span.WORDS
         const ptr = server.u32[at + Span.ptr] ?? 0
         const length = server.u32[at + Span.length] ?? 0
-        sink.set(read.at(server.u8, ptr, length), total)
+        this.#sink.set(this.#read.at(server.u8, ptr, length), total)
         total += length
       }
-      delivered += total
-      server.calls.stream_consume(stream, total, now)
+      this.delivered += total
+      server.calls.stream_consume(stream, total, this.#now)
     }
   }
-  const drain = (core: Core, line: Line): void => {
-    while (true) {
-      const count = core.calls.poll_transmit(core.txSlots, now)
+
+  #drain(core: Core, line: Line): void {
+    for (;;) {
+      const count = core.calls.poll_transmit(core.txSlots, this.#now)
       if (count <= 0) break
       core.refresh()
       const start = performance.now()
       for (let i = 0; i < count; i++) {
-        random = (Math.imul(random, 1664525) + 1013904223) >>> 0
-        if (random < loss * 2 ** 32) continue
+        this.#random = (Math.imul(this.#random, 1664525) + 1013904223) >>> 0
+        if (this.#random < this.#loss * 2 ** 32) continue
         const at = core.txWord + i * Tx.WORDS
-        line.push(core.u8, core.u32[at + Tx.source] ?? 0, core.u32[at + Tx.length] ?? 0, now + DELAY_TICKS)
+        line.push(core.u8, core.u32[at + Tx.source] ?? 0, core.u32[at + Tx.length] ?? 0, this.#now + DELAY_TICKS)
       }
-      link += performance.now() - start
+      this.link += performance.now() - start
     }
-    while (true) {
+    for (;;) {
       const count = core.calls.poll_events()
-      if (count === 0) break
+      if (count === 0) return
       core.refresh()
       for (let i = 0; i < count; i++) {
         const type = core.u32[core.eventWord + i * Event.WORDS + Event.type]
         const stream = core.u32[core.eventWord + i * Event.WORDS + Event.handle] ?? 0
-        if (type === EventType.DIAL) core.calls.stream_connected(stream, 1, now)
-        else if (type === EventType.READABLE) take(stream)
-        else if (type === EventType.WRITABLE) feed()
+        if (type === EventType.DIAL) core.calls.stream_connected(stream, 1, this.#now)
+        else if (type === EventType.READABLE) this.#take(stream)
+        else if (type === EventType.WRITABLE) this.#feed()
         else if (type === EventType.ABORT) throw new Error('the session broke')
       }
     }
   }
-  const receive = (core: Core, line: Line): void => {
-    while (line.next() <= now) {
+
+  #receive(core: Core, from: Line, to: Line): void {
+    while (from.next() <= this.#now) {
       let n = 0
       core.refresh()
       const start = performance.now()
-      while (n < core.rxSlots && line.next() <= now) {
+      while (n < core.rxSlots && from.next() <= this.#now) {
         const at = core.rxWord + n * Rx.WORDS
-        core.u32[at + Rx.length] = line.shift(core.u8, core.u32[at + Rx.ptr] ?? 0)
+        core.u32[at + Rx.length] = from.shift(core.u8, core.u32[at + Rx.ptr] ?? 0)
         core.u32[at + Rx.flags] = Rx.OPENED
         n++
       }
-      link += performance.now() - start
-      core.calls.handle_datagrams(n, now)
-      drain(core, core === server ? down : up)
+      this.link += performance.now() - start
+      core.calls.handle_datagrams(n, this.#now)
+      this.#drain(core, to)
     }
   }
+}
 
-  feed()
-  drain(client, up)
+function run(window: number, loss: number, segments: number): Cost {
+  const transfer = new Transfer(window, loss)
   const warmup = Math.min(segments / 4, 4 * window)
   let begin = 0
   let beginBytes = 0
-  while (delivered < segments * PAYLOAD_BYTES) {
-    if (begin === 0 && delivered > warmup * PAYLOAD_BYTES) {
+  while (transfer.delivered < segments * PAYLOAD_BYTES) {
+    if (begin === 0 && transfer.delivered > warmup * PAYLOAD_BYTES) {
       begin = performance.now()
-      beginBytes = delivered
-      link = 0
+      beginBytes = transfer.delivered
+      transfer.link = 0
     }
-    let next = Math.min(up.next(), down.next())
-    for (const core of [client, server]) {
-      const wait = core.calls.next_timeout(now)
-      if (wait >= 0) next = Math.min(next, now + wait)
-    }
-    now = Math.max(now, next)
-    receive(server, up)
-    receive(client, down)
-    client.calls.handle_timeout(now)
-    server.calls.handle_timeout(now)
-    drain(client, up)
-    drain(server, down)
+    transfer.step()
   }
   const wall = performance.now() - begin
-  const nsPerMs = 1e6 / ((delivered - beginBytes) / PAYLOAD_BYTES)
-  return { total: wall * nsPerMs, engine: (wall - link) * nsPerMs }
+  const nsPerMs = 1e6 / ((transfer.delivered - beginBytes) / PAYLOAD_BYTES)
+  return { total: wall * nsPerMs, engine: (wall - transfer.link) * nsPerMs }
 }
 
 /** Of the headers of an obfuscator: packets of one round, and the sealed datagram in each. */

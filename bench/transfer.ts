@@ -24,7 +24,10 @@ export interface Transfer {
 export interface Flow {
   /** Bytes arrived so far. */
   bytes(): number | Promise<number>
-  /** Ends it. Result: what went wrong with it. */
+  /**
+   * Ends it.
+   * @returns what went wrong with it
+   */
   stop(): string | undefined | Promise<string | undefined>
   /** Datagrams that the receiver's socket dropped, where that can be seen. */
   drops?(): number

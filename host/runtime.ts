@@ -103,7 +103,8 @@ export interface TcpConnection {
   /** A buffer of at least 65536 bytes to fill for the next write(). It belongs to the caller until write(). */
   writeBuffer(): Uint8Array
   /**
-   * Writes the first `length` bytes of the buffer got from writeBuffer(). Result: bytes taken (0..length). When it is less than `length`, the caller
+   * Writes the first `length` bytes of the buffer got from writeBuffer().
+   * @returns bytes taken (0..length). When it is less than `length`, the caller
    * keeps the rest and repeats it after onDrain. An adapter that queues inside the runtime takes bytes only while that queue is short
    * (`QueuedBytes.queueLimit`, at most 256 KiB), so that back-pressure is real, and counts them.
    */

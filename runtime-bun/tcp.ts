@@ -135,7 +135,10 @@ class BunConnection implements TcpConnection {
     socket.resume()
   }
 
-  /** The connection stands. Result: false when the owner has let go of it before. */
+  /**
+   * The connection stands.
+   * @returns false when the owner has let go of it before
+   */
   opened(socket: BunSocket): boolean {
     if (this.#released) {
       socket.terminate()

@@ -168,7 +168,9 @@ class BunUdpSocket implements UdpSocket {
     }
   }
 
-  /** Result: false when the socket buffer is full. A datagram that the kernel refuses is given up, with a hint. */
+  /**
+   * @returns false when the socket buffer is full. A datagram that the kernel refuses is given up, with a hint
+   */
   #sendOne(at: number): boolean {
     try {
       return this.#sender.send(this.#queue, at)

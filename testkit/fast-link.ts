@@ -317,7 +317,10 @@ class Lane {
     this.#txIov[slot * (IOVEC_BYTES / 4) + 2] = length
   }
 
-  /** Sends what is due. Result: when the next datagram is, or infinity. */
+  /**
+   * Sends what is due.
+   * @returns when the next datagram is, or infinity
+   */
   release(now: number): number {
     const limit = now + RELEASE_SLACK_MS
     const { counters } = this

@@ -100,7 +100,10 @@ export class Namespace {
     run(['ip', '-n', this.name, '-batch', '-'], `${commands.trim()}\n`)
   }
 
-  /** Runs a program inside. Result: its standard output. */
+  /**
+   * Runs a program inside.
+   * @returns its standard output
+   */
   run(command: readonly string[], input?: string): string {
     return run(['ip', 'netns', 'exec', this.name, ...command], input)
   }

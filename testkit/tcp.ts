@@ -135,7 +135,10 @@ export class TcpEnd {
     })
   }
 
-  /** Sends `size` bytes of a pattern; stops early when the connection breaks. Result: bytes handed over. */
+  /**
+   * Sends `size` bytes of a pattern; stops early when the connection breaks.
+   * @returns bytes handed over
+   */
   async pour(size: number, seed: number): Promise<number> {
     const pattern = new Pattern(seed)
     let sent = 0

@@ -18,7 +18,10 @@ export type Tunnel = Pick<WholeTunnel, 'server' | 'client' | 'dial'>
 
 /** A target whose behaviour is chosen before each connection. */
 export interface ScriptedTarget extends Target {
-  /** How connections from now on are served. Result: the next one that comes. */
+  /**
+   * How connections from now on are served.
+   * @returns the next one that comes
+   */
   serve(behaviour: (end: TcpEnd) => void): Promise<TcpEnd>
 }
 

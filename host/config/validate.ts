@@ -153,7 +153,8 @@ function fillDefaults(prefix: string, properties: Properties, values: Map<string
 }
 
 /**
- * Checks a document against the schema. Result: dotted key -> value, defaults filled in; keys without a value and
+ * Checks a document against the schema.
+ * @returns dotted key -> value, defaults filled in; keys without a value and
  * without a default are absent.
  * @throws ConfigError
  */

@@ -42,7 +42,10 @@ export class History {
   }
   #marks: Mark[] = []
 
-  /** Takes a sample in. Result: the newest row. */
+  /**
+   * Takes a sample in.
+   * @returns the newest row
+   */
   add(at: number, sample: Sample): Row {
     const last = this.#marks.at(-1)
     // another process, or a long time without one

@@ -53,7 +53,9 @@ export class Stream {
     abort?.abort()
   }
 
-  /** Result: the status of an answer that was no stream. */
+  /**
+   * @returns the status of an answer that was no stream
+   */
   async #run(signal: AbortSignal): Promise<number | undefined> {
     // the second one distinguishes this page from another site's, which cannot send it
     const headers = new Headers({ Accept: 'text/event-stream', [PAGE_HEADER]: '1' })

@@ -229,7 +229,10 @@ export class Driver implements StreamHost, ReceiveHost, TransmitHost, EventHost,
     else this.#immediate ??= this.runtime.clock.defer(this.#onEarlyImmediate)
   }
 
-  /** What a callback threw. A trap of the engine ends all streams. Result: whether there is no engine now. */
+  /**
+   * What a callback threw. A trap of the engine ends all streams.
+   * @returns whether there is no engine now
+   */
   caught(error: unknown): boolean {
     if (this.#dead) return true
     if (isTrap(error)) {

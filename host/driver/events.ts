@@ -45,7 +45,10 @@ export class Events {
     this.#handlers = handlers
   }
 
-  /** Handles the engine's events once. Result: how many there were. */
+  /**
+   * Handles the engine's events once.
+   * @returns how many there were
+   */
   handle(): number {
     const { core } = this.#engine
     const host = this.#host

@@ -40,7 +40,10 @@ export class Receiver {
     this.#failedFrom = undefined
   }
 
-  /** Takes one datagram. Result: whether all descriptors are filled now, so that handle() must follow. */
+  /**
+   * Takes one datagram.
+   * @returns whether all descriptors are filled now, so that handle() must follow
+   */
   receive(data: Uint8Array, from: SocketAddress): boolean {
     const { core } = this.#host
     core.refresh()

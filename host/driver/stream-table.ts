@@ -85,7 +85,10 @@ export class StreamTable implements StreamOwner {
     if (this.host.log.at(LOG_INFO)) this.host.log.info(`${stream.label} session opened`)
   }
 
-  /** Client: a connection came in. Result: its handlers, or null to refuse it (protocol.md 6.2). */
+  /**
+   * Client: a connection came in.
+   * @returns its handlers, or null to refuse it (protocol.md 6.2)
+   */
   accept(connection: TcpConnection): TcpHandlers | null {
     const { host } = this
     if (host.dead) return null

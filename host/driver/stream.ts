@@ -29,7 +29,10 @@ export interface StreamHost {
   wake(): void
   /** Drain one turn later than wake(): something better than an early datagram is likely to come. */
   wakeLate(): void
-  /** A callback threw. Result: whether that was the end of the engine. */
+  /**
+   * A callback threw.
+   * @returns whether that was the end of the engine
+   */
   caught(error: unknown): boolean
 }
 
@@ -243,7 +246,10 @@ export class Stream implements TcpHandlers {
     return !this.#table.host.dead && this.#table.has(this)
   }
 
-  /** Copies bytes into the engine as long as it has room. Result: bytes taken. */
+  /**
+   * Copies bytes into the engine as long as it has room.
+   * @returns bytes taken
+   */
   #push(chunk: Uint8Array): number {
     const { core } = this.#table.host
     if (chunk.length <= core.ioCapacity) return this.#pushPart(chunk)

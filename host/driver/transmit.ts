@@ -85,7 +85,10 @@ export class Transmitter {
     this.#host.pump()
   }
 
-  /** Sends what the engine has. Result: whether that was all. Without a socket datagrams are lost, as on any bad network. */
+  /**
+   * Sends what the engine has.
+   * @returns whether that was all. Without a socket datagrams are lost, as on any bad network
+   */
   transmit(): boolean {
     const udp = this.#udp
     const { core } = this.#host
@@ -119,7 +122,10 @@ export class Transmitter {
     return drained
   }
 
-  /** Takes send buffers from the socket until there are `want` of them, or none is free. Result: how many there are. */
+  /**
+   * Takes send buffers from the socket until there are `want` of them, or none is free.
+   * @returns how many there are
+   */
   #stock(udp: UdpSocket, want: number): number {
     while (this.#spareCount < want && !this.#blocked) {
       const buffer = udp.acquire()

@@ -77,7 +77,9 @@ export class EndpointSecret {
     for (const base of this.#bases) base.fill(0)
   }
 
-  /** Result: the first of `count` free slots of the last base, which is another one when there were not so many left. */
+  /**
+   * @returns the first of `count` free slots of the last base, which is another one when there were not so many left
+   */
   #take(count: number): number {
     if (this.#slot + count > this.#end) this.#drawBase()
     const slot = this.#slot

@@ -256,7 +256,10 @@ class FastUdpSocket implements UdpSocket {
     this.#queued -= count
   }
 
-  /** Makes messages of what waits. Result: how many; 0: the first datagram cannot be sent at all. */
+  /**
+   * Makes messages of what waits.
+   * @returns how many; 0: the first datagram cannot be sent at all
+   */
   #layOut(): number {
     const tx = this.#tx
     let message = 0
@@ -279,7 +282,10 @@ class FastUdpSocket implements UdpSocket {
     return message
   }
 
-  /** Lays out the datagrams of one message: one receiver, one size, but for the last which may be shorter. Result: how many. */
+  /**
+   * Lays out the datagrams of one message: one receiver, one size, but for the last which may be shorter.
+   * @returns how many
+   */
   #run(done: number, first: number, to: SocketAddress): number {
     const bytes = this.#queueBytes[first] ?? 0
     const most = this.#segments && bytes > 0 ? Math.min(SEGMENTS_MAX, Math.floor(RUN_BYTES_MAX / bytes)) : 1

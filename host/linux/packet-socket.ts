@@ -107,7 +107,9 @@ export class PacketSocket {
     }
   }
 
-  /** Result: packets in the descriptors from `from` on, or -errno. */
+  /**
+   * @returns packets in the descriptors from `from` on, or -errno
+   */
   #receive(from: number): number {
     const vector = this.#vector
     const u32 = this.#u32

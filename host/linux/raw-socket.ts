@@ -77,7 +77,9 @@ export class RawSocket {
     this.#syscalls.close(this.#fd)
   }
 
-  /** Result: index of the first descriptor that is not dealt with. */
+  /**
+   * @returns index of the first descriptor that is not dealt with
+   */
   #sendRun(descriptors: number, from: number, end: number): number {
     const u32 = this.#u32
     let filled = 0

@@ -6,7 +6,10 @@ import { AF_INET, AF_INET6 } from './libc.ts'
 const SOCKADDR_IN_BYTES = 16
 export const SOCKADDR_IN6_BYTES = 28
 
-/** Writes a struct sockaddr_in or sockaddr_in6 at `at`, where 28 bytes are free. Result: its length. */
+/**
+ * Writes a struct sockaddr_in or sockaddr_in6 at `at`, where 28 bytes are free.
+ * @returns its length
+ */
 export function writeSockaddr(address: SocketAddress, view: DataView, at: number, littleEndian: boolean): number {
   const record = new Uint8Array(ADDRESS_RECORD_BYTES)
   writeRecord(address, record, 0)

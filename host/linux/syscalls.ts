@@ -247,7 +247,8 @@ export class Syscalls {
   }
 
   /**
-   * recvmmsg(2) without waiting; lengths are those on the wire, also of what was cut. Result: how many of the `count` mmsghdr at `messages` were filled;
+   * recvmmsg(2) without waiting; lengths are those on the wire, also of what was cut.
+   * @returns how many of the `count` mmsghdr at `messages` were filled;
    * 0: nothing is there; below 0: -errno.
    */
   recvmmsg(fd: number, messages: number, count: number): number {
@@ -255,7 +256,10 @@ export class Syscalls {
     return result >= 0 ? result : this.#failure()
   }
 
-  /** sendmmsg(2) without waiting. Result: how many left; 0: it would block; below 0: -errno of the first one. */
+  /**
+   * sendmmsg(2) without waiting.
+   * @returns how many left; 0: it would block; below 0: -errno of the first one
+   */
   sendmmsg(fd: number, messages: number, count: number): number {
     const result = this.#libc.sendmmsg(fd, messages, count, MSG_DONTWAIT | MSG_NOSIGNAL)
     return result >= 0 ? result : this.#failure()

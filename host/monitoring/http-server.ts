@@ -129,7 +129,10 @@ function headBytes({ method = '', url = '', rawHeaders }: NodeIncoming): number 
   return bytes
 }
 
-/** Before a request is handled. Result: false when it was cut: too long a head, or HTTP/0.9 (protocol.md 11). */
+/**
+ * Before a request is handled.
+ * @returns false when it was cut: too long a head, or HTTP/0.9 (protocol.md 11)
+ */
 export function admit(incoming: NodeIncoming, outgoing: NodeOutgoing): boolean {
   outgoing.shouldKeepAlive = false
   const connection = connections.get(incoming.socket)

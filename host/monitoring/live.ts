@@ -126,7 +126,10 @@ class LinkWatch {
     this.#checked = counters.last_received_age < SILENT_MS
   }
 
-  /** Takes the next sample. Result: whether nothing was received since the one before. */
+  /**
+   * Takes the next sample.
+   * @returns whether nothing was received since the one before
+   */
   look({ at, counters }: Snapshot): boolean {
     const heard = authentic(counters)
     // a process that did not run for long could not receive anything

@@ -118,7 +118,10 @@ function hexDigit(code: number): number {
   return code >= ZERO && code <= 0x39 ? code - ZERO : letter >= 0 && letter < 6 ? letter + 10 : -1
 }
 
-/** Writes the dotted quad at `text[from..]` to 4 bytes. Decimal without leading zeros. Result: whether it is one. */
+/**
+ * Writes the dotted quad at `text[from..]` to 4 bytes. Decimal without leading zeros.
+ * @returns whether it is one
+ */
 function writeIPv4(text: string, from: number, bytes: Uint8Array, offset: number): boolean {
   let index = from
   for (let part = 0; part < IPV4_BYTES; part += 1) {
@@ -140,7 +143,8 @@ function writeIPv4(text: string, from: number, bytes: Uint8Array, offset: number
 }
 
 /**
- * Writes IPv6 text (RFC 4291 2.2, without zone) to 16 bytes. Result: whether it is valid; if not, the bytes are
+ * Writes IPv6 text (RFC 4291 2.2, without zone) to 16 bytes.
+ * @returns whether it is valid; if not, the bytes are
  * undefined.
  */
 function writeIPv6(text: string, bytes: Uint8Array, offset: number): boolean {

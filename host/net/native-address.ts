@@ -38,7 +38,10 @@ export class AddressSpelling {
     this.#numericZones = numericZones
   }
 
-  /** Reads an IP literal with an optional `%zone`. Result: null when `text` is none or its zone is no interface. */
+  /**
+   * Reads an IP literal with an optional `%zone`.
+   * @returns null when `text` is none or its zone is no interface
+   */
   parse(text: string): IpAddress | null {
     const percent = text.indexOf('%')
     const address = percent < 0 ? text : text.slice(0, percent)

@@ -47,7 +47,7 @@ export async function resolveKey(
 
 /**
  * Looks every name of a configuration up. One that fails keeps its address of `before`, if it has one.
- * Result: the addresses, and what failed in the order of protocol.md 10.4.
+ * @returns the addresses, and what failed in the order of protocol.md 10.4.
  */
 export async function resolveAddresses(
   runtime: Runtime,

@@ -134,7 +134,10 @@ for (const pair of MIXED_PAIRS) {
   })
 }
 
-/** A server that waits for nothing can only say that it is quiet. Drops the link until that is noticed in time. Result: ms it took. */
+/**
+ * A server that waits for nothing can only say that it is quiet. Drops the link until that is noticed in time.
+ * @returns ms it took
+ */
 async function noticed(tunnel: Tunnel, page: Page): Promise<number> {
   let best = Number.POSITIVE_INFINITY
   for (let i = 0; i < ATTEMPTS && best > NOTICED_MS; i++) {

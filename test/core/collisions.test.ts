@@ -46,7 +46,10 @@ class Sip {
     return this.#v.slice()
   }
 
-  /** Goes on from `begun` with a last block. Result: both halves. */
+  /**
+   * Goes on from `begun` with a last block.
+   * @returns both halves
+   */
   end(begun: Int32Array, low: number, high: number): readonly [low: number, high: number] {
     const v = this.#v
     v.set(begun)

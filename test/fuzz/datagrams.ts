@@ -182,7 +182,10 @@ function putAddress(world: World): void {
   length += 2
 }
 
-/** PING, PONG, RESET, LISTEN, CONNECT, PUNCH, or something like them. Result: where it comes from. */
+/**
+ * PING, PONG, RESET, LISTEN, CONNECT, PUNCH, or something like them.
+ * @returns where it comes from
+ */
 function putControl(world: World): Uint8Array {
   const { random } = world
   const what = random.pick(What.PING, What.PONG, What.PONG, What.RESET, What.LISTEN, What.CONNECT, What.PUNCH)

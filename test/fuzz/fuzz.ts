@@ -36,7 +36,10 @@ export function seedOf(seed: number, episode: number): number {
   return (Math.imul(seed, 0x9e3779b1) + Math.imul(episode + 1, 0x85ebca6b)) >>> 0
 }
 
-/** Runs an episode with a log. Result: its last inputs, with `outputs` also what the engine said, and what went wrong. */
+/**
+ * Runs an episode with a log.
+ * @returns its last inputs, with `outputs` also what the engine said, and what went wrong
+ */
 export function replay(
   seed: number,
   episode: number,

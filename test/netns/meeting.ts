@@ -133,7 +133,10 @@ export class Meeting {
     }
   }
 
-  /** Stops everything. Result: the logs. */
+  /**
+   * Stops everything.
+   * @returns the logs
+   */
   async close(): Promise<string> {
     for (const role of ['client', 'server', 'rendezvous'] as const) {
       if (this.#running.has(role)) await this.stop(role, 'SIGTERM')

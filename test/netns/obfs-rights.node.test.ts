@@ -39,7 +39,10 @@ function rightsOf(pid: number): { readonly uid: number; readonly capabilities: n
   return { uid: Number(field('Uid')), capabilities: Number.parseInt(field('CapEff'), 16) }
 }
 
-/** Starts a program that is to fail. Result: what it said. */
+/**
+ * Starts a program that is to fail.
+ * @returns what it said
+ */
 function refusal(host: Host, wrapper: readonly string[], program: Program, obfs: string): string {
   const config = {
     ...{ method: 'aes256gcm', password: 'x', obfs },

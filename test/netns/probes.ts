@@ -39,7 +39,10 @@ export const PROBES: readonly Probe[] = samples.map(({ name, request, response, 
 /** The text of a probe's outcome. */
 export const outcome = (response: string, end: 'open' | 'fin' | 'reset' | 'closed'): string => `${end}: ${response}`
 
-/** Tries one probe. Result: how it ended, and what came without its date. */
+/**
+ * Tries one probe.
+ * @returns how it ended, and what came without its date
+ */
 export async function probe(from: Host, address: string, port: number, { parts, open }: Probe): Promise<string> {
   const end = await from.dial(address, port)
   for (const [index, part] of parts.entries()) {

@@ -61,7 +61,10 @@ export function httpConformance({ runtime, serveHttp }: Subject): void {
     return server
   }
 
-  /** Sends `text` and waits for the close. Result: all that came. */
+  /**
+   * Sends `text` and waits for the close.
+   * @returns all that came
+   */
   function exchange(server: HttpServer, text: string, patienceMs = PATIENCE_MS): Promise<string> {
     const done = new Promise<string>((resolve) => {
       let answer = ''

@@ -60,7 +60,10 @@ export class Pinger {
     return number
   }
 
-  /** Takes a PONG. Result: false when it is none of ours. */
+  /**
+   * Takes a PONG.
+   * @returns false when it is none of ours
+   */
   take(arrival: Arrival): boolean {
     if (arrival.message.kind !== 'pong') return false
     const number = arrival.message.stamp

@@ -144,7 +144,10 @@ export class Probe {
     return sealed.length
   }
 
-  /** Waits until `done` or for `ms`. Result: whether it is done. Looked at whenever something arrives. */
+  /**
+   * Waits until `done` or for `ms`.
+   * @returns whether it is done. Looked at whenever something arrives
+   */
   async until(done: () => boolean, ms: number): Promise<boolean> {
     const end = this.now() + ms
     while (!done()) {

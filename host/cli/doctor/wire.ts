@@ -137,7 +137,10 @@ export function firstMessage(data: Uint8Array): 'eof' | 'data' | undefined {
   return viewOf(data).getUint16(0) === TLV_EOF ? 'eof' : 'data'
 }
 
-/** Reads a plaintext. Result: undefined for what is malformed or none of our business. */
+/**
+ * Reads a plaintext.
+ * @returns undefined for what is malformed or none of our business
+ */
 export function readMessage(bytes: Uint8Array): Message | undefined {
   if (bytes.length < BODY_AT) return undefined
   const view = viewOf(bytes)

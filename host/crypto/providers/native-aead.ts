@@ -134,7 +134,8 @@ class NativeCipher implements ScratchCipher {
 }
 
 /**
- * Loads sodium-native. Result: undefined when it is not installed, does not load on this system, or is a release without the required functions:
+ * Loads sodium-native.
+ * @returns undefined when it is not installed, does not load on this system, or is a release without the required functions:
  * the methods are then libsodium-wrappers' business.
  * @param require the runtime's function that loads a package
  */
@@ -156,7 +157,8 @@ function isBinding(binding: unknown): binding is Binding {
 }
 
 /**
- * Opens one of the three libsodium methods; the key (32 bytes) is copied. Result: undefined when the binding does not do what it should.
+ * Opens one of the three libsodium methods; the key (32 bytes) is copied.
+ * @returns undefined when the binding does not do what it should.
  * @throws RangeError for another method
  */
 export function openNativeAead(name: string, key: Uint8Array, sodium: NativeSodium): Aead | undefined {

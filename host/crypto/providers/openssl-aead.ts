@@ -156,7 +156,8 @@ class OpensslCipher implements ScratchCipher {
 }
 
 /**
- * Opens a method; the key (32 bytes) is copied. Result: undefined when OpenSSL has no such method, or does not do here what it should.
+ * Opens a method; the key (32 bytes) is copied.
+ * @returns undefined when OpenSSL has no such method, or does not do here what it should.
  */
 export function openOpensslAead(name: string, key: Uint8Array, openssl: Openssl): Aead | undefined {
   const method = METHODS[name]

@@ -33,7 +33,10 @@ export interface ScratchCipher {
   readonly scratch: number
   /** Seals the `length` bytes before tag and nonce, and writes the tag. */
   seal(length: number): void
-  /** Opens them. Result: whether they were authentic. */
+  /**
+   * Opens them.
+   * @returns whether they were authentic
+   */
   open(length: number): boolean
   /** Overwrites key and scratch area, once. */
   wipe(): void

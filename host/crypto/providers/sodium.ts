@@ -22,7 +22,10 @@ export function rawSodium<Names extends string>(wrappers: object, names: readonl
   return raw
 }
 
-/** Copies bytes to a new allocation of the heap; `length` may be larger than the bytes. Result: its address. */
+/**
+ * Copies bytes to a new allocation of the heap; `length` may be larger than the bytes.
+ * @returns its address
+ */
 export function allocate(raw: RawSodium<never>, bytes: Uint8Array | null, length: number): number {
   const address = raw._malloc(length)
   if (address === 0) throw new Error(`libsodium: no memory for ${length} bytes`)

@@ -8,7 +8,10 @@ import { answerText, HeadReader, judgeRequest } from './cover.ts'
 
 /** What the cover asks of the contexts. */
 export interface CoverContexts {
-  /** A connection came. Result: its context, or 0 when it is to be refused (protocol.md 9.5). */
+  /**
+   * A connection came.
+   * @returns its context, or 0 when it is to be refused (protocol.md 9.5)
+   */
   accept(remote: SocketAddress): number
   /** The connection is gone before its context was of use. */
   release(context: number): void

@@ -30,7 +30,10 @@ export class Redial {
     this.#count = 0
   }
 
-  /** A dial failed, or what it led to ended. Result: ms until the next one. */
+  /**
+   * A dial failed, or what it led to ended.
+   * @returns ms until the next one
+   */
   failed(): number {
     const pause = this.#count === 0 ? 0 : (PAUSES_MS[this.#count - 1] ?? LONGEST_MS)
     this.#count++

@@ -126,7 +126,10 @@ export class ObfsSocket implements UdpSocket {
     }
   }
 
-  /** Server: a TCP connection of `remote` is there. Result: its context, 0 = refuse it. What it sent before is delivered. */
+  /**
+   * Server: a TCP connection of `remote` is there.
+   * @returns its context, 0 = refuse it. What it sent before is delivered
+   */
   accept(remote: SocketAddress): number {
     const { core, now } = this.#options
     const context = this.#withRemote(remote, () => core.calls.obfs_accept(now()))
@@ -135,7 +138,10 @@ export class ObfsSocket implements UdpSocket {
     return context
   }
 
-  /** Client: begins anew with `remote`. Result: the context. */
+  /**
+   * Client: begins anew with `remote`.
+   * @returns the context
+   */
   dial(remote: SocketAddress): number {
     const { core, now } = this.#options
     const context = this.#withRemote(remote, () => core.calls.obfs_dial(now()))
@@ -202,7 +208,10 @@ export class ObfsSocket implements UdpSocket {
     this.#raw.close()
   }
 
-  /** Moves waiting datagrams into the engine's slots. Result: how many. */
+  /**
+   * Moves waiting datagrams into the engine's slots.
+   * @returns how many
+   */
   #fill(): number {
     const { core } = this.#options
     const base = (core.calls.obfs_tx_ptr() >>> 0) >>> 2
@@ -225,7 +234,10 @@ export class ObfsSocket implements UdpSocket {
     return count
   }
 
-  /** Gives packets to the raw socket. Result: whether it took all of them. */
+  /**
+   * Gives packets to the raw socket.
+   * @returns whether it took all of them
+   */
   #push(): boolean {
     if (this.#retry !== undefined) return false
     if (this.#sent < this.#ready) {

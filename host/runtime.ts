@@ -25,11 +25,11 @@ export interface UdpOptions {
   readonly connect?: SocketAddress
   readonly socketOptions?: SocketOptions | undefined
   /** Default: portable. */
-  readonly path?: UdpPath
+  readonly path?: UdpMode
 }
 
 /** How datagrams get in and out: by the runtime's own socket, by batched system calls of Linux, or by what is best here. */
-export type UdpPath = 'auto' | 'fast' | 'portable'
+export type UdpMode = 'auto' | 'fast' | 'portable'
 
 /**
  * Socket options that not every runtime and system has. What cannot be applied is reported by `refused`, and the socket opens without it. A reader of
@@ -296,7 +296,7 @@ export interface Terminal {
 }
 
 /** What subcommands need that a service does not: files, a terminal, how the program was called. */
-export interface Tools {
+export interface CommandConsole {
   /** The words that started the program, without its arguments: the runtime as it was typed, and the path of the script. */
   readonly started: { readonly command: string; readonly script: string }
   readonly directory: string
@@ -366,7 +366,7 @@ export interface Runtime {
   /** Undefined in hosts that are no programs of an operating system. */
   readonly os?: OperatingSystem | undefined
   /** Undefined where there are no subcommands. */
-  readonly tools?: Tools | undefined
+  readonly commandConsole?: CommandConsole | undefined
   /** Undefined in hosts without standard streams. */
   readonly terminal?: Terminal | undefined
 }

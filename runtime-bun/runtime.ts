@@ -4,10 +4,10 @@
  */
 
 import { terminalOf } from '../host/cli/terminal.ts'
-import { openUdpByPath } from '../host/linux/batched-udp.ts'
+import { openUdpByMode } from '../host/linux/batched-udp.ts'
 import type { Runtime } from '../host/runtime.ts'
 import { clock } from '../runtime-shared/clock.ts'
-import { tools } from '../runtime-shared/console.ts'
+import { commandConsole } from '../runtime-shared/console.ts'
 import { serveHttp } from '../runtime-shared/http.ts'
 import { system } from '../runtime-shared/platform.ts'
 import { libc } from './ffi.ts'
@@ -23,9 +23,9 @@ export function bunRuntime(): Runtime {
     version: Bun.version,
     ...system,
     os,
-    tools,
+    commandConsole,
     terminal: terminalOf(process),
-    openUdp: openUdpByPath({ clock, libc, watch: watchArrivals }, openUdp),
+    openUdp: openUdpByMode({ clock, libc, watch: watchArrivals }, openUdp),
     listenTcp,
     dialTcp,
     serveHttp: (address, fetch) => serveHttp(address, fetch),

@@ -4,10 +4,10 @@
  */
 
 import { terminalOf } from '../host/cli/terminal.ts'
-import { openUdpByPath } from '../host/linux/batched-udp.ts'
+import { openUdpByMode } from '../host/linux/batched-udp.ts'
 import type { Runtime } from '../host/runtime.ts'
 import { clock } from '../runtime-shared/clock.ts'
-import { tools } from '../runtime-shared/console.ts'
+import { commandConsole } from '../runtime-shared/console.ts'
 import { serveHttp } from '../runtime-shared/http.ts'
 import { system } from '../runtime-shared/platform.ts'
 import { os } from './os.ts'
@@ -21,9 +21,9 @@ export function nodeRuntime(): Runtime {
     version: process.versions.node,
     ...system,
     os,
-    tools,
+    commandConsole,
     terminal: terminalOf(process),
-    openUdp: openUdpByPath({ clock, libc: os.libc, watch: os.watch }, openUdp),
+    openUdp: openUdpByMode({ clock, libc: os.libc, watch: os.watch }, openUdp),
     listenTcp,
     dialTcp,
     serveHttp: (address, fetch) => serveHttp(address, fetch),

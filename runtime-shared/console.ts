@@ -2,7 +2,7 @@
 import { closeSync, fsyncSync, openSync, statSync, unlinkSync, writeFileSync } from 'node:fs'
 import { createInterface } from 'node:readline'
 import { isatty } from 'node:tty'
-import type { Tools } from '../host/runtime.ts'
+import type { CommandConsole } from '../host/runtime.ts'
 import { printTo } from './platform.ts'
 
 const OWNER_ONLY = 0o600
@@ -12,7 +12,7 @@ const DESCRIPTORS = { stdin: 0, stdout: 1, stderr: 2 } as const
 /** Lines of standard input. One reader for all questions: what it has read ahead belongs to the next one. */
 let lines: AsyncIterator<string> | undefined
 
-export const tools: Tools = {
+export const commandConsole: CommandConsole = {
   started: { command: process.argv0, script: process.argv[1] ?? '' },
   directory: process.cwd(),
 

@@ -117,13 +117,13 @@ async function run(
   const notifier = new ServiceNotifier(runtime.os, log)
   let stop = (): void | Promise<void> => {}
   let reload = (): void => log.warning('SIGHUP ignored: still starting')
-  let said = ''
+  let logged = ''
   const applyLog = (config: Config): void => {
     log.setLevel(adjustLevel(config.loglevel, verbosity))
     log.setOutput(config.log ?? 'stdout')
-    const doubts = startFileWarnings(path, runtime.tools?.fileMode(path), config).join('; ')
-    if (doubts !== '' && doubts !== said) log.warning(doubts)
-    said = doubts
+    const doubts = startFileWarnings(path, runtime.commandConsole?.fileMode(path), config).join('; ')
+    if (doubts !== '' && doubts !== logged) log.warning(doubts)
+    logged = doubts
   }
   runtime.onTerminate((signal) => {
     log.notice(`${signal} received, stopping`)

@@ -2,7 +2,7 @@
  * The shape of a checked configuration. `load.ts` makes it; everybody else only reads it.
  */
 
-import type { UdpPath } from '../runtime.ts'
+import type { UdpMode } from '../runtime.ts'
 import type schema from './schema.json'
 
 /** Mode bits, as the engine's config block wants them (abi.md). */
@@ -35,7 +35,7 @@ export interface UdpConfig {
   readonly sndbuf: number
   /** bytes, 0 = leave alone */
   readonly rcvbuf: number
-  readonly path: UdpPath
+  readonly path: UdpMode
 }
 
 /** A checked configuration. Names are those of the file; an absent key without default is undefined. */

@@ -46,7 +46,7 @@ function bindAddress({ host, port }: HostPort): string {
 }
 
 /** The content of each file, by role: two, or three with a rendezvous server. */
-export function matchingConfigs(wishes: Wishes): ReadonlyMap<Role, Written> {
+export function generateConfigs(wishes: Wishes): ReadonlyMap<Role, Written> {
   const { meeting, rendezvous, serviceId, listen, connect, method, httpPorts } = wishes
   const psk = generatePsk()
   const shared = (role: Role): Written => ({ method, psk, http_listen: `127.0.0.1:${httpPorts[role]}` })

@@ -26,7 +26,7 @@ const GROUP_READ = 0o040
 /** The keys that turn automatic control off. */
 const TUNED = KCP_KEYS.filter((key) => key !== 'mtu')
 
-export interface Advice {
+export interface LintResult {
   readonly warnings: readonly string[]
   readonly notes: readonly string[]
 }
@@ -90,7 +90,7 @@ function ignoredKeys(config: Config, findings: Findings): string[] {
 }
 
 /** @throws ConfigError for an address that is none */
-export function advise(config: Config, findings: Findings): Advice {
+export function lint(config: Config, findings: Findings): LintResult {
   const { mode, kcp, udp, keepalive, http_listen, listen, kcp_bind, log } = config
   const warnings = [...configWarnings(config), ...ignoredKeys(config, findings)]
   const notes: string[] = []

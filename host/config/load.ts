@@ -4,7 +4,7 @@
  * `security.ts`.
  */
 
-import type { UdpPath } from '../runtime.ts'
+import type { UdpMode } from '../runtime.ts'
 import {
   type Config,
   type KcpConfig,
@@ -45,7 +45,7 @@ class Reader {
     return typeof value === 'boolean' ? value : this.#mismatch(key)
   }
 
-  udpPath(key: string): UdpPath {
+  udpMode(key: string): UdpMode {
     const value = this.#values.get(key)
     return value === 'auto' || value === 'fast' || value === 'portable' ? value : this.#mismatch(key)
   }
@@ -109,7 +109,7 @@ export function parseConfig(bytes: Uint8Array): Config {
       reuseport: values.flag('udp.reuseport'),
       sndbuf: values.integer('udp.sndbuf'),
       rcvbuf: values.integer('udp.rcvbuf'),
-      path: values.udpPath('udp.path'),
+      path: values.udpMode('udp.path'),
     },
     timeout: values.integer('timeout'),
     linger: values.integer('linger'),

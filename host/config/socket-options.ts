@@ -27,12 +27,12 @@ export function socketOptionsOf(
   const rcvbuf = isOurs ? UDP_RCVBUF_BYTES : config.rcvbuf
   const wanted = { reuseport, sndbuf, rcvbuf, netdev: kind === 'udp' ? (netdev ?? '') : '' }
   if (!reuseport && sndbuf === 0 && rcvbuf === 0 && wanted.netdev === '') return undefined
-  const told = new Set<string>()
+  const reported = new Set<string>()
   return {
     ...wanted,
     refused(option, why) {
-      if (told.has(option) || (isOurs && option === 'rcvbuf')) return
-      told.add(option)
+      if (reported.has(option) || (isOurs && option === 'rcvbuf')) return
+      reported.add(option)
       const value = wanted[option]
       const key = option === 'netdev' ? option : `${kind}.${option}`
       log.warning(`config key ${key} = ${typeof value === 'string' ? quote(value) : value}: ${why}`)

@@ -11,7 +11,7 @@ import type { SystemError } from '../errors.ts'
 import { LOG_DEBUG, LOG_WARNING, type Log } from '../log/log.ts'
 import { formatAddress, type SocketAddress } from '../net/address.ts'
 
-/** Least time between two lines of one tally, ms. */
+/** Least time between two lines of one counter, ms. */
 const TALLY_MS = 60_000
 /** Accept errors with less than this between them are one row, ms (protocol.md 12, accept back-off). */
 const ACCEPT_ROW_MS = 500
@@ -65,7 +65,7 @@ const UNREACHABLE = new Set([
 const FULL = new Set(['ENOBUFS', 'EAGAIN', 'EWOULDBLOCK', 'ENOMEM'])
 
 /** Events of one kind since the last line about them. */
-class Tally {
+class RateLimitedCounter {
   readonly #log: Log
   readonly #level: number
   readonly #what: string
@@ -110,9 +110,9 @@ export class Diagnostics {
   #core: Core
   readonly #log: Log
   readonly #clock: () => number
-  readonly #auth: Tally
-  readonly #replay: Tally
-  readonly #malformed: Tally
+  readonly #auth: RateLimitedCounter
+  readonly #replay: RateLimitedCounter
+  readonly #malformed: RateLimitedCounter
   /** Counters as last looked at: their lower words, which is enough for differences. */
   readonly #seen = new Map<CounterName, number>()
   readonly #sealed: boolean
@@ -130,11 +130,11 @@ export class Diagnostics {
     this.#log = log
     this.#clock = clock
     this.#sealed = sealed
-    this.#auth = new Tally(log, LOG_WARNING, 'failed authentication', ' (wrong key or method?)')
-    this.#replay = new Tally(log, LOG_DEBUG, 'were replays,', '')
+    this.#auth = new RateLimitedCounter(log, LOG_WARNING, 'failed authentication', ' (wrong key or method?)')
+    this.#replay = new RateLimitedCounter(log, LOG_DEBUG, 'were replays,', '')
     this.#malformed = sealed
-      ? new Tally(log, LOG_DEBUG, 'could not be parsed', '')
-      : new Tally(log, LOG_WARNING, 'could not be parsed', ' (method set at the other end only?)')
+      ? new RateLimitedCounter(log, LOG_DEBUG, 'could not be parsed', '')
+      : new RateLimitedCounter(log, LOG_WARNING, 'could not be parsed', ' (method set at the other end only?)')
   }
 
   /** Another engine is in use, whose counters begin at 0. */
@@ -149,11 +149,11 @@ export class Diagnostics {
    * @param last source of the last datagram
    */
   dropped(failed: SocketAddress | undefined, last: SocketAddress | undefined): void {
-    this.#tally(this.#auth, 'drop_auth', failed ?? last)
+    this.#count(this.#auth, 'drop_auth', failed ?? last)
     // what is too short to be sealed was not: the other end has no method
-    this.#tally(this.#sealed ? this.#auth : this.#malformed, 'drop_short', failed ?? last)
-    this.#tally(this.#replay, 'drop_replay', last)
-    this.#tally(this.#malformed, 'drop_malformed', last)
+    this.#count(this.#sealed ? this.#auth : this.#malformed, 'drop_short', failed ?? last)
+    this.#count(this.#replay, 'drop_replay', last)
+    this.#count(this.#malformed, 'drop_malformed', last)
     if (this.#grown('sessions_refused') > 0) {
       this.#log.limited('refused', LOG_WARNING, () => {
         const source = last === undefined ? '' : ` from ${formatAddress(last)}`
@@ -162,9 +162,9 @@ export class Diagnostics {
     }
   }
 
-  #tally(tally: Tally, name: CounterName, source: SocketAddress | undefined): void {
+  #count(counter: RateLimitedCounter, name: CounterName, source: SocketAddress | undefined): void {
     const count = this.#grown(name)
-    if (count > 0) tally.add(count, source, this.#clock())
+    if (count > 0) counter.add(count, source, this.#clock())
   }
 
   /** How much a counter has grown since it was looked at. */

@@ -6,7 +6,7 @@
 import { type Config, MODE_CLIENT, MODE_RENDEZVOUS } from '../config/config.ts'
 import type { Driver } from '../driver/driver.ts'
 import type { Core } from '../engine/core.ts'
-import type { LinkPath } from '../monitoring/live.ts'
+import type { LinkStatus } from '../monitoring/live.ts'
 import type { Monitor } from '../monitoring/monitoring.ts'
 import {
   type Counters,
@@ -89,7 +89,7 @@ export class EndpointMonitor implements Monitor {
     return this.#shown.driver.diagnostics.counters
   }
 
-  path(): LinkPath {
+  path(): LinkStatus {
     const { driver, transport } = this.#shown
     return {
       local: driver.sockets.sender?.local,

@@ -356,7 +356,7 @@ export function openFastUdp(calls: FastCalls, options: UdpOptions, handlers: Udp
 }
 
 /** Runtime.openUdp: by system calls where `options.path` asks for them or, with auto, where they can be made; else by `portable`. */
-export function openUdpByPath(calls: FastCalls, portable: Runtime['openUdp']): Runtime['openUdp'] {
+export function openUdpByMode(calls: FastCalls, portable: Runtime['openUdp']): Runtime['openUdp'] {
   return async (options, handlers) => {
     let path = 'portable'
     if (options.path !== undefined && options.path !== 'portable') {

@@ -40,7 +40,7 @@ const FRESH_S = 3
 export type LinkState = 'checking' | 'up' | 'silent' | 'quiet' | 'idle' | 'pending' | 'serving'
 
 /** The ends of the path; what is not known is undefined. */
-export interface LinkPath {
+export interface LinkStatus {
   readonly local: SocketAddress | undefined
   readonly peer: SocketAddress | undefined
   readonly rendezvous: SocketAddress | undefined
@@ -69,7 +69,7 @@ export interface LiveSource {
   context(context: ContextStats): object
   /** Settings for people to see; no secrets. */
   about(): object
-  path(): LinkPath
+  path(): LinkStatus
   /** Client: sends one PING beside the keepalive. */
   ping(): void
   /** The last warnings, and how many there were ever. */
@@ -109,7 +109,7 @@ export const sseEvent = (name: string, data: object): string => `event: ${name}\
 /** Looks at the peer's answers from sample to sample. */
 class LinkWatch {
   readonly #source: LiveSource
-  #heard = 0
+  #received = 0
   #at = 0
   /** ms without an authentic datagram, while the process was able to receive one. */
   silent = 0
@@ -120,7 +120,7 @@ class LinkWatch {
   }
 
   begin({ at, counters }: Snapshot): void {
-    this.#heard = authentic(counters)
+    this.#received = authentic(counters)
     this.#at = at
     this.silent = 0
     this.#checked = counters.last_received_age < SILENT_MS
@@ -131,13 +131,13 @@ class LinkWatch {
    * @returns whether nothing was received since the one before
    */
   look({ at, counters }: Snapshot): boolean {
-    const heard = authentic(counters)
+    const received = authentic(counters)
     // a process that did not run for long could not receive anything
     const passed = Math.min(at - this.#at, 2 * SAMPLE_MS)
     this.#at = at
-    this.silent = heard === this.#heard ? this.silent + passed : 0
-    if (heard !== this.#heard) this.#checked = true
-    this.#heard = heard
+    this.silent = received === this.#received ? this.silent + passed : 0
+    if (received !== this.#received) this.#checked = true
+    this.#received = received
     return this.silent > 0
   }
 

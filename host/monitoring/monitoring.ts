@@ -13,7 +13,7 @@ import type { HttpServer, Runtime } from '../runtime.ts'
 import { resolveKey } from '../transport/resolver.ts'
 import { BANNER_LINE, PROGRAM, VERSION } from '../version.ts'
 import { createHttpApp } from './app.ts'
-import type { LinkPath } from './live.ts'
+import type { LinkStatus } from './live.ts'
 import type { HttpSource } from './source.ts'
 import { NO_COUNTERS } from './stats.ts'
 
@@ -26,7 +26,7 @@ export interface Monitor extends Pick<HttpSource, 'snapshot' | 'sessions' | 'con
   readonly started: number
   /** Called before each request is answered, when the numbers must be fetched first. */
   prepare?(target: string): Promise<void>
-  path(): LinkPath
+  path(): LinkStatus
   /** Client: sends one PING beside the keepalive. */
   ping(): void
 }

@@ -6,7 +6,7 @@
 import type { Config } from '../config/config.ts'
 import type { HostCounters } from '../driver/diagnostics.ts'
 import type { SecretPart } from '../engine/secret.ts'
-import type { LinkPath } from '../monitoring/live.ts'
+import type { LinkStatus } from '../monitoring/live.ts'
 import type { Counters, Health, SessionStats } from '../monitoring/stats.ts'
 
 /** From the first process. `level`: that of the log. `secret`: the worker's part of that of all. */
@@ -41,7 +41,7 @@ export interface Part {
   readonly counters: Counters
   readonly host: HostCounters
   readonly health: Health
-  readonly path: LinkPath
+  readonly path: LinkStatus
 }
 
 /** Sums, name by name. */
@@ -53,8 +53,8 @@ export function sumHost(parts: readonly HostCounters[], none: HostCounters): Hos
 
 /** The health of all is that of the worst: connections of a worker that receives nothing are dead. */
 export function worstHealth(parts: readonly Health[], none: Health): Health {
-  const heard = parts.map(({ lastReceived }) => lastReceived)
-  const known = heard.filter((age) => age !== undefined)
-  const all = known.length > 0 && known.length === heard.length
+  const ages = parts.map(({ lastReceived }) => lastReceived)
+  const known = ages.filter((age) => age !== undefined)
+  const all = known.length > 0 && known.length === ages.length
   return { ...none, ...parts[0], lastReceived: all ? Math.max(...known) : undefined }
 }

@@ -5,7 +5,7 @@
 
 import { type Config, MODE_CLIENT } from '../config/config.ts'
 import { NO_HOST_COUNTERS } from '../driver/diagnostics.ts'
-import type { LinkPath } from '../monitoring/live.ts'
+import type { LinkStatus } from '../monitoring/live.ts'
 import type { Monitor } from '../monitoring/monitoring.ts'
 import {
   type Health,
@@ -24,7 +24,7 @@ import { type FromWorker, type Part, sumHost, type ToWorker, worstHealth } from 
 const ANSWER_MS = 2000
 /** Lists of sessions are forgotten this long after they were asked for, ms. */
 const SESSIONS_KEPT_MS = 10_000
-const NO_PATH: LinkPath = {
+const NO_PATH: LinkStatus = {
   local: undefined,
   peer: undefined,
   rendezvous: undefined,
@@ -153,7 +153,7 @@ export class WorkerStats implements Monitor {
   }
 
   /** That of one of them: they share the path to the peer. */
-  path(): LinkPath {
+  path(): LinkStatus {
     const paths = [...this.#parts.values()].map((part) => part.path)
     return paths.find(({ pongRtt }) => pongRtt !== undefined) ?? paths[0] ?? NO_PATH
   }

@@ -3,7 +3,7 @@
 import { COMMAND_LINE } from '../../host/cli/args.ts'
 import { runCommand } from '../../host/cli/commands/command.ts'
 import { findCommand } from '../../host/cli/commands/table.ts'
-import type { Tools } from '../../host/runtime.ts'
+import type { CommandConsole } from '../../host/runtime.ts'
 import { MemoryNetwork, NO_CIPHERS } from './memory-runtime.ts'
 
 /** What a command meets. */
@@ -15,7 +15,7 @@ export interface World {
   readonly mode?: number
   /** Answers of the person at the terminal, in order; the input ends behind them. Absent = no terminal. */
   readonly answers?: readonly string[]
-  readonly started?: Tools['started']
+  readonly started?: CommandConsole['started']
   readonly env?: Readonly<Record<string, string>>
   /** Why no file can be written, by path. */
   readonly broken?: Readonly<Record<string, string>>
@@ -38,7 +38,7 @@ export async function tryCommand(name: string, words: readonly string[], world: 
   const questions: string[] = []
   const printed = { stdout: '', stderr: '' }
   const waiting = [...(answers ?? [])]
-  const tools: Tools = {
+  const commandConsole: CommandConsole = {
     started: world.started ?? { command: 'node', script: '/usr/bin/kcptun-wasm' },
     directory: '/home/me',
     createFile(path, text) {
@@ -59,7 +59,7 @@ export async function tryCommand(name: string, words: readonly string[], world: 
     },
   }
   const runtime = Object.assign(new MemoryNetwork().runtime(), {
-    tools,
+    commandConsole,
     os: undefined,
     print(stream: 'stdout' | 'stderr', text: string) {
       printed[stream] += text

@@ -10,7 +10,7 @@ import { once } from 'node:events'
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
 import { NotAvailable } from '../../host/errors.ts'
-import { openFastUdp, openUdpByPath } from '../../host/linux/batched-udp.ts'
+import { openFastUdp, openUdpByMode } from '../../host/linux/batched-udp.ts'
 import { AF_INET, SOCK_DGRAM } from '../../host/linux/libc.ts'
 import { syscallsOf } from '../../host/linux/syscalls.ts'
 import type { SocketAddress } from '../../host/net/address.ts'
@@ -230,7 +230,7 @@ export function fastUdpTests(runtime: Runtime): void {
       errorName: (errno) => (errno === 38 ? 'ENOSYS' : '?'),
     }
     const calls = { clock, libc: () => libc, watch: () => ({ close: () => {} }) }
-    const openUdp = openUdpByPath(calls, runtime.openUdp)
+    const openUdp = openUdpByMode(calls, runtime.openUdp)
     const socket = await openUdp({ bind: LOCALHOST, path: 'auto' }, new Inbox())
     sockets.push(socket)
     assert.is(socket.path, 'portable (fast: not available: sendmmsg ENOSYS)')
@@ -241,7 +241,7 @@ export function fastUdpTests(runtime: Runtime): void {
     const none = (): never => {
       throw new NotAvailable('not available: a reason')
     }
-    const openUdp = openUdpByPath({ clock, libc: none, watch: none }, runtime.openUdp)
+    const openUdp = openUdpByMode({ clock, libc: none, watch: none }, runtime.openUdp)
     await openUdp({ bind: LOCALHOST, path: 'fast' }, new Inbox()).then(
       () => assert.unreachable(),
       (error) => assert.ok(error instanceof NotAvailable),

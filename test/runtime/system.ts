@@ -48,8 +48,8 @@ export function systemConformance({ runtime }: Subject): void {
   })
 
   test('a new file belongs to its owner alone, and never takes the place of another', async () => {
-    const { tools } = runtime
-    if (tools === undefined) throw new Error('no tools')
+    const { commandConsole: tools } = runtime
+    if (tools === undefined) throw new Error('no console')
     const directory = await mkdtemp(join(tmpdir(), 'kcptun-wasm-'))
     try {
       const codeOf = (action: () => unknown): string | undefined => {

@@ -5,7 +5,7 @@ import { once } from 'node:events'
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
 import type { SocketAddress } from '../../host/net/address.ts'
-import type { UdpHandlers, UdpOptions, UdpPath, UdpSocket } from '../../host/runtime.ts'
+import type { UdpHandlers, UdpMode, UdpOptions, UdpSocket } from '../../host/runtime.ts'
 import { sleep, waitFor } from '../../testkit/wait.ts'
 import { skip } from '../skip.ts'
 import { ANY6, LOCALHOST, LOCALHOST6, type Subject } from './subject.ts'
@@ -54,7 +54,7 @@ class Recorder implements UdpHandlers {
   }
 }
 
-export function udpConformance({ runtime }: Subject, hasIpv6: boolean, path: UdpPath): void {
+export function udpConformance({ runtime }: Subject, hasIpv6: boolean, path: UdpMode): void {
   const test = suite(`${runtime.name}: UDP, ${path}`)
   const sockets: UdpSocket[] = []
 

@@ -2,7 +2,7 @@
 
 import { type Config, MODE_CLIENT, MODE_RENDEZVOUS, MODE_SERVER } from '../../config/config.ts'
 import { type JsonNode, readJson } from '../../config/json.ts'
-import { type Advice, advise, fileWarnings, keyWarnings } from '../../config/lint.ts'
+import { fileWarnings, keyWarnings, type LintResult, lint } from '../../config/lint.ts'
 import { parseConfig } from '../../config/load.ts'
 import { type Datagram, datagrams } from '../../config/mtu.ts'
 import { modeName } from '../../config/rules.ts'
@@ -31,7 +31,7 @@ const CONFIG: Option = {
 const JSON_OUT: Option = { long: '--json', help: 'tell it as one JSON object' }
 
 /** What is known about a file. */
-interface Report extends Advice {
+interface Report extends LintResult {
   readonly error: ConfigError | undefined
   readonly config: Config | undefined
   readonly values: ReadonlyMap<string, Scalar>
@@ -64,7 +64,7 @@ function inspect(path: string, bytes: Uint8Array, mode: number | undefined): Rep
     const document: JsonNode = readJson(bytes)
     findings = examine(document)
     const config = startable(bytes)
-    const { warnings, notes } = advise(config, findings)
+    const { warnings, notes } = lint(config, findings)
     const sizes = datagrams(config)
     return {
       error: undefined,
@@ -187,7 +187,7 @@ export const command: Command = {
     const path = values.get(CONFIG.long)
     if (path === undefined) throw new CommandError('a config file must be given with -c')
     const bytes = await readConfig(runtime, path)
-    const report = inspect(path, bytes, runtime.tools?.fileMode(path))
+    const report = inspect(path, bytes, runtime.commandConsole?.fileMode(path))
     const text = flags.has(JSON_OUT.long) ? jsonReport(path, report) : textReport(path, report)
     runtime.print('stdout', text)
     return report.error === undefined ? 0 : 1

@@ -34,7 +34,7 @@ exit status: 0 healthy, 1 broken, 2 works but degraded`,
       throw new CommandError(`config file ${path}: ${messageOf(error)}`)
     })
     const config = parseConfig(bytes)
-    const shown = runtime.tools?.isTerminal('stderr') === true
+    const shown = runtime.commandConsole?.isTerminal('stderr') === true
     const progress = (what: string): void => {
       if (shown) runtime.print('stderr', `\r\x1b[K${what}`)
     }

@@ -3,17 +3,17 @@
  * open is asked on a terminal, or refused where there is none.
  */
 
-import { matchingConfigs, type Role, randomPort, type Wishes, type Written } from '../../config/generate.ts'
+import { generateConfigs, type Role, randomPort, type Wishes, type Written } from '../../config/generate.ts'
 import { parseConfig } from '../../config/load.ts'
 import { assertStartable } from '../../config/security.ts'
 import { methods } from '../../crypto/methods.ts'
 import { ConfigError, codeOf, messageOf, quote } from '../../errors.ts'
 import { type HostPort, isLoopbackHost, isWildcardHost, parseHostPort } from '../../net/address.ts'
-import type { Runtime, Tools } from '../../runtime.ts'
+import type { CommandConsole, Runtime } from '../../runtime.ts'
 import type { Option } from '../options.ts'
 import { type Command, CommandError } from './command.ts'
-import { selfCommand, shellWord, toolsOf } from './invocation.ts'
-import { Answers } from './prompt.ts'
+import { consoleOf, invocationOf, shellWord } from './invocation.ts'
+import { Prompt } from './prompt.ts'
 
 const DEFAULT_METHOD = 'xchacha20poly1305_ietf'
 const DEFAULT_SERVICE_ID = 'tunnel'
@@ -102,26 +102,26 @@ async function freePort(runtime: Runtime, taken: ReadonlySet<number>): Promise<n
   throw new CommandError('no free TCP port found for the monitoring server')
 }
 
-async function readWishes(runtime: Runtime, answers: Answers): Promise<Wishes> {
-  const rendezvous = answers.has(RENDEZVOUS)
-  if (rendezvous && answers.has(SERVER)) throw new CommandError('--server and --rendezvous exclude each other')
-  if (!rendezvous && answers.has(SERVICE_ID)) throw new CommandError('--service-id is for --rendezvous')
+async function readWishes(runtime: Runtime, prompt: Prompt): Promise<Wishes> {
+  const rendezvous = prompt.has(RENDEZVOUS)
+  if (rendezvous && prompt.has(SERVER)) throw new CommandError('--server and --rendezvous exclude each other')
+  if (!rendezvous && prompt.has(SERVICE_ID)) throw new CommandError('--service-id is for --rendezvous')
   // what needs no answer is looked at before the first question
-  const method = answers.flag(METHOD, DEFAULT_METHOD, readMethod)
-  const serviceId = answers.flag(SERVICE_ID, DEFAULT_SERVICE_ID, (text) => text)
-  answers.expect([rendezvous ? RENDEZVOUS : SERVER, LISTEN, CONNECT])
-  const meeting = await answers.get(
+  const method = prompt.flag(METHOD, DEFAULT_METHOD, readMethod)
+  const serviceId = prompt.flag(SERVICE_ID, DEFAULT_SERVICE_ID, (text) => text)
+  prompt.expect([rendezvous ? RENDEZVOUS : SERVER, LISTEN, CONNECT])
+  const meeting = await prompt.get(
     {
       option: rendezvous ? RENDEZVOUS : SERVER,
       text: 'Server, as the client reaches it (host or host:port)',
     },
     readMeeting,
   )
-  const listen = await answers.get(
+  const listen = await prompt.get(
     { option: LISTEN, text: 'Where the client accepts applications', preset: `${LOOPBACK}:1080` },
     (text) => readLocal(text, 'bind'),
   )
-  const connect = await answers.get(
+  const connect = await prompt.get(
     { option: CONNECT, text: 'Service that the server connects to (host:port, or a port of its own)' },
     (text) => readLocal(text, 'connect'),
   )
@@ -136,16 +136,16 @@ async function readWishes(runtime: Runtime, answers: Answers): Promise<Wishes> {
 
 const TAKEN = 'exists already and is left as it is; --dir chooses another directory'
 
-/** Says before the first question what would make the answers useless. @throws CommandError */
-function expectRoom(tools: Tools, dir: string, paths: Iterable<string>): void {
+/** Reports before the first question what would make the answers useless. @throws CommandError */
+function expectRoom(commandConsole: CommandConsole, dir: string, paths: Iterable<string>): void {
   try {
-    tools.fileMode(dir)
+    commandConsole.fileMode(dir)
   } catch (error) {
     throw new CommandError(`--dir ${dir}: ${messageOf(error)}`)
   }
   for (const path of paths) {
     try {
-      tools.fileMode(path)
+      commandConsole.fileMode(path)
     } catch (error) {
       if (codeOf(error) === 'ENOENT') continue
       throw new CommandError(`${path}: ${messageOf(error)}`)
@@ -155,14 +155,17 @@ function expectRoom(tools: Tools, dir: string, paths: Iterable<string>): void {
 }
 
 /** All files or none. @throws CommandError */
-function writeAll(tools: Tools, files: readonly { readonly path: string; readonly text: string }[]): void {
+function writeAll(
+  commandConsole: CommandConsole,
+  files: readonly { readonly path: string; readonly text: string }[],
+): void {
   const written: string[] = []
   for (const { path, text } of files) {
     try {
-      tools.createFile(path, text)
+      commandConsole.createFile(path, text)
       written.push(path)
     } catch (error) {
-      for (const done of written) tools.removeFile(done)
+      for (const done of written) commandConsole.removeFile(done)
       const why = codeOf(error) === 'EEXIST' ? TAKEN : messageOf(error)
       throw new CommandError(`${path}: ${why}; nothing was written`)
     }
@@ -205,17 +208,17 @@ export const command: Command = {
   notes: `What is missing is asked, if there is a terminal. Nothing is overwritten. Example:
   init --server vpn.example.org:4000 --listen 1080 --connect 127.0.0.1:1080`,
   async run({ runtime }, given) {
-    const tools = toolsOf(runtime)
+    const commandConsole = consoleOf(runtime)
     const dir = given.values.get(DIR.long) ?? '.'
-    const answers = new Answers(runtime, given)
-    const roles: readonly Role[] = answers.has(RENDEZVOUS) ? ['rendezvous', 'server', 'client'] : ['server', 'client']
+    const prompt = new Prompt(runtime, given)
+    const roles: readonly Role[] = prompt.has(RENDEZVOUS) ? ['rendezvous', 'server', 'client'] : ['server', 'client']
     const paths = new Map(roles.map((role) => [role, pathOf(dir, role)]))
-    expectRoom(tools, dir, paths.values())
-    const wishes = await readWishes(runtime, answers)
+    expectRoom(commandConsole, dir, paths.values())
+    const wishes = await readWishes(runtime, prompt)
     const files: { path: string; text: string }[] = []
-    for (const [role, config] of matchingConfigs(wishes)) files.push({ path: pathOf(dir, role), text: textOf(config) })
-    writeAll(tools, files)
-    runtime.print('stdout', instructions(wishes, paths, selfCommand(runtime)))
+    for (const [role, config] of generateConfigs(wishes)) files.push({ path: pathOf(dir, role), text: textOf(config) })
+    writeAll(commandConsole, files)
+    runtime.print('stdout', instructions(wishes, paths, invocationOf(runtime)))
     return 0
   },
 }

@@ -1,6 +1,6 @@
 /** How to call this program again, for people to copy into a shell. */
 
-import type { Runtime, Tools } from '../../runtime.ts'
+import type { CommandConsole, Runtime } from '../../runtime.ts'
 import { PROGRAM } from '../../version.ts'
 import { CommandError } from './command.ts'
 
@@ -10,14 +10,14 @@ const PLAIN_WORD = /^[\w@%+=:,./-]+$/
 export const shellWord = (text: string): string => (PLAIN_WORD.test(text) ? text : `'${text.replaceAll("'", `'\\''`)}'`)
 
 /** @throws CommandError */
-export function toolsOf(runtime: Runtime): Tools {
-  if (runtime.tools === undefined) throw new CommandError('not available on this system')
-  return runtime.tools
+export function consoleOf(runtime: Runtime): CommandConsole {
+  if (runtime.commandConsole === undefined) throw new CommandError('not available on this system')
+  return runtime.commandConsole
 }
 
 /** The words that start this program: its own name where that is installed, else the runtime and the script. */
-export function selfCommand(runtime: Runtime): string {
-  const { started, directory } = toolsOf(runtime)
+export function invocationOf(runtime: Runtime): string {
+  const { started, directory } = consoleOf(runtime)
   const { command, script } = started
   if (script.split(/[\\/]/).at(-1) === PROGRAM) {
     // npx puts the program into a place that no shell looks at

@@ -4,7 +4,7 @@ import { ConfigError } from '../../errors.ts'
 import type { Runtime } from '../../runtime.ts'
 import type { Given, Option } from '../options.ts'
 import { CommandError } from './command.ts'
-import { toolsOf } from './invocation.ts'
+import { consoleOf } from './invocation.ts'
 
 export interface Question {
   /** The flag for the same value. */
@@ -14,7 +14,7 @@ export interface Question {
   readonly preset?: string
 }
 
-export class Answers {
+export class Prompt {
   readonly #runtime: Runtime
   readonly #given: Given
 
@@ -32,9 +32,9 @@ export class Answers {
    * @throws CommandError naming all missing flags, when there is no terminal
    */
   expect(options: readonly Option[]): void {
-    const tools = toolsOf(this.#runtime)
+    const commandConsole = consoleOf(this.#runtime)
     const missing = options.filter((option) => !this.has(option))
-    if (missing.length === 0 || (tools.isTerminal('stdin') && tools.isTerminal('stderr'))) return
+    if (missing.length === 0 || (commandConsole.isTerminal('stdin') && commandConsole.isTerminal('stderr'))) return
     const names = missing.map(({ long, value }) => `${long} ${value}`)
     throw new CommandError(`missing: ${names.join(', ')} (there is no terminal to ask on)`)
   }
@@ -62,7 +62,7 @@ export class Answers {
   async get<Result>({ option, text, preset }: Question, read: (text: string) => Result): Promise<Result> {
     if (this.has(option)) return this.flag(option, '', read)
     while (true) {
-      const answer = await toolsOf(this.#runtime).ask(`${text}${preset === undefined ? '' : ` [${preset}]`}: `)
+      const answer = await consoleOf(this.#runtime).ask(`${text}${preset === undefined ? '' : ` [${preset}]`}: `)
       if (answer === undefined) {
         this.#runtime.print('stderr', '\n')
         throw new CommandError(`no answer; the flag ${option.long} would tell it too`)

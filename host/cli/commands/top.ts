@@ -68,8 +68,8 @@ the variable ${TOKEN_VARIABLE} of the environment holds its token, if it wants o
 keys: q quits, s sorts by something else, arrows, page up and page down scroll`,
   async run({ runtime }, given) {
     const source = await sourceOf(runtime, given)
-    const { terminal, tools } = runtime
-    const isScreen = tools?.isTerminal('stdout') === true && tools.isTerminal('stdin')
+    const { terminal, commandConsole } = runtime
+    const isScreen = commandConsole?.isTerminal('stdout') === true && commandConsole.isTerminal('stdin')
     const dumb = runtime.os?.env('TERM') === 'dumb'
     if (terminal === undefined || !isScreen || dumb || given.flags.has('--once')) {
       await showOnce(runtime, source).catch((error) => {

@@ -196,20 +196,20 @@ export class Conversations {
    * 6.3).
    */
   async dial(waitMs: number): Promise<'eof' | 'data' | 'nothing' | 'refused'> {
-    let said: 'eof' | 'data' | undefined
+    let answered: 'eof' | 'data' | undefined
     const { refused } = await this.#converse(
       [dialMessage()],
       [[0]],
       (arrival) => {
         if (arrival.message.kind !== 'segments') return false
         for (const segment of arrival.message.segments) {
-          if (segment.push && segment.sn <= 1) said ??= firstMessage(segment.data)
+          if (segment.push && segment.sn <= 1) answered ??= firstMessage(segment.data)
         }
-        return said !== undefined
+        return answered !== undefined
       },
       waitMs,
     )
-    return refused ? 'refused' : (said ?? 'nothing')
+    return refused ? 'refused' : (answered ?? 'nothing')
   }
 
   /**
@@ -296,10 +296,10 @@ export async function passageBack(conversations: Conversations, overhead: number
       ...echoes.filter((echo) => !echo.first && sizeOf(echo.asked) > best).map((echo) => sizeOf(echo.asked)),
       most,
     )
-    return { passed, best, lost, heard: echoes.some((echo) => echo.acknowledged) }
+    return { passed, best, lost, reached: echoes.some((echo) => echo.acknowledged) }
   }
   const coarse = await search(ladder(SIZE_MIN_BYTES, most, 2 * COARSE_BYTES))
-  if (!coarse.heard && !whole.acknowledged) return { passage: undefined, refused: false, full: false }
+  if (!coarse.reached && !whole.acknowledged) return { passage: undefined, refused: false, full: false }
   if (coarse.best === 0) return { passage: { passed: 0, lost: coarse.lost }, refused: false, full: false }
   const fine = await search(ladder(coarse.best + TLV_BYTES, coarse.lost, TLV_BYTES))
   const passed = Math.max(coarse.passed, fine.passed)

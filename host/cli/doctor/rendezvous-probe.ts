@@ -33,13 +33,13 @@ export async function meet(examined: Case, server: SocketAddress): Promise<Reach
   if (local === undefined) return undefined
   const pinger = new Pinger(probe)
   const to = asSeenBy(local, server)
-  const told: SocketAddress[] = []
+  const received: SocketAddress[] = []
   probe.onArrival = (arrival) => {
     const { message } = arrival
     if (message.kind === 'punch') {
       for (const address of message.addresses) {
         const seen = asSeenBy(local, address)
-        if (isPunchable(seen) && !told.some((known) => sameAddress(known, seen))) told.push(seen)
+        if (isPunchable(seen) && !received.some((known) => sameAddress(known, seen))) received.push(seen)
       }
       punched = true
     } else pinger.take(arrival)
@@ -50,7 +50,7 @@ export async function meet(examined: Case, server: SocketAddress): Promise<Reach
     probe.send(hello, to)
     await probe.until(() => punched, ASK_PAUSE_MS)
   }
-  const values = { service: config.service_id, addresses: told.map(formatAddress).join(' ') }
+  const values = { service: config.service_id, addresses: received.map(formatAddress).join(' ') }
   if (!punched) {
     const text = `the rendezvous server knows no service ${service}`
     report.add('peer', isClient ? 'failure' : 'note', text, {
@@ -69,7 +69,7 @@ export async function meet(examined: Case, server: SocketAddress): Promise<Reach
     return undefined
   }
   for (let i = 0; i < PUNCH_TIMES && pinger.answers.size === 0; i++) {
-    for (const address of told) pinger.send(address)
+    for (const address of received) pinger.send(address)
     // the server forgets us after some pings of its own
     if (i % 16 === 15) probe.send(hello, to)
     await probe.until(() => pinger.answers.size > 0, PUNCH_PAUSE_MS)

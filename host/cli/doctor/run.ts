@@ -52,7 +52,7 @@ export async function examine({ runtime, config, crypto, seconds, progress }: Or
   const own = aead === undefined ? PLAIN : sealerOf(aead)
   reportConfig(report, config)
   try {
-    await examineWay({ runtime, config, crypto, own, report, seconds, progress })
+    await examinePath({ runtime, config, crypto, own, report, seconds, progress })
   } finally {
     own.wipe()
   }
@@ -63,7 +63,7 @@ export async function examine({ runtime, config, crypto, seconds, progress }: Or
 }
 
 /** Everything that is asked of addresses, ports, the peer and sockets. */
-async function examineWay(order: Omit<Case, 'addresses' | 'refusals'>): Promise<void> {
+async function examinePath(order: Omit<Case, 'addresses' | 'refusals'>): Promise<void> {
   const { runtime, config, report, progress } = order
   const { addresses, failures } = await resolveAddresses(runtime, config, NO_ADDRESSES)
   const refusals = new Refusals()

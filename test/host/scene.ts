@@ -1,0 +1,126 @@
+import * as assert from 'uvu/assert'
+import type { Hello, Sample } from '../../host/dashboard/sample.ts'
+import { createHttpApp, type HttpApp } from '../../host/monitoring/app.ts'
+import type { HttpSource } from '../../host/monitoring/source.ts'
+import { NO_COUNTERS, type SessionStats, type Snapshot } from '../../host/monitoring/stats.ts'
+import { NO_LIVE } from './live-source.ts'
+
+export const TOKEN = 'correct-horse-battery'
+
+/** An endpoint whose clock and counters a test moves. */
+export class Scene {
+  at = 1000
+  snapshots = 0
+  pings = 0
+  cuts = 0
+  holds = 0
+  counters: Snapshot['counters'] = { ...NO_COUNTERS, last_received_age: Number.POSITIVE_INFINITY }
+  sessions: SessionStats[] = []
+  warnings: { at: number; level: number; text: string }[] = []
+  token: string | undefined
+  remote = '127.0.0.1'
+  readonly app: HttpApp
+
+  constructor(changes: Partial<HttpSource> = {}, live: Partial<HttpSource['live']> = {}) {
+    const snapshot = (): Snapshot => {
+      this.snapshots++
+      return { at: this.at, uptime: this.at, cpu: 1, date: new Date(), counters: this.counters }
+    }
+    this.app = createHttpApp({
+      program: { name: 'NAME', version: '1.2.3', note: 'NOTE', runtime: 'node', runtimeVersion: '20', mode: 'client' },
+      snapshot,
+      sessions: () => [this.sessions],
+      start: snapshot(),
+      health: () => ({ client: true, pending: false, lastReceived: 0, silence: 79 }),
+      hostCounters: () => ({
+        tcp_accepted: 0,
+        tcp_refused: 0,
+        tcp_accept_errors: 0,
+        tcp_dials: 0,
+        tcp_dial_failures: 0,
+        udp_full: 0,
+        udp_too_long: 0,
+        udp_unreachable: 0,
+        udp_other_errors: 0,
+        engine_traps: 0,
+      }),
+      listen: 'monitor.lan:8081',
+      token: () => this.token,
+      live: {
+        ...NO_LIVE,
+        clock: { ...NO_LIVE.clock, monotonic: () => this.at },
+        ping: () => this.pings++,
+        warnings: () => ({ recent: this.warnings, remembered: this.warnings.length }),
+        ...live,
+      },
+      ...changes,
+    })
+    this.snapshots = 0
+  }
+
+  async ask(target: string, headers: Record<string, string> = {}, method = 'GET'): Promise<Response> {
+    const request = new Request(`http://127.0.0.1:8081${target}`, { method, headers })
+    const connection = { remote: this.remote, hold: () => this.holds++, cut: () => this.cuts++ }
+    return this.app.fetch(request, { target, connection })
+  }
+
+  async watch(headers: Record<string, string> = {}): Promise<Watcher> {
+    const response = await this.ask('/events', headers)
+    assert.is(response.status, 200)
+    return new Watcher(response)
+  }
+}
+
+/** Reads a stream of events. */
+export class Watcher {
+  readonly response: Response
+  ended = false
+  hello: Hello | undefined
+  samples: Sample[] = []
+  crowded = false
+  readonly #reader: ReadableStreamDefaultReader<Uint8Array>
+
+  constructor(response: Response) {
+    this.response = response
+    assert.ok(response.body)
+    this.#reader = response.body.getReader()
+  }
+
+  /** Reads until the end, in the background. */
+  read(): this {
+    const decoder = new TextDecoder()
+    let text = ''
+    const loop = async (): Promise<void> => {
+      for (;;) {
+        const { value, done } = await this.#reader.read()
+        if (done) break
+        text += decoder.decode(value, { stream: true })
+        const events = text.split('\n\n')
+        text = events.pop() ?? ''
+        for (const event of events) this.#take(event)
+      }
+    }
+    loop()
+      .catch(() => {})
+      .finally(() => {
+        this.ended = true
+      })
+    return this
+  }
+
+  #take(event: string): void {
+    const [, name, data = ''] = /^event: (\w+)\ndata: (.*)$/.exec(event) ?? []
+    if (name === 'hello') this.hello = JSON.parse(data)
+    else if (name === 'sample') this.samples.push(JSON.parse(data))
+    else if (name === 'crowded') this.crowded = true
+    else throw new Error(event)
+  }
+
+  get last(): Sample | undefined {
+    return this.samples.at(-1)
+  }
+
+  leave(): Promise<void> {
+    return this.#reader.cancel()
+  }
+}

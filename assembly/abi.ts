@@ -1,29 +1,29 @@
-/* Numbers that engine and host share (docs/abi.md). Made from assembly/abi.json by build/abi.mjs: edit that file. */
+/* Constants that engine and host share (docs/abi.md). Generated from assembly/abi.json by build/abi.mjs: edit that file. */
 
 export const ABI_VERSION: i32 = 2
-/** The clock runs in ticks of 1/8 ms. */
+/** Ticks in a millisecond. */
 export const TICKS_PER_MS: u32 = 8
-/** The same for a second. */
+/** Ticks in a second. */
 export const TICKS_PER_SECOND: u32 = 8000
-/** Longest sleep that `next_timeout` returns: keeps differences of 32-bit clocks far from their sign bit. */
+/** Longest sleep that `next_timeout` returns. It keeps differences of 32-bit clocks far from their sign bit. */
 export const MAX_SLEEP_TICKS: u32 = 0x2932e000
-/** Value of a config field that is not set. */
+/** Value of a config field that is left to the engine. */
 export const UNSET: u32 = 0xffffffff
-/** Longest datagram that is handled, as it stands on the wire. */
+/** Longest datagram that is accepted, as it is on the wire. */
 export const MAX_DATAGRAM_BYTES: u32 = 1500
-/** Receive descriptors. */
+/** Number of receive descriptors. */
 export const RX_SLOTS: u32 = 128
-/** Transmit descriptors. */
+/** Number of transmit descriptors. */
 export const TX_SLOTS: u32 = 64
 /** Events that one `poll_events` can return. */
 export const EVENT_SLOTS: u32 = 256
-/** Spans. */
+/** Spans that one `stream_reserve` or `stream_peek` can return. */
 export const SPAN_SLOTS: u32 = 64
 /** Size of the entropy block. */
 export const ENTROPY_BYTES: u32 = 65536
-/** Size of the host's I/O block. */
+/** Size of the block at `io_ptr`. */
 export const IO_BYTES: u32 = 65536
-/** Longest service id. */
+/** Longest service id, in bytes. */
 export const SERVICE_BYTES: u32 = 256
 /** Result of `session_info` for a session in TIME_WAIT, which has no stream. */
 export const NO_STREAM: u32 = 0x7fffffff

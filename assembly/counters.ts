@@ -1,4 +1,4 @@
-/* Indexes of the counters. Made from assembly/abi.json by build/abi.mjs: edit that file. */
+/* Indexes of the counters. Generated from assembly/abi.json by build/abi.mjs: edit that file. */
 
 export const TCP_READ_BYTES: u32 = 0
 export const TCP_WRITTEN_BYTES: u32 = 1

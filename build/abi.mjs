@@ -1,22 +1,54 @@
-// node build/abi.mjs [--check]: writes what follows from assembly/abi.json, the one description of the engine's ABI:
-// constants for the engine (assembly/abi.ts, assembly/counters.ts) and for hosts (host/engine/abi.ts), the tables of
-// docs/abi.md, and a C header (dist/kcptun_core.h). --check writes nothing and fails when a committed file differs.
+// node build/abi.mjs [--check]: generates from assembly/abi.json, the one description of the engine's ABI, constants
+// for the engine (assembly/abi.ts, assembly/counters.ts) and for hosts (host/engine/abi.ts), the tables of docs/abi.md,
+// and a C header (dist/kcptun_core.h). --check writes nothing and fails if a committed file differs.
 
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { inProject } from './files.mjs'
 
-/** @typedef {{ value: number, doc?: string }} Value */
-/** @typedef {{ offset: number, type: string, doc?: string, by?: string }} Field */
-/** @typedef {{ doc: string, prefix: string, type: string, text?: boolean, values: Record<string, Value> }} Enum */
-/** @typedef {{ doc: string, prefix: string, bytes: number, unit: 'byte' | 'word', fields: Record<string, Field>, flags?: Record<string, number> }} Struct */
-/** @typedef {{ min: number, max: number, values?: number[], unset?: boolean, group?: string, doc: string }} ConfigEntry */
-/** @typedef {{ version: number, constants: Record<string, Value>, enums: Record<string, Enum>, structs: Record<string, Struct>, config: Record<string, ConfigEntry>, counters: Record<string, { gauge?: boolean, doc?: string }>, calls: Record<string, { args: string[], kind: string, doc: string }> }} Abi */
+/**
+ * @typedef {{ value: number, doc?: string }} Value
+ * @typedef {{ offset: number, type: string, doc?: string, by?: 'host' | 'engine' }} Field `by`: who writes it
+ * @typedef {{ min: number, max: number, values?: number[], unset?: boolean, default?: number, group?: string,
+ *   doc: string }} ConfigEntry
+ * @typedef {{ gauge?: boolean, doc?: string }} Counter
+ * @typedef {{ args: string[], kind: 'getter' | 'mutator' | 'handle' | 'poll', doc: string }} Call
+ */
+
+/**
+ * @typedef {object} Enum
+ * @property {string} doc
+ * @property {string} prefix of the names in AssemblyScript and C
+ * @property {string} type in AssemblyScript
+ * @property {boolean} [text] whether hosts get the documentation of the values as texts
+ * @property {Record<string, Value>} values
+ */
+
+/**
+ * @typedef {object} Struct
+ * @property {string} doc
+ * @property {string} prefix of the names in AssemblyScript
+ * @property {number} bytes
+ * @property {'byte' | 'word'} unit of the offsets in TypeScript
+ * @property {Record<string, Field>} fields
+ * @property {Record<string, number>} [flags] values of its flags
+ */
+
+/**
+ * @typedef {object} Abi
+ * @property {number} version
+ * @property {Record<string, Value>} constants
+ * @property {Record<string, Enum>} enums
+ * @property {Record<string, Struct>} structs
+ * @property {Record<string, ConfigEntry>} config in the order of the block
+ * @property {Record<string, Counter>} counters in the order of the block
+ * @property {Record<string, Call>} calls
+ */
 
 /** @type {Abi} */
 export const abi = JSON.parse(readFileSync(inProject('assembly/abi.json'), 'utf8'))
 
 export const HEADER = 'dist/kcptun_core.h'
-const NOTE = 'Made from assembly/abi.json by build/abi.mjs: edit that file.'
+const NOTE = 'Generated from assembly/abi.json by build/abi.mjs: edit that file.'
 
 /** @param {string} name */
 const upper = (name) => name.replace(/([a-z\d])([A-Z])/g, '$1_$2').toUpperCase()
@@ -47,7 +79,7 @@ function bytesOf(type) {
 
 /** Constants for AssemblyScript, which inlines them. */
 function assembly() {
-  const lines = [`/* Numbers that engine and host share (docs/abi.md). ${NOTE} */`, '']
+  const lines = [`/* Constants that engine and host share (docs/abi.md). ${NOTE} */`, '']
   const put = (/** @type {string} */ name, /** @type {string} */ type, /** @type {number} */ value, doc = '') => {
     if (doc !== '') lines.push(`/** ${doc} */`)
     lines.push(`export const ${name}: ${type} = ${number(value)}`)
@@ -133,23 +165,20 @@ function typescript() {
     '',
   )
   lines.push(
-    '/** Config fields that have the name of their key below `kcp` in the configuration. */',
+    '/** Config fields named as their key below `kcp` in the configuration. */',
     '// biome-ignore format: one line, however long',
     `export const KCP_FIELDS = [${kcp.map(([name]) => quote(name)).join(', ')}] as const`,
     'export type KcpField = (typeof KCP_FIELDS)[number]',
     '',
   )
   lines.push(
-    '/** Names of the counters; the place in the list is the index in the block of u64 values. */',
+    '/** Names of the counters, in the order of the block of u64 values. */',
     '// biome-ignore format: several names in a line',
     'export const COUNTERS = [',
     ...wrapped(Object.keys(abi.counters)),
   )
   lines.push('] as const', 'export type CounterName = (typeof COUNTERS)[number]')
-  lines.push(
-    '/** Counters that go up and down. */',
-    'export const GAUGES: ReadonlySet<string> = new Set<CounterName>([',
-  )
+  lines.push('/** Counters that rise and fall. */', 'export const GAUGES: ReadonlySet<string> = new Set<CounterName>([')
   for (const [name, { gauge }] of Object.entries(abi.counters)) if (gauge) lines.push(`  ${quote(name)},`)
   lines.push('])', '')
   lines.push('/** Every export of the module; all arguments and results are i32. */', 'export interface CoreExports {')
@@ -177,6 +206,7 @@ function header() {
     '#ifndef KCPTUN_CORE_H',
     '#define KCPTUN_CORE_H',
     '',
+    '#include <assert.h>',
     '#include <stdint.h>',
     '',
   ]
@@ -207,7 +237,7 @@ function header() {
       at = offset + bytesOf(type)
     }
     if (bytes > at) lines.push(`  uint8_t reserved${gap}[${bytes - at}];`)
-    lines.push('};', `_Static_assert(sizeof(struct ${tag}) == ${bytes}, "${tag}");`)
+    lines.push('};', `static_assert(sizeof(struct ${tag}) == ${bytes}, "${tag}");`)
     for (const [flag, value] of Object.entries(flags)) put(`${upper(name)}_${flag}`, value)
   }
   lines.push('', '#endif', '')
@@ -222,76 +252,75 @@ const table = (head, rows) =>
     ...rows.map((row) => `| ${row.join(' | ')} |`),
   ].join('\n')
 
-/** The tables of docs/abi.md by the name in their markers. */
-function tables() {
-  /** @type {Map<string, string>} */
-  const all = new Map()
-  const cell = (/** @type {string} */ text = '') => text.replaceAll('|', '\\|')
-  for (const [name, { values }] of Object.entries(abi.enums)) {
-    all.set(
-      name,
-      table(
-        ['value', 'name', 'meaning'],
-        Object.entries(values).map(([item, { value, doc }]) => [String(value), item, cell(doc)]),
-      ),
-    )
-  }
-  for (const [name, { fields }] of Object.entries(abi.structs)) {
-    const written = Object.values(fields).some(({ by }) => by !== undefined)
-    const rows = Object.entries(fields).map(([item, { offset, type, doc, by = '' }]) => [
-      String(offset),
-      type,
-      item,
-      cell(doc),
-      ...(written ? [by] : []),
-    ])
-    all.set(name, table(['offset', 'type', 'field', 'meaning', ...(written ? ['written by'] : [])], rows))
-  }
-  const range = (/** @type {ConfigEntry} */ { min, max, values, unset }) =>
-    `${values?.join(', ') ?? `${min}..${max}`}${unset ? ', unset' : ''}`
-  all.set(
-    'config',
-    table(
-      ['index', 'field', 'range', 'meaning'],
-      Object.entries(abi.config).map(([name, entry], index) => [String(index), name, range(entry), cell(entry.doc)]),
-    ),
-  )
-  all.set(
-    'counters',
-    table(
-      ['index', 'name', 'meaning'],
-      Object.entries(abi.counters).map(([name, { gauge, doc = '' }], index) => [
-        String(index),
-        name,
-        [...(gauge ? ['gauge'] : []), ...(doc === '' ? [] : [cell(doc)])].join(': '),
-      ]),
-    ),
-  )
-  const isObfs = (/** @type {string} */ name) => name.startsWith('obfs_')
-  const isPlace = (/** @type {[string, { args: string[], kind: string }]} */ [name, { args, kind }]) =>
-    args.length === 0 && kind === 'getter' && !isObfs(name) && name !== 'session_slots'
-  const calls = Object.entries(abi.calls)
-  const row = (/** @type {[string, { args: string[], kind: string, doc: string }]} */ [name, { args, kind, doc }]) => [
-    `\`${name}(${args.join(', ')})\``,
-    kind,
+/** Text of a table's cell. */
+const cell = (/** @type {string} */ text = '') => text.replaceAll('|', '\\|')
+
+/** @param {Struct} struct */
+function structTable({ fields }) {
+  const hasWriter = Object.values(fields).some(({ by }) => by !== undefined)
+  const rows = Object.entries(fields).map(([name, { offset, type, doc, by = '' }]) => [
+    String(offset),
+    type,
+    name,
     cell(doc),
-  ]
-  all.set(
-    'places',
-    table(
-      ['call', 'result'],
-      calls.filter(isPlace).map(([name, { doc }]) => [`\`${name}()\``, cell(doc)]),
-    ),
-  )
-  all.set(
-    'calls',
-    table(['call', 'kind', 'meaning, result'], calls.filter((call) => !isPlace(call) && !isObfs(call[0])).map(row)),
-  )
-  all.set('obfs', table(['call', 'kind', 'meaning, result'], calls.filter(([name]) => isObfs(name)).map(row)))
+    ...(hasWriter ? [by] : []),
+  ])
+  return table(['offset', 'type', 'field', 'meaning', ...(hasWriter ? ['written by'] : [])], rows)
+}
+
+function configTable() {
+  const rows = Object.entries(abi.config).map(([name, entry], index) => {
+    const range = `${entry.values?.join(', ') ?? `${entry.min}..${entry.max}`}${entry.unset ? ', unset' : ''}`
+    return [String(index), name, range, entry.unset ? 'unset' : String(entry.default ?? ''), cell(entry.doc)]
+  })
+  return table(['index', 'field', 'range', 'default', 'meaning'], rows)
+}
+
+function counterTable() {
+  const rows = Object.entries(abi.counters).map(([name, { gauge, doc }], index) => [
+    String(index),
+    name,
+    gauge ? 'gauge' : '',
+    cell(doc),
+  ])
+  return table(['index', 'name', 'kind', 'meaning'], rows)
+}
+
+/** The calls in three tables: those that return a place or a constant, those of the obfuscator, all others. */
+function callTables() {
+  const calls = Object.entries(abi.calls)
+  const isObfs = (/** @type {string} */ name) => name.startsWith('obfs_')
+  const isPlace = (/** @type {[string, Call]} */ [name, { args, kind }]) =>
+    args.length === 0 && kind === 'getter' && !isObfs(name) && name !== 'session_slots'
+  const rows = (/** @type {[string, Call][]} */ list) =>
+    list.map(([name, { args, kind, doc }]) => [`\`${name}(${args.join(', ')})\``, kind, cell(doc)])
+  const head = ['call', 'kind', 'meaning, result']
+  const places = calls.filter(isPlace).map(([name, { doc }]) => [`\`${name}()\``, cell(doc)])
+  return {
+    places: table(['call', 'result'], places),
+    calls: table(head, rows(calls.filter((call) => !isPlace(call) && !isObfs(call[0])))),
+    obfs: table(head, rows(calls.filter(([name]) => isObfs(name)))),
+  }
+}
+
+/** The tables of docs/abi.md by the name in their markers. @returns {Map<string, string>} */
+function tables() {
+  const constants = Object.entries(abi.constants).map(([name, { value, doc }]) => [name, number(value), cell(doc)])
+  const all = new Map([
+    ['constants', table(['name', 'value', 'meaning'], constants)],
+    ['config', configTable()],
+    ['counters', counterTable()],
+    ...Object.entries(callTables()),
+  ])
+  for (const [name, { values }] of Object.entries(abi.enums)) {
+    const rows = Object.entries(values).map(([item, { value, doc }]) => [String(value), item, cell(doc)])
+    all.set(name, table(['value', 'name', 'meaning'], rows))
+  }
+  for (const [name, struct] of Object.entries(abi.structs)) all.set(name, structTable(struct))
   return all
 }
 
-/** docs/abi.md with its tables. @param {string} text */
+/** docs/abi.md with the tables filled in. @param {string} text */
 function document(text) {
   const all = tables()
   const filled = text.replace(
@@ -303,11 +332,11 @@ function document(text) {
       return `${begin}\n${content}\n${end}`
     },
   )
-  if (all.size > 0) throw new Error(`docs/abi.md lacks the tables ${[...all.keys()].join(', ')}`)
+  if (all.size > 0) throw new Error(`docs/abi.md: no place for the tables ${[...all.keys()].join(', ')}`)
   return filled
 }
 
-/** Committed files and what they must hold. */
+/** Generated files that are committed, and their content. */
 export function committed() {
   return new Map([
     ['assembly/abi.ts', assembly()],
@@ -317,6 +346,7 @@ export function committed() {
   ])
 }
 
+/** Writes the C header, which is not committed. */
 export function writeHeader() {
   mkdirSync(inProject('dist'), { recursive: true })
   writeFileSync(inProject(HEADER), header())
@@ -330,7 +360,7 @@ if (process.argv[1]?.endsWith('abi.mjs')) {
     try {
       before = readFileSync(path, 'utf8')
     } catch {
-      // it is made now
+      // not there yet
     }
     if (before === text) continue
     if (isCheck) {

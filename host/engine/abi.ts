@@ -1,29 +1,29 @@
-/** The engine's ABI (docs/abi.md). Made from assembly/abi.json by build/abi.mjs: edit that file. */
+/** The engine's ABI (docs/abi.md). Generated from assembly/abi.json by build/abi.mjs: edit that file. */
 
 export const ABI_VERSION = 2
-/** The clock runs in ticks of 1/8 ms. */
+/** Ticks in a millisecond. */
 export const TICKS_PER_MS = 8
-/** The same for a second. */
+/** Ticks in a second. */
 export const TICKS_PER_SECOND = 8000
-/** Longest sleep that `next_timeout` returns: keeps differences of 32-bit clocks far from their sign bit. */
+/** Longest sleep that `next_timeout` returns. It keeps differences of 32-bit clocks far from their sign bit. */
 export const MAX_SLEEP_TICKS = 0x2932e000
-/** Value of a config field that is not set. */
+/** Value of a config field that is left to the engine. */
 export const UNSET = 0xffffffff
-/** Longest datagram that is handled, as it stands on the wire. */
+/** Longest datagram that is accepted, as it is on the wire. */
 export const MAX_DATAGRAM_BYTES = 1500
-/** Receive descriptors. */
+/** Number of receive descriptors. */
 export const RX_SLOTS = 128
-/** Transmit descriptors. */
+/** Number of transmit descriptors. */
 export const TX_SLOTS = 64
 /** Events that one `poll_events` can return. */
 export const EVENT_SLOTS = 256
-/** Spans. */
+/** Spans that one `stream_reserve` or `stream_peek` can return. */
 export const SPAN_SLOTS = 64
 /** Size of the entropy block. */
 export const ENTROPY_BYTES = 65536
-/** Size of the host's I/O block. */
+/** Size of the block at `io_ptr`. */
 export const IO_BYTES = 65536
-/** Longest service id. */
+/** Longest service id, in bytes. */
 export const SERVICE_BYTES = 256
 /** Result of `session_info` for a session in TIME_WAIT, which has no stream. */
 export const NO_STREAM = 0x7fffffff
@@ -282,12 +282,12 @@ export type ConfigFieldName = keyof typeof ConfigField
 /** Values of the config block, in the units of docs/abi.md; what is absent is left to the engine. */
 export type CoreConfig = Record<Exclude<ConfigFieldName, KcpField>, number> & Partial<Record<KcpField, number>>
 
-/** Config fields that have the name of their key below `kcp` in the configuration. */
+/** Config fields named as their key below `kcp` in the configuration. */
 // biome-ignore format: one line, however long
 export const KCP_FIELDS = ['sndwnd', 'rcvwnd', 'nodelay', 'interval', 'resend', 'nc', 'flush'] as const
 export type KcpField = (typeof KCP_FIELDS)[number]
 
-/** Names of the counters; the place in the list is the index in the block of u64 values. */
+/** Names of the counters, in the order of the block of u64 values. */
 // biome-ignore format: several names in a line
 export const COUNTERS = [
   'tcp_read_bytes', 'tcp_written_bytes', 'kcp_received_bytes', 'kcp_sent_bytes', 'pkt_received_bytes',
@@ -301,7 +301,7 @@ export const COUNTERS = [
   'sessions_unconfirmed', 'pongs_unasked',
 ] as const
 export type CounterName = (typeof COUNTERS)[number]
-/** Counters that go up and down. */
+/** Counters that rise and fall. */
 export const GAUGES: ReadonlySet<string> = new Set<CounterName>([
   'sessions_connect',
   'sessions_established',

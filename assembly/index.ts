@@ -85,9 +85,9 @@ import { counters } from './stats'
 /** So much the host may hold in each direction. */
 const MAX_HOST_BYTES: u32 = 1 << 30
 
-const info: usize = memory.data(96, 8)
+const info: usize = memory.data(INFO_BYTES, 8)
 /** The host's own: the engine never looks at it. */
-const io: usize = memory.data(65536, 8)
+const io: usize = memory.data(IO_BYTES, 8)
 
 export function abi_version(): i32 {
   return ABI_VERSION

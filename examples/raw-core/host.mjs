@@ -1,17 +1,20 @@
-// node examples/raw-core/host.mjs CONFIG: a complete client or server on dist/core.wasm, from docs/abi.md alone.
+// node examples/raw-core/host.mjs CONFIG: a complete client or server on dist/core.wasm, written from docs/abi.md.
 //
-// It shows what a host has to do and nothing more: no name look-ups, no reload, no statistics, no rendezvous mode, no
-// obfuscation. CONFIG is a JSON file with the keys of kcptun-libev: `listen` and `kcp_connect` make a client, `kcp_bind`
-// and `connect` a server; `method` with `psk` or `password`. Addresses are IPv4.
+// It shows what a host has to do and nothing more: no name look-ups, reload, statistics, rendezvous mode or
+// obfuscation. CONFIG is a JSON file with keys of kcptun-libev: `listen` and `kcp_connect` make a client, `kcp_bind`
+// and `connect` a server; `method` with `psk` or `password`. Addresses are IPv4 addresses with a port.
 
-import { createCipheriv, createDecipheriv, getRandomValues } from 'node:crypto'
+import { createCipheriv, createDecipheriv } from 'node:crypto'
 import { createSocket } from 'node:dgram'
 import { readFileSync } from 'node:fs'
 import { connect, createServer } from 'node:net'
 import sodium from 'libsodium-wrappers-sumo'
 
 const abi = JSON.parse(readFileSync(new URL('../../assembly/abi.json', import.meta.url), 'utf8'))
-const EVENTS = abi.enums.EventType.values
+const { EventType, ErrorCode, Mode, NonceStrategy } = abi.enums
+const EVENTS = EventType.values
+const RANDOM = NonceStrategy.values.RANDOM.value
+const COUNTER = NonceStrategy.values.COUNTER.value
 const config = JSON.parse(readFileSync(process.argv[2] ?? '', 'utf8'))
 const isClient = config.listen !== undefined
 await sodium.ready
@@ -22,27 +25,28 @@ const AD = Buffer.from('kcptun-libev\0')
 const TAG_BYTES = 16
 
 /**
- * A method: the bytes and strategy of its nonces, and how it seals and opens. `open` returns null or throws when a
- * datagram is not authentic.
- * @type {Record<string, { nonceBytes: number, strategy: number, seal: (text: Uint8Array, nonce: Uint8Array, key: Uint8Array) => Uint8Array, open: (sealed: Uint8Array, nonce: Uint8Array, key: Uint8Array) => Uint8Array }>}
+ * `seal` returns ciphertext and tag, `open` takes them, and throws if they are not authentic.
+ * @typedef {(bytes: Uint8Array, nonce: Uint8Array, key: Uint8Array) => Uint8Array} Cipher
+ * @typedef {{ nonceBytes: number, strategy: number, seal: Cipher, open: Cipher }} Method
+ * @type {Record<string, Method>}
  */
 const METHODS = {
   xchacha20poly1305_ietf: {
     nonceBytes: 24,
-    strategy: 1,
+    strategy: RANDOM,
     seal: (text, nonce, key) => sodium.crypto_aead_xchacha20poly1305_ietf_encrypt(text, AD, null, nonce, key),
     open: (sealed, nonce, key) => sodium.crypto_aead_xchacha20poly1305_ietf_decrypt(null, sealed, AD, nonce, key),
   },
   chacha20poly1305_ietf: {
     nonceBytes: 12,
-    strategy: 2,
+    strategy: COUNTER,
     seal: (text, nonce, key) => sodium.crypto_aead_chacha20poly1305_ietf_encrypt(text, AD, null, nonce, key),
     open: (sealed, nonce, key) => sodium.crypto_aead_chacha20poly1305_ietf_decrypt(null, sealed, AD, nonce, key),
   },
   xsalsa20poly1305: {
     nonceBytes: 24,
-    strategy: 1,
-    // libsodium's own order is tag, ciphertext: on the wire the tag stands behind
+    strategy: RANDOM,
+    // detached: on the wire the tag follows the ciphertext
     seal(text, nonce, key) {
       const { cipher, mac } = sodium.crypto_secretbox_detached(text, nonce, key)
       return Buffer.concat([cipher, mac])
@@ -54,7 +58,7 @@ const METHODS = {
   },
   aes256gcm: {
     nonceBytes: 12,
-    strategy: 2,
+    strategy: COUNTER,
     seal(text, nonce, key) {
       const cipher = createCipheriv('aes-256-gcm', key, nonce).setAAD(AD)
       return Buffer.concat([cipher.update(text), cipher.final(), cipher.getAuthTag()])
@@ -68,20 +72,26 @@ const METHODS = {
   },
 }
 
+/** The key of the configuration, 32 bytes. */
+function readKey() {
+  const { psk, password } = config
+  if ((psk === undefined) === (password === undefined)) throw new Error('a method needs either psk or password')
+  if (psk !== undefined) return sodium.from_base64(psk, sodium.base64_variants.ORIGINAL)
+  const salt = sodium.crypto_generichash(16, 'kcptun-libev', null)
+  return sodium.crypto_pwhash(32, password, salt, 2, 8192, sodium.crypto_pwhash_ALG_ARGON2ID13)
+}
+
 const method = METHODS[config.method]
 if (config.method !== undefined && method === undefined) throw new Error(`unknown method ${config.method}`)
-const salt = sodium.crypto_generichash(16, 'kcptun-libev', null)
-const key =
-  config.psk === undefined
-    ? sodium.crypto_pwhash(32, config.password ?? '', salt, 2, 8192, sodium.crypto_pwhash_ALG_ARGON2ID13)
-    : Buffer.from(config.psk, 'base64')
+const key = method === undefined ? new Uint8Array(32) : readKey()
+if (key.length !== 32) throw new Error('psk must be 32 bytes in Base64')
 
-// The engine: views over its memory, which a call may have grown
+// The engine. Views are made anew each time: a call may have grown its memory
 
 const { instance } = await WebAssembly.instantiate(readFileSync(new URL('../../dist/core.wasm', import.meta.url)))
 /** @type {any} */
 const core = instance.exports
-if (core.abi_version() !== abi.version) throw new Error(`core.wasm speaks ABI version ${core.abi_version()}`)
+if (core.abi_version() !== abi.version) throw new Error(`core.wasm has ABI version ${core.abi_version()}`)
 const bytes = (/** @type {number} */ at, /** @type {number} */ length) =>
   new Uint8Array(core.memory.buffer, at >>> 0, length)
 const words = (/** @type {number} */ at, /** @type {number} */ length) =>
@@ -90,11 +100,15 @@ const words = (/** @type {number} */ at, /** @type {number} */ length) =>
 const now = () => (performance.now() * 8) >>> 0
 
 function refill() {
-  getRandomValues(bytes(core.entropy_ptr(), core.entropy_capacity()))
+  crypto.getRandomValues(bytes(core.entropy_ptr(), core.entropy_capacity()))
   core.entropy_filled(core.entropy_capacity())
 }
 
-/** @param {number} at @param {{ address: string, port: number }} address an IPv4 address, for an address record */
+/**
+ * Writes the address record of an IPv4 address.
+ * @param {number} at
+ * @param {{ address: string, port: number }} address
+ */
 function writeAddress(at, { address, port }) {
   const record = bytes(at, 24).fill(0)
   new DataView(record.buffer, record.byteOffset).setUint32(0, 4 | (port << 16), true)
@@ -117,7 +131,7 @@ function parse(text) {
 
 const udp = createSocket('udp4')
 /**
- * TCP connections by handle: the socket, bytes from it that the engine had no room for, and whether its FIN came.
+ * TCP connections by handle: the socket, its bytes for which the engine had no room, and whether its FIN arrived.
  * @typedef {{ tcp: import('node:net').Socket, waiting: Buffer, isEnded: boolean }} Connection
  * @type {Map<number, Connection>}
  */
@@ -126,33 +140,41 @@ const NOTHING = Buffer.alloc(0)
 /** @type {ReturnType<typeof setTimeout> | undefined} */
 let timer
 
-/** Seals and sends what the engine has. */
+/** Seals and sends what is to be sent. */
 function transmit() {
   for (;;) {
     const count = core.poll_transmit(core.tx_slots(), now())
-    if (count === abi.enums.ErrorCode.values.ENTROPY.value) {
+    if (count === ErrorCode.values.ENTROPY.value) {
       refill()
       continue
     }
     if (count <= 0) return
     for (let i = 0; i < count; i++) {
       const [source = 0, length = 0, , nonceAt = 0, address = 0] = words(core.tx_ptr() + 32 * i, 6)
-      // a copy: the socket sends it later
-      const text = bytes(source, length).slice()
-      const nonce = bytes(nonceAt, method?.nonceBytes ?? 0).slice()
+      // copies: the socket sends after this function returned
+      let datagram = bytes(source, length).slice()
+      if (method !== undefined) {
+        const nonce = bytes(nonceAt, method.nonceBytes)
+        datagram = Buffer.concat([method.seal(datagram, nonce, key), nonce])
+      }
       const { address: host, port } = readAddress(address)
-      udp.send(method === undefined ? text : Buffer.concat([method.seal(text, nonce, key), nonce]), port, host)
+      // one that cannot be sent is lost, and will be sent again like any other
+      udp.send(datagram, port, host, () => {})
     }
   }
 }
 
-/** Opens a datagram into the first receive descriptor and hands it over. @param {Buffer} sealed @param {import('node:dgram').RemoteInfo} from */
+/**
+ * Opens a datagram into the first receive descriptor and passes it to the engine.
+ * @param {Buffer} sealed
+ * @param {import('node:dgram').RemoteInfo} from
+ */
 function receive(sealed, from) {
   const slot = words(core.rx_ptr(), 4)
   let text = sealed
   let isOpened = sealed.length <= abi.constants.MAX_DATAGRAM_BYTES.value
   if (isOpened && method !== undefined) {
-    const end = sealed.length - method.nonceBytes
+    const end = Math.max(0, sealed.length - method.nonceBytes)
     try {
       text = Buffer.from(method.open(sealed.subarray(0, end), sealed.subarray(end), key))
       bytes((slot[0] ?? 0) + end, method.nonceBytes).set(sealed.subarray(end))
@@ -168,13 +190,13 @@ function receive(sealed, from) {
   drain()
 }
 
-/** The rule: after every call that may cause output, everything is drained and the timer armed. */
+/** To be called after every call that may cause output: sends, handles events, arms the timer. */
 function drain() {
   for (;;) {
     transmit()
     const count = core.poll_events()
     if (count === 0) break
-    // handlers call the engine, which may grow its memory: the array is copied
+    // copied: handlers call the engine, which may grow its memory
     const events = words(core.events_ptr(), 4 * count).slice()
     for (let i = 0; i < count; i++) onEvent(events[4 * i] ?? 0, events[4 * i + 1] ?? 0)
   }
@@ -206,7 +228,11 @@ function onEvent(type, handle) {
   }
 }
 
-/** Engine to TCP: what the socket does not take stays in the engine, whose window limits the peer. @param {number} handle @param {Connection} connection */
+/**
+ * Engine to TCP. What the socket does not take stays in the engine, whose window limits the peer.
+ * @param {number} handle
+ * @param {Connection} connection
+ */
 function flush(handle, { tcp }) {
   while (!tcp.writableNeedDrain) {
     const count = core.stream_peek(handle)
@@ -221,7 +247,12 @@ function flush(handle, { tcp }) {
   }
 }
 
-/** TCP to engine: the socket pauses while the engine has no room. @param {number} handle @param {Connection} connection @param {Buffer} data */
+/**
+ * TCP to engine. The socket pauses while the engine has no room.
+ * @param {number} handle
+ * @param {Connection} connection
+ * @param {Buffer} data
+ */
 function write(handle, connection, data) {
   let offset = 0
   while (offset < data.length) {
@@ -243,7 +274,11 @@ function write(handle, connection, data) {
   else connection.tcp.resume()
 }
 
-/** @param {number} handle @param {import('node:net').Socket} tcp */
+/**
+ * Carries a connected socket by a session.
+ * @param {number} handle
+ * @param {import('node:net').Socket} tcp
+ */
 function attach(handle, tcp) {
   /** @type {Connection} */
   const connection = { tcp, waiting: NOTHING, isEnded: false }
@@ -253,12 +288,8 @@ function attach(handle, tcp) {
     action()
     drain()
   }
-  // after pause() the runtime may deliver what it had in hand, and the end
-  tcp.on('data', (data) =>
-    act(() =>
-      write(handle, connection, connection.waiting.length === 0 ? data : Buffer.concat([connection.waiting, data])),
-    ),
-  )
+  // a paused socket may still deliver data that it had read before, and its end
+  tcp.on('data', (data) => act(() => write(handle, connection, Buffer.concat([connection.waiting, data]))))
   tcp.on('end', () =>
     act(() => {
       connection.isEnded = true
@@ -276,47 +307,47 @@ function attach(handle, tcp) {
   )
 }
 
-/** Server: a session wants its target. @param {number} handle */
+/**
+ * Server: connects a session to the target.
+ * @param {number} handle
+ */
 function dial(handle) {
   const { address, port } = parse(config.connect)
   const tcp = connect({ host: address, port, allowHalfOpen: true })
-  const settle = (/** @type {number} */ ok) => {
-    tcp.removeAllListeners()
-    if (ok === 1) attach(handle, tcp)
-    core.stream_connected(handle, ok, now())
+  const onRefused = () => {
+    core.stream_connected(handle, 0, now())
     drain()
   }
-  tcp.once('connect', () => settle(1))
-  tcp.once('error', () => settle(0))
+  tcp.once('error', onRefused)
+  tcp.once('connect', () => {
+    tcp.off('error', onRefused)
+    if (core.stream_connected(handle, 1, now()) === 0) attach(handle, tcp)
+    // the session ended meanwhile
+    else tcp.destroy()
+    drain()
+  })
 }
 
-// The start
+// Configuration and start
 
 refill()
 /** @type {Record<string, number>} */
 const fields = {
-  mode: isClient ? 2 : 1,
+  mode: (isClient ? Mode.values.CLIENT : Mode.values.SERVER).value,
   tagBytes: method === undefined ? 0 : TAG_BYTES,
   nonceBytes: method?.nonceBytes ?? 0,
   nonceStrategy: method?.strategy ?? 0,
-  // 1400 bytes of IP packet, less IPv4 and UDP headers, tag and nonce
+  // an IP packet of 1400 bytes, less IPv4 and UDP headers, tag and nonce
   kcpMtu: 1400 - 28 - (method === undefined ? 0 : TAG_BYTES + method.nonceBytes),
-  timeout: 600,
-  linger: 60,
-  keepalive: isClient ? 25 : 0,
-  timeWait: 120,
-  memoryCeiling: 256 << 20,
-  maxSessions: 4096,
   replayCapacity: method === undefined ? 0 : isClient ? 1 << 14 : 1 << 20,
 }
 const block = words(core.config_ptr(), Object.keys(abi.config).length)
-for (const [index, [name, { unset }]] of Object.entries(abi.config).entries()) {
-  block[index] = fields[name] ?? (unset ? abi.constants.UNSET.value : 0)
+for (const [index, [name, field]] of Object.entries(abi.config).entries()) {
+  block[index] = fields[name] ?? (field.unset ? abi.constants.UNSET.value : field.default)
 }
 const result = core.configure(now())
 if (result !== 0) throw new Error(`configure: ${Object.keys(abi.config)[-100 - result] ?? result}`)
 udp.on('message', receive)
-udp.on('error', () => {})
 if (isClient) {
   writeAddress(core.peer_ptr(), parse(config.kcp_connect))
   core.set_peer(now())

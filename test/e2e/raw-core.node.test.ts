@@ -1,10 +1,11 @@
 // time limit: 240 s
 /**
- * examples/raw-core, a host written from docs/abi.md alone, carries TCP as client and as server, sealed by every method: at
- * the other end our command line, itself, and kcptun-libev.
+ * examples/raw-core, a host written from docs/abi.md alone, carries TCP as client and as server, sealed by every
+ * method. At the other end: itself, our command line, and kcptun-libev.
  */
-import { type ChildProcess, spawn } from 'node:child_process'
+import { type ChildProcess, spawn, spawnSync } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
+import { connect } from 'node:net'
 import { join } from 'node:path'
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
@@ -17,6 +18,7 @@ import { waitFor } from '../../testkit/wait.ts'
 import { skip } from '../skip.ts'
 
 const TRANSFER_BYTES = 300_000
+const PROGRAM = join(projectRoot, 'examples/raw-core/host.mjs')
 
 const test = suite('raw-core')
 
@@ -28,7 +30,7 @@ interface End {
 /** Starts the example, as a reader of its first line would. */
 async function startRaw(config: Config): Promise<End> {
   const file = writeConfig(config)
-  const child: ChildProcess = spawn('node', [join(projectRoot, 'examples/raw-core/host.mjs'), file.path], {
+  const child: ChildProcess = spawn('node', [PROGRAM, file.path], {
     stdio: ['ignore', 'pipe', 'pipe'],
   })
   let text = ''
@@ -72,7 +74,7 @@ for (const [server, client] of [
       const target = await scriptedTarget()
       const udp = `127.0.0.1:${await freePort()}`
       const port = await freePort()
-      // a password at one end, the key it leads to at the other, would need its derivation here: psk and password in turn
+      // one method with a password: both ends derive the same key from it
       const secret = method === METHODS[1] ? { password: 'a password' } : { psk: randomBytes(32).toString('base64') }
       const shared: Config = method === 'none' ? {} : { method, ...secret }
       const ends: End[] = []
@@ -95,5 +97,50 @@ for (const [server, client] of [
     })
   }
 }
+
+for (const [server, client] of [
+  ['raw', 'node'],
+  ['node', 'raw'],
+] as const) {
+  test(`${server} server, ${client} client: a target that refuses is the end of the connection`, async () => {
+    const udp = `127.0.0.1:${await freePort()}`
+    const port = await freePort()
+    const shared = { method: METHODS[1], psk: randomBytes(32).toString('base64') }
+    const ends: End[] = []
+    try {
+      ends.push(await startEnd(server, { kcp_bind: udp, connect: `127.0.0.1:${await freePort()}`, ...shared }))
+      ends.push(await startEnd(client, { listen: `127.0.0.1:${port}`, kcp_connect: udp, ...shared }))
+      const socket = connect({ port, host: '127.0.0.1' })
+      let received = 0
+      socket.on('data', (data) => (received += data.length))
+      socket.on('error', () => {})
+      await new Promise<void>((resolve) => {
+        socket.once('end', resolve)
+        socket.once('close', resolve)
+      })
+      socket.destroy()
+      assert.is(received, 0)
+    } finally {
+      await Promise.all(ends.map((end) => end.stop()))
+    }
+  })
+}
+
+test('a configuration it cannot run is refused with a message', () => {
+  const client = { listen: '127.0.0.1:1', kcp_connect: '127.0.0.1:1' }
+  const psk = randomBytes(32).toString('base64')
+  for (const [config, message] of [
+    [{ ...client, method: 'rot13', psk }, /unknown method rot13/],
+    [{ ...client, method: 'aes256gcm' }, /needs either psk or password/],
+    [{ ...client, method: 'aes256gcm', psk, password: 'x' }, /needs either psk or password/],
+    [{ ...client, method: 'aes256gcm', psk: 'AAAA' }, /psk must be 32 bytes/],
+  ] as const) {
+    const file = writeConfig(config)
+    const { status, stderr } = spawnSync('node', [PROGRAM, file.path], { encoding: 'utf8', timeout: 20_000 })
+    file.remove()
+    assert.is(status, 1)
+    assert.match(stderr, message)
+  }
+})
 
 test.run()

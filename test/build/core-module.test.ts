@@ -1,7 +1,10 @@
 /**
- * What a host sees of dist/core.wasm before it calls anything: no imports, the memory, and the functions of docs/abi.md.
+ * What a host sees of dist/core.wasm before it calls anything: no imports, the memory, the functions of docs/abi.md and
+ * the WebAssembly features it needs.
  */
 import { readFileSync } from 'node:fs'
+import { createRequire } from 'node:module'
+import { pathToFileURL } from 'node:url'
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
 
@@ -37,6 +40,17 @@ test('dist/core.wasm exports every call of docs/abi.md, and no other', () => {
     .filter((entry) => entry.kind === 'function')
     .map((entry) => entry.name)
   assert.equal([...exported].sort(), [...new Set(calls)].sort())
+})
+
+test('dist/core.wasm validates with the WebAssembly features of docs/abi.md alone', async () => {
+  // the compiler's own copy
+  const fromCompiler = createRequire(createRequire(`${process.cwd()}/`).resolve('assemblyscript/package.json'))
+  const { default: binaryen } = await import(pathToFileURL(fromCompiler.resolve('binaryen')).href)
+  const { BulkMemoryOpt, MutableGlobals, NontrappingFPToInt, SignExt } = binaryen.Features
+  const module = binaryen.readBinary(new Uint8Array(readFileSync('dist/core.wasm')))
+  module.setFeatures(BulkMemoryOpt | MutableGlobals | NontrappingFPToInt | SignExt)
+  assert.is(module.validate(), 1)
+  module.dispose()
 })
 
 test.run()

@@ -1,6 +1,6 @@
 /**
- * assembly/abi.json is what the module really does: its exports and their arguments, the places of config fields,
- * counters and descriptors, and codes. A host that reads only that file must not be surprised.
+ * assembly/abi.json describes what the module does: its exports and their arguments, the offsets of config fields,
+ * counters and descriptors, codes, ranges and defaults. The rest of docs/abi.md is in abi-contract.test.ts.
  */
 import { execFileSync, spawnSync } from 'node:child_process'
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
@@ -8,6 +8,8 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
+import { parseConfig } from '../../host/config/load.ts'
+import { coreConfig } from '../../host/engine/config-block.ts'
 import { Core, type CoreConfig, type CounterName, instantiate } from '../../host/engine/core.ts'
 import { skip } from '../skip.ts'
 
@@ -16,6 +18,7 @@ interface ConfigEntry {
   max: number
   values?: number[]
   unset?: boolean
+  default?: number
 }
 const abi: {
   version: number
@@ -55,7 +58,7 @@ const GOOD: Record<string, number> = {
   confirm: 0,
 }
 
-/** What `configure` says of a config block with one field changed. */
+/** Result of `configure` for a config block with one field changed. */
 function configured(name?: string, value = 0): number {
   const calls = instantiate()
   const core = new Core(calls)
@@ -66,7 +69,7 @@ function configured(name?: string, value = 0): number {
   return calls.configure(0)
 }
 
-test('the generated files follow from it', () => {
+test('the generated files are up to date', () => {
   execFileSync(process.execPath, ['build/abi.mjs', '--check'], { stdio: 'pipe' })
 })
 
@@ -96,19 +99,28 @@ for (const [index, [name, { min, max, values, unset }]] of Object.entries(abi.co
   test(`config field ${index} is ${name}, and its range is ${values?.join(', ') ?? `${min}..${max}`}`, () => {
     const refused = -(100 + index)
     assert.is(configured(), 0)
-    // with 0xffffffff only what may be unset is left alone
+    // 0xffffffff leaves to the engine only what may be unset
     assert.is(configured(name, UNSET), unset ? 0 : refused)
     if (min > 0) assert.is(configured(name, min - 1), refused)
     assert.is(configured(name, max + 1), refused)
     for (const value of values ?? [min, max]) {
-      // a server and client at once, and a counter in no nonce, are refused for other reasons; so much memory is not tried
+      // a server that is a client, and a counter without nonces, are refused for other reasons; not so much memory here
       if (name === 'mode' || name === 'nonceStrategy' || value > 1 << 30) continue
       assert.is(configured(name, value), 0, `${value}`)
     }
   })
 }
 
-test('descriptors, addresses, events and counters stand where it says', () => {
+test('the defaults of config fields are those of a configuration that sets nothing', () => {
+  const config = parseConfig(new TextEncoder().encode('{ "kcp_bind": ":1", "connect": "127.0.0.1:1" }'))
+  const written: Partial<Record<string, number>> = coreConfig(config, undefined, 4)
+  for (const [name, { unset, default: value }] of Object.entries(abi.config)) {
+    if (unset) assert.is(written[name], undefined, name)
+    else if (value !== undefined) assert.is(written[name], value, name)
+  }
+})
+
+test('descriptors, addresses, events and counters have the offsets it lists', () => {
   const calls = instantiate()
   const core = new Core(calls)
   core.fillEntropy()

@@ -4,7 +4,8 @@
  *
  *   entry: u32 what, u32 body, receiver, for PUNCH two addresses, u32 maximum bytes of plaintext (0 = no limit)
  */
-import { ADDRESS_BYTES, copyAddress } from '../packet/address'
+import { ADDRESS_BYTES } from '../abi'
+import { copyAddress } from '../packet/address'
 
 export const PING: u32 = 0
 export const PONG: u32 = 1

@@ -6,7 +6,7 @@
  * PUNCH are pinged several times, because the NAT of the other side often drops the first ping.
  */
 
-import { TICKS_PER_SECOND } from '../abi'
+import { ADDRESS_BYTES, SERVICE_BYTES, TICKS_PER_SECOND } from '../abi'
 import { NEVER, ticksUntil } from '../clock'
 import {
   copyAddress,
@@ -31,15 +31,14 @@ const MAX_PUNCHES: u32 = 16
 const PUNCH_PINGS: u32 = 5
 const PUNCH_PAUSE_TICKS: Ticks = TICKS_PER_SECOND / 4
 const CONNECT_INTERVAL_TICKS: Ticks = 4 * TICKS_PER_SECOND
-const MAX_ID_BYTES: u32 = 256
 
 /** Written by the host before `setRendezvous`. */
-export const rendezvousServer: usize = memory.data(24, 8)
-export const localAddress: usize = memory.data(24, 8)
-export const serviceId: usize = memory.data(256, 8)
+export const rendezvousServer: usize = memory.data(ADDRESS_BYTES, 8)
+export const localAddress: usize = memory.data(ADDRESS_BYTES, 8)
+export const serviceId: usize = memory.data(SERVICE_BYTES, 8)
 
-const server: usize = memory.data(24, 8)
-const local: usize = memory.data(24, 8)
+const server: usize = memory.data(ADDRESS_BYTES, 8)
+const local: usize = memory.data(ADDRESS_BYTES, 8)
 let idBytes: u32 = 0
 
 /** An address that is being pinged. */
@@ -74,7 +73,7 @@ let helloAt: Ticks = 0
  * @returns false if the id is too long
  */
 export function setRendezvous(length: u32, now: Ticks): bool {
-  if (length > MAX_ID_BYTES) return false
+  if (length > SERVICE_BYTES) return false
   copyAddress(server, rendezvousServer)
   copyAddress(local, localAddress)
   idBytes = length
@@ -156,7 +155,7 @@ export function onHello(isListen: bool, at: usize, len: u32, observed: usize, se
   return true
 }
 
-const parsed: usize = memory.data(24, 8)
+const parsed: usize = memory.data(ADDRESS_BYTES, 8)
 
 /**
  * Handles the body of a PUNCH: starts pinging each usable address.

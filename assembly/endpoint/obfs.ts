@@ -13,6 +13,7 @@ import {
   EVENT_OBFS_READY,
   OBFS_INFO_ADDRESS,
   OBFS_INFO_AGE,
+  OBFS_INFO_BYTES,
   OBFS_INFO_BYTES_IN,
   OBFS_INFO_BYTES_OUT,
   OBFS_INFO_CONGESTED,
@@ -81,7 +82,7 @@ const SLOTS_BYTES: u32 = 64 << 11
 const ENDED_BYTES: u32 = 4096 << 2
 const SEED_BYTES: u32 = 8
 
-export const contextInfo: usize = memory.data(96, 8)
+export const contextInfo: usize = memory.data(OBFS_INFO_BYTES, 8)
 
 let checkAt: ElapsedTicks = 0
 /** Ids of contexts that timed out, for the host to fetch. */

@@ -4,6 +4,7 @@
  */
 
 import {
+  ADDRESS_BYTES,
   CONFIG_KEEPALIVE,
   E_ARGUMENT,
   E_NO_PEER,
@@ -47,10 +48,10 @@ import { ElapsedTicks, Seconds, Ticks } from '../units'
 import { field } from './config'
 
 /** Written by the host before `set_peer`, and by the engine before PEER_FOUND. */
-export const peer: usize = memory.data(24, 8)
-export const currentPeer: usize = memory.data(24, 8)
+export const peer: usize = memory.data(ADDRESS_BYTES, 8)
+export const currentPeer: usize = memory.data(ADDRESS_BYTES, 8)
 /** The peer before the last change, whose sessions are to move. */
-export const previousPeer: usize = memory.data(24, 8)
+export const previousPeer: usize = memory.data(ADDRESS_BYTES, 8)
 
 let mode: u32 = 0
 let lastReceivedAt: ElapsedTicks = 0

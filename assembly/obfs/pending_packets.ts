@@ -5,8 +5,9 @@
  *   0        24       48    52    56    60       64               128
  *   | remote | local  | seq | ack | flow| intact | payload bytes  | payload
  */
+import { ADDRESS_BYTES } from '../abi'
 import { alloc, PACKET_CLASS } from '../memory/slab'
-import { ADDRESS_BYTES, copyAddress, isAddress, sameAddress } from '../packet/address'
+import { copyAddress, isAddress, sameAddress } from '../packet/address'
 import { Context, localOf } from './context'
 import { capture } from './numbers'
 import { isIntact, packet, source, target } from './tcpip'

@@ -1,7 +1,20 @@
 /*
  * Captured packets: finds the context and payload of each (protocol.md 9.2, 9.4). RST and FIN have no effect.
  */
-import { EVENT_OBFS_READY, MAX_DATAGRAM_BYTES } from '../abi'
+import {
+  EVENT_OBFS_READY,
+  MAX_DATAGRAM_BYTES,
+  OBFS_RX_ADDRESS,
+  OBFS_RX_BYTES,
+  OBFS_RX_CAPACITY,
+  OBFS_RX_CONTEXT,
+  OBFS_RX_FLAGS,
+  OBFS_RX_HAS_PAYLOAD,
+  OBFS_RX_LENGTH,
+  OBFS_RX_PAYLOAD,
+  OBFS_RX_PAYLOAD_LENGTH,
+  OBFS_RX_PTR,
+} from '../abi'
 import { copyAddress, isAddress } from '../packet/address'
 import { queueEndpointEvent } from '../session/events'
 import { add, count, OBFS_DROPPED, OBFS_DROPPED_BYTES, OBFS_REFUSED } from '../stats'
@@ -28,28 +41,18 @@ import { ACK, ECE, isFor, isIntact, nextRandom, PSH, packet, parse, RST, SYN, so
 import { queueControl } from './transmit'
 
 export const SLOTS: u32 = 64
-const DESCRIPTOR_BYTES: u32 = 32
 const SLOT_BYTES: u32 = 2048
-const PTR: usize = 0
-const CAPACITY: usize = 4
-const LEN: usize = 8
-const FLAGS: usize = 12
-const PAYLOAD: usize = 16
-const PAYLOAD_BYTES: usize = 20
-const ADDRESS: usize = 24
-const ID: usize = 28
-const HAS_PAYLOAD: u32 = 1
 
-export const packets: usize = memory.data(64 * 32, 8)
+export const packets: usize = memory.data(SLOTS * OBFS_RX_BYTES, 8)
 /** Layout of a receive descriptor. */
-export const pending: usize = memory.data(32, 8)
+export const pending: usize = memory.data(OBFS_RX_BYTES, 8)
 
 /** Assigns 2048 bytes of `blocks` to each descriptor. */
 export function openPackets(blocks: usize): void {
   for (let i: u32 = 0; i < SLOTS; i++) {
-    const slot = packets + <usize>(i * DESCRIPTOR_BYTES)
-    store<usize>(slot, blocks + <usize>(i * SLOT_BYTES), PTR)
-    store<u32>(slot, SLOT_BYTES, CAPACITY)
+    const slot = packets + <usize>(i * OBFS_RX_BYTES)
+    store<usize>(slot, blocks + <usize>(i * SLOT_BYTES), OBFS_RX_PTR)
+    store<u32>(slot, SLOT_BYTES, OBFS_RX_CAPACITY)
   }
 }
 
@@ -61,11 +64,11 @@ export function receivePackets(n: u32): i32 {
   let payloads = 0
   const limit = min(n, SLOTS)
   for (let i: u32 = 0; i < limit; i++) {
-    const slot = packets + <usize>(i * DESCRIPTOR_BYTES)
-    store<u32>(slot, 0, FLAGS)
-    const len = load<u32>(slot, LEN)
+    const slot = packets + <usize>(i * OBFS_RX_BYTES)
+    store<u32>(slot, 0, OBFS_RX_FLAGS)
+    const len = load<u32>(slot, OBFS_RX_LENGTH)
     let c: Context | null = null
-    if (parse(load<usize>(slot, PTR), len)) c = onPacket()
+    if (parse(load<usize>(slot, OBFS_RX_PTR), len)) c = onPacket()
     if (!c) {
       count(OBFS_DROPPED)
       add(OBFS_DROPPED_BYTES, len)
@@ -80,16 +83,16 @@ export function receivePackets(n: u32): i32 {
 
 /** Fills a receive descriptor for `bytes` of payload at `at`. */
 export function describe(slot: usize, c: Context, at: usize, bytes: u32): void {
-  store<u32>(slot, HAS_PAYLOAD, FLAGS)
-  store<usize>(slot, at, PAYLOAD)
-  store<u32>(slot, bytes, PAYLOAD_BYTES)
-  store<usize>(slot, remoteOf(c), ADDRESS)
-  store<u32>(slot, c.id, ID)
+  store<u32>(slot, OBFS_RX_HAS_PAYLOAD, OBFS_RX_FLAGS)
+  store<usize>(slot, at, OBFS_RX_PAYLOAD)
+  store<u32>(slot, bytes, OBFS_RX_PAYLOAD_LENGTH)
+  store<usize>(slot, remoteOf(c), OBFS_RX_ADDRESS)
+  store<u32>(slot, c.id, OBFS_RX_CONTEXT)
 }
 
 /** Marks the descriptor of a pending payload as empty. */
 export function clearPending(): void {
-  store<u32>(pending, 0, FLAGS)
+  store<u32>(pending, 0, OBFS_RX_FLAGS)
 }
 
 /**

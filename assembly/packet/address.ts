@@ -7,15 +7,15 @@
  *   +------+------+----------+----------------------+
  */
 
+import { ADDRESS_BYTES, ADDRESS_FAMILY, ADDRESS_IP, ADDRESS_PORT, ADDRESS_SCOPE } from '../abi'
 import { sipHash } from '../siphash'
 import { Conv } from '../units'
 
-export const ADDRESS_BYTES: u32 = 24
 /** Offsets in a record; the IP's second half is at IP_LOW, an IPv4 address within a v4-mapped one at MAPPED_IPV4. */
-export const FAMILY: usize = 0
-export const PORT: usize = 2
-export const SCOPE_ID: usize = 4
-export const IP: usize = 8
+export const FAMILY: usize = ADDRESS_FAMILY
+export const PORT: usize = ADDRESS_PORT
+export const SCOPE_ID: usize = ADDRESS_SCOPE
+export const IP: usize = ADDRESS_IP
 export const IP_LOW: usize = 16
 const MAPPED_IPV4: usize = 20
 /** Values of FAMILY. */

@@ -23,8 +23,8 @@ import { nonceBytes, nonceEntropy, writeNonce } from './nonce'
 const BLOCK_BYTES: u32 = (1 << PACKET_CLASS) - HEADROOM_BYTES
 const MAX_PADDING_BYTES: u32 = 15
 
-export const rx: usize = memory.data(128 * 48, 8)
-export const tx: usize = memory.data(64 * 32, 8)
+export const rx: usize = memory.data(RX_SLOTS * RX_BYTES, 8)
+export const tx: usize = memory.data(TX_SLOTS * TX_BYTES, 8)
 const txBlocks: usize = memory.data(64 * 4)
 
 let tag: u32 = 0

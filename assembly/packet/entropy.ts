@@ -4,7 +4,7 @@
 import { ENTROPY_BYTES } from '../abi'
 import { ENTROPY_LEFT, set } from '../stats'
 
-export const entropy: usize = memory.data(65536, 8)
+export const entropy: usize = memory.data(ENTROPY_BYTES, 8)
 let used: u32 = ENTROPY_BYTES
 
 /** Takes `n` random bytes that the host wrote. */

@@ -8,23 +8,21 @@
  * 2^64 of one of our bases. Base and secret belong to the endpoint: its workers and its later engine instances get the
  * same ones, with a slot each.
  */
-import { NONCE_COUNTER, NONCE_RANDOM } from '../abi'
+import { NONCE_COUNTER, NONCE_RANDOM, SECRET_BASE, SECRET_BYTES, SECRET_SLOT } from '../abi'
 import { setHashKey, sipHash } from '../siphash'
 import { hasEntropy, takeEntropy } from './entropy'
 
-const SECRET_BYTES: u32 = 16
+const HASH_KEY_BYTES: u32 = 16
 const COUNTER_BYTES: u32 = 12
 /** A counter is a u64 and, at this offset, a u32. */
 const COUNTER_HIGH: usize = 8
-const BASE: usize = 16
-const SLOT: usize = 28
 /** Nonces of one slot: 2^48. */
 const SLOT_SHIFT: u64 = 48
 /** Bytes of a random nonce that the tag covers, and offset of the tag. */
 const TAGGED_BYTES: u32 = 16
 
 /** Written by the host before the first `configure`; if all zeros, drawn here. */
-export const secret: usize = memory.data(32, 8)
+export const secret: usize = memory.data(SECRET_BYTES, 8)
 
 /** Bases in use since the start; the oldest is replaced. */
 const MAX_BASES: u32 = 8
@@ -38,15 +36,15 @@ let length: u32 = 0
 let strategy: u32 = 0
 
 /** Entropy that `openNonces` may use. */
-export const NONCE_ENTROPY_BYTES: u32 = SECRET_BYTES + COUNTER_BYTES
+export const NONCE_ENTROPY_BYTES: u32 = HASH_KEY_BYTES + COUNTER_BYTES
 
 /** Takes the secret and starts the counter; what the host left zero is drawn. */
 export function openNonces(bytes: u32, nonceStrategy: u32): void {
   length = bytes
   strategy = nonceStrategy
   if ((load<u64>(secret) | load<u64>(secret, 8)) == 0) {
-    memory.copy(secret, takeEntropy(SECRET_BYTES), SECRET_BYTES)
-    memory.copy(secret + BASE, takeEntropy(COUNTER_BYTES), COUNTER_BYTES)
+    memory.copy(secret, takeEntropy(HASH_KEY_BYTES), HASH_KEY_BYTES)
+    memory.copy(secret + SECRET_BASE, takeEntropy(COUNTER_BYTES), COUNTER_BYTES)
   }
   setHashKey(secret)
   useBase()
@@ -54,15 +52,15 @@ export function openNonces(bytes: u32, nonceStrategy: u32): void {
 
 /** Continues at the base and slot in the secret block. */
 function useBase(): void {
-  const base = secret + BASE
+  const base = secret + SECRET_BASE
   memory.copy(bases + <usize>((baseCount++ % MAX_BASES) * BASE_BYTES), base, COUNTER_BYTES)
   memory.copy(counter, base, COUNTER_BYTES)
   const low = load<u64>(counter)
-  const start = low + ((<u64>load<u16>(secret, SLOT)) << SLOT_SHIFT)
+  const start = low + ((<u64>load<u16>(secret, SECRET_SLOT)) << SLOT_SHIFT)
   store<u64>(counter, start)
   if (start < low) store<u32>(counter, load<u32>(counter, COUNTER_HIGH) + 1, COUNTER_HIGH)
   // in use: no need to keep it readable
-  memory.fill(secret, 0, 32)
+  memory.fill(secret, 0, SECRET_BYTES)
 }
 
 /**
@@ -72,7 +70,7 @@ function useBase(): void {
  */
 export function renewCounter(): bool {
   if (strategy != NONCE_COUNTER) return true
-  const base = secret + BASE
+  const base = secret + SECRET_BASE
   if ((load<u64>(base) | <u64>load<u32>(base, COUNTER_HIGH)) == 0) {
     if (!hasEntropy(COUNTER_BYTES)) return false
     memory.copy(base, takeEntropy(COUNTER_BYTES), COUNTER_BYTES)

@@ -2,15 +2,12 @@
  * Queue of events for the host. A session is in the list once, however many events it has, so the list is bounded by
  * the session table.
  */
-import { EVENT_ABORT, EVENT_BYTES, EVENT_SLOTS } from '../abi'
+import { EVENT_ABORT, EVENT_ARG, EVENT_ARG2, EVENT_BYTES, EVENT_HANDLE, EVENT_SLOTS, EVENT_TYPE } from '../abi'
 import { has, IN_EVENTS, Session, TIME_WAIT } from './session'
 
-export const events: usize = memory.data(256 * 16, 8)
+export const events: usize = memory.data(EVENT_SLOTS * EVENT_BYTES, 8)
 
 /** Offsets in an event; its type is at 0, the last word is 0. */
-const HANDLE: usize = 4
-const ARGUMENT: usize = 8
-const UNUSED: usize = 12
 
 let first: usize = 0
 let last: usize = 0
@@ -83,9 +80,9 @@ export function takeDrained(): Session | null {
 
 function put(n: u32, type: u32, handle: u32, argument: u32): u32 {
   const at = events + <usize>(n * EVENT_BYTES)
-  store<u32>(at, type)
-  store<u32>(at, handle, HANDLE)
-  store<u32>(at, argument, ARGUMENT)
-  store<u32>(at, 0, UNUSED)
+  store<u32>(at, type, EVENT_TYPE)
+  store<u32>(at, handle, EVENT_HANDLE)
+  store<u32>(at, argument, EVENT_ARG)
+  store<u32>(at, 0, EVENT_ARG2)
   return n + 1
 }

@@ -8,7 +8,7 @@
  * Written directly into send segments and read directly from received ones; a message may begin and end anywhere.
  * stream.ts interprets them.
  */
-import { SPAN_BYTES, SPAN_SLOTS } from '../abi'
+import { SPAN_BYTES, SPAN_LENGTH, SPAN_PTR, SPAN_SLOTS } from '../abi'
 import { waitSnd } from '../kcp/conversation'
 import { dropFirst, receivedLen, receivedPayload } from '../kcp/receive_buffer'
 import { diff } from '../kcp/segment'
@@ -42,15 +42,13 @@ const TLV_BYTES: u32 = 4
 const MAX_MESSAGE_BYTES: u32 = 14884
 export const MAX_PAYLOAD_BYTES: u32 = MAX_MESSAGE_BYTES - TLV_BYTES
 
-const SPAN_LEN: usize = 4
-
 /** Spans for the host, `{u32 ptr, u32 len}` each. */
-export const spans: usize = memory.data(64 * 8, 8)
+export const spans: usize = memory.data(SPAN_SLOTS * SPAN_BYTES, 8)
 
 function addSpan(n: u32, ptr: usize, len: u32): u32 {
   const at = spans + <usize>(n * SPAN_BYTES)
-  store<u32>(at, ptr)
-  store<u32>(at, len, SPAN_LEN)
+  store<u32>(at, ptr, SPAN_PTR)
+  store<u32>(at, len, SPAN_LENGTH)
   return n + 1
 }
 

@@ -106,6 +106,7 @@ const NAMES = {
   killed: 'a worker that is killed comes back, connections of the others go on, and totals do not go back',
   stops: 'a stop leaves no process, also when the first one is killed',
   reload: 'a reload reaches every worker, and says what must wait for a restart',
+  refused: 'a reload that workers cannot carry out changes none of them, nor the log',
   user: 'workers run as the user that the first process becomes, and so do their successors',
   fails: 'a start that fails in a worker ends with status 1, its message, and no process',
 }
@@ -154,6 +155,19 @@ if (process.platform !== 'linux' || !existsSync(`/proc/self/task/${process.pid}/
       const second = childrenOf(again.pid)
       kill(again.pid)
       await waitFor('workers end after their first process', () => second.every(isGone), TIMEOUT_MS)
+    })
+
+    test(`${NAMES.refused}: ${program}`, async () => {
+      const target = await openTarget()
+      const client = await startClient(program, await startServer(program, target.address), { workers: 2 })
+      const apps = await echoes(client, 4)
+      // no address of this machine (RFC 5737)
+      client.reload({ kcp_bind: '203.0.113.9:0', loglevel: 3 })
+      await waitFor('refused', () => /reload failed.*EADDRNOTAVAIL/.test(client.log()), TIMEOUT_MS, client.log)
+      client.reload({})
+      await waitFor('reloaded', () => /config successfully reloaded/.test(client.log()), TIMEOUT_MS, client.log)
+      for (const app of apps) assert.not(app.ended, 'a connection from before')
+      await echoes(client, CONNECTIONS)
     })
 
     test(`${NAMES.reload}: ${program}`, async () => {

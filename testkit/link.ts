@@ -10,6 +10,7 @@
 import type { RemoteInfo, Socket } from 'node:dgram'
 import { createSocket } from 'node:dgram'
 import { isIPv6 } from 'node:net'
+import { type Due, DueHeap } from './due-heap.ts'
 
 /** Clients (source addresses) at most; datagrams of further ones are dropped. */
 const MAX_CLIENTS = 4096
@@ -119,10 +120,7 @@ interface Client {
   upstream: Socket
 }
 
-interface InFlight {
-  readonly due: number
-  /** Order of entry, for datagrams due at the same time. */
-  readonly order: number
+interface InFlight extends Due {
   readonly datagram: Buffer
   readonly client: Client
   readonly lane: Lane
@@ -138,63 +136,6 @@ interface Lane {
   lastDue: number
   /** Time at which the rate-limited link has sent everything that it took. */
   busyUntil: number
-}
-
-const before = (a: InFlight, b: InFlight): boolean => a.due < b.due || (a.due === b.due && a.order < b.order)
-
-/** Binary heap of datagrams under way, earliest first. */
-class Schedule {
-  readonly #heap: InFlight[] = []
-
-  get length(): number {
-    return this.#heap.length
-  }
-
-  first(): InFlight | undefined {
-    return this.#heap[0]
-  }
-
-  push(item: InFlight): void {
-    const heap = this.#heap
-    let i = heap.length
-    heap.push(item)
-    while (i > 0) {
-      const parent = (i - 1) >> 1
-      const above = heap[parent]
-      if (above === undefined || !before(item, above)) break
-      heap[i] = above
-      i = parent
-    }
-    heap[i] = item
-  }
-
-  pop(): InFlight | undefined {
-    const heap = this.#heap
-    const top = heap[0]
-    const item = heap.pop()
-    if (top === undefined || item === undefined || heap.length === 0) return top
-    let i = 0
-    for (;;) {
-      const left = 2 * i + 1
-      let child = heap[left]
-      let at = left
-      if (child === undefined) break
-      const right = heap[left + 1]
-      if (right !== undefined && before(right, child)) {
-        child = right
-        at = left + 1
-      }
-      if (!before(child, item)) break
-      heap[i] = child
-      i = at
-    }
-    heap[i] = item
-    return top
-  }
-
-  clear(): void {
-    this.#heap.length = 0
-  }
 }
 
 const newCounters = (): LinkCounters => ({
@@ -222,213 +163,255 @@ function drawLoss(lane: Lane): boolean {
 
 /** Starts a link. Rejects when the address cannot be bound. */
 export async function openLink(options: LinkOptions): Promise<Link> {
-  const { target, tap } = options
-  const v6 = isIPv6(target.host)
-  const type = v6 ? 'udp6' : 'udp4'
-  const loopback = v6 ? '::1' : '127.0.0.1'
-  const headerBytes = v6 ? HEADER_BYTES_IPV6 : HEADER_BYTES_IPV4
-  const seed = options.seed ?? 1
-  const clients = new Map<string, Client>()
-  const retired: Socket[] = []
-  const schedule = new Schedule()
-  let latest: Client | undefined
-  let order = 0
-  let timer: NodeJS.Timeout | undefined
-  let armedFor = Number.POSITIVE_INFINITY
-  let closed = false
+  const link = new EmulatedLink(options)
+  await link.bind()
+  return link
+}
 
-  const laneOf = (direction: Direction, laneSeed: number): Lane => ({
-    direction,
-    random: randomNumbers(laneSeed),
-    counters: newCounters(),
-    shape: { ...options, ...options[direction] },
-    dark: false,
-    inBurst: false,
-    lastDue: 0,
-    busyUntil: 0,
-  })
-  const up = laneOf('up', seed * 2 + 1)
-  const down = laneOf('down', seed * 2 + 2)
+class EmulatedLink implements Link {
+  host = ''
+  port = 0
+  readonly counters: { readonly up: LinkCounters; readonly down: LinkCounters }
+  readonly #options: LinkOptions
+  readonly #loopback: string
+  readonly #headerBytes: number
+  readonly #up: Lane
+  readonly #down: Lane
+  readonly #listener: Socket
+  readonly #clients = new Map<string, Client>()
+  /** Sockets from before a rebinding: a real NAT swallows late answers, it does not refuse them. */
+  readonly #retired: Socket[] = []
+  readonly #schedule = new DueHeap<InFlight>()
+  #latest: Client | undefined
+  #order = 0
+  #timer: NodeJS.Timeout | undefined
+  #armedFor = Number.POSITIVE_INFINITY
+  #closed = false
 
-  // All addresses are literals: answering the look-up at once saves a turn of the event loop per datagram.
-  const newSocket = (): Socket => {
-    const socket = createSocket({
-      type,
-      lookup: (host, _options, done) => done(null, host, v6 ? 6 : 4),
+  constructor(options: LinkOptions) {
+    const isV6 = isIPv6(options.target.host)
+    const seed = options.seed ?? 1
+    this.#options = options
+    this.#loopback = isV6 ? '::1' : '127.0.0.1'
+    this.#headerBytes = isV6 ? HEADER_BYTES_IPV6 : HEADER_BYTES_IPV4
+    this.#up = laneOf('up', seed * 2 + 1, options)
+    this.#down = laneOf('down', seed * 2 + 2, options)
+    this.counters = { up: this.#up.counters, down: this.#down.counters }
+    this.#listener = newSocket(isV6)
+    this.#listener.on('message', (datagram: Buffer, from: RemoteInfo) => {
+      const client = this.#clientOf(from)
+      if (client === undefined) this.#up.counters.overflowed++
+      else this.#enter(this.#up, client, datagram)
     })
-    // A port where nobody listens answers with ICMP; a link does not care.
-    socket.on('error', () => undefined)
-    socket.on('listening', () => {
-      try {
-        socket.setRecvBufferSize(SOCKET_BUFFER_BYTES)
-        socket.setSendBufferSize(SOCKET_BUFFER_BYTES)
-      } catch {
-        // the default size has to do
-      }
+  }
+
+  bind(): Promise<void> {
+    const { port = 0, host = this.#loopback } = this.#options
+    return new Promise((resolve, reject) => {
+      this.#listener.once('error', reject)
+      this.#listener.bind(port, host, () => {
+        this.#listener.off('error', reject)
+        const local = this.#listener.address()
+        this.host = local.address
+        this.port = local.port
+        resolve()
+      })
     })
-    return socket
   }
 
-  const deliver = (item: InFlight): void => {
-    const { lane, client, datagram } = item
-    lane.counters.delivered++
-    lane.counters.deliveredBytes += datagram.length
-    if (lane === up) client.upstream.send(datagram, 0, datagram.length, target.port, target.host)
-    else listener.send(datagram, 0, datagram.length, client.port, client.address)
+  get clients(): number {
+    return this.#clients.size
   }
 
-  const release = (): void => {
-    timer = undefined
-    armedFor = Number.POSITIVE_INFINITY
-    const limit = performance.now() + RELEASE_SLACK_MS
-    for (let item = schedule.first(); item !== undefined && item.due <= limit; item = schedule.first()) {
-      schedule.pop()
-      deliver(item)
+  reshape(shape: LinkShape, direction?: Direction): void {
+    for (const lane of this.#lanes(direction)) lane.shape = { ...lane.shape, ...shape }
+  }
+
+  blackhole(direction?: Direction): void {
+    for (const lane of this.#lanes(direction)) lane.dark = true
+  }
+
+  heal(): void {
+    for (const lane of this.#lanes()) lane.dark = false
+  }
+
+  rebind(): void {
+    for (const client of this.#clients.values()) {
+      this.#retired.push(client.upstream)
+      this.#openUpstream(client)
     }
-    arm(performance.now())
   }
 
-  const arm = (now: number): void => {
-    const item = schedule.first()
-    if (item === undefined || item.due >= armedFor || closed) return
-    if (timer !== undefined) clearTimeout(timer)
-    armedFor = item.due
-    timer = setTimeout(release, Math.max(1, Math.round(item.due - now - RELEASE_SLACK_MS)))
+  inject(datagram: Uint8Array, direction: Direction = 'up'): boolean {
+    const client = this.#latest
+    if (client === undefined) return false
+    this.#send(direction === 'up' ? this.#up : this.#down, client, datagram)
+    return true
   }
 
-  const schedulePacket = (lane: Lane, client: Client, datagram: Buffer, due: number, now: number): void => {
-    if (schedule.length >= MAX_IN_FLIGHT) {
-      lane.counters.overflowed++
-      return
+  async close(): Promise<void> {
+    if (this.#closed) return
+    this.#closed = true
+    if (this.#timer !== undefined) clearTimeout(this.#timer)
+    this.#schedule.clear()
+    const upstreams = [...this.#clients.values()].map((client) => client.upstream)
+    const sockets = [this.#listener, ...this.#retired, ...upstreams]
+    await Promise.all(sockets.map((socket) => new Promise<void>((done) => void socket.close(() => done()))))
+  }
+
+  #lanes(direction?: Direction): readonly Lane[] {
+    return direction === undefined ? [this.#up, this.#down] : [direction === 'up' ? this.#up : this.#down]
+  }
+
+  #openUpstream(client: Client): void {
+    const socket = newSocket(this.#loopback === '::1')
+    client.upstream = socket
+    socket.on('message', (datagram: Buffer) => {
+      if (client.upstream === socket) this.#enter(this.#down, client, datagram)
+    })
+    socket.bind(0, this.#loopback)
+  }
+
+  #clientOf(from: RemoteInfo): Client | undefined {
+    const latest = this.#latest
+    if (latest !== undefined && latest.port === from.port && latest.address === from.address) return latest
+    const key = `${from.address}|${from.port}`
+    let client = this.#clients.get(key)
+    if (client === undefined && this.#clients.size < MAX_CLIENTS) {
+      client = { address: from.address, port: from.port, upstream: this.#listener }
+      this.#openUpstream(client)
+      this.#clients.set(key, client)
     }
-    const item = { due, order: order++, datagram, client, lane }
-    if (due <= now && schedule.length === 0) {
-      deliver(item)
-      return
-    }
-    schedule.push(item)
-    arm(now)
+    if (client !== undefined) this.#latest = client
+    return client
   }
 
-  const enter = (lane: Lane, client: Client, datagram: Buffer): void => {
+  /** A datagram enters the link: it is lost, queued, delayed, changed or doubled as the shape says. */
+  #enter(lane: Lane, client: Client, datagram: Buffer): void {
     const { shape, counters, random } = lane
     counters.packets++
     counters.bytes += datagram.length
-    if (tap?.(lane.direction, datagram) === false || lane.dark || drawLoss(lane)) {
+    if (this.#options.tap?.(lane.direction, datagram) === false || lane.dark || drawLoss(lane)) {
       counters.lost++
       return
     }
     const now = performance.now()
-    let due = now
-    if (shape.rate !== undefined) {
-      const perMs = shape.rate / 8000
-      const queued = Math.max(0, lane.busyUntil - now) * perMs
-      const size = datagram.length + headerBytes
-      if (queued + size > Math.max(shape.queue ?? perMs * DEFAULT_QUEUE_MS, size)) {
-        counters.overflowed++
-        return
-      }
-      lane.busyUntil = Math.max(lane.busyUntil, now) + size / perMs
-      due = lane.busyUntil
+    const sent = this.#queue(lane, datagram.length, now)
+    if (sent === undefined) {
+      counters.overflowed++
+      return
     }
     const delay = shape.delay ?? 0
-    due += delay
+    let due = sent + delay
     if (shape.jitter !== undefined && shape.jitter > 0) due = Math.max(due + random() * shape.jitter, lane.lastDue)
-    let bytes = datagram
-    if (shape.corrupt !== undefined && shape.corrupt > 0 && random() < shape.corrupt && bytes.length > 0) {
-      bytes = Buffer.from(datagram)
-      const bit = Math.floor(random() * bytes.length * 8)
-      bytes[bit >> 3] = (bytes[bit >> 3] ?? 0) ^ (1 << (bit & 7))
-      counters.corrupted++
-    }
+    const bytes = drawCorruption(lane, datagram)
     if (shape.reorder !== undefined && shape.reorder > 0 && random() < shape.reorder) {
       counters.reordered++
       due += shape.reorderDelay ?? delay / 4 + 2
     } else lane.lastDue = due
-    schedulePacket(lane, client, bytes, due, now)
+    this.#scheduleAt(lane, client, bytes, due, now)
     if (shape.duplicate !== undefined && shape.duplicate > 0 && random() < shape.duplicate) {
       counters.duplicated++
-      schedulePacket(lane, client, bytes, due, now)
+      this.#scheduleAt(lane, client, bytes, due, now)
     }
   }
 
-  const openUpstream = (client: Client): void => {
-    const socket = newSocket()
-    client.upstream = socket
-    socket.on('message', (datagram: Buffer) => {
-      if (client.upstream === socket) enter(down, client, datagram)
-    })
-    socket.bind(0, loopback)
+  /** When a rate-limited link has sent so many bytes more; undefined when its queue is full. */
+  #queue(lane: Lane, length: number, now: number): number | undefined {
+    const { rate, queue } = lane.shape
+    if (rate === undefined) return now
+    const perMs = rate / 8000
+    const queued = Math.max(0, lane.busyUntil - now) * perMs
+    const size = length + this.#headerBytes
+    if (queued + size > Math.max(queue ?? perMs * DEFAULT_QUEUE_MS, size)) return undefined
+    lane.busyUntil = Math.max(lane.busyUntil, now) + size / perMs
+    return lane.busyUntil
   }
 
-  const clientOf = (from: RemoteInfo): Client | undefined => {
-    if (latest !== undefined && latest.port === from.port && latest.address === from.address) return latest
-    const key = `${from.address}|${from.port}`
-    let client = clients.get(key)
-    if (client === undefined && clients.size < MAX_CLIENTS) {
-      client = { address: from.address, port: from.port, upstream: listener }
-      openUpstream(client)
-      clients.set(key, client)
+  #scheduleAt(lane: Lane, client: Client, datagram: Buffer, due: number, now: number): void {
+    if (this.#schedule.length >= MAX_IN_FLIGHT) {
+      lane.counters.overflowed++
+      return
     }
-    if (client !== undefined) latest = client
-    return client
+    const item = { due, order: this.#order++, datagram, client, lane }
+    if (due <= now && this.#schedule.length === 0) {
+      this.#deliver(item)
+      return
+    }
+    this.#schedule.push(item)
+    this.#arm(now)
   }
 
-  const listener = newSocket()
-  listener.on('message', (datagram: Buffer, from: RemoteInfo) => {
-    const client = clientOf(from)
-    if (client === undefined) up.counters.overflowed++
-    else enter(up, client, datagram)
-  })
-  await new Promise<void>((resolve, reject) => {
-    listener.once('error', reject)
-    listener.bind(options.port ?? 0, options.host ?? loopback, () => {
-      listener.off('error', reject)
-      resolve()
-    })
-  })
-  const local = listener.address()
-
-  const lanesOf = (direction?: Direction): readonly Lane[] =>
-    direction === undefined ? [up, down] : [direction === 'up' ? up : down]
-
-  return {
-    host: local.address,
-    port: local.port,
-    counters: { up: up.counters, down: down.counters },
-    get clients() {
-      return clients.size
-    },
-    reshape(shape, direction) {
-      for (const lane of lanesOf(direction)) lane.shape = { ...lane.shape, ...shape }
-    },
-    blackhole(direction) {
-      for (const lane of lanesOf(direction)) lane.dark = true
-    },
-    heal() {
-      up.dark = false
-      down.dark = false
-    },
-    rebind() {
-      for (const client of clients.values()) {
-        // The old socket stays open: a real NAT swallows late answers, it does not refuse them.
-        retired.push(client.upstream)
-        openUpstream(client)
-      }
-    },
-    inject(datagram, direction = 'up') {
-      if (latest === undefined) return false
-      if (direction === 'up') latest.upstream.send(datagram, 0, datagram.length, target.port, target.host)
-      else listener.send(datagram, 0, datagram.length, latest.port, latest.address)
-      return true
-    },
-    async close() {
-      if (closed) return
-      closed = true
-      if (timer !== undefined) clearTimeout(timer)
-      schedule.clear()
-      const sockets = [listener, ...retired, ...[...clients.values()].map((client) => client.upstream)]
-      await Promise.all(sockets.map((socket) => new Promise<void>((done) => void socket.close(() => done()))))
-    },
+  #arm(now: number): void {
+    const item = this.#schedule.first()
+    if (item === undefined || item.due >= this.#armedFor || this.#closed) return
+    if (this.#timer !== undefined) clearTimeout(this.#timer)
+    this.#armedFor = item.due
+    this.#timer = setTimeout(this.#release, Math.max(1, Math.round(item.due - now - RELEASE_SLACK_MS)))
   }
+
+  readonly #release = (): void => {
+    this.#timer = undefined
+    this.#armedFor = Number.POSITIVE_INFINITY
+    const schedule = this.#schedule
+    const limit = performance.now() + RELEASE_SLACK_MS
+    for (let item = schedule.first(); item !== undefined && item.due <= limit; item = schedule.first()) {
+      schedule.pop()
+      this.#deliver(item)
+    }
+    this.#arm(performance.now())
+  }
+
+  #deliver({ lane, client, datagram }: InFlight): void {
+    lane.counters.delivered++
+    lane.counters.deliveredBytes += datagram.length
+    this.#send(lane, client, datagram)
+  }
+
+  #send(lane: Lane, client: Client, datagram: Uint8Array): void {
+    const { target } = this.#options
+    if (lane === this.#up) client.upstream.send(datagram, 0, datagram.length, target.port, target.host)
+    else this.#listener.send(datagram, 0, datagram.length, client.port, client.address)
+  }
+}
+
+const laneOf = (direction: Direction, seed: number, options: LinkOptions): Lane => ({
+  direction,
+  random: randomNumbers(seed),
+  counters: newCounters(),
+  shape: { ...options, ...options[direction] },
+  dark: false,
+  inBurst: false,
+  lastDue: 0,
+  busyUntil: 0,
+})
+
+/** The datagram, or a copy with one bit flipped. */
+function drawCorruption({ shape, counters, random }: Lane, datagram: Buffer): Buffer {
+  const { corrupt = 0 } = shape
+  if (corrupt <= 0 || random() >= corrupt || datagram.length === 0) return datagram
+  const bytes = Buffer.from(datagram)
+  const bit = Math.floor(random() * bytes.length * 8)
+  bytes[bit >> 3] = (bytes[bit >> 3] ?? 0) ^ (1 << (bit & 7))
+  counters.corrupted++
+  return bytes
+}
+
+function newSocket(isV6: boolean): Socket {
+  const socket = createSocket({
+    type: isV6 ? 'udp6' : 'udp4',
+    // all addresses are literals: answering the look-up at once saves a turn of the event loop per datagram
+    lookup: (host, _options, done) => done(null, host, isV6 ? 6 : 4),
+  })
+  // a port where nothing listens answers with ICMP, which a link ignores
+  socket.on('error', () => undefined)
+  socket.on('listening', () => {
+    try {
+      socket.setRecvBufferSize(SOCKET_BUFFER_BYTES)
+      socket.setSendBufferSize(SOCKET_BUFFER_BYTES)
+    } catch {
+      // the default size has to do
+    }
+  })
+  return socket
 }

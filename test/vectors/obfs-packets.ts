@@ -91,3 +91,23 @@ export function isChecksumRight({ bytes, version, header }: Packet): boolean {
 }
 
 export const packetOf = (record: PacketRecord): Packet => takeApart(fromHex(record.packet))
+
+/** Everything but what is drawn at random, and what depends on it: id and header checksum, flow label, numbers. */
+export function masked(bytes: Uint8Array, keepNumbers: boolean): string {
+  const copy = bytes.slice()
+  const { version, header } = takeApart(copy)
+  if (version === 4) {
+    copy.fill(0, 4, 6)
+    copy.fill(0, 10, 12)
+    // a router on the way marked some
+    copy[1] = (copy[1] ?? 0) & ~1
+  } else {
+    copy[1] = (copy[1] ?? 0) & 0xf0
+    copy.fill(0, 2, 4)
+  }
+  if (!keepNumbers) {
+    copy.fill(0, header + 4, header + 12)
+    copy.fill(0, header + 16, header + 18)
+  }
+  return Buffer.from(copy).toString('hex')
+}

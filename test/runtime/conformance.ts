@@ -3,10 +3,12 @@
  * conformance.bun.test.ts run it. Peers are the runtime's own `node:*` sockets, so that an adapter is not only tested
  * against itself.
  */
+
 import { httpConformance } from './http.ts'
 import { LOCALHOST6, type Subject } from './subject.ts'
 import { systemConformance } from './system.ts'
 import { tcpConformance } from './tcp.ts'
+import { tcpBoundsConformance } from './tcp-bounds.ts'
 import { udpConformance } from './udp.ts'
 
 export async function conformance(subject: Subject): Promise<void> {
@@ -28,5 +30,6 @@ export async function conformance(subject: Subject): Promise<void> {
   udpConformance(subject, hasIpv6, 'portable')
   if (process.platform === 'linux') udpConformance(subject, hasIpv6, 'fast')
   tcpConformance(subject, hasIpv6)
+  tcpBoundsConformance(subject)
   httpConformance(subject)
 }

@@ -9,6 +9,7 @@ import * as assert from 'uvu/assert'
 import type { Runtime, SocketOptions } from '../../host/runtime.ts'
 import { LOCALHOST, LOCALHOST6 } from '../runtime/subject.ts'
 import { tcpConformance } from '../runtime/tcp.ts'
+import { tcpBoundsConformance } from '../runtime/tcp-bounds.ts'
 import { udpConformance } from '../runtime/udp.ts'
 import { skip } from '../skip.ts'
 
@@ -54,6 +55,7 @@ export async function tunedConformance(runtime: Runtime): Promise<void> {
   udpConformance(subject, hasIpv6, 'portable')
   udpConformance(subject, hasIpv6, 'fast')
   tcpConformance(subject, hasIpv6)
+  tcpBoundsConformance(subject)
 
   test('two listeners share a port when both ask for it', async () => {
     const shared = { nodelay: true, keepalive: false, socketOptions: { ...socketOptions, netdev: '', reuseport: true } }

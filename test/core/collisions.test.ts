@@ -2,10 +2,11 @@
  * Chosen hash collisions: whoever knows the secret of an endpoint can make its tables slow, though never wrong; whoever
  * knows another secret finds nothing that it is good for.
  */
+
 import sodium from 'libsodium-wrappers'
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
-import { type Address, address4, addressKey } from '../../testkit/sim/endpoint.ts'
+import { type Address, address4, addressKey } from '../../testkit/sim/address.ts'
 import { Random } from '../../testkit/sim/random.ts'
 import { Solo, TESTER } from '../../testkit/sim/solo.ts'
 import { ack, concat, control, DIAL, push, utf8, What } from '../../testkit/sim/wire.ts'

@@ -15,8 +15,9 @@ import {
   instantiate,
   UNSET,
 } from '../../host/engine/core.ts'
-import { defaultConfig, MS, SECOND, sealingConfig } from '../../testkit/sim/endpoint.ts'
+import { defaultConfig, MS, SECOND } from '../../testkit/sim/endpoint.ts'
 import { Pair } from '../../testkit/sim/pair.ts'
+import { sealingConfig } from '../../testkit/sim/sealing.ts'
 import { Solo, TESTER } from '../../testkit/sim/solo.ts'
 import { Cmd, control, DIAL, message, push, segment, What } from '../../testkit/sim/wire.ts'
 

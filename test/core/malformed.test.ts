@@ -2,10 +2,11 @@
 /**
  * Nothing a stranger or a mad peer sends traps the engine, makes it talk without need, or leaves memory behind.
  */
+
 import fc from 'fast-check'
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
-import { address4 } from '../../testkit/sim/endpoint.ts'
+import { address4 } from '../../testkit/sim/address.ts'
 import { Random } from '../../testkit/sim/random.ts'
 import { Solo, TESTER } from '../../testkit/sim/solo.ts'
 import {

@@ -1,11 +1,13 @@
 /**
  * A session follows a peer whose NAT gave it another port, and nobody else (protocol.md 6.6, 13).
  */
+
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
 import { EventType } from '../../host/engine/core.ts'
-import { type Address, address4, addressKey, type Sealing } from '../../testkit/sim/endpoint.ts'
+import { type Address, address4, addressKey } from '../../testkit/sim/address.ts'
 import { Pair } from '../../testkit/sim/pair.ts'
+import type { Sealing } from '../../testkit/sim/sealing.ts'
 import { type Output, Solo, TESTER } from '../../testkit/sim/solo.ts'
 import { ack, concat, control, DIAL, MessageType, message, push, utf8, What } from '../../testkit/sim/wire.ts'
 

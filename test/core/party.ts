@@ -1,7 +1,7 @@
 import * as assert from 'uvu/assert'
 import { Mode } from '../../host/engine/core.ts'
 import type { DecodedAddress } from '../../testkit/decode.ts'
-import { type Address, address4, addressKey } from '../../testkit/sim/endpoint.ts'
+import { type Address, address4, addressKey } from '../../testkit/sim/address.ts'
 import { type Output, Solo, type SoloOptions } from '../../testkit/sim/solo.ts'
 import { concat, fromHex, toHex, utf8, What } from '../../testkit/sim/wire.ts'
 

@@ -1,11 +1,12 @@
 /**
  * Rendezvous messages and what follows from them (protocol.md 7.1, 8).
  */
+
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
 import { ErrorCode, EventType } from '../../host/engine/core.ts'
 import { decode } from '../../testkit/decode.ts'
-import { type Address, address4, address6, addressKey } from '../../testkit/sim/endpoint.ts'
+import { type Address, address4, address6, addressKey } from '../../testkit/sim/address.ts'
 import { Solo } from '../../testkit/sim/solo.ts'
 import { control, fromHex, toHex, utf8, What } from '../../testkit/sim/wire.ts'
 import { addresses, answer, hello, ID, isPing, LOCAL, party, pinged, punch, RENDEZVOUS, wire } from './party.ts'

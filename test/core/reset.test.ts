@@ -1,8 +1,9 @@
 /** Which RESETs end a session, and what a restarted peer looks like (docs/validation.md). */
+
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
 import { type CoreConfig, EventType } from '../../host/engine/core.ts'
-import { type Address, address4 } from '../../testkit/sim/endpoint.ts'
+import { type Address, address4 } from '../../testkit/sim/address.ts'
 import { Pair } from '../../testkit/sim/pair.ts'
 import { type Output, Solo, summary, TESTER } from '../../testkit/sim/solo.ts'
 import { ack, concat, control, DIAL, MessageType, message, push, utf8, What } from '../../testkit/sim/wire.ts'

@@ -1,7 +1,8 @@
 /** The services that a rendezvous server keeps: how long, whose claim counts, and how many. */
+
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
-import { type Address, address4, addressKey } from '../../testkit/sim/endpoint.ts'
+import { type Address, address4, addressKey } from '../../testkit/sim/address.ts'
 import { Solo, type SoloOptions } from '../../testkit/sim/solo.ts'
 import { control, utf8, What } from '../../testkit/sim/wire.ts'
 import { hello, ID, isPing, LOCAL } from './party.ts'

@@ -1,10 +1,12 @@
 /**
  * Sessions and control messages: who gets one, who gets RESET, who gets nothing (protocol.md 6.3, 6.6, 6.8, 7).
  */
+
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
 import { Core, ErrorCode, EventType, instantiate, SessionState } from '../../host/engine/core.ts'
-import { type Address, address4, address6, addressKey, defaultConfig } from '../../testkit/sim/endpoint.ts'
+import { type Address, address4, address6, addressKey } from '../../testkit/sim/address.ts'
+import { defaultConfig } from '../../testkit/sim/endpoint.ts'
 import { Solo, summary, TESTER } from '../../testkit/sim/solo.ts'
 import {
   Cmd,

@@ -2,10 +2,11 @@
  * What outlives a session (docs/validation.md): it takes no place in the session table, and lets no late first flight
  * open the session again.
  */
+
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
 import { SessionState } from '../../host/engine/core.ts'
-import { address4 } from '../../testkit/sim/endpoint.ts'
+import { address4 } from '../../testkit/sim/address.ts'
 import { Solo, summary } from '../../testkit/sim/solo.ts'
 import { ack, concat, control, DIAL, EOF, MessageType, message, push, utf8, What } from '../../testkit/sim/wire.ts'
 

@@ -2,10 +2,11 @@
  * First flights, addresses, RESET and restarted peers (docs/validation.md): what somebody without the key can record,
  * replay, relay and forge brings him nothing.
  */
+
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
 import { type CoreConfig, EventType } from '../../host/engine/core.ts'
-import { type Address, address4, addressKey } from '../../testkit/sim/endpoint.ts'
+import { type Address, address4, addressKey } from '../../testkit/sim/address.ts'
 import { Pair } from '../../testkit/sim/pair.ts'
 import { type Output, Solo, summary } from '../../testkit/sim/solo.ts'
 import {

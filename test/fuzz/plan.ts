@@ -1,9 +1,11 @@
 /**
  * What a run (an "episode") is like: role, method, obfuscator, options, addresses. All of it follows from its seed.
  */
+
 import { type CoreConfig, Mode, ObfsKind, UNSET } from '../../host/engine/core.ts'
-import { address4, address6, sealingConfig } from '../../testkit/sim/endpoint.ts'
+import { address4, address6 } from '../../testkit/sim/address.ts'
 import { Random } from '../../testkit/sim/random.ts'
+import { sealingConfig } from '../../testkit/sim/sealing.ts'
 
 /** Most sessions of a run; in few runs so many that tables grow. */
 const SESSIONS_MAX = 24

@@ -1,10 +1,11 @@
 /**
  * Bounds: sessions, memory, windows. When one is reached the newest work is refused and counted, nothing else suffers.
  */
+
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
 import { ErrorCode, EventType } from '../../host/engine/core.ts'
-import { address4 } from '../../testkit/sim/endpoint.ts'
+import { address4 } from '../../testkit/sim/address.ts'
 import { Pair } from '../../testkit/sim/pair.ts'
 import { Solo, TESTER } from '../../testkit/sim/solo.ts'
 import {

@@ -1,9 +1,10 @@
 /**
  * How connections end: half-close in each order, slow readers, refused targets, broken TCP, RESET (protocol.md 6.5-6.8).
  */
+
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
-import { address4 } from '../../testkit/sim/endpoint.ts'
+import { address4 } from '../../testkit/sim/address.ts'
 import { type Connection, type ConnectionScript, Pair, type PairOptions } from '../../testkit/sim/pair.ts'
 import { Cmd, control, KEEPALIVE, push, segment, What } from '../../testkit/sim/wire.ts'
 

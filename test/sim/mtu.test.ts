@@ -1,10 +1,11 @@
 /**
  * A path that swallows large datagrams without a word (an MTU below kcp.mtu): the tunnel notices, says so, and new connections get through.
  */
+
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
 import { EventType } from '../../host/engine/core.ts'
-import { address4 } from '../../testkit/sim/endpoint.ts'
+import { address4 } from '../../testkit/sim/address.ts'
 import { Pair } from '../../testkit/sim/pair.ts'
 
 const test = suite('sim/mtu')

@@ -9,9 +9,10 @@
  * - rcvwnd 65536 advertises 65535, not 0
  * - an ACK above a hole may be said once more in the next datagram
  */
+import { address4, addressKey } from '../../testkit/sim/address.ts'
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
-import { address4, addressKey, MS } from '../../testkit/sim/endpoint.ts'
+import { MS } from '../../testkit/sim/endpoint.ts'
 import { type Output, Solo, type SoloOptions, TESTER } from '../../testkit/sim/solo.ts'
 import { ack, fromHex, toHex, utf8 } from '../../testkit/sim/wire.ts'
 import { decodeSegments } from '../../testkit/decode.ts'

@@ -1,10 +1,10 @@
 /**
  * Recorded introductions of three originals: they parse as recorded, and our rendezvous server introduces the same way.
  */
+import { type Address, address4, address6, addressKey } from '../../testkit/sim/address.ts'
 import { readFileSync } from 'node:fs'
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
-import { type Address, address4, address6, addressKey } from '../../testkit/sim/endpoint.ts'
 import { Solo } from '../../testkit/sim/solo.ts'
 import { fromHex } from '../../testkit/sim/wire.ts'
 import { type Decoded, decode } from '../../testkit/decode.ts'

@@ -2,9 +2,10 @@
  * The recorded attack run (replay, tampering, reflection, short packets, RESET, TIME_WAIT), played against our client
  * and server with a stand-in for the cipher: same nonces, same plaintexts, same reactions.
  */
+import { fakeSeal } from '../../testkit/sim/sealing.ts'
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
-import { fakeSeal, MS } from '../../testkit/sim/endpoint.ts'
+import { MS } from '../../testkit/sim/endpoint.ts'
 import { type Output, Solo, summary, TESTER } from '../../testkit/sim/solo.ts'
 import { ack, fromHex, toHex, utf8 } from '../../testkit/sim/wire.ts'
 import { type Decoded, decode } from '../../testkit/decode.ts'

@@ -2,9 +2,11 @@
  * One engine and one peer that behaves like the original, joined by seeded links in virtual time. One connection, more
  * with `connect`; all follow the same scripts.
  */
+
 import { type CoreConfig, EventType } from '../../host/engine/core.ts'
+import { address4 } from './address.ts'
 import { App, type AppScript, SILENT } from './app.ts'
-import { address4, check, defaultConfig, Endpoint, MS } from './endpoint.ts'
+import { check, defaultConfig, Endpoint, MS } from './endpoint.ts'
 import { Link, type LinkOptions, PERFECT } from './link.ts'
 import { Original, type OriginalOptions, type OriginalSession } from './original.ts'
 import { Agenda } from './pair.ts'

@@ -2,24 +2,14 @@
  * A client and a server engine joined by two seeded links, in virtual time: it steps from event to event and holds
  * both ends to the rules that no run may break (docs/protocol.md 6.5, 6.7).
  */
+
 import { type CoreConfig, EventType } from '../../host/engine/core.ts'
+import { type Address, address4, addressKey } from './address.ts'
 import { App, type AppScript, SILENT } from './app.ts'
-import {
-  type Address,
-  address4,
-  addressKey,
-  check,
-  type Datagram,
-  defaultConfig,
-  Endpoint,
-  fakeSeal,
-  MS,
-  SECOND,
-  type Sealing,
-  sealingConfig,
-} from './endpoint.ts'
+import { check, type Datagram, defaultConfig, Endpoint, MS, SECOND } from './endpoint.ts'
 import { Link, type LinkOptions, PERFECT } from './link.ts'
 import { Random } from './random.ts'
+import { fakeSeal, type Sealing, sealingConfig } from './sealing.ts'
 
 /** A time-ordered queue; equal times keep their order. */
 export class Agenda {

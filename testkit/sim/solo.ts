@@ -1,23 +1,13 @@
 /**
  * One engine and a tester who writes and reads its datagrams by hand, in virtual time.
  */
+
 import { type CoreConfig, EventType } from '../../host/engine/core.ts'
 import { type Decoded, decode, decodeSegments, type FullSegment } from '../decode.ts'
-import {
-  type Address,
-  address4,
-  check,
-  type Datagram,
-  defaultConfig,
-  Endpoint,
-  type EngineEvent,
-  fakeOpen,
-  fakeSeal,
-  MS,
-  type Sealing,
-  sealingConfig,
-} from './endpoint.ts'
+import { type Address, address4 } from './address.ts'
+import { check, type Datagram, defaultConfig, Endpoint, type EngineEvent, MS } from './endpoint.ts'
 import { Random } from './random.ts'
+import { fakeOpen, fakeSeal, type Sealing, sealingConfig } from './sealing.ts'
 import { ack, concat } from './wire.ts'
 
 /** The tester's own address. */

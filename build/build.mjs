@@ -4,7 +4,7 @@
 import { mkdirSync, readFileSync } from 'node:fs'
 import { HEADER, writeHeader } from './abi.mjs'
 import { buildBundle, copyFile } from './bundles.mjs'
-import { buildCore } from './core.mjs'
+import { buildChecked, buildCore } from './core.mjs'
 import { buildDashboard } from './dashboard.mjs'
 import { exists, fingerprint, inProject, replaceFile, withLock } from './files.mjs'
 import * as plan from './plan.mjs'
@@ -35,7 +35,9 @@ async function product({ source, out }, make) {
   say(note || out)
 }
 
-/** @type {Record<'core' | 'bundles' | 'types', { outputs: () => string[], run: () => Promise<void> }>} */
+/** @typedef {'core' | 'checked' | 'bundles' | 'types'} StepName */
+
+/** @type {Record<StepName, { outputs: () => string[], run: () => Promise<void> }>} */
 const steps = {
   core: {
     outputs: () => [plan.core.release, plan.core.debug, plan.core.inlined, HEADER],
@@ -43,6 +45,10 @@ const steps = {
       writeHeader()
       await product({ ...plan.core, out: plan.core.release }, buildCore)
     },
+  },
+  checked: {
+    outputs: () => [plan.checked.out],
+    run: () => product(plan.checked, buildChecked),
   },
   bundles: {
     outputs: () => [plan.dashboard, ...plan.bundles, ...plan.copies].map((item) => item.out),
@@ -65,10 +71,10 @@ const steps = {
 
 /**
  * Makes the named steps in order; a failed step does not keep the later ones from running.
- * @param {{ ifStale?: boolean, only?: readonly ('core' | 'bundles' | 'types')[] }} [options]
+ * @param {{ ifStale?: boolean, only?: readonly StepName[] }} [options]
  * @returns {Promise<boolean>} whether all went well
  */
-export function build({ ifStale = false, only = ['core', 'bundles', 'types'] } = {}) {
+export function build({ ifStale = false, only = ['core', 'checked', 'bundles', 'types'] } = {}) {
   return withLock(async () => {
     mkdirSync(inProject('dist'), { recursive: true })
     let good = true
@@ -100,7 +106,7 @@ if (process.argv[1] && import.meta.url === new URL(`file://${process.argv[1]}`).
   }
   const good = await build({
     ifStale: args.includes('--if-stale'),
-    ...(args.includes('--no-types') ? { only: /** @type {const} */ (['core', 'bundles']) } : {}),
+    ...(args.includes('--no-types') ? { only: /** @type {const} */ (['core', 'checked', 'bundles']) } : {}),
   })
   process.exitCode = good ? 0 : 1
 }

@@ -3,7 +3,8 @@
 
 import { mkdirSync, readFileSync, rmSync } from 'node:fs'
 import { inProject, replaceFile, runScript } from './files.mjs'
-import { core } from './plan.mjs'
+import { checkedModule } from './instrument.mjs'
+import { checked, core } from './plan.mjs'
 
 const ASC = 'node_modules/assemblyscript/bin/asc.js'
 
@@ -18,17 +19,47 @@ export function refuseImports(name, bytes) {
   throw new Error(`${name} must not import anything, but imports ${list}`)
 }
 
-export async function buildCore() {
+/**
+ * Compiles one target.
+ * @param {string} target of asconfig.json
+ * @param {string} out file
+ * @param {readonly string[]} more arguments
+ */
+const compile = (target, out, ...more) =>
+  runScript(ASC, ['--config', 'asconfig.json', '--target', target, '--outFile', out, ...more])
+
+/**
+ * Gives a function a folder of its own for drafts.
+ * @template T
+ * @param {(draft: string) => Promise<T>} make
+ */
+async function inDraft(make) {
   const draft = `.cache/core.${process.pid}`
   mkdirSync(inProject(draft), { recursive: true })
   try {
+    return await make(draft)
+  } finally {
+    rmSync(inProject(draft), { recursive: true, force: true })
+  }
+}
+
+/** Compiles the module whose accesses to memory are checked: for tests. */
+export function buildChecked() {
+  return inDraft(async (draft) => {
+    await compile('checked', `${draft}/checked.wasm`, '--textFile', `${draft}/checked.wat`, checked.source)
+    const bytes = checkedModule(readFileSync(inProject(`${draft}/checked.wat`), 'utf8'))
+    refuseImports(checked.out, bytes)
+    replaceFile(checked.out, bytes)
+  })
+}
+
+export function buildCore() {
+  return inDraft(async (draft) => {
     await Promise.all(
       [
         ['release', core.release],
         ['debug', core.debug],
-      ].map(([target, out]) =>
-        runScript(ASC, ['--config', 'asconfig.json', '--target', `${target}`, '--outFile', `${draft}/${out}`]),
-      ),
+      ].map(([target, out]) => compile(`${target}`, `${draft}/${out}`)),
     )
     const release = readFileSync(inProject(`${draft}/${core.release}`))
     const debug = readFileSync(inProject(`${draft}/${core.debug}`))
@@ -40,7 +71,5 @@ export async function buildCore() {
     // written last: it is what the bundles depend on
     replaceFile(core.inlined, `export default '${release.toString('base64')}'\n`)
     return `${core.release} ${release.length} bytes`
-  } finally {
-    rmSync(inProject(draft), { recursive: true, force: true })
-  }
+  })
 }

@@ -16,6 +16,9 @@ export const core = {
   inlined: 'dist/core-wasm.js',
 }
 
+/** The engine with checks of its memory, for tests: build/instrument.mjs. */
+export const checked = { source: 'assembly/checked.ts', out: 'dist/core.checked.wasm' }
+
 /** The page at `/` of the monitoring server, as a module. */
 export const dashboard = { source: 'host/dashboard', out: 'dist/dashboard.js' }
 
@@ -42,6 +45,14 @@ export const types = { project: 'tsconfig.types.json', out: 'dist/types' }
 /** Files and directories each step reads; a change in one of them makes the step stale. */
 export const inputs = {
   core: ['assembly', 'asconfig.json', 'build/abi.mjs', 'build/core.mjs', 'build/plan.mjs', 'package-lock.json'],
+  checked: [
+    'assembly',
+    'asconfig.json',
+    'build/core.mjs',
+    'build/instrument.mjs',
+    'build/plan.mjs',
+    'package-lock.json',
+  ],
   bundles: [
     'host',
     'runtime-node',

@@ -11,6 +11,9 @@ const { values } = parseArgs({ options: { only: { type: 'string' } } })
 const checks = {
   // as much as a release needs
   fuzz: ['test/fuzz/run.mjs', '--inputs', '10000000'],
+  // with every access to the engine's memory checked
+  'fuzz, checked': ['test/fuzz/run.mjs', '--inputs', '3000000', '--checked'],
+  'simulations, checked': ['test/run.mjs', 'sim/', 'core/', '--runtime', 'node'],
   'fuzz under Bun': ['test/fuzz/run.mjs', '--inputs', '1000000', '--runtime', 'bun'],
   // tests must pass on a loaded machine: four files at once on two cores
   'tests under load': ['test/run.mjs', '--jobs', '4'],
@@ -24,7 +27,11 @@ let failed = 0
 for (const [name, args] of Object.entries(checks)) {
   if (values.only !== undefined && values.only !== name) continue
   const start = performance.now()
-  const { status } = spawnSync(process.execPath, args, { cwd: root, stdio: 'inherit' })
+  const { status } = spawnSync(process.execPath, args, {
+    cwd: root,
+    stdio: 'inherit',
+    env: name.endsWith('checked') ? { ...process.env, ENGINE_BUILD: 'checked' } : process.env,
+  })
   const seconds = Math.round((performance.now() - start) / 1000)
   process.stdout.write(`check:long: ${name} ${status === 0 ? 'passed' : 'FAILED'} in ${seconds} s\n`)
   if (status !== 0) failed++

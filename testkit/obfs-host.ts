@@ -5,7 +5,6 @@ import {
   ErrorCode,
   Event,
   EventType,
-  instantiate,
   Mode,
   NonceStrategy,
   Obfs,
@@ -17,6 +16,7 @@ import {
   UNSET,
 } from '../host/engine/core.ts'
 import { type SocketAddress, writeRecord } from '../host/net/address.ts'
+import { freshEngine } from './checked-core.ts'
 
 const TICKS_PER_SECOND = 8000
 
@@ -33,7 +33,7 @@ export interface Payload {
 }
 
 export class ObfsHost {
-  readonly core = new Core(instantiate())
+  readonly core = new Core(freshEngine())
   now = 1000
 
   constructor(kind: 'dpi/tcp-wnd' | 'dpi/tcp', role: 'server' | 'client', local: string, keepalive = 2) {

@@ -211,6 +211,11 @@ function take(cls: u32): usize {
   return takeJoined(cls)
 }
 
+/** @returns maximum bytes of linear memory */
+export function memoryLimit(): u64 {
+  return <u64>ceiling + (ceiling >> BITMAP_SHIFT) + OWN_BYTES
+}
+
 /**
  * Takes a block from the buddy system.
  * @returns 0 for an invalid class, or when memory is exhausted
@@ -220,7 +225,7 @@ function takeJoined(cls: u32): usize {
   let block = takeBlock(cls)
   while (!block) {
     if (keptCount != 0) joinKept()
-    else if (!growMemory(<u64>ceiling + (ceiling >> BITMAP_SHIFT) + OWN_BYTES)) return 0
+    else if (!growMemory(memoryLimit())) return 0
     block = takeBlock(cls)
   }
   used += 1 << cls

@@ -5,6 +5,7 @@
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
 import { type CoreConfig, ErrorCode } from '../../host/engine/core.ts'
+import { hasChecks } from '../../testkit/checked-core.ts'
 import { decodeMessages } from '../../testkit/decode.ts'
 import { Pair } from '../../testkit/sim/pair.ts'
 import { Random } from '../../testkit/sim/random.ts'
@@ -257,7 +258,8 @@ test('blocks of every size in random order: all of them are free again, and in o
   }
   const after = fill(solo, 500, 1340)
   assert.ok(after.stored >= 0.99 * before.stored, `${after.stored} of ${before.stored} segments`)
-  assert.is(solo.endpoint.core.u8.length, pages, 'linear memory grew')
+  // the quarantine of the checked build keeps blocks apart
+  if (!hasChecks(solo.endpoint.core.calls)) assert.is(solo.endpoint.core.u8.length, pages, 'linear memory grew')
 })
 
 test('sessions that open while memory runs out have a deadline, all of them: none is left', () => {

@@ -14,19 +14,23 @@ import { Fault } from './pattern.ts'
 const SEED = Number(process.env['FUZZ_SEED'] ?? 1)
 const INPUTS = 1_500_000
 const SECONDS = 12
-const DEBUG_SECONDS = 3
+const OTHER_SECONDS = { debug: 3, checked: 8 }
 
 const test = suite('fuzz/engine')
 
-for (const build of ['release', 'debug'] as const) {
+for (const build of ['release', 'debug', 'checked'] as const) {
   test(`structured inputs: no trap, nothing corrupted, everything given back (${build} build)`, () => {
     console.log(`${build} build, seed ${SEED} (FUZZ_SEED)`)
-    const isDebug = build === 'debug'
     const result = fuzz({
       seed: SEED,
       inputs: INPUTS,
-      seconds: isDebug ? DEBUG_SECONDS : SECONDS,
-      ...(isDebug ? { make: maker(readFileSync('dist/core.debug.wasm')), words: ' --debug' } : {}),
+      ...(build === 'release'
+        ? { seconds: SECONDS }
+        : {
+            seconds: OTHER_SECONDS[build],
+            make: maker(readFileSync(`dist/core.${build}.wasm`)),
+            words: ` --${build}`,
+          }),
     })
     const rate = Math.round(result.inputs / result.seconds)
     console.log(`${result.inputs} inputs in ${result.episodes} episodes, ${rate} a second`)

@@ -2,6 +2,7 @@
  * Episodes one after the other, until enough inputs were made or the time is over.
  */
 import { COUNTERS, type CoreExports, type CounterName, instantiate } from '../../host/engine/core.ts'
+import { faultText } from '../../testkit/checked-core.ts'
 import { runEpisode } from './episode.ts'
 import type { World } from './world.ts'
 
@@ -49,14 +50,17 @@ export function replay(
 ): string {
   const log: string[] = []
   let end = 'the episode passes'
+  const calls = make()
   try {
-    runEpisode(seedOf(seed, episode), make(), (text) => {
+    runEpisode(seedOf(seed, episode), calls, (text) => {
       // what the engine says is indented
       if (outputs || !text.startsWith(' ')) log.push(text)
       if (log.length > 4 * lines) log.splice(1, log.length - 2 * lines)
     })
   } catch (error) {
     end = error instanceof Error ? (error.stack ?? error.message) : String(error)
+    const found = faultText(calls)
+    if (found !== undefined) end = `${found}\n${end}`
   }
   return [log[0] ?? '', ...log.slice(1).slice(-lines), end].join('\n')
 }

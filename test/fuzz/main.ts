@@ -14,11 +14,13 @@ const { values } = parseArgs({
     log: { type: 'string', default: '40' },
     outputs: { type: 'boolean', default: false },
     debug: { type: 'boolean', default: false },
+    checked: { type: 'boolean', default: false },
     wasm: { type: 'string' },
   },
 })
 
-const file = values.wasm ?? (values.debug ? 'dist/core.debug.wasm' : undefined)
+const build = values.debug ? 'debug' : values.checked ? 'checked' : undefined
+const file = values.wasm ?? (build && `dist/core.${build}.wasm`)
 const make = file === undefined ? undefined : maker(readFileSync(file))
 const seed = Number(values.seed)
 if (values.episode !== undefined) {
@@ -29,7 +31,7 @@ if (values.episode !== undefined) {
     seed,
     inputs: Number(values.inputs),
     seconds: Number(values.seconds),
-    ...(make ? { make, words: values.wasm === undefined ? ' --debug' : ` --wasm ${file}` } : {}),
+    ...(make ? { make, words: values.wasm === undefined ? ` --${build}` : ` --wasm ${file}` } : {}),
     onEpisode: (episode, inputs) => {
       process.send?.(episode)
       if (inputs - shown < 500_000) return

@@ -1,4 +1,4 @@
-// npm run fuzz -- [--inputs N] [--seconds S] [--seed N] [--episode N] [--log LINES] [--outputs] [--debug] [--wasm FILE] [--runtime node|bun]
+// npm run fuzz -- [--inputs N] [--seconds S] [--seed N] [--episode N] [--log LINES] [--outputs] [--debug | --checked] [--wasm FILE] [--runtime node|bun]
 //
 // Builds what is stale, bundles test/fuzz/main.ts and runs it in a process of its own. One that no longer reports a new
 // episode hangs in the engine: it is ended, and the command that shows it again is printed.
@@ -23,7 +23,7 @@ const args = process.argv.slice(2)
 const runtime = take('--runtime') ?? 'node'
 const seed = take('--seed') ?? String(randomInt(1 << 30))
 
-if (!(await build({ ifStale: true, only: ['core', 'bundles'] }))) process.exit(1)
+if (!(await build({ ifStale: true, only: ['core', 'checked', 'bundles'] }))) process.exit(1)
 const outfile = inProject('.cache/fuzz/main.mjs')
 await esbuild.build({
   ...commonOptions,
@@ -45,8 +45,8 @@ let timer
 function watch() {
   clearTimeout(timer)
   timer = setTimeout(() => {
-    const debug = args.includes('--debug') ? ' --debug' : ''
-    console.log(`FAILED: no end of an input; again: npm run fuzz -- --seed ${seed} --episode ${episode}${debug}`)
+    const build = args.filter((arg) => arg === '--debug' || arg === '--checked').join(' ')
+    console.log(`FAILED: no end of an input; again: npm run fuzz -- --seed ${seed} --episode ${episode} ${build}`)
     child.kill('SIGKILL')
   }, PATIENCE_MS)
 }

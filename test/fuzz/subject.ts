@@ -20,6 +20,7 @@ import {
   Tx,
 } from '../../host/engine/core.ts'
 import { ADDRESS_WORDS } from '../../host/net/address-cache.ts'
+import { checkRange } from '../../testkit/checked-core.ts'
 import type { Random } from '../../testkit/sim/random.ts'
 import { fault } from './pattern.ts'
 
@@ -139,6 +140,7 @@ export class Subject {
     const capacity = core.u32[word + Rx.capacity] ?? 0
     if (capacity < DATAGRAM_MAX + 1 || !this.isHeap(at, capacity))
       fault(`receive descriptor: ${capacity} bytes at ${at}`)
+    checkRange(this.calls, at, capacity)
     const sealed = length + this.overhead
     if (sealed <= DATAGRAM_MAX) {
       // what lies behind the datagram is the host's to overwrite
@@ -212,6 +214,8 @@ export class Subject {
       const to = core.u32[word + Tx.address] ?? 0
       const handle = core.u32[word + Tx.handle] ?? 0
       if (!this.isHeap(at, length) || !this.isHeap(out, TX_BLOCK)) fault('a transmit descriptor points outside')
+      checkRange(this.calls, at, length)
+      checkRange(this.calls, out, TX_BLOCK)
       if (handle === 0 && length > Math.max(CONTROL_MAX, this.config.kcpMtu))
         fault(`a control message of ${length} bytes`)
       if (to + AddressRecord.BYTES > core.u8.length || length === 0)
@@ -264,6 +268,7 @@ export class Subject {
       const at = this.core.u32[word] ?? 0
       const length = this.core.u32[word + 1] ?? 0
       if (length === 0 || length > DATAGRAM_MAX || !this.isHeap(at, length)) fault(`a span of ${length} bytes at ${at}`)
+      checkRange(this.calls, at, length)
       for (const [other, bytes] of list) if (at < other + bytes && other < at + length) fault('two spans overlap')
       list.push([at, length])
     }

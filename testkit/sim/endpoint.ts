@@ -4,6 +4,7 @@
  *
  * Sealing is a stand-in (the plaintext, a checksum as tag, the engine's nonce), so the ciphers stay out of it.
  */
+
 import {
   AddressRecord,
   Core,
@@ -11,7 +12,6 @@ import {
   type CounterName,
   Event,
   Info,
-  instantiate,
   Mode,
   NonceStrategy,
   Rx,
@@ -19,6 +19,7 @@ import {
   Tx,
   UNSET,
 } from '../../host/engine/core.ts'
+import { freshEngine } from '../checked-core.ts'
 import type { Address } from './address.ts'
 import { Random } from './random.ts'
 import { fakeOpen, fakeSeal } from './sealing.ts'
@@ -124,7 +125,7 @@ export class Endpoint {
   #timersCount = 0
 
   constructor(options: EndpointOptions) {
-    this.core = new Core(instantiate())
+    this.core = new Core(freshEngine())
     this.config = options.config
     this.#clock = (options.clock ?? 0) >>> 0
     this.#random = new Random(options.seed)

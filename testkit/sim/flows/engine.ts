@@ -3,13 +3,13 @@
  *
  * The loop is that of docs/abi.md, in batches. Payload bytes are never written or looked at: what arrives intact is tested elsewhere.
  */
+
 import {
   Core,
   type CoreConfig,
   Event,
   EventType,
   Info,
-  instantiate,
   Mode,
   NonceStrategy,
   Rx,
@@ -18,6 +18,7 @@ import {
   Tx,
   UNSET,
 } from '../../../host/engine/core.ts'
+import { freshEngine } from '../../checked-core.ts'
 import type { Random } from '../random.ts'
 import type { Bottleneck } from './bottleneck.ts'
 import type { Flow } from './flow.ts'
@@ -116,7 +117,7 @@ export class EngineHost extends Host {
     this.#connections = options.connections
     this.#timerTicks = options.timerTicks
     this.#copier = new Copier(packets)
-    const core = new Core(instantiate())
+    const core = new Core(freshEngine())
     this.core = core
     options.random.fill(core.u8.subarray(core.entropyPtr, core.entropyPtr + core.entropyCapacity))
     core.calls.entropy_filled(core.entropyCapacity)

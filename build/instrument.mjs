@@ -1,0 +1,109 @@
+// Makes the checked build from the engine's text format: every access to memory outside of the allocator is checked against
+// its shadow bytes, and every edge of the control flow is counted (assembly/memory/guard.ts).
+
+import binaryen from 'assemblyscript/binaryen'
+
+/** Functions that touch free blocks and shadow bytes, and those that run before them. */
+const EXEMPT = /^\$assembly\/memory\/(guard|slab|buddy)\/|^\$~?start/
+const GUARD = '$assembly/memory/guard'
+/** What takes the place of instructions, but for loads and stores. */
+const REPLACEMENTS = new Map([
+  ['memory.copy', `call ${GUARD}/checkedCopy`],
+  ['memory.fill', `call ${GUARD}/checkedFill`],
+])
+/** The same in the allocator. */
+const ALLOCATOR = new Map([
+  ['call $assembly/memory/slab/take', `call ${GUARD}/take`],
+  ['call $assembly/memory/slab/free', `call ${GUARD}/free`],
+])
+const BITS = { 8: 1, 16: 2, 32: 4, 64: 8 }
+const ACCESS = /^( *)([if](?:32|64))\.(load|store)(8|16|32)?(?:_[su])?(?: offset=(\d+))?(?: align=\d+)?$/
+
+/**
+ * One instruction.
+ * @param {string} line
+ * @param {() => number} edge numbers the edges
+ * @param {Set<string>} types of the values that a store puts aside
+ */
+function instruction(line, edge, types) {
+  const access = ACCESS.exec(line)
+  if (access) {
+    const [, indent, type = '', kind, bits, offset = '0'] = access
+    const bytes = BITS[/** @type {keyof typeof BITS} */ (Number(bits ?? type.slice(1)))]
+    const check = [`i32.const ${offset}`, `i32.const ${bytes}`, `call ${GUARD}/checkAccess`]
+    if (kind === 'load') return [...check.map((text) => `${indent}${text}`), line]
+    types.add(type)
+    return [`local.set $value_${type}`, ...check, `local.get $value_${type}`]
+      .map((text) => `${indent}${text}`)
+      .concat(line)
+  }
+  const replacement = REPLACEMENTS.get(line.trim())
+  if (replacement !== undefined) return [replacement]
+  if (/^ *(if|else|loop)\b/.test(line)) return [line, `i32.const ${edge()}`, `call ${GUARD}/hitEdge`]
+  return [line]
+}
+
+/**
+ * Inserts the checks.
+ * @param {string} text of the module, as asc writes it: one instruction a line
+ * @returns {{ text: string, edges: number, accesses: number, allocations: number }}
+ */
+export function instrument(text) {
+  let edges = 0
+  let accesses = 0
+  const edge = () => edges++
+  /** @type {string[]} */
+  const out = []
+  let allocations = 0
+  const lines = text.split('\n').map((line) => {
+    const replacement = ALLOCATOR.get(line.trim())
+    if (replacement !== undefined) allocations++
+    return replacement ?? line
+  })
+  for (let i = 0; i < lines.length; i++) {
+    const header = lines[i] ?? ''
+    out.push(header)
+    const name = /^ \(func (\S+)/.exec(header)?.[1]
+    if (name === undefined || EXEMPT.test(name)) continue
+    while (/^ {2}\(local /.test(lines[i + 1] ?? '')) out.push(lines[++i] ?? '')
+    const types = new Set()
+    /** @type {string[]} */
+    const body = [`  i32.const ${edge()}`, `  call ${GUARD}/hitEdge`]
+    for (i++; (lines[i] ?? ' )') !== ' )'; i++) {
+      const made = instruction(lines[i] ?? '', edge, types)
+      if (made.some((line) => line.endsWith('checkAccess'))) accesses++
+      body.push(...made)
+    }
+    for (const type of types) out.push(`  (local $value_${type} ${type})`)
+    out.push(...body, ' )')
+  }
+  return { text: out.join('\n'), edges, accesses, allocations }
+}
+
+/**
+ * The checked module, with names of functions.
+ * @param {string} text of the module without checks
+ * @returns {Uint8Array<ArrayBuffer>}
+ * @throws Error when the text has another form than expected, so that checks would be missing
+ */
+export function checkedModule(text) {
+  const { text: instrumented, edges, accesses, allocations } = instrument(text)
+  const wanted = text.split('\n').filter((line) => /\.(load|store)/.test(line)).length
+  if (allocations < 20) throw new Error(`only ${allocations} calls of the allocator are redirected`)
+  const limit = Number(/global \$assembly\/memory\/guard\/EDGE_BYTES i32 \(i32\.const (\d+)\)/.exec(text)?.[1] ?? 0)
+  if (edges > limit)
+    throw new Error(`${edges} edges, but ${limit} counters: raise EDGE_BYTES in assembly/memory/guard.ts`)
+  if (accesses < 0.8 * wanted) throw new Error(`only ${accesses} of ${wanted} accesses to memory are checked`)
+  const module = binaryen.parseText(instrumented)
+  try {
+    module.setFeatures(binaryen.Features.All)
+    binaryen.setDebugInfo(true)
+    binaryen.setOptimizeLevel(3)
+    module.optimize()
+    if (!module.validate()) throw new Error('the checked module is not valid')
+    return new Uint8Array(module.emitBinary())
+  } finally {
+    module.dispose()
+    binaryen.setDebugInfo(false)
+  }
+}

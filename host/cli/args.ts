@@ -1,6 +1,6 @@
 /**
- * The command line (protocol.md 10.5), parsed into one of a few requests. Pure: prints nothing, reads no file, ends
- * no process.
+ * Parses the command line (protocol.md 10.5) into one of a few requests. Pure: prints nothing, reads no files, never
+ * exits.
  */
 
 import { LOG_FORMATS, LOG_LEVEL_MAX, LOG_LEVEL_MIN, type LogFormat } from '../log/log.ts'
@@ -8,28 +8,28 @@ import type { CommandEntry, CommandLine } from './commands/command.ts'
 import { COMMANDS, findCommand } from './commands/table.ts'
 import { columns, findOption, type Option, optionsText } from './options.ts'
 
-/** What the command line asks for. `verbosity` is to be added to a log level with `adjustLevel`. */
+/** The parsed command line. `verbosity` is added to a log level by `adjustLevel`. */
 export type Args =
   | { readonly kind: 'help' }
   | { readonly kind: 'version' }
   | { readonly kind: 'list-methods' }
-  /** A subcommand, and the words behind its name. */
+  /** A subcommand and its arguments. */
   | { readonly kind: 'command'; readonly entry: CommandEntry; readonly words: readonly string[] }
   | { readonly kind: 'genpsk'; readonly method: string; readonly verbosity: number }
-  /** The firewall rule for a configuration. */
+  /** Print the firewall rule for a configuration. */
   | { readonly kind: 'obfs-firewall'; readonly config: string; readonly verbosity: number }
   | {
       readonly kind: 'run'
       readonly config: string
       readonly verbosity: number
-      /** Overrides the key `user` of the configuration. */
+      /** Overrides the config key `user`. */
       readonly user: string | undefined
       readonly daemonize: boolean
       readonly logFormat: LogFormat
     }
   | ArgsError
 
-/** Log `message` at level error, print the usage text to stderr when `usage` says so, exit with `status`. */
+/** A rejected command line: log `message` as error, print the usage text to stderr if `usage`, exit with `status`. */
 export interface ArgsError {
   readonly kind: 'error'
   readonly message: string
@@ -37,7 +37,7 @@ export interface ArgsError {
   readonly status: 1
 }
 
-/** Options of the service itself. */
+/** Options of the tunnel. */
 const OPTIONS: readonly Option[] = [
   { long: '--help', short: '-h', help: 'show usage and exit' },
   { long: '--config', short: '-c', value: '<file>', help: 'the JSON config file', offers: 'files' },
@@ -55,13 +55,13 @@ const CRYPTO_OPTIONS: readonly Option[] = [
   { long: '--genpsk', value: '<method>', help: 'print a random pre-shared key and exit', offers: 'methods' },
 ]
 
-/** All options that stand without a subcommand. */
+/** All options that are valid without a subcommand. */
 export const MAIN_OPTIONS: readonly Option[] = [...OPTIONS, ...CRYPTO_OPTIONS]
 
-/** What the program understands, for completions. */
+/** All options and subcommands, for shell completions. */
 export const COMMAND_LINE: CommandLine = { main: MAIN_OPTIONS, entries: COMMANDS }
 
-/** The usage text, for stderr. @param program name it was called by */
+/** The usage text, for stderr. @param program the program name to show */
 export function usageText(program: string): string {
   return `usage: ${program} <option>...
        ${program} <command> [option]...
@@ -72,7 +72,7 @@ commands ("${program} <command> --help" tells more):
 ${columns(COMMANDS.map(({ name, summary }) => [name, summary]))}`
 }
 
-/** A log level changed by the -v and -s of the command line, clamped to 0..8. */
+/** A log level adjusted by -v and -s, clamped to 0..8. */
 export function adjustLevel(level: number, verbosity: number): number {
   return Math.min(Math.max(level + verbosity, LOG_LEVEL_MIN), LOG_LEVEL_MAX)
 }
@@ -82,9 +82,9 @@ function refuse(message: string, usage: boolean): ArgsError {
 }
 
 /**
- * Parses the arguments. The name of a subcommand counts as the first word only. Options are separate words; the last of a
- * repeated option wins; `--` ends parsing and the rest is ignored.
- * @param argv the words after the program's name
+ * Parses the arguments. A subcommand is recognized only as the first word. Options are separate words, the last of a
+ * repeated option wins, and `--` ends parsing: the rest is ignored.
+ * @param argv the words after the program name
  */
 export function parseArgs(argv: readonly string[]): Args {
   const entry = findCommand(argv[0])
@@ -113,7 +113,7 @@ export function parseArgs(argv: readonly string[]): Args {
       index += 1
     }
     switch (option.long) {
-      // These act as soon as they are met.
+      // these take effect immediately
       case '--help':
         return { kind: 'help' }
       case '--version':
@@ -149,7 +149,7 @@ export function parseArgs(argv: readonly string[]): Args {
     }
   }
   if (genpsk !== undefined) {
-    // other options do not matter to it
+    // all other options are ignored
     return { kind: 'genpsk', method: genpsk, verbosity }
   }
   if (config === undefined) {

@@ -1,5 +1,5 @@
 /**
- * The program: command line to exit status (protocol.md 10.5). The entry files of the runtimes call `main` and do nothing else.
+ * The main program, from command line to exit status (protocol.md 10.5). The runtime entry points only call `main`.
  */
 
 import type { Config } from '../config/config.ts'
@@ -29,7 +29,7 @@ type RunArgs = Extract<Args, { kind: 'run' }>
 
 /**
  * Runs the program.
- * @param argv the words after the program's name
+ * @param argv the words after the program name
  * @param crypto the runtime's ciphers
  */
 export async function main(runtime: Runtime, argv: readonly string[], crypto: RuntimeCrypto): Promise<void> {
@@ -89,7 +89,7 @@ export async function main(runtime: Runtime, argv: readonly string[], crypto: Ru
   }
 }
 
-/** A line for each method, with the library that it runs on here. */
+/** One line per method, with the library that implements it on this system. */
 async function methodList(crypto: RuntimeCrypto): Promise<string> {
   const list = await listMethods(crypto)
   return list.map(({ method, provider }) => `  - ${method}  (${provider})\n`).join('')
@@ -106,7 +106,7 @@ function openSyslogOf(os: OperatingSystem | undefined, now: () => Date): SyslogW
   return openSyslog(os, now)
 }
 
-/** @param child set when this process is to become the daemon */
+/** Runs the tunnel. @param child set if this process becomes the daemon */
 async function run(
   runtime: Runtime,
   log: Log,
@@ -142,7 +142,7 @@ async function run(
     const group = config.workers > 1 ? await openWorkers(runtime, config, log) : undefined
     const endpoint = group ?? (await startEndpoint(runtime, config, log, crypto))
     stop = () => endpoint.close()
-    // nothing needs root from here on, and no connection was accepted yet
+    // root is not needed from here on, and no connection has been accepted yet
     if (identity !== undefined) takeIdentity(runtime.os, identity, log)
     await group?.start()
     const onBegin = (): void => notifier.reloading()
@@ -158,9 +158,9 @@ async function run(
     await endpoint.failed
   } catch (error) {
     log.fatal(messageOf(error))
-    // the process that waits for the daemon prints it too
+    // also printed by the process that waits for the daemon
     if (!log.visible) child?.print('stderr', `${messageOf(error)}\n`)
   }
-  // the engine trapped again and again, or the start failed: both have been logged
+  // repeated engine traps or a failed start, both already logged
   return runtime.exit(1)
 }

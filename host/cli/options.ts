@@ -1,34 +1,34 @@
 /**
- * Command line options as data: the parsers, the usage texts and the shell completions all read these tables, so they
- * cannot drift apart. The options are defined in `args.ts` and in the files of `commands/`.
+ * Command line options as data. The parsers, usage texts and shell completions are generated from the same tables, so
+ * they cannot diverge. The options are defined in `args.ts` and `commands/`.
  */
 
-/** What a shell may offer as the argument of an option. `methods` = names of encryption methods. */
+/** Completions for the argument of an option. `methods` = names of encryption methods. */
 export type Offers = 'files' | 'directories' | 'methods' | readonly string[]
 
-/** One option. Names are with their dashes. */
+/** One option. Names include their dashes. */
 export interface Option {
   readonly long: string
   readonly short?: string
-  /** Placeholder of its argument, such as `<file>`; absent = it takes none. */
+  /** Placeholder of the argument, such as `<file>`; absent = takes none. */
   readonly value?: string
   /** One line for the usage text; `\n` breaks it. */
   readonly help: string
-  /** Absent = nothing. */
+  /** Absent = no completions. */
   readonly offers?: Offers
 }
 
-/** The words behind a command's name, sorted out. */
+/** The parsed arguments of a subcommand. */
 export interface Given {
   /** Arguments by long name; the last of a repeated option wins. */
   readonly values: ReadonlyMap<string, string>
-  /** Long names of the options without argument that were there. */
+  /** Long names of the options given that take no argument. */
   readonly flags: ReadonlySet<string>
-  /** Words that are no options. */
+  /** Words that are not options. */
   readonly operands: readonly string[]
 }
 
-/** Column where the help of an option begins. */
+/** Column at which the help of an option starts. */
 const HELP_COLUMN = 29
 
 export function findOption(options: readonly Option[], word: string): Option | undefined {
@@ -36,8 +36,8 @@ export function findOption(options: readonly Option[], word: string): Option | u
 }
 
 /**
- * Sorts words out: options are separate words, `--` makes operands of the rest.
- * @returns the words, or what is wrong with them
+ * Parses the arguments of a subcommand. Options are separate words; everything after `--` is an operand.
+ * @returns the parsed arguments, or an error message
  */
 export function parseOptions(options: readonly Option[], words: readonly string[]): Given | string {
   const values = new Map<string, string>()
@@ -67,7 +67,7 @@ export function parseOptions(options: readonly Option[], words: readonly string[
   return { values, flags, operands }
 }
 
-/** Two columns: `  left` and its help, which starts in a line of its own behind a long left side. */
+/** Two columns: `  left` and its help text, which moves to the next line after a long left column. */
 export function columns(rows: readonly (readonly [left: string, help: string])[]): string {
   const indent = ' '.repeat(HELP_COLUMN)
   return rows
@@ -79,7 +79,7 @@ export function columns(rows: readonly (readonly [left: string, help: string])[]
     .join('')
 }
 
-/** The options of a usage text, a line or two for each. */
+/** The option list of a usage text. */
 export function optionsText(options: readonly Option[]): string {
   return columns(
     options.map(({ long, short, value, help }) => [

@@ -1,10 +1,10 @@
 /**
- * The terminal of a process: how large it is, keys one by one, and a screen that is given back whatever happens. Made
- * from the streams of the runtime, which Node and Bun have alike.
+ * The terminal of a process: its size, single key presses, and a callback at exit to restore the screen. Built on the
+ * standard streams, which are the same on Node and Bun.
  */
 import type { Terminal } from '../runtime.ts'
 
-/** Size taken where none is known, as of the oldest terminals. */
+/** Size assumed if the terminal does not report one. */
 const COLUMNS_DEFAULT = 80
 const ROWS_DEFAULT = 24
 
@@ -22,14 +22,14 @@ interface Input {
   pause(): unknown
 }
 
-/** What node:process has of it. */
+/** The part of node:process that is used. */
 export interface TerminalProcess {
   readonly stdin: Input
   readonly stdout: Output
   on(event: 'exit', listener: () => void): unknown
 }
 
-/** The terminal of a process. No stream is opened before it is asked for. */
+/** The terminal of a process. Streams are opened on first use. */
 export function terminalOf(host: TerminalProcess): Terminal {
   return {
     size() {

@@ -1,4 +1,4 @@
-/** `kcptun-wasm check`: whether a configuration would start, what it means, and what is doubtful about it. */
+/** `kcptun-wasm check`: validates a configuration, explains it, and lists warnings and notes. */
 
 import { type Config, MODE_CLIENT, MODE_RENDEZVOUS, MODE_SERVER } from '../../config/config.ts'
 import { type JsonNode, readJson } from '../../config/json.ts'
@@ -18,7 +18,7 @@ import { checkAddresses } from '../../transport/resolver.ts'
 import type { Option } from '../options.ts'
 import { type Command, CommandError } from './command.ts'
 
-/** Column where values begin. */
+/** Column at which values start. */
 const VALUE_COLUMN = 23
 
 const CONFIG: Option = {
@@ -30,7 +30,7 @@ const CONFIG: Option = {
 }
 const JSON_OUT: Option = { long: '--json', help: 'tell it as one JSON object' }
 
-/** What is known about a file. */
+/** The result of checking a file. */
 interface Report extends LintResult {
   readonly error: ConfigError | undefined
   readonly config: Config | undefined
@@ -42,7 +42,7 @@ interface Report extends LintResult {
 const NOTHING_FOUND: Findings = { set: [], unknown: [], duplicate: [], ours: [] }
 
 /**
- * Everything that is checked at a start and needs no look at the system.
+ * Runs all startup checks that do not depend on the system.
  * @throws ConfigError
  */
 function startable(bytes: Uint8Array): Config {
@@ -82,7 +82,7 @@ function inspect(path: string, bytes: Uint8Array, mode: number | undefined): Rep
   }
 }
 
-/** A value as it may be shown; null = the engine chooses, or there is none. */
+/** The value to show for a key; null = automatic or not set. */
 function shownValue(values: ReadonlyMap<string, Scalar>, key: string): Scalar | null {
   const value = values.get(key)
   return value === undefined ? null : isSecret(key) ? HIDDEN : value
@@ -107,7 +107,7 @@ function jsonReport(path: string, report: Report): string {
   return `${JSON.stringify(object, null, 2)}\n`
 }
 
-/** The way of a connection through this end. */
+/** The path of a connection through this endpoint. */
 function route(config: Config): string {
   const { mode, listen, connect, kcp_bind, kcp_connect, rendezvous_server, service_id } = config
   const carrier = config.obfs ?? 'UDP'

@@ -1,6 +1,6 @@
 /**
- * What a subcommand is (`kcptun-wasm NAME ...`), and the way from the words behind its name to its exit status. Which
- * ones exist is defined in `table.ts`.
+ * Interface and runner of a subcommand (`kcptun-wasm NAME ...`), from its arguments to its exit status. The subcommands
+ * are listed in `table.ts`.
  */
 
 import type { RuntimeCrypto } from '../../crypto/open.ts'
@@ -9,9 +9,9 @@ import type { Runtime } from '../../runtime.ts'
 import { PROGRAM } from '../../version.ts'
 import { type Given, type Offers, type Option, optionsText, parseOptions } from '../options.ts'
 
-/** Everything that can stand on the command line. */
+/** All options and subcommands of the command line. */
 export interface CommandLine {
-  /** The options that stand without a subcommand. */
+  /** The options that are valid without a subcommand. */
   readonly main: readonly Option[]
   readonly entries: readonly CommandEntry[]
 }
@@ -23,31 +23,31 @@ export interface CommandContext {
   readonly commandLine: CommandLine
 }
 
-/** What each file of a subcommand exports as `command`. */
+/** A subcommand; its file exports it as `command`. */
 export interface Command {
-  /** Without -h, --help, which every command has. */
+  /** Options, excluding -h and --help, which every subcommand has. */
   readonly options: readonly Option[]
-  /** The words it takes beside options, as in usage texts (`<shell>`); absent = none. */
+  /** The operand as shown in usage texts (`<shell>`); absent = none. */
   readonly operand?: { readonly name: string; readonly offers: Offers }
-  /** Further lines of the usage text, behind the options. */
+  /** Further lines of the usage text, after the options. */
   readonly notes?: string
   /**
-   * Does it.
-   * @returns exit status, 0 or 1
+   * Executes the subcommand.
+   * @returns exit status
    * @throws CommandError, ConfigError: one line on stderr and status 1
    */
   run(context: CommandContext, given: Given): Promise<number>
 }
 
-/** Why a command cannot go on, for people; printed without a stack trace. */
+/** A failure of a subcommand. The message is meant for the user and printed without a stack trace. */
 export class CommandError extends Error {
   override name = 'CommandError'
 }
 
-/** An entry of the table. The file behind it is loaded only when it is wanted. */
+/** An entry of the subcommand table. The implementation is loaded on demand. */
 export interface CommandEntry {
   readonly name: string
-  /** One line for the usage text and for shells. */
+  /** One line for the usage text and shell completions. */
   readonly summary: string
   load(): Promise<{ readonly command: Command }>
 }
@@ -62,8 +62,8 @@ export function commandUsage({ name, summary }: CommandEntry, command: Command):
 }
 
 /**
- * Runs a command: asked-for help to stdout, errors to stderr.
- * @param words the words behind the command's name
+ * Runs a subcommand. The help text goes to stdout, errors go to stderr.
+ * @param words the words after the name of the subcommand
  * @returns exit status
  */
 export async function runCommand(

@@ -1,26 +1,26 @@
-/** `kcptun-wasm completions`: prints what makes a shell complete our command line. */
+/** `kcptun-wasm completions`: prints the completion script for a shell. */
 
 import { methods } from '../../crypto/methods.ts'
 import { PROGRAM } from '../../version.ts'
 import type { Offers, Option } from '../options.ts'
 import { type Command, CommandError, type CommandLine, HELP } from './command.ts'
 
-/** A subcommand as the shells need it. */
+/** A subcommand, as needed for completions. */
 interface Entry {
   readonly name: string
   readonly summary: string
   readonly options: readonly Option[]
-  /** What the word that is no option may be. */
+  /** Completions of the operand; undefined = takes none. */
   readonly operand: Offers | undefined
 }
 
-/** Everything that can stand on a command line. */
+/** The command line that is completed. */
 interface Model {
   readonly main: readonly Option[]
   readonly commands: readonly Entry[]
 }
 
-/** Name of the function in bash and zsh. */
+/** Name of the completion function in bash and zsh. */
 const FUNCTION = `_${PROGRAM.replaceAll('-', '_')}`
 
 const namesOf = ({ short, long }: Option): readonly string[] => (short === undefined ? [long] : [short, long])
@@ -40,7 +40,7 @@ async function model({ main, entries }: CommandLine): Promise<Model> {
   return { main, commands }
 }
 
-/** What bash does behind an option: sets `offer` to a kind, or `words` to a list. */
+/** The bash code for the argument of an option: sets `offer` to a kind or `words` to a list. */
 function bashOffer(offers: Offers | undefined): string {
   if (offers === undefined) return 'offer=nothing'
   return offers === 'files' || offers === 'directories'
@@ -58,7 +58,7 @@ function bash({ main, commands }: Model): string {
       })
   const words = commands.map(({ name, options, operand }) => {
     const list = `words=${quoted(options.flatMap(namesOf).join(' '))}`
-    // an operand comes first, options when a dash was typed
+    // operands are offered by default, options once a dash was typed
     const choice = operand === undefined ? list : `[[ $current == -* ]] && ${list} || ${bashOffer(operand)}`
     return `    ${name}) ${choice} ;;`
   })
@@ -93,7 +93,7 @@ complete -F ${FUNCTION} ${PROGRAM}
 `
 }
 
-/** Text inside a specification of zsh's _arguments. */
+/** Escapes text for a specification of zsh's _arguments. */
 const zshText = (text: string): string => text.replace(/[\\:[\]]/g, (char) => `\\${char}`)
 
 function zshAction(offers: Offers | undefined): string {

@@ -1,4 +1,4 @@
-/** `kcptun-wasm doctor`: tests the live path that a configuration describes, and this machine. The examination is in `doctor/`. */
+/** `kcptun-wasm doctor`: diagnoses the path to the peer and the local machine. The tests are in `doctor/`. */
 
 import { parseConfig } from '../../config/load.ts'
 import { messageOf } from '../../errors.ts'
@@ -6,7 +6,7 @@ import { EXIT_STATUS, reportJson, reportText } from '../doctor/report.ts'
 import { examine } from '../doctor/run.ts'
 import { type Command, CommandError } from './command.ts'
 
-/** Length of the train of pings, s. */
+/** Duration of the ping train, s. */
 const SECONDS_DEFAULT = 5
 const SECONDS_MAX = 3600
 

@@ -1,6 +1,6 @@
 /**
- * `kcptun-wasm init`: writes configurations that fit together, and says what to do with them. What the flags leave
- * open is asked on a terminal, or refused where there is none.
+ * `kcptun-wasm init`: writes matching configurations and prints how to use them. Missing options are prompted for on a
+ * terminal; without a terminal they are an error.
  */
 
 import { generateConfigs, type Role, randomPort, type Wishes, type Written } from '../../config/generate.ts'
@@ -18,7 +18,7 @@ import { Prompt } from './prompt.ts'
 const DEFAULT_METHOD = 'xchacha20poly1305_ietf'
 const DEFAULT_SERVICE_ID = 'tunnel'
 const LOOPBACK = '127.0.0.1'
-/** Ports tried for a monitoring server before we give up. */
+/** Attempts to find a free port for a monitoring server. */
 const PORT_TRIES = 32
 
 const SERVER: Option = {
@@ -59,7 +59,7 @@ const DIR: Option = {
   offers: 'directories',
 }
 
-/** `host:port` of a remote endpoint; a missing port is picked. @throws ConfigError */
+/** `host:port` of a remote endpoint; a missing port is chosen at random. @throws ConfigError */
 function readMeeting(text: string): HostPort {
   const whole = /^[^:]+$|\]$/.test(text) ? `${text}:${randomPort()}` : text
   const meeting = parseHostPort('', whole, 'connect')
@@ -67,7 +67,7 @@ function readMeeting(text: string): HostPort {
   return meeting
 }
 
-/** `host:port` or a port of the loopback address, as it is to stand in the file. @throws ConfigError */
+/** The config value for `host:port`, or for a bare port on the loopback address. @throws ConfigError */
 function readLocal(text: string, role: 'bind' | 'connect'): string {
   const whole = /^\d+$/.test(text) ? `${LOOPBACK}:${text}` : text
   if (parseHostPort('', whole, role).port === 0) throw new ConfigError('', quote(text), 'a port is needed')
@@ -79,7 +79,7 @@ function readMethod(text: string): string {
   return text
 }
 
-/** A port that is free on this machine now. */
+/** A TCP port that is currently free on this machine. */
 async function freePort(runtime: Runtime, taken: ReadonlySet<number>): Promise<number> {
   for (let tries = 0; tries < PORT_TRIES; tries += 1) {
     const port = randomPort()
@@ -96,7 +96,7 @@ async function freePort(runtime: Runtime, taken: ReadonlySet<number>): Promise<n
       listener.close()
       return port
     } catch {
-      // taken
+      // in use
     }
   }
   throw new CommandError('no free TCP port found for the monitoring server')
@@ -106,7 +106,7 @@ async function readWishes(runtime: Runtime, prompt: Prompt): Promise<Wishes> {
   const rendezvous = prompt.has(RENDEZVOUS)
   if (rendezvous && prompt.has(SERVER)) throw new CommandError('--server and --rendezvous exclude each other')
   if (!rendezvous && prompt.has(SERVICE_ID)) throw new CommandError('--service-id is for --rendezvous')
-  // what needs no answer is looked at before the first question
+  // options without a prompt are checked before the first question
   const method = prompt.flag(METHOD, DEFAULT_METHOD, readMethod)
   const serviceId = prompt.flag(SERVICE_ID, DEFAULT_SERVICE_ID, (text) => text)
   prompt.expect([rendezvous ? RENDEZVOUS : SERVER, LISTEN, CONNECT])
@@ -136,7 +136,7 @@ async function readWishes(runtime: Runtime, prompt: Prompt): Promise<Wishes> {
 
 const TAKEN = 'exists already and is left as it is; --dir chooses another directory'
 
-/** Reports before the first question what would make the answers useless. @throws CommandError */
+/** Checks before the first question that the files can be created. @throws CommandError */
 function expectRoom(commandConsole: CommandConsole, dir: string, paths: Iterable<string>): void {
   try {
     commandConsole.fileMode(dir)
@@ -154,7 +154,7 @@ function expectRoom(commandConsole: CommandConsole, dir: string, paths: Iterable
   }
 }
 
-/** All files or none. @throws CommandError */
+/** Writes all files or none. @throws CommandError */
 function writeAll(
   commandConsole: CommandConsole,
   files: readonly { readonly path: string; readonly text: string }[],
@@ -172,7 +172,7 @@ function writeAll(
   }
 }
 
-/** What to do with the files. `paths` by role. */
+/** The instructions printed after writing. @param paths file of each role */
 function instructions(wishes: Wishes, paths: ReadonlyMap<Role, string>, self: string): string {
   const { meeting, rendezvous, listen, connect, httpPorts } = wishes
   const local = isLoopbackHost(meeting.host)
@@ -226,7 +226,7 @@ export const command: Command = {
 const pathOf = (dir: string, role: Role): string =>
   dir === '.' ? `${role}.json` : `${dir.replace(/\/+$/, '')}/${role}.json`
 
-/** The file's content, checked as it is checked at a start. @throws ConfigError */
+/** The content of a file, validated like at startup. @throws ConfigError */
 function textOf(written: Written): string {
   const text = `${JSON.stringify(written, null, 2)}\n`
   assertStartable(parseConfig(new TextEncoder().encode(text)), methods)

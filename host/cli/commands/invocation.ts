@@ -1,4 +1,4 @@
-/** How to call this program again, for people to copy into a shell. */
+/** The command that starts this program, for the user to copy into a shell. */
 
 import type { CommandConsole, Runtime } from '../../runtime.ts'
 import { PROGRAM } from '../../version.ts'
@@ -6,7 +6,7 @@ import { CommandError } from './command.ts'
 
 const PLAIN_WORD = /^[\w@%+=:,./-]+$/
 
-/** A word as a POSIX shell wants it. */
+/** A word, quoted for a POSIX shell if necessary. */
 export const shellWord = (text: string): string => (PLAIN_WORD.test(text) ? text : `'${text.replaceAll("'", `'\\''`)}'`)
 
 /** @throws CommandError */
@@ -15,12 +15,12 @@ export function consoleOf(runtime: Runtime): CommandConsole {
   return runtime.commandConsole
 }
 
-/** The words that start this program: its own name where that is installed, else the runtime and the script. */
+/** The command that starts this program: its name if it is installed, otherwise runtime and script. */
 export function invocationOf(runtime: Runtime): string {
   const { started, directory } = consoleOf(runtime)
   const { command, script } = started
   if (script.split(/[\\/]/).at(-1) === PROGRAM) {
-    // npx puts the program into a place that no shell looks at
+    // npx installs the program outside of PATH
     return runtime.os?.env('npm_command') === 'exec' ? `npx ${PROGRAM}` : PROGRAM
   }
   const shown = script.startsWith(`${directory}/`) ? script.slice(directory.length + 1) : script

@@ -1,4 +1,4 @@
-/** What a command wants to know: from its flags, else from the person at the terminal. */
+/** Obtains values from the options of a subcommand, or by prompting on the terminal. */
 
 import { ConfigError } from '../../errors.ts'
 import type { Runtime } from '../../runtime.ts'
@@ -7,10 +7,10 @@ import { CommandError } from './command.ts'
 import { consoleOf } from './invocation.ts'
 
 export interface Question {
-  /** The flag for the same value. */
+  /** The option for the same value. */
   readonly option: Option
   readonly text: string
-  /** What an empty answer stands for. */
+  /** Value of an empty answer. */
   readonly preset?: string
 }
 
@@ -28,8 +28,8 @@ export class Prompt {
   }
 
   /**
-   * Call it before the first question.
-   * @throws CommandError naming all missing flags, when there is no terminal
+   * Checks that missing options can be prompted for. Call it before the first question.
+   * @throws CommandError listing the missing options if there is no terminal
    */
   expect(options: readonly Option[]): void {
     const commandConsole = consoleOf(this.#runtime)
@@ -40,8 +40,8 @@ export class Prompt {
   }
 
   /**
-   * A flag's value, or `preset`.
-   * @param read makes something of the text; throws ConfigError
+   * The value of an option, or `preset`.
+   * @param read parses the text; throws ConfigError
    * @throws CommandError
    */
   flag<Result>(option: Option, preset: string, read: (text: string) => Result): Result {
@@ -55,7 +55,7 @@ export class Prompt {
   }
 
   /**
-   * A flag's value, or the answer to a question, which is repeated until the answer can be read.
+   * The value of an option, or the answer to a question. The question is repeated until the answer is valid.
    * @param read as above
    * @throws CommandError
    */

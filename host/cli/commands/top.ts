@@ -1,4 +1,4 @@
-/** `kcptun-wasm top`: watches a running program through its monitoring server. The picture and its loop are in `top/`. */
+/** `kcptun-wasm top`: displays live statistics from a monitoring server. Display and update loop are in `top/`. */
 
 import { parseConfig } from '../../config/load.ts'
 import { messageOf } from '../../errors.ts'
@@ -10,7 +10,7 @@ import type { Given } from '../options.ts'
 import { type Source, show, showOnce } from '../top/top.ts'
 import { type Command, CommandError } from './command.ts'
 
-/** Variable of the environment with the token for a URL: arguments are seen by everybody. */
+/** Environment variable with the token for a URL. Command line arguments are visible to all users. */
 const TOKEN_VARIABLE = 'KCPTUN_HTTP_TOKEN'
 
 const STATS_PATH = '/stats.json'
@@ -33,7 +33,7 @@ async function sourceOf(runtime: Runtime, given: Given): Promise<Source> {
   return { url: `http://${formatAddress(onLoopback(address))}${STATS_PATH}`, token: config.http_token ?? token }
 }
 
-/** `http://host:port`, with or without a path; `host:port` alone will do. */
+/** The URL of /stats.json for `host:port` or `http://host:port`, with or without a path. */
 function statsUrl(text: string): string {
   const url = tryUrl(text.includes('://') ? text : `http://${text}`)
   if (url === null || !/^https?:$/.test(url.protocol)) {

@@ -1,22 +1,22 @@
 /**
- * What this machine lends to a tunnel: UDP buffers, files, a clock, capabilities. Linux tells them in /proc; elsewhere
- * what cannot be known is left out.
+ * Checks of the local machine: UDP buffers, file descriptors, clock, capabilities. Limits are read from /proc; checks
+ * that are not possible on other systems are omitted.
  */
 
 import type { Config } from '../../config/config.ts'
 import type { OperatingSystem, SocketOptions } from '../../runtime.ts'
 import type { Report } from './report.ts'
 
-/** Descriptors of a process beside those of connections: sockets, files, the runtime's own. */
+/** File descriptors that are not available for connections: sockets, files, those of the runtime. */
 const OWN_FILES = 32
-/** As many descriptors are enough for anybody, fewer than the lower number are a warning. */
+/** This many descriptors are always enough; fewer than FILES_LOW are a warning. */
 const FILES_PLENTY = 4096
 const FILES_LOW = 256
 /** Bit of CAP_NET_RAW in the mask of capabilities (capabilities(7)). */
 const CAP_NET_RAW = 13
-/** A clock that is earlier was never set. */
+/** An earlier wall clock time means that the clock was never set. */
 const CLOCK_FIRST = Date.UTC(2026, 0, 1)
-/** A wall clock that moved so much against the monotonic one was set meanwhile, ms. */
+/** A larger difference between wall clock and monotonic clock means that the wall clock was set, ms. */
 const CLOCK_STEP_MS = 250
 
 function readText(os: OperatingSystem | undefined, path: string): string | undefined {
@@ -27,11 +27,11 @@ function readText(os: OperatingSystem | undefined, path: string): string | undef
   }
 }
 
-/** Collects what a socket's options were refused for, for `reportBuffers`. */
+/** Collects the socket options that the system refused, for `reportBuffers`. */
 export class Refusals {
   readonly texts: { readonly option: string; readonly why: string }[] = []
 
-  /** The same options, with its refusals kept here and not logged. */
+  /** The same options, with refusals recorded here instead of logged. */
   of(socketOptions: SocketOptions | undefined): SocketOptions | undefined {
     if (socketOptions === undefined) return undefined
     const refused = (option: string, why: string): void => {
@@ -42,7 +42,7 @@ export class Refusals {
   }
 }
 
-/** The buffers that a socket of this configuration got. */
+/** Reports the buffers that a socket of this configuration was granted. */
 export function reportBuffers(
   report: Report,
   os: OperatingSystem | undefined,
@@ -69,7 +69,7 @@ export function reportBuffers(
   })
 }
 
-/** How many files the process may open: each connection is one. */
+/** Reports the limit of open files. Each connection takes one descriptor. */
 export function reportFiles(report: Report, os: OperatingSystem | undefined, config: Config): void {
   const text = readText(os, '/proc/self/limits')
   const [, soft = '', hard = ''] = /^Max open files\s+(\S+)\s+(\S+)/m.exec(text ?? '') ?? []
@@ -88,8 +88,8 @@ export function reportFiles(report: Report, os: OperatingSystem | undefined, con
 }
 
 /**
- * The wall clock. The protocol does not need it (docs/protocol.md 7.2), the log and a reader of it do.
- * @param wall, monotonic ms at the start of the test
+ * Reports the wall clock. The protocol does not depend on it (docs/protocol.md 7.2), the log does.
+ * @param before, after readings at the start and at the end of the test
  */
 export function reportClock(report: Report, before: ClockReading, after: ClockReading): void {
   const step = after.wall - before.wall - (after.monotonic - before.monotonic)
@@ -103,12 +103,13 @@ export function reportClock(report: Report, before: ClockReading, after: ClockRe
   } else report.add('clock', 'ok', 'plausible and steady', { values })
 }
 
+/** Both clocks at one moment, ms. */
 export interface ClockReading {
   readonly wall: number
   readonly monotonic: number
 }
 
-/** What obfuscation needs. */
+/** Reports the capabilities that obfuscation requires. */
 export function reportCapabilities(report: Report, os: OperatingSystem | undefined, config: Config): void {
   if (config.obfs === undefined) return
   const [, mask = ''] = /^CapEff:\s*([0-9a-f]+)/m.exec(readText(os, '/proc/self/status') ?? '') ?? []

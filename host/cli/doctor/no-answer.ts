@@ -1,11 +1,12 @@
 /**
- * Why a peer says nothing. It does not answer what it cannot open, so a wrong key looks like a host that is not there;
- * other probes distinguish them:
+ * Determines why a peer does not answer. A peer drops datagrams that it cannot open, so a wrong key looks like an
+ * absent host. Further probes distinguish the causes:
  *
- * - is it known under another method, without a method, or under the key that kcptun-libev takes when it has none
+ * - Does the peer answer to another method, without a method, or to the key that kcptun-libev uses if none is set
  *   (protocol.md 3.7)?
- * - does the answer come from another address, or from another address of the same name?
- * - do other ports of the host answer "unreachable"? Then ICMP arrives, and a program listens silently on the configured port.
+ * - Does the answer come from another address, or from another address of the same name?
+ * - Do other ports of the host return "port unreachable"? If so, ICMP arrives, and a program listens on the configured
+ *   port without answering.
  */
 
 import type { Config } from '../../config/config.ts'
@@ -20,34 +21,35 @@ import { wildcard } from '../../transport/resolver.ts'
 import { Pinger } from './pings.ts'
 import { PLAIN, Probe, type Sealer, sealerOf } from './probe.ts'
 
-/** Each question is asked so often, with this pause, ms. */
+/** Attempts of each probe. */
 const QUESTIONS = 4
+/** Pause between two attempts, ms. */
 const QUESTION_PAUSE_MS = 250
-/** The last answers are waited for, ms. */
+/** Wait after the last attempt, ms. */
 const LAST_WAIT_MS = 1200
-/** Further addresses of a name that are asked. */
+/** Maximum number of further addresses of a name to probe. */
 const SIBLINGS_MAX = 8
-/** Ports beside ours that are asked: one of them may be in use, or a datagram lost. */
+/** Number of other ports to probe: some may be in use, and datagrams may be lost. */
 const NEIGHBOURS = 4
-/** Ports that Linux gives to nobody by itself and services seldom take. */
+/** Ports outside the ephemeral range of Linux and rarely used by services. */
 const NEIGHBOUR_FIRST = 61_000
 const NEIGHBOUR_RANGE = 4000
 /** The key that kcptun-libev uses when it has a method but no key (protocol.md 3.7). */
 const NO_KEY_BYTE = 0xdb
 
-/** What else answers, or does not. */
+/** Result of the further probes. */
 export interface Silence {
-  /** The peer answered in another way than our configuration expects. */
+  /** An answer with another method or key, or from another address, than configured. */
   readonly other: { readonly sealer: Sealer; readonly from: SocketAddress } | undefined
-  /** The peer answers now as it should have before. */
+  /** The peer now answers as configured. */
   readonly recovered: boolean
   /** Another address of the peer's name that answers. */
   readonly sibling: SocketAddress | undefined
-  /** Closed ports of the host are refused. */
+  /** The host answers with ICMP errors on closed ports. */
   readonly neighboursRefuse: boolean
 }
 
-/** Everything that a peer may speak instead of what it should. */
+/** Sealers for all methods and keys that the peer may use instead of the configured ones. */
 async function otherSealers(config: Config, crypto: RuntimeCrypto): Promise<Sealer[]> {
   const sealers: Sealer[] = config.method === undefined ? [] : [PLAIN]
   const noKey = new Uint8Array(KEY_BYTES).fill(NO_KEY_BYTE)
@@ -69,8 +71,8 @@ async function otherSealers(config: Config, crypto: RuntimeCrypto): Promise<Seal
 }
 
 /**
- * Asks around.
- * @param own what our configuration says
+ * Runs all further probes.
+ * @param own method and key of the configuration
  * @param siblings further addresses of the peer's name
  */
 export async function investigate(
@@ -100,11 +102,11 @@ async function findOther(
   peer: SocketAddress,
 ): Promise<Pick<Silence, 'other' | 'recovered'>> {
   const strange = await otherSealers(config, crypto)
-  // sealed ones first: without a method everything opens
+  // PLAIN last: it opens every datagram
   const sealers = [own, ...strange].toSorted((a, b) => Number(a === PLAIN) - Number(b === PLAIN))
   let other: Silence['other']
   let recovered = false
-  // not connected: an answer may come from another address than that asked
+  // not connected, so that answers from other addresses are received
   const probe = await Probe.open(runtime, options, sealers).catch((error) => {
     for (const sealer of strange) sealer.wipe()
     throw error
@@ -127,7 +129,7 @@ async function findOther(
   return { other, recovered }
 }
 
-/** The first of these addresses that answers to our key. */
+/** Returns the first of these addresses that answers with our key. */
 export async function findSibling(
   runtime: Runtime,
   own: Sealer,
@@ -149,7 +151,7 @@ export async function findSibling(
       probe.close()
       return answered
     } catch {
-      // no route to this one
+      // no route to this address
       return false
     }
   }
@@ -158,7 +160,7 @@ export async function findSibling(
   return asked[results.indexOf(true)]
 }
 
-/** Whether a closed port of the peer's host is refused by ICMP. */
+/** Whether the peer's host answers with an ICMP error on a closed port. */
 async function askNeighbours(runtime: Runtime, options: UdpOptions, peer: SocketAddress): Promise<boolean> {
   const start = Math.floor(Math.random() * NEIGHBOUR_RANGE)
   const ask = async (i: number): Promise<boolean> => {
@@ -167,7 +169,7 @@ async function askNeighbours(runtime: Runtime, options: UdpOptions, peer: Socket
       const probe = await Probe.open(runtime, { ...options, connect: { ...peer, port } }, [PLAIN])
       const isRefused = (): boolean => probe.errors.has('ECONNREFUSED')
       for (let attempt = 0; attempt < 2 && !isRefused(); attempt++) {
-        // one datagram in the manner of traceroute; an error comes with the next call at the latest
+        // one datagram, as traceroute sends; the error is reported by the next system call at the latest
         probe.send(new Uint8Array(1), peer)
         await probe.until(isRefused, QUESTION_PAUSE_MS * 2)
       }

@@ -1,13 +1,13 @@
 /**
- * Which datagrams pass, each way, by what every peer does anyway:
+ * Measures the largest datagram that passes in each direction, using only behaviour that every peer implements:
  *
- * there: a PING with padding behind it; its PONG says that it arrived (protocol.md 7.1: what follows a message is
+ * Outbound: a PING followed by padding; a PONG confirms its arrival (protocol.md 7.1: bytes after a message are
  * ignored, MUST 10).
  *
- * back: a conversation without DIAL that carries KEEPALIVEs. The accepting side echoes each of them in its own stream,
- * before any DIAL too (6.1), and sends as many bytes as we asked for in datagrams as large as it makes them. Its first
- * segment is held back until the others are acknowledged, so that all of them are echoed at once. No connection to the
- * target is made; RESET ends it.
+ * Inbound: a conversation of KEEPALIVEs without a DIAL. The accepting side echoes each KEEPALIVE in its own stream,
+ * even before a DIAL (6.1), in datagrams of its maximum size. The first segment is withheld until the others are
+ * acknowledged, so that all KEEPALIVEs are echoed at once. No connection to the target is made; a RESET ends the
+ * conversation.
  */
 import type { SocketAddress } from '../../net/address.ts'
 import type { Pinger } from './pings.ts'
@@ -24,52 +24,52 @@ import {
   TLV_BYTES,
 } from './wire.ts'
 
-/** Between two datagrams of one row, ms. */
+/** Interval between two datagrams of one round, ms. */
 const SPACING_MS = 5
-/** Steps of the first search, bytes. */
+/** Step of the coarse search, bytes. */
 const COARSE_BYTES = 32
-/** Smallest size looked for, bytes. */
+/** Smallest size tested, bytes. */
 export const SIZE_MIN_BYTES = 256
-/** Payload of one of our own segments: small enough for every path, bytes. */
+/** Payload of one of our segments: small enough for any path, bytes. */
 const CHUNK_BYTES = 200
-/** Echo that is more than the longest datagram holds, bytes. */
+/** Size of an echo that does not fit in one datagram, bytes. */
 const MORE_THAN_FULL_BYTES = 1600
-/** Our segments are sent again after this time, ms, or twice the round trip. */
+/** Minimum retransmission interval of our segments, ms; otherwise twice the round trip time. */
 const RESEND_MS = 200
-/** Share of lost round trips above which one failure says little. */
+/** Round trip loss rate above which a single failure is not significant. */
 const LOSSY = 0.05
-/** RESETs at the end of a conversation: some may be lost. */
+/** Number of RESETs at the end of a conversation, since some may be lost. */
 const FAREWELLS = 3
-/** Most attempts for one size. */
+/** Maximum number of attempts for one size. */
 const ATTEMPTS_MAX = 20
-/** Chance that a size is called lost though it only met bad luck. */
+/** Accepted probability that random loss makes a size count as lost. */
 const ERROR_SHARE = 1e-3
 
-/** What one direction lets through. */
+/** Result for one direction. */
 export interface Passage {
   /** Longest datagram that arrived, bytes of UDP payload; 0: none of those tried. */
   readonly passed: number
-  /** Shortest that did not, bytes; undefined: all arrived. */
+  /** Shortest datagram that did not arrive, bytes; undefined: all arrived. */
   readonly lost: number | undefined
 }
 
-/** How a path behaves: for patience. */
+/** Properties of the path, from which timeouts and attempts are derived. */
 export interface Path {
   readonly peer: SocketAddress
-  /** A slow round trip, ms. */
+  /** A slow round trip time, ms. */
   readonly rttMs: number
-  /** Share of lost round trips, at the worst that the measurement allows for. */
+  /** Upper bound of the round trip loss rate. */
   readonly loss: number
 }
 
-/** Attempts after which a size is lost by more than chance. */
+/** Number of attempts after which a loss is unlikely to be random. */
 function attempts(loss: number): number {
   return Math.min(Math.max(Math.ceil(Math.log(ERROR_SHARE) / Math.log(Math.max(loss, 0.05))), 3), ATTEMPTS_MAX)
 }
 
 const patience = ({ rttMs }: Path): number => 2 * rttMs + 150
 
-/** Which of these sizes arrive, one round after the other until the longest does. @returns sizes answered */
+/** Pings with each of these sizes, in rounds, until the longest is answered. @returns the sizes answered */
 async function round(probe: Probe, pinger: Pinger, path: Path, sizes: readonly number[]): Promise<Set<number>> {
   const arrived = new Set<number>()
   const numbers = new Map<number, number>()
@@ -97,13 +97,13 @@ async function round(probe: Probe, pinger: Pinger, path: Path, sizes: readonly n
   return arrived
 }
 
-/** All sizes from `from` to `to` in steps. */
+/** All sizes from `from` to `to` (exclusive) in steps. */
 function ladder(from: number, to: number, step: number): number[] {
   return Array.from({ length: Math.max(Math.ceil((to - from) / step), 0) }, (_, i) => from + i * step)
 }
 
 /**
- * The longest PING that arrives.
+ * Determines the longest PING that arrives.
  * @param full size that must pass, bytes of UDP payload
  * @param most the longest size of interest
  */
@@ -126,23 +126,23 @@ export async function passageThere(
   return { passed, lost: passed + 1 }
 }
 
-/** How a conversation of KEEPALIVEs went. */
+/** Result of a conversation of KEEPALIVEs. */
 export interface Echo {
-  /** Bytes asked for. */
+  /** Bytes requested. */
   readonly asked: number
   /** Longest datagram with a part of the echo, bytes. */
   readonly longest: number
-  /** The first segment of the echo arrived: the longest one. */
+  /** The first segment of the echo, which is the longest, arrived. */
   readonly first: boolean
-  /** All that was asked for came back. */
+  /** The whole echo arrived. */
   readonly whole: boolean
-  /** The peer acknowledged something. */
+  /** The peer acknowledged at least one segment. */
   readonly acknowledged: boolean
-  /** The peer wants no conversation: it is no server. */
+  /** The peer refused the conversation: it is not a server. */
   readonly refused: boolean
 }
 
-/** Conversations that are under way on one probe. */
+/** The active conversations on one probe. */
 export class Conversations {
   readonly #probe: Probe
   readonly #path: Path
@@ -154,18 +154,21 @@ export class Conversations {
     this.#path = path
   }
 
-  /** Whether a datagram may be missing for no other reason than that. */
+  /** Whether random loss is a likely reason for a missing datagram. */
   get isLossy(): boolean {
     return this.#path.loss > LOSSY
   }
 
-  /** Takes what belongs to a conversation. */
+  /** Dispatches a message to its conversation. */
   take(arrival: Arrival): void {
     const { message } = arrival
     if (message.kind === 'segments' || message.kind === 'reset') this.#receivers.get(message.conv)?.(arrival)
   }
 
-  /** Asks for `bytes` of echo, a multiple of 4, and waits for its first segment, or for all if it is more than one. */
+  /**
+   * Requests an echo of `bytes`, a multiple of 4. Waits for its first segment, or for the whole echo if it does not fit
+   * in one datagram.
+   */
   async echo(bytes: number): Promise<Echo> {
     const chunks: Uint8Array[] = []
     for (let at = 0; at < bytes; at += CHUNK_BYTES) chunks.push(keepalives(Math.min(CHUNK_BYTES, bytes - at)))
@@ -179,22 +182,19 @@ export class Conversations {
       for (const segment of arrival.message.segments) {
         if (!segment.push) continue
         longest = Math.max(longest, arrival.bytes)
-        // a server may ask first whether we are alive, by one KEEPALIVE of its own
+        // a server may first send a KEEPALIVE of its own to confirm that we are alive
         const isQuestion = segment.sn === 0 && segment.data.length === TLV_BYTES && bytes > TLV_BYTES
         if (isQuestion) continue
         echoed.set(segment.sn, segment.data.length)
         if (segment.sn <= 1) first = true
       }
-      // a busy peer may cut its echo anywhere: one short segment does not say that it makes no longer ones
+      // a busy peer may split its echo anywhere: a short segment is not evidence of its maximum size
       return first && (bytes < MORE_THAN_FULL_BYTES || isWhole())
     })
     return { asked: bytes, longest, first, whole: isWhole(), acknowledged, refused }
   }
 
-  /**
-   * Has the server dial its target, and waits for what it says to that. There is no message for success (protocol.md
-   * 6.3).
-   */
+  /** Makes the server dial its target and waits for the result. Success is not reported (protocol.md 6.3). */
   async dial(waitMs: number): Promise<'eof' | 'data' | 'nothing' | 'refused'> {
     let answered: 'eof' | 'data' | undefined
     const { refused } = await this.#converse(
@@ -213,7 +213,8 @@ export class Conversations {
   }
 
   /**
-   * Sends segments in rows, the next row when one is acknowledged, until `take` says that it is done or time is over.
+   * Sends segments in rows, each row after the previous one is acknowledged, until `take` returns true or the time is
+   * over.
    */
   async #converse(
     chunks: readonly Uint8Array[],
@@ -232,7 +233,7 @@ export class Conversations {
     let refused = false
     this.#receivers.set(conv, (arrival) => {
       if (arrival.message.kind === 'reset') {
-        // a server that gives up on a conversation it took part in says so in the same way
+        // a RESET after the first ACK only ends the conversation
         refused ||= acked.size === 0
         done = true
         return
@@ -266,21 +267,23 @@ export class Conversations {
   }
 }
 
-/** What comes back. `refused`: the peer is no server; undefined `passage`: it did not take part. */
+/** Result for the inbound direction. */
 export interface Return {
+  /** undefined: the peer did not take part in the conversation. */
   readonly passage: Passage | undefined
+  /** The peer is not a server. */
   readonly refused: boolean
-  /** The datagrams that arrived are the longest that the peer makes. */
+  /** The longest datagrams that the peer sends arrived. */
   readonly full: boolean
 }
 
 /**
- * The longest datagram that comes back.
+ * Determines the longest datagram that arrives from the peer.
  * @param most the longest size of interest, bytes of UDP payload
  */
 export async function passageBack(conversations: Conversations, overhead: number, most: number): Promise<Return> {
   let whole = await conversations.echo(MORE_THAN_FULL_BYTES)
-  // once more where bad luck is likely
+  // retry if random loss is likely
   if (!whole.whole && !whole.refused && conversations.isLossy) whole = await conversations.echo(MORE_THAN_FULL_BYTES)
   if (whole.refused) return { passage: undefined, refused: true, full: false }
   if (whole.whole) return { passage: { passed: whole.longest, lost: undefined }, refused: false, full: true }

@@ -1,28 +1,28 @@
 /**
- * Measures the path to a peer that answers: round trips, loss, which datagrams pass each way, whether it is a server and
- * how its target is.
+ * Measures the path to a peer that answers: round trip time, loss, maximum datagram size in each direction, whether the
+ * peer is a server and whether its target accepts connections.
  */
 import { formatAddress, type SocketAddress } from '../../net/address.ts'
 import { Conversations, type Passage, type Path, passageBack, passageThere, type Return } from './path-mtu.ts'
 import { type TrainStats, train } from './pings.ts'
 import { type Case, type Reached, round } from './reachability.ts'
 
-/** Lost round trips that are worth a note, and that make the tunnel slower than it needs be. */
+/** Round trip loss rates that cause a note and a warning. */
 const LOSS_NOTE = 0.01
 const LOSS_WARNING = 0.05
-/** A round trip that people notice in everything they do, ms. */
+/** Round trip time that causes a warning, ms. */
 const RTT_WARNING_MS = 1000
-/** So much lateness of our own timers spoils the figures, ms. */
+/** Delay of our own timers above which the measurement is inaccurate, ms. */
 const TIMER_LATE_MS = 10
 /** IP and UDP headers, bytes. */
 const HEADERS_BYTES = { 4: 28, 6: 48 } as const
 /** Largest and smallest kcp.mtu, bytes. */
 const MTU_MAX = 1500
 const MTU_MIN = 300
-/** A server whose target refuses says so within this time, ms, and a round trip. */
+/** Time within which a server reports a failed dial, ms, plus two round trips. */
 const TARGET_WAIT_MS = 1500
 
-/** Measures everything and reports it. */
+/** Runs all measurements and reports the results. */
 export async function measure(examined: Case, reached: Reached): Promise<void> {
   const { report, progress, seconds } = examined
   const { probe, pinger, peer } = reached
@@ -55,7 +55,7 @@ export async function measure(examined: Case, reached: Reached): Promise<void> {
   await reportTarget(examined, conversations, path, peer)
 }
 
-/** The loss that the train may have met with luck: two standard deviations more, and one ping. */
+/** Upper bound of the loss rate: two standard deviations plus one ping above the measured one. */
 function worstLoss({ sent, loss }: TrainStats): number {
   return Math.min(loss + 2 * Math.sqrt((loss * (1 - loss)) / sent) + 1 / sent, 1)
 }
@@ -102,7 +102,7 @@ function reportTrain({ report, seconds }: Case, stats: TrainStats): void {
 
 const finite = (value: number): number | null => (Number.isFinite(value) ? round(value) : null)
 
-/** The kcp.mtu that both directions carry, as far as it is known. */
+/** The largest kcp.mtu known to pass in both directions. */
 function fitting(there: Passage, back: Return, headers: number): number {
   const passed = Math.min(there.passed, back.passage === undefined || back.full ? there.passed : back.passage.passed)
   return Math.max(passed + headers, MTU_MIN)

@@ -1,23 +1,23 @@
 /**
- * Round trips: whether a peer answers, and a train of PINGs with its statistics (protocol.md 7.1). The four bytes of a
- * PING belong to its sender, so each one carries a number of its own.
+ * Round trip measurement: the first answer of a peer, and a train of PINGs with statistics (protocol.md 7.1). The four
+ * payload bytes of a PING are opaque to the peer, so each PING carries a unique number.
  */
 import type { SocketAddress } from '../../net/address.ts'
 import { type Arrival, type Probe, padded, type Sealer } from './probe.ts'
 import { CONTROL_BYTES, control, PING } from './wire.ts'
 
-/** Pauses between the first pings of a peer, ms. */
+/** Pauses between the first pings to a peer, ms. */
 const FIRST_PAUSES_MS = [200, 300, 500, 500, 500, 1000, 1000]
-/** Between two pings of a train, ms. */
+/** Interval between two pings of a train, ms. */
 export const TRAIN_SPACING_MS = 20
-/** After a train late answers are waited for, ms. */
+/** Limits of the wait for late answers after a train, ms. */
 const LATE_MIN_MS = 300
 const LATE_MAX_MS = 3000
 
 export interface TrainStats {
   readonly sent: number
   readonly answered: number
-  /** Share of round trips that did not come back, 0..1. */
+  /** Share of pings without an answer, 0..1. */
   readonly loss: number
   readonly minMs: number
   readonly medianMs: number
@@ -25,21 +25,21 @@ export interface TrainStats {
   readonly maxMs: number
   /** Mean difference of successive round trip times, ms. */
   readonly jitterMs: number
-  /** Answers that came after one to a later ping. */
+  /** Answers that arrived after the answer to a later ping. */
   readonly reordered: number
   readonly duplicated: number
-  /** How late our own timer was, 95 of 100, ms: a busy machine adds so much to what is measured. */
+  /** 95th percentile of the delay of our own timer, ms: the error that a busy machine adds. */
   readonly timerLateMs: number
 }
 
-/** Numbers of pings, and what was answered. */
+/** Sends numbered pings and records the answers. */
 export class Pinger {
   /** RTT in ms by number. */
   readonly answers = new Map<number, number>()
-  /** Numbers in order of their answers. */
+  /** Numbers in the order of their answers. */
   readonly order: number[] = []
   duplicated = 0
-  /** The last answer as it came. */
+  /** The last answer. */
   last: Arrival | undefined
   readonly #probe: Probe
   readonly #sentAt = new Map<number, number>()
@@ -49,7 +49,7 @@ export class Pinger {
     this.#probe = probe
   }
 
-  /** @param bytes of the datagram, at least; 0: as small as it comes */
+  /** Sends a ping. @param bytes minimum size of the datagram; 0: a regular ping. @returns its number */
   send(to: SocketAddress, bytes = 0, sealer?: Sealer): number {
     const number = this.#next
     this.#next = (this.#next + 1) >>> 0
@@ -61,8 +61,8 @@ export class Pinger {
   }
 
   /**
-   * Takes a PONG.
-   * @returns false when it is none of ours
+   * Records a PONG.
+   * @returns false if the message is not an answer to one of our pings
    */
   take(arrival: Arrival): boolean {
     if (arrival.message.kind !== 'pong') return false
@@ -81,24 +81,24 @@ export class Pinger {
 }
 
 /**
- * Pings until the first answer, or until a few seconds are over. Errors of the network do not end it: they may be those
- * of a moment.
- * @returns ms of the round trip; undefined when nothing came
+ * Pings until the first answer, for up to 4 seconds. Network errors other than repeated refusals do not end it: they
+ * may be temporary.
+ * @returns round trip time in ms; undefined without an answer
  */
 export async function firstAnswer(probe: Probe, pinger: Pinger, to: SocketAddress): Promise<number | undefined> {
   const refused = (): number => probe.errors.get('ECONNREFUSED') ?? 0
   for (const pause of FIRST_PAUSES_MS) {
     pinger.send(to)
     if (await probe.until(() => pinger.answers.size > 0, pause)) break
-    // two refusals are no accident
+    // a second refusal is conclusive
     if (refused() > 1) break
   }
   return pinger.answers.values().next().value
 }
 
 /**
- * Pings for `seconds`, evenly.
- * @param onProgress called now and then: pings sent, answers so far, pings in all
+ * Pings for `seconds` at a constant rate.
+ * @param onProgress called periodically with pings sent, answers so far, total number of pings
  */
 export async function train(
   probe: Probe,
@@ -129,12 +129,12 @@ export async function train(
   return summarize(numbers, pinger, pinger.duplicated - duplicatedBefore, late)
 }
 
-/** The value below which `share` of a sorted list lies; NaN of an empty one. */
+/** The quantile `share` of a sorted list; NaN for an empty list. */
 export function quantile(sorted: readonly number[], share: number): number {
   return sorted[Math.min(Math.floor(sorted.length * share), sorted.length - 1)] ?? Number.NaN
 }
 
-/** The statistics of the pings with these numbers. */
+/** Computes the statistics of the pings with these numbers. */
 export function summarize(
   numbers: readonly number[],
   pinger: Pick<Pinger, 'answers' | 'order'>,

@@ -1,6 +1,4 @@
-/**
- * What this machine serves: its own ports, free or taken by the running program, and a server's target.
- */
+/** Checks of local ports and of a server's target. */
 
 import { codeOf, messageOf } from '../../errors.ts'
 import { formatAddress, type SocketAddress } from '../../net/address.ts'
@@ -11,11 +9,11 @@ import { Probe } from './probe.ts'
 import type { Case } from './reachability.ts'
 import { round } from './reachability.ts'
 
-/** A target that does not take a connection within this time is out of reach, ms. */
+/** Timeout of the connection to the target, ms. */
 const DIAL_WAIT_MS = 5000
 const TCP_OPTIONS: TcpOptions = { nodelay: true, keepalive: false }
 
-/** The program that runs on `http_listen`, as it calls itself; undefined when none answers. */
+/** Mode and health of the program that answers on `http_listen`; undefined if none answers. */
 async function running({ config, runtime }: Case): Promise<{ mode: string; health: string } | undefined> {
   if (config.http_listen === undefined) return undefined
   try {
@@ -33,13 +31,13 @@ async function running({ config, runtime }: Case): Promise<{ mode: string; healt
   }
 }
 
-/** Where a local socket is reached. */
+/** The address at which a local socket can be reached: loopback in place of a wildcard. */
 export const onLoopback = (address: SocketAddress): SocketAddress => {
   if (address.address === '0.0.0.0') return { ...address, address: '127.0.0.1' }
   return address.address === '::' ? { ...address, address: '::1' } : address
 }
 
-/** A client's TCP port. */
+/** Reports the TCP port of a client. */
 export async function reportListen(examined: Case): Promise<void> {
   const { config, runtime, report } = examined
   if (config.listen === undefined) return
@@ -75,7 +73,7 @@ export async function reportListen(examined: Case): Promise<void> {
   }
 }
 
-/** The UDP port of a server or rendezvous server. */
+/** Reports the UDP port of a server or rendezvous server. */
 export async function reportBind({ runtime, report, addresses, own, progress }: Case): Promise<void> {
   const { bind } = addresses
   if (bind === undefined || bind.port === 0) return
@@ -115,7 +113,7 @@ export async function reportBind({ runtime, report, addresses, own, progress }: 
   }
 }
 
-/** A server's target. */
+/** Reports whether the target of a server accepts connections. */
 export async function reportTargetHere({ runtime, report, addresses, progress }: Case): Promise<void> {
   const { target } = addresses
   if (target === undefined) return

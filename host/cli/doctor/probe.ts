@@ -1,6 +1,6 @@
 /**
- * A UDP socket of the doctor's own, with seal and open: a running tunnel keeps its port, its nonces and its sessions.
- * What is sent and what answers mean is decided by those who use it.
+ * A separate UDP socket that seals and opens datagrams. It does not affect port, nonces and sessions of a running
+ * tunnel. The callers decide what to send and interpret the answers.
  */
 
 import type { Aead } from '../../crypto/aead.ts'
@@ -10,23 +10,23 @@ import type { SocketAddress } from '../../net/address.ts'
 import type { Runtime, UdpOptions, UdpSocket } from '../../runtime.ts'
 import { control, type Message, PONG, readMessage } from './wire.ts'
 
-/** Most padding of a small message, bytes (protocol.md 3.3). */
+/** Maximum padding of a small message, bytes (protocol.md 3.3). */
 const PADDING_MAX = 15
 
-/** Seals and opens datagrams by one method and key, or by none. */
+/** Seals and opens datagrams with one method and key, or with none. */
 export interface Sealer {
-  /** What it is, for people. */
+  /** Method and key as shown in the report. */
   readonly name: string
   /** Bytes of tag and nonce. */
   readonly overhead: number
   seal(plain: Uint8Array): Uint8Array
-  /** The plaintext, or undefined: not authentic. */
+  /** @returns the plaintext; undefined if not authentic */
   open(datagram: Uint8Array): Uint8Array | undefined
   /** Overwrites the key. */
   wipe(): void
 }
 
-/** No method: plaintext is the datagram. */
+/** No method: the datagram is the plaintext. */
 export const PLAIN: Sealer = {
   name: 'no method',
   overhead: 0,
@@ -35,7 +35,7 @@ export const PLAIN: Sealer = {
   wipe: () => {},
 }
 
-/** A sealer on a cipher. Nonces are random; those of 12 bytes count from a random base (protocol.md 3.4). */
+/** Makes a sealer from a cipher. Nonces are random; those of 12 bytes count up from a random base (protocol.md 3.4). */
 export function sealerOf(aead: Aead, name: string = aead.method): Sealer {
   const { tagBytes, nonceBytes } = aead
   const overhead = tagBytes + nonceBytes
@@ -70,7 +70,7 @@ export function sealerOf(aead: Aead, name: string = aead.method): Sealer {
   }
 }
 
-/** A small message with 0..15 bytes of padding, as every sender of sealed messages does. */
+/** Adds 0..15 bytes of padding to a small message, as every sender of sealed messages does. */
 export function padded(message: Uint8Array): Uint8Array {
   const count = Math.floor(Math.random() * (PADDING_MAX + 1))
   const out = new Uint8Array(message.length + count).fill(count, message.length)
@@ -89,12 +89,13 @@ export interface Arrival {
   readonly sealer: Sealer
 }
 
+/** The socket. It answers PINGs and passes all other messages to `onArrival`. */
 export class Probe {
   /** Errors that the socket reported, by code. */
   readonly errors = new Map<string, number>()
   /** Datagrams that no sealer opened. */
   unopened = 0
-  /** Who gets what arrives. */
+  /** Handler of received messages. */
   onArrival: (arrival: Arrival) => void = () => {}
   readonly #runtime: Runtime
   readonly #sealers: readonly Sealer[]
@@ -107,7 +108,8 @@ export class Probe {
   }
 
   /**
-   * @param sealers the first one seals, all are tried to open
+   * Opens a socket.
+   * @param sealers the first one seals; all are tried for opening
    * @throws the error of bind or connect
    */
   static async open(runtime: Runtime, options: UdpOptions, sealers: readonly Sealer[]): Promise<Probe> {
@@ -133,7 +135,7 @@ export class Probe {
     return this.#runtime.clock.monotonic()
   }
 
-  /** Sends a plaintext. @returns bytes of the datagram; 0: the socket is busy */
+  /** Seals and sends a plaintext. @returns bytes of the datagram; 0 if the socket is busy */
   send(plain: Uint8Array, to: SocketAddress, sealer: Sealer | undefined = this.#sealers[0]): number {
     const buffer = this.#socket?.acquire() ?? null
     if (buffer === null || sealer === undefined) return 0
@@ -145,8 +147,8 @@ export class Probe {
   }
 
   /**
-   * Waits until `done` or for `ms`.
-   * @returns whether it is done. Looked at whenever something arrives
+   * Waits until `done` returns true, for at most `ms`. `done` is called after each datagram and socket error.
+   * @returns whether `done` returned true
    */
   async until(done: () => boolean, ms: number): Promise<boolean> {
     const end = this.now() + ms
@@ -176,7 +178,7 @@ export class Probe {
       const plain = sealer.open(data)
       const message = plain && readMessage(plain)
       if (message === undefined) continue
-      // everybody answers a PING, in every mode (protocol.md 7.1)
+      // a PING is answered in every mode (protocol.md 7.1)
       if (message.kind === 'ping') this.send(control(PONG, message.stamp), from, sealer)
       else this.onArrival({ message, from, bytes: data.length, at, sealer })
       this.#wake()

@@ -1,6 +1,6 @@
 /**
- * Checks whether a server or a rendezvous server answers PINGs, and reports why not. Causes that can be distinguished are
- * reported separately; others are reported as possibilities.
+ * Checks whether a server or rendezvous server answers PINGs, and reports why not. Causes that can be distinguished are
+ * reported separately, others as possibilities.
  */
 
 import type { Config } from '../../config/config.ts'
@@ -17,7 +17,7 @@ import { firstAnswer, Pinger } from './pings.ts'
 import { PLAIN, Probe, type Sealer } from './probe.ts'
 import type { Finding, FindingName, Report } from './report.ts'
 
-/** What every step of an examination works with. */
+/** The context of all tests. */
 export interface Case {
   readonly runtime: Runtime
   readonly config: Config
@@ -27,26 +27,26 @@ export interface Case {
   readonly addresses: ResolvedAddresses
   readonly report: Report
   readonly refusals: Refusals
-  /** How long the train of pings is, s. */
+  /** Duration of the ping train, s. */
   readonly seconds: number
-  /** Says what takes time now; an empty text ends it. */
+  /** Shows the current step; an empty text clears the line. */
   readonly progress: (text: string) => void
 }
 
-/** Somebody who answered. */
+/** A peer that answered. */
 export interface Reached {
   readonly probe: Probe
   readonly pinger: Pinger
   readonly peer: SocketAddress
 }
 
-/** Nothing of the socket options is logged: `Refusals` keeps what was refused. */
+/** Discards log lines about socket options: `Refusals` records them. */
 const silentLog = new Log(
   () => {},
   () => new Date(),
 )
 
-/** An ephemeral port with the interface, address and buffers of the configuration. The running tunnel keeps its own port. */
+/** Options of a socket with an ephemeral port and the configured interface, address and buffers. */
 export function ephemeral({ config, addresses, refusals }: Case, remote: SocketAddress): UdpOptions {
   const { bind } = udpOptions({ ...addresses, peer: undefined, rendezvous: remote })
   const socketOptions = socketOptionsOf('udp', { ...config.udp, reuseport: false }, config.netdev, silentLog)
@@ -57,8 +57,8 @@ export function ephemeral({ config, addresses, refusals }: Case, remote: SocketA
 const NO_WAY = ['ENETUNREACH', 'EHOSTUNREACH', 'ENETDOWN', 'EHOSTDOWN', 'EADDRNOTAVAIL', 'EACCES', 'EPERM']
 
 /**
- * Pings an address until it answers; reports how it goes.
- * @param key of the configuration that names it
+ * Pings an address until it answers, and reports the result.
+ * @param key config key of the address
  */
 export async function reach(
   examined: Case,
@@ -71,7 +71,7 @@ export async function reach(
   const options = ephemeral(examined, peer)
   progress(`pinging ${where}`)
   const siblings = await furtherAddresses(runtime, examined.config[key], key, peer)
-  /** Whether another address of the name answers: then that is the finding. */
+  /** Whether another address of the name answers; if so, this is reported. */
   const isWrongAddress = async (values: Finding['values']): Promise<boolean> => {
     const sibling = await findSibling(runtime, own, siblings)
     if (sibling !== undefined) reportSibling(report, finding, key, peer, sibling, values)
@@ -131,7 +131,7 @@ export async function reach(
   return undefined
 }
 
-/** A name with several addresses of which the first is the wrong one. */
+/** Reports that another address of the name answers, but not the first one, which is used. */
 function reportSibling(
   report: Report,
   finding: FindingName,
@@ -148,7 +148,7 @@ function reportSibling(
   })
 }
 
-/** The addresses of a name that are not used (protocol.md 10.4: the first one is). */
+/** The unused addresses of a name: only the first one is used (protocol.md 10.4). */
 export async function furtherAddresses(
   runtime: Runtime,
   text: string | undefined,
@@ -217,5 +217,5 @@ function reportSilence(
   }
 }
 
-/** Two decimals at most. */
+/** Rounds to two decimals. */
 export const round = (ms: number): number => Math.round(ms * 100) / 100

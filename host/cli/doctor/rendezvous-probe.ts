@@ -1,6 +1,6 @@
 /**
- * Meeting a server through a rendezvous server (protocol.md 8), as a client does, from a socket of our own: the
- * rendezvous server gives each end the address of the other, pings from both sides open the NATs.
+ * Finds a server through a rendezvous server (protocol.md 8) as a client does, from a separate socket. The rendezvous
+ * server sends each endpoint the address of the other; pings from both sides open the NATs.
  */
 
 import { MODE_CLIENT } from '../../config/config.ts'
@@ -12,14 +12,19 @@ import { Probe } from './probe.ts'
 import { type Case, ephemeral, type Reached, reach } from './reachability.ts'
 import { connectMessage, isPunchable } from './wire.ts'
 
-/** The rendezvous server is asked so often, with this pause, ms. */
+/** Requests to the rendezvous server. */
 const ASK_TIMES = 8
+/** Interval between two requests, ms. */
 const ASK_PAUSE_MS = 1000
-/** Pause between pings to the addresses received, ms. */
+/** Pings to each address received. */
 const PUNCH_TIMES = 32
+/** Interval between two pings, ms. */
 const PUNCH_PAUSE_MS = 250
 
-/** Finds the server. Reports how it goes. @returns undefined when it was not met, or is not looked for (a server's doctor) */
+/**
+ * Finds the server and reports the result.
+ * @returns undefined if it was not found, or if this configuration is that of a server
+ */
 export async function meet(examined: Case, server: SocketAddress): Promise<Reached | undefined> {
   const { runtime, config, own, report, progress } = examined
   const found = await reach(examined, 'rendezvous', 'rendezvous_server', server)
@@ -70,7 +75,7 @@ export async function meet(examined: Case, server: SocketAddress): Promise<Reach
   }
   for (let i = 0; i < PUNCH_TIMES && pinger.answers.size === 0; i++) {
     for (const address of received) pinger.send(address)
-    // the server forgets us after some pings of its own
+    // the server stops pinging us after a while: request it again
     if (i % 16 === 15) probe.send(hello, to)
     await probe.until(() => pinger.answers.size > 0, PUNCH_PAUSE_MS)
   }

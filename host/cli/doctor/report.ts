@@ -1,15 +1,12 @@
-/**
- * What the doctor found: findings in order, the verdict drawn from them, and both as text for people and as JSON for
- * programs (docs/operation.md).
- */
+/** The report of `doctor`: findings in order and a verdict, as text and as JSON (docs/operation.md). */
 import type { Config } from '../../config/config.ts'
 import { modeName } from '../../config/rules.ts'
 import { PROGRAM, VERSION } from '../../version.ts'
 
-/** Version of the JSON report: raised when a name goes or changes its meaning. */
+/** Version of the JSON report, incremented when a name is removed or changes its meaning. */
 const REPORT_VERSION = 1
 
-/** `note`: worth knowing; `warning`: it works, worse than it could; `failure`: it does not work. */
+/** `note`: informational; `warning`: works, but degraded; `failure`: does not work. */
 export type Status = 'ok' | 'note' | 'warning' | 'failure'
 
 /** Names of findings, in the order of the report. */
@@ -35,7 +32,7 @@ export interface Finding {
   readonly status: Status
   /** One or two sentences. */
   readonly text: string
-  /** What to do about it, the likeliest first. */
+  /** Suggested remedies, the most likely first. */
   readonly remedies: readonly string[]
   /** Measured values; names end in their unit. */
   readonly values: Readonly<Record<string, number | string | boolean | null>>
@@ -46,9 +43,9 @@ export type Verdict = 'healthy' | 'degraded' | 'broken'
 /** Exit status of the program. */
 export const EXIT_STATUS: Readonly<Record<Verdict, number>> = { healthy: 0, broken: 1, degraded: 2 }
 
-/** The column where texts begin, characters. */
+/** Column at which texts start. */
 const TEXT_COLUMN = 22
-/** Lines of the text report are broken at this column. */
+/** Column at which lines of the text report are wrapped. */
 const TEXT_WIDTH = 100
 
 export class Report {
@@ -68,7 +65,7 @@ export class Report {
     return this.findings.some(({ status }) => status === 'warning') ? 'degraded' : 'healthy'
   }
 
-  /** The verdict in one sentence: the first finding of the worst kind decides. */
+  /** The verdict in one sentence: the text of the first finding with the worst status. */
   get summary(): string {
     const { verdict } = this
     if (verdict === 'healthy') return 'nothing wrong was found'
@@ -77,7 +74,7 @@ export class Report {
   }
 }
 
-/** The report for people. */
+/** The report as text. */
 export function reportText(report: Report, path: string, config: Config): string {
   const lines = [`${PROGRAM} doctor: ${path} (${modeName(config.mode)})`, '']
   for (const { name, status, text, remedies } of report.findings) {
@@ -90,7 +87,7 @@ export function reportText(report: Report, path: string, config: Config): string
   return `${lines.join('\n')}\n`
 }
 
-/** Lines of at most TEXT_WIDTH characters, the later ones indented; words are kept whole. */
+/** Wraps text at TEXT_WIDTH between words; continuation lines are indented. */
 function wrap(head: string, text: string, indent: number): string[] {
   const lines: string[] = []
   let line = head
@@ -108,7 +105,7 @@ function wrap(head: string, text: string, indent: number): string[] {
   return lines
 }
 
-/** The report for programs. Never holds a key. */
+/** The report as JSON. Never contains a key. */
 export function reportJson(report: Report, path: string, config: Config): string {
   const document = {
     version: REPORT_VERSION,

@@ -1,6 +1,5 @@
 /**
- * One examination from beginning to end: what is looked at in which mode, and in which order. A finding that makes the
- * next ones impossible ends its own branch only.
+ * Runs all tests of `doctor` that apply to the mode, in order. A failure skips only the tests that depend on it.
  */
 
 import { type Config, MODE_CLIENT, MODE_SERVER } from '../../config/config.ts'
@@ -28,18 +27,19 @@ import { type Case, ephemeral, furtherAddresses, reach } from './reachability.ts
 import { meet } from './rendezvous-probe.ts'
 import { Report } from './report.ts'
 
+/** Arguments of `examine`. */
 export interface Order {
   readonly runtime: Runtime
   readonly config: Config
   readonly crypto: RuntimeCrypto
-  /** Length of the train of pings, s. */
+  /** Duration of the ping train, s. */
   readonly seconds: number
   readonly progress: (text: string) => void
 }
 
 /**
- * Examines a configuration and the way it leads.
- * @throws ConfigError for what no start would accept
+ * Tests a configuration, the path to the peer and the local machine.
+ * @throws ConfigError if the configuration would be rejected at startup
  */
 export async function examine({ runtime, config, crypto, seconds, progress }: Order): Promise<Report> {
   const { os } = runtime
@@ -62,7 +62,7 @@ export async function examine({ runtime, config, crypto, seconds, progress }: Or
   return report
 }
 
-/** Everything that is asked of addresses, ports, the peer and sockets. */
+/** Runs the tests of addresses, ports, peer and sockets. */
 async function examinePath(order: Omit<Case, 'addresses' | 'refusals'>): Promise<void> {
   const { runtime, config, report, progress } = order
   const { addresses, failures } = await resolveAddresses(runtime, config, NO_ADDRESSES)
@@ -70,7 +70,7 @@ async function examinePath(order: Omit<Case, 'addresses' | 'refusals'>): Promise
   const examined: Case = { ...order, addresses, refusals }
   await reportNames(examined, failures)
   await reportListen(examined)
-  // an obfuscator serves no UDP port
+  // an obfuscator does not use a UDP port
   if ((config.mode & MODE_CLIENT) === 0 && config.obfs === undefined) await reportBind(examined)
   if ((config.mode & MODE_SERVER) !== 0) await reportTargetHere(examined)
   await reportPeer(examined)
@@ -131,12 +131,12 @@ async function reportPeer(examined: Case): Promise<void> {
         : undefined
   if (reached === undefined) return
   await measure(examined, reached)
-  // the farewells of the last conversation are on their way
+  // the RESETs of the last conversation may still be queued
   await new Promise((resolve) => setTimeout(resolve, 20))
   reached.probe.close()
 }
 
-/** Opens a socket with the configured options where none was opened before, to see what the system grants. */
+/** Opens a socket with the configured options to record which of them the system refuses. */
 async function trySocket(examined: Case): Promise<void> {
   const { addresses, runtime, refusals } = examined
   const remote = addresses.peer ?? addresses.rendezvous ?? addresses.bind
@@ -145,6 +145,6 @@ async function trySocket(examined: Case): Promise<void> {
     const probe = await Probe.open(runtime, ephemeral(examined, remote), [PLAIN])
     probe.close()
   } catch {
-    // why it does not open stands in another finding
+    // reported by another finding
   }
 }

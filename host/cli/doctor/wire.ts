@@ -1,6 +1,6 @@
 /**
- * The few messages that the doctor speaks, as plaintext: control messages (protocol.md 7.1, 8) and the segments of a
- * conversation that carries nothing but KEEPALIVEs, or a DIAL (5.1, 6.1). Pure: sealing and sockets are probe.ts.
+ * Encodes and decodes the messages that `doctor` uses, as plaintext: control messages (protocol.md 7.1, 8) and segments
+ * of conversations that carry only KEEPALIVEs or a DIAL (5.1, 6.1). Pure: sealing and sockets are in probe.ts.
  */
 import { ipFamily, readRecord, type SocketAddress, writeRecord } from '../../net/address.ts'
 
@@ -13,25 +13,25 @@ const PUNCH = 5
 /** Bytes of PING, PONG and RESET. */
 export const CONTROL_BYTES = 10
 const BODY_AT = 6
-/** Bytes of a segment's header. */
+/** Bytes of a segment header. */
 export const HEADER_BYTES = 24
 const CMD_PUSH = 81
 const CMD_ACK = 82
 const CMD_LAST = 84
-/** The window that we announce, segments. */
+/** The receive window that we advertise, segments. */
 const WINDOW = 128
 
 const TLV_DIAL = 0x0000_0004
 const TLV_KEEPALIVE = 0x0003_0004
 const TLV_EOF = 2
-/** Bytes of a KEEPALIVE, and of any other message without payload. */
+/** Bytes of a KEEPALIVE and of any other message without payload. */
 export const TLV_BYTES = 4
 
 export interface Segment {
   readonly ack: boolean
   readonly push: boolean
   readonly sn: number
-  /** Its sender's clock: an ACK repeats it. */
+  /** Timestamp of the sender, echoed by the ACK. */
   readonly ts: number
   readonly data: Uint8Array
 }
@@ -44,7 +44,7 @@ export type Message =
 
 const viewOf = (bytes: Uint8Array): DataView => new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength)
 
-/** PING, PONG or RESET. What stands behind its 10 bytes up to `bytes` is ignored by every peer (protocol.md 7.1). */
+/** Encodes a PING, PONG or RESET, padded to `bytes`: peers ignore bytes after the first 10 (protocol.md 7.1). */
 export function control(what: number, value: number, bytes = CONTROL_BYTES): Uint8Array {
   const message = new Uint8Array(Math.max(bytes, CONTROL_BYTES))
   const view = viewOf(message)
@@ -53,7 +53,7 @@ export function control(what: number, value: number, bytes = CONTROL_BYTES): Uin
   return message
 }
 
-/** CONNECT: asks a rendezvous server for a service. */
+/** Encodes a CONNECT, which requests a service from a rendezvous server. */
 export function connectMessage(local: SocketAddress, service: string): Uint8Array {
   const id = new TextEncoder().encode(service)
   const address = wireAddress(local)
@@ -66,7 +66,7 @@ export function connectMessage(local: SocketAddress, service: string): Uint8Arra
   return message
 }
 
-/** u8 type, IP, u16 port (protocol.md 7.1). */
+/** Encodes an address: u8 type, IP, u16 port (protocol.md 7.1). */
 function wireAddress(address: SocketAddress): Uint8Array {
   const record = new Uint8Array(24)
   writeRecord(address, record, 0)
@@ -78,7 +78,7 @@ function wireAddress(address: SocketAddress): Uint8Array {
   return wire
 }
 
-/** The address at `at` and the place behind it; undefined when it is malformed. */
+/** Decodes the address at `at`. @returns address and end offset; undefined if it is malformed */
 function readWireAddress(bytes: Uint8Array, at: number): { address: SocketAddress; end: number } | undefined {
   const family = bytes[at] === 0 ? 4 : bytes[at] === 1 ? 6 : undefined
   if (family === undefined) return undefined
@@ -92,14 +92,14 @@ function readWireAddress(bytes: Uint8Array, at: number): { address: SocketAddres
   return address && { address: { ...address, port: viewOf(bytes).getUint16(end - 2) }, end }
 }
 
-/** A PUSH segment. */
+/** Encodes a PUSH segment. */
 export function pushSegment(conv: number, sn: number, una: number, data: Uint8Array): Uint8Array {
   const segment = header(conv, CMD_PUSH, sn, una, 0, data.length)
   segment.set(data, HEADER_BYTES)
   return segment
 }
 
-/** An ACK segment. `una`: everything below it has arrived. */
+/** Encodes an ACK segment. @param una all segments below have arrived */
 export function ackSegment(conv: number, sn: number, ts: number, una: number): Uint8Array {
   return header(conv, CMD_ACK, sn, una, ts, 0)
 }
@@ -117,7 +117,7 @@ function header(conv: number, cmd: number, sn: number, una: number, ts: number, 
   return segment
 }
 
-/** `bytes` of KEEPALIVE messages, a multiple of 4: the accepting side echoes each one (protocol.md 6.1). */
+/** Encodes `bytes` (a multiple of 4) of KEEPALIVEs, which the accepting side echoes (protocol.md 6.1). */
 export function keepalives(bytes: number): Uint8Array {
   const data = new Uint8Array(bytes)
   const view = viewOf(data)
@@ -125,21 +125,22 @@ export function keepalives(bytes: number): Uint8Array {
   return data
 }
 
+/** Encodes a DIAL. */
 export function dial(): Uint8Array {
   const data = new Uint8Array(TLV_BYTES)
   viewOf(data).setUint32(0, TLV_DIAL)
   return data
 }
 
-/** What a message of a stream is; undefined for a KEEPALIVE, by which a server asks whether we are alive. */
+/** The type of the first message of a stream; undefined for a KEEPALIVE, which a server sends to confirm a client. */
 export function firstMessage(data: Uint8Array): 'eof' | 'data' | undefined {
   if (data.length < TLV_BYTES || viewOf(data).getUint32(0) === TLV_KEEPALIVE) return undefined
   return viewOf(data).getUint16(0) === TLV_EOF ? 'eof' : 'data'
 }
 
 /**
- * Reads a plaintext.
- * @returns undefined for what is malformed or none of our business
+ * Decodes a plaintext.
+ * @returns undefined for malformed and irrelevant messages
  */
 export function readMessage(bytes: Uint8Array): Message | undefined {
   if (bytes.length < BODY_AT) return undefined
@@ -179,10 +180,10 @@ function readSegments(bytes: Uint8Array, conv: number): Message | undefined {
   return segments.length === 0 ? undefined : { kind: 'segments', conv, segments }
 }
 
-/** First bits of the IPv4 networks whose addresses are no use to a stranger (protocol.md 8, isPunchAddr). */
+/** IPv4 networks that are never pinged (protocol.md 8, isPunchAddr). */
 const UNUSABLE_IPV4 = /^(0|127|169\.254|100\.(6[4-9]|[7-9]\d|1[01]\d|12[0-7])|22[4-9]|23\d|24\d|25[0-5])\./
 
-/** Whether an address of a PUNCH is to be pinged (protocol.md 8). */
+/** Whether an address received in a PUNCH is pinged (protocol.md 8). */
 export function isPunchable({ address, port }: SocketAddress): boolean {
   if (port === 0) return false
   const mapped = address.startsWith('::ffff:') ? address.slice('::ffff:'.length) : address

@@ -1,20 +1,20 @@
 /**
- * One picture of `top`: lines of text for a terminal of a given size. Pure: the same state gives the same lines. No line is longer than
- * the terminal is wide, and there are no more lines than it has rows; what matters least goes first when room is short.
+ * Renders one frame of `top`: lines of text for a terminal of a given size. Pure: the same state gives the same lines.
+ * The output never exceeds the terminal; the least important parts are omitted first.
  */
 import { formatBytes, LIVE_STATES } from '../../format.ts'
 import { keyOf, type Rates, type Sample, type Session } from './sample.ts'
 
-/** What sessions are sorted by, in the order of the key `s`. */
+/** Sort orders of the sessions, in the order that the key `s` selects them. */
 export const ORDERS = ['rate', 'rtt', 'waiting', 'retransmitted', 'age'] as const
 export type Order = (typeof ORDERS)[number]
 
-/** Rates kept for the sparklines: as many as the widest terminal has columns. */
+/** Maximum number of rates kept for a sparkline: the columns of a very wide terminal. */
 export const HISTORY_MAX = 512
 
-/** Everything that is shown. */
+/** The state that is rendered. */
 export interface View {
-  /** Where the numbers come from. */
+  /** Source of the statistics. */
   readonly url: string
   readonly sample: Sample | undefined
   readonly rates: Rates | undefined
@@ -22,17 +22,17 @@ export interface View {
   readonly received: readonly number[]
   readonly sent: readonly number[]
   readonly order: Order
-  /** Sessions scrolled past. */
+  /** Index of the first session shown. */
   readonly offset: number
-  /** Why there are no newer numbers. */
+  /** Error of the last request. */
   readonly trouble: string | undefined
 }
 
 export interface Style {
   readonly color: boolean
-  /** Block characters, which need UTF-8. */
+  /** Use block characters, which require UTF-8. */
   readonly blocks: boolean
-  /** Without the line of keys, where there is no keyboard. */
+  /** Show the line of keys. */
   readonly keys: boolean
 }
 
@@ -44,18 +44,16 @@ const REVERSE = '\x1b[7m'
 const RED = '\x1b[31m'
 const GREEN = '\x1b[32m'
 
-/** Text in a colour, when there are colours. Cut before: codes take no columns. */
+/** Adds colour if enabled. The text must be cut to width before: colour codes take no columns. */
 const paint = (style: Style, code: string, text: string): string => (style.color ? `${code}${text}${RESET}` : text)
 
-/** At most `width` characters; a cut is marked. */
+/** Truncates to `width` characters; `~` marks a truncation. */
 export function cut(text: string, width: number): string {
   if (text.length <= width) return text
   return width < 1 ? '' : `${text.slice(0, width - 1)}~`
 }
 
-/**
- * The last values as blocks, `width` of them, the newest at the right; scaled to the largest one shown.
- */
+/** The last `width` values as blocks, the newest at the right, scaled to the largest value shown. */
 export function sparkline(values: readonly number[], width: number, blocks = true): string {
   const shown = width > 0 ? values.slice(-width) : []
   const ramp = blocks ? BLOCKS : ASCII_BLOCKS
@@ -64,7 +62,7 @@ export function sparkline(values: readonly number[], width: number, blocks = tru
   return shown.map((value) => ramp[top > 0 ? Math.ceil((value / top) * steps) : 0] ?? '').join('')
 }
 
-/** Seconds as `5s`, `12m`, `3h05`, `4d`. */
+/** Formats seconds as `5s`, `12m`, `3h05`, `4d`. */
 export function formatAge(seconds: number): string {
   if (seconds < 60) return `${Math.floor(seconds)}s`
   if (seconds < 3600) return `${Math.floor(seconds / 60)}m`
@@ -78,9 +76,9 @@ const percent = (share: number): string => `${(share * 100).toFixed(1)}%`
 interface Column {
   readonly head: string
   readonly width: number
-  /** Numbers are aligned to the right. */
+  /** Right-aligned. */
   readonly right: boolean
-  /** Columns with a low rank stay longest when the terminal is narrow. */
+  /** Columns with a high rank are omitted first on a narrow terminal. */
   readonly rank: number
   text(session: Session, rates: Rates | undefined): string
 }
@@ -109,7 +107,7 @@ const NO_RATE = { received: 0, sent: 0 }
 const rateOf = (session: Session, rates: Rates | undefined): { received: number; sent: number } =>
   rates?.sessions.get(keyOf(session)) ?? NO_RATE
 
-/** Sessions in the wanted order; equals stay in that of conv. */
+/** Sessions in the given order, then by conv. */
 export function sorted(sample: Sample, rates: Rates | undefined, order: Order): readonly Session[] {
   const value = (session: Session): number => {
     if (order === 'rtt') return session.rttMs ?? -1
@@ -124,7 +122,7 @@ export function sorted(sample: Sample, rates: Rates | undefined, order: Order): 
   return sample.sessions.toSorted((a, b) => of(b) - of(a) || (a.conv < b.conv ? -1 : 1))
 }
 
-/** The columns that fit, in their order. */
+/** The columns that fit, in display order. */
 function fittingColumns(width: number): readonly Column[] {
   const chosen = new Set<Column>()
   let left = width
@@ -146,18 +144,18 @@ function row(columns: readonly Column[], text: (column: Column) => string, spare
     .join(' ')
 }
 
-/** Left and right text in one line; the left one is cut when both do not fit. */
+/** Left and right text of one line; the left one is truncated if they do not fit. */
 function ends(left: string, right: string, width: number): readonly [string, string] {
   const room = width - right.length - 1
   return room < 1 ? [cut(left, width), ''] : [cut(left, room).padEnd(width - right.length), right]
 }
 
-/** Lines of a table: its head and as many sessions as fit. */
+/** Lines of the session table: its head and as many sessions as fit. */
 function tableLines(view: View, sample: Sample, columns: number, rows: number, style: Style): string[] {
   if (rows < 2) return []
   const fitting = fittingColumns(columns)
   const used = fitting.reduce((sum, column) => sum + column.width + 1, -1)
-  // an IPv6 address may take what is over
+  // the remaining width goes to the peer column, for IPv6 addresses
   const spare = Math.max(Math.min(columns - used, 26), 0)
   const all = sorted(sample, view.rates, view.order)
   const shown = all.slice(view.offset, view.offset + rows - 1)
@@ -173,14 +171,14 @@ function tableLines(view: View, sample: Sample, columns: number, rows: number, s
   ]
 }
 
-/** Round trip of a typical session, ms. */
+/** Median round trip time of the sessions, ms. */
 function typicalRtt(sample: Sample): string {
   const times = sample.sessions.flatMap(({ rttMs }) => rttMs ?? []).toSorted((a, b) => a - b)
   const median = times[Math.floor(times.length / 2)]
   return median === undefined ? '-' : `${median.toFixed(1)}ms`
 }
 
-/** The picture: at most `rows` lines of at most `columns` characters. */
+/** Renders a frame of at most `rows` lines of at most `columns` characters. */
 export function frame(view: View, columns: number, rows: number, style: Style): string[] {
   const { sample, rates, trouble } = view
   const lines: string[] = []
@@ -227,7 +225,7 @@ export function frame(view: View, columns: number, rows: number, style: Style): 
   return lines.slice(0, Math.max(rows, 0))
 }
 
-/** Facts one behind the other, in as many lines as it takes. */
+/** Joins facts into lines, wrapped at `columns`. */
 function flow(facts: readonly string[], columns: number): string[] {
   const lines: string[] = []
   let line = ''

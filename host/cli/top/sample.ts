@@ -1,9 +1,9 @@
 /**
- * What `top` knows of a running program: documents of /stats.json (docs/api.md), and the rates between two of them. Names that a document
- * does not have count as 0: it may come from another version.
+ * Reads documents of /stats.json (docs/api.md) and computes the rates between two of them. Missing names count as 0:
+ * the document may come from another version.
  */
 
-/** Version of /stats.json that is understood. */
+/** Supported version of /stats.json. */
 const STATS_VERSION = 1
 
 export interface Session {
@@ -12,16 +12,16 @@ export interface Session {
   readonly peer: string
   readonly ageSeconds: number
   readonly idleSeconds: number
-  /** Undefined in time_wait. */
+  /** undefined in time_wait */
   readonly rttMs: number | undefined
   readonly waiting: number
   readonly retransmitted: number
-  /** Bytes that came from the peer, and that went there. */
+  /** Bytes received from and sent to the peer. */
   readonly received: number
   readonly sent: number
 }
 
-/** One document. */
+/** One document of /stats.json. */
 export interface Sample {
   readonly program: string
   readonly mode: string
@@ -35,15 +35,15 @@ export interface Sample {
   readonly sessions: readonly Session[]
 }
 
-/** What one interval was like; rates are bytes a second. */
+/** Rates of one interval, bytes per second. */
 export interface Rates {
   readonly received: number
   readonly sent: number
   readonly wireReceived: number
   readonly wireSent: number
-  /** Share of the segments sent that were sent again, 0..1. */
+  /** Share of retransmissions among the segments sent, 0..1. */
   readonly retransmitted: number
-  /** Share of one core. */
+  /** CPU usage, share of one core. */
   readonly cpu: number
   /** By conv and peer. */
   readonly sessions: ReadonlyMap<string, { readonly received: number; readonly sent: number }>
@@ -54,7 +54,7 @@ type Fields = Readonly<Record<string, unknown>>
 const isFields = (value: unknown): value is Fields => typeof value === 'object' && value !== null
 const fieldsOf = (value: unknown): Fields => (isFields(value) ? value : {})
 const numberOf = (value: unknown): number => (typeof value === 'number' && Number.isFinite(value) ? value : 0)
-/** Text of the other end: what could move a cursor is taken out. */
+/** Text from the server, with control characters replaced. */
 const textOf = (value: unknown): string =>
   typeof value === 'string' ? value.replaceAll(/[^\x20-\x7e\u00a0-\uffff]/g, '?') : ''
 const numbersOf = (value: unknown): Record<string, number> =>
@@ -62,7 +62,7 @@ const numbersOf = (value: unknown): Record<string, number> =>
 
 /**
  * Reads a document of /stats.json.
- * @throws Error when it is none, or of a version that is not understood
+ * @throws Error if it is not one, or has an unsupported version
  */
 export function readSample(document: unknown): Sample {
   const { version, program, uptime_ms, cpu_ms, ready, health, counters, gauges, sessions } = fieldsOf(document)
@@ -100,10 +100,10 @@ function readSession(entry: unknown): Session {
   }
 }
 
-/** Names a session: conv alone is not unique at a server. */
+/** Key of a session: conv alone is not unique on a server. */
 export const keyOf = ({ conv, peer }: Session): string => `${conv} ${peer}`
 
-/** Rates between two documents. A program that was started anew meanwhile counts from 0. */
+/** Rates between two documents. They are 0 if the program was restarted in between. */
 export function ratesOf(before: Sample | undefined, after: Sample): Rates {
   const restarted = before !== undefined && after.uptimeMs < before.uptimeMs
   const from = restarted ? undefined : before

@@ -1,6 +1,6 @@
 /**
- * `top` alive: asks the monitoring server once a second, draws, obeys keys, and gives the terminal back whatever ends it. What is drawn is
- * frame.ts.
+ * The update loop of `top`: polls the monitoring server once per second, draws frames (frame.ts), handles keys, and
+ * restores the terminal on every exit.
  */
 
 import { messageOf } from '../../errors.ts'
@@ -8,33 +8,33 @@ import type { Runtime, Terminal } from '../../runtime.ts'
 import { frame, HISTORY_MAX, ORDERS, type Style, type View } from './frame.ts'
 import { type Rates, ratesOf, readSample, type Sample } from './sample.ts'
 
-/** Between two questions, ms. */
+/** Polling interval, ms. */
 const INTERVAL_MS = 1000
-/** An answer takes at most this long, ms. */
+/** Request timeout, ms. */
 const ANSWER_MS = 5000
-/** A single frame without a terminal shows no more lines than this. */
+/** Maximum number of lines of a single frame without a terminal. */
 const ONCE_ROWS = 10_000
 
-/** Alternate screen, no cursor, no automatic line breaks; and all of it back. */
+/** Switches to the alternate screen without cursor and line wrapping, and back. */
 const ENTER = '\x1b[?1049h\x1b[?25l\x1b[?7l'
 const LEAVE = '\x1b[?7h\x1b[?25h\x1b[?1049l'
 const HOME = '\x1b[H'
 const CLEAR_LINE = '\x1b[K'
 const CLEAR_BELOW = '\x1b[J'
 
-/** The keys of one read: several may come at once. */
+/** Matches one key: a single read may return several. */
 // biome-ignore lint/suspicious/noControlCharactersInRegex: keys send control characters
 const KEYS = /\x1b(?:\[[0-9;]*[A-Za-z~]|O[A-Z])|[\s\S]/g
 
-/** Where to ask, and how. */
+/** The monitoring server to poll. */
 export interface Source {
-  /** Of /stats.json. */
+  /** URL of /stats.json. */
   readonly url: string
-  /** http_token of the other end. */
+  /** http_token of the server. */
   readonly token: string | undefined
 }
 
-/** What is asked and known so far. */
+/** Polls a source and holds the state to draw. */
 class Watch {
   readonly source: Source
   #sample: Sample | undefined
@@ -62,7 +62,7 @@ class Watch {
     }
   }
 
-  /** One question. @throws Error when there is no answer */
+  /** Requests one document. @throws Error without an answer */
   async ask(): Promise<void> {
     try {
       const sample = await fetchSample(this.source)
@@ -106,7 +106,7 @@ async function fetchSample({ url, token }: Source): Promise<Sample> {
   return readSample(await answer.json())
 }
 
-/** Node hides the reason behind "fetch failed". */
+/** The reason of a failed request: Node reports it as the cause of "fetch failed". */
 function explain(error: unknown): string {
   if (!(error instanceof Error)) return String(error)
   if (error.name === 'TimeoutError') return `nothing within ${ANSWER_MS / 1000} s`
@@ -116,14 +116,14 @@ function explain(error: unknown): string {
   return messageOf(error.cause ?? error)
 }
 
-/** Colours unless NO_COLOR says otherwise, blocks where the locale has them. */
+/** Colours unless NO_COLOR is set, block characters in a UTF-8 locale. */
 function styleOf(runtime: Runtime, isScreen: boolean): Style {
   const env = (name: string): string => runtime.os?.env(name) ?? ''
   const locale = env('LC_ALL') || env('LC_CTYPE') || env('LANG')
   return { color: isScreen && env('NO_COLOR') === '', blocks: /utf-?8/i.test(locale), keys: isScreen }
 }
 
-/** One frame on standard output, with the rates of a second. @throws Error when there is no answer */
+/** Prints one frame with the rates of one second to standard output. @throws Error without an answer */
 export async function showOnce(runtime: Runtime, source: Source): Promise<void> {
   const watch = new Watch(source)
   await watch.ask()
@@ -134,7 +134,7 @@ export async function showOnce(runtime: Runtime, source: Source): Promise<void> 
   runtime.print('stdout', lines.map((line) => `${line.trimEnd()}\n`).join(''))
 }
 
-/** Shows frames until a key or a signal ends it. */
+/** Draws frames until a key or a signal ends the program. */
 export async function show(runtime: Runtime, terminal: Terminal, source: Source): Promise<void> {
   const watch = new Watch(source)
   const style = styleOf(runtime, true)
@@ -151,7 +151,7 @@ export async function show(runtime: Runtime, terminal: Terminal, source: Source)
     if (!open) return
     const { columns, rows } = terminal.size()
     const lines = frame(watch.view, columns, rows, style)
-    // cleared before it is written: behind a full line the cursor stands on its last character
+    // each line is cleared before it is written: after a full line the cursor is on its last character
     const picture = lines.map((line) => CLEAR_LINE + line).join('\r\n')
     runtime.print('stdout', `${HOME}${picture}${lines.length < rows ? `\r\n${CLEAR_BELOW}` : ''}`)
   }
@@ -173,7 +173,7 @@ export async function show(runtime: Runtime, terminal: Terminal, source: Source)
     })
     draw()
     while (open) {
-      // what went wrong stands in the picture
+      // the error is shown in the frame
       await watch.ask().catch(() => {})
       draw()
       await new Promise<void>((resolve) => {
@@ -190,7 +190,7 @@ export async function show(runtime: Runtime, terminal: Terminal, source: Source)
   }
 }
 
-/** What a key means: lines to scroll, or more. */
+/** The action of a key; a number scrolls by this many lines. */
 export function keyAction(key: string, rows: number): 'quit' | 'order' | number | undefined {
   switch (key) {
     case 'q':

@@ -1,19 +1,17 @@
-/**
- * The shape of a checked configuration. `load.ts` makes it; everybody else only reads it.
- */
+/** The type of a validated configuration. `load.ts` creates it; all other code treats it as read-only. */
 
 import type { UdpMode } from '../runtime.ts'
 import type schema from './schema.json'
 
-/** Mode bits, as the engine's config block wants them (abi.md). */
+/** Mode bits, as in the config block of the engine (abi.md). */
 export const MODE_SERVER = 1
 export const MODE_CLIENT = 2
 export const MODE_RENDEZVOUS = 4
 
-/** The keys below `kcp`; the schema is their only list. */
+/** The keys below `kcp`, taken from the schema. */
 export type KcpKey = keyof typeof schema.properties.kcp.properties
 
-/** KCP parameters in the units of the schema. undefined = not set by the user: the engine chooses. */
+/** KCP parameters in the units of the schema. undefined = not set: automatic. */
 export type KcpConfig = Readonly<Record<Exclude<KcpKey, 'mtu'>, number | undefined>> & {
   /** bytes of the whole IP packet */
   readonly mtu: number
@@ -38,10 +36,10 @@ export interface UdpConfig {
   readonly path: UdpMode
 }
 
-/** A checked configuration. Names are those of the file; an absent key without default is undefined. */
-/** Which first flights a server has confirmed: those that could be replays, or all. */
+/** Which first flights a server confirms: possible replays only, or all. */
 export type ReplayPolicy = 'auto' | 'strict'
 
+/** A validated configuration. Names are the keys of the file; an absent key without default is undefined. */
 export interface Config {
   /** MODE_* bits */
   readonly mode: number
@@ -76,6 +74,6 @@ export interface Config {
   readonly memory: number
   readonly max_sessions: number
   readonly replay: ReplayPolicy
-  /** Processes that share the work. */
+  /** Number of worker processes. */
   readonly workers: number
 }

@@ -1,16 +1,16 @@
-/** What a reload may change. */
+/** Determines which changes a reload applies. */
 
 import { type Config, MODE_SERVER } from './config.ts'
 
-/** Keys that count at the start only. */
+/** Keys that are only read at startup. */
 const FIXED_KEYS = ['listen', 'http_listen', 'method', 'psk', 'password', 'obfs', 'user', 'workers'] as const
 
-/** A fresh configuration with the old values of what cannot change, and the keys of which that keeps a change back. */
+/** Returns a fresh configuration with the old values of fixed keys, and the keys whose changes were discarded. */
 export function keepFixed(old: Config, fresh: Config): { readonly config: Config; readonly kept: readonly string[] } {
   const kept: string[] = FIXED_KEYS.filter((key) => old[key] !== fresh[key])
   if (old.tcp.reuseport !== fresh.tcp.reuseport) kept.push('tcp.reuseport')
   const { listen, http_listen, method, psk, password, obfs, user, workers } = old
-  // with several workers the first process opened the socket
+  // with several workers the first process opens the socket, at startup only
   const shared = workers > 1 && (old.mode & MODE_SERVER) !== 0
   const stays = shared ? { kcp_bind: old.kcp_bind, netdev: old.netdev, udp: old.udp } : {}
   if (shared) {

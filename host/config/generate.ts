@@ -1,24 +1,25 @@
 /**
- * Configurations that fit together: a server and its client, or those two and the rendezvous server that introduces
- * them. All of them share a fresh key. Keys of kcptun-libev only, so that either program can take any of the files.
+ * Generates matching configurations: for a server and its client, and optionally for a rendezvous server. They share a
+ * fresh key and contain only keys of kcptun-libev, so that either program accepts each file.
  */
 
 import { generatePsk } from '../crypto/key.ts'
 import { type HostPort, isLoopbackHost } from '../net/address.ts'
 
-/** Where `init` picks ports: no well-known services, and above those that Linux takes for outgoing connections. */
+/** Range of ports that `init` chooses from: no well-known services, above the ephemeral range of Linux. */
 const PORT_FIRST = 61_000
 const PORT_LAST = 65_535
 
 export type Role = 'client' | 'server' | 'rendezvous'
 
+/** Input of `generateConfigs`. */
 export interface Wishes {
-  /** Address that the client reaches the server by, or server and client the rendezvous server. */
+  /** Address at which clients reach the server, or client and server reach the rendezvous server. */
   readonly meeting: HostPort
   /** Whether `meeting` is a rendezvous server. */
   readonly rendezvous: boolean
   readonly serviceId: string
-  /** As in the configuration. */
+  /** Value of the key `listen`; likewise below. */
   readonly listen: string
   readonly connect: string
   readonly method: string
@@ -26,6 +27,7 @@ export interface Wishes {
   readonly httpPorts: Readonly<Record<Role, number>>
 }
 
+/** The content of one file. */
 export type Written = Readonly<Record<string, string>>
 
 export const formatHostPort = ({ host, port }: HostPort): string =>
@@ -37,15 +39,15 @@ export function randomPort(): number {
 }
 
 /**
- * The address to bind for an endpoint that is reached at `meeting`: loopback stays loopback, an IPv4 address wants the IPv4
- * wildcard. For the rest, names too, that of IPv6 takes both families.
+ * The address to bind for an endpoint that is reached at `meeting`: a loopback address is kept, other IPv4 addresses
+ * become the IPv4 wildcard. Names and IPv6 addresses become the IPv6 wildcard, which accepts both families.
  */
 function bindAddress({ host, port }: HostPort): string {
   if (isLoopbackHost(host)) return formatHostPort({ host, port })
   return /^[\d.]+$/.test(host) ? `0.0.0.0:${port}` : `[::]:${port}`
 }
 
-/** The content of each file, by role: two, or three with a rendezvous server. */
+/** Generates the content of each file by role: two files, or three with a rendezvous server. */
 export function generateConfigs(wishes: Wishes): ReadonlyMap<Role, Written> {
   const { meeting, rendezvous, serviceId, listen, connect, method, httpPorts } = wishes
   const psk = generatePsk()

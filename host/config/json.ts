@@ -1,14 +1,14 @@
 /**
- * Reads JSON bytes into a tree that keeps what JSON.parse throws away: the raw text of numbers, duplicate members
- * in their order, and strings as undecoded byte ranges. Strict where protocol.md 10.1 is (no BOM, comments,
- * trailing commas; nesting limited), lenient where it is: strings nobody asks for may hold control characters,
- * invalid UTF-8 and lone surrogates. Knows nothing of configuration keys.
+ * Parses JSON bytes into a tree that preserves what JSON.parse discards: the raw text of numbers, duplicate members in
+ * order, and strings as undecoded byte ranges. Strict and lenient as required by protocol.md 10.1: no BOM, comments or
+ * trailing commas, limited nesting; strings that are not read may contain control characters, invalid UTF-8 and lone
+ * surrogates. Independent of the configuration keys.
  */
 
 import { visit } from 'jsonc-parser'
 import { ConfigError } from '../errors.ts'
 
-/** Levels of arrays and objects inside the outermost value (protocol.md 10.1). */
+/** Maximum nesting of arrays and objects inside the outermost value (protocol.md 10.1). */
 const NESTING_MAX_LEVELS = 256
 
 export type JsonNode =
@@ -24,15 +24,12 @@ export interface JsonMember {
   readonly node: JsonNode
 }
 
-/** A decoded string, or why it cannot be one. */
+/** A decoded string, or the reason why it is invalid. */
 export type DecodedString =
   | { readonly ok: true; readonly text: string }
   | { readonly ok: false; readonly reason: string }
 
-/**
- * Texts for jsonc-parser's ParseErrorCode; it is a `const enum`, which bundlers cannot read from a declaration
- * file.
- */
+/** Texts for jsonc-parser's ParseErrorCode, a `const enum` that bundlers cannot read from a declaration file. */
 const SYNTAX_REASONS: Readonly<Record<number, string>> = {
   1: 'unexpected character',
   2: 'malformed number',
@@ -55,15 +52,14 @@ const DOUBLE_QUOTE = 0x22
 const BACKSLASH = 0x5c
 const SPACE = 0x20
 const ASCII_MAX = 0x7f
-/** Stands for a byte that is allowed inside strings only; the scanner refuses it. */
+/** Replaces a byte that is only allowed inside strings; the scanner rejects it. */
 const NEVER_VALID = 0x01
-/** Stands for a byte inside a string whose value the scanner need not see. */
+/** Replaces a byte inside a string that is not relevant to the scanner. */
 const PLACEHOLDER = 0x3f
 
 /**
- * The same text in pure ASCII, byte for byte at the same offsets: inside strings control characters and bytes of
- * UTF-8 sequences become placeholders, so that the scanner finds the tokens and the strings are decoded from the
- * original bytes, and only on demand.
+ * Converts the text to ASCII with unchanged offsets: control characters and UTF-8 sequences inside strings become
+ * placeholders. The scanner only locates tokens; strings are decoded on demand from the original bytes.
  */
 function skeleton(bytes: Uint8Array): string {
   const ascii = new Uint8Array(bytes.length)
@@ -85,7 +81,7 @@ function skeleton(bytes: Uint8Array): string {
   return new TextDecoder().decode(ascii)
 }
 
-/** Decodes a string token, quotes included, strictly: UTF-8, no raw control characters, no lone surrogates. */
+/** Decodes a string token with its quotes. Strict: UTF-8, no raw control characters, no lone surrogates. */
 export function decodeString(raw: Uint8Array): DecodedString {
   let text: string
   try {
@@ -93,7 +89,7 @@ export function decodeString(raw: Uint8Array): DecodedString {
   } catch {
     return { ok: false, reason: 'invalid UTF-8' }
   }
-  // The escapes were checked by the scanner: what JSON.parse still refuses are raw control characters.
+  // the scanner has checked the escapes: JSON.parse only rejects raw control characters
   let value: unknown
   try {
     value = JSON.parse(text)
@@ -106,7 +102,7 @@ export function decodeString(raw: Uint8Array): DecodedString {
   return /\p{Cs}/u.test(value) ? { ok: false, reason: 'a lone surrogate escape' } : { ok: true, text: value }
 }
 
-/** Where an offset stands, for people: `line 3, column 14` (columns in bytes). */
+/** Formats an offset as `line 3, column 14`, columns in bytes. */
 function position(text: string, offset: number): string {
   const before = text.slice(0, offset)
   return `line ${before.split('\n').length}, column ${offset - before.lastIndexOf('\n')}`
@@ -117,8 +113,8 @@ function fail(text: string, offset: number, reason: string): never {
 }
 
 /**
- * Reads one JSON value. `bytes` is the whole file.
- * @throws ConfigError (key '') with line and column for anything that protocol.md 10.1 refuses
+ * Parses one JSON value. `bytes` is the whole file.
+ * @throws ConfigError (key '') with line and column for any violation of protocol.md 10.1
  */
 export function readJson(bytes: Uint8Array): JsonNode {
   if (bytes[0] === 0xef && bytes[1] === 0xbb && bytes[2] === 0xbf) {

@@ -1,7 +1,4 @@
-/**
- * What a configuration may do but should not, or what its reader should know: for `check`. What is said at every start
- * is in `rules.ts`.
- */
+/** Warnings and notes about valid configurations, for `check`. The warnings of every start are in `rules.ts`. */
 
 import { HIDDEN, quote } from '../errors.ts'
 import { isWildcardHost, parseHostPort } from '../net/address.ts'
@@ -10,20 +7,20 @@ import { configWarnings } from './rules.ts'
 import { didYouMean, type Findings } from './unknown-keys.ts'
 import { KCP_KEYS, PROPERTIES } from './validate.ts'
 
-/** Idle mappings live at least this long in most NATs, in seconds. */
+/** Most NATs keep an idle mapping for at least this long, in seconds. */
 const NAT_IDLE_S = 30
-/** IP packets up to here pass nearly everywhere, in bytes. */
+/** IP packets up to this size pass on nearly all paths, in bytes. */
 const MTU_SAFE_BYTES = 1400
-/** A smaller receive buffer loses bursts, in bytes. */
+/** Receive buffers below this size lose bursts, in bytes. */
 const RCVBUF_SMALL_BYTES = 1 << 20
-/** Ports below are the system's. */
+/** Ports below require privileges. */
 const PORT_UNPRIVILEGED = 1024
 /** Permission bits of group and others. */
 const OTHERS_READ = 0o044
 const OTHERS_WRITE = 0o022
 const GROUP_READ = 0o040
 
-/** The keys that turn automatic control off. */
+/** The keys that disable automatic control. */
 const TUNED = KCP_KEYS.filter((key) => key !== 'mtu')
 
 export interface LintResult {
@@ -31,12 +28,12 @@ export interface LintResult {
   readonly notes: readonly string[]
 }
 
-/** A key and its value, in the words of ConfigError. */
+/** A message about a key and its value, in the format of ConfigError. */
 function about(key: string, value: string | number, text: string): string {
   return `config key ${key} = ${typeof value === 'string' ? quote(value) : value}: ${text}`
 }
 
-/** About keys that have no effect, or not the one that was meant. Needs no valid configuration. */
+/** Warnings about unknown and duplicate keys. The configuration need not be valid. */
 export function keyWarnings({ unknown, duplicate }: Findings): string[] {
   return [
     ...unknown.map((key) => {
@@ -48,9 +45,9 @@ export function keyWarnings({ unknown, duplicate }: Findings): string[] {
 }
 
 /**
- * About the file itself.
- * @param mode permission bits, undefined where there are none
- * @param secret whether a key or password stands in it
+ * Warnings about the permissions of the file.
+ * @param mode permission bits, undefined if the system has none
+ * @param secret whether the file contains a key or password
  */
 export function fileWarnings(path: string, mode: number | undefined, secret: boolean): string[] {
   if (mode === undefined || !secret) return []
@@ -64,8 +61,9 @@ export function fileWarnings(path: string, mode: number | undefined, secret: boo
 }
 
 /**
- * The same at a start. That its group may read the file is no news then: services are set up like that (contrib/).
- * @param mode permission bits, undefined where there are none
+ * Warnings about file permissions at startup. Read permission for the group is accepted: the service files in contrib/
+ * require it.
+ * @param mode permission bits, undefined if the system has none
  */
 export function startFileWarnings(path: string, mode: number | undefined, config: Config): string[] {
   const { psk, password, http_token } = config
@@ -89,7 +87,7 @@ function ignoredKeys(config: Config, findings: Findings): string[] {
   return warnings
 }
 
-/** @throws ConfigError for an address that is none */
+/** All warnings and notes about a valid configuration. @throws ConfigError for a malformed address */
 export function lint(config: Config, findings: Findings): LintResult {
   const { mode, kcp, udp, keepalive, http_listen, listen, kcp_bind, log } = config
   const warnings = [...configWarnings(config), ...ignoredKeys(config, findings)]

@@ -1,6 +1,6 @@
 /**
- * From the bytes of a configuration file to a typed, checked `Config` (protocol.md 10.1 to 10.3). Reads no files,
- * opens no sockets, resolves no names. What is only checked at start (method, keys, obfuscation) is in
+ * Parses the bytes of a configuration file into a typed, validated `Config` (protocol.md 10.1 to 10.3). Reads no files,
+ * opens no sockets, resolves no names. The checks of method, keys and obfuscation, at startup only, are in
  * `security.ts`.
  */
 
@@ -18,7 +18,7 @@ import { readJson } from './json.ts'
 import { checkRules } from './rules.ts'
 import { KCP_KEYS, type Scalar, validate } from './validate.ts'
 
-/** Typed access to the validated values; a mismatch between schema.json and Config is a bug and throws TypeError. */
+/** Typed access to validated values. A mismatch between schema.json and Config is a bug and throws TypeError. */
 class Reader {
   readonly #values: ReadonlyMap<string, Scalar>
 
@@ -75,10 +75,10 @@ function modeOf(values: Reader): number {
 }
 
 /**
- * Parses and checks a configuration file: syntax, types, ranges (protocol.md 10.1, 10.2), then the cross-field
- * rules 1-5 of 10.3. On reload this is all that is checked (10.5).
- * @param bytes the file as it is
- * @throws ConfigError naming key, value and reason
+ * Parses and validates a configuration file: syntax, types, ranges (protocol.md 10.1, 10.2), then the cross-field
+ * rules 1-5 of 10.3. A reload makes no further checks (10.5).
+ * @param bytes content of the file
+ * @throws ConfigError with key, value and reason
  */
 export function parseConfig(bytes: Uint8Array): Config {
   const values = new Reader(validate(readJson(bytes)))

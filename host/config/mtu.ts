@@ -1,4 +1,4 @@
-/** What of an IP packet is whose: the MTU arithmetic of protocol.md 4. */
+/** MTU arithmetic (protocol.md 4): the share of each layer in an IP packet. */
 
 import { sealBytes } from '../crypto/methods.ts'
 import { ConfigError, quote } from '../errors.ts'
@@ -12,7 +12,7 @@ const TCP_HEADERS_BYTES = { 4: 40, 6: 60 } as const
 /** Bytes of a KCP segment before its data (protocol.md 5.1). */
 const SEGMENT_HEADER_BYTES = 24
 
-/** A full datagram, sizes in bytes. They add up to `packet`. */
+/** The layers of a full datagram, in bytes. They add up to `packet`. */
 export interface Datagram {
   readonly family: 4 | 6
   readonly packet: number
@@ -21,11 +21,11 @@ export interface Datagram {
   /** Nonce and tag. */
   readonly seal: number
   readonly segment: number
-  /** What is left for the data of TCP connections. */
+  /** Payload of TCP connections. */
   readonly data: number
 }
 
-/** Family of an address of the configuration, undefined when a name decides. @throws ConfigError */
+/** Family of a configured address; undefined if it depends on name resolution. @throws ConfigError */
 function familyOf(key: string, text: string | undefined, role: 'bind' | 'connect'): 4 | 6 | undefined {
   if (text === undefined) return undefined
   const { host } = parseHostPort(key, text, role)
@@ -33,7 +33,7 @@ function familyOf(key: string, text: string | undefined, role: 'bind' | 'connect
   return ip === undefined ? undefined : ip.includes(':') ? 6 : 4
 }
 
-/** The families that the packets may have, as far as the file determines it; the rule is that of `packetFamily`. */
+/** The possible address families of the packets, by the rule of `packetFamily`. */
 function families(config: Config): readonly (4 | 6)[] {
   const { mode, kcp_bind, kcp_connect, rendezvous_server } = config
   const bind = familyOf('kcp_bind', kcp_bind, 'bind')
@@ -46,7 +46,7 @@ function families(config: Config): readonly (4 | 6)[] {
   return family === undefined ? [4, 6] : [family]
 }
 
-/** Full datagrams of each family that is possible. The configuration must have passed checkStart. @throws ConfigError */
+/** Full datagrams of each possible family. The configuration must have passed checkStart. @throws ConfigError */
 export function datagrams(config: Config): readonly Datagram[] {
   const { kcp, method, obfs } = config
   return families(config).map((family) => {
@@ -63,12 +63,13 @@ export function datagrams(config: Config): readonly Datagram[] {
   })
 }
 
-/** LISTEN and CONNECT without addresses and service id; an address (protocol.md 7.1). */
+/** LISTEN and CONNECT without addresses and service id (protocol.md 7.1), in bytes. */
 const HELLO_BYTES = 8
+/** An address in these messages, in bytes. */
 const ADDRESS_BYTES = { 4: 7, 6: 19 } as const
 
 /**
- * A LISTEN or CONNECT goes in one datagram, with the service id in it.
+ * Checks that a LISTEN or CONNECT with the service id fits in one datagram.
  * @param family address family of the UDP address in use
  * @throws ConfigError naming both keys if it does not fit
  */
@@ -83,12 +84,12 @@ export function checkServiceId(config: Config, family: 4 | 6): void {
 }
 
 /**
- * Bytes of plaintext in one datagram (protocol.md 4).
+ * Maximum plaintext bytes in one datagram (protocol.md 4).
  * @param mtu config.kcp.mtu, bytes of the whole IP packet
  * @param family address family of the UDP address in use
  * @param method config.method, undefined for none
  * @param obfs config.obfs, undefined for UDP
- * @throws RangeError for a method that does not exist: checkStart comes first
+ * @throws RangeError for an unknown method, which checkStart excludes
  */
 export function kcpMtu(mtu: number, family: 4 | 6, method: string | undefined, obfs: string | undefined): number {
   const headers = obfs === undefined ? UDP_HEADERS_BYTES[family] : TCP_HEADERS_BYTES[family]

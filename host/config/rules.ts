@@ -1,20 +1,20 @@
 /**
- * Rules that concern more than one key (protocol.md 10.3, 1-5), the names of the modes, and what is legal but
- * deserves a warning. Single keys are the schema's business, method and keys that of `security.ts`.
+ * Cross-field rules (protocol.md 10.3, 1-5), mode names, and warnings about valid settings. Single keys are checked by
+ * the schema, method and keys by `security.ts`.
  */
 
 import { ConfigError, HIDDEN, quote } from '../errors.ts'
 import { isLoopbackHost, parseHostPort } from '../net/address.ts'
 import { type Config, MODE_CLIENT, MODE_RENDEZVOUS, MODE_SERVER } from './config.ts'
 
-/** Longest service_id, in bytes of UTF-8. */
+/** Maximum length of service_id, in bytes of UTF-8. */
 const SERVICE_ID_MAX_BYTES = 256
-/** Above this a NAT may forget a client between two rendezvous messages, in seconds. */
+/** With a longer keepalive a NAT mapping may expire between two rendezvous messages, in seconds. */
 const RENDEZVOUS_KEEPALIVE_S = 25
-/** Smaller socket buffers, 0 apart, deserve a warning, in bytes. */
+/** Smaller socket buffers, except 0, cause a warning, in bytes. */
 const SOCKET_BUFFER_SMALL_BYTES = 4096
 
-/** What can be sent as a bearer token (RFC 6750 2.1), long enough not to be guessed by hand. */
+/** Syntax of a bearer token (RFC 6750 2.1), with a minimum length against guessing. */
 const HTTP_TOKEN = /^(?=.{8,256}$)[\w.~+/-]+=*$/
 
 /** `server`, `client`, `relay` or `rendezvous server` (protocol.md 10.3). */
@@ -29,7 +29,7 @@ export function modeName(mode: number): string {
 }
 
 /**
- * The cross-field rules 1-5, in that order, and what is ours.
+ * Checks the cross-field rules 1-5 in order, then the rules for the additional keys of this program.
  * @throws ConfigError
  */
 export function checkRules(config: Config): void {
@@ -70,7 +70,7 @@ export function checkRules(config: Config): void {
   checkWorkers(config)
 }
 
-/** Several processes: each peer must stick to one of them, which only plain sockets of a server or a client do. */
+/** Rules for several workers: each peer must stay with one process, which requires plain UDP sockets. */
 function checkWorkers({ workers, mode, obfs, kcp_bind }: Config): void {
   if (workers === 1) return
   const refuse = (reason: string): never => {
@@ -90,14 +90,14 @@ function smallBuffer(key: string, bytes: number): string[] {
   return small ? [`config key ${key} = ${bytes}: less than ${SOCKET_BUFFER_SMALL_BYTES} bytes will be slow`] : []
 }
 
-/** Everybody who reaches the address may read everything. @throws ConfigError for an address that is none */
+/** Warning about a monitoring server without token on a public address. @throws ConfigError for a malformed address */
 function openMonitoring({ http_listen, http_token }: Config): string[] {
   if (http_listen === undefined || http_token !== undefined) return []
   if (isLoopbackHost(parseHostPort('http_listen', http_listen, 'bind').host)) return []
   return [`config key http_listen = ${quote(http_listen)}: no loopback address, and it has no password: set http_token`]
 }
 
-/** One text for each setting that is legal but probably not meant (protocol.md 3.7, 10.2, 10.3). */
+/** Warnings about settings that are valid but probably unintended (protocol.md 3.7, 10.2, 10.3). */
 export function configWarnings(config: Config): string[] {
   const warnings: string[] = []
   if (config.method === undefined) {

@@ -1,5 +1,6 @@
 /**
- * What is checked at start about method, keys and obfuscation (protocol.md 3.7, 10.3 rule 6). Key derivation and the methods themselves belong to the crypto room.
+ * Startup checks of method, keys and obfuscation (protocol.md 3.7, 10.3 rule 6). Key derivation and the methods
+ * themselves are in host/crypto.
  */
 
 import { KEY_BYTES } from '../crypto/methods.ts'
@@ -7,10 +8,7 @@ import { secretBytes } from '../crypto/secret-bytes.ts'
 import { ConfigError, HIDDEN, quote } from '../errors.ts'
 import { type Config, MODE_CLIENT, MODE_RENDEZVOUS, MODE_SERVER } from './config.ts'
 
-/**
- * 43 characters of standard Base64 and one `=`. The last one is canonical when its two low bits, which carry no
- * data, are 0.
- */
+/** 43 characters of standard Base64 and one `=`. In canonical form the two unused low bits of the last one are 0. */
 const PSK_SYNTAX = /^[A-Za-z0-9+/]{42}[AEIMQUYcgkosw048]=$/
 
 /** Standard Base64 (RFC 4648, 4). */
@@ -19,12 +17,12 @@ const BASE64 = 'ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/
 /** Names of obfuscators (protocol.md 9). */
 const OBFUSCATORS: readonly string[] = ['dpi/tcp-wnd', 'dpi/tcp']
 
-/** The method to use and where its key comes from. */
+/** The method and the source of its key. */
 export type Security =
   | { readonly method: string; readonly psk: Uint8Array; readonly password: undefined }
   | { readonly method: string; readonly psk: undefined; readonly password: string }
 
-/** @throws ConfigError without the value */
+/** @throws ConfigError that does not contain the value */
 function checkPsk(text: string): void {
   if (PSK_SYNTAX.test(text)) return
   const reason = `must be ${KEY_BYTES} bytes in standard Base64, 44 characters with padding; --genpsk makes one`
@@ -33,12 +31,12 @@ function checkPsk(text: string): void {
 
 /**
  * Decodes a psk: exactly 44 characters of canonical standard Base64, padding included, for 32 bytes (protocol.md 3.7).
- * Overwrite the result after use.
- * @throws ConfigError without the value
+ * The caller must overwrite the result after use.
+ * @throws ConfigError that does not contain the value
  */
 export function parsePsk(text: string): Uint8Array {
   checkPsk(text)
-  // not by atob: a string cannot be overwritten
+  // not atob: its result is a string, which cannot be overwritten
   const key = secretBytes(KEY_BYTES)
   let bits = 0
   let held = 0
@@ -72,9 +70,9 @@ function checkObfs(config: Config): void {
 }
 
 /**
- * The checks of protocol.md 10.3 rule 6. A method without a key is refused (3.7: kcptun-libev runs with a publicly
- * known one); without a method psk and password are not looked at. No key is decoded.
- * @param methods names of the methods that exist
+ * Runs the checks of protocol.md 10.3 rule 6. A method without a key is rejected (3.7: kcptun-libev uses a publicly
+ * known one); without a method psk and password are ignored. No key is decoded.
+ * @param methods names of the supported methods
  * @throws ConfigError
  */
 export function assertStartable(config: Config, methods: readonly string[]): void {
@@ -92,8 +90,8 @@ export function assertStartable(config: Config, methods: readonly string[]): voi
 }
 
 /**
- * The same checks, and the key as far as it stands in the configuration: for withKey (crypto/key.ts), which overwrites it.
- * @returns undefined when no method is set: packets are not encrypted
+ * Runs the same checks and returns the key source, for withKey (crypto/key.ts), which overwrites the key.
+ * @returns undefined if no method is set: packets are not encrypted
  * @throws ConfigError
  */
 export function checkStart(config: Config, methods: readonly string[]): Security | undefined {

@@ -1,4 +1,4 @@
-/** Socket options that the configuration asks for (protocol.md 10.2). */
+/** Socket options of the configuration (protocol.md 10.2). */
 
 import { quote } from '../errors.ts'
 import type { Log } from '../log/log.ts'
@@ -6,15 +6,14 @@ import type { SocketOptions } from '../runtime.ts'
 import type { TcpConfig, UdpConfig } from './config.ts'
 
 /**
- * Receive buffer of a UDP socket whose size the user leaves to us, bytes; best effort. A burst of one window overflows the usual default of 208 KiB, and what is lost
- * there looks like loss on the path.
+ * Receive buffer of a UDP socket if not configured, bytes; best effort. A burst of one window overflows the usual
+ * default of 208 KiB, and datagrams lost there look like loss on the path.
  */
 export const UDP_RCVBUF_BYTES = 4 << 20
 
 /**
- * What the configuration asks of the sockets of one kind. Each option that is not in force is logged once for this
- * object.
- * @returns undefined when nothing is asked
+ * The configured options of one kind of socket. The returned object logs each refused option once.
+ * @returns undefined if no option is set
  */
 export function socketOptionsOf(
   kind: 'tcp' | 'udp',

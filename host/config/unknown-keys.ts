@@ -1,15 +1,15 @@
 /**
- * Keys of a configuration file that are unknown, duplicate, or known to this program only. `validate.ts` accepts all of
- * them silently, as protocol.md 10.1 requires.
+ * Finds keys of a configuration file that are unknown, duplicate, or specific to this program. `validate.ts` silently
+ * accepts all of them, as protocol.md 10.1 requires.
  */
 
 import type { JsonNode } from './json.ts'
 import { PROPERTIES, type Properties, type PropertySchema } from './validate.ts'
 
-/** Edits, in letters, between a known key and what may be a misspelling of it: a third of its length, at most this. */
+/** Maximum edit distance between a known key and a misspelling; the limit is also a third of the length of the key. */
 const EDITS_MAX = 3
 
-/** All keys of kcptun-libev 2.3.5 (protocol.md 10.2); objects by their own name too. */
+/** All keys of kcptun-libev 2.3.5 (protocol.md 10.2), including objects. */
 const ORIGINAL: ReadonlySet<string> = new Set(
   (
     'listen connect kcp_bind kcp_connect rendezvous_server service_id http_listen netdev method psk password obfs ' +
@@ -19,7 +19,7 @@ const ORIGINAL: ReadonlySet<string> = new Set(
   ).split(' '),
 )
 
-/** Keys of the Go kcptun, and names that others have for ours. */
+/** Keys of the Go kcptun and other common names, with the equivalent key. */
 const ELSEWHERE: ReadonlyMap<string, string> = new Map([
   ['localaddr', 'listen'],
   ['remoteaddr', 'kcp_connect'],
@@ -43,12 +43,12 @@ const VALUES: ReadonlyMap<string, PropertySchema> = new Map(flatten('', PROPERTI
 /** Dotted keys of all values that a file may set, in the order of the schema. */
 export const KEYS: readonly string[] = [...VALUES.keys()]
 
-/** Whether the value of a key must not be shown. */
+/** Whether the value of a key is secret. */
 export const isSecret = (key: string): boolean => VALUES.get(key)?.writeOnly === true
 
 const lastName = (key: string): string => key.slice(key.lastIndexOf('.') + 1)
 
-/** Edits that make one word of another: letters put in, left out, replaced, or swapped with their neighbour. */
+/** Edit distance of two words: insertions, deletions, replacements, and swaps of adjacent letters. */
 export function editDistance(a: string, b: string): number {
   let before: number[] = []
   let row = Array.from({ length: b.length + 1 }, (_, index) => index)
@@ -67,10 +67,10 @@ export function editDistance(a: string, b: string): number {
   return row[b.length] ?? 0
 }
 
-/** The known key that an unknown one (dotted) was probably meant to be. */
+/** The known key that was probably meant by an unknown one (dotted). */
 export function didYouMean(unknown: string): string | undefined {
   const name = lastName(unknown).toLowerCase().replaceAll('-', '_')
-  // the right name in the wrong object
+  // correct name in the wrong object
   const elsewhere = KEYS.find((key) => lastName(key) === name) ?? ELSEWHERE.get(name)
   if (elsewhere !== undefined) return elsewhere
   let best: string | undefined
@@ -85,16 +85,17 @@ export function didYouMean(unknown: string): string | undefined {
   return best
 }
 
+/** Keys of a file, dotted. */
 export interface Findings {
-  /** Dotted keys of values that the file sets, in its order, each once. */
+  /** Keys of values that the file sets, in order, without duplicates. */
   readonly set: readonly string[]
   readonly unknown: readonly string[]
   readonly duplicate: readonly string[]
-  /** Set here, and ignored by kcptun-libev. */
+  /** Keys set in the file that kcptun-libev ignores. */
   readonly ours: readonly string[]
 }
 
-/** Looks at every member of a document. What is no object has none. */
+/** Classifies all keys of a document. A document that is not an object has none. */
 export function examine(document: JsonNode): Findings {
   const set = new Set<string>()
   const unknown = new Set<string>()

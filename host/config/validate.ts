@@ -1,7 +1,6 @@
 /**
- * Interprets `schema.json`: a small validator of exactly the JSON Schema features that this file uses (type,
- * minimum, maximum, maxLength, enum, default, writeOnly, properties), on the tree of `json.ts`. Rules that concern more
- * than one key are in `rules.ts`.
+ * Validates a tree of `json.ts` against `schema.json`. Supports exactly the JSON Schema features used there (type,
+ * minimum, maximum, maxLength, enum, default, writeOnly, properties). Cross-field rules are in `rules.ts`.
  */
 
 import { ConfigError, HIDDEN, quote } from '../errors.ts'
@@ -11,7 +10,7 @@ import schema from './schema.json' with { type: 'json' }
 
 export type Scalar = string | number | boolean
 
-/** What one property of the schema may say. */
+/** One property of the schema. */
 export interface PropertySchema {
   readonly type: string
   readonly description: string
@@ -27,7 +26,7 @@ export interface PropertySchema {
 
 export type Properties = Readonly<Record<string, PropertySchema>>
 
-/** All top-level properties of the published schema. */
+/** All top-level properties of the schema. */
 export const PROPERTIES: Properties = schema.properties
 /** The keys below `kcp`. */
 export const KCP_KEYS = Object.keys(schema.properties.kcp.properties) as readonly KcpKey[]
@@ -38,7 +37,7 @@ export const KCP_KEYS = Object.keys(schema.properties.kcp.properties) as readonl
  */
 const INTEGER = /^[0-9]+$/
 
-/** A value as it is shown in messages. */
+/** Formats a value for messages. */
 function show(node: JsonNode, property: PropertySchema): string {
   if (property.writeOnly === true) {
     return HIDDEN
@@ -122,7 +121,7 @@ function readObject(prefix: string, node: JsonNode, properties: Properties, valu
     const key = prefix.slice(0, -1)
     throw new ConfigError(key, show(node, { type: 'object', description: '' }), 'a JSON object is expected')
   }
-  // Every occurrence of a duplicate key is checked, the last one wins (protocol.md 10.1).
+  // every occurrence of a duplicate key is checked; the last one wins (protocol.md 10.1)
   for (const member of node.members) {
     const property = Object.hasOwn(properties, member.key) ? properties[member.key] : undefined
     if (property === undefined) {
@@ -133,7 +132,7 @@ function readObject(prefix: string, node: JsonNode, properties: Properties, valu
       values.set(key, readScalar(key, member.node, property))
       continue
     }
-    // A repeated nested object starts again from the defaults.
+    // a repeated nested object starts from the defaults
     for (const inner of Object.keys(property.properties)) {
       values.delete(`${key}.${inner}`)
     }
@@ -153,9 +152,8 @@ function fillDefaults(prefix: string, properties: Properties, values: Map<string
 }
 
 /**
- * Checks a document against the schema.
- * @returns dotted key -> value, defaults filled in; keys without a value and
- * without a default are absent.
+ * Validates a document against the schema.
+ * @returns dotted key -> value, with defaults; keys without value and default are absent
  * @throws ConfigError
  */
 export function validate(document: JsonNode): ReadonlyMap<string, Scalar> {

@@ -1,6 +1,6 @@
 /**
- * Where keys come from (protocol.md 3.7): passwords by Argon2id, fresh ones from the system's random source.
- * Reading and checking of `psk` belongs to the configuration.
+ * Derives keys from passwords with Argon2id and generates random keys (protocol.md 3.7). The key `psk` is parsed and
+ * checked in host/config.
  */
 
 import { KEY_BYTES } from './methods.ts'
@@ -17,19 +17,19 @@ const SALT = new Uint8Array([
 ])
 
 /**
- * Key of a password: 32 bytes, the same for all methods. The password is taken as UTF-8, without normalisation, and may be empty. Every copy made
- * on the way is overwritten, but the string itself cannot be: drop it. Overwrite the result after use.
- * libsodium's larger build is loaded at the first call only.
- * @throws Error when Argon2id has no memory
+ * Derives the key of a password: 32 bytes, the same for all methods. The password is encoded as UTF-8 without
+ * normalisation and may be empty. All intermediate copies are overwritten, except the string itself. The caller must
+ * overwrite the result after use. The larger build of libsodium is loaded at the first call.
+ * @throws Error if Argon2id runs out of memory
  */
 export async function passwordKey(password: string): Promise<Uint8Array> {
   const { default: sodium } = await import('libsodium-wrappers-sumo')
   await sodium.ready
   const raw = rawSodium(sodium, ['_crypto_pwhash'])
-  // Argon2id leaves its blocks in the heap, and the key follows from the last one: everything is put back as it was
+  // Argon2id leaves its blocks in the heap, and the last one reveals the key: the heap is restored afterwards
   const before = raw.HEAPU8.slice()
   const bytes = new TextEncoder().encode(password)
-  // Room for one byte more: an empty password needs an address too.
+  // one byte more, so that an empty password has an address
   const passwordLength = bytes.length
   try {
     const passwordAt = allocate(raw, bytes, passwordLength + 1)
@@ -55,17 +55,17 @@ export async function passwordKey(password: string): Promise<Uint8Array> {
   } finally {
     bytes.fill(0)
     raw.HEAPU8.set(before)
-    // what it may have grown by
+    // the part by which it may have grown
     raw.HEAPU8.fill(0, before.length)
   }
 }
 
-/** A key, or the password that it comes from. */
+/** A key, or the password that it is derived from. */
 export type KeySource = { readonly psk: Uint8Array } | { readonly psk: undefined; readonly password: string }
 
 /**
- * Gives `use` the key of a configuration, and overwrites it when that is done, well or not.
- * @throws what `use` throws; Error when Argon2id has no memory
+ * Calls `use` with the key of a configuration and overwrites the key afterwards, also on failure.
+ * @throws what `use` throws; Error if Argon2id runs out of memory
  */
 export async function withKey<T>(source: KeySource, use: (key: Uint8Array) => T | Promise<T>): Promise<T> {
   const key = source.psk ?? (await passwordKey(source.password))
@@ -76,7 +76,7 @@ export async function withKey<T>(source: KeySource, use: (key: Uint8Array) => T 
   }
 }
 
-/** A fresh key for `psk`: canonical Base64 of 32 random bytes, 44 characters ending in one `=`. */
+/** Generates a random `psk`: canonical Base64 of 32 bytes, 44 characters ending in one `=`. */
 export function generatePsk(): string {
   const key = crypto.getRandomValues(secretBytes(KEY_BYTES))
   const text = btoa(String.fromCharCode(...key))

@@ -1,29 +1,29 @@
-/** The AEAD methods of the protocol and what is fixed about each (protocol.md 3.1, 3.2). */
+/** The AEAD methods of the protocol and their parameters (protocol.md 3.1, 3.2). */
 
-/** How the engine makes nonces: random bytes, a counter, or none where nothing is sealed. */
+/** How the engine generates nonces: random bytes, a counter, or none without encryption. */
 export type NonceStrategy = 'random' | 'counter' | 'none'
 
-/** Bytes of every key. */
+/** Length of all keys, bytes. */
 export const KEY_BYTES = 32
 
-/** Bytes of the tag of every method. */
+/** Length of the tag of all methods, bytes. */
 export const TAG_BYTES = 16
 
-/** Longest sealed datagram that is handled, bytes. Datagrams on the wire end at 1500 (protocol.md 3.5). */
+/** Maximum length of a sealed datagram, bytes. Datagrams on the wire are limited to 1500 (protocol.md 3.5). */
 export const MAX_SEALED = 2048
 
-/** Associated data of the AEAD methods: `kcptun-libev` with its trailing NUL, 13 bytes. Read only. */
+/** Associated data of the AEAD methods: `kcptun-libev` with a trailing NUL, 13 bytes. Read only. */
 export const ASSOCIATED_DATA: Uint8Array = new TextEncoder().encode('kcptun-libev\0')
 
 export const AES_METHOD = 'aes256gcm'
 
-/** What a method puts behind the ciphertext, besides the tag. */
+/** The nonce that follows ciphertext and tag. */
 export interface Method {
   readonly nonceBytes: number
   readonly nonceStrategy: NonceStrategy
 }
 
-/** Every method by its name, in the order of `--list-methods` (protocol.md 10.5). */
+/** All methods by name, in the order of `--list-methods` (protocol.md 10.5). */
 const METHODS: Readonly<Record<string, Method>> = {
   xchacha20poly1305_ietf: { nonceBytes: 24, nonceStrategy: 'random' },
   xsalsa20poly1305: { nonceBytes: 24, nonceStrategy: 'random' },
@@ -34,7 +34,7 @@ const METHODS: Readonly<Record<string, Method>> = {
 /** Method names in the order of `--list-methods`. */
 export const methods: readonly string[] = Object.keys(METHODS)
 
-/** @throws RangeError for a name that is no method */
+/** The parameters of a method. @throws RangeError for an unknown name */
 export function methodOf(name: string): Method {
   const method = Object.hasOwn(METHODS, name) ? METHODS[name] : undefined
   if (method === undefined) {
@@ -43,5 +43,5 @@ export function methodOf(name: string): Method {
   return method
 }
 
-/** Bytes of tag and nonce behind a sealed datagram. @throws RangeError for a name that is no method */
+/** Bytes of tag and nonce at the end of a sealed datagram. @throws RangeError for an unknown name */
 export const sealBytes = (name: string): number => TAG_BYTES + methodOf(name).nonceBytes

@@ -1,6 +1,6 @@
 /**
- * Opens a method by the fastest library that is there and passes a trial: OpenSSL, libsodium (sodium-native or
- * libsodium-wrappers) or the AES-GCM of node:crypto. Nothing in this project computes a cipher.
+ * Opens a method with the fastest library that is available and passes a self-test: OpenSSL, libsodium (sodium-native
+ * or libsodium-wrappers) or AES-GCM of node:crypto. This project does not implement ciphers itself.
  */
 
 import type { Aead, AesGcmFactory } from './aead.ts'
@@ -8,21 +8,21 @@ import { AES_METHOD, KEY_BYTES, methodOf, methods } from './methods.ts'
 import type { NativeSodium } from './providers/native-aead.ts'
 import type { Openssl } from './providers/openssl-aead.ts'
 
-/** What OpenSSL's ciphers can do. */
+/** The methods that OpenSSL supports. */
 const OPENSSL_METHODS: ReadonlySet<string> = new Set(['chacha20poly1305_ietf', AES_METHOD])
 
-/** What a runtime brings for the methods. What the host has itself, libsodium-wrappers, needs none of it. */
+/** The crypto libraries of a runtime. libsodium-wrappers is loaded by the host itself. */
 export interface RuntimeCrypto {
   readonly aesGcm: AesGcmFactory
-  /** sodium-native, undefined without that package. Loads it at the first call. */
+  /** sodium-native; undefined if it is not installed. Loaded at the first call. */
   nativeSodium(): NativeSodium | undefined
-  /** OpenSSL by FFI, undefined where it cannot be had. Binds it at the first call. */
+  /** OpenSSL by FFI; undefined if it is not available. Bound at the first call. */
   openssl?(): Openssl | undefined
 }
 
 /**
- * Opens a method with a key. The key is copied: wipe the caller's copy afterwards. The fastest library is taken that is there and works: OpenSSL, then
- * sodium-native, then libsodium-wrappers or node:crypto. The others are not loaded.
+ * Opens a method with a key. The key is copied; the caller must wipe its own copy. The first working library is used:
+ * OpenSSL, then sodium-native, then libsodium-wrappers or node:crypto. The others are not loaded.
  * @throws RangeError for an unknown method or a key that is not 32 bytes long
  */
 export async function openAead(method: string, key: Uint8Array, runtimeCrypto: RuntimeCrypto): Promise<Aead> {
@@ -45,7 +45,7 @@ export async function openAead(method: string, key: Uint8Array, runtimeCrypto: R
   return openSodiumAead(method, key)
 }
 
-/** Every method with the library that it would run on here, in the order of `methods`. */
+/** All methods with the library that implements each on this system, in the order of `methods`. */
 export async function listMethods(runtimeCrypto: RuntimeCrypto): Promise<{ method: string; provider: string }[]> {
   const opened = methods.map((method) => openAead(method, new Uint8Array(KEY_BYTES), runtimeCrypto))
   return (await Promise.all(opened)).map((aead) => {

@@ -1,6 +1,6 @@
 /**
- * AES-256-GCM on the cipher functions of `node:crypto`, which Node and Bun both have and which are passed in: the host imports no runtime.
- * The runtimes make a cipher object per packet, so this method allocates; its own buffers are made once.
+ * AES-256-GCM with the cipher functions of `node:crypto`, which Node and Bun provide. They are passed as arguments: the
+ * host imports no runtime. The runtimes create a cipher object per packet; all other buffers are allocated once.
  */
 
 import type { Aead, AesGcmFactory } from '../aead.ts'
@@ -23,7 +23,7 @@ interface Decipher {
   setAAD(data: Uint8Array): unknown
   setAuthTag(tag: Uint8Array): unknown
   update(data: Uint8Array): Uint8Array
-  /** Throws when the tag does not fit. */
+  /** @throws Error if the tag does not match */
   final(): Uint8Array
 }
 
@@ -34,7 +34,7 @@ type Make<Result> = (
   options: { authTagLength: number },
 ) => Result
 
-/** `createCipheriv` and `createDecipheriv` of `node:crypto` as a factory; `provider` is for people. */
+/** Makes a factory from `createCipheriv` and `createDecipheriv` of `node:crypto`. @param provider displayed name */
 export function aesGcmFactory(
   provider: string,
   createCipheriv: Make<Cipher>,
@@ -107,7 +107,10 @@ class AesGcm implements Aead {
     this.#wiped = true
   }
 
-  /** The plaintext in a buffer of its own, null when it is too short, too long or not authentic. Leaves the nonce in `#nonce`. */
+  /**
+   * Decrypts a datagram and leaves its nonce in `#nonce`.
+   * @returns the plaintext in a new buffer; null if the datagram is too short, too long or not authentic
+   */
   #decrypt(buf: Uint8Array, offset: number, length: number): Uint8Array | null {
     if (length <= OVERHEAD || length > MAX_SEALED || offset + length > buf.length) return null
     this.#assertUsable()
@@ -131,7 +134,7 @@ class AesGcm implements Aead {
   }
 }
 
-/** Fills `to` from `from[offset]`; short copies without a view. */
+/** Fills `to` from `from[offset]`. For short copies, without creating a view. */
 function copy(from: Uint8Array, offset: number, to: Uint8Array): void {
   for (let i = 0; i < to.length; i++) to[i] = from[offset + i] ?? 0
 }

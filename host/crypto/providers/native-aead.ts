@@ -1,10 +1,10 @@
 /**
- * The three libsodium methods on sodium-native, an optional package: libsodium as machine code, in half the time of libsodium-wrappers. The runtime
- * loads it, the host only gets what it exports.
+ * The three libsodium methods with sodium-native, an optional package: native code, twice as fast as
+ * libsodium-wrappers. The runtime loads the package and passes its exports.
  *
- * The package's binding is called instead of its public functions, which check types again at every call and make an Error, with its stack, of each
- * packet that is not authentic: work that any stranger could order. So the lengths of all views are the ones that libsodium wants by how they
- * are made here, and what the binding does is tried once before it is used.
+ * The binding of the package is called directly. Its public functions check types on every call and create an Error
+ * with a stack trace for each packet that is not authentic, which any sender could exploit. This code therefore
+ * guarantees the lengths of all views itself, and the binding is self-tested before use.
  */
 
 import type { Aead } from '../aead.ts'
@@ -20,7 +20,10 @@ const AEAD_NAMES = [
 ] as const
 const BOX_NAMES = ['crypto_secretbox_detached', 'crypto_secretbox_open_detached'] as const
 
-/** Encrypt: (ciphertext, tag, plaintext, ...), bytes of the tag. Decrypt: (plaintext, ciphertext, tag, ...), 0 or -1. */
+/**
+ * Encrypt: (ciphertext, tag, plaintext, ...) -> bytes of the tag. Decrypt: (plaintext, ciphertext, tag, ...) -> 0 or
+ * -1.
+ */
 type AeadCall = (
   a: Uint8Array,
   b: Uint8Array,
@@ -29,14 +32,14 @@ type AeadCall = (
   nonce: Uint8Array,
   key: Uint8Array,
 ) => number
-/** Encrypt: (ciphertext, tag, plaintext, ...), 0. Decrypt: (plaintext, ciphertext, tag, ...), whether it was authentic. */
+/** Encrypt: (ciphertext, tag, plaintext, ...) -> 0. Decrypt: (plaintext, ciphertext, tag, ...) -> whether authentic. */
 type BoxCall = (a: Uint8Array, b: Uint8Array, c: Uint8Array, nonce: Uint8Array, key: Uint8Array) => number | boolean
 
 type Binding = Readonly<Record<(typeof AEAD_NAMES)[number], AeadCall> & Record<(typeof BOX_NAMES)[number], BoxCall>>
 
-/** sodium-native as a runtime loaded it. */
+/** sodium-native, loaded by a runtime. */
 export interface NativeSodium {
-  /** For people: `sodium-native 5.1.0`. */
+  /** As displayed: `sodium-native 5.1.0`. */
   readonly provider: string
   readonly binding: Binding
 }
@@ -90,9 +93,9 @@ class NativeCipher implements ScratchCipher {
   readonly #key: Uint8Array
   readonly #tag: Uint8Array
   readonly #nonce: Uint8Array
-  /** Where the text ends. */
+  /** End offset of the text. */
   readonly #textEnd: number
-  /** Views of the text by its length. */
+  /** Views of the text, by length. */
   readonly #texts: (Uint8Array | undefined)[]
 
   constructor(name: string, sodium: NativeSodium, key: Uint8Array) {
@@ -135,9 +138,9 @@ class NativeCipher implements ScratchCipher {
 
 /**
  * Loads sodium-native.
- * @returns undefined when it is not installed, does not load on this system, or is a release without the required functions:
- * the methods are then libsodium-wrappers' business.
- * @param require the runtime's function that loads a package
+ * @param require loads a package
+ * @returns undefined if it is not installed, fails to load, or is a release without the required functions;
+ * libsodium-wrappers is then used instead
  */
 export function loadNativeSodium(require: (id: string) => unknown): NativeSodium | undefined {
   try {
@@ -158,7 +161,7 @@ function isBinding(binding: unknown): binding is Binding {
 
 /**
  * Opens one of the three libsodium methods; the key (32 bytes) is copied.
- * @returns undefined when the binding does not do what it should.
+ * @returns undefined if the binding fails the self-test
  * @throws RangeError for another method
  */
 export function openNativeAead(name: string, key: Uint8Array, sodium: NativeSodium): Aead | undefined {

@@ -1,13 +1,14 @@
 /**
- * Two of the methods on OpenSSL's EVP interface, called by FFI: its ciphers take two thirds of the time of libsodium's, and AES-256-GCM a sixth of that
- * of node:crypto, which makes objects for every packet. The runtime binds the calls. OpenSSL has no HChaCha20, which the XChaCha20 methods need.
+ * Two of the methods with the EVP interface of OpenSSL, called by FFI. It takes two thirds of the time of libsodium,
+ * and for AES-256-GCM a sixth of the time of node:crypto, which creates objects for every packet. The runtime binds the
+ * calls. OpenSSL has no HChaCha20, which the XChaCha20 methods require.
  */
 
 import type { Aead } from '../aead.ts'
 import { AES_METHOD, ASSOCIATED_DATA, KEY_BYTES, methodOf, type NonceStrategy, TAG_BYTES } from '../methods.ts'
 import { SCRATCH_BYTES, SCRATCH_END, ScratchAead, type ScratchCipher, worksAsItShould } from './scratch-aead.ts'
 
-/** OpenSSL's calls. Pointers are numbers, 0 = NULL. Names, arguments and results are those of EVP_EncryptInit(3). */
+/** The functions of OpenSSL, as in EVP_EncryptInit(3). Pointers are numbers, 0 = NULL. */
 export interface OpensslCalls {
   EVP_CIPHER_CTX_new(): number
   EVP_CIPHER_CTX_free(context: number): void
@@ -19,12 +20,12 @@ export interface OpensslCalls {
   EVP_chacha20_poly1305(): number
 }
 
-/** OpenSSL as a runtime bound it. */
+/** OpenSSL, bound by a runtime. */
 export interface Openssl {
-  /** For people: `OpenSSL 3.0.15`. */
+  /** As displayed: `OpenSSL 3.0.15`. */
   readonly provider: string
   readonly calls: OpensslCalls
-  /** Where an array begins. */
+  /** Address of an array. */
   address(bytes: Uint8Array): number
 }
 
@@ -32,20 +33,20 @@ export interface Openssl {
 const SET_IV_LENGTH = 9
 const GET_TAG = 16
 const SET_TAG = 17
-/** For EVP_CipherInit_ex: as before. */
+/** Argument of EVP_CipherInit_ex: keep the direction. */
 const UNCHANGED = -1
 
-// Layout of the memory: the scratch area, then what the calls read and write besides. Bytes from the start.
+// Layout of the memory: the scratch area, then further arguments of the calls. Offsets in bytes.
 const KEY_AT = SCRATCH_BYTES
 const AD_AT = KEY_AT + KEY_BYTES
 const LENGTH_AT = AD_AT + 16
 const SINK_AT = LENGTH_AT + 16
 const MEMORY_BYTES = SINK_AT + 64
 
-/** Nonce of the ciphers themselves (RFC 8439, NIST SP 800-38D); that of both methods. */
+/** Nonce length of both methods (RFC 8439, NIST SP 800-38D), bytes. */
 const NONCE_BYTES = methodOf(AES_METHOD).nonceBytes
 
-/** Method -> the call that gives its cipher. Both count their nonces. */
+/** Method -> function that returns its cipher. Both use counter nonces. */
 const METHODS: Readonly<Record<string, 'EVP_chacha20_poly1305' | 'EVP_aes_256_gcm'>> = {
   chacha20poly1305_ietf: 'EVP_chacha20_poly1305',
   [AES_METHOD]: 'EVP_aes_256_gcm',
@@ -62,7 +63,7 @@ class OpensslCipher implements ScratchCipher {
   /** Address of the memory. */
   readonly #base: number
   readonly #textEnd = SCRATCH_END - NONCE_BYTES - TAG_BYTES
-  /** Contexts with the key: to seal, to open. */
+  /** Contexts that hold the key, for sealing and opening. */
   #sealing = 0
   #opening = 0
 
@@ -86,7 +87,7 @@ class OpensslCipher implements ScratchCipher {
       this.wipe()
       throw error
     }
-    // the contexts have copies of their own
+    // the contexts hold their own copies
     this.memory.fill(0, KEY_AT, KEY_AT + KEY_BYTES)
   }
 
@@ -96,7 +97,7 @@ class OpensslCipher implements ScratchCipher {
     const base = this.#base
     const text = base + this.#textEnd - length
     const lengthAt = base + LENGTH_AT
-    // whatever failed, the text must not leave as it is
+    // any failure must throw: the text may still be plaintext
     const done =
       this.#begin(context) === 1 &&
       EVP_CipherUpdate(context, 0, lengthAt, base + AD_AT, ASSOCIATED_DATA.length) === 1 &&
@@ -124,14 +125,14 @@ class OpensslCipher implements ScratchCipher {
   wipe(): void {
     this.memory.fill(0)
     for (const context of [this.#sealing, this.#opening]) {
-      // overwrites the key in it
+      // also overwrites its key
       if (context !== 0) this.#calls.EVP_CIPHER_CTX_free(context)
     }
     this.#sealing = 0
     this.#opening = 0
   }
 
-  /** Begins a packet under the nonce in the scratch area. */
+  /** Starts a packet with the nonce in the scratch area. */
   #begin(context: number): number {
     return this.#calls.EVP_CipherInit_ex(context, 0, 0, 0, this.#base + SCRATCH_END - NONCE_BYTES, UNCHANGED)
   }
@@ -157,7 +158,7 @@ class OpensslCipher implements ScratchCipher {
 
 /**
  * Opens a method; the key (32 bytes) is copied.
- * @returns undefined when OpenSSL has no such method, or does not do here what it should.
+ * @returns undefined if OpenSSL does not support the method or fails the self-test
  */
 export function openOpensslAead(name: string, key: Uint8Array, openssl: Openssl): Aead | undefined {
   const method = METHODS[name]

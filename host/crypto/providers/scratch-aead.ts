@@ -1,9 +1,10 @@
 /**
- * An AEAD method on a library that works in place on a scratch area of its own, with everything made once: sealing and opening allocate nothing.
+ * An AEAD method on top of a library that works in place on a scratch area. Everything is allocated once: sealing and
+ * opening do not allocate.
  *
- * A datagram is copied into the scratch area, processed there and copied out. The copies cost 20 to 40 ns each, a view as long as this very datagram
- * costs 100 ns and garbage, and a cipher called on views needs three of them. The ciphers themselves are sodium-aead.ts, native-aead.ts and
- * openssl-aead.ts.
+ * A datagram is copied into the scratch area, processed there and copied out. Each copy costs 20 to 40 ns; a new view
+ * of the datagram costs 100 ns plus garbage, and a cipher that takes views needs three of them. The ciphers are in
+ * sodium-aead.ts, native-aead.ts and openssl-aead.ts.
  */
 
 import { StartViews } from '../../view-cache.ts'
@@ -11,31 +12,34 @@ import type { Aead } from '../aead.ts'
 import { MAX_SEALED, type NonceStrategy, TAG_BYTES } from '../methods.ts'
 
 /**
- * Bytes of a scratch area. Datagrams end at SCRATCH_END, so that tag and nonce always stand at the same place; behind it is room for
- * copies that are longer than the datagram.
+ * Length of a scratch area, bytes. Datagrams end at SCRATCH_END, so that tag and nonce are at fixed offsets; the space
+ * after it receives copies that are longer than the datagram.
  */
 export const SCRATCH_BYTES = 2 * MAX_SEALED
-/** Where datagrams end in a scratch area, bytes. */
+/** End offset of datagrams in a scratch area, bytes. */
 export const SCRATCH_END = MAX_SEALED
 
-/** Bytes of a source view: any datagram, and little of what lies behind it, which would have to come from far away. Longer texts get a view of their own. */
+/**
+ * Length of a source view, bytes: fits any datagram, with few bytes after it that would be fetched needlessly. Longer
+ * texts get a separate view.
+ */
 const SOURCE_BYTES = 1504
 
-/** A method and a key of one library. */
+/** A method with a key, implemented by one library. */
 export interface ScratchCipher {
   readonly method: string
   readonly nonceBytes: number
   readonly nonceStrategy: NonceStrategy
   readonly provider: string
-  /** The memory with the scratch area. Another object after it moved. */
+  /** The memory that contains the scratch area. A new object after it moved. */
   readonly memory: Uint8Array
-  /** Where the scratch area begins in it. */
+  /** Offset of the scratch area in the memory. */
   readonly scratch: number
   /** Seals the `length` bytes before tag and nonce, and writes the tag. */
   seal(length: number): void
   /**
-   * Opens them.
-   * @returns whether they were authentic
+   * Opens the `length` bytes before tag and nonce.
+   * @returns whether they are authentic
    */
   open(length: number): boolean
   /** Overwrites key and scratch area, once. */
@@ -52,7 +56,7 @@ export class ScratchAead implements Aead {
   readonly #cipher: ScratchCipher
   #wiped = false
   #memory: Uint8Array
-  /** Views of the sealed datagram in the scratch area by its length. */
+  /** Views of the sealed datagram in the scratch area, by length. */
   readonly #sealed: (Uint8Array | undefined)[] = new Array<Uint8Array | undefined>(MAX_SEALED + 1).fill(undefined)
   readonly #sealSources = new StartViews(SOURCE_BYTES)
   readonly #openSources = new StartViews(SOURCE_BYTES)
@@ -79,7 +83,7 @@ export class ScratchAead implements Aead {
     const { nonceBytes } = this
     const sealedLength = length + this.#overhead
     if (length < 0 || sealedLength > MAX_SEALED) throw new RangeError(`cannot seal ${length} bytes`)
-    // Without these a caller's mistake would seal what the last packet left, or under a nonce of zeros.
+    // a caller's mistake would otherwise seal data of the previous packet, or with a nonce of zeros
     if (srcOffset + length > src.length) throw new RangeError('plaintext beyond the end of its buffer')
     if (nonceOffset + nonceBytes > nonce.length) throw new RangeError('nonce beyond the end of its buffer')
     const memory = this.#current()
@@ -148,10 +152,13 @@ export class ScratchAead implements Aead {
   }
 }
 
-/** Bytes of the trial's plaintext. */
+/** Plaintext length of the self-test, bytes. */
 const TRIAL_BYTES = 80
 
-/** Whether a cipher changes a text by sealing, gets it back by opening, and refuses one with a changed bit. Its scratch area is used. */
+/**
+ * Self-test of a cipher: sealing changes the text, opening restores it, and a changed bit is rejected. Overwrites the
+ * scratch area.
+ */
 export function worksAsItShould(cipher: ScratchCipher): boolean {
   const { memory, scratch } = cipher
   const at = scratch + SCRATCH_END - cipher.nonceBytes - TAG_BYTES - TRIAL_BYTES

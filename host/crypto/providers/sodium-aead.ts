@@ -1,13 +1,11 @@
-/**
- * The three libsodium methods on the compiled exports of libsodium-wrappers. Its heap is a memory of its own, with a scratch area in it.
- */
+/** The three libsodium methods with the compiled exports of libsodium-wrappers. The scratch area is on its heap. */
 
 import type { Aead } from '../aead.ts'
 import { ASSOCIATED_DATA, KEY_BYTES, methodOf, type NonceStrategy, TAG_BYTES } from '../methods.ts'
 import { SCRATCH_BYTES, SCRATCH_END, ScratchAead, type ScratchCipher } from './scratch-aead.ts'
 import { allocate, type RawSodium, rawSodium, release } from './sodium.ts'
 
-// Layout of the allocation, bytes from its start.
+// Layout of the allocation, offsets in bytes.
 const KEY_AT = 0
 const AD_AT = KEY_AT + KEY_BYTES
 const SCRATCH_AT = AD_AT + 16
@@ -24,7 +22,7 @@ const RAW_NAMES = [
 
 type Raw = RawSodium<(typeof RAW_NAMES)[number]>
 
-/** Works in place on `length` bytes at `text`; all arguments but the length are addresses. 0 = done, -1 = not authentic. */
+/** Processes `length` bytes at `text` in place; the other arguments are addresses. 0 = success, -1 = not authentic. */
 type Primitive = (text: number, length: number, tag: number, nonce: number, ad: number, key: number) => number
 
 interface SodiumMethod {
@@ -34,7 +32,7 @@ interface SodiumMethod {
 
 const AD_BYTES = ASSOCIATED_DATA.length
 
-// Detached forms throughout: the tag stands behind the ciphertext also for secretbox, whose easy form puts it in front (protocol.md 3.2).
+// Detached forms: the tag follows the ciphertext, also for secretbox, whose easy form puts it first (protocol.md 3.2).
 const sodiumMethods: Readonly<Record<string, SodiumMethod>> = {
   xchacha20poly1305_ietf: {
     seal: (raw) => {

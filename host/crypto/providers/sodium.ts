@@ -1,20 +1,20 @@
 /**
- * Access to libsodium's compiled exports below its JavaScript wrappers: the wrappers allocate on every call and do not wipe what they copied.
- * They publish the compiled module as the untyped property `libsodium`; it is checked here, once, so that an incompatible release of the
- * package fails at start with the name of what is missing.
+ * Access to the compiled exports of libsodium. Its JavaScript wrappers allocate on every call and do not wipe their
+ * copies. They publish the compiled module as the untyped property `libsodium`, which is checked once, so that an
+ * incompatible release of the package fails at startup with the name of the missing export.
  */
 
 type RawCall = (...args: number[]) => number
 
-/** Compiled exports `Names`, plus the heap. 64-bit lengths take two arguments, low word first. */
+/** The compiled exports `Names` and the heap. 64-bit lengths take two arguments, low word first. */
 export type RawSodium<Names extends string> = Readonly<Record<Names | '_malloc' | '_free', RawCall>> & {
-  /** The whole heap. A new object after the heap grew, and the old one is then detached. */
+  /** The whole heap. A new object after the heap grew; the old one is then detached. */
   readonly HEAPU8: Uint8Array
 }
 
 /**
- * Takes the compiled module out of a libsodium-wrappers package that is ready.
- * @throws Error naming the first export that is missing
+ * Returns the compiled module of a libsodium-wrappers package that is ready.
+ * @throws Error naming the first missing export
  */
 export function rawSodium<Names extends string>(wrappers: object, names: readonly Names[]): RawSodium<Names> {
   const raw: unknown = Reflect.get(wrappers, 'libsodium')
@@ -23,8 +23,8 @@ export function rawSodium<Names extends string>(wrappers: object, names: readonl
 }
 
 /**
- * Copies bytes to a new allocation of the heap; `length` may be larger than the bytes.
- * @returns its address
+ * Allocates `length` bytes on the heap and copies `bytes`, which may be shorter, to it.
+ * @returns the address
  */
 export function allocate(raw: RawSodium<never>, bytes: Uint8Array | null, length: number): number {
   const address = raw._malloc(length)
@@ -34,7 +34,7 @@ export function allocate(raw: RawSodium<never>, bytes: Uint8Array | null, length
   return address
 }
 
-/** Zeroes an allocation and gives it back. */
+/** Zeroes and frees an allocation. */
 export function release(raw: RawSodium<never>, address: number, length: number): void {
   raw.HEAPU8.fill(0, address, address + length)
   raw._free(address)

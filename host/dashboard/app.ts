@@ -1,6 +1,5 @@
 /**
- * The dashboard's page: takes the samples of `/events` and shows them. Reads only. Everything it needs is in the page
- * itself; the build (build/dashboard.mjs) puts it together.
+ * The dashboard page: displays the samples of `/events`. Read-only and self-contained; bundled by build/dashboard.mjs.
  */
 import { openCharts } from './charts.ts'
 import { byId, make, setPairs, setText } from './dom.ts'
@@ -13,11 +12,11 @@ import { detailPairs, emptyText, endPairs, linkText, stripPairs } from './texts.
 
 const TOKEN_KEY = 'kcptun-http-token'
 const THEME_KEY = 'kcptun-theme'
-/** Without an event for so long the program counts as lost, ms. */
+/** Without an event for this time the connection counts as lost, ms. */
 const LOST_MS = 2500
 /** A hidden page disconnects after this time, ms. */
 const HIDDEN_MS = 10_000
-/** The share of segments sent again is that of about this many samples. */
+/** Number of samples over which the retransmission rate is computed. */
 const AGAIN_SAMPLES = 20
 
 const history = new History()
@@ -56,7 +55,7 @@ function big(id: string, text: string, value: number | null): void {
   place.dataset['value'] = String(value ?? '')
 }
 
-/** Payload of a direction, with what it costs on the wire and its total. */
+/** Shows payload rate, wire rate and total of one direction. */
 function showDirection(id: 'rx' | 'tx', bits: number, wire: number, total: number): void {
   const [value, unit] = rate(bits)
   big(id, value, bits)
@@ -118,7 +117,7 @@ function showSample(sample: Sample): void {
   recent = [...recent.slice(1 - AGAIN_SAMPLES), sample]
 }
 
-/** The token's card in place of the figures, or the other way round. */
+/** Shows either the token form or the statistics. */
 function lock(locked: boolean, text = ''): void {
   byId('token').hidden = !locked
   byId('all').hidden = locked
@@ -217,7 +216,7 @@ document.addEventListener('visibilitychange', () => {
   }
 })
 
-// what scrolls can be scrolled by keys
+// scrollable regions must be focusable for keyboard scrolling
 for (const id of ['warnings', 'contexts-scroll']) byId(id).tabIndex = 0
 
 applyTheme()

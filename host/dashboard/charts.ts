@@ -1,12 +1,12 @@
-/** The three charts, by uPlot: colours of the theme, one cursor for all, legends of our own that screen readers can read. */
+/** The three charts (uPlot), with theme colours, a synchronized cursor and legends accessible to screen readers. */
 import uPlot from 'uplot'
 import { byId, make, setText } from './dom.ts'
 import { count, rateText } from './format.ts'
 import type { Column, History } from './history.ts'
 
-/** The time axis grows with the history from this, s. */
+/** Minimum span of the time axis, s. */
 const SPAN_MIN_S = 30
-/** The axis goes beyond the largest value by this factor. */
+/** Ratio of the axis maximum to the largest value. */
 const HEADROOM = 1.12
 const SYNC_KEY = 'kcptun'
 const FONT = '12px system-ui, sans-serif'
@@ -14,18 +14,19 @@ const FONT = '12px system-ui, sans-serif'
 interface Series {
   readonly column: Column
   readonly label: string
-  /** Name of the colour's custom property. */
+  /** CSS custom property of the colour. */
   readonly tone: string
   readonly style: 'area' | 'line' | 'dashed' | 'bar'
   readonly scale: string
-  /** Drawn downwards. */
+  /** Drawn below the axis. */
   readonly down?: boolean
   show(value: number): string
 }
 
 interface Scale {
-  /** The axis reaches at least this, and as far downwards if there is something. */
+  /** Minimum of the axis maximum. */
   readonly least: number
+  /** The axis extends equally below 0. */
   readonly both?: boolean
   readonly side: 1 | 3
   /** Width of the axis, px. */
@@ -207,7 +208,7 @@ class Plot {
     })
   }
 
-  /** Figures at the cursor, else the newest. */
+  /** Shows the values at the cursor in the legend, otherwise the newest ones. */
   #tell(): void {
     const at = this.#plot.cursor.idx ?? this.#history.times.length - 1
     this.#chart.series.forEach(({ column, show }, i) => {
@@ -230,9 +231,9 @@ class Plot {
 const timeText = (seconds: number): string => new Date(seconds * 1000).toTimeString().slice(0, 8)
 
 export interface Charts {
-  /** The history has changed. */
+  /** Redraws after the history has changed. */
   draw(): void
-  /** The colours have changed. */
+  /** Redraws after the colours have changed. */
   repaint(): void
 }
 

@@ -1,4 +1,4 @@
-/** The page's elements. Text goes in as text only: addresses and log lines come from strangers. */
+/** DOM helpers. Text is only set as text content: addresses and log lines are untrusted. */
 
 export function byId(id: string): HTMLElement {
   const element = document.getElementById(id)
@@ -6,7 +6,7 @@ export function byId(id: string): HTMLElement {
   return element
 }
 
-/** Sets a text where it differs: a screen reader and a selection are disturbed by nothing else. */
+/** Sets a text only if it differs, to avoid disturbing screen readers and selections. */
 export function setText(element: Element, text: string): void {
   if (element.textContent !== text) element.textContent = text
 }
@@ -18,7 +18,7 @@ export function make(tag: string, className = '', text = ''): HTMLElement {
   return element
 }
 
-/** Makes a `dl` say these pairs; its elements stay as long as the terms do. */
+/** Shows pairs in a `dl`. Its elements are reused while the terms are the same. */
 export function setPairs(list: Element, pairs: readonly (readonly [term: string, text: string])[]): void {
   const terms = pairs.map(([term]) => term).join('\n')
   if (list.getAttribute('data-terms') !== terms) {

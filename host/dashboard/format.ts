@@ -1,4 +1,4 @@
-/** Figures as people read them. */
+/** Formats numbers for display. */
 
 export const NONE = '\u2013'
 
@@ -6,7 +6,7 @@ const RATE_UNITS = ['bit/s', 'kbit/s', 'Mbit/s', 'Gbit/s'] as const
 const BYTE_UNITS = ['B', 'KiB', 'MiB', 'GiB', 'TiB', 'PiB'] as const
 const DAY_S = 86_400
 
-/** Three significant digits at most, no exponent. */
+/** At most three significant digits, without exponent. */
 function short(value: number): string {
   if (value === 0) return '0'
   if (value < 10) return value.toFixed(2)
@@ -59,6 +59,6 @@ export function duration(seconds: number): string {
   return `${Math.floor(s / DAY_S)} d ${Math.floor((s % DAY_S) / 3600)} h`
 }
 
-/** `:1080` and wildcards as an address one can connect to. */
+/** Replaces an empty or wildcard host by loopback, to get an address to connect to. */
 export const reachable = (address: string): string =>
   address.replace(/^(?:0\.0\.0\.0|\[::\]|\*)?:(?=\d+$)/, '127.0.0.1:')

@@ -1,11 +1,11 @@
-/** The last minutes as columns for the charts: rates between samples, gauges at samples. */
+/** The recent history as columns for the charts: rates between samples, gauges at samples. */
 import type { Sample } from './sample.ts'
 
-/** Time that is kept, s. */
+/** Length of the history, s. */
 const KEPT_S = 300
-/** Rates are those of about this time, ms: single samples jump. */
+/** Interval over which rates are averaged, ms. */
 const RATE_SPAN_MS = 1000
-/** After a longer time without a sample the lines have a gap, ms. */
+/** A longer interval between samples is shown as a gap, ms. */
 const GAP_MS = 3000
 
 export const COLUMNS = [
@@ -43,12 +43,12 @@ export class History {
   #marks: Mark[] = []
 
   /**
-   * Takes a sample in.
-   * @returns the newest row
+   * Adds a sample.
+   * @returns the new row
    */
   add(at: number, sample: Sample): Row {
     const last = this.#marks.at(-1)
-    // another process, or a long time without one
+    // the program was restarted, or samples are missing
     if (last !== undefined && (sample.uptime_ms < last.sample.uptime_ms || at - last.at > GAP_MS)) {
       this.#marks = []
       this.#push(last.at + 1, undefined)
@@ -72,7 +72,7 @@ export class History {
   }
 }
 
-/** Growth of a counter in a second. */
+/** Rate of a counter per second. */
 export function perSecond(now: Sample, before: Sample | undefined, name: string): number {
   const ms = now.uptime_ms - (before?.uptime_ms ?? now.uptime_ms)
   if (before === undefined || ms <= 0) return 0

@@ -1,4 +1,4 @@
-/** The messages of `/events` (docs/api.md) as the page reads them. Made by host/monitoring/live.ts. */
+/** The messages of `/events` (docs/api.md), sent by host/monitoring/live.ts. */
 
 export interface Session {
   readonly conv: string
@@ -30,7 +30,7 @@ export interface Warning {
 
 export type Numbers = Readonly<Record<string, number | undefined>>
 
-/** An obfuscator's context: every field becomes a column. */
+/** A context of the obfuscator: each field becomes a column. */
 export type Fields = Readonly<Record<string, string | number | boolean | null>>
 
 export interface Hello {

@@ -1,19 +1,20 @@
 /**
- * The page's end of `/events`: reads server-sent events by fetch, which can send the token (EventSource cannot), and
- * comes again when the stream ends.
+ * Client of `/events`: reads server-sent events with fetch, which can send the token (EventSource cannot), and
+ * reconnects when the stream ends.
  */
 
 import { PAGE_HEADER } from '../monitoring/access.ts'
 
+/** Pauses before reconnecting, by number of consecutive failures. */
 const PAUSES_MS = [500, 1000, 2000, 4000]
-/** After another dashboard took the place of this one: it would drive out the next one. */
+/** Pause after this dashboard was evicted: an immediate reconnect would evict another one. */
 const CROWDED_PAUSE_MS = 60_000
 
 export interface StreamHandlers {
   onEvent(name: string, data: string): void
-  /** The stream ended or did not begin; `status` of the answer, if there was one. Another try follows, except after 401. */
+  /** The stream ended or was rejected with `status`. The stream reconnects, except after 401. */
   onEnd(status: number | undefined): void
-  /** So many others watch that the stream was ended. Another try follows, much later. */
+  /** The stream was ended because of too many dashboards. It reconnects much later. */
   onCrowded(): void
 }
 
@@ -54,10 +55,11 @@ export class Stream {
   }
 
   /**
-   * @returns the status of an answer that was no stream
+   * Reads the stream until it ends.
+   * @returns the status of an error response
    */
   async #run(signal: AbortSignal): Promise<number | undefined> {
-    // the second one distinguishes this page from another site's, which cannot send it
+    // PAGE_HEADER identifies this page: pages of other sites cannot send it
     const headers = new Headers({ Accept: 'text/event-stream', [PAGE_HEADER]: '1' })
     if (this.token !== '') headers.set('Authorization', `Bearer ${this.token}`)
     try {

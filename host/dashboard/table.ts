@@ -1,4 +1,4 @@
-/** The table of sessions: sortable by every column, its rows kept as long as their sessions live. */
+/** The session table: sortable by every column; the row of a session is reused. */
 import { byId, make, setText } from './dom.ts'
 import { bytes, count, duration, ms, NONE, rateText } from './format.ts'
 import type { Fields, Sample, Session } from './sample.ts'
@@ -12,7 +12,7 @@ interface Line extends Session {
 interface Column {
   readonly title: string
   readonly className: string
-  /** What is sorted by; texts upwards at first, numbers downwards. */
+  /** Sort key. Texts are first sorted ascending, numbers descending. */
   key(line: Line): string | number
   show(line: Line): string
 }
@@ -64,7 +64,7 @@ export class SessionTable {
   readonly #rows = new Map<string, HTMLElement>()
   #before = new Map<string, { readonly at: number; readonly line: Line }>()
   #lines: Line[] = []
-  /** Column and direction of the order; as the program sent it at first. */
+  /** Sort column and direction; initially the order of the samples. */
   #by = -1
   #up = false
 
@@ -93,7 +93,7 @@ export class SessionTable {
     this.#lines = sessions.map((session) => {
       const key = keyOf(session)
       const old = before.get(key)
-      // the list may be made more rarely than samples
+      // the session list may be updated less often than samples
       const same =
         old !== undefined && old.line.age_seconds === session.age_seconds && total(old.line) === total(session)
       if (same && at - old.at < 2000) {
@@ -173,7 +173,7 @@ export class SessionTable {
 
 const total = (session: Session): number => session.tcp_read_bytes + session.tcp_written_bytes
 
-/** A field of a context, by the unit in its name. */
+/** Formats a field of a context by the unit in its name. */
 function fieldText(name: string, value: Fields[string] | undefined): string {
   if (value === undefined || value === null) return NONE
   if (typeof value !== 'number') return String(value)
@@ -183,7 +183,7 @@ function fieldText(name: string, value: Fields[string] | undefined): string {
 
 const titleOf = (name: string): string => name.replace(/_(?:bytes|seconds)$/, '').replaceAll('_', ' ')
 
-/** The obfuscator's contexts: whatever fields they have become columns. */
+/** Shows the contexts of the obfuscator; each of their fields becomes a column. */
 export function showContexts({ contexts, gauges }: Sample): void {
   byId('contexts').hidden = contexts === undefined
   if (contexts === undefined) return

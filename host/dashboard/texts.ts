@@ -1,4 +1,4 @@
-/** What the page says about a sample: the state of the link with what to do about it, and the lists of figures. */
+/** The texts of the page: link state with advice, and the lists of values. */
 import { bytes, count, duration, ms, NONE, percent, rateText, reachable } from './format.ts'
 import { perSecond } from './history.ts'
 import type { Hello, Sample } from './sample.ts'
@@ -13,7 +13,7 @@ export interface LinkText {
 
 type About = Hello['about']
 
-/** Bits of payload that a datagram's share of a pace stands for. */
+/** Bits per byte. */
 const BITS = 8
 
 function upText({ link, gauges, program }: Sample): string {
@@ -70,7 +70,7 @@ export function linkText(sample: Sample, about: About): LinkText {
 
 const sentence = (text: string): string => (text === '' ? '' : `${text.charAt(0).toUpperCase()}${text.slice(1)}.`)
 
-/** What an empty table of sessions says: how to get one. */
+/** Text of an empty session table. */
 export function emptyText(mode: string, about: About): string {
   const listen = reachable(String(about['listen'] ?? ''))
   if (mode === 'client')
@@ -78,7 +78,7 @@ export function emptyText(mode: string, about: About): string {
   return `No sessions yet. They come when an application connects to a client of this server; it is then led to ${String(about['connect'] ?? 'the target')}.`
 }
 
-/** Own address, peer, rendezvous: beside the state. */
+/** The addresses shown next to the state. */
 export function endPairs({ link, program }: Sample, about: About): [string, string][] {
   const pairs: [string, string][] = []
   if (about['listen'] !== undefined) pairs.push(['Applications', String(about['listen'])])
@@ -88,7 +88,7 @@ export function endPairs({ link, program }: Sample, about: About): [string, stri
   return pairs
 }
 
-/** The strip of smaller figures. */
+/** The values of the strip. */
 export function stripPairs(sample: Sample, before: Sample | undefined, about: About): [string, string][] {
   const { path, gauges } = sample
   const segmentBytes = Number(about['segment_bytes'] ?? 0)
@@ -107,7 +107,7 @@ export function stripPairs(sample: Sample, before: Sample | undefined, about: Ab
   ]
 }
 
-/** Counters of datagrams that were refused, with what they may mean. */
+/** Counters of dropped datagrams, with the reason. */
 const DROPS: readonly (readonly [name: string, text: string])[] = [
   ['drop_auth', 'failed authentication (wrong key or method?)'],
   ['drop_short', 'too short'],
@@ -135,7 +135,7 @@ function rendezvousText({ link, program }: Sample): string {
   return link.peer_found ? `found the server by ${link.rendezvous}` : `asking ${link.rendezvous}`
 }
 
-/** The list at the end: totals, how full the path is, what was refused. */
+/** The list of details. */
 export function detailPairs(sample: Sample, about: About, wireBits: number): [string, string][] {
   const { counters, host, path, link } = sample
   const total = (name: string): number => counters[name] ?? 0

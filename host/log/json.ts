@@ -1,6 +1,6 @@
 /**
- * Log lines for machines (`--log-format json`): one JSON object a line. Which session and peer a line is about is read
- * from its text, so that callers write one text for people.
+ * Log lines as JSON (`--log-format json`), one object per line. Session and peer are extracted from the text, so that
+ * callers only write the text.
  */
 
 /** Names of the levels 0 to 8. */
@@ -9,16 +9,17 @@ const LEVELS = ['silence', 'fatal', 'error', 'warning', 'notice', 'info', 'debug
 const SESSION = /^\[session:([0-9A-F]{8})\] /
 /** `host:port` as `formatAddress` prints it. */
 const ADDRESS = String.raw`(?:\d+\.\d+\.\d+\.\d+|\[[0-9a-f:.%]+\]):\d+`
-/** What stands before the address of a peer; of one that moved the new address counts. */
+/** Phrases before the address of a peer. If the peer moved, the new address is extracted. */
 const PEER = new RegExp(`(?:peer moved(?: from ${ADDRESS})? to|peer found at|no answer from|from) (${ADDRESS})`)
 
-/** C1 control characters, which JSON leaves as they are and terminals obey. */
+/** DEL and C1 control characters, which JSON does not escape and terminals interpret. */
 const CONTROL = /[\u007f-\u009f]/g
 
 /**
+ * Formats a log line as JSON.
  * @param level 0 to 8
- * @returns the object without line break: `time` (RFC 3339, UTC, ms), `level`, `text`, and `session` (conv, 8 hex digits)
- * and `peer` (`host:port`) where the text names them
+ * @returns the object without line break: `time` (RFC 3339, UTC, ms), `level`, `text`, and, if named in the text,
+ * `session` (conv, 8 hex digits) and `peer` (`host:port`)
  */
 export function jsonLine(level: number, time: Date, text: string): string {
   const line = {

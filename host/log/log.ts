@@ -1,7 +1,6 @@
 /**
- * The log (protocol.md 10.6): levels, line format, outputs, and repeats limited to one a second. Where lines go and
- * what time it is are injected. Hot paths ask `at(level)` first, so that no text is built for a line that nobody
- * gets.
+ * The log (protocol.md 10.6): levels, line format, outputs, and rate limiting of repeated lines. Output functions and
+ * clock are injected. Hot paths check `at(level)` first, to avoid formatting lines that are not written.
  */
 
 import { messageOf } from '../errors.ts'
@@ -21,7 +20,7 @@ export const LOG_VERY_VERBOSE = 8
 
 export const LOG_LEVEL_MIN = LOG_SILENCE
 export const LOG_LEVEL_MAX = LOG_VERY_VERBOSE
-/** In force until the configuration is read. */
+/** The level until the configuration is read. */
 export const LOG_LEVEL_DEFAULT = LOG_NOTICE
 
 /** First letter of a line, by level. Notice shares its letter with info, very verbose with verbose. */
@@ -29,20 +28,21 @@ const LETTERS = '-FEWIIDVV'
 /** ANSI colours of a whole line, by level (output `terminal`): red, yellow, green, plain, cyan, grey. */
 const COLOURS = ['', '31', '31', '33', '32', '', '36', '90', '90'] as const
 
-/** Least time between two lines of one key, in ms. */
+/** Minimum interval between two lines of one key, in ms. */
 const LIMIT_INTERVAL_MS = 1000
-/** Keys remembered for limiting; the one that was used first is forgotten for a new one. */
+/** Maximum number of rate-limited keys; a new key then replaces the oldest one. */
 const LIMIT_KEYS_MAX = 256
 
-/** How lines on standard output and standard error look; the system log has its own form. */
+/** Formats of lines on standard output and standard error; the system log has its own format. */
 export const LOG_FORMATS = ['plain', 'json'] as const
 export type LogFormat = (typeof LOG_FORMATS)[number]
 
-/** Warnings and worse that are remembered, and the longest text of one, UTF-16 units. */
+/** Number of recent warnings and errors kept. */
 const RECENT_MAX = 32
+/** Maximum length of their texts, UTF-16 units. */
 const RECENT_CHARS_MAX = 400
 
-/** A line of level warning or worse, as it is remembered for the dashboard. */
+/** A recent line of level warning or worse, for the dashboard. */
 export interface RecentLine {
   /** ms since the epoch */
   readonly at: number
@@ -59,7 +59,7 @@ interface Limit {
   suppressed: number
 }
 
-/** Matches what would break the one-line format or fool a terminal. */
+/** Matches characters that would break the one-line format or control a terminal. */
 // biome-ignore lint/suspicious/noControlCharactersInRegex: control characters are what it looks for
 const CONTROL = /[\u0000-\u001f\u007f-\u009f]/g
 
@@ -73,12 +73,13 @@ const noSyslog: OpenSyslog = () => {
   throw new Error('not available here')
 }
 
+/** A log with a level, a format and an output. */
 export class Log {
   readonly #print: Print
   readonly #now: () => Date
   readonly #limits = new Map<string, Limit>()
   readonly #recent: RecentLine[] = []
-  /** Lines remembered so far, including those dropped since: a viewer detects new lines by it. */
+  /** Total number of recent lines so far, including dropped ones, to detect new lines. */
   remembered = 0
   #level = LOG_LEVEL_DEFAULT
   #output: Output = 'stdout'
@@ -91,7 +92,7 @@ export class Log {
   /**
    * @param print Runtime.print
    * @param now wall clock
-   * @param openSyslog connects to the system log; throws when there is none
+   * @param openSyslog connects to the system log; throws if there is none
    */
   constructor(print: Print, now: () => Date = () => new Date(), openSyslog: OpenSyslog = noSyslog) {
     this.#print = print
@@ -108,7 +109,7 @@ export class Log {
     return this.#output !== 'syslog' && this.#output !== 'discard'
   }
 
-  /** Sets the level: 0 (silence) to 8 (very verbose); others are clamped. */
+  /** Sets the level, clamped to 0 (silence) to 8 (very verbose). */
   setLevel(level: number): void {
     this.#level = Math.min(Math.max(level, LOG_LEVEL_MIN), LOG_LEVEL_MAX)
   }
@@ -117,7 +118,7 @@ export class Log {
     this.#format = format
   }
 
-  /** Sets the output by its config name (`log`). An unknown name changes nothing and gives a warning. */
+  /** Sets the output by its name in the configuration (`log`). An unknown name only logs a warning. */
   setOutput(name: string): void {
     switch (name) {
       case 'stdout':
@@ -139,7 +140,7 @@ export class Log {
     }
   }
 
-  /** There is no terminal any more: what would go to standard output or standard error goes to the system log from now on. */
+  /** Redirects standard output and standard error to the system log, for a process without a terminal. */
   detach(): void {
     this.#detached = true
     this.setOutput(this.#output)
@@ -158,12 +159,14 @@ export class Log {
     }
   }
 
-  /** Whether a line of this level would be written. */
+  /** Whether a line of this level is written. */
   at(level: number): boolean {
     return level <= this.#level && level > LOG_SILENCE && this.#output !== 'discard'
   }
 
-  /** The last warnings and worse, oldest first. They need not have been written anywhere; limited ones are. */
+  /**
+   * The recent lines of level warning or worse, oldest first. Includes lines not written because of level or output.
+   */
   get recent(): readonly RecentLine[] {
     return this.#recent
   }
@@ -175,7 +178,7 @@ export class Log {
     this.remembered++
   }
 
-  /** Writes one line `<L> <time> <text>`, or a JSON object. Control characters in the text are escaped. */
+  /** Writes one line `<L> <time> <text>`, or a JSON object. Control characters are escaped. */
   write(level: number, text: string): void {
     if (level <= LOG_WARNING && level > LOG_SILENCE) this.#remember(level, text)
     if (!this.at(level)) {
@@ -200,9 +203,9 @@ export class Log {
   }
 
   /**
-   * Writes at most one line a second for each key; the next line says how many were left out.
+   * Writes at most one line per second for each key; the next line reports the number of suppressed lines.
    * @param key a constant, such as `udp send`
-   * @param text built only when the line is written, if it is a function
+   * @param text a function is called only if the line is written
    */
   limited(key: string, level: number, text: string | (() => string)): void {
     if (!this.at(level)) {
@@ -210,7 +213,7 @@ export class Log {
     }
     const now = this.#now().getTime()
     const limit = this.#limits.get(key)
-    // A wall clock may be set back: that must not silence a key.
+    // a wall clock that was set back must not silence a key
     if (limit !== undefined && now >= limit.last && now - limit.last < LIMIT_INTERVAL_MS) {
       limit.suppressed += 1
       return

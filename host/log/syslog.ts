@@ -1,6 +1,6 @@
 /**
- * The system log: one datagram for each line to /dev/log, in the local form of RFC 3164 (priority, time, tag with pid,
- * text; no host name). Lines that the log does not take at once are lost: a full log never stops the tunnel.
+ * The system log: one datagram per line to /dev/log, in the local format of RFC 3164 (priority, time, tag with pid,
+ * text; no host name). Lines that cannot be sent at once are dropped: a busy log never blocks the tunnel.
  */
 
 import { codeOf } from '../errors.ts'
@@ -17,10 +17,10 @@ const SEVERITIES = [2, 2, 3, 4, 5, 6, 7, 7, 7] as const
 const SEVERITY_DEBUG = 7
 const MONTHS = ['Jan', 'Feb', 'Mar', 'Apr', 'May', 'Jun', 'Jul', 'Aug', 'Sep', 'Oct', 'Nov', 'Dec'] as const
 
-/** Takes one line of a log level. */
+/** Writes one line. */
 export type SyslogWriter = (level: number, text: string) => void
 
-/** One record: `<14>Nov  2 11:10:08 kcptun-wasm[123]: text`. */
+/** Formats a record: `<14>Nov  2 11:10:08 kcptun-wasm[123]: text`. */
 export function formatRecord(level: number, date: Date, pid: number, text: string): string {
   const severity = SEVERITIES[level] ?? SEVERITY_DEBUG
   const two = (number: number): string => String(number).padStart(2, '0')
@@ -42,7 +42,7 @@ function connect(syscalls: Syscalls, path: string): number {
 
 /**
  * Connects to the system log.
- * @throws Error saying why there is none; NotAvailable without system calls
+ * @throws Error if it is not reachable; NotAvailable without system calls
  */
 export function openSyslog(os: OperatingSystem, now: () => Date, path = SYSLOG_PATH): SyslogWriter {
   const syscalls = syscallsOf(os)
@@ -52,7 +52,7 @@ export function openSyslog(os: OperatingSystem, now: () => Date, path = SYSLOG_P
     try {
       syscalls.send(fd, record)
     } catch (error) {
-      // EAGAIN: the log is busy; anything else: it went away, perhaps for a new one
+      // EAGAIN: the log is busy; any other error: it may have been restarted
       if (codeOf(error) === 'EAGAIN') return
       try {
         const fresh = connect(syscalls, path)
@@ -60,7 +60,7 @@ export function openSyslog(os: OperatingSystem, now: () => Date, path = SYSLOG_P
         fd = fresh
         syscalls.send(fd, record)
       } catch {
-        // the next line tries again
+        // retried with the next line
       }
     }
   }

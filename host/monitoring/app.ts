@@ -1,9 +1,10 @@
 /**
- * The monitoring server's application (protocol.md 11, docs/api.md): a hono app over plain functions. Nothing is computed
- * or kept without a request; long responses are made in steps between which the tunnel gets the event loop.
+ * Routes of the monitoring server (protocol.md 11, docs/api.md): a hono app over plain functions. Nothing is computed
+ * or stored without a request; long responses are generated in steps that yield to the event loop.
  *
- * The request target is judged as it stands on the wire, which the runtime's HTTP server hands over beside the request.
- * Sockets, limits and the syntax of heads are the runtime's; who may ask is access.ts, the stream of the dashboard live.ts.
+ * Routing uses the raw request target, which the HTTP server of the runtime passes with the request. The runtime
+ * handles sockets, limits and header syntax. Access control is in access.ts, the event stream of the dashboard in
+ * live.ts.
  */
 
 import { type Context, Hono } from 'hono'
@@ -23,45 +24,48 @@ const TEXT_TYPE = 'text/plain; charset=utf-8'
 const JSON_TYPE = 'application/json'
 const HTML_TYPE = 'text/html; charset=utf-8'
 const EVENTS_TYPE = 'text/event-stream; charset=utf-8'
-/** What the app's routes stand under a name that no target can have. */
+/** Path that no target can have, for targets without a route. */
 const NO_ROUTE = '/\u0000'
 
-/** Beside the request: its target as it stood in the request line, and its connection. */
+/** Passed with each request: the raw target of the request line, and the connection. */
 export interface HttpEnv {
   readonly Bindings: { readonly target: string; readonly connection?: HttpConnection }
 }
 
 export interface HttpApp {
   fetch(request: Request, env: HttpEnv['Bindings']): Response | Promise<Response>
-  /** Dashboards that watch. */
+  /** Number of connected dashboards. */
   readonly viewers: number
-  /** Ends their streams; they come again when they can. */
+  /** Ends their streams; they reconnect. */
   endViewers(): void
 }
 
-/** What a path asks of who asks for it: nothing; the token; without one a Host header of ours, of browsers or of everybody. */
+/**
+ * The requirement of a path. `open`: none. Otherwise the token if one is set, and without a token: `token`: none;
+ * `browsers`, `strict`: a Host header that names this server, from browsers or from all clients.
+ */
 type Access = 'open' | 'token' | 'browsers' | 'strict'
 const ACCESS: ReadonlyMap<string, Access> = new Map<string, Access>([
   ['/healthy', 'open'],
   ['/ready', 'token'],
-  // requested by names that only a local network resolves; identifies no peer
+  // scraped by host names of the local network; does not identify peers
   ['/metrics', 'token'],
   ['/stats', 'browsers'],
   ['/stats.json', 'browsers'],
   ['/events', 'strict'],
 ])
 
-/** An answer to who may not ask for this; undefined to who may. */
+/** Checks access. @returns an error page; undefined if access is granted */
 function refuse({ headers }: Request, access: Access, source: HttpSource): Response | undefined {
   if (access === 'open') return undefined
   const token = source.token()
-  // a stranger's page has no token: then the name does not matter
+  // a foreign page does not have the token, so the Host header need not be checked
   if (token !== undefined) return hasToken(headers.get('authorization'), token) ? undefined : errorPage(401)
   const named = access === 'strict' || (access === 'browsers' && maybeBrowser(headers))
   return named && !isOwnHost(headers.get('host'), source.listen) ? errorPage(421) : undefined
 }
 
-/** The dashboard: the same for everybody, it holds no data and asks for the token itself. */
+/** The dashboard page. It contains no data and prompts for the token itself. */
 function dashboard({ headers, method }: Request, source: HttpSource): Response {
   if (source.token() === undefined && !isOwnHost(headers.get('host'), source.listen)) {
     return errorPage(maybeBrowser(headers) ? 421 : 404)
@@ -76,7 +80,7 @@ function dashboard({ headers, method }: Request, source: HttpSource): Response {
 
 const queryOf = (context: Context<HttpEnv>): string => parseTarget(context.env.target)?.query ?? ''
 
-/** The dashboard and its stream of events. */
+/** Routes of the dashboard and its event stream. */
 function addPages(app: Hono<HttpEnv>, source: HttpSource, feed: LiveFeed): void {
   app.all('/', (context) => dashboard(context.req.raw, source))
   app.all('/events', (context) => {
@@ -89,11 +93,11 @@ function addPages(app: Hono<HttpEnv>, source: HttpSource, feed: LiveFeed): void 
   })
 }
 
-/** The figures, for people and for programs. */
+/** Routes of the statistics. */
 function addFigures(app: Hono<HttpEnv>, source: HttpSource): void {
   const { program } = source
   const banner = `${program.name} ${program.version}\n  ${program.note}`
-  /** The moment of the last POST, whose figures are those since the one before. */
+  /** Snapshot of the last POST, to which the next POST is relative. */
   let last = source.start
 
   app.all('/stats', (context) => {
@@ -125,10 +129,10 @@ function addFigures(app: Hono<HttpEnv>, source: HttpSource): void {
   })
 }
 
-/** The application; its `fetch` goes to Runtime.serveHttp, with the target and the connection as bindings. */
+/** Creates the application. Runtime.serveHttp calls its `fetch` with target and connection as bindings. */
 export function createHttpApp(source: HttpSource): HttpApp {
   const app = new Hono<HttpEnv>({
-    // routes are found by the target itself: what stands in request.url was repaired on the way
+    // routes use the raw target: request.url is normalized
     getPath: (_request, options) => {
       const parsed = parseTarget(options?.env?.target ?? '')
       return parsed === undefined || parsed.more ? NO_ROUTE : `/${parsed.name}`
@@ -148,7 +152,7 @@ export function createHttpApp(source: HttpSource): HttpApp {
     const { target } = context.env
     if (parseTarget(target) === undefined) return errorPage(400)
     const { path, raw } = context.req
-    // nothing is looked at, fetched or made before it is known who asks
+    // nothing is fetched or computed before access is checked
     if (isForeign(raw.headers) && !(path === '/' && isNavigation(raw))) return errorPage(403)
     const access = ACCESS.get(path)
     const refusal = access === undefined ? undefined : refuse(raw, access, source)

@@ -1,9 +1,9 @@
-/** Which client is evicted when places are few: the one that holds most of them, so that no client can lock others out. */
+/** Chooses which client to evict at a limit: the one with the most entries, so that no client can lock others out. */
 
 /**
- * The oldest entry of the holder that has most entries.
+ * Returns the oldest entry of the holder with the most entries.
  * @param entries oldest first
- * @param holderOf who holds an entry
+ * @param holderOf the holder of an entry
  * @returns undefined if there are no entries
  */
 export function oldestOfMost<T>(entries: Iterable<T>, holderOf: (entry: T) => string | undefined): T | undefined {

@@ -1,14 +1,15 @@
 /**
- * The limits of the monitoring server (protocol.md 11) around a server of node:http, which Node and Bun both have: heads
- * up to 4095 bytes, 15 s for a whole connection, a bound on connections, one request on each. What breaks these rules
- * is cut without an answer; routes are app.ts, texts pages.ts. A stream that lasts is let go from the 15 s by its route, which
- * then sees to its end; the bound on connections counts it all the same.
+ * Enforces the limits of the monitoring server (protocol.md 11) on a server of node:http, which Node and Bun provide:
+ * heads up to 4095 bytes, 15 s for a whole connection, a maximum number of connections, one request per connection.
+ * Connections that violate them are closed without an answer. Routes are in app.ts, texts in pages.ts. The route of a
+ * long-lived stream exempts its connection from the 15 s and is then responsible for ending it; the connection still
+ * counts towards the maximum.
  *
- * Beyond the bound a connection makes room for the new one, so that strangers who only hold connections keep nobody out:
- * one without a request, if there is one, else one whose answer is not a stream; of the address that has most of them
- * the oldest.
+ * At the maximum an existing connection is closed for a new one, so that idle connections cannot lock out clients: one
+ * without a request if there is one, otherwise one whose answer is not a stream; the oldest one of the address with the
+ * most connections.
  *
- * The server comes in as an object: this file knows of node:http only the shapes below.
+ * The server is passed as an object: this file depends only on the interfaces below.
  */
 
 import { systemError, toError } from '../errors.ts'
@@ -18,29 +19,29 @@ import type { HttpConnection, HttpServer } from '../runtime.ts'
 import { oldestOfMost } from './crowd.ts'
 import { errorPage } from './pages.ts'
 
-/** From accept to close. */
+/** Maximum duration of a connection, from accept to close. */
 export const CONNECTION_LIMIT_MS = 15000
-/** Request line, headers and the empty line. */
+/** Maximum length of request line, headers and empty line. */
 const HEAD_BYTES = 4095
-/** Of the request line: two spaces, `HTTP/1.x`, CRLF; and the empty line. */
+/** Rest of the request line (two spaces, `HTTP/1.x`, CRLF) and the empty line. */
 const LINE_EXTRA_BYTES = 14
-/** Of a header: colon, space, CRLF. */
+/** Rest of a header: colon, space, CRLF. */
 const HEADER_EXTRA_BYTES = 4
-/** Connections at a time. */
+/** Maximum number of simultaneous connections. */
 export const CONNECTIONS_MAX = 64
-/** A lone interval timer would look for late requests; the limit above is stricter, so it never has to run. */
+/** Disables the interval timer that looks for late requests: the connection limit is stricter. */
 const NEVER_MS = 2 ** 31 - 1
-/** A request line whose target is no URI, which node:http does not hand on. */
+/** A request line whose target may not be a URI; node:http rejects such requests. */
 const REQUEST_LINE = /^[!#$%&'*+.^`|~\w-]+ [^ \r\n]+ HTTP\/1\.[^\r\n]*\r\n/
 
-/** For createServer. The parser cuts near `maxHeaderSize`, which bounds what is kept; `admit` is exact. */
+/** Options of createServer. `maxHeaderSize` is an approximate limit of the parser; `admit` is exact. */
 export const HTTP_OPTIONS = {
   maxHeaderSize: 4096,
   headersTimeout: 0,
   requestTimeout: 0,
   keepAliveTimeout: 0,
   connectionsCheckingInterval: NEVER_MS,
-  // HTTP/1.0 has none, and nothing here depends on it
+  // HTTP/1.0 has no Host header
   requireHostHeader: false,
 } as const
 
@@ -69,12 +70,12 @@ interface NodeServer {
   closeAllConnections(): void
 }
 
-/** The parts of a request and its answer that the limits look at. */
+/** The parts of a request and its answer that the limits use. */
 interface NodeIncoming {
   readonly httpVersion: string
   readonly method?: string | undefined
   readonly url?: string | undefined
-  /** Names and values in turn. */
+  /** Names and values alternately. */
   readonly rawHeaders: readonly string[]
   readonly socket: NodeSocket
 }
@@ -87,13 +88,13 @@ interface Connection {
   readonly remote: string | undefined
   readonly limitMs: number
   limit: ReturnType<typeof setTimeout>
-  /** A request came whole. */
+  /** A complete request was received. */
   asked: boolean
-  /** Its answer is a stream that lasts. */
+  /** The answer is a long-lived stream. */
   held: boolean
 }
 
-/** What is known of connections, for as long as they live. */
+/** State of the open connections. */
 const connections = new WeakMap<NodeSocket, Connection>()
 
 /** The connection of a request, for its handler. */
@@ -116,7 +117,7 @@ export function connectionOf(socket: NodeSocket): HttpConnection {
   }
 }
 
-/** The connection that makes room for the next; undefined when all of them are streams. */
+/** The connection to close for a new one; undefined if all are streams. */
 function dispensable(open: ReadonlySet<NodeSocket>): NodeSocket | undefined {
   const known = [...open].filter((socket) => connections.get(socket)?.held === false)
   const idle = known.filter((socket) => connections.get(socket)?.asked === false)
@@ -130,8 +131,8 @@ function headBytes({ method = '', url = '', rawHeaders }: NodeIncoming): number 
 }
 
 /**
- * Before a request is handled.
- * @returns false when it was cut: too long a head, or HTTP/0.9 (protocol.md 11)
+ * Checks a request before it is handled.
+ * @returns false if its connection was closed: head too long, or HTTP/0.9 (protocol.md 11)
  */
 export function admit(incoming: NodeIncoming, outgoing: NodeOutgoing): boolean {
   outgoing.shouldKeepAlive = false
@@ -150,7 +151,7 @@ async function refuse(socket: NodeSocket): Promise<void> {
 
 /**
  * Starts `server` on `address`. Rejects with the error of bind or listen.
- * @param limitMs the life of one connection
+ * @param limitMs maximum duration of a connection
  */
 export function openHttp(
   server: NodeServer,
@@ -186,7 +187,7 @@ export function openHttp(
     const fail = (error: Error): void => reject(toError(error))
     server.on('error', fail)
     server.listen({ host: spelling.write(address), port: address.port, exclusive: true }, () => {
-      // accept errors: the runtime closes the connection and goes on
+      // accept errors are ignored: the runtime closes the connection and continues
       server.on('error', () => {})
       server.off('error', fail)
       const bound = server.address()

@@ -1,14 +1,13 @@
 /**
- * The stream behind the dashboard (`/events`, docs/api.md): samples of a running endpoint for everybody who watches, by
- * server-sent events.
+ * The event stream of the dashboard (`/events`, docs/api.md): samples of a running endpoint as server-sent events.
  *
- * Without viewers there is no timer and nothing is read. With them everything is read and put into text once, whatever
- * their number. A viewer that reads slowly misses samples, each of which stands for itself; one that reads nothing for
- * long is cut. While somebody watches who is no page of another site, a client pings its peer whenever it heard
- * nothing since the sample before, so that a link that dies while idle is seen too; to the peer these are the pings of a
- * keepalive.
+ * Without viewers there is no timer and nothing is read. With viewers each sample is read and formatted once for all of
+ * them. A slow viewer misses samples, which are self-contained; a viewer that stops reading is disconnected. While a
+ * viewer is connected that cannot be a page of another site, a client pings its peer whenever nothing was received
+ * since the previous sample, so that the failure of an idle path is detected. The peer treats these pings like
+ * keepalives.
  *
- * What the figures mean is stats.ts; routes are app.ts, access is access.ts.
+ * The statistics are defined in stats.ts, routes in app.ts, access control in access.ts.
  */
 
 import { SessionState } from '../engine/core.ts'
@@ -19,43 +18,43 @@ import type { ContextStats, ContextSteps } from '../transport/obfs/context-stats
 import { oldestOfMost } from './crowd.ts'
 import type { Counters, SessionStats, SessionSteps, Snapshot } from './stats.ts'
 
-/** Time between two samples, ms. */
+/** Sample interval, ms. */
 export const SAMPLE_MS = 500
-/** Watching dashboards at a time; one makes room for the next. */
+/** Maximum number of viewers; a further one replaces an existing one. */
 export const VIEWERS_MAX = 8
-/** Events that wait for a viewer; more are left out. */
+/** Maximum number of events queued for a viewer; further ones are dropped. */
 const QUEUED_MAX = 2
-/** A viewer that takes nothing for so long is cut, ms. */
+/** A viewer that does not read for this time is disconnected, ms. */
 const PATIENCE_MS = 15_000
-/** A peer that sends nothing for so long while it is pinged, or an answer is due, counts as lost, ms. */
+/** Without datagrams for this time, while pings or data are outstanding, the peer counts as unreachable, ms. */
 const SILENT_MS = 2000
-/** Sessions that are shown one by one, the liveliest ones, and contexts of an obfuscator. */
+/** Maximum number of sessions listed, the most active ones, and of obfuscator contexts. */
 export const ROWS_MAX = 50
-/** Looking through the sessions takes at most this share of the time. */
+/** Maximum share of time spent iterating over sessions. */
 const WALK_SHARE = 0.005
-/** A session whose last activity is older says nothing about the path now, s. */
+/** Maximum idle time of a session that is representative of the path, s. */
 const FRESH_S = 3
 
-/** Whether the peer answers. `checking`: it is not known yet. `idle`: a server without sessions. */
+/** Whether the peer answers. `checking`: not known yet. `idle`: a server without sessions. */
 export type LinkState = 'checking' | 'up' | 'silent' | 'quiet' | 'idle' | 'pending' | 'serving'
 
-/** The ends of the path; what is not known is undefined. */
+/** Addresses of the path; undefined if unknown. */
 export interface LinkStatus {
   readonly local: SocketAddress | undefined
   readonly peer: SocketAddress | undefined
   readonly rendezvous: SocketAddress | undefined
   /** Whether a rendezvous client has its peer. */
   readonly peerFound: boolean
-  /** Round trip of the last PING that was answered, ms. */
+  /** Round trip time of the last answered PING, ms. */
   readonly pongRtt: number | undefined
 }
 
-/** What the feed reads. */
+/** Data source of the feed. */
 export interface LiveSource {
   readonly client: boolean
   readonly server: boolean
   readonly clock: Clock
-  /** Called before a sample when figures, or with the target /stats.json sessions, must be fetched first. */
+  /** If present, fetches statistics before a sample; with the target /stats.json also sessions. */
   prepare?(target: string): Promise<void>
   snapshot(): Snapshot
   sessions(): SessionSteps
@@ -63,29 +62,29 @@ export interface LiveSource {
   summary(snapshot: Snapshot): object
   /** A session as in /stats.json. */
   session(session: SessionStats): object
-  /** With an obfuscator: its contexts. */
+  /** The contexts of the obfuscator, if any. */
   contexts(): ContextSteps | undefined
   /** A context as in /stats.json. */
   context(context: ContextStats): object
-  /** Settings for people to see; no secrets. */
+  /** Settings to display; no secrets. */
   about(): object
   path(): LinkStatus
-  /** Client: sends one PING beside the keepalive. */
+  /** Client: sends one PING in addition to keepalives. */
   ping(): void
-  /** The last warnings, and how many there were ever. */
+  /** The recent warnings and the total number of warnings. */
   warnings(): { readonly recent: readonly RecentLine[]; readonly remembered: number }
 }
 
 interface Viewer {
   readonly controller: ReadableStreamDefaultController<Uint8Array>
   readonly connection: HttpConnection
-  /** It can be no page of another site. */
+  /** It cannot be a page of another site. */
   readonly isKnown: boolean
-  /** When it last had room, monotonic ms. */
+  /** When an event was last queued, monotonic ms. */
   tookAt: number
 }
 
-/** Authentic datagrams received so far. */
+/** Number of authentic datagrams received. */
 function authentic(counters: Counters): number {
   const { pkt_received, drop_auth, drop_replay, drop_reflected, drop_oversize, drop_short, drop_malformed } = counters
   return pkt_received - drop_auth - drop_replay - drop_reflected - drop_oversize - drop_short - drop_malformed
@@ -93,7 +92,7 @@ function authentic(counters: Counters): number {
 
 const bytesOf = (session: SessionStats): number => session.tcpRead + session.tcpWritten
 
-/** The liveliest first: sessions that carry data, then by their last activity, then by their bytes. */
+/** Orders sessions by activity: live sessions first, then by state, idle time and bytes. */
 function livelier(a: SessionStats, b: SessionStats): number {
   const rank = ({ state }: SessionStats): number => (state <= SessionState.ESTABLISHED ? 0 : state)
   return rank(a) - rank(b) || a.idle - b.idle || bytesOf(b) - bytesOf(a)
@@ -103,15 +102,15 @@ const encoder = new TextEncoder()
 const shown = (address: SocketAddress | undefined): string | null =>
   address === undefined ? null : formatAddress(address)
 
-/** One server-sent event. */
+/** Formats a server-sent event. */
 export const sseEvent = (name: string, data: object): string => `event: ${name}\ndata: ${JSON.stringify(data)}\n\n`
 
-/** Looks at the peer's answers from sample to sample. */
+/** Derives the link state from consecutive samples. */
 class LinkWatch {
   readonly #source: LiveSource
   #received = 0
   #at = 0
-  /** ms without an authentic datagram, while the process was able to receive one. */
+  /** Time without authentic datagrams, excluding times in which the process was suspended, ms. */
   silent = 0
   #checked = false
 
@@ -127,12 +126,12 @@ class LinkWatch {
   }
 
   /**
-   * Takes the next sample.
-   * @returns whether nothing was received since the one before
+   * Processes the next sample.
+   * @returns whether nothing was received since the previous one
    */
   look({ at, counters }: Snapshot): boolean {
     const received = authentic(counters)
-    // a process that did not run for long could not receive anything
+    // a suspended process cannot receive datagrams
     const passed = Math.min(at - this.#at, 2 * SAMPLE_MS)
     this.#at = at
     this.silent = received === this.#received ? this.silent + passed : 0
@@ -141,7 +140,7 @@ class LinkWatch {
     return this.silent > 0
   }
 
-  /** @param pinged whether silence is met by pings */
+  /** The current link state. @param pinged whether the peer is pinged during silence */
   state(counters: Counters, pending: boolean, pinged: boolean): LinkState {
     const { client, server } = this.#source
     const live = counters.sessions_connect + counters.sessions_established + counters.sessions_linger
@@ -154,23 +153,26 @@ class LinkWatch {
     if (!server) return 'serving'
     if (live === 0) return 'idle'
     if (!late) return 'up'
-    // a server does not ping: silence means something only when an answer is due
+    // a server does not ping: silence is only significant while data is unacknowledged
     return counters.waitsnd > 0 ? 'silent' : 'quiet'
   }
 }
 
+/** Sends samples to all viewers. */
 export class LiveFeed {
   readonly #source: LiveSource
   readonly #viewers = new Set<Viewer>()
   readonly #link: LinkWatch
   #timer: Timer | undefined
   #rows: SessionStats[] = []
-  /** A walk through the sessions is under way, and when the next may begin, monotonic ms. */
+  /** An iteration over the sessions is in progress. */
   #walking = false
+  /** Earliest start of the next iteration, monotonic ms. */
   #walkAt = 0
   #warned = 0
-  /** Figures are being fetched; what it took with sessions, ms. */
+  /** Statistics are being fetched. */
   #preparing = false
+  /** Duration of the last fetch with sessions, ms. */
   #fetchMs = 0
 
   constructor(source: LiveSource) {
@@ -183,8 +185,8 @@ export class LiveFeed {
   }
 
   /**
-   * A stream of events for one more viewer.
-   * @param isKnown it can be no page of another site
+   * Opens an event stream for a further viewer.
+   * @param isKnown it cannot be a page of another site
    */
   open(connection: HttpConnection, isKnown: boolean): ReadableStream<Uint8Array> {
     if (this.#viewers.size >= VIEWERS_MAX) this.#makeRoom()
@@ -198,7 +200,7 @@ export class LiveFeed {
         viewer = { controller, connection, isKnown, tookAt: snapshot.at }
         this.#viewers.add(viewer)
         if (isFirst) this.#begin()
-        // silence counts from where it is met by pings
+        // silence is measured from the first ping
         if (isFirst || isFirstToPing) this.#link.begin(snapshot)
         controller.enqueue(encoder.encode(this.#hello()))
         this.#step(snapshot)
@@ -211,21 +213,21 @@ export class LiveFeed {
   }
 
   /**
-   * Ends a stream, one that may be another site's if there is one; of the address that has most of them the oldest. So
-   * no client can lock others out.
+   * Ends one stream, preferably one that may belong to another site: the oldest one of the address with the most
+   * streams, so that no client can lock others out.
    */
   #makeRoom(): void {
     const strangers = [...this.#viewers].filter(({ isKnown }) => !isKnown)
     const viewer = oldestOfMost(strangers.length > 0 ? strangers : this.#viewers, ({ connection }) => connection.remote)
     if (viewer === undefined) return
     this.#remove(viewer)
-    // so that it does not come again at once and drive out another one
+    // prevents an immediate reconnect, which would evict another viewer
     viewer.controller.enqueue(encoder.encode(sseEvent('crowded', { most: VIEWERS_MAX })))
     viewer.controller.close()
     viewer.connection.release?.()
   }
 
-  /** Ends all streams: we stop, or what they show has changed. */
+  /** Ends all streams, at shutdown or after a configuration change. */
   endAll(): void {
     for (const viewer of this.#viewers) {
       this.#remove(viewer)
@@ -234,7 +236,7 @@ export class LiveFeed {
     }
   }
 
-  /** Whether silence is met by pings: a page of another site causes none. */
+  /** Whether the peer is pinged during silence: pages of other sites do not cause pings. */
   get #pings(): boolean {
     for (const { isKnown } of this.#viewers) if (isKnown) return true
     return false
@@ -300,7 +302,7 @@ export class LiveFeed {
       link: {
         state: this.#link.state(counters, pending, pings),
         silent_ms: Math.round(this.#link.silent),
-        // an idle session's round trip is that of its last data
+        // the round trip time of an idle session is that of its last data
         rtt_ms: busiest?.rtt ?? pongRtt ?? this.#rows.find(({ rtt }) => rtt > 0)?.rtt ?? null,
         local: shown(local),
         peer: shown(peer),
@@ -316,7 +318,7 @@ export class LiveFeed {
     this.#send(encoder.encode(text), snapshot.at)
   }
 
-  /** The first contexts of the obfuscator, if there is one. */
+  /** The first contexts of the obfuscator, if any. */
   #contexts(): { contexts?: object[] } {
     const steps = this.#source.contexts()
     if (steps === undefined) return {}
@@ -341,7 +343,7 @@ export class LiveFeed {
     }
   }
 
-  /** Looks for the liveliest sessions: at once when there are few, else a part in each turn of the event loop. */
+  /** Finds the most active sessions: at once if there are few, otherwise in steps that yield to the event loop. */
   #walk(at: number): void {
     if (this.#walking || at < this.#walkAt) return
     this.#walking = true

@@ -1,26 +1,24 @@
 /**
- * /metrics: the counters as OpenMetrics text (OpenMetrics 1.0). Names, units and meanings are documented in docs/api.md
- * and stay stable.
- *
- * There are no labels per session or peer: the number of time series is a constant.
+ * /metrics: the counters as OpenMetrics 1.0 text. Names, units and meanings are documented in docs/api.md and remain
+ * stable. There are no labels per session or peer: the number of time series is constant.
  */
 import type { HostCounterName, HostCounters } from '../driver/diagnostics.ts'
 import type { CounterName } from '../engine/core.ts'
 import type { Snapshot } from './stats.ts'
 
-/** What the media type of OpenMetrics 1.0 is. */
+/** Media type of OpenMetrics 1.0. */
 export const METRICS_TYPE = 'application/openmetrics-text; version=1.0.0; charset=utf-8'
 
 const PREFIX = 'kcptun_'
 const MS_PER_S = 1000
 
 interface Family {
-  /** Without prefix. A name that ends in a unit has it declared. */
+  /** Without prefix. A unit at the end of a name is also declared. */
   readonly name: string
   readonly type: 'counter' | 'gauge'
   readonly unit?: 'bytes' | 'seconds'
   readonly help: string
-  /** Samples: the counter each shows, by the value of the label. */
+  /** The samples: a counter and the value of the label. */
   readonly samples: readonly (readonly [source: CounterName | HostCounterName, label?: string])[]
   readonly label?: string
 }
@@ -41,7 +39,7 @@ const gauge = (source: CounterName, name: string, help: string, unit?: 'bytes' |
   samples: [[source]],
 })
 
-/** Every counter of docs/abi.md and of the host, in the order of the answer. */
+/** All counters of docs/abi.md and of the host, in output order. */
 const FAMILIES: readonly Family[] = [
   counter('tcp_read_bytes', 'tcp_read_bytes', 'Bytes read from local TCP connections.'),
   counter('tcp_written_bytes', 'tcp_written_bytes', 'Bytes written to local TCP connections.'),
@@ -141,7 +139,7 @@ const FAMILIES: readonly Family[] = [
   },
 ]
 
-/** What /metrics says about the program. */
+/** Program information in /metrics. */
 export interface BuildInfo {
   readonly version: string
   readonly runtime: string
@@ -157,7 +155,7 @@ function escapeLabel(text: string): string {
   return text.replaceAll('\\', '\\\\').replaceAll('"', '\\"').replaceAll('\n', '\\n')
 }
 
-/** The whole exposition; `ready` as /ready answers. */
+/** Renders the exposition. @param ready whether /ready returns 200 */
 export function renderMetrics(snapshot: Snapshot, host: HostCounters, ready: boolean, build: BuildInfo): string {
   const values: Readonly<Record<CounterName | HostCounterName, number>> = {
     ...snapshot.counters,

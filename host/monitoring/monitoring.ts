@@ -1,6 +1,6 @@
 /**
- * Opens the monitoring server of `http_listen` (protocol.md 11): puts program, configuration and what there is to show
- * together. The answers are app.ts, the figures come from endpoint/monitor.ts, or from several processes through workers/stats.ts.
+ * Opens the monitoring server on `http_listen` (protocol.md 11) and connects it to configuration and statistics. The
+ * routes are in app.ts; statistics come from endpoint/monitor.ts, or from workers/stats.ts with several processes.
  */
 
 import { type Config, MODE_CLIENT, MODE_SERVER } from '../config/config.ts'
@@ -20,24 +20,24 @@ import { NO_COUNTERS } from './stats.ts'
 /** Header of a KCP segment (protocol.md 5.1). */
 const SEGMENT_HEADER_BYTES = 24
 
-/** What there is to show. */
+/** Source of the statistics. */
 export interface Monitor extends Pick<HttpSource, 'snapshot' | 'sessions' | 'contexts' | 'health' | 'hostCounters'> {
   /** Monotonic ms. */
   readonly started: number
-  /** Called before each request is answered, when the numbers must be fetched first. */
+  /** If present, fetches the statistics before each answer. */
   prepare?(target: string): Promise<void>
   path(): LinkStatus
-  /** Client: sends one PING beside the keepalive. */
+  /** Client: sends one PING in addition to keepalives. */
   ping(): void
 }
 
 /** The running server. */
 export interface Monitoring extends HttpServer {
-  /** A new configuration is in force. */
+  /** Applies a new configuration. */
   reload(config: Config): void
 }
 
-/** The settings that a dashboard shows; no secrets. */
+/** The settings shown by the dashboard; no secrets. */
 function describeConfig(config: Config, family: 4 | 6): object {
   const { listen, connect, kcp_bind, kcp_connect, rendezvous_server, method, obfs, kcp, keepalive } = config
   const segment_bytes = kcpMtu(kcp.mtu, family, method, obfs) - SEGMENT_HEADER_BYTES
@@ -56,7 +56,7 @@ function describeConfig(config: Config, family: 4 | 6): object {
 }
 
 /**
- * Serves `http_listen`, if there is one.
+ * Starts the server if `http_listen` is set.
  * @throws ConfigError, StartError
  */
 export async function openMonitoring(
@@ -115,7 +115,7 @@ export async function openMonitoring(
     },
     reload(next) {
       config = next
-      // what they show has changed, and perhaps who may see it
+      // the displayed settings and the token may have changed
       app.endViewers()
     },
   }

@@ -1,10 +1,10 @@
-/** The answers of the monitoring server as HTTP has them: headers, error pages, bodies made in steps. */
+/** HTTP responses of the monitoring server: headers, error pages, bodies generated in steps. */
 
 import type { Clock } from '../runtime.ts'
 
-/** An answer up to this length is sent in one piece, UTF-16 units. */
+/** Maximum length of a body that is sent at once, UTF-16 units. */
 const WHOLE_ANSWER = 65536
-/** Status, title and sentence of the error pages. */
+/** Title and text of the error pages, by status. */
 const ERRORS = {
   400: ['Bad Request', 'Your browser sent a request that this server could not understand.'],
   401: ['Unauthorized', 'The bearer token of this server (http_token in its configuration) is missing or wrong.'],
@@ -18,7 +18,10 @@ const ERRORS = {
   503: ['Service Unavailable', 'This connection cannot carry a stream of events.'],
 } as const
 
-/** Browsers do not always send the origin of a request; they withhold responses with these headers from pages of other sites. */
+/**
+ * Browsers do not expose responses with these headers to pages of other sites. Needed because requests do not always
+ * contain the origin.
+ */
 const NOT_FOR_OTHERS = { 'Cross-Origin-Resource-Policy': 'same-origin', 'X-Frame-Options': 'DENY' } as const
 
 /** An error page (protocol.md 11). */
@@ -31,7 +34,7 @@ export function errorPage(status: keyof typeof ERRORS): Response {
   return new Response(body, { status, headers })
 }
 
-/** An answer with the headers that all of them have. `post`: one that may not be asked for again. */
+/** A response with the common headers. @param post whether it answers a POST, which omits Cache-Control */
 export function page(body: string | ReadableStream<Uint8Array>, type: string, status = 200, post = false): Response {
   const headers = new Headers({
     Connection: 'close',
@@ -43,13 +46,13 @@ export function page(body: string | ReadableStream<Uint8Array>, type: string, st
   return new Response(body, { status, headers })
 }
 
-/** A body made part by part: in one piece when it is short, else each part when the one before was taken. */
+/** A body generated from parts: a string if it is short, otherwise a stream that generates each part on demand. */
 export function bodyOf(parts: Iterator<string, unknown>, clock: Clock): string | ReadableStream<Uint8Array> {
   let text = ''
   while (text.length < WHOLE_ANSWER) {
     const { value, done } = parts.next()
     if (done === true) return text
-    // a step over slots that are empty or left out: those that follow are others' turn too
+    // a step without output: let the event loop run before the next one
     if (value === '') break
     text += value
   }
@@ -57,7 +60,7 @@ export function bodyOf(parts: Iterator<string, unknown>, clock: Clock): string |
   return new ReadableStream<Uint8Array>({
     async pull(controller) {
       while (text === '') {
-        // the tunnel comes first
+        // yield to the event loop
         await new Promise<void>((resolve) => clock.defer(resolve))
         const { value, done } = parts.next()
         if (done === true) {

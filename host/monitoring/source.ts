@@ -1,11 +1,11 @@
-/** What the monitoring server shows, and of whom. */
+/** Interface to the data that the monitoring server shows. */
 
 import type { HostCounters } from '../driver/diagnostics.ts'
 import type { ContextSteps } from '../transport/obfs/context-stats.ts'
 import type { LiveSource } from './live.ts'
 import type { Health, SessionSteps, Snapshot } from './stats.ts'
 
-/** Who answers. */
+/** The running program. */
 export interface ProgramInfo {
   readonly name: string
   readonly version: string
@@ -13,27 +13,27 @@ export interface ProgramInfo {
   readonly note: string
   readonly runtime: string
   readonly runtimeVersion: string
-  /** As in the log: client, server, ... */
+  /** Mode name, as in the log: client, server, ... */
   readonly mode: string
 }
 
-/** What the app shows. */
+/** Data source of the routes. */
 export interface HttpSource {
   readonly program: ProgramInfo
   snapshot(): Snapshot
   sessions(): SessionSteps
-  /** With an obfuscator: its contexts. */
+  /** The contexts of the obfuscator, if any. */
   contexts?(): ContextSteps | undefined
-  /** Called before a request is answered, once it is known that it may be, when figures must be fetched first. */
+  /** If present, fetches the statistics before each answer, after access control. */
   prepare?(target: string): Promise<void>
   health(): Health
   hostCounters(): HostCounters
-  /** The moment of the start, with the counters at 0. */
+  /** Snapshot at startup, with all counters 0. */
   readonly start: Snapshot
-  /** `http_listen`: the name in it is one of ours. */
+  /** `http_listen`; its host is accepted in Host headers. */
   readonly listen: string | undefined
-  /** `http_token` in force. */
+  /** Current `http_token`. */
   token(): string | undefined
-  /** What only the dashboard shows. */
+  /** Data for the dashboard only. */
   readonly live: Omit<LiveSource, 'snapshot' | 'sessions' | 'summary' | 'session' | 'contexts' | 'context'>
 }

@@ -1,4 +1,4 @@
-/** /stats.json; its schema stands in docs/api.md. */
+/** Renders /stats.json; the schema is documented in docs/api.md. */
 
 import { GAUGES } from '../engine/core.ts'
 import { formatConv, SESSION_STATES } from '../format.ts'
@@ -7,8 +7,9 @@ import { contextJson } from '../transport/obfs/context-stats.ts'
 import type { HttpSource } from './source.ts'
 import { renderHealth, SessionFilter, type SessionStats, type Snapshot, type StatsQuery } from './stats.ts'
 
-/** Version of the schema of /stats.json: raised when a name goes or changes its meaning, not when one is added. */
+/** Version of the schema, incremented when a name is removed or changes its meaning, not when one is added. */
 const STATS_JSON_VERSION = 1
+
 /** One session. */
 export function sessionJson(session: SessionStats): object {
   const ms = (value: number): number | null => (value < 0 ? null : value)
@@ -48,16 +49,16 @@ export function summaryOf(source: HttpSource, { uptime, cpu, date, counters, wor
     cpu_ms: cpu ?? null,
     ready: healthy,
     health: text,
-    // absent for a single process
+    // absent with a single process
     workers,
     counters: Object.fromEntries(totals),
-    // JSON knows no Infinity: null stands for never
+    // Infinity (never) becomes null in JSON
     gauges: Object.fromEntries(gauges),
     host: source.hostCounters(),
   }
 }
 
-/** The body of /stats.json in parts. */
+/** Generates the body of /stats.json in parts. */
 export function* renderJson(source: HttpSource, query: StatsQuery): Generator<string, void, undefined> {
   const head = JSON.stringify(summaryOf(source, source.snapshot()))
   yield `${head.slice(0, -1)},"sessions":[`

@@ -1,9 +1,9 @@
 /**
- * What the monitoring server shows: snapshots of the engine's counters, its sessions a few at a time, and the texts of
- * /stats, /healthy and /ready (protocol.md 11.1, 11.2).
+ * Statistics for the monitoring server: snapshots of the engine counters, sessions in steps, and the texts of /stats,
+ * /healthy and /ready (protocol.md 11.1, 11.2).
  *
- * `readCounters`, `readSessions` and `readLastReceived` read the engine; everything else is pure. /metrics is
- * metrics.ts, /stats.json is stats-json.ts, HTTP is app.ts.
+ * `readCounters`, `readSessions` and `readLastReceived` read the engine; all other functions are pure. /metrics is in
+ * metrics.ts, /stats.json in stats-json.ts, the routes in app.ts.
  */
 
 import {
@@ -22,14 +22,14 @@ import { type ContextSteps, renderContexts } from '../transport/obfs/context-sta
 
 /** State characters by state number (protocol.md 6.4). */
 const STATE_CHARS = ['?', '>', '-', '.', 'x'] as const
-/** Ticks that stand for "no such time". */
+/** Tick value for "no such time". */
 const NO_TICKS = 0xffffffff
-/** Base loss of a path that loses everything (docs/abi.md, Info block). */
+/** Base loss value of 100 % (docs/abi.md, Info block). */
 const BASE_LOSS_ONE = 10_000
-/** Slots of the session table looked at in one step: between two steps others get the event loop. */
+/** Slots of the session table read in one step; the event loop runs between steps. */
 const SLOTS_PER_STEP = 256
 
-/** Which sessions get a line: those with a state up to this number (protocol.md 11.2). */
+/** Which sessions are listed: those with a state up to this number (protocol.md 11.2). */
 export const SessionFilter = { none: 0, connected: 2, active: 3, all: 4 } as const
 
 /** One session at one moment. */
@@ -38,29 +38,29 @@ export interface SessionStats {
   /** 1..4, see SessionState */
   readonly state: number
   readonly peer: SocketAddress
-  /** Seconds since it was made. */
+  /** Seconds since it was opened. */
   readonly age: number
   /** Seconds since the last activity. */
   readonly idle: number
-  /** Smoothed round trip time in ms with a fraction, -1 in TIME_WAIT. */
+  /** Smoothed round trip time in fractional ms, -1 in TIME_WAIT. */
   readonly rtt: number
-  /** Variation of the round trip time in ms with a fraction, -1 in TIME_WAIT. */
+  /** Variation of the round trip time in fractional ms, -1 in TIME_WAIT. */
   readonly rttvar: number
-  /** ms with a fraction, -1 in TIME_WAIT */
+  /** fractional ms, -1 in TIME_WAIT */
   readonly rto: number
   /** segments */
   readonly waitsnd: number
   /** segments */
   readonly sndwnd: number
-  /** The peer's window, segments. */
+  /** Window of the peer, segments. */
   readonly rmtWnd: number
   /** segments */
   readonly cwnd: number
-  /** Segments sent again. */
+  /** Retransmitted segments. */
   readonly retransmissions: number
-  /** Segments a second that the pacing allows, 0 = not paced. */
+  /** Pacing rate in segments per second, 0 = not paced. */
   readonly pace: number
-  /** Share of datagrams that the path loses whatever is sent, 0..1, as congestion control sees it. */
+  /** Loss rate of the path that is independent of load, 0..1, as estimated by congestion control. */
   readonly baseLoss: number
   /** Bytes read from TCP. */
   readonly tcpRead: number
@@ -71,24 +71,24 @@ export interface SessionStats {
 /** All counters of docs/abi.md by name. `last_received_age` before the first datagram is Infinity. */
 export type Counters = Readonly<Record<CounterName, number>>
 
-/** The counters of one moment. */
+/** The counters at one moment. */
 export interface Snapshot {
   /** Monotonic ms. */
   readonly at: number
   /** ms */
   readonly uptime: number
-  /** CPU time of the process so far in ms; undefined when it is not known (the start). */
+  /** CPU time of the process in ms; undefined if unknown (at startup). */
   readonly cpu: number | undefined
   readonly date: Date
   readonly counters: Counters
-  /** With `workers`: how many serve, and how often one was started again. */
+  /** With `workers`: number of running workers and of restarts. */
   readonly workers?: { readonly serving: number; readonly restarts: number }
 }
 
-/** The sessions of an engine, some at a time, so that a long list never holds the event loop. */
+/** The sessions of an engine in steps, so that a long list does not block the event loop. */
 export type SessionSteps = Iterable<readonly SessionStats[]>
 
-/** Counters before anything happened. */
+/** All counters at 0. */
 export const NO_COUNTERS: Counters = countersOf(() => 0)
 
 function countersOf(value: (name: CounterName) => number): Counters {
@@ -97,7 +97,7 @@ function countersOf(value: (name: CounterName) => number): Counters {
 
 const MAXIMA: ReadonlySet<string> = new Set<CounterName>(['peer_silent_pings'])
 
-/** The counters of all: sums, but of ages the least and of silence the worst. */
+/** Sums counters, except for the minimum of `last_received_age` and the maximum of MAXIMA. */
 export function sumCounters(parts: readonly Counters[]): Counters {
   const sums: Record<CounterName, number> = { ...NO_COUNTERS, last_received_age: Number.POSITIVE_INFINITY }
   for (const counters of parts) {
@@ -111,7 +111,7 @@ export function sumCounters(parts: readonly Counters[]): Counters {
   return sums
 }
 
-/** What remains of a worker or an engine that is gone: its totals, for sums that never go back. */
+/** The totals of a worker or engine that ended, to keep sums monotonic. */
 export function totalsOf(counters: Counters): Counters {
   const entries = Object.entries(counters).map(([name, value]) => {
     if (name === 'last_received_age') return [name, Number.POSITIVE_INFINITY]
@@ -120,13 +120,13 @@ export function totalsOf(counters: Counters): Counters {
   return Object.fromEntries(entries) as Record<CounterName, number>
 }
 
-/** Reads all counters. `now` in ticks: it refreshes the gauges that are ages (docs/abi.md, Counters). */
+/** Reads all counters. @param now ticks, to refresh gauges that are ages (docs/abi.md, Counters) */
 export function readCounters(core: Core, now: number): Counters {
   core.calls.refresh_gauges(now)
   return lastCounters(core)
 }
 
-/** The counters as they stand in memory, which may be that of an engine that trapped. */
+/** Reads the counters from memory without calling the engine, which may have trapped. */
 export function lastCounters(core: Core): Counters {
   return countersOf((name) => {
     const value = core.counter(name)
@@ -134,9 +134,9 @@ export function lastCounters(core: Core): Counters {
   })
 }
 
-/** Reads all sessions, `SLOTS_PER_STEP` slots of the table in one step. `now` gives ticks. */
+/** Reads all sessions, `SLOTS_PER_STEP` slots of the table per step. @param now returns ticks */
 export function* readSessions(core: Core, now: () => number): Generator<readonly SessionStats[], void, undefined> {
-  // the table may grow meanwhile
+  // the table may grow between steps
   for (let slot = 0; slot < core.calls.session_slots(); ) {
     const found: SessionStats[] = []
     const end = Math.min(slot + SLOTS_PER_STEP, core.calls.session_slots())
@@ -203,7 +203,7 @@ function percent(part: number, whole: number): string {
   return `${(whole > 0 ? (part / whole) * 100 : 0).toFixed(1)}%`
 }
 
-/** What a request for sessions asks for. */
+/** Parameters of a request for statistics. */
 export interface StatsQuery {
   readonly banner: boolean
   /** One of SessionFilter. */
@@ -211,10 +211,10 @@ export interface StatsQuery {
 }
 
 /**
- * The body of /stats in parts (protocol.md 11.2).
- * @param banner name and version of the program with its URL, two lines
- * @param since for POST: the moment the rates count from; undefined for GET
- * @param contexts with an obfuscator its contexts
+ * Generates the body of /stats in parts (protocol.md 11.2).
+ * @param banner two lines with name, version and URL of the program
+ * @param since for POST: start of the interval of the rates; undefined for GET
+ * @param contexts the contexts of the obfuscator, if any
  */
 export function* renderStats(
   snapshot: Snapshot,
@@ -244,7 +244,7 @@ export function* renderStats(
   yield* renderContexts(contexts, rate === undefined ? { bytes } : { bytes, rate })
 }
 
-/** The lines behind the sessions. */
+/** The lines after the sessions. */
 function totals({ at, cpu, counters, uptime: up }: Snapshot, since: Snapshot | undefined): string {
   const uptime = `uptime: ${formatDuration(up)}`
   const bytes = (name: CounterName): string => formatBytes(counters[name])
@@ -274,7 +274,7 @@ function totals({ at, cpu, counters, uptime: up }: Snapshot, since: Snapshot | u
   )
 }
 
-/** What /healthy and /ready look at. */
+/** State that /healthy and /ready report. */
 export interface Health {
   readonly client: boolean
   /** A rendezvous client that has no peer yet. */
@@ -290,7 +290,7 @@ export function silenceLimit(keepalive: number): number {
   return Math.min(Math.max(3 * keepalive + 4, 10), 1800)
 }
 
-/** Whether the tunnel works, and the line that says so (protocol.md 11.1), without its line end. */
+/** Whether the tunnel works, and the text of /healthy (protocol.md 11.1) without line end. */
 export function renderHealth(health: Health): { readonly healthy: boolean; readonly text: string } {
   if (!health.client) return { healthy: true, text: 'healthy' }
   if (health.pending) return { healthy: false, text: 'rendezvous pending' }
@@ -300,7 +300,7 @@ export function renderHealth(health: Health): { readonly healthy: boolean; reado
   return { healthy: true, text: `healthy (peer seen ${seconds}s ago)` }
 }
 
-/** ms since the engine got a datagram; undefined = never. `now` in ticks. */
+/** Time since the last datagram was received in ms; undefined = never. @param now ticks */
 export function readLastReceived(core: Core, now: number): number | undefined {
   core.calls.refresh_gauges(now)
   const age = core.counter('last_received_age')

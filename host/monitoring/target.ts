@@ -1,4 +1,4 @@
-/** Request targets and the parameters of /stats, as they stand on the wire (protocol.md 11). */
+/** Parses request targets and the parameters of /stats (protocol.md 11). */
 
 import { SessionFilter, type StatsQuery } from './stats.ts'
 
@@ -16,11 +16,11 @@ const SESSION_WORDS = new Map<string, number>([
   ['all', SessionFilter.all],
 ])
 
-/** Percent-decoded text, or undefined for a bad code or a control character. */
+/** Decodes percent escapes. @returns undefined for an invalid escape or a control character */
 function decode(text: string): string | undefined {
   try {
     const decoded = decodeURIComponent(text)
-    // biome-ignore lint/suspicious/noControlCharactersInRegex: control characters are what is looked for
+    // biome-ignore lint/suspicious/noControlCharactersInRegex: it matches control characters
     return /[\u0000-\u001f\u007f]/.test(decoded) ? undefined : decoded
   } catch {
     return undefined
@@ -33,8 +33,8 @@ const TARGET = /^[\w.~:/?#[\]@!$&'()*+,;=%-]+$/
 const ABSOLUTE = /^(?:[a-z][a-z\d+.-]*:)?\/\/[^/?#]*/i
 
 /**
- * Takes a request target apart (protocol.md 11): the percent-decoded first segment, whether something follows it, and
- * the raw query; undefined for a target that is none.
+ * Parses a request target (protocol.md 11).
+ * @returns the decoded first segment, whether further segments follow, and the raw query; undefined if malformed
  */
 export function parseTarget(
   target: string,
@@ -53,7 +53,7 @@ export function parseTarget(
   return { name: segments[0] ?? '', more: segments.length > 1, query: question < 0 ? '' : local.slice(question + 1) }
 }
 
-/** Reads the parameters of /stats; undefined when they are not form-encoded. `sessions`: the default filter. */
+/** Parses the parameters of /stats. @param filter default of `sessions` @returns undefined if not form-encoded */
 export function parseStatsQuery(query: string, filter: number = SessionFilter.connected): StatsQuery | undefined {
   let banner = false
   let sessions = filter

@@ -1,9 +1,9 @@
 /**
- * Running in the background (protocol.md 10.5): the program starts itself again without a terminal, prints what that
- * process has to say until it serves, and ends with status 0 then, or with 1 when it does not get that far. JavaScript
- * runtimes have threads and cannot fork, hence the second start.
+ * Daemonization (protocol.md 10.5): the program starts itself again without a terminal, forwards the output of the new
+ * process until it is ready, and exits with status 0, or with 1 if the new process fails to start. A fork is not
+ * possible because JavaScript runtimes are multithreaded.
  *
- * The pipe carries lines: a mark, then the text of a line for stdout or stderr; or the mark of readiness alone.
+ * Protocol of the pipe: lines that consist of a mark and a line for stdout or stderr, or of the readiness mark alone.
  */
 import type { Log } from '../log/log.ts'
 import type { DaemonCalls, Runtime } from '../runtime.ts'
@@ -15,7 +15,7 @@ const READY = '!'
 type Stream = 'stdout' | 'stderr'
 type Print = (stream: Stream, text: string) => void
 
-/** The process that is to become the daemon. */
+/** The process that becomes the daemon. */
 export class DaemonChild {
   readonly #calls: DaemonCalls
   #open = true
@@ -32,7 +32,7 @@ export class DaemonChild {
     this.#calls.report(`${mark}${lines.replaceAll('\n', `\n${mark}`)}\n`)
   }
 
-  /** It serves: the first process may end. */
+  /** Reports readiness: the first process exits. */
   ready(): void {
     if (!this.#open) return
     this.#open = false
@@ -42,7 +42,7 @@ export class DaemonChild {
 }
 
 /**
- * The first process: starts the daemon and waits until it serves.
+ * Runs the first process: starts the daemon and waits until it is ready.
  * @returns the exit status
  */
 export function launchDaemon(runtime: Runtime, calls: DaemonCalls, log: Log): Promise<0 | 1> {

@@ -1,6 +1,7 @@
 /**
- * Taking on another identity once all sockets are open (protocol.md 10.5): the forms `user`, `user:`, `user:group` and
- * `:group`, names or numbers. Any failure is an error: a process never keeps more rights than requested.
+ * Drops privileges after all sockets are open (protocol.md 10.5). The key `user` has the forms `user`, `user:`,
+ * `user:group` and `:group`, with names or numbers. Any failure is an error: a process never keeps more privileges than
+ * requested.
  */
 
 import { ConfigError, messageOf, quote } from '../errors.ts'
@@ -8,17 +9,17 @@ import { syscallsOf } from '../linux/syscalls.ts'
 import type { Log } from '../log/log.ts'
 import type { IdentityCalls, OperatingSystem } from '../runtime.ts'
 
-/** Above it setuid and setgid take a number for "unchanged" (2^32 - 1) or for none at all. */
+/** Maximum uid and gid: setuid and setgid treat 2^32 - 1 as "unchanged". */
 const ID_MAX = 0xffff_fffe
 const PASSWD = '/etc/passwd'
 
-/** What `user` asks for. */
+/** The parsed key `user`. */
 export interface Identity {
-  /** As it was written. */
+  /** Original text. */
   readonly text: string
   readonly user: string | number | undefined
   readonly group: string | number | undefined
-  /** `user:`: the login group of the user, and the groups that the user is a member of. */
+  /** `user:`: take the login group and the supplementary groups of the user. */
   readonly login: boolean
 }
 
@@ -29,7 +30,7 @@ function parseId(text: string): string | number | undefined {
 
 /**
  * Parses `user`.
- * @throws ConfigError for a text without a name
+ * @throws ConfigError if it is malformed
  */
 export function parseIdentity(text: string): Identity {
   const colon = text.indexOf(':')
@@ -47,7 +48,7 @@ export function parseIdentity(text: string): Identity {
 }
 
 /**
- * Says early, before sockets are opened, why the identity cannot be taken on.
+ * Checks, before sockets are opened, that the identity can be changed.
  * @throws Error
  */
 export function checkIdentity(os: OperatingSystem | undefined, identity: Identity): IdentityCalls {
@@ -61,7 +62,7 @@ export function checkIdentity(os: OperatingSystem | undefined, identity: Identit
   return calls
 }
 
-/** Name and login group of a user, from the text of passwd(5). */
+/** Looks up name and login group of a user in passwd(5). */
 function loginOf(passwd: string, user: string | number): { name: string; group: number } | undefined {
   for (const line of passwd.split('\n')) {
     const [name, , uid, gid] = line.split(':')
@@ -71,7 +72,7 @@ function loginOf(passwd: string, user: string | number): { name: string; group: 
   return undefined
 }
 
-/** Whether a call is refused, as it must be. */
+/** Whether a call fails. */
 function refuses(call: () => void): boolean {
   try {
     call()
@@ -90,12 +91,12 @@ function changeGroups(os: OperatingSystem, calls: IdentityCalls, identity: Ident
     calls.setgid(found.group)
     return
   }
-  // root's supplementary groups are nothing for anybody else
+  // drop the supplementary groups of root
   calls.setgroups([])
   if (group !== undefined) calls.setgid(group)
 }
 
-/** Binds the system calls while their files are readable. Later users get an error when there are none. */
+/** Binds the system calls while their files are readable. If they are not available, their users report it. */
 function preload(os: OperatingSystem): void {
   try {
     syscallsOf(os)
@@ -105,9 +106,9 @@ function preload(os: OperatingSystem): void {
 }
 
 /**
- * Takes on the identity: groups first, while that is allowed, then the user, then makes sure that the way back is
- * closed.
- * @throws Error; the process must end then
+ * Changes the identity: first the groups, while this is permitted, then the user. Verifies that root cannot be
+ * regained.
+ * @throws Error; the process must then exit
  */
 export function takeIdentity(os: OperatingSystem | undefined, identity: Identity, log: Log): void {
   const calls = checkIdentity(os, identity)

@@ -1,6 +1,6 @@
 /**
- * Tells a service manager how we are (sd_notify(3)): one datagram of `KEY=value` lines to the socket that
- * $NOTIFY_SOCKET names. Without that variable nothing happens.
+ * Notifies the service manager of state changes (sd_notify(3)): one datagram of `KEY=value` lines to the socket in
+ * $NOTIFY_SOCKET. Does nothing if the variable is not set.
  */
 
 import { messageOf } from '../errors.ts'
@@ -23,17 +23,18 @@ export class ServiceNotifier {
     this.#path = os?.env(VARIABLE) || undefined
   }
 
-  /** The start, or a reload, is over. The pid matters to those who started another process than us (-d). */
+  /** Reports that startup or a reload is complete. The pid is needed if this is not the process started (-d). */
   ready(): void {
     this.#tell(() => `READY=1\nMAINPID=${this.#os?.pid}`)
   }
 
-  /** A reload begins; ready() ends it. */
+  /** Reports the start of a reload; ready() reports its end. */
   reloading(): void {
-    // Type=notify-reload orders messages by this time
+    // required by Type=notify-reload to order messages
     this.#tell((microseconds) => `RELOADING=1\nMONOTONIC_USEC=${microseconds()}`)
   }
 
+  /** Reports that the program is stopping. */
   stopping(): void {
     this.#tell(() => 'STOPPING=1')
   }

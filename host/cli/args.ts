@@ -39,15 +39,15 @@ export interface ArgsError {
 
 /** Options of the tunnel. */
 const OPTIONS: readonly Option[] = [
-  { long: '--help', short: '-h', help: 'show usage and exit' },
-  { long: '--config', short: '-c', value: '<file>', help: 'the JSON config file', offers: 'files' },
-  { long: '--verbose', short: '-v', help: 'log more, may be repeated ("-v -v" shows debug messages)' },
-  { long: '--silence', short: '-s', help: 'log less, may be repeated' },
-  { long: '--user', short: '-u', value: '[user][:[group]]', help: 'run as this identity once all sockets are open' },
+  { long: '--help', short: '-h', help: 'print this help and exit' },
+  { long: '--config', short: '-c', value: '<file>', help: 'JSON config file', offers: 'files' },
+  { long: '--verbose', short: '-v', help: 'increase the log level, repeatable ("-v -v" for debug messages)' },
+  { long: '--silence', short: '-s', help: 'decrease the log level, repeatable' },
+  { long: '--user', short: '-u', value: '[user][:[group]]', help: 'switch to this identity after opening all sockets' },
   { long: '--daemonize', short: '-d', help: 'run in the background, log to syslog' },
-  { long: '--log-format', value: '<format>', help: 'log lines: plain (default) or json', offers: LOG_FORMATS },
-  { long: '--obfs-firewall', help: 'print the firewall rule that obfs dpi/tcp needs, and exit' },
-  { long: '--version', help: 'show the version and exit' },
+  { long: '--log-format', value: '<format>', help: 'log format: plain (default) or json', offers: LOG_FORMATS },
+  { long: '--obfs-firewall', help: 'print the firewall rule for obfs dpi/tcp and exit' },
+  { long: '--version', help: 'print the version and exit' },
 ]
 
 const CRYPTO_OPTIONS: readonly Option[] = [
@@ -68,7 +68,7 @@ export function usageText(program: string): string {
 ${optionsText(OPTIONS)}
 crypto options:
 ${optionsText(CRYPTO_OPTIONS)}
-commands ("${program} <command> --help" tells more):
+commands ("${program} <command> --help" for details):
 ${columns(COMMANDS.map(({ name, summary }) => [name, summary]))}`
 }
 
@@ -109,7 +109,7 @@ export function parseArgs(argv: readonly string[]): Args {
     }
     const value = argv[index + 1]
     if (option.value !== undefined) {
-      if (value === undefined) return refuse(`option ${word} needs an argument`, false)
+      if (value === undefined) return refuse(`option ${word} requires an argument`, false)
       index += 1
     }
     switch (option.long) {
@@ -153,7 +153,7 @@ export function parseArgs(argv: readonly string[]): Args {
     return { kind: 'genpsk', method: genpsk, verbosity }
   }
   if (config === undefined) {
-    return refuse('a config file must be given with -c', true)
+    return refuse('no config file given: use -c <file>', true)
   }
   if (firewall) {
     return { kind: 'obfs-firewall', config, verbosity }

@@ -56,7 +56,7 @@ export async function main(runtime: Runtime, argv: readonly string[], crypto: Ru
       return runtime.exit(0)
     case 'genpsk':
       if (!methods.includes(args.method)) {
-        log.error(`unknown method ${JSON.stringify(args.method)}, known are ${methods.join(', ')}`)
+        log.error(`unknown method ${JSON.stringify(args.method)}: must be one of ${methods.join(', ')}`)
         return runtime.exit(1)
       }
       runtime.print('stdout', `${generatePsk()}\n`)
@@ -82,7 +82,7 @@ export async function main(runtime: Runtime, argv: readonly string[], crypto: Ru
       log.setLevel(adjustLevel(LOG_LEVEL_DEFAULT, args.verbosity))
       if (!args.daemonize || child !== undefined) return run(runtime, log, args, crypto, child)
       if (os?.daemon === undefined) {
-        log.error('option -d (--daemonize) is not available on this system: run it under a service manager')
+        log.error('option -d (--daemonize) is not available on this system: use a service manager')
         return runtime.exit(1)
       }
       return runtime.exit(await launchDaemon(runtime, os.daemon, log))
@@ -102,7 +102,7 @@ function readConfig(runtime: Runtime, path: string): Promise<Uint8Array> {
 }
 
 function openSyslogOf(os: OperatingSystem | undefined, now: () => Date): SyslogWriter {
-  if (os === undefined) throw new Error('not available here')
+  if (os === undefined) throw new Error('not available on this system')
   return openSyslog(os, now)
 }
 
@@ -116,7 +116,7 @@ async function run(
 ): Promise<void> {
   const notifier = new ServiceNotifier(runtime.os, log)
   let stop = (): void | Promise<void> => {}
-  let reload = (): void => log.warning('SIGHUP ignored: still starting')
+  let reload = (): void => log.warning('SIGHUP ignored: startup is not complete')
   let logged = ''
   const applyLog = (config: Config): void => {
     log.setLevel(adjustLevel(config.loglevel, verbosity))

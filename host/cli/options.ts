@@ -60,7 +60,7 @@ export function parseOptions(options: readonly Option[], words: readonly string[
       continue
     }
     const value = words[index + 1]
-    if (value === undefined) return `option ${word} needs an argument`
+    if (value === undefined) return `option ${word} requires an argument`
     values.set(option.long, value)
     index += 1
   }

@@ -215,7 +215,7 @@ test('a peer that is no server is called that', async () => {
   const { verdict, finding, text } = await doctor('node', client)
   await relay.stop()
   assert.is(verdict, 'broken', text)
-  assert.match(finding('server').text, /is no server/)
+  assert.match(finding('server').text, /is not a server/)
 })
 
 if (libevPath === undefined) skip(test, 'a healthy kcptun-libev is called healthy', 'KCPTUN_LIBEV is not set')
@@ -248,7 +248,7 @@ test('a report for people says the verdict last; bad options end with status 1',
   const file = writeConfig({ ...KEY, listen: '127.0.0.1:0', kcp_connect: `127.0.0.1:${await freePort()}` })
   const { code, stdout } = await run('node', ['doctor', '-c', file.path])
   assert.is(code, 1)
-  assert.match(stdout, /\nfailure {2}peer .*\n(.*\n)*broken: .*refuses/)
+  assert.match(stdout, /\nfailure {2}peer .*\n(.*\n)*broken: .*refused/)
   for (const line of stdout.split('\n')) assert.ok(line.length <= 100, line)
   for (const wrong of [['-c', '/nonexistent'], ['-c', file.path, '--seconds', '0'], []]) {
     const { code, stderr } = await run('node', ['doctor', ...wrong])

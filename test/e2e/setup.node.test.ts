@@ -174,7 +174,7 @@ for (const program of RUNTIMES) {
     )
     try {
       for (const [question, answer] of [
-        ['Server', 'vpn.example:0'],
+        ['Address of the server', 'vpn.example:0'],
         ['port must not be 0', 'vpn.example:4000'],
         ['accepts applications', ''],
       ] as const) {

@@ -106,7 +106,7 @@ test('MUST 72: unknown options and stray arguments are errors with usage', () =>
 test('MUST 72: a missing option argument is an error without usage', () => {
   for (const option of ['-c', '--config', '-u', '--user', '--genpsk']) {
     refused(option, option, false)
-    refused(`-c a ${option}`, 'needs an argument', false)
+    refused(`-c a ${option}`, 'requires an argument', false)
   }
 })
 
@@ -147,7 +147,7 @@ test('--log-format is plain or json', () => {
   assert.is(running('--log-format json -c a').logFormat, 'json')
   assert.is(running('--log-format json --log-format plain -c a').logFormat, 'plain')
   refused('-c a --log-format xml', '--log-format xml: must be plain or json', false)
-  refused('-c a --log-format', 'needs an argument', false)
+  refused('-c a --log-format', 'requires an argument', false)
 })
 
 test('the usage text names every option', () => {

@@ -71,7 +71,7 @@ test('with a rendezvous server there are three files that fit together', async (
     assert.is(end?.service_id, 'home')
     assert.is(end?.psk, relay?.psk)
   }
-  assert.match(outcome.stdout, /Whoever reaches that port can use the tunnel/)
+  assert.match(outcome.stdout, /Any host that can reach this port can use the tunnel/)
 })
 
 test('where the server binds follows from the address that it is reached by', async () => {
@@ -101,9 +101,9 @@ test('a server without port gets one, above those of services', async () => {
 })
 
 test('without a terminal every flag that lacks is named', async () => {
-  assertRefused(await init([]), /missing: --server <.*>, --listen <.*>, --connect <.*> \(there is no terminal/)
-  assertRefused(await init(GIVEN.slice(2)), /missing: --server <host\[:port\]> \(/)
-  assertRefused(await init(['--rendezvous', 'x']), /missing: --listen <.*>, --connect/)
+  assertRefused(await init([]), /missing options: --server <.*>, --listen <.*>, --connect <.*> \(no terminal/)
+  assertRefused(await init(GIVEN.slice(2)), /missing options: --server <host\[:port\]> \(/)
+  assertRefused(await init(['--rendezvous', 'x']), /missing options: --listen <.*>, --connect/)
 })
 
 test('what no flag tells is asked, until the answer can be read', async () => {
@@ -111,7 +111,7 @@ test('what no flag tells is asked, until the answer can be read', async () => {
   assert.is(all.status, 0, all.stderr)
   assert.equal(
     all.questions.map((question) => question.split(/[ ,]/)[0]),
-    ['Server', 'Server', 'Server', 'Where', 'Service', 'Service'],
+    ['Address', 'Address', 'Address', 'TCP', 'Target', 'Target'],
   )
   assert.match(all.stderr, /vpn\.example:0.*port/)
   assert.match(all.stderr, /nowhere.*colon/)
@@ -129,7 +129,7 @@ test('what no flag tells is asked, until the answer can be read', async () => {
 test('when the input ends nothing is written', async () => {
   const { status, stderr, files } = await init([], { answers: ['vpn.example'] })
   assert.is(status, 1)
-  assert.match(stderr, /no answer; the flag --listen/)
+  assert.match(stderr, /no answer: use the option --listen/)
   assert.is(files.size, 0)
 })
 
@@ -140,12 +140,12 @@ test('nothing is overwritten, and it is all files or none', async () => {
     const { status, stderr, questions } = await init(words.slice(0, 2), { files, answers: [] })
     assert.is(status, 1)
     assert.is(questions.length, 0, 'said before the first question')
-    assert.match(stderr, `${taken}: exists already`)
+    assert.match(stderr, `${taken}: already exists`)
     assert.equal([...files], [[taken, 'mine']])
   }
   assertRefused(await init([...GIVEN, '--dir', 'none']), /--dir none: ENOENT/)
   // somebody else is faster
-  assertRefused(await init(GIVEN, { broken: { 'client.json': 'EEXIST' } }), /client\.json: exists already.*nothing was/)
+  assertRefused(await init(GIVEN, { broken: { 'client.json': 'EEXIST' } }), /client\.json: already exists.*nothing was/)
   assertRefused(await init(GIVEN, { broken: { 'client.json': 'ENOSPC' } }), /client\.json: ENOSPC.*nothing was written/)
 })
 
@@ -157,10 +157,10 @@ test('a flag that cannot be meant is named with its value and the reason', async
     [[...GIVEN, '--listen', 'a'], /--listen a: .*colon/],
     [[...GIVEN, '--listen', '99999'], /--listen 99999: .*port/],
     [[...GIVEN, '--connect', ':80'], /--connect :80: the host is missing/],
-    [[...GIVEN, '--connect', 'a:'], /--connect a:: a port is needed/],
-    [[...GIVEN, '--method', 'rot13'], /--method rot13: unknown method, known are xchacha/],
-    [[...GIVEN, '--rendezvous', 'x'], /--server and --rendezvous exclude/],
-    [[...GIVEN, '--service-id', 'x'], /--service-id is for --rendezvous/],
+    [[...GIVEN, '--connect', 'a:'], /--connect a:: the port must not be 0/],
+    [[...GIVEN, '--method', 'rot13'], /--method rot13: unknown method, must be one of xchacha/],
+    [[...GIVEN, '--rendezvous', 'x'], /--server and --rendezvous are mutually exclusive/],
+    [[...GIVEN, '--service-id', 'x'], /--service-id requires --rendezvous/],
     [['--rendezvous', 'x', ...GIVEN.slice(2), '--service-id', 'x'.repeat(257)], /service_id/],
     [[...GIVEN, '--force'], /unknown option: "--force"/],
   ]

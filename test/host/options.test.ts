@@ -37,7 +37,7 @@ test('words are sorted out, the last of a repeated option wins', () => {
 test('unknown options and missing arguments are told by name', () => {
   assert.is(parse('--bogus'), 'unknown option: "--bogus"')
   assert.is(parse('--json=1'), 'unknown option: "--json=1"')
-  assert.is(parse('-f'), 'option -f needs an argument')
+  assert.is(parse('-f'), 'option -f requires an argument')
 })
 
 async function outcome(run: Command['run'], words: readonly string[], operand?: Command['operand']) {

@@ -25,10 +25,10 @@ const CONFIG: Option = {
   long: '--config',
   short: '-c',
   value: '<file>',
-  help: 'the config file',
+  help: 'JSON config file',
   offers: 'files',
 }
-const JSON_OUT: Option = { long: '--json', help: 'tell it as one JSON object' }
+const JSON_OUT: Option = { long: '--json', help: 'print the result as JSON' }
 
 /** The result of checking a file. */
 interface Report extends LintResult {
@@ -114,13 +114,13 @@ function route(config: Config): string {
   const meeting = `rendezvous server ${rendezvous_server}, service ${JSON.stringify(service_id)}`
   if ((mode & MODE_CLIENT) !== 0) {
     const server = (mode & MODE_RENDEZVOUS) === 0 ? `${carrier} ${kcp_connect} (server)` : `server found by ${meeting}`
-    return `applications -> TCP ${listen} -> ${server} -> its target`
+    return `applications -> TCP ${listen} -> ${server} -> target`
   }
   if ((mode & MODE_SERVER) !== 0) {
     const source = (mode & MODE_RENDEZVOUS) === 0 ? `${carrier} ${kcp_bind}` : `clients found by ${meeting}`
     return `clients -> ${source} -> TCP ${connect} (target)`
   }
-  return `introduces servers and clients to each other on UDP ${kcp_bind}`
+  return `rendezvous server on UDP ${kcp_bind}`
 }
 
 function security({ method, psk }: Config): string {
@@ -161,12 +161,12 @@ const list = (title: string, lines: readonly string[]): string =>
 function textReport(path: string, report: Report): string {
   const { error, config } = report
   const doubts = list('warnings', report.warnings) + list('notes', report.notes)
-  if (error !== undefined || config === undefined) return `${path}: not valid\n${error?.message ?? ''}\n${doubts}`
+  if (error !== undefined || config === undefined) return `${path}: invalid\n${error?.message ?? ''}\n${doubts}`
   return `${path}: valid, ${modeName(config.mode)}
 ${route(config)}
 ${security(config)}
 
-a full datagram, in bytes:
+layout of a full datagram, in bytes:
 ${datagramTable(config, report.datagrams)}
 values (* = set in the file):
 ${valueTable(report)}${doubts}`
@@ -182,10 +182,10 @@ async function readConfig(runtime: Runtime, path: string): Promise<Uint8Array> {
 
 export const command: Command = {
   options: [CONFIG, JSON_OUT],
-  notes: 'Ends with status 0 for a file that would start, warnings or not, else with 1.',
+  notes: 'exit status: 0 valid, with or without warnings; 1 invalid',
   async run({ runtime }, { values, flags }) {
     const path = values.get(CONFIG.long)
-    if (path === undefined) throw new CommandError('a config file must be given with -c')
+    if (path === undefined) throw new CommandError('no config file given: use -c <file>')
     const bytes = await readConfig(runtime, path)
     const report = inspect(path, bytes, runtime.commandConsole?.fileMode(path))
     const text = flags.has(JSON_OUT.long) ? jsonReport(path, report) : textReport(path, report)

@@ -52,7 +52,7 @@ export interface CommandEntry {
   load(): Promise<{ readonly command: Command }>
 }
 
-export const HELP: Option = { long: '--help', short: '-h', help: 'show this and exit' }
+export const HELP: Option = { long: '--help', short: '-h', help: 'print this help and exit' }
 
 export function commandUsage({ name, summary }: CommandEntry, command: Command): string {
   const operand = command.operand === undefined ? '' : ` ${command.operand.name}`
@@ -77,7 +77,7 @@ export async function runCommand(
     runtime.print('stderr', `${PROGRAM} ${entry.name}: ${text}\n`)
     return 1
   }
-  const hint = `"${PROGRAM} ${entry.name} --help" shows the usage`
+  const hint = `see "${PROGRAM} ${entry.name} --help"`
   const given = parseOptions([HELP, ...command.options], words)
   if (typeof given === 'string') return refuse(`${given}; ${hint}`)
   if (given.flags.has(HELP.long)) {
@@ -86,7 +86,7 @@ export async function runCommand(
   }
   const [first, second] = given.operands
   const stray = command.operand === undefined ? first : second
-  if (stray !== undefined) return refuse(`stray argument: ${JSON.stringify(stray)}; ${hint}`)
+  if (stray !== undefined) return refuse(`unexpected argument: ${JSON.stringify(stray)}; ${hint}`)
   try {
     return await command.run(context, given)
   } catch (error) {

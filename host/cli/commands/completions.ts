@@ -179,16 +179,16 @@ const SHELL_NAMES = Object.keys(SHELLS)
 export const command: Command = {
   options: [],
   operand: { name: `<${SHELL_NAMES.join('|')}>`, offers: SHELL_NAMES },
-  notes: `To load them with every shell:
+  notes: `Installation:
   bash  ${PROGRAM} completions bash > ~/.local/share/bash-completion/completions/${PROGRAM}
   zsh   ${PROGRAM} completions zsh > a file _${PROGRAM} in a directory of $fpath
   fish  ${PROGRAM} completions fish > ~/.config/fish/completions/${PROGRAM}.fish`,
   async run({ runtime, commandLine }, { operands }) {
     const [name] = operands
-    if (name === undefined) throw new CommandError(`a shell must be named: ${SHELL_NAMES.join(', ')}`)
+    if (name === undefined) throw new CommandError(`no shell given: must be one of ${SHELL_NAMES.join(', ')}`)
     const print = Object.hasOwn(SHELLS, name) ? SHELLS[name] : undefined
     if (print === undefined) {
-      throw new CommandError(`unknown shell ${JSON.stringify(name)}, known are ${SHELL_NAMES.join(', ')}`)
+      throw new CommandError(`unknown shell ${JSON.stringify(name)}: must be one of ${SHELL_NAMES.join(', ')}`)
     }
     runtime.print('stdout', print(await model(commandLine)))
     return 0

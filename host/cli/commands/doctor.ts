@@ -12,23 +12,21 @@ const SECONDS_MAX = 3600
 
 export const command: Command = {
   options: [
-    { long: '--config', short: '-c', value: '<file>', help: 'the JSON config file of this end', offers: 'files' },
+    { long: '--config', short: '-c', value: '<file>', help: 'JSON config file of this endpoint', offers: 'files' },
     { long: '--json', help: 'print the report as JSON' },
-    { long: '--seconds', value: '<n>', help: `ping for so long (${SECONDS_DEFAULT})` },
+    { long: '--seconds', value: '<n>', help: `duration of the ping test in s, default ${SECONDS_DEFAULT}` },
   ],
-  notes: `Uses a port of its own: a running tunnel is not disturbed. The server is asked to connect to its
-target once, nothing is sent there.
+  notes: `Uses a separate UDP port and does not disturb a running tunnel. The server connects to its target
+once; no data is sent to the target.
 
-exit status: 0 healthy, 1 broken, 2 works but degraded`,
+exit status: 0 healthy, 1 broken, 2 degraded`,
   async run({ runtime, crypto }, given) {
     const path = given.values.get('--config')
-    if (path === undefined) throw new CommandError('a config file must be given with -c')
+    if (path === undefined) throw new CommandError('no config file given: use -c <file>')
     const text = given.values.get('--seconds') ?? String(SECONDS_DEFAULT)
     const seconds = /^\d+$/.test(text) ? Number(text) : Number.NaN
     if (!(seconds >= 1 && seconds <= SECONDS_MAX)) {
-      throw new CommandError(
-        `option --seconds ${JSON.stringify(text)}: must be a whole number from 1 to ${SECONDS_MAX}`,
-      )
+      throw new CommandError(`option --seconds ${JSON.stringify(text)}: must be an integer from 1 to ${SECONDS_MAX}`)
     }
     const bytes = await runtime.readFile(path).catch((error) => {
       throw new CommandError(`config file ${path}: ${messageOf(error)}`)

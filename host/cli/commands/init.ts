@@ -24,38 +24,38 @@ const PORT_TRIES = 32
 const SERVER: Option = {
   long: '--server',
   value: '<host[:port]>',
-  help: 'the server as the client reaches it; without a port\none is picked',
+  help: 'address of the server, as seen by the client; the\ndefault port is random',
 }
 const RENDEZVOUS: Option = {
   long: '--rendezvous',
   value: '<host[:port]>',
-  help: 'in place of --server, if both ends are behind NAT: the\nmachine that introduces them, which gets a file too',
+  help: 'instead of --server, if both endpoints are behind NAT:\naddress of the rendezvous server (also gets a file)',
 }
 const LISTEN: Option = {
   long: '--listen',
   value: '<[host:]port>',
-  help: 'where the client accepts applications: "1080" on its\nloopback address, ":1080" on all addresses',
+  help: 'TCP address on which the client accepts applications;\n"1080" is 127.0.0.1:1080, ":1080" all addresses',
 }
 const CONNECT: Option = {
   long: '--connect',
   value: '<[host:]port>',
-  help: 'the service, as the server reaches it; "80" is\n127.0.0.1:80',
+  help: 'TCP address of the target, as seen by the server;\n"80" is 127.0.0.1:80',
 }
 const METHOD: Option = {
   long: '--method',
   value: '<method>',
-  help: `encryption, default ${DEFAULT_METHOD}`,
+  help: `encryption method, default ${DEFAULT_METHOD}`,
   offers: 'methods',
 }
 const SERVICE_ID: Option = {
   long: '--service-id',
   value: '<name>',
-  help: `with --rendezvous: the name to meet under, default\n"${DEFAULT_SERVICE_ID}"`,
+  help: `with --rendezvous: service ID of client and server,\ndefault "${DEFAULT_SERVICE_ID}"`,
 }
 const DIR: Option = {
   long: '--dir',
   value: '<directory>',
-  help: 'where to write, default the current directory',
+  help: 'output directory, default is the current directory',
   offers: 'directories',
 }
 
@@ -70,12 +70,12 @@ function readMeeting(text: string): HostPort {
 /** The config value for `host:port`, or for a bare port on the loopback address. @throws ConfigError */
 function readLocal(text: string, role: 'bind' | 'connect'): string {
   const whole = /^\d+$/.test(text) ? `${LOOPBACK}:${text}` : text
-  if (parseHostPort('', whole, role).port === 0) throw new ConfigError('', quote(text), 'a port is needed')
+  if (parseHostPort('', whole, role).port === 0) throw new ConfigError('', quote(text), 'the port must not be 0')
   return whole
 }
 
 function readMethod(text: string): string {
-  if (!methods.includes(text)) throw new ConfigError('', text, `unknown method, known are ${methods.join(', ')}`)
+  if (!methods.includes(text)) throw new ConfigError('', text, `unknown method, must be one of ${methods.join(', ')}`)
   return text
 }
 
@@ -104,8 +104,8 @@ async function freePort(runtime: Runtime, taken: ReadonlySet<number>): Promise<n
 
 async function readWishes(runtime: Runtime, prompt: Prompt): Promise<Wishes> {
   const rendezvous = prompt.has(RENDEZVOUS)
-  if (rendezvous && prompt.has(SERVER)) throw new CommandError('--server and --rendezvous exclude each other')
-  if (!rendezvous && prompt.has(SERVICE_ID)) throw new CommandError('--service-id is for --rendezvous')
+  if (rendezvous && prompt.has(SERVER)) throw new CommandError('--server and --rendezvous are mutually exclusive')
+  if (!rendezvous && prompt.has(SERVICE_ID)) throw new CommandError('--service-id requires --rendezvous')
   // options without a prompt are checked before the first question
   const method = prompt.flag(METHOD, DEFAULT_METHOD, readMethod)
   const serviceId = prompt.flag(SERVICE_ID, DEFAULT_SERVICE_ID, (text) => text)
@@ -113,16 +113,16 @@ async function readWishes(runtime: Runtime, prompt: Prompt): Promise<Wishes> {
   const meeting = await prompt.get(
     {
       option: rendezvous ? RENDEZVOUS : SERVER,
-      text: 'Server, as the client reaches it (host or host:port)',
+      text: 'Address of the server, as seen by the client (host or host:port)',
     },
     readMeeting,
   )
   const listen = await prompt.get(
-    { option: LISTEN, text: 'Where the client accepts applications', preset: `${LOOPBACK}:1080` },
+    { option: LISTEN, text: 'TCP address on which the client accepts applications', preset: `${LOOPBACK}:1080` },
     (text) => readLocal(text, 'bind'),
   )
   const connect = await prompt.get(
-    { option: CONNECT, text: 'Service that the server connects to (host:port, or a port of its own)' },
+    { option: CONNECT, text: 'Target, as seen by the server (host:port, or a port on 127.0.0.1)' },
     (text) => readLocal(text, 'connect'),
   )
   const taken = new Set([meeting.port, parseHostPort('', listen, 'bind').port])
@@ -134,7 +134,7 @@ async function readWishes(runtime: Runtime, prompt: Prompt): Promise<Wishes> {
   return { meeting, rendezvous, serviceId, listen, connect, method, httpPorts: ports }
 }
 
-const TAKEN = 'exists already and is left as it is; --dir chooses another directory'
+const TAKEN = 'already exists: choose another directory with --dir'
 
 /** Checks before the first question that the files can be created. @throws CommandError */
 function expectRoom(commandConsole: CommandConsole, dir: string, paths: Iterable<string>): void {
@@ -180,32 +180,32 @@ function instructions(wishes: Wishes, paths: ReadonlyMap<Role, string>, self: st
   const start = (role: Role): string => `\n    ${self} -c ${place(role)}\n`
   const firewall = local
     ? ''
-    : `Open UDP port ${meeting.port} in its firewall, such as: sudo ufw allow ${meeting.port}/udp\n`
+    : `Open UDP port ${meeting.port} in its firewall, for example: sudo ufw allow ${meeting.port}/udp\n`
   const copy = (role: Role, where: string): string =>
     local ? `${where}:\n` : `${where}, with a copy of ${place(role)}:\n`
-  const parts = [`Wrote ${[...paths.values()].join(', ')}. They hold the key: let nobody else read them.\n`]
+  const parts = [`Wrote ${[...paths.values()].join(', ')}. They contain the key: keep them secret.\n`]
   if (rendezvous) {
-    parts.push(`${copy('rendezvous', `Rendezvous server, on ${meeting.host}`)}${firewall}${start('rendezvous')}`)
-    parts.push(`${copy('server', 'Server, where the service is')}${start('server')}`)
+    parts.push(`${copy('rendezvous', `On the rendezvous server (${meeting.host})`)}${firewall}${start('rendezvous')}`)
+    parts.push(`${copy('server', 'On the server')}${start('server')}`)
   } else {
-    parts.push(`${copy('server', `Server, on ${meeting.host}`)}${firewall}${start('server')}`)
+    parts.push(`${copy('server', `On the server (${meeting.host})`)}${firewall}${start('server')}`)
   }
-  parts.push(`Client, where the applications are:\n${start('client')}`)
+  parts.push(`On the client:\n${start('client')}`)
   const { host, port } = parseHostPort('', listen, 'bind')
   const everywhere = isWildcardHost(host)
   const entrance = everywhere ? `port ${port} of the client` : listen
   const exit = isLoopbackHost(parseHostPort('', connect, 'connect').host) ? `${connect} on the server` : connect
-  const open = everywhere ? ' Whoever reaches that port can use the tunnel.' : ''
-  parts.push(`Applications connect to ${entrance} and reach ${exit}.${open}
-Watch it, each on its own machine: http://${LOOPBACK}:${httpPorts.client}/ (client), http://${LOOPBACK}:${httpPorts.server}/ (server)
-If it does not work: ${self} doctor -c ${place('client')}
+  const open = everywhere ? ' Any host that can reach this port can use the tunnel.' : ''
+  parts.push(`Applications that connect to ${entrance} are forwarded to ${exit}.${open}
+Dashboards, accessible locally: http://${LOOPBACK}:${httpPorts.client}/ (client), http://${LOOPBACK}:${httpPorts.server}/ (server)
+Troubleshooting: ${self} doctor -c ${place('client')}
 `)
   return parts.join('\n')
 }
 
 export const command: Command = {
   options: [SERVER, RENDEZVOUS, LISTEN, CONNECT, METHOD, SERVICE_ID, DIR],
-  notes: `What is missing is asked, if there is a terminal. Nothing is overwritten. Example:
+  notes: `Missing options are prompted for on a terminal. Existing files are not overwritten. Example:
   init --server vpn.example.org:4000 --listen 1080 --connect 127.0.0.1:1080`,
   async run({ runtime }, given) {
     const commandConsole = consoleOf(runtime)

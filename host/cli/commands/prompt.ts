@@ -36,7 +36,7 @@ export class Prompt {
     const missing = options.filter((option) => !this.has(option))
     if (missing.length === 0 || (commandConsole.isTerminal('stdin') && commandConsole.isTerminal('stderr'))) return
     const names = missing.map(({ long, value }) => `${long} ${value}`)
-    throw new CommandError(`missing: ${names.join(', ')} (there is no terminal to ask on)`)
+    throw new CommandError(`missing options: ${names.join(', ')} (no terminal for prompts)`)
   }
 
   /**
@@ -65,7 +65,7 @@ export class Prompt {
       const answer = await consoleOf(this.#runtime).ask(`${text}${preset === undefined ? '' : ` [${preset}]`}: `)
       if (answer === undefined) {
         this.#runtime.print('stderr', '\n')
-        throw new CommandError(`no answer; the flag ${option.long} would tell it too`)
+        throw new CommandError(`no answer: use the option ${option.long}`)
       }
       try {
         const wanted = answer.trim() || preset

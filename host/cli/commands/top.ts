@@ -19,15 +19,14 @@ async function sourceOf(runtime: Runtime, given: Given): Promise<Source> {
   const path = given.values.get('--config')
   const [url] = given.operands
   const token = runtime.os?.env(TOKEN_VARIABLE)
-  if ((path === undefined) === (url === undefined))
-    throw new CommandError('either a config file (-c) or a URL must be given')
+  if ((path === undefined) === (url === undefined)) throw new CommandError('specify either a config file (-c) or a URL')
   if (path === undefined) return { url: statsUrl(url ?? ''), token }
   const bytes = await runtime.readFile(path).catch((error) => {
     throw new CommandError(`config file ${path}: ${messageOf(error)}`)
   })
   const config = parseConfig(bytes)
   if (config.http_listen === undefined) {
-    throw new CommandError(`config file ${path}: http_listen is missing, the program shows nothing without it`)
+    throw new CommandError(`config file ${path}: http_listen is missing`)
   }
   const address = await resolveKey(runtime, 'http_listen', config.http_listen, 'bind')
   return { url: `http://${formatAddress(onLoopback(address))}${STATS_PATH}`, token: config.http_token ?? token }
@@ -37,7 +36,7 @@ async function sourceOf(runtime: Runtime, given: Given): Promise<Source> {
 function statsUrl(text: string): string {
   const url = tryUrl(text.includes('://') ? text : `http://${text}`)
   if (url === null || !/^https?:$/.test(url.protocol)) {
-    throw new CommandError(`URL ${JSON.stringify(text)}: must be like http://127.0.0.1:8080`)
+    throw new CommandError(`URL ${JSON.stringify(text)}: must have the form http://127.0.0.1:8080`)
   }
   return `${url.origin}${url.pathname.endsWith(STATS_PATH) ? url.pathname : url.pathname.replace(/\/$/, '') + STATS_PATH}`
 }
@@ -56,16 +55,16 @@ export const command: Command = {
       long: '--config',
       short: '-c',
       value: '<file>',
-      help: 'watch the program with this config file',
+      help: 'config file of the program to watch',
       offers: 'files',
     },
-    { long: '--once', help: 'print one picture and exit, as without a terminal' },
+    { long: '--once', help: 'print one frame and exit (default without a terminal)' },
   ],
   operand: { name: '[URL]', offers: [] },
-  notes: `The program must have http_listen. A URL (http://127.0.0.1:8080) does instead of a config file;
-the variable ${TOKEN_VARIABLE} of the environment holds its token, if it wants one.
+  notes: `Requires http_listen. A URL (http://127.0.0.1:8080) can be given instead of a config file; the
+environment variable ${TOKEN_VARIABLE} provides the token (http_token), if required.
 
-keys: q quits, s sorts by something else, arrows, page up and page down scroll`,
+keys: q quit; s change the sort order; arrows, page up, page down scroll`,
   async run({ runtime }, given) {
     const source = await sourceOf(runtime, given)
     const { terminal, commandConsole } = runtime

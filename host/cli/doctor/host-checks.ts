@@ -56,15 +56,15 @@ export function reportBuffers(
   const values = { rmem_max_bytes: limit('rmem_max'), wmem_max_bytes: limit('wmem_max') }
   const { texts } = refusals
   if (texts.length === 0) {
-    report.add('buffers', 'ok', 'the UDP socket got what it asks for', { values })
+    report.add('buffers', 'ok', 'all UDP socket options granted', { values })
     return
   }
   const asked = texts.some(({ option }) => option !== 'rcvbuf' || config.udp.rcvbuf > 0)
   const text = texts.map(({ option, why }) => `${option}: ${why.replace(/; raise it: .*$/, '')}`).join('; ')
   const remedies = texts.flatMap(({ why }) => /sysctl -w \S+/.exec(why) ?? [])
-  const lossy = ' Bursts that do not fit in it are lost, which looks like loss on the path.'
+  const lossy = ' Bursts that exceed the buffer are lost, which looks like loss on the path.'
   report.add('buffers', asked ? 'warning' : 'note', `${text}.${lossy}`, {
-    remedies: remedies.map((command) => `as root: ${command} (and in /etc/sysctl.d to keep it)`),
+    remedies: remedies.map((command) => `as root: ${command} (permanently: in /etc/sysctl.d)`),
     values,
   })
 }
@@ -78,12 +78,13 @@ export function reportFiles(report: Report, os: OperatingSystem | undefined, con
   const values = { files_limit: Number.isFinite(limit) ? limit : null, max_sessions: config.max_sessions }
   const room = Math.max(limit - OWN_FILES, 0)
   if (room >= config.max_sessions || limit >= FILES_PLENTY) {
-    report.add('files', 'ok', `${soft} files may be open`, { values })
+    report.add('files', 'ok', `limit of open files: ${soft}`, { values })
     return
   }
-  report.add('files', limit < FILES_LOW ? 'warning' : 'note', `${soft} files may be open: about ${room} connections`, {
+  const summary = `limit of open files: ${soft}, enough for about ${room} connections`
+  report.add('files', limit < FILES_LOW ? 'warning' : 'note', summary, {
     values,
-    remedies: [`raise it: LimitNOFILE= of the service, or ulimit -n ${hard === soft ? FILES_PLENTY : hard}`],
+    remedies: [`raise the limit: LimitNOFILE= in the unit, or ulimit -n ${hard === soft ? FILES_PLENTY : hard}`],
   })
 }
 
@@ -95,12 +96,12 @@ export function reportClock(report: Report, before: ClockReading, after: ClockRe
   const step = after.wall - before.wall - (after.monotonic - before.monotonic)
   const values = { step_ms: Math.round(step) }
   if (after.wall < CLOCK_FIRST) {
-    const text = `the clock says ${new Date(after.wall).toISOString()}: the tunnel works by any clock, but its log is wrong`
-    report.add('clock', 'warning', text, { values, remedies: ['set the clock, or run an NTP client'] })
+    const text = `wrong time: ${new Date(after.wall).toISOString()}; affects the log, not the tunnel`
+    report.add('clock', 'warning', text, { values, remedies: ['set the clock or run an NTP client'] })
   } else if (Math.abs(step) > CLOCK_STEP_MS) {
-    const text = `the clock was set by ${Math.round(step)} ms during this test; the figures here do not depend on it`
+    const text = `the clock changed by ${Math.round(step)} ms during the test; the results are not affected`
     report.add('clock', 'note', text, { values })
-  } else report.add('clock', 'ok', 'plausible and steady', { values })
+  } else report.add('clock', 'ok', 'plausible and stable', { values })
 }
 
 /** Both clocks at one moment, ms. */
@@ -114,16 +115,16 @@ export function reportCapabilities(report: Report, os: OperatingSystem | undefin
   if (config.obfs === undefined) return
   const [, mask = ''] = /^CapEff:\s*([0-9a-f]+)/m.exec(readText(os, '/proc/self/status') ?? '') ?? []
   if (mask === '') {
-    report.add('capabilities', 'warning', 'obfs needs Linux; capabilities cannot be read here')
+    report.add('capabilities', 'warning', 'obfs requires Linux; cannot read capabilities on this system')
     return
   }
   if (((BigInt(`0x${mask}`) >> BigInt(CAP_NET_RAW)) & 1n) === 1n) {
-    report.add('capabilities', 'ok', 'CAP_NET_RAW is there, obfs can open raw sockets')
+    report.add('capabilities', 'ok', 'CAP_NET_RAW is available for obfs')
     return
   }
-  report.add('capabilities', 'failure', 'obfs needs raw sockets: CAP_NET_RAW is missing', {
+  report.add('capabilities', 'failure', 'CAP_NET_RAW is missing, which obfs requires for raw sockets', {
     remedies: [
-      'start as root; the key user gives root away once the sockets are open',
+      'start as root and set user to drop privileges after opening the sockets',
       'with systemd: AmbientCapabilities=CAP_NET_RAW',
     ],
   })

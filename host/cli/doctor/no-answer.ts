@@ -57,7 +57,7 @@ async function otherSealers(config: Config, crypto: RuntimeCrypto): Promise<Seal
     sealers.push(sealerOf(await openAead(method, key, crypto), `${method} ${how}`))
   }
   try {
-    for (const method of methods) await add(method, noKey, 'without any key')
+    for (const method of methods) await add(method, noKey, 'without a key')
     const security = checkStart(config, methods)
     if (security === undefined) return sealers
     await withKey(security, async (key) => {

@@ -39,19 +39,19 @@ export async function measure(examined: Case, reached: Reached): Promise<void> {
   const headers = HEADERS_BYTES[peer.address.startsWith('::ffff:') ? 4 : peer.family]
   const full = examined.config.kcp.mtu - headers
   const most = Math.max(MTU_MAX - headers, full)
-  progress('looking for the longest datagram that arrives')
+  progress('measuring the largest outbound datagram')
   const there = await passageThere(probe, pinger, path, full, most)
-  progress('looking for the longest datagram that comes back')
+  progress('measuring the largest inbound datagram')
   const back = await passageBack(conversations, probe.overhead, most)
   reportThere(examined, there, full, headers, back)
   reportBack(examined, back, there, full, headers)
   if (back.refused) {
-    report.add('server', 'failure', `${formatAddress(peer)} is no server: it refuses conversations`, {
-      remedies: ['its configuration must have connect; kcp_connect must not lead to a client or a rendezvous server'],
+    report.add('server', 'failure', `${formatAddress(peer)} is not a server: it rejects conversations`, {
+      remedies: ['the peer must have connect in its configuration: it may be a client or a rendezvous server'],
     })
     return
   }
-  progress('asking the server to dial its target')
+  progress('testing the connection from the server to its target')
   await reportTarget(examined, conversations, path, peer)
 }
 
@@ -76,26 +76,26 @@ function reportTrain({ report, seconds }: Case, stats: TrainStats): void {
     timer_late_ms: round(stats.timerLateMs),
   }
   if (answered === 0) {
-    report.add('path', 'failure', `none of ${sent} pings was answered, though one was before`, {
+    report.add('path', 'failure', `no answer to ${sent} pings, after an initial answer`, {
       values,
-      remedies: ['the way broke just now, or somebody limits such traffic: try again'],
+      remedies: ['the path was interrupted or is rate-limited: test again'],
     })
     return
   }
   const lost = `${sent - answered} of ${sent} round trips lost (${(loss * 100).toFixed(1)} %)`
   const rtt = `RTT ${values.rtt_min_ms} / ${values.rtt_median_ms} / ${values.rtt_p95_ms} ms (min, median, p95)`
   const busy =
-    stats.timerLateMs > TIMER_LATE_MS ? `; this machine is busy, ${values.timer_late_ms} ms may be its own` : ''
+    stats.timerLateMs > TIMER_LATE_MS ? `; up to ${values.timer_late_ms} ms may be due to load on this machine` : ''
   const text = `${rtt}, jitter ${values.jitter_ms} ms, ${lost} in ${seconds} s${busy}`
   const remedies: string[] = []
   if (loss > LOSS_WARNING) {
     remedies.push(
-      'the tunnel works over it, at a lower rate: find where it is lost (mtr, another network, cable for Wi-Fi)',
-      'if it comes with load only: a full queue or a policer on the way; nothing in kcp cures that',
+      'the loss reduces throughput: locate it (mtr, another network, cable instead of Wi-Fi)',
+      'if it only occurs under load: a queue or policer on the path drops packets; kcp settings do not help',
     )
   }
   if (stats.medianMs > RTT_WARNING_MS)
-    remedies.push('a queue on the way is full, or the way is very long: try again without other traffic')
+    remedies.push('a queue on the path is full, or the path is very long: test again without other traffic')
   const status = remedies.length > 0 ? 'warning' : loss > LOSS_NOTE ? 'note' : 'ok'
   report.add('path', status, text, { values, remedies })
 }
@@ -111,15 +111,15 @@ function fitting(there: Passage, back: Return, headers: number): number {
 function reportThere({ report, config }: Case, there: Passage, full: number, headers: number, back: Return): void {
   const values = { passed_bytes: there.passed, lost_bytes: there.lost ?? null, wanted_bytes: full }
   if (there.passed >= full) {
-    const more = there.lost === undefined ? ', the most there can be' : ''
-    const text = `datagrams of ${there.passed} bytes arrive${more}; kcp.mtu ${config.kcp.mtu} makes ${full} of them at most`
+    const more = there.lost === undefined ? ' (the maximum)' : ''
+    const text = `datagrams of ${there.passed} bytes${more} reach the peer; kcp.mtu ${config.kcp.mtu} requires ${full} bytes`
     report.add('size_out', 'ok', text, { values })
     return
   }
   const text =
     there.passed === 0
-      ? `datagrams of ${there.lost} bytes and more do not arrive there, small pings do; kcp.mtu ${config.kcp.mtu} makes ${full} bytes`
-      : `datagrams of up to ${there.passed} bytes arrive there, longer ones do not; kcp.mtu ${config.kcp.mtu} makes ${full} bytes`
+      ? `small pings reach the peer, datagrams of ${there.lost} bytes do not; kcp.mtu ${config.kcp.mtu} requires ${full} bytes`
+      : `datagrams of up to ${there.passed} bytes reach the peer, larger ones do not; kcp.mtu ${config.kcp.mtu} requires ${full} bytes`
   report.add('size_out', 'warning', text, { values, remedies: mtuRemedies(fitting(there, back, headers)) })
 }
 
@@ -127,22 +127,21 @@ function reportBack({ report }: Case, back: Return, there: Passage, full: number
   if (back.refused) return
   const { passage } = back
   if (passage === undefined) {
-    report.add('size_back', 'note', 'not measured: the peer answers pings, but took part in no conversation', {
-      remedies: ['it may have reached its limit of sessions; try again'],
+    report.add('size_back', 'note', 'not measured: the peer answers pings, but did not accept a conversation', {
+      remedies: ['it may have reached its session limit: test again'],
     })
     return
   }
   const values = { passed_bytes: passage.passed, lost_bytes: passage.lost ?? null, full: back.full }
   if (back.full) {
-    const text = `datagrams of ${passage.passed} bytes come back, the longest that the peer makes (its kcp.mtu is ${passage.passed + headers})`
+    const text = `datagrams of ${passage.passed} bytes arrive from the peer, its maximum (its kcp.mtu is ${passage.passed + headers})`
     report.add('size_back', 'ok', text, { values: { ...values, peer_mtu: passage.passed + headers } })
     return
   }
-  const limit =
+  const text =
     passage.passed === 0
-      ? `of ${passage.lost} bytes and more do not`
-      : `of up to ${passage.passed} bytes come back, longer ones do not`
-  const text = `datagrams ${limit}${passage.passed === 0 ? ' come back, small ones do' : ''}`
+      ? `small datagrams arrive from the peer, datagrams of ${passage.lost} bytes do not`
+      : `datagrams of up to ${passage.passed} bytes arrive from the peer, larger ones do not`
   const wanted = passage.passed >= full && there.passed >= full ? ' (the kcp.mtu of the peer is larger than ours)' : ''
   report.add('size_back', 'warning', `${text}${wanted}`, {
     values,
@@ -153,7 +152,7 @@ function reportBack({ report }: Case, back: Return, there: Passage, full: number
 function mtuRemedies(mtu: number): string[] {
   return [
     `set kcp.mtu to ${mtu} at both ends`,
-    'or repair the way: somebody drops large datagrams and their "fragmentation needed" messages',
+    'or fix the path: it drops large datagrams without returning "fragmentation needed"',
   ]
 }
 
@@ -167,14 +166,14 @@ async function reportTarget(
   const where = formatAddress(peer)
   const values = { answer }
   if (answer === 'eof') {
-    report.add('server', 'warning', `${where} could not connect to its target, or the target hung up at once`, {
+    report.add('server', 'warning', `${where} failed to connect to its target, or the target closed the connection`, {
       values,
-      remedies: ['at the server: is the program at the address of connect running?', 'run kcptun-wasm doctor there'],
+      remedies: ['check that the target (connect) of the server is running', 'run kcptun-wasm doctor on the server'],
     })
   } else if (answer === 'data') {
-    report.add('server', 'ok', `${where} connected to its target, which says something`, { values })
+    report.add('server', 'ok', `${where} connected to its target, which sent data`, { values })
   } else if (answer === 'nothing') {
-    const text = `${where} was asked to connect to its target and reported no failure (success is not reported)`
+    const text = `${where} reported no failure to connect to its target (success is not reported)`
     report.add('server', 'ok', text, { values })
-  } else report.add('server', 'warning', `${where} refused the conversation`, { values })
+  } else report.add('server', 'warning', `${where} rejected the conversation`, { values })
 }

@@ -57,19 +57,19 @@ export async function reportListen(examined: Case): Promise<void> {
       () => {},
     )
     listener.close()
-    report.add('listen', 'ok', `${where} is free: no client runs on it`, { values: { free: true } })
+    report.add('listen', 'ok', `${where} is free: no client is running`, { values: { free: true } })
   } catch (error) {
     if (codeOf(error) !== 'EADDRINUSE') {
-      report.add('listen', 'failure', `listen: cannot listen on ${where}: ${messageOf(error)}`)
+      report.add('listen', 'failure', `cannot listen on ${where}: ${messageOf(error)}`)
       return
     }
     const program = await running(examined)
     const values = { free: false, running: program?.mode ?? null }
     if (program === undefined) {
-      const text = `${where} is in use: by the running client, which is fine, or by another program`
-      const remedies = [`if it is another program: ss -ltnp 'sport = :${address.port}'`]
+      const text = `${where} is in use, by a running client or another program`
+      const remedies = [`to identify the program: ss -ltnp 'sport = :${address.port}'`]
       report.add('listen', 'note', text, { values, remedies })
-    } else report.add('listen', 'ok', `${where} is in use, a ${program.mode} runs here: ${program.health}`, { values })
+    } else report.add('listen', 'ok', `${where} is in use by a running ${program.mode}: ${program.health}`, { values })
   }
 }
 
@@ -89,26 +89,26 @@ export async function reportBind({ runtime, report, addresses, own, progress }: 
     const answer = await firstAnswer(probe, pinger, local)
     probe.close()
     if (answer !== undefined) {
-      const text = `a program runs on ${where} and answers to this key, after ${round(answer)} ms`
+      const text = `a program on ${where} answers to this key after ${round(answer)} ms`
       report.add('bind', 'ok', text, { values: { free: false, answers: true } })
       return
     }
     const socket = await runtime.openUdp({ bind }, { onDatagram() {}, onBatchEnd() {}, onWritable() {}, onError() {} })
     socket.close()
-    report.add('bind', 'note', `${where} is free: nothing runs on it`, { values: { free: true, answers: false } })
+    report.add('bind', 'note', `${where} is free: no server is running`, { values: { free: true, answers: false } })
   } catch (error) {
     const inUse = codeOf(error) === 'EADDRINUSE'
     const text = inUse
-      ? `${where} is in use by a program that does not answer to this key: another configuration, or another program`
-      : `kcp_bind: cannot open ${where}: ${messageOf(error)}`
+      ? `${where} is in use by a program that does not answer to this key`
+      : `cannot bind to ${where}: ${messageOf(error)}`
     const remedies = inUse
       ? [
-          `who it is: ss -lunp 'sport = :${bind.port}'`,
-          'a server that was started before the key was changed needs a restart',
+          `to identify the program: ss -lunp 'sport = :${bind.port}'`,
+          'if it is a server that was started with another key or method: restart it',
         ]
       : codeOf(error) === 'EACCES'
-        ? ['ports below 1024 need root or CAP_NET_BIND_SERVICE']
-        : ['kcp_bind must be an address of this machine']
+        ? ['ports below 1024 require root or CAP_NET_BIND_SERVICE']
+        : ['set kcp_bind to an address of this machine']
     report.add('bind', 'failure', text, { values: { free: false, answers: false }, remedies })
   }
 }
@@ -133,7 +133,7 @@ export async function reportTargetHere({ runtime, report, addresses, progress }:
         onData() {},
         onEnd() {},
         onDrain() {},
-        onClose: (error) => finish(error === undefined ? 'it hung up' : messageOf(error)),
+        onClose: (error) => finish(error === undefined ? 'connection closed' : messageOf(error)),
       },
       () => {
         connection.close()
@@ -143,10 +143,10 @@ export async function reportTargetHere({ runtime, report, addresses, progress }:
   })
   if (failure === undefined) {
     const values = { connect_ms: round(runtime.clock.monotonic() - begin) }
-    report.add('target', 'ok', `${where} accepts connections, after ${values.connect_ms} ms`, { values })
+    report.add('target', 'ok', `${where} accepted a connection after ${values.connect_ms} ms`, { values })
     return
   }
-  report.add('target', 'failure', `the target ${where} does not accept a connection: ${failure}`, {
-    remedies: ['start the program that the tunnel leads to, or correct connect'],
+  report.add('target', 'failure', `cannot connect to the target ${where}: ${failure}`, {
+    remedies: ['start the target, or correct connect'],
   })
 }

@@ -82,9 +82,9 @@ export async function reach(
     probe = await Probe.open(runtime, { ...options, connect: peer }, [own])
   } catch (error) {
     if (await isWrongAddress({ address: where })) return undefined
-    report.add(finding, 'failure', `no way to ${where}: ${messageOf(error)}`, {
+    report.add(finding, 'failure', `no route to ${where}: ${messageOf(error)}`, {
       values: { address: where, cause: 'no route' },
-      remedies: ['check the network and the routes of this machine', 'check kcp_bind and netdev, if set'],
+      remedies: ['check network and routes of this machine', 'check kcp_bind and netdev, if set'],
     })
     return undefined
   }
@@ -95,7 +95,7 @@ export async function reach(
   const first = await firstAnswer(probe, pinger, peer)
   if (first !== undefined) {
     const values = { address: where, first_ms: round(first) }
-    report.add(finding, 'ok', `${where} answers, after ${round(first)} ms`, { values })
+    report.add(finding, 'ok', `${where} answers after ${round(first)} ms`, { values })
     return { probe, pinger, peer }
   }
   const values = {
@@ -108,24 +108,24 @@ export async function reach(
   if ((values.refused > 0 || errors.length > 0) && (await isWrongAddress(values))) return undefined
   if (values.refused > 0) {
     const { port } = peer
-    report.add(finding, 'failure', `${where} refuses: nothing listens on UDP port ${port} of this host`, {
+    report.add(finding, 'failure', `${where} refused: no program listens on UDP port ${port} of this host`, {
       values: { ...values, cause: 'refused' },
       remedies: [
-        'start the server, or look in its log why it ended',
-        `compare the port of ${key} (${port}) with that of kcp_bind at the other end`,
-        'a firewall that rejects looks the same: let UDP to this port through',
+        'start the server, or check its log',
+        `compare the port in ${key} (${port}) with kcp_bind of the peer`,
+        `allow UDP port ${port} in the firewall of the peer, which may reject it`,
       ],
     })
     return undefined
   }
   if (errors.length > 0) {
-    report.add(finding, 'failure', `no way to ${where}: ${errors.join(', ')}`, {
+    report.add(finding, 'failure', `no route to ${where}: ${errors.join(', ')}`, {
       values: { ...values, cause: 'no route' },
-      remedies: ['check the network, routes and firewall of this machine and of the way'],
+      remedies: ['check network, routes and firewall of this machine and on the path'],
     })
     return undefined
   }
-  progress(`no answer from ${where}, asking why`)
+  progress(`no answer from ${where}, determining the cause`)
   const silence = await investigate(runtime, examined.config, examined.crypto, own, options, peer, siblings)
   reportSilence(examined, finding, key, peer, silence, values)
   return undefined
@@ -141,10 +141,10 @@ function reportSibling(
   values: Finding['values'],
 ): void {
   const answer = formatAddress(sibling)
-  const text = `${formatAddress(peer)} does not answer, but another address of the same name does: ${answer}. Programs use the first one`
+  const text = `${formatAddress(peer)} does not answer, but another address of the same name does: ${answer}. Only the first address is used`
   report.add(finding, 'failure', text, {
     values: { ...values, cause: 'other address', answer },
-    remedies: [`set ${key} to ${answer}`, 'or let the server listen on all addresses of the name'],
+    remedies: [`set ${key} to ${answer}`, 'or make the server listen on all addresses of the name'],
   })
 }
 
@@ -171,47 +171,47 @@ function reportSilence(
 ): void {
   const where = formatAddress(peer)
   const { other, recovered, sibling, neighboursRefuse } = silence
-  const same = 'psk (or password) and method must be the same at both ends: compare them'
-  const log = 'look in the log of the other end: it says "failed authentication" when our datagrams arrive there'
+  const same = 'compare method and psk (or password): they must be the same at both ends'
+  const log = 'check the log of the peer for "failed authentication", which it reports if our datagrams arrive'
   if (recovered) {
-    const text = `${where} did not answer for some seconds and does now: the way is very lossy, or was interrupted`
+    const text = `${where} did not answer for several seconds and does now: the path is very lossy or was interrupted`
     report.add(finding, 'failure', text, { values: { ...values, cause: 'interrupted' }, remedies: ['test again'] })
   } else if (other !== undefined && other.sealer !== own) {
     const how = other.sealer === PLAIN ? 'without encryption' : `to ${other.sealer.name}`
-    const text = `${where} is there, but it answers ${how}; here method is ${config.method ?? 'not set'}`
+    const text = `${where} answers ${how}, but method is ${config.method ?? 'not set'} in this configuration`
     const cause = { ...values, cause: 'other method', peer_method: other.sealer.name }
     report.add(finding, 'failure', text, { values: cause, remedies: ['set the same method and key at both ends'] })
   } else if (other !== undefined) {
     const answer = formatAddress(other.from)
-    report.add(finding, 'failure', `the answer comes from ${answer}, though ${where} was asked`, {
+    report.add(finding, 'failure', `the answer comes from ${answer} instead of ${where}`, {
       values: { ...values, cause: 'other address', answer },
       remedies: [
         `set ${key} to ${answer}`,
-        'or bind the server to one address by kcp_bind: with a wildcard its system chooses where answers come from',
+        'or bind the server to one address with kcp_bind: with a wildcard its system chooses the source address',
       ],
     })
   } else if (sibling !== undefined) {
     reportSibling(report, finding, key, peer, sibling, values)
   } else if (Number(values['unauthenticated']) > 0) {
-    const text = `${values['unauthenticated']} datagrams came from ${where} that our key does not open: key or method differ`
+    const text = `${values['unauthenticated']} datagrams from ${where} failed authentication: key or method differ`
     report.add(finding, 'failure', text, { values: { ...values, cause: 'key mismatch' }, remedies: [same, log] })
   } else if (neighboursRefuse) {
     const text =
-      `${where} keeps silent, while closed ports of the same host refuse: something listens there and does not understand us. ` +
-      'Most likely key or method differ; it may be another program, or a firewall that drops this port alone'
+      `${where} does not answer, while closed ports of the same host refuse: a program listens but drops our datagrams. ` +
+      'Most likely key or method differ; otherwise it is another program, or a firewall drops only this port'
     const cause = { ...values, cause: 'silent listener' }
     report.add(finding, 'failure', text, { values: cause, remedies: [same, log, `check the port of ${key}`] })
   } else {
     const text =
-      `nothing comes back from ${where}. A wrong key or method, a wrong address, a host that is down and a firewall ` +
-      'cannot be told apart from here: a server does not answer what it cannot read'
+      `no answer from ${where}. Possible causes: wrong key or method, wrong address, host down, firewall. ` +
+      'They cannot be distinguished from here: a server drops datagrams that it cannot open'
     const command = `tcpdump -n udp port ${peer.port}`
     report.add(finding, 'failure', text, {
       values: { ...values, cause: 'silence' },
       remedies: [
-        `run at the other end: ${command}. If our datagrams arrive there, ${same.replace(': compare them', '')}; ${log}`,
-        `if they do not: check the address in ${key}, and let UDP port ${peer.port} through every firewall on the way`,
-        'run kcptun-wasm doctor with the configuration of the server there',
+        `run on the peer: ${command}. If our datagrams arrive, ${same}; ${log}`,
+        `if they do not arrive: check the address in ${key}, and allow UDP port ${peer.port} in all firewalls on the path`,
+        'run kcptun-wasm doctor on the peer, with its configuration',
       ],
     })
   }

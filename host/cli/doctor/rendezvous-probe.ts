@@ -32,7 +32,7 @@ export async function meet(examined: Case, server: SocketAddress): Promise<Reach
   found.probe.close()
   const isClient = (config.mode & MODE_CLIENT) !== 0
   const service = quote(config.service_id)
-  progress(`asking for the service ${service}`)
+  progress(`requesting the service ${service}`)
   const probe = await Probe.open(runtime, ephemeral(examined, server), [own])
   const { local } = probe
   if (local === undefined) return undefined
@@ -57,19 +57,19 @@ export async function meet(examined: Case, server: SocketAddress): Promise<Reach
   }
   const values = { service: config.service_id, addresses: received.map(formatAddress).join(' ') }
   if (!punched) {
-    const text = `the rendezvous server knows no service ${service}`
+    const text = `the service ${service} is not registered with the rendezvous server`
     report.add('peer', isClient ? 'failure' : 'note', text, {
       values: { ...values, cause: 'no service' },
       remedies: [
-        'start the server, or wait until it announced itself (every keepalive seconds)',
-        'service_id and rendezvous_server must be the same in the configurations of client and server',
+        'start the server, or wait until it registers (every keepalive seconds)',
+        'compare service_id and rendezvous_server: they must be the same on client and server',
       ],
     })
     probe.close()
     return undefined
   }
   if (!isClient) {
-    report.add('peer', 'ok', `the service ${service} is announced: ${values.addresses}`, { values })
+    report.add('peer', 'ok', `the service ${service} is registered: ${values.addresses}`, { values })
     probe.close()
     return undefined
   }
@@ -81,17 +81,17 @@ export async function meet(examined: Case, server: SocketAddress): Promise<Reach
   }
   const peer = pinger.last?.from
   if (peer === undefined) {
-    const text = `the server is announced as ${values.addresses}, but no datagram gets through between it and us`
+    const text = `the server is registered as ${values.addresses}, but does not answer there`
     report.add('peer', 'failure', text, {
       values: { ...values, cause: 'not punched' },
       remedies: [
-        'the NAT of one side gives each destination another port (symmetric), or a firewall drops UDP: forward a port to the server and use kcp_connect',
-        'addresses of 127/8, 169.254/16 and 100.64/10 are never tried',
+        'a NAT is symmetric (uses a different port for each destination), or a firewall drops UDP: forward a port to the server and use kcp_connect',
+        'addresses in 127/8, 169.254/16 and 100.64/10 are never tried',
       ],
     })
     probe.close()
     return undefined
   }
-  report.add('peer', 'ok', `met the server at ${formatAddress(peer)}`, { values })
+  report.add('peer', 'ok', `found the server at ${formatAddress(peer)}`, { values })
   return { probe, pinger, peer }
 }

@@ -68,7 +68,7 @@ export class Report {
   /** The verdict in one sentence: the text of the first finding with the worst status. */
   get summary(): string {
     const { verdict } = this
-    if (verdict === 'healthy') return 'nothing wrong was found'
+    if (verdict === 'healthy') return 'no problems found'
     const status = verdict === 'broken' ? 'failure' : 'warning'
     return this.findings.find((finding) => finding.status === status)?.text ?? ''
   }

@@ -92,7 +92,7 @@ function reportConfig(report: Report, config: Config): void {
 async function reportNames({ runtime, config, addresses, report }: Case, failures: readonly Error[]): Promise<void> {
   for (const failure of failures) {
     report.add('names', 'failure', messageOf(failure), {
-      remedies: ['check the spelling, and the DNS of this machine (getent ahosts NAME)'],
+      remedies: ['check the spelling and the DNS configuration (getent ahosts NAME)'],
     })
   }
   const found: string[] = []
@@ -112,14 +112,9 @@ async function reportNames({ runtime, config, addresses, report }: Case, failure
 async function reportPeer(examined: Case): Promise<void> {
   const { config, addresses, report } = examined
   if (config.obfs !== undefined) {
-    report.add(
-      'peer',
-      'note',
-      'not tested: with obfs the peer is reached by raw sockets only, which this test does not open',
-      {
-        remedies: ['start the client and look at /ready, or test with obfs removed at both ends'],
-      },
-    )
+    report.add('peer', 'note', 'not tested: obfs uses raw sockets, which this test does not support', {
+      remedies: ['start the client and check /ready, or test without obfs at both ends'],
+    })
     return
   }
   const { rendezvous, peer } = addresses

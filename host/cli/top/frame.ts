@@ -204,7 +204,7 @@ export function frame(view: View, columns: number, rows: number, style: Style): 
   const facts = [
     `wire ${rate(rates?.wireReceived ?? 0)} ${rate(rates?.wireSent ?? 0)}`,
     `rtt ${typicalRtt(sample)}`,
-    `sent again ${percent(rates?.retransmitted ?? 0)}`,
+    `retransmitted ${percent(rates?.retransmitted ?? 0)}`,
     `waiting ${gauge('waitsnd')}`,
     `memory ${formatBytes(gauge('memory_used'))}`,
     `cpu ${percent(rates?.cpu ?? 0)}`,
@@ -213,14 +213,14 @@ export function frame(view: View, columns: number, rows: number, style: Style): 
   const counts = LIVE_STATES.map((state) => [state, gauge(`sessions_${state}`)] as const)
   const sum = counts.reduce((all, [, count]) => all + count, 0)
   const states = counts.filter(([, count]) => count > 0).map(([state, count]) => `${count} ${state}`)
-  const from = view.offset > 0 ? `, from number ${view.offset + 1}` : ''
+  const from = view.offset > 0 ? `, from #${view.offset + 1}` : ''
   lines.push(cut(`${sum} sessions${states.length > 0 ? `: ${states.join(', ')}` : ''}${from}`, columns))
   const keys = style.keys && rows > lines.length + 3
   const room = rows - lines.length - (keys ? 1 : 0)
   lines.push(...tableLines(view, sample, columns, room, style))
   if (keys) {
     while (lines.length < rows - 1) lines.push('')
-    lines.push(cut(`q quit   s sorted by ${view.order}   arrows scroll`, columns))
+    lines.push(cut(`q quit   s sort order: ${view.order}   arrows scroll`, columns))
   }
   return lines.slice(0, Math.max(rows, 0))
 }

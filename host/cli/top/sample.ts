@@ -66,8 +66,9 @@ const numbersOf = (value: unknown): Record<string, number> =>
  */
 export function readSample(document: unknown): Sample {
   const { version, program, uptime_ms, cpu_ms, ready, health, counters, gauges, sessions } = fieldsOf(document)
-  if (version === undefined) throw new Error('the answer is no statistics')
-  if (version !== STATS_VERSION) throw new Error(`statistics of version ${String(version)}, not ${STATS_VERSION}`)
+  if (version === undefined) throw new Error('the response is not a statistics document')
+  if (version !== STATS_VERSION)
+    throw new Error(`statistics have version ${String(version)}, expected ${STATS_VERSION}`)
   const about = fieldsOf(program)
   return {
     program: `${textOf(about['name'])} ${textOf(about['version'])}`,

@@ -75,7 +75,7 @@ class Watch {
       this.#trouble = undefined
       this.scroll(0)
     } catch (error) {
-      this.#trouble = `no answer (${explain(error)}) from ${this.source.url}`
+      this.#trouble = `no statistics from ${this.source.url}: ${explain(error)}`
       throw new Error(this.#trouble)
     }
   }
@@ -101,15 +101,15 @@ async function fetchSample({ url, token }: Source): Promise<Sample> {
   const answer = await fetch(`${url}?sessions=active`, { headers, signal: AbortSignal.timeout(ANSWER_MS) })
   if (answer.status === 401) throw new Error('the token (http_token) is missing or wrong')
   if (answer.status === 421)
-    throw new Error('it answers to its IP address, localhost or the host in its http_listen alone')
-  if (!answer.ok) throw new Error(`status ${answer.status}`)
+    throw new Error('host name rejected: use the IP address, localhost or the host in http_listen')
+  if (!answer.ok) throw new Error(`HTTP status ${answer.status}`)
   return readSample(await answer.json())
 }
 
 /** The reason of a failed request: Node reports it as the cause of "fetch failed". */
 function explain(error: unknown): string {
   if (!(error instanceof Error)) return String(error)
-  if (error.name === 'TimeoutError') return `nothing within ${ANSWER_MS / 1000} s`
+  if (error.name === 'TimeoutError') return `timeout after ${ANSWER_MS / 1000} s`
   for (const reason of [error, error.cause]) {
     if (reason instanceof Error && 'code' in reason && typeof reason.code === 'string') return reason.code
   }

@@ -33,16 +33,16 @@ export type DecodedString =
 const SYNTAX_REASONS: Readonly<Record<number, string>> = {
   1: 'unexpected character',
   2: 'malformed number',
-  3: 'a key in double quotes is expected',
-  4: 'a value is expected',
-  5: 'a colon is expected',
-  6: 'a comma is expected',
-  7: 'a closing brace is missing',
-  8: 'a closing bracket is missing',
-  9: 'nothing may follow the outermost object',
+  3: 'expected a key in double quotes',
+  4: 'expected a value',
+  5: 'expected a colon',
+  6: 'expected a comma',
+  7: 'missing closing brace',
+  8: 'missing closing bracket',
+  9: 'unexpected data after the outermost object',
   10: 'comments are not allowed',
   11: 'comments are not allowed',
-  12: 'a string without end',
+  12: 'unterminated string',
   13: 'malformed number',
   14: 'malformed \\u escape',
   15: 'unknown escape',
@@ -94,12 +94,12 @@ export function decodeString(raw: Uint8Array): DecodedString {
   try {
     value = JSON.parse(text)
   } catch {
-    return { ok: false, reason: 'a control character must be escaped' }
+    return { ok: false, reason: 'unescaped control character' }
   }
   if (typeof value !== 'string') {
     return { ok: false, reason: 'not a string' }
   }
-  return /\p{Cs}/u.test(value) ? { ok: false, reason: 'a lone surrogate escape' } : { ok: true, text: value }
+  return /\p{Cs}/u.test(value) ? { ok: false, reason: 'lone surrogate escape' } : { ok: true, text: value }
 }
 
 /** Formats an offset as `line 3, column 14`, columns in bytes. */
@@ -118,7 +118,7 @@ function fail(text: string, offset: number, reason: string): never {
  */
 export function readJson(bytes: Uint8Array): JsonNode {
   if (bytes[0] === 0xef && bytes[1] === 0xbb && bytes[2] === 0xbf) {
-    throw new ConfigError('', '', 'it begins with a byte order mark (BOM), which JSON does not allow')
+    throw new ConfigError('', '', 'starts with a byte order mark (BOM), which JSON does not allow')
   }
   const text = skeleton(bytes)
   const rawAt = (offset: number, length: number) => bytes.subarray(offset, offset + length)
@@ -170,5 +170,5 @@ export function readJson(bytes: Uint8Array): JsonNode {
     },
     { disallowComments: true, allowTrailingComma: false, allowEmptyContent: false },
   )
-  return root ?? fail(text, 0, 'a JSON object is expected')
+  return root ?? fail(text, 0, 'expected a JSON object')
 }

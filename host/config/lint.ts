@@ -40,7 +40,7 @@ export function keyWarnings({ unknown, duplicate }: Findings): string[] {
       const known = didYouMean(key)
       return `unknown key ${quote(key)} is ignored${known === undefined ? '' : `, did you mean ${known}?`}`
     }),
-    ...duplicate.map((key) => `config key ${key} stands more than once, the last one counts`),
+    ...duplicate.map((key) => `config key ${key} is set more than once, the last value is used`),
   ]
 }
 
@@ -78,11 +78,11 @@ function ignoredKeys(config: Config, findings: Findings): string[] {
   const ignored = (key: string, why: string): void => {
     if (findings.set.includes(key)) warnings.push(`config key ${key} is ignored: ${why}`)
   }
-  if ((mode & MODE_RENDEZVOUS) === 0) ignored('service_id', 'there is no rendezvous_server')
-  if ((mode & MODE_CLIENT) === 0) ignored('kcp_connect', 'only a client (listen) looks for a server')
+  if ((mode & MODE_RENDEZVOUS) === 0) ignored('service_id', 'rendezvous_server is not set')
+  if ((mode & MODE_CLIENT) === 0) ignored('kcp_connect', 'it is only used by a client (listen)')
   if (method === undefined) {
-    ignored('psk', 'without method nothing is encrypted')
-    ignored('password', 'without method nothing is encrypted')
+    ignored('psk', 'method is not set')
+    ignored('password', 'method is not set')
   }
   return warnings
 }
@@ -93,31 +93,31 @@ export function lint(config: Config, findings: Findings): LintResult {
   const warnings = [...configWarnings(config), ...ignoredKeys(config, findings)]
   const notes: string[] = []
   if (config.password !== undefined) {
-    const text = 'is stretched very little, a weak one can be guessed; better a psk, which --genpsk makes'
+    const text = 'key stretching is minimal, a weak password can be guessed; prefer psk, generated with --genpsk'
     warnings.push(`config key password = ${HIDDEN}: ${text}`)
   }
   if ((mode & MODE_CLIENT) !== 0 && (mode & MODE_RENDEZVOUS) === 0) {
     if (keepalive === 0) {
-      warnings.push(
-        about('keepalive', 0, 'without pings a NAT forgets an idle client, and a silent server goes unnoticed'),
-      )
+      warnings.push(about('keepalive', 0, 'NAT mappings expire, and a silent server is not detected'))
     } else if (keepalive > NAT_IDLE_S) {
-      warnings.push(about('keepalive', keepalive, `many NATs forget an idle client after ${NAT_IDLE_S} s`))
+      warnings.push(
+        about('keepalive', keepalive, `above ${NAT_IDLE_S} s, many NATs drop the mapping of an idle client`),
+      )
     }
   }
   if (kcp.mtu > MTU_SAFE_BYTES) {
-    const text = `DSL, VPNs and mobile networks may swallow packets of more than ${MTU_SAFE_BYTES} bytes`
+    const text = `DSL, VPNs and mobile networks may drop packets larger than ${MTU_SAFE_BYTES} bytes`
     warnings.push(about('kcp.mtu', kcp.mtu, text))
   }
   if (udp.rcvbuf >= 4096 && udp.rcvbuf < RCVBUF_SMALL_BYTES) {
-    warnings.push(about('udp.rcvbuf', udp.rcvbuf, 'too small for a burst of one window; unset it means 4 MiB'))
+    warnings.push(about('udp.rcvbuf', udp.rcvbuf, 'too small for a burst of one window; the default is 4 MiB'))
   }
   const outputs = PROPERTIES['log']?.examples ?? []
   if (log !== undefined && !outputs.includes(log)) {
-    warnings.push(about('log', log, `unknown, known are ${outputs.join(', ')}`))
+    warnings.push(about('log', log, `unknown output, must be one of ${outputs.join(', ')}`))
   }
   if (listen !== undefined && isWildcardHost(parseHostPort('listen', listen, 'bind').host)) {
-    notes.push(about('listen', listen, 'whoever reaches this machine can use the tunnel'))
+    notes.push(about('listen', listen, 'any host that can reach this machine can use the tunnel'))
   }
   for (const [key, text] of [
     ['listen', listen],
@@ -127,14 +127,14 @@ export function lint(config: Config, findings: Findings): LintResult {
     if (text === undefined) continue
     const { port } = parseHostPort(key, text, 'bind')
     if (port > 0 && port < PORT_UNPRIVILEGED) {
-      notes.push(about(key, text, `a port below ${PORT_UNPRIVILEGED} needs root or CAP_NET_BIND_SERVICE`))
+      notes.push(about(key, text, `ports below ${PORT_UNPRIVILEGED} require root or CAP_NET_BIND_SERVICE`))
     }
   }
   const tuned = TUNED.filter((name) => kcp[name] !== undefined).map((name) => `kcp.${name}`)
   if (tuned.length > 0 && (mode & (MODE_CLIENT | MODE_SERVER)) !== 0) {
-    const text = 'set values are kept as they are; unset they follow the path, which is faster as a rule'
+    const text = 'fixed values disable automatic tuning, which is usually faster'
     notes.push(`config ${tuned.length === 1 ? 'key' : 'keys'} ${tuned.join(', ')}: ${text}`)
   }
-  if (findings.ours.length > 0) notes.push(`kcptun-libev does not know and ignores: ${findings.ours.join(', ')}`)
+  if (findings.ours.length > 0) notes.push(`keys ignored by kcptun-libev: ${findings.ours.join(', ')}`)
   return { warnings, notes }
 }

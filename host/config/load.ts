@@ -56,7 +56,7 @@ class Reader {
   }
 
   #mismatch(key: string): never {
-    throw new TypeError(`schema.json does not fit the Config type: ${key}`)
+    throw new TypeError(`schema.json does not match the Config type: ${key}`)
   }
 }
 

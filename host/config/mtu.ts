@@ -79,7 +79,7 @@ export function checkServiceId(config: Config, family: 4 | 6): void {
   const most = kcpMtu(kcp.mtu, family, method, obfs) - HELLO_BYTES - ADDRESS_BYTES[family]
   const bytes = new TextEncoder().encode(service_id).length
   if (bytes <= most) return
-  const reason = `${bytes} bytes do not fit a datagram at kcp.mtu = ${kcp.mtu}, at most ${Math.max(0, most)} do`
+  const reason = `must be at most ${Math.max(0, most)} bytes long to fit in a datagram with kcp.mtu = ${kcp.mtu}, is ${bytes}`
   throw new ConfigError('service_id', quote(service_id), reason)
 }
 

@@ -35,7 +35,7 @@ export function modeName(mode: number): string {
 export function checkRules(config: Config): void {
   const serviceBytes = new TextEncoder().encode(config.service_id).length
   if (serviceBytes > SERVICE_ID_MAX_BYTES) {
-    const reason = `${serviceBytes} bytes long, at most ${SERVICE_ID_MAX_BYTES} are allowed`
+    const reason = `must be at most ${SERVICE_ID_MAX_BYTES} bytes long, is ${serviceBytes} bytes`
     throw new ConfigError('service_id', quote(config.service_id), reason)
   }
   const server = (config.mode & MODE_SERVER) !== 0
@@ -45,26 +45,26 @@ export function checkRules(config: Config): void {
     throw new ConfigError(
       'listen',
       quote(config.listen ?? ''),
-      'not together with connect: one is for clients, the other for servers',
+      'conflicts with connect: listen selects client mode, connect server mode',
     )
   }
   if (rendezvous && config.keepalive === 0) {
     throw new ConfigError('keepalive', '0', 'must not be 0 with rendezvous_server')
   }
   if (server && !rendezvous && config.kcp_bind === undefined) {
-    throw new ConfigError('kcp_bind', '', 'missing: a server (connect) needs it')
+    throw new ConfigError('kcp_bind', '', 'missing: required by a server (connect)')
   }
   if (client && !rendezvous && config.kcp_connect === undefined) {
-    throw new ConfigError('kcp_connect', '', 'missing: a client (listen) needs it')
+    throw new ConfigError('kcp_connect', '', 'missing: required by a client (listen)')
   }
   if (!server && !client && config.kcp_bind === undefined) {
-    throw new ConfigError('kcp_bind', '', 'missing: without listen and connect it is needed')
+    throw new ConfigError('kcp_bind', '', 'missing: required without listen and connect')
   }
   if (config.psk !== undefined && config.password !== undefined) {
-    throw new ConfigError('psk', HIDDEN, 'not together with password')
+    throw new ConfigError('psk', HIDDEN, 'conflicts with password')
   }
   if (config.http_token !== undefined && !HTTP_TOKEN.test(config.http_token)) {
-    const reason = 'must be 8 to 256 letters, digits and characters of -._~+/, with = at the end only'
+    const reason = 'must be 8 to 256 letters, digits and characters of -._~+/, with = only at the end'
     throw new ConfigError('http_token', HIDDEN, reason)
   }
   checkWorkers(config)
@@ -76,25 +76,25 @@ function checkWorkers({ workers, mode, obfs, kcp_bind }: Config): void {
   const refuse = (reason: string): never => {
     throw new ConfigError('workers', String(workers), reason)
   }
-  if ((mode & MODE_RENDEZVOUS) !== 0) refuse('not together with rendezvous_server: one process must meet the peer')
-  if ((mode & (MODE_SERVER | MODE_CLIENT)) === 0) refuse('only for a server (connect) or a client (listen)')
-  if (obfs !== undefined) refuse('not together with obfs: its connection belongs to one process')
+  if ((mode & MODE_RENDEZVOUS) !== 0) refuse('conflicts with rendezvous_server, which requires a single process')
+  if ((mode & (MODE_SERVER | MODE_CLIENT)) === 0) refuse('requires a server (connect) or a client (listen)')
+  if (obfs !== undefined) refuse('conflicts with obfs, which requires a single process')
   const client = (mode & MODE_CLIENT) !== 0
   if (client && kcp_bind !== undefined && parseHostPort('kcp_bind', kcp_bind, 'bind').port !== 0) {
-    refuse('a client needs a UDP port for each: leave the port of kcp_bind to the system, as in "0.0.0.0:0"')
+    refuse('each worker of a client requires its own UDP port: set the port of kcp_bind to 0, as in "0.0.0.0:0"')
   }
 }
 
 function smallBuffer(key: string, bytes: number): string[] {
   const small = bytes > 0 && bytes < SOCKET_BUFFER_SMALL_BYTES
-  return small ? [`config key ${key} = ${bytes}: less than ${SOCKET_BUFFER_SMALL_BYTES} bytes will be slow`] : []
+  return small ? [`config key ${key} = ${bytes}: below ${SOCKET_BUFFER_SMALL_BYTES} bytes, reduces throughput`] : []
 }
 
 /** Warning about a monitoring server without token on a public address. @throws ConfigError for a malformed address */
 function openMonitoring({ http_listen, http_token }: Config): string[] {
   if (http_listen === undefined || http_token !== undefined) return []
   if (isLoopbackHost(parseHostPort('http_listen', http_listen, 'bind').host)) return []
-  return [`config key http_listen = ${quote(http_listen)}: no loopback address, and it has no password: set http_token`]
+  return [`config key http_listen = ${quote(http_listen)}: not a loopback address, set http_token to restrict access`]
 }
 
 /** Warnings about settings that are valid but probably unintended (protocol.md 3.7, 10.2, 10.3). */
@@ -104,11 +104,13 @@ export function configWarnings(config: Config): string[] {
     warnings.push('packets will not be encrypted: no method is set')
   }
   if ((config.mode & MODE_RENDEZVOUS) !== 0 && config.keepalive > RENDEZVOUS_KEEPALIVE_S) {
-    warnings.push(`config key keepalive = ${config.keepalive}: above ${RENDEZVOUS_KEEPALIVE_S} a NAT may forget us`)
+    warnings.push(
+      `config key keepalive = ${config.keepalive}: above ${RENDEZVOUS_KEEPALIVE_S} s, NAT mappings may expire`,
+    )
   }
   if ((config.mode & MODE_RENDEZVOUS) !== 0 && config.kcp_connect !== undefined) {
     const shown = quote(config.kcp_connect)
-    warnings.push(`config key kcp_connect = ${shown}: ignored, rendezvous_server tells where the server is`)
+    warnings.push(`config key kcp_connect = ${shown}: ignored with rendezvous_server`)
   }
   return warnings.concat(
     openMonitoring(config),

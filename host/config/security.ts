@@ -25,7 +25,7 @@ export type Security =
 /** @throws ConfigError that does not contain the value */
 function checkPsk(text: string): void {
   if (PSK_SYNTAX.test(text)) return
-  const reason = `must be ${KEY_BYTES} bytes in standard Base64, 44 characters with padding; --genpsk makes one`
+  const reason = `must be ${KEY_BYTES} bytes in standard Base64, 44 characters with padding; generate one with --genpsk`
   throw new ConfigError('psk', HIDDEN, reason)
 }
 
@@ -59,13 +59,13 @@ function checkObfs(config: Config): void {
     throw new ConfigError('obfs', quote(config.obfs ?? ''), reason)
   }
   if (!OBFUSCATORS.includes(config.obfs)) {
-    refuse(`unknown obfuscator, known are ${OBFUSCATORS.join(', ')}`)
+    refuse(`unknown obfuscator, must be one of ${OBFUSCATORS.join(', ')}`)
   }
   if ((config.mode & MODE_RENDEZVOUS) !== 0 || (config.mode & (MODE_SERVER | MODE_CLIENT)) === 0) {
-    refuse('only for a server or a client, and not with rendezvous_server')
+    refuse('requires a server or client without rendezvous_server')
   }
   if (config.method === undefined) {
-    refuse('needs a method: packets must be encrypted')
+    refuse('requires encryption: set method')
   }
 }
 
@@ -79,11 +79,11 @@ export function assertStartable(config: Config, methods: readonly string[]): voi
   const { method, psk, password } = config
   if (method !== undefined) {
     if (!methods.includes(method)) {
-      throw new ConfigError('method', quote(method), `unknown method, known are ${methods.join(', ')}`)
+      throw new ConfigError('method', quote(method), `unknown method, must be one of ${methods.join(', ')}`)
     }
     if (psk !== undefined) checkPsk(psk)
     else if (password === undefined) {
-      throw new ConfigError('method', quote(method), 'needs a key: set psk (or password) too')
+      throw new ConfigError('method', quote(method), 'requires a key: set psk (or password)')
     }
   }
   checkObfs(config)

@@ -62,7 +62,7 @@ function show(node: JsonNode, property: PropertySchema): string {
 
 function readInteger(key: string, node: JsonNode, property: PropertySchema): number {
   const { minimum = 0, maximum = Number.MAX_SAFE_INTEGER } = property
-  const range = `an integer from ${minimum} to ${maximum} is expected`
+  const range = `must be an integer from ${minimum} to ${maximum}`
   if (node.kind !== 'number') {
     throw new ConfigError(key, show(node, property), range)
   }
@@ -71,34 +71,34 @@ function readInteger(key: string, node: JsonNode, property: PropertySchema): num
   }
   const value = Number(node.text)
   if (value < minimum || value > maximum) {
-    throw new ConfigError(key, node.text, `out of range: ${range}`)
+    throw new ConfigError(key, node.text, range)
   }
   return value
 }
 
 function readBoolean(key: string, node: JsonNode, property: PropertySchema): boolean {
   if (node.kind !== 'boolean') {
-    throw new ConfigError(key, show(node, property), 'true or false is expected')
+    throw new ConfigError(key, show(node, property), 'must be true or false')
   }
   return node.value
 }
 
 function readString(key: string, node: JsonNode, property: PropertySchema): string {
   if (node.kind !== 'string') {
-    throw new ConfigError(key, show(node, property), 'a string is expected')
+    throw new ConfigError(key, show(node, property), 'must be a string')
   }
   const decoded = decodeString(node.raw)
   if (!decoded.ok) {
     throw new ConfigError(key, show(node, property), decoded.reason)
   }
   if (decoded.text.includes('\0')) {
-    throw new ConfigError(key, show(node, property), 'an escaped NUL is not allowed')
+    throw new ConfigError(key, show(node, property), 'must not contain an escaped NUL')
   }
   if (property.maxLength !== undefined && [...decoded.text].length > property.maxLength) {
-    throw new ConfigError(key, show(node, property), `longer than ${property.maxLength} characters`)
+    throw new ConfigError(key, show(node, property), `must be at most ${property.maxLength} characters long`)
   }
   if (property.enum !== undefined && !property.enum.includes(decoded.text)) {
-    throw new ConfigError(key, show(node, property), `one of ${property.enum.join(', ')} is expected`)
+    throw new ConfigError(key, show(node, property), `must be one of ${property.enum.join(', ')}`)
   }
   return decoded.text
 }
@@ -112,14 +112,14 @@ function readScalar(key: string, node: JsonNode, property: PropertySchema): Scal
     case 'string':
       return readString(key, node, property)
     default:
-      throw new TypeError(`schema.json: ${key} has a type that is not interpreted: ${property.type}`)
+      throw new TypeError(`schema.json: ${key} has an unsupported type: ${property.type}`)
   }
 }
 
 function readObject(prefix: string, node: JsonNode, properties: Properties, values: Map<string, Scalar>): void {
   if (node.kind !== 'object') {
     const key = prefix.slice(0, -1)
-    throw new ConfigError(key, show(node, { type: 'object', description: '' }), 'a JSON object is expected')
+    throw new ConfigError(key, show(node, { type: 'object', description: '' }), 'must be a JSON object')
   }
   // every occurrence of a duplicate key is checked; the last one wins (protocol.md 10.1)
   for (const member of node.members) {

@@ -48,7 +48,7 @@ export async function passwordKey(password: string): Promise<Uint8Array> {
       MEMLIMIT_BYTES,
       ALG_ARGON2ID13,
     )
-    if (failed !== 0) throw new Error('password: Argon2id failed, out of memory')
+    if (failed !== 0) throw new Error('password: Argon2id ran out of memory')
     const key = secretBytes(KEY_BYTES)
     key.set(raw.HEAPU8.subarray(keyAt, keyAt + KEY_BYTES))
     return key

@@ -38,7 +38,7 @@ export const methods: readonly string[] = Object.keys(METHODS)
 export function methodOf(name: string): Method {
   const method = Object.hasOwn(METHODS, name) ? METHODS[name] : undefined
   if (method === undefined) {
-    throw new RangeError(`method: unknown name ${JSON.stringify(name)}, known are ${methods.join(', ')}`)
+    throw new RangeError(`method: unknown name ${JSON.stringify(name)}, must be one of ${methods.join(', ')}`)
   }
   return method
 }

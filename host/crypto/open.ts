@@ -27,7 +27,7 @@ export interface RuntimeCrypto {
  */
 export async function openAead(method: string, key: Uint8Array, runtimeCrypto: RuntimeCrypto): Promise<Aead> {
   methodOf(method)
-  if (key.length !== KEY_BYTES) throw new RangeError(`key: ${key.length} bytes, must be ${KEY_BYTES}`)
+  if (key.length !== KEY_BYTES) throw new RangeError(`key: must be ${KEY_BYTES} bytes long, is ${key.length}`)
   const openssl = OPENSSL_METHODS.has(method) ? runtimeCrypto.openssl?.() : undefined
   if (openssl !== undefined) {
     const { openOpensslAead } = await import('./providers/openssl-aead.ts')

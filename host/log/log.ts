@@ -70,7 +70,7 @@ export type Print = (stream: 'stdout' | 'stderr', text: string) => void
 export type OpenSyslog = (now: () => Date) => SyslogWriter
 
 const noSyslog: OpenSyslog = () => {
-  throw new Error('not available here')
+  throw new Error('not available on this system')
 }
 
 /** A log with a level, a format and an output. */
@@ -135,7 +135,7 @@ export class Log {
         break
       default:
         this.warning(
-          `config key log = ${JSON.stringify(name)}: must be stdout, stderr, terminal, syslog or discard, unchanged`,
+          `config key log = ${JSON.stringify(name)}: must be stdout, stderr, terminal, syslog or discard; not changed`,
         )
     }
   }
@@ -227,7 +227,7 @@ export class Log {
       limit.suppressed = 0
     }
     const line = typeof text === 'string' ? text : text()
-    this.write(level, suppressed === 0 ? line : `${line} (${suppressed} more like this were left out)`)
+    this.write(level, suppressed === 0 ? line : `${line} (similar lines suppressed: ${suppressed})`)
   }
 
   fatal(text: string): void {

@@ -337,7 +337,7 @@ export class LiveFeed {
         viewer.controller.enqueue(bytes)
       } else if (at - viewer.tookAt > PATIENCE_MS) {
         this.#remove(viewer)
-        viewer.controller.error(new Error('the viewer does not read'))
+        viewer.controller.error(new Error('the viewer stopped reading'))
         viewer.connection.cut()
       }
     }

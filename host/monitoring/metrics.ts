@@ -43,16 +43,16 @@ const gauge = (source: CounterName, name: string, help: string, unit?: 'bytes' |
 const FAMILIES: readonly Family[] = [
   counter('tcp_read_bytes', 'tcp_read_bytes', 'Bytes read from local TCP connections.'),
   counter('tcp_written_bytes', 'tcp_written_bytes', 'Bytes written to local TCP connections.'),
-  counter('kcp_received_bytes', 'kcp_received_bytes', 'Plaintext of sessions received, padding included.'),
-  counter('kcp_sent_bytes', 'kcp_sent_bytes', 'Plaintext of sessions sent, without padding.'),
+  counter('kcp_received_bytes', 'kcp_received_bytes', 'Session plaintext received, including padding.'),
+  counter('kcp_sent_bytes', 'kcp_sent_bytes', 'Session plaintext sent, excluding padding.'),
   counter('pkt_received_bytes', 'udp_received_bytes', 'Bytes of datagrams received.'),
   counter('pkt_sent_bytes', 'udp_sent_bytes', 'Bytes of datagrams sent.'),
   counter('pkt_received', 'udp_received_datagrams', 'Datagrams received.'),
   counter('pkt_sent', 'udp_sent_datagrams', 'Datagrams sent.'),
   counter('segments_received', 'kcp_received_segments', 'Data segments received.'),
   counter('segments_sent', 'kcp_sent_segments', 'Data segments sent.'),
-  counter('segments_retransmitted', 'kcp_retransmitted_segments', 'Data segments sent again.'),
-  counter('fast_retransmits', 'kcp_fast_retransmitted_segments', 'Data segments sent again before their timeout.'),
+  counter('segments_retransmitted', 'kcp_retransmitted_segments', 'Data segments retransmitted.'),
+  counter('fast_retransmits', 'kcp_fast_retransmitted_segments', 'Data segments retransmitted before their timeout.'),
   counter('segments_duplicate', 'kcp_duplicate_segments', 'Data segments received more than once.'),
   counter('acks_sent', 'kcp_sent_acks', 'Acknowledgements sent.'),
   counter('acks_received', 'kcp_received_acks', 'Acknowledgements received.'),
@@ -60,7 +60,7 @@ const FAMILIES: readonly Family[] = [
   {
     name: 'dropped_datagrams',
     type: 'counter',
-    help: 'Datagrams that were not taken, by reason.',
+    help: 'Datagrams dropped, by reason.',
     label: 'reason',
     samples: [
       ['drop_auth', 'auth'],
@@ -74,28 +74,28 @@ const FAMILIES: readonly Family[] = [
   {
     name: 'dropped_segments',
     type: 'counter',
-    help: 'Data segments that were not taken, by reason.',
+    help: 'Data segments dropped, by reason.',
     label: 'reason',
     samples: [
       ['drop_memory', 'memory'],
       ['drop_window', 'window'],
     ],
   },
-  counter('sessions_opened', 'sessions_opened', 'Sessions made.'),
-  counter('sessions_refused', 'sessions_refused', 'Sessions refused for a full table or memory.'),
+  counter('sessions_opened', 'sessions_opened', 'Sessions opened.'),
+  counter('sessions_refused', 'sessions_refused', 'Sessions refused because of the session or memory limit.'),
   counter(
     'sessions_unconfirmed',
     'sessions_unconfirmed',
-    'Sessions that were confirmed before their target was dialled, or were to be.',
+    'Sessions that required confirmation before the target was dialled.',
   ),
-  counter('sessions_aborted', 'sessions_aborted', 'Sessions that ended without a clean end.'),
+  counter('sessions_aborted', 'sessions_aborted', 'Sessions that ended while their TCP connection was open.'),
   counter('resets_sent', 'resets_sent', 'RESET messages sent.'),
   counter('resets_received', 'resets_received', 'RESET messages received.'),
   counter('pings_sent', 'pings_sent', 'Pings sent.'),
   counter('pongs_received', 'pongs_received', 'Pongs received.'),
-  counter('pongs_unasked', 'pongs_unasked', 'Pongs received that answer no ping.'),
-  counter('keepalives_sent', 'keepalives_sent', 'Keepalives of sessions sent.'),
-  counter('discarded_bytes', 'discarded_bytes', 'Bytes that arrived for a TCP connection that was gone.'),
+  counter('pongs_unasked', 'pongs_unasked', 'Pongs received without a matching ping.'),
+  counter('keepalives_sent', 'keepalives_sent', 'Session keepalives sent.'),
+  counter('discarded_bytes', 'discarded_bytes', 'Bytes received for closed TCP connections.'),
   {
     name: 'sessions',
     type: 'gauge',
@@ -108,23 +108,23 @@ const FAMILIES: readonly Family[] = [
       ['sessions_time_wait', 'time_wait'],
     ],
   },
-  gauge('waitsnd', 'waiting_segments', 'Data segments that wait to be sent or acknowledged.'),
-  gauge('memory_used', 'memory_used_bytes', 'Memory taken from the configured ceiling.', 'bytes'),
-  gauge('last_received_age', 'last_received_age_seconds', 'Time since a datagram arrived; absent before.', 'seconds'),
-  gauge('peer_silent_pings', 'unanswered_pings', 'Pings without an answer since the last pong.'),
-  gauge('entropy_left', 'entropy_left_bytes', 'Random bytes in stock.', 'bytes'),
-  counter('obfs_dropped_bytes', 'obfs_dropped_bytes', 'Captured bytes that no context took.'),
-  counter('obfs_dropped', 'obfs_dropped_packets', 'Captured packets that no context took.'),
+  gauge('waitsnd', 'waiting_segments', 'Data segments waiting to be sent or acknowledged.'),
+  gauge('memory_used', 'memory_used_bytes', 'Memory in use, limited by the key memory.', 'bytes'),
+  gauge('last_received_age', 'last_received_age_seconds', 'Time since the last datagram was received.', 'seconds'),
+  gauge('peer_silent_pings', 'unanswered_pings', 'Unanswered pings since the last pong.'),
+  gauge('entropy_left', 'entropy_left_bytes', 'Random bytes available.', 'bytes'),
+  counter('obfs_dropped_bytes', 'obfs_dropped_bytes', 'Captured bytes without a matching context.'),
+  counter('obfs_dropped', 'obfs_dropped_packets', 'Captured packets without a matching context.'),
   gauge('obfs_contexts', 'obfs_contexts', 'Contexts of the obfuscator.'),
-  gauge('obfs_unauthenticated', 'obfs_unauthenticated_contexts', 'Contexts of which no payload was authentic yet.'),
-  counter('obfs_refused', 'obfs_refused_contexts', 'Contexts refused by the limits.'),
+  gauge('obfs_unauthenticated', 'obfs_unauthenticated_contexts', 'Contexts without authenticated payload.'),
+  counter('obfs_refused', 'obfs_refused_contexts', 'Contexts refused because of limits.'),
   counter('obfs_control_sent', 'obfs_control_packets_sent', 'Packets without payload sent by the obfuscator.'),
-  counter('tcp_accepted', 'tcp_accepted', 'TCP connections accepted and given a session.'),
+  counter('tcp_accepted', 'tcp_accepted', 'TCP connections accepted and assigned a session.'),
   counter('tcp_refused', 'tcp_refused', 'TCP connections refused.'),
-  counter('tcp_accept_errors', 'tcp_accept_errors', 'TCP connections that the system could not accept.'),
-  counter('tcp_dials', 'tcp_dials', 'Dials of the target.'),
-  counter('tcp_dial_failures', 'tcp_dial_failures', 'Dials of the target that failed.'),
-  counter('engine_traps', 'engine_traps', 'Faults of the engine, each of which reset all streams.'),
+  counter('tcp_accept_errors', 'tcp_accept_errors', 'Errors while accepting TCP connections.'),
+  counter('tcp_dials', 'tcp_dials', 'Connection attempts to the target.'),
+  counter('tcp_dial_failures', 'tcp_dial_failures', 'Failed connection attempts to the target.'),
+  counter('engine_traps', 'engine_traps', 'Engine traps; each resets all streams.'),
   {
     name: 'udp_errors',
     type: 'counter',
@@ -163,12 +163,12 @@ export function renderMetrics(snapshot: Snapshot, host: HostCounters, ready: boo
     last_received_age: snapshot.counters.last_received_age / MS_PER_S,
   }
   let text =
-    describe('build', 'info', undefined, 'The program.') +
+    describe('build', 'info', undefined, 'Program version and runtime.') +
     `${PREFIX}build_info{version="${escapeLabel(build.version)}",runtime="${escapeLabel(build.runtime)}",` +
     `runtime_version="${escapeLabel(build.runtimeVersion)}"} 1\n` +
-    describe('ready', 'gauge', undefined, 'Whether the tunnel works: 1 when /ready answers 200.') +
+    describe('ready', 'gauge', undefined, 'Whether the tunnel works: 1 if /ready returns 200.') +
     `${PREFIX}ready ${ready ? 1 : 0}\n` +
-    describe('uptime_seconds', 'gauge', 'seconds', 'Time since the start.') +
+    describe('uptime_seconds', 'gauge', 'seconds', 'Time since startup.') +
     `${PREFIX}uptime_seconds ${snapshot.uptime / MS_PER_S}\n`
   if (snapshot.cpu !== undefined) {
     text +=
@@ -177,9 +177,9 @@ export function renderMetrics(snapshot: Snapshot, host: HostCounters, ready: boo
   }
   if (snapshot.workers !== undefined) {
     text +=
-      describe('workers', 'gauge', undefined, 'Processes that serve.') +
+      describe('workers', 'gauge', undefined, 'Running worker processes.') +
       `${PREFIX}workers ${snapshot.workers.serving}\n` +
-      describe('worker_restarts', 'counter', undefined, 'Processes started again after they ended.') +
+      describe('worker_restarts', 'counter', undefined, 'Restarted worker processes.') +
       `${PREFIX}worker_restarts_total ${snapshot.workers.restarts}\n`
   }
   for (const { name, type, unit, help, samples, label } of FAMILIES) {

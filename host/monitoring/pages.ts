@@ -7,15 +7,15 @@ const WHOLE_ANSWER = 65536
 /** Title and text of the error pages, by status. */
 const ERRORS = {
   400: ['Bad Request', 'Your browser sent a request that this server could not understand.'],
-  401: ['Unauthorized', 'The bearer token of this server (http_token in its configuration) is missing or wrong.'],
-  403: ['Forbidden', 'A page of another site may not ask this server.'],
+  401: ['Unauthorized', 'The bearer token (http_token in the configuration of this server) is missing or wrong.'],
+  403: ['Forbidden', 'Requests from pages of other sites are not allowed.'],
   404: ['Not Found', 'The requested URL was not found on this server.'],
   405: ['Method Not Allowed', 'The requested method is not allowed for this URL.'],
   421: [
     'Misdirected Request',
-    'This server does not answer to that name. Ask for it by its IP address, by localhost, or by the host in its http_listen.',
+    'This server does not accept this host name. Use its IP address, localhost, or the host in http_listen.',
   ],
-  503: ['Service Unavailable', 'This connection cannot carry a stream of events.'],
+  503: ['Service Unavailable', 'Event streams are not available on this connection.'],
 } as const
 
 /**

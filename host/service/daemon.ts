@@ -69,13 +69,13 @@ export function launchDaemon(runtime: Runtime, calls: DaemonCalls, log: Log): Pr
       (how) => {
         if (serves || over) return
         over = true
-        log.fatal(`the daemon did not start: ${how}`)
+        log.fatal(`the daemon failed to start: ${how}`)
         resolve(1)
       },
     )
     runtime.onTerminate((signal) => {
       child.kill()
-      log.fatal(`${signal} received before the daemon served`)
+      log.fatal(`${signal} received before the daemon was ready`)
       runtime.exit(1)
     })
   })

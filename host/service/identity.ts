@@ -42,7 +42,7 @@ export function parseIdentity(text: string): Identity {
   if (user === undefined && group === undefined) refuse('names neither a user nor a group')
   if (text.includes(':', colon + 1) && colon >= 0) refuse('must be user, user:, user:group or :group')
   for (const id of [user, group]) {
-    if (typeof id === 'number' && id > ID_MAX) refuse(`${id} is no number of a user or group`)
+    if (typeof id === 'number' && id > ID_MAX) refuse(`${id} is not a valid uid or gid`)
   }
   return { text, user, group, login: colon >= 0 && user !== undefined && group === undefined }
 }
@@ -56,7 +56,7 @@ export function checkIdentity(os: OperatingSystem | undefined, identity: Identit
   if (calls === undefined) throw new Error(`cannot run as ${quote(identity.text)}: not available on this system`)
   if (calls.geteuid() !== 0) {
     throw new Error(
-      `cannot run as ${quote(identity.text)}: only root can change the user, and this runs as uid ${calls.geteuid()}`,
+      `cannot run as ${quote(identity.text)}: only root can change the user, running as uid ${calls.geteuid()}`,
     )
   }
   return calls
@@ -86,7 +86,7 @@ function changeGroups(os: OperatingSystem, calls: IdentityCalls, identity: Ident
   const { user, group, login } = identity
   if (login && user !== undefined) {
     const found = loginOf(os.readText(PASSWD), user)
-    if (found === undefined) throw new Error(`${user} has no login group in ${PASSWD}, name a group`)
+    if (found === undefined) throw new Error(`${user} has no login group in ${PASSWD}, specify a group`)
     calls.initgroups(found.name, found.group)
     calls.setgid(found.group)
     return
@@ -129,6 +129,6 @@ export function takeIdentity(os: OperatingSystem | undefined, identity: Identity
     throw new Error(`cannot run as ${quote(text)}: the group root could be regained`)
   }
   log.notice(`running as uid ${uid}, gid ${gid}`)
-  if (uid === 0) log.warning(`user ${quote(text)}: this still runs as root`)
-  else if (gid === 0) log.warning(`user ${quote(text)}: the group is still root, write "${user}:" for the user's own`)
+  if (uid === 0) log.warning(`user ${quote(text)}: still running as root`)
+  else if (gid === 0) log.warning(`user ${quote(text)}: the group is still root, use "${user}:" for the login group`)
 }

@@ -54,7 +54,7 @@ export class ServiceNotifier {
       if (this.#warned) return
       this.#warned = true
       const why = messageOf(error)
-      this.#log.warning(`the service manager is not notified (${VARIABLE}): ${why}`)
+      this.#log.warning(`cannot notify the service manager (${VARIABLE}): ${why}`)
     }
   }
 }

@@ -133,7 +133,7 @@ for (const program of RUNTIMES) {
     try {
       const said = warnings(running.log()).join('\n')
       assert.match(said, /other users can read the file with its key \(mode 0644\): chmod 600 /)
-      assert.match(said, `config key http_listen = "${http_listen}": no loopback address`)
+      assert.match(said, `config key http_listen = "${http_listen}": not a loopback address`)
       assert.not.match(said, GOOD_PSK.slice(0, 20))
       const reloads = (): number => running.log().match(/config successfully reloaded/g)?.length ?? 0
       running.reload({})

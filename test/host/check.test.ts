@@ -220,13 +220,13 @@ test('doubtful settings are told, one warning for each', async () => {
   await assertWarns({ ...CLIENT, udp: { rcvbuf: 65536 } }, /^config key udp\.rcvbuf = 65536: .*4 MiB/)
   await assertWarns({ ...CLIENT, tcp: { sndbuf: 100 } }, /^config key tcp\.sndbuf = 100: /)
   await assertWarns({ ...CLIENT, log: '/var/log/kcptun' }, /^config key log = "\/var\/log\/kcptun": unknown/)
-  await assertWarns({ ...CLIENT, http_listen: ':8080' }, /^config key http_listen = ":8080": .*password/)
+  await assertWarns({ ...CLIENT, http_listen: ':8080' }, /^config key http_listen = ":8080": .*set http_token/)
   await assertWarns({ ...CLIENT, service_id: 'x' }, /^config key service_id is ignored/)
   await assertWarns({ ...SERVER, kcp_connect: 'a:1' }, /^config key kcp_connect is ignored/)
   const open = await warnings({ ...CLIENT, method: undefined })
   assert.match(open.join('\n'), /not be encrypted(.|\n)*config key psk is ignored/)
   const twice = '{"kcp_bind": ":1", "kcp_bind": ":2", "method": "aes256gcm", "password": "x"}'
-  assert.match((await warnings(twice)).join('\n'), 'config key kcp_bind stands more than once')
+  assert.match((await warnings(twice)).join('\n'), 'config key kcp_bind is set more than once')
   // what a server, or a default, does not need
   assert.equal(await warnings({ ...SERVER, keepalive: 0, udp: { rcvbuf: 1 << 20 }, log: 'syslog' }), [])
 })
@@ -234,12 +234,12 @@ test('doubtful settings are told, one warning for each', async () => {
 test('what is worth knowing is noted', async () => {
   const notes = async (config: object) => (await report(config)).notes.join('\n')
   assert.is(await notes(CLIENT), '')
-  assert.match(await notes({ ...CLIENT, listen: ':1080' }), 'whoever reaches this machine')
+  assert.match(await notes({ ...CLIENT, listen: ':1080' }), 'any host that can reach this machine')
   assert.match(await notes({ ...CLIENT, listen: '127.0.0.1:80' }), 'CAP_NET_BIND_SERVICE')
   assert.match(await notes({ ...CLIENT, kcp: { sndwnd: 256, nc: 1 } }), 'config keys kcp.sndwnd, kcp.nc: ')
   assert.is(
     await notes({ ...CLIENT, memory: 64, max_sessions: 9 }),
-    'kcptun-libev does not know and ignores: memory, max_sessions',
+    'keys ignored by kcptun-libev: memory, max_sessions',
   )
 })
 

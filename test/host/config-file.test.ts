@@ -72,12 +72,12 @@ test('a byte order mark is refused by name', () => {
 
 test('what is not one strict JSON object is refused with line and column', () => {
   const wrong = [
-    ['', 'a value is expected'],
-    ['  ', 'a value is expected'],
+    ['', 'expected a value'],
+    ['  ', 'expected a value'],
     ['{"kcp_bind":":1"', 'closing brace'],
     ['{"kcp_bind":":1",}', 'a key in double quotes'],
-    ['{"kcp_bind":":1"} {}', 'nothing may follow'],
-    ['{"kcp_bind":":1"}}', 'nothing may follow'],
+    ['{"kcp_bind":":1"} {}', 'unexpected data after'],
+    ['{"kcp_bind":":1"}}', 'unexpected data after'],
     ['{"kcp_bind":":1" "x":1}', 'comma'],
     ['{"kcp_bind" ":1"}', 'colon'],
     ['{,"kcp_bind":":1"}', 'line 1, column 2'],
@@ -102,7 +102,7 @@ test('what is not one strict JSON object is refused with line and column', () =>
     ['{"x":[1}', 'comma'],
     ['{"x":"\\q","kcp_bind":":1"}', 'escape'],
     ['{"x":"\\u12g4","kcp_bind":":1"}', 'escape'],
-    ['{"x":"abc', 'string without end'],
+    ['{"x":"abc', 'unterminated string'],
     ['{"kcp_bind":":1",\n\n  "timeout":07}', 'line 3, column 14'],
   ] as const
   for (const [text, reason] of wrong) {
@@ -110,7 +110,7 @@ test('what is not one strict JSON object is refused with line and column', () =>
     assert.match(error.message, /^config file: line \d+, column \d+: /, text)
   }
   for (const text of ['[]', '1', '"x"', 'null', 'true']) {
-    refusal(() => parseConfig(utf8(text)), '', 'object is expected')
+    refusal(() => parseConfig(utf8(text)), '', 'must be a JSON object')
   }
 })
 

@@ -129,7 +129,7 @@ for (const [key, [initial, ...others]] of CHOICES) {
     for (const wrong of ['"slow"', '""', '"Auto"']) {
       const error = refusal(withKey(key, wrong))
       assert.is(error.key, key)
-      assert.match(error.message, new RegExp(`one of ${[initial, ...others].join(', ')} is expected`))
+      assert.match(error.message, new RegExp(`must be one of ${[initial, ...others].join(', ')}$`))
     }
     for (const wrong of ['null', 'true', '1', '[]', '{}']) assert.is(refusal(withKey(key, wrong)).key, key)
   })

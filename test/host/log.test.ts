@@ -195,7 +195,7 @@ test('repeats of a key are limited to one a second, the next line counts those l
   log.limited('udp send', LOG_WARNING, 'a8')
   clock.ms = START + 3000
   log.limited('udp send', LOG_WARNING, 'a9')
-  assert.equal(texts().slice(2), ['a6 (5 more like this were left out)', 'a8 (1 more like this were left out)', 'a9'])
+  assert.equal(texts().slice(2), ['a6 (similar lines suppressed: 5)', 'a8 (similar lines suppressed: 1)', 'a9'])
 })
 
 test('a limited text is built only when it is written', () => {

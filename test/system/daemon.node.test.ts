@@ -130,7 +130,7 @@ for (const program of RUNTIMES) {
         kill(pid, 'SIGKILL')
         assert.is(await closed, 1)
         daemons.delete(pid)
-        assert.match(text, /F .*the daemon did not start: killed by SIGKILL/)
+        assert.match(text, /F .*the daemon failed to start: killed by SIGKILL/)
       } finally {
         rmSync(directory, { recursive: true })
       }

@@ -84,7 +84,7 @@ test('MUST 72: each form of user changes what it says, groups before the user', 
 test('who stays root, in user or group, is told so', () => {
   for (const [text, warning] of [
     ['nobody', /group is still root/],
-    [':100', /still runs as root/],
+    [':100', /still running as root/],
     ['nobody:100', undefined],
   ] as const) {
     const { lines, take } = setUp()
@@ -108,7 +108,7 @@ test('any refused call, and a way back to root, is an error', () => {
   assert.throws(() => setUp({ refuses: 'setgroups' }).take('nobody'), /EPERM/)
   assert.throws(() => setUp({ leaky: true }).take('nobody:'), /: root could be regained/)
   assert.throws(() => setUp().take('4711:'), /no login group/)
-  assert.throws(() => setUp({ euid: 1000 }).take('nobody'), /only root can change the user, and this runs as uid 1000/)
+  assert.throws(() => setUp({ euid: 1000 }).take('nobody'), /only root can change the user, running as uid 1000/)
   assert.throws(() => takeIdentity(undefined, parseIdentity('a'), new Log(() => {})), /not available/)
 })
 

@@ -123,7 +123,7 @@ for (const program of RUNTIMES) {
       for (const stream of [stranger.stdout, stranger.stderr]) stream.on('data', (chunk) => (text += String(chunk)))
       const code = await new Promise((done) => stranger.once('close', done))
       assert.is(code, 1, text)
-      assert.match(text, new RegExp(`only root can change the user, and this runs as uid ${uid}`))
+      assert.match(text, new RegExp(`only root can change the user, running as uid ${uid}`))
     } finally {
       rmSync(directory, { recursive: true })
     }

@@ -78,7 +78,7 @@ function callsOf(name: string, binding: Binding): NativeMethod {
       }
     }
     default:
-      throw new RangeError(`method: ${JSON.stringify(name)} is not one of libsodium's`)
+      throw new RangeError(`method: ${JSON.stringify(name)} is not supported by libsodium`)
   }
 }
 

@@ -104,7 +104,7 @@ class OpensslCipher implements ScratchCipher {
       (length === 0 || EVP_CipherUpdate(context, text, lengthAt, text, length) === 1) &&
       EVP_CipherFinal_ex(context, base + SINK_AT, lengthAt) === 1 &&
       EVP_CIPHER_CTX_ctrl(context, GET_TAG, TAG_BYTES, base + this.#textEnd) === 1
-    if (!done) throw new Error(`${this.provider} cannot seal`)
+    if (!done) throw new Error(`${this.provider} failed to seal`)
   }
 
   open(length: number): boolean {
@@ -151,7 +151,7 @@ class OpensslCipher implements ScratchCipher {
     } finally {
       if (!done && context !== 0) calls.EVP_CIPHER_CTX_free(context)
     }
-    if (!done) throw new Error(`${this.provider} lacks a cipher`)
+    if (!done) throw new Error(`${this.provider} does not support the cipher`)
     return context
   }
 }

@@ -121,7 +121,7 @@ class WasmCipher implements ScratchCipher {
  */
 export async function openSodiumAead(name: string, key: Uint8Array): Promise<Aead> {
   const method = sodiumMethods[name]
-  if (method === undefined) throw new RangeError(`method: ${JSON.stringify(name)} is not one of libsodium's`)
+  if (method === undefined) throw new RangeError(`method: ${JSON.stringify(name)} is not supported by libsodium`)
   const { default: sodium } = await import('libsodium-wrappers')
   await sodium.ready
   const raw = rawSodium(sodium, RAW_NAMES)

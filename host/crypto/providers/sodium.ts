@@ -28,7 +28,7 @@ export function rawSodium<Names extends string>(wrappers: object, names: readonl
  */
 export function allocate(raw: RawSodium<never>, bytes: Uint8Array | null, length: number): number {
   const address = raw._malloc(length)
-  if (address === 0) throw new Error(`libsodium: no memory for ${length} bytes`)
+  if (address === 0) throw new Error(`libsodium: cannot allocate ${length} bytes`)
   raw.HEAPU8.fill(0, address, address + length)
   if (bytes !== null) raw.HEAPU8.set(bytes, address)
   return address

@@ -407,7 +407,7 @@ test('MUST 60: obfs is refused without method, in rendezvous mode, and with an u
   refusal(
     () => checkStart(parse({ kcp_bind: ':1', ...method, obfs: 'dpi/tcp' }), METHODS),
     'obfs',
-    'server or a client',
+    'server or client',
   )
   refusal(() => checkStart(server({ obfs: 'dpi/tcp' }), METHODS), 'obfs', 'method')
   for (const obfs of ['dpi/tcp', 'dpi/tcp-wnd']) {

@@ -140,7 +140,7 @@ test('a fresh psk is canonical Base64 of 32 bytes and never the same', () => {
 test('a key of the wrong length and an unknown method are refused by name', async () => {
   for (const method of methods) {
     for (const length of [0, 16, 31, 33, 64]) {
-      await rejects(openAead(method, new Uint8Array(length), runtimeCrypto), `key: ${length} bytes, must be 32`)
+      await rejects(openAead(method, new Uint8Array(length), runtimeCrypto), `key: must be 32 bytes long, is ${length}`)
     }
   }
   for (const method of ['', 'none', 'AES256GCM', 'toString', '__proto__', 'xchacha20poly1305_ietf ']) {

@@ -99,7 +99,7 @@ test("a stranger's page that gave its name our address reads nothing", async () 
   for (const target of ['/', '/events', '/stats', '/stats.json']) {
     const answer = await scene.ask(target, browser)
     assert.is(answer.status, 421, target)
-    assert.match(await answer.text(), 'Ask for it by its IP address, by localhost, or by the host in its http_listen.')
+    assert.match(await answer.text(), 'Use its IP address, localhost, or the host in http_listen.')
   }
   assert.is(scene.app.viewers, 0)
   for (const target of ['/healthy', '/ready', '/metrics']) assert.is((await scene.ask(target, browser)).status, 200)

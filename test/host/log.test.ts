@@ -119,7 +119,7 @@ test('an unknown output changes nothing and gives a warning where the log goes n
   }
   assert.is(lines.length, 3)
   assert.ok(
-    lines.every(({ stream, text }) => stream === 'stderr' && text.startsWith('W ') && text.includes('unchanged')),
+    lines.every(({ stream, text }) => stream === 'stderr' && text.startsWith('W ') && text.includes('not changed')),
   )
 })
 

@@ -13,20 +13,16 @@
  *
  * The namespaces carry the test's process id in their names and go when it ends; those a killed test left behind go when the next one begins.
  */
-import type { ChildProcess } from 'node:child_process'
-import { spawn, spawnSync } from 'node:child_process'
-import { Socket as UdpSocket } from 'node:dgram'
+import { spawnSync } from 'node:child_process'
+import type { Socket as UdpSocket } from 'node:dgram'
 import { existsSync } from 'node:fs'
-import { Socket } from 'node:net'
-import { join } from 'node:path'
+import { NetnsAgent } from './netns-agent.ts'
 import type { Config, Program, Running, StartOptions } from './process.ts'
-import { projectRoot, start } from './process.ts'
+import { start } from './process.ts'
 import { formatAddress, TcpEnd } from './tcp.ts'
 import type { ScriptedTarget } from './traffic.ts'
 
 const PREFIX = 'kcptun-wasm-'
-/** An agent answers within this time on a busy machine, or something is wrong. */
-const AGENT_TIMEOUT_MS = 30_000
 
 export type Family = 4 | 6
 export const FAMILIES: readonly Family[] = [4, 6]
@@ -128,77 +124,12 @@ export interface DialOptions {
   readonly keep?: number
 }
 
-interface Reply {
-  readonly id?: number
-  readonly error?: string
-  readonly port?: number
-  readonly body?: string
-  readonly accepted?: number
-}
-
-interface Answer {
-  readonly reply: Reply
-  readonly socket: Socket | undefined
-  readonly udp: UdpSocket | undefined
-}
-
-/** The process that opens sockets in a namespace, see test/netns/agent.mjs. */
-class Agent {
-  readonly #child: ChildProcess
-  readonly #waiting = new Map<number, (answer: Answer) => void>()
-  readonly #accept = new Map<number, (socket: Socket) => void>()
-  #lastId = 0
-  readonly #ready: Promise<unknown>
-
-  constructor(namespace: Namespace) {
-    const args = ['netns', 'exec', namespace.name, process.execPath, join(projectRoot, 'test/netns/agent.mjs')]
-    this.#child = spawn('ip', args, { stdio: ['ignore', 'inherit', 'inherit', 'ipc'] })
-    this.#child.on('message', (reply: Reply, handle: unknown) => {
-      const socket = handle instanceof Socket ? handle : undefined
-      if (socket !== undefined) socket.allowHalfOpen = true
-      const udp = handle instanceof UdpSocket ? handle : undefined
-      if (reply.id !== undefined) this.#waiting.get(reply.id)?.({ reply, socket, udp })
-      else if (reply.accepted !== undefined && socket !== undefined) this.#accept.get(reply.accepted)?.(socket)
-    })
-    this.#ready = this.#wait(0)
-  }
-
-  #wait(id: number): Promise<Answer> {
-    return new Promise((resolve, reject) => {
-      const timer = setTimeout(() => reject(new Error('no answer from the agent')), AGENT_TIMEOUT_MS)
-      this.#waiting.set(id, (answer) => {
-        clearTimeout(timer)
-        this.#waiting.delete(id)
-        if (answer.reply.error === undefined) resolve(answer)
-        else reject(new Error(answer.reply.error))
-      })
-    })
-  }
-
-  async ask(order: { readonly action: string; readonly [key: string]: string | number }): Promise<Answer> {
-    await this.#ready
-    const id = ++this.#lastId
-    const answer = this.#wait(id)
-    this.#child.send({ id, ...order })
-    return answer
-  }
-
-  /** Calls back with every connection accepted on a port. */
-  onAccept(port: number, callback: (socket: Socket) => void): void {
-    this.#accept.set(port, callback)
-  }
-
-  stop(): void {
-    this.#child.kill('SIGKILL')
-  }
-}
-
 /** A machine where programs run: one namespace with one interface, `eth0`. */
 export class Host {
   readonly namespace: Namespace
   readonly addresses: Readonly<Record<Family, string>>
   readonly #gateways: Readonly<Record<Family, string>> | undefined
-  #agent: Agent | undefined
+  #agent: NetnsAgent | undefined
   readonly #sockets: UdpSocket[] = []
 
   /** With `gateways` the routes of a host that hangs on a router; without, the host is a router itself. */
@@ -208,8 +139,8 @@ export class Host {
     this.#gateways = gateways
   }
 
-  get #talker(): Agent {
-    this.#agent ??= new Agent(this.namespace)
+  get #talker(): NetnsAgent {
+    this.#agent ??= new NetnsAgent(this.namespace.name)
     return this.#agent
   }
 

@@ -150,92 +150,109 @@ export function writeConfig(config: Config | string): { readonly path: string; r
   return { path, remove: () => rmSync(dir, { recursive: true, force: true }) }
 }
 
-/**
- * Starts a program with a configuration (`loglevel` at least 4) and waits until it serves: until it logged its start and its monitoring
- * server, to which an address is given here when the configuration has none, answers. Rejects with the log when it ends before or takes too long.
- */
-export async function start(program: Program, config: Config, options: StartOptions = {}): Promise<Running> {
-  const httpListen = typeof config['http_listen'] === 'string' ? config['http_listen'] : `127.0.0.1:${await freePort()}`
-  const complete: Config = { loglevel: 6, ...config, http_listen: httpListen }
-  const file = writeConfig(complete)
-  if (options.mode !== undefined) chmodSync(file.path, options.mode)
-  if (options.owner !== undefined)
-    for (const path of [dirname(file.path), file.path]) chownSync(path, options.owner, options.owner)
-  const [command = '', ...leading] = [
-    ...(options.place?.command ?? []),
-    ...(options.wrapper ?? []),
-    ...(options.command ?? commandOf(program)),
-  ]
-  const child = spawn(command, [...leading, '-c', file.path, ...(options.args ?? [])], {
-    stdio: ['ignore', 'pipe', 'pipe'],
-  })
-  living.add(child)
-  let text = ''
-  const keep = (chunk: string): void => {
-    text = (text + chunk).slice(-LOG_LIMIT)
-  }
-  child.stdout.setEncoding('utf8').on('data', keep)
-  child.stderr.setEncoding('utf8').on('data', keep)
-  let status: ExitStatus | undefined
-  const exited = new Promise<ExitStatus>((done) => {
-    const end = (code: number | null, signal: NodeJS.Signals | null): void => {
-      status ??= { code, signal }
-      living.delete(child)
-      file.remove()
-      done(status)
-    }
-    child.once('error', (error) => {
-      keep(`cannot start ${command}: ${error.message}\n`)
-      end(null, null)
+/** A started program; see {@link Running}. */
+class Child implements Running {
+  readonly program: Program
+  readonly path: string
+  readonly config: Config
+  readonly exited: Promise<ExitStatus>
+  status: ExitStatus | undefined
+  readonly #child: ChildProcess
+  readonly #get: (url: string) => Promise<string>
+  #log = ''
+
+  constructor(program: Program, config: Config, options: StartOptions) {
+    this.program = program
+    this.config = config
+    this.#get = options.place?.get ?? httpGet
+    const file = writeConfig(config)
+    this.path = file.path
+    if (options.mode !== undefined) chmodSync(file.path, options.mode)
+    if (options.owner !== undefined)
+      for (const path of [dirname(file.path), file.path]) chownSync(path, options.owner, options.owner)
+    const [command = '', ...leading] = [
+      ...(options.place?.command ?? []),
+      ...(options.wrapper ?? []),
+      ...(options.command ?? commandOf(program)),
+    ]
+    const child = spawn(command, [...leading, '-c', file.path, ...(options.args ?? [])], {
+      stdio: ['ignore', 'pipe', 'pipe'],
     })
-    child.once('close', end)
-  })
-  const fetchText = options.place?.get ?? httpGet
-  const stats = (query = ''): Promise<string> => fetchText(`http://${httpListen}/stats${query && `?${query}`}`)
-  const stop = async (signal: NodeJS.Signals = 'SIGTERM'): Promise<ExitStatus> => {
-    if (status !== undefined) return status
-    child.kill(signal)
-    const timer = setTimeout(() => child.kill('SIGKILL'), STOP_TIMEOUT_MS)
-    const result = await exited
+    this.#child = child
+    living.add(child)
+    const keep = (chunk: string): void => {
+      this.#log = (this.#log + chunk).slice(-LOG_LIMIT)
+    }
+    child.stdout.setEncoding('utf8').on('data', keep)
+    child.stderr.setEncoding('utf8').on('data', keep)
+    this.exited = new Promise<ExitStatus>((done) => {
+      const end = (code: number | null, signal: NodeJS.Signals | null): void => {
+        this.status ??= { code, signal }
+        living.delete(child)
+        file.remove()
+        done(this.status)
+      }
+      child.once('error', (error) => {
+        keep(`cannot start ${command}: ${error.message}\n`)
+        end(null, null)
+      })
+      child.once('close', end)
+    })
+  }
+
+  get pid(): number {
+    return this.#child.pid ?? -1
+  }
+
+  log(): string {
+    return this.#log
+  }
+
+  stats(query = ''): Promise<string> {
+    return this.#get(`http://${this.config['http_listen']}/stats${query && `?${query}`}`)
+  }
+
+  reload(change: Config | string): void {
+    writeFileSync(this.path, typeof change === 'string' ? change : JSON.stringify({ ...this.config, ...change }))
+    this.#child.kill('SIGHUP')
+  }
+
+  async stop(signal: NodeJS.Signals = 'SIGTERM'): Promise<ExitStatus> {
+    if (this.status !== undefined) return this.status
+    this.#child.kill(signal)
+    const timer = setTimeout(() => this.#child.kill('SIGKILL'), STOP_TIMEOUT_MS)
+    const result = await this.exited
     clearTimeout(timer)
     return result
   }
-  const running: Running = {
-    program,
-    path: file.path,
-    pid: child.pid ?? -1,
-    config: complete,
-    exited,
-    get status() {
-      return status
-    },
-    log: () => text,
-    stats,
-    reload(change) {
-      writeFileSync(file.path, typeof change === 'string' ? change : JSON.stringify({ ...complete, ...change }))
-      child.kill('SIGHUP')
-    },
-    stop,
-  }
-  try {
-    await waitFor(
-      `${program} serves`,
-      async () => {
-        if (status !== undefined) throw new Error(`ended with ${JSON.stringify(status)}`)
-        // Ours may answer before everything is open; the original answers from its event loop, when all is.
-        if (program !== 'libev' && !/ start$/m.test(text)) return false
-        return stats().then(
-          () => true,
-          () => false,
-        )
-      },
-      START_TIMEOUT_MS,
+
+  /** Whether the program has opened everything it serves. */
+  async serves(): Promise<boolean> {
+    if (this.status !== undefined) throw new Error(`ended with ${JSON.stringify(this.status)}`)
+    // Ours may answer before everything is open; the original answers from its event loop, when all is.
+    if (this.program !== 'libev' && !/ start$/m.test(this.#log)) return false
+    return this.stats().then(
+      () => true,
+      () => false,
     )
-  } catch (error) {
-    await stop('SIGKILL')
-    throw new Error(`${program} did not start: ${String(error)}\n${text}`, { cause: error })
   }
-  return running
+}
+
+/**
+ * Starts a program with a configuration (`loglevel` at least 4) and waits until it serves: until it has logged its start and its
+ * monitoring server answers. A configuration without `http_listen` gets one.
+ * @throws with the log if the program ends before, or does not serve in time
+ */
+export async function start(program: Program, config: Config, options: StartOptions = {}): Promise<Running> {
+  const httpListen = typeof config['http_listen'] === 'string' ? config['http_listen'] : `127.0.0.1:${await freePort()}`
+  const child = new Child(program, { loglevel: 6, ...config, http_listen: httpListen }, options)
+  try {
+    await waitFor(`${program} serves`, () => child.serves(), START_TIMEOUT_MS)
+  } catch (error) {
+    await child.stop('SIGKILL')
+    throw new Error(`${program} did not start: ${String(error)}\n${child.log()}`, { cause: error })
+  }
+  return child
 }
 
 /** Body of a GET answered with 200; rejects on every other status and on connection errors. */

@@ -404,11 +404,7 @@ test('MUST 60: obfs is refused without method, in rendezvous mode, and with an u
     'obfs',
     'rendezvous',
   )
-  refusal(
-    () => checkStart(parse({ kcp_bind: ':1', ...method, obfs: 'dpi/tcp' }), METHODS),
-    'obfs',
-    'server or client',
-  )
+  refusal(() => checkStart(parse({ kcp_bind: ':1', ...method, obfs: 'dpi/tcp' }), METHODS), 'obfs', 'server or client')
   refusal(() => checkStart(server({ obfs: 'dpi/tcp' }), METHODS), 'obfs', 'method')
   for (const obfs of ['dpi/tcp', 'dpi/tcp-wnd']) {
     checkStart(server({ ...method, obfs }), METHODS)

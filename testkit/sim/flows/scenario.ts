@@ -161,123 +161,158 @@ interface Mark {
   readonly sent: number
 }
 
-/** The pool is kept between runs: it is the largest thing of a simulation. */
+/** The pool is kept between runs: it is the largest part of a simulation. */
 let pool: Packets | undefined
 
-/** Runs a scenario; the same one gives the same figures, on every runtime. */
-export function simulate(scenario: Scenario): Result {
-  const { shape, seconds } = scenario
-  const random = new Random(scenario.seed)
+function usePool(): Packets {
   pool ??= new Packets()
   pool.reset()
-  const packets = pool
-  const up = new Bottleneck(packets, new Random(random.u32()), shape)
-  const down = new Bottleneck(packets, new Random(random.u32()), shape)
-  const hosts: Host[] = []
-  const flows: Flow[] = []
-  const senders: { host: Host; flows: Flow[] }[] = []
-  const join = (client: Host, server: Host): void => {
+  return pool
+}
+
+const sum = (values: readonly number[]): number => values.reduce((a, b) => a + b, 0)
+
+function flowOf(pair: PairSpec, spec: FlowSpec, name: string): Flow {
+  const { kind = 'bulk', startAt = 0, stopAt = Infinity, download = false } = spec
+  const [start, stop] = [Math.round(startAt * SECOND), Math.round(stopAt * SECOND)]
+  return new Flow(pair.client === 'tcp' ? 'tcp' : kind, name, start, !download, stop)
+}
+
+/** One run of a scenario. */
+class Simulation {
+  readonly #scenario: Scenario
+  /** When the measurement begins, s. */
+  readonly #settled: number
+  readonly #random: Random
+  readonly #packets = usePool()
+  readonly #up: Bottleneck
+  readonly #down: Bottleneck
+  readonly #hosts: Host[] = []
+  readonly #flows: Flow[] = []
+  readonly #senders: Host[] = []
+  readonly #network: Network
+  #begin: Mark
+
+  constructor(scenario: Scenario) {
+    this.#scenario = scenario
+    this.#settled = Math.min(scenario.settled ?? settleTime(scenario.shape), scenario.seconds)
+    this.#random = new Random(scenario.seed)
+    this.#up = new Bottleneck(this.#packets, new Random(this.#random.u32()), scenario.shape)
+    this.#down = new Bottleneck(this.#packets, new Random(this.#random.u32()), scenario.shape)
+    for (const pair of scenario.pairs ?? [{}]) this.#addPair(pair)
+    this.#network = new Network(this.#packets, this.#hosts, [this.#up, this.#down])
+    this.#begin = this.#mark()
+  }
+
+  #join(client: Host, server: Host): void {
     client.peer = server.number
     server.peer = client.number
-    hosts.push(client, server)
+    this.#hosts.push(client, server)
   }
-  for (const pair of scenario.pairs ?? [{}]) {
-    const specs = pair.flows ?? [{}]
-    const first = hosts.length
-    const own = specs.map(
-      ({ kind = 'bulk', startAt = 0, stopAt = Infinity, download = false }, i) =>
-        new Flow(
-          pair.client === 'tcp' ? 'tcp' : kind,
-          `${first / 2}.${i}`,
-          Math.round(startAt * SECOND),
-          !download,
-          Math.round(stopAt * SECOND),
-        ),
-    )
-    flows.push(...own)
+
+  #addPair(pair: PairSpec): void {
+    const first = this.#hosts.length
+    const own = (pair.flows ?? [{}]).map((spec, i) => flowOf(pair, spec, `${first / 2}.${i}`))
     const [flow] = own
     if (flow === undefined) throw new Error('a pair without a flow')
+    this.#flows.push(...own)
     if (pair.client === 'tcp') {
-      join(new TcpSender(first, packets, up, flow.startAt), new TcpReceiver(first + 1, packets, down, flow))
-      continue
+      const receiver = new TcpReceiver(first + 1, this.#packets, this.#down, flow)
+      this.#join(new TcpSender(first, this.#packets, this.#up, flow.startAt), receiver)
+      return
     }
     const connections: Connections = new Map()
-    const end = (client: boolean): Host => {
-      const number = client ? first : first + 1
-      const out = client ? up : down
-      if ((client ? pair.client : pair.server) === 'original') {
-        return new OriginalHost(number, packets, out, client, flow, pair.phase)
-      }
-      const options = {
-        client,
-        tuning: pair.tuning ?? {},
-        random,
-        connections,
-        flows: client ? own : [],
-        timerTicks: scenario.timerTicks ?? 1,
-      }
-      const host = new EngineHost(number, packets, out, options)
-      // an original opens one connection, and its conv is not known here
-      if (pair.client === 'original') host.onlyFlow = flow
-      return host
-    }
-    const client = end(true)
-    join(client, end(false))
-    senders.push({ host: client, flows: own })
+    const client = this.#endpoint(pair, first, true, own, flow, connections)
+    this.#join(client, this.#endpoint(pair, first + 1, false, [], flow, connections))
+    this.#senders.push(client)
   }
-  const network = new Network(packets, hosts, [up, down])
-  const mark = (): Mark => ({
-    line: { ...up.counters },
-    delivered: flows.map((flow) => flow.delivered),
-    sent: senders.reduce((sum, { host }) => sum + host.sentPackets, 0),
-  })
-  const settled = Math.min(scenario.settled ?? settleTime(shape), seconds)
-  const stops: { at: number; run: () => void }[] = [
-    ...(scenario.changes ?? []).map(({ at, shape: change, blackhole }) => ({
+
+  #endpoint(
+    pair: PairSpec,
+    number: number,
+    client: boolean,
+    flows: Flow[],
+    flow: Flow,
+    connections: Connections,
+  ): Host {
+    const out = client ? this.#up : this.#down
+    if ((client ? pair.client : pair.server) === 'original') {
+      return new OriginalHost(number, this.#packets, out, client, flow, pair.phase)
+    }
+    const options = {
+      client,
+      tuning: pair.tuning ?? {},
+      random: this.#random,
+      connections,
+      flows,
+      timerTicks: this.#scenario.timerTicks ?? 1,
+    }
+    const host = new EngineHost(number, this.#packets, out, options)
+    // an original opens one connection, and its conv is not known here
+    if (pair.client === 'original') host.onlyFlow = flow
+    return host
+  }
+
+  #mark(): Mark {
+    return {
+      line: { ...this.#up.counters },
+      delivered: this.#flows.map((flow) => flow.delivered),
+      sent: sum(this.#senders.map(({ sentPackets }) => sentPackets)),
+    }
+  }
+
+  /** What happens during the run, in order. */
+  #stops(): { readonly at: number; readonly run: () => void }[] {
+    const [up, down, network] = [this.#up, this.#down, this.#network]
+    const settled = (): void => {
+      this.#begin = this.#mark()
+      up.maxWait = 0
+    }
+    const stops = (this.#scenario.changes ?? []).map(({ at, shape, blackhole }) => ({
       at,
       run: () => {
         for (const path of [up, down]) {
-          if (change) path.reshape(change, network.now)
+          if (shape) path.reshape(shape, network.now)
           if (blackhole !== undefined) path.blackhole = blackhole
         }
       },
-    })),
-    {
-      at: settled,
-      run: () => {
-        begin = mark()
-        up.maxWait = 0
-      },
-    },
-  ]
-  if (scenario.trace) {
-    const { every, see } = scenario.trace
-    const [first] = hosts
-    const look = (): void =>
-      see({
-        at: network.now / SECOND,
-        line: up.counters,
-        delivered: flows.reduce((sum, { delivered }) => sum + delivered, 0),
-        info: first instanceof EngineHost ? first.info(network.now) : undefined,
-      })
-    for (let i = 1; i * every <= seconds; i++) stops.push({ at: i * every, run: look })
+    }))
+    stops.push({ at: this.#settled, run: settled })
+    if (this.#scenario.trace) {
+      const { every } = this.#scenario.trace
+      for (let i = 1; i * every <= this.#scenario.seconds; i++) stops.push({ at: i * every, run: () => this.#sample() })
+    }
+    return stops.sort((a, b) => a.at - b.at)
   }
-  let begin = mark()
-  network.start()
-  for (const { at, run } of stops.sort((a, b) => a.at - b.at)) {
-    network.run(Math.round(at * SECOND))
-    run()
-  }
-  network.run(Math.round(seconds * SECOND))
-  const end = mark()
 
-  const span = seconds - settled
-  const perFlow = flows.map((flow, i): FlowResult => {
+  #sample(): void {
+    const [first] = this.#hosts
+    this.#scenario.trace?.see({
+      at: this.#network.now / SECOND,
+      line: this.#up.counters,
+      delivered: sum(this.#flows.map(({ delivered }) => delivered)),
+      info: first instanceof EngineHost ? first.info(this.#network.now) : undefined,
+    })
+  }
+
+  run(): Result {
+    this.#network.start()
+    for (const { at, run } of this.#stops()) {
+      this.#network.run(Math.round(at * SECOND))
+      run()
+    }
+    this.#network.run(Math.round(this.#scenario.seconds * SECOND))
+    return this.#result(this.#mark())
+  }
+
+  #flowResult(flow: Flow, index: number): FlowResult {
+    const { seconds } = this.#scenario
     const late = flow.latencies.toSorted((a, b) => a - b)
+    const measured = flow.delivered - (this.#begin.delivered[index] ?? 0)
     return {
       name: flow.name,
       kind: flow.kind,
-      goodput: ((flow.delivered - (begin.delivered[i] ?? 0)) * 8) / span / 1e6,
+      goodput: (measured * 8) / (seconds - this.#settled) / 1e6,
       fromStart: (flow.delivered * 8) / seconds / 1e6,
       broken: flow.broken,
       first: (flow.latencies[0] ?? Number.NaN) / TICKS_PER_MS,
@@ -285,28 +320,41 @@ export function simulate(scenario: Scenario): Result {
       p99: percentile(late, 0.99) / TICKS_PER_MS,
       bins: flow.bins,
     }
-  })
-  const bulk = perFlow.filter(({ kind }) => kind !== 'echo')
-  const sum = (values: readonly number[]): number => values.reduce((a, b) => a + b, 0)
-  const ours = sum(
-    flows.map((flow, i) => (flow.kind === 'tcp' || !flow.upload ? 0 : flow.delivered - (begin.delivered[i] ?? 0))),
-  )
-  const bins: number[] = []
-  for (const { bins: of } of bulk) for (const [i, bytes] of of.entries()) bins[i] = (bins[i] ?? 0) + bytes
-  const served = end.line.served - begin.line.served
-  return {
-    flows: perFlow,
-    goodput: sum(bulk.map(({ goodput }) => goodput)),
-    fromStart: sum(bulk.map(({ fromStart }) => fromStart)),
-    efficiency: ours / Math.max(1, (end.sent - begin.sent) * KCP_MTU),
-    drops: (end.line.dropped - begin.line.dropped) / Math.max(1, end.line.packets - begin.line.packets),
-    dropsFromStart: end.line.dropped / Math.max(1, end.line.packets),
-    lost: (end.line.lost - begin.line.lost) / Math.max(1, end.line.packets - begin.line.packets),
-    queueMean: (end.line.waited - begin.line.waited) / Math.max(1, served) / TICKS_PER_MS,
-    queueMax: up.maxWait / TICKS_PER_MS,
-    ramp: rampTime(bins, 0, 0.9 * (scenario.full ?? bound(shape)), Math.max(0.1, baseRtt(shape))),
-    bins: Array.from(bins, (bytes) => bytes ?? 0),
-    jain: jain(bulk.map(({ goodput }) => goodput)),
-    packets: up.counters.packets + down.counters.packets,
   }
+
+  #result(end: Mark): Result {
+    const begin = this.#begin
+    const { shape, full } = this.#scenario
+    const flows = this.#flows.map((flow, i) => this.#flowResult(flow, i))
+    const bulk = flows.filter(({ kind }) => kind !== 'echo')
+    const ours = sum(
+      this.#flows.map((flow, i) =>
+        flow.kind === 'tcp' || !flow.upload ? 0 : flow.delivered - (begin.delivered[i] ?? 0),
+      ),
+    )
+    const bins: number[] = []
+    for (const { bins: of } of bulk) for (const [i, bytes] of of.entries()) bins[i] = (bins[i] ?? 0) + bytes
+    const packets = Math.max(1, end.line.packets - begin.line.packets)
+    const served = Math.max(1, end.line.served - begin.line.served)
+    return {
+      flows,
+      goodput: sum(bulk.map(({ goodput }) => goodput)),
+      fromStart: sum(bulk.map(({ fromStart }) => fromStart)),
+      efficiency: ours / Math.max(1, (end.sent - begin.sent) * KCP_MTU),
+      drops: (end.line.dropped - begin.line.dropped) / packets,
+      dropsFromStart: end.line.dropped / Math.max(1, end.line.packets),
+      lost: (end.line.lost - begin.line.lost) / packets,
+      queueMean: (end.line.waited - begin.line.waited) / served / TICKS_PER_MS,
+      queueMax: this.#up.maxWait / TICKS_PER_MS,
+      ramp: rampTime(bins, 0, 0.9 * (full ?? bound(shape)), Math.max(0.1, baseRtt(shape))),
+      bins: Array.from(bins, (bytes) => bytes ?? 0),
+      jain: jain(bulk.map(({ goodput }) => goodput)),
+      packets: this.#up.counters.packets + this.#down.counters.packets,
+    }
+  }
+}
+
+/** Runs a scenario; the same one gives the same figures, on every runtime. */
+export function simulate(scenario: Scenario): Result {
+  return new Simulation(scenario).run()
 }

@@ -6,7 +6,7 @@ import { Engine } from '../../host/engine/engine.ts'
 import { EndpointSecret } from '../../host/engine/secret.ts'
 import { LOG_INFO, Log } from '../../host/log/log.ts'
 import type { SocketAddress } from '../../host/net/address.ts'
-import type { Runtime, TcpConnection, TcpHandlers, UdpHandlers } from '../../host/runtime.ts'
+import type { Clock, Runtime, TcpConnection, TcpHandlers, UdpHandlers } from '../../host/runtime.ts'
 import { loopback, MemoryNetwork } from './memory-runtime.ts'
 import type { StubCore } from './stub-core.ts'
 
@@ -48,8 +48,13 @@ export class Recorder implements TcpConnection {
   }
 }
 
-/** A driver on a stub, and on the `next` ones after traps, with a UDP socket whose buffers can run out. */
-export async function bench(stub: StubCore, changes: Partial<DriverOptions> = {}, next: StubCore[] = []) {
+/** A driver on a stub, and on the `next` ones after traps, with a UDP socket whose buffers can run out. Default clock: real time. */
+export async function bench(
+  stub: StubCore,
+  changes: Partial<DriverOptions> = {},
+  next: StubCore[] = [],
+  clock?: Clock,
+) {
   const network = new MemoryNetwork()
   const sent: number[] = []
   const udp: { handlers?: UdpHandlers; buffers: number; flushes: number; closed: boolean } = {
@@ -62,7 +67,7 @@ export async function bench(stub: StubCore, changes: Partial<DriverOptions> = {}
   const runtime: Runtime = {
     name: 'node',
     version: 'stub',
-    clock: memory.clock,
+    clock: clock ?? memory.clock,
     cpuTime: () => 0,
     resolve: (host) => memory.resolve(host),
     openUdp: async (options, handlers) => {

@@ -2,6 +2,7 @@
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
 import { EventType } from '../../host/engine/core.ts'
+import { VirtualClock } from '../../testkit/virtual-clock.ts'
 import { bench, PEER, Recorder } from './driver-bench.ts'
 import { loopback, until } from './memory-runtime.ts'
 import { type StubCore, stubCore } from './stub-core.ts'
@@ -9,8 +10,8 @@ import { type StubCore, stubCore } from './stub-core.ts'
 const test = suite('driver mechanics')
 
 /** A driver with one accepted connection, handle 1. */
-async function accepted(stub: StubCore) {
-  const all = await bench(stub)
+async function accepted(stub: StubCore, clock?: VirtualClock) {
+  const all = await bench(stub, {}, [], clock)
   const connection = new Recorder()
   const handlers = all.driver.accept(connection)
   assert.ok(handlers)
@@ -202,13 +203,15 @@ test('MUST 40: only what TCP took is consumed; the rest follows when it drains',
 })
 
 test('several writes of one turn are drained once', async () => {
+  const clock = new VirtualClock()
   const stub = stubCore()
-  const { driver, tcp } = await accepted(stub)
-  await until(() => driver.counts.drains > 1, 'the drain of the accept')
+  const { driver, tcp } = await accepted(stub, clock)
+  await clock.settle()
   const before = driver.counts.drains
+  assert.ok(before > 1, 'the drain of the accept')
   for (let i = 0; i < 50; i++) tcp.onData(new Uint8Array(10))
   assert.is(driver.counts.drains, before)
-  await new Promise((resolve) => setTimeout(resolve, 20))
+  await clock.settle()
   assert.is(driver.counts.drains, before + 1)
   driver.close()
 })
@@ -310,20 +313,20 @@ test('a stream that throws ends alone', async () => {
 })
 
 test('a deadline is served, and not before it is due', async () => {
+  const clock = new VirtualClock()
   const stub = stubCore()
   let due = Number.POSITIVE_INFINITY
-  const { driver } = await bench(stub, {})
+  const { driver } = await bench(stub, {}, [], clock)
   const inTicks = (): number =>
-    due === Number.POSITIVE_INFINITY ? -1 : Math.max(0, Math.ceil((due - performance.now()) * 8))
+    due === Number.POSITIVE_INFINITY ? -1 : Math.max(0, Math.ceil((due - clock.monotonic()) * 8))
   Object.defineProperty(stub, 'timeout', { get: inTicks, set: () => {}, configurable: true })
-  let served = 0
-  const calls = stub.calls
-  due = performance.now() + 30
+  due = clock.monotonic() + 30
   driver.pump()
   const wakes = driver.counts.timerWakes
-  while (!calls.includes('handle_timeout')) await new Promise((resolve) => setTimeout(resolve, 1))
-  served = performance.now()
-  assert.ok(served >= due, `${served} < ${due}`)
+  await clock.advance(29)
+  assert.not.ok(stub.calls.includes('handle_timeout'))
+  await clock.advance(2)
+  assert.ok(stub.calls.includes('handle_timeout'))
   due = Number.POSITIVE_INFINITY
   driver.pump()
   assert.ok(driver.counts.timerWakes - wakes <= 4, `${driver.counts.timerWakes - wakes} wakes for one deadline`)
@@ -331,22 +334,24 @@ test('a deadline is served, and not before it is due', async () => {
 })
 
 test('an idle engine arms no timer', async () => {
-  const stub = stubCore()
-  const { driver } = await bench(stub)
-  await new Promise((resolve) => setTimeout(resolve, 30))
+  const clock = new VirtualClock()
+  const { driver } = await bench(stubCore(), {}, [], clock)
+  await clock.settle()
+  assert.is(clock.armed, 0)
+  await clock.advance(3_600_000)
   assert.is(driver.counts.timerWakes, 0)
   driver.close()
 })
 
 test('a deadline that stays at 0 does not starve the event loop', async () => {
+  const clock = new VirtualClock()
   const stub = stubCore({ handle_timeout: () => 0 })
-  const { driver } = await bench(stub)
+  const { driver } = await bench(stub, {}, [], clock)
   stub.timeout = 0
   driver.pump()
-  const start = performance.now()
-  await new Promise((resolve) => setTimeout(resolve, 50))
-  const elapsed = performance.now() - start
-  assert.ok(driver.counts.timerWakes <= elapsed + 2, `${driver.counts.timerWakes} wakes in ${elapsed} ms`)
+  await clock.advance(50)
+  assert.ok(driver.counts.timerWakes > 0)
+  assert.ok(driver.counts.timerWakes <= 52, `${driver.counts.timerWakes} wakes in 50 ms`)
   driver.close()
 })
 

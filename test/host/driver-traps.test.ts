@@ -4,6 +4,7 @@ import * as assert from 'uvu/assert'
 import { parseConfig } from '../../host/config/load.ts'
 import { coreConfig } from '../../host/engine/config-block.ts'
 import { ConfigField, EventType, NonceStrategy } from '../../host/engine/core.ts'
+import { VirtualClock } from '../../testkit/virtual-clock.ts'
 import { bench, PEER, Recorder } from './driver-bench.ts'
 import { loopback, until } from './memory-runtime.ts'
 import { stubCore } from './stub-core.ts'
@@ -133,15 +134,17 @@ test('send buffers that ran out before a trap are asked for again after it', asy
 
 test('three traps within a minute are the end: sockets are closed, and the owner is told once', async () => {
   const broken = () => stubCore({ stream_open: TRAP })
-  const { driver, udp, fatal } = await bench(broken(), {}, [broken(), broken(), broken()])
+  const clock = new VirtualClock()
+  const { driver, udp, fatal } = await bench(broken(), {}, [broken(), broken(), broken()], clock)
   for (const n of [1, 2, 3]) {
     assert.is(fatal.length, 0)
     driver.accept(new Recorder())
     assert.is(udp.closed, n === 3)
-    if (n < 3) await until(() => !driver.dead, 'the next engine')
+    for (let turn = 0; n < 3 && driver.dead && turn < 100; turn++) await clock.settle()
+    assert.is(driver.dead, n === 3)
   }
   assert.is(fatal.length, 1)
-  await new Promise((resolve) => setTimeout(resolve, 20))
+  await clock.advance(120_000)
   assert.ok(driver.dead)
   assert.is(fatal.length, 1)
 })

@@ -4,9 +4,11 @@ import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
 import { ObfsKind, ObfsRx, ObfsTx } from '../../host/engine/core.ts'
 import type { SocketAddress } from '../../host/net/address.ts'
+import type { Clock } from '../../host/runtime.ts'
 import { ObfsSocket } from '../../host/transport/obfs/socket.ts'
-import { clock } from '../../runtime-shared/clock.ts'
+import { clock as realClock } from '../../runtime-shared/clock.ts'
 import { address, EventType, ObfsHost } from '../../testkit/obfs-host.ts'
+import { VirtualClock } from '../../testkit/virtual-clock.ts'
 import { until } from './memory-runtime.ts'
 
 const test = suite('obfs: socket')
@@ -29,7 +31,7 @@ class End {
   filterLength = 0
   #onBatch: (count: number) => void = () => {}
 
-  constructor(role: 'server' | 'client', local: string) {
+  constructor(role: 'server' | 'client', local: string, clock: Clock = realClock) {
     this.host = new ObfsHost('dpi/tcp', role, local)
     const current = (): ObfsHost => this.host
     const close = (): void => {
@@ -111,9 +113,9 @@ class End {
 }
 
 /** A dpi/tcp tunnel after its handshake. */
-function tunnel(): { client: End; server: End } {
-  const client = new End('client', CLIENT)
-  const server = new End('server', SERVER)
+function tunnel(clock?: Clock): { client: End; server: End } {
+  const client = new End('client', CLIENT, clock)
+  const server = new End('server', SERVER, clock)
   client.socket.dial(address(SERVER))
   server.capture(client.wire.splice(0))
   client.capture(server.wire.splice(0))
@@ -209,7 +211,8 @@ test('a context that is given up is of no use to either direction', () => {
 })
 
 test('another engine takes over with the same sockets: what waited is gone, and a dial begins anew', async () => {
-  const { client, server } = tunnel()
+  const clock = new VirtualClock()
+  const { client, server } = tunnel(clock)
   client.room = 1
   for (const text of ['one', 'two', 'three']) client.send(text, SERVER)
   client.socket.flush()
@@ -218,7 +221,7 @@ test('another engine takes over with the same sockets: what waited is gone, and 
   assert.equal(texts(server), ['one'])
   client.replace('client', CLIENT)
   client.room = Number.POSITIVE_INFINITY
-  await new Promise((resolve) => setTimeout(resolve, 20))
+  await clock.settle()
   client.socket.flush()
   assert.is(client.wire.length, 0, 'nothing of the old engine leaves by the new one')
   // every buffer can be had again

@@ -34,6 +34,9 @@ class Pair {
   endsAt: Ticks
   questions: u32
   generation: u32
+  // which of them answered a PING
+  oldAnswered: bool
+  newAnswered: bool
 }
 
 const FREE: u32 = 0
@@ -48,8 +51,8 @@ const STAYED: u32 = 4
 
 /** Number of pairs; one whose sessions have moved or stayed is replaced first. */
 const PAIRS: u32 = 256
-const PAIR_BYTES: u32 = 72
-const pairs: usize = memory.data(256 * 72, 8)
+const PAIR_BYTES: u32 = 80
+const pairs: usize = memory.data(256 * 80, 8)
 let last: u32 = 0
 
 /** Without an answer a check ends after this time, and the next datagram starts another; maximum number of PINGs. */
@@ -125,6 +128,8 @@ export function onOtherAddress(s: Session, address: usize, now: Ticks): bool {
     p.state = ASKED
     p.generation++
     p.questions = 0
+    p.oldAnswered = false
+    p.newAnswered = false
     p.startedAt = now
     p.endsAt = now + ASKED_TICKS
     const rtt = s.srtt ? s.srtt : UNKNOWN_RTT_TICKS
@@ -134,6 +139,17 @@ export function onOtherAddress(s: Session, address: usize, now: Ticks): bool {
   const pause = (p.dueAt - p.startedAt) * p.questions
   if (p.state == ASKED && p.questions < MAX_QUESTIONS && now - p.startedAt >= pause) pingBoth(p, now)
   return true
+}
+
+/**
+ * The first flight of `s` arrived again, from `address`: its peer has moved before it received an answer, or another
+ * client uses the same conv. Both addresses are pinged.
+ * @returns true if both have answered a PING, so it is another client; a late segment of the old address does not count
+ */
+export function isOtherPeer(s: Session, address: usize, now: Ticks): bool {
+  onOtherAddress(s, address, now)
+  const p = findPair(addressOf(s), address, now)
+  return p ? p.oldAnswered && p.newAnswered : false
 }
 
 function pingBoth(p: Pair, now: Ticks): void {
@@ -156,6 +172,8 @@ export function onOldAddress(s: Session, now: Ticks): void {
 export function onMovePong(argument: u32, isNew: bool, now: Ticks): void {
   const p = pairAt(argument & (PAIRS - 1))
   if (((p.generation << 8) | (argument & (PAIRS - 1))) != argument || isOver(p, now)) return
+  if (isNew) p.newAnswered = true
+  else p.oldAnswered = true
   if (!isNew) stay(p, now)
   else if (p.state == ASKED) p.state = NEW_ANSWERED
   checkMoves(now)

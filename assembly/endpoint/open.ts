@@ -22,7 +22,18 @@ import { waitSnd } from '../kcp/conversation'
 import { probe } from '../kcp/loss_detection'
 import { openConversation } from '../kcp/options'
 import { openReceiveWindow } from '../kcp/receive_window'
-import { CMD_PUSH, CMD_WINS, diff, HEADER_BYTES, readCmd, readSn, readTs, readUna } from '../kcp/segment'
+import {
+  CMD_PUSH,
+  CMD_WINS,
+  diff,
+  HEADER_BYTES,
+  hashOfPayload,
+  readCmd,
+  readLen,
+  readSn,
+  readTs,
+  readUna,
+} from '../kcp/segment'
 import { isAddress, sameAddress } from '../packet/address'
 import { tagBytes } from '../packet/datagram'
 import { isRecent, joinRemote, Remote } from '../packet/remote'
@@ -51,17 +62,25 @@ import {
   TIME_WAIT,
 } from '../session/session'
 import { endSession, queueDial, sendKeepalive } from '../session/stream'
-import { find, insert, isTableFull, rekey, sessionAt, sessionOf, slotsInUse } from '../session/table'
+import {
+  find,
+  firstOfConv,
+  insert,
+  isTableFull,
+  nextOfConv,
+  rekey,
+  sessionAt,
+  sessionOf,
+  slotsInUse,
+} from '../session/table'
 import { areTombstonesFull, findTombstone, onLateDatagram } from '../session/tombstones'
 import { count, SESSIONS_OPENED, SESSIONS_REFUSED, SESSIONS_UNCONFIRMED } from '../stats'
-import { Conv, Seconds, Ticks } from '../units'
+import { Conv, Ticks } from '../units'
 import { field } from './config'
-import { onOtherAddress } from './migration'
+import { isOtherPeer, onOtherAddress } from './migration'
 import { currentPeer, previousPeer } from './peer'
 import { isLive, pingUnvalidated, reschedule } from './schedule'
 
-/** Limit of sessions visited per second for datagrams of unknown conversations: a few percent of a core. */
-const MAX_VISITS: u32 = 4000000
 /** Limit of sessions in LINGER that are visited for one to evict. */
 const MAX_LINGER_VISITS: u32 = 64
 /** Maximum distance of the numbers of a datagram from a session it continues: the largest window. */
@@ -69,8 +88,6 @@ const MAX_MOVED_DISTANCE: i32 = 65536
 
 let mode: u32 = 0
 let nextConv: Conv = 0
-let scanSecond: Seconds = 0
-let visits: u32 = 0
 
 /** @param conv random number from which convs are counted */
 export function configureOpening(modeBits: u32, conv: Conv): void {
@@ -163,12 +180,14 @@ export function acceptSession(at: usize, len: u32, conv: Conv, address: usize, n
     return null
   }
   const isMidway = isFromMidway(at, len)
-  if (isMidway && tagBytes() != 0) {
-    if (!mayScan()) return null
-    const known = findElsewhere(conv)
-    // a session in CONNECT never moves: its first flight, replayed from another address, would be dialled twice
-    if (known && known.state == CONNECT) return null
-    if (known && continues(at, known)) return onOtherAddress(known, address, now) ? known : null
+  if (tagBytes() != 0) {
+    const known = isMidway ? findContinued(at, conv) : findRepeated(at, len, conv)
+    if (known) {
+      // a session in CONNECT never moves: its first flight, replayed from another address, would be dialled twice
+      if (known.state == CONNECT) return null
+      if (isMidway) return onOtherAddress(known, address, now) ? known : null
+      if (!isOtherPeer(known, address, now)) return sameAddress(addressOf(known), address) ? known : null
+    }
   }
   // una acknowledges data of a conversation that is unknown here: this server has restarted
   if (!(mode & MODE_SERVER) || (isMidway && readUna(at) != 0)) {
@@ -222,24 +241,24 @@ function isFromMidway(at: usize, len: u32): bool {
   return cmd >= CMD_PUSH && cmd <= CMD_WINS && (readUna(at) != 0 || readSn(at) != 0)
 }
 
-/** @returns true while the limit of visited sessions is not reached */
-function mayScan(): bool {
-  if (scanSecond != seconds()) {
-    scanSecond = seconds()
-    visits = 0
-  }
-  visits += slotsInUse() + 1
-  return visits <= MAX_VISITS
+/** @returns the live session at another address that a datagram from midway may belong to, null if there is none */
+function findContinued(at: usize, conv: Conv): Session | null {
+  let s = firstOfConv(conv)
+  while (s && !(isMovable(s) && (s.state == CONNECT || continues(at, s)))) s = nextOfConv(s)
+  return s
 }
 
-/** @returns a live session of this conv at another address, null if there is none */
-function findElsewhere(conv: Conv): Session | null {
-  const slots = slotsInUse()
-  for (let i: u32 = 0; i < slots; i++) {
-    const s = sessionAt(i)
-    if (s && s.conv == conv && s.state != TIME_WAIT && !has(s, DRAINING)) return s
-  }
-  return null
+/** @returns the live session at another address that the same first flight opened, null if there is none */
+function findRepeated(at: usize, len: u32, conv: Conv): Session | null {
+  let s = firstOfConv(conv)
+  if (!s || len < HEADER_BYTES || readCmd(at) != CMD_PUSH || readLen(at) > len - HEADER_BYTES) return null
+  const first = hashOfPayload(at + HEADER_BYTES, readLen(at))
+  while (s && !(isMovable(s) && s.firstHash == first)) s = nextOfConv(s)
+  return s
+}
+
+function isMovable(s: Session): bool {
+  return s.state != TIME_WAIT && !has(s, DRAINING)
 }
 
 /**

@@ -51,6 +51,9 @@ export class SendBuffer {
   wasBlocked: u8
   // the peer has no memory for what its window promised (see onWins)
   isPeerOutOfMemory: u8
+  // client: stream data or its end arrived. ACKs of duplicates and KEEPALIVEs have another ts from then on: theirs would
+  // confirm a replayed first flight at a server that has restarted (confirm.ts)
+  hasStream: u8
 }
 
 /** Delivery rate estimation (draft-cheng-iccrg-delivery-rate-estimation). */
@@ -101,6 +104,8 @@ export class ReceiveBuffer extends CongestionController {
   rcvWnd: u32
   // right edge of the advertised window
   rcvEdge: Sn
+  // hash of the payload with sn 0, 0 before it arrived
+  firstHash: u32
   // bytes of the blocks and of the ring
   rcvHeldBytes: u32
   // the segment dropped last for lack of memory; when the peer was informed of one, in units of DROP_UNIT_SHIFT

@@ -33,6 +33,7 @@ import {
   CMD_WINS,
   diff,
   HEADER_BYTES,
+  hashOfPayload,
   readCmd,
   readConv,
   readLen,
@@ -61,6 +62,12 @@ export const FORGOTTEN: u32 = 64
 const MIN_KEPT_BYTES: u32 = 700
 /** Bytes of a message without payload: DIAL, EOF, KEEPALIVE. */
 const BARE_MESSAGE_BYTES: u32 = 4
+/** A KEEPALIVE as it is on the wire: type 3, length 4. */
+const KEEPALIVE_MESSAGE: u32 = 0x04000300
+/** Added to a ts that is not to be echoed: far in the future, so that no sender takes an RTT sample (protocol.md 5.6). */
+const OTHER_TS: Ts = 0x40000000
+/** Longest payload that is searched for KEEPALIVEs. */
+const MAX_KEEPALIVES_BYTES: u32 = 64
 /**
  * A peer that acknowledges promptly does not collect this many ACKs over some time, even if some datagrams are lost.
  */
@@ -257,6 +264,13 @@ function onPushDropped(c: Conversation, sn: Sn, now: Ticks): void {
   c.wndProbes |= PROBE_DROPPED
 }
 
+/** @returns true for a payload of KEEPALIVE messages alone */
+function isKeepalives(payload: usize, len: u32): bool {
+  if (len == 0 || len > MAX_KEEPALIVES_BYTES || len % BARE_MESSAGE_BYTES != 0) return false
+  for (let i: u32 = 0; i < len; i += BARE_MESSAGE_BYTES) if (load<u32>(payload + i) != KEEPALIVE_MESSAGE) return false
+  return true
+}
+
 function onPush(c: Conversation, sn: Sn, ts: Ts, payload: usize, len: u32, mayKeep: bool, now: Ticks): u32 {
   count(SEGMENTS_RECEIVED)
   const early = diff(sn, c.rcvNxt)
@@ -266,7 +280,7 @@ function onPush(c: Conversation, sn: Sn, ts: Ts, payload: usize, len: u32, mayKe
   }
   if (early < 0) {
     count(SEGMENTS_DUPLICATE)
-    queueAck(c, sn, ts, true, now)
+    queueAck(c, sn, c.hasStream ? ts + OTHER_TS : ts, true, now)
     return 0
   }
   const hadHole = c.rcvTop != c.rcvNxt
@@ -276,8 +290,10 @@ function onPush(c: Conversation, sn: Sn, ts: Ts, payload: usize, len: u32, mayKe
     return 0
   }
   if (stored == DUPLICATE) count(SEGMENTS_DUPLICATE)
+  if (sn == 0) c.firstHash = hashOfPayload(payload, len)
+  const isQuestion = c.hasStream && early == 0 && isKeepalives(payload, len)
   // a gap opened or filled, or a duplicate: the sender needs the ACK now
-  queueAck(c, sn, ts, early > 0 || hadHole, now)
+  queueAck(c, sn, isQuestion ? ts + OTHER_TS : ts, early > 0 || hadHole, now)
   let effects: u32 = stored == STORED_BLOCK ? KEPT_BLOCK : 0
   if (early == 0) {
     advanceRcvNxt(c)

@@ -55,6 +55,13 @@ export function readLen(at: usize): u32 {
   return bswap<u32>(load<u32>(at, LEN))
 }
 
+/** @returns hash of a payload, never 0 (FNV-1a: the datagram is authentic, nobody else chooses what is hashed) */
+export function hashOfPayload(payload: usize, len: u32): u32 {
+  let hash: u32 = 0x811c9dc5
+  for (let i: u32 = 0; i < len; i++) hash = (hash ^ load<u8>(payload + i)) * 0x01000193
+  return max<u32>(hash, 1)
+}
+
 /** Writes a header; frg is always 0 (protocol.md 5.3). */
 export function writeHeader(at: usize, conv: Conv, cmd: u32, wnd: u32, ts: Ts, sn: Sn, una: Sn, len: u32): void {
   store<u32>(at, bswap<u32>(conv))

@@ -64,6 +64,11 @@ export function isAddress(record: usize): bool {
   return familyOf(record) != 0
 }
 
+/** @returns keyed hash of a conv; collisions cannot be constructed without the endpoint's secret */
+export function hashConv(conv: Conv): u32 {
+  return <u32>sipHash(0, 0, ((<u64>4) << 56) | <u64>conv)
+}
+
 /** @returns keyed hash of an address and a conv; collisions cannot be constructed without the endpoint's secret */
 export function hashAddress(record: usize, conv: Conv): u32 {
   return <u32>sipHash(record, 3, ((<u64>(ADDRESS_BYTES + 4)) << 56) | <u64>conv)

@@ -70,7 +70,6 @@ export class Session extends Conversation {
   tcpRead: u64
   tcpWritten: u64
   handle: u32
-  hash: u32
   state: u32
   tcp: u32
   flags: u32

@@ -303,6 +303,7 @@ export function advance(s: Session, now: Ticks): void {
  * @returns true if it was consumed
  */
 function onPush(s: Session, _now: u32): bool {
+  noteStream(s)
   if (s.tcp == TCP_NONE) {
     // payload before DIAL: the rest of the stream is invalid
     s.flags |= STREAM_INVALID
@@ -324,8 +325,14 @@ function onPush(s: Session, _now: u32): bool {
   return false
 }
 
+/** The server has connected to the target: it needs no confirmation any more. */
+function noteStream(s: Session): void {
+  if (has(s, INITIATOR)) s.hasStream = 1
+}
+
 function onEof(s: Session, now: Ticks): void {
   if (has(s, EOF_RECEIVED)) return
+  noteStream(s)
   s.flags |= EOF_RECEIVED
   if (s.tcp == TCP_NONE) {
     s.tcp = TCP_GONE

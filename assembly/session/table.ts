@@ -1,12 +1,14 @@
 /*
- * The session table: finds a session by (peer address, conv) or by handle. Open addressing, at most half full, linear
- * probing, deletion by backward shift. A handle is generation << 16 | slot, so a stale one is detected.
+ * The session table: finds a session by (peer address, conv), by conv alone, or by handle. Open addressing by a hash of
+ * the conv, at most half full, linear probing, deletion by backward shift. Clients count convs from a random number, so
+ * the same conv from two addresses is rare, unless a peer has moved. A handle is generation << 16 | slot, so a stale one
+ * is detected.
  */
 
 import { E_MEMORY, E_SESSIONS } from '../abi'
 import { growRing, newRing } from '../memory/ring'
 import { alloc, classOf, free } from '../memory/slab'
-import { copyAddress, hashAddress, sameAddress } from '../packet/address'
+import { copyAddress, hashConv, sameAddress } from '../packet/address'
 import { Conv } from '../units'
 import { addressOf, SESSION_BYTES, Session } from './session'
 import { ensureTimers } from './timer'
@@ -60,22 +62,42 @@ export function find(address: usize, conv: Conv): Session | null {
     const s = changetype<Session>(lastFound)
     if (s.conv == conv && sameAddress(addressOf(s), address)) return s
   }
-  const hash = hashAddress(address, conv)
-  let i = hash & bucketMask
+  let s = firstOfConv(conv)
+  while (s && !sameAddress(addressOf(s), address)) s = nextOfConv(s)
+  if (s) lastFound = changetype<usize>(s)
+  return s
+}
+
+/** @returns the first session of a conv, whatever its address, null if there is none */
+export function firstOfConv(conv: Conv): Session | null {
+  return buckets ? ofConvFrom(homeOf(conv), conv) : null
+}
+
+/** @returns the session of the same conv that follows `s`, null if there is none */
+export function nextOfConv(s: Session): Session | null {
+  let i = homeOf(s.conv)
+  while (load<usize>(buckets + ((<usize>i) << POINTER_SHIFT)) != changetype<usize>(s)) i = (i + 1) & bucketMask
+  return ofConvFrom((i + 1) & bucketMask, s.conv)
+}
+
+/** @returns the first bucket of a conv */
+function homeOf(conv: Conv): u32 {
+  return hashConv(conv) & bucketMask
+}
+
+function ofConvFrom(bucket: u32, conv: Conv): Session | null {
+  let i = bucket
   while (true) {
     const at = load<usize>(buckets + ((<usize>i) << POINTER_SHIFT))
     if (!at) return null
     const s = changetype<Session>(at)
-    if (s.hash == hash && s.conv == conv && sameAddress(addressOf(s), address)) {
-      lastFound = at
-      return s
-    }
+    if (s.conv == conv) return s
     i = (i + 1) & bucketMask
   }
 }
 
 /**
- * Creates a zeroed session with handle, hash and address.
+ * Creates a zeroed session with handle, conv and address.
  * @returns its handle, which is positive; otherwise E_SESSIONS or E_MEMORY
  */
 export function insert(address: usize, conv: Conv): i32 {
@@ -94,7 +116,7 @@ export function insert(address: usize, conv: Conv): i32 {
   store<usize>(entry, at)
   store<u32>(entry, generation, SLOT_GENERATION)
   s.handle = (generation << 16) | slot
-  s.hash = hashAddress(address, conv)
+  s.conv = conv
   copyAddress(addressOf(s), address)
   place(s)
   live++
@@ -103,10 +125,7 @@ export function insert(address: usize, conv: Conv): i32 {
 
 /** Moves a session to another address. */
 export function rekey(s: Session, address: usize): void {
-  displace(s)
   copyAddress(addressOf(s), address)
-  s.hash = hashAddress(address, s.conv)
-  place(s)
 }
 
 /** @returns true if a new session needs the place of another */
@@ -127,12 +146,12 @@ export function remove(s: Session): void {
 
 /** Removes a session from its bucket and shifts the entries behind it back. */
 function displace(s: Session): void {
-  let hole = s.hash & bucketMask
+  let hole = homeOf(s.conv)
   while (load<usize>(buckets + ((<usize>hole) << POINTER_SHIFT)) != changetype<usize>(s)) hole = (hole + 1) & bucketMask
   for (let i = (hole + 1) & bucketMask; true; i = (i + 1) & bucketMask) {
     const at = load<usize>(buckets + ((<usize>i) << POINTER_SHIFT))
     if (!at) break
-    const home = changetype<Session>(at).hash & bucketMask
+    const home = homeOf(changetype<Session>(at).conv)
     // an entry may move back into the hole unless its home bucket is between the hole and itself
     if (((i - home) & bucketMask) >= ((i - hole) & bucketMask)) {
       store<usize>(buckets + ((<usize>hole) << POINTER_SHIFT), at)
@@ -150,7 +169,7 @@ function appendFree(slot: u32): void {
 }
 
 function place(s: Session): void {
-  let i = s.hash & bucketMask
+  let i = homeOf(s.conv)
   while (load<usize>(buckets + ((<usize>i) << POINTER_SHIFT))) i = (i + 1) & bucketMask
   store<usize>(buckets + ((<usize>i) << POINTER_SHIFT), changetype<usize>(s))
 }

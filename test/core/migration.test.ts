@@ -169,6 +169,49 @@ test('MUST 43: a first flight from another address opens its own session', () =>
   )
 })
 
+/** A server that dialled for the first flight of a client that has received nothing yet. */
+function dialled(): Solo {
+  const solo = new Solo({ role: 'server', sealing: 'random' })
+  solo.feed(push(5, 0, concat(DIAL, text('a'))))
+  solo.run(20)
+  solo.confirm(5)
+  solo.take()
+  assert.is(dials(solo), 1)
+  return solo
+}
+
+const dials = (solo: Solo): number => solo.streams.size
+
+test('a first flight repeated from the new address of its client opens no second session', () => {
+  const solo = dialled()
+  for (let turn = 0; turn < 5; turn++) {
+    solo.feedFrom(MOVED, push(5, 0, concat(DIAL, text('a'))))
+    answerPings(solo, MOVED)
+    solo.run(400)
+  }
+  assert.is(dials(solo), 1)
+  assert.is(migrated(solo), 1)
+  assert.equal(solo.only.data, utf8('a'))
+})
+
+test('MUST 43: the same first flight of two clients that are alive opens two sessions', () => {
+  const solo = dialled()
+  for (let turn = 0; turn < 5; turn++) {
+    solo.feedFrom(MOVED, push(5, 0, concat(DIAL, text('a'))))
+    const both = pings(solo)
+    for (const { peer, plain } of both) {
+      const pong = plain.slice()
+      pong[5] = What.PONG
+      solo.feedFrom(peer, pong)
+    }
+    solo.run(100)
+  }
+  solo.run(1000)
+  solo.confirm(5, MOVED)
+  assert.is(dials(solo), 2)
+  assert.is(migrated(solo), 0)
+})
+
 test('a session in CONNECT never moves, and its datagram is not answered by RESET', () => {
   const solo = new Solo({ role: 'client', sealing: 'random' })
   const conv = solo.endpoint.convOf(solo.open())

@@ -16,6 +16,7 @@ import {
   control,
   DIAL,
   EOF,
+  KEEPALIVE,
   MessageType,
   message,
   push,
@@ -338,6 +339,39 @@ test('uploads and silent targets are legitimate: nothing ends because there was 
   }
   assert.is(solo.only.data.length, 400)
   assert.is(solo.only.ending, undefined)
+})
+
+test('a client that has received data confirms no question of a server that has restarted', () => {
+  const solo = new Solo({ role: 'client', sealing: 'random' })
+  const conv = solo.endpoint.convOf(solo.open())
+  solo.endpoint.drain()
+  solo.take()
+  const answers = (): { una: number; ts: number }[] => {
+    solo.run(100)
+    return solo.takeSegments(conv).flatMap(({ cmd, una, ts }) => (cmd === 'ACK' ? [{ una, ts }] : []))
+  }
+  const isEchoed = (una: number, ts: number): boolean => {
+    const found = answers()
+    assert.ok(
+      found.some((ack) => ack.una === una),
+      `una ${una}`,
+    )
+    return found.some((ack) => ack.ts === ts)
+  }
+  solo.feed(push(conv, 0, KEEPALIVE, { ts: 1, una: 1 }))
+  assert.ok(isEchoed(1, 1), 'a fresh one does')
+  solo.feed(push(conv, 1, text('data'), { ts: 2, una: 1 }))
+  assert.ok(isEchoed(2, 2))
+  // the questions of the next server, whose numbers begin again, and go on when una acknowledges them
+  for (const [sn, una] of [
+    [0, 2],
+    [1, 2],
+    [2, 3],
+    [3, 4],
+  ] as const) {
+    solo.feed(push(conv, sn, KEEPALIVE, { ts: 100 + sn, una: 1 }))
+    assert.not.ok(isEchoed(una, 100 + sn), `sn ${sn}`)
+  }
 })
 
 // ---- RESET

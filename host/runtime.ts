@@ -338,7 +338,7 @@ export interface Runtime {
   resolve(host: string): Promise<readonly Omit<SocketAddress, 'port'>[]>
   /** Rejects with NotAvailable for a fast path where there is none. */
   openUdp(options: UdpOptions, handlers: UdpHandlers): Promise<UdpSocket>
-  /** SO_REUSEADDR is set. `accept` returns the handlers of the new connection, or null to refuse it (close at once). */
+  /** SO_REUSEADDR is set. `accept` returns the handlers of the new connection, or null to refuse it (it is reset). */
   listenTcp(
     address: SocketAddress,
     options: TcpOptions,

@@ -413,7 +413,7 @@ function listen(
           socket.data = connection
           connection.opened(socket)
           const handlers = closed ? null : accept(connection)
-          if (handlers === null) connection.close()
+          if (handlers === null) connection.reset()
           else connection.attach(handlers)
         },
       },

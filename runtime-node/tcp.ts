@@ -331,7 +331,7 @@ function listen(
       if (options.keepalive) socket.setKeepAlive(true)
       const connection = new NodeConnection(socket, remoteOf(socket))
       const handlers = closed ? null : accept(connection)
-      if (handlers === null) connection.close()
+      if (handlers === null) connection.reset()
       else connection.attach(handlers)
     } catch (error) {
       // a fault of ours must not harm more than this connection

@@ -1,9 +1,9 @@
 /**
- * Problems of one endpoint, counted and logged at a limited rate: datagrams that do not open,
- * replays, errors of the UDP socket, refused and failed TCP connections, a peer that does not answer (protocol.md 10.6).
+ * Counts and logs the problems of one endpoint at a limited rate: authentication failures, replays, UDP socket errors,
+ * refused and failed TCP connections, an unresponsive peer (protocol.md 10.6).
  *
- * Nothing here ends a session or runs for valid datagrams. There is no timer: a count is logged at the next event
- * after its minute, and what is left at the end.
+ * Nothing here terminates a session or runs for valid datagrams. There is no timer: a count is logged at the first
+ * event after its minute has passed, and the remainder when the endpoint closes.
  */
 
 import { COUNTERS, type Core, type CounterName } from '../engine/core.ts'
@@ -11,12 +11,12 @@ import type { SystemError } from '../errors.ts'
 import { LOG_DEBUG, LOG_WARNING, type Log } from '../log/log.ts'
 import { formatAddress, type SocketAddress } from '../net/address.ts'
 
-/** Least time between two lines of one counter, ms. */
-const TALLY_MS = 60_000
-/** Accept errors with less than this between them are one row, ms (protocol.md 12, accept back-off). */
-const ACCEPT_ROW_MS = 500
+/** Minimum interval between two log lines of one counter, ms. */
+const LOG_INTERVAL_MS = 60_000
+/** Accept errors less than this apart belong to one series, ms (protocol.md 12, accept back-off). */
+const ACCEPT_SERIES_MS = 500
 
-/** Counters of the host, beside those of the engine; the names are those of /stats.json. */
+/** Counters kept by the host in addition to those of the engine; named as in /stats.json. */
 export interface HostCounters {
   tcp_accepted: number
   tcp_refused: number
@@ -25,17 +25,17 @@ export interface HostCounters {
   tcp_dial_failures: number
   /** The socket buffer or the interface queue was full (ENOBUFS, EAGAIN). */
   udp_full: number
-  /** A datagram was longer than the network takes (EMSGSIZE). */
+  /** A datagram exceeded the MTU (EMSGSIZE). */
   udp_too_long: number
   /** ICMP or routing reported that the peer is unreachable. */
   udp_unreachable: number
   udp_other_errors: number
-  /** Each reset all streams, and a fresh engine took over. */
+  /** Each trap resets all streams and replaces the engine. */
   engine_traps: number
 }
 export type HostCounterName = keyof HostCounters
 
-/** Host counters before anything happened. */
+/** Initial values of the host counters. */
 export const NO_HOST_COUNTERS: Readonly<HostCounters> = {
   tcp_accepted: 0,
   tcp_refused: 0,
@@ -49,7 +49,7 @@ export const NO_HOST_COUNTERS: Readonly<HostCounters> = {
   engine_traps: 0,
 }
 
-/** What a UDP error means for sending. */
+/** Whether to pause transmission after a UDP error. */
 export type UdpVerdict = 'back off' | 'go on'
 
 const UNREACHABLE = new Set([
@@ -64,7 +64,7 @@ const UNREACHABLE = new Set([
 ])
 const FULL = new Set(['ENOBUFS', 'EAGAIN', 'EWOULDBLOCK', 'ENOMEM'])
 
-/** Events of one kind since the last line about them. */
+/** Counts events of one kind and logs the count at most once per LOG_INTERVAL_MS. */
 class RateLimitedCounter {
   readonly #log: Log
   readonly #level: number
@@ -72,9 +72,9 @@ class RateLimitedCounter {
   readonly #hint: string
   #count = 0
   #source = ''
-  #toldAt = Number.NEGATIVE_INFINITY
+  #reportedAt = Number.NEGATIVE_INFINITY
 
-  /** Lines read `N packets <what> from <source><hint>`. */
+  /** Lines have the form `N packets <what> from <source><hint>`. */
   constructor(log: Log, level: number, what: string, hint: string) {
     this.#log = log
     this.#level = level
@@ -84,18 +84,18 @@ class RateLimitedCounter {
 
   add(count: number, source: SocketAddress | undefined, now: number): void {
     this.#count += count
-    if (now - this.#toldAt < TALLY_MS) {
-      // a flood must not cost text; one address is kept for the line
+    if (now - this.#reportedAt < LOG_INTERVAL_MS) {
+      // no formatting for each packet of a flood; one address is kept for the log line
       if (this.#source === '' && source !== undefined) this.#source = formatAddress(source)
       return
     }
     if (source !== undefined) this.#source = formatAddress(source)
-    this.#toldAt = now
-    this.tell()
+    this.#reportedAt = now
+    this.report()
   }
 
-  /** The line about what is left. */
-  tell(): void {
+  /** Logs the events counted since the last report, if any. */
+  report(): void {
     if (this.#count === 0) return
     const packets = this.#count === 1 ? '1 packet' : `${this.#count} packets`
     this.#log.write(this.#level, `${packets} ${this.#what} from ${this.#source || 'an unknown source'}${this.#hint}`)
@@ -113,16 +113,16 @@ export class Diagnostics {
   readonly #auth: RateLimitedCounter
   readonly #replay: RateLimitedCounter
   readonly #malformed: RateLimitedCounter
-  /** Counters as last looked at: their lower words, which is enough for differences. */
+  /** Last seen values of the engine's counters: the low words, which suffice for differences. */
   readonly #seen = new Map<CounterName, number>()
   readonly #sealed: boolean
-  #tooLongTold = false
+  #tooLongReported = false
   #silent = false
   #acceptFailing = false
   #acceptErrorAt = Number.NEGATIVE_INFINITY
 
   /**
-   * @param sealed whether there is a method
+   * @param sealed whether `method` is set
    * @param clock monotonic ms
    */
   constructor(core: Core, log: Log, sealed: boolean, clock: () => number) {
@@ -131,26 +131,26 @@ export class Diagnostics {
     this.#clock = clock
     this.#sealed = sealed
     this.#auth = new RateLimitedCounter(log, LOG_WARNING, 'failed authentication', ' (wrong key or method?)')
-    this.#replay = new RateLimitedCounter(log, LOG_DEBUG, 'were replays,', '')
+    this.#replay = new RateLimitedCounter(log, LOG_DEBUG, 'rejected as replays', '')
     this.#malformed = sealed
       ? new RateLimitedCounter(log, LOG_DEBUG, 'could not be parsed', '')
-      : new RateLimitedCounter(log, LOG_WARNING, 'could not be parsed', ' (method set at the other end only?)')
+      : new RateLimitedCounter(log, LOG_WARNING, 'could not be parsed', ' (method set on the peer only?)')
   }
 
-  /** Another engine is in use, whose counters begin at 0. */
+  /** Switches to a replacement engine, whose counters start at 0. */
   engineReplaced(core: Core): void {
     this.#core = core
     this.#seen.clear()
   }
 
   /**
-   * A batch was taken by the engine, and not all of it accepted.
-   * @param failed source of the last datagram that did not open
+   * Called when the engine rejected part of a batch.
+   * @param failed source of the last datagram that failed authentication
    * @param last source of the last datagram
    */
   dropped(failed: SocketAddress | undefined, last: SocketAddress | undefined): void {
     this.#count(this.#auth, 'drop_auth', failed ?? last)
-    // what is too short to be sealed was not: the other end has no method
+    // a datagram too short to be sealed comes from a peer without method
     this.#count(this.#sealed ? this.#auth : this.#malformed, 'drop_short', failed ?? last)
     this.#count(this.#replay, 'drop_replay', last)
     this.#count(this.#malformed, 'drop_malformed', last)
@@ -167,7 +167,7 @@ export class Diagnostics {
     if (count > 0) counter.add(count, source, this.#clock())
   }
 
-  /** How much a counter has grown since it was looked at. */
+  /** @returns how much a counter of the engine has grown since the last call */
   #grown(name: CounterName): number {
     const value = this.#core.u32[(this.#core.statsPtr >>> 2) + 2 * COUNTERS.indexOf(name)] ?? 0
     const before = this.#seen.get(name) ?? 0
@@ -176,21 +176,24 @@ export class Diagnostics {
     return (value - before) >>> 0
   }
 
-  /** An error of the UDP socket: never a verdict on sessions. `longest`: bytes of the longest datagram so far. */
+  /**
+   * Counts and logs an error of the UDP socket. It never affects sessions.
+   * @param longest length of the longest datagram sent so far, bytes
+   */
   udpError(error: SystemError, longest: number): UdpVerdict {
     const code = error.code ?? ''
     const { counters } = this
     if (FULL.has(code)) {
       counters.udp_full++
-      this.#log.limited('udp full', LOG_DEBUG, () => `udp: ${error.message}, sending pauses a moment`)
+      this.#log.limited('udp full', LOG_DEBUG, () => `udp: ${error.message}; pausing transmission`)
       return 'back off'
     }
     if (code === 'EMSGSIZE') {
       counters.udp_too_long++
-      if (!this.#tooLongTold) {
-        this.#tooLongTold = true
+      if (!this.#tooLongReported) {
+        this.#tooLongReported = true
         this.#log.warning(
-          `udp: ${error.message}: the network does not take datagrams of ${longest} bytes, lower kcp.mtu at both ends`,
+          `udp: ${error.message}: the network rejects datagrams of ${longest} bytes; lower kcp.mtu on both endpoints`,
         )
       }
       return 'go on'
@@ -201,19 +204,19 @@ export class Diagnostics {
     return 'go on'
   }
 
-  /** There is a new UDP socket: perhaps on another network. */
+  /** A new UDP socket is in use, possibly on another network. */
   udpOpened(): void {
-    this.#tooLongTold = false
+    this.#tooLongReported = false
   }
 
-  /** The peer was silent for so long that the engine wants names resolved. Told once, until it answers. */
+  /** Logs that the peer does not answer pings: once, until it answers again. */
   silent(peer: SocketAddress | undefined): void {
     const pings = Number(this.#core.counter('peer_silent_pings'))
     if (peer === undefined || pings === 0 || this.#silent) return
     this.#silent = true
     this.#log.warning(
       `no answer from ${formatAddress(peer)} to ${pings === 1 ? 'a ping' : `${pings} pings`}: ` +
-        'the other end is down or unreachable, or its key or method differs',
+        'the peer is down or unreachable, or its key or method differs',
     )
   }
 
@@ -221,18 +224,18 @@ export class Diagnostics {
   answered(): void {
     if (!this.#silent) return
     this.#silent = false
-    this.#log.notice('the peer answers again')
+    this.#log.notice('the peer is responding again')
   }
 
-  /** A TCP connection was taken. */
+  /** A TCP connection was accepted. */
   accepted(): void {
     this.counters.tcp_accepted++
-    if (!this.#acceptFailing || this.#clock() - this.#acceptErrorAt < ACCEPT_ROW_MS) return
+    if (!this.#acceptFailing || this.#clock() - this.#acceptErrorAt < ACCEPT_SERIES_MS) return
     this.#acceptFailing = false
-    this.#log.notice('tcp accept: works again')
+    this.#log.notice('tcp accept: recovered')
   }
 
-  /** The system could not accept a TCP connection (EMFILE, ENFILE, ENOBUFS, ...). Told once for each row of them. */
+  /** accept() failed (EMFILE, ENFILE, ENOBUFS, ...). Logged once per series. */
   acceptError(error: SystemError): void {
     this.counters.tcp_accept_errors++
     this.#acceptErrorAt = this.#clock()
@@ -241,16 +244,16 @@ export class Diagnostics {
     this.#log.warning(`tcp accept: ${error.message}`)
   }
 
-  /** A TCP connection got no session. */
+  /** A TCP connection was refused because no session could be opened. */
   refused(reason: string): void {
     this.counters.tcp_refused++
     this.#log.limited('refused', LOG_WARNING, () => `TCP connection refused: ${reason}`)
   }
 
-  /** What was counted since the last lines. */
+  /** Logs what was counted since the last lines. */
   close(): void {
-    this.#auth.tell()
-    this.#replay.tell()
-    this.#malformed.tell()
+    this.#auth.report()
+    this.#replay.report()
+    this.#malformed.report()
   }
 }

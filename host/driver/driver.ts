@@ -1,9 +1,10 @@
 /**
- * The loop around the engine: datagrams in, drain, datagrams out, events, one host timer (docs/abi.md, "The rule"); and
- * what happens when the engine traps: streams are reset, a fresh one takes over, and sockets stay.
+ * Runs the loop around the engine: receive datagrams, drain, send datagrams, handle events, arm one host timer
+ * (docs/abi.md, "The rule"). When the engine traps, it resets all streams, starts a fresh engine and keeps the sockets.
  *
- * Sans-socket: UDP comes through udp-sockets.ts, datagrams go in by receive.ts and out by transmit.ts,
- * TCP is stream-table.ts, events are events.ts. Start order is endpoint/, names and sockets are transport/.
+ * The driver opens no sockets itself. UDP sockets are in udp-sockets.ts, datagrams pass through receive.ts and
+ * transmit.ts, TCP is in stream-table.ts, events are in events.ts. endpoint/ defines the start order; transport/
+ * resolves names and opens sockets.
  */
 
 import type { Aead } from '../crypto/aead.ts'
@@ -25,11 +26,11 @@ import { HostTimer, TIMER_MIN_MS } from './timer.ts'
 import { type TransmitHost, Transmitter } from './transmit.ts'
 import { UdpSockets, type UdpSocketsHost } from './udp-sockets.ts'
 
-/** A socket that took nothing is tried again after this time, ms, should onWritable not come. */
+/** A blocked socket is retried after this time, ms, unless onWritable is called first. */
 const BLOCKED_RETRY_MS = 1000
-/** Rounds of one drain before the event loop gets a turn. */
+/** Maximum rounds of one drain before it yields to the event loop. */
 const DRAIN_ROUNDS = 256
-/** handle_timeout calls of one drain. */
+/** Maximum handle_timeout calls of one drain. */
 const TIMEOUT_ROUNDS = 4
 
 export interface DriverOptions extends EventHandlers {
@@ -39,19 +40,19 @@ export interface DriverOptions extends EventHandlers {
   readonly aead: Aead | undefined
   readonly log: Log
   readonly tcp: TcpOptions
-  /** Server: where DIAL leads to. */
+  /** Server: the address to dial for a DIAL event. */
   target(): SocketAddress | undefined
-  /** The UDP socket reported an error: a hint. */
+  /** The UDP socket reported an error; only a hint. */
   onUdpError?(error: SystemError): void
-  /** The engine trapped, and another one is about to take its place. */
+  /** The engine trapped and is about to be replaced. */
   onTrap?(broken: Core): void
-  /** A fresh engine is in use, with configuration, peer and announcement of the one before. */
+  /** A fresh engine is in use, with the configuration, peer and announcement of the previous one. */
   onEngineReplaced?(): void
-  /** The engine trapped again and again, or cannot be replaced: everything is closed by now, this driver is over. */
+  /** The engine trapped repeatedly or cannot be replaced. Everything is already closed; the driver cannot be reused. */
   onFatal(error: Error): void
 }
 
-/** Drives the engines of one endpoint, one after the other. Call `start` once, then give `sockets` one. */
+/** Drives the successive engines of one endpoint. Call `start` once, then add a socket to `sockets`. */
 export class Driver implements StreamHost, ReceiveHost, TransmitHost, EventHost, UdpSocketsHost {
   readonly runtime: Runtime
   readonly log: Log
@@ -66,14 +67,14 @@ export class Driver implements StreamHost, ReceiveHost, TransmitHost, EventHost,
   readonly #events: Events
   readonly #timer: HostTimer
   readonly #traps: Traps
-  /** There is no engine to call: it trapped, or we are closed. */
+  /** No engine may be called: it trapped, or the driver is closed. */
   #dead = false
   #closed = false
   #pumping = false
-  /** Something happened that needs another round. */
+  /** Another drain round is needed. */
   #dirty = false
   #immediate: Timer | undefined
-  /** How often what happened: for tests and the curious. */
+  /** Activity counts, for tests. */
   readonly counts = { drains: 0, timerWakes: 0 }
 
   constructor(options: DriverOptions) {
@@ -93,12 +94,12 @@ export class Driver implements StreamHost, ReceiveHost, TransmitHost, EventHost,
     this.#traps = new Traps(runtime, log)
   }
 
-  /** The engine in use, or the broken one while there is none. */
+  /** The engine in use, or the trapped one until it is replaced. */
   get core(): Core {
     return this.#engine.core
   }
 
-  /** Whether there is no engine to call. */
+  /** Whether no engine may be called. */
   get dead(): boolean {
     return this.#dead
   }
@@ -109,7 +110,7 @@ export class Driver implements StreamHost, ReceiveHost, TransmitHost, EventHost,
   }
 
   /**
-   * First configuration of the engine.
+   * Configures and starts the engine.
    * @throws Error naming the field that is out of range
    */
   start(config: CoreConfig): void {
@@ -123,8 +124,8 @@ export class Driver implements StreamHost, ReceiveHost, TransmitHost, EventHost,
   }
 
   /**
-   * Later configuration: what docs/abi.md lets change.
-   * @throws Error naming the field that is out of range; the configuration before stays in force then
+   * Changes the configuration of a started engine, within the limits of docs/abi.md.
+   * @throws Error naming the field that is out of range; the previous configuration then stays in force
    */
   reconfigure(config: CoreConfig): void {
     const before = this.#engine.config
@@ -138,7 +139,7 @@ export class Driver implements StreamHost, ReceiveHost, TransmitHost, EventHost,
     this.streams.held.setCeiling(config.memoryCeiling)
   }
 
-  // What UdpSockets reports
+  // UdpSocketsHost
 
   get alive(): boolean {
     return !this.#dead
@@ -182,7 +183,7 @@ export class Driver implements StreamHost, ReceiveHost, TransmitHost, EventHost,
     this.pump()
   }
 
-  /** Client: where new sessions go; undefined = nowhere. */
+  /** Client: the server address for new sessions; undefined = none. */
   get peer(): SocketAddress | undefined {
     return this.#engine.peer
   }
@@ -193,25 +194,26 @@ export class Driver implements StreamHost, ReceiveHost, TransmitHost, EventHost,
   }
 
   /**
-   * With a rendezvous server: where it is, what our own socket is called locally, and the service; LISTEN or CONNECT
-   * leaves at once (protocol.md 8).
+   * Sets the rendezvous server and sends LISTEN or CONNECT at once (protocol.md 8).
+   * @param local local address of the endpoint's socket
+   * @param service service id
    */
   setRendezvous(server: SocketAddress, local: SocketAddress, service: Uint8Array): void {
     this.#engine.announcement = { server, local, service }
     this.run(() => this.#engine.announce())
   }
 
-  /** Client: round trip of the last ping that was answered, ms; undefined before the first. */
+  /** Client: round-trip time of the last answered ping, ms; undefined before the first. */
   get pongRtt(): number | undefined {
     return this.#events.pongRtt
   }
 
-  /** Client: whether the peer leaves pings unanswered. */
+  /** Client: whether pings to the peer are unanswered. */
   get peerSilent(): boolean {
     return !this.#dead && this.core.counter('peer_silent_pings') > 0n
   }
 
-  /** Client: one PING to the peer now, beside the keepalive. */
+  /** Client: sends one PING to the peer now, in addition to keepalive. */
   pingPeer(): void {
     this.run(() => this.core.calls.ping_peer(this.now()))
   }
@@ -230,8 +232,8 @@ export class Driver implements StreamHost, ReceiveHost, TransmitHost, EventHost,
   }
 
   /**
-   * What a callback threw. A trap of the engine ends all streams.
-   * @returns whether there is no engine now
+   * Handles an exception thrown by a callback. A trap of the engine resets all streams.
+   * @returns whether no engine may be called any more
    */
   caught(error: unknown): boolean {
     if (this.#dead) return true
@@ -260,7 +262,7 @@ export class Driver implements StreamHost, ReceiveHost, TransmitHost, EventHost,
     }
   }
 
-  /** Stops: resets TCP, closes UDP, wipes the key. Sends nothing to the peer (protocol.md 6.8). */
+  /** Stops: resets TCP connections, closes UDP sockets, wipes the key. Sends nothing to the peer (protocol.md 6.8). */
   close(): void {
     if (this.#closed) return
     this.#closed = true
@@ -273,8 +275,8 @@ export class Driver implements StreamHost, ReceiveHost, TransmitHost, EventHost,
   }
 
   /**
-   * What a call that only reads the engine answers.
-   * @param otherwise the answer while there is no engine, or when the call traps
+   * Calls a function that only reads the engine.
+   * @param otherwise returned if there is no engine, or if the call traps
    */
   read<T>(call: (core: Core) => T, otherwise: T): T {
     if (this.#dead) return otherwise
@@ -290,7 +292,7 @@ export class Driver implements StreamHost, ReceiveHost, TransmitHost, EventHost,
     const { core } = this
     this.counts.drains++
     const jump = this.#engine.renewAfterJump()
-    if (jump !== 0) this.log.info(`the clock jumped by ${formatDuration(jump)}: random bytes and nonces are drawn anew`)
+    if (jump !== 0) this.log.info(`the clock jumped by ${formatDuration(jump)}: regenerating random bytes and nonces`)
     this.streams.report()
     let timeouts = 0
     for (let round = 0; round < DRAIN_ROUNDS; round++) {
@@ -300,7 +302,7 @@ export class Driver implements StreamHost, ReceiveHost, TransmitHost, EventHost,
       if (this.#dead) return
       if (events > 0 || this.#dirty) continue
       if (!drained) {
-        // timers are for a drained engine (docs/abi.md, "The rule"); onWritable goes on
+        // next_timeout requires a drained engine (docs/abi.md, "The rule"); onWritable resumes the drain
         this.#timer.disarm()
         this.#timer.arm(BLOCKED_RETRY_MS)
         return
@@ -316,7 +318,7 @@ export class Driver implements StreamHost, ReceiveHost, TransmitHost, EventHost,
       else this.#timer.arm(Math.ceil((wait >>> 0) / TICKS_PER_MS))
       return
     }
-    // more to do, but others want the event loop too
+    // yield to the event loop, then continue
     this.#immediate ??= this.runtime.clock.defer(this.#onImmediate)
   }
 
@@ -324,7 +326,7 @@ export class Driver implements StreamHost, ReceiveHost, TransmitHost, EventHost,
     if (this.#dead) return
     this.counts.timerWakes++
     this.#transmitter.unblock()
-    // the drain calls handle_timeout when it is due, and arms for the rest when this fired early
+    // the drain calls handle_timeout if it is due and re-arms the timer if it fired early
     this.pump()
   }
 
@@ -337,7 +339,7 @@ export class Driver implements StreamHost, ReceiveHost, TransmitHost, EventHost,
     this.#immediate = this.#dead ? undefined : this.runtime.clock.defer(this.#onImmediate)
   }
 
-  /** Calls of the engine from outside the loop, with the drain that must follow; nothing while there is no engine. */
+  /** Runs a call into the engine from outside the loop, then drains. Does nothing while there is no engine. */
   run(call: () => void): void {
     if (this.#dead) return
     try {
@@ -350,7 +352,7 @@ export class Driver implements StreamHost, ReceiveHost, TransmitHost, EventHost,
     this.pump()
   }
 
-  /** The engine broke: its streams end at once, another one replaces it after the current call has returned. */
+  /** Handles a trap: resets all streams at once and replaces the engine after the current call has returned. */
   #trap(error: Error): void {
     this.#dead = true
     this.diagnostics.counters.engine_traps++
@@ -358,7 +360,7 @@ export class Driver implements StreamHost, ReceiveHost, TransmitHost, EventHost,
     const final = this.#traps.add(error, `${this.streams.size} streams lost, memory ${bytes} bytes`)
     this.#halt()
     if (final === undefined) {
-      // the call into the engine has returned by then, and no other callback ran
+      // a microtask runs after the call into the engine has returned and before any other callback
       queueMicrotask(this.#replace)
       return
     }
@@ -372,7 +374,7 @@ export class Driver implements StreamHost, ReceiveHost, TransmitHost, EventHost,
       this.#options.onTrap?.(this.core)
       this.#engine.replace()
     } catch (error) {
-      // one that cannot be started is no better than one that traps
+      // an engine that fails to start counts as a trap
       this.#trap(toError(error))
       return
     }
@@ -390,7 +392,7 @@ export class Driver implements StreamHost, ReceiveHost, TransmitHost, EventHost,
     this.pump()
   }
 
-  /** Nothing calls the engine from here on, and no stream is left. */
+  /** Cancels all timers and resets all streams without calling the engine. */
   #halt(): void {
     this.#timer.disarm()
     this.runtime.clock.clearDeferred(this.#immediate)

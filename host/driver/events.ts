@@ -1,6 +1,6 @@
 /**
- * The engine's events (docs/abi.md, "Event"): those of streams go to stream-table.ts, what the others mean to the log and to
- * the owner of the driver is here.
+ * Dispatches the engine's events (docs/abi.md, "Event"): stream events to stream-table.ts, all others to the log and to
+ * the owner of the driver.
  */
 
 import { Event, EventType, TICKS_PER_MS } from '../engine/core.ts'
@@ -11,29 +11,29 @@ import { formatAddress, type SocketAddress } from '../net/address.ts'
 import type { Diagnostics } from './diagnostics.ts'
 import type { StreamTable } from './stream-table.ts'
 
-/** What events lead to beyond streams and log. */
+/** Callbacks for events that concern neither streams nor the log. */
 export interface EventHandlers {
   /** The engine received nothing for T seconds (protocol.md 7.6). */
   onResolve(): void
-  /** A rendezvous client found its peer, or found it elsewhere (protocol.md 8). */
+  /** A rendezvous client found its peer, or found it at a new address (protocol.md 8). */
   onPeerFound?(peer: SocketAddress): void
-  /** dpi/tcp client: a context can be used. */
+  /** dpi/tcp client: a context is ready. */
   onObfsReady?(context: number): void
   /** A context of the obfuscator timed out. */
   onObfsEnded?(context: number): void
 }
 
-/** What events need from the driver. */
+/** The part of the driver used by Events. */
 export interface EventHost {
   readonly streams: StreamTable
   readonly diagnostics: Diagnostics
   readonly log: Log
-  /** Whether there is no engine to call. */
+  /** Whether no engine may be called. */
   readonly dead: boolean
 }
 
 export class Events {
-  /** Client: round trip of the last ping that was answered, ms; undefined before the first. */
+  /** Client: round-trip time of the last answered ping, ms; undefined before the first. */
   pongRtt: number | undefined
   readonly #host: EventHost
   readonly #engine: Engine
@@ -46,8 +46,8 @@ export class Events {
   }
 
   /**
-   * Handles the engine's events once.
-   * @returns how many there were
+   * Polls the engine once and handles its events.
+   * @returns number of events; 0 if the engine trapped
    */
   handle(): number {
     const { core } = this.#engine
@@ -55,7 +55,7 @@ export class Events {
     const count = core.calls.poll_events()
     core.refresh()
     for (let i = 0; i < count; i++) {
-      // read anew each time: a handler calls the engine, which may grow its memory
+      // read the views again each time: a handler may call the engine, which may grow its memory
       const at = core.eventWord + i * Event.WORDS
       const type = core.u32[at + Event.type] ?? 0
       const handle = core.u32[at + Event.handle] ?? 0
@@ -95,18 +95,18 @@ export class Events {
     if (log.at(LOG_DEBUG)) log.debug(`roundtrip finished, rtt: ${formatDuration(ms)}`)
   }
 
-  /** Large datagrams are lost and small ones arrive: logged once for each reduction. */
+  /** The engine reduced the datagram size: large datagrams are lost while small ones arrive. */
   #mtu(bytes: number): void {
     this.#host.log.warning(
-      `datagrams of full size do not arrive, small ones do: going on with at most ${bytes} bytes; set kcp.mtu to spare the attempt`,
+      `full-size datagrams are lost, small ones arrive: limiting them to ${bytes} bytes; set kcp.mtu to avoid this`,
     )
   }
 
-  /** A NAT gave the peer of a session another address. A rebinding moves all sessions at once: the text is built for few. */
+  /** The peer's address changed (NAT rebinding). All sessions migrate at once, so the log line is rate-limited. */
   #migrated(handle: number): void {
     const { streams, log } = this.#host
     const engine = this.#engine
-    // a client follows its server
+    // a client adopts its server's new address
     if (engine.peer !== undefined) engine.readPeer()
     const before = streams.peerOf(handle)
     streams.setPeer(handle, undefined)

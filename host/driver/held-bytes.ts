@@ -1,45 +1,46 @@
 /**
- * Bytes of TCP streams that the host holds beside the engine, in queues of its own and of the runtime's sockets. They
- * count against the engine's ceiling (docs/abi.md, set_host_bytes), and have a bound of their own: a part of it.
+ * Counts the bytes of TCP streams held outside the engine: in queues of the host and of the runtime's sockets. They
+ * count against the engine's memory ceiling (docs/abi.md, set_host_bytes) and are limited to a fraction of it.
  */
 
 import type { QueuedBytes } from '../runtime.ts'
 
-/** Part of the engine's ceiling that connections may have queued together. */
+/** Fraction of the engine's ceiling that all connections together may have queued. */
 const QUEUED_PART = 1 / 8
 /**
- * Part of the ceiling that the bytes read and not taken count for at most. One read is as large as the runtime makes it
- * (Node 64 KiB, Bun 512 KiB) and cannot be given back, so hundreds of stalled uploads may hold more. With more than this
- * part the engine would refuse to take the very bytes that wait for it, and new sessions (assembly/memory/slab.ts).
+ * Fraction of the ceiling at which the count of bytes read from TCP but not yet taken by the engine is capped. The
+ * runtime chooses the size of a read (Node 64 KiB, Bun 512 KiB) and a read cannot be undone, so hundreds of stalled
+ * uploads may hold more. Counting more would make the engine refuse those same bytes and new sessions
+ * (assembly/memory/slab.ts).
  */
 const READ_PART = 1 / 16
-/** Most and least bytes that one connection may have queued. The least is what any reader gets on with. */
+/** Maximum and minimum bytes that one connection may have queued. The minimum lets every reader make progress. */
 const QUEUE_MAX = 262144
 const QUEUE_MIN = 4096
 
 export class HeldBytes implements QueuedBytes {
-  /** Written to connections, not taken by the system yet. */
+  /** Written to connections, not yet accepted by the kernel. */
   toTcp = 0
-  /** Read from connections, not taken by the engine yet. */
+  /** Read from connections, not yet accepted by the engine. */
   fromTcp = 0
   #ceiling = Number.POSITIVE_INFINITY
 
-  /** @param ceiling bytes the engine may take in all */
+  /** @param ceiling memory ceiling of the engine, bytes */
   setCeiling(ceiling: number): void {
     this.#ceiling = ceiling
   }
 
-  /** Of `toTcp`, what counts against the ceiling. */
+  /** Part of `toTcp` that counts against the ceiling. */
   get countedToTcp(): number {
     return Math.min(this.toTcp, this.#ceiling * QUEUED_PART)
   }
 
-  /** Of `fromTcp`, what counts against the ceiling. */
+  /** Part of `fromTcp` that counts against the ceiling. */
   get countedFromTcp(): number {
     return Math.min(this.fromTcp, this.#ceiling * READ_PART)
   }
 
-  /** Bytes that one connection may have queued now: half of what is left for all. */
+  /** Bytes that one connection may have queued now: half of what remains for all connections. */
   get queueLimit(): number {
     return Math.max(QUEUE_MIN, Math.min(QUEUE_MAX, (this.#ceiling * QUEUED_PART - this.toTcp) / 2))
   }

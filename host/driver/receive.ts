@@ -1,6 +1,6 @@
 /**
- * The way in of one driver: opens datagrams into the engine's receive descriptors and hands them over in batches. What follows from them is
- * drained by driver.ts.
+ * The receive path of one driver: opens datagrams into the engine's receive descriptors and passes them to the engine
+ * in batches. driver.ts drains the engine afterwards.
  */
 
 import type { Aead } from '../crypto/aead.ts'
@@ -9,11 +9,11 @@ import type { SocketAddress } from '../net/address.ts'
 import type { AddressCache } from '../net/address-cache.ts'
 import type { Diagnostics } from './diagnostics.ts'
 
-/** What a receiver needs from the driver. */
+/** The part of the driver used by Receiver. */
 export interface ReceiveHost {
   readonly core: Core
   readonly diagnostics: Diagnostics
-  /** The engine's clock, fresh. */
+  /** Current time of the engine's clock. */
   now(): number
 }
 
@@ -21,9 +21,9 @@ export class Receiver {
   readonly #host: ReceiveHost
   readonly #aead: Aead | undefined
   readonly #peers: AddressCache
-  /** Filled receive descriptors that the engine has not seen. */
+  /** Filled receive descriptors not yet passed to the engine. */
   #filled = 0
-  /** Source of the last datagram, and of the last one that did not open, since the last handle(). */
+  /** Source of the last datagram, and of the last one that failed authentication since the last handle(). */
   #lastFrom: SocketAddress | undefined
   #failedFrom: SocketAddress | undefined
 
@@ -34,15 +34,15 @@ export class Receiver {
     this.#peers = peers
   }
 
-  /** Another engine is in use: what the one before has not seen is lost. */
+  /** Another engine is in use: datagrams not yet handled are lost. */
   engineReplaced(): void {
     this.#filled = 0
     this.#failedFrom = undefined
   }
 
   /**
-   * Takes one datagram.
-   * @returns whether all descriptors are filled now, so that handle() must follow
+   * Opens one datagram into the next descriptor.
+   * @returns whether all descriptors are filled; the caller must then call handle()
    */
   receive(data: Uint8Array, from: SocketAddress): boolean {
     const { core } = this.#host
@@ -70,7 +70,7 @@ export class Receiver {
     return this.#filled === core.rxSlots
   }
 
-  /** Hands what came to the engine. */
+  /** Passes the filled descriptors to the engine. */
   handle(): void {
     const count = this.#filled
     if (count === 0) return

@@ -1,4 +1,4 @@
-/** The streams of one driver, by the engine's handles, and what the engine's events mean to them. */
+/** The streams of one driver by engine handle, and the handling of their events. */
 
 import { ABORT_REASON_TEXTS, DATAGRAM_MAX, ErrorCode, EventType } from '../engine/core.ts'
 import { messageOf, toError } from '../errors.ts'
@@ -9,27 +9,27 @@ import { StartViews } from '../view-cache.ts'
 import { HeldBytes } from './held-bytes.ts'
 import { Stream, type StreamHost, type StreamOwner } from './stream.ts'
 
-/** All streams of one driver. Bounded by the engine's session table. */
+/** All streams of one driver; the engine's session table bounds their number. */
 export class StreamTable implements StreamOwner {
   readonly host: StreamHost
   readonly tcp: TcpOptions
-  /** Of what goes to TCP. */
+  /** Views of the data written to TCP. */
   readonly views = new StartViews(DATAGRAM_MAX)
   readonly held = new HeldBytes()
   #target: () => SocketAddress | undefined
   #streams = new Map<number, Stream>()
   readonly #reported = { toTcp: 0, fromTcp: 0 }
-  /** Streams whose conv has not been seen. */
+  /** Number of streams whose conv is not known yet. */
   unnamed = 0
 
-  /** @param target the address to dial for a new session, undefined when it is unknown */
+  /** @param target returns the address to dial for a new session, undefined if unknown */
   constructor(host: StreamHost, tcp: TcpOptions, target: () => SocketAddress | undefined) {
     this.host = host
     this.tcp = tcp
     this.#target = target
   }
 
-  /** Tells the engine what is held beside it. */
+  /** Reports the bytes held outside the engine to it, if they changed. */
   report(): void {
     const { countedToTcp: toTcp, countedFromTcp: fromTcp } = this.held
     const reported = this.#reported
@@ -39,7 +39,7 @@ export class StreamTable implements StreamOwner {
     this.host.core.calls.set_host_bytes(toTcp, fromTcp)
   }
 
-  /** A fresh engine knows of nothing. */
+  /** A fresh engine starts with no bytes reported. */
   engineReplaced(): void {
     this.#reported.toTcp = 0
     this.#reported.fromTcp = 0
@@ -60,12 +60,12 @@ export class StreamTable implements StreamOwner {
     if (stream.conv === 0) this.unnamed--
   }
 
-  /** What a stream is called in the log. */
+  /** Name of a stream in the log. */
   label(handle: number): string {
     return this.#streams.get(handle)?.label ?? `[stream:${handle}]`
   }
 
-  /** The peer of a stream's session, as far as the log knows. */
+  /** Peer of a stream's session, for the log. */
   peerOf(handle: number): SocketAddress | undefined {
     return this.#streams.get(handle)?.peer
   }
@@ -75,7 +75,7 @@ export class StreamTable implements StreamOwner {
     if (stream !== undefined) stream.peer = peer
   }
 
-  /** Tells a stream its conv and peer, which its datagrams show. */
+  /** Sets the conv and peer of a stream, taken from its first datagram. */
   name(handle: number, conv: number, peer: SocketAddress): void {
     const stream = this.#streams.get(handle)
     if (stream === undefined || stream.conv !== 0) return
@@ -86,7 +86,7 @@ export class StreamTable implements StreamOwner {
   }
 
   /**
-   * Client: a connection came in.
+   * Client: opens a session for an incoming connection.
    * @returns its handlers, or null to refuse it (protocol.md 6.2)
    */
   accept(connection: TcpConnection): TcpHandlers | null {
@@ -110,7 +110,7 @@ export class StreamTable implements StreamOwner {
     }
   }
 
-  /** One event of the engine. A stream that throws ends alone. */
+  /** Handles one event of the engine. If a stream throws, only that stream is aborted. */
   handle(type: number, handle: number, arg: number): void {
     if (type === EventType.DIAL) {
       this.#dial(handle)
@@ -147,7 +147,7 @@ export class StreamTable implements StreamOwner {
     }
   }
 
-  /** A stream threw: abort it in the engine, reset TCP. */
+  /** A stream threw: aborts it in the engine and resets its TCP connection. */
   broken(stream: Stream, error: unknown): void {
     if (this.host.caught(error)) return
     try {
@@ -162,7 +162,7 @@ export class StreamTable implements StreamOwner {
     }
   }
 
-  /** The end of the engine or of everything: resets every connection without calling the engine. */
+  /** Resets every connection without calling the engine: it trapped, or the driver is closing. */
   abortAll(): void {
     const streams = [...this.#streams.values()]
     this.#streams.clear()
@@ -211,7 +211,7 @@ function refusal(code: number): string {
     case ErrorCode.NO_PEER:
       return 'no peer yet'
     case ErrorCode.SESSIONS:
-      return 'too many sessions, or too many that nobody answers (max_sessions)'
+      return 'too many sessions, or too many half-open sessions (max_sessions)'
     case ErrorCode.MEMORY:
       return 'out of memory'
     default:

@@ -1,6 +1,6 @@
 /**
- * One TCP connection and its session. Bytes go TCP -> engine with back-pressure by pause and resume, and engine -> TCP
- * with back-pressure by consuming only what the socket took (protocol.md 6.5).
+ * One TCP connection and its session. From TCP to the engine, back-pressure is applied by pause and resume; from the
+ * engine to TCP, by consuming only what the socket accepted (protocol.md 6.5).
  */
 
 import { type Core, DATAGRAM_MAX, ErrorCode, Span } from '../engine/core.ts'
@@ -13,59 +13,59 @@ import type { StartViews } from '../view-cache.ts'
 import type { Diagnostics } from './diagnostics.ts'
 import type { HeldBytes } from './held-bytes.ts'
 
-/** Most bytes copied to TCP in one write. */
+/** Maximum bytes copied to TCP in one write. */
 const WRITE_MAX = 65536
 
-/** What streams need from the driver. */
+/** The part of the driver used by streams. */
 export interface StreamHost {
   readonly core: Core
   readonly runtime: Runtime
   readonly log: Log
   readonly diagnostics: Diagnostics
   readonly dead: boolean
-  /** The engine's clock, fresh. */
+  /** Current time of the engine's clock. */
   now(): number
-  /** Drain the engine when the events of this turn are in. */
+  /** Schedules a drain after the events of this event-loop turn. */
   wake(): void
-  /** Drain one turn later than wake(): something better than an early datagram is likely to come. */
+  /** Schedules a drain one turn later than wake(): data is likely to follow and can share the first datagram. */
   wakeLate(): void
   /**
-   * A callback threw.
-   * @returns whether that was the end of the engine
+   * Handles an exception thrown by a callback.
+   * @returns whether no engine may be called any more
    */
   caught(error: unknown): boolean
 }
 
-/** What a stream needs from the table it is in. */
+/** The part of the stream table used by a stream. */
 export interface StreamOwner {
   readonly host: StreamHost
-  /** Of what goes to TCP. */
+  /** Views of the data written to TCP. */
   readonly views: StartViews
   readonly held: HeldBytes
   has(stream: Stream): boolean
   forget(handle: number): void
-  /** A stream threw: it ends, the others go on. */
+  /** A stream threw: aborts this stream only. */
   broken(stream: Stream, error: unknown): void
 }
 
 /** One TCP connection and its session. */
 export class Stream implements TcpHandlers {
   readonly handle: number
-  /** conv of the session, 0 until its first datagram was seen (for the log alone). */
+  /** conv of the session, 0 until its first datagram is sent; for the log only. */
   conv = 0
-  /** Where the session's first datagram went (for the log alone). */
+  /** Destination of the session's first datagram; for the log only. */
   peer: SocketAddress | undefined
   #table: StreamOwner
   #connection: TcpConnection | null = null
-  /** The dial succeeded, or the connection was accepted. */
+  /** The connection is established: dialled or accepted. */
   #open = false
-  /** Bytes that found no room in the engine. While there are some, TCP reading is paused. */
+  /** Bytes that did not fit into the engine. TCP reading is paused while there are any. */
   #kept: Uint8Array | null = null
-  /** FIN came from TCP. */
+  /** FIN was received from TCP. */
   #readEnded = false
-  /** EOF came from the peer. */
+  /** EOF was received from the peer. */
   #writeEnded = false
-  /** The socket took less than it was offered: wait for onDrain. */
+  /** The last write was partial: wait for onDrain. */
   #full = false
 
   constructor(table: StreamOwner, handle: number) {
@@ -81,7 +81,10 @@ export class Stream implements TcpHandlers {
     return this.conv === 0 ? `[stream:${this.handle}]` : `[session:${formatConv(this.conv)}]`
   }
 
-  /** Hands the connection over. `open`: it is established and may be read. */
+  /**
+   * Sets the stream's connection.
+   * @param open whether it is established and may be read
+   */
   attach(connection: TcpConnection, open: boolean): void {
     this.#connection = connection
     if (open) this.#established()
@@ -115,12 +118,12 @@ export class Stream implements TcpHandlers {
       if (this.#kept === null) {
         const taken = this.#push(chunk)
         if (taken < chunk.length) {
-          // the chunk is only valid during this call: the rest must be copied
+          // the chunk is valid only during this call, so the rest is copied
           this.#keep(chunk.slice(taken))
           this.#connection?.pause()
         }
       } else {
-        // data after pause(): the runtime had it in hand already
+        // data after pause(): the runtime had already read it
         const joined = new Uint8Array(this.#kept.length + chunk.length)
         joined.set(this.#kept)
         joined.set(chunk, this.#kept.length)
@@ -161,13 +164,13 @@ export class Stream implements TcpHandlers {
     try {
       this.#connection = null
       if (!this.#open) {
-        // the error's text of a refused dial: the peer sees EOF (protocol.md 6.3)
+        // the log has the reason of the failed dial; the peer only sees EOF (protocol.md 6.3)
         host.diagnostics.counters.tcp_dial_failures++
         host.log.limited('dial', LOG_WARNING, () => `${this.label} dial failed: ${error?.message ?? 'closed'}`)
         this.#table.forget(this.handle)
         host.core.calls.stream_connected(this.handle, 0, host.now())
       } else if (error !== undefined || !this.#readEnded || !this.#writeEnded) {
-        if (host.log.at(LOG_INFO)) host.log.info(`${this.label} TCP connection broke: ${error?.message ?? 'closed'}`)
+        if (host.log.at(LOG_INFO)) host.log.info(`${this.label} TCP connection failed: ${error?.message ?? 'closed'}`)
         this.#table.forget(this.handle)
         host.core.calls.stream_abort(this.handle, host.now())
       }
@@ -177,11 +180,11 @@ export class Stream implements TcpHandlers {
     }
   }
 
-  /** READABLE: writes to TCP what the engine has and the socket takes. */
+  /** READABLE: writes received data to TCP until the engine is empty or the socket is full. */
   flush(): void {
     const { host } = this.#table
     const { core } = host
-    // ends by itself: every turn consumes bytes of the receive window, which is bounded
+    // terminates: each iteration consumes bytes of the receive window, which is bounded
     while (this.#open && !this.#full) {
       const connection = this.#connection
       if (connection === null) return
@@ -189,7 +192,7 @@ export class Stream implements TcpHandlers {
       if (count <= 0) return
       core.refresh()
       const buffer = connection.writeBuffer()
-      // a view is longer than what is wanted of it
+      // views are DATAGRAM_MAX long, whatever the part: leave room for the last one
       const limit = Math.min(Math.min(buffer.length, WRITE_MAX) - DATAGRAM_MAX, this.#table.held.queueLimit)
       const { u8, u32, spanWord } = core
       let length = 0
@@ -206,7 +209,7 @@ export class Stream implements TcpHandlers {
     }
   }
 
-  /** WRITABLE: goes on with the bytes kept from TCP. */
+  /** WRITABLE: passes the kept bytes to the engine. */
   refill(): void {
     const kept = this.#kept
     if (kept === null) return
@@ -221,13 +224,13 @@ export class Stream implements TcpHandlers {
     else this.#connection?.resume()
   }
 
-  /** EOF: the peer's direction is complete. */
+  /** EOF: the peer has sent everything. */
   endWrite(): void {
     this.#writeEnded = true
     if (this.#open) this.#connection?.end()
   }
 
-  /** Closes TCP, with RST or normally. The engine has released the handle already, or the caller does it. */
+  /** Closes the TCP connection, with RST if `abort`. The handle is released by the engine or by the caller. */
   release(abort: boolean): void {
     const connection = this.#connection
     this.#connection = null
@@ -247,8 +250,8 @@ export class Stream implements TcpHandlers {
   }
 
   /**
-   * Copies bytes into the engine as long as it has room.
-   * @returns bytes taken
+   * Copies bytes into the engine until it is full.
+   * @returns number of bytes accepted
    */
   #push(chunk: Uint8Array): number {
     const { core } = this.#table.host
@@ -261,7 +264,7 @@ export class Stream implements TcpHandlers {
     return chunk.length
   }
 
-  /** The same for as much as fits into the engine's I/O block: from there on copies need no views. */
+  /** #push for a chunk that fits into the engine's I/O block. Copies from that block need no views. */
   #pushPart(chunk: Uint8Array): number {
     const { host } = this.#table
     const { core } = host
@@ -272,7 +275,7 @@ export class Stream implements TcpHandlers {
     while (offset < length) {
       const count = core.calls.stream_reserve(this.handle, length - offset)
       if (count <= 0) {
-        // a handle that is gone takes everything: ABORT or DETACH is on its way
+        // data for a released handle is discarded: ABORT or DETACH follows
         return count === ErrorCode.HANDLE ? length : offset
       }
       core.refresh()
@@ -290,7 +293,7 @@ export class Stream implements TcpHandlers {
     return offset
   }
 
-  /** Something threw: this stream ends, the others go on. */
+  /** A callback threw: aborts this stream only. */
   #broken(error: unknown): void {
     this.#table.broken(this, error)
   }

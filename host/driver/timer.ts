@@ -1,17 +1,17 @@
-/** The one timer of a driver. */
+/** The single timer of a driver. */
 
 import type { Clock, Timer } from '../runtime.ts'
 
-/** Longest delay, ms: setTimeout takes a signed 32-bit number. */
+/** Longest delay, ms: setTimeout uses a signed 32-bit number. */
 const TIMER_MAX_MS = 0x7fffffff
-/** Shortest delay, ms. Deadlines in the past are served at this pace at worst. */
+/** Shortest delay, ms. Limits how often past deadlines are served. */
 export const TIMER_MIN_MS = 1
 
 export class HostTimer {
   readonly #clock: Clock
   readonly #onFire: () => void
   #timer: Timer | undefined
-  /** When it fires, ms of the monotonic clock. */
+  /** Deadline of `#timer`, monotonic ms. */
   #at = 0
 
   constructor(clock: Clock, onFire: () => void) {
@@ -19,7 +19,7 @@ export class HostTimer {
     this.#onFire = onFire
   }
 
-  /** Fires after `delay` ms at the latest. One that is due earlier is left alone: it looks again when it fires, which is cheaper than re-arming. */
+  /** Fires after at most `delay` ms. An earlier deadline is kept: an early wake-up is cheaper than re-arming. */
   arm(delay: number): void {
     const wanted = Math.min(Math.max(delay, TIMER_MIN_MS), TIMER_MAX_MS)
     const at = this.#clock.monotonic() + wanted

@@ -1,6 +1,6 @@
 /**
- * The way out of one driver: takes datagrams from the engine, seals them into buffers of the UDP socket and sends them, as far as the socket takes them.
- * When to do so is driver.ts's business, and so is the socket's life.
+ * The transmit path of one driver: takes datagrams from the engine, seals them into buffers of the UDP socket and sends
+ * them until the socket is full. driver.ts decides when, and owns the socket.
  */
 
 import type { Aead } from '../crypto/aead.ts'
@@ -11,38 +11,38 @@ import type { Runtime, Timer, UdpSocket } from '../runtime.ts'
 import { StartViews } from '../view-cache.ts'
 import type { StreamTable } from './stream-table.ts'
 
-/** After ENOBUFS or EAGAIN nothing is sent for this time, ms. */
+/** Pause after ENOBUFS or EAGAIN, ms. */
 const BACKOFF_MS = 5
-/** Send buffers asked for before the first poll_transmit of a drain; later rounds ask for a full array. */
+/** Send buffers acquired before the first poll_transmit of a drain; later rounds acquire a full array. */
 const FIRST_BUFFERS = 8
 
-/** What a transmitter needs from the driver. */
+/** The part of the driver used by Transmitter. */
 export interface TransmitHost {
   readonly runtime: Pick<Runtime, 'clock'>
   readonly core: Core
   readonly streams: StreamTable
-  /** The engine's clock, fresh. */
+  /** Current time of the engine's clock. */
   now(): number
-  /** The pause that the system asked for is over. */
+  /** Drains the engine; called when the pause ends. */
   pump(): void
 }
 
 export class Transmitter {
-  /** Bytes of the longest datagram sent. */
+  /** Length of the longest datagram sent, bytes. */
   longest = 0
   readonly #host: TransmitHost
   readonly #aead: Aead | undefined
   readonly #peers: AddressCache
   readonly #views = new StartViews(DATAGRAM_MAX)
   #udp: UdpSocket | null = null
-  /** Receiver of everything, when the socket is connected. */
+  /** Destination of all datagrams if the socket is connected. */
   #connected: SocketAddress | undefined
-  /** Buffers from acquire() that wait for a datagram: the first `#spareCount` entries. */
+  /** Unused buffers from acquire(): the first `#spareCount` entries. */
   readonly #spare: (Uint8Array | undefined)[]
   #spareCount = 0
-  /** acquire() gave null and onWritable has not come. */
+  /** acquire() returned null and onWritable has not been called since. */
   #blocked = false
-  /** Runs while nothing is sent because the system asked for a pause. */
+  /** Set during the pause after ENOBUFS or EAGAIN. */
   #backoff: Timer | undefined
 
   /** @param aead undefined: datagrams are plaintext */
@@ -53,7 +53,11 @@ export class Transmitter {
     this.#spare = new Array<undefined>(host.core.txSlots).fill(undefined)
   }
 
-  /** Takes a socket into use; null = none. What belonged to the one before is forgotten. `connected`: receiver of everything. */
+  /**
+   * Switches to another socket and drops the state of the previous one.
+   * @param udp null = no socket
+   * @param connected destination of all datagrams, if the socket is connected
+   */
   attach(udp: UdpSocket | null, connected: SocketAddress | undefined): void {
     this.#udp = udp
     this.#connected = connected
@@ -64,18 +68,18 @@ export class Transmitter {
     this.#backoff = undefined
   }
 
-  /** Another engine is in use. Buffers belong to the socket, which stays. */
+  /** Another engine is in use. The socket and its buffers stay. */
   engineReplaced(): void {
     this.#views.clear()
     this.#blocked = false
   }
 
-  /** The socket may take datagrams again. */
+  /** The socket may accept datagrams again. */
   unblock(): void {
     this.#blocked = false
   }
 
-  /** Sends nothing for a moment, then calls the host. */
+  /** Pauses transmission for BACKOFF_MS, then drains again. */
   backOff(): void {
     this.#backoff ??= this.#host.runtime.clock.setTimer(this.#onBackoffEnd, BACKOFF_MS)
   }
@@ -86,8 +90,8 @@ export class Transmitter {
   }
 
   /**
-   * Sends what the engine has.
-   * @returns whether that was all. Without a socket datagrams are lost, as on any bad network
+   * Sends the engine's datagrams. Without a socket they are dropped.
+   * @returns whether the engine is drained
    */
   transmit(): boolean {
     const udp = this.#udp
@@ -103,7 +107,7 @@ export class Transmitter {
       const count = core.calls.poll_transmit(max, this.#host.now())
       core.refresh()
       if (count === ErrorCode.ENTROPY) {
-        if (++refills > 2) throw new Error('the engine wants more random bytes than fit')
+        if (++refills > 2) throw new Error('the engine requests more random bytes than fit')
         core.fillEntropy()
         continue
       }
@@ -123,8 +127,8 @@ export class Transmitter {
   }
 
   /**
-   * Takes send buffers from the socket until there are `want` of them, or none is free.
-   * @returns how many there are
+   * Acquires send buffers from the socket until there are `want` of them or none is free.
+   * @returns number of buffers
    */
   #stock(udp: UdpSocket, want: number): number {
     while (this.#spareCount < want && !this.#blocked) {
@@ -135,7 +139,7 @@ export class Transmitter {
     return this.#spareCount
   }
 
-  /** Seals and sends the datagram of one descriptor. */
+  /** Seals and sends the datagram of one transmit descriptor. */
   #send(udp: UdpSocket, at: number): void {
     const buffer = this.#spare[this.#spareCount - 1]
     if (buffer === undefined) return
@@ -149,13 +153,13 @@ export class Transmitter {
     if (streams.unnamed > 0) this.#name(u32[at + Tx.handle] ?? 0, source, to)
     if (this.#aead === undefined) buffer.set(this.#views.at(u8, source))
     else total = this.#aead.seal(u8, source, length, u8, u32[at + Tx.nonce] ?? 0, buffer, 0)
-    // it was ours until now, should anything have thrown
+    // only now: if sealing throws, the buffer stays available
     this.#spareCount--
     if (total > this.longest) this.longest = total
     udp.send(buffer, total, to)
   }
 
-  /** conv is the first field of the plaintext (protocol.md 5.1). */
+  /** Reads conv, the first field of the plaintext (protocol.md 5.1), and sets it on the stream. */
   #name(handle: number, source: number, peer: SocketAddress): void {
     if (handle === 0) return
     const { core, streams } = this.#host

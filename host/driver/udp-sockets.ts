@@ -1,23 +1,23 @@
 /**
- * The UDP sockets of one endpoint. Each of them may bring datagrams; one sends. When a socket is opened, used and removed
- * is the transport's decision (host/transport).
+ * The UDP sockets of one endpoint. All of them may receive datagrams; one sends. The transport (host/transport) decides
+ * when a socket is opened, selected for sending and removed.
  */
 
 import type { SystemError } from '../errors.ts'
 import type { SocketAddress } from '../net/address.ts'
 import type { UdpHandlers, UdpSocket } from '../runtime.ts'
 
-/** What arrives from the sockets. */
+/** Callbacks for socket events. */
 export interface UdpSocketsHost {
-  /** There is an engine that takes datagrams. */
+  /** Whether there is an engine to pass datagrams to. */
   readonly alive: boolean
   onDatagram(data: Uint8Array, from: SocketAddress): void
   onBatchEnd(): void
-  /** Of the socket that sends. */
+  /** The sending socket is writable. */
   onWritable(): void
-  /** Of the socket that sends. */
+  /** The sending socket reported an error. */
   onUdpError(error: SystemError): void
-  /** Another socket sends from now on; null = none. `connected`: the only receiver, if it has just one. */
+  /** The sending socket changed; null = none. `connected`: the address it is connected to, if it is. */
   onSender(socket: UdpSocket | null, connected: SocketAddress | undefined): void
 }
 
@@ -31,14 +31,14 @@ export class UdpSockets {
     this.#host = host
   }
 
-  /** The socket that sends; none when the last one could not be opened. */
+  /** The sending socket; undefined if the last one could not be opened. */
   get sender(): UdpSocket | undefined {
     return this.#sender
   }
 
   /**
-   * Adds the socket that `openSocket` opens: datagrams that it receives are handled from now on.
-   * @throws what `openSocket` rejects with; Error after close()
+   * Opens a socket with `openSocket` and receives its datagrams from now on.
+   * @throws the rejection of `openSocket`; Error after close()
    */
   async add(openSocket: (handlers: UdpHandlers) => Promise<UdpSocket>): Promise<UdpSocket> {
     let own: UdpSocket | undefined
@@ -67,15 +67,15 @@ export class UdpSockets {
   }
 
   /**
-   * Sends by this socket from now on. The one before goes on receiving until it is removed.
-   * @param connected the only peer of the socket, if it has just one
+   * Selects the sending socket. The previous one keeps receiving until it is removed.
+   * @param connected the address the socket is connected to, if it is
    */
   send(socket: UdpSocket, connected: SocketAddress | undefined): void {
     this.#sender = socket
     this.#host.onSender(socket, connected)
   }
 
-  /** Closes a socket; without a sender what the engine sends is lost. */
+  /** Closes a socket. Without a sending socket, outgoing datagrams are lost. */
   remove(socket: UdpSocket | undefined): void {
     if (socket === undefined || !this.#open.delete(socket)) return
     socket.close()
@@ -84,7 +84,7 @@ export class UdpSockets {
     this.#host.onSender(null, undefined)
   }
 
-  /** Closes all of them, for good. */
+  /** Closes all sockets; none can be added afterwards. */
   close(): void {
     this.#closed = true
     for (const socket of this.#open) this.remove(socket)

@@ -72,7 +72,7 @@ test('replays are told for those who debug, and nobody else', () => {
     const { diagnostics, set, told } = bench(level)
     set('drop_replay', 3)
     diagnostics.dropped(undefined, STRANGER)
-    assert.equal(told(), level === 6 ? ['3 packets were replays, from 127.0.0.1:6666'] : [])
+    assert.equal(told(), level === 6 ? ['3 packets rejected as replays from 127.0.0.1:6666'] : [])
   }
 })
 
@@ -80,7 +80,7 @@ test('without a method, packets that are no KCP point at a method that only the 
   const { diagnostics, set, told } = bench(4, false)
   set('drop_malformed', 2)
   diagnostics.dropped(undefined, STRANGER)
-  assert.equal(told(), ['2 packets could not be parsed from 127.0.0.1:6666 (method set at the other end only?)'])
+  assert.equal(told(), ['2 packets could not be parsed from 127.0.0.1:6666 (method set on the peer only?)'])
 })
 
 test('sessions that are refused by a full table are told, at most once a second', () => {
@@ -129,7 +129,7 @@ test('accept errors are told once for each row of them', () => {
   assert.equal(told(), ['tcp accept: send EMFILE'], 'one that came through between is no end of the row')
   clock.now = 600
   diagnostics.accepted()
-  assert.equal(told(), ['tcp accept: works again'])
+  assert.equal(told(), ['tcp accept: recovered'])
   diagnostics.accepted()
   assert.equal(told(), [])
   diagnostics.acceptError(errno('EMFILE'))
@@ -150,7 +150,7 @@ test('a silent peer is told once, and when it answers again', () => {
   assert.equal(more, [])
   diagnostics.answered()
   diagnostics.answered()
-  assert.equal(told(), ['the peer answers again'])
+  assert.equal(told(), ['the peer is responding again'])
 })
 
 async function start(network: MemoryNetwork, lines: string[], config: object): Promise<Endpoint> {
@@ -217,7 +217,7 @@ test('connections beyond max_sessions are refused and counted, those that stand 
   assert.is(near.driver.diagnostics.counters.tcp_accepted, 5)
   assert.ok(
     lines.some((line) =>
-      line.includes('TCP connection refused: too many sessions, or too many that nobody answers (max_sessions)'),
+      line.includes('TCP connection refused: too many sessions, or too many half-open sessions (max_sessions)'),
     ),
   )
   await until(() => far.driver.core.counter('sessions_refused') >= 2n, 'the server refuses two')

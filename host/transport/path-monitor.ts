@@ -1,7 +1,7 @@
 /**
- * Watches the local network's side of the path to the peer. A connected socket is bound to the local address that the
- * system chose when it was connected; when that address is no longer the one towards the peer, the socket must be
- * opened again. Errors that the network reports are hints to check at once; what counts is what the check finds.
+ * Monitors the local side of the path to the peer. A connected socket is bound to the source address that the kernel
+ * selected at connect(); when the kernel would now select another one, the socket must be reopened. Socket errors only
+ * trigger an immediate check; the result of the check decides.
  */
 
 import { codeOf, type SystemError } from '../errors.ts'
@@ -9,14 +9,14 @@ import type { SocketAddress } from '../net/address.ts'
 import type { Clock, Timer } from '../runtime.ts'
 import { asSeenBy } from './rendezvous.ts'
 
-/** While the peer is silent or unreachable the path is checked this often, ms. */
+/** Check interval while the peer is unresponsive or unreachable, ms. */
 const CHECK_MS = 2000
-/** The first check after an error of the network, ms. */
+/** Delay of the first check after a socket error, ms. */
 const HINT_MS = 200
-/** A silent socket that reported errors is opened again at most this often, ms, though the path looks unchanged. */
+/** Minimum interval between reopens of a socket with errors and no answers while the path looks unchanged, ms. */
 const SUSPECT_MS = 10_000
 
-/** Errors that say something about the local side of the path, not about the peer. */
+/** Errors caused by the local side of the path, not by the peer. */
 const PATH_ERRORS: ReadonlySet<string> = new Set([
   'EADDRNOTAVAIL',
   'EHOSTUNREACH',
@@ -28,21 +28,21 @@ const PATH_ERRORS: ReadonlySet<string> = new Set([
 ])
 
 export interface PathHost {
-  /** Where the socket is bound; undefined: there is none, or nothing to reach. */
+  /** Local address of the socket; undefined if there is no socket or no remote address. */
   local(): SocketAddress | undefined
-  /** Whether the system chooses the local IP of the socket. */
+  /** Whether the kernel selects the local IP of the socket. */
   isLocalFree(): boolean
-  /** Whether the socket has one peer, and was opened for it. */
+  /** Whether the socket is connected to its peer. */
   isConnected(): boolean
-  /** Whether the peer leaves pings unanswered. */
+  /** Whether pings to the peer are unanswered. */
   isPeerSilent(): boolean
-  /** The local address that the system uses towards the peer now; undefined: there is no route. */
+  /** The source address that the kernel selects for the peer now; undefined if there is no route. */
   localTowardsPeer(): Promise<SocketAddress | undefined>
-  /** Runs an action when those that change sockets before it are done. */
+  /** Runs an action after all earlier actions that change sockets. */
   inTurn(action: () => Promise<void>): Promise<void>
-  /** Opens the socket again and has the peer pinged. @returns where it is bound */
+  /** Reopens the socket and pings the peer. @returns the local address of the new socket */
   reconnect(): Promise<SocketAddress>
-  /** An unconnected socket: a route exists, and `wasLost`: there was none before. */
+  /** The socket is unconnected and a route exists. `wasLost`: the previous check found none. */
   onRoute(wasLost: boolean): Promise<void>
   /** A check failed. */
   onFailure(error: unknown): void
@@ -57,9 +57,9 @@ export class PathMonitor {
   #openedAt = 0
   /** The last check found no route to the peer. */
   #lost = false
-  /** The socket reported errors of its path since it was opened. */
+  /** The socket has reported path errors since it was opened. */
   #suspect = false
-  /** An address that the system prefers, but the socket did not get though it was opened again (netdev). */
+  /** An address that the kernel selects but a reopened socket did not get (netdev). */
   #foreign = ''
   #closed = false
 
@@ -68,7 +68,7 @@ export class PathMonitor {
     this.#clock = clock
   }
 
-  /** Another socket is in use. */
+  /** A new socket is in use. */
   onOpened(): void {
     this.#openedAt = this.#clock.monotonic()
     this.#suspect = false
@@ -81,7 +81,7 @@ export class PathMonitor {
     this.checkIn(HINT_MS)
   }
 
-  /** Checks the path after `delay` ms, and again while it is broken. */
+  /** Checks the path after `delay` ms, and repeats the check while the path is broken. */
   checkIn(delay: number): void {
     if (this.#closed || this.#checking || this.#timer !== undefined) return
     const rest = this.#checkedAt + CHECK_MS - this.#clock.monotonic()

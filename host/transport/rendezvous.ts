@@ -1,6 +1,6 @@
 /**
- * What a rendezvous message says about ourselves (protocol.md 8): the address of our own socket, as the local network
- * sees it, so that peers behind one NAT find each other. The messages are the engine's.
+ * Announces the local address of the endpoint's socket to the rendezvous server (protocol.md 8), so that peers behind
+ * the same NAT find each other. The engine builds the messages.
  */
 
 import type { Driver } from '../driver/driver.ts'
@@ -12,8 +12,9 @@ import { isWildcard, sameMaybe, wildcard } from './resolver.ts'
 const NO_HANDLERS: UdpHandlers = { onDatagram() {}, onBatchEnd() {}, onWritable() {}, onError() {} }
 
 /**
- * The IP that the system uses towards an address, by a socket that is connected and thrown away; nothing is sent.
- * @returns undefined when there is no route to it now
+ * Determines the source address that the kernel selects for a destination, with a temporary connected socket. Sends
+ * nothing.
+ * @returns undefined if there is no route
  */
 export async function localTowards(runtime: Runtime, remote: SocketAddress): Promise<SocketAddress | undefined> {
   try {
@@ -27,11 +28,11 @@ export async function localTowards(runtime: Runtime, remote: SocketAddress): Pro
 }
 
 /**
- * The address for LISTEN and CONNECT: our IP with the real port of the socket. kcptun-libev sends the port of its
- * throw-away socket, which is useless.
+ * The address announced in LISTEN and CONNECT: the local IP with the port of the endpoint's socket. kcptun-libev sends
+ * the port of its temporary socket, which is useless.
  * @param socket local address of the socket
  * @param bound whether the configuration binds it to one address
- * @param probed what localTowards said about the rendezvous server; unknown = 0.0.0.0:0, as kcptun-libev
+ * @param probed result of localTowards for the rendezvous server; undefined announces 0.0.0.0:0, as kcptun-libev does
  */
 export function announcedAddress(
   socket: SocketAddress,
@@ -42,7 +43,7 @@ export function announcedAddress(
   return probed === undefined ? wildcard(socket.family) : { ...probed, port: socket.port }
 }
 
-/** An address as a socket of this family meets it: an IPv6 socket knows IPv4 by mapped addresses (RFC 4291 2.5.5.2). */
+/** An address in the family of a socket: an IPv6 socket uses IPv4-mapped addresses for IPv4 (RFC 4291 2.5.5.2). */
 export function asSeenBy(socket: SocketAddress, address: SocketAddress): SocketAddress {
   if (socket.family === address.family || socket.family === 4) return address
   return { family: 6, address: `::ffff:${address.address}`, port: address.port, scope: 0 }
@@ -54,7 +55,7 @@ interface Announced {
   readonly service: string
 }
 
-/** Announces an endpoint to its rendezvous server: where it is and under which service id. */
+/** Announces the address and service id of an endpoint to its rendezvous server. */
 export class RendezvousAnnouncer {
   readonly #runtime: Runtime
   readonly #log: Log
@@ -69,9 +70,9 @@ export class RendezvousAnnouncer {
   }
 
   /**
-   * Announces the socket in use, if something about it is new.
+   * Announces the socket in use if the announcement changed.
    * @param bound whether the configuration binds it to one address
-   * @param anew announce it even if nothing is new
+   * @param anew announce it even if unchanged
    */
   async announce(server: SocketAddress, service: string, bound: boolean, anew: boolean): Promise<void> {
     const socket = this.#driver.sockets.sender

@@ -1,24 +1,24 @@
 /**
- * Looks names up again: when asked to, one look at a time, and by itself with growing pauses while a look fails. A row of
- * failures is logged once: a tunnel may be idle for days without a network.
+ * Repeats name resolution: on request, one lookup at a time, and with exponential backoff after a failure. A series of
+ * failures is logged once, since a tunnel may be idle for days without a network.
  */
 
 import { messageOf } from '../errors.ts'
 import type { Log } from '../log/log.ts'
 import type { Clock, Timer } from '../runtime.ts'
 
-/** Without a socket the next look comes after this time, ms. */
+/** Delay of the next lookup while there is no socket, ms. */
 const REOPEN_MS = 2000
-/** After a failure the next look comes after this time, ms; it doubles up to the longest. */
+/** Delay of the next lookup after a failure, ms; doubles up to RETRY_LONGEST_MS. */
 const RETRY_MS = 5000
 const RETRY_LONGEST_MS = 60_000
 
 export interface ResolveHost {
-  /** There is no socket. */
+  /** Whether there is no socket. */
   isUnbound(): boolean
-  /** Another look is needed though the last one did not fail. */
+  /** Whether another lookup is needed although the last one succeeded. */
   isUnsettled(): boolean
-  /** One look: resolves names and follows them. @throws Error: the look failed */
+  /** Resolves all names once and applies the result. @throws Error if the lookup failed */
   resolve(): Promise<void>
 }
 
@@ -26,7 +26,7 @@ export class ResolveLoop {
   readonly #host: ResolveHost
   readonly #log: Log
   readonly #clock: Clock
-  /** The look under way, and whether another one is wanted after it. */
+  /** The lookup in progress, and whether another one must follow it. */
   #looking: Promise<void> | undefined
   #again = false
   #failing = false
@@ -40,7 +40,7 @@ export class ResolveLoop {
     this.#clock = clock
   }
 
-  /** Looks once more. Fulfilled when that is done; never rejects. */
+  /** Resolves all names again. The promise resolves when that is done; it never rejects. */
   look(): Promise<void> {
     if (this.#closed) return Promise.resolve()
     this.#again = true
@@ -63,11 +63,11 @@ export class ResolveLoop {
     this.ended(failure)
   }
 
-  /** A look ended, this loop's or another one: logs what changed, and arms the next look if one is needed. */
+  /** A lookup of this loop or of its owner ended: logs a change of state and schedules the next lookup if needed. */
   ended(failure: unknown): void {
     if (this.#closed) return
     if (failure !== undefined && !this.#failing) {
-      this.#log.warning(`addresses are looked up again later: ${messageOf(failure)}`)
+      this.#log.warning(`address lookup failed, retrying: ${messageOf(failure)}`)
     }
     if (failure === undefined && this.#failing) this.#log.notice('addresses resolved again')
     this.#failing = failure !== undefined

@@ -1,6 +1,6 @@
 /**
- * The addresses of a configuration: which keys are addresses, what they stand for now, and how the UDP socket is opened for
- * them (protocol.md 10.4). When they are looked up again is resolve-loop.ts; their syntax is net/address.ts.
+ * Resolves the addresses of a configuration and derives the options of the UDP socket from them (protocol.md 10.4).
+ * resolve-loop.ts decides when they are resolved again; net/address.ts parses them.
  */
 
 import { type Config, MODE_CLIENT, MODE_SERVER } from '../config/config.ts'
@@ -8,7 +8,7 @@ import { StartError, step, toError } from '../errors.ts'
 import { type AddressRole, parseHostPort, type SocketAddress, sameAddress } from '../net/address.ts'
 import type { Runtime, UdpOptions } from '../runtime.ts'
 
-/** The addresses that names stand for now; undefined where the mode has none. */
+/** Current addresses of the configuration's names; undefined if the mode does not use them. */
 export interface ResolvedAddresses {
   /** Server: the target. */
   readonly target: SocketAddress | undefined
@@ -26,9 +26,9 @@ export const NO_ADDRESSES: ResolvedAddresses = {
 }
 
 /**
- * The first address of a `host:port` of the configuration (protocol.md 10.4).
- * @param prefer a family to take when the name has one of it: that of the socket that is to reach it
- * @throws ConfigError for the syntax, StartError when the name has no address now
+ * Resolves a `host:port` of the configuration to its first address (protocol.md 10.4).
+ * @param prefer preferred family, that of the socket that sends to the address
+ * @throws ConfigError for invalid syntax, StartError if the name has no address
  */
 export async function resolveKey(
   runtime: Runtime,
@@ -46,8 +46,8 @@ export async function resolveKey(
 }
 
 /**
- * Looks every name of a configuration up. One that fails keeps its address of `before`, if it has one.
- * @returns the addresses, and what failed in the order of protocol.md 10.4.
+ * Resolves every name of a configuration. A name that fails keeps its address from `before`, if any.
+ * @returns the addresses, and the failures in the order of protocol.md 10.4
  */
 export async function resolveAddresses(
   runtime: Runtime,
@@ -79,14 +79,14 @@ export async function resolveAddresses(
   return { addresses: { target, bind, peer, rendezvous }, failures }
 }
 
-/** Whether `kcp_connect` counts: with a rendezvous server it does not (protocol.md 8). */
+/** Whether `kcp_connect` is used: a client with a rendezvous server ignores it (protocol.md 8). */
 const hasPeer = (config: Config): boolean => (config.mode & MODE_CLIENT) !== 0 && config.rendezvous_server === undefined
 
 /** Whether the endpoint announces itself to a rendezvous server; a rendezvous server ignores the key. */
 const announces = (config: Config): boolean => (config.mode & (MODE_CLIENT | MODE_SERVER)) !== 0
 
 /**
- * Checks the syntax of every address that may change while we run.
+ * Checks the syntax of every address that a reload can change.
  * @throws ConfigError
  */
 export function checkAddresses(config: Config): void {
@@ -107,8 +107,8 @@ export function wildcard(family: 4 | 6): SocketAddress {
 export const isWildcard = (address: SocketAddress): boolean => address.address === '0.0.0.0' || address.address === '::'
 
 /**
- * How to open the UDP socket: connected by a client that knows its server, else not.
- * @throws StartError when there is nothing to bind to, or the families do not fit
+ * Options of the UDP socket: connected if the peer's address is known, else unconnected.
+ * @throws StartError if there is no address to bind to, or the families do not match
  */
 export function udpOptions(addresses: ResolvedAddresses): UdpOptions {
   const { peer, rendezvous } = addresses
@@ -117,14 +117,14 @@ export function udpOptions(addresses: ResolvedAddresses): UdpOptions {
   if (bind === undefined) throw new StartError('kcp_bind: missing')
   if (remote !== undefined && bind.family === 4 && remote.family === 6) {
     const key = peer === undefined ? 'rendezvous_server' : 'kcp_connect'
-    throw new StartError(`${key}: an IPv6 address cannot be reached from kcp_bind, which is an IPv4 address`)
+    throw new StartError(`${key}: an IPv6 address is not reachable from an IPv4 kcp_bind`)
   }
   return peer === undefined ? { bind } : { bind, connect: peer }
 }
 
 /**
- * Family of the packets on the network, for the MTU arithmetic: the last address present decides (protocol.md 4). With
- * a rendezvous server an IPv6 socket may meet peers of either family, so the longer header counts.
+ * Family of the packets on the network, for the MTU calculation: the last address present decides (protocol.md 4). With
+ * a rendezvous server, an IPv6 socket may have peers of either family, so the longer header counts.
  */
 export function packetFamily(addresses: ResolvedAddresses): 4 | 6 {
   const { bind, peer, rendezvous } = addresses
@@ -132,6 +132,6 @@ export function packetFamily(addresses: ResolvedAddresses): 4 | 6 {
   return bind?.family === 6 ? 6 : (rendezvous?.family ?? bind?.family ?? 4)
 }
 
-/** Whether two addresses are the same, or both missing. */
+/** Whether two addresses are equal or both undefined. */
 export const sameMaybe = (a: SocketAddress | undefined, b: SocketAddress | undefined): boolean =>
   a === b || (a !== undefined && b !== undefined && sameAddress(a, b))

@@ -1,6 +1,6 @@
 /**
- * How an endpoint's datagrams reach the addresses of its configuration: by UDP (udp.ts), or obfuscated as a client or a
- * server (obfs/). A transport opens the sockets, follows names and networks, and selects the socket that sends.
+ * Interface of the transports: UDP (udp.ts), obfuscated client and obfuscated server (obfs/). A transport opens the
+ * sockets, follows changes of names and networks, and selects the sending socket.
  */
 
 import type { Config } from '../config/config.ts'
@@ -12,7 +12,7 @@ import type { SocketAddress } from '../net/address.ts'
 import type { Runtime, SocketOptions } from '../runtime.ts'
 import type { ResolvedAddresses } from './resolver.ts'
 
-/** What every transport is made from. */
+/** Constructor arguments of every transport. */
 export interface TransportOptions {
   readonly runtime: Runtime
   readonly config: Config
@@ -29,13 +29,13 @@ export interface Transport {
   /** Whether a rendezvous client has found its peer. */
   readonly peerFound: boolean
   /**
-   * The start: resolves, configures the engine, opens sockets.
-   * @returns where they are bound
+   * Resolves names, configures the engine and opens the sockets.
+   * @returns the local address
    * @throws ConfigError, StartError
    */
   open(): Promise<{ readonly local: SocketAddress }>
   close(): void
-  /** Nothing was received for long, or the peer left a ping unanswered. */
+  /** Nothing was received for a long time, or a ping to the peer was not answered. */
   onResolve(): void
   onPeerFound(peer: SocketAddress): void
   onUdpError(error: SystemError): void
@@ -43,12 +43,12 @@ export interface Transport {
   onObfsReady?(context: number): void
   /** A context of the obfuscator timed out. */
   onObfsEnded?(context: number): void
-  /** A fresh engine is in use. It has configuration, peer and rendezvous server, but no context of the obfuscator. */
+  /** A fresh engine is in use. It has configuration, peer and rendezvous server, but no obfuscator contexts. */
   onEngineReplaced?(): void
   /**
-   * Takes over a configuration: engine, sockets and addresses, all of it or nothing. A name that cannot be resolved now
-   * is no failure; it keeps its address and is looked up again.
-   * @throws ConfigError, or the error of a socket that cannot be opened; the configuration before stays in force then
+   * Applies a configuration to engine, sockets and addresses, completely or not at all. A name that cannot be resolved
+   * is not an error: it keeps its address and is resolved again later.
+   * @throws ConfigError, or the error of a socket that cannot be opened; the previous configuration then stays in force
    */
   reload(config: Config): Promise<void>
 }

@@ -1,9 +1,9 @@
 /**
- * The UDP transport: opens the socket, follows the configuration's names (protocol.md 7.6, 10.4) and the local network,
- * and announces the endpoint to a rendezvous server.
+ * The UDP transport: opens the socket, follows changes of the configuration's names (protocol.md 7.6, 10.4) and of the
+ * local network, and announces the endpoint to a rendezvous server.
  *
- * The socket is kept as long as nothing changed. One that is opened again keeps its port: a server that identifies
- * sessions by address and port loses none.
+ * The socket is reopened only after a change, and keeps its port then: a server that identifies sessions by address and
+ * port keeps them.
  */
 
 import { type Config, MODE_CLIENT } from '../config/config.ts'
@@ -26,7 +26,7 @@ import {
 } from './resolver.ts'
 import type { Transport, TransportOptions } from './transport.ts'
 
-/** Whether options that are set when a UDP socket is opened differ. */
+/** Whether two configurations differ in options that are set when a UDP socket is opened. */
 const needsOtherSocket = (old: Config, fresh: Config): boolean =>
   old.netdev !== fresh.netdev || JSON.stringify(old.udp) !== JSON.stringify(fresh.udp)
 
@@ -38,15 +38,15 @@ export class UdpTransport implements Transport {
   readonly #path: PathMonitor
   readonly #announcer: RendezvousAnnouncer
   #config: Config
-  /** The socket does not fit the addresses, or there is none. */
+  /** The socket does not match the addresses, or there is none. */
   #stale = true
-  /** How the socket in use was opened. */
+  /** Options the socket in use was opened with. */
   #opened: UdpOptions | undefined
   /** Local port to keep. */
   #port = 0
   #family: 4 | 6 = 4
   #closed = false
-  /** What changes the socket runs one after the other. */
+  /** Serializes actions that change the socket. */
   #queue: Promise<void> = Promise.resolve()
 
   constructor(options: TransportOptions) {
@@ -120,7 +120,7 @@ export class UdpTransport implements Transport {
     this.#resolving.ended(failures[0])
   }
 
-  /** One look of the resolve loop. */
+  /** One lookup of the resolve loop. */
   async #resolve(): Promise<void> {
     const config = this.#config
     const { addresses, failures } = await resolveAddresses(this.#options.runtime, config, this.addresses)
@@ -133,14 +133,14 @@ export class UdpTransport implements Transport {
     }).catch((error) => {
       failure ??= error
     })
-    // these were the names of a configuration that a reload replaced meanwhile
+    // a reload replaced the configuration during the lookup
     if (isReplaced) return this.#resolve()
     if (failure !== undefined) throw failure
   }
 
   /**
-   * Moves to where names lead now, under a configuration that may be another one.
-   * @throws ConfigError, StartError, the error of the socket; a configuration that is another one is not taken over then
+   * Applies resolved addresses, together with a new configuration if `config` is not the current one.
+   * @throws ConfigError, StartError, or the error of the socket; a new configuration is then not applied
    */
   async #follow(addresses: ResolvedAddresses, config: Config): Promise<void> {
     if (this.#closed) return
@@ -180,7 +180,7 @@ export class UdpTransport implements Transport {
     if (this.addresses.peer !== undefined) this.#options.driver.setPeer(this.addresses.peer)
   }
 
-  /** Opens the socket again for the same peer. Setting the peer anew makes the engine ping it at once. */
+  /** Reopens the socket for the same peer. Setting the peer again makes the engine ping it at once. */
   async #reconnect(): Promise<SocketAddress> {
     const { local } = await this.#reopen()
     this.#options.driver.setPeer(undefined)
@@ -188,7 +188,7 @@ export class UdpTransport implements Transport {
     return local
   }
 
-  /** Opens the socket anew, with the local port it had if the configuration leaves that free. */
+  /** Reopens the socket, with its previous local port if the configuration does not set one. */
   async #reopen(): Promise<UdpSocket> {
     const { log } = this.#options
     const options = {
@@ -221,8 +221,8 @@ export class UdpTransport implements Transport {
   }
 
   /**
-   * Opens a socket and puts it in the place of the one in use, which serves until then. One with the same port must be
-   * closed first; it is opened again if the other cannot be.
+   * Opens a socket and replaces the one in use, which serves until then. A socket with the same port must be closed
+   * first; it is reopened if the new one cannot be opened.
    */
   async #replace(options: UdpOptions): Promise<UdpSocket> {
     const { sockets } = this.#options.driver
@@ -237,7 +237,7 @@ export class UdpTransport implements Transport {
     } catch (error) {
       if (isSamePort && opened !== undefined && !this.#closed) {
         await this.#add({ ...opened, bind: { ...opened.bind, port: options.bind.port } }).catch((again) =>
-          this.#options.log.warning(`udp: the socket before cannot be opened again: ${messageOf(again)}`),
+          this.#options.log.warning(`udp: cannot reopen the previous socket: ${messageOf(again)}`),
         )
       }
       throw error
@@ -252,25 +252,25 @@ export class UdpTransport implements Transport {
     return socket
   }
 
-  /** Announces the endpoint to the rendezvous server, when something about it is new or `anew`. */
+  /** Announces the endpoint to the rendezvous server if the announcement changed or `anew` is set. */
   async #announce(anew: boolean): Promise<void> {
     const { rendezvous } = this.addresses
     if (rendezvous === undefined) return
     await this.#announcer.announce(rendezvous, this.#config.service_id, !this.#isLocalFree, anew)
   }
 
-  /** Whom the local address of the path depends on. */
+  /** The remote address that determines the local address of the path. */
   get #remote(): SocketAddress | undefined {
     return this.addresses.peer ?? this.addresses.rendezvous
   }
 
-  /** Whether the system chooses the socket's local IP. */
+  /** Whether the kernel selects the socket's local IP. */
   get #isLocalFree(): boolean {
     const { bind } = this.addresses
     return bind === undefined || isWildcard(bind)
   }
 
-  /** Runs an action that changes the socket when those before it are done. */
+  /** Runs an action that changes the socket after all earlier ones. */
   #inTurn(action: () => Promise<void>): Promise<void> {
     const turn = this.#queue.then(action)
     this.#queue = turn.catch(() => {})

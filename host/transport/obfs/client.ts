@@ -1,6 +1,6 @@
 /**
- * The client side of an obfuscated transport (protocol.md 9): dials, sets the driver's peer when the tunnel is ready, and dials again when it breaks. Each
- * dial has a local port of its own, so what ran through the one before is over.
+ * The client side of an obfuscated transport (protocol.md 9): dials, sets the driver's peer when the tunnel is ready,
+ * and redials when it fails. Each dial uses a new local port, so sessions do not survive a redial.
  */
 
 import type { Config } from '../../config/config.ts'
@@ -25,7 +25,7 @@ import { captureInterface, obfsSystem, openSockets } from './sockets.ts'
 const FIRST_PORT = 49152
 const PORTS = 16384
 
-/** A SYN of dpi/tcp is lost when there is no answer within this time, ms. Nobody repeats it: the next dial does. */
+/** Timeout of a dpi/tcp SYN, ms. A lost SYN is not retransmitted; the next dial sends a new one. */
 const ANSWER_MS = 5000
 
 const randomPort = (): number => FIRST_PORT + ((crypto.getRandomValues(new Uint16Array(1))[0] ?? 0) % PORTS)
@@ -42,18 +42,18 @@ export class ObfsClient implements Transport {
   #config: Config
   #socket: ObfsSocket | undefined
   #cover: CoverClient | undefined
-  /** The engine's context of the dial under way or of the tunnel; 0 = none. */
+  /** The engine's context of the dial in progress or of the tunnel; 0 = none. */
   #context = 0
-  /** Of the last dial. */
+  /** Local address and capture interface of the last dial. */
   #attached: { readonly local: SocketAddress; readonly ifindex: number } | undefined
   #ready = false
   #family: 4 | 6 = 4
   #closed = false
   #answerTimer: Timer | undefined
-  /** Counts dials: one that was overtaken while it waited for a name does nothing more. */
+  /** Counts dials: one superseded while it resolved a name is abandoned. */
   #dialled = 0
 
-  /** @throws StartError when the system has not what is needed */
+  /** @throws StartError if the operating system lacks the required calls */
   constructor({ runtime, config, log, driver, aead }: TransportOptions) {
     this.#runtime = runtime
     this.#config = config
@@ -88,16 +88,16 @@ export class ObfsClient implements Transport {
 
   onUdpError(): void {}
 
-  /** The peer is silent: when that is because our own address changed, this tunnel will not work again. */
+  /** The peer does not answer. If the local address changed, the tunnel cannot recover and is redialled. */
   readonly onResolve = (): void => {
     const { peer } = this.addresses
     if (!this.#ready || peer === undefined || this.#socket === undefined) return
     try {
       const now = syscallsOf(this.#os).sourceFor(peer).address
       if (this.addresses.bind === undefined && now !== this.#socket.local.address)
-        this.#failed('the own address changed')
+        this.#failed('the local address changed')
     } catch {
-      // no way at all for now: the context will end
+      // no route now: the context will time out
     }
   }
 
@@ -111,18 +111,18 @@ export class ObfsClient implements Transport {
     this.#failed('no answer')
   }
 
-  /** It has no contexts: the tunnel is over. */
+  /** A fresh engine has no contexts, so the tunnel is lost: redials. */
   onEngineReplaced(): void {
     const socket = this.#socket
-    // the first dial is still to come
+    // nothing was dialled yet
     if (socket === undefined) return
     socket.engineReplaced()
-    // none of the fresh engine's
+    // the context belonged to the old engine; do not release it in the fresh one
     this.#context = 0
     this.#giveUp()
     const attached = this.#attached
     try {
-      // what was captured for the last dial must not find an engine without obfuscator
+      // packets captured for the last dial must not reach an engine without obfuscator
       if (attached !== undefined) this.#driver.run(() => socket.attach(attached.local, attached.ifindex))
       this.#redial.now()
     } catch (error) {
@@ -145,7 +145,7 @@ export class ObfsClient implements Transport {
   }
 
   #checkFamily({ family }: SocketAddress): void {
-    if (family !== this.#family) throw new StartError(`kcp_connect: a change to IPv${family} needs a restart`)
+    if (family !== this.#family) throw new StartError(`kcp_connect: changing to IPv${family} requires a restart`)
   }
 
   async #dialAgain(): Promise<void> {
@@ -169,7 +169,7 @@ export class ObfsClient implements Transport {
     }
   }
 
-  /** dpi/tcp-wnd: a real connection with the cover; the ready event is its answer. */
+  /** dpi/tcp-wnd: dials a real TCP connection for the cover; the tunnel is ready when the server responds. */
   #dialCovered(peer: SocketAddress): void {
     const syscalls = syscallsOf(this.#os)
     const { bind } = this.addresses
@@ -196,7 +196,7 @@ export class ObfsClient implements Transport {
     this.#cover = cover
   }
 
-  /** dpi/tcp: the engine sends a SYN; the ready event is the SYN|ACK. */
+  /** dpi/tcp: the engine sends a SYN; the tunnel is ready when the SYN|ACK arrives. */
   #dialRaw(peer: SocketAddress): void {
     const { bind } = this.addresses
     const { address, scope } = bind ?? syscallsOf(this.#os).sourceFor(peer)
@@ -221,12 +221,12 @@ export class ObfsClient implements Transport {
     this.#runtime.clock.clearTimer(this.#answerTimer)
     this.#redial.succeeded()
     this.#log.notice(`obfs ready: ${formatAddress(peer)}`)
-    // setting the peer anew makes the engine ping it at once
+    // setting the peer again makes the engine ping it at once
     this.#driver.setPeer(undefined)
     this.#driver.setPeer(peer)
   }
 
-  /** Whatever runs is over; applications go on being accepted. */
+  /** Ends the dial in progress or the tunnel. TCP connections of applications are still accepted. */
   #giveUp(): void {
     const context = this.#context
     this.#context = 0
@@ -243,19 +243,19 @@ export class ObfsClient implements Transport {
     const pause = this.#redial.failed()
     const peer = this.addresses.peer ?? wildcard(this.#family)
     this.#log.limited('obfs', LOG_WARNING, () => {
-      const when = pause === 0 ? 'at once' : `in ${formatDuration(pause)}`
-      return `obfs: ${formatAddress(peer)}: ${reason}; dialling again ${when}`
+      const when = pause === 0 ? 'now' : `in ${formatDuration(pause)}`
+      return `obfs: ${formatAddress(peer)}: ${reason}; redialling ${when}`
     })
   }
 }
 
 function peerOf(addresses: ResolvedAddresses): SocketAddress {
-  // for its checks
+  // only for its checks
   udpOptions(addresses)
   const { peer, bind } = addresses
   if (peer === undefined) throw new StartError('kcp_connect: missing')
   if (bind !== undefined && bind.family !== peer.family) {
-    throw new StartError('kcp_connect: with obfs it must be of the same family as kcp_bind')
+    throw new StartError('kcp_connect: with obfs, its address family must match kcp_bind')
   }
   return peer
 }

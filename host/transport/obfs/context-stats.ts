@@ -1,37 +1,38 @@
 /**
- * What /stats and /stats.json show of the obfuscator's contexts (protocol.md 11.2). Reading needs the engine, the rest is pure.
+ * The obfuscator's contexts in /stats and /stats.json (protocol.md 11.2). readContexts calls the engine, the rest is
+ * pure.
  */
 
 import { type Core, ObfsInfo, ObfsState } from '../../engine/core.ts'
 import { formatBytes } from '../../format.ts'
 import { formatAddress, readRecord, type SocketAddress } from '../../net/address.ts'
 
-/** Slots of the table looked at in one step: between two steps others get the event loop. */
+/** Table slots read in one step; the event loop runs between two steps. */
 const SLOTS_PER_STEP = 256
 
 /** State characters by state number. */
 const STATE_CHARS = ['?', '>', '?', '-'] as const
-/** Their names in /stats.json. */
+/** State names in /stats.json. */
 const STATE_NAMES = ['unknown', 'new', 'captured', 'authenticated'] as const
 
-/** One context at one moment. */
+/** Snapshot of one context. */
 export interface ContextStats {
   readonly remote: SocketAddress
   /** See ObfsState. */
   readonly state: number
-  /** Seconds since it was made. */
+  /** Seconds since its creation. */
   readonly age: number
   /** Seconds since the last payload. */
   readonly idle: number
-  /** Bytes of whole IP packets. */
+  /** Bytes, including IP headers. */
   readonly bytesIn: number
   readonly bytesOut: number
-  /** Packets that came with a mark of congestion (CE), and with its echo (ECE). */
+  /** Packets received with a congestion mark (CE), and with its echo (ECE). */
   readonly congested: number
   readonly echoes: number
 }
 
-/** Contexts, some at a time. */
+/** Contexts in batches. */
 export type ContextSteps = Iterable<readonly ContextStats[]>
 
 /** Reads all contexts of the engine. */
@@ -67,13 +68,13 @@ function readContext(core: Core, slot: number): ContextStats | undefined {
   }
 }
 
-/** What was captured and not taken. `seconds` since the last POST and what came in them; undefined for GET. */
+/** Packets captured but dropped. `rate`: those since the last POST, `seconds` ago; undefined for GET. */
 export interface Drops {
   readonly bytes: number
   readonly rate?: { readonly seconds: number; readonly packets: number; readonly bytes: number }
 }
 
-/** The block of /stats behind an empty line, in parts. */
+/** Renders the context section of /stats, preceded by an empty line, in parts. */
 export function* renderContexts(steps: ContextSteps, drops: Drops): Generator<string, void, undefined> {
   let authenticated = 0
   let others = 0

@@ -1,19 +1,19 @@
 /**
- * The client's side of the cover (protocol.md 9.2, 9.3): one connection, one request, one answer. After it the connection only has to stay as it is: whatever
- * happens on it then is its failure. When to dial again is redial.ts.
+ * The client side of the cover (protocol.md 9.2, 9.3): one connection, one request, one response. Afterwards the
+ * connection must stay open and idle; any event on it is a failure. redial.ts decides when to redial.
  */
 import type { TcpConnection, TcpHandlers } from '../../runtime.ts'
 import { HeadReader, isNoContent, requestText } from './cover.ts'
 import { writeText } from './cover-server.ts'
 
 export interface CoverEvents {
-  /** The 204 is there. */
+  /** The 204 response arrived. */
   onReady(): void
-  /** The connection is of no use (any more); it is closed. Comes once, and nothing after it. */
+  /** The connection failed and is closed. Called at most once, as the last event. */
   onFailed(reason: string): void
 }
 
-/** One attempt. */
+/** One connection attempt. */
 export class CoverClient {
   readonly #connection: TcpConnection
   readonly #events: CoverEvents
@@ -22,7 +22,7 @@ export class CoverClient {
   #over = false
 
   /**
-   * @param dial starts to connect; exactly one of `onOpen` and `handlers.onClose` comes first, not inside the call
+   * @param dial starts to connect; calls exactly one of `onOpen` and `handlers.onClose` first, after it has returned
    * @param host the server, as formatAddress prints it
    */
   constructor(dial: (handlers: TcpHandlers, onOpen: () => void) => TcpConnection, host: string, events: CoverEvents) {
@@ -40,7 +40,7 @@ export class CoverClient {
     })
   }
 
-  /** Closes the connection; no event comes. */
+  /** Closes the connection without an event. */
   close(): void {
     if (this.#over) return
     this.#over = true
@@ -50,13 +50,13 @@ export class CoverClient {
   #onData(chunk: Uint8Array): void {
     if (this.#over) return
     if (this.#ready) {
-      this.#fail('the server sent more than its answer')
+      this.#fail('the server sent data after its response')
       return
     }
     const result = this.#reader.read(chunk)
     if (result === undefined) return
     if (result === 'too long' || !isNoContent(result.head) || result.rest > 0) {
-      this.#fail('the answer is not that of a server of ours')
+      this.#fail('unexpected response from the server')
       return
     }
     this.#ready = true

@@ -1,25 +1,25 @@
 /**
- * The server's side of the cover (protocol.md 9.3): a client that connects finds a plain, terse web server. One connection belongs to one context of
- * the engine, which says how many may be there and when each has lived long enough; this file has no timer.
+ * The server side of the cover (protocol.md 9.3): presents a plain web server to a client that connects. Each
+ * connection belongs to one context of the engine, which limits their number and lifetime; this file has no timer.
  */
 import type { SocketAddress } from '../../net/address.ts'
 import type { TcpConnection, TcpHandlers } from '../../runtime.ts'
 import { answerText, HeadReader, judgeRequest } from './cover.ts'
 
-/** What the cover asks of the contexts. */
+/** Creates and releases the engine's contexts of cover connections. */
 export interface CoverContexts {
   /**
-   * A connection came.
-   * @returns its context, or 0 when it is to be refused (protocol.md 9.5)
+   * Creates the context of an incoming connection.
+   * @returns the context, or 0 to refuse the connection (protocol.md 9.5)
    */
   accept(remote: SocketAddress): number
-  /** The connection is gone before its context was of use. */
+  /** The connection ended before the request was answered. */
   release(context: number): void
 }
 
 const encoder = new TextEncoder()
 
-/** Puts a short text into a connection. Nothing was written before, so there is room for it. */
+/** Writes a short text to a connection. It always fits, since nothing was written before. */
 export function writeText(connection: TcpConnection, text: string): void {
   const buffer = connection.writeBuffer()
   const { written } = encoder.encodeInto(text, buffer)
@@ -37,7 +37,7 @@ export class CoverServer {
     this.#clock = clock
   }
 
-  /** Connections that are open. */
+  /** Number of open connections. */
   get size(): number {
     return this.#connections.size
   }
@@ -75,7 +75,7 @@ export class CoverServer {
           drop('close')
           return
         }
-        // nothing that comes now is answered, and the context lives on whatever becomes of the connection
+        // further data is not answered; from now on the context outlives the connection
         answered = true
         connection.pause()
       },
@@ -90,14 +90,14 @@ export class CoverServer {
     }
   }
 
-  /** The engine ended a context: its connection goes. */
+  /** The engine ended a context: closes its connection. */
   end(context: number): void {
     const connection = this.#connections.get(context)
     this.#connections.delete(context)
     connection?.close()
   }
 
-  /** No context is left: the engine or the program ended. */
+  /** Resets all connections: the engine trapped or the program ends, so no context is left. */
   resetAll(): void {
     for (const connection of this.#connections.values()) connection.reset()
     this.#connections.clear()

@@ -1,9 +1,9 @@
 /**
- * The HTTP that covers a dpi/tcp-wnd tunnel (protocol.md 9.3), as text: the request, the answers of a plain nginx, and how heads are judged. Pure: connections
- * and their ends are cover-server.ts and cover-client.ts.
+ * The HTTP messages that cover a dpi/tcp-wnd tunnel (protocol.md 9.3): builds the request and the responses of a plain
+ * nginx, and parses message heads. Pure; the connections are in cover-server.ts and cover-client.ts.
  */
 
-/** A head, with its empty line, has at most so many bytes. */
+/** Maximum length of a head, including its empty line, bytes. */
 export const HEAD_BYTES = 4095
 
 const PATH = '/generate_204'
@@ -16,15 +16,15 @@ const LF = 0x0a
 
 const REASONS = { 400: 'Bad Request', 404: 'Not Found' } as const
 
-/** A name of a header (RFC 7230, section 3.2.6). */
+/** A header name (RFC 7230, section 3.2.6). */
 const TOKEN = /^[!#$%&'*+.^`|~\w-]+$/
-// biome-ignore lint/suspicious/noControlCharactersInRegex: control characters are what is looked for
+// biome-ignore lint/suspicious/noControlCharactersInRegex: the pattern matches control characters
 const CONTROL = /[\u0000-\u001f\u007f]/
 
-/** What a server does about a request: answers, or closes without a byte. */
+/** Reaction of a server to a request: a response status, or close without a response. */
 export type Reaction = 204 | keyof typeof REASONS | 'close'
 
-/** The request of a client. @param host the server, as formatAddress prints it */
+/** The client's request. @param host the server, as formatAddress prints it */
 export function requestText(host: string): string {
   return (
     `GET ${PATH} ${VERSION}\r\nHost: ${host}\r\nUser-Agent: ${USER_AGENT}\r\n` +
@@ -32,7 +32,7 @@ export function requestText(host: string): string {
   )
 }
 
-/** The first line split at its first two spaces, when it has them and no control character. */
+/** Splits the first line at its first two spaces; undefined without them or with a control character. */
 function splitLine(line: string): readonly [string, string, string] | undefined {
   const first = line.indexOf(' ')
   const second = line.indexOf(' ', first + 1)
@@ -45,13 +45,13 @@ const isHeader = (line: string): boolean => {
   return colon > 0 && TOKEN.test(line.slice(0, colon))
 }
 
-/** First line and headers of a head without its empty line; undefined when a header is none. */
+/** First line and headers of a head without its empty line; undefined if a header is malformed. */
 function linesOf(head: string): readonly string[] | undefined {
   const [first = '', ...headers] = head.split('\r\n')
   return headers.every(isHeader) ? [first, ...headers] : undefined
 }
 
-/** Judges a complete request head, given without its empty line. */
+/** @returns the reaction to a complete request head, given without its empty line */
 export function judgeRequest(head: string): Reaction {
   const line = splitLine(linesOf(head)?.[0] ?? '')
   if (line === undefined) return 'close'
@@ -61,13 +61,13 @@ export function judgeRequest(head: string): Reaction {
   return target === PATH ? 204 : 404
 }
 
-/** Whether a complete answer, given without its empty line, is the 204 that makes a client ready. */
+/** Whether a complete response head, given without its empty line, is the expected 204. */
 export function isNoContent(head: string): boolean {
   const line = splitLine(linesOf(head)?.[0] ?? '')
   return line !== undefined && line[0] === VERSION && line[1] === '204'
 }
 
-/** The answer with a status, as nginx words it. */
+/** The response with a status, in the form that nginx sends. */
 export function answerText(status: Exclude<Reaction, 'close'>, date: Date): string {
   const identity = `Server: nginx\r\nDate: ${date.toUTCString()}\r\n`
   if (status === 204) return `${VERSION} 204 No Content\r\n${identity}Connection: keep-alive\r\n\r\n`
@@ -81,15 +81,15 @@ export function answerText(status: Exclude<Reaction, 'close'>, date: Date): stri
   )
 }
 
-/** Collects a head that comes in pieces. */
+/** Collects a message head from chunks. */
 export class HeadReader {
   readonly #bytes = new Uint8Array(HEAD_BYTES)
   #length = 0
 
   /**
-   * Takes what arrived.
-   * @returns undefined while the head is not complete; 'too long'; or the head as Latin-1 text without its empty line,
-   *   with the number of bytes that came behind it
+   * Adds received bytes.
+   * @returns undefined while the head is incomplete; 'too long'; or the head as Latin-1 text without its empty line,
+   *   with the number of bytes that follow it
    */
   read(chunk: Uint8Array): undefined | 'too long' | { readonly head: string; readonly rest: number } {
     const bytes = this.#bytes

@@ -1,6 +1,6 @@
 /**
- * The firewall rule that dpi/tcp needs on either side (protocol.md 9.4): no kernel knows its connections, and each would answer their packets with RST. The rule
- * drops them before TCP sees them; the capture socket sees them before the rule does.
+ * The firewall rule that dpi/tcp requires on both sides (protocol.md 9.4): its connections do not exist in the kernels,
+ * which would answer their packets with RST. The rule drops the packets before TCP, but after the capture socket.
  */
 
 import { type Config, MODE_SERVER } from '../../config/config.ts'
@@ -8,10 +8,10 @@ import type { SocketAddress } from '../../net/address.ts'
 import type { Runtime } from '../../runtime.ts'
 import { isWildcard, resolveKey } from '../resolver.ts'
 
-/** The packets that the rule drops: at a server those to it, at a client those from its server. */
+/** The packets to drop: on a server those sent to it, on a client those from its server. */
 export interface FirewallTarget {
   readonly side: 'server' | 'client'
-  /** Server: what it is bound to, perhaps the wildcard. Client: the server. */
+  /** Server: its bind address, possibly the wildcard. Client: the server's address. */
   readonly address: SocketAddress
 }
 
@@ -23,7 +23,7 @@ function nftMatch({ side, address }: FirewallTarget): string {
   return `${family} ${side === 'server' ? 'daddr' : 'saddr'} ${address.address} ${port}`
 }
 
-/** Commands for nftables, to be run by a shell as root. */
+/** Shell commands for nftables, to be run as root. */
 export function nftCommands(target: FirewallTarget): readonly string[] {
   return [
     'nft add table inet kcptun',
@@ -32,7 +32,7 @@ export function nftCommands(target: FirewallTarget): readonly string[] {
   ]
 }
 
-/** The same for iptables or ip6tables. */
+/** Shell command for iptables or ip6tables. */
 export function iptablesCommand({ side, address }: FirewallTarget): string {
   const program = address.family === 4 ? 'iptables' : 'ip6tables'
   const [host, port] = side === 'server' ? ['-d', '--dport'] : ['-s', '--sport']
@@ -47,20 +47,20 @@ export function firewallText(target: FirewallTarget): string {
   )
 }
 
-/** The notice at the start of a dpi/tcp endpoint. */
+/** Log text at the start of a dpi/tcp endpoint. */
 export function firewallNotice(target: FirewallTarget): string {
   return (
-    'obfs: dpi/tcp needs a firewall rule, or the kernel answers its packets with RST: ' +
-    `${iptablesCommand(target)} (--obfs-firewall prints it for nft too)`
+    'obfs: dpi/tcp requires a firewall rule, or the kernel answers its packets with RST: ' +
+    `${iptablesCommand(target)} (--obfs-firewall also prints it for nft)`
   )
 }
 
 /**
- * What --obfs-firewall prints for a configuration that passed checkStart.
- * @throws ConfigError, StartError for an address that is wrong or unknown
+ * The output of --obfs-firewall for a configuration that passed checkStart.
+ * @throws ConfigError or StartError for an address that is invalid or cannot be resolved
  */
 export async function firewallOf(runtime: Runtime, config: Config): Promise<string> {
-  if (config.obfs !== 'dpi/tcp') return `# no rule is needed: obfs is ${config.obfs ?? 'not set'}, not dpi/tcp\n`
+  if (config.obfs !== 'dpi/tcp') return `# no rule is required: obfs is ${config.obfs ?? 'not set'}, not dpi/tcp\n`
   if ((config.mode & MODE_SERVER) !== 0) {
     const address = await resolveKey(runtime, 'kcp_bind', config.kcp_bind ?? '', 'bind')
     return firewallText({ side: 'server', address })

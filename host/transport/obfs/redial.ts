@@ -1,10 +1,10 @@
 /**
- * When a client dials again (protocol.md 9.5): at once after a success, and then less and less often.
+ * Schedules the redials of a client (protocol.md 9.5): at once after a success, then with growing backoff.
  */
 
 import type { Clock, Timer } from '../../runtime.ts'
 
-/** Pause before the next dial after the n-th redial that failed, ms; the last one holds for all later ones. */
+/** Delay of the next dial after the n-th failed redial, ms; LONGEST_MS applies after the last entry. */
 const PAUSES_MS = [200, 2000, 2000, 5000, 5000, 15_000, 15_000, 15_000, 60_000, 60_000, 120_000, 300_000] as const
 const LONGEST_MS = 300_000
 
@@ -25,14 +25,14 @@ export class Redial {
     return this.#count
   }
 
-  /** The connection works. */
+  /** A dial succeeded: resets the backoff. */
   succeeded(): void {
     this.#count = 0
   }
 
   /**
-   * A dial failed, or what it led to ended.
-   * @returns ms until the next one
+   * A dial failed or its tunnel ended: schedules the next dial.
+   * @returns ms until then
    */
   failed(): number {
     const pause = this.#count === 0 ? 0 : (PAUSES_MS[this.#count - 1] ?? LONGEST_MS)
@@ -45,7 +45,7 @@ export class Redial {
     return pause
   }
 
-  /** Something changed that makes waiting pointless: dials at once, and the schedule begins anew. */
+  /** Dials at once and resets the backoff. */
   now(): void {
     this.cancel()
     this.#count = 0

@@ -1,6 +1,6 @@
 /**
- * The server side of an obfuscated transport (protocol.md 9): dpi/tcp-wnd listens with the cover of a web server, dpi/tcp just captures. Follows a new
- * configuration and resolves names again when nothing was received for long.
+ * The server side of an obfuscated transport (protocol.md 9): dpi/tcp-wnd listens as a web server for cover, dpi/tcp
+ * only captures. Applies reloads, and resolves names again if nothing was received for a long time.
  */
 
 import type { Config } from '../../config/config.ts'
@@ -21,7 +21,7 @@ import { captureInterface, obfsSystem, openSockets } from './sockets.ts'
 
 /** protocol.md 9.2 */
 const BACKLOG = 16
-/** What the listening socket has already is set there (coverSocket), and connections inherit it. */
+/** All other options are set on the listening socket (coverSocket) and inherited by its connections. */
 const COVER_TCP = { nodelay: true, keepalive: false }
 
 export class ObfsServer implements Transport {
@@ -36,14 +36,14 @@ export class ObfsServer implements Transport {
   #config: Config
   #socket: ObfsSocket | undefined
   #listener: TcpListener | undefined
-  /** Where packets are captured. */
+  /** The address at which packets are captured. */
   #attached: SocketAddress | undefined
   #closed = false
-  /** What changes sockets runs one after the other. */
+  /** Serializes actions that change the sockets. */
   #queue: Promise<void> = Promise.resolve()
   #failing = false
 
-  /** @throws StartError when the system has not what is needed */
+  /** @throws StartError if the operating system lacks the required calls */
   constructor({ runtime, config, log, driver, aead }: TransportOptions) {
     this.#runtime = runtime
     this.#config = config
@@ -73,7 +73,7 @@ export class ObfsServer implements Transport {
     const bind = bindOf(addresses)
     const isTcp = this.#config.obfs === 'dpi/tcp'
     if (isTcp && bind.port === 0) {
-      throw new ConfigError('kcp_bind', quote(this.#config.kcp_bind ?? ''), 'obfs dpi/tcp needs a port here')
+      throw new ConfigError('kcp_bind', quote(this.#config.kcp_bind ?? ''), 'obfs dpi/tcp requires a port')
     }
     this.#driver.start(coreConfig(this.#config, this.#aead, bind.family))
     this.#socket = await openSockets(this.#os, this.#config, this.#driver, bind.family)
@@ -102,7 +102,7 @@ export class ObfsServer implements Transport {
     this.#cover.end(context)
   }
 
-  /** It has no contexts: clients with a cover dial again when theirs is gone. */
+  /** A fresh engine has no contexts. Resetting the covers makes their clients redial. */
   onEngineReplaced(): void {
     this.#socket?.engineReplaced()
     this.#cover.resetAll()
@@ -110,7 +110,7 @@ export class ObfsServer implements Transport {
     try {
       this.#attach(this.#attached)
     } catch (error) {
-      this.#complain(error)
+      this.#warn(error)
     }
   }
 
@@ -118,26 +118,27 @@ export class ObfsServer implements Transport {
     return this.#inTurn(() => this.#follow(config))
   }
 
-  /** Looks names up again, and opens what they have moved. Never rejects. */
+  /** Resolves names again and reopens what moved. Never rejects. */
   #look(): Promise<void> {
-    return this.#inTurn(() => this.#follow(this.#config)).catch((error) => this.#complain(error))
+    return this.#inTurn(() => this.#follow(this.#config)).catch((error) => this.#warn(error))
   }
 
-  /** Runs an action that changes the sockets when those before it are done. */
+  /** Runs an action that changes the sockets after all earlier ones. */
   #inTurn(action: () => Promise<void>): Promise<void> {
     const turn = this.#queue.then(action)
     this.#queue = turn.catch(() => {})
     return turn
   }
 
-  #complain(error: unknown): void {
-    if (!this.#failing) this.#log.warning(`addresses are looked up again later: ${messageOf(error)}`)
+  /** Logs the first of a series of failures. */
+  #warn(error: unknown): void {
+    if (!this.#failing) this.#log.warning(`address lookup failed, retrying: ${messageOf(error)}`)
     this.#failing = true
   }
 
   /**
-   * Moves to where the names of a configuration lead, which may be another one.
-   * @throws StartError, or the error of a socket; another configuration is not taken over then
+   * Resolves the names of a configuration and applies it; it may be the current one or a new one.
+   * @throws StartError, or the error of a socket; a new configuration is then not applied
    */
   async #follow(config: Config): Promise<void> {
     const { addresses, failures } = await resolveAddresses(this.#runtime, config, this.addresses)
@@ -148,7 +149,7 @@ export class ObfsServer implements Transport {
     const bind = bindOf(addresses)
     try {
       if (bind.family !== bindOf(before).family) {
-        throw new StartError(`kcp_bind: a change to IPv${bind.family} needs a restart`)
+        throw new StartError(`kcp_bind: changing to IPv${bind.family} requires a restart`)
       }
       if (config !== old) this.#driver.reconfigure(coreConfig(config, this.#aead, bind.family))
       this.#config = config
@@ -156,7 +157,7 @@ export class ObfsServer implements Transport {
       else await this.#bind(bind)
     } catch (error) {
       if (config === old) {
-        // the target moves all the same
+        // the target moves nevertheless
         this.#setAddresses({ ...addresses, bind: before.bind })
         throw error
       }
@@ -167,7 +168,7 @@ export class ObfsServer implements Transport {
     }
     this.#setAddresses(addresses)
     if (failures[0] === undefined) this.#failing = false
-    else this.#complain(failures[0])
+    else this.#warn(failures[0])
   }
 
   #setAddresses(addresses: ResolvedAddresses): void {

@@ -1,6 +1,7 @@
 /**
- * An obfuscated path as the driver's socket (protocol.md 9): captured packets go to the engine, their payloads to the driver; the driver's datagrams get their
- * headers from the engine and leave by a raw socket. Connections, dials and names are server.ts and client.ts.
+ * The driver's socket of an obfuscated transport (protocol.md 9): passes captured packets to the engine and their
+ * payloads to the driver; adds the engine's headers to the driver's datagrams and sends them through a raw socket.
+ * Connections, dials and names are in server.ts and client.ts.
  */
 
 import { type Core, Obfs, ObfsRx, ObfsTx } from '../../engine/core.ts'
@@ -8,22 +9,22 @@ import type { SocketAddress } from '../../net/address.ts'
 import { AddressCache } from '../../net/address-cache.ts'
 import type { Clock, Timer, UdpHandlers, UdpSocket } from '../../runtime.ts'
 
-/** Bytes of an outgoing datagram's buffer. The engine's slots hold more. */
+/** Size of a send buffer, bytes. The engine's slots are larger. */
 const BUFFER_BYTES = 1536
-/** Datagrams that wait to leave, at most; a power of two. */
+/** Maximum number of queued datagrams; a power of two. */
 const QUEUE_SLOTS = 256
-/** A raw socket that is full is tried again after this time, ms. */
+/** A full raw socket is retried after this time, ms. */
 const FULL_RETRY_MS = 1
-/** Batches of packets without payload that leave at one time, at most. */
+/** Maximum batches of packets without payload sent at once. */
 const CONTROL_ROUNDS = 8
 
-/** Where captured packets come from, see PacketSocket. */
+/** Source of captured packets, see PacketSocket. */
 export interface PacketSide {
   attach(ifindex: number, filterPtr: number, count: number): void
   close(): void
 }
 
-/** Where packets leave, see RawSocket. */
+/** Sink of outgoing packets, see RawSocket. */
 export interface RawSide {
   send(descriptorsPtr: number, from: number, count: number): number
   close(): void
@@ -32,15 +33,15 @@ export interface RawSide {
 export interface ObfsSocketOptions {
   /** The engine in use. */
   readonly core: Core
-  /** Whether there is none to call. */
+  /** Whether no engine may be called. */
   readonly dead: boolean
   readonly clock: Clock
   /** See ObfsKind. */
   readonly kind: number
   readonly handlers: UdpHandlers
-  /** Ticks of the engine. */
+  /** Current time of the engine's clock. */
   now(): number
-  /** What a callback threw. */
+  /** Handles an exception thrown by a callback. */
   caught(error: unknown): void
   openPacket(onBatch: (count: number) => void): PacketSide
   openRaw(): RawSide
@@ -55,19 +56,20 @@ export class ObfsSocket implements UdpSocket {
   readonly #raw: RawSide
   readonly #slots: number
   readonly #peers = new AddressCache()
-  /** Of the payload in each receive descriptor, the early one last: mostly of one size. */
+  /** Cached views of the payload of each receive descriptor, the early one last; most payloads have the same length. */
   readonly #views: (Uint8Array | undefined)[]
   readonly #free: Uint8Array[] = []
-  /** Buffers that the driver holds or that wait here. */
+  /** Buffers held by the driver or queued here. */
   #taken = 0
+  /** acquire() returned null and onWritable has not been called since. */
   #starved = false
-  /** Ring of datagrams that wait. */
+  /** Ring of queued datagrams. */
   readonly #buffers: (Uint8Array | undefined)[] = new Array<undefined>(QUEUE_SLOTS).fill(undefined)
   readonly #lengths = new Uint32Array(QUEUE_SLOTS)
   readonly #receivers: SocketAddress[] = new Array<SocketAddress>(QUEUE_SLOTS).fill(NOWHERE)
   #first = 0
   #waiting = 0
-  /** Descriptors with packets that the raw socket has not taken: from `#sent` to `#ready`. */
+  /** Descriptors of packets not yet accepted by the raw socket: from `#sent` to `#ready`. */
   #ready = 0
   #sent = 0
   #retry: Timer | undefined
@@ -92,8 +94,8 @@ export class ObfsSocket implements UdpSocket {
   }
 
   /**
-   * Sets the local address; only packets to it are received from now on.
-   * @param local port 0 and the wildcard address are any
+   * Sets the local address; only packets to it are received afterwards.
+   * @param local port 0 and the wildcard address match any
    * @param ifindex 0: all interfaces
    */
   attach(local: SocketAddress, ifindex: number): void {
@@ -109,7 +111,7 @@ export class ObfsSocket implements UdpSocket {
     this.#local = local
   }
 
-  /** Another engine is in use, without contexts: what waits has no way out. attach() must follow. */
+  /** Another engine is in use, without contexts: drops the queued datagrams. The caller must then call attach(). */
   engineReplaced(): void {
     this.#options.clock.clearTimer(this.#retry)
     this.#retry = undefined
@@ -127,8 +129,8 @@ export class ObfsSocket implements UdpSocket {
   }
 
   /**
-   * Server: a TCP connection of `remote` is there.
-   * @returns its context, 0 = refuse it. What it sent before is delivered
+   * Server: creates the context of a TCP connection from `remote` and delivers a payload received before it.
+   * @returns the context; 0 = refuse the connection
    */
   accept(remote: SocketAddress): number {
     const { core, now } = this.#options
@@ -139,8 +141,9 @@ export class ObfsSocket implements UdpSocket {
   }
 
   /**
-   * Client: begins anew with `remote`.
+   * Client: creates a new context for `remote`.
    * @returns the context
+   * @throws Error if the engine refuses
    */
   dial(remote: SocketAddress): number {
     const { core, now } = this.#options
@@ -149,7 +152,7 @@ export class ObfsSocket implements UdpSocket {
     return context
   }
 
-  /** Ends a context, its sessions too. */
+  /** Ends a context and its sessions. */
   release(context: number): void {
     const { core, now } = this.#options
     core.calls.obfs_release(context, now())
@@ -209,8 +212,8 @@ export class ObfsSocket implements UdpSocket {
   }
 
   /**
-   * Moves waiting datagrams into the engine's slots.
-   * @returns how many
+   * Moves queued datagrams into the engine's slots.
+   * @returns number of datagrams moved
    */
   #fill(): number {
     const { core } = this.#options
@@ -222,7 +225,7 @@ export class ObfsSocket implements UdpSocket {
       core.u32[at + ObfsTx.length] = this.#lengths[this.#first] ?? 0
       this.#peers.write(this.#receivers[this.#first] ?? NOWHERE, core.u32, at + ObfsTx.address)
       if (buffer !== undefined) {
-        // all of it: a view of the datagram would cost more than copying the rest of the buffer
+        // copies the whole buffer: a view of the datagram would cost more than copying the rest
         core.u8.set(buffer, core.u32[at + ObfsTx.ptr] ?? 0)
         this.#free.push(buffer)
       }
@@ -235,8 +238,8 @@ export class ObfsSocket implements UdpSocket {
   }
 
   /**
-   * Gives packets to the raw socket.
-   * @returns whether it took all of them
+   * Passes packets to the raw socket.
+   * @returns whether it accepted all of them
    */
   #push(): boolean {
     if (this.#retry !== undefined) return false
@@ -252,7 +255,7 @@ export class ObfsSocket implements UdpSocket {
     return false
   }
 
-  /** Sends the engine's packets without payload. One that finds the raw socket full is lost, as on any bad network. */
+  /** Sends the engine's packets without payload. They are dropped if the raw socket is full. */
   #control(): void {
     const { core } = this.#options
     for (let round = 0; round < CONTROL_ROUNDS; round++) {
@@ -277,10 +280,13 @@ export class ObfsSocket implements UdpSocket {
     })
   }
 
-  /** Hands the payload of a receive descriptor on, if it has one. */
+  /**
+   * Delivers the payload of a receive descriptor.
+   * @returns whether there was one
+   */
   #deliver(at: number, slot: number): boolean {
     const { core, handlers } = this.#options
-    // a handler calls the engine, which may grow its memory
+    // read the views again each time: a handler may call the engine, which may grow its memory
     const { u8, u32 } = core
     if (((u32[at + ObfsRx.flags] ?? 0) & ObfsRx.HAS_PAYLOAD) === 0) return false
     const start = u32[at + ObfsRx.payload] ?? 0

@@ -1,5 +1,6 @@
 /**
- * Opens what both sides of an obfuscator need (protocol.md 9.1): the capture and the raw socket as the driver's socket, and the interface to capture at.
+ * Opens the sockets of both sides of an obfuscated transport (protocol.md 9.1): the capture socket and the raw socket,
+ * combined into the driver's socket. Also selects the capture interface.
  */
 
 import type { Config } from '../../config/config.ts'
@@ -16,7 +17,7 @@ import type { OperatingSystem, Runtime } from '../../runtime.ts'
 import { ObfsSocket } from './socket.ts'
 
 /**
- * The operating system, if it has what an obfuscator needs.
+ * Checks that the operating system provides the calls required by an obfuscator.
  * @throws StartError
  */
 export function obfsSystem(runtime: Runtime, config: Config): OperatingSystem {
@@ -31,8 +32,8 @@ export function obfsSystem(runtime: Runtime, config: Config): OperatingSystem {
 }
 
 /**
- * Opens both sockets and gives them to the driver. They receive nothing before ObfsSocket.attach.
- * @throws StartError saying what is missing
+ * Opens both sockets and adds them to the driver. They receive nothing before ObfsSocket.attach.
+ * @throws StartError naming the missing feature or privilege
  */
 export async function openSockets(
   os: OperatingSystem,
@@ -42,7 +43,7 @@ export async function openSockets(
 ): Promise<ObfsSocket> {
   const { calls } = driver.core
   const { sndbuf, rcvbuf } = config.udp
-  // engines come and go, the sockets stay: they could not be opened again without privileges
+  // the sockets outlive an engine: reopening them would require privileges
   const memory = {
     get buffer() {
       return driver.core.calls.memory.buffer
@@ -84,11 +85,14 @@ export async function openSockets(
   } catch (error) {
     throw new StartError(`obfs = ${quote(config.obfs ?? '')}: ${messageOf(error)}`)
   }
-  if (socket === undefined) throw new Error('the driver opened no socket')
+  if (socket === undefined) throw new Error('the driver did not open a socket')
   return socket
 }
 
-/** Interface to capture at, 0 = all: that of a link-local address, else `netdev`, which only warns when there is none of that name. */
+/**
+ * Selects the capture interface: that of a link-local address, else `netdev`. An unknown `netdev` is only logged.
+ * @returns the interface index, 0 = all
+ */
 export function captureInterface(
   os: OperatingSystem,
   config: Config,

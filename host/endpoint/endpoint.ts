@@ -1,7 +1,7 @@
 /**
- * One running client, server or rendezvous server: puts configuration, key, engine, sockets and monitoring together in
- * the order of protocol.md 10.4, and takes over a changed configuration (10.5). It owns what outlives an engine that
- * trapped: secret, sockets, totals. The loop around the engine is driver/, how datagrams reach the peer is transport/.
+ * A running client, server or rendezvous server: sets up configuration, key, engine, sockets and monitoring in the
+ * order of protocol.md 10.4, and applies reloads (10.5). It owns what outlives a trapped engine: secret, sockets,
+ * totals. The loop around the engine is in driver/, the sockets towards the peer are in transport/.
  */
 
 import { StartError, step } from '../errors.ts'
@@ -32,33 +32,33 @@ import { ObfsServer } from '../transport/obfs/server.ts'
 import { resolveKey } from '../transport/resolver.ts'
 import { EndpointMonitor } from './monitor.ts'
 
-/** What makes an endpoint one of several that share a port (host/workers). */
+/** The socket and secret of a worker, one of several endpoints that share a port (host/workers). */
 export interface WorkerSocket {
-  /** Descriptor of the bound socket to serve, that of `listen` or of `kcp_bind`. */
+  /** Descriptor of the bound socket to use for `listen` or `kcp_bind`. */
   readonly fd: number
-  /** This worker's part of the secret. */
+  /** This worker's share of the secret. */
   readonly secret: SecretPart
 }
 
 const NO_OPTIONS: SocketOptions = { reuseport: false, sndbuf: 0, rcvbuf: 0, netdev: '', refused() {} }
 
-/** Socket options that bring the socket of a worker. */
+/** Adds the worker's socket, if any, to socket options. */
 const adopting = (options: SocketOptions | undefined, worker: WorkerSocket | undefined): SocketOptions | undefined =>
   worker === undefined ? options : { ...NO_OPTIONS, ...options, fd: worker.fd }
 
 /** A running endpoint, from startEndpoint. */
 export class Endpoint {
   readonly driver: Driver
-  /** For the monitoring server, here or in another process. */
+  /** For the monitoring server, in this or another process. */
   readonly monitor: EndpointMonitor
-  /** Fulfilled with the error when the engine trapped again and again. Everything is closed by then. */
+  /** Resolves with the error when the engine has trapped repeatedly. Everything is already closed then. */
   readonly failed: Promise<Error>
   readonly #runtime: Runtime
   readonly #log: Log
   readonly #aead: Aead | undefined
   readonly #worker: WorkerSocket | undefined
   readonly #client: boolean
-  /** Options of TCP and UDP sockets, by configuration: each of them logs an option that is not in force once. */
+  /** Socket options by configuration, cached so that an option that could not be set is logged once. */
   readonly #tcpSockets = new WeakMap<Config, SocketOptions>()
   readonly #udpSockets = new WeakMap<Config, SocketOptions>()
   #config: Config
@@ -72,7 +72,7 @@ export class Endpoint {
 
   /**
    * @param aead undefined: no method
-   * @param worker set when this endpoint is one of several
+   * @param worker set if this endpoint is a worker
    */
   constructor(runtime: Runtime, config: Config, log: Log, aead: Aead | undefined, worker: WorkerSocket | undefined) {
     this.#runtime = runtime
@@ -88,12 +88,12 @@ export class Endpoint {
     this.monitor = new EndpointMonitor(runtime, this)
   }
 
-  /** Where applications connect to (client). */
+  /** Client: the TCP address that applications connect to. */
   get tcp(): SocketAddress | undefined {
     return this.#listener?.local
   }
 
-  /** Where the UDP socket was bound at the start. */
+  /** Local address of the UDP socket at start. */
   get udp(): SocketAddress {
     if (this.#udp === undefined) throw new Error('not started')
     return this.#udp
@@ -112,7 +112,7 @@ export class Endpoint {
     return this.#transport
   }
 
-  /** What TCP connections get; adapters read it at every dial and accept. */
+  /** Options of TCP connections; adapters read them at every dial and accept. */
   #tcpOptions(): TcpOptions {
     const current = (): Config => this.#config
     const socketOptions = (): SocketOptions | undefined => this.#tcpSocketOptions()
@@ -155,8 +155,8 @@ export class Endpoint {
   }
 
   /**
-   * Opens everything. Once.
-   * @throws ConfigError, or StartError naming the step that failed; nothing stays open then
+   * Opens sockets, monitoring and transport. Call it once.
+   * @throws ConfigError, or StartError naming the failed step; everything is closed then
    */
   async open(): Promise<void> {
     const config = this.#config
@@ -185,9 +185,9 @@ export class Endpoint {
   }
 
   /**
-   * Takes over a configuration of the same mode, all of it or nothing; living connections stay (protocol.md 10.5).
-   * Fulfilled when its names were followed, or could not be for now; never rejects for a name.
-   * @throws ConfigError, StartError, or the error of a socket that cannot be opened; everything stays as it was then
+   * Applies a configuration of the same mode, completely or not at all; open connections are kept (protocol.md 10.5).
+   * Resolves after one attempt to resolve its names; a name that cannot be resolved is not an error.
+   * @throws ConfigError, StartError, or the error of a socket that cannot be opened; nothing is changed then
    */
   async reload(fresh: Config): Promise<void> {
     const before = this.#config
@@ -195,7 +195,7 @@ export class Endpoint {
     await this.#transport?.reload(config)
     this.#config = config
     this.#monitoring?.reload(config)
-    for (const key of kept) this.#log.warning(`config key ${key}: the change needs a restart, it is left out`)
+    for (const key of kept) this.#log.warning(`config key ${key}: the change needs a restart and is ignored`)
     const known = new Set(configWarnings(before))
     for (const text of configWarnings(config)) if (!known.has(text)) this.#log.warning(text)
   }
@@ -256,8 +256,8 @@ async function openCipher(config: Config, crypto: RuntimeCrypto): Promise<Aead |
 /**
  * Starts an endpoint.
  * @param crypto the runtime's ciphers
- * @param worker set when this endpoint is one of several: the first process logs what concerns all and serves `http_listen`
- * @throws ConfigError, or StartError naming the step that failed; nothing stays open then
+ * @param worker set if this endpoint is a worker: the first process logs what concerns all and serves `http_listen`
+ * @throws ConfigError, or StartError naming the failed step; everything is closed then
  */
 export async function startEndpoint(
   runtime: Runtime,

@@ -1,6 +1,6 @@
 /**
- * Figures of a running endpoint: those of the engine in use, with the totals of those that trapped. Everything is read
- * on demand. How it is shown is monitoring/.
+ * Statistics of a running endpoint: those of the engine in use plus the totals of the engines that trapped. Everything
+ * is read on demand; monitoring/ renders it.
  */
 
 import { type Config, MODE_CLIENT, MODE_RENDEZVOUS } from '../config/config.ts'
@@ -26,7 +26,7 @@ import type { Runtime } from '../runtime.ts'
 import { type ContextSteps, readContexts } from '../transport/obfs/context-stats.ts'
 import type { Transport } from '../transport/transport.ts'
 
-/** What is shown, as it is now. */
+/** The objects that the statistics are read from. */
 export interface Shown {
   readonly config: Config
   readonly driver: Driver
@@ -37,7 +37,7 @@ export class EndpointMonitor implements Monitor {
   readonly started: number
   readonly #runtime: Runtime
   readonly #shown: Shown
-  /** Totals of the engines that trapped, and the last one of them. */
+  /** Totals of the engines that trapped, and the last of these engines. */
   #past = totalsOf(NO_COUNTERS)
   #broken: Core | undefined
 
@@ -47,7 +47,7 @@ export class EndpointMonitor implements Monitor {
     this.started = runtime.clock.monotonic()
   }
 
-  /** An engine trapped: its totals stay. */
+  /** An engine trapped: adds its totals to those of the past. */
   engineLost(broken: Core): void {
     if (broken === this.#broken) return
     this.#broken = broken
@@ -108,11 +108,11 @@ export class EndpointMonitor implements Monitor {
     const { driver } = this.#shown
     const counters = driver.read((core) => readCounters(core, driver.now()), undefined)
     if (counters !== undefined) return counters
-    // it trapped, and is not one of the past yet
+    // the engine trapped; its totals count unless engineLost has already added them
     return driver.core === this.#broken ? totalsOf(NO_COUNTERS) : totalsOf(lastCounters(driver.core))
   }
 
-  /** Steps through a list of the engine's, which ends early when that engine does. */
+  /** Iterates over a list of the engine; ends early if the engine is replaced. */
   *#steps<Step>(read: (core: Core) => Iterator<Step, void>): Generator<Step, void, undefined> {
     const { driver } = this.#shown
     const { core } = driver

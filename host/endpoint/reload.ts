@@ -1,6 +1,6 @@
 /**
- * The reload loop (protocol.md 10.5): reads the file again, checks it, and hands it to the running endpoint, which takes
- * over all of it or nothing.
+ * The reload loop (protocol.md 10.5): reads the file again, checks it, and passes it to the running endpoint, which
+ * applies it completely or not at all.
  */
 
 import type { Config } from '../config/config.ts'
@@ -14,17 +14,20 @@ import { checkAddresses } from '../transport/resolver.ts'
 export interface ReloadOptions {
   readonly runtime: Pick<Runtime, 'readFile'>
   readonly log: Log
-  /** The path of the start, as it was given. */
+  /** Path of the configuration file, as given at start. */
   readonly path: string
   readonly endpoint: { readonly config: Config; reload(config: Config): Promise<void> }
-  /** Sets level and output of the log, and says there what is doubtful about the file. */
+  /** Sets level and output of the log, and logs warnings about the file. */
   applyLog(config: Config): void
-  /** A reload begins, and ended (with success or not): for service managers. */
+  /** Called before and after each reload, successful or not, for service managers. */
   onBegin?(): void
   onEnd?(): void
 }
 
-/** The handler of SIGHUP. One reload at a time: a request during one makes another follow it. The result never rejects. */
+/**
+ * Makes the SIGHUP handler. Reloads run one at a time; a request during a reload causes one more after it.
+ * @returns a function whose promise never rejects
+ */
 export function makeReload(options: ReloadOptions): () => Promise<void> {
   let running: Promise<void> | undefined
   let again = false
@@ -57,6 +60,6 @@ async function reloadOnce({ runtime, log, path, endpoint, applyLog }: ReloadOpti
     applyLog(config)
     log.notice('config successfully reloaded')
   } catch (error) {
-    log.error(`reload failed, the old configuration stays: ${messageOf(error)}`)
+    log.error(`reload failed, keeping the old configuration: ${messageOf(error)}`)
   }
 }

@@ -235,7 +235,7 @@ export class WorkerGroup {
     this.#http?.reload(config)
     // those that were started meanwhile
     await this.#give(config)
-    for (const key of kept) this.log.warning(`config key ${key}: the change needs a restart, it is left out`)
+    for (const key of kept) this.log.warning(`config key ${key}: the change needs a restart and is ignored`)
     const known = new Set(configWarnings(before))
     for (const text of configWarnings(config)) if (!known.has(text)) this.log.warning(text)
   }

@@ -33,7 +33,7 @@ async function reload(end: Running, change: Parameters<Running['reload']>[0], sa
 }
 
 const RELOADED = 'config successfully reloaded'
-const FAILED = 'reload failed, the old configuration stays'
+const FAILED = 'reload failed, keeping the old configuration'
 
 async function assertEchoes(tunnel: Tunnel): Promise<void> {
   const app = await tunnel.dial()

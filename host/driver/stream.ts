@@ -170,7 +170,7 @@ export class Stream implements TcpHandlers {
         this.#table.forget(this.handle)
         host.core.calls.stream_connected(this.handle, 0, host.now())
       } else if (error !== undefined || !this.#readEnded || !this.#writeEnded) {
-        if (host.log.at(LOG_INFO)) host.log.info(`${this.label} TCP connection failed: ${error?.message ?? 'closed'}`)
+        if (host.log.at(LOG_INFO)) host.log.info(`${this.label} TCP connection lost: ${error?.message ?? 'closed'}`)
         this.#table.forget(this.handle)
         host.core.calls.stream_abort(this.handle, host.now())
       }

@@ -67,7 +67,7 @@ export class ResolveLoop {
   ended(failure: unknown): void {
     if (this.#closed) return
     if (failure !== undefined && !this.#failing) {
-      this.#log.warning(`address lookup failed, retrying: ${messageOf(failure)}`)
+      this.#log.warning(`address update failed, retrying: ${messageOf(failure)}`)
     }
     if (failure === undefined && this.#failing) this.#log.notice('addresses resolved again')
     this.#failing = failure !== undefined

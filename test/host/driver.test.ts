@@ -267,7 +267,7 @@ test('MUST 59: after a silence the client follows a name that leads elsewhere', 
     client.driver.pump()
   }
   const lookups = (): number =>
-    network.printed.filter((line) => line.includes('address lookup failed, retrying')).length
+    network.printed.filter((line) => line.includes('address update failed, retrying')).length
   // the name is gone for a while: that is survived, and said once
   network.hosts.delete('server.test')
   silence()

@@ -132,7 +132,7 @@ export class ObfsServer implements Transport {
 
   /** Logs the first of a series of failures. */
   #warn(error: unknown): void {
-    if (!this.#failing) this.#log.warning(`address lookup failed, retrying: ${messageOf(error)}`)
+    if (!this.#failing) this.#log.warning(`address update failed, retrying: ${messageOf(error)}`)
     this.#failing = true
   }
 

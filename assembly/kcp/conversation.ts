@@ -140,6 +140,8 @@ export class AckQueue extends ReceiveBuffer {
   lastSn: Sn
   lastTs: Ts
   ackAtOnce: u8
+  // since when una is below what the peer has acknowledged, in units of RENEGED_UNIT_SHIFT; 0 = it is not
+  renegedAt: u16
 }
 
 /** RACK-TLP (RFC 8985), and the classic rule of `resend`. */

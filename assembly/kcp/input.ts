@@ -64,6 +64,11 @@ const MIN_KEPT_BYTES: u32 = 700
 const BARE_MESSAGE_BYTES: u32 = 4
 /** A KEEPALIVE as it is on the wire: type 3, length 4. */
 const KEEPALIVE_MESSAGE: u32 = 0x04000300
+/** An acknowledged segment is lost at the peer if una is below it this long after the last delivery, for so many units. */
+const RENEGED_TICKS: Ticks = 10 * TICKS_PER_SECOND
+const RENEGED_UNITS: u16 = 2
+/** About one second. */
+const RENEGED_UNIT_SHIFT: u32 = 13
 /** Added to a ts that is not to be echoed: far in the future, so that no sender takes an RTT sample (protocol.md 5.6). */
 const OTHER_TS: Ts = 0x40000000
 /** Longest payload that is searched for KEEPALIVEs. */
@@ -105,7 +110,7 @@ export function input(c: Conversation, at: usize, size: u32, mayKeep: bool, now:
       break
     }
     const segmentUna = readUna(at)
-    if (isForgotten(c, at, cmd, segmentUna, now)) return effects | FORGOTTEN
+    if (isForgotten(c, at, cmd, segmentUna, now) || hasReneged(c, at, segmentUna, now)) return effects | FORGOTTEN
     if (diff(segmentUna, una) >= 0 && diff(segmentUna, c.sndNxt) <= 0) {
       una = segmentUna
       // an older una carries an outdated window
@@ -173,6 +178,22 @@ class AckSummary {
   newestSentAt: Ticks
   newestSn: Sn
   oldestSentAt: Ticks
+}
+
+/**
+ * Detects a peer that lost segments it has acknowledged out of order: it restarted in between, and waits for them for
+ * ever. Its una stays below ours although it has room and nothing was delivered for a long time. A single datagram may
+ * be an old one, which waited while this process did not run.
+ */
+function hasReneged(c: Conversation, at: usize, segmentUna: Sn, now: Ticks): bool {
+  if (diff(segmentUna, c.sndUna) >= 0) {
+    c.renegedAt = 0
+    return false
+  }
+  if (readWnd(at) == 0 || now - c.deliveredAt < RENEGED_TICKS) return false
+  const unit = max<u16>(<u16>(now >> RENEGED_UNIT_SHIFT), 1)
+  if (c.renegedAt == 0) c.renegedAt = unit
+  return <u16>(unit - c.renegedAt) >= RENEGED_UNITS
 }
 
 const acks: AckSummary = changetype<AckSummary>(memory.data(20, 8))

@@ -197,8 +197,8 @@ export function take(cls: u32): usize {
   mark(block, outer, RED_ZONE)
   mark(block, cls, INNER)
   store<u8>(shadowOf(block), <u8>cls)
-  // the sets of the replay filter rely on fresh memory being zero: only they take the largest blocks at the start
-  memory.fill(block, cls == MAX_CLASS ? 0 : NEW_PATTERN, (<usize>1) << cls)
+  // the sets of the replay filter rely on the zeros of fresh memory: only they take the largest blocks
+  if (cls != MAX_CLASS) memory.fill(block, NEW_PATTERN, (<usize>1) << cls)
   excludeFromUse(-(1 << cls))
   return block
 }

@@ -374,6 +374,32 @@ test('a client that has received data confirms no question of a server that has 
   }
 })
 
+test('a server that restarted after it acknowledged segments out of order is not waited for', () => {
+  const solo = new Solo({ role: 'client', sealing: 'random' })
+  const handle = solo.open()
+  const conv = solo.endpoint.convOf(handle)
+  solo.endpoint.drain()
+  for (const { sn, ts } of solo.takeSegments(conv)) solo.feed(ack(conv, sn, ts, 1))
+  solo.write(handle, new Uint8Array(4000))
+  solo.endpoint.drain()
+  solo.run(5)
+  const sent = solo.takeSegments(conv).filter(({ cmd, sn }) => cmd === 'PUSH' && sn > 1)
+  assert.ok(sent.length >= 2)
+  // the first server has all but sn 1; the next one opens with sn 1 retransmitted, and lacks the others
+  for (const { sn, ts } of sent) solo.feed(ack(conv, sn, ts, 1))
+  solo.run(500)
+  for (const { cmd, sn, ts } of solo.takeSegments(conv)) if (cmd === 'PUSH') solo.feed(ack(conv, sn, ts, 2))
+  for (let i = 0; i < 20 && solo.endpoint.sessions > 0; i++) {
+    solo.run(2500)
+    solo.feed(push(conv, i, KEEPALIVE, { ts: i, una: 2 }))
+  }
+  assert.equal(
+    solo.events.filter(({ type }) => type === EventType.ABORT).map(({ arg }) => arg),
+    [7],
+  )
+  assert.ok(solo.take().some((output) => summary(output) === 'RESET'))
+})
+
 // ---- RESET
 
 test.run()

@@ -1,0 +1,101 @@
+/** The simulated world itself: it repeats a seed exactly, sees what is wrong, and makes a failing scenario smaller. */
+import { suite } from 'uvu'
+import * as assert from 'uvu/assert'
+import { crypto } from '../../runtime-node/crypto.ts'
+import { Coverage } from '../../testkit/world/coverage.ts'
+import { missingKeys } from '../../testkit/world/reloads.ts'
+import { drawScenario, type Scenario } from '../../testkit/world/scenario.ts'
+import { shrink } from '../../testkit/world/shrink.ts'
+import { SimulatedTcp } from '../../testkit/world/tcp.ts'
+import { World } from '../../testkit/world/world.ts'
+
+const test = suite('simulate/world')
+
+/** A pair on a good link, without faults. */
+function calm(seed: number): Scenario {
+  return { ...drawScenario(seed), topology: 'pair', faults: [], config: {} }
+}
+
+test('a seed gives the same world again', async () => {
+  const runs = []
+  for (let i = 0; i < 2; i++) {
+    const { events, datagrams, bytes, logs } = await (await World.make(drawScenario(8), crypto)).run()
+    runs.push({ events, datagrams, bytes, logs })
+  }
+  assert.ok((runs[0]?.bytes ?? 0) > 1_000_000)
+  assert.equal(runs[0], runs[1])
+})
+
+test('one wrong byte is seen', async () => {
+  const { write } = SimulatedTcp.prototype
+  let writes = 0
+  SimulatedTcp.prototype.write = function (buffer, length) {
+    if (++writes === 500) buffer[0] = (buffer[0] ?? 0) ^ 1
+    return write.call(this, buffer, length)
+  }
+  try {
+    const { violations } = await (await World.make(calm(1), crypto)).run()
+    assert.match(violations[0] ?? '', /wrong bytes|nobody opened/)
+  } finally {
+    SimulatedTcp.prototype.write = write
+  }
+})
+
+test('a clean end before every byte is seen', async () => {
+  const { write } = SimulatedTcp.prototype
+  let writes = 0
+  SimulatedTcp.prototype.write = function (buffer, length) {
+    if (++writes < 500 || length < 10) return write.call(this, buffer, length)
+    SimulatedTcp.prototype.write = write
+    return write.call(this, buffer, length - 1) + 1
+  }
+  try {
+    const { violations } = await (await World.make(calm(1), crypto)).run()
+    assert.match(violations[0] ?? '', /wrong bytes|clean end/)
+  } finally {
+    SimulatedTcp.prototype.write = write
+  }
+})
+
+test('a network that never heals leaves streams that are reported', async () => {
+  const world = await World.make(calm(2), crypto)
+  world.network.send = () => {}
+  const { violations } = await world.run()
+  assert.match(violations[0] ?? '', /stuck/)
+})
+
+test('an answer to a forged datagram is reported', async () => {
+  const world = await World.make(calm(3), crypto)
+  const [forger] = world.network.outsiders.values()
+  const address = { family: 4, address: '198.51.100.1', port: 4000, scope: 0 } as const
+  world.loop.at(100, () => forger?.({ from: address, to: address, bytes: new Uint8Array(9) }))
+  const { violations } = await world.run()
+  assert.match(violations[0] ?? '', 'a forged datagram was answered')
+})
+
+test('every key of the configuration is reloaded with some value, or cannot be', () => {
+  assert.equal(missingKeys(), [])
+})
+
+test('what no seed reached is named', () => {
+  const coverage = new Coverage()
+  const all = coverage.missing().length
+  coverage.add({ topology: 'pair', kinds: ['loss', 'crash'], reloaded: ['linger'], states: ['linger'] })
+  assert.is(coverage.missing().length, all - 6)
+  assert.ok(coverage.missing().includes('faults crash and trap'))
+})
+
+test('a failing scenario loses what its failure does not need', async () => {
+  const scenario = drawScenario(15)
+  const [wanted] = scenario.faults
+  const small = await shrink(scenario, async ({ faults, streams }) => {
+    return faults.some(({ kind }) => kind === wanted?.kind) && streams.length >= 2
+  })
+  assert.equal(
+    small.faults.map(({ kind }) => kind),
+    [wanted?.kind],
+  )
+  assert.is(small.streams.length, 2)
+})
+
+test.run()

@@ -1,0 +1,179 @@
+/**
+ * An application at one end of a stream: sends a pattern, checks what it receives, closes its direction when it is told to, and
+ * knows whether the stream ended as it must: with every byte, or by a reset.
+ */
+import type { TcpHandlers } from '../../host/runtime.ts'
+import type { EventLoop } from './event-loop.ts'
+import type { Violation } from './machine.ts'
+import { type Pattern, RUN_BYTES } from './pattern.ts'
+import type { SimulatedTcp } from './tcp.ts'
+
+/** What one end does. */
+export interface EndPlan {
+  /** Bytes to send. */
+  readonly send: number
+  /** Bytes that the other end sends. */
+  readonly expect: number
+  /** Bytes written at once, and ms between two writes. */
+  readonly chunk: number
+  readonly pause: number
+  /** Closes its direction only when the other one ended. */
+  readonly finLast: boolean
+  /** ms between two reads of what has arrived; 0: reads at once. */
+  readonly readPause: number
+  /** Aborts the connection when so many bytes were sent; -1: never. */
+  readonly abortAt: number
+}
+
+export type Ending = 'open' | 'complete' | 'reset' | 'aborted'
+
+/** Keys of the patterns of one direction each. */
+export interface Keys {
+  readonly send: number
+  readonly receive: number
+  /** First bytes received that are no pattern. */
+  readonly skip: number
+}
+
+export class Application implements TcpHandlers {
+  readonly name: string
+  readonly plan: EndPlan
+  sent = 0
+  received = 0
+  ending: Ending = 'open'
+  /** The other end aborted: a clean end says nothing about bytes then. */
+  isExcused = false
+  /** Both applications do nothing while this is set. */
+  isStopped = false
+  onAbort: (() => void) | undefined
+  onOver: (() => void) | undefined
+  readonly #loop: EventLoop
+  readonly #connection: SimulatedTcp
+  readonly #pattern: Pattern
+  readonly #keys: Keys
+  /** First bytes of what is sent, in place of the pattern. */
+  readonly #header: Uint8Array
+  readonly #report: Violation
+  #finSent = false
+  #finSeen = false
+  #isFull = false
+  #isOver = false
+
+  constructor(
+    loop: EventLoop,
+    name: string,
+    connection: SimulatedTcp,
+    plan: EndPlan,
+    pattern: Pattern,
+    keys: Keys,
+    header: Uint8Array,
+    report: Violation,
+  ) {
+    this.#loop = loop
+    this.name = name
+    this.#connection = connection
+    this.plan = plan
+    this.#pattern = pattern
+    this.#keys = keys
+    this.#header = header
+    this.#report = report
+  }
+
+  /** The connection is established. */
+  start(): void {
+    this.#connection.resume()
+    this.#write()
+  }
+
+  onData(chunk: Uint8Array): void {
+    const { plan } = this
+    if (this.#finSeen) this.#report(`${this.name}: data after the end`)
+    if (this.received + chunk.length > plan.expect) this.#report(`${this.name}: more than ${plan.expect} bytes`)
+    this.#check(chunk, Math.max(0, this.#keys.skip - this.received))
+    this.received += chunk.length
+    if (plan.readPause === 0 && !this.isStopped) return
+    this.#connection.pause()
+    if (plan.readPause > 0) this.#loop.in(plan.readPause, () => this.#resume())
+  }
+
+  /** Compares bytes with the pattern, but for the first `skip`. */
+  #check(chunk: Uint8Array, skip: number): void {
+    for (let at = skip; at < chunk.length; at += RUN_BYTES) {
+      const length = Math.min(RUN_BYTES, chunk.length - at)
+      const run = this.#pattern.run(this.#keys.receive, this.received + at, length)
+      if (run.compare(chunk, at, at + length) !== 0) {
+        this.#report(`${this.name}: wrong bytes after ${this.received + at}`)
+        return
+      }
+    }
+  }
+
+  onEnd(): void {
+    this.#finSeen = true
+    const { plan, received } = this
+    if (received < plan.expect && !this.isExcused) {
+      this.#report(`${this.name}: a clean end after ${received} of ${plan.expect} bytes`)
+    }
+    this.#finish()
+  }
+
+  onDrain(): void {
+    this.#isFull = false
+    this.#write()
+  }
+
+  onClose(error?: Error): void {
+    if (error === undefined && (!this.#finSeen || !this.#finSent)) this.#report(`${this.name}: closed without an end`)
+    this.#end(error === undefined ? 'complete' : 'reset')
+  }
+
+  stop(isStopped: boolean): void {
+    this.isStopped = isStopped
+    if (isStopped) this.#connection.pause()
+    else this.#resume()
+  }
+
+  #resume(): void {
+    if (this.#isOver || this.isStopped) return
+    this.#connection.resume()
+    if (!this.#isFull) this.#write()
+  }
+
+  #end(ending: Ending): void {
+    if (this.#isOver) return
+    this.#isOver = true
+    this.ending = ending
+    this.onOver?.()
+  }
+
+  #write(): void {
+    const { plan } = this
+    if (this.#isOver || this.isStopped || this.#isFull || this.#finSent) return
+    if (plan.abortAt >= 0 && this.sent >= plan.abortAt) {
+      this.onAbort?.()
+      this.#connection.reset()
+      this.#end('aborted')
+      return
+    }
+    const length = Math.min(plan.chunk, plan.send - this.sent, RUN_BYTES)
+    if (length <= 0) {
+      this.#finish()
+      return
+    }
+    const buffer = this.#connection.writeBuffer()
+    buffer.set(this.#pattern.run(this.#keys.send, this.sent, length))
+    if (this.sent < this.#header.length) buffer.set(this.#header.subarray(this.sent, this.sent + length))
+    const taken = this.#connection.write(buffer, length)
+    this.sent += taken
+    if (taken < length) this.#isFull = true
+    else this.#loop.in(plan.pause, () => this.#write())
+  }
+
+  /** FIN, when everything was sent and it is this end's turn. */
+  #finish(): void {
+    const { plan } = this
+    if (this.#finSent || this.sent < plan.send || (plan.finLast && !this.#finSeen)) return
+    this.#finSent = true
+    this.#connection.end()
+  }
+}

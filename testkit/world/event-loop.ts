@@ -1,0 +1,63 @@
+/** The time of a simulated world: events one after the other, each followed by the promises that it settled. */
+import { type Due, DueHeap } from '../due-heap.ts'
+
+/** An event that is to come. */
+export class WorldEvent implements Due {
+  readonly due: number
+  readonly order: number
+  run: () => void
+  isCancelled = false
+
+  constructor(due: number, order: number, run: () => void) {
+    this.due = due
+    this.order = order
+    this.run = run
+  }
+}
+
+/** One turn of the real event loop: all microtasks have run when it is over. */
+const turn = (): Promise<void> => new Promise((resolve) => setImmediate(resolve))
+
+export class EventLoop {
+  /** ms since the start of the world. */
+  now = 0
+  /** Events so far. */
+  count = 0
+  readonly #heap = new DueHeap<WorldEvent>()
+  #order = 0
+
+  /** Runs something at a time, in ms, at the earliest after the current event. */
+  at(due: number, run: () => void): WorldEvent {
+    const event = new WorldEvent(Math.max(due, this.now), this.#order++, run)
+    this.#heap.push(event)
+    return event
+  }
+
+  in(ms: number, run: () => void): WorldEvent {
+    return this.at(this.now + ms, run)
+  }
+
+  cancel(event: WorldEvent | undefined): void {
+    if (event !== undefined) event.isCancelled = true
+  }
+
+  /**
+   * Runs events up to a time, or until `isDone`.
+   * @param after called after each event
+   */
+  async runUntil(end: number, isDone: () => boolean, after: () => void): Promise<void> {
+    for (;;) {
+      const event = this.#heap.first()
+      if (event === undefined || event.due > end) break
+      this.#heap.pop()
+      if (event.isCancelled) continue
+      this.now = event.due
+      this.count++
+      event.run()
+      await turn()
+      after()
+      if (isDone()) return
+    }
+    this.now = Math.max(this.now, end)
+  }
+}

@@ -1,0 +1,86 @@
+/** What must hold of the endpoints of a simulated world after every event, and when nothing is left to do. */
+import type { Core } from '../../host/engine/core.ts'
+import type { Violation } from './machine.ts'
+import { EndpointProgram, type Program } from './program.ts'
+
+const STATES = ['connect', 'established', 'linger', 'time_wait'] as const
+/** Events between two looks at the gauges. */
+const LOOK_EVENTS = 16
+/** Tables grow with the number of sessions, by doubling, and keep their size: bytes for each slot, and of what is not counted by slots. */
+const SLOT_BYTES = 64
+const OTHER_BYTES = 512
+const MIN_SLOTS = 16
+
+export class Invariants {
+  /** States in which sessions were seen. */
+  readonly states = new Set<string>()
+  readonly #programs: readonly EndpointProgram[]
+  readonly #report: Violation
+  /** Of each engine: memory before its first session, and the most sessions at a time. */
+  readonly #base = new WeakMap<Core, { readonly memory: number; sessions: number }>()
+  #events = 0
+
+  constructor(programs: readonly Program[], report: Violation) {
+    this.#programs = programs.filter((program) => program instanceof EndpointProgram)
+    this.#report = report
+  }
+
+  /** After every event. */
+  check(): void {
+    const isLook = this.#events++ % LOOK_EVENTS === 0
+    for (const program of this.#programs) {
+      program.checkTraps()
+      if (isLook) this.#look(program)
+    }
+  }
+
+  #look(program: EndpointProgram): void {
+    const core = liveCore(program)
+    if (core === undefined) return
+    let sessions = 0
+    for (const state of STATES) {
+      const count = Number(core.counter(`sessions_${state}`))
+      sessions += count
+      if (count > 0) this.states.add(state)
+    }
+    const base = this.#base.get(core)
+    if (base !== undefined) base.sessions = Math.max(base.sessions, sessions)
+    else if (sessions === 0) this.#base.set(core, { memory: memoryUsed(core), sessions: 0 })
+    const { held } = program.endpoint?.driver.streams ?? {}
+    if (held !== undefined && (held.countedToTcp < 0 || held.countedFromTcp < 0)) {
+      this.#report(`${program.name}: bytes held are ${held.countedToTcp} and ${held.countedFromTcp}`)
+    }
+  }
+
+  /** When all streams are over and every timeout has passed. */
+  checkQuiet(): void {
+    for (const program of this.#programs) {
+      const core = liveCore(program)
+      if (core === undefined) {
+        this.#report(`${program.name} does not run: ${program.lines.at(-1)}`)
+        continue
+      }
+      for (const state of STATES) {
+        const count = Number(core.counter(`sessions_${state}`))
+        if (count > 0) this.#report(`${program.name}: ${count} sessions are still in ${state}`)
+      }
+      const base = this.#base.get(core)
+      if (base === undefined) continue
+      const more = memoryUsed(core) - base.memory
+      const slots = 2 ** Math.ceil(Math.log2(Math.max(base.sessions, MIN_SLOTS)))
+      if (more < 0 || more > slots * SLOT_BYTES + OTHER_BYTES) {
+        this.#report(`${program.name}: ${more} bytes are not freed after ${base.sessions} sessions`)
+      }
+    }
+  }
+}
+
+function liveCore(program: EndpointProgram): Core | undefined {
+  const driver = program.endpoint?.driver
+  return driver === undefined || driver.dead ? undefined : driver.core
+}
+
+function memoryUsed(core: Core): number {
+  core.calls.refresh_gauges(0)
+  return Number(core.counter('memory_used'))
+}

@@ -1,0 +1,238 @@
+/** The streams of a simulated world: an application at each end, and a new attempt where a stream was reset. */
+import type { TcpHandlers } from '../../host/runtime.ts'
+import { Application, type EndPlan, type Keys } from './application.ts'
+import type { EventLoop } from './event-loop.ts'
+import type { Violation } from './machine.ts'
+import { ModelProgram } from './model-program.ts'
+import { modelPattern, tablePattern } from './pattern.ts'
+import type { StreamPlan } from './scenario.ts'
+import type { SimulatedTcp, TcpPorts } from './tcp.ts'
+import { ENTRY, MODEL_KEYS, type Parties, TARGETS } from './topology.ts'
+
+/** ms after which a stream that was reset is tried again, and the longest pause between attempts. */
+const RETRY_MS = 300
+const RETRY_MAX_MS = 60_000
+/** Every so many attempts the next one waits until both machines run. */
+const PATIENT_ATTEMPTS = 5
+/** ms between two looks at a session of the model. */
+const LOOK_MS = 1000
+/** First bytes of a stream: its number. */
+const HEADER_BYTES = 4
+
+/** One try of a stream. */
+interface Attempt {
+  readonly stream: Stream
+  readonly number: number
+  client: Application | undefined
+  server: Application | undefined
+}
+
+/** What is to be carried, until it was. */
+export class Stream {
+  readonly name: string
+  readonly plan: StreamPlan
+  isDone = false
+  attempts = 0
+  /** Bytes delivered by the attempt that was complete. */
+  bytes = 0
+
+  constructor(name: string, plan: StreamPlan) {
+    this.name = name
+    this.plan = plan
+  }
+}
+
+export interface StreamsOptions {
+  readonly loop: EventLoop
+  readonly tcp: TcpPorts
+  readonly parties: Parties
+  readonly report: Violation
+}
+
+/** All streams, and the target where they end. */
+export class Streams {
+  readonly all: Stream[] = []
+  /** Applications that are not over. */
+  readonly living = new Set<Application>()
+  readonly endings = { complete: 0, reset: 0, aborted: 0, open: 0 }
+  /** No new attempts while this is set. */
+  isClosed = false
+  readonly #options: StreamsOptions
+  readonly #attempts: Attempt[] = []
+  #isAborting = false
+
+  constructor(options: StreamsOptions) {
+    this.#options = options
+    for (const address of TARGETS) options.tcp.listen(address, undefined, (connection) => this.#accept(connection))
+  }
+
+  get isDone(): boolean {
+    return this.living.size === 0 && this.all.every(({ isDone }) => isDone)
+  }
+
+  /** Opens a stream at its time. */
+  add(name: string, plan: StreamPlan): Stream {
+    const stream = new Stream(name, plan)
+    this.all.push(stream)
+    if (plan.client.abortAt >= 0 || plan.server.abortAt >= 0) this.#isAborting = true
+    this.#options.loop.in(plan.at, () => this.#open(stream))
+    return stream
+  }
+
+  #open(stream: Stream): void {
+    if (this.isClosed) return
+    stream.attempts++
+    const { parties } = this.#options
+    if (parties.client instanceof ModelProgram) this.#openByModel(stream, parties.client)
+    else this.#dial(stream)
+  }
+
+  #retry(stream: Stream): void {
+    const { loop, parties } = this.#options
+    const pause = Math.min(RETRY_MAX_MS, RETRY_MS * 1.5 ** stream.attempts)
+    // more attempts during a stall of hours would show nothing new
+    const thaw = Math.max(parties.machines.client.frozenUntil, parties.machines.server.frozenUntil)
+    loop.at(stream.attempts % PATIENT_ATTEMPTS === 0 ? Math.max(thaw, loop.now + pause) : loop.now + pause, () =>
+      this.#open(stream),
+    )
+  }
+
+  #dial(stream: Stream): void {
+    const { tcp, parties } = this.#options
+    const attempt: Attempt = { stream, number: this.#attempts.length, client: undefined, server: undefined }
+    this.#attempts.push(attempt)
+    const isModel = parties.server instanceof ModelProgram
+    let application: Application | undefined
+    const handlers: TcpHandlers = {
+      onData: (chunk) => application?.onData(chunk),
+      onEnd: () => application?.onEnd(),
+      onDrain: () => application?.onDrain(),
+      onClose: (error) => {
+        if (application === undefined) this.#retry(stream)
+        else application.onClose(error)
+      },
+    }
+    const connection = tcp.dial(ENTRY, undefined, handlers, () => {
+      const header = new Uint8Array(isModel ? 0 : HEADER_BYTES)
+      if (!isModel) new DataView(header.buffer).setUint32(0, attempt.number)
+      const keys: Keys = isModel
+        ? { send: MODEL_KEYS.client, receive: MODEL_KEYS.server, skip: 0 }
+        : { send: 2 * attempt.number, receive: 2 * attempt.number + 1, skip: 0 }
+      application = this.#run(`${stream.name}.client`, connection, stream.plan.client, keys, header)
+      attempt.client = application
+      application.onAbort = () => {
+        if (attempt.server !== undefined) attempt.server.isExcused = true
+      }
+      application.onOver = () => this.#onClientOver(attempt)
+      application.start()
+    })
+  }
+
+  #run(name: string, connection: SimulatedTcp, plan: EndPlan, keys: Keys, header: Uint8Array): Application {
+    const { loop, report, parties } = this.#options
+    const isModel = parties.client instanceof ModelProgram || parties.server instanceof ModelProgram
+    const pattern = isModel ? modelPattern : tablePattern
+    const application = new Application(loop, name, connection, plan, pattern, keys, header, report)
+    this.living.add(application)
+    return application
+  }
+
+  #onClientOver(attempt: Attempt): void {
+    const { client, stream } = attempt
+    if (client === undefined) return
+    this.living.delete(client)
+    this.endings[client.ending]++
+    // a server that aborts resets its client
+    const isAborted = client.ending === 'aborted' || attempt.server?.ending === 'aborted'
+    if (client.ending !== 'complete' && !isAborted) {
+      this.#retry(stream)
+      return
+    }
+    stream.isDone = true
+    stream.bytes = client.received + client.sent
+  }
+
+  /** The target: reads the number of a stream and hands over to its application. */
+  #accept(connection: SimulatedTcp): TcpHandlers {
+    if (this.#options.parties.client instanceof ModelProgram) return this.#acceptOfModel(connection)
+    let application: Application | undefined
+    const header = new Uint8Array(HEADER_BYTES)
+    let have = 0
+    connection.resume()
+    return {
+      onData: (chunk) => {
+        if (application !== undefined) return application.onData(chunk)
+        const part = chunk.subarray(0, HEADER_BYTES - have)
+        header.set(part, have)
+        have += part.length
+        if (have < HEADER_BYTES) return
+        application = this.#meet(connection, new DataView(header.buffer).getUint32(0), header)
+        if (application === undefined) connection.reset()
+        else if (chunk.length > part.length) application.onData(chunk.subarray(part.length))
+      },
+      onEnd: () => {
+        if (application !== undefined) application.onEnd()
+        else if (!this.#isAborting) this.#options.report(`the target saw a clean end after ${have} bytes`)
+        else connection.reset()
+      },
+      onDrain: () => application?.onDrain(),
+      onClose: (error) => application?.onClose(error),
+    }
+  }
+
+  #meet(connection: SimulatedTcp, number: number, header: Uint8Array): Application | undefined {
+    const { report } = this.#options
+    const attempt = this.#attempts[number]
+    if (attempt === undefined) {
+      report(`the target got a stream that nobody opened: ${number}`)
+      return undefined
+    }
+    const { stream, server: before } = attempt
+    const name = `${stream.name}.server`
+    // a reset one may come again: the server restarted, and the client had no answer yet
+    if (before !== undefined && before.ending !== 'reset') {
+      report(`${name}: a second connection, the first one is ${before.ending}`)
+      return undefined
+    }
+    const keys = { send: 2 * number + 1, receive: 2 * number, skip: HEADER_BYTES }
+    const application = this.#run(name, connection, stream.plan.server, keys, new Uint8Array(0))
+    attempt.server = application
+    application.isExcused = attempt.client?.ending === 'aborted'
+    application.onAbort = () => {
+      if (attempt.client !== undefined) attempt.client.isExcused = true
+    }
+    application.onOver = () => this.living.delete(application)
+    application.onData(header)
+    application.start()
+    return application
+  }
+
+  #acceptOfModel(connection: SimulatedTcp): TcpHandlers {
+    const plan = this.all[0]?.plan.server
+    if (plan === undefined) throw new Error('no streams')
+    const keys = { send: MODEL_KEYS.server, receive: MODEL_KEYS.client, skip: 0 }
+    const application = this.#run('model.server', connection, plan, keys, new Uint8Array(0))
+    application.onOver = () => this.living.delete(application)
+    this.#options.loop.in(0, () => application.start())
+    return application
+  }
+
+  #openByModel(stream: Stream, program: ModelProgram): void {
+    const { loop, report } = this.#options
+    const session = program.open()
+    const { starts } = program
+    const look = (): void => {
+      const { script, received, sent, wrong } = session ?? {}
+      if (wrong) report(`${stream.name}: the model received wrong bytes`)
+      const isComplete =
+        session?.eofSent && session.eofReceived && sent === script?.bytes && received === stream.plan.server.send
+      if (isComplete) {
+        stream.isDone = true
+        stream.bytes = (sent ?? 0) + (received ?? 0)
+      } else if (session === undefined || program.starts !== starts || session.state === 'time_wait') {
+        this.#retry(stream)
+      } else loop.in(LOOK_MS, look)
+    }
+    loop.in(LOOK_MS, look)
+  }
+}

@@ -1,0 +1,185 @@
+/** UDP sockets of a simulated world. */
+import { type SocketAddress, sameAddress } from '../../host/net/address.ts'
+import type { UdpHandlers, UdpOptions, UdpSocket } from '../../host/runtime.ts'
+import { codeError } from './errors.ts'
+import type { Process } from './machine.ts'
+import { ipv4, type Network, type Receiver } from './network.ts'
+
+/** Datagrams that wait in a socket of a process that does not read. */
+const RECEIVE_QUEUE = 400
+const SEND_BUFFERS = 64
+const DATAGRAM_BYTES = 1500
+const WILDCARD = '0.0.0.0'
+
+type Waiting = readonly [bytes: Uint8Array, from: SocketAddress]
+
+/** What is bound to a port: it outlives the process when another one holds it too (workers). */
+export class BoundPort implements Receiver {
+  readonly local: SocketAddress
+  readonly #key: string
+  readonly #network: Network
+  readonly #queue: Waiting[] = []
+  #reader: SimulatedUdp | undefined
+
+  /** @throws EADDRINUSE */
+  constructor(network: Network, machine: string, local: SocketAddress) {
+    this.#network = network
+    this.local = local
+    this.#key = `${machine} ${local.address === WILDCARD ? '*' : local.address}:${local.port}`
+    if (network.sockets.has(this.#key)) throw codeError('EADDRINUSE')
+    network.sockets.set(this.#key, this)
+  }
+
+  /** Datagrams go to this socket from now on; undefined: they wait. */
+  set reader(reader: SimulatedUdp | undefined) {
+    this.#reader = reader
+    if (this.#queue.length > 0) reader?.wake()
+  }
+
+  get reader(): SimulatedUdp | undefined {
+    return this.#reader
+  }
+
+  deliver(bytes: Uint8Array, from: SocketAddress): void {
+    if (this.#queue.length >= RECEIVE_QUEUE) return
+    const reader = this.#reader
+    if (reader?.peer !== undefined && !sameAddress(reader.peer, from)) return
+    this.#queue.push([bytes, from])
+    if (this.#queue.length === 1) reader?.wake()
+  }
+
+  take(): Waiting[] {
+    return this.#queue.splice(0)
+  }
+
+  close(): void {
+    this.#network.sockets.delete(this.#key)
+  }
+}
+
+/** Several sockets on one port: who belongs where depends on the peer's address (SO_REUSEPORT). */
+export class PortGroup implements Receiver {
+  readonly members: BoundPort[]
+
+  constructor(members: BoundPort[]) {
+    this.members = members
+  }
+
+  deliver(bytes: Uint8Array, from: SocketAddress): void {
+    let hash = from.port
+    for (const char of from.address) hash = (Math.imul(hash, 31) + char.charCodeAt(0)) >>> 0
+    this.members[hash % this.members.length]?.deliver(bytes, from)
+  }
+}
+
+/** One socket of one process. */
+export class SimulatedUdp implements UdpSocket {
+  readonly local: SocketAddress
+  readonly peer: SocketAddress | undefined
+  readonly #network: Network
+  readonly #process: Process
+  readonly #handlers: UdpHandlers
+  readonly #port: BoundPort
+  readonly #isShared: boolean
+  #free = SEND_BUFFERS
+  readonly #buffers: Uint8Array[] = []
+  #starved = false
+  #waking = false
+  #closed = false
+
+  /** @param shared a port that stays when this socket is closed */
+  constructor(network: Network, process: Process, options: UdpOptions, handlers: UdpHandlers, shared?: BoundPort) {
+    const { machine } = process
+    const { bind, connect } = options
+    this.#network = network
+    this.#process = process
+    this.#handlers = handlers
+    this.#isShared = shared !== undefined
+    this.peer = connect
+    const address = connect !== undefined && bind.address === WILDCARD ? machine.address : bind.address
+    if (connect !== undefined && machine.address === '') throw codeError('ENETUNREACH')
+    if (address !== WILDCARD && address !== machine.address) throw codeError('EADDRNOTAVAIL')
+    this.#port =
+      shared ?? new BoundPort(network, machine.name, ipv4(address, freePort(network, machine.name, bind.port)))
+    this.local = this.#port.local
+    this.#port.reader = this
+    process.onEnd(() => this.close())
+  }
+
+  acquire(): Uint8Array | null {
+    if (this.#free === 0 || this.#network.isSendBufferFull) {
+      this.#starved = true
+      this.#process.at(this.#network.loop.now + 5, () => this.#writable())
+      return null
+    }
+    this.#free--
+    return this.#buffers.pop() ?? new Uint8Array(DATAGRAM_BYTES)
+  }
+
+  send(buffer: Uint8Array, length: number, to: SocketAddress): void {
+    const { machine } = this.#process
+    const { local } = this
+    const target = this.peer ?? to
+    const source = local.address === WILDCARD ? machine.address : local.address
+    if (machine.address === '' || source !== machine.address) {
+      this.#later(() => this.#handlers.onError(codeError(machine.address === '' ? 'ENETUNREACH' : 'EINVAL')))
+    } else {
+      const bytes = buffer.slice(0, length)
+      const refused = (): void => {
+        if (this.peer !== undefined) this.#later(() => this.#handlers.onError(codeError('ECONNREFUSED')))
+      }
+      this.#network.send(machine, ipv4(source, local.port), target, bytes, refused)
+    }
+    this.#later(() => {
+      this.#free++
+      this.#buffers.push(buffer)
+      this.#writable()
+    })
+  }
+
+  flush(): void {}
+
+  close(): void {
+    if (this.#closed) return
+    this.#closed = true
+    if (this.#port.reader === this) this.#port.reader = undefined
+    if (!this.#isShared) this.#port.close()
+  }
+
+  /** Something waits to be read. */
+  wake(): void {
+    if (this.#waking) return
+    this.#waking = true
+    this.#later(() => {
+      this.#waking = false
+      for (const [bytes, from] of this.#port.take()) {
+        if (this.#closed) return
+        this.#handlers.onDatagram(bytes, from)
+      }
+      if (!this.#closed) this.#handlers.onBatchEnd()
+    })
+  }
+
+  #writable(): void {
+    if (!this.#starved || this.#free < SEND_BUFFERS / 2 || this.#network.isSendBufferFull) return
+    this.#starved = false
+    this.#handlers.onWritable()
+  }
+
+  #later(run: () => void): void {
+    this.#process.at(this.#network.loop.now, () => {
+      if (!this.#closed) run()
+    })
+  }
+}
+
+const FIRST_EPHEMERAL = 40_000
+
+function freePort(network: Network, machine: string, wanted: number): number {
+  if (wanted !== 0) return wanted
+  const used = (port: number): boolean =>
+    [...network.sockets.keys()].some((key) => key.startsWith(`${machine} `) && key.endsWith(`:${port}`))
+  let port = FIRST_EPHEMERAL
+  while (used(port)) port++
+  return port
+}

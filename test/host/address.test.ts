@@ -1,6 +1,6 @@
 /**
- * Addresses as text (protocol.md 10.4, 10.7) and as the engine's 24-byte record (abi.md), IP text against the
- * runtime's own parsers.
+ * Addresses as text (protocol.md 10.4, 10.7) and as the engine's 24-byte record (abi.md). IP literals are compared with
+ * the runtime's own parsers.
  */
 
 import { isIPv4, isIPv6 } from 'node:net'
@@ -38,7 +38,7 @@ function refused(text: string, role: AddressRole, reason: string): void {
   throw new Error(`accepted as ${role}: ${text}`)
 }
 
-test('MUST 71: a bind address may leave the host out or write *', () => {
+test('MUST 71: a bind address may omit the host or use *', () => {
   for (const text of [':5202', '*:5202', '[]:5202', '[*]:5202', '0.0.0.0:5202']) {
     assert.equal(bind(text), { host: '0.0.0.0', port: 5202 }, text)
   }
@@ -46,7 +46,7 @@ test('MUST 71: a bind address may leave the host out or write *', () => {
   assert.equal(bind(':'), { host: '0.0.0.0', port: 0 })
 })
 
-test('MUST 71: a connect address needs a host', () => {
+test('MUST 71: a connect address requires a host', () => {
   for (const text of [':5202', '*:5202', '[]:5202', '[*]:5202', ':']) {
     refused(text, 'connect', 'host is missing')
   }
@@ -57,7 +57,7 @@ test('MUST 71: a connect address needs a host', () => {
 })
 
 for (const role of ['bind', 'connect'] as const) {
-  test(`MUST 71: ${role}: an address without colon or with IPv6 outside brackets fails`, () => {
+  test(`MUST 71: ${role}: an address without a colon or with unbracketed IPv6 is rejected`, () => {
     refused('', role, 'no colon')
     refused('127.0.0.1', role, 'no colon')
     refused('::1:53', role, 'brackets')
@@ -72,7 +72,7 @@ for (const role of ['bind', 'connect'] as const) {
     refused(' a:53', role, 'white space')
   })
 
-  test(`MUST 71: ${role}: the port is a number to 65535 or a service name`, () => {
+  test(`MUST 71: ${role}: the port is a number up to 65535 or a service name`, () => {
     const port = (text: string) => parseHostPort('listen', `a:${text}`, role).port
     assert.equal(
       ['', '0', '00080', '65535', 'http', 'https', 'ssh', 'domain'].map(port),
@@ -95,14 +95,14 @@ for (const role of ['bind', 'connect'] as const) {
     }
   })
 
-  test(`MUST 71: ${role}: 261 bytes are the most`, () => {
+  test(`MUST 71: ${role}: an address has at most 261 bytes`, () => {
     assert.is(parseHostPort('listen', `${'a'.repeat(258)}:80`, role).host.length, 258)
     refused(`${'a'.repeat(259)}:80`, role, '261')
     refused(`${'é'.repeat(130)}:8`, role, '261')
   })
 }
 
-test('any text is parsed or refused with ConfigError', () => {
+test('arbitrary text is either parsed or rejected with ConfigError', () => {
   const piece = fc.constantFrom(':', '[', ']', '*', '1', 'http', '%', '.', 'a', ' ', '65535')
   const text = fc.oneof(
     fc.string(),
@@ -122,8 +122,8 @@ test('any text is parsed or refused with ConfigError', () => {
 })
 
 /**
- * Two groups of hex digits for a dotted quad at the end: WebKit's URL parser refuses some valid addresses that have
- * one.
+ * Replaces a trailing dotted quad with two groups of hex digits: WebKit's URL parser rejects some valid addresses that
+ * contain one.
  */
 const hexTail = (text: string) =>
   text.replace(/(\d+)\.(\d+)\.(\d+)\.(\d+)$/, (_quad, ...parts) => {
@@ -132,8 +132,8 @@ const hexTail = (text: string) =>
   })
 
 /**
- * What the URL parser makes of an IPv6 address; it writes v4-mapped ones in hex, inet_ntop and RFC 5952 section 5
- * with a dotted quad.
+ * The URL parser's canonical form of an IPv6 address. It writes v4-mapped addresses in hex; inet_ntop and RFC 5952
+ * section 5 use a dotted quad.
  */
 function urlCanonical(text: string): string {
   const hex = new URL(`http://[${hexTail(text)}]/`).hostname.slice(1, -1)
@@ -145,7 +145,7 @@ function urlCanonical(text: string): string {
   return `::ffff:${high >> 8}.${high & 255}.${low >> 8}.${low & 255}`
 }
 
-test('IP literals are told apart exactly as the runtime does it', () => {
+test('IP literals are classified exactly as the runtime classifies them', () => {
   const edge = [
     '::',
     '::1',
@@ -242,7 +242,7 @@ const address: fc.Arbitrary<SocketAddress> = fc.oneof(
   fc.record({ family: fc.constant(6 as const), address: ipv6, port, scope: fc.integer({ min: 0, max: 0xffffffff }) }),
 )
 
-test('every address comes back from its record, in canonical form, and nothing around the record changes', () => {
+test('every address round-trips through its record in canonical form, and nothing around the record changes', () => {
   fc.assert(
     fc.property(address, fc.integer({ min: 0, max: 9 }), (value, offset) => {
       const memory = new Uint8Array(64).fill(0xee)
@@ -257,7 +257,7 @@ test('every address comes back from its record, in canonical form, and nothing a
   )
 })
 
-test('records have the layout of the ABI', () => {
+test('a record has the layout of the ABI', () => {
   const bytes = new Uint8Array(24).fill(0xee)
   writeRecord({ family: 4, address: '192.0.2.1', port: 0x1234, scope: 0 }, bytes, 0)
   assert.is(Buffer.from(bytes).toString('hex'), '0400341200000000c0000201000000000000000000000000')
@@ -269,7 +269,7 @@ test('records have the layout of the ABI', () => {
   assert.is(readRecord(new Uint8Array(24), 0), undefined)
 })
 
-test('a record is not made of what is no IP of its family', () => {
+test('a text that is not an IP address of the given family yields no record', () => {
   const bytes = new Uint8Array(24)
   for (const [family, text] of [
     [4, 'example.org'],
@@ -283,7 +283,7 @@ test('a record is not made of what is no IP of its family', () => {
   }
 })
 
-test('addresses are the same when every field is', () => {
+test('addresses are equal when all fields are equal', () => {
   const base: SocketAddress = { family: 6, address: 'fe80::1', port: 1, scope: 2 }
   assert.ok(sameAddress(base, { ...base }))
   for (const change of [{ family: 4 as const }, { address: 'fe80::2' }, { port: 2 }, { scope: 3 }]) {
@@ -291,7 +291,7 @@ test('addresses are the same when every field is', () => {
   }
 })
 
-test('addresses are printed with IPv6 in brackets and the scope before the bracket', () => {
+test('addresses are printed with IPv6 in brackets and the scope inside the brackets', () => {
   assert.is(formatAddress({ family: 4, address: '192.0.2.1', port: 80, scope: 0 }), '192.0.2.1:80')
   assert.is(formatAddress({ family: 6, address: '::', port: 0, scope: 0 }), '[::]:0')
   assert.is(formatAddress({ family: 6, address: 'FE80:0:0::1', port: 80, scope: 2 }), '[fe80::1%2]:80')

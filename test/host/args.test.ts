@@ -1,6 +1,4 @@
-/**
- * The command line of protocol.md 10.5.
- */
+/** Command-line parsing (protocol.md 10.5). */
 
 import * as fc from 'fast-check'
 import { suite } from 'uvu'
@@ -12,7 +10,7 @@ const test = suite('args')
 const words = (line: string) => (line === '' ? [] : line.split(' '))
 const parse = (line: string) => parseArgs(words(line))
 
-/** What `run` is without -u and -d. */
+/** The result of `run` without -u and -d. */
 const run = (config: string, verbosity: number): Args => ({
   kind: 'run',
   config,
@@ -38,7 +36,7 @@ function refused(line: string, message: string, usage: boolean): void {
   assert.is(args.status, 1)
 }
 
-test('MUST 72: -c and --config name the file, the last one wins', () => {
+test('MUST 72: -c and --config name the file, and the last one wins', () => {
   assert.equal(parse('-c a.json'), run('a.json', 0))
   assert.equal(parse('--config a.json'), run('a.json', 0))
   assert.equal(parse('-c a -v --config b'), run('b', 1))
@@ -46,20 +44,20 @@ test('MUST 72: -c and --config name the file, the last one wins', () => {
   assert.equal(parse('-c --'), run('--', 0))
 })
 
-test('--obfs-firewall acts on the configuration once every option was understood', () => {
+test('--obfs-firewall takes effect after all options are parsed', () => {
   assert.equal(parse('--obfs-firewall -c a'), { kind: 'obfs-firewall', config: 'a', verbosity: 0 })
   assert.equal(parse('-c a --obfs-firewall -v'), { kind: 'obfs-firewall', config: 'a', verbosity: 1 })
   refused('--obfs-firewall', 'config file', true)
   refused('--obfs-firewall --nonsense', 'nonsense', true)
 })
 
-test('MUST 72: without a config file there is an error, usage and status 1', () => {
+test('MUST 72: without a config file, an error and the usage are printed and the status is 1', () => {
   refused('', 'config file', true)
   refused('-v -s', 'config file', true)
   refused('-- -c a', 'config file', true)
 })
 
-test('MUST 72: -v and -s count, and the level is clamped once', () => {
+test('MUST 72: -v and -s are counted, and the level is clamped once', () => {
   assert.equal(parse('-v --verbose -v -s -c a --silence'), run('a', 1))
   assert.equal(parse('-s -s -c a'), run('a', -2))
   const levels = [
@@ -77,7 +75,7 @@ test('MUST 72: -v and -s count, and the level is clamped once', () => {
   )
 })
 
-test('MUST 72: help, version and list-methods act as soon as they are met', () => {
+test('MUST 72: help, version and list-methods take effect when they are encountered', () => {
   for (const [line, kind] of [
     ['-h', 'help'],
     ['--help', 'help'],
@@ -110,17 +108,17 @@ test('MUST 72: a missing option argument is an error without usage', () => {
   }
 })
 
-test('MUST 72: -- ends the options and the rest is ignored', () => {
+test('MUST 72: -- ends the options, and the rest is ignored', () => {
   assert.equal(parse('-c a -- -x y -c'), run('a', 0))
 })
 
-test('MUST 72: --genpsk waits for the other options and ignores -c', () => {
+test('MUST 72: --genpsk takes effect after the other options and ignores -c', () => {
   assert.equal(parse('--genpsk aes256gcm'), { kind: 'genpsk', method: 'aes256gcm', verbosity: 0 })
   assert.equal(parse('--genpsk a -c b --genpsk c -s'), { kind: 'genpsk', method: 'c', verbosity: -1 })
   refused('--genpsk aes256gcm stray', 'stray', true)
 })
 
-test('-d and -u reach the program, the last user wins', () => {
+test('-d and -u are passed on, and the last user wins', () => {
   for (const line of ['-d -c a', '-c a --daemonize']) assert.ok(running(line).daemonize, line)
   assert.not(running('-c a').daemonize)
   assert.is(running('-c a').user, undefined)
@@ -128,7 +126,7 @@ test('-d and -u reach the program, the last user wins', () => {
   assert.is(running('-u nobody -c a --user other:group').user, 'other:group')
 })
 
-test('a command counts as the first word only, and gets the words behind it as they are', () => {
+test('a subcommand is recognized only as the first word and receives the following words unchanged', () => {
   for (const name of ['init', 'check', 'doctor', 'top', 'completions']) {
     const args = parse(`${name} -c a --bogus -h`)
     if (args.kind !== 'command') throw new Error(`not a command: ${name}`)
@@ -142,7 +140,7 @@ test('a command counts as the first word only, and gets the words behind it as t
   refused('-- init', 'config file', true)
 })
 
-test('--log-format is plain or json', () => {
+test('--log-format accepts plain and json', () => {
   assert.is(running('-c a').logFormat, 'plain')
   assert.is(running('--log-format json -c a').logFormat, 'json')
   assert.is(running('--log-format json --log-format plain -c a').logFormat, 'plain')
@@ -150,7 +148,7 @@ test('--log-format is plain or json', () => {
   refused('-c a --log-format', 'requires an argument', false)
 })
 
-test('the usage text names every option', () => {
+test('the usage text lists every option', () => {
   const text = usageText('kcptun-wasm')
   assert.match(text, 'usage: kcptun-wasm ')
   for (const option of [
@@ -174,7 +172,7 @@ test('the usage text names every option', () => {
   }
 })
 
-test('any words give an answer, and errors always have status 1 and a message', () => {
+test('any words yield a result, and every error has status 1 and a message', () => {
   const kinds = new Set<Args['kind']>()
   const word = fc.constantFrom(
     '-c',

@@ -1,4 +1,4 @@
-/** `kcptun-wasm check` in memory: valid or not, what it means, what is doubtful. */
+/** `kcptun-wasm check` in memory: validity, effective values, warnings and notes. */
 
 import * as fc from 'fast-check'
 import { suite } from 'uvu'
@@ -15,7 +15,7 @@ const CLIENT = { listen: '127.0.0.1:1080', kcp_connect: 'vpn.example:4000', ...S
 const SERVER = { connect: '127.0.0.1:80', kcp_bind: '0.0.0.0:4000', ...SECURITY }
 const RELAY = { kcp_bind: '[::]:4000', ...SECURITY }
 
-/** What --json prints. */
+/** The output of --json. */
 interface Report {
   readonly valid: boolean
   readonly error: { readonly key: string; readonly reason: string; readonly message: string } | null
@@ -42,7 +42,7 @@ async function report(config: object | string, mode?: number): Promise<Report> {
   return found
 }
 
-/** Warnings, and notes when there are no warnings to be. */
+/** The warnings of a configuration. */
 const warnings = async (config: object | string, mode?: number) => (await report(config, mode)).warnings
 
 async function assertWarns(config: object, pattern: RegExp): Promise<void> {
@@ -52,7 +52,7 @@ async function assertWarns(config: object, pattern: RegExp): Promise<void> {
   assert.match(found.warnings[0] ?? '', pattern)
 }
 
-test('a good file is valid, without warnings', async () => {
+test('a good file is valid without warnings', async () => {
   for (const [config, mode] of [
     [CLIENT, 'client'],
     [SERVER, 'server'],
@@ -70,7 +70,7 @@ test('a good file is valid, without warnings', async () => {
   }
 })
 
-test('what would not start is not valid, and key and reason are named', async () => {
+test('a configuration that would not start is invalid, and key and reason are named', async () => {
   const bad: readonly (readonly [object | string, string])[] = [
     [{}, 'kcp_bind'],
     ['{"listen": ', ''],
@@ -94,7 +94,7 @@ test('what would not start is not valid, and key and reason are named', async ()
   }
 })
 
-test('a file that cannot be read, or none, ends with one line and status 1', async () => {
+test('a missing or unreadable file yields one line on stderr and status 1', async () => {
   for (const words of [[], ['-c', 'none.json'], ['--json', '-c', 'none.json']]) {
     const { status, stdout, stderr } = await tryCommand('check', words)
     assert.is(status, 1)
@@ -103,7 +103,7 @@ test('a file that cannot be read, or none, ends with one line and status 1', asy
   }
 })
 
-test('values are those in force, secrets hidden', async () => {
+test('the values are the effective ones, with secrets hidden', async () => {
   const { values, key, method } = await report({ ...CLIENT, timeout: 77, kcp: { mtu: 1300 } })
   assert.equal(Object.keys(values), KEYS)
   assert.is(values['timeout'], 77)
@@ -117,8 +117,8 @@ test('values are those in force, secrets hidden', async () => {
   assert.is((await report({ kcp_bind: ':1' })).key, null)
 })
 
-test('sizes of datagrams are those of protocol.md 4, and add up', async () => {
-  // mss for kcp.mtu = 1400, by seal and family
+test('datagram sizes follow protocol.md 4 and add up', async () => {
+  // MSS for kcp.mtu = 1400, by seal and family
   for (const [method, v4, v6] of [
     [undefined, 1348, 1328],
     ['chacha20poly1305_ietf', 1320, 1300],
@@ -141,7 +141,7 @@ test('sizes of datagrams are those of protocol.md 4, and add up', async () => {
   }
 })
 
-test('the family is told as far as the file decides it', async () => {
+test('the family is reported as far as the file determines it', async () => {
   const families = async (config: object) => (await report(config)).datagrams.map(({ family }) => family)
   assert.equal(await families({ ...CLIENT, kcp_connect: '192.0.2.7:1' }), [4])
   assert.equal(await families({ ...CLIENT, kcp_connect: '[2001:db8::7]:1' }), [6])
@@ -156,7 +156,7 @@ test('the family is told as far as the file decides it', async () => {
   assert.equal(await families({ ...met, rendezvous_server: 'b:1' }), [4, 6])
 })
 
-test('unknown keys are told with what was probably meant', async () => {
+test('unknown keys are reported with the most similar known key', async () => {
   for (const [unknown, meant] of [
     ['lisen', 'listen'],
     ['Listen', 'listen'],
@@ -175,13 +175,13 @@ test('unknown keys are told with what was probably meant', async () => {
   }
   await assertWarns({ ...CLIENT, timout: 5 }, /^unknown key "timout" is ignored, did you mean timeout\?$/)
   await assertWarns({ ...CLIENT, kcp: { comment: [1, { a: 2 }] } }, /^unknown key "kcp\.comment" is ignored$/)
-  // they explain why a file is not valid, too
+  // they are also reported when the file is invalid
   const { error, warnings } = await report({ listen: ':1', kcp_conect: 'a:1' })
   assert.is(error?.key, 'kcp_connect')
   assert.match(warnings.join('\n'), 'did you mean kcp_connect?')
 })
 
-test('the distance of words is symmetric and counts edits', () => {
+test('the edit distance is symmetric and counts edits', () => {
   const pairs = [
     ['', 'abc', 3],
     ['abc', 'abc', 0],
@@ -201,7 +201,7 @@ test('the distance of words is symmetric and counts edits', () => {
   )
 })
 
-test('a file with its key that others can read is told, with the remedy', async () => {
+test('a file with a key that other users can read yields a warning with the remedy', async () => {
   assert.equal(await warnings(CLIENT, 0o600), [])
   assert.equal(await warnings(CLIENT, 0o400), [])
   assert.match((await warnings(CLIENT, 0o644))[0] ?? '', /users can read the file .*\(mode 0644\): chmod 600 a\.json$/)
@@ -212,7 +212,7 @@ test('a file with its key that others can read is told, with the remedy', async 
   assert.not.match((await warnings(open, 0o666)).join('\n'), 'other users')
 })
 
-test('doubtful settings are told, one warning for each', async () => {
+test('each doubtful setting yields one warning', async () => {
   await assertWarns({ ...CLIENT, psk: undefined, password: 'x' }, /^config key password = \(hidden\): .*psk/)
   await assertWarns({ ...CLIENT, keepalive: 0 }, /^config key keepalive = 0: .*NAT/)
   await assertWarns({ ...CLIENT, keepalive: 60 }, /^config key keepalive = 60: .*NAT/)
@@ -227,11 +227,11 @@ test('doubtful settings are told, one warning for each', async () => {
   assert.match(open.join('\n'), /not be encrypted(.|\n)*config key psk is ignored/)
   const twice = '{"kcp_bind": ":1", "kcp_bind": ":2", "method": "aes256gcm", "password": "x"}'
   assert.match((await warnings(twice)).join('\n'), 'config key kcp_bind is set more than once')
-  // what a server, or a default, does not need
+  // settings that are fine for a server or equal to a default
   assert.equal(await warnings({ ...SERVER, keepalive: 0, udp: { rcvbuf: 1 << 20 }, log: 'syslog' }), [])
 })
 
-test('what is worth knowing is noted', async () => {
+test('remarkable settings yield notes', async () => {
   const notes = async (config: object) => (await report(config)).notes.join('\n')
   assert.is(await notes(CLIENT), '')
   assert.match(await notes({ ...CLIENT, listen: ':1080' }), 'any host that can reach this machine')
@@ -243,7 +243,7 @@ test('what is worth knowing is noted', async () => {
   )
 })
 
-test('any JSON gets a verdict, that of the start', async () => {
+test('any JSON yields a verdict that agrees with the parser at start', async () => {
   const value = fc.oneof(fc.json(), fc.constantFrom('":80"', '"a:1"', '1', 'true', '{"mtu": 1}', '""'))
   const key = fc.constantFrom(...KEYS.filter((name) => !name.includes('.')), 'kcp', 'tcp', 'x')
   await fc.assert(

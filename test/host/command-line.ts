@@ -1,4 +1,4 @@
-/** Runs a subcommand in memory: files, terminal and answers are the test's. */
+/** Runs a subcommand in memory; the test supplies files, terminal and answers. */
 
 import { COMMAND_LINE } from '../../host/cli/args.ts'
 import { runCommand } from '../../host/cli/commands/command.ts'
@@ -6,18 +6,18 @@ import { findCommand } from '../../host/cli/commands/table.ts'
 import type { CommandConsole } from '../../host/runtime.ts'
 import { MemoryNetwork, NO_CIPHERS } from './memory-runtime.ts'
 
-/** What a command meets. */
+/** The environment of a command. */
 export interface World {
-  /** Texts by path; commands write here. */
+  /** Texts by path; the command adds its files here. */
   readonly files?: Map<string, string>
   readonly directories?: readonly string[]
   /** Permission bits of every file. */
   readonly mode?: number
-  /** Answers of the person at the terminal, in order; the input ends behind them. Absent = no terminal. */
+  /** The user's answers at the terminal, in order, followed by end of input. Absent: no terminal. */
   readonly answers?: readonly string[]
   readonly started?: CommandConsole['started']
   readonly env?: Readonly<Record<string, string>>
-  /** Why no file can be written, by path. */
+  /** Error codes of files that cannot be created, by path. */
   readonly broken?: Readonly<Record<string, string>>
 }
 

@@ -1,6 +1,4 @@
-/**
- * The file format of protocol.md 10.1 and the rules between keys of 10.3, 3.7 and 4.
- */
+/** The file format (protocol.md 10.1) and the rules between keys (protocol.md 10.3, 3.7 and 4). */
 
 import * as fc from 'fast-check'
 import { suite } from 'uvu'
@@ -32,7 +30,7 @@ function refusal(action: () => unknown, key: string, reason: string): ConfigErro
   throw new Error(`nothing was refused, expected: ${key}: ${reason}`)
 }
 
-/** A server's config with raw bytes of more members. */
+/** A server configuration with additional members as raw bytes. */
 function around(members: string | readonly number[]): Uint8Array {
   const middle = typeof members === 'string' ? utf8(members) : Uint8Array.from(members)
   const head = utf8('{"kcp_bind":":1",')
@@ -42,7 +40,7 @@ function around(members: string | readonly number[]): Uint8Array {
 
 const test = suite('config file')
 
-test('the smallest server, client, relay and rendezvous configs give their modes', () => {
+test('the smallest configuration of each mode yields that mode', () => {
   const modes = [
     [{ connect: 'a:1', kcp_bind: ':1' }, MODE_SERVER, 'server'],
     [{ listen: 'a:1', kcp_connect: 'a:1' }, MODE_CLIENT, 'client'],
@@ -58,7 +56,7 @@ test('the smallest server, client, relay and rendezvous configs give their modes
   }
 })
 
-test('white space of JSON is allowed around everything, other characters are not', () => {
+test('JSON white space is allowed around every token, other space characters are not', () => {
   assert.is(parseConfig(utf8(' \r\n\t{ "kcp_bind" :\n":1" }\r\n\t ')).kcp_bind, ':1')
   for (const space of ['\u000b', '\u000c', '\u00a0', '\u2028', '\u0000', '\ufeff']) {
     refusal(() => parseConfig(utf8(`{"kcp_bind":${space}":1"}`)), '', 'line 1, column 13')
@@ -66,11 +64,11 @@ test('white space of JSON is allowed around everything, other characters are not
   }
 })
 
-test('a byte order mark is refused by name', () => {
+test('a byte order mark is rejected by name', () => {
   refusal(() => parseConfig(Uint8Array.from([0xef, 0xbb, 0xbf, ...utf8('{"kcp_bind":":1"}')])), '', 'BOM')
 })
 
-test('what is not one strict JSON object is refused with line and column', () => {
+test('anything but one strict JSON object is rejected with line and column', () => {
   const wrong = [
     ['', 'expected a value'],
     ['  ', 'expected a value'],
@@ -114,7 +112,7 @@ test('what is not one strict JSON object is refused with line and column', () =>
   }
 })
 
-test('invalid UTF-8, control characters and lone surrogates pass in the value of an unknown key', () => {
+test('invalid UTF-8, control characters and lone surrogates are accepted in the value of an unknown key', () => {
   const string = (...bytes: number[]) => [...utf8('"x":"'), ...bytes, 0x22]
   for (const value of [[0xff], [0xc3], [0xed, 0xa0, 0x80], [0x01], [0x0a], [0x00], [0x7f]]) {
     assert.is(parseConfig(around(string(...value))).mode, MODE_SERVER, String(value))
@@ -125,13 +123,13 @@ test('invalid UTF-8, control characters and lone surrogates pass in the value of
   }
 })
 
-test('invalid UTF-8 in the value of a known key is refused', () => {
+test('invalid UTF-8 in the value of a known key is rejected', () => {
   for (const value of [[0xff], [0xc3], [0xed, 0xa0, 0x80], [0xc0, 0x80], [0xf4, 0x90, 0x80, 0x80]]) {
     refusal(() => parseConfig(around([...utf8('"netdev":"'), ...value, 0x22])), 'netdev', 'UTF-8')
   }
 })
 
-test('invalid UTF-8, control characters and lone surrogates are refused in key names and outside strings', () => {
+test('invalid UTF-8, control characters and lone surrogates are rejected in key names and outside strings', () => {
   for (const value of [[0xff], [0x01], [...utf8('\\ud800')]]) {
     refusal(() => parseConfig(around([0x22, ...value, ...utf8('":1')])), '', 'key name')
   }
@@ -139,7 +137,7 @@ test('invalid UTF-8, control characters and lone surrogates are refused in key n
   assert.is(parseConfig(around('"listen\\u0000":1,"Listen":2,"é😀":3')).mode, MODE_SERVER)
 })
 
-test('256 nested levels are read, 257 are refused, and so are very many', () => {
+test('256 nested levels are accepted, 257 and 200,000 are rejected', () => {
   for (const [open, close] of [
     ['[', ']'],
     ['{"a":', '}'],
@@ -151,7 +149,7 @@ test('256 nested levels are read, 257 are refused, and so are very many', () => 
   }
 })
 
-test('a service id that does not fit a datagram is an error that names both keys', () => {
+test('a service id that does not fit into a datagram is an error that names both keys', () => {
   const configOf = (bytes: number): Config =>
     parse({
       connect: '127.0.0.1:1',
@@ -161,7 +159,7 @@ test('a service id that does not fit a datagram is an error that names both keys
       psk: PSK,
       kcp: { mtu: 300 },
     })
-  // 300 bytes less the headers, 40 of the seal and 8 of the message, and the address
+  // 300 bytes minus the headers, 40 bytes of seal, 8 bytes of message header, and the address
   for (const [family, most] of [
     [4, 300 - 28 - 40 - 8 - 7],
     [6, 300 - 48 - 40 - 8 - 19],
@@ -172,7 +170,7 @@ test('a service id that does not fit a datagram is an error that names both keys
   }
 })
 
-test('random bytes and random JSON raise nothing but ConfigError', () => {
+test('random bytes and random JSON throw nothing but ConfigError', () => {
   const only = (bytes: Uint8Array) => {
     try {
       parseConfig(bytes)
@@ -219,7 +217,7 @@ test('random bytes and random JSON raise nothing but ConfigError', () => {
   fc.assert(fc.property(fc.dictionary(known, fc.jsonValue()), (document) => only(utf8(JSON.stringify(document)))))
 })
 
-test('what JSON.parse takes is read and what it refuses is refused', () => {
+test('the parser accepts and rejects the same texts as JSON.parse', () => {
   const accepts = (action: () => unknown) => {
     try {
       action()
@@ -264,7 +262,7 @@ test('what JSON.parse takes is read and what it refuses is refused', () => {
     fc.property(
       fc.array(piece, { minLength: 1, maxLength: 6 }).map((pieces) => pieces.join('')),
       (json) => {
-        // Commas and colons of the pieces may end the member and begin another one: only whole values are compared.
+        // Commas and colons in the pieces may end the member and start another one: only whole values are compared.
         same(`[${json}]`)
       },
     ),
@@ -278,7 +276,7 @@ test('MUST 70: connect and listen together are an error', () => {
   refusal(() => parse({ connect: 'a:1', listen: 'b:1', kcp_bind: ':1', kcp_connect: 'c:1' }), 'listen', 'connect')
 })
 
-test('MUST 70: each mode needs its addresses', () => {
+test('MUST 70: each mode requires its addresses', () => {
   refusal(() => parse({}), 'kcp_bind', 'missing')
   refusal(() => parse({ connect: 'a:1' }), 'kcp_bind', 'server')
   refusal(() => parse({ connect: 'a:1', kcp_connect: 'a:1' }), 'kcp_bind', 'server')
@@ -287,7 +285,7 @@ test('MUST 70: each mode needs its addresses', () => {
   refusal(() => parse({ rendezvous_server: 'a:1' }), 'kcp_bind', 'missing')
 })
 
-test('MUST 70: rendezvous needs keepalive, and warns above 25', () => {
+test('MUST 70: rendezvous requires keepalive, and a keepalive above 25 yields a warning', () => {
   const base = { connect: 'a:1', rendezvous_server: 'b:1', method: 'x' }
   refusal(() => parse({ ...base, keepalive: 0 }), 'keepalive', 'rendezvous_server')
   assert.equal(configWarnings(parse({ ...base, keepalive: 25 })), [])
@@ -302,7 +300,7 @@ test('MUST 70: service_id has at most 256 bytes, not characters', () => {
   refusal(() => service('x'.repeat(257)), 'service_id', '256')
 })
 
-test('MUST 70: the rules are checked in their order', () => {
+test('MUST 70: the rules are checked in order', () => {
   const rules = [
     ['service_id', { service_id: 'é'.repeat(129) }],
     ['listen', { listen: 'a:1' }],
@@ -317,7 +315,7 @@ test('MUST 70: the rules are checked in their order', () => {
   refusal(() => parse({ connect: 'a:1', psk: '', password: '' }), 'kcp_bind', '')
 })
 
-test('MUST 6: psk and password together are an error, also without method', () => {
+test('MUST 6: psk and password together are an error, even without a method', () => {
   refusal(() => parse({ connect: 'a:1', kcp_bind: ':1', psk: PSK, password: 'x' }), 'psk', 'password')
   refusal(() => parse({ connect: 'a:1', kcp_bind: ':1', psk: '', password: '' }), 'psk', 'password')
 })
@@ -353,12 +351,12 @@ test('MUST 5: a psk is 44 characters of canonical standard Base64', () => {
   }
 })
 
-test('MUST 5: every key of 32 bytes comes back from its Base64 text', () => {
+test('MUST 5: every 32-byte key round-trips through Base64', () => {
   fc.assert(
     fc.property(fc.uint8Array({ minLength: 32, maxLength: 32 }), (key) => {
       const text = btoa(String.fromCharCode(...key))
       assert.equal(parsePsk(text), key)
-      // the same bytes to a lenient decoder, but not canonical
+      // decodes to the same bytes in a lenient decoder, but is not canonical
       const last = 'ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/'.indexOf(text.charAt(42))
       const next = 'ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/'.charAt(last + 1)
       assert.throws(() => parsePsk(`${text.slice(0, 42)}${next}=`), /Base64/)
@@ -366,7 +364,7 @@ test('MUST 5: every key of 32 bytes comes back from its Base64 text', () => {
   )
 })
 
-test('method and keys combine as in protocol.md 3.7, and a method without a key is refused', () => {
+test('method and key combine as in protocol.md 3.7, and a method without a key is rejected', () => {
   assert.is(checkStart(server({}), METHODS), undefined)
   assert.is(checkStart(server({ psk: 'not looked at' }), METHODS), undefined)
   assert.match(configWarnings(server({})).join(), 'not be encrypted')
@@ -381,7 +379,7 @@ test('method and keys combine as in protocol.md 3.7, and a method without a key 
   }
 })
 
-test('several workers are for a plain server or client', () => {
+test('several workers are allowed only for a plain server or client', () => {
   const [server, client] = [
     { connect: 'a:1', kcp_bind: ':1' },
     { listen: ':1', kcp_connect: 'a:1' },
@@ -395,7 +393,7 @@ test('several workers are for a plain server or client', () => {
   refusal(() => parse({ ...client, workers: 2, kcp_bind: ':5' }), 'workers', 'kcp_bind')
 })
 
-test('MUST 60: obfs is refused without method, in rendezvous mode, and with an unknown name', () => {
+test('MUST 60: obfs is rejected without a method, in rendezvous mode, and with an unknown name', () => {
   const method = { method: 'aes256gcm', psk: PSK }
   refusal(() => checkStart(server({ ...method, obfs: '' }), METHODS), 'obfs', 'unknown')
   refusal(() => checkStart(server({ ...method, obfs: 'tcp' }), METHODS), 'obfs', 'unknown')
@@ -412,7 +410,7 @@ test('MUST 60: obfs is refused without method, in rendezvous mode, and with an u
   }
 })
 
-test('socket buffers of 1..4095 bytes give a warning', () => {
+test('socket buffers of 1..4095 bytes yield a warning', () => {
   const warned = (sndbuf: number) => configWarnings(server({ method: 'x', udp: { sndbuf } })).length
   assert.equal([0, 1, 4095, 4096].map(warned), [0, 1, 1, 0])
 })

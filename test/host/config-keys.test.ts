@@ -1,6 +1,6 @@
 /**
- * Every key of protocol.md 10.2 against a table of its own (not the schema): type, range, default, wrong types,
- * null, duplicates.
+ * Every key of protocol.md 10.2 against an independent table (not the schema): type, range, default, wrong types, null,
+ * duplicates.
  */
 
 import { spawnSync } from 'node:child_process'
@@ -15,7 +15,7 @@ interface IntegerKey {
   readonly key: string
   readonly min: number
   readonly max: number
-  /** undefined: the engine chooses */
+  /** undefined: the engine chooses the value. */
   readonly initial: number | undefined
 }
 
@@ -51,7 +51,7 @@ const BOOLEANS: readonly (readonly [string, boolean])[] = [
   ['udp.reuseport', false],
 ]
 
-/** Those that change neither the mode nor collide with each other come with a flag: they may be set alone. */
+/** String keys; the flag says whether the key may be set alone, that is, without changing the mode or a conflict. */
 const STRINGS: readonly (readonly [string, boolean])[] = [
   ['listen', false],
   ['connect', true],
@@ -70,7 +70,7 @@ const STRINGS: readonly (readonly [string, boolean])[] = [
   ['user', true],
 ]
 
-/** Texts of which the first is the default. */
+/** Keys with a fixed set of values; the first is the default. */
 const CHOICES: readonly (readonly [string, readonly string[]])[] = [
   ['udp.path', ['auto', 'fast', 'portable']],
   ['replay', ['auto', 'strict']],
@@ -78,14 +78,14 @@ const CHOICES: readonly (readonly [string, readonly string[]])[] = [
 
 const utf8 = (text: string) => new TextEncoder().encode(text)
 
-/** A server's config with one more key, its value given as JSON text. */
+/** A server configuration with one more key, its value given as JSON text. */
 function withKey(key: string, json: string): Uint8Array {
   const [outer = '', inner] = key.split('.')
   const member = inner === undefined ? `"${outer}":${json}` : `"${outer}":{"${inner}":${json}}`
   return utf8(`{"connect":"127.0.0.1:1","kcp_bind":"127.0.0.1:2",${member}}`)
 }
 
-/** The value of a dotted key in a parsed config. */
+/** The value of a dotted key in a parsed configuration. */
 function lookUp(config: object, key: string): unknown {
   let value: unknown = config
   for (const name of key.split('.')) {
@@ -123,7 +123,7 @@ test('MUST 69: the schema has exactly the keys of the protocol plus http_token, 
 })
 
 for (const [key, [initial, ...others]] of CHOICES) {
-  test(`${key} takes one of its words and nothing else`, () => {
+  test(`${key} accepts one of its words and nothing else`, () => {
     assert.is(lookUp(parseConfig(withKey('unknown', '0')), key), initial)
     for (const word of [initial, ...others]) assert.is(read(key, JSON.stringify(word)), word)
     for (const wrong of ['"slow"', '""', '"Auto"']) {
@@ -136,7 +136,7 @@ for (const [key, [initial, ...others]] of CHOICES) {
 }
 
 for (const { key, min, max, initial } of INTEGERS) {
-  test(`MUST 69: ${key} takes ${min}..${max} and nothing else`, () => {
+  test(`MUST 69: ${key} accepts ${min}..${max} and nothing else`, () => {
     assert.is(lookUp(parseConfig(withKey('unknown', '0')), key), initial)
     assert.is(read(key, String(min)), min)
     assert.is(read(key, String(max)), max)
@@ -169,7 +169,7 @@ for (const { key, min, max, initial } of INTEGERS) {
 }
 
 for (const [key, initial] of BOOLEANS) {
-  test(`MUST 69: ${key} takes true and false and nothing else`, () => {
+  test(`MUST 69: ${key} accepts true and false and nothing else`, () => {
     assert.is(lookUp(parseConfig(withKey('unknown', '0')), key), initial)
     assert.is(read(key, 'true'), true)
     assert.is(read(key, 'false'), false)
@@ -182,7 +182,7 @@ for (const [key, initial] of BOOLEANS) {
 }
 
 for (const [key, alone] of STRINGS) {
-  test(`MUST 69: ${key} takes a string and nothing else`, () => {
+  test(`MUST 69: ${key} accepts a string and nothing else`, () => {
     if (alone) {
       assert.is(read(key, '"a\\u00e9\\ud83d\\ude00\\u0001\\n/\\/"'), 'aé😀\u0001\n//')
       assert.is(read(key, '""'), '')
@@ -206,7 +206,7 @@ for (const [key, alone] of STRINGS) {
   })
 }
 
-test('http_token takes what can be sent as a bearer token', () => {
+test('http_token accepts exactly what can be sent as a bearer token', () => {
   for (const good of ['12345678', 'aZ0-._~+/==', 'x'.repeat(256)]) assert.is(read('http_token', `"${good}"`), good)
   for (const bad of ['', '1234567', 'with space', 'semi;colon', '=leading', 'ümlautümlaut', 'x'.repeat(257)]) {
     const { key, message } = refusal(withKey('http_token', `"${bad}"`))
@@ -216,7 +216,7 @@ test('http_token takes what can be sent as a bearer token', () => {
 })
 
 for (const key of ['kcp', 'tcp', 'udp']) {
-  test(`MUST 69: ${key} takes an object and nothing else`, () => {
+  test(`MUST 69: ${key} accepts an object and nothing else`, () => {
     parseConfig(withKey(key, '{}'))
     for (const json of ['null', '0', 'true', '""', '[]']) {
       assert.is(refusal(withKey(key, json)).key, key, json)
@@ -224,7 +224,7 @@ for (const key of ['kcp', 'tcp', 'udp']) {
   })
 }
 
-test('MUST 69: unset strings are undefined, service_id is empty', () => {
+test('MUST 69: unset strings are undefined, and service_id is empty', () => {
   const config = parseConfig(utf8('{"kcp_bind":":1"}'))
   for (const [key] of STRINGS) {
     const expected = key === 'service_id' ? '' : key === 'kcp_bind' ? ':1' : undefined
@@ -232,20 +232,20 @@ test('MUST 69: unset strings are undefined, service_id is empty', () => {
   }
 })
 
-test('MUST 69: of a duplicate key the last one wins, and every occurrence is checked', () => {
+test('MUST 69: the last of duplicate keys wins, and every occurrence is checked', () => {
   assert.is(read('timeout', '70,"timeout":80'), 80)
   assert.is(refusal(withKey('timeout', '1,"timeout":80')).key, 'timeout')
   assert.is(refusal(withKey('timeout', '80,"timeout":null')).key, 'timeout')
   assert.is(read('timeout', '70,"time\\u006fut":80'), 80)
 })
 
-test('MUST 69: a repeated nested object starts again from the defaults', () => {
+test('MUST 69: a repeated nested object starts from the defaults', () => {
   const config = parseConfig(withKey('kcp', '{"mtu":500,"sndwnd":20},"kcp":{"rcvwnd":30}'))
   assert.equal([config.kcp.mtu, config.kcp.sndwnd, config.kcp.rcvwnd], [1400, undefined, 30])
   assert.is(refusal(withKey('kcp', '{"mtu":1},"kcp":{}')).key, 'kcp.mtu')
 })
 
-test('MUST 69: unknown keys are ignored at every level, also where a known key would be elsewhere', () => {
+test('MUST 69: unknown keys are ignored at every level, including known keys in the wrong object', () => {
   const member =
     '{"mtu":600,"x":null,"timeout":"no","__proto__":1,"toString":2,"kcp":{"mtu":1}},"mtu":null,"constructor":[]'
   const config = parseConfig(withKey('kcp', member))
@@ -253,7 +253,7 @@ test('MUST 69: unknown keys are ignored at every level, also where a known key w
   assert.is(config.timeout, 600)
 })
 
-test('secrets are never shown in messages', () => {
+test('messages never contain secrets', () => {
   for (const key of ['psk', 'password']) {
     for (const json of ['123456', '"geheim\\u0000"', '["geheim"]', '"geheim\\ud800"']) {
       const error = refusal(withKey(key, json))
@@ -277,7 +277,7 @@ const record = (keys: readonly IntegerKey[]) => {
   return fc.record(model, { requiredKeys: [] })
 }
 
-test('any config built from valid values comes back as it was', () => {
+test('any configuration built from valid values round-trips', () => {
   const text = fc.string({ unit: 'grapheme', maxLength: 20 }).filter((value) => !value.includes('\0'))
   fc.assert(
     fc.property(
@@ -308,7 +308,7 @@ test('any config built from valid values comes back as it was', () => {
   )
 })
 
-test('the key table of docs/configuration.md is current', () => {
+test('the key table of docs/configuration.md is up to date', () => {
   const result = spawnSync('node', ['build/config-docs.mjs', '--check'], { encoding: 'utf8' })
   assert.is(result.status, 0, result.stderr)
 })

@@ -1,4 +1,4 @@
-/** The built engine as hosts load it. */
+/** The built engine, loaded as hosts load it. */
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
 import { ABI_VERSION, Core, type CoreConfig, instantiate, NEVER_RECEIVED, Tx, UNSET } from '../../host/engine/core.ts'
@@ -29,15 +29,15 @@ const CLIENT: CoreConfig = {
   confirm: 0,
 }
 
-test('the embedded module starts and speaks the ABI of this package', () => {
+test('the embedded module starts and has the ABI version of this package', () => {
   assert.is(instantiate().abi_version(), ABI_VERSION)
 })
 
-test('two instances share nothing', () => {
+test('two instances share no memory', () => {
   assert.is.not(instantiate().memory.buffer, instantiate().memory.buffer)
 })
 
-test('a module that is not the engine is refused by the names it lacks', () => {
+test('a module that is not the engine is rejected with the names of the missing exports', () => {
   const empty = new Uint8Array([0, 0x61, 0x73, 0x6d, 1, 0, 0, 0])
   assert.throws(() => instantiate(empty), /missing exports: .*configure.*poll_transmit/)
 })
@@ -48,7 +48,7 @@ test('a config field out of range is named', () => {
   assert.throws(() => core.configure({ ...CLIENT, maxSessions: 0 }, 1), /^engine: maxSessions = 0 is out of range$/)
 })
 
-test('a client refuses connections without a peer and pings the one it gets', () => {
+test('a client refuses connections without a peer, and pings the peer once it is set', () => {
   const core = new Core(instantiate())
   core.fillEntropy()
   core.configure(CLIENT, 1)
@@ -57,7 +57,7 @@ test('a client refuses connections without a peer and pings the one it gets', ()
   assert.is(core.calls.stream_open(1), -3)
   core.u32.set([4 | (5000 << 16), 0, 0x0100007f, 0, 0, 0], core.calls.peer_ptr() >>> 2)
   core.calls.set_peer(1)
-  // PING leaves at the start (protocol.md 7.3)
+  // a PING is sent at the start (protocol.md 7.3)
   while (core.calls.next_timeout(1) === 0) core.calls.handle_timeout(1)
   assert.is(core.calls.poll_transmit(8, 1), 1)
   core.refresh()

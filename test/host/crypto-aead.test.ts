@@ -1,6 +1,6 @@
 // time limit: 120 s
 /**
- * What the four methods refuse, their layout against the plain calls of the libraries, and what they leave behind.
+ * The four methods: which packets they reject, their layout compared with direct library calls, and their memory use.
  */
 
 import { createCipheriv } from 'node:crypto'
@@ -47,7 +47,7 @@ function opens(aead: Aead, datagram: Uint8Array): boolean {
   return length !== -1
 }
 
-/** The same packet by the library's plain call: ciphertext, tag, nonce, with associated data `ad`. */
+/** The same packet from a direct library call: ciphertext, tag, nonce, with associated data `ad`. */
 function byLibrary(method: string, plain: Uint8Array, nonce: Uint8Array, ad: Uint8Array): Uint8Array {
   switch (method) {
     case 'xchacha20poly1305_ietf':
@@ -71,7 +71,7 @@ function join(...parts: Uint8Array[]): Uint8Array {
   return new Uint8Array(Buffer.concat(parts))
 }
 
-/** A forced garbage collection, or null where the runtime offers none. */
+/** A function that forces a garbage collection, or null where the runtime offers none. */
 function collector(): (() => void) | null {
   if (process.versions.bun !== undefined) return () => Bun.gc(true)
   setFlagsFromString('--expose-gc')
@@ -81,7 +81,7 @@ function collector(): (() => void) | null {
 
 test.before(() => sodium.ready)
 
-test('MUST 2: tag and nonce sizes and nonce strategies are those of the protocol', async () => {
+test('MUST 2: tag sizes, nonce sizes and nonce strategies are those of the protocol', async () => {
   assert.equal(methods, ['xchacha20poly1305_ietf', 'xsalsa20poly1305', 'chacha20poly1305_ietf', 'aes256gcm'])
   const shapes = []
   for (const { method, crypto, provider } of variants) {
@@ -102,7 +102,7 @@ test('MUST 2: tag and nonce sizes and nonce strategies are those of the protocol
 })
 
 for (const { method, name, crypto } of variants) {
-  test(`MUST 1: ${name}: ciphertext, tag and nonce stand in this order at every length`, async () => {
+  test(`MUST 1: ${name}: the order is ciphertext, tag, nonce at every length`, async () => {
     const aead = await openAead(method, key, crypto)
     for (let length = 0; length + aead.tagBytes + aead.nonceBytes <= 1500; length += length < 100 ? 1 : 97) {
       const plain = pattern(length, 31)
@@ -115,7 +115,7 @@ for (const { method, name, crypto } of variants) {
     }
   })
 
-  test(`MUST 1: ${name}: any other order of tag, nonce and ciphertext does not open`, async () => {
+  test(`MUST 1: ${name}: a packet with tag, nonce and ciphertext in any other order is rejected`, async () => {
     const aead = await openAead(method, key, crypto)
     const datagram = sealed(aead, pattern(80, 5), nonceOf(aead, 9))
     const text = datagram.subarray(0, 80)
@@ -143,7 +143,7 @@ for (const { method, name, crypto } of variants) {
     for (const ad of others) assert.is(opens(aead, byLibrary(method, plain, nonce, ad)), ignored, toHex(ad))
   })
 
-  test(`MUST 7: ${name}: a packet with any one bit changed does not open`, async () => {
+  test(`MUST 7: ${name}: a packet with any single bit flipped is rejected`, async () => {
     const aead = await openAead(method, key, crypto)
     for (const length of [1, 34]) {
       const datagram = sealed(aead, pattern(length, 11), nonceOf(aead, 5))
@@ -163,7 +163,7 @@ for (const { method, name, crypto } of variants) {
     assert.ok(opens(aead, long))
   })
 
-  test(`MUST 7: ${name}: a truncated, extended or shifted packet does not open`, async () => {
+  test(`MUST 7: ${name}: a truncated, extended or shifted packet is rejected`, async () => {
     const aead = await openAead(method, key, crypto)
     const datagram = sealed(aead, pattern(120, 13), nonceOf(aead, 21))
     for (let length = 0; length < datagram.length; length++) {
@@ -177,7 +177,7 @@ for (const { method, name, crypto } of variants) {
     assert.ok(opens(aead, datagram))
   })
 
-  test(`MUST 7: ${name}: packets of at most tag and nonce are dropped, sealed empty plaintext included`, async () => {
+  test(`MUST 7: ${name}: packets no longer than tag and nonce are rejected, including a sealed empty plaintext`, async () => {
     const aead = await openAead(method, key, crypto)
     const overhead = aead.tagBytes + aead.nonceBytes
     for (let length = 0; length <= overhead; length++) assert.not(opens(aead, pattern(length, 17)), `${length} bytes`)
@@ -186,7 +186,7 @@ for (const { method, name, crypto } of variants) {
     assert.ok(opens(aead, byLibrary(method, new Uint8Array(1), nonce, AD)))
   })
 
-  test(`MUST 7: ${name}: a packet under another key does not open`, async () => {
+  test(`MUST 7: ${name}: a packet sealed with another key is rejected`, async () => {
     const aead = await openAead(method, key, crypto)
     for (let bit = 0; bit < 256; bit++) {
       const otherKey = key.slice()
@@ -197,10 +197,10 @@ for (const { method, name, crypto } of variants) {
     }
   })
 
-  test(`${name}: the length given counts, not that of the receive buffer`, async () => {
+  test(`${name}: the given length is used, not that of the receive buffer`, async () => {
     const aead = await openAead(method, key, crypto)
     const neighbour = await openAead(method, key, crypto)
-    // ends in 0, so that a byte that is missing and one that is 0 would look alike
+    // the last byte is 0, so that a missing byte would look like a zero one
     const nonce = nonceOf(aead, 31)
     nonce[nonce.length - 1] = 0
     const datagram = sealed(aead, pattern(700, 29), nonce)
@@ -213,7 +213,7 @@ for (const { method, name, crypto } of variants) {
       assert.is(memory[100 + datagram.length], 0xee)
       assert.is(aead.openInto(buffer, datagram.length + 1, memory, 100), -1)
     }
-    // the missing byte may not be taken from the packet before
+    // the missing byte must not be taken from the previous packet
     assert.is(aead.openInto(datagram, datagram.length, new Uint8Array(2048), 0), 700)
     const cut = datagram.slice(0, -1)
     assert.is(aead.openInto(cut, datagram.length, new Uint8Array(2048), 0), -1, 'longer than its buffer')
@@ -227,7 +227,7 @@ for (const { method, name, crypto } of variants) {
     assert.is(toHex(sealed(neighbour, pattern(700, 29), nonce)), toHex(datagram), 'overran its scratch area')
   })
 
-  test(`${name}: packets of many blocks of a memory that grows are sealed and opened right`, async () => {
+  test(`${name}: packets in many blocks of a growing memory are sealed and opened correctly`, async () => {
     const aead = await openAead(method, key, crypto)
     const wasm = new WebAssembly.Memory({ initial: 16, maximum: 64 })
     const overhead = aead.tagBytes + aead.nonceBytes
@@ -235,7 +235,7 @@ for (const { method, name, crypto } of variants) {
       const memory = new Uint8Array(wasm.buffer)
       for (let block = 0; block < 520; block++) {
         const at = block * BLOCK_BYTES
-        // lengths, and in later rounds starts, that differ from those before in the same block
+        // lengths, and in later rounds offsets, differ from the previous ones in the same block
         const srcAt = at + (round * 32 + (block & 3)) * (block & 1)
         const length = 1 + ((block * 37 + round * 501) % 1400)
         const plain = pattern(length, block + round)
@@ -243,7 +243,7 @@ for (const { method, name, crypto } of variants) {
         memory.set(plain, srcAt)
         const nonceAt = at + length + aead.tagBytes
         if (nonceAt < srcAt + length && nonceAt + aead.nonceBytes > srcAt) {
-          // the nonce would overwrite plaintext: keep it elsewhere
+          // the nonce would overwrite plaintext, so it is kept elsewhere
           assert.is(aead.seal(memory, srcAt, length, nonce, 0, memory, at), length + overhead)
         } else {
           memory.set(nonce, nonceAt)
@@ -271,7 +271,7 @@ for (const { method, name, crypto } of variants) {
     assert.is(aead.seal(plain, 9, 1, nonce, 0, big, 0), 17 + nonce.length)
   })
 
-  test(`${name}: the caller's key may be wiped at once, and a wiped method refuses to work`, async () => {
+  test(`${name}: the caller's key may be wiped immediately, and a wiped method throws`, async () => {
     const ownKey = key.slice()
     const aead = await openAead(method, ownKey, crypto)
     ownKey.fill(0)
@@ -286,7 +286,7 @@ for (const { method, name, crypto } of variants) {
   })
 }
 
-test('the key is in libsodium\u2019s memory while a method is open, and nowhere in it after wipe', async () => {
+test('the key is in the memory of libsodium while a method is open, and gone after wipe', async () => {
   const raw = rawSodium(sodium, [])
   const secret = Uint8Array.from({ length: 32 }, (_, i) => (i * 151 + 77) & 255)
   const found = () => Buffer.from(raw.HEAPU8.buffer).indexOf(secret) >= 0
@@ -299,7 +299,7 @@ test('the key is in libsodium\u2019s memory while a method is open, and nowhere 
   }
 })
 
-test('growth of libsodium\u2019s memory between packets changes nothing', async () => {
+test('growth of the memory of libsodium between packets has no effect', async () => {
   const raw = rawSodium(sodium, [])
   const aead = await openAead('xchacha20poly1305_ietf', key, portableCrypto)
   const plain = pattern(333, 3)
@@ -313,14 +313,14 @@ test('growth of libsodium\u2019s memory between packets changes nothing', async 
   for (const block of blocks) raw._free(block)
 })
 
-test('a build of libsodium without a needed call is named at start', () => {
+test('a missing libsodium function is named at start', () => {
   assert.throws(() => rawSodium(sodium, ['_crypto_no_such_call']), /libsodium: _crypto_no_such_call is missing/)
   assert.throws(() => rawSodium({}, []), /compiled module is not published/)
 })
 
 for (const why of missing) skip(test, 'the methods on every library', why)
 
-test('a sodium-native that lacks a call, does not load or does nothing is passed over', async () => {
+test('a sodium-native that is incomplete, fails to load or does nothing is skipped', async () => {
   assert.is(
     loadNativeSodium(() => ({})),
     undefined,
@@ -341,7 +341,7 @@ test('a sodium-native that lacks a call, does not load or does nothing is passed
   }
 })
 
-test('the list of methods names the library of each', async () => {
+test('the list of methods names the library of each method', async () => {
   const listed = await listMethods(runtimeCrypto)
   assert.equal(
     listed.map(({ method }) => method),
@@ -356,7 +356,7 @@ test('the list of methods names the library of each', async () => {
 })
 
 const HEAP_PACKETS = 200_000
-/** Growth allowed in all: 8 bytes a packet would be twice that. */
+/** Total growth allowed; 8 bytes per packet would be twice that. */
 const HEAP_GROWTH_BYTES = 800_000
 const gc = collector()
 
@@ -379,7 +379,7 @@ for (const variant of variants) {
 
 const GARBAGE_PACKETS = 20_000
 const GARBAGE_ROUNDS = 7
-/** Far below one object per packet, far above what the compiler of the runtime takes. */
+/** Far below one object per packet, far above the memory that the runtime's compiler takes. */
 const GARBAGE_BYTES_PER_PACKET = 12
 
 for (const variant of variants.filter(({ name }) => !name.endsWith('(node:crypto)'))) {
@@ -396,7 +396,7 @@ for (const variant of variants.filter(({ name }) => !name.endsWith('(node:crypto
         run(GARBAGE_PACKETS / 2)
         return (process.memoryUsage().heapUsed - before) / GARBAGE_PACKETS
       }).sort((a, b) => a - b)
-      // the median: a collection in the middle of one round makes its figure meaningless
+      // the median: a collection in the middle of a round distorts its figure
       const bytes = rounds[GARBAGE_ROUNDS >> 1] ?? Number.NaN
       assert.ok(bytes < GARBAGE_BYTES_PER_PACKET, `${bytes} bytes per packet, rounds ${rounds}`)
     })

@@ -1,6 +1,4 @@
-/**
- * Keys: from passwords and fresh ones.
- */
+/** Keys: derived from passwords, generated, and wiped after use. */
 
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
@@ -27,7 +25,7 @@ const SERVER = { kcp_bind: '127.0.0.1:5000', connect: '127.0.0.1:9000' }
 
 const configOf = (config: object): Config => parseConfig(new TextEncoder().encode(JSON.stringify(config)))
 
-test('MUST 4: every recorded password gives the recorded key', async () => {
+test('MUST 4: every recorded password yields the recorded key', async () => {
   const { keys } = readVectors<PasswordKeys>('password_keys.json')
   assert.is(keys.length, 9)
   for (const { password, derivedKeyHex } of keys) {
@@ -35,12 +33,12 @@ test('MUST 4: every recorded password gives the recorded key', async () => {
   }
 })
 
-test('MUST 4: the password of a recorded session gives the key of its packets', async () => {
+test('MUST 4: the password of a recorded session yields the key of its packets', async () => {
   const { password = '', derivedKeyHex } = readVectors<Capture>('password_xchacha20poly1305_ietf.json')
   assert.is(toHex(await passwordKey(password)), derivedKeyHex)
 })
 
-/** Runs `body` and keeps every array of a key's length that is decoded meanwhile. */
+/** Runs `body` and returns every array of key length that was allocated meanwhile. */
 async function decoded(body: () => unknown): Promise<Uint8Array[]> {
   const kept: Uint8Array[] = []
   const Buffers = ArrayBuffer
@@ -63,7 +61,7 @@ const isWiped = (bytes: Uint8Array): boolean => bytes.every((byte) => byte === 0
 
 const SECRETS = [{ psk: Buffer.alloc(KEY_BYTES, 0xa7).toString('base64') }, { password: 'correct horse' }]
 
-test('a decoded key is overwritten after its use, well or not', async () => {
+test('a decoded key is overwritten after a successful and a failed start', async () => {
   for (const secret of SECRETS) {
     for (const method of methods) {
       const config = { ...SERVER, method, ...secret }
@@ -95,7 +93,7 @@ test('a decoded key is overwritten after its use, well or not', async () => {
   }
 })
 
-test('an examination overwrites the keys that it tries', async () => {
+test('the doctor overwrites the keys that it uses', async () => {
   const [psk] = SECRETS
   const config = configOf({ ...SERVER, method: 'aes256gcm', ...psk })
   const kept = await decoded(async () => {
@@ -106,13 +104,13 @@ test('an examination overwrites the keys that it tries', async () => {
   assert.ok(kept.every(isWiped))
 })
 
-test('who only checks a configuration decodes no key', async () => {
+test('checking a configuration decodes no key', async () => {
   const [psk] = SECRETS
   const config = configOf({ ...SERVER, method: 'aes256gcm', ...psk })
   assert.equal(await decoded(() => assertStartable(config, methods)), [])
 })
 
-test('passwords derived at the same time do not disturb each other', async () => {
+test('passwords derived concurrently do not affect each other', async () => {
   const { keys } = readVectors<PasswordKeys>('password_keys.json')
   const derived = await Promise.all(keys.map(({ password }) => passwordKey(password)))
   assert.equal(
@@ -121,12 +119,12 @@ test('passwords derived at the same time do not disturb each other', async () =>
   )
 })
 
-test('a password in another Unicode form is another password', async () => {
+test('a password in another Unicode normalization form is a different password', async () => {
   const composed = 'p\u00e4ssw\u00f6rd'
   assert.is.not(toHex(await passwordKey(composed)), toHex(await passwordKey(composed.normalize('NFD'))))
 })
 
-test('a fresh psk is canonical Base64 of 32 bytes and never the same', () => {
+test('a generated psk is canonical Base64 of 32 bytes and never repeats', () => {
   const fresh = Array.from({ length: FRESH_KEYS }, generatePsk)
   for (const psk of fresh) {
     assert.match(psk, /^[A-Za-z0-9+/]{43}=$/)
@@ -137,7 +135,7 @@ test('a fresh psk is canonical Base64 of 32 bytes and never the same', () => {
   assert.is(new Set(fresh).size, FRESH_KEYS)
 })
 
-test('a key of the wrong length and an unknown method are refused by name', async () => {
+test('a key of the wrong length and an unknown method are rejected by name', async () => {
   for (const method of methods) {
     for (const length of [0, 16, 31, 33, 64]) {
       await rejects(openAead(method, new Uint8Array(length), runtimeCrypto), `key: must be 32 bytes long, is ${length}`)

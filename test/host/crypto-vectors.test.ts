@@ -1,6 +1,4 @@
-/**
- * Every recorded packet of the original opens to its plaintext and is sealed again to the same bytes.
- */
+/** Every packet recorded from kcptun-libev opens to its plaintext and is sealed again to the same bytes. */
 
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
@@ -13,7 +11,7 @@ import { fromHex, sealedCaptures, toHex } from '../vectors/captures.ts'
 const test = suite('recorded packets')
 const captures = sealedCaptures()
 
-/** Where datagrams stand in the memory of these tests, like a block of the engine. */
+/** Offset of the datagrams in the test memory, like that of an engine block. */
 const BLOCK_AT = 3968
 const memory = new Uint8Array(16384)
 
@@ -55,7 +53,7 @@ for (const { file, capture, variant } of cases) {
       assert.is(toHex(inPlace.subarray(-nonceBytes)), nonceHex, `${where}: nonce in place`)
       assert.is(memory[BLOCK_AT - 1], 0xee, `${where}: byte before the block`)
       assert.is(memory[BLOCK_AT + datagram.length], 0xee, `${where}: byte behind the datagram`)
-      // seal it again where it stands, the nonce where the engine puts it
+      // seal it again in place, with the nonce at the engine's offset
       assert.is(aead.seal(memory, BLOCK_AT, length, memory, nonceAt, memory, BLOCK_AT), datagram.length, where)
       assert.is(toHex(memory.subarray(BLOCK_AT, BLOCK_AT + datagram.length)), sealed, `${where}: sealed again`)
     }

@@ -1,4 +1,4 @@
-/** The dashboard without a browser: its page, who may ask for it, and the stream of events behind it. */
+/** The dashboard without a browser: the page, access control, and the event stream. */
 
 import { createHash } from 'node:crypto'
 import { suite } from 'uvu'
@@ -13,7 +13,7 @@ const test = suite('dashboard')
 
 const sha256 = (text: string): string => `'sha256-${createHash('sha256').update(text).digest('base64')}'`
 
-test('the page is one piece: nothing of it comes from elsewhere, and its policy allows nothing else', async () => {
+test('the page is self-contained, and its policy allows no other source', async () => {
   const answer = await new Scene().ask('/')
   assert.is(answer.status, 200)
   assert.is(answer.headers.get('content-type'), 'text/html; charset=utf-8')
@@ -51,7 +51,7 @@ test('the page is one piece: nothing of it comes from elsewhere, and its policy 
   assert.match(html, 'Copyright (c) 2022 Leon Sorokin')
 })
 
-test('the page is for GET and HEAD', async () => {
+test('the page is served for GET and HEAD only', async () => {
   const scene = new Scene()
   assert.is((await scene.ask('/', {}, 'HEAD')).status, 200)
   for (const method of ['POST', 'PUT', 'DELETE']) {
@@ -60,7 +60,7 @@ test('the page is for GET and HEAD', async () => {
   }
 })
 
-test('IP addresses, localhost and the name in http_listen are ours, other names are not', () => {
+test('IP addresses, localhost and the name in http_listen are own hosts, other names are not', () => {
   for (const good of [
     '127.0.0.1',
     '127.0.0.1:8081',
@@ -93,7 +93,7 @@ test('IP addresses, localhost and the name in http_listen are ours, other names 
   assert.not(isOwnHost('*', undefined))
 })
 
-test("a stranger's page that gave its name our address reads nothing", async () => {
+test('a page of another origin whose name resolves to our address (DNS rebinding) cannot read anything', async () => {
   const scene = new Scene()
   const browser = { host: 'evil.example:8081', 'accept-encoding': 'gzip, deflate' }
   for (const target of ['/', '/events', '/stats', '/stats.json']) {
@@ -103,21 +103,21 @@ test("a stranger's page that gave its name our address reads nothing", async () 
   }
   assert.is(scene.app.viewers, 0)
   for (const target of ['/healthy', '/ready', '/metrics']) assert.is((await scene.ask(target, browser)).status, 200)
-  // programs, by whatever name: as it was without a dashboard
+  // requests without browser headers are answered under any host name, as without the dashboard
   const program = { host: 'router.lan:8081' }
   for (const target of ['/stats', '/stats.json']) assert.is((await scene.ask(target, program)).status, 200, target)
   assert.is((await scene.ask('/', program)).status, 404)
   assert.is((await scene.ask('/events', program)).status, 421)
   assert.is((await scene.ask('/', { ...browser, host: 'monitor.lan:8081' })).status, 200)
-  // whose page has no token
+  // with a token, DNS rebinding yields nothing: the page at that name has no token
   scene.token = TOKEN
   assert.is((await scene.ask('/', browser)).status, 200)
   for (const target of ['/events', '/stats', '/stats.json']) assert.is((await scene.ask(target, browser)).status, 401)
-  const told = await scene.ask('/stats.json', { ...browser, authorization: `Bearer ${TOKEN}` })
-  assert.is(told.status, 200)
+  const answer = await scene.ask('/stats.json', { ...browser, authorization: `Bearer ${TOKEN}` })
+  assert.is(answer.status, 200)
 })
 
-test("another site's page has no answer from any path, with a token or without, and nothing is done for it", async () => {
+test('requests of other sites are rejected on every path, with or without a token, and cause no work', async () => {
   let prepared = 0
   const scene = new Scene({
     prepare: async () => {
@@ -154,7 +154,7 @@ test("another site's page has no answer from any path, with a token or without, 
   assert.is(prepared, 0)
 })
 
-test('a link to the page works, one to anything else does not; the page itself and programs may ask', async () => {
+test('a cross-site link to the page works, one to any other path does not; the page itself and programs have access', async () => {
   const scene = new Scene()
   const host = '127.0.0.1:8081'
   const link = { host, 'sec-fetch-site': 'cross-site', 'sec-fetch-mode': 'navigate', 'sec-fetch-dest': 'document' }
@@ -178,7 +178,7 @@ test('a link to the page works, one to anything else does not; the page itself a
   assert.ok(isForeign(new Headers({ origin: 'http://127.0.0.1:8081' })))
 })
 
-test('who has no token causes no work', async () => {
+test('a request without a token causes no work', async () => {
   let prepared = 0
   const scene = new Scene({
     prepare: async () => {
@@ -194,7 +194,7 @@ test('who has no token causes no work', async () => {
   assert.is(prepared, 1)
 })
 
-test('no GET changes what others see', async () => {
+test('a GET never changes what others see', async () => {
   const scene = new Scene()
   const rates = async (): Promise<string> =>
     / tcp: .*/.exec(await (await scene.ask('/stats', {}, 'POST')).text())?.[0] ?? ''
@@ -215,7 +215,7 @@ test('no GET changes what others see', async () => {
   assert.match(await rates(), '4.88KiB/s')
 })
 
-test('with a token everything but /healthy and the empty page wants it', async () => {
+test('with a token configured, every path but /healthy and the empty page requires it', async () => {
   const scene = new Scene()
   scene.token = TOKEN
   for (const target of ['/events', '/stats', '/stats.json', '/metrics', '/ready']) {

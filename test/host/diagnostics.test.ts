@@ -1,4 +1,4 @@
-/** What the log and the counters tell when something around a tunnel is wrong, and that nothing of it ends a session. */
+/** Log lines and counters for faults around a tunnel; none of these faults ends a session. */
 
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
@@ -13,8 +13,8 @@ import { type StubCore, stubCore } from './stub-core.ts'
 
 const test = suite('diagnostics')
 
-const STRANGER = loopback(6666)
-/** Diagnostics over a stub whose clock and counters a test sets. */
+const UNKNOWN_PEER = loopback(6666)
+/** Diagnostics over a stub; the test sets clock and counters. */
 function bench(level = 6, sealed = true) {
   const stub: StubCore = stubCore()
   const lines: string[] = []
@@ -25,90 +25,90 @@ function bench(level = 6, sealed = true) {
   const set = (name: CounterName, value: number): void => {
     stub.core.u32[(stub.core.calls.stats_ptr() >>> 2) + 2 * COUNTERS.indexOf(name)] = value
   }
-  const fail = (total: number, from: SocketAddress | undefined = STRANGER): void => {
+  const fail = (total: number, from: SocketAddress | undefined = UNKNOWN_PEER): void => {
     set('drop_auth', total)
     diagnostics.dropped(from, from)
   }
   /** Lines without their time stamp. */
-  const told = (): string[] => lines.splice(0).map((line) => line.replace(/^. \S+ /, ''))
-  return { diagnostics, clock, set, fail, told }
+  const logged = (): string[] => lines.splice(0).map((line) => line.replace(/^. \S+ /, ''))
+  return { diagnostics, clock, set, fail, logged }
 }
 
 const errno = (code: string): NodeJS.ErrnoException => Object.assign(new Error(`send ${code}`), { code })
 
-test('failed authentications are told at once, then once a minute with their number and a source', () => {
-  const { diagnostics, clock, fail, told } = bench(4)
+test('failed authentications are logged at once, then once a minute with their number and a source', () => {
+  const { diagnostics, clock, fail, logged } = bench(4)
   fail(1)
-  assert.equal(told(), ['1 packet failed authentication from 127.0.0.1:6666 (wrong key or method?)'])
+  assert.equal(logged(), ['1 packet failed authentication from 127.0.0.1:6666 (wrong key or method?)'])
   for (let i = 2; i <= 1000; i++) fail(i)
   clock.now = 59_999
   fail(1001)
-  assert.equal(told(), [])
+  assert.equal(logged(), [])
   clock.now = 60_000
   fail(1002, loopback(7777))
-  assert.equal(told(), ['1001 packets failed authentication from 127.0.0.1:7777 (wrong key or method?)'])
+  assert.equal(logged(), ['1001 packets failed authentication from 127.0.0.1:7777 (wrong key or method?)'])
   clock.now = 3_600_000
-  assert.equal(told(), [], 'nothing when there were none')
+  assert.equal(logged(), [], 'nothing when there were none')
   fail(1003)
-  assert.equal(told(), ['1 packet failed authentication from 127.0.0.1:6666 (wrong key or method?)'])
+  assert.equal(logged(), ['1 packet failed authentication from 127.0.0.1:6666 (wrong key or method?)'])
   fail(1005)
   diagnostics.close()
-  assert.equal(told(), ['2 packets failed authentication from 127.0.0.1:6666 (wrong key or method?)'])
+  assert.equal(logged(), ['2 packets failed authentication from 127.0.0.1:6666 (wrong key or method?)'])
   diagnostics.close()
-  assert.equal(told(), [], 'the rest is told once')
+  assert.equal(logged(), [], 'the remainder is logged once')
 })
 
 test('the counter of failures may wrap', () => {
-  const { fail, told, clock } = bench(4)
+  const { fail, logged, clock } = bench(4)
   fail(0xffffffff)
-  told()
+  logged()
   clock.now = 60_000
   fail(1)
-  assert.match(told()[0] ?? '', /^2 packets /)
+  assert.match(logged()[0] ?? '', /^2 packets /)
 })
 
-test('replays are told for those who debug, and nobody else', () => {
+test('replays are logged at debug level only', () => {
   for (const level of [5, 6]) {
-    const { diagnostics, set, told } = bench(level)
+    const { diagnostics, set, logged } = bench(level)
     set('drop_replay', 3)
-    diagnostics.dropped(undefined, STRANGER)
-    assert.equal(told(), level === 6 ? ['3 packets rejected as replays from 127.0.0.1:6666'] : [])
+    diagnostics.dropped(undefined, UNKNOWN_PEER)
+    assert.equal(logged(), level === 6 ? ['3 packets rejected as replays from 127.0.0.1:6666'] : [])
   }
 })
 
-test('without a method, packets that are no KCP point at a method that only the other end has', () => {
-  const { diagnostics, set, told } = bench(4, false)
+test('without a method, unparsable packets are logged with the hint that the peer may have a method', () => {
+  const { diagnostics, set, logged } = bench(4, false)
   set('drop_malformed', 2)
-  diagnostics.dropped(undefined, STRANGER)
-  assert.equal(told(), ['2 packets could not be parsed from 127.0.0.1:6666 (method set on the peer only?)'])
+  diagnostics.dropped(undefined, UNKNOWN_PEER)
+  assert.equal(logged(), ['2 packets could not be parsed from 127.0.0.1:6666 (method set on the peer only?)'])
 })
 
-test('sessions that are refused by a full table are told, at most once a second', () => {
-  const { diagnostics, set, told } = bench(4)
+test('sessions refused because of a full table are logged at most once a second', () => {
+  const { diagnostics, set, logged } = bench(4)
   for (let i = 1; i <= 100; i++) {
     set('sessions_refused', i)
-    diagnostics.dropped(undefined, STRANGER)
+    diagnostics.dropped(undefined, UNKNOWN_PEER)
   }
-  assert.equal(told(), [
+  assert.equal(logged(), [
     'session refused from 127.0.0.1:6666: too many sessions, or out of memory (max_sessions, memory)',
   ])
 })
 
-test('send errors are taken for what they mean', () => {
-  const { diagnostics, told } = bench(4)
+test('send errors are classified by code', () => {
+  const { diagnostics, logged } = bench(4)
   for (const code of ['ENOBUFS', 'EAGAIN']) assert.is(diagnostics.udpError(errno(code), 1400), 'back off')
-  assert.equal(told(), [])
+  assert.equal(logged(), [])
   for (let i = 0; i < 5; i++) assert.is(diagnostics.udpError(errno('EMSGSIZE'), 1472), 'go on')
-  const [line, ...more] = told()
+  const [line, ...more] = logged()
   assert.match(line ?? '', /EMSGSIZE.*1472 bytes.*kcp\.mtu/)
   assert.equal(more, [], 'once')
   diagnostics.udpOpened()
   diagnostics.udpError(errno('EMSGSIZE'), 1472)
-  assert.is(told().length, 1, 'again with another socket')
+  assert.is(logged().length, 1, 'again with another socket')
   for (const code of ['ENETUNREACH', 'EHOSTUNREACH', 'ECONNREFUSED']) {
     assert.is(diagnostics.udpError(errno(code), 1400), 'go on')
   }
-  assert.equal(told(), ['udp: send ENETUNREACH'], 'at most one hint a second')
+  assert.equal(logged(), ['udp: send ENETUNREACH'], 'at most one hint a second')
   diagnostics.udpError(errno('EIO'), 1400)
   const { udp_full, udp_too_long, udp_unreachable, udp_other_errors } = diagnostics.counters
   assert.equal(
@@ -122,35 +122,35 @@ test('send errors are taken for what they mean', () => {
   )
 })
 
-test('accept errors are told once for each row of them', () => {
-  const { diagnostics, clock, told } = bench(4)
+test('consecutive accept errors are logged once, and the recovery once', () => {
+  const { diagnostics, clock, logged } = bench(4)
   for (let i = 0; i < 50; i++) diagnostics.acceptError(errno('EMFILE'))
   diagnostics.accepted()
-  assert.equal(told(), ['tcp accept: send EMFILE'], 'one that came through between is no end of the row')
+  assert.equal(logged(), ['tcp accept: send EMFILE'], 'a single success does not end the series')
   clock.now = 600
   diagnostics.accepted()
-  assert.equal(told(), ['tcp accept: recovered'])
+  assert.equal(logged(), ['tcp accept: recovered'])
   diagnostics.accepted()
-  assert.equal(told(), [])
+  assert.equal(logged(), [])
   diagnostics.acceptError(errno('EMFILE'))
-  assert.is(told().length, 1)
+  assert.is(logged().length, 1)
   assert.is(diagnostics.counters.tcp_accept_errors, 51)
   assert.is(diagnostics.counters.tcp_accepted, 3)
 })
 
-test('a silent peer is told once, and when it answers again', () => {
-  const { diagnostics, set, told } = bench(4)
-  diagnostics.silent(STRANGER)
-  assert.equal(told(), [], 'no ping was lost: nobody asked anything')
+test('a silent peer is logged once, and its recovery once', () => {
+  const { diagnostics, set, logged } = bench(4)
+  diagnostics.silent(UNKNOWN_PEER)
+  assert.equal(logged(), [], 'no ping was lost')
   set('peer_silent_pings', 2)
-  diagnostics.silent(STRANGER)
-  diagnostics.silent(STRANGER)
-  const [line, ...more] = told()
+  diagnostics.silent(UNKNOWN_PEER)
+  diagnostics.silent(UNKNOWN_PEER)
+  const [line, ...more] = logged()
   assert.match(line ?? '', /^no answer from 127\.0\.0\.1:6666 to 2 pings: .*key or method/)
   assert.equal(more, [])
   diagnostics.answered()
   diagnostics.answered()
-  assert.equal(told(), ['the peer is responding again'])
+  assert.equal(logged(), ['the peer is responding again'])
 })
 
 async function start(network: MemoryNetwork, lines: string[], config: object): Promise<Endpoint> {
@@ -162,7 +162,7 @@ async function start(network: MemoryNetwork, lines: string[], config: object): P
 const key = (letter: string): string => `${letter.repeat(43)}=`
 const METHOD = 'chacha20poly1305_ietf'
 
-test('a key that differs shows in the log of either end, at the level that is usual', async () => {
+test('a key or method mismatch is logged at both endpoints at the default level', async () => {
   for (const [server, client] of [
     [
       { method: METHOD, psk: key('A') },
@@ -179,21 +179,21 @@ test('a key that differs shows in the log of either end, at the level that is us
     const clientLog: string[] = []
     const far = await start(network, serverLog, { connect: '127.0.0.1:9', kcp_bind: '127.0.0.1:5000', ...server })
     const near = await start(network, clientLog, { listen: '127.0.0.1:0', kcp_connect: '127.0.0.1:5000', ...client })
-    const told = (log: string[], what: RegExp) => log.some((line) => what.test(line))
+    const logged = (log: string[], what: RegExp) => log.some((line) => what.test(line))
     const failed = /packets? failed authentication from 127\.0\.0\.1:\d+ \(wrong key or method\?\)/
-    await until(() => told(serverLog, failed), 'the server tells')
+    await until(() => logged(serverLog, failed), 'the server logs it')
     await until(() => {
       network.clockAhead += 1000
       near.driver.pump()
-      return told(clientLog, /no answer from 127\.0\.0\.1:5000/)
-    }, 'the client tells')
+      return logged(clientLog, /no answer from 127\.0\.0\.1:5000/)
+    }, 'the client logs it')
     assert.ok(!far.driver.dead && !near.driver.dead)
     near.close()
     far.close()
   }
 })
 
-test('connections beyond max_sessions are refused and counted, those that stand are not disturbed', async () => {
+test('connections beyond max_sessions are refused and counted, established ones are unaffected', async () => {
   const network = new MemoryNetwork()
   const lines: string[] = []
   network.listen(loopback(9), () => ({ onData() {}, onEnd() {}, onDrain() {}, onClose() {} }))

@@ -1,4 +1,4 @@
-/** The doctor's messages, statistics and report: what needs no network. */
+/** The doctor's messages, statistics and report, without a network. */
 
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
@@ -38,7 +38,7 @@ const CONFIG = parseConfig(
 
 const test = suite('doctor')
 
-test('PING, PONG and RESET stand as the protocol says, padding behind them', () => {
+test('PING, PONG and RESET are encoded as in the protocol, followed by padding', () => {
   assert.is(hex(control(PING, 0x02f78330)), '00000000000002f78330')
   assert.is(control(PING, 1, 1332).length, 1332)
   assert.is(control(PING, 1, 3).length, CONTROL_BYTES)
@@ -46,19 +46,19 @@ test('PING, PONG and RESET stand as the protocol says, padding behind them', () 
   assert.equal(readMessage(control(RESET, 0xfffffffe)), { kind: 'reset', conv: 0xfffffffe })
 })
 
-test('CONNECT is that of the recorded traffic', () => {
+test('CONNECT equals that of the recorded traffic', () => {
   const local = address('10.77.0.3', 0x9a03)
   assert.is(hex(connectMessage(local, 'myservice')), '000000000004000a4d00039a0300096d7973657276696365')
 })
 
-test('PUNCH tells two addresses', () => {
+test('PUNCH holds two addresses', () => {
   const v6 = `01 20010db8000000000000000000000001 1451`
   const message = readMessage(bytesOf(`00000000 0005 00 c0a80002 1450 ${v6} ffff`))
   const addresses = [address('192.168.0.2', 0x1450), address('2001:db8::1', 0x1451, 6)]
   assert.equal(message, { kind: 'punch', addresses })
 })
 
-test('a conversation of KEEPALIVEs: its segments and their echo', () => {
+test('a conversation of KEEPALIVEs: its segments and their echo are parsed', () => {
   const segment = pushSegment(0x5eab3693, 3, 1, keepalives(8))
   assert.is(hex(segment), '5eab3693510000800000000000000003000000010000000800030004' + '00030004')
   const ack = bytesOf('5eab3693 52 00 0100 00000000 00000003 00000001 00000000')
@@ -78,7 +78,7 @@ test('a conversation of KEEPALIVEs: its segments and their echo', () => {
   assert.is(hex(dial()), '00000004')
 })
 
-test('whatever arrives, reading it does not throw', () => {
+test('parsing arbitrary bytes does not throw', () => {
   const random = randomNumbers(5)
   for (let i = 0; i < 20_000; i++) {
     const bytes = Uint8Array.from({ length: Math.floor(random() * 60) }, () => Math.floor(random() * 256))
@@ -87,7 +87,7 @@ test('whatever arrives, reading it does not throw', () => {
   }
 })
 
-test('MUST 56: only addresses of use to a stranger are pinged', () => {
+test('MUST 56: only addresses usable by a peer are pinged', () => {
   const usable = [
     '10.0.0.1',
     '172.16.0.1',
@@ -105,7 +105,7 @@ test('MUST 56: only addresses of use to a stranger are pinged', () => {
   assert.not(isPunchable(address('8.8.8.8', 0)))
 })
 
-test('statistics of a train: loss, spread, variation, order', () => {
+test('the statistics of a ping train are loss, spread, jitter and reordering', () => {
   const answers = new Map([
     [10, 20],
     [11, 30],
@@ -122,7 +122,7 @@ test('statistics of a train: loss, spread, variation, order', () => {
   assert.ok(Number.isNaN(none.medianMs))
 })
 
-test('the worst finding decides the verdict and the exit status', () => {
+test('the worst finding determines the verdict and the exit status', () => {
   const report = new Report()
   report.add('config', 'ok', 'fine')
   report.add('buffers', 'note', 'small', { remedies: ['sysctl'] })

@@ -1,4 +1,4 @@
-/** A driver around an engine made of strings and wire, for tests of its mechanics. */
+/** A driver around a stub engine, for tests of the driver's mechanics. */
 
 import * as assert from 'uvu/assert'
 import { Driver, type DriverOptions } from '../../host/driver/driver.ts'
@@ -13,12 +13,12 @@ import type { StubCore } from './stub-core.ts'
 export const PEER = loopback(7000)
 const TCP = { nodelay: true, keepalive: false }
 
-/** A TCP connection that records what is done to it. */
+/** A TCP connection that records the calls made on it. */
 export class Recorder implements TcpConnection {
   readonly remote = undefined
   readonly actions: string[] = []
   readonly bytes: number[] = []
-  /** Bytes it still takes. */
+  /** Number of bytes it still accepts. */
   room = Number.POSITIVE_INFINITY
   #buffer = new Uint8Array(65536)
   writeBuffer(): Uint8Array {

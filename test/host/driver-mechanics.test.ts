@@ -1,4 +1,4 @@
-/** The driver's loop around an engine made of strings and wire: batches, back-pressure, timers, and what happens when things throw. */
+/** The driver's loop around a stub engine: batches, back-pressure, timers and exceptions. */
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
 import { EventType } from '../../host/engine/core.ts'
@@ -18,7 +18,7 @@ async function accepted(stub: StubCore, clock?: VirtualClock) {
   return { ...all, connection, tcp: handlers }
 }
 
-test('a batch of datagrams goes to the engine in one call, a full array at once', async () => {
+test('a batch of datagrams is passed to the engine in one call, a full array at once', async () => {
   const stub = stubCore()
   const { handlers, driver } = await bench(stub)
   for (let i = 0; i < 6; i++) handlers.onDatagram(new Uint8Array(50 + i).fill(i), PEER)
@@ -36,7 +36,7 @@ test('a batch of datagrams goes to the engine in one call, a full array at once'
   driver.close()
 })
 
-test('MUST 12: a datagram of more than 1500 bytes is reported by its length alone, one of 1500 is copied', async () => {
+test('MUST 12: for a datagram of more than 1500 bytes only the length is reported, one of 1500 is copied', async () => {
   const stub = stubCore()
   const { handlers, driver } = await bench(stub)
   handlers.onDatagram(new Uint8Array(1501).fill(9), PEER)
@@ -49,7 +49,7 @@ test('MUST 12: a datagram of more than 1500 bytes is reported by its length alon
   driver.close()
 })
 
-test('datagrams are received after the memory of the engine has grown', async () => {
+test("datagrams are received after the engine's memory has grown", async () => {
   const stub = stubCore()
   const { handlers, driver } = await bench(stub)
   stub.memory.grow(1)
@@ -62,7 +62,7 @@ test('datagrams are received after the memory of the engine has grown', async ()
 test('the engine keeps its datagrams while no send buffer is free', async () => {
   const stub = stubCore()
   const { handlers, driver, sent, udp } = await bench(stub)
-  // the buffers taken before are used up by these
+  // these use up the buffers acquired before
   stub.outgoing.push(...new Array(20).fill(1))
   udp.buffers = 3
   driver.pump()
@@ -77,11 +77,11 @@ test('the engine keeps its datagrams while no send buffer is free', async () => 
   driver.close()
 })
 
-test('no timers are served while the engine waits for send buffers', async () => {
+test('no timers are handled while the engine waits for send buffers', async () => {
   const stub = stubCore()
   const { handlers, driver, udp, sent } = await bench(stub)
   udp.buffers = 0
-  // uses up the buffers taken before
+  // uses up the buffers acquired before
   stub.outgoing.push(...new Array(20).fill(1))
   stub.timeout = 0
   driver.pump()
@@ -94,7 +94,7 @@ test('no timers are served while the engine waits for send buffers', async () =>
   driver.close()
 })
 
-test('random bytes are filled in when the engine asks', async () => {
+test('random bytes are supplied when the engine requests them', async () => {
   const stub = stubCore()
   const { driver, sent } = await bench(stub)
   stub.thirst = 1
@@ -105,7 +105,7 @@ test('random bytes are filled in when the engine asks', async () => {
   driver.close()
 })
 
-test('MUST 40: TCP is paused while the engine has no room, and nothing is lost', async () => {
+test('MUST 40: TCP is paused while the engine has no room, and no data is lost', async () => {
   const stub = stubCore()
   const { driver, connection, tcp } = await accepted(stub)
   stub.room = 10
@@ -127,38 +127,38 @@ test('MUST 40: TCP is paused while the engine has no room, and nothing is lost',
     stub.written.get(1),
     Array.from({ length: 30 }, (_, i) => i),
   )
-  // FIN came meanwhile: it follows the last byte, and there is nothing more to read
+  // FIN arrived meanwhile: it follows the last byte, and nothing more is read
   assert.is(stub.calls.at(-1), 'stream_shutdown 1')
   driver.close()
 })
 
-test('the engine is told what its host holds, when that changed', async () => {
+test('the bytes held by the host are reported to the engine when they change', async () => {
   const stub = stubCore()
   const { driver, tcp } = await accepted(stub)
-  const told = (): string[] => stub.calls.filter((call) => call.startsWith('set_host_bytes'))
+  const reported = (): string[] => stub.calls.filter((call) => call.startsWith('set_host_bytes'))
   stub.room = 10
   tcp.onData(new Uint8Array(30))
   driver.pump()
   driver.pump()
-  assert.equal(told(), ['set_host_bytes 0 20'])
-  // data that the runtime had in hand, and what a connection has queued
+  assert.equal(reported(), ['set_host_bytes 0 20'])
+  // data already read by the runtime, and data queued on a connection
   tcp.onData(new Uint8Array(5))
   if (tcp.held) tcp.held.toTcp = 1000
   driver.pump()
-  assert.equal(told().slice(1), ['set_host_bytes 1000 25'])
-  // reads cannot be given back: above a part of the ceiling they do not count, or nothing would be taken any more
+  assert.equal(reported().slice(1), ['set_host_bytes 1000 25'])
+  // reads cannot be undone: above a fraction of the ceiling they are not counted, or no more data would be accepted
   driver.streams.held.setCeiling(320)
   driver.pump()
-  assert.equal(told().slice(2), ['set_host_bytes 40 20'])
+  assert.equal(reported().slice(2), ['set_host_bytes 40 20'])
   stub.room = 100
   stub.events.push([EventType.WRITABLE, 1, 0])
   driver.pump()
   driver.pump()
-  assert.equal(told().slice(3), ['set_host_bytes 40 0'])
+  assert.equal(reported().slice(3), ['set_host_bytes 40 0'])
   driver.close()
 })
 
-test('a connection is offered less while others have much queued', async () => {
+test('the queue limit of a connection shrinks as the total of queued bytes grows', async () => {
   const stub = stubCore()
   const { driver } = await accepted(stub)
   const { held } = driver.streams
@@ -171,7 +171,7 @@ test('a connection is offered less while others have much queued', async () => {
   driver.close()
 })
 
-test('TCP goes on when the engine has room again', async () => {
+test('TCP resumes when the engine has room again', async () => {
   const stub = stubCore()
   const { driver, connection, tcp } = await accepted(stub)
   stub.room = 0
@@ -183,7 +183,7 @@ test('TCP goes on when the engine has room again', async () => {
   driver.close()
 })
 
-test('MUST 40: only what TCP took is consumed; the rest follows when it drains', async () => {
+test('MUST 40: only bytes accepted by TCP are consumed; the rest follows on drain', async () => {
   const stub = stubCore()
   const { driver, connection, tcp } = await accepted(stub)
   const data = Uint8Array.from({ length: 10000 }, (_, i) => i & 0xff)
@@ -192,7 +192,7 @@ test('MUST 40: only what TCP took is consumed; the rest follows when it drains',
   stub.events.push([EventType.READABLE, 1, 0])
   driver.pump()
   assert.equal(connection.actions, ['resume', 'write 4096/4096', 'write 904/4096'])
-  // more data changes nothing as long as the socket is full
+  // more data has no effect while the socket is full
   stub.events.push([EventType.READABLE, 1, 0])
   driver.pump()
   assert.is(connection.bytes.length, 5000)
@@ -216,7 +216,7 @@ test('several writes of one turn are drained once', async () => {
   driver.close()
 })
 
-test('EOF ends, DETACH closes, ABORT resets, and later events of a handle do nothing', async () => {
+test('EOF ends, DETACH closes, ABORT resets, and later events of a handle are ignored', async () => {
   const stub = stubCore()
   const { driver, connection, tcp } = await accepted(stub)
   stub.events.push([EventType.EOF, 1, 0], [EventType.DETACH, 1, 0], [EventType.ABORT, 1, 1], [EventType.READABLE, 1, 0])
@@ -256,7 +256,7 @@ test('a TCP error aborts the stream; a clean close does not', async () => {
   driver.close()
 })
 
-test('MUST 33: DIAL leads to the target, data and EOF wait for the connection', async () => {
+test('MUST 33: DIAL connects to the target, and data and EOF wait for the connection', async () => {
   const stub = stubCore()
   const { driver, dials } = await bench(stub)
   stub.readable.set(9, new Uint8Array([1, 2, 3]))
@@ -292,7 +292,7 @@ test('MUST 48: a connection is refused when the engine has no peer', async () =>
   driver.close()
 })
 
-test('a stream that throws ends alone', async () => {
+test('an exception in one stream ends only that stream', async () => {
   const stub = stubCore()
   const { driver, connection, network, fatal } = await accepted(stub)
   connection.write = () => {
@@ -312,7 +312,7 @@ test('a stream that throws ends alone', async () => {
   driver.close()
 })
 
-test('a deadline is served, and not before it is due', async () => {
+test('a deadline is handled when it is due and not before', async () => {
   const clock = new VirtualClock()
   const stub = stubCore()
   let due = Number.POSITIVE_INFINITY
@@ -355,7 +355,7 @@ test('a deadline that stays at 0 does not starve the event loop', async () => {
   driver.close()
 })
 
-test('socket errors are logged once a second and change nothing', async () => {
+test('socket errors are logged once a second and have no other effect', async () => {
   const stub = stubCore()
   const { driver, handlers, network } = await bench(stub)
   for (let i = 0; i < 100; i++) handlers.onError(new Error('ECONNREFUSED'))
@@ -366,7 +366,7 @@ test('socket errors are logged once a second and change nothing', async () => {
   driver.close()
 })
 
-test('after ENOBUFS sending pauses a moment, what waits is kept and goes out by itself', async () => {
+test('after ENOBUFS sending pauses, pending datagrams are kept and sent later', async () => {
   const stub = stubCore()
   const { driver, handlers, sent } = await bench(stub)
   handlers.onError(Object.assign(new Error('send ENOBUFS'), { code: 'ENOBUFS' }))
@@ -374,7 +374,7 @@ test('after ENOBUFS sending pauses a moment, what waits is kept and goes out by 
   driver.pump()
   assert.equal(sent, [])
   assert.equal(stub.outgoing, [1, 2])
-  await until(() => sent.length > 0, 'it goes on')
+  await until(() => sent.length > 0, 'sending resumes')
   assert.equal(sent, [1, 100, 2, 100])
   handlers.onError(Object.assign(new Error('send EHOSTUNREACH'), { code: 'EHOSTUNREACH' }))
   stub.outgoing.push(3)

@@ -1,4 +1,4 @@
-/** The driver's way from an engine that trapped, or that may have been cloned, to a fresh one. */
+/** The driver replaces an engine that trapped with a fresh one, and draws new randomness after a clock jump. */
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
 import { parseConfig } from '../../host/config/load.ts'
@@ -15,7 +15,7 @@ const TRAP = (): never => {
   throw new WebAssembly.RuntimeError('unreachable')
 }
 
-test('a trap of the engine resets every connection, once, and the next engine gets socket and listener', async () => {
+test('a trap of the engine resets every connection once, and the next engine takes over socket and listener', async () => {
   const stub = stubCore({ stream_consume: TRAP })
   const fresh = stubCore()
   const { driver, handlers, udp, fatal, network, sent } = await bench(stub, {}, [fresh])
@@ -30,7 +30,7 @@ test('a trap of the engine resets every connection, once, and the next engine ge
   assert.is(connection.actions.at(-1), 'reset')
   assert.is(other.actions.at(-1), 'reset')
   assert.match(network.printed.join(''), 'the engine trapped: unreachable; 2 streams lost')
-  // nobody touches the broken engine again
+  // no call reaches the broken engine any more
   const calls = stub.calls.length
   handlers.onDatagram(new Uint8Array(10), PEER)
   handlers.onBatchEnd()
@@ -45,7 +45,7 @@ test('a trap of the engine resets every connection, once, and the next engine ge
   assert.is(driver.diagnostics.counters.engine_traps, 1)
   assert.is(fatal.length, 0)
   assert.is(udp.closed, false)
-  // handles begin anew, and events of old ones find nobody
+  // handle numbers restart, and events of old connections are ignored
   const next = new Recorder()
   assert.ok(driver.accept(next))
   tcp.onData(new Uint8Array(10))
@@ -61,7 +61,7 @@ test('a trap of the engine resets every connection, once, and the next engine ge
   assert.ok(udp.closed)
 })
 
-test('the next engine is told what the one before was, also what came while there was none', async () => {
+test('the next engine receives the state of the previous one and the changes made while none was running', async () => {
   const stub = stubCore({ ping_peer: TRAP })
   const fresh = stubCore()
   const { driver } = await bench(stub, {}, [fresh])
@@ -87,7 +87,7 @@ test('the next engine is told what the one before was, also what came while ther
   driver.close()
 })
 
-test('datagrams that the broken engine has not seen are no datagrams of the next', async () => {
+test('datagrams not yet passed to the broken engine are not passed to the next one', async () => {
   const stub = stubCore({ stream_open: TRAP })
   const fresh = stubCore()
   const { driver, handlers } = await bench(stub, {}, [fresh])
@@ -99,7 +99,7 @@ test('datagrams that the broken engine has not seen are no datagrams of the next
   driver.close()
 })
 
-test('deadlines of the next engine are served, those of the broken one are not', async () => {
+test('deadlines of the next engine are handled, those of the broken one are not', async () => {
   const stub = stubCore({ stream_open: TRAP })
   const fresh = stubCore()
   const { driver } = await bench(stub, {}, [fresh])
@@ -116,7 +116,7 @@ test('deadlines of the next engine are served, those of the broken one are not',
   driver.close()
 })
 
-test('send buffers that ran out before a trap are asked for again after it', async () => {
+test('send buffers that ran out before a trap are requested again after it', async () => {
   const stub = stubCore({ stream_open: TRAP })
   const fresh = stubCore()
   const { driver, udp, sent } = await bench(stub, {}, [fresh])
@@ -132,7 +132,7 @@ test('send buffers that ran out before a trap are asked for again after it', asy
   driver.close()
 })
 
-test('three traps within a minute are the end: sockets are closed, and the owner is told once', async () => {
+test('the third trap within a minute closes the sockets and is reported to the owner once', async () => {
   const broken = () => stubCore({ stream_open: TRAP })
   const clock = new VirtualClock()
   const { driver, udp, fatal } = await bench(broken(), {}, [broken(), broken(), broken()], clock)
@@ -149,7 +149,7 @@ test('three traps within a minute are the end: sockets are closed, and the owner
   assert.is(fatal.length, 1)
 })
 
-test('after a jump of the wall clock all randomness is drawn anew before anything is sent, once', async () => {
+test('after a wall-clock jump all randomness is redrawn once, before anything is sent', async () => {
   const stub = stubCore()
   const { driver, network, sent } = await bench(stub)
   const config = coreConfig(parseConfig(new TextEncoder().encode('{"listen":":1","kcp_connect":":2"}')), undefined, 4)
@@ -157,7 +157,7 @@ test('after a jump of the wall clock all randomness is drawn anew before anythin
   const later = (jumps: number): string[] => {
     stub.calls.length = 0
     network.clockAhead += 1500
-    // the wall clock goes along
+    // the wall clock advances equally
     network.wallAhead += 1500
     stub.outgoing.push(1)
     driver.pump()

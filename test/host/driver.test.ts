@@ -1,5 +1,5 @@
 // time limit: 120 s
-/** Two endpoints with real engines over an in-memory network: what an application and a target see of the tunnel. */
+/** Two endpoints with real engines over an in-memory network: the tunnel as seen by application and target. */
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
 import { parseConfig } from '../../host/config/load.ts'
@@ -18,7 +18,7 @@ async function start(network: MemoryNetwork, config: object): Promise<Endpoint> 
   return startEndpoint(network.runtime(), parseConfig(bytes), log, NO_CIPHERS)
 }
 
-/** A client and a server, tied together. */
+/** A client and a server connected to each other. */
 async function tunnel(network: MemoryNetwork, extra: object = {}, serverOnly: object = {}) {
   const common = { connect: '127.0.0.1:9000', kcp_bind: '127.0.0.1:5000' }
   const server = await start(network, { ...common, ...extra, ...serverOnly })
@@ -35,10 +35,10 @@ async function tunnel(network: MemoryNetwork, extra: object = {}, serverOnly: ob
   }
 }
 
-/** Position-dependent bytes, so that loss, doubling and reordering show. */
+/** Position-dependent bytes, so that loss, duplication and reordering are detected. */
 const byteAt = (position: number, salt: number): number => (Math.imul(position + salt, 0x9e3779b1) >>> 24) & 0xff
 
-/** One end of a TCP connection that sends `length` bytes, then FIN, and checks what it gets. */
+/** One endpoint of a TCP connection that sends `length` bytes, then FIN, and checks what it receives. */
 class Party {
   received = 0
   wrong = 0
@@ -59,7 +59,7 @@ class Party {
     this.#holdFin = holdFin
   }
 
-  /** Sends as much as the socket takes. */
+  /** Sends as much as the socket accepts. */
   send(): void {
     const { socket } = this
     if (socket === undefined) return
@@ -74,7 +74,7 @@ class Party {
     if (!this.#holdFin) socket.end()
   }
 
-  /** Ends the own direction now, or after the bytes that are left. */
+  /** Ends the own direction now, or after the remaining bytes. */
   finish(more = 0): void {
     this.#length += more
     this.#holdFin = false
@@ -99,7 +99,7 @@ class Party {
   }
 }
 
-/** Listens as the target; the party of each connection comes from `make`. */
+/** Listens as the target; `make` supplies the party of each connection. */
 function listen(network: MemoryNetwork, make: () => Party): Party[] {
   const parties: Party[] = []
   network.listen(TARGET, (socket) => {
@@ -125,7 +125,7 @@ function connect(network: MemoryNetwork, entry: typeof TARGET, party: Party): Pa
 const MIB = 1 << 20
 
 for (const security of [{}, { method: 'xchacha20poly1305_ietf', psk: PSK }]) {
-  test(`bytes cross in both directions at once and both ends close cleanly (${security.method ?? 'no method'})`, async () => {
+  test(`bytes are transferred in both directions at once and both sides close cleanly (${security.method ?? 'no method'})`, async () => {
     const network = new MemoryNetwork()
     const targets = listen(network, () => new Party(3 * MIB, 2, 1))
     const { entry, close, client, server } = await tunnel(network, security)
@@ -142,24 +142,24 @@ for (const security of [{}, { method: 'xchacha20poly1305_ietf', psk: PSK }]) {
   })
 }
 
-test('MUST 32: DIAL and the first bytes leave in one datagram', async () => {
+test('MUST 32: DIAL and the first bytes are sent in one datagram', async () => {
   const network = new MemoryNetwork()
   const targets = listen(network, () => new Party(0, 2, 1))
   const { entry, close, client } = await tunnel(network)
-  // anything that drains the engine sends DIAL along: let the first ping be over
+  // anything that drains the engine also sends DIAL: wait until the first ping is over
   await until(() => client.driver.core.counter('pongs_received') === 1n, 'the ping was answered')
   connect(network, entry, new Party(100, 1, 2))
   await until(() => targets[0]?.received === 100, 'the bytes arrived')
   const first = network.datagrams.find((datagram) => new DataView(datagram.buffer).getUint32(0) !== 0)
   assert.ok(first)
   const view = new DataView(first.buffer)
-  // one PUSH segment with sn 0, in it DIAL and a message of 104 bytes (protocol.md 5.1, 6.1)
+  // one PUSH segment with sn 0 that holds DIAL and a message of 104 bytes (protocol.md 5.1, 6.1)
   assert.equal([view.getUint8(4), view.getUint32(12)], [81, 0])
   assert.equal([view.getUint32(24), view.getUint16(28), view.getUint16(30)], [4, 1, 104])
   close()
 })
 
-test('MUST 35: an answer of any length follows after the application has ended its direction', async () => {
+test('MUST 35: a response of any length is delivered after the application has ended its direction', async () => {
   const network = new MemoryNetwork()
   const targets = listen(network, () => new Party(0, 2, 1, true))
   const { entry, close } = await tunnel(network)
@@ -192,16 +192,16 @@ test('MUST 40: an application cannot send far ahead of a target that does not re
   close()
 })
 
-test('MUST 34: the application sees a clean end when the target refuses', async () => {
+test('MUST 34: the application sees a clean end when the target refuses the connection', async () => {
   const network = new MemoryNetwork()
   const { entry, close } = await tunnel(network)
   const application = connect(network, entry, new Party(1000, 1, 2))
-  await until(() => application.ended || application.closed, 'the application was told')
+  await until(() => application.ended || application.closed, 'the application sees the end')
   assert.equal([application.received, application.error], [0, undefined])
   close()
 })
 
-test("a hundred connections at a time do not get in each other's way", async () => {
+test('a hundred concurrent connections do not interfere with each other', async () => {
   const network = new MemoryNetwork()
   const targets = listen(network, () => new Party(20_000, 2, 1))
   const { entry, close } = await tunnel(network)
@@ -213,7 +213,7 @@ test("a hundred connections at a time do not get in each other's way", async () 
   close()
 })
 
-test('an application that goes away takes its own session with it, not the others', async () => {
+test('a reset by one application ends only its own session', async () => {
   const network = new MemoryNetwork()
   const targets = listen(network, () => new Party(0, 2, 1, true))
   const { entry, close, client } = await tunnel(network)
@@ -239,7 +239,7 @@ test('/stats shows the session and /healthy the peer', async () => {
   assert.ok(fetch)
   const get = async (path: string): Promise<string> =>
     (await fetch(new Request(`http://127.0.0.1${path}`), path, { hold() {}, cut() {} })).text()
-  // an ACK may still be under way
+  // an ACK may still be in flight
   let stats = await get('/stats')
   for (let i = 0; i < 200 && !/ - peer/.test(stats); i++) {
     await new Promise((resolve) => setTimeout(resolve, 10))
@@ -255,7 +255,7 @@ test('/stats shows the session and /healthy the peer', async () => {
   close()
 })
 
-test('MUST 59: after a silence the client follows a name that leads elsewhere', async () => {
+test('MUST 59: when the peer is silent, the client follows a name that resolves to another address', async () => {
   const network = new MemoryNetwork()
   network.hosts.set('server.test', '127.0.0.1')
   const targets = listen(network, () => new Party(0, 2, 1))
@@ -268,22 +268,25 @@ test('MUST 59: after a silence the client follows a name that leads elsewhere', 
   }
   const lookups = (): number =>
     network.printed.filter((line) => line.includes('address update failed, retrying')).length
-  // the name is gone for a while: that is survived, and said once
+  // the name does not resolve for a while: the client continues and logs it once
   network.hosts.delete('server.test')
   silence()
   await until(() => lookups() === 1, 'the failure was logged')
   silence()
   await new Promise((resolve) => setTimeout(resolve, 20))
   assert.is(lookups(), 1)
-  // the same address: the socket stays
+  // the address is unchanged: the socket is kept
   network.hosts.set('server.test', '127.0.0.1')
   silence()
   await until(() => network.printed.some((line) => line.includes('addresses resolved again')), 'it resolves again')
   assert.ok(network.udp.has(`127.0.0.1:${port}`))
   network.hosts.set('server.test', '127.0.0.2')
   silence()
-  await until(() => network.printed.some((line) => line.includes('udp connect: 127.0.0.2:5000')), 'the client moved')
-  assert.ok(network.udp.has(`127.0.0.1:${port}`), 'with the port it had')
+  await until(
+    () => network.printed.some((line) => line.includes('udp connect: 127.0.0.2:5000')),
+    'the client uses the new address',
+  )
+  assert.ok(network.udp.has(`127.0.0.1:${port}`), 'with the same port')
   assert.ok(client.tcp)
   connect(network, client.tcp, new Party(1000, 1, 2))
   await until(() => targets[0]?.received === 1000, 'a new connection goes to the new address')
@@ -291,23 +294,26 @@ test('MUST 59: after a silence the client follows a name that leads elsewhere', 
   elsewhere.close()
 })
 
-test('MUST 59: after a silence the server dials where the name of the target leads now', async () => {
+test("MUST 59: when the peer is silent, the server resolves the target's name again and dials the new address", async () => {
   const network = new MemoryNetwork()
   network.hosts.set('target.test', '127.0.0.3')
   const targets = listen(network, () => new Party(0, 2, 1))
   const { entry, close, server } = await tunnel(network, { keepalive: 1 }, { connect: 'target.test:9000' })
   const refused = connect(network, entry, new Party(10, 1, 2))
-  await until(() => refused.ended, 'nobody answers at the old address')
+  await until(() => refused.ended, 'the old address refuses')
   network.hosts.set('target.test', '127.0.0.1')
   network.clockAhead += 11_000
   server.driver.pump()
-  await until(() => network.printed.some((line) => line.includes('connect: now 127.0.0.1:9000')), 'the server looked')
+  await until(
+    () => network.printed.some((line) => line.includes('connect: now 127.0.0.1:9000')),
+    'the server resolved the name',
+  )
   connect(network, entry, new Party(10, 1, 2))
   await until(() => targets[0]?.received === 10, 'the new target got the bytes')
   close()
 })
 
-test('a start that fails names the key and leaves nothing open', async () => {
+test('a failed start names the key and leaves nothing open', async () => {
   const network = new MemoryNetwork()
   const server = await start(network, { connect: '127.0.0.1:9000', kcp_bind: '127.0.0.1:5000' })
   const failure = async (config: object): Promise<string> => {

@@ -1,6 +1,4 @@
-/**
- * Byte amounts, durations, times and convs as kcptun-libev prints them (protocol.md 10.6, 11.2).
- */
+/** Byte amounts, durations, times and convs, formatted as by kcptun-libev (protocol.md 10.6, 11.2). */
 
 import * as fc from 'fast-check'
 import { suite } from 'uvu'
@@ -83,7 +81,7 @@ const MIN = 60 * S
 const H = 60 * MIN
 const DAY = 24 * H
 
-test('MUST 76: durations are printed by range', () => {
+test('MUST 76: durations are formatted by range', () => {
   const table: readonly (readonly [number, string])[] = [
     [0, '0'],
     [DAY, '1d00:00:00'],
@@ -118,7 +116,7 @@ test('MUST 76: durations are printed by range', () => {
   }
 })
 
-test('MUST 76: rounding of durations is carried into the next range', () => {
+test('MUST 76: rounding of durations carries into the next range', () => {
   const table: readonly (readonly [number, string])[] = [
     [DAY - 400, '1d00:00:00'],
     [H - 400, '1:00:00'],
@@ -139,7 +137,7 @@ test('MUST 76: rounding of durations is carried into the next range', () => {
   }
 })
 
-test('MUST 76: no duration ever shows 60 seconds or minutes, and longer is never printed shorter', () => {
+test('MUST 76: no duration shows 60 seconds or minutes, and formatting is monotonic', () => {
   const value = (text: string) => {
     const [, days = '0', rest = text] = /^(\d+)d(.*)$/.exec(text) ?? []
     const unit = { ms: 1, µs: 1e-3, ns: 1e-6, s: S }
@@ -167,7 +165,7 @@ test('MUST 76: no duration ever shows 60 seconds or minutes, and longer is never
   )
 })
 
-/** A Date of a chosen local time and zone. */
+/** A Date with a fixed local time and zone. */
 class Fixed extends Date {
   readonly #offset: number
 
@@ -176,7 +174,7 @@ class Fixed extends Date {
     this.#offset = offset
   }
 
-  /** This time in the chosen zone, shown by the UTC getters. */
+  /** This time in the fixed zone, read by the UTC getters. */
   #local(): Date {
     return new Date(this.getTime() - this.#offset * MIN)
   }
@@ -224,7 +222,7 @@ test('times are local, with the zone', () => {
   assert.is(new Date(formatTimestamp(now)).getTime(), Math.floor(now.getTime() / S) * S)
 })
 
-test('a conv has 8 upper-case hex digits', () => {
+test('a conv is formatted as 8 upper-case hex digits', () => {
   assert.equal([0, 0x07c3522b, -1, 0xffffffff, 0x93d2b45e].map(formatConv), [
     '00000000',
     '07C3522B',

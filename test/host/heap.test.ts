@@ -1,7 +1,7 @@
 // time limit: 180 s
 /**
- * A million datagrams through two drivers, sealed, opened and acknowledged, leave nothing on the heap, and next to no garbage. Sockets are in memory and
- * allocate nothing themselves.
+ * A million datagrams through two drivers, sealed, opened and acknowledged, leave nothing on the heap and cause next to
+ * no garbage. The sockets are in memory and do not allocate.
  */
 
 import { setFlagsFromString } from 'node:v8'
@@ -26,21 +26,24 @@ import { loopback, MemoryNetwork, until } from './memory-runtime.ts'
 const test = suite('heap')
 
 const METHOD = 'xchacha20poly1305_ietf'
-/** Small datagrams: what is looked for does not depend on their size, the time does. */
+/** Small datagrams: heap use does not depend on their size, the run time does. */
 const MTU = 400
 const WARM_UP_PACKETS = 150_000
 const PACKETS = 1_000_000
 const SEND_BUFFERS = 512
 const BUFFER_BYTES = 1536
 const CHUNK_BYTES = 65536
-/** What a datagram may leave behind: bytes, or objects where bytes count what is outside of the heap too. Tables of views that are still filling take some. */
+/**
+ * Heap growth allowed per datagram: in bytes on Node; in objects on Bun, which also counts off-heap bytes. View tables
+ * that are still filling account for some.
+ */
 const GROWTH_PER_PACKET = process.versions.bun === undefined ? 1 : 0.05
 const ROUND_PACKETS = 20_000
 const ROUNDS = 9
-/** Bytes of garbage that a datagram may make. One short view of 100 bytes for each would be found. */
+/** Bytes of garbage allowed per datagram. A single short-lived view of 100 bytes per datagram would exceed it. */
 const GARBAGE_PER_PACKET = 48
 
-/** A forced garbage collection. */
+/** Returns a function that forces a garbage collection. */
 function collector(): () => void {
   if (process.versions.bun !== undefined) return () => Bun.gc(true)
   setFlagsFromString('--expose-gc')
@@ -50,14 +53,14 @@ function collector(): () => void {
 }
 const gc = collector()
 
-/** What is in use on the heap: bytes on Node, objects on Bun. */
+/** Heap in use: bytes on Node, objects on Bun. */
 async function heapUsed(): Promise<number> {
   if (process.versions.bun === undefined) return process.memoryUsage().heapUsed
   const { heapStats } = await import('bun:jsc')
   return heapStats().objectCount
 }
 
-/** The same after collecting what can be collected: once is not enough on Bun, which looks at the stack too. */
+/** The same after collecting garbage. One collection is not enough on Bun, which also scans the stack. */
 async function heapKept(): Promise<number> {
   for (let i = 0; i < 3; i++) {
     gc()
@@ -66,7 +69,10 @@ async function heapKept(): Promise<number> {
   return heapUsed()
 }
 
-/** A socket whose datagrams arrive at its peer in the next turn of the loop. Buffers, views and queues are made once. */
+/**
+ * A socket whose datagrams arrive at its peer in the next turn of the loop. Buffers, views and queues are allocated
+ * once.
+ */
 class PipeUdp implements UdpSocket {
   readonly local: SocketAddress
   readonly #handlers: UdpHandlers
@@ -76,7 +82,7 @@ class PipeUdp implements UdpSocket {
   readonly #queue = new Array<Uint8Array<ArrayBuffer> | undefined>(SEND_BUFFERS).fill(undefined)
   readonly #lengths = new Uint32Array(SEND_BUFFERS)
   #queued = 0
-  /** Where a datagram stands when it arrives, and its views by length. */
+  /** Memory of datagrams that arrived, and their views by length. */
   readonly #arrived = new Uint8Array(BUFFER_BYTES)
   readonly #views = Array.from({ length: BUFFER_BYTES + 1 }, (_, length) => this.#arrived.subarray(0, length))
   #starved = false
@@ -134,7 +140,7 @@ class PipeUdp implements UdpSocket {
   }
 }
 
-/** An application that sends as long as it may, or takes everything. */
+/** An application that sends as much as it may, or accepts everything. */
 class Application implements TcpConnection {
   readonly remote = undefined
   handlers: TcpHandlers | undefined
@@ -181,7 +187,7 @@ class Application implements TcpConnection {
   }
 }
 
-/** A client that sends and a server that swallows. */
+/** A client that sends and a server that discards. */
 async function tunnel(crypto: RuntimeCrypto) {
   const key = new Uint8Array(32).fill(9)
   const log = new Log(() => {})
@@ -255,12 +261,12 @@ async function tunnel(crypto: RuntimeCrypto) {
   }
 }
 
-/** Runs until so many more datagrams were sent. */
+/** Waits until `count` more datagrams were sent. */
 async function more(packets: () => number, count: number): Promise<void> {
   const end = packets() + count
   let now = packets()
   while (now < end) {
-    // looks every 20 ms
+    // polls every 20 ms
     const before = now
     await new Promise((resolve) => setTimeout(resolve, 20))
     now = packets()
@@ -308,7 +314,7 @@ for (const [name, crypto] of backends) {
     flow.close()
     rounds.sort((a, b) => a - b)
     console.log(`garbage per datagram: ${rounds.map((bytes) => bytes.toFixed(0)).join(' ')} bytes`)
-    // a busy machine has smaller batches, and what a batch takes is divided by fewer datagrams: the best rounds count
+    // a busy machine has smaller batches, which divides the cost of a batch by fewer datagrams: the best rounds count
     const bytes = rounds[2] ?? Number.NaN
     assert.ok(bytes < GARBAGE_PER_PACKET, `${bytes} bytes of garbage for each datagram, rounds ${rounds}`)
   })

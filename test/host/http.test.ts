@@ -1,4 +1,4 @@
-/** The monitoring application as a browser sees it; the requests are those of the recorded samples. */
+/** The monitoring application as seen by a browser; the requests are those of the recorded samples. */
 
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
@@ -53,7 +53,7 @@ async function ask(target: string, method = 'GET', source: Partial<HttpSource> =
   return { status: response.status, body: await response.text(), headers: response.headers }
 }
 
-test('MUST 75: GET /stats answers as plain text that is not cached', async () => {
+test('MUST 75: GET /stats returns plain text that is not cached', async () => {
   const { status, body, headers } = await ask('/stats')
   assert.is(status, 200)
   assert.ok(body.startsWith('server time: '))
@@ -63,7 +63,7 @@ test('MUST 75: GET /stats answers as plain text that is not cached', async () =>
   assert.is(headers.get('connection'), 'close')
 })
 
-test('MUST 75: POST /stats counts rates from the POST before', async () => {
+test('MUST 75: POST /stats computes rates since the previous POST', async () => {
   const clock = { at: 1000 }
   const stats = app({}, clock)
   const text = async (method: string): Promise<string> =>
@@ -77,7 +77,7 @@ test('MUST 75: POST /stats counts rates from the POST before', async () => {
   assert.is(response.headers.get('cache-control'), null)
 })
 
-test('MUST 75: /healthy answers 200 to every method and names the state', async () => {
+test('MUST 75: /healthy returns 200 for every method and names the state', async () => {
   for (const [target, method] of [
     ['/healthy', 'GET'],
     ['/healthy', 'POST'],
@@ -90,7 +90,7 @@ test('MUST 75: /healthy answers 200 to every method and names the state', async 
   assert.is((await ask('/healthy', 'HEAD')).status, 200)
 })
 
-test('MUST 75: other methods on /stats are refused with the page of the samples', async () => {
+test('MUST 75: other methods on /stats are rejected with the page of the samples', async () => {
   const { status, body, headers } = await ask('/stats', 'PUT')
   assert.is(status, 405)
   assert.is(
@@ -102,7 +102,7 @@ test('MUST 75: other methods on /stats are refused with the page of the samples'
   assert.is((await ask('/stats', 'HEAD')).status, 405)
 })
 
-test('MUST 75: unknown paths are 404, also a trailing slash', async () => {
+test('MUST 75: unknown paths return 404, including a trailing slash', async () => {
   for (const target of ['/foo', '/stats/', '/stats/x', '/healthy/', '/events/']) {
     const { status, body } = await ask(target)
     assert.is(status, 404, target)
@@ -110,7 +110,7 @@ test('MUST 75: unknown paths are 404, also a trailing slash', async () => {
   }
 })
 
-test('MUST 75: bad percent codes are 400 before anything else', async () => {
+test('MUST 75: invalid percent encodings return 400 before any other check', async () => {
   assert.is((await ask('/%zz')).status, 400)
   assert.is((await ask('/%00')).status, 400)
   assert.is((await ask('/stats?a=%zz')).status, 400)
@@ -129,7 +129,7 @@ test('parameters: the last one wins, unknown values are ignored', async () => {
   assert.ok((await ask('/stats?nobanner=0')).body.startsWith('NAME 1.2.3\n  NOTE\n\nserver time: '))
 })
 
-test('MUST 75: a target is judged as it stands on the wire', () => {
+test('MUST 75: a request target is evaluated as received', () => {
   for (const bad of ['', '*', 'stats', 'http://h', '//stats', '/<', '/%zz', '/a%00', '/ü', 'http://h?x', '/a b']) {
     assert.is(parseTarget(bad), undefined, bad)
   }
@@ -142,7 +142,7 @@ test('MUST 75: a target is judged as it stands on the wire', () => {
   assert.equal(parseTarget('/stats?a=b?c#d'), { ...plain, query: 'a=b?c' })
 })
 
-test('/ready answers 503 with the reason until the tunnel works', async () => {
+test('/ready returns 503 with the reason until the tunnel works', async () => {
   const ready = (changes: Partial<Health>) => ask('/ready', 'GET', { health: () => ({ ...LOST, ...changes }) })
   for (const [changes, status, body] of [
     [{}, 503, 'peer unreachable\n'],
@@ -178,7 +178,7 @@ const SESSION: SessionStats = {
   tcpWritten: 10,
 }
 
-/** Every counter has a value of its own. */
+/** Every counter has a distinct value. */
 const NUMBERED: Snapshot = {
   at: 5000,
   uptime: 5000,
@@ -187,7 +187,7 @@ const NUMBERED: Snapshot = {
   counters: Object.fromEntries(COUNTERS.map((name, i) => [name, 500 + i])) as Snapshot['counters'],
 }
 
-test('/stats.json has every counter and every session', async () => {
+test('/stats.json contains every counter and every session', async () => {
   const source = { snapshot: () => NUMBERED, sessions: () => [[], [SESSION], [{ ...SESSION, state: 4, rtt: -1 }]] }
   const { status, body, headers } = await ask('/stats.json', 'GET', source)
   assert.is(status, 200)
@@ -279,7 +279,7 @@ test('/metrics is OpenMetrics text with every counter', async () => {
   )
 })
 
-test('a list of 65535 sessions comes in steps between which others get the event loop', async () => {
+test('a list of 65535 sessions is produced in steps that yield to the event loop', async () => {
   const step = Array.from({ length: 255 }, () => SESSION)
   let steps = 0
   function* sessions() {

@@ -1,4 +1,4 @@
-/** `kcptun-wasm init` in memory: what it writes, what it asks, what it refuses. */
+/** `kcptun-wasm init` in memory: the files it writes, its questions, and what it rejects. */
 
 import * as fc from 'fast-check'
 import { suite } from 'uvu'
@@ -18,7 +18,7 @@ const GIVEN = ['--server', 'vpn.example:4000', '--listen', '1080', '--connect', 
 
 const init = (words: readonly string[], world?: World): Promise<Outcome> => tryCommand('init', words, world)
 
-/** A written file, checked as a start checks it. */
+/** A written file, checked as at start. */
 function written({ files }: Outcome, path: string): Config {
   const bytes = new TextEncoder().encode(files.get(path) ?? '')
   const config = parseConfig(bytes)
@@ -35,7 +35,7 @@ function assertRefused({ status, stderr, files }: Outcome, pattern: RegExp): voi
   assert.is(files.size, 0, 'nothing is written')
 }
 
-test('a server and a client fit together', async () => {
+test('the server and client files match each other', async () => {
   const outcome = await init(GIVEN)
   assert.is(outcome.status, 0, outcome.stderr)
   assert.equal([...outcome.files.keys()].sort(), ['client.json', 'server.json'])
@@ -57,7 +57,7 @@ test('a server and a client fit together', async () => {
   assert.is.not(written(await init(GIVEN), 'client.json').psk, psk, 'the next key is another one')
 })
 
-test('with a rendezvous server there are three files that fit together', async () => {
+test('with a rendezvous server, the three files match each other', async () => {
   const words = ['--rendezvous', '192.0.2.7:4000', '--listen', ':1080', '--connect', '22', '--service-id', 'home']
   const outcome = await init(words)
   assert.is(outcome.status, 0, outcome.stderr)
@@ -74,7 +74,7 @@ test('with a rendezvous server there are three files that fit together', async (
   assert.match(outcome.stdout, /Any host that can reach this port can use the tunnel/)
 })
 
-test('where the server binds follows from the address that it is reached by', async () => {
+test("the bind address follows from the server's public address", async () => {
   for (const [server, bind, connect = server] of [
     ['192.0.2.7:4000', '0.0.0.0:4000'],
     ['[2001:db8::7]:4000', '[::]:4000'],
@@ -91,7 +91,7 @@ test('where the server binds follows from the address that it is reached by', as
   }
 })
 
-test('a server without port gets one, above those of services', async () => {
+test('a server without a port gets one above the service ports', async () => {
   for (const host of ['vpn.example', '192.0.2.7', '[2001:db8::7]']) {
     const { kcp_connect = '' } = written(await init(['--server', host, ...GIVEN.slice(2)]), 'client.json')
     assert.ok(kcp_connect.startsWith(`${host}:`), kcp_connect)
@@ -100,13 +100,13 @@ test('a server without port gets one, above those of services', async () => {
   }
 })
 
-test('without a terminal every flag that lacks is named', async () => {
+test('without a terminal every missing flag is named', async () => {
   assertRefused(await init([]), /missing options: --server <.*>, --listen <.*>, --connect <.*> \(no terminal/)
   assertRefused(await init(GIVEN.slice(2)), /missing options: --server <host\[:port\]> \(/)
   assertRefused(await init(['--rendezvous', 'x']), /missing options: --listen <.*>, --connect/)
 })
 
-test('what no flag tells is asked, until the answer can be read', async () => {
+test('missing flags are prompted for until the answer is valid', async () => {
   const all = await init([], { answers: ['vpn.example:0', '', 'vpn.example:4000', '', 'nowhere', ' db.example:5432 '] })
   assert.is(all.status, 0, all.stderr)
   assert.equal(
@@ -126,30 +126,30 @@ test('what no flag tells is asked, until the answer can be read', async () => {
   assert.is((await init(GIVEN, { answers: [] })).questions.length, 0)
 })
 
-test('when the input ends nothing is written', async () => {
+test('at end of input nothing is written', async () => {
   const { status, stderr, files } = await init([], { answers: ['vpn.example'] })
   assert.is(status, 1)
   assert.match(stderr, /no answer: use the option --listen/)
   assert.is(files.size, 0)
 })
 
-test('nothing is overwritten, and it is all files or none', async () => {
+test('nothing is overwritten, and either all files are written or none', async () => {
   for (const taken of ['client.json', 'server.json', 'rendezvous.json']) {
     const files = new Map([[taken, 'mine']])
     const words = taken.startsWith('r') ? ['--rendezvous', 'x:1', ...GIVEN.slice(2)] : GIVEN
     const { status, stderr, questions } = await init(words.slice(0, 2), { files, answers: [] })
     assert.is(status, 1)
-    assert.is(questions.length, 0, 'said before the first question')
+    assert.is(questions.length, 0, 'rejected before the first question')
     assert.match(stderr, `${taken}: already exists`)
     assert.equal([...files], [[taken, 'mine']])
   }
   assertRefused(await init([...GIVEN, '--dir', 'none']), /--dir none: ENOENT/)
-  // somebody else is faster
+  // another process creates the file first
   assertRefused(await init(GIVEN, { broken: { 'client.json': 'EEXIST' } }), /client\.json: already exists.*nothing was/)
   assertRefused(await init(GIVEN, { broken: { 'client.json': 'ENOSPC' } }), /client\.json: ENOSPC.*nothing was written/)
 })
 
-test('a flag that cannot be meant is named with its value and the reason', async () => {
+test('an invalid flag is named with its value and the reason', async () => {
   const cases: readonly (readonly [readonly string[], RegExp])[] = [
     [['--server', 'a:b:c', ...GIVEN.slice(2)], /--server a:b:c: .*brackets/],
     [['--server', ':4000', ...GIVEN.slice(2)], /--server :4000: the host is missing/],
@@ -167,7 +167,7 @@ test('a flag that cannot be meant is named with its value and the reason', async
   for (const [words, pattern] of cases) assertRefused(await init(words), pattern)
 })
 
-test('the printed commands start the files as they are called here', async () => {
+test('the printed commands start the files with the command that was used', async () => {
   const commands = (text: string): string[] => text.split('\n').filter((line) => line.startsWith('    '))
   const dir = ['--dir', "my tunnel's/"]
   assert.equal(commands((await init(GIVEN)).stdout), [
@@ -183,7 +183,7 @@ test('the printed commands start the files as they are called here', async () =>
   assert.equal([...outcome.files.keys()], ["my tunnel's/server.json", "my tunnel's/client.json"])
 })
 
-test('whatever is accepted makes files that start', async () => {
+test('all accepted input yields files that start', async () => {
   const host = fc.constantFrom('vpn.example', '192.0.2.7', '[2001:db8::7]', 'localhost', '127.0.0.1')
   const port = fc.integer({ min: 1, max: 65535 })
   await fc.assert(

@@ -1,7 +1,7 @@
 // time limit: 120 s
 /**
- * No key is left in the memory of a process that let go of it. The process is this file again; what it holds is read from outside by /proc, because
- * whoever searches his own memory finds what he searches for.
+ * No key is left in the memory of a process after its endpoints closed. The process is this file started again; its
+ * memory is read from outside through /proc, because a search of its own memory would find the needle itself.
  */
 import { type ChildProcess, spawn } from 'node:child_process'
 import { closeSync, openSync, readFileSync, readSync } from 'node:fs'
@@ -19,15 +19,15 @@ import { MemoryNetwork } from './memory-runtime.ts'
 
 const MARK = 'KCPTUN_WASM_TEST_KEYS'
 const PAGE_BYTES = 4096
-/** Pages that are looked at in one go. */
+/** Pages read at a time. */
 const PAGES = 4096
 /** Bits of a pagemap entry: in memory, or swapped out. */
 const PRESENT = 0b11n << 62n
-/** What keys are made from. The child gets these texts; the keys themselves are in this process alone. */
+/** The sources of the keys. The child receives these texts; the derived keys exist only in this process. */
 const PSK = 'KYLbNI3mP5jxSqP8Va4HYLkSa8Qdds8ogdozjOU+l/A='
 const PASSWORD = 'the password of a test'
 
-/** What the child does: opens an endpoint for each method, library and source of the key, and closes all when asked to. */
+/** The child: opens an endpoint for each method, library and key source, and closes all on request. */
 async function hold(): Promise<void> {
   const network = new MemoryNetwork()
   const endpoints: Endpoint[] = []
@@ -47,19 +47,19 @@ async function hold(): Promise<void> {
   })
 }
 
-/** How often each needle lies in the writable memory of a process. */
+/** Counts the occurrences of each needle in the writable memory of a process. */
 function search(pid: number, needles: readonly Uint8Array[]): number[] {
   const found = needles.map(() => 0)
   const [memory, pages] = [openSync(`/proc/${pid}/mem`, 'r'), openSync(`/proc/${pid}/pagemap`, 'r')]
   const entries = new BigUint64Array(PAGES)
   const chunk = Buffer.alloc(PAGES * PAGE_BYTES)
-  /** Searches pages that are there, one behind the other. */
+  /** Searches consecutive present pages. */
   const look = (first: number, count: number): void => {
     let length = 0
     try {
       length = readSync(memory, chunk, 0, count * PAGE_BYTES, first * PAGE_BYTES)
     } catch {
-      // given back meanwhile
+      // unmapped meanwhile
     }
     const bytes = chunk.subarray(0, length)
     for (const [i, needle] of needles.entries()) {
@@ -85,7 +85,7 @@ function search(pid: number, needles: readonly Uint8Array[]): number[] {
   return found
 }
 
-/** The next line of a child. */
+/** The output of a child, line by line. */
 async function* linesOf(child: ChildProcess): AsyncGenerator<string> {
   if (child.stdout !== null) for await (const line of createInterface({ input: child.stdout })) yield line
 }
@@ -107,14 +107,14 @@ else {
   const why = problem()
   if (why !== undefined) skip(test, 'all', why)
   else {
-    test('a process has its keys while endpoints are open, and nowhere after they closed', async () => {
+    test('keys are in memory while endpoints are open, and nowhere after they closed', async () => {
       const sources = [{ psk: PSK }, { password: PASSWORD }]
       const child = spawn(process.execPath, [...process.execArgv, process.argv[1] ?? ''], {
         stdio: ['pipe', 'pipe', 'inherit'],
         env: { ...process.env, [MARK]: JSON.stringify(sources) },
       })
       try {
-        // the second half: an allocator may write over the first of what was given back to it
+        // the second half: an allocator may overwrite the first half of freed memory
         const keys = [parsePsk(PSK), await passwordKey(PASSWORD)].map((key) => key.subarray(16))
         const lines = linesOf(child)
         assert.is((await lines.next()).value, 'open')

@@ -11,7 +11,7 @@ import { Scene, type Watcher } from './scene.ts'
 
 const test = suite('live feed')
 
-test('the stream greets, then tells the figures of /stats.json again and again', async () => {
+test('the stream starts with a hello event, then repeats the figures of /stats.json', async () => {
   const scene = new Scene({}, { about: () => ({ method: 'none' }) })
   scene.counters = { ...scene.counters, tcp_read_bytes: 12345 }
   scene.warnings = [{ at: 1, level: 3, text: '<script>alert(1)</script>\n\ndata: x' }]
@@ -21,9 +21,9 @@ test('the stream greets, then tells the figures of /stats.json again and again',
   await waitFor('three samples', () => watcher.samples.length >= 3)
   assert.equal(watcher.hello?.about, { method: 'none' })
   assert.equal(watcher.hello?.warnings, scene.warnings)
-  const { sessions: _, ...told } = JSON.parse(await (await scene.ask('/stats.json')).text())
+  const { sessions: _, ...figures } = JSON.parse(await (await scene.ask('/stats.json')).text())
   for (const name of ['counters', 'gauges', 'host', 'program', 'health'] as const) {
-    assert.equal(watcher.last?.[name], told[name], name)
+    assert.equal(watcher.last?.[name], figures[name], name)
   }
   assert.is(watcher.last?.warnings, undefined)
   scene.warnings = [...scene.warnings, { at: 2, level: 2, text: 'news' }]
@@ -31,12 +31,12 @@ test('the stream greets, then tells the figures of /stats.json again and again',
   await watcher.leave()
 })
 
-test('nobody watches: nothing is read, no timer runs; many watch: all is read once', async () => {
+test('without viewers nothing is read and no timer runs; many viewers share one read', async () => {
   const scene = new Scene()
   const watchers: Watcher[] = []
   for (let i = 0; i < VIEWERS_MAX; i++) watchers.push((await scene.watch()).read())
   assert.is(scene.app.viewers, VIEWERS_MAX)
-  // the start of each viewer brings a sample of its own
+  // each viewer's start brings a sample of its own
   scene.snapshots = 0
   const seen = watchers[0]?.samples.length ?? 0
   await waitFor('two samples', () => (watchers[0]?.samples.length ?? 0) >= seen + 2)
@@ -51,7 +51,7 @@ test('nobody watches: nothing is read, no timer runs; many watch: all is read on
   await again.leave()
 })
 
-test('one more viewer than there may be takes the place of the oldest of who has most', async () => {
+test('a viewer above the limit evicts the oldest viewer of the address with the most viewers', async () => {
   const scene = new Scene()
   scene.remote = '192.0.2.7'
   const owner = (await scene.watch()).read()
@@ -64,7 +64,7 @@ test('one more viewer than there may be takes the place of the oldest of who has
     strangers.map((_, i) => i < 4),
   )
   assert.is(scene.app.viewers, VIEWERS_MAX)
-  // another place of the owner, and again one of the same address
+  // the owner from another address, and once more from the same one
   scene.remote = '192.0.2.8'
   const second = (await scene.watch()).read()
   await waitFor('samples for the owner', () => second.samples.length > 1 && owner.samples.length > 1)
@@ -72,12 +72,12 @@ test('one more viewer than there may be takes the place of the oldest of who has
   for (const watcher of [owner, second, ...strangers]) await watcher.leave().catch(() => {})
 })
 
-test('streams that may be those of other sites make room first: they drive no page of ours out', async () => {
+test('streams of unverified origin are evicted first and never evict our own page', async () => {
   const scene = new Scene()
   const browser = { host: '127.0.0.1:8081', 'accept-encoding': 'gzip' }
   const owner = (await scene.watch({ ...browser, [PAGE_HEADER]: '1' })).read()
   const others: Watcher[] = []
-  // to a plain HTTP address browsers say nothing of who asks
+  // for a plain HTTP address, browsers send no header that identifies the requesting page
   for (let i = 0; i < 3 * VIEWERS_MAX; i++) others.push((await scene.watch(browser)).read())
   await waitFor('room', () => others.filter(({ ended }) => !ended).length === VIEWERS_MAX - 1)
   const { length } = owner.samples
@@ -86,7 +86,7 @@ test('streams that may be those of other sites make room first: they drive no pa
   for (const watcher of [owner, ...others]) await watcher.leave().catch(() => {})
 })
 
-test('who has most entries gives the oldest', () => {
+test('the holder with the most entries gives up its oldest', () => {
   const of = (text: string): string | undefined => oldestOfMost(text.split(' '), ([holder]) => holder)
   assert.is(of('a1 b1 b2 a2'), 'b1')
   assert.is(of('a1 b1 c1'), 'a1')
@@ -106,9 +106,9 @@ test('streams end when the server closes or its configuration changes', async ()
   await after.leave()
 })
 
-test('a viewer that does not read misses samples and is cut after 15 s, the others go on', async () => {
+test('a viewer that does not read misses samples and is cut after 15 s, others are unaffected', async () => {
   const scene = new Scene()
-  const deaf = await scene.watch()
+  const idle = await scene.watch()
   const reader = (await scene.watch()).read()
   await waitFor('samples', () => reader.samples.length > 2)
   assert.is(scene.app.viewers, 2)
@@ -118,7 +118,7 @@ test('a viewer that does not read misses samples and is cut after 15 s, the othe
   assert.is(scene.app.viewers, 1)
   const { length } = reader.samples
   await waitFor('more samples', () => reader.samples.length > length)
-  await deaf.leave().catch(() => {})
+  await idle.leave().catch(() => {})
   await reader.leave()
 })
 
@@ -142,7 +142,7 @@ const SESSION: SessionStats = {
   tcpWritten: 10,
 }
 
-test('of many sessions the liveliest are listed', async () => {
+test('of many sessions the most active are listed', async () => {
   const scene = new Scene()
   scene.sessions = Array.from({ length: 1000 }, (_, conv) => ({
     ...SESSION,
@@ -161,7 +161,7 @@ test('of many sessions the liveliest are listed', async () => {
   await watcher.leave()
 })
 
-test('what several processes have to tell is fetched before each sample, sessions too when it is their turn', async () => {
+test('the figures of several processes are fetched before each sample, sessions less often', async () => {
   const fetched: string[] = []
   const scene: Scene = new Scene(
     {},
@@ -175,7 +175,7 @@ test('what several processes have to tell is fetched before each sample, session
   )
   const watcher = (await scene.watch()).read()
   await waitFor('the session', () => watcher.last?.sessions.length === 1)
-  // fetching took 100 ms: the next time is far away, and the session stays until then
+  // fetching took 100 ms: the next fetch of sessions is far away, and the session stays until then
   const { length } = watcher.samples
   await waitFor('more samples', () => watcher.samples.length > length + 1)
   assert.is(watcher.last?.sessions.length, 1)
@@ -186,7 +186,7 @@ test('what several processes have to tell is fetched before each sample, session
   assert.is(fetched.length, before)
 })
 
-test('contexts of an obfuscator are told, the first of many', async () => {
+test('contexts of an obfuscator are listed, up to a limit', async () => {
   const remote = { family: 4, address: '10.0.0.1', port: 5, scope: 0 } as const
   const numbers = { state: 3, age: 1, idle: 2, bytesIn: 7, bytesOut: 8, congested: 0, echoes: 0 }
   const context: ContextStats = { remote, ...numbers }
@@ -223,7 +223,7 @@ async function fallSilent([mode, live, waitsnd, state]: (typeof SILENCES)[number
   assert.ok(scene.at - from <= 3000, `${mode}: ${scene.at - from} ms`)
   assert.ok(scene.at - from >= 1500, `${mode}: ${scene.at - from} ms`)
   assert.ok(live.client ? scene.pings >= pings + 3 : scene.pings === 0, `${mode}: ${scene.pings} pings`)
-  // what strangers send is no sign of life
+  // packets that fail authentication do not count as received from the peer
   scene.counters = { ...scene.counters, pkt_received: 1e6, drop_auth: 1e6 - scene.counters.pkt_received }
   const { length } = watcher.samples
   await waitFor(`${mode}: more samples`, () => watcher.samples.length > length + 1)
@@ -234,11 +234,11 @@ async function fallSilent([mode, live, waitsnd, state]: (typeof SILENCES)[number
   clearInterval(clock)
 }
 
-test('who hears nothing says so within 3 s, and that it hears again', async () => {
+test('silence is reported within 3 s, and so is its end', async () => {
   await Promise.all(SILENCES.map(fallSilent))
 })
 
-test('a client that never heard its peer is being checked, then without an answer', async () => {
+test('a client that never received anything from its peer is checking, then silent', async () => {
   const scene = new Scene()
   const clock = setInterval(() => {
     scene.at += 10
@@ -250,7 +250,7 @@ test('a client that never heard its peer is being checked, then without an answe
   clearInterval(clock)
 })
 
-test("what may be another site's page causes no ping; our page does, and silence counts from then on", async () => {
+test('a page that may belong to another site causes no ping; our page does, and silence counts from then on', async () => {
   const scene = new Scene()
   const clock = setInterval(() => {
     scene.at += 10
@@ -268,7 +268,7 @@ test("what may be another site's page causes no ping; our page does, and silence
   clearInterval(clock)
 })
 
-test('a rendezvous client without its peer says so and pings nobody', async () => {
+test('a rendezvous client without a peer is pending and sends no ping', async () => {
   const rendezvous = { family: 4, address: '10.0.0.1', port: 5, scope: 0 } as const
   const scene = new Scene({}, { path: () => ({ ...NO_LIVE.path(), rendezvous }) })
   const watcher = (await scene.watch()).read()

@@ -1,4 +1,4 @@
-/** What the dashboard reads of an endpoint that does nothing. */
+/** The dashboard's data source of an idle endpoint. */
 
 import type { HttpSource } from '../../host/monitoring/source.ts'
 import { clock } from '../../runtime-shared/clock.ts'

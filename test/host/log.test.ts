@@ -1,6 +1,4 @@
-/**
- * The log as its reader sees it: levels, letters, outputs, limited repeats (protocol.md 10.6). Time is virtual.
- */
+/** The log as written: levels, letters, outputs, rate-limited repeats (protocol.md 10.6). Time is virtual. */
 
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
@@ -33,7 +31,7 @@ function setUp() {
   return { lines, clock, log, texts }
 }
 
-test('a line is letter, time and text, on stdout at first', () => {
+test('a line is letter, time and text, on stdout by default', () => {
   const { lines, log } = setUp()
   log.notice('udp bind: 127.0.0.1:35000')
   assert.equal(lines, [{ stream: 'stdout', text: `I ${formatTimestamp(new Date(START))} udp bind: 127.0.0.1:35000\n` }])
@@ -72,7 +70,7 @@ test('each method writes at its level', () => {
   assert.equal(counts, [0, 1, 2, 3, 4, 5, 6, 7, 7])
 })
 
-test('the level is 4 at first, is clamped, and at() tells what would be written', () => {
+test('the level is 4 by default and clamped, and at() returns whether a level is written', () => {
   const { log } = setUp()
   assert.is(log.level, LOG_NOTICE)
   assert.equal(
@@ -87,7 +85,7 @@ test('the level is 4 at first, is clamped, and at() tells what would be written'
   assert.not(log.at(LOG_SILENCE))
 })
 
-test('outputs go to their streams', () => {
+test('each output writes to its stream', () => {
   const { lines, log } = setUp()
   for (const name of ['stdout', 'stderr', 'terminal', 'discard', 'stdout']) {
     log.setOutput(name)
@@ -102,7 +100,7 @@ test('outputs go to their streams', () => {
   assert.not.match(lines[1]?.text ?? '', '\u001b')
 })
 
-test('discard makes at() false, so nobody builds a text', () => {
+test('with discard, at() is false and no text is built', () => {
   const { log } = setUp()
   log.setOutput('discard')
   assert.not(log.at(LOG_FATAL))
@@ -111,7 +109,7 @@ test('discard makes at() false, so nobody builds a text', () => {
   })
 })
 
-test('an unknown output changes nothing and gives a warning where the log goes now', () => {
+test('an unknown output changes nothing and logs a warning to the current output', () => {
   const { lines, log } = setUp()
   log.setOutput('stderr')
   for (const name of ['', 'file', 'toString']) {
@@ -134,7 +132,7 @@ test('syslog falls back to stderr with one warning', () => {
   )
 })
 
-test('syslog gets the level and the bare text, and is opened once', () => {
+test('syslog receives the level and the bare text, and is opened once', () => {
   const written: string[] = []
   let opened = 0
   const log = new Log(
@@ -154,7 +152,7 @@ test('syslog gets the level and the bare text, and is opened once', () => {
   assert.not(log.visible)
 })
 
-test('a daemon sends to syslog what would go to stdout and stderr, also after a reload, and discards what is discarded', () => {
+test('a daemon writes to syslog instead of stdout and stderr, also after a reload, and still discards', () => {
   const lines: string[] = []
   const written: string[] = []
   const log = new Log(
@@ -178,7 +176,7 @@ test('control characters cannot break a line or reach the terminal', () => {
   assert.match(lines[0]?.text ?? '', / a\\x0aF fake\\x0d\\x1b\[31m\\x00\\x7f\\x9bé\n$/)
 })
 
-test('repeats of a key are limited to one a second, the next line counts those left out', () => {
+test('repeats of a key are limited to one a second, and the next line counts the suppressed ones', () => {
   const { clock, log, texts } = setUp()
   for (let index = 0; index < 5; index += 1) {
     log.limited('udp send', LOG_WARNING, `a${index}`)
@@ -213,7 +211,7 @@ test('a limited text is built only when it is written', () => {
   assert.equal(texts(), ['x'])
 })
 
-test('a clock that is set back does not silence a key', () => {
+test('a clock that is set back does not suppress a key', () => {
   const { clock, log, texts } = setUp()
   log.limited('k', LOG_WARNING, 'before')
   clock.ms -= 3_600_000
@@ -222,7 +220,7 @@ test('a clock that is set back does not silence a key', () => {
   assert.equal(texts(), ['before', 'after'])
 })
 
-test('very many keys are forgotten, oldest first, not kept for ever', () => {
+test('the number of remembered keys is limited, and the oldest are dropped first', () => {
   const { log, texts } = setUp()
   for (let index = 0; index <= 256; index += 1) {
     log.limited(`key ${index}`, LOG_WARNING, `text ${index}`)
@@ -234,7 +232,7 @@ test('very many keys are forgotten, oldest first, not kept for ever', () => {
   assert.is(texts().length, 258)
 })
 
-/** The objects that lines in JSON hold. */
+/** The objects parsed from JSON lines. */
 function objects(lines: readonly { text: string }[]): unknown[] {
   return lines.map(({ text }) => {
     assert.ok(text.endsWith('}\n') && text.indexOf('\n') === text.length - 1, `one line: ${text}`)
@@ -242,7 +240,7 @@ function objects(lines: readonly { text: string }[]): unknown[] {
   })
 }
 
-test('as JSON a line is an object with time, level and text', () => {
+test('in JSON format a line is an object with time, level and text', () => {
   const { lines, clock, log } = setUp()
   log.setFormat('json')
   log.setLevel(LOG_VERY_VERBOSE)
@@ -264,7 +262,7 @@ test('as JSON a line is an object with time, level and text', () => {
   )
 })
 
-test('as JSON any text comes back as it was, and no control character is written', () => {
+test('in JSON format any text round-trips, and no control character is written', () => {
   const { lines, log } = setUp()
   log.setFormat('json')
   const texts = [
@@ -282,7 +280,7 @@ test('as JSON any text comes back as it was, and no control character is written
   for (const { text } of lines) assert.not.match(text.trimEnd(), /\p{Cc}/u)
 })
 
-test('as JSON a line names the session and the peer of its text', () => {
+test('in JSON format a line names the session and the peer of its text', () => {
   const { lines, log } = setUp()
   log.setFormat('json')
   const cases = [
@@ -293,7 +291,7 @@ test('as JSON a line names the session and the peer of its text', () => {
     ['rendezvous: peer found at 10.0.0.2:6', undefined, '10.0.0.2:6'],
     ['3 packets failed authentication from 10.0.0.2:6 (wrong key or method?)', undefined, '10.0.0.2:6'],
     ['udp bind: 10.0.0.2:6', undefined, undefined],
-    ['the text [session:07C3522B] came from somebody', undefined, undefined],
+    ['the text [session:07C3522B] came from elsewhere', undefined, undefined],
   ] as const
   for (const [text] of cases) log.notice(text)
   const time = '2026-11-22T11:10:08.000Z'
@@ -309,7 +307,7 @@ test('as JSON a line names the session and the peer of its text', () => {
   )
 })
 
-test('the system log keeps its form', () => {
+test('syslog lines keep the plain format', () => {
   const written: string[] = []
   const log = new Log(
     () => undefined,
@@ -322,7 +320,7 @@ test('the system log keeps its form', () => {
   assert.equal(written, ['a\\x09b'])
 })
 
-test('the last warnings and worse are remembered, shortened, whether or not they are written', () => {
+test('the last lines of level warning or worse are kept, shortened, whether or not they are written', () => {
   const { lines, clock, log } = setUp()
   log.setOutput('discard')
   log.notice('not this')

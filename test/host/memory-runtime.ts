@@ -1,6 +1,6 @@
 /**
- * A Runtime in memory: UDP and TCP between endpoints of one process, without sockets. Delivery is asynchronous (one turn of
- * the event loop), in order and lossless; TCP has bounded queues, so back-pressure is real.
+ * A Runtime in memory: UDP and TCP between endpoints of one process, without sockets. Delivery is asynchronous (one
+ * turn of the event loop), in order and lossless. TCP queues are bounded, so back-pressure is real.
  */
 
 import type { RuntimeCrypto } from '../../host/crypto/open.ts'
@@ -44,14 +44,14 @@ function systemError(code: string): NodeJS.ErrnoException {
 
 const NO_HANDLERS: TcpHandlers = { onData() {}, onEnd() {}, onDrain() {}, onClose() {} }
 
-/** One end of a TCP connection. Tests use it as the application's socket too. */
+/** One endpoint of a TCP connection. Tests also use it as the application's socket. */
 export class MemoryTcp implements TcpConnection {
   readonly remote: SocketAddress | undefined = undefined
   handlers: TcpHandlers = NO_HANDLERS
-  /** Bytes that wait for this end to read. */
+  /** Bytes that wait to be read at this endpoint. */
   queued = 0
   paused = true
-  /** Whether the other end aborted, or this one did. */
+  /** Whether either endpoint aborted the connection. */
   broken = false
   #peer: MemoryTcp | undefined
   #limit: number
@@ -127,7 +127,7 @@ export class MemoryTcp implements TcpConnection {
     this.resume()
   }
 
-  /** The connection broke: onClose with the error, soon. */
+  /** Breaks the connection: onClose is called with the error in a later turn. */
   fail(error: NodeJS.ErrnoException): void {
     if (this.broken) return
     this.broken = true
@@ -137,7 +137,7 @@ export class MemoryTcp implements TcpConnection {
     })
   }
 
-  /** The other end read half of what was queued. */
+  /** Called when the other endpoint has read half of the queue. */
   drained(): void {
     if (!this.#starved) return
     this.#starved = false
@@ -159,7 +159,7 @@ export class MemoryTcp implements TcpConnection {
       if (chunk === undefined) break
       this.queued = Math.max(0, this.queued - chunk.length)
       if (!this.#silent) this.handlers.onData(chunk)
-      // the chunk is only valid during the call
+      // the chunk is valid only during the call
       chunk.fill(0xee)
     }
     if (this.queued < this.#limit / 2 && !this.broken) this.#peer?.drained()
@@ -178,7 +178,10 @@ export class MemoryTcp implements TcpConnection {
 class MemoryUdp implements UdpSocket {
   readonly local: SocketAddress
   readonly connect: SocketAddress | undefined
-  /** Its address was taken away: what it sends fails (without a word, if `silently`), what is sent to it is lost. */
+  /**
+   * Whether the local address was removed: sending fails (with no error if `silently`), and incoming datagrams are
+   * lost.
+   */
   dead: boolean | 'silently' = false
   #network: MemoryNetwork
   #handlers: UdpHandlers
@@ -243,25 +246,25 @@ interface MemoryListener {
   accept(connection: TcpConnection): TcpHandlers | null
 }
 
-/** What the endpoints of one test share. */
+/** The network shared by the endpoints of a test. */
 export class MemoryNetwork {
   readonly udp = new Map<string, MemoryUdp>()
   readonly listeners = new Map<string, MemoryListener>()
   readonly http = new Map<string, HttpHandler>()
-  /** Copies of every datagram sent. */
+  /** Copies of all datagrams sent. */
   readonly datagrams: Uint8Array[] = []
-  /** What hosts resolve to. */
+  /** Addresses by host name. */
   readonly hosts = new Map<string, string>()
   readonly printed: string[] = []
-  /** ms that everybody's clock is ahead. */
+  /** Offset of the monotonic clock, ms. */
   clockAhead = 0
-  /** The same of the wall clock. */
+  /** Offset of the wall clock, ms. */
   wallAhead = 0
-  /** How much faster everybody's clock runs. The test sees to the timers. */
+  /** Speed of the clock relative to real time. Timers are not affected. */
   speed = 1
-  /** What a socket bound to the wildcard is called; undefined = there is no way to anybody. */
+  /** Source address of a socket bound to the wildcard; undefined: there is no route. */
   here: string | undefined = '127.0.0.1'
-  /** Bytes a TCP connection holds in one direction. */
+  /** Bytes that a TCP connection holds in one direction. */
   tcpLimit = 65536
   #nextPort = FIRST_EPHEMERAL_PORT
 
@@ -269,7 +272,7 @@ export class MemoryNetwork {
     return wanted === 0 ? this.#nextPort++ : wanted
   }
 
-  /** An application connects. `handlers` come before the first event; it starts paused. */
+  /** Connects as an application. `handlers` are set before the first event; the connection starts paused. */
   dial(address: SocketAddress, handlers: TcpHandlers): MemoryTcp {
     const [near, far] = MemoryTcp.pair(this.tcpLimit)
     near.handlers = handlers
@@ -387,9 +390,7 @@ class MemoryRuntime implements Runtime {
   }
 }
 
-/**
- * Waits until a condition holds; the test's own time limit ends a wait in vain.
- */
+/** Waits until a condition holds, or until the test's time limit. */
 export async function until(condition: () => boolean, what: string): Promise<void> {
   const start = performance.now()
   while (!condition()) {

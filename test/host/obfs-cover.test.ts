@@ -1,4 +1,6 @@
-/** The HTTP cover of dpi/tcp-wnd: its words, compared with samples of kcptun-libev, and both ends of a connection. */
+/**
+ * The HTTP cover of dpi/tcp-wnd: its texts, compared with samples of kcptun-libev, and both endpoints of a connection.
+ */
 
 import { readFileSync } from 'node:fs'
 import { suite } from 'uvu'
@@ -15,7 +17,7 @@ const REMOTE: SocketAddress = { family: 4, address: '192.0.2.1', port: 40000, sc
 const NO_HANDLERS: TcpHandlers = { onData() {}, onEnd() {}, onDrain() {}, onClose() {} }
 const bytes = (text: string): Uint8Array => Uint8Array.from(text, (char) => char.charCodeAt(0))
 
-/** A connection whose other end is the test. */
+/** A connection whose other endpoint is the test. */
 class Connection implements TcpConnection {
   readonly remote: SocketAddress | undefined = REMOTE
   handlers: TcpHandlers = NO_HANDLERS
@@ -48,7 +50,7 @@ class Connection implements TcpConnection {
   close(): void {
     this.ended = 'closed'
   }
-  /** Bytes arrive, unless nobody reads. */
+  /** Delivers bytes, unless reading is paused. */
   arrive(text: string): void {
     if (!this.paused && this.ended === '') this.handlers.onData(bytes(text))
   }
@@ -92,7 +94,7 @@ interface Sample {
 const samples: readonly Sample[] = JSON.parse(readFileSync('test/vectors/http_samples.json', 'utf8')).cover
 
 for (const { name, request, response, end } of samples) {
-  test(`MUST 62: a stranger sees what it sees at kcptun-libev: ${name}`, () => {
+  test(`MUST 62: an unknown client gets the same response as from kcptun-libev: ${name}`, () => {
     const date = new Date(/Date: (.*)\r\n/.exec(response)?.[1] ?? 0)
     for (const inBytes of [false, true]) {
       const { connect, server, contexts } = served(date)
@@ -123,7 +125,7 @@ test('MUST 62: a head of 4095 bytes is answered, a longer one is cut with RST', 
   assert.is(long.ended, 'reset')
 })
 
-test('MUST 62: heads that no server understands are closed without a byte', () => {
+test('MUST 62: an invalid head closes the connection without a response', () => {
   const cases = [
     '',
     'GET',
@@ -147,7 +149,7 @@ test('MUST 62: heads that no server understands are closed without a byte', () =
   assert.is(judgeRequest('GET /generate_204/ HTTP/1.1'), 404)
 })
 
-test('MUST 62: whatever comes behind the answered request, FIN and RST too, the context stays until the engine ends it', () => {
+test('MUST 62: after the answered request further data, FIN or RST do not end the context; the engine does', () => {
   const { connect, server, contexts } = served()
   const connection = connect()
   connection.arrive(`${requestText('a:1')}GET / HTTP/1.1\r\n\r\n`)
@@ -165,7 +167,7 @@ test('MUST 62: whatever comes behind the answered request, FIN and RST too, the 
   assert.equal(contexts.released, [])
 })
 
-test('MUST 68: a connection that the limits refuse is closed, one that goes away before its request ends its context', () => {
+test('MUST 68: a connection above the limits is closed, and one that ends before its request releases its context', () => {
   const { connect, server, contexts } = served()
   contexts.full = true
   assert.is(connect().ended, 'closed')
@@ -202,7 +204,7 @@ function dialled(): { connection: Connection; events: string[]; client: CoverCli
   )
   return { connection, events, client, open: () => open() }
 }
-/** As recorded. */
+/** The recorded request. */
 const REQUEST = [
   'GET /generate_204 HTTP/1.1',
   'Host: 10.77.0.2:8080',
@@ -222,7 +224,7 @@ test('MUST 61: the client sends the request of kcptun-libev in one write', () =>
   assert.is(connection.writes, 1)
 })
 
-test('MUST 61: a client is ready on HTTP/1.1 204, in pieces or whole, and on nothing else', () => {
+test('MUST 61: a client becomes ready on HTTP/1.1 204, in pieces or whole, and on nothing else', () => {
   for (const parts of [[GOOD], [...GOOD]]) {
     const { connection, events, open } = dialled()
     open()
@@ -249,7 +251,7 @@ test('MUST 61: a client is ready on HTTP/1.1 204, in pieces or whole, and on not
   assert.is(new HeadReader().read(bytes('HTTP/1.1 204 No Content\r\n')), undefined)
 })
 
-test('MUST 61: whatever happens on the connection after the answer is its failure, once', () => {
+test('MUST 61: any event on the connection after the response is reported as a failure, once', () => {
   const happenings: readonly ((handlers: TcpHandlers) => void)[] = [
     (handlers) => handlers.onData(bytes('x')),
     (handlers) => handlers.onEnd(),
@@ -266,7 +268,7 @@ test('MUST 61: whatever happens on the connection after the answer is its failur
   }
 })
 
-test('a client that is closed tells nothing more; a refused dial is a failure', () => {
+test('a closed client reports nothing more, and a refused dial is a failure', () => {
   const closed = dialled()
   closed.client.close()
   closed.open()

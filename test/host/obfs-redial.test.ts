@@ -1,4 +1,4 @@
-/** When a client dials again, in virtual time, and the firewall rules of dpi/tcp. */
+/** The client's redial schedule, in virtual time, and the firewall rules of dpi/tcp. */
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
 import { firewallNotice, firewallText } from '../../host/transport/obfs/firewall.ts'
@@ -17,7 +17,7 @@ class OneTimer {
   clearTimer(): void {
     this.due = undefined
   }
-  /** Goes on to the next timer. */
+  /** Advances to the next timer. */
   pass(): void {
     const { due } = this
     if (due === undefined) throw new Error('no timer')
@@ -27,13 +27,13 @@ class OneTimer {
   }
 }
 
-test('MUST 66: redials follow the schedule, which begins anew after a success', () => {
+test('MUST 66: redials follow the schedule, which restarts after a success', () => {
   const clock = new OneTimer()
   const dials: number[] = []
   const redial = new Redial(() => dials.push(clock.now), clock)
   for (let round = 0; round < 2; round++) {
     const pauses: number[] = []
-    // the first dial failed, or what worked broke
+    // the first dial failed, or a working connection broke
     for (let n = 0; n < 15; n++) {
       const before = clock.now
       redial.failed()
@@ -47,7 +47,7 @@ test('MUST 66: redials follow the schedule, which begins anew after a success', 
   assert.is(dials.length, 30)
 })
 
-test('MUST 66: a change of the configuration dials at once, and nothing is dialled twice', () => {
+test('MUST 66: a configuration change dials at once, and nothing is dialled twice', () => {
   const clock = new OneTimer()
   let dials = 0
   const redial = new Redial(() => dials++, clock)
@@ -61,7 +61,7 @@ test('MUST 66: a change of the configuration dials at once, and nothing is diall
   assert.is(clock.due, undefined)
 })
 
-test('the firewall rules name just the packets of the tunnel', () => {
+test('the firewall rules match only the packets of the tunnel', () => {
   const server = { side: 'server', address: { family: 4, address: '0.0.0.0', port: 8080, scope: 0 } } as const
   assert.is(
     firewallText(server),

@@ -1,4 +1,4 @@
-/** The obfuscated path as a socket: two of them with an engine each, and a wire of arrays between. */
+/** The obfuscated path as a socket: two sockets with an engine each, connected by arrays. */
 
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
@@ -16,16 +16,16 @@ const test = suite('obfs: socket')
 const SERVER = '10.77.0.2:8080'
 const CLIENT = '10.77.0.3:50000'
 
-/** One end: an engine, its socket, and what came in. */
+/** One endpoint: an engine, its socket, and the received datagrams. */
 class End {
   host: ObfsHost
   readonly socket: ObfsSocket
   readonly received: { data: Uint8Array; from: SocketAddress }[] = []
   batches = 0
   writable = 0
-  /** Packets that left. */
+  /** Packets sent. */
   readonly wire: Uint8Array[] = []
-  /** Packets that the raw socket takes at one time. */
+  /** Number of packets that the raw socket accepts before it is full. */
   room = Number.POSITIVE_INFINITY
   closed = 0
   filterLength = 0
@@ -68,7 +68,7 @@ class End {
     this.socket.attach(address(local), 0)
   }
 
-  /** Another engine takes over. */
+  /** Replaces the engine. */
   replace(role: 'server' | 'client', local: string): void {
     this.host = new ObfsHost('dpi/tcp', role, local)
     this.socket.engineReplaced()
@@ -88,7 +88,7 @@ class End {
     return taken
   }
 
-  /** Packets arrive, as from the capture socket. */
+  /** Delivers packets as the capture socket does. */
   capture(packets: readonly Uint8Array[]): void {
     const { core } = this.host
     const slots = core.calls.obfs_slots()
@@ -123,7 +123,7 @@ function tunnel(clock?: Clock): { client: End; server: End } {
 }
 const texts = (end: End): string[] => end.received.map(({ data }) => new TextDecoder().decode(data))
 
-test('MUST 67: a dial sends SYN, the server answers by itself, and SYN|ACK makes the client ready', () => {
+test('MUST 67: a dial sends SYN, the server answers on its own, and SYN|ACK makes the client ready', () => {
   const client = new End('client', CLIENT)
   const server = new End('server', SERVER)
   assert.ok(client.filterLength > 0)
@@ -136,7 +136,7 @@ test('MUST 67: a dial sends SYN, the server answers by itself, and SYN|ACK makes
   assert.is(client.received.length + server.received.length, 0)
 })
 
-test('MUST 63: datagrams travel both ways, with the address of their sender, in batches', () => {
+test('MUST 63: datagrams are transferred both ways in batches, with the address of their sender', () => {
   const { client, server } = tunnel()
   for (let i = 0; i < 100; i++) client.send(`up ${i}`, SERVER)
   assert.is(client.wire.length, 0, 'nothing leaves before the end of the batch')
@@ -157,7 +157,7 @@ test('MUST 63: datagrams travel both ways, with the address of their sender, in 
   assert.equal(texts(client), ['down'])
 })
 
-test('a datagram for an address without a context goes nowhere, others beside it do', () => {
+test('a datagram to an address without a context is dropped, others in the batch are sent', () => {
   const { client, server } = tunnel()
   client.send('lost', '10.77.0.9:1')
   client.send('there', SERVER)
@@ -166,7 +166,7 @@ test('a datagram for an address without a context goes nowhere, others beside it
   assert.equal(texts(server), ['there'])
 })
 
-test('a full raw socket delays datagrams and loses none; the driver is told when there is room again', async () => {
+test('a full raw socket delays datagrams without loss, and onWritable follows when there is room again', async () => {
   const { client, server } = tunnel()
   client.room = 10
   let sent = 0
@@ -184,7 +184,7 @@ test('a full raw socket delays datagrams and loses none; the driver is told when
   assert.ok(client.send('again', SERVER))
 })
 
-test('after close nothing comes and nothing leaves, and both sockets are closed once', () => {
+test('after close nothing is received or sent, and both sockets are closed once', () => {
   const { client, server } = tunnel()
   client.send('late', SERVER)
   client.socket.close()
@@ -196,7 +196,7 @@ test('after close nothing comes and nothing leaves, and both sockets are closed 
   assert.is(client.received.length, 0)
 })
 
-test('a context that is given up is of no use to either direction', () => {
+test('a released context neither sends nor receives', () => {
   const { client, server } = tunnel()
   const context = client.socket.dial(address(SERVER))
   client.wire.length = 0
@@ -210,7 +210,7 @@ test('a context that is given up is of no use to either direction', () => {
   assert.is(client.received.length, 0)
 })
 
-test('another engine takes over with the same sockets: what waited is gone, and a dial begins anew', async () => {
+test('a new engine takes over the sockets: pending datagrams are dropped, and a new dial works', async () => {
   const clock = new VirtualClock()
   const { client, server } = tunnel(clock)
   client.room = 1
@@ -224,7 +224,7 @@ test('another engine takes over with the same sockets: what waited is gone, and 
   await clock.settle()
   client.socket.flush()
   assert.is(client.wire.length, 0, 'nothing of the old engine leaves by the new one')
-  // every buffer can be had again
+  // all buffers are available again
   let buffers = 0
   while (client.socket.acquire() !== null) buffers++
   assert.is(buffers, 256)

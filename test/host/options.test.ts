@@ -1,4 +1,4 @@
-/** Options as data: sorting words out, and what a subcommand does with them. */
+/** Option tables: parsing of words, and how a subcommand uses them. */
 
 import { readFileSync } from 'node:fs'
 import { suite } from 'uvu'
@@ -25,7 +25,7 @@ function sorted(line: string): Given {
   return given
 }
 
-test('words are sorted out, the last of a repeated option wins', () => {
+test('words are parsed into options and operands, and the last of a repeated option wins', () => {
   const given = sorted('a -f x --json --file y b - -- --json c')
   assert.equal([...given.values], [['--file', 'y']])
   assert.equal([...given.flags], ['--json'])
@@ -34,7 +34,7 @@ test('words are sorted out, the last of a repeated option wins', () => {
   assert.equal(sorted('').operands, [])
 })
 
-test('unknown options and missing arguments are told by name', () => {
+test('unknown options and missing arguments are reported by name', () => {
   assert.is(parse('--bogus'), 'unknown option: "--bogus"')
   assert.is(parse('--json=1'), 'unknown option: "--json=1"')
   assert.is(parse('-f'), 'option -f requires an argument')
@@ -49,7 +49,7 @@ async function outcome(run: Command['run'], words: readonly string[], operand?: 
   return { status, text: network.printed.join('') }
 }
 
-test('a command ends with its own status, and with 1 and one line when it cannot go on', async () => {
+test('a command exits with its own status; an error yields status 1 and one line', async () => {
   assert.equal(await outcome(async () => 0, []), { status: 0, text: '' })
   assert.equal(await outcome(async () => 1, ['--json']), { status: 1, text: '' })
   for (const error of [new CommandError('no way'), new ConfigError('a', '', 'no way')]) {
@@ -61,7 +61,7 @@ test('a command ends with its own status, and with 1 and one line when it cannot
   }
 })
 
-test('a command shows its usage, and refuses words that it does not know', async () => {
+test('a command prints its usage, and rejects unknown words', async () => {
   const never = async () => {
     throw new Error('must not run')
   }
@@ -79,7 +79,7 @@ test('a command shows its usage, and refuses words that it does not know', async
   assert.is((await outcome(async (_, { operands }) => operands.length - 1, ['a'], operand)).status, 0)
 })
 
-test('every entry of the table loads, and its options have names of their own', async () => {
+test('every entry of the table loads, and its option names are distinct', async () => {
   for (const entry of COMMANDS) {
     const { command } = await entry.load()
     const names = command.options.flatMap(({ long, short }) => (short === undefined ? [long] : [long, short]))
@@ -87,7 +87,7 @@ test('every entry of the table loads, and its options have names of their own', 
   }
 })
 
-test('the manual names every command and every option', async () => {
+test('the manual lists every command and every option', async () => {
   const manual = readFileSync('docs/kcptun-wasm.8', 'utf8').replaceAll('\\-', '-')
   for (const { long } of MAIN_OPTIONS) assert.match(manual, long)
   for (const { name, load } of COMMANDS) {

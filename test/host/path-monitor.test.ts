@@ -1,4 +1,4 @@
-/** When the path to a peer is checked and the socket opened again, and when names are resolved again, in virtual time. */
+/** Path checks, reopening of the socket, and the loop that resolves names again, in virtual time. */
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
 import { systemError } from '../../host/errors.ts'
@@ -12,22 +12,22 @@ const test = suite('path monitor')
 
 const address = (last: number): SocketAddress => ({ family: 4, address: `192.0.2.${last}`, port: 5000, scope: 0 })
 
-/** A client's socket, and the network that it is in. */
+/** A client's socket and its network. */
 class Scene implements PathHost {
   readonly clock = new VirtualClock()
   readonly monitor = new PathMonitor(this, this.clock)
-  /** Where the socket is bound, and what the system would take now. */
+  /** The socket's address, and the source address that the system would choose now. */
   bound = address(1)
   route: SocketAddress | undefined = address(1)
   silent = false
   free = true
   connected = true
-  /** When what happened, ms. */
+  /** Times of the events, ms. */
   readonly checks: number[] = []
   readonly reopened: number[] = []
   readonly routes: boolean[] = []
   failures = 0
-  /** The socket gets another address than the route has (netdev). */
+  /** Whether the socket keeps its address although the route has another one (netdev). */
   sticks = false
 
   local = (): SocketAddress => this.bound
@@ -53,7 +53,7 @@ class Scene implements PathHost {
   }
 }
 
-test('nothing is checked while nothing happens, and a check that finds all well is the only one', async () => {
+test('without events nothing is checked, and a check without findings is not repeated', async () => {
   const scene = new Scene()
   assert.is(scene.clock.armed, 0)
   scene.monitor.checkIn(0)
@@ -63,7 +63,7 @@ test('nothing is checked while nothing happens, and a check that finds all well 
   assert.is(scene.clock.armed, 0)
 })
 
-test('a silent peer has the path checked every 2 s; the socket moves at once when the local address does', async () => {
+test('a silent peer triggers a check every 2 s, and the socket moves as soon as the local address changes', async () => {
   const scene = new Scene()
   scene.silent = true
   scene.monitor.checkIn(0)
@@ -78,7 +78,7 @@ test('a silent peer has the path checked every 2 s; the socket moves at once whe
   assert.is(scene.reopened.length, 1)
 })
 
-test('a route that was lost has the socket opened again when it is back, though the address is the same', async () => {
+test('when a lost route is back, the socket is reopened even if the address is the same', async () => {
   const scene = new Scene()
   scene.route = undefined
   scene.monitor.onError(systemError('ENETUNREACH', 'network is unreachable'))
@@ -90,14 +90,14 @@ test('a route that was lost has the socket opened again when it is back, though 
   assert.equal(scene.reopened, [8200])
 })
 
-test('errors that say nothing about the local side cause no check', async () => {
+test('errors unrelated to the local side cause no check', async () => {
   const scene = new Scene()
   scene.monitor.onError(systemError('ECONNREFUSED', 'refused'))
   await scene.clock.advance(10_000)
   assert.equal(scene.checks, [])
 })
 
-test('a silent socket that reported errors is opened again at most every 10 s', async () => {
+test('the socket of a silent peer that reports errors is reopened at most every 10 s', async () => {
   const scene = new Scene()
   scene.silent = true
   for (let second = 0; second < 60; second++) {
@@ -108,7 +108,7 @@ test('a silent socket that reported errors is opened again at most every 10 s', 
   for (const [i, at] of scene.reopened.entries()) assert.ok(i === 0 || at - (scene.reopened[i - 1] ?? 0) >= 10_000)
 })
 
-test('an address that the socket does not get though it was opened again is not tried for ever', async () => {
+test('an address that reopening does not yield is not retried', async () => {
   const scene = new Scene()
   scene.silent = true
   scene.sticks = true
@@ -118,7 +118,7 @@ test('an address that the socket does not get though it was opened again is not 
   assert.equal(scene.reopened, [0])
 })
 
-test('an unconnected socket is announced with its route instead, and a closed monitor does nothing', async () => {
+test('an unconnected socket reports its route instead, and a closed monitor does nothing', async () => {
   const scene = new Scene()
   scene.connected = false
   scene.silent = true
@@ -131,7 +131,7 @@ test('an unconnected socket is announced with its route instead, and a closed mo
   assert.is(scene.clock.armed, 0)
 })
 
-test('a failing look is repeated with pauses that double up to a minute, and logged once; then all is quiet', async () => {
+test('failed lookups are retried with backoff up to a minute and logged once; after a success they stop', async () => {
   const clock = new VirtualClock()
   const lines: string[] = []
   const log = new Log((_stream, text) => lines.push(text))
@@ -160,7 +160,7 @@ test('a failing look is repeated with pauses that double up to a minute, and log
   assert.is(clock.armed, 0)
 })
 
-test('looks that are wanted during a look become one more look', async () => {
+test('lookups requested during a lookup are merged into one', async () => {
   const clock = new VirtualClock()
   let looks = 0
   let finish = (): void => {}

@@ -1,11 +1,11 @@
-/** The cache of peers: every address comes back as it went in, however many there are. */
+/** The cache of addresses: every address round-trips, whatever their number. */
 
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
 import type { SocketAddress } from '../../host/net/address.ts'
 import { AddressCache } from '../../host/net/address-cache.ts'
 
-const test = suite('peers')
+const test = suite('address cache')
 
 const record = (address: SocketAddress, cache = new AddressCache()): Uint8Array => {
   const words = new Uint32Array(8)
@@ -35,7 +35,7 @@ test('five thousand peers that share cache slots keep their addresses', () => {
   }
 })
 
-test('one host with many ports is many peers', () => {
+test('one host with many ports yields many addresses', () => {
   const cache = new AddressCache()
   const words = new Uint32Array(6)
   for (let port = 1; port < 3000; port++) {
@@ -45,7 +45,7 @@ test('one host with many ports is many peers', () => {
   }
 })
 
-test('a peer that stays is the same object for every datagram', () => {
+test('the address of a peer is the same object for every datagram', () => {
   const cache = new AddressCache()
   const words = new Uint32Array(6)
   cache.write({ family: 4, address: '10.0.0.1', port: 5, scope: 0 }, words, 0)
@@ -54,7 +54,7 @@ test('a peer that stays is the same object for every datagram', () => {
   assert.ok(first === cache.read(words, 0))
 })
 
-test('something that is no address is refused', () => {
+test('an invalid address is rejected', () => {
   assert.throws(() => record({ family: 4, address: '10.0.0', port: 1, scope: 0 }), /not an IPv4 address/)
   assert.throws(() => new AddressCache().read(new Uint32Array(6), 0), /without a family/)
 })

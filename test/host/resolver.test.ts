@@ -1,4 +1,4 @@
-/** What the addresses of a configuration stand for, and how the UDP socket is opened for them. */
+/** Resolution of the configured addresses, and the parameters with which the UDP socket is opened. */
 
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
@@ -15,7 +15,7 @@ import {
 } from '../../host/transport/resolver.ts'
 import { MemoryNetwork } from './memory-runtime.ts'
 
-const test = suite('names')
+const test = suite('resolver')
 
 const configOf = (config: object) => parseConfig(new TextEncoder().encode(JSON.stringify(config)))
 
@@ -37,7 +37,7 @@ const runtime: Pick<Runtime, 'resolve'> = {
 
 const resolver: Runtime = Object.assign(new MemoryNetwork().runtime(), runtime)
 
-/** How the socket of a configuration is opened: bind, connect, family of the packets. */
+/** The parameters of the UDP socket: bind, connect, family of the packets. */
 async function opened(config: object): Promise<string> {
   const { addresses, failures } = await resolveAddresses(resolver, configOf(config), NO_ADDRESSES)
   assert.is(failures.length, 0)
@@ -55,12 +55,12 @@ test('MUST 70, MUST 71: each mode opens its socket: bound, connected, or for a r
   assert.is(await opened({ connect: 'a:1', rendezvous_server: 'a:5' }), '[::]:0 - 6')
   assert.is(await opened({ listen: ':1', rendezvous_server: '192.0.2.9:5' }), '0.0.0.0:0 - 4')
   assert.is(await opened({ listen: ':1', rendezvous_server: 'a:5', kcp_bind: ':7' }), '0.0.0.0:7 - 4')
-  // with a rendezvous server kcp_connect does not count, and a relay needs no other one
+  // with a rendezvous server kcp_connect is ignored, and a rendezvous server needs no other one
   assert.is(await opened({ listen: ':1', rendezvous_server: '192.0.2.9:5', kcp_connect: 'none:1' }), '0.0.0.0:0 - 4')
   assert.is(await opened({ kcp_bind: ':5', rendezvous_server: 'none:1' }), '0.0.0.0:5 - 4')
 })
 
-test('of a name with several addresses one is taken that the socket can reach', async () => {
+test('of several addresses of a name, one is chosen that the socket can reach', async () => {
   assert.is(await opened({ listen: ':1', kcp_connect: 'a:5', kcp_bind: ':7' }), '0.0.0.0:7 192.0.2.1:5 4')
   assert.is(await opened({ listen: ':1', kcp_connect: 'a:5', kcp_bind: '[::]:7' }), '[::]:7 [2001:db8::1]:5 6')
   assert.is(await opened({ listen: ':1', kcp_connect: '192.0.2.9:5', kcp_bind: '[::]:7' }), '[::]:7 192.0.2.9:5 4')
@@ -74,7 +74,7 @@ test('of a name with several addresses one is taken that the socket can reach', 
   }
 })
 
-test('a name that fails keeps its old address, the others are followed', async () => {
+test('a name that fails to resolve keeps its old address, the others are updated', async () => {
   const before = { ...NO_ADDRESSES, target: v4('192.0.2.7', 1), bind: v4('0.0.0.0', 5) }
   const config = configOf({ connect: 'none:1', kcp_bind: '192.0.2.8:5' })
   const { addresses, failures } = await resolveAddresses(resolver, config, before)
@@ -97,7 +97,7 @@ test('MUST 71: the syntax of every address that may change is checked at once', 
   }
 })
 
-test('what LISTEN and CONNECT say: the IP towards the rendezvous server with the real port', async () => {
+test('LISTEN and CONNECT contain the source IP towards the rendezvous server and the real port', async () => {
   assert.equal(announcedAddress(v4('0.0.0.0', 7), false, v4('10.0.0.1', 999)), v4('10.0.0.1', 7))
   assert.equal(announcedAddress(v4('0.0.0.0', 7), false, undefined), v4('0.0.0.0', 0))
   assert.equal(announcedAddress(v6('::', 7), false, undefined), v6('::', 0))
@@ -110,7 +110,7 @@ test('what LISTEN and CONNECT say: the IP towards the rendezvous server with the
   assert.is(await localTowards(network.runtime(), v4('192.0.2.1', 5)), undefined)
 })
 
-test('an IPv6 socket meets IPv4 addresses as mapped ones', () => {
+test('an IPv6 socket uses IPv4 addresses in mapped form', () => {
   assert.equal(asSeenBy(v6('::', 1), v4('192.0.2.1', 5)), v6('::ffff:192.0.2.1', 5))
   assert.equal(asSeenBy(v6('::', 1), v6('2001:db8::1', 5)), v6('2001:db8::1', 5))
   assert.equal(asSeenBy(v4('0.0.0.0', 1), v4('192.0.2.1', 5)), v4('192.0.2.1', 5))

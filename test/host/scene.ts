@@ -7,7 +7,7 @@ import { NO_LIVE } from './live-source.ts'
 
 export const TOKEN = 'correct-horse-battery'
 
-/** An endpoint whose clock and counters a test moves. */
+/** An endpoint whose clock and counters are set by the test. */
 export class Scene {
   at = 1000
   snapshots = 0
@@ -86,7 +86,7 @@ export class Watcher {
     this.#reader = response.body.getReader()
   }
 
-  /** Reads until the end, in the background. */
+  /** Reads to the end, in the background. */
   read(): this {
     const decoder = new TextDecoder()
     let text = ''

@@ -1,4 +1,4 @@
-/** What the engines of one endpoint share, and when it is drawn anew. */
+/** The secret shared by the engines of one endpoint, and the clock jump that renews it. */
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
 import { ClockJump } from '../../host/engine/clock-jump.ts'
@@ -10,7 +10,7 @@ const keyOf = (block: Uint8Array | undefined): string => String(block?.slice(0, 
 const baseOf = (block: Uint8Array | undefined): string => String(block?.slice(16, 28))
 const slotOf = (block: Uint8Array | undefined): number => (block?.[28] ?? 0) | ((block?.[29] ?? 0) << 8)
 
-test('engines of one endpoint get one key, one base, and a slot each; another endpoint gets its own', () => {
+test('engines of one endpoint share key and base and have a slot each; another endpoint has its own secret', () => {
   const secret = new EndpointSecret()
   const blocks = Array.from({ length: 300 }, () => secret.next())
   assert.ok(blocks.every((list) => list.length === 1 && list[0]?.length === SECRET_BYTES))
@@ -26,7 +26,7 @@ test('engines of one endpoint get one key, one base, and a slot each; another en
   assert.is.not(baseOf(other), baseOf(first))
 })
 
-test('no slot is used twice, by whatever worker, also when the slots of a base run out', () => {
+test('no slot is used twice by any worker, even when the slots of a base are exhausted', () => {
   const secret = new EndpointSecret()
   const used = new Set<string>()
   const take = (block: Uint8Array | undefined): void => {
@@ -43,7 +43,7 @@ test('no slot is used twice, by whatever worker, also when the slots of a base r
   for (let i = 0; i < 5; i++) take(last.next().at(-1))
 })
 
-test('a worker knows key and bases of the first process', () => {
+test('a worker has the key and the bases of the first process', () => {
   const secret = new EndpointSecret()
   const [first] = secret.next()
   const renewed = secret.renew()
@@ -55,13 +55,13 @@ test('a worker knows key and bases of the first process', () => {
   assert.is(slotOf(blocks[1]), 1)
 })
 
-test('as many bases are kept as an engine remembers, the last ones', () => {
+test('only the most recent bases are kept, as many as an engine remembers', () => {
   const secret = new EndpointSecret()
   const drawn = Array.from({ length: 20 }, () => baseOf(secret.renew()))
   assert.equal(secret.next().map(baseOf), drawn.slice(-8))
 })
 
-/** Two clocks that a test moves. */
+/** Two clocks set by the test. */
 function clocks() {
   const time = { monotonic: 5000, wall: 1_700_000_000_000 }
   const clock = new ClockJump({ monotonic: () => time.monotonic, wall: () => time.wall })
@@ -72,7 +72,7 @@ function clocks() {
   return { time, clock, pass }
 }
 
-test('a wall clock that jumps either way is noticed once', () => {
+test('a jump of the wall clock in either direction is detected once', () => {
   for (const jump of [600, -600, 3_600_000, -86_400_000]) {
     const { time, clock, pass } = clocks()
     pass(2000)
@@ -87,7 +87,7 @@ test('a wall clock that jumps either way is noticed once', () => {
   }
 })
 
-test('clocks that are disciplined, read late, or idle for days are no jump', () => {
+test('slewed, late or long idle clocks are not a jump', () => {
   const { time, clock, pass } = clocks()
   for (let i = 0; i < 1000; i++) {
     pass(1000)
@@ -98,7 +98,7 @@ test('clocks that are disciplined, read late, or idle for days are no jump', () 
   assert.is(clock.look(), 0)
 })
 
-test('clocks are looked at once a second at most, and a jump between is not lost', () => {
+test('the clocks are compared at most once a second, and a jump in between is detected', () => {
   const time = { monotonic: 0, wall: 0 }
   let looks = 0
   const clock = new ClockJump({

@@ -1,4 +1,4 @@
-/** The texts of /stats and /healthy, compared with samples of kcptun-libev whose counters are known. */
+/** The texts of /stats and /healthy, compared with samples of kcptun-libev with known counters. */
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
 import type { CounterName } from '../../host/engine/core.ts'
@@ -68,15 +68,15 @@ function snapshot(changes: Partial<Snapshot> = {}): Snapshot {
 }
 
 function render(now: Snapshot, query: StatsQuery, since?: Snapshot, sessions = [CONNECTED, LINGER]): string {
-  // in steps, as the engine's table gives them
+  // in steps, as the engine's table yields them
   const steps = sessions.map((session) => [session])
   return [...renderStats(now, [[], ...steps, []], query, BANNER, since)].join('')
 }
 
-/** The zone depends on where the test runs. */
+/** Removes the time zone, which depends on the machine. */
 const withoutZone = (text: string): string => text.replace(/^(server time: \S{19})[+-]\d{4}$/m, '$1')
 
-test('MUST 75: GET /stats reads as the sample of a client does', () => {
+test('MUST 75: GET /stats equals the sample of a client', () => {
   const text = render(snapshot(), { banner: true, sessions: SessionFilter.all })
   assert.is(
     withoutZone(text),
@@ -95,7 +95,7 @@ server time: 2026-11-22T11:30:21
   )
 })
 
-test('MUST 75: with an obfuscator a block of its contexts follows, as in the sample', () => {
+test('MUST 75: with an obfuscator, a block of its contexts follows as in the sample', () => {
   const context = {
     remote: { family: 4, address: '10.77.0.3', port: 35814, scope: 0 },
     state: 3,
@@ -131,7 +131,7 @@ test('MUST 75: with an obfuscator a block of its contexts follows, as in the sam
   )
 })
 
-test('MUST 75: POST /stats adds rates since the POST before', () => {
+test('MUST 75: POST /stats adds rates since the previous POST', () => {
   const now = snapshot({ at: 3043, uptime: 3043, cpu: 11.49 })
   const before = snapshot({
     at: 1522,
@@ -160,18 +160,18 @@ test('MUST 75: POST /stats adds rates since the POST before', () => {
   )
 })
 
-test('POST /stats: the load is unknown when the runtime does not tell', () => {
+test('POST /stats: the load is unknown when the runtime does not report CPU time', () => {
   const text = render(snapshot({ at: 4044 }), { banner: false, sessions: 0 }, snapshot())
   assert.match(text, 'load: (unknown) (last 1000ms)')
 })
 
-test('POST /stats: no rates when no time has passed', () => {
+test('POST /stats: there are no rates when no time has passed', () => {
   const text = render(snapshot(), { banner: false, sessions: 0 }, snapshot())
   assert.not.match(text, '[rx,tx]')
   assert.match(text, '  = load: (unknown) (last 0); pkt: (unknown), (unknown); uptime: 3044ms\n')
 })
 
-test('MUST 75: the session filter hides lines, not the summary', () => {
+test('MUST 75: the session filter hides lines but does not change the summary', () => {
   const sessions = [1, 2, 3, 4].map((state) => ({ ...CONNECTED, conv: state, state }))
   const now = snapshot({
     counters: counters({
@@ -207,7 +207,7 @@ test('an idle server shows zeros', () => {
   )
 })
 
-test('MUST 75: /healthy tells the state of the peer', () => {
+test('MUST 75: /healthy returns the state of the peer', () => {
   const base: Health = { client: true, pending: false, lastReceived: undefined, silence: 79 }
   assert.equal(renderHealth({ ...base, client: false }), { healthy: true, text: 'healthy' })
   assert.equal(renderHealth({ ...base, pending: true }), { healthy: false, text: 'rendezvous pending' })
@@ -220,7 +220,7 @@ test('MUST 75: /healthy tells the state of the peer', () => {
   })
 })
 
-test('a peer is silent after three keepalives and 4 s, within 10 s and half an hour', () => {
+test('a peer is silent after three keepalives plus 4 s, at least 10 s and at most half an hour', () => {
   assert.equal([0, 1, 2, 25, 598, 599, 600].map(silenceLimit), [10, 10, 10, 79, 1798, 1800, 1800])
 })
 

@@ -1,4 +1,4 @@
-/** An engine that does nothing but what a test tells it: for the driver's mechanics, without the protocol. */
+/** A stub engine controlled by the test, for the mechanics of the driver without the protocol. */
 import { Core, type CoreExports, Event, Rx, Tx } from '../../host/engine/core.ts'
 
 const RX_PTR = 4096
@@ -20,7 +20,7 @@ const SPAN_BYTES = 1400
 const IO_PTR = 131072
 const PAGES = 4
 
-/** A datagram as the engine saw it. */
+/** A datagram as passed to the engine. */
 export interface SeenDatagram {
   readonly length: number
   readonly opened: boolean
@@ -34,22 +34,22 @@ export interface StubCore {
   /** Names of the calls made, without getters. */
   readonly calls: string[]
   readonly seen: SeenDatagram[]
-  /** Datagrams the engine wants to send: their first byte. */
+  /** First bytes of the datagrams to send. */
   readonly outgoing: number[]
   readonly events: [type: number, handle: number, arg: number][]
   /** Bytes for stream_peek, by handle. */
   readonly readable: Map<number, Uint8Array>
   /** Bytes written, by handle. */
   readonly written: Map<number, number[]>
-  /** Answer of next_timeout. */
+  /** Result of next_timeout. */
   timeout: number
-  /** poll_transmit answers E_ENTROPY until entropy came this often. */
+  /** Number of entropy refills for which poll_transmit still returns E_ENTROPY. */
   thirst: number
   /** Room of stream_reserve in bytes. */
   room: number
 }
 
-/** @param overrides calls that do something else, such as throwing */
+/** @param overrides calls with other behaviour, such as throwing */
 export function stubCore(overrides: Partial<Omit<CoreExports, 'memory'>> = {}): StubCore {
   const memory = new WebAssembly.Memory({ initial: PAGES, maximum: PAGES * 4 })
   const words = (): Uint32Array => new Uint32Array(memory.buffer)
@@ -60,7 +60,7 @@ export function stubCore(overrides: Partial<Omit<CoreExports, 'memory'>> = {}): 
     words()[at + Rx.ptr] = RX_BLOCKS + slot * RX_BLOCK_BYTES
     words()[at + Rx.capacity] = RX_BLOCK_BYTES
   }
-  // where datagrams go: 127.0.0.1:7000
+  // destination of datagrams: 127.0.0.1:7000
   words().set([4 | (7000 << 16), 0, 0x0100007f], (CONFIG_PTR + 512) / 4)
   let nextHandle = 1
   const note = (name: string, result = 0): number => {

@@ -1,4 +1,4 @@
-/** The picture of `top` and the numbers in it: pure functions of two documents of /stats.json. */
+/** The screen of `top` and its numbers, computed from two documents of /stats.json. */
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
 import { cut, formatAge, frame, type Style, sorted, sparkline, type View } from '../../host/cli/top/frame.ts'
@@ -10,7 +10,7 @@ const test = suite('top')
 const PLAIN: Style = { color: false, blocks: true, keys: true }
 const COLOR: Style = { ...PLAIN, color: true }
 
-/** A document of /stats.json, `seconds` after the start, with `count` sessions that moved `bytes` a second each by its number. */
+/** A document of /stats.json, `seconds` after the start, with `count` sessions; session i moved i * `bytes` a second. */
 function statistics(seconds: number, count: number, bytes = 1000) {
   return {
     version: 1,
@@ -52,7 +52,7 @@ function viewOf(count: number, change: Partial<View> = {}): View {
   return { ...base, order: 'rate', offset: 0, ...change }
 }
 
-test('rates are those of the time between two documents', () => {
+test('rates refer to the time between two documents', () => {
   const rates = ratesOf(readSample(statistics(10, 3)), readSample(statistics(12, 3)))
   assert.is(rates.received, 1_000_000)
   assert.is(rates.sent, 10_000)
@@ -62,19 +62,19 @@ test('rates are those of the time between two documents', () => {
   assert.is([...rates.sessions.values()][2]?.received, 2000)
 })
 
-test('the first document and a program that was started anew give no wild rates', () => {
+test('the first document and a restart of the program yield zero rates', () => {
   assert.is(ratesOf(undefined, readSample(statistics(10, 1))).received, 0)
   assert.is(ratesOf(readSample(statistics(10, 1)), readSample(statistics(2, 1))).received, 0)
 })
 
-test('what is no statistics is refused, what lacks names is not', () => {
+test('anything but statistics is rejected, missing names are accepted', () => {
   assert.throws(() => readSample('<html>'), /not a statistics document/)
   assert.throws(() => readSample({ version: 2 }), /version 2/)
   assert.is(readSample({ version: 1 }).sessions.length, 0)
-  assert.is(readSample({ version: 1, health: 'a\x1b[2Jb' }).health, 'a?[2Jb', 'no cursor is moved by the other end')
+  assert.is(readSample({ version: 1, health: 'a\x1b[2Jb' }).health, 'a?[2Jb', 'the peer cannot move the cursor')
 })
 
-test('no line is wider and no picture higher than the terminal, from 1x1 to 250x70', () => {
+test('no line is wider and no screen higher than the terminal, from 1x1 to 250x70', () => {
   for (const columns of [1, 2, 9, 20, 33, 40, 60, 79, 80, 81, 120, 250]) {
     for (const rows of [1, 2, 5, 8, 10, 24, 70]) {
       for (const count of [0, 1, 100]) {
@@ -110,7 +110,7 @@ test('a narrow terminal keeps the rates', () => {
   assert.not.match(text, /PEER/)
 })
 
-test('sessions are sorted by rate, or by what the key chose, and scroll', () => {
+test('sessions are sorted by rate or by the chosen order, and scroll', () => {
   const { sample, rates } = viewOf(20)
   if (sample === undefined) throw new Error('no sample')
   assert.is(sorted(sample, rates, 'rate')[0]?.conv, '00000013')
@@ -122,7 +122,7 @@ test('sessions are sorted by rate, or by what the key chose, and scroll', () => 
   assert.match(scrolled.find((line) => /^0000/.test(line)) ?? '', /^0000000E/)
 })
 
-test('colours only where they are wanted, and always ended', () => {
+test('colours are used only when enabled, and always reset', () => {
   assert.not.ok(frame(viewOf(3), 80, 24, PLAIN).join('\n').includes('\x1b'))
   const colored = frame(viewOf(3), 80, 24, COLOR).join('\n')
   assert.ok(colored.includes('\x1b[7mCONV'))
@@ -137,13 +137,13 @@ test('a sparkline shows the newest values, scaled to the largest', () => {
   assert.is(sparkline([1, 2], -3), '')
 })
 
-test('texts and ages are cut to their room', () => {
+test('texts and ages are cut to their width', () => {
   assert.is(cut('abcdef', 4), 'abc~')
   assert.is(cut('abc', 0), '')
   assert.equal([5, 65, 3600, 7500, 90_000].map(formatAge), ['5s', '1m', '1h00', '2h05', '1d'])
 })
 
-test('keys', () => {
+test('keys map to actions', () => {
   assert.is(keyAction('q', 24), 'quit')
   assert.is(keyAction('\x03', 24), 'quit')
   assert.is(keyAction('s', 24), 'order')

@@ -1,5 +1,5 @@
 // time limit: 120 s
-/** What an endpoint keeps of its secret over a trap, a jump of the clock, and its workers; and what a replay brings. */
+/** The endpoint's secret across traps, clock jumps and workers, and the effect of replayed traffic. */
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
 import { type Endpoint, startEndpoint } from '../../host/endpoint/endpoint.ts'
@@ -12,7 +12,7 @@ import { trapAt } from './traps.ts'
 const test = suite('trap: secret')
 
 for (const method of METHODS) {
-  test(`what an endpoint sent before a trap is known as its own afterwards (${method})`, async () => {
+  test(`datagrams sent before a trap are recognized as own datagrams afterwards (${method})`, async () => {
     const all = await tunnel({ method, psk: PSK })
     const { network, client, server, connect, close } = all
     for (const [end, peer] of [
@@ -38,14 +38,14 @@ for (const method of METHODS) {
       const { driver } = end
       const reflected = driver.core.counter('drop_reflected')
       for (const data of sent) near.deliver(data, far.local)
-      await until(() => driver.core.counter('drop_reflected') - reflected === BigInt(sent.length), 'all are known')
+      await until(() => driver.core.counter('drop_reflected') - reflected === BigInt(sent.length), 'all are recognized')
     }
     close()
   })
 }
 
 for (const method of METHODS) {
-  test(`workers know each other's datagrams as their own, another endpoint does not (${method})`, async () => {
+  test(`workers recognize each other's datagrams as own, another endpoint does not (${method})`, async () => {
     const all = await tunnel({ method, psk: PSK })
     const { network, client, server, close } = all
     const secret = new EndpointSecret()
@@ -62,7 +62,7 @@ for (const method of METHODS) {
     near.deliver = (data, from) => {
       if (from.port === 5001) sent.push(data.slice())
     }
-    // the client's PINGs reach the first worker, whose answers go to the second
+    // the client's PINGs go to the first worker, whose answers are delivered to the second
     client.driver.pingPeer()
     const recorded = network.datagrams.slice(-5)
     for (const data of recorded) first.deliver(data.slice(), near.local)
@@ -70,18 +70,18 @@ for (const method of METHODS) {
     const answers = sent.slice()
     for (const data of answers) second.deliver(data.slice(), near.local)
     const reflected = (endpoint: Endpoint): bigint => endpoint.driver.core.counter('drop_reflected')
-    await until(() => reflected(workers[1]) === BigInt(answers.length), 'the second worker knows them')
+    await until(() => reflected(workers[1]) === BigInt(answers.length), 'the second worker recognizes them')
     const received = server.driver.core.counter('pkt_received')
     const strange = network.udp.get('127.0.0.1:5000')
     assert.ok(strange && answers[0])
     strange.deliver(answers[0], near.local)
-    await until(() => server.driver.core.counter('pkt_received') > received, 'it is in')
+    await until(() => server.driver.core.counter('pkt_received') > received, 'the datagram was received')
     assert.is(reflected(server), 0n)
     for (const one of workers) one.close()
     close()
   })
 
-  test(`a transfer recorded before a trap of the server dials nothing when it is replayed afterwards (${method})`, async () => {
+  test(`replaying a transfer recorded before a trap of the server dials nothing (${method})`, async () => {
     const all = await tunnel({ method, psk: PSK })
     const { network, client, server, targets, connect, close } = all
     const near = network.udp.get(`127.0.0.1:${server.udp.port}`)
@@ -93,7 +93,7 @@ for (const method of METHODS) {
       deliver(data, from)
     }
     const first = await connect()
-    // so that some are under way
+    // so that some datagrams are in flight
     first.send(50_000)
     const before = server.driver.core
     trapAt(before, 'handle_datagrams', () => recorded.length > 20)
@@ -107,21 +107,21 @@ for (const method of METHODS) {
     for (const from of [local, loopback(6666)]) {
       const received = driver.core.counter('pkt_received')
       for (const data of recorded) near.deliver(data.slice(), from)
-      await until(() => driver.core.counter('pkt_received') - received >= BigInt(recorded.length), 'all are in')
+      await until(() => driver.core.counter('pkt_received') - received >= BigInt(recorded.length), 'all were received')
     }
     await connect()
-    assert.is(targets.length, 3, 'nobody else dialled')
+    assert.is(targets.length, 3, 'no other connection was dialled')
     close()
   })
 }
 
-test('after a jump of the wall clock counter nonces go on elsewhere, also in the engine after a trap', async () => {
+test('after a wall-clock jump counter nonces continue from another base, also in the engine after a trap', async () => {
   const all = await tunnel({ method: METHODS[1], psk: PSK })
   const { network, client, server, connect, close } = all
   const near = network.udp.get(`127.0.0.1:${client.udp.port}`)
   const far = network.udp.get(`127.0.0.1:${server.udp.port}`)
   assert.ok(near && far)
-  /** Where the client's nonces are: the part of the counter that stays in a base. */
+  /** The client's nonce bases: the part of the counter that is constant within a base. */
   const seen: string[] = []
   const sent: Uint8Array[] = []
   const deliver = far.deliver.bind(far)
@@ -146,7 +146,7 @@ test('after a jump of the wall clock counter nonces go on elsewhere, also in the
   assert.is(seen.length, 3, 'another slot')
   for (const data of sent.slice(0, known)) near.deliver(data, far.local)
   const { driver } = client
-  await until(() => driver.core.counter('drop_reflected') === BigInt(known), 'what left under either is known')
+  await until(() => driver.core.counter('drop_reflected') === BigInt(known), 'datagrams of both bases are recognized')
   far.deliver = deliver
   close()
 })

@@ -1,4 +1,4 @@
-/** Two endpoints with real engines over an in-memory network, for what is seen of a trap from outside. */
+/** Two endpoints with real engines over an in-memory network, for the effects of a trap as seen from outside. */
 
 import * as assert from 'uvu/assert'
 import { parseConfig } from '../../host/config/load.ts'
@@ -18,7 +18,7 @@ export async function start(network: MemoryNetwork, config: object): Promise<End
   return startEndpoint(network.runtime(), configOf(config), log, NO_CIPHERS)
 }
 
-/** An application or a target: counts what it gets, and echoes it if it is a target. */
+/** An application or a target: counts the received bytes, and echoes them if it is a target. */
 export class Party {
   received = 0
   /** How the connection ended. */
@@ -69,12 +69,12 @@ export interface Tunnel {
   readonly targets: Party[]
   readonly config: object
   printed(text: string): number
-  /** A connection that was echoed once. */
+  /** Opens a connection and waits for one echo. */
   connect(): Promise<Party>
   close(): void
 }
 
-/** @param extra configuration of both ends */
+/** @param extra configuration of both endpoints */
 export async function tunnel(extra: object = {}, clientOnly: object = {}): Promise<Tunnel> {
   const network = new MemoryNetwork()
   const targets: Party[] = []

@@ -1,5 +1,5 @@
 // time limit: 120 s
-/** A trap of the engine, seen from outside: the service goes on with a fresh engine in the same process. */
+/** A trap of the engine as seen from outside: the service continues with a fresh engine in the same process. */
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
 import type { CoreExports } from '../../host/engine/core.ts'
@@ -9,15 +9,15 @@ import { type Call, trapAt, trapNow, wrapEngines } from './traps.ts'
 
 const test = suite('trap')
 
-/** Before the network's clock has run this far, a trap counts with the ones before it, ms. */
+/** Traps within this time of the network's clock count together, ms. */
 const TRAP_WINDOW_MS = 60_000
 
-/** Lets everything that is due happen once. */
+/** Waits for one turn of the event loop. */
 const turn = (): Promise<void> => new Promise((resolve) => setImmediate(resolve))
 
 for (const method of METHODS) {
   for (const end of ['client', 'server'] as const) {
-    test(`a trap of the ${end} during a transfer resets its connections; new ones work at once (${method})`, async () => {
+    test(`a trap of the ${end} during a transfer resets its connections, and new ones work at once (${method})`, async () => {
       const all = await tunnel({ method, psk: PSK })
       const { network, printed, connect, close } = all
       const sockets = [...network.udp.values()]
@@ -31,40 +31,40 @@ for (const method of METHODS) {
       await connect()
       assert.equal([...network.udp.values()], sockets, 'the UDP sockets are the same')
       assert.is(all[end].driver.core === before, false)
-      assert.equal(trap.later, [], 'nobody touched the broken engine')
-      assert.is(printed('the engine trapped: '), 1, 'it is said once')
+      assert.equal(trap.later, [], 'the broken engine was not called')
+      assert.is(printed('the engine trapped: '), 1, 'it is logged once')
       assert.match(network.printed.join(''), /the engine trapped: \S.*kcptun-wasm \d/)
       assert.ok(
         network.printed.some((line) => /^E .* at .*trap/m.test(line)),
-        'the stack is there',
+        'the stack is logged',
       )
       close()
     })
   }
 }
 
-/** Does what makes the client's engine call an export. */
+/** Actions that make the client's engine call a given export. */
 const ENTRIES: readonly (readonly [what: string, call: Call, provoke: (all: Tunnel, app: Party) => void])[] = [
   ['a datagram batch', 'handle_datagrams', (_, app) => app.send(10)],
   ['a TCP chunk', 'stream_reserve', (_, app) => app.send(10)],
-  ['the end of a TCP connection', 'stream_shutdown', (_, app) => app.socket.end()],
+  ['a TCP EOF', 'stream_shutdown', (_, app) => app.socket.end()],
   ['a broken TCP connection', 'stream_abort', (_, app) => app.socket.reset()],
   ['data for TCP', 'stream_consume', (_, app) => app.send(10)],
   ['an accept', 'stream_open', ({ network, client }) => void dial(network, client.tcp)],
   ['a timer', 'handle_timeout', (_, app) => app.send(10)],
   ['a transmission', 'poll_transmit', (_, app) => app.send(10)],
   ['a poll of events', 'poll_events', (_, app) => app.send(10)],
-  ['a look at the deadline', 'next_timeout', (_, app) => app.send(10)],
+  ['a deadline query', 'next_timeout', (_, app) => app.send(10)],
   ['a reload', 'configure', ({ client, config }) => void client.reload(configOf(config))],
   ['a change of the peer', 'set_peer', ({ client }) => client.driver.setPeer(undefined)],
-  ['a ping for a watcher', 'ping_peer', ({ client }) => client.monitor.ping()],
-  ['a look at the sessions', 'session_info', ({ client }) => void [...client.monitor.sessions()]],
-  ['a look at the counters', 'refresh_gauges', ({ client }) => void client.monitor.snapshot()],
-  ['a look at the health', 'refresh_gauges', ({ client }) => void client.monitor.health()],
+  ['a ping for a viewer', 'ping_peer', ({ client }) => client.monitor.ping()],
+  ['a read of the sessions', 'session_info', ({ client }) => void [...client.monitor.sessions()]],
+  ['a read of the counters', 'refresh_gauges', ({ client }) => void client.monitor.snapshot()],
+  ['a health query', 'refresh_gauges', ({ client }) => void client.monitor.health()],
 ]
 
 for (const [what, call, provoke] of ENTRIES) {
-  test(`a trap in ${what} is survived`, async () => {
+  test(`the service survives a trap in ${what}`, async () => {
     const all = await tunnel({ keepalive: 1 })
     const { client, connect, close, printed } = all
     const application = await connect()
@@ -80,7 +80,7 @@ for (const [what, call, provoke] of ENTRIES) {
   })
 }
 
-test('a stack that overflows in the engine is a trap like any other', async () => {
+test('a stack overflow in the engine is handled like any other trap', async () => {
   const { client, connect, close, printed } = await tunnel()
   await connect()
   const trap = trapAt(client.driver.core, 'poll_events', () => true, 'overflow')
@@ -91,7 +91,7 @@ test('a stack that overflows in the engine is a trap like any other', async () =
   close()
 })
 
-test('whoever connects right after a trap is served', async () => {
+test('a connection made right after a trap is served', async () => {
   const all = await tunnel()
   const { network, client, close } = all
   for (const call of ['poll_events', 'handle_datagrams'] as const) {
@@ -109,7 +109,7 @@ test('whoever connects right after a trap is served', async () => {
   close()
 })
 
-test('counters never go back, and traps are counted', async () => {
+test('counters never decrease, and traps are counted', async () => {
   const all = await tunnel()
   const { network, client, connect, close } = all
   await connect()
@@ -129,7 +129,7 @@ test('counters never go back, and traps are counted', async () => {
   }
   trapAt(client.driver.core, 'poll_events')
   client.driver.pump()
-  // no fresh engine yet
+  // there is no fresh engine yet
   assert.ok(client.driver.dead)
   assert.is(client.monitor.snapshot().counters.tcp_read_bytes, before.counters['tcp_read_bytes'])
   assert.equal([...client.monitor.sessions()], [])
@@ -143,7 +143,7 @@ test('counters never go back, and traps are counted', async () => {
   assert.is(after.gauges['sessions_established'], 1)
   assert.match(await get(network, client, '/metrics'), /^kcptun_engine_traps_total 1$/m)
   assert.match(await get(network, client, '/stats'), /\[total\] tcp: 2000B, 2000B;/)
-  // a trap while somebody reads a long answer ends the list, not the service
+  // a trap while a long list is read ends the list, not the service
   const steps = client.monitor.sessions()[Symbol.iterator]()
   trapAt(client.driver.core, 'session_info')
   assert.is(steps.next().done, true)
@@ -151,7 +151,7 @@ test('counters never go back, and traps are counted', async () => {
   close()
 })
 
-test('what a reload changed is in force in the fresh engine', async () => {
+test('changes made by a reload are in force in the fresh engine', async () => {
   const all = await tunnel()
   const { client, config, connect, close } = all
   await connect()
@@ -168,7 +168,7 @@ test('what a reload changed is in force in the fresh engine', async () => {
   close()
 })
 
-test('a trap inside a reload leaves the new configuration in force', async () => {
+test('a trap during a reload leaves the new configuration in force', async () => {
   const all = await tunnel()
   const { client, config, connect, close } = all
   const first = client.driver.core
@@ -181,7 +181,7 @@ test('a trap inside a reload leaves the new configuration in force', async () =>
   close()
 })
 
-test('the third trap within a minute ends the endpoint, and closes everything', async () => {
+test('the third trap within a minute ends the endpoint and closes everything', async () => {
   const { client, server, connect, close, network, printed } = await tunnel()
   let failure: Error | undefined
   void client.failed.then((error) => {
@@ -204,7 +204,7 @@ test('the third trap within a minute ends the endpoint, and closes everything', 
   close()
 })
 
-test('traps that are far apart are survived for ever', async () => {
+test('any number of traps is survived if they are far apart', async () => {
   const { client, connect, close, network } = await tunnel()
   for (let n = 0; n < 8; n++) {
     const { core } = client.driver
@@ -217,7 +217,7 @@ test('traps that are far apart are survived for ever', async () => {
   close()
 })
 
-/** Exports whose `configure` traps the first `times` times, over all engines. */
+/** Wraps exports so that the first `times` calls of `configure`, over all engines, trap. */
 function trapStarts(times: number): (exports: CoreExports) => CoreExports {
   let left = times
   return (exports) => ({
@@ -229,7 +229,7 @@ function trapStarts(times: number): (exports: CoreExports) => CoreExports {
   })
 }
 
-test('a trap at the start is survived like any other', async () => {
+test('a trap during the start is survived', async () => {
   const wrapped = wrapEngines(trapStarts(2))
   try {
     const { connect, close, printed } = await tunnel({}, { keepalive: 5 })
@@ -241,7 +241,7 @@ test('a trap at the start is survived like any other', async () => {
   }
 })
 
-test('a start that traps three times fails, and leaves nothing open', async () => {
+test('a start that traps three times fails and leaves nothing open', async () => {
   const network = new MemoryNetwork()
   const wrapped = wrapEngines(trapStarts(3))
   try {
@@ -260,7 +260,7 @@ test('a start that traps three times fails, and leaves nothing open', async () =
   }
 })
 
-test('a trap inside the restart counts as well', async () => {
+test('a trap during the restart counts as well', async () => {
   const all = await tunnel()
   const { client, connect, close } = all
   await connect()
@@ -281,7 +281,7 @@ test('a trap inside the restart counts as well', async () => {
   close()
 })
 
-test('a restart that traps again and again ends the endpoint', async () => {
+test('a restart that traps repeatedly ends the endpoint', async () => {
   const all = await tunnel()
   const wrapped = wrapEngines(trapStarts(100))
   try {
@@ -304,7 +304,7 @@ test('an endpoint that is closed between trap and restart stays closed', async (
   assert.is(printed('a fresh engine'), 0)
 })
 
-test('a rendezvous client and server find each other again after traps, without a rendezvous server at hand', async () => {
+test('after traps a rendezvous client and server find each other again, even while the rendezvous server is unreachable', async () => {
   const network = new MemoryNetwork()
   const targets: Party[] = []
   network.listen(TARGET, (socket) => {
@@ -313,13 +313,13 @@ test('a rendezvous client and server find each other again after traps, without 
     setImmediate(() => socket.resume())
     return party
   })
-  // an address of this host itself is never pinged
+  // a host never pings its own address
   network.here = '10.0.0.1'
   const meeting = { rendezvous_server: '10.0.0.1:4000', service_id: 'x', method: METHODS[0], psk: PSK }
   const relay = await start(network, { kcp_bind: '10.0.0.1:4000', method: METHODS[0], psk: PSK })
   const server = await start(network, { ...meeting, connect: '127.0.0.1:9000' })
   const client = await start(network, { ...meeting, listen: '127.0.0.1:0' })
-  await until(() => client.monitor.path().peerFound, 'they met')
+  await until(() => client.monitor.path().peerFound, 'the peers found each other')
   const echo = async (): Promise<void> => {
     const application = dial(network, client.tcp)
     application.send(10)
@@ -327,7 +327,7 @@ test('a rendezvous client and server find each other again after traps, without 
     assert.is(application.over, undefined)
   }
   await echo()
-  // the client knows its peer without asking for it
+  // the client still has its peer's address and does not need the rendezvous server
   const rendezvous = network.udp.get('10.0.0.1:4000')
   assert.ok(rendezvous)
   rendezvous.dead = 'silently'
@@ -337,7 +337,7 @@ test('a rendezvous client and server find each other again after traps, without 
   await until(() => client.driver.core !== first && !client.driver.dead, 'the fresh engine')
   await echo()
   rendezvous.dead = false
-  // the server announces itself anew, and the rendezvous server forgets nothing that is not told again
+  // the server registers again, also after a trap of the rendezvous server
   for (const end of [server, relay]) {
     const core = end.driver.core
     trapAt(core, 'poll_events')

@@ -1,4 +1,4 @@
-/** Traps on demand: an engine whose export throws as a broken one does, and is of no use afterwards. */
+/** Traps on demand: an engine export throws as in a real trap, and the engine is unusable afterwards. */
 import type { Core, CoreExports } from '../../host/engine/core.ts'
 
 // (module (func (export "a") unreachable) (func (export "b") call 1))
@@ -8,10 +8,10 @@ const BROKEN = [
 ]
 const { exports: broken } = new WebAssembly.Instance(new WebAssembly.Module(new Uint8Array(BROKEN)), {})
 
-/** How an engine can break: by an instruction that traps, or by calls without end. */
+/** How an engine breaks: by a trapping instruction, or by infinite recursion. */
 export type Fault = 'unreachable' | 'overflow'
 
-/** Breaks as WebAssembly does. */
+/** Throws the error of a real WebAssembly trap. */
 export function trapNow(fault: Fault = 'unreachable'): never {
   const call = broken[fault === 'unreachable' ? 'a' : 'b']
   if (typeof call === 'function') call()
@@ -21,18 +21,18 @@ export function trapNow(fault: Fault = 'unreachable'): never {
 export type Call = Exclude<keyof CoreExports, 'memory'>
 
 export interface Trap {
-  /** It happened. */
+  /** Whether the trap happened. */
   readonly sprung: boolean
-  /** What was called on the broken engine afterwards. */
+  /** Names of the exports called on the broken engine afterwards. */
   readonly later: readonly string[]
 }
 
 const isCall = (name: string): name is Call => name !== 'memory'
 
 /**
- * Makes an engine trap at the next call of one of its exports. Getters of constant addresses (`*_ptr`, `*_slots`) do
- * no harm afterwards and are not noted.
- * @param when whether this call is the one; by default the first is
+ * Makes an engine trap at the next call of one of its exports. Later calls of getters of constant addresses (`*_ptr`,
+ * `*_slots`) work and are not recorded.
+ * @param when returns whether this call traps; by default the first one does
  */
 export function trapAt(core: Core, name: Call, when: () => boolean = () => true, fault?: Fault): Trap {
   const trap = { sprung: false, later: [] as string[] }
@@ -50,10 +50,7 @@ export function trapAt(core: Core, name: Call, when: () => boolean = () => true,
   return trap
 }
 
-/**
- * Every engine made until `restore` is called is handed to `onCore` by its exports, which may return others in their
- * place.
- */
+/** Passes the exports of every engine created until `restore` to `wrap` and uses the exports that it returns. */
 export function wrapEngines(wrap: (exports: CoreExports) => CoreExports): { restore(): void } {
   const { Instance } = WebAssembly
   const isEngine = (exports: object): exports is CoreExports => 'abi_version' in exports

@@ -1,7 +1,7 @@
 // time limit: 120 s
 /**
- * What the UDP socket and the names do while networks and resolvers come and go, in an in-memory network whose time
- * runs faster than ours.
+ * The UDP socket and name resolution during network and resolver failures, on an in-memory network with accelerated
+ * time.
  */
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
@@ -14,7 +14,7 @@ import { runtimeCrypto } from '../../testkit/crypto-variants.ts'
 import { decode } from '../../testkit/decode.ts'
 import { loopback, MemoryNetwork, type MemoryTcp, NO_CIPHERS, until } from './memory-runtime.ts'
 
-/** Virtual ms in one real one. */
+/** Virtual milliseconds per real one. */
 const SPEED = 20
 
 const test = suite('udp transport')
@@ -39,7 +39,7 @@ const printed = (network: MemoryNetwork, text: string): number =>
 /** Waits in virtual time. */
 const pass = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms / SPEED))
 
-/** A target that echoes. */
+/** Starts a target that echoes. */
 function echoTarget(network: MemoryNetwork): void {
   network.listen(loopback(9000), (socket) => {
     setImmediate(() => socket.resume())
@@ -82,7 +82,7 @@ class Application {
     this.#socket.resume()
   }
 
-  /** One byte there and back. */
+  /** Sends one byte and waits for its echo. */
   async echo(what: string): Promise<void> {
     const before = this.received
     this.#socket.write(this.#socket.writeBuffer(), 1)
@@ -95,7 +95,7 @@ class Application {
   }
 }
 
-/** Sessions follow their peer to another address only when it is authentic. */
+/** Sessions follow their peer to another address only if the datagram is authenticated. */
 const SECURITY = { method: 'xchacha20poly1305_ietf', psk: 'AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=' }
 const SERVER = { ...SECURITY, connect: '127.0.0.1:9000', kcp_bind: '127.0.0.1:5000' }
 
@@ -121,8 +121,8 @@ async function tunnel(network: MemoryNetwork, clientOnly: object = {}) {
   }
 }
 
-for (const told of ['with errors', 'without a word']) {
-  test(`a client whose address is gone, ${told}, opens its socket again with the same port; living connections go on`, async () => {
+for (const effect of ['with send errors', 'silently']) {
+  test(`a client whose address is removed (${effect}) reopens its socket with the same port, and connections survive`, async () => {
     const network = fastNetwork()
     const { client, close } = await tunnel(network)
     const { port } = client.udp
@@ -131,17 +131,17 @@ for (const told of ['with errors', 'without a word']) {
     network.here = '127.0.0.9'
     const from = network.udp.get(`127.0.0.1:${port}`)
     assert.ok(from)
-    from.dead = told === 'with errors' ? true : 'silently'
+    from.dead = effect === 'silently' ? 'silently' : true
     await until(() => network.udp.has(`127.0.0.9:${port}`), 'the socket has the new address and the old port')
     assert.not.ok(network.udp.has(`127.0.0.1:${port}`))
     await application.echo('after')
-    assert.is(printed(network, `peer moved from 127.0.0.1:${port} to 127.0.0.9:${port}`), 1, 'the server says so')
+    assert.is(printed(network, `peer moved from 127.0.0.1:${port} to 127.0.0.9:${port}`), 1, 'the server logs it')
     application.close()
     close()
   })
 }
 
-test('a network that is gone for a minute: the socket is kept, and used at once when the way is back', async () => {
+test('during a network outage of a minute the socket is kept, and traffic resumes when the route is back', async () => {
   const network = fastNetwork()
   const { client, close } = await tunnel(network)
   const application = new Application(network, client)
@@ -157,13 +157,13 @@ test('a network that is gone for a minute: the socket is kept, and used at once 
   const back = network.runtime().clock.monotonic()
   await until(() => network.udp.get(key) !== socket, 'it was opened again')
   await application.echo('after')
-  // pings of a silent peer are up to 32 s apart: it was the host that noticed
+  // a silent peer is pinged at intervals of up to 32 s, so the host detected the route
   assert.ok(network.runtime().clock.monotonic() - back < 20_000)
   application.close()
   close()
 })
 
-test('a silent server does not make the client give up its socket', async () => {
+test('a silent server does not cause the client to reopen its socket', async () => {
   const network = fastNetwork()
   const { client, server, close } = await tunnel(network)
   const application = new Application(network, client)
@@ -182,27 +182,27 @@ test('a silent server does not make the client give up its socket', async () => 
   close()
 })
 
-test('a resolver that fails for a minute is survived, said once, and asked again within seconds', async () => {
+test('a resolver failure of a minute is survived, logged once, and lookups are retried within seconds', async () => {
   const network = fastNetwork()
   network.hosts.set('server.test', '127.0.0.1')
   const { client, server, close } = await tunnel(network, { kcp_connect: 'server.test:5000' })
   network.hosts.delete('server.test')
   server.close()
-  await until(() => printed(network, 'cannot resolve server.test') === 1, 'the failure was said')
+  await until(() => printed(network, 'cannot resolve server.test') === 1, 'the failure was logged')
   await pass(60_000)
   assert.is(printed(network, 'cannot resolve server.test'), 1)
   network.hosts.set('server.test', '127.0.0.2')
   const second = await start(network, { ...SERVER, kcp_bind: '127.0.0.2:5000' })
-  await until(() => printed(network, 'udp connect: 127.0.0.2:5000') === 1, 'it found the server elsewhere')
+  await until(() => printed(network, 'udp connect: 127.0.0.2:5000') === 1, 'the client uses the new address')
   assert.is(printed(network, 'addresses resolved again'), 1)
   assert.is(network.udp.has(`127.0.0.1:${client.udp.port}`), true, 'the port stays')
-  await new Application(network, client).echo('there')
+  await new Application(network, client).echo('at the new address')
   second.close()
   close()
 })
 
-/** What was said to a rendezvous server so far: LISTEN or CONNECT, the address, the service. */
-function said(network: MemoryNetwork): string[] {
+/** Messages sent to a rendezvous server so far: LISTEN or CONNECT, the address, the service. */
+function announcements(network: MemoryNetwork): string[] {
   const lines: string[] = []
   for (const datagram of network.datagrams) {
     const decoded = decode(datagram)
@@ -218,19 +218,19 @@ for (const [what, own] of [
   ['LISTEN', { connect: '127.0.0.1:9000' }],
   ['CONNECT', { listen: '127.0.0.1:0' }],
 ] as const) {
-  test(`MUST 54: ${what} goes to the rendezvous server with the real port, and anew when we moved or were reconfigured`, async () => {
+  test(`MUST 54: ${what} contains the real port and is sent again after an address change or a reload`, async () => {
     const network = fastNetwork()
     network.hosts.set('meet.test', '127.0.0.1')
     network.here = '10.0.0.1'
     const relay = await start(network, { kcp_bind: '127.0.0.1:4000' })
     const endpoint = await start(network, { ...RENDEZVOUS, ...own })
     const { port } = endpoint.udp
-    await until(() => said(network).includes(`${what} 10.0.0.1:${port} a`), 'it was said')
+    await until(() => announcements(network).includes(`${what} 10.0.0.1:${port} a`), 'the announcement')
     await endpoint.reload(configOf({ ...RENDEZVOUS, ...own, service_id: 'b' }))
-    await until(() => said(network).includes(`${what} 10.0.0.1:${port} b`), 'the new service')
-    // a server hears nothing from a rendezvous server: it looks every T seconds
+    await until(() => announcements(network).includes(`${what} 10.0.0.1:${port} b`), 'the new service')
+    // a server receives nothing from a rendezvous server: it checks its address every T seconds
     network.here = '10.0.0.2'
-    await until(() => said(network).includes(`${what} 10.0.0.2:${port} b`), 'the new address')
+    await until(() => announcements(network).includes(`${what} 10.0.0.2:${port} b`), 'the new address')
     assert.is(network.udp.size, 2, 'the socket was kept')
     network.hosts.set('meet.test', '127.0.0.2')
     const elsewhere = await start(network, { kcp_bind: '127.0.0.2:4000' })
@@ -239,7 +239,7 @@ for (const [what, own] of [
   })
 }
 
-test('a reload after which the service id fits no datagram is refused, naming both keys, and changes nothing', async () => {
+test('a reload with a service id that does not fit into a datagram is rejected with both keys, and changes nothing', async () => {
   const network = fastNetwork()
   network.hosts.set('meet.test', '127.0.0.1')
   const secret = { method: 'aes256gcm', psk: `${'A'.repeat(43)}=` }
@@ -248,7 +248,7 @@ test('a reload after which the service id fits no datagram is refused, naming bo
   const endpoint = await startEndpoint(network.runtime(), configOf(config), new Log(() => {}), runtimeCrypto)
   for (const change of [{ kcp: { mtu: 300 } }, { kcp: { mtu: 300 }, keepalive: 9, service_id: 'x'.repeat(231) }]) {
     await endpoint.reload(configOf({ ...config, ...change })).then(
-      () => assert.unreachable('it was taken over'),
+      () => assert.unreachable('the reload was accepted'),
       (error) => assert.match(error.message, /service_id.*kcp\.mtu/),
     )
     assert.is(endpoint.config.kcp.mtu, 400)
@@ -259,7 +259,7 @@ test('a reload after which the service id fits no datagram is refused, naming bo
   endpoint.close()
 })
 
-test('a reload that is refused leaves the log as it was', async () => {
+test('a rejected reload leaves the log settings unchanged', async () => {
   const levels: number[] = []
   const old = configOf({ kcp_bind: '127.0.0.1:1', loglevel: 4 })
   const fresh = new TextEncoder().encode(JSON.stringify({ kcp_bind: '127.0.0.1:1', loglevel: 6 }))
@@ -274,7 +274,7 @@ test('a reload that is refused leaves the log as it was', async () => {
   assert.not(levels.includes(6))
 })
 
-test('MUST 48: a rendezvous client without a peer refuses connections, and closes them at once', async () => {
+test('MUST 48: a rendezvous client without a peer closes connections at once', async () => {
   const network = fastNetwork()
   network.hosts.set('meet.test', '127.0.0.1')
   const client = await start(network, { ...RENDEZVOUS, listen: '127.0.0.1:0' })
@@ -284,7 +284,7 @@ test('MUST 48: a rendezvous client without a peer refuses connections, and close
   client.close()
 })
 
-test('a reload keeps living connections and the socket, also when the name of the server leads elsewhere', async () => {
+test("a reload keeps connections and the socket, also when the server's name changes", async () => {
   const network = fastNetwork()
   network.hosts.set('other.test', '127.0.0.1')
   const { client, server, config, close } = await tunnel(network)
@@ -318,7 +318,7 @@ test('a reload moves a server to another port', async () => {
   close()
 })
 
-test('a reload to a port that is taken is refused: the server stays where it is, with all of its old configuration', async () => {
+test('a reload to a port in use is rejected, and the server keeps its port and its whole old configuration', async () => {
   const network = fastNetwork()
   const { client, server, config, close } = await tunnel(network)
   const before = server.config
@@ -339,11 +339,11 @@ test('a reload to a port that is taken is refused: the server stays where it is,
   close()
 })
 
-test('a socket that had to be closed for a reload is opened again when its successor cannot be', async () => {
+test('a socket that must be closed for a reload is reopened when its successor cannot be opened', async () => {
   const network = fastNetwork()
   const { client, server, close } = await tunnel(network)
   const before = server.config
-  // another address with the same port: the old socket goes first
+  // same port on another address: the old socket is closed first
   const other = await start(network, { kcp_bind: '127.0.0.2:5000' })
   await server.reload(configOf({ ...SERVER, kcp_bind: '127.0.0.2:5000' })).then(
     () => assert.unreachable('the address is taken'),
@@ -355,7 +355,7 @@ test('a socket that had to be closed for a reload is opened again when its succe
   close()
 })
 
-test('a configuration that the engine refuses changes nothing, sockets included', async () => {
+test('a configuration rejected by the engine changes nothing, including sockets', async () => {
   const network = fastNetwork()
   const { client, server, config, close } = await tunnel(network)
   const before = client.config
@@ -373,7 +373,7 @@ test('a configuration that the engine refuses changes nothing, sockets included'
   close()
 })
 
-test('what cannot change while we run is named once, and stays', async () => {
+test('keys that cannot change at run time are named once and keep their values', async () => {
   const network = fastNetwork()
   const { client, config, close } = await tunnel(network)
   const fresh = {

@@ -1,4 +1,4 @@
-/** Views that are kept show the memory as it is, also when they share a place in the table or the memory grows. */
+/** Cached views reflect the memory, also when they share a table slot or the memory grows. */
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
 import { StartViews } from '../../host/view-cache.ts'
@@ -6,7 +6,7 @@ import { StartViews } from '../../host/view-cache.ts'
 const test = suite('views')
 const LENGTH = 1500
 
-test('the same place gives the same view, other places their own', () => {
+test('the same offset yields the same view, other offsets yield their own', () => {
   const views = new StartViews(LENGTH)
   const memory = new Uint8Array(1 << 20)
   const first = views.at(memory, 4096)
@@ -19,7 +19,7 @@ test('the same place gives the same view, other places their own', () => {
   assert.is(first[1], 7)
 })
 
-test('more places than the table holds only cost time', () => {
+test('more offsets than table slots still yield correct views', () => {
   const views = new StartViews(LENGTH)
   const memory = new Uint8Array(16 << 20)
   for (let round = 0; round < 2; round++) {
@@ -31,13 +31,13 @@ test('more places than the table holds only cost time', () => {
   }
 })
 
-test('a view at the end of the memory is as long as what is there', () => {
+test('a view at the end of the memory is cut to the available bytes', () => {
   const views = new StartViews(LENGTH)
   const memory = new Uint8Array(65536)
   assert.is(views.at(memory, 65536 - 100).length, 100)
 })
 
-test('a memory that grew gets views of its own', () => {
+test('a grown memory gets new views', () => {
   const views = new StartViews(LENGTH)
   const memory = new WebAssembly.Memory({ initial: 1, maximum: 4 })
   const before = views.at(new Uint8Array(memory.buffer), 2048)

@@ -1,4 +1,4 @@
-/** How the numbers of several processes add up. */
+/** Aggregation of the figures of several workers. */
 
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
@@ -11,12 +11,12 @@ import { WorkerStats } from '../../host/workers/stats.ts'
 import { clock } from '../../runtime-shared/clock.ts'
 import { NO_LIVE } from './live-source.ts'
 
-const test = suite('numbers of several workers')
+const test = suite('figures of several workers')
 
 const HEALTH: Health = { client: true, pending: false, lastReceived: 1000, silence: 79 }
 const counters = (some: Partial<Counters>): Counters => ({ ...NO_COUNTERS, ...some })
 
-test('totals and gauges are sums, ages the least, silence the most; what JSON made of Infinity counts as never', () => {
+test('totals and gauges are summed, age is the minimum, silence the maximum, and null stands for never', () => {
   const never = JSON.parse(JSON.stringify({ last_received_age: Number.POSITIVE_INFINITY }))
   const sum = sumCounters([
     counters({ pkt_sent: 3, sessions_established: 2, peer_silent_pings: 4, last_received_age: 700 }),
@@ -27,7 +27,7 @@ test('totals and gauges are sums, ages the least, silence the most; what JSON ma
   assert.is(sumCounters([counters(never)]).last_received_age, Number.POSITIVE_INFINITY)
 })
 
-test('all are as healthy as the worst of them', () => {
+test('the group is as healthy as its worst worker', () => {
   const unheard = { ...HEALTH, lastReceived: undefined }
   assert.is(worstHealth([HEALTH, { ...HEALTH, lastReceived: 5000 }], unheard).lastReceived, 5000)
   assert.is(worstHealth([HEALTH, unheard], unheard).lastReceived, undefined)
@@ -35,7 +35,7 @@ test('all are as healthy as the worst of them', () => {
   assert.is(worstHealth([], unheard).client, true)
 })
 
-/** Numbers of workers that answer as they are told. */
+/** A WorkerStats whose workers answer with the given functions. */
 function statsOf(workers: Map<number, (id: number) => void>): WorkerStats {
   const runtime: Pick<Runtime, 'clock' | 'cpuTime'> = { clock: { ...clock, monotonic: () => 1000 }, cpuTime: () => 5 }
   const config = parseConfig(new TextEncoder().encode('{"connect":"a:1","kcp_bind":":1","workers":2}'))
@@ -47,7 +47,7 @@ function statsOf(workers: Map<number, (id: number) => void>): WorkerStats {
   return new WorkerStats(runtime as Runtime, askable, config)
 }
 
-test('a worker that is gone leaves its totals and nothing else', async () => {
+test('a worker that exited leaves only its totals', async () => {
   const workers = new Map<number, (id: number) => void>()
   const stats = statsOf(workers)
   const part = (pkt_sent: number, sessions_established: number) => ({
@@ -71,7 +71,7 @@ test('a worker that is gone leaves its totals and nothing else', async () => {
   assert.equal(stats.snapshot().workers, { serving: 1, restarts: 0 })
 })
 
-test('one that ends while it is asked keeps nobody waiting', async () => {
+test('a worker that exits while it is queried does not block the answer', async () => {
   const workers = new Map<number, (id: number) => void>([[1, () => {}]])
   const stats = statsOf(workers)
   const answered = stats.prepare('/metrics')

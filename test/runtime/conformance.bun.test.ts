@@ -1,5 +1,5 @@
 // time limit: 120 s
-/** The Bun adapter keeps the promises of host/runtime.ts. */
+/** The Bun adapter meets the contract of host/runtime.ts. */
 
 import { bunRuntime } from '../../runtime-bun/runtime.ts'
 import { serveHttp } from '../../runtime-shared/http.ts'

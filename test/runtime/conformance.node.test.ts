@@ -1,5 +1,5 @@
 // time limit: 120 s
-/** The Node adapter keeps the promises of host/runtime.ts. */
+/** The Node adapter meets the contract of host/runtime.ts. */
 
 import { nodeRuntime } from '../../runtime-node/runtime.ts'
 import { serveHttp } from '../../runtime-shared/http.ts'

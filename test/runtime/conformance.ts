@@ -1,7 +1,7 @@
 /**
- * What host/runtime.ts promises, tested against an adapter from outside. Written once; conformance.node.test.ts and
- * conformance.bun.test.ts run it. Peers are the runtime's own `node:*` sockets, so that an adapter is not only tested
- * against itself.
+ * Conformance tests of a runtime adapter against the contract of host/runtime.ts. conformance.node.test.ts and
+ * conformance.bun.test.ts run them. The peers are the runtime's own `node:*` sockets, so that an adapter is not tested
+ * only against itself.
  */
 
 import { httpConformance } from './http.ts'

@@ -1,4 +1,4 @@
-/** The fast path of UDP by bun:ffi. */
+/** Batched UDP through bun:ffi. */
 import { bunRuntime } from '../../runtime-bun/runtime.ts'
 import { fastUdpTests } from './fast-udp.ts'
 

@@ -1,4 +1,4 @@
-/** The fast path of UDP by koffi. */
+/** Batched UDP through koffi. */
 import { nodeRuntime } from '../../runtime-node/runtime.ts'
 import { fastUdpTests } from './fast-udp.ts'
 

@@ -1,7 +1,7 @@
 /**
- * The fast path of UDP where it differs from a socket that sends and receives one by one: runs of datagrams, routes that
- * take none, full buffers. In a network namespace of its own where root can make one. fast-udp.node.test.ts and
- * fast-udp.bun.test.ts run it.
+ * Batched UDP where it differs from a socket that sends and receives single datagrams: runs of datagrams, routes
+ * without segmentation offload, full buffers. Runs in its own network namespace where root can create one.
+ * fast-udp.node.test.ts and fast-udp.bun.test.ts run it.
  */
 
 import { spawnSync } from 'node:child_process'
@@ -21,7 +21,7 @@ import { skip } from '../skip.ts'
 import { inNamespace } from '../system/inside.ts'
 import { LOCALHOST, LOCALHOST6 } from './subject.ts'
 
-/** What came, by sender: number and length of each datagram. */
+/** Records the number and length of each received datagram, by sender. */
 class Inbox implements UdpHandlers {
   readonly from = new Map<number, [number, number][]>()
   readonly errors: string[] = []
@@ -53,14 +53,14 @@ class Inbox implements UdpHandlers {
 export function fastUdpTests(runtime: Runtime): void {
   const test = suite(`${runtime.name}: fast UDP`)
   const names = {
-    runs: 'runs of one size, with a shorter last one, arrive one by one, in order, from the right sender',
+    runs: 'runs of one size with a shorter last datagram arrive in order, one by one, with the right sender',
     mixed: 'receivers and sizes may alternate',
-    plain: 'a socket of another program sees the same datagrams',
-    mtu: 'a route that takes no runs gets single datagrams from then on, and nothing is lost',
-    brought: 'a bound socket that is brought serves, and what waits in it arrives',
-    full: 'a full socket buffer delays datagrams and loses none',
-    forbidden: 'a sandbox that forbids the batch calls counts as a system without them',
-    none: 'a system without these calls is refused by fast, and gets the portable path by auto, which says why',
+    plain: 'the socket of another program receives the same datagrams',
+    mtu: 'a route that rejects runs gets single datagrams from then on, without loss',
+    brought: 'an inherited bound socket is used, and datagrams that wait in it are received',
+    full: 'a full socket buffer delays datagrams without loss',
+    forbidden: 'a sandbox that forbids the batch calls is treated as a system without them',
+    none: 'without these calls `fast` is rejected, and `auto` uses the portable path and reports the reason',
   }
   const inside = inNamespace(`fast-${runtime.name}`, (why) => {
     for (const name of Object.values(names)) skip(test, name, why)
@@ -75,7 +75,7 @@ export function fastUdpTests(runtime: Runtime): void {
     sockets.push(socket)
     return [socket, inbox]
   }
-  /** Puts one datagram of a run into the queue: its number, then its number again and again. */
+  /** Queues one datagram of a run: its number, then the low byte of the number as filler. */
   function put(socket: UdpSocket, number: number, length: number, to: SocketAddress): void {
     const buffer = socket.acquire()
     if (buffer === null) throw new Error('no buffer')
@@ -192,7 +192,7 @@ export function fastUdpTests(runtime: Runtime): void {
       const socketOptions = { reuseport: false, netdev: '', sndbuf: 8192, rcvbuf: 0, refused: () => {} }
       const client = await runtime.openUdp({ bind: LOCALHOST, path: 'fast', socketOptions }, inbox)
       sockets.push(client)
-      // ten times what the send buffer takes, and less than a receiver that sleeps can keep
+      // ten times the send buffer, and less than the receive buffer of a slow receiver
       for (let i = 0; i < 80; i++) put(client, i, 1200, server.local)
       client.flush()
       await waitFor('all', () => atServer.count === 80)

@@ -1,4 +1,4 @@
-/** HTTP of an adapter. */
+/** HTTP conformance of an adapter. */
 
 import { readFileSync } from 'node:fs'
 import { connect, type Socket } from 'node:net'
@@ -62,8 +62,8 @@ export function httpConformance({ runtime, serveHttp }: Subject): void {
   }
 
   /**
-   * Sends `text` and waits for the close.
-   * @returns all that came
+   * Sends `text` and waits for the connection to close.
+   * @returns all received text
    */
   function exchange(server: HttpServer, text: string, patienceMs = PATIENCE_MS): Promise<string> {
     const done = new Promise<string>((resolve) => {
@@ -80,7 +80,7 @@ export function httpConformance({ runtime, serveHttp }: Subject): void {
     return within('the close of an HTTP connection', patienceMs, done)
   }
 
-  /** The monitoring application over counters that stand still, as a client that hears its peer. */
+  /** The monitoring application of a client in contact with its peer, over constant counters. */
   function application() {
     const start = { at: 0, uptime: 0, cpu: 0, date: new Date(), counters: NO_COUNTERS }
     const app = createHttpApp({
@@ -102,7 +102,7 @@ export function httpConformance({ runtime, serveHttp }: Subject): void {
     for (const server of servers.splice(0)) server.close()
   })
 
-  test('GET gets status, headers and body, and the connection is closed after it', async () => {
+  test('GET returns status, headers and body, and the connection is closed after it', async () => {
     const server = await serve()
     const answer = await exchange(
       server,
@@ -117,7 +117,7 @@ export function httpConformance({ runtime, serveHttp }: Subject): void {
     assert.match(await exchange(server, 'GET /missing HTTP/1.1\r\nHost: a\r\n\r\n'), /^HTTP\/1\.1 404 /)
   })
 
-  test('HEAD gets the headers, POST its answer', async () => {
+  test('HEAD returns the headers, POST a response', async () => {
     const server = await serve()
     const head = await exchange(server, 'HEAD /stats HTTP/1.1\r\nHost: a\r\n\r\n')
     assert.match(head, /^HTTP\/1\.1 200 /)
@@ -127,7 +127,7 @@ export function httpConformance({ runtime, serveHttp }: Subject): void {
     assert.equal(seen, ['HEAD /stats', 'POST /stats'])
   })
 
-  test('a head of 4095 bytes is served, a longer one is cut and reaches no handler', async () => {
+  test('a head of 4095 bytes is served, a longer one is cut before any handler runs', async () => {
     const server = await serve()
     const request = (bytes: number): string => {
       const rest = 'GET /big HTTP/1.1\r\nHost: a\r\nX: \r\n\r\n'
@@ -138,17 +138,17 @@ export function httpConformance({ runtime, serveHttp }: Subject): void {
     assert.equal(seen, ['GET /big'])
   })
 
-  test('a request that does not come to its end is cut, a silent connection too', async () => {
+  test('an incomplete request and a silent connection are cut after the limit', async () => {
     const server = await serve(SHORT_LIMIT_MS)
     const answers = await Promise.all([exchange(server, 'GET /slow HTTP/1.1\r\nHo'), exchange(server, '')])
     for (const answer of answers) assert.not.match(answer, /^HTTP\/1\.1 200 /)
     assert.equal(seen, [])
   })
 
-  test('a handler that throws gives 500, and the server goes on', async () => {
+  test('a handler that throws yields 500, and the server continues', async () => {
     const server = await serve()
     const { error } = console
-    // the runtimes report it there
+    // the runtimes log the error there
     console.error = () => {}
     try {
       assert.match(await exchange(server, 'GET /broken HTTP/1.1\r\nHost: a\r\n\r\n'), /^HTTP\/1\.1 500 /)
@@ -158,13 +158,13 @@ export function httpConformance({ runtime, serveHttp }: Subject): void {
     assert.match(await exchange(server, 'GET / HTTP/1.1\r\nHost: a\r\n\r\n'), /^HTTP\/1\.1 200 /)
   })
 
-  test('MUST 75: the recorded requests get the recorded status codes, headers and texts', async () => {
+  test('MUST 75: the recorded requests yield the recorded status codes, headers and texts', async () => {
     const server = await runtime.serveHttp(LOCALHOST, application())
     servers.push(server)
     const { api } = JSON.parse(readFileSync('test/vectors/http_samples.json', 'utf8')) as { api: Sample[] }
     let compared = 0
     for (const { to, note, request, response } of api) {
-      // what never ends is cut by the limits, tested above; the other roles answer alike but for /healthy
+      // requests that never end are cut by the limits (tested above); a server differs only in /healthy
       if (note.includes('timeout') || note.includes('too large') || to === 'server') continue
       const expected = parseAnswer(response)
       if (/GET \/healthy/.test(request) && note.includes('never heard')) continue
@@ -184,7 +184,7 @@ export function httpConformance({ runtime, serveHttp }: Subject): void {
     assert.ok(compared > 25, `${compared} requests`)
   })
 
-  test('POST /stats leaves out Cache-Control, chunks are not needed for a short answer', async () => {
+  test('POST /stats has no Cache-Control, and a short response is not chunked', async () => {
     const server = await runtime.serveHttp(LOCALHOST, application())
     servers.push(server)
     const { headers, body } = parseAnswer(await exchange(server, 'POST /stats HTTP/1.1\r\nHost: x\r\n\r\n'))
@@ -193,7 +193,7 @@ export function httpConformance({ runtime, serveHttp }: Subject): void {
     assert.match(body, '[rx,tx] tcp: 0/s, 0/s;')
   })
 
-  /** Connections that are open and say `text`. */
+  /** Opens connections that send `text` and stay open. */
   async function crowd(server: HttpServer, count: number, text: string): Promise<{ readonly ended: boolean[] }> {
     const ended = Array.from({ length: count }, () => false)
     for (const i of ended.keys()) {
@@ -210,11 +210,11 @@ export function httpConformance({ runtime, serveHttp }: Subject): void {
     return { ended }
   }
 
-  test('a full house closes the oldest idle connection, and the newest is served', async () => {
+  test('at the connection limit the oldest idle connection is closed and the newest is served', async () => {
     const server = await serve()
     const busy = await crowd(server, 2, 'GET /never HTTP/1.1\r\nHost: a\r\n\r\n')
     await waitFor('their requests', () => seen.length === 2)
-    // with half a request: Bun accepts nobody who says nothing
+    // with half a request: Bun accepts no connection that sends nothing
     const idle = await crowd(server, CONNECTIONS_MAX, 'GET /slow HTTP/1.1\r\nHo')
     for (let i = 0; i < 5; i++) {
       assert.match(await exchange(server, 'GET /one HTTP/1.1\r\nHost: a\r\n\r\n'), /^HTTP\/1\.1 200 /)
@@ -225,7 +225,7 @@ export function httpConformance({ runtime, serveHttp }: Subject): void {
     assert.ok(idle.ended.filter((ended) => !ended).length <= CONNECTIONS_MAX)
   })
 
-  test('a stream that was ended by us and is not read is cut like any other answer', async () => {
+  test('a finished stream that is not read is cut like any other response', async () => {
     let ends = 0
     const answer = (_: Request, _target: string, connection: HttpConnection): Response => {
       connection.hold()
@@ -240,19 +240,19 @@ export function httpConformance({ runtime, serveHttp }: Subject): void {
     }
     const server = await serveHttp(LOCALHOST, answer, SHORT_LIMIT_MS)
     servers.push(server)
-    const deaf = connect(server.local.port, '127.0.0.1')
-    others.push(deaf)
-    deaf.on('error', () => {})
-    deaf.on('close', () => ends++)
-    deaf.write('GET / HTTP/1.1\r\nHost: a\r\n\r\n')
-    deaf.pause()
+    const socket = connect(server.local.port, '127.0.0.1')
+    others.push(socket)
+    socket.on('error', () => {})
+    socket.on('close', () => ends++)
+    socket.write('GET / HTTP/1.1\r\nHost: a\r\n\r\n')
+    socket.pause()
     await new Promise((resolve) => setTimeout(resolve, 3 * SHORT_LIMIT_MS))
-    deaf.resume()
+    socket.resume()
     await waitFor('the cut', () => ends === 1)
-    assert.ok(deaf.bytesRead < 32 << 20)
+    assert.ok(socket.bytesRead < 32 << 20)
   })
 
-  test('connections with requests that get no answer keep nobody out, streams stay', async () => {
+  test('connections with unanswered requests do not block new ones, and streams stay open', async () => {
     const streams: boolean[] = []
     const answer = (_: Request, target: string, connection: HttpConnection): Response | Promise<Response> => {
       if (target === '/one') return new Response('served')
@@ -276,7 +276,7 @@ export function httpConformance({ runtime, serveHttp }: Subject): void {
     assert.equal(streams, [true, true])
   })
 
-  test('a long answer comes whole, and one that nobody reads is cut', async () => {
+  test('a long response arrives whole, and one that is not read is cut', async () => {
     const chunk = new Uint8Array(65536).fill(97)
     const answer = (chunks: number) => {
       let left = chunks
@@ -295,21 +295,21 @@ export function httpConformance({ runtime, serveHttp }: Subject): void {
     assert.is(text.split('a'.repeat(65536)).length, 65)
     const short = await serveHttp(LOCALHOST, () => answer(Number.POSITIVE_INFINITY), SHORT_LIMIT_MS)
     servers.push(short)
-    const deaf = connect(short.local.port, '127.0.0.1')
+    const socket = connect(short.local.port, '127.0.0.1')
     let closed = false
-    deaf.on('error', () => {})
-    deaf.on('close', () => {
+    socket.on('error', () => {})
+    socket.on('close', () => {
       closed = true
     })
-    deaf.write('GET / HTTP/1.1\r\nHost: a\r\n\r\n')
-    deaf.pause()
+    socket.write('GET / HTTP/1.1\r\nHost: a\r\n\r\n')
+    socket.pause()
     // the kernel's buffers fill, then nothing moves until the limit
     await new Promise((resolve) => setTimeout(resolve, 2 * SHORT_LIMIT_MS))
-    deaf.resume()
+    socket.resume()
     await waitFor('the cut', () => closed)
   })
 
-  test('a held answer outlives the limit, waits for its reader, and ends with its connection', async () => {
+  test('a held response outlives the limit, waits for its reader, and ends with its connection', async () => {
     let skipped = 0
     let ended = 0
     const answer = (_: Request, target: string, connection: HttpConnection): Response => {
@@ -348,7 +348,7 @@ export function httpConformance({ runtime, serveHttp }: Subject): void {
       await new Promise((resolve) => setTimeout(resolve, 20))
       return performance.now() - begin > 2 * SHORT_LIMIT_MS && bytes > before
     })
-    // the kernel's buffers fill, then what nobody reads is left out
+    // the kernel's buffers fill, then chunks that cannot be sent are skipped
     reader.pause()
     skipped = 0
     await waitFor('the stream to feel it', () => skipped > 10)
@@ -359,7 +359,7 @@ export function httpConformance({ runtime, serveHttp }: Subject): void {
     await waitFor('the end of the held one', () => ended === 2)
   })
 
-  test('close() ends the connections and the port is free again', async () => {
+  test('close() ends the connections and frees the port', async () => {
     const server = await serve()
     let closed = false
     const busy = connect(server.local.port, '127.0.0.1')
@@ -379,7 +379,7 @@ export function httpConformance({ runtime, serveHttp }: Subject): void {
     assert.match(await exchange(again, 'GET / HTTP/1.1\r\nHost: a\r\n\r\n'), /again/)
   })
 
-  test('a taken port rejects with EADDRINUSE', async () => {
+  test('a port in use rejects with EADDRINUSE', async () => {
     const server = await serve()
     const code = await runtime
       .serveHttp(server.local, () => new Response('second'))

@@ -1,11 +1,11 @@
-/** What the conformance tests are run on. */
+/** The subject of the conformance tests. */
 import type { SocketAddress } from '../../host/net/address.ts'
 import type { HttpHandler, HttpServer, Runtime } from '../../host/runtime.ts'
 
-/** An adapter, and the one knob that a test needs beyond its contract. */
+/** An adapter, and one parameter that a test needs beyond the contract. */
 export interface Subject {
   readonly runtime: Runtime
-  /** Runtime.serveHttp with its limit for one connection. */
+  /** Runtime.serveHttp with a given time limit of a connection. */
   serveHttp(address: SocketAddress, fetch: HttpHandler, limitMs: number): Promise<HttpServer>
 }
 

@@ -1,4 +1,4 @@
-/** Clock, names, files and signals of an adapter. */
+/** Clock, name resolution, files and signals of an adapter. */
 
 import { mkdtemp, readFile, rm, symlink, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
@@ -12,7 +12,7 @@ import type { Subject } from './subject.ts'
 export function systemConformance({ runtime }: Subject): void {
   const test = suite(`${runtime.name}: system`)
 
-  test('the clock goes forward in milliseconds with a fraction', async () => {
+  test('the clock advances in milliseconds with a fraction', async () => {
     const start = runtime.clock.monotonic()
     await sleep(20)
     const passed = runtime.clock.monotonic() - start
@@ -27,7 +27,7 @@ export function systemConformance({ runtime }: Subject): void {
     assert.equal(await runtime.resolve('fe80::1%3'), [{ family: 6, address: 'fe80::1', scope: 3 }])
   })
 
-  test('localhost resolves to loopback addresses, each of them once', async () => {
+  test('localhost resolves to distinct loopback addresses', async () => {
     const found = await runtime.resolve('localhost')
     assert.ok(found.length > 0)
     for (const { family, address } of found) {
@@ -36,7 +36,7 @@ export function systemConformance({ runtime }: Subject): void {
     assert.is(new Set(found.map(({ address }) => address)).size, found.length)
   })
 
-  test('a name that does not exist and a zone that does not exist reject with a code', async () => {
+  test('an unknown name and an unknown zone reject with a code', async () => {
     for (const host of ['no-such-host.invalid', 'fe80::1%no-such-interface']) {
       const code = await runtime.resolve(host).then(
         () => 'resolved',
@@ -47,7 +47,7 @@ export function systemConformance({ runtime }: Subject): void {
     }
   })
 
-  test('a new file belongs to its owner alone, and never takes the place of another', async () => {
+  test('a new file is readable by its owner only, and never replaces an existing one', async () => {
     const { commandConsole: tools } = runtime
     if (tools === undefined) throw new Error('no console')
     const directory = await mkdtemp(join(tmpdir(), 'kcptun-wasm-'))
@@ -86,7 +86,7 @@ export function systemConformance({ runtime }: Subject): void {
     }
   })
 
-  test('a file is read byte for byte; a missing one rejects with ENOENT', async () => {
+  test('a file is read byte by byte; a missing one rejects with ENOENT', async () => {
     const directory = await mkdtemp(join(tmpdir(), 'kcptun-wasm-'))
     try {
       const path = join(directory, 'bytes')
@@ -100,7 +100,7 @@ export function systemConformance({ runtime }: Subject): void {
     }
   })
 
-  const signals = 'SIGINT and SIGTERM are told'
+  const signals = 'SIGINT and SIGTERM are reported'
   if (process.platform === 'win32') {
     skip(test, signals, 'Windows has no signals to send')
   } else {
@@ -114,7 +114,7 @@ export function systemConformance({ runtime }: Subject): void {
       assert.equal(seen, ['SIGTERM', 'SIGINT'])
     })
 
-    test('SIGHUP is told, again and again', async () => {
+    test('every SIGHUP is reported', async () => {
       let hangups = 0
       runtime.onReload(() => hangups++)
       for (const count of [1, 2]) {

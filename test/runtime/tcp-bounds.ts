@@ -1,4 +1,4 @@
-/** TCP of an adapter: listeners, bounds, and calls at the wrong time. */
+/** TCP of an adapter: listeners, bounds, and calls in the wrong state. */
 
 import { spawn, spawnSync } from 'node:child_process'
 import { createHash } from 'node:crypto'
@@ -11,10 +11,10 @@ import { sleep, waitFor } from '../../testkit/wait.ts'
 import { LOCALHOST, type Subject } from './subject.ts'
 import { type End, MIB, OPTIONS, pattern, tcpScene } from './tcp-scene.ts'
 
-/** What the kernel of the two ends and the adapter may hold together of bytes that nobody reads. */
+/** Maximum number of unread bytes that both kernels and the adapter may hold together. */
 const MAX_IN_FLIGHT_BYTES = 40 * MIB
 
-/** A program that opens 300 connections to a port and resets each of them as soon as it stands. */
+/** A program that opens 300 connections to a port and resets each as soon as it is established. */
 const RESETS = `
   for (let i = 0; i < 300; i++) {
     const socket = require('node:net').connect(Number(process.argv[1]), '127.0.0.1', () => socket.resetAndDestroy())
@@ -25,7 +25,7 @@ export function tcpBoundsConformance({ runtime }: Subject): void {
   const test = suite(`${runtime.name}: TCP listeners and bounds`)
   const { listeners, peers, listen, dial, pair, withPeer, outcome, halfClose } = tcpScene(runtime, test)
 
-  test('a closed listener refuses, its connections go on', async () => {
+  test('a closed listener refuses connections, established ones continue', async () => {
     const accepted: End[] = []
     const listener = await listen(LOCALHOST, (end) => accepted.push(end))
     const first = dial(listener.local)
@@ -42,34 +42,34 @@ export function tcpBoundsConformance({ runtime }: Subject): void {
     await halfClose(first, second)
   })
 
-  test('connections that are reset before or right after they are accepted end alone', async () => {
+  test('connections reset before or right after accept affect no others', async () => {
     const accepted: End[] = []
     const listener = await listen(LOCALHOST, (end) => {
       accepted.push(end.resume())
     })
-    // another process: this one is to find all of them reset when it accepts
+    // another process, so that this one finds all of them reset when it accepts
     const { status, stderr } = spawnSync('node', ['-e', RESETS, `${listener.local.port}`], { timeout: 30_000 })
     assert.is(status, 0, `${stderr}`)
     // and while it accepts
     const storm = spawn('node', ['-e', RESETS, `${listener.local.port}`], { stdio: 'ignore' })
     await once(storm, 'exit')
-    // the one that comes later is told by what it says
+    // a later connection is recognized by its data
     const late = dial(listener.local).resume()
     late.send(pattern(100_000, 1), true)
-    const said = (): End | undefined => accepted.find(({ received, ended }) => received === 100_000 && ended)
-    await waitFor('what a later connection says', () => said() !== undefined)
-    const other = said()
+    const find = (): End | undefined => accepted.find(({ received, ended }) => received === 100_000 && ended)
+    await waitFor('the data of a later connection', () => find() !== undefined)
+    const other = find()
     other?.send(pattern(1000, 2), true)
     await waitFor('the end of all', () => late.closed && accepted.every(({ closed }) => closed))
     assert.is(late.received, 1000)
     assert.is(late.error, undefined)
-    // those that the system no longer knew of may never have shown up
+    // connections that the kernel already dropped may never have appeared
     const others = accepted.filter((end) => end !== other)
     assert.ok(others.length > 0, 'none of them was seen')
     for (const { error } of others) assert.is(error?.code, 'ECONNRESET')
   })
 
-  test('an accept() that throws costs its connection, and nothing else', async () => {
+  test('an accept() that throws closes its connection and nothing else', async () => {
     const accepted: End[] = []
     let broken = true
     const listener = await listen(LOCALHOST, (end) => {
@@ -86,7 +86,7 @@ export function tcpBoundsConformance({ runtime }: Subject): void {
     await halfClose(late, other)
   })
 
-  test('a connection that accept() refuses is reset: EOF would pass for an empty answer', async () => {
+  test('a connection refused by accept() is reset, because EOF would be an empty answer', async () => {
     const listener = await runtime.listenTcp(
       LOCALHOST,
       OPTIONS,
@@ -97,12 +97,12 @@ export function tcpBoundsConformance({ runtime }: Subject): void {
     const peer = connect({ port: listener.local.port, host: '127.0.0.1' })
     peers.push(peer)
     peer.on('connect', () => peer.write('hello'))
-    const heard = outcome(peer)
+    const result = outcome(peer)
     await waitFor('the end', () => peer.destroyed)
-    assert.is(heard.how, 'ECONNRESET')
+    assert.is(result.how, 'ECONNRESET')
   })
 
-  test('a peer that does not read stops the writer within a bound, and what was taken arrives', async () => {
+  test('a peer that does not read stops the writer within a bound, and all accepted bytes arrive', async () => {
     for (const chunk of [65536, 5000]) {
       const [end, peer] = await withPeer()
       peer.pause()
@@ -139,11 +139,11 @@ export function tcpBoundsConformance({ runtime }: Subject): void {
     }
   })
 
-  test('what the runtime holds is counted and bounded, and is nothing again when it is taken or gone', async () => {
+  test('bytes held by the runtime are counted and bounded, and drop to zero when written or discarded', async () => {
     for (const way of ['read', 'reset'] as const) {
       const [end, peer] = await withPeer()
       peer.pause()
-      // little is left of what all may have queued
+      // leaves little of the queue limit
       end.held.setCeiling(8 * 32_768)
       const bytes = pattern(32_000_000, 5)
       end.send(bytes)
@@ -169,7 +169,7 @@ export function tcpBoundsConformance({ runtime }: Subject): void {
     assert.is(end.held.fromTcp, 0)
   })
 
-  test('close() flushes, then FIN: the peer gets every byte and EOF, though its own bytes were not read', async () => {
+  test('close() flushes and sends FIN: the peer receives every byte and EOF, although its own data was not read', async () => {
     const [end, peer] = await withPeer()
     peer.pause()
     peer.write(pattern(200_000, 11))
@@ -180,16 +180,16 @@ export function tcpBoundsConformance({ runtime }: Subject): void {
       if (n < 65536) break
     }
     end.close()
-    const heard = outcome(peer)
+    const result = outcome(peer)
     peer.resume()
     await waitFor('the end', () => peer.destroyed)
-    assert.is(heard.how, 'end')
-    assert.is(heard.bytes, taken)
+    assert.is(result.how, 'end')
+    assert.is(result.bytes, taken)
     assert.equal(end.events, [])
     assert.is(end.received, 0)
   })
 
-  test('close() of a connection whose peer goes on sending comes to an end', async () => {
+  test('close() of a connection whose peer keeps sending completes', async () => {
     const [end, peer] = await withPeer()
     let how = ''
     peer.on('error', (error: NodeJS.ErrnoException) => {
@@ -206,7 +206,7 @@ export function tcpBoundsConformance({ runtime }: Subject): void {
     assert.ok(how === 'ECONNRESET' || how === 'EPIPE', how)
   })
 
-  test('a taken port rejects with EADDRINUSE, a foreign address with EADDRNOTAVAIL', async () => {
+  test('a port in use rejects with EADDRINUSE, a foreign address with EADDRNOTAVAIL', async () => {
     const listener = await listen(LOCALHOST, () => {})
     const code = (bind: SocketAddress): Promise<string | undefined> =>
       listen(bind, () => {}).then(
@@ -217,7 +217,7 @@ export function tcpBoundsConformance({ runtime }: Subject): void {
     assert.is(await code({ ...LOCALHOST, address: '192.0.2.1' }), 'EADDRNOTAVAIL')
   })
 
-  test('calls on a connection that is gone do nothing', async () => {
+  test('calls on a closed connection have no effect', async () => {
     const [dialled, accepted] = await pair()
     await halfClose(dialled, accepted)
     for (const { connection } of [dialled, accepted]) {

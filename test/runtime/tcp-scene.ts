@@ -1,4 +1,4 @@
-/** The ends of TCP connections of an adapter for its conformance tests: the adapter's own, and peers on node:net. */
+/** TCP connections for the conformance tests of an adapter: endpoints of the adapter, and peers on node:net. */
 
 import { createHash } from 'node:crypto'
 import { once } from 'node:events'
@@ -14,7 +14,7 @@ import { LOCALHOST } from './subject.ts'
 export const OPTIONS: TcpOptions = { nodelay: true, keepalive: true }
 export const MIB = 1 << 20
 
-/** One end: keeps what it is told and writes what it is asked to. */
+/** One endpoint: records its events and writes on request. */
 export class End implements TcpHandlers {
   readonly hash = createHash('sha256')
   readonly events: string[] = []
@@ -27,7 +27,7 @@ export class End implements TcpHandlers {
   /** Between pause() and resume(). */
   paused = true
   dataWhilePaused = false
-  /** Owner's call that runs now: no callback may come. */
+  /** An owner's call is running: no callback may be made. */
   inside = false
   reentered = false
   readonly held = new HeldBytes()
@@ -89,7 +89,7 @@ export class End implements TcpHandlers {
     this.connection?.pause()
   }
 
-  /** Writes as the socket takes it; `end` sends FIN behind. */
+  /** Writes as the socket accepts it; `end` sends FIN after it. */
   send(bytes: Uint8Array, end = false): void {
     this.#rest.push({ bytes, from: 0, end })
     this.#push()
@@ -161,7 +161,7 @@ export function pattern(length: number, seed: number): Uint8Array {
 
 export const sha256 = (bytes: Uint8Array): string => createHash('sha256').update(bytes).digest('hex')
 
-/** Connections of one suite, which are closed after each of its tests. */
+/** Connections of one suite; they are closed after each test. */
 export function tcpScene(runtime: Runtime, test: Test) {
   const listeners: TcpListener[] = []
   const ends: End[] = []
@@ -193,7 +193,7 @@ export function tcpScene(runtime: Runtime, test: Test) {
     return end
   }
 
-  /** Two ends of one connection, both of the adapter. */
+  /** Both endpoints of one connection, both of the adapter. */
   async function pair(bind: SocketAddress = LOCALHOST): Promise<[End, End]> {
     let accepted: End | undefined
     const listener = await listen(bind, (end) => {
@@ -205,7 +205,7 @@ export function tcpScene(runtime: Runtime, test: Test) {
     return [dialled, accepted]
   }
 
-  /** An accepted end and its peer, a socket of the runtime. */
+  /** An accepted endpoint and its peer, a socket of the runtime. */
   async function withPeer(): Promise<[End, Socket]> {
     let accepted: End | undefined
     const listener = await listen(LOCALHOST, (end) => {
@@ -219,7 +219,7 @@ export function tcpScene(runtime: Runtime, test: Test) {
     return [accepted, peer]
   }
 
-  /** A dialled end and its peer, a socket of the runtime. */
+  /** A dialled endpoint and its peer, a socket of the runtime. */
   async function dialledPeer(): Promise<[End, Socket]> {
     const server = createServer({ allowHalfOpen: true })
     servers.push(server)
@@ -235,7 +235,7 @@ export function tcpScene(runtime: Runtime, test: Test) {
     return [end, peer]
   }
 
-  /** How a peer's connection ends: 'end' or the code of an error; reads everything. */
+  /** Reads everything. The result says how the peer's connection ends: 'end' or an error code. */
   function outcome(peer: Socket): { how: string; bytes: number } {
     const result = { how: '', bytes: 0 }
     peer.on('data', (chunk) => {
@@ -244,7 +244,7 @@ export function tcpScene(runtime: Runtime, test: Test) {
     peer.on('error', (error: NodeJS.ErrnoException) => {
       result.how ||= error.code ?? 'error'
     })
-    // libuv takes an RST right behind data for EOF; a write of nothing fails after an RST
+    // libuv reports an RST right after data as EOF; an empty write fails after an RST
     peer.on('end', () => {
       if (peer.destroyed || peer.writableEnded) return
       peer.write(new Uint8Array(0), (error) => {

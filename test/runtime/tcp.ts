@@ -1,4 +1,4 @@
-/** TCP of an adapter: data and ends of connections. */
+/** TCP of an adapter: data and termination of connections. */
 
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
@@ -11,17 +11,17 @@ export function tcpConformance({ runtime }: Subject, hasIpv6: boolean): void {
   const test = suite(`${runtime.name}: TCP`)
   const { listen, dial, pair, withPeer, dialledPeer, outcome, halfClose } = tcpScene(runtime, test)
 
-  test('half-close: the dialling side ends first, the answer still comes', async () => {
+  test('half-close: when the dialling side ends first, it still receives the response', async () => {
     const [dialled, accepted] = await pair()
     await halfClose(dialled, accepted)
   })
 
-  test('half-close: the accepting side ends first, the answer still comes', async () => {
+  test('half-close: when the accepting side ends first, it still receives the response', async () => {
     const [dialled, accepted] = await pair()
     await halfClose(accepted, dialled)
   })
 
-  test('half-close: both at once', async () => {
+  test('half-close: both sides end at once', async () => {
     const [dialled, accepted] = await pair()
     dialled.resume().end()
     accepted.resume().end()
@@ -32,7 +32,7 @@ export function tcpConformance({ runtime }: Subject, hasIpv6: boolean): void {
     assert.is(accepted.error, undefined)
   })
 
-  const ipv6 = 'a connection over IPv6'
+  const ipv6 = 'a connection over IPv6 works'
   if (!hasIpv6) {
     skip(test, ipv6, 'no IPv6 here')
   } else {
@@ -44,14 +44,14 @@ export function tcpConformance({ runtime }: Subject, hasIpv6: boolean): void {
     })
   }
 
-  test('both sides know who the other is', async () => {
+  test('both sides report the address of the other', async () => {
     const [accepted, peer] = await withPeer()
     assert.equal(accepted.connection?.remote, { ...LOCALHOST, port: peer.localPort })
     const [dialled, server] = await dialledPeer()
     assert.equal(dialled.connection?.remote, { ...LOCALHOST, port: server.localPort })
   })
 
-  test('8 MiB both ways at once arrive whole at readers that pause again and again', async () => {
+  test('8 MiB in both directions at once arrive whole at readers that pause repeatedly', async () => {
     const [dialled, accepted] = await pair()
     const up = pattern(8 * MIB, 3)
     const down = pattern(8 * MIB, 4)
@@ -73,12 +73,12 @@ export function tcpConformance({ runtime }: Subject, hasIpv6: boolean): void {
     assert.is(accepted.error, undefined)
   })
 
-  test('a connection starts paused: nothing comes before resume()', async () => {
+  test('a connection starts paused: no data arrives before resume()', async () => {
     const [accepted, peer] = await withPeer()
     const [dialled, server] = await dialledPeer()
     peer.end('early')
     server.end('early')
-    // loopback is quick: these bytes overtake nothing
+    // loopback is fast: by then the early bytes have arrived as well
     const [other, third] = await pair()
     third.resume()
     other.send(pattern(1000, 5))
@@ -91,22 +91,22 @@ export function tcpConformance({ runtime }: Subject, hasIpv6: boolean): void {
     await waitFor('both ends', () => accepted.ended && dialled.ended)
   })
 
-  test('while paused, writing goes on', async () => {
+  test('a paused connection can still write', async () => {
     const [accepted, peer] = await withPeer()
     const answer = pattern(6 * MIB, 6)
     peer.write(pattern(4 * MIB, 7))
     peer.pause()
     accepted.send(answer)
     await waitFor('a full socket', () => accepted.waiting > 0)
-    const heard = outcome(peer)
+    const result = outcome(peer)
     peer.resume()
-    await waitFor('all of it', () => heard.bytes === answer.length)
+    await waitFor('all of it', () => result.bytes === answer.length)
     assert.is(accepted.waiting, 0)
     accepted.resume()
     await waitFor('the other direction', () => accepted.received === 4 * MIB)
   })
 
-  test('a reset by the peer is an onClose with ECONNRESET, without onEnd', async () => {
+  test('a reset by the peer is reported by onClose with ECONNRESET, without onEnd', async () => {
     for (const [end, peer] of [await withPeer(), await dialledPeer()]) {
       end.resume()
       peer.write('x')
@@ -118,7 +118,7 @@ export function tcpConformance({ runtime }: Subject, hasIpv6: boolean): void {
     }
   })
 
-  test('a reset by the peer shows after either half-close too', async () => {
+  test('a reset by the peer is also reported after either half-close', async () => {
     const [finReceived, peer] = await withPeer()
     finReceived.resume()
     peer.end()
@@ -131,17 +131,17 @@ export function tcpConformance({ runtime }: Subject, hasIpv6: boolean): void {
     assert.instance(finReceived.error, Error)
 
     const [finSent, other] = await withPeer()
-    const heard = outcome(other)
+    const result = outcome(other)
     other.removeAllListeners('end')
     finSent.resume().end()
     other.on('end', () => other.resetAndDestroy())
     await waitFor('onClose', () => finSent.closed)
     assert.is(finSent.error?.code, 'ECONNRESET')
     assert.not.ok(finSent.ended)
-    assert.is(heard.bytes, 0)
+    assert.is(result.bytes, 0)
   })
 
-  test('a reset that comes while paused shows at resume() at the latest', async () => {
+  test('a reset while paused is reported at resume() at the latest', async () => {
     const [end, peer] = await withPeer()
     peer.write('held back')
     peer.resetAndDestroy()
@@ -155,28 +155,28 @@ export function tcpConformance({ runtime }: Subject, hasIpv6: boolean): void {
     assert.not.ok(end.ended)
   })
 
-  test('reset() is an RST for the peer, and nothing is told any more', async () => {
+  test('reset() sends RST to the peer, and no callback follows', async () => {
     for (const [end, peer] of [await withPeer(), await dialledPeer()]) {
-      const heard = outcome(peer)
+      const result = outcome(peer)
       end.resume()
       peer.write('unread or not')
       end.reset()
-      await waitFor('the end at the peer', () => heard.how !== '')
-      assert.is(heard.how, 'ECONNRESET')
+      await waitFor('the end at the peer', () => result.how !== '')
+      assert.is(result.how, 'ECONNRESET')
       assert.not.ok(end.closed || end.ended)
     }
   })
 
-  test('reset() is an RST also with bytes queued, after end(), and after FIN from the peer', async () => {
+  test('reset() also sends RST with bytes queued, after end(), and after FIN from the peer', async () => {
     const [queued, slow] = await withPeer()
     slow.pause()
     queued.send(pattern(24 * MIB, 8))
     assert.ok(queued.waiting > 0)
     queued.reset()
-    const heard = outcome(slow)
+    const result = outcome(slow)
     slow.resume()
-    await waitFor('the end at the peer', () => heard.how !== '')
-    assert.is(heard.how, 'ECONNRESET')
+    await waitFor('the end at the peer', () => result.how !== '')
+    assert.is(result.how, 'ECONNRESET')
 
     const [ended, reader] = await withPeer()
     reader.pause()
@@ -185,7 +185,7 @@ export function tcpConformance({ runtime }: Subject, hasIpv6: boolean): void {
     const second = outcome(reader)
     reader.resume()
     await waitFor('the end at the second peer', () => second.how !== '')
-    // FIN may be in front of the RST
+    // FIN may precede the RST
     await waitFor('its close', () => reader.destroyed)
 
     const [fin, finished] = await withPeer()
@@ -201,7 +201,7 @@ export function tcpConformance({ runtime }: Subject, hasIpv6: boolean): void {
     assert.equal(ended.events, [])
   })
 
-  test('a refused dial is an onClose with ECONNREFUSED and no onOpen', async () => {
+  test('a refused dial is reported by onClose with ECONNREFUSED, without onOpen', async () => {
     const listener = await listen(LOCALHOST, () => {})
     listener.close()
     const end = dial(listener.local)
@@ -211,7 +211,7 @@ export function tcpConformance({ runtime }: Subject, hasIpv6: boolean): void {
     assert.equal(end.events, ['close'])
   })
 
-  test('a dial that is given up at once tells nothing, and the peer sees the end of it', async () => {
+  test('an aborted dial makes no callback, and the peer sees the end', async () => {
     const accepted: End[] = []
     const listener = await listen(LOCALHOST, (end) => accepted.push(end.resume()))
     for (const how of ['reset', 'close'] as const) {
@@ -227,7 +227,7 @@ export function tcpConformance({ runtime }: Subject, hasIpv6: boolean): void {
     }
   })
 
-  test('end() before the handshake is remembered; what was written before it arrives', async () => {
+  test('end() and data before the handshake take effect after it', async () => {
     const accepted: End[] = []
     const listener = await listen(LOCALHOST, (end) => accepted.push(end.resume()))
     const early = dial(listener.local)

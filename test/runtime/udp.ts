@@ -10,12 +10,12 @@ import { sleep, waitFor } from '../../testkit/wait.ts'
 import { skip } from '../skip.ts'
 import { ANY6, LOCALHOST, LOCALHOST6, type Subject } from './subject.ts'
 
-/** More would be no bound. */
+/** Upper limit of the number of send buffers. */
 const MAX_BUFFERS = 4096
-/** Fewer would be a burden. */
+/** Lower limit of the number of send buffers. */
 const MIN_BUFFERS = 64
 
-/** Keeps what it is told. */
+/** Records its callbacks. */
 class Recorder implements UdpHandlers {
   readonly received: { bytes: number[]; length: number; from: SocketAddress }[] = []
   readonly errors: NodeJS.ErrnoException[] = []
@@ -23,7 +23,7 @@ class Recorder implements UdpHandlers {
   writable = 0
   /** Datagrams since the last onBatchEnd. */
   open = 0
-  /** Owner's call that runs now: no callback may come. */
+  /** An owner's call is running: no callback may be made. */
   inside = false
   reentered = false
 
@@ -65,7 +65,7 @@ export function udpConformance({ runtime }: Subject, hasIpv6: boolean, path: Udp
     return [socket, recorder]
   }
 
-  /** One datagram, at once. */
+  /** Sends one datagram immediately. */
   function send(socket: UdpSocket, bytes: readonly number[], to: SocketAddress): void {
     const buffer = socket.acquire()
     if (buffer === null) throw new Error('no buffer')
@@ -95,10 +95,10 @@ export function udpConformance({ runtime }: Subject, hasIpv6: boolean, path: Udp
     assert.equal(atClient.received[0]?.from, server.local)
   }
 
-  test('a datagram goes there and back over IPv4', () => echo(LOCALHOST))
+  test('a datagram and its answer are delivered over IPv4', () => echo(LOCALHOST))
 
-  const echo6 = 'a datagram goes there and back over IPv6'
-  const dual = 'an IPv6 wildcard socket serves IPv4 too'
+  const echo6 = 'a datagram and its answer are delivered over IPv6'
+  const dual = 'an IPv6 wildcard socket also serves IPv4'
   if (!hasIpv6) {
     skip(test, echo6, 'no IPv6 here')
     skip(test, dual, 'no IPv6 here')
@@ -122,7 +122,7 @@ export function udpConformance({ runtime }: Subject, hasIpv6: boolean, path: Udp
     })
   }
 
-  test('2000 datagrams arrive in order, and every one is followed by a batch end', async () => {
+  test('2000 datagrams arrive in order, and each is followed by a batch end', async () => {
     const [server, atServer] = await open({ bind: LOCALHOST })
     const [client, atClient] = await open({ bind: LOCALHOST })
     // a round fits into the smallest default socket buffer
@@ -150,7 +150,7 @@ export function udpConformance({ runtime }: Subject, hasIpv6: boolean, path: Udp
     assert.equal(atClient.errors, [])
   })
 
-  test('one peer is one object, two peers are two', async () => {
+  test('datagrams of one peer have the same address object, those of two peers different ones', async () => {
     const [server, atServer] = await open({ bind: LOCALHOST })
     const [first] = await open({ bind: LOCALHOST })
     const [second] = await open({ bind: LOCALHOST })
@@ -205,7 +205,7 @@ export function udpConformance({ runtime }: Subject, hasIpv6: boolean, path: Udp
     }
   })
 
-  test('a connected socket outlives the refusal of its peer and hears nobody else', async () => {
+  test('a connected socket survives ECONNREFUSED and receives only from its peer', async () => {
     const [gone] = await open({ bind: LOCALHOST })
     const remote = gone.local
     gone.close()
@@ -218,7 +218,7 @@ export function udpConformance({ runtime }: Subject, hasIpv6: boolean, path: Udp
     } else {
       send(client, [1], remote)
     }
-    // many at once: the error of the first stands in the way of the second
+    // many at once: the pending error of the first makes the second call fail
     for (let i = 0; i < 20; i++) {
       const buffer = client.acquire()
       if (buffer !== null) client.send(buffer, 1, remote)
@@ -226,13 +226,13 @@ export function udpConformance({ runtime }: Subject, hasIpv6: boolean, path: Udp
     client.flush()
 
     const [peer, atPeer] = await open({ bind: remote })
-    const [stranger] = await open({ bind: LOCALHOST })
+    const [other] = await open({ bind: LOCALHOST })
     await waitFor('a datagram after the refusal', async () => {
       send(client, [2], LOCALHOST)
       await sleep(5)
       return atPeer.received.length > 0
     })
-    send(stranger, [66], client.local)
+    send(other, [66], client.local)
     send(peer, [3], client.local)
     await waitFor('its answer', () => atClient.received.length > 0)
     assert.equal(
@@ -242,7 +242,7 @@ export function udpConformance({ runtime }: Subject, hasIpv6: boolean, path: Udp
     assert.equal(atClient.received[0]?.from, remote)
   })
 
-  test('acquire() has a bound; onWritable comes once there is room again, and not before', async () => {
+  test('acquire() is bounded; onWritable is called once there is room again, and not before', async () => {
     const [server] = await open({ bind: LOCALHOST })
     const [client, atClient] = await open({ bind: LOCALHOST })
     const buffers: Uint8Array[] = []
@@ -266,7 +266,7 @@ export function udpConformance({ runtime }: Subject, hasIpv6: boolean, path: Udp
     assert.is.not(client.acquire(), null)
   })
 
-  test('sending more than there are buffers goes on after onWritable', async () => {
+  test('sending more datagrams than there are buffers continues after onWritable', async () => {
     const [server, atServer] = await open({ bind: LOCALHOST })
     const [client, atClient] = await open({ bind: LOCALHOST })
     let sent = 0
@@ -283,12 +283,12 @@ export function udpConformance({ runtime }: Subject, hasIpv6: boolean, path: Udp
       }
     }
     client.flush()
-    // most are lost to the receiver's full buffer, which is UDP's right
+    // most are dropped by the receiver's full buffer
     await waitFor('some of them', () => atServer.received.length >= 50)
     assert.equal(atClient.errors, [])
   })
 
-  test('a datagram that cannot be sent harms nobody', async () => {
+  test('a datagram that cannot be sent does not affect others', async () => {
     const [server, atServer] = await open({ bind: LOCALHOST })
     const [client, atClient] = await open({ bind: LOCALHOST })
     atClient.inside = true
@@ -306,7 +306,7 @@ export function udpConformance({ runtime }: Subject, hasIpv6: boolean, path: Udp
     await waitFor('another good one', () => atServer.received.length === 3)
   })
 
-  test('a taken port rejects with EADDRINUSE, a foreign address with EADDRNOTAVAIL', async () => {
+  test('a port in use rejects with EADDRINUSE, a foreign address with EADDRNOTAVAIL', async () => {
     const [server] = await open({ bind: LOCALHOST })
     const code = (options: UdpOptions): Promise<string | undefined> =>
       open(options).then(
@@ -317,19 +317,19 @@ export function udpConformance({ runtime }: Subject, hasIpv6: boolean, path: Udp
     assert.is(await code({ bind: { ...LOCALHOST, address: '192.0.2.1' } }), 'EADDRNOTAVAIL')
   })
 
-  test('nothing comes after close(), which may be called in a callback and twice', async () => {
+  test('no callback follows close(), which may be called in a callback and twice', async () => {
     const [client] = await open({ bind: LOCALHOST })
-    const heard: number[] = []
+    const received: number[] = []
     const socket = await runtime.openUdp(
       { bind: LOCALHOST, path },
       {
         onDatagram(data) {
-          heard.push(data[0] ?? 0)
+          received.push(data[0] ?? 0)
           socket.close()
         },
-        onBatchEnd: () => heard.push(-1),
-        onWritable: () => heard.push(-2),
-        onError: () => heard.push(-3),
+        onBatchEnd: () => received.push(-1),
+        onWritable: () => received.push(-2),
+        onError: () => received.push(-3),
       },
     )
     for (const i of [1, 2, 3]) {
@@ -339,13 +339,13 @@ export function udpConformance({ runtime }: Subject, hasIpv6: boolean, path: Udp
       client.send(buffer, 1, socket.local)
     }
     client.flush()
-    await waitFor('the first', () => heard.length > 0)
+    await waitFor('the first', () => received.length > 0)
     socket.close()
     const buffer = socket.acquire()
     if (buffer !== null) socket.send(buffer, 1, client.local)
     socket.flush()
     await sleep(30)
-    assert.equal(heard, [1])
+    assert.equal(received, [1])
   })
 
   test.run()

@@ -1,4 +1,4 @@
-/** System calls by bun:ffi. */
+/** System calls through bun:ffi. */
 import { os } from '../../runtime-bun/os.ts'
 import { callsTests } from './calls.ts'
 

@@ -1,4 +1,4 @@
-/** System calls by koffi. */
+/** System calls through koffi. */
 import { os } from '../../runtime-node/os.ts'
 import { callsTests } from './calls.ts'
 

@@ -1,5 +1,5 @@
 /**
- * System calls by FFI and what stands on them (socket options, system log, service notification), in this process.
+ * System calls through FFI and their users (socket options, system log, service notification), in this process.
  * calls.node.test.ts and calls.bun.test.ts run it.
  */
 
@@ -22,12 +22,12 @@ import { skip } from '../skip.ts'
 
 const LOCALHOST: SocketAddress = { family: 4, address: '127.0.0.1', port: 0, scope: 0 }
 const LOCALHOST6: SocketAddress = { family: 6, address: '::1', port: 0, scope: 0 }
-/** Asks which interface a socket is bound to, and the first interface of every system. */
+/** Socket option that returns the interface of a socket, and the index of the loopback interface. */
 const SO_BINDTOIFINDEX = 62
 const LO = 1
 const START = new Date(2026, 10, 2, 3, 4, 5)
 
-/** What socket options refused. */
+/** Socket options, and a list of those that were refused. */
 function socketOptions(wanted: Partial<Omit<SocketOptions, 'refused'>>): {
   socketOptions: SocketOptions
   refused: string[]
@@ -56,13 +56,13 @@ function withInbox(syscalls: Syscalls, path: string, body: (take: () => string |
 export function callsTests(os: OperatingSystem): void {
   const test = suite('system calls')
   const names = {
-    device: 'SO_BINDTODEVICE and SO_REUSEPORT are in force on the socket before it is bound',
-    device6: 'an IPv6 socket is bound by system calls like any other',
-    unknown: 'an unknown interface, and a name that is too long, are told and change nothing',
-    taken: 'a port in use is the error of bind, and no descriptor stays open',
-    cut: 'a buffer that the kernel cuts is told once, with the sysctl that limits it',
-    syslog: 'a log line arrives at the system log as RFC 3164 has it, also after that was restarted',
-    notify: 'a service manager is told of start, reload and stop, by path and by abstract name',
+    device: 'SO_BINDTODEVICE and SO_REUSEPORT are set on the socket before it is bound',
+    device6: 'an IPv6 socket is bound through system calls',
+    unknown: 'an unknown interface and an overlong name are reported and change nothing',
+    taken: 'a port in use is reported as a bind error, and no descriptor leaks',
+    cut: 'a buffer that the kernel truncates is reported once, with the sysctl that limits it',
+    syslog: 'a log line is sent to the system log in RFC 3164 format, also after the log daemon restarted',
+    notify: 'a service manager is notified of start, reload and stop, by path and by abstract name',
   }
   if (process.platform !== 'linux') {
     assert.throws(() => syscallsOf(os), /only on Linux/)
@@ -163,7 +163,7 @@ export function callsTests(os: OperatingSystem): void {
         assert.is(take(), `<10>${tag}f`)
         assert.ok(take()?.startsWith(`<15>${tag}xxx`))
         assert.is(take(), undefined)
-        // nobody reads: lines are lost, nothing waits
+        // the log is not read: lines are lost, but no call blocks
         for (let i = 0; i < 2000; i++) write(LOG_INFO, 'flood')
       })
       rmSync(path)
@@ -198,7 +198,7 @@ export function callsTests(os: OperatingSystem): void {
         })
         notifier.ready()
         notifier.ready()
-        assert.is(lines.length, path.startsWith('@') || lines.length === 1 ? 1 : 0, 'told once that nobody listens')
+        assert.is(lines.length, path.startsWith('@') || lines.length === 1 ? 1 : 0, 'a missing listener is logged once')
       }
       const silent = new ServiceNotifier({ ...os, env: () => undefined }, new Log(() => assert.unreachable()))
       silent.ready()
@@ -207,7 +207,7 @@ export function callsTests(os: OperatingSystem): void {
     }
   })
 
-  test('without system calls each option gives its reason, and the runtime opens the socket', () => {
+  test('without system calls each option reports the reason, and the runtime opens the socket', () => {
     const none = (): Syscalls => {
       throw new NotAvailable('not available: a reason')
     }

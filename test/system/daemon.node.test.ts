@@ -1,5 +1,5 @@
 // time limit: 120 s
-/** Running in the background (protocol.md 10.5), and where a daemon's log goes. */
+/** Background operation (protocol.md 10.5), and the log of a daemon. */
 
 import { spawn, spawnSync } from 'node:child_process'
 import { chmodSync, existsSync, mkdtempSync, readFileSync, readlinkSync, rmSync, writeFileSync } from 'node:fs'
@@ -28,7 +28,7 @@ function kill(pid: number, signal: NodeJS.Signals): void {
   try {
     process.kill(pid, signal)
   } catch {
-    // it is gone
+    // it has exited
   }
 }
 
@@ -41,7 +41,7 @@ function pidOf(text: string): number {
 
 async function stop(pid: number): Promise<void> {
   kill(pid, 'SIGTERM')
-  // init may be slow to reap it: a zombie has no command line
+  // init may reap it late: a zombie has an empty command line
   const gone = (): boolean => !existsSync(`/proc/${pid}`) || readFileSync(`/proc/${pid}/cmdline`, 'utf8') === ''
   await waitFor('the daemon ended', gone)
   daemons.delete(pid)
@@ -64,10 +64,10 @@ async function withConfig(
 
 for (const program of RUNTIMES) {
   const names = {
-    serves: `MUST 72: -d ends with status 0 once the daemon serves, which has no terminal: ${program}`,
-    fails: `MUST 72: -d ends with status 1 and the daemon's own message when it cannot start: ${program}`,
-    killed: `a daemon that is killed before it serves makes -d end with status 1: ${program}`,
-    syslog: `a daemon logs to the system log, and reloads the file it was given by a relative path: ${program}`,
+    serves: `MUST 72: -d exits with status 0 once the daemon serves, and the daemon has no terminal: ${program}`,
+    fails: `MUST 72: -d exits with status 1 and the daemon's own message when it cannot start: ${program}`,
+    killed: `-d exits with status 1 when the daemon is killed before it serves: ${program}`,
+    syslog: `a daemon logs to the system log, and reloads a file given by a relative path: ${program}`,
   }
   if (!linux) {
     for (const name of Object.values(names)) skip(test, name, 'not Linux')
@@ -81,7 +81,7 @@ for (const program of RUNTIMES) {
       assert.is(code, 0, text)
       assert.match(text, /client start/, 'the log of the start is shown')
       const pid = pidOf(text)
-      // at once: it serves already
+      // the daemon serves already
       assert.match(await httpGet(url), /sessions/)
       const [, rest = ''] = readFileSync(`/proc/${pid}/stat`, 'utf8').split(') ')
       const [, , , session, terminal] = rest.split(' ')
@@ -110,7 +110,7 @@ for (const program of RUNTIMES) {
   if (!existsSync(`/proc/self/task/${process.pid}/children`)) skip(test, names.killed, 'this kernel lists no children')
   else
     test(names.killed, async () => {
-      // reading a FIFO that nobody writes to waits for ever
+      // reading a FIFO without a writer blocks
       const directory = mkdtempSync(join(tmpdir(), 'kcptun-wasm-'))
       const fifo = join(directory, 'config')
       try {
@@ -164,7 +164,7 @@ for (const program of RUNTIMES) {
       syscalls.bindUnix(inbox, join(directory, 'log'))
       chmodSync(join(directory, 'log'), 0o666)
       chmodSync(directory, 0o755)
-      // a /dev with our log in it, for this command alone
+      // a /dev with our log socket, for this command only
       const script =
         'for n in null zero random urandom; do mount --bind /dev/$n "$0/$n"; done; mount --bind "$0" /dev; exec "$@"'
       const command = [...commandOf(program), '-d', '-c', 'config.json', '-u', '54321:54321']
@@ -175,9 +175,9 @@ for (const program of RUNTIMES) {
       const pid = pidOf(text)
       assert.not.match(text, /no system log/)
       kill(pid, 'SIGHUP')
-      const line = (severity: number, says: string): RegExp =>
+      const line = (severity: number, message: string): RegExp =>
         new RegExp(
-          `^<${8 + severity}>[A-Z][a-z]{2} [ \\d]\\d \\d\\d:\\d\\d:\\d\\d kcptun-wasm\\[${pid}\\]: ${says}`,
+          `^<${8 + severity}>[A-Z][a-z]{2} [ \\d]\\d \\d\\d:\\d\\d:\\d\\d kcptun-wasm\\[${pid}\\]: ${message}`,
           'm',
         )
       await logged(line(5, 'config successfully reloaded'))

@@ -1,6 +1,6 @@
 /**
- * Taking on another identity, against a make-believe system: the order of the calls, and that no failure leaves the
- * program with more rights than it was to have (protocol.md 10.5).
+ * Change of user and group on a simulated system: the order of the calls, and that no failure leaves the program with
+ * more rights than configured (protocol.md 10.5).
  */
 
 import { suite } from 'uvu'
@@ -17,7 +17,7 @@ const PASSWD =
 
 interface Options {
   readonly euid?: number
-  /** setuid(0) works again after setuid to another user. */
+  /** setuid(0) still works after setuid to another user. */
   readonly leaky?: boolean
   /** The call that the system refuses. */
   readonly refuses?: string
@@ -66,7 +66,7 @@ function setUp({ euid = 0, leaky = false, refuses = '' }: Options = {}) {
   return { calls, lines, take: (text: string) => takeIdentity(os, parseIdentity(text), log) }
 }
 
-test('MUST 72: each form of user changes what it says, groups before the user', () => {
+test('MUST 72: each form of the key user changes what it names, groups before the user', () => {
   for (const [text, expected] of [
     ['nobody', ['setgroups []', 'setuid nobody']],
     ['nobody:', ['initgroups nobody 65533', 'setgid 65533', 'setuid nobody']],
@@ -81,7 +81,7 @@ test('MUST 72: each form of user changes what it says, groups before the user', 
   }
 })
 
-test('who stays root, in user or group, is told so', () => {
+test('a warning is logged when user or group stays root', () => {
   for (const [text, warning] of [
     ['nobody', /group is still root/],
     [':100', /still running as root/],
@@ -95,13 +95,13 @@ test('who stays root, in user or group, is told so', () => {
   }
 })
 
-test('texts that name nobody are refused before anything happens', () => {
+test('texts that name no user or group are rejected before any call', () => {
   for (const text of ['', ':', 'a:b:c', 'a::', '4294967295', 'a:99999999999']) {
     assert.throws(() => parseIdentity(text), /config key user/, text)
   }
 })
 
-test('any refused call, and a way back to root, is an error', () => {
+test('any refused call, and any possibility to regain root, is an error', () => {
   for (const refuses of ['initgroups', 'setgid', 'setuid']) {
     assert.throws(() => setUp({ refuses }).take('nobody:'), /cannot run as "nobody:": EPERM/, refuses)
   }

@@ -1,12 +1,13 @@
-/**
- * A test file that runs in a network namespace of its own: it starts itself again inside.
- */
+/** Runs a test file in its own network namespace: the file starts itself again inside. */
 import { spawnSync } from 'node:child_process'
 import { Namespace, netnsProblem } from '../../testkit/netns.ts'
 
 const MARK = 'KCPTUN_WASM_TEST_INSIDE'
 
-/** Whether this process is inside. Else it starts itself there and ends with it; `skipped` gets the reason why it cannot. */
+/**
+ * Returns whether this process is inside. Otherwise runs the file inside and waits for it; `skipped` gets the reason
+ * why it cannot.
+ */
 export function inNamespace(title: string, skipped: (why: string) => void): boolean {
   if (process.env[MARK] !== undefined) return true
   if (netnsProblem !== undefined) {

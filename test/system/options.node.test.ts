@@ -1,5 +1,5 @@
 // time limit: 120 s
-/** Socket options as a user meets them: ports shared by two processes, an interface, buffers (protocol.md 10.2). */
+/** Socket options of the configuration: ports shared by two processes, an interface, buffers (protocol.md 10.2). */
 import { readFileSync } from 'node:fs'
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
@@ -18,9 +18,9 @@ const linux = process.platform === 'linux'
 
 for (const program of RUNTIMES) {
   const names = {
-    reuseport: `MUST 69: two processes share a port when both have reuseport, and only then: ${program}`,
-    netdev: `an unknown netdev gives one warning and the program serves: ${program}`,
-    buffers: `buffers that the kernel cuts give one warning each, with the sysctl: ${program}`,
+    reuseport: `MUST 69: two processes share a port only when both have reuseport: ${program}`,
+    netdev: `an unknown netdev yields one warning and the program serves: ${program}`,
+    buffers: `each buffer that the kernel truncates yields one warning with the sysctl: ${program}`,
   }
   if (!linux) {
     for (const name of Object.values(names)) skip(test, name, 'not Linux')
@@ -89,7 +89,7 @@ for (const program of RUNTIMES) {
 }
 
 for (const { server, client } of MIXED_PAIRS) {
-  const name = `a tunnel with every socket option carries data unharmed: ${server} server, ${client} client`
+  const name = `a tunnel with every socket option transfers data correctly: ${server} server, ${client} client`
   if (!linux) {
     skip(test, name, 'not Linux')
     continue

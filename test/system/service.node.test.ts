@@ -1,5 +1,5 @@
 // time limit: 120 s
-/** What a service manager is told by way of $NOTIFY_SOCKET (sd_notify(3)). */
+/** Notifications to a service manager through $NOTIFY_SOCKET (sd_notify(3)). */
 
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
@@ -17,7 +17,7 @@ import { skip } from '../skip.ts'
 const test = suite('service manager')
 
 for (const program of RUNTIMES) {
-  const name = `readiness, reload and the end are notified: ${program}`
+  const name = `readiness, reload and stop are notified: ${program}`
   if (process.platform !== 'linux') {
     skip(test, name, 'not Linux')
     continue
@@ -29,18 +29,18 @@ for (const program of RUNTIMES) {
       for (const path of [join(directory, 'notify'), `@kcptun-wasm-${process.pid}-${program}`]) {
         const inbox = syscalls.socket(AF_UNIX, SOCK_DGRAM)
         syscalls.bindUnix(inbox, path)
-        const told: string[] = []
+        const received: string[] = []
         const arrived = (count: number): Promise<void> =>
           waitFor(
             `${count} notifications`,
             () => {
               for (let text = syscalls.receive(inbox); text !== undefined; text = syscalls.receive(inbox)) {
-                told.push(new TextDecoder().decode(text))
+                received.push(new TextDecoder().decode(text))
               }
-              return told.length >= count
+              return received.length >= count
             },
             20_000,
-            () => told.join('\n\n'),
+            () => received.join('\n\n'),
           )
         process.env['NOTIFY_SOCKET'] = path
         const running = await start(program, { listen: '127.0.0.1:0', kcp_connect: '127.0.0.1:9' })
@@ -51,9 +51,9 @@ for (const program of RUNTIMES) {
         await arrived(3)
         assert.is((await running.stop()).code, 0)
         await arrived(4)
-        assert.is(told[0], ready)
-        assert.match(told[1] ?? '', /^RELOADING=1\nMONOTONIC_USEC=\d+$/)
-        assert.equal(told.slice(2), [ready, 'STOPPING=1'])
+        assert.is(received[0], ready)
+        assert.match(received[1] ?? '', /^RELOADING=1\nMONOTONIC_USEC=\d+$/)
+        assert.equal(received.slice(2), [ready, 'STOPPING=1'])
         syscalls.close(inbox)
       }
     } finally {

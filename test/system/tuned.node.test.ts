@@ -1,5 +1,5 @@
 // time limit: 120 s
-/** Sockets that Node adopts from system calls keep all promises of host/runtime.ts too. */
+/** Sockets that Node adopts from system calls meet the contract of host/runtime.ts. */
 import { nodeRuntime } from '../../runtime-node/runtime.ts'
 import { tunedConformance } from './tuned.ts'
 

@@ -1,6 +1,6 @@
 /**
- * The promises of host/runtime.ts for sockets with every option of `SocketOptions`: the runtime adopts descriptors then
- * instead of opening sockets itself.
+ * Conformance tests of host/runtime.ts for sockets with every option of `SocketOptions`: the runtime then adopts
+ * descriptors instead of opening sockets itself.
  */
 
 import { readFileSync } from 'node:fs'
@@ -16,14 +16,14 @@ import { skip } from '../skip.ts'
 const BUFFER_BYTES = 131_072
 
 export async function tunedConformance(runtime: Runtime): Promise<void> {
-  const test = suite('tuned sockets')
+  const test = suite('sockets with options')
   if (process.platform !== 'linux') {
-    skip(test, 'tuned sockets', 'not Linux')
+    skip(test, 'sockets with options', 'not Linux')
     test.run()
     return
   }
   const refused: string[] = []
-  // not reuseport: a port in use would be no error any more
+  // without reuseport, so that a port in use is still an error
   const socketOptions: SocketOptions = {
     reuseport: false,
     netdev: 'lo',
@@ -57,7 +57,7 @@ export async function tunedConformance(runtime: Runtime): Promise<void> {
   tcpConformance(subject, hasIpv6)
   tcpBoundsConformance(subject)
 
-  test('two listeners share a port when both ask for it', async () => {
+  test('two listeners share a port when both have reuseport', async () => {
     const shared = { nodelay: true, keepalive: false, socketOptions: { ...socketOptions, netdev: '', reuseport: true } }
     const open = (port: number) =>
       runtime.listenTcp(
@@ -73,15 +73,15 @@ export async function tunedConformance(runtime: Runtime): Promise<void> {
     second.close()
   })
 
-  test('a dialled connection gets its buffers too', async () => {
+  test('a dialled connection gets its buffer sizes', async () => {
     const limit = (name: string): number => Number(readFileSync(`/proc/sys/net/core/${name}`, 'utf8'))
-    const told: string[] = []
+    const refusals: string[] = []
     const wish: SocketOptions = {
       ...socketOptions,
       netdev: '',
       sndbuf: limit('wmem_max') + 1,
       rcvbuf: limit('rmem_max') + 1,
-      refused: (option, why) => told.push(`${option}: ${why}`),
+      refused: (option, why) => refusals.push(`${option}: ${why}`),
     }
     const plain = { nodelay: true, keepalive: false }
     const listener = await runtime.listenTcp(
@@ -99,11 +99,11 @@ export async function tunedConformance(runtime: Runtime): Promise<void> {
       })
     })
     listener.close()
-    assert.is(told.length, 2, told.join('\n'))
-    for (const text of told) assert.match(text, /^(snd|rcv)buf: the kernel granted only \d+ bytes/)
+    assert.is(refusals.length, 2, refusals.join('\n'))
+    for (const text of refusals) assert.match(text, /^(snd|rcv)buf: the kernel granted only \d+ bytes/)
   })
 
-  test('every option was in force', () => {
+  test('every option was applied', () => {
     assert.equal([...new Set(refused)], [])
   })
   test.run()

@@ -1,5 +1,5 @@
 // time limit: 120 s
-/** Dropping root, as the system sees the running program: /proc/PID/status (protocol.md 10.5). */
+/** Dropping root, as shown by /proc/PID/status of the running program (protocol.md 10.5). */
 import { spawn, spawnSync } from 'node:child_process'
 import { cpSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, symlinkSync } from 'node:fs'
 import { tmpdir } from 'node:os'
@@ -12,7 +12,7 @@ import { commandOf, freePort, run, start, writeConfig } from '../../testkit/proc
 import { skip } from '../skip.ts'
 
 const CLIENT: Config = { listen: '127.0.0.1:0', kcp_connect: '127.0.0.1:9' }
-/** A user of every Linux system. */
+/** A user that exists on every Linux system. */
 const NOBODY = 'nobody'
 
 const test = suite('user')
@@ -20,7 +20,7 @@ const test = suite('user')
 const root = process.getuid?.() === 0
 const why = process.platform !== 'linux' ? 'not Linux' : root ? undefined : 'not root'
 
-/** Ids of a process: real, effective, saved and file system, all of all threads. */
+/** IDs of a process (real, effective, saved, file system), equal for all threads. */
 function identityOf(pid: number) {
   const read = (file: string) => {
     const text = readFileSync(file, 'utf8')
@@ -46,9 +46,9 @@ const NO_CAPABILITIES = '0000000000000000'
 
 for (const program of RUNTIMES) {
   const names = {
-    drop: `MUST 72: -u and user take root away for good, once the sockets are open: ${program}`,
-    refuse: `MUST 72: an identity that cannot be taken on ends the start with status 1: ${program}`,
-    stranger: `who is not root is told that only root can change the user: ${program}`,
+    drop: `MUST 72: -u and the key user drop root permanently once the sockets are open: ${program}`,
+    refuse: `MUST 72: an identity that cannot be assumed ends the start with status 1: ${program}`,
+    unprivileged: `a start as an ordinary user with user set fails with the reason: ${program}`,
   }
   if (why !== undefined) {
     for (const name of Object.values(names)) skip(test, name, why)
@@ -57,7 +57,7 @@ for (const program of RUNTIMES) {
 
   test(names.drop, async () => {
     const { uid, gid } = loginOf(NOBODY)
-    // inherited: root's usual company
+    // inherited: typical supplementary groups of root
     process.setgroups?.([0, 4, 24])
     for (const [args, user, ids, groups] of [
       [['-u', `${NOBODY}:`], undefined, { uid, gid }, gid],
@@ -85,7 +85,7 @@ for (const program of RUNTIMES) {
   test(names.refuse, async () => {
     const file = writeConfig(CLIENT)
     try {
-      for (const [user, says] of [
+      for (const [user, pattern] of [
         ['no-such-user', /F .*cannot run as "no-such-user"/],
         ['nobody:no-such-group', /F .*cannot run as "nobody:no-such-group"/],
         ['99999:', /99999 has no login group/],
@@ -94,7 +94,7 @@ for (const program of RUNTIMES) {
       ] as const) {
         const { code, stdout, stderr } = await run(program, ['-c', file.path, '-u', user])
         assert.is(code, 1, user)
-        assert.match(stdout + stderr, says)
+        assert.match(stdout + stderr, pattern)
         assert.not.match(stdout + stderr, /\n\s+at .+:\d+/, 'no stack trace')
       }
     } finally {
@@ -105,10 +105,10 @@ for (const program of RUNTIMES) {
   const { uid, gid } = loginOf(NOBODY)
   const nobody = { uid: Number(uid), gid: Number(gid) }
   if (spawnSync('test', ['-r', commandOf(program)[1] ?? ''], nobody).status !== 0) {
-    skip(test, names.stranger, `${NOBODY} cannot read the program here`)
+    skip(test, names.unprivileged, `${NOBODY} cannot read the program here`)
     continue
   }
-  test(names.stranger, async () => {
+  test(names.unprivileged, async () => {
     const directory = mkdtempSync(join(tmpdir(), 'kcptun-wasm-'))
     try {
       const path = join(directory, 'config.json')
@@ -118,10 +118,11 @@ for (const program of RUNTIMES) {
       const [command, script = ''] = commandOf(program)
       const child = spawn('/bin/sh', ['-c', `chmod 755 "$0"; chmod 644 "$1"`, directory, path])
       await new Promise((done) => child.once('close', done))
-      const stranger = spawn(command, [script, '-c', path], { ...nobody, cwd: '/' })
+      const unprivileged = spawn(command, [script, '-c', path], { ...nobody, cwd: '/' })
       let text = ''
-      for (const stream of [stranger.stdout, stranger.stderr]) stream.on('data', (chunk) => (text += String(chunk)))
-      const code = await new Promise((done) => stranger.once('close', done))
+      for (const stream of [unprivileged.stdout, unprivileged.stderr])
+        stream.on('data', (chunk) => (text += String(chunk)))
+      const code = await new Promise((done) => unprivileged.once('close', done))
       assert.is(code, 1, text)
       assert.match(text, new RegExp(`only root can change the user, running as uid ${uid}`))
     } finally {
@@ -130,7 +131,7 @@ for (const program of RUNTIMES) {
   })
 }
 
-test('MUST 72: without koffi Node starts, and each option that needs it gives one warning', async () => {
+test('MUST 72: without koffi Node starts, and each option that needs it yields one warning', async () => {
   const [command, script = ''] = commandOf('node')
   const directory = mkdtempSync(join(tmpdir(), 'kcptun-wasm-'))
   const project = join(script, '../../..')
@@ -168,7 +169,7 @@ test('MUST 72: without koffi Node starts, and each option that needs it gives on
     const linux = process.platform === 'linux'
     if (!linux) return
     const [major = 0] = process.versions.node.split('.').map(Number)
-    // newer Nodes have an option for reuseport; dgram can always set its buffers
+    // newer Node versions have an option for reuseport; dgram can always set its buffers
     const reuseport = major < 22 ? ['tcp.reuseport', 'udp.reuseport'] : []
     for (const key of ['netdev', 'tcp.sndbuf', 'tcp.rcvbuf', ...reuseport]) {
       assert.is(warnings.filter((line) => line.includes(`config key ${key} = `)).length, 1, `${key}\n${text}`)
@@ -186,8 +187,8 @@ test('MUST 72: without koffi Node starts, and each option that needs it gives on
     assert.match(refused.stdout + refused.stderr, /cannot open .*: not available: the optional package koffi/)
     const index = JSON.stringify(join(directory, 'dist/node/index.js'))
     for (const call of ['libc()', 'watch(0, () => {})']) {
-      const told = spawnSync(command, ['-e', `import(${index}).then(({ nodeRuntime }) => nodeRuntime().os.${call})`])
-      assert.match(String(told.stderr), /NotAvailable: .*package koffi is not installed \(npm install koffi\)/)
+      const failed = spawnSync(command, ['-e', `import(${index}).then(({ nodeRuntime }) => nodeRuntime().os.${call})`])
+      assert.match(String(failed.stderr), /NotAvailable: .*package koffi is not installed \(npm install koffi\)/)
     }
   } finally {
     rmSync(directory, { recursive: true })

@@ -1,9 +1,10 @@
-// Opens sockets in the network namespace it runs in, for the test that started it (testkit/netns.ts). A socket stays in the
-// namespace it was made in, whoever holds it: so each one is handed over to the test and used there like any other.
+// Opens sockets in its own network namespace for the test that started it (testkit/netns.ts). A socket stays in the
+// namespace where it was created, whichever process holds it: each one is passed to the test and used there like any
+// other.
 //
-// Messages to it: { id, action: 'dial', host, port }, { id, action: 'listen', host }, { id, action: 'close', port }, { id, action: 'get', url },
-// { id, action: 'udp', host, port }. Messages from it: { id, error?, port?, body? }, with the socket of a dial or udp, and { accepted: port } with each
-// accepted connection.
+// Received messages: { id, action: 'dial', host, port }, { id, action: 'listen', host }, { id, action: 'close', port },
+// { id, action: 'get', url }, { id, action: 'udp', host, port }. Sent messages: { id, error?, port?, body? }, with the
+// socket of a dial or udp, and { accepted: port } with each accepted connection.
 
 import { createSocket, Socket as UdpSocket } from 'node:dgram'
 import { get } from 'node:http'
@@ -16,11 +17,11 @@ const servers = new Map()
 
 /**
  * @param {object} message
- * @param {Socket | UdpSocket} [socket] given away with the message
+ * @param {Socket | UdpSocket} [socket] passed on with the message
  */
-function tell(message, socket) {
+function send(message, socket) {
   process.send?.(message, socket, {}, () => {
-    // a TCP socket is given away; of a UDP socket the other side gets a copy
+    // a TCP socket is moved to the other process, a UDP socket is copied
     if (socket instanceof UdpSocket) socket.close()
   })
 }
@@ -29,40 +30,40 @@ function tell(message, socket) {
 const actions = {
   dial({ id, host, port }) {
     const socket = new Socket({ allowHalfOpen: true })
-    // not a byte is read on this side
+    // this process reads no bytes
     socket.pause()
-    const refused = (/** @type {Error} */ error) => tell({ id, error: error.message })
+    const refused = (/** @type {Error} */ error) => send({ id, error: error.message })
     socket.once('error', refused)
     socket.connect({ host, port, noDelay: true }, () => {
       socket.off('error', refused)
-      tell({ id }, socket)
+      send({ id }, socket)
     })
   },
 
   listen({ id, host }) {
     const server = createServer({ allowHalfOpen: true, noDelay: true, pauseOnConnect: true }, (socket) => {
-      tell({ accepted: port }, socket)
+      send({ accepted: port }, socket)
     })
     let port = 0
-    server.once('error', (error) => tell({ id, error: error.message }))
+    server.once('error', (error) => send({ id, error: error.message }))
     server.listen({ port: 0, host, backlog: 1024 }, () => {
       const address = server.address()
       port = address !== null && typeof address === 'object' ? address.port : 0
       servers.set(port, server)
-      tell({ id, port })
+      send({ id, port })
     })
   },
 
   udp({ id, host, port }) {
     const socket = createSocket(host.includes(':') ? 'udp6' : 'udp4')
-    socket.once('error', (error) => tell({ id, error: error.message }))
-    socket.bind(port, host, () => tell({ id }, socket))
+    socket.once('error', (error) => send({ id, error: error.message }))
+    socket.bind(port, host, () => send({ id }, socket))
   },
 
   close({ id, port }) {
     servers.get(port)?.close()
     servers.delete(port)
-    tell({ id })
+    send({ id })
   },
 
   get({ id, url }) {
@@ -71,16 +72,16 @@ const actions = {
       response.setEncoding('utf8').on('data', (chunk) => {
         body += chunk
       })
-      response.once('error', (error) => tell({ id, error: error.message }))
+      response.once('error', (error) => send({ id, error: error.message }))
       response.once('end', () => {
-        tell(response.statusCode === 200 ? { id, body } : { id, error: `${url}: status ${response.statusCode}` })
+        send(response.statusCode === 200 ? { id, body } : { id, error: `${url}: status ${response.statusCode}` })
       })
     })
     request.once('timeout', () => request.destroy(new Error(`${url}: no answer`)))
-    request.once('error', (error) => tell({ id, error: error.message }))
+    request.once('error', (error) => send({ id, error: error.message }))
   },
 }
 
 process.on('message', (/** @type {Order} */ order) => actions[order.action]?.(order))
 process.on('disconnect', () => process.exit())
-tell({ id: 0 })
+send({ id: 0 })

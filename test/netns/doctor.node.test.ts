@@ -1,5 +1,8 @@
 // time limit: 120 s
-/** `kcptun-wasm doctor` where loopback is not enough: through a rendezvous server and NATs, a firewall, another source address. */
+/**
+ * `kcptun-wasm doctor` where loopback is not enough: through a rendezvous server and NATs, with a firewall, from
+ * another source address.
+ */
 import { spawn } from 'node:child_process'
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
@@ -50,7 +53,7 @@ if (netnsProblem !== undefined) {
     [4, 'node'],
     [6, 'bun'],
   ] as const satisfies readonly (readonly [Family, Program])[]) {
-    test(`a server behind NAT is met through the rendezvous server and measured: ${program}, IPv${family}`, async () => {
+    test(`a server behind NAT is reached through the rendezvous server and measured: ${program}, IPv${family}`, async () => {
       const target = await serverHost.target()
       void target.serve(() => undefined)
       const bind = formatAddress(family === 4 ? '0.0.0.0' : '::', PORT)
@@ -59,7 +62,7 @@ if (netnsProblem !== undefined) {
       const config = { ...common, connect: target.address, service_id: SERVICE }
       const server = await serverHost.start(program, config)
       const client = { ...common, listen: '127.0.0.1:0' }
-      const [met, stranger, own] = await Promise.all([
+      const [met, unknown, own] = await Promise.all([
         doctor(clientHost, program, { ...client, service_id: SERVICE }),
         doctor(clientHost, program, { ...client, service_id: 'nobody' }),
         doctor(serverHost, program, config),
@@ -69,14 +72,14 @@ if (netnsProblem !== undefined) {
       await target.close()
       assert.is(met.verdict, 'healthy', met.text)
       assert.is(met.valuesOf('size_back')['peer_mtu'], 1400, met.text)
-      assert.is(stranger.verdict, 'broken')
-      assert.is(stranger.cause, 'no service', stranger.text)
+      assert.is(unknown.verdict, 'broken')
+      assert.is(unknown.cause, 'no service', unknown.text)
       assert.is(own.verdict, 'healthy', own.text)
       assert.match(String(own.valuesOf('peer')['addresses']), /:\d+ .*:\d+/)
     })
   }
 
-  test('a firewall that drops everything is silence, and an answer from another address is seen', async () => {
+  test('a firewall that drops everything is reported as silence, and an answer from another address is detected', async () => {
     const config = { ...KEY, kcp_bind: `0.0.0.0:${PORT}`, connect: '127.0.0.1:9' }
     const server = await publicServer.start('node', config)
     publicServer.namespace.ip('addr add 203.0.113.51/24 dev eth0')

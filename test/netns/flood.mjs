@@ -1,7 +1,7 @@
-// Strangers by the thousand, in the network namespace it runs in: node flood.mjs connect|syn ADDRESS PORT
+// Floods a server with unknown clients, in its own network namespace: node flood.mjs connect|syn ADDRESS PORT
 //
-// connect: opens TCP connections and says nothing, each for a while. syn (IPv4): sends SYNs from addresses and ports that nobody has. Prints the number of
-// strangers so far, now and then, until it is killed.
+// connect: opens TCP connections, sends nothing, and closes each after a while. syn (IPv4): sends SYNs from unused
+// addresses and ports. Prints the number of clients so far at intervals, until it is killed.
 
 import { connect } from 'node:net'
 import koffi from 'koffi'
@@ -9,7 +9,7 @@ import koffi from 'koffi'
 const [kind = '', address = '', portText = ''] = process.argv.slice(2)
 const port = Number(portText)
 
-/** Strangers of one round, and the pause between rounds, ms. */
+/** Clients per round, and the pause between rounds, ms. */
 const ROUND = 40
 const PAUSE_MS = 10
 /** Connections open at a time. */
@@ -60,15 +60,15 @@ function synSender() {
 }
 
 const sendSyn = kind === 'syn' ? synSender() : undefined
-let told = 0
+let printed = 0
 setInterval(() => {
   for (let i = 0; i < ROUND; i++) {
     count++
     if (sendSyn === undefined) connectOnce()
     else sendSyn([203, 0, 113, 100 + (count % 100)], 1024 + (Math.floor(count / 100) % 60000))
   }
-  if (count - told >= 200) {
-    told = count
+  if (count - printed >= 200) {
+    printed = count
     process.stdout.write(`${count}\n`)
   }
 }, PAUSE_MS)

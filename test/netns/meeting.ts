@@ -1,5 +1,6 @@
 /**
- * A server, a client and, if they need one, a rendezvous server, each on a host of a small Internet (testkit/netns.ts), with a target behind the server.
+ * A server, a client and, if needed, a rendezvous server, each on a host of a small Internet (testkit/netns.ts), with a
+ * target behind the server.
  */
 import { randomBytes } from 'node:crypto'
 import * as assert from 'uvu/assert'
@@ -13,27 +14,27 @@ const RENDEZVOUS_PORT = 12345
 const TRANSFER_BYTES = 300_000
 const SERVER_PORT = 5200
 const LISTEN_PORT = 5202
-/** Log text of each process shown when a test fails, in UTF-16 units. */
+/** Length of the log shown for each process when a test fails, in UTF-16 units. */
 const SHOWN_LOG = 4000
-/** How long a tunnel may take to carry something, or to do so again: names are asked every 4 s, and machines are busy. */
+/** Time limit for a tunnel to start or resume transfers: names are requested every 4 s, and machines are busy. */
 export const RECOVERY_MS = 45_000
-/** An answer through a tunnel takes at most this long, or the next attempt is made. */
+/** Time limit of an echo through the tunnel; then the next attempt is made. */
 const ECHO_MS = 3000
-/** How often an attempt is made. */
+/** Pause between attempts. */
 const ATTEMPT_MS = 200
 
 export type Role = 'rendezvous' | 'server' | 'client'
 
 export interface MeetingOptions {
-  /** Who plays which part; without `rendezvous` the client connects to the server's address. */
+  /** Programs by role; without `rendezvous` the client connects to the server's address. */
   readonly programs: { readonly rendezvous?: Program; readonly server: Program; readonly client: Program }
   readonly family: Family
   readonly net: Host
   readonly serverHost: Host
   readonly clientHost: Host
-  /** Configuration of everybody. */
+  /** Configuration common to all roles. */
   readonly config?: Config
-  /** How a role's program is started. */
+  /** Start options by role. */
   readonly start?: Partial<Record<Role, StartOptions>>
 }
 
@@ -42,7 +43,7 @@ export const titleOf = ({ programs, family }: Pick<MeetingOptions, 'programs' | 
   return `${third}${programs.server} server, ${programs.client} client, IPv${family}`
 }
 
-/** The processes of one test. What it offers of a tunnel fits the transfers of testkit/traffic.ts. */
+/** The processes of one test. It has the tunnel interface of the transfers in testkit/traffic.ts. */
 export class Meeting {
   readonly options: MeetingOptions
   target: ScriptedTarget
@@ -59,7 +60,7 @@ export class Meeting {
     const common: Config = {
       method: 'xchacha20poly1305_ietf',
       psk: randomBytes(32).toString('base64'),
-      // short: a service that moved is announced again soon
+      // short, so that a service that moved is announced soon
       keepalive: 3,
       ...options.config,
     }
@@ -95,7 +96,7 @@ export class Meeting {
     return this.#get('client')
   }
 
-  /** Starts the program of a role, with other settings than before if any are given. */
+  /** Starts the program of a role, with changed settings if any are given. */
   async start(role: Role, change: Config = {}): Promise<void> {
     const program = this.options.programs[role]
     if (program === undefined) throw new Error(`there is no ${role}`)
@@ -110,7 +111,7 @@ export class Meeting {
     this.#running.delete(role)
   }
 
-  /** The next server runs on another host, with a target of its own. */
+  /** Makes the next server run on another host, with a target of its own. */
   async moveServer(host: Host): Promise<void> {
     await this.target.close()
     this.#serverHost = host
@@ -120,7 +121,7 @@ export class Meeting {
 
   dial = (options?: DialOptions): Promise<TcpEnd> => this.options.clientHost.dial('127.0.0.1', LISTEN_PORT, options)
 
-  /** A connection through the tunnel that echoes, as soon as there can be one. */
+  /** Opens an echoing connection through the tunnel, retrying until it works. */
   async connect(): Promise<TcpEnd> {
     const end = performance.now() + RECOVERY_MS
     for (;;) {
@@ -128,13 +129,13 @@ export class Meeting {
       const app = await this.dial()
       if (await echoes(app).catch(() => false)) return app
       app.destroy()
-      if (performance.now() > end) throw new Error(`waited ${RECOVERY_MS} ms in vain for a tunnel`)
+      if (performance.now() > end) throw new Error(`no tunnel within ${RECOVERY_MS} ms`)
       await sleep(ATTEMPT_MS)
     }
   }
 
   /**
-   * Stops everything.
+   * Stops all processes.
    * @returns the logs
    */
   async close(): Promise<string> {
@@ -146,7 +147,7 @@ export class Meeting {
   }
 }
 
-/** True once what is sent came back; rejects when the connection ends or nothing comes. */
+/** Resolves to true once a byte is echoed; rejects when the connection ends or no echo arrives. */
 async function echoes(app: TcpEnd): Promise<boolean> {
   const before = app.received
   await app.send('x')
@@ -161,7 +162,7 @@ async function echoes(app: TcpEnd): Promise<boolean> {
   return true
 }
 
-/** What is sent on an open connection comes back, sooner or later: it lives. */
+/** Asserts that an open connection still echoes within the time limit. */
 export async function assertEchoes(app: TcpEnd, what: string): Promise<void> {
   const before = app.received
   await app.send('still there')
@@ -174,7 +175,7 @@ export async function assertEchoes(app: TcpEnd, what: string): Promise<void> {
   assert.not.ok(app.ended, `${what}: the connection ended`)
 }
 
-/** Whole transfers in each direction. */
+/** Transfers data in each direction and both ways. */
 export async function assertCarries(meeting: Meeting, seed: number): Promise<void> {
   const app = await meeting.connect()
   app.destroy()
@@ -183,13 +184,13 @@ export async function assertCarries(meeting: Meeting, seed: number): Promise<voi
   await echo(meeting, meeting.target, TRANSFER_BYTES, seed + 2)
 }
 
-/** Runs a test body with everything started, and stops it afterwards; a failure shows the logs. */
+/** Runs a test body with all processes started, and stops them afterwards; a failure shows the logs. */
 export async function withMeeting(options: MeetingOptions, body: (meeting: Meeting) => Promise<void>): Promise<void> {
   const meeting = new Meeting(options, await options.serverHost.target())
   let failure: unknown
   try {
     if (options.programs.rendezvous !== undefined) await meeting.start('rendezvous')
-    // a client that asks before the service is there asks again only 4 s later
+    // a client that requests the service before it is announced retries only after 4 s
     await meeting.start('server')
     await meeting.start('client')
     await body(meeting)

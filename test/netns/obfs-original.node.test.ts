@@ -1,7 +1,8 @@
 // time limit: 300 s
 /**
- * Obfuscated tunnels with the original at either end, and what a stranger sees of the two covers. Checksums of the kernels are made in software here: the
- * original takes no packet whose checksum is left to a network card (protocol.md 9.1).
+ * Obfuscated tunnels with kcptun-libev at one endpoint, and the covers of both programs as seen by an unknown client.
+ * Checksum offload is off here: kcptun-libev drops packets whose checksum is left to the network card (protocol.md
+ * 9.1).
  */
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
@@ -16,19 +17,19 @@ import { PROBES, probe } from './probes.ts'
 
 const TRANSFER_BYTES = 1 << 20
 const GOODPUT_BYTES = 32 << 20
-/** The best of so many counts. */
+/** The best of this many rounds counts. */
 const GOODPUT_ROUNDS = 3
 
-const test = suite('netns: obfs, the original')
+const test = suite('netns: obfs, kcptun-libev')
 const problem =
   libevPath === undefined
     ? 'KCPTUN_LIBEV is not set: it must name a kcptun-libev program'
     : (netnsProblem ?? ethtoolProblem)
 
-/** What every probe shows of a server, in their order. */
-async function look(stranger: Host, address: string): Promise<string[]> {
+/** Results of all probes of a server, in order. */
+async function look(unknownPeer: Host, address: string): Promise<string[]> {
   const seen: string[] = []
-  for (const each of PROBES) seen.push(await probe(stranger, address, OBFS_PORT, each))
+  for (const each of PROBES) seen.push(await probe(unknownPeer, address, OBFS_PORT, each))
   return seen
 }
 
@@ -37,11 +38,11 @@ if (problem !== undefined) {
 } else {
   const hosts = obfsWorld(false)
   const { world, serverHost, clientHost } = hosts
-  const stranger = world.addPublicHost('obfs-x', 62)
+  const unknownPeer = world.addPublicHost('obfs-x', 62)
   test.after(() => world.close())
 
   for (const obfs of OBFUSCATORS) {
-    if (obfs === 'dpi/tcp') test('the rules of the firewall', () => setFirewalls(hosts, 'bun'))
+    if (obfs === 'dpi/tcp') test('the printed firewall rules are installed', () => setFirewalls(hosts, 'bun'))
     for (const family of FAMILIES) {
       for (const program of RUNTIMES) {
         const pairs: readonly (readonly [Program, Program])[] = [
@@ -50,13 +51,14 @@ if (problem !== undefined) {
         ]
         for (const [server, client] of pairs) {
           const options = meetingOf(hosts, obfs, family, server, client, { config: { kcp: { nodelay: 2 } } })
-          test(`MUST 61-67: ${options.title}`, () =>
+          test(`MUST 61-67: transfers succeed: ${options.title}`, () =>
             withMeeting(options, async (meeting) => {
               const app = await meeting.connect()
               app.destroy()
               await upload(meeting, meeting.target, TRANSFER_BYTES, family)
               await download(meeting, meeting.target, TRANSFER_BYTES, family + 1)
-              // a client of dpi/tcp notices late, and the original's next SYN over IPv6 may carry any flow label, or no version
+              // a dpi/tcp client detects a restart late, and over IPv6 the next SYN of kcptun-libev may have any flow
+              // label or version
               if (obfs === 'dpi/tcp') return
               await meeting.stop('server')
               await meeting.start('server')
@@ -68,11 +70,11 @@ if (problem !== undefined) {
     }
   }
 
-  test('the rules of the firewall go', () => {
+  test('the firewall rules are removed', () => {
     for (const host of [serverHost, clientHost]) host.namespace.run(['nft', 'flush', 'ruleset'])
   })
 
-  test('goodput through dpi/tcp-wnd is at least that of the original, in the same run', async () => {
+  test('goodput through dpi/tcp-wnd is at least that of kcptun-libev in the same run', async () => {
     const config = { kcp: { nodelay: 2, interval: 10, flush: 2, resend: 2, sndwnd: 2048, rcvwnd: 2048 } }
     const seconds = new Map<Program, number>()
     for (const program of ['libev', 'node', 'bun'] as const) {
@@ -92,17 +94,17 @@ if (problem !== undefined) {
     for (const program of RUNTIMES) {
       const own = seconds.get(program) ?? Number.POSITIVE_INFINITY
       const rate = (time: number): string => `${(GOODPUT_BYTES / time / 1e6).toFixed(1)} MB/s`
-      console.log(`${program} ${rate(own)}, original ${rate(original)}, ratio ${(original / own).toFixed(1)}`)
+      console.log(`${program} ${rate(own)}, kcptun-libev ${rate(original)}, ratio ${(original / own).toFixed(1)}`)
       assert.ok(own <= original)
     }
   })
 
-  test('MUST 62: a stranger sees the same of both covers, byte for byte but for the date', async () => {
+  test('MUST 62: an unknown client gets the same responses from both covers, except for the date', async () => {
     const options = meetingOf(hosts, 'dpi/tcp-wnd', 4, 'libev', 'libev')
     const seen = new Map<Program, string[]>()
     for (const server of ['libev', 'node', 'bun'] as const) {
       await withMeeting({ ...options, programs: { server, client: 'libev' } }, async () => {
-        seen.set(server, await look(stranger, serverHost.addresses[4]))
+        seen.set(server, await look(unknownPeer, serverHost.addresses[4]))
       })
     }
     const original = seen.get('libev')

@@ -1,5 +1,5 @@
 // time limit: 180 s
-/** What rights an obfuscated tunnel needs: CAP_NET_RAW at the start, nothing later. */
+/** Privileges of an obfuscated tunnel: CAP_NET_RAW at the start, none afterwards. */
 import { spawnSync } from 'node:child_process'
 import { readFileSync } from 'node:fs'
 import { suite } from 'uvu'
@@ -22,7 +22,7 @@ const setprivProblem =
   spawnSync('setpriv', ['--version']).status === 0 ? undefined : 'there is no setpriv program (util-linux)'
 const problem = netnsProblem ?? setprivProblem
 
-/** A process of nobody, with no capability but those named. */
+/** Runs a command as user nobody with only the given capabilities. */
 const setpriv = (...capabilities: readonly string[]): readonly string[] => {
   const set = ['-all', ...capabilities.map((name) => `+${name}`)].join(',')
   return [
@@ -40,8 +40,8 @@ function rightsOf(pid: number): { readonly uid: number; readonly capabilities: n
 }
 
 /**
- * Starts a program that is to fail.
- * @returns what it said
+ * Starts a program that must fail.
+ * @returns its output
  */
 function refusal(host: Host, wrapper: readonly string[], program: Program, obfs: string): string {
   const config = {
@@ -65,7 +65,7 @@ if (problem !== undefined) {
   test.after(() => world.close())
 
   for (const program of RUNTIMES) {
-    test(`without CAP_NET_RAW the start fails and says what helps: ${program}`, () => {
+    test(`without CAP_NET_RAW the start fails and names the remedies: ${program}`, () => {
       for (const obfs of OBFUSCATORS) {
         const text = refusal(serverHost, setpriv(), program, obfs)
         assert.match(text, `obfs = "${obfs}"`)
@@ -77,13 +77,13 @@ if (problem !== undefined) {
   }
 
   for (const obfs of OBFUSCATORS) {
-    if (obfs === 'dpi/tcp') test('the rules of the firewall', () => setFirewalls(hosts, 'bun'))
+    if (obfs === 'dpi/tcp') test('the printed firewall rules are installed', () => setFirewalls(hosts, 'bun'))
     for (const [index, { server, client }] of MIXED_PAIRS.entries()) {
       const options = meetingOf(hosts, obfs, FAMILIES[index] ?? 4, server, client)
 
       const wrapped = { wrapper: setpriv('net_raw'), owner: NOBODY }
       const unprivileged: MeetingOptions = { ...options, start: { server: wrapped, client: wrapped } }
-      test(`nobody with only CAP_NET_RAW runs both ends: ${options.title}`, () =>
+      test(`both endpoints run as user nobody with only CAP_NET_RAW: ${options.title}`, () =>
         withMeeting(unprivileged, async (meeting) => {
           for (const { pid } of [meeting.server, meeting.client]) {
             assert.equal(rightsOf(pid), { uid: NOBODY, capabilities: 2 ** CAP_NET_RAW })
@@ -96,7 +96,7 @@ if (problem !== undefined) {
 
       const dropped = { args: ['-u', `${NOBODY}:${NOBODY}`], owner: NOBODY }
       const givenUp: MeetingOptions = { ...options, start: { server: dropped, client: dropped } }
-      test(`MUST 66: root that was given up is not needed for dialling again: ${options.title}`, () =>
+      test(`MUST 66: redialling works after root was dropped: ${options.title}`, () =>
         withMeeting(givenUp, async (meeting) => {
           const app = await meeting.connect()
           assert.equal(rightsOf(meeting.client.pid), { uid: NOBODY, capabilities: 0 })
@@ -105,7 +105,7 @@ if (problem !== undefined) {
           const address = serverHost.at(options.family, OBFS_PORT + 1)
           meeting.server.reload({ kcp_bind: address })
           meeting.client.reload({ kcp_connect: address })
-          await within('the end of what ran', RECOVERY_MS, app.ending)
+          await within('the end of the old connection', RECOVERY_MS, app.ending)
           const second = await meeting.connect()
           second.destroy()
           assert.match(meeting.client.log(), `obfs ready: ${address}`)

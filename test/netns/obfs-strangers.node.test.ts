@@ -1,5 +1,7 @@
 // time limit: 300 s
-/** Strangers at an obfuscated server: they see a plain web server and learn nothing, and thousands of them do not disturb a tunnel. */
+/**
+ * Unknown clients at an obfuscated server: they see a plain web server, and thousands of them do not disturb a tunnel.
+ */
 import { spawn } from 'node:child_process'
 import { join } from 'node:path'
 import { suite } from 'uvu'
@@ -16,16 +18,16 @@ import { outcome, PROBES, probe } from './probes.ts'
 import { Sniffer, tsharkProblem } from './sniffer.ts'
 
 const TRANSFER_BYTES = 12 << 20
-const STRANGERS = 3000
-/** Half-open ones before the transfer begins. */
-const FIRST_STRANGERS = 1000
-/** Contexts that are not authenticated end after 30 s, looked at every 10 s (protocol.md 9.5). */
+const UNKNOWN_CLIENTS = 3000
+/** Half-open connections before the transfer begins. */
+const FIRST_UNKNOWN_CLIENTS = 1000
+/** Contexts that are not authenticated end after 30 s, checked every 10 s (protocol.md 9.5). */
 const SILENT_MS = 60_000
 /** protocol.md 9.5 */
 const HALF_OPEN_MAX = 60
 const CONTEXTS_MAX = 4095
 
-const test = suite('netns: obfs, strangers')
+const test = suite('netns: obfs, unknown clients')
 
 /** Runs flood.mjs on a host until the body ends. */
 async function withFlood(host: Host, kind: 'connect' | 'syn', to: Host, body: (count: () => number) => Promise<void>) {
@@ -52,7 +54,7 @@ async function withFlood(host: Host, kind: 'connect' | 'syn', to: Host, body: (c
   }
 }
 
-/** Authenticated and other contexts, from /stats. */
+/** Numbers of authenticated and other contexts, from /stats. */
 function contextCounts(stats: string): { authenticated: number; others: number } {
   const [, authenticated = Number.NaN, others = Number.NaN] = (/= (\d+)\(\+(\d+)\) contexts/.exec(stats) ?? []).map(
     Number,
@@ -65,15 +67,15 @@ if (netnsProblem !== undefined) {
 } else {
   const hosts = obfsWorld()
   const { world, serverHost, clientHost } = hosts
-  const stranger = world.addPublicHost('obfs-x', 62)
+  const unknownClient = world.addPublicHost('obfs-x', 62)
   test.after(() => world.close())
 
-  /** A transfer through dpi/tcp-wnd while strangers come by the thousand. */
+  /** A transfer through dpi/tcp-wnd during a flood of unknown clients. */
   const transferInFlood = (meeting: Meeting, kind: 'connect' | 'syn'): Promise<void> =>
-    withFlood(stranger, kind, serverHost, async (count) => {
-      await waitFor('strangers', () => count() >= FIRST_STRANGERS, RECOVERY_MS)
+    withFlood(unknownClient, kind, serverHost, async (count) => {
+      await waitFor('unknown clients', () => count() >= FIRST_UNKNOWN_CLIENTS, RECOVERY_MS)
       await download(meeting, meeting.target, TRANSFER_BYTES, 5)
-      await waitFor('more strangers', () => count() >= STRANGERS, RECOVERY_MS)
+      await waitFor('more unknown clients', () => count() >= UNKNOWN_CLIENTS, RECOVERY_MS)
       const { authenticated, others } = contextCounts(await meeting.server.stats())
       assert.is(authenticated, 1)
       assert.ok(others <= HALF_OPEN_MAX, `${others} half-open contexts`)
@@ -83,24 +85,24 @@ if (netnsProblem !== undefined) {
     const options = meetingOf(hosts, 'dpi/tcp-wnd', 4, program, program)
     const address = serverHost.addresses[4]
 
-    test(`MUST 62, MUST 68: probes see a plain web server, ${STRANGERS} SYNs do not disturb a transfer, a silent stranger is left alone until its time is over: ${program}`, () =>
+    test(`MUST 62, MUST 68: probes see a plain web server, ${UNKNOWN_CLIENTS} SYNs do not disturb a transfer, a silent client is kept until its timeout: ${program}`, () =>
       withMeeting(options, async (meeting) => {
-        const silent = await stranger.dial(address, OBFS_PORT)
+        const silent = await unknownClient.dial(address, OBFS_PORT)
         await silent.send('GET /generate_204 HTTP/1.1\r\n')
         for (const each of PROBES) {
-          const seen = await probe(stranger, address, OBFS_PORT, each)
+          const seen = await probe(unknownClient, address, OBFS_PORT, each)
           assert.is(seen, outcome(each.response, each.open ? 'open' : 'fin'), each.name)
         }
         assert.not.ok(silent.ended)
         const app = await meeting.connect()
         app.destroy()
         await transferInFlood(meeting, 'syn')
-        const ending = await within('the end of the silent one', SILENT_MS, silent.ending)
+        const ending = await within('the end of the silent connection', SILENT_MS, silent.ending)
         assert.is(ending.bytes, 0)
         assert.is(ending.kind, 'fin')
       }))
 
-    const replayed = `a replayed capture is answered by nothing, and its sender stays a stranger: ${program}`
+    const replayed = `a replayed capture is not answered, and its sender stays unauthenticated: ${program}`
     if (tsharkProblem !== undefined) skip(test, replayed, tsharkProblem)
     else
       test(replayed, () =>
@@ -116,16 +118,16 @@ if (netnsProblem !== undefined) {
           })
           const payloads = sniffer.packets.filter(isSmall).map(({ payload }) => Buffer.from(payload, 'hex'))
           await sniffer.close()
-          const thief = await stranger.dial(address, OBFS_PORT)
-          await thief.send('GET /generate_204 HTTP/1.1\r\n\r\n')
-          await waitFor('the 204', () => thief.text().includes('\r\n\r\n'))
-          const answered = thief.received
+          const attacker = await unknownClient.dial(address, OBFS_PORT)
+          await attacker.send('GET /generate_204 HTTP/1.1\r\n\r\n')
+          await waitFor('the 204', () => attacker.text().includes('\r\n\r\n'))
+          const answered = attacker.received
           for (const payload of payloads.slice(0, 3)) {
-            await thief.send(payload)
+            await attacker.send(payload)
             await sleep(20)
           }
           await waitFor(
-            'the replays are noticed',
+            'the replays are counted',
             async () => {
               const { others } = contextCounts(await meeting.server.stats())
               return others >= 1 && /3 packets|replay/.test(meeting.server.log())
@@ -134,14 +136,14 @@ if (netnsProblem !== undefined) {
           )
           const stats = await meeting.server.stats()
           assert.is(contextCounts(stats).authenticated, 1)
-          assert.match(stats, new RegExp(`\\[${stranger.addresses[4]}:\\d+\\] \\? seen=\\d+s rx/tx=\\S+/0 ecn`))
-          assert.is(thief.received, answered)
-          thief.destroy()
+          assert.match(stats, new RegExp(`\\[${unknownClient.addresses[4]}:\\d+\\] \\? seen=\\d+s rx/tx=\\S+/0 ecn`))
+          assert.is(attacker.received, answered)
+          attacker.destroy()
           app.destroy()
         }),
       )
 
-    test(`MUST 68: ${STRANGERS} half-open strangers (connect) do not disturb a transfer: dpi/tcp-wnd, ${program}`, () =>
+    test(`MUST 68: ${UNKNOWN_CLIENTS} half-open connections of unknown clients do not disturb a transfer: dpi/tcp-wnd, ${program}`, () =>
       withMeeting(options, async (meeting) => {
         const app = await meeting.connect()
         app.destroy()
@@ -149,18 +151,18 @@ if (netnsProblem !== undefined) {
       }))
   }
 
-  test('the rules of the firewall', () => setFirewalls(hosts, 'node'))
+  test('the printed firewall rules are installed', () => setFirewalls(hosts, 'node'))
 
   for (const program of RUNTIMES) {
     const options = meetingOf(hosts, 'dpi/tcp', 4, program, program)
-    test(`MUST 68: ${STRANGERS} SYNs of strangers do not disturb a transfer: dpi/tcp, ${program}`, () =>
+    test(`MUST 68: ${UNKNOWN_CLIENTS} SYNs of unknown clients do not disturb a transfer: dpi/tcp, ${program}`, () =>
       withMeeting(options, async (meeting) => {
         const app = await meeting.connect()
         app.destroy()
-        await withFlood(stranger, 'syn', serverHost, async (count) => {
-          await waitFor('strangers', () => count() >= FIRST_STRANGERS, RECOVERY_MS)
+        await withFlood(unknownClient, 'syn', serverHost, async (count) => {
+          await waitFor('unknown clients', () => count() >= FIRST_UNKNOWN_CLIENTS, RECOVERY_MS)
           await download(meeting, meeting.target, TRANSFER_BYTES, 6)
-          await waitFor('more strangers', () => count() >= STRANGERS, RECOVERY_MS)
+          await waitFor('more unknown clients', () => count() >= UNKNOWN_CLIENTS, RECOVERY_MS)
           const { authenticated, others } = contextCounts(await meeting.server.stats())
           assert.is(authenticated, 1)
           assert.ok(others > 0 && others <= CONTEXTS_MAX, `${others} half-open contexts`)

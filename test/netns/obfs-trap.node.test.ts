@@ -1,7 +1,7 @@
 // time limit: 300 s
 /**
- * A trap of the engine at either end of an obfuscated tunnel: the tunnel comes back with the sockets of the start, which a
- * process without rights could not open again.
+ * A trap of the engine at either endpoint of an obfuscated tunnel: the tunnel is re-established with the original
+ * sockets, which a process without privileges could not open again.
  */
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
@@ -26,14 +26,14 @@ if (netnsProblem !== undefined) {
   test.after(() => hosts.world.close())
 
   for (const obfs of OBFUSCATORS) {
-    if (obfs === 'dpi/tcp') test('the rules of the firewall', () => setFirewalls(hosts, 'node'))
+    if (obfs === 'dpi/tcp') test('the printed firewall rules are installed', () => setFirewalls(hosts, 'node'))
     for (const [index, { server, client }] of MIXED_PAIRS.entries()) {
       const options = meetingOf(hosts, obfs, FAMILIES[index] ?? 4, server, client, {
         config: { user: NOBODY },
         start: { server: { command: fragileCommand(server) }, client: { command: fragileCommand(client) } },
       })
       for (const end of ['server', 'client'] as const) {
-        test(`a trap of the ${end}: ${options.title}`, () =>
+        test(`the tunnel recovers from a trap of the ${end}: ${options.title}`, () =>
           withMeeting(options, async (meeting) => {
             const app = await meeting.connect()
             const ends = end === 'client' ? [app] : meeting.target.connections

@@ -1,5 +1,8 @@
 // time limit: 180 s
-/** Obfuscated tunnels as tshark sees them: sums, numbers, and no RST. Checksums of the kernels are made in software here, so that all can be checked. */
+/**
+ * Obfuscated tunnels as captured by tshark: checksums, sequence numbers, and no RST. Checksum offload is off here, so
+ * that all checksums can be verified.
+ */
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
 import { FAMILIES, netnsProblem } from '../../testkit/netns.ts'
@@ -11,7 +14,7 @@ import { ethtoolProblem, meetingOf, OBFS_PORT, OBFUSCATORS, obfsWorld, setFirewa
 import { type Captured, CHECKSUM_GOOD, Flag, flagsOf, Sniffer, tsharkProblem } from './sniffer.ts'
 
 const TRANSFER_BYTES = 500_000
-/** Packets of such a transfer, at least. */
+/** Minimum number of packets of such a transfer. */
 const PACKETS = 300
 /** protocol.md 9.2 and 9.4 */
 const WINDOW = { 'dpi/tcp-wnd': '32748', 'dpi/tcp': '32768' } as const
@@ -22,25 +25,25 @@ const problem = netnsProblem ?? ethtoolProblem ?? tsharkProblem
 
 const isData = (packet: Captured): boolean => flagsOf(packet) === (Flag.PSH | Flag.ACK) && packet.headerLength === '20'
 
-/** Packets by direction: of the client, of the server. */
+/** Packets by direction: from the client, from the server. */
 function directions(packets: readonly Captured[]): readonly (readonly Captured[])[] {
   const fromServer = (packet: Captured): boolean => Number(packet.sourcePort) === OBFS_PORT
   return [packets.filter((packet) => !fromServer(packet)), packets.filter(fromServer)]
 }
 
-/** dpi/tcp-wnd: numbers of the injected packets are constant, and beyond what the kernels have said. */
+/** dpi/tcp-wnd: sequence numbers of the injected packets are constant, and beyond those of the kernels. */
 function checkBeside(packets: readonly Captured[]): void {
   for (const direction of directions(packets)) {
     const [first, ...others] = direction.filter(isData)
     assert.ok(first)
     for (const packet of others) assert.equal([packet.seq, packet.ack], [first.seq, first.ack])
     const kernel = direction.filter((packet) => packet.headerLength !== '20' && (flagsOf(packet) & Flag.SYN) === 0)
-    const said = new Set(kernel.map(({ seq }) => String((Number(seq) + BEYOND_WINDOW) % 2 ** 32)))
-    assert.ok(said.has(first.seq), `seq ${first.seq} is ${BEYOND_WINDOW} beyond the kernel's`)
+    const expected = new Set(kernel.map(({ seq }) => String((Number(seq) + BEYOND_WINDOW) % 2 ** 32)))
+    assert.ok(expected.has(first.seq), `seq ${first.seq} is ${BEYOND_WINDOW} beyond the kernel's`)
   }
 }
 
-/** dpi/tcp: each packet begins where the one before ended, and acknowledges what came. */
+/** dpi/tcp: each packet starts where the previous one ended, and acknowledges received data. */
 function checkAdvancing(packets: readonly Captured[]): void {
   const [client = [], server = []] = directions(packets)
   for (const [own, other] of [
@@ -58,7 +61,7 @@ function checkAdvancing(packets: readonly Captured[]): void {
     for (const packet of data) {
       assert.is(Number(packet.seq), next)
       next = (next + Number(packet.length)) % 2 ** 32
-      // 0: data right behind the SYN
+      // 0: data right after the SYN
       assert.ok(ends.has(packet.ack) || packet.ack === '0', `ack ${packet.ack} is an end of a packet of the other side`)
     }
   }
@@ -72,11 +75,11 @@ if (problem !== undefined) {
   test.after(() => world.close())
 
   for (const obfs of OBFUSCATORS) {
-    if (obfs === 'dpi/tcp') test('the rules of the firewall', () => setFirewalls(hosts, 'node'))
+    if (obfs === 'dpi/tcp') test('the printed firewall rules are installed', () => setFirewalls(hosts, 'node'))
     for (const [index, { server, client }] of MIXED_PAIRS.entries()) {
       for (const family of FAMILIES) {
         const options = meetingOf(hosts, obfs, family, server, client)
-        test(`MUST 63, MUST 64: checksums are right, numbers are plausible, no kernel says RST: ${options.title}`, async () => {
+        test(`MUST 63, MUST 64: checksums are correct, numbers are plausible, no kernel sends RST: ${options.title}`, async () => {
           const sniffer = new Sniffer(clientHost, OBFS_PORT)
           try {
             await sniffer.started(serverHost.addresses[family])

@@ -1,7 +1,7 @@
 // time limit: 300 s
 /**
- * Obfuscated tunnels between hosts: every pair of runtimes, both obfuscators, both families, whole transfers; with loss; with the kernels' RSTs; servers
- * that are killed and come back, or that move.
+ * Obfuscated tunnels between hosts: every pair of runtimes, both obfuscators, both address families, whole transfers;
+ * with loss; with RSTs of the kernels; with servers that are killed and restarted, or that move.
  */
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
@@ -16,7 +16,7 @@ import { meetingOf, OBFS_PORT, OBFUSCATORS, obfsWorld, setFirewalls, withHostsFi
 const TRANSFER_BYTES = 64 << 20
 const LOSSY_BYTES = 4 << 20
 const LOSS_PERCENT = 3
-/** Where a server moves. */
+/** New address of a server that moves. */
 const OTHER = { 4: '203.0.113.160/24', 6: '2001:db8::160/64' } as const
 
 const test = suite('netns: obfs')
@@ -30,10 +30,10 @@ if (netnsProblem !== undefined) {
 
   let seed = 1000
 
-  // before the rules are set
+  // before the firewall rules are set
   for (const [index, { server, client }] of MIXED_PAIRS.entries()) {
     const options = meetingOf(hosts, 'dpi/tcp', FAMILIES[index] ?? 4, server, client)
-    test(`MUST 65: RST of the kernels disturbs nobody: ${options.title}`, () =>
+    test(`MUST 65: RSTs of the kernels do not disturb the tunnel: ${options.title}`, () =>
       withMeeting(options, async (meeting) => {
         const app = await meeting.connect()
         app.destroy()
@@ -43,16 +43,17 @@ if (netnsProblem !== undefined) {
   }
 
   for (const obfs of OBFUSCATORS) {
-    // from here on a real connection to that port would not get through
-    if (obfs === 'dpi/tcp') test('the rules that --obfs-firewall prints can be set', () => setFirewalls(hosts, 'node'))
+    // from here on a real TCP connection to that port is blocked
+    if (obfs === 'dpi/tcp')
+      test('the rules printed by --obfs-firewall can be installed', () => setFirewalls(hosts, 'node'))
 
     for (const family of FAMILIES) {
       for (const { server, client } of ALL_PAIRS) {
         const options = meetingOf(hosts, obfs, family, server, client)
         const own = ++seed
-        // one direction each: over all of them every runtime sends and receives in both roles
+        // one direction each: in total every runtime sends and receives in both roles
         const [direction, transfer] = own % 2 === 0 ? (['upload', upload] as const) : (['download', download] as const)
-        test(`MUST 63, MUST 67: 64 MiB ${direction}: ${options.title}`, () =>
+        test(`MUST 63, MUST 67: a ${direction} of 64 MiB succeeds: ${options.title}`, () =>
           withMeeting(options, async (meeting) => {
             const app = await meeting.connect()
             app.destroy()
@@ -62,10 +63,10 @@ if (netnsProblem !== undefined) {
     }
 
     for (const [index, { server, client }] of MIXED_PAIRS.entries()) {
-      // a named interface, too
+      // with a named interface as well
       const config = { netdev: 'eth0' }
       const options = meetingOf(hosts, obfs, FAMILIES[index] ?? 4, server, client, { config })
-      test(`a network that loses ${LOSS_PERCENT} % of all packets: ${options.title}`, () =>
+      test(`transfers succeed at ${LOSS_PERCENT} % packet loss: ${options.title}`, () =>
         withMeeting(options, async (meeting) => {
           world.setLoss(LOSS_PERCENT)
           const app = await meeting.connect()
@@ -74,7 +75,7 @@ if (netnsProblem !== undefined) {
           await download(meeting, meeting.target, LOSSY_BYTES, 4)
         }).finally(() => world.setLoss(0)))
 
-      test(`MUST 66: a server that is killed and comes back: ${options.title}`, () =>
+      test(`MUST 66: the tunnel recovers after the server is killed and restarted: ${options.title}`, () =>
         withMeeting(options, async (meeting) => {
           const app = await meeting.connect()
           await meeting.stop('server')
@@ -86,7 +87,7 @@ if (netnsProblem !== undefined) {
           assert.ok(meeting.client.log().split('obfs ready').length >= 3, 'ready a second time')
         }))
 
-      test(`MUST 66: a client that starts before its server refuses applications until the server is there: ${options.title}`, () =>
+      test(`MUST 66: a client started before its server refuses applications until the server is up: ${options.title}`, () =>
         withMeeting(options, async (meeting) => {
           await meeting.stop('server')
           await meeting.stop('client')
@@ -94,13 +95,13 @@ if (netnsProblem !== undefined) {
           const refused = await meeting.dial()
           await within('the refusal', RECOVERY_MS, refused.ending)
           await meeting.start('server')
-          // the schedule, or for dpi/tcp the end of the context, calls for another dial
+          // the schedule, or for dpi/tcp the end of the context, causes another dial
           const app = await meeting.connect()
           app.destroy()
         }))
 
       if (obfs === 'dpi/tcp-wnd')
-        test(`MUST 66: kcp_connect is looked up at every dial: ${options.title}`, () =>
+        test(`MUST 66: kcp_connect is resolved at every dial: ${options.title}`, () =>
           withHostsFile(clientHost, async (setAddress) => {
             const { family } = options
             setAddress('server.test', serverHost.addresses[family])
@@ -120,7 +121,7 @@ if (netnsProblem !== undefined) {
             })
           }))
 
-      test(`a new configuration moves the tunnel; an unchanged one keeps it: ${options.title}`, () =>
+      test(`a changed address moves the tunnel, and a reload without one keeps it: ${options.title}`, () =>
         withMeeting(options, async (meeting) => {
           const app = await meeting.connect()
           meeting.client.reload({ timeout: 61 })

@@ -1,4 +1,4 @@
-/** Two hosts for obfuscated tunnels, and the firewall rules that the program prints. */
+/** Two hosts for obfuscated tunnels, and the firewall rules printed by the program. */
 import { spawnSync } from 'node:child_process'
 import { mkdirSync, readdirSync, rmdirSync, rmSync, writeFileSync } from 'node:fs'
 import { type Family, type Host, World } from '../../testkit/netns.ts'
@@ -17,7 +17,7 @@ export interface ObfsWorld {
   readonly clientHost: Host
 }
 
-/** @param offload whether checksums of the kernels' own packets are left to the wire, as is usual on virtual links */
+/** @param offload whether checksums of the kernels' own packets are offloaded, as is usual on virtual links */
 export function obfsWorld(offload = true): ObfsWorld {
   const world = new World()
   const serverHost = world.addPublicHost('obfs-s', 60)
@@ -30,7 +30,7 @@ function setOffload(host: Host, on: boolean): void {
   host.namespace.run(['ethtool', '-K', 'eth0', 'tx', on ? 'on' : 'off'])
 }
 
-/** Why `ethtool` cannot be used; undefined when it can. */
+/** The reason why `ethtool` cannot be used; undefined if it can. */
 export const ethtoolProblem: string | undefined =
   spawnSync('ethtool', ['--version']).status === 0 ? undefined : 'there is no ethtool program'
 
@@ -55,7 +55,7 @@ export function meetingOf(
   }
 }
 
-/** What --obfs-firewall prints for a configuration. */
+/** The output of --obfs-firewall for a configuration. */
 export function firewallText(program: Program, config: Config): string {
   const file = writeConfig(config)
   const [command, ...leading] = commandOf(program)
@@ -67,7 +67,7 @@ export function firewallText(program: Program, config: Config): string {
   return stdout
 }
 
-/** Does what --obfs-firewall prints for nftables, on both hosts, for both families. */
+/** Installs the nftables rules printed by --obfs-firewall, on both hosts, for both families. */
 export function setFirewalls({ serverHost, clientHost }: ObfsWorld, program: Program): void {
   const crypto: Config = { method: 'aes256gcm', password: 'x', obfs: 'dpi/tcp' }
   for (const family of [4, 6] as const) {
@@ -82,7 +82,7 @@ export function setFirewalls({ serverHost, clientHost }: ObfsWorld, program: Pro
   }
 }
 
-/** Gives a host an /etc/hosts of its own (ip-netns(8)) while the body runs; programs that start in there see it. */
+/** Gives a host its own /etc/hosts (ip-netns(8)) while the body runs; programs started there use it. */
 export async function withHostsFile(
   host: Host,
   body: (setAddress: (name: string, address: string) => void) => Promise<void>,
@@ -93,7 +93,7 @@ export async function withHostsFile(
     await body((name, address) => writeFileSync(`${directory}/hosts`, `127.0.0.1 localhost\n${address} ${name}\n`))
   } finally {
     rmSync(directory, { recursive: true, force: true })
-    // others may have theirs there
+    // other processes may have files there
     if (readdirSync('/etc/netns').length === 0) rmdirSync('/etc/netns')
   }
 }

@@ -1,7 +1,7 @@
 // time limit: 300 s
 /**
- * With the original in each of the three roles, peers behind two different NATs find each other (protocol.md 8). All three original: the network is one
- * that the original knows how to cross.
+ * With kcptun-libev in each of the three roles, peers behind two different NATs find each other (protocol.md 8). The
+ * trio of kcptun-libev alone shows that kcptun-libev can traverse this network.
  */
 import { suite } from 'uvu'
 import { FAMILIES, netnsProblem, World } from '../../testkit/netns.ts'
@@ -24,7 +24,7 @@ const TRIOS = [
   { rendezvous: 'bun', server: 'node', client: 'libev' },
 ] as const
 
-const test = suite('netns: the original')
+const test = suite('netns: kcptun-libev')
 const problem = libevPath === undefined ? 'KCPTUN_LIBEV is not set: it must name a kcptun-libev program' : netnsProblem
 
 if (problem !== undefined) {
@@ -39,7 +39,7 @@ if (problem !== undefined) {
   for (const family of FAMILIES) {
     for (const programs of TRIOS) {
       const options = { programs, family, net: world.net, serverHost, clientHost }
-      test(`different NATs: ${titleOf(options)}`, () =>
+      test(`peers behind different NATs find each other: ${titleOf(options)}`, () =>
         withMeeting(options, (meeting) => assertCarries(meeting, family)))
     }
   }
@@ -49,7 +49,7 @@ if (problem !== undefined) {
     const family = FAMILIES[index] ?? 4
     const programs = { server, client: 'libev' } as const
     const options = { programs, family, net: world.net, serverHost: publicServer, clientHost }
-    test(`our server follows an original client whose NAT changes: ${titleOf(options)}`, () =>
+    test(`our server follows a kcptun-libev client whose NAT changes: ${titleOf(options)}`, () =>
       withMeeting(options, async (meeting) => {
         const idle = await meeting.connect()
         await transfer(meeting, 'upload', index, [

@@ -1,18 +1,18 @@
-/** What a stranger may say to the cover of dpi/tcp-wnd, and what comes back. */
+/** Probes that an unknown client sends to the cover of dpi/tcp-wnd, and the expected responses. */
 import { readFileSync } from 'node:fs'
 import type { Host } from '../../testkit/netns.ts'
 import { sleep } from '../../testkit/wait.ts'
 
-/** How long the end of a connection is waited for, where there is one. */
+/** Time limit for the end of a connection, where one is expected. */
 const END_MS = 20_000
-/** A server that says nothing is watched for so long. */
+/** Time for which a silent server is observed. */
 const SILENCE_MS = 700
 
 export interface Probe {
   readonly name: string
-  /** What is sent, in pieces with a pause between. */
+  /** Data to send, in pieces with a pause in between. */
   readonly parts: readonly string[]
-  /** As recorded: whether the connection stays open, and the answer. */
+  /** The recorded result: whether the connection stays open, and the response. */
   readonly open: boolean
   readonly response: string
 }
@@ -26,7 +26,7 @@ interface Sample {
 
 const samples: readonly Sample[] = JSON.parse(readFileSync('test/vectors/http_samples.json', 'utf8')).cover
 
-/** The date of an answer is that of the moment. */
+/** Removes the date of a response. */
 export const undated = (text: string): string => text.replace(/\r\nDate: [^\r]*\r\n/, '\r\nDate: *\r\n')
 
 export const PROBES: readonly Probe[] = samples.map(({ name, request, response, end }) => ({
@@ -36,12 +36,12 @@ export const PROBES: readonly Probe[] = samples.map(({ name, request, response, 
   response: undated(response),
 }))
 
-/** The text of a probe's outcome. */
+/** A probe's outcome as text. */
 export const outcome = (response: string, end: 'open' | 'fin' | 'reset' | 'closed'): string => `${end}: ${response}`
 
 /**
- * Tries one probe.
- * @returns how it ended, and what came without its date
+ * Runs one probe.
+ * @returns how the connection ended, and the response without its date
  */
 export async function probe(from: Host, address: string, port: number, { parts, open }: Probe): Promise<string> {
   const end = await from.dial(address, port)

@@ -1,7 +1,8 @@
 // time limit: 300 s
 /**
- * A NAT forgets its mappings and makes others in the middle of a transfer, with other ports or another public address: not a byte is lost, no connection
- * ends. With a public server that follows authentic datagrams from wherever they come; and with both ends behind NATs, where they meet anew.
+ * A NAT loses its mappings during a transfer and creates others, with other ports or another public address: no byte is
+ * lost and no connection ends. Tested with a public server that follows authenticated datagrams to a new address, and
+ * with both endpoints behind NATs, where they repeat the rendezvous.
  */
 import { suite } from 'uvu'
 import { FAMILIES, netnsProblem, type Rebinding, type Router, World } from '../../testkit/netns.ts'
@@ -29,7 +30,7 @@ if (netnsProblem !== undefined) {
   const publicServer = world.addPublicHost('public-s', 50)
   test.after(() => world.close())
 
-  // every rebinding is to ports and addresses that were never used before
+  // every rebinding uses new ports or addresses
   let [ports, number] = [20, 100]
   const newPorts = (): Rebinding => ({ firstPort: ports++ * 1000 })
   const newAddress = (): Rebinding => ({ number: ++number })
@@ -40,7 +41,7 @@ if (netnsProblem !== undefined) {
     const hidden = { ...direct, programs: { rendezvous, server, client }, serverHost: hiddenServer }
 
     for (const direction of DIRECTIONS) {
-      test(`the server follows its client, ${direction}: ${titleOf(direct)}`, () =>
+      test(`the server follows its client during a ${direction}: ${titleOf(direct)}`, () =>
         withMeeting(direct, async (meeting) => {
           const idle = await meeting.connect()
           await transfer(meeting, direction, index, [
@@ -55,10 +56,10 @@ if (netnsProblem !== undefined) {
         ['client', routerC],
         ['server', routerS],
       ]
-      // it takes seconds each time: one direction with one trio, the other with the other
+      // each takes seconds: one direction per trio
       if (direction !== DIRECTIONS[index]) continue
       for (const [side, router] of sides) {
-        test(`both behind NATs, that of the ${side} changes, ${direction}: ${titleOf(hidden)}`, () =>
+        test(`both endpoints behind NATs, the NAT of the ${side} changes during a ${direction}: ${titleOf(hidden)}`, () =>
           withMeeting(hidden, async (meeting) => {
             const idle = await meeting.connect()
             const change = direction === 'download' ? newPorts() : newAddress()

@@ -1,6 +1,7 @@
 // time limit: 300 s
 /**
- * Networks that go and come back, and servers that are killed: a client recovers by itself, living connections go on, dead ones end at once.
+ * Network outages and killed servers: a client recovers on its own, connections survive an outage, and dead ones end
+ * promptly.
  */
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
@@ -9,7 +10,7 @@ import { sleep, within } from '../../testkit/wait.ts'
 import { skip } from '../skip.ts'
 import { assertEchoes, RECOVERY_MS, titleOf, withMeeting } from './meeting.ts'
 
-/** How long the network is away. */
+/** Duration of the outage. */
 const OUTAGE_MS = 10_000
 
 const OURS = [
@@ -35,7 +36,7 @@ if (netnsProblem !== undefined) {
     const hidden = { ...direct, programs: { rendezvous, server, client }, serverHost: hiddenServer }
 
     for (const options of [direct, hidden]) {
-      test(`the client's network is gone for ten seconds: ${titleOf(options)}`, () =>
+      test(`connections survive a ten-second outage of the client's network: ${titleOf(options)}`, () =>
         withMeeting(options, async (meeting) => {
           const app = await meeting.connect()
           clientHost.unplug()
@@ -43,7 +44,7 @@ if (netnsProblem !== undefined) {
           await sleep(OUTAGE_MS)
           clientHost.plug()
           const second = await meeting.connect()
-          await assertEchoes(app, 'the living connection')
+          await assertEchoes(app, 'the open connection')
           assert.match(app.text(), 'sent into the void')
           for (const end of [app, second]) end.destroy()
         }).finally(() => {
@@ -51,12 +52,12 @@ if (netnsProblem !== undefined) {
           clientHost.plug()
         }))
 
-      test(`the client walks to another network: ${titleOf(options)}`, () =>
+      test(`connections survive when the client moves to another network: ${titleOf(options)}`, () =>
         withMeeting(options, async (meeting) => {
           const app = await meeting.connect()
           clientHost.unplug()
           clientHost.plug({ 4: '192.168.2.99', 6: 'fd00:2::99' })
-          await assertEchoes(app, 'the living connection')
+          await assertEchoes(app, 'the open connection')
           const second = await meeting.connect()
           for (const end of [app, second]) end.destroy()
         }).finally(() => {
@@ -64,7 +65,7 @@ if (netnsProblem !== undefined) {
           clientHost.plug()
         }))
 
-      test(`the server is killed and started again: ${titleOf(options)}`, () =>
+      test(`when the server is killed and restarted, old connections are reset and new ones work: ${titleOf(options)}`, () =>
         withMeeting(options, async (meeting) => {
           const app = await meeting.connect()
           await meeting.stop('server')

@@ -1,6 +1,7 @@
 // time limit: 300 s
 /**
- * Rendezvous (protocol.md 8) over real NATs: peers find each other wherever they are, and again when the rendezvous server or the service was replaced.
+ * Rendezvous (protocol.md 8) over real NATs: peers find each other wherever they are, and again after the rendezvous
+ * server or the service was replaced.
  */
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
@@ -38,13 +39,14 @@ if (netnsProblem !== undefined) {
   for (const [place, hosts] of Object.entries(PLACES)) {
     for (const family of FAMILIES) {
       for (const programs of TRIOS) {
-        // the two hard places with everything, the others with each runtime and each family
+        // the two hard topologies with all combinations, the others with each runtime and each family
         const isHard = hosts.serverHost === serverHost && hosts.clientHost !== publicClient
         if (!isHard && (family === 4) !== (programs === TRIOS[0])) continue
         const options = { programs, family, net: world.net, ...hosts }
         seed += 10
         const own = seed
-        test(`${place}: ${titleOf(options)}`, () => withMeeting(options, (meeting) => assertCarries(meeting, own)))
+        test(`peers find each other (${place}): ${titleOf(options)}`, () =>
+          withMeeting(options, (meeting) => assertCarries(meeting, own)))
       }
     }
   }
@@ -53,7 +55,7 @@ if (netnsProblem !== undefined) {
     const family = FAMILIES[index] ?? 4
     const options = { programs, family, net: world.net, serverHost, clientHost }
 
-    test(`a restart of the rendezvous server disturbs nobody: ${titleOf(options)}`, () =>
+    test(`a restart of the rendezvous server does not disturb connections: ${titleOf(options)}`, () =>
       withMeeting(options, async (meeting) => {
         const app = await meeting.connect()
         await meeting.stop('rendezvous')
@@ -66,7 +68,7 @@ if (netnsProblem !== undefined) {
         for (const end of [app, second, third]) end.destroy()
       }))
 
-    test(`another server takes the service over: ${titleOf(options)}`, () =>
+    test(`another server takes over the service: ${titleOf(options)}`, () =>
       withMeeting(options, async (meeting) => {
         const app = await meeting.connect()
         await meeting.stop('server')

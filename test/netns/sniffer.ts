@@ -1,16 +1,16 @@
-/** What goes over a host's wire, by tshark. */
+/** Captures the packets on a host's interface with tshark. */
 import { type ChildProcess, spawn, spawnSync } from 'node:child_process'
 import type { Host } from '../../testkit/netns.ts'
 import { waitFor } from '../../testkit/wait.ts'
 
-/** Why there is no capturing here; undefined when there is. */
+/** The reason why nothing can be captured; undefined if it can. */
 export const tsharkProblem: string | undefined =
   spawnSync('tshark', ['--version']).status === 0 ? undefined : 'there is no tshark program'
 
 const START_MS = 30_000
-/** Nobody serves it: whatever is sent there shows that the capture runs. */
+/** A port without a listener: packets sent there show that the capture runs. */
 const DISCARD_PORT = 9
-/** What was captured is written in time. */
+/** Captured packets are printed within this time. */
 const FLUSH_MS = 20_000
 
 const FIELDS = {
@@ -30,7 +30,7 @@ const FIELDS = {
 } as const
 type Field = keyof typeof FIELDS
 
-/** One TCP packet: the fields as tshark prints them. */
+/** One TCP packet, with the fields as tshark prints them. */
 export type Captured = Readonly<Record<Field, string>>
 
 /** tcp.flags */
@@ -80,7 +80,7 @@ export class Sniffer {
     })
   }
 
-  /** Waits until the capture runs. `to`: anybody on the wire. */
+  /** Waits until the capture runs. `to`: any host on the link. */
   async started(to: string): Promise<void> {
     await waitFor(
       'tshark captures',
@@ -94,7 +94,7 @@ export class Sniffer {
     )
   }
 
-  /** Packets so far. */
+  /** Packets captured so far. */
   get packets(): Captured[] {
     const names = Object.keys(FIELDS) as Field[]
     const complete = this.#text.slice(0, this.#text.lastIndexOf('\n') + 1)
@@ -108,7 +108,7 @@ export class Sniffer {
       .filter(({ sourcePort, targetPort }) => sourcePort === this.#port || targetPort === this.#port)
   }
 
-  /** Waits for packets that are captured and not written yet. */
+  /** Waits until tshark has printed enough of the captured packets. */
   async settle(enough: (packets: readonly Captured[]) => boolean): Promise<Captured[]> {
     await waitFor('tshark writes', () => enough(this.packets), FLUSH_MS)
     return this.packets

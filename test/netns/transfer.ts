@@ -1,6 +1,4 @@
-/**
- * A transfer that takes its time, so that something can happen in its middle.
- */
+/** A paced transfer that can be disturbed while it runs. */
 import * as assert from 'uvu/assert'
 import type { TcpEnd } from '../../testkit/tcp.ts'
 import { digest, patternBytes } from '../../testkit/tcp.ts'
@@ -8,11 +6,11 @@ import { sleep, waitFor, within } from '../../testkit/wait.ts'
 import { type Meeting, RECOVERY_MS } from './meeting.ts'
 
 const TRANSFER_BYTES = 3_000_000
-/** Pause of the sender after each chunk, so that a transfer is under way when something happens to it. */
+/** Chunk size, and the pause after each chunk, so that the transfer is in progress when it is disturbed. */
 const CHUNK_BYTES = 30_000
 const CHUNK_PAUSE_MS = 20
 
-/** Sends a pattern at a moderate pace, and FIN. `gate`: fulfilled when the bytes from a place on may leave. */
+/** Sends a pattern at a moderate rate, then FIN. `gate` resolves when the bytes from an offset on may be sent. */
 async function pourSlowly(end: TcpEnd, bytes: Buffer, gate: (at: number) => Promise<void>): Promise<void> {
   for (let at = 0; at < bytes.length; at += CHUNK_BYTES) {
     await gate(at)
@@ -24,7 +22,7 @@ async function pourSlowly(end: TcpEnd, bytes: Buffer, gate: (at: number) => Prom
 
 export type Direction = 'download' | 'upload'
 
-/** A transfer with things that happen in its middle, after equal parts of it. */
+/** A transfer disturbed after each of several equal parts. */
 export async function transfer(
   meeting: Meeting,
   direction: Direction,
@@ -34,7 +32,8 @@ export async function transfer(
   const bytes = patternBytes(TRANSFER_BYTES, seed)
   const partBytes = TRANSFER_BYTES / (disturbances.length + 1)
   let done = 0
-  // what was held up by one disturbance may arrive at once and be over before the next: half a part later the sender waits for it
+  // data delayed by one disturbance may arrive at once and finish before the next: half a part later the sender waits
+  // for it
   const gate = (at: number): Promise<void> => {
     const wanted = Math.min(Math.floor(at / partBytes - 0.5), disturbances.length)
     return waitFor(`${direction}: disturbance ${wanted}`, () => done >= wanted, RECOVERY_MS)

@@ -1,5 +1,5 @@
 // time limit: 120 s
-/** Files of `init` are for the original program too: at either end it takes them as they are. */
+/** The files written by `init` also work unchanged with kcptun-libev at either endpoint. */
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -18,7 +18,7 @@ const test = suite('interop: init')
 
 for (const method of METHODS) {
   if (method === 'none') continue
-  const name = `kcptun-libev takes the files of init, ${method}`
+  const name = `kcptun-libev accepts the files of init, ${method}`
   if (libevPath === undefined) {
     skip(test, name, 'KCPTUN_LIBEV is not set: it must name a kcptun-libev program')
     continue
@@ -56,7 +56,7 @@ for (const method of METHODS) {
   })
 }
 
-const triple = 'kcptun-libev takes the three files of init --rendezvous'
+const triple = 'kcptun-libev accepts the three files of init --rendezvous'
 if (libevPath === undefined) skip(test, triple, 'KCPTUN_LIBEV is not set: it must name a kcptun-libev program')
 else {
   test(triple, async () => {

@@ -1,6 +1,7 @@
 /**
- * Live interoperation with the original program, once for each pair, method and link. The transfers are those of testkit/traffic.ts;
- * half-close is tried where an original can do it (protocol.md 6.5): never when it is the end that receives EOF first.
+ * Live interoperation with kcptun-libev, for each pair, method and link. The transfers are those of testkit/traffic.ts.
+ * Half-close is tested where kcptun-libev supports it (protocol.md 6.5): not when it is the endpoint that receives EOF
+ * first.
  */
 import { suite } from 'uvu'
 import type { Program } from '../../testkit/process.ts'
@@ -19,7 +20,7 @@ const LINKS = {
   'a lossy link': { delay: 10, jitter: 3, loss: 0.03, duplicate: 0.01, reorder: 0.02 },
 }
 
-/** Registers and runs the tests of the given pairs, or one skipped test when there is no original. */
+/** Registers and runs the tests of the given pairs, or one skipped test when kcptun-libev is not available. */
 export function testPairs(title: string, pairs: readonly { server: Program; client: Program }[]): void {
   const test = suite(`interop: ${title}`)
   if (libevPath === undefined) {
@@ -32,7 +33,7 @@ export function testPairs(title: string, pairs: readonly { server: Program; clie
     for (const method of METHODS) {
       for (const [linkName, shape] of Object.entries(LINKS)) {
         const linkSeed = seed++
-        test(`${nameOf({ server, client, method })}, ${linkName}`, async () => {
+        test(`transfers succeed over ${linkName}: ${nameOf({ server, client, method })}`, async () => {
           const target = await scriptedTarget()
           const link = { ...shape, seed: linkSeed }
           const options = { server, client, method, link, target: target.address }

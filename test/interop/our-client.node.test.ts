@@ -1,7 +1,7 @@
 // time limit: 600 s
 import { testPairs } from './matrix.ts'
 
-testPairs('our client, original server', [
+testPairs('our client, kcptun-libev server', [
   { server: 'libev', client: 'node' },
   { server: 'libev', client: 'bun' },
 ])

@@ -1,5 +1,7 @@
 // time limit: 120 s
-/** The command line as a user meets it: options, exit statuses, configuration errors, signals. The same under Node and Bun. */
+/**
+ * The command line of the programs: options, exit statuses, configuration errors, signals. The same on Node and Bun.
+ */
 
 import { createSocket } from 'node:dgram'
 import { chmodSync } from 'node:fs'
@@ -16,40 +18,40 @@ const GOOD_PSK = Buffer.alloc(32, 7).toString('base64')
 const CLIENT: Config = { listen: '127.0.0.1:0', kcp_connect: '127.0.0.1:9' }
 
 /** Configurations that must not start, with the key and the value that the message must name. */
-const BAD: readonly { readonly config: Config | string; readonly says: readonly RegExp[] }[] = [
-  { config: { ...CLIENT, kcp: { mtu: 299 } }, says: [/kcp\.mtu/, /299/] },
-  { config: { ...CLIENT, kcp: { sndwnd: '256' } }, says: [/kcp\.sndwnd/, /256/] },
-  { config: { ...CLIENT, timeout: 59 }, says: [/timeout/, /59/] },
-  { config: { ...CLIENT, tcp: { nodelay: 1 } }, says: [/tcp\.nodelay/, /1/] },
-  { config: { ...CLIENT, connect: '127.0.0.1:1' }, says: [/listen/, /connect/] },
-  { config: { listen: '127.0.0.1:0' }, says: [/kcp_connect/] },
-  { config: { ...CLIENT, listen: 'nowhere' }, says: [/listen/, /nowhere/] },
-  { config: { ...CLIENT, method: 'rot13', psk: GOOD_PSK }, says: [/method/, /rot13/] },
-  { config: { ...CLIENT, method: 'aes256gcm' }, says: [/psk|password/] },
-  { config: { ...CLIENT, method: 'aes256gcm', psk: 'short' }, says: [/psk/] },
-  { config: { ...CLIENT, psk: GOOD_PSK, password: 'x' }, says: [/psk/, /password/] },
-  { config: '{"listen": "127.0.0.1:0",', says: [/json|JSON|config/] },
+const BAD: readonly { readonly config: Config | string; readonly message: readonly RegExp[] }[] = [
+  { config: { ...CLIENT, kcp: { mtu: 299 } }, message: [/kcp\.mtu/, /299/] },
+  { config: { ...CLIENT, kcp: { sndwnd: '256' } }, message: [/kcp\.sndwnd/, /256/] },
+  { config: { ...CLIENT, timeout: 59 }, message: [/timeout/, /59/] },
+  { config: { ...CLIENT, tcp: { nodelay: 1 } }, message: [/tcp\.nodelay/, /1/] },
+  { config: { ...CLIENT, connect: '127.0.0.1:1' }, message: [/listen/, /connect/] },
+  { config: { listen: '127.0.0.1:0' }, message: [/kcp_connect/] },
+  { config: { ...CLIENT, listen: 'nowhere' }, message: [/listen/, /nowhere/] },
+  { config: { ...CLIENT, method: 'rot13', psk: GOOD_PSK }, message: [/method/, /rot13/] },
+  { config: { ...CLIENT, method: 'aes256gcm' }, message: [/psk|password/] },
+  { config: { ...CLIENT, method: 'aes256gcm', psk: 'short' }, message: [/psk/] },
+  { config: { ...CLIENT, psk: GOOD_PSK, password: 'x' }, message: [/psk/, /password/] },
+  { config: '{"listen": "127.0.0.1:0",', message: [/json|JSON|config/] },
 ]
 
 const test = suite('command line')
 
-async function assertRefuses(program: Program, config: Config | string, says: readonly RegExp[]): Promise<void> {
+async function assertRefuses(program: Program, config: Config | string, message: readonly RegExp[]): Promise<void> {
   const file = writeConfig(config)
   const { code, stdout, stderr } = await run(program, ['-c', file.path]).finally(() => file.remove())
   const text = stdout + stderr
   const about = `${JSON.stringify(config)}: ${text}`
   assert.is(code, 1, about)
-  for (const pattern of says) assert.match(text, pattern, about)
+  for (const pattern of message) assert.match(text, pattern, about)
   assert.not.match(text, /\n\s+at .+:\d+/, `no stack trace: ${about}`)
   assert.not.match(text, new RegExp(GOOD_PSK.slice(0, 20)), 'the key is not shown')
 }
 
 for (const program of RUNTIMES) {
-  test(`MUST 5, 6, 69, 70, 71: a bad configuration ends with status 1, naming key and value: ${program}`, async () => {
-    for (const { config, says } of BAD) await assertRefuses(program, config, says)
+  test(`MUST 5, 6, 69, 70, 71: a bad configuration exits with status 1 and names key and value: ${program}`, async () => {
+    for (const { config, message } of BAD) await assertRefuses(program, config, message)
   })
 
-  test(`MUST 72: a missing file, an unknown option and a stray argument end with status 1: ${program}`, async () => {
+  test(`MUST 72: a missing file, an unknown option and a stray argument exit with status 1: ${program}`, async () => {
     for (const args of [
       [],
       ['-c', '/nonexistent/config.json'],
@@ -60,12 +62,12 @@ for (const program of RUNTIMES) {
     ]) {
       const { code, stdout, stderr } = await run(program, args)
       assert.is(code, 1, `${args.join(' ')}: ${stdout}${stderr}`)
-      assert.ok((stdout + stderr).length > 0, `${args.join(' ')} says something`)
+      assert.ok((stdout + stderr).length > 0, `${args.join(' ')} prints something`)
       assert.not.match(stdout + stderr, /\n\s+at .+:\d+/, `${args.join(' ')}: no stack trace`)
     }
   })
 
-  test(`MUST 72: help, version, methods and new keys: ${program}`, async () => {
+  test(`MUST 72: help, version, methods and generated keys are printed: ${program}`, async () => {
     const help = await run(program, ['--help'])
     assert.is(help.code, 0)
     assert.match(help.stdout + help.stderr, /--config/)
@@ -75,7 +77,7 @@ for (const program of RUNTIMES) {
     const methods = await run(program, ['--list-methods'])
     assert.is(methods.code, 0)
     for (const method of METHODS) {
-      // with the library behind it, for people
+      // followed by the name of the library
       if (method !== 'none') assert.match(methods.stdout + methods.stderr, new RegExp(`^  - ${method}  \\(.+\\)$`, 'm'))
     }
     const keys = new Set<string>()
@@ -88,7 +90,7 @@ for (const program of RUNTIMES) {
     assert.is(keys.size, 2, 'keys differ')
   })
 
-  test(`--log-format json makes an object of every line: ${program}`, async () => {
+  test(`--log-format json prints an object per line: ${program}`, async () => {
     const file = writeConfig({ listen: '256.0.0.1:x', kcp_connect: '127.0.0.1:9' })
     const { code, stdout } = await run(program, ['-c', file.path, '--log-format', 'json']).finally(() => file.remove())
     assert.is(code, 1)
@@ -105,13 +107,13 @@ for (const program of RUNTIMES) {
   })
 
   for (const signal of ['SIGTERM', 'SIGINT'] as const) {
-    test(`MUST 74: ${signal} ends with status 0: ${program}`, async () => {
+    test(`MUST 74: ${signal} exits with status 0: ${program}`, async () => {
       const running = await start(program, { ...CLIENT, listen: `127.0.0.1:${await freePort()}` })
       assert.equal(await running.stop(signal), { code: 0, signal: null }, running.log())
     })
   }
 
-  test(`an address in use ends with status 1, naming it: ${program}`, async () => {
+  test(`an address in use exits with status 1 and is named: ${program}`, async () => {
     const holder = await listen(() => undefined)
     await assertRefuses(program, { ...CLIENT, listen: holder.address }, [new RegExp(String(holder.port))])
     await assertRefuses(program, { ...CLIENT, listen: '127.0.0.1:0', http_listen: holder.address }, [
@@ -125,21 +127,21 @@ for (const program of RUNTIMES) {
     await new Promise<void>((done) => void socket.close(() => done()))
   })
 
-  test(`what is legal but dangerous is said at the start, and once only: ${program}`, async () => {
+  test(`dangerous but valid settings are logged once at the start: ${program}`, async () => {
     const warnings = (text: string): string[] => text.match(/^W .*/gm) ?? []
     const http_listen = `0.0.0.0:${await freePort()}`
     const config = { kcp_bind: '127.0.0.1:0', connect: '127.0.0.1:9', method: 'aes256gcm', psk: GOOD_PSK, http_listen }
     const running = await start(program, config, { mode: 0o644 })
     try {
-      const said = warnings(running.log()).join('\n')
-      assert.match(said, /other users can read the file with its key \(mode 0644\): chmod 600 /)
-      assert.match(said, `config key http_listen = "${http_listen}": not a loopback address`)
-      assert.not.match(said, GOOD_PSK.slice(0, 20))
+      const logged = warnings(running.log()).join('\n')
+      assert.match(logged, /other users can read the file with its key \(mode 0644\): chmod 600 /)
+      assert.match(logged, `config key http_listen = "${http_listen}": not a loopback address`)
+      assert.not.match(logged, GOOD_PSK.slice(0, 20))
       const reloads = (): number => running.log().match(/config successfully reloaded/g)?.length ?? 0
       running.reload({})
       await waitFor('a reload', () => reloads() === 1)
-      assert.is(warnings(running.log()).length, warnings(said).length)
-      // closed and opened again: that is news
+      assert.is(warnings(running.log()).length, warnings(logged).length)
+      // restricted and opened up again: logged again
       chmodSync(running.path, 0o600)
       running.reload({})
       await waitFor('another reload', () => reloads() === 2)
@@ -160,11 +162,11 @@ for (const program of RUNTIMES) {
     await workers.stop()
     const plain = await start(program, { kcp_bind: '0.0.0.0:0', connect: '127.0.0.1:9' }, { mode: 0o644 })
     assert.match(warnings(plain.log()).join('\n'), 'packets will not be encrypted')
-    assert.is(warnings(plain.log()).length, 1, 'there is no key to read')
+    assert.is(warnings(plain.log()).length, 1, 'the file contains no key')
     await plain.stop()
   })
 
-  test(`MUST 75: a server says that it is healthy: ${program}`, async () => {
+  test(`MUST 75: a server reports that it is healthy: ${program}`, async () => {
     const http = `127.0.0.1:${await freePort()}`
     const kcpBind = `127.0.0.1:${await freePort()}`
     const running = await start(program, { kcp_bind: kcpBind, connect: '127.0.0.1:9', http_listen: http })

@@ -1,5 +1,5 @@
 // time limit: 120 s
-/** Completions as the shells themselves work them out, against the tables of options. */
+/** Completions as computed by the shells, compared with the option tables. */
 
 import { spawnSync } from 'node:child_process'
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
@@ -18,7 +18,7 @@ import { skip } from '../skip.ts'
 
 const SHELL_TIMEOUT_MS = 30_000
 
-/** $1 the file with the completions, then the words; the last one is what is typed of the current word. */
+/** $1 is the file with the completions; the words follow, the last one being the incomplete current word. */
 const BASH = `
 source "$1"; shift
 COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); COMPREPLY=()
@@ -31,7 +31,7 @@ source $argv[1]
 complete -C (string join -- ' ' $argv[2..]) | string replace -r '\\t.*' ''
 exit 0`
 
-/** A shell on a terminal of its own, where every match that is added is printed. */
+/** A shell on its own terminal that prints every added match. */
 const ZSH = `
 zmodload zsh/zpty || exit 2
 zpty shell zsh -fi
@@ -41,19 +41,19 @@ compadd() {
   [[ \\\${@[1,(i)(-|--)]} == *-(O|A|D)\\ * ]] && { builtin compadd \\"\\$@\\"; return }
   builtin compadd -O hits \\"\\$@\\"; print -l -- '' hit:\\\${^hits}; builtin compadd \\"\\$@\\"
 }
-finish() { print -- '' all-told; exit }
+finish() { print -- '' all-done; exit }
 comppostfuncs=(finish); bindkey '^I' complete-word; print -- ready"
 zpty -r shell line '*ready'$'\\r\\n''*'
 zpty -n -w shell "\${(j: :)@[2,-1]}"$'\\t'
-zpty -r shell line '*all-told*'
+zpty -r shell line '*all-done*'
 print -r -- \${\${(M)\${(f)\${line//$'\\r'/}}:#hit:*}#hit:} | tr ' ' '\\n'`
 
 interface Shell {
   readonly name: string
-  /** Command that runs a script given behind it, with arguments. */
+  /** Command that runs a script, which follows with its arguments. */
   readonly command: readonly [string, ...string[]]
   readonly script: string
-  /** Prints nothing and succeeds where the shell is there and new enough. */
+  /** Prints nothing and succeeds if the shell exists and is recent enough. */
   readonly probe: string
 }
 
@@ -83,7 +83,7 @@ function runShell({ command, script }: Shell, file: string, words: readonly stri
 
 for (const shell of SHELLS) {
   const { name, command, probe } = shell
-  const title = `${name} offers what the tables say`
+  const title = `${name} offers the entries of the option tables`
   if (spawnSync(command[0], [...command.slice(1), probe], { timeout: SHELL_TIMEOUT_MS }).status !== 0) {
     skip(test, title, `no ${name} here that can complete`)
     continue
@@ -126,7 +126,7 @@ for (const shell of SHELLS) {
   })
 }
 
-test('a shell must be named, and known', async () => {
+test('completions requires the name of a known shell', async () => {
   for (const words of [[], ['tcsh'], ['toString'], ['bash', 'zsh']]) {
     const { code, stdout, stderr } = await run('node', ['completions', ...words])
     assert.is(code, 1)

@@ -1,5 +1,5 @@
 // time limit: 300 s
-/** Ten thousand sessions, and what a crowd leaves behind. */
+/** Ten thousand sessions, and the memory left after a burst. */
 import { spawnSync } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
 import { readFileSync } from 'node:fs'
@@ -14,19 +14,22 @@ import { waitFor } from '../../testkit/wait.ts'
 import { skip } from '../skip.ts'
 
 const SESSIONS = 10_000
-/** Connections under way at a time: a crowd of applications does not come in one millisecond. */
+/** Maximum number of connections in the process of opening. */
 const UNDER_WAY = 512
 const SESSIONS_LIMIT_MS = 60_000
-/** Descriptors that a program needs beside those of its sessions. */
+/** Descriptors that a program needs in addition to those of its sessions. */
 const OTHER_DESCRIPTORS = 100
 const BURST = 200
 const BURSTS = 2
 const CEILING_MIB = 32
-/** Memory grows in steps: the last one may go beyond by so much. */
+/** Memory grows in steps: the last one may exceed the ceiling by this much. */
 const GROWTH_MIB = 1
-/** The burst is one when the client's engine holds as much. */
+/** Memory use of the client's engine from which the burst counts as one. */
 const USED_MIB = 12
-/** What the engine may keep after a burst: sessions that wait for their end; and when they are forgotten: tables that have grown. */
+/**
+ * Engine memory allowed after a burst, while sessions are in linger or time_wait; and after they are removed, for grown
+ * tables.
+ */
 const LEFT_MIB = 1
 const FORGOTTEN_MIB = 0.125
 const MIB = 2 ** 20
@@ -36,13 +39,13 @@ const test = suite('crowds')
 
 const CRYPTO: Config = { method: 'xchacha20poly1305_ietf', psk: randomBytes(32).toString('base64') }
 
-/** Runs a program with as many descriptors as the system allows it. */
+/** Runs a program with the maximum number of descriptors. */
 const place = { command: ['sh', '-c', 'ulimit -n "$(ulimit -Hn)"; exec "$0" "$@"'], get: httpGet }
 
 interface Ends {
   readonly server: Running
   readonly client: Running
-  /** Where the client listens. */
+  /** Port on which the client listens. */
   readonly port: number
 }
 
@@ -80,7 +83,7 @@ const residentMiB = (end: Running): number =>
 
 const nameOf = ({ server, client }: Pair): string => `${server} server, ${client} client`
 
-/** Why ten thousand connections cannot be had here. */
+/** The reason why ten thousand connections are not possible here. */
 function crowdProblem(): string | undefined {
   if (process.platform !== 'linux') return 'limits and ports are looked up as Linux has them'
   const hard = spawnSync('sh', ['-c', 'ulimit -Hn'], { encoding: 'utf8' }).stdout.trim()
@@ -94,7 +97,7 @@ function crowdProblem(): string | undefined {
 
 const problem = crowdProblem()
 for (const pair of MIXED_PAIRS) {
-  const name = `${SESSIONS} sessions open, and each gets an echo, within a minute: ${nameOf(pair)}`
+  const name = `${SESSIONS} sessions open and echo within a minute: ${nameOf(pair)}`
   if (problem !== undefined) {
     skip(test, name, problem)
     continue
@@ -113,7 +116,7 @@ for (const pair of MIXED_PAIRS) {
         for (const end of [server, client]) assert.is(await gauge(end, 'sessions_established'), SESSIONS)
         crowd.close()
         for (const end of [server, client]) {
-          // an end that is busy closing thousands may let one question wait
+          // an endpoint that is busy closing thousands may answer a request late
           const left = (): Promise<number> => gauge(end, 'sessions_established').catch(() => Number.NaN)
           const gone = async (): Promise<boolean> => (await left()) === 0
           await waitFor('all sessions ended', gone, TIMEOUT_MS, () => end.stats('sessions=none'))
@@ -126,7 +129,7 @@ for (const pair of MIXED_PAIRS) {
   })
 }
 
-/** A target that sends to everybody as much as the connection takes. */
+/** A target that sends on every connection as much as it accepts. */
 async function openSource(): Promise<{ readonly port: number; close(): Promise<void> }> {
   const sockets = new Set<Socket>()
   const chunk = Buffer.alloc(64 * 1024, 0x53)
@@ -155,7 +158,7 @@ async function openSource(): Promise<{ readonly port: number; close(): Promise<v
 }
 
 for (const pair of MIXED_PAIRS) {
-  test(`a burst that nobody reads stays below the ceiling, and its memory returns: ${nameOf(pair)}`, async () => {
+  test(`a burst without readers stays below the memory ceiling, and its memory is released: ${nameOf(pair)}`, async () => {
     const source = await openSource()
     const apps: Socket[] = []
     try {
@@ -170,7 +173,7 @@ for (const pair of MIXED_PAIRS) {
           for (let burst = 0; burst < BURSTS; burst++) {
             for (let i = 0; i < BURST; i++) {
               const app = connect({ port, host: '127.0.0.1' })
-              // takes what the kernel takes, and no more
+              // reads nothing: only the kernel's buffer fills
               app.pause()
               app.on('error', () => {})
               apps.push(app)
@@ -180,14 +183,14 @@ for (const pair of MIXED_PAIRS) {
               'memory is used and does not grow any more',
               async () => {
                 const used = await Promise.all(ends.map((end) => gauge(end, 'memory_used')))
-                // the replay filter and the like are not part of what the ceiling is for
+                // the replay filter and similar structures do not count towards the ceiling
                 const more = used.map((bytes, i) => bytes - (idle[i] ?? 0))
                 for (const bytes of more) assert.ok(bytes <= (CEILING_MIB + GROWTH_MIB) * MIB, `${bytes} bytes`)
                 const steady = more.every((bytes, i) => Math.abs(bytes - (seen[i] ?? 0)) < MIB / 4)
                 more.forEach((bytes, i) => {
                   seen[i] = bytes
                 })
-                // the client's windows are full; the server keeps what they do not take
+                // the client's windows are full; the server keeps the rest
                 return steady && (seen[1] ?? 0) > USED_MIB * MIB
               },
               TIMEOUT_MS,
@@ -207,7 +210,7 @@ for (const pair of MIXED_PAIRS) {
           }
           for (const i of [0, 1]) {
             const [first = 0, last = 0] = [peaks[i], peaks[2 * (BURSTS - 1) + i]]
-            // collectors take their time: what must not be is a growth with every burst
+            // garbage collectors are slow: there must only be no growth with every burst
             assert.ok(
               last <= 1.5 * first + CEILING_MIB,
               `${ends[i]?.program}: resident MiB after each burst ${peaks.join(' ')}`,

@@ -1,5 +1,5 @@
 // time limit: 180 s
-/** The demo: what a newcomer runs first. */
+/** The demo program. */
 
 import type { ChildProcess } from 'node:child_process'
 import { spawn } from 'node:child_process'
@@ -46,7 +46,7 @@ function digestOf(url: string): Promise<string> {
   })
 }
 
-test('the demo downloads a file, checks it, tells the cost and exits with 0', async () => {
+test('the demo downloads a file, verifies it, reports the cost and exits with 0', async () => {
   const demo = startDemo([])
   assert.is(await within('the end of the demo', TIMEOUT_MS, demo.exited), 0, demo.output)
   for (const pattern of [
@@ -61,7 +61,7 @@ test('the demo downloads a file, checks it, tells the cost and exits with 0', as
   assert.not.ok(demo.output.includes('\r'), 'plain lines when it is not a terminal')
 })
 
-test('with --keep the tunnel stays open for the printed curl line until a signal', async () => {
+test('with --keep the tunnel stays open for the printed curl command until a signal', async () => {
   const demo = startDemo(['--keep'])
   await waitFor(
     'the curl line',

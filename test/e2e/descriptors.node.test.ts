@@ -1,5 +1,5 @@
 // time limit: 240 s
-/** A process that runs out of file descriptors: it stays, it gives everything back, and it works again. */
+/** A process that runs out of file descriptors keeps running, releases them all, and recovers. */
 import { execFileSync } from 'node:child_process'
 import { readdirSync } from 'node:fs'
 import { suite } from 'uvu'
@@ -32,19 +32,19 @@ const available = process.platform === 'linux' && prlimit('--version')
 
 for (const pair of MIXED_PAIRS) {
   for (const limited of ['server', 'client'] as const) {
-    const name = `${DIALS} dials through a ${limited} with ${LIMIT} file descriptors: ${nameOf(pair)}`
+    const name = `a ${limited} with ${LIMIT} file descriptors survives ${DIALS} dials: ${nameOf(pair)}`
     if (!available) {
       skip(test, name, 'needs /proc and prlimit')
       continue
     }
     test(name, async () => {
       const target = await echoTarget()
-      // half-open sessions of a full server end soon
+      // half-open sessions at a server without descriptors end soon
       const config = { timeout: 60, linger: 10 }
       await withTunnel({ ...pair, config, target: target.address }, async (tunnel) => {
         const { pid } = tunnel[limited]
         const other = limited === 'server' ? 'client' : 'server'
-        // one connection first: what is opened lazily is open then
+        // one connection first, so that lazily opened descriptors are open
         const first = await tunnel.dial()
         await echoes(first)
         first.finish()
@@ -62,20 +62,20 @@ for (const pair of MIXED_PAIRS) {
         }
         const working = (): number => apps.filter((app) => !app.ended && app.received === 1).length
         const ended = (): number => apps.filter((app) => app.ended).length
-        const told = (): string => `${apps.length} got in, ${working()} work, ${ended()} have ended`
-        // A listener without descriptors closes what comes, or leaves it to the kernel until there are some.
+        const summary = (): string => `${apps.length} accepted, ${working()} working, ${ended()} ended`
+        // A listener without descriptors closes new connections, or leaves them to the kernel until some are free.
         const waits = limited === 'client' && pair.client === 'bun'
         await waitFor(
           'every connection works, has ended or waits for a descriptor',
           () => working() > 0 && (waits ? working() > LIMIT / 2 : working() + ended() === apps.length),
           TIMEOUT_MS,
-          told,
+          summary,
         )
-        assert.ok(working() < LIMIT, told())
+        assert.ok(working() < LIMIT, summary())
         for (const app of apps) app.socket.destroy()
 
         await waitFor(
-          'every descriptor is back',
+          'every descriptor is closed',
           () => descriptors(pid) <= base,
           TIMEOUT_MS,
           () => `${descriptors(pid)}`,
@@ -93,7 +93,7 @@ for (const pair of MIXED_PAIRS) {
             await waitFor(
               `no session is open at the ${end}`,
               async () => {
-                // a monitoring server without descriptors refuses too
+                // a monitoring server without descriptors refuses as well
                 const text = await tunnel[end].stats().catch(() => undefined)
                 if (text === undefined) return false
                 const { halfOpen, connected, linger } = sessionCounts(text)

@@ -1,5 +1,5 @@
 // time limit: 180 s
-/** `kcptun-wasm doctor` as a user meets it: its verdict about paths that are good, bad and broken in known ways. */
+/** `kcptun-wasm doctor` as run by a user: its verdict on paths that are good, bad or broken in known ways. */
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
 import { examine as examineConfig } from '../../host/cli/doctor/run.ts'
@@ -17,7 +17,7 @@ import { skip } from '../skip.ts'
 
 const KEY: Config = { method: 'xchacha20poly1305_ietf', psk: Buffer.alloc(32, 7).toString('base64') }
 const OTHER_KEY: Config = { ...KEY, psk: Buffer.alloc(32, 8).toString('base64') }
-/** Longest UDP payload that the black hole lets through, bytes. */
+/** Longest UDP payload that passes the black hole, bytes. */
 const HOLE_BYTES = 1200
 const UDP_HEADERS_BYTES = 28
 const MTU_DEFAULT = 1400
@@ -66,7 +66,7 @@ interface Setting {
   readonly serverConfig?: Config
 }
 
-/** A server behind a link, and the doctor's report about it. */
+/** Starts a server behind a link and returns the doctor's report on it. */
 async function examine(program: Program, setting: Setting, clientConfig: Config, seconds?: number): Promise<Diagnosis> {
   const target = await sinkTarget()
   const port = await freePort()
@@ -99,11 +99,11 @@ function assertHealthy(diagnosis: Diagnosis): void {
 
 const peers: readonly Program[] = libevPath === undefined ? [] : ['libev']
 
-/** The same with several programs at a time: an examination is mostly waiting. */
+/** Runs the body for several programs concurrently: an examination mostly waits. */
 const withAll = (programs: readonly Program[], body: (program: Program) => Promise<void>): Promise<unknown> =>
   Promise.all(programs.map(body))
 
-test('a healthy tunnel is called healthy and not disturbed while it runs', async () => {
+test('a healthy tunnel is reported healthy and is not disturbed by the doctor', async () => {
   const target = await echoTarget()
   await withTunnel({ server: 'node', client: 'bun', target: target.address }, async ({ client, dial }) => {
     const end = await dial()
@@ -121,7 +121,7 @@ test('a healthy tunnel is called healthy and not disturbed while it runs', async
   await target.close()
 })
 
-test('a port where nobody listens is told from silence', async () => {
+test('a port without a listener is distinguished from silence', async () => {
   await withAll(RUNTIMES, async (program) => {
     const config = { ...KEY, listen: '127.0.0.1:0', kcp_connect: `127.0.0.1:${await freePort()}` }
     const { verdict, finding, text } = await doctor(program, config)
@@ -130,7 +130,7 @@ test('a port where nobody listens is told from silence', async () => {
   })
 })
 
-test('a wrong key is told from a server that is not there', async () => {
+test('a wrong key is distinguished from a missing server', async () => {
   await withAll(RUNTIMES, async (program) => {
     const { verdict, finding, text } = await examine(program, { server: program }, OTHER_KEY)
     assert.is(verdict, 'broken')
@@ -139,7 +139,7 @@ test('a wrong key is told from a server that is not there', async () => {
   })
 })
 
-test('MUST 10: sizes are measured with 20 % loss each way, which makes a path degraded', async () => {
+test('MUST 10: with 20 % loss each way sizes are still measured, and the path is degraded', async () => {
   const diagnosis = await examine('node', { server: 'bun', link: { loss: 0.2, delay: 5, seed: 7 } }, KEY, 2)
   const { verdict, finding, text } = diagnosis
   assert.is(verdict, 'degraded', text)
@@ -154,7 +154,7 @@ test('MUST 10: sizes are measured with 20 % loss each way, which makes a path de
   assert.is(finding('size_back').status, 'ok', text)
 })
 
-test(`a black hole for datagrams above ${HOLE_BYTES} bytes is found, both ways and on the way back alone`, async () => {
+test(`a black hole for datagrams above ${HOLE_BYTES} bytes is found, both ways and in one direction`, async () => {
   const isShort = (datagram: Buffer): boolean => datagram.length <= HOLE_BYTES
   const both = async (server: Program): Promise<void> => {
     const tap = (_: unknown, datagram: Buffer): boolean => isShort(datagram)
@@ -164,7 +164,7 @@ test(`a black hole for datagrams above ${HOLE_BYTES} bytes is found, both ways a
     const back = Number(finding('size_back').values['passed_bytes'])
     assert.ok(back <= HOLE_BYTES && back > HOLE_BYTES - 40, text)
     const advice = /set kcp\.mtu to (\d+) at both ends/.exec(finding('size_out').remedies.join())?.[1]
-    assert.is(Number(advice), back + UDP_HEADERS_BYTES, 'what is advised passes both ways')
+    assert.is(Number(advice), back + UDP_HEADERS_BYTES, 'the advised size passes both ways')
   }
   const backAlone = async (): Promise<void> => {
     const tap = (way: string, datagram: Buffer): boolean => way === 'up' || isShort(datagram)
@@ -176,7 +176,7 @@ test(`a black hole for datagrams above ${HOLE_BYTES} bytes is found, both ways a
   await Promise.all([withAll(['node', ...peers], both), backAlone()])
 })
 
-test('another method with the same key, and none, are called by name', async () => {
+test('a server with another method and the same key, or without a method, is identified', async () => {
   const none = async (): Promise<Diagnosis> => {
     const server = await start('node', { kcp_bind: `127.0.0.1:${await freePort()}`, connect: '127.0.0.1:9' })
     const client = { ...KEY, listen: '127.0.0.1:0', kcp_connect: String(server.config['kcp_bind']) }
@@ -189,7 +189,7 @@ test('another method with the same key, and none, are called by name', async () 
   assert.is(plain.finding('peer').values['peer_method'], 'no method', plain.text)
 })
 
-test('a target that refuses is seen from the client and at the server', async () => {
+test('a target that refuses is reported by the client and at the server', async () => {
   const target = `127.0.0.1:${await freePort()}`
   const config = { ...KEY, kcp_bind: `127.0.0.1:${await freePort()}`, connect: target }
   const before = await doctor('bun', config)
@@ -197,7 +197,7 @@ test('a target that refuses is seen from the client and at the server', async ()
   assert.is(before.finding('bind').values['free'], true, before.text)
   assert.is(before.finding('target').status, 'failure', before.text)
   const server = await start('node', config)
-  const [after, client, stranger] = await Promise.all([
+  const [after, client, otherKey] = await Promise.all([
     doctor('node', config),
     doctor('node', { ...KEY, listen: '127.0.0.1:0', kcp_connect: String(config.kcp_bind) }),
     doctor('node', { ...config, ...OTHER_KEY }),
@@ -206,10 +206,10 @@ test('a target that refuses is seen from the client and at the server', async ()
   assert.is(after.finding('bind').values['answers'], true, after.text)
   assert.is(client.verdict, 'degraded', client.text)
   assert.is(client.finding('server').values['answer'], 'eof', client.text)
-  assert.is(stranger.finding('bind').status, 'failure', stranger.text)
+  assert.is(otherKey.finding('bind').status, 'failure', otherKey.text)
 })
 
-test('a peer that is no server is called that', async () => {
+test('a peer that is not a server is reported as such', async () => {
   const relay = await start('bun', { ...KEY, kcp_bind: `127.0.0.1:${await freePort()}` })
   const client = { ...KEY, listen: '127.0.0.1:0', kcp_connect: String(relay.config['kcp_bind']) }
   const { verdict, finding, text } = await doctor('node', client)
@@ -220,12 +220,12 @@ test('a peer that is no server is called that', async () => {
 
 if (libevPath === undefined) skip(test, 'a healthy kcptun-libev is called healthy', 'KCPTUN_LIBEV is not set')
 else {
-  test('a healthy kcptun-libev is called healthy', async () => {
+  test('a healthy kcptun-libev server is reported healthy', async () => {
     await withAll(RUNTIMES, async (program) => assertHealthy(await examine(program, { server: 'libev' }, KEY)))
   })
 }
 
-test('a name whose second address answers is told from a server that is not there', async () => {
+test('an answer from the second address of a name is distinguished from a missing server', async () => {
   const port = await freePort('::1')
   const server = await start('node', { ...KEY, kcp_bind: `[::1]:${port}`, connect: '127.0.0.1:9' })
   const runtime: Runtime = {
@@ -244,7 +244,7 @@ test('a name whose second address answers is told from a server that is not ther
   assert.is(peer?.values['answer'], `[::1]:${port}`)
 })
 
-test('a report for people says the verdict last; bad options end with status 1', async () => {
+test('the text report ends with the verdict, and bad options exit with status 1', async () => {
   const file = writeConfig({ ...KEY, listen: '127.0.0.1:0', kcp_connect: `127.0.0.1:${await freePort()}` })
   const { code, stdout } = await run('node', ['doctor', '-c', file.path])
   assert.is(code, 1)

@@ -1,5 +1,5 @@
 // time limit: 240 s
-/** Parts of the path that are missing, disappear, or come back. */
+/** Parts of the path that are missing, disappear or come back. */
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
 import { MIXED_PAIRS } from '../../testkit/pairs.ts'
@@ -11,16 +11,16 @@ import { nameOf, withTunnel } from '../../testkit/tunnel.ts'
 import { waitFor, within } from '../../testkit/wait.ts'
 
 const TIMEOUT_MS = 30_000
-/** An end that cannot reach the other one gives up after `timeout` (60 s is the smallest), looked at every 10 s. */
+/** An endpoint that cannot reach its peer gives up after `timeout` (60 s is the minimum), checked every 10 s. */
 const GIVE_UP_MS = 90_000
-/** Connections that are reset, and log text that they may cause. */
+/** Number of connections that are reset, and limit of the log text that they may cause. */
 const STORM = 300
 const STORM_LOG = 20_000
 const LINK = { delay: 5, loss: 0.01, seed: 31 }
 
 const test = suite('faults')
 
-/** A new connection through the tunnel echoes a word. */
+/** Asserts that a new connection through the tunnel echoes. */
 async function assertWorks(tunnel: Tunnel): Promise<void> {
   const app = await tunnel.dial()
   await app.send('still here?')
@@ -31,7 +31,7 @@ async function assertWorks(tunnel: Tunnel): Promise<void> {
 }
 
 for (const pair of MIXED_PAIRS) {
-  test(`MUST 34: a target that refuses ends the application's connection, later ones may work: ${nameOf(pair)}`, async () => {
+  test(`MUST 34: a target that refuses ends the application's connection, and later connections work: ${nameOf(pair)}`, async () => {
     const port = await freePort()
     await withTunnel({ ...pair, link: LINK, target: `127.0.0.1:${port}` }, async (tunnel) => {
       for (let i = 0; i < 3; i++) {
@@ -46,7 +46,7 @@ for (const pair of MIXED_PAIRS) {
     })
   })
 
-  test(`hundreds of connections that are reset before anybody looks at them: ${nameOf(pair)}`, async () => {
+  test(`hundreds of connections reset before they are accepted leave no session: ${nameOf(pair)}`, async () => {
     const target = await scriptedTarget()
     await withTunnel({ ...pair, config: { loglevel: 4 }, target: target.address }, async (tunnel) => {
       const before = tunnel.client.log().length + tunnel.server.log().length
@@ -55,7 +55,7 @@ for (const pair of MIXED_PAIRS) {
       const storm = await Promise.all(Array.from({ length: STORM }, () => tunnel.dial()))
       for (const app of storm) app.reset()
       process.kill(tunnel.client.pid, 'SIGCONT')
-      // and a target that resets what it accepted
+      // and a target that resets each accepted connection
       void target.serve((end) => end.reset())
       const apps = await Promise.all(Array.from({ length: STORM }, () => tunnel.dial()))
       for (const app of apps) app.socket.write('x')
@@ -76,12 +76,12 @@ for (const pair of MIXED_PAIRS) {
           TIMEOUT_MS,
         )
       }
-      const said = tunnel.client.log().length + tunnel.server.log().length - before
-      assert.ok(said < STORM_LOG, `${said} characters in the logs`)
+      const logged = tunnel.client.log().length + tunnel.server.log().length - before
+      assert.ok(logged < STORM_LOG, `${logged} characters in the logs`)
     }).finally(() => target.close())
   })
 
-  test(`a target that vanishes ends open connections and harms no later one: ${nameOf(pair)}`, async () => {
+  test(`a target that vanishes ends open connections and does not affect later ones: ${nameOf(pair)}`, async () => {
     const first = await echoTarget()
     await withTunnel({ ...pair, link: LINK, target: first.address }, async (tunnel) => {
       const apps = await Promise.all([tunnel.dial(), tunnel.dial(), tunnel.dial()])
@@ -98,7 +98,7 @@ for (const pair of MIXED_PAIRS) {
     })
   })
 
-  test(`a link that is dark for some seconds costs time, not data: ${nameOf(pair)}`, async () => {
+  test(`a link outage of some seconds costs time, not data: ${nameOf(pair)}`, async () => {
     const target = await scriptedTarget()
     await withTunnel({ ...pair, link: LINK, target: target.address }, async (tunnel) => {
       const source = target.serve((end) => void end.pour(4 << 20, 8).then(() => end.finish()))
@@ -115,7 +115,7 @@ for (const pair of MIXED_PAIRS) {
     }).finally(() => target.close())
   })
 
-  test(`a client whose address changed can open new connections at once: ${nameOf(pair)}`, async () => {
+  test(`a client whose address changed opens new connections at once: ${nameOf(pair)}`, async () => {
     const target = await echoTarget()
     await withTunnel({ ...pair, link: LINK, target: target.address }, async (tunnel) => {
       await assertWorks(tunnel)
@@ -124,7 +124,7 @@ for (const pair of MIXED_PAIRS) {
     }).finally(() => target.close())
   })
 
-  test(`a killed and restarted server serves new connections, old ones end: ${nameOf(pair)}`, async () => {
+  test(`a killed and restarted server serves new connections, and old ones end: ${nameOf(pair)}`, async () => {
     const target = await echoTarget()
     const config = { timeout: 60, linger: 5 }
     await withTunnel({ ...pair, link: LINK, config, target: target.address }, async (tunnel) => {
@@ -133,15 +133,15 @@ for (const pair of MIXED_PAIRS) {
       await waitFor('the old connection works', () => old.text() === 'before', TIMEOUT_MS)
       await tunnel.restart('server')
       await assertWorks(tunnel)
-      // An application that goes on sending must learn that nobody listens any more.
+      // An application that keeps sending must see the connection break.
       void old.pour(20_000, 1)
       const ending = await within('the end of the old connection', GIVE_UP_MS, old.ending)
       assert.is(ending.bytes, 'before'.length, 'nothing else came back')
-      assert.is.not(ending.kind, 'fin', 'a broken connection does not end clean')
+      assert.is.not(ending.kind, 'fin', 'a broken connection does not end with FIN')
     }).finally(() => target.close())
   })
 
-  test(`MUST 42, 45: a killed and restarted client works, the server forgets its old connections: ${nameOf(pair)}`, async () => {
+  test(`MUST 42, 45: a killed and restarted client works, and the server drops its old connections: ${nameOf(pair)}`, async () => {
     const target = await scriptedTarget()
     const clientConfig = { kcp_bind: `127.0.0.1:${await freePort()}` }
     await withTunnel({ ...pair, link: LINK, clientConfig, target: target.address }, async (tunnel) => {
@@ -149,7 +149,7 @@ for (const pair of MIXED_PAIRS) {
       const app = await tunnel.dial()
       await waitFor('a download is under way', () => app.received > 100_000, TIMEOUT_MS)
       await tunnel.restart('client')
-      // It knows nothing of the old connection: its RESET ends the server's side.
+      // The client has no state of the old connection: its RESET ends the server's side.
       await within('the end of the old connection at the target', TIMEOUT_MS, (await endless).ending)
       await echo(tunnel, target, 10_000, 5)
       const counts = sessionCounts(await tunnel.server.stats('sessions=all'))
@@ -159,7 +159,7 @@ for (const pair of MIXED_PAIRS) {
   })
 }
 
-test('a client that starts long before its server works as soon as that is there', async () => {
+test('a client started long before its server works as soon as the server is up', async () => {
   const target = await sourceTarget(1000, 6)
   const options = { server: 'node', client: 'bun', link: LINK, target: target.address } as const
   await withTunnel(options, async (tunnel) => {
@@ -171,7 +171,7 @@ test('a client that starts long before its server works as soon as that is there
   }).finally(() => target.close())
 })
 
-test('a target that is a sink gets two megabytes through a link that duplicates, reorders and damages', async () => {
+test('an upload to a sink arrives whole through a link that duplicates, reorders and corrupts', async () => {
   const target = await sinkTarget()
   const link = { delay: 5, jitter: 5, loss: 0.03, burst: 3, duplicate: 0.05, reorder: 0.1, corrupt: 0.02, seed: 12 }
   await withTunnel({ server: 'bun', client: 'node', link, target: target.address }, async (tunnel) => {

@@ -1,5 +1,8 @@
 // time limit: 180 s
-/** Datagrams from strangers: garbage and damaged copies of genuine datagrams at every length. Nothing breaks, nobody gets an answer. */
+/**
+ * Datagrams of an attacker: garbage, and damaged copies of genuine datagrams at every length. They cause no failure and
+ * no answer.
+ */
 
 import type { Socket } from 'node:dgram'
 import { createSocket } from 'node:dgram'
@@ -17,7 +20,7 @@ import { sleep, within } from '../../testkit/wait.ts'
 /** Every length that fits a frame, and some that do not. */
 const LONGEST = 1500
 const OVERLONG = [1501, 1502, 1999, 2000, 2048, 9000]
-/** Datagrams sent before the program gets time to read them: fewer than its socket buffer holds. */
+/** Datagrams sent before a pause for the program: fewer than its socket buffer holds. */
 const BURST = 50
 const SEED = 4711
 /** Log text that an attack of thousands of datagrams may cause at the default level, in UTF-16 units. */
@@ -27,21 +30,23 @@ const TIMEOUT_MS = 30_000
 
 const test = suite('garbage')
 
-interface Stranger {
+interface Attacker {
   readonly socket: Socket
   answers: number
 }
 
-async function openStranger(): Promise<Stranger> {
+async function openAttacker(): Promise<Attacker> {
   const socket = createSocket('udp4')
-  const stranger = { socket, answers: 0 }
-  socket.on('message', () => stranger.answers++)
+  const attacker = { socket, answers: 0 }
+  socket.on('message', () => attacker.answers++)
   socket.on('error', () => undefined)
   await new Promise<void>((done) => socket.bind(0, '127.0.0.1', done))
-  return stranger
+  return attacker
 }
 
-/** All attacks: random bytes of every length, and genuine datagrams cut at every length or with one bit changed. */
+/**
+ * All attacks: random bytes of every length, and genuine datagrams truncated to every length or with one bit changed.
+ */
 function* attacks(genuine: readonly Buffer[]): Generator<Buffer> {
   const random = randomNumbers(SEED)
   const noise = patternBytes(10_000, SEED)
@@ -61,15 +66,15 @@ function* attacks(genuine: readonly Buffer[]): Generator<Buffer> {
 }
 
 /**
- * Sends all attacks from a stranger to the server; with `spoofed`, also from the client's own address to the server and from the server's
- * address to the client.
+ * Sends all attacks from an unknown address to the server; with `spoofed`, also from the client's address to the server
+ * and from the server's address to the client.
  */
-async function attack(tunnel: Tunnel, stranger: Stranger, genuine: readonly Buffer[], spoofed: boolean): Promise<void> {
+async function attack(tunnel: Tunnel, attacker: Attacker, genuine: readonly Buffer[], spoofed: boolean): Promise<void> {
   const bind = String(tunnel.server.config['kcp_bind'])
   const serverPort = Number(bind.slice(bind.lastIndexOf(':') + 1))
   let sent = 0
   for (const datagram of attacks(genuine)) {
-    stranger.socket.send(datagram, serverPort, '127.0.0.1')
+    attacker.socket.send(datagram, serverPort, '127.0.0.1')
     if (spoofed) {
       tunnel.link.inject(datagram, 'up')
       tunnel.link.inject(datagram, 'down')
@@ -78,7 +83,7 @@ async function attack(tunnel: Tunnel, stranger: Stranger, genuine: readonly Buff
   }
 }
 
-/** A connection through the tunnel gets its own bytes back. */
+/** Asserts that a connection through the tunnel gets its own bytes back. */
 async function assertEchoes(tunnel: Tunnel, seed: number): Promise<void> {
   const app = await tunnel.dial()
   await app.pour(ECHO_BYTES, seed)
@@ -91,10 +96,10 @@ async function assertEchoes(tunnel: Tunnel, seed: number): Promise<void> {
 async function survive(
   pair: Pair,
   method: Method,
-  check: (tunnel: Tunnel, stranger: Stranger) => Promise<void>,
+  check: (tunnel: Tunnel, attacker: Attacker) => Promise<void>,
 ): Promise<void> {
   const target = await echoTarget()
-  const stranger = await openStranger()
+  const attacker = await openAttacker()
   const genuine: Buffer[] = []
   const tap = (direction: string, datagram: Buffer): boolean => {
     if (direction === 'up' && genuine.length < 100) genuine.push(Buffer.from(datagram))
@@ -103,13 +108,13 @@ async function survive(
   const config = { loglevel: 4 }
   await withTunnel({ ...pair, method, config, link: { tap }, target: target.address }, async (tunnel) => {
     await assertEchoes(tunnel, 1)
-    // Without encryption whoever can spoof an address can do harm: there, strangers alone must not.
-    await attack(tunnel, stranger, genuine, method !== 'none')
+    // Without encryption a spoofed address is enough to do harm: there, only an unknown address is tested.
+    await attack(tunnel, attacker, genuine, method !== 'none')
     await assertEchoes(tunnel, 2)
     await assertEchoes(tunnel, 3)
-    await check(tunnel, stranger)
+    await check(tunnel, attacker)
   }).finally(async () => {
-    stranger.socket.close()
+    attacker.socket.close()
     await target.close()
   })
 }
@@ -117,9 +122,9 @@ async function survive(
 for (const pair of MIXED_PAIRS) {
   const name = `${pair.server} server and ${pair.client} client`
   for (const method of ['xchacha20poly1305_ietf', 'aes256gcm'] as const) {
-    test(`MUST 7, 12: ${name} drop garbage in silence, ${method}`, async () => {
-      await survive(pair, method, async (tunnel, stranger) => {
-        assert.is(stranger.answers, 0, 'answers to a stranger')
+    test(`MUST 7, 12: ${name} drop garbage silently, ${method}`, async () => {
+      await survive(pair, method, async (tunnel, attacker) => {
+        assert.is(attacker.answers, 0, 'answers to the attacker')
         const { total } = sessionCounts(await tunnel.server.stats('sessions=all'))
         assert.ok(total <= 3, `only genuine connections made sessions: ${total}`)
         for (const end of [tunnel.server, tunnel.client]) {

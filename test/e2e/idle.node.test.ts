@@ -1,5 +1,5 @@
 // time limit: 180 s
-/** Idle sessions cost nothing: processor time of both ends over ten seconds, from the kernel's own count. */
+/** CPU time of idle sessions: both endpoints over ten seconds, as counted by the kernel. */
 
 import { existsSync, readFileSync } from 'node:fs'
 import { suite } from 'uvu'
@@ -13,11 +13,11 @@ import { skip } from '../skip.ts'
 
 const SESSIONS = 100
 const WINDOW_MS = 10_000
-/** Ticks of 10 ms: what a runtime's own housekeeping (garbage collection, a keepalive) may take. */
+/** Ticks of 10 ms that a runtime's own work (garbage collection, a keepalive) may take. */
 const ALLOWED_TICKS = 4
-/** A collection or compilation may fall into one window; it does not fall into every one. */
+/** A garbage collection or compilation may fall into one window, but not into every one. */
 const WINDOWS = 4
-/** The sessions are idle when no datagram came for this time. */
+/** The sessions are idle when no datagram arrived for this time. */
 const QUIET_MS = 2000
 const TIMEOUT_MS = 30_000
 
@@ -32,7 +32,7 @@ function processorTicks(pid: number): number {
 }
 
 for (const pair of MIXED_PAIRS) {
-  const name = `${SESSIONS} idle sessions take no processor time: ${nameOf(pair)}`
+  const name = `${SESSIONS} idle sessions use no CPU time: ${nameOf(pair)}`
   if (!existsSync('/proc/self/stat')) {
     skip(test, name, 'processor time is read from /proc, which only Linux has')
     continue

@@ -1,7 +1,8 @@
 // time limit: 120 s
 /**
- * Opening a connection costs no handshake: the first byte of the answer is there one round trip after the application connected. The
- * round trip is measured at the same time through an equal link with bare datagrams, so a busy machine slows both.
+ * Opening a connection costs no handshake: the first byte of the response arrives one round trip after the application
+ * connected. The round trip is measured at the same time with bare datagrams through an equal link, so that a busy
+ * machine slows both.
  */
 
 import type { RemoteInfo } from 'node:dgram'
@@ -16,7 +17,7 @@ import { within } from '../../testkit/wait.ts'
 
 const LINK = { delay: 20 }
 const SAMPLES = 11
-/** A machine busy with other work disturbs a round; one undisturbed round is enough to show what the program costs. */
+/** Other load disturbs a round; one undisturbed round is enough to show the cost of the program. */
 const ROUNDS = 6
 const ALLOWED_MS = 5
 const TIMEOUT_MS = 20_000
@@ -26,7 +27,7 @@ const test = suite('latency')
 const median = (values: readonly number[]): number =>
   [...values].sort((a, b) => a - b)[values.length >> 1] ?? Number.NaN
 
-/** A bare UDP echo behind a link of the same shape. */
+/** A bare UDP echo behind an equal link. */
 async function openBareEcho(): Promise<{ measure(): Promise<number>; close(): Promise<void> }> {
   const echo = createSocket('udp4')
   echo.on('message', (datagram: Buffer, from: RemoteInfo) => echo.send(datagram, from.port, from.address))
@@ -54,7 +55,7 @@ async function openBareEcho(): Promise<{ measure(): Promise<number>; close(): Pr
 }
 
 for (const pair of ALL_PAIRS) {
-  test(`connecting and getting the first byte back costs one round trip: ${nameOf(pair)}`, async () => {
+  test(`connecting and receiving the first byte takes one round trip: ${nameOf(pair)}`, async () => {
     const target = await echoTarget()
     const bare = await openBareEcho()
     await withTunnel({ ...pair, link: LINK, target: target.address }, async (tunnel) => {

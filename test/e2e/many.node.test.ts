@@ -1,5 +1,5 @@
 // time limit: 180 s
-/** Many connections at the same time. */
+/** Many concurrent connections. */
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
 import { MIXED_PAIRS } from '../../testkit/pairs.ts'
@@ -15,12 +15,12 @@ const TIMEOUT_MS = 80_000
 const test = suite('many connections')
 
 for (const pair of MIXED_PAIRS) {
-  test(`${CONNECTIONS} connections at once each get their own bytes back: ${nameOf(pair)}`, async () => {
+  test(`each of ${CONNECTIONS} concurrent connections gets its own bytes back: ${nameOf(pair)}`, async () => {
     const target = await echoTarget()
     const link = { delay: 10, loss: 0.01, seed: 5 }
     await withTunnel({ ...pair, link, target: target.address }, async (tunnel) => {
       const apps = await Promise.all(Array.from({ length: CONNECTIONS }, () => tunnel.dial()))
-      // All of them are open before the first one ends: nobody waits for a free place.
+      // All of them are open before the first one ends.
       await Promise.all(apps.map((app, i) => app.pour(BYTES / 2, i)))
       await waitFor(
         'every connection reached the target',

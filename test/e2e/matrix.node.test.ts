@@ -1,5 +1,8 @@
 // time limit: 300 s
-/** Every pair of runtimes with every method moves data and half-closes in both orders over a bad link, over IPv4 and IPv6. */
+/**
+ * Every pair of runtimes with every method transfers data and half-closes in both orders over a lossy link, over IPv4
+ * and IPv6.
+ */
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
 import { ALL_PAIRS } from '../../testkit/pairs.ts'
@@ -12,16 +15,16 @@ const DOWNLOAD_BYTES = 300_000
 const ECHO_BYTES = 50_000
 const HALF_CLOSE_BYTES = 40_000
 const LINK = { delay: 5, jitter: 2, loss: 0.02, duplicate: 0.01, reorder: 0.02 }
-/** Largest UDP payload that fits the default kcp.mtu of 1400 (protocol.md 4). */
+/** Largest UDP payload for the default kcp.mtu of 1400 (protocol.md 4). */
 const LARGEST = { 4: 1372, 6: 1352 }
 
-const test = suite('data crosses a lossy link')
+const test = suite('transfers over a lossy link')
 let seed = 1
 
 function add(options: Pick<TunnelOptions, 'server' | 'client'> & { method: Method; family: 4 | 6 }): void {
   const linkSeed = seed++
   const must = options.method === 'none' ? 'MUST 11, 15, 35, 36, 74' : 'MUST 11, 35, 36, 74'
-  test(`${must}: ${nameOf(options)}`, async () => {
+  test(`${must}: all transfers succeed: ${nameOf(options)}`, async () => {
     const target = await scriptedTarget({ host: options.family === 6 ? '::1' : '127.0.0.1' })
     let largest = 0
     const tap = (_: unknown, datagram: Buffer): boolean => {

@@ -1,5 +1,5 @@
 // time limit: 120 s
-/** What a monitoring system sees of running processes: /ready, /healthy, /stats.json and /metrics. */
+/** Running processes as seen by a monitoring system: /ready, /healthy, /stats.json and /metrics. */
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
 import { MIXED_PAIRS, RUNTIMES } from '../../testkit/pairs.ts'
@@ -28,7 +28,7 @@ async function metrics(running: Running): Promise<Map<string, number>> {
 }
 
 for (const pair of MIXED_PAIRS) {
-  test(`MUST 75: both ends tell of a session what went through it: ${nameOf(pair)}`, async () => {
+  test(`MUST 75: both endpoints report the bytes of a session: ${nameOf(pair)}`, async () => {
     const target = await echoTarget()
     await withTunnel({ ...pair, target: target.address }, async (tunnel) => {
       const app = await tunnel.dial()
@@ -69,7 +69,7 @@ for (const pair of MIXED_PAIRS) {
 }
 
 for (const program of RUNTIMES) {
-  test(`MUST 75: a client without a server lives, but is not ready: ${program}`, async () => {
+  test(`MUST 75: a client without a server is alive but not ready: ${program}`, async () => {
     const client = await start(program, {
       listen: `127.0.0.1:${await freePort()}`,
       kcp_connect: `127.0.0.1:${await freePort()}`,

@@ -1,7 +1,7 @@
 // time limit: 240 s
 /**
- * examples/raw-core, a host written from docs/abi.md alone, carries TCP as client and as server, sealed by every
- * method. At the other end: itself, our command line, and kcptun-libev.
+ * examples/raw-core, a host written from docs/abi.md alone, transfers TCP as client and as server with every method.
+ * Its peer is itself, our command line, or kcptun-libev.
  */
 import { type ChildProcess, spawn, spawnSync } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
@@ -27,7 +27,7 @@ interface End {
   stop(): Promise<unknown>
 }
 
-/** Starts the example, as a reader of its first line would. */
+/** Starts the example as described in its first line. */
 async function startRaw(config: Config): Promise<End> {
   const file = writeConfig(config)
   const child: ChildProcess = spawn('node', [PROGRAM, file.path], {
@@ -65,7 +65,7 @@ for (const [server, client] of [
   ['raw', 'libev'],
 ] as const) {
   for (const method of METHODS) {
-    const name = `${server} server, ${client} client, ${method}`
+    const name = `transfers succeed: ${server} server, ${client} client, ${method}`
     if (libevPath === undefined && (server === 'libev' || client === 'libev')) {
       skip(test, name, 'KCPTUN_LIBEV is not set: it must name a kcptun-libev program')
       continue
@@ -74,7 +74,7 @@ for (const [server, client] of [
       const target = await scriptedTarget()
       const udp = `127.0.0.1:${await freePort()}`
       const port = await freePort()
-      // one method with a password: both ends derive the same key from it
+      // one method with a password, from which both endpoints derive the same key
       const secret = method === METHODS[1] ? { password: 'a password' } : { psk: randomBytes(32).toString('base64') }
       const shared: Config = method === 'none' ? {} : { method, ...secret }
       const ends: End[] = []
@@ -102,7 +102,7 @@ for (const [server, client] of [
   ['raw', 'node'],
   ['node', 'raw'],
 ] as const) {
-  test(`${server} server, ${client} client: a target that refuses is the end of the connection`, async () => {
+  test(`a target that refuses ends the connection: ${server} server, ${client} client`, async () => {
     const udp = `127.0.0.1:${await freePort()}`
     const port = await freePort()
     const shared = { method: METHODS[1], psk: randomBytes(32).toString('base64') }
@@ -126,7 +126,7 @@ for (const [server, client] of [
   })
 }
 
-test('a configuration it cannot run is refused with a message', () => {
+test('an unsupported configuration is rejected with a message', () => {
   const client = { listen: '127.0.0.1:1', kcp_connect: '127.0.0.1:1' }
   const psk = randomBytes(32).toString('base64')
   for (const [config, message] of [

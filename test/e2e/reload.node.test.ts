@@ -1,5 +1,5 @@
 // time limit: 240 s
-/** SIGHUP (protocol.md 10.5): what a running tunnel takes over, and what it refuses. */
+/** SIGHUP (protocol.md 10.5): changes that a running tunnel applies, and those it rejects. */
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
 import { MIXED_PAIRS } from '../../testkit/pairs.ts'
@@ -13,20 +13,20 @@ import { skip } from '../skip.ts'
 const TRANSFER_BYTES = 64 * 1024 * 1024
 const TRANSFER_TIMEOUT_MS = 120_000
 const MIB = 1024 * 1024
-/** Levels of the log. */
+/** Log levels. */
 const ERRORS = 2
 const NOTICES = 4
 const DEBUG = 6
 
 const count = (text: string, part: string): number => text.split(part).length - 1
 
-/** Sends SIGHUP with a changed configuration and waits until the program said what came of it. */
-async function reload(end: Running, change: Parameters<Running['reload']>[0], said: string): Promise<void> {
-  const before = count(end.log(), said)
+/** Sends SIGHUP with a changed configuration and waits for the result in the log. */
+async function reload(end: Running, change: Parameters<Running['reload']>[0], result: string): Promise<void> {
+  const before = count(end.log(), result)
   end.reload(change)
   await waitFor(
-    `the log says "${said}"`,
-    () => count(end.log(), said) > before,
+    `the log contains "${result}"`,
+    () => count(end.log(), result) > before,
     20_000,
     () => end.log().slice(-2000),
   )
@@ -49,7 +49,7 @@ if (process.platform === 'win32') {
   skip(test, 'all', 'Windows has no SIGHUP')
 } else {
   for (const pair of MIXED_PAIRS) {
-    test(`MUST 73: a SIGHUP at both ends during a 64 MiB transfer does not disturb it and changes the log level: ${nameOf(pair)}`, async () => {
+    test(`MUST 73: SIGHUPs at both endpoints during a 64 MiB transfer do not disturb it and change the log level: ${nameOf(pair)}`, async () => {
       const target = await scriptedTarget()
       const config = { loglevel: NOTICES, kcp: { sndwnd: 1024, rcvwnd: 1024 } }
       await withTunnel({ ...pair, target: target.address, config }, async (tunnel) => {
@@ -75,11 +75,11 @@ if (process.platform === 'win32') {
           assert.is(count(log(), 'udp bind:'), 1, 'the socket was kept')
           assert.not.match(log(), 'aborted')
         }
-        await waitFor('the client says more now', () => tunnel.client.log().includes('session closed'))
+        await waitFor('the client logs at debug level', () => tunnel.client.log().includes('session closed'))
       }).finally(() => target.close())
     })
 
-    test(`kcp.mtu falls and rises at either end while data flow both ways: ${nameOf(pair)}`, async () => {
+    test(`kcp.mtu may decrease and increase at either endpoint while data flows both ways: ${nameOf(pair)}`, async () => {
       const target = await scriptedTarget()
       await withTunnel({ ...pair, target: target.address, config: { loglevel: NOTICES } }, async (tunnel) => {
         const accepted = target.serve(() => {})
@@ -113,7 +113,7 @@ if (process.platform === 'win32') {
       }).finally(() => target.close())
     })
 
-    test(`MUST 73: a bad file, a bad address and another mode are refused with one line each: ${nameOf(pair)}`, async () => {
+    test(`MUST 73: a bad file, a bad address and another mode are rejected with one line each: ${nameOf(pair)}`, async () => {
       const target = await echoTarget()
       await withTunnel({ ...pair, target: target.address, config: { loglevel: ERRORS + 2 } }, async (tunnel) => {
         const { server, client } = tunnel
@@ -133,7 +133,7 @@ if (process.platform === 'win32') {
       }).finally(() => target.close())
     })
 
-    test(`MUST 73: new connections go to the new target, living ones stay with the old one: ${nameOf(pair)}`, async () => {
+    test(`MUST 73: new connections go to the new target, open ones stay with the old one: ${nameOf(pair)}`, async () => {
       const first = await echoTarget()
       const second = await echoTarget()
       await withTunnel({ ...pair, target: first.address }, async (tunnel) => {
@@ -146,12 +146,12 @@ if (process.platform === 'win32') {
         assert.is(first.connections.length, 1)
         assert.is(second.connections.length, 1)
         await app.send('y')
-        await waitFor('the living connection echoes', () => app.received === 2 || app.ended)
+        await waitFor('the open connection echoes', () => app.received === 2 || app.ended)
         assert.is(app.received, 2)
-        // the original loses them here: its client opens another socket
+        // kcptun-libev loses them here: its client opens another socket
         await reload(client, { linger: 60 }, RELOADED)
         await app.send('z')
-        await waitFor('the living connection echoes again', () => app.received === 3 || app.ended)
+        await waitFor('the open connection echoes again', () => app.received === 3 || app.ended)
         assert.is(app.received, 3)
         app.destroy()
       }).finally(async () => {
@@ -160,7 +160,7 @@ if (process.platform === 'win32') {
       })
     })
 
-    test(`a server that moves to another port on SIGHUP, and a client that is told: ${nameOf(pair)}`, async () => {
+    test(`a server moves to another port on SIGHUP, and a client follows on its own: ${nameOf(pair)}`, async () => {
       const target = await echoTarget()
       const port = await freePort()
       await withTunnel({ ...pair, target: target.address }, async (tunnel) => {

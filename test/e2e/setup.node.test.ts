@@ -1,7 +1,7 @@
 // time limit: 120 s
 /**
- * The first steps of a new user: `init`, `check`, the commands that `init` printed, `doctor`, a transfer. Everything on this machine,
- * through a shell, as printed.
+ * The setup of a tunnel by a new user: `init`, `check`, the commands that `init` prints, `doctor`, a transfer.
+ * Everything on this machine, through a shell, as printed.
  */
 
 import { type ChildProcess, spawn } from 'node:child_process'
@@ -27,14 +27,14 @@ process.on('exit', () => {
   for (const child of living) child.kill('SIGKILL')
 })
 
-/** A command line that runs until it is stopped. */
+/** A command that runs until it is stopped. */
 interface Service {
   log(): string
-  /** SIGTERM; the exit status. */
+  /** Sends SIGTERM and returns the exit status. */
   stop(): Promise<number | null>
 }
 
-/** Runs a line of a shell, in the directory where `init` ran. */
+/** Runs a shell command in the directory where `init` ran. */
 function shell(line: string): { child: ChildProcess; log(): string; ended: Promise<number | null> } {
   const child = spawn('/bin/sh', ['-c', line], { cwd: projectRoot, stdio: ['pipe', 'pipe', 'pipe'] })
   living.add(child)
@@ -70,12 +70,12 @@ async function startService(line: string): Promise<Service> {
   }
 }
 
-/** What `init` wrote and printed. */
+/** The files and the output of `init`. */
 interface Setup {
   readonly program: Program
   readonly dir: string
   readonly listenPort: number
-  /** The printed line that starts an end. */
+  /** The printed command that starts an endpoint. */
   readonly command: Readonly<Record<'server' | 'client', string>>
   readonly config: Readonly<Record<'server' | 'client', Record<string, unknown>>>
 }
@@ -134,7 +134,7 @@ async function transfer({ listenPort, config }: Setup): Promise<void> {
   }
 }
 
-/** Both ends are well, by their own configurations. */
+/** Asserts that the doctor finds both endpoints healthy. */
 async function examine({ program, dir }: Setup): Promise<void> {
   for (const end of ['server', 'client']) {
     const { code, stdout } = await run(program, ['doctor', '-c', join(dir, `${end}.json`), '--json', '--seconds', '1'])
@@ -143,7 +143,7 @@ async function examine({ program, dir }: Setup): Promise<void> {
 }
 
 for (const program of RUNTIMES) {
-  test(`init, check, the two printed commands and doctor make a tunnel: ${program}`, async () => {
+  test(`init, check, the two printed commands and doctor set up a tunnel: ${program}`, async () => {
     const dir = mkdtempSync(join(tmpdir(), 'kcptun-wasm-'))
     const target = await echoTarget()
     const services: Service[] = []
@@ -162,7 +162,7 @@ for (const program of RUNTIMES) {
     }
   })
 
-  const asks = `init asks on a terminal for what no flag tells: ${program}`
+  const asks = `init prompts on a terminal for missing flags: ${program}`
   if (process.platform !== 'linux' || !existsSync('/usr/bin/script')) {
     skip(test, asks, 'needs /usr/bin/script of util-linux for a terminal')
     continue

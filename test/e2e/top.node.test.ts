@@ -1,5 +1,8 @@
 // time limit: 120 s
-/** `kcptun-wasm top` in a real terminal, which tmux is: what it shows, that it follows keys and sizes, and gives the terminal back. */
+/**
+ * `kcptun-wasm top` in a real terminal (tmux): it shows the tunnel, follows keys and resizing, and restores the
+ * terminal.
+ */
 import { spawnSync } from 'node:child_process'
 import { createServer } from 'node:http'
 import { suite } from 'uvu'
@@ -13,7 +16,7 @@ import { skip } from '../skip.ts'
 
 const test = suite('top')
 
-/** A tmux server of its own with one window that runs a shell. */
+/** A separate tmux server with one window that runs a shell. */
 class Terminal {
   readonly #socket = `kcptun-wasm-test-${process.pid}-${Math.random().toString(36).slice(2)}`
 
@@ -46,12 +49,12 @@ class Terminal {
     return this.#tmux('capture-pane', '-p')
   }
 
-  /** Whether the alternate screen is on, the cursor shown, lines broken by themselves. */
+  /** Whether the alternate screen is on, the cursor visible, and automatic line wrap on. */
   flags(): string {
     return this.#tmux('display-message', '-p', '#{alternate_on} #{cursor_flag} #{wrap_flag}').trim()
   }
 
-  /** Process id of what runs in the shell. */
+  /** Process ID of the program running in the shell. */
   child(): number {
     const shell = this.#tmux('display-message', '-p', '#{pane_pid}').trim()
     return Number(spawnSync('ps', ['-o', 'pid=', '--ppid', shell], { encoding: 'utf8' }).stdout.trim())
@@ -72,7 +75,7 @@ class Terminal {
 }
 
 const IN_USE = '1 0 0'
-const GIVEN_BACK = '0 1 1'
+const RESTORED = '0 1 1'
 
 async function watch(program: Program): Promise<void> {
   const target = await echoTarget()
@@ -100,14 +103,14 @@ async function watch(program: Program): Promise<void> {
       await terminal.shows(/, from #2/)
       await terminal.shows(/sort order: rtt/)
       terminal.key('q')
-      await waitFor('the terminal is given back', () => terminal.flags() === GIVEN_BACK)
+      await waitFor('the terminal is restored', () => terminal.flags() === RESTORED)
       terminal.type('echo "it was $?"\n')
       await terminal.shows(/^it was 0/m)
 
       terminal.type(`${command}\n`)
       await waitFor('top runs again', () => terminal.flags() === IN_USE)
       process.kill(terminal.child(), 'SIGTERM')
-      await waitFor('the terminal is given back on a signal', () => terminal.flags() === GIVEN_BACK)
+      await waitFor('the terminal is restored after a signal', () => terminal.flags() === RESTORED)
       terminal.type('stty -a | tr " " "\\n" | grep -x -e -icanon -e icanon\n')
       await terminal.shows(/^icanon/m)
     } finally {
@@ -125,7 +128,7 @@ async function watch(program: Program): Promise<void> {
 
 const names = RUNTIMES.map((program) => ({
   program,
-  name: `a terminal shows the tunnel and is given back: ${program}`,
+  name: `the terminal shows the tunnel and is restored: ${program}`,
 }))
 const tmux = spawnSync('tmux', ['-V']).status === 0
 for (const { program, name } of names) {
@@ -133,7 +136,7 @@ for (const { program, name } of names) {
   else skip(test, name, 'there is no tmux')
 }
 
-test('a token is sent where one is wanted, and asked for where it lacks', async () => {
+test('a configured token is sent, and a missing one is reported', async () => {
   const statistics = JSON.stringify({ version: 1, program: { name: 'kcptun-wasm', mode: 'client' }, health: 'well' })
   const server = createServer((request, response) => {
     response.statusCode = request.headers.authorization === 'Bearer sesame' ? 200 : 401
@@ -155,7 +158,7 @@ test('a token is sent where one is wanted, and asked for where it lacks', async 
   }
 })
 
-test('a program that is not there, and a missing argument, end with status 1', async () => {
+test('an unreachable program and a missing argument exit with status 1', async () => {
   const { code, stderr } = await run('node', ['top', `127.0.0.1:${await freePort()}`])
   assert.is(code, 1)
   assert.match(stderr, /^kcptun-wasm top: no statistics from http:\/\/127\.0\.0\.1:\d+\/stats\.json: ECONNREFUSED\n$/)

@@ -1,5 +1,5 @@
 // time limit: 240 s
-/** A trap of the engine in running programs: the process stays, its ports too, streams are reset, new ones work. */
+/** A trap of the engine in running programs: process and ports stay, streams are reset, new connections work. */
 import { existsSync, readFileSync } from 'node:fs'
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
@@ -36,7 +36,7 @@ interface Tunnel {
   readonly target: Target
 }
 
-/** @param more configuration of both ends */
+/** @param more configuration of both endpoints */
 async function openTunnel(pair: { server: Program; client: Program }, more: Config = {}): Promise<Tunnel> {
   const target = await echoTarget()
   opened.push({ stop: () => target.close() })
@@ -51,7 +51,7 @@ async function openTunnel(pair: { server: Program; client: Program }, more: Conf
 const connect = ({ client }: Tunnel): Promise<TcpEnd> =>
   dial('127.0.0.1', Number(String(client.config['listen']).split(':')[1]))
 
-/** A connection that got a word back. */
+/** Opens a connection and waits for an echo. */
 async function connectAndEcho(tunnel: Tunnel): Promise<TcpEnd> {
   const app = await connect(tunnel)
   await app.send('word')
@@ -72,7 +72,7 @@ async function trapsOf(running: Running): Promise<number | undefined> {
 
 for (const pair of MIXED_PAIRS) {
   for (const end of ['server', 'client'] as const) {
-    test(`a trap of the ${end} under load: ${pair.server} server, ${pair.client} client`, async () => {
+    test(`a trap of the ${end} under load resets its connections, and new ones work: ${pair.server} server, ${pair.client} client`, async () => {
       const tunnel = await openTunnel(pair)
       const app = await connectAndEcho(tunnel)
       const idle = await connectAndEcho(tunnel)
@@ -116,7 +116,7 @@ for (const program of RUNTIMES) {
   })
 }
 
-const WORKERS = 'a worker restarts its engine in the same process, connections of the other one stay'
+const WORKERS = 'a worker restarts its engine in the same process, and connections of the other worker survive'
 const childrenOf = (pid: number): number[] =>
   readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8').split(' ').filter(Boolean).map(Number)
 

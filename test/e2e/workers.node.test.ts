@@ -1,5 +1,5 @@
 // time limit: 180 s
-/** Several processes that share the work of one end: `workers`. */
+/** `workers`: several processes that share the work of one endpoint. */
 import { randomBytes } from 'node:crypto'
 import { createSocket, type Socket } from 'node:dgram'
 import { existsSync, readFileSync } from 'node:fs'
@@ -20,7 +20,7 @@ import { dial, echoTarget, patternDigest, type Target, type TcpEnd } from '../..
 import { waitFor, within } from '../../testkit/wait.ts'
 import { skip } from '../skip.ts'
 
-/** Connections of a client: that one worker of two gets none of them by chance is out of the question. */
+/** Connections of a client: enough that both workers get some. */
 const CONNECTIONS = 48
 const BYTES = 4000
 const SOCKETS = 64
@@ -28,14 +28,14 @@ const TIMEOUT_MS = 40_000
 
 const test = suite('workers')
 
-/** Processes that a process started and that still run. */
+/** Running children of a process. */
 function childrenOf(pid: number): number[] {
   const path = `/proc/${pid}/task/${pid}/children`
   if (!existsSync(path)) return []
   return readFileSync(path, 'utf8').split(' ').filter(Boolean).map(Number)
 }
 
-/** A zombie has no command line. */
+/** Whether a process has exited. A zombie has an empty command line. */
 const isGone = (pid: number): boolean =>
   !existsSync(`/proc/${pid}`) || readFileSync(`/proc/${pid}/cmdline`, 'utf8') === ''
 
@@ -43,13 +43,15 @@ function kill(pid: number): void {
   try {
     process.kill(pid, 'SIGKILL')
   } catch {
-    // it is gone
+    // it has exited
   }
 }
 
-/** Numbers of the workers whose lines match. */
-const workersThat = (running: Running, says: string): Set<string> =>
-  new Set([...running.log().matchAll(new RegExp(`\\[worker (\\d+)\\] ${says}`, 'g'))].map(([, number = '']) => number))
+/** Numbers of the workers with a matching log line. */
+const workersLogging = (running: Running, pattern: string): Set<string> =>
+  new Set(
+    [...running.log().matchAll(new RegExp(`\\[worker (\\d+)\\] ${pattern}`, 'g'))].map(([, number = '']) => number),
+  )
 
 async function json(running: Running): Promise<{ workers: unknown; counters: Record<string, number>; sessions: [] }> {
   const { http_listen } = running.config
@@ -87,7 +89,7 @@ async function openTarget(): Promise<Target> {
 
 const portOf = (client: Running): number => Number(String(client.config['listen']).split(':')[1])
 
-/** Opens connections and sees each get its own bytes back; they stay open. */
+/** Opens connections, verifies that each gets its own bytes back, and leaves them open. */
 async function echoes(client: Running, count: number): Promise<TcpEnd[]> {
   const apps = await Promise.all(Array.from({ length: count }, () => dial('127.0.0.1', portOf(client))))
   await Promise.all(apps.map((app, i) => app.pour(BYTES, i)))
@@ -101,14 +103,14 @@ async function echoes(client: Running, count: number): Promise<TcpEnd[]> {
 }
 
 const NAMES = {
-  shares: 'the kernel deals peers out to all workers of a server, each always to the same one',
-  tunnel: 'connections land on several workers, get their own bytes back, and are summed in the stats',
-  killed: 'a worker that is killed comes back, connections of the others go on, and totals do not go back',
-  stops: 'a stop leaves no process, also when the first one is killed',
-  reload: 'a reload reaches every worker, and says what must wait for a restart',
-  refused: 'a reload that workers cannot carry out changes none of them, nor the log',
-  user: 'workers run as the user that the first process becomes, and so do their successors',
-  fails: 'a start that fails in a worker ends with status 1, its message, and no process',
+  shares: 'the kernel distributes peers over all workers of a server, each always to the same one',
+  tunnel: 'connections are spread over several workers, get their own bytes back, and are summed in the stats',
+  killed: 'a killed worker is restarted, connections of the others survive, and totals do not decrease',
+  stops: 'a stop leaves no process, even when the first one is killed',
+  reload: 'a reload reaches every worker and reports changes that need a restart',
+  refused: 'a reload that workers cannot apply changes neither workers nor log',
+  user: 'workers and their replacements run as the user that the first process switches to',
+  fails: 'a start that fails in a worker exits with status 1 and its message, and leaves no process',
 }
 
 if (process.platform !== 'linux' || !existsSync(`/proc/self/task/${process.pid}/children`)) {
@@ -123,12 +125,12 @@ if (process.platform !== 'linux' || !existsSync(`/proc/self/task/${process.pid}/
         for (let i = 0; i < SOCKETS; i++) {
           const socket = createSocket('udp4')
           sockets.push(socket)
-          // each worker tells of the first strange datagram at once
+          // each worker logs its first unauthenticated datagram at once
           for (let n = 0; n < 3; n++) socket.send(randomBytes(100), port, '127.0.0.1')
         }
         await waitFor(
-          'every worker got strange datagrams',
-          () => workersThat(server, '.*packet').size === 3,
+          'every worker received unauthenticated datagrams',
+          () => workersLogging(server, '.*packet').size === 3,
           TIMEOUT_MS,
           () => server.log(),
         )
@@ -161,7 +163,7 @@ if (process.platform !== 'linux' || !existsSync(`/proc/self/task/${process.pid}/
       const target = await openTarget()
       const client = await startClient(program, await startServer(program, target.address), { workers: 2 })
       const apps = await echoes(client, 4)
-      // no address of this machine (RFC 5737)
+      // not an address of this machine (RFC 5737)
       client.reload({ kcp_bind: '203.0.113.9:0', loglevel: 3 })
       await waitFor('refused', () => /reload failed.*EADDRNOTAVAIL/.test(client.log()), TIMEOUT_MS, client.log)
       client.reload({})
@@ -218,7 +220,7 @@ if (process.platform !== 'linux' || !existsSync(`/proc/self/task/${process.pid}/
       const server = await startServer(pair.server, target.address, { workers: 2 })
       const client = await startClient(pair.client, server, { workers: 2 })
       const apps = await echoes(client, CONNECTIONS)
-      assert.is(workersThat(client, '.*session opened').size, 2, 'workers of the client with sessions')
+      assert.is(workersLogging(client, '.*session opened').size, 2, 'workers of the client with sessions')
       for (const end of [server, client]) {
         const { counters, sessions, workers } = await json(end)
         assert.equal(workers, { serving: 2, restarts: 0 })
@@ -255,13 +257,13 @@ if (process.platform !== 'linux' || !existsSync(`/proc/self/task/${process.pid}/
       assert.ok(left.length > 0 && left.length < CONNECTIONS, `${left.length} are left`)
       await Promise.all(left.map((app) => app.send('x')))
       const answered = (): boolean => left.every(({ received }) => received === BYTES + 1)
-      await waitFor('those of the other one go on', answered, TIMEOUT_MS, client.log)
+      await waitFor('connections of the other worker survive', answered, TIMEOUT_MS, client.log)
       const after = await json(client)
       assert.equal(after.workers, { serving: 2, restarts: 1 })
       assert.ok((after.counters['tcp_read_bytes'] ?? 0) >= (before.counters['tcp_read_bytes'] ?? 0), 'totals')
-      assert.ok(after.sessions.length <= left.length, 'sessions that are gone are not counted')
+      assert.ok(after.sessions.length <= left.length, 'ended sessions are not counted')
 
-      // the server's workers: their sockets stay, so whoever belongs to the other one does not notice
+      // the server's workers: their sockets stay, so peers of the other one are not affected
       kill(childrenOf(server.pid)[0] ?? -1)
       kill(childrenOf(server.pid)[1] ?? -1)
       const served = (): boolean => (server.log().match(/serves again/g)?.length ?? 0) === 2

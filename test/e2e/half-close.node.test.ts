@@ -1,5 +1,5 @@
 // time limit: 240 s
-/** Ends of connections in every order, with and without data under way, on a good and on a bad link. */
+/** Termination of connections in every order, with and without data in flight, on a good and on a lossy link. */
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
 import { MIXED_PAIRS } from '../../testkit/pairs.ts'
@@ -28,7 +28,7 @@ async function assertEnding(what: string, end: TcpEnd, size: number, seed: numbe
   assert.is(ending.sha256, patternDigest(size, seed), what)
 }
 
-/** Neither end of the tunnel keeps an open session. */
+/** Asserts that neither endpoint keeps an open session. */
 async function assertNoSession(tunnel: Tunnel): Promise<void> {
   for (const end of ['server', 'client'] as const) {
     await waitFor(
@@ -44,11 +44,11 @@ async function assertNoSession(tunnel: Tunnel): Promise<void> {
 }
 
 const scenarios: Record<string, Scenario> = {
-  'the application ends first, the answer comes after': (tunnel, target) => answerAfterEnd(tunnel, target, BYTES, 1),
+  'the application ends first, the response follows': (tunnel, target) => answerAfterEnd(tunnel, target, BYTES, 1),
 
-  'the target ends first, the upload comes after': (tunnel, target) => uploadAfterEnd(tunnel, target, BYTES, 2),
+  'the target ends first, the upload follows': (tunnel, target) => uploadAfterEnd(tunnel, target, BYTES, 2),
 
-  'both end at once with data under way': async (tunnel, target) => {
+  'both end at once with data in flight': async (tunnel, target) => {
     const accepted = target.serve((end) => void end.pour(BYTES, 3).then(() => end.finish()))
     const app = await tunnel.dial()
     await app.pour(BYTES, 4)
@@ -57,7 +57,7 @@ const scenarios: Record<string, Scenario> = {
     await Promise.all([assertEnding('at the application', app, BYTES, 3), assertEnding('at the target', end, BYTES, 4)])
   },
 
-  'the application ends without a byte': async (tunnel, target) => {
+  'the application ends without sending': async (tunnel, target) => {
     const accepted = target.serve((end) => end.socket.once('end', () => void end.send('bye').then(() => end.finish())))
     const app = await tunnel.dial()
     app.finish()
@@ -68,7 +68,7 @@ const scenarios: Record<string, Scenario> = {
     assert.is(ending.kind, 'fin')
   },
 
-  'the target ends without a byte': async (tunnel, target) => {
+  'the target ends without sending': async (tunnel, target) => {
     const accepted = target.serve((end) => end.finish())
     const app = await tunnel.dial()
     await assertEnding('at the application', app, 0, 0)
@@ -82,7 +82,7 @@ const scenarios: Record<string, Scenario> = {
   'the application resets in the middle of a download': async (tunnel, target) => {
     const accepted = target.serve((end) => void end.pour(50 << 20, 5).then(() => end.finish()))
     const app = await tunnel.dial()
-    await waitFor('the download is under way', () => app.received > BYTES, TIMEOUT_MS)
+    await waitFor('the download is in progress', () => app.received > BYTES, TIMEOUT_MS)
     app.reset()
     const end = await accepted
     const ending = await within('the end at the target', TIMEOUT_MS, end.ending)
@@ -95,7 +95,7 @@ const scenarios: Record<string, Scenario> = {
     const app = await tunnel.dial()
     const poured = app.pour(50 << 20, 6)
     const end = await within('the target to be dialled', TIMEOUT_MS, accepted)
-    await waitFor('the upload is under way', () => end.received > BYTES, TIMEOUT_MS)
+    await waitFor('the upload is in progress', () => end.received > BYTES, TIMEOUT_MS)
     end.reset()
     const ending = await within('the end at the application', TIMEOUT_MS, app.ending)
     assert.is(ending.bytes, 0)
@@ -104,11 +104,11 @@ const scenarios: Record<string, Scenario> = {
   },
 }
 
-const test = suite('ends of connections')
+const test = suite('termination of connections')
 
 for (const pair of MIXED_PAIRS) {
   for (const [linkName, link] of Object.entries(LINKS)) {
-    test(`MUST 34, 35, 36: every order of ends with ${linkName}: ${nameOf(pair)}`, async () => {
+    test(`MUST 34, 35, 36: every order of termination with ${linkName}: ${nameOf(pair)}`, async () => {
       const target = await scriptedTarget()
       await withTunnel({ ...pair, link, target: target.address }, async (tunnel) => {
         for (const [name, scenario] of Object.entries(scenarios)) {

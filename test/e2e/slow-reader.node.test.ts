@@ -1,5 +1,5 @@
 // time limit: 180 s
-/** Readers slower than the tunnel: everything arrives however long it takes, and nobody buffers without bound. */
+/** Readers slower than the tunnel: everything arrives, however long it takes, and buffering is bounded. */
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
 import type { Pair } from '../../testkit/pairs.ts'
@@ -9,15 +9,15 @@ import { dial, listen, patternDigest } from '../../testkit/tcp.ts'
 import { nameOf, withTunnel } from '../../testkit/tunnel.ts'
 import { waitFor, within } from '../../testkit/wait.ts'
 
-/** The smallest value the configuration takes. */
+/** The minimum of the configuration key. */
 const LINGER_S = 5
-/** More than all buffers of kernel and programs hold, so that much is under way when the sender has finished. */
+/** More than all buffers of kernels and programs hold, so that much is in flight when the sender has finished. */
 const SLOW_BYTES = 10 << 20
-/** Reading all of it takes four times `linger`. */
+/** Reading everything takes four times `linger`. */
 const SLOW_RATE = SLOW_BYTES / (4 * LINGER_S)
 const SLOW_TIMEOUT_MS = 100_000
 const STUCK_BYTES = 48 << 20
-/** A sender that made no progress for this time is stopped by back-pressure. */
+/** A sender without progress for this time is stopped by back-pressure. */
 const STUCK_MS = 3000
 
 const test = suite('slow readers')
@@ -28,11 +28,11 @@ function assertWhole(what: string, ending: Ending, seed: number): void {
   assert.is(ending.kind, 'fin', `${what}: ${ending.code}`)
 }
 
-/** One upload to a slow target and one download to a slow application, side by side. */
+/** An upload to a slow target and a download to a slow application, concurrently. */
 async function bothWays(pair: Pair): Promise<void> {
   const target = await listen(
     (end) => {
-      // The first connection uploads slowly into the target, the second one downloads from it.
+      // The first connection uploads to the slow target, the second one downloads from it.
       if (target.connections.length === 1) end.socket.once('end', () => end.finish())
       else void end.pour(SLOW_BYTES, 2).then(() => end.finish())
     },
@@ -59,12 +59,12 @@ async function bothWays(pair: Pair): Promise<void> {
   }).finally(() => target.close())
 }
 
-test('transfers to slow readers end clean and whole, long after linger', async () => {
+test('transfers to slow readers complete whole and clean, long after linger', async () => {
   await Promise.all(MIXED_PAIRS.map(bothWays))
 })
 
 for (const pair of MIXED_PAIRS) {
-  test(`MUST 40: a target that reads nothing stops the sender, then gets everything: ${nameOf(pair)}`, async () => {
+  test(`MUST 40: a target that does not read stops the sender, then receives everything: ${nameOf(pair)}`, async () => {
     const target = await listen(({ socket }) => {
       socket.pause()
       socket.once('end', () => socket.end())
@@ -84,7 +84,7 @@ for (const pair of MIXED_PAIRS) {
         },
         60_000,
       )
-      assert.ok(written < STUCK_BYTES, `${written} bytes were taken though nobody reads`)
+      assert.ok(written < STUCK_BYTES, `${written} bytes were accepted without a reader`)
       const end = await target.connection(0)
       end.socket.resume()
       assert.is(await within('the sender', SLOW_TIMEOUT_MS, poured), STUCK_BYTES)

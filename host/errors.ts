@@ -1,18 +1,18 @@
 /**
- * Errors of the host: what a bad configuration raises, what a missing facility raises, and the parts of an error that
- * messages and decisions need.
+ * Errors of the host: configuration errors, missing facilities, failed system calls, and helpers to read an error's
+ * message and code.
  */
 
-/** Stands for the value of a secret key (psk, password). */
+/** Placeholder for the value of a secret key (psk, password). */
 export const HIDDEN = '(hidden)'
 
-/** Longer values are cut in messages, in characters. */
+/** Longest value in a message, in characters; longer ones are truncated. */
 const VALUE_SHOWN_CHARS = 80
 
 /**
- * The error that a bad configuration raises. Its message names key, value and reason: callers print it as it is,
- * without a stack trace, and exit with status 1. Values of secret keys never get in here; pass HIDDEN instead.
- * `key` is dotted (`kcp.mtu`), or '' when the whole file is meant; `value` is the text to show, '' for none.
+ * A configuration error. The message names key, value and reason: callers print it unchanged, without a stack trace,
+ * and exit with status 1. It must not contain the value of a secret key; pass HIDDEN instead.
+ * `key` is dotted (`kcp.mtu`), or '' for the whole file; `value` is the text to show, '' for none.
  */
 export class ConfigError extends Error {
   readonly key: string
@@ -30,12 +30,12 @@ export class ConfigError extends Error {
   }
 }
 
-/** A string value as it is shown in messages: quoted, control characters escaped. */
+/** Formats a string value for messages: quoted, control characters escaped. */
 export function quote(text: string): string {
   return JSON.stringify(text)
 }
 
-/** Why a facility that this program could use is not available. The message is meant for the user. */
+/** An optional facility is not available. The message gives the reason and is meant for the user. */
 export class NotAvailable extends Error {
   override readonly name = 'NotAvailable'
 }
@@ -46,7 +46,7 @@ export interface SystemError extends Error {
   syscall?: string | undefined
 }
 
-/** The error of a failed system call, worded as the runtimes do. */
+/** Creates the error of a failed system call, in the runtimes' wording. */
 export function systemError(code: string, message: string, syscall?: string): SystemError {
   const error: SystemError = new Error(`${code}: ${message}`)
   error.code = code
@@ -54,24 +54,24 @@ export function systemError(code: string, message: string, syscall?: string): Sy
   return error
 }
 
-/** Anything thrown or reported, as an Error. */
+/** Converts any thrown or reported value to an Error. */
 export function toError(reason: unknown): SystemError {
   return reason instanceof Error ? reason : new Error(String(reason))
 }
 
-/** The message of anything thrown. */
+/** Message of any thrown value. */
 export const messageOf = (reason: unknown): string => (reason instanceof Error ? reason.message : String(reason))
 
-/** The code of a system error, '' for anything else. */
+/** Code of a system error, '' for anything else. */
 export const codeOf = (reason: unknown): string =>
   reason instanceof Error && 'code' in reason && typeof reason.code === 'string' ? reason.code : ''
 
-/** A start that failed for a reason outside the configuration: a name, a port. The message is meant for the user. */
+/** A start failed for a reason outside the configuration: a name, a port. The message is meant for the user. */
 export class StartError extends Error {
   override readonly name = 'StartError'
 }
 
-/** Runs one step of the start; its failure names the step. */
+/** Runs one step of the start; its error names the step. */
 export async function step<Result>(what: string, action: () => Promise<Result>): Promise<Result> {
   try {
     return await action()

@@ -1,16 +1,16 @@
 /**
- * Numbers and times as kcptun-libev prints them, in log lines and in /stats (protocol.md 10.6, 11.2). Pure
- * functions of their arguments, but for the local time zone. Addresses are in `address.ts`.
+ * Formats numbers and times as kcptun-libev does, for log lines and /stats (protocol.md 10.6, 11.2). Pure functions,
+ * except that they read the local time zone. Addresses are formatted in `address.ts`.
  */
 
 const BYTE_UNITS = ['B', 'KiB', 'MiB', 'GiB', 'TiB', 'PiB', 'EiB', 'ZiB', 'YiB'] as const
-/** The next unit begins at twice its size: 2048 bytes are 2.00KiB, 2047 are 2047B. */
+/** A unit is used from twice its size on: 2048 bytes are 2.00KiB, 2047 are 2047B. */
 const BYTE_UNIT_SWITCH = 2048
 
 const NS_PER_MS = 1e6
 const MINUTES_PER_HOUR = 60
 
-/** Fixed decimals, ties to even as C's printf does it (toFixed rounds ties up). */
+/** Fixed decimals, ties to even like C's printf (toFixed rounds ties up). */
 function fixed(value: number, decimals: number): string {
   const scale = 10 ** decimals
   const scaled = value * scale
@@ -21,7 +21,7 @@ function fixed(value: number, decimals: number): string {
 
 const two = (value: number) => String(value).padStart(2, '0')
 
-/** A byte amount, protocol.md 11.2: 0 is `0`, 1864 is `1864B`, 2048 is `2.00KiB`. Fractions (rates) are allowed. */
+/** Formats bytes (protocol.md 11.2): 0 is `0`, 1864 is `1864B`, 2048 is `2.00KiB`. Fractions (rates) are allowed. */
 export function formatBytes(bytes: number): string {
   if (bytes === 0) {
     return '0'
@@ -37,7 +37,7 @@ export function formatBytes(bytes: number): string {
 }
 
 interface DurationRange {
-  /** This range is for durations that stay below it after rounding, in units of the resolution. */
+  /** Exclusive upper limit of the rounded duration, in units of the resolution. */
   readonly limit: number
   /** ns */
   readonly resolution: number
@@ -56,7 +56,7 @@ const clock = (seconds: number) =>
   `${Math.floor(seconds / 3600)}:${two(Math.floor(seconds / 60) % 60)}:${two(seconds % 60)}`
 
 /**
- * Finest first; the first range that still holds the rounded value prints it, so rounding never shows 60.0 or
+ * Finest first. The first range whose limit exceeds the rounded value formats it, so rounding never shows 60.0 or
  * 1000.0.
  */
 const DURATION_RANGES: readonly DurationRange[] = [
@@ -85,7 +85,10 @@ const DURATION_RANGES: readonly DurationRange[] = [
   },
 ]
 
-/** A duration, protocol.md 11.2. @param ms milliseconds with a fraction */
+/**
+ * Formats a duration (protocol.md 11.2).
+ * @param ms milliseconds with a fraction
+ */
 export function formatDuration(ms: number): string {
   const ns = Math.abs(ms) * NS_PER_MS
   for (const range of DURATION_RANGES) {
@@ -111,22 +114,22 @@ function zone(date: Date, separator: string): string {
   return `${sign}${two(Math.floor(minutes / MINUTES_PER_HOUR))}${separator}${two(minutes % MINUTES_PER_HOUR)}`
 }
 
-/** RFC 3339 local time with seconds; the zone is `+hh:mm`, or `Z` when the offset is 0 (protocol.md 10.6). */
+/** RFC 3339 local time with seconds. The zone is `+hh:mm`, or `Z` if the offset is 0 (protocol.md 10.6). */
 export function formatTimestamp(date: Date): string {
   return localTime(date) + (date.getTimezoneOffset() === 0 ? 'Z' : zone(date, ':'))
 }
 
-/** Local time with the zone as `+hhmm`, the `server time` of /stats (protocol.md 11.2). */
+/** Local time with the zone as `+hhmm`: the `server time` of /stats (protocol.md 11.2). */
 export function formatServerTime(date: Date): string {
   return localTime(date) + zone(date, '')
 }
 
-/** A conv as 8 upper-case hex digits. */
+/** Formats a conv as 8 upper-case hex digits. */
 export function formatConv(conv: number): string {
   return (conv >>> 0).toString(16).toUpperCase().padStart(8, '0')
 }
 
-/** Names of the states of a session, by state number (docs/api.md). */
+/** Names of the session states, by state number (docs/api.md). */
 export const SESSION_STATES = ['unknown', 'connect', 'established', 'linger', 'time_wait'] as const
-/** The states of sessions that exist. */
+/** States of existing sessions. */
 export const LIVE_STATES = SESSION_STATES.slice(1)

@@ -1,121 +1,121 @@
 /**
- * Everything the host layer needs from a runtime, and nothing else. `runtime-node` and `runtime-bun` implement it; tests implement it in memory.
+ * The interfaces that the host layer requires from a runtime, and nothing else. `runtime-node` and `runtime-bun`
+ * implement them; tests implement them in memory.
  *
- * Rules that hold for all of it: callbacks never run inside a call into the same object (no re-entrance), except where said; errors
- * are Error objects with a `code` such as ECONNREFUSED; after close() no callback comes.
+ * Common rules: callbacks never run inside a call into the same object (no re-entrance) unless stated otherwise; errors
+ * are Error objects with a `code` such as ECONNREFUSED; no callback runs after close().
  */
 
 import type { SystemError } from './errors.ts'
 import type { SocketAddress } from './net/address.ts'
 
 export interface UdpHandlers {
-  /** One datagram. `data` is only valid during the call. `from` may be the same object for successive datagrams of one peer. */
+  /** One datagram. `data` is only valid during the call. `from` may be the same object for one peer's datagrams. */
   onDatagram(data: Uint8Array, from: SocketAddress): void
-  /** A receive batch of the event loop ended: called soon after the last onDatagram of it. */
+  /** End of a receive batch of the event loop: called soon after its last onDatagram. */
   onBatchEnd(): void
-  /** acquire() returned null before and would succeed now. */
+  /** acquire() succeeds again after it returned null. */
   onWritable(): void
-  /** A send or receive error (ICMP, ENOBUFS, EMSGSIZE, ...). A hint: the socket stays open. */
+  /** A send or receive error (ICMP, ENOBUFS, EMSGSIZE, ...). Informational: the socket stays open. */
   onError(error: SystemError): void
 }
 
 export interface UdpOptions {
   readonly bind: SocketAddress
-  /** connect() the socket: other sources are dropped by the kernel and ICMP errors arrive */
+  /** connect() the socket: the kernel drops datagrams of other sources and reports ICMP errors */
   readonly connect?: SocketAddress
   readonly socketOptions?: SocketOptions | undefined
   /** Default: portable. */
   readonly path?: UdpMode
 }
 
-/** How datagrams get in and out: by the runtime's own socket, by batched system calls of Linux, or by what is best here. */
+/** UDP implementation: the runtime's socket (portable), batched Linux system calls (fast), or the best available. */
 export type UdpMode = 'auto' | 'fast' | 'portable'
 
 /**
- * Socket options that not every runtime and system has. What cannot be applied is reported by `refused`, and the socket opens without it. A reader of
- * /proc/net or `ss -m` sees the effect.
+ * Socket options that not every runtime and system supports. An option that cannot be applied is reported by `refused`
+ * and the socket opens without it. The effect is visible in /proc/net and `ss -m`.
  */
 export interface SocketOptions {
   /** SO_REUSEPORT */
   readonly reuseport: boolean
-  /** SO_SNDBUF and SO_RCVBUF, bytes, 0 = leave alone */
+  /** SO_SNDBUF and SO_RCVBUF in bytes, 0 = system default */
   readonly sndbuf: number
   readonly rcvbuf: number
   /** SO_BINDTODEVICE, empty = none */
   readonly netdev: string
-  /** Descriptor of a socket to adopt, which is bound already and has the options that must be set before. */
+  /** Descriptor of a socket to adopt. It is already bound and has the options that must be set before bind. */
   readonly fd?: number | undefined
-  /** An option is not, or not quite, in force, and why. May come for each socket anew. */
+  /** An option is not, or only partly, in force. May be called for each socket. */
   refused(option: 'reuseport' | 'sndbuf' | 'rcvbuf' | 'netdev', why: string): void
 }
 
 /** One bound UDP socket. */
 export interface UdpSocket {
   readonly local: SocketAddress
-  /** The path taken, for people: `portable (not available: ...)`. */
+  /** Text for users on the mode in use: `portable (not available: ...)`. */
   readonly path?: string
-  /** A buffer of at least 1500 bytes for one outgoing datagram, or null while too many are in flight (onWritable follows). */
+  /** A buffer of at least 1500 bytes for one datagram, or null while too many are in flight (onWritable follows). */
   acquire(): Uint8Array | null
-  /** Queues the first `length` bytes of a buffer from acquire(); ownership goes back to the socket. `to` is ignored when connected. */
+  /** Queues the first `length` bytes of a buffer from acquire() and takes it back. `to` is ignored when connected. */
   send(buffer: Uint8Array, length: number, to: SocketAddress): void
-  /** End of a send batch: everything queued goes to the kernel now. */
+  /** End of a send batch: passes everything queued to the kernel. */
   flush(): void
   close(): void
 }
 
-/** Read at every dial and accept: the owner may change it in place. */
+/** Read at each dial and accept: the owner may change it in place. */
 export interface TcpOptions {
   /** TCP_NODELAY */
   readonly nodelay: boolean
   /** SO_KEEPALIVE */
   readonly keepalive: boolean
-  /** Of listeners, whose connections inherit it, and of dialled connections. `netdev` does not apply. */
+  /** For listeners, whose connections inherit them, and for dialled connections. `netdev` does not apply. */
   readonly socketOptions?: SocketOptions | undefined
 }
 
-/** Where a connection counts the bytes that it holds beside the system. */
+/** Counters of the bytes that connections buffer in the process. */
 export interface QueuedBytes {
-  /** Written to connections, not taken by the system yet. */
+  /** Written to connections, not yet taken by the kernel. */
   toTcp: number
-  /** Read from connections, not taken by the owner yet. */
+  /** Read from connections, not yet taken by the owner. */
   fromTcp: number
-  /** Bytes that one connection may have queued now. */
+  /** Most bytes that one connection may queue at present. */
   readonly queueLimit: number
 }
 
 /** Handlers of one TCP connection; set by the owner before the first event can arrive. */
 export interface TcpHandlers {
-  /** Where the connection counts what it holds beside the system; absent: it is not counted. */
+  /** Where the connection counts its buffered bytes; absent: they are not counted. */
   readonly held?: QueuedBytes
-  /** Bytes from TCP, only valid during the call. No more arrive after pause() until resume(). */
+  /** Bytes from TCP, only valid during the call. None arrive between pause() and resume(). */
   onData(chunk: Uint8Array): void
-  /** The other side sent FIN. Reading ended; writing may go on (half-close). */
+  /** The peer sent FIN. Reading ended; writing may continue (half-close). */
   onEnd(): void
-  /** The socket takes bytes again after write() returned less than it was given. */
+  /** The socket accepts bytes again after a short write(). */
   onDrain(): void
-  /** The socket is gone, once. `error` when it broke (RST, timeout, refused dial), undefined after a clean end of both directions. */
+  /** The socket closed; called once. `error` for RST, timeout or a failed dial; undefined if both directions ended. */
   onClose(error?: SystemError): void
 }
 
-/** One TCP connection with half-close. Starts paused: call resume() to get data. */
+/** One TCP connection with half-close. Starts paused: call resume() to receive data. */
 export interface TcpConnection {
   readonly remote: SocketAddress | undefined
-  /** A buffer of at least 65536 bytes to fill for the next write(). It belongs to the caller until write(). */
+  /** A buffer of at least 65536 bytes to fill for the next write(). The caller owns it until write(). */
   writeBuffer(): Uint8Array
   /**
-   * Writes the first `length` bytes of the buffer got from writeBuffer().
-   * @returns bytes taken (0..length). When it is less than `length`, the caller
-   * keeps the rest and repeats it after onDrain. An adapter that queues inside the runtime takes bytes only while that queue is short
-   * (`QueuedBytes.queueLimit`, at most 256 KiB), so that back-pressure is real, and counts them.
+   * Writes the first `length` bytes of the buffer from writeBuffer(). An adapter that queues inside the runtime counts
+   * the queue and limits it (`QueuedBytes.queueLimit`, at most 256 KiB), so that back-pressure works.
+   * @returns bytes taken (0..length). After a short write the caller keeps the rest and retries after onDrain.
    */
   write(buffer: Uint8Array, length: number): number
   pause(): void
   resume(): void
-  /** Sends FIN after everything written; reading goes on. */
+  /** Sends FIN after everything written; reading continues. */
   end(): void
-  /** Aborts with RST; nothing more is delivered; onClose is not called. */
+  /** Aborts with RST. Nothing more is delivered; onClose is not called. */
   reset(): void
-  /** Closes in the normal way: what was written is flushed, then FIN; reading stops; onClose is not called. */
+  /** Closes gracefully: flushes what was written, then sends FIN. Reading stops; onClose is not called. */
   close(): void
 }
 
@@ -129,21 +129,21 @@ export interface HttpServer {
   close(): void
 }
 
-/** The connection that a request came on. */
+/** The connection of a request. */
 export interface HttpConnection {
-  /** IP address of who asks, as the runtime spells it; undefined when the connection is gone. */
+  /** IP address of the client in the runtime's spelling; undefined if the connection is closed. */
   readonly remote?: string | undefined
-  /** The answer is a stream that lasts: the limit on the life of a connection ends for this one. */
+  /** The response is a long-lived stream: suspends the connection's lifetime limit. */
   hold(): void
-  /** The stream was ended by us: the limit counts again, from now on. */
+  /** The host ended the stream: the lifetime limit applies again from now on. */
   release?(): void
-  /** Closes it at once. */
+  /** Closes the connection immediately. */
   cut(): void
 }
 
 export type HttpHandler = (request: Request, target: string, connection: HttpConnection) => Response | Promise<Response>
 
-/** Changes of the process's identity, as node:process has them. They throw when the system refuses. */
+/** Changes the process's identity; signatures as in node:process. The calls throw if the system refuses. */
 export interface IdentityCalls {
   getuid(): number
   geteuid(): number
@@ -154,43 +154,44 @@ export interface IdentityCalls {
   setuid(user: string | number): void
 }
 
-/** How a program becomes a daemon: it starts itself again, and that process reports to the first one by a pipe. */
+/** Daemon support: the program starts itself again, and the child reports to the parent over a pipe. */
 export interface DaemonCalls {
-  /** In the process that was started by `start`. */
+  /** Whether this process was started by `start`. */
   readonly inside: boolean
   /**
-   * Starts this program again with the same arguments and directory, in a session of its own, without a terminal. `onReport` gets what it writes to
-   * report(); `onEnd` comes when the process is gone, and says how it ended.
+   * Starts this program again with the same arguments and directory, in a new session without a terminal. `onReport`
+   * receives what the child passes to report(); `onEnd` runs when the child is gone, with its exit status as text.
    */
   start(onReport: (text: string) => void, onEnd: (how: string) => void): { readonly pid: number; kill(): void }
-  /** Inside: writes to the pipe. */
+  /** Child: writes to the pipe. */
   report(text: string): void
-  /** Inside: closes the pipe. */
+  /** Child: closes the pipe. */
   reported(): void
 }
 
-/** The end of OperatingSystem.watch: no callback comes after close(). */
+/** Handle of OperatingSystem.watch. No callback runs after close(). */
 export interface Watch {
   close(): void
 }
 
-/** A process that this one started and talks to. */
+/** A child process with a message channel. */
 export interface WorkerProcess {
   readonly pid: number
-  /** `message` is any JSON. One that cannot be delivered is lost: the process is ending. */
+  /** `message` is any JSON. An undeliverable message is lost: the process is ending. */
   send(message: object): void
   kill(signal: 'SIGTERM' | 'SIGKILL'): void
 }
 
-/** How a program runs as several processes: it starts itself again, and hands each the bound socket that it is to serve. */
+/** Multi-process support: the program starts itself again and passes each child the bound socket to serve. */
 export interface WorkerCalls {
-  /** In a process that was started by `start`: its number. */
+  /** Worker: its number; undefined in a process that was not started by `start`. */
   readonly inside: number | undefined
-  /** Inside: the descriptor of the socket. */
+  /** Worker: the descriptor of the socket. */
   readonly socket: number
   /**
-   * Starts this program again with the same arguments and directory. `socket` is a descriptor of this process, which stays open here. `onMessage` gets
-   * what it sends, `onEnd` comes once when the process is gone, and says how it ended.
+   * Starts this program again with the same arguments and directory. `socket` is a descriptor of this process and stays
+   * open here. `onMessage` receives the worker's messages; `onEnd` runs once when the process is gone, with its exit
+   * status as text.
    */
   start(
     number: number,
@@ -198,20 +199,20 @@ export interface WorkerCalls {
     onMessage: (message: unknown) => void,
     onEnd: (how: string) => void,
   ): WorkerProcess
-  /** Inside: sends to the first process; `sent` comes when that is done or impossible. */
+  /** Worker: sends to the first process. `sent` runs when the message is sent or cannot be sent. */
   send(message: object, sent?: () => void): void
-  /** Inside: calls back with what the first process sends, and when that process is gone. */
+  /** Worker: receives messages of the first process; `onGone` runs when that process is gone. */
   receive(onMessage: (message: unknown) => void, onGone: () => void): void
 }
 
 /**
- * libc functions as the runtime's FFI gives them: -1 means failure, with the code in `errno`. Pointers are numbers from
- * `address`. Calls never block here: descriptors are non-blocking.
+ * libc functions as bound by the runtime's FFI. A result of -1 means failure, with the code in `errno`. Pointers are
+ * numbers from `address`. Calls never block: all descriptors are non-blocking.
  */
 export interface Libc {
-  /** Bytes of a pointer. */
+  /** Size of a pointer in bytes. */
   readonly pointerBytes: number
-  /** Where the bytes of a buffer are. Valid while the buffer lives; of a WebAssembly memory until it grows. */
+  /** Memory address of a buffer. Valid while the buffer lives; for WebAssembly memory, until it grows. */
   address(buffer: ArrayBuffer): number
   socket(domain: number, type: number, protocol: number): number
   bind(fd: number, address: number, length: number): number
@@ -225,36 +226,43 @@ export interface Libc {
   recvmmsg(fd: number, messages: number, count: number, flags: number, timeout: number): number
   sendmmsg(fd: number, messages: number, count: number, flags: number): number
   if_nametoindex(name: number): number
-  /** fcntl(2) with a number. */
+  /** fcntl(2) with an integer argument. */
   fcntl(fd: number, command: number, argument: number): number
   close(fd: number): number
   /** CLOCK_MONOTONIC, nanoseconds. */
   monotonic(): bigint
-  /** errno of the call just made. */
+  /** errno of the preceding call. */
   errno(): number
-  /** `EADDRINUSE` for its number. */
+  /** Name of an error number, such as `EADDRINUSE`. */
   errorName(errno: number): string
 }
 
-/** What the operating system offers a service beyond sockets. */
+/** Operating system services other than sockets. */
 export interface OperatingSystem {
   readonly pid: number
-  /** A variable of the environment. */
+  /** An environment variable. */
   env(name: string): string | undefined
-  /** Text of a small system file such as /etc/passwd. @throws Error */
+  /**
+   * Reads a small system text file such as /etc/passwd.
+   * @throws Error
+   */
   readText(path: string): string
-  /** libc by FFI, bound at the first call. @throws NotAvailable saying why there is none */
+  /**
+   * libc by FFI, bound at the first call.
+   * @throws NotAvailable with the reason
+   */
   libc(): Libc
   /**
-   * Calls back whenever a descriptor of syscalls() has something to read, or an error. The callee reads by syscalls() until nothing is left. `first`: a datagram
-   * that the runtime took off the socket already (Bun); it comes before what is read then, and is the callee's. The descriptor stays the caller's: close()
-   * first, then it. A datagram without bytes may be lost. The event loop goes on for as long as it is watched.
+   * Calls back when a descriptor of syscalls() is readable or has an error. The callback reads with syscalls() until
+   * nothing is left. `first` is a datagram that the runtime has already read (Bun); it precedes all others, and the
+   * callback owns it. The caller keeps the descriptor and closes the watch before it. An empty datagram may be lost.
+   * A watch keeps the event loop alive.
    * @throws NotAvailable
    */
   watch(fd: number, onReadable: (first?: Uint8Array) => void): Watch
   /**
-   * A TCP listener on a bound descriptor of syscalls(), which becomes the runtime's. It listens with the backlog of protocol.md 9.2. Of `options` nodelay and
-   * keepalive count. `accept` and `onError` as in Runtime.listenTcp.
+   * Creates a TCP listener on a bound descriptor of syscalls(), which the runtime then owns. Its backlog is that of
+   * protocol.md 9.2. Of `options`, nodelay and keepalive apply. `accept` and `onError` as in Runtime.listenTcp.
    */
   adoptListener(
     fd: number,
@@ -263,15 +271,16 @@ export interface OperatingSystem {
     onError: (error: SystemError) => void,
   ): Promise<TcpListener>
   /**
-   * A TCP connection on a descriptor of syscalls() that connects or is connected; it becomes the runtime's. Its options are left alone, its `remote` is
-   * undefined. Exactly one of onOpen or handlers.onClose(error) comes first, never inside this call.
+   * Creates a TCP connection on a connecting or connected descriptor of syscalls(), which the runtime then owns. Its
+   * options are not changed; its `remote` is undefined. Exactly one of onOpen or handlers.onClose(error) runs first,
+   * never inside this call.
    */
   adoptConnection(fd: number, handlers: TcpHandlers, onOpen: () => void): TcpConnection
-  /** Undefined where users are no numbers (Windows). */
+  /** Undefined where user ids are not numeric (Windows). */
   readonly identity: IdentityCalls | undefined
-  /** Undefined where there are no sessions of processes (Windows). */
+  /** Undefined where process sessions do not exist (Windows). */
   readonly daemon: DaemonCalls | undefined
-  /** Undefined where processes cannot share a port so that each peer sticks to one of them. */
+  /** Undefined where processes cannot share a port with each peer bound to one of them. */
   readonly workers?: WorkerCalls | undefined
 }
 
@@ -283,49 +292,52 @@ export interface TerminalSize {
 
 /** The terminal of a process. */
 export interface Terminal {
-  /** Of standard output. */
+  /** Size of standard output. */
   size(): TerminalSize
-  /** Calls back when the size changed. */
+  /** Calls back when the size changes. */
   onResize(callback: () => void): void
-  /** From now on each key comes at once and is not echoed: what it sends, such as `q` or `\x1b[A`. */
+  /** Enters raw mode: each key is reported at once and not echoed, as its input sequence, such as `q` or `\x1b[A`. */
   onKeys(callback: (keys: string) => void): void
-  /** Keys come as usual again. */
+  /** Leaves raw mode. */
   endKeys(): void
-  /** Calls back when the process ends, for whatever reason it can know of; only synchronous things happen then. */
+  /** Calls back when the process ends, if the runtime can detect it; the callback must be synchronous. */
   onExit(callback: () => void): void
 }
 
-/** What subcommands need that a service does not: files, a terminal, how the program was called. */
+/** Services for subcommands: files, a terminal, and the program's command line. */
 export interface CommandConsole {
-  /** The words that started the program, without its arguments: the runtime as it was typed, and the path of the script. */
+  /** The words that started the program, without its arguments: the runtime as typed, and the path of the script. */
   readonly started: { readonly command: string; readonly script: string }
   readonly directory: string
   /**
-   * Creates a file that only its owner can read. Never overwrites, follows no link; a file that could not be written to its end is removed.
-   * @throws Error, with code EEXIST when the name is taken
+   * Creates a file that only its owner can read. Does not overwrite or follow links. A partly written file is removed.
+   * @throws Error, with code EEXIST if the name exists
    */
   createFile(path: string, text: string): void
   removeFile(path: string): void
-  /** Permission bits; undefined where files have none (Windows). @throws Error, with code ENOENT when nothing has that name */
+  /**
+   * Permission bits; undefined where files have none (Windows).
+   * @throws Error, with code ENOENT if the file does not exist
+   */
   fileMode(path: string): number | undefined
   isTerminal(stream: 'stdin' | 'stdout' | 'stderr'): boolean
-  /** Prints a question to standard error and reads a line of standard input; undefined at its end. */
+  /** Prints a question to standard error and reads a line of standard input; undefined at end of file. */
   ask(question: string): Promise<string | undefined>
 }
 
-/** A callback that is to come: handed back to the clock that made it. */
+/** Handle of a pending callback, for the clock that created it. */
 export type Timer = object
 
-/** Time and the turns of the event loop. Tests implement it in virtual time. */
+/** Time, timers and event loop turns. Tests implement it in virtual time. */
 export interface Clock {
   /** Monotonic milliseconds with a fraction. */
   monotonic(): number
   /** Wall clock, milliseconds since 1970. */
   wall(): number
-  /** Calls back once after `ms`, at most 2^31 - 1. */
+  /** Calls back once after `ms`, which is at most 2^31 - 1. */
   setTimer(callback: () => void, ms: number): Timer
   clearTimer(timer: Timer | undefined): void
-  /** Calls back once, after the I/O events of this turn of the event loop. */
+  /** Calls back once, after the I/O events of the current event loop turn. */
   defer(callback: () => void): Timer
   clearDeferred(timer: Timer | undefined): void
 }
@@ -334,38 +346,41 @@ export interface Runtime {
   readonly name: 'node' | 'bun'
   readonly version: string
   readonly clock: Clock
-  /** All addresses of a host, in getaddrinfo's order (AI_ADDRCONFIG). `host` may be an IP literal. Rejects with an Error that has a code. */
+  /**
+   * All addresses of a host, in getaddrinfo's order (AI_ADDRCONFIG). `host` may be an IP literal. Rejects with an Error
+   * that has a code.
+   */
   resolve(host: string): Promise<readonly Omit<SocketAddress, 'port'>[]>
-  /** Rejects with NotAvailable for a fast path where there is none. */
+  /** Rejects with NotAvailable if mode `fast` is not supported. */
   openUdp(options: UdpOptions, handlers: UdpHandlers): Promise<UdpSocket>
-  /** SO_REUSEADDR is set. `accept` returns the handlers of the new connection, or null to refuse it (it is reset). */
+  /** SO_REUSEADDR is set. `accept` returns the handlers of the new connection, or null to reset it at once. */
   listenTcp(
     address: SocketAddress,
     options: TcpOptions,
     accept: (connection: TcpConnection) => TcpHandlers | null,
     onError: (error: SystemError) => void,
   ): Promise<TcpListener>
-  /** Non-blocking dial. Exactly one of onOpen or handlers.onClose(error) comes first. */
+  /** Non-blocking dial. Exactly one of onOpen or handlers.onClose(error) runs first. */
   dialTcp(address: SocketAddress, options: TcpOptions, handlers: TcpHandlers, onOpen: () => void): TcpConnection
-  /** Milliseconds of CPU time, of user and system, that the process has used. */
+  /** CPU time of the process, user and system, in milliseconds. */
   cpuTime(): number
   /**
-   * Serves a fetch handler (hono's app.fetch), one request per connection, within the limits of protocol.md 11. `target` is the request target as it
-   * stood on the wire: what stands in `request.url` is repaired.
+   * Serves a fetch handler (hono's app.fetch), one request per connection, within the limits of protocol.md 11.
+   * `target` is the request target as received; `request.url` is normalized.
    */
   serveHttp(address: SocketAddress, fetch: HttpHandler): Promise<HttpServer>
   /** Calls back on a termination signal (SIGINT, SIGTERM). */
   onTerminate(callback: (signal: string) => void): void
-  /** Calls back on SIGHUP: the configuration is to be read again. Never on Windows. */
+  /** Calls back on SIGHUP: reload the configuration. Never on Windows. */
   onReload(callback: () => void): void
-  /** Bytes of a file as they are. */
+  /** Reads a file as bytes. */
   readFile(path: string): Promise<Uint8Array>
   /** Writes to standard output or standard error, synchronously as far as the runtime allows. */
   print(stream: 'stdout' | 'stderr', text: string): void
   exit(status: number): never
-  /** Undefined in hosts that are no programs of an operating system. */
+  /** Undefined in hosts that are not operating system processes. */
   readonly os?: OperatingSystem | undefined
-  /** Undefined where there are no subcommands. */
+  /** Undefined in hosts without subcommands. */
   readonly commandConsole?: CommandConsole | undefined
   /** Undefined in hosts without standard streams. */
   readonly terminal?: Terminal | undefined

@@ -1,16 +1,16 @@
 /**
- * Views into the engine's memory, made once and used again. A view costs more than copying a datagram, and garbage besides, while the engine's
- * blocks come back at the same addresses.
+ * A cache of views into the engine's memory. Creating a view costs more than copying a datagram and produces garbage,
+ * while the engine's blocks recur at the same addresses.
  */
 
-/** log2 of the views kept. */
+/** log2 of the number of cached views. */
 const TABLE_BITS = 12
-/** Spreads addresses that lie at regular distances over the table (Knuth, The Art of Computer Programming, 6.4). */
+/** Spreads addresses at regular distances over the table (Knuth, The Art of Computer Programming, 6.4). */
 const GOLDEN_RATIO = 0x9e3779b1
 
 /**
- * Views of one length over one memory at a time, found by where they start. They are as long as the longest copy: to copy some bytes more costs
- * less than a view for each length, so the receiver needs room for them.
+ * Views of one length over one memory, keyed by start address. Their length is that of the longest copy: copying a few
+ * more bytes costs less than a view for each length, so the destination needs room for them.
  */
 export class StartViews {
   readonly #length: number
@@ -23,7 +23,7 @@ export class StartViews {
     this.#length = length
   }
 
-  /** `length` bytes of `memory` from `start` on, less at its end. The view is valid until the memory grows. */
+  /** `length` bytes of `memory` from `start` on, fewer at its end. The view is valid until the memory grows. */
   at(memory: Uint8Array, start: number): Uint8Array {
     if (memory !== this.#memory) {
       this.clear()
@@ -38,7 +38,7 @@ export class StartViews {
     return made
   }
 
-  /** Lets go of the memory. */
+  /** Releases the memory. */
   clear(): void {
     if (this.#memory === undefined) return
     this.#memory = undefined

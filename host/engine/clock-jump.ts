@@ -1,20 +1,20 @@
 /**
- * Notices that the wall clock moved against the monotonic one: the machine may have been suspended, restored from a
- * snapshot, or cloned, and a clone goes on with the same nonces. A best effort: a clone whose clock is not corrected
- * is not detected. An administrator who sets the clock looks the same, which costs a little entropy.
+ * Detects jumps of the wall clock relative to the monotonic clock: the machine may have been suspended, restored from a
+ * snapshot, or cloned, and a clone continues with the same nonces. Best effort: a clone whose clock is not corrected is
+ * not detected. Setting the clock by hand is also detected, which costs a little entropy.
  */
 
 import type { Clock } from '../runtime.ts'
 
-/** Least time between two looks, ms. */
+/** Minimum interval between two checks, ms. */
 const LOOK_MS = 1000
-/** A difference that is no jitter of two readings, ms. */
+/** Difference above the jitter of two clock readings, ms. */
 const JUMP_MS = 500
 
 export class ClockJump {
   readonly #clock: Pick<Clock, 'monotonic' | 'wall'>
   #lookedAt: number
-  /** Wall clock less monotonic clock at the last look, ms. */
+  /** Wall clock minus monotonic clock at the last check, ms. */
   #offset: number
 
   constructor(clock: Pick<Clock, 'monotonic' | 'wall'>) {
@@ -24,8 +24,8 @@ export class ClockJump {
   }
 
   /**
-   * To be called at wake-ups; looks at most once a second.
-   * @returns ms that the wall clock jumped since the last look, 0 for none
+   * Call at wake-ups; checks at most once a second.
+   * @returns ms that the wall clock jumped since the last check, 0 for none
    */
   look(): number {
     const at = this.#clock.monotonic()

@@ -1,6 +1,6 @@
 /**
- * The engine's config block for a configuration (docs/abi.md, "Config block"). Ranges are checked by the schema before
- * and by the engine after.
+ * Builds the engine's config block from a configuration (docs/abi.md, "Config block"). The schema checks ranges before,
+ * the engine after.
  */
 
 import { type Config, type KcpConfig, MODE_SERVER } from '../config/config.ts'
@@ -8,10 +8,10 @@ import { kcpMtu } from '../config/mtu.ts'
 import type { Aead } from '../crypto/aead.ts'
 import { type CoreConfig, KCP_FIELDS, type KcpField, NonceStrategy } from './core.ts'
 
-/** Nonces the replay filter remembers at least (protocol.md 3.6). */
+/** Minimum number of nonces kept by the replay filter (protocol.md 3.6). */
 const REPLAY_CAPACITY_SERVER = 1 << 20
 const REPLAY_CAPACITY_CLIENT = 1 << 14
-/** Sessions that are not answered, or that sent no DIAL: a flood of them leaves room for the others. */
+/** Maximum number of sessions without an answer or a DIAL, so that a flood leaves room for others. */
 const MAX_HALF_OPEN = 16384
 const MIB_BYTES = 1 << 20
 
@@ -21,7 +21,7 @@ const NONCE_STRATEGIES = {
   counter: NonceStrategy.COUNTER,
 } as const
 
-/** What the user set of KCP's parameters. */
+/** KCP parameters set by the user. */
 function kcpFields(kcp: KcpConfig): Partial<Record<KcpField, number>> {
   const fields: Partial<Record<KcpField, number>> = {}
   for (const name of KCP_FIELDS) {
@@ -31,7 +31,7 @@ function kcpFields(kcp: KcpConfig): Partial<Record<KcpField, number>> {
   return fields
 }
 
-/** The config block. `family` is that of the packets on the network (protocol.md 4). */
+/** Builds the config block. `family` is the IP family on the network (protocol.md 4). */
 export function coreConfig(config: Config, aead: Aead | undefined, family: 4 | 6): CoreConfig {
   const { kcp } = config
   const server = (config.mode & MODE_SERVER) !== 0

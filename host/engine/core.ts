@@ -1,8 +1,8 @@
 /**
- * The engine's module: instantiation, its typed exports, and views over its memory. Names and numbers are abi.ts.
+ * Instantiates the engine's module; typed exports and views over its memory. Constants are in abi.ts.
  *
- * Other hosts use this file alone (it is the package's library entry). It leaves the loop that drives the engine to
- * driver/, and everything about sockets and ciphers to others.
+ * Other hosts use only this file (it is the package's library entry). The loop that drives the engine is in driver/;
+ * sockets and ciphers are elsewhere.
  */
 import base64 from 'kcptun-core-wasm'
 import {
@@ -22,14 +22,14 @@ import {
 
 export * from './abi.ts'
 
-/** Longest datagram that is looked at, bytes (protocol.md 3.5). */
+/** Longest datagram that is processed, bytes (protocol.md 3.5). */
 export const DATAGRAM_MAX = MAX_DATAGRAM_BYTES
-/** `last_received_age` before the first datagram. */
+/** Value of `last_received_age` before the first datagram. */
 export const NEVER_RECEIVED = 0xffff_ffff_ffff_ffffn
 
 let embedded: WebAssembly.Module | undefined
 
-/** Bytes of base64 text. */
+/** Decodes base64 text. */
 function decodeBase64(text: string): Uint8Array<ArrayBuffer> {
   const binary = atob(text)
   const bytes = new Uint8Array(binary.length)
@@ -44,9 +44,9 @@ function isCoreExports(exports: object): exports is CoreExports {
 }
 
 /**
- * A fresh instance of the engine, compiled and started synchronously. One instance is one endpoint.
- * @param bytes the module; without it the one that is built into this package
- * @throws Error when an export is missing or the ABI version is another one
+ * Compiles and starts a new instance of the engine, synchronously. One instance is one endpoint.
+ * @param bytes the module; default: the module built into this package
+ * @throws Error if an export is missing or the ABI version differs
  */
 export function instantiate(bytes?: Uint8Array<ArrayBuffer>): CoreExports {
   let module: WebAssembly.Module
@@ -63,8 +63,8 @@ export function instantiate(bytes?: Uint8Array<ArrayBuffer>): CoreExports {
 }
 
 /**
- * The engine's exports with views over its memory and the constant addresses, in u32 words where the structure is made
- * of words. `refresh()` must follow every call after which memory is read: the engine may have grown it.
+ * The engine's exports with views over its memory and its constant addresses, in u32 words for structures made of
+ * words. Call `refresh()` after each engine call before reading memory: the engine may have grown it.
  */
 export class Core {
   readonly calls: CoreExports
@@ -101,9 +101,9 @@ export class Core {
     this.statsPtr = calls.stats_ptr() >>> 0
   }
 
-  /** Re-makes the views when memory has grown. */
+  /** Recreates the views if memory has grown. */
   refresh(): void {
-    // growth detaches them; to ask for memory.buffer takes 40 ns in Node
+    // growth detaches the views; reading memory.buffer takes 40 ns in Node
     if (this.u8.length > 0) return
     const { buffer } = this.calls.memory
     this.#buffer = buffer
@@ -114,14 +114,14 @@ export class Core {
   /** Fills the entropy block from the system's random source. */
   fillEntropy(): void {
     this.refresh()
-    // getRandomValues takes at most 65536 bytes, the capacity of the block
+    // getRandomValues accepts at most 65536 bytes, the capacity of the block
     crypto.getRandomValues(this.u8.subarray(this.entropyPtr, this.entropyPtr + this.entropyCapacity))
     this.calls.entropy_filled(this.entropyCapacity)
     this.refresh()
   }
 
   /**
-   * Writes the config block and applies it. See docs/abi.md for what later calls change.
+   * Writes and applies the config block. docs/abi.md lists what later calls may change.
    * @throws Error naming the first field out of range
    */
   configure(config: CoreConfig, now: number): void {
@@ -143,13 +143,13 @@ export class Core {
     this.u8.set(block, this.calls.secret_ptr() >>> 0)
   }
 
-  /** One counter as a bigint. Calls nothing: it may be read after a trap. */
+  /** One counter as a bigint. Calls no export, so it can be read after a trap. */
   counter(name: CounterName): bigint {
     this.refresh()
     return new DataView(this.#buffer).getBigUint64(this.statsPtr + COUNTERS.indexOf(name) * 8, true)
   }
 
-  /** A view over the info block that `session_info` filled last. */
+  /** View over the info block that `session_info` last filled. */
   info(): DataView<ArrayBuffer> {
     this.refresh()
     return new DataView(this.#buffer, this.calls.info_ptr() >>> 0, Info.BYTES)

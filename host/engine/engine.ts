@@ -1,6 +1,6 @@
 /**
- * The engine of one endpoint, and what it was configured with. A trap makes an instance useless; `replace` starts a fresh one that
- * knows all of it but the sessions. When to call what, and what follows from it, is driver.ts.
+ * The engine of one endpoint, with its configuration. A trap makes an instance useless; `replace` starts a new one with
+ * the same state except for the sessions. The calling sequence is in driver.ts.
  */
 
 import type { SocketAddress } from '../net/address.ts'
@@ -13,21 +13,21 @@ import type { EndpointSecret } from './secret.ts'
 /** An announcement to a rendezvous server. */
 export interface Announcement {
   readonly server: SocketAddress
-  /** What our own socket is called locally. */
+  /** Local address of our socket. */
   readonly local: SocketAddress
   readonly service: Uint8Array
 }
 
-/** Whether an error is the engine's: a trap, or a stack that overflowed. */
+/** Whether an error is the engine's: a trap or a stack overflow. */
 export function isTrap(error: unknown): error is Error {
   return error instanceof WebAssembly.RuntimeError || (error instanceof RangeError && /call stack/i.test(error.message))
 }
 
 export class Engine {
   readonly peers = new AddressCache()
-  /** In force, or to be put in force by the next call below. */
+  /** In force, or applied by the next call below. */
   config: CoreConfig | undefined
-  /** Client: where new sessions go. */
+  /** Client: destination of new sessions. */
   peer: SocketAddress | undefined
   announcement: Announcement | undefined
   readonly #make: () => Core
@@ -37,8 +37,8 @@ export class Engine {
   #core: Core
 
   /**
-   * @param make a fresh instance
-   * @param secret of the endpoint
+   * @param make creates an instance
+   * @param secret the endpoint's secret
    */
   constructor(make: () => Core, secret: EndpointSecret, clock: Pick<Clock, 'monotonic' | 'wall'>) {
     this.#make = make
@@ -48,18 +48,18 @@ export class Engine {
     this.#core = make()
   }
 
-  /** The instance in use. */
+  /** The current instance. */
   get core(): Core {
     return this.#core
   }
 
-  /** The engine's clock: ticks of 1/8 ms, wrapping. */
+  /** The engine's clock: ticks of 1/8 ms, wraps around. */
   now(): number {
     return (this.#clock.monotonic() * TICKS_PER_MS) >>> 0
   }
 
   /**
-   * First configuration of the instance.
+   * Configures the instance for the first time.
    * @throws Error naming the field that is out of range
    */
   start(): void {
@@ -73,7 +73,7 @@ export class Engine {
     for (const block of later) this.#renew(block)
   }
 
-  /** A fresh instance with everything that was given to the one before. */
+  /** Starts a new instance with the configuration, peer and announcement of the old one. */
   replace(): void {
     this.#core = this.#make()
     this.start()
@@ -82,7 +82,7 @@ export class Engine {
   }
 
   /**
-   * Later configuration: what docs/abi.md lets change.
+   * Applies configuration changes that docs/abi.md allows.
    * @throws Error naming the field that is out of range
    */
   reconfigure(): void {
@@ -98,7 +98,7 @@ export class Engine {
     core.calls.set_peer(this.now())
   }
 
-  /** LISTEN or CONNECT leaves at once (protocol.md 8). */
+  /** Sends LISTEN or CONNECT immediately (protocol.md 8). */
   announce(): void {
     const { core, announcement } = this
     if (announcement === undefined) return
@@ -110,7 +110,7 @@ export class Engine {
     core.calls.set_rendezvous(service.length, this.now())
   }
 
-  /** Takes note of the peer that the engine found, or followed, by itself. */
+  /** Reads the peer that the engine found or followed. */
   readPeer(): SocketAddress {
     const { core } = this
     core.refresh()
@@ -118,7 +118,7 @@ export class Engine {
     return this.peer
   }
 
-  /** Peer of a session. Looks at every session. */
+  /** Peer of a session. Scans all sessions. */
   peerOf(handle: number): SocketAddress | undefined {
     const { core } = this
     const slots = core.calls.session_slots()
@@ -131,8 +131,8 @@ export class Engine {
   }
 
   /**
-   * To be called at a wake-up before anything is sent. After a jump of the clock random bytes and the base of nonces are
-   * drawn anew: should the machine have been cloned, its other half has the same, and uses them too.
+   * Call at each wake-up before sending. After a clock jump, renews the random bytes and the nonce base: if the machine
+   * was cloned, the other clone uses the same ones.
    * @returns ms that the clock jumped, 0 for none
    */
   renewAfterJump(): number {
@@ -143,7 +143,7 @@ export class Engine {
     return jump
   }
 
-  /** Lets go of the secret. */
+  /** Wipes the secret. */
   close(): void {
     this.#secret.wipe()
   }

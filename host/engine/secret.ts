@@ -1,21 +1,21 @@
 /**
- * What the engines of one endpoint share, one after the other and in all of its workers (docs/abi.md, `secret_ptr`): the
- * key that marks its random nonces, and the bases from which its counter nonces are counted. Each engine gets a slot of
- * a base that no other had, so that no nonce is used twice. It belongs to the endpoint, never to the process: a client
- * and a server with the same key may live in one.
+ * The secret shared by the engines of one endpoint, consecutive ones and those of all workers (docs/abi.md,
+ * `secret_ptr`): the key that marks its random nonces, and the bases of its counter nonces. Each engine gets an unused
+ * slot of a base, so that no nonce is reused. The secret belongs to the endpoint, not to the process: a client and a
+ * server with the same key may run in one process.
  */
 
-/** Bytes of the block at `secret_ptr`. */
+/** Size of the block at `secret_ptr`. */
 export const SECRET_BYTES = 32
 const KEY_BYTES = 16
 const BASE_BYTES = 12
 const SLOT_AT = 28
-/** Slots of one base. */
+/** Slots per base. */
 export const SLOTS = 1 << 16
-/** Bases that an engine remembers. */
+/** Number of bases that an engine remembers. */
 const BASES_MAX = 8
 
-/** A part of an endpoint's secret for a worker, fit for JSON: bytes in hexadecimal, slots of the last base. */
+/** The part of an endpoint's secret for a worker, as JSON: bytes in hexadecimal, slots of the last base. */
 export interface SecretPart {
   readonly key: string
   readonly bases: readonly string[]
@@ -34,11 +34,11 @@ export class EndpointSecret {
   readonly #key: Uint8Array<ArrayBuffer>
   /** The last one is in use. */
   readonly #bases: Uint8Array<ArrayBuffer>[]
-  /** The next free slot of the last base, and the first that is not ours. */
+  /** The next free slot of the last base, and the end of our slots (exclusive). */
   #slot: number
   #end: number
 
-  /** @param part what the first process gave this one; without it a secret is drawn */
+  /** @param part the part received from the first process; default: a new random secret */
   constructor(part?: SecretPart) {
     this.#key = part === undefined ? draw(KEY_BYTES) : fromHex(part.key)
     this.#bases = part === undefined ? [draw(BASE_BYTES)] : part.bases.map(fromHex)
@@ -57,7 +57,7 @@ export class EndpointSecret {
   }
 
   /**
-   * Draws another base, for a machine that may have been cloned.
+   * Draws a new base, for a machine that may have been cloned.
    * @returns block for `secret_ptr` before `renew_nonce`
    */
   renew(): Uint8Array<ArrayBuffer> {
@@ -65,20 +65,21 @@ export class EndpointSecret {
     return this.#block(base, this.#take(1))
   }
 
-  /** Gives `count` slots away. */
+  /** Reserves `count` slots for a worker. */
   part(count: number): SecretPart {
     const slot = this.#take(count)
     return { key: toHex(this.#key), bases: this.#bases.map(toHex), slot, slots: count }
   }
 
-  /** Overwrites everything. */
+  /** Overwrites the secret. */
   wipe(): void {
     this.#key.fill(0)
     for (const base of this.#bases) base.fill(0)
   }
 
   /**
-   * @returns the first of `count` free slots of the last base, which is another one when there were not so many left
+   * Reserves slots; draws a new base if the last one has too few left.
+   * @returns the first of `count` slots of the last base
    */
   #take(count: number): number {
     if (this.#slot + count > this.#end) this.#drawBase()

@@ -1,18 +1,18 @@
 /**
- * Traps of an endpoint's engines: logs each once and decides whether a fresh engine is tried.
+ * Logs each trap of an endpoint's engines and decides whether to start a new engine.
  */
 import type { Log } from '../log/log.ts'
 import type { Runtime } from '../runtime.ts'
 import { PROGRAM, VERSION } from '../version.ts'
 
-/** So many traps within this time, ms, are no accident: the engine, or what reaches it, is not going to get better. */
+/** After this many traps within this time, ms, the endpoint ends: the engine or its input will not recover. */
 export const TRAPS_MAX = 3
 export const TRAPS_WINDOW_MS = 60_000
 
 export class Traps {
   readonly #runtime: Pick<Runtime, 'name' | 'version' | 'clock'>
   readonly #log: Log
-  /** When the last ones happened, monotonic ms. */
+  /** Times of the last traps, monotonic ms. */
   readonly #times: number[] = []
 
   constructor(runtime: Pick<Runtime, 'name' | 'version' | 'clock'>, log: Log) {
@@ -21,9 +21,9 @@ export class Traps {
   }
 
   /**
-   * The engine trapped.
-   * @param lost what was lost with it, for people
-   * @returns undefined, or the error to end with when there were too many
+   * Records a trap.
+   * @param lost what was lost, for the log
+   * @returns undefined, or the error to end with after too many traps
    */
   add(error: Error, lost: string): Error | undefined {
     const { name, version } = this.#runtime

@@ -1,16 +1,16 @@
 /**
- * The driver's cache of peers: socket addresses <-> the engine's 24-byte address records (docs/abi.md).
+ * A cache of peer addresses for the driver: socket addresses <-> the engine's 24-byte address records (docs/abi.md).
  *
- * Both directions are needed once per datagram, so both go through small direct-mapped caches: a peer that is known
- * costs no allocation. The conversion itself is `address.ts`.
+ * Each datagram needs a conversion, so both directions use a small direct-mapped cache: a cached peer costs no
+ * allocation. The conversion itself is in `address.ts`.
  */
 
 import { ADDRESS_RECORD_BYTES, readRecord, type SocketAddress, sameAddress, writeRecord } from './address.ts'
 
-/** Words of an address record. */
+/** Size of an address record in words. */
 export const ADDRESS_WORDS = ADDRESS_RECORD_BYTES / 4
 
-/** Slots of each cache; a power of two. More peers than this at a time only cost time. */
+/** Slots of each cache; a power of two. More concurrent peers only cost time. */
 const CACHE_SLOTS = 1024
 
 interface Known {
@@ -33,7 +33,7 @@ export class AddressCache {
 
   /**
    * Writes the record of `from` at word `at`.
-   * @throws RangeError when it holds no IP literal
+   * @throws RangeError if `from` is not an IP literal
    */
   write(from: SocketAddress, u32: Uint32Array, at: number): void {
     let known = this.#lastIn
@@ -53,8 +53,8 @@ export class AddressCache {
   }
 
   /**
-   * The address whose record stands at word `at`; the same object again while a peer stays in the cache.
-   * @throws RangeError when the record holds no address
+   * Reads the address record at word `at`. A cached peer yields the same object each time.
+   * @throws RangeError if the record holds no address
    */
   read(u32: Uint32Array, at: number): SocketAddress {
     let known = this.#lastOut
@@ -66,7 +66,7 @@ export class AddressCache {
     if (known === undefined || !sameWords(known, u32, at)) {
       const words = u32.slice(at, at + ADDRESS_WORDS)
       const socketAddress = readRecord(new Uint8Array(words.buffer), 0)
-      if (socketAddress === undefined) throw new RangeError('an address record without a family')
+      if (socketAddress === undefined) throw new RangeError('address record without a family')
       known = { socketAddress, words }
       this.#byRecord[slot] = known
     }

@@ -1,7 +1,7 @@
 /**
  * Addresses as text, as SocketAddress and as the engine's 24-byte record: parsing `host:port` (protocol.md 10.4),
- * printing (10.7), conversion (abi.md). Resolves no names. A v4-mapped address on a dual-stack socket stays family
- * 6.
+ * printing (10.7), conversion (abi.md). Does not resolve names. A v4-mapped address on a dual-stack socket keeps
+ * family 6.
  */
 
 import { ConfigError, quote } from '../errors.ts'
@@ -14,7 +14,7 @@ export interface SocketAddress {
   readonly scope: number
 }
 
-/** Size of the engine's address record, in bytes. */
+/** Size of the engine's address record in bytes. */
 export const ADDRESS_RECORD_BYTES = 24
 
 /** Longest `host:port`, in bytes of UTF-8. */
@@ -27,8 +27,8 @@ const IPV6_GROUPS = 8
 const RECORD_IP_OFFSET = 8
 
 /**
- * Service names that may stand for a port. JavaScript runtimes have no portable getservbyname, so this short table
- * of IANA names takes the place of /etc/services; as there, names are in lower case.
+ * Service names accepted as a port. JavaScript runtimes have no portable getservbyname, so this short table of IANA
+ * names replaces /etc/services. Names are lower case.
  */
 const SERVICES: ReadonlyMap<string, number> = new Map([
   ['ftp', 21],
@@ -73,9 +73,9 @@ function parsePort(text: string): number | undefined {
 }
 
 /**
- * Parses `host:port` (protocol.md 10.4). An empty host or `*` is the IPv4 wildcard for a bind address and an error
- * for a connect address; an empty port is 0.
- * @param key config key that holds the text, for the message
+ * Parses `host:port` (protocol.md 10.4). An empty host or `*` is the IPv4 wildcard in a bind address and an error in a
+ * connect address; an empty port is 0.
+ * @param key config key of the text, for the message
  * @throws ConfigError
  */
 export function parseHostPort(key: string, text: string, role: AddressRole): HostPort {
@@ -83,7 +83,7 @@ export function parseHostPort(key: string, text: string, role: AddressRole): Hos
     throw new ConfigError(key, quote(text), reason)
   }
   if (new TextEncoder().encode(text).length > TEXT_MAX_BYTES) {
-    refuse(`an address has at most ${TEXT_MAX_BYTES} bytes`)
+    refuse(`an address is at most ${TEXT_MAX_BYTES} bytes long`)
   }
   const colon = text.lastIndexOf(':')
   if (colon < 0) {
@@ -119,8 +119,8 @@ function hexDigit(code: number): number {
 }
 
 /**
- * Writes the dotted quad at `text[from..]` to 4 bytes. Decimal without leading zeros.
- * @returns whether it is one
+ * Parses the dotted quad at `text[from..]` into 4 bytes. Decimal without leading zeros.
+ * @returns whether the text is valid
  */
 function writeIPv4(text: string, from: number, bytes: Uint8Array, offset: number): boolean {
   let index = from
@@ -143,14 +143,13 @@ function writeIPv4(text: string, from: number, bytes: Uint8Array, offset: number
 }
 
 /**
- * Writes IPv6 text (RFC 4291 2.2, without zone) to 16 bytes.
- * @returns whether it is valid; if not, the bytes are
- * undefined.
+ * Parses IPv6 text (RFC 4291 2.2, without zone) into 16 bytes.
+ * @returns whether the text is valid; if not, the bytes are undefined
  */
 function writeIPv6(text: string, bytes: Uint8Array, offset: number): boolean {
   const end = offset + IPV6_BYTES
   let at = offset
-  /** where `::` stood, as an offset into `bytes` */
+  /** offset of `::` in `bytes` */
   let gap = -1
   let index = 0
   if (text.startsWith('::')) {
@@ -194,7 +193,7 @@ function writeIPv6(text: string, bytes: Uint8Array, offset: number): boolean {
   if (gap < 0) {
     return at === end
   }
-  // `::` stands for at least one group of zeros.
+  // `::` replaces at least one zero group
   if (at > end - 2) {
     return false
   }
@@ -214,7 +213,7 @@ function ipv4Text(bytes: Uint8Array, offset: number): string {
 }
 
 /**
- * Canonical text (RFC 5952): lower case, the longest run of zero groups shortened, v4-mapped addresses with a
+ * Formats canonical text (RFC 5952): lower case, the longest run of zero groups shortened, v4-mapped addresses with a
  * dotted quad.
  */
 function ipv6Text(bytes: Uint8Array, offset: number): string {
@@ -242,7 +241,8 @@ function ipv6Text(bytes: Uint8Array, offset: number): string {
 }
 
 /**
- * An IP literal in its canonical form, as runtimes report addresses. @returns undefined if it is none
+ * Canonical form of an IP literal, as runtimes report addresses.
+ * @returns undefined if `text` is not an IP literal
  */
 export function canonicalIp(text: string): string | undefined {
   const bytes = new Uint8Array(IPV6_BYTES)
@@ -252,13 +252,13 @@ export function canonicalIp(text: string): string | undefined {
   return writeIPv6(text, bytes, 0) ? ipv6Text(bytes, 0) : undefined
 }
 
-/** Whether a host of `parseHostPort` is this machine alone. */
+/** Whether a host from `parseHostPort` is a loopback address. */
 export const isLoopbackHost = (host: string): boolean => /^(127\..*|::1|localhost)$/.test(host)
 
-/** Whether a host of `parseHostPort` is every address of this machine. */
+/** Whether a host from `parseHostPort` is a wildcard address. */
 export const isWildcardHost = (host: string): boolean => host === '0.0.0.0' || host === '::'
 
-/** `a.b.c.d:port` or `[text]:port`, with `%scope` before the bracket when there is one (protocol.md 10.7). */
+/** Formats `a.b.c.d:port` or `[text]:port`, with `%scope` before the bracket if non-zero (protocol.md 10.7). */
 export function formatAddress(address: SocketAddress): string {
   if (address.family === 4) {
     return `${address.address}:${address.port}`
@@ -267,15 +267,15 @@ export function formatAddress(address: SocketAddress): string {
   return `[${canonicalIp(address.address) ?? address.address}${zone}]:${address.port}`
 }
 
-/** Whether two addresses are the same. Both IPs must be in canonical form. Allocates nothing. */
+/** Whether two addresses are equal. Both IPs must be in canonical form. Does not allocate. */
 export function sameAddress(a: SocketAddress, b: SocketAddress): boolean {
   return a.port === b.port && a.address === b.address && a.family === b.family && a.scope === b.scope
 }
 
 /**
- * Writes the 24-byte address record of abi.md at `offset`. Allocates nothing, but parses text: keep the record of
- * an address that comes often.
- * @throws RangeError when `address.address` is not an IP literal of its family
+ * Writes the 24-byte address record of abi.md at `offset`. Does not allocate, but parses text: cache the record of a
+ * frequent address.
+ * @throws RangeError if `address.address` is not an IP literal of its family
  */
 export function writeRecord(address: SocketAddress, bytes: Uint8Array, offset: number): void {
   bytes.fill(0, offset, offset + ADDRESS_RECORD_BYTES)
@@ -294,7 +294,10 @@ export function writeRecord(address: SocketAddress, bytes: Uint8Array, offset: n
   bytes[offset + 7] = scope >>> 24
 }
 
-/** Reads a 24-byte address record. @returns undefined for a family other than 4 and 6 (no address) */
+/**
+ * Reads a 24-byte address record.
+ * @returns undefined for a family other than 4 and 6 (no address)
+ */
 export function readRecord(bytes: Uint8Array, offset: number): SocketAddress | undefined {
   const view = new DataView(bytes.buffer, bytes.byteOffset + offset, ADDRESS_RECORD_BYTES)
   const family = view.getUint16(0, true)

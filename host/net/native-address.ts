@@ -1,13 +1,13 @@
 /**
- * Socket addresses as Node's and Bun's calls spell them, for the adapters. Link-local IPv6 addresses carry their
- * interface by name on POSIX systems and by number on Windows; the rest of the host knows only the number. Texts of
- * users and records of the engine are address.ts.
+ * Socket addresses in the spelling of Node's and Bun's calls, for the adapters. Link-local IPv6 addresses name their
+ * interface on POSIX systems and number it on Windows; the rest of the host uses only the number. Configured addresses
+ * and the engine's records are in address.ts.
  */
 
 import { type SystemError, systemError, toError } from '../errors.ts'
 import { formatAddress, ipFamily, type SocketAddress } from './address.ts'
 
-/** Peers remembered by one UDP socket; when more come the cache starts anew. */
+/** Peers cached by one UDP socket; when full, the cache is cleared. */
 const PEER_CACHE_ENTRIES = 1024
 
 /** fe80::/10 (RFC 4291, section 2.5.6). */
@@ -15,32 +15,32 @@ const LINK_LOCAL = /^fe[89ab][0-9a-f]:/i
 
 type IpAddress = Omit<SocketAddress, 'port'>
 
-/** What os.networkInterfaces() answers, as far as it is used here. */
+/** The part of os.networkInterfaces() used here. */
 export type Interfaces = () => {
   readonly [name: string]: readonly { readonly family: string; readonly scopeid?: number }[] | undefined
 }
 
-/** The error of a call, with a message in Node's manner: Bun's own name neither the code nor the port. */
+/** Converts the error of a call; adds a message in Node's style where Bun's names neither code nor port. */
 export function explained(syscall: string, address: SocketAddress, reason: unknown): SystemError {
   const error = toError(reason)
   if (error.code === undefined || error.message.includes(error.code)) return error
   return systemError(error.code, `${syscall} ${formatAddress(address)}`, syscall)
 }
 
-/** Reads and writes addresses in a runtime's spelling. */
+/** Reads and writes addresses in the runtime's spelling. */
 export class AddressSpelling {
   readonly #interfaces: Interfaces
   readonly #numericZones: boolean
 
-  /** `numericZones`: the runtime's calls want the scope id as a number (Windows). */
+  /** `numericZones`: the runtime's calls expect the scope id as a number (Windows). */
   constructor(interfaces: Interfaces, numericZones: boolean) {
     this.#interfaces = interfaces
     this.#numericZones = numericZones
   }
 
   /**
-   * Reads an IP literal with an optional `%zone`.
-   * @returns null when `text` is none or its zone is no interface
+   * Parses an IP literal with an optional `%zone`.
+   * @returns null if `text` is not an IP literal or its zone is not an interface
    */
   parse(text: string): IpAddress | null {
     const percent = text.indexOf('%')
@@ -53,8 +53,8 @@ export class AddressSpelling {
   }
 
   /**
-   * A socket address from the address and port that the runtime reports. An unknown zone (the interface went away)
-   * gives scope 0. `scope` is that of the socket: link-local addresses get it where the runtime names no zone.
+   * Converts an address and port that the runtime reports. An unknown zone (the interface is gone) gives scope 0.
+   * `scope` is that of the socket; link-local addresses get it if the runtime reports no zone.
    */
   read(text: string, port: number, scope = 0): SocketAddress {
     const parsed = this.parse(text) ?? this.parse(text.split('%', 1)[0] ?? '')
@@ -62,13 +62,14 @@ export class AddressSpelling {
     return { ...parsed, port, scope: parsed.scope === 0 && LINK_LOCAL.test(text) ? scope : parsed.scope }
   }
 
-  /** The address as calls want it: the literal, with the zone when there is a scope (RFC 4007, section 11). */
+  /** Spells an address for calls: the literal, with the zone if the scope is not 0 (RFC 4007, section 11). */
   write(address: IpAddress): string {
     return address.scope === 0 ? address.address : `${address.address}%${this.#zoneOf(address.scope)}`
   }
 
   /**
-   * The same for a socket of one family: an IPv6 socket reaches IPv4 by mapped addresses (RFC 4291, section 2.5.5.2).
+   * Spells an address for a socket of one family: IPv6 sockets reach IPv4 by mapped addresses (RFC 4291, section
+   * 2.5.5.2).
    */
   writeFor(family: 4 | 6, address: IpAddress): string {
     return family === 6 && address.family === 4 ? `::ffff:${address.address}` : this.write(address)
@@ -96,7 +97,7 @@ interface Source {
   readonly address: SocketAddress
 }
 
-/** Where datagrams come from: one peer gives one and the same SocketAddress object while it is remembered. */
+/** Cache of source addresses: a cached peer yields the same SocketAddress object each time. */
 export class SourceCache {
   readonly #spelling: AddressSpelling
   readonly #scope: number
@@ -110,7 +111,7 @@ export class SourceCache {
     this.#scope = scope
   }
 
-  /** The address object of the peer that the runtime reports as `text` and `port`. */
+  /** SocketAddress of the peer that the runtime reports as `text` and `port`. */
   get(text: string, port: number): SocketAddress {
     const last = this.#last
     if (last !== undefined && last.address.port === port && last.text === text) return last.address
@@ -140,7 +141,7 @@ export class SourceCache {
   }
 }
 
-/** How the addresses sent to are spelled; found by identity, since the driver sends to few objects again and again. */
+/** Cache of destination spellings, keyed by object identity: the driver reuses a few address objects. */
 export class DestinationCache {
   readonly #spelling: AddressSpelling
   readonly #family: 4 | 6
@@ -153,7 +154,7 @@ export class DestinationCache {
     this.#family = family
   }
 
-  /** The text for a socket of this family. */
+  /** Spelling for a socket of this family. */
   get(to: SocketAddress): string {
     if (to === this.#last) return this.#text
     let text = this.#known.get(to)

@@ -1,9 +1,9 @@
 /**
- * UDP by batched system calls of Linux. Several datagrams of one sender arrive as one message (UDP_GRO), up to 16 messages
- * by one recvmmsg(2) in staging buffers made once; datagrams of one size for one receiver leave as one message
- * (UDP_SEGMENT), all of a flush by one sendmmsg(2), from the very buffers they were written to. A system that cannot do
- * the one or the other, or a route that refuses it, gets single datagrams. The same promises as the runtimes' own sockets
- * (runtime.ts); which of the two is used is chosen there.
+ * UDP socket on batched Linux system calls. UDP_GRO merges datagrams of one sender into one message; one recvmmsg(2)
+ * reads up to 16 messages into preallocated staging buffers. Datagrams of one size for one receiver leave as one
+ * message (UDP_SEGMENT); a flush passes all messages to sendmmsg(2), without copying the buffers. Where the system or
+ * the route does not support UDP_GRO or UDP_SEGMENT, datagrams are single messages. The contract is that of the
+ * runtimes' own sockets (runtime.ts); openUdpByMode chooses between them.
  */
 
 import { NotAvailable, type SystemError, systemError } from '../errors.ts'
@@ -15,33 +15,33 @@ import { MessageVector } from './message-vector.ts'
 import { applyBuffers, bindWithOptions, descriptorBuffers } from './socket-options.ts'
 import { type Syscalls, syscallsOf } from './syscalls.ts'
 
-/** Messages of one receive call, and bytes of each: what UDP can carry at most. */
+/** Messages per receive call, and bytes of each: the largest UDP message. */
 const RX_MESSAGES = 16
 const RX_BYTES = 65536
-/** Receive calls of one wake-up before others get their turn. */
+/** Receive calls per wake-up before yielding to other events. */
 const RX_CALLS = 2
-/** Views kept for one message: the datagrams in it, mostly of one size. */
+/** Cached views per message: its datagrams, mostly of one size. */
 const RX_VIEWS = 64
 
-/** Datagrams that wait for flush() or for room in the socket buffer, and bytes of each: room for a longest one, cache-aligned. */
+/** Datagrams waiting for flush() or for room in the socket buffer; each slot holds a longest one, cache-aligned. */
 const TX_SLOTS = 512
 const TX_SHIFT = 11
-/** Messages of one send call. */
+/** Messages per send call. */
 const TX_MESSAGES = 64
-/** The kernel's bounds of a message with segments: UDP_MAX_SEGMENTS, and an IP packet's length less the longest headers. */
+/** The kernel's limits of a segmented message: UDP_MAX_SEGMENTS, and an IP packet's length minus maximum headers. */
 const SEGMENTS_MAX = 64
 const RUN_BYTES_MAX = 65000
-/** A full socket buffer is tried again after this time, ms. */
+/** Retry interval while the socket buffer is full, ms. */
 const RETRY_MS = 1
 
-/** Room for the address record of a sender or receiver. */
+/** Scratch address record of a sender or receiver. */
 const record = new Uint32Array(ADDRESS_WORDS)
 
-/** What a fast socket needs of its runtime. */
+/** Runtime services that a fast socket requires. */
 export interface FastCalls {
   readonly clock: Clock
   libc(): Libc
-  /** As OperatingSystem.watch, but takes nothing off the socket. May miss what stays there after a callback that did not read to the end. */
+  /** Like OperatingSystem.watch, but reads nothing. May not report data that a callback left unread. */
   watch(fd: number, onReadable: () => void): Watch
 }
 
@@ -69,13 +69,13 @@ class FastUdpSocket implements UdpSocket {
   /** Stack of free slots. */
   readonly #free = new Uint16Array(TX_SLOTS)
   #freeCount = TX_SLOTS
-  /** Ring of what waits: slot, bytes and receiver of each datagram. */
+  /** Ring of waiting datagrams: slot, bytes and receiver of each. */
   readonly #queueSlot = new Uint16Array(TX_SLOTS)
   readonly #queueBytes = new Uint16Array(TX_SLOTS)
   readonly #queueTo: (SocketAddress | undefined)[] = new Array<undefined>(TX_SLOTS).fill(undefined)
   #head = 0
   #queued = 0
-  /** Datagrams of each message that was laid out last. */
+  /** Number of datagrams in each message of the last layout. */
   readonly #runs = new Uint16Array(TX_MESSAGES)
   #segments: boolean
   #retry: Timer | undefined
@@ -120,7 +120,7 @@ class FastUdpSocket implements UdpSocket {
 
   send(buffer: Uint8Array, length: number, to: SocketAddress): void {
     const slot = buffer.byteOffset >>> TX_SHIFT
-    // not by buffer.buffer, which takes 85 ns in Node
+    // reading buffer.buffer takes 85 ns in Node
     if (buffer !== this.#slots[slot] || this.#closed) return
     const at = (this.#head + this.#queued) % TX_SLOTS
     this.#queueSlot[at] = slot
@@ -130,7 +130,7 @@ class FastUdpSocket implements UdpSocket {
   }
 
   flush(): void {
-    // while the socket buffer is full, the timer goes on
+    // while the socket buffer is full, the timer transmits
     if (this.#closed || this.#retry !== undefined) return
     this.#transmit()
     if (this.#starved && this.#freeCount >= TX_SLOTS / 2) this.#writable ??= this.#clock.defer(this.#onWritable)
@@ -157,7 +157,7 @@ class FastUdpSocket implements UdpSocket {
       const count = this.#syscalls.recvmmsg(this.#fd, rx.address(0), RX_MESSAGES)
       if (count > 0) this.#deliver(count)
       else if (count === 0) return
-      // an ICMP error has gone now, and datagrams may stand behind it
+      // the error is cleared, and datagrams may follow it
       else this.#handlers.onError(this.#error(-count, 'recvmmsg'))
       if (count > 0 && count < RX_MESSAGES) return
     }
@@ -185,7 +185,7 @@ class FastUdpSocket implements UdpSocket {
     if (!this.#closed) this.#handlers.onBatchEnd()
   }
 
-  /** Bytes of a staging buffer; the same object again while datagrams keep their size. */
+  /** View of a staging buffer; the same object while datagrams keep their size. */
   #view(message: number, segment: number, offset: number, bytes: number): Uint8Array {
     const slot = message * RX_VIEWS + (segment % RX_VIEWS)
     const start = message * RX_BYTES + offset
@@ -212,7 +212,7 @@ class FastUdpSocket implements UdpSocket {
     this.#onWritable()
   }
 
-  /** Hands everything queued to the kernel, or as much as its buffer takes. */
+  /** Passes everything queued to the kernel, as far as its buffer has room. */
   #transmit(): void {
     while (this.#queued > 0) {
       const messages = this.#layOut()
@@ -223,11 +223,11 @@ class FastUdpSocket implements UdpSocket {
       }
       for (let i = 0; i < sent; i++) this.#forget(this.#runs[i] ?? 0)
       if (sent < 0) this.#refused(-sent)
-      else if (messages === 0) this.#refuse(systemError('EDESTADDRREQ', 'no datagram can go there', 'send'))
+      else if (messages === 0) this.#refuse(systemError('EDESTADDRREQ', 'invalid destination address', 'send'))
     }
   }
 
-  /** The first message did not leave: without segments it may, else it is given up with a hint. */
+  /** The first message failed: retry it without segments, or drop it and report the error. */
   #refused(errno: number): void {
     const error = this.#error(errno, 'sendmmsg')
     const count = this.#runs[0] ?? 1
@@ -246,7 +246,7 @@ class FastUdpSocket implements UdpSocket {
     })
   }
 
-  /** The first `count` datagrams are done with. */
+  /** Removes the first `count` datagrams from the queue. */
   #forget(count: number): void {
     for (let i = 0; i < count; i++) {
       this.#free[this.#freeCount++] = this.#queueSlot[this.#head] ?? 0
@@ -257,8 +257,8 @@ class FastUdpSocket implements UdpSocket {
   }
 
   /**
-   * Makes messages of what waits.
-   * @returns how many; 0: the first datagram cannot be sent at all
+   * Lays out messages for the waiting datagrams.
+   * @returns the number of messages; 0: the first datagram cannot be sent at all
    */
   #layOut(): number {
     const tx = this.#tx
@@ -267,7 +267,7 @@ class FastUdpSocket implements UdpSocket {
     while (done < this.#queued && message < TX_MESSAGES) {
       const first = (this.#head + done) % TX_SLOTS
       const to = this.#queueTo[first]
-      // port 0: of a forged source address. It must not look like a route without segments
+      // port 0: from a forged source address; must not be taken for a route without segments
       if (to === undefined || to.port === 0 || (to.family === 6 && this.#family === 4)) break
       const count = this.#run(done, first, to)
       tx.setRun(message, done, count)
@@ -283,8 +283,8 @@ class FastUdpSocket implements UdpSocket {
   }
 
   /**
-   * Lays out the datagrams of one message: one receiver, one size, but for the last which may be shorter.
-   * @returns how many
+   * Lays out one message: datagrams of one receiver and one size; the last one may be shorter.
+   * @returns the number of datagrams
    */
   #run(done: number, first: number, to: SocketAddress): number {
     const bytes = this.#queueBytes[first] ?? 0
@@ -312,16 +312,19 @@ class FastUdpSocket implements UdpSocket {
   }
 }
 
-/** A sandbox may forbid the batch calls: better known now than at every datagram. @throws NotAvailable */
+/**
+ * Checks that the batch calls are permitted (a sandbox may forbid them).
+ * @throws NotAvailable
+ */
 function checkBatches(syscalls: Syscalls, fd: number): void {
   for (const call of ['recvmmsg', 'sendmmsg'] as const) {
-    // no messages at all: nothing happens to those that wait
+    // without messages the call leaves waiting datagrams alone
     const result = syscalls[call](fd, 0, 0)
     if (result < 0) throw new NotAvailable(`not available: ${call} ${syscalls.errorName(-result)}`)
   }
 }
 
-/** An option of UDP that the system may not know. */
+/** Sets a UDP option; returns whether the system supports it. */
 function tryOption(set: () => void): boolean {
   try {
     set()
@@ -332,7 +335,7 @@ function tryOption(set: () => void): boolean {
 }
 
 /**
- * Binds a UDP socket by system calls, and connects it when `options.connect` is given.
+ * Binds a UDP socket by system calls, and connects it if `options.connect` is given.
  * @throws NotAvailable, or the error of bind or connect (EADDRINUSE, EADDRNOTAVAIL, ENETUNREACH, ...)
  */
 export function openFastUdp(calls: FastCalls, options: UdpOptions, handlers: UdpHandlers): UdpSocket {
@@ -345,17 +348,17 @@ export function openFastUdp(calls: FastCalls, options: UdpOptions, handlers: Udp
     if (connect !== undefined) syscalls.connect(fd, connect)
     checkBatches(syscalls, fd)
     const gro = tryOption(() => syscalls.setOption(fd, UDP_GRO, 1, SOL_UDP))
-    // a kernel that does not know it would send a run as one datagram
+    // a kernel without it would send a run as one datagram
     const gso = tryOption(() => syscalls.getOption(fd, UDP_SEGMENT, SOL_UDP))
     return new FastUdpSocket(calls, fd, gro, gso, options, handlers)
   } catch (error) {
-    // one that was brought serves the portable path then
+    // an adopted socket stays open for the portable mode
     if (fd !== socketOptions?.fd) syscalls.close(fd)
     throw error
   }
 }
 
-/** Runtime.openUdp: by system calls where `options.path` asks for them or, with auto, where they can be made; else by `portable`. */
+/** Runtime.openUdp: batched system calls in mode `fast`, or in mode `auto` if available; else `portable`. */
 export function openUdpByMode(calls: FastCalls, portable: Runtime['openUdp']): Runtime['openUdp'] {
   return async (options, handlers) => {
     let path = 'portable'

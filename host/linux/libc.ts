@@ -1,4 +1,4 @@
-/** Numbers of libc and the kernel, those of asm-generic: all Linux machines that Node and Bun run on. */
+/** Constants of libc and the kernel from asm-generic, valid on all Linux machines that Node and Bun support. */
 
 export const AF_UNIX = 1
 export const AF_INET = 2

@@ -1,7 +1,7 @@
 /**
- * An array of struct mmsghdr for recvmmsg(2) and sendmmsg(2), laid out once: each message has one buffer or a run of them, a
- * place for a socket address and one for a control message of UDP. Buffers are anywhere, mostly in an engine's memory.
- * Linux, 64 bits, little-endian.
+ * An array of struct mmsghdr for recvmmsg(2) and sendmmsg(2), laid out once: each message has one buffer or a run of
+ * them, a socket address and a UDP control message. Buffers are anywhere, mostly in an engine's memory. Linux, 64-bit
+ * little-endian.
  *
  *     mmsghdr, 64 bytes   0 name  8 namelen  16 iov  24 iovlen  32 control  40 controllen  48 flags  56 len
  *     iovec, 16 bytes     0 base  8 len
@@ -32,7 +32,7 @@ const AT_LEN = 14
 const AF_INET = 2
 const AF_INET6 = 10
 const SOCKADDR_IN_BYTES = 16
-/** A control message with a u16, and the room that it takes (cmsg(3)). */
+/** A control message with a u16: its length, and the space it occupies (cmsg(3)). */
 const SEGMENT_LEN = 18
 const SEGMENT_SPACE = 24
 const WORD = 2 ** 32
@@ -47,8 +47,8 @@ export class MessageVector {
   readonly #controls: number
 
   /**
-   * @param size messages
-   * @param buffers of all messages together; message i has buffer i, unless setRun says otherwise
+   * @param size number of messages
+   * @param buffers number of buffers; message i has buffer i, unless setRun changes it
    * @throws NotAvailable on a machine with another layout
    */
   constructor(syscalls: Syscalls, size: number, buffers = size) {
@@ -70,33 +70,33 @@ export class MessageVector {
     }
   }
 
-  /** Memory address of message `i` and those behind it, for recvmmsg and sendmmsg. */
+  /** Memory address of message `i` and the following ones, for recvmmsg and sendmmsg. */
   address(i: number): number {
     return this.#address + i * HEADER_BYTES
   }
 
-  /** Where the bytes of buffer `i` are: a memory address, and how many. */
+  /** Sets memory address and length of buffer `i`. */
   setBuffer(i: number, address: number, length: number): void {
     const at = this.#iovecs + i * IOVEC_WORDS
     this.#pointer(at, address)
     this.#words[at + 2] = length
   }
 
-  /** Message `i` is `count` buffers from buffer `first` on, one behind the other. */
+  /** Message `i` consists of `count` consecutive buffers from buffer `first` on. */
   setRun(i: number, first: number, count: number): void {
     const at = i * HEADER_WORDS
     this.#pointer(at + AT_IOV, this.#address + (this.#iovecs + first * IOVEC_WORDS) * 4)
     this.#words[at + AT_IOVLEN] = count
   }
 
-  /** Bytes of message `i` as recvmmsg reported; more than the buffer holds when it was cut. */
+  /** Length of message `i` as reported by recvmmsg; more than its buffer if it was truncated. */
   length(i: number): number {
     return this.#words[i * HEADER_WORDS + AT_LEN] ?? 0
   }
 
   /**
-   * The receiver of message `i`: the engine's address record at word `record` of `u32` (docs/abi.md).
-   * @param port whether its port is given, too; raw sockets want 0
+   * Sets the receiver of message `i`: the engine's address record at word `record` of `u32` (docs/abi.md).
+   * @param port whether to set its port; raw sockets require 0
    */
   setReceiver(i: number, u32: Uint32Array, record: number, port: boolean): void {
     const words = this.#words
@@ -104,7 +104,7 @@ export class MessageVector {
     const first = u32[record] ?? 0
     const header = i * HEADER_WORDS
     this.#pointer(header, this.#address + name * 4)
-    // family, and the port in network order
+    // family, and port in network order
     const portWord = port ? swapped(first >>> 16) << 16 : 0
     if ((first & 0xffff) === 4) {
       words[name] = AF_INET | portWord
@@ -121,13 +121,13 @@ export class MessageVector {
     words[header + AT_NAMELEN] = SOCKADDR_IN6_BYTES
   }
 
-  /** Message `i` is cut into datagrams of so many bytes on its way out (UDP_SEGMENT); 0: it is one datagram. */
+  /** The kernel splits message `i` into datagrams of `bytes` bytes (UDP_SEGMENT); 0: one datagram. */
   setSegmentBytes(i: number, bytes: number): void {
     this.#words[i * HEADER_WORDS + AT_CONTROLLEN] = bytes === 0 ? 0 : SEGMENT_SPACE
     this.#words[this.#controls + i * CONTROL_WORDS + 4] = bytes
   }
 
-  /** Message `i` is to be received with its sender and the size of its segments. The system overwrites what is set here. */
+  /** Prepares message `i` to receive sender and segment size. The system overwrites what is set here. */
   prepare(i: number): void {
     const header = i * HEADER_WORDS
     this.#pointer(header, this.#address + (this.#names + i * NAME_WORDS) * 4)
@@ -135,7 +135,7 @@ export class MessageVector {
     this.#words[header + AT_CONTROLLEN] = CONTROL_BYTES
   }
 
-  /** Bytes of each datagram but the last that received message `i` was put together from (UDP_GRO); 0: it is one datagram. */
+  /** Size of the datagrams merged into received message `i`, except the last (UDP_GRO); 0: one datagram. */
   segmentBytes(i: number): number {
     if ((this.#words[i * HEADER_WORDS + AT_CONTROLLEN] ?? 0) < SEGMENT_LEN) return 0
     const control = this.#controls + i * CONTROL_WORDS
@@ -143,8 +143,8 @@ export class MessageVector {
   }
 
   /**
-   * The sender of received message `i`, as an engine's address record to word `record` of `u32`.
-   * @returns false when it is no IP address
+   * Writes the sender of received message `i` as an engine's address record to word `record` of `u32`.
+   * @returns false if the sender is not an IP address
    */
   sender(i: number, u32: Uint32Array, record: number): boolean {
     const words = this.#words
@@ -167,7 +167,7 @@ export class MessageVector {
   }
 }
 
-/** The other byte order of 16 bits. */
+/** Swaps the bytes of a 16-bit value. */
 function swapped(value: number): number {
   return ((value & 255) << 8) | (value >>> 8)
 }

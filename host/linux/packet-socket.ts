@@ -1,6 +1,6 @@
 /**
- * Incoming IP packets of one family in batches, straight into the engine's receive descriptors: an AF_PACKET socket with
- * the engine's filter (protocol.md 9.1). What the packets are is the engine's business.
+ * Receives IP packets of one family in batches, directly into the engine's receive descriptors: an AF_PACKET socket
+ * with the engine's filter (protocol.md 9.1). The engine parses the packets.
  */
 
 import type { OperatingSystem, Watch } from '../runtime.ts'
@@ -8,7 +8,7 @@ import { SO_RCVBUF } from './libc.ts'
 import { MessageVector } from './message-vector.ts'
 import { type Syscalls, syscallsOf } from './syscalls.ts'
 
-/** Batches of one wake-up before others get their turn. */
+/** Batches per wake-up before yielding to other events. */
 const BATCHES_MAX = 4
 
 /** Receive descriptor of the engine (docs/abi.md), u32 words. */
@@ -35,9 +35,10 @@ export class PacketSocket {
 
   /**
    * Opens the socket, which receives nothing before attach().
-   * @param descriptors where the engine has its array of `slots` receive descriptors
-   * @param rcvbuf SO_RCVBUF in bytes, 0 = leave alone
-   * @param onBatch descriptors 0..count-1 hold a packet each. A packet longer than its block is cut, its length says so
+   * @param descriptors address of the engine's array of `slots` receive descriptors
+   * @param rcvbuf SO_RCVBUF in bytes, 0 = system default
+   * @param onBatch descriptors 0..count-1 hold one packet each. A packet longer than its block is truncated; its length
+   *   is the original one
    * @throws NotAvailable without system calls or CAP_NET_RAW
    */
   constructor(
@@ -65,9 +66,9 @@ export class PacketSocket {
   }
 
   /**
-   * Hears the packets of one interface (0: of all) that pass a filter: `count` instructions at `filter` in the engine's
-   * memory. May come again, also without privileges; packets that passed the filter before may still come then.
-   * @throws ENODEV for an interface that is gone
+   * Receives the packets of one interface (0: all) that pass a filter: `count` instructions at `filter` in the engine's
+   * memory. May be called again, also without privileges; packets that passed the previous filter may still arrive.
+   * @throws ENODEV if the interface is gone
    */
   attach(ifindex: number, filter: number, count: number): void {
     this.#refresh()
@@ -83,7 +84,7 @@ export class PacketSocket {
     this.#syscalls.close(this.#fd)
   }
 
-  /** The engine's memory may have grown. */
+  /** Recreates the views if the engine's memory has grown. */
   #refresh(): void {
     const { buffer } = this.#memory
     if (buffer === this.#u8.buffer) return
@@ -102,13 +103,14 @@ export class PacketSocket {
       const received = this.#receive(from)
       const count = from + Math.max(received, 0)
       if (count > 0) this.#onBatch(count)
-      // an error (an interface went down) has gone now, and packets may stand behind it
+      // an error (the interface went down) is cleared, and packets may follow it
       if (received >= 0 && received < wanted) return
     }
   }
 
   /**
-   * @returns packets in the descriptors from `from` on, or -errno
+   * Fills the descriptors from `from` on.
+   * @returns the number of packets, or -errno
    */
   #receive(from: number): number {
     const vector = this.#vector
@@ -122,7 +124,7 @@ export class PacketSocket {
     return count
   }
 
-  /** What the runtime read itself goes into the first descriptor. */
+  /** Puts a packet that the runtime has read into the first descriptor. */
   #put(packet: Uint8Array): number {
     const at = this.#descriptors
     const ptr = this.#u32[at + PTR] ?? 0

@@ -1,5 +1,5 @@
 /**
- * Outgoing IP packets of one family in batches, straight from the engine's transmit descriptors (protocol.md 9.1).
+ * Sends IP packets of one family in batches, directly from the engine's transmit descriptors (protocol.md 9.1).
  */
 
 import type { OperatingSystem } from '../runtime.ts'
@@ -7,7 +7,7 @@ import { SO_SNDBUF } from './libc.ts'
 import { MessageVector } from './message-vector.ts'
 import { type Syscalls, syscallsOf } from './syscalls.ts'
 
-/** Packets of one system call. */
+/** Packets per system call. */
 const BATCH = 64
 
 /** Transmit descriptor of the engine (docs/abi.md), u32 words. */
@@ -28,8 +28,8 @@ export class RawSocket {
   #base: number
 
   /**
-   * @param sndbuf SO_SNDBUF in bytes, 0 = leave alone
-   * @param onError why a packet did not leave (EPERM of a firewall, ENETUNREACH, EMSGSIZE, ENOBUFS, ...), once for each
+   * @param sndbuf SO_SNDBUF in bytes, 0 = system default
+   * @param onError reports each packet that was not sent (EPERM from a firewall, ENETUNREACH, EMSGSIZE, ENOBUFS, ...)
    * @throws NotAvailable without system calls or CAP_NET_RAW
    */
   constructor(
@@ -51,9 +51,9 @@ export class RawSocket {
   }
 
   /**
-   * Sends the packets of `count` descriptors, from number `from` of the array at `descriptors` on. One without a packet
-   * (length 0) and one that the system refuses are passed over.
-   * @returns how many descriptors are dealt with; less than `count` when the system takes no more for now
+   * Sends the packets of `count` descriptors, starting at index `from` of the array at `descriptors`. Skips descriptors
+   * without a packet (length 0) and packets that the system refuses.
+   * @returns the number of processed descriptors; less than `count` while the system accepts no more
    */
   send(descriptors: number, from: number, count: number): number {
     if (this.#closed) return count
@@ -78,14 +78,15 @@ export class RawSocket {
   }
 
   /**
-   * @returns index of the first descriptor that is not dealt with
+   * Sends one run of packets.
+   * @returns index of the first unprocessed descriptor
    */
   #sendRun(descriptors: number, from: number, end: number): number {
     const u32 = this.#u32
     let filled = 0
     let at = descriptors + from * STRIDE
     let next = from
-    // a run ends before a descriptor that has nothing to send, so that results are unambiguous
+    // a run ends before an empty descriptor, so that the result is unambiguous
     for (; next < end && filled < BATCH; next++, at += STRIDE) {
       const length = u32[at + LENGTH] ?? 0
       if (length === 0 || ((u32[at + RECEIVER] ?? 0) & 0xffff) !== this.#family) break

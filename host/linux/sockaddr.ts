@@ -1,4 +1,4 @@
-/** struct sockaddr_in and sockaddr_in6 in memory, read and written. */
+/** Reads and writes struct sockaddr_in and sockaddr_in6 in memory. */
 
 import { ADDRESS_RECORD_BYTES, readRecord, type SocketAddress, writeRecord } from '../net/address.ts'
 import { AF_INET, AF_INET6 } from './libc.ts'
@@ -7,7 +7,7 @@ const SOCKADDR_IN_BYTES = 16
 export const SOCKADDR_IN6_BYTES = 28
 
 /**
- * Writes a struct sockaddr_in or sockaddr_in6 at `at`, where 28 bytes are free.
+ * Writes a struct sockaddr_in or sockaddr_in6 at `at`, which has room for 28 bytes.
  * @returns its length
  */
 export function writeSockaddr(address: SocketAddress, view: DataView, at: number, littleEndian: boolean): number {
@@ -23,7 +23,7 @@ export function writeSockaddr(address: SocketAddress, view: DataView, at: number
   return SOCKADDR_IN6_BYTES
 }
 
-/** The address in a struct sockaddr_in or sockaddr_in6; undefined when it is of another kind. */
+/** Reads a struct sockaddr_in or sockaddr_in6; undefined for any other family. */
 export function readSockaddr(view: DataView, at: number, littleEndian: boolean): SocketAddress | undefined {
   const family = view.getUint16(at, littleEndian)
   if (family !== AF_INET && family !== AF_INET6) return undefined

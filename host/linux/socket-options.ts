@@ -1,7 +1,7 @@
 /**
- * Socket options that a runtime cannot set by its own calls are set by system calls, on a socket that is made and bound
- * here for the runtime to adopt (protocol.md 10.2). An option that is not in force never keeps a socket from opening; it
- * gives one warning.
+ * Sets socket options that a runtime's own calls cannot set. The socket is created and bound here by system calls, for
+ * the runtime to adopt (protocol.md 10.2). An option that cannot be applied does not prevent the socket from opening;
+ * it causes one warning.
  */
 
 import { codeOf, messageOf, NotAvailable } from '../errors.ts'
@@ -10,24 +10,24 @@ import type { SocketOptions } from '../runtime.ts'
 import { AF_INET, AF_INET6, SO_RCVBUF, SO_REUSEADDR, SO_REUSEPORT, SO_SNDBUF, SOCK_DGRAM, SOCK_STREAM } from './libc.ts'
 import type { Syscalls } from './syscalls.ts'
 
-/** IFNAMSIZ: a longer name, with its NUL, is no interface's, bytes. */
+/** IFNAMSIZ: size of an interface name with its NUL, bytes. */
 const NETDEV_BYTES = 16
 
 const BUFFERS = ['sndbuf', 'rcvbuf'] as const
 type BufferOption = (typeof BUFFERS)[number]
 
-/** The limit of each buffer on Linux (socket(7)). */
+/** Sysctl that limits each buffer on Linux (socket(7)). */
 const SYSCTLS = { sndbuf: 'net.core.wmem_max', rcvbuf: 'net.core.rmem_max' } as const
 const BUFFER_NAMES = { sndbuf: SO_SNDBUF, rcvbuf: SO_RCVBUF } as const
 
-/** How the buffers of an open socket are set and read. */
+/** Calls that set and read the buffers of an open socket. */
 export interface BufferCalls {
   set(option: BufferOption, bytes: number): void
-  /** Bytes that were granted, without the bookkeeping share that Linux adds. */
+  /** Granted bytes, without the share that Linux adds for bookkeeping. */
   get(option: BufferOption): number
 }
 
-/** The buffers of a descriptor. The kernel doubles what it grants (socket(7)). */
+/** Buffer calls for a descriptor. The kernel doubles the value it grants (socket(7)). */
 export function descriptorBuffers(syscalls: Syscalls, fd: number): BufferCalls {
   return {
     set: (option, bytes) => syscalls.setOption(fd, BUFFER_NAMES[option], bytes),
@@ -35,7 +35,7 @@ export function descriptorBuffers(syscalls: Syscalls, fd: number): BufferCalls {
   }
 }
 
-/** Sets the buffers that are asked for, reads back what was granted. `open` may throw NotAvailable. Never throws. */
+/** Sets the requested buffers and verifies the granted sizes. `open` may throw NotAvailable. Never throws. */
 export function applyBuffers(options: SocketOptions, open: () => BufferCalls): void {
   for (const option of BUFFERS) {
     const bytes = options[option]
@@ -58,7 +58,7 @@ function applyDevice(syscalls: Syscalls, fd: number, options: SocketOptions): vo
   if (options.netdev === '') return
   const { length } = new TextEncoder().encode(options.netdev)
   if (length >= NETDEV_BYTES) {
-    options.refused('netdev', `not bound: names of interfaces have at most ${NETDEV_BYTES - 1} bytes`)
+    options.refused('netdev', `not bound: interface names have at most ${NETDEV_BYTES - 1} bytes`)
     return
   }
   try {
@@ -79,9 +79,9 @@ function applyReuseport(syscalls: Syscalls, fd: number, options: SocketOptions):
 }
 
 /**
- * Makes, tunes and binds a socket when the options needs that to happen before a bind, or hands on the one that it brings.
- * @param ownReuseport the runtime can set SO_REUSEPORT itself, when there are no system calls
- * @returns the descriptor, for the runtime to adopt; undefined: it opens the socket itself
+ * Creates and binds a socket if the options must be set before bind, or returns the descriptor in the options.
+ * @param ownReuseport the runtime can set SO_REUSEPORT itself if system calls are not available
+ * @returns the descriptor for the runtime to adopt; undefined: the runtime opens the socket itself
  * @throws the error of bind (EADDRINUSE, ...)
  */
 export function openWithOptions(
@@ -109,7 +109,8 @@ export function openWithOptions(
 }
 
 /**
- * A bound socket with what the options asks for, or the one that it brings. The buffers of a UDP socket are the caller's.
+ * Creates and binds a socket with the given options, or returns the descriptor in the options. The caller sets the
+ * buffers of a UDP socket.
  * @throws the error of bind (EADDRINUSE, ...)
  */
 export function bindWithOptions(
@@ -125,7 +126,7 @@ export function bindWithOptions(
     if (options !== undefined) {
       applyReuseport(calls, fd, options)
       applyDevice(calls, fd, options)
-      // connections inherit the buffers of their listener
+      // connections inherit the buffers of the listener
       if (kind === 'tcp') applyBuffers(options, () => descriptorBuffers(calls, fd))
     }
     calls.bind(fd, address, formatAddress(address))
@@ -136,7 +137,7 @@ export function bindWithOptions(
   }
 }
 
-/** The descriptor of a runtime's socket object, where it shows one. */
+/** Descriptor of a runtime's socket object, if exposed. */
 export function descriptorOf(socket: object | null | undefined): number | undefined {
   const fd: unknown = socket ? Reflect.get(socket, 'fd') : undefined
   return typeof fd === 'number' && fd >= 0 ? fd : undefined

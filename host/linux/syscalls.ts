@@ -1,6 +1,5 @@
 /**
- * System calls: typed calls on the libc functions that a runtime binds by FFI, which throw errors with a code. Linux
- * only.
+ * Typed system calls on the libc functions that a runtime binds by FFI. Failures throw errors with a code. Linux only.
  */
 
 import { codeOf, NotAvailable, type SystemError, systemError } from '../errors.ts'
@@ -47,27 +46,28 @@ import {
 } from './libc.ts'
 import { readSockaddr, SOCKADDR_IN6_BYTES, writeSockaddr } from './sockaddr.ts'
 
-/** Bytes of struct sockaddr_ll, and of sun_path in struct sockaddr_un. */
+/** Size of struct sockaddr_ll in bytes. */
 const SOCKADDR_LL_BYTES = 20
-/** Any port: a route look-up sends nothing. */
+/** Any port: a route lookup sends nothing. */
 const ROUTE_PORT = 9
+/** Size of sun_path in struct sockaddr_un, bytes. */
 const SUN_PATH_BYTES = 108
-/** Longest datagram sent or received here, bytes. */
+/** Longest datagram of send() and receive(), bytes. */
 const DATAGRAM_BYTES = 8192
 
 const CAP_NET_RAW_REMEDY =
-  "Give it to the runtime's binary (setcap cap_net_raw+ep FILE), or to the service (AmbientCapabilities=CAP_NET_RAW), or start as root with -u to give root up"
+  "Grant it to the runtime's binary (setcap cap_net_raw+ep FILE) or to the service (AmbientCapabilities=CAP_NET_RAW), or start as root and drop privileges with -u"
 
-/** Layout of the arena below: a socket address, an int or a name, a length, a datagram. */
+/** Layout of the arena: a socket address, an int or a name, a length, a datagram. */
 const AT_ADDRESS = 0
 const AT_VALUE = 128
 const AT_LENGTH = 192
 const AT_DATA = 256
 
-/** Typed calls on a libc. One for each process is enough. */
+/** Typed calls on a libc. One instance per process is enough. */
 export class Syscalls {
   readonly #libc: Libc
-  /** Every pointer handed out points in here: nothing moves and nothing is collected during a call. */
+  /** All pointers refer to this buffer, so nothing moves or is collected during a call. */
   readonly #arena = new ArrayBuffer(AT_DATA + DATAGRAM_BYTES)
   readonly #bytes = new Uint8Array(this.#arena)
   readonly #view = new DataView(this.#arena)
@@ -80,12 +80,12 @@ export class Syscalls {
     this.#base = libc.address(this.#arena)
   }
 
-  /** A non-blocking socket that child processes do not inherit. */
+  /** Opens a non-blocking, close-on-exec socket. */
   socket(domain: number, type: number, protocol = 0): number {
     return this.#check('socket', this.#libc.socket(domain, type | SOCK_NONBLOCK | SOCK_CLOEXEC, protocol))
   }
 
-  /** Binds to an IP address. The error says the address, as Node's own does. */
+  /** Binds to an IP address. The error contains the address, as Node's does. */
   bind(fd: number, address: SocketAddress, what: string): void {
     const length = this.#writeInet(address)
     if (this.#libc.bind(fd, this.#base + AT_ADDRESS, length) < 0) throw this.#error('bind', what)
@@ -97,13 +97,13 @@ export class Syscalls {
     this.#check(`bind ${path}`, this.#libc.bind(fd, this.#base + AT_ADDRESS, length))
   }
 
-  /** Connects a unix socket; a path that begins with `@` or NUL is an abstract name (unix(7)). */
+  /** Connects a unix socket; a path that starts with `@` or NUL is an abstract name (unix(7)). */
   connectUnix(fd: number, path: string): void {
     const length = this.#writeUnix(path)
     this.#check(`connect ${path}`, this.#libc.connect(fd, this.#base + AT_ADDRESS, length))
   }
 
-  /** Connects an IP socket, or begins to. */
+  /** Connects an IP socket, or starts to. */
   connect(fd: number, address: SocketAddress): void {
     const length = this.#writeInet(address)
     if (this.#libc.connect(fd, this.#base + AT_ADDRESS, length) >= 0) return
@@ -115,7 +115,7 @@ export class Syscalls {
     this.#check('listen', this.#libc.listen(fd, backlog))
   }
 
-  /** Where an IP socket is bound. */
+  /** Local address of an IP socket. */
   localAddress(fd: number): SocketAddress {
     this.#view.setUint32(AT_LENGTH, SOCKADDR_IN6_BYTES, this.littleEndian)
     this.#check('getsockname', this.#libc.getsockname(fd, this.#base + AT_ADDRESS, this.#base + AT_LENGTH))
@@ -124,12 +124,12 @@ export class Syscalls {
     return address
   }
 
-  /** Port that an IP socket is bound to. */
+  /** Local port of an IP socket. */
   port(fd: number): number {
     return this.localAddress(fd).port
   }
 
-  /** The address that packets to `to` leave with; its port is 0. The error is that of the route (ENETUNREACH, ...). */
+  /** Source address of packets to `to`, with port 0. Throws the error of the route (ENETUNREACH, ...). */
   sourceFor(to: SocketAddress): SocketAddress {
     const fd = this.socket(to.family === 4 ? AF_INET : AF_INET6, SOCK_DGRAM)
     try {
@@ -145,7 +145,10 @@ export class Syscalls {
     this.#check('setsockopt', this.#libc.setsockopt(fd, level, name, this.#base + AT_VALUE, 4))
   }
 
-  /** Number of a network interface. @throws ENODEV */
+  /**
+   * Index of a network interface.
+   * @throws ENODEV
+   */
   interfaceIndex(name: string): number {
     const encoded = new TextEncoder().encode(name)
     this.#bytes.fill(0, AT_VALUE, AT_LENGTH)
@@ -156,8 +159,8 @@ export class Syscalls {
   }
 
   /**
-   * A TCP socket with the least of windows, for the cover of dpi/tcp-wnd: its options in the order of protocol.md 9.2. Then come bind and listen, or
-   * connect.
+   * Opens a TCP socket with minimal windows for the cover of dpi/tcp-wnd, options in the order of protocol.md 9.2. The
+   * caller binds and listens, or connects.
    * @param listener for a listening socket, which gets SO_REUSEADDR first
    */
   coverSocket(family: 4 | 6, listener?: { readonly reuseport: boolean }): number {
@@ -179,15 +182,16 @@ export class Syscalls {
   }
 
   /**
-   * A socket for incoming packets of one family, from the IP header on. It gets nothing before bindPacket.
+   * Opens a socket for incoming packets of one family, starting with the IP header. It receives nothing before
+   * bindPacket.
    * @throws NotAvailable without CAP_NET_RAW
    */
   packetSocket(family: 4 | 6): number {
-    // protocol 0: with another one packets of everybody would wait in it before it has a filter
+    // protocol 0: any other would queue unfiltered packets before the filter is attached
     return this.#privileged(() => this.socket(AF_PACKET, SOCK_DGRAM), `IPv${family} packets`)
   }
 
-  /** Binds a packet socket to one interface, or with 0 to all of them. Needs no privilege; may be repeated. */
+  /** Binds a packet socket to one interface, or to all (0). Requires no privilege; may be repeated. */
   bindPacket(fd: number, family: 4 | 6, ifindex: number): void {
     this.#bytes.fill(0, AT_ADDRESS, AT_ADDRESS + SOCKADDR_LL_BYTES)
     this.#view.setUint16(AT_ADDRESS, AF_PACKET, this.littleEndian)
@@ -196,7 +200,7 @@ export class Syscalls {
     this.#check('bind', this.#libc.bind(fd, this.#base + AT_ADDRESS, SOCKADDR_LL_BYTES))
   }
 
-  /** Attaches a classic BPF program of `count` instructions that stands at `program` (a memory address), in place of the one before. */
+  /** Attaches a classic BPF program of `count` instructions at memory address `program`; replaces the previous one. */
   attachFilter(fd: number, program: number, count: number): void {
     // struct sock_fprog
     this.#view.setUint32(AT_VALUE, 0)
@@ -207,7 +211,7 @@ export class Syscalls {
   }
 
   /**
-   * A socket for outgoing packets of one family, with their IP header.
+   * Opens a socket for outgoing packets of one family that include their IP header.
    * @throws NotAvailable without CAP_NET_RAW
    */
   rawSocket(family: 4 | 6): number {
@@ -230,26 +234,25 @@ export class Syscalls {
       return open()
     } catch (error) {
       if (codeOf(error) !== 'EPERM' && codeOf(error) !== 'EACCES') throw error
-      throw new NotAvailable(`not permitted: raw ${what} need CAP_NET_RAW. ${CAP_NET_RAW_REMEDY}`)
+      throw new NotAvailable(`not permitted: raw ${what} require CAP_NET_RAW. ${CAP_NET_RAW_REMEDY}`)
     }
   }
 
-  /** @throws NotAvailable where structures with pointers have another layout than message-vector.ts writes */
+  /** @throws NotAvailable if the layout of structures with pointers differs from that of message-vector.ts */
   checkLayout(): void {
     if (this.#libc.pointerBytes !== 8 || !this.littleEndian) {
       throw new NotAvailable('not available: only on 64-bit little-endian machines')
     }
   }
 
-  /** Memory address of a buffer, as message vectors hold it. Of a WebAssembly memory good until it grows. */
+  /** Memory address of a buffer, for message vectors. For WebAssembly memory, valid until it grows. */
   addressOf(buffer: ArrayBuffer): number {
     return this.#libc.address(buffer)
   }
 
   /**
-   * recvmmsg(2) without waiting; lengths are those on the wire, also of what was cut.
-   * @returns how many of the `count` mmsghdr at `messages` were filled;
-   * 0: nothing is there; below 0: -errno.
+   * recvmmsg(2) without waiting. Lengths are those on the wire, also of truncated messages.
+   * @returns how many of the `count` mmsghdr at `messages` were filled; 0: no data; below 0: -errno
    */
   recvmmsg(fd: number, messages: number, count: number): number {
     const result = this.#libc.recvmmsg(fd, messages, count, MSG_DONTWAIT | MSG_TRUNC, 0)
@@ -258,7 +261,7 @@ export class Syscalls {
 
   /**
    * sendmmsg(2) without waiting.
-   * @returns how many left; 0: it would block; below 0: -errno of the first one
+   * @returns how many messages were sent; 0: would block; below 0: -errno of the first one
    */
   sendmmsg(fd: number, messages: number, count: number): number {
     const result = this.#libc.sendmmsg(fd, messages, count, MSG_DONTWAIT | MSG_NOSIGNAL)
@@ -270,23 +273,23 @@ export class Syscalls {
     return errno === EAGAIN ? 0 : -errno
   }
 
-  /** `ENETDOWN` for the number that a batch call gave as -errno. */
+  /** Name of a batch call's error number, such as `ENETDOWN`. */
   errorName(errno: number): string {
     return this.#libc.errorName(errno)
   }
 
-  /** The process gets SIGIO whenever something arrives at a socket. Its default action is death: have a handler first. */
+  /** Requests SIGIO when data arrives at a socket. Install a handler first: the default action ends the process. */
   signalArrivals(fd: number, pid: number): void {
     this.#check('fcntl', this.#libc.fcntl(fd, F_SETOWN, pid))
     this.#check('fcntl', this.#libc.fcntl(fd, F_SETFL, O_NONBLOCK | O_ASYNC))
   }
 
-  /** A second descriptor of the same socket, not inherited by child processes. */
+  /** Duplicates a descriptor, close-on-exec. */
   duplicate(fd: number): number {
     return this.#check('fcntl', this.#libc.fcntl(fd, F_DUPFD_CLOEXEC, 0))
   }
 
-  /** SO_BINDTODEVICE. ENODEV for a name that is no interface. */
+  /** SO_BINDTODEVICE. Throws ENODEV if `name` is not an interface. */
   bindToDevice(fd: number, name: string): void {
     const encoded = new TextEncoder().encode(name)
     this.#bytes.set(encoded.subarray(0, AT_LENGTH - AT_VALUE), AT_VALUE)
@@ -301,14 +304,14 @@ export class Syscalls {
     return this.#view.getInt32(AT_VALUE, this.littleEndian)
   }
 
-  /** Sends a datagram of at most 8192 bytes on a connected socket; more is cut off. */
+  /** Sends a datagram on a connected socket, truncated to 8192 bytes. */
   send(fd: number, data: Uint8Array): void {
     const length = Math.min(data.length, DATAGRAM_BYTES)
     this.#bytes.set(data.subarray(0, length), AT_DATA)
     this.#check('send', this.#libc.send(fd, this.#base + AT_DATA, length, MSG_DONTWAIT | MSG_NOSIGNAL))
   }
 
-  /** One datagram, or undefined when none waits. */
+  /** Receives one datagram, or returns undefined if none is waiting. */
   receive(fd: number): Uint8Array | undefined {
     const length = this.#libc.recv(fd, this.#base + AT_DATA, DATAGRAM_BYTES, MSG_DONTWAIT)
     if (length >= 0) return this.#bytes.slice(AT_DATA, AT_DATA + length)
@@ -317,7 +320,7 @@ export class Syscalls {
     throw error
   }
 
-  /** The system's monotonic clock, microseconds: other programs mean the same by it. */
+  /** The system's monotonic clock in microseconds, comparable with other programs. */
   monotonicMicroseconds(): bigint {
     return this.#libc.monotonic() / 1000n
   }
@@ -333,10 +336,10 @@ export class Syscalls {
   #writeUnix(path: string): number {
     const name = new TextEncoder().encode(path)
     const abstract = name[0] === 0x40 || name[0] === 0
-    // a path is closed by a NUL, an abstract name is as long as it is
+    // a path ends with a NUL, an abstract name does not
     const length = name.length + (abstract ? 0 : 1)
     if (name.length === 0 || length > SUN_PATH_BYTES) {
-      throw systemError('ENAMETOOLONG', `no path for a unix socket: ${path}`)
+      throw systemError('ENAMETOOLONG', `invalid unix socket path: ${path}`)
     }
     this.#bytes.fill(0, AT_ADDRESS, AT_VALUE)
     this.#view.setUint16(AT_ADDRESS, AF_UNIX, this.littleEndian)
@@ -363,8 +366,8 @@ export class Syscalls {
 const bound = new WeakMap<Libc, Syscalls>()
 
 /**
- * The system calls of a runtime, made at the first use.
- * @throws NotAvailable saying why there are none
+ * The system calls of a runtime, created at first use.
+ * @throws NotAvailable with the reason
  */
 export function syscallsOf(os: { libc(): Libc }): Syscalls {
   const libc = os.libc()

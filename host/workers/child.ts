@@ -1,6 +1,6 @@
 /**
- * A worker: one endpoint in a process of its own, on a socket that it was given, which does what the first process
- * (workers.ts) says. What it logs goes there; it ends when that process is gone.
+ * A worker: one endpoint in its own process, on an inherited socket, controlled by the first process (workers.ts). It
+ * sends its log there and ends when that process is gone.
  */
 import type { Config } from '../config/config.ts'
 import type { RuntimeCrypto } from '../crypto/open.ts'
@@ -10,10 +10,10 @@ import { Log } from '../log/log.ts'
 import type { Runtime, WorkerCalls } from '../runtime.ts'
 import type { FromWorker, ToWorker } from './messages.ts'
 
-/** How long the last messages may take before the process ends, ms. */
+/** Timeout for sending the last messages before the process ends, ms. */
 const LAST_WORDS_MS = 1000
 
-/** Runs as a worker for good. */
+/** Runs this process as a worker until it ends. */
 export function runWorker(runtime: Runtime, calls: WorkerCalls, crypto: RuntimeCrypto): void {
   new Worker(runtime, calls, crypto).run()
 }
@@ -24,7 +24,7 @@ class Worker {
   readonly #crypto: RuntimeCrypto
   readonly #log: Log
   #endpoint: Endpoint | undefined
-  /** Start and reloads run one after the other. */
+  /** Serializes start and reloads. */
   #turn: Promise<void> = Promise.resolve()
 
   constructor(runtime: Runtime, calls: WorkerCalls, crypto: RuntimeCrypto) {
@@ -40,7 +40,7 @@ class Worker {
   }
 
   run(): void {
-    // a terminal sends these to all processes; the first one decides what they mean
+    // a terminal sends these signals to all processes; the first process handles them
     this.#runtime.onReload(() => {})
     this.#runtime.onTerminate((signal) => {
       if (signal === 'SIGTERM') this.#leave(0)
@@ -99,7 +99,7 @@ class Worker {
       return this.#leave(1, { kind: 'failed', text: messageOf(error) })
     }
     this.#send({ kind: 'serving' })
-    // the engine trapped again and again, which has been logged
+    // the engine trapped too often; already logged
     void this.#endpoint.failed.then((error) => {
       void this.#report(0, false)
       this.#leave(1, { kind: 'failed', text: messageOf(error) })
@@ -115,14 +115,14 @@ class Worker {
     this.#send({ kind: 'reloaded' })
   }
 
-  /** Sends the figures, those of sessions first. */
+  /** Sends statistics, those of the sessions first. */
   async #report(id: number, withSessions: boolean): Promise<void> {
     if (this.#endpoint === undefined) return
     const { monitor } = this.#endpoint
     if (withSessions) {
       for (const sessions of monitor.sessions()) {
         this.#send({ kind: 'sessions', id, sessions })
-        // the tunnel comes first
+        // yield to tunnel traffic
         await new Promise<void>((resolve) => this.#runtime.clock.defer(resolve))
       }
     }

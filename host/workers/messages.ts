@@ -1,5 +1,5 @@
 /**
- * What the first process and its workers say to each other, and how the numbers of the workers add up. Messages are JSON:
+ * Messages between the first process and its workers, and the aggregation of worker statistics. Messages are JSON:
  * Infinity arrives as null.
  */
 
@@ -9,32 +9,32 @@ import type { SecretPart } from '../engine/secret.ts'
 import type { LinkStatus } from '../monitoring/live.ts'
 import type { Counters, Health, SessionStats } from '../monitoring/stats.ts'
 
-/** From the first process. `level`: that of the log. `secret`: the worker's part of that of all. */
+/** From the first process. `level`: log level. `secret`: the worker's part of the shared secret. */
 export type ToWorker =
   | { readonly kind: 'start'; readonly config: Config; readonly level: number; readonly secret: SecretPart }
   | { readonly kind: 'reload'; readonly config: Config }
   | { readonly kind: 'level'; readonly level: number }
   | { readonly kind: 'stats'; readonly id: number; readonly sessions: boolean }
-  /** Client: one PING beside the keepalive. */
+  /** Client: send an extra PING. */
   | { readonly kind: 'ping' }
 
 /** From a worker. */
 export type FromWorker =
-  /** It listens to messages: `start` is wanted. */
+  /** Ready to receive `start`. */
   | { readonly kind: 'hello' }
   | { readonly kind: 'serving' }
-  /** It ends, for this reason. */
+  /** The worker ends for this reason. */
   | { readonly kind: 'failed'; readonly text: string }
-  /** `failure`: why the configuration was refused; the one before stays in force. */
+  /** `failure`: why the configuration was rejected; the previous one stays in force. */
   | { readonly kind: 'reloaded'; readonly failure?: string }
-  /** It ends on request. */
+  /** The worker ends on request. */
   | { readonly kind: 'bye' }
   | { readonly kind: 'log'; readonly level: number; readonly text: string }
-  /** Some of its sessions, before the answer to `stats`. */
+  /** Some of its sessions, sent before `stats`. */
   | { readonly kind: 'sessions'; readonly id: number; readonly sessions: readonly SessionStats[] }
   | { readonly kind: 'stats'; readonly id: number; readonly part: Part }
 
-/** The numbers of one worker. */
+/** Statistics of one worker. */
 export interface Part {
   /** ms */
   readonly cpu: number
@@ -44,14 +44,14 @@ export interface Part {
   readonly path: LinkStatus
 }
 
-/** Sums, name by name. */
+/** Sums counters by name. */
 export function sumHost(parts: readonly HostCounters[], none: HostCounters): HostCounters {
   const sums = { ...none }
   for (const part of parts) for (const name of Object.keys(sums) as (keyof HostCounters)[]) sums[name] += part[name]
   return sums
 }
 
-/** The health of all is that of the worst: connections of a worker that receives nothing are dead. */
+/** The health of the group is that of its worst worker: connections of a worker that receives nothing are dead. */
 export function worstHealth(parts: readonly Health[], none: Health): Health {
   const ages = parts.map(({ lastReceived }) => lastReceived)
   const known = ages.filter((age) => age !== undefined)

@@ -1,6 +1,6 @@
 /**
- * The figures of all workers for the monitoring server: requested on demand and added up. Nothing is updated
- * in between. Of a worker that ended the last totals received remain.
+ * Aggregates the statistics of all workers for the monitoring server. They are requested on demand and not updated in
+ * between. The last totals of an ended worker are kept.
  */
 
 import { type Config, MODE_CLIENT } from '../config/config.ts'
@@ -20,9 +20,9 @@ import { parseTarget } from '../monitoring/target.ts'
 import type { Runtime, Timer } from '../runtime.ts'
 import { type FromWorker, type Part, sumHost, type ToWorker, worstHealth } from './messages.ts'
 
-/** A worker that does not answer within this time counts with its last figures, ms. */
+/** Response timeout, ms; a worker that exceeds it counts with its last statistics. */
 const ANSWER_MS = 2000
-/** Lists of sessions are forgotten this long after they were asked for, ms. */
+/** Session lists are discarded this long after a request, ms. */
 const SESSIONS_KEPT_MS = 10_000
 const NO_PATH: LinkStatus = {
   local: undefined,
@@ -34,13 +34,13 @@ const NO_PATH: LinkStatus = {
 /** Routes that show sessions. */
 const WITH_SESSIONS: ReadonlySet<string> = new Set(['stats', 'stats.json'])
 
-/** A worker that serves. */
+/** A running worker. */
 interface Askable {
   readonly number: number
   send(message: ToWorker): void
 }
 
-/** One question to all. */
+/** One request to all workers. */
 interface Round {
   readonly id: number
   readonly waiting: Set<number>
@@ -50,14 +50,14 @@ interface Round {
 
 export class WorkerStats implements Monitor {
   readonly started: number
-  /** How often a worker was started again. */
+  /** Number of worker restarts. */
   restarts = 0
   readonly #runtime: Runtime
   readonly #serving: () => readonly Askable[]
   readonly #none: Health
-  /** The last figures of each worker. */
+  /** The last statistics of each worker. */
   readonly #parts = new Map<number, Part>()
-  /** Totals of workers that are gone. */
+  /** Totals of ended workers. */
   #past: Part
   readonly #rounds = new Map<number, Round>()
   #lastId = 0
@@ -73,7 +73,7 @@ export class WorkerStats implements Monitor {
     this.#past = { cpu: 0, counters: sumCounters([]), host: { ...NO_HOST_COUNTERS }, health: this.#none, path: NO_PATH }
   }
 
-  /** Asks all workers, for their sessions too if the target shows them. Fulfilled when they answered or it took too long. */
+  /** Requests statistics of all workers, with sessions if the target shows them. Waits for all or a timeout. */
   async prepare(target: string): Promise<void> {
     const withSessions = WITH_SESSIONS.has(parseTarget(target)?.name ?? '')
     const workers = this.#serving()
@@ -99,7 +99,7 @@ export class WorkerStats implements Monitor {
     }, SESSIONS_KEPT_MS)
   }
 
-  /** An answer of a worker, or a part of it. */
+  /** Handles a response of a worker, or a part of it. */
   take(worker: number, message: Extract<FromWorker, { kind: 'stats' | 'sessions' }>): void {
     const round = this.#rounds.get(message.id)
     if (message.kind === 'sessions') {
@@ -112,7 +112,7 @@ export class WorkerStats implements Monitor {
     this.#answered(round, worker)
   }
 
-  /** A worker is gone. */
+  /** Handles the end of a worker. */
   gone(worker: number): void {
     const part = this.#parts.get(worker)
     this.#parts.delete(worker)
@@ -152,7 +152,7 @@ export class WorkerStats implements Monitor {
     )
   }
 
-  /** That of one of them: they share the path to the peer. */
+  /** Link status of one worker: all share the path to the peer. */
   path(): LinkStatus {
     const paths = [...this.#parts.values()].map((part) => part.path)
     return paths.find(({ pongRtt }) => pongRtt !== undefined) ?? paths[0] ?? NO_PATH

@@ -1,10 +1,10 @@
 /**
- * Several processes for one configuration (`workers`): the first one opens a socket for each with SO_REUSEPORT, starts
- * the workers (workers-child.ts), keeps them running, and shows their numbers as one (`http_listen`).
+ * Runs one configuration in several processes (`workers`). The first process opens a SO_REUSEPORT socket for each
+ * worker, starts the workers (child.ts), restarts them, and serves their combined statistics (`http_listen`).
  *
- * The kernel deals peers out by a hash over the addresses and ports of both ends. The sockets stay open in the first
- * process, so the group of sockets, and with it who belongs where, stays the same when a worker ends; what arrives
- * before the next one serves waits in the socket.
+ * The kernel assigns peers to sockets by a hash over the addresses and ports of both endpoints. The sockets stay open
+ * in the first process, so the assignment does not change when a worker ends; datagrams wait in the socket until its
+ * replacement serves.
  */
 
 import { type Config, MODE_CLIENT } from '../config/config.ts'
@@ -28,16 +28,16 @@ import { resolveKey } from '../transport/resolver.ts'
 import type { FromWorker, ToWorker } from './messages.ts'
 import { WorkerStats } from './stats.ts'
 
-/** A worker that ended is started again after this time, ms; it doubles up to the longest, until one lived for a while. */
+/** Initial restart delay, ms. It doubles up to the longest, and is reset after a worker ran for a while. */
 const RESTART_MS = 500
 const RESTART_LONGEST_MS = 60_000
 const RESTART_CALM_MS = 60_000
-/** Slots of the nonce base that a worker gets, for its engines one after the other. */
+/** Slots of the nonce base reserved for each worker process, for its consecutive engines. */
 const WORKER_SLOTS = 256
-/** How long a worker may take to end before it is killed, ms. */
+/** Time for a worker to end before it is killed, ms. */
 const STOP_MS = 2000
 
-/** One worker: its number, its socket, and the process that has it now. */
+/** One worker: its number, its socket, and its current process. */
 class Worker {
   readonly number: number
   readonly #socket: number
@@ -49,10 +49,10 @@ class Worker {
   #serving = false
   #reason = ''
   #stopping = false
-  /** Called at the end of the process, or before when what they wait for came. */
+  /** Pending callbacks; resolved at the latest when the process ends. */
   readonly #onServing: ((failure: string | undefined) => void)[] = []
   readonly #onReloaded: ((failure: string | undefined) => void)[] = []
-  /** The configuration of the group that this worker was given last. */
+  /** The group configuration last sent to this worker. */
   #given: Config | undefined
   readonly #onGone: (() => void)[] = []
 
@@ -66,7 +66,7 @@ class Worker {
     return this.#serving
   }
 
-  /** Starts a process. Fulfilled when it serves, with undefined, or when it is gone before, with the reason. */
+  /** Starts a process. Resolves to undefined when it serves, or to the reason if it ends before. */
   start(): Promise<string | undefined> {
     const { calls, runtime } = this.#group
     this.#reason = ''
@@ -85,8 +85,8 @@ class Worker {
   }
 
   /**
-   * Gives the worker a configuration of the group, unless it has it.
-   * @returns why it was refused; undefined: it was taken over, or the worker is gone
+   * Sends the worker a configuration of the group, unless it already has it.
+   * @returns why the worker rejected it; undefined if it applied it or ended
    */
   reload(config: Config): Promise<string | undefined> {
     if (this.#process === undefined || this.#given === config) return Promise.resolve(undefined)
@@ -95,7 +95,7 @@ class Worker {
     return new Promise((resolve) => this.#onReloaded.push(resolve))
   }
 
-  /** Fulfilled when the process is gone. */
+  /** Stops the process; resolves when it is gone. */
   stop(): Promise<void> {
     this.#stopping = true
     this.#group.runtime.clock.clearTimer(this.#timer)
@@ -150,9 +150,7 @@ class Worker {
     if (this.#stopping || !this.#group.started) return
     if (this.#group.runtime.clock.monotonic() - this.#startedAt >= RESTART_CALM_MS) this.#pause = RESTART_MS
     const pause = formatDuration(this.#pause)
-    this.#group.log.error(
-      `worker ${this.number} ${how}${this.#reason && `: ${this.#reason}`}; started again in ${pause}`,
-    )
+    this.#group.log.error(`worker ${this.number} ${how}${this.#reason && `: ${this.#reason}`}; restarting in ${pause}`)
     this.#timer = this.#group.runtime.clock.setTimer(() => this.#restart(), this.#pause)
     this.#pause = Math.min(2 * this.#pause, RESTART_LONGEST_MS)
   }
@@ -171,12 +169,12 @@ export class WorkerGroup {
   readonly log: Log
   readonly calls: WorkerCalls
   readonly stats: WorkerStats
-  /** Every worker served once: from now on one that ends is started again. */
+  /** Whether every worker has served once: from then on ended workers are restarted. */
   started = false
-  /** Nothing ends a group from inside. */
+  /** Never resolves: a group does not end by itself. */
   readonly failed: Promise<Error> = new Promise(() => {})
   #config: Config
-  /** Of the shared sockets. */
+  /** Address of the shared sockets. */
   readonly #local: SocketAddress
   readonly #workers: readonly Worker[]
   readonly #secret = new EndpointSecret()
@@ -205,7 +203,7 @@ export class WorkerGroup {
 
   /**
    * Starts all workers.
-   * @throws StartError with the reason of the first that could not serve; no worker runs then
+   * @throws StartError with the reason of the first worker that failed; all workers are stopped then
    */
   async start(): Promise<void> {
     const failures = await Promise.all(this.#workers.map((worker) => worker.start()))
@@ -219,9 +217,9 @@ export class WorkerGroup {
   }
 
   /**
-   * Takes over a configuration in all workers or in none, see Endpoint.reload. Beside other keys the shared sockets stay
-   * as they are.
-   * @throws Error with the reason of the first worker that refused it
+   * Applies a configuration in all workers or in none, see Endpoint.reload. The shared sockets, like other fixed keys,
+   * do not change.
+   * @throws Error with the reason of the first worker that rejected it
    */
   async reload(fresh: Config): Promise<void> {
     const before = this.#config
@@ -233,22 +231,25 @@ export class WorkerGroup {
     }
     this.#config = config
     this.#http?.reload(config)
-    // those that were started meanwhile
+    // workers that were started meanwhile
     await this.#give(config)
     for (const key of kept) this.log.warning(`config key ${key}: the change needs a restart and is ignored`)
     const known = new Set(configWarnings(before))
     for (const text of configWarnings(config)) if (!known.has(text)) this.log.warning(text)
   }
 
-  /** Gives every worker a configuration. @returns the first reason why it was refused */
+  /**
+   * Sends every worker a configuration.
+   * @returns the first rejection
+   */
   async #give(config: Config): Promise<string | undefined> {
     const failures = await Promise.all(this.#workers.map((worker) => worker.reload(config)))
     return failures.find((failure) => failure !== undefined)
   }
 
-  /** The first message to a worker, also to one that takes the place of another. */
+  /** The first message to a worker, also to a replacement. */
   startOrder(): ToWorker {
-    // a clone of this machine gives its workers the same slots
+    // a clone of this machine assigns its workers the same slots
     if (this.#clock.look() !== 0) this.#secret.renew()
     return {
       kind: 'start',
@@ -258,19 +259,19 @@ export class WorkerGroup {
     }
   }
 
-  /** Of a configuration, what a worker does: everything but what is done here. */
+  /** The configuration for a worker: without what the first process does. */
   configFor(config: Config): Config {
     const local = formatAddress(this.#local)
     const shared = (config.mode & MODE_CLIENT) !== 0 ? { listen: local } : { kcp_bind: local }
     return { ...config, ...shared, http_listen: undefined, user: undefined, workers: 1 }
   }
 
-  /** The level of the log changed. */
+  /** Sends the current log level to all workers. */
   sendLevel(): void {
     for (const worker of this.#workers) worker.send({ kind: 'level', level: this.log.level })
   }
 
-  /** Fulfilled when every worker is gone. */
+  /** Stops all workers; resolves when they are gone. */
   async close(): Promise<void> {
     this.#http?.close()
     await Promise.all(this.#workers.map((worker) => worker.stop()))
@@ -282,7 +283,7 @@ interface SharedSockets {
   readonly sockets: readonly number[]
 }
 
-/** Binds alone first: with SO_REUSEPORT a second start of this program would take a part of the peers unnoticed. */
+/** Binds without SO_REUSEPORT first: otherwise a second instance of this program would silently share the peers. */
 function checkFree(syscalls: Syscalls, kind: 'tcp' | 'udp', address: SocketAddress): void {
   const socket = syscalls.socket(address.family === 4 ? AF_INET : AF_INET6, kind === 'udp' ? SOCK_DGRAM : SOCK_STREAM)
   try {
@@ -293,7 +294,7 @@ function checkFree(syscalls: Syscalls, kind: 'tcp' | 'udp', address: SocketAddre
   }
 }
 
-/** One socket for each worker, all bound to one address. */
+/** Opens one socket for each worker, all bound to one address. */
 async function openSockets(runtime: Runtime, config: Config, log: Log, syscalls: Syscalls): Promise<SharedSockets> {
   const client = (config.mode & MODE_CLIENT) !== 0
   const [key, text, kind] = client
@@ -328,7 +329,7 @@ function systemCalls(os: OperatingSystem | undefined, config: Config): { calls: 
 }
 
 /**
- * Opens what several workers need, as far as it may need rights that the program gives up afterwards.
+ * Opens everything that the workers need and that may require privileges, which the program drops afterwards.
  * @throws ConfigError, or StartError naming the step that failed
  */
 export async function openWorkers(runtime: Runtime, config: Config, log: Log): Promise<WorkerGroup> {

@@ -252,7 +252,7 @@ if (process.platform !== 'linux' || !existsSync(`/proc/self/task/${process.pid}/
       kill(childrenOf(client.pid)[0] ?? -1)
       await waitFor('connections of that worker are reset', () => apps.some(({ ended }) => ended), TIMEOUT_MS)
       await waitFor('it serves again', () => /worker \d serves again/.test(client.log()), TIMEOUT_MS, client.log)
-      assert.match(client.log(), /E .*worker \d was killed by SIGKILL; started again in /)
+      assert.match(client.log(), /E .*worker \d was killed by SIGKILL; restarting in /)
       const left = apps.filter(({ ended }) => !ended)
       assert.ok(left.length > 0 && left.length < CONNECTIONS, `${left.length} are left`)
       await Promise.all(left.map((app) => app.send('x')))

@@ -1,4 +1,4 @@
-/** Bun's ciphers: BoringSSL behind its `node:crypto`, sodium-native, and the system's OpenSSL by bun:ffi. */
+/** Ciphers on Bun: BoringSSL by `node:crypto`, sodium-native, and the system's OpenSSL by bun:ffi. */
 
 import type { Pointer } from 'bun:ffi'
 import { createRequire } from 'node:module'
@@ -6,7 +6,7 @@ import type { RuntimeCrypto } from '../host/crypto/open.ts'
 import type { Openssl } from '../host/crypto/providers/openssl-aead.ts'
 import { nativeSodium, nodeCrypto } from '../runtime-shared/ciphers.ts'
 
-/** OpenSSL 3; Bun itself has BoringSSL, which it does not show. */
+/** OpenSSL 3. Bun does not export its own BoringSSL. */
 const LIBRARY = 'libcrypto.so.3'
 
 const SYMBOLS = {
@@ -21,13 +21,13 @@ const SYMBOLS = {
   EVP_chacha20_poly1305: { args: [], returns: 'ptr' },
 } as const
 
-/** Bun's pointers are numbers with a mark that only the type checker sees. */
+/** Converts a number to Bun's pointer type, which differs only for the type checker. */
 const at = (address: number): Pointer => address as Pointer
 
 function openssl(): Openssl | undefined {
   if (process.platform !== 'linux') return undefined
   try {
-    // only when wanted, and tests of Node read this file too
+    // loaded on demand; tests on Node import this file too
     const { dlopen, ptr }: typeof import('bun:ffi') = createRequire(import.meta.url)('bun:ffi')
     const c = dlopen(LIBRARY, SYMBOLS).symbols
     const [, version = ''] = /^OpenSSL (\S+)/.exec(String(c.OpenSSL_version(0))) ?? []

@@ -10,12 +10,12 @@ import { type Syscalls, syscallsOf } from '../host/linux/syscalls.ts'
 import type { Libc } from '../host/runtime.ts'
 
 const errorNames = new Map(Object.entries(constants.errno).map(([name, number]) => [number, name]))
-// two names of one number
+// EAGAIN and EWOULDBLOCK share a number
 errorNames.set(constants.errno.EAGAIN, 'EAGAIN')
 
 const CLOCK_MONOTONIC = 1
 
-/** glibc's name, then musl's, which holds the machine's. */
+/** Library names of glibc and of musl, which contains the architecture. */
 const MACHINES: Readonly<Record<string, string>> = { x64: 'x86_64', arm64: 'aarch64' }
 const LIBRARIES = ['libc.so.6', `libc.musl-${MACHINES[process.arch] ?? process.arch}.so.1`]
 
@@ -52,12 +52,12 @@ function open() {
 
 function bindLibc(): Libc {
   const c = open()
-  // Bun's pointers are numbers with a mark that only the type checker sees
+  // Bun's pointer type differs from number only for the type checker
   const at = (address: number): Pointer => address as Pointer
   const location = c.__errno_location()
   const time = new BigInt64Array(2)
   return {
-    // there is no Bun for 32 bits
+    // Bun does not support 32-bit systems
     pointerBytes: 8,
     address: (buffer) => ptr(buffer),
     socket: c.socket,
@@ -75,7 +75,7 @@ function bindLibc(): Libc {
     fcntl: c.fcntl,
     close: c.close,
     monotonic() {
-      // process.hrtime starts at 0 in Bun
+      // process.hrtime starts at 0 in Bun, so it is not the system's clock
       c.clock_gettime(CLOCK_MONOTONIC, ptr(time))
       return (time[0] ?? 0n) * 1_000_000_000n + (time[1] ?? 0n)
     },
@@ -87,7 +87,7 @@ function bindLibc(): Libc {
 let loaded: Libc | undefined
 
 /**
- * libc, bound at the first use.
+ * libc, bound at first use.
  * @throws NotAvailable
  */
 export function libc(): Libc {
@@ -97,12 +97,12 @@ export function libc(): Libc {
 }
 
 /**
- * System calls on it.
+ * System calls on this libc.
  * @throws NotAvailable
  */
 export const syscalls = (): Syscalls => syscallsOf({ libc })
 
-/** The place of a Bun.connect that takes over a descriptor. Its type declarations have no call for that, the others' keys are ignored. */
+/** Bun.connect options that adopt a descriptor. Bun's type declarations lack them; the other keys are ignored. */
 export function descriptor(fd: number): { fd: number; hostname: string; port: number } {
   return { fd, hostname: '', port: 0 }
 }

@@ -1,6 +1,6 @@
 /**
- * The Bun adapter: host/runtime.ts on Bun.udpSocket, Bun.listen, Bun.connect and node:http; system calls by FFI only for
- * what is missing there.
+ * The Bun adapter: implements host/runtime.ts with Bun.udpSocket, Bun.listen, Bun.connect and node:http, and with
+ * system calls by FFI only for what these lack.
  */
 
 import { terminalOf } from '../host/cli/terminal.ts'

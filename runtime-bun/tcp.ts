@@ -1,12 +1,12 @@
 /**
- * TCP by Bun.listen and Bun.connect, with half-close in both directions. Bun's write() hands bytes to the kernel,
- * queues nothing and returns what was taken, so one buffer serves all connections. What the bytes mean and when to end
- * is the driver's business.
+ * TCP on Bun.listen and Bun.connect, with half-close in both directions. Bun's write() passes bytes to the kernel,
+ * queues nothing and returns the number taken, so all connections share one buffer. The driver interprets the data and
+ * decides when to close.
  *
- * What Bun 1.4 does, as seen: close comes without `end` before it when FIN follows our own; data that was received
- * before an RST is delivered even while paused; a dial has no handle before `open`, so one that was given up runs into
- * its end unseen. Accept errors (EMFILE) are not reported: Bun closes the excess connection with a spare descriptor and
- * goes on accepting, so onError of a listener is never called.
+ * Observed behaviour of Bun 1.4: close is emitted without a preceding `end` if the peer's FIN follows our own; data
+ * received before an RST is delivered even while paused; a dial has no handle before `open`, so an abandoned dial runs
+ * until it ends. Accept errors (EMFILE) are not reported: Bun closes the excess connection with a spare descriptor and
+ * continues to accept, so onError of a listener is never called.
  */
 
 import type { Socket, SocketHandler, TCPSocketListener } from 'bun'
@@ -25,20 +25,20 @@ import type {
 import { spelling } from '../runtime-shared/platform.ts'
 import { descriptor, syscalls } from './ffi.ts'
 
-/** Bytes of the buffer that all connections share. */
+/** Size of the buffer that all connections share. */
 const WRITE_BUFFER_BYTES = 65536
 /**
- * How long a closed connection stays to read (and drop) what still comes: the kernel answers unread bytes with RST (RFC
+ * How long a closed connection keeps reading and dropping data, ms: the kernel would answer unread bytes with RST (RFC
  * 1122, 4.2.2.13).
  */
 const LINGER_MS = 5000
 
-/** Pending connections: the most that Linux grants untold (net.core.somaxconn). Those beyond wait a second for another SYN. */
+/** Listen backlog: Linux's default limit (net.core.somaxconn). Beyond it a client retries its SYN after 1 s. */
 const BACKLOG = 4096
-/** Pending connections of an adopted listener (protocol.md 9.2); Bun has its own number. */
+/** Listen backlog of an adopted listener (protocol.md 9.2); Bun uses its own number. */
 const ADOPTED_BACKLOG = 16
 
-/** The options of an adopted connection are its maker's. */
+/** Options of an adopted connection, which its creator has already set. */
 const UNTOUCHED = { nodelay: false, keepalive: false }
 
 const scratch = new Uint8Array(WRITE_BUFFER_BYTES)
@@ -51,22 +51,20 @@ class BunConnection implements TcpConnection {
   readonly #scope: number
   #socket: BunSocket | undefined
   #handlers: TcpHandlers | undefined
-  /**
-   * Chunks that came while paused: at most what one wake-up reads. Bun's arrays are fresh ones, so they can be kept.
-   */
+  /** Chunks received while paused: at most one wake-up's. Bun allocates each chunk, so they can be kept. */
   readonly #held: Uint8Array[] = []
   /** Where they are counted. */
   #ledger: QueuedBytes | undefined
   #paused = true
   #starved = false
-  /** FIN came; it is reported after the held data. */
+  /** FIN was received; it is reported after the held data. */
   #readEnded = false
   #endDelivered = false
   #writeEnded = false
-  /** The socket is gone. */
+  /** The socket is closed. */
   #over: { error: NodeJS.ErrnoException | undefined } | undefined
   #delivering = false
-  /** reset() or close() was called: nothing is reported any more. */
+  /** reset() or close() was called: nothing more is reported. */
   #released = false
   #linger: ReturnType<typeof setTimeout> | undefined
 
@@ -97,7 +95,7 @@ class BunConnection implements TcpConnection {
 
   write(buffer: Uint8Array, length: number): number {
     if (length === 0 || this.#released || this.#writeEnded || this.#over !== undefined) return 0
-    // -1: the connection is gone and close follows
+    // -1: the connection is closed and close follows
     const taken = this.#socket === undefined ? 0 : Math.max(0, this.#socket.write(buffer, 0, length))
     if (taken < length) this.#starved = true
     return taken
@@ -117,7 +115,7 @@ class BunConnection implements TcpConnection {
   end(): void {
     if (this.#writeEnded || this.#released) return
     this.#writeEnded = true
-    // nothing is queued here: FIN follows what the kernel took
+    // nothing is queued here: FIN follows the bytes that the kernel took
     if (this.#over === undefined) this.#socket?.shutdown()
   }
 
@@ -136,8 +134,8 @@ class BunConnection implements TcpConnection {
   }
 
   /**
-   * The connection stands.
-   * @returns false when the owner has let go of it before
+   * The connection is established.
+   * @returns false if the owner released it before
    */
   opened(socket: BunSocket): boolean {
     if (this.#released) {
@@ -153,13 +151,13 @@ class BunConnection implements TcpConnection {
     return true
   }
 
-  /** A connection that was reset before it was accepted has no address any more: Bun has undefined then. */
+  /** Remote address; undefined in Bun if the connection was reset before it was accepted. */
   #remoteOf(socket: BunSocket): SocketAddress | undefined {
     const text: string | undefined = socket.remoteAddress
     return text === undefined ? undefined : spelling.read(text, socket.remotePort, this.#scope)
   }
 
-  /** The connection stands, or will. */
+  /** Attaches the socket of an adopted connection, which may still be connecting. */
   adopted(socket: BunSocket): void {
     if (this.#released) {
       socket.terminate()
@@ -189,7 +187,7 @@ class BunConnection implements TcpConnection {
     if (this.#held.length === 0) this.#deliverEnd()
   }
 
-  /** Bun calls drain at other times too. */
+  /** Bun also calls drain without a preceding short write. */
   drained(): void {
     if (!this.#starved || this.#released) return
     this.#starved = false
@@ -199,16 +197,16 @@ class BunConnection implements TcpConnection {
   closed(error: NodeJS.ErrnoException | undefined): void {
     clearTimeout(this.#linger)
     if (this.#over !== undefined) return
-    // an RST behind a FIN has no error in Bun; but while our direction is open no end is clean
+    // Bun reports no error for an RST after a FIN; but while our direction is open, no close is clean
     if (error === undefined && !this.#writeEnded) error = systemError('ECONNRESET', 'connection reset by peer', 'read')
     this.#over = { error }
-    // what was held is void after an error, as the kernel's own queue would be
+    // after an error held data is discarded, as the kernel's own queue would be
     if (error !== undefined) this.#dropHeld()
-    // close may come inside a call of the owner such as end()
+    // close may be emitted inside a call of the owner such as end()
     if (this.#held.length === 0) this.#deliverLater()
   }
 
-  /** A handler threw: a fault of ours must not harm more than this connection. */
+  /** A handler threw: a bug here must not affect other connections. */
   broke(error: NodeJS.ErrnoException): void {
     const handlers = this.#handlers
     this.reset()
@@ -231,7 +229,7 @@ class BunConnection implements TcpConnection {
     })
   }
 
-  /** Hands out what was held, then the end. */
+  /** Delivers the held data, then the end. */
   #deliver(): void {
     const held = this.#held
     while (held.length > 0 && !this.#paused) {
@@ -261,7 +259,7 @@ class BunConnection implements TcpConnection {
 
 type Handler = SocketHandler<BunConnection | undefined>
 
-/** Events of an open connection, for both directions of opening it. */
+/** Events of an open connection, dialled or accepted. */
 const events: Handler = {
   binaryType: 'uint8array',
   data: (socket, chunk: Uint8Array) => socket.data?.data(chunk),
@@ -274,12 +272,15 @@ const events: Handler = {
   },
 }
 
-/** A dialled connection gets its buffers here, which is as good as before the handshake: the window scale allows for the system's maximum. */
+/**
+ * Sets the buffers of a dialled connection. After the handshake is early enough: the window scale covers the system's
+ * maximum.
+ */
 function tuneConnection(socket: BunSocket, socketOptions: SocketOptions): void {
   applyBuffers(socketOptions, () => {
     const calls = syscalls()
     const fd = descriptorOf(socket)
-    if (fd === undefined) throw new Error('Bun shows no descriptor of the connection')
+    if (fd === undefined) throw new Error('Bun does not expose the descriptor of the connection')
     return descriptorBuffers(calls, fd)
   })
 }
@@ -309,7 +310,7 @@ export function dialTcp(
           if (!connection.opened(socket)) return
           if (options.socketOptions !== undefined) tuneConnection(socket, options.socketOptions)
           onOpen()
-          // what a write() before the handshake was promised
+          // required after a short write() before the handshake
           connection.drained()
         },
         connectError: (_, error) => fail(error),
@@ -333,7 +334,7 @@ export function adoptConnection(fd: number, handlers: TcpHandlers, onOpen: () =>
     data: connection,
     socket: {
       ...events,
-      // open comes at once, drain when the connection stands
+      // open is emitted at once, drain when the connection is established
       open: (socket) => connection.adopted(socket),
       drain: (socket) => {
         if (!opened && !connection.released) {
@@ -373,14 +374,14 @@ export async function listenTcp(
   return listen(fd === undefined ? where : { ...where, fd }, local, options, accept, BACKLOG)
 }
 
-/** Bun takes no length of the queue: it is set afterwards, where that can be done. */
+/** Sets the listen backlog, where possible: Bun has no option for it. */
 function lengthen(listener: object, backlog: number): void {
   const fd = descriptorOf(listener)
   if (fd === undefined || process.platform !== 'linux') return
   try {
     syscalls().listen(fd, backlog)
   } catch {
-    // a libc that cannot be bound: Bun's own number it is
+    // libc cannot be bound: Bun's own backlog applies
   }
 }
 
@@ -391,7 +392,7 @@ interface Where {
   readonly fd?: number
 }
 
-/** `address`: where it listens, but for a port that is 0. */
+/** `address`: the listening address; its port may be 0. */
 function listen(
   where: Where,
   address: SocketAddress,

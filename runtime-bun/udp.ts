@@ -1,10 +1,10 @@
 /**
- * UDP by Bun.udpSocket. Bun reads in batches itself and calls back once for each datagram; the immediate armed at the
- * first of them runs when all were delivered and marks the end of the batch. Outgoing datagrams wait in an array for
- * flush(), which hands them to the kernel by one sendMany.
+ * UDP on Bun.udpSocket. Bun reads in batches and calls back once for each datagram. An immediate, armed at the first
+ * one, runs after the last one and marks the end of the batch. Outgoing datagrams are queued in an array until flush(),
+ * which passes them to the kernel by one sendMany.
  *
- * sendMany may stop early: at a full socket buffer, at a datagram that the kernel refuses, and at an ICMP error that is
- * pending. send() of the next datagram shows which of these it was.
+ * sendMany may stop early: at a full socket buffer, at a datagram that the kernel rejects, and at a pending ICMP error.
+ * send() of the next datagram shows which of these it was.
  */
 
 import type { udp } from 'bun'
@@ -16,20 +16,20 @@ import type { SocketOptions, UdpHandlers, UdpOptions, UdpSocket } from '../host/
 import { spelling } from '../runtime-shared/platform.ts'
 import { syscalls } from './ffi.ts'
 
-/** Outgoing datagrams that wait for flush() or for room in the socket buffer. */
+/** Most outgoing datagrams waiting for flush() or for room in the socket buffer. */
 const SEND_BUFFERS = 512
-/** Bytes of one of them: an Ethernet frame's payload and a little. */
+/** Size of a send buffer: slightly more than the payload of an Ethernet frame. */
 const SEND_BUFFER_BYTES = 1536
-/** The socket buffer is looked at again after this long, should `drain` not come (ENOBUFS has no event). */
+/** Retry interval while the socket buffer is full, ms, in case `drain` is not emitted (ENOBUFS has no event). */
 const RETRY_MS = 10
 
-/** A buffer from acquire(); `view` is its part that was sent last, since most datagrams of a flow have one length. */
+/** A buffer from acquire(). `view` is the part last sent: most datagrams of a flow have one length. */
 interface Slot {
   readonly buffer: Uint8Array
   view: Uint8Array
 }
 
-/** The two shapes of Bun's socket behind one: what to hand over for a datagram, and how. */
+/** Common interface to Bun's connected and unconnected sockets. */
 interface Sender {
   /** Entries of the sendMany array for one datagram. */
   readonly stride: number
@@ -46,7 +46,7 @@ class BunUdpSocket implements UdpSocket {
   readonly #destinations: DestinationCache
   readonly #slots = new Map<Uint8Array, Slot>()
   readonly #free: Uint8Array[] = []
-  /** What waits: `stride` entries for each datagram of #queued. */
+  /** Waiting datagrams: `stride` entries for each of #queued. */
   readonly #queue: (Uint8Array | number | string)[] = []
   readonly #queued: Uint8Array[] = []
   #retry: ReturnType<typeof setTimeout> | undefined
@@ -55,7 +55,7 @@ class BunUdpSocket implements UdpSocket {
   #closed = false
 
   constructor(socket: udp.BaseUDPSocket, sender: Sender, options: UdpOptions, handlers: UdpHandlers) {
-    // Bun names no zones: link-local peers have no scope unless the socket is bound or connected to one interface
+    // Bun reports no zones: link-local peers have a scope only if the socket is bound or connected to one interface
     const scope = options.bind.scope || (options.connect?.scope ?? 0)
     this.local = spelling.read(socket.address.address, socket.address.port, scope)
     this.#sources = new SourceCache(spelling, scope)
@@ -89,7 +89,7 @@ class BunUdpSocket implements UdpSocket {
   }
 
   flush(): void {
-    // while the socket buffer is full, drain() goes on
+    // while the socket buffer is full, drain() transmits
     if (this.#closed || this.#retry !== undefined) return
     this.#transmit()
     if (this.#starved && this.#free.length >= SEND_BUFFERS / 2) setImmediate(this.#onWritable)
@@ -103,7 +103,7 @@ class BunUdpSocket implements UdpSocket {
     this.#socket.close()
   }
 
-  /** The socket buffer may have room again. */
+  /** Retries: the socket buffer may have room again. */
   readonly drain = (): void => {
     if (this.#closed || this.#retry === undefined) return
     clearTimeout(this.#retry)
@@ -136,7 +136,7 @@ class BunUdpSocket implements UdpSocket {
     this.#handlers.onWritable()
   }
 
-  /** Hands everything queued to the kernel, or as much as its buffer takes. */
+  /** Passes everything queued to the kernel, as far as its buffer has room. */
   #transmit(): void {
     const { stride } = this.#sender
     while (this.#queued.length > 0 && !this.#closed) {
@@ -144,7 +144,7 @@ class BunUdpSocket implements UdpSocket {
       try {
         sent = this.#sender.sendMany(this.#queue)
       } catch {
-        // send() below reports which datagram and why
+        // send() below reports the datagram and the reason
       }
       if (sent < this.#queued.length) {
         if (this.#sendOne(sent * stride)) sent += 1
@@ -155,7 +155,7 @@ class BunUdpSocket implements UdpSocket {
     }
   }
 
-  /** The first `count` datagrams are done with. */
+  /** Removes the first `count` datagrams from the queue. */
   #forget(count: number): void {
     const queued = this.#queued
     if (count === queued.length) {
@@ -169,7 +169,8 @@ class BunUdpSocket implements UdpSocket {
   }
 
   /**
-   * @returns false when the socket buffer is full. A datagram that the kernel refuses is given up, with a hint
+   * Sends one datagram. One that the kernel rejects is dropped and reported.
+   * @returns false if the socket buffer is full
    */
   #sendOne(at: number): boolean {
     try {
@@ -189,13 +190,13 @@ function tune(socket: udp.BaseUDPSocket, socketOptions: SocketOptions | undefine
   applyBuffers(socketOptions, () => {
     const calls = syscalls()
     const fd = descriptorOf(socket)
-    if (fd === undefined) throw new Error('Bun shows no descriptor of the socket')
+    if (fd === undefined) throw new Error('Bun does not expose the descriptor of the socket')
     return descriptorBuffers(calls, fd)
   })
 }
 
 /**
- * Binds a UDP socket, and connects it when `options.connect` is given.
+ * Binds a UDP socket, and connects it if `options.connect` is given.
  * Rejects with the error of bind or connect (EADDRINUSE, EADDRNOTAVAIL, ENETUNREACH, ...).
  */
 export async function openUdp(options: UdpOptions, handlers: UdpHandlers): Promise<UdpSocket> {
@@ -208,7 +209,7 @@ export async function openUdp(options: UdpOptions, handlers: UdpHandlers): Promi
   const socket = {
     data: (_: unknown, data: Data, port: number, address: string) => own?.receive(data, port, address),
     drain: () => own?.drain(),
-    // Bun 1.4 passes the error alone, its documentation says socket and error
+    // Bun 1.4 passes only the error; its documentation lists socket and error
     error: (...reasons: unknown[]) => own?.error(toError(reasons.find((reason) => reason instanceof Error))),
   }
   if (connect === undefined) {

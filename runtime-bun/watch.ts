@@ -1,17 +1,20 @@
 /**
- * Descriptors of system calls on Bun's loop. Bun.connect takes any descriptor for a stream of its own, so it gets a
- * duplicate: it reads the first datagram of a wake-up, the owner the rest by system calls. It gives the duplicate up after
- * a socket error (ENETDOWN of a packet socket whose interface went down) and after a datagram without bytes; then it gets
- * another one.
+ * Watches descriptors on Bun's loop. Bun.connect treats any descriptor as its own stream, so it gets a duplicate: it
+ * reads the first datagram of a wake-up, and the owner reads the rest by system calls. Bun closes the duplicate after a
+ * socket error (ENETDOWN of a packet socket whose interface went down) and after an empty datagram; it then gets a new
+ * one.
  */
 import type { Socket } from 'bun'
 import type { Watch } from '../host/runtime.ts'
 import { descriptor, syscalls } from './ffi.ts'
 
-/** The next duplicate comes after this time: an error that does not go away must not spin. */
+/** Delay before the next duplicate, ms, so that a persistent error does not cause a busy loop. */
 const REARM_MS = 10
 
-/** See OperatingSystem.watch. @throws NotAvailable */
+/**
+ * See OperatingSystem.watch.
+ * @throws NotAvailable
+ */
 export function watch(fd: number, onReadable: (first?: Uint8Array) => void): Watch {
   const calls = syscalls()
   let closed = false
@@ -26,7 +29,7 @@ export function watch(fd: number, onReadable: (first?: Uint8Array) => void): Wat
     try {
       copy = calls.duplicate(fd)
     } catch {
-      // no descriptor is left: try again
+      // out of descriptors: retry
       again()
       return
     }
@@ -43,14 +46,14 @@ export function watch(fd: number, onReadable: (first?: Uint8Array) => void): Wat
         },
         close: again,
         error(_, error) {
-          // the owner threw: that is a bug and must show as one
+          // the owner threw: make the bug visible
           queueMicrotask(() => {
             throw error
           })
         },
       },
     }).catch(again)
-    // what arrived while nothing watched, or an error
+    // for data or an error that arrived while unwatched
     if (!closed && rearm !== undefined) onReadable()
   }
   arm()
@@ -64,10 +67,10 @@ export function watch(fd: number, onReadable: (first?: Uint8Array) => void): Wat
   }
 }
 
-/** A timer that never fires but keeps the event loop, ms: a signal handler does not. */
+/** Interval of a timer that only keeps the event loop alive, ms: a signal handler does not. */
 const KEEP_MS = 0x7fffffff
 
-/** Callbacks of SIGIO, which does not say where something arrived. */
+/** Callbacks of SIGIO, which does not identify the socket. */
 const arrivals = new Set<() => void>()
 
 const onSignal = (): void => {
@@ -75,16 +78,16 @@ const onSignal = (): void => {
 }
 
 /**
- * Calls back whenever something arrives at a socket, by SIGIO, and takes nothing off it: what Bun.connect reads comes without
- * its sender and the size of its segments.
+ * Calls back by SIGIO when data arrives at a socket, without reading it: Bun.connect would lose the sender and the
+ * segment size.
  */
 export function watchArrivals(fd: number, onReadable: () => void): Watch {
-  // the handler stays for good: without one the signal ends the process
+  // the handler is never removed: without one the signal ends the process
   if (!process.listeners('SIGIO').includes(onSignal)) process.on('SIGIO', onSignal)
   arrivals.add(onReadable)
   const keep = setInterval(() => {}, KEEP_MS)
   syscalls().signalArrivals(fd, process.pid)
-  // for what came before
+  // for data that arrived before
   const begin = setImmediate(onReadable)
   return {
     close() {

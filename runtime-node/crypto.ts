@@ -1,4 +1,4 @@
-/** Node's ciphers: node:crypto, sodium-native, and its own OpenSSL by FFI where koffi is installed. */
+/** Ciphers on Node: node:crypto, sodium-native, and Node's own OpenSSL by FFI if koffi is installed. */
 import type { RuntimeCrypto } from '../host/crypto/open.ts'
 import type { Openssl } from '../host/crypto/providers/openssl-aead.ts'
 import { nativeSodium, nodeCrypto } from '../runtime-shared/ciphers.ts'
@@ -6,7 +6,7 @@ import { loadKoffi } from './ffi.ts'
 
 const VERSION = `OpenSSL ${process.versions.openssl}`
 
-/** The OpenSSL that Node itself runs on: its program exports the calls, or the library that it is linked to. */
+/** The OpenSSL that Node uses: exported by its executable, or by the library it is linked to. */
 function openssl(): Openssl | undefined {
   try {
     const koffi = loadKoffi()
@@ -28,7 +28,7 @@ function openssl(): Openssl | undefined {
       },
     }
   } catch {
-    // no koffi, or a Node that exports no OpenSSL
+    // koffi is not installed, or Node does not export OpenSSL
     return undefined
   }
 }

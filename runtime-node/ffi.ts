@@ -1,6 +1,6 @@
 /**
- * libc by koffi, an optional dependency: loaded at the first call that needs it, and only on Linux. The typed calls on
- * this table are in host/linux/syscalls.ts.
+ * libc by koffi, an optional dependency that is loaded at the first call that needs it, and only on Linux. The typed
+ * calls on this table are in host/linux/syscalls.ts.
  */
 
 import { createRequire } from 'node:module'
@@ -12,7 +12,7 @@ import type { Libc } from '../host/runtime.ts'
 const require = createRequire(import.meta.url)
 
 const errorNames = new Map(Object.entries(constants.errno).map(([name, number]) => [number, name]))
-// two names of one number
+// EAGAIN and EWOULDBLOCK share a number
 errorNames.set(constants.errno.EAGAIN, 'EAGAIN')
 
 /** @throws NotAvailable */
@@ -21,14 +21,14 @@ export function loadKoffi(): typeof import('koffi') {
     return require('koffi')
   } catch (error) {
     const missing = codeOf(error) === 'MODULE_NOT_FOUND'
-    const why = missing ? 'is not installed (npm install koffi)' : `does not load: ${String(error)}`
+    const why = missing ? 'is not installed (npm install koffi)' : `cannot be loaded: ${String(error)}`
     throw new NotAvailable(`not available: the optional package koffi ${why}`)
   }
 }
 
 function bindLibc(): Libc {
   const koffi = loadKoffi()
-  // null: the libc that this process runs on, glibc or musl
+  // null: the libc of this process, glibc or musl
   const c = koffi.load(null)
   return {
     pointerBytes: koffi.sizeof('void *'),
@@ -54,13 +54,13 @@ function bindLibc(): Libc {
 }
 
 const [major = 0, minor = 0] = process.versions.node.split('.').map(Number)
-/** Whether this Node has the option `reusePort` of dgram and net. */
+/** Whether this Node supports the option `reusePort` of dgram and net. */
 export const hasReusePort: boolean = major > 23 || (major === 23 && minor >= 1) || (major === 22 && minor >= 12)
 
 let loaded: Libc | undefined
 
 /**
- * libc, bound at the first use.
+ * libc, bound at first use.
  * @throws NotAvailable
  */
 export function libc(): Libc {
@@ -70,7 +70,7 @@ export function libc(): Libc {
 }
 
 /**
- * System calls on it.
+ * System calls on this libc.
  * @throws NotAvailable
  */
 export const syscalls = (): Syscalls => syscallsOf({ libc })

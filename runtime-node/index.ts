@@ -1,4 +1,4 @@
-/** Library entry for Node: the adapter and the function that starts an endpoint on it. */
+/** Library entry for Node: the adapter and the function that starts an endpoint. */
 export { startEndpoint } from '../host/endpoint/endpoint.ts'
 export { crypto } from './crypto.ts'
 export { nodeRuntime } from './runtime.ts'

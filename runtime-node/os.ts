@@ -1,4 +1,4 @@
-/** The operating system by Node: the process, system calls, and descriptors of those calls on the event loop. */
+/** Operating system services on Node: the process, system calls, and watches on their descriptors. */
 import type { OperatingSystem } from '../host/runtime.ts'
 import { processCalls } from '../runtime-shared/process.ts'
 import { libc } from './ffi.ts'

@@ -1,6 +1,6 @@
 /**
- * The Node adapter: host/runtime.ts on node:dgram, node:net, node:http and the other `node:*` modules; system calls
- * by FFI only for what is missing there.
+ * The Node adapter: implements host/runtime.ts with node:dgram, node:net, node:http and other `node:*` modules, and
+ * with system calls by FFI only for what these lack.
  */
 
 import { terminalOf } from '../host/cli/terminal.ts'

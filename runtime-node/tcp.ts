@@ -1,11 +1,10 @@
 /**
- * TCP by node:net, with half-close in both directions. A net.Socket queues what is written to it without bound; the
- * write method here puts a bound on it, so that back-pressure is real. What the bytes mean and when to end is the
- * driver's business.
+ * TCP on node:net, with half-close in both directions. A net.Socket queues writes without limit; write() limits the
+ * queue, so that back-pressure works. The driver interprets the data and decides when to close.
  *
  * Accept errors (EMFILE, ENFILE): libuv accepts and closes the excess connection with a spare descriptor, reports the
- * error and goes on accepting, so no pause is needed. A reset that arrives while reading is paused shows at the next
- * write or resume().
+ * error and continues to accept, so no pause is needed. A reset received while reading is paused is reported at the
+ * next write or resume().
  */
 
 import { connect, createServer, type ListenOptions, type OnReadOpts, Socket } from 'node:net'
@@ -23,24 +22,24 @@ import type {
 import { spelling } from '../runtime-shared/platform.ts'
 import { hasReusePort, syscalls } from './ffi.ts'
 
-/** Bytes of one buffer from writeBuffer(). */
+/** Size of a buffer from writeBuffer(). */
 const WRITE_BUFFER_BYTES = 65536
-/** Bytes of one read, where a buffer of ours is read into. */
+/** Size of the shared read buffer. */
 const READ_BUFFER_BYTES = 65536
-/** Buffers kept for the next writes once libuv is done with them; more go to the garbage collector. */
+/** Write buffers kept for reuse after libuv has released them; more are garbage collected. */
 const SPARE_WRITE_BUFFERS = 16
-/** Writes up to this size are copied: a nearly empty buffer is not held for a slow reader. */
+/** Writes below this size are copied, so that a slow reader does not hold a nearly empty buffer. */
 const COPY_BELOW_BYTES = 16384
-/** Bytes that one connection may have queued in Node, if its owner does not say. */
+/** Default limit of a connection's write queue in Node, bytes. */
 const WRITE_QUEUE_BYTES = 262144
 /**
- * How long a closed connection stays to read (and drop) what still comes: the kernel answers unread bytes with RST (RFC
+ * How long a closed connection keeps reading and dropping data, ms: the kernel would answer unread bytes with RST (RFC
  * 1122, 4.2.2.13).
  */
 const LINGER_MS = 5000
-/** Pending connections: the most that Linux grants untold (net.core.somaxconn). Those beyond wait a second for another SYN. */
+/** Listen backlog: Linux's default limit (net.core.somaxconn). Beyond it a client retries its SYN after 1 s. */
 const BACKLOG = 4096
-/** The same of an adopted listener (protocol.md 9.2); net takes none for a descriptor. */
+/** Listen backlog of an adopted listener (protocol.md 9.2); net ignores its own option for a descriptor. */
 const ADOPTED_BACKLOG = 16
 
 const NOTHING = new Uint8Array(0)
@@ -50,12 +49,12 @@ const readBuffer = new Uint8Array(READ_BUFFER_BYTES)
 let current: WriteBuffer | undefined
 const spare: WriteBuffer[] = []
 
-/** A buffer and the way back to the spare ones. */
+/** A write buffer that returns itself to the spare ones. */
 class WriteBuffer {
   readonly bytes = new Uint8Array(WRITE_BUFFER_BYTES)
   owner: NodeConnection | undefined
 
-  /** The write callback. */
+  /** Write callback. */
   readonly done = (): void => {
     const owner = this.owner
     this.owner = undefined
@@ -69,7 +68,7 @@ class NodeConnection implements TcpConnection {
   readonly #socket: Socket
   #handlers: TcpHandlers | undefined
   #held: QueuedBytes | undefined
-  /** Bytes of the queue that `#held` knows of. */
+  /** Queued bytes already counted in `#held`. */
   #counted = 0
   #error: NodeJS.ErrnoException | undefined
   #starved = false
@@ -94,9 +93,9 @@ class NodeConnection implements TcpConnection {
   }
 
   /**
-   * libuv 1.46 takes a hang-up behind a short read for EOF, so an RST that comes right behind data (or while paused)
-   * looks like FIN. An empty write shows it: it fails after an RST and sends nothing after a FIN. Writes that are
-   * under way fail by themselves. Only after our own FIN this cannot be detected.
+   * libuv 1.46 treats a hang-up after a short read as EOF, so an RST right behind data (or while paused) looks like
+   * FIN. An empty write distinguishes them: it fails after an RST and sends nothing after a FIN. Pending writes fail by
+   * themselves. After our own FIN the difference cannot be detected.
    */
   #onEnd(): void {
     const socket = this.#socket
@@ -133,7 +132,7 @@ class NodeConnection implements TcpConnection {
     return current.bytes
   }
 
-  /** Takes all or nothing, so a buffer never has two owners. */
+  /** Takes all or nothing, so that a buffer never has two owners. */
   write(buffer: Uint8Array, length: number): number {
     const socket = this.#socket
     if (length === 0 || this.#handlers === undefined || socket.destroyed || socket.writableEnded) return 0
@@ -154,7 +153,7 @@ class NodeConnection implements TcpConnection {
     return length
   }
 
-  /** The write callback of one write: announces room once half of the queue is gone. */
+  /** Write callback: reports room once half of the queue is gone. */
   readonly written = (): void => {
     const queued = this.#socket.writableLength
     if (!this.#socket.destroyed) this.#count(queued)
@@ -182,7 +181,7 @@ class NodeConnection implements TcpConnection {
     if (socket.connecting) {
       socket.destroy()
     } else if (socket.writableEnded && !socket.writableFinished && socket.writableLength === 0) {
-      // libuv refuses a reset while a shutdown request is under way; that lasts one turn of the loop
+      // libuv rejects a reset while a shutdown request is pending; that lasts one turn of the loop
       socket.once('finish', () => socket.resetAndDestroy())
     } else {
       socket.resetAndDestroy()
@@ -209,9 +208,9 @@ class NodeConnection implements TcpConnection {
 }
 
 /**
- * Reading into one buffer instead of a fresh one of 64 KiB for each read, which makes a tenth of all work garbage collection.
- * node:net has no such option for accepted connections. libuv reads when data is there, and reports at once; on Windows it
- * reads ahead, so a buffer cannot be shared there.
+ * Options for reading into one shared buffer. A fresh 64 KiB buffer per read would spend a tenth of all work on garbage
+ * collection. node:net has no such option for accepted connections. libuv reads and reports data in one step; on
+ * Windows it reads ahead, so a buffer cannot be shared there.
  */
 function reading(connection: () => NodeConnection): { onread?: OnReadOpts } {
   if (process.platform === 'win32') return {}
@@ -224,7 +223,7 @@ function reading(connection: () => NodeConnection): { onread?: OnReadOpts } {
 
 /**
  * Dials `address`. `onOpen` or `handlers.onClose(error)` follows, never inside this call.
- * Bytes written before it are kept (up to the bound) and sent after the handshake.
+ * Bytes written before are queued (up to the limit) and sent after the handshake.
  */
 export function dialTcp(
   address: SocketAddress,
@@ -254,12 +253,15 @@ export function dialTcp(
   return connection
 }
 
-/** A dialled connection gets its buffers here, which is as good as before the handshake: the window scale allows for the system's maximum. */
+/**
+ * Sets the buffers of a dialled connection. After the handshake is early enough: the window scale covers the system's
+ * maximum.
+ */
 function tuneConnection(socket: Socket, socketOptions: SocketOptions): void {
   applyBuffers(socketOptions, () => {
     const calls = syscalls()
     const fd = descriptorOf(Reflect.get(socket, '_handle'))
-    if (fd === undefined) throw new Error('Node shows no descriptor of the connection')
+    if (fd === undefined) throw new Error('Node does not expose the descriptor of the connection')
     return descriptorBuffers(calls, fd)
   })
 }
@@ -278,7 +280,7 @@ export function adoptConnection(fd: number, handlers: TcpHandlers, onOpen: () =>
   socket.once('close', () => {
     wanted = false
   })
-  // there is no event of the connection for a descriptor: an empty write completes once it is established, and reports its error
+  // net emits no connect event for a descriptor: an empty write completes once connected, or reports the error
   socket.write(NOTHING, (error) => {
     if (!error && wanted) onOpen()
   })
@@ -307,7 +309,7 @@ export async function listenTcp(
   const fd = openWithOptions(syscalls, 'tcp', address, options.socketOptions, hasReusePort)
   const reusePort = fd === undefined && options.socketOptions?.reuseport === true && hasReusePort
   const where = fd === undefined ? { host: spelling.write(address), port: address.port } : { fd }
-  // an option that Node 20 does not know
+  // Node 20 ignores this option
   const listener = await listen({ ...where, ...(reusePort && { reusePort }) }, options, accept, onError)
   if (fd !== undefined) syscalls().listen(fd, BACKLOG)
   return listener
@@ -326,7 +328,7 @@ function listen(
   let closed = false
   server.on('connection', (socket) => {
     try {
-      // not of createServer: the options may change while it listens
+      // not as options of createServer: they may change while it listens
       if (options.nodelay) socket.setNoDelay(true)
       if (options.keepalive) socket.setKeepAlive(true)
       const connection = new NodeConnection(socket, remoteOf(socket))
@@ -334,7 +336,7 @@ function listen(
       if (handlers === null) connection.reset()
       else connection.attach(handlers)
     } catch (error) {
-      // a fault of ours must not harm more than this connection
+      // a bug here must not affect other connections
       socket.destroy()
       onError(toError(error))
     }

@@ -1,7 +1,6 @@
 /**
- * UDP by node:dgram. libuv reads up to 32 datagrams at one wake-up and emits them one by one; the immediate armed at
- * the first of them runs when all were delivered and marks the end of the batch. Which datagrams go where, and what
- * they mean, is the driver's business.
+ * UDP on node:dgram. libuv reads up to 32 datagrams per wake-up and emits them one by one. An immediate, armed at the
+ * first one, runs after the last one and marks the end of the batch.
  */
 
 import { createSocket, type RemoteInfo, type Socket } from 'node:dgram'
@@ -13,16 +12,16 @@ import type { UdpHandlers, UdpOptions, UdpSocket } from '../host/runtime.ts'
 import { spelling } from '../runtime-shared/platform.ts'
 import { hasReusePort, syscalls } from './ffi.ts'
 
-/** Outgoing datagrams in flight: libuv keeps each buffer until its callback. */
+/** Most outgoing datagrams in flight: libuv holds each buffer until its callback. */
 const SEND_BUFFERS = 512
-/** Bytes of one of them: an Ethernet frame's payload and a little. */
+/** Size of a send buffer: slightly more than the payload of an Ethernet frame. */
 const SEND_BUFFER_BYTES = 1536
-/** Linux reports twice what it granted (socket(7)). */
+/** Linux reports twice the granted size (socket(7)). */
 const BUFFER_FACTOR = process.platform === 'linux' ? 2 : 1
 
 type LookupCallback = (error: NodeJS.ErrnoException | null, address: string, family: number) => void
 
-/** All addresses are literals: nothing to look up, and no detour through the thread pool for each datagram. */
+/** Lookup function for literal addresses; avoids a detour through the thread pool for each datagram. */
 function lookup(hostname: string, options: unknown, callback: LookupCallback): void {
   callback(null, hostname, typeof options === 'number' ? options : 0)
 }
@@ -35,7 +34,7 @@ class NodeUdpSocket implements UdpSocket {
   readonly #sources: SourceCache
   readonly #destinations: DestinationCache
   readonly #free: Uint8Array[] = []
-  /** the send callback of each buffer, made once */
+  /** Send callback of each buffer, created once. */
   readonly #callbacks = new Map<Uint8Array, (error: Error | null) => void>()
   #starved = false
   #batchOpen = false
@@ -72,12 +71,12 @@ class NodeUdpSocket implements UdpSocket {
       if (this.#connected) this.#socket.send(buffer, 0, length, sent)
       else this.#socket.send(buffer, 0, length, to.port, this.#destinations.get(to), sent)
     } catch (error) {
-      // dgram throws for what no network can carry, such as port 0 of a forged source address
+      // dgram throws for unsendable datagrams, such as to port 0 of a forged source address
       process.nextTick(sent, toError(error))
     }
   }
 
-  /** Each datagram went to libuv at once. */
+  /** No-op: each datagram was passed to libuv at once. */
   flush(): void {}
 
   close(): void {
@@ -114,7 +113,7 @@ class NodeUdpSocket implements UdpSocket {
   }
 }
 
-/** dgram's own calls for the buffers: no FFI is needed. */
+/** dgram's own buffer calls, which need no FFI. */
 function bufferCalls(socket: Socket): BufferCalls {
   return {
     set: (option, bytes) => (option === 'sndbuf' ? socket.setSendBufferSize(bytes) : socket.setRecvBufferSize(bytes)),
@@ -123,7 +122,7 @@ function bufferCalls(socket: Socket): BufferCalls {
 }
 
 /**
- * Binds a UDP socket, and connects it when `options.connect` is given.
+ * Binds a UDP socket, and connects it if `options.connect` is given.
  * Rejects with the error of bind or connect (EADDRINUSE, EADDRNOTAVAIL, ENETUNREACH, ...).
  */
 export async function openUdp(options: UdpOptions, handlers: UdpHandlers): Promise<UdpSocket> {
@@ -132,7 +131,7 @@ export async function openUdp(options: UdpOptions, handlers: UdpHandlers): Promi
   const reusePort = fd === undefined && socketOptions?.reuseport === true && hasReusePort
   return new Promise((resolve, reject) => {
     const type = bind.family === 6 ? 'udp6' : 'udp4'
-    // an option that Node 20 does not know
+    // Node 20 ignores this option
     const socket = createSocket({ type, lookup, ...(reusePort && { reusePort }) })
     const fail = (error: Error): void => {
       socket.close()

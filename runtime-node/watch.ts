@@ -1,6 +1,6 @@
 /**
- * Descriptors of system calls on libuv's loop, by uv_poll through koffi. A socket error (ENETDOWN of a packet socket whose
- * interface went down) stops a uv_poll; it goes on once the owner has read the error, which clears it.
+ * Watches descriptors on libuv's loop with uv_poll through koffi. A socket error (ENETDOWN of a packet socket whose
+ * interface went down) stops a uv_poll; it is restarted after the owner has read, and thereby cleared, the error.
  */
 import type { Watch } from '../host/runtime.ts'
 import { loadKoffi } from './ffi.ts'
@@ -9,13 +9,16 @@ type Poll = ReturnType<ReturnType<typeof loadKoffi>['node']['poll']>
 
 const READABLE = { readable: true } as const
 
-/** Handles in use: an unreferenced one is garbage collected, and its events with it. */
+/** Active handles: an unreferenced handle is garbage collected and stops reporting. */
 const handles = new Set<Poll>()
 
-/** See OperatingSystem.watch. @throws NotAvailable */
+/**
+ * See OperatingSystem.watch.
+ * @throws NotAvailable
+ */
 export function watch(fd: number, onReadable: (first?: Uint8Array) => void): Watch {
   let handle: Poll | undefined
-  // koffi calls back with a status, 0 or -errno, and the events; its types know only those
+  // koffi passes a status (0 or -errno) and the events; its types declare only the events
   const onEvent = (status: unknown): void => {
     if (handle !== undefined) onReadable()
     if (status !== 0) handle?.start(READABLE, onEvent)

@@ -1,4 +1,4 @@
-/** The ciphers that Node and Bun have in common: node:crypto and sodium-native. Each is loaded by the first method that wants it. */
+/** Ciphers common to Node and Bun: node:crypto and sodium-native. Each is loaded when a method first needs it. */
 import { createRequire } from 'node:module'
 import type { AesGcmFactory } from '../host/crypto/aead.ts'
 import { aesGcmFactory } from '../host/crypto/providers/aes-gcm.ts'
@@ -6,7 +6,7 @@ import { loadNativeSodium, type NativeSodium } from '../host/crypto/providers/na
 
 const require = createRequire(import.meta.url)
 
-/** AES-256-GCM of node:crypto; `provider` is for people. */
+/** AES-256-GCM of node:crypto; `provider` is a text for users. */
 export function nodeCrypto(provider: string): AesGcmFactory {
   return {
     provider,
@@ -17,5 +17,5 @@ export function nodeCrypto(provider: string): AesGcmFactory {
   }
 }
 
-/** sodium-native where it is installed. */
+/** sodium-native, if installed. */
 export const nativeSodium = (): NativeSodium | undefined => loadNativeSodium(require)

@@ -1,4 +1,4 @@
-/** Time by the globals of the runtime. */
+/** Clock on the runtime's global functions. */
 import type { Clock, Timer } from '../host/runtime.ts'
 
 export const clock: Clock = {

@@ -1,4 +1,4 @@
-/** What the subcommands need: new files, a terminal, how the program was called. */
+/** Services for subcommands: creating files, the terminal, the program's command line. */
 import { closeSync, fsyncSync, openSync, statSync, unlinkSync, writeFileSync } from 'node:fs'
 import { createInterface } from 'node:readline'
 import { isatty } from 'node:tty'
@@ -9,7 +9,7 @@ const OWNER_ONLY = 0o600
 const PERMISSIONS = 0o7777
 const DESCRIPTORS = { stdin: 0, stdout: 1, stderr: 2 } as const
 
-/** Lines of standard input. One reader for all questions: what it has read ahead belongs to the next one. */
+/** Lines of standard input. All questions share one reader, which may have read ahead. */
 let lines: AsyncIterator<string> | undefined
 
 export const commandConsole: CommandConsole = {

@@ -1,11 +1,11 @@
-/** What host/service/daemon.ts needs of the system: a second start of this program, and the pipe between the two. */
+/** DaemonCalls for Node and Bun: starts this program a second time, with a pipe between the processes. */
 import { closeSync, writeSync } from 'node:fs'
 import { createRequire } from 'node:module'
 import type { DaemonCalls } from '../host/runtime.ts'
 
-/** Descriptor of the pipe in the second process. */
+/** Descriptor of the pipe in the daemon. */
 const REPORT_FD = 3
-/** Holds the pid of the first process: a mark that was left over from elsewhere does not count. */
+/** Environment variable with the pid of the first process; a stale value from elsewhere is ignored. */
 const MARK = 'KCPTUN_WASM_DAEMON'
 
 const inside = process.env[MARK] === String(process.ppid)
@@ -15,7 +15,7 @@ export const daemon: DaemonCalls = {
   inside,
 
   start(onReport, onEnd) {
-    // most processes start no other
+    // loaded on demand: most processes start no other
     const { spawn }: typeof import('node:child_process') = createRequire(import.meta.url)('node:child_process')
     const child = spawn(process.execPath, [...process.execArgv, ...process.argv.slice(1)], {
       detached: true,
@@ -25,10 +25,10 @@ export const daemon: DaemonCalls = {
     const pipe = child.stdio[REPORT_FD]
     const decoder = new TextDecoder()
     pipe?.on('data', (chunk: Buffer) => onReport(decoder.decode(chunk, { stream: true })))
-    // a broken pipe shows as the end of the process
+    // a broken pipe is reported by the end of the process
     pipe?.on('error', () => {})
     child.once('error', (error) => onEnd(error.message))
-    // close: after everything that the pipe held
+    // close: after everything in the pipe was read
     child.once('close', (code, signal) =>
       onEnd(signal === null ? `it ended with status ${code}` : `killed by ${signal}`),
     )
@@ -39,7 +39,7 @@ export const daemon: DaemonCalls = {
     try {
       writeSync(REPORT_FD, text)
     } catch {
-      // the first process was killed: the daemon goes on
+      // the first process was killed: the daemon continues
     }
   },
 
@@ -47,7 +47,7 @@ export const daemon: DaemonCalls = {
     try {
       closeSync(REPORT_FD)
     } catch {
-      // it was closed already
+      // already closed
     }
   },
 }

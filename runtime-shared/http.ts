@@ -1,6 +1,6 @@
 /**
- * The HTTP server on node:http with hono's listener, for Bun too. Its limits are host/monitoring/http-server.ts, routes and texts
- * host/monitoring/app.ts.
+ * HTTP server on node:http with hono's listener, for Node and Bun. Its limits are in host/monitoring/http-server.ts,
+ * routes and texts in host/monitoring/app.ts.
  */
 
 import { admit, CONNECTION_LIMIT_MS, connectionOf, HTTP_OPTIONS, openHttp } from '../host/monitoring/http-server.ts'
@@ -10,8 +10,8 @@ import type { HttpHandler, HttpServer } from '../host/runtime.ts'
 import { spelling } from './platform.ts'
 
 /**
- * Listens on `address` and answers with `fetch`. What it runs on is loaded by the first call: most endpoints have no HTTP server. Rejects with the error of bind or listen. `limitMs` is the life of one
- * connection.
+ * Listens on `address` and serves requests with `fetch`. Loads its modules on demand: most endpoints have no HTTP
+ * server. Rejects with the error of bind or listen. `limitMs` is the lifetime of a connection.
  */
 export async function serveHttp(
   address: SocketAddress,

@@ -1,5 +1,5 @@
 /**
- * Clock, names, files, standard streams and signals, for Bun too. Sockets and HTTP are left to the files beside it.
+ * Clock, name resolution, files, standard streams and signals, for Node and Bun.
  */
 
 import { ADDRCONFIG, promises as dns } from 'node:dns'
@@ -12,7 +12,7 @@ import { AddressSpelling } from '../host/net/native-address.ts'
 import type { Runtime } from '../host/runtime.ts'
 import { clock } from './clock.ts'
 
-/** A reader that takes nothing for this long loses the rest of the text. */
+/** Retries of a blocked write; if the reader takes nothing for so long, the rest of the text is dropped. */
 const PRINT_RETRY_MS = 5
 const PRINT_RETRIES = 200
 
@@ -21,7 +21,7 @@ const MICROSECONDS_PER_MS = 1000
 const STDOUT_FD = 1
 const STDERR_FD = 2
 
-/** How the runtimes' calls spell addresses. */
+/** The spelling of addresses in the runtimes' calls. */
 export const spelling = new AddressSpelling(networkInterfaces, process.platform === 'win32')
 
 type System = Pick<
@@ -29,12 +29,12 @@ type System = Pick<
   'clock' | 'cpuTime' | 'resolve' | 'readFile' | 'print' | 'exit' | 'onTerminate' | 'onReload'
 >
 
-/** Sleeps without turning the event loop. */
+/** Sleeps without running the event loop. */
 function block(milliseconds: number): void {
   Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, milliseconds)
 }
 
-/** Writes all of `text`; a pipe in non-blocking mode answers EAGAIN while it is full, a closed one EPIPE for ever. */
+/** Writes all of `text`. A non-blocking pipe returns EAGAIN while it is full; a closed one always fails with EPIPE. */
 export function printTo(fd: number, text: string): void {
   const bytes = Buffer.from(text)
   let offset = 0
@@ -64,7 +64,7 @@ export const system: System = {
     if (address !== null) return [address]
     if (host.includes('%')) throw systemError('ENODEV', `no such interface: ${host}`)
     const found: Omit<SocketAddress, 'port'>[] = []
-    // getaddrinfo's own order (RFC 6724) is the one to keep
+    // keep getaddrinfo's own order (RFC 6724)
     for (const entry of await dns.lookup(host, { all: true, verbatim: true, hints: ADDRCONFIG })) {
       const parsed = spelling.parse(entry.address)
       if (parsed === null) continue
@@ -74,7 +74,7 @@ export const system: System = {
     return found
   },
 
-  // a plain Uint8Array: a Buffer answers some methods in its own way
+  // a plain Uint8Array: some methods of Buffer differ
   readFile: async (path) => new Uint8Array(await readFileBytes(path)),
 
   print: (stream, text) => printTo(stream === 'stdout' ? STDOUT_FD : STDERR_FD, text),
@@ -87,7 +87,7 @@ export const system: System = {
   },
 
   onReload(callback) {
-    // on Windows SIGHUP says that the console closes
+    // on Windows SIGHUP means that the console closes
     if (process.platform !== 'win32') process.on('SIGHUP', () => callback())
   },
 }

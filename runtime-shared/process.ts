@@ -1,13 +1,13 @@
 /**
- * The process: its environment, its identity, its way into the background. Bun has the same modules; what differs is in
- * os.ts of each runtime.
+ * Process services: environment, user identity, daemon and workers, for Node and Bun. What differs is in os.ts of each
+ * runtime.
  */
 import { readFileSync } from 'node:fs'
 import type { IdentityCalls, OperatingSystem } from '../host/runtime.ts'
 import { daemon } from './daemon.ts'
 import { workers } from './workers.ts'
 
-/** A call that the type declarations do not list. */
+/** For a call that the type declarations lack. */
 const isInitgroups = (value: unknown): value is IdentityCalls['initgroups'] => typeof value === 'function'
 
 /** Missing on Windows. */

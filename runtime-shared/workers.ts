@@ -1,12 +1,12 @@
-/** What host/workers/workers.ts needs of the system, for both runtimes: more processes of this program, each with a socket, and messages. */
+/** WorkerCalls for Node and Bun: starts processes of this program, each with a socket and a message channel. */
 import { createRequire } from 'node:module'
 import type { WorkerCalls } from '../host/runtime.ts'
 
-/** Descriptor of the socket in a worker: behind the standard streams and the channel of messages. */
+/** Descriptor of the socket in a worker: follows the standard streams and the message channel. */
 const SOCKET_FD = 4
-/** How long the last messages of a process that is gone are waited for, ms. */
+/** How long to wait for the last messages of an ended process, ms. */
 const LAST_WORDS_MS = 500
-/** Holds the first process's pid and the worker's number: a mark that was left over from elsewhere does not count. */
+/** Environment variable with the first process's pid and the worker's number; a stale value is ignored. */
 const MARK = 'KCPTUN_WASM_WORKER'
 
 const [parent, number] = (process.env[MARK] ?? '').split(':')
@@ -18,7 +18,7 @@ export const workers: WorkerCalls = {
   socket: SOCKET_FD,
 
   start(number, socket, onMessage, onEnd) {
-    // most processes start no other
+    // loaded on demand: most processes start no other
     const { spawn }: typeof import('node:child_process') = createRequire(import.meta.url)('node:child_process')
     const child = spawn(process.execPath, [...process.execArgv, ...process.argv.slice(1)], {
       stdio: ['ignore', 'inherit', 'inherit', 'ipc', socket],
@@ -35,14 +35,14 @@ export const workers: WorkerCalls = {
     child.once('exit', (code, signal) => {
       const how = signal === null ? `ended with status ${code}` : `was killed by ${signal}`
       if (!child.connected) return end(how)
-      // its last messages may still be in the channel
+      // the channel may still hold its last messages
       child.once('disconnect', () => end(how))
       setTimeout(end, LAST_WORDS_MS, how)
     })
     return {
       pid: child.pid ?? 0,
       send(message) {
-        // a closed channel shows as the end of the process
+        // a closed channel is reported by the end of the process
         if (child.connected) child.send(message, () => {})
       },
       kill: (signal) => void child.kill(signal),

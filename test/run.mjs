@@ -1,4 +1,4 @@
-// node test/run.mjs [--jobs N] [--runtime node|bun] [--root DIR] [--no-build] [--coverage] [filter...]
+// node test/run.mjs [--jobs N] [--runtime node|bun] [--root DIR] [--no-build] [--bail] [--coverage] [filter...]
 //
 // Bundles every *.test.ts below the test root (a filter is a part of the path) and runs each file in a process of its own,
 // in the project's root, under Node and under Bun. *.node.test.ts and *.bun.test.ts run only there. Directories named
@@ -7,6 +7,8 @@
 // A file fails when a test fails, when it has no test, when its exit status is not 0, when it is still running after its time
 // limit (60 s, or a first line `// time limit: 300 s`), or when it skips a test without saying why. It says why by a line
 // `skip: NAME: REASON` for each skipped test (test/skip.ts does that).
+//
+// --bail ends the run at the first file that failed, and runs the files in the order of the filters.
 //
 // --coverage prints which part of the TypeScript the tests of test/host and test/runtime run under Node. It counts those
 // test processes alone: neither the programs that other tests start, nor Bun, nor the engine.
@@ -39,6 +41,7 @@ const { values: options, positionals: filters } = parseArgs({
     runtime: { type: 'string' },
     root: { type: 'string', default: 'test' },
     'no-build': { type: 'boolean', default: false },
+    bail: { type: 'boolean', default: false },
     coverage: { type: 'boolean', default: false },
   },
 })
@@ -284,13 +287,17 @@ if (!options['no-build']) {
   if (!good) process.stderr.write('test/run.mjs: THE BUILD FAILED, tests that use dist/ see an old one\n')
 }
 
+/**
+ * @param {TestFile} file
+ * @returns {number} index of the first filter that a file matches; -1 when it matches none
+ */
+const rank = (file) => filters.findIndex((filter) => `${file.name}.test.ts`.includes(filter.replace(/^test\//, '')))
+
 const files = findTests(testRoot)
   .map(describe)
-  .filter(
-    (file) =>
-      filters.length === 0 || filters.some((filter) => `${file.name}.test.ts`.includes(filter.replace(/^test\//, ''))),
-  )
+  .filter((file) => filters.length === 0 || rank(file) >= 0)
   .filter((file) => file.runtimes.length > 0)
+if (options.bail) files.sort((a, b) => rank(a) - rank(b))
 if (files.length === 0) fail(`no test file matches ${filters.join(' ')}`)
 
 mkdirSync(bundleDirectory, { recursive: true })
@@ -304,7 +311,10 @@ const queue = files.flatMap((file) => {
 })
 await Promise.all(
   Array.from({ length: jobs }, async () => {
-    for (let task = queue.shift(); task; task = queue.shift()) await task()
+    for (let task = queue.shift(); task; task = queue.shift()) {
+      await task()
+      if (options.bail && totals.failed > 0) queue.length = 0
+    }
   }),
 )
 if (options.coverage) process.stdout.write(`${coverageLine()}\n`)

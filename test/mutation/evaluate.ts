@@ -1,0 +1,48 @@
+/** Builds one mutant in a tree of its own and shows it to the tests. */
+import { PrivateTree } from './private-tree.ts'
+import type { Mutant } from './sites.ts'
+import { concerns, type Finding, firstFailure, type TestFile } from './suites.ts'
+
+export type Verdict = Finding | 'does not compile' | 'same module'
+
+export interface Evaluation {
+  readonly suites: readonly TestFile[]
+  /** The unchanged engine, compiled in a private tree. */
+  readonly engine: Buffer
+  /** Seconds for one mutant. */
+  readonly limit: number
+}
+
+const COMPILE_LIMIT_S = 300
+
+async function compile(tree: PrivateTree, mutant: Mutant, engine: Buffer): Promise<Verdict | undefined> {
+  if (!mutant.file.startsWith('assembly/')) {
+    return (await tree.checkTypes(COMPILE_LIMIT_S)) ? undefined : 'does not compile'
+  }
+  const module = await tree.compileEngine(COMPILE_LIMIT_S)
+  if (module === undefined) return 'does not compile'
+  // an edit that the compiler's optimizer removes is no mutant
+  return module.equals(engine) ? 'same module' : undefined
+}
+
+/**
+ * @returns which test caught the mutant, if one did, or why the mutant was not run
+ */
+export async function evaluate(mutant: Mutant, { suites, engine, limit }: Evaluation): Promise<Verdict> {
+  const tree = new PrivateTree()
+  try {
+    tree.write(mutant)
+    const refused = await compile(tree, mutant, engine)
+    if (refused !== undefined) return refused
+    const chosen = suites.filter((suite) => concerns(suite, mutant))
+    const inProcess = chosen.filter(({ isWhole }) => !isWhole)
+    const whole = chosen.filter(({ isWhole }) => isWhole)
+    const first = await firstFailure(inProcess, tree, limit)
+    if (first.by !== undefined || whole.length === 0) return first
+    if (!(await tree.bundle(COMPILE_LIMIT_S))) return 'does not compile'
+    const second = await firstFailure(whole, tree, limit)
+    return { by: second.by, unsteady: [...first.unsteady, ...second.unsteady] }
+  } finally {
+    tree.remove()
+  }
+}

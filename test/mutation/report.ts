@@ -1,0 +1,66 @@
+/** What `npm run mutation` prints: a line for each mutant, and the shares caught. */
+import { dirname } from 'node:path'
+import type { Mutant } from './sites.ts'
+import type { Finding } from './suites.ts'
+
+export interface Equivalent {
+  readonly file: string
+  readonly operator: string
+  readonly original: string
+  readonly mutated: string
+  /** Why no test can notice it. */
+  readonly reason: string
+}
+
+export interface Result {
+  readonly mutant: Mutant
+  readonly finding: Finding | 'equivalent'
+}
+
+/** @returns the entry for a mutant that is known to change nothing that a user or a peer could notice */
+export function findEquivalent(list: readonly Equivalent[], mutant: Mutant): Equivalent | undefined {
+  return list.find(
+    ({ file, operator, original, mutated }) =>
+      file === mutant.file &&
+      operator === mutant.operator &&
+      original === mutant.original &&
+      mutated === mutant.mutated,
+  )
+}
+
+export function mutantLine({ operator, file, line, original, mutated }: Mutant): string {
+  return `${operator}  ${file}:${line}  ${original} -> ${mutated}`
+}
+
+export function resultLine({ mutant, finding }: Result): string {
+  if (finding === 'equivalent') return `equivalent  ${mutantLine(mutant)}`
+  const state = finding.by === undefined ? 'MISSED' : `caught by ${finding.by}`
+  const doubt = finding.unsteady.length > 0 ? ` (unsteady: ${finding.unsteady.join(', ')})` : ''
+  return `${mutantLine(mutant)}  ${state}${doubt}`
+}
+
+function shares(results: readonly Result[], groupOf: (mutant: Mutant) => string): string[] {
+  const groups = new Map<string, { caught: number; all: number }>()
+  for (const { mutant, finding } of results) {
+    if (finding === 'equivalent') continue
+    const group = groups.get(groupOf(mutant)) ?? { caught: 0, all: 0 }
+    group.all++
+    if (finding.by !== undefined) group.caught++
+    groups.set(groupOf(mutant), group)
+  }
+  return [...groups].sort().map(([name, { caught, all }]) => `  ${name.padEnd(24)} ${caught} of ${all}`)
+}
+
+/** @returns lines with the share caught in all, by operator and by room; equivalent mutants are not counted */
+export function summary(results: readonly Result[]): string[] {
+  const counted = results.flatMap(({ finding }) => (finding === 'equivalent' ? [] : [finding]))
+  const caught = counted.filter(({ by }) => by !== undefined).length
+  const share = counted.length > 0 ? ((100 * caught) / counted.length).toFixed(1) : '-'
+  return [
+    'by operator:',
+    ...shares(results, ({ operator }) => operator),
+    'by room:',
+    ...shares(results, ({ file }) => dirname(file)),
+    `${caught} of ${counted.length} caught, ${share} %; ${results.length - counted.length} equivalent`,
+  ]
+}

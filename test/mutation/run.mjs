@@ -1,0 +1,23 @@
+// npm run mutation -- [--count N] [--seed N] [--only N,N] [--tests PART,PART] [--longest SECONDS] [--limit SECONDS]
+//                     [--room PART] [--at FILE:LINE,FILE:LINE] [--jobs N] [--list]
+//
+// Draws deliberate breakages of the engine and of the host, and reports which of them the tests catch: docs/reliability.md.
+// Builds what is stale, bundles test/mutation/main.ts and runs it.
+
+import * as esbuild from 'esbuild'
+import { build } from '../../build/build.mjs'
+import { commonOptions } from '../../build/bundles.mjs'
+import { inProject } from '../../build/files.mjs'
+
+if (!(await build({ ifStale: true, only: ['core', 'bundles'] }))) process.exit(1)
+const outfile = inProject('.cache/mutation/main.mjs')
+await esbuild.build({
+  ...commonOptions,
+  entryPoints: ['test/mutation/main.ts'],
+  // the build program finds the project's root by its own place
+  external: ['../../build/*'],
+  outfile,
+  platform: 'node',
+  sourcemap: 'inline',
+})
+await import(outfile)

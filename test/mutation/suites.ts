@@ -1,0 +1,152 @@
+/**
+ * The tests that a mutant is shown, fastest first: those that run the engine or the host in their own process, then a few
+ * that start whole processes. Their seconds are measured on the unchanged tree, which all of them must pass.
+ */
+import { createHash } from 'node:crypto'
+import { mkdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { dirname } from 'node:path'
+import * as esbuild from 'esbuild'
+import { commonOptions } from '../../build/bundles.mjs'
+import { filesBelow, fingerprint, inProject } from '../../build/files.mjs'
+import { core, inputs } from '../../build/plan.mjs'
+import type { PrivateTree } from './private-tree.ts'
+import type { Mutant } from './sites.ts'
+
+export interface TestFile {
+  /** Relative to test/. */
+  readonly name: string
+  /** Starts programs of dist/. */
+  readonly isWhole: boolean
+  /** Files that its bundle contains. */
+  readonly sources: ReadonlySet<string>
+  /** Digest of what it runs. */
+  readonly key: string
+  seconds: number
+}
+
+const ROOMS = ['core', 'sim', 'vectors', 'fuzz', 'host']
+/** Tests of the checked build, which is not made from a mutant. */
+const LEFT_OUT = new Set(['fuzz/checked.test.ts'])
+const WHOLE = ['garbage', 'half_close', 'faults', 'matrix', 'reload'].map((name) => `e2e/${name}.node.test.ts`)
+
+const CACHE = '.cache/mutation/seconds.json'
+const BASELINE_LIMIT_S = 3600
+
+async function describe(name: string): Promise<TestFile> {
+  const isWhole = name.startsWith('e2e/')
+  const { outputFiles, metafile } = await esbuild.build({
+    ...commonOptions,
+    entryPoints: [`test/${name}`],
+    outfile: 'test.mjs',
+    platform: 'node',
+    write: false,
+    metafile: true,
+  })
+  const hash = createHash('sha256').update(outputFiles[0]?.contents ?? '')
+  if (isWhole) hash.update(fingerprint([...inputs.bundles, 'assembly']))
+  return { name, isWhole, sources: new Set(Object.keys(metafile.inputs)), key: hash.digest('hex'), seconds: 0 }
+}
+
+/** @param filters parts of names; none: all */
+export async function findSuites(filters: readonly string[] = []): Promise<TestFile[]> {
+  const names = [...ROOMS.flatMap((room) => filesBelow(`test/${room}`)).map((path) => path.slice(5)), ...WHOLE].filter(
+    (name) => name.endsWith('.test.ts') && !name.endsWith('.bun.test.ts') && !LEFT_OUT.has(name),
+  )
+  const chosen = names.filter((name) => filters.length === 0 || filters.some((filter) => name.includes(filter)))
+  return Promise.all(chosen.map(describe))
+}
+
+/** Whether a test can notice a mutant: its process contains the broken file, or it starts programs that do. */
+export function concerns({ isWhole, sources }: TestFile, { file }: Mutant): boolean {
+  return isWhole || sources.has(file.startsWith('assembly/') ? core.inlined : file)
+}
+
+const command = (names: readonly string[], ...more: string[]): string[] => [
+  'test/run.mjs',
+  '--no-build',
+  ...['--runtime', 'node', '--jobs', '1'],
+  ...more,
+  ...names,
+]
+
+const LINE = /^(FAIL|ok {2}) node (\S+) .* ([\d.]+) s$/gm
+
+/** @returns state and seconds of the files in the output of test/run.mjs */
+function results(output: string): { name: string; isGood: boolean; seconds: number }[] {
+  return [...output.matchAll(LINE)].map(([, state, name, seconds]) => ({
+    name: `${name}.test.ts`,
+    isGood: state !== 'FAIL',
+    seconds: Number(seconds),
+  }))
+}
+
+function readCache(): Record<string, number> {
+  try {
+    return JSON.parse(readFileSync(inProject(CACHE), 'utf8'))
+  } catch {
+    return {}
+  }
+}
+
+/**
+ * Runs the tests on the unchanged tree and sorts them by their seconds. Times of the same bundles are remembered.
+ * @returns the tests that passed; a test that fails without a mutant would seem to catch every one
+ */
+export async function measure(
+  suites: readonly TestFile[],
+  tree: PrivateTree,
+  say: (text: string) => void,
+): Promise<TestFile[]> {
+  const cache = readCache()
+  const unknown = suites.filter(({ key }) => cache[key] === undefined).map(({ name }) => name)
+  if (unknown.length > 0) {
+    say(`${unknown.length} test files on the unchanged tree`)
+    for (const { name, isGood, seconds } of results((await tree.run(command(unknown), BASELINE_LIMIT_S)).output)) {
+      const key = suites.find((suite) => suite.name === name)?.key
+      if (isGood && key !== undefined) cache[key] = seconds
+    }
+    mkdirSync(dirname(inProject(CACHE)), { recursive: true })
+    writeFileSync(inProject(CACHE), JSON.stringify(cache))
+  }
+  const passed = suites.filter(({ key }) => cache[key] !== undefined)
+  for (const suite of suites) {
+    suite.seconds = cache[suite.key] ?? 0
+    if (!passed.includes(suite)) say(`left out, since it fails on the unchanged tree: ${suite.name}`)
+  }
+  return passed.sort((a, b) => a.seconds - b.seconds)
+}
+
+export interface Finding {
+  /** The test that failed twice, or was ended by its time limit. */
+  readonly by: string | undefined
+  /** Tests that failed once and then passed: they prove nothing. */
+  readonly unsteady: readonly string[]
+}
+
+const HANG = /under node: still running after/
+
+/**
+ * Runs tests in order until one fails. A failure is repeated, unless it was a hang.
+ * @param seconds for all of them
+ */
+export async function firstFailure(suites: readonly TestFile[], tree: PrivateTree, seconds: number): Promise<Finding> {
+  const unsteady: string[] = []
+  let rest = suites.map(({ name }) => name)
+  const deadline = performance.now() + seconds * 1000
+  const left = (): number => Math.max(1, (deadline - performance.now()) / 1000)
+  while (rest.length > 0) {
+    const { output, timedOut, status } = await tree.run(command(rest, '--bail'), left())
+    if (timedOut) return { by: 'the time limit', unsteady }
+    const failed = results(output).find(({ isGood }) => !isGood)
+    if (failed === undefined) {
+      // nothing may pass because nothing ran
+      if (status !== 0 || results(output).length < rest.length) throw new Error(`the tests did not run:\n${output}`)
+      break
+    }
+    const isCertain = HANG.test(output) || (await tree.run(command([failed.name]), left())).status !== 0
+    if (isCertain) return { by: failed.name, unsteady }
+    unsteady.push(failed.name)
+    rest = rest.slice(rest.indexOf(failed.name) + 1)
+  }
+  return { by: undefined, unsteady }
+}

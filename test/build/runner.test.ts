@@ -102,6 +102,14 @@ for (const [fixture, status, what] of [
   })
 }
 
+test('--bail runs the files in the order of the filters and ends at the first that failed', () => {
+  const run = runFixtures(['--bail', '--jobs', '1', '--runtime', 'node', 'only.node', 'fails.test', 'passes'])
+  assert.is(run.lastLine, '2 passed, 1 failed')
+  assert.ok(run.output.indexOf('only.node') < run.output.indexOf('fails'))
+  assert.not.match(run.output, 'passes')
+  assert.is(run.status, 1)
+})
+
 test('a filter that matches no file is an error', () => {
   const run = runFixtures(['no-such-file'])
   assert.is(run.status, 2)

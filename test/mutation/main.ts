@@ -10,7 +10,7 @@ import { type Equivalent, findEquivalent, mutantLine, type Result, resultLine, s
 import { findMutants, type Mutant } from './sites.ts'
 import { findSuites, measure } from './suites.ts'
 
-const NICE = 10
+const NICE = 5
 /** Two processes at once: the machine has other work. */
 const MAX_JOBS = 2
 

@@ -225,6 +225,26 @@ test('MUST 67: a SYN|ACK that does not acknowledge our SYN readies nobody; an au
   assert.ok(client.events().some(([type, argument]) => type === EventType.OBFS_READY && argument === context))
 })
 
+test('MUST 67: a SYN to a client and a SYN|ACK to a server are answered by nobody and change no number', () => {
+  const server = new ObfsHost('dpi/tcp', 'server', SERVER)
+  const client = new ObfsHost('dpi/tcp', 'client', CLIENT)
+  client.dial(SERVER)
+  server.capture(...client.controls())
+  client.capture(...server.controls())
+  const numbers = (host: ObfsHost, to: string): number[] => {
+    const { seq, ack } = takeApart(host.send(to, sealed(1)) ?? new Uint8Array())
+    return [seq, ack]
+  }
+  const [clientSeq = 0, clientAck] = numbers(client, SERVER)
+  const [serverSeq = 0, serverAck] = numbers(server, CLIENT)
+  client.capture(kernel(SERVER, CLIENT, 0x02, 1, 0))
+  server.capture(kernel(CLIENT, SERVER, 0x12, 1, serverSeq))
+  assert.equal(client.controls(), [])
+  assert.equal(server.controls(), [])
+  assert.equal(numbers(client, SERVER), [(clientSeq + 1) >>> 0, clientAck])
+  assert.equal(numbers(server, CLIENT), [(serverSeq + 1) >>> 0, serverAck])
+})
+
 test('packets to another address or port, in pieces, too short or too long are dropped and counted', () => {
   const server = new ObfsHost('dpi/tcp-wnd', 'server', SERVER)
   const { client } = pair()

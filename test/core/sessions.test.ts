@@ -225,6 +225,13 @@ test('a server that was restarted answers the datagrams of an old session with R
   const first = silent.all.find((output) => toHex(output.plain) === reset)
   assert.ok(first && first.ms >= 4000 && first.ms <= 16_000, `${first?.ms}`)
   assert.is(silent.streams.size, 0)
+  // one that says no more is told as well
+  const alone = new Solo({ role: 'server' })
+  alone.feed(push(5, 40, message(MessageType.PUSH, utf8('x'))))
+  alone.run(10_000)
+  const [told, more] = alone.take().filter((output) => summary(output) === 'RESET')
+  assert.ok(told && told.ms >= 4000 && told.ms <= 6000, `${told?.ms}`)
+  assert.is(more, undefined)
 })
 
 test('a first flight out of order is no old session', () => {

@@ -7,7 +7,9 @@ export type Verdict = Finding | 'does not compile' | 'same module'
 
 export interface Evaluation {
   readonly suites: readonly TestFile[]
-  /** The unchanged engine, compiled in a private tree. */
+  /** The unchanged tree as it was at the start. */
+  readonly base: PrivateTree
+  /** The unchanged engine, compiled there. */
   readonly engine: Buffer
   /** Seconds for one mutant. */
   readonly limit: number
@@ -28,8 +30,8 @@ async function compile(tree: PrivateTree, mutant: Mutant, engine: Buffer): Promi
 /**
  * @returns which test caught the mutant, if one did, or why the mutant was not run
  */
-export async function evaluate(mutant: Mutant, { suites, engine, limit }: Evaluation): Promise<Verdict> {
-  const tree = new PrivateTree()
+export async function evaluate(mutant: Mutant, { base, suites, engine, limit }: Evaluation): Promise<Verdict> {
+  const tree = new PrivateTree(base.path)
   try {
     tree.write(mutant)
     const refused = await compile(tree, mutant, engine)

@@ -39,20 +39,16 @@ const say = (text: string): boolean => process.stderr.write(`mutation: ${text}\n
 
 const isEngine = ({ file }: Mutant): boolean => file.startsWith('assembly/')
 
-async function prepare(mutants: readonly Mutant[]): Promise<Evaluation> {
+async function prepare(mutants: readonly Mutant[], base: PrivateTree): Promise<Evaluation> {
+  const limit = Number(values.limit)
   const suites = await findSuites(list(values.tests))
-  const tree = new PrivateTree()
-  try {
-    const engine = mutants.some(isEngine) ? await tree.compileEngine(Number(values.limit)) : Buffer.alloc(0)
-    const hasPrograms = !suites.some(({ isWhole }) => isWhole) || (await tree.bundle(Number(values.limit)))
-    if (engine === undefined || !hasPrograms) throw new Error('the unchanged tree does not compile')
-    const passed = await measure(suites, tree, say)
-    const slow = passed.filter(({ seconds }) => seconds > Number(values.longest))
-    for (const { name, seconds } of slow) say(`left out, since it needs ${seconds} s: ${name}`)
-    return { suites: passed.filter((suite) => !slow.includes(suite)), engine, limit: Number(values.limit) }
-  } finally {
-    tree.remove()
-  }
+  const engine = mutants.some(isEngine) ? await base.compileEngine(limit) : Buffer.alloc(0)
+  const hasPrograms = !suites.some(({ isWhole }) => isWhole) || (await base.bundle(limit))
+  if (engine === undefined || !hasPrograms) throw new Error('the unchanged tree does not compile')
+  const passed = await measure(suites, base, say)
+  const slow = passed.filter(({ seconds }) => seconds > Number(values.longest))
+  for (const { name, seconds } of slow) say(`left out, since it needs ${seconds} s: ${name}`)
+  return { base, suites: passed.filter((suite) => !slow.includes(suite)), engine, limit }
 }
 
 /** Runs the first mutant of a hand that compiles. */
@@ -88,7 +84,11 @@ async function main(): Promise<void> {
     return
   }
   console.log(`${hands.length} of ${mutants.length} mutants${values.at ? '' : `, seed ${values.seed}`}`)
-  const evaluation = await prepare(wanted.flatMap((index) => hands[index] ?? []))
+  const base = new PrivateTree()
+  const evaluation = await prepare(
+    wanted.flatMap((index) => hands[index] ?? []),
+    base,
+  )
   const results: Result[] = []
   const missed: number[] = []
   const queue = [...wanted]
@@ -103,6 +103,7 @@ async function main(): Promise<void> {
     }
   }
   await Promise.all(Array.from({ length: Math.min(MAX_JOBS, Number(values.jobs)) }, work))
+  base.remove()
   for (const line of summary(results)) console.log(line)
   if (missed.length > 0) {
     const numbers = missed.sort((a, b) => a - b).join(',')
@@ -119,4 +120,8 @@ for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
     process.exit(1)
   })
 }
-await main()
+try {
+  await main()
+} finally {
+  cleanUp()
+}

@@ -30,11 +30,14 @@ export function cleanUp(): void {
 
 export class PrivateTree {
   readonly path = mkdtempSync(join(tmpdir(), 'mutant-'))
+  readonly #origin: string
 
-  constructor() {
+  /** @param origin the tree to copy: what changes in the checkout while the check runs must not reach a mutant */
+  constructor(origin: string = root) {
+    this.#origin = origin
     trees.add(this.path)
-    const isCopied = (source: string): boolean => !NOT_COPIED.has(relative(root, source))
-    cpSync(root, this.path, { recursive: true, filter: isCopied })
+    const isCopied = (source: string): boolean => !NOT_COPIED.has(relative(origin, source))
+    cpSync(origin, this.path, { recursive: true, filter: isCopied })
     symlinkSync(realpathSync(inProject('node_modules')), join(this.path, 'node_modules'))
     // the same program in a third of the compiler's time
     const settings = JSON.parse(readFileSync(this.#inside('asconfig.json'), 'utf8'))
@@ -52,7 +55,7 @@ export class PrivateTree {
   }
 
   write({ file, edit }: Mutant): void {
-    writeFileSync(this.#inside(file), applyEdit(readFileSync(inProject(file), 'utf8'), edit))
+    writeFileSync(this.#inside(file), applyEdit(readFileSync(join(this.#origin, file), 'utf8'), edit))
   }
 
   /**

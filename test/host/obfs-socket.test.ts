@@ -17,6 +17,8 @@ const SERVER = '10.77.0.2:8080'
 const CLIENT = '10.77.0.3:50000'
 
 /** One endpoint: an engine, its socket, and the received datagrams. */
+type ObfsName = 'dpi/tcp' | 'dpi/tcp-wnd'
+
 class End {
   host: ObfsHost
   readonly socket: ObfsSocket
@@ -31,8 +33,8 @@ class End {
   filterLength = 0
   #onBatch: (count: number) => void = () => {}
 
-  constructor(role: 'server' | 'client', local: string, clock: Clock = realClock) {
-    this.host = new ObfsHost('dpi/tcp', role, local)
+  constructor(role: 'server' | 'client', local: string, clock: Clock = realClock, kind: ObfsName = 'dpi/tcp') {
+    this.host = new ObfsHost(kind, role, local)
     const current = (): ObfsHost => this.host
     const close = (): void => {
       this.closed++
@@ -43,7 +45,7 @@ class End {
       },
       dead: false,
       clock,
-      kind: ObfsKind.TCP,
+      kind: kind === 'dpi/tcp' ? ObfsKind.TCP : ObfsKind.TCP_WND,
       handlers: {
         onDatagram: (data, from) => this.received.push({ data: data.slice(), from }),
         onBatchEnd: () => this.batches++,
@@ -182,6 +184,23 @@ test('a full raw socket delays datagrams without loss, and onWritable follows wh
     Array.from({ length: sent }, (_, i) => String(i)),
   )
   assert.ok(client.send('again', SERVER))
+})
+
+test('what came before its connection is delivered with it, as a batch', () => {
+  const client = new End('client', CLIENT)
+  const server = new End('server', SERVER, realClock, 'dpi/tcp-wnd')
+  client.socket.dial(address(SERVER))
+  client.send('early', SERVER)
+  client.socket.flush()
+  server.capture(client.wire)
+  assert.equal(texts(server), [])
+  const before = server.batches
+  assert.ok(server.socket.accept(address(CLIENT)) > 0)
+  assert.equal(texts(server), ['early'])
+  assert.is(server.batches, before + 1)
+  // nothing came before the connection of another
+  assert.ok(server.socket.accept(address('10.77.0.9:1')) > 0)
+  assert.is(server.batches, before + 1)
 })
 
 test('after close nothing is received or sent, and both sockets are closed once', () => {

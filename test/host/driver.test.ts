@@ -159,6 +159,22 @@ test('MUST 32: DIAL and the first bytes are sent in one datagram', async () => {
   close()
 })
 
+test('the log of both ends calls a session by the same conv, from its first datagram to its end', async () => {
+  const network = new MemoryNetwork()
+  listen(network, () => new Party(10, 2, 1))
+  const { entry, close, client, server } = await tunnel(network)
+  const application = connect(network, entry, new Party(10, 1, 2))
+  await until(() => application.closed, 'the connection ended')
+  await until(() => client.driver.streams.size + server.driver.streams.size === 0, 'the streams were let go')
+  const convs = (event: string): (string | undefined)[] =>
+    network.printed.flatMap((line) => (line.includes(event) ? [/\[session:[0-9A-F]+\]/.exec(line)?.[0]] : []))
+  const [conv] = convs('session opened')
+  assert.ok(conv, network.printed.join(''))
+  assert.equal(convs('session opened'), [conv, conv])
+  assert.equal(convs('session closed'), [conv, conv])
+  close()
+})
+
 test('MUST 35: a response of any length is delivered after the application has ended its direction', async () => {
   const network = new MemoryNetwork()
   const targets = listen(network, () => new Party(0, 2, 1, true))

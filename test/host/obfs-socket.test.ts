@@ -16,9 +16,9 @@ const test = suite('obfs: socket')
 const SERVER = '10.77.0.2:8080'
 const CLIENT = '10.77.0.3:50000'
 
-/** One endpoint: an engine, its socket, and the received datagrams. */
 type ObfsName = 'dpi/tcp' | 'dpi/tcp-wnd'
 
+/** One endpoint: an engine, its socket, and the received datagrams. */
 class End {
   host: ObfsHost
   readonly socket: ObfsSocket

@@ -189,6 +189,33 @@ test('MUST 52: with keepalive 0 a client does not ping again', () => {
   assert.ok(pings.length <= 1, `${pings.length} pings`)
 })
 
+test('MUST 52: a keepalive that was changed counts from the next ping on', () => {
+  const solo = new Solo({ role: 'client', config: { keepalive: 25 } })
+  /** Times of the pings of a while, all of them answered. */
+  const pings = (seconds: number): number[] => {
+    const times: number[] = []
+    for (let i = 0; i < seconds; i++) {
+      for (const { ms, plain } of solo.take()) {
+        if (plain[5] !== What.PING) continue
+        times.push(ms)
+        const pong = plain.slice()
+        pong[5] = What.PONG
+        solo.feed(pong)
+      }
+      solo.run(1000)
+    }
+    return times
+  }
+  assert.ok(pings(300).length >= 8)
+  solo.endpoint.reconfigure({ keepalive: 5 })
+  pings(60)
+  const often = pings(300).length
+  assert.ok(often >= 40 && often <= 61, `${often} pings`)
+  solo.endpoint.reconfigure({ keepalive: 0 })
+  pings(60)
+  assert.equal(pings(3600), [])
+})
+
 test('MUST 52: a busy client does not ping: other datagrams count', () => {
   const pair = new Pair({ seed: 4 })
   let pings = 0

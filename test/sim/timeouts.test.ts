@@ -182,6 +182,21 @@ test('MUST 52: a client pings at start, and after keepalive .. 1.25 keepalive se
   assert.ok(Math.max(...gaps) - Math.min(...gaps) > 3000, 'no jitter')
 })
 
+test('MUST 52: the first ping leaves at once whatever the clock shows, the second at a time of its own', () => {
+  const gaps = [1, 0x4000_0000, 0x9000_0000, 0xffff_ff00].map((clock, seed) => {
+    const solo = new Solo({ role: 'client', seed, clock })
+    solo.run(1)
+    const [ping] = solo.take()
+    assert.is(ping?.plain[5], What.PING, `clock ${clock}`)
+    const pong = ping?.plain.slice() ?? new Uint8Array(6)
+    pong[5] = What.PONG
+    solo.feed(pong)
+    solo.run(60_000)
+    return solo.take()[0]?.ms ?? 0
+  })
+  assert.is(new Set(gaps).size, gaps.length, gaps.join())
+})
+
 test('MUST 52: with keepalive 0 a client does not ping again', () => {
   const solo = new Solo({ role: 'client', config: { keepalive: 0 } })
   solo.run(HOUR_MS)

@@ -27,13 +27,25 @@ export interface TestFile {
 const ROOMS = ['core', 'sim', 'vectors', 'fuzz', 'host']
 /** Tests of the checked build, which is not made from a mutant. */
 const LEFT_OUT = new Set(['fuzz/checked.test.ts'])
-const WHOLE = ['garbage', 'half_close', 'faults', 'matrix', 'reload'].map((name) => `e2e/${name}.node.test.ts`)
+/** Tests of whole processes, and the part of the sources that they are for. */
+const WHOLE: Readonly<Record<string, string>> = {
+  'e2e/garbage.node.test.ts': '',
+  'e2e/half_close.node.test.ts': '',
+  'e2e/faults.node.test.ts': '',
+  'e2e/matrix.node.test.ts': '',
+  'e2e/reload.node.test.ts': '',
+  'netns/recovery.node.test.ts': 'host/transport/',
+  'netns/rebinding.node.test.ts': 'host/transport/',
+  'netns/rendezvous.node.test.ts': 'host/transport/rendezvous',
+  'netns/obfs.node.test.ts': 'host/transport/obfs/',
+  'netns/obfs-trap.node.test.ts': 'host/transport/obfs/',
+}
 
 const CACHE = '.cache/mutation/seconds.json'
 const BASELINE_LIMIT_S = 3600
 
 async function describe(name: string): Promise<TestFile> {
-  const isWhole = name.startsWith('e2e/')
+  const isWhole = name in WHOLE
   const { outputFiles, metafile } = await esbuild.build({
     ...commonOptions,
     entryPoints: [`test/${name}`],
@@ -49,16 +61,18 @@ async function describe(name: string): Promise<TestFile> {
 
 /** @param filters parts of names; none: all */
 export async function findSuites(filters: readonly string[] = []): Promise<TestFile[]> {
-  const names = [...ROOMS.flatMap((room) => filesBelow(`test/${room}`)).map((path) => path.slice(5)), ...WHOLE].filter(
-    (name) => name.endsWith('.test.ts') && !name.endsWith('.bun.test.ts') && !LEFT_OUT.has(name),
-  )
+  const names = [
+    ...ROOMS.flatMap((room) => filesBelow(`test/${room}`)).map((path) => path.slice(5)),
+    ...Object.keys(WHOLE),
+  ].filter((name) => name.endsWith('.test.ts') && !name.endsWith('.bun.test.ts') && !LEFT_OUT.has(name))
   const chosen = names.filter((name) => filters.length === 0 || filters.some((filter) => name.includes(filter)))
   return Promise.all(chosen.map(describe))
 }
 
 /** Whether a test can notice a mutant: its process contains the broken file, or it starts programs that do. */
-export function concerns({ isWhole, sources }: TestFile, { file }: Mutant): boolean {
-  return isWhole || sources.has(file.startsWith('assembly/') ? core.inlined : file)
+export function concerns({ name, sources }: TestFile, { file }: Mutant): boolean {
+  const part = WHOLE[name]
+  return part === undefined ? sources.has(file.startsWith('assembly/') ? core.inlined : file) : file.startsWith(part)
 }
 
 const command = (names: readonly string[], ...more: string[]): string[] => [

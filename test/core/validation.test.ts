@@ -199,6 +199,16 @@ test('a clock of the future, of the past, and a conv from long ago are no recent
   }
 })
 
+test('connections that opened just before one that is known may arrive behind it, an older conv is confirmed', () => {
+  const solo = server()
+  acquaint(solo, 1000)
+  const before = dials(solo)
+  for (let conv = 999; conv >= 936; conv--) solo.feed(push(conv, 0, DIAL, { ts: clock(solo) }))
+  assert.is(dials(solo), before + 64)
+  solo.feed(push(935, 0, DIAL, { ts: clock(solo) }))
+  assert.is(dials(solo), before + 64)
+})
+
 test('a segment recorded in a conversation that lives cannot set the clock back', () => {
   const solo = server({ replayCapacity: 64 })
   acquaint(solo, 100)

@@ -97,13 +97,14 @@ export async function bench(
   }
   const fatal: Error[] = []
   const stubs = [stub, ...next]
+  const secret = new EndpointSecret()
   const engine = new Engine(
     () => {
       const [one] = stubs.splice(0, 1)
       if (one === undefined) throw new WebAssembly.RuntimeError('no engine left')
       return one.core
     },
-    new EndpointSecret(),
+    secret,
     runtime.clock,
   )
   const log = new Log((stream, text) => memory.print(stream, text))
@@ -122,5 +123,5 @@ export async function bench(
   const socket = await driver.sockets.add((handlers) => runtime.openUdp({ bind: loopback(1000) }, handlers))
   driver.sockets.send(socket, undefined)
   assert.ok(udp.handlers)
-  return { driver, network, sent, udp, handlers: udp.handlers, dials, fatal }
+  return { driver, network, sent, udp, handlers: udp.handlers, dials, fatal, secret }
 }

@@ -383,4 +383,12 @@ test('after ENOBUFS sending pauses, pending datagrams are kept and sent later', 
   driver.close()
 })
 
+test('a closed driver has wiped the secret of its nonces', async () => {
+  const { driver, secret } = await bench(stubCore())
+  const zeroes = '0'.repeat(32)
+  assert.is.not(secret.part(1).key, zeroes)
+  driver.close()
+  assert.is(secret.part(1).key, zeroes)
+})
+
 test.run()

@@ -4,7 +4,7 @@
 import fc from 'fast-check'
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
-import { ErrorCode, EventType } from '../../host/engine/core.ts'
+import { ErrorCode, EventType, Span } from '../../host/engine/core.ts'
 import { decodeMessages } from '../../testkit/decode.ts'
 import { patternByte } from '../../testkit/sim/random.ts'
 import { Solo } from '../../testkit/sim/solo.ts'
@@ -296,6 +296,23 @@ test('no PUSH follows our EOF; a second EOF of the peer means nothing; bytes beh
   solo.run(SETTLE_MS)
   assert.equal(solo.stream(handle).data, utf8('data'))
   assert.equal(sentMessages(solo, conv), ['DIAL', 'PUSH', 'EOF'])
+})
+
+test('one look at a stream shows the bytes of every message that is there, up to the first that is none', () => {
+  const solo = new Solo({ role: 'server', read: false })
+  const texts = ['a', 'bcd', 'efghij', 'klm']
+  const messages = texts.map((text) => message(MessageType.PUSH, utf8(text)))
+  solo.feed(push(5, 0, concat(DIAL, ...messages.slice(0, 2))), push(5, 1, concat(...messages.slice(2), EOF)))
+  const { core } = solo.endpoint
+  const { handle } = solo.only
+  assert.is(core.calls.stream_peek(handle), texts.length)
+  core.refresh()
+  const shown = texts.map((_, i) => {
+    const at = core.spanWord + i * Span.WORDS
+    const ptr = core.u32[at + Span.ptr] ?? 0
+    return new TextDecoder().decode(core.u8.slice(ptr, ptr + (core.u32[at + Span.length] ?? 0)))
+  })
+  assert.equal(shown, texts)
 })
 
 test('MUST 35: after the peer’s EOF our direction goes on', () => {

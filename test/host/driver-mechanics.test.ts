@@ -383,6 +383,16 @@ test('after ENOBUFS sending pauses, pending datagrams are kept and sent later', 
   driver.close()
 })
 
+test('a datagram that is too long for the system is reported with the length of the longest', async () => {
+  const stub = stubCore()
+  const { driver, handlers, network } = await bench(stub)
+  stub.outgoing.push(5)
+  driver.pump()
+  handlers.onError(Object.assign(new Error('send EMSGSIZE'), { code: 'EMSGSIZE' }))
+  assert.match(network.printed.join(''), /EMSGSIZE.* 100 bytes/)
+  driver.close()
+})
+
 test('a closed driver has wiped the secret of its nonces', async () => {
   const { driver, secret } = await bench(stubCore())
   const zeroes = '0'.repeat(32)

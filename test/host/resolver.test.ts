@@ -69,7 +69,7 @@ test('of several addresses of a name, one is chosen that the socket can reach', 
       await opened({ listen: ':1', [key]: '[2001:db8::1]:5', kcp_bind: ':7' })
       assert.unreachable()
     } catch (error) {
-      assert.match(String(error), `${key}: an IPv6 address cannot be reached`)
+      assert.match(String(error), `${key}: an IPv6 address is not reachable`)
     }
   }
 })

@@ -72,7 +72,7 @@ function placeOf(file: string, statement: string): string {
 
 test('a breakage is caught by the test of its behaviour and missed by one that does not reach it', () => {
   const covered = placeOf('host/driver/stream.ts', 'const joined = new Uint8Array(this.#kept.length + chunk.length)')
-  const uncovered = placeOf('host/driver/diagnostics.ts', "this.#log.notice('the peer answers again')")
+  const uncovered = placeOf('host/driver/diagnostics.ts', "this.#log.notice('the peer is responding again')")
   const source = readFileSync('host/driver/stream.ts', 'utf8')
   const run = mutation('--at', `${covered},${uncovered}`, '--tests', 'host/driver-mechanics')
   assert.match(run.stdout, /swap \+ and - {2}host\/driver\/stream\.ts:.* {2}caught by host\/driver-mechanics\.test\.ts/)

@@ -14,6 +14,8 @@ const checks = {
   // with every access to the engine's memory checked
   'fuzz, checked': ['test/fuzz/run.mjs', '--inputs', '3000000', '--checked'],
   'simulations, checked': ['test/run.mjs', 'sim/', 'core/', '--runtime', 'node'],
+  // whole endpoints, every one on the checked build
+  simulate: ['test/simulate/run.mjs', '--seeds', '10000'],
   'fuzz under Bun': ['test/fuzz/run.mjs', '--inputs', '1000000', '--runtime', 'bun'],
   // tests must pass on a loaded machine: four files at once on two cores
   'tests under load': ['test/run.mjs', '--jobs', '4'],

@@ -1,13 +1,13 @@
-// node build/abi.mjs [--check]: generates from assembly/abi.json, the one description of the engine's ABI, constants
-// for the engine (assembly/abi.ts, assembly/counters.ts) and for hosts (host/engine/abi.ts), the tables of docs/abi.md,
-// and a C header (dist/kcptun_core.h). --check writes nothing and fails if a committed file differs.
+// node build/abi.mjs [--check]: generates from assembly/abi.json, the source of the engine's ABI, constants for the
+// engine (assembly/abi.ts, assembly/counters.ts) and for hosts (host/engine/abi.ts), the tables of docs/abi.md, and a C
+// header (dist/kcptun_core.h). --check writes nothing and fails if a committed file differs.
 
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { inProject } from './files.mjs'
 
 /**
  * @typedef {{ value: number, doc?: string }} Value
- * @typedef {{ offset: number, type: string, doc?: string, by?: 'host' | 'engine' }} Field `by`: who writes it
+ * @typedef {{ offset: number, type: string, doc?: string, by?: 'host' | 'engine' }} Field `by`: the writer
  * @typedef {{ min: number, max: number, values?: number[], unset?: boolean, default?: number, group?: string,
  *   doc: string }} ConfigEntry
  * @typedef {{ gauge?: boolean, doc?: string }} Counter
@@ -19,7 +19,7 @@ import { inProject } from './files.mjs'
  * @property {string} doc
  * @property {string} prefix of the names in AssemblyScript and C
  * @property {string} type in AssemblyScript
- * @property {boolean} [text] whether hosts get the documentation of the values as texts
+ * @property {boolean} [text] whether hosts get the docs of the values as texts
  * @property {Record<string, Value>} values
  */
 
@@ -71,15 +71,15 @@ const key = (name) => (/^[a-z_]\w*$/i.test(name) ? name : `'${name}'`)
 /** @param {string} text */
 const quote = (text) => `'${text.replaceAll("'", "\\'")}'`
 
-/** Bytes of a field of a structure. @param {string} type */
+/** Size of a structure field in bytes. @param {string} type */
 function bytesOf(type) {
   const [, bits = '0', , count = '1'] = /^u(\d+)(\[(\d+)\])?$/.exec(type) ?? []
   return (Number(bits) / 8) * Number(count)
 }
 
-/** Constants for AssemblyScript, which inlines them. */
+/** Generates constants for AssemblyScript, which inlines them. */
 function assembly() {
-  const lines = [`/* Constants that engine and host share (docs/abi.md). ${NOTE} */`, '']
+  const lines = [`/* Shared constants (docs/abi.md). ${NOTE} */`, '']
   const put = (/** @type {string} */ name, /** @type {string} */ type, /** @type {number} */ value, doc = '') => {
     if (doc !== '') lines.push(`/** ${doc} */`)
     lines.push(`export const ${name}: ${type} = ${number(value)}`)
@@ -101,8 +101,8 @@ function assembly() {
   const entries = Object.entries(abi.config)
   for (const [index, [name]] of entries.entries()) put(`CONFIG_${upper(name)}`, 'u32', index)
   put('CONFIG_FIELDS', 'u32', entries.length)
-  lines.push('', '/** Least and greatest value of each config field, and whether it may be unset. */')
-  lines.push('// biome-ignore format: a field in each line', 'export const CONFIG_RANGES: StaticArray<u32> = [')
+  lines.push('', '/** Minimum and maximum of each config field, and whether it may be unset. */')
+  lines.push('// biome-ignore format: one field per line', 'export const CONFIG_RANGES: StaticArray<u32> = [')
   for (const [name, { min, max, unset }] of entries) {
     lines.push(`  ${number(min)}, ${number(max)}, ${unset ? 1 : 0}, // ${name}`)
   }
@@ -110,7 +110,7 @@ function assembly() {
   return lines.join('\n')
 }
 
-/** Indexes of the counters for AssemblyScript. */
+/** Generates the counter indexes for AssemblyScript. */
 function assemblyCounters() {
   const names = Object.keys(abi.counters)
   const lines = names.map((name, index) => `export const ${name.toUpperCase()}: u32 = ${index}`)
@@ -123,7 +123,7 @@ function assemblyCounters() {
   ].join('\n')
 }
 
-/** Constants and types for hosts in TypeScript. */
+/** Generates constants and types for TypeScript hosts. */
 function typescript() {
   const lines = [`/** The engine's ABI (docs/abi.md). ${NOTE} */`, '', `export const ABI_VERSION = ${abi.version}`]
   for (const [name, { value, doc = '' }] of Object.entries(abi.constants)) {
@@ -158,14 +158,14 @@ function typescript() {
   lines.push('', '/** Index (u32) of each field of the config block. */', 'export const ConfigField = {')
   for (const [index, name] of Object.keys(abi.config).entries()) lines.push(`  ${name}: ${index},`)
   lines.push('} as const', 'export type ConfigFieldName = keyof typeof ConfigField')
-  lines.push('/** Values of the config block, in the units of docs/abi.md; what is absent is left to the engine. */')
+  lines.push('/** Values of the config block, in the units of docs/abi.md. The engine chooses absent ones. */')
   const kcp = Object.entries(abi.config).filter(([, { group }]) => group === 'kcp')
   lines.push(
     'export type CoreConfig = Record<Exclude<ConfigFieldName, KcpField>, number> & Partial<Record<KcpField, number>>',
     '',
   )
   lines.push(
-    '/** Config fields named as their key below `kcp` in the configuration. */',
+    '/** Config fields with the names of their keys below `kcp` in the configuration. */',
     '// biome-ignore format: one line, however long',
     `export const KCP_FIELDS = [${kcp.map(([name]) => quote(name)).join(', ')}] as const`,
     'export type KcpField = (typeof KCP_FIELDS)[number]',
@@ -173,7 +173,7 @@ function typescript() {
   )
   lines.push(
     '/** Names of the counters, in the order of the block of u64 values. */',
-    '// biome-ignore format: several names in a line',
+    '// biome-ignore format: several names per line',
     'export const COUNTERS = [',
     ...wrapped(Object.keys(abi.counters)),
   )
@@ -191,7 +191,7 @@ function typescript() {
   lines.push(
     '}',
     '',
-    '// biome-ignore format: several names in a line',
+    '// biome-ignore format: several names per line',
     "export const CALLS: readonly Exclude<keyof CoreExports, 'memory'>[] = [",
     ...wrapped(Object.keys(abi.calls)),
   )
@@ -199,7 +199,7 @@ function typescript() {
   return lines.join('\n')
 }
 
-/** The C header, for wasm2c and for native hosts of the module. */
+/** Generates the C header, for wasm2c and native hosts of the module. */
 function header() {
   const lines = [
     `/* The ABI of core.wasm (docs/abi.md). ${NOTE} */`,
@@ -252,7 +252,7 @@ const table = (head, rows) =>
     ...rows.map((row) => `| ${row.join(' | ')} |`),
   ].join('\n')
 
-/** Text of a table's cell. */
+/** Escapes the text of a table cell. */
 const cell = (/** @type {string} */ text = '') => text.replaceAll('|', '\\|')
 
 /** @param {Struct} struct */
@@ -286,7 +286,7 @@ function counterTable() {
   return table(['index', 'name', 'kind', 'meaning'], rows)
 }
 
-/** The calls in three tables: those that return a place or a constant, those of the obfuscator, all others. */
+/** The calls in three tables: getters of addresses and constants, obfuscator calls, all others. */
 function callTables() {
   const calls = Object.entries(abi.calls)
   const isObfs = (/** @type {string} */ name) => name.startsWith('obfs_')
@@ -303,7 +303,7 @@ function callTables() {
   }
 }
 
-/** The tables of docs/abi.md by the name in their markers. @returns {Map<string, string>} */
+/** The tables of docs/abi.md, keyed by the name in their markers. @returns {Map<string, string>} */
 function tables() {
   const constants = Object.entries(abi.constants).map(([name, { value, doc }]) => [name, number(value), cell(doc)])
   const all = new Map([
@@ -320,23 +320,23 @@ function tables() {
   return all
 }
 
-/** docs/abi.md with the tables filled in. @param {string} text */
+/** Fills in the tables of docs/abi.md. @param {string} text */
 function document(text) {
   const all = tables()
   const filled = text.replace(
     /(<!-- table: (\w+) -->\n)[\s\S]*?(\n<!-- end -->)/g,
     (_, /** @type {string} */ begin, /** @type {string} */ name, /** @type {string} */ end) => {
       const content = all.get(name)
-      if (content === undefined) throw new Error(`docs/abi.md: no table ${name}`)
+      if (content === undefined) throw new Error(`docs/abi.md: unknown table ${name}`)
       all.delete(name)
       return `${begin}\n${content}\n${end}`
     },
   )
-  if (all.size > 0) throw new Error(`docs/abi.md: no place for the tables ${[...all.keys()].join(', ')}`)
+  if (all.size > 0) throw new Error(`docs/abi.md: no markers for the tables ${[...all.keys()].join(', ')}`)
   return filled
 }
 
-/** Generated files that are committed, and their content. */
+/** Content of the committed generated files. */
 export function committed() {
   return new Map([
     ['assembly/abi.ts', assembly()],
@@ -360,11 +360,11 @@ if (process.argv[1]?.endsWith('abi.mjs')) {
     try {
       before = readFileSync(path, 'utf8')
     } catch {
-      // not there yet
+      // does not exist yet
     }
     if (before === text) continue
     if (isCheck) {
-      process.stderr.write(`${file} does not follow from assembly/abi.json: run node build/abi.mjs\n`)
+      process.stderr.write(`${file} is out of date: run node build/abi.mjs\n`)
       process.exitCode = 1
     } else writeFileSync(path, text)
   }

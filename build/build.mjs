@@ -1,5 +1,5 @@
-// node build/build.mjs [--if-stale] [--no-types]: makes everything in dist/ from the sources.
-// --if-stale skips steps whose sources have the content they had when the step last succeeded.
+// node build/build.mjs [--if-stale] [--no-types]: builds everything in dist/ from the sources.
+// --if-stale skips steps whose sources have not changed since the step last succeeded.
 
 import { mkdirSync, readFileSync } from 'node:fs'
 import { HEADER, writeHeader } from './abi.mjs'
@@ -25,12 +25,12 @@ function readStamps() {
 }
 
 /**
- * Makes one product.
+ * Builds one product.
  * @param {{ source: string, out: string }} product
  * @param {() => Promise<string | void>} make
  */
 async function product({ source, out }, make) {
-  if (!exists(source)) throw new Error(`${source} is missing, needed for ${out}`)
+  if (!exists(source)) throw new Error(`${source} is missing, required for ${out}`)
   const note = await make()
   say(note || out)
 }
@@ -53,7 +53,7 @@ const steps = {
   bundles: {
     outputs: () => [plan.dashboard, ...plan.bundles, ...plan.copies].map((item) => item.out),
     async run() {
-      // the bundles contain it
+      // the bundles include it
       await product(plan.dashboard, buildDashboard)
       const results = await Promise.allSettled([
         ...plan.bundles.map((bundle) => product(bundle, () => buildBundle(bundle))),
@@ -70,9 +70,9 @@ const steps = {
 }
 
 /**
- * Makes the named steps in order; a failed step does not keep the later ones from running.
+ * Runs the named steps in order; a failed step does not prevent later ones.
  * @param {{ ifStale?: boolean, only?: readonly StepName[] }} [options]
- * @returns {Promise<boolean>} whether all went well
+ * @returns {Promise<boolean>} whether all steps succeeded
  */
 export function build({ ifStale = false, only = ['core', 'checked', 'bundles', 'types'] } = {}) {
   return withLock(async () => {
@@ -85,7 +85,7 @@ export function build({ ifStale = false, only = ['core', 'checked', 'bundles', '
       if (ifStale && readStamps()[name] === stamp) continue
       try {
         await step.run()
-        // a source that changed meanwhile makes the next fingerprint differ, so the step is stale again
+        // a source that changed meanwhile changes the next fingerprint, so the step is stale again
         const made = JSON.stringify([print, step.outputs().map(exists)])
         replaceFile(STAMPS, `${JSON.stringify({ ...readStamps(), [name]: made }, null, 2)}\n`)
       } catch (error) {

@@ -1,4 +1,4 @@
-// Bundles the TypeScript entries of the plan with esbuild (ESM, npm packages stay imports) and copies plain files.
+// Bundles the TypeScript entries of the plan with esbuild (ESM, npm packages remain imports) and copies plain files.
 
 import { readFileSync } from 'node:fs'
 import { relative } from 'node:path'
@@ -20,7 +20,7 @@ export const commonOptions = {
 
 /** @param {import('./plan.mjs').Bundle} bundle */
 function banner(bundle) {
-  // esbuild keeps a shebang that stands in the source
+  // esbuild keeps a shebang of the source
   if (!bundle.executable || readFileSync(inProject(bundle.source), 'utf8').startsWith('#!')) return {}
   return { banner: { js: `#!/usr/bin/env ${bundle.host}` } }
 }

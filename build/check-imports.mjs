@@ -1,5 +1,5 @@
-// node build/check-imports.mjs: refuses imports that point the wrong way, between the rooms of the project and between
-// the rooms of host/. Import circles between files are found by Biome (noImportCycles).
+// node build/check-imports.mjs: rejects imports in the wrong direction between the rooms of the project and between the
+// rooms of host/. Biome detects import cycles between files (noImportCycles).
 
 import { readFileSync } from 'node:fs'
 import { builtinModules } from 'node:module'
@@ -25,7 +25,7 @@ const allowed = {
   examples: ['examples', 'testkit', ...OUTSIDE],
 }
 
-/** The rooms of host/, bottom first: each may import those before it. */
+/** The rooms of host/, bottom first: each may import itself and those before it. */
 const hostRooms = [
   'errors.ts',
   'format.ts',
@@ -64,14 +64,14 @@ function targetOf(file, specifier) {
  * @param {string} source
  */
 function specifiers(source) {
-  // whole-line comments may hold examples
+  // whole-line comments may contain examples
   const bare = source.replace(/^[ \t]*(\/\/.*|\*.*|\/\*.*)$/gm, '')
   const pattern = /\bfrom\s*(['"])([^'"\n]+)\1|\bimport\s*\(?\s*(['"])([^'"\n]+)\3|\brequire\s*\(\s*(['"])([^'"\n]+)\5/g
   return [...bare.matchAll(pattern)].map((match) => match[2] ?? match[4] ?? match[6] ?? '')
 }
 
 /**
- * Why a file may not import a target; undefined when it may.
+ * Why a file must not import a target; undefined if it may.
  * @param {string} file
  * @param {string} target
  */
@@ -82,9 +82,9 @@ function refusal(file, target) {
   if (!targets.includes(target) && !targets.includes(targetRoom)) return `${room} may only import ${targets.join(', ')}`
   if (room !== 'host' || targetRoom !== 'host') return undefined
   const at = hostRooms.indexOf(hostRoom)
-  if (at < 0) return `host/${hostRoom} has no place in the order of build/check-imports.mjs`
+  if (at < 0) return `host/${hostRoom} is missing in the order of build/check-imports.mjs`
   const targetAt = hostRooms.indexOf(targetHostRoom)
-  return targetAt >= 0 && targetAt <= at ? undefined : `host/${hostRoom} stands below host/${targetHostRoom}`
+  return targetAt >= 0 && targetAt <= at ? undefined : `host/${hostRoom} is below host/${targetHostRoom}`
 }
 
 let wrong = 0
@@ -98,5 +98,5 @@ for (const room of Object.keys(allowed)) {
     }
   }
 }
-process.stderr.write(wrong === 0 ? 'imports point one way\n' : `${wrong} imports point the wrong way\n`)
+process.stderr.write(wrong === 0 ? 'import directions are correct\n' : `${wrong} imports in the wrong direction\n`)
 process.exitCode = wrong === 0 ? 0 : 1

@@ -1,7 +1,7 @@
 // node build/config-docs.mjs [--check]
 //
 // Writes the table of all keys in docs/configuration.md, between its two markers, from host/config/schema.json.
-// With --check it only says (exit status 1) when the file is not current.
+// --check writes nothing and exits with status 1 if the file is out of date.
 
 import { readFileSync } from 'node:fs'
 import { inProject, replaceFile } from './files.mjs'
@@ -72,9 +72,9 @@ if (begin < 0 || end < begin) {
 const keys = table(JSON.parse(readFileSync(inProject(SCHEMA), 'utf8')))
 const wanted = `${current.slice(0, begin)}${BEGIN}\n\n${keys}\n\n${current.slice(end)}`
 if (wanted === current) {
-  process.stdout.write(`${DOCUMENT} is current\n`)
+  process.stdout.write(`${DOCUMENT} is up to date\n`)
 } else if (process.argv.includes('--check')) {
-  process.stderr.write(`${DOCUMENT} is not current: run node build/config-docs.mjs\n`)
+  process.stderr.write(`${DOCUMENT} is out of date: run node build/config-docs.mjs\n`)
   process.exitCode = 1
 } else {
   replaceFile(DOCUMENT, Buffer.from(wanted))

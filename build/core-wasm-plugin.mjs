@@ -1,6 +1,5 @@
-// esbuild plugin: resolves the specifier `kcptun-core-wasm` to the generated module that holds core.wasm as base64, and
-// `kcptun-dashboard` to the one that holds the dashboard's page.
-// The same plugin serves the bundles and the tests.
+// esbuild plugin: resolves `kcptun-core-wasm` to the generated module with core.wasm as base64, and `kcptun-dashboard`
+// to the one with the dashboard's page. Used for bundles and tests.
 
 import { inProject } from './files.mjs'
 import { core, dashboard } from './plan.mjs'

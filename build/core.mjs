@@ -1,5 +1,5 @@
 // Compiles assembly/ with asc into the release and the debug module, and inlines the release module as base64 for hosts
-// that instantiate it synchronously. A release or debug module with an import is refused: the engine is sans-IO.
+// that instantiate it synchronously. A release or debug module with imports is rejected: the engine is sans-IO.
 
 import { mkdirSync, readFileSync, rmSync } from 'node:fs'
 import { inProject, replaceFile, runScript } from './files.mjs'
@@ -29,7 +29,7 @@ const compile = (target, out, ...more) =>
   runScript(ASC, ['--config', 'asconfig.json', '--target', target, '--outFile', out, ...more])
 
 /**
- * Gives a function a folder of its own for drafts.
+ * Runs a function with a temporary folder for drafts.
  * @template T
  * @param {(draft: string) => Promise<T>} make
  */
@@ -43,7 +43,7 @@ async function inDraft(make) {
   }
 }
 
-/** Compiles the module whose accesses to memory are checked: for tests. */
+/** Compiles the module with checked memory accesses, for tests. */
 export function buildChecked() {
   return inDraft(async (draft) => {
     await compile('checked', `${draft}/checked.wasm`, '--textFile', `${draft}/checked.wat`, checked.source)
@@ -68,7 +68,7 @@ export function buildCore() {
     replaceFile(core.release, release)
     replaceFile(core.debug, debug)
     replaceFile(`${core.debug}.map`, readFileSync(inProject(`${draft}/${core.debug}.map`)))
-    // written last: it is what the bundles depend on
+    // written last: the bundles depend on it
     replaceFile(core.inlined, `export default '${release.toString('base64')}'\n`)
     return `${core.release} ${release.length} bytes`
   })

@@ -1,5 +1,6 @@
-// Puts the dashboard together: bundles host/dashboard/app.ts and style.css, sets them into page.html, and writes a module with
-// the page and the Content-Security-Policy that allows just these two by their hashes. A page over its size is refused.
+// Builds the dashboard: bundles host/dashboard/app.ts and style.css, inserts them into page.html, and writes a module
+// with the page and a Content-Security-Policy that allows only these two, by their hashes. A page above the size limit
+// is rejected.
 
 import { createHash } from 'node:crypto'
 import { readFileSync } from 'node:fs'
@@ -8,7 +9,7 @@ import { inProject, replaceFile, root } from './files.mjs'
 import { dashboard } from './plan.mjs'
 
 const SIZE_MAX_BYTES = 150 * 1024
-/** What the page needs of others' work is inside it, so is their licence. */
+/** The page includes uPlot, so it also includes its licence. */
 const CHARTS = 'node_modules/uplot'
 
 /** @param {string} entry */
@@ -27,7 +28,7 @@ async function bundle(entry) {
     logLevel: 'warning',
   })
   const text = result.outputFiles[0]?.text.trim() ?? ''
-  if (/<\/(?:script|style)|<!--/i.test(text)) throw new Error(`${entry}: its text would end its element`)
+  if (/<\/(?:script|style)|<!--/i.test(text)) throw new Error(`${entry}: the text would close its element`)
   return text
 }
 
@@ -44,7 +45,7 @@ export async function buildDashboard() {
     .replace('<style></style>', () => `<style>${style}</style>`)
     .replace('<script></script>', () => `<script>${script}</script>`)
   const size = Buffer.byteLength(html)
-  if (size > SIZE_MAX_BYTES) throw new Error(`the dashboard has ${size} bytes, ${SIZE_MAX_BYTES} are allowed`)
+  if (size > SIZE_MAX_BYTES) throw new Error(`the dashboard has ${size} bytes, the limit is ${SIZE_MAX_BYTES}`)
   const csp = [
     "default-src 'none'",
     `script-src ${hash(script)}`,

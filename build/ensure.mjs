@@ -1,5 +1,5 @@
-// Makes a checkout ready to run: installs packages when node_modules is missing or older than package-lock.json, then builds
-// what is stale. Plain Node: it runs before any package is there.
+// Prepares a checkout: installs packages if node_modules is missing or older than package-lock.json, then builds what
+// is stale. Uses only Node's own modules: it runs before any package is installed.
 
 import { spawnSync } from 'node:child_process'
 import { statSync } from 'node:fs'
@@ -7,7 +7,7 @@ import { fileURLToPath } from 'node:url'
 
 const root = fileURLToPath(new URL('..', import.meta.url))
 
-/** @param {string} path relative to the project; 0 for a file that does not exist */
+/** Modification time, 0 for a missing file. @param {string} path relative to the project */
 const modified = (path) => statSync(new URL(`../${path}`, import.meta.url), { throwIfNoEntry: false })?.mtimeMs ?? 0
 
 /**
@@ -15,7 +15,7 @@ const modified = (path) => statSync(new URL(`../${path}`, import.meta.url), { th
  * @param {readonly string[]} args
  */
 function run(command, args) {
-  // what is printed here must not mix with the output of the program that follows
+  // stdout belongs to the program that follows
   const { status, error } = spawnSync(command, args, {
     cwd: root,
     stdio: ['ignore', 2, 2],

@@ -1,4 +1,4 @@
-// Files and processes as the build needs them: the project's root, atomic writes, fingerprints of sources, child processes.
+// Files and processes for the build: the project's root, atomic writes, fingerprints of sources, child processes.
 
 import { spawn } from 'node:child_process'
 import { createHash } from 'node:crypto'
@@ -15,7 +15,7 @@ export const inProject = (path) => join(root, path)
 export const exists = (path) => existsSync(inProject(path))
 
 /**
- * Replaces a file in one step, so that a reader sees the old or the new one.
+ * Replaces a file atomically: a reader sees the old or the new one.
  * @param {string} path relative to the project
  * @param {string | Uint8Array} content
  * @param {number} [mode]
@@ -29,7 +29,7 @@ export function replaceFile(path, content, mode = 0o644) {
 }
 
 /**
- * All files at or below a path, sorted; nothing for a path that does not exist.
+ * All files at or below a path, sorted; empty for a path that does not exist.
  * @param {string} path relative to the project
  * @returns {string[]} relative to the project, with forward slashes
  */
@@ -43,7 +43,7 @@ export function filesBelow(path) {
 }
 
 /**
- * A digest of names and contents of everything at or below the paths.
+ * Digest of names and contents of everything at or below the paths.
  * @param {readonly string[]} paths relative to the project
  */
 export function fingerprint(paths) {
@@ -74,7 +74,7 @@ export function runScript(script, args) {
 
 const LOCK_WAIT_MS = 180_000
 const LOCK_POLL_MS = 100
-/** A lock without its owner's id is abandoned after this time. */
+/** After this time a lock without its owner's id is considered abandoned, ms. */
 const LOCK_NAMELESS_MS = 5000
 
 /** @param {number} pid */
@@ -92,14 +92,14 @@ function lockIsAbandoned(lock) {
   try {
     return !isAlive(Number(readFileSync(join(lock, 'pid'), 'utf8')))
   } catch {
-    // the owner has not written its id yet, or has just left
+    // the owner has not written its id yet, or has just released the lock
     const since = statSync(lock, { throwIfNoEntry: false })?.mtimeMs
     return since !== undefined && Date.now() - since > LOCK_NAMELESS_MS
   }
 }
 
 /**
- * Runs `action` while no other build of this checkout runs.
+ * Runs `action` while no other build of this checkout is running.
  * @template T
  * @param {() => Promise<T>} action
  * @returns {Promise<T>}

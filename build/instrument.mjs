@@ -1,17 +1,17 @@
-// Makes the checked build from the engine's text format: every access to memory outside of the allocator is checked against
-// its shadow bytes, and every edge of the control flow is counted (assembly/memory/guard.ts).
+// Instruments the engine's text format for the checked build: memory accesses outside the allocator are checked against
+// shadow bytes, and control flow edges are counted (assembly/memory/guard.ts).
 
 import binaryen from 'assemblyscript/binaryen'
 
-/** Functions that touch free blocks and shadow bytes, and those that run before them. */
+/** Functions that access free blocks and shadow bytes, and those that run before them. */
 const EXEMPT = /^\$assembly\/memory\/(guard|slab|buddy)\/|^\$~?start/
 const GUARD = '$assembly/memory/guard'
-/** What takes the place of instructions, but for loads and stores. */
+/** Replacements of instructions other than loads and stores. */
 const REPLACEMENTS = new Map([
   ['memory.copy', `call ${GUARD}/checkedCopy`],
   ['memory.fill', `call ${GUARD}/checkedFill`],
 ])
-/** The same in the allocator. */
+/** Replacements of allocator calls. */
 const ALLOCATOR = new Map([
   ['call $assembly/memory/slab/take', `call ${GUARD}/take`],
   ['call $assembly/memory/slab/free', `call ${GUARD}/free`],
@@ -20,10 +20,10 @@ const BITS = { 8: 1, 16: 2, 32: 4, 64: 8 }
 const ACCESS = /^( *)([if](?:32|64))\.(load|store)(8|16|32)?(?:_[su])?(?: offset=(\d+))?(?: align=\d+)?$/
 
 /**
- * One instruction.
+ * Instruments one instruction.
  * @param {string} line
  * @param {() => number} edge numbers the edges
- * @param {Set<string>} types of the values that a store puts aside
+ * @param {Set<string>} types collects the types of stored values
  */
 function instruction(line, edge, types) {
   const access = ACCESS.exec(line)
@@ -44,8 +44,8 @@ function instruction(line, edge, types) {
 }
 
 /**
- * Inserts the checks.
- * @param {string} text of the module, as asc writes it: one instruction a line
+ * Instruments a module.
+ * @param {string} text of the module as asc writes it: one instruction per line
  * @returns {{ text: string, edges: number, accesses: number, allocations: number }}
  */
 export function instrument(text) {
@@ -81,10 +81,10 @@ export function instrument(text) {
 }
 
 /**
- * The checked module, with names of functions.
+ * Builds the checked module, with function names.
  * @param {string} text of the module without checks
  * @returns {Uint8Array<ArrayBuffer>}
- * @throws Error when the text has another form than expected, so that checks would be missing
+ * @throws Error if the text has an unexpected form, so that checks would be missing
  */
 export function checkedModule(text) {
   const { text: instrumented, edges, accesses, allocations } = instrument(text)

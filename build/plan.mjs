@@ -1,11 +1,10 @@
-// What the build makes, in one place: every product and its source.
-// How it is made stands in core.mjs, bundles.mjs and types.mjs.
+// The build plan: every product and its source. The steps are in core.mjs, bundles.mjs and types.mjs.
 
 /**
  * @typedef {object} Bundle
  * @property {string} source entry file
  * @property {string} out file in dist/
- * @property {'neutral' | 'node' | 'bun'} host who runs it
+ * @property {'neutral' | 'node' | 'bun'} host the runtime
  * @property {boolean} [executable] gets a shebang line and mode 755
  */
 
@@ -36,13 +35,13 @@ export const bundles = [
   { source: 'bench/ours-bun.ts', out: 'dist/bench-bun.js', host: 'bun' },
 ]
 
-/** Files copied as they are. */
+/** Files copied unchanged. */
 export const copies = [{ source: 'host/config/schema.json', out: 'dist/schema.json' }]
 
-/** Declarations of the library entries. */
+/** Type declarations of the library entries. */
 export const types = { project: 'tsconfig.types.json', out: 'dist/types' }
 
-/** Files and directories each step reads; a change in one of them makes the step stale. */
+/** Files and directories that each step reads; a change makes the step stale. */
 export const inputs = {
   core: ['assembly', 'asconfig.json', 'build/abi.mjs', 'build/core.mjs', 'build/plan.mjs', 'package-lock.json'],
   checked: [

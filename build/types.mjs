@@ -1,4 +1,4 @@
-// Emits the declarations of the library entries with tsc.
+// Emits the type declarations of the library entries with tsc.
 
 import { mkdirSync, renameSync, rmSync } from 'node:fs'
 import { inProject, runScript } from './files.mjs'

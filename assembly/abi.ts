@@ -1,4 +1,4 @@
-/* Constants that engine and host share (docs/abi.md). Generated from assembly/abi.json by build/abi.mjs: edit that file. */
+/* Shared constants (docs/abi.md). Generated from assembly/abi.json by build/abi.mjs: edit that file. */
 
 export const ABI_VERSION: i32 = 2
 /** Ticks in a millisecond. */
@@ -7,9 +7,9 @@ export const TICKS_PER_MS: u32 = 8
 export const TICKS_PER_SECOND: u32 = 8000
 /** Longest sleep that `next_timeout` returns. It keeps differences of 32-bit clocks far from their sign bit. */
 export const MAX_SLEEP_TICKS: u32 = 0x2932e000
-/** Value of a config field that is left to the engine. */
+/** Value of an unset config field: the engine chooses. */
 export const UNSET: u32 = 0xffffffff
-/** Longest datagram that is accepted, as it is on the wire. */
+/** Longest accepted datagram, as on the wire. */
 export const MAX_DATAGRAM_BYTES: u32 = 1500
 /** Number of receive descriptors. */
 export const RX_SLOTS: u32 = 128
@@ -246,8 +246,8 @@ export const CONFIG_MAX_HALF_OPEN: u32 = 19
 export const CONFIG_CONFIRM: u32 = 20
 export const CONFIG_FIELDS: u32 = 21
 
-/** Least and greatest value of each config field, and whether it may be unset. */
-// biome-ignore format: a field in each line
+/** Minimum and maximum of each config field, and whether it may be unset. */
+// biome-ignore format: one field per line
 export const CONFIG_RANGES: StaticArray<u32> = [
   0, 7, 0, // mode
   0, 16, 0, // tagBytes

@@ -7,9 +7,9 @@ export const TICKS_PER_MS = 8
 export const TICKS_PER_SECOND = 8000
 /** Longest sleep that `next_timeout` returns. It keeps differences of 32-bit clocks far from their sign bit. */
 export const MAX_SLEEP_TICKS = 0x2932e000
-/** Value of a config field that is left to the engine. */
+/** Value of an unset config field: the engine chooses. */
 export const UNSET = 0xffffffff
-/** Longest datagram that is accepted, as it is on the wire. */
+/** Longest accepted datagram, as on the wire. */
 export const MAX_DATAGRAM_BYTES = 1500
 /** Number of receive descriptors. */
 export const RX_SLOTS = 128
@@ -279,16 +279,16 @@ export const ConfigField = {
   confirm: 20,
 } as const
 export type ConfigFieldName = keyof typeof ConfigField
-/** Values of the config block, in the units of docs/abi.md; what is absent is left to the engine. */
+/** Values of the config block, in the units of docs/abi.md. The engine chooses absent ones. */
 export type CoreConfig = Record<Exclude<ConfigFieldName, KcpField>, number> & Partial<Record<KcpField, number>>
 
-/** Config fields named as their key below `kcp` in the configuration. */
+/** Config fields with the names of their keys below `kcp` in the configuration. */
 // biome-ignore format: one line, however long
 export const KCP_FIELDS = ['sndwnd', 'rcvwnd', 'nodelay', 'interval', 'resend', 'nc', 'flush'] as const
 export type KcpField = (typeof KCP_FIELDS)[number]
 
 /** Names of the counters, in the order of the block of u64 values. */
-// biome-ignore format: several names in a line
+// biome-ignore format: several names per line
 export const COUNTERS = [
   'tcp_read_bytes', 'tcp_written_bytes', 'kcp_received_bytes', 'kcp_sent_bytes', 'pkt_received_bytes',
   'pkt_sent_bytes', 'pkt_received', 'pkt_sent', 'segments_received', 'segments_sent', 'segments_retransmitted',
@@ -384,7 +384,7 @@ export interface CoreExports {
   obfs_context_info(slot: number): number
 }
 
-// biome-ignore format: several names in a line
+// biome-ignore format: several names per line
 export const CALLS: readonly Exclude<keyof CoreExports, 'memory'>[] = [
   'abi_version', 'capabilities', 'config_ptr', 'entropy_ptr', 'entropy_capacity', 'secret_ptr', 'rx_ptr', 'rx_slots',
   'tx_ptr', 'tx_slots', 'events_ptr', 'event_slots', 'io_ptr', 'io_capacity', 'spans_ptr', 'span_slots', 'peer_ptr',

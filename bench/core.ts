@@ -1,9 +1,10 @@
 /**
- * `bench core`: nanoseconds per segment of the engine alone, send + deliver + ACK at both ends, in memory.
+ * `bench core`: nanoseconds per segment of the engine alone (send + deliver + ACK at both endpoints), in memory.
  *
- * Two engines in virtual time, a link of 5 ms each way, no sealing. The sender always has data, the receiver takes all at once, so the window is full all the time. Copies
- * counted: application into segments, segments onto the link, link into receive blocks, payload out to the application. The second figure leaves out the time
- * the emulated link itself takes for its two copies. --quick is a short run, --json FILE keeps the figures.
+ * Two engines in virtual time, a link of 5 ms each way, no encryption. The sender always has data and the receiver
+ * takes all of it at once, so the window is always full. Copies counted: application into segments, segments onto the
+ * link, link into receive blocks, payload to the application. The second figure excludes the two copies of the emulated
+ * link. --quick is a short run, --json FILE writes the figures.
  */
 import { parseArgs } from 'node:util'
 import {
@@ -29,10 +30,10 @@ const DELAY_TICKS = 5 * 8
 const BLOCK_BYTES = 2048
 const SLOT_BYTES = 1344
 const KCP_MTU = 1332
-/** More than the blocks of the largest window. */
+/** Exceeds the number of blocks of the largest window. */
 const VIEWS = 65536
 const PAYLOAD_BYTES = 1308
-/** Native upstream KCP in C (-O2) on such a machine, ns: window -> [no loss, 2 % loss]. */
+/** Native upstream KCP in C (-O2) on a comparable machine, ns: window -> [no loss, 2 % loss]. */
 const NATIVE: ReadonlyMap<number, readonly [number, number]> = new Map([
   [256, [471, 589]],
   [1024, [666, 692]],
@@ -71,7 +72,7 @@ class Line {
     return this.#first === this.#end ? Infinity : (this.#due[this.#first & this.#mask] ?? Infinity)
   }
 
-  /** Copies the next datagram; its length. */
+  /** Copies the next datagram and returns its length. */
   shift(to: Uint8Array, offset: number): number {
     const slot = this.#first++ & this.#mask
     const length = this.#lengths[slot] ?? 0
@@ -126,7 +127,7 @@ function writeAddress(core: Core, word: number, port: number): void {
 interface Cost {
   /** Wall nanoseconds per delivered segment. */
   readonly total: number
-  /** The same without the emulated link. */
+  /** The same, excluding the emulated link. */
   readonly engine: number
 }
 
@@ -144,7 +145,7 @@ class Transfer {
   readonly #read = new BlockViews(VIEWS)
   #random = 1
   #now = 0
-  /** Bytes that the server's application has taken. */
+  /** Bytes taken by the server's application. */
   delivered = 0
   /** Wall ms spent in the link. */
   link = 0
@@ -168,7 +169,7 @@ class Transfer {
     this.#drain(client, this.#up)
   }
 
-  /** Goes on to the next arrival or deadline. */
+  /** Advances to the next arrival or deadline. */
   step(): void {
     let next = Math.min(this.#up.next(), this.#down.next())
     for (const core of [this.#client, this.#server]) {
@@ -184,7 +185,7 @@ class Transfer {
     this.#drain(this.#server, this.#down)
   }
 
-  /** The client's application writes as much as there is room for. */
+  /** The client's application writes as much as fits. */
   #feed(): void {
     const client = this.#client
     for (;;) {
@@ -287,11 +288,11 @@ function run(window: number, loss: number, segments: number): Cost {
   return { total: wall * nsPerMs, engine: (wall - transfer.link) * nsPerMs }
 }
 
-/** Of the headers of an obfuscator: packets of one round, and the sealed datagram in each. */
+/** For the headers of an obfuscator: packets per round, and the sealed datagram in each. */
 const PACKETS = 1_000_000
 const SEALED_BYTES = 1372
 
-/** ns for headers and checksum of a packet of dpi/tcp: built, and parsed and verified. */
+/** ns to build, and to parse and verify, headers and checksum of a dpi/tcp packet. */
 function obfsCost(packets: number): { build: number; parse: number } {
   const [local, remote] = ['10.0.0.1:40000', '10.0.0.2:80']
   const client = new ObfsHost('dpi/tcp', 'client', local)
@@ -331,7 +332,7 @@ export async function benchCore(args: readonly string[]): Promise<void> {
   const on = await machine()
   const results: object[] = []
   console.log(describe(on))
-  console.log('ns per segment (send + deliver + ACK, both ends), median of', rounds)
+  console.log('ns per segment (send + deliver + ACK, both endpoints), median of', rounds)
   console.log('window   loss   total   native C   ratio   engine   x window 256')
   run(256, 0.02, 100000)
   for (const loss of [0, 0.02]) {

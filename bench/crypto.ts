@@ -1,6 +1,6 @@
 /**
- * Cost of sealing and opening one datagram per method, in the runtime that runs it:
- * bundle with esbuild, then `node crypto.mjs [plaintext bytes]` or `bun crypto.mjs [plaintext bytes]`.
+ * Cost of sealing and opening one datagram per method, on the current runtime.
+ * Bundle with esbuild, then run `node crypto.mjs [plaintext bytes]` or `bun crypto.mjs [plaintext bytes]`.
  */
 
 import { openAead } from '../host/crypto/open.ts'
@@ -10,7 +10,7 @@ const DEFAULT_PLAIN_BYTES = 1400
 const BLOCKS = 64
 const BLOCK_BYTES = 1984
 const WARM_UP_PACKETS = 20_000
-/** Short rounds: the best one was not interrupted, on a busy machine too. */
+/** Short rounds, so that the best one was not interrupted even on a busy machine. */
 const ROUND_PACKETS = 1000
 const ROUNDS = 60
 

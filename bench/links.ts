@@ -1,13 +1,14 @@
 /**
- * `bench links`: real processes over emulated links, ours beside a kcptun-libev and a Go kcptun when they are there, interleaved in one run.
+ * `bench links`: real processes over emulated links: kcptun-wasm, and kcptun-libev and the Go kcptun if available,
+ * interleaved in one run.
  *
  *   --only NAMES    links by name, separated by commas        --quick         2 s uploads (sat 8 s), 4 s echoes
  *   --match REGEX   columns whose name matches                --runs N        medians of N interleaved runs (default 1)
- *   --full          the original with tuned windows of 1024   --mixed         ours on Node to ours on Bun and back
+ *   --full          kcptun-libev with tuned windows of 1024   --mixed         Node to Bun and Bun to Node
  *                   and 4096 too, and its best of three       --seconds N     length of an upload
- *   --skip PARTS    of upload, echo, open                     --seed N        of the links' losses
- *   --json FILE     all figures for programs                  --trace         what every second of an upload carried,
- *                                                             and what the emulator took for it
+ *   --skip PARTS    of upload, echo, open                     --seed N        for the losses of the links
+ *   --json FILE     all figures as JSON                       --trace         rate of an upload in each second, and
+ *                                                             the load of the emulator
  */
 import { writeFileSync } from 'node:fs'
 import { parseArgs } from 'node:util'
@@ -38,20 +39,20 @@ const QUICK_LONG_SECONDS = 8
 const ECHO_EVERY_MS = 20
 const ECHO_SECONDS = 16
 const QUICK_ECHO_SECONDS = 4
-/** Messages that find the way before echoes count. */
+/** Messages that establish the path before echoes count. */
 const ECHO_WARM_UP = 50
 const OPENS = 10
-/** Share of a core above which the emulator may have been what limited a run. */
+/** Load, as a share of a core, above which the emulator may have limited a run. */
 const EMULATOR_BUSY = 0.9
-/** Datagrams leave the emulator no later than this after they are due, in ms, or it was too busy. */
+/** Delay of datagrams beyond their due time above which the emulator was overloaded, ms. */
 const EMULATOR_LATE_MS = 20
 
 interface Link extends EmulatedShape {
   readonly name: string
-  /** What ours must carry untuned, Mbit/s. */
+  /** Minimum rate of untuned kcptun-wasm, Mbit/s. */
   readonly target: number
   readonly long?: boolean
-  /** What it is, for the table. */
+  /** Description for the table. */
   readonly label: string
 }
 
@@ -88,7 +89,7 @@ const tunedPair = (window: number): Pair => ({
   clientKcp: tuned(window),
   serverKcp: tuned(window),
 })
-/** The original at its default and with the window that is on everyone's list: what ratios are taken to. */
+/** kcptun-libev at its default and with the commonly recommended window: the references of ratios. */
 const DEFAULT = 'libev'
 const TUNED = 'libev w256'
 const BEST_OF = ['libev w256', 'libev w1024', 'libev w4096']
@@ -115,15 +116,15 @@ function pairsOf(full: boolean, mixed: boolean): Pair[] {
 
 interface Upload {
   readonly mbits: number
-  /** Payload that arrived over bytes that the sender put on the link. */
+  /** Payload received per byte that the sender put on the link. */
   readonly efficiency: number
   /** Share of the sender's datagrams that the queue dropped. */
   readonly tailDrops: number
-  /** Datagrams the kernel dropped at the UDP sockets of the ends and of the emulator, because nobody took them in time. */
+  /** Datagrams that the kernel dropped at full UDP sockets of the endpoints and of the emulator. */
   readonly clientDrops: number
   readonly serverDrops: number
   readonly emulatorDrops: number
-  /** Share of a core the emulator took, and by how much it was late at worst, ms. */
+  /** Load of the emulator as a share of a core, and its longest delay beyond the due time, ms. */
   readonly emulatorLoad: number
   readonly emulatorLate: number
   readonly emulator: Emulator['kind']
@@ -136,7 +137,7 @@ interface Setting {
   readonly seed: number
 }
 
-/** A pair over a link, for the time of `body`. */
+/** Runs `body` with a pair connected over a link. */
 async function over<T>(
   pair: Pair,
   link: EmulatedShape,
@@ -173,7 +174,7 @@ function upload(pair: Pair, link: EmulatedShape, seconds: number, setting: Setti
       perSecond.push(((target.swallowed - last) * 8) / MBIT)
       last = target.swallowed
     }
-    // taken together: what arrived, when, and what had been sent for it
+    // read together: bytes received, time, and bytes sent for them
     const arrived = target.swallowed - before
     const elapsed = (performance.now() - began) / 1000
     const counters = await emulator.counters()
@@ -218,7 +219,7 @@ const ratio = (value: number, to: number): string => (to > 0 ? `${show(value / t
 const emulation = ({ emulatorLoad, emulatorLate }: Upload): string =>
   `emulator ${Math.round(emulatorLoad * 100)} % of a core, up to ${emulatorLate.toFixed(1)} ms late`
 
-/** What was wrong with the measurement itself. */
+/** Problems of the measurement itself. */
 function remarks(row: Row): string {
   const text: string[] = []
   const worst = (of: (run: Upload) => number): number => Math.max(...row.runs.map(of))
@@ -230,13 +231,13 @@ function remarks(row: Row): string {
   if (load > EMULATOR_BUSY) text.push(`EMULATOR LIMIT: ${Math.round(load * 100)} % of a core`)
   if (late > EMULATOR_LATE_MS) text.push(`emulator up to ${Math.round(late)} ms late`)
   const [client, server] = [middle(row, (run) => run.clientDrops), middle(row, (run) => run.serverDrops)]
-  if (client + server > 0) text.push(`too slow for its socket: client lost ${client}, server ${server} datagrams`)
+  if (client + server > 0) text.push(`full UDP sockets: client lost ${client}, server ${server} datagrams`)
   const failure = row.runs.find((run) => run.failure !== undefined)?.failure
   if (failure !== undefined) text.push(`FAILED: ${failure}`)
   return text.join('; ')
 }
 
-/** Runs what the arguments ask for. */
+/** Runs the parts requested by the arguments. */
 export async function benchLinks(args: readonly string[]): Promise<void> {
   const { values } = parseArgs({
     args: [...args],
@@ -258,7 +259,7 @@ export async function benchLinks(args: readonly string[]): Promise<void> {
   const seed = positive('--seed', values.seed)
   const names = values.only?.split(',')
   const unknown = names?.find((name) => !LINKS.some((link) => link.name === name))
-  if (unknown !== undefined) throw new Error(`--only ${unknown}: ${LINKS.map(({ name }) => name).join(', ')} are there`)
+  if (unknown !== undefined) throw new Error(`--only ${unknown}: expected ${LINKS.map(({ name }) => name).join(', ')}`)
   const links = LINKS.filter(({ name }) => names?.includes(name) ?? true)
   const pattern = new RegExp(values.match ?? '')
   const pairs = present(pairsOf(values.full, values.mixed)).filter(({ name }) => pattern.test(name))
@@ -311,20 +312,20 @@ export async function benchLinks(args: readonly string[]): Promise<void> {
 
 function positive(name: string, text: string): number {
   const value = Number(text)
-  if (!(value > 0)) throw new Error(`${name} ${text}: a number above 0 is wanted`)
+  if (!(value > 0)) throw new Error(`${name} ${text}: expected a number above 0`)
   return value
 }
 
-/** Every figure, a line each. */
+/** Prints every figure, one line each. */
 function showUploads(links: readonly Link[], rows: readonly Row[], secondsOf: (link: Link) => number): void {
   console.log(
-    '\nupload; * = target of ours untuned missed; x default, x w256, x best: times the original in the same run',
+    '\nupload; * = untuned kcptun-wasm missed the target; x default, x w256, x best: ratio to kcptun-libev in this run',
   )
   for (const link of links) {
     const own = rows.filter((row) => row.link === link.name)
     const of = (column: string): number => mbitsOf(own.find((row) => row.column === column))
     const best = Math.max(...BEST_OF.map(of).filter((rate) => !Number.isNaN(rate)), 0)
-    console.log(`\n${link.name}: ${link.label}, ${secondsOf(link)} s, ours untuned at least ${link.target} Mbit/s`)
+    console.log(`\n${link.name}: ${link.label}, ${secondsOf(link)} s, target ${link.target} Mbit/s untuned`)
     console.log('              Mbit/s  payload/sent  tail drops  x default   x w256   x best')
     for (const row of own) {
       const rate = mbitsOf(row)
@@ -347,7 +348,7 @@ function showUploads(links: readonly Link[], rows: readonly Row[], secondsOf: (l
   }
 }
 
-/** The same as a Markdown table of rates, for docs/performance.md. */
+/** Prints the rates as a Markdown table for docs/performance.md. */
 function showTable(links: readonly Link[], rows: readonly Row[], pairs: readonly Pair[]): void {
   console.log(`\n| link | RTT ms / loss / bottleneck | ${pairs.map(({ name }) => name).join(' | ')} |`)
   console.log(`|---|---|${pairs.map(() => '---|').join('')}`)
@@ -414,17 +415,17 @@ interface Opens {
   readonly max: number
 }
 
-/** Connect, 64 bytes there and back, without the round trip itself. */
+/** Time to connect and echo 64 bytes, minus the round trip. */
 async function openTable(links: readonly Link[], pairs: readonly Pair[], setting: Setting): Promise<Opens[]> {
   if (links.length === 0) return []
-  console.log(`\nopen + first byte minus RTT, ms, of ${OPENS} connections one after the other`)
+  console.log(`\nopen + first byte minus RTT, ms, of ${OPENS} consecutive connections`)
   console.log('                           median      max')
   const results: Opens[] = []
   for (const link of links) {
     for (const pair of pairs) {
       const extra = await over(pair, link, setting, async (ends) => {
         const times: number[] = []
-        // the first one also finds the server
+        // the first connection also resolves and finds the server
         if (Number.isNaN(await openAndFirstByte(ends.port))) return [Number.NaN]
         for (let i = 0; i < OPENS; i++) times.push((await openAndFirstByte(ends.port)) - 2 * link.delay)
         return times

@@ -1,9 +1,10 @@
 /**
- * `bench loopback`: goodput of uploads and downloads, and CPU seconds per GiB at each end, without a link between the ends. `bench latency`: echo over loopback, time from
- * the start of a process to a listener that accepts, resident memory of idle ends. All implementations found, interleaved in one run.
+ * `bench loopback`: goodput of uploads and downloads, and CPU seconds per GiB at each endpoint, without a link between
+ * them. `bench latency`: echo over loopback, startup time until the listener accepts, resident memory of idle
+ * endpoints. All implementations found, interleaved in one run.
  *
  *   --runs N         medians of N interleaved runs (default 3)    --match REGEX   columns whose name matches
- *   --seconds N      of an upload (default 5)                     --json FILE     all figures for programs
+ *   --seconds N      of an upload (default 5)                     --json FILE     all figures as JSON
  *   --method NAME    encryption (default xchacha20poly1305_ietf; the Go kcptun keeps its own)
  *   --messages N     of an echo (default 1000)                    --quick         one short run
  *   --only NAME      upload or download alone (loopback)
@@ -37,11 +38,11 @@ const RUNS = 3
 const MESSAGES = 1000
 const ECHO_EVERY_MS = 5
 const ECHO_WARM_UP = 300
-/** After this time an end without traffic is idle. */
+/** Time without traffic after which an endpoint counts as idle. */
 const SETTLE_MS = 2000
 const STARTS = 7
 
-/** The original at its fastest on loopback, and ours with the same keys. */
+/** kcptun-libev at its fastest on loopback, and kcptun-wasm with the same keys. */
 const KCP = { sndwnd: 256, rcvwnd: 256, flush: 2 }
 const REFERENCE = 'libev w256'
 const PAIRS: readonly Pair[] = [
@@ -158,7 +159,7 @@ export async function benchLoopback(args: readonly string[]): Promise<void> {
     console.log(
       `\n${direction} over loopback (the ${sends} sends), ${options.method}, medians of ${options.runs} runs of`,
     )
-    console.log(`${options.seconds} s (w256: sndwnd and rcvwnd 256, flush 2; in parentheses times ${REFERENCE})\n`)
+    console.log(`${options.seconds} s (w256: sndwnd and rcvwnd 256, flush 2; in parentheses: ratio to ${REFERENCE})\n`)
     console.log(table(series, REFERENCE))
   }
   await target.close()
@@ -227,7 +228,7 @@ export async function benchLatency(args: readonly string[]): Promise<void> {
     const program = contestants.find((one) => one === name)
     return program === undefined ? Number.NaN : timeToServe(program)
   })
-  console.log(`\nstart of a client to a listener that accepts, ms, median of ${options.quick ? 1 : STARTS} (all)`)
+  console.log(`\nstart of a client until its listener accepts, ms, median of ${options.quick ? 1 : STARTS} (all)`)
   for (const { column, runs } of starts) {
     console.log(
       `  ${column.padEnd(8)}${median(runs).toFixed(0).padStart(6)}   (${runs.map((ms) => ms.toFixed(0)).join(' ')})`,

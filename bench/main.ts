@@ -1,4 +1,4 @@
-/** `npm run bench -- NAME`: the benchmarks by name. */
+/** `npm run bench -- NAME`: runs a benchmark by name. */
 import { runAgent } from '../testkit/agent.ts'
 import { runEmulator } from '../testkit/emulator.ts'
 import { benchCore } from './core.ts'
@@ -20,7 +20,7 @@ const benches: ReadonlyMap<string, () => void | Promise<void>> = new Map([
 ])
 
 const name = process.argv[2]
-// not for people: this process started again as the link, or in another place
+// internal: this process started again as the link emulator or in another place
 const parts: ReadonlyMap<string, () => void | Promise<void>> = new Map([
   ['emulator', () => runEmulator(process.argv.slice(3))],
   ['agent', () => runAgent()],

@@ -1,9 +1,10 @@
 /**
- * `bench open`: many connections at once, from connect to the first byte back, and one after the other. `bench memory`: resident memory of both ends
- * with idle sessions, how long it takes to open them, and what stays when they are gone. All implementations found, interleaved in one run.
+ * `bench open`: many concurrent connections, from connect to the first byte back, and consecutive ones. `bench memory`:
+ * resident memory of both endpoints with idle sessions, the time to open them, and the memory that remains after they
+ * are closed. All implementations found, interleaved in one run.
  *
  *   --runs N         medians of N interleaved runs (open 5, memory 1)    --match REGEX   columns whose name matches
- *   --connections N  at once (open, default 1000)                        --json FILE     all figures for programs
+ *   --connections N  concurrent ones (open, default 1000)                --json FILE     all figures as JSON
  *   --sessions N     idle ones (memory, default 5000)                    --quick         one short run
  *   --method NAME    encryption (default xchacha20poly1305_ietf; the Go kcptun keeps its own)
  */
@@ -21,17 +22,17 @@ const CONNECTIONS = 1000
 const SESSIONS = 5000
 const QUICK_COUNT = 200
 const OPEN_RUNS = 5
-/** Connections that make both ends find their form before anything counts. */
+/** Connections that warm up both endpoints before the measurement. */
 const WARM_UP = 100
-/** Connections one after the other. */
+/** Number of consecutive connections. */
 const IN_TURN = 50
-/** Connections under way at a time when many are opened for their memory alone. */
+/** Concurrent connection attempts when many are opened only to measure memory. */
 const UNDER_WAY = 256
-/** Resident memory is read when it was steady for this time, ms, at the latest after the longest. */
+/** Resident memory is read after it was steady for this time, ms, at the latest after STEADY_LONGEST_MS. */
 const STEADY_MS = 3000
 const STEADY_LONGEST_MS = 20_000
 const STEADY_BYTES = 256 * KIB
-/** Time for all connections to have an answer. */
+/** Time limit for all connections to get an answer, ms. */
 const LIMIT_MS = 120_000
 
 const KCP = { sndwnd: 256, rcvwnd: 256, flush: 2 }
@@ -78,7 +79,7 @@ function optionsOf(args: readonly string[], runs: number): Options {
   }
 }
 
-/** Runs a measurement of all pairs in turns, each time with processes of its own. */
+/** Measures all pairs in turn, each run with new processes. */
 async function measureAll<T>(
   options: Options,
   target: number,
@@ -98,10 +99,10 @@ async function measureAll<T>(
 }
 
 interface Opening {
-  /** Connections that got an answer in time, and ms until the last of them had. */
+  /** Connections answered in time, and ms until the last of them was. */
   readonly answered: number
   readonly all: number
-  /** Median ms from connect to the answer of one connection: among the crowd, and in turn. */
+  /** Median ms from connect to the answer of one connection: concurrent, and consecutive. */
   readonly each: number
   readonly inTurn: number
 }
@@ -132,9 +133,9 @@ export async function benchOpen(args: readonly string[]): Promise<void> {
   const reference = all.find(({ column }) => column === DEFAULT)
   const to = (of: (run: Opening) => number): number => (reference ? middle(reference, of) : 0)
   console.log(
-    `\nfrom connect to the first byte back, ms, medians of ${options.runs} runs; times ${DEFAULT} in parentheses`,
+    `\nfrom connect to the first byte back, ms, medians of ${options.runs} runs; in parentheses: ratio to ${DEFAULT}`,
   )
-  console.log(`\n| | ${options.connections} at once: all | each | one after the other | without answer |`)
+  console.log(`\n| | ${options.connections} at once: all | each | consecutive | unanswered |`)
   console.log('|---|---|---|---|---|')
   for (const series of [direct, ...all]) {
     const cell = (of: (run: Opening) => number, digits: number): string =>
@@ -158,9 +159,9 @@ type Bytes = readonly [client: number, server: number]
 
 interface Memory {
   readonly answered: number
-  /** ms until all sessions were open and had an answer. */
+  /** ms until all sessions were open and answered. */
   readonly opened: number
-  /** Resident bytes: before the first session, with a few, with all, and when all are closed and forgotten. */
+  /** Resident bytes: before the first session, with a few, with all, and after all are closed and forgotten. */
   readonly idle: Bytes
   readonly few: Bytes
   readonly full: Bytes
@@ -169,7 +170,7 @@ interface Memory {
 
 const residents = (ends: Ends): Bytes => [residentBytes(ends.clientPid), residentBytes(ends.serverPid)]
 
-/** Resident memory once it does not change any more. */
+/** Resident memory after it has become steady. */
 async function steady(ends: Ends): Promise<Bytes> {
   const end = performance.now() + STEADY_LONGEST_MS
   let last = residents(ends)
@@ -212,9 +213,9 @@ export async function benchMemory(args: readonly string[]): Promise<void> {
     `\n${options.sessions} idle sessions, each after an echo of 64 bytes; resident memory, client / server, medians of`,
   )
   console.log(
-    `${options.runs} runs; times ${DEFAULT} in parentheses. Forgotten: 1 s or more after the end of all connections`,
+    `${options.runs} runs; in parentheses: ratio to ${DEFAULT}. Closed: 1 s or more after the end of all connections`,
   )
-  console.log('\n| | KiB a session | before, MiB | with all, MiB | closed, MiB | opened in s | without answer |')
+  console.log('\n| | KiB per session | before, MiB | with all, MiB | closed, MiB | opened in s | unanswered |')
   console.log('|---|---|---|---|---|---|---|')
   for (const series of all) {
     const each = [0, 1].map((of) => {

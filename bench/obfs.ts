@@ -1,9 +1,10 @@
 /**
- * `bench obfs`: goodput and CPU through the obfuscator dpi/tcp-wnd over a wire: a pair of veth interfaces between two network namespaces, beside plain UDP over
- * the same wire. Ours on Node and on Bun, the real kcptun-libev, and both mixed, interleaved in one run. Linux, root, ip and nft.
+ * `bench obfs`: goodput and CPU of the obfuscator dpi/tcp-wnd over a veth pair between two network namespaces, and of
+ * plain UDP over the same pair. kcptun-wasm on Node and on Bun, kcptun-libev, and both mixed, interleaved in one run.
+ * Requires Linux, root, ip and nft.
  *
  *   --runs N      medians of N interleaved runs (default 3)    --match REGEX   columns whose name matches
- *   --seconds N   of a transfer (default 5)                    --json FILE     all figures for programs
+ *   --seconds N   of a transfer (default 5)                    --json FILE     all figures as JSON
  *   --only NAME   upload or download alone                     --quick         one short run
  */
 import { parseArgs } from 'node:util'
@@ -25,7 +26,7 @@ interface Column extends Pair {
 }
 
 const pair = (name: string, client: Pair['client'], server: Pair['server'], obfs = true): Column => {
-  // the original at its fastest, as in `bench loopback`
+  // kcptun-libev at its fastest, as in `bench loopback`
   const tune = (program: Pair['client']) => (program === 'libev' ? { sndwnd: 256, rcvwnd: 256, flush: 2 } : undefined)
   const [clientKcp, serverKcp] = [tune(client), tune(server)]
   return { name, client, server, obfs, ...(clientKcp && { clientKcp }), ...(serverKcp && { serverKcp }) }
@@ -46,7 +47,7 @@ const COLUMNS: readonly Column[] = [
 const DIRECTIONS = ['upload', 'download'] as const
 type Direction = (typeof DIRECTIONS)[number]
 
-/** Two namespaces and the wire between them. */
+/** Two namespaces and the veth pair between them. */
 class Wire {
   readonly server: Namespace
   readonly client: Namespace
@@ -62,7 +63,7 @@ class Wire {
       [this.client, CLIENT],
     ] as const) {
       namespace.ip(`link set eth0 up\naddr add ${address}/24 dev eth0`)
-      // a veth leaves checksums to a device that never comes; kcptun-libev drops what has none
+      // veth leaves checksums to the (missing) hardware; kcptun-libev drops packets without one
       namespace.run(['ethtool', '-K', 'eth0', 'tx', 'off'])
     }
     this.serverAgent = new Agent(this.#enter(this.server))
@@ -85,7 +86,7 @@ class Wire {
   }
 }
 
-/** One transfer over a wire of its own: nothing that a cover left behind disturbs the next. */
+/** One transfer over its own veth pair, so that the state of an earlier cover cannot disturb it. */
 async function transfer(column: Column, direction: Direction, seconds: number): Promise<Transfer> {
   const wire = new Wire()
   let ends: Ends | undefined
@@ -153,7 +154,7 @@ export async function benchObfs(args: readonly string[]): Promise<void> {
     console.log(
       `\n${direction} through ${OBFS} over a veth wire, client > server, ${METHOD}, medians of ${runs} runs of`,
     )
-    console.log(`${seconds} s; in parentheses times ${REFERENCE}; the last rows without the obfuscator\n`)
+    console.log(`${seconds} s; in parentheses: ratio to ${REFERENCE}; the last rows without the obfuscator\n`)
     console.log(table(series, REFERENCE))
   }
   writeJson(values.json, { bench: 'obfs', machine: on, runs, seconds, columns, results })

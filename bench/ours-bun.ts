@@ -1,4 +1,4 @@
-/** Our program on Bun with limited ciphers, see ours.ts. */
+/** kcptun-wasm on Bun with limited ciphers, see ours.ts. */
 import { main } from '../host/cli/main.ts'
 import { crypto as all } from '../runtime-bun/crypto.ts'
 import { bunRuntime } from '../runtime-bun/runtime.ts'

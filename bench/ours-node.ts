@@ -1,4 +1,4 @@
-/** Our program on Node with limited ciphers, see ours.ts. */
+/** kcptun-wasm on Node with limited ciphers, see ours.ts. */
 import { main } from '../host/cli/main.ts'
 import { crypto as all } from '../runtime-node/crypto.ts'
 import { nodeRuntime } from '../runtime-node/runtime.ts'

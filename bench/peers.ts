@@ -1,7 +1,8 @@
 /**
- * What the benchmarks compare: our command line on Node and on Bun, a real kcptun-libev (KCPTUN_LIBEV), and Debian's Go kcptun
- * (`kcptun-server` and `kcptun-client` on the PATH). Starts pairs of them, and reads from /proc (Linux) what they cost: CPU time, resident memory, datagrams dropped at
- * their sockets. What it leaves to others: traffic (testkit/flow.ts) and the link (testkit/emulator.ts).
+ * Programs under test: kcptun-wasm on Node and on Bun, kcptun-libev (KCPTUN_LIBEV), and Debian's Go kcptun
+ * (`kcptun-server` and `kcptun-client` on the PATH). Starts pairs of them and reads their cost from /proc (Linux): CPU
+ * time, resident memory, datagrams dropped at their sockets. Traffic is in testkit/flow.ts, the link in
+ * testkit/emulator.ts.
  */
 import type { ChildProcess } from 'node:child_process'
 import { spawn, spawnSync } from 'node:child_process'
@@ -15,23 +16,24 @@ import { commandOf, freePort, libevPath, projectRoot, run, start, writeConfig } 
 import { sleep } from '../testkit/wait.ts'
 
 export const METHOD = 'xchacha20poly1305_ietf'
-/** How long a Go kcptun may take to listen. */
+/** Start timeout of a Go kcptun, ms. */
 const START_TIMEOUT_MS = 20_000
 const POLL_MS = 1
-/** Clock ticks of utime and stime in /proc/PID/stat: 100 a second on every Linux that JavaScript runs on. */
+/** Clock ticks of utime and stime in /proc/PID/stat: 100 per second on all supported Linux systems. */
 const TICKS_PER_SECOND = 100
 
 /**
- * The original sends whole windows at once and, untold, leaves its socket the kernel's 208 KiB, where half of such a burst is lost on a link as fast
- * as an emulated one. The Go kcptun and ours ask for megabytes by themselves; the original gets them by its keys, so that all are measured by what they do with a link.
+ * kcptun-libev sends whole windows at once and by default leaves its socket the kernel's 208 KiB, where half of such a
+ * burst is lost on a link as fast as an emulated one. The Go kcptun and kcptun-wasm request megabytes by themselves;
+ * kcptun-libev gets them through its keys, so that the comparison is about the use of the link.
  */
 const LIBEV_UDP: Config = { rcvbuf: 4 << 20, sndbuf: 4 << 20 }
 
-/** Ours with what is fastest here, or with one library for all ciphers of libsodium. */
+/** kcptun-wasm with the fastest ciphers available, or with one library for all ciphers of libsodium. */
 type Ours = 'node' | 'bun' | 'node sodium-native' | 'bun sodium-native' | 'node wrappers' | 'bun wrappers'
 export type Contestant = Program | 'go' | Ours
 
-/** Two ends and their `kcp` keys (none: untuned). The client sends. */
+/** Two endpoints and their `kcp` keys (none: untuned). The client sends. */
 export interface Pair {
   readonly name: string
   readonly client: Contestant
@@ -40,7 +42,7 @@ export interface Pair {
   readonly serverKcp?: Config
 }
 
-/** The window set by hand, and all that makes the original fast. */
+/** The manual tuning that makes kcptun-libev fast, with the given window. */
 export const tuned = (window: number): Config => ({
   sndwnd: window,
   rcvwnd: window,
@@ -53,23 +55,23 @@ export const tuned = (window: number): Config => ({
 export interface Ends {
   readonly clientPid: number
   readonly serverPid: number
-  /** Where the client listens. */
+  /** The client's listening port. */
   readonly port: number
-  /** Why an end is gone, if it is. */
+  /** Why an endpoint has ended, if it has. */
   failure(): string | undefined
   close(): Promise<void>
 }
 
 export interface PairOptions {
-  /** TCP port of the target, on 127.0.0.1 where the server runs. */
+  /** TCP port of the target on 127.0.0.1, on the server's machine. */
   readonly target: number
-  /** UDP port of the server, and the one its client sends to (default: the same). */
+  /** UDP port of the server, and the one that its client sends to (default: the same). */
   readonly udpPort: number
   readonly via?: number
   readonly method?: string
-  /** More configuration, of both ends. */
+  /** Additional configuration of both endpoints. */
   readonly config?: Config
-  /** Address of the server's UDP socket (default 127.0.0.1), and where both run (default here; not for the Go program). */
+  /** Address of the server's UDP socket (default 127.0.0.1), and where both run (default here; not for Go kcptun). */
   readonly host?: string
   readonly places?: { readonly client: Place; readonly server: Place }
 }
@@ -82,7 +84,7 @@ function onPath(name: string): string | undefined {
       accessSync(path, constants.X_OK)
       return path
     } catch {
-      // the next one
+      // try the next directory
     }
   }
   return undefined
@@ -91,7 +93,7 @@ function onPath(name: string): string | undefined {
 const goServer = onPath('kcptun-server')
 const goClient = onPath('kcptun-client')
 
-/** Whether a program is there, and if not why. */
+/** Why a program is not available, or undefined. */
 export function missing(program: Contestant): string | undefined {
   if (program === 'libev') return libevPath === undefined ? 'KCPTUN_LIBEV is not set' : undefined
   if (program === 'go') return goServer && goClient ? undefined : 'kcptun-server and kcptun-client are not on the PATH'
@@ -102,12 +104,12 @@ export function missing(program: Contestant): string | undefined {
 
 const findPackage = (name: string): boolean => existsSync(join(projectRoot, 'node_modules', name))
 
-/** The pairs that can run here; a line on stderr for each program that is missing. */
+/** The pairs that can run here; reports each missing program on stderr. */
 export function present(pairs: readonly Pair[]): Pair[] {
   const said = new Set<string>()
   return pairs.filter((pair) => {
     const why = missing(pair.client) ?? missing(pair.server)
-    if (why !== undefined && !said.has(why)) console.error(`without some columns: ${why}`)
+    if (why !== undefined && !said.has(why)) console.error(`columns skipped: ${why}`)
     if (why !== undefined) said.add(why)
     return why === undefined
   })
@@ -139,7 +141,7 @@ function startGo(command: string, args: readonly string[]): End {
   }
 }
 
-/** The program of a contestant, and the command that runs it. */
+/** The program of a contestant and its command. */
 function commandFor(contestant: Exclude<Contestant, 'go'>): { program: Program; command: readonly string[] } {
   const [first, backend] = contestant.split(' ')
   const program = first === 'node' || first === 'bun' ? first : 'libev'
@@ -160,7 +162,7 @@ async function startOurs(contestant: Exclude<Contestant, 'go'>, config: Config, 
   }
 }
 
-/** Starts a pair and waits until both serve. */
+/** Starts a pair and waits until both endpoints serve. */
 export async function startPair(pair: Pair, options: PairOptions): Promise<Ends> {
   const { target, udpPort, via = udpPort, method = METHOD, host = '127.0.0.1', places, config = {} } = options
   const psk = randomBytes(32).toString('base64')
@@ -227,7 +229,7 @@ function accepts(port: number): Promise<boolean> {
   })
 }
 
-/** Milliseconds from the start of a client process to a listener that accepts, once. */
+/** Milliseconds from the start of a client process until its listener accepts; one measurement. */
 export async function timeToServe(program: Contestant): Promise<number> {
   const port = await freePort()
   const via = await freePort()
@@ -263,8 +265,8 @@ export function residentBytes(pid: number): number {
 }
 
 /**
- * Datagrams the kernel dropped because a socket's buffer was full, any family; 0 where there is no /proc.
- * @param port of the sockets meant, or with `remote` the port that they are connected to
+ * Datagrams that the kernel dropped at full socket buffers, any family; 0 without /proc.
+ * @param port of the sockets, or with `remote` the port that they are connected to
  */
 export function socketDrops(port: number, remote = false): number {
   if (port === 0) return 0
@@ -285,19 +287,19 @@ function readProc(path: string): string {
   }
 }
 
-/** Where and what was measured. */
+/** Date, machine and versions of a measurement. */
 export interface Machine {
   readonly date: string
   readonly cpu: string
   readonly cores: number
   readonly memoryGiB: number
   readonly system: string
-  /** Load average of the last minute when the benchmark began: above about 0.3 a core the figures are worth little. */
+  /** One-minute load average at the start of the benchmark: above about 0.3 per core the figures are unreliable. */
   readonly load: string
   readonly versions: Readonly<Record<string, string>>
 }
 
-/** Reads machine and versions of all that is there. */
+/** Reads the machine and the versions of all available programs. */
 export async function machine(): Promise<Machine> {
   const versions: Record<string, string> = {}
   const line = (command: string, ...args: string[]): string =>
@@ -322,13 +324,13 @@ export async function machine(): Promise<Machine> {
   }
 }
 
-/** Debian builds it without a version of its own. */
+/** Version of Debian's package: the program reports none. */
 function goVersion(): string | undefined {
   const query = spawnSync('dpkg-query', ['-W', '-f', `\${Version}`, 'kcptun'], { encoding: 'utf8' })
   return query.status === 0 ? `Debian ${query.stdout}` : undefined
 }
 
-/** The lines that stand above every table. */
+/** Heading lines of every table. */
 export function describe(on: Machine): string {
   const versions = Object.entries(on.versions).map(([name, version]) => `${name} ${version}`)
   return [
@@ -337,12 +339,12 @@ export function describe(on: Machine): string {
   ].join('\n')
 }
 
-/** Middle value; NaN of nothing. */
+/** Median; NaN for no values. */
 export function median(values: readonly number[]): number {
   return quantile(values, 0.5)
 }
 
-/** Quantile by interpolation between neighbours; NaN of nothing. */
+/** Quantile, interpolated between neighbours; NaN for no values. */
 export function quantile(values: readonly number[], q: number): number {
   const sorted = [...values].sort((a, b) => a - b)
   const at = (sorted.length - 1) * q

@@ -1,16 +1,16 @@
 /**
- * What the benchmarks of pairs share: runs that take turns, medians, ratios, numbers from the command line, the JSON file.
+ * Helpers for benchmarks of pairs: interleaved runs, medians, ratios, numeric options, the JSON file.
  */
 import { writeFileSync } from 'node:fs'
 import { median } from './peers.ts'
 
-/** The results of one column, run by run. */
+/** The results of one column by run. */
 export interface Series<T> {
   readonly column: string
   readonly runs: T[]
 }
 
-/** Runs a measurement of every column N times, column by column, so that all see the same changes of the machine. */
+/** Runs a measurement of every column N times, alternating columns, so that changes of the machine affect all alike. */
 export async function interleaved<T>(
   columns: readonly string[],
   runs: number,
@@ -26,16 +26,19 @@ export async function interleaved<T>(
   return series
 }
 
-/** Median of one figure of the runs. */
+/** Median of one figure over the runs. */
 export const middle = <T>(series: Series<T>, of: (run: T) => number): number => median(series.runs.map(of))
 
-/** `1.25x`, or `-` without anything to compare to. */
+/** `1.25x`, or `-` without a reference. */
 export const ratio = (value: number, to: number): string => (to > 0 ? `${(value / to).toFixed(2)}x` : '-')
 
-/** The number of option `--name`. @throws Error for one that is not above 0 */
+/**
+ * Parses the number of option `--name`.
+ * @throws Error if it is not above 0
+ */
 export function positive(name: string, text: string | undefined, otherwise: number): number {
   const value = text === undefined ? otherwise : Number(text)
-  if (!(value > 0)) throw new Error(`--${name} ${text}: a number above 0 is wanted`)
+  if (!(value > 0)) throw new Error(`--${name} ${text}: expected a number above 0`)
   return value
 }
 

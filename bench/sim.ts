@@ -1,11 +1,13 @@
 /**
- * `bench sim`: the transport over simulated links in virtual time (test/sim/flows), as tables with the targets missed marked `*`.
+ * `bench sim`: the transport over simulated links in virtual time (test/sim/flows), as tables; missed targets are
+ * marked `*`.
  *
- *   --quick        the short tables of the snapshot alone        --seed N       another seed
+ *   --quick        only the short tables of the snapshot         --seed N       another seed
  *   --only NAMES   tables by name, separated by commas           --match REGEX  rows whose label matches
- *   --set K=V,...  engine config (docs/abi.md names)             --timer MS     engines wake up on multiples of that
- *   --json FILE    figures and targets for programs              --update       rewrites bench/snapshots/sim.txt
- *   --trace LABEL  the course of one link, e.g. '100/50 2% q1', instead of tables; with --seconds N (8), --every MS (200)
+ *   --set K=V,...  engine config (docs/abi.md names)             --timer MS     engines wake up on multiples of MS
+ *   --json FILE    figures and targets as JSON                   --update       rewrites bench/snapshots/sim.txt
+ *   --trace LABEL  time series of one link, e.g. '100/50 2% q1', instead of tables; with --seconds N (8),
+ *                  --every MS (200)
  */
 import { writeFileSync } from 'node:fs'
 import { parseArgs } from 'node:util'
@@ -16,20 +18,20 @@ import { heading, line, type Row, summary } from '../testkit/sim/flows/table.ts'
 import { tables } from '../testkit/sim/flows/tables.ts'
 import { trace } from '../testkit/sim/flows/trace.ts'
 
-/** `sndwnd=4096,nc=1` as config fields. */
+/** Parses `sndwnd=4096,nc=1` as config fields. */
 function tuningOf(text: string | undefined): Tuning {
   const tuning: Partial<Record<ConfigFieldName, number>> = {}
   const names = Object.keys(ConfigField) as ConfigFieldName[]
   for (const part of text?.split(',') ?? []) {
     const [key, value] = part.split('=')
     const name = names.find((field) => field === key)
-    if (name === undefined || !Number.isInteger(Number(value))) throw new Error(`--set ${part}: a field and an integer`)
+    if (name === undefined || !Number.isInteger(Number(value))) throw new Error(`--set ${part}: expected FIELD=INTEGER`)
     tuning[name] = Number(value)
   }
   return tuning
 }
 
-/** Runs what the arguments ask for. */
+/** Runs the parts requested by the arguments. */
 export function benchSim(args: readonly string[]): void {
   const { values } = parseArgs({
     args: [...args],
@@ -53,13 +55,14 @@ export function benchSim(args: readonly string[]): void {
     return
   }
   const seed = Number(values.seed)
-  if (!Number.isInteger(seed)) throw new Error(`--seed ${values.seed}: an integer is wanted`)
+  if (!Number.isInteger(seed)) throw new Error(`--seed ${values.seed}: expected an integer`)
   const timerTicks = Number(values.timer) * TICKS_PER_MS
-  if (!Number.isInteger(timerTicks) || timerTicks < 1) throw new Error(`--timer ${values.timer}: a multiple of 0.125`)
+  if (!Number.isInteger(timerTicks) || timerTicks < 1)
+    throw new Error(`--timer ${values.timer}: expected a multiple of 0.125`)
   const common = { seed, quick: values.quick, tuning: tuningOf(values.set), timerTicks }
   if (values.trace !== undefined) {
     const [seconds, every] = [Number(values.seconds), Number(values.every)]
-    if (!(seconds > 0 && every > 0)) throw new Error('--seconds, --every: numbers above 0 are wanted')
+    if (!(seconds > 0 && every > 0)) throw new Error('--seconds, --every: expected numbers above 0')
     trace({ ...common, label: values.trace, seconds, every }, (text) => console.log(text))
     return
   }
@@ -72,7 +75,7 @@ export function benchSim(args: readonly string[]): void {
   })
   const names = values.only?.split(',')
   const unknown = names?.find((name) => !all.some((table) => table.name === name))
-  if (unknown !== undefined) throw new Error(`--only ${unknown}: ${all.map(({ name }) => name).join(', ')} are there`)
+  if (unknown !== undefined) throw new Error(`--only ${unknown}: expected ${all.map(({ name }) => name).join(', ')}`)
   const pattern = new RegExp(values.match ?? '')
   const json: object[] = []
   const began = performance.now()

@@ -1,5 +1,6 @@
 /**
- * One transfer through a tunnel that runs already: goodput, CPU seconds per GiB at each end, load of those who make the traffic. And the table of many.
+ * Measures one transfer through a running tunnel: goodput, CPU seconds per GiB at each endpoint, load of the traffic
+ * generator. Also formats a table of transfers.
  */
 import { sleep } from '../testkit/wait.ts'
 import { cpuSeconds, type Ends } from './peers.ts'
@@ -7,7 +8,7 @@ import { middle, ratio, type Series } from './series.ts'
 
 const GIB = 2 ** 30
 const MBIT = 1e6
-/** Not measured: just-in-time compilers and windows are still finding their form. */
+/** Warm-up that is not measured, for just-in-time compilers and windows. */
 const WARM_UP_MS = 1500
 
 export interface Transfer {
@@ -15,27 +16,27 @@ export interface Transfer {
   /** CPU seconds per GiB of the client and of the server. */
   readonly clientCpu: number
   readonly serverCpu: number
-  /** Cores that the traffic's makers took: where one of them comes near 1, it was the limit. */
+  /** Cores used by the traffic generator: near 1 for one of its processes, it was the bottleneck. */
   readonly ownLoad: number
   readonly drops: number
   readonly failure?: string
 }
 
 export interface Flow {
-  /** Bytes arrived so far. */
+  /** Bytes received so far. */
   bytes(): number | Promise<number>
   /**
-   * Ends it.
-   * @returns what went wrong with it
+   * Ends the flow.
+   * @returns its failure, if any
    */
   stop(): string | undefined | Promise<string | undefined>
-  /** Datagrams that the receiver's socket dropped, where that can be seen. */
+  /** Datagrams dropped at the receiver's socket, if known. */
   drops?(): number
-  /** Processes that make the traffic. */
+  /** Processes of the traffic generator. */
   readonly makers: readonly number[]
 }
 
-/** Measures a flow that has just begun, and ends it. */
+/** Measures a flow that has just started, and ends it. */
 export async function measure(ends: Ends, flow: Flow, seconds: number): Promise<Transfer> {
   await sleep(WARM_UP_MS)
   const read = async (): Promise<readonly number[]> => [
@@ -63,7 +64,7 @@ export async function measure(ends: Ends, flow: Flow, seconds: number): Promise<
   }
 }
 
-/** What stands for a run that could not be made. */
+/** Placeholder for a failed run. */
 export const failed = (failure: string): Transfer => {
   const none = Number.NaN
   return { mbits: none, clientCpu: none, serverCpu: none, ownLoad: none, drops: 0, failure }

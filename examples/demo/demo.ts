@@ -1,7 +1,8 @@
 /**
- * `npm run demo`: the whole tunnel on one machine. A server (Node) and a client (Bun) run as separate processes with a fresh key, an
- * emulated link (50 ms round trip, 2 % loss each way) lies between them, and a file service stands behind the server. A file is
- * downloaded through the tunnel, checked, and the cost of it is printed. `--keep` leaves everything running for experiments.
+ * `npm run demo`: a complete tunnel on one machine. A server (Node) and a client (Bun) run as separate processes with a
+ * new key, connected by an emulated link (50 ms round trip, 2 % loss each way), with a file service behind the server.
+ * The demo downloads a file through the tunnel, verifies it, and prints the cost. `--keep` leaves everything running
+ * for experiments.
  */
 import { type ChildProcess, execFileSync, spawn } from 'node:child_process'
 import { createCipheriv, createHash } from 'node:crypto'
@@ -17,11 +18,11 @@ const FILE_BYTES = 32 << 20
 const METHOD = 'xchacha20poly1305_ietf'
 const LINK = { delay: 25, loss: 0.02, seed: 20 }
 const START_TIMEOUT_MS = 20_000
-/** The download is given up when no byte came for this time. */
+/** The download is aborted after this time without data. */
 const STALL_TIMEOUT_MS = 30_000
 /** Bytes of IP and UDP headers of a datagram on the wire. */
 const HEADER_BYTES = 28
-/** A full datagram with the default kcp.mtu of 1400, and the bytes of the stream that it carries with this method (protocol.md 4). */
+/** Size of a full datagram with the default kcp.mtu of 1400, and its stream bytes with this method (protocol.md 4). */
 const FULL_DATAGRAM_BYTES = 1372
 const SEGMENT_BYTES = 1308
 const MIB = 1 << 20
@@ -48,7 +49,7 @@ function giveUp(reason: string): never {
   process.exit(1)
 }
 
-/** Different ports that were free a moment ago. */
+/** Different ports that were free at the time of the check. */
 async function freePorts(count: number): Promise<number[]> {
   const servers = Array.from({ length: count }, () => createTcpServer())
   const ports = await Promise.all(servers.map(listenLocally))
@@ -56,7 +57,7 @@ async function freePorts(count: number): Promise<number[]> {
   return ports
 }
 
-/** Binds to a free port of the loopback interface and tells which. */
+/** Binds to a free port of the loopback interface and returns the port. */
 function listenLocally(server: Server): Promise<number> {
   return new Promise((resolve, reject) => {
     server.once('error', reject)
@@ -68,7 +69,7 @@ function listenLocally(server: Server): Promise<number> {
   })
 }
 
-/** Starts one end of the tunnel; its log is shown when it ends too early. */
+/** Starts one endpoint of the tunnel; prints its log if it ends too early. */
 function startEnd(name: string, command: string, cli: string, config: object): void {
   const file = join(directory, `${name}.json`)
   writeFileSync(file, JSON.stringify(config, null, 2), { mode: 0o600 })
@@ -81,7 +82,7 @@ function startEnd(name: string, command: string, cli: string, config: object): v
   child.stdout.on('data', collect)
   child.stderr.on('data', collect)
   child.on('error', (error) => giveUp(`cannot start the ${name}: ${error.message}`))
-  child.on('exit', (code, signal) => giveUp(`the ${name} ended by itself (${code ?? signal})\n${log}`))
+  child.on('exit', (code, signal) => giveUp(`the ${name} ended unexpectedly (${code ?? signal})\n${log}`))
 }
 
 function request(url: string): Promise<IncomingMessage> {
@@ -98,7 +99,7 @@ async function textOf(url: string): Promise<string> {
   return text
 }
 
-/** Resolves when the monitoring server of a program answers. */
+/** Waits until the monitoring server of a program answers. */
 async function ready(name: string, stats: string): Promise<void> {
   const end = performance.now() + START_TIMEOUT_MS
   for (;;) {
@@ -116,7 +117,7 @@ async function ready(name: string, stats: string): Promise<void> {
 const file = createCipheriv('aes-128-ctr', Buffer.alloc(16, 1), Buffer.alloc(16)).update(Buffer.alloc(FILE_BYTES))
 const expected = createHash('sha256').update(file).digest('hex')
 
-/** Serves the file at every path; result: its port. */
+/** Serves the file at every path; returns the port. */
 function startFileService(): Promise<number> {
   const server = createServer((_, response) => {
     response.writeHead(200, { 'content-type': 'application/octet-stream', 'content-length': FILE_BYTES })
@@ -125,7 +126,7 @@ function startFileService(): Promise<number> {
   return listenLocally(server)
 }
 
-/** Shows how far the download is: a bar that is redrawn on a terminal, else a line for each eighth. */
+/** Shows the progress of the download: a bar on a terminal, else a line for each eighth. */
 function progress(startedAt: number): (bytes: number) => void {
   const terminal = process.stdout.isTTY
   let shown = 0
@@ -148,7 +149,7 @@ async function download(url: string): Promise<{ seconds: number; sha256: string;
   const startedAt = performance.now()
   const show = progress(startedAt)
   const response = await request(url)
-  response.setTimeout(STALL_TIMEOUT_MS, () => giveUp(`no byte for ${STALL_TIMEOUT_MS / 1000} s`))
+  response.setTimeout(STALL_TIMEOUT_MS, () => giveUp(`no data for ${STALL_TIMEOUT_MS / 1000} s`))
   const hash = createHash('sha256')
   let bytes = 0
   for await (const chunk of response) {
@@ -162,12 +163,12 @@ async function download(url: string): Promise<{ seconds: number; sha256: string;
 
 const onWire = (counters: LinkCounters): number => counters.bytes + counters.packets * HEADER_BYTES
 
-for (const cli of [nodeCli, bunCli]) if (!existsSync(cli)) giveUp(`${cli} is missing: npm run build makes it`)
+for (const cli of [nodeCli, bunCli]) if (!existsSync(cli)) giveUp(`${cli} is missing: run npm run build`)
 const bun = join(root, 'node_modules/bun/bin/bun.exe')
 const psk = execFileSync(process.execPath, [nodeCli, '--genpsk', METHOD], { encoding: 'utf8' }).trim()
 const filePort = await startFileService()
 const [udpPort = 0, listenPort = 0, serverHttp = 0, clientHttp = 0] = await freePorts(4)
-// A sealed datagram hides what it is, but nearly every one that carries file data is full and never padded.
+// Sealed datagrams are opaque, but nearly every one with file data is full and never padded.
 let fullDatagrams = 0
 const link = await openLink({
   ...LINK,
@@ -199,8 +200,8 @@ say(
   `client (Bun) -> link: ${2 * LINK.delay} ms round trip, ${LINK.loss * 100} % loss each way -> server (Node), ${METHOD}`,
 )
 say(`downloading ${FILE_BYTES / MIB} MiB through the tunnel from ${url}`)
-const result = await download(url).catch((error: Error) => giveUp(`the download broke: ${error.message}`))
-if (result.bytes !== FILE_BYTES) giveUp(`${result.bytes} bytes arrived instead of ${FILE_BYTES}`)
+const result = await download(url).catch((error: Error) => giveUp(`the download failed: ${error.message}`))
+if (result.bytes !== FILE_BYTES) giveUp(`received ${result.bytes} bytes instead of ${FILE_BYTES}`)
 if (result.sha256 !== expected) giveUp(`SHA-256 is ${result.sha256}, expected ${expected}`)
 
 const { up, down } = link.counters

@@ -1,8 +1,8 @@
 // node examples/raw-core/host.mjs CONFIG: a complete client or server on dist/core.wasm, written from docs/abi.md.
 //
-// It shows what a host has to do and nothing more: no name look-ups, reload, statistics, rendezvous mode or
-// obfuscation. CONFIG is a JSON file with keys of kcptun-libev: `listen` and `kcp_connect` make a client, `kcp_bind`
-// and `connect` a server; `method` with `psk` or `password`. Addresses are IPv4 addresses with a port.
+// It implements only what a host requires: no name resolution, reload, statistics, rendezvous mode or obfuscation.
+// CONFIG is a JSON file with keys of kcptun-libev: `listen` and `kcp_connect` for a client, `kcp_bind` and `connect`
+// for a server; `method` with `psk` or `password`. Addresses are IPv4 addresses with a port.
 
 import { createCipheriv, createDecipheriv } from 'node:crypto'
 import { createSocket } from 'node:dgram'
@@ -25,7 +25,7 @@ const AD = Buffer.from('kcptun-libev\0')
 const TAG_BYTES = 16
 
 /**
- * `seal` returns ciphertext and tag, `open` takes them, and throws if they are not authentic.
+ * `seal` returns ciphertext and tag; `open` takes both and throws if they are not authentic.
  * @typedef {(bytes: Uint8Array, nonce: Uint8Array, key: Uint8Array) => Uint8Array} Cipher
  * @typedef {{ nonceBytes: number, strategy: number, seal: Cipher, open: Cipher }} Method
  * @type {Record<string, Method>}
@@ -72,7 +72,7 @@ const METHODS = {
   },
 }
 
-/** The key of the configuration, 32 bytes. */
+/** The configured key, 32 bytes. */
 function readKey() {
   const { psk, password } = config
   if ((psk === undefined) === (password === undefined)) throw new Error('a method needs either psk or password')
@@ -86,7 +86,7 @@ if (config.method !== undefined && method === undefined) throw new Error(`unknow
 const key = method === undefined ? new Uint8Array(32) : readKey()
 if (key.length !== 32) throw new Error('psk must be 32 bytes in Base64')
 
-// The engine. Views are made anew each time: a call may have grown its memory
+// The engine. Views are created for each use: a call may have grown its memory
 
 const { instance } = await WebAssembly.instantiate(readFileSync(new URL('../../dist/core.wasm', import.meta.url)))
 /** @type {any} */
@@ -131,7 +131,7 @@ function parse(text) {
 
 const udp = createSocket('udp4')
 /**
- * TCP connections by handle: the socket, its bytes for which the engine had no room, and whether its FIN arrived.
+ * TCP connections by handle: the socket, its bytes that did not fit into the engine, and whether its FIN arrived.
  * @typedef {{ tcp: import('node:net').Socket, waiting: Buffer, isEnded: boolean }} Connection
  * @type {Map<number, Connection>}
  */
@@ -140,7 +140,7 @@ const NOTHING = Buffer.alloc(0)
 /** @type {ReturnType<typeof setTimeout> | undefined} */
 let timer
 
-/** Seals and sends what is to be sent. */
+/** Seals and sends all pending datagrams. */
 function transmit() {
   for (;;) {
     const count = core.poll_transmit(core.tx_slots(), now())
@@ -151,14 +151,14 @@ function transmit() {
     if (count <= 0) return
     for (let i = 0; i < count; i++) {
       const [source = 0, length = 0, , nonceAt = 0, address = 0] = words(core.tx_ptr() + 32 * i, 6)
-      // copies: the socket sends after this function returned
+      // copies: the socket sends after this function has returned
       let datagram = bytes(source, length).slice()
       if (method !== undefined) {
         const nonce = bytes(nonceAt, method.nonceBytes)
         datagram = Buffer.concat([method.seal(datagram, nonce, key), nonce])
       }
       const { address: host, port } = readAddress(address)
-      // one that cannot be sent is lost, and will be sent again like any other
+      // a failed send counts as loss and is retransmitted
       udp.send(datagram, port, host, () => {})
     }
   }
@@ -190,7 +190,7 @@ function receive(sealed, from) {
   drain()
 }
 
-/** To be called after every call that may cause output: sends, handles events, arms the timer. */
+/** Call after every engine call that may cause output: sends, handles events, arms the timer. */
 function drain() {
   for (;;) {
     transmit()
@@ -229,7 +229,7 @@ function onEvent(type, handle) {
 }
 
 /**
- * Engine to TCP. What the socket does not take stays in the engine, whose window limits the peer.
+ * Engine to TCP. Bytes that the socket does not take stay in the engine, whose window limits the peer.
  * @param {number} handle
  * @param {Connection} connection
  */
@@ -275,7 +275,7 @@ function write(handle, connection, data) {
 }
 
 /**
- * Carries a connected socket by a session.
+ * Connects a TCP socket to a session.
  * @param {number} handle
  * @param {import('node:net').Socket} tcp
  */
@@ -288,7 +288,7 @@ function attach(handle, tcp) {
     action()
     drain()
   }
-  // a paused socket may still deliver data that it had read before, and its end
+  // a paused socket may still deliver data that it has already read, and its end
   tcp.on('data', (data) => act(() => write(handle, connection, Buffer.concat([connection.waiting, data]))))
   tcp.on('end', () =>
     act(() => {
@@ -337,7 +337,7 @@ const fields = {
   tagBytes: method === undefined ? 0 : TAG_BYTES,
   nonceBytes: method?.nonceBytes ?? 0,
   nonceStrategy: method?.strategy ?? 0,
-  // an IP packet of 1400 bytes, less IPv4 and UDP headers, tag and nonce
+  // an IP packet of 1400 bytes, minus IPv4 and UDP headers, tag and nonce
   kcpMtu: 1400 - 28 - (method === undefined ? 0 : TAG_BYTES + method.nonceBytes),
   replayCapacity: method === undefined ? 0 : isClient ? 1 << 14 : 1 << 20,
 }

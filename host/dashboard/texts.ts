@@ -42,26 +42,26 @@ export function linkText(sample: Sample, about: About): LinkText {
         state: `No answer for ${silent}`,
         detail:
           link.peer === null
-            ? 'Data waits for an answer, but nothing arrives: the way to the client is broken, or the client is gone.'
-            : `Nothing is heard from ${peer}: the other end is down or unreachable, or its key or method differs.`,
+            ? 'Data is unacknowledged and nothing is received: the path to the client is broken, or the client is gone.'
+            : `No response from ${peer}: it is down or unreachable, or its key or method differs.`,
       }
     case 'quiet':
       return {
         mood: 'warn',
         state: `Quiet for ${silent}`,
         detail:
-          'There are sessions, but nothing arrives, and no answer is due: they are idle, or their client is gone.',
+          'There are sessions, but nothing is received and no response is due: they are idle, or their client is gone.',
       }
     case 'idle': {
       const waiting = gauges['sessions_time_wait'] ?? 0
-      const ended = waiting > 0 ? ` ${count(waiting)} ended lately.` : ''
+      const ended = waiting > 0 ? ` ${count(waiting)} ended recently.` : ''
       return { mood: 'good', state: 'Ready', detail: `Waiting for clients at ${link.local ?? NONE}.${ended}` }
     }
     case 'pending':
       return {
         mood: 'warn',
         state: 'Looking for the server',
-        detail: `The rendezvous server at ${link.rendezvous ?? NONE} has introduced none yet: does the server run, with the same service_id and key?`,
+        detail: `The rendezvous server at ${link.rendezvous ?? NONE} has not introduced a server yet: check that it is running with the same service_id and key.`,
       }
     case 'serving':
       return { mood: 'good', state: 'Serving', detail: `Introduces servers and clients at UDP ${link.local ?? NONE}.` }
@@ -74,8 +74,8 @@ const sentence = (text: string): string => (text === '' ? '' : `${text.charAt(0)
 export function emptyText(mode: string, about: About): string {
   const listen = reachable(String(about['listen'] ?? ''))
   if (mode === 'client')
-    return `No sessions yet. Connect an application to ${listen}: each of its connections becomes a session here.`
-  return `No sessions yet. They come when an application connects to a client of this server; it is then led to ${String(about['connect'] ?? 'the target')}.`
+    return `No sessions yet. Connect an application to ${listen}: each connection is shown here as a session.`
+  return `No sessions yet. A session opens when an application connects to a client of this server; its target is ${String(about['connect'] ?? 'the target')}.`
 }
 
 /** The addresses shown next to the state. */
@@ -112,12 +112,12 @@ const DROPS: readonly (readonly [name: string, text: string])[] = [
   ['drop_auth', 'failed authentication (wrong key or method?)'],
   ['drop_short', 'too short'],
   ['drop_replay', 'replayed'],
-  ['drop_reflected', 'our own, sent back'],
+  ['drop_reflected', 'reflected'],
   ['drop_malformed', 'malformed'],
   ['drop_oversize', 'too long'],
 ]
 const UDP_ERRORS: readonly (readonly [name: string, text: string])[] = [
-  ['udp_full', 'pauses for a full socket buffer (raise net.core.wmem_max)'],
+  ['udp_full', 'pauses because of a full socket buffer (raise net.core.wmem_max)'],
   ['udp_too_long', 'datagrams too long for the network (lower kcp.mtu)'],
   ['udp_unreachable', 'unreachable'],
   ['udp_other_errors', 'others'],
@@ -141,11 +141,11 @@ export function detailPairs(sample: Sample, about: About, wireBits: number): [st
   const total = (name: string): number => counters[name] ?? 0
   const pairs: [string, string][] = [
     ['Health', sentence(sample.health)],
-    ['Method', String(about['method'] ?? 'none: nothing is encrypted')],
+    ['Method', String(about['method'] ?? 'none: not encrypted')],
   ]
   if (link.rendezvous !== null) pairs.push(['Rendezvous', rendezvousText(sample)])
   if (about['obfs'] !== undefined) {
-    const drops = `${count(total('obfs_dropped'))} packets of others left out, ${count(total('obfs_refused'))} contexts refused`
+    const drops = `${count(total('obfs_dropped'))} unrelated packets ignored, ${count(total('obfs_refused'))} contexts refused`
     pairs.push(['Obfuscator', `${String(about['obfs'])}: ${drops}`])
   }
   pairs.push(['Datagrams', `up to ${String(about['mtu'] ?? NONE)} bytes (kcp.mtu)`])
@@ -155,13 +155,13 @@ export function detailPairs(sample: Sample, about: About, wireBits: number): [st
     const holds = Math.ceil((wireBits / BITS / segment) * ((link.rtt_ms ?? 0) / 1000))
     pairs.push([
       'Path',
-      `holds about ${count(holds)} segments now (rate × round trip), loses ${percent(path.base_loss)} %`,
+      `about ${count(holds)} segments in flight at this rate (rate × round trip), loss ${percent(path.base_loss)} %`,
     ])
     pairs.push([
       'Windows',
-      `${count(path.cwnd_segments)} of our ${count(path.sndwnd_segments)} segments, the peer takes ${count(path.rmtwnd_segments)}`,
+      `${count(path.cwnd_segments)} of our ${count(path.sndwnd_segments)} segments, peer window ${count(path.rmtwnd_segments)}`,
     ])
-    pairs.push(['Retransmission', `after ${ms(path.rto_ms)} ms at the latest, ${count(total('rtos'))} timeouts so far`])
+    pairs.push(['Retransmission', `timeout ${ms(path.rto_ms)} ms, ${count(total('rtos'))} timeouts so far`])
   }
   pairs.push(
     ['Refused datagrams', listed(DROPS, counters)],

@@ -159,10 +159,10 @@ export class ObfsServer implements Transport {
       if (config === old) {
         // the target moves nevertheless
         this.#setAddresses({ ...addresses, bind: before.bind })
-        throw error
+      } else {
+        this.#config = old
+        this.#driver.reconfigure(coreConfig(old, this.#aead, bindOf(before).family))
       }
-      this.#config = old
-      this.#driver.reconfigure(coreConfig(old, this.#aead, bindOf(before).family))
       if (this.#attached !== undefined) this.#attach(this.#attached)
       throw error
     }
@@ -197,7 +197,6 @@ export class ObfsServer implements Transport {
       this.#attach(local)
     } catch (error) {
       syscalls.close(fd)
-      this.#attached = before
       throw error
     }
     const listener = await this.#os
@@ -213,9 +212,10 @@ export class ObfsServer implements Transport {
   }
 
   #attach(local: SocketAddress): void {
-    this.#attached = local
     const ifindex = captureInterface(this.#os, this.#config, local, this.#log)
     this.#driver.run(() => this.#socket?.attach(local, ifindex))
+    // one that fails leaves the place to go back to
+    this.#attached = local
   }
 }
 

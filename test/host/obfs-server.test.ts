@@ -1,0 +1,114 @@
+/** The server of an obfuscated transport without a network: where it captures after reloads and look-ups, good and bad. */
+import { suite } from 'uvu'
+import * as assert from 'uvu/assert'
+import type { Config } from '../../host/config/config.ts'
+import { parseConfig } from '../../host/config/load.ts'
+import { type Endpoint, startEndpoint } from '../../host/endpoint/endpoint.ts'
+import { Obfs } from '../../host/engine/core.ts'
+import { Log } from '../../host/log/log.ts'
+import type { Libc, OperatingSystem, Runtime } from '../../host/runtime.ts'
+import { MemoryNetwork, NO_CIPHERS } from './memory-runtime.ts'
+
+const test = suite('obfs: server')
+
+/** System calls that succeed and do nothing; binding to an interface can fail. */
+class Calls {
+  /** Calls of bind that fail. */
+  failures = 0
+  readonly libc: Libc = {
+    pointerBytes: 8,
+    address: () => 4096,
+    socket: () => 3,
+    bind: () => (this.failures-- > 0 ? -1 : 0),
+    connect: () => 0,
+    listen: () => 0,
+    setsockopt: () => 0,
+    getsockopt: () => 0,
+    getsockname: () => 0,
+    send: () => 0,
+    recv: () => -1,
+    recvmmsg: () => -1,
+    sendmmsg: (_fd, _messages, count) => count,
+    if_nametoindex: () => 1,
+    fcntl: () => 0,
+    close: () => 0,
+    monotonic: () => 0n,
+    errno: () => 19,
+    errorName: () => 'ENODEV',
+  }
+}
+
+const PSK = 'AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA='
+const CONFIG = {
+  connect: '127.0.0.1:9000',
+  kcp_bind: '127.0.0.1:5000',
+  obfs: 'dpi/tcp',
+  method: 'xchacha20poly1305_ietf',
+  psk: PSK,
+}
+
+const configuration = (changes: object = {}): Config =>
+  parseConfig(new TextEncoder().encode(JSON.stringify({ ...CONFIG, ...changes })))
+
+/** A dpi/tcp server on system calls of its own. */
+async function start(changes: object = {}) {
+  const network = new MemoryNetwork()
+  network.hosts.set('server.example', '127.0.0.1')
+  const calls = new Calls()
+  const os: Partial<OperatingSystem> = { libc: () => calls.libc, watch: () => ({ close() {} }) }
+  const runtime: Runtime = Object.assign(network.runtime(), { os: os as OperatingSystem })
+  const log = new Log((stream, text) => runtime.print(stream, text))
+  const endpoint = await startEndpoint(runtime, configuration(changes), log, NO_CIPHERS)
+  return { network, calls, endpoint }
+}
+
+/** The address that the engine takes packets for. */
+function captured({ driver }: Endpoint): string {
+  const { u8, calls } = driver.core
+  const at = (calls.obfs_ptr() >>> 0) + Obfs.local
+  return `${u8.subarray(at + 8, at + 12).join('.')}:${new DataView(u8.buffer).getUint16(at + 2, true)}`
+}
+
+const settled = (): Promise<void> => new Promise((resolve) => setTimeout(resolve, 20))
+
+test('a server that moved by a reload stays there when names are looked up again', async () => {
+  const { endpoint } = await start()
+  assert.is(captured(endpoint), '127.0.0.1:5000')
+  await endpoint.reload(configuration({ kcp_bind: '127.0.0.1:6000' }))
+  assert.is(captured(endpoint), '127.0.0.1:6000')
+  endpoint.transport?.onResolve()
+  await settled()
+  assert.is(captured(endpoint), '127.0.0.1:6000')
+  endpoint.close()
+})
+
+test('a reload that cannot capture at the new address goes back to the one before', async () => {
+  const { calls, endpoint } = await start()
+  calls.failures = 1
+  let error: unknown
+  await endpoint.reload(configuration({ kcp_bind: '127.0.0.1:6000' })).catch((thrown) => {
+    error = thrown
+  })
+  assert.match(String(error), /ENODEV/)
+  assert.is(captured(endpoint), '127.0.0.1:5000')
+  endpoint.transport?.onResolve()
+  await settled()
+  assert.is(captured(endpoint), '127.0.0.1:5000')
+  endpoint.close()
+})
+
+test('a look-up that leads where nothing can be captured changes nothing, the next one moves', async () => {
+  const { calls, network, endpoint } = await start({ kcp_bind: 'server.example:5000' })
+  network.hosts.set('server.example', '127.0.0.2')
+  calls.failures = 1
+  endpoint.transport?.onResolve()
+  await settled()
+  assert.is(calls.failures < 1, true)
+  assert.is(captured(endpoint), '127.0.0.1:5000')
+  endpoint.transport?.onResolve()
+  await settled()
+  assert.is(captured(endpoint), '127.0.0.2:5000')
+  endpoint.close()
+})
+
+test.run()

@@ -51,7 +51,7 @@ test('another seed draws other mutants, and a place is in one hand only', () => 
   const mutants = Array.from({ length: 600 }, (_, start): Mutant => {
     const operator = OPERATORS[start % OPERATORS.length] ?? 'early return'
     const edit = { operator, start, end: start, replacement: '' }
-    return { operator, file: 'x.ts', line: start, original: '', mutated: '', edit }
+    return { operator, file: 'x.ts', line: start, original: `${start % 300}`, mutated: '', edit }
   })
   const places = (seed: number): number[] => draw(mutants, seed, 40).map(([first]) => first?.line ?? -1)
   assert.equal(places(1), places(1))
@@ -60,6 +60,11 @@ test('another seed draws other mutants, and a place is in one hand only', () => 
   const dealt = draw(mutants, 1, 40).flat()
   assert.is(dealt.length, 600)
   assert.is(new Set(dealt).size, 600)
+  // a mutant less moves the others up, and changes none of them
+  const [gone] = places(1)
+  const firsts = (all: readonly Mutant[]): (Mutant | undefined)[] => draw(all, 1, 40).map(([first]) => first)
+  const kept = new Set(firsts(mutants.filter(({ line }) => line !== gone)))
+  assert.is(firsts(mutants).filter((first) => kept.has(first)).length, 39)
 })
 
 /** FILE:LINE of a statement. */

@@ -141,6 +141,25 @@ for (const effect of ['with send errors', 'silently']) {
   })
 }
 
+test('a client that could open no socket for its new address opens one when the port is free again', async () => {
+  const network = fastNetwork()
+  const { client, close } = await tunnel(network, { kcp_bind: '0.0.0.0:6001' })
+  const application = new Application(network, client)
+  await application.echo('before')
+  const from = network.udp.get('127.0.0.1:6001')
+  assert.ok(from)
+  // the port is in use there
+  network.udp.set('127.0.0.9:6001', from)
+  network.here = '127.0.0.9'
+  from.dead = 'silently'
+  await until(() => printed(network, 'cannot be opened again') > 0, 'the port is taken')
+  network.udp.delete('127.0.0.9:6001')
+  await application.echo('after')
+  assert.ok(network.udp.has('127.0.0.9:6001'))
+  application.close()
+  close()
+})
+
 test('during a network outage of a minute the socket is kept, and traffic resumes when the route is back', async () => {
   const network = fastNetwork()
   const { client, close } = await tunnel(network)

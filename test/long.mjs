@@ -19,8 +19,9 @@ const checks = {
   'fuzz under Bun': ['test/fuzz/run.mjs', '--inputs', '1000000', '--runtime', 'bun'],
   // tests must pass on a loaded machine: four files at once on two cores
   'tests under load': ['test/run.mjs', '--jobs', '4'],
-  // deliberate breakages of the engine and the host: the tests catch them
-  mutation: ['test/mutation/run.mjs', '--count', '100', '--seed', '1'],
+  // deliberate breakages of the engine and the host. 95 % are the aim for a draw whose missed ones got a test; of one that
+  // nobody has looked at, the tests caught 83 % when this was written
+  mutation: ['test/mutation/run.mjs', '--count', '100', '--seed', '1', '--target', '80'],
   // every table of the simulator instead of the short one of the snapshot
   simulator: ['dist/bench.js', 'sim'],
   // with KCPTUN_LIBEV: both programs in each place

@@ -51,16 +51,25 @@ function shares(results: readonly Result[], groupOf: (mutant: Mutant) => string)
   return [...groups].sort().map(([name, { caught, all }]) => `  ${name.padEnd(24)} ${caught} of ${all}`)
 }
 
+const counted = (results: readonly Result[]): Finding[] =>
+  results.flatMap(({ finding }) => (finding === 'equivalent' ? [] : [finding]))
+
+const caught = (findings: readonly Finding[]): number => findings.filter(({ by }) => by !== undefined).length
+
+/** @returns percent of the mutants that are not equivalent; 0 when none was run, since that proves nothing */
+export function shareCaught(results: readonly Result[]): number {
+  const all = counted(results)
+  return all.length === 0 ? 0 : (100 * caught(all)) / all.length
+}
+
 /** @returns lines with the share caught in all, by operator and by room; equivalent mutants are not counted */
 export function summary(results: readonly Result[]): string[] {
-  const counted = results.flatMap(({ finding }) => (finding === 'equivalent' ? [] : [finding]))
-  const caught = counted.filter(({ by }) => by !== undefined).length
-  const share = counted.length > 0 ? ((100 * caught) / counted.length).toFixed(1) : '-'
+  const all = counted(results)
   return [
     'by operator:',
     ...shares(results, ({ operator }) => operator),
     'by room:',
     ...shares(results, ({ file }) => dirname(file)),
-    `${caught} of ${counted.length} caught, ${share} %; ${results.length - counted.length} equivalent`,
+    `${caught(all)} of ${all.length} caught, ${shareCaught(results).toFixed(1)} %; ${results.length - all.length} equivalent`,
   ]
 }

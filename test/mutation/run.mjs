@@ -1,4 +1,5 @@
 // npm run mutation -- [--count N] [--seed N] [--only N,N] [--tests PART,PART] [--longest SECONDS] [--limit SECONDS]
+//                     [--target PERCENT]
 //                     [--room PART] [--at FILE:LINE,FILE:LINE] [--jobs N] [--list]
 //
 // Draws deliberate breakages of the engine and of the host, and reports which of them the tests catch: docs/reliability.md.

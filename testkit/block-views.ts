@@ -5,7 +5,7 @@
 
 /** log2 of the distance of the engine's blocks, bytes. Another distance would only cost hits. */
 const BLOCK_SHIFT = 11
-/** Views kept unless said otherwise. */
+/** Default number of views kept. */
 const VIEWS_MAX = 4096
 
 /** A table of views over one memory at a time. */

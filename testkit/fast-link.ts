@@ -1,6 +1,6 @@
 /**
  * The fast link of the benchmarks: datagrams go from recvmmsg to sendmmsg without a copy, through a ring for each direction, on Linux under Node with
- * koffi. It knows one client at a time, IPv4, constant delay, independent losses before a drop-tail queue, the same in both directions; its randomness
+ * koffi. It supports one client at a time, IPv4, constant delay, independent losses before a drop-tail queue, the same in both directions; its randomness
  * is seeded. What it leaves to others: the process it runs in (testkit/emulator.ts), and every other kind of link (testkit/link.ts).
  */
 import { createRequire } from 'node:module'
@@ -118,7 +118,7 @@ export function openFast(options: EmulatorOptions): Opened | undefined {
     if (lane === up) down.to.setUint32(0, up.from.getUint32(0))
     release()
   }
-  // a poll handle that nobody holds is collected and falls silent
+  // an unreferenced poll handle is garbage collected and stops
   handles.push(
     koffi.node.poll(listener.fd, { readable: true }, () => received(up)),
     koffi.node.poll(upstream.fd, { readable: true }, () => received(down)),

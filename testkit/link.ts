@@ -3,7 +3,7 @@
  * corruption and a rate-limited queue, all decided by seeded generators. Runs in any Node or Bun process (node:dgram); demo, bench and
  * tests share it.
  *
- * Every client source address gets an upstream socket of its own, as behind a NAT, so the server can tell clients apart.
+ * Every client source address gets an upstream socket of its own, as behind a NAT, so the server can distinguish clients.
  * Delay is good to about a millisecond. What it leaves to others: packet contents. It never looks inside a datagram.
  */
 
@@ -95,7 +95,7 @@ export interface Link {
   /** From now on the server sees every client at a new port, and what it sends to the old one is lost (NAT rebinding). */
   rebind(): void
   /**
-   * Sends bytes past the link's rules to the server from the address at which it knows the latest client (`up`), or to that client from
+   * Sends bytes past the link's rules to the server from the address of the latest client (`up`), or to that client from
    * the server's address (`down`). False without a client.
    */
   inject(datagram: Uint8Array, direction?: Direction): boolean

@@ -7,7 +7,7 @@
  *        \______________|_____________/
  *                      net  (the rendezvous server)
  *
- * Every router masquerades (IPv4, and IPv6 too) and drops what nobody behind it asked for before conntrack confirms it, so that an early datagram
+ * Every router masquerades (IPv4, and IPv6 too) and drops unsolicited packets before conntrack confirms it, so that an early datagram
  * of the other side cannot take the port of the mapping to come: together a port-restricted cone NAT, as home routers are. Nothing touches the
  * namespace the test runs in; processes are started and sockets are opened inside the others.
  *
@@ -60,7 +60,7 @@ function removeStale(): void {
   }
 }
 
-/** Runs a program to its end; its failure is an exception with what it said. */
+/** Runs a program to its end; throws its output if it fails. */
 function run(command: readonly string[], input = ''): string {
   const [program = '', ...args] = command
   const { status, stdout, stderr } = spawnSync(program, args, { input, encoding: 'utf8' })
@@ -322,7 +322,7 @@ export class Router {
     return host
   }
 
-  /** UDP datagrams from outside that were dropped because nobody had asked for them. */
+  /** Unsolicited UDP datagrams from outside that were dropped. */
   unsolicited(): number {
     const rules = this.namespace.run(['nft', 'list', 'chain', 'inet', 'filter', 'input'])
     return Number(/counter packets (\d+) .*unsolicited/.exec(rules)?.[1] ?? 0)

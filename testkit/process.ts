@@ -22,7 +22,7 @@ const START_TIMEOUT_MS = 30_000
 const STOP_TIMEOUT_MS = 10_000
 /** Log text kept for each process, in UTF-16 units. */
 const LOG_LIMIT = 512 * 1024
-/** Ports below the range from which Linux takes ports for outgoing connections: nobody gets them by accident. */
+/** Ports below the range from which Linux takes ports for outgoing connections: no other socket gets them by chance. */
 const FIRST_PORT = 10_000
 const LAST_PORT = 32_000
 

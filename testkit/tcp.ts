@@ -9,7 +9,7 @@ import { connect, createServer } from 'node:net'
 /** Bytes per write of seeded data. */
 const CHUNK_BYTES = 64 * 1024
 
-/** Writes that are stuck for so long after an end of the stream do not fail: it was a FIN. */
+/** A write blocked for this long after the end of the stream does not fail: the end was a FIN. */
 const FIN_DOUBT_MS = 1000
 
 /** Endless seeded pseudo-random bytes: an AES-CTR key stream. */
@@ -149,12 +149,12 @@ export class TcpEnd {
         sent += part.length
       }
     } catch {
-      // the ending tells
+      // reported by the ending
     }
     return sent
   }
 
-  /** FIN; reading goes on. */
+  /** Sends FIN; reading continues. */
   finish(): void {
     this.socket.end()
   }

@@ -1,4 +1,4 @@
-/** Programs whose engine traps when a test wants it to. */
+/** Programs whose engine traps on demand. */
 import { join } from 'node:path'
 import { commandOf, type Program, projectRoot, type Running } from './process.ts'
 import { waitFor } from './wait.ts'

@@ -31,7 +31,7 @@ export interface TunnelOptions {
   readonly family?: 4 | 6
   /** Shape of the link (default: no loss, no delay). */
   readonly link?: LinkShape & Pick<LinkOptions, 'seed' | 'up' | 'down' | 'tap'>
-  /** Configuration of both ends, of the server, of the client. */
+  /** Configuration of both endpoints, of the server, of the client. */
   readonly config?: Config
   readonly serverConfig?: Config
   readonly clientConfig?: Config
@@ -47,9 +47,9 @@ export interface Tunnel {
   readonly port: number
   /** Connects to the client, as an application does. */
   dial(options?: { readonly rate?: number; readonly keep?: number }): Promise<TcpEnd>
-  /** Kills an end and starts it again with the same configuration. */
+  /** Kills an endpoint and starts it again with the same configuration. */
   restart(end: 'server' | 'client', signal?: NodeJS.Signals): Promise<void>
-  /** Stops both ends with SIGTERM. */
+  /** Stops both endpoints with SIGTERM. */
   close(): Promise<{ readonly server: ExitStatus; readonly client: ExitStatus }>
 }
 
@@ -57,7 +57,7 @@ export interface Tunnel {
 export const nameOf = (options: Pick<TunnelOptions, 'server' | 'client' | 'method' | 'family'>): string =>
   `${options.server} server, ${options.client} client, ${options.method ?? METHODS[1]}, IPv${options.family ?? 4}`
 
-/** Starts both ends and the link. Whatever was started is stopped again when a part fails. */
+/** Starts both endpoints and the link. If one part fails, the others are stopped. */
 export async function openTunnel(options: TunnelOptions): Promise<Tunnel> {
   const host = options.family === 6 ? '::1' : '127.0.0.1'
   const method = options.method ?? METHODS[1]

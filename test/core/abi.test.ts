@@ -178,7 +178,7 @@ test('descriptors, addresses, events and counters have the offsets it lists', ()
   assert.is(view().getBigUint64(at(info, Info, 'tcpRead'), true), 5n)
   assert.is(view().getUint16(at(info, Info, 'address') + 2, true), 4000)
   assert.is(calls.session_find(handle + 1000, 0), abi.enums['ErrorCode']?.values['HANDLE']?.value)
-  // nobody answers: the session ends with an event
+  // without an answer the session ends with an event
   let now = 0
   let events = 0
   for (let i = 0; i < 1000 && events === 0; i++) {

@@ -1,6 +1,6 @@
 /**
- * Chosen hash collisions: whoever knows the secret of an endpoint can make its tables slow, though never wrong; whoever
- * knows another secret finds nothing that it is good for.
+ * Chosen hash collisions: with the secret of an endpoint its tables can be made slow, but never wrong; with
+ * another secret nothing can be constructed.
  */
 
 import sodium from 'libsodium-wrappers'
@@ -144,7 +144,7 @@ function serverWith(key: Uint8Array, convs: readonly number[]): Solo {
   return solo
 }
 
-test('sessions that were made to collide are all found, also when some of them go', () => {
+test('sessions that were made to collide are all found, also after some are removed', () => {
   const convs = collidingConvs(150, 9)
   const solo = serverWith(KEY, convs)
   for (const [i, conv] of convs.entries()) if (i % 3 === 0) solo.feed(control(What.RESET, conv))
@@ -189,7 +189,7 @@ test('convs that collide under one secret are like any others under another secr
   assert.ok(unknown < (known + usual) / 2, told)
 })
 
-test('nonces that were made to collide are remembered one by one, and told from others', () => {
+test('nonces that were made to collide are remembered one by one, and distinguished from others', () => {
   const capacity = 1 << 10
   const sip = new Sip(KEY)
   const nonces: Uint8Array[] = []

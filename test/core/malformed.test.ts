@@ -76,7 +76,7 @@ for (const sealing of ['none', 'random'] as const) {
       solo.take()
       for (let length = 0; length <= 1510; length++) {
         solo.feedRaw(TESTER, random.bytes(length))
-        // in sealed mode nobody gets an answer
+        // in sealed mode nothing is answered
         if (sealing === 'random') assert.is(solo.take().length, 0)
         // zeros look like control messages, small numbers like segments
         solo.feed(new Uint8Array(length).fill(length % 3))

@@ -299,7 +299,7 @@ test('a send window of 65535 segments and what is queued behind it: the ring end
   assert.ok(solo.endpoint.counter('waitsnd') <= 65536)
   solo.endpoint.drain()
   solo.run(1)
-  // nothing fires while nobody acknowledges
+  // nothing fires without acknowledgements
   assert.ok(solo.events.filter(({ type }) => type === 3).length < 10)
   for (let una = 1; solo.endpoint.list()[0]?.waitsnd !== 0 || written < data.length; ) {
     una = Math.min(

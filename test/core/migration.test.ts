@@ -1,5 +1,5 @@
 /**
- * A session follows a peer whose NAT gave it another port, and nobody else (protocol.md 6.6, 13).
+ * A session follows a peer whose NAT assigned another port, and no other sender (protocol.md 6.6, 13).
  */
 
 import { suite } from 'uvu'
@@ -43,7 +43,7 @@ function pings(solo: Solo): Output[] {
   return solo.take().filter(({ conv, plain }) => conv === 0 && plain[5] === What.PING)
 }
 
-/** Somebody answers all PINGs that were sent to one address since the last `take`. */
+/** A peer answers all PINGs that were sent to one address since the last `take`. */
 function answerPings(solo: Solo, peer: Address, from: Address = peer): void {
   for (const ping of pings(solo)) {
     if (addressKey(ping.peer) !== addressKey(peer)) continue
@@ -88,7 +88,7 @@ for (const sealing of ['random', 'counter'] as const) {
   })
 }
 
-test('one datagram from elsewhere moves nothing: both addresses are asked, and the old one wins', () => {
+test('one datagram from elsewhere moves nothing: both addresses are pinged, and the old one wins', () => {
   const solo = open('random')
   solo.run(5000)
   solo.take()
@@ -96,7 +96,7 @@ test('one datagram from elsewhere moves nothing: both addresses are asked, and t
   assert.equal(pinged(solo).sort(), [addressKey(TESTER), addressKey(MOVED)].sort())
   assert.is(migrated(solo), 0)
   assert.is(home(solo), addressKey(TESTER))
-  // nobody answers at all: it stays
+  // without any answer it stays
   solo.run(60_000)
   assert.is(migrated(solo), 0)
 })
@@ -120,7 +120,7 @@ test('an eavesdropper who relays the PING faster than the peer answers wins noth
   }
 })
 
-test('a segment from the old address while both are asked keeps the session there', () => {
+test('a segment from the old address while both are pinged keeps the session there', () => {
   const solo = open('random')
   solo.feedFrom(MOVED, push(5, 2, text('c'), { una: 1 }))
   solo.run(5)
@@ -131,7 +131,7 @@ test('a segment from the old address while both are asked keeps the session ther
   assert.is(home(solo), addressKey(TESTER))
 })
 
-test('an answer from another address, or to another question, is none', () => {
+test('an answer from another address, or to another PING, does not count', () => {
   const solo = open('random')
   solo.feedFrom(MOVED, push(5, 2, text('c'), { una: 1 }))
   answerPings(solo, MOVED, address4(9, 60002))
@@ -151,7 +151,7 @@ test('until it answered the new address gets a few PINGs and nothing else', () =
   for (const { conv } of toNew) assert.is(conv, 0)
 })
 
-test('without a method nobody is believed: another address is another session', () => {
+test('without a method another address is another session', () => {
   const solo = open('none')
   solo.feedFrom(MOVED, push(5, 2, text('c')))
   assert.equal(solo.only.data, utf8('ab'))
@@ -223,7 +223,7 @@ test('a session in CONNECT never moves, and its datagram is not answered by RESE
   assert.not.ok(solo.take().some(({ peer }) => addressKey(peer) === addressKey(MOVED)))
 })
 
-test('numbers far outside the windows move nothing, and ask nobody', () => {
+test('numbers far outside the windows move nothing, and cause no PINGs', () => {
   for (const [sn, una] of [
     [2, 1000],
     [2, 0x80000000],
@@ -267,7 +267,7 @@ test('replayed datagrams of the peer move nothing', () => {
 })
 
 for (const direction of ['up', 'down', 'both'] as const) {
-  test(`a NAT changes the client's port in the middle of a transfer: it goes on (${direction})`, () => {
+  test(`a NAT changes the client's port in the middle of a transfer: it continues (${direction})`, () => {
     for (let seed = 1; seed <= 5; seed++) {
       const pair = new Pair({ seed, sealing: 'random', up: { loss: 0.02, delay: 20 }, down: { loss: 0.02, delay: 20 } })
       const connection = pair.connect({

@@ -1,5 +1,5 @@
 /**
- * Own nonces (docs/validation.md): the engine knows a datagram of its endpoint when it comes back, whatever carried it,
+ * Own nonces (docs/validation.md): the engine recognises a reflected datagram of its endpoint, whatever carried it,
  * and nothing follows from it.
  */
 import sodium from 'libsodium-wrappers'

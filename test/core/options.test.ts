@@ -72,7 +72,7 @@ function fastRetransmits(solo: Solo, conv: number): number {
   return solo.endpoint.counter('fast_retransmits') - before
 }
 
-test('flush: the tick of an old session goes on, and none begins', () => {
+test('flush: an old session keeps its tick, and no new one starts', () => {
   for (const [before, after] of [
     [{ flush: 0, interval: 500 }, { flush: 2 }],
     [{ flush: 2 }, { flush: 0, interval: 500 }],

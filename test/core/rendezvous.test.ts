@@ -27,7 +27,7 @@ test('MUST 53, MUST 54: a server sends LISTEN at start and every keepalive secon
   assert.is(solo.take().length, 3)
 })
 
-test('MUST 53: an IPv6 address is told as type 1, 19 bytes', () => {
+test('MUST 53: an IPv6 address is encoded as type 1, 19 bytes', () => {
   const solo = party('client')
   solo.take()
   solo.endpoint.setRendezvous(address6(1, 12345), address6(2, 0x5555), utf8(''))
@@ -76,7 +76,7 @@ test('MUST 48, MUST 57: the source of the first PONG becomes the peer, and no ot
   assert.is(solo.open(), ErrorCode.NO_PEER)
   const service = address4(2, 33905)
   solo.feedFrom(RENDEZVOUS, punch(address4(2, 44783), service))
-  // neither what nobody asked for, nor an answer from elsewhere
+  // neither an unsolicited answer, nor one from elsewhere
   solo.feedFrom(service, control(What.PONG, 5))
   answer(solo, service, address4(99, 1))
   const found = (): number => solo.events.filter(({ type }) => type === EventType.PEER_FOUND).length
@@ -93,7 +93,7 @@ test('MUST 48, MUST 57: the source of the first PONG becomes the peer, and no ot
   assert.is(addressKey(first?.peer ?? LOCAL), addressKey(service))
 })
 
-test('a recorded PONG redirects nobody: neither its value nor its source answers a PING', () => {
+test('a recorded PONG redirects no one: neither its value nor its source answers a PING', () => {
   const solo = party('client', { sealing: 'random' })
   const service = address4(2, 33905)
   solo.feedFrom(RENDEZVOUS, punch(address4(2, 44783), service))
@@ -157,7 +157,7 @@ test('a PING from an unknown source is pinged back while the peer is searched, a
   solo.run(200)
   answer(solo, source)
   assert.is(addressKey(solo.endpoint.peer), addressKey(source))
-  // with a peer nobody is pinged back
+  // with a peer no PING is returned
   solo.feedFrom(address4(8, 99), control(What.PING, 78))
   solo.run(5000)
   assert.not.ok(pinged(solo.take()).includes(addressKey(address4(8, 99))))
@@ -250,7 +250,7 @@ test('punched addresses are pinged several times: the first ping often dies at t
   assert.ok(pings.slice(0, 2).every(({ ms }) => ms < 2))
 })
 
-test('an IPv4 address is pinged as v4-mapped from an IPv6 socket, and a v4-mapped one is told as IPv4', () => {
+test('an IPv4 address is pinged as v4-mapped from an IPv6 socket, and a v4-mapped one is reported as IPv4', () => {
   const solo = party('server')
   solo.take()
   const mapped = (host: number, port: number): Address => {
@@ -268,7 +268,7 @@ test('an IPv4 address is pinged as v4-mapped from an IPv6 socket, and a v4-mappe
   solo.feedFrom(mapped(1, 12345), punch(four, mapped(4, 4000)))
   solo.run(3000)
   assert.equal(pinged(solo.take()), [mapped(3, 3000), mapped(4, 4000)].map(addressKey).sort())
-  // as a rendezvous server it tells IPv4 peers of a dual-stack socket in the form they can use
+  // as a rendezvous server it reports IPv4 peers of a dual-stack socket in the form they can use
   const keeper = new Solo({ role: 'neither' })
   keeper.feedFrom(mapped(20, 2000), hello(What.LISTEN, four, ID))
   keeper.feedFrom(mapped(30, 3000), hello(What.CONNECT, four, ID))
@@ -276,7 +276,7 @@ test('an IPv4 address is pinged as v4-mapped from an IPv6 socket, and a v4-mappe
   assert.equal(seen.sort(), ['203.0.113.20', '203.0.113.30'])
 })
 
-test('MUST 55: a rendezvous server tells both sides of each other; whatever its mode', () => {
+test('MUST 55: a rendezvous server introduces both sides to each other, in every mode', () => {
   for (const role of ['neither', 'server', 'client'] as const) {
     const solo = new Solo({ role })
     solo.run(1)

@@ -104,7 +104,7 @@ test('MUST 18, MUST 19: every PUSH below the window is acknowledged, also old an
           assert.is(one.frg, 0)
           assert.is(one.len, 0)
         }
-        // our echoes want ACKs, too
+        // our echoes require ACKs, too
         solo.feed(segment({ conv: 9, cmd: Cmd.ACK, una: 0xffff }))
       }
     }),
@@ -198,7 +198,7 @@ test('MUST 29: reading stops at a foreign conv, a wild length or an unknown comm
     const [first, ...more] = solo.takeSegments(9)
     assert.is(first?.sn, 1)
     assert.is(more.length, 0)
-    // the session goes on
+    // the session continues
     solo.feed(push(9, 2, message(MessageType.PUSH, utf8(' morning'))))
     assert.equal(solo.only.data, utf8('good morning'))
   }
@@ -281,7 +281,7 @@ test('MUST 23: WASK is answered by WINS', () => {
   )
 })
 
-test('MUST 20, 23, 40: the window shrinks to 0 while nobody reads, and its reopening is announced', () => {
+test('MUST 20, 23, 40: the window shrinks to 0 while nothing is read, and its reopening is announced', () => {
   const solo = server({ role: 'server', read: false, config: { rcvwnd: 128 } })
   const data = payload(128 * 1000 - 4)
   const stream = message(MessageType.PUSH, data.subarray(0, 14880))
@@ -335,7 +335,7 @@ test('MUST 26: the first retransmission comes within 4 s, whatever the round tri
   assert.ok(pushes.every(({ sn }) => sn === 0))
 })
 
-test('MUST 28: a receive window below 128 acts as 128; 65536 tells 65535', () => {
+test('MUST 28: a receive window below 128 acts as 128; 65536 advertises 65535', () => {
   for (const [rcvwnd, told] of [
     [16, 128],
     [128, 128],
@@ -343,7 +343,7 @@ test('MUST 28: a receive window below 128 acts as 128; 65536 tells 65535', () =>
     [65535, 65535],
     [65536, 65535],
   ] as const) {
-    // no more is told than memory could come to hold: the default of a configuration is enough for the largest window
+    // no more is advertised than memory could hold: the default of a configuration is enough for the largest window
     const solo = new Solo({ role: 'server', config: { rcvwnd, memoryCeiling: 512 * 1024 * 1024 } })
     solo.feed(push(9, 0, DIAL))
     solo.feed(segment({ conv: 9, cmd: Cmd.WASK, una: 0 }))

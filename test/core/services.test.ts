@@ -41,7 +41,7 @@ function keeper(config: SoloOptions['config'] = {}): Solo {
   return solo
 }
 
-/** Where a client is told that the service is. */
+/** The address of the service as reported to a client. */
 function placeOf(solo: Solo): string | undefined {
   const client = address4(30, 3000)
   solo.take()
@@ -87,13 +87,13 @@ test('a service that moved is found at its new place within seconds', () => {
   assert.is(placeOf(solo), addressKey(OLD))
 })
 
-test('a LISTEN from an address where nobody answers changes nothing, and causes a few PINGs', () => {
+test('a LISTEN from an address that does not answer changes nothing, and causes a few PINGs', () => {
   const solo = keeper()
   for (let i = 0; i < 100; i++) solo.feedFrom(NEW, hello(What.LISTEN, LOCAL, ID))
   const pings = answering(solo, 10_000)
   assert.ok(pings >= 4 && pings <= 6, `${pings} PINGs`)
   assert.is(placeOf(solo), addressKey(OLD))
-  // an answer that nobody asked for, from the right address, or with a value of somebody else's PING
+  // an unsolicited answer from the right address, or one with the value of another PING
   for (let value = 0; value < 100; value++) solo.feedFrom(NEW, control(What.PONG, value))
   solo.run(3000)
   assert.is(placeOf(solo), addressKey(OLD))
@@ -122,7 +122,7 @@ test('LISTENs are remembered apart: one is recognised after a flood of other dat
   solo.feedRaw(OLD, recorded)
   assert.is(placeOf(solo), addressKey(OLD))
   for (let i = 0; i < 5000; i++) solo.feedFrom(address4(40, 4000), control(What.PONG, i))
-  // the service is gone, and so is what it said
+  // the service and its announcement are gone
   solo.run(61_000)
   assert.is(placeOf(solo), undefined)
   const replays = solo.endpoint.counter('drop_replay')

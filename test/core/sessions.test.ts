@@ -74,7 +74,7 @@ test('MUST 41: a server opens a session on the first datagram of an unknown conv
   assert.equal(solo.only.data, utf8('x'))
 })
 
-test('a server forgets sessions that nobody dials', () => {
+test('a server drops sessions that are never dialled', () => {
   const solo = new Solo({ role: 'server', config: { timeWait: 5 } })
   const base = solo.endpoint.counter('memory_used')
   for (let conv = 1; conv <= 30; conv++) solo.feed(new Uint8Array([0, 0, 0, conv]))
@@ -97,7 +97,7 @@ for (const role of ['client', 'neither'] as const) {
   })
 }
 
-test('a session that breaks before the host polled its DIAL tells ABORT alone, one that is never dialled tells nothing', () => {
+test('a session that breaks before the host polled its DIAL reports ABORT alone, one that is never dialled reports nothing', () => {
   const broken = new Solo({ role: 'server' })
   // a second DIAL is a message that must not be
   broken.feed(push(7, 0, concat(DIAL, DIAL)))
@@ -114,7 +114,7 @@ test('a session that breaks before the host polled its DIAL tells ABORT alone, o
   assert.is(unconfirmed.endpoint.counter('sessions_aborted'), 0)
 })
 
-test('MUST 43: family, address, port and scope tell peers apart', () => {
+test('MUST 43: family, address, port and scope distinguish peers', () => {
   const solo = new Solo({ role: 'server' })
   const peers: Address[] = [
     address4(1, 1000),
@@ -290,7 +290,7 @@ test('calls that do not fit are refused: before configure, with a wild argument,
   assert.is(server.only.ending, undefined)
 })
 
-test('session_info tells conv, peer, state and bytes', () => {
+test('session_info reports conv, peer, state and bytes', () => {
   const solo = new Solo({ role: 'server' })
   solo.feed(push(0xfeedface, 0, concat(DIAL, message(MessageType.PUSH, utf8('12345')))))
   solo.write(solo.only.handle, utf8('123'))
@@ -359,7 +359,7 @@ test('MUST 59: after T seconds of silence the host is asked to resolve again; au
     solo.run(60_000)
   }
   assert.is(asked(), 2)
-  // garbage and replays could be sent by anybody who wants us to stay where nobody answers
+  // garbage and replays could come from an attacker who wants to keep us at a dead address
   for (let i = 0; i < 10; i++) {
     solo.feedRaw(TESTER, new Uint8Array(100), replayed)
     solo.run(60_000)

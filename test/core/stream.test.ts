@@ -149,7 +149,7 @@ test('MUST 34: a dial that fails is reported by EOF; bytes that come are acknowl
   assert.is(solo.endpoint.counter('discarded_bytes'), 1003)
 })
 
-test('bytes wait while the target is being dialled, and come when it stands', () => {
+test('bytes wait while the target is being dialled, and are delivered once connected', () => {
   const solo = new Solo({ role: 'server', dial: 'wait' })
   solo.feed(push(5, 0, concat(DIAL, message(MessageType.PUSH, utf8('early')), EOF)))
   solo.run(1000)
@@ -162,7 +162,7 @@ test('bytes wait while the target is being dialled, and come when it stands', ()
   assert.ok(stream.eof)
 })
 
-test('EOF right behind DIAL is told when the target is connected, not before', () => {
+test('EOF right behind DIAL is reported when the target is connected, not before', () => {
   const solo = new Solo({ role: 'server', dial: 'wait' })
   solo.feed(push(5, 0, concat(DIAL, EOF)))
   solo.run(1000)
@@ -174,7 +174,7 @@ test('EOF right behind DIAL is told when the target is connected, not before', (
   assert.is(solo.write(solo.only.handle, utf8('answer')), 6)
 })
 
-test('EOF is told only when every byte before it was taken', () => {
+test('EOF is reported only after every byte before it was consumed', () => {
   const solo = new Solo({ role: 'server', read: false })
   solo.feed(push(5, 0, concat(DIAL, message(MessageType.PUSH, utf8('abc')), EOF)))
   const stream = solo.only
@@ -298,7 +298,7 @@ test('no PUSH follows our EOF; a second EOF of the peer means nothing; bytes beh
   assert.equal(sentMessages(solo, conv), ['DIAL', 'PUSH', 'EOF'])
 })
 
-test('one look at a stream shows the bytes of every message that is there, up to the first that is none', () => {
+test('one peek shows the bytes of every message present, up to the first invalid one', () => {
   const solo = new Solo({ role: 'server', read: false })
   const texts = ['a', 'bcd', 'efghij', 'klm']
   const messages = texts.map((text) => message(MessageType.PUSH, utf8(text)))
@@ -315,7 +315,7 @@ test('one look at a stream shows the bytes of every message that is there, up to
   assert.equal(shown, texts)
 })
 
-test('MUST 35: after the peer’s EOF our direction goes on', () => {
+test('MUST 35: after the peer’s EOF our direction continues', () => {
   const solo = new Solo({ role: 'server' })
   solo.feed(push(5, 0, concat(DIAL, EOF)))
   const { handle } = solo.only
@@ -363,7 +363,7 @@ test('reserve, commit less, commit nothing: exactly what was committed is sent',
   )
 })
 
-test('READABLE is told once, and again after everything was read', () => {
+test('READABLE is reported once, and again after everything was read', () => {
   const solo = new Solo({ role: 'server', read: false })
   solo.feed(push(5, 0, DIAL))
   const told = (): number => solo.events.filter(({ type }) => type === EventType.READABLE).length

@@ -1,6 +1,6 @@
 /**
- * First flights, addresses, RESET and restarted peers (docs/validation.md): what somebody without the key can record,
- * replay, relay and forge brings him nothing.
+ * First flights, addresses, RESET and restarted peers (docs/validation.md): an attacker without the key gains nothing by recording,
+ * replaying, relaying and forging.
  */
 
 import { suite } from 'uvu'

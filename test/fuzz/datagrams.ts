@@ -348,7 +348,7 @@ export function controlDatagram(world: World): void {
   send(world, bytes, Math.min(length, 1540), from)
 }
 
-/** Something that was said before, by either side. */
+/** An earlier datagram of either side. */
 export function oldDatagram(world: World): void {
   const { random, subject } = world
   const isReflected = random.chance(0.5)

@@ -39,7 +39,7 @@ export function seedOf(seed: number, episode: number): number {
 
 /**
  * Runs an episode with a log.
- * @returns its last inputs, with `outputs` also what the engine said, and what went wrong
+ * @returns its last inputs, with `outputs` also the datagrams of the engine, and the failure
  */
 export function replay(
   seed: number,

@@ -10,7 +10,7 @@ export const Phase = { NONE: 0, DIALING: 1, OPEN: 2, GONE: 3 } as const
 /** Most PUSHes whose ACK the modelled peer still owes. */
 const OWED_MAX = 256
 
-/** What the modelled peer sends under one conv, whoever gets it. */
+/** What the modelled peer sends under one conv, to any receiver. */
 export class Conversation {
   readonly conv: number
   readonly input: InputStream

@@ -11,14 +11,14 @@ import type { ObfuscatorHost, World } from './world.ts'
 const SLOT_BYTES = 2048
 const TAG_BYTES = 16
 
-/** A remote address as the modelled peers know it. */
+/** A remote address as seen by the modelled peers. */
 interface Remote {
   seq: number
   /** What acknowledges the engine's numbers. */
   ack: number
 }
 
-/** A number that tells address records apart. */
+/** A number that distinguishes address records. */
 function numberOf(record: Uint8Array): number {
   return record.reduce((number, byte) => Math.imul(number ^ byte, 0x01000193) >>> 0, 0x811c9dc5)
 }
@@ -111,7 +111,7 @@ export class Obfuscator implements ObfuscatorHost {
     this.#push(length, isDamaged ? 0 : at + header, isOpened && !isDamaged)
   }
 
-  /** Makes the engine know an address. */
+  /** Introduces an address to the engine. */
   #connect(from: Uint8Array): Remote {
     const { subject, random, plan } = this.#world
     const remote = { seq: random.u32(), ack: random.u32() }

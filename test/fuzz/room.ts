@@ -17,7 +17,7 @@ const PATIENCE_SECONDS = 700
 const FILLED = 4
 const SEGMENTS_MAX = 4000
 const SEGMENT = new Uint8Array(1300)
-/** CONNECT to a service that nobody has, from 10.0.0.9:9. */
+/** CONNECT to an unknown service, from 10.0.0.9:9. */
 const CONNECT = new Uint8Array([0, 0, 0, 0, 0, 4, 0, 10, 0, 0, 9, 0, 9, 0, 3, 120, 121, 122])
 
 /** What an engine without sessions holds, and how many full segments it can store. */
@@ -26,7 +26,7 @@ export interface Room {
   readonly segments: number
 }
 
-/** Opens a session that the model knows nothing of; its conv, 0 if it was refused. */
+/** Opens a session unknown to the model; its conv, 0 if it was refused. */
 function open(world: World, address: Uint8Array): number {
   const { subject, plan } = world
   if (plan.role === 'server') {

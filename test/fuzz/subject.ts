@@ -281,7 +281,7 @@ export class Subject {
     this.core.u8.set(record, at >>> 0)
   }
 
-  /** A number that tells the address records of a run apart. */
+  /** A number that distinguishes the address records of a run. */
   addressKey(at: number): number {
     const word = at >>> 2
     const { u32 } = this.core

@@ -1,5 +1,5 @@
 /**
- * One engine, the model of its sessions, and what was said lately: everything inputs are made from.
+ * One engine, the model of its sessions, and recent traffic: the sources of inputs.
  */
 
 import { Buffer } from 'node:buffer'
@@ -41,7 +41,7 @@ export class World implements Listener {
   /** Inputs so far. */
   inputs = 0
   log: ((text: string) => void) | undefined
-  /** Where the client's peer is, as the host said. */
+  /** Where the client's peer is, as set by the host. */
   peer: Uint8Array
   /** Datagrams of the engine and of its peers. */
   readonly sent: Kept[] = []
@@ -175,7 +175,7 @@ export class World implements Listener {
     return session
   }
 
-  /** The session of a handle by what the engine tells about it. */
+  /** The session of a handle as reported by the engine. */
   describe(handle: number): Session {
     const known = this.sessions.byHandle.get(handle)
     if (known) return known

@@ -143,7 +143,7 @@ test('what is sent to a target that refused is acknowledged and discarded: no st
   assert.is(pair.server.counter('discarded_bytes'), 150 * KIB)
 })
 
-test('an application that goes on sending to a target that refused is told so, sooner or later: no stall', () => {
+test('an application that goes on sending to a target that refused is notified eventually: no stall', () => {
   const { connection } = run({
     client: { bytes: 50_000 * KIB, stream: 1, fin: 'send' },
     server: {},

@@ -1,5 +1,5 @@
 // time limit: 180 s
-/** A thousand connections of one client that all want everything. */
+/** A thousand connections of one client that all send at full speed. */
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
 import { link } from '../../testkit/sim/flows/links.ts'

@@ -1,7 +1,7 @@
 // time limit: 600 s
 /**
  * More is promised than memory holds: readers that pause, peers that acknowledge nothing. Who holds most gets nothing
- * more, everybody else goes on, and what stalled resumes by itself.
+ * more, the others continue, and stalled ones resume.
  */
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'

@@ -92,7 +92,7 @@ test('200 connections at once, all of them complete', () => {
   }
   assert.ok(pair.finish(120))
   for (const connection of pair.connections) assert.ok(connection.clean, connection.describe())
-  // nobody starves: 6.4 MB take half a second of this link
+  // no connection starves: 6.4 MB take half a second of this link
   const last = Math.max(...pair.connections.map(({ client }) => client.endedAt))
   assert.ok(last < 5000, `${last} ms`)
 })

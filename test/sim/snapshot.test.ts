@@ -1,6 +1,6 @@
 // time limit: 300 s
 /**
- * The transport's figures over simulated links are those of the snapshot: a change of policy shows as a difference that somebody looked at.
+ * The transport's figures over simulated links are those of the snapshot: a change of policy shows as a difference to review.
  */
 import { readFileSync } from 'node:fs'
 import { suite } from 'uvu'

@@ -49,7 +49,7 @@ test('every later request and answer costs one round trip as well', () => {
   assert.is(connection.server?.received, 2000)
 })
 
-test('a lone ACK leaves within 20 ms, a pair sooner, a gap is told at once', () => {
+test('a lone ACK leaves within 20 ms, a pair sooner, a gap is reported at once', () => {
   const solo = server()
   const data = message(MessageType.PUSH, new Uint8Array(1000))
   let start = solo.ms
@@ -175,7 +175,7 @@ test('with 2 % loss little more than what was lost is sent again', () => {
   assert.ok(share < 0.1, `${share}`)
 })
 
-test('100 idle sessions want to be woken for keepalives alone', () => {
+test('100 idle sessions cause wake-ups for keepalives alone', () => {
   const pair = new Pair({ seed: 3 })
   for (let i = 0; i < 100; i++) {
     pair.connect({ client: { bytes: 10, stream: 1, fin: 'never' }, server: { bytes: 10, stream: 2, fin: 'never' } })

@@ -37,7 +37,7 @@ test('another memory gets views of its own', () => {
   assert.is(views.at(other, 0, 10).buffer, other.buffer)
 })
 
-test('places that share a slot of the table are told apart', () => {
+test('places that share a slot of the table are distinguished', () => {
   const memory = new Uint8Array(4097 * 2048)
   const views = new BlockViews()
   const far = 4096 * 2048

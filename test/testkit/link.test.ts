@@ -94,7 +94,7 @@ test('loss follows the seed: the same datagrams are lost each time', async () =>
   assert.ok(arrived > 350 && arrived < 450, `${arrived} of 500 arrived at 20 % loss`)
 })
 
-test('losses come in runs when told so, at the same rate', async () => {
+test('losses come in runs when configured, at the same rate', async () => {
   await withLink({ loss: 0.1, burst: 5, seed: 1 }, async (link, server, client) => {
     await sendNumbers(link, client, 4000)
     await waitFor('the rest arrives', () => server.got.length === link.counters.up.delivered, TIMEOUT_MS)
@@ -146,7 +146,7 @@ test('a limited rate delays, its full queue drops', async () => {
   })
 })
 
-test('two clients are told apart and get their own answers; a rebound one has a new address', async () => {
+test('two clients are distinguished and get their own answers; a rebound one has a new address', async () => {
   await withLink({}, async (link, server, client) => {
     const other = await openHost('127.0.0.1')
     server.socket.on('message', (bytes: Buffer, from: RemoteInfo) => server.socket.send(bytes, from.port, from.address))

@@ -4,10 +4,10 @@
  *
  * Intended deviations (docs/protocol.md 5.6, 6.1, 6.5, 6.7, 8):
  * - EOF before DIAL is a normal end; PUSH before DIAL is thrown away, and the DIAL behind it counts
- * - after the peer's EOF our server goes on forwarding the target's answer, and keeps the session while the peer lives
+ * - after the peer's EOF our server continues to forward the target's answer, and keeps the session while the peer lives
  * - RESET breaks the application's connection instead of ending it cleanly
  * - rcvwnd 65536 advertises 65535, not 0
- * - an ACK above a hole may be said once more in the next datagram
+ * - an ACK above a hole may be repeated in the next datagram
  */
 import { address4, addressKey } from '../../testkit/sim/address.ts'
 import { suite } from 'uvu'
@@ -198,7 +198,7 @@ test('MUST 45, MUST 46: server: RESET kills a live session, later packets get RE
   assert.is(stream?.ending, 'aborted')
 })
 
-test('MUST 42: whoever is not a server answers every unknown conversation with RESET', () => {
+test('MUST 42: every endpoint but a server answers every unknown conversation with RESET', () => {
   const one = get(number('rendezvous server (kcp_bind only): KCP packet of an unknown conversation'))
   const replay = new Replay({ role: 'neither', config: OPTIONS })
   const outputs = replay.same(one)

@@ -40,7 +40,7 @@ export const SILENT: AppScript = {
   finPause: 0,
 }
 
-/** What an end must know of the other one to tell a true end from a faked one. */
+/** State of the peer application, to distinguish a genuine end from a faked one. */
 export interface OtherEnd {
   /** bytes it has put into its direction */
   readonly sent: number
@@ -58,7 +58,7 @@ export class App {
   readonly endpoint: Endpoint
   readonly handle: number
   readonly script: AppScript
-  /** The other end; its counters tell what a complete stream is. */
+  /** The peer application; its counters define a complete stream. */
   other: OtherEnd | undefined
   sent = 0
   received = 0

@@ -106,7 +106,7 @@ export class Connection {
     return this.client.ending !== undefined && (this.server === undefined || this.server.ending !== undefined)
   }
 
-  /** Everything arrived in both directions and both ends saw a clean end. */
+  /** Everything arrived in both directions and both endpoints saw a clean end. */
   get clean(): boolean {
     const { client, server } = this
     return (
@@ -253,7 +253,7 @@ export class Pair {
     if (this.tap && !this.tap(from, datagram.bytes)) return
     const link = from === 'client' ? this.up : this.down
     const peer: Address = from === 'client' ? this.clientAddress : SERVER_ADDRESS
-    // what goes to an address that nobody has any more is lost
+    // datagrams to an unused address are lost
     if (from === 'server' && addressKey(datagram.peer) !== addressKey(this.clientAddress)) return
     for (const { at, bytes } of link.send(this.#time, datagram.bytes)) {
       this.#agenda.add(at, () => this.#inbox[to].push({ bytes, peer }))
@@ -273,7 +273,7 @@ export class Pair {
     this.#inbox[to].push({ bytes, peer: to === 'server' ? this.clientAddress : SERVER_ADDRESS })
   }
 
-  /** Hands over what arrived and drains both ends, without time passing. */
+  /** Hands over what arrived and drains both endpoints, without time passing. */
   settle(): void {
     for (const side of ['client', 'server'] as const) {
       const endpoint = this[side]

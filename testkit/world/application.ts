@@ -1,6 +1,6 @@
 /**
- * An application at one end of a stream: sends a pattern, checks what it receives, closes its direction when it is told to, and
- * knows whether the stream ended as it must: with every byte, or by a reset.
+ * An application at one end of a stream: sends a pattern, checks what it receives, closes its direction as planned, and
+ * records how the stream ended: with every byte, or by a reset.
  */
 import type { TcpHandlers } from '../../host/runtime.ts'
 import type { EventLoop } from './event-loop.ts'

@@ -1,4 +1,4 @@
-/** Programs of a simulated world that are started, reloaded, stopped and started again: endpoints of ours, alone or as workers. */
+/** Programs of a simulated world that are started, reloaded, stopped and started again: our endpoints, alone or as workers. */
 import type { Config } from '../../host/config/config.ts'
 import { parseConfig } from '../../host/config/load.ts'
 import type { RuntimeCrypto } from '../../host/crypto/open.ts'
@@ -87,7 +87,7 @@ export abstract class Program {
   abstract reload(): void
   /** @returns whether an engine could be made to trap */
   abstract trap(): boolean
-  /** What goes on inside, for the invariants; undefined while it does not run, or cannot be seen. */
+  /** The endpoint, for the invariants; undefined while it does not run, or is not accessible. */
   get endpoint(): Endpoint | undefined {
     return undefined
   }

@@ -1,4 +1,4 @@
-/** Connections that begin when their pair knows the path: they take their part at once, and nobody pays with a full queue. */
+/** Connections that begin when their pair has measured the path: they reach their share at once, without overflowing the queue. */
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
 import { link } from '../../../testkit/sim/flows/links.ts'
@@ -42,7 +42,7 @@ test('sixteen at once do not overflow the queue, and share fairly', () => {
   }
 })
 
-test('those with little to say take nothing from one with much', () => {
+test('connections with little data do not slow down one with much', () => {
   const { flows } = join({}, 16, 'echo')
   assert.ok((flows[0]?.goodput ?? 0) > 0.85 * bound(shape), String(flows[0]?.goodput))
 })

@@ -40,7 +40,7 @@ export type Tuning = Partial<CoreConfig>
 /** What `window 256` means in the tables: the best values found by hand for the original, with its window. */
 export const WINDOW_256: Tuning = { sndwnd: 256, rcvwnd: 256, nodelay: 2, interval: 10, resend: 2, nc: 1, flush: 2 }
 
-/** The connections of one pair of engines; both ends name them by conv. */
+/** The connections of one pair of engines; both endpoints identify them by conv. */
 export type Connections = Map<number, Flow>
 
 type Role = 'source' | 'sink' | 'ask' | 'answer'
@@ -86,7 +86,7 @@ function engineConfig(mode: number, tuning: Tuning): CoreConfig {
 
 export class EngineHost extends Host {
   readonly core: Core
-  /** what a connection is when the client is no engine and does not tell its conv */
+  /** the connection, when the client is no engine and its conv is unknown */
   onlyFlow: Flow | undefined
   readonly #client: boolean
   readonly #flows: Flow[]
@@ -148,7 +148,7 @@ export class EngineHost extends Host {
     throw new Error(`no session of handle ${handle}`)
   }
 
-  /** What `session_info` tells of the first session. */
+  /** `session_info` of the first session. */
   info(now: number): DataView | undefined {
     const slots = this.core.calls.session_slots()
     for (let slot = 0; slot < slots; slot++) if (this.core.calls.session_info(slot, now) > 0) return this.core.info()

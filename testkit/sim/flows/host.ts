@@ -1,5 +1,5 @@
 /**
- * What the network drives: an end of a path with an inbox and a deadline. Engines, actors and TCP models are hosts.
+ * What the network drives: an endpoint of a path with an inbox and a deadline. Engines, actors and TCP models are hosts.
  */
 import type { Bottleneck } from './bottleneck.ts'
 import type { Packets } from './packets.ts'

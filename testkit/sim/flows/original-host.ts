@@ -12,7 +12,7 @@ import { Copier, type Packets } from './packets.ts'
 
 const CONV = 0x1234567
 const ENDLESS = 2 ** 40
-/** Where the tick of the actor stands relative to the other end's start, unless told: an odd place. */
+/** Where the tick of the actor stands relative to the start of the peer, by default: an odd value. */
 const PHASE_MS = 37
 
 export class OriginalHost extends Host {

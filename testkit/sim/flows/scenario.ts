@@ -34,7 +34,7 @@ export interface PairSpec {
   readonly server?: 'engine' | 'original' | 'tcp'
   /** when the first tick of an original is, ms */
   readonly phase?: number
-  /** engine config of both ends */
+  /** engine config of both endpoints */
   readonly tuning?: Tuning
   readonly flows?: readonly FlowSpec[]
 }

@@ -1,4 +1,4 @@
-/** Table `late`: connections that begin when their pair already knows the path. */
+/** Table `late`: connections that begin when their pair has already measured the path. */
 import { link, type Options, queueTarget, runner } from './links.ts'
 import { bound, type FlowSpec } from './scenario.ts'
 import { atLeast, atMost, figure, type Table } from './table.ts'

@@ -148,7 +148,7 @@ export class TcpSender extends Host {
     if (acked === 0) return
     this.#backoff = 1
     let lost = false
-    // packets leave in order of their number but for retransmissions, which the order of sending tells
+    // packets leave in order of their number but for retransmissions, which follows from the order of sending
     for (let n = this.#una; n < sn; n++) {
       const at = n & (RING - 1)
       if (this.#state[at] !== IN_FLIGHT) continue

@@ -16,7 +16,7 @@ export interface TraceOptions extends Options {
   readonly changes?: readonly Change[]
 }
 
-/** Runs the link of the label and tells each line. */
+/** Runs the link of the label and prints each line. */
 export function trace(options: TraceOptions, tell: (text: string) => void): void {
   const match = LABEL.exec(options.label)
   if (match === null) throw new Error(`${options.label}: a label like '100/50 2% q1' is wanted`)

@@ -51,8 +51,8 @@ export class SendBuffer {
   wasBlocked: u8
   // the peer has no memory for what its window promised (see onWins)
   isPeerOutOfMemory: u8
-  // client: stream data or its end arrived. ACKs of duplicates and KEEPALIVEs have another ts from then on: theirs would
-  // confirm a replayed first flight at a server that has restarted (confirm.ts)
+  // client: stream data or its end arrived. ACKs of KEEPALIVEs have another ts from then on: theirs would confirm a
+  // replayed first flight at a server that has restarted (confirm.ts)
   hasStream: u8
 }
 

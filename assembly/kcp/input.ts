@@ -285,6 +285,11 @@ function onPushDropped(c: Conversation, sn: Sn, now: Ticks): void {
   c.wndProbes |= PROBE_DROPPED
 }
 
+/** @returns what is added to the ts of an ACK: nothing, but for KEEPALIVEs that are not to be confirmed (`hasStream`) */
+function otherTs(c: Conversation, payload: usize, len: u32): Ts {
+  return c.hasStream && isKeepalives(payload, len) ? OTHER_TS : 0
+}
+
 /** @returns true for a payload of KEEPALIVE messages alone */
 function isKeepalives(payload: usize, len: u32): bool {
   if (len == 0 || len > MAX_KEEPALIVES_BYTES || len % BARE_MESSAGE_BYTES != 0) return false
@@ -301,7 +306,7 @@ function onPush(c: Conversation, sn: Sn, ts: Ts, payload: usize, len: u32, mayKe
   }
   if (early < 0) {
     count(SEGMENTS_DUPLICATE)
-    queueAck(c, sn, c.hasStream ? ts + OTHER_TS : ts, true, now)
+    queueAck(c, sn, ts + otherTs(c, payload, len), true, now)
     return 0
   }
   const hadHole = c.rcvTop != c.rcvNxt
@@ -312,9 +317,8 @@ function onPush(c: Conversation, sn: Sn, ts: Ts, payload: usize, len: u32, mayKe
   }
   if (stored == DUPLICATE) count(SEGMENTS_DUPLICATE)
   if (sn == 0) c.firstHash = hashOfPayload(payload, len)
-  const isQuestion = c.hasStream && early == 0 && isKeepalives(payload, len)
   // a gap opened or filled, or a duplicate: the sender needs the ACK now
-  queueAck(c, sn, isQuestion ? ts + OTHER_TS : ts, early > 0 || hadHole, now)
+  queueAck(c, sn, ts + otherTs(c, payload, len), early > 0 || hadHole, now)
   let effects: u32 = stored == STORED_BLOCK ? KEPT_BLOCK : 0
   if (early == 0) {
     advanceRcvNxt(c)

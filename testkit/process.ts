@@ -204,20 +204,19 @@ class Child implements Running {
     return this.#child.pid ?? -1
   }
 
-  log(): string {
-    return this.#log
-  }
+  // bound, because tests pass them on
+  readonly log = (): string => this.#log
 
-  stats(query = ''): Promise<string> {
+  readonly stats = (query = ''): Promise<string> => {
     return this.#get(`http://${this.config['http_listen']}/stats${query && `?${query}`}`)
   }
 
-  reload(change: Config | string): void {
+  readonly reload = (change: Config | string): void => {
     writeFileSync(this.path, typeof change === 'string' ? change : JSON.stringify({ ...this.config, ...change }))
     this.#child.kill('SIGHUP')
   }
 
-  async stop(signal: NodeJS.Signals = 'SIGTERM'): Promise<ExitStatus> {
+  readonly stop = async (signal: NodeJS.Signals = 'SIGTERM'): Promise<ExitStatus> => {
     if (this.status !== undefined) return this.status
     this.#child.kill(signal)
     const timer = setTimeout(() => this.#child.kill('SIGKILL'), STOP_TIMEOUT_MS)

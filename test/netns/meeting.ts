@@ -126,9 +126,10 @@ export class Meeting {
     const end = performance.now() + RECOVERY_MS
     for (;;) {
       void this.target.serve(({ socket }) => socket.on('data', (chunk: Buffer) => socket.write(chunk)))
-      const app = await this.dial()
-      if (await echoes(app).catch(() => false)) return app
-      app.destroy()
+      // without a peer the connection is reset, maybe before it is reported
+      const app = await this.dial().catch(() => undefined)
+      if (app !== undefined && (await echoes(app).catch(() => false))) return app
+      app?.destroy()
       if (performance.now() > end) throw new Error(`no tunnel within ${RECOVERY_MS} ms`)
       await sleep(ATTEMPT_MS)
     }

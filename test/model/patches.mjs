@@ -1,0 +1,135 @@
+// What build.mjs adds to a copy of assembly/: functions that write module variables for the probe, and the planted defects.
+
+/** Code appended to files of assembly/. @type {Record<string, string>} */
+export const appended = {
+  'endpoint/migration.ts': `
+import { put as modelPut, putAddress as modelPutAddress } from '../model'
+export function modelPairs(now: Ticks): void {
+  for (let i: u32 = 0; i < last; i++) {
+    const p = pairAt(i)
+    if (isOver(p, now)) continue
+    modelPutAddress(oldOf(p))
+    modelPutAddress(newOf(p))
+    modelPut(p.state | (p.questions << 8))
+    modelPut(ticksUntil(p.dueAt, now) == 0 ? 1 : 0)
+  }
+}
+`,
+  'control/pings.ts': `
+import { put as modelPut } from '../model'
+export function modelPings(now: Ticks): void {
+  const n = min(sent, CAPACITY)
+  for (let i: u32 = 0; i < n; i++) {
+    const entry = entries + <usize>(i * ENTRY_BYTES)
+    const open = load<u32>(entry, PURPOSE) != 0 && now - load<u32>(entry, SENT_AT) <= LIFETIME_TICKS
+    if (open) modelPut(load<u32>(entry, PURPOSE))
+  }
+}
+`,
+  'packet/remote.ts': `
+import { put as modelPut } from '../model'
+export function modelRemote(at: usize): void {
+  const r = changetype<Remote>(at)
+  modelPut(r.flags | (r.pings << 8) | (r.sessions << 16))
+  if (has(r, HAS_CLOCK)) modelPut(elapsed() - r.clockAt <= <u64>RECENT_TICKS ? 1 : 0)
+  if (has(r, MARKED)) modelPut(r.markSn)
+}
+`,
+}
+
+/**
+ * @typedef {object} Mutant a defect planted into the engine
+ * @property {string} name
+ * @property {string} file of assembly/
+ * @property {string} find text that occurs once
+ * @property {string} put what replaces it; `BAD` is true while the defect is chosen
+ */
+
+/** The number of a mutant is its place, counted from 1. @type {readonly Mutant[]} */
+export const mutants = [
+  {
+    name: 'end overtakes data: bytes are dropped once the end is in hand',
+    file: 'session/stream.ts',
+    find: 'if (s.tcp == TCP_GONE || has(s, EOF_RECEIVED)) {\n    const n',
+    put: 'if (s.tcp == TCP_GONE || has(s, EOF_RECEIVED) || (BAD && holdsEof(s))) {\n    const n',
+  },
+  {
+    name: 'acknowledged before stored: a segment ahead of a hole is acknowledged and dropped',
+    file: 'kcp/input.ts',
+    find: '  const hadHole = c.rcvTop != c.rcvNxt\n',
+    put: `  const hadHole = c.rcvTop != c.rcvNxt
+  if (BAD && early > 0) {
+    queueAck(c, sn, ts, true, now)
+    return 0
+  }
+`,
+  },
+  {
+    name: 'no linger: a session whose directions ended is dropped at once',
+    file: 'session/timeouts.ts',
+    find: '  if (s.state == CONNECT) return remaining(s.created, OPEN_LIMIT_TICKS, now)\n',
+    put: `  if (s.state == CONNECT) return remaining(s.created, OPEN_LIMIT_TICKS, now)
+  if (BAD && s.state == LINGER) return 0
+`,
+  },
+  {
+    name: 'no TIME_WAIT: a session that ended is forgotten',
+    file: 'session/tombstones.ts',
+    find: '  if (count >= MAX_TOMBSTONES) dropOldest()\n  if (!ensureSlot()) return\n',
+    put: '  if (BAD) return\n  if (count >= MAX_TOMBSTONES) dropOldest()\n  if (!ensureSlot()) return\n',
+  },
+  {
+    name: 'end not repeated: a lost EOF is taken for delivered',
+    file: 'kcp/send_buffer.ts',
+    find: '  store<u8>(entry, cause, CAUSE)\n',
+    put: `  if (BAD && load<u16>(entry, LEN) == 4 && load<u8>(payloadOf(entry) + 1) == 2) {
+    acknowledge(changetype<Conversation>(changetype<usize>(c)), sn, entry)
+    if (sn == c.sndUna) advanceUna(c)
+    return
+  }
+  store<u8>(entry, cause, CAUSE)
+`,
+  },
+  {
+    name: 'clean end faked: a session that breaks is reported as closed',
+    file: 'session/stream.ts',
+    find: '    queueLastEvent(s, EVENT_ABORT, reason)\n',
+    put: '    queueLastEvent(s, BAD ? EVENT_DETACH : EVENT_ABORT, reason)\n',
+  },
+  {
+    name: 'first flight not confirmed: a restarted server dials for a conversation that is over',
+    file: 'endpoint/open.ts',
+    find: '  if (!isRecentFlight(remote, s.conv, at, len)) {',
+    put: '  if (!BAD && !isRecentFlight(remote, s.conv, at, len)) {',
+  },
+  {
+    name: 'no migration: datagrams from a new address are dropped',
+    file: 'endpoint/open.ts',
+    find: '    if (known && continues(at, known)) return onOtherAddress(known, address, now) ? known : null',
+    put: '    if (BAD && known) return null\n    if (known && continues(at, known)) return onOtherAddress(known, address, now) ? known : null',
+  },
+  {
+    name: 'half move: a session that moved still sends to the old address',
+    file: 'endpoint/migration.ts',
+    find: '  if (s.remote) moveRemote(s, address)\n  rekey(s, address)\n',
+    put: '  if (s.remote) moveRemote(s, address)\n  if (!BAD) rekey(s, address)\n',
+  },
+  {
+    name: 'leak: bytes that nobody read are not given back',
+    file: 'session/stream.ts',
+    find: '  closeReceiveBuffer(s)\n  closeAcks(s)\n  closeRecovery(s)\n',
+    put: '  if (!BAD) closeReceiveBuffer(s)\n  closeAcks(s)\n  closeRecovery(s)\n',
+  },
+  {
+    name: 'zombie: a session whose directions ended never leaves',
+    file: 'session/timeouts.ts',
+    find: '  if (isInFlight(s)) return remaining(',
+    put: '  if (BAD && s.state == LINGER) return NEVER\n  if (isInFlight(s)) return remaining(',
+  },
+  {
+    name: 'duplicate read twice: an old segment is stored again',
+    file: 'session/message.ts',
+    find: '  let taken: u32 = 0\n  while (taken < bytes && hasPayload(s)) {',
+    put: '  let taken: u32 = 0\n  if (BAD && bytes > 1) bytes--\n  while (taken < bytes && hasPayload(s)) {',
+  },
+]

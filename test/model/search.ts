@@ -1,0 +1,239 @@
+/**
+ * Breadth-first search through all states that a scenario allows. From each of them the network heals, the applications
+ * finish and time passes: everything has to end well.
+ */
+import { checkQuiet } from './checks.ts'
+import { hashWords } from './hash.ts'
+import type { Scenario } from './scenario.ts'
+import type { Action, Budgets, State } from './state.ts'
+import { Violation } from './state.ts'
+import { IDLE_TICKS, World } from './world.ts'
+
+/** Steps after which everything must have ended. */
+const HEALING_MAX = 600
+
+export interface Result {
+  readonly scenario: Scenario
+  readonly states: number
+  readonly transitions: number
+  readonly depth: number
+  readonly seconds: number
+  /** The scenario was explored to its end. */
+  readonly isComplete: boolean
+  readonly failure: { readonly text: string; readonly actions: readonly Action[] } | undefined
+}
+
+export interface Limits {
+  readonly states?: number
+  readonly seconds?: number
+}
+
+/** What may happen in the state that `world` holds. */
+export function enabled(world: World): Action[] {
+  const { scenario, budgets, net, streams } = world
+  const actions: Action[] = []
+  const seen = new Set<number>()
+  net.forEach(({ hash, isHeld, isCopy }, index) => {
+    const key = hash * 4 + (isHeld ? 2 : 0) + (isCopy ? 1 : 0)
+    if (seen.has(key)) return
+    seen.add(key)
+    actions.push({ kind: 'deliver', index })
+    if (isHeld) return
+    if (budgets.losses > 0) actions.push({ kind: 'lose', index })
+    if (budgets.duplicates > 0) actions.push({ kind: 'duplicate', index })
+    if (budgets.holds > 0) actions.push({ kind: 'hold', index })
+  })
+  const inFlight = net.filter(({ isHeld }) => !isHeld).length
+  if (inFlight < scenario.inFlight) streams.forEach((_, index) => addApplication(world, index, actions))
+  if (inFlight === 0 && mayWait(world)) actions.push({ kind: 'wait' })
+  if (budgets.migrations > 0) actions.push({ kind: 'migrate' })
+  if (budgets.serverRestarts > 0) actions.push({ kind: 'restart', side: 'server' })
+  if (budgets.clientRestarts > 0) actions.push({ kind: 'restart', side: 'client' })
+  return actions
+}
+
+function addApplication({ scenario, budgets, streams }: World, index: number, actions: Action[]): void {
+  const stream = streams[index]
+  if (!stream || stream.end) return
+  if (stream.isDialling) {
+    actions.push({ kind: 'connect', index })
+    if (budgets.aborts > 0) actions.push({ kind: 'refuse', index })
+    return
+  }
+  const most = stream.side === 'client' ? scenario.clientBytes : scenario.serverBytes
+  if (!stream.isShut && stream.written < most) actions.push({ kind: 'write', index })
+  if (!stream.isShut) actions.push({ kind: 'shut', index })
+  if (stream.isReadable) actions.push({ kind: 'read', index })
+  if (budgets.aborts > 0) actions.push({ kind: 'abort', index })
+}
+
+function mayWait(world: World): boolean {
+  const { client, server } = world.machines
+  if (client.sessions + server.sessions === 0) return false
+  return world.isFinished || world.budgets.idles > 0 || Math.min(client.wait, server.wait) < IDLE_TICKS
+}
+
+/** What happens next while everything heals; undefined: nothing is left to happen. */
+function healing(world: World): Action | undefined {
+  const { net, streams, machines } = world
+  if (net.length > 0) return { kind: 'deliver', index: 0 }
+  for (const [index, stream] of streams.entries()) {
+    if (stream.end) continue
+    if (stream.isDialling) return { kind: 'connect', index }
+    if (stream.isReadable) return { kind: 'read', index }
+    if (!stream.isShut) return { kind: 'shut', index }
+  }
+  return machines.client.sessions + machines.server.sessions > 0 ? { kind: 'wait' } : undefined
+}
+
+const budgetWords = (budgets: Readonly<Budgets>): number[] => Object.values(budgets)
+
+export class Search {
+  readonly world: World
+  readonly #limits: Limits
+  readonly #seen = new Set<number>()
+  /** States from which everything ends well, without what may still go wrong. */
+  readonly #good = new Set<number>()
+  readonly #parents: number[] = []
+  readonly #actions: (Action | undefined)[] = []
+  #transitions = 0
+  #base = { client: 0, server: 0 }
+
+  constructor(module: WebAssembly.Module, scenario: Scenario, limits: Limits = {}, plant = 0) {
+    this.world = new World(module, scenario, plant)
+    this.#limits = limits
+  }
+
+  run(): Result {
+    const started = performance.now()
+    const seconds = (): number => (performance.now() - started) / 1000
+    const { world } = this
+    const { scenario } = world
+    let depth = 0
+    let isComplete = true
+    let failure: Result['failure']
+    let frontier: { id: number; state: State }[] = []
+    let id = 0
+    let done: Action[] = []
+    try {
+      const state = world.start()
+      this.#add(-1, undefined)
+      done = []
+      this.#heal(state, done, true)
+      frontier.push({ id: 0, state })
+      search: while (frontier.length > 0) {
+        const next: { id: number; state: State }[] = []
+        for (const entry of frontier) {
+          id = entry.id
+          done = []
+          this.#heal(entry.state, done, false)
+          done = []
+          world.load(entry.state)
+          for (const action of enabled(world)) {
+            done = [action]
+            const state = world.step(entry.state, action)
+            this.#transitions++
+            if (this.#isNew()) next.push({ id: this.#add(entry.id, action), state })
+          }
+          const { states, seconds: most } = this.#limits
+          if (this.#parents.length >= (states ?? Infinity) || seconds() > (most ?? Infinity)) {
+            isComplete = false
+            break search
+          }
+        }
+        if (next.length > 0) depth++
+        frontier = next
+      }
+    } catch (error) {
+      if (!(error instanceof Violation)) throw error
+      isComplete = false
+      failure = { text: error.message, actions: [...this.#path(id), ...done] }
+    }
+    const { length: states } = this.#parents
+    return { scenario, states, transitions: this.#transitions, depth, seconds: seconds(), isComplete, failure }
+  }
+
+  #add(parent: number, action: Action | undefined): number {
+    this.#parents.push(parent)
+    this.#actions.push(action)
+    return this.#parents.length - 1
+  }
+
+  #isNew(): boolean {
+    const { world } = this
+    const key = hashWords(budgetWords(world.budgets), world.hash)
+    if (this.#seen.has(key)) return false
+    this.#seen.add(key)
+    return true
+  }
+
+  #path(id: number): Action[] {
+    const list: Action[] = []
+    for (let at = id; at >= 0; at = this.#parents[at] ?? -1) {
+      const action = this.#actions[at]
+      if (action) list.unshift(action)
+    }
+    return list
+  }
+
+  /** Lets everything heal. `done` gets the steps. @throws Violation */
+  #heal(state: State, done: Action[], isFirst: boolean): void {
+    const { world } = this
+    world.load(state)
+    const passed: number[] = []
+    for (;;) {
+      const { hash } = world
+      if (this.#good.has(hash)) break
+      passed.push(hash)
+      const action = healing(world)
+      if (!action) {
+        this.#checkEnd(isFirst)
+        break
+      }
+      if (done.length >= HEALING_MAX) throw new Violation(`no end after ${HEALING_MAX} steps without faults`)
+      done.push(action)
+      world.apply(action)
+    }
+    for (const hash of passed) this.#good.add(hash)
+  }
+
+  #checkEnd(isFirst: boolean): void {
+    const { world } = this
+    checkQuiet(world)
+    for (const side of ['client', 'server'] as const) {
+      const used = world.machines[side].memoryUsed
+      if (isFirst) this.#base[side] = used
+      else if (used > this.#base[side])
+        throw new Violation(`the ${side} holds ${used - this.#base[side]} bytes more than after a session without faults`)
+    }
+  }
+}
+
+/** Lines that tell what happens in a list of actions. */
+export function trace(module: WebAssembly.Module, scenario: Scenario, actions: readonly Action[], plant = 0): string[] {
+  const world = new World(module, scenario, plant)
+  const log: string[] = []
+  world.log = log
+  try {
+    world.load(world.start())
+    for (const action of actions) {
+      log.push(`${((world.now - 80_000) / 8).toFixed(1)} ms: ${textOf(action, world)}`)
+      world.apply(action)
+    }
+    checkQuiet(world)
+  } catch (error) {
+    if (!(error instanceof Violation)) throw error
+    log.push(`  VIOLATION: ${error.message}`)
+  }
+  return log
+}
+
+function textOf(action: Action, world: World): string {
+  if ('side' in action) return `${action.kind} ${action.side}`
+  if (!('index' in action)) return action.kind
+  const stream = world.streams[action.index]
+  const datagram = world.net[action.index]
+  const isNetwork = ['deliver', 'lose', 'duplicate', 'hold'].includes(action.kind)
+  if (isNetwork) return `${action.kind} ${datagram ? world.textOf(datagram) : '?'}`
+  return `${action.kind}, ${stream?.side} stream ${stream?.number}`
+}

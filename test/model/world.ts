@@ -1,0 +1,349 @@
+/** Makes steps: loads a state into the two engines, lets one thing happen, and takes the state that follows. */
+import { type CoreConfig, EventType, Info, Mode, NonceStrategy } from '../../host/engine/core.ts'
+import { decode, decodeSegments } from '../../testkit/decode.ts'
+import { type Address, address4, addressKey } from '../../testkit/sim/address.ts'
+import { defaultConfig } from '../../testkit/sim/endpoint.ts'
+import { checkDial, checkEnd, checkReset, onBytes } from './checks.ts'
+import { hashBytes, hashWords } from './hash.ts'
+import { insist, Machine, must } from './machine.ts'
+import type { Scenario } from './scenario.ts'
+import type { Action, Budgets, Datagram, Side, State, Stream } from './state.ts'
+import { Violation } from './state.ts'
+
+const SERVER = 0
+const ADDRESSES: readonly Address[] = [address4(1, 29900), address4(2, 40001), address4(3, 40002), address4(4, 40003)]
+const KEYS = ADDRESSES.map(addressKey)
+/** Ticks of a wait that counts as idle. */
+export const IDLE_TICKS = 8000
+/** Engine time at the start; a restarted engine starts later. */
+const START = 80_000
+
+function configOf(side: Side, scenario: Scenario): CoreConfig {
+  const sealing = scenario.sealed
+    ? { tagBytes: 16, nonceBytes: 12, nonceStrategy: NonceStrategy.COUNTER, kcpMtu: 1344, replayCapacity: 64 }
+    : {}
+  return {
+    ...defaultConfig(side),
+    ...sealing,
+    mode: side === 'client' ? Mode.CLIENT : Mode.SERVER,
+    memoryCeiling: 64 << 20,
+    timeout: 40,
+    linger: 10,
+    timeWait: 20,
+    keepalive: 0,
+  }
+}
+
+export class World {
+  readonly scenario: Scenario
+  readonly machines: Readonly<Record<Side, Machine>>
+  /** Lines about what happened, while a trace is written. */
+  log: string[] | undefined
+  streams: Stream[] = []
+  net: Datagram[] = []
+  now = START
+  address = 1
+  incarnations: Record<Side, number> = { client: 0, server: 0 }
+  budgets: Budgets
+  isDisturbed = false
+
+  constructor(module: WebAssembly.Module, scenario: Scenario, plant = 0) {
+    this.scenario = scenario
+    this.machines = {
+      client: new Machine(module, configOf('client', scenario), plant, START),
+      server: new Machine(module, configOf('server', scenario), plant, START),
+    }
+    const { losses, duplicates, holds, serverRestarts, clientRestarts, migrations, aborts, idles } = scenario
+    this.budgets = { losses, duplicates, holds, serverRestarts, clientRestarts, migrations, aborts, idles }
+  }
+
+  /** The state in which a client has just opened a stream. */
+  start(): State {
+    const { client } = this.machines
+    client.setPeer(must(ADDRESSES[SERVER]))
+    const handle = client.calls.stream_open(this.now)
+    insist(handle > 0, `stream_open = ${handle}`)
+    this.#addStream('client', handle).isDialling = false
+    this.#drain('client')
+    return this.#save()
+  }
+
+  load(state: State): void {
+    this.streams = state.streams.map((stream) => ({ ...stream }))
+    this.net = [...state.net]
+    this.now = state.now
+    this.address = state.address
+    this.incarnations = { ...state.incarnations }
+    this.budgets = { ...state.budgets }
+    this.isDisturbed = state.isDisturbed
+    for (const side of ['client', 'server'] as const) {
+      this.machines[side].now = state.now
+      this.machines[side].restore(state[side])
+    }
+  }
+
+  #save(): State {
+    const { client, server } = this.machines
+    return {
+      client: client.save(),
+      server: server.save(),
+      streams: this.streams,
+      net: this.net,
+      now: this.now,
+      address: this.address,
+      incarnations: this.incarnations,
+      budgets: this.budgets,
+      isDisturbed: this.isDisturbed,
+    }
+  }
+
+  /** The state after `action`. @throws Violation */
+  step(state: State, action: Action): State {
+    this.load(state)
+    this.apply(action)
+    return this.#save()
+  }
+
+  /** Performs `action` on what is loaded. @throws Violation */
+  apply(action: Action): void {
+    try {
+      this.#apply(action)
+    } catch (error) {
+      if (error instanceof WebAssembly.RuntimeError) throw new Violation(`the engine trapped: ${error.message}`)
+      throw error
+    }
+  }
+
+  #apply(action: Action): void {
+    switch (action.kind) {
+      case 'deliver':
+        this.#deliver(action.index)
+        break
+      case 'lose':
+        this.budgets.losses--
+        this.net = this.net.filter((_, i) => i !== action.index)
+        break
+      case 'duplicate':
+        this.budgets.duplicates--
+        this.net = this.net.flatMap((datagram, i) => (i === action.index ? [datagram, datagram] : [datagram]))
+        break
+      case 'hold':
+        this.budgets.holds--
+        this.net = this.net.map((datagram, i) => (i === action.index ? { ...datagram, isHeld: true } : datagram))
+        break
+      case 'wait':
+        this.#wait()
+        break
+      case 'migrate':
+        this.budgets.migrations--
+        this.net = this.net.filter(({ to }) => to !== 'client')
+        this.address++
+        break
+      case 'restart':
+        this.#restart(action.side)
+        break
+      default:
+        this.#application(action.kind, must(this.streams[action.index]))
+    }
+  }
+
+  #deliver(index: number): void {
+    const datagram = must(this.net[index])
+    const { to, plain, nonce, from } = datagram
+    this.net = this.net.flatMap((other, i) => {
+      if (i === index) return []
+      return [other.plain === plain && this.scenario.sealed ? { ...other, isCopy: true } : other]
+    })
+    this.machines[to].receive(plain, nonce, must(ADDRESSES[from]))
+    this.#drain(to)
+  }
+
+  #wait(): void {
+    const waits = { client: this.machines.client.wait, server: this.machines.server.wait }
+    const wait = Math.min(waits.client, waits.server)
+    if (wait >= IDLE_TICKS && !this.isFinished) this.budgets.idles--
+    this.now += wait
+    for (const side of ['client', 'server'] as const) {
+      const machine = this.machines[side]
+      machine.now = this.now
+      if (waits[side] > wait) continue
+      this.log?.push(`  ${side}: timers, after ${wait / 8} ms`)
+      machine.touch()
+      machine.calls.handle_timeout(this.now)
+      this.#drain(side)
+    }
+  }
+
+  #restart(side: Side): void {
+    if (side === 'server') this.budgets.serverRestarts--
+    else this.budgets.clientRestarts--
+    this.isDisturbed = true
+    for (const stream of this.streams) if (stream.side === side) stream.end ??= 'crashed'
+    this.incarnations[side]++
+    this.machines[side].birth(this.incarnations[side])
+    if (side === 'client') this.machines.client.setPeer(must(ADDRESSES[SERVER]))
+    this.#drain(side)
+  }
+
+  #application(kind: 'write' | 'shut' | 'abort' | 'read' | 'connect' | 'refuse', stream: Stream): void {
+    const machine = this.machines[stream.side]
+    const { handle } = stream
+    if (kind !== 'read') machine.touch()
+    if (kind === 'write') {
+      if (machine.write(handle, (stream.number << 4) | stream.written)) stream.written++
+    } else if (kind === 'shut') {
+      stream.isShut = true
+      machine.calls.stream_shutdown(handle, this.now)
+    } else if (kind === 'read') {
+      this.#read(stream)
+    } else if (kind === 'connect') {
+      stream.isDialling = false
+      machine.calls.stream_connected(handle, 1, this.now)
+    } else {
+      this.budgets.aborts--
+      this.isDisturbed = true
+      stream.end = kind === 'abort' ? 'gave up' : 'refused'
+      if (kind === 'abort') machine.calls.stream_abort(handle, this.now)
+      else machine.calls.stream_connected(handle, 0, this.now)
+    }
+    this.#drain(stream.side)
+  }
+
+  #read(stream: Stream): void {
+    stream.isReadable = false
+    const bytes = this.machines[stream.side].read(stream.handle)
+    if (bytes.length > 0) this.log?.push(`  ${stream.side}: read ${bytes.join(' ')}`)
+    onBytes(stream, bytes, this.streams)
+  }
+
+  #addStream(side: Side, handle: number): Stream {
+    const machine = this.machines[side]
+    machine.touch()
+    insist(machine.calls.session_find(handle, this.now) === 0, 'session_find failed')
+    const conv = machine.core.info().getUint32(Info.conv, true)
+    const stream: Stream = {
+      side,
+      handle,
+      conv,
+      incarnation: this.incarnations[side],
+      number: this.streams.length + 1,
+      isDialling: true,
+      written: 0,
+      isShut: false,
+      got: 0,
+      source: 0,
+      hasEof: false,
+      isReadable: false,
+      end: undefined,
+    }
+    this.streams.push(stream)
+    return stream
+  }
+
+  #drain(side: Side): void {
+    const machine = this.machines[side]
+    for (let round = 0; ; round++) {
+      insist(round < 100, 'endless drain')
+      machine.transmit(({ plain, nonce, to }) => this.#send(side, plain, nonce, to))
+      const events = machine.events()
+      for (const { type, handle, arg } of events) {
+        if (handle !== 0) this.#onEvent(side, type, handle, arg)
+      }
+      if (events.length === 0) return
+    }
+  }
+
+  #send(side: Side, plain: Uint8Array, nonce: Uint8Array, to: Address): void {
+    const target = KEYS.indexOf(addressKey(to))
+    this.log?.push(`  ${side}: sends ${describe(plain)} to ${target === SERVER ? 'the server' : `address ${target}`}`)
+    // no one is there
+    if (side === 'server' && target !== this.address) return
+    const from = side === 'client' ? this.address : SERVER
+    const receiver = side === 'client' ? 'server' : 'client'
+    const hash = hashDatagram(plain, from * 16 + target)
+    const rest = { sentAt: this.now, hash, isHeld: false, isCopy: false }
+    this.net = [...this.net, { to: receiver, from, target, plain, nonce, ...rest }]
+  }
+
+  #onEvent(side: Side, type: number, handle: number, arg: number): void {
+    if (type === EventType.DIAL) {
+      const stream = this.#addStream(side, handle)
+      this.log?.push(`  ${side}: DIAL, stream ${stream.number}`)
+      checkDial(stream, this.streams)
+      return
+    }
+    const incarnation = this.incarnations[side]
+    const stream = this.streams.find((s) => s.side === side && s.handle === handle && s.incarnation === incarnation)
+    if (!stream) return
+    if (type === EventType.READABLE) {
+      if (this.scenario.slowReader) stream.isReadable = true
+      else this.#read(stream)
+    } else if (type === EventType.EOF) {
+      this.log?.push(`  ${side}: EOF of stream ${stream.number}`)
+      stream.hasEof = true
+      checkEnd(stream, this.streams, 'EOF')
+    } else if (type === EventType.ABORT) {
+      this.log?.push(`  ${side}: ABORT of stream ${stream.number}, reason ${arg}`)
+      stream.end = 'aborted'
+      checkReset(stream, this.isDisturbed, arg)
+    } else if (type === EventType.DETACH) {
+      this.log?.push(`  ${side}: DETACH of stream ${stream.number}`)
+      checkEnd(stream, this.streams, 'DETACH')
+      stream.end = 'closed'
+    }
+  }
+
+  /** A datagram in flight, as text. */
+  textOf({ plain, from, to, isHeld }: Datagram): string {
+    const source = from === SERVER ? 'the server' : `address ${from}`
+    return `${describe(plain)} from ${source} to the ${to}${isHeld ? ', held' : ''}`
+  }
+
+  /** Both applications have said all they will. */
+  get isFinished(): boolean {
+    return this.streams.every(({ end, isShut, isDialling, isReadable }) => end || (isShut && !isDialling && !isReadable))
+  }
+
+  /** A number for what is loaded, the same for states that go on alike; without what may still go wrong. */
+  get hash(): number {
+    const words: number[] = [this.address, this.incarnations.client, this.incarnations.server, this.isDisturbed ? 1 : 0]
+    for (const s of this.streams) {
+      const flags = [s.isDialling, s.isShut, s.hasEof, s.isReadable, s.end === undefined]
+      const bits = flags.reduce((sum, flag, i) => sum | (flag ? 1 << i : 0), 0)
+      words.push(bits, s.written, s.got, s.source, s.incarnation, (s.end ?? '').length)
+    }
+    const datagrams = this.net.map(({ hash, isHeld, isCopy, sentAt }) => {
+      const age = 32 - Math.clz32((this.now - sentAt) >> 3)
+      return (Math.imul(hash, 31) + (isHeld ? 7 : 0) + (isCopy ? 13 : 0) + age * 64) | 0
+    })
+    words.push(...datagrams.sort((a, b) => a - b))
+    const client = hashWords(this.machines.client.fingerprint(), 1)
+    return hashWords(words, hashWords(this.machines.server.fingerprint(), client))
+  }
+}
+
+/** What a datagram says, without its times and unpredictable numbers. */
+function hashDatagram(plain: Uint8Array, addresses: number): number {
+  const { segments } = decodeSegments(plain)
+  const conv = new DataView(plain.buffer, plain.byteOffset).getUint32(0)
+  const words = [addresses, conv]
+  if (conv === 0) words.push(plain[5] ?? 0, plain[5] === 2 ? hashBytes(plain) : 0)
+  else {
+    for (const { cmd, sn, una, wnd, data } of segments) {
+      words.push(cmd.charCodeAt(0) * 256 + cmd.charCodeAt(2), sn, una, wnd === 0 ? 0 : 1, hashBytes(data))
+    }
+  }
+  return hashWords(words, 1) | 0
+}
+
+/** What a datagram says, as text. */
+export function describe(plain: Uint8Array): string {
+  const decoded = decode(plain)
+  if ('session0' in decoded) return decoded.session0
+  return decodeSegments(plain)
+    .segments.map(({ cmd, sn, una, data }) => {
+      const bytes = cmd === 'PUSH' ? ` [${data.join(' ')}]` : ''
+      return `${cmd} sn ${sn} una ${una}${bytes}`
+    })
+    .join(' + ')
+}

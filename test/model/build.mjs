@@ -4,7 +4,7 @@
 import { cpSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { exists, fingerprint, inProject, replaceFile, runScript, withLock } from '../../build/files.mjs'
 import { exportGlobals } from './export-globals.mjs'
-import { appended, mutants } from './patches.mjs'
+import { appended, mutants, sizes } from './patches.mjs'
 
 const ASC = 'node_modules/assemblyscript/bin/asc.js'
 const FOLDER = '.cache/model'
@@ -27,13 +27,16 @@ function copySources(folder, withMutants) {
     const path = inProject(`${folder}/${name}`)
     writeFileSync(path, change(readFileSync(path, 'utf8')))
   }
+  /** @param {string} what @param {string} file @param {string} find @param {string} put */
+  const replace = (what, file, find, put) =>
+    edit(file, (text) => {
+      if (text.split(find).length !== 2) throw new Error(`${what}: its text does not occur once in ${file}`)
+      return text.replace(find, () => put)
+    })
+  for (const { file, find, put } of sizes) replace('size', file, find, put)
   if (withMutants) {
     mutants.forEach(({ name, file, find, put }, index) => {
-      const word = `modelPlanted(${index + 1})`
-      edit(file, (text) => {
-        if (text.split(find).length !== 2) throw new Error(`mutant "${name}": its text does not occur once in ${file}`)
-        return text.replace(find, () => put.replaceAll('BAD', word))
-      })
+      replace(name, file, find, put.replaceAll('BAD', `modelPlanted(${index + 1})`))
     })
     for (const file of new Set(mutants.map((mutant) => mutant.file))) {
       edit(file, (text) => `${text}\nimport { planted as modelPlanted } from '../model'\n`)
@@ -51,7 +54,7 @@ async function compile(name, withMutants) {
   copySources(sources, withMutants)
   const draft = `${FOLDER}/${name}.draft.wasm`
   const level = withMutants ? ['--optimizeLevel', '1'] : ['-O3', '--noAssert', '--uncheckedBehavior', 'always']
-  const args = ['--config', 'none', '--runtime', 'stub', '--use', 'abort=', '--initialMemory', '8']
+  const args = ['--config', 'none', '--runtime', 'stub', '--use', 'abort=', '--initialMemory', '3']
   await runScript(ASC, [`${sources}/model.ts`, '--outFile', draft, ...args, ...level])
   replaceFile(`${FOLDER}/${name}.wasm`, exportGlobals(readFileSync(inProject(draft))))
 }

@@ -10,7 +10,7 @@ const PAGE = 4096
 const GRANULE = 256
 const GLOBAL_PREFIX = 'global:'
 const TAG_BYTES = 16
-const MEMORY_BYTES = 24 * 65536
+const MEMORY_BYTES = 6 * 65536
 const ROUNDS_MAX = 1000
 
 /** A saved state. */
@@ -255,7 +255,7 @@ export class Machine {
 
   /** Ticks until `handle_timeout` is due. */
   get wait(): number {
-    this.touch()
+    insist(this.#loaded === undefined, 'a timer is asked for only after a change')
     return this.calls.next_timeout(this.now)
   }
 

@@ -38,6 +38,18 @@ export function modelRemote(at: usize): void {
 }
 
 /**
+ * Sizes of tables of which a model that handles one datagram at a time uses little: an engine is copied at every step.
+ * @type {readonly { file: string, find: string, put: string }[]}
+ */
+export const sizes = [
+  { file: 'abi.ts', find: 'RX_SLOTS: u32 = 128\n', put: 'RX_SLOTS: u32 = 4\n' },
+  { file: 'abi.ts', find: 'TX_SLOTS: u32 = 64\n', put: 'TX_SLOTS: u32 = 4\n' },
+  { file: 'abi.ts', find: 'ENTROPY_BYTES: u32 = 65536\n', put: 'ENTROPY_BYTES: u32 = 1024\n' },
+  { file: 'abi.ts', find: 'IO_BYTES: u32 = 65536\n', put: 'IO_BYTES: u32 = 64\n' },
+  { file: 'memory/buddy.ts', find: 'GROW_PAGES: u32 = 8\n', put: 'GROW_PAGES: u32 = 1\n' },
+]
+
+/**
  * @typedef {object} Mutant a defect planted into the engine
  * @property {string} name
  * @property {string} file of assembly/

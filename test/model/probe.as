@@ -46,11 +46,9 @@ export function putSpan(ticks: u32): void {
   else put(32 - <u32>clz<u32>(ticks >> 3))
 }
 
-/** Writes how long ago, or how long until, `time` is. */
-function putTime(time: u32, now: u32): void {
-  const distance = <i32>(time - now)
-  putSpan(<u32>abs(distance))
-  put(distance > 0 ? 1 : 0)
+/** Writes how long ago `time` was, as the limits of sessions tell it: less than a second is nothing. */
+function putAge(time: u32, now: u32): void {
+  put(32 - <u32>clz<u32>((now - time) >> 13))
 }
 
 export function putAddress(at: usize): void {
@@ -106,12 +104,12 @@ function putSession(s: Session, now: u32): void {
   putSender(s)
   putReceiver(s)
   putSpan(s.rto)
-  putTime(s.created, now)
-  putTime(s.signAt, now)
-  putTime(s.payloadAt, now)
-  putTime(s.queuedAt, now)
-  if (s.flags & RESET_CHALLENGED) putTime(s.resetAt, now)
-  putTime(s.deadline, now)
+  putAge(s.created, now)
+  putAge(s.signAt, now)
+  putAge(s.payloadAt, now)
+  putAge(s.queuedAt, now)
+  if (s.flags & RESET_CHALLENGED) putAge(s.resetAt, now)
+  putSpan(<i32>(s.deadline - now) > 0 ? s.deadline - now : 0)
 }
 
 function putSender(s: Session): void {

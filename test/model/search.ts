@@ -70,7 +70,7 @@ function addApplication({ scenario, budgets, streams }: World, index: number, ac
 function mayWait(world: World): boolean {
   const { client, server } = world.machines
   if (client.sessions + server.sessions === 0) return false
-  return world.isFinished || world.budgets.idles > 0 || Math.min(client.wait, server.wait) < IDLE_TICKS
+  return world.isFinished || world.budgets.idles > 0 || world.wait < IDLE_TICKS
 }
 
 /** What happens next while everything heals; undefined: nothing is left to happen. */
@@ -131,9 +131,10 @@ export class Search {
           world.load(entry.state)
           for (const action of enabled(world)) {
             done = [action]
-            const state = world.step(entry.state, action)
+            world.load(entry.state)
+            world.apply(action)
             this.#transitions++
-            if (this.#isNew()) next.push({ id: this.#add(entry.id, action), state })
+            if (this.#isNew()) next.push({ id: this.#add(entry.id, action), state: world.save() })
           }
           const { states, seconds: most } = this.#limits
           if (this.#parents.length >= (states ?? Infinity) || seconds() > (most ?? Infinity)) {

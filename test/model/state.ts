@@ -60,6 +60,8 @@ export interface State {
   readonly streams: readonly Readonly<Stream>[]
   readonly net: readonly Datagram[]
   readonly now: number
+  /** Times for which the timers of the engines are set. */
+  readonly timers: Readonly<Record<Side, number>>
   /** Index of the client's address. */
   readonly address: number
   readonly incarnations: Readonly<Record<Side, number>>

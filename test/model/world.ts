@@ -42,6 +42,7 @@ export class World {
   streams: Stream[] = []
   net: Datagram[] = []
   now = START
+  timers: Record<Side, number> = { client: Infinity, server: Infinity }
   address = 1
   incarnations: Record<Side, number> = { client: 0, server: 0 }
   budgets: Budgets
@@ -60,18 +61,20 @@ export class World {
   /** The state in which a client has just opened a stream. */
   start(): State {
     const { client } = this.machines
+    this.#drain('server')
     client.setPeer(must(ADDRESSES[SERVER]))
     const handle = client.calls.stream_open(this.now)
     insist(handle > 0, `stream_open = ${handle}`)
     this.#addStream('client', handle).isDialling = false
     this.#drain('client')
-    return this.#save()
+    return this.save()
   }
 
   load(state: State): void {
     this.streams = state.streams.map((stream) => ({ ...stream }))
     this.net = [...state.net]
     this.now = state.now
+    this.timers = { ...state.timers }
     this.address = state.address
     this.incarnations = { ...state.incarnations }
     this.budgets = { ...state.budgets }
@@ -82,7 +85,7 @@ export class World {
     }
   }
 
-  #save(): State {
+  save(): State {
     const { client, server } = this.machines
     return {
       client: client.save(),
@@ -90,18 +93,12 @@ export class World {
       streams: this.streams,
       net: this.net,
       now: this.now,
+      timers: this.timers,
       address: this.address,
       incarnations: this.incarnations,
       budgets: this.budgets,
       isDisturbed: this.isDisturbed,
     }
-  }
-
-  /** The state after `action`. @throws Violation */
-  step(state: State, action: Action): State {
-    this.load(state)
-    this.apply(action)
-    return this.#save()
   }
 
   /** Performs `action` on what is loaded. @throws Violation */
@@ -158,15 +155,19 @@ export class World {
     this.#drain(to)
   }
 
+  /** Ticks until the next timer. */
+  get wait(): number {
+    return Math.max(0, Math.min(this.timers.client, this.timers.server) - this.now)
+  }
+
   #wait(): void {
-    const waits = { client: this.machines.client.wait, server: this.machines.server.wait }
-    const wait = Math.min(waits.client, waits.server)
+    const { wait } = this
     if (wait >= IDLE_TICKS && !this.isFinished) this.budgets.idles--
     this.now += wait
     for (const side of ['client', 'server'] as const) {
       const machine = this.machines[side]
       machine.now = this.now
-      if (waits[side] > wait) continue
+      if (this.timers[side] > this.now) continue
       this.log?.push(`  ${side}: timers, after ${wait / 8} ms`)
       machine.touch()
       machine.calls.handle_timeout(this.now)
@@ -249,8 +250,9 @@ export class World {
       for (const { type, handle, arg } of events) {
         if (handle !== 0) this.#onEvent(side, type, handle, arg)
       }
-      if (events.length === 0) return
+      if (events.length === 0) break
     }
+    this.timers[side] = this.now + machine.wait
   }
 
   #send(side: Side, plain: Uint8Array, nonce: Uint8Array, to: Address): void {
@@ -306,7 +308,8 @@ export class World {
 
   /** A number for what is loaded, the same for states that go on alike; without what may still go wrong. */
   get hash(): number {
-    const words: number[] = [this.address, this.incarnations.client, this.incarnations.server, this.isDisturbed ? 1 : 0]
+    const timers = Math.sign(this.timers.client - this.timers.server)
+    const words: number[] = [timers, this.address, this.incarnations.client, this.incarnations.server, this.isDisturbed ? 1 : 0]
     for (const s of this.streams) {
       const flags = [s.isDialling, s.isShut, s.hasEof, s.isReadable, s.end === undefined]
       const bits = flags.reduce((sum, flag, i) => sum | (flag ? 1 << i : 0), 0)

@@ -1,7 +1,7 @@
 /** `npm run model`: the process that does the work. test/model/run.mjs builds it. */
 import { readFileSync } from 'node:fs'
 import { parseArgs } from 'node:util'
-import { long, short } from './scenario.ts'
+import { scenarios } from './scenario.ts'
 import { Search, trace } from './search.ts'
 
 const { values } = parseArgs({
@@ -16,7 +16,7 @@ const { values } = parseArgs({
 
 const plant = Number(values.plant)
 const module = new WebAssembly.Module(readFileSync(`.cache/model/${plant ? 'mutants' : 'clean'}.wasm`))
-for (const scenario of values.short ? short : long) {
+for (const scenario of scenarios) {
   if (values.only !== undefined && !scenario.name.includes(values.only)) continue
   const limits = { seconds: Number(values.seconds), states: Number(values.states) }
   const result = new Search(module, scenario, limits, plant).run()

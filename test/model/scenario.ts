@@ -14,6 +14,8 @@ export interface Scenario {
   /** Times at which the server or the client loses its state. */
   readonly serverRestarts: number
   readonly clientRestarts: number
+  /** Datagrams that a machine sent before its restart arrive afterwards, which the wire cannot tell apart. */
+  readonly lateFromBefore: boolean
   /** Times at which the client gets another address; datagrams to the old one are lost. */
   readonly migrations: number
   /** Applications that may break off, and targets that may refuse. */
@@ -36,6 +38,7 @@ const plain: Scenario = {
   holds: 0,
   serverRestarts: 0,
   clientRestarts: 0,
+  lateFromBefore: false,
   migrations: 0,
   aborts: 0,
   slowReader: false,
@@ -44,12 +47,22 @@ const plain: Scenario = {
 }
 const sealed: Scenario = { ...plain, name: 'sealed', sealed: true }
 
-/** Small bounds: what every run of the tests explores. */
-export const short: readonly Scenario[] = [
+/** One fault at a time, and pairs that belong together. */
+export const scenarios: readonly Scenario[] = [
   { ...plain, name: 'plain, loss', losses: 1 },
-  { ...plain, name: 'plain, late duplicate', duplicates: 1, holds: 1 },
+  { ...plain, name: 'plain, duplicate', duplicates: 1 },
+  { ...plain, name: 'plain, late', holds: 1 },
+  { ...plain, name: 'plain, restart of the server', serverRestarts: 1 },
+  { ...plain, name: 'plain, restart of the client', clientRestarts: 1 },
+  { ...plain, name: 'plain, abort', aborts: 1 },
+  { ...plain, name: 'plain, slow reader', slowReader: true, clientBytes: 2 },
   { ...sealed, name: 'sealed, loss', losses: 1 },
+  { ...sealed, name: 'sealed, duplicate', duplicates: 1 },
+  { ...sealed, name: 'sealed, late', holds: 1 },
+  { ...sealed, name: 'sealed, restart of the server', serverRestarts: 1 },
+  { ...sealed, name: 'sealed, restart of the server, late', serverRestarts: 1, holds: 1 },
+  { ...sealed, name: 'sealed, restart of the client', clientRestarts: 1 },
+  { ...sealed, name: 'sealed, migration', migrations: 1 },
+  { ...sealed, name: 'sealed, migration, idle', migrations: 1, idles: 1 },
+  { ...sealed, name: 'sealed, abort', aborts: 1 },
 ]
-
-/** Everything. */
-export const long: readonly Scenario[] = [...short]

@@ -1,5 +1,5 @@
 /** Makes steps: loads a state into the two engines, lets one thing happen, and takes the state that follows. */
-import { type CoreConfig, EventType, Info, Mode, NonceStrategy } from '../../host/engine/core.ts'
+import { AbortReason, type CoreConfig, EventType, Info, Mode, NonceStrategy } from '../../host/engine/core.ts'
 import { decode, decodeSegments } from '../../testkit/decode.ts'
 import { type Address, address4, addressKey } from '../../testkit/sim/address.ts'
 import { defaultConfig } from '../../testkit/sim/endpoint.ts'
@@ -181,9 +181,18 @@ export class World {
     this.isDisturbed = true
     for (const stream of this.streams) if (stream.side === side) stream.end ??= 'crashed'
     this.incarnations[side]++
+    this.net = this.net.filter((datagram) => this.#outlives(datagram, side))
     this.machines[side].birth(this.incarnations[side])
     if (side === 'client') this.machines.client.setPeer(must(ADDRESSES[SERVER]))
     this.#drain(side)
+  }
+
+  /**
+   * A machine is down for longer than what it sent stays in flight: the wire has no number that tells datagrams of the
+   * engine before from those of the one after. Without a method not even a late first flight can be told from a new one.
+   */
+  #outlives({ to }: Datagram, side: Side): boolean {
+    return this.scenario.lateFromBefore || (this.scenario.sealed && to === side)
   }
 
   #application(kind: 'write' | 'shut' | 'abort' | 'read' | 'connect' | 'refuse', stream: Stream): void {
@@ -287,6 +296,8 @@ export class World {
     } else if (type === EventType.ABORT) {
       this.log?.push(`  ${side}: ABORT of stream ${stream.number}, reason ${arg}`)
       stream.end = 'aborted'
+      // what is silent cannot be followed: the client waits for the answer, the server sends it to the old address
+      if (this.address > 1 && side === 'client' && stream.isShut && arg === AbortReason.LINGER) this.isDisturbed = true
       checkReset(stream, this.isDisturbed, arg)
     } else if (type === EventType.DETACH) {
       this.log?.push(`  ${side}: DETACH of stream ${stream.number}`)

@@ -52,6 +52,7 @@ export const sizes = [
 /**
  * @typedef {object} Mutant a defect planted into the engine
  * @property {string} name
+ * @property {string} scenario where it is found
  * @property {string} file of assembly/
  * @property {string} find text that occurs once
  * @property {string} put what replaces it; `BAD` is true while the defect is chosen
@@ -61,12 +62,14 @@ export const sizes = [
 export const mutants = [
   {
     name: 'end overtakes data: bytes are dropped once the end is in hand',
+    scenario: 'plain, slow reader',
     file: 'session/stream.ts',
     find: 'if (s.tcp == TCP_GONE || has(s, EOF_RECEIVED)) {\n    const n',
     put: 'if (s.tcp == TCP_GONE || has(s, EOF_RECEIVED) || (BAD && holdsEof(s))) {\n    const n',
   },
   {
     name: 'acknowledged before stored: a segment ahead of a hole is acknowledged and dropped',
+    scenario: 'plain, duplicate',
     file: 'kcp/input.ts',
     find: '  const hadHole = c.rcvTop != c.rcvNxt\n',
     put: `  const hadHole = c.rcvTop != c.rcvNxt
@@ -78,6 +81,7 @@ export const mutants = [
   },
   {
     name: 'no linger: a session whose directions ended is dropped at once',
+    scenario: 'plain, loss',
     file: 'session/timeouts.ts',
     find: '  if (s.state == CONNECT) return remaining(s.created, OPEN_LIMIT_TICKS, now)\n',
     put: `  if (s.state == CONNECT) return remaining(s.created, OPEN_LIMIT_TICKS, now)
@@ -86,60 +90,63 @@ export const mutants = [
   },
   {
     name: 'no TIME_WAIT: a session that ended is forgotten',
+    scenario: 'plain, late',
     file: 'session/tombstones.ts',
     find: '  if (count >= MAX_TOMBSTONES) dropOldest()\n  if (!ensureSlot()) return\n',
     put: '  if (BAD) return\n  if (count >= MAX_TOMBSTONES) dropOldest()\n  if (!ensureSlot()) return\n',
   },
   {
-    name: 'end not repeated: a lost EOF is taken for delivered',
-    file: 'kcp/send_buffer.ts',
-    find: '  store<u8>(entry, cause, CAUSE)\n',
-    put: `  if (BAD && load<u16>(entry, LEN) == 4 && load<u8>(payloadOf(entry) + 1) == 2) {
-    acknowledge(changetype<Conversation>(changetype<usize>(c)), sn, entry)
-    if (sn == c.sndUna) advanceUna(c)
-    return
-  }
-  store<u8>(entry, cause, CAUSE)
-`,
+    name: 'no half-close: the end of one direction ends both',
+    scenario: 'plain, loss',
+    file: 'session/stream.ts',
+    find: '    if (has(s, EOF_SENT)) detach(s)\n    else reportEof(s)\n',
+    put: '    if (has(s, EOF_SENT) || BAD) detach(s)\n    else reportEof(s)\n',
   },
   {
     name: 'clean end faked: a session that breaks is reported as closed',
+    scenario: 'plain, restart of the client',
     file: 'session/stream.ts',
     find: '    queueLastEvent(s, EVENT_ABORT, reason)\n',
     put: '    queueLastEvent(s, BAD ? EVENT_DETACH : EVENT_ABORT, reason)\n',
   },
   {
     name: 'first flight not confirmed: a restarted server dials for a conversation that is over',
+    scenario: 'sealed, restart of the server, late',
     file: 'endpoint/open.ts',
     find: '  if (!isRecentFlight(remote, s.conv, at, len)) {',
     put: '  if (!BAD && !isRecentFlight(remote, s.conv, at, len)) {',
   },
   {
     name: 'no migration: datagrams from a new address are dropped',
+    scenario: 'sealed, migration',
     file: 'endpoint/open.ts',
     find: '    if (known && continues(at, known)) return onOtherAddress(known, address, now) ? known : null',
     put: '    if (BAD && known) return null\n    if (known && continues(at, known)) return onOtherAddress(known, address, now) ? known : null',
   },
   {
     name: 'half move: a session that moved still sends to the old address',
+    scenario: 'sealed, migration',
     file: 'endpoint/migration.ts',
     find: '  if (s.remote) moveRemote(s, address)\n  rekey(s, address)\n',
     put: '  if (s.remote) moveRemote(s, address)\n  if (!BAD) rekey(s, address)\n',
   },
   {
     name: 'leak: bytes that nobody read are not given back',
+    scenario: 'plain, loss',
     file: 'session/stream.ts',
     find: '  closeReceiveBuffer(s)\n  closeAcks(s)\n  closeRecovery(s)\n',
     put: '  if (!BAD) closeReceiveBuffer(s)\n  closeAcks(s)\n  closeRecovery(s)\n',
   },
   {
     name: 'zombie: a session whose directions ended never leaves',
+    scenario: 'plain, loss',
     file: 'session/timeouts.ts',
     find: '  if (isInFlight(s)) return remaining(',
     put: '  if (BAD && s.state == LINGER) return NEVER\n  if (isInFlight(s)) return remaining(',
   },
   {
-    name: 'duplicate read twice: an old segment is stored again',
+    name: 'read twice: a byte that was read stays in the buffer',
+    scenario: 'plain, slow reader',
     file: 'session/message.ts',
     find: '  let taken: u32 = 0\n  while (taken < bytes && hasPayload(s)) {',
     put: '  let taken: u32 = 0\n  if (BAD && bytes > 1) bytes--\n  while (taken < bytes && hasPayload(s)) {',

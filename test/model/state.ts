@@ -73,7 +73,7 @@ export interface State {
 export type Action =
   | { readonly kind: 'deliver' | 'lose' | 'duplicate' | 'hold'; readonly index: number }
   | { readonly kind: 'write' | 'shut' | 'abort' | 'read' | 'connect' | 'refuse'; readonly index: number }
-  | { readonly kind: 'wait' | 'migrate' }
+  | { readonly kind: 'wait' | 'migrate' | 'open' }
   | { readonly kind: 'restart'; readonly side: Side }
 
 /** What broke a promise of the protocol. */

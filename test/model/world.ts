@@ -60,14 +60,20 @@ export class World {
 
   /** The state in which a client has just opened a stream. */
   start(): State {
-    const { client } = this.machines
     this.#drain('server')
-    client.setPeer(must(ADDRESSES[SERVER]))
+    this.machines.client.setPeer(must(ADDRESSES[SERVER]))
+    this.open()
+    return this.save()
+  }
+
+  /** The client opens a stream. */
+  open(): void {
+    const { client } = this.machines
+    client.touch()
     const handle = client.calls.stream_open(this.now)
     insist(handle > 0, `stream_open = ${handle}`)
     this.#addStream('client', handle).isDialling = false
     this.#drain('client')
-    return this.save()
   }
 
   load(state: State): void {
@@ -130,6 +136,9 @@ export class World {
         break
       case 'wait':
         this.#wait()
+        break
+      case 'open':
+        this.open()
         break
       case 'migrate':
         this.budgets.migrations--

@@ -65,7 +65,8 @@ export function checkQuiet({ streams, isDisturbed }: Pick<State, 'streams' | 'is
     if (peers.length !== 1) throw new Violation(`${nameOf(stream)} has ${peers.length} connections at its other end`)
     for (const peer of peers) {
       if (stream.end !== 'closed') throw new Violation(`${nameOf(stream)} ended: ${stream.end}`)
-      if (stream.got !== peer.written) throw new Violation(`${nameOf(stream)} got ${stream.got} of ${peer.written} bytes`)
+      if (stream.got !== peer.written)
+        throw new Violation(`${nameOf(stream)} got ${stream.got} of ${peer.written} bytes`)
     }
   }
 }

@@ -100,7 +100,7 @@ export class Machine {
     this.#unborn = { granules, bytes, globals: this.#unborn.globals }
     this.#loaded = undefined
     this.#memory.set(image)
-    born.globals.forEach((value, i) => this.#setGlobal(i, value))
+    for (const [i, value] of born.globals.entries()) this.#setGlobal(i, value)
   }
 
   #setGlobal(index: number, value: number | bigint): void {

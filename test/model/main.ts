@@ -1,12 +1,12 @@
 /** `npm run model`: the process that does the work. test/model/run.mjs builds it. */
 import { readFileSync } from 'node:fs'
 import { parseArgs } from 'node:util'
-import { scenarios } from './scenario.ts'
+import { quick, scenarios } from './scenario.ts'
 import { Search, trace } from './search.ts'
 
 const { values } = parseArgs({
   options: {
-    short: { type: 'boolean', default: false },
+    quick: { type: 'boolean', default: false },
     only: { type: 'string' },
     seconds: { type: 'string', default: 'Infinity' },
     states: { type: 'string', default: 'Infinity' },
@@ -16,7 +16,7 @@ const { values } = parseArgs({
 
 const plant = Number(values.plant)
 const module = new WebAssembly.Module(readFileSync(`.cache/model/${plant ? 'mutants' : 'clean'}.wasm`))
-for (const scenario of scenarios) {
+for (const scenario of values.quick ? quick : scenarios) {
   if (values.only !== undefined && !scenario.name.includes(values.only)) continue
   const limits = { seconds: Number(values.seconds), states: Number(values.states) }
   const result = new Search(module, scenario, limits, plant).run()

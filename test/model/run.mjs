@@ -1,4 +1,4 @@
-// npm run model -- [--short] [--only NAME] [--seconds S] [--states N] [--plant N]
+// npm run model -- [--quick] [--only NAME] [--seconds S] [--states N] [--plant N]
 //
 // Makes the engines of the model, bundles test/model/main.ts and runs it.
 

@@ -18,6 +18,8 @@ export interface Result {
   readonly transitions: number
   readonly depth: number
   readonly seconds: number
+  /** Bits of the states, and flags, of the sessions in them. */
+  readonly reached: { readonly states: number; readonly flags: number }
   /** The scenario was explored to its end. */
   readonly isComplete: boolean
   readonly failure: { readonly text: string; readonly actions: readonly Action[] } | undefined
@@ -44,7 +46,9 @@ export function enabled(world: World): Action[] {
     if (budgets.holds > 0) actions.push({ kind: 'hold', index })
   })
   const inFlight = net.filter(({ isHeld }) => !isHeld).length
-  if (inFlight < scenario.inFlight) streams.forEach((_, index) => addApplication(world, index, actions))
+  if (inFlight < scenario.inFlight) {
+    for (const index of streams.keys()) addApplication(world, index, actions)
+  }
   if (inFlight === 0 && mayWait(world)) actions.push({ kind: 'wait' })
   if (budgets.migrations > 0) actions.push({ kind: 'migrate' })
   if (budgets.serverRestarts > 0) actions.push({ kind: 'restart', side: 'server' })
@@ -151,7 +155,9 @@ export class Search {
       failure = { text: error.message, actions: [...this.#path(id), ...done] }
     }
     const { length: states } = this.#parents
-    return { scenario, states, transitions: this.#transitions, depth, seconds: seconds(), isComplete, failure }
+    const transitions = this.#transitions
+    const { reached } = world
+    return { scenario, states, transitions, depth, seconds: seconds(), reached, isComplete, failure }
   }
 
   #add(parent: number, action: Action | undefined): number {

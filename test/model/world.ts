@@ -1,5 +1,13 @@
 /** Makes steps: loads a state into the two engines, lets one thing happen, and takes the state that follows. */
-import { AbortReason, type CoreConfig, EventType, Info, Mode, NonceStrategy } from '../../host/engine/core.ts'
+import {
+  AbortReason,
+  type CoreConfig,
+  EventType,
+  Info,
+  Mode,
+  NonceStrategy,
+  SessionState,
+} from '../../host/engine/core.ts'
 import { decode, decodeSegments } from '../../testkit/decode.ts'
 import { type Address, address4, addressKey } from '../../testkit/sim/address.ts'
 import { defaultConfig } from '../../testkit/sim/endpoint.ts'
@@ -15,6 +23,9 @@ const ADDRESSES: readonly Address[] = [address4(1, 29900), address4(2, 40001), a
 const KEYS = ADDRESSES.map(addressKey)
 /** Ticks of a wait that counts as idle. */
 export const IDLE_TICKS = 8000
+const TIME_WAIT_SECONDS = 20
+/** No datagram is older: TIME_WAIT is there to outlast it. */
+const LIFE_TICKS = TIME_WAIT_SECONDS * 8000
 /** Engine time at the start; a restarted engine starts later. */
 const START = 80_000
 
@@ -29,10 +40,15 @@ function configOf(side: Side, scenario: Scenario): CoreConfig {
     memoryCeiling: 64 << 20,
     timeout: 40,
     linger: 10,
-    timeWait: 20,
+    timeWait: TIME_WAIT_SECONDS,
     keepalive: 0,
   }
 }
+
+/** Marks in the fingerprint (probe.as): a session, the tombstones, the pairs of addresses. */
+const MARK_SESSION = 0xeeee_0000
+const MARK_TOMBSTONES = 0xeeee_0001
+const MARK_PAIRS = 0xeeee_0002
 
 export class World {
   readonly scenario: Scenario
@@ -47,6 +63,8 @@ export class World {
   incarnations: Record<Side, number> = { client: 0, server: 0 }
   budgets: Budgets
   isDisturbed = false
+  /** Bits of the states, and flags, of all sessions that were hashed. */
+  readonly reached = { states: 0, flags: 0 }
 
   constructor(module: WebAssembly.Module, scenario: Scenario, plant = 0) {
     this.scenario = scenario
@@ -173,6 +191,7 @@ export class World {
     const { wait } = this
     if (wait >= IDLE_TICKS && !this.isFinished) this.budgets.idles--
     this.now += wait
+    this.net = this.net.filter(({ sentAt }) => this.now - sentAt < LIFE_TICKS)
     for (const side of ['client', 'server'] as const) {
       const machine = this.machines[side]
       machine.now = this.now
@@ -323,13 +342,21 @@ export class World {
 
   /** Both applications have said all they will. */
   get isFinished(): boolean {
-    return this.streams.every(({ end, isShut, isDialling, isReadable }) => end || (isShut && !isDialling && !isReadable))
+    return this.streams.every(
+      ({ end, isShut, isDialling, isReadable }) => end || (isShut && !isDialling && !isReadable),
+    )
   }
 
   /** A number for what is loaded, the same for states that go on alike; without what may still go wrong. */
   get hash(): number {
     const timers = Math.sign(this.timers.client - this.timers.server)
-    const words: number[] = [timers, this.address, this.incarnations.client, this.incarnations.server, this.isDisturbed ? 1 : 0]
+    const words: number[] = [
+      timers,
+      this.address,
+      this.incarnations.client,
+      this.incarnations.server,
+      this.isDisturbed ? 1 : 0,
+    ]
     for (const s of this.streams) {
       const flags = [s.isDialling, s.isShut, s.hasEof, s.isReadable, s.end === undefined]
       const bits = flags.reduce((sum, flag, i) => sum | (flag ? 1 << i : 0), 0)
@@ -340,8 +367,17 @@ export class World {
       return (Math.imul(hash, 31) + (isHeld ? 7 : 0) + (isCopy ? 13 : 0) + age * 64) | 0
     })
     words.push(...datagrams.sort((a, b) => a - b))
-    const client = hashWords(this.machines.client.fingerprint(), 1)
-    return hashWords(words, hashWords(this.machines.server.fingerprint(), client))
+    return hashWords(words, this.#hashEngine('server', this.#hashEngine('client', 1)))
+  }
+
+  #hashEngine(side: Side, seed: number): number {
+    const words = this.machines[side].fingerprint()
+    if (words[1] === MARK_SESSION) {
+      this.reached.states |= 1 << ((words[4] ?? 0) & 255)
+      this.reached.flags |= words[5] ?? 0
+    }
+    if (words[words.indexOf(MARK_TOMBSTONES) + 1] !== MARK_PAIRS) this.reached.states |= 1 << SessionState.TIME_WAIT
+    return hashWords(words, seed)
   }
 }
 

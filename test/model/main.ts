@@ -7,6 +7,7 @@ import { Search, trace } from './search.ts'
 const { values } = parseArgs({
   options: {
     quick: { type: 'boolean', default: false },
+    thorough: { type: 'boolean', default: false },
     only: { type: 'string' },
     seconds: { type: 'string', default: 'Infinity' },
     states: { type: 'string', default: 'Infinity' },
@@ -18,7 +19,11 @@ const plant = Number(values.plant)
 const module = new WebAssembly.Module(readFileSync(`.cache/model/${plant ? 'mutants' : 'clean'}.wasm`))
 for (const scenario of values.quick ? quick : scenarios) {
   if (values.only !== undefined && !scenario.name.includes(values.only)) continue
-  const limits = { seconds: Number(values.seconds), states: Number(values.states) }
+  const limits = {
+    seconds: Number(values.seconds),
+    states: Number(values.states),
+    isThorough: values.thorough,
+  }
   const result = new Search(module, scenario, limits, plant).run()
   const { states, transitions, depth, seconds, isComplete, failure } = result
   const extent = isComplete ? 'complete' : failure ? 'FAILED' : 'cut off'

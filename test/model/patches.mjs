@@ -53,6 +53,7 @@ export const sizes = [
  * @typedef {object} Mutant a defect planted into the engine
  * @property {string} name
  * @property {string} scenario where it is found
+ * @property {'full'} [bounds] without it those of the quick scenarios
  * @property {string} file of assembly/
  * @property {string} find text that occurs once
  * @property {string} put what replaces it; `BAD` is true while the defect is chosen
@@ -70,6 +71,7 @@ export const mutants = [
   {
     name: 'acknowledged before stored: a segment ahead of a hole is acknowledged and dropped',
     scenario: 'plain, duplicate',
+    bounds: 'full',
     file: 'kcp/input.ts',
     find: '  const hadHole = c.rcvTop != c.rcvNxt\n',
     put: `  const hadHole = c.rcvTop != c.rcvNxt
@@ -126,6 +128,7 @@ export const mutants = [
   {
     name: 'half move: a session that moved still sends to the old address',
     scenario: 'sealed, migration',
+    bounds: 'full',
     file: 'endpoint/migration.ts',
     find: '  if (s.remote) moveRemote(s, address)\n  rekey(s, address)\n',
     put: '  if (s.remote) moveRemote(s, address)\n  if (!BAD) rekey(s, address)\n',

@@ -26,6 +26,8 @@ export interface Result {
 }
 
 export interface Limits {
+  /** From every state until nothing is left, instead of until a state from which everything is known to end well. */
+  readonly isThorough?: boolean
   readonly states?: number
   readonly seconds?: number
 }
@@ -206,7 +208,7 @@ export class Search {
     const passed: number[] = []
     for (;;) {
       const { hash } = world
-      if (this.#good.has(hash)) break
+      if (this.#good.has(hash) && !this.#limits.isThorough) break
       passed.push(hash)
       const action = healing(world)
       if (!action) {

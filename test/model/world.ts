@@ -60,6 +60,7 @@ export class World {
   now = START
   timers: Record<Side, number> = { client: Infinity, server: Infinity }
   address = 1
+  isUnknown = false
   incarnations: Record<Side, number> = { client: 0, server: 0 }
   budgets: Budgets
   isDisturbed = false
@@ -100,6 +101,7 @@ export class World {
     this.now = state.now
     this.timers = { ...state.timers }
     this.address = state.address
+    this.isUnknown = state.isUnknown
     this.incarnations = { ...state.incarnations }
     this.budgets = { ...state.budgets }
     this.isDisturbed = state.isDisturbed
@@ -114,13 +116,14 @@ export class World {
     return {
       client: client.save(),
       server: server.save(),
-      streams: this.streams,
+      streams: this.streams.map((stream) => ({ ...stream })),
       net: this.net,
       now: this.now,
-      timers: this.timers,
+      timers: { ...this.timers },
       address: this.address,
-      incarnations: this.incarnations,
-      budgets: this.budgets,
+      isUnknown: this.isUnknown,
+      incarnations: { ...this.incarnations },
+      budgets: { ...this.budgets },
       isDisturbed: this.isDisturbed,
     }
   }
@@ -162,6 +165,7 @@ export class World {
         this.budgets.migrations--
         this.net = this.net.filter(({ to }) => to !== 'client')
         this.address++
+        this.isUnknown = true
         break
       case 'restart':
         this.#restart(action.side)
@@ -178,6 +182,7 @@ export class World {
       if (i === index) return []
       return [other.plain === plain && this.scenario.sealed ? { ...other, isCopy: true } : other]
     })
+    if (from === this.address && convOf(plain) !== 0) this.isUnknown = false
     this.machines[to].receive(plain, nonce, must(ADDRESSES[from]))
     this.#drain(to)
   }
@@ -325,7 +330,7 @@ export class World {
       this.log?.push(`  ${side}: ABORT of stream ${stream.number}, reason ${arg}`)
       stream.end = 'aborted'
       // what is silent cannot be followed: the client waits for the answer, the server sends it to the old address
-      if (this.address > 1 && side === 'client' && stream.isShut && arg === AbortReason.LINGER) this.isDisturbed = true
+      if (this.isUnknown && side === 'client' && stream.isShut && arg === AbortReason.LINGER) this.isDisturbed = true
       checkReset(stream, this.isDisturbed, arg)
     } else if (type === EventType.DETACH) {
       this.log?.push(`  ${side}: DETACH of stream ${stream.number}`)
@@ -355,7 +360,7 @@ export class World {
       this.address,
       this.incarnations.client,
       this.incarnations.server,
-      this.isDisturbed ? 1 : 0,
+      (this.isDisturbed ? 1 : 0) + (this.isUnknown ? 2 : 0),
     ]
     for (const s of this.streams) {
       const flags = [s.isDialling, s.isShut, s.hasEof, s.isReadable, s.end === undefined]
@@ -381,10 +386,12 @@ export class World {
   }
 }
 
+const convOf = (plain: Uint8Array): number => new DataView(plain.buffer, plain.byteOffset).getUint32(0)
+
 /** What a datagram says, without its times and unpredictable numbers. */
 function hashDatagram(plain: Uint8Array, addresses: number): number {
   const { segments } = decodeSegments(plain)
-  const conv = new DataView(plain.buffer, plain.byteOffset).getUint32(0)
+  const conv = convOf(plain)
   const words = [addresses, conv]
   if (conv === 0) words.push(plain[5] ?? 0, plain[5] === 2 ? hashBytes(plain) : 0)
   else {

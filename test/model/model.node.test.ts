@@ -1,0 +1,94 @@
+// time limit: 300 s
+/**
+ * All states of a session's life at small bounds, with the engine that is shipped: nothing is lost, nothing gets stuck, and
+ * nothing is left. `npm run model` explores more.
+ */
+import { suite } from 'uvu'
+import * as assert from 'uvu/assert'
+import { SessionState } from '../../host/engine/core.ts'
+import { buildEngines, engineModule } from './engines.ts'
+import { mutants } from './patches.mjs'
+import { quick, type Scenario, scenarios } from './scenario.ts'
+import { enabled, type Result, Search, trace } from './search.ts'
+import type { State } from './state.ts'
+import { World } from './world.ts'
+
+const test = suite('model')
+
+buildEngines()
+const clean = engineModule('clean')
+
+/** Those that take seconds; the others are left to `npm run model`. */
+const LONG = ['plain, late', 'sealed, restart of the server, late', 'sealed, migration, idle']
+/** Flags of a session (assembly/session/session.ts) that the scenarios have to reach. */
+const FLAGS = { EOF_SENT: 2, EOF_RECEIVED: 4, HALF_OPEN: 4096, RESET_CHALLENGED: 32768, MOVING: 65536, MOVED: 131072 }
+const STATES_MIN = 900
+
+const reached = { states: 0, flags: 0 }
+
+function lines(module: WebAssembly.Module, scenario: Scenario, { failure }: Result, plant = 0): string {
+  return failure ? [failure.text, ...trace(module, scenario, failure.actions, plant)].join('\n') : ''
+}
+
+for (const scenario of quick.filter(({ name }) => !LONG.includes(name))) {
+  test(`every state ends well: ${scenario.name}`, () => {
+    const result = new Search(clean, scenario).run()
+    assert.is(result.failure, undefined, lines(clean, scenario, result))
+    assert.ok(result.isComplete)
+    assert.ok(result.states > STATES_MIN, `${result.states} states`)
+    reached.states |= result.reached.states
+    reached.flags |= result.reached.flags
+    console.log(`${scenario.name}: ${result.states} states, depth ${result.depth}, ${result.seconds.toFixed(1)} s`)
+  })
+}
+
+test('together they reach every state of a session, and what leads from one to the other', () => {
+  for (const [name, state] of Object.entries(SessionState)) assert.ok(reached.states & (1 << state), name)
+  for (const [name, flag] of Object.entries(FLAGS)) assert.ok(reached.flags & flag, name)
+})
+
+mutants.forEach(({ name, scenario: wanted, bounds }, index) => {
+  test(`a planted defect is found: ${name}`, () => {
+    const scenario = (bounds === 'full' ? scenarios : quick).find((other) => other.name === wanted)
+    assert.ok(scenario)
+    const module = engineModule('mutants')
+    const result = new Search(module, scenario, {}, index + 1).run()
+    assert.ok(result.failure, `not found in ${result.states} states`)
+    assert.match(lines(module, scenario, result, index + 1), /VIOLATION|\bno end|bytes more/)
+  })
+})
+
+/** States along a path on which the choice is made by `choose`. */
+function walk(world: World, seed: number, isDisturbed: boolean): State[] {
+  const start = world.start()
+  const path: State[] = [start]
+  world.load(start)
+  let random = seed
+  for (;;) {
+    const actions = enabled(world)
+    random = (Math.imul(random, 1664525) + 1013904223) >>> 0
+    const action = actions[(random >>> 8) % actions.length]
+    if (!action) return path
+    world.apply(action)
+    path.push(world.save())
+    if (!isDisturbed) continue
+    // the engines hold something else meanwhile
+    world.load(start)
+    world.load(path[path.length - 1] ?? start)
+  }
+}
+
+test('an engine that was saved and restored goes on as the one that was not', () => {
+  const scenario = quick.find(({ name }) => name === 'sealed, loss')
+  assert.ok(scenario)
+  let steps = 0
+  for (let seed = 1; seed <= 20; seed++) {
+    const straight = walk(new World(clean, scenario), seed, false)
+    const restored = walk(new World(clean, scenario), seed, true)
+    assert.equal(restored, straight)
+    steps += straight.length
+  }
+  assert.ok(steps > 200, `${steps} steps`)
+})
+
+test.run()

@@ -17,6 +17,10 @@ const checks = {
   // whole endpoints, every one on the checked build
   simulate: ['test/simulate/run.mjs', '--seeds', '10000'],
   'fuzz under Bun': ['test/fuzz/run.mjs', '--inputs', '1000000', '--runtime', 'bun'],
+  // all states of a session's life, at the bounds of docs/reliability.md
+  model: ['test/model/run.mjs'],
+  // without the short cut that states which are known to end well are not followed again
+  'model, thorough': ['test/model/run.mjs', '--quick', '--thorough'],
   // tests must pass on a loaded machine: four files at once on two cores
   'tests under load': ['test/run.mjs', '--jobs', '4'],
   // deliberate breakages of the engine and the host. 95 % are the aim for a draw whose missed ones got a test; of one that

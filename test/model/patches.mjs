@@ -52,6 +52,7 @@ export const sizes = [
 /**
  * @typedef {object} Mutant a defect planted into the engine
  * @property {string} name
+ * @property {string} violation a part of the text of what it breaks
  * @property {string} scenario where it is found
  * @property {'full'} [bounds] without it those of the quick scenarios
  * @property {string} file of assembly/
@@ -63,6 +64,7 @@ export const sizes = [
 export const mutants = [
   {
     name: 'end overtakes data: bytes are dropped once the end is in hand',
+    violation: 'EOF for stream 2 of the server after 0 of 1 bytes',
     scenario: 'plain, slow reader',
     file: 'session/stream.ts',
     find: 'if (s.tcp == TCP_GONE || has(s, EOF_RECEIVED)) {\n    const n',
@@ -70,6 +72,7 @@ export const mutants = [
   },
   {
     name: 'acknowledged before stored: a segment ahead of a hole is acknowledged and dropped',
+    violation: 'is reset without cause',
     scenario: 'plain, duplicate',
     bounds: 'full',
     file: 'kcp/input.ts',
@@ -83,6 +86,7 @@ export const mutants = [
   },
   {
     name: 'no linger: a session whose directions ended is dropped at once',
+    violation: 'is reset without cause',
     scenario: 'plain, loss',
     file: 'session/timeouts.ts',
     find: '  if (s.state == CONNECT) return remaining(s.created, OPEN_LIMIT_TICKS, now)\n',
@@ -92,6 +96,7 @@ export const mutants = [
   },
   {
     name: 'no TIME_WAIT: a session that ended is forgotten',
+    violation: 'is dialled twice',
     scenario: 'plain, late',
     file: 'session/tombstones.ts',
     find: '  if (count >= MAX_TOMBSTONES) dropOldest()\n  if (!ensureSlot()) return\n',
@@ -99,6 +104,7 @@ export const mutants = [
   },
   {
     name: 'no half-close: the end of one direction ends both',
+    violation: 'which has not ended',
     scenario: 'plain, loss',
     file: 'session/stream.ts',
     find: '    if (has(s, EOF_SENT)) detach(s)\n    else reportEof(s)\n',
@@ -106,6 +112,7 @@ export const mutants = [
   },
   {
     name: 'clean end faked: a session that breaks is reported as closed',
+    violation: 'whose other side has not ended',
     scenario: 'plain, restart of the client',
     file: 'session/stream.ts',
     find: '    queueLastEvent(s, EVENT_ABORT, reason)\n',
@@ -113,6 +120,7 @@ export const mutants = [
   },
   {
     name: 'first flight not confirmed: a restarted server dials for a conversation that is over',
+    violation: 'is dialled again by a restarted server',
     scenario: 'sealed, restart of the server, late',
     file: 'endpoint/open.ts',
     find: '  if (!isRecentFlight(remote, s.conv, at, len)) {',
@@ -120,6 +128,7 @@ export const mutants = [
   },
   {
     name: 'no migration: datagrams from a new address are dropped',
+    violation: 'is reset without cause',
     scenario: 'sealed, migration',
     file: 'endpoint/open.ts',
     find: '    if (known && continues(at, known)) return onOtherAddress(known, address, now) ? known : null',
@@ -127,6 +136,7 @@ export const mutants = [
   },
   {
     name: 'half move: a session that moved still sends to the old address',
+    violation: 'is reset without cause',
     scenario: 'sealed, migration',
     bounds: 'full',
     file: 'endpoint/migration.ts',
@@ -135,6 +145,7 @@ export const mutants = [
   },
   {
     name: 'leak: bytes that nobody read are not given back',
+    violation: 'bytes more than after a session',
     scenario: 'plain, loss',
     file: 'session/stream.ts',
     find: '  closeReceiveBuffer(s)\n  closeAcks(s)\n  closeRecovery(s)\n',
@@ -142,6 +153,7 @@ export const mutants = [
   },
   {
     name: 'zombie: a session whose directions ended never leaves',
+    violation: 'no end after',
     scenario: 'plain, loss',
     file: 'session/timeouts.ts',
     find: '  if (isInFlight(s)) return remaining(',
@@ -149,6 +161,7 @@ export const mutants = [
   },
   {
     name: 'read twice: a byte that was read stays in the buffer',
+    violation: 'in the place of',
     scenario: 'plain, slow reader',
     file: 'session/message.ts',
     find: '  let taken: u32 = 0\n  while (taken < bytes && hasPayload(s)) {',

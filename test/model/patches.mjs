@@ -131,8 +131,8 @@ export const mutants = [
     violation: 'is reset without cause',
     scenario: 'sealed, migration',
     file: 'endpoint/open.ts',
-    find: '    if (known && continues(at, known)) return onOtherAddress(known, address, now) ? known : null',
-    put: '    if (BAD && known) return null\n    if (known && continues(at, known)) return onOtherAddress(known, address, now) ? known : null',
+    find: '      if (isMidway) return onOtherAddress(known, address, now) ? known : null\n',
+    put: '      if (BAD) return null\n      if (isMidway) return onOtherAddress(known, address, now) ? known : null\n',
   },
   {
     name: 'half move: a session that moved still sends to the old address',

@@ -353,7 +353,7 @@ export interface Runtime {
   resolve(host: string): Promise<readonly Omit<SocketAddress, 'port'>[]>
   /** Rejects with NotAvailable if mode `fast` is not supported. */
   openUdp(options: UdpOptions, handlers: UdpHandlers): Promise<UdpSocket>
-  /** SO_REUSEADDR is set. `accept` returns the handlers of the new connection, or null to reset it at once. */
+  /** SO_REUSEADDR is set. `accept` returns the handlers of the new connection, or null to close it at once. */
   listenTcp(
     address: SocketAddress,
     options: TcpOptions,

@@ -414,7 +414,7 @@ function listen(
           socket.data = connection
           connection.opened(socket)
           const handlers = closed ? null : accept(connection)
-          if (handlers === null) connection.reset()
+          if (handlers === null) connection.close()
           else connection.attach(handlers)
         },
       },

@@ -333,7 +333,7 @@ function listen(
       if (options.keepalive) socket.setKeepAlive(true)
       const connection = new NodeConnection(socket, remoteOf(socket))
       const handlers = closed ? null : accept(connection)
-      if (handlers === null) connection.reset()
+      if (handlers === null) connection.close()
       else connection.attach(handlers)
     } catch (error) {
       // a bug here must not affect other connections

@@ -26,7 +26,7 @@ import { EndpointSecret, type SecretPart } from '../engine/secret.ts'
 import type { Log } from '../log/log.ts'
 import { type Monitoring, openMonitoring } from '../monitoring/monitoring.ts'
 import { formatAddress, type SocketAddress } from '../net/address.ts'
-import type { Runtime, SocketOptions, TcpListener, TcpOptions } from '../runtime.ts'
+import type { Runtime, SocketOptions, TcpHandlers, TcpListener, TcpOptions } from '../runtime.ts'
 import { ObfsClient } from '../transport/obfs/client.ts'
 import { ObfsServer } from '../transport/obfs/server.ts'
 import { resolveKey } from '../transport/resolver.ts'
@@ -240,13 +240,22 @@ export class Endpoint {
       this.#runtime.listenTcp(
         address,
         this.#tcpOptions(),
-        (connection) => (this.#started ? this.driver.accept(connection) : null),
+        (connection) => {
+          const handlers = this.#started ? this.driver.accept(connection) : null
+          if (handlers !== null) return handlers
+          // an application takes FIN for an empty but complete answer
+          connection.reset()
+          return REFUSED
+        },
         (error) => this.driver.diagnostics.acceptError(error),
       ),
     )
     this.#log.notice(`tcp listen: ${formatAddress(this.#listener.local)}`)
   }
 }
+
+/** Of a connection that was reset at once. */
+const REFUSED: TcpHandlers = { onData() {}, onEnd() {}, onDrain() {}, onClose() {} }
 
 async function openCipher(config: Config, crypto: RuntimeCrypto): Promise<Aead | undefined> {
   const security = checkStart(config, methods)

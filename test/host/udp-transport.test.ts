@@ -152,7 +152,7 @@ test('a client that could open no socket for its new address opens one when the 
   network.udp.set('127.0.0.9:6001', from)
   network.here = '127.0.0.9'
   from.dead = 'silently'
-  await until(() => printed(network, 'cannot be opened again') > 0, 'the port is taken')
+  await until(() => printed(network, 'cannot reopen the previous socket') > 0, 'the port is taken')
   network.udp.delete('127.0.0.9:6001')
   await application.echo('after')
   assert.ok(network.udp.has('127.0.0.9:6001'))

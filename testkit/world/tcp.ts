@@ -192,7 +192,7 @@ export class TcpPorts {
     }
     const open = (): void => {
       const accepted = listener.accept(far)
-      if (accepted === null) far.reset()
+      if (accepted === null) far.close()
       else far.handlers = accepted
       if (owner === undefined) onOpen()
       else owner.at(this.#loop.now, onOpen)

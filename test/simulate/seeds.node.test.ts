@@ -10,7 +10,7 @@ const SEEDS = 300
 
 const test = suite('simulate/seeds')
 
-test(`${SEEDS} seeds violate no invariant and reach every fault, pair of faults, key, role and state`, () => {
+test(`${SEEDS} seeds violate no invariant`, () => {
   const args = [join(projectRoot, 'test/simulate/run.mjs'), '--seeds', String(SEEDS), '--jobs', '1']
   const { status, stdout, stderr } = spawnSync('node', args, { cwd: projectRoot, encoding: 'utf8' })
   assert.is(status, 0, stdout + stderr)

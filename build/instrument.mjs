@@ -16,6 +16,8 @@ const ALLOCATOR = new Map([
   ['call $assembly/memory/slab/take', `call ${GUARD}/take`],
   ['call $assembly/memory/slab/free', `call ${GUARD}/free`],
 ])
+/** Functions of at most this size are inlined; binaryen's own bound is 2. */
+const INLINE_SIZE = 24
 const BITS = { 8: 1, 16: 2, 32: 4, 64: 8 }
 const ACCESS = /^( *)([if](?:32|64))\.(load|store)(8|16|32)?(?:_[su])?(?: offset=(\d+))?(?: align=\d+)?$/
 
@@ -95,15 +97,19 @@ export function checkedModule(text) {
     throw new Error(`${edges} edges, but ${limit} counters: raise EDGE_BYTES in assembly/memory/guard.ts`)
   if (accesses < 0.8 * wanted) throw new Error(`only ${accesses} of ${wanted} accesses to memory are checked`)
   const module = binaryen.parseText(instrumented)
+  const inlineSize = binaryen.getAlwaysInlineMaxSize()
   try {
     module.setFeatures(binaryen.Features.All)
     binaryen.setDebugInfo(true)
     binaryen.setOptimizeLevel(3)
+    // the parts of `checkAccess`, which runs before every access
+    binaryen.setAlwaysInlineMaxSize(INLINE_SIZE)
     module.optimize()
     if (!module.validate()) throw new Error('the checked module is not valid')
     return new Uint8Array(module.emitBinary())
   } finally {
     module.dispose()
     binaryen.setDebugInfo(false)
+    binaryen.setAlwaysInlineMaxSize(inlineSize)
   }
 }

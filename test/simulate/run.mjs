@@ -14,7 +14,7 @@ import { commonOptions } from '../../build/bundles.mjs'
 import { inProject } from '../../build/files.mjs'
 
 /** Runs of at least this many seeds must reach everything. */
-const COVERING_SEEDS = 1000
+const COVERING_SEEDS = 300
 /** What every seed carries at least, unless it fails. */
 const STREAMS = 20
 const BYTES = 1_000_000

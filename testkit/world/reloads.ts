@@ -58,20 +58,17 @@ const ONLY: Readonly<Record<string, (end: string, topology: string) => boolean>>
   service_id: (_end, topology) => topology === 'rendezvous',
 }
 
-/** Keys that change together in one reload. @param index selects the first */
+/**
+ * Keys that change together in one reload: those that only some worlds can change in every other one, and a few of all.
+ * @param index selects the first of those
+ */
 export function drawReload(random: Random, index: number, end: string, topology: string): Record<string, unknown> {
   const names = Object.keys(RELOADS).filter((name) => ONLY[name]?.(end, topology) ?? true)
-  const change: Record<string, unknown> = {}
-  // those that only some worlds can change come first in every other one
-  const special = names.filter((name) => name in ONLY)
-  const first = index % 2 === 0 && special.length > 0 ? special : names
-  const count = random.between(3, 6)
-  for (let i = 0; i < count; i++) {
-    const name = (i === 0 ? first[(index >> 1) % first.length] : names[random.below(names.length)]) ?? ''
-    const values = RELOADS[name] ?? []
-    change[name] = values[random.below(values.length)]
-  }
-  return change
+  const special = random.chance(0.5) ? names.filter((name) => name in ONLY) : []
+  const first = index % names.length
+  const some = Array.from({ length: random.between(3, 8) }, (_, i) => names[(first + 5 * i) % names.length] ?? '')
+  const value = (name: string): unknown => RELOADS[name]?.[random.below(RELOADS[name].length)]
+  return Object.fromEntries([...special, ...some].map((name) => [name, value(name)]))
 }
 
 /** A configuration with changed keys, those of an object by dotted names. */

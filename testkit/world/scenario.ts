@@ -31,8 +31,8 @@ export interface Scenario {
 }
 
 const STREAMS = 20
-/** Bytes of all streams together, at least: some are aborted by their applications. */
-const TOTAL_BYTES = 1_500_000
+/** Bytes of the streams that no application aborts, at least. */
+const TOTAL_BYTES = 1_020_000
 /** Faults begin in this time, ms. */
 const SPAN_MS = 20_000
 const FAULTS = 6
@@ -79,20 +79,26 @@ function drawEnds(random: Random, up: number, down: number, topology: Topology):
 function drawStreams(random: Random, topology: Topology): StreamPlan[] {
   const isModel = topology.startsWith('model')
   // the model plays one script in every session
-  const [up, down] = [random.between(26_000, 40_000), random.between(26_000, 40_000)]
-  const sizes = Array.from({ length: STREAMS }, () =>
-    isModel ? [up, down] : [random.pick(4, 1000, 20_000, 60_000, 100_000), random.pick(0, 1, 1000, 20_000, 60_000)],
-  )
-  let missing = TOTAL_BYTES - sizes.flat().reduce((sum, size) => sum + size, 0)
-  for (const size of sizes) {
-    if (missing <= 0 || isModel) break
-    size[0] = (size[0] ?? 0) + 50_000
-    missing -= 50_000
-  }
-  return sizes.map(([mine = 4, theirs = 0]) => ({
+  const [up, down] = [random.between(26_000, 30_000), random.between(26_000, 30_000)]
+  const size = (): readonly [number, number] =>
+    isModel ? [up, down] : [random.pick(4, 1000, 20_000, 60_000, 100_000), random.pick(0, 1, 1000, 20_000, 60_000)]
+  const plans = Array.from({ length: STREAMS }, () => ({
     at: random.chance(0.3) ? random.below(200) : random.below(SPAN_MS),
-    ...drawEnds(random, mine, theirs, topology),
+    ...drawEnds(random, ...size(), topology),
   }))
+  // aborted streams do not count
+  const whole = plans.filter(({ client, server }) => client.abortAt < 0 && server.abortAt < 0)
+  const bytes = whole.reduce((sum, { client, server }) => sum + client.send + server.send, 0)
+  const more = Math.max(0, Math.ceil((TOTAL_BYTES - bytes) / whole.length))
+  return plans.map((plan) =>
+    whole.includes(plan)
+      ? {
+          ...plan,
+          client: { ...plan.client, send: plan.client.send + more },
+          server: { ...plan.server, expect: plan.server.expect + more },
+        }
+      : plan,
+  )
 }
 
 function drawConfig(random: Random, topology: Topology): Record<string, unknown> {

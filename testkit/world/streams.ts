@@ -87,14 +87,17 @@ export class Streams {
     else this.#dial(stream)
   }
 
+  /** When both machines run. */
+  get #thaw(): number {
+    const { client, server } = this.#options.parties.machines
+    return Math.max(client.frozenUntil, server.frozenUntil)
+  }
+
   #retry(stream: Stream): void {
-    const { loop, parties } = this.#options
-    const pause = Math.min(RETRY_MAX_MS, RETRY_MS * 1.5 ** stream.attempts)
+    const { loop } = this.#options
+    const due = loop.now + Math.min(RETRY_MAX_MS, RETRY_MS * 1.5 ** stream.attempts)
     // more attempts during a stall of hours would show nothing new
-    const thaw = Math.max(parties.machines.client.frozenUntil, parties.machines.server.frozenUntil)
-    loop.at(stream.attempts % PATIENT_ATTEMPTS === 0 ? Math.max(thaw, loop.now + pause) : loop.now + pause, () =>
-      this.#open(stream),
-    )
+    loop.at(stream.attempts % PATIENT_ATTEMPTS === 0 ? Math.max(this.#thaw, due) : due, () => this.#open(stream))
   }
 
   #dial(stream: Stream): void {
@@ -231,7 +234,7 @@ export class Streams {
         stream.bytes = (sent ?? 0) + (received ?? 0)
       } else if (session === undefined || program.starts !== starts || session.state === 'time_wait') {
         this.#retry(stream)
-      } else loop.in(LOOK_MS, look)
+      } else loop.at(Math.max(this.#thaw, loop.now + LOOK_MS), look)
     }
     loop.in(LOOK_MS, look)
   }

@@ -9,6 +9,8 @@ import { ipv4, type Network, type Receiver } from './network.ts'
 const RECEIVE_QUEUE = 400
 const SEND_BUFFERS = 64
 const DATAGRAM_BYTES = 1500
+/** ms between two looks at a socket that took nothing. */
+const FULL_MS = 5
 const WILDCARD = '0.0.0.0'
 
 type Waiting = readonly [bytes: Uint8Array, from: SocketAddress]
@@ -83,7 +85,9 @@ export class SimulatedUdp implements UdpSocket {
   readonly #isShared: boolean
   #free = SEND_BUFFERS
   readonly #buffers: Uint8Array[] = []
+  readonly #sent: Uint8Array[] = []
   #starved = false
+  #isLooking = false
   #waking = false
   #closed = false
 
@@ -109,7 +113,7 @@ export class SimulatedUdp implements UdpSocket {
   acquire(): Uint8Array | null {
     if (this.#free === 0 || this.#network.isSendBufferFull) {
       this.#starved = true
-      this.#process.at(this.#network.loop.now + 5, () => this.#writable())
+      this.#writable()
       return null
     }
     this.#free--
@@ -130,11 +134,14 @@ export class SimulatedUdp implements UdpSocket {
       }
       this.#network.send(machine, ipv4(source, local.port), target, bytes, refused)
     }
-    this.#later(() => {
-      this.#free++
-      this.#buffers.push(buffer)
-      this.#writable()
-    })
+    if (this.#sent.push(buffer) === 1) this.#later(() => this.#giveBack())
+  }
+
+  /** The kernel has taken what was sent at this moment. */
+  #giveBack(): void {
+    this.#free += this.#sent.length
+    this.#buffers.push(...this.#sent.splice(0))
+    this.#writable()
   }
 
   flush(): void {}
@@ -160,10 +167,19 @@ export class SimulatedUdp implements UdpSocket {
     })
   }
 
+  /** Reports room to a sender that was refused; looks again while the socket takes nothing. */
   #writable(): void {
-    if (!this.#starved || this.#free < SEND_BUFFERS / 2 || this.#network.isSendBufferFull) return
-    this.#starved = false
-    this.#handlers.onWritable()
+    if (!this.#starved || this.#isLooking) return
+    if (this.#network.isSendBufferFull) {
+      this.#isLooking = true
+      this.#process.at(this.#network.loop.now + FULL_MS, () => {
+        this.#isLooking = false
+        if (!this.#closed) this.#writable()
+      })
+    } else if (this.#free >= SEND_BUFFERS / 2) {
+      this.#starved = false
+      this.#handlers.onWritable()
+    }
   }
 
   #later(run: () => void): void {

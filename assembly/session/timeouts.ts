@@ -45,6 +45,8 @@ const STALE_LIMIT_TICKS: Ticks = 5 * TICKS_PER_SECOND
 const CONFIRM_PAUSE_TICKS: Ticks = TICKS_PER_SECOND / 2
 /** kcptun-libev ends a session after `linger` without stream data from us; its minimum is 5 s. */
 const MAX_PROTECT_TICKS: Ticks = 5 * TICKS_PER_SECOND
+/** A client that waits for the end of the stream asks at this part of `linger`. */
+const ASKS_PER_LINGER: u32 = 8
 
 let timeoutTicks: Ticks = 0
 let lingerTicks: Ticks = 0
@@ -109,9 +111,20 @@ function keepaliveDeadline(s: Session, now: Ticks): Ticks {
   return remaining(s.queuedAt, has(s, INITIATOR) ? timeoutTicks / 2 : (timeoutTicks / 4) * 3, now)
 }
 
+/**
+ * A client that has ended its direction sends nothing by itself, so a server would never learn its new address. When the
+ * server's KEEPALIVEs stay out, it asks for an answer before `linger` ends the session.
+ * @returns ticks until a WASK is due
+ */
+function askDeadline(s: Session, now: Ticks): Ticks {
+  const isWaiting = s.state == ESTABLISHED && has(s, EOF_SENT) && !has(s, EOF_RECEIVED | DRAINING)
+  if (!isWaiting || !has(s, INITIATOR) || waitSnd(s) != 0) return NEVER
+  return max(remaining(s.signAt, lingerTicks / 2, now), remaining(s.queuedAt, lingerTicks / ASKS_PER_LINGER, now))
+}
+
 /** @returns ticks until `checkTimeouts` has something to do */
 export function timeoutDeadline(s: Session, now: Ticks): Ticks {
-  const wanted = min(endDeadline(s, now), keepaliveDeadline(s, now))
+  const wanted = min(min(endDeadline(s, now), keepaliveDeadline(s, now)), askDeadline(s, now))
   return has(s, RESET_CHALLENGED) ? min(wanted, resetDeadline(s, now)) : wanted
 }
 
@@ -125,6 +138,9 @@ export function checkTimeouts(s: Session, now: Ticks): void {
     resetByPeer(s, REASON_RESET)
   } else if (keepaliveDeadline(s, now) == 0) {
     sendKeepalive(s, now)
+  } else if (askDeadline(s, now) == 0) {
+    s.queuedAt = now
+    s.wndProbes |= PROBE_ASK
   } else if (has(s, RESET_CHALLENGED)) {
     s.wndProbes |= PROBE_ASK
   }

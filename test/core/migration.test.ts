@@ -284,6 +284,20 @@ for (const direction of ['up', 'down', 'both'] as const) {
   })
 }
 
+test('a client that has ended its direction and moves gets an answer that comes after the linger time', () => {
+  for (const pause of [20_000, 45_000, 200_000]) {
+    const pair = new Pair({ seed: 3, sealing: 'random' })
+    const connection = pair.connect({
+      client: { bytes: 200, stream: 1 },
+      server: { bytes: 50_000, stream: 2, pause, fin: 'last' },
+    })
+    pair.run(3000)
+    pair.clientAddress = address4(1, 46000)
+    assert.ok(pair.finish(300), connection.describe())
+    assert.ok(connection.clean, connection.describe())
+  }
+})
+
 test('many sessions move together', () => {
   const pair = new Pair({ seed: 2, sealing: 'counter' })
   for (let i = 0; i < 30; i++) {

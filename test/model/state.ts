@@ -64,8 +64,6 @@ export interface State {
   readonly timers: Readonly<Record<Side, number>>
   /** Index of the client's address. */
   readonly address: number
-  /** The client has moved, and nothing of a session has come from its new address yet. */
-  readonly isUnknown: boolean
   readonly incarnations: Readonly<Record<Side, number>>
   readonly budgets: Readonly<Budgets>
   /** Something happened that may reset a session: a restart, an application that broke off. */

@@ -1,13 +1,5 @@
 /** Makes steps: loads a state into the two engines, lets one thing happen, and takes the state that follows. */
-import {
-  AbortReason,
-  type CoreConfig,
-  EventType,
-  Info,
-  Mode,
-  NonceStrategy,
-  SessionState,
-} from '../../host/engine/core.ts'
+import { type CoreConfig, EventType, Info, Mode, NonceStrategy, SessionState } from '../../host/engine/core.ts'
 import { decode, decodeSegments } from '../../testkit/decode.ts'
 import { type Address, address4, addressKey } from '../../testkit/sim/address.ts'
 import { defaultConfig } from '../../testkit/sim/endpoint.ts'
@@ -60,7 +52,6 @@ export class World {
   now = START
   timers: Record<Side, number> = { client: Infinity, server: Infinity }
   address = 1
-  isUnknown = false
   incarnations: Record<Side, number> = { client: 0, server: 0 }
   budgets: Budgets
   isDisturbed = false
@@ -101,7 +92,6 @@ export class World {
     this.now = state.now
     this.timers = { ...state.timers }
     this.address = state.address
-    this.isUnknown = state.isUnknown
     this.incarnations = { ...state.incarnations }
     this.budgets = { ...state.budgets }
     this.isDisturbed = state.isDisturbed
@@ -121,7 +111,6 @@ export class World {
       now: this.now,
       timers: { ...this.timers },
       address: this.address,
-      isUnknown: this.isUnknown,
       incarnations: { ...this.incarnations },
       budgets: { ...this.budgets },
       isDisturbed: this.isDisturbed,
@@ -165,7 +154,6 @@ export class World {
         this.budgets.migrations--
         this.net = this.net.filter(({ to }) => to !== 'client')
         this.address++
-        this.isUnknown = true
         break
       case 'restart':
         this.#restart(action.side)
@@ -182,7 +170,6 @@ export class World {
       if (i === index) return []
       return [other.plain === plain && this.scenario.sealed ? { ...other, isCopy: true } : other]
     })
-    if (from === this.address && convOf(plain) !== 0) this.isUnknown = false
     this.machines[to].receive(plain, nonce, must(ADDRESSES[from]))
     this.#drain(to)
   }
@@ -329,8 +316,6 @@ export class World {
     } else if (type === EventType.ABORT) {
       this.log?.push(`  ${side}: ABORT of stream ${stream.number}, reason ${arg}`)
       stream.end = 'aborted'
-      // what is silent cannot be followed: the client waits for the answer, the server sends it to the old address
-      if (this.isUnknown && side === 'client' && stream.isShut && arg === AbortReason.LINGER) this.isDisturbed = true
       checkReset(stream, this.isDisturbed, arg)
     } else if (type === EventType.DETACH) {
       this.log?.push(`  ${side}: DETACH of stream ${stream.number}`)
@@ -360,7 +345,7 @@ export class World {
       this.address,
       this.incarnations.client,
       this.incarnations.server,
-      (this.isDisturbed ? 1 : 0) + (this.isUnknown ? 2 : 0),
+      this.isDisturbed ? 1 : 0,
     ]
     for (const s of this.streams) {
       const flags = [s.isDialling, s.isShut, s.hasEof, s.isReadable, s.end === undefined]

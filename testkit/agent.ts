@@ -1,6 +1,6 @@
 /**
- * A process that serves or makes traffic elsewhere (this bundle started again as `bench agent`): in a network namespace, or simply beside, since ten thousand
- * connections of a target and of the applications together are more descriptors than one process may have. It does what the messages of its parent say.
+ * A process that serves or generates traffic on request of its parent (this bundle started again as `bench agent`): in
+ * a network namespace, or because ten thousand connections at both ends exceed the descriptor limit of one process.
  */
 import { type ChildProcess, spawn } from 'node:child_process'
 import { join } from 'node:path'
@@ -13,17 +13,17 @@ interface Where {
 }
 
 type Order =
-  /** Opens a target on 127.0.0.1; its port. */
+  /** Opens a target on 127.0.0.1; answer: its port. */
   | { readonly action: 'target' }
-  /** Bytes that the target swallowed. */
-  | { readonly action: 'swallowed' }
-  /** Keeps a connection full, or empties one, until `stop`. */
+  /** Answer: bytes that the target discarded. */
+  | { readonly action: 'discarded' }
+  /** Uploads or downloads continuously until `stop`. */
   | ({ readonly action: 'pour' | 'download' } & Where)
-  /** Bytes downloaded. */
+  /** Answer: bytes downloaded. */
   | { readonly action: 'received' }
-  /** Ends the flow; what went wrong with it, if anything did. */
+  /** Ends the flow; answer: its error, if any. */
   | { readonly action: 'stop' }
-  /** Body of a GET. */
+  /** Answer: body of a GET. */
   | { readonly action: 'get'; readonly url: string }
 
 type Answer = number | string | null
@@ -34,13 +34,16 @@ interface Reply {
   readonly error?: string
 }
 
-/** The other process as its parent sees it. */
+/** Parent's handle of the agent process. */
 export class Agent {
   readonly #child: ChildProcess
   readonly #waiting = new Map<number, { resolve(answer: Answer): void; reject(error: Error): void }>()
   #lastId = 0
 
-  /** Starts it. It ends with this process at the latest. @param prefix what runs a command elsewhere, such as `ip netns exec NAME` */
+  /**
+   * Starts the process; it exits with its parent at the latest.
+   * @param prefix command prefix, such as `ip netns exec NAME`
+   */
   constructor(prefix: readonly string[] = []) {
     const [command = '', ...args] = [...prefix, process.execPath, join(projectRoot, 'dist/bench.js'), 'agent']
     this.#child = spawn(command, args, { stdio: ['ignore', 'inherit', 'inherit', 'ipc'] })
@@ -72,7 +75,7 @@ export class Agent {
 
   /** See Order. */
   target = async (): Promise<number> => Number(await this.#ask({ action: 'target' }))
-  swallowed = async (): Promise<number> => Number(await this.#ask({ action: 'swallowed' }))
+  discarded = async (): Promise<number> => Number(await this.#ask({ action: 'discarded' }))
   received = async (): Promise<number> => Number(await this.#ask({ action: 'received' }))
   flow = async (action: 'pour' | 'download', where: Where): Promise<void> =>
     void (await this.#ask({ action, ...where }))
@@ -90,7 +93,7 @@ export class Agent {
   }
 }
 
-/** `bench agent`: the process itself, until its parent disconnects. */
+/** `bench agent`: runs the agent until its parent disconnects. */
 export function runAgent(): void {
   let target: Target | undefined
   let flow: { received?(): number; failed(): string | undefined; stop(): void } | undefined
@@ -99,8 +102,8 @@ export function runAgent(): void {
       case 'target':
         target = await openTarget()
         return target.port
-      case 'swallowed':
-        return target?.swallowed ?? 0
+      case 'discarded':
+        return target?.discarded ?? 0
       case 'pour':
         flow = pour(order.port, order.host)
         return null

@@ -1,9 +1,9 @@
 /**
- * Views over blocks of the engine's memory, made once and used again: making a view costs as much as copying a datagram,
- * and the engine's blocks come back at the same addresses.
+ * A cache of views over blocks of the engine's memory: creating a view costs as much as copying a datagram, and the
+ * engine reuses its blocks.
  */
 
-/** log2 of the distance of the engine's blocks, bytes. Another distance would only cost hits. */
+/** log2 of the spacing of the engine's blocks in bytes. A mismatch only lowers the hit rate. */
 const BLOCK_SHIFT = 11
 /** Default number of views kept. */
 const VIEWS_MAX = 4096
@@ -14,7 +14,7 @@ export class BlockViews {
   #memory: Uint8Array | undefined
   #views: (Uint8Array | undefined)[] = []
 
-  /** @param capacity views kept, a power of two. A direct-mapped table: more blocks in use only cost time */
+  /** @param capacity entries of the direct-mapped table, a power of two */
   constructor(capacity = VIEWS_MAX) {
     this.#capacity = capacity
   }

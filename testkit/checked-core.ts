@@ -1,6 +1,6 @@
 /**
- * The checked build of the engine (assembly/memory/guard.ts): what it found, what the host may touch, which edges of its control
- * flow were taken.
+ * The checked build of the engine (assembly/memory/guard.ts): violations found, memory the host may access,
+ * control-flow edges taken.
  */
 import { readFileSync } from 'node:fs'
 import { type CoreExports, instantiate } from '../host/engine/core.ts'
@@ -15,12 +15,12 @@ interface Checks {
   edge_slots(): number
 }
 
-/** What a violation is called, by the kind in the fault record. */
+/** Descriptions of violations, by the kind in the fault record. */
 const KINDS: Readonly<Record<number, string>> = {
   1: 'access to the null page',
   2: 'access across the edge of a block',
-  3: 'free of what is no such block',
-  128: 'access to memory that was never allocated, or freed long ago',
+  3: 'free of a pointer that is not an allocated block',
+  128: 'access to memory that was never allocated or has left the quarantine',
   129: 'access beyond a block',
   130: 'access to a freed block',
 }
@@ -36,15 +36,15 @@ export function instantiateChecked(): CoreExports {
   return exports as CoreExports
 }
 
-/** A fresh engine for simulations: of the build that the environment names, `ENGINE_BUILD=checked`, or the release build. */
+/** Instantiates an engine for simulations: the checked build if `ENGINE_BUILD=checked`, else the release build. */
 export const freshEngine = process.env['ENGINE_BUILD'] === 'checked' ? instantiateChecked : () => instantiate()
 
-/** Traps, in the checked build, unless the host may read and write these bytes. */
+/** Traps, in the checked build only, unless the host may read and write these bytes. */
 export function checkRange(calls: CoreExports, at: number, length: number): void {
   if (isChecked(calls)) calls.check_range(at, length)
 }
 
-/** What the checked build found before it trapped; undefined: nothing, or it is another build. */
+/** Description of the violation that made the checked build trap; undefined if there was none or for another build. */
 export function faultText(calls: CoreExports): string | undefined {
   if (!isChecked(calls)) return undefined
   const record = new DataView(calls.memory.buffer, calls.fault_ptr(), 12)
@@ -54,11 +54,11 @@ export function faultText(calls: CoreExports): string | undefined {
   return `${KINDS[kind] ?? `fault ${kind}`}: ${record.getUint32(8, true)} bytes at 0x${at.toString(16)}`
 }
 
-/** A copy of the counters of edges; empty for another build. */
+/** A copy of the edge counters; empty for another build. */
 export function edgeCounts(calls: CoreExports): Uint8Array {
   if (!isChecked(calls)) return new Uint8Array(0)
   return new Uint8Array(calls.memory.buffer, calls.edges_ptr(), calls.edge_slots()).slice()
 }
 
-/** True for the checked build, whose memory holds red zones and a quarantine beside the blocks. */
+/** True for the checked build, whose memory also holds red zones and a quarantine. */
 export const hasChecks = (calls: CoreExports): boolean => isChecked(calls)

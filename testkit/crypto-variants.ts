@@ -1,29 +1,27 @@
-/**
- * Every method on every library that has it, for tests of the ciphers.
- */
+/** Every method with every library that implements it, for cipher tests. */
 import { methods } from '../host/crypto/methods.ts'
 import type { RuntimeCrypto } from '../host/crypto/open.ts'
 import { crypto as bunCrypto } from '../runtime-bun/crypto.ts'
 import { crypto as nodeCrypto } from '../runtime-node/crypto.ts'
 
-/** What the runtime of this test brings. */
+/** Providers of the runtime that executes the test. */
 export const runtimeCrypto: RuntimeCrypto = process.versions.bun === undefined ? nodeCrypto : bunCrypto
 
 export interface Variant {
   readonly method: string
-  /** Method and library, for the names of tests. */
+  /** Method and library, for test titles. */
   readonly name: string
-  /** Makes openAead take that library. */
+  /** Makes openAead select that library. */
   readonly crypto: RuntimeCrypto
   readonly provider: RegExp
 }
 
-/** Only what every installation has. */
+/** Providers present in every installation. */
 export const portableCrypto: RuntimeCrypto = { aesGcm: runtimeCrypto.aesGcm, nativeSodium: () => undefined }
 const nativeCrypto: RuntimeCrypto = { ...portableCrypto, nativeSodium: () => runtimeCrypto.nativeSodium() }
 const opensslCrypto: RuntimeCrypto = { ...portableCrypto, openssl: () => runtimeCrypto.openssl?.() }
 
-/** Libraries that are not among the variants, and why. */
+/** Libraries without variants, and the reason. */
 export const missing: readonly string[] = [
   ...(runtimeCrypto.nativeSodium() === undefined ? ['sodium-native is not installed'] : []),
   ...(runtimeCrypto.openssl?.() === undefined ? ['OpenSSL cannot be called by FFI here'] : []),

@@ -1,5 +1,5 @@
 /**
- * An independent reader of plaintext datagrams, in the shape of the `decoded` field of the recorded vectors
+ * An independent decoder of plaintext datagrams, in the format of the `decoded` field of the recorded vectors
  * (protocol.md 5.1, 7.1), and of the stream inside them (6.1). It shares no code with the engine.
  */
 
@@ -109,12 +109,12 @@ function decodeControl(bytes: Uint8Array): Decoded {
   return { session0: kind, addr: first.address, service_id: id, pad: bytes.length - end }
 }
 
-/** A segment with its data, which `decoded` in the vectors leaves out. */
+/** A segment with its data, which `decoded` in the vectors omits. */
 export interface FullSegment extends DecodedSegment {
   readonly data: Uint8Array
 }
 
-/** All segments up to the first bad one, and the bytes that are left. */
+/** All segments up to the first malformed one, and the number of bytes after it. */
 export function decodeSegments(plain: Uint8Array): { segments: FullSegment[]; pad: number } {
   const view = viewOf(plain)
   const segments: FullSegment[] = []
@@ -139,7 +139,7 @@ export function decodeSegments(plain: Uint8Array): { segments: FullSegment[]; pa
   return { segments, pad: plain.length - at }
 }
 
-/** Plaintext, padding included, to structure. */
+/** Decodes a plaintext datagram with its padding. */
 export function decode(plain: Uint8Array): Decoded {
   if (plain.length < 4) return { undecodable: true }
   const conv = viewOf(plain).getUint32(0)
@@ -158,7 +158,7 @@ export interface DecodedMessage {
   readonly payload: Uint8Array
 }
 
-/** The messages of a byte stream; stops at a bad or incomplete one. `rest` counts the bytes not used. */
+/** The messages of a byte stream up to the first malformed or incomplete one. `rest`: bytes not consumed. */
 export function decodeMessages(stream: Uint8Array): { messages: DecodedMessage[]; rest: number } {
   const names = ['DIAL', 'PUSH', 'EOF', 'KEEPALIVE'] as const
   const view = viewOf(stream)

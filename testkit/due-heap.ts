@@ -1,5 +1,3 @@
-/** What is due at some time, earliest first. */
-
 export interface Due {
   /** ms */
   readonly due: number
@@ -9,7 +7,7 @@ export interface Due {
 
 const before = (a: Due, b: Due): boolean => a.due < b.due || (a.due === b.due && a.order < b.order)
 
-/** Binary heap, earliest first. */
+/** A binary heap of items with a due time, earliest first. */
 export class DueHeap<Item extends Due> {
   readonly #heap: Item[] = []
 

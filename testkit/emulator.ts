@@ -1,14 +1,14 @@
 /**
- * The link of the benchmarks as a process of its own (this bundle started again as `bench emulator`), so that it neither waits for the traffic generator
- * nor takes its core. testkit/fast-link.ts carries the datagrams where it can, else testkit/link.ts, with less capacity (`kind` says which).
- * What it leaves to others: how it fares (kernel drops, CPU) is read by bench/peers.ts from /proc.
+ * The link of the benchmarks as a separate process (this bundle started again as `bench emulator`), so that it does not
+ * share a core with the traffic generator. Uses testkit/fast-link.ts where available, else the slower testkit/link.ts
+ * (see `kind`). bench/peers.ts reads its kernel drops and CPU time from /proc.
  */
 import type { ChildProcess } from 'node:child_process'
 import { fork } from 'node:child_process'
 import { type EmulatorCounters, type EmulatorOptions, type LaneCounters, type Opened, openFast } from './fast-link.ts'
 import { openLink } from './link.ts'
 
-/** The emulator as its parent process sees it. */
+/** Parent's handle of the emulator process. */
 export interface Emulator extends Omit<Opened, 'counters'> {
   readonly pid: number
   counters(): Promise<EmulatorCounters>
@@ -17,7 +17,7 @@ export interface Emulator extends Omit<Opened, 'counters'> {
 
 type Answer = { readonly opened: Omit<Opened, 'counters'> } | { readonly counters: EmulatorCounters }
 
-/** Starts an emulator process. Rejects when it ends before it carries. */
+/** Starts an emulator process. Rejects when it exits before the link is open. */
 export async function startEmulator(options: EmulatorOptions): Promise<Emulator> {
   const child = fork(process.argv[1] ?? '', ['emulator', JSON.stringify(options)], {
     execPath: 'bun' in process.versions ? 'node' : process.execPath,
@@ -54,7 +54,7 @@ function answer(child: ChildProcess): Promise<Answer> {
   })
 }
 
-/** `bench emulator JSON`: the process itself, until its parent disconnects. */
+/** `bench emulator JSON`: runs the emulator until its parent disconnects. */
 export async function runEmulator(args: readonly string[]): Promise<void> {
   const options: EmulatorOptions = JSON.parse(args[0] ?? '{}')
   const opened = openFast(options) ?? (await openPortable(options))

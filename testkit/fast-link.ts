@@ -1,24 +1,25 @@
 /**
- * The fast link of the benchmarks: datagrams go from recvmmsg to sendmmsg without a copy, through a ring for each direction, on Linux under Node with
- * koffi. It supports one client at a time, IPv4, constant delay, independent losses before a drop-tail queue, the same in both directions; its randomness
- * is seeded. What it leaves to others: the process it runs in (testkit/emulator.ts), and every other kind of link (testkit/link.ts).
+ * The fast link of the benchmarks, on Linux under Node with koffi: datagrams go from recvmmsg to sendmmsg without a
+ * copy, through one ring per direction. Supports one client at a time, IPv4, constant delay and independent seeded
+ * losses before a drop-tail queue, the same in both directions. testkit/link.ts does every other kind of link;
+ * testkit/emulator.ts is its process.
  */
 import { createRequire } from 'node:module'
 import { randomNumbers } from './link.ts'
 
-/** Bytes asked for as socket receive buffer. */
+/** Requested socket buffer size. */
 const SOCKET_BUFFER_BYTES = 8 << 20
-/** Datagrams under way in one direction at most: 200 ms of 1.8 Gbit/s. */
+/** Limit of datagrams in flight per direction: 200 ms at 1.8 Gbit/s. */
 const SLOTS = 32768
-/** Bytes of the largest datagram carried. */
+/** Largest datagram, in bytes. */
 const SLOT_BYTES = 1536
-/** Datagrams a system call receives or sends at most. */
+/** Largest batch of a system call, in datagrams. */
 const BATCH = 64
-/** System calls that receive from one socket before the other one has its turn. */
+/** Receive calls on one socket before the other socket is served. */
 const BATCHES_PER_TURN = 8
-/** Datagrams due within this time leave with those that are due, in ms: bounds the number of wake-ups. */
+/** Datagrams due within this time, in ms, are sent early; bounds the number of wake-ups. */
 const RELEASE_SLACK_MS = 0.2
-/** Bytes of IPv4 and UDP headers that a rate-limited link carries with each datagram. */
+/** Bytes of IPv4 and UDP headers per datagram, counted by a rate-limited link. */
 const HEADER_BYTES = 28
 const MSGHDR_BYTES = 64
 const IOVEC_BYTES = 16
@@ -38,25 +39,25 @@ const SO_SNDBUFFORCE = 32
 const MSG_DONTWAIT = 0x40
 const CLOCK_MONOTONIC = 1
 
-/** A link: both directions alike. */
+/** Impairments, the same in both directions. */
 export interface EmulatedShape {
   /** One-way delay in ms. */
   readonly delay: number
   /** Probability of loss in each direction. */
   readonly loss: number
-  /** Bits per second with IP and UDP headers, and bytes that wait for it; absent: unlimited. */
+  /** Bits per second with IP and UDP headers, and queue limit in bytes; absent: unlimited. */
   readonly rate?: number
   readonly queue?: number
 }
 
-/** What entered one direction (`packets`, `bytes` of UDP payload), what the link lost by its rules, and what left. */
+/** Counters of one direction: entered (`packets`, `bytes` of UDP payload), dropped by the link, and sent. */
 export interface LaneCounters {
   packets: number
   bytes: number
   lost: number
   overflowed: number
   delivered: number
-  /** How much later than due a datagram left at worst, in ms. */
+  /** Largest time by which a datagram left late, in ms. */
   late: number
 }
 
@@ -73,10 +74,10 @@ export interface EmulatorOptions extends EmulatedShape {
   readonly seed: number
 }
 
-/** A link that carries, as the process that runs it sees it. */
+/** An open link, in the process that runs it. */
 export interface Opened {
   readonly kind: 'mmsg' | 'dgram'
-  /** Ports of the two sockets (0: not known). */
+  /** Ports of the two sockets (0: unknown). */
   readonly port: number
   readonly upstreamPort: number
   readonly receiveBuffer: number
@@ -118,7 +119,7 @@ export function openFast(options: EmulatorOptions): Opened | undefined {
     if (lane === up) down.to.setUint32(0, up.from.getUint32(0))
     release()
   }
-  // an unreferenced poll handle is garbage collected and stops
+  // an unreferenced poll handle is garbage collected and stops polling
   handles.push(
     koffi.node.poll(listener.fd, { readable: true }, () => received(up)),
     koffi.node.poll(upstream.fd, { readable: true }, () => received(down)),
@@ -177,7 +178,7 @@ function openSocket(calls: Calls): FastSocket {
     scratch.setInt32(0, value, true)
     return calls.setsockopt(fd, SOL_SOCKET, name, at, 4)
   }
-  // beyond the sysctl only root can
+  // SO_*BUFFORCE exceeds the sysctl limit but requires root
   if (option(SO_RCVBUFFORCE, SOCKET_BUFFER_BYTES) < 0) option(SO_RCVBUF, SOCKET_BUFFER_BYTES)
   if (option(SO_SNDBUFFORCE, SOCKET_BUFFER_BYTES) < 0) option(SO_SNDBUF, SOCKET_BUFFER_BYTES)
   scratch.setInt32(16, 4, true)
@@ -193,7 +194,7 @@ function openSocket(calls: Calls): FastSocket {
   return { fd, port: scratch.getUint16(2), receiveBuffer }
 }
 
-/** A timerfd: wakes the event loop with more precision than its own timers have. */
+/** A timerfd, more precise than the timers of the event loop. */
 class Timer {
   readonly fd: number
   readonly #calls: Calls
@@ -207,7 +208,7 @@ class Timer {
     this.fd = calls.timerfdCreate(CLOCK_MONOTONIC, SOCK_NONBLOCK | SOCK_CLOEXEC)
   }
 
-  /** Fires at `due` (performance.now() time), or a little later; not armed again for a time that is not earlier. */
+  /** Arms the timer for `due` (performance.now() time), unless it is armed for an earlier time. */
   arm(due: number, now: number): void {
     if (due >= this.#armedFor) return
     this.#armedFor = due
@@ -226,10 +227,10 @@ class Timer {
   }
 }
 
-/** One direction: a ring of datagrams in order of arrival, which is the order in which they leave. */
+/** One direction: a FIFO ring of datagrams. */
 class Lane {
   readonly counters: LaneCounters = { packets: 0, bytes: 0, lost: 0, overflowed: 0, delivered: 0, late: 0 }
-  /** Source of the latest datagram; destination of all. */
+  /** Source of the latest datagram; destination of all datagrams. */
   readonly from = new DataView(new ArrayBuffer(SOCKADDR_BYTES))
   readonly to = new DataView(new ArrayBuffer(SOCKADDR_BYTES))
   readonly #calls: Calls
@@ -242,11 +243,11 @@ class Lane {
   readonly #tx = new Uint32Array(SLOTS * (MSGHDR_BYTES / 4))
   readonly #rxIov = new Uint32Array(SLOTS * (IOVEC_BYTES / 4))
   readonly #txIov = new Uint32Array(SLOTS * (IOVEC_BYTES / 4))
-  /** When each datagram leaves; 0: dropped. */
+  /** Departure time of each datagram; 0: dropped. */
   readonly #due = new Float64Array(SLOTS)
   readonly #rxAt: number
   readonly #txAt: number
-  /** Slots [first, end) are under way, counted without wrapping. */
+  /** Slots [first, end) are in flight, counted without wrapping. */
   #first = 0
   #end = 0
   #busyUntil = 0
@@ -275,7 +276,7 @@ class Lane {
     this.#txAt = fill(this.#tx, this.#txIov, calls.address(this.to.buffer))
   }
 
-  /** Takes what the socket has; without room in the ring it stays there, and the kernel drops and counts the rest. */
+  /** Receives until the socket is empty or the ring full; then the kernel queues, drops and counts datagrams. */
   receive(): void {
     for (let turn = 0; turn < BATCHES_PER_TURN; turn++) {
       const slot = this.#end % SLOTS
@@ -318,8 +319,8 @@ class Lane {
   }
 
   /**
-   * Sends what is due.
-   * @returns when the next datagram is, or infinity
+   * Sends datagrams that are due.
+   * @returns due time of the next datagram, or infinity
    */
   release(now: number): number {
     const limit = now + RELEASE_SLACK_MS
@@ -340,7 +341,7 @@ class Lane {
         if (next === 0 || next > limit) break
       }
       const sent = this.#calls.sendmmsg(this.#out, this.#txAt + slot * MSGHDR_BYTES, n, MSG_DONTWAIT)
-      // one that cannot be sent is lost, as the kernel would lose it
+      // a datagram that cannot be sent is lost
       this.#first += Math.max(1, sent)
       counters.delivered += Math.max(0, sent)
     }

@@ -1,36 +1,39 @@
 /**
- * Traffic for the benchmarks: a TCP target that swallows or echoes on 127.0.0.1, an upload that keeps a connection full, an echo at fixed times,
- * and the time from connect to the first byte back. Nothing is checked here but byte counts: tests do that.
+ * Traffic for the benchmarks: a TCP target on 127.0.0.1 that discards or echoes, a continuous upload, an echo at fixed
+ * times, and the time from connect to the first byte received. Only byte counts are checked.
  */
 import { randomBytes } from 'node:crypto'
 import { connect, createServer, type Socket } from 'node:net'
 import { sleep } from './wait.ts'
 
-/** Bytes of a write: random, so that a tunnel that compresses has no advantage; more than its compressor looks back. */
+/**
+ * Bytes per write: random, and larger than the window of a compressor, so that tunnels with compression have no
+ * advantage.
+ */
 const CHUNK_BYTES = 256 * 1024
 /** Bytes of a message of the echo. */
 export const ECHO_BYTES = 64
-/** How long echoes are waited for after the last message. */
+/** Time limit of echoes after the last message. */
 const STRAGGLER_MS = 10_000
-/** An answer to the first byte takes no longer, or something is broken. */
+/** Time limit of the first byte. */
 const OPEN_TIMEOUT_MS = 30_000
 
 const chunk = randomBytes(CHUNK_BYTES)
 
-/** Swallows what comes when the first byte is `S`, sends as much as the connection takes when it is `D`, and else echoes everything. */
+/** Discards received bytes if the first byte is `S`, sends continuously if it is `D`, and echoes otherwise. */
 export interface Target {
   readonly port: number
-  /** Bytes swallowed so far. */
-  readonly swallowed: number
+  /** Bytes discarded so far. */
+  readonly discarded: number
   close(): Promise<void>
 }
 
-const SWALLOW = 0x53
+const DISCARD = 0x53
 const SEND = 0x44
 
 /** Opens a target. */
 export async function openTarget(): Promise<Target> {
-  let swallowed = 0
+  let discarded = 0
   const sockets = new Set<Socket>()
   const server = createServer({ noDelay: true }, (socket) => {
     let order: number | undefined
@@ -43,7 +46,7 @@ export async function openTarget(): Promise<Target> {
     socket.on('data', (bytes: Buffer) => {
       const first = order === undefined
       order ??= bytes[0] ?? 0
-      if (order === SWALLOW) swallowed += bytes.length
+      if (order === DISCARD) discarded += bytes.length
       else if (order !== SEND) socket.write(bytes)
       else if (first) {
         socket.on('drain', fill)
@@ -59,8 +62,8 @@ export async function openTarget(): Promise<Target> {
   if (address === null || typeof address === 'string') throw new Error('no port')
   return {
     port: address.port,
-    get swallowed() {
-      return swallowed
+    get discarded() {
+      return discarded
     },
     async close() {
       for (const socket of sockets) socket.destroy()
@@ -69,7 +72,7 @@ export async function openTarget(): Promise<Target> {
   }
 }
 
-/** Keeps a connection to a port full until stop(). */
+/** Uploads to a port continuously until stop(). */
 export function pour(port: number, host = '127.0.0.1'): { readonly failed: () => string | undefined; stop(): void } {
   let failure: string | undefined
   let stopped = false
@@ -85,7 +88,7 @@ export function pour(port: number, host = '127.0.0.1'): { readonly failed: () =>
     if (!stopped) failure ??= 'the upload was closed'
   })
   const first = Buffer.from(chunk)
-  first[0] = SWALLOW
+  first[0] = DISCARD
   socket.write(first)
   fill()
   return {
@@ -97,7 +100,7 @@ export function pour(port: number, host = '127.0.0.1'): { readonly failed: () =>
   }
 }
 
-/** Takes what a target sends until stop(). */
+/** Downloads from a target until stop(). */
 export function download(
   port: number,
   host = '127.0.0.1',
@@ -126,13 +129,13 @@ export function download(
   }
 }
 
-/** Round trips in ms; `lost`: messages without an answer in time. */
+/** Round trips in ms; `lost`: messages without an echo in time. */
 export interface EchoResult {
   readonly times: readonly number[]
   readonly lost: number
 }
 
-/** Sends messages every `everyMs` whether or not the last one is back. Echoes of the first `warmUp` messages do not count. */
+/** Sends a message every `everyMs` without waiting for echoes. The first `warmUp` messages do not count. */
 export async function echo(port: number, everyMs: number, messages: number, warmUp = 0): Promise<EchoResult> {
   const socket = connect({ port, host: '127.0.0.1', noDelay: true })
   socket.on('error', () => undefined)
@@ -165,7 +168,7 @@ export async function echo(port: number, everyMs: number, messages: number, warm
   return { times: times.slice(warmUp), lost: messages + warmUp - times.length }
 }
 
-/** Milliseconds from connect() to the first byte back, the request being sent at once. NaN without an answer in time. */
+/** Milliseconds from connect(), with the request sent at once, to the first byte received; NaN after a timeout. */
 export async function openAndFirstByte(port: number): Promise<number> {
   const began = performance.now()
   const socket = connect({ port, host: '127.0.0.1', noDelay: true })
@@ -183,16 +186,18 @@ export async function openAndFirstByte(port: number): Promise<number> {
   return time
 }
 
-/** Connections that each got an echo of 64 bytes, and stay open. */
+/** Connections that each received an echo of 64 bytes and stay open. */
 export interface Crowd {
-  /** ms from the connect of each that was answered, in order of the answers. */
+  /** ms from connect to echo of each connection, in order of the echoes. */
   readonly times: readonly number[]
-  /** ms until the last answer. */
+  /** ms until the last echo. */
   readonly ms: number
   close(): void
 }
 
-/** Opens `count` connections, at most `underWay` of them without an answer at a time, and waits for all, or for `limitMs`. */
+/**
+ * Opens `count` connections, at most `underWay` of them without an echo at a time, and waits for all, or for `limitMs`.
+ */
 export async function openCrowd(port: number, count: number, underWay: number, limitMs: number): Promise<Crowd> {
   const sockets: Socket[] = []
   const times: number[] = []

@@ -1,10 +1,10 @@
 /**
- * A network link in user space: relays UDP datagrams between clients and one server with delay, jitter, loss, duplication, reordering,
- * corruption and a rate-limited queue, all decided by seeded generators. Runs in any Node or Bun process (node:dgram); demo, bench and
- * tests share it.
+ * A user-space network link: forwards UDP datagrams between clients and one server with delay, jitter, loss,
+ * duplication, reordering, corruption and a rate-limited queue, all drawn from seeded generators. Runs in any Node or
+ * Bun process (node:dgram).
  *
- * Every client source address gets an upstream socket of its own, as behind a NAT, so the server can distinguish clients.
- * Delay is good to about a millisecond. What it leaves to others: packet contents. It never looks inside a datagram.
+ * Each client source address has its own upstream socket, as behind a NAT, so that the server can distinguish clients.
+ * Delays are accurate to about a millisecond. Datagrams are opaque.
  */
 
 import type { RemoteInfo, Socket } from 'node:dgram'
@@ -12,21 +12,21 @@ import { createSocket } from 'node:dgram'
 import { isIPv6 } from 'node:net'
 import { type Due, DueHeap } from './due-heap.ts'
 
-/** Clients (source addresses) at most; datagrams of further ones are dropped. */
+/** Limit of clients (source addresses); datagrams of further ones are dropped. */
 const MAX_CLIENTS = 4096
-/** Datagrams under way in both directions at most; further ones are dropped as overflow. */
+/** Limit of datagrams in flight in both directions; further ones are dropped as overflow. */
 const MAX_IN_FLIGHT = 65536
-/** Bytes asked for as socket buffers, so that a busy event loop loses nothing by itself. */
+/** Requested socket buffer size, so that a busy event loop drops nothing. */
 const SOCKET_BUFFER_BYTES = 4 << 20
 /** A datagram due within this time is released at once, in ms: half of the timer resolution. */
 const RELEASE_SLACK_MS = 0.5
-/** Bytes of IP and UDP headers that a rate-limited link carries with each datagram. */
+/** Bytes of IP and UDP headers per datagram, counted by a rate-limited link. */
 const HEADER_BYTES_IPV4 = 28
 const HEADER_BYTES_IPV6 = 48
-/** Default length of the queue of a rate-limited link, in ms of its rate. */
+/** Default queue length of a rate-limited link, in ms at its rate. */
 const DEFAULT_QUEUE_MS = 100
 
-/** What happens to datagrams of one direction. All fields are optional; the default link is perfect. */
+/** Impairments of one direction. The default link has none. */
 export interface LinkShape {
   /** One-way delay in ms. */
   readonly delay?: number
@@ -40,13 +40,13 @@ export interface LinkShape {
   readonly duplicate?: number
   /** Probability that a datagram is overtaken by those sent within `reorderDelay` ms after it. */
   readonly reorder?: number
-  /** How much later an overtaken datagram comes, in ms (default: delay / 4 + 2). */
+  /** Extra delay of an overtaken datagram, in ms (default: delay / 4 + 2). */
   readonly reorderDelay?: number
   /** Probability that one random bit is flipped. */
   readonly corrupt?: number
   /** Bits per second, IP and UDP headers counted; absent: unlimited. */
   readonly rate?: number
-  /** Bytes that wait for a rate-limited link; further datagrams are dropped (default: 100 ms of the rate). */
+  /** Queue limit of a rate-limited link in bytes (default: 100 ms at the rate). */
   readonly queue?: number
 }
 
@@ -56,14 +56,16 @@ export type Direction = 'up' | 'down'
 export interface LinkOptions extends LinkShape {
   /** Address of the server's UDP socket. */
   readonly target: { readonly host: string; readonly port: number }
-  /** Where clients send to (default: the loopback address of the target's family, an ephemeral port). */
+  /** Address that clients send to (default: loopback of the target's family, an ephemeral port). */
   readonly host?: string
   readonly port?: number
   readonly seed?: number
-  /** Differences of one direction from the common shape. */
+  /** Overrides of the common shape for one direction. */
   readonly up?: LinkShape
   readonly down?: LinkShape
-  /** Sees every datagram that enters the link; `false` drops it (counted as lost). The bytes must not be kept without a copy. */
+  /**
+   * Called with every datagram that enters the link; `false` drops it (counted as lost). Copy the bytes to keep them.
+   */
   readonly tap?: (direction: Direction, datagram: Buffer) => boolean
 }
 
@@ -81,22 +83,23 @@ export interface LinkCounters {
 }
 
 export interface Link {
-  /** Where clients must send to. */
+  /** Address that clients send to. */
   readonly host: string
   readonly port: number
   readonly counters: { readonly up: LinkCounters; readonly down: LinkCounters }
   /** Source addresses seen so far. */
   readonly clients: number
-  /** Replaces the shape of a direction (both without `direction`), keeping fields that are not given. */
+  /** Changes fields of the shape of a direction (default: both). */
   reshape(shape: LinkShape, direction?: Direction): void
-  /** Loses every datagram of a direction (both without one) until heal(). */
+  /** Drops every datagram of a direction (default: both) until heal(). */
   blackhole(direction?: Direction): void
   heal(): void
-  /** From now on the server sees every client at a new port, and what it sends to the old one is lost (NAT rebinding). */
+  /** NAT rebinding: every client gets a new source port at the server; datagrams to the old one are lost. */
   rebind(): void
   /**
-   * Sends bytes past the link's rules to the server from the address of the latest client (`up`), or to that client from
-   * the server's address (`down`). False without a client.
+   * Sends bytes, unimpaired, to the server from the address of the latest client (`up`), or to that client from the
+   * server's address (`down`).
+   * @returns false if there is no client yet
    */
   inject(datagram: Uint8Array, direction?: Direction): boolean
   close(): Promise<void>
@@ -134,7 +137,7 @@ interface Lane {
   dark: boolean
   inBurst: boolean
   lastDue: number
-  /** Time at which the rate-limited link has sent everything that it took. */
+  /** Time at which the rate-limited link has sent everything in its queue. */
   busyUntil: number
 }
 
@@ -150,7 +153,7 @@ const newCounters = (): LinkCounters => ({
   corrupted: 0,
 })
 
-/** Whether the next datagram is lost. Gilbert-Elliott with all lost in the bad state: P(stay) = 1 - 1/burst. */
+/** Whether the next datagram is lost. Gilbert-Elliott with total loss in the bad state: P(stay) = 1 - 1/burst. */
 function drawLoss(lane: Lane): boolean {
   const loss = lane.shape.loss ?? 0
   const burst = lane.shape.burst ?? 1
@@ -179,7 +182,7 @@ class EmulatedLink implements Link {
   readonly #down: Lane
   readonly #listener: Socket
   readonly #clients = new Map<string, Client>()
-  /** Sockets from before a rebinding: a real NAT swallows late answers, it does not refuse them. */
+  /** Sockets from before a rebinding, kept open: a NAT drops late datagrams without an ICMP error. */
   readonly #retired: Socket[] = []
   readonly #schedule = new DueHeap<InFlight>()
   #latest: Client | undefined
@@ -286,7 +289,7 @@ class EmulatedLink implements Link {
     return client
   }
 
-  /** A datagram enters the link: it is lost, queued, delayed, changed or doubled as the shape says. */
+  /** Applies the shape to a datagram that enters the link. */
   #enter(lane: Lane, client: Client, datagram: Buffer): void {
     const { shape, counters, random } = lane
     counters.packets++
@@ -316,7 +319,7 @@ class EmulatedLink implements Link {
     }
   }
 
-  /** When a rate-limited link has sent so many bytes more; undefined when its queue is full. */
+  /** Time at which the bottleneck has sent `length` more bytes; undefined when its queue is full. */
   #queue(lane: Lane, length: number, now: number): number | undefined {
     const { rate, queue } = lane.shape
     if (rate === undefined) return now
@@ -400,17 +403,17 @@ function drawCorruption({ shape, counters, random }: Lane, datagram: Buffer): Bu
 function newSocket(isV6: boolean): Socket {
   const socket = createSocket({
     type: isV6 ? 'udp6' : 'udp4',
-    // all addresses are literals: answering the look-up at once saves a turn of the event loop per datagram
+    // all addresses are literals: a synchronous lookup saves one event loop turn per datagram
     lookup: (host, _options, done) => done(null, host, isV6 ? 6 : 4),
   })
-  // a port where nothing listens answers with ICMP, which a link ignores
+  // ICMP port unreachable, which a link ignores
   socket.on('error', () => undefined)
   socket.on('listening', () => {
     try {
       socket.setRecvBufferSize(SOCKET_BUFFER_BYTES)
       socket.setSendBufferSize(SOCKET_BUFFER_BYTES)
     } catch {
-      // the default size has to do
+      // the default size is used
     }
   })
   return socket

@@ -8,7 +8,7 @@ import { Socket } from 'node:net'
 import { join } from 'node:path'
 import { projectRoot } from './process.ts'
 
-/** Time limit of a reply, long enough for a busy machine. */
+/** Time limit of a reply, long enough for a loaded machine. */
 const AGENT_TIMEOUT_MS = 30_000
 
 interface Reply {
@@ -33,7 +33,7 @@ export class NetnsAgent {
   #lastId = 0
   readonly #ready: Promise<unknown>
 
-  /** @param namespace its name */
+  /** @param namespace name of the network namespace */
   constructor(namespace: string) {
     const args = ['netns', 'exec', namespace, process.execPath, join(projectRoot, 'test/netns/agent.mjs')]
     this.#child = spawn('ip', args, { stdio: ['ignore', 'inherit', 'inherit', 'ipc'] })
@@ -67,7 +67,7 @@ export class NetnsAgent {
     return answer
   }
 
-  /** Calls back with every connection accepted on a port. */
+  /** Sets the callback for connections accepted on a port. */
   onAccept(port: number, callback: (socket: Socket) => void): void {
     this.#accept.set(port, callback)
   }

@@ -1,5 +1,6 @@
 /**
- * A small Internet of network namespaces: sites behind NAT routers, hosts with public addresses, and a rendezvous server's host. Needs root, ip and nft.
+ * A network of namespaces: sites behind NAT routers, hosts with public addresses, and a host for rendezvous servers.
+ * Needs root, ip and nft.
  *
  *     a1  a2            b1
  *      \ /               |
@@ -7,11 +8,12 @@
  *        \______________|_____________/
  *                      net  (the rendezvous server)
  *
- * Every router masquerades (IPv4, and IPv6 too) and drops unsolicited packets before conntrack confirms it, so that an early datagram
- * of the other side cannot take the port of the mapping to come: together a port-restricted cone NAT, as home routers are. Nothing touches the
- * namespace the test runs in; processes are started and sockets are opened inside the others.
+ * Every router masquerades IPv4 and IPv6 and drops unsolicited packets before conntrack confirms them, so that an early
+ * datagram of the peer cannot occupy the port of a later mapping: a port-restricted cone NAT, as in home routers. The
+ * namespace of the test itself is not changed; processes and sockets run inside the others.
  *
- * The namespaces carry the test's process id in their names and go when it ends; those a killed test left behind go when the next one begins.
+ * Namespaces are named after the process id of the test and removed when it exits; those of a killed test are removed
+ * by the next one.
  */
 import { spawnSync } from 'node:child_process'
 import type { Socket as UdpSocket } from 'node:dgram'
@@ -27,17 +29,17 @@ const PREFIX = 'kcptun-wasm-'
 export type Family = 4 | 6
 export const FAMILIES: readonly Family[] = [4, 6]
 
-/** Why namespaces cannot be used here; undefined when they can. */
+/** Reason why namespaces cannot be used here; undefined if they can. */
 export const netnsProblem: string | undefined = findProblem()
 
 function findProblem(): string | undefined {
-  if (process.platform !== 'linux') return 'network namespaces are a thing of Linux'
+  if (process.platform !== 'linux') return 'network namespaces need Linux'
   if (process.getuid?.() !== 0) return 'network namespaces need root'
   for (const [program, version] of [
     ['ip', '-V'],
     ['nft', '-v'],
   ] as const) {
-    if (spawnSync(program, [version]).status !== 0) return `there is no ${program} program`
+    if (spawnSync(program, [version]).status !== 0) return `${program} is not installed`
   }
   removeStale()
   const probe = `${PREFIX}${process.pid}-probe`
@@ -60,7 +62,7 @@ function removeStale(): void {
   }
 }
 
-/** Runs a program to its end; throws its output if it fails. */
+/** Runs a program until it exits. @throws with its output if it fails */
 function run(command: readonly string[], input = ''): string {
   const [program = '', ...args] = command
   const { status, stdout, stderr } = spawnSync(program, args, { input, encoding: 'utf8' })
@@ -76,7 +78,7 @@ process.on('exit', () => {
 /** One network namespace. */
 export class Namespace {
   readonly name: string
-  /** Its part of the name that people use. */
+  /** Name without prefix and process id. */
   readonly title: string
 
   constructor(title: string) {
@@ -84,14 +86,14 @@ export class Namespace {
     this.name = `${PREFIX}${process.pid}-${title}`
     run(['ip', 'netns', 'add', this.name])
     this.ip('link set lo up')
-    // an address is used at once, without asking the others first
+    // no duplicate address detection: addresses are usable at once
     this.sysctl('net/ipv6/conf/all/accept_dad', 0)
     this.sysctl('net/ipv6/conf/default/accept_dad', 0)
     this.sysctl('net/ipv6/conf/all/accept_ra', 0)
     this.sysctl('net/ipv6/conf/default/accept_ra', 0)
   }
 
-  /** Arguments of `ip`, one command per line. */
+  /** Runs `ip` commands, one per line. */
   ip(commands: string): void {
     run(['ip', '-n', this.name, '-batch', '-'], `${commands.trim()}\n`)
   }
@@ -124,7 +126,7 @@ export interface DialOptions {
   readonly keep?: number
 }
 
-/** A machine where programs run: one namespace with one interface, `eth0`. */
+/** A host for programs: one namespace with one interface, `eth0`. */
 export class Host {
   readonly namespace: Namespace
   readonly addresses: Readonly<Record<Family, string>>
@@ -132,7 +134,7 @@ export class Host {
   #agent: NetnsAgent | undefined
   readonly #sockets: UdpSocket[] = []
 
-  /** With `gateways` the routes of a host that hangs on a router; without, the host is a router itself. */
+  /** @param gateways default routes; absent for a host that is a router itself */
   constructor(namespace: Namespace, addresses: Record<Family, string>, gateways?: Record<Family, string>) {
     this.namespace = namespace
     this.addresses = addresses
@@ -144,7 +146,7 @@ export class Host {
     return this.#agent
   }
 
-  /** `host:port` of a port of this machine. */
+  /** `host:port` of a port of this host. */
   at(family: Family, port: number): string {
     return formatAddress(this.addresses[family], port)
   }
@@ -163,7 +165,7 @@ export class Host {
     return new TcpEnd(socket, options)
   }
 
-  /** Opens a UDP socket here; it lives as long as the world. */
+  /** Opens a UDP socket here; it is open until the world is closed. */
   async udp(family: Family, port: number): Promise<UdpSocket> {
     const { udp } = await this.#talker.ask({ action: 'udp', host: this.addresses[family], port })
     if (udp === undefined) throw new Error('the agent sent no socket')
@@ -171,7 +173,7 @@ export class Host {
     return udp
   }
 
-  /** A TCP listener on 127.0.0.1 here whose behaviour is chosen before each connection. */
+  /** Opens a TCP listener on 127.0.0.1 here whose behaviour is set before each connection. */
   async target(): Promise<ScriptedTarget> {
     const agent = this.#talker
     const host = '127.0.0.1'
@@ -211,12 +213,12 @@ export class Host {
     return `route replace default via ${this.#gateways[4]}\nroute replace ::/0 via ${this.#gateways[6]}`
   }
 
-  /** Takes the cable out: the interface goes down, its addresses and routes go. */
+  /** Sets the interface down and removes its addresses and routes. */
   unplug(): void {
     this.namespace.ip('addr flush dev eth0\nlink set eth0 down')
   }
 
-  /** Puts it back, with the old addresses or, as after a walk to another network, with other ones. */
+  /** Sets the interface up, with its old addresses or, as after a change of network, with others. */
   plug(addresses: Readonly<Record<Family, string>> = this.addresses): void {
     this.namespace.ip(
       `link set eth0 up
@@ -232,11 +234,11 @@ export class Host {
   }
 }
 
-/** What a NAT changes in a rebinding: its public addresses, or just the ports it gives. */
+/** What changes in a NAT rebinding: the public addresses, or only the ports. */
 export interface Rebinding {
   /** Last number of its public addresses. */
   readonly number?: number
-  /** First of 1000 ports that it gives from now on. */
+  /** First of 1000 ports for new mappings. */
   readonly firstPort?: number
 }
 
@@ -247,7 +249,7 @@ const publicAddresses = (number: number): Record<Family, string> => ({
   6: `${PUBLIC6}${number}`,
 })
 
-/** A home router: `lan` is its inside, `wan` its public side. */
+/** A home router with the interfaces `lan` and `wan`. */
 export class Router {
   readonly namespace: Namespace
   readonly #site: number
@@ -322,13 +324,13 @@ export class Router {
     return host
   }
 
-  /** Unsolicited UDP datagrams from outside that were dropped. */
+  /** Number of unsolicited UDP datagrams that were dropped on `wan`. */
   unsolicited(): number {
     const rules = this.namespace.run(['nft', 'list', 'chain', 'inet', 'filter', 'input'])
     return Number(/counter packets (\d+) .*unsolicited/.exec(rules)?.[1] ?? 0)
   }
 
-  /** Forgets every mapping and makes others from now on, as after a reboot or a new lease. */
+  /** Discards every mapping and changes new ones, as after a reboot or a new lease. */
   rebind(change: Rebinding): void {
     const { firstPort } = change
     if (firstPort !== undefined) {
@@ -339,19 +341,19 @@ export class Router {
          add rule inet nat postrouting oifname "wan" masquerade`,
       )
     }
-    // the kernel forgets the masqueraded connections of an address with the address
+    // removing an address also removes its masqueraded connections
     this.namespace.ip('route del ::/0\naddr flush dev wan scope global')
     if (change.number !== undefined) this.#number = change.number
     this.#setPublic()
   }
 }
 
-/** Everything of the picture above. */
+/** The whole network of the picture above. */
 export class World {
   readonly #namespaces: Namespace[] = []
   readonly #hosts: Host[] = []
   #links = 0
-  /** The public network, and the host that rendezvous servers run on. */
+  /** The public network; rendezvous servers run on this host. */
   readonly net: Host
 
   constructor() {
@@ -381,14 +383,14 @@ export class World {
     )
   }
 
-  /** A site: a router with the public addresses number 10 * site. */
+  /** Adds a router whose public addresses end in 10 * site. */
   addRouter(title: string, site: number): Router {
     const namespace = this.#keep(new Namespace(title))
     this.#link(namespace, 'wan')
     return new Router(namespace, site)
   }
 
-  /** A host behind a router. */
+  /** Adds a host behind a router. */
   addHost(title: string, router: Router): Host {
     const host = router.addHost(title)
     this.#keep(host.namespace)
@@ -396,7 +398,7 @@ export class World {
     return host
   }
 
-  /** A host with public addresses of its own. */
+  /** Adds a host with public addresses. */
   addPublicHost(title: string, number: number): Host {
     const namespace = this.#keep(new Namespace(title))
     this.#link(namespace, 'eth0')
@@ -406,7 +408,7 @@ export class World {
     return host
   }
 
-  /** From now on so many percent of the packets that enter the public network are lost; 0 = none. */
+  /** Sets the loss of packets that enter the public network, in percent. */
   setLoss(percent: number): void {
     const { namespace } = this.net
     namespace.run(['nft', '-f', '-'], 'table netdev loss\ndelete table netdev loss\n')
@@ -421,7 +423,7 @@ export class World {
     namespace.run(['nft', '-f', '-'], `table netdev loss {\n${chains.join('\n')}\n}\n`)
   }
 
-  /** Ends the agents and removes the namespaces; programs that still run in them are their starter's. */
+  /** Ends the agents and removes the namespaces; the caller stops the programs it started. */
   close(): void {
     if (!worlds.delete(this)) return
     for (const host of this.#hosts) host.stop()

@@ -1,4 +1,4 @@
-/** One engine under an obfuscator, with its packets in the test's hands. */
+/** One engine with an obfuscator; the test passes its packets by hand. */
 
 import {
   Core,
@@ -65,7 +65,7 @@ export class ObfsHost {
     this.bind(local)
   }
 
-  /** Where packets are for. */
+  /** Sets the local address. */
   bind(local: string): void {
     const { core } = this
     writeRecord(address(local), core.u8, (core.calls.obfs_ptr() >>> 0) + Obfs.local)
@@ -88,7 +88,7 @@ export class ObfsHost {
     return this.core.calls.obfs_dial(this.now)
   }
 
-  /** What came before accept(). */
+  /** The payload received before accept(). */
   early(): Uint8Array | undefined {
     const at = this.core.calls.obfs_early_ptr() >>> 2
     return this.#payload(at)?.bytes
@@ -104,7 +104,7 @@ export class ObfsHost {
     }
   }
 
-  /** Captured packets in; the payloads among them. */
+  /** Passes captured packets to the engine. @returns the payloads among them */
   capture(...packets: readonly Uint8Array[]): Payload[] {
     const { core } = this
     packets.forEach((packet, i) => {
@@ -116,11 +116,11 @@ export class ObfsHost {
     core.refresh()
     const payloads = packets.map((_, i) => this.#payload((core.calls.obfs_rx_ptr() >>> 2) + i * ObfsRx.WORDS))
     const found = payloads.filter((payload) => payload !== undefined)
-    if (found.length !== count) throw new Error(`${count} payloads told, ${found.length} found`)
+    if (found.length !== count) throw new Error(`${count} payloads counted, ${found.length} found`)
     return found
   }
 
-  /** An opened datagram in, as after the AEAD. */
+  /** Passes a datagram to the engine as opened by the AEAD. @returns whether it was accepted */
   open(from: string, plain: Uint8Array, sealed: Uint8Array): boolean {
     const { core } = this
     const at = core.rxWord
@@ -135,7 +135,7 @@ export class ObfsHost {
     return accepted === 1
   }
 
-  /** Plaintexts of the datagrams that wait. */
+  /** Plaintexts of the queued datagrams. */
   plains(): Uint8Array[] {
     const { core } = this
     const count = core.calls.poll_transmit(core.txSlots, this.now)
@@ -147,7 +147,7 @@ export class ObfsHost {
     })
   }
 
-  /** The packet that carries a payload to an address; undefined when there is no context to send it by. */
+  /** The packet that carries a payload to an address; undefined if there is no context for it. */
   send(to: string, payload: Uint8Array): Uint8Array | undefined {
     const { core } = this
     const at = core.calls.obfs_tx_ptr() >>> 2
@@ -162,14 +162,14 @@ export class ObfsHost {
     return this.core.u8.slice(from, from + (this.core.u32[at + ObfsTx.packetLength] ?? 0))
   }
 
-  /** The packets without payload that wait. */
+  /** The queued packets without payload. */
   controls(): Uint8Array[] {
     const count = this.core.calls.obfs_control()
     const first = this.core.calls.obfs_control_ptr() >>> 2
     return Array.from({ length: count }, (_, i) => this.#packet(first + i * ObfsTx.WORDS))
   }
 
-  /** Lets time pass, with the timers that are due. */
+  /** Advances the time and runs the timers due. */
   sleep(seconds: number): void {
     for (const end = this.now + seconds * TICKS_PER_SECOND; this.now < end; ) {
       const wait = this.core.calls.next_timeout(this.now)
@@ -180,7 +180,7 @@ export class ObfsHost {
     }
   }
 
-  /** Types and arguments of the events that wait. */
+  /** Types and arguments of the queued events. */
   events(): (readonly [type: number, argument: number])[] {
     const count = this.core.calls.poll_events()
     return Array.from({ length: count }, (_, i) => {

@@ -1,4 +1,4 @@
-/** The combinations of our own programs that end-to-end tests go through. */
+/** The combinations of runtimes that end-to-end tests cover. */
 import type { Program } from './process.ts'
 
 export interface Pair {

@@ -1,8 +1,8 @@
 /**
- * Starts the program under test (our CLI under Node or Bun, or a real kcptun-libev) as a process of its own, waits until it serves,
- * keeps its log and stops it. Also picks free ports and reads `/stats`.
+ * Starts the program under test (the CLI under Node or Bun, or kcptun-libev) as a separate process, waits until it
+ * serves, keeps its log and stops it. Also picks free ports and reads `/stats`.
  *
- * Every process started here is killed when the test process exits, whatever the reason.
+ * Every process started here is killed when the test process exits.
  */
 
 import type { ChildProcess } from 'node:child_process'
@@ -16,20 +16,20 @@ import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { waitFor } from './wait.ts'
 
-/** How long a program may take to serve, on a machine that is busy with other work. */
+/** Time limit for a program to start serving, long enough for a loaded machine. */
 const START_TIMEOUT_MS = 30_000
-/** How long a program may take to end after a signal before it is killed. */
+/** Time after a signal until a program that still runs is killed. */
 const STOP_TIMEOUT_MS = 10_000
 /** Log text kept for each process, in UTF-16 units. */
 const LOG_LIMIT = 512 * 1024
-/** Ports below the range from which Linux takes ports for outgoing connections: no other socket gets them by chance. */
+/** Below the ephemeral port range of Linux, so that no outgoing connection takes the port meanwhile. */
 const FIRST_PORT = 10_000
 const LAST_PORT = 32_000
 
-/** What can stand at either end of a tunnel: our command line under a runtime, or the original. */
+/** An endpoint program: the CLI under a runtime, or kcptun-libev. */
 export type Program = 'node' | 'bun' | 'libev'
 
-/** A configuration file's content. */
+/** Content of a configuration file. */
 export interface Config {
   readonly [key: string]: string | number | boolean | Config
 }
@@ -41,46 +41,46 @@ export interface ExitStatus {
 
 export interface Running {
   readonly program: Program
-  /** Its configuration file. */
+  /** Path of its configuration file. */
   readonly path: string
   readonly pid: number
   readonly config: Config
   readonly exited: Promise<ExitStatus>
-  /** Set once the process has ended. */
+  /** Set when the process has exited. */
   readonly status: ExitStatus | undefined
   /** Standard output and standard error so far, in order of arrival. */
   log(): string
   /** Text of GET /stats; `query` such as `sessions=all`. */
   stats(query?: string): Promise<string>
-  /** Changes keys of its configuration file (a text replaces it whole) and sends SIGHUP. */
+  /** Changes keys of its configuration file (a string replaces the whole file) and sends SIGHUP. */
   reload(change: Config | string): void
-  /** Sends a signal (default SIGTERM) and waits for the end; SIGKILL after 10 s. */
+  /** Sends a signal (default SIGTERM) and waits for the exit; SIGKILL after 10 s. */
   stop(signal?: NodeJS.Signals): Promise<ExitStatus>
 }
 
-/** Another place to run a program in than here, such as a network namespace. */
+/** An environment to run a program in, such as a network namespace. */
 export interface Place {
-  /** What runs the command given behind it there. */
+  /** Command prefix that runs a command there. */
   readonly command: readonly string[]
-  /** Body of a GET answered with 200, asked for there. */
+  /** Body of a GET sent from there; rejects unless the status is 200. */
   get(url: string): Promise<string>
 }
 
 export interface StartOptions {
-  /** Permission bits of the configuration file, else 0600. */
+  /** Permission bits of the configuration file (default 0600). */
   readonly mode?: number
   /** Additional command line arguments. */
   readonly args?: readonly string[]
   readonly place?: Place
-  /** What runs the program, instead of commandOf(). */
+  /** Replaces commandOf(). */
   readonly command?: readonly string[]
-  /** What runs the program's command given behind it, such as setpriv. */
+  /** Command prefix, such as setpriv. */
   readonly wrapper?: readonly string[]
-  /** Whose the configuration file is to be, a user's id. */
+  /** User id of the owner of the configuration file. */
   readonly owner?: number
 }
 
-/** The directory of package.json, found upwards from here or from the working directory. */
+/** The directory of package.json: the working directory, this one, or a parent of either. */
 export const projectRoot: string = findRoot()
 
 function findRoot(): string {
@@ -94,10 +94,13 @@ function findRoot(): string {
   throw new Error('package.json of kcptun-wasm not found upwards from the working directory')
 }
 
-/** Path of the original program, or undefined when KCPTUN_LIBEV is not set. */
+/** Path of kcptun-libev; undefined when KCPTUN_LIBEV is not set. */
 export const libevPath: string | undefined = process.env['KCPTUN_LIBEV'] || undefined
 
-/** Command and leading arguments that run a program. Throws when the original is wanted but not there. */
+/**
+ * @returns command and leading arguments that run a program
+ * @throws for kcptun-libev when KCPTUN_LIBEV is not set
+ */
 export function commandOf(program: Program): readonly [string, ...string[]] {
   if (program === 'node') return [nodePath(), join(projectRoot, 'dist/node/cli.js')]
   if (program === 'bun') return [bunPath(), join(projectRoot, 'dist/bun/cli.js')]
@@ -120,7 +123,7 @@ process.on('exit', () => {
 })
 for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.once(signal, () => process.exit(1))
 
-/** Runs a program to its end with the given arguments. */
+/** Runs a program with the given arguments until it exits. */
 export async function run(
   program: Program,
   args: readonly string[],
@@ -204,7 +207,7 @@ class Child implements Running {
     return this.#child.pid ?? -1
   }
 
-  // bound, because tests pass them on
+  // bound: tests pass these as callbacks
   readonly log = (): string => this.#log
 
   readonly stats = (query = ''): Promise<string> => {
@@ -225,10 +228,11 @@ class Child implements Running {
     return result
   }
 
-  /** Whether the program has opened everything it serves. */
+  /** Whether the program has opened all its sockets. */
   async serves(): Promise<boolean> {
     if (this.status !== undefined) throw new Error(`ended with ${JSON.stringify(this.status)}`)
-    // Ours may answer before everything is open; the original answers from its event loop, when all is.
+    // the CLI may answer HTTP before every socket is open; kcptun-libev answers only from its event loop, when all are
+    // open
     if (this.program !== 'libev' && !/ start$/m.test(this.#log)) return false
     return this.stats().then(
       () => true,
@@ -238,9 +242,9 @@ class Child implements Running {
 }
 
 /**
- * Starts a program with a configuration (`loglevel` at least 4) and waits until it serves: until it has logged its start and its
- * monitoring server answers. A configuration without `http_listen` gets one.
- * @throws with the log if the program ends before, or does not serve in time
+ * Starts a program with a configuration (`loglevel` at least 4) and waits until it has logged its start and its
+ * monitoring server answers. Adds `http_listen` if it is missing.
+ * @throws with the log if the program exits first or does not serve in time
  */
 export async function start(program: Program, config: Config, options: StartOptions = {}): Promise<Running> {
   const httpListen = typeof config['http_listen'] === 'string' ? config['http_listen'] : `127.0.0.1:${await freePort()}`
@@ -254,7 +258,7 @@ export async function start(program: Program, config: Config, options: StartOpti
   return child
 }
 
-/** Body of a GET answered with 200; rejects on every other status and on connection errors. */
+/** Body of a GET; rejects on every status but 200 and on connection errors. */
 export function httpGet(url: string): Promise<string> {
   return new Promise((resolve, reject) => {
     const request = get(url, { agent: false, timeout: 5000 }, (response) => {
@@ -285,7 +289,7 @@ export function sessionCounts(stats: string): {
   return { total, halfOpen, connected, linger, timeWait }
 }
 
-/** A port that is free for TCP and UDP on a host at the moment, and that the system does not give to outgoing connections. */
+/** A port outside the ephemeral range that is currently free for TCP and UDP on a host. */
 export async function freePort(host = '127.0.0.1'): Promise<number> {
   for (let attempt = 0; attempt < 100; attempt++) {
     const port = FIRST_PORT + Math.floor(Math.random() * (LAST_PORT - FIRST_PORT))

@@ -1,6 +1,6 @@
 /**
- * TCP ends for tests: targets (echo, sink, source, slow reader) behind a tunnel and applications in front of it, seeded data with
- * SHA-256 digests, and exact control over FIN and RST.
+ * TCP ends for tests: targets (echo, sink, source, slow reader) behind a tunnel and applications in front of it, seeded
+ * data with SHA-256 digests, and exact control over FIN and RST.
  */
 import { createCipheriv, createHash } from 'node:crypto'
 import type { Socket } from 'node:net'
@@ -9,7 +9,7 @@ import { connect, createServer } from 'node:net'
 /** Bytes per write of seeded data. */
 const CHUNK_BYTES = 64 * 1024
 
-/** A write blocked for this long after the end of the stream does not fail: the end was a FIN. */
+/** A write still pending this long after the end of the stream counts as accepted: the end was a FIN. */
 const FIN_DOUBT_MS = 1000
 
 /** Endless seeded pseudo-random bytes: an AES-CTR key stream. */
@@ -57,16 +57,14 @@ export const digest = (bytes: Uint8Array): string => createHash('sha256').update
 
 /** How a TCP connection's incoming direction ended. */
 export interface Ending {
-  /** fin: a clean end of stream. reset: RST or another error. closed: we gave up reading ourselves. */
+  /** fin: a clean end of stream. reset: RST or another error. closed: this end stopped reading. */
   readonly kind: 'fin' | 'reset' | 'closed'
   readonly bytes: number
   readonly sha256: string
   readonly code: string | undefined
 }
 
-/**
- * One end of a TCP connection. It counts and hashes what it reads from the start, so nothing is missed; `rate` slows it down.
- */
+/** One end of a TCP connection. Counts and hashes every byte it reads, from the start. */
 export class TcpEnd {
   readonly socket: Socket
   /** How the incoming direction ended; never rejects. */
@@ -78,7 +76,7 @@ export class TcpEnd {
   #kept: Buffer[] = []
   #keptBytes = 0
 
-  /** `rate`: bytes read per second; absent: as fast as they come. `keep`: bytes kept for text() and bytes(). */
+  /** `rate`: bytes read per second (default: unlimited). `keep`: bytes kept for text() and bytes(). */
   constructor(socket: Socket, options: { readonly rate?: number; readonly keep?: number } = {}) {
     this.socket = socket
     const keep = options.keep ?? 64 * 1024
@@ -90,7 +88,8 @@ export class TcpEnd {
         resolve({ kind, bytes: this.received, sha256: hash.digest('hex'), code })
       }
       socket.on('error', (error: NodeJS.ErrnoException) => finish('reset', error.code))
-      // libuv takes an RST right behind data for FIN; a write fails after the one, and sends nothing after the other
+      // libuv reports an RST right behind data as a FIN; an empty write fails after an RST and sends nothing after a
+      // FIN
       socket.on('end', () => {
         if (socket.writableEnded || socket.destroyed) {
           finish('fin')
@@ -119,7 +118,7 @@ export class TcpEnd {
     })
   }
 
-  /** What was kept of the bytes read. */
+  /** The first bytes read, up to `keep`. */
   bytes(): Buffer {
     return Buffer.concat(this.#kept)
   }
@@ -128,7 +127,7 @@ export class TcpEnd {
     return this.bytes().toString('latin1')
   }
 
-  /** Writes bytes with back-pressure; resolves when the kernel or the stream buffer took them. */
+  /** Writes bytes; resolves when the kernel or the stream buffer accepted them. */
   send(bytes: Uint8Array | string): Promise<void> {
     return new Promise((resolve, reject) => {
       this.socket.write(bytes, (error) => (error ? reject(error) : resolve()))
@@ -137,7 +136,7 @@ export class TcpEnd {
 
   /**
    * Sends `size` bytes of a pattern; stops early when the connection breaks.
-   * @returns bytes handed over
+   * @returns bytes written
    */
   async pour(size: number, seed: number): Promise<number> {
     const pattern = new Pattern(seed)
@@ -176,9 +175,9 @@ export interface Target {
   readonly address: string
   /** Connections so far, in order of arrival. */
   readonly connections: readonly TcpEnd[]
-  /** The connection number `index`, as soon as it is there. */
+  /** Connection number `index`; waits until it is accepted. */
   connection(index: number): Promise<TcpEnd>
-  /** Stops listening and destroys what is open. */
+  /** Stops listening and destroys open connections. */
   close(): Promise<void>
 }
 
@@ -190,7 +189,7 @@ export interface TargetOptions {
   readonly keep?: number
 }
 
-/** A listener of whose connections each is given to `serve`. */
+/** Listens and passes each accepted connection to `serve`. */
 export async function listen(serve: (end: TcpEnd) => void, options: TargetOptions = {}): Promise<Target> {
   const host = options.host ?? '127.0.0.1'
   const connections: TcpEnd[] = []
@@ -224,10 +223,10 @@ export async function listen(serve: (end: TcpEnd) => void, options: TargetOption
   }
 }
 
-/** Sends everything back and ends when the other side ends. */
+/** Echoes everything and sends FIN when the peer does. */
 export const echoTarget = (options?: TargetOptions): Promise<Target> =>
   listen(({ socket }) => {
-    // piped by hand: TcpEnd listens to the same stream
+    // not pipe(): TcpEnd reads the same stream
     socket.on('data', (chunk: Buffer) => {
       if (!socket.write(chunk)) {
         socket.pause()
@@ -237,11 +236,11 @@ export const echoTarget = (options?: TargetOptions): Promise<Target> =>
     socket.on('end', () => socket.end())
   }, options)
 
-/** Reads only; ends its direction when the other side ended. */
+/** Reads only; sends FIN when the peer does. */
 export const sinkTarget = (options?: TargetOptions): Promise<Target> =>
   listen(({ socket }) => socket.on('end', () => socket.end()), options)
 
-/** Sends `size` bytes of a pattern to everybody, then FIN. */
+/** Sends `size` bytes of a pattern on each connection, then FIN. */
 export const sourceTarget = (size: number, seed: number, options?: TargetOptions): Promise<Target> =>
   listen((end) => void end.pour(size, seed).then(() => end.finish()), options)
 

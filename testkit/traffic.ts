@@ -1,8 +1,8 @@
 /**
- * Whole transfers through a tunnel, each checked to the last byte at both ends: what every pair of programs must be able to do.
+ * Complete transfers through a tunnel, verified to the last byte at both ends. Every pair of programs must pass them.
  *
- * The original (libev) is known to forward nothing from its own TCP side after it received EOF (protocol.md 6.5): there, and only there,
- * the end of the reverse direction is not waited for.
+ * kcptun-libev forwards nothing from its TCP side after it received EOF (protocol.md 6.5): only there, the end of the
+ * reverse direction is not awaited.
  */
 import * as assert from 'uvu/assert'
 import type { Target, TargetOptions, TcpEnd } from './tcp.ts'
@@ -10,17 +10,17 @@ import { digest, listen, patternBytes, patternDigest } from './tcp.ts'
 import type { Tunnel as WholeTunnel } from './tunnel.ts'
 import { waitFor, within } from './wait.ts'
 
-/** A transfer must be over after this time, on a busy machine and a bad link. */
+/** Time limit of a transfer, long enough for a loaded machine and a lossy link. */
 const TRANSFER_TIMEOUT_MS = 60_000
 
-/** What a transfer needs of a tunnel. */
+/** The part of a tunnel that a transfer uses. */
 export type Tunnel = Pick<WholeTunnel, 'server' | 'client' | 'dial'>
 
-/** A target whose behaviour is chosen before each connection. */
+/** A target whose behaviour is set before each connection. */
 export interface ScriptedTarget extends Target {
   /**
-   * How connections from now on are served.
-   * @returns the next one that comes
+   * Sets the behaviour of subsequent connections.
+   * @returns the next connection
    */
   serve(behaviour: (end: TcpEnd) => void): Promise<TcpEnd>
 }
@@ -37,19 +37,19 @@ export async function scriptedTarget(options?: TargetOptions): Promise<ScriptedT
   }
 }
 
-/** Ends its own direction when the other side ended. */
+/** Sends FIN when the peer does. */
 const endTogether = ({ socket }: TcpEnd): void => void socket.once('end', () => socket.end())
 
 async function assertArrived(what: string, end: TcpEnd, size: number, seed: number): Promise<void> {
   const ending = await within(`${what} (${size} bytes)`, TRANSFER_TIMEOUT_MS, end.ending).catch((error: Error) => {
-    throw new Error(`${error.message}; ${end.received} bytes are there`)
+    throw new Error(`${error.message}; ${end.received} bytes received`)
   })
   assert.is(ending.bytes, size, `${what}: number of bytes (ending: ${ending.kind} ${ending.code ?? ''})`)
   assert.is(ending.sha256, patternDigest(size, seed), `${what}: SHA-256`)
   assert.is(ending.kind, 'fin', `${what}: a clean end`)
 }
 
-/** App sends everything and FIN; the target gets all of it, a clean end, and ends too. */
+/** The app sends everything and FIN; the target receives it all with a clean end, and closes too. */
 export async function upload(tunnel: Tunnel, target: ScriptedTarget, size: number, seed: number): Promise<void> {
   const accepted = target.serve(endTogether)
   const app = await tunnel.dial()
@@ -61,7 +61,7 @@ export async function upload(tunnel: Tunnel, target: ScriptedTarget, size: numbe
   app.destroy()
 }
 
-/** The target sends everything and FIN; the app gets all of it, a clean end, and ends too. */
+/** The target sends everything and FIN; the app receives it all with a clean end, and closes too. */
 export async function download(tunnel: Tunnel, target: ScriptedTarget, size: number, seed: number): Promise<void> {
   const accepted = target.serve((end) => void end.pour(size, seed).then(() => end.finish()))
   const app = await tunnel.dial()
@@ -72,7 +72,7 @@ export async function download(tunnel: Tunnel, target: ScriptedTarget, size: num
   end.destroy()
 }
 
-/** Everything the app sends comes back; then both ends close, the app first. */
+/** The target echoes everything; then both ends close, the app first. */
 export async function echo(tunnel: Tunnel, target: ScriptedTarget, size: number, seed: number): Promise<void> {
   const accepted = target.serve((end) => {
     end.socket.on('data', (chunk: Buffer) => end.socket.write(chunk))
@@ -81,7 +81,7 @@ export async function echo(tunnel: Tunnel, target: ScriptedTarget, size: number,
   const app = await tunnel.dial({ keep: size })
   const poured = app.pour(size, seed)
   await waitFor(
-    'everything comes back',
+    'all bytes are echoed',
     () => app.ended || app.received >= size,
     TRANSFER_TIMEOUT_MS,
     () => `${app.received} of ${size} bytes`,
@@ -95,7 +95,7 @@ export async function echo(tunnel: Tunnel, target: ScriptedTarget, size: number,
   app.destroy()
 }
 
-/** The app sends a request and FIN; the target answers only after it saw that end. */
+/** The app sends a request and FIN; the target answers only after that FIN. */
 export async function answerAfterEnd(
   tunnel: Tunnel,
   target: ScriptedTarget,
@@ -113,7 +113,7 @@ export async function answerAfterEnd(
   await assertArrived('answer after the end of the request', app, size, seed)
 }
 
-/** The target sends a greeting and FIN; the app uploads only after it saw that end. */
+/** The target sends a greeting and FIN; the app uploads only after that FIN. */
 export async function uploadAfterEnd(
   tunnel: Tunnel,
   target: ScriptedTarget,

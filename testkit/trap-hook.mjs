@@ -1,5 +1,5 @@
-// Loaded before the program (node --import, bun --preload): on SIGUSR2 the engine of the process traps at the next drain,
-// by a function of another module that executes `unreachable`. Nothing of the program is changed for it.
+// Preloaded into an unmodified program (node --import, bun --preload): after SIGUSR2 the engine traps at its next
+// drain, by a call of a function in another module that executes `unreachable`.
 
 // (module (func (export "a") unreachable))
 const TRAP = [

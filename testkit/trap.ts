@@ -3,10 +3,10 @@ import { join } from 'node:path'
 import { commandOf, type Program, projectRoot, type Running } from './process.ts'
 import { waitFor } from './wait.ts'
 
-/** More than the time between two pings of an idle end. */
+/** More than the interval of pings of an idle endpoint. */
 const TRAP_MS = 30_000
 
-/** The command of a program that loads trap-hook.mjs first. */
+/** Command of a program with trap-hook.mjs preloaded. */
 export function fragileCommand(program: Program): readonly string[] {
   const [runtime, ...script] = commandOf(program)
   const option = program === 'bun' ? '--preload' : '--import'
@@ -14,7 +14,8 @@ export function fragileCommand(program: Program): readonly string[] {
 }
 
 /**
- * Makes a process trap, and waits until it did. An idle one does so at its next ping, or when `provoke` wakes it.
+ * Makes the engine of a process trap and waits for the log line. An idle engine traps at its next ping, or when
+ * `provoke` wakes it up.
  * @param pid of the process, or of one of its workers
  */
 export async function trap(running: Running, pid = running.pid, provoke?: () => void): Promise<void> {
@@ -23,7 +24,7 @@ export async function trap(running: Running, pid = running.pid, provoke?: () => 
   process.kill(pid, 'SIGUSR2')
   const timer = provoke && setInterval(provoke, 100)
   try {
-    await waitFor('the trap', () => count() > before, TRAP_MS, running.log)
+    await waitFor('the engine trapped', () => count() > before, TRAP_MS, running.log)
   } finally {
     clearInterval(timer)
   }

@@ -1,6 +1,4 @@
-/**
- * A whole tunnel for a test: server and client processes with a fresh key, and an emulated link between them.
- */
+/** A complete tunnel: server and client processes with a fresh key, joined by an emulated link. */
 import { randomBytes } from 'node:crypto'
 import type { Link, LinkOptions, LinkShape } from './link.ts'
 import { openLink } from './link.ts'
@@ -18,7 +16,7 @@ export const METHODS = [
 ] as const
 export type Method = (typeof METHODS)[number]
 
-/** Log text of each end shown when a test fails, in UTF-16 units. */
+/** Length of the log of each endpoint shown when a test fails, in UTF-16 units. */
 const SHOWN_LOG = 3000
 
 export interface TunnelOptions {
@@ -42,10 +40,10 @@ export interface Tunnel {
   readonly client: Running
   readonly link: Link
   readonly psk: string
-  /** Where the client listens. */
+  /** Address that the client listens on. */
   readonly host: string
   readonly port: number
-  /** Connects to the client, as an application does. */
+  /** Opens an application's connection to the client. */
   dial(options?: { readonly rate?: number; readonly keep?: number }): Promise<TcpEnd>
   /** Kills an endpoint and starts it again with the same configuration. */
   restart(end: 'server' | 'client', signal?: NodeJS.Signals): Promise<void>
@@ -53,11 +51,11 @@ export interface Tunnel {
   close(): Promise<{ readonly server: ExitStatus; readonly client: ExitStatus }>
 }
 
-/** Name of a combination for test titles. */
+/** Description of a combination for test titles. */
 export const nameOf = (options: Pick<TunnelOptions, 'server' | 'client' | 'method' | 'family'>): string =>
   `${options.server} server, ${options.client} client, ${options.method ?? METHODS[1]}, IPv${options.family ?? 4}`
 
-/** Starts both endpoints and the link. If one part fails, the others are stopped. */
+/** Starts both endpoints and the link. If one fails, the others are stopped. */
 export async function openTunnel(options: TunnelOptions): Promise<Tunnel> {
   const host = options.family === 6 ? '::1' : '127.0.0.1'
   const method = options.method ?? METHODS[1]
@@ -119,8 +117,8 @@ export async function openTunnel(options: TunnelOptions): Promise<Tunnel> {
 }
 
 /**
- * Runs a test body with a tunnel and stops everything afterwards. A failure shows both logs and the link's counters; an end that died by
- * itself, or that does not exit with status 0 on SIGTERM, is a failure too.
+ * Runs a test body with a tunnel and stops everything afterwards. Fails if an endpoint exits early or with a status
+ * other than 0 on SIGTERM. A failure shows both logs and the link's counters.
  */
 export async function withTunnel(options: TunnelOptions, body: (tunnel: Tunnel) => Promise<void>): Promise<void> {
   const tunnel = await openTunnel(options)
@@ -129,7 +127,7 @@ export async function withTunnel(options: TunnelOptions, body: (tunnel: Tunnel) 
     await body(tunnel)
     for (const end of ['server', 'client'] as const) {
       const { status } = tunnel[end]
-      if (status !== undefined) throw new Error(`the ${end} ended by itself: ${JSON.stringify(status)}`)
+      if (status !== undefined) throw new Error(`the ${end} exited early: ${JSON.stringify(status)}`)
     }
   } catch (error) {
     failure = error ?? new Error('failed')

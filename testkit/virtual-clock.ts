@@ -1,4 +1,4 @@
-/** A Clock whose time a test moves. Nothing happens by itself. */
+/** A Clock whose time advances only when a test advances it. */
 import type { Clock, Timer } from '../host/runtime.ts'
 
 interface Entry {
@@ -42,12 +42,12 @@ export class VirtualClock implements Clock {
     this.#deferred.delete(timer as Entry)
   }
 
-  /** Timers that are armed: an idle program has none. */
+  /** Number of armed timers. */
   get armed(): number {
     return this.#timers.size
   }
 
-  /** Lets promises settle and runs what was deferred. */
+  /** Lets promises settle and runs deferred callbacks. */
   async settle(): Promise<void> {
     for (let turn = 0; turn < 20; turn++) {
       await Promise.resolve()
@@ -58,7 +58,7 @@ export class VirtualClock implements Clock {
     }
   }
 
-  /** Moves the time on by `ms`, and runs every timer on the way at its own time. */
+  /** Advances the time by `ms` and runs each timer at its due time. */
   async advance(ms: number): Promise<void> {
     const end = this.#now + ms
     await this.settle()

@@ -1,13 +1,11 @@
-/**
- * Waiting for conditions instead of sleeping: a test says what must become true and how long it may take on a busy machine.
- */
+/** Waiting for conditions instead of fixed delays. */
 
 const POLL_MS = 20
 
 export const sleep = (ms: number): Promise<void> => new Promise((done) => setTimeout(done, ms))
 
 /**
- * Polls until `condition` is true. Rejects when it throws or after `timeoutMs`, naming `what` and what `describe` says then.
+ * Polls until `condition` is true. Rejects if it throws, or after `timeoutMs` with `what` and the result of `describe`.
  */
 export async function waitFor(
   what: string,
@@ -19,17 +17,17 @@ export async function waitFor(
   while (!(await condition())) {
     if (performance.now() > end) {
       const more = describe === undefined ? '' : `: ${await describe()}`
-      throw new Error(`waited ${timeoutMs} ms in vain until: ${what}${more}`)
+      throw new Error(`timeout after ${timeoutMs} ms: ${what}${more}`)
     }
     await sleep(POLL_MS)
   }
 }
 
-/** The result of a promise, or a rejection naming `what` after `timeoutMs`. */
+/** The result of a promise; rejects with `what` after `timeoutMs`. */
 export async function within<T>(what: string, timeoutMs: number, promise: Promise<T>): Promise<T> {
   let timer: NodeJS.Timeout | undefined
   const late = new Promise<never>((_, reject) => {
-    timer = setTimeout(() => reject(new Error(`waited ${timeoutMs} ms in vain for: ${what}`)), timeoutMs)
+    timer = setTimeout(() => reject(new Error(`timeout after ${timeoutMs} ms: ${what}`)), timeoutMs)
   })
   try {
     return await Promise.race([promise, late])

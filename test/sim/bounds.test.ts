@@ -1,5 +1,5 @@
 /**
- * Bounds: sessions, memory, windows. When one is reached the newest work is refused and counted, nothing else suffers.
+ * Bounds on sessions, memory and windows. At a bound, new work is rejected and counted; existing work is unaffected.
  */
 
 import { suite } from 'uvu'
@@ -26,25 +26,25 @@ const MIB = 1024 * 1024
 
 const test = suite('sim/bounds')
 
-test('MUST 48: without a peer no stream opens', () => {
+test('MUST 48: no stream opens without a peer', () => {
   const solo = new Solo({ role: 'client', peer: false })
   assert.is(solo.open(), ErrorCode.NO_PEER)
   assert.is(solo.endpoint.sessions, 0)
 })
 
-test('MUST 49: a client refuses more than max sessions, and goes on when one is gone', () => {
+test('MUST 49: a client rejects sessions above the limit and accepts them again after one has ended', () => {
   const solo = new Solo({ role: 'client', config: { maxSessions: 5, timeWait: 5 } })
   for (let i = 0; i < 5; i++) assert.ok(solo.open() > 0)
   assert.is(solo.open(), ErrorCode.SESSIONS)
   assert.is(solo.endpoint.counter('sessions_refused'), 1)
-  // what only remembers a session that ended takes no place
+  // a session in TIME_WAIT does not count
   solo.feed(control(What.RESET, solo.endpoint.list()[0]?.conv ?? 0))
   assert.is(solo.endpoint.counter('sessions_time_wait'), 1)
   assert.ok(solo.open() > 0)
   assert.is(solo.open(), ErrorCode.SESSIONS)
 })
 
-test('MUST 49: 65535 sessions fit, one more is refused', () => {
+test('MUST 49: 65535 sessions are accepted, one more is rejected', () => {
   const solo = new Solo({ role: 'client', config: { memoryCeiling: 512 * MIB } })
   const { endpoint } = solo
   for (let i = 0; i < 65535; i++) {
@@ -55,7 +55,7 @@ test('MUST 49: 65535 sessions fit, one more is refused', () => {
   assert.is(endpoint.sessions, 65535)
 })
 
-test('a server refuses more than max sessions in silence', () => {
+test('a server drops sessions above the limit without a reply', () => {
   const solo = new Solo({ role: 'server', config: { maxSessions: 3 } })
   for (let conv = 1; conv <= 3; conv++) solo.feed(push(conv, 0, DIAL))
   solo.run(100)
@@ -65,13 +65,13 @@ test('a server refuses more than max sessions in silence', () => {
   assert.is(solo.streams.size, 3)
   assert.is(solo.take().length, 0)
   assert.ok(solo.endpoint.counter('sessions_refused') >= 1)
-  // the others go on
+  // other sessions continue
   solo.feed(push(1, 1, message(MessageType.PUSH, new Uint8Array([1, 2, 3]))))
   const [first] = solo.streams.values()
   assert.equal(first?.data, new Uint8Array([1, 2, 3]))
 })
 
-test('a flood of new sessions stops at the memory ceiling; sessions before it go on', () => {
+test('a flood of new sessions stops at the memory ceiling; earlier sessions continue', () => {
   const ceiling = 24 * MIB
   const pair = new Pair({ seed: 1, server: { memoryCeiling: ceiling, rcvwnd: 64 } })
   const connection = pair.connect({
@@ -79,7 +79,7 @@ test('a flood of new sessions stops at the memory ceiling; sessions before it go
     server: { bytes: 1_000_000, stream: 2, fin: 'send' },
   })
   const flood = (): void => {
-    // out of order: the engine may not give the bytes away
+    // out of order: the engine cannot deliver the bytes
     for (let i = 0; i < 2000; i++) {
       const conv = pair.random.u32() | 1
       const data = pair.random.bytes(1300)
@@ -97,7 +97,7 @@ test('a flood of new sessions stops at the memory ceiling; sessions before it go
   assert.ok(connection.clean, connection.describe())
 })
 
-test('a stalled receiver keeps at most its window: memory and WASM memory stay bounded', () => {
+test('a stalled receiver buffers at most its window: allocated and WASM memory stay bounded', () => {
   const solo = new Solo({ role: 'server', read: false, config: { rcvwnd: 128, memoryCeiling: 64 * MIB } })
   const base = solo.endpoint.counter('memory_used')
   const payload = new Uint8Array(1300).fill(7)
@@ -114,8 +114,8 @@ test('MUST 40: a peer that does not acknowledge stops the writer at its window',
   solo.feed(push(5, 0, DIAL, { wnd: 50 }))
   const handle = solo.only.handle
   const taken = solo.write(handle, new Uint8Array(5_000_000))
-  // the window and half of it behind
-  assert.ok(taken >= 50 * 1300 && taken <= 1.5 * 256 * 1348, `${taken} bytes were taken`)
+  // 1.5 windows
+  assert.ok(taken >= 50 * 1300 && taken <= 1.5 * 256 * 1348, `${taken} bytes were accepted`)
   solo.endpoint.drain()
   solo.run(20)
   const pushes = new Set(
@@ -125,7 +125,7 @@ test('MUST 40: a peer that does not acknowledge stops the writer at its window',
       .map(({ sn }) => sn),
   )
   assert.is(pushes.size, 50)
-  // WRITABLE comes when there is room again
+  // WRITABLE is reported when there is room again
   const before = solo.events.length
   for (let acked = 0; acked < 200; acked += 50) {
     const acks = Array.from({ length: 50 }, (_, i) => ack(5, acked + i, 0, acked + i + 1, { wnd: 256 }))
@@ -136,7 +136,7 @@ test('MUST 40: a peer that does not acknowledge stops the writer at its window',
   assert.ok(solo.write(handle, new Uint8Array(1000)) === 1000)
 })
 
-test('a peer that asks for answers and acknowledges none: few are under way, memory stays, others go on', () => {
+test('a peer that requests replies and acknowledges none: few are in flight, memory is bounded, others continue', () => {
   const ceiling = 16 * MIB
   const pair = new Pair({ seed: 1, server: { memoryCeiling: ceiling } })
   const stranger = address4(66, 1000)
@@ -150,7 +150,7 @@ test('a peer that asks for answers and acknowledges none: few are under way, mem
     if (sn % 100 === 0) pair.run(1)
     most = Math.max(most, pair.server.counter('waitsnd'))
   }
-  // echoes of 4 bytes each, in segments that may leave one by one
+  // echoes of 4 bytes each, possibly one per segment
   assert.ok(most <= 1100, `${most} segments`)
   assert.ok(
     pair.server.counter('memory_used') - before < 4 * MIB,
@@ -164,14 +164,14 @@ test('a peer that asks for answers and acknowledges none: few are under way, mem
   )
   assert.ok(connection.clean, connection.describe())
   pair.run(2000)
-  // what came after them is answered when they are acknowledged
+  // later requests are answered once the replies are acknowledged
   const { sessions } = pair.server
   pair.inject('server', ack(conv, 0, 0, pair.server.counter('waitsnd')), stranger)
   assert.ok(pair.server.counter('waitsnd') > 0)
   assert.is(pair.server.sessions, sessions)
 })
 
-test('an idle session takes less than 2.5 KiB at either end', () => {
+test('an idle session uses less than 2.5 KiB at either end', () => {
   const pair = new Pair({ seed: 1, sealing: 'random' })
   const used = (): number[] => [pair.server.counter('memory_used'), pair.client.counter('memory_used')]
   const before = used()
@@ -189,7 +189,7 @@ test('an idle session takes less than 2.5 KiB at either end', () => {
   }
 })
 
-test('what the host holds counts: less is taken, and all of it again afterwards', () => {
+test('bytes held by the host count: the engine accepts less, and the full amount once they are released', () => {
   const fill = (toTcp: number, fromTcp: number): { received: number; sent: number } => {
     const solo = new Solo({
       role: 'server',

@@ -1,9 +1,9 @@
 // time limit: 120 s
 /**
- * Everything that goes wrong at once: broken TCP connections, refused and slow dials, RESETs, outages, restarted servers.
- * Bytes that arrive are right, no end is invented, every connection ends, nothing is left behind.
+ * All faults at once: broken TCP connections, refused and slow dials, RESETs, outages, restarted servers. Received
+ * bytes are correct, no clean end is false, every connection ends, nothing leaks.
  *
- * One run again: SIM_SEED=12 node test/run.mjs sim/chaos --runtime node
+ * To repeat one run: SIM_SEED=12 node test/run.mjs sim/chaos --runtime node
  */
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
@@ -73,7 +73,7 @@ function simulate(seed: number): void {
       pair.restartServer()
     })
   }
-  // what would stay open for ever is broken in the end
+  // breaks connections that would stay open forever
   pair.after(200_000, () => {
     for (const { client } of pair.connections) client.abort()
   })
@@ -87,14 +87,14 @@ function simulate(seed: number): void {
   }
   pair.runUntil(() => pair.client.sessions + pair.server.sessions === 0, 3600)
   const leak = pair.leak()
-  // the base of a restarted server is another one
+  // a restarted server has another base
   if (leak !== '' && !(restarted && !leak.includes('client') && !leak.includes('sessions')))
     throw new Error(`leak: ${leak}`)
 }
 
 const test = suite('sim/chaos')
 
-test('whatever breaks, no byte is wrong, no end is faked, everything ends and is given back (300 random runs)', () => {
+test('under random faults no byte is wrong, no clean end is false, everything ends, nothing leaks (300 random runs)', () => {
   const only = process.env['SIM_SEED']
   for (let seed = Number(only ?? 1); seed <= Number(only ?? SEEDS); seed++) {
     try {
@@ -106,7 +106,7 @@ test('whatever breaks, no byte is wrong, no end is faked, everything ends and is
   }
 })
 
-test('a restarted server: running connections break soon, new ones work', () => {
+test('after a restart of the server, running connections are reset soon and new ones work', () => {
   const pair = new Pair({ seed: 3 })
   const old = [1, 2, 3].map((i) =>
     pair.connect({

@@ -1,5 +1,6 @@
 /**
- * How connections end: half-close in each order, slow readers, refused targets, broken TCP, RESET (protocol.md 6.5-6.8).
+ * How connections end: half-close in each order, slow readers, refused targets, broken TCP, RESET (protocol.md
+ * 6.5-6.8).
  */
 
 import { suite } from 'uvu'
@@ -10,7 +11,7 @@ import { Cmd, control, KEEPALIVE, push, segment, What } from '../../testkit/sim/
 
 const KIB = 1024
 
-/** Runs one connection to its end. */
+/** Runs one connection until it ends. */
 function run(
   script: ConnectionScript,
   options: Partial<PairOptions> = {},
@@ -45,8 +46,8 @@ for (const [name, client, server] of orders) {
   })
 }
 
-test('MUST 35: a long answer arrives after the request was half-closed, slower than linger', () => {
-  // 90 s of answer behind an EOF, with linger 5 s
+test('MUST 35: a response that takes longer than linger arrives after the request was half-closed', () => {
+  // a response of 90 s after an EOF, with linger 5 s
   const { connection } = run(
     {
       client: { bytes: 100, stream: 1, fin: 'send' },
@@ -57,7 +58,7 @@ test('MUST 35: a long answer arrives after the request was half-closed, slower t
   assert.ok(connection.clean, connection.describe())
 })
 
-test('MUST 47: a half-closed connection whose peer vanishes ends after linger, by a reset', () => {
+test('MUST 47: a half-closed connection whose peer vanishes is reset after linger', () => {
   const pair = new Pair({ seed: 7 })
   const connection = pair.connect({
     client: { bytes: 100, stream: 1, fin: 'send' },
@@ -70,12 +71,12 @@ test('MUST 47: a half-closed connection whose peer vanishes ends after linger, b
   pair.run(11_000)
   assert.is(connection.client.ending, 'aborted')
   assert.is(connection.client.reason, 2)
-  // this end may have answered: its KEEPALIVEs stay unacknowledged, and that is progress no longer
+  // the server could still respond: its KEEPALIVEs remain unacknowledged, so there is no progress
   assert.ok(pair.finish(700), connection.describe())
   assert.is(connection.server?.ending, 'aborted')
 })
 
-test('MUST 47: a half-closed connection that stays silent ends by timeout while both ends live', () => {
+test('MUST 47: an idle half-closed connection ends by timeout while both ends run', () => {
   const { connection } = run(
     { client: { bytes: 100, stream: 1, fin: 'send' }, server: { bytes: 0, fin: 'never' } },
     { client: { timeout: 60 }, server: { timeout: 60 } },
@@ -89,8 +90,8 @@ test('MUST 47: a half-closed connection that stays silent ends by timeout while 
 })
 
 for (const direction of ['up', 'down'] as const) {
-  test(`a reader slower than linger loses nothing (${direction}): no truncation behind EOF`, () => {
-    // the sender has long finished: 200 KB wait for a reader of 2 bytes per ms, with linger 5 s
+  test(`a reader slower than linger loses nothing (${direction}): data before EOF is not truncated`, () => {
+    // the sender has finished: 200 KB are queued for a reader of 2 bytes per ms, with linger 5 s
     const sender = { bytes: 200_000, stream: 3, fin: 'send' } as const
     const reader = { bytes: 0, stream: 4, fin: 'last', readRate: 2 } as const
     const { connection } = run(
@@ -112,7 +113,7 @@ test('a reader slower than linger loses nothing when everything fits into its wi
   assert.ok(connection.clean, connection.describe())
 })
 
-test('MUST 34: a target that refuses ends the connection by EOF, not RESET', () => {
+test('MUST 34: a refused dial ends the connection by EOF, not RESET', () => {
   const pair = new Pair({ seed: 3 })
   let resets = 0
   pair.tap = (_from, bytes) => {
@@ -131,7 +132,7 @@ test('MUST 34: a target that refuses ends the connection by EOF, not RESET', () 
   assert.is(resets, 0)
 })
 
-test('what is sent to a target that refused is acknowledged and discarded: no stall', () => {
+test('data sent after a refused dial is acknowledged and discarded: no stall', () => {
   const { pair, connection } = run({
     client: { bytes: 150 * KIB, stream: 1, fin: 'send' },
     server: {},
@@ -143,7 +144,7 @@ test('what is sent to a target that refused is acknowledged and discarded: no st
   assert.is(pair.server.counter('discarded_bytes'), 150 * KIB)
 })
 
-test('an application that goes on sending to a target that refused is notified eventually: no stall', () => {
+test('an application that keeps sending after a refused dial is reset eventually: no stall', () => {
   const { connection } = run({
     client: { bytes: 50_000 * KIB, stream: 1, fin: 'send' },
     server: {},
@@ -152,7 +153,7 @@ test('an application that goes on sending to a target that refused is notified e
   assert.ok(connection.client.endedAt < 20_000, connection.describe())
 })
 
-test('what is sent to an application that broke its connection is discarded: the other end finishes', () => {
+test('data sent to an application that broke its connection is discarded: the other end finishes', () => {
   const pair = new Pair({ seed: 9 })
   const connection = pair.connect({
     client: { bytes: 1000, stream: 1, fin: 'never' },
@@ -174,7 +175,7 @@ test('MUST 34: a broken TCP connection at the target ends the stream by EOF', ()
   assert.is(connection.client.ending, 'detached')
 })
 
-test('MUST 45: RESET from the peer breaks the TCP connection: no clean end is faked', () => {
+test('MUST 45: RESET from the peer breaks the TCP connection: no false clean end', () => {
   const pair = new Pair({ seed: 11 })
   const connection = pair.connect({
     client: { bytes: 100, stream: 1, fin: 'never' },
@@ -201,13 +202,13 @@ test('MUST 45: RESET for another conv or from another peer changes nothing', () 
   assert.is(connection.server?.ending, undefined)
 })
 
-test('RESET behind a complete stream: what is in hand is still written out, and the end is clean', () => {
+test('RESET after a complete stream: buffered data is still delivered, and the end is clean', () => {
   const pair = new Pair({ seed: 12 })
   const connection = pair.connect({
     client: { bytes: 60_000, stream: 1, fin: 'send' },
     server: { bytes: 0, stream: 2, fin: 'last', readRate: 4 },
   })
-  // everything, EOF included, has arrived and waits for the reader
+  // everything including EOF has arrived and is queued for the reader
   assert.ok(pair.runUntil(() => pair.client.counter('waitsnd') === 0 && connection.client.finSent, 20))
   assert.ok((connection.server?.received ?? 0) < 60_000, 'the reader is not slow enough for this test')
   pair.inject('server', control(What.RESET, connection.conv))
@@ -219,7 +220,7 @@ test('RESET behind a complete stream: what is in hand is still written out, and 
   assert.ok(connection.server?.eof || connection.server?.ending === 'detached')
 })
 
-test('EOF right behind DIAL waits for the target: the connection is used in full', () => {
+test('EOF directly after DIAL is held until the target is connected: the connection is complete', () => {
   const { connection } = run({
     client: { bytes: 10, stream: 1, fin: 'send' },
     server: { bytes: 5000, stream: 2, fin: 'last' },
@@ -228,7 +229,7 @@ test('EOF right behind DIAL waits for the target: the connection is used in full
   assert.ok(connection.clean, connection.describe())
 })
 
-test('MUST 46: a session that is over answers with RESET, once a second, for time_wait', () => {
+test('MUST 46: an ended session replies with RESET, once per second, during time_wait', () => {
   const pair = new Pair({ seed: 13, client: { timeWait: 20 }, server: { timeWait: 20 } })
   const connection = pair.connect({ client: { bytes: 100, stream: 1 }, server: { bytes: 100, stream: 2 } })
   assert.ok(pair.finish(10))
@@ -248,14 +249,14 @@ test('MUST 46: a session that is over answers with RESET, once a second, for tim
     pair.run(100)
   }
   assert.is(resets, 5)
-  // each answer starts time_wait anew; then the session is forgotten
+  // each reply restarts time_wait; after it the session is removed
   pair.run(18_000)
   assert.is(pair.server.counter('sessions_time_wait'), 1)
   pair.run(4000)
   assert.is(pair.server.counter('sessions_time_wait'), 0)
 })
 
-test('TIME_WAIT counts from its entry, also for a session older than time_wait', () => {
+test('TIME_WAIT lasts from its entry, also for a session older than time_wait', () => {
   const pair = new Pair({ seed: 14, client: { timeWait: 10 }, server: { timeWait: 10 } })
   const connection = pair.connect({
     client: { bytes: 100, stream: 1, fin: 'never' },
@@ -273,7 +274,7 @@ test('TIME_WAIT counts from its entry, also for a session older than time_wait',
   assert.is(resets, 1)
 })
 
-test('the last ACKs of a crossing close are repeated until both ends are sure', () => {
+test('the last ACKs of a simultaneous close are repeated until both ends have received them', () => {
   for (let seed = 100; seed < 130; seed++) {
     const pair = new Pair({ seed, up: { loss: 0.4, delay: 20 }, down: { loss: 0.4, delay: 20 } })
     const connection = pair.connect({

@@ -1,9 +1,9 @@
 // time limit: 150 s
 /**
- * Every byte arrives or the application learns that it did not; every connection ends; nothing stays behind. Random
- * sizes, windows, links, settings and orders of closing, in virtual time.
+ * Every byte arrives or the connection is reset; every connection ends; nothing leaks. Random sizes, windows, links,
+ * settings and orders of closing, in virtual time.
  *
- * One run again: SIM_SEED=1234 node test/run.mjs sim/integrity --runtime node
+ * To repeat one run: SIM_SEED=1234 node test/run.mjs sim/integrity --runtime node
  */
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
@@ -14,13 +14,13 @@ import { Random } from '../../testkit/sim/random.ts'
 
 const SEEDS = 1000
 const FIRST_SEED = 1
-/** Above this loss rate an honest abort is tolerated, now and then. */
+/** Above this loss rate, some aborts are tolerated. */
 const HARSH_LOSS = 0.15
 /** Share of the connections on harsh links that may end by a timeout. */
 const HARSH_ABORTS_MAX = 0.05
 const NEAR_WRAP = 0xfffff000
 
-/** A random number, every order of magnitude alike. */
+/** A random number, uniform on a logarithmic scale. */
 function scaled(random: Random, low: number, high: number): number {
   return Math.round(low * (high / low) ** random.unit())
 }
@@ -102,9 +102,9 @@ export function simulate(seed: number): Outcome {
     throw new Error(`not over after an hour: ${connections.map((one) => one.describe()).join(' | ')}`)
   }
   const aborted = connections.filter(({ clean }) => !clean)
-  if (worst <= HARSH_LOSS && aborted[0]) throw new Error(`broken on a usable link: ${aborted[0].describe()}`)
+  if (worst <= HARSH_LOSS && aborted[0]) throw new Error(`aborted on a usable link: ${aborted[0].describe()}`)
   if (!pair.runUntil(() => pair.client.sessions + pair.server.sessions === 0, 3600)) {
-    throw new Error(`left behind after an hour: ${pair.leak()}`)
+    throw new Error(`leak after an hour: ${pair.leak()}`)
   }
   if (pair.leak() !== '') throw new Error(`leak: ${pair.leak()}`)
   return { aborted: aborted.length, harsh: worst > HARSH_LOSS, connections: count }
@@ -112,7 +112,7 @@ export function simulate(seed: number): Outcome {
 
 const test = suite('sim/integrity')
 
-test('no byte is wrong, lost or invented, every connection ends, nothing leaks (1000 random runs)', () => {
+test('no byte is wrong, lost or spurious, every connection ends, nothing leaks (1000 random runs)', () => {
   const only = process.env['SIM_SEED']
   const first = only === undefined ? FIRST_SEED : Number(only)
   const seeds = only === undefined ? SEEDS : 1
@@ -132,7 +132,7 @@ test('no byte is wrong, lost or invented, every connection ends, nothing leaks (
   assert.ok(aborted <= limit, `${aborted} of ${harsh} connections on harsh links were aborted`)
 })
 
-test('under loss with small windows, retransmissions carry what they carried before', () => {
+test('under loss with small windows, retransmissions carry the same bytes', () => {
   for (let seed = 1; seed <= 300; seed++) {
     const random = new Random(seed)
     const sndwnd = random.pick(24, 64, 128)

@@ -1,5 +1,6 @@
 /**
- * A path that swallows large datagrams without a word (an MTU below kcp.mtu): the tunnel notices, says so, and new connections get through.
+ * A path that drops large datagrams silently (MTU below kcp.mtu): the tunnel detects and reports it, and new
+ * connections work.
  */
 
 import { suite } from 'uvu'
@@ -10,7 +11,7 @@ import { Pair } from '../../testkit/sim/pair.ts'
 
 const test = suite('sim/mtu')
 
-/** Counts events of a type that the client's engine gives. */
+/** Counts events of a type from the client's engine. */
 function countEvents(pair: Pair, type: number): () => number {
   let seen = 0
   const { core } = pair.client
@@ -30,7 +31,7 @@ function countEvents(pair: Pair, type: number): () => number {
 }
 
 for (const limit of [1300, 1150, 700]) {
-  test(`datagrams above ${limit} bytes vanish: connections opened later carry everything`, () => {
+  test(`datagrams above ${limit} bytes are dropped: later connections transfer everything`, () => {
     const pair = new Pair({ seed: 1, sealing: 'random', client: { keepalive: 25 } })
     const events = countEvents(pair, EventType.MTU)
     pair.tap = (_, bytes) => bytes.length <= limit
@@ -40,16 +41,16 @@ for (const limit of [1300, 1150, 700]) {
       const connection = pair.connect(script)
       pair.runUntil(() => connection.over, 60)
       clean = connection.clean
-      assert.ok(clean || connection.client.ending !== undefined, `still hanging: ${connection.describe()}`)
+      assert.ok(clean || connection.client.ending !== undefined, `not over: ${connection.describe()}`)
     }
     assert.ok(clean, pair.connections.map((c) => c.describe()).join('\n'))
     assert.ok(events() >= 1)
   })
 }
 
-test('padding makes no datagram larger than what the path takes', () => {
+test('padding does not make datagrams larger than the path MTU', () => {
   const pair = new Pair({ seed: 1, sealing: 'random', client: { keepalive: 25 } })
-  // 1132 bytes of plaintext, tag and nonce: just what the first smaller size needs
+  // 1132 bytes of plaintext, tag and nonce: exactly the first smaller size
   let lost = 0
   pair.tap = (_, bytes) => {
     if (bytes.length > 1172) lost++
@@ -66,7 +67,7 @@ test('padding makes no datagram larger than what the path takes', () => {
   assert.is(lost - lostBefore, 0)
 })
 
-test('a lossy path alone does not make datagrams smaller', () => {
+test('loss alone does not make datagrams smaller', () => {
   for (let seed = 1; seed <= 5; seed++) {
     const pair = new Pair({
       seed,
@@ -83,7 +84,7 @@ test('a lossy path alone does not make datagrams smaller', () => {
   }
 })
 
-test('a session that moves to a path without that limit sends large datagrams again', () => {
+test('a session that migrates to a path without that limit sends large datagrams again', () => {
   const pair = new Pair({ seed: 3, sealing: 'random', client: { keepalive: 25 } })
   const limited = pair.clientAddress
   let largest = 0
@@ -94,7 +95,7 @@ test('a session that moves to a path without that limit sends large datagrams ag
     return true
   }
   const down = (bytes: number) => ({ client: {}, server: { bytes, stream: 2, writeRate: 200 } })
-  // the first ones find the limit
+  // the first connections detect the limit
   for (let i = 0; i < 6 && !pair.connections.at(-1)?.clean; i++) {
     const connection = pair.connect(down(20_000))
     pair.runUntil(() => connection.over, 60)

@@ -1,7 +1,7 @@
 // time limit: 600 s
 /**
- * More is promised than memory holds: readers that pause, peers that acknowledge nothing. Who holds most gets nothing
- * more, the others continue, and stalled ones resume.
+ * Windows that exceed memory in total: paused readers, peers that acknowledge nothing. The largest holders get no more
+ * memory, the others continue, and stalled sessions resume.
  */
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
@@ -11,9 +11,9 @@ import { Mixed } from '../../testkit/sim/mixed.ts'
 import { type Connection, Pair, type Side } from '../../testkit/sim/pair.ts'
 
 const MIB = 1024 * 1024
-/** `memory` of the configuration, where it is not set. */
+/** Default of `memory`. */
 const DEFAULT_MEMORY = 512 * MIB
-/** Windows as they are without a configuration. */
+/** Default windows. */
 const AUTOMATIC = { sndwnd: UNSET, rcvwnd: UNSET } satisfies Partial<CoreConfig>
 const LINK = { delay: 10, rate: 60_000, queue: 2_000_000 }
 
@@ -24,7 +24,7 @@ interface Stalled {
   readonly base: number
 }
 
-/** A pair with `count` transfers of `bytes` whose readers take nothing. */
+/** A pair with `count` transfers of `bytes` whose readers are paused. */
 function stall(reader: Side, memoryCeiling: number, count: number, bytes: number): Stalled {
   const pair = new Pair({
     seed: 1,
@@ -47,7 +47,7 @@ function stall(reader: Side, memoryCeiling: number, count: number, bytes: number
   return { pair, connections, base }
 }
 
-/** Holds both ends to what they advertised: una + wnd never goes back, and is 128 at least. */
+/** Checks that neither end shrinks its advertised window: una + wnd never decreases, and is at least 128. */
 function watchEdges(pair: Pair): void {
   const edges = new Map<string, number>()
   pair.tap = (from, bytes) => {
@@ -63,7 +63,7 @@ function watchEdges(pair: Pair): void {
   }
 }
 
-/** A new session opens and transfers a MiB each way. */
+/** Opens a new session and transfers a MiB each way. */
 function transfer(pair: Pair, stream: number): void {
   const end = (n: number) => ({ bytes: MIB, stream: n })
   const from = pair.ms
@@ -86,7 +86,7 @@ for (const reader of ['client', 'server'] as const) {
       const { pair, connections, base } = stall(reader, memory, count, bytes)
       pair.run(20_000)
       transfer(pair, 1)
-      // time enough to take what is dropped for a path that takes no large datagrams
+      // long enough to mistake drops for a path MTU problem
       pair.run(60_000)
       transfer(pair, 3)
       const used = pair[reader].counter('memory_used') - base
@@ -100,14 +100,14 @@ for (const reader of ['client', 'server'] as const) {
       const isOver = pair.finish(600)
       assert.ok(isOver, connections.find(({ over }) => !over)?.describe())
       for (const connection of connections) assert.ok(connection.clean, connection.describe())
-      // twice the time that the link takes, and a second to begin with
+      // twice the transmission time plus a second
       const least = (count * bytes) / LINK.rate
-      assert.ok(pair.ms - from < 1000 + 2 * least, `${pair.ms - from} ms, the link takes ${least} ms`)
+      assert.ok(pair.ms - from < 1000 + 2 * least, `${pair.ms - from} ms, transmission time ${least} ms`)
     })
   }
 }
 
-test('peers that acknowledge nothing: uploads of others open and go on', () => {
+test('peers that acknowledge nothing: other uploads open and continue', () => {
   const memory = 32 * MIB
   const pair = new Pair({
     seed: 1,
@@ -120,7 +120,7 @@ test('peers that acknowledge nothing: uploads of others open and go on', () => {
   const dead = Array.from({ length: 100 }, (_, i) =>
     pair.connect({ client: { bytes: 8 * MIB, stream: i + 10 }, server: { stream: 5 } }),
   )
-  // each of them is open when the server falls silent for it
+  // each is open before the server stops responding to it
   pair.runUntil(() => dead.every(({ server }) => server?.connected), 10)
   const silent = new Set(dead.map(({ conv }) => conv))
   pair.tap = (_, bytes) => !silent.has(new DataView(bytes.buffer, bytes.byteOffset).getUint32(0))
@@ -131,24 +131,24 @@ test('peers that acknowledge nothing: uploads of others open and go on', () => {
   }
   assert.ok(pair.client.counter('memory_used') - base <= memory)
   assert.is(pair.client.counter('sessions_refused'), 0)
-  // the path works again: everything is delivered
+  // the path is restored: everything is delivered
   pair.tap = undefined
   assert.ok(pair.finish(300), dead.find(({ over }) => !over)?.describe())
   for (const connection of dead) assert.ok(connection.clean, connection.describe())
 })
 
 for (const ours of ['client', 'server'] as const) {
-  test(`kcptun-libev as sender, we are the ${ours}: one is promised what memory takes, of many nothing is lost`, () => {
+  test(`kcptun-libev as sender, engine as ${ours}: one session fits into memory, many lose nothing`, () => {
     const bytes = 2 * MIB
     const mixed = new Mixed({
       seed: 1,
       ours,
       config: { ...AUTOMATIC, memoryCeiling: 16 * MIB },
-      original: { kcp: { sndwnd: 1024, interval: 10 } },
+      libev: { kcp: { sndwnd: 1024, interval: 10 } },
       link: { delay: 20, loss: 0.005 },
       script: {
         ours: { bytes: 20_000, reads: false, fin: 'never' },
-        original: { bytes, fin: 'never' },
+        libev: { bytes, fin: 'never' },
       },
     })
     mixed.runUntil(() => false, 10)
@@ -158,10 +158,10 @@ for (const ours of ['client', 'server'] as const) {
       mixed.runUntil(() => false, 0.3)
     }
     mixed.runUntil(() => false, 20)
-    assert.ok(mixed.endpoint.counter('drop_memory') > 0, 'memory was enough')
+    assert.ok(mixed.endpoint.counter('drop_memory') > 0, 'memory was not exhausted')
     const isComplete = (conv: number): boolean =>
-      mixed.apps.get(conv)?.received === bytes && mixed.original.sessions.get(conv)?.received === 20_000
-    // one more, that reads
+      mixed.apps.get(conv)?.received === bytes && mixed.libev.sessions.get(conv)?.received === 20_000
+    // one more session, whose reader is active
     const fresh = mixed.connect()
     mixed.runUntil(() => mixed.apps.has(fresh), 10)
     mixed.apps.get(fresh)?.resume()
@@ -171,10 +171,10 @@ for (const ours of ['client', 'server'] as const) {
     )
     for (const [conv, app] of mixed.apps) if (app.ending) assert.unreachable(`${conv}: reason ${app.reason}`)
     for (const app of mixed.apps.values()) app.resume()
-    // a sender that was refused for long tries again late: its RTO has no limit
+    // a sender whose datagrams were dropped for long retransmits late: its RTO has no limit
     const isDone = mixed.runUntil(() => [...mixed.apps.keys()].every(isComplete), 600)
     assert.ok(isDone, [...mixed.apps.values()].map(({ received }) => received).join(' '))
-    for (const { wrong } of mixed.original.sessions.values()) assert.not.ok(wrong)
+    for (const { wrong } of mixed.libev.sessions.values()) assert.not.ok(wrong)
   })
 }
 

@@ -1,8 +1,8 @@
 // time limit: 120 s
 /**
- * Many connections, large windows, little memory: everybody gets through, the newest are refused at worst.
+ * Many connections, large windows, little memory: accepted connections complete, the newest may be rejected.
  *
- * One run again: SIM_SEED=12 node test/run.mjs sim/pressure --runtime node
+ * To repeat one run: SIM_SEED=12 node test/run.mjs sim/pressure --runtime node
  */
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
@@ -59,13 +59,13 @@ function simulate(seed: number): Outcome {
     const used = pair[side].counter('memory_used')
     if (used > config.memoryCeiling + 2 * MIB) throw new Error(`${side}: ${used} bytes in use`)
   }
-  // what a full server did not accept ends without an answer; what it accepted ends well
+  // connections that a full server did not accept are aborted; accepted ones end cleanly
   for (const connection of pair.connections) {
     if (connection.server && !connection.clean) throw new Error(`accepted, but broken: ${connection.describe()}`)
     if (!connection.server && connection.client.ending !== 'aborted') throw new Error(connection.describe())
   }
   pair.runUntil(() => pair.client.sessions + pair.server.sessions === 0, 1200)
-  if (pair.client.sessions + pair.server.sessions > 0) throw new Error('sessions stay')
+  if (pair.client.sessions + pair.server.sessions > 0) throw new Error('sessions are left')
   return { refused, finished: pair.connections.filter(({ clean }) => clean).length }
 }
 

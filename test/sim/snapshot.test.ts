@@ -1,6 +1,6 @@
 // time limit: 300 s
 /**
- * The transport's figures over simulated links are those of the snapshot: a change of policy shows as a difference to review.
+ * The transport's figures over simulated links match the snapshot: a change of policy shows as a difference to review.
  */
 import { readFileSync } from 'node:fs'
 import { suite } from 'uvu'
@@ -9,7 +9,7 @@ import { quickText, SNAPSHOT } from '../../testkit/sim/flows/snapshot.ts'
 
 const test = suite('sim/snapshot')
 
-/** Lines that differ, as a diff of texts with the same lines in the same places. */
+/** A diff of two texts whose lines correspond. */
 function differences(before: string, after: string): string {
   const old = before.split('\n')
   const fresh = after.split('\n')
@@ -22,9 +22,9 @@ function differences(before: string, after: string): string {
   return lines.join('\n')
 }
 
-test('the simulated transport has the figures of bench/snapshots/sim.txt', () => {
+test('the figures of the simulated transport match bench/snapshots/sim.txt', () => {
   const text = differences(readFileSync(SNAPSHOT, 'utf8'), quickText())
-  if (text !== '') console.log(`${text}\n(npm run bench -- sim --update takes them over)`)
+  if (text !== '') console.log(`${text}\n(npm run bench -- sim --update accepts them)`)
   assert.is(text, '')
 })
 

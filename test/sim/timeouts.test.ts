@@ -1,7 +1,5 @@
 // time limit: 120 s
-/**
- * Long times: idle and busy sessions, silence, keepalives (protocol.md 6.7, 7.3, 7.6).
- */
+/** Timeouts of idle and busy sessions, unresponsive peers, keepalives (protocol.md 6.7, 7.3, 7.6). */
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
 import { MS } from '../../testkit/sim/endpoint.ts'
@@ -17,7 +15,7 @@ const QUIET = {
 
 const test = suite('sim/timeouts')
 
-test('MUST 47: an idle session lives for 12 hours while both ends do, and still works', () => {
+test('MUST 47: an idle session stays usable for 12 hours while both ends run', () => {
   const pair = new Pair({ seed: 1, up: { loss: 0.02 }, down: { loss: 0.02 } })
   const connection = pair.connect({
     client: { bytes: 10, stream: 1, fin: 'last' },
@@ -30,7 +28,7 @@ test('MUST 47: an idle session lives for 12 hours while both ends do, and still 
   assert.ok(connection.clean, connection.describe())
 })
 
-test('idle sessions cost few datagrams: keepalives, nothing else', () => {
+test('idle sessions send only keepalives', () => {
   const pair = new Pair({ seed: 2 })
   pair.connect(QUIET)
   pair.run(5000)
@@ -46,7 +44,7 @@ test('idle sessions cost few datagrams: keepalives, nothing else', () => {
 })
 
 for (const direction of ['up', 'down'] as const) {
-  test(`MUST 47: a busy one-way transfer is not cut at timeout (${direction})`, () => {
+  test(`MUST 47: a one-way transfer is not cut at timeout (${direction})`, () => {
     const source = { bytes: 600_000, stream: 1, fin: 'send', writeRate: 2, chunk: 1000 } as const
     const sink = { bytes: 0, stream: 2, fin: 'last' } as const
     const pair = new Pair({ seed: 4, client: { timeout: 60 }, server: { timeout: 60 } })
@@ -58,8 +56,8 @@ for (const direction of ['up', 'down'] as const) {
     assert.ok(pair.ms > 290_000)
   })
 
-  test(`a reader that stops for longer than timeout does not kill the session while both ends live (${direction})`, () => {
-    // the window is shut for several minutes: only probes and keepalives pass
+  test(`a reader paused for longer than timeout does not end the session while both ends run (${direction})`, () => {
+    // the window is closed for several minutes: only probes and keepalives are sent
     const source = { bytes: 400_000, stream: 1, fin: 'send' } as const
     const sink = { bytes: 0, stream: 2, fin: 'last', readRate: 0.7 } as const
     const pair = new Pair({ seed: 5, client: { timeout: 60, linger: 10 }, server: { timeout: 60, linger: 10 } })
@@ -71,7 +69,7 @@ for (const direction of ['up', 'down'] as const) {
   })
 }
 
-test('MUST 47: a new session without any answer is dropped after 30 s, by a reset of TCP', () => {
+test('MUST 47: a new session without any reply is dropped after 30 s and TCP is reset', () => {
   const pair = new Pair({ seed: 6 })
   pair.up.blackhole = true
   const connection = pair.connect({ client: { bytes: 1000, stream: 1, fin: 'send' }, server: {} })
@@ -81,7 +79,7 @@ test('MUST 47: a new session without any answer is dropped after 30 s, by a rese
   assert.ok(connection.client.endedAt >= 30_000 && connection.client.endedAt <= 40_000, `${connection.client.endedAt}`)
 })
 
-test('MUST 26: unacknowledged segments are repeated, backed off, until the session ends', () => {
+test('MUST 26: unacknowledged segments are retransmitted with back-off until the session ends', () => {
   const pair = new Pair({ seed: 6 })
   const times: number[] = []
   pair.up.blackhole = true
@@ -89,17 +87,17 @@ test('MUST 26: unacknowledged segments are repeated, backed off, until the sessi
     if (from === 'client' && bytes[4] === 81) times.push(pair.ms)
     return true
   }
-  // small segments are sent twice for good measure: take a larger one
+  // small segments are sent twice: use a larger one
   pair.connect({ client: { bytes: 1000, stream: 1, fin: 'never' }, server: {} })
   pair.run(40_000)
   assert.ok(times.length >= 4, `${times}`)
   const gaps = times.slice(1).map((at, i) => at - (times[i] ?? 0))
-  assert.ok((gaps[0] ?? 0) <= 4000 && (gaps[0] ?? 0) >= 30, `first repetition after ${gaps[0]} ms`)
+  assert.ok((gaps[0] ?? 0) <= 4000 && (gaps[0] ?? 0) >= 30, `first retransmission after ${gaps[0]} ms`)
   assert.ok((gaps.at(-1) ?? 0) > 2 * (gaps[0] ?? 0), `no back-off: ${gaps}`)
   assert.ok((times.at(-1) ?? 0) <= 40_000)
 })
 
-test('MUST 47: an established session dies at timeout when the peer vanishes; data under way ends as a reset', () => {
+test('MUST 47: an established session whose peer vanishes ends at timeout, by a reset if data is in flight', () => {
   for (const bytes of [0, 5_000_000]) {
     const pair = new Pair({ seed: 8, client: { timeout: 60 }, server: { timeout: 60 } })
     const connection = pair.connect({
@@ -136,7 +134,7 @@ test('an outage shorter than timeout is survived', () => {
   }
 })
 
-test('a link that dies while EOF is unacknowledged: the sender does not report a clean end before timeout', () => {
+test('the link fails while EOF is unacknowledged: the sender does not report a clean end before timeout', () => {
   const pair = new Pair({
     seed: 16,
     client: { timeout: 60, linger: 5 },
@@ -148,7 +146,7 @@ test('a link that dies while EOF is unacknowledged: the sender does not report a
     client: { bytes: 300_000, stream: 1, fin: 'send' },
     server: { bytes: 0, stream: 2, fin: 'last' },
   })
-  // the first window is on its way, the rest and EOF are not
+  // the first window is in flight, the rest and EOF are not
   pair.run(90)
   pair.up.blackhole = pair.down.blackhole = true
   assert.ok(pair.finish(300))
@@ -157,7 +155,7 @@ test('a link that dies while EOF is unacknowledged: the sender does not report a
   assert.not.ok(connection.server?.eof)
 })
 
-test('MUST 52: a client pings at start, and after keepalive .. 1.25 keepalive seconds without sending', () => {
+test('MUST 52: a client pings at start, and after 1 to 1.25 times keepalive without sending', () => {
   const gaps: number[] = []
   for (let seed = 1; seed <= 20; seed++) {
     const solo = new Solo({ role: 'client', seed })
@@ -182,7 +180,7 @@ test('MUST 52: a client pings at start, and after keepalive .. 1.25 keepalive se
   assert.ok(Math.max(...gaps) - Math.min(...gaps) > 3000, 'no jitter')
 })
 
-test('MUST 52: the first ping leaves at once whatever the clock shows, the second at a time of its own', () => {
+test('MUST 52: the first ping is sent at once at any clock value, the second with jitter', () => {
   const gaps = [1, 0x4000_0000, 0x9000_0000, 0xffff_ff00].map((clock, seed) => {
     const solo = new Solo({ role: 'client', seed, clock })
     solo.run(1)
@@ -204,9 +202,9 @@ test('MUST 52: with keepalive 0 a client does not ping again', () => {
   assert.ok(pings.length <= 1, `${pings.length} pings`)
 })
 
-test('MUST 52: a keepalive that was changed counts from the next ping on', () => {
+test('MUST 52: a changed keepalive takes effect with the next ping', () => {
   const solo = new Solo({ role: 'client', config: { keepalive: 25 } })
-  /** Times of the pings of a while, all of them answered. */
+  /** Times of the pings within some seconds, all of them answered. */
   const pings = (seconds: number): number[] => {
     const times: number[] = []
     for (let i = 0; i < seconds; i++) {
@@ -231,7 +229,7 @@ test('MUST 52: a keepalive that was changed counts from the next ping on', () =>
   assert.equal(pings(3600), [])
 })
 
-test('MUST 52: a busy client does not ping: other datagrams count', () => {
+test('MUST 52: a busy client does not ping: any datagram counts as sent', () => {
   const pair = new Pair({ seed: 4 })
   let pings = 0
   pair.tap = (from, bytes) => {
@@ -252,7 +250,7 @@ test('servers do not ping', () => {
   assert.is(solo.take().length, 0)
 })
 
-test('an engine without sessions and without keepalive has nothing to wake up for, but silence', () => {
+test('an engine without sessions and keepalive wakes up only to check for an unresponsive peer', () => {
   const solo = new Solo({ role: 'server', config: { keepalive: 0 } })
   let wakes = 0
   while (solo.ms < HOUR_MS) {

@@ -1,7 +1,7 @@
 // time limit: 120 s
 /**
- * When things happen: first byte, ACKs, retransmissions, what the kcp options of a user change, and how rarely an idle
- * engine wants to be woken (protocol.md 5.7, 5.8).
+ * Timing of the first byte, ACKs and retransmissions, effects of the kcp options, and wake-ups of an idle engine
+ * (protocol.md 5.7, 5.8).
  */
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
@@ -22,7 +22,7 @@ function server(config: ConstructorParameters<typeof Solo>[0]['config'] = {}): S
 
 const test = suite('sim/timing')
 
-test('the first byte of an answer costs one round trip and at most 5 ms', () => {
+test('the first byte of a response takes one round trip plus at most 5 ms', () => {
   for (const delay of [0, 1, 25, 150]) {
     const pair = new Pair({ seed: 1, up: { delay }, down: { delay } })
     pair.run(1000)
@@ -37,19 +37,19 @@ test('the first byte of an answer costs one round trip and at most 5 ms', () => 
   }
 })
 
-test('every later request and answer costs one round trip as well', () => {
+test('every later request takes one round trip too', () => {
   const pair = new Pair({ seed: 1, up: { delay: 25 }, down: { delay: 25 } })
   const connection = pair.connect({
     client: { bytes: 2000, stream: 1, chunk: 100, writeRate: 1, fin: 'never' },
     server: { bytes: 0, stream: 2, fin: 'never' },
   })
-  // one piece of 100 bytes every 100 ms: each arrives 25 ms later
+  // a write of 100 bytes every 100 ms: each arrives 25 ms later
   assert.ok(pair.runUntil(() => connection.client.sent === 2000, 10))
   pair.run(26)
   assert.is(connection.server?.received, 2000)
 })
 
-test('a lone ACK leaves within 20 ms, a pair sooner, a gap is reported at once', () => {
+test('a single ACK is sent within 20 ms, a pair earlier, and a gap is acknowledged at once', () => {
   const solo = server()
   const data = message(MessageType.PUSH, new Uint8Array(1000))
   let start = solo.ms
@@ -66,7 +66,7 @@ test('a lone ACK leaves within 20 ms, a pair sooner, a gap is reported at once',
   assert.ok(solo.takeSegments(9).some(({ cmd, sn }) => cmd === 'ACK' && sn === 7))
 })
 
-test('ACKs share datagrams: a burst of 200 segments costs few', () => {
+test('ACKs share datagrams: a burst of 200 segments is acknowledged by few', () => {
   const solo = server({ rcvwnd: 1024 })
   const data = message(MessageType.PUSH, new Uint8Array(1000))
   for (let i = 0; i < 10; i++) solo.feed(...Array.from({ length: 20 }, (_, k) => push(9, 1 + 20 * i + k, data)))
@@ -76,13 +76,13 @@ test('ACKs share datagrams: a burst of 200 segments costs few', () => {
   assert.ok(datagrams.length <= 20, `${datagrams.length} datagrams`)
 })
 
-test('kcp.flush 2: ACKs leave with every received batch', () => {
+test('kcp.flush 2: ACKs are sent after every received batch', () => {
   const solo = server({ flush: 2 })
   solo.feed(push(9, 1, message(MessageType.PUSH, new Uint8Array(10))))
   assert.is(solo.takeSegments(9).filter(({ cmd }) => cmd === 'ACK').length, 1)
 })
 
-test('kcp.flush 0: everything waits for the tick of kcp.interval', () => {
+test('kcp.flush 0: everything is sent at flush intervals only', () => {
   const solo = server({ flush: 0, interval: 100 })
   const times: number[] = []
   for (let i = 0; i < 20; i++) {
@@ -101,14 +101,14 @@ test('kcp.flush 0: everything waits for the tick of kcp.interval', () => {
   }
 })
 
-test('kcp.flush 0 still moves data, in both directions', () => {
+test('kcp.flush 0 transfers data in both directions', () => {
   const pair = new Pair({ seed: 1, client: { flush: 0, interval: 20 }, server: { flush: 0, interval: 50 } })
   const connection = pair.connect({ client: { bytes: 400_000, stream: 1 }, server: { bytes: 400_000, stream: 2 } })
   assert.ok(pair.finish(60))
   assert.ok(connection.clean, connection.describe())
 })
 
-test('kcp.nc 0: slow start from one segment; nc 1: the whole window at once', () => {
+test('kcp.nc 0 starts with one segment; kcp.nc 1 sends the whole window at once', () => {
   const first = (nc: number): number => {
     const solo = server({ nc, sndwnd: 256 })
     solo.write(solo.only.handle, new Uint8Array(14880))
@@ -121,7 +121,7 @@ test('kcp.nc 0: slow start from one segment; nc 1: the whole window at once', ()
   assert.ok(first(0) <= 2, `${first(0)}`)
 })
 
-test('kcp.nodelay shapes the back-off: 0 doubles, 1 and 2 grow by half at most', () => {
+test('kcp.nodelay selects the back-off: 0 doubles the RTO, 1 and 2 increase it by half at most', () => {
   const gaps = (nodelay: number): number[] => {
     const solo = server({ nodelay, timeout: 600 })
     solo.write(solo.only.handle, new Uint8Array(10))
@@ -140,7 +140,7 @@ test('kcp.nodelay shapes the back-off: 0 doubles, 1 and 2 grow by half at most',
   assert.ok(growth(step) > 1.2 && growth(step) < 1.6, step.join())
 })
 
-test('MUST 26: retransmissions on a silent path come at least every 10 s or so', () => {
+test('MUST 26: retransmissions on a dead path are never more than about 10 s apart', () => {
   const solo = server({ timeout: 600 })
   solo.write(solo.only.handle, new Uint8Array(10))
   solo.endpoint.drain()
@@ -150,7 +150,7 @@ test('MUST 26: retransmissions on a silent path come at least every 10 s or so',
   assert.ok(Math.max(...gaps) <= 20_000, `${Math.max(...gaps)} ms`)
 })
 
-test('on a perfect path nothing is sent twice', () => {
+test('a perfect path causes almost no retransmissions', () => {
   for (const delay of [0, 5, 100]) {
     const pair = new Pair({ seed: 1, up: { delay }, down: { delay } })
     const connection = pair.connect({
@@ -166,7 +166,7 @@ test('on a perfect path nothing is sent twice', () => {
   }
 })
 
-test('with 2 % loss little more than what was lost is sent again', () => {
+test('with 2 % loss little more than the lost segments is retransmitted', () => {
   const pair = new Pair({ seed: 5, up: { delay: 25, loss: 0.02 }, down: { delay: 25, loss: 0.02 } })
   const connection = pair.connect({ client: { bytes: 5_000_000, stream: 1 }, server: {} })
   assert.ok(pair.finish(120))
@@ -175,7 +175,7 @@ test('with 2 % loss little more than what was lost is sent again', () => {
   assert.ok(share < 0.1, `${share}`)
 })
 
-test('100 idle sessions cause wake-ups for keepalives alone', () => {
+test('100 idle sessions wake up only for keepalives', () => {
   const pair = new Pair({ seed: 3 })
   for (let i = 0; i < 100; i++) {
     pair.connect({ client: { bytes: 10, stream: 1, fin: 'never' }, server: { bytes: 10, stream: 2, fin: 'never' } })
@@ -208,7 +208,7 @@ test('more than 65536 segments pass through one conversation', () => {
   assert.ok(pair.client.counter('segments_sent') > 70_000)
 })
 
-test('windows of 65535 segments work, and their memory comes back', () => {
+test('windows of 65535 segments work, and their memory is freed', () => {
   const windows = { sndwnd: 65535, rcvwnd: 65535 }
   const pair = new Pair({
     seed: 7,
@@ -224,7 +224,7 @@ test('windows of 65535 segments work, and their memory comes back', () => {
   assert.is(pair.leak(), '')
 })
 
-test('a window of 65536 of the peer is used in full, and one of 0 not at all', () => {
+test('a peer window of 65536 is used in full, and a window of 0 not at all', () => {
   // small segments: 40 bytes each
   const solo = server({ sndwnd: 65535, kcpMtu: 64, nc: 1 })
   const many = new Uint8Array(500_000)

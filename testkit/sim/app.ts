@@ -1,28 +1,28 @@
 /**
- * A TCP connection and its application in memory, at one end of a tunnel: a source of pattern bytes, a sink that checks
- * them, both with a rate, and the order in which the directions close. It drives an Endpoint as a host would.
+ * A TCP connection and its application in memory, at one end of a tunnel: a rate-limited source of pattern bytes, a
+ * rate-limited sink that checks them, and the order in which the directions close. Drives an Endpoint as a host does.
  */
 import { ErrorCode, EventType } from '../../host/engine/core.ts'
 import { check, type Endpoint, type EngineEvent, MS } from './endpoint.ts'
 import { patternByte } from './random.ts'
 
-/** What one end of a connection does. */
+/** Behaviour of one end of a connection. */
 export interface AppScript {
   /** bytes to send */
   readonly bytes: number
   /** number of the pattern stream */
   readonly stream: number
-  /** largest piece written at once, as a TCP read would give it */
+  /** largest write, as of one TCP read */
   readonly chunk: number
-  /** bytes per ms from the application; 0 = as fast as the window takes them */
+  /** bytes per ms from the application; 0 = limited by the window only */
   readonly writeRate: number
-  /** bytes per ms the TCP side takes; 0 = everything at once */
+  /** bytes per ms that the TCP side reads; 0 = unlimited */
   readonly readRate: number
-  /** false: the TCP side takes nothing before `resume` */
+  /** false: the TCP side reads nothing before `resume` */
   readonly reads: boolean
   /** ms before the first byte */
   readonly pause: number
-  /** FIN when all is sent (`send`), when the other end has closed as well (`last`), or never */
+  /** FIN when all is sent (`send`), when also the other end has closed (`last`), or never */
   readonly fin: 'send' | 'last' | 'never'
   /** ms between the last byte and FIN */
   readonly finPause: number
@@ -40,11 +40,11 @@ export const SILENT: AppScript = {
   finPause: 0,
 }
 
-/** State of the peer application, to distinguish a genuine end from a faked one. */
+/** State of the peer application, to detect a false end of stream. */
 export interface OtherEnd {
-  /** bytes it has put into its direction */
+  /** bytes it has sent */
   readonly sent: number
-  /** its direction has ended, in whatever way its TCP connection did */
+  /** its direction has ended, by FIN or otherwise */
   readonly hasEnded: boolean
 }
 
@@ -63,7 +63,7 @@ export class App {
   sent = 0
   received = 0
   finSent = false
-  /** the TCP connection broke here: `abort` was called */
+  /** `abort` was called */
   broken = false
   eof = false
   ending: Ending | undefined
@@ -105,7 +105,7 @@ export class App {
     return this.finSent || this.broken || this.ending === 'refused'
   }
 
-  /** The TCP connection is there: the application starts. */
+  /** Starts the application once TCP is connected. */
   start(): void {
     if (this.ending) return
     this.connected = true
@@ -117,13 +117,13 @@ export class App {
     this.#readFrom = this.endpoint.time
   }
 
-  /** An event of the engine for this handle. */
+  /** Handles an event of the engine for this handle. */
   event(event: EngineEvent): void {
-    check(this.ending === undefined, `event ${event.type} for a handle that is gone`)
+    check(this.ending === undefined, `event ${event.type} for a closed handle`)
     switch (event.type) {
       case EventType.READABLE:
         this.#readable = true
-        // the socket buffer of a slow reader absorbs 20 ms worth of bytes
+        // the socket buffer of a slow reader holds 20 ms worth of bytes
         this.#readFrom = Math.max(this.#readFrom, this.endpoint.time - 20 * MS)
         this.#read()
         break
@@ -139,7 +139,7 @@ export class App {
         this.#finish('aborted')
         break
       case EventType.DETACH:
-        // a clean close of TCP shows the application a clean end
+        // a clean close of TCP is a clean end for the application
         if (!this.eof) this.#checkComplete('DETACH without EOF')
         this.#finish('detached')
         break
@@ -150,14 +150,14 @@ export class App {
     }
   }
 
-  /** The TCP side takes bytes from now on. */
+  /** Lets the TCP side read. */
   resume(): void {
     this.#reads = true
     this.#readFrom = this.endpoint.time
     this.#read()
   }
 
-  /** TCP broke at this end (RST). */
+  /** Breaks TCP at this end (RST). */
   abort(): void {
     if (this.ending) return
     this.broken = true
@@ -165,7 +165,7 @@ export class App {
     this.#finish('aborted')
   }
 
-  /** The host process of this end is gone. */
+  /** Kills the host process of this end. */
   kill(): void {
     if (!this.ending) this.#finish('aborted')
   }
@@ -175,14 +175,14 @@ export class App {
     this.endedAt = this.endpoint.time / MS
   }
 
-  /** Called by the pair when a dial failed. */
+  /** Reports that the target refused the connection. */
   refuse(): void {
     this.#finish('refused')
   }
 
   #checkComplete(what: string): void {
     const { other } = this
-    check(other !== undefined, `${what} although nobody is at the other end`)
+    check(other !== undefined, `${what} without an application at the other end`)
     check(other.hasEnded, `${what}: the other end has not closed`)
     check(this.received === other.sent, `${what} after ${this.received} of ${other.sent} bytes`)
   }
@@ -261,7 +261,7 @@ export class App {
       }
       check(this.connected, 'bytes to read before the target is connected')
       const taken = endpoint.read(this.handle, budget, (bytes) => this.#verify(bytes))
-      // the last byte may end the connection at once: the handle is gone, DETACH is on its way
+      // the last byte may end the connection: the handle is closed and DETACH is queued
       check(taken >= 0 || taken === ErrorCode.HANDLE, `stream_peek = ${taken}`)
       if (taken <= 0) this.#readable = false
       if (script.readRate > 0) this.#readFrom += (Math.max(0, taken) * MS) / script.readRate

@@ -1,8 +1,8 @@
 /**
- * One engine in virtual time: batches in, datagrams and events out, by the rule of docs/abi.md, with the checks that
- * every test wants (nothing left after a drain, no nonce twice, no timer that fires for ever).
+ * One engine in virtual time, driven in batches as docs/abi.md requires, with checks for every test: nothing is left
+ * after a drain, no nonce repeats, no timer fires endlessly.
  *
- * Sealing is a stand-in (the plaintext, a checksum as tag, the engine's nonce), so the ciphers stay out of it.
+ * Sealing is simulated (the plaintext, a checksum as tag, the engine's nonce).
  */
 
 import {
@@ -28,9 +28,9 @@ import { fakeOpen, fakeSeal } from './sealing.ts'
 export const MS = 8
 export const SECOND = 8000
 
-/** Most drains in a row before we call it an endless loop. */
+/** Consecutive drains that count as an endless loop. */
 const DRAINS_MAX = 100_000
-/** Most expired timers at one instant before we call it a busy loop. */
+/** Timers expired at one instant that count as a busy loop. */
 const TIMERS_AT_ONCE_MAX = 200
 /** cmd of a segment with data */
 const PUSH = 81
@@ -97,7 +97,7 @@ export interface EndpointOptions {
   readonly clock?: number
   /** Bytes of entropy at each refill; small values exercise E_ENTROPY. */
   readonly entropyChunk?: number
-  /** The 32 bytes at `secret_ptr`; none = the engine draws its own. */
+  /** The 32 bytes at `secret_ptr`; absent: drawn by the engine. */
   readonly secret?: Uint8Array
   readonly onTransmit: (datagram: Datagram, handle: number) => void
   readonly onEvent: (event: EngineEvent) => void
@@ -183,7 +183,7 @@ export class Endpoint {
     return this.core.u8.slice(at, at + AddressRecord.BYTES)
   }
 
-  /** Feeds datagrams as the network delivered them; the result counts the accepted ones. */
+  /** Passes received datagrams to the engine. @returns the number accepted */
   receive(datagrams: readonly Datagram[]): number {
     const { core } = this
     let accepted = 0
@@ -209,7 +209,7 @@ export class Endpoint {
     return accepted
   }
 
-  /** Virtual time at which `expire` is wanted; Infinity for never. */
+  /** Virtual time at which `expire` is due; Infinity: never. */
   get deadline(): number {
     return this.#deadline
   }
@@ -224,7 +224,7 @@ export class Endpoint {
     this.dirty = true
   }
 
-  /** Drains until the engine has nothing left to say. */
+  /** Drains until the engine has no output left. */
   drain(): void {
     for (let round = 0; this.dirty; round++) {
       check(round < DRAINS_MAX, 'endless drain: every drain causes new events')
@@ -264,7 +264,7 @@ export class Endpoint {
         const plain = core.u8.slice(source, source + length)
         let bytes = plain
         if (tagBytes > 0) {
-          check(nonceAt === out + length + tagBytes, 'nonce does not stand behind the tag')
+          check(nonceAt === out + length + tagBytes, 'the nonce is not behind the tag')
           const nonce = core.u8.slice(nonceAt, nonceAt + nonceBytes)
           const key = nonce.join()
           check(!this.#nonces.has(key), 'MUST 13: a nonce was used twice')
@@ -279,7 +279,7 @@ export class Endpoint {
     }
   }
 
-  /** A segment that is sent again must carry what it carried before. */
+  /** Checks that a retransmitted segment carries the same bytes. */
   #checkPushes(handle: number, plain: Uint8Array): void {
     let sent = this.#pushed.get(handle)
     if (!sent) {
@@ -294,7 +294,7 @@ export class Endpoint {
         for (let i = at + 24; i < at + 24 + length; i++) hash = Math.imul(hash ^ (plain[i] ?? 0), 0x01000193)
         const sn = view.getUint32(at + 12)
         const before = sent.get(sn)
-        check(before === undefined || before === hash, `segment ${sn} was sent again with other bytes`)
+        check(before === undefined || before === hash, `segment ${sn} was retransmitted with other bytes`)
         sent.set(sn, hash)
       }
       at += 24 + length
@@ -342,7 +342,7 @@ export class Endpoint {
     return this.core.calls.stream_abort(handle, this.now)
   }
 
-  /** Lets `fill` write into the reserved spans; what it returns is committed. 0 = no room. */
+  /** Calls `fill` with each reserved span, then commits. @returns bytes written; 0: no room; negative: error code */
   write(handle: number, limit: number, fill: (target: Uint8Array) => void): number {
     const { core } = this
     const spans = core.calls.stream_reserve(handle, limit)
@@ -362,7 +362,7 @@ export class Endpoint {
     return total
   }
 
-  /** Shows `take` the readable bytes, span by span, and consumes at most `limit` of them. */
+  /** Calls `take` with at most `limit` readable bytes, span by span, and consumes them. */
   read(handle: number, limit: number, take: (bytes: Uint8Array) => void): number {
     const { core } = this
     const spans = core.calls.stream_peek(handle)
@@ -382,7 +382,7 @@ export class Endpoint {
     return total
   }
 
-  /** One counter; gauges of time are refreshed first. */
+  /** One counter, after a refresh of the time gauges. */
   counter(name: CounterName): number {
     this.core.calls.refresh_gauges(this.now)
     return Number(this.core.counter(name))
@@ -429,7 +429,7 @@ export class Endpoint {
   }
 }
 
-/** Fails the run with a message. */
+/** @throws with the text if the condition is false */
 export function check(condition: boolean, text: string): asserts condition {
   if (!condition) throw new Error(text)
 }

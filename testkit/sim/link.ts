@@ -8,7 +8,7 @@ import type { Random } from './random.ts'
 export interface LinkOptions {
   /** one-way, ms */
   readonly delay: number
-  /** added to the delay, uniform 0..jitter, ms; order is kept unless `reorder` strikes */
+  /** added to the delay, uniform 0..jitter, ms; order is kept except by `reorder` */
   readonly jitter: number
   readonly loss: number
   readonly duplicate: number
@@ -18,7 +18,7 @@ export interface LinkOptions {
   readonly corrupt: number
   /** bytes per ms; 0 = unlimited */
   readonly rate: number
-  /** bytes that wait at the bottleneck at most */
+  /** queue limit of the bottleneck, bytes */
   readonly queue: number
 }
 
@@ -33,7 +33,7 @@ export const PERFECT: LinkOptions = {
   queue: 1 << 20,
 }
 
-/** A delivery: when (ticks) and what. */
+/** A datagram and its arrival time in ticks. */
 export interface Delivery {
   readonly at: number
   readonly bytes: Uint8Array
@@ -41,7 +41,7 @@ export interface Delivery {
 
 export class Link {
   options: LinkOptions
-  /** Nothing passes while this is set. */
+  /** Drops every datagram while set. */
   blackhole = false
   sent = 0
   dropped = 0
@@ -54,7 +54,7 @@ export class Link {
     this.#random = random
   }
 
-  /** Takes a datagram at `time` (ticks); the result lists what comes out at the other end. */
+  /** Sends a datagram at `time` (ticks). @returns its deliveries at the other end */
   send(time: number, bytes: Uint8Array): Delivery[] {
     const { delay, jitter, loss, duplicate, reorder, corrupt, rate, queue } = this.options
     const random = this.#random

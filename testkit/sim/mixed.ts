@@ -1,35 +1,35 @@
 /**
- * One engine and one peer that behaves like the original, joined by seeded links in virtual time. One connection, more
- * with `connect`; all follow the same scripts.
+ * One engine and one model of a kcptun-libev peer, joined by seeded links in virtual time. Starts with one connection;
+ * `connect` adds more. All follow the same scripts.
  */
 
 import { type CoreConfig, EventType } from '../../host/engine/core.ts'
 import { address4 } from './address.ts'
 import { App, type AppScript, SILENT } from './app.ts'
 import { check, defaultConfig, Endpoint, MS } from './endpoint.ts'
+import { LibevPeer, type LibevPeerOptions, type LibevSession } from './libev-peer.ts'
 import { Link, type LinkOptions, PERFECT } from './link.ts'
-import { Original, type OriginalOptions, type OriginalSession } from './original.ts'
 import { Agenda } from './pair.ts'
 import { Random } from './random.ts'
 
 export interface MixedOptions {
   readonly seed: number
-  /** which end the engine is */
+  /** role of the engine */
   readonly ours: 'client' | 'server'
   readonly config?: Partial<CoreConfig>
-  readonly original?: Partial<Omit<OriginalOptions, 'role' | 'expected' | 'script'>>
+  readonly libev?: Partial<Omit<LibevPeerOptions, 'role' | 'expected' | 'script'>>
   readonly link?: Partial<LinkOptions>
-  readonly script: { readonly ours: Partial<AppScript>; readonly original: Partial<AppScript> }
+  readonly script: { readonly ours: Partial<AppScript>; readonly libev: Partial<AppScript> }
 }
 
 const CONV = 0x12345678
 
 export class Mixed {
   readonly endpoint: Endpoint
-  readonly original: Original
+  readonly libev: LibevPeer
   readonly toEngine: Link
-  readonly toOriginal: Link
-  /** By conv. */
+  readonly toLibev: Link
+  /** Applications by conv. */
   readonly apps = new Map<number, App>()
   readonly #ours: AppScript
   readonly #theirs: AppScript
@@ -44,23 +44,23 @@ export class Mixed {
   constructor(options: MixedOptions) {
     const random = new Random(options.seed)
     const ours = { ...SILENT, stream: 1, ...options.script.ours }
-    const theirs = { ...SILENT, stream: 2, ...options.script.original }
+    const theirs = { ...SILENT, stream: 2, ...options.script.libev }
     this.#ours = ours
     this.#theirs = theirs
     this.#isClient = options.ours === 'client'
     const role = options.ours === 'client' ? 'server' : 'client'
     this.toEngine = new Link({ ...PERFECT, ...options.link }, random)
-    this.toOriginal = new Link({ ...PERFECT, ...options.link }, random)
+    this.toLibev = new Link({ ...PERFECT, ...options.link }, random)
     const schedule = (at: number, run: () => void): void => this.#agenda.add(at, run)
-    this.original = new Original({ ...options.original, role, expected: ours.stream, script: theirs }, (plain) => {
+    this.libev = new LibevPeer({ ...options.libev, role, expected: ours.stream, script: theirs }, (plain) => {
       for (const { at, bytes } of this.toEngine.send(this.#time, plain)) schedule(at, () => this.#inbox.push(bytes))
     })
     this.endpoint = new Endpoint({
       config: { ...defaultConfig(options.ours), ...options.config },
       seed: random.u32(),
       onTransmit: ({ bytes }) => {
-        for (const delivery of this.toOriginal.send(this.#time, bytes)) {
-          schedule(delivery.at, () => this.original.receive(delivery.bytes, this.ms))
+        for (const delivery of this.toLibev.send(this.#time, bytes)) {
+          schedule(delivery.at, () => this.libev.receive(delivery.bytes, this.ms))
         }
       },
       onEvent: (event) => {
@@ -81,11 +81,11 @@ export class Mixed {
     this.connect()
   }
 
-  /** Another connection; its conv. */
+  /** Opens another connection. @returns its conv */
   connect(): number {
     if (!this.#isClient) {
       const conv = this.#nextConv++
-      this.original.open(conv, this.ms)
+      this.libev.open(conv, this.ms)
       return conv
     }
     const handle = this.endpoint.open()
@@ -109,8 +109,8 @@ export class Mixed {
     return [...this.apps.values()][0]
   }
 
-  get session(): OriginalSession | undefined {
-    return [...this.original.sessions.values()][0]
+  get session(): LibevSession | undefined {
+    return [...this.libev.sessions.values()][0]
   }
 
   get ms(): number {
@@ -118,24 +118,24 @@ export class Mixed {
   }
 
   step(limit: number): boolean {
-    const { endpoint, original } = this
-    const next = Math.max(this.#time, Math.min(this.#agenda.next, endpoint.deadline, Math.ceil(original.deadline * MS)))
+    const { endpoint, libev } = this
+    const next = Math.max(this.#time, Math.min(this.#agenda.next, endpoint.deadline, Math.ceil(libev.deadline * MS)))
     if (next > limit) {
       this.#time = endpoint.time = limit
       return false
     }
     this.#time = endpoint.time = next
     while (this.#agenda.next <= next) this.#agenda.take()?.()
-    if (original.deadline * MS <= next) original.expire(this.ms)
+    if (libev.deadline * MS <= next) libev.expire(this.ms)
     if (endpoint.deadline <= next) endpoint.expire()
     const inbox = this.#inbox
     this.#inbox = []
-    // a host drains behind every batch
+    // a host drains after every batch
     for (let at = 0; at < inbox.length; at += endpoint.core.rxSlots) {
       endpoint.receive(inbox.slice(at, at + endpoint.core.rxSlots).map((bytes) => ({ bytes, peer: this.#peer })))
       endpoint.drain()
     }
-    for (const [conv, app] of this.apps) app.other ??= this.original.sessions.get(conv)
+    for (const [conv, app] of this.apps) app.other ??= this.libev.sessions.get(conv)
     endpoint.drain()
     return true
   }
@@ -150,7 +150,7 @@ export class Mixed {
     const { app, session } = this
     return (
       `at ${this.ms} ms; ours: sent ${app?.sent} received ${app?.received} eof ${app?.eof} ${app?.ending ?? 'open'} ` +
-      `reason ${app?.reason}; original: sent ${session?.sent} received ${session?.received} ${session?.state} ` +
+      `reason ${app?.reason}; libev: sent ${session?.sent} received ${session?.received} ${session?.state} ` +
       `end ${session?.endSeen} dropped ${session?.droppedAt}`
     )
   }

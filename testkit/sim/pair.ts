@@ -1,6 +1,6 @@
 /**
- * A client and a server engine joined by two seeded links, in virtual time: it steps from event to event and holds
- * both ends to the rules that no run may break (docs/protocol.md 6.5, 6.7).
+ * A client and a server engine joined by two seeded links in virtual time. Steps from event to event and checks the
+ * invariants of both ends (docs/protocol.md 6.5, 6.7).
  */
 
 import { type CoreConfig, EventType } from '../../host/engine/core.ts'
@@ -11,7 +11,7 @@ import { Link, type LinkOptions, PERFECT } from './link.ts'
 import { Random } from './random.ts'
 import { fakeSeal, type Sealing, sealingConfig } from './sealing.ts'
 
-/** A time-ordered queue; equal times keep their order. */
+/** A time-ordered queue; equal times are in order of entry. */
 export class Agenda {
   readonly #heap: { at: number; order: number; run: () => void }[] = []
   #order = 0
@@ -106,7 +106,7 @@ export class Connection {
     return this.client.ending !== undefined && (this.server === undefined || this.server.ending !== undefined)
   }
 
-  /** Everything arrived in both directions and both endpoints saw a clean end. */
+  /** Everything arrived in both directions and both endpoints received a clean end. */
   get clean(): boolean {
     const { client, server } = this
     return (
@@ -131,7 +131,7 @@ export class Connection {
 const CLIENT_ADDRESS = address4(1, 40000)
 const SERVER_ADDRESS = address4(2, 29900)
 
-/** Sides of a pair, as a wiretap names them. */
+/** Sides of a pair. */
 export type Side = 'client' | 'server'
 
 export class Pair {
@@ -141,9 +141,9 @@ export class Pair {
   readonly down: Link
   readonly connections: Connection[] = []
   readonly random: Random
-  /** Where the client's datagrams come from; a NAT may change it. */
+  /** Source address of the client's datagrams; a NAT may change it. */
   clientAddress: Address = CLIENT_ADDRESS
-  /** Sees every datagram as it is sent; false drops it. */
+  /** Called with every datagram sent; false drops it. */
   tap: ((from: Side, bytes: Uint8Array) => boolean) | undefined
   readonly #agenda = new Agenda()
   readonly #inbox: Record<Side, Datagram[]> = { client: [], server: [] }
@@ -187,12 +187,12 @@ export class Pair {
     return this.#time / MS
   }
 
-  /** Calls back `ms` from now. */
+  /** Runs a callback in `ms`. */
   after(ms: number, run: () => void): void {
     this.#agenda.add(this.#time + ms * MS, run)
   }
 
-  /** An application connects to the client. */
+  /** Connects an application to the client. */
   connect(script: ConnectionScript): Connection {
     const handle = this.client.open()
     check(handle > 0, `stream_open = ${handle}`)
@@ -209,12 +209,12 @@ export class Pair {
     return connection
   }
 
-  /** The server's process is killed and starts again with nothing in memory; its TCP connections are gone. */
+  /** Kills the server process and starts it again without any state; its TCP connections are lost. */
   restartServer(): void {
     for (const app of this.#apps.server.values()) app.kill()
     this.#apps.server.clear()
     this.#inbox.server = []
-    // what the old one sent may still arrive: `other` of the clients stays
+    // datagrams of the old process may still arrive: `other` of the clients stays
     for (const connection of this.connections) connection.server = undefined
     this.server = this.#makeServer()
     this.server.time = this.#time
@@ -231,7 +231,7 @@ export class Pair {
     const conv = this.server.convOf(handle)
     const connection = this.#byConv.get(conv)
     check(connection !== undefined, `DIAL for unknown conv ${conv}`)
-    // a session that was reset and forgotten may begin anew, if its first flight was never acknowledged
+    // a session that was reset and removed may start again if its first flight was never acknowledged
     check(connection.server?.ending !== undefined || connection.server === undefined, 'DIAL twice')
     const schedule = (at: number, run: () => void): void => this.#agenda.add(at, run)
     const app = new App(this.server, handle, connection.serverScript, connection.clientScript.stream, false, schedule)
@@ -260,20 +260,20 @@ export class Pair {
     }
   }
 
-  /** Delivers a datagram right now, as if it came from the other side. */
+  /** Delivers a datagram at once, as if sent by the other side. */
   inject(to: Side, bytes: Uint8Array, peer: Address = to === 'server' ? this.clientAddress : SERVER_ADDRESS): void {
     this.#inbox[to].push({ bytes, peer })
     this.settle()
   }
 
-  /** Puts a plaintext into the mailbox of a side, as if the other side had sent it; it is read with the next step. */
+  /** Queues a plaintext for a side, as if sent by the other side, for the next step. */
   post(to: Side, plain: Uint8Array): void {
     const { tagBytes, nonceBytes } = this[to].config
     const bytes = tagBytes === 0 ? plain : fakeSeal(plain, this.random.bytes(nonceBytes))
     this.#inbox[to].push({ bytes, peer: to === 'server' ? this.clientAddress : SERVER_ADDRESS })
   }
 
-  /** Hands over what arrived and drains both endpoints, without time passing. */
+  /** Delivers what arrived and drains both endpoints at the current time. */
   settle(): void {
     for (const side of ['client', 'server'] as const) {
       const endpoint = this[side]
@@ -287,7 +287,7 @@ export class Pair {
     }
   }
 
-  /** Goes to the next event; false when nothing will ever happen. `limit` in ticks. */
+  /** Advances to the next event, at most to `limit` (ticks). @returns false if there is none */
   step(limit = Number.POSITIVE_INFINITY): boolean {
     const late = this.#slack > 0 ? this.random.below(this.#slack + 1) : 0
     const timer = Math.min(this.client.deadline, this.server.deadline)
@@ -304,13 +304,13 @@ export class Pair {
     return true
   }
 
-  /** Lets `ms` pass. */
+  /** Runs for `ms`. */
   run(ms: number): void {
     const limit = this.#time + ms * MS
     while (this.step(limit));
   }
 
-  /** Runs until `done`, at most `seconds`; true when it was reached. */
+  /** Runs until `done`, at most `seconds`. @returns whether it was reached */
   runUntil(done: () => boolean, seconds: number): boolean {
     const limit = this.#time + seconds * SECOND
     while (!done()) if (!this.step(limit)) return done()
@@ -322,7 +322,7 @@ export class Pair {
     return this.runUntil(() => this.connections.every((connection) => connection.over), seconds)
   }
 
-  /** What is left although every session is over: '' when nothing. */
+  /** Describes memory and sessions still held after every session ended; '' if none. */
   leak(): string {
     const found: string[] = []
     for (const side of ['client', 'server'] as const) {
@@ -339,7 +339,7 @@ export class Pair {
 
 let tables: number | undefined
 
-/** Bytes of the session tables, which are made with the first session, kept, and large enough for 32. */
+/** Bytes of the session tables, allocated with the first session, never freed, and large enough for 32. */
 function keptTables(): number {
   if (tables === undefined) {
     tables = 0

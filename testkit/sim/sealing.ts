@@ -1,13 +1,13 @@
-/** A stand-in for encryption in simulations: as long as the real one, and it detects changes. */
+/** A substitute for encryption in simulations: the same overhead, and it detects changes. */
 
 import { type CoreConfig, NonceStrategy } from '../../host/engine/core.ts'
 
-/** Bytes of the checksum that stands for a tag. */
+/** Bytes of the checksum that replaces the tag. */
 const TAG_BYTES = 16
 
 export type Sealing = 'none' | 'random' | 'counter'
 
-/** The config fields of a stand-in method: random nonces as xchacha20poly1305_ietf, counter as aes256gcm. */
+/** The config fields of a substitute method: random nonces as xchacha20poly1305_ietf, counter as aes256gcm. */
 export function sealingConfig(sealing: Sealing): Partial<CoreConfig> {
   if (sealing === 'random') {
     return { tagBytes: 16, nonceBytes: 24, nonceStrategy: NonceStrategy.RANDOM, kcpMtu: 1332, replayCapacity: 16384 }
@@ -38,7 +38,7 @@ function checksum(bytes: Uint8Array, length: number, nonce: Uint8Array, into: Ui
   view.setUint32(at + 12, ~b)
 }
 
-/** Seals with the stand-in method: plaintext, tag, nonce. */
+/** Seals with the substitute method: plaintext, tag, nonce. */
 export function fakeSeal(plain: Uint8Array, nonce: Uint8Array): Uint8Array<ArrayBuffer> {
   const sealed = new Uint8Array(plain.length + TAG_BYTES + nonce.length)
   sealed.set(plain)
@@ -47,7 +47,7 @@ export function fakeSeal(plain: Uint8Array, nonce: Uint8Array): Uint8Array<Array
   return sealed
 }
 
-/** The plaintext of a sealed datagram, or null when the tag is wrong. */
+/** The plaintext of a sealed datagram, or null if the tag is wrong. */
 export function fakeOpen(sealed: Uint8Array, nonceBytes: number): Uint8Array | null {
   const length = sealed.length - TAG_BYTES - nonceBytes
   if (length < 0) return null

@@ -1,6 +1,4 @@
-/**
- * One engine and a tester who writes and reads its datagrams by hand, in virtual time.
- */
+/** One engine in virtual time whose datagrams a test encodes and decodes. */
 
 import { type CoreConfig, EventType } from '../../host/engine/core.ts'
 import { type Decoded, decode, decodeSegments, type FullSegment } from '../decode.ts'
@@ -10,7 +8,7 @@ import { Random } from './random.ts'
 import { fakeOpen, fakeSeal, type Sealing, sealingConfig } from './sealing.ts'
 import { ack, concat } from './wire.ts'
 
-/** The tester's own address. */
+/** Address of the test. */
 export const TESTER: Address = address4(9, 50001)
 
 /** A datagram of the engine. */
@@ -27,7 +25,7 @@ export interface Output {
 
 export interface SoloStream {
   readonly handle: number
-  /** a DIAL event came */
+  /** a DIAL event was received */
   dialled: boolean
   data: Uint8Array
   eof: boolean
@@ -43,11 +41,11 @@ export interface SoloOptions {
   readonly clock?: number
   readonly entropyChunk?: number
   readonly secret?: Uint8Array
-  /** what happens on DIAL; `wait` leaves it to the test */
+  /** response to DIAL; `wait`: the test responds */
   readonly dial?: 'accept' | 'refuse' | 'wait'
-  /** READABLE is answered by reading everything, unless false */
+  /** whether READABLE reads everything (default true) */
   readonly read?: boolean
-  /** client: the peer is set to TESTER, unless false */
+  /** client: whether the peer is set to TESTER (default true) */
   readonly peer?: boolean
 }
 
@@ -97,7 +95,7 @@ export class Solo {
     this.events.push({ ...event, ms: this.ms })
     if (event.handle === 0) return
     const stream = this.stream(event.handle)
-    check(stream.ending === undefined, `event ${event.type} for a handle that is gone`)
+    check(stream.ending === undefined, `event ${event.type} for a closed handle`)
     switch (event.type) {
       case EventType.DIAL:
         stream.dialled = true
@@ -123,7 +121,7 @@ export class Solo {
     }
   }
 
-  /** The stream of a handle; made when first seen. */
+  /** The stream of a handle, created on first use. */
   stream(handle: number): SoloStream {
     let stream = this.streams.get(handle)
     if (!stream) {
@@ -140,7 +138,7 @@ export class Solo {
     return first
   }
 
-  /** Reads what is there, at most `limit` bytes, into the stream's data. */
+  /** Reads at most `limit` available bytes into the stream's data. */
   read(handle: number, limit = Number.POSITIVE_INFINITY): number {
     const stream = this.stream(handle)
     let total = 0
@@ -154,7 +152,7 @@ export class Solo {
     return total
   }
 
-  /** Writes all bytes, as far as the engine takes them. */
+  /** Writes bytes while the engine accepts them. @returns the number written */
   write(handle: number, bytes: Uint8Array): number {
     let done = 0
     while (done < bytes.length) {
@@ -167,7 +165,7 @@ export class Solo {
     return done
   }
 
-  /** A plaintext as it has to look on the wire here; `nonce` only with sealing. */
+  /** The datagram of a plaintext; `nonce` only with sealing. */
   seal(plain: Uint8Array, nonce?: Uint8Array): Uint8Array<ArrayBuffer> {
     const { tagBytes, nonceBytes } = this.endpoint.config
     if (tagBytes === 0) return concat(plain)
@@ -175,8 +173,8 @@ export class Solo {
   }
 
   /**
-   * Acknowledges what a server sent on a conversation since the last `take`, with its own ts: that confirms a session
-   * whose first flight could have been a replay (docs/validation.md).
+   * Acknowledges what a server sent on a conversation since the last `take`, with its ts. This confirms a session whose
+   * first flight could have been a replay (docs/validation.md).
    */
   confirm(conv: number, peer: Address = TESTER): void {
     for (const { cmd, sn, ts } of this.takeSegments(conv)) {
@@ -193,7 +191,7 @@ export class Solo {
     return this.feedRaw(peer, ...plains.map((plain) => this.seal(plain)))
   }
 
-  /** Delivers datagrams as they are. */
+  /** Delivers sealed datagrams. */
   feedRaw(peer: Address, ...datagrams: readonly Uint8Array[]): number {
     const accepted = this.endpoint.receive(datagrams.map((bytes) => ({ bytes, peer })))
     this.endpoint.drain()
@@ -208,7 +206,7 @@ export class Solo {
     return handle
   }
 
-  /** Lets `ms` pass; timers run at their exact times. */
+  /** Runs for `ms`; timers run at their exact times. */
   run(ms: number): void {
     const { endpoint } = this
     const limit = endpoint.time + Math.round(ms * MS)
@@ -221,21 +219,21 @@ export class Solo {
     endpoint.time = limit
   }
 
-  /** What was sent since the last call. */
+  /** Datagrams sent since the last call. */
   take(): Output[] {
     const result = this.all.slice(this.#taken)
     this.#taken = this.all.length
     return result
   }
 
-  /** Segments of one conv sent since the last `take`, which this is. */
+  /** Takes the datagrams as `take` does. @returns segments of one conv among them */
   takeSegments(conv: number): FullSegment[] {
     return this.take()
       .filter((output) => output.conv === conv)
       .flatMap((output) => output.segments)
   }
 
-  /** Data of all PUSH segments ever sent for a conv, in order of sn; stops at a gap. */
+  /** Data of all PUSH segments ever sent for a conv, in order of sn, up to the first gap. */
   streamSent(conv: number): Uint8Array {
     const bySn = new Map<number, Uint8Array>()
     for (const output of this.all) {
@@ -251,7 +249,7 @@ export class Solo {
   }
 }
 
-/** The datagram's kind for comparisons: control message name, or the commands in it. */
+/** The kind of a datagram for comparisons: name of the control message, or the commands in it. */
 export function summary(output: Output): string {
   if ('session0' in output.decoded) return output.decoded.session0
   return output.segments.map((segment) => segment.cmd).join('+')

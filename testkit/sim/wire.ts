@@ -1,7 +1,6 @@
 /**
- * Hand-made datagrams for tests: KCP segments, stream messages, control messages (protocol.md 5.1, 6.1, 7.1).
- *
- * The opposite direction, bytes to structure, is testkit/decode.ts.
+ * Encoders of datagrams for tests: KCP segments, stream messages, control messages (protocol.md 5.1, 6.1, 7.1).
+ * testkit/decode.ts decodes them.
  */
 
 export const HEADER_BYTES = 24
@@ -95,7 +94,7 @@ export function ack(
   return segment({ conv, cmd: Cmd.ACK, sn, ts, una, ...more })
 }
 
-/** One stream message; `length` overrides the true one. */
+/** One stream message; `length` overrides the true length. */
 export function message(type: number, payload: Uint8Array = NOTHING, length?: number): Uint8Array<ArrayBuffer> {
   const result = new Uint8Array(4 + payload.length)
   const view = new DataView(result.buffer)

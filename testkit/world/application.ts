@@ -1,6 +1,6 @@
 /**
- * An application at one end of a stream: sends a pattern, checks what it receives, closes its direction as planned, and
- * records how the stream ended: with every byte, or by a reset.
+ * An application at one end of a stream: sends a pattern, checks received bytes, closes its direction as planned, and
+ * records how the stream ended: complete or reset.
  */
 import type { TcpHandlers } from '../../host/runtime.ts'
 import type { EventLoop } from './event-loop.ts'
@@ -8,30 +8,30 @@ import type { Violation } from './machine.ts'
 import { type Pattern, RUN_BYTES } from './pattern.ts'
 import type { SimulatedTcp } from './tcp.ts'
 
-/** What one end does. */
+/** Behaviour of one end. */
 export interface EndPlan {
   /** Bytes to send. */
   readonly send: number
-  /** Bytes that the other end sends. */
+  /** Bytes to receive. */
   readonly expect: number
-  /** Bytes written at once, and ms between two writes. */
+  /** Bytes per write, and ms between two writes. */
   readonly chunk: number
   readonly pause: number
-  /** Closes its direction only when the other one ended. */
+  /** Closes its direction only after the other one ended. */
   readonly finLast: boolean
-  /** ms between two reads of what has arrived; 0: reads at once. */
+  /** ms between two reads; 0: reads at once. */
   readonly readPause: number
-  /** Aborts the connection when so many bytes were sent; -1: never. */
+  /** Aborts the connection after this number of bytes sent; -1: never. */
   readonly abortAt: number
 }
 
 export type Ending = 'open' | 'complete' | 'reset' | 'aborted'
 
-/** Keys of the patterns of one direction each. */
+/** Keys of the patterns of both directions. */
 export interface Keys {
   readonly send: number
   readonly receive: number
-  /** First bytes received that are no pattern. */
+  /** Leading received bytes that are not part of the pattern. */
   readonly skip: number
 }
 
@@ -41,9 +41,9 @@ export class Application implements TcpHandlers {
   sent = 0
   received = 0
   ending: Ending = 'open'
-  /** The other end aborted: a clean end says nothing about bytes then. */
+  /** The other end aborted: a clean end need not be complete. */
   isExcused = false
-  /** Both applications do nothing while this is set. */
+  /** Both applications pause while set. */
   isStopped = false
   onAbort: (() => void) | undefined
   onOver: (() => void) | undefined
@@ -51,7 +51,7 @@ export class Application implements TcpHandlers {
   readonly #connection: SimulatedTcp
   readonly #pattern: Pattern
   readonly #keys: Keys
-  /** First bytes of what is sent, in place of the pattern. */
+  /** First bytes sent, in place of the pattern. */
   readonly #header: Uint8Array
   readonly #report: Violation
   #finSent = false
@@ -79,7 +79,7 @@ export class Application implements TcpHandlers {
     this.#report = report
   }
 
-  /** The connection is established. */
+  /** Called when the connection is established. */
   start(): void {
     this.#connection.resume()
     this.#write()
@@ -96,7 +96,7 @@ export class Application implements TcpHandlers {
     if (plan.readPause > 0) this.#loop.in(plan.readPause, () => this.#resume())
   }
 
-  /** Compares bytes with the pattern, but for the first `skip`. */
+  /** Compares bytes with the pattern, except for the first `skip`. */
   #check(chunk: Uint8Array, skip: number): void {
     for (let at = skip; at < chunk.length; at += RUN_BYTES) {
       const length = Math.min(RUN_BYTES, chunk.length - at)
@@ -169,7 +169,7 @@ export class Application implements TcpHandlers {
     else this.#loop.in(plan.pause, () => this.#write())
   }
 
-  /** FIN, when everything was sent and it is this end's turn. */
+  /** Sends FIN if everything was sent and the plan permits it. */
   #finish(): void {
     const { plan } = this
     if (this.#finSent || this.sent < plan.send || (plan.finLast && !this.#finSeen)) return

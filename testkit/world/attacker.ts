@@ -1,23 +1,23 @@
-/** An attacker who reads all traffic and sends from any address, but has no key. */
+/** An attacker that reads all traffic and sends from any address, without the key. */
 import type { SocketAddress } from '../../host/net/address.ts'
 import type { Random } from '../sim/random.ts'
 import type { Violation } from './machine.ts'
 import { type Datagram, ipv4, type Network } from './network.ts'
 
-/** Its addresses: from the first it sends what was never sealed with the key, from the second what it recorded. */
+/** Source addresses of datagrams never sealed with the key, and of recorded ones. */
 const FORGER = '203.0.113.66'
 const REPLAYER = '203.0.113.77'
 const RECORDED_MAX = 3000
 const LATEST = 100
-/** What an address that was not validated may get: docs/validation.md, "Addresses". */
+/** Limit of bytes sent to an address that is not validated: docs/validation.md, "Addresses". */
 const AMPLIFICATION = 3
 const ALLOWANCE_BYTES = 4096
 
 export class Attacker {
-  /** Sends a copy of each datagram from another address, and ahead of it. */
+  /** Sends copies of datagrams from another address, ahead of the original. */
   isRacing = false
   readonly sent = { forged: 0, replayed: 0 }
-  /** Addresses that are not attacked: kcptun-libev accepts replays and its own datagrams. */
+  /** Addresses exempt from attacks: kcptun-libev accepts replays and its own datagrams. */
   readonly spared = new Set<string>()
   readonly #network: Network
   readonly #random: Random
@@ -67,7 +67,7 @@ export class Attacker {
     }
   }
 
-  /** Sends recorded datagrams again, from their own source or another one. */
+  /** Replays recorded datagrams from their own source or another one. */
   replay(): void {
     for (let i = 0; i < 4; i++) {
       const recorded = this.#recorded
@@ -78,7 +78,7 @@ export class Attacker {
     }
   }
 
-  /** Sends changed copies of recorded datagrams. */
+  /** Sends modified copies of recorded datagrams. */
   forge(): void {
     const datagram = this.#pick()
     if (datagram === undefined) return
@@ -98,7 +98,7 @@ export class Attacker {
     }
   }
 
-  /** Sends random bytes under the address of a peer. */
+  /** Sends random bytes with the source address of a peer. */
   spoof(): void {
     const datagram = this.#pick()
     if (datagram === undefined) return

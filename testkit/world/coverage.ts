@@ -1,9 +1,9 @@
-/** What a number of simulated worlds reached together: a fault, a key or a role that none of them reached is not tested. */
+/** Coverage of a number of simulated worlds: faults, keys and roles reached by any of them. */
 import { FAULT_KINDS } from './faults.ts'
 import { RELOADS } from './reloads.ts'
 import { TOPOLOGIES } from './scenario.ts'
 
-/** What one world reached, as it crosses from process to process. */
+/** Coverage of one world, serializable between processes. */
 export interface Reached {
   readonly topology: string
   readonly kinds: readonly string[]
@@ -22,7 +22,7 @@ export class Coverage {
     for (const state of states) this.#seen.add(`state ${state}`)
   }
 
-  /** What nothing reached: there must be none in a long run. */
+  /** Items not reached; must be empty in a long run. */
   missing(): string[] {
     const kinds = [...FAULT_KINDS].sort()
     return [

@@ -1,2 +1,2 @@
-/** An error as the system reports it. */
+/** An error with a system error code. */
 export const codeError = (code: string): NodeJS.ErrnoException => Object.assign(new Error(code), { code })

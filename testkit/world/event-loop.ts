@@ -1,8 +1,8 @@
-/** The time of a simulated world: events one after the other, each followed by the promises that it settled. */
+/** The event loop of a simulated world: events in order of time, each followed by the microtasks it queued. */
 import { promiseHooks } from 'node:v8'
 import { type Due, DueHeap } from '../due-heap.ts'
 
-/** An event that is to come. */
+/** A pending event. */
 export class WorldEvent implements Due {
   readonly due: number
   readonly order: number
@@ -16,7 +16,7 @@ export class WorldEvent implements Due {
   }
 }
 
-/** One turn of the real event loop: all microtasks have run when it is over. */
+/** One turn of the real event loop: runs all microtasks. */
 const turn = (): Promise<void> => new Promise((resolve) => setImmediate(resolve))
 
 /** Notices whatever may leave a microtask behind: promises created or settled, and `queueMicrotask`. */
@@ -45,12 +45,12 @@ class MicrotaskWatch {
 export class EventLoop {
   /** ms since the start of the world. */
   now = 0
-  /** Events so far. */
+  /** Number of events so far. */
   count = 0
   readonly #heap = new DueHeap<WorldEvent>()
   #order = 0
 
-  /** Runs something at a time, in ms, at the earliest after the current event. */
+  /** Schedules a callback at a time, in ms, at the earliest after the current event. */
   at(due: number, run: () => void): WorldEvent {
     const event = new WorldEvent(Math.max(due, this.now), this.#order++, run)
     this.#heap.push(event)

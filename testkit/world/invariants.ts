@@ -1,12 +1,12 @@
-/** What must hold of the endpoints of a simulated world after every event, and when nothing is left to do. */
+/** Invariants of the endpoints of a simulated world, after every event and when all streams have ended. */
 import type { Core } from '../../host/engine/core.ts'
 import type { Violation } from './machine.ts'
 import { EndpointProgram, type Program } from './program.ts'
 
 const STATES = ['connect', 'established', 'linger', 'time_wait'] as const
-/** Events between two looks at the gauges. */
+/** Events between two checks of the gauges. */
 const LOOK_EVENTS = 16
-/** Tables grow with the number of sessions, by doubling, and keep their size: bytes for each slot, and of what is not counted by slots. */
+/** Tables double with the number of sessions and never shrink: bytes per slot, and bytes independent of slots. */
 const SLOT_BYTES = 64
 const OTHER_BYTES = 512
 const MIN_SLOTS = 16
@@ -16,7 +16,7 @@ export class Invariants {
   readonly states = new Set<string>()
   readonly #programs: readonly EndpointProgram[]
   readonly #report: Violation
-  /** Of each engine: memory before its first session, and the most sessions at a time. */
+  /** Memory of each engine before its first session, and its largest number of sessions. */
   readonly #base = new WeakMap<Core, { readonly memory: number; sessions: number }>()
   #events = 0
 
@@ -52,7 +52,7 @@ export class Invariants {
     }
   }
 
-  /** When all streams are over and every timeout has passed. */
+  /** After all streams have ended and every timeout has passed. */
   checkQuiet(): void {
     for (const program of this.#programs) {
       const core = liveCore(program)

@@ -1,4 +1,4 @@
-/** A machine of a simulated world and the processes on it: addresses, clocks, and what happens while it stands still. */
+/** A machine of a simulated world and its processes: addresses, clocks, suspension. */
 import type { Clock, Timer } from '../../host/runtime.ts'
 import type { EventLoop, WorldEvent } from './event-loop.ts'
 
@@ -12,9 +12,9 @@ export class Machine {
   address: string
   /** Monotonic clock at the start of the world, ms. */
   readonly monotonicStart: number
-  /** What the wall clock was set forward by, ms. */
+  /** Total steps of the wall clock, ms. */
   wallJump = 0
-  /** Nothing runs before this time. */
+  /** The machine is suspended until this time. */
   frozenUntil = 0
 
   constructor(loop: EventLoop, name: string, address: string, monotonicStart: number) {
@@ -25,10 +25,10 @@ export class Machine {
   }
 }
 
-/** What a process threw, or did wrong. */
+/** Reports a violated invariant or an uncaught exception. */
 export type Violation = (text: string) => void
 
-/** One run of a program. Nothing of it happens after its end. */
+/** One run of a program. Callbacks do not run after its end. */
 export class Process {
   readonly machine: Machine
   readonly name: string
@@ -54,7 +54,7 @@ export class Process {
     }
   }
 
-  /** Runs a callback of this process at a time. */
+  /** Schedules a callback of this process. */
   at(due: number, run: () => void): WorldEvent {
     const { loop } = this.machine
     const event: WorldEvent = loop.at(due, () => this.#attempt(event, run))
@@ -68,13 +68,13 @@ export class Process {
     else this.call(run)
   }
 
-  /** Calls into the program; what it throws is a violation. */
+  /** Calls into the program and reports exceptions as violations. */
   call(run: () => void): void {
     if (this.isOver) return
     try {
       run()
     } catch (error) {
-      // `exit` never returns
+      // `exit` throws so as not to return
       if (this.isOver) return
       this.#report(`${this.name} threw: ${error instanceof Error ? error.stack : error}`)
     }
@@ -84,7 +84,7 @@ export class Process {
     this.#onEnd.push(run)
   }
 
-  /** The process is gone, as by SIGKILL. */
+  /** Ends the process as SIGKILL does. */
   end(): void {
     if (this.isOver) return
     this.isOver = true

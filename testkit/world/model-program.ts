@@ -1,15 +1,15 @@
-/** kcptun-libev as a program of a simulated world: the model of its sessions (testkit/sim/original.ts) on a sealed UDP socket. */
+/** The model of kcptun-libev (testkit/sim/libev-peer.ts) as a program of a simulated world, on a sealed UDP socket. */
 import type { Aead } from '../../host/crypto/aead.ts'
 import { formatAddress, type SocketAddress } from '../../host/net/address.ts'
 import type { AppScript } from '../sim/app.ts'
-import { Original, type OriginalSession } from '../sim/original.ts'
+import { LibevPeer, type LibevSession } from '../sim/libev-peer.ts'
 import { Random } from '../sim/random.ts'
 import { Process } from './machine.ts'
 import { ipv4 } from './network.ts'
 import type { ProgramOptions } from './program.ts'
 import { SimulatedUdp } from './udp.ts'
 
-/** Interval of its timer, and of that of a model that has received nothing for some time: saves events in long stalls. */
+/** Interval of its timer, and of the timer of an idle model, which saves events in long stalls. */
 const TICK_MS = 100
 const IDLE_TICK_MS = 1000
 const ACTIVE_MS = 20_000
@@ -18,26 +18,26 @@ export interface ModelOptions extends ProgramOptions {
   readonly role: 'client' | 'server'
   readonly aead: Aead
   readonly port: number
-  /** Client: where the server is. */
+  /** Client: address of the server. */
   server(): SocketAddress
-  /** Number of the pattern that it receives. */
+  /** Number of the expected pattern. */
   readonly expected: number
   readonly script: Partial<AppScript>
   readonly seed: number
 }
 
-/** Sessions are those of an address and a conversation: each address has a model of its own. */
+/** Sessions are identified by address and conversation: each address has its own model. */
 export class ModelProgram {
   readonly options: ModelOptions
   /** Sessions of all runs. */
-  readonly sessions: OriginalSession[] = []
+  readonly sessions: LibevSession[] = []
   starts = 0
-  /** When the last authentic datagram arrived, or a session was opened. */
-  #heardAt = 0
+  /** Time of the last authentic datagram or opened session. */
+  #lastActivity = 0
   #process: Process | undefined
-  #peers = new Map<string, Original>()
+  #peers = new Map<string, LibevPeer>()
   #socket: SimulatedUdp | undefined
-  /** What is sealed and opened: a cipher keeps views of one buffer. */
+  /** Buffer for sealing and opening: a cipher keeps views of one buffer. */
   readonly #scratch = new Uint8Array(2048)
   readonly #random: Random
   #conv: number
@@ -82,11 +82,14 @@ export class ModelProgram {
     this.#process?.end()
   }
 
-  /** Client: an application connects. @returns undefined while the program does not run */
-  open(): OriginalSession | undefined {
+  /**
+   * Client: opens a session for an application.
+   * @returns undefined while the program does not run
+   */
+  open(): LibevSession | undefined {
     if (this.#process === undefined) return undefined
     const { now } = this.options.machine.loop
-    this.#heardAt = now
+    this.#lastActivity = now
     const model = this.#model(this.options.server())
     const session = model.open(++this.#conv, now)
     this.sessions.push(session)
@@ -98,16 +101,16 @@ export class ModelProgram {
     for (const model of this.#peers.values()) {
       if (model.deadline <= loop.now) model.expire(loop.now)
     }
-    const pause = loop.now - this.#heardAt < ACTIVE_MS ? TICK_MS : IDLE_TICK_MS
+    const pause = loop.now - this.#lastActivity < ACTIVE_MS ? TICK_MS : IDLE_TICK_MS
     process.at(loop.now + pause, () => this.#tick(process))
   }
 
-  #model(peer: SocketAddress): Original {
+  #model(peer: SocketAddress): LibevPeer {
     const key = this.options.role === 'client' ? '' : formatAddress(peer)
     let model = this.#peers.get(key)
     if (model === undefined) {
       const { role, expected, script } = this.options
-      model = new Original({ role, expected, script }, (plain) => this.#emit(peer, plain))
+      model = new LibevPeer({ role, expected, script }, (plain) => this.#emit(peer, plain))
       this.#peers.set(key, model)
     }
     return model
@@ -128,7 +131,7 @@ export class ModelProgram {
     const length = this.options.aead.open(this.#scratch, 0, data.length)
     if (length < 0) return
     const { now } = this.options.machine.loop
-    this.#heardAt = now
+    this.#lastActivity = now
     const model = this.#model(from)
     const known = new Set(model.sessions.keys())
     model.receive(this.#scratch.slice(0, length), now)

@@ -1,13 +1,13 @@
 /**
- * The network of a simulated world: machines by address, NATs, one link for each pair and direction, and what goes wrong on
- * it. Datagrams are byte arrays with the addresses that the receiver sees.
+ * The network of a simulated world: machines by address, NATs, and one link with impairments per pair and direction.
+ * Datagrams are byte arrays with the addresses as seen by the receiver.
  */
 import { formatAddress, type SocketAddress } from '../../host/net/address.ts'
 import type { Random } from '../sim/random.ts'
 import type { EventLoop } from './event-loop.ts'
 import type { Machine } from './machine.ts'
 
-/** What a link does to datagrams. Times in ms, rate in bytes per ms (0 = unlimited), queue in bytes. */
+/** Impairments of a link. Times in ms, rate in bytes per ms (0 = unlimited), queue in bytes. */
 export interface Conditions {
   readonly delay: number
   readonly jitter: number
@@ -39,7 +39,7 @@ export interface Datagram {
   readonly bytes: Uint8Array
 }
 
-/** Where datagrams to an address end. `unreachable`: nothing listens there. */
+/** Receiver of datagrams to an address. `unreachable`: no socket is bound. */
 export interface Receiver {
   deliver(bytes: Uint8Array, from: SocketAddress): void
 }
@@ -53,7 +53,7 @@ interface Link {
 
 export const ipv4 = (address: string, port: number): SocketAddress => ({ family: 4, address, port, scope: 0 })
 
-/** A NAT with one public address. Mappings do not depend on the destination; who was not sent to is filtered. */
+/** A NAT with one public address, endpoint-independent mapping, and address and port-dependent filtering. */
 export class Nat {
   address: string
   readonly inside: Machine
@@ -76,7 +76,7 @@ export class Nat {
     return ipv4(this.address, entry.port)
   }
 
-  /** Inbound: the port inside, if the sender was sent to. */
+  /** Inbound: the internal port; undefined if the datagram is filtered. */
   accept(port: number, from: SocketAddress): number | undefined {
     for (const [inside, entry] of this.#ports) {
       if (entry.port === port && entry.known.has(formatAddress(from))) return inside
@@ -84,7 +84,7 @@ export class Nat {
     return undefined
   }
 
-  /** Forgets all mappings: the next datagrams leave from other ports. */
+  /** Discards all mappings: the next datagrams leave from other ports. */
   rebind(): void {
     this.#ports.clear()
   }
@@ -94,19 +94,19 @@ export class Network {
   readonly loop: EventLoop
   readonly machines: Machine[] = []
   readonly nats: Nat[] = []
-  /** Between machines of the tunnel. */
+  /** Conditions between machines of the tunnel. */
   conditions: Conditions = CLEAN
-  /** Nothing passes between machines of the tunnel. */
+  /** Drops all datagrams between machines of the tunnel while set. */
   isDark = false
-  /** Names and what they resolve to; undefined: the name server fails. */
+  /** Names and their addresses. */
   readonly names = new Map<string, string>()
   isNameServerDown = false
-  /** Sees each datagram between machines of the tunnel when it is sent, with the addresses that the receiver sees. */
+  /** Called with each datagram sent between machines of the tunnel, with the addresses as seen by the receiver. */
   tap: ((datagram: Datagram) => void) | undefined
-  /** Machines whose datagrams are not subject to conditions: attackers. */
+  /** Attackers, whose datagrams are not subject to conditions. */
   readonly outsiders = new Map<string, (datagram: Datagram) => void>()
   readonly sockets = new Map<string, Receiver>()
-  /** Sockets take nothing: ENOBUFS. */
+  /** Sockets fail with ENOBUFS while set. */
   isSendBufferFull = false
   readonly counts = { sent: 0, lost: 0, corrupted: 0, delivered: 0 }
   readonly #random: Random
@@ -142,7 +142,7 @@ export class Network {
     this.#carry(datagram, this.conditions, refused)
   }
 
-  /** Sends a datagram of an attacker, with whatever source it likes, on a fast link. */
+  /** Sends a datagram of an attacker, with any source address, over a fast link. */
   inject(from: SocketAddress, to: SocketAddress, bytes: Uint8Array, delay = 1): void {
     this.loop.in(delay, () => this.#arrive({ from, to, bytes }, () => {}))
   }

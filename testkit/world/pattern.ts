@@ -1,21 +1,21 @@
-/** Bytes whose place in their stream is known, so that a wrong, missing or foreign byte shows. */
+/** Bytes that depend on their stream and position, so that any wrong, missing or foreign byte is detected. */
 import { Buffer } from 'node:buffer'
 import { patternByte, Random } from '../sim/random.ts'
 
-/** A prime: no shift by a power of two goes unseen. */
+/** A prime, so that a shift by a power of two is detected. */
 const PERIOD = 65521
-/** Longest run that can be had at once. */
+/** Longest run of one call. */
 export const RUN_BYTES = 16384
 
 export interface Pattern {
-  /** Bytes `index`.. of the stream `key`, at most RUN_BYTES; not to be changed. */
+  /** Bytes `index`.. of the stream `key`, at most RUN_BYTES; must not be modified. */
   run(key: number, index: number, length: number): Buffer
 }
 
 const table = Buffer.from(new Random(0x7a61).bytes(PERIOD + RUN_BYTES).buffer)
 table.copyWithin(PERIOD, 0, RUN_BYTES)
 
-/** Streams that begin at different places of one table. */
+/** Streams that start at different positions of one table. */
 export const tablePattern: Pattern = {
   run(key, index, length) {
     const from = (key * 7919 + index) % PERIOD

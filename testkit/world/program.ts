@@ -1,4 +1,4 @@
-/** Programs of a simulated world that are started, reloaded, stopped and started again: our endpoints, alone or as workers. */
+/** Programs of a simulated world that are started, reloaded, stopped and restarted: endpoints, single or as workers. */
 import type { Config } from '../../host/config/config.ts'
 import { parseConfig } from '../../host/config/load.ts'
 import type { RuntimeCrypto } from '../../host/crypto/open.ts'
@@ -16,7 +16,7 @@ import { SimulatedRuntime } from './runtime.ts'
 import type { TcpPorts } from './tcp.ts'
 import { BoundPort, PortGroup } from './udp.ts'
 
-/** A program that ended is started again after this time, ms, as a service manager does. */
+/** Time after which an exited program is restarted, ms, as by a service manager. */
 const RESTART_MS = 1000
 const LOG_LEVEL = 6
 
@@ -29,7 +29,7 @@ export interface ProgramOptions {
   readonly report: Violation
 }
 
-/** A service. `config` is its file, which a reload reads. */
+/** A service. `config` is the content of its configuration file. */
 export abstract class Program {
   readonly options: ProgramOptions
   config: object
@@ -67,13 +67,16 @@ export abstract class Program {
     process.at(machine.loop.now, () => void this.run(process, runtime))
   }
 
-  /** As by SIGKILL. @param downtime ms until it is started again */
+  /**
+   * Ends it as SIGKILL does.
+   * @param downtime ms until it is restarted
+   */
   kill(downtime: number): void {
     this.#restartAt = this.options.machine.loop.now + downtime
     this.process?.end()
   }
 
-  /** Ends it for good. */
+  /** Ends it without a restart. */
   end(): void {
     this.#restartAt = Number.POSITIVE_INFINITY
     this.process?.end()
@@ -87,7 +90,7 @@ export abstract class Program {
   abstract reload(): void
   /** @returns whether an engine could be made to trap */
   abstract trap(): boolean
-  /** The endpoint, for the invariants; undefined while it does not run, or is not accessible. */
+  /** The endpoint, for the invariants; undefined while it does not run or is not accessible. */
   get endpoint(): Endpoint | undefined {
     return undefined
   }
@@ -126,7 +129,7 @@ export abstract class Program {
 export class EndpointProgram extends Program {
   #endpoint: Endpoint | undefined
   #reload: (() => Promise<void>) | undefined
-  /** Traps that were injected into the endpoint that runs. */
+  /** Traps injected into the running endpoint. */
   #injected = 0
 
   override get endpoint(): Endpoint | undefined {
@@ -156,7 +159,10 @@ export class EndpointProgram extends Program {
     return true
   }
 
-  /** Lowers the engine's ceiling of memory, in bytes. @returns brings back the configured one */
+  /**
+   * Lowers the engine's memory ceiling, in bytes.
+   * @returns restores the configured ceiling
+   */
   lowerCeiling(bytes: number): () => void {
     const driver = this.#endpoint?.driver
     if (driver === undefined || driver.dead) return () => {}
@@ -168,7 +174,7 @@ export class EndpointProgram extends Program {
       if (driver.dead || driver.core !== core) return
       core.refresh()
       core.u32[word] = value
-      if (core.calls.configure(driver.now()) !== 0) this.options.report(`${this.name}: ceiling ${value} was refused`)
+      if (core.calls.configure(driver.now()) !== 0) this.options.report(`${this.name}: ceiling ${value} was rejected`)
       core.refresh()
     }
     set(bytes)
@@ -201,7 +207,7 @@ export class EndpointProgram extends Program {
   }
 }
 
-/** A server of several processes. */
+/** A server with several worker processes. */
 export class WorkersProgram extends Program {
   readonly #count: number
   readonly #port: number
@@ -220,7 +226,7 @@ export class WorkersProgram extends Program {
     this.process?.call(() => void this.#reload?.())
   }
 
-  /** A worker is killed: the others go on. */
+  /** Kills one worker; the others continue. */
   override trap(): boolean {
     const child = this.#children.find(({ process }) => !process.isOver)
     child?.process.end()

@@ -1,4 +1,4 @@
-/** The runtime of a simulated process: what host/runtime.ts asks for, on a machine of a simulated world. */
+/** The runtime of a simulated process: implements host/runtime.ts on a machine of a simulated world. */
 import type { SocketAddress } from '../../host/net/address.ts'
 import type {
   Clock,
@@ -18,15 +18,15 @@ import type { Network } from './network.ts'
 import type { TcpPorts } from './tcp.ts'
 import { type BoundPort, SimulatedUdp } from './udp.ts'
 
-/** ms that a lookup takes. */
+/** Duration of a lookup, ms. */
 const LOOKUP_MS = 4
-/** Lines of its log that a process keeps. */
+/** Log lines kept per process. */
 const LOG_LINES = 400
 
 export interface ProcessSurroundings {
   readonly network: Network
   readonly tcp: TcpPorts
-  /** Sockets that were opened for workers, by descriptor. */
+  /** Sockets opened for workers, by descriptor. */
   readonly shared: Map<number, BoundPort>
   /** The configuration file. */
   readFile(): string
@@ -109,7 +109,7 @@ export class SimulatedRuntime implements Runtime {
     throw new ProcessExit()
   }
 
-  /** A result that comes in a later turn, as those of the system do; never after the end of the process. */
+  /** Resolves in a later turn, as system calls do, and never after the end of the process. */
   #open<T>(make: () => T): Promise<T> {
     return new Promise((resolve, reject) => {
       this.process.at(this.#around.network.loop.now, () => {

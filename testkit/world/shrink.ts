@@ -1,7 +1,7 @@
-/** Makes a failing scenario smaller: takes away faults and streams as long as it fails. */
+/** Minimizes a failing scenario: removes faults and streams while it still fails. */
 import type { Scenario } from './scenario.ts'
 
-/** Runs of one attempt to shrink, at most. */
+/** Limit of runs. */
 const RUNS_MAX = 120
 
 /**

@@ -1,4 +1,4 @@
-/** The streams of a simulated world: an application at each end, and a new attempt where a stream was reset. */
+/** The streams of a simulated world: an application at each end, and a new attempt after a reset. */
 import type { TcpHandlers } from '../../host/runtime.ts'
 import { Application, type EndPlan, type Keys } from './application.ts'
 import type { EventLoop } from './event-loop.ts'
@@ -9,17 +9,17 @@ import type { StreamPlan } from './scenario.ts'
 import type { SimulatedTcp, TcpPorts } from './tcp.ts'
 import { ENTRY, MODEL_KEYS, type Parties, TARGETS } from './topology.ts'
 
-/** ms after which a stream that was reset is tried again, and the longest pause between attempts. */
+/** First and longest pause before a new attempt after a reset, ms. */
 const RETRY_MS = 300
 const RETRY_MAX_MS = 60_000
-/** Every so many attempts the next one waits until both machines run. */
+/** After every this many attempts, the next one is delayed until both machines run. */
 const PATIENT_ATTEMPTS = 5
-/** ms between two looks at a session of the model. */
+/** Interval of checks of a session of the model, ms. */
 const LOOK_MS = 1000
 /** First bytes of a stream: its number. */
 const HEADER_BYTES = 4
 
-/** One try of a stream. */
+/** One attempt of a stream. */
 interface Attempt {
   readonly stream: Stream
   readonly number: number
@@ -27,13 +27,13 @@ interface Attempt {
   server: Application | undefined
 }
 
-/** What is to be carried, until it was. */
+/** A stream to be carried, over one or more attempts. */
 export class Stream {
   readonly name: string
   readonly plan: StreamPlan
   isDone = false
   attempts = 0
-  /** Bytes delivered by the attempt that was complete. */
+  /** Bytes delivered by the complete attempt. */
   bytes = 0
 
   constructor(name: string, plan: StreamPlan) {
@@ -49,13 +49,13 @@ export interface StreamsOptions {
   readonly report: Violation
 }
 
-/** All streams, and the target where they end. */
+/** All streams and their target. */
 export class Streams {
   readonly all: Stream[] = []
-  /** Applications that are not over. */
+  /** Applications that have not ended. */
   readonly living = new Set<Application>()
   readonly endings = { complete: 0, reset: 0, aborted: 0, open: 0 }
-  /** No new attempts while this is set. */
+  /** No new attempts while set. */
   isClosed = false
   readonly #options: StreamsOptions
   readonly #attempts: Attempt[] = []
@@ -70,7 +70,7 @@ export class Streams {
     return this.living.size === 0 && this.all.every(({ isDone }) => isDone)
   }
 
-  /** Opens a stream at its time. */
+  /** Schedules a stream. */
   add(name: string, plan: StreamPlan): Stream {
     const stream = new Stream(name, plan)
     this.all.push(stream)
@@ -96,7 +96,7 @@ export class Streams {
   #retry(stream: Stream): void {
     const { loop } = this.#options
     const due = loop.now + Math.min(RETRY_MAX_MS, RETRY_MS * 1.5 ** stream.attempts)
-    // more attempts during a stall of hours would show nothing new
+    // further attempts during a stall of hours test nothing new
     loop.at(stream.attempts % PATIENT_ATTEMPTS === 0 ? Math.max(this.#thaw, due) : due, () => this.#open(stream))
   }
 
@@ -155,7 +155,7 @@ export class Streams {
     stream.bytes = client.received + client.sent
   }
 
-  /** The target: reads the number of a stream and hands over to its application. */
+  /** The target: reads the number of a stream and passes the connection to its application. */
   #accept(connection: SimulatedTcp): TcpHandlers {
     if (this.#options.parties.client instanceof ModelProgram) return this.#acceptOfModel(connection)
     let application: Application | undefined
@@ -175,7 +175,7 @@ export class Streams {
       },
       onEnd: () => {
         if (application !== undefined) application.onEnd()
-        else if (!this.#isAborting) this.#options.report(`the target saw a clean end after ${have} bytes`)
+        else if (!this.#isAborting) this.#options.report(`the target received a clean end after ${have} bytes`)
         else connection.reset()
       },
       onDrain: () => application?.onDrain(),
@@ -187,12 +187,12 @@ export class Streams {
     const { report } = this.#options
     const attempt = this.#attempts[number]
     if (attempt === undefined) {
-      report(`the target got a stream that nobody opened: ${number}`)
+      report(`the target received an unknown stream: ${number}`)
       return undefined
     }
     const { stream, server: before } = attempt
     const name = `${stream.name}.server`
-    // a reset one may come again: the server restarted, and the client had no answer yet
+    // a reset stream may be dialled again: the server restarted before the client received an answer
     if (before !== undefined && before.ending !== 'reset') {
       report(`${name}: a second connection, the first one is ${before.ending}`)
       return undefined

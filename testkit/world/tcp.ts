@@ -1,25 +1,28 @@
-/** TCP connections of a simulated world, between an application and an endpoint on one machine: bounded queues, half-close, RST. */
+/**
+ * TCP connections of a simulated world between an application and an endpoint on one machine: bounded queues,
+ * half-close, RST.
+ */
 import { formatAddress, type SocketAddress } from '../../host/net/address.ts'
 import type { TcpConnection, TcpHandlers, TcpListener } from '../../host/runtime.ts'
 import { codeError } from './errors.ts'
 import type { EventLoop } from './event-loop.ts'
 import type { Process } from './machine.ts'
 
-/** Bytes that a connection holds in one direction. */
+/** Queue limit of one direction of a connection. */
 const QUEUE_BYTES = 65536
-/** ms between two ends of a connection. */
+/** One-way latency of a connection, ms. */
 const LATENCY = 0.05
 const SHARED_BUFFER = new Uint8Array(QUEUE_BYTES)
 const NO_HANDLERS: TcpHandlers = { onData() {}, onEnd() {}, onDrain() {}, onClose() {} }
 
-/** One end. Its owner is a process; applications have none. */
+/** One end. Owned by a process, except for applications. */
 export class SimulatedTcp implements TcpConnection {
   readonly remote: SocketAddress | undefined
   handlers: TcpHandlers = NO_HANDLERS
   readonly #loop: EventLoop
   readonly #owner: Process | undefined
   #peer: SimulatedTcp | undefined
-  /** What this end has not read. */
+  /** Bytes that this end has not read. */
   #queue: Uint8Array[] = []
   #queued = 0
   #isPaused = true
@@ -28,7 +31,7 @@ export class SimulatedTcp implements TcpConnection {
   #finSent = false
   #finQueued = false
   #finSeen = false
-  /** No callback comes any more. */
+  /** No further callbacks. */
   #isSilent = false
   #isBroken = false
 
@@ -47,7 +50,7 @@ export class SimulatedTcp implements TcpConnection {
     return [near, far]
   }
 
-  /** One for all: `write` copies what is in it at once. */
+  /** One shared buffer: `write` copies it at once. */
   writeBuffer(): Uint8Array {
     return SHARED_BUFFER
   }
@@ -99,7 +102,7 @@ export class SimulatedTcp implements TcpConnection {
     this.resume()
   }
 
-  /** The connection breaks: onClose with the error comes. */
+  /** Breaks the connection: onClose is called with the error. */
   fail(code: string): void {
     if (this.#isBroken) return
     this.#isBroken = true
@@ -130,7 +133,7 @@ export class SimulatedTcp implements TcpConnection {
       if (chunk === undefined) break
       this.#queued -= chunk.length
       if (!this.#isSilent) this.handlers.onData(chunk)
-      // valid during the call alone
+      // the chunk is valid only during the call
       chunk.fill(0xee)
     }
     if (this.#isBroken) return
@@ -158,7 +161,7 @@ export class SimulatedTcp implements TcpConnection {
 
 type Accept = (connection: SimulatedTcp) => TcpHandlers | null
 
-/** Who listens where on one machine. */
+/** The listeners of one machine. */
 export class TcpPorts {
   readonly #loop: EventLoop
   readonly #listeners = new Map<string, { owner: Process | undefined; accept: Accept }>()
@@ -180,7 +183,7 @@ export class TcpPorts {
     return { local, close }
   }
 
-  /** Exactly one of `onOpen` and `onClose` of the handlers comes first. */
+  /** Calls `onOpen`, or `onClose` of the handlers if the connection fails. */
   dial(to: SocketAddress, owner: Process | undefined, handlers: TcpHandlers, onOpen: () => void): SimulatedTcp {
     const listener = this.#listeners.get(formatAddress(to))
     const from = { ...to, port: 1 }

@@ -13,13 +13,13 @@ import type { TcpPorts } from './tcp.ts'
 export type EndName = 'client' | 'server'
 
 export const ENTRY = ipv4('127.0.0.1', 8080)
-/** The target, and where it is after `connect` was changed. */
+/** The target before and after a change of `connect`. */
 export const TARGETS = [ipv4('127.0.0.1', 9000), ipv4('127.0.0.2', 9000)] as const
 export const SERVER_PORT = 4000
 const WORKERS = 3
 const PSK = 'MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE='
 
-/** Streams of bytes that the model sends and expects. */
+/** Keys of the patterns that the model sends and expects. */
 export const MODEL_KEYS = { client: 11, server: 12 } as const
 
 export interface Surroundings {
@@ -27,7 +27,7 @@ export interface Surroundings {
   readonly network: Network
   readonly tcp: TcpPorts
   readonly crypto: RuntimeCrypto
-  /** The method of the scenario with PSK. */
+  /** Cipher of the scenario's method, keyed with PSK. */
   readonly aead: Aead
   readonly report: Violation
 }
@@ -39,7 +39,7 @@ export interface Parties {
   readonly rendezvous: Program | undefined
 }
 
-/** The key as bytes, for the model. */
+/** PSK as bytes, for the model. */
 export const keyBytes = (): Uint8Array => Uint8Array.from(atob(PSK), (char) => char.charCodeAt(0))
 
 function addMachine(around: Surroundings, name: string, address: string, clock: number): Machine {
@@ -72,7 +72,7 @@ function optionsOf(around: Surroundings, machine: Machine, name: string): Progra
   return { machine, network, tcp, crypto, name, report }
 }
 
-/** Sets up the machines of a scenario. Nothing runs yet. */
+/** Sets up the machines of a scenario without starting programs. */
 export function makeParties(scenario: Scenario, around: Surroundings): Parties {
   const { topology } = scenario
   const { network } = around

@@ -5,7 +5,7 @@ import { codeError } from './errors.ts'
 import type { Process } from './machine.ts'
 import { ipv4, type Network, type Receiver } from './network.ts'
 
-/** Datagrams that wait in a socket of a process that does not read. */
+/** Receive queue of a socket, in datagrams. */
 const RECEIVE_QUEUE = 400
 const SEND_BUFFERS = 64
 const DATAGRAM_BYTES = 1500
@@ -15,7 +15,7 @@ const WILDCARD = '0.0.0.0'
 
 type Waiting = readonly [bytes: Uint8Array, from: SocketAddress]
 
-/** What is bound to a port: it outlives the process when another one holds it too (workers). */
+/** A binding of a port. It outlives a process if another one shares it (workers). */
 export class BoundPort implements Receiver {
   readonly local: SocketAddress
   readonly #key: string
@@ -32,7 +32,7 @@ export class BoundPort implements Receiver {
     network.sockets.set(this.#key, this)
   }
 
-  /** Datagrams go to this socket from now on; undefined: they wait. */
+  /** Sets the socket that receives the datagrams; undefined: they are queued. */
   set reader(reader: SimulatedUdp | undefined) {
     this.#reader = reader
     if (this.#queue.length > 0) reader?.wake()
@@ -59,7 +59,7 @@ export class BoundPort implements Receiver {
   }
 }
 
-/** Several sockets on one port: who belongs where depends on the peer's address (SO_REUSEPORT). */
+/** Several sockets on one port, selected by the peer's address (SO_REUSEPORT). */
 export class PortGroup implements Receiver {
   readonly members: BoundPort[]
 
@@ -91,7 +91,7 @@ export class SimulatedUdp implements UdpSocket {
   #waking = false
   #closed = false
 
-  /** @param shared a port that stays when this socket is closed */
+  /** @param shared a binding that stays when this socket is closed */
   constructor(network: Network, process: Process, options: UdpOptions, handlers: UdpHandlers, shared?: BoundPort) {
     const { machine } = process
     const { bind, connect } = options
@@ -153,7 +153,7 @@ export class SimulatedUdp implements UdpSocket {
     if (!this.#isShared) this.#port.close()
   }
 
-  /** Something waits to be read. */
+  /** Called when datagrams are queued. */
   wake(): void {
     if (this.#waking) return
     this.#waking = true

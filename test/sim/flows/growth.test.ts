@@ -1,4 +1,4 @@
-/** A path that gets faster while a connection to kcptun-libev lives: the connection uses what its window allows. */
+/** The rate of a path increases during a connection to kcptun-libev: the connection uses it up to its window. */
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
 import { link } from '../../../testkit/sim/flows/links.ts'
@@ -8,16 +8,16 @@ const test = suite('sim/flows/growth')
 
 const GROWS_AT = 20
 
-test('a rate that rises after 20 s is used within 2 s, up to what the window of kcptun-libev allows', () => {
+test('a rate increase after 20 s is used within 2 s, up to the window of kcptun-libev', () => {
   const { flows, drops } = simulate({
     seed: 1,
     shape: link(10, 40, 0, 2),
     changes: [{ at: GROWS_AT, shape: link(40, 40, 0, 2) }],
     settled: GROWS_AT + 2,
     seconds: GROWS_AT + 12,
-    pairs: [{ client: 'engine', server: 'original' }],
+    pairs: [{ client: 'engine', server: 'libev' }],
   })
-  // its window, once in a round trip and a flush interval, is 24.5 Mbit/s
+  // one window per round trip plus flush interval is 24.5 Mbit/s
   assert.ok((flows[0]?.goodput ?? 0) > 22, String(flows[0]?.goodput))
   assert.is(drops, 0)
 })

@@ -1,4 +1,7 @@
-/** Connections that begin when their pair has measured the path: they reach their share at once, without overflowing the queue. */
+/**
+ * Connections that start after their pair has measured the path reach their share at once without overflowing the
+ * queue.
+ */
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
 import { link } from '../../../testkit/sim/flows/links.ts'
@@ -9,7 +12,7 @@ const KNOWN_AT = 5
 
 const test = suite('sim/flows/late')
 
-/** The second after `flows` connections join. */
+/** Runs the second after `flows` connections join. */
 function join(first: FlowSpec, flows: number, kind: 'bulk' | 'echo' = 'bulk'): Result {
   const late = Array.from({ length: flows }, (): FlowSpec => ({ kind, startAt: KNOWN_AT }))
   return simulate({
@@ -21,20 +24,20 @@ function join(first: FlowSpec, flows: number, kind: 'bulk' | 'echo' = 'bulk'): R
   })
 }
 
-test('a second connection has its half within its first second', () => {
+test('a second connection reaches its half within its first second', () => {
   const { flows, drops } = join({}, 1)
   assert.ok((flows[1]?.goodput ?? 0) > 0.4 * bound(shape), String(flows[1]?.goodput))
   assert.ok((flows[0]?.goodput ?? 0) > 0.4 * bound(shape), String(flows[0]?.goodput))
   assert.is(drops, 0)
 })
 
-test('a connection after another that filled the path fills it at once', () => {
+test('a connection after a bulk connection fills the path at once', () => {
   const { flows, drops } = join({ stopAt: KNOWN_AT - 2 }, 1)
   assert.ok((flows[1]?.goodput ?? 0) > 0.85 * bound(shape), String(flows[1]?.goodput))
   assert.is(drops, 0)
 })
 
-test('sixteen at once do not overflow the queue, and share fairly', () => {
+test('sixteen simultaneous connections do not overflow the queue and share fairly', () => {
   for (const first of [{}, { stopAt: KNOWN_AT - 2 }]) {
     const { flows, drops } = join(first, 16)
     assert.ok(drops < 0.02, `drops ${drops}`)
@@ -42,7 +45,7 @@ test('sixteen at once do not overflow the queue, and share fairly', () => {
   }
 })
 
-test('connections with little data do not slow down one with much', () => {
+test('connections with little data do not slow down a bulk connection', () => {
   const { flows } = join({}, 16, 'echo')
   assert.ok((flows[0]?.goodput ?? 0) > 0.85 * bound(shape), String(flows[0]?.goodput))
 })

@@ -1,6 +1,4 @@
-/**
- * The simulated network itself: rate, queue, delay, loss on time, changes in mid-run, and the same run from the same seed.
- */
+/** The simulated network itself: rate, queue, delay, loss, changes during a run, reproducibility. */
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
 import { TICKS_PER_MS } from '../../../host/engine/core.ts'
@@ -14,7 +12,7 @@ const MBIT = 1e6
 
 const test = suite('sim/flows/model')
 
-/** Sends packets of 1400 bytes at the given ms; arrival times in ms and the number of each packet. */
+/** Sends packets of 1400 bytes at the given ms. @returns arrival times in ms and packet numbers */
 function pass(
   shape: Shape,
   times: readonly number[],
@@ -55,7 +53,7 @@ function pass(
 }
 
 test('a bottleneck spaces packets by its rate and adds the delay', () => {
-  // 1.4 bytes in a microsecond: a packet a millisecond
+  // 1.4 bytes per microsecond: a packet per millisecond
   const { arrivals, packets } = pass({ rate: 11.2 * MBIT, delay: 10, queueBytes: 1e6 }, [0, 0, 0, 0])
   assert.equal(
     arrivals.map(({ at }) => at),
@@ -69,10 +67,10 @@ test('serialisation is not rounded to ticks', () => {
   assert.ok(Math.abs((arrivals.at(-1)?.at ?? 0) - 113) <= 1 / TICKS_PER_MS)
 })
 
-test('a full queue drops its tail, by bytes or by packets', () => {
+test('a full queue drops new packets, limited by bytes or by packets', () => {
   const burst = new Array(20).fill(0)
   const rate = 1 * MBIT
-  // one packet is on the wire, the others wait
+  // one packet is on the wire, the others are queued
   assert.is(pass({ rate, queueBytes: 5 * PACKET }, burst).arrivals.length, 6)
   assert.is(pass({ rate, queueBytes: 5 * PACKET - 1 }, burst).arrivals.length, 5)
   const { arrivals, path } = pass({ rate, queuePackets: 7 }, burst)
@@ -85,7 +83,7 @@ test('a full queue drops its tail, by bytes or by packets', () => {
 })
 
 test('a change of rate takes effect in the middle of a packet', () => {
-  // 10 ms a packet, after 5 ms 1 ms a packet
+  // 10 ms per packet, after 5 ms 1 ms per packet
   const change = { at: 5, shape: { rate: 11.2 * MBIT } }
   const { arrivals } = pass({ rate: 1.12 * MBIT, delay: 1, queueBytes: 1e6 }, [0, 0, 0], [change])
   assert.equal(
@@ -94,7 +92,7 @@ test('a change of rate takes effect in the middle of a packet', () => {
   )
 })
 
-test('a shorter delay lets later packets overtake', () => {
+test('after a decrease of the delay, later packets overtake earlier ones', () => {
   const { arrivals } = pass({ delay: 100 }, [0, 10], [{ at: 5, shape: { delay: 10 } }])
   assert.equal(arrivals, [
     { at: 20, sn: 1 },
@@ -102,7 +100,7 @@ test('a shorter delay lets later packets overtake', () => {
   ])
 })
 
-test('loss, duplication and reordering have their probability', () => {
+test('loss, duplication and reordering occur with their probability', () => {
   const times = Array.from({ length: 20000 }, (_, i) => i)
   const lossy = pass({ delay: 1, loss: 0.1 }, times)
   assert.ok(Math.abs(lossy.path.counters.lost / 20000 - 0.1) < 0.01, `${lossy.path.counters.lost}`)
@@ -116,7 +114,7 @@ test('loss, duplication and reordering have their probability', () => {
   assert.ok(ordered.every(({ sn }, i) => sn === i))
 })
 
-test('bursts run on time: a sender that stands still gets out of one', () => {
+test('loss bursts depend on time: a sender that pauses outlasts one', () => {
   const shape = { delay: 1, burst: 10, burstEvery: 90 }
   for (const step of [1, 7, 40]) {
     const times = Array.from({ length: 20000 }, (_, i) => i * step)
@@ -125,7 +123,7 @@ test('bursts run on time: a sender that stands still gets out of one', () => {
   }
 })
 
-test('one engine fills a link with the window for it, and is limited by a window of half the size', () => {
+test('an engine fills a link with a sufficient window, and half of it with half the window', () => {
   const shape = { rate: 20 * MBIT, delay: 25, queueBytes: 250_000 }
   const run = (window: number): number =>
     simulate({ seed: 1, shape, seconds: 6, pairs: [{ tuning: { sndwnd: window, rcvwnd: 1024, nc: 1 } }] }).goodput
@@ -134,7 +132,7 @@ test('one engine fills a link with the window for it, and is limited by a window
   assert.ok(half > 0.4 * bound(shape) && half < 0.6 * bound(shape), `${half}`)
 })
 
-test('CUBIC fills a link, shares it with another and halves under loss as TCP does', () => {
+test('CUBIC fills a link, shares it with another CUBIC flow, and loses throughput under loss as TCP does', () => {
   const shape = { rate: 50 * MBIT, delay: 25, queueBytes: 312_500 }
   const tcp = { client: 'tcp', server: 'tcp' } as const
   const alone = simulate({ seed: 1, shape, seconds: 20, pairs: [tcp] })
@@ -152,7 +150,7 @@ test('an echo without loss takes the round trip', () => {
   assert.ok(echo && echo.p50 >= 50 && echo.p50 < 52, `${echo?.p50}`)
 })
 
-test('the same seed gives the same run, another seed another one', () => {
+test('the same seed gives the same run, another seed a different one', () => {
   const shape = { rate: 20 * MBIT, delay: 25, queueBytes: 62_500, loss: 0.02, jitter: 5 }
   const run = (seed: number): string =>
     JSON.stringify(simulate({ seed, shape, seconds: 4, pairs: [{ flows: [{}, { kind: 'echo' }] }, {}] }))
@@ -161,7 +159,7 @@ test('the same seed gives the same run, another seed another one', () => {
   assert.is.not(run(2), first)
 })
 
-test('measures: fairness and ramp', () => {
+test('fairness and ramp time are computed correctly', () => {
   assert.is(jain([1, 1, 1, 1]), 1)
   assert.is(jain([1, 0, 0, 0]), 0.25)
   // bins of 20 ms: nothing for 100 ms, then 1 Mbit/s

@@ -1,15 +1,15 @@
 /**
- * One direction of a network path in virtual time: random and bursty loss, then a bottleneck with a drop-tail queue, then
- * delay, jitter, reordering and duplication.
+ * One direction of a network path in virtual time: random and bursty loss, then a bottleneck with a drop-tail queue,
+ * then delay, jitter, reordering and duplication.
  *
- * The bottleneck serialises in fractions of a tick; what leaves it is put on the wheel at the tick it arrives. The queue is served when
- * somebody looks (`serve`), so a change of rate takes effect in the middle of a packet.
+ * The bottleneck serialises in fractions of a tick and schedules each datagram on the wheel at its arrival tick.
+ * `serve` updates the queue on demand, so that a change of rate takes effect in the middle of a packet.
  */
 import { TICKS_PER_MS } from '../../../host/engine/core.ts'
 import type { Random } from '../random.ts'
 import type { Packets } from './packets.ts'
 
-/** A path's shape. Fields that are not given are 0 (no limit, no impairment). */
+/** Shape of a path. Absent fields are 0 (no limit, no impairment). */
 export interface Shape {
   /** one-way delay, ms */
   readonly delay?: number
@@ -19,7 +19,7 @@ export interface Shape {
   readonly inOrder?: boolean
   /** probability of loss before the queue */
   readonly loss?: number
-  /** mean length of a loss burst, ms: everything is lost within one; it comes on top of `loss` */
+  /** mean length of a burst of total loss, ms, in addition to `loss` */
   readonly burst?: number
   /** mean time between two bursts, ms */
   readonly burstEvery?: number
@@ -29,9 +29,9 @@ export interface Shape {
   readonly reorderDelay?: number
   /** bits per second, all headers counted; 0: unlimited */
   readonly rate?: number
-  /** bytes that wait for the bottleneck at most */
+  /** queue limit of the bottleneck, bytes */
   readonly queueBytes?: number
-  /** datagrams that wait for the bottleneck at most; 0: only bytes count */
+  /** queue limit of the bottleneck, datagrams; 0: no limit */
   readonly queuePackets?: number
 }
 
@@ -46,7 +46,7 @@ export interface Counters {
   dropped: number
   delivered: number
   deliveredBytes: number
-  /** sum of the waiting times before the bottleneck, in ticks, of the datagrams that left it */
+  /** sum of the queueing delays of the datagrams served, in ticks */
   waited: number
   served: number
 }
@@ -64,9 +64,9 @@ export class Bottleneck {
     waited: 0,
     served: 0,
   }
-  /** the longest wait since it was last set to 0, ticks */
+  /** longest queueing delay since the last reset to 0, ticks */
   maxWait = 0
-  /** everything is lost while this is set */
+  /** drops every datagram while set */
   blackhole = false
   readonly #packets: Packets
   readonly #random: Random
@@ -78,9 +78,9 @@ export class Bottleneck {
   #entered = new Float64Array(INITIAL_RING)
   #first = 0
   #end = 0
-  /** bytes in the ring that no service has begun for */
+  /** bytes in the ring that are not yet being sent */
   #waitingBytes = 0
-  /** when the head of the ring is through; Infinity if the ring is empty */
+  /** tick at which the head of the ring is sent; Infinity if the ring is empty */
   #headDone = Infinity
   #lastArrival = 0
   #bursting = false
@@ -96,7 +96,7 @@ export class Bottleneck {
     return this.#shape
   }
 
-  /** Replaces fields of the shape at `now` (ticks); datagrams behind the bottleneck keep their arrival. */
+  /** Replaces fields of the shape at `now` (ticks); datagrams past the bottleneck keep their arrival time. */
   reshape(change: Shape, now: number): void {
     this.serve(now)
     const before = this.#ticksPerByte
@@ -117,14 +117,14 @@ export class Bottleneck {
   #inBurst(now: number): boolean {
     const { burst = 0, burstEvery = 0 } = this.#shape
     if (burst <= 0 || burstEvery <= 0) return false
-    // a step of one ms leaves the state with probability 1 / mean: the state runs on time, not on packets
+    // each ms leaves the state with probability 1 / mean: bursts depend on time, not on packets
     for (; this.#burstClock + TICKS_PER_MS <= now; this.#burstClock += TICKS_PER_MS) {
       if (this.#random.unit() < 1 / (this.#bursting ? burst : burstEvery)) this.#bursting = !this.#bursting
     }
     return this.#bursting
   }
 
-  /** A datagram enters at `now` (ticks). The slot belongs to the path from here on. */
+  /** Sends a datagram at `now` (ticks). The path takes ownership of the slot. */
   send(slot: number, now: number): void {
     const { loss = 0, queueBytes = Infinity, queuePackets = 0 } = this.#shape
     const weight = this.#packets.weight[slot] ?? 0
@@ -171,7 +171,7 @@ export class Bottleneck {
     this.#entered = entered
   }
 
-  /** Lets everything depart that is through the bottleneck at `now`. */
+  /** Schedules the arrival of every datagram that the bottleneck has sent by `now`. */
   serve(now: number): void {
     while (this.#headDone <= now) {
       const done = this.#headDone

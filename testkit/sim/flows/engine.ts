@@ -1,7 +1,8 @@
 /**
- * A real engine as a host of the simulated network, with its applications: bulk sources and sinks, echo clients and servers.
+ * A real engine as a host of the simulated network, with its applications: bulk sources and sinks, echo clients and
+ * servers.
  *
- * The loop is that of docs/abi.md, in batches. Payload bytes are never written or looked at: what arrives intact is tested elsewhere.
+ * The loop is that of docs/abi.md, in batches. Payload bytes are neither written nor checked.
  */
 
 import {
@@ -37,7 +38,7 @@ const MIB = 1 << 20
 /** Fields of the engine's config that a scenario may set. */
 export type Tuning = Partial<CoreConfig>
 
-/** What `window 256` means in the tables: the best values found by hand for the original, with its window. */
+/** `window 256` of the tables: the best manual tuning of kcptun-libev, with its window. */
 export const WINDOW_256: Tuning = { sndwnd: 256, rcvwnd: 256, nodelay: 2, interval: 10, resend: 2, nc: 1, flush: 2 }
 
 /** The connections of one pair of engines; both endpoints identify them by conv. */
@@ -49,10 +50,10 @@ interface Stream {
   readonly handle: number
   readonly flow: Flow
   readonly role: Role
-  /** bytes to write that found no room */
+  /** bytes still to be written when the window has room */
   owed: number
   received: number
-  /** times of the echo messages */
+  /** send times of the echo messages */
   readonly asked: number[]
   nextAsk: number
 }
@@ -86,7 +87,7 @@ function engineConfig(mode: number, tuning: Tuning): CoreConfig {
 
 export class EngineHost extends Host {
   readonly core: Core
-  /** the connection, when the client is no engine and its conv is unknown */
+  /** the connection, if the client is not an engine and its conv is unknown */
   onlyFlow: Flow | undefined
   readonly #client: boolean
   readonly #flows: Flow[]
@@ -96,7 +97,7 @@ export class EngineHost extends Host {
   readonly #timerTicks: number
   #engineDeadline = Infinity
 
-  /** @param flows what a client opens; a server takes what comes */
+  /** @param flows connections that a client opens; a server accepts any */
   constructor(
     number: number,
     packets: Packets,
@@ -174,7 +175,7 @@ export class EngineHost extends Host {
     }
   }
 
-  /** Fills the stream's queue; nothing is written into the reserved room. */
+  /** Fills the stream's queue without writing payload. */
   #feed(stream: Stream, now: number): void {
     if (now >= stream.flow.stopAt) {
       this.core.calls.stream_abort(stream.handle, now)
@@ -306,7 +307,7 @@ export class EngineHost extends Host {
     if (handle === 0) return
     if (type === EventType.DIAL) {
       const flow = this.onlyFlow ?? this.#connections.get(this.#conv(handle))
-      if (flow === undefined) throw new Error('a connection that nobody opened')
+      if (flow === undefined) throw new Error('a connection that no client opened')
       const role = flow.kind === 'echo' ? 'answer' : flow.upload ? 'sink' : 'source'
       const stream = this.#stream(handle, flow, role, now)
       this.core.calls.stream_connected(handle, 1, now)

@@ -1,5 +1,6 @@
 /**
- * One stream of bytes through the network as its applications see it: what it delivered and when, and for an echo the time each message took.
+ * One stream of bytes through the network as seen by its applications: bytes delivered over time and, for an echo, the
+ * round-trip time of each message.
  */
 import { TICKS_PER_MS } from '../../../host/engine/core.ts'
 
@@ -13,7 +14,7 @@ export class Flow {
   readonly name: string
   /** client to server */
   readonly upload: boolean
-  /** tick at which it begins */
+  /** tick at which it starts */
   readonly startAt: number
   /** tick at which its source closes; Infinity: never */
   readonly stopAt: number
@@ -22,7 +23,7 @@ export class Flow {
   readonly bins: number[] = []
   /** echo: round trips in ticks, in order */
   readonly latencies: number[] = []
-  /** the connection ended before its time */
+  /** the connection ended early */
   broken = false
 
   constructor(kind: FlowKind, name: string, startAt: number, upload = true, stopAt = Infinity) {
@@ -40,7 +41,7 @@ export class Flow {
     this.bins[bin] = (this.bins[bin] ?? 0) + bytes
   }
 
-  /** Bytes delivered in [from, to) ticks, to a bin. */
+  /** Bytes delivered in [from, to) ticks, in whole bins. */
   between(from: number, to: number): number {
     let sum = 0
     const end = Math.min(this.bins.length, Math.floor(to / BIN_TICKS))

@@ -1,5 +1,5 @@
 /**
- * What the network drives: an endpoint of a path with an inbox and a deadline. Engines, actors and TCP models are hosts.
+ * An endpoint of a simulated path, with an inbox and a deadline. Engines, kcptun-libev models and TCP models are hosts.
  */
 import type { Bottleneck } from './bottleneck.ts'
 import type { Packets } from './packets.ts'
@@ -10,16 +10,16 @@ export const OVERHEAD_BYTES = 68
 export abstract class Host {
   /** number within the network; packets name it as their target */
   readonly number: number
-  /** the tick at which `expire` is wanted */
+  /** tick at which `expire` is due */
   deadline = Infinity
-  /** slots that arrived at this tick, in order */
+  /** slots that arrived at the current tick, in order */
   inbox = new Int32Array(256)
   inboxCount = 0
-  /** datagrams and their weight on the wire that this host sent */
+  /** datagrams sent, and their bytes on the wire */
   sentPackets = 0
   sentBytes = 0
   protected readonly packets: Packets
-  /** the other end */
+  /** number of the other end */
   peer = 0
   protected readonly out: Bottleneck
 
@@ -29,7 +29,7 @@ export abstract class Host {
     this.out = out
   }
 
-  /** Notes an arrival. */
+  /** Appends an arrival to the inbox. */
   arrive(slot: number): void {
     if (this.inboxCount === this.inbox.length) {
       const inbox = new Int32Array(this.inbox.length * 2)
@@ -39,7 +39,7 @@ export abstract class Host {
     this.inbox[this.inboxCount++] = slot
   }
 
-  /** Sends a filled slot to the other end. */
+  /** Sends a slot to the other end. */
   protected send(slot: number, weight: number, now: number): void {
     this.packets.target[slot] = this.peer
     this.packets.weight[slot] = weight
@@ -48,10 +48,10 @@ export abstract class Host {
     this.out.send(slot, now)
   }
 
-  /** Begins at tick 0. */
+  /** Called at tick 0. */
   abstract start(now: number): void
-  /** Takes the inbox and gives its slots back. */
+  /** Processes the inbox and frees its slots. */
   abstract receive(now: number): void
-  /** The deadline has come. */
+  /** Called at the deadline. */
   abstract expire(now: number): void
 }

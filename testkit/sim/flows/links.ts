@@ -1,4 +1,4 @@
-/** Links by name of their figures, and what every table of the simulator shares. */
+/** Links by their figures, and options common to all tables of the simulator. */
 import type { Shape } from './bottleneck.ts'
 import type { Tuning } from './engine.ts'
 import { baseRtt, PACKET_BYTES, type Result, type Scenario, simulate } from './scenario.ts'
@@ -10,9 +10,9 @@ export interface Options {
   readonly seed: number
   /** fewer cells, shorter runs */
   readonly quick: boolean
-  /** engine config where a table sets none */
+  /** default engine config */
   readonly tuning?: Tuning
-  /** as in a scenario */
+  /** see Scenario */
   readonly timerTicks?: number
   /** called with every result, e.g. to measure the speed of the simulator */
   readonly observe?: (result: Result) => void

@@ -1,11 +1,9 @@
-/**
- * The loop of the simulation: hosts, the two directions of the path between them, and the one clock, in engine ticks.
- */
+/** The simulation loop: hosts, both directions of the path between them, and one clock in engine ticks. */
 import type { Bottleneck } from './bottleneck.ts'
 import type { Host } from './host.ts'
 import { NONE, type Packets } from './packets.ts'
 
-/** Wake-ups of a host at one tick before we call it a busy loop. */
+/** Wake-ups of a host at one tick that count as a busy loop. */
 const WAKES_AT_ONCE_MAX = 1000
 
 export class Network {
@@ -25,7 +23,7 @@ export class Network {
     for (const host of this.#hosts) host.start(0)
   }
 
-  /** Runs until `until` (ticks); what is due at that very tick is left to the next call. */
+  /** Runs until `until` (ticks), exclusive. */
   run(until: number): void {
     let wakes = 0
     while (true) {
@@ -50,7 +48,7 @@ export class Network {
     packets.advance(now)
     for (let slot = packets.arrival(); slot !== NONE; slot = packets.arrival()) {
       const host = this.#hosts[packets.target[slot] ?? 0]
-      if (host === undefined) throw new Error('a packet for nobody')
+      if (host === undefined) throw new Error('a packet for an unknown host')
       if (host.inboxCount === 0) this.#woken.push(host)
       host.arrive(slot)
     }

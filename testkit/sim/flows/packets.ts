@@ -1,8 +1,8 @@
 /**
- * Datagrams under way: a pool of slots that is used again, and a timing wheel that gives them out at their tick.
+ * Datagrams in flight: a pool of reusable slots, and a timing wheel that returns them at their tick.
  *
- * A slot holds the bytes of an engine's datagram, or two numbers of a TCP packet, which has no bytes. Nothing here allocates per packet once
- * the pool has its size.
+ * A slot holds the bytes of an engine's datagram, or two numbers for a TCP packet. Nothing is allocated per packet once
+ * the pool has grown.
  */
 import { BlockViews } from '../../block-views.ts'
 
@@ -14,10 +14,10 @@ const WHEEL_TICKS = 1 << 16
 const WHEEL_MASK = WHEEL_TICKS - 1
 /** No slot, end of a list. */
 export const NONE = -1
-/** Datagrams up to this size are copied byte by byte: making a view costs more. */
+/** Datagrams up to this size are copied byte by byte, which is cheaper than creating a view. */
 const SMALL_BYTES = 64
 
-/** A host's way to copy datagrams between its memory and the pool. */
+/** Copies datagrams between the memory of a host and the pool. */
 export class Copier {
   readonly #packets: Packets
   readonly #views = new BlockViews()
@@ -26,7 +26,7 @@ export class Copier {
     this.#packets = packets
   }
 
-  /** Copies `length` bytes of `memory` into the slot and notes the length. */
+  /** Copies `length` bytes of `memory` into the slot and sets its length. */
   into(slot: number, memory: Uint8Array, offset: number, length: number): void {
     const { chunks, lengths } = this.#packets
     const chunk = chunks[slot >>> 10]
@@ -37,7 +37,7 @@ export class Copier {
     else for (let i = 0; i < length; i++) chunk[at + i] = memory[offset + i] ?? 0
   }
 
-  /** Copies the slot's bytes to `memory`; their number. */
+  /** Copies the slot's bytes to `memory`. @returns their number */
   from(slot: number, memory: Uint8Array, offset: number): number {
     const bytes = this.#packets.view(slot)
     if (bytes.length > SMALL_BYTES) memory.set(bytes, offset)
@@ -50,9 +50,9 @@ export class Packets {
   readonly chunks: Uint8Array[] = []
   /** plaintext bytes of a slot */
   lengths = new Int32Array(0)
-  /** number of the host it goes to */
+  /** number of the destination host */
   target = new Int32Array(0)
-  /** what it weighs on the wire, headers included */
+  /** bytes on the wire, headers included */
   weight = new Int32Array(0)
   /** two numbers for hosts without bytes */
   first = new Int32Array(0)
@@ -67,7 +67,7 @@ export class Packets {
   #now = 0
   inUse = 0
 
-  /** Forgets everything under way; the slots stay. */
+  /** Drops all datagrams in flight; keeps the slots. */
   reset(): void {
     this.#heads.fill(NONE)
     this.#tails.fill(NONE)
@@ -101,7 +101,7 @@ export class Packets {
     }
   }
 
-  /** A free slot. */
+  /** Allocates a slot. */
   take(): number {
     if (this.#free === NONE) this.#grow()
     const slot = this.#free
@@ -111,7 +111,7 @@ export class Packets {
     return slot
   }
 
-  /** Gives a slot back. */
+  /** Frees a slot. */
   drop(slot: number): void {
     this.#next[slot] = this.#free
     this.#free = slot
@@ -144,7 +144,7 @@ export class Packets {
     return view
   }
 
-  /** Puts a slot on the wheel; `at` (ticks) lies in the future. */
+  /** Schedules a slot; `at` (ticks) must not be in the past. */
   schedule(slot: number, at: number): void {
     if (at < this.#now || at >= this.#now + WHEEL_TICKS) throw new Error(`${at} is off the wheel at ${this.#now}`)
     const tick = at & WHEEL_MASK
@@ -158,12 +158,12 @@ export class Packets {
     this.#waiting++
   }
 
-  /** Tick of the next arrival, Infinity without one. */
+  /** Tick of the next arrival; Infinity if there is none. */
   next(): number {
     if (this.#waiting === 0) return Infinity
     const from = this.#now & WHEEL_MASK
     const words = WHEEL_TICKS >> 5
-    // bits of the first word below `from` belong to the end of the round
+    // bits of the first word below `from` belong to the next round
     let word = from >>> 5
     let bits = (this.#bits[word] ?? 0) & (-1 << (from & 31))
     for (let i = 0; i <= words; i++) {
@@ -177,12 +177,12 @@ export class Packets {
     return Infinity
   }
 
-  /** Moves the clock; nothing may be left before `now`. */
+  /** Advances the clock; no arrival may be left before `now`. */
   advance(now: number): void {
     this.#now = now
   }
 
-  /** Takes the next slot that arrives at the present tick, in the order of sending; NONE without one. */
+  /** Removes the next slot that arrives at the current tick, in order of sending. @returns NONE if there is none */
   arrival(): number {
     const tick = this.#now & WHEEL_MASK
     const slot = this.#heads[tick] ?? NONE

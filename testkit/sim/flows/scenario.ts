@@ -1,20 +1,18 @@
-/**
- * A scenario: a path, who talks over it, what changes on the way; running it gives the figures that the tables show.
- */
+/** A scenario: a path, its connections and its changes over time. Running it gives the figures of the tables. */
 import { TICKS_PER_MS } from '../../../host/engine/core.ts'
 import { Random } from '../random.ts'
 import { Bottleneck, type Counters, type Shape } from './bottleneck.ts'
 import { type Connections, EngineHost, KCP_MTU, MSS, type Tuning } from './engine.ts'
 import { BIN_TICKS, Flow } from './flow.ts'
 import type { Host } from './host.ts'
+import { LibevHost } from './libev-host.ts'
 import { Network } from './network.ts'
-import { OriginalHost } from './original-host.ts'
 import { Packets } from './packets.ts'
 import { TcpReceiver, TcpSender } from './tcp.ts'
 
 /** Bytes of a full packet on the wire. */
 export const PACKET_BYTES = 1400
-/** Share of the wire that payload can have: the bound of every goodput. */
+/** Largest share of payload on the wire: the bound of every goodput. */
 export const WIRE_SHARE = MSS / PACKET_BYTES
 const SECOND = 1000 * TICKS_PER_MS
 
@@ -30,9 +28,9 @@ export interface FlowSpec {
 
 /** Two hosts and their connections. */
 export interface PairSpec {
-  readonly client?: 'engine' | 'original' | 'tcp'
-  readonly server?: 'engine' | 'original' | 'tcp'
-  /** when the first tick of an original is, ms */
+  readonly client?: 'engine' | 'libev' | 'tcp'
+  readonly server?: 'engine' | 'libev' | 'tcp'
+  /** phase of the flush interval of a kcptun-libev peer, ms */
   readonly phase?: number
   /** engine config of both endpoints */
   readonly tuning?: Tuning
@@ -65,13 +63,13 @@ export interface Scenario {
   readonly changes?: readonly Change[]
   /** length of the run, s */
   readonly seconds: number
-  /** what is measured begins here, s; default: 12 RTT + 1 s */
+  /** start of the measurement, s; default: 12 RTT + 1 s */
   readonly settled?: number
-  /** engines wake up on multiples of so many ticks, as with a coarse timer; default 1 */
+  /** engines wake up on multiples of this number of ticks, as with a coarse timer; default 1 */
   readonly timerTicks?: number
   /** called every `every` s */
   readonly trace?: { readonly every: number; readonly see: (sample: Sample) => void }
-  /** Mbit/s of payload that count as full for the ramp; default: what the wire allows */
+  /** Mbit/s of payload that end the ramp; default: the bound of the wire */
   readonly full?: number
 }
 
@@ -96,22 +94,22 @@ export interface Result {
   /** sum over the bulk flows (TCP competitors as well) */
   readonly goodput: number
   readonly fromStart: number
-  /** payload / (datagrams sent x 1332) of the engines' and actors' uploads, after `settled` */
+  /** payload / (datagrams sent x 1332) of uploads by engines and kcptun-libev models, after `settled` */
   readonly efficiency: number
   /** tail drops / datagrams sent in the direction of the data */
   readonly drops: number
   readonly dropsFromStart: number
   /** lost at random / datagrams sent in that direction */
   readonly lost: number
-  /** wait before the bottleneck, in the direction of the data */
+  /** queueing delay in the direction of the data */
   readonly queueMean: number
   readonly queueMax: number
-  /** until the first window of max(100 ms, RTT) with 90 % of what the link can carry; s, Infinity = never */
+  /** time to the first window of max(100 ms, RTT) at 90 % of the link's capacity, s; Infinity: never */
   readonly ramp: number
   readonly jain: number
   /** bytes of all bulk flows per bin of 20 ms */
   readonly bins: readonly number[]
-  /** simulated datagrams, both directions: for the speed of the simulator */
+  /** simulated datagrams, both directions */
   readonly packets: number
 }
 
@@ -120,12 +118,12 @@ export function baseRtt(shape: Shape): number {
   return (2 * (shape.delay ?? 0)) / 1000
 }
 
-/** 12 RTT + 1 s: when a run must have settled. */
+/** Time limit for a run to settle: 12 RTT + 1 s. */
 export function settleTime(shape: Shape): number {
   return 12 * baseRtt(shape) + 1
 }
 
-/** Goodput that the wire allows, Mbit/s. */
+/** Bound of the goodput, Mbit/s. */
 export function bound(shape: Shape): number {
   return (((shape.rate ?? 0) * (1 - (shape.loss ?? 0))) / 1e6) * WIRE_SHARE
 }
@@ -141,7 +139,7 @@ function percentile(sorted: readonly number[], share: number): number {
   return sorted[Math.min(sorted.length - 1, Math.floor(share * sorted.length))] ?? Number.NaN
 }
 
-/** Seconds after `from` until the first window that carries `target` Mbit/s. */
+/** Seconds from `from` to the first window with `target` Mbit/s. */
 export function rampTime(bins: readonly number[], from: number, target: number, windowSeconds: number): number {
   const perBin = BIN_TICKS / SECOND
   const width = Math.max(1, Math.ceil(windowSeconds / perBin - 1e-9))
@@ -161,7 +159,7 @@ interface Mark {
   readonly sent: number
 }
 
-/** The pool is kept between runs: it is the largest part of a simulation. */
+/** Kept between runs: the pool is the largest part of a simulation. */
 let pool: Packets | undefined
 
 function usePool(): Packets {
@@ -181,7 +179,7 @@ function flowOf(pair: PairSpec, spec: FlowSpec, name: string): Flow {
 /** One run of a scenario. */
 class Simulation {
   readonly #scenario: Scenario
-  /** When the measurement begins, s. */
+  /** Start of the measurement, s. */
   readonly #settled: number
   readonly #random: Random
   readonly #packets = usePool()
@@ -236,8 +234,8 @@ class Simulation {
     connections: Connections,
   ): Host {
     const out = client ? this.#up : this.#down
-    if ((client ? pair.client : pair.server) === 'original') {
-      return new OriginalHost(number, this.#packets, out, client, flow, pair.phase)
+    if ((client ? pair.client : pair.server) === 'libev') {
+      return new LibevHost(number, this.#packets, out, client, flow, pair.phase)
     }
     const options = {
       client,
@@ -248,8 +246,8 @@ class Simulation {
       timerTicks: this.#scenario.timerTicks ?? 1,
     }
     const host = new EngineHost(number, this.#packets, out, options)
-    // an original opens one connection, and its conv is not known here
-    if (pair.client === 'original') host.onlyFlow = flow
+    // a kcptun-libev model opens one connection, whose conv is not known here
+    if (pair.client === 'libev') host.onlyFlow = flow
     return host
   }
 
@@ -354,7 +352,7 @@ class Simulation {
   }
 }
 
-/** Runs a scenario; the same one gives the same figures, on every runtime. */
+/** Runs a scenario. The figures are deterministic, on every runtime. */
 export function simulate(scenario: Scenario): Result {
   return new Simulation(scenario).run()
 }

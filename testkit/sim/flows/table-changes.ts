@@ -43,7 +43,7 @@ export function changesTable(options: Options): Table {
   return {
     name: 'changes',
     title:
-      'one flow; settle: from the change to the first window of max(100 ms, RTT) at 90 % of the wire; share: of the wire from then on',
+      'one flow; settle: from the change to the first window of max(100 ms, RTT) at 90 % of the wire; share: of the wire after that',
     columns: ['settle s', 'share', 'drop %'],
     labelWidth: 26,
     rows: [
@@ -73,7 +73,7 @@ export function changesTable(options: Options): Table {
   }
 }
 
-/** Time to settle and share of the wire in a phase, and the drops if they are known. */
+/** Time to settle, share of the wire in a phase, and drops if known. */
 function phaseFigures(bins: readonly number[], shape: Shape, from: number, to: number, drops: number): Figure[] {
   const settled = Math.round((from + settleTime(shape)) * 50)
   const end = Math.round(to * 50)
@@ -109,7 +109,7 @@ export function roughTable(options: Options): Table {
   })
   return {
     name: 'rough',
-    title: `one flow over ${quick ? 20 : 100} Mbit/s, 50 ms, queue 1 BDP, with one more trouble each`,
+    title: `one flow over ${quick ? 20 : 100} Mbit/s, 50 ms, queue 1 BDP, with one further impairment each`,
     columns: ['Mbit/s', 'share', 'eff', 'drop %', 'lost %', 'queue ms', 'ramp s'],
     labelWidth: 30,
     rows: [

@@ -5,7 +5,7 @@ import { link, type Options, runner } from './links.ts'
 import { baseRtt } from './scenario.ts'
 import { atMost, figure, type Table } from './table.ts'
 
-/** Open + first byte may take so much longer than the round trip. */
+/** Time allowed for open and first byte beyond the round trip. */
 const OPEN_SLACK_MS = 5
 
 export function echoTable(options: Options): Table {
@@ -37,7 +37,7 @@ export function echoTable(options: Options): Table {
   return {
     name: 'echo',
     title:
-      '64 bytes every 20 ms and back, ms; the first one opens the connection; datagrams of both directions per echo',
+      'echo of 64 bytes every 20 ms, ms; the first one opens the connection; datagrams of both directions per echo',
     columns: ['first', 'p50', 'p99', 'sent'],
     labelWidth: 26,
     rows: [

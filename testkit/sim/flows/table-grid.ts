@@ -7,7 +7,7 @@ import { atLeast, atMost, figure, type Table } from './table.ts'
 /** Largest window, segments. */
 const WINDOW_MAX = 65535
 
-/** What a full window can carry, Mbit/s: W mss / (k RTT). */
+/** Bound of a full window, Mbit/s: W mss / (k RTT). */
 function windowBound(rtt: number, loss: number): number {
   const k = loss === 0 ? 1.1 : loss <= 0.02 ? 3 : 3.5
   return (WINDOW_MAX * MSS * 8) / (k * rtt) / MBIT
@@ -72,7 +72,7 @@ export function gridTable(options: Options): Table {
   }
   return {
     name: 'grid',
-    title: 'one flow, both ends ours; rate Mbit/s / RTT ms, loss, queue in BDP (16 packets at least)',
+    title: 'one flow, kcptun-wasm at both ends; rate Mbit/s / RTT ms, loss, queue in BDP (16 packets at least)',
     columns: ['Mbit/s', 'share', 'first', 'eff', 'drop %', 'start %', 'queue ms', 'max ms', 'ramp s'],
     labelWidth: 22,
     rows,

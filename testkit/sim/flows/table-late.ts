@@ -1,4 +1,4 @@
-/** Table `late`: connections that begin when their pair has already measured the path. */
+/** Table `late`: connections that start when their pair has already measured the path. */
 import { link, type Options, queueTarget, runner } from './links.ts'
 import { bound, type FlowSpec } from './scenario.ts'
 import { atLeast, atMost, figure, type Table } from './table.ts'
@@ -47,7 +47,7 @@ export function lateTable(options: Options): Table {
   return {
     name: 'late',
     title:
-      'the first second of connections of a pair that knows the path, beside one that fills it or 2 s after it ended',
+      'the first second of connections of a pair that has measured the path, beside a bulk flow or 2 s after it ended',
     columns: ['Mbit/s', 'of fair', 'all', 'drop %', 'queue ms', 'max ms'],
     labelWidth: 28,
     rows,

@@ -1,11 +1,11 @@
-/** Table `links`: the named links, both ends ours, with a small window, and beside the actor of the original. */
+/** Table `links`: the named links with kcptun-wasm at both ends, with a small window, and with a kcptun-libev model. */
 import type { Shape } from './bottleneck.ts'
 import { MSS, WINDOW_256 } from './engine.ts'
 import { link, MBIT, type Options, runner } from './links.ts'
 import { baseRtt, type PairSpec, type Result, settleTime } from './scenario.ts'
 import { atLeast, atMost, type Figure, figure, type Table } from './table.ts'
 
-/** Stands for a link without bottleneck. */
+/** Replaces the rate of a link without bottleneck. */
 const UNLIMITED_MBITS = 1000
 const UNLIMITED_QUICK_MBITS = 200
 
@@ -13,10 +13,10 @@ interface NamedLink {
   readonly name: string
   readonly shape: Shape
   readonly seconds: number
-  /** Mbit/s: targets of auto, the column "window 256 tuned", own figures of the original */
+  /** Mbit/s: target of auto, figure of "window 256 tuned", figure of kcptun-libev at both ends */
   readonly auto: number
   readonly window256: number
-  readonly original: number
+  readonly libev: number
 }
 
 function namedLinks(quick: boolean): NamedLink[] {
@@ -30,8 +30,8 @@ function namedLinks(quick: boolean): NamedLink[] {
     duration: number,
     auto: number,
     window256: number,
-    original: number,
-  ): NamedLink => ({ name, shape, seconds: duration, auto: Math.min(auto, 0.8 * top), window256, original })
+    libev: number,
+  ): NamedLink => ({ name, shape, seconds: duration, auto: Math.min(auto, 0.8 * top), window256, libev })
   return [
     make('wan', link(top, 50, 0, 1), seconds, 300, 52.4, 26.7),
     make('lossy', link(top, 50, 0.02, 1), seconds, 200, 28.3, 7.8),
@@ -44,20 +44,20 @@ function namedLinks(quick: boolean): NamedLink[] {
   ]
 }
 
-const ORIGINAL_TICK = 0.1
-/** Places of its tick relative to our start, ms: what it carries must not hang on them. */
-const ORIGINAL_PHASES = [5, 37, 70]
+const LIBEV_INTERVAL = 0.1
+/** Phases of its flush interval relative to the start, ms: throughput must not depend on the phase. */
+const LIBEV_PHASES = [5, 37, 70]
 
-/** What sending to the original must bring, Mbit/s: one window in each RTT rounded up to its ticks. */
-function toOriginalTarget({ name, shape, original }: NamedLink): number {
-  if (name.startsWith('access')) return 4 * original
-  const ticks = Math.floor(baseRtt(shape) / ORIGINAL_TICK + 1e-9) + 1
-  const full = (0.85 * 256 * MSS * 8) / (ticks * ORIGINAL_TICK) / MBIT
+/** Target of sending to kcptun-libev, Mbit/s: one window per RTT rounded up to its flush interval. */
+function toLibevTarget({ name, shape, libev }: NamedLink): number {
+  if (name.startsWith('access')) return 4 * libev
+  const intervals = Math.floor(baseRtt(shape) / LIBEV_INTERVAL + 1e-9) + 1
+  const full = (0.85 * 256 * MSS * 8) / (intervals * LIBEV_INTERVAL) / MBIT
   return (shape.loss ?? 0) > 0 ? full / 2 : full
 }
 
-function fromOriginalTarget({ name, original }: NamedLink): number {
-  return original * (name === 'wan' ? 1.9 : name === 'long' ? 1.4 : 0.9)
+function fromLibevTarget({ name, libev }: NamedLink): number {
+  return libev * (name === 'wan' ? 1.9 : name === 'long' ? 1.4 : 0.9)
 }
 
 export function linksTable(options: Options): Table {
@@ -70,9 +70,9 @@ export function linksTable(options: Options): Table {
       const at = links[i]
       return at === undefined ? figure(result.fromStart, 1) : atLeast(result.fromStart, 1, limit(at))
     })
-  /** The slowest of all places of the tick. */
-  const toOriginal = (): Result[] =>
-    ORIGINAL_PHASES.map((phase) => measure({ server: 'original', phase })).reduce((least, results) =>
+  /** The slowest of all phases. */
+  const toLibev = (): Result[] =>
+    LIBEV_PHASES.map((phase) => measure({ server: 'libev', phase })).reduce((least, results) =>
       results.map((result, i) => {
         const other = least[i]
         return other !== undefined && other.fromStart < result.fromStart ? other : result
@@ -106,11 +106,11 @@ export function linksTable(options: Options): Table {
       label: 'window 256',
       run: () => targets(measure({ tuning: WINDOW_256 }), (at) => 0.9 * at.window256),
     },
-    { label: 'auto -> original', run: () => targets(toOriginal(), toOriginalTarget) },
-    { label: 'original -> auto', run: () => targets(measure({ client: 'original' }), fromOriginalTarget) },
+    { label: 'auto -> libev', run: () => targets(toLibev(), toLibevTarget) },
+    { label: 'libev -> auto', run: () => targets(measure({ client: 'libev' }), fromLibevTarget) },
     {
-      label: 'original -> original',
-      run: () => measure({ client: 'original', server: 'original' }).map(({ fromStart }) => figure(fromStart, 1)),
+      label: 'libev -> libev',
+      run: () => measure({ client: 'libev', server: 'libev' }).map(({ fromStart }) => figure(fromStart, 1)),
     },
   ]
   return {

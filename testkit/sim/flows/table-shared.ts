@@ -9,7 +9,7 @@ export function severalTable(options: Options): Table {
   const rows: Table['rows'][number][] = []
   const add = (mbits: number, rtt: number, queue: number, flows: number, related: boolean): void => {
     rows.push({
-      label: `${mbits}/${rtt} q${queue} ${flows} ${related ? 'related' : 'strangers'}`,
+      label: `${mbits}/${rtt} q${queue} ${flows} ${related ? 'related' : 'unrelated'}`,
       run: () => {
         const shape = link(mbits, rtt, 0, queue)
         const startAt = (i: number): number => (2 * i) / flows
@@ -56,7 +56,7 @@ export function severalTable(options: Options): Table {
   return {
     name: 'several',
     title:
-      'connections of one pair (related) or of pairs that know nothing of each other, started over 2 s; lowest and highest share of the mean',
+      'connections of one pair (related) or of separate pairs (unrelated), started over 2 s; lowest and highest share of the mean',
     columns: ['share', 'Jain', 'low', 'high', 'eff', 'drop %', 'queue ms', 'max ms'],
     labelWidth: 26,
     rows,
@@ -104,7 +104,7 @@ export function cubicTable(options: Options): Table {
   )
   return {
     name: 'cubic',
-    title: 'one flow of ours beside one TCP CUBIC flow; Mbit/s and our part',
+    title: 'one kcptun-wasm flow beside one TCP CUBIC flow; Mbit/s and share',
     columns: ['ours', 'TCP', 'ours %', 'drop %', 'queue ms'],
     labelWidth: 22,
     rows,

@@ -1,10 +1,10 @@
-/** Tables of text that grow row by row, with the figures that miss their target marked by `*`. */
+/** Text tables, rendered row by row; figures that miss their target are marked `*`. */
 
 /** A value of a table. */
 export interface Figure {
   readonly value: number
   readonly text: string
-  /** the target in words, if there is one */
+  /** the target as text */
   readonly target?: string
   readonly missed?: boolean
 }
@@ -15,13 +15,13 @@ export interface Row {
 }
 
 export interface Table {
-  /** what `--only` calls it */
+  /** name for `--only` */
   readonly name: string
   readonly title: string
   readonly columns: readonly string[]
   /** width of the first column */
   readonly labelWidth: number
-  /** Labels and the work behind them, in order. */
+  /** Labels and functions that compute the figures, in order. */
   readonly rows: readonly { readonly label: string; readonly run: () => readonly Figure[] }[]
 }
 
@@ -62,7 +62,7 @@ export function line(table: Table, { label, figures }: Row): string {
   return `${label.padEnd(table.labelWidth)}${cells.join('')}`.trimEnd()
 }
 
-/** How many figures missed their target, by column. */
+/** Number of figures that missed their target, by column. */
 export function summary(table: Table, rows: readonly Row[]): string {
   const counts = table.columns.map((column, i) => {
     const aimed = rows.map(({ figures }) => figures[i]).filter((entry) => entry?.target !== undefined)

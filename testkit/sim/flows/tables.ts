@@ -1,8 +1,9 @@
 /**
- * The tables of the transport simulator. `bench sim` prints them; the quick ones are kept as a snapshot.
+ * The tables of the transport simulator. `bench sim` prints them; a snapshot keeps the quick ones.
  *
- * Targets: goodput >= 0.9 x min(rate (1 - loss), W mss / (k RTT)), tail drops <= 2 %, payload / sent >= 0.95 (1 - loss) where the link is the limit,
- * mean queue <= max(0.5 RTT, 4 packets a flow), ramp <= 12 RTT + 1 s, Jain >= 0.9, beside CUBIC >= 15 % each.
+ * Targets: goodput >= 0.9 x min(rate (1 - loss), W mss / (k RTT)), tail drops <= 2 %, payload / sent >= 0.95 (1 - loss)
+ * where the link is the limit, mean queue <= max(0.5 RTT, 4 packets per flow), ramp <= 12 RTT + 1 s, Jain >= 0.9,
+ * beside CUBIC >= 15 % each.
  */
 import type { Options } from './links.ts'
 import type { Table } from './table.ts'

@@ -1,6 +1,7 @@
 /**
- * A TCP flow with CUBIC as a competitor (RFC 9438): slow start, cubic growth with the Reno-friendly region, back-off to 0.7, recovery with selective
- * acknowledgements, RTO. Packet numbers stand for bytes; every packet is acknowledged, the ACK names the packet and the number up to which all arrived.
+ * A competing TCP flow with CUBIC (RFC 9438): slow start, cubic growth with the Reno-friendly region, multiplicative
+ * decrease to 0.7, recovery with selective acknowledgements, RTO. Packet numbers replace byte numbers; every packet is
+ * acknowledged with its number and the cumulative number.
  */
 import { TICKS_PER_MS } from '../../../host/engine/core.ts'
 import type { Bottleneck } from './bottleneck.ts'
@@ -17,7 +18,7 @@ const C = 0.4
 const DUPLICATE_THRESHOLD = 3
 const MIN_RTO_TICKS = 200 * TICKS_PER_MS
 const MAX_RTO_TICKS = 60_000 * TICKS_PER_MS
-/** Packets that may be outstanding: a power of two. */
+/** Limit of outstanding packets, a power of two. */
 const RING = 1 << 17
 
 const IN_FLIGHT = 1
@@ -40,7 +41,7 @@ export class TcpSender extends Host {
   readonly #startAt: number
   readonly #state = new Uint8Array(RING)
   readonly #sentAt = new Float64Array(RING)
-  /** value of `#transmissions` when the packet left last: order of sending */
+  /** value of `#transmissions` at the last transmission of the packet: order of sending */
   readonly #order = new Float64Array(RING)
   #transmissions = 0
   #newestArrived = 0
@@ -148,7 +149,7 @@ export class TcpSender extends Host {
     if (acked === 0) return
     this.#backoff = 1
     let lost = false
-    // packets leave in order of their number but for retransmissions, which follows from the order of sending
+    // packets are sent in order of their number except for retransmissions, which the order of sending reveals
     for (let n = this.#una; n < sn; n++) {
       const at = n & (RING - 1)
       if (this.#state[at] !== IN_FLIGHT) continue

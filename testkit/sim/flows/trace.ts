@@ -1,4 +1,4 @@
-/** The course of one run of the grid in steps of time: to see why a figure of the tables is what it is. */
+/** A time series of one run of the grid, to explain a figure of the tables. */
 import { Info, TICKS_PER_MS } from '../../../host/engine/core.ts'
 import type { Counters } from './bottleneck.ts'
 import { link, MBIT, type Options, runner } from './links.ts'
@@ -16,8 +16,8 @@ export interface TraceOptions extends Options {
   readonly changes?: readonly Change[]
 }
 
-/** Runs the link of the label and prints each line. */
-export function trace(options: TraceOptions, tell: (text: string) => void): void {
+/** Runs the link of a label and prints each line. */
+export function trace(options: TraceOptions, print: (text: string) => void): void {
   const match = LABEL.exec(options.label)
   if (match === null) throw new Error(`${options.label}: a label like '100/50 2% q1' is wanted`)
   const [mbits = 0, rtt = 0, loss = 0, queue = 0] = match.slice(1).map(Number)
@@ -36,7 +36,7 @@ export function trace(options: TraceOptions, tell: (text: string) => void): void
     'retrans',
   ]
   const row = (values: readonly string[]): string => values.map((text) => text.padStart(9)).join('')
-  tell(row(names))
+  print(row(names))
   const every = options.every / 1000
   let before: Counters | undefined
   let delivered = 0
@@ -54,7 +54,7 @@ export function trace(options: TraceOptions, tell: (text: string) => void): void
         const word = (offset: number): number => info?.getUint32(offset, true) ?? 0
         const since = (name: keyof Counters): number => line[name] - (before?.[name] ?? 0)
         const resent = word(Info.retransmissions)
-        tell(
+        print(
           row([
             at.toFixed(2),
             mbitsOf(since('bytes')),
@@ -76,5 +76,5 @@ export function trace(options: TraceOptions, tell: (text: string) => void): void
       },
     },
   })
-  tell(`goodput ${result.goodput.toFixed(1)} Mbit/s, efficiency ${result.efficiency.toFixed(3)}`)
+  print(`goodput ${result.goodput.toFixed(1)} Mbit/s, efficiency ${result.efficiency.toFixed(3)}`)
 }

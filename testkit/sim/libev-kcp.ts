@@ -1,6 +1,6 @@
 /**
- * One KCP conversation that behaves like the original's: a clock that stands still between ticks, ACKs only when it
- * flushes, RTT samples from every ACK, the classic algorithm (protocol.md 5.4-5.8). For tests against such a peer.
+ * A model of one KCP conversation of kcptun-libev: the clock advances only at flush intervals, ACKs are sent only by a
+ * flush, every ACK gives an RTT sample, and the algorithm is classic KCP (protocol.md 5.4-5.8).
  */
 import { decodeSegments } from '../decode.ts'
 import { Cmd, concat, segment } from './wire.ts'
@@ -24,7 +24,7 @@ function diff(a: number, b: number): number {
   return (a - b) | 0
 }
 
-export interface OriginalKcpOptions {
+export interface LibevKcpOptions {
   readonly mtu: number
   readonly sndwnd: number
   readonly rcvwnd: number
@@ -33,14 +33,14 @@ export interface OriginalKcpOptions {
   readonly nodelay: number
 }
 
-export class OriginalKcp {
+export class LibevKcp {
   readonly conv: number
-  readonly options: OriginalKcpOptions
+  readonly options: LibevKcpOptions
   readonly emit: (plain: Uint8Array) => void
-  /** chunks without a number */
+  /** chunks without a sequence number */
   readonly queue: Uint8Array[] = []
   readonly inflight: Sent[] = []
-  /** in order, not read */
+  /** in order, not yet read */
   readonly received: Uint8Array[] = []
   retransmissions = 0
   remoteWindow = 128
@@ -57,10 +57,10 @@ export class OriginalKcp {
   #started = false
   #probeWait = 0
   #probeAt = 0
-  #ask = false
-  #tell = false
+  #waskPending = false
+  #winsPending = false
 
-  constructor(conv: number, options: OriginalKcpOptions, emit: (plain: Uint8Array) => void) {
+  constructor(conv: number, options: LibevKcpOptions, emit: (plain: Uint8Array) => void) {
     this.conv = conv
     this.options = options
     this.emit = emit
@@ -86,12 +86,12 @@ export class OriginalKcp {
     for (; rest.length > 0; rest = rest.subarray(mss)) this.queue.push(rest.slice(0, mss))
   }
 
-  /** Takes everything that is in order. */
+  /** Reads everything that is in order. */
   read(): Uint8Array | undefined {
     const full = this.received.length >= this.#receiveWindow
     const first = this.received.shift()
     this.#advance()
-    if (full && this.received.length < this.#receiveWindow) this.#tell = true
+    if (full && this.received.length < this.#receiveWindow) this.#winsPending = true
     return first
   }
 
@@ -128,7 +128,7 @@ export class OriginalKcp {
             this.#advance()
           }
         }
-      } else if (cmd === 'WASK') this.#tell = true
+      } else if (cmd === 'WASK') this.#winsPending = true
       this.#sndUna = this.inflight[0]?.sn ?? this.#sndNxt
     }
     if (maxSn < 0) return
@@ -150,7 +150,7 @@ export class OriginalKcp {
     this.#rto = Math.min(RTO_MAX, Math.max(nodelay === 0 ? 100 : 30, wanted))
   }
 
-  /** A tick of the one timer; `now` in ms. */
+  /** The flush timer; `now` in ms. */
   update(now: number): void {
     this.#clock = now >>> 0
     if (!this.#started) {
@@ -168,7 +168,7 @@ export class OriginalKcp {
     this.flush()
   }
 
-  /** Sends what is due, by the clock of the last tick. */
+  /** Sends what is due by the clock of the last flush interval. */
   flush(): void {
     if (!this.#started) return
     const { mtu, sndwnd, nodelay, resend } = this.options
@@ -197,12 +197,12 @@ export class OriginalKcp {
       } else if (diff(this.#clock, this.#probeAt) >= 0) {
         this.#probeWait = Math.min(PROBE_MAX, Math.trunc((this.#probeWait * 3) / 2))
         this.#probeAt = (this.#clock + this.#probeWait) >>> 0
-        this.#ask = true
+        this.#waskPending = true
       }
     } else this.#probeWait = 0
-    if (this.#ask) append(Cmd.WASK, lastAck.sn, lastAck.ts)
-    if (this.#tell) append(Cmd.WINS, lastAck.sn, lastAck.ts)
-    this.#ask = this.#tell = false
+    if (this.#waskPending) append(Cmd.WASK, lastAck.sn, lastAck.ts)
+    if (this.#winsPending) append(Cmd.WINS, lastAck.sn, lastAck.ts)
+    this.#waskPending = this.#winsPending = false
     const limit = Math.min(sndwnd, this.remoteWindow)
     while (this.queue.length > 0 && diff(this.#sndNxt, this.#sndUna + limit) < 0) {
       const data = this.queue.shift()

@@ -1,8 +1,9 @@
 /**
- * A peer with the habits of the original: ACKs only on a 100 ms tick, a clock that stands still in between, timeouts
- * that look at received bytes alone (protocol.md 5.8, 6.7). Ours must work with it, calmly, and keep it alive.
+ * The engine with a model of a kcptun-libev peer: ACKs only every 100 ms flush interval, a clock that advances only
+ * then, timeouts that depend on received bytes only (protocol.md 5.8, 6.7). The engine must interoperate without
+ * needless retransmissions and keep the peer's sessions alive.
  *
- * One random run again: SIM_SEED=12 node test/run.mjs sim/original --runtime node
+ * To repeat one random run: SIM_SEED=12 node test/run.mjs sim/libev-peer --runtime node
  */
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
@@ -18,32 +19,32 @@ function finished(mixed: Mixed, ours: number, theirs: number): boolean {
 function complete(options: MixedOptions, seconds: number): Mixed {
   const mixed = new Mixed(options)
   const ours = options.script.ours.bytes ?? 0
-  const theirs = options.script.original.bytes ?? 0
+  const theirs = options.script.libev.bytes ?? 0
   const done = mixed.runUntil(() => finished(mixed, ours, theirs), seconds)
   assert.ok(done, `seed ${options.seed}: ${mixed.describe()}`)
-  assert.not.ok(mixed.session?.wrong, 'wrong bytes at the original')
+  assert.not.ok(mixed.session?.wrong, 'wrong bytes at the kcptun-libev peer')
   return mixed
 }
 
-const test = suite('sim/original')
+const test = suite('sim/libev-peer')
 
 for (const ours of ['client', 'server'] as const) {
   for (const loss of [0, 0.02, 0.1]) {
-    test(`MUST 27: transfers in both directions with an original, we are the ${ours}, loss ${loss}`, () => {
+    test(`MUST 27: transfers in both directions with a kcptun-libev peer, engine as ${ours}, loss ${loss}`, () => {
       for (let seed = 1; seed <= 6; seed++) {
         const script: Script = {
           ours: { bytes: 300_000, fin: 'send' },
-          original: { bytes: 300_000, fin: 'send' },
+          libev: { bytes: 300_000, fin: 'send' },
         }
-        // the one that ends last must be the original: it forgets its own half after our EOF (6.5)
-        const patient = { ours: { ...script.ours, finPause: 60_000 }, original: script.original }
+        // the kcptun-libev peer must end last: it drops its own direction after our EOF (6.5)
+        const patient = { ours: { ...script.ours, finPause: 60_000 }, libev: script.libev }
         complete({ seed, ours, link: { delay: 20, jitter: 5, loss }, script: patient }, 300)
       }
     })
   }
 }
 
-test('random transfers with an original: every byte arrives at both ends', () => {
+test('random transfers with a kcptun-libev peer: every byte arrives at both ends', () => {
   const only = process.env['SIM_SEED']
   for (let seed = Number(only ?? 1); seed <= Number(only ?? 120); seed++) {
     const random = new Random(seed)
@@ -60,7 +61,7 @@ test('random transfers with an original: every byte arrives at both ends', () =>
         seed,
         ours: random.pick('client', 'server'),
         config: { sndwnd: random.pick(32, 256, 1024), rcvwnd: random.pick(128, 256, 1024) },
-        original: {
+        libev: {
           kcp: {
             interval: random.pick(10, 50, 100, 500),
             resend: random.pick(0, 0, 1, 2),
@@ -77,88 +78,88 @@ test('random transfers with an original: every byte arrives at both ends', () =>
           duplicate: random.pick(0, 0.05),
           reorder: random.pick(0, 0.05),
         },
-        // our EOF would make an original forget its own direction
-        script: { ours: end('never'), original: end('send') },
+        // kcptun-libev drops its own direction after our EOF
+        script: { ours: end('never'), libev: end('send') },
       },
       900,
     )
   }
 })
 
-test('MUST 27: an original with interval 500 works too', () => {
+test('MUST 27: transfers with a kcptun-libev peer with interval 500', () => {
   complete(
     {
       seed: 3,
       ours: 'client',
-      original: { kcp: { interval: 500 } },
+      libev: { kcp: { interval: 500 } },
       link: { delay: 20, loss: 0.01 },
-      script: { ours: { bytes: 200_000, fin: 'never' }, original: { bytes: 200_000, fin: 'send' } },
+      script: { ours: { bytes: 200_000, fin: 'never' }, libev: { bytes: 200_000, fin: 'send' } },
     },
     300,
   )
 })
 
-test('late ACKs of an original cause few needless retransmissions', () => {
+test('late ACKs of a kcptun-libev peer cause few needless retransmissions', () => {
   const mixed = complete(
     {
       seed: 4,
       ours: 'client',
       link: { delay: 20 },
-      script: { ours: { bytes: 2_000_000, fin: 'never' }, original: { bytes: 0, fin: 'never' } },
+      script: { ours: { bytes: 2_000_000, fin: 'never' }, libev: { bytes: 0, fin: 'never' } },
     },
     120,
   )
   const sent = mixed.endpoint.counter('segments_sent')
   const repeated = mixed.endpoint.counter('segments_retransmitted')
-  assert.ok(repeated <= sent * 0.1, `${repeated} of ${sent} segments were sent again on a perfect link`)
+  assert.ok(repeated <= sent * 0.1, `${repeated} of ${sent} segments were retransmitted on a perfect link`)
 })
 
-test('a busy one-way upload to an original server lives longer than its timeout', () => {
+test('a one-way upload to a kcptun-libev server outlasts its timeout', () => {
   complete(
     {
       seed: 5,
       ours: 'client',
-      original: { timeout: 60 },
+      libev: { timeout: 60 },
       config: { timeout: 60 },
-      script: { ours: { bytes: 300_000, writeRate: 1, chunk: 1000, fin: 'send' }, original: { fin: 'last' } },
+      script: { ours: { bytes: 300_000, writeRate: 1, chunk: 1000, fin: 'send' }, libev: { fin: 'last' } },
     },
     400,
   )
 })
 
-test('a busy one-way download from an original server lives longer than its timeout, thanks to our KEEPALIVEs', () => {
+test('KEEPALIVEs let a one-way download from a kcptun-libev server outlast its timeout', () => {
   complete(
     {
       seed: 6,
       ours: 'client',
-      original: { timeout: 60 },
+      libev: { timeout: 60 },
       config: { timeout: 60 },
-      script: { ours: { fin: 'last' }, original: { bytes: 300_000, writeRate: 1, chunk: 1000, fin: 'send' } },
+      script: { ours: { fin: 'last' }, libev: { bytes: 300_000, writeRate: 1, chunk: 1000, fin: 'send' } },
     },
     400,
   )
 })
 
-test('a busy one-way upload from an original client lives longer than its timeout, thanks to our KEEPALIVEs', () => {
+test('KEEPALIVEs let a one-way upload from a kcptun-libev client outlast its timeout', () => {
   complete(
     {
       seed: 7,
       ours: 'server',
-      original: { timeout: 60 },
+      libev: { timeout: 60 },
       config: { timeout: 60 },
-      script: { ours: { fin: 'last' }, original: { bytes: 300_000, writeRate: 1, chunk: 1000, fin: 'send' } },
+      script: { ours: { fin: 'last' }, libev: { bytes: 300_000, writeRate: 1, chunk: 1000, fin: 'send' } },
     },
     400,
   )
 })
 
-test('an original that sent everything and waits is kept alive while our reader is slow: no truncation', () => {
+test('a kcptun-libev peer that has sent everything is kept alive while our reader is slow: no truncation', () => {
   for (const ours of ['client', 'server'] as const) {
     const mixed = complete(
       {
         seed: 8,
         ours,
-        script: { ours: { fin: 'last', readRate: 4 }, original: { bytes: 600_000, fin: 'send' } },
+        script: { ours: { fin: 'last', readRate: 4 }, libev: { bytes: 600_000, fin: 'send' } },
       },
       400,
     )
@@ -171,16 +172,16 @@ test('an original that sent everything and waits is kept alive while our reader 
   }
 })
 
-test('an original whose queue takes longer than its linger to cross a slow link is kept alive', () => {
+test('a kcptun-libev peer whose queue takes longer than its linger to cross a slow link is kept alive', () => {
   for (const ours of ['client', 'server'] as const) {
     const mixed = complete(
       {
         seed: 11,
         ours,
-        original: { linger: 5, kcp: { sndwnd: 1024 } },
+        libev: { linger: 5, kcp: { sndwnd: 1024 } },
         config: { linger: 5, rcvwnd: 128 },
         link: { rate: 60, queue: 256_000 },
-        script: { ours: { fin: 'last' }, original: { bytes: 2_500_000, fin: 'send' } },
+        script: { ours: { fin: 'last' }, libev: { bytes: 2_500_000, fin: 'send' } },
       },
       1000,
     )
@@ -192,18 +193,18 @@ test('an original whose queue takes longer than its linger to cross a slow link 
   }
 })
 
-test('MUST 37: an idle session with an original lives for hours, whoever opened it', () => {
-  // an original client keeps only 4 of 10 idle sessions alive by itself
+test('MUST 37: an idle session with a kcptun-libev peer stays open for hours, as client and as server', () => {
+  // a kcptun-libev client keeps only 4 of 10 idle sessions alive by itself
   for (const ours of ['client', 'server'] as const) {
     for (const phase of [0, 1, 2, 3, 4]) {
       const mixed = new Mixed({
         seed: 9,
         ours,
-        original: { timeout: 60 },
+        libev: { timeout: 60 },
         config: { timeout: 60 },
         script: {
           ours: { bytes: 10, fin: 'never', pause: phase * 2000 },
-          original: { bytes: 10, fin: 'never', pause: phase * 2000 },
+          libev: { bytes: 10, fin: 'never', pause: phase * 2000 },
         },
       })
       mixed.runUntil(() => mixed.app?.ending !== undefined || mixed.session?.state === 'time_wait', 3 * 3600)
@@ -213,11 +214,11 @@ test('MUST 37: an idle session with an original lives for hours, whoever opened 
   }
 })
 
-test('after our EOF an original forgets its direction: we end by our own linger, without a fake end', () => {
+test('a kcptun-libev peer drops its direction after our EOF: the session ends by linger, without a false clean end', () => {
   const mixed = new Mixed({
     seed: 10,
     ours: 'client',
-    script: { ours: { bytes: 1000, fin: 'send' }, original: { bytes: 50, pause: 5000, fin: 'send' } },
+    script: { ours: { bytes: 1000, fin: 'send' }, libev: { bytes: 50, pause: 5000, fin: 'send' } },
   })
   assert.ok(
     mixed.runUntil(() => mixed.app?.ending !== undefined, 200),

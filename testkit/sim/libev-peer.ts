@@ -1,9 +1,9 @@
 /**
- * A peer with the habits of the original in sessions, timers and TCP (protocol.md 6.5-6.8): one 100 ms tick, a 10 s
- * timer that looks at ages of received stream bytes, broken half-close, truncation. Its TCP application is built in.
+ * A model of the sessions, timers and TCP side of kcptun-libev (protocol.md 6.5-6.8): a 100 ms flush interval, a 10 s
+ * timer that checks the age of received stream bytes, broken half-close, truncation. Includes the TCP application.
  */
 import { type AppScript, type OtherEnd, SILENT } from './app.ts'
-import { OriginalKcp, type OriginalKcpOptions } from './original-kcp.ts'
+import { LibevKcp, type LibevKcpOptions } from './libev-kcp.ts'
 import { patternByte } from './random.ts'
 import { concat, control, DIAL, EOF, KEEPALIVE, MessageType, message, What } from './wire.ts'
 
@@ -13,25 +13,25 @@ const CONNECT_LIMIT_MS = 30_000
 /** bytes a TCP socket buffers before it stops reading */
 const SOCKET_BUFFER = 65536
 
-export interface OriginalOptions {
+export interface LibevPeerOptions {
   readonly role: 'client' | 'server'
-  readonly kcp?: Partial<OriginalKcpOptions>
+  readonly kcp?: Partial<LibevKcpOptions>
   readonly timeout?: number
   readonly linger?: number
   readonly timeWait?: number
-  /** number of the pattern stream that is received */
+  /** number of the expected pattern stream */
   readonly expected: number
   readonly script: Partial<AppScript>
 }
 
-export class OriginalSession implements OtherEnd {
+export class LibevSession implements OtherEnd {
   readonly conv: number
-  readonly kcp: OriginalKcp
+  readonly kcp: LibevKcp
   readonly script: AppScript
   state: 'connect' | 'established' | 'linger' | 'time_wait' = 'connect'
   sent = 0
   received = 0
-  /** clean end of the TCP connection as its application sees it */
+  /** the application has received a clean end of the TCP connection */
   endSeen = false
   eofSent = false
   eofReceived = false
@@ -49,10 +49,10 @@ export class OriginalSession implements OtherEnd {
   #unread = 0
   #sinkAt: number
 
-  constructor(conv: number, options: OriginalOptions, now: number, emit: (plain: Uint8Array) => void) {
+  constructor(conv: number, options: LibevPeerOptions, now: number, emit: (plain: Uint8Array) => void) {
     this.conv = conv
     this.script = { ...SILENT, ...options.script }
-    this.kcp = new OriginalKcp(
+    this.kcp = new LibevKcp(
       conv,
       { mtu: 1372, sndwnd: 256, rcvwnd: 256, interval: 100, resend: 0, nodelay: 1, ...options.kcp },
       emit,
@@ -72,7 +72,7 @@ export class OriginalSession implements OtherEnd {
     return this.eofSent
   }
 
-  /** Reads TCP while there is room; true when something was queued. */
+  /** Reads TCP while the send window has room. @returns whether anything was queued */
   readTcp(now: number): boolean {
     const { script, kcp } = this
     let queued = false
@@ -107,7 +107,7 @@ export class OriginalSession implements OtherEnd {
     }
   }
 
-  /** Stream messages to TCP, as far as the socket takes them; true when something was queued. */
+  /** Passes stream messages to TCP while the socket accepts them. @returns whether anything was queued */
   process(now: number, initiator: boolean): boolean {
     const { script } = this
     if (script.readRate > 0) {
@@ -150,10 +150,10 @@ export class OriginalSession implements OtherEnd {
   }
 }
 
-/** The peer. Times are ms of virtual time; its own clock starts elsewhere. */
-export class Original {
-  readonly options: OriginalOptions
-  readonly sessions = new Map<number, OriginalSession>()
+/** The peer. Times are ms of virtual time; its KCP clock has another origin. */
+export class LibevPeer {
+  readonly options: LibevPeerOptions
+  readonly sessions = new Map<number, LibevSession>()
   resetsSent = 0
   resetsReceived = 0
   readonly #emit: (plain: Uint8Array) => void
@@ -161,7 +161,7 @@ export class Original {
   #lookAt = TICK_MS
   #clockBase = 0x7ffff000
 
-  constructor(options: OriginalOptions, emit: (plain: Uint8Array) => void) {
+  constructor(options: LibevPeerOptions, emit: (plain: Uint8Array) => void) {
     this.options = options
     this.#emit = emit
   }
@@ -171,8 +171,8 @@ export class Original {
   }
 
   /** Client: an application connects. */
-  open(conv: number, now: number): OriginalSession {
-    const session = new OriginalSession(conv, this.options, now, this.#emit)
+  open(conv: number, now: number): LibevSession {
+    const session = new LibevSession(conv, this.options, now, this.#emit)
     this.sessions.set(conv, session)
     return session
   }
@@ -215,14 +215,14 @@ export class Original {
     this.#work(session, now)
   }
 
-  #work(session: OriginalSession, now: number): void {
+  #work(session: LibevSession, now: number): void {
     if (session.state === 'time_wait') return
     const replied = session.process(now, this.options.role === 'client')
     const queued = session.readTcp(now)
     if (replied || queued) session.kcp.flush()
   }
 
-  #drop(session: OriginalSession, now: number): void {
+  #drop(session: LibevSession, now: number): void {
     session.state = 'time_wait'
     session.droppedAt = now
     session.endSeen = true
@@ -243,7 +243,7 @@ export class Original {
     }
   }
 
-  #look(session: OriginalSession, now: number): void {
+  #look(session: LibevSession, now: number): void {
     const timeout = (this.options.timeout ?? 600) * 1000
     const linger = (this.options.linger ?? 30) * 1000
     const idle = now - session.lastReceived

@@ -1,9 +1,9 @@
 /**
- * The actor of the original (../original.ts) as a host of the simulated network: it sends or takes bulk data with its 100 ms tick, stale clock,
- * window 256, no fast resend and no congestion control.
+ * The model of kcptun-libev (../libev-peer.ts) as a host of the simulated network: sends or receives bulk data with a
+ * 100 ms flush interval, stale clock, window 256, no fast resend and no congestion control.
  */
 import { TICKS_PER_MS } from '../../../host/engine/core.ts'
-import { Original, type OriginalSession } from '../original.ts'
+import { LibevPeer, type LibevSession } from '../libev-peer.ts'
 import type { Bottleneck } from './bottleneck.ts'
 import { KCP_MTU } from './engine.ts'
 import type { Flow } from './flow.ts'
@@ -12,15 +12,15 @@ import { Copier, type Packets } from './packets.ts'
 
 const CONV = 0x1234567
 const ENDLESS = 2 ** 40
-/** Where the tick of the actor stands relative to the start of the peer, by default: an odd value. */
+/** Default phase of the flush interval relative to the start of the peer: an odd value. */
 const PHASE_MS = 37
 
-export class OriginalHost extends Host {
-  readonly #original: Original
+export class LibevHost extends Host {
+  readonly #libev: LibevPeer
   readonly #flow: Flow
   readonly #client: boolean
   readonly #copier: Copier
-  #session: OriginalSession | undefined
+  #session: LibevSession | undefined
   readonly #phase: number
   #now = 0
   #seen = 0
@@ -32,7 +32,7 @@ export class OriginalHost extends Host {
     this.#flow = flow
     this.#copier = new Copier(packets)
     const script = { bytes: client ? ENDLESS : 0, fin: 'never' } as const
-    this.#original = new Original(
+    this.#libev = new LibevPeer(
       { role: client ? 'client' : 'server', kcp: { mtu: KCP_MTU }, expected: 0, script },
       (plain) => {
         const slot = this.packets.take()
@@ -44,13 +44,13 @@ export class OriginalHost extends Host {
 
   start(now: number): void {
     this.#now = now
-    if (this.#client) this.#session = this.#original.open(CONV, now / TICKS_PER_MS)
+    if (this.#client) this.#session = this.#libev.open(CONV, now / TICKS_PER_MS)
     this.deadline = now + this.#phase * TICKS_PER_MS
   }
 
   #after(now: number): void {
     if (this.#client) return
-    if (this.#session === undefined) [this.#session] = this.#original.sessions.values()
+    if (this.#session === undefined) [this.#session] = this.#libev.sessions.values()
     const received = this.#session?.received ?? 0
     if (received > this.#seen) this.#flow.deliver(received - this.#seen, now)
     this.#seen = received
@@ -61,10 +61,10 @@ export class OriginalHost extends Host {
     this.#now = now
     for (let i = 0; i < this.inboxCount; i++) {
       const slot = this.inbox[i] ?? 0
-      // the actor keeps parts of what it is given
+      // the model keeps views of the datagram
       const plain = this.packets.view(slot).slice()
       this.packets.drop(slot)
-      this.#original.receive(plain, now / TICKS_PER_MS)
+      this.#libev.receive(plain, now / TICKS_PER_MS)
     }
     this.inboxCount = 0
     this.#after(now)
@@ -72,8 +72,8 @@ export class OriginalHost extends Host {
 
   expire(now: number): void {
     this.#now = now
-    this.#original.expire(now / TICKS_PER_MS)
-    this.deadline = Math.max(now + 1, Math.ceil(this.#original.deadline * TICKS_PER_MS))
+    this.#libev.expire(now / TICKS_PER_MS)
+    this.deadline = Math.max(now + 1, Math.ceil(this.#libev.deadline * TICKS_PER_MS))
     this.#after(now)
   }
 }

@@ -1,17 +1,17 @@
 // node test/run.mjs [--jobs N] [--runtime node|bun] [--root DIR] [--no-build] [--bail] [--coverage] [filter...]
 //
-// Bundles every *.test.ts below the test root (a filter is a part of the path) and runs each file in a process of its own,
-// in the project's root, under Node and under Bun. *.node.test.ts and *.bun.test.ts run only there. Directories named
-// `fixtures` are left out.
+// Bundles every *.test.ts below the test root whose path contains a filter, and runs each file in a separate process,
+// in the project's root, under Node and under Bun. *.node.test.ts and *.bun.test.ts run only under that runtime.
+// Directories named `fixtures` are ignored.
 //
-// A file fails when a test fails, when it has no test, when its exit status is not 0, when it is still running after its time
-// limit (60 s, or a first line `// time limit: 300 s`), or when it skips a test without saying why. It says why by a line
-// `skip: NAME: REASON` for each skipped test (test/skip.ts does that).
+// A file fails if a test fails, if it has no test, if its exit status is not 0, if it is still running after its time
+// limit (60 s, or as in a first line `// time limit: 300 s`), or if it skips a test without a reason. The reason is an
+// output line `skip: NAME: REASON` per skipped test (see test/skip.ts).
 //
-// --bail ends the run at the first file that failed, and runs the files in the order of the filters.
+// --bail ends the run at the first failed file, and runs files in the order of the filters.
 //
-// --coverage prints which part of the TypeScript the tests of test/host and test/runtime run under Node. It counts those
-// test processes alone: neither the programs that other tests start, nor Bun, nor the engine.
+// --coverage prints the share of TypeScript lines that test/host and test/runtime execute under Node. It includes only
+// those test processes: not the programs that other tests start, not Bun, not the engine.
 
 import { spawn, spawnSync } from 'node:child_process'
 import { mkdirSync, readdirSync, readFileSync, rmSync } from 'node:fs'
@@ -26,13 +26,16 @@ const DEFAULT_JOBS = 2
 const DEFAULT_LIMIT_S = 60
 /** The checked build of the engine is slower (testkit/checked-core.ts). */
 const LIMIT_FACTOR = process.env['ENGINE_BUILD'] === 'checked' ? 5 : 1
-/** Characters of output kept of one file: the end of it counts. */
+/** Characters kept of the end of a file's output. */
 const MAX_OUTPUT = 1 << 20
 
 /** @typedef {'node' | 'bun'} RuntimeName */
 /** @typedef {{ path: string, name: string, limit: number, runtimes: RuntimeName[] }} TestFile */
 /** @typedef {{ output: string, status: number | null, signal: string | null, timedOut: boolean }} Outcome */
-/** @typedef {{ passed: number, failed: number, skipped: number, total: number, reasons: string[], problem: string }} Verdict */
+/**
+ * @typedef {{ passed: number, failed: number, skipped: number, total: number, reasons: string[], problem: string }}
+ * Verdict
+ */
 
 const { values: options, positionals: filters } = parseArgs({
   allowPositionals: true,
@@ -107,7 +110,7 @@ function command(runtime, bundle) {
   return [inProject('node_modules/bun/bin/bun.exe'), [bundle]]
 }
 
-/** Process groups that run now. @type {Set<number>} */
+/** Running process groups. @type {Set<number>} */
 const groups = new Set()
 
 /** @param {number} pid */
@@ -115,7 +118,7 @@ function killGroup(pid) {
   try {
     process.kill(process.platform === 'win32' ? pid : -pid, 'SIGKILL')
   } catch {
-    // nobody is left
+    // the group has exited
   }
 }
 
@@ -128,7 +131,7 @@ for (const signal of /** @type {const} */ (['SIGINT', 'SIGTERM', 'SIGHUP'])) {
 }
 
 /**
- * Runs a test process as the leader of a process group; whatever it leaves behind is killed with it.
+ * Runs a test process as the leader of a process group; its remaining children are killed when it exits.
  * @param {RuntimeName} runtime
  * @param {string} bundle
  * @param {number} limit seconds
@@ -154,7 +157,7 @@ function execute(runtime, bundle, limit, isCovered) {
       if (pid !== undefined) killGroup(pid)
     }, limit * 1000)
     child.on('error', (error) => collect(`${error.message}\n`))
-    // children that it left hold its pipes open: they must die before `close` can come
+    // remaining children hold its pipes open: `close` is emitted only after they have exited
     child.on('exit', () => pid !== undefined && killGroup(pid))
     child.on('close', (status, signal) => {
       clearTimeout(timer)
@@ -170,7 +173,7 @@ const SUMMARY = /^\s*Total:\s+(\d+)\n\s*Passed:\s+(\d+)\n\s*Skipped:\s+(\d+)\n/g
 const REASON = /^[\s•✘]*skip: (.+)$/gm
 
 /**
- * What uvu's totals and the end of the process say together.
+ * Combines uvu's totals and the exit of the process.
  * @param {Outcome} outcome
  * @param {number} limit seconds
  * @returns {Verdict}
@@ -252,7 +255,7 @@ async function runFile(file, runtime, bundle) {
   process.stdout.write(`${lines.join('\n')}\n`)
 }
 
-/** The share of lines of the program that the covered tests ran. */
+/** The share of program lines that the covered tests executed. */
 function coverageLine() {
   const reports = join(bundleDirectory, 'report')
   const { stderr, status } = spawnSync(
@@ -261,7 +264,7 @@ function coverageLine() {
       inProject('node_modules/c8/bin/c8.js'),
       'report',
       ...['--temp-directory', coverageDirectory, '--reports-dir', reports, '--reporter', 'json-summary'],
-      // what is included is the bundles, as they were run
+      // coverage is measured on the bundles
       ...['--include', '.cache/test/**', '--exclude', 'none'],
     ],
     { cwd: root, encoding: 'utf8' },
@@ -282,9 +285,9 @@ function coverageLine() {
 
 if (!options['no-build']) {
   const good = await build({ ifStale: true, only: ['core', 'checked', 'bundles'] })
-  // a chosen part of the tests may have nothing to do with the part that does not build
+  // a filtered run may not depend on the part that does not build
   if (!good && filters.length === 0) fail('the build failed')
-  if (!good) process.stderr.write('test/run.mjs: THE BUILD FAILED, tests that use dist/ see an old one\n')
+  if (!good) process.stderr.write('test/run.mjs: THE BUILD FAILED, tests that use dist/ use an old build\n')
 }
 
 /**

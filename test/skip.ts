@@ -1,9 +1,7 @@
-/**
- * Skipping a test aloud: the runner accepts a skipped test only with its reason.
- */
+/** Skips tests with a reason, without which the runner fails the file. */
 import type { Test } from 'uvu'
 
-/** Counts `name` as skipped and prints why. */
+/** Counts `name` as skipped and prints the reason. */
 export function skip<T>(test: Test<T>, name: string, reason: string): void {
   console.log(`skip: ${name}: ${reason}`)
   test.skip(name)

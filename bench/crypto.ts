@@ -10,7 +10,7 @@ const DEFAULT_PLAIN_BYTES = 1400
 const BLOCKS = 64
 const BLOCK_BYTES = 1984
 const WARM_UP_PACKETS = 20_000
-/** Short rounds, so that the best one was not interrupted even on a busy machine. */
+/** Short rounds, so that even on a loaded machine the best one runs without interruption. */
 const ROUND_PACKETS = 1000
 const ROUNDS = 60
 

@@ -163,7 +163,7 @@ async function over<T>(
 function upload(pair: Pair, link: EmulatedShape, seconds: number, setting: Setting): Promise<Upload> {
   return over(pair, link, setting, async (ends, emulator, udpPort) => {
     const { target } = setting
-    const before = target.swallowed
+    const before = target.discarded
     const cpu = cpuSeconds(emulator.pid)
     const began = performance.now()
     const flow = pour(ends.port)
@@ -171,11 +171,11 @@ function upload(pair: Pair, link: EmulatedShape, seconds: number, setting: Setti
     let last = before
     for (let second = 1; second <= Math.ceil(seconds); second++) {
       await sleep(Math.max(0, began + Math.min(second, seconds) * 1000 - performance.now()))
-      perSecond.push(((target.swallowed - last) * 8) / MBIT)
-      last = target.swallowed
+      perSecond.push(((target.discarded - last) * 8) / MBIT)
+      last = target.discarded
     }
     // read together: bytes received, time, and bytes sent for them
-    const arrived = target.swallowed - before
+    const arrived = target.discarded - before
     const elapsed = (performance.now() - began) / 1000
     const counters = await emulator.counters()
     const load = (cpuSeconds(emulator.pid) - cpu) / elapsed

@@ -128,7 +128,7 @@ function transfer(pair: Pair, direction: Direction, target: Target, options: Opt
         return flow.failed()
       }
       const drops = (): number => socketDrops(udpPort)
-      return measure(ends, { bytes: () => target.swallowed, stop, makers, drops }, options.seconds)
+      return measure(ends, { bytes: () => target.discarded, stop, makers, drops }, options.seconds)
     }
     const flow = download(ends.port)
     const stop = (): string | undefined => {

@@ -99,7 +99,7 @@ async function transfer(column: Column, direction: Direction, seconds: number): 
     const { serverAgent, clientAgent } = wire
     await clientAgent.flow(direction === 'upload' ? 'pour' : 'download', { host: '127.0.0.1', port: ends.port })
     const flow: Flow = {
-      bytes: () => (direction === 'upload' ? serverAgent.swallowed() : clientAgent.received()),
+      bytes: () => (direction === 'upload' ? serverAgent.discarded() : clientAgent.received()),
       stop: () => clientAgent.stop(),
       makers: [serverAgent.pid, clientAgent.pid],
     }

@@ -106,18 +106,18 @@ const findPackage = (name: string): boolean => existsSync(join(projectRoot, 'nod
 
 /** The pairs that can run here; reports each missing program on stderr. */
 export function present(pairs: readonly Pair[]): Pair[] {
-  const said = new Set<string>()
+  const reported = new Set<string>()
   return pairs.filter((pair) => {
     const why = missing(pair.client) ?? missing(pair.server)
-    if (why !== undefined && !said.has(why)) console.error(`columns skipped: ${why}`)
-    if (why !== undefined) said.add(why)
+    if (why !== undefined && !reported.has(why)) console.error(`columns skipped: ${why}`)
+    if (why !== undefined) reported.add(why)
     return why === undefined
   })
 }
 
-const living = new Set<ChildProcess>()
+const children = new Set<ChildProcess>()
 process.on('exit', () => {
-  for (const child of living) child.kill('SIGKILL')
+  for (const child of children) child.kill('SIGKILL')
 })
 
 interface End {
@@ -128,9 +128,9 @@ interface End {
 
 function startGo(command: string, args: readonly string[]): End {
   const child = spawn(command, args, { stdio: ['ignore', 'ignore', 'ignore'] })
-  living.add(child)
+  children.add(child)
   const ended = new Promise<void>((done) => child.once('close', () => done()))
-  ended.then(() => living.delete(child))
+  ended.then(() => children.delete(child))
   return {
     pid: child.pid ?? -1,
     failure: () => (child.exitCode === null ? undefined : `${command} ended with status ${child.exitCode}`),

@@ -1,5 +1,5 @@
 /**
- * `bench sim`: the transport over simulated links in virtual time (test/sim/flows), as tables; missed targets are
+ * `bench sim`: the transport over simulated links in virtual time (testkit/sim/flows), as tables; missed targets are
  * marked `*`.
  *
  *   --quick        only the short tables of the snapshot         --seed N       another seed

@@ -199,7 +199,7 @@ test('a GET never changes what others see', async () => {
   const rates = async (): Promise<string> =>
     / tcp: .*/.exec(await (await scene.ask('/stats', {}, 'POST')).text())?.[0] ?? ''
   await rates()
-  scene.at += 1000
+  await scene.run(1000)
   scene.counters = { ...scene.counters, tcp_read_bytes: 5000 }
   for (const target of [
     '/stats',

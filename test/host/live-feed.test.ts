@@ -5,7 +5,6 @@ import { oldestOfMost } from '../../host/monitoring/crowd.ts'
 import { ROWS_MAX, VIEWERS_MAX } from '../../host/monitoring/live.ts'
 import type { SessionStats } from '../../host/monitoring/stats.ts'
 import type { ContextStats } from '../../host/transport/obfs/context-stats.ts'
-import { waitFor } from '../../testkit/wait.ts'
 import { NO_LIVE } from './live-source.ts'
 import { Scene, type Watcher } from './scene.ts'
 
@@ -18,7 +17,7 @@ test('the stream starts with a hello event, then repeats the figures of /stats.j
   const watcher = (await scene.watch()).read()
   assert.is(watcher.response.headers.get('content-type'), 'text/event-stream; charset=utf-8')
   assert.is(scene.holds, 1)
-  await waitFor('three samples', () => watcher.samples.length >= 3)
+  await scene.until('three samples', () => watcher.samples.length >= 3)
   assert.equal(watcher.hello?.about, { method: 'none' })
   assert.equal(watcher.hello?.warnings, scene.warnings)
   const { sessions: _, ...figures } = JSON.parse(await (await scene.ask('/stats.json')).text())
@@ -27,7 +26,7 @@ test('the stream starts with a hello event, then repeats the figures of /stats.j
   }
   assert.is(watcher.last?.warnings, undefined)
   scene.warnings = [...scene.warnings, { at: 2, level: 2, text: 'news' }]
-  await waitFor('the news', () => watcher.samples.some(({ warnings }) => warnings?.at(-1)?.text === 'news'))
+  await scene.until('the news', () => watcher.samples.some(({ warnings }) => warnings?.at(-1)?.text === 'news'))
   await watcher.leave()
 })
 
@@ -39,15 +38,16 @@ test('without viewers nothing is read and no timer runs; many viewers share one 
   // each viewer's start brings a sample of its own
   scene.snapshots = 0
   const seen = watchers[0]?.samples.length ?? 0
-  await waitFor('two samples', () => (watchers[0]?.samples.length ?? 0) >= seen + 2)
+  await scene.until('two samples', () => (watchers[0]?.samples.length ?? 0) >= seen + 2)
   assert.ok(scene.snapshots <= 4, `${scene.snapshots} snapshots for 2 samples`)
   for (const watcher of watchers) await watcher.leave()
   assert.is(scene.app.viewers, 0)
+  assert.is(scene.clock.armed, 0)
   scene.snapshots = 0
-  await new Promise((resolve) => setTimeout(resolve, 700))
+  await scene.run(10_000)
   assert.is(scene.snapshots, 0)
   const again = (await scene.watch()).read()
-  await waitFor('samples again', () => again.samples.length > 1)
+  await scene.until('samples again', () => again.samples.length > 1)
   await again.leave()
 })
 
@@ -56,20 +56,20 @@ test('a viewer above the limit evicts the oldest viewer of the address with the 
   scene.remote = '192.0.2.7'
   const owner = (await scene.watch()).read()
   scene.remote = '192.0.2.66'
-  const strangers: Watcher[] = []
-  for (let i = 0; i < VIEWERS_MAX + 3; i++) strangers.push((await scene.watch()).read())
-  await waitFor('room', () => strangers.filter(({ ended }) => ended).length === 4)
+  const others: Watcher[] = []
+  for (let i = 0; i < VIEWERS_MAX + 3; i++) others.push((await scene.watch()).read())
+  await scene.until('room', () => others.filter(({ ended }) => ended).length === 4)
   assert.equal(
-    strangers.map(({ crowded }) => crowded),
-    strangers.map((_, i) => i < 4),
+    others.map(({ crowded }) => crowded),
+    others.map((_, i) => i < 4),
   )
   assert.is(scene.app.viewers, VIEWERS_MAX)
   // the owner from another address, and once more from the same one
   scene.remote = '192.0.2.8'
   const second = (await scene.watch()).read()
-  await waitFor('samples for the owner', () => second.samples.length > 1 && owner.samples.length > 1)
+  await scene.until('samples for the owner', () => second.samples.length > 1 && owner.samples.length > 1)
   assert.not(owner.ended)
-  for (const watcher of [owner, second, ...strangers]) await watcher.leave().catch(() => {})
+  for (const watcher of [owner, second, ...others]) await watcher.leave().catch(() => {})
 })
 
 test('streams of unverified origin are evicted first and never evict our own page', async () => {
@@ -79,9 +79,9 @@ test('streams of unverified origin are evicted first and never evict our own pag
   const others: Watcher[] = []
   // for a plain HTTP address, browsers send no header that identifies the requesting page
   for (let i = 0; i < 3 * VIEWERS_MAX; i++) others.push((await scene.watch(browser)).read())
-  await waitFor('room', () => others.filter(({ ended }) => !ended).length === VIEWERS_MAX - 1)
+  await scene.until('room', () => others.filter(({ ended }) => !ended).length === VIEWERS_MAX - 1)
   const { length } = owner.samples
-  await waitFor('samples', () => owner.samples.length > length + 1)
+  await scene.until('samples', () => owner.samples.length > length + 1)
   assert.not(owner.ended)
   for (const watcher of [owner, ...others]) await watcher.leave().catch(() => {})
 })
@@ -97,12 +97,12 @@ test('the holder with the most entries gives up its oldest', () => {
 test('streams end when the server closes or its configuration changes', async () => {
   const scene = new Scene()
   const watchers = [(await scene.watch()).read(), (await scene.watch()).read()]
-  await waitFor('samples', () => watchers.every(({ last }) => last !== undefined))
+  await scene.until('samples', () => watchers.every(({ last }) => last !== undefined))
   scene.app.endViewers()
-  await waitFor('the ends', () => watchers.every(({ ended }) => ended))
+  await scene.until('the ends', () => watchers.every(({ ended }) => ended))
   assert.is(scene.app.viewers, 0)
   const after = (await scene.watch()).read()
-  await waitFor('a sample', () => after.last !== undefined)
+  await scene.until('a sample', () => after.last !== undefined)
   await after.leave()
 })
 
@@ -110,14 +110,16 @@ test('a viewer that does not read misses samples and is cut after 15 s, others a
   const scene = new Scene()
   const idle = await scene.watch()
   const reader = (await scene.watch()).read()
-  await waitFor('samples', () => reader.samples.length > 2)
+  await scene.until('samples', () => reader.samples.length > 2)
   assert.is(scene.app.viewers, 2)
+  await scene.run(13_000)
   assert.is(scene.cuts, 0)
-  scene.at += 16_000
-  await waitFor('the cut', () => scene.cuts === 1)
+  const from = scene.at
+  await scene.until('the cut', () => scene.cuts === 1)
+  assert.ok(scene.at - from <= 3000)
   assert.is(scene.app.viewers, 1)
   const { length } = reader.samples
-  await waitFor('more samples', () => reader.samples.length > length)
+  await scene.until('more samples', () => reader.samples.length > length)
   await idle.leave().catch(() => {})
   await reader.leave()
 })
@@ -152,7 +154,7 @@ test('of many sessions the most active are listed', async () => {
     tcpRead: conv,
   }))
   const watcher = (await scene.watch()).read()
-  await waitFor('a sample', () => watcher.last !== undefined)
+  await scene.until('a sample', () => watcher.last !== undefined)
   const rows = watcher.last?.sessions ?? []
   assert.is(rows.length, ROWS_MAX)
   assert.ok(rows.every(({ state, idle_seconds }) => state === 'established' && idle_seconds === 0))
@@ -168,21 +170,21 @@ test('the figures of several processes are fetched before each sample, sessions 
     {
       async prepare(target) {
         fetched.push(target)
-        scene.at += 100
+        await new Promise<void>((resolve) => scene.clock.setTimer(resolve, 100))
         scene.sessions = target === '/stats.json' ? [SESSION] : []
       },
     },
   )
   const watcher = (await scene.watch()).read()
-  await waitFor('the session', () => watcher.last?.sessions.length === 1)
+  await scene.until('the session', () => watcher.last?.sessions.length === 1)
   // fetching took 100 ms: the next fetch of sessions is far away, and the session stays until then
   const { length } = watcher.samples
-  await waitFor('more samples', () => watcher.samples.length > length + 1)
+  await scene.until('more samples', () => watcher.samples.length > length + 1)
   assert.is(watcher.last?.sessions.length, 1)
   assert.equal(fetched.slice(0, 3), ['/stats.json', '/events', '/events'])
   await watcher.leave()
   const before = fetched.length
-  await new Promise((resolve) => setTimeout(resolve, 700))
+  await scene.run(10_000)
   assert.is(fetched.length, before)
 })
 
@@ -192,7 +194,7 @@ test('contexts of an obfuscator are listed, up to a limit', async () => {
   const context: ContextStats = { remote, ...numbers }
   const scene = new Scene({ contexts: () => [[context], Array.from({ length: 500 }, () => context)] })
   const watcher = (await scene.watch()).read()
-  await waitFor('a sample', () => watcher.last !== undefined)
+  await scene.until('a sample', () => watcher.last !== undefined)
   assert.is(watcher.last?.contexts?.length, ROWS_MAX)
   const { contexts } = JSON.parse(await (await scene.ask('/stats.json')).text())
   assert.is(contexts.length, 501)
@@ -209,29 +211,29 @@ const SILENCES = [
 async function fallSilent([mode, live, waitsnd, state]: (typeof SILENCES)[number]): Promise<void> {
   const scene = new Scene({}, live)
   let received = 1
-  const clock = setInterval(() => {
-    scene.at += 10
+  const receive = (): void => {
     if (received > 0) scene.counters = { ...scene.counters, pkt_received: received++ }
-  }, 10)
+    scene.clock.setTimer(receive, 10)
+  }
+  receive()
   scene.counters = { ...scene.counters, sessions_established: 1, waitsnd, last_received_age: 100 }
   const watcher = (await scene.watch()).read()
-  await waitFor(`${mode}: up`, () => watcher.last?.link.state === 'up' && watcher.samples.length > 1)
+  await scene.until(`${mode}: up`, () => watcher.last?.link.state === 'up' && watcher.samples.length > 1)
   const { pings } = scene
   received = 0
   const from = scene.at
-  await waitFor(`${mode}: ${state}`, () => watcher.last?.link.state === state)
+  await scene.until(`${mode}: ${state}`, () => watcher.last?.link.state === state)
   assert.ok(scene.at - from <= 3000, `${mode}: ${scene.at - from} ms`)
   assert.ok(scene.at - from >= 1500, `${mode}: ${scene.at - from} ms`)
   assert.ok(live.client ? scene.pings >= pings + 3 : scene.pings === 0, `${mode}: ${scene.pings} pings`)
   // packets that fail authentication do not count as received from the peer
   scene.counters = { ...scene.counters, pkt_received: 1e6, drop_auth: 1e6 - scene.counters.pkt_received }
   const { length } = watcher.samples
-  await waitFor(`${mode}: more samples`, () => watcher.samples.length > length + 1)
+  await scene.until(`${mode}: more samples`, () => watcher.samples.length > length + 1)
   assert.is(watcher.last?.link.state, state)
   received = 2e6
-  await waitFor(`${mode}: up again`, () => watcher.last?.link.state === 'up')
+  await scene.until(`${mode}: up again`, () => watcher.last?.link.state === 'up')
   await watcher.leave()
-  clearInterval(clock)
 }
 
 test('silence is reported within 3 s, and so is its end', async () => {
@@ -240,39 +242,31 @@ test('silence is reported within 3 s, and so is its end', async () => {
 
 test('a client that never received anything from its peer is checking, then silent', async () => {
   const scene = new Scene()
-  const clock = setInterval(() => {
-    scene.at += 10
-  }, 10)
   const watcher = (await scene.watch()).read()
-  await waitFor('checking', () => watcher.last?.link.state === 'checking')
-  await waitFor('silent', () => watcher.last?.link.state === 'silent')
+  await scene.until('checking', () => watcher.last?.link.state === 'checking')
+  await scene.until('silent', () => watcher.last?.link.state === 'silent')
   await watcher.leave()
-  clearInterval(clock)
 })
 
 test('a page that may belong to another site causes no ping; our page does, and silence counts from then on', async () => {
   const scene = new Scene()
-  const clock = setInterval(() => {
-    scene.at += 10
-  }, 10)
   const browser = { host: '127.0.0.1:8081', 'accept-encoding': 'gzip' }
   const other = (await scene.watch(browser)).read()
-  await waitFor('quiet', () => other.last?.link.state === 'quiet')
+  await scene.until('quiet', () => other.last?.link.state === 'quiet')
   assert.is(scene.pings, 0)
   const own = (await scene.watch({ ...browser, [PAGE_HEADER]: '1' })).read()
-  await waitFor('a sample', () => own.last !== undefined)
+  await scene.until('a sample', () => own.last !== undefined)
   assert.is(own.last?.link.state, 'checking')
-  await waitFor('silent', () => own.last?.link.state === 'silent')
+  await scene.until('silent', () => own.last?.link.state === 'silent')
   assert.ok(scene.pings >= 3)
   for (const watcher of [other, own]) await watcher.leave()
-  clearInterval(clock)
 })
 
 test('a rendezvous client without a peer is pending and sends no ping', async () => {
   const rendezvous = { family: 4, address: '10.0.0.1', port: 5, scope: 0 } as const
   const scene = new Scene({}, { path: () => ({ ...NO_LIVE.path(), rendezvous }) })
   const watcher = (await scene.watch()).read()
-  await waitFor('samples', () => watcher.samples.length > 3)
+  await scene.until('samples', () => watcher.samples.length > 3)
   assert.is(watcher.last?.link.state, 'pending')
   assert.is(watcher.last?.link.rendezvous, '10.0.0.1:5')
   assert.is(scene.pings, 0)

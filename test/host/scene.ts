@@ -1,15 +1,21 @@
 import * as assert from 'uvu/assert'
 import type { Hello, Sample } from '../../host/dashboard/sample.ts'
 import { createHttpApp, type HttpApp } from '../../host/monitoring/app.ts'
+import { SAMPLE_MS } from '../../host/monitoring/live.ts'
 import type { HttpSource } from '../../host/monitoring/source.ts'
 import { NO_COUNTERS, type SessionStats, type Snapshot } from '../../host/monitoring/stats.ts'
+import { clock } from '../../runtime-shared/clock.ts'
+import { VirtualClock } from '../../testkit/virtual-clock.ts'
 import { NO_LIVE } from './live-source.ts'
 
 export const TOKEN = 'correct-horse-battery'
 
-/** An endpoint whose clock and counters are set by the test. */
+/** Virtual time limit of a condition, ms. */
+const LIMIT_MS = 120_000
+
+/** An endpoint in virtual time whose counters are set by the test. */
 export class Scene {
-  at = 1000
+  readonly clock = new VirtualClock()
   snapshots = 0
   pings = 0
   cuts = 0
@@ -24,7 +30,8 @@ export class Scene {
   constructor(changes: Partial<HttpSource> = {}, live: Partial<HttpSource['live']> = {}) {
     const snapshot = (): Snapshot => {
       this.snapshots++
-      return { at: this.at, uptime: this.at, cpu: 1, date: new Date(), counters: this.counters }
+      const { at } = this
+      return { at, uptime: at, cpu: 1, date: new Date(), counters: this.counters }
     }
     this.app = createHttpApp({
       program: { name: 'NAME', version: '1.2.3', note: 'NOTE', runtime: 'node', runtimeVersion: '20', mode: 'client' },
@@ -48,7 +55,15 @@ export class Scene {
       token: () => this.token,
       live: {
         ...NO_LIVE,
-        clock: { ...NO_LIVE.clock, monotonic: () => this.at },
+        clock: {
+          monotonic: () => this.at,
+          wall: () => this.clock.wall(),
+          setTimer: (callback, ms) => this.clock.setTimer(callback, ms),
+          clearTimer: (timer) => this.clock.clearTimer(timer),
+          // requests yield to the event loop, not to virtual time
+          defer: clock.defer,
+          clearDeferred: clock.clearDeferred,
+        },
         ping: () => this.pings++,
         warnings: () => ({ recent: this.warnings, remembered: this.warnings.length }),
         ...live,
@@ -56,6 +71,28 @@ export class Scene {
       ...changes,
     })
     this.snapshots = 0
+  }
+
+  /** Monotonic time, ms. */
+  get at(): number {
+    return this.clock.monotonic()
+  }
+
+  /** Advances the time. Viewers read between samples. */
+  async run(ms: number): Promise<void> {
+    for (let left = ms; left > 0; left -= SAMPLE_MS) {
+      await this.clock.advance(Math.min(left, SAMPLE_MS))
+      await new Promise((resolve) => setImmediate(resolve))
+    }
+  }
+
+  /** Advances the time until a condition holds. */
+  async until(what: string, condition: () => boolean): Promise<void> {
+    const limit = this.at + LIMIT_MS
+    while (!condition()) {
+      assert.ok(this.at < limit, `timeout: ${what}`)
+      await this.run(SAMPLE_MS)
+    }
   }
 
   async ask(target: string, headers: Record<string, string> = {}, method = 'GET'): Promise<Response> {

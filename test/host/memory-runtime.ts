@@ -260,8 +260,8 @@ export class MemoryNetwork {
   clockAhead = 0
   /** Offset of the wall clock, ms. */
   wallAhead = 0
-  /** Speed of the clock relative to real time. Timers are not affected. */
-  speed = 1
+  /** Clock of all endpoints. Deferred callbacks and deliveries always follow the event loop. */
+  clock: Clock = realClock
   /** Source address of a socket bound to the wildcard; undefined: there is no route. */
   here: string | undefined = '127.0.0.1'
   /** Bytes that a TCP connection holds in one direction. */
@@ -309,9 +309,10 @@ class MemoryRuntime implements Runtime {
 
   readonly clock: Clock = {
     ...realClock,
-    monotonic: () => performance.now() * this.#network.speed + this.#network.clockAhead,
-    wall: () => Date.now() + this.#network.wallAhead,
-    setTimer: (callback, ms) => setTimeout(callback, ms / this.#network.speed),
+    monotonic: () => this.#network.clock.monotonic() + this.#network.clockAhead,
+    wall: () => this.#network.clock.wall() + this.#network.wallAhead,
+    setTimer: (callback, ms) => this.#network.clock.setTimer(callback, ms),
+    clearTimer: (timer) => this.#network.clock.clearTimer(timer),
   }
 
   cpuTime(): number {
@@ -394,7 +395,7 @@ class MemoryRuntime implements Runtime {
 export async function until(condition: () => boolean, what: string): Promise<void> {
   const start = performance.now()
   while (!condition()) {
-    if (performance.now() - start > 30_000) throw new Error(`waited in vain until ${what}`)
+    if (performance.now() - start > 30_000) throw new Error(`timeout: ${what}`)
     await new Promise((resolve) => setTimeout(resolve, 2))
   }
 }

@@ -1,7 +1,5 @@
-// time limit: 120 s
 /**
- * The UDP socket and name resolution during network and resolver failures, on an in-memory network with accelerated
- * time.
+ * The UDP socket and name resolution during network and resolver failures, on an in-memory network in virtual time.
  */
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
@@ -12,19 +10,40 @@ import { Log } from '../../host/log/log.ts'
 import type { TcpHandlers } from '../../host/runtime.ts'
 import { runtimeCrypto } from '../../testkit/crypto-variants.ts'
 import { decode } from '../../testkit/decode.ts'
-import { loopback, MemoryNetwork, type MemoryTcp, NO_CIPHERS, until } from './memory-runtime.ts'
+import { VirtualClock } from '../../testkit/virtual-clock.ts'
+import { loopback, MemoryNetwork, type MemoryTcp, NO_CIPHERS } from './memory-runtime.ts'
 
-/** Virtual milliseconds per real one. */
-const SPEED = 20
+/** Step of the virtual time, ms. */
+const STEP_MS = 10
+/** Turns of the event loop per step: a datagram and its reply are delivered within them. */
+const TURNS = 6
+/** Virtual time limit of a condition, ms. */
+const LIMIT_MS = 600_000
 
 const test = suite('udp transport')
 
 const configOf = (config: object) => parseConfig(new TextEncoder().encode(JSON.stringify(config)))
 
-function fastNetwork(): MemoryNetwork {
-  const network = new MemoryNetwork()
-  network.speed = SPEED
-  return network
+/** A network in virtual time. */
+class VirtualNetwork extends MemoryNetwork {
+  override readonly clock = new VirtualClock()
+
+  async pass(ms: number): Promise<void> {
+    for (const end = this.clock.monotonic() + ms; this.clock.monotonic() < end; ) await this.#step()
+  }
+
+  /** Advances the time until a condition holds. */
+  async until(condition: () => boolean, what: string): Promise<void> {
+    for (const end = this.clock.monotonic() + LIMIT_MS; !condition(); ) {
+      assert.ok(this.clock.monotonic() < end, `timeout: ${what}`)
+      await this.#step()
+    }
+  }
+
+  async #step(): Promise<void> {
+    await this.clock.advance(STEP_MS)
+    for (let turn = 0; turn < TURNS; turn++) await new Promise((resolve) => setImmediate(resolve))
+  }
 }
 
 async function start(network: MemoryNetwork, config: object): Promise<Endpoint> {
@@ -35,9 +54,6 @@ async function start(network: MemoryNetwork, config: object): Promise<Endpoint> 
 
 const printed = (network: MemoryNetwork, text: string): number =>
   network.printed.filter((line) => line.includes(text)).length
-
-/** Waits in virtual time. */
-const pass = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms / SPEED))
 
 /** Starts a target that echoes. */
 function echoTarget(network: MemoryNetwork): void {
@@ -63,10 +79,12 @@ function echoing(socket: MemoryTcp): TcpHandlers {
 class Application {
   received = 0
   over = false
+  readonly #network: VirtualNetwork
   readonly #socket: MemoryTcp
 
-  constructor(network: MemoryNetwork, client: Endpoint) {
+  constructor(network: VirtualNetwork, client: Endpoint) {
     assert.ok(client.tcp)
+    this.#network = network
     this.#socket = network.dial(client.tcp, {
       onData: (chunk) => {
         this.received += chunk.length
@@ -86,7 +104,7 @@ class Application {
   async echo(what: string): Promise<void> {
     const before = this.received
     this.#socket.write(this.#socket.writeBuffer(), 1)
-    await until(() => this.received > before || this.over, what)
+    await this.#network.until(() => this.received > before || this.over, what)
     assert.not.ok(this.over, what)
   }
 
@@ -99,7 +117,7 @@ class Application {
 const SECURITY = { method: 'xchacha20poly1305_ietf', psk: 'AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=' }
 const SERVER = { ...SECURITY, connect: '127.0.0.1:9000', kcp_bind: '127.0.0.1:5000' }
 
-async function tunnel(network: MemoryNetwork, clientOnly: object = {}) {
+async function tunnel(network: VirtualNetwork, clientOnly: object = {}) {
   echoTarget(network)
   const server = await start(network, SERVER)
   const config = {
@@ -123,7 +141,7 @@ async function tunnel(network: MemoryNetwork, clientOnly: object = {}) {
 
 for (const effect of ['with send errors', 'silently']) {
   test(`a client whose address is removed (${effect}) reopens its socket with the same port, and connections survive`, async () => {
-    const network = fastNetwork()
+    const network = new VirtualNetwork()
     const { client, close } = await tunnel(network)
     const { port } = client.udp
     const application = new Application(network, client)
@@ -132,7 +150,7 @@ for (const effect of ['with send errors', 'silently']) {
     const from = network.udp.get(`127.0.0.1:${port}`)
     assert.ok(from)
     from.dead = effect === 'silently' ? 'silently' : true
-    await until(() => network.udp.has(`127.0.0.9:${port}`), 'the socket has the new address and the old port')
+    await network.until(() => network.udp.has(`127.0.0.9:${port}`), 'the socket has the new address and the old port')
     assert.not.ok(network.udp.has(`127.0.0.1:${port}`))
     await application.echo('after')
     assert.is(printed(network, `peer moved from 127.0.0.1:${port} to 127.0.0.9:${port}`), 1, 'the server logs it')
@@ -142,7 +160,7 @@ for (const effect of ['with send errors', 'silently']) {
 }
 
 test('a client that could open no socket for its new address opens one when the port is free again', async () => {
-  const network = fastNetwork()
+  const network = new VirtualNetwork()
   const { client, close } = await tunnel(network, { kcp_bind: '0.0.0.0:6001' })
   const application = new Application(network, client)
   await application.echo('before')
@@ -152,7 +170,7 @@ test('a client that could open no socket for its new address opens one when the 
   network.udp.set('127.0.0.9:6001', from)
   network.here = '127.0.0.9'
   from.dead = 'silently'
-  await until(() => printed(network, 'cannot reopen the previous socket') > 0, 'the port is taken')
+  await network.until(() => printed(network, 'cannot reopen the previous socket') > 0, 'the port is taken')
   network.udp.delete('127.0.0.9:6001')
   await application.echo('after')
   assert.ok(network.udp.has('127.0.0.9:6001'))
@@ -161,7 +179,7 @@ test('a client that could open no socket for its new address opens one when the 
 })
 
 test('during a network outage of a minute the socket is kept, and traffic resumes when the route is back', async () => {
-  const network = fastNetwork()
+  const network = new VirtualNetwork()
   const { client, close } = await tunnel(network)
   const application = new Application(network, client)
   await application.echo('before')
@@ -170,11 +188,11 @@ test('during a network outage of a minute the socket is kept, and traffic resume
   assert.ok(socket)
   socket.dead = 'silently'
   network.here = undefined
-  await pass(60_000)
+  await network.pass(60_000)
   assert.is(network.udp.get(key), socket, 'nothing else could be opened')
   network.here = '127.0.0.1'
   const back = network.runtime().clock.monotonic()
-  await until(() => network.udp.get(key) !== socket, 'it was opened again')
+  await network.until(() => network.udp.get(key) !== socket, 'it was opened again')
   await application.echo('after')
   // a silent peer is pinged at intervals of up to 32 s, so the host detected the route
   assert.ok(network.runtime().clock.monotonic() - back < 20_000)
@@ -183,7 +201,7 @@ test('during a network outage of a minute the socket is kept, and traffic resume
 })
 
 test('a silent server does not cause the client to reopen its socket', async () => {
-  const network = fastNetwork()
+  const network = new VirtualNetwork()
   const { client, server, close } = await tunnel(network)
   const application = new Application(network, client)
   await application.echo('before')
@@ -191,8 +209,8 @@ test('a silent server does not cause the client to reopen its socket', async () 
   const key = `127.0.0.1:${client.udp.port}`
   const socket = network.udp.get(key)
   server.close()
-  await until(() => client.driver.peerSilent, 'the silence was noticed')
-  await pass(90_000)
+  await network.until(() => client.driver.peerSilent, 'the silence was noticed')
+  await network.pass(90_000)
   assert.is(network.udp.get(key), socket)
   const second = await start(network, SERVER)
   const again = new Application(network, client)
@@ -202,17 +220,17 @@ test('a silent server does not cause the client to reopen its socket', async () 
 })
 
 test('a resolver failure of a minute is survived, logged once, and lookups are retried within seconds', async () => {
-  const network = fastNetwork()
+  const network = new VirtualNetwork()
   network.hosts.set('server.test', '127.0.0.1')
   const { client, server, close } = await tunnel(network, { kcp_connect: 'server.test:5000' })
   network.hosts.delete('server.test')
   server.close()
-  await until(() => printed(network, 'cannot resolve server.test') === 1, 'the failure was logged')
-  await pass(60_000)
+  await network.until(() => printed(network, 'cannot resolve server.test') === 1, 'the failure was logged')
+  await network.pass(60_000)
   assert.is(printed(network, 'cannot resolve server.test'), 1)
   network.hosts.set('server.test', '127.0.0.2')
   const second = await start(network, { ...SERVER, kcp_bind: '127.0.0.2:5000' })
-  await until(() => printed(network, 'udp connect: 127.0.0.2:5000') === 1, 'the client uses the new address')
+  await network.until(() => printed(network, 'udp connect: 127.0.0.2:5000') === 1, 'the client uses the new address')
   assert.is(printed(network, 'addresses resolved again'), 1)
   assert.is(network.udp.has(`127.0.0.1:${client.udp.port}`), true, 'the port stays')
   await new Application(network, client).echo('at the new address')
@@ -238,28 +256,28 @@ for (const [what, own] of [
   ['CONNECT', { listen: '127.0.0.1:0' }],
 ] as const) {
   test(`MUST 54: ${what} contains the real port and is sent again after an address change or a reload`, async () => {
-    const network = fastNetwork()
+    const network = new VirtualNetwork()
     network.hosts.set('meet.test', '127.0.0.1')
     network.here = '10.0.0.1'
-    const relay = await start(network, { kcp_bind: '127.0.0.1:4000' })
+    const meeting = await start(network, { kcp_bind: '127.0.0.1:4000' })
     const endpoint = await start(network, { ...RENDEZVOUS, ...own })
     const { port } = endpoint.udp
-    await until(() => announcements(network).includes(`${what} 10.0.0.1:${port} a`), 'the announcement')
+    await network.until(() => announcements(network).includes(`${what} 10.0.0.1:${port} a`), 'the announcement')
     await endpoint.reload(configOf({ ...RENDEZVOUS, ...own, service_id: 'b' }))
-    await until(() => announcements(network).includes(`${what} 10.0.0.1:${port} b`), 'the new service')
+    await network.until(() => announcements(network).includes(`${what} 10.0.0.1:${port} b`), 'the new service')
     // a server receives nothing from a rendezvous server: it checks its address every T seconds
     network.here = '10.0.0.2'
-    await until(() => announcements(network).includes(`${what} 10.0.0.2:${port} b`), 'the new address')
+    await network.until(() => announcements(network).includes(`${what} 10.0.0.2:${port} b`), 'the new address')
     assert.is(network.udp.size, 2, 'the socket was kept')
     network.hosts.set('meet.test', '127.0.0.2')
     const elsewhere = await start(network, { kcp_bind: '127.0.0.2:4000' })
-    await until(() => printed(network, '-> 127.0.0.2:4000') === 1, 'its new address')
-    for (const each of [relay, elsewhere, endpoint]) each.close()
+    await network.until(() => printed(network, '-> 127.0.0.2:4000') === 1, 'its new address')
+    for (const each of [meeting, elsewhere, endpoint]) each.close()
   })
 }
 
 test('a reload with a service id that does not fit into a datagram is rejected with both keys, and changes nothing', async () => {
-  const network = fastNetwork()
+  const network = new VirtualNetwork()
   network.hosts.set('meet.test', '127.0.0.1')
   const secret = { method: 'aes256gcm', psk: `${'A'.repeat(43)}=` }
   const own = { connect: '127.0.0.1:9000', service_id: 'x'.repeat(230), kcp: { mtu: 400 } }
@@ -294,17 +312,17 @@ test('a rejected reload leaves the log settings unchanged', async () => {
 })
 
 test('MUST 48: a rendezvous client without a peer closes connections at once', async () => {
-  const network = fastNetwork()
+  const network = new VirtualNetwork()
   network.hosts.set('meet.test', '127.0.0.1')
   const client = await start(network, { ...RENDEZVOUS, listen: '127.0.0.1:0' })
   const application = new Application(network, client)
-  await until(() => application.over, 'the connection ended')
+  await network.until(() => application.over, 'the connection ended')
   assert.is(printed(network, 'no peer yet'), 1)
   client.close()
 })
 
 test("a reload keeps connections and the socket, also when the server's name changes", async () => {
-  const network = fastNetwork()
+  const network = new VirtualNetwork()
   network.hosts.set('other.test', '127.0.0.1')
   const { client, server, config, close } = await tunnel(network)
   const { port } = client.udp
@@ -328,7 +346,7 @@ test("a reload keeps connections and the socket, also when the server's name cha
 })
 
 test('a reload moves a server to another port', async () => {
-  const network = fastNetwork()
+  const network = new VirtualNetwork()
   const { client, server, config, close } = await tunnel(network)
   await server.reload(configOf({ ...SERVER, kcp_bind: '127.0.0.1:5001' }))
   assert.not.ok(network.udp.has('127.0.0.1:5000'))
@@ -338,7 +356,7 @@ test('a reload moves a server to another port', async () => {
 })
 
 test('a reload to a port in use is rejected, and the server keeps its port and its whole old configuration', async () => {
-  const network = fastNetwork()
+  const network = new VirtualNetwork()
   const { client, server, config, close } = await tunnel(network)
   const before = server.config
   const moved = configOf({ ...SERVER, kcp_bind: '127.0.0.1:5001', timeout: 77, tcp: { nodelay: false } })
@@ -359,7 +377,7 @@ test('a reload to a port in use is rejected, and the server keeps its port and i
 })
 
 test('a socket that must be closed for a reload is reopened when its successor cannot be opened', async () => {
-  const network = fastNetwork()
+  const network = new VirtualNetwork()
   const { client, server, close } = await tunnel(network)
   const before = server.config
   // same port on another address: the old socket is closed first
@@ -375,7 +393,7 @@ test('a socket that must be closed for a reload is reopened when its successor c
 })
 
 test('a configuration rejected by the engine changes nothing, including sockets', async () => {
-  const network = fastNetwork()
+  const network = new VirtualNetwork()
   const { client, server, config, close } = await tunnel(network)
   const before = client.config
   const { port } = client.udp
@@ -393,7 +411,7 @@ test('a configuration rejected by the engine changes nothing, including sockets'
 })
 
 test('keys that cannot change at run time are named once and keep their values', async () => {
-  const network = fastNetwork()
+  const network = new VirtualNetwork()
   const { client, config, close } = await tunnel(network)
   const fresh = {
     ...config,

@@ -5,7 +5,8 @@ import * as assert from 'uvu/assert'
 import { parseConfig } from '../../host/config/load.ts'
 import { type Endpoint, startEndpoint } from '../../host/endpoint/endpoint.ts'
 import { Log } from '../../host/log/log.ts'
-import { loopback, MemoryNetwork, type MemoryTcp, NO_CIPHERS, until } from './memory-runtime.ts'
+import { waitFor } from '../../testkit/wait.ts'
+import { loopback, MemoryNetwork, type MemoryTcp, NO_CIPHERS, settle, until } from './memory-runtime.ts'
 
 const test = suite('driver')
 
@@ -256,11 +257,11 @@ test('/stats shows the session and /healthy the peer', async () => {
   const get = async (path: string): Promise<string> =>
     (await fetch(new Request(`http://127.0.0.1${path}`), path, { hold() {}, cut() {} })).text()
   // an ACK may still be in flight
-  let stats = await get('/stats')
-  for (let i = 0; i < 200 && !/ - peer/.test(stats); i++) {
-    await new Promise((resolve) => setTimeout(resolve, 10))
+  let stats = ''
+  await waitFor('the peer is listed', async () => {
     stats = await get('/stats')
-  }
+    return / - peer/.test(stats)
+  })
   assert.match(
     stats,
     /^\[[\dA-F]{8}\] - peer=127\.0\.0\.1:5000 seen=0s rtt=\d+ rto=\d+ waitsnd=\d+ rx\/tx=0\/4\.88KiB$/m,
@@ -289,7 +290,7 @@ test('MUST 59: when the peer is silent, the client follows a name that resolves 
   silence()
   await until(() => lookups() === 1, 'the failure was logged')
   silence()
-  await new Promise((resolve) => setTimeout(resolve, 20))
+  await settle()
   assert.is(lookups(), 1)
   // the address is unchanged: the socket is kept
   network.hosts.set('server.test', '127.0.0.1')

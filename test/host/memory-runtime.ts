@@ -391,6 +391,11 @@ class MemoryRuntime implements Runtime {
   }
 }
 
+/** Lets pending deliveries, lookups and deferred callbacks complete, none of which depends on a timer. */
+export async function settle(): Promise<void> {
+  for (let turn = 0; turn < 20; turn++) await new Promise((resolve) => setImmediate(resolve))
+}
+
 /** Waits until a condition holds, or until the test's time limit. */
 export async function until(condition: () => boolean, what: string): Promise<void> {
   const start = performance.now()

@@ -7,7 +7,7 @@ import { type Endpoint, startEndpoint } from '../../host/endpoint/endpoint.ts'
 import { Obfs } from '../../host/engine/core.ts'
 import { Log } from '../../host/log/log.ts'
 import type { Libc, OperatingSystem, Runtime } from '../../host/runtime.ts'
-import { MemoryNetwork, NO_CIPHERS } from './memory-runtime.ts'
+import { MemoryNetwork, NO_CIPHERS, settle } from './memory-runtime.ts'
 
 const test = suite('obfs: server')
 
@@ -69,15 +69,13 @@ function captured({ driver }: Endpoint): string {
   return `${u8.subarray(at + 8, at + 12).join('.')}:${new DataView(u8.buffer).getUint16(at + 2, true)}`
 }
 
-const settled = (): Promise<void> => new Promise((resolve) => setTimeout(resolve, 20))
-
 test('a server that moved by a reload stays there when names are looked up again', async () => {
   const { endpoint } = await start()
   assert.is(captured(endpoint), '127.0.0.1:5000')
   await endpoint.reload(configuration({ kcp_bind: '127.0.0.1:6000' }))
   assert.is(captured(endpoint), '127.0.0.1:6000')
   endpoint.transport?.onResolve()
-  await settled()
+  await settle()
   assert.is(captured(endpoint), '127.0.0.1:6000')
   endpoint.close()
 })
@@ -92,7 +90,7 @@ test('a reload that cannot capture at the new address goes back to the one befor
   assert.match(String(error), /ENODEV/)
   assert.is(captured(endpoint), '127.0.0.1:5000')
   endpoint.transport?.onResolve()
-  await settled()
+  await settle()
   assert.is(captured(endpoint), '127.0.0.1:5000')
   endpoint.close()
 })
@@ -102,11 +100,11 @@ test('a look-up that leads where nothing can be captured changes nothing, the ne
   network.hosts.set('server.example', '127.0.0.2')
   calls.failures = 1
   endpoint.transport?.onResolve()
-  await settled()
+  await settle()
   assert.is(calls.failures < 1, true)
   assert.is(captured(endpoint), '127.0.0.1:5000')
   endpoint.transport?.onResolve()
-  await settled()
+  await settle()
   assert.is(captured(endpoint), '127.0.0.2:5000')
   endpoint.close()
 })

@@ -3,7 +3,7 @@
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
 import type { CoreExports } from '../../host/engine/core.ts'
-import { loopback, MemoryNetwork, until } from './memory-runtime.ts'
+import { loopback, MemoryNetwork, settle, until } from './memory-runtime.ts'
 import { configOf, dial, get, METHODS, Party, PSK, start, TARGET, type Tunnel, tunnel } from './trap-tunnel.ts'
 import { type Call, trapAt, trapNow, wrapEngines } from './traps.ts'
 
@@ -299,7 +299,7 @@ test('an endpoint that is closed between trap and restart stays closed', async (
   trapAt(client.driver.core, 'poll_events')
   client.driver.pump()
   close()
-  await new Promise((resolve) => setTimeout(resolve, 20))
+  await settle()
   assert.is(network.udp.size, 0)
   assert.is(printed('a fresh engine'), 0)
 })

@@ -161,7 +161,7 @@ interface Memory {
   readonly answered: number
   /** ms until all sessions were open and answered. */
   readonly opened: number
-  /** Resident bytes: before the first session, with a few, with all, and after all are closed and forgotten. */
+  /** Resident bytes: before the first session, with a few, with all, and after all are closed and removed. */
   readonly idle: Bytes
   readonly few: Bytes
   readonly full: Bytes

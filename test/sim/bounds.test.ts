@@ -139,14 +139,14 @@ test('MUST 40: a peer that does not acknowledge stops the writer at its window',
 test('a peer that requests replies and acknowledges none: few are in flight, memory is bounded, others continue', () => {
   const ceiling = 16 * MIB
   const pair = new Pair({ seed: 1, server: { memoryCeiling: ceiling } })
-  const stranger = address4(66, 1000)
+  const peer = address4(66, 1000)
   const conv = 77
-  pair.inject('server', push(conv, 0, KEEPALIVE), stranger)
+  pair.inject('server', push(conv, 0, KEEPALIVE), peer)
   const before = pair.server.counter('memory_used')
   let most = 0
   for (let sn = 1; sn <= 20_000; sn++) {
     const wask = segment({ conv, cmd: Cmd.WASK })
-    pair.inject('server', concat(push(conv, sn, KEEPALIVE), wask, push(conv, sn, KEEPALIVE)), stranger)
+    pair.inject('server', concat(push(conv, sn, KEEPALIVE), wask, push(conv, sn, KEEPALIVE)), peer)
     if (sn % 100 === 0) pair.run(1)
     most = Math.max(most, pair.server.counter('waitsnd'))
   }
@@ -166,7 +166,7 @@ test('a peer that requests replies and acknowledges none: few are in flight, mem
   pair.run(2000)
   // later requests are answered once the replies are acknowledged
   const { sessions } = pair.server
-  pair.inject('server', ack(conv, 0, 0, pair.server.counter('waitsnd')), stranger)
+  pair.inject('server', ack(conv, 0, 0, pair.server.counter('waitsnd')), peer)
   assert.ok(pair.server.counter('waitsnd') > 0)
   assert.is(pair.server.sessions, sessions)
 })

@@ -25,8 +25,8 @@ export async function shrink(scenario: Scenario, fails: (smaller: Scenario) => P
       if (streams.length === 0 || !(await isWorse({ ...best, streams }))) from += part
     }
   }
-  const calm = { jitter: 0, loss: 0, burst: 1, duplicate: 0, reorder: 0, rate: 0 }
-  await isWorse({ ...best, conditions: { ...best.conditions, ...calm } })
+  const unimpaired = { jitter: 0, loss: 0, burst: 1, duplicate: 0, reorder: 0, rate: 0 }
+  await isWorse({ ...best, conditions: { ...best.conditions, ...unimpaired } })
   await isWorse({ ...best, config: {} })
   return best
 }

@@ -1,6 +1,6 @@
 /**
- * What docs/abi.md promises beyond its tables: states, random bytes, coalescing of events, getters without effects, and
- * blocks that belong to the host. Engines are called as a host would, without the classes of host/.
+ * The guarantees of docs/abi.md beyond its tables: states, random bytes, coalescing of events, getters without side
+ * effects, and blocks owned by the host. Engines are called directly, without the classes of host/.
  */
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
@@ -52,7 +52,7 @@ const FIELDS: Readonly<Record<ConfigFieldName, number>> = {
   confirm: 0,
 }
 
-/** An engine and views over its memory, made anew each time. */
+/** An engine, with views over its memory created on each access. */
 class Engine {
   readonly calls: CoreExports = instantiate()
 
@@ -83,7 +83,7 @@ class Engine {
     this.bytes(at + AddressRecord.ip, 4).set([127, 0, 0, 1])
   }
 
-  /** A client or server whose entropy is full; the client has the peer that `carry` sends to. */
+  /** A client or server with a full entropy block, and a peer at port 1000. */
   static started(mode: number, fields: Partial<Record<ConfigFieldName, number>> = {}): Engine {
     const engine = new Engine()
     engine.fill(65536)
@@ -99,7 +99,7 @@ class Engine {
     )
   }
 
-  /** Plaintexts that wait to be sent. */
+  /** @returns the plaintexts of all pending datagrams */
   take(now = 0): Uint8Array[] {
     const { calls } = this
     const list: Uint8Array[] = []
@@ -112,7 +112,7 @@ class Engine {
     return list
   }
 
-  /** Passes datagrams from `port`. */
+  /** Delivers datagrams from `port`. */
   give(datagrams: readonly Uint8Array[], port = 1000, now = 0): void {
     const { calls } = this
     for (const datagram of datagrams) {
@@ -125,7 +125,7 @@ class Engine {
     }
   }
 
-  /** Events that wait, as type and handle. */
+  /** @returns type and handle of each pending event */
   events(): (readonly [number, number])[] {
     const n = this.calls.poll_events()
     return Array.from({ length: n }, (_, i) => {
@@ -134,7 +134,7 @@ class Engine {
     })
   }
 
-  /** Queues up to so many bytes of a stream. Result: how many. */
+  /** Queues up to `length` bytes. @returns the number of bytes queued */
   write(handle: number, length: number, now = 0): number {
     const n = this.calls.stream_reserve(handle, length)
     let reserved = 0
@@ -162,7 +162,7 @@ function connected(): { client: Engine; server: Engine; near: number; far: numbe
   return { client, server, near, far }
 }
 
-test('before configure, calls that take the time return E_STATE, and there is nothing else', () => {
+test('before configure, calls with a time return E_STATE, and there are no events, sessions or timers', () => {
   const { calls } = new Engine()
   const timeless = new Set(['configure', 'next_timeout'])
   const streams = /^(stream_(?!open)|session_find)/
@@ -180,7 +180,7 @@ test('before configure, calls that take the time return E_STATE, and there is no
   assert.is(calls.session_slots(), 0)
 })
 
-test('the start takes 64 random bytes and is refused without them; more than the block cannot be filled', () => {
+test('the first configure needs 64 random bytes; entropy_filled rejects more than the block holds', () => {
   const engine = new Engine()
   assert.is(engine.configure(), ErrorCode.ENTROPY)
   engine.fill(63)
@@ -189,10 +189,10 @@ test('the start takes 64 random bytes and is refused without them; more than the
   engine.fill(64)
   assert.is(engine.configure(), 0)
   assert.is(engine.calls.entropy_filled(65537), ErrorCode.ARGUMENT)
-  assert.is(engine.configure(), 0, 'later calls take none')
+  assert.is(engine.configure(), 0, 'later calls need none')
 })
 
-test('poll_transmit asks for random bytes, and repeats what it could not send; counters need 1 byte, not 25', () => {
+test('poll_transmit returns E_ENTROPY and sends after a refill; counter nonces need 1 random byte, not 25', () => {
   for (const [fields, need] of [
     [SEALED, 25],
     [{ ...SEALED, nonceBytes: 12, nonceStrategy: NonceStrategy.COUNTER }, 1],
@@ -212,13 +212,13 @@ test('poll_transmit asks for random bytes, and repeats what it could not send; c
   }
 })
 
-test('a session has each event at most once, however often its cause occurred, in the order of types', () => {
+test('each event is queued at most once per session, in the order of event types', () => {
   const { client, server, near, far } = connected()
   for (let i = 0; i < 5; i++) {
     client.write(near, 1000)
     server.give(client.take())
   }
-  // the window of the peer is full and frees again: WRITABLE beside READABLE
+  // the peer's window fills and reopens: WRITABLE in addition to READABLE
   while (server.write(far, 10_000) > 0);
   for (let now = 0; now < 80_000 && server.counter('waitsnd') > 0; now += 80) {
     client.give(server.take(now), 1000, now)
@@ -234,7 +234,7 @@ test('a session has each event at most once, however often its cause occurred, i
   assert.equal(server.events(), [])
 })
 
-test('READABLE is not repeated before stream_peek returned 0 or everything was consumed', () => {
+test('READABLE is not repeated until stream_peek returns 0 or everything is consumed', () => {
   const { client, server, near, far } = connected()
   client.write(near, 100)
   server.give(client.take())
@@ -252,7 +252,7 @@ test('READABLE is not repeated before stream_peek returned 0 or everything was c
   assert.equal(server.events(), [[EventType.READABLE, far]])
 })
 
-test('ABORT discards the events before it, and its handle is gone', () => {
+test('ABORT discards the pending events of its session and invalidates the handle', () => {
   const { client, server, near, far } = connected()
   client.write(near, 100)
   server.give(client.take())
@@ -270,7 +270,7 @@ test('ABORT discards the events before it, and its handle is gone', () => {
   assert.is(server.calls.session_find(far, now), ErrorCode.HANDLE)
 })
 
-test('getters, next_timeout and session_find change no counter; session_find is session_info by handle', () => {
+test('getters, next_timeout and session_find change no counter; session_find matches session_info', () => {
   const { client, near } = connected()
   const { calls } = client
   client.write(near, 100)
@@ -288,7 +288,7 @@ test('getters, next_timeout and session_find change no counter; session_find is 
   assert.equal(counters(), before)
 })
 
-test('the block at io_ptr is the host’s alone', () => {
+test('the engine does not write to the block at io_ptr', () => {
   const { client, server, near } = connected()
   const pattern = Uint8Array.from({ length: client.calls.io_capacity() }, (_, i) => (i * 31) & 255)
   for (const engine of [client, server]) engine.bytes(engine.calls.io_ptr(), pattern.length).set(pattern)
@@ -302,7 +302,7 @@ test('the block at io_ptr is the host’s alone', () => {
   }
 })
 
-test('the secret block is cleared once it is in use', () => {
+test('configure clears the secret block', () => {
   const engine = new Engine()
   engine.fill(65536)
   engine.bytes(engine.calls.secret_ptr(), Secret.BYTES).fill(7)
@@ -310,7 +310,7 @@ test('the secret block is cleared once it is in use', () => {
   assert.ok(engine.bytes(engine.calls.secret_ptr(), Secret.BYTES).every((byte) => byte === 0))
 })
 
-test('a datagram too long to copy is counted by its length alone', () => {
+test('a datagram too long to copy is counted as oversize', () => {
   const engine = Engine.started(Mode.SERVER, SEALED)
   const slot = engine.words(engine.calls.rx_ptr(), Rx.WORDS)
   for (const length of [1501, 65507, 0xffffffff]) {

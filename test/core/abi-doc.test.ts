@@ -1,4 +1,4 @@
-/** The host loop printed in docs/abi.md works as it stands there. */
+/** The host loop printed in docs/abi.md works unmodified. */
 import { readFileSync } from 'node:fs'
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
@@ -46,7 +46,7 @@ function endpoint(mode: number): Core {
   return core
 }
 
-test('the printed host loop carries a request, more than the engine takes at once, and its answer', () => {
+test('the printed host loop transfers a request larger than one write accepts, and its response', () => {
   const code = /```js\n([\s\S]*?)```/.exec(readFileSync('docs/abi.md', 'utf8'))?.[1] ?? ''
   const makeHost = new Function(`${code}; return makeHost`)() as (...parts: unknown[]) => Host
   let now = 0
@@ -104,7 +104,7 @@ test('the printed host loop carries a request, more than the engine takes at onc
       send()
     },
   })
-  // the printed loop is a client's: the server's DIAL is answered here
+  // the printed loop is for a client: DIAL of the server is handled here
   const pollEvents = server.calls.poll_events
   let target = 0
   const patched = {
@@ -125,7 +125,7 @@ test('the printed host loop carries a request, more than the engine takes at onc
   hosts.push(host(server, patched, 0, targets))
   send()
   hosts[0]?.drain()
-  assert.ok(taken < request.length, 'the engine took everything at once')
+  assert.ok(taken < request.length, 'the engine accepted everything at once')
   const settle = (done: () => boolean): void => {
     for (let i = 0; i < 10000 && !done(); i++) {
       const next = link.shift()

@@ -1,6 +1,6 @@
 /**
- * assembly/abi.json describes what the module does: its exports and their arguments, the offsets of config fields,
- * counters and descriptors, codes, ranges and defaults. The rest of docs/abi.md is in abi-contract.test.ts.
+ * assembly/abi.json matches the module: exports and their arguments, the offsets of config fields, counters and
+ * descriptors, codes, ranges and defaults. abi-contract.test.ts covers the rest of docs/abi.md.
  */
 import { execFileSync, spawnSync } from 'node:child_process'
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
@@ -58,7 +58,7 @@ const GOOD: Record<string, number> = {
   confirm: 0,
 }
 
-/** Result of `configure` for a config block with one field changed. */
+/** @returns the result of `configure` with one field changed */
 function configured(name?: string, value = 0): number {
   const calls = instantiate()
   const core = new Core(calls)
@@ -73,7 +73,7 @@ test('the generated files are up to date', () => {
   execFileSync(process.execPath, ['build/abi.mjs', '--check'], { stdio: 'pipe' })
 })
 
-test('every call is exported with the arguments it lists, and no other', () => {
+test('the module exports exactly the listed calls, with the listed number of arguments', () => {
   const { memory, ...calls } = instantiate()
   assert.ok(memory)
   const exported = Object.entries(calls).map(([name, call]) => [name, call.length])
@@ -84,7 +84,7 @@ test('every call is exported with the arguments it lists, and no other', () => {
   assert.is(calls.capabilities(), bits)
 })
 
-test('numbers of slots and sizes of blocks are those of the module', () => {
+test('slot counts and block sizes match the module', () => {
   const calls = instantiate()
   const { RX_SLOTS, TX_SLOTS, EVENT_SLOTS, SPAN_SLOTS, ENTROPY_BYTES, IO_BYTES } = abi.constants
   assert.is(calls.rx_slots(), RX_SLOTS?.value)
@@ -99,19 +99,19 @@ for (const [index, [name, { min, max, values, unset }]] of Object.entries(abi.co
   test(`config field ${index} is ${name}, and its range is ${values?.join(', ') ?? `${min}..${max}`}`, () => {
     const refused = -(100 + index)
     assert.is(configured(), 0)
-    // 0xffffffff leaves to the engine only what may be unset
+    // 0xffffffff is valid only for fields that may be unset
     assert.is(configured(name, UNSET), unset ? 0 : refused)
     if (min > 0) assert.is(configured(name, min - 1), refused)
     assert.is(configured(name, max + 1), refused)
     for (const value of values ?? [min, max]) {
-      // a server that is a client, and a counter without nonces, are refused for other reasons; not so much memory here
+      // mode and nonceStrategy also depend on other fields; values above 1 GiB exceed the memory of a test machine
       if (name === 'mode' || name === 'nonceStrategy' || value > 1 << 30) continue
       assert.is(configured(name, value), 0, `${value}`)
     }
   })
 }
 
-test('the defaults of config fields are those of a configuration that sets nothing', () => {
+test('the listed defaults match those of a configuration that sets nothing', () => {
   const config = parseConfig(new TextEncoder().encode('{ "kcp_bind": ":1", "connect": "127.0.0.1:1" }'))
   const written: Partial<Record<string, number>> = coreConfig(config, undefined, 4)
   for (const [name, { unset, default: value }] of Object.entries(abi.config)) {
@@ -120,7 +120,7 @@ test('the defaults of config fields are those of a configuration that sets nothi
   }
 })
 
-test('descriptors, addresses, events and counters have the offsets it lists', () => {
+test('descriptors, addresses, events and counters have the listed offsets', () => {
   const calls = instantiate()
   const core = new Core(calls)
   core.fillEntropy()
@@ -158,7 +158,7 @@ test('descriptors, addresses, events and counters have the offsets it lists', ()
   const length = view().getUint32(at(tx, Tx, 'length'), true)
   assert.is(counter('pkt_sent'), BigInt(sent))
   assert.ok(counter('pkt_sent_bytes') >= BigInt(length))
-  // a datagram that holds nothing, and one that is too long
+  // one datagram within the size limit, and one that is too long
   for (const [flags, bytes] of [
     [0, 100],
     [1, 1501],
@@ -178,7 +178,7 @@ test('descriptors, addresses, events and counters have the offsets it lists', ()
   assert.is(view().getBigUint64(at(info, Info, 'tcpRead'), true), 5n)
   assert.is(view().getUint16(at(info, Info, 'address') + 2, true), 4000)
   assert.is(calls.session_find(handle + 1000, 0), abi.enums['ErrorCode']?.values['HANDLE']?.value)
-  // without an answer the session ends with an event
+  // an unanswered session ends with an event
   let now = 0
   let events = 0
   for (let i = 0; i < 1000 && events === 0; i++) {
@@ -193,7 +193,7 @@ test('descriptors, addresses, events and counters have the offsets it lists', ()
   assert.ok(list.includes(types?.['ABORT']?.value ?? 0) || list.includes(types?.['RESOLVE']?.value ?? 0), list.join())
 })
 
-test('gauges are brought up to date by refresh_gauges, and reading a deadline changes none', () => {
+test('refresh_gauges updates the gauges; next_timeout does not', () => {
   const calls = instantiate()
   const core = new Core(calls)
   core.fillEntropy()
@@ -209,9 +209,9 @@ test('gauges are brought up to date by refresh_gauges, and reading a deadline ch
 })
 
 const cc = ['cc', 'gcc', 'clang'].find((name) => spawnSync(name, ['--version']).status === 0)
-if (cc === undefined) skip(test, 'the C header compiles and has its offsets', 'there is no C compiler')
+if (cc === undefined) skip(test, 'the C header compiles and has the listed offsets', 'there is no C compiler')
 else {
-  test('the C header compiles and has its offsets', () => {
+  test('the C header compiles and has the listed offsets', () => {
     const directory = mkdtempSync(join(tmpdir(), 'kcptun-wasm-'))
     try {
       const lines = ['#include <stddef.h>', `#include "${process.cwd()}/dist/kcptun_core.h"`]

@@ -1,6 +1,6 @@
 /**
- * Chosen hash collisions: with the secret of an endpoint its tables can be made slow, but never wrong; with
- * another secret nothing can be constructed.
+ * Chosen hash collisions: with the secret of an endpoint its tables can be made slow, but never incorrect; without it
+ * collisions cannot be constructed.
  */
 
 import sodium from 'libsodium-wrappers'
@@ -17,7 +17,7 @@ const OTHER_KEY = random.bytes(16)
 
 const secretOf = (key: Uint8Array): Uint8Array => concat(key, new Uint8Array(16).fill(7))
 
-/** SipHash-2-4 in 32-bit halves, fast enough to look for collisions. */
+/** SipHash-2-4 in 32-bit halves, fast enough to search for collisions. */
 class Sip {
   /** v0 to v3, lower half first. */
   readonly #v = new Int32Array(8)
@@ -39,7 +39,7 @@ class Sip {
     )
   }
 
-  /** Begins with the words of `bytes`, whose length is a multiple of 8. */
+  /** Hashes `bytes`, whose length is a multiple of 8. @returns the state, for `end` */
   begin(bytes: Uint8Array): Int32Array {
     this.#v.set(this.#start)
     const view = new DataView(bytes.buffer, bytes.byteOffset)
@@ -48,8 +48,8 @@ class Sip {
   }
 
   /**
-   * Goes on from `begun` with a last block.
-   * @returns both halves
+   * Continues from `begun` with the last block.
+   * @returns both halves of the hash
    */
   end(begun: Int32Array, low: number, high: number): readonly [low: number, high: number] {
     const v = this.#v
@@ -109,7 +109,7 @@ class Sip {
   }
 }
 
-/** `count` convs whose hashes agree in `bits`: one place in every session table of up to that size. */
+/** @returns `count` convs whose hashes agree in `bits` bits: they share a slot in session tables up to that size */
 function collidingConvs(count: number, bits: number): number[] {
   const sip = new Sip(KEY)
   const begun = sip.begin(new Uint8Array(0))
@@ -124,7 +124,7 @@ function collidingConvs(count: number, bits: number): number[] {
 
 const test = suite('core/collisions')
 
-test('the hash of this test is the one of libsodium', async () => {
+test('the SipHash of this file matches libsodium', async () => {
   await sodium.ready
   for (let i = 0; i < 100; i++) {
     const bytes = random.bytes(28)
@@ -144,7 +144,7 @@ function serverWith(key: Uint8Array, convs: readonly number[]): Solo {
   return solo
 }
 
-test('sessions that were made to collide are all found, also after some are removed', () => {
+test('colliding sessions are all found, including after some are removed', () => {
   const convs = collidingConvs(150, 9)
   const solo = serverWith(KEY, convs)
   for (const [i, conv] of convs.entries()) if (i % 3 === 0) solo.feed(control(What.RESET, conv))
@@ -154,7 +154,7 @@ test('sessions that were made to collide are all found, also after some are remo
     if (i % 3 === 0) continue
     solo.take()
     solo.feed(push(conv, 1, utf8('\0\u0004\0\u0000').slice(0, 4)))
-    // known: acknowledged; one that was not found would be answered by RESET, or open again
+    // a session that is not found would be answered with RESET or opened again
     assert.ok(
       solo.takeSegments(conv).some(({ cmd, sn }) => cmd === 'ACK' && sn === 1),
       `conv ${conv}`,
@@ -163,7 +163,7 @@ test('sessions that were made to collide are all found, also after some are remo
   assert.is(solo.endpoint.sessions, left)
 })
 
-test('convs that collide under one secret are like any others under another secret', () => {
+test('convs that collide under one secret are looked up at normal speed under another', () => {
   const chosen = collidingConvs(2000, 12)
   const any = Array.from({ length: chosen.length }, (_, i) => i + 1)
   const subjects = [
@@ -183,20 +183,20 @@ test('convs that collide under one secret are like any others under another secr
     }
   }
   const [known = 0, unknown = 0, usual = 0] = subjects.map(({ best }) => best)
-  const told = `${known.toFixed(2)} ms known, ${unknown.toFixed(2)} ms unknown, ${usual.toFixed(2)} ms usual`
-  // that the one is slow shows that the other would be seen
-  assert.ok(known > 1.5 * usual, told)
-  assert.ok(unknown < (known + usual) / 2, told)
+  const timings = `${known.toFixed(2)} ms known, ${unknown.toFixed(2)} ms unknown, ${usual.toFixed(2)} ms usual`
+  // the slow case proves that the measurement detects collisions
+  assert.ok(known > 1.5 * usual, timings)
+  assert.ok(unknown < (known + usual) / 2, timings)
 })
 
-test('nonces that were made to collide are remembered one by one, and distinguished from others', () => {
+test('colliding nonces are each accepted once and then dropped as replays', () => {
   const capacity = 1 << 10
   const sip = new Sip(KEY)
   const nonces: Uint8Array[] = []
   while (nonces.length < 300) {
     const nonce = random.bytes(24)
     const begun = sip.begin(nonce.subarray(0, 16))
-    // slot: lowest bits of the upper half; at the end of the table, so that the row goes on at its beginning
+    // slot: lowest bits of the upper half; the last one, so that probing wraps around
     const [, high] = sip.end(begun, 0, 16 << 24)
     if ((high & 0xff) === 0xff) nonces.push(nonce)
   }
@@ -212,7 +212,7 @@ test('nonces that were made to collide are remembered one by one, and distinguis
   assert.is(solo.endpoint.counter('drop_replay'), nonces.length)
 })
 
-test('services whose ids were made to collide are all found', () => {
+test('services with colliding ids are all found', () => {
   const sip = new Sip(KEY)
   const ids: Uint8Array[] = []
   const begun = sip.begin(new Uint8Array(0))
@@ -229,8 +229,8 @@ test('services whose ids were made to collide are all found', () => {
   for (const [i, id] of ids.entries()) {
     solo.take()
     solo.feedFrom(address4(30, 3000), hello(What.CONNECT, id))
-    const told = solo.take().map(({ peer }) => addressKey(peer))
-    assert.ok(told.includes(addressKey(address4(20, 2000 + i))), `service ${i}`)
+    const timings = solo.take().map(({ peer }) => addressKey(peer))
+    assert.ok(timings.includes(addressKey(address4(20, 2000 + i))), `service ${i}`)
   }
 })
 

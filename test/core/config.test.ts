@@ -82,7 +82,7 @@ test('the module imports nothing', () => {
 })
 
 for (const [name, values] of Object.entries(BAD) as [ConfigFieldName, readonly number[]][]) {
-  test(`a bad ${name} is named by its index`, () => {
+  test(`an invalid ${name} is rejected with the index of the field`, () => {
     for (const value of values) {
       const result = configure({ ...defaultConfig('server'), [name]: value })
       assert.is(result, ErrorCode.CONFIG - ConfigField[name], `${name} = ${value}`)
@@ -101,7 +101,7 @@ test('the documented ranges are accepted', () => {
   }
 })
 
-test('a bad field on a later call leaves the endpoint as it was', () => {
+test('an invalid field in a later configure leaves the endpoint unchanged', () => {
   const solo = new Solo({ role: 'server' })
   solo.feed(push(5, 0, DIAL))
   assert.throws(() => solo.endpoint.reconfigure({ timeout: 0 }), /timeout/)
@@ -109,12 +109,12 @@ test('a bad field on a later call leaves the endpoint as it was', () => {
   assert.equal(solo.only.data, new Uint8Array([1]))
 })
 
-test('configure wants entropy first', () => {
+test('configure fails without entropy', () => {
   assert.is(configure(defaultConfig('client'), 0), ErrorCode.ENTROPY)
   assert.is(configure(defaultConfig('client'), 64), 0)
 })
 
-test('changed timeouts hold at once, kcp fields for new sessions', () => {
+test('changed timeouts apply at once, kcp fields to new sessions', () => {
   const solo = new Solo({ role: 'server' })
   solo.feed(push(5, 0, DIAL))
   solo.endpoint.reconfigure({ timeout: 60, rcvwnd: 512, timeWait: 5 })
@@ -131,7 +131,7 @@ test('changed timeouts hold at once, kcp fields for new sessions', () => {
   assert.is(solo.endpoint.sessions - solo.endpoint.counter('sessions_time_wait'), 0)
 })
 
-test('with little entropy at a time everything goes on, and no nonce comes twice', () => {
+test('transfers complete with small entropy refills, and no nonce repeats', () => {
   for (const sealing of ['random', 'counter'] as const) {
     const pair = new Pair({ seed: 3, sealing, entropyChunk: 64 })
     const connection = pair.connect({
@@ -144,7 +144,7 @@ test('with little entropy at a time everything goes on, and no nonce comes twice
   }
 })
 
-test('E_ENTROPY loses nothing: what waits leaves after the refill', () => {
+test('E_ENTROPY loses no datagram: pending ones are sent after the refill', () => {
   const solo = new Solo({ role: 'server', sealing: 'random', entropyChunk: 64 })
   const before = solo.endpoint.refills
   solo.feed(...Array.from({ length: 20 }, (_, i) => control(What.PING, i)))
@@ -152,7 +152,7 @@ test('E_ENTROPY loses nothing: what waits leaves after the refill', () => {
   assert.ok(solo.endpoint.refills > before)
 })
 
-test('renew_nonce without entropy says so and keeps the old base', () => {
+test('renew_nonce without entropy returns E_ENTROPY and keeps the old base', () => {
   const solo = new Solo({ role: 'server', sealing: 'counter', entropyChunk: 64 })
   const { calls } = solo.endpoint.core
   let results = 0
@@ -162,7 +162,7 @@ test('renew_nonce without entropy says so and keeps the old base', () => {
   assert.is(solo.take().length, 1)
 })
 
-test('the clock may wrap at any moment of a transfer', () => {
+test('a transfer survives a clock wrap at any time', () => {
   fc.assert(
     fc.property(fc.integer({ min: 1, max: 4000 }), fc.integer({ min: 1, max: 4000 }), (client, server) => {
       const pair = new Pair({
@@ -183,7 +183,7 @@ test('the clock may wrap at any moment of a transfer', () => {
   )
 })
 
-test('an idle session outlives two wraps of the clock (14 days)', () => {
+test('an idle session survives two clock wraps (14 days)', () => {
   const pair = new Pair({ seed: 1, clientClock: 0xfffff000, serverClock: 0x7ffff000 })
   const connection = pair.connect({
     client: { bytes: 10, stream: 1, fin: 'last' },
@@ -193,7 +193,7 @@ test('an idle session outlives two wraps of the clock (14 days)', () => {
   assert.ok(connection.clean, connection.describe())
 })
 
-test('a host that was suspended for days wakes up to ended sessions, not to a mess', () => {
+test('after days of suspension open sessions are aborted and new ones can be opened', () => {
   for (const days of [1, 3, 4, 6, 7]) {
     const solo = new Solo({ role: 'client', config: { timeout: 600 } })
     const handle = solo.open()
@@ -207,7 +207,7 @@ test('a host that was suspended for days wakes up to ended sessions, not to a me
   }
 })
 
-test('next_timeout is exact: a lone ACK leaves at its time, not before, not after', () => {
+test('next_timeout is exact: a lone ACK is sent at the deadline, neither earlier nor later', () => {
   const solo = new Solo({ role: 'server' })
   solo.feed(push(5, 0, DIAL))
   solo.take()

@@ -1,6 +1,7 @@
 // time limit: 120 s
 /**
- * Nothing a stranger or a mad peer sends traps the engine, makes it talk without need, or leaves memory behind.
+ * Input from unauthenticated senders and misbehaving peers does not trap the engine, provoke needless datagrams or leak
+ * memory.
  */
 
 import fc from 'fast-check'
@@ -24,8 +25,8 @@ import {
 
 const seeds = fc.integer({ min: 0, max: 0x7fffffff })
 
-/** Something that looks nearly right. */
-function nearlyRight(random: Random, conv: number): Uint8Array {
+/** @returns an almost valid datagram */
+function nearlyValid(random: Random, conv: number): Uint8Array {
   const parts: Uint8Array[] = []
   for (let i = random.between(1, 4); i > 0; i--) {
     const data = random.chance(0.5)
@@ -51,8 +52,8 @@ function nearlyRight(random: Random, conv: number): Uint8Array {
   return bytes
 }
 
-/** Everything over, everything given back. */
-function forgets(solo: Solo, limit: number): void {
+/** Ends all sessions and asserts that their memory is freed. */
+function assertNoLeak(solo: Solo, limit: number): void {
   for (const { handle, ending } of solo.streams.values()) if (!ending) solo.endpoint.abort(handle)
   solo.endpoint.drain()
   solo.run(3000_000)
@@ -61,7 +62,7 @@ function forgets(solo: Solo, limit: number): void {
   assert.ok(solo.endpoint.counter('memory_used') <= limit, `${solo.endpoint.counter('memory_used')} > ${limit}`)
 }
 
-/** The session tables for so many sessions, which are kept. */
+/** Allowance for the session tables, which are not freed. */
 const TABLES = 256 * 1024
 
 const test = suite('core/malformed')
@@ -76,19 +77,19 @@ for (const sealing of ['none', 'random'] as const) {
       solo.take()
       for (let length = 0; length <= 1510; length++) {
         solo.feedRaw(TESTER, random.bytes(length))
-        // in sealed mode nothing is answered
+        // with a method random bytes are not answered
         if (sealing === 'random') assert.is(solo.take().length, 0)
-        // zeros look like control messages, small numbers like segments
+        // zeros parse as control messages, small numbers as segments
         solo.feed(new Uint8Array(length).fill(length % 3))
         solo.feed(random.bytes(length))
         solo.take()
       }
-      forgets(solo, base + TABLES)
+      assertNoLeak(solo, base + TABLES)
     })
   }
 }
 
-test('truncations of a good first flight at every length: no trap, no answer to strangers, no leak', () => {
+test('first flights truncated at every length: no trap, no answer, no leak', () => {
   const flight = push(7, 0, concat(DIAL, message(MessageType.PUSH, new Uint8Array(1300))))
   for (const sealing of ['none', 'random', 'counter'] as const) {
     const solo = new Solo({ role: 'server', sealing, config: { timeWait: 5 } })
@@ -101,11 +102,11 @@ test('truncations of a good first flight at every length: no trap, no answer to 
     solo.feedRaw(TESTER, sealed)
     solo.confirm(7)
     assert.is(solo.only.data.length, 1300)
-    forgets(solo, base + TABLES)
+    assertNoLeak(solo, base + TABLES)
   }
 })
 
-test('authentic nonsense to a server: no trap, no leak, and it goes on serving', () => {
+test('authentic garbage to a server: no trap, no leak, and new sessions are still served', () => {
   fc.assert(
     fc.property(seeds, (seed) => {
       const random = new Random(seed)
@@ -115,7 +116,7 @@ test('authentic nonsense to a server: no trap, no leak, and it goes on serving',
         const peer = address4(20 + random.below(3), 1000)
         const conv = 1 + random.below(4)
         if (random.chance(0.1)) solo.feedFrom(peer, control(random.below(7), random.chance(0.5) ? conv : random.u32()))
-        else solo.feedFrom(peer, nearlyRight(random, conv))
+        else solo.feedFrom(peer, nearlyValid(random, conv))
         if (random.chance(0.1)) solo.run(random.below(3000))
         for (const { handle, ending } of solo.streams.values()) {
           if (!ending && random.chance(0.05)) solo.write(handle, random.bytes(random.below(5000)))
@@ -125,13 +126,13 @@ test('authentic nonsense to a server: no trap, no leak, and it goes on serving',
       }
       solo.feedFrom(address4(99, 9), push(3, 0, concat(DIAL, message(MessageType.PUSH, new Uint8Array([1, 2, 3])))))
       assert.equal([...solo.streams.values()].at(-1)?.data, new Uint8Array([1, 2, 3]))
-      forgets(solo, base + TABLES)
+      assertNoLeak(solo, base + TABLES)
     }),
     { numRuns: 40 },
   )
 })
 
-test('authentic nonsense to a client with open streams: no trap, no leak', () => {
+test('authentic garbage to a client with open streams: no trap, no leak', () => {
   fc.assert(
     fc.property(seeds, (seed) => {
       const random = new Random(seed)
@@ -140,7 +141,7 @@ test('authentic nonsense to a client with open streams: no trap, no leak', () =>
       const handles = [solo.open(), solo.open(), solo.open()]
       const convs = handles.map((handle) => solo.endpoint.convOf(handle))
       for (let i = 0; i < 400; i++) {
-        solo.feed(nearlyRight(random, random.chance(0.9) ? (convs[random.below(3)] ?? 1) : random.u32()))
+        solo.feed(nearlyValid(random, random.chance(0.9) ? (convs[random.below(3)] ?? 1) : random.u32()))
         if (random.chance(0.1)) solo.run(random.below(3000))
         for (const handle of handles) {
           if (!solo.stream(handle).ending && random.chance(0.05)) solo.write(handle, random.bytes(random.below(5000)))
@@ -148,13 +149,13 @@ test('authentic nonsense to a client with open streams: no trap, no leak', () =>
         solo.endpoint.drain()
       }
       assert.ok(solo.open() > 0)
-      forgets(solo, base + TABLES)
+      assertNoLeak(solo, base + TABLES)
     }),
     { numRuns: 40 },
   )
 })
 
-test('good datagrams with one byte changed: no trap, no leak', () => {
+test('valid datagrams with one byte changed: no trap, no leak', () => {
   const stream = concat(DIAL, message(MessageType.PUSH, new Uint8Array(500).fill(3)), KEEPALIVE, EOF)
   const good = push(7, 0, stream)
   const base = new Solo({ role: 'server' }).endpoint.counter('memory_used')
@@ -166,11 +167,11 @@ test('good datagrams with one byte changed: no trap, no leak', () => {
       solo.feed(bytes)
     }
     solo.run(5000)
-    forgets(solo, base + TABLES)
+    assertNoLeak(solo, base + TABLES)
   }
 })
 
-test('a flood of garbage is counted and answers nothing', () => {
+test('a flood of garbage is counted and not answered', () => {
   const solo = new Solo({ role: 'server', sealing: 'random' })
   const random = new Random(1)
   const used = solo.endpoint.counter('memory_used')

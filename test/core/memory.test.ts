@@ -1,6 +1,6 @@
 /**
- * The engine's memory: no block is freed by a size that is computed again, freed blocks join, impossible sizes are
- * refused. Traffic is checked byte by byte, so memory that two owners share shows as wrong bytes or as a trap.
+ * The engine's memory: blocks are freed with the size they were allocated with, freed blocks coalesce, impossible sizes
+ * are rejected. Traffic is compared byte by byte, so overlapping blocks show up as wrong bytes or as a trap.
  */
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
@@ -14,7 +14,7 @@ import { ack, Cmd, concat, control, DIAL, KEEPALIVE, MessageType, message, push,
 
 const MIB = 1024 * 1024
 const LARGE = 1332
-/** Blocks for these take another size than those for LARGE. */
+/** Segment sizes whose blocks differ in size from those of LARGE. */
 const SMALLER = [900, 400, 64]
 
 const test = suite('core/memory')
@@ -45,7 +45,7 @@ for (const sides of [['client'], ['server'], ['client', 'server']] as const sati
         for (let round = 0; round < 6; round++) {
           pair.run(40 + 13 * seed)
           for (const side of sides) pair[side].reconfigure({ kcpMtu: round % 2 === 0 ? smaller : LARGE })
-          // a session of every size lives while sizes change
+          // sessions of every size are open while sizes change
           pair.connect({ client: { bytes: 20_000, stream: 3 }, server: { bytes: 20_000, stream: 4 } })
         }
         finish(pair)
@@ -80,7 +80,7 @@ test('random sizes and options, reloaded at random times at both ends', () => {
   }
 })
 
-test('the segment limit falls and rises for living sessions: at once for new segments, never for queued ones', () => {
+test('a changed segment limit applies to new segments of open sessions, not to queued ones', () => {
   const pair = transfer(1, 12_000_000)
   let sizes: number[] = []
   let highest = -1
@@ -98,7 +98,7 @@ test('the segment limit falls and rises for living sessions: at once for new seg
   }
   const settleTo = (kcpMtu: number): number => {
     pair.client.reconfigure({ kcpMtu })
-    // what was queued before leaves first
+    // segments queued before are sent first
     pair.run(500)
     sizes = []
     pair.run(200)
@@ -111,7 +111,7 @@ test('the segment limit falls and rises for living sessions: at once for new seg
   finish(pair)
 })
 
-test('bytes that were reserved before the limit changed are committed as they were laid out', () => {
+test('bytes reserved before the limit changed are committed in their original layout', () => {
   for (const [before, after] of [
     [LARGE, 200],
     [200, LARGE],
@@ -121,7 +121,7 @@ test('bytes that were reserved before the limit changed are committed as they we
     solo.feed(push(5, 0, DIAL))
     const { handle } = solo.only
     const { core } = solo.endpoint
-    // a tail with room, then a reservation that begins in it
+    // a partial last segment, then a reservation that begins in it
     const data = new Random(7).bytes(5000)
     assert.is(solo.write(handle, data.subarray(0, 50)), 50)
     let at = 50
@@ -141,15 +141,11 @@ test('bytes that were reserved before the limit changed are committed as they we
       payload.push(...sent.subarray(i + 4, i + view.getUint16(i + 2)))
     }
     assert.equal(new Uint8Array(payload), data)
-    assert.is(
-      core.calls.stream_commit(handle, 1, solo.endpoint.now),
-      ErrorCode.ARGUMENT,
-      'nothing is reserved any more',
-    )
+    assert.is(core.calls.stream_commit(handle, 1, solo.endpoint.now), ErrorCode.ARGUMENT, 'the reservation is gone')
   }
 })
 
-test('a reservation whose tail was sent, or behind which a message was queued, cannot be committed', () => {
+test('a reservation is invalid after its first segment was sent or another message was queued', () => {
   for (const interfere of [
     (solo: Solo) => solo.run(1),
     (solo: Solo) => solo.feed(push(5, 1, KEEPALIVE)),
@@ -172,11 +168,12 @@ test('a reservation whose tail was sent, or behind which a message was queued, c
   }
 })
 
-// ---- joining
+// ---- coalescing
 
 /**
- * Fills the memory of a server whose applications do not read with segments of `bytes`, each session until it may hold
- * no more, until sessions are refused or hold next to nothing; how many it stored.
+ * Fills the memory of a server whose applications do not read with segments of `bytes` bytes: each session to its
+ * limit, until sessions are refused or store almost nothing.
+ * @returns the number of stored segments, and the convs
  */
 function fill(solo: Solo, conv: number, bytes: number): { stored: number; convs: number[] } {
   const { endpoint } = solo
@@ -215,12 +212,12 @@ function empty(solo: Solo, convs: readonly number[]): void {
 }
 
 for (const tiny of [5, 100, 300]) {
-  test(`after memory was full of ${tiny}-byte segments, as many full-size ones fit as before`, () => {
+  test(`memory that was full of ${tiny}-byte segments holds as many full-size ones as before`, () => {
     const config = { rcvwnd: 65535, memoryCeiling: 12 * MIB, timeWait: 1 }
     const solo = new Solo({ role: 'server', read: false, config })
     const base = solo.endpoint.counter('memory_used')
     const before = fill(solo, 1, 1340)
-    // what is received may have half of memory and more, but not all
+    // received data may use more than half of memory, but not all of it
     assert.ok(before.stored > (6 * MIB) / 2048, `${before.stored} segments`)
     empty(solo, before.convs)
     const burst = fill(solo, 1000, tiny)
@@ -232,7 +229,7 @@ for (const tiny of [5, 100, 300]) {
   })
 }
 
-test('blocks of every size in random order: all of them are free again, and in one piece', () => {
+test('blocks of every size, freed in random order, coalesce completely', () => {
   const config = { rcvwnd: 65535, memoryCeiling: 6 * MIB, timeWait: 1 }
   const solo = new Solo({ role: 'server', read: false, config })
   const before = fill(solo, 1, 1340)
@@ -258,17 +255,17 @@ test('blocks of every size in random order: all of them are free again, and in o
   }
   const after = fill(solo, 500, 1340)
   assert.ok(after.stored >= 0.99 * before.stored, `${after.stored} of ${before.stored} segments`)
-  // the quarantine of the checked build keeps blocks apart
+  // the quarantine of the checked build prevents coalescing
   if (!hasChecks(solo.endpoint.core.calls)) assert.is(solo.endpoint.core.u8.length, pages, 'linear memory grew')
 })
 
-test('sessions that open while memory runs out have a deadline, all of them: none is left', () => {
+test('every session opened while memory runs out has a deadline and ends', () => {
   for (const tiny of [5, 400]) {
     for (const large of [0, 80, 160]) {
       const config = { rcvwnd: 65535, memoryCeiling: MIB, timeWait: 1, timeout: 20 }
       const solo = new Solo({ role: 'server', read: false, dial: 'wait', config })
       empty(solo, fill(solo, 1, tiny).convs)
-      // a part is in use again, the rest is for sessions
+      // part of memory is in use again, the rest is left for sessions
       const first = message(MessageType.PUSH, new Uint8Array(1336), 14884)
       solo.feed(push(5000, 0, DIAL))
       for (let sn = 1; sn <= large; sn++) solo.feed(push(5000, sn, sn === 1 ? first : new Uint8Array(1340)))
@@ -286,7 +283,7 @@ test('sessions that open while memory runs out have a deadline, all of them: non
 
 // ---- impossible sizes
 
-test('a send window of 65535 segments and what is queued behind it: the ring ends, nothing breaks', () => {
+test('with a send window of 65535 segments writes stop at the ring size, and all data is sent', () => {
   const config = { sndwnd: 65535, nc: 1, kcpMtu: 64, memoryCeiling: 128 * MIB }
   const solo = new Solo({ role: 'server', config })
   solo.feed(push(5, 0, DIAL, { wnd: 65535 }))
@@ -299,7 +296,7 @@ test('a send window of 65535 segments and what is queued behind it: the ring end
   assert.ok(solo.endpoint.counter('waitsnd') <= 65536)
   solo.endpoint.drain()
   solo.run(1)
-  // nothing fires without acknowledgements
+  // WRITABLE is hardly ever reported without acknowledgements
   assert.ok(solo.events.filter(({ type }) => type === 3).length < 10)
   for (let una = 1; solo.endpoint.list()[0]?.waitsnd !== 0 || written < data.length; ) {
     una = Math.min(

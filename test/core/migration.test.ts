@@ -1,5 +1,5 @@
 /**
- * A session follows a peer whose NAT assigned another port, and no other sender (protocol.md 6.6, 13).
+ * A session migrates when a NAT assigns its peer another port, and for no other sender (protocol.md 6.6, 13).
  */
 
 import { suite } from 'uvu'
@@ -12,7 +12,7 @@ import { type Output, Solo, TESTER } from '../../testkit/sim/solo.ts'
 import { ack, concat, control, DIAL, MessageType, message, push, utf8, What } from '../../testkit/sim/wire.ts'
 
 const MOVED = address4(9, 60001)
-/** ms that let every question be decided */
+/** ms after which every address validation has ended */
 const DECIDED_MS = 1500
 
 function text(words: string): Uint8Array {
@@ -34,7 +34,7 @@ function open(sealing: Sealing): Solo {
   return solo
 }
 
-/** Where PINGs were sent since the last `take`. */
+/** @returns the addresses pinged since the last `take` */
 function pinged(solo: Solo): string[] {
   return pings(solo).map(({ peer }) => addressKey(peer))
 }
@@ -43,7 +43,7 @@ function pings(solo: Solo): Output[] {
   return solo.take().filter(({ conv, plain }) => conv === 0 && plain[5] === What.PING)
 }
 
-/** A peer answers all PINGs that were sent to one address since the last `take`. */
+/** Answers all PINGs sent to `peer` since the last `take`, from `from`. */
 function answerPings(solo: Solo, peer: Address, from: Address = peer): void {
   for (const ping of pings(solo)) {
     if (addressKey(ping.peer) !== addressKey(peer)) continue
@@ -57,8 +57,8 @@ function migrated(solo: Solo): number {
   return solo.events.filter(({ type }) => type === EventType.MIGRATED).length
 }
 
-/** The address that the session sends to. */
-function home(solo: Solo): string {
+/** @returns the address that the session sends to */
+function destination(solo: Solo): string {
   solo.take()
   solo.write(solo.only.handle, utf8('x'))
   solo.endpoint.drain()
@@ -70,43 +70,43 @@ function home(solo: Solo): string {
 const test = suite('core/migration')
 
 for (const sealing of ['random', 'counter'] as const) {
-  test(`a session moves to the new address when only that one answers (${sealing})`, () => {
+  test(`a session migrates when only the new address answers (${sealing})`, () => {
     const solo = open(sealing)
     solo.feedFrom(MOVED, push(5, 2, text('c'), { una: 1 }))
-    // what came is the peer's, wherever it came from
+    // authentic data counts, whatever its source address
     assert.equal(solo.only.data, utf8('abc'))
     assert.is(migrated(solo), 0)
     solo.run(20)
     answerPings(solo, MOVED)
     solo.run(DECIDED_MS)
     assert.is(migrated(solo), 1)
-    assert.is(home(solo), addressKey(MOVED))
-    // and it still answers, under its new key
+    assert.is(destination(solo), addressKey(MOVED))
+    // the session is found under its new address
     solo.feedFrom(MOVED, push(5, 3, text('d'), { una: 1 }))
     assert.equal(solo.only.data, utf8('abcd'))
     assert.is(solo.endpoint.sessions, 1)
   })
 }
 
-test('one datagram from elsewhere moves nothing: both addresses are pinged, and the old one wins', () => {
+test('a datagram from another address makes both addresses pinged, and without answers the old one is kept', () => {
   const solo = open('random')
   solo.run(5000)
   solo.take()
   solo.feedFrom(MOVED, push(5, 2, text('c'), { una: 1 }))
   assert.equal(pinged(solo).sort(), [addressKey(TESTER), addressKey(MOVED)].sort())
   assert.is(migrated(solo), 0)
-  assert.is(home(solo), addressKey(TESTER))
-  // without any answer it stays
+  assert.is(destination(solo), addressKey(TESTER))
+  // without any PONG the session keeps its address
   solo.run(60_000)
   assert.is(migrated(solo), 0)
 })
 
-test('an eavesdropper who relays the PING faster than the peer answers wins nothing', () => {
+test('an eavesdropper that relays the PING faster than the peer answers cannot move the session', () => {
   for (const late of [10, 150, 1000]) {
     const solo = open('random')
     solo.feedFrom(MOVED, push(5, 2, text('c'), { una: 1 }))
-    const questions = pings(solo)
-    const pongs = questions.map(({ peer, plain }) => {
+    const sent = pings(solo)
+    const pongs = sent.map(({ peer, plain }) => {
       const pong = plain.slice()
       pong[5] = What.PONG
       return { peer, pong }
@@ -116,11 +116,11 @@ test('an eavesdropper who relays the PING faster than the peer answers wins noth
     solo.run(late)
     for (const { peer, pong } of pongs) if (addressKey(peer) === addressKey(TESTER)) solo.feedFrom(TESTER, pong)
     solo.run(DECIDED_MS)
-    assert.is(home(solo), addressKey(TESTER), `${late} ms`)
+    assert.is(destination(solo), addressKey(TESTER), `${late} ms`)
   }
 })
 
-test('a segment from the old address while both are pinged keeps the session there', () => {
+test('a segment from the old address during validation keeps the session there', () => {
   const solo = open('random')
   solo.feedFrom(MOVED, push(5, 2, text('c'), { una: 1 }))
   solo.run(5)
@@ -128,10 +128,10 @@ test('a segment from the old address while both are pinged keeps the session the
   answerPings(solo, MOVED)
   solo.run(DECIDED_MS)
   assert.is(migrated(solo), 0)
-  assert.is(home(solo), addressKey(TESTER))
+  assert.is(destination(solo), addressKey(TESTER))
 })
 
-test('an answer from another address, or to another PING, does not count', () => {
+test('a PONG from another address, or for another PING, is ignored', () => {
   const solo = open('random')
   solo.feedFrom(MOVED, push(5, 2, text('c'), { una: 1 }))
   answerPings(solo, MOVED, address4(9, 60002))
@@ -140,7 +140,7 @@ test('an answer from another address, or to another PING, does not count', () =>
   assert.is(migrated(solo), 0)
 })
 
-test('until it answered the new address gets a few PINGs and nothing else', () => {
+test('an address that has not answered is sent a few PINGs and nothing else', () => {
   const solo = open('random')
   for (let i = 0; i < 40; i++) {
     solo.feedFrom(MOVED, push(5, 2 + i, text('c'), { una: 1 }))
@@ -151,7 +151,7 @@ test('until it answered the new address gets a few PINGs and nothing else', () =
   for (const { conv } of toNew) assert.is(conv, 0)
 })
 
-test('without a method another address is another session', () => {
+test('without a method a datagram from another address belongs to another session', () => {
   const solo = open('none')
   solo.feedFrom(MOVED, push(5, 2, text('c')))
   assert.equal(solo.only.data, utf8('ab'))
@@ -169,7 +169,7 @@ test('MUST 43: a first flight from another address opens its own session', () =>
   )
 })
 
-/** A server that dialled for the first flight of a client that has received nothing yet. */
+/** @returns a server that has dialled for a first flight, and whose client has received nothing yet */
 function dialled(): Solo {
   const solo = new Solo({ role: 'server', sealing: 'random' })
   solo.feed(push(5, 0, concat(DIAL, text('a'))))
@@ -182,7 +182,7 @@ function dialled(): Solo {
 
 const dials = (solo: Solo): number => solo.streams.size
 
-test('a first flight repeated from the new address of its client opens no second session', () => {
+test('a first flight retransmitted from the new address of its client opens no second session', () => {
   const solo = dialled()
   for (let turn = 0; turn < 5; turn++) {
     solo.feedFrom(MOVED, push(5, 0, concat(DIAL, text('a'))))
@@ -194,7 +194,7 @@ test('a first flight repeated from the new address of its client opens no second
   assert.equal(solo.only.data, utf8('a'))
 })
 
-test('MUST 43: the same first flight of two clients that are alive opens two sessions', () => {
+test('MUST 43: identical first flights of two responding clients open two sessions', () => {
   const solo = dialled()
   for (let turn = 0; turn < 5; turn++) {
     solo.feedFrom(MOVED, push(5, 0, concat(DIAL, text('a'))))
@@ -212,7 +212,7 @@ test('MUST 43: the same first flight of two clients that are alive opens two ses
   assert.is(migrated(solo), 0)
 })
 
-test('a session in CONNECT never moves, and its datagram is not answered by RESET', () => {
+test('a session in CONNECT does not migrate, and a datagram from another address is not answered with RESET', () => {
   const solo = new Solo({ role: 'client', sealing: 'random' })
   const conv = solo.endpoint.convOf(solo.open())
   solo.take()
@@ -223,7 +223,7 @@ test('a session in CONNECT never moves, and its datagram is not answered by RESE
   assert.not.ok(solo.take().some(({ peer }) => addressKey(peer) === addressKey(MOVED)))
 })
 
-test('numbers far outside the windows move nothing, and cause no PINGs', () => {
+test('sequence numbers far outside the windows cause neither PINGs nor migration', () => {
   for (const [sn, una] of [
     [2, 1000],
     [2, 0x80000000],
@@ -239,7 +239,7 @@ test('numbers far outside the windows move nothing, and cause no PINGs', () => {
   }
 })
 
-test('our own datagrams, sent back to us from elsewhere, move nothing and open nothing', () => {
+test('own datagrams reflected from another address cause no migration and open no session', () => {
   for (const sealing of ['random', 'counter'] as const) {
     const solo = open(sealing)
     const { handle } = solo.only
@@ -257,7 +257,7 @@ test('our own datagrams, sent back to us from elsewhere, move nothing and open n
   }
 })
 
-test('replayed datagrams of the peer move nothing', () => {
+test('replayed datagrams of the peer cause no migration', () => {
   const solo = open('random')
   const datagram = solo.seal(push(5, 2, text('c'), { una: 1 }))
   solo.feedRaw(TESTER, datagram)
@@ -267,7 +267,7 @@ test('replayed datagrams of the peer move nothing', () => {
 })
 
 for (const direction of ['up', 'down', 'both'] as const) {
-  test(`a NAT changes the client's port in the middle of a transfer: it continues (${direction})`, () => {
+  test(`a transfer continues when a NAT changes the client's port (${direction})`, () => {
     for (let seed = 1; seed <= 5; seed++) {
       const pair = new Pair({ seed, sealing: 'random', up: { loss: 0.02, delay: 20 }, down: { loss: 0.02, delay: 20 } })
       const connection = pair.connect({
@@ -298,7 +298,7 @@ test('a client that has ended its direction and moves gets an answer that comes 
   }
 })
 
-test('many sessions move together', () => {
+test('many sessions migrate together', () => {
   const pair = new Pair({ seed: 2, sealing: 'counter' })
   for (let i = 0; i < 30; i++) {
     pair.connect({
@@ -312,17 +312,17 @@ test('many sessions move together', () => {
   for (const connection of pair.connections) assert.ok(connection.clean, connection.describe())
 })
 
-test('a session that was not dialled yet moves too: MIGRATED comes before DIAL', () => {
+test('a session that is not dialled yet migrates too: MIGRATED precedes DIAL', () => {
   const solo = new Solo({ role: 'server', sealing: 'random' })
   solo.feed(push(5, 0, concat(DIAL, text('a'))))
   solo.feedFrom(MOVED, push(5, 1, text('b')))
   solo.run(20)
   answerPings(solo, MOVED)
   solo.run(DECIDED_MS)
-  const told = (): number[] => solo.events.map(({ type }) => type).filter((type) => type !== EventType.PONG)
-  assert.equal(told(), [EventType.MIGRATED], 'the conversation is not confirmed')
+  const eventTypes = (): number[] => solo.events.map(({ type }) => type).filter((type) => type !== EventType.PONG)
+  assert.equal(eventTypes(), [EventType.MIGRATED], 'the conversation is not confirmed yet')
   solo.confirm(5, MOVED)
-  assert.equal(told(), [EventType.MIGRATED, EventType.DIAL, EventType.READABLE])
+  assert.equal(eventTypes(), [EventType.MIGRATED, EventType.DIAL, EventType.READABLE])
   assert.is(new Set(solo.events.map(({ handle }) => handle).filter((handle) => handle !== 0)).size, 1)
   assert.equal(solo.only.data, utf8('ab'))
 })

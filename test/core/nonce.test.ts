@@ -1,6 +1,5 @@
 /**
- * Own nonces (docs/validation.md): the engine recognises a reflected datagram of its endpoint, whatever carried it,
- * and nothing follows from it.
+ * Own nonces (docs/validation.md): the engine recognises and drops reflected datagrams of its own endpoint.
  */
 import sodium from 'libsodium-wrappers'
 import { suite } from 'uvu'
@@ -9,7 +8,7 @@ import { Random } from '../../testkit/sim/random.ts'
 import { Solo, TESTER } from '../../testkit/sim/solo.ts'
 import { concat, control, DIAL, MessageType, message, push, utf8, What } from '../../testkit/sim/wire.ts'
 
-/** Key, base and slot as they stand at `secret_ptr`. */
+/** Key, base and slot in the layout of `secret_ptr`. */
 function secretOf(key: Uint8Array, base: Uint8Array, slot: number): Uint8Array {
   return concat(key, base, new Uint8Array([slot & 255, slot >> 8, 0, 0]))
 }
@@ -25,7 +24,7 @@ const BASE = random.bytes(12)
 
 const test = suite('core/nonce')
 
-test('a random nonce carries SipHash-2-4 of its first 16 bytes, as libsodium computes it', async () => {
+test('a random nonce contains the SipHash-2-4 of its first 16 bytes, as computed by libsodium', async () => {
   await sodium.ready
   const solo = new Solo({ role: 'server', sealing: 'random', secret: secretOf(KEY, BASE, 0) })
   for (let i = 0; i < 200; i++) solo.feed(control(What.PING, i))
@@ -39,7 +38,7 @@ test('a random nonce carries SipHash-2-4 of its first 16 bytes, as libsodium com
 })
 
 for (const sealing of ['random', 'counter'] as const) {
-  test(`a datagram of ours from the peer's address opens, feeds, acknowledges and answers nothing (${sealing})`, () => {
+  test(`a reflected datagram opens no session and is not delivered, acknowledged or answered (${sealing})`, () => {
     const solo = new Solo({ role: 'client', sealing })
     solo.run(10)
     const handle = solo.open()
@@ -53,12 +52,12 @@ for (const sealing of ['random', 'counter'] as const) {
     assert.is(solo.endpoint.counter('drop_reflected'), ours.length)
     assert.is(solo.stream(handle).data.length, 0)
     assert.is(solo.stream(handle).ending, undefined)
-    // neither /ready nor the keepalive takes it for a sign of life
+    // it counts as received neither for /ready nor for the keepalive
     assert.is(solo.endpoint.counter('last_received_age'), age)
     assert.is(solo.take().length, 0)
   })
 
-  test(`what another engine of the same endpoint sent is ours, a peer's is not (${sealing})`, () => {
+  test(`a datagram of another engine of the same endpoint is recognised, a peer's is not (${sealing})`, () => {
     const make = (key: Uint8Array, base: Uint8Array, slot: number): Solo =>
       new Solo({ role: 'server', sealing, seed: 100 + slot, secret: secretOf(key, base, slot) })
     const one = make(KEY, BASE, 1)
@@ -70,12 +69,12 @@ for (const sealing of ['random', 'counter'] as const) {
       assert.is(other.feedRaw(TESTER, pong.bytes), 0, `slot ${slot}`)
       assert.is(other.endpoint.counter('drop_reflected'), 1)
     }
-    const stranger = make(random.bytes(16), random.bytes(12), 1)
-    assert.is(stranger.feedRaw(TESTER, pong.bytes), 1)
+    const otherEndpoint = make(random.bytes(16), random.bytes(12), 1)
+    assert.is(otherEndpoint.feedRaw(TESTER, pong.bytes), 1)
   })
 }
 
-test('an engine that follows another does not draw its ping values again: recorded PONGs would answer them', () => {
+test('a new engine does not repeat the ping values of its predecessor, which recorded PONGs would answer', () => {
   const values = (seed: number): number[] => {
     const solo = new Solo({ role: 'client', sealing: 'random', seed, secret: secretOf(KEY, BASE, seed) })
     const drawn: number[] = []
@@ -97,7 +96,7 @@ test('an engine that follows another does not draw its ping values again: record
   )
 })
 
-test('slots of one base never meet: the first nonces are 2^48 apart', () => {
+test('slots of one base do not overlap: their first nonces are 2^48 apart', () => {
   const first = (slot: number, base = BASE): bigint => {
     const solo = new Solo({ role: 'server', sealing: 'counter', secret: secretOf(KEY, base, slot) })
     solo.feed(control(What.PING, 1))
@@ -111,7 +110,7 @@ test('slots of one base never meet: the first nonces are 2^48 apart', () => {
   }
 })
 
-test('after the base was renewed what left before is still ours', () => {
+test('datagrams sent before the base was renewed are still recognised', () => {
   const solo = new Solo({ role: 'server', sealing: 'counter' })
   const sent: Uint8Array[] = []
   for (let i = 0; i < 6; i++) {
@@ -123,7 +122,7 @@ test('after the base was renewed what left before is still ours', () => {
   assert.is(solo.endpoint.counter('drop_reflected'), sent.length)
 })
 
-test("a renewed base may be the host's: a later engine that is given all of them knows what left under each", () => {
+test('the host may supply renewed bases: a later engine given all of them recognises the datagrams of each', () => {
   const engine = (): Solo => new Solo({ role: 'server', sealing: 'counter', secret: secretOf(KEY, BASE, 0) })
   const renew = ({ endpoint: { core } }: Solo, base: Uint8Array, slot: number): void => {
     core.u8.set(secretOf(new Uint8Array(16), base, slot), core.calls.secret_ptr() >>> 0)
@@ -150,7 +149,7 @@ test("a renewed base may be the host's: a later engine that is given all of them
   assert.is(second.endpoint.counter('drop_reflected'), known)
 })
 
-test('the first flight of a client, sent back by its server port, does not end its session', () => {
+test('a first flight reflected from the server address does not end its session', () => {
   const solo = new Solo({ role: 'client', sealing: 'random' })
   const handle = solo.open()
   solo.write(handle, utf8('request'))
@@ -159,7 +158,7 @@ test('the first flight of a client, sent back by its server port, does not end i
   for (const { bytes } of solo.take()) solo.feedRaw(TESTER, bytes)
   solo.run(5000)
   assert.is(solo.stream(handle).ending, undefined)
-  // a server that dials and relays is not fooled either
+  // the same for a server with a dialled session
   const server = new Solo({ role: 'server', sealing: 'random' })
   server.feed(push(5, 0, concat(DIAL, message(MessageType.PUSH, utf8('x')))))
   server.confirm(5)

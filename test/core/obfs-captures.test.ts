@@ -1,4 +1,4 @@
-/** The recorded captures of the obfuscators' packets parse and are rebuilt (protocol.md 9). */
+/** Recorded obfuscated packets are parsed and rebuilt (protocol.md 9). */
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
 import { ObfsHost } from '../../testkit/obfs-host.ts'
@@ -6,14 +6,6 @@ import { fromHex } from '../../testkit/sim/wire.ts'
 import { isChecksumRight, masked, OBFS_CAPTURES, obfsCapture, packetOf, takeApart } from '../vectors/obfs-packets.ts'
 
 const test = suite('core/obfs captures')
-
-const _PSH_ACK = 0x18
-const _ECE = 0x40
-const _RST = 0x04
-const _OUTSIDE = 1492
-const _CLIENT = '10.77.0.3:40000'
-const _SERVER = '10.77.0.2:8080'
-const _TAG_AND_NONCE = 40
 
 for (const name of OBFS_CAPTURES) {
   const { obfs, packets } = obfsCapture(name)
@@ -25,7 +17,7 @@ for (const name of OBFS_CAPTURES) {
   for (const role of ['client', 'server'] as const) {
     const other = role === 'client' ? ends.server : ends.client
 
-    test(`MUST 63, 64, 65: ${name}: at the ${role} every sealed datagram is found and nothing else`, () => {
+    test(`MUST 63, 64, 65: ${name}: the ${role} extracts exactly the sealed datagrams`, () => {
       const host = new ObfsHost(kind, role, ends[role])
       if (role === 'client') host.dial(other)
       else if (kind === 'dpi/tcp-wnd') host.accept(other)
@@ -44,17 +36,17 @@ for (const name of OBFS_CAPTURES) {
       assert.ok(found > 3)
     })
 
-    test(`MUST 63, 64: ${name}: the ${role}'s packets are built as recorded, with right checksums`, () => {
+    test(`MUST 63, 64: ${name}: packets of the ${role} are built as recorded, with correct checksums`, () => {
       const host = new ObfsHost(kind, role, ends[role])
       if (role === 'client') host.dial(other)
       let built = 0
-      // how far our own numbers lie from the recorded ones
+      // distance of the built sequence numbers from the recorded ones
       let offset: number | undefined
       for (const record of packets) {
         const packet = packetOf(record)
         if (record.src === other) {
           host.capture(packet.bytes)
-          // the original's server took the numbers of the first packet after accept()
+          // the kcptun-libev server took the numbers of the first packet after accept()
           if (kind === 'dpi/tcp-wnd' && role === 'server' && record.text !== undefined) host.accept(other)
           continue
         }

@@ -1,6 +1,5 @@
 /**
- * The obfuscators' packets: the recorded captures parse and rebuild, strangers change nothing, contexts come and go as
- * protocol.md 9 says.
+ * Obfuscation (protocol.md 9): the contents of packets, unauthenticated packets, and the lifetime of contexts.
  */
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
@@ -18,7 +17,7 @@ const CLIENT = '10.77.0.3:40000'
 const SERVER = '10.77.0.2:8080'
 const TAG_AND_NONCE = 40
 
-/** A dpi/tcp-wnd server with one captured context, and the client that talks to it. */
+/** A dpi/tcp-wnd server with one captured context, and its client. */
 function pair(): { server: ObfsHost; client: ObfsHost; context: number } {
   const server = new ObfsHost('dpi/tcp-wnd', 'server', '0.0.0.0:8080')
   const client = new ObfsHost('dpi/tcp-wnd', 'client', CLIENT)
@@ -28,7 +27,7 @@ function pair(): { server: ObfsHost; client: ObfsHost; context: number } {
   return { server, client, context: server.accept(CLIENT) }
 }
 
-/** A packet of a kernel: built by a dpi/tcp-wnd engine whose numbers were chosen, with other flags. */
+/** A packet as sent by a kernel: the SYN of a dpi/tcp engine with other numbers and flags. */
 function kernel(
   from: string,
   to: string,
@@ -66,7 +65,7 @@ function withChecksum(packet: Uint8Array): Uint8Array {
 
 const sealed = (length: number): Uint8Array<ArrayBuffer> => Uint8Array.from({ length }, (_, i) => (i * 7 + 1) & 255)
 
-test('MUST 63: dpi/tcp-wnd sends 1492 bytes beyond the kernel, always the same numbers', () => {
+test("MUST 63: dpi/tcp-wnd sends with constant numbers, 1492 above the kernel's", () => {
   const { server, client } = pair()
   for (const length of [100, 1360, 1]) {
     const there = client.send(SERVER, sealed(length))
@@ -83,7 +82,7 @@ test('MUST 63: dpi/tcp-wnd sends 1492 bytes beyond the kernel, always the same n
   }
 })
 
-test('a datagram that came before accept() is not lost', () => {
+test('a datagram received before accept() is not lost', () => {
   const { client } = pair()
   const server = new ObfsHost('dpi/tcp-wnd', 'server', '0.0.0.0:8080')
   const ping = client.send(SERVER, sealed(64))
@@ -105,7 +104,7 @@ test('a datagram that came before accept() is not lost', () => {
   assert.is(server.early(), undefined)
 })
 
-test('MUST 65: RST and FIN of anybody change neither numbers nor contexts', () => {
+test('MUST 65: RST and FIN from any sender change neither numbers nor contexts', () => {
   const { server, client, context } = pair()
   const before = server.send(CLIENT, sealed(20))
   for (const flags of [RST, RST | 0x10, 0x11, RST | PSH_ACK]) {
@@ -117,7 +116,7 @@ test('MUST 65: RST and FIN of anybody change neither numbers nor contexts', () =
   assert.ok(before && after)
   assert.is(masked(after, true), masked(before, true))
   assert.is(server.core.calls.obfs_context_info(context & 4095), context)
-  // what a refused connection answers is not taken for its beginning
+  // the RST of a refused connection does not set the numbers
   const refused = new ObfsHost('dpi/tcp-wnd', 'client', CLIENT)
   refused.dial(SERVER)
   refused.capture(kernel(SERVER, CLIENT, RST | 0x10, 0, 5001))
@@ -129,7 +128,7 @@ test('MUST 65: RST and FIN of anybody change neither numbers nor contexts', () =
   assert.is(takeApart(tcp.send(SERVER, sealed(20)) ?? new Uint8Array()).ack, 0)
 })
 
-test('MUST 64: a wrong checksum stops no datagram, but numbers of such a packet count only once one was authentic', () => {
+test('MUST 64: a datagram with a wrong checksum is accepted, its numbers only once a datagram was authentic', () => {
   const spoil = (packet: Uint8Array): Uint8Array => {
     const header = takeApart(packet).header
     packet[header + 16] = (packet[header + 16] ?? 0) ^ 0x55
@@ -144,7 +143,7 @@ test('MUST 64: a wrong checksum stops no datagram, but numbers of such a packet 
   assert.ok(payload)
   assert.equal(payload.bytes, sealed(80))
   assert.is(server.send(CLIENT, sealed(9)), undefined)
-  // a PING, as the recipient of the key would have opened it
+  // a PING, as opened with the key
   assert.ok(server.open(CLIENT, Uint8Array.of(0, 0, 0, 0, 0, 0, 1, 2, 3, 4), sealed(10 + TAG_AND_NONCE)))
   const back = server.send(CLIENT, sealed(9))
   assert.ok(back)
@@ -152,7 +151,7 @@ test('MUST 64: a wrong checksum stops no datagram, but numbers of such a packet 
   assert.is(takeApart(back).ack, 5001 + OUTSIDE + 1)
 })
 
-test('a checksum that the sender left to the network card counts as right', () => {
+test('a checksum left to the network card is accepted as correct', () => {
   const server = new ObfsHost('dpi/tcp-wnd', 'server', SERVER)
   const packet = kernel(CLIENT, SERVER, 0x10, 5001, 7001)
   // sum of the pseudo header: addresses, protocol, length
@@ -167,7 +166,7 @@ test('a checksum that the sender left to the network card counts as right', () =
   assert.ok(server.send(CLIENT, sealed(5)))
 })
 
-test('a congestion mark makes one packet carry ECE, of dpi/tcp-wnd only', () => {
+test('dpi/tcp-wnd answers a CE mark with ECE on one packet', () => {
   const { server, client } = pair()
   for (const length of [10, 20]) {
     const there = client.send(SERVER, sealed(length))
@@ -179,7 +178,7 @@ test('a congestion mark makes one packet carry ECE, of dpi/tcp-wnd only', () => 
   assert.equal(flags, [PSH_ACK | ECE, PSH_ACK, PSH_ACK])
 })
 
-test('MUST 67: dpi/tcp: SYN establishes at the server, SYN|ACK readies the client, data may follow the SYN at once', () => {
+test('MUST 67: dpi/tcp: SYN establishes the server, SYN|ACK the client, data may directly follow the SYN', () => {
   const server = new ObfsHost('dpi/tcp', 'server', SERVER)
   const client = new ObfsHost('dpi/tcp', 'client', CLIENT)
   const context = client.dial(SERVER)
@@ -210,12 +209,12 @@ test('MUST 67: dpi/tcp: SYN establishes at the server, SYN|ACK readies the clien
     [takeApart(next).seq, takeApart(next).ack],
     [(takeApart(syn).seq + 51) >>> 0, (takeApart(synAck).seq + 31) >>> 0],
   )
-  // again: a new SYN|ACK with a new ISN
+  // a repeated SYN gets a new SYN|ACK with a new ISN
   server.capture(syn)
   assert.is.not(takeApart(server.controls()[0] ?? new Uint8Array()).seq, takeApart(synAck).seq)
 })
 
-test('MUST 67: a SYN|ACK that does not acknowledge our SYN readies nobody; an authentic answer does without any', () => {
+test('MUST 67: a SYN|ACK for another SYN does not make a client ready; an authentic datagram does', () => {
   const client = new ObfsHost('dpi/tcp', 'client', CLIENT)
   const context = client.dial(SERVER)
   client.capture(kernel(SERVER, CLIENT, 0x12, 1, 2))
@@ -225,7 +224,7 @@ test('MUST 67: a SYN|ACK that does not acknowledge our SYN readies nobody; an au
   assert.ok(client.events().some(([type, argument]) => type === EventType.OBFS_READY && argument === context))
 })
 
-test('MUST 67: a SYN to a client and a SYN|ACK to a server are answered by nobody and change no number', () => {
+test('MUST 67: a SYN to a client and a SYN|ACK to a server are not answered and change no numbers', () => {
   const server = new ObfsHost('dpi/tcp', 'server', SERVER)
   const client = new ObfsHost('dpi/tcp', 'client', CLIENT)
   client.dial(SERVER)
@@ -245,7 +244,7 @@ test('MUST 67: a SYN to a client and a SYN|ACK to a server are answered by nobod
   assert.equal(numbers(server, CLIENT), [(serverSeq + 1) >>> 0, serverAck])
 })
 
-test('packets to another address or port, in pieces, too short or too long are dropped and counted', () => {
+test('packets to another address or port, fragments, and too short or too long packets are dropped and counted', () => {
   const server = new ObfsHost('dpi/tcp-wnd', 'server', SERVER)
   const { client } = pair()
   server.accept(CLIENT)
@@ -259,22 +258,20 @@ test('packets to another address or port, in pieces, too short or too long are d
   change(19, 9) // target address
   change(23, 0x91) // target port
   change(6, 0x20) // more fragments
-  change(7, 1) // an offset
+  change(7, 1) // fragment offset
   change(9, 17) // UDP
   change(0, 0x44) // header too short
   change(0, 0x65) // version 6
   change(3, good.length + 1) // longer than captured
   change(32, 0x40) // TCP header too short
-  change(32, 0xf0) // header behind the end: 60 of 120 bytes fits, so one with less
-  bad.pop()
   bad.push(good.slice(0, 30), new Uint8Array(), new Uint8Array(2048).fill(0x45), good.slice(0, good.length - 1))
   for (const packet of bad) assert.equal(server.capture(packet), [])
   assert.is(server.core.counter('obfs_dropped'), BigInt(bad.length))
-  assert.is(server.capture(Uint8Array.of(...good, 0, 0, 0)).length, 1, 'padding of the link is no error')
+  assert.is(server.capture(Uint8Array.of(...good, 0, 0, 0)).length, 1, 'link-layer padding is ignored')
   assert.is(server.capture(good).length, 1)
 })
 
-test('MUST 68: a dpi/tcp-wnd server refuses by chance from 10 unauthenticated contexts on, always from 60', () => {
+test('MUST 68: a dpi/tcp-wnd server refuses at random from 10 unauthenticated contexts, always from 60', () => {
   const server = new ObfsHost('dpi/tcp-wnd', 'server', '0.0.0.0:8080')
   const results: number[] = []
   for (let i = 0; i < 300; i++) results.push(server.accept(`10.1.${i >> 8}.${i & 255}:1000`))
@@ -284,26 +281,26 @@ test('MUST 68: a dpi/tcp-wnd server refuses by chance from 10 unauthenticated co
   const tries = results.findLastIndex((id) => id > 0) + 1
   assert.ok(tries > 62 && tries < 130, `60 contexts took ${tries} connections`)
   assert.ok(results.slice(tries).every((id) => id === ErrorCode.SESSIONS))
-  // those with the key are not counted
+  // authenticated contexts are not counted
   server.open('10.1.0.0:1000', Uint8Array.of(0, 0, 0, 0, 0, 0, 1, 2, 3, 4), sealed(10 + TAG_AND_NONCE))
   const again = Array.from({ length: 100 }, (_, i) => server.accept(`10.2.0.${i}:1`)).filter((id) => id > 0)
   assert.is(again.length, 1)
-  assert.is(server.accept('10.1.0.0:1000'), ErrorCode.SESSIONS, 'one context for each address')
+  assert.is(server.accept('10.1.0.0:1000'), ErrorCode.SESSIONS, 'one context per address')
 })
 
-for (const [name, stranger] of [
+for (const [name, sender] of [
   ['one address', (i: number) => `10.1.0.1:${1000 + i}`],
   ['one /64', (i: number) => `[fd77::${(i + 1).toString(16)}]:1000`],
 ] as const) {
-  test(`MUST 68: idle connections of ${name} keep nobody out of a dpi/tcp-wnd server`, () => {
+  test(`MUST 68: idle connections of ${name} do not block other clients of a dpi/tcp-wnd server`, () => {
     const any = name === 'one /64' ? '[::]:8080' : '0.0.0.0:8080'
     const other = (i: number): string => (name === 'one /64' ? `[fd99:0:0:${i + 1}::1]:5` : `10.9.${i}.1:5`)
     const server = new ObfsHost('dpi/tcp-wnd', 'server', any)
     const known = server.accept(other(200))
     server.open(other(200), Uint8Array.of(0, 0, 0, 0, 0, 0, 1, 2, 3, 4), sealed(10 + TAG_AND_NONCE))
-    for (let i = 0; i < 300; i++) server.accept(stranger(i))
+    for (let i = 0; i < 300; i++) server.accept(sender(i))
     assert.is(server.core.counter('obfs_unauthenticated'), 60n)
-    // those who came just now have their time
+    // recent contexts are not replaced yet
     assert.is(server.accept(other(0)), ErrorCode.SESSIONS)
     assert.equal(server.ended(), [])
     server.sleep(4)
@@ -315,7 +312,7 @@ for (const [name, stranger] of [
   })
 }
 
-test('MUST 68: a flood of SYNs drives out its own contexts, never an authenticated one', () => {
+test('MUST 68: a flood of SYNs evicts its own contexts, never an authenticated one', () => {
   const server = new ObfsHost('dpi/tcp', 'server', SERVER)
   const client = new ObfsHost('dpi/tcp', 'client', CLIENT)
   client.dial(SERVER)
@@ -323,9 +320,9 @@ test('MUST 68: a flood of SYNs drives out its own contexts, never an authenticat
   server.controls()
   server.open(CLIENT, Uint8Array.of(0, 0, 0, 0, 0, 0, 1, 2, 3, 4), sealed(10 + TAG_AND_NONCE))
   const [syn] = (() => {
-    const stranger = new ObfsHost('dpi/tcp', 'client', '10.9.0.1:2000')
-    stranger.dial(SERVER)
-    return stranger.controls()
+    const attacker = new ObfsHost('dpi/tcp', 'client', '10.9.0.1:2000')
+    attacker.dial(SERVER)
+    return attacker.controls()
   })()
   assert.ok(syn)
   for (let i = 0; i < 10000; i += 50) {
@@ -344,7 +341,7 @@ test('MUST 68: a flood of SYNs drives out its own contexts, never an authenticat
   assert.is(server.core.counter('obfs_unauthenticated'), 0n)
 })
 
-test('MUST 68: contexts end 30 s after their beginning, authenticated ones after the silence of 7.4', () => {
+test('MUST 68: contexts end 30 s after creation, authenticated ones after the silence of 7.4', () => {
   const { server, context } = pair()
   const other = server.accept('10.77.0.4:5')
   server.open(CLIENT, Uint8Array.of(0, 0, 0, 0, 0, 0, 1, 2, 3, 4), sealed(10 + TAG_AND_NONCE))
@@ -357,15 +354,15 @@ test('MUST 68: contexts end 30 s after their beginning, authenticated ones after
   assert.ok(server.events().some(([type]) => type === EventType.OBFS_ENDED))
 })
 
-test('the end of a context ends the sessions behind it, and sends nothing', () => {
+test('the end of a context aborts its sessions and sends nothing', () => {
   const { server, context } = pair()
-  // DIAL on conv 1, which waits for a confirmation
+  // DIAL on conv 1, which has to be confirmed
   const dial = Uint8Array.of(0, 0, 0, 1, 81, 0, 1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 4, 0, 0, 0, 4)
   assert.ok(server.open(CLIENT, dial, sealed(dial.length + TAG_AND_NONCE)))
-  const question = server.plains().find((plain) => plain[3] === 1)
-  assert.ok(question)
-  // an ACK of the DIAL may stand before it
-  const ack = question[4] === 81 ? question.slice(0, 24) : question.slice(24, 48)
+  const challenge = server.plains().find((plain) => plain[3] === 1)
+  assert.ok(challenge)
+  // an ACK of the DIAL may precede it
+  const ack = challenge[4] === 81 ? challenge.slice(0, 24) : challenge.slice(24, 48)
   ack[4] = 82
   ack[19] = 1
   ack[23] = 0
@@ -381,7 +378,7 @@ test('the end of a context ends the sessions behind it, and sends nothing', () =
   assert.is(server.send(CLIENT, sealed(5)), undefined)
 })
 
-test('the filter takes TCP to the bound address and port and nothing else, beside a connection only SYN and PSH', () => {
+test('the filter accepts only TCP to the bound address and port, for dpi/tcp-wnd only SYN and PSH', () => {
   const run = (program: Uint8Array, packet: Uint8Array): boolean => {
     const view = new DataView(program.buffer, program.byteOffset, program.length)
     const data = new DataView(packet.buffer, packet.byteOffset, packet.length)
@@ -424,9 +421,9 @@ test('the filter takes TCP to the bound address and port and nothing else, besid
       for (const name of OBFS_CAPTURES) {
         for (const record of obfsCapture(name).packets) {
           const isV6 = record.src.startsWith('[')
-          // beside a real connection what neither opens nor carries is the kernels' own talk
-          const isTalk = kind === 'dpi/tcp' || /SYN|PSH/.test(record.tcp.flags)
-          const wanted = isTalk && isV6 === local.startsWith('[') && record.dst.endsWith(':8080')
+          // in dpi/tcp-wnd packets without SYN or PSH are the kernels' own ACKs
+          const isRelevant = kind === 'dpi/tcp' || /SYN|PSH/.test(record.tcp.flags)
+          const wanted = isRelevant && isV6 === local.startsWith('[') && record.dst.endsWith(':8080')
           assert.is(
             run(program, fromHex(record.packet)),
             wanted,

@@ -1,5 +1,5 @@
 /**
- * Options and reloads: what a living session was opened with stays, sessions opened later get the new values.
+ * Options and reloads: open sessions keep the values they were opened with, later sessions get the new ones.
  */
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
@@ -37,7 +37,7 @@ function write(solo: Solo, conv: number, bytes: number): number {
   return written
 }
 
-/** Most ms from a PUSH until its ACK, over several that arrive at different times. */
+/** @returns the longest time from a PUSH to its ACK in ms, over several arrival times */
 function slowestAck(solo: Solo, conv: number): number {
   let slowest = 0
   for (let sn = 1; sn <= 8; sn++) {
@@ -52,7 +52,7 @@ function slowestAck(solo: Solo, conv: number): number {
   return slowest
 }
 
-/** Segments in flight of a session with much to send. */
+/** @returns the number of segments in flight of a session with plenty to send */
 function inFlight(solo: Solo, conv: number): number {
   write(solo, conv, 400_000)
   solo.run(1)
@@ -60,10 +60,10 @@ function inFlight(solo: Solo, conv: number): number {
   return new Set(pushes.map(({ sn }) => sn)).size
 }
 
-/** Segments that count as lost by the classic rule, after three datagrams acknowledged later ones. */
+/** @returns the number of fast retransmits by the classic rule, after ACKs of three later segments */
 function fastRetransmits(solo: Solo, conv: number): number {
   const before = solo.endpoint.counter('fast_retransmits')
-  // all at one time: by time alone nothing is lost yet
+  // all sent at one time: loss detection by time finds nothing yet
   for (let i = 0; i < 4; i++) write(solo, conv, 100)
   const sent = solo.takeSegments(conv).filter(({ cmd }) => cmd === 'PUSH')
   const firsts = sent.filter((segment, i) => sent.findIndex(({ sn }) => sn === segment.sn) === i)
@@ -72,7 +72,7 @@ function fastRetransmits(solo: Solo, conv: number): number {
   return solo.endpoint.counter('fast_retransmits') - before
 }
 
-test('flush: an old session keeps its tick, and no new one starts', () => {
+test('flush: an open session keeps its flush mode', () => {
   for (const [before, after] of [
     [{ flush: 0, interval: 500 }, { flush: 2 }],
     [{ flush: 2 }, { flush: 0, interval: 500 }],
@@ -81,20 +81,20 @@ test('flush: an old session keeps its tick, and no new one starts', () => {
   ]) {
     const solo = both(before ?? {}, after ?? {})
     const [old, fresh] = [slowestAck(solo, OLD), slowestAck(solo, NEW)]
-    const [ticking, prompt] = before?.flush === 0 ? [old, fresh] : [fresh, old]
-    assert.ok(ticking > 100 && ticking <= 501, `${ticking} ms with a tick of 500 ms`)
-    assert.ok(prompt <= 25, `${prompt} ms without a tick`)
+    const [delayed, prompt] = before?.flush === 0 ? [old, fresh] : [fresh, old]
+    assert.ok(delayed > 100 && delayed <= 501, `${delayed} ms with an interval of 500 ms`)
+    assert.ok(prompt <= 25, `${prompt} ms without an interval`)
   }
 })
 
-test('interval: an old session keeps its tick', () => {
+test('interval: an open session keeps its flush interval', () => {
   const solo = both({ flush: 0, interval: 600 }, { flush: 0, interval: 50 })
   const [old, fresh] = [slowestAck(solo, OLD), slowestAck(solo, NEW)]
   assert.ok(old > 100, `${old} ms`)
   assert.ok(fresh <= 51, `${fresh} ms`)
 })
 
-test('nc: no window, the classic one or the automatic one, as the session was opened with', () => {
+test('nc: an open session keeps no, the classic or the automatic congestion window', () => {
   for (const [before, after, old, fresh] of [
     [1, 0, 256, 1],
     [0, 1, 1, 256],
@@ -109,7 +109,7 @@ test('nc: no window, the classic one or the automatic one, as the session was op
   }
 })
 
-test('sndwnd: an old session keeps its own, and whether it is a hard limit', () => {
+test('sndwnd: an open session keeps its send window, and whether it is a hard limit', () => {
   for (const [before, after, old, fresh] of [
     [64, 512, 64 + 64, 512 + 256],
     [512, 64, 512 + 256, 64 + 64],
@@ -128,7 +128,7 @@ test('sndwnd: an old session keeps its own, and whether it is a hard limit', () 
   assert.is(info(soft, NEW).waitsnd, 450)
 })
 
-test('rcvwnd: the window a session announces stays', () => {
+test('rcvwnd: an open session keeps its advertised window', () => {
   const solo = both({ rcvwnd: 200 }, { rcvwnd: 400 })
   solo.feed(push(OLD, 1, message(MessageType.KEEPALIVE)), push(NEW, 1, message(MessageType.KEEPALIVE)))
   solo.run(20)
@@ -137,7 +137,7 @@ test('rcvwnd: the window a session announces stays', () => {
   assert.ok(windows.some(({ conv }) => conv === OLD) && windows.some(({ conv }) => conv === NEW))
 })
 
-test('resend: the classic rule holds for sessions opened with it', () => {
+test('resend: the classic rule applies to sessions opened with it', () => {
   for (const [before, after] of [
     [3, UNSET],
     [UNSET, 3],
@@ -150,7 +150,7 @@ test('resend: the classic rule holds for sessions opened with it', () => {
   }
 })
 
-test('nodelay, interval: the floor of the RTO stays', () => {
+test('nodelay, interval: an open session keeps its minimum RTO', () => {
   const rtos = (before: Partial<CoreConfig>, after: Partial<CoreConfig>): number[] => {
     const solo = both({ nc: 1, ...before }, { nc: 1, ...after })
     return [OLD, NEW].map((conv) => {

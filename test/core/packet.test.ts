@@ -1,5 +1,5 @@
 /**
- * The packet layer without its ciphers: padding, nonces, replays, sizes (protocol.md 3.3-3.6).
+ * The packet layer without ciphers: padding, nonces, replays, sizes (protocol.md 3.3-3.6).
  */
 import fc from 'fast-check'
 import { suite } from 'uvu'
@@ -20,7 +20,7 @@ function littleEndian(bytes: Uint8Array): bigint {
 
 const test = suite('core/packet')
 
-test('MUST 7: what is not longer than tag and nonce, or does not open, is dropped in silence and counted', () => {
+test('MUST 7: datagrams that are too short or fail authentication are dropped silently and counted', () => {
   for (const [sealing, overhead] of [
     ['random', 40],
     ['counter', 28],
@@ -28,14 +28,14 @@ test('MUST 7: what is not longer than tag and nonce, or does not open, is droppe
     const solo = new Solo({ role: 'server', sealing })
     for (let length = 0; length <= overhead; length++) {
       solo.feedRaw(TESTER, new Uint8Array(length))
-      // also when its tag is right
+      // also with a valid tag
       if (length === overhead) solo.feed(new Uint8Array(0))
     }
     assert.is(solo.endpoint.counter('drop_short'), overhead + 2)
     solo.feedRaw(TESTER, new Uint8Array(overhead + 1), new Uint8Array(500))
     assert.is(solo.endpoint.counter('drop_auth'), 2)
     assert.is(solo.take().length, 0)
-    // shorter than conv
+    // shorter than a conv
     solo.feed(new Uint8Array(1), new Uint8Array(2), new Uint8Array(3))
     assert.is(solo.take().length, 0)
     assert.is(solo.endpoint.sessions, 0)
@@ -44,7 +44,7 @@ test('MUST 7: what is not longer than tag and nonce, or does not open, is droppe
   }
 })
 
-test('MUST 12: 1500 bytes are taken, 1501 are not, with and without a method', () => {
+test('MUST 12: datagrams of 1500 bytes are accepted, of 1501 dropped, with and without a method', () => {
   for (const sealing of ['none', 'random', 'counter'] as const) {
     const solo = new Solo({ role: 'server', sealing })
     const overhead = solo.endpoint.config.tagBytes + solo.endpoint.config.nonceBytes
@@ -73,7 +73,7 @@ test('MUST 8: a forged datagram does not block the genuine one with the same non
   assert.is(solo.endpoint.counter('drop_replay'), 1)
 })
 
-test('MUST 9: a replay of any of the last `capacity` datagrams is recognised, fresh ones pass', () => {
+test('MUST 9: a replay of any of the last `capacity` datagrams is dropped, new datagrams are accepted', () => {
   fc.assert(
     fc.property(
       fc.integer({ min: 1, max: 400 }),
@@ -81,7 +81,7 @@ test('MUST 9: a replay of any of the last `capacity` datagrams is recognised, fr
       fc.nat(),
       (capacity, count, seed) => {
         for (const sealing of ['random', 'counter'] as const) {
-          // not the numbers that the engine's entropy is made of
+          // not the random numbers of the engine's entropy
           const random = new Random(seed + 1000)
           const solo = new Solo({ role: 'neither', sealing, config: { replayCapacity: capacity } })
           const seen: Uint8Array[] = []
@@ -91,7 +91,7 @@ test('MUST 9: a replay of any of the last `capacity` datagrams is recognised, fr
             assert.is(solo.feedRaw(TESTER, datagram), 1, `fresh datagram ${i} was dropped`)
             const back = random.below(Math.min(capacity, seen.length))
             const old = seen[seen.length - 1 - back]
-            if (old) assert.is(solo.feedRaw(TESTER, old), 0, `${back} datagrams later a replay passed`)
+            if (old) assert.is(solo.feedRaw(TESTER, old), 0, `a replay was accepted after ${back} datagrams`)
           }
         }
       },
@@ -100,7 +100,7 @@ test('MUST 9: a replay of any of the last `capacity` datagrams is recognised, fr
   )
 })
 
-/** Hands datagrams with the nonces `from` .. `from + count` over as authentic, without the cost of a checksum. */
+/** Delivers datagrams with the nonces `from` .. `from + count` as authentic, without computing tags. */
 function feedNonces(solo: Solo, from: number, count: number): void {
   const { core } = solo.endpoint
   const length = 4 + 2 + 16 + 12
@@ -110,7 +110,7 @@ function feedNonces(solo: Solo, from: number, count: number): void {
     for (let i = 0; i < batch; i++) {
       const word = core.rxWord + i * Rx.WORDS
       const ptr = core.u32[word + Rx.ptr] ?? 0
-      // an unknown control message: nothing follows from it
+      // an unknown control message, which has no effect
       core.u8.fill(0, ptr, ptr + length)
       core.u8[ptr + 5] = 9
       const nonce = from + at + i
@@ -123,32 +123,31 @@ function feedNonces(solo: Solo, from: number, count: number): void {
   }
 }
 
-test('MUST 9: with the capacities of client and server', () => {
+test('MUST 9: replays are recognised with the capacities of client and server', () => {
   for (const capacity of [16384, 1 << 20]) {
     const solo = new Solo({ role: 'neither', sealing: 'counter', config: { replayCapacity: capacity } })
     const total = capacity + 20_000
     feedNonces(solo, 0, total)
     const lost = solo.endpoint.counter('drop_replay')
-    // a false positive is a lost packet: rare (the original: 2^-20 a packet)
+    // a false positive loses a packet: rare (kcptun-libev: 2^-20 per packet)
     assert.ok(lost <= 3, `${lost} fresh datagrams of ${total} were taken for replays`)
     feedNonces(solo, total - capacity, capacity)
     assert.is(solo.endpoint.counter('drop_replay'), lost + capacity)
   }
 })
 
-test('MUST 9: replaying most of what was seen does not make the filter forget the rest', () => {
+test('MUST 9: replays do not evict other nonces from the filter', () => {
   const solo = new Solo({ role: 'neither', sealing: 'counter', config: { replayCapacity: 1000 } })
   feedNonces(solo, 0, 1000)
   feedNonces(solo, 1000, 10)
-  // 990 replays, recognised
   feedNonces(solo, 1, 990)
   assert.is(solo.endpoint.counter('drop_replay'), 990)
-  // these were left out; they are among the last 1000 that were accepted
+  // not replayed yet, and among the last 1000 accepted
   feedNonces(solo, 991, 9)
   assert.is(solo.endpoint.counter('drop_replay'), 999)
 })
 
-test('MUST 15: without a method there is no filter: equal datagrams are all answered, and nothing is padded', () => {
+test('MUST 15: without a method there is no replay filter and no padding: equal datagrams are all answered', () => {
   const solo = new Solo({ role: 'server' })
   for (let i = 0; i < 50; i++) solo.feed(control(What.PING, 7))
   const pongs = solo.take()
@@ -156,7 +155,7 @@ test('MUST 15: without a method there is no filter: equal datagrams are all answ
   for (const { plain } of pongs) assert.is(plain.length, 10)
 })
 
-test('MUST 14: 0 to 15 bytes of padding, each of the value of their number, all of them in use', () => {
+test('MUST 14: padding has 0 to 15 bytes that all hold its length, and every length occurs', () => {
   const solo = new Solo({ role: 'server', sealing: 'random' })
   const seen = new Set<number>()
   for (let i = 0; i < 600; i++) {
@@ -171,7 +170,7 @@ test('MUST 14: 0 to 15 bytes of padding, each of the value of their number, all 
   assert.is(seen.size, 16)
 })
 
-test('MUST 11, MUST 14: a full datagram is not padded, a nearly full one only up to the mtu', () => {
+test('MUST 11, MUST 14: a full datagram is not padded, a nearly full one only up to the MTU', () => {
   for (const kcpMtu of [200, 576, 1332]) {
     const solo = new Solo({ role: 'server', sealing: 'random', config: { kcpMtu, sndwnd: 1024 } })
     solo.feed(push(5, 0, DIAL, { wnd: 1000 }))
@@ -192,7 +191,7 @@ test('MUST 11, MUST 14: a full datagram is not padded, a nearly full one only up
   }
 })
 
-test('MUST 13: counter nonces count up from a random base, little-endian; the first is base + 1', () => {
+test('MUST 13: counter nonces are little-endian and increment from a random base', () => {
   const bases = new Set<string>()
   for (let seed = 1; seed <= 5; seed++) {
     const solo = new Solo({ role: 'server', sealing: 'counter', seed })
@@ -221,18 +220,18 @@ test('MUST 13: renew_nonce draws a new base', () => {
   assert.ok(after - before > 1_000_000n || before - after > 1_000_000n)
 })
 
-test('MUST 13: random nonces are all different and use every byte', () => {
+test('MUST 13: random nonces are unique and vary in every byte', () => {
   const solo = new Solo({ role: 'server', sealing: 'random' })
   const used = Array.from({ length: 24 }, () => new Set<number>())
   for (let i = 0; i < 2000; i++) {
     solo.feed(control(What.PING, i))
-    // equal nonces are caught by the endpoint
+    // the simulated endpoint rejects repeated nonces
     for (const { bytes } of solo.take()) for (const [at, byte] of nonceOf(bytes, 24).entries()) used[at]?.add(byte)
   }
   for (const values of used) assert.ok(values.size > 200, `${values.size}`)
 })
 
-test('counters of bytes and packets are those of the socket', () => {
+test('byte and packet counters match the socket', () => {
   const solo = new Solo({ role: 'server', sealing: 'random' })
   const datagrams = [control(What.PING, 1), push(5, 0, concat(DIAL, message(MessageType.PUSH, new Uint8Array(100))))]
   const sealed = datagrams.map((plain) => solo.seal(plain))

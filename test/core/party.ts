@@ -9,7 +9,7 @@ export const RENDEZVOUS = address4(1, 12345)
 export const LOCAL = address4(3, 39427)
 export const ID = utf8('myservice')
 
-/** A server or client of a rendezvous server. */
+/** A server or client in rendezvous mode. */
 export function party(role: 'client' | 'server', options: Partial<SoloOptions> = {}): Solo {
   const mode = Mode.RENDEZVOUS | (role === 'client' ? Mode.CLIENT : Mode.SERVER)
   const solo = new Solo({ role, peer: false, ...options, config: { ...options.config, mode } })
@@ -18,7 +18,7 @@ export function party(role: 'client' | 'server', options: Partial<SoloOptions> =
   return solo
 }
 
-/** Wire form of an address. */
+/** Wire encoding of an address. */
 export function wire(record: Address): Uint8Array {
   const view = new DataView(record.buffer)
   const port = view.getUint16(2, true)
@@ -44,7 +44,7 @@ export function pinged(outputs: readonly Output[]): string[] {
   return [...new Set(pings.map(({ peer }) => addressKey(peer)))].sort()
 }
 
-/** `peer` answers the last PING it was sent, from its own address or from another. */
+/** Answers the last PING sent to `peer`, from that address or from `from`. */
 export function answer(solo: Solo, peer: Address, from: Address = peer): void {
   solo.run(1)
   const ping = solo.take().findLast((output) => isPing(output) && addressKey(output.peer) === addressKey(peer))

@@ -1,5 +1,5 @@
 /**
- * Rendezvous messages and what follows from them (protocol.md 7.1, 8).
+ * Rendezvous messages and their effects (protocol.md 7.1, 8).
  */
 
 import { suite } from 'uvu'
@@ -44,7 +44,7 @@ test('MUST 54: a client sends CONNECT at start and every 4 s until it has a peer
     connects.map(({ ms, plain }) => [Math.round(ms / 4000), plain[5]]),
     [0, 1, 2, 3, 4, 5].map((i) => [i, What.CONNECT]),
   )
-  // the rendezvous server has answered with PUNCH, and the service answers the ping
+  // the rendezvous server answers with PUNCH, the service with PONG
   const service = address4(2, 33905)
   solo.feedFrom(RENDEZVOUS, punch(address4(2, 44783), service))
   answer(solo, service)
@@ -59,7 +59,7 @@ test('MUST 54: a client sends CONNECT at start and every 4 s until it has a peer
   }
 })
 
-test('a client whose peer falls silent asks for it again, and follows it to its new address', () => {
+test('a client whose peer stops responding sends CONNECT again and adopts the new address', () => {
   const solo = party('client')
   const [old, fresh] = [address4(2, 33905), address4(2, 40000)]
   solo.feedFrom(RENDEZVOUS, punch(address4(2, 44783), old))
@@ -71,12 +71,12 @@ test('a client whose peer falls silent asks for it again, and follows it to its 
   assert.is(addressKey(solo.endpoint.peer), addressKey(fresh))
 })
 
-test('MUST 48, MUST 57: the source of the first PONG becomes the peer, and no other after it', () => {
+test('MUST 48, MUST 57: the source of the first PONG becomes the peer; later PONGs do not change it', () => {
   const solo = party('client')
   assert.is(solo.open(), ErrorCode.NO_PEER)
   const service = address4(2, 33905)
   solo.feedFrom(RENDEZVOUS, punch(address4(2, 44783), service))
-  // neither an unsolicited answer, nor one from elsewhere
+  // neither an unsolicited PONG nor one from another address counts
   solo.feedFrom(service, control(What.PONG, 5))
   answer(solo, service, address4(99, 1))
   const found = (): number => solo.events.filter(({ type }) => type === EventType.PEER_FOUND).length
@@ -93,7 +93,7 @@ test('MUST 48, MUST 57: the source of the first PONG becomes the peer, and no ot
   assert.is(addressKey(first?.peer ?? LOCAL), addressKey(service))
 })
 
-test('a recorded PONG redirects no one: neither its value nor its source answers a PING', () => {
+test('a recorded PONG cannot set the peer: neither its value nor its source matches a PING', () => {
   const solo = party('client', { sealing: 'random' })
   const service = address4(2, 33905)
   solo.feedFrom(RENDEZVOUS, punch(address4(2, 44783), service))
@@ -103,25 +103,25 @@ test('a recorded PONG redirects no one: neither its value nor its source answers
   const pong = ping.plain.slice()
   pong[5] = What.PONG
   const recorded = solo.seal(pong)
-  const stranger = address4(66, 6)
-  solo.feedRaw(stranger, recorded)
+  const attacker = address4(66, 6)
+  solo.feedRaw(attacker, recorded)
   assert.is(solo.open(), ErrorCode.NO_PEER)
   answerLast(solo, pong, service)
   assert.is(addressKey(solo.endpoint.peer), addressKey(service))
-  // the peer falls silent and is searched again: what answered once answers no more
+  // the peer stops responding and is searched again: old PONGs are not accepted
   solo.run(40_000)
-  for (const from of [stranger, service]) solo.feedFrom(from, pong)
-  for (let value = 0; value < 200; value++) solo.feedFrom(stranger, control(What.PONG, value))
+  for (const from of [attacker, service]) solo.feedFrom(from, pong)
+  for (let value = 0; value < 200; value++) solo.feedFrom(attacker, control(What.PONG, value))
   assert.is(addressKey(solo.endpoint.peer), addressKey(service))
 })
 
-/** `peer` sends this PONG. */
+/** Delivers `pong` from `peer`. */
 function answerLast(solo: Solo, pong: Uint8Array, peer: Address): void {
   solo.feedFrom(peer, pong)
   solo.take()
 }
 
-test('values of PINGs are unpredictable', () => {
+test('PING values are unpredictable', () => {
   const values = new Set<number>()
   const steps = new Set<number>()
   let last = 0
@@ -140,7 +140,7 @@ test('values of PINGs are unpredictable', () => {
   assert.ok(values.size >= 100 && steps.size >= 100)
 })
 
-test('behind a hairpin NAT the other address of the same PUNCH may answer', () => {
+test('behind a hairpin NAT a PONG from the other address of the same PUNCH is accepted', () => {
   const solo = party('client')
   const [inside, outside] = [address4(2, 44783), address4(7, 33905)]
   solo.feedFrom(RENDEZVOUS, punch(inside, outside))
@@ -148,7 +148,7 @@ test('behind a hairpin NAT the other address of the same PUNCH may answer', () =
   assert.is(addressKey(solo.endpoint.peer), addressKey(inside))
 })
 
-test('a PING from an unknown source is pinged back while the peer is searched, after those that a PUNCH named', () => {
+test('while the peer is searched the source of a PING is pinged back, after the addresses of a PUNCH', () => {
   const solo = party('client')
   const source = address4(8, 1234)
   solo.feedFrom(source, control(What.PING, 77))
@@ -157,13 +157,13 @@ test('a PING from an unknown source is pinged back while the peer is searched, a
   solo.run(200)
   answer(solo, source)
   assert.is(addressKey(solo.endpoint.peer), addressKey(source))
-  // with a peer no PING is returned
+  // with a peer PINGs are not returned
   solo.feedFrom(address4(8, 99), control(What.PING, 78))
   solo.run(5000)
   assert.not.ok(pinged(solo.take()).includes(addressKey(address4(8, 99))))
 })
 
-test('a server does not take a PONG for a peer', () => {
+test('a server does not adopt the source of a PONG as peer', () => {
   const solo = party('server')
   solo.feedFrom(address4(99, 1), control(What.PONG, 5))
   assert.is(solo.endpoint.open(), ErrorCode.STATE)
@@ -171,7 +171,7 @@ test('a server does not take a PONG for a peer', () => {
 })
 
 for (const role of ['client', 'server'] as const) {
-  test(`MUST 56: PUNCH makes a ${role} ping exactly the usable addresses`, () => {
+  test(`MUST 56: a ${role} pings exactly the usable addresses of a PUNCH`, () => {
     const four = (text: string, port = 1000): Address => {
       const record = address4(0, port)
       record.set(text.split('.').map(Number), 8)
@@ -201,7 +201,7 @@ for (const role of ['client', 'server'] as const) {
       six('fec00000000000000000000000000001'),
       six('20010db8000000000000000000000001'),
     ]
-    const useless = [
+    const unusable = [
       four('8.8.8.8', 0),
       four('0.0.0.0'),
       four('0.1.2.3'),
@@ -223,7 +223,7 @@ for (const role of ['client', 'server'] as const) {
       six('00000000000000000000ffff7f000001'),
       six('00000000000000000000ffff64400001'),
     ]
-    for (const first of [...usable, ...useless]) {
+    for (const first of [...usable, ...unusable]) {
       const solo = party(role)
       solo.take()
       const second = four('203.0.113.7', 7777)
@@ -235,7 +235,7 @@ for (const role of ['client', 'server'] as const) {
   })
 }
 
-test('punched addresses are pinged several times: the first ping often dies at the other NAT', () => {
+test('punched addresses are pinged several times, because the NAT of the peer often drops the first ping', () => {
   const solo = party('server')
   solo.take()
   const [first, second] = [address4(40, 4000), address4(41, 4100)]
@@ -246,7 +246,7 @@ test('punched addresses are pinged several times: the first ping often dies at t
     const count = pings.filter(({ peer }) => addressKey(peer) === addressKey(target)).length
     assert.ok(count >= 2 && count <= 10, `${count} pings`)
   }
-  // at once the first time
+  // the first pings are sent at once
   assert.ok(pings.slice(0, 2).every(({ ms }) => ms < 2))
 })
 
@@ -268,15 +268,15 @@ test('an IPv4 address is pinged as v4-mapped from an IPv6 socket, and a v4-mappe
   solo.feedFrom(mapped(1, 12345), punch(four, mapped(4, 4000)))
   solo.run(3000)
   assert.equal(pinged(solo.take()), [mapped(3, 3000), mapped(4, 4000)].map(addressKey).sort())
-  // as a rendezvous server it reports IPv4 peers of a dual-stack socket in the form they can use
-  const keeper = new Solo({ role: 'neither' })
-  keeper.feedFrom(mapped(20, 2000), hello(What.LISTEN, four, ID))
-  keeper.feedFrom(mapped(30, 3000), hello(What.CONNECT, four, ID))
-  const seen = keeper.take().map((output) => addresses(output)[1]?.addr)
+  // a rendezvous server announces v4-mapped peers of a dual-stack socket as IPv4
+  const rendezvous = new Solo({ role: 'neither' })
+  rendezvous.feedFrom(mapped(20, 2000), hello(What.LISTEN, four, ID))
+  rendezvous.feedFrom(mapped(30, 3000), hello(What.CONNECT, four, ID))
+  const seen = rendezvous.take().map((output) => addresses(output)[1]?.addr)
   assert.equal(seen.sort(), ['203.0.113.20', '203.0.113.30'])
 })
 
-test('MUST 55: a rendezvous server introduces both sides to each other, in every mode', () => {
+test("MUST 55: an endpoint of any mode sends each side of a rendezvous the other's addresses", () => {
   for (const role of ['neither', 'server', 'client'] as const) {
     const solo = new Solo({ role })
     solo.run(1)
@@ -290,16 +290,16 @@ test('MUST 55: a rendezvous server introduces both sides to each other, in every
     solo.feedFrom(client, hello(What.CONNECT, address4(31, 3131), ID))
     const outputs = solo.take()
     assert.is(outputs.length, 2)
-    const told = (to: Address): string =>
+    const announced = (to: Address): string =>
       addresses(outputs.find(({ peer }) => addressKey(peer) === addressKey(to)))
         .map(({ addr, port }) => `${addr}:${port}`)
         .join()
-    assert.is(told(service), '10.0.0.31:3131,10.0.0.30:3000')
-    assert.is(told(client), '10.0.0.21:2121,10.0.0.20:2000')
+    assert.is(announced(service), '10.0.0.31:3131,10.0.0.30:3000')
+    assert.is(announced(client), '10.0.0.21:2121,10.0.0.20:2000')
   }
 })
 
-test('MUST 51: LISTEN, CONNECT and PUNCH cut short anywhere are dropped in silence; a missing id is the empty one', () => {
+test('MUST 51: truncated LISTEN, CONNECT and PUNCH are dropped silently; a missing id is the empty id', () => {
   const solo = new Solo({ role: 'neither' })
   for (const bytes of [hello(What.LISTEN, LOCAL, ID), hello(What.CONNECT, LOCAL, ID), punch(LOCAL, RENDEZVOUS)]) {
     const body = bytes[5] === What.PUNCH ? bytes.length : 13
@@ -312,7 +312,7 @@ test('MUST 51: LISTEN, CONNECT and PUNCH cut short anywhere are dropped in silen
   assert.is(solo.take().length, 2)
 })
 
-test('decoded LISTEN and CONNECT are what was configured', () => {
+test('LISTEN and CONNECT contain the configured address and id', () => {
   for (const [role, name] of [
     ['server', 'LISTEN'],
     ['client', 'CONNECT'],

@@ -1,60 +1,15 @@
-/** Which RESETs end a session, and what a restarted peer looks like (docs/validation.md). */
+/** Which RESETs end a session, and how a restarted peer is detected (docs/validation.md). */
 
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
-import { type CoreConfig, EventType } from '../../host/engine/core.ts'
-import { type Address, address4 } from '../../testkit/sim/address.ts'
+import { address4 } from '../../testkit/sim/address.ts'
 import { Pair } from '../../testkit/sim/pair.ts'
-import { type Output, Solo, summary, TESTER } from '../../testkit/sim/solo.ts'
-import { ack, concat, control, DIAL, MessageType, message, push, utf8, What } from '../../testkit/sim/wire.ts'
-
-const _CLIENT = address4(9, 50001)
-const _SECOND = 8000
-
-function text(words: string): Uint8Array {
-  return message(MessageType.PUSH, utf8(words))
-}
-
-function _server(config: Partial<CoreConfig> = {}): Solo {
-  return new Solo({ role: 'server', sealing: 'random', config })
-}
-
-function _dials(solo: Solo): number {
-  return solo.events.filter(({ type }) => type === EventType.DIAL).length
-}
-
-function isPing({ conv, plain }: Output): boolean {
-  return conv === 0 && plain[5] === What.PING
-}
-
-/** The peer answers the PINGs of these datagrams. */
-function answerPings(solo: Solo, outputs: readonly Output[], from?: Address): void {
-  for (const output of outputs.filter(isPing)) {
-    const pong = output.plain.slice()
-    pong[5] = What.PONG
-    solo.feedFrom(from ?? output.peer, pong)
-  }
-}
-
-/** ts of the tester's clock, as ours run: 1/8 ms */
-const clock = (solo: Solo): number => Math.round(solo.ms * 8) + 123_456
-
-/** A client of this kind opens a conversation, is confirmed, and shows its clock. */
-function _acquaint(solo: Solo, conv: number, ts: () => number = () => clock(solo)): void {
-  solo.feed(push(conv, 0, concat(DIAL, text('hello')), { ts: ts() }))
-  const outputs = solo.take()
-  answerPings(solo, outputs)
-  for (const { segments } of outputs) {
-    for (const { cmd, sn, ts } of segments) if (cmd === 'PUSH') solo.feed(ack(conv, sn, ts, sn + 1))
-  }
-  solo.feed(push(conv, 1, text('more'), { ts: ts(), una: 1 }))
-  solo.run(30)
-  solo.take()
-}
+import { Solo, summary, TESTER } from '../../testkit/sim/solo.ts'
+import { ack, control, utf8, What } from '../../testkit/sim/wire.ts'
 
 const test = suite('core/reset')
 
-test('a RESET that was made from a recorded datagram ends nothing: the peer is asked', () => {
+test('a RESET provoked with a recorded datagram ends no session: the peer is probed first', () => {
   const pair = new Pair({ seed: 5, sealing: 'random', up: { delay: 20 }, down: { delay: 20 } })
   const connection = pair.connect({
     client: { bytes: 500_000, stream: 1, writeRate: 20, chunk: 500 },
@@ -82,7 +37,7 @@ test('a RESET that was made from a recorded datagram ends nothing: the peer is a
   assert.ok(connection.clean, connection.describe())
 })
 
-test('an idle session survives a RESET, too, and one that the peer lost ends within seconds', () => {
+test('an idle session survives a forged RESET; a session that the peer no longer has ends within seconds', () => {
   for (const loss of [0, 0.1]) {
     const pair = new Pair({ seed: 6, sealing: 'random', up: { delay: 30, loss }, down: { delay: 30, loss } })
     const connection = pair.connect({
@@ -110,7 +65,7 @@ test('an idle session survives a RESET, too, and one that the peer lost ends wit
   assert.is(solo.stream(handle).reason, 4)
 })
 
-test('a RESET is no longer than the datagram that it answers', () => {
+test('a RESET is not longer than the datagram it answers', () => {
   const solo = new Solo({ role: 'client', sealing: 'random' })
   for (let i = 0; i < 300; i++) {
     const datagram = solo.seal(ack(1000 + i, 0, 0, 0))
@@ -121,9 +76,9 @@ test('a RESET is no longer than the datagram that it answers', () => {
   }
 })
 
-// ---- a peer that forgot
+// ---- a restarted peer
 
-test('a restarted peer that acknowledges what it never delivered ends the session by reset', () => {
+test('an ACK of a restarted peer, whose una is below that of earlier ACKs, resets the session', () => {
   for (const sealing of ['none', 'random'] as const) {
     const solo = new Solo({ role: 'client', sealing })
     const handle = solo.open()
@@ -144,7 +99,7 @@ test('a restarted peer that acknowledges what it never delivered ends the sessio
   }
 })
 
-test('ACKs that were overtaken, repeated or late are no sign of a restart', () => {
+test('reordered, duplicate and late ACKs are not taken for a restart', () => {
   const solo = new Solo({ role: 'client', sealing: 'random' })
   const handle = solo.open()
   const conv = solo.endpoint.convOf(handle)

@@ -1,5 +1,5 @@
 /**
- * The KCP segment codec and the rules of its numbers, seen through datagrams (protocol.md 5).
+ * The KCP segment codec and its numbering rules, tested through datagrams (protocol.md 5).
  */
 import fc from 'fast-check'
 import { suite } from 'uvu'
@@ -25,10 +25,10 @@ import {
 
 const u32 = fc.integer({ min: 0, max: 0xffffffff })
 const conv = fc.integer({ min: 1, max: 0xffffffff })
-/** ms after which delayed ACKs are out */
+/** ms after which delayed ACKs have been sent */
 const ACK_MS = 50
 
-/** A PUSH message of pattern bytes. */
+/** @returns pattern bytes */
 function payload(length: number, start = 0): Uint8Array {
   const bytes = new Uint8Array(length)
   for (let i = 0; i < length; i++) bytes[i] = patternByte(start + i, 1)
@@ -46,7 +46,7 @@ function server(options: ConstructorParameters<typeof Solo>[0] = { role: 'server
 
 const test = suite('core/segment')
 
-test('MUST 16, 17, 20, 25, 31, 32: the first datagram of a client is DIAL and the data, byte for byte', () => {
+test('MUST 16, 17, 20, 25, 31, 32: the first datagram of a client consists of DIAL and the data', () => {
   for (const clock of [0, 0x01020304, 0xfffffff0]) {
     const solo = new Solo({ role: 'client', clock })
     solo.run(1)
@@ -82,7 +82,7 @@ test('MUST 16, 18, 20: an ACK echoes sn and ts of any PUSH, with una and the fre
   )
 })
 
-test('MUST 18, MUST 19: every PUSH below the window is acknowledged, also old and repeated ones; none beyond', () => {
+test('MUST 18, MUST 19: every PUSH below the end of the window is acknowledged, also old and duplicate ones', () => {
   fc.assert(
     fc.property(fc.array(fc.tuple(fc.integer({ min: -300, max: 600 }), u32), { maxLength: 60 }), (pushes) => {
       const solo = server()
@@ -104,7 +104,7 @@ test('MUST 18, MUST 19: every PUSH below the window is acknowledged, also old an
           assert.is(one.frg, 0)
           assert.is(one.len, 0)
         }
-        // our echoes require ACKs, too
+        // the echoed KEEPALIVEs need ACKs, too
         solo.feed(segment({ conv: 9, cmd: Cmd.ACK, una: 0xffff }))
       }
     }),
@@ -112,7 +112,7 @@ test('MUST 18, MUST 19: every PUSH below the window is acknowledged, also old an
   )
 })
 
-test('MUST 18: sn just below zero is old at the start: acknowledged, never delivered', () => {
+test('MUST 18: sn 0xffffffff is old at the start: acknowledged, never delivered', () => {
   const solo = new Solo({ role: 'server' })
   solo.feed(push(9, 0xffffffff, DIAL, { ts: 5 }))
   solo.run(ACK_MS)
@@ -124,7 +124,7 @@ test('MUST 18: sn just below zero is old at the start: acknowledged, never deliv
   assert.is(solo.streams.size, 0)
 })
 
-test('a stream cut at any places, sent in any order, repeated at will, arrives as it was', () => {
+test('a stream arrives intact however it is segmented, reordered and duplicated', () => {
   fc.assert(
     fc.property(
       fc.array(fc.integer({ min: 0, max: 1400 }), { minLength: 1, maxLength: 60 }),
@@ -146,9 +146,9 @@ test('a stream cut at any places, sent in any order, repeated at will, arrives a
         }
         for (; at < stream.length; at += 1000) pieces.push(push(9, 1 + pieces.length, stream.subarray(at, at + 1000)))
         // a shuffled list with repetitions, then everything once more
-        const wild = order.map((n) => pieces[n % pieces.length] ?? DIAL)
-        if (batched) solo.feed(...wild, ...pieces)
-        else for (const piece of [...wild, ...pieces]) solo.feed(piece)
+        const shuffled = order.map((n) => pieces[n % pieces.length] ?? DIAL)
+        if (batched) solo.feed(...shuffled, ...pieces)
+        else for (const piece of [...shuffled, ...pieces]) solo.feed(piece)
         assert.equal(solo.only.data, data)
         const last = 1 + pieces.length
         solo.run(ACK_MS)
@@ -159,7 +159,7 @@ test('a stream cut at any places, sent in any order, repeated at will, arrives a
   )
 })
 
-test('MUST 21: any mix of commands in one datagram is read to the end', () => {
+test('MUST 21: a datagram with any mix of commands is processed to the end', () => {
   const solo = server()
   solo.feed(
     concat(
@@ -179,7 +179,7 @@ test('MUST 21: any mix of commands in one datagram is read to the end', () => {
   )
 })
 
-test('MUST 29: reading stops at a foreign conv, a wild length or an unknown command; what stood before counts at once', () => {
+test('MUST 29: reading stops at a foreign conv, bad length or unknown command; earlier segments are delivered', () => {
   const good = push(9, 1, message(MessageType.PUSH, utf8('good')))
   const bad = [
     push(8, 2, message(MessageType.PUSH, utf8('bad'))),
@@ -204,7 +204,7 @@ test('MUST 29: reading stops at a foreign conv, a wild length or an unknown comm
   }
 })
 
-test('MUST 10: up to 23 bytes of anything behind the segments are padding', () => {
+test('MUST 10: up to 23 bytes after the segments are ignored as padding', () => {
   for (let pad = 0; pad <= 23; pad++) {
     const solo = server()
     solo.feed(concat(push(9, 1, message(MessageType.PUSH, utf8('x'))), new Uint8Array(pad).fill(pad)))
@@ -213,7 +213,7 @@ test('MUST 10: up to 23 bytes of anything behind the segments are padding', () =
   }
 })
 
-test('MUST 22: at most 128 new segments before the first packet of the peer, then at most its window', () => {
+test("MUST 22: at most 128 new segments are sent before the peer's first packet, then at most its window", () => {
   const solo = new Solo({ role: 'client', config: { sndwnd: 1024, nc: 1 } })
   const handle = solo.open()
   const id = solo.endpoint.convOf(handle)
@@ -229,7 +229,7 @@ test('MUST 22: at most 128 new segments before the first packet of the peer, the
   solo.feed(segment({ conv: id, cmd: Cmd.WINS, wnd: 300 }))
   solo.run(5)
   assert.is(sent(), 300)
-  // a window that shrinks binds new segments only
+  // a shrinking window limits new segments only
   solo.feed(segment({ conv: id, cmd: Cmd.ACK, sn: 9, una: 10, wnd: 20 }))
   written += solo.write(handle, big.subarray(written))
   solo.run(5)
@@ -253,7 +253,7 @@ test('ACKs and una for segments that were never sent are ignored', () => {
   assert.is(solo.endpoint.list()[0]?.waitsnd, before)
 })
 
-test('a wild ts in ACKs does not poison the timer', () => {
+test('an implausible ts in ACKs does not distort the RTO', () => {
   const solo = new Solo({ role: 'server' })
   solo.feed(push(9, 0, DIAL))
   const { handle } = solo.only
@@ -262,7 +262,7 @@ test('a wild ts in ACKs does not poison the timer', () => {
     solo.write(handle, payload(10))
     solo.endpoint.drain()
     const sent = solo.takeSegments(9).filter(({ cmd }) => cmd === 'PUSH')
-    // ts of the distant past
+    // a ts of 90 s ago
     for (const { sn, ts } of sent) solo.feed(ack(9, sn, (ts - 8 * 90_000) >>> 0, sn + 1))
     solo.run(20)
   }
@@ -270,7 +270,7 @@ test('a wild ts in ACKs does not poison the timer', () => {
   assert.ok((info?.rto ?? 0) <= 8 * 4000, `${info?.rto}`)
 })
 
-test('MUST 23: WASK is answered by WINS', () => {
+test('MUST 23: WASK is answered with WINS', () => {
   const solo = server()
   solo.feed(segment({ conv: 9, cmd: Cmd.WASK }))
   solo.run(ACK_MS)
@@ -295,7 +295,7 @@ test('MUST 20, 23, 40: the window shrinks to 0 while nothing is read, and its re
   const windows = solo.takeSegments(9).map(({ wnd }) => wnd)
   assert.is(windows.at(-1), 0)
   for (const [i, wnd] of windows.entries()) assert.ok(i === 0 || wnd <= (windows[i - 1] ?? 0), windows.join())
-  // the window of numbers begins at rcv_nxt, read or not: the next one is kept aside, una stays
+  // the receive window begins at rcv_nxt, read or not: the next segment is acknowledged, una and the free window stay
   solo.feed(push(9, sn, all.subarray(0, 100)))
   solo.run(ACK_MS)
   assert.equal(
@@ -307,13 +307,13 @@ test('MUST 20, 23, 40: the window shrinks to 0 while nothing is read, and its re
   assert.is(solo.take().length, 0)
   solo.read(solo.only.handle, 50_000)
   solo.run(ACK_MS)
-  const told = solo.takeSegments(9)
-  assert.ok(told.some(({ cmd, wnd }) => cmd === 'WINS' && wnd > 0))
+  const advertised = solo.takeSegments(9)
+  assert.ok(advertised.some(({ cmd, wnd }) => cmd === 'WINS' && wnd > 0))
   solo.read(solo.only.handle)
   assert.equal(solo.only.data.subarray(0, 100_000), data.subarray(0, 100_000))
 })
 
-test('MUST 24: a shut window is probed, again and again', () => {
+test('MUST 24: a closed window is probed repeatedly', () => {
   const solo = server()
   solo.feed(segment({ conv: 9, cmd: Cmd.WINS, wnd: 0 }))
   solo.write(solo.only.handle, payload(5000))
@@ -326,7 +326,7 @@ test('MUST 24: a shut window is probed, again and again', () => {
   assert.ok(solo.takeSegments(9).some(({ cmd }) => cmd === 'PUSH'))
 })
 
-test('MUST 26: the first retransmission comes within 4 s, whatever the round trip was', () => {
+test('MUST 26: the first retransmission is sent within 4 s', () => {
   const solo = server()
   solo.write(solo.only.handle, payload(10))
   solo.run(4100)
@@ -335,25 +335,25 @@ test('MUST 26: the first retransmission comes within 4 s, whatever the round tri
   assert.ok(pushes.every(({ sn }) => sn === 0))
 })
 
-test('MUST 28: a receive window below 128 acts as 128; 65536 advertises 65535', () => {
-  for (const [rcvwnd, told] of [
+test('MUST 28: a receive window below 128 is treated as 128; 65536 is advertised as 65535', () => {
+  for (const [rcvwnd, advertised] of [
     [16, 128],
     [128, 128],
     [129, 129],
     [65535, 65535],
     [65536, 65535],
   ] as const) {
-    // no more is advertised than memory could hold: the default of a configuration is enough for the largest window
+    // memory limits the advertised window: the default ceiling is enough for the largest one
     const solo = new Solo({ role: 'server', config: { rcvwnd, memoryCeiling: 512 * 1024 * 1024 } })
     solo.feed(push(9, 0, DIAL))
     solo.feed(segment({ conv: 9, cmd: Cmd.WASK, una: 0 }))
     solo.run(ACK_MS)
     const wins = solo.takeSegments(9).find(({ cmd }) => cmd === 'WINS')
-    assert.is(wins?.wnd, told, `rcvwnd ${rcvwnd}`)
+    assert.is(wins?.wnd, advertised, `rcvwnd ${rcvwnd}`)
   }
 })
 
-test('a receive window of 65536 takes 65535 segments in any order', () => {
+test('a receive window of 65536 accepts 65535 segments in any order', () => {
   const solo = server({ role: 'server', config: { rcvwnd: 65536 } })
   solo.feed(push(9, 65535, KEEPALIVE, { ts: 1 }))
   solo.feed(push(9, 65536, KEEPALIVE, { ts: 2 }))
@@ -363,7 +363,7 @@ test('a receive window of 65536 takes 65535 segments in any order', () => {
   assert.not.ok(acked.includes(65536))
 })
 
-test('MUST 11, MUST 17, MUST 25: what is sent is cut at the MSS, numbered from 0, frg 0, whatever the mtu', () => {
+test('MUST 11, MUST 17, MUST 25: at any MTU segments have at most the MSS, numbers from 0 and frg 0', () => {
   fc.assert(
     fc.property(fc.integer({ min: 200, max: 1452 }), fc.integer({ min: 1, max: 40_000 }), (kcpMtu, size) => {
       const solo = server({ role: 'server', config: { kcpMtu, nc: 1 } })
@@ -393,7 +393,7 @@ test('MUST 11, MUST 17, MUST 25: what is sent is cut at the MSS, numbered from 0
   )
 })
 
-test('a hole is filled as soon as later ACKs show it, long before its timer', () => {
+test('a lost segment is retransmitted as soon as later ACKs reveal it, well before its RTO', () => {
   for (const resend of [UNSET, 0, 2]) {
     const solo = server({ role: 'server', config: { resend, nc: 1 } })
     const { handle } = solo.only

@@ -1,4 +1,4 @@
-/** The services that a rendezvous server keeps: how long, whose claim counts, and how many. */
+/** The services of a rendezvous server: lifetime, takeover and limits. */
 
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
@@ -9,7 +9,7 @@ import { hello, ID, isPing, LOCAL } from './party.ts'
 
 const test = suite('core/services')
 
-test('MUST 58: a service is forgotten timeout seconds after its last LISTEN, and replaced by a newer one', () => {
+test('MUST 58: a service expires `timeout` seconds after its last LISTEN and is replaced by a newer one', () => {
   const solo = new Solo({ role: 'neither', config: { timeout: 60 } })
   const base = solo.endpoint.counter('memory_used')
   const connect = (): number => {
@@ -28,30 +28,30 @@ test('MUST 58: a service is forgotten timeout seconds after its last LISTEN, and
   assert.is(solo.endpoint.counter('memory_used'), base)
 })
 
-/** A rendezvous server with a method, and a service at `OLD`. */
 const OLD = address4(20, 2000)
 const NEW = address4(22, 2200)
 
-function keeper(config: SoloOptions['config'] = {}): Solo {
+/** A rendezvous server with a method, and a service at `OLD`. */
+function withService(config: SoloOptions['config'] = {}): Solo {
   const solo = new Solo({ role: 'neither', sealing: 'random', config })
   solo.feedFrom(OLD, hello(What.LISTEN, LOCAL, ID))
   solo.run(10)
-  // a service that is not claimed by anybody else causes no traffic
+  // a service with a single claimant causes no traffic
   assert.is(solo.take().length, 0)
   return solo
 }
 
-/** The address of the service as reported to a client. */
-function placeOf(solo: Solo): string | undefined {
+/** @returns the address of the service as announced to a client */
+function addressOf(solo: Solo): string | undefined {
   const client = address4(30, 3000)
   solo.take()
   solo.feedFrom(client, hello(What.CONNECT, address4(31, 1), ID))
-  const told = solo.take().filter(({ plain }) => plain[5] === What.PUNCH)
-  return told.map(({ peer }) => addressKey(peer)).find((key) => key !== addressKey(client))
+  const punches = solo.take().filter(({ plain }) => plain[5] === What.PUNCH)
+  return punches.map(({ peer }) => addressKey(peer)).find((key) => key !== addressKey(client))
 }
 
-/** Lets `ms` pass while some addresses answer each PING after `delay` ms. */
-function answering(solo: Solo, ms: number, ...alive: Address[]): number {
+/** Runs for `ms` while the given addresses answer PINGs. @returns the number of PINGs sent */
+function answering(solo: Solo, ms: number, ...responders: Address[]): number {
   let pings = 0
   for (let passed = 0; passed < ms; passed += 20) {
     solo.run(20)
@@ -59,48 +59,48 @@ function answering(solo: Solo, ms: number, ...alive: Address[]): number {
       pings++
       const pong = plain.slice()
       pong[5] = What.PONG
-      const from = alive.find((address) => addressKey(address) === addressKey(peer))
+      const from = responders.find((address) => addressKey(address) === addressKey(peer))
       if (from) solo.feedFrom(from, pong)
     }
   }
   return pings
 }
 
-test('a LISTEN from elsewhere takes over no service that answers, even if it is answered there too', () => {
+test('a LISTEN from another address takes over no service that responds, even if both addresses respond', () => {
   for (const others of [[], [NEW]]) {
-    const solo = keeper()
+    const solo = withService()
     solo.feedFrom(NEW, hello(What.LISTEN, LOCAL, ID))
-    assert.is(placeOf(solo), addressKey(OLD))
+    assert.is(addressOf(solo), addressKey(OLD))
     answering(solo, 5000, OLD, ...others)
-    assert.is(placeOf(solo), addressKey(OLD))
+    assert.is(addressOf(solo), addressKey(OLD))
   }
 })
 
-test('a service that moved is found at its new place within seconds', () => {
-  const solo = keeper()
+test('a service that moved is announced at its new address within seconds', () => {
+  const solo = withService()
   solo.feedFrom(NEW, hello(What.LISTEN, LOCAL, ID))
   answering(solo, 3000, NEW)
-  assert.is(placeOf(solo), addressKey(NEW))
-  // and it may move on, or back
+  assert.is(addressOf(solo), addressKey(NEW))
+  // it may also move back
   solo.feedFrom(OLD, hello(What.LISTEN, LOCAL, ID))
   answering(solo, 3000, OLD)
-  assert.is(placeOf(solo), addressKey(OLD))
+  assert.is(addressOf(solo), addressKey(OLD))
 })
 
-test('a LISTEN from an address that does not answer changes nothing, and causes a few PINGs', () => {
-  const solo = keeper()
+test('a LISTEN from an address that does not respond changes nothing and causes a few PINGs', () => {
+  const solo = withService()
   for (let i = 0; i < 100; i++) solo.feedFrom(NEW, hello(What.LISTEN, LOCAL, ID))
   const pings = answering(solo, 10_000)
   assert.ok(pings >= 4 && pings <= 6, `${pings} PINGs`)
-  assert.is(placeOf(solo), addressKey(OLD))
-  // an unsolicited answer from the right address, or one with the value of another PING
+  assert.is(addressOf(solo), addressKey(OLD))
+  // PONGs of the claimed address with other values do not count
   for (let value = 0; value < 100; value++) solo.feedFrom(NEW, control(What.PONG, value))
   solo.run(3000)
-  assert.is(placeOf(solo), addressKey(OLD))
+  assert.is(addressOf(solo), addressKey(OLD))
 })
 
-test('one lost PING or PONG of the old place moves nothing', () => {
-  const solo = keeper()
+test('lost PINGs or PONGs of the old address cause no takeover', () => {
+  const solo = withService()
   solo.feedFrom(NEW, hello(What.LISTEN, LOCAL, ID))
   let dropped = 0
   for (let passed = 0; passed < 4000; passed += 20) {
@@ -113,39 +113,39 @@ test('one lost PING or PONG of the old place moves nothing', () => {
     }
   }
   assert.ok(dropped > 2)
-  assert.is(placeOf(solo), addressKey(OLD))
+  assert.is(addressOf(solo), addressKey(OLD))
 })
 
-test('LISTENs are remembered apart: one is recognised after a flood of other datagrams', () => {
+test('nonces of LISTEN are stored separately: a replay is recognised after a flood of other datagrams', () => {
   const solo = new Solo({ role: 'neither', sealing: 'random', config: { replayCapacity: 1 << 10, timeout: 60 } })
   const recorded = solo.seal(hello(What.LISTEN, LOCAL, ID))
   solo.feedRaw(OLD, recorded)
-  assert.is(placeOf(solo), addressKey(OLD))
+  assert.is(addressOf(solo), addressKey(OLD))
   for (let i = 0; i < 5000; i++) solo.feedFrom(address4(40, 4000), control(What.PONG, i))
-  // the service and its announcement are gone
+  // the service has expired
   solo.run(61_000)
-  assert.is(placeOf(solo), undefined)
+  assert.is(addressOf(solo), undefined)
   const replays = solo.endpoint.counter('drop_replay')
   solo.feedRaw(NEW, recorded)
-  assert.is(placeOf(solo), undefined)
+  assert.is(addressOf(solo), undefined)
   assert.is(solo.endpoint.counter('drop_replay'), replays + 1)
   solo.feedFrom(NEW, hello(What.LISTEN, LOCAL, ID))
-  assert.is(placeOf(solo), addressKey(NEW))
+  assert.is(addressOf(solo), addressKey(NEW))
 })
 
-test('a service that is forgotten while another address claims it leaves nothing behind', () => {
-  const solo = keeper({ timeout: 60 })
+test('a service that expires while another address claims it leaves no state', () => {
+  const solo = withService({ timeout: 60 })
   solo.run(59_500)
   solo.feedFrom(NEW, hello(What.LISTEN, LOCAL, ID))
   solo.run(700)
-  assert.is(placeOf(solo), undefined)
+  assert.is(addressOf(solo), undefined)
   answering(solo, 5000, NEW)
-  assert.is(placeOf(solo), undefined)
+  assert.is(addressOf(solo), undefined)
   solo.feedFrom(NEW, hello(What.LISTEN, LOCAL, ID))
-  assert.is(placeOf(solo), addressKey(NEW))
+  assert.is(addressOf(solo), addressKey(NEW))
 })
 
-test('ids are compared as bytes, at any length; a flood of services is bounded', () => {
+test('ids of any length are compared as bytes; the number of services is limited', () => {
   const solo = new Solo({ role: 'neither' })
   const connects = (id: Uint8Array): number => {
     solo.feedFrom(address4(30, 3000), hello(What.CONNECT, LOCAL, id))

@@ -1,5 +1,6 @@
 /**
- * Sessions and control messages: who gets one, who gets RESET, who gets nothing (protocol.md 6.3, 6.6, 6.8, 7).
+ * Sessions and control messages: which datagrams open a session, are answered with RESET, or are ignored
+ * (protocol.md 6.3, 6.6, 6.8, 7).
  */
 
 import { suite } from 'uvu'
@@ -69,12 +70,12 @@ test('MUST 41: a server opens a session on the first datagram of an unknown conv
   solo.feed(concat(fromHex('00000003'), new Uint8Array(60).fill(0xee)))
   assert.is(solo.endpoint.sessions, 3)
   assert.is(solo.take().length, 0)
-  // they are usable
+  // the sessions are usable
   solo.feed(push(1, 0, concat(DIAL, message(MessageType.PUSH, utf8('x')))))
   assert.equal(solo.only.data, utf8('x'))
 })
 
-test('a server drops sessions that are never dialled', () => {
+test('a server drops sessions that receive no DIAL', () => {
   const solo = new Solo({ role: 'server', config: { timeWait: 5 } })
   const base = solo.endpoint.counter('memory_used')
   for (let conv = 1; conv <= 30; conv++) solo.feed(new Uint8Array([0, 0, 0, conv]))
@@ -97,9 +98,9 @@ for (const role of ['client', 'neither'] as const) {
   })
 }
 
-test('a session that breaks before the host polled its DIAL reports ABORT alone, one that is never dialled reports nothing', () => {
+test('a session that fails before DIAL was polled reports only ABORT, an unconfirmed one reports nothing', () => {
   const broken = new Solo({ role: 'server' })
-  // a second DIAL is a message that must not be
+  // a second DIAL is a protocol error
   broken.feed(push(7, 0, concat(DIAL, DIAL)))
   assert.equal(
     broken.events.map(({ type, arg }) => [type, arg]),
@@ -134,13 +135,13 @@ test('MUST 43: family, address, port and scope distinguish peers', () => {
   solo.run(SETTLE_MS)
   const answered = new Set(solo.take().map(({ peer }) => addressKey(peer)))
   assert.equal([...answered].sort(), peers.map(addressKey).sort())
-  // RESET works for its own peer alone
+  // RESET ends only the session of its own peer
   solo.feedFrom(address6(1, 1000, 2), control(What.RESET, 7))
   const endings = [...solo.streams.values()].map(({ ending }) => ending)
   assert.equal(endings, [undefined, undefined, undefined, undefined, 'aborted', undefined])
 })
 
-test('MUST 44: a client never uses conv 0, and counts on from a random start', () => {
+test('MUST 44: a client never uses conv 0 and counts up from a random start', () => {
   const calls = instantiate()
   const core = new Core(calls)
   core.u8.fill(0xff, core.entropyPtr, core.entropyPtr + 4096)
@@ -165,7 +166,7 @@ test('MUST 44: a client never uses conv 0, and counts on from a random start', (
   assert.ok(first(1) !== first(2))
 })
 
-test('MUST 45: RESET of an unknown session does nothing', () => {
+test('MUST 45: RESET of an unknown session is ignored', () => {
   const solo = new Solo({ role: 'server' })
   solo.feed(control(What.RESET, 0x1234), control(What.RESET, 0))
   solo.run(1000)
@@ -173,7 +174,7 @@ test('MUST 45: RESET of an unknown session does nothing', () => {
   assert.is(solo.endpoint.sessions, 0)
 })
 
-test('MUST 45: RESET of a session in TIME_WAIT does nothing, and is not answered', () => {
+test('MUST 45: RESET of a session in TIME_WAIT is ignored and not answered', () => {
   const solo = new Solo({ role: 'server', config: { timeWait: 10 } })
   solo.feed(push(5, 0, DIAL))
   solo.feed(control(What.RESET, 5))
@@ -186,7 +187,7 @@ test('MUST 45: RESET of a session in TIME_WAIT does nothing, and is not answered
   assert.is(solo.endpoint.sessions, 0)
 })
 
-test('MUST 46: RESET out of TIME_WAIT comes at most once a second, and at once the first time', () => {
+test('MUST 46: a session in TIME_WAIT answers with RESET at once, then at most once a second', () => {
   const solo = new Solo({ role: 'server', config: { timeWait: 10 } })
   solo.feed(push(5, 0, DIAL))
   solo.run(SETTLE_MS)
@@ -206,35 +207,35 @@ test('MUST 46: RESET out of TIME_WAIT comes at most once a second, and at once t
   assert.is(solo.endpoint.counter('resets_sent'), 4)
 })
 
-test('a server that was restarted answers the datagrams of an old session with RESET, soon', () => {
+test('a restarted server answers datagrams of an old session with RESET within seconds', () => {
   const reset = toHex(control(What.RESET, 5))
-  // the client has heard of the old server: una > 0
-  const heard = new Solo({ role: 'server' })
-  heard.feed(push(5, 40, message(MessageType.PUSH, utf8('x')), { una: 3 }))
+  // the client has received data from the old server: una > 0
+  const informed = new Solo({ role: 'server' })
+  informed.feed(push(5, 40, message(MessageType.PUSH, utf8('x')), { una: 3 }))
   assert.equal(
-    heard.take().map(({ plain }) => toHex(plain)),
+    informed.take().map(({ plain }) => toHex(plain)),
     [reset],
   )
-  assert.is(heard.endpoint.sessions, 0)
-  // it has not: the beginning of the stream never comes
-  const silent = new Solo({ role: 'server' })
+  assert.is(informed.endpoint.sessions, 0)
+  // it has received nothing: the beginning of the stream never arrives
+  const uninformed = new Solo({ role: 'server' })
   for (let i = 0; i < 30; i++) {
-    silent.feed(push(5, 40, message(MessageType.PUSH, utf8('x'))))
-    silent.run(1000)
+    uninformed.feed(push(5, 40, message(MessageType.PUSH, utf8('x'))))
+    uninformed.run(1000)
   }
-  const first = silent.all.find((output) => toHex(output.plain) === reset)
+  const first = uninformed.all.find((output) => toHex(output.plain) === reset)
   assert.ok(first && first.ms >= 4000 && first.ms <= 16_000, `${first?.ms}`)
-  assert.is(silent.streams.size, 0)
-  // one that says no more is told as well
+  assert.is(uninformed.streams.size, 0)
+  // a client that sends nothing more gets a RESET as well
   const alone = new Solo({ role: 'server' })
   alone.feed(push(5, 40, message(MessageType.PUSH, utf8('x'))))
   alone.run(10_000)
-  const [told, more] = alone.take().filter((output) => summary(output) === 'RESET')
-  assert.ok(told && told.ms >= 4000 && told.ms <= 6000, `${told?.ms}`)
+  const [sent, more] = alone.take().filter((output) => summary(output) === 'RESET')
+  assert.ok(sent && sent.ms >= 4000 && sent.ms <= 6000, `${sent?.ms}`)
   assert.is(more, undefined)
 })
 
-test('a first flight out of order is no old session', () => {
+test('a reordered first flight is not taken for an old session', () => {
   const solo = new Solo({ role: 'server' })
   solo.feed(push(5, 2, utf8('world')))
   solo.run(3000)
@@ -245,7 +246,7 @@ test('a first flight out of order is no old session', () => {
   assert.not.ok(solo.all.some((output) => summary(output) === 'RESET'))
 })
 
-test('a handle that is gone answers E_HANDLE to every call, also after its slot was used again', () => {
+test('every call with a stale handle returns E_HANDLE, also after its slot was reused', () => {
   const solo = new Solo({ role: 'client', config: { timeWait: 5 } })
   const old = solo.open()
   solo.feed(control(What.RESET, solo.endpoint.convOf(old)))
@@ -265,10 +266,10 @@ test('a handle that is gone answers E_HANDLE to every call, also after its slot 
   solo.run(10_000)
   for (let i = 0; i < 200; i++) assert.ok(solo.open() !== old)
   assert.equal(all(old), gone)
-  for (const wild of [0, -1, 1, 0x7fffffff, 0x80000000 | 0, 0xffff]) assert.equal(all(wild), gone, `${wild}`)
+  for (const invalid of [0, -1, 1, 0x7fffffff, 0x80000000 | 0, 0xffff]) assert.equal(all(invalid), gone, `${invalid}`)
 })
 
-test('calls that do not fit are refused: before configure, with a wild argument, in the wrong mode', () => {
+test('calls before configure, with invalid arguments or in the wrong mode are rejected', () => {
   const calls = instantiate()
   for (const result of [
     calls.stream_open(0),
@@ -309,7 +310,7 @@ test('session_info reports conv, peer, state and bytes', () => {
   assert.is(ended?.rto, 0xffffffff)
 })
 
-test('gauges follow the states', () => {
+test('session gauges follow the states', () => {
   const solo = new Solo({ role: 'client', config: { timeWait: 5, linger: 5 } })
   const gauges = (): number[] =>
     (['sessions_connect', 'sessions_established', 'sessions_linger', 'sessions_time_wait'] as const).map((name) =>
@@ -330,7 +331,7 @@ test('gauges follow the states', () => {
   assert.equal(gauges(), [0, 0, 0, 0])
 })
 
-test('PONG is reported with its round trip', () => {
+test('PONG is reported with its round-trip time', () => {
   const solo = new Solo({ role: 'client' })
   solo.run(1)
   const [ping] = solo.take()
@@ -343,37 +344,37 @@ test('PONG is reported with its round trip', () => {
   assert.ok(event && event.arg >= 30 * 8 && event.arg <= 32 * 8, `${event?.arg}`)
 })
 
-test('MUST 59: after T seconds of silence the host is asked to resolve again; authentic datagrams put it off', () => {
+test('MUST 59: RESOLVE is reported after T seconds of silence; authentic datagrams postpone it', () => {
   // keepalive 25: T = 79 s
   const solo = new Solo({ role: 'server', sealing: 'random' })
-  const asked = (): number => solo.events.filter(({ type }) => type === EventType.RESOLVE).length
+  const resolves = (): number => solo.events.filter(({ type }) => type === EventType.RESOLVE).length
   solo.run(78_000)
-  assert.is(asked(), 0)
+  assert.is(resolves(), 0)
   solo.run(2000)
-  assert.is(asked(), 1)
+  assert.is(resolves(), 1)
   solo.run(79_000)
-  assert.is(asked(), 2)
+  assert.is(resolves(), 2)
   const replayed = solo.seal(control(What.PING, 1))
   for (let i = 0; i < 10; i++) {
     solo.feedRaw(TESTER, i === 0 ? replayed : solo.seal(control(What.PING, i)))
     solo.run(60_000)
   }
-  assert.is(asked(), 2)
-  // garbage and replays could come from an attacker who wants to keep us at a dead address
+  assert.is(resolves(), 2)
+  // garbage and replays may come from an attacker who tries to keep the endpoint at a dead address
   for (let i = 0; i < 10; i++) {
     solo.feedRaw(TESTER, new Uint8Array(100), replayed)
     solo.run(60_000)
   }
-  assert.ok(asked() > 5, `${asked()}`)
+  assert.ok(resolves() > 5, `${resolves()}`)
 })
 
-test('MUST 59: a client whose ping stays unanswered is asked to resolve again within T, too', () => {
+test('MUST 59: a client whose ping is not answered reports RESOLVE within T, too', () => {
   const solo = new Solo({ role: 'client' })
   solo.run(79_000)
   assert.ok(solo.events.some(({ type }) => type === EventType.RESOLVE))
 })
 
-test('a client can be made to ping its peer at once, and keeps its own rhythm', () => {
+test('ping_peer sends a ping at once and does not change the keepalive schedule', () => {
   const solo = new Solo({ role: 'client' })
   const pings = () => solo.take().filter(({ plain }) => toHex(plain).startsWith(`00000000000${What.PING}`))
   const { calls } = solo.endpoint.core
@@ -404,11 +405,11 @@ test('a client can be made to ping its peer at once, and keeps its own rhythm', 
   assert.is(pings().length, 1)
   const server = new Solo({ role: 'server' })
   assert.is(server.endpoint.core.calls.ping_peer(server.endpoint.now), ErrorCode.STATE)
-  const lonely = new Solo({ role: 'client', peer: false })
-  assert.is(lonely.endpoint.core.calls.ping_peer(lonely.endpoint.now), ErrorCode.NO_PEER)
+  const peerless = new Solo({ role: 'client', peer: false })
+  assert.is(peerless.endpoint.core.calls.ping_peer(peerless.endpoint.now), ErrorCode.NO_PEER)
 })
 
-test('a limit of half-open sessions refuses the newest; a DIAL makes room', () => {
+test('new sessions are refused at the half-open limit; a DIAL frees a place', () => {
   const solo = new Solo({ role: 'server', config: { maxHalfOpen: 3 } })
   for (let conv = 1; conv <= 5; conv++) solo.feed(push(conv, 0, new Uint8Array([0])))
   assert.is(solo.endpoint.sessions, 3)

@@ -1,5 +1,5 @@
 /**
- * Stream messages: DIAL, PUSH, EOF, KEEPALIVE at arbitrary splits, and what follows malformed ones (protocol.md 6.1-6.5).
+ * Stream messages: DIAL, PUSH, EOF, KEEPALIVE at arbitrary splits, and malformed ones (protocol.md 6.1-6.5).
  */
 import fc from 'fast-check'
 import { suite } from 'uvu'
@@ -31,7 +31,7 @@ function payload(length: number, start = 0): Uint8Array {
   return bytes
 }
 
-/** Messages that the engine has put into a conversation. */
+/** @returns the types of the messages sent in a conversation */
 function sentMessages(solo: Solo, conv: number): string[] {
   return decodeMessages(solo.streamSent(conv)).messages.map(({ type }) => type)
 }
@@ -51,7 +51,7 @@ const piece = fc.oneof(
 
 const test = suite('core/stream')
 
-test('MUST 35, 37, 38: messages cut anywhere arrive whole; KEEPALIVEs are echoed; EOF comes last', () => {
+test('MUST 35, 37, 38: messages split anywhere arrive whole; KEEPALIVEs are echoed; EOF is reported last', () => {
   fc.assert(
     fc.property(
       fc.array(piece, { maxLength: 25 }),
@@ -90,7 +90,7 @@ test('MUST 35, 37, 38: messages cut anywhere arrive whole; KEEPALIVEs are echoed
   )
 })
 
-test('one byte per segment works as well', () => {
+test('a stream of one byte per segment is delivered', () => {
   const solo = new Solo({ role: 'server' })
   const stream = concat(DIAL, message(MessageType.PUSH, utf8('hello')), message(MessageType.PUSH), EOF)
   for (const [sn, byte] of stream.entries()) solo.feed(push(5, sn, new Uint8Array([byte])))
@@ -98,7 +98,7 @@ test('one byte per segment works as well', () => {
   assert.ok(solo.only.eof)
 })
 
-test('MUST 30, MUST 31: what we send is DIAL first, then PUSH messages of at most 14884 bytes, header included', () => {
+test('MUST 30, MUST 31: a client sends DIAL, then PUSH messages of at most 14884 bytes, header included', () => {
   for (const size of [1, 1344, 1345, 14880, 14881, 200_000]) {
     const { solo, handle, conv } = client()
     const data = payload(size)
@@ -128,7 +128,7 @@ test('MUST 30, MUST 31: what we send is DIAL first, then PUSH messages of at mos
   }
 })
 
-test('MUST 33: DIAL makes a server dial, and success is not reported', () => {
+test('MUST 33: a server dials on DIAL and does not report success', () => {
   const solo = new Solo({ role: 'server' })
   solo.feed(push(5, 0, DIAL))
   assert.ok(solo.only.dialled)
@@ -136,7 +136,7 @@ test('MUST 33: DIAL makes a server dial, and success is not reported', () => {
   assert.equal(sentMessages(solo, 5), [])
 })
 
-test('MUST 34: a dial that fails is reported by EOF; bytes that come are acknowledged and discarded', () => {
+test('MUST 34: a failed dial is reported by EOF; bytes received later are acknowledged and discarded', () => {
   const solo = new Solo({ role: 'server', dial: 'refuse' })
   solo.feed(push(5, 0, concat(DIAL, message(MessageType.PUSH, utf8('abc')))))
   solo.run(SETTLE_MS)
@@ -149,7 +149,7 @@ test('MUST 34: a dial that fails is reported by EOF; bytes that come are acknowl
   assert.is(solo.endpoint.counter('discarded_bytes'), 1003)
 })
 
-test('bytes wait while the target is being dialled, and are delivered once connected', () => {
+test('bytes are held while the target is being dialled, and delivered once connected', () => {
   const solo = new Solo({ role: 'server', dial: 'wait' })
   solo.feed(push(5, 0, concat(DIAL, message(MessageType.PUSH, utf8('early')), EOF)))
   solo.run(1000)
@@ -162,7 +162,7 @@ test('bytes wait while the target is being dialled, and are delivered once conne
   assert.ok(stream.eof)
 })
 
-test('EOF right behind DIAL is reported when the target is connected, not before', () => {
+test('EOF directly after DIAL is reported when the target is connected, not before', () => {
   const solo = new Solo({ role: 'server', dial: 'wait' })
   solo.feed(push(5, 0, concat(DIAL, EOF)))
   solo.run(1000)
@@ -187,7 +187,7 @@ test('EOF is reported only after every byte before it was consumed', () => {
   assert.ok(stream.eof)
 })
 
-test('MUST 36: when both directions have ended TCP is closed in the normal way', () => {
+test('MUST 36: TCP is closed normally when both directions have ended', () => {
   for (const order of ['peer first', 'we first']) {
     const solo = new Solo({ role: 'server' })
     solo.feed(push(5, 0, DIAL))
@@ -255,7 +255,7 @@ const MALFORMED: readonly (readonly [string, Uint8Array])[] = [
 ]
 
 for (const [name, bytes] of [...MALFORMED, ['a second DIAL', DIAL] as const]) {
-  test(`MUST 39: ${name} ends the TCP side; EOF goes out, no RESET, and the session survives`, () => {
+  test(`MUST 39: ${name} aborts the TCP side and sends EOF, no RESET; the session survives`, () => {
     const solo = new Solo({ role: 'server' })
     solo.feed(push(5, 0, concat(DIAL, message(MessageType.PUSH, utf8('ok')))))
     solo.feed(push(5, 1, bytes))
@@ -264,7 +264,7 @@ for (const [name, bytes] of [...MALFORMED, ['a second DIAL', DIAL] as const]) {
     assert.is(solo.only.reason, PROTOCOL_ERROR)
     solo.run(SETTLE_MS)
     assert.equal(sentMessages(solo, 5), ['EOF'])
-    // what follows is acknowledged and thrown away
+    // what follows is acknowledged and discarded
     for (let sn = 2; sn < 600; sn++) solo.feed(push(5, sn, payload(500)))
     solo.run(SETTLE_MS)
     const acks = solo.takeSegments(5).filter(({ cmd }) => cmd === 'ACK')
@@ -274,7 +274,7 @@ for (const [name, bytes] of [...MALFORMED, ['a second DIAL', DIAL] as const]) {
 }
 
 for (const [name, bytes] of [...MALFORMED, ['a DIAL to a client', DIAL] as const]) {
-  test(`MUST 39: ${name}, sent to a client, ends the TCP side`, () => {
+  test(`MUST 39: ${name}, sent to a client, aborts the TCP side`, () => {
     const { solo, handle, conv } = client()
     solo.feed(push(conv, 0, bytes))
     assert.is(solo.stream(handle).ending, 'aborted')
@@ -284,7 +284,7 @@ for (const [name, bytes] of [...MALFORMED, ['a DIAL to a client', DIAL] as const
   })
 }
 
-test('no PUSH follows our EOF; a second EOF of the peer means nothing; bytes behind its EOF are dropped', () => {
+test('no PUSH follows the own EOF; a second EOF of the peer is ignored; bytes after its EOF are dropped', () => {
   const { solo, handle, conv } = client()
   solo.write(handle, utf8('x'))
   solo.endpoint.shutdown(handle)
@@ -298,7 +298,7 @@ test('no PUSH follows our EOF; a second EOF of the peer means nothing; bytes beh
   assert.equal(sentMessages(solo, conv), ['DIAL', 'PUSH', 'EOF'])
 })
 
-test('one peek shows the bytes of every message present, up to the first invalid one', () => {
+test('one stream_peek returns the payloads of all buffered messages', () => {
   const solo = new Solo({ role: 'server', read: false })
   const texts = ['a', 'bcd', 'efghij', 'klm']
   const messages = texts.map((text) => message(MessageType.PUSH, utf8(text)))
@@ -315,7 +315,7 @@ test('one peek shows the bytes of every message present, up to the first invalid
   assert.equal(shown, texts)
 })
 
-test('MUST 35: after the peer’s EOF our direction continues', () => {
+test('MUST 35: the own direction continues after the peer’s EOF', () => {
   const solo = new Solo({ role: 'server' })
   solo.feed(push(5, 0, concat(DIAL, EOF)))
   const { handle } = solo.only
@@ -325,7 +325,7 @@ test('MUST 35: after the peer’s EOF our direction continues', () => {
   assert.is(toHex(solo.streamSent(5)), toHex(message(MessageType.PUSH, utf8('still here'))))
 })
 
-test('reserve, commit less, commit nothing: exactly what was committed is sent', () => {
+test('exactly the committed part of each reservation is sent', () => {
   fc.assert(
     fc.property(
       fc.array(fc.tuple(fc.integer({ min: 1, max: 20_000 }), fc.integer({ min: 0, max: 20_000 })), { maxLength: 12 }),
@@ -366,14 +366,14 @@ test('reserve, commit less, commit nothing: exactly what was committed is sent',
 test('READABLE is reported once, and again after everything was read', () => {
   const solo = new Solo({ role: 'server', read: false })
   solo.feed(push(5, 0, DIAL))
-  const told = (): number => solo.events.filter(({ type }) => type === EventType.READABLE).length
+  const count = (): number => solo.events.filter(({ type }) => type === EventType.READABLE).length
   solo.feed(push(5, 1, message(MessageType.PUSH, utf8('a'))))
   solo.feed(push(5, 2, message(MessageType.PUSH, utf8('b'))))
-  assert.is(told(), 1)
+  assert.is(count(), 1)
   assert.is(solo.read(solo.only.handle), 2)
   solo.endpoint.drain()
   solo.feed(push(5, 3, message(MessageType.PUSH, utf8('c'))))
-  assert.is(told(), 2)
+  assert.is(count(), 2)
 })
 
 test.run()

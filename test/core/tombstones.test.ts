@@ -1,6 +1,6 @@
 /**
- * What outlives a session (docs/validation.md): it takes no place in the session table, and lets no late first flight
- * open the session again.
+ * Tombstones of ended sessions (docs/validation.md): they occupy no slot of the session table and prevent a late first
+ * flight from opening the session again.
  */
 
 import { suite } from 'uvu'
@@ -12,7 +12,7 @@ import { ack, concat, control, DIAL, EOF, MessageType, message, push, utf8, What
 
 const REQUEST = concat(DIAL, message(MessageType.PUSH, utf8('get')))
 
-/** A client opens a connection and ends it; the server's side ends, too. `isAcked`: the server's EOF was acknowledged. */
+/** Opens a connection and ends it on both sides. @param isAcked the server's EOF is acknowledged */
 function visit(solo: Solo, conv: number, isAcked = true): void {
   solo.feed(push(conv, 0, concat(REQUEST, EOF)))
   const stream = [...solo.streams.values()].at(-1)
@@ -43,7 +43,7 @@ test('500 short connections a second for five minutes are all served', () => {
   assert.ok(solo.endpoint.counter('memory_used') - base < 65_536)
 })
 
-test('max_sessions 200 at 50 connections a second: those that are over make room', () => {
+test('max_sessions 200 at 50 connections a second: finished sessions in LINGER are replaced', () => {
   const solo = new Solo({ role: 'server', config: { maxSessions: 200 } })
   for (let i = 0; i < 60 * 50; i++) {
     visit(solo, 1 + i)
@@ -53,20 +53,20 @@ test('max_sessions 200 at 50 connections a second: those that are over make room
   assert.ok(solo.endpoint.counter('sessions_linger') <= 200)
 })
 
-test('a session that lingers keeps its place while something is unacknowledged or unread', () => {
+test('a session in LINGER keeps its slot while something is unacknowledged or unread', () => {
   const solo = new Solo({ role: 'server', config: { maxSessions: 5 } })
   for (let i = 0; i < 5; i++) visit(solo, 1 + i, false)
   solo.feed(push(100, 0, REQUEST))
   assert.is(solo.endpoint.counter('sessions_refused'), 1)
   assert.is(solo.endpoint.counter('sessions_linger'), 5)
-  // now one may go
+  // now one may be replaced
   solo.feed(ack(3, 0, 0, 1))
   solo.feed(push(101, 0, REQUEST))
   assert.is(solo.endpoint.counter('sessions_refused'), 1)
   assert.is(solo.endpoint.counter('sessions_linger'), 4)
 })
 
-test('a late first flight opens nothing and is answered by RESET, at most once a second', () => {
+test('a late first flight opens no session and is answered with RESET, at most once a second', () => {
   const solo = new Solo({ role: 'server', config: { timeWait: 20 } })
   solo.feed(push(5, 0, REQUEST))
   solo.feed(control(What.RESET, 5))
@@ -86,7 +86,7 @@ test('a late first flight opens nothing and is answered by RESET, at most once a
   assert.is(solo.endpoint.counter('sessions_opened'), 3)
 })
 
-test('when there are too many, the oldest go, but none younger than 10 s', () => {
+test('when there are too many tombstones the oldest are dropped, but none younger than 10 s', () => {
   const solo = new Solo({ role: 'server', config: { timeWait: 3600 } })
   const open = (conv: number): void => {
     solo.feed(push(conv, 0, REQUEST))
@@ -108,7 +108,7 @@ test('when there are too many, the oldest go, but none younger than 10 s', () =>
   assert.is(solo.endpoint.counter('sessions_time_wait'), 65_536)
 })
 
-test('a client does not use a conv again that a tombstone of its peer has', () => {
+test('a client does not reuse a conv while it has a tombstone', () => {
   const solo = new Solo({ role: 'client', config: { timeWait: 60 } })
   const seen = new Set<number>()
   for (let i = 0; i < 50; i++) {

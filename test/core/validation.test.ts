@@ -1,6 +1,6 @@
 /**
- * First flights, addresses, RESET and restarted peers (docs/validation.md): an attacker without the key gains nothing by recording,
- * replaying, relaying and forging.
+ * First flights, address validation and restarted peers (docs/validation.md): an attacker without the key gains nothing
+ * by recording, replaying, relaying and forging datagrams.
  */
 
 import { suite } from 'uvu'
@@ -44,7 +44,7 @@ function isPing({ conv, plain }: Output): boolean {
   return conv === 0 && plain[5] === What.PING
 }
 
-/** The peer answers the PINGs of these datagrams. */
+/** Answers the PINGs of these datagrams as the peer. */
 function answerPings(solo: Solo, outputs: readonly Output[], from?: Address): void {
   for (const output of outputs.filter(isPing)) {
     const pong = output.plain.slice()
@@ -53,11 +53,11 @@ function answerPings(solo: Solo, outputs: readonly Output[], from?: Address): vo
   }
 }
 
-/** ts of the tester's clock, as ours run: 1/8 ms */
+/** The tester's clock for ts, in 1/8 ms as the engine's. */
 const clock = (solo: Solo): number => Math.round(solo.ms * 8) + 123_456
 
-/** A client of this kind opens a conversation, is confirmed, and shows its clock. */
-function acquaint(solo: Solo, conv: number, ts: () => number = () => clock(solo)): void {
+/** Opens and confirms a conversation of a client with clock `ts`. */
+function openConfirmed(solo: Solo, conv: number, ts: () => number = () => clock(solo)): void {
   solo.feed(push(conv, 0, concat(DIAL, text('hello')), { ts: ts() }))
   const outputs = solo.take()
   answerPings(solo, outputs)
@@ -73,37 +73,37 @@ const test = suite('core/validation')
 
 // ---- first flights
 
-test('a first flight at a fresh server does not reach the target before its conversation answered', () => {
+test('a new server does not dial for a first flight before the client has confirmed it', () => {
   const solo = server()
   solo.feed(push(5, 0, concat(DIAL, text('steal'))))
   solo.run(3000)
   assert.is(dials(solo), 0)
-  // nor does anything that was recorded: an ACK of sn 0 with another ts, WINS, PONG
+  // recorded datagrams do not confirm it: an ACK of sn 0 with another ts, WINS, PONG
   solo.feed(ack(5, 0, 4711, 1), segment({ conv: 5, cmd: Cmd.WINS, una: 1 }), control(What.PONG, 1))
   answerPings(solo, solo.take())
   solo.run(1000)
   assert.is(dials(solo), 0)
-  // una acknowledged the question: it is asked again
+  // una acknowledged the challenge: it is sent again
   solo.run(2000)
   solo.confirm(5)
   assert.is(dials(solo), 1)
   assert.equal(solo.only.data, utf8('steal'))
 })
 
-test('the answer may come late: every transmission of the question counts', () => {
+test('a late answer to any transmission of the challenge confirms', () => {
   for (const delay of [50, 300, 900, 2500]) {
     const solo = server()
     solo.feed(push(5, 0, concat(DIAL, text('x'))))
     const first = solo.take().flatMap(({ segments }) => segments)
-    const question = first.find(({ cmd }) => cmd === 'PUSH')
+    const challenge = first.find(({ cmd }) => cmd === 'PUSH')
     solo.run(delay)
-    assert.ok(question)
-    solo.feed(ack(5, question.sn, question.ts, 1))
+    assert.ok(challenge)
+    solo.feed(ack(5, challenge.sn, challenge.ts, 1))
     assert.is(dials(solo), 1, `${delay} ms`)
   }
 })
 
-test('a dead conversation is answered by RESET, which ends the session at once', () => {
+test('a RESET from the client ends an unconfirmed session at once', () => {
   const solo = server()
   solo.feed(push(5, 0, concat(DIAL, text('steal'))))
   solo.feed(control(What.RESET, 5))
@@ -111,28 +111,28 @@ test('a dead conversation is answered by RESET, which ends the session at once',
   assert.is(dials(solo), 0)
 })
 
-test('a conversation that an earlier server carried on is no new one', () => {
+test('the conversation of an earlier server is not dialled, but answered with RESET', () => {
   const solo = server()
   solo.feed(push(5, 0, concat(DIAL, text('steal'))))
-  const question = solo
+  const challenge = solo
     .take()
     .flatMap(({ segments }) => segments)
     .find(({ cmd }) => cmd === 'PUSH')
   // the client received 7 segments of that conversation, and acknowledges the first of them again
-  solo.feed(ack(5, 0, question?.ts ?? 0, 7))
+  solo.feed(ack(5, 0, challenge?.ts ?? 0, 7))
   assert.ok(solo.take().some((output) => summary(output) === 'RESET'))
   solo.run(60_000)
   assert.is(dials(solo), 0)
 })
 
 for (const [name, step] of [
-  ['ours', 8],
+  ['kcptun-wasm', 8],
   ['kcptun-libev', 1],
 ] as const) {
-  test(`later connections of a client that was confirmed cost one round trip (clock of ${name})`, () => {
+  test(`later connections of a confirmed client take one round trip (clock of ${name})`, () => {
     const solo = server()
     const ts = (): number => Math.round(solo.ms * step) + 99
-    acquaint(solo, 100, ts)
+    openConfirmed(solo, 100, ts)
     solo.run(30_000)
     for (let i = 1; i < 20; i++) {
       solo.feed(push(100 + i, 0, concat(DIAL, text('x')), { ts: ts() }))
@@ -142,10 +142,10 @@ for (const [name, step] of [
   })
 }
 
-test('a recorded first flight is not dialled again, however much has passed since', () => {
-  // far more datagrams than the filter remembers
+test('a replayed first flight is not dialled again, even after its nonce left the filter', () => {
+  // far fewer nonces than the datagrams that follow
   const solo = server({ replayCapacity: 64 })
-  acquaint(solo, 100)
+  openConfirmed(solo, 100)
   solo.run(30_000)
   const flight = solo.seal(push(101, 0, concat(DIAL, text('x')), { ts: clock(solo) }))
   solo.feedRaw(CLIENT, flight)
@@ -156,26 +156,26 @@ test('a recorded first flight is not dialled again, however much has passed sinc
     solo.feed(control(What.PING, i))
   }
   solo.take()
-  assert.is(solo.feedRaw(CLIENT, flight), 1, 'the filter still knows it')
+  assert.is(solo.feedRaw(CLIENT, flight), 1, 'its nonce is still in the filter')
   solo.run(5000)
   assert.is(dials(solo), 2)
-  // a filter that was overrun within seconds cannot vouch either
+  // nor if its nonce left the filter within seconds
   const late = solo.seal(push(102, 0, concat(DIAL, text('x')), { ts: clock(solo) }))
   for (let i = 0; i < 400; i++) solo.feed(control(What.PING, i))
   solo.feedRaw(CLIENT, late)
   assert.is(dials(solo), 2)
 })
 
-test('it is not dialled by another worker, nor by a server that was restarted, from whatever address', () => {
+test('a replayed first flight is not dialled by another worker or a restarted server, from any address', () => {
   const solo = server()
-  acquaint(solo, 100)
+  openConfirmed(solo, 100)
   solo.run(30_000)
   const flight = solo.seal(push(101, 0, concat(DIAL, text('x')), { ts: clock(solo) }))
   solo.feedRaw(CLIENT, flight)
   assert.is(dials(solo), 2)
   for (const from of [CLIENT, address4(66, 6)]) {
     const other = server()
-    acquaint(other, 500, () => Math.round(other.ms * 8) + 77_777_777)
+    openConfirmed(other, 500, () => Math.round(other.ms * 8) + 77_777_777)
     const before = dials(other)
     other.run(40_000)
     other.feedRaw(from, flight)
@@ -184,7 +184,7 @@ test('it is not dialled by another worker, nor by a server that was restarted, f
   }
 })
 
-test('a clock of the future, of the past, and a conv from long ago are no recent first flight', () => {
+test('a first flight with a future or past clock, or an old conv, is not dialled without confirmation', () => {
   for (const [conv, shift] of [
     [101, 20 * SECOND],
     [101, -20 * SECOND],
@@ -192,16 +192,16 @@ test('a clock of the future, of the past, and a conv from long ago are no recent
     [100 - 5000, 0],
   ] as const) {
     const solo = server()
-    acquaint(solo, 100)
+    openConfirmed(solo, 100)
     solo.run(30_000)
     solo.feed(push(conv >>> 0, 0, concat(DIAL, text('x')), { ts: (clock(solo) + shift) >>> 0 }))
     assert.is(dials(solo), 1, `${conv} ${shift}`)
   }
 })
 
-test('connections that opened just before one that is known may arrive behind it, an older conv is confirmed', () => {
+test('a first flight with a slightly lower conv is dialled at once, an older conv needs confirmation', () => {
   const solo = server()
-  acquaint(solo, 1000)
+  openConfirmed(solo, 1000)
   const before = dials(solo)
   for (let conv = 999; conv >= 936; conv--) solo.feed(push(conv, 0, DIAL, { ts: clock(solo) }))
   assert.is(dials(solo), before + 64)
@@ -209,9 +209,9 @@ test('connections that opened just before one that is known may arrive behind it
   assert.is(dials(solo), before + 64)
 })
 
-test('a segment recorded in a conversation that lives cannot set the clock back', () => {
+test('a replayed segment of an open conversation cannot set the clock back', () => {
   const solo = server({ replayCapacity: 64 })
-  acquaint(solo, 100)
+  openConfirmed(solo, 100)
   const old = solo.seal(push(100, 2, text('old'), { ts: clock(solo), una: 1 }))
   const flight = solo.seal(push(90, 0, concat(DIAL, text('x')), { ts: clock(solo) }))
   solo.feedRaw(CLIENT, old)
@@ -227,7 +227,7 @@ test('a segment recorded in a conversation that lives cannot set the clock back'
 
 test('replay: strict confirms every first flight', () => {
   const solo = server({ confirm: 1 })
-  acquaint(solo, 100)
+  openConfirmed(solo, 100)
   solo.run(30_000)
   solo.feed(push(101, 0, concat(DIAL, text('x')), { ts: clock(solo) }))
   assert.is(dials(solo), 1)
@@ -235,7 +235,7 @@ test('replay: strict confirms every first flight', () => {
   assert.is(dials(solo), 2)
 })
 
-test('two of our engines: the first connection takes two round trips, the later ones take one', () => {
+test('between two engines the first connection takes two round trips, later ones take one', () => {
   const pair = new Pair({ seed: 3, sealing: 'random', up: { delay: 40 }, down: { delay: 40 } })
   const times: number[] = []
   for (let i = 0; i < 4; i++) {
@@ -255,10 +255,10 @@ test('two of our engines: the first connection takes two round trips, the later 
 
 // ---- addresses
 
-test('an address that never answers is sent three times what it sent, or 4 KB, and a few PINGs', () => {
+test('an address that never answers is sent at most three times what it sent, or 4 KB, and a few PINGs', () => {
   const solo = server()
   const victim = address4(77, 7)
-  acquaint(solo, 100)
+  openConfirmed(solo, 100)
   solo.run(30_000)
   let received = 0
   for (let i = 0; i < 3; i++) {
@@ -274,9 +274,9 @@ test('an address that never answers is sent three times what it sent, or 4 KB, a
   assert.ok(bytes <= Math.max(3 * received, 4096), `${bytes} bytes`)
 })
 
-test('a target that answers much is held back until the address answered, then all of it arrives', () => {
+test('a large response is held back until the address is validated, then delivered completely', () => {
   const solo = server()
-  acquaint(solo, 100)
+  openConfirmed(solo, 100)
   // long without a session: the address is known, but no longer validated
   solo.feed(push(100, 2, EOF, { ts: clock(solo), una: 1 }))
   const first = [...solo.streams.keys()][0] ?? 0
@@ -307,7 +307,7 @@ test('a target that answers much is held back until the address answered, then a
   assert.is(solo.streamSent(101).length, answer.length + 4 * Math.ceil(answer.length / 14880))
 })
 
-test('PONGs with another value, or from another address, validate nothing', () => {
+test('PONGs with another value, or from another address, validate no address', () => {
   const solo = server()
   solo.feed(push(5, 0, concat(DIAL, text('get'))))
   const outputs = solo.take()
@@ -320,10 +320,10 @@ test('PONGs with another value, or from another address, validate nothing', () =
   }
   assert.ok(solo.endpoint.counter('pongs_unasked') >= 2)
   solo.run(1000)
-  assert.ok(solo.take().some(isPing), 'it is asked again')
+  assert.ok(solo.take().some(isPing), 'the PING is repeated')
 })
 
-test('sessions of addresses that never answered stay half-open after DIAL', () => {
+test('sessions of addresses that never answered count as half-open after DIAL', () => {
   const solo = server({ maxHalfOpen: 8 })
   for (let i = 0; i < 40; i++) {
     const from = address4(100 + i, 7)
@@ -331,7 +331,7 @@ test('sessions of addresses that never answered stay half-open after DIAL', () =
   }
   assert.ok(solo.endpoint.counter('sessions_refused') >= 30)
   assert.is(dials(solo), 0)
-  // the half-open ones end, and others may try
+  // the half-open sessions end, and new ones are accepted
   solo.run(60_000)
   solo.take()
   solo.feed(push(900, 0, concat(DIAL, text('get'))))
@@ -339,7 +339,7 @@ test('sessions of addresses that never answered stay half-open after DIAL', () =
   assert.is(dials(solo), 1)
 })
 
-test('uploads and silent targets are legitimate: nothing ends because there was nothing to acknowledge', () => {
+test('an upload to a silent target does not end for lack of data to acknowledge', () => {
   const solo = server()
   solo.feed(push(5, 0, concat(DIAL, text('a'))))
   solo.confirm(5)
@@ -351,7 +351,7 @@ test('uploads and silent targets are legitimate: nothing ends because there was 
   assert.is(solo.only.ending, undefined)
 })
 
-test('a client that has received data confirms no question of a server that has restarted', () => {
+test('a client that has received data does not confirm the challenge of a restarted server', () => {
   const solo = new Solo({ role: 'client', sealing: 'random' })
   const conv = solo.endpoint.convOf(solo.open())
   solo.endpoint.drain()
@@ -369,10 +369,10 @@ test('a client that has received data confirms no question of a server that has 
     return found.some((ack) => ack.ts === ts)
   }
   solo.feed(push(conv, 0, KEEPALIVE, { ts: 1, una: 1 }))
-  assert.ok(isEchoed(1, 1), 'a fresh one does')
+  assert.ok(isEchoed(1, 1), 'a new client confirms')
   solo.feed(push(conv, 1, text('data'), { ts: 2, una: 1 }))
   assert.ok(isEchoed(2, 2))
-  // the questions of the next server, whose numbers begin again, and go on when una acknowledges them
+  // challenges of the restarted server, whose numbers start at 0 and advance when una acknowledges them
   for (const [sn, una] of [
     [0, 2],
     [1, 2],
@@ -384,7 +384,7 @@ test('a client that has received data confirms no question of a server that has 
   }
 })
 
-test('a server that restarted after it acknowledged segments out of order is not waited for', () => {
+test('a session ends when the server restarted after acknowledging segments out of order', () => {
   const solo = new Solo({ role: 'client', sealing: 'random' })
   const handle = solo.open()
   const conv = solo.endpoint.convOf(handle)
@@ -395,7 +395,7 @@ test('a server that restarted after it acknowledged segments out of order is not
   solo.run(5)
   const sent = solo.takeSegments(conv).filter(({ cmd, sn }) => cmd === 'PUSH' && sn > 1)
   assert.ok(sent.length >= 2)
-  // the first server has all but sn 1; the next one opens with sn 1 retransmitted, and lacks the others
+  // the first server received all but sn 1; the restarted one receives only the retransmitted sn 1
   for (const { sn, ts } of sent) solo.feed(ack(conv, sn, ts, 1))
   solo.run(500)
   for (const { cmd, sn, ts } of solo.takeSegments(conv)) if (cmd === 'PUSH') solo.feed(ack(conv, sn, ts, 2))
@@ -409,7 +409,5 @@ test('a server that restarted after it acknowledged segments out of order is not
   )
   assert.ok(solo.take().some((output) => summary(output) === 'RESET'))
 })
-
-// ---- RESET
 
 test.run()

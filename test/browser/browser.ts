@@ -14,19 +14,19 @@ const ARGS = [
   '--disable-sync',
 ]
 
-/** Why there is no browser; undefined when there is one. */
+/** Why no browser is available; undefined if one is. */
 export const browserProblem: string | undefined = existsSync(CHROMIUM) ? undefined : `there is no ${CHROMIUM}`
 
 export const launch = (): Promise<Browser> => chromium.launch({ executablePath: CHROMIUM, args: ARGS })
 
 export interface Visit {
   readonly page: Page
-  /** Errors and warnings of the page's console, uncaught exceptions, and requests to anywhere but the page's own server. */
+  /** Errors and warnings of the page's console, uncaught exceptions, and requests to other servers than the page's. */
   readonly diagnostics: readonly string[]
   close(): Promise<void>
 }
 
-/** Opens a page in a context of its own, and listens to what goes wrong in it. */
+/** Opens a page in its own browser context and collects its diagnostics. */
 export async function visit(browser: Browser, url: string, options: BrowserContextOptions = {}): Promise<Visit> {
   const context = await browser.newContext({ viewport: { width: 1240, height: 900 }, ...options })
   const page = await context.newPage()

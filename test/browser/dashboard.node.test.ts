@@ -1,5 +1,5 @@
 // time limit: 240 s
-/** The dashboard in a real browser, in front of real tunnels of both runtimes: what somebody sees who looks at it. */
+/** The dashboard in a real browser, served by tunnels of both runtimes. */
 import { readFileSync } from 'node:fs'
 import type { Browser, Page } from 'playwright-core'
 import { suite } from 'uvu'
@@ -12,9 +12,9 @@ import { sleep, waitFor } from '../../testkit/wait.ts'
 import { skip } from '../skip.ts'
 import { browserProblem, launch, type Visit, visit } from './browser.ts'
 
-/** A dropped link is shown within this time, ms. */
-const NOTICED_MS = 3000
-/** So often a busy machine may spoil the measurement. */
+/** ms within which a dropped link is shown. */
+const DROP_SHOWN_MS = 3000
+/** Measurements of which a loaded machine may delay all but one. */
 const ATTEMPTS = 4
 const CHUNK = Buffer.alloc(60_000)
 const TOKEN = 'a-token.of/some+length=='
@@ -30,7 +30,7 @@ if (browserProblem === undefined) {
   test.before(async () => {
     browser = await launch()
   })
-  // what a test that failed left open
+  // close what a failed test left open
   test.after.each(async () => {
     await Promise.all(browser.contexts().map((context) => context.close()))
     await Promise.all([...started].map((running) => running.stop('SIGKILL')))
@@ -69,7 +69,7 @@ const shows = (page: Page, state: RegExp): Promise<void> =>
   )
 
 async function assertAccessible(page: Page, what: string): Promise<void> {
-  // the policy of the page does not bind what the debugger evaluates
+  // the content security policy does not apply to code evaluated by the debugger
   await page.evaluate(readFileSync('node_modules/axe-core/axe.min.js', 'utf8'))
   const found = await page.evaluate<string[]>(
     "axe.run().then(({ violations }) => violations.map(({ id, nodes }) => id + ': ' + nodes.map(({ html }) => html).join(' | ')))",
@@ -77,7 +77,7 @@ async function assertAccessible(page: Page, what: string): Promise<void> {
   assert.equal(found, [], what)
 }
 
-/** Sends the echo something all the time until `stop` is called. */
+/** Sends to the echo target continuously. @returns a function that stops it */
 async function load(tunnel: Tunnel): Promise<() => void> {
   const app = await tunnel.dial()
   let running = true
@@ -94,7 +94,7 @@ async function load(tunnel: Tunnel): Promise<() => void> {
 }
 
 for (const pair of MIXED_PAIRS) {
-  check(`figures move under load and agree with /stats.json, at both ends: ${nameOf(pair)}`, async () => {
+  check(`figures change under load and match /stats.json at both ends: ${nameOf(pair)}`, async () => {
     const target = await echoTarget()
     await withTunnel({ ...pair, target: target.address, link: { delay: 10 } }, async (tunnel) => {
       const client = await visit(browser, urlOf(tunnel.client))
@@ -135,12 +135,12 @@ for (const pair of MIXED_PAIRS) {
 }
 
 /**
- * A server that waits for nothing can only say that it is quiet. Drops the link until that is noticed in time.
- * @returns ms it took
+ * Drops the link, repeatedly, until the page shows it in time. An idle server shows only that the peer is quiet.
+ * @returns the shortest time in ms until it was shown
  */
-async function noticed(tunnel: Tunnel, page: Page): Promise<number> {
+async function timeUntilDropShown(tunnel: Tunnel, page: Page): Promise<number> {
   let best = Number.POSITIVE_INFINITY
-  for (let i = 0; i < ATTEMPTS && best > NOTICED_MS; i++) {
+  for (let i = 0; i < ATTEMPTS && best > DROP_SHOWN_MS; i++) {
     const seen = page.waitForFunction(
       () => document.getElementById('state')?.textContent?.match(/^(?:No answer|Quiet) for/),
       null,
@@ -160,21 +160,21 @@ async function noticed(tunnel: Tunnel, page: Page): Promise<number> {
 }
 
 for (const pair of MIXED_PAIRS) {
-  check(`a dropped link is shown within 3 s, idle and under load, and its return: ${nameOf(pair)}`, async () => {
+  check(`a dropped link is shown within 3 s, idle and under load, and its recovery too: ${nameOf(pair)}`, async () => {
     const target = await echoTarget()
     await withTunnel({ ...pair, target: target.address }, async (tunnel) => {
       const client = await visit(browser, urlOf(tunnel.client))
       await shows(client.page, /^Connected$/)
-      const idle = await noticed(tunnel, client.page)
-      assert.ok(idle <= NOTICED_MS, `${idle} ms`)
+      const idle = await timeUntilDropShown(tunnel, client.page)
+      assert.ok(idle <= DROP_SHOWN_MS, `${idle} ms`)
       const stop = await load(tunnel)
       await waitFor('rates', async () => (await shownBy(client.page, 'rx')) > 1e5)
-      const loaded = await noticed(tunnel, client.page)
-      assert.ok(loaded <= NOTICED_MS, `${loaded} ms`)
+      const loaded = await timeUntilDropShown(tunnel, client.page)
+      assert.ok(loaded <= DROP_SHOWN_MS, `${loaded} ms`)
       const server = await visit(browser, urlOf(tunnel.server))
       await shows(server.page, /^Connected$/)
-      const far = await noticed(tunnel, server.page)
-      assert.ok(far <= NOTICED_MS, `${far} ms`)
+      const far = await timeUntilDropShown(tunnel, server.page)
+      assert.ok(far <= DROP_SHOWN_MS, `${far} ms`)
       stop()
       assert.equal([...client.diagnostics, ...server.diagnostics], [])
       await client.close()
@@ -183,7 +183,7 @@ for (const pair of MIXED_PAIRS) {
   })
 }
 
-check('light and dark are accessible, on a desk and on a phone, with sessions and without', async () => {
+check('light and dark themes are accessible at desktop and phone widths, with and without sessions', async () => {
   const target = await echoTarget()
   const open: Visit[] = []
   await withTunnel({ server: 'node', client: 'bun', target: target.address }, async (tunnel) => {
@@ -217,7 +217,7 @@ check('light and dark are accessible, on a desk and on a phone, with sessions an
   for (const one of open) await one.close()
 })
 
-check('by keyboard alone: theme, pause, order of the sessions', async () => {
+check('theme, pause and session order can be operated by keyboard', async () => {
   const target = await echoTarget()
   await withTunnel({ server: 'bun', client: 'node', target: target.address }, async (tunnel) => {
     const { page, close } = await visit(browser, urlOf(tunnel.client), { colorScheme: 'light' })
@@ -249,20 +249,20 @@ check('by keyboard alone: theme, pause, order of the sessions', async () => {
     await sleep(1500)
     assert.is(await textOf(page, 'meta'), before)
     await page.keyboard.press('Enter')
-    await waitFor('going on', async () => (await textOf(page, 'meta')) !== before)
+    await waitFor('resumed', async () => (await textOf(page, 'meta')) !== before)
     for (const app of apps) app.destroy()
     await close()
   }).finally(() => target.close())
 })
 
-/** Gives the page these events in place of those of its server. */
+/** Replaces the server's events with these. */
 async function play(page: Page, hello: object, sample: object): Promise<void> {
   const body = `event: hello\ndata: ${JSON.stringify(hello)}\n\nevent: sample\ndata: ${JSON.stringify(sample)}\n\n`
   await page.route('**/events', (route) => route.fulfill({ status: 200, contentType: 'text/event-stream', body }))
   await page.reload()
 }
 
-check('markup in addresses, settings and warnings stays text; contexts, rendezvous and a long table', async () => {
+check('markup in addresses, settings and warnings is shown as text, also in contexts and a long table', async () => {
   const server = await startAlone('node', { kcp_bind: `127.0.0.1:${await freePort()}`, connect: '127.0.0.1:9' })
   const { page, diagnostics, close } = await visit(browser, urlOf(server), { colorScheme: 'dark' })
   await shows(page, /^Ready$/)
@@ -333,7 +333,7 @@ check('markup in addresses, settings and warnings stays text; contexts, rendezvo
 
 for (const program of RUNTIMES) {
   check(
-    `the page asks for the token, keeps it for the tab, and comes back after a restart and a reload: ${program}`,
+    `the page prompts for the token, keeps it for the tab, and recovers after a restart and a reload: ${program}`,
     async () => {
       const port = await freePort()
       const config = {
@@ -341,7 +341,7 @@ for (const program of RUNTIMES) {
         connect: '127.0.0.1:9',
         http_listen: `127.0.0.1:${port}`,
       }
-      // without a token the test's own look at /stats works
+      // without a token the page is ready at once
       let server = await startAlone(program, config)
       const other = 'another-token'
       const { page, close } = await visit(browser, urlOf(server))

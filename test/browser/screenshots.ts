@@ -1,6 +1,6 @@
 /**
- * Makes docs/dashboard-light.png and docs/dashboard-dark.png (`npm run screenshots`): a real tunnel over a link with delay and
- * loss, with some load, watched by a browser for a while.
+ * Creates docs/dashboard-light.png and docs/dashboard-dark.png (`npm run screenshots`) from a loaded tunnel over a link
+ * with delay and loss.
  */
 import { statSync } from 'node:fs'
 import { echoTarget, type TcpEnd } from '../../testkit/tcp.ts'
@@ -12,7 +12,7 @@ const RUN_MS = Number(process.env['SCREENSHOT_RUN_MS'] ?? 75_000)
 const LINK = { delay: 24, jitter: 3, loss: 0.006, rate: 60e6 }
 const VIEW = { width: 1240, height: 1000 }
 
-/** Sends at a rate that goes up and down, bytes a second; the echo comes back. Never ends. */
+/** Sends to the echo target at a varying rate, forever. */
 async function load(tunnel: Tunnel, bytesPerSecond: number, period: number): Promise<void> {
   const app: TcpEnd = await tunnel.dial()
   const began = performance.now()
@@ -50,7 +50,7 @@ try {
     const path = `docs/dashboard-${name}.png`
     await page.screenshot({ path, fullPage: false })
     console.log(`${path}: ${statSync(path).size} bytes`)
-    for (const complaint of diagnostics) console.error(complaint)
+    for (const diagnostic of diagnostics) console.error(diagnostic)
   }
   if (process.env['SCREENSHOT_ALL'] !== undefined) {
     const { page } = light
@@ -70,7 +70,7 @@ try {
     tunnel.link.blackhole()
     await sleep(6000)
     await page.screenshot({ path: `${process.env['SCREENSHOT_ALL']}/dropped.png` })
-    for (const complaint of [...phone.diagnostics, ...server.diagnostics]) console.error(complaint)
+    for (const diagnostic of [...phone.diagnostics, ...server.diagnostics]) console.error(diagnostic)
   }
 } finally {
   await browser.close()

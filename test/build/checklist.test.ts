@@ -1,6 +1,6 @@
 /**
- * Every item of the checklist in docs/protocol.md section 14 is named by a test, as `MUST 18: ...`, `MUST 1, 2, 3: ...` or
- * `MUST 35, MUST 36: ...`, and is so under both runtimes.
+ * Every item of the checklist in docs/protocol.md section 14 is named by a test, as `MUST 18: ...`, `MUST 1, 2, 3: ...`
+ * or `MUST 35, MUST 36: ...`, under both runtimes.
  */
 import { readdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
@@ -8,18 +8,18 @@ import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
 
 const CHECKLIST_ITEMS = 76
-/** Directories that do not count: tests of the build, and those that are skipped without an original or without root. */
+/** Directories that do not count: tests of the build, and those that are skipped without kcptun-libev or root. */
 const NOT_COUNTED = ['build', 'interop', 'netns']
 
 const test = suite('checklist')
 
-/** The numbers of the list in section 14, in their order. */
+/** @returns the numbers of the list in section 14, in order */
 function checklistOf(markdown: string): number[] {
   const section = markdown.split('\n## 14. Checklist\n')[1]?.split('\n## ')[0] ?? ''
   return [...section.matchAll(/^(\d+)\. (?:MUST|SHOULD)\b/gm)].map((match) => Number(match[1]))
 }
 
-/** The items that names in this source begin with: string literals `MUST n`, with lists and ranges. */
+/** @returns the items at the start of test names in `source`: string literals `MUST n`, with lists and ranges */
 function namedItems(source: string): number[] {
   const items = []
   for (const [, list = ''] of source.matchAll(/['"`]MUST (\d+(?:-\d+)?(?:, (?:MUST )?\d+(?:-\d+)?)*)\b/g)) {
@@ -33,7 +33,7 @@ function namedItems(source: string): number[] {
 
 type RuntimeName = 'node' | 'bun'
 
-/** Where a file's tests run: a file that both conformance files import, and one that starts both programs, counts for both. */
+/** @returns where a file's tests run; a file that starts programs of both runtimes counts for both */
 function runtimesOf(name: string, source: string): RuntimeName[] {
   if (/\b(?:RUNTIMES|ALL_PAIRS|MIXED_PAIRS)\b/.test(source)) return ['node', 'bun']
   if (name.endsWith('.node.test.ts')) return ['node']
@@ -51,7 +51,7 @@ function itemsByRuntime(): Record<RuntimeName, Set<number>> {
   const found = { node: new Set<number>(), bun: new Set<number>() }
   for (const path of sources('test')) {
     const source = readFileSync(path, 'utf8')
-    // the tools check, too, but name no test
+    // helper files contain no tests
     if (!/^ *test\(/m.test(source)) continue
     for (const runtime of runtimesOf(path, source)) for (const item of namedItems(source)) found[runtime].add(item)
   }
@@ -67,7 +67,7 @@ test('docs/protocol.md numbers its items without a gap', () => {
   )
 })
 
-test('names are read as single items, lists and ranges', () => {
+test('names are parsed as single items, lists and ranges', () => {
   assert.equal(namedItems("test('MUST 7: x')\ntest(`MUST 50, 51, 18: y`)"), [7, 50, 51, 18])
   assert.equal(namedItems(`test('MUST 35, MUST 36: x'); const must = "MUST 11, 35-37"`), [35, 36, 11, 35, 36, 37])
   assert.equal(namedItems("// MUST 3\ntest('what MUST 4 says')"), [])

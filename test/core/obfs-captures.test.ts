@@ -3,7 +3,7 @@ import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
 import { ObfsHost } from '../../testkit/obfs-host.ts'
 import { fromHex } from '../../testkit/sim/wire.ts'
-import { isChecksumRight, masked, OBFS_CAPTURES, obfsCapture, packetOf, takeApart } from '../vectors/obfs-packets.ts'
+import { isChecksumRight, masked, OBFS_CAPTURES, obfsCapture, packetOf, parsePacket } from '../vectors/obfs-packets.ts'
 
 const test = suite('core/obfs captures')
 
@@ -54,15 +54,15 @@ for (const name of OBFS_CAPTURES) {
           const [control] = host.controls()
           assert.ok(control)
           assert.is(masked(control, false), masked(packet.bytes, false))
-          assert.ok(isChecksumRight(takeApart(control)))
-          assert.is(takeApart(control).ack, packet.ack)
-          offset = (takeApart(control).seq - packet.seq) >>> 0
+          assert.ok(isChecksumRight(parsePacket(control)))
+          assert.is(parsePacket(control).ack, packet.ack)
+          offset = (parsePacket(control).seq - packet.seq) >>> 0
           continue
         }
         if (record.sealedOffset === undefined) continue
         const sent = host.send(other, packet.payload)
         assert.ok(sent, `${record.t_ms} ms: no context`)
-        const mine = takeApart(sent)
+        const mine = parsePacket(sent)
         assert.ok(isChecksumRight(mine))
         const isExact = kind === 'dpi/tcp-wnd' && role === 'client'
         if (mine.ece === packet.ece)

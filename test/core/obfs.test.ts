@@ -5,7 +5,7 @@ import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
 import { ErrorCode, EventType, ObfsHost } from '../../testkit/obfs-host.ts'
 import { fromHex, utf8 } from '../../testkit/sim/wire.ts'
-import { isChecksumRight, masked, OBFS_CAPTURES, obfsCapture, takeApart } from '../vectors/obfs-packets.ts'
+import { isChecksumRight, masked, OBFS_CAPTURES, obfsCapture, parsePacket } from '../vectors/obfs-packets.ts'
 
 const test = suite('core/obfs')
 
@@ -57,7 +57,7 @@ function withChecksum(packet: Uint8Array): Uint8Array {
     view.setUint16(36, sum)
     for (let low = 0; low < 0x100; low++) {
       packet[37] = low
-      if (isChecksumRight(takeApart(packet))) return packet
+      if (isChecksumRight(parsePacket(packet))) return packet
     }
   }
   throw new Error('no checksum fits')
@@ -70,7 +70,7 @@ test("MUST 63: dpi/tcp-wnd sends with constant numbers, 1492 above the kernel's"
   for (const length of [100, 1360, 1]) {
     const there = client.send(SERVER, sealed(length))
     assert.ok(there)
-    const packet = takeApart(there)
+    const packet = parsePacket(there)
     assert.equal([packet.seq, packet.ack, packet.flags], [5001 + OUTSIDE, 7001, PSH_ACK])
     assert.equal(
       server.capture(there).map(({ bytes }) => bytes),
@@ -78,7 +78,7 @@ test("MUST 63: dpi/tcp-wnd sends with constant numbers, 1492 above the kernel's"
     )
     const back = server.send(CLIENT, sealed(length))
     assert.ok(back)
-    assert.equal([takeApart(back).seq, takeApart(back).ack], [7001 + OUTSIDE, 5002])
+    assert.equal([parsePacket(back).seq, parsePacket(back).ack], [7001 + OUTSIDE, 5002])
   }
 })
 
@@ -99,7 +99,7 @@ test('a datagram received before accept() is not lost', () => {
   assert.equal(server.early(), sealed(64))
   const answer = server.send(CLIENT, sealed(10))
   assert.ok(answer)
-  assert.is(takeApart(answer).ack, 5002)
+  assert.is(parsePacket(answer).ack, 5002)
   server.accept('10.77.0.9:1')
   assert.is(server.early(), undefined)
 })
@@ -123,14 +123,14 @@ test('MUST 65: RST and FIN from any sender change neither numbers nor contexts',
   assert.is(refused.send(SERVER, sealed(20)), undefined)
   const tcp = new ObfsHost('dpi/tcp', 'client', CLIENT)
   tcp.dial(SERVER)
-  tcp.capture(kernel(SERVER, CLIENT, RST | 0x10, 77, takeApart(tcp.controls()[0] ?? new Uint8Array()).seq + 1))
+  tcp.capture(kernel(SERVER, CLIENT, RST | 0x10, 77, parsePacket(tcp.controls()[0] ?? new Uint8Array()).seq + 1))
   assert.equal(tcp.events(), [])
-  assert.is(takeApart(tcp.send(SERVER, sealed(20)) ?? new Uint8Array()).ack, 0)
+  assert.is(parsePacket(tcp.send(SERVER, sealed(20)) ?? new Uint8Array()).ack, 0)
 })
 
 test('MUST 64: a datagram with a wrong checksum is accepted, its numbers only once a datagram was authentic', () => {
   const spoil = (packet: Uint8Array): Uint8Array => {
-    const header = takeApart(packet).header
+    const header = parsePacket(packet).header
     packet[header + 16] = (packet[header + 16] ?? 0) ^ 0x55
     return packet
   }
@@ -147,8 +147,8 @@ test('MUST 64: a datagram with a wrong checksum is accepted, its numbers only on
   assert.ok(server.open(CLIENT, Uint8Array.of(0, 0, 0, 0, 0, 0, 1, 2, 3, 4), sealed(10 + TAG_AND_NONCE)))
   const back = server.send(CLIENT, sealed(9))
   assert.ok(back)
-  assert.ok(isChecksumRight(takeApart(back)))
-  assert.is(takeApart(back).ack, 5001 + OUTSIDE + 1)
+  assert.ok(isChecksumRight(parsePacket(back)))
+  assert.is(parsePacket(back).ack, 5001 + OUTSIDE + 1)
 })
 
 test('a checksum left to the network card is accepted as correct', () => {
@@ -160,7 +160,7 @@ test('a checksum left to the network card is accepted as correct', () => {
     36,
     words.reduce((sum, word) => sum + word, 0),
   )
-  assert.not(isChecksumRight(takeApart(packet)))
+  assert.not(isChecksumRight(parsePacket(packet)))
   server.capture(packet)
   server.accept(CLIENT)
   assert.ok(server.send(CLIENT, sealed(5)))
@@ -174,7 +174,7 @@ test('dpi/tcp-wnd answers a CE mark with ECE on one packet', () => {
     there[1] = 3
     server.capture(there)
   }
-  const flags = [1, 2, 3].map((n) => takeApart(server.send(CLIENT, sealed(n)) ?? new Uint8Array()).flags)
+  const flags = [1, 2, 3].map((n) => parsePacket(server.send(CLIENT, sealed(n)) ?? new Uint8Array()).flags)
   assert.equal(flags, [PSH_ACK | ECE, PSH_ACK, PSH_ACK])
 })
 
@@ -185,8 +185,8 @@ test('MUST 67: dpi/tcp: SYN establishes the server, SYN|ACK the client, data may
   const [syn] = client.controls()
   const early = client.send(SERVER, sealed(50))
   assert.ok(syn && early)
-  assert.is(takeApart(early).ack, 0)
-  assert.is(takeApart(early).seq, (takeApart(syn).seq + 1) >>> 0)
+  assert.is(parsePacket(early).ack, 0)
+  assert.is(parsePacket(early).seq, (parsePacket(syn).seq + 1) >>> 0)
   assert.equal(
     server.capture(syn, early).map(({ bytes }) => bytes),
     [sealed(50)],
@@ -195,7 +195,7 @@ test('MUST 67: dpi/tcp: SYN establishes the server, SYN|ACK the client, data may
   assert.ok(synAck)
   const back = server.send(CLIENT, sealed(30))
   assert.ok(back)
-  assert.is(takeApart(back).ack, (takeApart(syn).seq + 1 + 50) >>> 0)
+  assert.is(parsePacket(back).ack, (parsePacket(syn).seq + 1 + 50) >>> 0)
   assert.equal(client.events(), [])
   client.capture(synAck)
   assert.equal(client.events(), [[EventType.OBFS_READY, context]])
@@ -206,12 +206,12 @@ test('MUST 67: dpi/tcp: SYN establishes the server, SYN|ACK the client, data may
   const next = client.send(SERVER, sealed(70))
   assert.ok(next)
   assert.equal(
-    [takeApart(next).seq, takeApart(next).ack],
-    [(takeApart(syn).seq + 51) >>> 0, (takeApart(synAck).seq + 31) >>> 0],
+    [parsePacket(next).seq, parsePacket(next).ack],
+    [(parsePacket(syn).seq + 51) >>> 0, (parsePacket(synAck).seq + 31) >>> 0],
   )
   // a repeated SYN gets a new SYN|ACK with a new ISN
   server.capture(syn)
-  assert.is.not(takeApart(server.controls()[0] ?? new Uint8Array()).seq, takeApart(synAck).seq)
+  assert.is.not(parsePacket(server.controls()[0] ?? new Uint8Array()).seq, parsePacket(synAck).seq)
 })
 
 test('MUST 67: a SYN|ACK for another SYN does not make a client ready; an authentic datagram does', () => {
@@ -231,7 +231,7 @@ test('MUST 67: a SYN to a client and a SYN|ACK to a server are not answered and 
   server.capture(...client.controls())
   client.capture(...server.controls())
   const numbers = (host: ObfsHost, to: string): number[] => {
-    const { seq, ack } = takeApart(host.send(to, sealed(1)) ?? new Uint8Array())
+    const { seq, ack } = parsePacket(host.send(to, sealed(1)) ?? new Uint8Array())
     return [seq, ack]
   }
   const [clientSeq = 0, clientAck] = numbers(client, SERVER)

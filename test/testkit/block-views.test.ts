@@ -1,11 +1,11 @@
-/** Views of blocks show what stands there now. */
+/** Cached views of blocks always refer to the current memory. */
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
 import { BlockViews } from '../../testkit/block-views.ts'
 
 const test = suite('views')
 
-test('a view is made once for a place and a length, and anew for another', () => {
+test('a view is cached by offset and length', () => {
   const memory = new Uint8Array(2048 * 4)
   const views = new BlockViews()
   const first = views.at(memory, 2060, 1308)
@@ -19,7 +19,7 @@ test('a view is made once for a place and a length, and anew for another', () =>
   assert.is(views.at(memory, 2060, 1308).length, 1308)
 })
 
-test('after the memory has grown no view of the old one is given out', () => {
+test('after the memory has grown no view of the old buffer is returned', () => {
   const memory = new WebAssembly.Memory({ initial: 1 })
   const views = new BlockViews()
   const old = views.at(new Uint8Array(memory.buffer), 4096, 10)
@@ -30,14 +30,14 @@ test('after the memory has grown no view of the old one is given out', () => {
   assert.is(views.at(fresh, 4096, 10)[0], 9)
 })
 
-test('another memory gets views of its own', () => {
+test('each memory has its own views', () => {
   const views = new BlockViews()
   const [one, other] = [new Uint8Array(4096), new Uint8Array(4096)]
   assert.is(views.at(one, 0, 10).buffer, one.buffer)
   assert.is(views.at(other, 0, 10).buffer, other.buffer)
 })
 
-test('places that share a slot of the table are distinguished', () => {
+test('offsets that share a slot of the cache are distinguished', () => {
   const memory = new Uint8Array(4097 * 2048)
   const views = new BlockViews()
   const far = 4096 * 2048

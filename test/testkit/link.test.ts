@@ -1,4 +1,4 @@
-/** The emulated link does what it is told, in both directions and for several clients: other tests rest on it. */
+/** The emulated link, on which other tests depend, in both directions and with several clients. */
 
 import type { RemoteInfo, Socket } from 'node:dgram'
 import { createSocket } from 'node:dgram'
@@ -40,7 +40,7 @@ async function withLink(
   }
 }
 
-/** Sends numbered datagrams at the pace at which they arrive at the link, so that no socket buffer overflows. */
+/** Sends numbered datagrams no faster than the link receives them, so that no socket buffer overflows. */
 async function sendNumbers(link: Link, client: Host, count: number): Promise<void> {
   const start = link.counters.up.packets
   for (let i = 0; i < count; i++) {
@@ -94,18 +94,18 @@ test('loss follows the seed: the same datagrams are lost each time', async () =>
   assert.ok(arrived > 350 && arrived < 450, `${arrived} of 500 arrived at 20 % loss`)
 })
 
-test('losses come in runs when configured, at the same rate', async () => {
+test('losses occur in bursts when configured, at the same rate', async () => {
   await withLink({ loss: 0.1, burst: 5, seed: 1 }, async (link, server, client) => {
     await sendNumbers(link, client, 4000)
     await waitFor('the rest arrives', () => server.got.length === link.counters.up.delivered, TIMEOUT_MS)
     const { lost } = link.counters.up
     assert.ok(lost > 200 && lost < 700, `${lost} of 4000 lost`)
     const runs = numbers(server).filter((value, i, all) => value - (all[i - 1] ?? -1) > 1).length
-    assert.ok(lost / runs > 3, `mean length of a run ${lost / runs}`)
+    assert.ok(lost / runs > 3, `mean burst length ${lost / runs}`)
   })
 })
 
-test('order is kept under jitter and broken by reordering, duplicates arrive twice, damage flips one bit', async () => {
+test('jitter keeps the order, reordering breaks it, duplicates arrive twice, corruption flips one bit', async () => {
   await withLink({ delay: 2, jitter: 10 }, async (link, server, client) => {
     await sendNumbers(link, client, 300)
     await waitFor('all arrive', () => server.got.length === 300, TIMEOUT_MS)
@@ -127,26 +127,26 @@ test('order is kept under jitter and broken by reordering, duplicates arrive twi
     const values = numbers(server)
     assert.ok(
       values.some((value, i) => value < (values[i - 1] ?? 0)),
-      'some were overtaken',
+      'some were reordered',
     )
   })
 })
 
-test('a limited rate delays, its full queue drops', async () => {
+test('a rate limit delays datagrams and drops them when its queue is full', async () => {
   // 128 bytes on the wire at 1 Mbit/s take about 1 ms; the queue holds 40 of them
   await withLink({ rate: 1e6, queue: 40 * 128 }, async (link, server, client) => {
     const start = performance.now()
     for (let i = 0; i < 100; i++) client.socket.send(Buffer.alloc(100), link.port, link.host)
     const { up } = link.counters
-    await waitFor('all were looked at', () => up.packets === 100, TIMEOUT_MS)
+    await waitFor('all were processed', () => up.packets === 100, TIMEOUT_MS)
     await waitFor('all arrive', () => server.got.length === 100 - up.overflowed, TIMEOUT_MS)
     assert.ok(up.overflowed > 0, 'the queue overflowed')
     assert.ok(server.got.length >= 40)
-    assert.ok((server.got.at(-1)?.at ?? 0) - start > 35, 'the last one waited for the others')
+    assert.ok((server.got.at(-1)?.at ?? 0) - start > 35, 'the last one was queued behind the others')
   })
 })
 
-test('two clients are distinguished and get their own answers; a rebound one has a new address', async () => {
+test('two clients are distinguished and get their own answers; rebind changes their address', async () => {
   await withLink({}, async (link, server, client) => {
     const other = await openHost('127.0.0.1')
     server.socket.on('message', (bytes: Buffer, from: RemoteInfo) => server.socket.send(bytes, from.port, from.address))
@@ -164,7 +164,7 @@ test('two clients are distinguished and get their own answers; a rebound one has
   })
 })
 
-test('nothing crosses a dark link, everything a healed one', async () => {
+test('a blackholed link delivers nothing, a healed one everything', async () => {
   await withLink({ delay: 1 }, async (link, server, client) => {
     link.blackhole('up')
     await sendNumbers(link, client, 10)

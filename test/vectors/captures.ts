@@ -1,5 +1,5 @@
 /**
- * Reads the recorded packets of this directory (fields: README.md here), and hex.
+ * Reads the recorded packets of this directory (README.md lists their fields), and converts hex.
  */
 
 import { readdirSync, readFileSync } from 'node:fs'
@@ -16,7 +16,7 @@ export interface RecordedPacket {
   readonly dropped?: boolean
 }
 
-/** A capture of one run of the original. */
+/** A capture of one run of kcptun-libev. */
 export interface Capture {
   readonly description: string
   readonly method: string
@@ -46,7 +46,7 @@ function isSealed(file: Partial<Capture>): file is Capture {
   return typeof file.derivedKeyHex === 'string' && typeof file.packets?.[0]?.sealed === 'string'
 }
 
-/** Bytes in an array of their own: not a slice of a pool that others share. */
+/** @returns the bytes in an array of their own, not a slice of a shared pool */
 export function fromHex(text: string): Uint8Array {
   return Uint8Array.from({ length: text.length / 2 }, (_, i) => Number.parseInt(text.slice(2 * i, 2 * i + 2), 16))
 }

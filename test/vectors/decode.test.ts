@@ -1,5 +1,5 @@
 /**
- * Every recorded datagram reads as the recorder read it, and keeps the rules of protocol.md 4-7 that can be seen in it.
+ * Recorded datagrams decode to what was recorded, and their segments form the recorded streams (protocol.md 4-7).
  */
 import { createHash } from 'node:crypto'
 import { suite } from 'uvu'
@@ -27,7 +27,7 @@ for (const name of CAPTURES) {
     assert.ok(compared > 0)
   })
 
-  test(`${name}: the segments join to the recorded stream`, () => {
+  test(`${name}: the segments form the recorded stream`, () => {
     for (const [conv, directions] of Object.entries(file.tcpStream)) {
       for (const dir of ['c2s', 's2c'] as const) {
         const expected = directions[dir]

@@ -1,11 +1,11 @@
 /**
- * The 52 recorded request/response cases, replayed against our engine. Reactions are compared as sets; `ts` and `conv`
- * of our own, timing, grouping of ACKs and the numbers of our own segments are free.
+ * The 52 recorded request/response cases, replayed against the engine. Reactions are compared as sets; own `ts` and
+ * `conv`, timing, grouping of ACKs and own sequence numbers may differ.
  *
  * Intended deviations (docs/protocol.md 5.6, 6.1, 6.5, 6.7, 8):
- * - EOF before DIAL is a normal end; PUSH before DIAL is thrown away, and the DIAL behind it counts
- * - after the peer's EOF our server continues to forward the target's answer, and keeps the session while the peer lives
- * - RESET breaks the application's connection instead of ending it cleanly
+ * - EOF before DIAL ends the session normally; PUSH before DIAL is discarded, and a later DIAL is accepted
+ * - after the peer's EOF the server forwards the target's response, and keeps the session while the peer responds
+ * - RESET resets the application's connection instead of closing it cleanly
  * - rcvwnd 65536 advertises 65535, not 0
  * - an ACK above a hole may be repeated in the next datagram
  */
@@ -19,11 +19,11 @@ import { decodeSegments } from '../../testkit/decode.ts'
 import { type EdgeCase, edgeCases } from './files.ts'
 
 const SECOND_PORT = address4(9, 50002)
-/** ms after the last packet of a case in which a reaction must come */
-const PATIENCE_MS = 150
+/** ms within which a reaction to the last packet of a case is expected */
+const REACTION_MS = 150
 const OPTIONS = { timeout: 60, linger: 30, timeWait: 5, keepalive: 25 }
 
-/** What one datagram says, free fields left out. */
+/** The contents of a datagram, without the fields that may differ. */
 function facts(plain: Uint8Array): string[] {
   const conv = toHex(plain.subarray(0, 4))
   if (conv === '00000000') return [toHex(plain.subarray(4, 10))]
@@ -36,7 +36,7 @@ function facts(plain: Uint8Array): string[] {
 
 class Replay {
   readonly solo: Solo
-  /** recorded conv to ours, for the client cases */
+  /** recorded conv to actual conv, for the client cases */
   readonly convs = new Map<string, string>()
   readonly #acked = new Set<string>()
 
@@ -44,7 +44,7 @@ class Replay {
     this.solo = new Solo(options)
   }
 
-  /** Acknowledges what the engine pushes, so that nothing is repeated into later cases. */
+  /** Acknowledges every PUSH, so that no retransmission reaches later cases. */
   #acknowledge(outputs: readonly Output[]): void {
     for (const { conv, segments, peer } of outputs) {
       for (const { cmd, sn, ts } of segments) {
@@ -53,7 +53,7 @@ class Replay {
     }
   }
 
-  /** Runs a case; the result is the set of facts in all datagrams sent, in order. */
+  /** Runs a case. @returns the facts of all datagrams sent, in order */
   run(one: EdgeCase, during: (ms: number) => void = () => {}): { facts: Set<string>; outputs: Output[] } {
     const { solo } = this
     const start = solo.ms
@@ -78,18 +78,18 @@ class Replay {
       settle()
       let text = plain
       for (const [recorded, ours] of this.convs) text = text.replaceAll(recorded, ours)
-      // two source ports: the second datagram of the same conversation comes from another one
+      // two source ports: the second datagram of the same conversation comes from another port
       const other = one.name.includes('two source ports') && first !== undefined
       first ??= plain
       solo.feedFrom(other ? SECOND_PORT : TESTER, fromHex(text))
       settle()
     }
-    until(solo.ms - start + PATIENCE_MS)
+    until(solo.ms - start + REACTION_MS)
     settle()
     return { facts: new Set(outputs.flatMap(({ plain }) => facts(plain))), outputs }
   }
 
-  /** The recorded facts, in our conversations. */
+  /** @returns the recorded facts, with the actual convs */
   expected(one: EdgeCase): Set<string> {
     const result = new Set<string>()
     for (const { dir, plain } of one.exchange) {
@@ -101,7 +101,7 @@ class Replay {
     return result
   }
 
-  /** Replays a case and demands the recorded reactions. ACKs of earlier cases may be repeated while there is a hole. */
+  /** Replays a case and asserts the recorded reactions. ACKs of earlier cases may be repeated while there is a hole. */
   same(one: EdgeCase): Output[] {
     const { facts: seen, outputs } = this.run(one)
     const expected = this.expected(one)
@@ -156,11 +156,11 @@ test('MUST 50, 51, 18, 19, 21, 23, 29, 37, 38, 39: a server reacts as recorded, 
   assert.is(played, 31)
   const [first] = replay.solo.streams.values()
   assert.equal(first?.data, utf8('abc1stlateAB'))
-  // the second DIAL broke this connection
+  // the second DIAL aborted this connection
   assert.is(first?.ending, 'aborted')
 })
 
-test('server: EOF before DIAL is a normal end: acknowledged, nothing is dialled', () => {
+test('server: EOF before DIAL ends the session normally: acknowledged, nothing is dialled', () => {
   const replay = new Replay({ role: 'server', config: OPTIONS })
   const { facts: seen } = replay.run(get(EOF_FIRST))
   const recorded = replay.expected(get(EOF_FIRST))
@@ -169,7 +169,7 @@ test('server: EOF before DIAL is a normal end: acknowledged, nothing is dialled'
   assert.not.ok(replay.solo.events.some(({ type }) => type === 1))
 })
 
-test('server: PUSH before DIAL is acknowledged and thrown away, the session goes on', () => {
+test('server: PUSH before DIAL is acknowledged and discarded, the session continues', () => {
   const replay = new Replay({ role: 'server', config: OPTIONS })
   replay.same(get(PUSH_FIRST))
   for (const stream of replay.solo.streams.values()) assert.is(stream.data.length, 0)
@@ -182,12 +182,12 @@ test('MUST 43: server: two source ports are two sessions', () => {
   assert.is(replay.solo.events.filter(({ type }) => type === 1).length, 2)
 })
 
-test('MUST 34: server whose target refuses', () => {
+test('MUST 34: a server whose target refuses reacts as recorded', () => {
   const replay = new Replay({ role: 'server', config: OPTIONS, dial: 'refuse' })
   replay.same(get(REFUSES))
 })
 
-test('MUST 45, MUST 46: server: RESET kills a live session, later packets get RESET at most once a second', () => {
+test('MUST 45, MUST 46: server: RESET aborts a session, later packets get RESET at most once a second', () => {
   const replay = new Replay({ role: 'server', config: OPTIONS })
   const outputs = replay.same(get(RESET_KILLS))
   const resets = outputs.filter(({ conv }) => conv === 0)
@@ -212,7 +212,7 @@ test('MUST 51, 53, 55, 58: a rendezvous server reacts as recorded', () => {
   let listeners = 0
   for (const one of cases) {
     if (!one.name.startsWith('rendezvous server:')) continue
-    // services of earlier cases are still known; each LISTEN comes from a port of its own, as recorded
+    // services of earlier cases are still registered; each LISTEN comes from a port of its own, as recorded
     const introductions: string[] = []
     let listener = TESTER
     for (const { dir, plain } of one.exchange) {
@@ -221,12 +221,12 @@ test('MUST 51, 53, 55, 58: a rendezvous server reacts as recorded', () => {
         const isListen = bytes[5] === 3
         if (isListen && !one.name.includes('IPv6')) listener = address4(9, 51000 + listeners++)
         solo.feedFrom(isListen ? listener : TESTER, bytes)
-        solo.run(PATIENCE_MS)
+        solo.run(REACTION_MS)
       } else introductions.push(toHex(fromHex(plain).subarray(0, -7)))
     }
     const outputs = solo.take()
     assert.equal(outputs.map(({ plain }) => toHex(plain.subarray(0, -7))).sort(), introductions.sort(), one.name)
-    // each learns the address at which the other was seen: 10.0.0.9 and its port
+    // each side is sent the observed address of the other: 10.0.0.9 and its port
     for (const { plain, peer } of outputs) {
       const other = addressKey(peer) === addressKey(TESTER) ? listener : TESTER
       const port = new DataView(other.buffer).getUint16(2, true)
@@ -251,7 +251,7 @@ test('MUST 52, 42, 50, 31, 37, 45: a client reacts as recorded', () => {
   const conv = replay.solo.endpoint.convOf(handle).toString(16).padStart(8, '0')
   replay.convs.set('69686e99', conv)
   replay.same(alone)
-  // the application sees a broken connection, not a clean end
+  // the application gets a reset, not a clean end
   assert.is(replay.solo.stream(handle).ending, 'aborted')
   assert.is(replay.solo.stream(handle).reason, 4)
 
@@ -273,7 +273,7 @@ test('MUST 28: server with kcp.rcvwnd = 16 advertises 128', () => {
   checkWindows(replay.same(get(number('kcp.rcvwnd=16'))), 128)
 })
 
-test('MUST 35: client half-close: what the server sends afterwards arrives, then its EOF', () => {
+test('MUST 35: client half-close: later data of the server is delivered, then its EOF', () => {
   const one = get(number('real client, tester as server'))
   const replay = new Replay({ role: 'client', config: OPTIONS })
   replay.solo.take()
@@ -290,7 +290,7 @@ test('MUST 35: client half-close: what the server sends afterwards arrives, then
   assert.ok(stream.eof || stream.ending === 'detached')
 })
 
-test('MUST 35: server: the target half-closes, the client goes on sending', () => {
+test('MUST 35: server: after a half-close by the target, data of the client is delivered', () => {
   const one = get(number('real server, tester as client: the target shuts down'))
   const replay = new Replay({ role: 'server', config: OPTIONS })
   let answered = false
@@ -307,7 +307,7 @@ test('MUST 35: server: the target half-closes, the client goes on sending', () =
   assert.ok(replay.solo.only.eof || replay.solo.only.ending === 'detached')
 })
 
-test('MUST 35: server: the answer behind the client’s EOF is forwarded, and the session lives while its peer does', () => {
+test('MUST 35: server: the response after the client’s EOF is forwarded while the peer responds', () => {
   const one = get(number('later packets of the same conversation follow at 12 s and 22 s'))
   const replay = new Replay({ role: 'server', config: { ...OPTIONS, linger: 5 } })
   let answered = false
@@ -320,7 +320,7 @@ test('MUST 35: server: the answer behind the client’s EOF is forwarded, and th
   })
   assert.ok(answered)
   assert.ok(toHex(replay.solo.streamSent(0x43)).includes(toHex(utf8('answer'))), 'the answer was not forwarded')
-  // the tester acknowledges our KEEPALIVEs: no RESET, the late bytes behind EOF are acknowledged and discarded
+  // the tester acknowledges the KEEPALIVEs: no RESET, bytes after EOF are acknowledged and discarded
   assert.is(outputs.filter(({ conv }) => conv === 0).length, 0)
   assert.is(replay.solo.only.ending, undefined)
   assert.equal(replay.solo.only.data, utf8('q'))

@@ -1,5 +1,5 @@
 /**
- * The recorded vectors as typed objects. Their meaning: test/vectors/README or the fields' names.
+ * The recorded vectors as typed objects; test/vectors/README.md describes their fields.
  */
 import { readFileSync } from 'node:fs'
 import type { Decoded } from '../../testkit/decode.ts'
@@ -8,7 +8,7 @@ export interface VectorPacket {
   readonly dir: 'c2s' | 's2c'
   readonly t_ms: number
   readonly sealed: string
-  /** absent without method: equals `sealed`; null: does not open */
+  /** absent without method: equals `sealed`; null: fails authentication */
   readonly plain?: string | null
   readonly decoded?: Decoded | null
   readonly dropped?: boolean
@@ -49,7 +49,7 @@ export interface EdgeCase {
   readonly exchange: readonly EdgeExchange[]
 }
 
-/** Captures of two originals with a relay between them. */
+/** Captures of two kcptun-libev endpoints with a relay between them. */
 export const CAPTURES = [
   'aes256gcm',
   'blackhole',
@@ -96,7 +96,7 @@ export function edgeCases(): readonly EdgeCase[] {
   return file.cases
 }
 
-/** Plaintext of a packet in hex, padding included; null when it does not open. */
+/** Plaintext of a packet in hex, padding included; null when it fails authentication. */
 export function plainOf(packet: VectorPacket): string | null {
   return packet.plain === undefined ? packet.sealed : packet.plain
 }

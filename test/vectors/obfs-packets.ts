@@ -1,4 +1,4 @@
-/** The recorded packets of the obfuscators: whole IP packets, and what their recorder read in them. */
+/** Recorded obfuscated packets: whole IP packets, and the fields decoded by the recorder. */
 import { readFileSync } from 'node:fs'
 import { fromHex } from '../../testkit/sim/wire.ts'
 
@@ -36,11 +36,11 @@ function isObfsFile(value: unknown): value is ObfsFile {
 /** A capture by name. */
 export function obfsCapture(name: string): ObfsFile {
   const file: unknown = JSON.parse(readFileSync(`test/vectors/${name}.json`, 'utf8'))
-  if (!isObfsFile(file)) throw new Error(`test/vectors/${name}.json: no capture of an obfuscator`)
+  if (!isObfsFile(file)) throw new Error(`test/vectors/${name}.json: not a capture of obfuscated packets`)
   return file
 }
 
-/** The bytes of an IP packet, taken apart here anew. */
+/** An IP packet, parsed independently of the engine. */
 export interface Packet {
   readonly bytes: Uint8Array
   readonly version: number
@@ -53,7 +53,7 @@ export interface Packet {
   readonly payload: Uint8Array
 }
 
-export function takeApart(bytes: Uint8Array): Packet {
+export function parsePacket(bytes: Uint8Array): Packet {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length)
   const version = view.getUint8(0) >> 4
   const header = version === 4 ? (view.getUint8(0) & 15) * 4 : 40
@@ -80,7 +80,7 @@ function onesSum(bytes: Uint8Array): number {
   return sum
 }
 
-/** Whether the TCP checksum of a packet is right. */
+/** @returns whether the TCP checksum of a packet is correct */
 export function isChecksumRight({ bytes, version, header }: Packet): boolean {
   const addresses = version === 4 ? bytes.subarray(12, 20) : bytes.subarray(8, 40)
   const total = version === 4 ? ((bytes[2] ?? 0) << 8) | (bytes[3] ?? 0) : 40 + (((bytes[4] ?? 0) << 8) | (bytes[5] ?? 0))
@@ -90,16 +90,16 @@ export function isChecksumRight({ bytes, version, header }: Packet): boolean {
   return onesSum(Uint8Array.of(...pseudo, ...segment)) === 0xffff
 }
 
-export const packetOf = (record: PacketRecord): Packet => takeApart(fromHex(record.packet))
+export const packetOf = (record: PacketRecord): Packet => parsePacket(fromHex(record.packet))
 
-/** Everything but what is drawn at random, and what depends on it: id and header checksum, flow label, numbers. */
+/** The packet in hex without random fields and what depends on them: id, header checksum, flow label, numbers. */
 export function masked(bytes: Uint8Array, keepNumbers: boolean): string {
   const copy = bytes.slice()
-  const { version, header } = takeApart(copy)
+  const { version, header } = parsePacket(copy)
   if (version === 4) {
     copy.fill(0, 4, 6)
     copy.fill(0, 10, 12)
-    // a router on the way marked some
+    // a router on the path marked some packets
     copy[1] = (copy[1] ?? 0) & ~1
   } else {
     copy[1] = (copy[1] ?? 0) & 0xf0

@@ -1,5 +1,6 @@
 /**
- * Recorded introductions of three originals: they parse as recorded, and our rendezvous server introduces the same way.
+ * Recorded rendezvous of three kcptun-libev endpoints: the messages decode as recorded, and the engine sends the same
+ * introductions.
  */
 import { type Address, address4, address6, addressKey } from '../../testkit/sim/address.ts'
 import { readFileSync } from 'node:fs'
@@ -26,7 +27,7 @@ function isFile(value: unknown): value is File {
   return typeof value === 'object' && value !== null && 'hosts' in value && 'packets' in value
 }
 
-/** `10.77.0.3:42281` or `[fd77::3]:42281`; only the last number of the host counts here. */
+/** `10.77.0.3:42281` or `[fd77::3]:42281`; only the first and last group of an IPv6 address are used. */
 function record(text: string): Address {
   const colon = text.lastIndexOf(':')
   const port = Number(text.slice(colon + 1))
@@ -53,12 +54,12 @@ for (const name of ['rendezvous_ipv4', 'rendezvous_ipv6']) {
     for (const { plain, decoded } of packets) assert.equal(decode(fromHex(plain)), decoded)
   })
 
-  test(`MUST 55: ${name}: our rendezvous server sends the recorded introductions`, () => {
+  test(`MUST 55: ${name}: a rendezvous server sends the recorded introductions`, () => {
     const punches = packets.filter(({ decoded }) => 'session0' in decoded && decoded.session0 === 'PUNCH')
-    const keeper = punches[0]?.src
-    assert.ok(keeper)
+    const rendezvous = punches[0]?.src
+    assert.ok(rendezvous)
     const solo = new Solo({ role: 'neither' })
-    for (const { src, dst, plain } of packets) if (dst === keeper) solo.feedFrom(record(src), fromHex(plain))
+    for (const { src, dst, plain } of packets) if (dst === rendezvous) solo.feedFrom(record(src), fromHex(plain))
     const shape = (peer: Address, decoded: Decoded): string => {
       assert.ok('session0' in decoded)
       return `${decoded.session0} ${JSON.stringify(decoded.addrs)} to ${addressKey(peer)}`

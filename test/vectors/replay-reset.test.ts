@@ -1,6 +1,6 @@
 /**
- * The recorded attack run (replay, tampering, reflection, short packets, RESET, TIME_WAIT), played against our client
- * and server with a stand-in for the cipher: same nonces, same plaintexts, same reactions.
+ * The recorded attacks (replay, tampering, reflection, short packets, RESET, TIME_WAIT), replayed against client and
+ * server with a substitute for the cipher: same nonces, same plaintexts, same reactions.
  */
 import { fakeSeal } from '../../testkit/sim/sealing.ts'
 import { suite } from 'uvu'
@@ -12,17 +12,17 @@ import { type Decoded, decode } from '../../testkit/decode.ts'
 import { capture, type VectorPacket } from './files.ts'
 
 const RECORDED = '7bb6090f'
-const PATIENCE_MS = 150
+const REACTION_MS = 150
 const file = capture('replay_reset')
 
-/** The packet as its receiver gets it: the recorded nonce with a tag of our stand-in, or garbage where it was garbage. */
+/** @returns the packet with the recorded nonce and a tag of the substitute cipher; garbage is unchanged */
 function sealed(packet: VectorPacket, conv: string): Uint8Array {
   const bytes = fromHex(packet.sealed)
   if (typeof packet.plain !== 'string') return bytes
   return fakeSeal(fromHex(packet.plain.replaceAll(RECORDED, conv)), bytes.subarray(bytes.length - file.nonceBytes))
 }
 
-/** ms after which a RESET is believed (docs/validation.md) */
+/** ms after which a RESET ends a session whose probes are not answered (docs/validation.md) */
 const RESET_MS = 2000
 
 /** The kind of reaction, with its fixed values. */
@@ -32,7 +32,7 @@ function key(decoded: Decoded | null | undefined, plain: Uint8Array): string[] {
   return decoded.segments.map(({ cmd, sn, una }) => `${cmd} sn=${sn} una=${una}`)
 }
 
-/** Recorded reactions that follow packet `index` before anything else is injected. */
+/** @returns the recorded reactions to packet `index`, up to the next injected packet */
 function recorded(index: number, conv: string): string[] {
   const result: string[] = []
   const { dir } = file.packets[index] ?? { dir: 'c2s' }
@@ -49,7 +49,7 @@ function seen(outputs: readonly Output[]): string[] {
   return [...new Set(outputs.flatMap(({ decoded, plain }) => key(decoded, plain)))].sort()
 }
 
-/** What the server did, but for the question whether a RESET is true, and for what it repeats unacknowledged. */
+/** @returns the reactions of the server, without probes after a RESET and without retransmissions */
 function reactions(solo: Solo): string[] {
   return seen(solo.take()).filter((reaction) => !/^(WASK|PUSH|PING)/.test(reaction))
 }
@@ -62,11 +62,11 @@ test('MUST 7, 8, 9, 10, 45, 46: a server reacts to every injected packet as reco
   let answered = false
   for (const [index, packet] of file.packets.entries()) {
     if (packet.dir !== 'c2s') continue
-    // what the client answered by itself is not the server's business
+    // later packets that the client sent by itself do not matter here
     const own = packet.note === undefined
     if (own && packet.t_ms > 1000) continue
     if (packet.t_ms > solo.ms) solo.run(Math.floor(packet.t_ms * MS) / MS - solo.ms)
-    // the recorded client acknowledged what the recorded server sent; ours shows that it is alive, too
+    // the recorded client acknowledged the recorded server; confirm the conversation likewise
     if (solo.streams.size < 2) solo.confirm(Number.parseInt(RECORDED, 16))
     solo.take()
     solo.feedRaw(TESTER, sealed(packet, RECORDED))
@@ -75,10 +75,10 @@ test('MUST 7, 8, 9, 10, 45, 46: a server reacts to every injected packet as reco
       solo.write(solo.only.handle, utf8('twice'))
       solo.endpoint.drain()
     }
-    solo.run(PATIENCE_MS)
+    solo.run(REACTION_MS)
     if (own) continue
     assert.equal(reactions(solo), recorded(index, RECORDED), packet.note)
-    // without a word from its client the session ends; the original ends it at once
+    // without an answer from its client the session ends; kcptun-libev ends it at once
     if (packet.note?.startsWith('RESET of the live')) solo.run(RESET_MS)
     injected++
   }
@@ -105,7 +105,7 @@ test('MUST 42, 45: a client reacts to every injected packet as recorded; its own
   }
   solo.take()
 
-  // reflection: the original answers once
+  // reflection: kcptun-libev answers once
   solo.feedRaw(TESTER, ping.bytes)
   solo.feedRaw(TESTER, ping.bytes)
   assert.is(solo.take().length, 0)

@@ -1,5 +1,5 @@
 /**
- * The recorded datagrams of two originals, fed to our engine: it delivers the recorded bytes and ends.
+ * The recorded datagrams of two kcptun-libev endpoints, fed to the engine: it delivers the recorded bytes and EOFs.
  */
 import { createHash } from 'node:crypto'
 import { suite } from 'uvu'
@@ -10,7 +10,7 @@ import { Solo, type SoloStream } from '../../testkit/sim/solo.ts'
 import { fromHex } from '../../testkit/sim/wire.ts'
 import { CAPTURES, capture, plainOf, type VectorFile, type VectorStream } from './files.ts'
 
-const PATIENT = { timeout: 86400, linger: 600, sndwnd: UNSET, rcvwnd: UNSET }
+const LONG_TIMEOUTS = { timeout: 86400, linger: 600, sndwnd: UNSET, rcvwnd: UNSET }
 
 function compare(stream: SoloStream, expected: VectorStream, name: string): void {
   const pushes = expected.messages.filter(({ type }) => type === 'PUSH')
@@ -55,8 +55,8 @@ for (const name of CAPTURES) {
     })
 
   if (usable('c2s').length > 0) {
-    test(`${name}: a server of ours delivers what the original client sent`, () => {
-      const solo = new Solo({ role: 'server', config: PATIENT })
+    test(`${name}: a server delivers what the recorded client sent`, () => {
+      const solo = new Solo({ role: 'server', config: LONG_TIMEOUTS })
       const handles = new Map<string, number>()
       replay(solo, file, 'c2s', (recorded) => (recorded === '00000000' ? undefined : recorded))
       for (const { handle, conv } of solo.endpoint.list()) handles.set(conv.toString(16).padStart(8, '0'), handle)
@@ -72,8 +72,8 @@ for (const name of CAPTURES) {
   }
 
   if (usable('s2c').length > 0) {
-    test(`${name}: a client of ours delivers what the original server sent`, () => {
-      const solo = new Solo({ role: 'client', config: PATIENT })
+    test(`${name}: a client delivers what the recorded server sent`, () => {
+      const solo = new Solo({ role: 'client', config: LONG_TIMEOUTS })
       const handles = new Map<string, number>()
       const ours = new Map<string, string>()
       for (const conv of convs) {

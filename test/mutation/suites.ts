@@ -30,7 +30,7 @@ const LEFT_OUT = new Set(['fuzz/checked.test.ts'])
 /** Tests of whole processes, and the part of the sources that they are for. */
 const WHOLE: Readonly<Record<string, string>> = {
   'e2e/garbage.node.test.ts': '',
-  'e2e/half_close.node.test.ts': '',
+  'e2e/half-close.node.test.ts': '',
   'e2e/faults.node.test.ts': '',
   'e2e/matrix.node.test.ts': '',
   'e2e/reload.node.test.ts': '',

@@ -1,5 +1,5 @@
-// Makes the engines of the model checker in .cache/model: the product with a probe of its state (probe.as) and all of its
-// mutable globals exported, so that a state can be saved and restored; and the same with planted defects to choose from.
+// Builds the engines of the model checker in .cache/model: the engine with a state probe (probe.as) and all mutable
+// globals exported, so that states can be saved and restored; and the same with selectable planted defects.
 
 import { cpSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { exists, fingerprint, inProject, replaceFile, runScript, withLock } from '../../build/files.mjs'
@@ -14,7 +14,7 @@ const INPUTS = ['assembly', 'package-lock.json'].concat(
 )
 
 /**
- * Makes a copy of assembly/ with the probe and, if wanted, with the defects.
+ * Copies assembly/ and adds the probe and, optionally, the defects.
  * @param {string} folder
  * @param {boolean} withMutants
  */
@@ -30,7 +30,7 @@ function copySources(folder, withMutants) {
   /** @param {string} what @param {string} file @param {string} find @param {string} put */
   const replace = (what, file, find, put) =>
     edit(file, (text) => {
-      if (text.split(find).length !== 2) throw new Error(`${what}: its text does not occur once in ${file}`)
+      if (text.split(find).length !== 2) throw new Error(`${what}: its text must occur exactly once in ${file}`)
       return text.replace(find, () => put)
     })
   for (const { file, find, put } of sizes) replace('size', file, find, put)
@@ -59,7 +59,7 @@ async function compile(name, withMutants) {
   replaceFile(`${FOLDER}/${name}.wasm`, exportGlobals(readFileSync(inProject(draft))))
 }
 
-/** Makes what is stale. */
+/** Builds what is stale. */
 export function buildModel() {
   return withLock(async () => {
     mkdirSync(inProject(FOLDER), { recursive: true })

@@ -1,17 +1,17 @@
-/** The promises that every state keeps, and those of the last one. */
+/** The invariants of every state, and those of the final one. */
 import type { State, Stream } from './state.ts'
 import { Violation } from './state.ts'
 
 type Streams = readonly Readonly<Stream>[]
 
-/** Connections at the other end of the conversation of `stream`. */
+/** @returns the connections at the other end of the conversation of `stream` */
 function peersOf(stream: Readonly<Stream>, streams: Streams): Readonly<Stream>[] {
   return streams.filter(({ side, conv }) => side !== stream.side && conv === stream.conv)
 }
 
 const nameOf = ({ side, number }: Readonly<Stream>): string => `stream ${number} of the ${side}`
 
-/** Bytes came: they are the next ones of one connection at the other end. */
+/** Received bytes are the next ones of a single connection at the other end. @throws Violation */
 export function onBytes(stream: Stream, bytes: readonly number[], streams: Streams): void {
   for (const byte of bytes) {
     const source = streams.find(({ number }) => number === byte >> 4)
@@ -27,7 +27,7 @@ export function onBytes(stream: Stream, bytes: readonly number[], streams: Strea
   }
 }
 
-/** A server is to dial: once for each stream of a client that waits for it. */
+/** A server dials once for each stream of a client that is not answered yet. @throws Violation */
 export function checkDial(stream: Readonly<Stream>, streams: Streams): void {
   const [client] = peersOf(stream, streams)
   if (!client) throw new Violation(`the server dials for conversation ${stream.conv}, which nobody opened`)
@@ -39,7 +39,7 @@ export function checkDial(stream: Readonly<Stream>, streams: Streams): void {
   }
 }
 
-/** A clean end was reported: the other side ended too, and all it wrote is here. */
+/** A clean end requires that the other side has ended and all its bytes were received. @throws Violation */
 export function checkEnd(stream: Readonly<Stream>, streams: Streams, what: 'EOF' | 'DETACH'): void {
   const peers = peersOf(stream, streams).filter(({ number }) => stream.source === 0 || number === stream.source)
   const ended = peers.filter(({ isShut, end }) => isShut || end === 'gave up' || end === 'refused')
@@ -51,12 +51,12 @@ export function checkEnd(stream: Readonly<Stream>, streams: Streams, what: 'EOF'
   if (what === 'DETACH' && !stream.isShut) throw new Violation(`DETACH for ${nameOf(stream)}, which has not ended`)
 }
 
-/** A connection was reset: something must have happened that excuses it. */
+/** A reset requires a fault that may cause it. @throws Violation */
 export function checkReset(stream: Readonly<Stream>, isDisturbed: boolean, reason: number): void {
   if (!isDisturbed) throw new Violation(`${nameOf(stream)} is reset without cause, reason ${reason}`)
 }
 
-/** Nothing happens any more: every connection ended, and what was not disturbed was delivered. */
+/** Finally every connection has ended, and without a fault everything was delivered. @throws Violation */
 export function checkQuiet({ streams, isDisturbed }: Pick<State, 'streams' | 'isDisturbed'>): void {
   for (const stream of streams) {
     if (stream.end === undefined) throw new Violation(`${nameOf(stream)} was never ended`)

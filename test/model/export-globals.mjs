@@ -1,5 +1,5 @@
-// Adds exports to a WebAssembly module: each of its mutable globals, as `global:N`. With linear memory they are all that a
-// module without tables of its own remembers.
+// Exports each mutable global of a WebAssembly module as `global:N`. Together with linear memory they are the whole
+// state of a module that changes no tables.
 
 const GLOBALS = 6
 const EXPORTS = 7
@@ -16,7 +16,7 @@ class Reader {
     return this.bytes[this.at++] ?? 0
   }
 
-  /** LEB128; the value counts only where it is known to be small. */
+  /** Reads LEB128; the result is exact only for small values. */
   leb() {
     let value = 0
     for (let shift = 0; ; shift += 7) {

@@ -1,4 +1,4 @@
-/** Hashes of states: 53 bits, of which 10^7 states share one with a probability below 1 %. */
+/** Hashes of states: with 53 bits the probability of a collision among 10^7 states is below 1 %. */
 
 export function hashBytes(bytes: Uint8Array): number {
   let h = 0x811c9dc5

@@ -1,6 +1,6 @@
 /**
- * An engine whose state can be saved and restored: its linear memory, as what differs from a base image, and its mutable
- * globals, which the build for the model exports (export-globals.mjs).
+ * An engine whose state can be saved and restored: linear memory, as the difference from a base image, and mutable
+ * globals, which the model build exports (export-globals.mjs).
  */
 import { Core, type CoreConfig, type CoreExports, Event, Mode, Rx, Span, Tx } from '../../host/engine/core.ts'
 import type { Address } from '../../testkit/sim/address.ts'
@@ -38,14 +38,14 @@ export interface EngineEvent {
   readonly arg: number
 }
 
-/** Throws unless `condition` holds: the checker itself, not the product, is wrong. */
+/** @throws Error unless `condition` holds: a defect of the checker, not of the engine */
 export function insist(condition: boolean, text: string): asserts condition {
   if (!condition) throw new Error(`model: ${text}`)
 }
 
-/** The value, which exists. */
+/** @returns `value`, which must be defined */
 export function must<T>(value: T | undefined): T {
-  insist(value !== undefined, 'nothing there')
+  insist(value !== undefined, 'value is undefined')
   return value
 }
 
@@ -57,9 +57,9 @@ export class Machine {
   readonly #probe: ProbeExports
   readonly #globals: readonly WebAssembly.Global[]
   readonly #base: Buffer
-  #unborn: Snapshot
+  #unconfigured: Snapshot
   readonly #memory: Buffer
-  /** What the engine holds, undefined after a call that may have changed it. */
+  /** Snapshot of the present state; undefined after a call that may have changed it. */
   #loaded: Snapshot | undefined
 
   constructor(module: WebAssembly.Module, config: CoreConfig, plant: number, start: number) {
@@ -73,7 +73,7 @@ export class Machine {
     insist(this.#globals.length > 50, 'the globals are not exported')
     this.config = config
     this.#probe.model_plant(plant)
-    // grown once and for all: the engine takes what is there
+    // memory is grown once: the engine uses what is available
     const missing = MEMORY_BYTES - this.calls.memory.buffer.byteLength
     const { memory } = exports
     insist(memory instanceof WebAssembly.Memory, 'no memory')
@@ -81,26 +81,26 @@ export class Machine {
     this.core = new Core(this.calls)
     this.#memory = Buffer.from(this.core.u8.buffer)
     this.#base = Buffer.alloc(MEMORY_BYTES)
-    this.#unborn = this.save()
-    this.birth(0)
-    // what a new engine holds is the base: states are near to it, the time before `configure` is not
+    this.#unconfigured = this.save()
+    this.restart(0)
+    // a configured engine is the base: states differ little from it, unlike memory before `configure`
     this.#rebase()
   }
 
-  /** Makes what memory holds the base, relative to which states are saved from now on. */
+  /** Makes the present memory the base image of later snapshots. */
   #rebase(): void {
-    const born = this.save()
+    const configured = this.save()
     const image = Buffer.from(this.#memory)
-    this.restore(this.#unborn)
-    const unborn = Buffer.from(this.#memory)
+    this.restore(this.#unconfigured)
+    const unconfigured = Buffer.from(this.#memory)
     this.#base.set(image)
-    this.#memory.set(unborn)
+    this.#memory.set(unconfigured)
     this.#loaded = undefined
     const { granules, bytes } = this.save()
-    this.#unborn = { granules, bytes, globals: this.#unborn.globals }
+    this.#unconfigured = { granules, bytes, globals: this.#unconfigured.globals }
     this.#loaded = undefined
     this.#memory.set(image)
-    for (const [i, value] of born.globals.entries()) this.#setGlobal(i, value)
+    for (const [i, value] of configured.globals.entries()) this.#setGlobal(i, value)
   }
 
   #setGlobal(index: number, value: number | bigint): void {
@@ -108,13 +108,13 @@ export class Machine {
     if (global) global.value = value
   }
 
-  /** Starts a new engine in this place; `incarnation` makes its secret, its nonces and its convs differ. */
-  birth(incarnation: number): void {
-    this.restore(this.#unborn)
+  /** Replaces the engine by a new one; `incarnation` makes its secret, nonces and convs differ. */
+  restart(incarnation: number): void {
+    this.restore(this.#unconfigured)
     this.#loaded = undefined
     seed(this.core, incarnation * 2 + (this.config.mode & Mode.SERVER))
     this.core.configure(this.config, this.now)
-    // padding of no bytes, and the same state wherever the engine stands in it
+    // zero entropy: no padding, and the read position does not matter to the state
     this.core.u8.fill(0, this.core.entropyPtr, this.core.entropyPtr + 1024)
   }
 
@@ -152,12 +152,12 @@ export class Machine {
     this.#loaded = snapshot
   }
 
-  /** To be called before every call that changes the engine. */
-  touch(): void {
+  /** Must precede every call that changes the engine. */
+  markDirty(): void {
     this.#loaded = undefined
   }
 
-  /** The numbers that decide how the engine goes on (probe.as); valid until the next call. */
+  /** The values that determine the further behaviour of the engine (probe.as); valid until the next call. */
   fingerprint(): Uint32Array {
     const count = this.#probe.model_state(this.now)
     const at = this.#probe.model_ptr()
@@ -166,13 +166,13 @@ export class Machine {
   }
 
   setPeer(peer: Address): void {
-    this.touch()
+    this.markDirty()
     this.core.u8.set(peer, this.calls.peer_ptr() >>> 0)
     insist(this.calls.set_peer(this.now) === 0, 'set_peer failed')
   }
 
   receive(plain: Uint8Array, nonce: Uint8Array, from: Address): void {
-    this.touch()
+    this.markDirty()
     const { core } = this
     const word = core.rxWord
     const at = core.u32[word + Rx.ptr] ?? 0
@@ -185,13 +185,13 @@ export class Machine {
     this.calls.handle_datagrams(1, this.now)
   }
 
-  /** Takes what the engine sends. */
+  /** Passes each datagram that the engine sends to `take`. */
   transmit(take: (sent: Sent) => void): void {
     const { core, calls } = this
-    this.touch()
+    this.markDirty()
     calls.entropy_filled(1024)
     for (let round = 0; ; round++) {
-      insist(round < ROUNDS_MAX, 'poll_transmit goes on for ever')
+      insist(round < ROUNDS_MAX, 'poll_transmit does not end')
       const count = calls.poll_transmit(core.txSlots, this.now)
       insist(count >= 0, `poll_transmit = ${count}`)
       if (count === 0) return
@@ -225,7 +225,7 @@ export class Machine {
   }
 
   write(handle: number, byte: number): boolean {
-    this.touch()
+    this.markDirty()
     const { core } = this
     if (this.calls.stream_reserve(handle, 1) <= 0) return false
     core.u8[core.u32[core.spanWord + Span.ptr] ?? 0] = byte
@@ -233,9 +233,9 @@ export class Machine {
     return true
   }
 
-  /** Reads all there is. */
+  /** @returns all buffered bytes */
   read(handle: number): number[] {
-    this.touch()
+    this.markDirty()
     const { core } = this
     const list: number[] = []
     for (;;) {
@@ -255,7 +255,7 @@ export class Machine {
 
   /** Ticks until `handle_timeout` is due. */
   get wait(): number {
-    insist(this.#loaded === undefined, 'a timer is asked for only after a change')
+    insist(this.#loaded === undefined, 'next_timeout is called only after a change')
     return this.calls.next_timeout(this.now)
   }
 
@@ -267,7 +267,7 @@ export class Machine {
   }
 
   get memoryUsed(): number {
-    this.touch()
+    this.markDirty()
     this.calls.refresh_gauges(this.now)
     return Number(this.core.counter('memory_used'))
   }

@@ -1,4 +1,4 @@
-/** `npm run model`: the process that does the work. test/model/run.mjs builds it. */
+/** `npm run model`: the search, bundled and started by test/model/run.mjs. */
 import { readFileSync } from 'node:fs'
 import { parseArgs } from 'node:util'
 import { quick, scenarios } from './scenario.ts'

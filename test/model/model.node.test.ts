@@ -1,7 +1,7 @@
 // time limit: 300 s
 /**
- * All states of a session's life at small bounds, with the engine that is shipped: nothing is lost, nothing gets stuck, and
- * nothing is left. `npm run model` explores more.
+ * All states of a session at small bounds, with the shipped engine: no data is lost, every session ends, no memory is
+ * leaked. `npm run model` explores more.
  */
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
@@ -18,7 +18,7 @@ const test = suite('model')
 buildEngines()
 const clean = engineModule('clean')
 
-/** Those that take seconds; the others are left to `npm run model`. */
+/** Scenarios that take too long here; `npm run model` runs them. */
 const LONG = ['plain, late', 'sealed, restart of the server, late', 'sealed, migration, idle']
 /** Flags of a session (assembly/session/session.ts) that the scenarios have to reach. */
 const FLAGS = { EOF_SENT: 2, EOF_RECEIVED: 4, HALF_OPEN: 4096, RESET_CHALLENGED: 32768, MOVING: 65536, MOVED: 131072 }
@@ -31,7 +31,7 @@ function lines(module: WebAssembly.Module, scenario: Scenario, { failure }: Resu
 }
 
 for (const scenario of quick.filter(({ name }) => !LONG.includes(name))) {
-  test(`every state ends well: ${scenario.name}`, () => {
+  test(`no state leads to a violation: ${scenario.name}`, () => {
     const result = new Search(clean, scenario).run()
     assert.is(result.failure, undefined, lines(clean, scenario, result))
     assert.ok(result.isComplete)
@@ -42,7 +42,7 @@ for (const scenario of quick.filter(({ name }) => !LONG.includes(name))) {
   })
 }
 
-test('together they reach every state of a session, and what leads from one to the other', () => {
+test('together the scenarios reach every state and flag of a session', () => {
   for (const [name, state] of Object.entries(SessionState)) assert.ok(reached.states & (1 << state), name)
   for (const [name, flag] of Object.entries(FLAGS)) assert.ok(reached.flags & flag, name)
 })
@@ -58,7 +58,7 @@ mutants.forEach(({ name, violation, scenario: wanted, bounds }, index) => {
   })
 })
 
-/** States along a path on which the choice is made by `choose`. */
+/** @returns the states along a random path. @param isDisturbed other states are loaded in between */
 function walk(world: World, seed: number, isDisturbed: boolean): State[] {
   const start = world.start()
   const path: State[] = [start]
@@ -72,13 +72,12 @@ function walk(world: World, seed: number, isDisturbed: boolean): State[] {
     world.apply(action)
     path.push(world.save())
     if (!isDisturbed) continue
-    // the engines hold something else meanwhile
     world.load(start)
     world.load(path[path.length - 1] ?? start)
   }
 }
 
-test('an engine that was saved and restored goes on as the one that was not', () => {
+test('a restored engine continues like one that was never saved', () => {
   const scenario = quick.find(({ name }) => name === 'sealed, loss')
   assert.ok(scenario)
   let steps = 0

@@ -1,4 +1,4 @@
-// What build.mjs adds to a copy of assembly/: functions that write module variables for the probe, and the planted defects.
+// Changes of build.mjs to a copy of assembly/: functions that write module variables for the probe, and the defects.
 
 /** Code appended to files of assembly/. @type {Record<string, string>} */
 export const appended = {
@@ -38,7 +38,7 @@ export function modelRemote(at: usize): void {
 }
 
 /**
- * Sizes of tables of which a model that handles one datagram at a time uses little: an engine is copied at every step.
+ * Smaller tables: the model handles one datagram at a time, and copies the engine at every step.
  * @type {readonly { file: string, find: string, put: string }[]}
  */
 export const sizes = [
@@ -52,15 +52,15 @@ export const sizes = [
 /**
  * @typedef {object} Mutant a defect planted into the engine
  * @property {string} name
- * @property {string} violation a part of the text of what it breaks
- * @property {string} scenario where it is found
- * @property {'full'} [bounds] without it those of the quick scenarios
+ * @property {string} violation a part of the violation's message
+ * @property {string} scenario in which it is found
+ * @property {'full'} [bounds] default: those of the quick scenarios
  * @property {string} file of assembly/
  * @property {string} find text that occurs once
- * @property {string} put what replaces it; `BAD` is true while the defect is chosen
+ * @property {string} put its replacement; `BAD` is true while the defect is selected
  */
 
-/** The number of a mutant is its place, counted from 1. @type {readonly Mutant[]} */
+/** Mutants are numbered from 1. @type {readonly Mutant[]} */
 export const mutants = [
   {
     name: 'end overtakes data: bytes are dropped once the end is in hand',

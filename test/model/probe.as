@@ -1,8 +1,8 @@
 /*
- * Entry of the engine of the model checker: the exports of the module, and one that writes what decides how the engine
- * goes on as a list of numbers. It is compiled with a copy of assembly/, see build.mjs.
+ * Entry of the model checker's engine: the exports of the module, and `model_state`, which writes the values that
+ * determine the further behaviour of the engine. Compiled with a copy of assembly/, see build.mjs.
  *
- * Times are written relative to `now` as powers of two, so that paths which differ only in the moment meet again.
+ * Times are written relative to `now` as powers of two, so that paths which differ only in timing reach the same state.
  */
 import { elapsed } from './clock'
 import { modelPings } from './control/pings'
@@ -26,7 +26,7 @@ export function model_ptr(): usize {
   return out
 }
 
-/** Chooses the planted defect; 0 = none. */
+/** Selects the planted defect; 0 = none. */
 export function model_plant(number: i32): void {
   mutant = number
 }
@@ -46,7 +46,7 @@ export function putSpan(ticks: u32): void {
   else put(32 - <u32>clz<u32>(ticks >> 3))
 }
 
-/** Writes how long ago `time` was, as the limits of sessions tell it: less than a second is nothing. */
+/** Writes the age of `time` at the resolution of session limits: 0 below a second. */
 function putAge(time: u32, now: u32): void {
   put(32 - <u32>clz<u32>((now - time) >> 13))
 }
@@ -61,7 +61,7 @@ function checksum(at: usize, len: u32): u32 {
   return h
 }
 
-/** @returns number of words at `model_ptr`; more than 4096: it did not fit */
+/** @returns the number of words at `model_ptr`; above 4096 the state did not fit */
 export function model_state(now: u32): u32 {
   n = 0
   putAddress(currentPeer)

@@ -1,6 +1,6 @@
 // npm run model -- [--quick] [--only NAME] [--seconds S] [--states N] [--plant N]
 //
-// Makes the engines of the model, bundles test/model/main.ts and runs it.
+// Builds the engines of the model, bundles test/model/main.ts and runs it.
 
 import { spawnSync } from 'node:child_process'
 import * as esbuild from 'esbuild'

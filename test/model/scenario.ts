@@ -1,28 +1,28 @@
-/** What a search may do: how much the applications say, and how often the network and the machines misbehave. */
+/** The bounds of a search: how much the applications send, and how many faults network and machines have. */
 
 export interface Scenario {
   readonly name: string
   /** With a method: nonces, replay filter, validation, confirmation, migration. */
   readonly sealed: boolean
-  /** Most bytes of each application. */
+  /** Maximum bytes of each application. */
   readonly clientBytes: number
   readonly serverBytes: number
-  /** Datagrams that may be lost, duplicated, and held back for any time. */
+  /** Number of datagrams that may be lost, duplicated, and delayed for any time. */
   readonly losses: number
   readonly duplicates: number
   readonly holds: number
-  /** Times at which the server or the client loses its state. */
+  /** Number of restarts in which the server or the client loses its state. */
   readonly serverRestarts: number
   readonly clientRestarts: number
-  /** Datagrams that a machine sent before its restart arrive afterwards, which the wire cannot tell apart. */
+  /** Datagrams sent before a restart may arrive after it; the wire format does not distinguish them. */
   readonly lateFromBefore: boolean
-  /** Times at which the client gets another address; datagrams to the old one are lost. */
+  /** Number of changes of the client's address; datagrams to the old one are lost. */
   readonly migrations: number
-  /** Applications that may break off, and targets that may refuse. */
+  /** Number of applications that may abort, and of targets that may refuse. */
   readonly aborts: number
-  /** Reading is a step of its own: data may wait. */
+  /** Reading is a separate step, so that data may stay buffered. */
   readonly slowReader: boolean
-  /** Waits of a second or more while an application has not finished. */
+  /** Number of waits of a second or more while an application has not finished. */
   readonly idles: number
   /** Applications do nothing while this many datagrams are in flight. */
   readonly inFlight: number
@@ -47,7 +47,7 @@ const plain: Scenario = {
 }
 const sealed: Scenario = { ...plain, name: 'sealed', sealed: true }
 
-/** One fault at a time, and pairs that belong together. */
+/** One fault at a time, and related pairs. */
 export const scenarios: readonly Scenario[] = [
   { ...plain, name: 'plain, loss', losses: 1 },
   { ...plain, name: 'plain, duplicate', duplicates: 1 },
@@ -67,5 +67,5 @@ export const scenarios: readonly Scenario[] = [
   { ...sealed, name: 'sealed, abort', aborts: 1 },
 ]
 
-/** The same while applications act only when nothing is in flight: small enough for every run of the tests. */
+/** The same with applications that act only when nothing is in flight: small enough for every test run. */
 export const quick: readonly Scenario[] = scenarios.map((scenario) => ({ ...scenario, inFlight: 1 }))

@@ -1,6 +1,6 @@
 /**
- * Breadth-first search through all states that a scenario allows. From each of them the network heals, the applications
- * finish and time passes: everything has to end well.
+ * Breadth-first search through all states that a scenario allows. From each of them the network is healed, the
+ * applications finish and time passes: every session must end without a violation.
  */
 import { checkQuiet } from './checks.ts'
 import { hashWords } from './hash.ts'
@@ -18,21 +18,21 @@ export interface Result {
   readonly transitions: number
   readonly depth: number
   readonly seconds: number
-  /** Bits of the states, and flags, of the sessions in them. */
+  /** Bit masks of the states and flags of all sessions. */
   readonly reached: { readonly states: number; readonly flags: number }
-  /** The scenario was explored to its end. */
+  /** The scenario was explored completely. */
   readonly isComplete: boolean
   readonly failure: { readonly text: string; readonly actions: readonly Action[] } | undefined
 }
 
 export interface Limits {
-  /** From every state until nothing is left, instead of until a state from which everything is known to end well. */
+  /** Heals every state to the end, instead of to a state that is known to end without a violation. */
   readonly isThorough?: boolean
   readonly states?: number
   readonly seconds?: number
 }
 
-/** What may happen in the state that `world` holds. */
+/** @returns the actions possible in the state loaded in `world` */
 export function enabled(world: World): Action[] {
   const { scenario, budgets, net, streams } = world
   const actions: Action[] = []
@@ -79,7 +79,7 @@ function mayWait(world: World): boolean {
   return world.isFinished || world.budgets.idles > 0 || world.wait < IDLE_TICKS
 }
 
-/** What happens next while everything heals; undefined: nothing is left to happen. */
+/** @returns the next action while everything heals; undefined when none is left */
 function healing(world: World): Action | undefined {
   const { net, streams, machines } = world
   if (net.length > 0) return { kind: 'deliver', index: 0 }
@@ -98,7 +98,7 @@ export class Search {
   readonly world: World
   readonly #limits: Limits
   readonly #seen = new Set<number>()
-  /** States from which everything ends well, without what may still go wrong. */
+  /** Hashes, without fault budgets, of states that end without a violation. */
   readonly #good = new Set<number>()
   readonly #parents: number[] = []
   readonly #actions: (Action | undefined)[] = []
@@ -185,7 +185,7 @@ export class Search {
     return list
   }
 
-  /** Lets two sessions pass one after the other: what the first leaves is the base, the second leaves no more. */
+  /** Runs two sessions in succession: memory use after the first is the base that the second must not exceed. */
   #warmUp(state: State, done: Action[]): void {
     const { world } = this
     world.load(state)
@@ -197,7 +197,7 @@ export class Search {
     this.#good.clear()
   }
 
-  /** Lets everything heal. `done` gets the steps. @throws Violation */
+  /** Heals `state` to the end; the steps are appended to `done`. @throws Violation */
   #heal(state: State, done: Action[]): void {
     this.world.load(state)
     this.#pass(done)
@@ -232,7 +232,7 @@ export class Search {
   }
 }
 
-/** Lines that tell what happens in a list of actions. */
+/** @returns a log of the given actions */
 export function trace(module: WebAssembly.Module, scenario: Scenario, actions: readonly Action[], plant = 0): string[] {
   const world = new World(module, scenario, plant)
   const log: string[] = []

@@ -1,4 +1,4 @@
-/** A state of the model: two engines, two applications, a network, and what may still go wrong. */
+/** A state of the model: two engines, two applications, a network, and the remaining fault budgets. */
 import type { Snapshot } from './machine.ts'
 
 export type Side = 'client' | 'server'
@@ -11,7 +11,7 @@ export interface Stream {
   readonly side: Side
   readonly handle: number
   readonly conv: number
-  /** Number of the engine that carries it. */
+  /** Incarnation of its engine. */
   readonly incarnation: number
   /** Bytes of this stream are `number * 16 + offset`. */
   readonly number: number
@@ -21,7 +21,7 @@ export interface Stream {
   /** The application ended its direction. */
   isShut: boolean
   got: number
-  /** Number of the stream whose bytes came. */
+  /** Number of the stream whose bytes were received. */
   source: number
   hasEof: boolean
   isReadable: boolean
@@ -37,7 +37,7 @@ export interface Datagram {
   readonly nonce: Uint8Array
   readonly sentAt: number
   readonly hash: number
-  /** Held back: time passes without it. */
+  /** Delayed: time may pass before its delivery. */
   readonly isHeld: boolean
   /** A copy of it was delivered. */
   readonly isCopy: boolean
@@ -60,13 +60,13 @@ export interface State {
   readonly streams: readonly Readonly<Stream>[]
   readonly net: readonly Datagram[]
   readonly now: number
-  /** Times for which the timers of the engines are set. */
+  /** Deadlines of the engines' timers. */
   readonly timers: Readonly<Record<Side, number>>
   /** Index of the client's address. */
   readonly address: number
   readonly incarnations: Readonly<Record<Side, number>>
   readonly budgets: Readonly<Budgets>
-  /** Something happened that may reset a session: a restart, an application that broke off. */
+  /** A fault that may reset a session has occurred: a restart, or an abort by an application. */
   readonly isDisturbed: boolean
 }
 
@@ -76,5 +76,5 @@ export type Action =
   | { readonly kind: 'wait' | 'migrate' | 'open' }
   | { readonly kind: 'restart'; readonly side: Side }
 
-/** What broke a promise of the protocol. */
+/** An invariant of the protocol does not hold. */
 export class Violation extends Error {}

@@ -1,4 +1,4 @@
-/** Makes steps: loads a state into the two engines, lets one thing happen, and takes the state that follows. */
+/** Transitions: loads a state into the two engines, applies an action, and saves the resulting state. */
 import { type CoreConfig, EventType, Info, Mode, NonceStrategy, SessionState } from '../../host/engine/core.ts'
 import { decode, decodeSegments } from '../../testkit/decode.ts'
 import { type Address, address4, addressKey } from '../../testkit/sim/address.ts'
@@ -16,7 +16,7 @@ const KEYS = ADDRESSES.map(addressKey)
 /** Ticks of a wait that counts as idle. */
 export const IDLE_TICKS = 8000
 const TIME_WAIT_SECONDS = 20
-/** No datagram is older: TIME_WAIT is there to outlast it. */
+/** Maximum lifetime of a datagram, which TIME_WAIT must outlast. */
 const LIFE_TICKS = TIME_WAIT_SECONDS * 8000
 /** Engine time at the start; a restarted engine starts later. */
 const START = 80_000
@@ -45,7 +45,7 @@ const MARK_PAIRS = 0xeeee_0002
 export class World {
   readonly scenario: Scenario
   readonly machines: Readonly<Record<Side, Machine>>
-  /** Lines about what happened, while a trace is written. */
+  /** Log lines, while a trace is recorded. */
   log: string[] | undefined
   streams: Stream[] = []
   net: Datagram[] = []
@@ -55,7 +55,7 @@ export class World {
   incarnations: Record<Side, number> = { client: 0, server: 0 }
   budgets: Budgets
   isDisturbed = false
-  /** Bits of the states, and flags, of all sessions that were hashed. */
+  /** Bit masks of the states and flags of all hashed sessions. */
   readonly reached = { states: 0, flags: 0 }
 
   constructor(module: WebAssembly.Module, scenario: Scenario, plant = 0) {
@@ -79,7 +79,7 @@ export class World {
   /** The client opens a stream. */
   open(): void {
     const { client } = this.machines
-    client.touch()
+    client.markDirty()
     const handle = client.calls.stream_open(this.now)
     insist(handle > 0, `stream_open = ${handle}`)
     this.#addStream('client', handle).isDialling = false
@@ -117,7 +117,7 @@ export class World {
     }
   }
 
-  /** Performs `action` on what is loaded. @throws Violation */
+  /** Applies `action` to the loaded state. @throws Violation */
   apply(action: Action): void {
     try {
       this.#apply(action)
@@ -189,7 +189,7 @@ export class World {
       machine.now = this.now
       if (this.timers[side] > this.now) continue
       this.log?.push(`  ${side}: timers, after ${wait / 8} ms`)
-      machine.touch()
+      machine.markDirty()
       machine.calls.handle_timeout(this.now)
       this.#drain(side)
     }
@@ -202,14 +202,14 @@ export class World {
     for (const stream of this.streams) if (stream.side === side) stream.end ??= 'crashed'
     this.incarnations[side]++
     this.net = this.net.filter((datagram) => this.#outlives(datagram, side))
-    this.machines[side].birth(this.incarnations[side])
+    this.machines[side].restart(this.incarnations[side])
     if (side === 'client') this.machines.client.setPeer(must(ADDRESSES[SERVER]))
     this.#drain(side)
   }
 
   /**
-   * A machine is down for longer than what it sent stays in flight: the wire has no number that tells datagrams of the
-   * engine before from those of the one after. Without a method not even a late first flight can be told from a new one.
+   * A machine is down for longer than its datagrams stay in flight: the wire format does not distinguish the datagrams
+   * of two incarnations of an engine. Without a method not even a late first flight differs from a new one.
    */
   #outlives({ to }: Datagram, side: Side): boolean {
     return this.scenario.lateFromBefore || (this.scenario.sealed && to === side)
@@ -218,7 +218,7 @@ export class World {
   #application(kind: 'write' | 'shut' | 'abort' | 'read' | 'connect' | 'refuse', stream: Stream): void {
     const machine = this.machines[stream.side]
     const { handle } = stream
-    if (kind !== 'read') machine.touch()
+    if (kind !== 'read') machine.markDirty()
     if (kind === 'write') {
       if (machine.write(handle, (stream.number << 4) | stream.written)) stream.written++
     } else if (kind === 'shut') {
@@ -248,7 +248,7 @@ export class World {
 
   #addStream(side: Side, handle: number): Stream {
     const machine = this.machines[side]
-    machine.touch()
+    machine.markDirty()
     insist(machine.calls.session_find(handle, this.now) === 0, 'session_find failed')
     const conv = machine.core.info().getUint32(Info.conv, true)
     const stream: Stream = {
@@ -287,7 +287,7 @@ export class World {
   #send(side: Side, plain: Uint8Array, nonce: Uint8Array, to: Address): void {
     const target = KEYS.indexOf(addressKey(to))
     this.log?.push(`  ${side}: sends ${describe(plain)} to ${target === SERVER ? 'the server' : `address ${target}`}`)
-    // no one is there
+    // no endpoint has that address
     if (side === 'server' && target !== this.address) return
     const from = side === 'client' ? this.address : SERVER
     const receiver = side === 'client' ? 'server' : 'client'
@@ -330,14 +330,14 @@ export class World {
     return `${describe(plain)} from ${source} to the ${to}${isHeld ? ', held' : ''}`
   }
 
-  /** Both applications have said all they will. */
+  /** Both applications have finished. */
   get isFinished(): boolean {
     return this.streams.every(
       ({ end, isShut, isDialling, isReadable }) => end || (isShut && !isDialling && !isReadable),
     )
   }
 
-  /** A number for what is loaded, the same for states that go on alike; without what may still go wrong. */
+  /** A hash of the loaded state without fault budgets, equal for states with the same further behaviour. */
   get hash(): number {
     const timers = Math.sign(this.timers.client - this.timers.server)
     const words: number[] = [
@@ -373,7 +373,7 @@ export class World {
 
 const convOf = (plain: Uint8Array): number => new DataView(plain.buffer, plain.byteOffset).getUint32(0)
 
-/** What a datagram says, without its times and unpredictable numbers. */
+/** @returns a hash of a datagram without its times and random numbers */
 function hashDatagram(plain: Uint8Array, addresses: number): number {
   const { segments } = decodeSegments(plain)
   const conv = convOf(plain)
@@ -387,7 +387,7 @@ function hashDatagram(plain: Uint8Array, addresses: number): number {
   return hashWords(words, 1) | 0
 }
 
-/** What a datagram says, as text. */
+/** @returns the contents of a datagram as text */
 export function describe(plain: Uint8Array): string {
   const decoded = decode(plain)
   if ('session0' in decoded) return decoded.session0

@@ -1,14 +1,14 @@
 /**
- * A seeded draw of mutants. The operators take turns, so that a rare one counts as much as a frequent one; the order of the
- * places of an operator is that of a hash of the seed and their texts. So a draw depends on the sources, the seed and the
- * count alone, and a change of the sources changes little of it. A place that turns out not to compile is replaced by the
- * next of the same hand.
+ * A seeded sample of mutants. The operators take turns, so that rare and frequent ones have equal weight; the mutants
+ * of an operator are ordered by a hash of the seed and their texts. So a sample depends only on the sources, the seed
+ * and the count, and a change of the sources changes little of it. A mutant that does not compile is replaced by the
+ * next of its group.
  */
 import { createHash } from 'node:crypto'
 import { OPERATORS } from './operators.ts'
 import type { Mutant } from './sites.ts'
 
-/** Mutants in the order of the seed. The same text may stand in a file more than once: those are counted. */
+/** @returns the mutants in the order of the seed; equal texts in a file are distinguished by a count */
 function sortBySeed(mutants: readonly Mutant[], seed: number): Mutant[] {
   const seen = new Map<string, number>()
   const keyed = mutants.map((mutant) => {
@@ -21,22 +21,22 @@ function sortBySeed(mutants: readonly Mutant[], seed: number): Mutant[] {
 }
 
 /**
- * Draws `count` hands of mutants. The first of a hand that compiles is run.
- * @returns hands; the same for the same mutants, seed and count
+ * Draws `count` groups of mutants. The first of a group that compiles is run.
+ * @returns the groups; the same for the same mutants, seed and count
  */
 export function draw(mutants: readonly Mutant[], seed: number, count: number): Mutant[][] {
   const operators = OPERATORS.filter((operator) => mutants.some((mutant) => mutant.operator === operator))
-  const hands: Mutant[][] = Array.from({ length: count }, () => [])
+  const groups: Mutant[][] = Array.from({ length: count }, () => [])
   operators.forEach((operator, turn) => {
-    const places = sortBySeed(
+    const sorted = sortBySeed(
       mutants.filter((mutant) => mutant.operator === operator),
       seed,
     )
-    const own = hands.filter((_, index) => index % operators.length === turn)
-    // dealt like cards: a place is in one hand only
-    places.forEach((place, index) => {
-      own[index % own.length]?.push(place)
+    const own = groups.filter((_, index) => index % operators.length === turn)
+    // each mutant is in one group only
+    sorted.forEach((mutant, index) => {
+      own[index % own.length]?.push(mutant)
     })
   })
-  return hands
+  return groups
 }

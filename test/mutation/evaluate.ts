@@ -1,4 +1,4 @@
-/** Builds one mutant in a tree of its own and shows it to the tests. */
+/** Builds a mutant in a private tree and runs the tests against it. */
 import { PrivateTree } from './private-tree.ts'
 import type { Mutant } from './sites.ts'
 import { concerns, type Finding, firstFailure, type TestFile } from './suites.ts'
@@ -7,7 +7,7 @@ export type Verdict = Finding | 'does not compile' | 'same module'
 
 export interface Evaluation {
   readonly suites: readonly TestFile[]
-  /** The unchanged tree as it was at the start. */
+  /** A copy of the unchanged tree, taken at the start. */
   readonly base: PrivateTree
   /** The unchanged engine, compiled there. */
   readonly engine: Buffer
@@ -23,7 +23,7 @@ async function compile(tree: PrivateTree, mutant: Mutant, engine: Buffer): Promi
   }
   const module = await tree.compileEngine(COMPILE_LIMIT_S)
   if (module === undefined) return 'does not compile'
-  // an edit that the compiler's optimizer removes is no mutant
+  // an edit without effect on the optimized module is not a mutant
   return module.equals(engine) ? 'same module' : undefined
 }
 

@@ -11,14 +11,14 @@ import { findMutants, type Mutant } from './sites.ts'
 import { findSuites, measure } from './suites.ts'
 
 const NICE = 5
-/** Two processes at once: the machine has other work. */
+/** At most two at once, to leave processor time for other work. */
 const MAX_JOBS = 2
 
 const { values } = parseArgs({
   options: {
     count: { type: 'string', default: '100' },
     seed: { type: 'string', default: '1' },
-    /** Numbers of the draw, separated by commas. */
+    /** Numbers of the sample, separated by commas. */
     only: { type: 'string' },
     /** Parts of names of test files, separated by commas. */
     tests: { type: 'string', default: '' },
@@ -28,16 +28,16 @@ const { values } = parseArgs({
     /** The exit status is 1 when fewer percent are caught. */
     target: { type: 'string', default: '95' },
     jobs: { type: 'string', default: String(MAX_JOBS) },
-    /** Part of the paths to draw from. */
+    /** Part of the paths of the files to mutate. */
     room: { type: 'string', default: '' },
-    /** Every mutant of these places, FILE:LINE separated by commas, instead of a draw. */
+    /** Every mutant of these lines, FILE:LINE separated by commas, instead of a sample. */
     at: { type: 'string' },
     list: { type: 'boolean', default: false },
   },
 })
 
 const list = (text: string): string[] => text.split(',').filter((part) => part !== '')
-const say = (text: string): boolean => process.stderr.write(`mutation: ${text}\n`)
+const log = (text: string): boolean => process.stderr.write(`mutation: ${text}\n`)
 
 const isEngine = ({ file }: Mutant): boolean => file.startsWith('assembly/')
 
@@ -47,48 +47,48 @@ async function prepare(mutants: readonly Mutant[], base: PrivateTree): Promise<E
   const engine = mutants.some(isEngine) ? await base.compileEngine(limit) : Buffer.alloc(0)
   const hasPrograms = !suites.some(({ isWhole }) => isWhole) || (await base.bundle(limit))
   if (engine === undefined || !hasPrograms) throw new Error('the unchanged tree does not compile')
-  const passed = await measure(suites, base, say)
+  const passed = await measure(suites, base, log)
   const slow = passed.filter(({ seconds }) => seconds > Number(values.longest))
-  for (const { name, seconds } of slow) say(`left out, since it needs ${seconds} s: ${name}`)
+  for (const { name, seconds } of slow) log(`left out, since it needs ${seconds} s: ${name}`)
   return { base, suites: passed.filter((suite) => !slow.includes(suite)), engine, limit }
 }
 
-/** Runs the first mutant of a hand that compiles. */
-async function play(
-  hand: readonly Mutant[],
+/** Runs the first mutant of a group that compiles. */
+async function runFirst(
+  group: readonly Mutant[],
   evaluation: Evaluation,
   equivalents: readonly Equivalent[],
 ): Promise<Result | undefined> {
-  for (const mutant of hand) {
+  for (const mutant of group) {
     if (findEquivalent(equivalents, mutant)) return { mutant, finding: 'equivalent' }
     const verdict = await evaluate(mutant, evaluation)
     if (typeof verdict !== 'string') return { mutant, finding: verdict }
-    say(`${verdict}: ${mutantLine(mutant)}`)
+    log(`${verdict}: ${mutantLine(mutant)}`)
   }
   return undefined
 }
 
-function deal(mutants: readonly Mutant[]): Mutant[][] {
+function select(mutants: readonly Mutant[]): Mutant[][] {
   if (values.at === undefined) return draw(mutants, Number(values.seed), Number(values.count))
-  const places = list(values.at)
-  return mutants.filter(({ file, line }) => places.includes(`${file}:${line}`)).map((mutant) => [mutant])
+  const sites = list(values.at)
+  return mutants.filter(({ file, line }) => sites.includes(`${file}:${line}`)).map((mutant) => [mutant])
 }
 
 async function main(): Promise<void> {
   setPriority(NICE)
   const equivalents: Equivalent[] = JSON.parse(readFileSync(inProject('test/mutation/equivalent.json'), 'utf8'))
   const mutants = findMutants().filter(({ file }) => file.includes(values.room))
-  const hands = deal(mutants)
+  const groups = select(mutants)
   const wanted =
-    values.only === undefined ? hands.map((_, index) => index) : list(values.only).map((n) => Number(n) - 1)
+    values.only === undefined ? groups.map((_, index) => index) : list(values.only).map((n) => Number(n) - 1)
   if (values.list) {
-    for (const index of wanted) console.log(`${index + 1}  ${hands[index]?.[0] ? mutantLine(hands[index][0]) : ''}`)
+    for (const index of wanted) console.log(`${index + 1}  ${groups[index]?.[0] ? mutantLine(groups[index][0]) : ''}`)
     return
   }
-  console.log(`${hands.length} of ${mutants.length} mutants${values.at ? '' : `, seed ${values.seed}`}`)
+  console.log(`${groups.length} of ${mutants.length} mutants${values.at ? '' : `, seed ${values.seed}`}`)
   const base = new PrivateTree()
   const evaluation = await prepare(
-    wanted.flatMap((index) => hands[index] ?? []),
+    wanted.flatMap((index) => groups[index] ?? []),
     base,
   )
   const results: Result[] = []
@@ -97,7 +97,7 @@ async function main(): Promise<void> {
   const work = async (): Promise<void> => {
     for (let index = queue.shift(); index !== undefined; index = queue.shift()) {
       const start = performance.now()
-      const result = await play(hands[index] ?? [], evaluation, equivalents)
+      const result = await runFirst(groups[index] ?? [], evaluation, equivalents)
       if (result === undefined) continue
       results.push(result)
       if (result.finding !== 'equivalent' && result.finding.by === undefined) missed.push(index + 1)

@@ -1,6 +1,6 @@
 /**
- * The operators of the mutation check: each names one kind of deliberate breakage, finds the places of a syntax tree where it
- * applies, and says which text replaces which.
+ * The operators of the mutation check: each finds the nodes of a syntax tree to which it applies, and yields the
+ * replacement texts.
  */
 import {
   type Expression,
@@ -49,7 +49,7 @@ export const OPERATORS = [
 
 export type Operator = (typeof OPERATORS)[number]
 
-/** Text `replacement` instead of the text from `start` to `end`. */
+/** Replaces the text from `start` to `end`. */
 export interface Edit {
   readonly operator: Operator
   readonly start: number
@@ -57,7 +57,7 @@ export interface Edit {
   readonly replacement: string
 }
 
-/** What the operators see besides the node. */
+/** A node with its context. */
 interface Place {
   readonly source: SourceFile
   readonly node: Node
@@ -82,7 +82,7 @@ function condition(node: Node): Expression | undefined {
 
 function* negateCondition(place: Place): Iterable<Edit> {
   const tested = condition(place.node)
-  // `while (true)` is no decision, and its literal belongs to true/false
+  // the literal of `while (true)` is left to true/false
   if (tested === undefined || isBoolean(tested)) return
   yield edit(place, 'negate condition', tested, negation(place, tested))
 }
@@ -113,7 +113,7 @@ const isStep = (node: { operator: SyntaxKind }): boolean =>
 function* swapUpdate(place: Place): Iterable<Edit> {
   const { node, ancestors } = place
   const parent = ancestors.at(-1)
-  // the other direction of a loop's counter does not end: too easy to be worth a draw
+  // a loop that counts in the other direction does not end: too easily detected
   if (!isUpdate(node) || (parent && isForStatement(parent) && parent.incrementor === node)) return
   const other = text(place, node).replace(/\+\+|--/, (sign) => (sign === '++' ? '--' : '++'))
   yield edit(place, 'swap + and -', node, other)
@@ -133,7 +133,7 @@ function* deleteStatement(place: Place): Iterable<Edit> {
   }
 }
 
-/** Calls that do nothing in a release. */
+/** Calls without effect in a release build. */
 const WITHOUT_EFFECT = new Set(['assert', 'super'])
 
 function* removeCall(place: Place): Iterable<Edit> {
@@ -152,7 +152,7 @@ function* shiftConstant(place: Place): Iterable<Edit> {
   const value = Number(text(place, node).replaceAll('_', ''))
   if (!Number.isSafeInteger(value)) return
   yield edit(place, 'constant +-1', node, String(value + 1))
-  // `-` before the literal, or none to subtract from
+  // neither a negated literal nor 0
   if (value > 0 && !(parent && isPrefixUnaryExpression(parent))) {
     yield edit(place, 'constant +-1', node, String(value - 1))
   }
@@ -171,7 +171,7 @@ const COMPARISON = /^([=!]==?|[<>]=?|&&)$/
 
 type WithType = FunctionDeclaration | MethodDeclaration
 
-/** Another value of the type that a function returns; undefined when none is known. */
+/** @returns another value of the type that a function returns; undefined when none is known */
 function otherValue(place: Place, value: Expression, type: string): string | undefined {
   const was = text(place, value)
   const isComparison = isBinaryExpression(value) && COMPARISON.test(text(place, value.operatorToken))
@@ -194,7 +194,7 @@ function* replaceReturn(place: Place): Iterable<Edit> {
   if (other !== undefined) yield edit(place, 'replace return value', node.expression, other)
 }
 
-/** Whether a function ends with a value somewhere; functions inside it do not count. */
+/** @returns whether a function returns a value; nested functions do not count */
 function returnsValue(node: Node): boolean {
   let found = false
   const visit = (child: Node): void => {
@@ -212,7 +212,7 @@ function* returnEarly(place: Place): Iterable<Edit> {
   if (body === undefined || !isBlock(body) || body.statements.length === 0 || returnsValue(body)) return
   const first = body.statements[0] as Node
   const start = first.getStart(source)
-  // a body of one statement without that statement is what `delete statement` and `remove call` draw
+  // for a body of one statement this equals `delete statement` or `remove call`
   if (body.statements.length === 1 && isExpressionStatement(first)) return
   yield { operator: 'early return', start, end: start, replacement: 'return; ' }
 }
@@ -229,7 +229,7 @@ const finders: readonly Finder[] = [
   returnEarly,
 ]
 
-/** Subtrees without behaviour: types, imports, enumerations (their numbers are the interface) and checks of a debug build. */
+/** Subtrees without behaviour: types, imports, enumerations (their numbers are the interface), debug checks. */
 function isInert(node: Node, source: SourceFile): boolean {
   if (node.kind === SyntaxKind.Decorator || node.kind === SyntaxKind.EnumDeclaration) return true
   if (node.kind === SyntaxKind.ImportDeclaration || node.kind === SyntaxKind.InterfaceDeclaration) return true
@@ -239,7 +239,7 @@ function isInert(node: Node, source: SourceFile): boolean {
 }
 
 /**
- * Every place of a file where an operator applies.
+ * Finds every place of a file where an operator applies.
  * @returns edits in the order of the source
  */
 export function findEdits(source: SourceFile): Edit[] {

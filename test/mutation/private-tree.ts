@@ -1,6 +1,6 @@
 /**
- * A private copy of the checkout below the system's temporary directory: a mutant is written, compiled and tested there, so
- * the working tree is never touched. Packages are shared by a link.
+ * A private copy of the checkout below the system's temporary directory: a mutant is written, compiled and tested
+ * there, so that the working tree is never modified. node_modules is shared by a symbolic link.
  */
 import { spawn } from 'node:child_process'
 import { cpSync, mkdtempSync, readFileSync, realpathSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
@@ -22,7 +22,7 @@ export interface Outcome {
 const trees = new Set<string>()
 const children = new Set<() => void>()
 
-/** Ends what runs and removes what was copied: for a run that is interrupted. */
+/** Ends child processes and removes all copies when a run is interrupted. */
 export function cleanUp(): void {
   for (const end of children) end()
   for (const path of trees) rmSync(path, { recursive: true, force: true })
@@ -32,14 +32,14 @@ export class PrivateTree {
   readonly path = mkdtempSync(join(tmpdir(), 'mutant-'))
   readonly #origin: string
 
-  /** @param origin the tree to copy: what changes in the checkout while the check runs must not reach a mutant */
+  /** @param origin the tree to copy: for a mutant not the checkout, which may change during the run */
   constructor(origin: string = root) {
     this.#origin = origin
     trees.add(this.path)
     const isCopied = (source: string): boolean => !NOT_COPIED.has(relative(origin, source))
     cpSync(origin, this.path, { recursive: true, filter: isCopied })
     symlinkSync(realpathSync(inProject('node_modules')), join(this.path, 'node_modules'))
-    // the same program in a third of the compiler's time
+    // an equivalent module in a third of the compile time
     const settings = JSON.parse(readFileSync(this.#inside('asconfig.json'), 'utf8'))
     settings.targets.release = { ...settings.targets.release, optimizeLevel: 1, converge: false }
     writeFileSync(this.#inside('asconfig.json'), JSON.stringify(settings))
@@ -72,7 +72,7 @@ export class PrivateTree {
       }
       child.stdout.setEncoding('utf8').on('data', collect)
       child.stderr.setEncoding('utf8').on('data', collect)
-      // test/run.mjs ends its test processes when it is ended so
+      // on SIGTERM test/run.mjs ends its test processes
       const end = (): boolean => child.kill('SIGTERM')
       children.add(end)
       const timer = setTimeout(() => {
@@ -89,7 +89,7 @@ export class PrivateTree {
   }
 
   /**
-   * Compiles the engine alone, as the tests in this process use it.
+   * Compiles only the engine, in the form that in-process tests use.
    * @returns the module; undefined when it does not compile
    */
   async compileEngine(seconds: number): Promise<Buffer | undefined> {
@@ -102,12 +102,12 @@ export class PrivateTree {
     return module
   }
 
-  /** @returns whether the TypeScript has no error of types */
+  /** @returns whether the TypeScript type-checks */
   async checkTypes(seconds: number): Promise<boolean> {
     return (await this.run(['node_modules/typescript/bin/tsc', '--noEmit'], seconds)).status === 0
   }
 
-  /** Makes the programs in dist/, which tests of whole processes start. */
+  /** Bundles the programs in dist/, which tests of whole processes start. */
   async bundle(seconds: number): Promise<boolean> {
     const script = `import { build } from './build/build.mjs'
       process.exitCode = (await build({ only: ['bundles'] })) ? 0 : 1`

@@ -1,4 +1,4 @@
-/** What `npm run mutation` prints: a line for each mutant, and the shares caught. */
+/** The output of `npm run mutation`: a line for each mutant, and the shares caught. */
 import { dirname } from 'node:path'
 import type { Mutant } from './sites.ts'
 import type { Finding } from './suites.ts'
@@ -8,7 +8,7 @@ export interface Equivalent {
   readonly operator: string
   readonly original: string
   readonly mutated: string
-  /** Why no test can notice it. */
+  /** Why no test can detect it. */
   readonly reason: string
 }
 
@@ -17,7 +17,7 @@ export interface Result {
   readonly finding: Finding | 'equivalent'
 }
 
-/** @returns the entry for a mutant that is known to change nothing that a user or a peer could notice */
+/** @returns the entry for a mutant that is known to have no effect visible to a user or a peer */
 export function findEquivalent(list: readonly Equivalent[], mutant: Mutant): Equivalent | undefined {
   return list.find(
     ({ file, operator, original, mutated }) =>
@@ -56,7 +56,7 @@ const counted = (results: readonly Result[]): Finding[] =>
 
 const caught = (findings: readonly Finding[]): number => findings.filter(({ by }) => by !== undefined).length
 
-/** @returns percent of the mutants that are not equivalent; 0 when none was run, since that proves nothing */
+/** @returns percent of the mutants that are not equivalent; 0 when none was run */
 export function shareCaught(results: readonly Result[]): number {
   const all = counted(results)
   return all.length === 0 ? 0 : (100 * caught(all)) / all.length

@@ -2,7 +2,7 @@
 //                     [--target PERCENT]
 //                     [--room PART] [--at FILE:LINE,FILE:LINE] [--jobs N] [--list]
 //
-// Draws deliberate breakages of the engine and of the host, and reports which of them the tests catch: docs/reliability.md.
+// Draws mutants of the engine and of the host, and reports which of them the tests catch: docs/reliability.md.
 // Builds what is stale, bundles test/mutation/main.ts and runs it.
 
 import * as esbuild from 'esbuild'
@@ -15,7 +15,7 @@ const outfile = inProject('.cache/mutation/main.mjs')
 await esbuild.build({
   ...commonOptions,
   entryPoints: ['test/mutation/main.ts'],
-  // the build program finds the project's root by its own place
+  // build/ locates the project root relative to its own files
   external: ['../../build/*'],
   outfile,
   platform: 'node',

@@ -1,5 +1,5 @@
 /**
- * The places that may be broken: every operator applied to every file with behaviour of the engine and of the host's driver,
+ * The mutation sites: every operator applied to every file with behaviour of the engine and of the host's driver,
  * transports and endpoint. Files are parsed by the TypeScript compiler; AssemblyScript has the same syntax.
  */
 import { join } from 'node:path'
@@ -50,7 +50,7 @@ function mutantOf(file: string, text: string, edit: Edit): Mutant {
   }
 }
 
-/** @returns paths of the files that are drawn from, sorted */
+/** @returns the sorted paths of the files to mutate */
 export function subjectFiles(): string[] {
   return ROOMS.flatMap(filesBelow).filter((file) => file.endsWith('.ts') && !WITHOUT_BEHAVIOUR.has(file))
 }

@@ -1,6 +1,6 @@
 /**
- * The tests that a mutant is shown, fastest first: those that run the engine or the host in their own process, then a few
- * that start whole processes. Their seconds are measured on the unchanged tree, which all of them must pass.
+ * The tests that are run against a mutant, fastest first: those that run the engine or the host in their own process,
+ * then a few that start whole processes. Their durations are measured on the unchanged tree, on which all must pass.
  */
 import { createHash } from 'node:crypto'
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs'
@@ -25,9 +25,9 @@ export interface TestFile {
 }
 
 const ROOMS = ['core', 'sim', 'vectors', 'fuzz', 'host']
-/** Tests of the checked build, which is not made from a mutant. */
+/** Tests of the checked build, which is not built from a mutant. */
 const LEFT_OUT = new Set(['fuzz/checked.test.ts'])
-/** Tests of whole processes, and the part of the sources that they are for. */
+/** Tests of whole processes, and the path prefix of the sources they cover. */
 const WHOLE: Readonly<Record<string, string>> = {
   'e2e/garbage.node.test.ts': '',
   'e2e/half-close.node.test.ts': '',
@@ -69,7 +69,7 @@ export async function findSuites(filters: readonly string[] = []): Promise<TestF
   return Promise.all(chosen.map(describe))
 }
 
-/** Whether a test can notice a mutant: its process contains the broken file, or it starts programs that do. */
+/** @returns whether a test can detect a mutant: its bundle or the programs it starts contain the mutated file */
 export function concerns({ name, sources }: TestFile, { file }: Mutant): boolean {
   const part = WHOLE[name]
   return part === undefined ? sources.has(file.startsWith('assembly/') ? core.inlined : file) : file.startsWith(part)
@@ -103,18 +103,18 @@ function readCache(): Record<string, number> {
 }
 
 /**
- * Runs the tests on the unchanged tree and sorts them by their seconds. Times of the same bundles are remembered.
- * @returns the tests that passed; a test that fails without a mutant would seem to catch every one
+ * Runs the tests on the unchanged tree and sorts them by duration. Durations are cached by the digest of the bundle.
+ * @returns the tests that passed; one that fails without a mutant would appear to catch every mutant
  */
 export async function measure(
   suites: readonly TestFile[],
   tree: PrivateTree,
-  say: (text: string) => void,
+  log: (text: string) => void,
 ): Promise<TestFile[]> {
   const cache = readCache()
   const unknown = suites.filter(({ key }) => cache[key] === undefined).map(({ name }) => name)
   if (unknown.length > 0) {
-    say(`${unknown.length} test files on the unchanged tree`)
+    log(`${unknown.length} test files on the unchanged tree`)
     for (const { name, isGood, seconds } of results((await tree.run(command(unknown), BASELINE_LIMIT_S)).output)) {
       const key = suites.find((suite) => suite.name === name)?.key
       if (isGood && key !== undefined) cache[key] = seconds
@@ -125,7 +125,7 @@ export async function measure(
   const passed = suites.filter(({ key }) => cache[key] !== undefined)
   for (const suite of suites) {
     suite.seconds = cache[suite.key] ?? 0
-    if (!passed.includes(suite)) say(`left out, since it fails on the unchanged tree: ${suite.name}`)
+    if (!passed.includes(suite)) log(`left out, since it fails on the unchanged tree: ${suite.name}`)
   }
   return passed.sort((a, b) => a.seconds - b.seconds)
 }
@@ -133,7 +133,7 @@ export async function measure(
 export interface Finding {
   /** The test that failed twice, or was ended by its time limit. */
   readonly by: string | undefined
-  /** Tests that failed once and then passed: they prove nothing. */
+  /** Flaky tests: they failed once and then passed. */
   readonly unsteady: readonly string[]
 }
 
@@ -153,7 +153,7 @@ export async function firstFailure(suites: readonly TestFile[], tree: PrivateTre
     if (timedOut) return { by: 'the time limit', unsteady }
     const failed = results(output).find(({ isGood }) => !isGood)
     if (failed === undefined) {
-      // nothing may pass because nothing ran
+      // an empty run must not count as passed
       if (status !== 0 || results(output).length < rest.length) throw new Error(`the tests did not run:\n${output}`)
       break
     }

@@ -239,7 +239,7 @@ test('sequence numbers far outside the windows cause neither PINGs nor migration
   }
 })
 
-test('own datagrams reflected from another address cause no migration and open no session', () => {
+test('reflected datagrams from another address cause no migration and open no session', () => {
   for (const sealing of ['random', 'counter'] as const) {
     const solo = open(sealing)
     const { handle } = solo.only

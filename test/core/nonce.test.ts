@@ -1,5 +1,5 @@
 /**
- * Own nonces (docs/validation.md): the engine recognises and drops reflected datagrams of its own endpoint.
+ * Nonces (docs/validation.md): the engine recognises and drops reflected datagrams of its own endpoint.
  */
 import sodium from 'libsodium-wrappers'
 import { suite } from 'uvu'

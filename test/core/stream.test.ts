@@ -284,7 +284,7 @@ for (const [name, bytes] of [...MALFORMED, ['a DIAL to a client', DIAL] as const
   })
 }
 
-test('no PUSH follows the own EOF; a second EOF of the peer is ignored; bytes after its EOF are dropped', () => {
+test('no PUSH is sent after EOF; a second EOF of the peer is ignored; bytes after its EOF are dropped', () => {
   const { solo, handle, conv } = client()
   solo.write(handle, utf8('x'))
   solo.endpoint.shutdown(handle)
@@ -315,7 +315,7 @@ test('one stream_peek returns the payloads of all buffered messages', () => {
   assert.equal(shown, texts)
 })
 
-test('MUST 35: the own direction continues after the peer’s EOF', () => {
+test('MUST 35: sending continues after the peer’s EOF', () => {
   const solo = new Solo({ role: 'server' })
   solo.feed(push(5, 0, concat(DIAL, EOF)))
   const { handle } = solo.only

@@ -1,6 +1,6 @@
 /**
- * The 52 recorded request/response cases, replayed against the engine. Reactions are compared as sets; own `ts` and
- * `conv`, timing, grouping of ACKs and own sequence numbers may differ.
+ * The 52 recorded request/response cases, replayed against the engine. Reactions are compared as sets; the engine's
+ * `ts`, `conv` and sequence numbers, timing and grouping of ACKs may differ.
  *
  * Intended deviations (docs/protocol.md 5.6, 6.1, 6.5, 6.7, 8):
  * - EOF before DIAL ends the session normally; PUSH before DIAL is discarded, and a later DIAL is accepted

@@ -113,7 +113,7 @@ class Engine {
   }
 
   /** Delivers datagrams from `port`. */
-  give(datagrams: readonly Uint8Array[], port = 1000, now = 0): void {
+  deliver(datagrams: readonly Uint8Array[], port = 1000, now = 0): void {
     const { calls } = this
     for (const datagram of datagrams) {
       const slot = this.words(calls.rx_ptr(), Rx.WORDS)
@@ -149,7 +149,7 @@ function connected(): { client: Engine; server: Engine; near: number; far: numbe
   const client = Engine.started(Mode.CLIENT)
   const server = Engine.started(Mode.SERVER)
   const near = client.calls.stream_open(0)
-  server.give(client.take())
+  server.deliver(client.take())
   const events = server.events()
   assert.equal(
     events.map(([type]) => type),
@@ -157,7 +157,7 @@ function connected(): { client: Engine; server: Engine; near: number; far: numbe
   )
   const far = events[0]?.[1] ?? 0
   assert.is(server.calls.stream_connected(far, 1, 0), 0)
-  client.give(server.take())
+  client.deliver(server.take())
   assert.equal(server.events(), [])
   return { client, server, near, far }
 }
@@ -216,13 +216,13 @@ test('each event is queued at most once per session, in the order of event types
   const { client, server, near, far } = connected()
   for (let i = 0; i < 5; i++) {
     client.write(near, 1000)
-    server.give(client.take())
+    server.deliver(client.take())
   }
   // the peer's window fills and reopens: WRITABLE in addition to READABLE
   while (server.write(far, 10_000) > 0);
   for (let now = 0; now < 80_000 && server.counter('waitsnd') > 0; now += 80) {
-    client.give(server.take(now), 1000, now)
-    server.give(client.take(now), 1000, now)
+    client.deliver(server.take(now), 1000, now)
+    server.deliver(client.take(now), 1000, now)
     while (client.calls.stream_peek(near) > 0) client.calls.stream_consume(near, 1 << 20, now)
     client.calls.handle_timeout(now)
     server.calls.handle_timeout(now)
@@ -237,10 +237,10 @@ test('each event is queued at most once per session, in the order of event types
 test('READABLE is not repeated until stream_peek returns 0 or everything is consumed', () => {
   const { client, server, near, far } = connected()
   client.write(near, 100)
-  server.give(client.take())
+  server.deliver(client.take())
   assert.equal(server.events(), [[EventType.READABLE, far]])
   client.write(near, 100)
-  server.give(client.take())
+  server.deliver(client.take())
   assert.equal(server.events(), [])
   assert.ok(server.calls.stream_peek(far) > 0)
   assert.is(server.calls.stream_consume(far, 150, 0), 0)
@@ -248,14 +248,14 @@ test('READABLE is not repeated until stream_peek returns 0 or everything is cons
   assert.is(server.calls.stream_consume(far, 50, 0), 0)
   assert.equal(server.events(), [])
   client.write(near, 100)
-  server.give(client.take())
+  server.deliver(client.take())
   assert.equal(server.events(), [[EventType.READABLE, far]])
 })
 
 test('ABORT discards the pending events of its session and invalidates the handle', () => {
   const { client, server, near, far } = connected()
   client.write(near, 100)
-  server.give(client.take())
+  server.deliver(client.take())
   let now = 0
   while (server.counter('sessions_aborted') === 0) {
     now += Math.max(1, server.calls.next_timeout(now))
@@ -294,8 +294,8 @@ test('the engine does not write to the block at io_ptr', () => {
   for (const engine of [client, server]) engine.bytes(engine.calls.io_ptr(), pattern.length).set(pattern)
   for (let now = 0; now < 8000; now += 80) {
     client.write(near, 5000, now)
-    server.give(client.take(now), 1000, now)
-    client.give(server.take(now), 1000, now)
+    server.deliver(client.take(now), 1000, now)
+    client.deliver(server.take(now), 1000, now)
   }
   for (const { calls } of [client, server]) {
     assert.ok(Buffer.from(calls.memory.buffer, calls.io_ptr() >>> 0, pattern.length).equals(pattern))

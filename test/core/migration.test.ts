@@ -88,7 +88,7 @@ for (const sealing of ['random', 'counter'] as const) {
   })
 }
 
-test('a datagram from another address makes both addresses pinged, and without answers the old one is kept', () => {
+test('a datagram from another address causes PINGs to both addresses; without PONGs the old one is kept', () => {
   const solo = open('random')
   solo.run(5000)
   solo.take()

@@ -130,7 +130,7 @@ test('MUST 9: replays are recognised with the capacities of client and server', 
     feedNonces(solo, 0, total)
     const lost = solo.endpoint.counter('drop_replay')
     // a false positive loses a packet: rare (kcptun-libev: 2^-20 per packet)
-    assert.ok(lost <= 3, `${lost} fresh datagrams of ${total} were taken for replays`)
+    assert.ok(lost <= 3, `${lost} fresh datagrams of ${total} were dropped as replays`)
     feedNonces(solo, total - capacity, capacity)
     assert.is(solo.endpoint.counter('drop_replay'), lost + capacity)
   }

@@ -90,7 +90,7 @@ test('a new server does not dial for a first flight before the client has confir
   assert.equal(solo.only.data, utf8('steal'))
 })
 
-test('a late answer to any transmission of the challenge confirms', () => {
+test('a late answer to any transmission of the challenge confirms the session', () => {
   for (const delay of [50, 300, 900, 2500]) {
     const solo = server()
     solo.feed(push(5, 0, concat(DIAL, text('x'))))

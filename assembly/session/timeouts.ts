@@ -39,7 +39,10 @@ import { endSession, resetByPeer, sendKeepalive } from './stream'
 
 /** For a client session without an answer, and a server session without DIAL. */
 const OPEN_LIMIT_TICKS: Ticks = 30 * TICKS_PER_SECOND
-/** For a conversation that began midway: its beginning went to a server that has restarted since. */
+/**
+ * For a conversation that began midway: its beginning went to a server that has restarted since, if the peer still sends
+ * something else after this time. Silence says nothing: what was acknowledged meanwhile would be lost with the session.
+ */
 const STALE_LIMIT_TICKS: Ticks = 5 * TICKS_PER_SECOND
 /** Interval between checks whether a first flight is genuine. */
 const CONFIRM_PAUSE_TICKS: Ticks = TICKS_PER_SECOND / 2
@@ -88,7 +91,10 @@ function endDeadline(s: Session, now: Ticks): Ticks {
   // it waits for the host to take its last events
   if (s.state == TIME_WAIT) return NEVER
   if (s.state == CONNECT) return remaining(s.created, OPEN_LIMIT_TICKS, now)
-  if (s.tcp == TCP_NONE) return remaining(s.created, isStale(s) ? STALE_LIMIT_TICKS : OPEN_LIMIT_TICKS, now)
+  if (s.tcp == TCP_NONE) {
+    if (isStale(s) && s.signAt - s.created >= STALE_LIMIT_TICKS) return 0
+    return remaining(s.created, OPEN_LIMIT_TICKS, now)
+  }
   if (isInFlight(s)) return remaining(has(s, DRAINING) ? s.payloadAt : s.signAt, timeoutTicks, now)
   if (s.state == LINGER || has(s, STREAM_INVALID)) return remaining(s.signAt, lingerTicks, now)
   if (has(s, EOF_SENT) || has(s, EOF_RECEIVED)) {

@@ -8,7 +8,7 @@ const STATES = ['connect', 'established', 'linger', 'time_wait'] as const
 const LOOK_EVENTS = 16
 /** Tables double with the number of sessions and never shrink: bytes per slot, and bytes independent of slots. */
 const SLOT_BYTES = 64
-const OTHER_BYTES = 512
+const OTHER_BYTES = 1024
 const MIN_SLOTS = 16
 
 export class Invariants {

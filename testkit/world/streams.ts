@@ -5,6 +5,7 @@ import type { EventLoop } from './event-loop.ts'
 import type { Violation } from './machine.ts'
 import { ModelProgram } from './model-program.ts'
 import { modelPattern, tablePattern } from './pattern.ts'
+import { WorkersProgram } from './program.ts'
 import type { StreamPlan } from './scenario.ts'
 import type { SimulatedTcp, TcpPorts } from './tcp.ts'
 import { ENTRY, MODEL_KEYS, type Parties, TARGETS } from './topology.ts'
@@ -25,6 +26,8 @@ interface Attempt {
   readonly number: number
   client: Application | undefined
   server: Application | undefined
+  /** The client moved during this attempt, and another worker of the server may have dialled again. */
+  mayRepeat: boolean
 }
 
 /** A stream to be carried, over one or more attempts. */
@@ -100,9 +103,24 @@ export class Streams {
     loop.at(stream.attempts % PATIENT_ATTEMPTS === 0 ? Math.max(this.#thaw, due) : due, () => this.#open(stream))
   }
 
+  /**
+   * A first flight that a client repeats from a new address may reach another worker, which knows nothing of the first
+   * session: a limit of workers (docs/reliability.md).
+   */
+  onClientMoved(): void {
+    if (!(this.#options.parties.server instanceof WorkersProgram)) return
+    for (const attempt of this.#attempts) attempt.mayRepeat ||= attempt.client?.ending === 'open'
+  }
+
   #dial(stream: Stream): void {
     const { tcp, parties } = this.#options
-    const attempt: Attempt = { stream, number: this.#attempts.length, client: undefined, server: undefined }
+    const attempt: Attempt = {
+      stream,
+      number: this.#attempts.length,
+      client: undefined,
+      server: undefined,
+      mayRepeat: false,
+    }
     this.#attempts.push(attempt)
     const isModel = parties.server instanceof ModelProgram
     let application: Application | undefined
@@ -147,7 +165,8 @@ export class Streams {
     this.endings[client.ending]++
     // a server that aborts resets its client
     const isAborted = client.ending === 'aborted' || attempt.server?.ending === 'aborted'
-    if (client.ending !== 'complete' && !isAborted) {
+    const isCut = attempt.mayRepeat && client.received < client.plan.expect
+    if ((client.ending !== 'complete' || isCut) && !isAborted) {
       this.#retry(stream)
       return
     }
@@ -194,6 +213,10 @@ export class Streams {
     const name = `${stream.name}.server`
     // a reset stream may be dialled again: the server restarted before the client received an answer
     if (before !== undefined && before.ending !== 'reset') {
+      if (attempt.mayRepeat) {
+        if (attempt.client !== undefined) attempt.client.isExcused = true
+        return undefined
+      }
       report(`${name}: a second connection, the first one is ${before.ending}`)
       return undefined
     }

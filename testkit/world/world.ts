@@ -133,6 +133,7 @@ export class World {
       nat.rebind()
     }
     this.#spare(end)
+    if (end === 'client') this.streams.onClientMoved()
     if (end === 'server') network.names.set('server.example', fresh)
   }
 

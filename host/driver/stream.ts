@@ -172,6 +172,7 @@ export class Stream implements TcpHandlers {
       } else if (error !== undefined || !this.#readEnded || !this.#writeEnded) {
         if (host.log.at(LOG_INFO)) host.log.info(`${this.label} TCP connection lost: ${error?.message ?? 'closed'}`)
         this.#table.forget(this.handle)
+        this.#keep(null)
         host.core.calls.stream_abort(this.handle, host.now())
       }
       host.wake()

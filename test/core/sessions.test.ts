@@ -10,6 +10,7 @@ import { type Address, address4, address6, addressKey } from '../../testkit/sim/
 import { defaultConfig } from '../../testkit/sim/endpoint.ts'
 import { Solo, summary, TESTER } from '../../testkit/sim/solo.ts'
 import {
+  ack,
   Cmd,
   concat,
   control,
@@ -233,6 +234,23 @@ test('a restarted server answers datagrams of an old session with RESET within s
   const [sent, more] = alone.take().filter((output) => summary(output) === 'RESET')
   assert.ok(sent && sent.ms >= 29_000 && sent.ms <= 32_000, `${sent?.ms}`)
   assert.is(more, undefined)
+})
+
+test('a hole that a living peer never fills ends the session by timeout, with RESET', () => {
+  const solo = new Solo({ role: 'server', config: { timeout: 60 } })
+  solo.feed(push(5, 0, DIAL), push(5, 2, message(MessageType.PUSH, utf8('x'))))
+  for (let i = 0; i < 55; i++) {
+    for (const { cmd, sn, ts } of solo.takeSegments(5)) if (cmd === 'PUSH') solo.feed(ack(5, sn, ts, sn + 1))
+    solo.run(1000)
+  }
+  assert.is(solo.endpoint.sessions, 1)
+  const before = solo.all.length
+  for (let i = 0; i < 20; i++) {
+    for (const { cmd, sn, ts } of solo.takeSegments(5)) if (cmd === 'PUSH') solo.feed(ack(5, sn, ts, sn + 1))
+    solo.run(1000)
+  }
+  assert.ok(solo.all.slice(before).some((output) => summary(output) === 'RESET'))
+  assert.is(solo.only.ending, 'aborted')
 })
 
 test('a beginning that an outage delays completes what was acknowledged before it', () => {

@@ -52,26 +52,25 @@ export class Invariants {
     }
   }
 
-  /** After all streams have ended and every timeout has passed. */
-  checkQuiet(): void {
-    for (const program of this.#programs) {
+  /** What is left after all streams have ended and every timeout has passed. @returns violations */
+  remains(): string[] {
+    return this.#programs.flatMap((program) => {
       const core = liveCore(program)
-      if (core === undefined) {
-        this.#report(`${program.name} does not run: ${program.lines.at(-1)}`)
-        continue
-      }
+      if (core === undefined) return [`${program.name} does not run: ${program.lines.at(-1)}`]
+      const found: string[] = []
       for (const state of STATES) {
         const count = Number(core.counter(`sessions_${state}`))
-        if (count > 0) this.#report(`${program.name}: ${count} sessions are still in ${state}`)
+        if (count > 0) found.push(`${program.name}: ${count} sessions are still in ${state}`)
       }
       const base = this.#base.get(core)
-      if (base === undefined) continue
-      const more = memoryUsed(core) - base.memory
-      const slots = 2 ** Math.ceil(Math.log2(Math.max(base.sessions, MIN_SLOTS)))
+      const more = base === undefined ? 0 : memoryUsed(core) - base.memory
+      const sessions = base?.sessions ?? 0
+      const slots = 2 ** Math.ceil(Math.log2(Math.max(sessions, MIN_SLOTS)))
       if (more < 0 || more > slots * SLOT_BYTES + OTHER_BYTES) {
-        this.#report(`${program.name}: ${more} bytes are not freed after ${base.sessions} sessions`)
+        found.push(`${program.name}: ${more} bytes are not freed after ${sessions} sessions`)
       }
-    }
+      return found
+    })
   }
 }
 

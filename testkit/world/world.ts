@@ -27,8 +27,13 @@ const PROBE_DELAY_MS = 120_000
 const PROBE_LIMIT_MS = 120_000
 /** When nothing is left of the sessions: `timeout`, `linger` and `time_wait` at their longest, and their check intervals, ms. */
 const QUIET_MS = 800_000
+const REMAINS_CHECKS = 4
+const REMAINS_PAUSE_MS = 3000
 /** Violations kept of one run: the first ones matter. */
 const VIOLATIONS_MAX = 5
+
+/** Runs the world for some time, or until something is done. */
+type Run = (ms: number, isDone: () => boolean) => Promise<void>
 
 /** What one run reached. */
 export interface Result {
@@ -219,8 +224,7 @@ export class World {
     this.#start()
     const isBroken = (): boolean => this.#violations.length > 0
     const after = (): void => invariants.check()
-    const run = (ms: number, isDone: () => boolean): Promise<void> =>
-      loop.runUntil(loop.now + ms, () => isBroken() || isDone(), after)
+    const run: Run = (ms, isDone) => loop.runUntil(loop.now + ms, () => isBroken() || isDone(), after)
     await run(Number.POSITIVE_INFINITY, () => this.#active === 0)
     if (isBroken()) return
     this.#heal()
@@ -234,10 +238,20 @@ export class World {
     this.#checkStuck()
     streams.isClosed = true
     await run(QUIET_MS, () => false)
-    if (!isBroken()) invariants.checkQuiet()
+    await this.#checkRemains(run)
   }
 
-  async #afterDelay(run: (ms: number, isDone: () => boolean) => Promise<void>): Promise<StreamPlan> {
+  /** Looks more than once: at any moment a PING may be on its way. */
+  async #checkRemains(run: Run): Promise<void> {
+    let remains = this.invariants.remains()
+    for (let i = 1; i < REMAINS_CHECKS && remains.length > 0; i++) {
+      await run(REMAINS_PAUSE_MS, () => false)
+      remains = this.invariants.remains()
+    }
+    for (const text of remains) this.#report(text)
+  }
+
+  async #afterDelay(run: Run): Promise<StreamPlan> {
     await run(PROBE_DELAY_MS, () => false)
     const plan = this.scenario.streams[0]
     if (plan === undefined) throw new Error('a scenario without streams')

@@ -1,14 +1,17 @@
-// node test/run.mjs [--jobs N] [--runtime node|bun] [--root DIR] [--no-build] [--bail] [--coverage] [filter...]
+// node test/run.mjs [--jobs N] [--runtime node|bun] [--root DIR] [--no-build] [--bail] [--long] [--coverage] [filter...]
 //
 // Bundles every *.test.ts below the test root whose path contains a filter, and runs each file in a separate process,
 // in the project's root, under Node and under Bun. *.node.test.ts and *.bun.test.ts run only under that runtime.
 // Directories named `fixtures` are ignored.
 //
 // A file fails if a test fails, if it has no test, if its exit status is not 0, if it is still running after its time
-// limit (60 s, or as in a first line `// time limit: 300 s`), or if it skips a test without a reason. The reason is an
-// output line `skip: NAME: REASON` per skipped test (see test/skip.ts).
+// limit (60 s, or as in a first line `// time limit: 300 s` or `// time limit: 300 s, long 7200 s`), or if it skips a
+// test without a reason. The reason is an output line `skip: NAME: REASON` per skipped test (see test/skip.ts). Output
+// lines `note: FIGURE` are printed.
 //
 // --bail ends the run at the first failed file, and runs files in the order of the filters.
+//
+// --long runs the long form of tests that have one: TEST_LONG=1 is set, and the second time limit applies.
 //
 // --coverage prints the share of TypeScript lines that test/host and test/runtime execute under Node. It includes only
 // those test processes: not the programs that other tests start, not Bun, not the engine.
@@ -33,8 +36,9 @@ const MAX_OUTPUT = 1 << 20
 /** @typedef {{ path: string, name: string, limit: number, runtimes: RuntimeName[] }} TestFile */
 /** @typedef {{ output: string, status: number | null, signal: string | null, timedOut: boolean }} Outcome */
 /**
- * @typedef {{ passed: number, failed: number, skipped: number, total: number, reasons: string[], problem: string }}
- * Verdict
+ * @typedef {{
+ *   passed: number, failed: number, skipped: number, total: number, reasons: string[], notes: string[], problem: string
+ * }} Verdict
  */
 
 const { values: options, positionals: filters } = parseArgs({
@@ -45,6 +49,7 @@ const { values: options, positionals: filters } = parseArgs({
     root: { type: 'string', default: 'test' },
     'no-build': { type: 'boolean', default: false },
     bail: { type: 'boolean', default: false },
+    long: { type: 'boolean', default: false },
     coverage: { type: 'boolean', default: false },
   },
 })
@@ -88,7 +93,9 @@ function findTests(directory) {
  */
 function describe(path) {
   const firstLine = readFileSync(path, 'utf8').split('\n', 1)[0] ?? ''
-  const limit = LIMIT_FACTOR * Number(/^\/\/ time limit: (\d+) s\b/.exec(firstLine)?.[1] ?? DEFAULT_LIMIT_S)
+  const [, short = DEFAULT_LIMIT_S, long = short] =
+    /^\/\/ time limit: (\d+) s\b(?:, long (\d+) s\b)?/.exec(firstLine) ?? []
+  const limit = LIMIT_FACTOR * Number(options.long ? long : short)
   const only = runtimes.filter((name) => path.endsWith(`.${name}.test.ts`))
   return {
     path,
@@ -141,7 +148,11 @@ for (const signal of /** @type {const} */ (['SIGINT', 'SIGTERM', 'SIGHUP'])) {
 function execute(runtime, bundle, limit, isCovered) {
   return new Promise((resolve) => {
     const [program, args] = command(runtime, bundle)
-    const env = isCovered ? { ...process.env, NODE_V8_COVERAGE: coverageDirectory } : process.env
+    const env = {
+      ...process.env,
+      ...(isCovered && { NODE_V8_COVERAGE: coverageDirectory }),
+      ...(options.long && { TEST_LONG: '1' }),
+    }
     const child = spawn(program, args, { cwd: root, env, detached: true, stdio: ['ignore', 'pipe', 'pipe'] })
     let output = ''
     let timedOut = false
@@ -171,6 +182,7 @@ function execute(runtime, bundle, limit, isCovered) {
 const COLOURS = /\x1b\[[0-9;]*m/g
 const SUMMARY = /^\s*Total:\s+(\d+)\n\s*Passed:\s+(\d+)\n\s*Skipped:\s+(\d+)\n/gm
 const REASON = /^[\s•✘]*skip: (.+)$/gm
+const NOTE = /^[\s•✘]*note: (.+)$/gm
 
 /**
  * Combines uvu's totals and the exit of the process.
@@ -182,6 +194,7 @@ function judge({ output, status, signal, timedOut }, limit) {
   const text = output.replace(COLOURS, '')
   const [, total = 0, passed = 0, skipped = 0] = ([...text.matchAll(SUMMARY)].at(-1) ?? []).map(Number)
   const reasons = [...text.matchAll(REASON)].map((match) => match[1] ?? '')
+  const notes = [...text.matchAll(NOTE)].map((match) => match[1] ?? '')
   const problems = []
   if (timedOut) problems.push(`still running after ${limit} s`)
   else if (signal) problems.push(`killed by ${signal}`)
@@ -190,7 +203,7 @@ function judge({ output, status, signal, timedOut }, limit) {
   if (passed < total) problems.push(`${total - passed} of ${total} tests failed`)
   if (reasons.length < skipped) problems.push(`${skipped} skipped, but ${reasons.length} reasons given`)
   const failed = problems.length > 0 ? Math.max(1, total - passed) : 0
-  return { passed, failed, skipped, total, reasons, problem: problems.join(', ') }
+  return { passed, failed, skipped, total, reasons, notes, problem: problems.join(', ') }
 }
 
 const bundleDirectory = join(inProject('.cache/test'), String(process.pid))
@@ -242,6 +255,7 @@ async function runFile(file, runtime, bundle) {
   const lines = [
     `${mark} ${runtime.padEnd(4)} ${file.name.padEnd(40)} ${verdict.passed}/${verdict.total}${skipNote}  ${seconds} s`,
     ...verdict.reasons.map((reason) => `       skip: ${reason}`),
+    ...verdict.notes.map((note) => `       ${note}`),
   ]
   if (verdict.failed > 0) {
     lines.push(`  ${basename(file.path)} under ${runtime}: ${verdict.problem}`)

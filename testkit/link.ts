@@ -94,8 +94,11 @@ export interface Link {
   /** Drops every datagram of a direction (default: both) until heal(). */
   blackhole(direction?: Direction): void
   heal(): void
-  /** NAT rebinding: every client gets a new source port at the server; datagrams to the old one are lost. */
-  rebind(): void
+  /**
+   * NAT rebinding: every client gets a new source port at the server, of another loopback address if `host` is given;
+   * datagrams to the old one are lost.
+   */
+  rebind(host?: string): void
   /**
    * Sends bytes, unimpaired, to the server from the address of the latest client (`up`), or to that client from the
    * server's address (`down`).
@@ -238,10 +241,10 @@ class EmulatedLink implements Link {
     for (const lane of this.#lanes()) lane.dark = false
   }
 
-  rebind(): void {
+  rebind(host = this.#loopback): void {
     for (const client of this.#clients.values()) {
       this.#retired.push(client.upstream)
-      this.#openUpstream(client)
+      this.#openUpstream(client, host)
     }
   }
 
@@ -266,13 +269,13 @@ class EmulatedLink implements Link {
     return direction === undefined ? [this.#up, this.#down] : [direction === 'up' ? this.#up : this.#down]
   }
 
-  #openUpstream(client: Client): void {
+  #openUpstream(client: Client, host = this.#loopback): void {
     const socket = newSocket(this.#loopback === '::1')
     client.upstream = socket
     socket.on('message', (datagram: Buffer) => {
       if (client.upstream === socket) this.#enter(this.#down, client, datagram)
     })
-    socket.bind(0, this.#loopback)
+    socket.bind(0, host)
   }
 
   #clientOf(from: RemoteInfo): Client | undefined {

@@ -153,10 +153,13 @@ export class Host {
 
   /** Starts a program here, see process.ts. */
   start(program: Program, config: Config, options: StartOptions = {}): Promise<Running> {
-    const get = async (url: string): Promise<string> =>
-      (await this.#talker.ask({ action: 'get', url })).reply.body ?? ''
-    return start(program, config, { ...options, place: { command: ['ip', 'netns', 'exec', this.namespace.name], get } })
+    const place = { command: ['ip', 'netns', 'exec', this.namespace.name], get: this.get }
+    return start(program, config, { ...options, place })
   }
+
+  /** Body of a GET from here. */
+  readonly get = async (url: string): Promise<string> =>
+    (await this.#talker.ask({ action: 'get', url })).reply.body ?? ''
 
   /** Opens a TCP connection from here. */
   async dial(host: string, port: number, options: DialOptions = {}): Promise<TcpEnd> {

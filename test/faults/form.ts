@@ -55,9 +55,15 @@ export const figuresUrl = (end: Running): string => `http://${end.config['http_l
 
 export const figuresOf = async (end: Running): Promise<Figures> => JSON.parse(await httpGet(figuresUrl(end)))
 
-/** Runs parts side by side and waits for all of them, also if one fails. */
-export async function together(parts: readonly (() => Promise<void>)[]): Promise<void> {
-  const results = await Promise.allSettled(parts.map((part) => part()))
-  const failed = results.filter((result) => result.status === 'rejected')
-  if (failed.length > 0) throw new Error(failed.map(({ reason }) => String(reason?.message ?? reason)).join('\n\n'))
+/** Runs parts side by side, at most `most` at a time, and waits for all of them, also if one fails. */
+export async function together(parts: readonly (() => Promise<void>)[], most = parts.length): Promise<void> {
+  const queue = [...parts]
+  const failures: string[] = []
+  const work = async (): Promise<void> => {
+    for (let part = queue.shift(); part; part = queue.shift()) {
+      await part().catch((error: unknown) => failures.push(error instanceof Error ? error.message : String(error)))
+    }
+  }
+  await Promise.all(Array.from({ length: most }, work))
+  if (failures.length > 0) throw new Error(failures.join('\n\n'))
 }

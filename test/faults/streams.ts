@@ -5,7 +5,7 @@
 import { createHash } from 'node:crypto'
 import * as assert from 'uvu/assert'
 import { type Ending, listen, Pattern, type Target, type TcpEnd } from '../../testkit/tcp.ts'
-import { within } from '../../testkit/wait.ts'
+import { waitFor, within } from '../../testkit/wait.ts'
 
 /** The first bytes of an upload name its stream to the target. */
 const NAME_BYTES = 4
@@ -18,6 +18,7 @@ export interface Outcome {
 }
 
 export interface Stream {
+  readonly id: number
   readonly app: TcpEnd
   /** Bytes received so far at both ends. */
   received(): number
@@ -51,19 +52,22 @@ function nameOf(id: number): Buffer {
 /** All streams of one tunnel, and their target. */
 export class Streams {
   readonly target: Target
-  readonly #far: Map<number, { end: TcpEnd; size: number }>
+  readonly #far: Map<number, TcpEnd>
   readonly #sizes: Map<number, number>
+  readonly #openEnded: Set<number>
   #last = 0
 
-  private constructor(target: Target, far: Map<number, { end: TcpEnd; size: number }>, sizes: Map<number, number>) {
+  private constructor(target: Target, far: Map<number, TcpEnd>, sizes: Map<number, number>, openEnded: Set<number>) {
     this.target = target
     this.#far = far
     this.#sizes = sizes
+    this.#openEnded = openEnded
   }
 
   static async open(): Promise<Streams> {
-    const far = new Map<number, { end: TcpEnd; size: number }>()
+    const far = new Map<number, TcpEnd>()
     const sizes = new Map<number, number>()
+    const openEnded = new Set<number>()
     const target = await listen((end) => {
       const begin = (): void => {
         if (end.received < NAME_BYTES) return
@@ -71,27 +75,29 @@ export class Streams {
         const id = end.bytes().readUInt32BE()
         const size = sizes.get(id) ?? 0
         assert.not.ok(far.has(id), `stream ${id} was dialled twice`)
-        far.set(id, { end, size })
-        void end.pour(size, 2 * id + 1).then((sent) => sent === size && end.finish())
+        far.set(id, end)
+        void end.pour(size, 2 * id + 1).then((sent) => sent === size && !openEnded.has(id) && end.finish())
       }
       end.socket.on('data', begin)
     })
-    return new Streams(target, far, sizes)
+    return new Streams(target, far, sizes, openEnded)
   }
 
-  /** Opens a stream of `size` bytes in each direction. */
-  async start(tunnel: { dial(): Promise<TcpEnd> }, size: number): Promise<Stream> {
+  /** Opens a stream of `size` bytes in each direction, each with a FIN behind them unless `isOpenEnded`. */
+  async start(tunnel: { dial(): Promise<TcpEnd> }, size: number, isOpenEnded = false): Promise<Stream> {
     const id = ++this.#last
     this.#sizes.set(id, size)
+    if (isOpenEnded) this.#openEnded.add(id)
     const app = await tunnel.dial()
     void app
       .send(nameOf(id))
       .then(() => app.pour(size, 2 * id))
-      .then((sent) => sent === size && app.finish())
+      .then((sent) => sent === size && !isOpenEnded && app.finish())
       .catch(() => undefined)
     return {
+      id,
       app,
-      received: () => app.received + (this.#far.get(id)?.end.received ?? 0),
+      received: () => app.received + (this.#far.get(id)?.received ?? 0),
       outcome: (limitMs) => this.#outcome(id, app, size, limitMs),
     }
   }
@@ -101,7 +107,7 @@ export class Streams {
     const far = await within(
       `stream ${id}: the end at the target`,
       limitMs,
-      this.#far.get(id)?.end.ending ?? Promise.resolve(undefined),
+      this.#far.get(id)?.ending ?? Promise.resolve(undefined),
     )
     assert.is(near.sha256, expected(id, 'down', near.bytes), `stream ${id}: ${near.bytes} bytes at the application`)
     if (far !== undefined) {
@@ -118,6 +124,22 @@ export class Streams {
     const whole = size + NAME_BYTES
     if (far?.kind === 'fin' && far.bytes !== whole) return `FIN at the target after ${far.bytes} of ${whole} bytes`
     return undefined
+  }
+
+  /** A new stream arrives whole in both directions. Its end is ours, since kcptun-libev has no half-close. */
+  async assertExchange(tunnel: { dial(): Promise<TcpEnd> }, size: number, limitMs: number): Promise<void> {
+    const stream = await this.start(tunnel, size, true)
+    const whole = 2 * size + NAME_BYTES
+    await waitFor(
+      `an exchange of ${size} bytes`,
+      () => stream.received() >= whole || stream.app.ended,
+      limitMs,
+      () => `${stream.received()} of ${whole} bytes`,
+    )
+    stream.app.destroy()
+    this.#far.get(stream.id)?.destroy()
+    const outcome = await stream.outcome(limitMs)
+    assert.equal([outcome.near.bytes, outcome.far?.bytes], [size, size + NAME_BYTES])
   }
 
   /** A new stream arrives whole and ends cleanly on both sides. */

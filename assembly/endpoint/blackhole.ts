@@ -20,11 +20,12 @@ import { endSession, sendKeepalive } from '../session/stream'
 import { Ticks } from '../units'
 
 /**
- * Transmissions of one segment after which a KEEPALIVE is sent, datagrams become smaller, and the conversation ends.
+ * Transmissions of one segment after which a KEEPALIVE is sent, datagrams become smaller, and the conversation ends. With
+ * 30 % loss in each direction 15 in a row fail once in 25 000 times, 9 once in 430.
  */
 const TEST_TRANSMISSIONS: u32 = 3
 const REDUCE_TRANSMISSIONS: u32 = 5
-const END_TRANSMISSIONS: u32 = 9
+const END_TRANSMISSIONS: u32 = 15
 
 /** To be called when a timer of a session expired or ACKs arrived for it. */
 export function checkBlackhole(s: Session, now: Ticks): void {

@@ -7,6 +7,7 @@ import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
 import { EventType } from '../../host/engine/core.ts'
 import { address4 } from '../../testkit/sim/address.ts'
+import { Mixed } from '../../testkit/sim/mixed.ts'
 import { Pair } from '../../testkit/sim/pair.ts'
 
 const test = suite('sim/mtu')
@@ -81,6 +82,20 @@ test('loss alone does not make datagrams smaller', () => {
     assert.ok(pair.finish(200), connection.describe())
     assert.ok(connection.clean, connection.describe())
     assert.is(events(), 0, `seed ${seed}`)
+  }
+})
+
+test('30 % loss each way ends no short connection with a kcptun-libev peer', () => {
+  for (let seed = 1; seed <= 1000; seed++) {
+    const end = { bytes: 1000, fin: 'never' } as const
+    const mixed = new Mixed({
+      seed,
+      ours: 'server',
+      link: { delay: 15, loss: 0.3 },
+      script: { ours: end, libev: end },
+    })
+    const isOver = (): boolean => mixed.app?.received === 1000 && mixed.session?.received === 1000
+    assert.ok(mixed.runUntil(isOver, 60), `seed ${seed}: ${mixed.describe()}`)
   }
 })
 

@@ -21,6 +21,8 @@ const checks = {
   model: ['test/model/run.mjs'],
   // without the short cut that states which are known to end well are not followed again
   'model, thorough': ['test/model/run.mjs', '--quick', '--thorough'],
+  // real processes: all moments, pauses, paths and mixtures of programs; with KCPTUN_LIBEV those of kcptun-libev too
+  faults: ['test/run.mjs', 'faults/', '--long', '--jobs', '1'],
   // tests must pass on a loaded machine: four files at once on two cores
   'tests under load': ['test/run.mjs', '--jobs', '4'],
   // deliberate breakages of the engine and the host. 95 % are the aim for a draw whose missed ones got a test; of one that

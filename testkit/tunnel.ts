@@ -33,6 +33,8 @@ export interface TunnelOptions {
   readonly config?: Config
   readonly serverConfig?: Config
   readonly clientConfig?: Config
+  /** What runs an endpoint, instead of commandOf(). */
+  readonly commands?: { readonly server?: readonly string[]; readonly client?: readonly string[] }
 }
 
 export interface Tunnel {
@@ -80,10 +82,11 @@ export async function openTunnel(options: TunnelOptions): Promise<Tunnel> {
       ...options.clientConfig,
     },
   }
-  const started = await Promise.allSettled([
-    start(options.server, configs.server),
-    start(options.client, configs.client),
-  ])
+  const launch = (end: 'server' | 'client'): Promise<Running> => {
+    const command = options.commands?.[end]
+    return start(options[end], configs[end], command === undefined ? {} : { command })
+  }
+  const started = await Promise.allSettled([launch('server'), launch('client')])
   const [first, second] = started
   if (first.status === 'rejected' || second.status === 'rejected') {
     for (const end of started) if (end.status === 'fulfilled') await end.value.stop('SIGKILL')
@@ -91,7 +94,6 @@ export async function openTunnel(options: TunnelOptions): Promise<Tunnel> {
     throw first.status === 'rejected' ? first.reason : second.status === 'rejected' ? second.reason : undefined
   }
   const ends = { server: first.value, client: second.value }
-  const programs = { server: options.server, client: options.client }
   return {
     get server() {
       return ends.server
@@ -106,7 +108,7 @@ export async function openTunnel(options: TunnelOptions): Promise<Tunnel> {
     dial: (dialOptions) => dial('127.0.0.1', port, dialOptions),
     async restart(end, signal = 'SIGKILL') {
       await ends[end].stop(signal)
-      ends[end] = await start(programs[end], configs[end])
+      ends[end] = await launch(end)
     },
     async close() {
       const [server, client] = await Promise.all([ends.server.stop(), ends.client.stop()])

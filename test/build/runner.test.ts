@@ -50,6 +50,14 @@ test('a file named for one runtime runs only there', () => {
   assert.is(run.status, 0)
 })
 
+test('a long run tells the tests, applies the long time limit, and shows notes', () => {
+  const short = runFixtures(['has-long-form', '--runtime', 'node'])
+  assert.match(short.output, /still running after 1 s/)
+  const long = runFixtures(['has-long-form', '--runtime', 'node', '--long'])
+  assert.is(long.lastLine, '1 passed, 0 failed')
+  assert.match(long.output, /^ {7}TEST_LONG is 1$/m)
+})
+
 test('a failing test fails the run and its message is shown', () => {
   const run = runFixtures(['fails.test'])
   assert.is(run.lastLine, '2 passed, 2 failed')

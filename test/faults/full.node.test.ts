@@ -4,7 +4,16 @@
  * a new configuration is written to (ENOSPC). The program goes on, or fails as it says, and the log stays short.
  */
 import { spawn, spawnSync } from 'node:child_process'
-import { mkdtempSync, openSync, readdirSync, readFileSync, rmSync, statfsSync, writeFileSync } from 'node:fs'
+import {
+  appendFileSync,
+  mkdtempSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statfsSync,
+  writeFileSync,
+} from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { suite } from 'uvu'
@@ -80,9 +89,16 @@ function diskProblem(): string | undefined {
   return probe.status === 0 ? undefined : `no file system can be mounted: ${probe.stderr}`
 }
 
-const fill = (directory: string): void => {
+/** Fills a disk, also what is left of the last page of `log`. */
+function fill(directory: string, log?: string): void {
   const { bfree, bsize } = statfsSync(directory)
   writeFileSync(join(directory, 'filler'), Buffer.alloc(bfree * bsize))
+  if (log === undefined) return
+  try {
+    for (;;) appendFileSync(log, '.')
+  } catch {
+    // no space is left
+  }
 }
 
 async function logsToFullDisk(program: Program, directory: string): Promise<void> {
@@ -102,7 +118,7 @@ async function logsToFullDisk(program: Program, directory: string): Promise<void
         () => false,
       )
     await waitFor('the program serves', serves, LIMIT_MS)
-    fill(directory)
+    fill(directory, log)
     for (let i = 0; i < 50; i++) (await dial('127.0.0.1', port)).destroy()
     assert.ok(await serves(), 'it goes on while the disk is full')
     rmSync(join(directory, 'filler'))

@@ -76,6 +76,8 @@ if (netnsProblem !== undefined) {
                   counted = await unreachable(meeting, role)
                 })
                 .finally(() => permit(hosts[role]))
+              // awaited below, unless the transfer fails first
+              refused.catch(() => undefined)
             }
             await transfer(meeting, directionOf(index), index, [disturb])
             await refused

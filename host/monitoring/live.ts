@@ -217,8 +217,8 @@ export class LiveFeed {
    * streams, so that no client can lock others out.
    */
   #makeRoom(): void {
-    const strangers = [...this.#viewers].filter(({ isKnown }) => !isKnown)
-    const viewer = oldestOfMost(strangers.length > 0 ? strangers : this.#viewers, ({ connection }) => connection.remote)
+    const unknown = [...this.#viewers].filter(({ isKnown }) => !isKnown)
+    const viewer = oldestOfMost(unknown.length > 0 ? unknown : this.#viewers, ({ connection }) => connection.remote)
     if (viewer === undefined) return
     this.#remove(viewer)
     // prevents an immediate reconnect, which would evict another viewer

@@ -50,7 +50,7 @@ test('a file named for one runtime runs only there', () => {
   assert.is(run.status, 0)
 })
 
-test('a long run tells the tests, applies the long time limit, and shows notes', () => {
+test('--long sets TEST_LONG, applies the long time limit, and prints notes', () => {
   const short = runFixtures(['has-long-form', '--runtime', 'node'])
   assert.match(short.output, /still running after 1 s/)
   const long = runFixtures(['has-long-form', '--runtime', 'node', '--long'])

@@ -1,6 +1,6 @@
 // time limit: 120 s, long 900 s
 /**
- * Half-open sessions in great number: first flights of a holder of the key that never goes on, and of strangers. Memory
+ * Half-open sessions in great number: first flights of a key holder that sends nothing more, and of senders without the key. Memory
  * stays bounded, no target is dialled for them, open connections and new ones work, and in the end everything is as before.
  */
 import { createSocket } from 'node:dgram'
@@ -81,7 +81,7 @@ async function openMany(server: Program, host: string): Promise<void> {
         globalThis.crypto.getRandomValues(nonce)
         const length = aead.seal(flight, 0, flight.length, nonce, 0, sealed, 0)
         await out.send(sealed.slice(0, length))
-        // a stranger's, of the same length
+        // an unauthentic one of the same length
         await out.send(globalThis.crypto.getRandomValues(new Uint8Array(length)))
       }
     } finally {
@@ -93,7 +93,7 @@ async function openMany(server: Program, host: string): Promise<void> {
     const used = ((full.gauges['memory_used'] ?? 0) - (base.gauges['memory_used'] ?? 0)) / MIB
     const grown = residentMiB(tunnel.server) - resident
     note(
-      `${server} server, ${host}: ${OPENS} first flights and as many of strangers in ${(ms / 1000).toFixed(1)} s: ` +
+      `${server} server, ${host}: ${OPENS} first flights and as many unauthentic datagrams in ${(ms / 1000).toFixed(1)} s: ` +
         `${opened} sessions, ${used.toFixed(1)} MiB in the engine, ${grown.toFixed(0)} MiB more resident`,
     )
     assert.ok(opened > OPENS / 10, `${opened} sessions`)

@@ -35,9 +35,9 @@ async function replay(cell: (typeof CELLS)[number]): Promise<void> {
     return true
   }
   const isV6 = cell.family === 6
-  const stranger = createSocket(isV6 ? 'udp6' : 'udp4')
+  const prober = createSocket(isV6 ? 'udp6' : 'udp4')
   let answers = 0
-  stranger.on('message', () => answers++).on('error', () => undefined)
+  prober.on('message', () => answers++).on('error', () => undefined)
   await withTunnel({ ...cell, link: { tap }, target: streams.target.address }, async (tunnel) => {
     while (recorded.up.length + recorded.down.length < RECORDED) await streams.assertCarries(tunnel, SIZE, LIMIT_MS)
     const dialled = streams.target.connections.length + 1
@@ -56,7 +56,7 @@ async function replay(cell: (typeof CELLS)[number]): Promise<void> {
     }
     for (const datagram of up) {
       tunnel.link.inject(datagram, 'up')
-      stranger.send(datagram, serverPort, isV6 ? '::1' : '127.0.0.1')
+      prober.send(datagram, serverPort, isV6 ? '::1' : '127.0.0.1')
       await pause()
     }
     for (const datagram of down) {
@@ -93,14 +93,14 @@ async function replay(cell: (typeof CELLS)[number]): Promise<void> {
     await tunnel.restart('server')
     const dialledBefore = streams.target.connections.length
     for (const datagram of up) {
-      stranger.send(datagram, serverPort, isV6 ? '::1' : '127.0.0.1')
+      prober.send(datagram, serverPort, isV6 ? '::1' : '127.0.0.1')
       await pause()
     }
     await waitFor('they arrive', async () => (await counter(tunnel.server, 'pkt_received')) >= up.length / 2, LIMIT_MS)
     assert.is(streams.target.connections.length, dialledBefore, 'targets dialled by a new server')
     await streams.assertCarries(tunnel, SIZE, LIMIT_MS)
   }).finally(() => {
-    stranger.close()
+    prober.close()
     return streams.target.close()
   })
 }

@@ -32,7 +32,7 @@ const LO = 1
 const NOBODY = 65534
 const PAGE_BYTES = 65536
 
-/** What one TCP connection told, in order. */
+/** Callbacks of one TCP connection, in order. */
 class Story implements TcpHandlers {
   readonly lines: string[] = []
   #text = new TextDecoder()
@@ -67,15 +67,15 @@ export async function packetsTests(os: OperatingSystem): Promise<void> {
     ...Object.fromEntries(
       FAMILIES.map((family) => [family, `packets to one port fill the slots in order, IPv${family}`]),
     ),
-    cut: 'a packet longer than its slot is cut and its length told',
+    cut: 'a packet longer than its slot is truncated, and its length reported',
     again: 'another filter and interface take effect on the open socket',
-    refused: 'packets that the system refuses are told and passed over, the others leave',
-    down: 'an interface that goes down and comes back is heard again, twice',
+    refused: 'packets refused by the system are reported and skipped; the others are sent',
+    down: 'packets arrive again after an interface went down and came back, twice',
     grow: 'the memory may grow between batches',
     close: 'nothing comes after close(), which may be called inside a batch',
     listener: 'a cover socket listens, and its connections carry text with a tiny window',
-    refusedDial: 'a refused cover connection is told once, and never as open',
-    released: 'a cover connection that is given up while it connects tells nothing',
+    refusedDial: 'a refused cover connection is reported once, and never as open',
+    released: 'a cover connection that is closed while it connects reports nothing',
     source: 'the address that packets would leave with is known, and the number of an interface',
     dropped: 'after root is given up the open sockets go on and can be attached anew; new ones name the remedy',
   }
@@ -187,10 +187,10 @@ export async function packetsTests(os: OperatingSystem): Promise<void> {
       })
       // not with the last packet still on its way
       await sleep(20)
-      const heard = bench.received.length
+      const received = bench.received.length
       assert.is(spawnSync('ip', ['link', 'set', 'lo', 'down']).status, 0)
       await sleep(30)
-      assert.is(bench.received.length, heard)
+      assert.is(bench.received.length, received)
       assert.is(spawnSync('ip', ['link', 'set', 'lo', 'up']).status, 0)
     }
   })
@@ -211,11 +211,11 @@ export async function packetsTests(os: OperatingSystem): Promise<void> {
   })
 
   test(names.close, async () => {
-    const heard: string[] = []
+    const batches: string[] = []
     const bench = open(4)
     const memory = bench.memory
     const short = new PacketSocket(os, 4, memory, bench.rx, 4, 0, (count) => {
-      heard.push(`batch ${count}`)
+      batches.push(`batch ${count}`)
       short.close()
       short.close()
     })
@@ -223,9 +223,9 @@ export async function packetsTests(os: OperatingSystem): Promise<void> {
     bench.attach(1000)
     short.attach(LO, bench.filter, portFilter(4, 1000).length)
     bench.raw.send(bench.tx, 0, 32)
-    await waitFor('the batch', () => heard.length > 0)
-    await waitFor('what the other one hears', () => bench.received.length === 32)
-    assert.is(heard.length, 1)
+    await waitFor('the batch', () => batches.length > 0)
+    await waitFor('the packets of the other endpoint', () => bench.received.length === 32)
+    assert.is(batches.length, 1)
   })
 
   test(names.listener, async () => {

@@ -53,7 +53,7 @@ export class ObfsClient implements Transport {
   /** Counts dials: one superseded while it resolved a name is abandoned. */
   #dialled = 0
 
-  /** @throws StartError if the operating system lacks the required calls */
+  /** @throws StartError if the operating system does not provide the required calls */
   constructor({ runtime, config, log, driver, aead }: TransportOptions) {
     this.#runtime = runtime
     this.#config = config

@@ -43,7 +43,7 @@ export class ObfsServer implements Transport {
   #queue: Promise<void> = Promise.resolve()
   #failing = false
 
-  /** @throws StartError if the operating system lacks the required calls */
+  /** @throws StartError if the operating system does not provide the required calls */
   constructor({ runtime, config, log, driver, aead }: TransportOptions) {
     this.#runtime = runtime
     this.#config = config

@@ -68,16 +68,16 @@ export async function packetsTests(os: OperatingSystem): Promise<void> {
       FAMILIES.map((family) => [family, `packets to one port fill the slots in order, IPv${family}`]),
     ),
     cut: 'a packet longer than its slot is truncated, and its length reported',
-    again: 'another filter and interface take effect on the open socket',
+    again: 'a new filter and interface apply to the open socket',
     refused: 'packets refused by the system are reported and skipped; the others are sent',
     down: 'packets arrive again after an interface went down and came back, twice',
-    grow: 'the memory may grow between batches',
-    close: 'nothing comes after close(), which may be called inside a batch',
+    grow: 'memory may grow between batches',
+    close: 'no callback follows close(), which may be called within a batch',
     listener: 'a cover socket listens, and its connections carry text with a tiny window',
     refusedDial: 'a refused cover connection is reported once, and never as open',
     released: 'a cover connection that is closed while it connects reports nothing',
-    source: 'the address that packets would leave with is known, and the number of an interface',
-    dropped: 'after root is given up the open sockets go on and can be attached anew; new ones name the remedy',
+    source: 'reports the source address of packets to a destination, and the index of an interface',
+    dropped: 'after root is dropped open sockets keep working and can be attached again; new ones fail with the remedy',
   }
   const inside = inNamespace(`packets-${process.versions.bun === undefined ? 'node' : 'bun'}`, (why) => {
     for (const name of Object.values(names)) skip(test, name, why)

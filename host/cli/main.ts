@@ -158,8 +158,6 @@ async function run(
     await endpoint.failed
   } catch (error) {
     log.fatal(messageOf(error))
-    // also printed by the process that waits for the daemon
-    if (!log.visible) child?.print('stderr', `${messageOf(error)}\n`)
   }
   // repeated engine traps or a failed start, both already logged
   return runtime.exit(1)

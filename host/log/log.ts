@@ -104,11 +104,6 @@ export class Log {
     return this.#level
   }
 
-  /** Whether lines go to standard output or standard error. */
-  get visible(): boolean {
-    return this.#output !== 'syslog' && this.#output !== 'discard'
-  }
-
   /** Sets the level, clamped to 0 (silence) to 8 (very verbose). */
   setLevel(level: number): void {
     this.#level = Math.min(Math.max(level, LOG_LEVEL_MIN), LOG_LEVEL_MAX)
@@ -230,8 +225,10 @@ export class Log {
     this.write(level, suppressed === 0 ? line : `${line} (similar lines suppressed: ${suppressed})`)
   }
 
+  /** What ends the program: goes to standard error too if level or output hide it. */
   fatal(text: string): void {
     this.write(LOG_FATAL, text)
+    if (!this.at(LOG_FATAL) || this.#output === 'syslog') this.#print('stderr', `${text}\n`)
   }
 
   error(text: string): void {

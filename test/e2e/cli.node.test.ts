@@ -3,7 +3,7 @@
  * The command line of the programs: options, exit statuses, configuration errors, signals. The same on Node and Bun.
  */
 
-import { createSocket } from 'node:dgram'
+import { createSocket, type Socket } from 'node:dgram'
 import { chmodSync } from 'node:fs'
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
@@ -35,6 +35,12 @@ const BAD: readonly { readonly config: Config | string; readonly message: readon
 
 const test = suite('command line')
 
+async function bound(): Promise<Socket> {
+  const socket = createSocket('udp4')
+  await new Promise<void>((resolve) => socket.bind(0, '127.0.0.1', resolve))
+  return socket
+}
+
 async function assertRefuses(program: Program, config: Config | string, message: readonly RegExp[]): Promise<void> {
   const file = writeConfig(config)
   const { code, stdout, stderr } = await run(program, ['-c', file.path]).finally(() => file.remove())
@@ -49,6 +55,19 @@ async function assertRefuses(program: Program, config: Config | string, message:
 for (const program of RUNTIMES) {
   test(`MUST 5, 6, 69, 70, 71: a bad configuration exits with status 1 and names key and value: ${program}`, async () => {
     for (const { config, message } of BAD) await assertRefuses(program, config, message)
+  })
+
+  test(`the reason of a failed start reaches stderr whatever the log is set to: ${program}`, async () => {
+    const taken = await bound()
+    const text = `127.0.0.1:${taken.address().port}`
+    try {
+      for (const extra of [{ loglevel: 0 }, { log: 'discard' }, { log: 'syslog' }, { log: 'discard', workers: 2 }]) {
+        const config = { connect: '127.0.0.1:9', kcp_bind: text, ...extra }
+        await assertRefuses(program, config, [new RegExp(text)])
+      }
+    } finally {
+      taken.close()
+    }
   })
 
   test(`MUST 72: a missing file, an unknown option and a stray argument exit with status 1: ${program}`, async () => {

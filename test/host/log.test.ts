@@ -65,9 +65,10 @@ test('each method writes at its level', () => {
     log.setLevel(level)
     write()
     counts.push(lines.length)
-    assert.is(lines.map(({ text }) => text.charAt(0)).join(''), 'FEWIIDV'.slice(0, level))
+    assert.is(lines.map(({ text }) => text.charAt(0)).join(''), level === 0 ? 'x' : 'FEWIIDV'.slice(0, level))
   }
-  assert.equal(counts, [0, 1, 2, 3, 4, 5, 6, 7, 7])
+  // at level 0 the fatal line is printed all the same
+  assert.equal(counts, [1, 1, 2, 3, 4, 5, 6, 7, 7])
 })
 
 test('the level is 4 by default and clamped, and at() returns whether a level is written', () => {
@@ -134,9 +135,10 @@ test('syslog falls back to stderr with one warning', () => {
 
 test('syslog receives the level and the bare text, and is opened once', () => {
   const written: string[] = []
+  const printed: string[] = []
   let opened = 0
   const log = new Log(
-    () => assert.unreachable(),
+    (stream, text) => printed.push(`${stream} ${text}`),
     () => new Date(START),
     () => {
       opened += 1
@@ -149,7 +151,9 @@ test('syslog receives the level and the bare text, and is opened once', () => {
   }
   log.debug('not at this level')
   assert.equal([opened, written], [1, [`${LOG_WARNING} a\\x0ab`, `${LOG_WARNING} a\\x0ab`]])
-  assert.not(log.visible)
+  assert.equal(printed, [])
+  log.fatal('the reason')
+  assert.equal(printed, ['stderr the reason\n'])
 })
 
 test('a daemon writes to syslog instead of stdout and stderr, also after a reload, and still discards', () => {

@@ -28,6 +28,8 @@ const checks = {
   // deliberate breakages of the engine and the host. 95 % are the aim for a draw whose missed ones got a test; of one that
   // nobody has looked at, the tests caught 83 % when this was written
   mutation: ['test/mutation/run.mjs', '--count', '100', '--seed', '1', '--target', '80'],
+  // half an hour on both runtimes: handles, engine memory, RSS
+  soak: ['test/soak/run.mjs'],
   // every table of the simulator instead of the short one of the snapshot
   simulator: ['dist/bench.js', 'sim'],
   // with KCPTUN_LIBEV: both programs in each place

@@ -25,13 +25,15 @@ interface Stats {
 
 /** Measures a process. @param since start of the load, ms as of performance.now() */
 export async function measure(end: Running, since: number): Promise<Figures> {
+  // before the request, whose connection is a descriptor too
+  const descriptors = readdirSync(`/proc/${end.pid}/fd`).length
   const stats: Stats = JSON.parse(await httpGet(`http://${end.config['http_listen']}/stats.json?sessions=none`))
   const { gauges } = stats
   const sessions = Object.keys(gauges).filter((name) => name.startsWith('sessions_'))
   return {
     at: (performance.now() - since) / 1000,
     rssKiB: Number(/^VmRSS:\s+(\d+) kB/m.exec(readFileSync(`/proc/${end.pid}/status`, 'utf8'))?.[1]),
-    descriptors: readdirSync(`/proc/${end.pid}/fd`).length,
+    descriptors,
     memory: gauges['memory_used'] ?? Number.NaN,
     sessions: sessions.reduce((sum, name) => sum + (gauges[name] ?? 0), 0),
     cpuMs: stats.cpu_ms,

@@ -9,7 +9,7 @@ const { values } = parseArgs({
     minutes: { type: 'string', default: '30' },
     runtime: { type: 'string', default: 'both' },
     seed: { type: 'string', default: '1' },
-    rate: { type: 'string', default: '25' },
+    rate: { type: 'string', default: '40' },
     samples: { type: 'string' },
   },
 })

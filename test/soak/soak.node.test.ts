@@ -4,9 +4,10 @@ import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
 import { RUNTIMES } from '../../testkit/pairs.ts'
 import { skip } from '../skip.ts'
+import { type Figures, growth, isLevel } from './figures.ts'
 import { soak } from './soak.ts'
 
-const SHORT = { seed: 1, seconds: 16, rate: 15, sampleMs: 1000, reloadSeconds: 6, idleSeconds: 4, longSeconds: 8 }
+const SHORT = { seed: 1, seconds: 12, rate: 15, sampleMs: 1000, reloadSeconds: 5, idleSeconds: 3, longSeconds: 5 }
 const CONNECTIONS_MIN = SHORT.seconds * SHORT.rate
 
 const test = suite('soak')
@@ -31,5 +32,31 @@ for (const [index, runtime] of RUNTIMES.entries()) {
     assert.ok(result.connections.complete > CONNECTIONS_MIN / 2, `${result.connections.complete} complete`)
   })
 }
+
+test('a resident memory that keeps climbing is not level, one that stops is', () => {
+  const SECONDS = 1800
+  const samplesOf = (rss: (at: number) => number): Figures[] =>
+    Array.from({ length: 360 }, (_, i) => {
+      const figures = { descriptors: 0, memory: 0, sessions: 0, cpuMs: 0 }
+      return { ...figures, at: i * 5, rssKiB: rss(i * 5) }
+    })
+  // 40 MiB an hour on 110 MiB
+  assert.not.ok(
+    isLevel(
+      growth(
+        samplesOf((at) => (110 + (40 * at) / 3600) * 1024),
+        SECONDS,
+      ),
+    ),
+  )
+  assert.ok(
+    isLevel(
+      growth(
+        samplesOf((at) => (110 + Math.min(20, at / 20)) * 1024),
+        SECONDS,
+      ),
+    ),
+  )
+})
 
 test.run()

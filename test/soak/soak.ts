@@ -29,6 +29,10 @@ const REFUSED_MS = 1000
 const LATE_DIAL_MS = 15_000
 const DRAIN_MS = 120_000
 const RELOAD_MS = 30_000
+/** Characters by which the end of a log is found again. */
+const LOG_TAIL = 300
+/** Figures that do not change for so long are final: a closed TCP connection is kept for 5 s. */
+const SETTLED_MS = 7000
 
 export interface SoakOptions {
   readonly runtime: Program
@@ -180,27 +184,28 @@ class Load {
   }
 
   async #reloadOne(end: Running, change: Config): Promise<void> {
-    const done = (): number => end.log().split('config successfully reloaded').length
-    const before = done()
+    // the log keeps its end only, so lines cannot be counted
+    const tail = end.log().slice(-LOG_TAIL)
+    const since = (): string => end.log().slice(end.log().lastIndexOf(tail) + tail.length)
     end.reload(change)
-    await waitFor(
-      'a reload is done',
-      () => done() > before,
-      RELOAD_MS,
-      () => end.log().slice(-2000),
-    )
+    await waitFor('a reload is done', () => since().includes('config successfully reloaded'), RELOAD_MS, since)
   }
 }
 
-/** Figures of an end when nothing is left of the load, or after the time for that. @param base what they should be like */
+/** Figures of an end once nothing is left of the load: unchanged for a while, or like `base`, or after the time for that. */
 async function drained(end: Running, since: number, base?: Figures): Promise<Figures> {
   const begin = performance.now()
   let figures = await measure(end, since)
+  let changedAt = begin
   const isOver = (): boolean =>
-    figures.sessions === 0 && (base === undefined || differences(base, figures).length === 0)
+    base === undefined
+      ? figures.sessions === 0 && performance.now() - changedAt > SETTLED_MS
+      : differences(base, figures).length === 0
   while (!isOver() && performance.now() - begin < DRAIN_MS) {
     await sleep(500)
+    const before = figures
     figures = await measure(end, since)
+    if (differences(before, figures).length > 0) changedAt = performance.now()
   }
   return figures
 }

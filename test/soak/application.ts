@@ -7,7 +7,10 @@ import { header, pour, Service, type ServiceKind } from './target.ts'
 /** Silence of a connection after which it counts as stuck: longer than every pause of an application and every outage. */
 const STUCK_MS = 120_000
 const LONG_STREAM_BYTES_PER_SECOND = 40_000
+/** Of a download that is not read to its end. */
+const ABORTED_BYTES = 1 << 18
 const SLOW_READER_BYTES_PER_SECOND = 30_000
+const HELD_MS = 3000
 /** A paced stream sends this often. */
 const PACE_MS = 100
 
@@ -98,17 +101,16 @@ const halfClose: Application = (port, seed, draw) => {
 }
 
 const abortedByApplication: Application = async (port, seed) => {
-  const app = new Connection(port, seed, 1 << 20)
+  const app = new Connection(port, seed, ABORTED_BYTES)
   app.ask(Service.SOURCE, seed)
   await app.received(1)
   return app.abort()
 }
 
 const abortedByTarget: Application = async (port, seed) => {
-  const size = 1 << 20
-  const app = new Connection(port, seed, size)
+  const app = new Connection(port, seed, ABORTED_BYTES)
   app.ask(Service.RESET, seed)
-  await app.received(size)
+  await app.received(ABORTED_BYTES)
   return app.abort()
 }
 
@@ -143,6 +145,13 @@ const idle = (most: number): Application =>
     () => 2,
     (draw) => between(draw, 1000, most * 1000),
   )
+
+/** Stays open for several seconds. */
+export const held: Application = paced(
+  1,
+  () => 2,
+  () => HELD_MS,
+)
 
 /** Carries data both ways for a long time. @param most longest duration, in s */
 export const longStream = (most: number): Application =>

@@ -6,31 +6,39 @@ import { randomNumbers } from '../../testkit/link.ts'
 import { type Config, freePort, type Program, type Running } from '../../testkit/process.ts'
 import { type Tunnel, withTunnel } from '../../testkit/tunnel.ts'
 import { sleep, waitFor } from '../../testkit/wait.ts'
-import { type Application, applications, longStream, type Outcome } from './application.ts'
+import { type Application, applications, held, longStream, type Outcome } from './application.ts'
 import { differences, type Figures, growth, isLevel, measure, thirds } from './figures.ts'
 import { openTarget } from './target.ts'
 
 const LINK = { delay: 5, jitter: 3, loss: 0.015 }
-const CONFIG: Config = { loglevel: 4, timeout: 120, linger: 10, time_wait: 5, keepalive: 5 }
+const CONFIG: Config = { loglevel: 4, timeout: 120, linger: 30, time_wait: 5, keepalive: 5 }
 /** Changes of every second reload of both ends; the one between takes them back. `udp` opens another socket. */
 const CHANGE: Config = {
   loglevel: 5,
   timeout: 100,
-  linger: 8,
+  linger: 25,
   keepalive: 4,
   kcp: { mtu: 1200 },
   udp: { sndbuf: 262144 },
 }
 const LONG_STREAMS = 4
 const OUTAGE_MS = 2000
+/** Of the warm-up: memory of the engine, which never shrinks, gets its final size. */
+const LONG_OUTAGE_MS = 4000
 /** For so long the server dials a port where nothing listens. */
 const REFUSED_MS = 1000
 /** A connection dials its target at most so late after it was opened. */
 const LATE_DIAL_MS = 15_000
 const DRAIN_MS = 120_000
+/** The warm-up opens as many connections at once as the load does in this time, some at a time. */
+const BURST_SECONDS = 30
+const BURST_STEP = 20
+const BURST_STEP_MS = 20
 const RELOAD_MS = 30_000
 /** Characters by which the end of a log is found again. */
 const LOG_TAIL = 300
+/** Lines of each log shown with a connection that failed. */
+const LOG_LINES = 4
 /** Figures that do not change for so long are final: a closed TCP connection is kept for 5 s. */
 const SETTLED_MS = 7000
 
@@ -74,11 +82,14 @@ export interface SoakResult {
   readonly rssProblems: readonly string[]
 }
 
+const ageOf = (since: number): string => ((performance.now() - since) / 1000).toFixed(1)
+
 /** The load on one tunnel. */
 class Load {
   readonly counts = { opened: 0, complete: 0, refused: 0 }
   readonly problems: string[] = []
   reloads = 0
+  outageMs = OUTAGE_MS
   #running = 0
   #refusedFrom = Number.POSITIVE_INFINITY
   #refusedTo = Number.NEGATIVE_INFINITY
@@ -140,11 +151,12 @@ class Load {
     throw new Error('the shares of the applications are less than 1')
   }
 
-  /** As many connections at once as the load never has: tables get their final size. */
+  /** Far more connections at once than the load has: the tables of the engine, which never shrink, get their final size. */
   async burst(count: number): Promise<void> {
-    const idle = applications(5).find(([name]) => name === 'idle')?.[2]
-    if (idle === undefined) throw new Error('no idle application')
-    for (let i = 0; i < count; i++) void this.#open('idle', idle)
+    for (let i = 0; i < count; i++) {
+      void this.#open('burst', held)
+      if (i % BURST_STEP === 0) await sleep(BURST_STEP_MS)
+    }
     await waitFor('the burst is over', () => this.#running === 0, DRAIN_MS)
   }
 
@@ -157,14 +169,21 @@ class Load {
     const mayBeRefused = openedAt > this.#refusedFrom - LATE_DIAL_MS && openedAt < this.#refusedTo
     if (outcome === 'complete') this.counts['complete']++
     else if (outcome === 'broken' && mayBeRefused) this.counts['refused']++
-    else this.problems.push(`connection ${seed} (${name}), opened ${openedAt.toFixed(0)} ms: ${outcome}`)
+    else
+      this.problems.push(`connection ${seed} (${name}), open for ${ageOf(openedAt)} s: ${outcome}\n${this.#logs()}`)
+  }
+
+  #logs(): string {
+    return ENDS.map(
+      (end) => `  ${end}: ${this.#tunnel[end].log().trimEnd().split('\n').slice(-LOG_LINES).join('\n    ')}`,
+    ).join('\n')
   }
 
   async #outage(turn: number): Promise<void> {
     const { link } = this.#tunnel
     if (turn % 8 === 0) link.rebind()
     link.blackhole()
-    await sleep(OUTAGE_MS)
+    await sleep(this.outageMs)
     link.heal()
   }
 
@@ -256,7 +275,8 @@ export async function soak(options: SoakOptions): Promise<SoakResult> {
     await withTunnel({ ...pair, target: target.address, link: { ...LINK, seed }, config: CONFIG }, async (tunnel) => {
       options.started?.({ client: tunnel.client.pid, server: tunnel.server.pid })
       const warmUp = new Load(tunnel, { ...options, longSeconds: Math.min(options.longSeconds, 20) }, deadPort)
-      await warmUp.burst(Math.ceil(rate * 8 + 2 * LONG_STREAMS))
+      await warmUp.burst(rate * BURST_SECONDS)
+      warmUp.outageMs = LONG_OUTAGE_MS
       await warmUp.run(Math.min(2 * options.reloadSeconds + 1, seconds, 60 + idleSeconds))
       const base = await both((end) => drained(tunnel[end], performance.now()))
       options.report?.(`${runtime} base: ${ENDS.map((end) => `${end} ${describe(base[end])}`).join('; ')}`)

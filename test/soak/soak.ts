@@ -23,6 +23,8 @@ const CHANGE: Config = {
 }
 const LONG_STREAMS = 4
 const OUTAGE_MS = 2000
+/** With as many connections open as come in this time, no more are opened: a busy machine carries less, nothing piles up. */
+const PILE_SECONDS = 4
 /** Of the warm-up: memory of the engine, which never shrinks, gets its final size. */
 const LONG_OUTAGE_MS = 4000
 /** For so long the server dials a port where nothing listens. */
@@ -30,6 +32,7 @@ const REFUSED_MS = 1000
 /** A connection dials its target at most so late after it was opened. */
 const LATE_DIAL_MS = 15_000
 const DRAIN_MS = 120_000
+const WARM_UP_SECONDS = 70
 /** The warm-up opens as many connections at once as the load does in this time, some at a time. */
 const BURST_SECONDS = 30
 const BURST_STEP = 20
@@ -120,7 +123,7 @@ class Load {
     while (passed() < seconds) {
       for (; opened < passed() * rate; opened++) {
         const [name, application] = this.#choose(kinds)
-        void this.#open(name, application)
+        if (this.#running < rate * PILE_SECONDS) void this.#open(name, application)
       }
       while (longRunning.count < LONG_STREAMS) {
         longRunning.count++
@@ -169,8 +172,7 @@ class Load {
     const mayBeRefused = openedAt > this.#refusedFrom - LATE_DIAL_MS && openedAt < this.#refusedTo
     if (outcome === 'complete') this.counts['complete']++
     else if (outcome === 'broken' && mayBeRefused) this.counts['refused']++
-    else
-      this.problems.push(`connection ${seed} (${name}), open for ${ageOf(openedAt)} s: ${outcome}\n${this.#logs()}`)
+    else this.problems.push(`connection ${seed} (${name}), open for ${ageOf(openedAt)} s: ${outcome}\n${this.#logs()}`)
   }
 
   #logs(): string {
@@ -274,10 +276,11 @@ export async function soak(options: SoakOptions): Promise<SoakResult> {
   try {
     await withTunnel({ ...pair, target: target.address, link: { ...LINK, seed }, config: CONFIG }, async (tunnel) => {
       options.started?.({ client: tunnel.client.pid, server: tunnel.server.pid })
-      const warmUp = new Load(tunnel, { ...options, longSeconds: Math.min(options.longSeconds, 20) }, deadPort)
+      const shorter = { longSeconds: Math.min(options.longSeconds, 20), idleSeconds: Math.min(idleSeconds, 10) }
+      const warmUp = new Load(tunnel, { ...options, ...shorter }, deadPort)
       await warmUp.burst(rate * BURST_SECONDS)
       warmUp.outageMs = LONG_OUTAGE_MS
-      await warmUp.run(Math.min(2 * options.reloadSeconds + 1, seconds, 60 + idleSeconds))
+      await warmUp.run(Math.min(2 * options.reloadSeconds + 1, seconds, WARM_UP_SECONDS))
       const base = await both((end) => drained(tunnel[end], performance.now()))
       options.report?.(`${runtime} base: ${ENDS.map((end) => `${end} ${describe(base[end])}`).join('; ')}`)
 

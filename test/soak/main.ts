@@ -55,6 +55,7 @@ const options = {
   seconds: minutes * 60,
   sampleMs: 5000,
   reloadSeconds: 60,
+  lingerSeconds: 30,
   idleSeconds: 30,
   longSeconds: 240,
 }

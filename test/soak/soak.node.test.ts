@@ -7,7 +7,16 @@ import { skip } from '../skip.ts'
 import { type Figures, growth, isLevel } from './figures.ts'
 import { soak } from './soak.ts'
 
-const SHORT = { seed: 1, seconds: 12, rate: 15, sampleMs: 1000, reloadSeconds: 5, idleSeconds: 3, longSeconds: 5 }
+const SHORT = {
+  seed: 1,
+  lingerSeconds: 10,
+  seconds: 12,
+  rate: 15,
+  sampleMs: 1000,
+  reloadSeconds: 5,
+  idleSeconds: 3,
+  longSeconds: 5,
+}
 /** A busy machine carries less than the rate. */
 const COMPLETE_MIN = 50
 

@@ -11,22 +11,23 @@ import { differences, type Figures, growth, isLevel, measure, thirds } from './f
 import { openTarget } from './target.ts'
 
 const LINK = { delay: 5, jitter: 3, loss: 0.015 }
-const CONFIG: Config = { loglevel: 4, timeout: 120, linger: 30, time_wait: 5, keepalive: 5 }
+const CONFIG: Config = { loglevel: 4, timeout: 120, time_wait: 5, keepalive: 5 }
 /** Changes of every second reload of both ends; the one between takes them back. `udp` opens another socket. */
 const CHANGE: Config = {
   loglevel: 5,
   timeout: 100,
-  linger: 25,
   keepalive: 4,
   kcp: { mtu: 1200 },
   udp: { sndbuf: 262144 },
 }
 const LONG_STREAMS = 4
 const OUTAGE_MS = 2000
+/** The share of the time that outages take at most. */
+const OUTAGE_SHARE = 1 / 8
 /** With as many connections open as come in this time, no more are opened: a busy machine carries less, nothing piles up. */
 const PILE_SECONDS = 4
-/** Of the warm-up: memory of the engine, which never shrinks, gets its final size. */
-const LONG_OUTAGE_MS = 4000
+/** Outages of the warm-up are longer: memory of the engine, which never shrinks, gets its final size. */
+const WARM_UP_FACTOR = 2
 /** For so long the server dials a port where nothing listens. */
 const REFUSED_MS = 1000
 /** A connection dials its target at most so late after it was opened. */
@@ -54,6 +55,8 @@ export interface SoakOptions {
   readonly sampleMs: number
   /** Time between reloads; outages come between them. */
   readonly reloadSeconds: number
+  /** Of both ends: every session stays for so long after its end. */
+  readonly lingerSeconds: number
   /** Longest pause of an idle connection, and longest duration of a long stream. */
   readonly idleSeconds: number
   readonly longSeconds: number
@@ -92,7 +95,7 @@ class Load {
   readonly counts = { opened: 0, complete: 0, refused: 0 }
   readonly problems: string[] = []
   reloads = 0
-  outageMs = OUTAGE_MS
+  outageMs: number
   #running = 0
   #refusedFrom = Number.POSITIVE_INFINITY
   #refusedTo = Number.NEGATIVE_INFINITY
@@ -105,6 +108,7 @@ class Load {
   constructor(tunnel: Tunnel, options: SoakOptions, deadPort: number) {
     this.#tunnel = tunnel
     this.#options = options
+    this.outageMs = Math.min(OUTAGE_MS, options.reloadSeconds * 1000 * OUTAGE_SHARE)
     this.#draw = randomNumbers(options.seed)
     this.#deadPort = deadPort
   }
@@ -192,7 +196,8 @@ class Load {
   /** Reloads both ends: first with a target that refuses, then with the right one. */
   async #reload(): Promise<void> {
     this.#isChanged = !this.#isChanged
-    const change = this.#isChanged ? CHANGE : {}
+    const linger = Math.round((5 / 6) * this.#options.lingerSeconds)
+    const change = this.#isChanged ? { ...CHANGE, linger } : {}
     const { server, client } = this.#tunnel
     this.#refusedFrom = performance.now()
     this.#refusedTo = Number.POSITIVE_INFINITY
@@ -270,16 +275,17 @@ const mebi = (kibi: number): string => (kibi / 1024).toFixed(1)
 export async function soak(options: SoakOptions): Promise<SoakResult> {
   const target = await openTarget()
   const deadPort = await freePort()
-  const { runtime, seed, seconds, rate, idleSeconds } = options
+  const { runtime, seed, seconds, rate, idleSeconds, lingerSeconds } = options
   const pair = { server: runtime, client: runtime }
+  const config = { ...CONFIG, linger: lingerSeconds }
   let result: SoakResult | undefined
   try {
-    await withTunnel({ ...pair, target: target.address, link: { ...LINK, seed }, config: CONFIG }, async (tunnel) => {
+    await withTunnel({ ...pair, target: target.address, link: { ...LINK, seed }, config }, async (tunnel) => {
       options.started?.({ client: tunnel.client.pid, server: tunnel.server.pid })
       const shorter = { longSeconds: Math.min(options.longSeconds, 20), idleSeconds: Math.min(idleSeconds, 10) }
       const warmUp = new Load(tunnel, { ...options, ...shorter }, deadPort)
       await warmUp.burst(rate * BURST_SECONDS)
-      warmUp.outageMs = LONG_OUTAGE_MS
+      warmUp.outageMs *= WARM_UP_FACTOR
       await warmUp.run(Math.min(2 * options.reloadSeconds + 1, seconds, WARM_UP_SECONDS))
       const base = await both((end) => drained(tunnel[end], performance.now()))
       options.report?.(`${runtime} base: ${ENDS.map((end) => `${end} ${describe(base[end])}`).join('; ')}`)

@@ -18,7 +18,7 @@ import { seconds } from '../clock'
 import { sendReset } from '../control/queue'
 import { openConfirm } from '../kcp/confirm'
 import { openCongestion } from '../kcp/congestion'
-import { waitSnd } from '../kcp/conversation'
+import { PEER_CLOCK_UNKNOWN, waitSnd } from '../kcp/conversation'
 import { probe } from '../kcp/loss_detection'
 import { openConversation } from '../kcp/options'
 import { openReceiveWindow } from '../kcp/receive_window'
@@ -127,6 +127,7 @@ export function openStream(now: Ticks): i32 {
   }
   start(s, conv, CONNECT, now)
   s.flags |= INITIATOR
+  s.peerClock = PEER_CLOCK_UNKNOWN
   s.tcp = TCP_OPEN
   if (!queueDial(s, now)) {
     endSession(s, REASON_MEMORY)

@@ -142,7 +142,15 @@ export class AckQueue extends ReceiveBuffer {
   ackAtOnce: u8
   // since when una is below what the peer has acknowledged, in units of RENEGED_UNIT_SHIFT; 0 = it is not
   renegedAt: u16
+  // client: newest ts of a PUSH of the server, in units of PEER_CLOCK_SHIFT, with PEER_CLOCK_KNOWN; or one of the others
+  peerClock: u16
 }
+
+export const PEER_CLOCK_SHIFT: u32 = 17
+/** `peerClock`: a server does not check it; no PUSH yet; known. */
+export const PEER_CLOCK_IGNORED: u16 = 0
+export const PEER_CLOCK_UNKNOWN: u16 = 1
+export const PEER_CLOCK_KNOWN: u16 = 0x8000
 
 /** RACK-TLP (RFC 8985), and the classic rule of `resend`. */
 @unmanaged

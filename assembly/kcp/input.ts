@@ -20,7 +20,15 @@ import { queueAck } from './ack_queue'
 import { isIntervalFlushing } from './bbr_model'
 import { isConfirmedBy } from './confirm'
 import { onAckDatagram, onRtt } from './congestion'
-import { Conversation, PROBE_DROPPED, PROBE_TELL } from './conversation'
+import {
+  Conversation,
+  PEER_CLOCK_IGNORED,
+  PEER_CLOCK_KNOWN,
+  PEER_CLOCK_SHIFT,
+  PEER_CLOCK_UNKNOWN,
+  PROBE_DROPPED,
+  PROBE_TELL,
+} from './conversation'
 import { onDelivered, startSample } from './delivery_rate'
 import { onAckedTransmission, onAckForResend, onDeliveryProgress, scheduleProbe, updateRack } from './loss_detection'
 import { onDatagramDelivered, PeerPath } from './peer_path'
@@ -82,6 +90,8 @@ const DROP_PAUSE_TICKS: Ticks = 100 * TICKS_PER_MS
 /** The time of the last report is stored in 16 bits, in this unit. */
 const DROP_UNIT_SHIFT: u32 = 6
 
+/** Larger steps of a clock of 32 bits are ambiguous. */
+const MAX_CLOCK_STEP_TICKS: Ticks = 1 << 30
 /** An echoed ts older than this is not ours. */
 const MAX_RTT_TICKS: Ticks = 60 * TICKS_PER_SECOND
 
@@ -127,6 +137,7 @@ export function input(c: Conversation, at: usize, size: u32, mayKeep: bool, now:
     if (cmd == CMD_ACK) {
       effects |= onAck(c, sn, fromWireClock(ts), now)
     } else if (cmd == CMD_PUSH) {
+      if (hasOtherClock(c, ts, now)) return effects | FORGOTTEN
       effects |= onPush(c, sn, ts, at + HEADER_BYTES, len, mayKeep && !(effects & KEPT_BLOCK), now)
     } else if (cmd == CMD_WASK) {
       c.wndProbes |= PROBE_TELL
@@ -194,6 +205,28 @@ function hasReneged(c: Conversation, at: usize, segmentUna: Sn, now: Ticks): boo
   const unit = max<u16>(<u16>(now >> RENEGED_UNIT_SHIFT), 1)
   if (c.renegedAt == 0) c.renegedAt = unit
   return <u16>(unit - c.renegedAt) >= RENEGED_UNITS
+}
+
+let clockTolerance: Ticks = 0
+
+/** Sets by how much the clock of a server may differ from ours: one of the two may have been suspended for that long. */
+export function setClockTolerance(tolerance: Ticks): void {
+  clockTolerance = min(tolerance, MAX_CLOCK_STEP_TICKS)
+}
+
+/**
+ * Detects that a server restarted in the middle of a stream: its segments carry another clock, which starts at random
+ * (kcptun-libev: with the machine). What the earlier process sent would be joined with what this one sends.
+ */
+function hasOtherClock(c: Conversation, ts: Ts, now: Ticks): bool {
+  if (c.peerClock == PEER_CLOCK_IGNORED) return false
+  const clock = ts >> PEER_CLOCK_SHIFT
+  const step = <i32>((clock - (c.peerClock & ~PEER_CLOCK_KNOWN)) << PEER_CLOCK_SHIFT)
+  const elapsed = now - c.ackLastSentAt
+  const isFirst = c.peerClock == PEER_CLOCK_UNKNOWN || elapsed > MAX_CLOCK_STEP_TICKS
+  if (isFirst || step > 0) c.peerClock = <u16>clock | PEER_CLOCK_KNOWN
+  if (isFirst) return false
+  return step < -(<i32>clockTolerance) || (step > 0 && <u32>step > elapsed + clockTolerance)
 }
 
 const acks: AckSummary = changetype<AckSummary>(memory.data(20, 8))

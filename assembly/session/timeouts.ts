@@ -15,6 +15,7 @@ import {
 import { NEVER, remaining } from '../clock'
 import { sendReset } from '../control/queue'
 import { PROBE_ASK, waitSnd } from '../kcp/conversation'
+import { setClockTolerance } from '../kcp/input'
 import { HEADER_BYTES } from '../kcp/segment'
 import { Seconds, Ticks } from '../units'
 import {
@@ -48,6 +49,8 @@ const STALE_LIMIT_TICKS: Ticks = 5 * TICKS_PER_SECOND
 const CONFIRM_PAUSE_TICKS: Ticks = TICKS_PER_SECOND / 2
 /** kcptun-libev ends a session after `linger` without stream data from us; its minimum is 5 s. */
 const MAX_PROTECT_TICKS: Ticks = 5 * TICKS_PER_SECOND
+/** A session whose peer was suspended for longer than `timeout` is over; the rest is for clocks that drift. */
+const CLOCK_MARGIN_TICKS: Ticks = 600 * TICKS_PER_SECOND
 /** A client that waits for the end of the stream asks at this part of `linger`. */
 const ASKS_PER_LINGER: u32 = 8
 
@@ -58,6 +61,7 @@ let lingerTicks: Ticks = 0
 export function setTimeouts(timeout: Seconds, linger: Seconds): void {
   timeoutTicks = timeout * TICKS_PER_SECOND
   lingerTicks = linger * TICKS_PER_SECOND
+  setClockTolerance(timeoutTicks + CLOCK_MARGIN_TICKS)
 }
 
 /** A RESET is accepted after this time of silence, at least three RTOs; the peer is asked this many times meanwhile. */

@@ -253,6 +253,32 @@ test('a hole that a living peer never fills ends the session by timeout, with RE
   assert.is(solo.only.ending, 'aborted')
 })
 
+test('what a server sent before its restart is not joined with what it sends afterwards', () => {
+  const minutes = (count: number): number => count * 60 * 8000
+  const first = 3_000_000_000
+  const run = (later: number): Solo => {
+    const solo = new Solo({ role: 'client', config: { timeout: 600 } })
+    solo.endpoint.drain()
+    const conv = solo.endpoint.convOf(solo.open())
+    // the end of the answer overtakes its data
+    solo.feed(push(conv, 1, EOF, { una: 1, ts: first }))
+    solo.run(2000)
+    solo.feed(push(conv, 0, KEEPALIVE, { una: 1, ts: (first + later) >>> 0 }))
+    solo.run(10)
+    return solo
+  }
+  for (const later of [1 - 2 ** 31, -1_000_000_000, -minutes(21), minutes(21), 900_000_000, 2 ** 31 - 1]) {
+    const solo = run(later)
+    assert.is(solo.only.eof, false, `${later}`)
+    assert.is(solo.only.ending, 'aborted', `${later}`)
+    assert.ok(solo.all.some((output) => summary(output) === 'RESET'))
+  }
+  // reordered, in another unit, or one of the two was suspended
+  for (const later of [-minutes(15), -800, 0, 2000, 16_000, minutes(15)]) {
+    assert.is(run(later).only.eof, true, `${later}`)
+  }
+})
+
 test('a beginning that an outage delays completes what was acknowledged before it', () => {
   const solo = new Solo({ role: 'server' })
   solo.feed(push(5, 1, message(MessageType.PUSH, utf8('acknowledged'))))

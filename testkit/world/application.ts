@@ -8,6 +8,9 @@ import type { Violation } from './machine.ts'
 import { type Pattern, RUN_BYTES } from './pattern.ts'
 import type { SimulatedTcp } from './tcp.ts'
 
+/** A slow application pauses after this many bytes: a pause for each of thousands of tiny segments would take minutes. */
+const PAUSE_BYTES = 1000
+
 /** Behaviour of one end. */
 export interface EndPlan {
   /** Bytes to send. */
@@ -58,6 +61,7 @@ export class Application implements TcpHandlers {
   #finSeen = false
   #isFull = false
   #isOver = false
+  #sincePause = 0
 
   constructor(
     loop: EventLoop,
@@ -91,9 +95,13 @@ export class Application implements TcpHandlers {
     if (this.received + chunk.length > plan.expect) this.#report(`${this.name}: more than ${plan.expect} bytes`)
     this.#check(chunk, Math.max(0, this.#keys.skip - this.received))
     this.received += chunk.length
-    if (plan.readPause === 0 && !this.isStopped) return
+    this.#sincePause += chunk.length
+    const isSlow = plan.readPause > 0 && this.#sincePause >= PAUSE_BYTES
+    if (!isSlow && !this.isStopped) return
     this.#connection.pause()
-    if (plan.readPause > 0) this.#loop.in(plan.readPause, () => this.#resume())
+    if (!isSlow) return
+    this.#sincePause = 0
+    this.#loop.in(plan.readPause, () => this.#resume())
   }
 
   /** Compares bytes with the pattern, except for the first `skip`. */

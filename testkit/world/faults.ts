@@ -149,17 +149,20 @@ export const FAULTS: Readonly<Record<FaultKind, Begin>> = {
   },
   crash(world, { end, duration }) {
     world.programOf(end).kill(duration / 4)
+    if (end === 'server') world.streams.onServerLost()
     return undefined
   },
   restart(world, { end, duration }) {
     const program = world.programOf(end)
     if ('stop' in program) program.stop(duration / 10)
     else program.kill(duration / 10)
+    if (end === 'server') world.streams.onServerLost()
     return undefined
   },
   trap(world, { end }) {
     const program = world.programOf(end)
     if ('trap' in program) program.trap()
+    if (end === 'server') world.streams.onServerLost()
     return undefined
   },
   reload: (world, { end, change = {} }) => world.reload(end, change),

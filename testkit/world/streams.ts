@@ -28,6 +28,8 @@ interface Attempt {
   server: Application | undefined
   /** The client moved during this attempt, and another worker of the server may have dialled again. */
   mayRepeat: boolean
+  /** The server lost its state during this attempt: it dials again if the client has received nothing of its answer. */
+  isForgotten: boolean
 }
 
 /** A stream to be carried, over one or more attempts. */
@@ -112,6 +114,11 @@ export class Streams {
     for (const attempt of this.#attempts) attempt.mayRepeat ||= attempt.client?.ending === 'open'
   }
 
+  /** The server restarted, or its engine trapped. */
+  onServerLost(): void {
+    for (const attempt of this.#attempts) attempt.isForgotten ||= attempt.client?.ending === 'open'
+  }
+
   #dial(stream: Stream): void {
     const { tcp, parties } = this.#options
     const attempt: Attempt = {
@@ -120,6 +127,7 @@ export class Streams {
       client: undefined,
       server: undefined,
       mayRepeat: false,
+      isForgotten: false,
     }
     this.#attempts.push(attempt)
     const isModel = parties.server instanceof ModelProgram
@@ -212,7 +220,7 @@ export class Streams {
     const { stream, server: before } = attempt
     const name = `${stream.name}.server`
     // a reset stream may be dialled again: the server restarted before the client received an answer
-    if (before !== undefined && before.ending !== 'reset') {
+    if (before !== undefined && before.ending !== 'reset' && !attempt.isForgotten) {
       if (attempt.mayRepeat) {
         if (attempt.client !== undefined) attempt.client.isExcused = true
         return undefined

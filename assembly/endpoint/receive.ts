@@ -109,7 +109,8 @@ export function receive(slots: u32, now: Ticks): i32 {
 function prepare(i: u32): void {
   const slot = rxSlot(i)
   const sealed = load<u32>(slot, RX_LENGTH)
-  if (tagBytes() == 0 || !(load<u32>(slot, RX_FLAGS) & RX_OPENED) || sealed <= sealBytes()) return
+  if (tagBytes() == 0 || !(load<u32>(slot, RX_FLAGS) & RX_OPENED)) return
+  if (sealed <= sealBytes() || sealed > MAX_DATAGRAM_BYTES) return
   const hash = hashOfNonce(load<usize>(slot, RX_PTR) + sealed - nonceBytes())
   store<u64>(slot, hash, RX_HASH)
   prepareReplay(datagramFilter(), hash)

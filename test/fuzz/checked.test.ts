@@ -3,7 +3,7 @@
  */
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
-import { type CoreExports, Mode } from '../../host/engine/core.ts'
+import { type CoreExports, Mode, Rx } from '../../host/engine/core.ts'
 import { checkRange, edgeCounts, faultText, instantiateChecked } from '../../testkit/checked-core.ts'
 import { Random } from '../../testkit/sim/random.ts'
 import { makePlan } from './plan.ts'
@@ -117,6 +117,19 @@ test('is seen: wild pointers that the engine follows', () => {
     calls.poll_transmit(64, now)
   }, /unreachable/i)
   assert.match(faultText(calls) ?? '', /never allocated/)
+})
+
+test('a datagram longer than any accepted one is dropped before its nonce is read', () => {
+  const { config } = makePlan(1)
+  const sealed = { ...config, mode: Mode.SERVER, tagBytes: 16, nonceBytes: 24, nonceStrategy: 1, kcpMtu: 1280 }
+  const { core, calls, now } = new Subject(instantiateChecked(), new Random(1), sealed, 1000)
+  core.refresh()
+  core.u32[core.rxWord + Rx.length] = 2500
+  core.u32[core.rxWord + Rx.flags] = Rx.OPENED
+  core.u32[core.rxWord + Rx.address] = 4
+  assert.is(calls.handle_datagrams(1, now), 0)
+  assert.is(faultText(calls), undefined)
+  assert.is(core.counter('drop_oversize'), 1n)
 })
 
 test.run()

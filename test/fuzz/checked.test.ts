@@ -35,9 +35,9 @@ const VIOLATIONS: readonly (readonly [name: string, text: RegExp, bad: Bad])[] =
   ['a copy beyond a block', /across the edge/, (guard, block) => guard.checkedCopy(block, block, BYTES + 1)],
   ['a fill beyond a block', /across the edge/, (guard, block) => guard.checkedFill(block + 8, 0, BYTES)],
   ['a host that writes beyond a block', /across the edge/, (_, block, calls) => checkRange(calls, block, BYTES + 1)],
-  ['a second free', /no such block/, (guard, block) => twice(() => guard.free(block, CLASS))],
-  ['a free of another class', /no such block/, (guard, block) => guard.free(block, CLASS - 1)],
-  ['a free inside of a block', /no such block/, (guard, block) => guard.free(block + 64, 6)],
+  ['a second free', /not an allocated block/, (guard, block) => twice(() => guard.free(block, CLASS))],
+  ['a free of another class', /not an allocated block/, (guard, block) => guard.free(block, CLASS - 1)],
+  ['a free inside of a block', /not an allocated block/, (guard, block) => guard.free(block + 64, 6)],
   [
     'a load after the free',
     /freed block/,

@@ -13,6 +13,7 @@ const checks = {
   fuzz: ['test/fuzz/run.mjs', '--inputs', '10000000'],
   // with every access to the engine's memory checked
   'fuzz, checked': ['test/fuzz/run.mjs', '--inputs', '3000000', '--checked'],
+  'fuzz, guided': ['test/fuzz/run.mjs', '--guided', '--inputs', '1000000'],
   'simulations, checked': ['test/run.mjs', 'sim/', 'core/', '--runtime', 'node'],
   // whole endpoints, every one on the checked build
   simulate: ['test/simulate/run.mjs', '--seeds', '10000'],

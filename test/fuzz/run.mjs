@@ -1,6 +1,7 @@
 // npm run fuzz -- [--inputs N] [--seconds S] [--seed N] [--episode N] [--log LINES] [--outputs] [--debug | --checked] [--wasm FILE] [--runtime node|bun]
+// npm run fuzz -- --guided [--target NAME,...] [--inputs N] [--seconds S] [--seed N] [--input HEX,...|@FILE] [--unguided]
 //
-// Builds what is stale, bundles test/fuzz/main.ts and runs it in a process of its own. One that no longer reports a new
+// Builds what is stale, bundles test/fuzz/main.ts or test/fuzz/guided/main.ts and runs it in a process of its own. One that no longer reports a new
 // episode hangs in the engine: it is ended, and the command that shows it again is printed.
 
 import { spawn } from 'node:child_process'
@@ -8,10 +9,20 @@ import { randomInt } from 'node:crypto'
 import * as esbuild from 'esbuild'
 import { build } from '../../build/build.mjs'
 import { commonOptions } from '../../build/bundles.mjs'
-import { inProject } from '../../build/files.mjs'
+import { filesBelow, inProject } from '../../build/files.mjs'
+import { countEdges } from './guided/instrument.mjs'
 
 /** An episode takes a fraction of a second. */
 const PATIENCE_MS = 120_000
+
+/** Files of the host whose edges guide the inputs. */
+function parsers() {
+  const folders = ['host/config', 'host/monitoring', 'host/net']
+    .flatMap(filesBelow)
+    .filter((file) => file.endsWith('.ts'))
+  const files = ['cli/args', 'cli/options', 'linux/sockaddr', 'log/json', 'service/identity', 'transport/obfs/cover']
+  return [...folders, ...files.map((file) => `host/${file}.ts`), 'test/fuzz/guided/planted.ts']
+}
 
 /** @param {string} name */
 function take(name) {
@@ -20,14 +31,18 @@ function take(name) {
 }
 
 const args = process.argv.slice(2)
+const guided = args.indexOf('--guided')
+const isGuided = guided >= 0
+if (isGuided) args.splice(guided, 1)
 const runtime = take('--runtime') ?? 'node'
 const seed = take('--seed') ?? String(randomInt(1 << 30))
 
 if (!(await build({ ifStale: true, only: ['core', 'checked', 'bundles'] }))) process.exit(1)
-const outfile = inProject('.cache/fuzz/main.mjs')
+const outfile = inProject(`.cache/fuzz/${isGuided ? 'guided' : 'main'}.mjs`)
 await esbuild.build({
   ...commonOptions,
-  entryPoints: ['test/fuzz/main.ts'],
+  entryPoints: [isGuided ? 'test/fuzz/guided/main.ts' : 'test/fuzz/main.ts'],
+  plugins: [...(commonOptions.plugins ?? []), ...(isGuided ? [countEdges(parsers())] : [])],
   outfile,
   platform: 'node',
   sourcemap: 'inline',
@@ -39,20 +54,22 @@ const child = spawn(program, [...options, outfile, '--seed', seed, ...args], {
   cwd: inProject('.'),
   stdio: ['ignore', 'inherit', 'inherit', 'ipc'],
 })
-let episode = 0
+/** The last that the process began: an episode, or a target and its inputs. */
+let last = '0'
 /** @type {NodeJS.Timeout | undefined} */
 let timer
 function watch() {
   clearTimeout(timer)
   timer = setTimeout(() => {
+    const again = isGuided ? `--guided --target ${last}` : `--episode ${last}`
     const build = args.filter((arg) => arg === '--debug' || arg === '--checked').join(' ')
-    console.log(`FAILED: no end of an input; again: npm run fuzz -- --seed ${seed} --episode ${episode} ${build}`)
+    console.log(`FAILED: no end of an input; again: npm run fuzz -- --seed ${seed} ${again} ${build}`)
     child.kill('SIGKILL')
   }, PATIENCE_MS)
 }
 watch()
 child.on('message', (message) => {
-  episode = Number(message)
+  last = String(message)
   watch()
 })
 child.on('exit', (code) => {

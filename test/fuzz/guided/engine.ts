@@ -2,7 +2,7 @@
  * An engine of the checked build that runs scripts (script.ts), one after the other. Each script has sessions of its own:
  * at its end they are aborted and time passes, so that the next one begins with hardly more than the tables that grew.
  */
-import { type CoreConfig, EventType, Info } from '../../../host/engine/core.ts'
+import { type CoreConfig, ErrorCode, EventType, Info } from '../../../host/engine/core.ts'
 import { faultText, instantiateChecked } from '../../../testkit/checked-core.ts'
 import { address4, address6 } from '../../../testkit/sim/address.ts'
 import { Random } from '../../../testkit/sim/random.ts'
@@ -162,12 +162,11 @@ export class Engine implements FuzzSubject, Listener {
     const length = op === Op.WRITE || op === Op.READ ? reader.u16() : 0
     const handle = this.#streams[(which & 0x7f) % Math.max(1, this.#streams.length)]?.handle
     if (handle === undefined) return
-    const isLive = this.#live.has(handle)
     if (op === Op.WRITE) this.#write(handle, 1 + (length % WRITE_MAX))
     else if (op === Op.READ) this.#read(handle, length)
-    else if (op === Op.SHUTDOWN) exactCall('stream_shutdown', calls.stream_shutdown(handle, now), isLive)
+    else if (op === Op.SHUTDOWN) exactCall('stream_shutdown', calls.stream_shutdown(handle, now))
     else if (op === Op.ABORT) {
-      exactCall('stream_abort', calls.stream_abort(handle, now), isLive)
+      exactCall('stream_abort', calls.stream_abort(handle, now))
       this.#release(handle)
     } else this.#connected(handle, (which & 0x80) === 0)
   }
@@ -180,6 +179,8 @@ export class Engine implements FuzzSubject, Listener {
       exactCall('stream_connected', result)
       return
     }
+    // the session ended meanwhile: an event says so
+    if (result === ErrorCode.HANDLE) return
     if (result !== 0) fault(`stream_connected = ${result} for a handle that waits for it`)
     if (isOk) this.#live.set(handle, true)
     else this.#release(handle)

@@ -3,7 +3,8 @@
  * `ts`, `conv` and sequence numbers, timing and grouping of ACKs may differ.
  *
  * Intended deviations (docs/protocol.md 5.6, 6.1, 6.5, 6.7, 8):
- * - EOF before DIAL ends the session normally; PUSH before DIAL is discarded, and a later DIAL is accepted
+ * - EOF before DIAL ends the session normally
+ * - what follows PUSH before DIAL, a later DIAL included, is discarded instead of kept until the session ends
  * - after the peer's EOF the server forwards the target's response, and keeps the session while the peer responds
  * - RESET resets the application's connection instead of closing it cleanly
  * - rcvwnd 65536 advertises 65535, not 0
@@ -14,7 +15,7 @@ import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
 import { MS } from '../../testkit/sim/endpoint.ts'
 import { type Output, Solo, type SoloOptions, TESTER } from '../../testkit/sim/solo.ts'
-import { ack, fromHex, toHex, utf8 } from '../../testkit/sim/wire.ts'
+import { ack, DIAL, fromHex, push, toHex, utf8 } from '../../testkit/sim/wire.ts'
 import { decodeSegments } from '../../testkit/decode.ts'
 import { type EdgeCase, edgeCases } from './files.ts'
 
@@ -169,10 +170,20 @@ test('server: EOF before DIAL ends the session normally: acknowledged, nothing i
   assert.not.ok(replay.solo.events.some(({ type }) => type === 1))
 })
 
-test('server: PUSH before DIAL is acknowledged and discarded, the session continues', () => {
+test('server: PUSH before DIAL is acknowledged and discarded, a later DIAL is not processed', () => {
   const replay = new Replay({ role: 'server', config: OPTIONS })
   replay.same(get(PUSH_FIRST))
-  for (const stream of replay.solo.streams.values()) assert.is(stream.data.length, 0)
+  const { solo } = replay
+  const conv = Number.parseInt(get(PUSH_FIRST).exchange[0]?.plain.slice(0, 8) ?? '', 16)
+  solo.feed(push(conv, 1, DIAL, { ts: 2 }))
+  solo.run(REACTION_MS)
+  assert.equal(
+    solo.take().flatMap(({ plain }) => facts(plain)),
+    [`${toHex(push(conv, 0, DIAL).subarray(0, 4))} ACK ts=2 sn=1 una=2`],
+  )
+  assert.is(solo.events.length, 0)
+  solo.run(OPTIONS.timeout * 1000)
+  assert.is(solo.endpoint.counter('sessions_established'), 0)
 })
 
 test('MUST 43: server: two source ports are two sessions', () => {

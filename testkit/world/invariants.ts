@@ -45,7 +45,7 @@ export class Invariants {
     }
     const base = this.#base.get(core)
     if (base !== undefined) base.sessions = Math.max(base.sessions, sessions)
-    else if (sessions === 0) this.#base.set(core, { memory: memoryUsed(core), sessions: 0 })
+    else if (sessions === 0) this.#base.set(core, { memory: memoryUsed(core, nowOf(program)), sessions: 0 })
     const { held } = program.endpoint?.driver.streams ?? {}
     if (held !== undefined && (held.countedToTcp < 0 || held.countedFromTcp < 0)) {
       this.#report(`${program.name}: bytes held are ${held.countedToTcp} and ${held.countedFromTcp}`)
@@ -63,7 +63,7 @@ export class Invariants {
         if (count > 0) found.push(`${program.name}: ${count} sessions are still in ${state}`)
       }
       const base = this.#base.get(core)
-      const more = base === undefined ? 0 : memoryUsed(core) - base.memory
+      const more = base === undefined ? 0 : memoryUsed(core, nowOf(program)) - base.memory
       const sessions = base?.sessions ?? 0
       const slots = 2 ** Math.ceil(Math.log2(Math.max(sessions, MIN_SLOTS)))
       if (more < 0 || more > slots * SLOT_BYTES + OTHER_BYTES) {
@@ -79,7 +79,12 @@ function liveCore(program: EndpointProgram): Core | undefined {
   return driver === undefined || driver.dead ? undefined : driver.core
 }
 
-function memoryUsed(core: Core): number {
-  core.calls.refresh_gauges(0)
+function nowOf(program: EndpointProgram): number {
+  return program.endpoint?.driver.now() ?? 0
+}
+
+/** @param now time of the program's engine, whose clock must not jump */
+function memoryUsed(core: Core, now: number): number {
+  core.calls.refresh_gauges(now)
   return Number(core.counter('memory_used'))
 }

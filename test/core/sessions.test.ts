@@ -31,6 +31,16 @@ const SETTLE_MS = 50
 
 const test = suite('core/sessions')
 
+test('control messages that are too short, or of an unknown kind, are counted as malformed', () => {
+  const solo = new Solo({ role: 'server' })
+  for (let length = 4; length < 10; length++) solo.feed(control(What.PING, 1).subarray(0, length))
+  assert.is(solo.endpoint.counter('drop_malformed'), 6)
+  solo.feed(control(99, 1))
+  assert.is(solo.endpoint.counter('drop_malformed'), 7)
+  solo.feed(control(What.PING, 1))
+  assert.is(solo.endpoint.counter('drop_malformed'), 7)
+})
+
 for (const role of ['server', 'client', 'neither'] as const) {
   test(`MUST 50: PING is answered with the same four bytes, to its source (${role})`, () => {
     const solo = new Solo({ role })

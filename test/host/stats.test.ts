@@ -13,7 +13,8 @@ import {
   type StatsQuery,
   silenceLimit,
 } from '../../host/monitoring/stats.ts'
-import type { ContextStats } from '../../host/transport/obfs/context-stats.ts'
+import { type ContextStats, readContexts } from '../../host/transport/obfs/context-stats.ts'
+import { stubCore } from './stub-core.ts'
 
 const test = suite('stats')
 
@@ -222,6 +223,29 @@ test('MUST 75: /healthy returns the state of the peer', () => {
 
 test('a peer is silent after three keepalives plus 4 s, at least 10 s and at most half an hour', () => {
   assert.equal([0, 1, 2, 25, 598, 599, 600].map(silenceLimit), [10, 10, 10, 79, 1798, 1800, 1800])
+})
+
+test('contexts are read in steps, each slot once', () => {
+  for (const slots of [0, 1, 255, 256, 257, 1000]) {
+    const asked: number[] = []
+    const { core } = stubCore({
+      obfs_context_slots: () => slots,
+      obfs_context_info: (slot) => {
+        asked.push(slot)
+        return 0
+      },
+    })
+    let steps = 0
+    for (const found of readContexts(core)) {
+      assert.equal(found, [])
+      if (++steps > slots) break
+    }
+    assert.ok(steps <= slots, `${slots} slots: ${steps} steps`)
+    assert.equal(
+      asked,
+      Array.from({ length: slots }, (_, slot) => slot),
+    )
+  }
 })
 
 test.run()

@@ -4,7 +4,7 @@
  *
  * Intended deviations (docs/protocol.md 5.6, 6.1, 6.5, 6.7, 8):
  * - EOF before DIAL ends the session normally
- * - what follows PUSH before DIAL, a later DIAL included, is discarded instead of kept until the session ends
+ * - what follows PUSH with payload before DIAL, a later DIAL included, is discarded instead of kept until the session ends
  * - after the peer's EOF the server forwards the target's response, and keeps the session while the peer responds
  * - RESET resets the application's connection instead of closing it cleanly
  * - rcvwnd 65536 advertises 65535, not 0
@@ -15,7 +15,7 @@ import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
 import { MS } from '../../testkit/sim/endpoint.ts'
 import { type Output, Solo, type SoloOptions, TESTER } from '../../testkit/sim/solo.ts'
-import { ack, DIAL, fromHex, push, toHex, utf8 } from '../../testkit/sim/wire.ts'
+import { ack, concat, DIAL, fromHex, MessageType, message, push, toHex, utf8 } from '../../testkit/sim/wire.ts'
 import { decodeSegments } from '../../testkit/decode.ts'
 import { type EdgeCase, edgeCases } from './files.ts'
 
@@ -184,6 +184,12 @@ test('server: PUSH before DIAL is acknowledged and discarded, a later DIAL is no
   assert.is(solo.events.length, 0)
   solo.run(OPTIONS.timeout * 1000)
   assert.is(solo.endpoint.counter('sessions_established'), 0)
+})
+
+test('server: an empty PUSH before DIAL is ignored, as by kcptun-libev', () => {
+  const { solo } = new Replay({ role: 'server', config: OPTIONS })
+  solo.feed(push(7, 0, concat(message(MessageType.PUSH), DIAL)))
+  assert.is(solo.events.filter(({ type }) => type === 1).length, 1)
 })
 
 test('MUST 43: server: two source ports are two sessions', () => {

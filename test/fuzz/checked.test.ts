@@ -1,5 +1,5 @@
 /**
- * The checked build sees what it is there for: accesses beyond a block, to freed blocks and to nowhere, and wrong frees.
+ * The checked build detects accesses beyond a block, to freed blocks and to unallocated memory, and invalid frees.
  */
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
@@ -29,12 +29,12 @@ const VIOLATIONS: readonly (readonly [name: string, text: RegExp, bad: Bad])[] =
   ['a load just beyond a block', /beyond a block/, (guard, block) => guard.checkAccess(block, BYTES, 1)],
   ['a load that begins in a block', /across the edge/, (guard, block) => guard.checkAccess(block, BYTES - 2, 4)],
   ['a load before a block', /beyond a block|never/, (guard, block) => guard.checkAccess(block - 8, 0, 8)],
-  ['a field of null', /null page/, (guard) => guard.checkAccess(0, 12, 4)],
+  ['a field of a null pointer', /null page/, (guard) => guard.checkAccess(0, 12, 4)],
   ['a pointer that wraps', /null page/, (guard) => guard.checkAccess(-4, 8, 4)],
-  ['memory that does not exist', /never allocated/, (guard) => guard.checkAccess(0x7000_0000, 0, 4)],
+  ['unallocated memory', /never allocated/, (guard) => guard.checkAccess(0x7000_0000, 0, 4)],
   ['a copy beyond a block', /across the edge/, (guard, block) => guard.checkedCopy(block, block, BYTES + 1)],
   ['a fill beyond a block', /across the edge/, (guard, block) => guard.checkedFill(block + 8, 0, BYTES)],
-  ['a host that writes beyond a block', /across the edge/, (_, block, calls) => checkRange(calls, block, BYTES + 1)],
+  ['a write of the host beyond a block', /across the edge/, (_, block, calls) => checkRange(calls, block, BYTES + 1)],
   ['a second free', /not an allocated block/, (guard, block) => twice(() => guard.free(block, CLASS))],
   ['a free of another class', /not an allocated block/, (guard, block) => guard.free(block, CLASS - 1)],
   ['a free inside of a block', /not an allocated block/, (guard, block) => guard.free(block + 64, 6)],
@@ -63,7 +63,7 @@ function twice(call: () => void): void {
 }
 
 for (const [name, text, bad] of VIOLATIONS) {
-  test(`is seen: ${name}`, () => {
+  test(`detected: ${name}`, () => {
     const calls = instantiateChecked()
     const guard = calls as unknown as Guard
     const block = guard.take(CLASS)
@@ -75,7 +75,7 @@ for (const [name, text, bad] of VIOLATIONS) {
   })
 }
 
-test('is seen: wild pointers that the engine follows', () => {
+test('detected: wild pointers that the engine dereferences', () => {
   const { config } = makePlan(1)
   const client = { ...config, mode: Mode.CLIENT, obfs: 0 }
   const guard = instantiateChecked() as CoreExports & Guard

@@ -1,5 +1,5 @@
 /**
- * What has to be true of the engine at any time, as far as the ABI shows it.
+ * Invariants of the engine that are visible through the ABI and hold at any time.
  */
 import { Info, SessionState } from '../../host/engine/core.ts'
 import { hasChecks } from '../../testkit/checked-core.ts'
@@ -7,15 +7,15 @@ import { Phase } from './model.ts'
 import { fault } from './pattern.ts'
 import type { World } from './world.ts'
 
-/** What the engine's memory may exceed the ceiling by, bytes: static data, alignment, a step of growth. */
+/** Bytes by which the engine's memory may exceed the ceiling: static data, alignment, one growth step. */
 const MEMORY_SLACK = 3 << 20
 
-/** Segments that may wait behind a send window, with messages of the engine's own. */
+/** Maximum number of segments queued behind a send window, the engine's own messages included. */
 const SLACK_MAX = 1024 + 64
 
 export const STATES = ['sessions_connect', 'sessions_established', 'sessions_linger', 'sessions_time_wait'] as const
 
-/** Compares gauges with what session_info lists. To be called after a drain. */
+/** Compares gauges with the sessions listed by session_info. Call it after a drain. */
 export function checkGauges(world: World): void {
   const { subject, sessions, obfuscator } = world
   const { calls, core, now } = subject

@@ -1,12 +1,12 @@
 /**
- * Datagrams of the modelled peers: good ones from the state of their sessions, damaged ones, old ones, and garbage.
+ * Datagrams of the modelled peers: valid ones built from session state, damaged ones, replayed ones, and garbage.
  */
 import { Cmd, HEADER_BYTES, What } from '../../testkit/sim/wire.ts'
 import { type Conversation, Session } from './model.ts'
 import { DATAGRAM_MAX } from './subject.ts'
 import { hex, type World } from './world.ts'
 
-/** The datagram being made. */
+/** The datagram under construction. */
 const bytes = new Uint8Array(4096)
 const view = new DataView(bytes.buffer)
 let length = 0
@@ -23,7 +23,7 @@ function putHeader(conv: number, cmd: number, wnd: number, ts: number, sn: numbe
   length += HEADER_BYTES
 }
 
-/** Opens a session of a modelled client, or has the engine open one. */
+/** Opens a session as a modelled client, or lets the engine open one. */
 export function openSession(world: World): Session | undefined {
   const { random, plan } = world
   if (plan.role === 'neither') return undefined
@@ -38,7 +38,7 @@ export function openSession(world: World): Session | undefined {
 function openOurs(world: World): Session | undefined {
   const { subject, random, sessions } = world
   world.note(() => 'stream_open')
-  // a damaged datagram may carry the conv that is about to be used
+  // a damaged datagram may already have used the next conv
   subject.flush()
   const handle = subject.calls.stream_open(subject.now)
   subject.isDrained = false
@@ -71,7 +71,7 @@ export function pickSession(world: World): Session | undefined {
 
 // ---- segments
 
-/** Bytes that still fit. */
+/** Remaining bytes of the datagram. */
 function room(world: World): number {
   return DATAGRAM_MAX - world.subject.overhead - length
 }
@@ -82,7 +82,7 @@ function pickWindow(world: World): number {
   return r < 94 ? world.random.pick(256, 32, 65535, 5) : r < 97 ? 0 : 1
 }
 
-/** What the peer says it has received: most often the truth. */
+/** The una reported by the peer, usually the true one. */
 function pickUna(world: World, s: Session): number {
   const { random } = world
   const r = random.below(100)
@@ -91,7 +91,7 @@ function pickUna(world: World, s: Session): number {
   return (s.output.next + random.below(9) - 4) >>> 0
 }
 
-/** Which segment is sent next. */
+/** Selects the next segment to send. */
 function pickSn(world: World, s: Session): number {
   const { random } = world
   const r = random.below(100)
@@ -111,7 +111,7 @@ function putPush(world: World, s: Session, wnd: number, una: number): void {
   const start = input.start(sn)
   const end = input.end(sn)
   if (HEADER_BYTES + end - start > room(world)) return
-  // an original's clock moves once in 100 ms
+  // the clock of kcptun-libev advances once per 100 ms
   const ts = s.conversation.conv & 1 ? world.subject.now : world.subject.now - (world.subject.now % 800)
   putHeader(s.conversation.conv, Cmd.PUSH, wnd, ts >>> 0, sn, una, end - start)
   bytes.set(input.bytes.subarray(start, end), length)
@@ -135,7 +135,7 @@ function putAcks(world: World, s: Session, wnd: number, una: number): void {
   }
 }
 
-/** As many small segments as fit, behind one that does not come. */
+/** Fills a datagram with small segments behind one that is never sent. */
 function putFlood(world: World, s: Session): void {
   const { random } = world
   const { input } = s.conversation
@@ -183,8 +183,8 @@ function putAddress(world: World): void {
 }
 
 /**
- * PING, PONG, RESET, LISTEN, CONNECT, PUNCH, or something like them.
- * @returns where it comes from
+ * Builds PING, PONG, RESET, LISTEN, CONNECT, PUNCH, or a variation of one.
+ * @returns the source address
  */
 function putControl(world: World): Uint8Array {
   const { random } = world
@@ -227,7 +227,7 @@ function putServiceId(world: World): void {
 
 // ---- damage
 
-/** Changes the datagram; where it comes from. */
+/** Damages the datagram. @returns its source address */
 function damage(world: World, from: Uint8Array): Uint8Array {
   const { random } = world
   switch (random.below(9)) {
@@ -263,7 +263,7 @@ function damage(world: World, from: Uint8Array): Uint8Array {
   return from
 }
 
-/** Marks the conversations that this datagram says something in the name of that their streams do not hold. */
+/** Marks conversations for which this datagram carries data that differs from their streams. */
 function judge(world: World, plain: Uint8Array, size: number): void {
   const data = new DataView(plain.buffer, plain.byteOffset, size)
   for (let at = 0; size - at >= HEADER_BYTES; ) {
@@ -284,7 +284,7 @@ function dirty(conversation: Conversation): void {
 
 // ---- inputs
 
-/** Hands a datagram over, by way of the obfuscator if there is one. */
+/** Delivers a datagram, through the obfuscator if there is one. */
 export function deliver(
   world: World,
   plain: Uint8Array,
@@ -320,7 +320,7 @@ export function sessionDatagram(world: World, s: Session): void {
   send(world, bytes, length, from)
 }
 
-/** What a peer without faults sends: all ACKs that it owes, and the next segment, or one that is missing. */
+/** Sends as a correct peer does: all pending ACKs, and the next or a missing segment. */
 export function honestDatagram(world: World, s: Session): void {
   const { random } = world
   const { input, conv } = s.conversation
@@ -348,26 +348,26 @@ export function controlDatagram(world: World): void {
   send(world, bytes, Math.min(length, 1540), from)
 }
 
-/** An earlier datagram of either side. */
+/** Replays an earlier datagram of either side. */
 export function oldDatagram(world: World): void {
   const { random, subject } = world
   const isReflected = random.chance(0.5)
   const list = isReflected ? world.sent : world.fed
   const kept = list[random.below(list.length)]
   if (!kept) return
-  // an own nonce is recognised; anything else counts as what it says
+  // the engine recognizes its own nonces; any other datagram counts as its content
   if (isReflected && subject.overhead === 0) judge(world, kept.plain, kept.plain.length)
   const from = random.chance(0.8) ? kept.address : pickAddress(world)
   send(world, kept.plain, kept.plain.length, from, kept.nonce)
 }
 
-/** Bytes without any meaning. */
+/** Random bytes. */
 export function garbageDatagram(world: World): void {
   const { random, subject } = world
   length = random.pick(random.below(30), random.below(200), random.below(1540))
   random.fill(bytes.subarray(0, length))
   if (random.chance(0.3)) bytes.fill(0, 0, Math.min(length, 4))
   judge(world, bytes, length)
-  // with a method some are too short for tag and nonce
+  // with a method, some are too short for tag and nonce
   send(world, bytes, random.chance(0.2) ? Math.max(-subject.overhead, length - 1500) : length, pickAddress(world))
 }

@@ -1,7 +1,7 @@
 // time limit: 180 s
 /**
- * A while of `npm run fuzz`: structured inputs to the engine trap nowhere, corrupt nothing, and everything is given back.
- * And the checks see what they are there for: engines that break a rule do not pass.
+ * A short run of `npm run fuzz`: structured inputs cause no trap and no corruption, and all memory is released.
+ * The checks themselves are tested with engines that violate a rule.
  */
 import { readFileSync } from 'node:fs'
 import { suite } from 'uvu'
@@ -19,7 +19,7 @@ const OTHER_SECONDS = { debug: 3, checked: 8 }
 const test = suite('fuzz/engine')
 
 for (const build of ['release', 'debug', 'checked'] as const) {
-  test(`structured inputs: no trap, nothing corrupted, everything given back (${build} build)`, () => {
+  test(`structured inputs: no trap, no corruption, all memory released (${build} build)`, () => {
     console.log(`${build} build, seed ${SEED} (FUZZ_SEED)`)
     const result = fuzz({
       seed: SEED,
@@ -35,18 +35,18 @@ for (const build of ['release', 'debug', 'checked'] as const) {
     const rate = Math.round(result.inputs / result.seconds)
     console.log(`${result.inputs} inputs in ${result.episodes} episodes, ${rate} a second`)
     if (result.failure !== undefined) assert.unreachable(result.failure)
-    // the inputs are not turned away at the door
+    // the inputs are not all rejected early
     const reached = ['segments_received', 'acks_received', 'tcp_written_bytes', 'segments_retransmitted'] as const
     for (const name of reached) assert.ok((result.counters.get(name) ?? 0) > 0, name)
   })
 }
 
-test('an episode is the same each time', () => {
+test('an episode is deterministic', () => {
   const run = (): [string, number][] => [...countersOf(runEpisode(seedOf(SEED, 3), instantiate()))]
   assert.equal(run(), run())
 })
 
-/** An engine whose export `name` does something more after each call. */
+/** An engine that runs `after` after each call of the export `name`. */
 function broken(name: keyof CoreExports, after: (calls: CoreExports, result: number) => void): () => CoreExports {
   return () => {
     const calls = instantiate()
@@ -68,7 +68,7 @@ const counter = (calls: CoreExports, name: (typeof COUNTERS)[number]): number =>
 
 const BREAKS: readonly (readonly [string, RegExp, () => CoreExports])[] = [
   [
-    'a byte of payload that changes on its way to the peer',
+    'a payload byte changed on the way to the peer',
     /wrong payload|other bytes|a message|PUSH of length/,
     broken('poll_transmit', (calls, count) => {
       for (let i = 0; i < count; i++) {
@@ -80,7 +80,7 @@ const BREAKS: readonly (readonly [string, RegExp, () => CoreExports])[] = [
     }),
   ],
   [
-    'a byte of payload that changes on its way to TCP',
+    'a payload byte changed on the way to TCP',
     /wrong payload/,
     broken('stream_peek', (calls, count) => {
       if (count <= 0) return
@@ -104,7 +104,7 @@ const BREAKS: readonly (readonly [string, RegExp, () => CoreExports])[] = [
     }),
   ],
   [
-    'a gauge that does not fit the list',
+    'a gauge that differs from the list',
     /sessions/,
     broken('session_slots', (calls) => {
       const at = counter(calls, 'sessions_established')
@@ -112,7 +112,7 @@ const BREAKS: readonly (readonly [string, RegExp, () => CoreExports])[] = [
     }),
   ],
   [
-    'memory that is not given back',
+    'memory that is not released',
     /memory_used is/,
     () => {
       let leaked = 0
@@ -133,7 +133,7 @@ const BREAKS: readonly (readonly [string, RegExp, () => CoreExports])[] = [
     },
   ],
   [
-    'room that is lost',
+    'capacity that is lost',
     /room for/,
     () => {
       let polls = 0
@@ -154,7 +154,7 @@ const BREAKS: readonly (readonly [string, RegExp, () => CoreExports])[] = [
 ]
 
 for (const [name, expected, make] of BREAKS) {
-  test(`is seen: ${name}`, () => {
+  test(`detected: ${name}`, () => {
     const found: string[] = []
     for (let episode = 0; episode < 20 && found.length === 0; episode++) {
       try {

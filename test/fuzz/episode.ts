@@ -1,5 +1,5 @@
 /**
- * One run: an engine, a few thousand inputs, the end of everything.
+ * One episode: an engine, a few thousand inputs, and the end of all sessions.
  */
 import { type CoreExports, ObfsKind } from '../../host/engine/core.ts'
 import { checkGauges } from './checks.ts'
@@ -18,13 +18,13 @@ import { checkRoom, measure, windDown } from './room.ts'
 import { checkService } from './service.ts'
 import { World } from './world.ts'
 
-/** Inputs of one run. */
+/** Inputs of one episode. */
 export const EPISODE_INPUTS = 4000
-/** Sessions that inputs are made for at a time. */
+/** Number of sessions that receive inputs at a time. */
 const SESSIONS_WANTED = 12
 const SESSIONS_LARGE = 2
 
-/** One input, or two or three that belong together. */
+/** Makes one input, or two or three that belong together. */
 function input(world: World): void {
   const { random, sessions, plan } = world
   const r = random.below(plan.isLarge ? 860 : 1000)
@@ -46,7 +46,7 @@ function input(world: World): void {
   else if (world.obfuscator) world.obfuscator.act()
 }
 
-/** Time between inputs: none most often, hours once in a while. */
+/** Lets time pass between inputs: usually none, rarely hours. */
 function sleep(world: World): void {
   const { random, plan } = world
   const r = random.below(plan.isLarge ? 9900 : 10_000)
@@ -72,8 +72,8 @@ function step(world: World): void {
 
 /**
  * Runs the episode of a seed on a fresh engine.
- * @returns the world at its end
- * @throws Fault, or whatever the engine throws when it traps
+ * @returns the final world
+ * @throws Fault, or the error of a trap
  */
 export function runEpisode(seed: number, calls: CoreExports, log?: (text: string) => void): World {
   const plan = makePlan(seed)

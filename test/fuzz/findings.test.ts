@@ -1,5 +1,5 @@
 /**
- * What the fuzzer found, each as the few inputs that it takes.
+ * Defects found by the fuzzer, each reproduced by a minimal sequence of inputs.
  */
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
@@ -22,7 +22,7 @@ test('a segment that is longer than its datagram ends the search for the clock o
   solo.write(handle, utf8('answer'))
   solo.endpoint.drain()
   for (const len of [1, 24, 0x7fffffff, 0xffffffff]) {
-    // no PUSH, so the search goes on behind it
+    // not a PUSH, so the search continues after it
     solo.feed(segment({ conv: 7, cmd: Cmd.ACK, len, una: 9, data: new Uint8Array(10) }))
     solo.feed(segment({ conv: 7, cmd: Cmd.WASK, len, data: new Uint8Array(10) }))
   }
@@ -40,7 +40,7 @@ test('a commit of nearly 2^32 bytes is refused', () => {
   assert.is(solo.endpoint.counter('tcp_read_bytes'), 0)
 })
 
-test('limits of time that are lowered hold for sessions that wait already', () => {
+test('lowered timeouts apply to existing sessions', () => {
   const { solo } = serve()
   solo.run(1000)
   solo.endpoint.reconfigure({ timeout: 5 })

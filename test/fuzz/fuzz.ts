@@ -1,5 +1,5 @@
 /**
- * Episodes one after the other, until enough inputs were made or the time is over.
+ * Runs episodes until the number of inputs or the time limit is reached.
  */
 import { COUNTERS, type CoreExports, type CounterName, instantiate } from '../../host/engine/core.ts'
 import { faultText } from '../../testkit/checked-core.ts'
@@ -8,12 +8,12 @@ import type { World } from './world.ts'
 
 export interface FuzzOptions {
   readonly seed: number
-  /** Inputs at least, unless `seconds` pass before. */
+  /** Minimum number of inputs, unless `seconds` pass first. */
   readonly inputs: number
   readonly seconds: number
-  /** A fresh engine; without it the one that is built into host/engine/core.ts. */
+  /** Creates an engine; default: the one built into host/engine/core.ts. */
   readonly make?: () => CoreExports
-  /** Further words of the command that shows a failure again. */
+  /** Additional options of the command that reproduces a failure. */
   readonly words?: string
   readonly onEpisode?: (episode: number, inputs: number) => void
 }
@@ -22,13 +22,13 @@ export interface FuzzResult {
   readonly inputs: number
   readonly episodes: number
   readonly seconds: number
-  /** Sums of the engines' counters: how far the inputs reached. */
+  /** Sums of the engines' counters, which show what the inputs reached. */
   readonly counters: ReadonlyMap<CounterName, number>
-  /** What went wrong, with the command that shows it again. */
+  /** Description of the failure, with the command that reproduces it. */
   readonly failure?: string
 }
 
-/** Lines of the log that a failure shows, and their length. */
+/** Number of log lines shown with a failure, and their maximum length. */
 const LOG_LINES = 30
 const LINE_LENGTH = 200
 
@@ -39,7 +39,7 @@ export function seedOf(seed: number, episode: number): number {
 
 /**
  * Runs an episode with a log.
- * @returns its last inputs, with `outputs` also the datagrams of the engine, and the failure
+ * @returns its last inputs and the failure; with `outputs` also the engine's datagrams
  */
 export function replay(
   seed: number,
@@ -53,7 +53,7 @@ export function replay(
   const calls = make()
   try {
     runEpisode(seedOf(seed, episode), calls, (text) => {
-      // what the engine says is indented
+      // output of the engine is indented
       if (outputs || !text.startsWith(' ')) log.push(text)
       if (log.length > 4 * lines) log.splice(1, log.length - 2 * lines)
     })
@@ -101,9 +101,9 @@ export function fuzz(options: FuzzOptions): FuzzResult {
   return { inputs, episodes: episode, seconds: elapsed(), counters }
 }
 
-/** Makes engines of a module in a file's bytes. */
+/** Returns a factory of engines for the bytes of a module. */
 export function maker(bytes: Uint8Array<ArrayBuffer>): () => CoreExports {
-  // the debug module is large: it is compiled once
+  // the debug module is large, so it is compiled once
   const module = new WebAssembly.Module(bytes)
   return () => new WebAssembly.Instance(module, {}).exports as unknown as CoreExports
 }

@@ -1,5 +1,5 @@
 /**
- * What a host does: its TCP side, good and bad, and its administration.
+ * Calls of a host: its TCP side, correct and incorrect, and its administration.
  */
 import { type CoreConfig, ErrorCode, Info } from '../../host/engine/core.ts'
 import { pickAddress, pickSession } from './datagrams.ts'
@@ -8,19 +8,19 @@ import { fault, isPattern, writePattern } from './pattern.ts'
 import { randomOptions } from './plan.ts'
 import type { World } from './world.ts'
 
-/** Most bytes that the host writes into one session, and writes of one input. */
+/** Maximum bytes that the host writes into one session, and maximum writes of one input. */
 const WRITE_MAX = 400_000
 const WRITE_LARGE = 6_000_000
 const WRITES_LARGE = 80
 
-/** Fails unless a call for this session answered as it has to. */
+/** Fails unless the result of a call for this session is correct. */
 function expectHandle(s: Session, result: number, call: string): void {
   if (s.phase === Phase.GONE) {
     if (result !== ErrorCode.HANDLE) fault(`${call} for a handle that is gone = ${result}`)
   } else if (result === ErrorCode.HANDLE) s.mustEnd = true
 }
 
-/** TCP bytes for the engine: reserve, write, commit. */
+/** Writes TCP bytes into the engine: reserve, write, commit. */
 export function write(world: World, s: Session): void {
   const { subject, random } = world
   const { calls } = subject
@@ -36,13 +36,13 @@ export function write(world: World, s: Session): void {
   if (count <= 0) return
   let reserved = 0
   for (const [at, length] of subject.spans(count)) {
-    // what is not committed is lost
+    // uncommitted bytes are lost
     const known = Math.min(length, want - reserved)
     writePattern(subject.core.u8, at, known, s.output.key, s.output.committed + reserved)
     reserved += length
   }
   if (reserved > want) fault(`${reserved} bytes reserved, ${want} wanted`)
-  // other calls between the two may take the room back
+  // calls between the two may invalidate the reservation
   const isLate = !world.isCalm && random.below(20) === 0
   if (isLate) interrupt(world, s)
   const r = world.isCalm ? 0 : random.below(100)
@@ -50,11 +50,11 @@ export function write(world: World, s: Session): void {
   const commit = r < 80 ? reserved : r < 95 ? random.below(reserved + 1) : tooMuch
   const result = calls.stream_commit(s.handle, commit, subject.now)
   if (result === 0) {
-    // the last segment's room may take more than was asked for
+    // the last segment may hold more than was requested
     if (commit > reserved) s.output.isLoose = true
     s.output.committed += commit
   } else if (isLate && (result === ErrorCode.ARGUMENT || result === ErrorCode.HANDLE)) {
-    // refused, as it may be
+    // a permitted refusal
   } else if (result !== ErrorCode.ARGUMENT || commit <= reserved) {
     fault(`stream_commit(${commit} of ${reserved}) = ${result}`)
   }
@@ -70,7 +70,7 @@ function interrupt(world: World, s: Session): void {
   else subject.calls.stream_commit(s.handle, 0, subject.now)
 }
 
-/** TCP takes what is there, or some of it. */
+/** TCP reads the available bytes, or some of them. */
 export function read(world: World, s: Session): void {
   const { random } = world
   world.note(() => `read handle ${s.handle}`)
@@ -78,7 +78,7 @@ export function read(world: World, s: Session): void {
   if (available > 0) take(world, s, random.chance(0.7) ? available : random.below(available + 1))
 }
 
-/** TCP takes everything. */
+/** TCP reads everything. */
 export function readAll(world: World, s: Session): void {
   for (let bytes = look(world, s); bytes > 0; bytes = look(world, s)) take(world, s, bytes)
 }
@@ -90,7 +90,7 @@ function take(world: World, s: Session, bytes: number): void {
   s.consumed += bytes
 }
 
-/** Checks what `stream_peek` shows; its bytes. */
+/** Checks the spans of `stream_peek`. @returns their bytes */
 function look(world: World, s: Session): number {
   const { subject } = world
   const { calls } = subject
@@ -125,7 +125,7 @@ export function abort(world: World, s: Session): void {
   const result = subject.calls.stream_abort(s.handle, subject.now)
   subject.isDrained = false
   if (s.phase !== Phase.NONE) expectHandle(s, result, 'stream_abort')
-  // its end may be in the list of events
+  // its end may still be queued as an event
   if (result === 0) s.phase = Phase.GONE
 }
 
@@ -140,7 +140,7 @@ export function connected(world: World, s: Session, isOk: boolean): void {
   else expectHandle(s, result, 'stream_connected')
 }
 
-/** One thing that TCP does in a session. */
+/** One action of TCP in a session. */
 export function tcpCall(world: World, s: Session): void {
   const r = world.random.below(1000)
   if (s.handle === 0) return
@@ -160,7 +160,7 @@ export function tcpCall(world: World, s: Session): void {
   } else if (r < 100) staleCalls(world, s)
 }
 
-/** Calls for a handle that the host does not hold (any more). */
+/** Calls for a handle that the host does not hold, or no longer holds. */
 function staleCalls(world: World, s: Session): void {
   if (s.phase !== Phase.GONE) return
   const r = world.random.below(5)
@@ -171,7 +171,7 @@ function staleCalls(world: World, s: Session): void {
   else connected(world, s, true)
 }
 
-/** Calls with handles and arguments that make no sense. */
+/** Calls with invalid handles and arguments. */
 export function nonsense(world: World): void {
   const { subject, random, sessions } = world
   const { calls, now } = subject
@@ -187,18 +187,18 @@ export function nonsense(world: World): void {
     calls.stream_peek(handle),
     calls.stream_consume(handle, length, now),
   ]
-  // a server's session that the model has not seen may stand there
+  // the slot may hold a server session unknown to the model
   if (results.some((result) => result !== ErrorCode.HANDLE)) {
     if (subject.calls.session_info(handle & 0xffff, now) !== handle >>> 0) fault(`handle ${handle}: results ${results}`)
     world.describe(handle >>> 0).conversation.isDirty = true
   }
   calls.session_info(length, now)
   if (s && s.phase === Phase.OPEN && !s.eofTold && random.chance(0.3)) {
-    // more than there is: the engine takes what it has
+    // more than available: the engine consumes what it has
     calls.stream_consume(s.handle, 0xffffffff, now)
     if (calls.session_info(s.handle & 0xffff, now) === s.handle) {
       const written = Number(subject.core.info().getBigUint64(Info.tcpWritten, true))
-      // it may have come to the end: what follows that is discarded, and counted
+      // the stream may have ended: bytes after the end are discarded and counted
       s.consumed = Math.min(written, s.conversation.isDirty ? written : s.conversation.input.payload)
     }
   }
@@ -209,7 +209,7 @@ export function nonsense(world: World): void {
 
 // ---- administration
 
-/** Other options, good ones most often. */
+/** Changes options, usually to valid values. */
 export function reconfigure(world: World): void {
   const { subject, random, sessions } = world
   const next = randomOptions(random, world.plan.config.maxSessions)
@@ -232,11 +232,11 @@ export function reconfigure(world: World): void {
   const result = subject.configure({ ...before, ...changed })
   if (isBad ? result > -100 : result !== 0) fault(`configure = ${result} for ${JSON.stringify(changed)}`)
   if (isBad) subject.configure(before)
-  // segments that were cut before leave as they are
+  // existing segments keep their size
   for (const s of sessions.list) s.mtu = Math.max(s.mtu, subject.config.kcpMtu)
 }
 
-/** Another peer, rendezvous server, nonce base, or a PING. */
+/** Changes the peer, the rendezvous server or the nonce base, or sends a PING. */
 export function administer(world: World): void {
   const { subject, random, plan } = world
   const { calls, now } = subject
@@ -266,7 +266,7 @@ export function administer(world: World): void {
   }
 }
 
-/** Less entropy than is wanted, or none for a while. */
+/** Supplies less entropy than requested, or none for a while. */
 export function starve(world: World): void {
   const { subject, random } = world
   subject.entropyChunk = random.pick(0, 25, 64, 8192, 8192)

@@ -20,7 +20,7 @@ export interface TcpHeader {
   readonly isCongested?: boolean
 }
 
-/** Writes the headers of a packet whose payload of `length` bytes stands behind them; the packet's bytes. */
+/** Writes the headers in front of a payload of `length` bytes. @returns the length of the packet */
 export function writePacket(target: Uint8Array, header: TcpHeader, length: number): number {
   const { from, to } = header
   const isIpv4 = from[0] === 4
@@ -53,7 +53,7 @@ export function writePacket(target: Uint8Array, header: TcpHeader, length: numbe
   return ip + bytes
 }
 
-/** Sum of pseudo header and segment of a packet at `at`, folded; 0xffff for one with a right checksum. */
+/** Sum of pseudo header and segment of a packet at `at`, folded; 0xffff if the checksum is correct. */
 export function checksum(view: DataView, at: number, isIpv4: boolean, bytes: number): number {
   let total = 6 + bytes
   const addresses = at + (isIpv4 ? 12 : 8)
@@ -67,7 +67,7 @@ export function checksum(view: DataView, at: number, isIpv4: boolean, bytes: num
   return total
 }
 
-/** True if a packet of the engine has consistent lengths and a right checksum. */
+/** True if a packet has consistent lengths and a correct checksum. */
 export function isGoodPacket(memory: Buffer, at: number, length: number): boolean {
   const isIpv4 = memory.readUInt8(at) >> 4 === 4
   const ip = isIpv4 ? 20 : 40

@@ -1,5 +1,5 @@
 /**
- * `npm run fuzz`: the process that does the work. test/fuzz/run.mjs starts it and watches over it.
+ * `npm run fuzz`: the worker process, started and supervised by test/fuzz/run.mjs.
  */
 import { readFileSync } from 'node:fs'
 import { parseArgs } from 'node:util'

@@ -1,20 +1,20 @@
 /**
- * What is known of the sessions of the engine: the streams in both directions and what its host holds.
+ * Model of the engine's sessions: the streams in both directions and the host's state.
  */
 import type { Random } from '../../testkit/sim/random.ts'
 import { InputStream, OutputStream } from './streams.ts'
 
-/** The TCP side as the host sees it. NONE: no event yet, or nothing to do with it. */
+/** The TCP side as seen by the host. NONE: no event yet, or no TCP side. */
 export const Phase = { NONE: 0, DIALING: 1, OPEN: 2, GONE: 3 } as const
 
-/** Most PUSHes whose ACK the modelled peer still owes. */
+/** Maximum number of PUSH segments with pending ACKs of the modelled peer. */
 const OWED_MAX = 256
 
-/** What the modelled peer sends under one conv, to any receiver. */
+/** The stream that the modelled peer sends under one conv, to any receiver. */
 export class Conversation {
   readonly conv: number
   readonly input: InputStream
-  /** Something else was sent in its name: what is delivered cannot be foretold. */
+  /** Other data was sent under this conv: the delivered bytes are unpredictable. */
   isDirty = false
 
   constructor(conv: number, input: InputStream) {
@@ -29,27 +29,27 @@ export class Session {
   readonly output: OutputStream
   readonly isOurs: boolean
   address: Uint8Array
-  /** 0 until the engine showed it. */
+  /** 0 until reported by the engine. */
   handle = 0
   phase: number = Phase.NONE
-  /** Payload bytes that the host consumed. */
+  /** Payload bytes consumed by the host. */
   consumed = 0
   wasShut = false
   eofTold = false
-  /** The engine answered E_HANDLE: an event must follow. */
+  /** The engine returned E_HANDLE: an event must follow. */
   mustEnd = false
   /** Largest `kcpMtu` since it was opened. */
   mtu: number
-  /** Next new segment of the peer, and what the engine acknowledged and offers. */
+  /** Next new segment of the peer; the engine's una and window. */
   next = 0
   una = 0
   window = 128
-  /** All segments of the engine below it arrived, and which above. */
+  /** Segments of the engine below this number arrived, and those in the set. */
   received = 0
   readonly #early = new Set<number>()
-  /** PUSHes of the engine to be acknowledged: sn, ts. */
+  /** PUSH segments of the engine to acknowledge: sn, ts. */
   readonly owed: number[] = []
-  /** Inputs since the host last saw it. */
+  /** Inputs since the last event or call. */
   idle = 0
 
   constructor(conversation: Conversation, address: Uint8Array, isOurs: boolean, outputKey: number, mtu: number) {
@@ -64,7 +64,7 @@ export class Session {
     return !this.conversation.isDirty
   }
 
-  /** A segment of the engine arrives at the peer. */
+  /** Handles a segment of the engine that reaches the peer. */
   arrive(sn: number, ts: number): void {
     if (sn >= this.received) this.#early.add(sn)
     while (this.#early.delete(this.received)) this.received++
@@ -73,16 +73,16 @@ export class Session {
   }
 }
 
-/** All conversations and sessions of a run. */
+/** All conversations and sessions of an episode. */
 export class Sessions {
   readonly byHandle = new Map<number, Session>()
   readonly conversations = new Map<number, Conversation>()
-  /** Those that inputs are made for. */
+  /** Sessions that receive inputs. */
   readonly list: Session[] = []
-  /** Handles that are gone. */
+  /** Ended handles. */
   readonly stale: number[] = []
 
-  /** A conversation with a stream of its own. */
+  /** Adds a conversation with its own stream. */
   conversation(random: Random, conv: number, wantsDial: boolean, isCalm: boolean): Conversation {
     const made = new Conversation(conv, new InputStream(random.u32() % 65521, wantsDial, isCalm))
     this.conversations.set(conv, made)
@@ -99,12 +99,12 @@ export class Sessions {
     this.byHandle.set(handle, session)
   }
 
-  /** One that the engine has not shown yet. */
+  /** Finds a session not yet reported by the engine. */
   unbound(conv: number): Session | undefined {
     return this.list.find((session) => session.handle === 0 && session.conversation.conv === conv)
   }
 
-  /** The engine has forgotten it. */
+  /** Removes a session that the engine has removed. */
   forget(session: Session): void {
     if (session.handle !== 0) {
       this.byHandle.delete(session.handle)

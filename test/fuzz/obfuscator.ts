@@ -14,7 +14,7 @@ const TAG_BYTES = 16
 /** A remote address as seen by the modelled peers. */
 interface Remote {
   seq: number
-  /** What acknowledges the engine's numbers. */
+  /** Acknowledgement of the engine's sequence numbers. */
   ack: number
 }
 
@@ -30,7 +30,7 @@ export class Obfuscator implements ObfuscatorHost {
   readonly #remotes = new Map<number, Remote>()
   #local: Uint8Array
   #filled = 0
-  /** Of each filled slot: where its payload begins if the packet is good, else 0; nonce and flag of the datagram. */
+  /** For each filled slot: address of the payload of a valid packet, else 0; whether the datagram is authentic. */
   readonly #payloads: number[] = []
   readonly #opened: boolean[] = []
 
@@ -67,7 +67,7 @@ export class Obfuscator implements ObfuscatorHost {
 
   // ---- packets in
 
-  /** Where the next captured packet is written. */
+  /** @returns the address for the next captured packet */
   #slot(): number {
     if (this.#filled === 64) this.flush()
     const { subject } = this.#world
@@ -75,7 +75,7 @@ export class Obfuscator implements ObfuscatorHost {
     return subject.core.u32[(subject.calls.obfs_rx_ptr() >>> 2) + this.#filled * ObfsRx.WORDS + ObfsRx.ptr] ?? 0
   }
 
-  /** `payload`: where it begins if the packet is to be taken as it is, else 0. */
+  /** `payload`: its address if the packet must be accepted unchanged, else 0. */
   #push(length: number, payload: number, isOpened: boolean): void {
     const { subject } = this.#world
     const word = (subject.calls.obfs_rx_ptr() >>> 2) + this.#filled * ObfsRx.WORDS
@@ -86,7 +86,7 @@ export class Obfuscator implements ObfuscatorHost {
     subject.isDrained = false
   }
 
-  /** A datagram of a modelled peer; its connection is opened before. */
+  /** Delivers a datagram of a modelled peer, after its handshake. */
   deliver(plain: Uint8Array, size: number, from: Uint8Array, nonce: Uint8Array | undefined, isOpened: boolean): void {
     const { subject, random } = this.#world
     if (from[0] !== this.#local[0]) return
@@ -111,7 +111,7 @@ export class Obfuscator implements ObfuscatorHost {
     this.#push(length, isDamaged ? 0 : at + header, isOpened && !isDamaged)
   }
 
-  /** Introduces an address to the engine. */
+  /** Performs the handshake of a new address. */
   #connect(from: Uint8Array): Remote {
     const { subject, random, plan } = this.#world
     const remote = { seq: random.u32(), ack: random.u32() }
@@ -153,7 +153,7 @@ export class Obfuscator implements ObfuscatorHost {
     if (result > 0) this.#takePayload(subject.calls.obfs_early_ptr() >>> 2, 0, false)
   }
 
-  /** Breaks a packet in one way; its new length. */
+  /** Damages a packet in one way. @returns its new length */
   #damage(packet: Uint8Array, length: number): number {
     const { random } = this.#world
     const isIpv4 = (packet[0] ?? 0) >> 4 === 4
@@ -188,7 +188,7 @@ export class Obfuscator implements ObfuscatorHost {
     return length
   }
 
-  /** Gives a changed packet a right checksum. */
+  /** Corrects the checksum of a changed packet. */
   #correct(packet: Uint8Array, isIpv4: boolean, bytes: number): void {
     const view = new DataView(packet.buffer, packet.byteOffset, packet.length)
     const at = (isIpv4 ? 20 : 40) + 16
@@ -196,7 +196,7 @@ export class Obfuscator implements ObfuscatorHost {
     view.setUint16(at, ~checksum(view, 0, isIpv4, bytes) & 0xffff)
   }
 
-  /** Hands the captured packets over, and their payloads on. */
+  /** Passes captured packets to the engine, then their payloads. */
   flush(): void {
     const count = this.#filled
     if (count === 0) return
@@ -281,9 +281,9 @@ export class Obfuscator implements ObfuscatorHost {
     if (made !== found) fault(`obfs_transmit = ${made}, but ${found} packets`)
   }
 
-  // ---- what else a host does
+  // ---- other calls of a host
 
-  /** Accepts, dials, releases, binds anew, in any order. */
+  /** Accepts, dials, releases or rebinds. */
   act(): void {
     const world = this.#world
     const { subject, random } = world
@@ -315,13 +315,13 @@ export class Obfuscator implements ObfuscatorHost {
     for (let i = 0; calls.obfs_ended() !== 0; i++) if (i > 5000) fault('obfs_ended goes on for ever')
   }
 
-  /** The modelled peers open their connections anew, to the address of the beginning. */
+  /** The modelled peers reconnect to the initial address. */
   restart(): void {
     this.#remotes.clear()
     this.#bind(this.#world.plan.local)
   }
 
-  /** Strangers: SYNs, or what seems to belong to connections, from many ports. */
+  /** Packets from many unknown ports: SYN, or segments without a connection. */
   #flood(address: Uint8Array): void {
     const { random } = this.#world
     const from = address.slice()
@@ -333,7 +333,7 @@ export class Obfuscator implements ObfuscatorHost {
     }
   }
 
-  /** Contexts that the engine lists. */
+  /** @returns the number of contexts listed by the engine */
   count(): number {
     const { calls } = this.#world.subject
     let count = 0

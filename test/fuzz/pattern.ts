@@ -1,24 +1,24 @@
 /**
- * Bytes whose place in their stream is known, so that a wrong, missing or foreign byte shows wherever it comes out.
+ * Test data whose bytes depend on their stream and offset, so that a wrong, missing or foreign byte is detected.
  */
 import { Buffer } from 'node:buffer'
 import { Random } from '../../testkit/sim/random.ts'
 
-/** A fault of the engine, or a rule of docs/abi.md that it broke. */
+/** A fault of the engine, or a violated rule of docs/abi.md. */
 export class Fault extends Error {}
 
-/** Ends the run with a fault. */
+/** @throws Fault */
 export function fault(text: string): never {
   throw new Fault(text)
 }
 
-/** A prime, so that no shift by a power of two goes unseen. */
+/** A prime, so that a shift by a power of two is detected. */
 const PERIOD = 65521
-/** Longest run that is written or compared at once. */
+/** Maximum bytes written or compared at once. */
 const RUN_MAX = 16384
 
 const table = new Random(0x7a61).bytes(PERIOD + RUN_MAX)
-// a run that begins near the end goes on with the beginning
+// runs near the end wrap around
 table.copyWithin(PERIOD, 0, RUN_MAX)
 const tableBuffer = Buffer.from(table.buffer)
 
@@ -40,7 +40,7 @@ export class Bytes {
   buffer = Buffer.from(this.array.buffer)
   length = 0
 
-  /** Makes room for `more` bytes; where they begin. */
+  /** Grows by `more` bytes. @returns their offset */
   extend(more: number): number {
     const at = this.length
     this.length += more

@@ -1,5 +1,5 @@
 /**
- * What a run (an "episode") is like: role, method, obfuscator, options, addresses. All of it follows from its seed.
+ * The plan of an episode: role, method, obfuscator, options, addresses. It is derived from the seed.
  */
 
 import { type CoreConfig, Mode, ObfsKind, UNSET } from '../../host/engine/core.ts'
@@ -7,10 +7,10 @@ import { address4, address6 } from '../../testkit/sim/address.ts'
 import { Random } from '../../testkit/sim/random.ts'
 import { sealingConfig } from '../../testkit/sim/sealing.ts'
 
-/** Most sessions of a run; in few runs so many that tables grow. */
+/** Maximum sessions of an episode; the larger value, at which tables grow, is rare. */
 const SESSIONS_MAX = 24
 const SESSIONS_MANY = 90
-/** Largest memory ceiling of most runs, bytes; and of few, whose queues reach the largest window. */
+/** Largest memory ceiling in bytes; the larger one, with which queues reach the largest window, is rare. */
 const CEILING_MAX = 3 << 20
 const CEILING_LARGE = 40 << 20
 
@@ -26,17 +26,17 @@ export interface Plan {
   readonly addresses: readonly Uint8Array[]
   /** Largest memory ceiling, bytes. */
   readonly ceiling: number
-  /** Datagrams come from ever new ports: what the engine remembers of addresses grows, within its bounds. */
+  /** Datagrams come from new ports, so that the engine's address records grow to their limit. */
   readonly hasStrangers: boolean
-  /** Few sessions whose queues are to reach the largest window. */
+  /** Few sessions, whose queues reach the largest window. */
   readonly isLarge: boolean
-  /** Of 100 times that TCP could read, how many it does. */
+  /** Percentage of reads that TCP performs. */
   readonly reads: number
-  /** Of 100 datagrams of sessions, how many are full of small segments that come early. */
+  /** Percentage of session datagrams full of small out-of-order segments. */
   readonly floods: number
-  /** Of 100 segments of the engine, how many do not arrive. */
+  /** Percentage of the engine's segments that are lost. */
   readonly loss: number
-  /** Our own side of the obfuscator's packets. */
+  /** Local address of the obfuscator's packets. */
   readonly local: Uint8Array
 }
 
@@ -48,7 +48,7 @@ function makeAddresses(random: Random, obfs: number): { addresses: Uint8Array[];
   }
   const addresses = [one(1), one(2), one(3), one(4), one(5)]
   if (random.chance(0.3)) {
-    // link-local, which has a scope
+    // link-local, with a scope id
     const record = address6(9, 4000, obfs === ObfsKind.NONE ? 3 : 0)
     record.set([0xfe, 0x80], 8)
     if (obfs === ObfsKind.NONE || isIpv6) addresses.push(record)
@@ -77,7 +77,7 @@ export function randomOptions(random: Random, sessions: number): Partial<CoreCon
   }
 }
 
-/** The plan of a run. */
+/** Makes the plan of an episode. */
 export function makePlan(seed: number): Plan {
   const random = new Random(seed)
   const role: Role = random.pick('server', 'server', 'server', 'client', 'client', 'client', 'client', 'neither')

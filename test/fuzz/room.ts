@@ -1,5 +1,5 @@
 /**
- * That everything is given back: the same memory in use, and room for as many segments, as before any input.
+ * Checks that everything is released: memory in use and segment capacity are those before the first input.
  */
 import { Info } from '../../host/engine/core.ts'
 import { concat, DIAL, message, push } from '../../testkit/sim/wire.ts'
@@ -10,23 +10,23 @@ import { fault } from './pattern.ts'
 import type { World } from './world.ts'
 
 const TICKS_PER_SECOND = 8000
-/** All limits have passed after this time: they are set low for it. */
+/** All timeouts have expired after this time; they are set low. */
 const OVER_SECONDS = 45
 const PATIENCE_SECONDS = 700
-/** Sessions that are filled, and the most segments for one of them. */
+/** Number of sessions to fill, and maximum segments for each. */
 const FILLED = 4
 const SEGMENTS_MAX = 4000
 const SEGMENT = new Uint8Array(1300)
 /** CONNECT to an unknown service, from 10.0.0.9:9. */
 const CONNECT = new Uint8Array([0, 0, 0, 0, 0, 4, 0, 10, 0, 0, 9, 0, 9, 0, 3, 120, 121, 122])
 
-/** What an engine without sessions holds, and how many full segments it can store. */
+/** Memory used by an engine without sessions, and how many full segments it can store. */
 export interface Room {
   readonly used: number
   readonly segments: number
 }
 
-/** Opens a session unknown to the model; its conv, 0 if it was refused. */
+/** Opens a session unknown to the model. @returns its conv, 0 if refused */
 function open(world: World, address: Uint8Array): number {
   const { subject, plan } = world
   if (plan.role === 'server') {
@@ -41,7 +41,7 @@ function open(world: World, address: Uint8Array): number {
   return subject.core.info().getUint32(Info.conv, true)
 }
 
-/** The client's peer is the first address; that address. */
+/** Sets the client's peer to the first address. @returns that address */
 export function setPeer(world: World): Uint8Array {
   const { subject, plan } = world
   const address = world.addresses[0] ?? fault('a plan without addresses')
@@ -52,7 +52,7 @@ export function setPeer(world: World): Uint8Array {
   return address
 }
 
-/** Opens as many sessions as the run may have, from every address: tables and what outlives sessions reach their size. */
+/** Opens the maximum number of sessions, from every address, so that tables and address records reach their size. */
 function warmUp(world: World): void {
   const { addresses, plan } = world
   setPeer(world)
@@ -63,14 +63,14 @@ function warmUp(world: World): void {
   world.drain()
 }
 
-/** Ends every session and lets all limits pass. */
+/** Ends every session and lets all timeouts expire. */
 export function windDown(world: World): void {
   const { subject, sessions, plan } = world
   subject.entropyChunk = 8192
   subject.flush()
   world.drain()
   subject.configure({ ...plan.config, maxHalfOpen: 0, timeout: 20, linger: 2, timeWait: 2, keepalive: 1 })
-  // with what the model has not seen
+  // sessions unknown to the model included
   for (let slot = 0; slot < subject.calls.session_slots(); slot++) {
     const handle = subject.calls.session_info(slot, subject.now)
     if (handle !== 0) subject.calls.stream_abort(handle, subject.now)
@@ -87,7 +87,7 @@ export function windDown(world: World): void {
   if (left !== 0) fault(`${left} sessions are left after ${PATIENCE_SECONDS} s`)
   if (subject.gauge('waitsnd') !== 0) fault(`waitsnd = ${subject.gauge('waitsnd')} without sessions`)
   for (const s of [...sessions.list]) sessions.forget(s)
-  // expired services of others are found when one is asked for
+  // expired services are removed by the next lookup
   world.obfuscator?.restart()
   deliver(world, CONNECT, CONNECT.length, world.addresses[0] ?? plan.local)
   for (let second = 0; world.obfuscator && second < OVER_SECONDS; second++) {
@@ -98,7 +98,7 @@ export function windDown(world: World): void {
   world.isMeasuring = false
 }
 
-/** Fills the engine with segments that came early until no more are stored, and empties it again. */
+/** Fills the engine with out-of-order segments until none is stored, and empties it again. */
 export function measure(world: World): Room {
   const { subject, plan } = world
   const config = { ...plan.config, rcvwnd: 65535, memoryCeiling: plan.ceiling, maxHalfOpen: 0 }
@@ -125,15 +125,15 @@ export function measure(world: World): Room {
     world.drain()
   }
   const segments = subject.gauge('segments_received') - received - (refused() - before)
-  // the last block was refused, so none is left in reserve that would count as used
+  // the last block was refused, so no reserve counts as used
   windDown(world)
   return { used: subject.gauge('memory_used'), segments }
 }
 
-/** Most bytes that the engine keeps about addresses without sessions: 1024 records of 256 bytes, and their table. */
+/** Maximum bytes kept for addresses without sessions: 1024 records of 256 bytes, and their table. */
 const ADDRESSES_MAX = (1024 << 8) + (4096 << 2)
 
-/** Compares what was measured at the beginning and at the end. */
+/** Compares the measurements of the beginning and the end. */
 export function checkRoom(world: World, base: Room, end: Room): void {
   const kept = world.plan.hasStrangers ? ADDRESSES_MAX : 0
   const missing = base.segments - end.segments

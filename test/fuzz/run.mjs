@@ -1,8 +1,8 @@
 // npm run fuzz -- [--inputs N] [--seconds S] [--seed N] [--episode N] [--log LINES] [--outputs] [--debug | --checked] [--wasm FILE] [--runtime node|bun]
 // npm run fuzz -- --guided [--target NAME,...] [--inputs N] [--seconds S] [--seed N] [--input HEX,...|@FILE] [--unguided]
 //
-// Builds what is stale, bundles test/fuzz/main.ts or test/fuzz/guided/main.ts and runs it in a process of its own. One that no longer reports a new
-// episode hangs in the engine: it is ended, and the command that shows it again is printed.
+// Builds what is stale, bundles test/fuzz/main.ts or test/fuzz/guided/main.ts and runs it in a child process. A child that
+// reports no new episode for PATIENCE_MS hangs in the engine: it is killed, and the command that reproduces it is printed.
 
 import { spawn } from 'node:child_process'
 import { randomInt } from 'node:crypto'

@@ -1,5 +1,5 @@
 /**
- * That the engine still works after all it was given: a well-behaved peer and host carry bytes both ways.
+ * Checks that the engine still works after all inputs: a correct peer and host transfer bytes both ways.
  */
 import { UNSET } from '../../host/engine/core.ts'
 import { control, What } from '../../testkit/sim/wire.ts'
@@ -10,7 +10,7 @@ import { fault } from './pattern.ts'
 import { setPeer } from './room.ts'
 import type { World } from './world.ts'
 
-/** Bytes each way, and the virtual time that they may take: a round trip is 5 ms. */
+/** Bytes each way, and their virtual time limit; a round trip is 5 ms. */
 const BYTES = 20_000
 const ROUNDS_MAX = 4000
 const ROUND_TICKS = 40
@@ -34,7 +34,7 @@ function round(world: World, s: Session): void {
   subject.isDrained = true
 }
 
-/** Carries bytes both ways over a new session. */
+/** Transfers bytes both ways over a new session. */
 export function checkService(world: World): void {
   const { plan, subject } = world
   if (plan.role === 'neither') return
@@ -43,7 +43,7 @@ export function checkService(world: World): void {
   world.isCalm = true
   world.obfuscator?.restart()
   const address = setPeer(world)
-  // makes a context of the obfuscator, if there is one
+  // creates a context of the obfuscator, if there is one
   const ping = control(What.PING, 1)
   deliver(world, ping, ping.length, address)
   world.drain()

@@ -11,27 +11,27 @@ const TLV_BYTES = 4
 const PAYLOAD_MAX = 14880
 /** Longest stream from the modelled peer, bytes. */
 const INPUT_MAX = 300_000
-/** Segments that may be made ahead of the ones asked for. */
+/** Maximum number of segments made in advance. */
 const AHEAD_MAX = 300
 
-/** What the modelled peer sends. */
+/** Stream of the modelled peer. */
 export class InputStream {
   readonly key: number
-  /** Payload bytes that the engine has to deliver: those before EOF and before the first error. */
+  /** Payload bytes that the engine must deliver: those before EOF and before the first error. */
   payload = 0
   hasEof = false
-  /** A message that must not be: what follows is not delivered. */
+  /** A protocol error: later messages are not delivered. */
   isBroken = false
   readonly #bytes = new Bytes()
-  /** Where segment sn begins; the next entry is its end. */
+  /** Offset of each segment; the next entry is its end. */
   readonly #starts: number[] = [0]
   readonly #wantsDial: boolean
   #hasDial = false
   readonly #isCalm: boolean
-  /** Nearly nothing but KEEPALIVEs. */
+  /** Mostly KEEPALIVE messages. */
   readonly #isChatty: boolean
 
-  /** `isCalm`: payload and nothing else. */
+  /** `isCalm`: payload only. */
   constructor(key: number, wantsDial: boolean, isCalm = false) {
     this.key = key
     this.#wantsDial = wantsDial
@@ -39,7 +39,7 @@ export class InputStream {
     this.#isChatty = !isCalm && key % 16 === 0
   }
 
-  /** Segments that exist. */
+  /** Number of segments made. */
   get segments(): number {
     return this.#starts.length - 1
   }
@@ -48,7 +48,7 @@ export class InputStream {
     return this.#bytes.array
   }
 
-  /** Makes the segments up to `sn`. False if that is too far away. */
+  /** Makes the segments up to `sn`. @returns false if it is too far ahead */
   ensure(random: Random, sn: number, maxBytes: number): boolean {
     if (sn >= this.segments + AHEAD_MAX) return false
     while (sn >= this.segments) this.#cut(random, maxBytes)
@@ -63,7 +63,7 @@ export class InputStream {
     return this.#starts[sn + 1] ?? 0
   }
 
-  /** True if segment `sn` exists and is these bytes. */
+  /** True if segment `sn` exists and has these bytes. */
   isSegment(sn: number, data: Uint8Array): boolean {
     if (sn >= this.segments || this.end(sn) - this.start(sn) !== data.length) return false
     const start = this.start(sn)
@@ -141,19 +141,19 @@ function payloadBytes(random: Random): number {
   return r < 0.95 ? 1 + random.below(3000) : 1 + random.below(PAYLOAD_MAX)
 }
 
-/** What the engine sends. */
+/** Stream of the engine. */
 export class OutputStream {
   readonly key: number
-  /** Payload bytes that the host committed, and those seen on the wire. */
+  /** Payload bytes committed by the host, and those seen on the wire. */
   committed = 0
   payload = 0
   hasEof = false
-  /** Its content cannot be foretold: the host broke a rule. */
+  /** Its content is unpredictable: the host violated a rule. */
   isLoose = false
   readonly #bytes = new Bytes()
   readonly #starts: number[] = [0]
   readonly #opens: boolean
-  /** Up to where messages were read; payload bytes left of a PUSH. */
+  /** Offset up to which messages were read; remaining payload bytes of a PUSH. */
   #read = 0
   #left = 0
 
@@ -163,12 +163,12 @@ export class OutputStream {
     this.#opens = opens
   }
 
-  /** The next number that was never sent. */
+  /** The lowest number not yet sent. */
   get next(): number {
     return this.#starts.length - 1
   }
 
-  /** A PUSH of the engine. */
+  /** Handles a PUSH segment of the engine. */
   take(sn: number, from: Buffer, at: number, length: number): void {
     if (sn > this.next) fault(`segment ${sn} was sent before segment ${this.next}`)
     if (sn < this.next) {

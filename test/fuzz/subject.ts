@@ -1,6 +1,6 @@
 /**
- * The engine under test and the part of the host that touches its memory. Whatever the host may overwrite is
- * overwritten, and whatever the engine hands out is checked: where it lies, and how long it is.
+ * The engine under test and the part of the host that accesses its memory. All memory that the host may overwrite is
+ * overwritten, and every address and length that the engine returns is checked.
  */
 
 import { Buffer } from 'node:buffer'
@@ -27,15 +27,15 @@ import { fault } from './pattern.ts'
 export const DATAGRAM_MAX = 1500
 /** Bytes at `out` of a transmit descriptor. */
 const TX_BLOCK = 1984
-/** Most polls of one drain: far more than all queues together hold. */
+/** Maximum polls of one drain, far more than all queues can fill. */
 const ROUNDS_MAX = 20_000
 /** Plaintext of the longest control message: CONNECT with an IPv6 address and an id of 256 bytes. */
 const CONTROL_MAX = 283
 const TAG_BYTES = 16
 
-/** What the engine says during a drain. */
+/** Receives the output of a drain. */
 export interface Listener {
-  /** A datagram of `length` bytes of plaintext at `at`; its address record and nonce stand at `to` and `nonceAt`. */
+  /** A datagram of `length` bytes of plaintext at `at`; its address record and nonce are at `to` and `nonceAt`. */
   onDatagram(at: number, length: number, handle: number, to: number, nonceAt: number): void
   onEvent(type: number, handle: number, argument: number): void
 }
@@ -52,13 +52,13 @@ export class Subject {
   entropyChunk = 8192
   /** Descriptors filled since the last `flush`. */
   filled = 0
-  /** All that was handed to the engine was drained. */
+  /** No input since the last drain. */
   isDrained = false
-  /** Ticks until `handle_timeout` is wanted; -1 = never. */
+  /** Ticks until `handle_timeout` is due; -1 = never. */
   wait = 0
-  /** Sent datagrams go through the obfuscator. */
+  /** Passes sent datagrams to the obfuscator. */
   onBatch: ((count: number) => void) | undefined
-  /** Captured packets become datagrams. */
+  /** Converts captured packets to datagrams. */
   beforeFlush: (() => void) | undefined
   readonly heapStart: number
   readonly #nonces = new Set<number>()
@@ -93,7 +93,7 @@ export class Subject {
     if (this.buffer.buffer !== this.core.u8.buffer) this.buffer = Buffer.from(this.core.u8.buffer)
   }
 
-  /** The fields that only the first `configure` reads, as it read them. */
+  /** The configuration of the first `configure`, for the fields that only it reads. */
   get fixed(): CoreConfig {
     return this.#pristine
   }
@@ -125,7 +125,7 @@ export class Subject {
     return (this.core.u32[word] ?? 0) + (this.core.u32[word + 1] ?? 0) * 0x1_0000_0000
   }
 
-  /** Bytes of a datagram beside its plaintext. */
+  /** Bytes of a datagram in addition to its plaintext. */
   get overhead(): number {
     return this.#pristine.tagBytes + this.#pristine.nonceBytes
   }
@@ -143,7 +143,7 @@ export class Subject {
     checkRange(this.calls, at, capacity)
     const sealed = length + this.overhead
     if (sealed <= DATAGRAM_MAX) {
-      // what lies behind the datagram is the host's to overwrite
+      // the host may overwrite the memory behind the datagram
       core.u8.fill(sealed, at + Math.max(0, length), at + capacity)
       if (length > 0) core.u8.set(length === plain.length ? plain : plain.subarray(0, length), at)
       const nonceAt = at + length + this.#pristine.tagBytes
@@ -156,7 +156,7 @@ export class Subject {
     core.u8.set(address, (word + Rx.address) * 4)
   }
 
-  /** Hands the filled descriptors over; how many datagrams were accepted. */
+  /** Passes the filled descriptors to the engine. @returns the number of accepted datagrams */
   flush(extra = 0): number {
     this.beforeFlush?.()
     return this.#handOver(extra)
@@ -174,12 +174,12 @@ export class Subject {
     return accepted
   }
 
-  /** True if these bytes lie in blocks, not among descriptors. */
+  /** True if these bytes are in blocks, not in descriptors. */
   isHeap(at: number, length: number): boolean {
     return at >= this.heapStart && at + length <= this.core.u8.length
   }
 
-  /** The rule of docs/abi.md. `limit`: descriptors to fill at a time. False if entropy is short, and is to be. */
+  /** Drains as docs/abi.md requires. `limit`: descriptors per poll. @returns false if entropy is withheld */
   drain(listener: Listener, limit = 64): boolean {
     this.flush()
     for (let round = 0; ; round++) {
@@ -258,7 +258,7 @@ export class Subject {
     for (let i = 0; i < list.length; i += 3) listener.onEvent(list[i] ?? 0, list[i + 1] ?? 0, list[i + 2] ?? 0)
   }
 
-  /** The spans of the last `stream_reserve` or `stream_peek`: checked, as pairs of address and length. */
+  /** Checks the spans of the last `stream_reserve` or `stream_peek`. @returns pairs of address and length */
   spans(count: number): readonly (readonly [at: number, length: number])[] {
     this.refresh()
     if (count > this.calls.span_slots()) fault(`${count} spans`)
@@ -275,13 +275,13 @@ export class Subject {
     return list
   }
 
-  /** Writes an address record for `set_peer` and its like. */
+  /** Writes an address record, for `set_peer` and similar calls. */
   writeRecord(record: Uint8Array, at: number): void {
     this.refresh()
     this.core.u8.set(record, at >>> 0)
   }
 
-  /** A number that distinguishes the address records of a run. */
+  /** A hash of an address record. */
   addressKey(at: number): number {
     const word = at >>> 2
     const { u32 } = this.core

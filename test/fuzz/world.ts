@@ -12,10 +12,10 @@ import type { Plan } from './plan.ts'
 import { InputStream } from './streams.ts'
 import { type Listener, Subject } from './subject.ts'
 
-/** Datagrams kept to be sent again. */
+/** Number of datagrams kept for replay. */
 const KEPT = 64
 
-/** A datagram as it was, to be sent again. */
+/** A datagram kept for replay. */
 export interface Kept {
   readonly plain: Uint8Array
   readonly nonce: Uint8Array | undefined
@@ -24,7 +24,7 @@ export interface Kept {
 
 /** The obfuscator's part of the host (obfuscator.ts). */
 export interface ObfuscatorHost {
-  /** Hands a datagram over in a packet. */
+  /** Delivers a datagram in a packet. */
   deliver(plain: Uint8Array, size: number, from: Uint8Array, nonce: Uint8Array | undefined, isOpened: boolean): void
   act(): void
   restart(): void
@@ -41,16 +41,16 @@ export class World implements Listener {
   /** Inputs so far. */
   inputs = 0
   log: ((text: string) => void) | undefined
-  /** Where the client's peer is, as set by the host. */
+  /** Address of the client's peer, as set by the host. */
   peer: Uint8Array
   /** Datagrams of the engine and of its peers. */
   readonly sent: Kept[] = []
   readonly fed: Kept[] = []
-  /** Values of PINGs of the engine, with their receivers. */
+  /** Values of the engine's PINGs, with their receivers. */
   readonly pings: { readonly value: number; readonly address: Uint8Array }[] = []
-  /** Nothing is checked of what the engine says: the sessions are those of a measurement. */
+  /** Output is not checked: the sessions belong to a measurement. */
   isMeasuring = false
-  /** Peers and host behave well. */
+  /** Peers and host behave correctly. */
   isCalm = false
   /** Bytes in use before the first session. */
   fixedBytes = 0
@@ -67,7 +67,7 @@ export class World implements Listener {
     this.#conv = plan.random.u32()
   }
 
-  /** A conv that was never used, and that no damaged datagram is likely to have hit. */
+  /** A conv that was never used, and is unlikely in a damaged datagram. */
   nextConv(): number {
     this.#conv = (this.#conv + 0x9e3779b1) >>> 0 || 1
     return this.#conv
@@ -78,7 +78,7 @@ export class World implements Listener {
     if (this.log) this.log(`${this.inputs} @${this.subject.now} ${text()}`)
   }
 
-  /** The record at an address of the engine's memory, as an object of its own that is always the same. */
+  /** A copy of the record at an address of the engine's memory; equal records are the same object. */
   record(at: number): Uint8Array {
     const key = this.subject.addressKey(at)
     let known = this.#known.get(key)
@@ -94,7 +94,7 @@ export class World implements Listener {
     else list[this.random.below(KEPT)] = kept
   }
 
-  /** Drains, and looks at what has to be true afterwards. */
+  /** Drains and checks the invariants that hold afterwards. */
   drain(limit = 64): boolean {
     if (!this.subject.drain(this, limit)) return false
     for (const session of this.#eofs) {
@@ -106,7 +106,7 @@ export class World implements Listener {
     return true
   }
 
-  // ---- what the engine says
+  // ---- output of the engine
 
   onDatagram(at: number, length: number, handle: number, to: number, nonceAt: number): void {
     if (this.isMeasuring) return
@@ -158,7 +158,7 @@ export class World implements Listener {
     if (!overhead && at !== end) fault(`${end - at} bytes behind the segments of a datagram`)
   }
 
-  /** The session of a handle that shows for the first time. */
+  /** The session of a handle that is reported for the first time. */
   #discover(handle: number, conv: number, address: Uint8Array): Session {
     const { sessions } = this
     let session = sessions.unbound(conv)
@@ -199,7 +199,7 @@ export class World implements Listener {
       return
     }
     const session = this.sessions.byHandle.get(handle)
-    // a server's session whose DIAL did not come, or comes later in the batch
+    // a server session whose DIAL was not reported, or follows in this batch
     const isEarly = type === EventType.ABORT || type === EventType.MIGRATED
     if (isEarly && this.plan.role === 'server' && (session?.phase ?? Phase.NONE) === Phase.NONE) return
     if (!session || session.phase === Phase.NONE || session.phase === Phase.GONE) {
@@ -222,7 +222,7 @@ export class World implements Listener {
     if (type === EventType.PEER_FOUND) this.peer = this.record(this.subject.calls.peer_ptr() >>> 0)
   }
 
-  /** No clean end but after every byte. */
+  /** Checks that a clean end comes only after every byte. */
   #checkEnd(session: Session, name: string): void {
     if (!session.isClean) return
     const { input } = session.conversation
@@ -232,7 +232,7 @@ export class World implements Listener {
     }
   }
 
-  /** Lets time pass. Small steps run the timers that are due on the way, large ones are a suspension. */
+  /** Lets time pass. Small steps run due timers on the way, large ones simulate suspension. */
   pass(ticks: number, stepped: boolean): void {
     const { subject } = this
     const end = subject.now + ticks
@@ -246,7 +246,7 @@ export class World implements Listener {
     subject.now = end >>> 0
   }
 
-  /** Runs the timers, as often as they are due at this instant. */
+  /** Runs the timers that are due now. */
   expire(): void {
     const { subject } = this
     subject.flush()

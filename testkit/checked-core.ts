@@ -54,10 +54,10 @@ export function faultText(calls: CoreExports): string | undefined {
   return `${KINDS[kind] ?? `fault ${kind}`}: ${record.getUint32(8, true)} bytes at 0x${at.toString(16)}`
 }
 
-/** A copy of the edge counters; empty for another build. */
-export function edgeCounts(calls: CoreExports): Uint8Array {
+/** A view of the edge counters, valid until memory grows; empty for another build. */
+export function edgeCounters(calls: CoreExports): Uint8Array {
   if (!isChecked(calls)) return new Uint8Array(0)
-  return new Uint8Array(calls.memory.buffer, calls.edges_ptr(), calls.edge_slots()).slice()
+  return new Uint8Array(calls.memory.buffer, calls.edges_ptr(), calls.edge_slots())
 }
 
 /** True for the checked build, whose memory also holds red zones and a quarantine. */

@@ -2,9 +2,10 @@
  * The obfuscator's part of a host, and the packets of the modelled peers: handshakes, datagrams inside TCP packets,
  * damaged packets, contexts that come and go.
  */
-import { ErrorCode, Obfs, ObfsKind, ObfsRx, ObfsTx, Tx } from '../../host/engine/core.ts'
+import { ErrorCode, Obfs, ObfsKind, ObfsRx, ObfsTx } from '../../host/engine/core.ts'
 import { pickAddress } from './datagrams.ts'
-import { checksum, Flag, headerBytes, isGoodPacket, TCP_BYTES, writePacket } from './ip.ts'
+import { checksum, Flag, headerBytes, TCP_BYTES, writePacket } from './ip.ts'
+import { takeControlPackets, transmitPackets } from './packets-out.ts'
 import { fault } from './pattern.ts'
 import type { ObfuscatorHost, World } from './world.ts'
 
@@ -43,7 +44,7 @@ export class Obfuscator implements ObfuscatorHost {
     subject.core.u32[subject.calls.obfs_ptr() >>> 2] = kind
     this.#bind(local)
     subject.beforeFlush = () => this.flush()
-    subject.onBatch = (count) => this.#transmit(count)
+    subject.onBatch = (count) => transmitPackets(this.#world.subject, count, () => this.#world.random.below(16) === 0)
   }
 
   #bind(local: Uint8Array): void {
@@ -231,54 +232,10 @@ export class Obfuscator implements ObfuscatorHost {
 
   #takeControls(): void {
     const { subject } = this.#world
-    const count = subject.calls.obfs_control()
-    subject.refresh()
-    if (count < 0 || count > 64) fault(`obfs_control = ${count}`)
-    const first = subject.calls.obfs_control_ptr() >>> 2
-    for (let i = 0; i < count; i++) {
-      const word = first + i * ObfsTx.WORDS
-      const at = subject.core.u32[word + ObfsTx.packet] ?? 0
-      const length = subject.core.u32[word + ObfsTx.packetLength] ?? 0
-      if (!isGoodPacket(subject.buffer, at, length)) fault('a control packet with wrong lengths or checksum')
+    takeControlPackets(subject, (at, length, word) => {
       const remote = this.#remotes.get(numberOf(this.#world.record((word + ObfsTx.address) * 4)))
       if (remote) remote.ack = (subject.buffer.readUInt32BE(at + length - TCP_BYTES + 4) + 1) >>> 0
-    }
-  }
-
-  // ---- packets out
-
-  /** Seals the transmit descriptors into packets. */
-  #transmit(count: number): void {
-    const { subject, random } = this.#world
-    const { core, calls, overhead, buffer } = subject
-    const first = calls.obfs_tx_ptr() >>> 2
-    for (let i = 0; i < count; i++) {
-      const from = core.txWord + i * Tx.WORDS
-      const word = first + i * ObfsTx.WORDS
-      const source = core.u32[from + Tx.source] ?? 0
-      const length = core.u32[from + Tx.length] ?? 0
-      const to = core.u32[from + Tx.address] ?? 0
-      const at = core.u32[word + ObfsTx.ptr] ?? 0
-      if (length + overhead > (core.u32[word + ObfsTx.capacity] ?? 0))
-        fault(`${length} + ${overhead} bytes do not fit into ${core.u32[word + ObfsTx.capacity]}`)
-      core.u8.copyWithin(at, source, source + length)
-      core.u32[word + ObfsTx.length] = length + overhead
-      core.u8.copyWithin((word + ObfsTx.address) * 4, to, to + 24)
-    }
-    const made = calls.obfs_transmit(count, subject.now)
-    let found = 0
-    for (let i = 0; i < count; i++) {
-      const word = first + i * ObfsTx.WORDS
-      const length = core.u32[word + ObfsTx.packetLength] ?? 0
-      if (length === 0) continue
-      found++
-      const at = core.u32[word + ObfsTx.packet] ?? 0
-      const sealed = core.u32[word + ObfsTx.length] ?? 0
-      const header = headerBytes(core.u8[(word + ObfsTx.address) * 4] ?? 4)
-      if (length !== header + sealed || at + header !== core.u32[word + ObfsTx.ptr]) fault('a packet of wrong size')
-      if (random.below(16) === 0 && !isGoodPacket(buffer, at, length)) fault('a packet with wrong lengths or checksum')
-    }
-    if (made !== found) fault(`obfs_transmit = ${made}, but ${found} packets`)
+    })
   }
 
   // ---- other calls of a host

@@ -1,5 +1,6 @@
 import * as assert from 'uvu/assert'
 import type { Hello, Sample } from '../../host/dashboard/sample.ts'
+import { NO_HOST_COUNTERS } from '../../host/driver/diagnostics.ts'
 import { createHttpApp, type HttpApp } from '../../host/monitoring/app.ts'
 import { SAMPLE_MS } from '../../host/monitoring/live.ts'
 import type { HttpSource } from '../../host/monitoring/source.ts'
@@ -39,18 +40,7 @@ export class Scene {
       sessions: () => [this.sessions],
       start: snapshot(),
       health: () => ({ client: true, pending: false, lastReceived: 0, silence: 79 }),
-      hostCounters: () => ({
-        tcp_accepted: 0,
-        tcp_refused: 0,
-        tcp_accept_errors: 0,
-        tcp_dials: 0,
-        tcp_dial_failures: 0,
-        udp_full: 0,
-        udp_too_long: 0,
-        udp_unreachable: 0,
-        udp_other_errors: 0,
-        engine_traps: 0,
-      }),
+      hostCounters: () => NO_HOST_COUNTERS,
       listen: 'monitor.lan:8081',
       token: () => this.token,
       live: {

@@ -3,7 +3,7 @@
  * at its end they are aborted and time passes, so that the next one begins with hardly more than the tables that grew.
  */
 import { type CoreConfig, ErrorCode, EventType, Info } from '../../../host/engine/core.ts'
-import { faultText, instantiateChecked } from '../../../testkit/checked-core.ts'
+import { edgeCounters, faultText, instantiateChecked } from '../../../testkit/checked-core.ts'
 import { address4, address6 } from '../../../testkit/sim/address.ts'
 import { Random } from '../../../testkit/sim/random.ts'
 import { STATES } from '../checks.ts'
@@ -59,9 +59,8 @@ export class Engine implements FuzzSubject, Listener {
   }
 
   counters(): Uint8Array {
-    const checks = this.subject.calls as unknown as { edges_ptr(): number; edge_slots(): number }
     this.subject.refresh()
-    return new Uint8Array(this.subject.calls.memory.buffer, checks.edges_ptr(), checks.edge_slots())
+    return edgeCounters(this.subject.calls)
   }
 
   run(input: Uint8Array): void {

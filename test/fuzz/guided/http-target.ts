@@ -2,9 +2,11 @@
  * The monitoring server as a target: raw bytes of a connection, through the server of node:http, its limits and the routes.
  * The connections are streams in memory.
  */
+
 import { channel } from 'node:diagnostics_channel'
 import type { Server } from 'node:http'
 import { Duplex } from 'node:stream'
+import { NO_HOST_COUNTERS } from '../../../host/driver/diagnostics.ts'
 import { createHttpApp } from '../../../host/monitoring/app.ts'
 import { NO_COUNTERS, type Snapshot } from '../../../host/monitoring/stats.ts'
 import { serveHttp } from '../../../runtime-shared/http.ts'
@@ -34,18 +36,7 @@ function app(token: string | undefined) {
     sessions: () => [],
     start: snapshot(),
     health: () => ({ client: true, pending: false, lastReceived: undefined, silence: 79 }),
-    hostCounters: () => ({
-      tcp_accepted: 0,
-      tcp_refused: 0,
-      tcp_accept_errors: 0,
-      tcp_dials: 0,
-      tcp_dial_failures: 0,
-      udp_full: 0,
-      udp_too_long: 0,
-      udp_unreachable: 0,
-      udp_other_errors: 0,
-      engine_traps: 0,
-    }),
+    hostCounters: () => NO_HOST_COUNTERS,
     listen: 'name.example:80',
     token: () => token,
     live: NO_LIVE,

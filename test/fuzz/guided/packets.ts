@@ -1,7 +1,8 @@
 /** The obfuscator's part of an engine under guided fuzzing: captured packets in, payloads on, packets out. */
-import { Obfs, ObfsRx, ObfsTx, Tx } from '../../../host/engine/core.ts'
+import { Obfs, ObfsRx } from '../../../host/engine/core.ts'
 import { address4, address6 } from '../../../testkit/sim/address.ts'
-import { checksum, headerBytes, isGoodPacket, TCP_BYTES } from '../ip.ts'
+import { checksum, TCP_BYTES } from '../ip.ts'
+import { takeControlPackets, transmitPackets } from '../packets-out.ts'
 import { fault } from '../pattern.ts'
 import type { Subject } from '../subject.ts'
 import { exactCall } from './engine-calls.ts'
@@ -31,7 +32,7 @@ export class Packets {
     subject.core.u32[subject.calls.obfs_ptr() >>> 2] = kind
     this.#configure()
     subject.beforeFlush = () => this.#flush()
-    subject.onBatch = (count) => this.#transmit(count)
+    subject.onBatch = (count) => transmitPackets(subject, count)
   }
 
   #address(host: number, port: number): Uint8Array {
@@ -121,48 +122,11 @@ export class Packets {
   }
 
   #controls(): void {
-    const { subject, calls } = this.#parts()
-    const count = calls.obfs_control()
-    subject.refresh()
-    if (count < 0 || count > 64) fault(`obfs_control = ${count}`)
-    const first = calls.obfs_control_ptr() >>> 2
-    for (let i = 0; i < count; i++) {
-      const word = first + i * ObfsTx.WORDS
-      const at = subject.core.u32[word + ObfsTx.packet] ?? 0
-      const length = subject.core.u32[word + ObfsTx.packetLength] ?? 0
-      if (!isGoodPacket(subject.buffer, at, length)) fault('a control packet with wrong lengths or checksum')
+    const { subject } = this.#parts()
+    takeControlPackets(subject, (at, length) => {
       const tcp = at + length - TCP_BYTES
       this.#acks.set(subject.buffer.readUInt16BE(tcp + 2), (subject.buffer.readUInt32BE(tcp + 4) + 1) >>> 0)
-    }
-  }
-
-  #transmit(count: number): void {
-    const { subject, calls } = this.#parts()
-    const { core, overhead, buffer } = subject
-    const first = calls.obfs_tx_ptr() >>> 2
-    for (let i = 0; i < count; i++) {
-      const from = core.txWord + i * Tx.WORDS
-      const word = first + i * ObfsTx.WORDS
-      const source = core.u32[from + Tx.source] ?? 0
-      const length = core.u32[from + Tx.length] ?? 0
-      const to = core.u32[from + Tx.address] ?? 0
-      const at = core.u32[word + ObfsTx.ptr] ?? 0
-      core.u8.copyWithin(at, source, source + length)
-      core.u32[word + ObfsTx.length] = length + overhead
-      core.u8.copyWithin((word + ObfsTx.address) * 4, to, to + 24)
-    }
-    const made = calls.obfs_transmit(count, subject.now)
-    let found = 0
-    for (let i = 0; i < count; i++) {
-      const word = first + i * ObfsTx.WORDS
-      const length = core.u32[word + ObfsTx.packetLength] ?? 0
-      if (length === 0) continue
-      found++
-      const header = headerBytes(core.u8[(word + ObfsTx.address) * 4] ?? 4)
-      if (length !== header + (core.u32[word + ObfsTx.length] ?? 0)) fault('a packet of wrong size')
-      if (!isGoodPacket(buffer, core.u32[word + ObfsTx.packet] ?? 0, length)) fault('a packet with a wrong checksum')
-    }
-    if (made !== found) fault(`obfs_transmit = ${made}, but ${found} packets`)
+    })
   }
 
   /** obfs_accept, obfs_dial, obfs_release or obfs_configure. */

@@ -105,13 +105,13 @@ function endDeadline(s: Session, now: Ticks): Ticks {
     return remaining(s.created, OPEN_LIMIT_TICKS, now)
   }
   if (isInFlight(s)) return remaining(has(s, DRAINING) ? s.payloadAt : s.signAt, timeoutTicks, now)
-  // a peer that is alive but does not fill the hole has had an ACK of it, from a server that has restarted since
-  if (hasHole(s)) return min(remaining(s.signAt, timeoutTicks, now), remaining(s.payloadAt, timeoutTicks, now))
   if (s.state == LINGER || has(s, STREAM_INVALID)) return remaining(s.signAt, lingerTicks, now)
   if (has(s, EOF_SENT) || has(s, EOF_RECEIVED)) {
     return min(remaining(s.signAt, lingerTicks, now), remaining(s.payloadAt, timeoutTicks, now))
   }
-  return remaining(s.signAt, timeoutTicks, now)
+  const silent = remaining(s.signAt, timeoutTicks, now)
+  // a peer that is alive but does not fill the hole has had an ACK of it, from a server that has restarted since
+  return hasHole(s) ? min(silent, remaining(s.payloadAt, timeoutTicks, now)) : silent
 }
 
 /** @returns ticks until a KEEPALIVE is due */
@@ -148,7 +148,7 @@ export function timeoutDeadline(s: Session, now: Ticks): Ticks {
 /** Performs what is due. */
 export function checkTimeouts(s: Session, now: Ticks): void {
   if (endDeadline(s, now) == 0) {
-    if (isStale(s) || hasHole(s)) sendReset(s.conv, addressOf(s), HEADER_BYTES)
+    if (isStale(s) || (s.state == ESTABLISHED && hasHole(s))) sendReset(s.conv, addressOf(s), HEADER_BYTES)
     endSession(s, reasonOf(s))
   } else if (has(s, RESET_CHALLENGED) && resetDeadline(s, now) == 0) {
     s.flags &= ~RESET_CHALLENGED

@@ -228,7 +228,9 @@ export class Log {
   /** What ends the program: goes to standard error too if level or output hide it. */
   fatal(text: string): void {
     this.write(LOG_FATAL, text)
-    if (!this.at(LOG_FATAL) || this.#output === 'syslog') this.#print('stderr', `${text}\n`)
+    if (!this.at(LOG_FATAL) || this.#output === 'syslog') {
+      this.#print('stderr', `${text.replace(CONTROL, escapeControl)}\n`)
+    }
   }
 
   error(text: string): void {

@@ -10,7 +10,6 @@ import { type Address, address4, address6, addressKey } from '../../testkit/sim/
 import { defaultConfig } from '../../testkit/sim/endpoint.ts'
 import { Solo, summary, TESTER } from '../../testkit/sim/solo.ts'
 import {
-  ack,
   Cmd,
   concat,
   control,
@@ -216,97 +215,6 @@ test('MUST 46: a session in TIME_WAIT answers with RESET at once, then at most o
   }
   assert.equal(times, [0, 1000, 2000, 3000])
   assert.is(solo.endpoint.counter('resets_sent'), 4)
-})
-
-test('a restarted server answers datagrams of an old session with RESET within seconds', () => {
-  const reset = toHex(control(What.RESET, 5))
-  // the client has received data from the old server: una > 0
-  const informed = new Solo({ role: 'server' })
-  informed.feed(push(5, 40, message(MessageType.PUSH, utf8('x')), { una: 3 }))
-  assert.equal(
-    informed.take().map(({ plain }) => toHex(plain)),
-    [reset],
-  )
-  assert.is(informed.endpoint.sessions, 0)
-  // it has received nothing: the beginning of the stream never arrives
-  const uninformed = new Solo({ role: 'server' })
-  for (let i = 0; i < 30; i++) {
-    uninformed.feed(push(5, 40, message(MessageType.PUSH, utf8('x'))))
-    uninformed.run(1000)
-  }
-  const first = uninformed.all.find((output) => toHex(output.plain) === reset)
-  assert.ok(first && first.ms >= 4000 && first.ms <= 16_000, `${first?.ms}`)
-  assert.is(uninformed.streams.size, 0)
-  // a client that sends nothing more gets a RESET as well, when a session without DIAL ends
-  const alone = new Solo({ role: 'server' })
-  alone.feed(push(5, 40, message(MessageType.PUSH, utf8('x'))))
-  alone.run(60_000)
-  const [sent, more] = alone.take().filter((output) => summary(output) === 'RESET')
-  assert.ok(sent && sent.ms >= 29_000 && sent.ms <= 32_000, `${sent?.ms}`)
-  assert.is(more, undefined)
-})
-
-test('a hole that a living peer never fills ends the session by timeout, with RESET', () => {
-  const solo = new Solo({ role: 'server', config: { timeout: 60 } })
-  solo.feed(push(5, 0, DIAL), push(5, 2, message(MessageType.PUSH, utf8('x'))))
-  for (let i = 0; i < 55; i++) {
-    for (const { cmd, sn, ts } of solo.takeSegments(5)) if (cmd === 'PUSH') solo.feed(ack(5, sn, ts, sn + 1))
-    solo.run(1000)
-  }
-  assert.is(solo.endpoint.sessions, 1)
-  const before = solo.all.length
-  for (let i = 0; i < 20; i++) {
-    for (const { cmd, sn, ts } of solo.takeSegments(5)) if (cmd === 'PUSH') solo.feed(ack(5, sn, ts, sn + 1))
-    solo.run(1000)
-  }
-  assert.ok(solo.all.slice(before).some((output) => summary(output) === 'RESET'))
-  assert.is(solo.only.ending, 'aborted')
-})
-
-test('what a server sent before its restart is not joined with what it sends afterwards', () => {
-  const minutes = (count: number): number => count * 60 * 8000
-  const first = 3_000_000_000
-  const run = (later: number): Solo => {
-    const solo = new Solo({ role: 'client', config: { timeout: 600 } })
-    solo.endpoint.drain()
-    const conv = solo.endpoint.convOf(solo.open())
-    // the end of the answer overtakes its data
-    solo.feed(push(conv, 1, EOF, { una: 1, ts: first }))
-    solo.run(2000)
-    solo.feed(push(conv, 0, KEEPALIVE, { una: 1, ts: (first + later) >>> 0 }))
-    solo.run(10)
-    return solo
-  }
-  for (const later of [1 - 2 ** 31, -1_000_000_000, -minutes(21), minutes(21), 900_000_000, 2 ** 31 - 1]) {
-    const solo = run(later)
-    assert.is(solo.only.eof, false, `${later}`)
-    assert.is(solo.only.ending, 'aborted', `${later}`)
-    assert.ok(solo.all.some((output) => summary(output) === 'RESET'))
-  }
-  // reordered, in another unit, or one of the two was suspended
-  for (const later of [-minutes(15), -800, 0, 2000, 16_000, minutes(15)]) {
-    assert.is(run(later).only.eof, true, `${later}`)
-  }
-})
-
-test('a beginning that an outage delays completes what was acknowledged before it', () => {
-  const solo = new Solo({ role: 'server' })
-  solo.feed(push(5, 1, message(MessageType.PUSH, utf8('acknowledged'))))
-  solo.run(20_000)
-  solo.feed(push(5, 0, DIAL))
-  assert.equal(solo.only.data, utf8('acknowledged'))
-  assert.not.ok(solo.all.some((output) => summary(output) === 'RESET'))
-})
-
-test('a reordered first flight is not taken for an old session', () => {
-  const solo = new Solo({ role: 'server' })
-  solo.feed(push(5, 2, utf8('world')))
-  solo.run(3000)
-  solo.feed(push(5, 0, DIAL))
-  solo.run(3000)
-  solo.feed(push(5, 1, concat(message(MessageType.PUSH, utf8('hello ')), fromHex('0001 0009'))))
-  assert.equal(solo.only.data, utf8('hello world'))
-  assert.not.ok(solo.all.some((output) => summary(output) === 'RESET'))
 })
 
 test('every call with a stale handle returns E_HANDLE, also after its slot was reused', () => {

@@ -152,8 +152,8 @@ test('syslog receives the level and the bare text, and is opened once', () => {
   log.debug('not at this level')
   assert.equal([opened, written], [1, [`${LOG_WARNING} a\\x0ab`, `${LOG_WARNING} a\\x0ab`]])
   assert.equal(printed, [])
-  log.fatal('the reason')
-  assert.equal(printed, ['stderr the reason\n'])
+  log.fatal('the\nreason')
+  assert.equal(printed, ['stderr the\\x0areason\n'])
 })
 
 test('a daemon writes to syslog instead of stdout and stderr, also after a reload, and still discards', () => {

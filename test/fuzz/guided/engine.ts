@@ -165,8 +165,10 @@ export class Engine implements FuzzSubject, Listener {
     else if (op === Op.READ) this.#read(handle, length)
     else if (op === Op.SHUTDOWN) exactCall('stream_shutdown', calls.stream_shutdown(handle, now))
     else if (op === Op.ABORT) {
-      exactCall('stream_abort', calls.stream_abort(handle, now))
-      this.#release(handle)
+      const result = calls.stream_abort(handle, now)
+      exactCall('stream_abort', result)
+      // with HANDLE the session has ended meanwhile: an event says so
+      if (result === 0) this.#release(handle)
     } else this.#connected(handle, (which & 0x80) === 0)
   }
 

@@ -32,10 +32,11 @@ function refusalOf(call: () => unknown): ConfigError | undefined {
   }
 }
 
-/** JSON.parse of bytes that are strict UTF-8; undefined if it refuses. */
-function strictly(bytes: Uint8Array): { readonly value: unknown } | undefined {
+/** JSON.parse of bytes that are strict UTF-8; undefined if it refuses. `spaces`: other white space may stand in strings. */
+function strictly(bytes: Uint8Array, spaces: boolean): { readonly value: unknown } | undefined {
   try {
-    return { value: JSON.parse(new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(bytes)) }
+    const text = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(bytes)
+    return { value: JSON.parse(spaces ? text.replace(/[\t\n\r]/g, ' ') : text) }
   } catch {
     return undefined
   }
@@ -44,7 +45,7 @@ function strictly(bytes: Uint8Array): { readonly value: unknown } | undefined {
 /** Reader and JSON.parse agree, but for what protocol.md 10.1 says about strings, nesting and the outermost value. */
 function compare(bytes: Uint8Array): void {
   const refusal = refusalOf(() => readJson(bytes))
-  const strict = strictly(bytes)
+  const strict = strictly(bytes, refusal === undefined)
   const isAscii = bytes.every((byte) => byte === 9 || byte === 10 || byte === 13 || (byte >= 32 && byte < 127))
   if (refusal === undefined && isAscii && strict === undefined) fault('JSON.parse refuses what the reader accepts')
   if (refusal !== undefined && strict !== undefined && !/nested|key name/.test(refusal.reason))

@@ -105,15 +105,14 @@ async function make(): Promise<Subject> {
   }
 }
 
-function judge(request: string, answer: string): void {
+function judge(request: string, text: string): void {
+  // an interim response of node:http
+  const answer = text.replace(/^HTTP\/1\.1 100 Continue\r\n\r\n/, '')
   if (answer === '') {
     if (request.length < 4000 && REQUEST.test(request)) fault('a good request got no answer')
     return
   }
-  // an interim response of node:http
-  const [, status = ''] =
-    RESPONSE.exec(answer.replace(/^HTTP\/1\.1 100 Continue\r\n\r\n/, '')) ??
-    fault(`a malformed response: ${answer.slice(0, 200)}`)
+  const [, status = ''] = RESPONSE.exec(answer) ?? fault(`a malformed response: ${answer.slice(0, 200)}`)
   if (!STATUSES.has(status)) fault(`status ${status}`)
   if (status === '503' && !MAY_BE_503.test(decodeURIComponent(request.replace(/%(?![\da-f]{2})|%[89a-f]./gi, ''))))
     fault('503 for another path')

@@ -23,10 +23,13 @@ interface Stats {
   readonly gauges: Readonly<Record<string, number>>
 }
 
+/** Open file descriptors of a process. */
+export const descriptorsOf = (pid: number): number => readdirSync(`/proc/${pid}/fd`).length
+
 /** Measures a process. @param since start of the load, ms as of performance.now() */
 export async function measure(end: Running, since: number): Promise<Figures> {
   // before the request, whose connection is a descriptor too
-  const descriptors = readdirSync(`/proc/${end.pid}/fd`).length
+  const descriptors = descriptorsOf(end.pid)
   const stats: Stats = JSON.parse(await httpGet(`http://${end.config['http_listen']}/stats.json?sessions=none`))
   const { gauges } = stats
   const sessions = Object.keys(gauges).filter((name) => name.startsWith('sessions_'))

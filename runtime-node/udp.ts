@@ -1,14 +1,18 @@
 /**
  * UDP on node:dgram. libuv reads up to 32 datagrams per wake-up and emits them one by one. An immediate, armed at the
  * first one, runs after the last one and marks the end of the batch.
+ *
+ * dgram cannot clear IPV6_V6ONLY. Where the system sets it by default, `[::]` is two sockets, one for each family.
  */
 
 import { createSocket, type RemoteInfo, type Socket } from 'node:dgram'
+import { once } from 'node:events'
+import { readFileSync } from 'node:fs'
 import { toError } from '../host/errors.ts'
 import { applyBuffers, type BufferCalls, openWithOptions } from '../host/linux/socket-options.ts'
 import type { SocketAddress } from '../host/net/address.ts'
-import { DestinationCache, SourceCache } from '../host/net/native-address.ts'
-import type { UdpHandlers, UdpOptions, UdpSocket } from '../host/runtime.ts'
+import { DestinationCache, isIpv4, SourceCache } from '../host/net/native-address.ts'
+import type { SocketOptions, UdpHandlers, UdpOptions, UdpSocket } from '../host/runtime.ts'
 import { spelling } from '../runtime-shared/platform.ts'
 import { hasReusePort, syscalls } from './ffi.ts'
 
@@ -19,6 +23,8 @@ const SEND_BUFFER_BYTES = 1536
 /** Linux reports twice the granted size (socket(7)). */
 const BUFFER_FACTOR = process.platform === 'linux' ? 2 : 1
 
+const ANY4 = { family: 4, address: '0.0.0.0' } as const
+
 type LookupCallback = (error: NodeJS.ErrnoException | null, address: string, family: number) => void
 
 /** Lookup function for literal addresses; avoids a detour through the thread pool for each datagram. */
@@ -26,9 +32,21 @@ function lookup(hostname: string, options: unknown, callback: LookupCallback): v
   callback(null, hostname, typeof options === 'number' ? options : 0)
 }
 
+/** The socket for the IPv4 datagrams of `[::]`, with the caches of their addresses. */
+class Ipv4Side {
+  readonly socket: Socket
+  readonly sources = new SourceCache(spelling, 0, true)
+  readonly destinations = new DestinationCache(spelling, 4)
+
+  constructor(socket: Socket) {
+    this.socket = socket
+  }
+}
+
 class NodeUdpSocket implements UdpSocket {
   readonly local: SocketAddress
   readonly #socket: Socket
+  readonly #ipv4: Ipv4Side | undefined
   readonly #handlers: UdpHandlers
   readonly #connected: boolean
   readonly #sources: SourceCache
@@ -40,7 +58,7 @@ class NodeUdpSocket implements UdpSocket {
   #batchOpen = false
   #closed = false
 
-  constructor(socket: Socket, options: UdpOptions, handlers: UdpHandlers) {
+  constructor(socket: Socket, ipv4: Ipv4Side | undefined, options: UdpOptions, handlers: UdpHandlers) {
     const bound = socket.address()
     this.local = spelling.read(bound.address, bound.port, options.bind.scope)
     this.#socket = socket
@@ -48,8 +66,11 @@ class NodeUdpSocket implements UdpSocket {
     this.#connected = options.connect !== undefined
     this.#sources = new SourceCache(spelling, options.bind.scope)
     this.#destinations = new DestinationCache(spelling, options.bind.family)
-    socket.on('message', (data, from) => this.#onMessage(data, from))
+    socket.on('message', (data, from) => this.#onMessage(data, from, this.#sources))
     socket.on('error', (error) => this.#onError(error))
+    this.#ipv4 = ipv4
+    ipv4?.socket.on('message', (data, from) => this.#onMessage(data, from, ipv4.sources))
+    ipv4?.socket.on('error', (error) => this.#onError(error))
   }
 
   acquire(): Uint8Array | null {
@@ -68,7 +89,10 @@ class NodeUdpSocket implements UdpSocket {
     const sent = this.#callbacks.get(buffer)
     if (sent === undefined || this.#closed) return
     try {
+      const ipv4 = this.#ipv4
       if (this.#connected) this.#socket.send(buffer, 0, length, sent)
+      else if (ipv4 !== undefined && isIpv4(to))
+        ipv4.socket.send(buffer, 0, length, to.port, ipv4.destinations.get(to), sent)
       else this.#socket.send(buffer, 0, length, to.port, this.#destinations.get(to), sent)
     } catch (error) {
       // dgram throws for unsendable datagrams, such as to port 0 of a forged source address
@@ -83,15 +107,16 @@ class NodeUdpSocket implements UdpSocket {
     if (this.#closed) return
     this.#closed = true
     this.#socket.close()
+    this.#ipv4?.socket.close()
   }
 
-  #onMessage(data: Uint8Array, from: RemoteInfo): void {
+  #onMessage(data: Uint8Array, from: RemoteInfo, sources: SourceCache): void {
     if (this.#closed) return
     if (!this.#batchOpen) {
       this.#batchOpen = true
       setImmediate(this.#onBatchEnd)
     }
-    this.#handlers.onDatagram(data, this.#sources.get(from.address, from.port))
+    this.#handlers.onDatagram(data, sources.get(from.address, from.port))
   }
 
   readonly #onBatchEnd = (): void => {
@@ -121,34 +146,64 @@ function bufferCalls(socket: Socket): BufferCalls {
   }
 }
 
+/** Whether IPv6 sockets do not serve IPv4 by default. */
+function isIpv6Only(): boolean {
+  try {
+    return process.platform === 'linux' && readFileSync('/proc/sys/net/ipv6/bindv6only', 'latin1').startsWith('1')
+  } catch {
+    return false
+  }
+}
+
+/**
+ * Opens a dgram socket.
+ * @param fd a bound descriptor to adopt instead
+ */
+async function openSocket(bind: SocketAddress, options: SocketOptions | undefined, fd?: number): Promise<Socket> {
+  const reusePort = fd === undefined && options?.reuseport === true && hasReusePort
+  // Node 20 ignores the option reusePort
+  const socket = createSocket({ type: bind.family === 6 ? 'udp6' : 'udp4', lookup, ...(reusePort && { reusePort }) })
+  try {
+    const where = fd === undefined ? { address: spelling.write(bind), port: bind.port } : { fd }
+    const bound = once(socket, 'listening')
+    socket.bind({ ...where, exclusive: true })
+    await bound
+  } catch (error) {
+    socket.close()
+    throw error
+  }
+  // until its owner listens
+  socket.on('error', () => {})
+  if (options !== undefined) applyBuffers(options, () => bufferCalls(socket))
+  return socket
+}
+
+async function connectSocket(socket: Socket, family: 4 | 6, remote: SocketAddress): Promise<void> {
+  const connected = once(socket, 'connect')
+  socket.connect(remote.port, spelling.writeFor(family, remote))
+  await connected
+}
+
 /**
  * Binds a UDP socket, and connects it if `options.connect` is given.
  * Rejects with the error of bind or connect (EADDRINUSE, EADDRNOTAVAIL, ENETUNREACH, ...).
  */
 export async function openUdp(options: UdpOptions, handlers: UdpHandlers): Promise<UdpSocket> {
-  const { bind, connect, socketOptions } = options
-  const fd = openWithOptions(syscalls, 'udp', bind, socketOptions, hasReusePort)
-  const reusePort = fd === undefined && socketOptions?.reuseport === true && hasReusePort
-  return new Promise((resolve, reject) => {
-    const type = bind.family === 6 ? 'udp6' : 'udp4'
-    // Node 20 ignores this option
-    const socket = createSocket({ type, lookup, ...(reusePort && { reusePort }) })
-    const fail = (error: Error): void => {
-      socket.close()
-      reject(error)
+  const { connect, socketOptions } = options
+  const fd = openWithOptions(syscalls, 'udp', options.bind, socketOptions, hasReusePort)
+  const needsTwo = fd === undefined && options.bind.address === '::' && isIpv6Only()
+  const bind = needsTwo && connect?.family === 4 ? { ...options.bind, ...ANY4 } : options.bind
+  const socket = await openSocket(bind, socketOptions, fd)
+  try {
+    if (connect !== undefined) await connectSocket(socket, bind.family, connect)
+    let ipv4: Ipv4Side | undefined
+    if (needsTwo && connect === undefined) {
+      const { port } = socket.address()
+      ipv4 = new Ipv4Side(await openSocket({ ...bind, ...ANY4, port }, socketOptions))
     }
-    const open = (): void => {
-      socket.off('error', fail)
-      resolve(new NodeUdpSocket(socket, options, handlers))
-    }
-    socket.once('error', fail)
-    const where = fd === undefined ? { address: spelling.write(bind), port: bind.port } : { fd }
-    socket.bind({ ...where, exclusive: true }, () => {
-      if (socketOptions !== undefined) applyBuffers(socketOptions, () => bufferCalls(socket))
-      if (connect === undefined) return open()
-      socket.connect(connect.port, spelling.writeFor(bind.family, connect), (error?: Error) =>
-        error ? fail(error) : open(),
-      )
-    })
-  })
+    return new NodeUdpSocket(socket, ipv4, { ...options, bind }, handlers)
+  } catch (error) {
+    socket.close()
+    throw error
+  }
 }

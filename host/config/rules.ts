@@ -97,6 +97,13 @@ function openMonitoring({ http_listen, http_token }: Config): string[] {
   return [`config key http_listen = ${quote(http_listen)}: not a loopback address, set http_token to restrict access`]
 }
 
+/** Warning about an obfuscated server on `[::]`. @throws ConfigError for a malformed address */
+function onlyIpv6({ obfs, mode, kcp_bind }: Config): string[] {
+  if (obfs === undefined || (mode & MODE_SERVER) === 0 || kcp_bind === undefined) return []
+  if (parseHostPort('kcp_bind', kcp_bind, 'bind').host !== '::') return []
+  return [`config key kcp_bind = ${quote(kcp_bind)}: with obfs it serves IPv6 only; bind to 0.0.0.0 for IPv4`]
+}
+
 /** Warnings about settings that are valid but probably unintended (protocol.md 3.7, 10.2, 10.3). */
 export function configWarnings(config: Config): string[] {
   const warnings: string[] = []
@@ -114,6 +121,7 @@ export function configWarnings(config: Config): string[] {
   }
   return warnings.concat(
     openMonitoring(config),
+    onlyIpv6(config),
     smallBuffer('tcp.sndbuf', config.tcp.sndbuf),
     smallBuffer('tcp.rcvbuf', config.tcp.rcvbuf),
     smallBuffer('udp.sndbuf', config.udp.sndbuf),

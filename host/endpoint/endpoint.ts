@@ -29,7 +29,7 @@ import { formatAddress, type SocketAddress } from '../net/address.ts'
 import type { Runtime, SocketOptions, TcpHandlers, TcpListener, TcpOptions } from '../runtime.ts'
 import { ObfsClient } from '../transport/obfs/client.ts'
 import { ObfsServer } from '../transport/obfs/server.ts'
-import { resolveKey } from '../transport/resolver.ts'
+import { ipv6Warnings, resolveKey } from '../transport/resolver.ts'
 import { EndpointMonitor } from './monitor.ts'
 
 /** The socket and secret of a worker, one of several endpoints that share a port (host/workers). */
@@ -196,8 +196,9 @@ export class Endpoint {
     this.#config = config
     this.#monitoring?.reload(config)
     for (const key of kept) this.#log.warning(`config key ${key}: the change needs a restart and is ignored`)
-    const known = new Set(configWarnings(before))
-    for (const text of configWarnings(config)) if (!known.has(text)) this.#log.warning(text)
+    const known = new Set([...configWarnings(before), ...(await ipv6Warnings(this.#runtime, before))])
+    for (const text of [...configWarnings(config), ...(await ipv6Warnings(this.#runtime, config))])
+      if (!known.has(text)) this.#log.warning(text)
   }
 
   /** Stops at once: TCP connections are reset, nothing is sent to the peer (protocol.md 6.8). */
@@ -276,7 +277,9 @@ export async function startEndpoint(
   worker?: WorkerSocket,
 ): Promise<Endpoint> {
   assertStartable(config, methods)
-  if (worker === undefined) for (const text of configWarnings(config)) log.warning(text)
+  if (worker === undefined) {
+    for (const text of [...configWarnings(config), ...(await ipv6Warnings(runtime, config))]) log.warning(text)
+  }
   const aead = await openCipher(config, crypto)
   if (aead !== undefined) log.info(`method: ${aead.method}, ${aead.provider}`)
   let endpoint: Endpoint

@@ -14,6 +14,7 @@ export const IPPROTO_TCP = 6
 export const IPPROTO_IPV6 = 41
 export const IPPROTO_RAW = 255
 export const IP_HDRINCL = 3
+export const IPV6_V6ONLY = 26
 export const IPV6_HDRINCL = 36
 export const ETH_P_IP = 0x0800
 export const ETH_P_IPV6 = 0x86dd

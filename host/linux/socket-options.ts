@@ -7,7 +7,18 @@
 import { codeOf, messageOf, NotAvailable } from '../errors.ts'
 import { formatAddress, type SocketAddress } from '../net/address.ts'
 import type { SocketOptions } from '../runtime.ts'
-import { AF_INET, AF_INET6, SO_RCVBUF, SO_REUSEADDR, SO_REUSEPORT, SO_SNDBUF, SOCK_DGRAM, SOCK_STREAM } from './libc.ts'
+import {
+  AF_INET,
+  AF_INET6,
+  IPPROTO_IPV6,
+  IPV6_V6ONLY,
+  SO_RCVBUF,
+  SO_REUSEADDR,
+  SO_REUSEPORT,
+  SO_SNDBUF,
+  SOCK_DGRAM,
+  SOCK_STREAM,
+} from './libc.ts'
 import type { Syscalls } from './syscalls.ts'
 
 /** IFNAMSIZ: size of an interface name with its NUL, bytes. */
@@ -122,6 +133,8 @@ export function bindWithOptions(
   if (options?.fd !== undefined) return options.fd
   const fd = calls.socket(address.family === 4 ? AF_INET : AF_INET6, kind === 'udp' ? SOCK_DGRAM : SOCK_STREAM)
   try {
+    // the system's default (net.ipv6.bindv6only) must not decide whether [::] serves IPv4
+    if (address.family === 6) calls.setOption(fd, IPV6_V6ONLY, 0, IPPROTO_IPV6)
     if (kind === 'tcp') calls.setOption(fd, SO_REUSEADDR, 1)
     if (options !== undefined) {
       applyReuseport(calls, fd, options)

@@ -22,6 +22,7 @@ import {
   IPPROTO_RAW,
   IPPROTO_TCP,
   IPV6_HDRINCL,
+  IPV6_V6ONLY,
   MSG_DONTWAIT,
   MSG_NOSIGNAL,
   MSG_TRUNC,
@@ -168,6 +169,8 @@ export class Syscalls {
     try {
       if (listener !== undefined) this.setOption(fd, SO_REUSEADDR, 1)
       if (listener?.reuseport === true) this.setOption(fd, SO_REUSEPORT, 1)
+      // packets of one family are captured: an IPv4 client of [::] would only appear to be served
+      if (listener !== undefined && family === 6) this.setOption(fd, IPV6_V6ONLY, 1, IPPROTO_IPV6)
       this.setOption(fd, SO_SNDBUF, 1)
       this.setOption(fd, SO_RCVBUF, 1)
       this.setOption(fd, TCP_NODELAY, 1, IPPROTO_TCP)

@@ -10,10 +10,16 @@ import { formatAddress, ipFamily, type SocketAddress } from './address.ts'
 /** Peers cached by one UDP socket; when full, the cache is cleared. */
 const PEER_CACHE_ENTRIES = 1024
 
+/** Prefix of IPv4-mapped addresses (RFC 4291, section 2.5.5.2). */
+const MAPPED = '::ffff:'
+
 /** fe80::/10 (RFC 4291, section 2.5.6). */
 const LINK_LOCAL = /^fe[89ab][0-9a-f]:/i
 
 type IpAddress = Omit<SocketAddress, 'port'>
+
+/** Whether packets to an address are IPv4 packets. */
+export const isIpv4 = ({ family, address }: IpAddress): boolean => family === 4 || address.startsWith(MAPPED)
 
 /** The part of os.networkInterfaces() used here. */
 export type Interfaces = () => {
@@ -67,12 +73,11 @@ export class AddressSpelling {
     return address.scope === 0 ? address.address : `${address.address}%${this.#zoneOf(address.scope)}`
   }
 
-  /**
-   * Spells an address for a socket of one family: IPv6 sockets reach IPv4 by mapped addresses (RFC 4291, section
-   * 2.5.5.2).
-   */
+  /** Spells an address for a socket of one family: for an IPv6 socket, IPv4 addresses are mapped. */
   writeFor(family: 4 | 6, address: IpAddress): string {
-    return family === 6 && address.family === 4 ? `::ffff:${address.address}` : this.write(address)
+    if (family === 6 && address.family === 4) return `${MAPPED}${address.address}`
+    if (family === 4 && address.family === 6 && isIpv4(address)) return address.address.slice(MAPPED.length)
+    return this.write(address)
   }
 
   #scopeOf(zone: string): number {
@@ -101,14 +106,19 @@ interface Source {
 export class SourceCache {
   readonly #spelling: AddressSpelling
   readonly #scope: number
+  readonly #mapped: boolean
   readonly #byPort = new Map<number, Source[]>()
   #last: Source | undefined
   #entries = 0
 
-  /** `scope`: as in AddressSpelling.read */
-  constructor(spelling: AddressSpelling, scope: number) {
+  /**
+   * @param scope as in AddressSpelling.read
+   * @param mapped addresses are IPv4, and returned as IPv4-mapped ones
+   */
+  constructor(spelling: AddressSpelling, scope: number, mapped = false) {
     this.#spelling = spelling
     this.#scope = scope
+    this.#mapped = mapped
   }
 
   /** SocketAddress of the peer that the runtime reports as `text` and `port`. */
@@ -132,7 +142,8 @@ export class SourceCache {
       this.#byPort.clear()
       this.#entries = 0
     }
-    const source: Source = { text, address: this.#spelling.read(text, port, this.#scope) }
+    const address = this.#spelling.read(this.#mapped ? `${MAPPED}${text}` : text, port, this.#scope)
+    const source: Source = { text, address }
     const sources = this.#byPort.get(port)
     if (sources === undefined) this.#byPort.set(port, [source])
     else sources.push(source)

@@ -6,10 +6,8 @@
 import type { Driver } from '../driver/driver.ts'
 import type { Log } from '../log/log.ts'
 import { formatAddress, type SocketAddress } from '../net/address.ts'
-import type { Runtime, UdpHandlers } from '../runtime.ts'
-import { isWildcard, sameMaybe, wildcard } from './resolver.ts'
-
-const NO_HANDLERS: UdpHandlers = { onDatagram() {}, onBatchEnd() {}, onWritable() {}, onError() {} }
+import type { Runtime } from '../runtime.ts'
+import { isWildcard, NO_HANDLERS, sameMaybe, wildcard } from './resolver.ts'
 
 /**
  * Determines the source address that the kernel selects for a destination, with a temporary connected socket. Sends

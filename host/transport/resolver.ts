@@ -4,9 +4,9 @@
  */
 
 import { type Config, MODE_CLIENT, MODE_SERVER } from '../config/config.ts'
-import { StartError, step, toError } from '../errors.ts'
+import { codeOf, quote, StartError, step, toError } from '../errors.ts'
 import { type AddressRole, parseHostPort, type SocketAddress, sameAddress } from '../net/address.ts'
-import type { Runtime, UdpOptions } from '../runtime.ts'
+import type { Runtime, UdpHandlers, UdpOptions } from '../runtime.ts'
 
 /** Current addresses of the configuration's names; undefined if the mode does not use them. */
 export interface ResolvedAddresses {
@@ -25,8 +25,38 @@ export const NO_ADDRESSES: ResolvedAddresses = {
   rendezvous: undefined,
 }
 
+/** For sockets that are opened only to learn something. */
+export const NO_HANDLERS: UdpHandlers = { onDatagram() {}, onBatchEnd() {}, onWritable() {}, onError() {} }
+
+/** Whether the system has IPv6 sockets; a kernel started with `ipv6.disable=1` has none. */
+async function hasIpv6(runtime: Runtime): Promise<boolean> {
+  try {
+    const probe = await runtime.openUdp({ bind: wildcard(6) }, NO_HANDLERS)
+    probe.close()
+    return true
+  } catch (error) {
+    return codeOf(error) !== 'EAFNOSUPPORT'
+  }
+}
+
+/** Whether a bind address serves both families and the system has only IPv4. */
+const lacksIpv6 = async (runtime: Runtime, host: string, role: AddressRole): Promise<boolean> =>
+  role === 'bind' && host === '::' && !(await hasIpv6(runtime))
+
+/** Warnings about bind addresses `[::]` that become 0.0.0.0 on a system without IPv6. */
+export async function ipv6Warnings(runtime: Runtime, config: Config): Promise<string[]> {
+  const warnings: string[] = []
+  for (const key of ['listen', 'kcp_bind', 'http_listen'] as const) {
+    const text = config[key]
+    if (text === undefined || !(await lacksIpv6(runtime, parseHostPort(key, text, 'bind').host, 'bind'))) continue
+    warnings.push(`config key ${key} = ${quote(text)}: this system has no IPv6, 0.0.0.0 is used`)
+  }
+  return warnings
+}
+
 /**
- * Resolves a `host:port` of the configuration to its first address (protocol.md 10.4).
+ * Resolves a `host:port` of the configuration to its first address (protocol.md 10.4). The bind address `[::]` is
+ * 0.0.0.0 on a system without IPv6.
  * @param prefer preferred family, that of the socket that sends to the address
  * @throws ConfigError for invalid syntax, StartError if the name has no address
  */
@@ -38,6 +68,7 @@ export async function resolveKey(
   prefer?: 4 | 6,
 ): Promise<SocketAddress> {
   const { host, port } = parseHostPort(key, text, role)
+  if (await lacksIpv6(runtime, host, role)) return { ...wildcard(4), port }
   const found = await step(`${key}: cannot resolve ${host}`, () => runtime.resolve(host))
   const first = found.find(({ family }) => family === prefer) ?? found[0]
   if (first === undefined) throw new StartError(`${key}: ${host} has no address`)

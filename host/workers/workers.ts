@@ -24,7 +24,7 @@ import type { Log } from '../log/log.ts'
 import { type Monitoring, openMonitoring } from '../monitoring/monitoring.ts'
 import { formatAddress, type SocketAddress } from '../net/address.ts'
 import type { OperatingSystem, Runtime, Timer, WorkerCalls, WorkerProcess } from '../runtime.ts'
-import { resolveKey } from '../transport/resolver.ts'
+import { ipv6Warnings, resolveKey } from '../transport/resolver.ts'
 import type { FromWorker, ToWorker } from './messages.ts'
 import { WorkerStats } from './stats.ts'
 
@@ -335,7 +335,7 @@ function systemCalls(os: OperatingSystem | undefined, config: Config): { calls: 
 export async function openWorkers(runtime: Runtime, config: Config, log: Log): Promise<WorkerGroup> {
   assertStartable(config, methods)
   const { calls, syscalls } = systemCalls(runtime.os, config)
-  for (const text of configWarnings(config)) log.warning(text)
+  for (const text of [...configWarnings(config), ...(await ipv6Warnings(runtime, config))]) log.warning(text)
   const shared = await openSockets(runtime, config, log, syscalls)
   const what = (config.mode & MODE_CLIENT) !== 0 ? 'tcp listen' : 'udp bind'
   log.notice(`${what}: ${formatAddress(shared.local)}, ${config.workers} workers`)

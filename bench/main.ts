@@ -6,12 +6,14 @@ import { benchLinks } from './links.ts'
 import { benchLatency, benchLoopback } from './loopback.ts'
 import { benchMemory, benchOpen } from './many.ts'
 import { benchObfs } from './obfs.ts'
+import { benchPaths } from './paths.ts'
 import { benchSim } from './sim.ts'
 
 const benches: ReadonlyMap<string, () => void | Promise<void>> = new Map([
   ['core', () => benchCore(process.argv.slice(3))],
   ['sim', () => benchSim(process.argv.slice(3))],
   ['links', () => benchLinks(process.argv.slice(3))],
+  ['paths', () => benchPaths(process.argv.slice(3))],
   ['loopback', () => benchLoopback(process.argv.slice(3))],
   ['latency', () => benchLatency(process.argv.slice(3))],
   ['open', () => benchOpen(process.argv.slice(3))],

@@ -263,6 +263,8 @@ export class Streams {
       // a first segment in flight opens a session at the new process; kcptun-libev joins both answers (docs/reliability.md)
       const isJoined = wrong === true && losses !== this.#serverLosses
       if (wrong && !isJoined) report(`${stream.name}: the model received wrong bytes`)
+      // its client ends the stream, and tells the other end by EOF
+      if (isJoined) for (const application of this.living) application.isExcused = true
       const isComplete =
         session?.eofSent && session.eofReceived && sent === script?.bytes && received === stream.plan.server.send
       if (isComplete) {

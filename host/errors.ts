@@ -66,10 +66,23 @@ export const messageOf = (reason: unknown): string => (reason instanceof Error ?
 export const codeOf = (reason: unknown): string =>
   reason instanceof Error && 'code' in reason && typeof reason.code === 'string' ? reason.code : ''
 
+/** Codes of errors that can disappear without a change by the user: an address, interface or route is not there yet. */
+const TEMPORARY: ReadonlySet<string> = new Set(['EADDRNOTAVAIL', 'EHOSTUNREACH', 'ENETDOWN', 'ENETUNREACH', 'ENODEV'])
+
 /** A start failed for a reason outside the configuration: a name, a port. The message is meant for the user. */
 export class StartError extends Error {
   override readonly name = 'StartError'
+  /** Whether another attempt can succeed later: the program keeps running and retries. */
+  readonly isTemporary: boolean
+
+  constructor(message: string, isTemporary = false) {
+    super(message)
+    this.isTemporary = isTemporary
+  }
 }
+
+/** Whether another attempt can succeed later, without a change by the user. */
+export const isTemporary = (error: unknown): boolean => error instanceof StartError && error.isTemporary
 
 /** Runs one step of the start; its error names the step. */
 export async function step<Result>(what: string, action: () => Promise<Result>): Promise<Result> {
@@ -77,6 +90,6 @@ export async function step<Result>(what: string, action: () => Promise<Result>):
     return await action()
   } catch (error) {
     if (error instanceof ConfigError || error instanceof StartError) throw error
-    throw new StartError(`${what}: ${messageOf(error)}`)
+    throw new StartError(`${what}: ${messageOf(error)}`, TEMPORARY.has(codeOf(error)))
   }
 }

@@ -16,7 +16,7 @@ import { LOG_LEVEL_DEFAULT, Log, type Print } from '../log/log.ts'
 import { openSyslog, type SyslogWriter } from '../log/syslog.ts'
 import type { OperatingSystem, Runtime } from '../runtime.ts'
 import { DaemonChild, launchDaemon } from '../service/daemon.ts'
-import { checkIdentity, parseIdentity, takeIdentity } from '../service/identity.ts'
+import { checkIdentity, parseIdentity, rightsWarnings, takeIdentity } from '../service/identity.ts'
 import { ServiceNotifier } from '../service/notify.ts'
 import { firewallOf } from '../transport/obfs/firewall.ts'
 import { PROGRAM, VERSION } from '../version.ts'
@@ -143,17 +143,21 @@ async function run(
     const endpoint = group ?? (await startEndpoint(runtime, config, log, crypto))
     stop = () => endpoint.close()
     // root is not needed from here on, and no connection has been accepted yet
-    if (identity !== undefined) takeIdentity(runtime.os, identity, log)
+    if (identity !== undefined) {
+      for (const text of rightsWarnings(runtime.os, identity, config, endpoint.status)) log.warning(text)
+      takeIdentity(runtime.os, identity, log)
+    }
     await group?.start()
     const onBegin = (): void => notifier.reloading()
-    const onEnd = (): void => notifier.ready()
+    const onEnd = (): void => notifier.ready(endpoint.status)
+    endpoint.onStatus = (status) => notifier.status(status)
     const onLog = (next: Config): void => {
       applyLog(next)
       group?.sendLevel()
     }
     reload = makeReload({ runtime, log, path, endpoint, applyLog: onLog, onBegin, onEnd })
     if (child !== undefined) log.detach()
-    notifier.ready()
+    notifier.ready(endpoint.status)
     child?.ready()
     await endpoint.failed
   } catch (error) {

@@ -4,7 +4,7 @@
  * totals. The loop around the engine is in driver/, the sockets towards the peer are in transport/.
  */
 
-import { StartError, step } from '../errors.ts'
+import { StartError } from '../errors.ts'
 import type { Transport } from '../transport/transport.ts'
 import { UdpTransport } from '../transport/udp.ts'
 
@@ -25,11 +25,13 @@ import { Engine } from '../engine/engine.ts'
 import { EndpointSecret, type SecretPart } from '../engine/secret.ts'
 import type { Log } from '../log/log.ts'
 import { type Monitoring, openMonitoring } from '../monitoring/monitoring.ts'
-import { formatAddress, type SocketAddress } from '../net/address.ts'
-import type { Runtime, SocketOptions, TcpHandlers, TcpListener, TcpOptions } from '../runtime.ts'
+import type { SocketAddress } from '../net/address.ts'
+import type { Runtime, SocketOptions, TcpHandlers, TcpOptions } from '../runtime.ts'
+import { Retry } from '../service/retry.ts'
 import { ObfsClient } from '../transport/obfs/client.ts'
 import { ObfsServer } from '../transport/obfs/server.ts'
-import { ipv6Warnings, resolveKey } from '../transport/resolver.ts'
+import { ipv6Warnings } from '../transport/resolver.ts'
+import { Entrance } from './entrance.ts'
 import { EndpointMonitor } from './monitor.ts'
 
 /** The socket and secret of a worker, one of several endpoints that share a port (host/workers). */
@@ -63,9 +65,13 @@ export class Endpoint {
   readonly #udpSockets = new WeakMap<Config, SocketOptions>()
   #config: Config
   #transport: Transport | undefined
-  #listener: TcpListener | undefined
+  #entrance: Entrance | undefined
   #monitoring: Monitoring | undefined
-  #udp: SocketAddress | undefined
+  readonly #http: Retry
+  #status = ''
+  #closed = false
+  /** Called when `status` changes. */
+  onStatus: (status: string) => void = () => {}
   #started = false
   #failure: Error | undefined
   #fail: (error: Error) => void = () => {}
@@ -84,19 +90,40 @@ export class Endpoint {
     this.failed = new Promise((resolve) => {
       this.#fail = resolve
     })
+    this.#http = new Retry(
+      runtime.clock,
+      log,
+      () => this.#openMonitoring(),
+      () => this.#tellStatus(),
+    )
     this.driver = this.#makeDriver()
     this.monitor = new EndpointMonitor(runtime, this)
   }
 
   /** Client: the TCP address that applications connect to. */
   get tcp(): SocketAddress | undefined {
-    return this.#listener?.local
+    return this.#entrance?.local
   }
 
-  /** Local address of the UDP socket at start. */
+  /** Local address of the UDP socket. @throws Error while there is none */
   get udp(): SocketAddress {
-    if (this.#udp === undefined) throw new Error('not started')
-    return this.#udp
+    const { sender } = this.driver.sockets
+    if (sender === undefined) throw new Error('the UDP socket is not open')
+    return sender.local
+  }
+
+  /** What is retried, for people: sockets that are not open, names without address; empty: nothing. */
+  get status(): string {
+    return this.#failures.join('; ')
+  }
+
+  /** Why no traffic is possible yet, as `key: reason`; undefined if there is no such reason. */
+  get waiting(): string | undefined {
+    return this.#failures[0]
+  }
+
+  get #failures(): string[] {
+    return [this.#entrance?.failure, this.#transport?.waiting, this.#http.failure].filter((text) => text !== undefined)
   }
 
   get http(): SocketAddress | undefined {
@@ -155,15 +182,18 @@ export class Endpoint {
   }
 
   /**
-   * Opens sockets, monitoring and transport. Call it once.
+   * Opens sockets, monitoring and transport. What fails for a temporary reason is retried, see `status`. Call it once.
    * @throws ConfigError, or StartError naming the failed step; everything is closed then
    */
   async open(): Promise<void> {
     const config = this.#config
     const log = this.#log
     try {
-      if (config.listen !== undefined) await this.#listen(config.listen)
-      this.#monitoring = await openMonitoring(this.#runtime, config, log, this.monitor)
+      if (config.listen !== undefined) {
+        this.#entrance = this.#makeEntrance(config.listen)
+        await this.#entrance.open()
+      }
+      await this.#http.start()
       const TransportOf = config.obfs === undefined ? UdpTransport : this.#client ? ObfsClient : ObfsServer
       this.#transport = new TransportOf({
         runtime: this.#runtime,
@@ -172,9 +202,9 @@ export class Endpoint {
         driver: this.driver,
         aead: this.#aead,
         socketOptions: (next) => this.#udpSocketOptions(next),
+        onWaiting: () => this.#tellStatus(),
       })
-      const { local } = await this.#transport.open()
-      this.#udp = local
+      await this.#transport.open()
       if (this.#failure !== undefined) throw this.#failure
       this.#started = true
       if (this.#worker === undefined) log.notice(`${modeName(config.mode)} start`)
@@ -203,8 +233,10 @@ export class Endpoint {
 
   /** Stops at once: TCP connections are reset, nothing is sent to the peer (protocol.md 6.8). */
   close(): void {
+    this.#closed = true
     this.#transport?.close()
-    this.#listener?.close()
+    this.#entrance?.close()
+    this.#http.close()
     this.#monitoring?.close()
     this.driver.close()
   }
@@ -235,23 +267,38 @@ export class Endpoint {
     })
   }
 
-  async #listen(listen: string): Promise<void> {
-    const address = await resolveKey(this.#runtime, 'listen', listen, 'bind')
-    this.#listener = await step(`listen: cannot listen on ${formatAddress(address)}`, () =>
-      this.#runtime.listenTcp(
-        address,
-        this.#tcpOptions(),
-        (connection) => {
+  #makeEntrance(listen: string): Entrance {
+    return new Entrance(
+      {
+        runtime: this.#runtime,
+        log: this.#log,
+        tcp: this.#tcpOptions(),
+        accept: (connection) => {
           const handlers = this.#started ? this.driver.accept(connection) : null
           if (handlers !== null) return handlers
           // an application takes FIN for an empty but complete answer
           connection.reset()
           return REFUSED
         },
-        (error) => this.driver.diagnostics.acceptError(error),
-      ),
+        onAcceptError: (error) => this.driver.diagnostics.acceptError(error),
+        onChange: () => this.#tellStatus(),
+      },
+      listen,
     )
-    this.#log.notice(`tcp listen: ${formatAddress(this.#listener.local)}`)
+  }
+
+  /** Opens the monitoring server. The configuration may have been reloaded since the start. */
+  async #openMonitoring(): Promise<void> {
+    const monitoring = await openMonitoring(this.#runtime, this.#config, this.#log, this.monitor)
+    if (this.#closed) monitoring?.close()
+    else this.#monitoring = monitoring
+  }
+
+  #tellStatus(): void {
+    const { status } = this
+    if (this.#closed || status === this.#status) return
+    this.#status = status
+    this.onStatus(status)
   }
 }
 
@@ -278,7 +325,8 @@ export async function startEndpoint(
 ): Promise<Endpoint> {
   assertStartable(config, methods)
   if (worker === undefined) {
-    for (const text of [...configWarnings(config), ...(await ipv6Warnings(runtime, config))]) log.warning(text)
+    for (const text of configWarnings(config)) log.warning(text)
+    for (const text of await ipv6Warnings(runtime, config)) log.warning(text)
   }
   const aead = await openCipher(config, crypto)
   if (aead !== undefined) log.info(`method: ${aead.method}, ${aead.provider}`)

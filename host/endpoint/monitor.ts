@@ -21,6 +21,7 @@ import {
   silenceLimit,
   sumCounters,
   totalsOf,
+  waitingKey,
 } from '../monitoring/stats.ts'
 import type { Runtime } from '../runtime.ts'
 import { type ContextSteps, readContexts } from '../transport/obfs/context-stats.ts'
@@ -31,6 +32,7 @@ export interface Shown {
   readonly config: Config
   readonly driver: Driver
   readonly transport: Transport | undefined
+  readonly waiting: string | undefined
 }
 
 export class EndpointMonitor implements Monitor {
@@ -75,10 +77,11 @@ export class EndpointMonitor implements Monitor {
   }
 
   health(): Health {
-    const { config, driver, transport } = this.#shown
+    const { config, driver, transport, waiting } = this.#shown
     const client = (config.mode & MODE_CLIENT) !== 0
     return {
       client,
+      waiting: waitingKey(waiting),
       pending: client && (config.mode & MODE_RENDEZVOUS) !== 0 && transport?.peerFound !== true,
       lastReceived: driver.read((core) => readLastReceived(core, driver.now()), undefined),
       silence: silenceLimit(config.keepalive),

@@ -277,6 +277,8 @@ function totals({ at, cpu, counters, uptime: up }: Snapshot, since: Snapshot | u
 /** State that /healthy and /ready report. */
 export interface Health {
   readonly client: boolean
+  /** Key whose name has no address yet or whose socket is not open yet. */
+  readonly waiting?: string | undefined
   /** A rendezvous client that has no peer yet. */
   readonly pending: boolean
   /** ms since a datagram arrived; undefined = never. */
@@ -285,6 +287,9 @@ export interface Health {
   readonly silence: number
 }
 
+/** The key of a text `key: reason`: the reason may name hosts, and /healthy requires no token. */
+export const waitingKey = (waiting: string | undefined): string | undefined => waiting?.split(':', 1)[0]
+
 /** T of protocol.md 7.4, in seconds. */
 export function silenceLimit(keepalive: number): number {
   return Math.min(Math.max(3 * keepalive + 4, 10), 1800)
@@ -292,6 +297,7 @@ export function silenceLimit(keepalive: number): number {
 
 /** Whether the tunnel works, and the text of /healthy (protocol.md 11.1) without line end. */
 export function renderHealth(health: Health): { readonly healthy: boolean; readonly text: string } {
+  if (health.waiting !== undefined) return { healthy: false, text: `waiting for ${health.waiting}` }
   if (!health.client) return { healthy: true, text: 'healthy' }
   if (health.pending) return { healthy: false, text: 'rendezvous pending' }
   if (health.lastReceived === undefined) return { healthy: false, text: 'peer unreachable' }

@@ -4,14 +4,18 @@
  * requested.
  */
 
+import { type Config, MODE_SERVER } from '../config/config.ts'
 import { ConfigError, messageOf, quote } from '../errors.ts'
 import { syscallsOf } from '../linux/syscalls.ts'
 import type { Log } from '../log/log.ts'
+import { parseHostPort } from '../net/address.ts'
 import type { IdentityCalls, OperatingSystem } from '../runtime.ts'
 
 /** Maximum uid and gid: setuid and setgid treat 2^32 - 1 as "unchanged". */
 const ID_MAX = 0xffff_fffe
 const PASSWD = '/etc/passwd'
+/** Ports below this one are for root, unless a sysctl says otherwise. */
+const PRIVILEGED_PORTS = 1024
 
 /** The parsed key `user`. */
 export interface Identity {
@@ -131,4 +135,58 @@ export function takeIdentity(os: OperatingSystem | undefined, identity: Identity
   log.notice(`running as uid ${uid}, gid ${gid}`)
   if (uid === 0) log.warning(`user ${quote(text)}: still running as root`)
   else if (gid === 0) log.warning(`user ${quote(text)}: the group is still root, use "${user}:" for the login group`)
+}
+
+/** Ports below the sysctl are for root; 1024 where it cannot be read. */
+function firstFreePort(os: OperatingSystem | undefined): number {
+  try {
+    return Number(os?.readText('/proc/sys/net/ipv4/ip_unprivileged_port_start') ?? '') || PRIVILEGED_PORTS
+  } catch {
+    return PRIVILEGED_PORTS
+  }
+}
+
+/** Since Linux 5.7 a socket can be bound to a device without privileges. */
+function mayBindToDevice(os: OperatingSystem | undefined): boolean {
+  try {
+    const [major = 0, minor = 0] = (os?.readText('/proc/sys/kernel/osrelease') ?? '').split('.').map(Number)
+    return major > 5 || (major === 5 && minor >= 7)
+  } catch {
+    return false
+  }
+}
+
+/**
+ * Warnings about sockets that can be opened as root only, and that the program may have to open, or open again, after
+ * it changed the user.
+ * @param status as Endpoint.status: sockets that are not open yet begin with their key
+ */
+export function rightsWarnings(
+  os: OperatingSystem | undefined,
+  { user }: Identity,
+  config: Config,
+  status: string,
+): string[] {
+  if (user === undefined || user === 0 || user === 'root') return []
+  const first = firstFreePort(os)
+  const isPrivileged = (key: 'listen' | 'http_listen' | 'kcp_bind'): boolean => {
+    const { port } = parseHostPort(key, config[key] ?? ':0', 'bind')
+    return port !== 0 && port < first
+  }
+  const warnings: string[] = []
+  const warn = (key: string, what: string): void => {
+    warnings.push(`config key ${key}: as user ${quote(String(user))} ${what}; restart the program then`)
+  }
+  for (const key of ['listen', 'http_listen'] as const) {
+    if (isPrivileged(key) && status.includes(`${key}: `)) {
+      warn(key, 'the port cannot be opened when its address appears')
+    }
+  }
+  // with several workers a server never opens its socket again
+  if (config.workers > 1 && (config.mode & MODE_SERVER) !== 0) return warnings
+  if (isPrivileged('kcp_bind')) warn('kcp_bind', 'the port cannot be opened again after an address change')
+  if (config.netdev !== undefined && config.netdev !== '' && !mayBindToDevice(os)) {
+    warn('netdev', 'a socket cannot be bound to the interface again after an address change')
+  }
+  return warnings
 }

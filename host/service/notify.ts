@@ -23,9 +23,17 @@ export class ServiceNotifier {
     this.#path = os?.env(VARIABLE) || undefined
   }
 
-  /** Reports that startup or a reload is complete. The pid is needed if this is not the process started (-d). */
-  ready(): void {
-    this.#tell(() => `READY=1\nMAINPID=${this.#os?.pid}`)
+  /**
+   * Reports that startup or a reload is complete. The pid is needed if this is not the process started (-d).
+   * @param status what is retried; empty: nothing
+   */
+  ready(status = ''): void {
+    this.#tell(() => `READY=1\n${status === '' ? '' : `STATUS=retrying: ${status}\n`}MAINPID=${this.#os?.pid}`)
+  }
+
+  /** Reports a change of what is retried; empty: nothing. */
+  status(status: string): void {
+    this.#tell(() => `STATUS=${status === '' ? 'running' : `retrying: ${status}`}`)
   }
 
   /** Reports the start of a reload; ready() reports its end. */

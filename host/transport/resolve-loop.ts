@@ -7,8 +7,9 @@ import { messageOf } from '../errors.ts'
 import type { Log } from '../log/log.ts'
 import type { Clock, Timer } from '../runtime.ts'
 
-/** Delay of the next lookup while there is no socket, ms. */
+/** Delay of the next lookup while there is no socket, ms; doubles up to REOPEN_LONGEST_MS. */
 const REOPEN_MS = 2000
+const REOPEN_LONGEST_MS = 16_000
 /** Delay of the next lookup after a failure, ms; doubles up to RETRY_LONGEST_MS. */
 const RETRY_MS = 5000
 const RETRY_LONGEST_MS = 60_000
@@ -20,6 +21,8 @@ export interface ResolveHost {
   isUnsettled(): boolean
   /** Resolves all names once and applies the result. @throws Error if the lookup failed */
   resolve(): Promise<void>
+  /** A lookup ended: what is missing may have changed. */
+  onEnded(): void
 }
 
 export class ResolveLoop {
@@ -29,8 +32,10 @@ export class ResolveLoop {
   /** The lookup in progress, and whether another one must follow it. */
   #looking: Promise<void> | undefined
   #again = false
-  #failing = false
-  #pause = RETRY_MS
+  /** Why the last lookup failed; undefined if it did not. */
+  failure: string | undefined
+  /** Retries since the last success. */
+  #retries = 0
   #timer: Timer | undefined
   #closed = false
 
@@ -66,20 +71,20 @@ export class ResolveLoop {
   /** A lookup of this loop or of its owner ended: logs a change of state and schedules the next lookup if needed. */
   ended(failure: unknown): void {
     if (this.#closed) return
-    if (failure !== undefined && !this.#failing) {
-      this.#log.warning(`address update failed, retrying: ${messageOf(failure)}`)
-    }
-    if (failure === undefined && this.#failing) this.#log.notice('addresses resolved again')
-    this.#failing = failure !== undefined
+    const isFirst = this.failure === undefined
+    if (failure !== undefined && isFirst) this.#log.warning(`address update failed, retrying: ${messageOf(failure)}`)
+    if (failure === undefined && !isFirst) this.#log.notice('addresses resolved again')
+    this.failure = failure === undefined ? undefined : messageOf(failure)
+    this.#host.onEnded()
     this.#clock.clearTimer(this.#timer)
     this.#timer = undefined
-    let pause = this.#pause
-    if (this.#host.isUnbound()) pause = REOPEN_MS
-    else if (this.#failing || this.#host.isUnsettled()) this.#pause = Math.min(2 * pause, RETRY_LONGEST_MS)
-    else {
-      this.#pause = RETRY_MS
+    const isUnbound = this.#host.isUnbound()
+    if (!isUnbound && failure === undefined && !this.#host.isUnsettled()) {
+      this.#retries = 0
       return
     }
+    const [first, longest] = isUnbound ? [REOPEN_MS, REOPEN_LONGEST_MS] : [RETRY_MS, RETRY_LONGEST_MS]
+    const pause = Math.min(first * 2 ** this.#retries++, longest)
     this.#timer = this.#clock.setTimer(() => void this.look(), pause)
   }
 

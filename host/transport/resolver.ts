@@ -4,7 +4,7 @@
  */
 
 import { type Config, MODE_CLIENT, MODE_SERVER } from '../config/config.ts'
-import { codeOf, quote, StartError, step, toError } from '../errors.ts'
+import { codeOf, isTemporary, messageOf, quote, StartError, toError } from '../errors.ts'
 import { type AddressRole, parseHostPort, type SocketAddress, sameAddress } from '../net/address.ts'
 import type { Runtime, UdpHandlers, UdpOptions } from '../runtime.ts'
 
@@ -55,10 +55,30 @@ export async function ipv6Warnings(runtime: Runtime, config: Config): Promise<st
 }
 
 /**
- * Resolves a `host:port` of the configuration to its first address (protocol.md 10.4). The bind address `[::]` is
- * 0.0.0.0 on a system without IPv6.
+ * Resolves a `host:port` of the configuration to all its addresses, at least one, in getaddrinfo's order (protocol.md
+ * 10.4). The bind address `[::]` is 0.0.0.0 on a system without IPv6.
+ * @throws ConfigError for invalid syntax, a temporary StartError if the name has no address
+ */
+export async function resolveAll(
+  runtime: Runtime,
+  key: string,
+  text: string,
+  role: AddressRole,
+): Promise<readonly [SocketAddress, ...SocketAddress[]]> {
+  const { host, port } = parseHostPort(key, text, role)
+  if (await lacksIpv6(runtime, host, role)) return [{ ...wildcard(4), port }]
+  const found = await runtime.resolve(host).catch((error) => {
+    throw new StartError(`${key}: cannot resolve ${host}: ${messageOf(error)}`, true)
+  })
+  const [first, ...others] = found.map(({ family, address, scope }) => ({ family, address, port, scope }))
+  if (first === undefined) throw new StartError(`${key}: ${host} has no address`, true)
+  return [first, ...others]
+}
+
+/**
+ * Resolves a `host:port` of the configuration to its first address.
  * @param prefer preferred family, that of the socket that sends to the address
- * @throws ConfigError for invalid syntax, StartError if the name has no address
+ * @throws as resolveAll
  */
 export async function resolveKey(
   runtime: Runtime,
@@ -67,13 +87,8 @@ export async function resolveKey(
   role: AddressRole,
   prefer?: 4 | 6,
 ): Promise<SocketAddress> {
-  const { host, port } = parseHostPort(key, text, role)
-  if (await lacksIpv6(runtime, host, role)) return { ...wildcard(4), port }
-  const found = await step(`${key}: cannot resolve ${host}`, () => runtime.resolve(host))
-  const first = found.find(({ family }) => family === prefer) ?? found[0]
-  if (first === undefined) throw new StartError(`${key}: ${host} has no address`)
-  const { family, address, scope } = first
-  return { family, address, port, scope }
+  const found = await resolveAll(runtime, key, text, role)
+  return found.find(({ family }) => family === prefer) ?? found[0]
 }
 
 /**
@@ -110,11 +125,31 @@ export async function resolveAddresses(
   return { addresses: { target, bind, peer, rendezvous }, failures }
 }
 
+/** Throws the first failure that no later lookup can heal, if there is one. */
+export function throwFatal(failures: readonly Error[]): void {
+  const fatal = failures.find((failure) => !isTemporary(failure))
+  if (fatal !== undefined) throw fatal
+}
+
 /** Whether `kcp_connect` is used: a client with a rendezvous server ignores it (protocol.md 8). */
 const hasPeer = (config: Config): boolean => (config.mode & MODE_CLIENT) !== 0 && config.rendezvous_server === undefined
 
 /** Whether the endpoint announces itself to a rendezvous server; a rendezvous server ignores the key. */
 const announces = (config: Config): boolean => (config.mode & (MODE_CLIENT | MODE_SERVER)) !== 0
+
+/** Whether a socket can be opened: `kcp_bind`, or without it the remote address that decides the family, is known. */
+export function isOpenable(config: Config, { bind, peer, rendezvous }: ResolvedAddresses): boolean {
+  return config.kcp_bind === undefined ? (peer ?? rendezvous) !== undefined : bind !== undefined
+}
+
+/** Whether every name that the configuration uses has an address. */
+export function isComplete(config: Config, addresses: ResolvedAddresses): boolean {
+  const { target, peer, rendezvous } = addresses
+  if (config.connect !== undefined && target === undefined) return false
+  if (hasPeer(config) && peer === undefined) return false
+  if (announces(config) && config.rendezvous_server !== undefined && rendezvous === undefined) return false
+  return isOpenable(config, addresses)
+}
 
 /**
  * Checks the syntax of every address that a reload can change.

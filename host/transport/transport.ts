@@ -22,18 +22,21 @@ export interface TransportOptions {
   readonly aead: Aead | undefined
   /** Options of UDP sockets for a configuration. */
   socketOptions(config: Config): SocketOptions | undefined
+  /** `waiting` may have changed. */
+  onWaiting(): void
 }
 
 export interface Transport {
   readonly addresses: ResolvedAddresses
   /** Whether a rendezvous client has found its peer. */
   readonly peerFound: boolean
+  /** Why no traffic is possible yet, as `key: reason`: a name without address, a socket that is not open. */
+  readonly waiting: string | undefined
   /**
-   * Resolves names, configures the engine and opens the sockets.
-   * @returns the local address
-   * @throws ConfigError, StartError
+   * Resolves names, configures the engine and opens the sockets. What fails for a temporary reason is retried.
+   * @throws ConfigError, StartError for other reasons
    */
-  open(): Promise<{ readonly local: SocketAddress }>
+  open(): Promise<void>
   close(): void
   /** Nothing was received for a long time, or a ping to the peer was not answered. */
   onResolve(): void

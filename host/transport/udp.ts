@@ -9,19 +9,22 @@
 import { type Config, MODE_CLIENT } from '../config/config.ts'
 import { checkServiceId } from '../config/mtu.ts'
 import { coreConfig } from '../engine/config-block.ts'
-import { codeOf, messageOf, type SystemError, step } from '../errors.ts'
+import { codeOf, isTemporary, messageOf, type SystemError, step } from '../errors.ts'
 import { formatAddress, type SocketAddress } from '../net/address.ts'
 import type { UdpOptions, UdpSocket } from '../runtime.ts'
 import { PathMonitor } from './path-monitor.ts'
 import { localTowards, RendezvousAnnouncer } from './rendezvous.ts'
 import { ResolveLoop } from './resolve-loop.ts'
 import {
+  isComplete,
+  isOpenable,
   isWildcard,
   NO_ADDRESSES,
   packetFamily,
   type ResolvedAddresses,
   resolveAddresses,
   sameMaybe,
+  throwFatal,
   udpOptions,
 } from './resolver.ts'
 import type { Transport, TransportOptions } from './transport.ts'
@@ -59,6 +62,7 @@ export class UdpTransport implements Transport {
         isUnbound: () => driver.sockets.sender === undefined,
         isUnsettled: () => this.#stale || driver.peerSilent,
         resolve: () => this.#resolve(),
+        onEnded: () => options.onWaiting(),
       },
       log,
       runtime.clock,
@@ -79,18 +83,28 @@ export class UdpTransport implements Transport {
     )
   }
 
-  async open(): Promise<UdpSocket> {
+  get waiting(): string | undefined {
+    const isOpen = this.#options.driver.sockets.sender !== undefined
+    return isOpen && isComplete(this.#config, this.addresses) ? undefined : this.#resolving.failure
+  }
+
+  async open(): Promise<void> {
     const { addresses, failures } = await resolveAddresses(this.#options.runtime, this.#config, NO_ADDRESSES)
-    if (failures[0] !== undefined) throw failures[0]
+    throwFatal(failures)
     this.addresses = addresses
-    const { bind } = udpOptions(addresses)
     this.#family = packetFamily(addresses)
     checkServiceId(this.#config, this.#family)
     this.#options.driver.start(coreConfig(this.#config, this.#options.aead, this.#family))
-    const socket = await step(`udp: cannot open ${formatAddress(bind)}`, () => this.#reopen())
+    let failure: unknown = failures[0]
+    if (isOpenable(this.#config, addresses)) {
+      await this.#reopen().catch((error) => {
+        if (!isTemporary(error)) throw error
+        failure ??= error
+      })
+    }
     this.#setPeer()
     await this.#announce(true)
-    return socket
+    this.#resolving.ended(failure)
   }
 
   close(): void {
@@ -153,7 +167,7 @@ export class UdpTransport implements Transport {
     const { bind, peer, rendezvous, target } = before.addresses
     if (!sameMaybe(bind, addresses.bind) || !sameMaybe(peer, addresses.peer)) this.#stale = true
     if (rendezvous?.family !== addresses.rendezvous?.family) this.#stale = true
-    const reopen = this.#stale
+    const reopen = this.#stale && isOpenable(config, addresses)
     try {
       if (isReload || family !== before.family) driver.reconfigure(coreConfig(config, aead, family))
       this.addresses = addresses
@@ -188,7 +202,10 @@ export class UdpTransport implements Transport {
     return local
   }
 
-  /** Reopens the socket, with its previous local port if the configuration does not set one. */
+  /**
+   * Reopens the socket, with its previous local port if the configuration does not set one.
+   * @throws StartError
+   */
   async #reopen(): Promise<UdpSocket> {
     const { log } = this.#options
     const options = {
@@ -198,7 +215,8 @@ export class UdpTransport implements Transport {
     }
     const again = this.#port !== 0
     this.#stale = true
-    const socket = await this.#openKeepingPort(options)
+    const where = `udp: cannot open ${formatAddress(options.bind)}`
+    const socket = await step(where, () => this.#openKeepingPort(options))
     this.#stale = false
     this.#port = socket.local.port
     this.#path.onOpened()

@@ -98,6 +98,9 @@ class Worker {
     } catch (error) {
       return this.#leave(1, { kind: 'failed', text: messageOf(error) })
     }
+    const { status } = this.#endpoint
+    this.#endpoint.onStatus = (text) => this.#send({ kind: 'status', text })
+    if (status !== '') this.#send({ kind: 'status', text: status })
     this.#send({ kind: 'serving' })
     // the engine trapped too often; already logged
     void this.#endpoint.failed.then((error) => {

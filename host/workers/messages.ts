@@ -23,6 +23,8 @@ export type FromWorker =
   /** Ready to receive `start`. */
   | { readonly kind: 'hello' }
   | { readonly kind: 'serving' }
+  /** What it retries; empty: nothing. */
+  | { readonly kind: 'status'; readonly text: string }
   /** The worker ends for this reason. */
   | { readonly kind: 'failed'; readonly text: string }
   /** `failure`: why the configuration was rejected; the previous one stays in force. */

@@ -15,6 +15,7 @@ import {
   silenceLimit,
   sumCounters,
   totalsOf,
+  waitingKey,
 } from '../monitoring/stats.ts'
 import { parseTarget } from '../monitoring/target.ts'
 import type { Runtime, Timer } from '../runtime.ts'
@@ -55,6 +56,7 @@ export class WorkerStats implements Monitor {
   readonly #runtime: Runtime
   readonly #serving: () => readonly Askable[]
   readonly #none: Health
+  readonly #waiting: () => string | undefined
   /** The last statistics of each worker. */
   readonly #parts = new Map<number, Part>()
   /** Totals of ended workers. */
@@ -64,7 +66,14 @@ export class WorkerStats implements Monitor {
   #sessions: readonly SessionStats[][] = []
   #forget: Timer | undefined
 
-  constructor(runtime: Runtime, serving: () => readonly Askable[], config: Config) {
+  /** @param waiting as Endpoint.waiting, of the whole group */
+  constructor(
+    runtime: Runtime,
+    serving: () => readonly Askable[],
+    config: Config,
+    waiting: () => string | undefined = () => undefined,
+  ) {
+    this.#waiting = waiting
     this.#runtime = runtime
     this.#serving = serving
     this.started = runtime.clock.monotonic()
@@ -146,10 +155,11 @@ export class WorkerStats implements Monitor {
   }
 
   health(): Health {
-    return worstHealth(
+    const worst = worstHealth(
       [...this.#parts.values()].map((part) => part.health),
       this.#none,
     )
+    return { ...worst, waiting: waitingKey(this.#waiting()) }
   }
 
   /** Link status of one worker: all share the path to the peer. */

@@ -24,6 +24,7 @@ import type { Log } from '../log/log.ts'
 import { type Monitoring, openMonitoring } from '../monitoring/monitoring.ts'
 import { formatAddress, type SocketAddress } from '../net/address.ts'
 import type { OperatingSystem, Runtime, Timer, WorkerCalls, WorkerProcess } from '../runtime.ts'
+import { Retry } from '../service/retry.ts'
 import { ipv6Warnings, resolveKey } from '../transport/resolver.ts'
 import type { FromWorker, ToWorker } from './messages.ts'
 import { WorkerStats } from './stats.ts'
@@ -47,6 +48,8 @@ class Worker {
   #startedAt = 0
   #timer: Timer | undefined
   #serving = false
+  /** What it retries; empty: nothing. */
+  status = ''
   #reason = ''
   #stopping = false
   /** Pending callbacks; resolved at the latest when the process ends. */
@@ -123,6 +126,10 @@ class Worker {
         this.#serving = true
         for (const resolve of this.#onServing.splice(0)) resolve(undefined)
         break
+      case 'status':
+        this.status = message.text
+        this.#group.statusChanged()
+        break
       case 'failed':
         this.#reason = message.text
         break
@@ -142,6 +149,7 @@ class Worker {
   #ended(how: string): void {
     this.#process = undefined
     this.#serving = false
+    this.status = ''
     this.#group.stats.gone(this.number)
     const why = this.#reason === '' ? `worker ${this.number} ${how}` : this.#reason
     for (const resolve of this.#onReloaded.splice(0)) resolve(undefined)
@@ -174,35 +182,92 @@ export class WorkerGroup {
   /** Never resolves: a group does not end by itself. */
   readonly failed: Promise<Error> = new Promise(() => {})
   #config: Config
-  /** Address of the shared sockets. */
-  readonly #local: SocketAddress
-  readonly #workers: readonly Worker[]
+  /** Address of the shared sockets; undefined until they are open. */
+  #local: SocketAddress | undefined
+  #workers: readonly Worker[] = []
+  /** Opens the shared sockets. */
+  readonly #sockets: Retry
+  readonly #httpRetry: Retry
+  /** Called when `status` changes. */
+  onStatus: (status: string) => void = () => {}
+  #status = ''
+  #closed = false
   readonly #secret = new EndpointSecret()
   readonly #clock: ClockJump
   #http: Monitoring | undefined
 
-  constructor(runtime: Runtime, config: Config, log: Log, calls: WorkerCalls, shared: SharedSockets) {
+  /** @param openShared opens the shared sockets */
+  constructor(
+    runtime: Runtime,
+    config: Config,
+    log: Log,
+    calls: WorkerCalls,
+    openShared: () => Promise<SharedSockets>,
+  ) {
     this.runtime = runtime
     this.#config = config
     this.log = log
     this.calls = calls
-    this.#local = shared.local
     this.#clock = new ClockJump(runtime.clock)
-    this.#workers = shared.sockets.map((socket, index) => new Worker(this, index + 1, socket))
-    this.stats = new WorkerStats(runtime, () => this.#workers.filter(({ serving }) => serving), config)
+    this.stats = new WorkerStats(
+      runtime,
+      () => this.#workers.filter(({ serving }) => serving),
+      config,
+      () => this.#failures[0],
+    )
+    const onChange = (): void => this.statusChanged()
+    this.#sockets = new Retry(runtime.clock, log, async () => this.#adopt(await openShared()), onChange)
+    this.#httpRetry = new Retry(runtime.clock, log, () => this.#openMonitoring(), onChange)
+  }
+
+  /** What is retried, for people; empty: nothing. */
+  get status(): string {
+    return this.#failures.join('; ')
+  }
+
+  get #failures(): string[] {
+    const own = [this.#sockets.failure, this.#httpRetry.failure].filter((text) => text !== undefined)
+    return own.concat(this.#workers.map(({ status }) => status).find((status) => status !== '') ?? [])
+  }
+
+  /** A worker or this process reports something else than before. */
+  statusChanged(): void {
+    const { status } = this
+    if (this.#closed || status === this.#status) return
+    this.#status = status
+    this.onStatus(status)
+  }
+
+  #adopt({ local, sockets }: SharedSockets): void {
+    this.#local = local
+    this.#workers = sockets.map((socket, index) => new Worker(this, index + 1, socket))
+    const what = (this.#config.mode & MODE_CLIENT) !== 0 ? 'tcp listen' : 'udp bind'
+    this.log.notice(`${what}: ${formatAddress(local)}, ${sockets.length} workers`)
+    // later than at the start: a worker that fails is restarted
+    if (this.started) for (const worker of this.#workers) void worker.start()
   }
 
   get config(): Config {
     return this.#config
   }
 
-  /** @throws ConfigError, StartError */
-  async openMonitoring(): Promise<void> {
-    this.#http = await openMonitoring(this.runtime, this.#config, this.log, this.stats)
+  /**
+   * Opens everything that may require privileges. What fails for a temporary reason is retried.
+   * @throws ConfigError, StartError for other reasons
+   */
+  async open(): Promise<void> {
+    await this.#sockets.start()
+    await this.#httpRetry.start()
+  }
+
+  async #openMonitoring(): Promise<void> {
+    const http = await openMonitoring(this.runtime, this.#config, this.log, this.stats)
+    if (this.#closed) http?.close()
+    else this.#http = http
   }
 
   /**
-   * Starts all workers.
+   * Starts all workers, or begins to serve when the shared sockets are open.
    * @throws StartError with the reason of the first worker that failed; all workers are stopped then
    */
   async start(): Promise<void> {
@@ -261,6 +326,7 @@ export class WorkerGroup {
 
   /** The configuration for a worker: without what the first process does. */
   configFor(config: Config): Config {
+    if (this.#local === undefined) throw new Error('the shared sockets are not open')
     const local = formatAddress(this.#local)
     const shared = (config.mode & MODE_CLIENT) !== 0 ? { listen: local } : { kcp_bind: local }
     return { ...config, ...shared, http_listen: undefined, user: undefined, workers: 1 }
@@ -273,12 +339,15 @@ export class WorkerGroup {
 
   /** Stops all workers; resolves when they are gone. */
   async close(): Promise<void> {
+    this.#closed = true
+    this.#sockets.close()
+    this.#httpRetry.close()
     this.#http?.close()
     await Promise.all(this.#workers.map((worker) => worker.stop()))
   }
 }
 
-interface SharedSockets {
+export interface SharedSockets {
   readonly local: SocketAddress
   readonly sockets: readonly number[]
 }
@@ -336,10 +405,7 @@ export async function openWorkers(runtime: Runtime, config: Config, log: Log): P
   assertStartable(config, methods)
   const { calls, syscalls } = systemCalls(runtime.os, config)
   for (const text of [...configWarnings(config), ...(await ipv6Warnings(runtime, config))]) log.warning(text)
-  const shared = await openSockets(runtime, config, log, syscalls)
-  const what = (config.mode & MODE_CLIENT) !== 0 ? 'tcp listen' : 'udp bind'
-  log.notice(`${what}: ${formatAddress(shared.local)}, ${config.workers} workers`)
-  const group = new WorkerGroup(runtime, config, log, calls, shared)
-  await group.openMonitoring()
+  const group = new WorkerGroup(runtime, config, log, calls, () => openSockets(runtime, config, log, syscalls))
+  await group.open()
   return group
 }

@@ -253,8 +253,18 @@ export class MemoryNetwork {
   readonly http = new Map<string, HttpHandler>()
   /** Copies of all datagrams sent. */
   readonly datagrams: Uint8Array[] = []
-  /** Addresses by host name. */
+  /** Addresses by host name, several separated by spaces. */
   readonly hosts = new Map<string, string>()
+  /** Names looked up, in order. */
+  readonly lookups: string[] = []
+  /** Lookups wait for this. */
+  lookupGate: Promise<void> = Promise.resolve()
+  /** Addresses that no interface has. */
+  readonly absent = new Set<string>()
+  /** Addresses dialled by TCP, in order. */
+  readonly dials: string[] = []
+  /** Addresses at which a dial gets no answer. */
+  readonly silent = new Set<string>()
   readonly printed: string[] = []
   /** Offset of the monotonic clock, ms. */
   clockAhead = 0
@@ -320,13 +330,21 @@ class MemoryRuntime implements Runtime {
   }
 
   async resolve(host: string): Promise<readonly Omit<SocketAddress, 'port'>[]> {
-    const address = this.#network.hosts.get(host) ?? host
-    if (!/^[\d.]+$/.test(address)) throw systemError('ENOTFOUND')
-    return [{ family: 4, address, scope: 0 }]
+    if (/^[\d.]+$/.test(host)) return [{ family: 4, address: host, scope: 0 }]
+    this.#network.lookups.push(host)
+    await this.#network.lookupGate
+    const found = this.#network.hosts.get(host)
+    if (found === undefined) throw systemError('ENOTFOUND')
+    return found.split(' ').map((address) => ({ family: address.includes(':') ? 6 : 4, address, scope: 0 }))
+  }
+
+  #checkPresent({ address }: SocketAddress): void {
+    if (this.#network.absent.has(address)) throw systemError('EADDRNOTAVAIL')
   }
 
   async openUdp(options: UdpOptions, handlers: UdpHandlers): Promise<UdpSocket> {
     const { bind } = options
+    this.#checkPresent(bind)
     const { here } = this.#network
     if (options.connect !== undefined && here === undefined) throw systemError('ENETUNREACH')
     const address = bind.address === '0.0.0.0' ? (here ?? bind.address) : bind.address
@@ -343,6 +361,7 @@ class MemoryRuntime implements Runtime {
     _options: TcpOptions,
     accept: (connection: TcpConnection) => TcpHandlers | null,
   ): Promise<TcpListener> {
+    this.#checkPresent(address)
     const local = { ...address, port: this.#network.port(address.port) }
     const key = formatAddress(local)
     if (this.#network.listeners.has(key)) throw systemError('EADDRINUSE')
@@ -353,7 +372,10 @@ class MemoryRuntime implements Runtime {
   dialTcp(address: SocketAddress, _options: TcpOptions, handlers: TcpHandlers, onOpen: () => void): TcpConnection {
     const [near, far] = MemoryTcp.pair(this.#network.tcpLimit)
     near.handlers = handlers
-    const listener = this.#network.listeners.get(formatAddress(address))
+    const key = formatAddress(address)
+    this.#network.dials.push(key)
+    if (this.#network.silent.has(key)) return near
+    const listener = this.#network.listeners.get(key)
     if (listener === undefined) {
       near.fail(systemError('ECONNREFUSED'))
       return near
@@ -369,6 +391,7 @@ class MemoryRuntime implements Runtime {
   }
 
   async serveHttp(address: SocketAddress, fetch: HttpHandler): Promise<HttpServer> {
+    this.#checkPresent(address)
     const local = { ...address, port: this.#network.port(address.port) }
     this.#network.http.set(formatAddress(local), fetch)
     return { local, close: () => void this.#network.http.delete(formatAddress(local)) }

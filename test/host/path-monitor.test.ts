@@ -146,6 +146,7 @@ test('failed lookups are retried with backoff up to a minute and logged once; af
         looks.push(clock.monotonic() / 1000)
         if (isFailing) throw new Error('no such host')
       },
+      onEnded() {},
     },
     log,
     clock,
@@ -174,6 +175,7 @@ test('lookups requested during a lookup are merged into one', async () => {
           looks++
           finish = resolve
         }),
+      onEnded() {},
     },
     new Log(() => {}),
     clock,

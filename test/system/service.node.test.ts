@@ -43,17 +43,24 @@ for (const program of RUNTIMES) {
             () => received.join('\n\n'),
           )
         process.env['NOTIFY_SOCKET'] = path
-        const running = await start(program, { listen: '127.0.0.1:0', kcp_connect: '127.0.0.1:9' })
+        // not an address of this machine (RFC 5737)
+        const running = await start(program, { connect: '127.0.0.1:9', kcp_bind: '203.0.113.9:9' })
         delete process.env['NOTIFY_SOCKET']
         const ready = `READY=1\nMAINPID=${running.pid}`
         await arrived(1)
-        process.kill(running.pid, 'SIGHUP')
-        await arrived(3)
-        assert.is((await running.stop()).code, 0)
+        running.reload({ kcp_bind: '127.0.0.1:0' })
         await arrived(4)
-        assert.is(received[0], ready)
-        assert.match(received[1] ?? '', /^RELOADING=1\nMONOTONIC_USEC=\d+$/)
-        assert.equal(received.slice(2), [ready, 'STOPPING=1'])
+        process.kill(running.pid, 'SIGHUP')
+        await arrived(6)
+        assert.is((await running.stop()).code, 0)
+        await arrived(7)
+        const retrying = /^READY=1\nSTATUS=retrying: udp: cannot open 203\.0\.113\.9:9: .*EADDRNOTAVAIL.*\nMAINPID=\d+$/
+        assert.match(received[0] ?? '', retrying)
+        const reloading = /^RELOADING=1\nMONOTONIC_USEC=\d+$/
+        assert.match(received[1] ?? '', reloading)
+        assert.equal(received.slice(2, 4), ['STATUS=running', ready])
+        assert.match(received[4] ?? '', reloading)
+        assert.equal(received.slice(5), [ready, 'STOPPING=1'])
         syscalls.close(inbox)
       }
     } finally {

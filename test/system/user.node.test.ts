@@ -48,6 +48,7 @@ for (const program of RUNTIMES) {
   const names = {
     drop: `MUST 72: -u and the key user drop root permanently once the sockets are open: ${program}`,
     refuse: `MUST 72: an identity that cannot be assumed ends the start with status 1: ${program}`,
+    later: `ports that the user cannot open later are named at the start: ${program}`,
     unprivileged: `a start as an ordinary user with user set fails with the reason: ${program}`,
   }
   if (why !== undefined) {
@@ -99,6 +100,17 @@ for (const program of RUNTIMES) {
       }
     } finally {
       file.remove()
+    }
+  })
+
+  test(names.later, async () => {
+    // not an address of this machine (RFC 5737); its port is one that only root may bind
+    const running = await start(program, { ...CLIENT, listen: '203.0.113.9:7', user: `${NOBODY}:` })
+    try {
+      assert.match(running.log(), /W .*config key listen: as user "nobody" the port cannot be opened when its address/)
+      assert.not.match(running.log(), /W .*config key kcp_bind/)
+    } finally {
+      await running.stop()
     }
   })
 

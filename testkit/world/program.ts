@@ -248,11 +248,12 @@ export class WorkersProgram extends Program {
     try {
       const config = parseConfig(await runtime.readFile())
       const shared = new Map(ports.map((port, i) => [i, port]))
-      const group = new WorkerGroup(runtime, config, log, this.#callsOf(process, shared), {
+      const group = new WorkerGroup(runtime, config, log, this.#callsOf(process, shared), async () => ({
         local,
         sockets: ports.map((_, i) => i),
-      })
+      }))
       this.#group = group
+      await group.open()
       await group.start()
       this.#reload = this.reloadOf(runtime, log, group)
     } catch (error) {

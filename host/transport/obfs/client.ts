@@ -13,7 +13,14 @@ import { syscallsOf } from '../../linux/syscalls.ts'
 import { LOG_WARNING, type Log } from '../../log/log.ts'
 import { formatAddress, type SocketAddress } from '../../net/address.ts'
 import type { OperatingSystem, Runtime, Timer } from '../../runtime.ts'
-import { NO_ADDRESSES, type ResolvedAddresses, resolveAddresses, sameMaybe, udpOptions, wildcard } from '../resolver.ts'
+import {
+  NO_ADDRESSES,
+  type ResolvedAddresses,
+  resolveAddresses,
+  sameMaybe,
+  throwFatal,
+  udpOptions,
+} from '../resolver.ts'
 import type { Transport, TransportOptions } from '../transport.ts'
 import { CoverClient } from './cover-client.ts'
 import { firewallNotice } from './firewall.ts'
@@ -50,31 +57,40 @@ export class ObfsClient implements Transport {
   #family: 4 | 6 = 4
   #closed = false
   #answerTimer: Timer | undefined
+  /** Why the name was not resolved. */
+  #missing: string | undefined
+  readonly #onWaiting: () => void
   /** Counts dials: one superseded while it resolved a name is abandoned. */
   #dialled = 0
 
   /** @throws StartError if the operating system does not provide the required calls */
-  constructor({ runtime, config, log, driver, aead }: TransportOptions) {
+  constructor({ runtime, config, log, driver, aead, onWaiting }: TransportOptions) {
     this.#runtime = runtime
     this.#config = config
     this.#log = log
     this.#driver = driver
     this.#aead = aead
     this.#os = obfsSystem(runtime, config)
+    this.#onWaiting = onWaiting
     this.#redial = new Redial(() => void this.#dialAgain(), runtime.clock)
   }
 
-  async open(): Promise<{ readonly local: SocketAddress }> {
+  async open(): Promise<void> {
     const { addresses, failures } = await resolveAddresses(this.#runtime, this.#config, NO_ADDRESSES)
-    if (failures[0] !== undefined) throw failures[0]
-    const peer = peerOf(addresses)
+    throwFatal(failures)
     this.addresses = addresses
-    this.#family = peer.family
-    this.#driver.start(coreConfig(this.#config, this.#aead, peer.family))
-    this.#socket = await openSockets(this.#os, this.#config, this.#driver, peer.family)
-    if (this.#config.obfs === 'dpi/tcp') this.#log.notice(firewallNotice({ side: 'client', address: peer }))
-    this.#dial()
-    return this.#socket
+    const [failure] = failures
+    // the sockets require privileges, so they are opened at once, in the family of what is known
+    if (failure === undefined) this.#family = peerOf(addresses).family
+    else this.#family = (addresses.peer ?? addresses.bind)?.family ?? 4
+    this.#driver.start(coreConfig(this.#config, this.#aead, this.#family))
+    this.#socket = await openSockets(this.#os, this.#config, this.#driver, this.#family)
+    if (failure === undefined) await this.#dial()
+    else this.#unresolved(failure)
+  }
+
+  get waiting(): string | undefined {
+    return this.addresses.peer === undefined ? this.#missing : undefined
   }
 
   close(): void {
@@ -134,7 +150,7 @@ export class ObfsClient implements Transport {
     const before = this.addresses
     const { addresses } = await resolveAddresses(this.#runtime, config, before)
     if (this.#closed) return
-    this.#checkFamily(peerOf(addresses))
+    if (addresses.peer !== undefined && this.#attached !== undefined) this.#checkFamily(peerOf(addresses))
     this.#driver.reconfigure(coreConfig(config, this.#aead, this.#family))
     const isSameDevice = config.netdev === this.#config.netdev
     this.#config = config
@@ -148,19 +164,40 @@ export class ObfsClient implements Transport {
     if (family !== this.#family) throw new StartError(`kcp_connect: changing to IPv${family} requires a restart`)
   }
 
+  /** Reopens the sockets if the name turned out to have an address of the other family only. */
+  async #prepare(peer: SocketAddress): Promise<void> {
+    if (this.#attached !== undefined || peer.family === this.#family) return this.#checkFamily(peer)
+    const before = this.#socket
+    this.#socket = await openSockets(this.#os, this.#config, this.#driver, peer.family)
+    this.#driver.sockets.remove(before)
+    this.#family = peer.family
+    this.#driver.reconfigure(coreConfig(this.#config, this.#aead, peer.family))
+  }
+
+  #unresolved({ message }: Error): void {
+    this.#missing = message
+    this.#failed(message)
+    this.#onWaiting()
+  }
+
   async #dialAgain(): Promise<void> {
     const dial = ++this.#dialled
     const { addresses, failures } = await resolveAddresses(this.#runtime, this.#config, this.addresses)
     if (this.#closed || dial !== this.#dialled) return
     this.addresses = addresses
-    if (failures[0] === undefined) this.#dial()
-    else this.#failed(failures[0].message)
+    if (failures[0] !== undefined) return this.#unresolved(failures[0])
+    this.#onWaiting()
+    await this.#dial()
   }
 
-  #dial(): void {
+  async #dial(): Promise<void> {
     try {
       const peer = peerOf(this.addresses)
-      this.#checkFamily(peer)
+      await this.#prepare(peer)
+      if (this.#closed) return
+      if (this.#config.obfs === 'dpi/tcp' && this.#attached === undefined) {
+        this.#log.notice(firewallNotice({ side: 'client', address: peer }))
+      }
       this.#giveUp()
       if (this.#config.obfs === 'dpi/tcp') this.#dialRaw(peer)
       else this.#dialCovered(peer)
@@ -241,10 +278,10 @@ export class ObfsClient implements Transport {
     if (this.#closed) return
     this.#giveUp()
     const pause = this.#redial.failed()
-    const peer = this.addresses.peer ?? wildcard(this.#family)
+    const { peer } = this.addresses
     this.#log.limited('obfs', LOG_WARNING, () => {
       const when = pause === 0 ? 'now' : `in ${formatDuration(pause)}`
-      return `obfs: ${formatAddress(peer)}: ${reason}; redialling ${when}`
+      return `obfs: ${peer === undefined ? '' : `${formatAddress(peer)}: `}${reason}; redialling ${when}`
     })
   }
 }

@@ -7,12 +7,20 @@ import type { Config } from '../../config/config.ts'
 import type { Aead } from '../../crypto/aead.ts'
 import type { Driver } from '../../driver/driver.ts'
 import { coreConfig } from '../../engine/config-block.ts'
-import { ConfigError, messageOf, quote, StartError } from '../../errors.ts'
+import { ConfigError, isTemporary, quote, StartError, step } from '../../errors.ts'
 import { syscallsOf } from '../../linux/syscalls.ts'
 import type { Log } from '../../log/log.ts'
 import { formatAddress, type SocketAddress } from '../../net/address.ts'
 import type { OperatingSystem, Runtime, TcpListener } from '../../runtime.ts'
-import { NO_ADDRESSES, type ResolvedAddresses, resolveAddresses, sameMaybe } from '../resolver.ts'
+import { ResolveLoop } from '../resolve-loop.ts'
+import {
+  isComplete,
+  NO_ADDRESSES,
+  type ResolvedAddresses,
+  resolveAddresses,
+  sameMaybe,
+  throwFatal,
+} from '../resolver.ts'
 import type { Transport, TransportOptions } from '../transport.ts'
 import { CoverServer } from './cover-server.ts'
 import { firewallNotice } from './firewall.ts'
@@ -41,16 +49,29 @@ export class ObfsServer implements Transport {
   #closed = false
   /** Serializes actions that change the sockets. */
   #queue: Promise<void> = Promise.resolve()
-  #failing = false
+  /** `kcp_bind` as bound; undefined: not yet. */
+  #bound: SocketAddress | undefined
+  #family: 4 | 6 = 4
+  readonly #resolving: ResolveLoop
 
   /** @throws StartError if the operating system does not provide the required calls */
-  constructor({ runtime, config, log, driver, aead }: TransportOptions) {
+  constructor({ runtime, config, log, driver, aead, onWaiting }: TransportOptions) {
     this.#runtime = runtime
     this.#config = config
     this.#log = log
     this.#driver = driver
     this.#aead = aead
     this.#os = obfsSystem(runtime, config)
+    this.#resolving = new ResolveLoop(
+      {
+        isUnbound: () => this.#bound === undefined,
+        isUnsettled: () => false,
+        resolve: () => this.#look(),
+        onEnded: onWaiting,
+      },
+      log,
+      runtime.clock,
+    )
     this.#cover = new CoverServer(
       {
         accept: (remote) => {
@@ -66,28 +87,38 @@ export class ObfsServer implements Transport {
     )
   }
 
-  async open(): Promise<{ readonly local: SocketAddress }> {
+  async open(): Promise<void> {
     const { addresses, failures } = await resolveAddresses(this.#runtime, this.#config, NO_ADDRESSES)
-    if (failures[0] !== undefined) throw failures[0]
+    throwFatal(failures)
     this.addresses = addresses
-    const bind = bindOf(addresses)
+    const { bind } = addresses
     const isTcp = this.#config.obfs === 'dpi/tcp'
-    if (isTcp && bind.port === 0) {
+    if (isTcp && bind?.port === 0) {
       throw new ConfigError('kcp_bind', quote(this.#config.kcp_bind ?? ''), 'obfs dpi/tcp requires a port')
     }
-    this.#driver.start(coreConfig(this.#config, this.#aead, bind.family))
-    this.#socket = await openSockets(this.#os, this.#config, this.#driver, bind.family)
-    try {
-      await this.#bind(bind)
-    } catch (error) {
-      throw new StartError(`kcp_bind: cannot open ${formatAddress(bind)}: ${messageOf(error)}`)
+    // the sockets require privileges, so they are opened at once
+    this.#family = bind?.family ?? 4
+    this.#driver.start(coreConfig(this.#config, this.#aead, this.#family))
+    this.#socket = await openSockets(this.#os, this.#config, this.#driver, this.#family)
+    let failure: unknown = failures[0]
+    if (bind !== undefined) {
+      await this.#bind(bind).catch((error) => {
+        if (!isTemporary(error)) throw error
+        failure ??= error
+      })
+      if (isTcp) this.#log.notice(firewallNotice({ side: 'server', address: bind }))
     }
-    if (isTcp) this.#log.notice(firewallNotice({ side: 'server', address: bind }))
-    return this.#socket
+    this.#resolving.ended(failure)
+  }
+
+  get waiting(): string | undefined {
+    const isOpen = this.#bound !== undefined && isComplete(this.#config, this.addresses)
+    return isOpen ? undefined : this.#resolving.failure
   }
 
   close(): void {
     this.#closed = true
+    this.#resolving.close()
     this.#listener?.close()
     this.#cover.resetAll()
   }
@@ -96,7 +127,7 @@ export class ObfsServer implements Transport {
 
   onUdpError(): void {}
 
-  readonly onResolve = (): void => void this.#look()
+  readonly onResolve = (): void => void this.#resolving.look()
 
   onObfsEnded(context: number): void {
     this.#cover.end(context)
@@ -110,50 +141,50 @@ export class ObfsServer implements Transport {
     try {
       this.#attach(this.#attached)
     } catch (error) {
-      this.#warn(error)
+      this.#resolving.ended(error)
     }
   }
 
-  reload(config: Config): Promise<void> {
-    return this.#inTurn(() => this.#follow(config))
+  async reload(config: Config): Promise<void> {
+    this.#resolving.ended(await this.#inTurn(() => this.#follow(config)))
   }
 
-  /** Resolves names again and reopens what moved. Never rejects. */
-  #look(): Promise<void> {
-    return this.#inTurn(() => this.#follow(this.#config)).catch((error) => this.#warn(error))
+  /** Resolves names again and reopens what moved. */
+  async #look(): Promise<void> {
+    const failure = await this.#inTurn(() => this.#follow(this.#config))
+    if (failure !== undefined) throw failure
   }
 
   /** Runs an action that changes the sockets after all earlier ones. */
-  #inTurn(action: () => Promise<void>): Promise<void> {
+  #inTurn<Result>(action: () => Promise<Result>): Promise<Result> {
     const turn = this.#queue.then(action)
-    this.#queue = turn.catch(() => {})
+    this.#queue = turn.then(
+      () => {},
+      () => {},
+    )
     return turn
-  }
-
-  /** Logs the first of a series of failures. */
-  #warn(error: unknown): void {
-    if (!this.#failing) this.#log.warning(`address update failed, retrying: ${messageOf(error)}`)
-    this.#failing = true
   }
 
   /**
    * Resolves the names of a configuration and applies it; it may be the current one or a new one.
+   * @returns the failure of a lookup; a name keeps its address then
    * @throws StartError, or the error of a socket; a new configuration is then not applied
    */
-  async #follow(config: Config): Promise<void> {
+  async #follow(config: Config): Promise<Error | undefined> {
     const { addresses, failures } = await resolveAddresses(this.#runtime, config, this.addresses)
     const socket = this.#socket
-    if (this.#closed || socket === undefined) return
+    if (this.#closed || socket === undefined) return undefined
     const before = this.addresses
     const old = this.#config
-    const bind = bindOf(addresses)
+    const { bind } = addresses
+    if (bind === undefined) return failures[0]
     try {
-      if (bind.family !== bindOf(before).family) {
+      if (bind.family !== this.#family) {
         throw new StartError(`kcp_bind: changing to IPv${bind.family} requires a restart`)
       }
       if (config !== old) this.#driver.reconfigure(coreConfig(config, this.#aead, bind.family))
       this.#config = config
-      if (sameMaybe(before.bind, bind)) this.#attach(socket.local)
+      if (sameMaybe(this.#bound, bind)) this.#attach(socket.local)
       else await this.#bind(bind)
     } catch (error) {
       if (config === old) {
@@ -161,14 +192,13 @@ export class ObfsServer implements Transport {
         this.#setAddresses({ ...addresses, bind: before.bind })
       } else {
         this.#config = old
-        this.#driver.reconfigure(coreConfig(old, this.#aead, bindOf(before).family))
+        this.#driver.reconfigure(coreConfig(old, this.#aead, this.#family))
       }
       if (this.#attached !== undefined) this.#attach(this.#attached)
       throw error
     }
     this.#setAddresses(addresses)
-    if (failures[0] === undefined) this.#failing = false
-    else this.#warn(failures[0])
+    return failures[0]
   }
 
   #setAddresses(addresses: ResolvedAddresses): void {
@@ -179,8 +209,14 @@ export class ObfsServer implements Transport {
     }
   }
 
-  /** Listens and captures at an address. */
+  /** @throws StartError */
   async #bind(bind: SocketAddress): Promise<void> {
+    await step(`kcp_bind: cannot open ${formatAddress(bind)}`, () => this.#open(bind))
+    this.#bound = bind
+  }
+
+  /** Listens and captures at an address. */
+  async #open(bind: SocketAddress): Promise<void> {
     if (this.#config.obfs === 'dpi/tcp') {
       this.#attach(bind)
       this.#log.notice(`obfs bind: ${formatAddress(bind)}`)
@@ -217,9 +253,4 @@ export class ObfsServer implements Transport {
     // one that fails leaves the place to go back to
     this.#attached = local
   }
-}
-
-function bindOf(addresses: ResolvedAddresses): SocketAddress {
-  if (addresses.bind === undefined) throw new StartError('kcp_bind: missing')
-  return addresses.bind
 }

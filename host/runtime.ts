@@ -226,6 +226,7 @@ export interface Libc {
   recvmmsg(fd: number, messages: number, count: number, flags: number, timeout: number): number
   sendmmsg(fd: number, messages: number, count: number, flags: number): number
   if_nametoindex(name: number): number
+  poll(descriptors: number, count: number, timeout: number): number
   /** fcntl(2) with an integer argument. */
   fcntl(fd: number, command: number, argument: number): number
   close(fd: number): number
@@ -342,6 +343,12 @@ export interface Clock {
   clearDeferred(timer: Timer | undefined): void
 }
 
+/**
+ * Writes a line of the log, without waiting for its reader.
+ * @returns false if the line is dropped because the reader is slow
+ */
+export type LogPrint = (stream: 'stdout' | 'stderr', text: string) => boolean
+
 export interface Runtime {
   readonly name: 'node' | 'bun'
   readonly version: string
@@ -377,6 +384,8 @@ export interface Runtime {
   readFile(path: string): Promise<Uint8Array>
   /** Writes to standard output or standard error, synchronously as far as the runtime allows. */
   print(stream: 'stdout' | 'stderr', text: string): void
+  /** Opens standard output and standard error for the log of a long-lived process. Absent: `print` is used. */
+  openLog?(): LogPrint
   exit(status: number): never
   /** Undefined in hosts that are not operating system processes. */
   readonly os?: OperatingSystem | undefined

@@ -32,6 +32,7 @@ const SYMBOLS = {
   recvmmsg: { args: ['i32', 'ptr', 'u32', 'i32', 'ptr'], returns: 'i32' },
   sendmmsg: { args: ['i32', 'ptr', 'u32', 'i32'], returns: 'i32' },
   if_nametoindex: { args: ['ptr'], returns: 'u32' },
+  poll: { args: ['ptr', 'u64', 'i32'], returns: 'i32' },
   fcntl: { args: ['i32', 'i32', 'i32'], returns: 'i32' },
   clock_gettime: { args: ['i32', 'ptr'], returns: 'i32' },
   close: { args: ['i32'], returns: 'i32' },
@@ -72,6 +73,7 @@ function bindLibc(): Libc {
     recvmmsg: (fd, messages, count, flags, timeout) => c.recvmmsg(fd, at(messages), count, flags, at(timeout)),
     sendmmsg: (fd, messages, count, flags) => c.sendmmsg(fd, at(messages), count, flags),
     if_nametoindex: (name) => c.if_nametoindex(at(name)),
+    poll: (descriptors, count, timeout) => c.poll(at(descriptors), count, timeout),
     fcntl: c.fcntl,
     close: c.close,
     monotonic() {

@@ -9,8 +9,9 @@ import type { Runtime } from '../host/runtime.ts'
 import { clock } from '../runtime-shared/clock.ts'
 import { commandConsole } from '../runtime-shared/console.ts'
 import { serveHttp } from '../runtime-shared/http.ts'
+import { openLogOutput } from '../runtime-shared/log-output.ts'
 import { system } from '../runtime-shared/platform.ts'
-import { libc } from './ffi.ts'
+import { libc, syscalls } from './ffi.ts'
 import { os } from './os.ts'
 import { dialTcp, listenTcp } from './tcp.ts'
 import { openUdp } from './udp.ts'
@@ -22,6 +23,7 @@ export function bunRuntime(): Runtime {
     name: 'bun',
     version: Bun.version,
     ...system,
+    openLog: () => openLogOutput(syscalls),
     os,
     commandConsole,
     terminal: terminalOf(process),

@@ -45,6 +45,7 @@ function bindLibc(): Libc {
     recvmmsg: c.func('int recvmmsg(int, uintptr_t, uint32_t, int, uintptr_t)'),
     sendmmsg: c.func('int sendmmsg(int, uintptr_t, uint32_t, int)'),
     if_nametoindex: c.func('uint32_t if_nametoindex(uintptr_t)'),
+    poll: c.func('int poll(uintptr_t, unsigned long, int)'),
     fcntl: c.func('int fcntl(int, int, int)'),
     close: c.func('int close(int)'),
     monotonic: () => process.hrtime.bigint(),

@@ -9,7 +9,9 @@ import type { Runtime } from '../host/runtime.ts'
 import { clock } from '../runtime-shared/clock.ts'
 import { commandConsole } from '../runtime-shared/console.ts'
 import { serveHttp } from '../runtime-shared/http.ts'
+import { openLogOutput } from '../runtime-shared/log-output.ts'
 import { system } from '../runtime-shared/platform.ts'
+import { syscalls } from './ffi.ts'
 import { os } from './os.ts'
 import { dialTcp, listenTcp } from './tcp.ts'
 import { openUdp } from './udp.ts'
@@ -20,6 +22,7 @@ export function nodeRuntime(): Runtime {
     name: 'node',
     version: process.versions.node,
     ...system,
+    openLog: () => openLogOutput(syscalls),
     os,
     commandConsole,
     terminal: terminalOf(process),

@@ -38,11 +38,14 @@ export async function main(runtime: Runtime, argv: readonly string[], crypto: Ru
   const { os } = runtime
   const inside = args.kind === 'run' && args.daemonize && os?.daemon?.inside === true
   const child = inside && os?.daemon !== undefined ? new DaemonChild(os.daemon) : undefined
-  const print: Print = child?.print ?? ((stream, text) => runtime.print(stream, text))
+  // only the tunnel must never wait for who reads its output
+  const openLog = args.kind === 'run' ? runtime.openLog : undefined
+  const print: Print = child?.print ?? openLog?.() ?? ((stream, text) => runtime.print(stream, text))
   const log = new Log(
     print,
     () => new Date(),
     (now) => openSyslogOf(os, now),
+    (callback, ms) => runtime.clock.setTimer(callback, ms),
   )
   switch (args.kind) {
     case 'help':

@@ -28,6 +28,7 @@ import {
   MSG_TRUNC,
   O_ASYNC,
   O_NONBLOCK,
+  POLLOUT,
   SO_ATTACH_FILTER,
   SO_BINDTODEVICE,
   SO_KEEPALIVE,
@@ -285,6 +286,15 @@ export class Syscalls {
   signalArrivals(fd: number, pid: number): void {
     this.#check('fcntl', this.#libc.fcntl(fd, F_SETOWN, pid))
     this.#check('fcntl', this.#libc.fcntl(fd, F_SETFL, O_NONBLOCK | O_ASYNC))
+  }
+
+  /** Whether a write of some bytes would not wait now, or would fail. */
+  isWritable(fd: number): boolean {
+    // struct pollfd
+    this.#view.setInt32(AT_VALUE, fd, this.littleEndian)
+    this.#view.setInt16(AT_VALUE + 4, POLLOUT, this.littleEndian)
+    this.#view.setInt16(AT_VALUE + 6, 0, this.littleEndian)
+    return this.#libc.poll(this.#base + AT_VALUE, 1, 0) !== 0
   }
 
   /** Duplicates a descriptor, close-on-exec. */

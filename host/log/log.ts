@@ -37,6 +37,10 @@ const LIMIT_KEYS_MAX = 256
 export const LOG_FORMATS = ['plain', 'json'] as const
 export type LogFormat = (typeof LOG_FORMATS)[number]
 
+/** Pauses between attempts to log the number of dropped lines while the reader is slow, ms. They double. */
+const RETRY_MIN_MS = 1000
+const RETRY_MAX_MS = 64_000
+
 /** Number of recent warnings and errors kept. */
 const RECENT_MAX = 32
 /** Maximum length of their texts, UTF-16 units. */
@@ -65,7 +69,8 @@ const CONTROL = /[\u0000-\u001f\u007f-\u009f]/g
 
 const escapeControl = (char: string) => `\\x${char.charCodeAt(0).toString(16).padStart(2, '0')}`
 
-export type Print = (stream: 'stdout' | 'stderr', text: string) => void
+/** Writes a line; false means that it was dropped because the reader is slow. */
+export type Print = (stream: 'stdout' | 'stderr', text: string) => unknown
 
 export type OpenSyslog = (now: () => Date) => SyslogWriter
 
@@ -88,16 +93,26 @@ export class Log {
   #syslog: SyslogWriter | undefined
   #syslogWarned = false
   #detached = false
+  readonly #later: (callback: () => void, ms: number) => unknown
+  /** Lines dropped by the output since the last one that it took. */
+  #dropped = 0
 
   /**
-   * @param print Runtime.print
+   * @param print writes to a standard stream
    * @param now wall clock
    * @param openSyslog connects to the system log; throws if there is none
+   * @param later sets a timer; without it the number of dropped lines is logged with the next line only
    */
-  constructor(print: Print, now: () => Date = () => new Date(), openSyslog: OpenSyslog = noSyslog) {
+  constructor(
+    print: Print,
+    now: () => Date = () => new Date(),
+    openSyslog: OpenSyslog = noSyslog,
+    later: (callback: () => void, ms: number) => unknown = () => {},
+  ) {
     this.#print = print
     this.#now = now
     this.#openSyslog = openSyslog
+    this.#later = later
   }
 
   get level(): number {
@@ -179,22 +194,43 @@ export class Log {
     if (!this.at(level)) {
       return
     }
+    if (this.#reportDropped() && this.#put(level, text)) return
+    this.#dropped++
+    if (this.#dropped === 1) this.#retry(RETRY_MIN_MS)
+  }
+
+  /** Passes a line to the output. @returns false if it was dropped */
+  #put(level: number, text: string): boolean {
     if (this.#format === 'json' && this.#output !== 'syslog') {
-      this.#print(this.#output === 'stdout' ? 'stdout' : 'stderr', `${jsonLine(level, this.#now(), text)}\n`)
-      return
+      const line = `${jsonLine(level, this.#now(), text)}\n`
+      return this.#print(this.#output === 'stdout' ? 'stdout' : 'stderr', line) !== false
     }
     const clean = text.replace(CONTROL, escapeControl)
-    if (this.#output === 'syslog') {
-      this.#syslog?.(level, clean)
-      return
-    }
+    if (this.#output === 'syslog') return this.#syslog?.(level, clean) !== false
     const line = `${LETTERS[level] ?? 'V'} ${formatTimestamp(this.#now())} ${clean}`
     if (this.#output !== 'terminal') {
-      this.#print(this.#output === 'stdout' ? 'stdout' : 'stderr', `${line}\n`)
-      return
+      return this.#print(this.#output === 'stdout' ? 'stdout' : 'stderr', `${line}\n`) !== false
     }
     const colour = COLOURS[level] ?? ''
-    this.#print('stderr', colour === '' ? `${line}\n` : `\u001b[${colour}m${line}\u001b[0m\n`)
+    return this.#print('stderr', colour === '' ? `${line}\n` : `\u001b[${colour}m${line}\u001b[0m\n`) !== false
+  }
+
+  /** Logs how many lines were dropped, if any. @returns false while the reader is slow */
+  #reportDropped(): boolean {
+    if (this.#dropped === 0 || this.#output === 'discard') return true
+    const lines = this.#dropped === 1 ? '1 log line was' : `${this.#dropped} log lines were`
+    const text = `${lines} dropped: the reader of the log did not take them`
+    if (!this.#put(LOG_WARNING, text)) return false
+    this.#dropped = 0
+    this.#remember(LOG_WARNING, text)
+    return true
+  }
+
+  /** Retries to log the number of dropped lines, also if no further line follows. */
+  #retry(pause: number): void {
+    this.#later(() => {
+      if (!this.#reportDropped()) this.#retry(Math.min(2 * pause, RETRY_MAX_MS))
+    }, pause)
   }
 
   /**

@@ -17,8 +17,8 @@ const SEVERITIES = [2, 2, 3, 4, 5, 6, 7, 7, 7] as const
 const SEVERITY_DEBUG = 7
 const MONTHS = ['Jan', 'Feb', 'Mar', 'Apr', 'May', 'Jun', 'Jul', 'Aug', 'Sep', 'Oct', 'Nov', 'Dec'] as const
 
-/** Writes one line. */
-export type SyslogWriter = (level: number, text: string) => void
+/** Writes one line; false means that it was dropped because the log is busy. */
+export type SyslogWriter = (level: number, text: string) => unknown
 
 /** Formats a record: `<14>Nov  2 11:10:08 kcptun-wasm[123]: text`. */
 export function formatRecord(level: number, date: Date, pid: number, text: string): string {
@@ -52,8 +52,8 @@ export function openSyslog(os: OperatingSystem, now: () => Date, path = SYSLOG_P
     try {
       syscalls.send(fd, record)
     } catch (error) {
-      // EAGAIN: the log is busy; any other error: it may have been restarted
-      if (codeOf(error) === 'EAGAIN') return
+      // any other error: it may have been restarted
+      if (codeOf(error) === 'EAGAIN') return false
       try {
         const fresh = connect(syscalls, path)
         syscalls.close(fd)
@@ -63,5 +63,6 @@ export function openSyslog(os: OperatingSystem, now: () => Date, path = SYSLOG_P
         // retried with the next line
       }
     }
+    return true
   }
 }

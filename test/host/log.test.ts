@@ -174,6 +174,59 @@ test('a daemon writes to syslog instead of stdout and stderr, also after a reloa
   assert.equal(written, ['stdout', 'stderr', 'terminal', 'syslog', 'stdout'])
 })
 
+test('lines that an output does not take are counted, and the count precedes the next line', () => {
+  for (const output of ['stdout', 'terminal', 'syslog']) {
+    const lines: string[] = []
+    let isBusy = false
+    const take = (_: unknown, text: string): boolean => {
+      if (!isBusy) lines.push(text)
+      return !isBusy
+    }
+    const log = new Log(
+      take,
+      () => new Date(START),
+      () => take,
+    )
+    log.setOutput(output)
+    log.notice('a')
+    isBusy = true
+    for (let i = 0; i < 3; i++) log.notice('b')
+    isBusy = false
+    for (const text of ['c', 'd']) log.notice(text)
+    const patterns = [/a/, /3 log lines were dropped: the reader of the log did not take them/, /c/, /d/]
+    assert.is(lines.length, patterns.length, output)
+    for (const [index, pattern] of patterns.entries()) assert.match(lines[index] ?? '', pattern)
+    assert.is(log.recent.length, 1, 'the dashboard shows it')
+  }
+})
+
+test('the count of dropped lines is logged without a further line; the pauses between attempts grow', () => {
+  const lines: string[] = []
+  const timers: { callback: () => void; ms: number }[] = []
+  let isBusy = true
+  const log = new Log(
+    (_, text) => {
+      if (!isBusy) lines.push(text)
+      return !isBusy
+    },
+    () => new Date(START),
+    undefined,
+    (callback, ms) => timers.push({ callback, ms }),
+  )
+  for (let i = 0; i < 100; i++) log.notice('x')
+  assert.is(timers.length, 1, 'one timer')
+  for (let i = 0; i < 10; i++) timers.at(-1)?.callback()
+  assert.equal(
+    timers.map(({ ms }) => ms),
+    [1000, 2000, 4000, 8000, 16000, 32000, 64000, 64000, 64000, 64000, 64000],
+  )
+  isBusy = false
+  timers.at(-1)?.callback()
+  assert.is(timers.length, 11, 'no timer is left')
+  assert.is(lines.length, 1)
+  assert.match(lines[0] ?? '', / 100 log lines were dropped/)
+})
+
 test('control characters cannot break a line or reach the terminal', () => {
   const { lines, log } = setUp()
   log.notice('a\nF fake\r\u001b[31m\u0000\u007f\u009bé')

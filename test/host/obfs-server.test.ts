@@ -31,6 +31,7 @@ class Calls {
     sendmmsg: (_fd, _messages, count) => count,
     if_nametoindex: () => 1,
     fcntl: () => 0,
+    poll: () => 1,
     close: () => 0,
     monotonic: () => 0n,
     errno: () => 19,

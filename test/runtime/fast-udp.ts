@@ -224,6 +224,7 @@ export function fastUdpTests(runtime: Runtime): void {
       sendmmsg: () => -1,
       if_nametoindex: done,
       fcntl: done,
+      poll: done,
       close: () => --descriptors,
       monotonic: () => 0n,
       errno: () => 38,

@@ -4,12 +4,14 @@ import * as assert from 'uvu/assert'
 import { crypto } from '../../runtime-node/crypto.ts'
 import { Coverage } from '../../testkit/world/coverage.ts'
 import { missingKeys } from '../../testkit/world/reloads.ts'
-import { drawScenario, type Scenario } from '../../testkit/world/scenario.ts'
+import { drawScenario, type Scenario, TOPOLOGIES } from '../../testkit/world/scenario.ts'
 import { shrink } from '../../testkit/world/shrink.ts'
 import { SimulatedTcp } from '../../testkit/world/tcp.ts'
 import { World } from '../../testkit/world/world.ts'
 
 const test = suite('simulate/world')
+
+const HOUR_MS = 3_600_000
 
 /** A pair on a good link, without faults. */
 function calm(seed: number): Scenario {
@@ -62,6 +64,16 @@ test('a network that never heals leaves streams that are reported', async () => 
   world.network.send = () => {}
   const { violations } = await world.run()
   assert.match(violations[0] ?? '', /stuck/)
+})
+
+test('a path that was down for an hour carries new streams when it is back, in every role', async () => {
+  for (const topology of TOPOLOGIES) {
+    let seed = 0
+    while (drawScenario(seed).topology !== topology) seed++
+    const outage = { kind: 'partition', at: 5000, duration: HOUR_MS, end: 'client', size: 0.5 } as const
+    const { violations } = await (await World.make({ ...drawScenario(seed), faults: [outage] }, crypto)).run()
+    assert.equal(violations, [], topology)
+  }
 })
 
 test('an answer to a forged datagram is reported', async () => {

@@ -4,6 +4,7 @@
  */
 import { formatAddress, type SocketAddress } from '../../host/net/address.ts'
 import type { TcpConnection, TcpHandlers, TcpListener } from '../../host/runtime.ts'
+import { copyOf } from './copy.ts'
 import { codeError } from './errors.ts'
 import type { EventLoop } from './event-loop.ts'
 import type { Process } from './machine.ts'
@@ -60,7 +61,7 @@ export class SimulatedTcp implements TcpConnection {
     if (peer === undefined || this.#isBroken || this.#finSent) return 0
     const taken = Math.min(length, Math.max(0, QUEUE_BYTES - peer.#queued))
     if (taken > 0) {
-      peer.#queue.push(buffer.slice(0, taken))
+      peer.#queue.push(copyOf(buffer, taken))
       peer.#queued += taken
       peer.#schedule()
     }

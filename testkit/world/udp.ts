@@ -1,6 +1,7 @@
 /** UDP sockets of a simulated world. */
 import { type SocketAddress, sameAddress } from '../../host/net/address.ts'
 import type { UdpHandlers, UdpOptions, UdpSocket } from '../../host/runtime.ts'
+import { copyOf } from './copy.ts'
 import { codeError } from './errors.ts'
 import type { Process } from './machine.ts'
 import { ipv4, type Network, type Receiver } from './network.ts'
@@ -128,7 +129,7 @@ export class SimulatedUdp implements UdpSocket {
     if (machine.address === '' || source !== machine.address) {
       this.#later(() => this.#handlers.onError(codeError(machine.address === '' ? 'ENETUNREACH' : 'EINVAL')))
     } else {
-      const bytes = buffer.slice(0, length)
+      const bytes = copyOf(buffer, length)
       const refused = (): void => {
         if (this.peer !== undefined) this.#later(() => this.#handlers.onError(codeError('ECONNREFUSED')))
       }

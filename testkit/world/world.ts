@@ -15,6 +15,7 @@ import { type Conditions, Network } from './network.ts'
 import { EndpointProgram, Program } from './program.ts'
 import { seedRandomSource } from './random-source.ts'
 import { changed } from './reloads.ts'
+import { limitReplayFilter } from './replay-filter.ts'
 import type { Scenario, StreamPlan } from './scenario.ts'
 import { type Stream, Streams } from './streams.ts'
 import { TcpPorts } from './tcp.ts'
@@ -31,6 +32,8 @@ const REMAINS_CHECKS = 4
 const REMAINS_PAUSE_MS = 3000
 /** Violations kept of one run: the first ones matter. */
 const VIOLATIONS_MAX = 5
+
+limitReplayFilter()
 
 /** Runs the world for some time, or until something is done. */
 type Run = (ms: number, isDone: () => boolean) => Promise<void>

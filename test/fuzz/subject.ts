@@ -27,8 +27,8 @@ import { fault } from './pattern.ts'
 export const DATAGRAM_MAX = 1500
 /** Bytes at `out` of a transmit descriptor. */
 const TX_BLOCK = 1984
-/** Maximum polls of one drain, far more than all queues can fill. */
-const ROUNDS_MAX = 20_000
+/** Maximum polls of one drain. A poll may take one datagram, and a window holds up to 65536 segments. */
+const ROUNDS_MAX = 200_000
 /** Plaintext of the longest control message: CONNECT with an IPv6 address and an id of 256 bytes. */
 const CONTROL_MAX = 283
 const TAG_BYTES = 16

@@ -384,6 +384,11 @@ export interface Runtime {
   readFile(path: string): Promise<Uint8Array>
   /** Writes to standard output or standard error, synchronously as far as the runtime allows. */
   print(stream: 'stdout' | 'stderr', text: string): void
+  /**
+   * Makes room for WebAssembly, that of the engine and of the runtime's own HTTP parser, in a limited address space.
+   * May start the program again in this process: call it while nothing is open.
+   */
+  prepareMemory?(): void
   /** Opens standard output and standard error for the log of a long-lived process. Absent: `print` is used. */
   openLog?(): LogPrint
   exit(status: number): never

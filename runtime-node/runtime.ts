@@ -11,6 +11,7 @@ import { commandConsole } from '../runtime-shared/console.ts'
 import { serveHttp } from '../runtime-shared/http.ts'
 import { openLogOutput } from '../runtime-shared/log-output.ts'
 import { system } from '../runtime-shared/platform.ts'
+import { prepareMemory } from './exec.ts'
 import { syscalls } from './ffi.ts'
 import { os } from './os.ts'
 import { dialTcp, listenTcp } from './tcp.ts'
@@ -22,6 +23,7 @@ export function nodeRuntime(): Runtime {
     name: 'node',
     version: process.versions.node,
     ...system,
+    prepareMemory,
     openLog: () => openLogOutput(syscalls),
     os,
     commandConsole,

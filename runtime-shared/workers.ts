@@ -1,6 +1,7 @@
 /** WorkerCalls for Node and Bun: starts processes of this program, each with a socket and a message channel. */
 import { createRequire } from 'node:module'
 import type { WorkerCalls } from '../host/runtime.ts'
+import { runtimeOptions } from './address-space.ts'
 
 /** Descriptor of the socket in a worker: follows the standard streams and the message channel. */
 const SOCKET_FD = 4
@@ -20,7 +21,7 @@ export const workers: WorkerCalls = {
   start(number, socket, onMessage, onEnd) {
     // loaded on demand: most processes start no other
     const { spawn }: typeof import('node:child_process') = createRequire(import.meta.url)('node:child_process')
-    const child = spawn(process.execPath, [...process.execArgv, ...process.argv.slice(1)], {
+    const child = spawn(process.execPath, [...runtimeOptions(), ...process.argv.slice(1)], {
       stdio: ['ignore', 'inherit', 'inherit', 'ipc', socket],
       env: { ...process.env, [MARK]: `${process.pid}:${number}` },
     })

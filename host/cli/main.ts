@@ -65,6 +65,7 @@ export async function main(runtime: Runtime, argv: readonly string[], crypto: Ru
       runtime.print('stdout', `${generatePsk()}\n`)
       return runtime.exit(0)
     case 'command':
+      runtime.prepareMemory?.()
       return runtime.exit(await runCommand({ runtime, crypto, commandLine: COMMAND_LINE }, args.entry, args.words))
     case 'obfs-firewall':
       try {
@@ -138,6 +139,7 @@ async function run(
   runtime.onReload(() => reload())
   try {
     const config = parseConfig(await readConfig(runtime, path))
+    runtime.prepareMemory?.()
     applyLog(config)
     const identityText = user ?? config.user
     const identity = identityText === undefined ? undefined : parseIdentity(identityText)

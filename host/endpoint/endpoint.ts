@@ -20,7 +20,8 @@ import { withKey } from '../crypto/key.ts'
 import { methods } from '../crypto/methods.ts'
 import { openAead, type RuntimeCrypto } from '../crypto/open.ts'
 import { Driver } from '../driver/driver.ts'
-import { Core, instantiate } from '../engine/core.ts'
+import { instantiateHere } from '../engine/address-space.ts'
+import { Core } from '../engine/core.ts'
 import { Engine } from '../engine/engine.ts'
 import { EndpointSecret, type SecretPart } from '../engine/secret.ts'
 import type { Log } from '../log/log.ts'
@@ -244,7 +245,7 @@ export class Endpoint {
   #makeDriver(): Driver {
     const runtime = this.#runtime
     const secret = new EndpointSecret(this.#worker?.secret)
-    const engine = new Engine(() => new Core(instantiate()), secret, runtime.clock)
+    const engine = new Engine(() => new Core(instantiateHere(runtime.os)), secret, runtime.clock)
     return new Driver({
       runtime,
       engine,

@@ -1,0 +1,61 @@
+// time limit: 120 s
+/** A limit of the address space (ulimit -v): V8's reservation for the engine's memory does not fit. */
+import { createServer, type Server } from 'node:net'
+import { suite } from 'uvu'
+import * as assert from 'uvu/assert'
+import { RUNTIMES } from '../../testkit/pairs.ts'
+import type { Config } from '../../testkit/process.ts'
+import { freePort, start } from '../../testkit/process.ts'
+import { dial } from '../../testkit/tcp.ts'
+import { skip } from '../skip.ts'
+
+const LIMIT_KIB = 4_000_000
+const LIMITED = ['sh', '-c', `ulimit -v ${LIMIT_KIB}; exec "$@"`, 'sh']
+
+const test = suite('address space')
+
+function openEcho(): Promise<Server> {
+  const server = createServer((socket) => socket.on('error', () => {}).pipe(socket))
+  return new Promise((done) => server.listen(0, '127.0.0.1', () => done(server)))
+}
+
+for (const program of RUNTIMES) {
+  for (const [title, more] of [
+    ['one process', {}],
+    ['workers', { workers: 2 }],
+  ] as const) {
+    const name = `with ${LIMIT_KIB} KiB of address space a tunnel starts and carries data: ${program}, ${title}`
+    if (process.platform !== 'linux') {
+      skip(test, name, 'not Linux')
+      continue
+    }
+    test(name, async () => {
+      const target = await openEcho()
+      const bound = target.address()
+      const [udp, tcp] = [await freePort(), await freePort()]
+      const key: Config = { method: 'xchacha20poly1305_ietf', psk: Buffer.alloc(32, 5).toString('base64'), ...more }
+      const to = typeof bound === 'object' ? bound?.port : 0
+      const options = { wrapper: LIMITED }
+      const server = await start(program, { ...key, kcp_bind: `127.0.0.1:${udp}`, connect: `127.0.0.1:${to}` }, options)
+      const client = await start(
+        program,
+        { ...key, listen: `127.0.0.1:${tcp}`, kcp_connect: `127.0.0.1:${udp}` },
+        options,
+      )
+      try {
+        const end = await dial('127.0.0.1', tcp, { keep: 100 })
+        end.socket.end('hello')
+        assert.is((await end.ending).kind, 'fin')
+        assert.is(end.received, 'hello'.length)
+        assert.not.match(server.log() + client.log(), /^[FE] /m)
+      } finally {
+        // the process that was started still is the one to signal
+        assert.is((await client.stop()).code, 0)
+        assert.is((await server.stop()).code, 0)
+        target.close()
+      }
+    })
+  }
+}
+
+test.run()

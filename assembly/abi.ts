@@ -109,6 +109,7 @@ export const OBFS_STATE_AUTHENTICATED: u32 = 3
 
 export const ADDRESS_BYTES: u32 = 24
 export const ADDRESS_FAMILY: usize = 0
+export const ADDRESS_LOCAL: usize = 1
 export const ADDRESS_PORT: usize = 2
 export const ADDRESS_SCOPE: usize = 4
 export const ADDRESS_IP: usize = 8

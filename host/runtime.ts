@@ -27,6 +27,11 @@ export interface UdpOptions {
   readonly socketOptions?: SocketOptions | undefined
   /** Default: portable. */
   readonly path?: UdpMode
+  /**
+   * On a wildcard address, answers leave from the address that the peer asked: `from` of a datagram has a number of that
+   * address, which is to be part of `to`. Not every path can do it, see UdpSocket.repliesFromAsked.
+   */
+  readonly replyFromAsked?: boolean
 }
 
 /** UDP implementation: the runtime's socket (portable), batched Linux system calls (fast), or the best available. */
@@ -55,6 +60,10 @@ export interface UdpSocket {
   readonly local: SocketAddress
   /** Text for users on the mode in use: `portable (not available: ...)`. */
   readonly path?: string
+  /** Whether UdpOptions.replyFromAsked is in force. */
+  readonly repliesFromAsked?: boolean
+  /** Peers that ask at this local address are answered from the address that the system selects: it may move. */
+  leaveFree?(local: SocketAddress): void
   /** A buffer of at least 1500 bytes for one datagram, or null while too many are in flight (onWritable follows). */
   acquire(): Uint8Array | null
   /** Queues the first `length` bytes of a buffer from acquire() and takes it back. `to` is ignored when connected. */

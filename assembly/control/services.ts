@@ -14,7 +14,7 @@ import { NEVER, ticksUntil } from '../clock'
 import { Chains, firstWith, link, nextWith, unlink } from '../memory/chains'
 import { appendEntry, List, unlinkEntry } from '../memory/list'
 import { alloc, classOf, free } from '../memory/slab'
-import { copyAddress, sameAddress } from '../packet/address'
+import { copyAddress, sameAddress, sameRemote } from '../packet/address'
 import { tagBytes } from '../packet/datagram'
 import { hashBytes } from '../siphash'
 import { Seconds, Ticks } from '../units'
@@ -116,15 +116,16 @@ export function registerService(
     return
   }
   const s = changetype<Service>(known)
-  if (tagBytes() != 0 && !sameAddress(observedOf(s), observed)) {
-    claim(s, local, observed, now)
-    return
-  }
+  const isMove = tagBytes() != 0 && !sameAddress(observedOf(s), observed)
+  if (isMove) claim(s, local, observed, now)
+  // a service that asks at another local address than before is not silent
+  if (isMove && !sameRemote(observedOf(s), observed)) return
   s.seen = second
-  copyAddress(localOf(s), local)
-  copyAddress(observedOf(s), observed)
   unlinkEntry(list, known, LINKS)
   appendEntry(list, known, LINKS)
+  if (isMove) return
+  copyAddress(localOf(s), local)
+  copyAddress(observedOf(s), observed)
 }
 
 /** Handles a CONNECT: sends a PUNCH to the service and to the client. */

@@ -34,7 +34,7 @@ import {
   readTs,
   readUna,
 } from '../kcp/segment'
-import { isAddress, sameAddress } from '../packet/address'
+import { isAddress, sameAddress, sameRemote } from '../packet/address'
 import { tagBytes } from '../packet/datagram'
 import { isRecent, joinRemote, Remote } from '../packet/remote'
 import { datagramFilter, rememberedSince } from '../packet/replay'
@@ -189,6 +189,12 @@ export function acceptSession(at: usize, len: u32, conv: Conv, address: usize, n
       if (isMidway) return onOtherAddress(known, address, now) ? known : null
       if (!isOtherPeer(known, address, now)) return sameAddress(addressOf(known), address) ? known : null
     }
+  } else {
+    const known = findAtOtherLocal(address, conv)
+    if (known) {
+      rekey(known, address)
+      return known
+    }
   }
   // una acknowledges data of a conversation that is unknown here: this server has restarted
   if (!(mode & MODE_SERVER) || (isMidway && readUna(at) != 0)) {
@@ -240,6 +246,16 @@ function isFromMidway(at: usize, len: u32): bool {
   if (len < HEADER_BYTES) return false
   const cmd = readCmd(at)
   return cmd >= CMD_PUSH && cmd <= CMD_WINS && (readUna(at) != 0 || readSn(at) != 0)
+}
+
+/**
+ * @returns the session of this peer that was at another local address, null if there is none. Without a method nothing
+ *   is authenticated, and the session follows at once.
+ */
+function findAtOtherLocal(address: usize, conv: Conv): Session | null {
+  let s = firstOfConv(conv)
+  while (s && !sameRemote(addressOf(s), address)) s = nextOfConv(s)
+  return s
 }
 
 /** @returns the live session at another address that a datagram from midway may belong to, null if there is none */

@@ -1,23 +1,28 @@
 /*
  * Peer addresses: 24-byte records that hosts fill from a sockaddr and that compare as plain bytes.
  *
- *   0      2      4          8                      24
- *   +------+------+----------+----------------------+
- *   |family| port | scope id | IP, network order    |   family 4: IP in the first 4 bytes, 12 zero bytes
- *   +------+------+----------+----------------------+
+ *   0      1     2      4          8                      24
+ *   +------+-----+------+----------+----------------------+
+ *   |family|local| port | scope id | IP, network order    |   family 4: IP in the first 4 bytes, 12 zero bytes
+ *   +------+-----+------+----------+----------------------+
+ *
+ * `local` numbers the local address that the peer sent to. The engine returns it with everything that it sends to the
+ * peer; a path has two ends, so a peer that sends to another local address is at another address here.
  */
 
-import { ADDRESS_BYTES, ADDRESS_FAMILY, ADDRESS_IP, ADDRESS_PORT, ADDRESS_SCOPE } from '../abi'
+import { ADDRESS_BYTES, ADDRESS_FAMILY, ADDRESS_IP, ADDRESS_LOCAL, ADDRESS_PORT, ADDRESS_SCOPE } from '../abi'
 import { sipHash } from '../siphash'
 import { Conv } from '../units'
 
 /** Offsets in a record; the IP's second half is at IP_LOW, an IPv4 address within a v4-mapped one at MAPPED_IPV4. */
-export const FAMILY: usize = ADDRESS_FAMILY
+const FAMILY: usize = ADDRESS_FAMILY
 export const PORT: usize = ADDRESS_PORT
 export const SCOPE_ID: usize = ADDRESS_SCOPE
 export const IP: usize = ADDRESS_IP
 export const IP_LOW: usize = 16
 const MAPPED_IPV4: usize = 20
+/** All bits of the first 8 bytes of a record but those of `local`. */
+const REMOTE_MASK: u64 = ~((<u64>0xff) << (ADDRESS_LOCAL * 8))
 /** Values of FAMILY. */
 export const IPV4: u32 = 4
 export const IPV6: u32 = 6
@@ -29,6 +34,12 @@ export function sameAddress(a: usize, b: usize): bool {
   return load<u64>(a) == load<u64>(b) && load<u64>(a, 8) == load<u64>(b, 8) && load<u64>(a, 16) == load<u64>(b, 16)
 }
 
+/** @returns true if two records are equal but for the local address */
+export function sameRemote(a: usize, b: usize): bool {
+  if ((load<u64>(a) ^ load<u64>(b)) & REMOTE_MASK) return false
+  return load<u64>(a, 8) == load<u64>(b, 8) && load<u64>(a, 16) == load<u64>(b, 16)
+}
+
 export function copyAddress(to: usize, from: usize): void {
   store<u64>(to, load<u64>(from))
   store<u64>(to, load<u64>(from, 8), 8)
@@ -37,7 +48,7 @@ export function copyAddress(to: usize, from: usize): void {
 
 /** @returns IPV4, IPV6, or 0 for an empty record */
 export function familyOf(record: usize): u32 {
-  return load<u16>(record, FAMILY)
+  return load<u8>(record, FAMILY)
 }
 
 /** @returns port of a record */
@@ -53,7 +64,7 @@ export function isAnyIp(record: usize): bool {
 /** Turns an IPv4 record into a v4-mapped one. */
 export function mapIpv4(record: usize): void {
   const ip = load<u32>(record, IP)
-  store<u16>(record, IPV6, FAMILY)
+  store<u8>(record, IPV6, FAMILY)
   store<u64>(record, 0, IP)
   store<u32>(record, MAPPED_PREFIX, IP_LOW)
   store<u32>(record, ip, MAPPED_IPV4)
@@ -94,7 +105,7 @@ export function wireAddressBytes(at: usize, len: u32): u32 {
 export function readWireAddress(at: usize, record: usize): void {
   const isIpv4 = load<u8>(at) == WIRE_IPV4
   memory.fill(record, 0, ADDRESS_BYTES)
-  store<u16>(record, isIpv4 ? IPV4 : IPV6, FAMILY)
+  store<u8>(record, isIpv4 ? IPV4 : IPV6, FAMILY)
   const ip = isIpv4 ? 4 : 16
   memory.copy(record + IP, at + 1, ip)
   store<u16>(record, bswap<u16>(load<u16>(at + 1 + ip)), PORT)

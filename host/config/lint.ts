@@ -3,7 +3,7 @@
 import { HIDDEN, quote } from '../errors.ts'
 import { isWildcardHost, parseHostPort } from '../net/address.ts'
 import { type Config, MODE_CLIENT, MODE_RENDEZVOUS, MODE_SERVER } from './config.ts'
-import { configWarnings } from './rules.ts'
+import { configWarnings, SOURCE_SELECTED } from './rules.ts'
 import { didYouMean, type Findings } from './unknown-keys.ts'
 import { KCP_KEYS, PROPERTIES } from './validate.ts'
 
@@ -87,8 +87,12 @@ function ignoredKeys(config: Config, findings: Findings): string[] {
   return warnings
 }
 
-/** All warnings and notes about a valid configuration. @throws ConfigError for a malformed address */
-export function lint(config: Config, findings: Findings): LintResult {
+/**
+ * All warnings and notes about a valid configuration.
+ * @param hasFastUdp whether the fast UDP path is available here
+ * @throws ConfigError for a malformed address
+ */
+export function lint(config: Config, findings: Findings, hasFastUdp: boolean): LintResult {
   const { mode, kcp, udp, keepalive, http_listen, listen, kcp_bind, log } = config
   const warnings = [...configWarnings(config), ...ignoredKeys(config, findings)]
   const notes: string[] = []
@@ -118,6 +122,11 @@ export function lint(config: Config, findings: Findings): LintResult {
   }
   if (listen !== undefined && isWildcardHost(parseHostPort('listen', listen, 'bind').host)) {
     notes.push(about('listen', listen, 'any host that can reach this machine can use the tunnel'))
+  }
+  const isPortable = udp.path === 'portable' || (udp.path === 'auto' && !hasFastUdp)
+  const isAsked = (mode & MODE_CLIENT) === 0 && config.obfs === undefined && kcp_bind !== undefined
+  if (isPortable && isAsked && isWildcardHost(parseHostPort('kcp_bind', kcp_bind, 'bind').host)) {
+    notes.push(about('kcp_bind', kcp_bind, SOURCE_SELECTED))
   }
   for (const [key, text] of [
     ['listen', listen],

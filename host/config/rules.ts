@@ -17,6 +17,10 @@ const SOCKET_BUFFER_SMALL_BYTES = 4096
 /** Syntax of a bearer token (RFC 6750 2.1), with a minimum length against guessing. */
 const HTTP_TOKEN = /^(?=.{8,256}$)[\w.~+/-]+=*$/
 
+/** About a wildcard `kcp_bind` of a UDP socket that cannot choose its source address. */
+export const SOURCE_SELECTED =
+  'on the portable UDP path answers leave from the address that the system selects, so clients that use another address of this host get none; if it has several addresses, bind to the one that clients use'
+
 /** `server`, `client`, `relay` or `rendezvous server` (protocol.md 10.3). */
 export function modeName(mode: number): string {
   if ((mode & MODE_SERVER) !== 0) {

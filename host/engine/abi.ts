@@ -130,6 +130,7 @@ export const ObfsState = {
 /** Address record. A session is identified by all of its bytes and its conv; offsets in bytes. */
 export const AddressRecord = {
   family: 0,
+  local: 1,
   port: 2,
   scope: 4,
   ip: 8,

@@ -2,15 +2,17 @@
  * UDP socket on batched Linux system calls. UDP_GRO merges datagrams of one sender into one message; one recvmmsg(2)
  * reads up to 16 messages into preallocated staging buffers. Datagrams of one size for one receiver leave as one
  * message (UDP_SEGMENT); a flush passes all messages to sendmmsg(2), without copying the buffers. Where the system or
- * the route does not support UDP_GRO or UDP_SEGMENT, datagrams are single messages. The contract is that of the
- * runtimes' own sockets (runtime.ts); openUdpByMode chooses between them.
+ * the route does not support UDP_GRO or UDP_SEGMENT, datagrams are single messages. A socket on a wildcard address can
+ * answer from the address that was asked (local-addresses.ts). The contract is that of the runtimes' own sockets
+ * (runtime.ts); openUdpByMode chooses between them.
  */
 
 import { NotAvailable, type SystemError, systemError } from '../errors.ts'
-import type { SocketAddress } from '../net/address.ts'
+import { isWildcardHost, type SocketAddress } from '../net/address.ts'
 import { ADDRESS_WORDS, AddressCache } from '../net/address-cache.ts'
 import type { Clock, Libc, Runtime, Timer, UdpHandlers, UdpOptions, UdpSocket, Watch } from '../runtime.ts'
-import { SOL_UDP, UDP_GRO, UDP_SEGMENT } from './libc.ts'
+import { IP_PKTINFO, IPPROTO_IP, IPPROTO_IPV6, IPV6_RECVPKTINFO, SOL_UDP, UDP_GRO, UDP_SEGMENT } from './libc.ts'
+import { LOCAL_WORDS, LocalAddresses } from './local-addresses.ts'
 import { MessageVector } from './message-vector.ts'
 import { applyBuffers, bindWithOptions, descriptorBuffers } from './socket-options.ts'
 import { type Syscalls, syscallsOf } from './syscalls.ts'
@@ -34,8 +36,23 @@ const RUN_BYTES_MAX = 65000
 /** Retry interval while the socket buffer is full, ms. */
 const RETRY_MS = 1
 
+/** Errors of a message whose source address, or the interface of a link-local one, has vanished. */
+const VANISHED: ReadonlySet<string> = new Set(['EINVAL', 'EADDRNOTAVAIL', 'ENETUNREACH', 'ENODEV'])
+
 /** Scratch address record of a sender or receiver. */
 const record = new Uint32Array(ADDRESS_WORDS)
+
+/** Bit of the local address's number in the first word of an address record. */
+const LOCAL_SHIFT = 8
+const NO_LOCALS = new Uint32Array()
+
+/** What system and socket support. */
+interface Features {
+  readonly gro: boolean
+  readonly gso: boolean
+  /** Undefined: the system selects the source of all datagrams. */
+  readonly locals: LocalAddresses | undefined
+}
 
 /** Runtime services that a fast socket requires. */
 export interface FastCalls {
@@ -55,6 +72,9 @@ class FastUdpSocket implements UdpSocket {
   readonly #family: 4 | 6
   readonly #connected: SocketAddress | undefined
   readonly #peers = new AddressCache()
+  readonly #locals: LocalAddresses | undefined
+  /** The first waiting message is sent without this number's address, because it failed with it; 0: none. */
+  #suspected = 0
   readonly #watch: Watch
 
   readonly #rx: MessageVector
@@ -78,13 +98,16 @@ class FastUdpSocket implements UdpSocket {
   /** Number of datagrams in each message of the last layout. */
   readonly #runs = new Uint16Array(TX_MESSAGES)
   #segments: boolean
+  /** Number of the source address of the first message of the last layout; 0: none. */
+  #firstLocal = 0
   #retry: Timer | undefined
   #starved = false
   #writable: Timer | undefined
   #closed = false
 
-  constructor(calls: FastCalls, fd: number, gro: boolean, gso: boolean, options: UdpOptions, handlers: UdpHandlers) {
+  constructor(calls: FastCalls, fd: number, features: Features, options: UdpOptions, handlers: UdpHandlers) {
     const syscalls = syscallsOf(calls)
+    const { gro, gso, locals } = features
     this.#syscalls = syscalls
     this.#fd = fd
     this.#clock = calls.clock
@@ -92,6 +115,7 @@ class FastUdpSocket implements UdpSocket {
     this.#family = options.bind.family
     this.#connected = options.connect
     this.#segments = gso
+    this.#locals = locals
     this.local = syscalls.localAddress(fd)
     this.path = `fast (recvmmsg${gro ? ' and UDP_GRO' : ''}, sendmmsg${gso ? ' and UDP_SEGMENT' : ''})`
     this.#rx = new MessageVector(syscalls, RX_MESSAGES)
@@ -107,6 +131,14 @@ class FastUdpSocket implements UdpSocket {
       this.#free[slot] = TX_SLOTS - 1 - slot
     }
     this.#watch = calls.watch(fd, this.#onReadable)
+  }
+
+  get repliesFromAsked(): boolean {
+    return this.#locals !== undefined
+  }
+
+  leaveFree(local: SocketAddress): void {
+    this.#locals?.leaveFree(local)
   }
 
   acquire(): Uint8Array | null {
@@ -169,9 +201,13 @@ class FastUdpSocket implements UdpSocket {
     for (let i = 0; i < count && !this.#closed; i++) {
       const known = rx.sender(i, record, 0)
       const length = Math.min(rx.length(i), RX_BYTES)
-      const step = rx.segmentBytes(i) || length
+      rx.readControl(i)
+      const step = rx.segmentBytes || length
       rx.prepare(i)
       if (!known) continue
+      if (rx.hasLocal && this.#locals !== undefined) {
+        record[0] = (record[0] ?? 0) | (this.#locals.numberOf(rx.local) << LOCAL_SHIFT)
+      }
       const from = this.#peers.read(record, 0)
       let offset = 0
       let segment = 0
@@ -223,19 +259,32 @@ class FastUdpSocket implements UdpSocket {
       }
       for (let i = 0; i < sent; i++) this.#forget(this.#runs[i] ?? 0)
       if (sent < 0) this.#refused(-sent)
+      else if (this.#suspected !== 0 && messages > 0) this.#onSentWithout()
       else if (messages === 0) this.#refuse(systemError('EDESTADDRREQ', 'invalid destination address', 'send'))
     }
   }
 
-  /** The first message failed: retry it without segments, or drop it and report the error. */
+  /** The first message failed: retry it without its source address or segments, or drop it and report the error. */
   #refused(errno: number): void {
     const error = this.#error(errno, 'sendmmsg')
     const count = this.#runs[0] ?? 1
+    if (this.#suspected === 0 && this.#firstLocal !== 0 && VANISHED.has(error.code ?? '')) {
+      this.#suspected = this.#firstLocal
+      return
+    }
+    // it fails without the address too
+    this.#suspected = 0
     if (count > 1 && (error.code === 'EIO' || error.code === 'EINVAL' || error.code === 'EMSGSIZE')) {
       this.#segments = false
       return
     }
     this.#refuse(error, count)
+  }
+
+  /** The first message failed with its source address and was sent without: the address has vanished. */
+  #onSentWithout(): void {
+    this.#locals?.forget(this.#suspected)
+    this.#suspected = 0
   }
 
   #refuse(error: SystemError, count = 1): void {
@@ -271,15 +320,26 @@ class FastUdpSocket implements UdpSocket {
       if (to === undefined || to.port === 0 || (to.family === 6 && this.#family === 4)) break
       const count = this.#run(done, first, to)
       tx.setRun(message, done, count)
-      tx.setSegmentBytes(message, count > 1 ? (this.#queueBytes[first] ?? 0) : 0)
+      const segmentBytes = count > 1 ? (this.#queueBytes[first] ?? 0) : 0
       if (this.#connected === undefined) {
         this.#peers.write(to, record, 0)
         tx.setReceiver(message, record, 0, true)
       }
+      this.#setControl(message, segmentBytes, to.local ?? 0)
       this.#runs[message++] = count
       done += count
     }
     return message
+  }
+
+  #setControl(message: number, segmentBytes: number, local: number): void {
+    const locals = this.#locals
+    let at = locals?.isKnown(local) === true ? local * LOCAL_WORDS : -1
+    if (message === 0) {
+      if (this.#suspected !== 0) at = -1
+      this.#firstLocal = at < 0 ? 0 : local
+    }
+    this.#tx.setControl(message, segmentBytes, this.#family, locals?.words ?? NO_LOCALS, at)
   }
 
   /**
@@ -334,6 +394,19 @@ function tryOption(set: () => void): boolean {
   }
 }
 
+/** Requests the local addresses of datagrams; undefined where the socket has only one, or the system does not tell. */
+function localsOf(
+  syscalls: Syscalls,
+  fd: number,
+  bind: SocketAddress,
+  connect: SocketAddress | undefined,
+): LocalAddresses | undefined {
+  if (connect !== undefined || !isWildcardHost(bind.address)) return undefined
+  const level = bind.family === 4 ? IPPROTO_IP : IPPROTO_IPV6
+  const option = bind.family === 4 ? IP_PKTINFO : IPV6_RECVPKTINFO
+  return tryOption(() => syscalls.setOption(fd, option, 1, level)) ? new LocalAddresses(bind.family) : undefined
+}
+
 /**
  * Binds a UDP socket by system calls, and connects it if `options.connect` is given.
  * @throws NotAvailable, or the error of bind or connect (EADDRINUSE, EADDRNOTAVAIL, ENETUNREACH, ...)
@@ -350,7 +423,8 @@ export function openFastUdp(calls: FastCalls, options: UdpOptions, handlers: Udp
     const gro = tryOption(() => syscalls.setOption(fd, UDP_GRO, 1, SOL_UDP))
     // a kernel without it would send a run as one datagram
     const gso = tryOption(() => syscalls.getOption(fd, UDP_SEGMENT, SOL_UDP))
-    return new FastUdpSocket(calls, fd, gro, gso, options, handlers)
+    const locals = options.replyFromAsked === true ? localsOf(syscalls, fd, bind, connect) : undefined
+    return new FastUdpSocket(calls, fd, { gro, gso, locals }, options, handlers)
   } catch (error) {
     // an adopted socket stays open for the portable mode
     if (fd !== socketOptions?.fd) syscalls.close(fd)

@@ -89,7 +89,7 @@ export class RawSocket {
     // a run ends before an empty descriptor, so that the result is unambiguous
     for (; next < end && filled < BATCH; next++, at += STRIDE) {
       const length = u32[at + LENGTH] ?? 0
-      if (length === 0 || ((u32[at + RECEIVER] ?? 0) & 0xffff) !== this.#family) break
+      if (length === 0 || ((u32[at + RECEIVER] ?? 0) & 0xff) !== this.#family) break
       this.#vector.setBuffer(filled, this.#base + (u32[at + PACKET] ?? 0), length)
       this.#vector.setReceiver(filled, u32, at + RECEIVER, false)
       filled++

@@ -12,6 +12,8 @@ export interface SocketAddress {
   readonly address: string
   readonly port: number
   readonly scope: number
+  /** Of a peer: its socket's number of the local address that the peer sent to (UdpOptions.replyFromAsked). */
+  readonly local?: number
 }
 
 /** Size of the engine's address record in bytes. */
@@ -269,7 +271,8 @@ export function formatAddress(address: SocketAddress): string {
 
 /** Whether two addresses are equal. Both IPs must be in canonical form. Does not allocate. */
 export function sameAddress(a: SocketAddress, b: SocketAddress): boolean {
-  return a.port === b.port && a.address === b.address && a.family === b.family && a.scope === b.scope
+  if (a.port !== b.port || a.address !== b.address || a.family !== b.family || a.scope !== b.scope) return false
+  return (a.local ?? 0) === (b.local ?? 0)
 }
 
 /**
@@ -285,6 +288,7 @@ export function writeRecord(address: SocketAddress, bytes: Uint8Array, offset: n
     throw new RangeError(`not an IPv${address.family} address: ${address.address}`)
   }
   bytes[offset] = address.family
+  bytes[offset + 1] = address.local ?? 0
   bytes[offset + 2] = address.port & 0xff
   bytes[offset + 3] = address.port >>> 8
   const scope = address.family === 6 ? address.scope : 0
@@ -300,15 +304,13 @@ export function writeRecord(address: SocketAddress, bytes: Uint8Array, offset: n
  */
 export function readRecord(bytes: Uint8Array, offset: number): SocketAddress | undefined {
   const view = new DataView(bytes.buffer, bytes.byteOffset + offset, ADDRESS_RECORD_BYTES)
-  const family = view.getUint16(0, true)
+  const family = view.getUint8(0)
   if (family !== 4 && family !== 6) {
     return undefined
   }
   const ip = offset + RECORD_IP_OFFSET
-  return {
-    family,
-    address: family === 4 ? ipv4Text(bytes, ip) : ipv6Text(bytes, ip),
-    port: view.getUint16(2, true),
-    scope: view.getUint32(4, true),
-  }
+  const address = family === 4 ? ipv4Text(bytes, ip) : ipv6Text(bytes, ip)
+  const found = { family, address, port: view.getUint16(2, true), scope: view.getUint32(4, true) } as const
+  const local = view.getUint8(1)
+  return local === 0 ? found : { ...found, local }
 }

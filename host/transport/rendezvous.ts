@@ -78,6 +78,8 @@ export class RendezvousAnnouncer {
     const local = announcedAddress(socket.local, bound, await localTowards(this.#runtime, server))
     const seen = asSeenBy(socket.local, server)
     if (this.#closed) return
+    // the announced address follows the routes; only what clients find otherwise is theirs to choose
+    if (!bound && !isWildcard(local)) socket.leaveFree?.(asSeenBy(socket.local, local))
     const old = this.#announced
     if (!anew && old?.service === service && sameMaybe(old.server, seen) && sameMaybe(old.local, local)) return
     this.#announced = { server: seen, local, service }

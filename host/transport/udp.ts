@@ -8,8 +8,9 @@
 
 import { type Config, MODE_CLIENT } from '../config/config.ts'
 import { checkServiceId } from '../config/mtu.ts'
+import { SOURCE_SELECTED } from '../config/rules.ts'
 import { coreConfig } from '../engine/config-block.ts'
-import { codeOf, isTemporary, messageOf, type SystemError, step } from '../errors.ts'
+import { codeOf, isTemporary, messageOf, quote, type SystemError, step } from '../errors.ts'
 import { formatAddress, type SocketAddress } from '../net/address.ts'
 import type { UdpOptions, UdpSocket } from '../runtime.ts'
 import { PathMonitor } from './path-monitor.ts'
@@ -211,6 +212,8 @@ export class UdpTransport implements Transport {
     const options = {
       ...udpOptions(this.addresses),
       path: this.#config.udp.path,
+      // a client has one path, which follows the routes
+      replyFromAsked: (this.#config.mode & MODE_CLIENT) === 0,
       socketOptions: this.#options.socketOptions(this.#config),
     }
     const again = this.#port !== 0
@@ -223,6 +226,11 @@ export class UdpTransport implements Transport {
     if (again) log.notice('udp socket restart')
     log.notice(`udp bind: ${formatAddress(socket.local)}`)
     if (socket.path !== undefined) log.notice(`udp path: ${socket.path}`)
+    const { kcp_bind } = this.#config
+    const isSelected = options.replyFromAsked && isWildcard(options.bind) && socket.repliesFromAsked !== true
+    if (isSelected && kcp_bind !== undefined && !again) {
+      log.notice(`config key kcp_bind = ${quote(kcp_bind)}: ${SOURCE_SELECTED}`)
+    }
     if (options.connect !== undefined) log.notice(`udp connect: ${formatAddress(options.connect)}`)
     return socket
   }

@@ -267,6 +267,9 @@ test('a record has the layout of the ABI', () => {
   assert.is(Buffer.from(bytes).toString('hex'), '060035000000000000000000000000000000ffffc0000201')
   assert.equal(readRecord(bytes, 0), { family: 6, address: '::ffff:192.0.2.1', port: 53, scope: 0 })
   assert.is(readRecord(new Uint8Array(24), 0), undefined)
+  const asked = { family: 4, address: '192.0.2.1', port: 53, scope: 0, local: 255 } as const
+  writeRecord(asked, bytes, 0)
+  assert.equal(readRecord(bytes, 0), asked)
 })
 
 test('a text that is not an IP address of the given family yields no record', () => {
@@ -286,7 +289,7 @@ test('a text that is not an IP address of the given family yields no record', ()
 test('addresses are equal when all fields are equal', () => {
   const base: SocketAddress = { family: 6, address: 'fe80::1', port: 1, scope: 2 }
   assert.ok(sameAddress(base, { ...base }))
-  for (const change of [{ family: 4 as const }, { address: 'fe80::2' }, { port: 2 }, { scope: 3 }]) {
+  for (const change of [{ family: 4 as const }, { address: 'fe80::2' }, { port: 2 }, { scope: 3 }, { local: 1 }]) {
     assert.not(sameAddress(base, { ...base, ...change }), JSON.stringify(change))
   }
 })

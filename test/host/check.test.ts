@@ -256,4 +256,21 @@ test('any JSON yields a verdict that agrees with the parser at start', async () 
   )
 })
 
+test('a wildcard address of a socket that cannot choose its source address is noted', async () => {
+  // this environment has no system calls
+  for (const [config, isNoted] of [
+    [SERVER, true],
+    [{ ...SERVER, udp: { path: 'portable' } }, true],
+    [{ ...SERVER, udp: { path: 'fast' } }, false],
+    [RELAY, true],
+    [{ ...SERVER, kcp_bind: '192.0.2.1:4000' }, false],
+    [{ ...CLIENT, kcp_bind: '0.0.0.0:4000' }, false],
+    [{ ...SERVER, obfs: 'dpi/tcp' }, false],
+  ] as const) {
+    const { notes } = await report(config)
+    const found = notes.filter((note) => /kcp_bind = .*portable UDP path.*bind to the one/.test(note))
+    assert.is(found.length, isNoted ? 1 : 0, JSON.stringify(config))
+  }
+})
+
 test.run()

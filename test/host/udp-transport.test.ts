@@ -306,4 +306,18 @@ test('keys that cannot change at run time are named once and keep their values',
   close()
 })
 
+test('a server on a wildcard address logs once that its socket cannot choose the source of its answers', async () => {
+  for (const [kcp_bind, wanted] of [
+    ['0.0.0.0:4000', 1],
+    ['127.0.0.1:4000', 0],
+  ] as const) {
+    const network = new VirtualNetwork()
+    const server = await start(network, { kcp_bind, connect: '127.0.0.1:9000' })
+    await server.reload(configOf({ kcp_bind, connect: '127.0.0.1:9000', udp: { sndbuf: 65536 } }))
+    assert.is(printed(network, 'udp socket restart'), 1)
+    assert.is(printed(network, 'on the portable UDP path answers leave'), wanted)
+    server.close()
+  }
+})
+
 test.run()

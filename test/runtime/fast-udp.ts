@@ -4,7 +4,7 @@
  * fast-udp.node.test.ts and fast-udp.bun.test.ts run it.
  */
 
-import { spawnSync } from 'node:child_process'
+import { spawn, spawnSync } from 'node:child_process'
 import { createSocket } from 'node:dgram'
 import { once } from 'node:events'
 import { suite } from 'uvu'
@@ -19,17 +19,30 @@ import { clock } from '../../runtime-shared/clock.ts'
 import { waitFor } from '../../testkit/wait.ts'
 import { skip } from '../skip.ts'
 import { inNamespace } from '../system/inside.ts'
-import { LOCALHOST, LOCALHOST6 } from './subject.ts'
+import { ANY6, LOCALHOST, LOCALHOST6 } from './subject.ts'
+
+/** Datagrams of putRun. */
+const RUN = 31
+const ANY4: SocketAddress = { family: 4, address: '0.0.0.0', port: 0, scope: 0 }
+
+/** Runs `ip`. */
+async function ip(command: string): Promise<void> {
+  const [code] = await once(spawn('ip', command.split(' ')), 'close')
+  assert.is(code, 0, command)
+}
 
 /** Records the number and length of each received datagram, by sender. */
 class Inbox implements UdpHandlers {
   readonly from = new Map<number, [number, number][]>()
   readonly errors: string[] = []
+  readonly addresses: SocketAddress[] = []
   count = 0
   batches = 0
   writable = 0
 
-  onDatagram(data: Uint8Array, { port }: SocketAddress): void {
+  onDatagram(data: Uint8Array, address: SocketAddress): void {
+    const { port } = address
+    if (this.addresses.at(-1) !== address) this.addresses.push(address)
     const list = this.from.get(port) ?? []
     list.push([((data[0] ?? 0) << 8) | (data[1] ?? 0), data.length])
     this.from.set(port, list)
@@ -57,6 +70,10 @@ export function fastUdpTests(runtime: Runtime): void {
     mixed: 'receivers and sizes may alternate',
     plain: 'the socket of another program receives the same datagrams',
     mtu: 'a route that rejects runs gets single datagrams from then on, without loss',
+    asked: 'answers leave from the address that was asked, merged runs too',
+    vanished: 'an address that vanished is replaced by the one that the system selects, and runs stay merged',
+    linkLocal: 'an answer from a link-local address leaves through its interface',
+    free: 'an announced address is left to the system',
     brought: 'an inherited bound socket is used, and datagrams that wait in it are received',
     full: 'a full socket buffer delays datagrams without loss',
     forbidden: 'a sandbox that forbids the batch calls is treated as a system without them',
@@ -71,9 +88,32 @@ export function fastUdpTests(runtime: Runtime): void {
   const sockets: UdpSocket[] = []
   async function open(bind: SocketAddress, connect?: SocketAddress): Promise<[UdpSocket, Inbox]> {
     const inbox = new Inbox()
-    const socket = await runtime.openUdp({ bind, path: 'fast', ...(connect && { connect }) }, inbox)
+    const socket = await runtime.openUdp(
+      { bind, path: 'fast', replyFromAsked: true, ...(connect && { connect }) },
+      inbox,
+    )
     sockets.push(socket)
     return [socket, inbox]
+  }
+  /**
+   * Sends datagrams until one arrives: Bun loses a SIGIO now and then when a child process has just ended.
+   * @returns their sender, as the server knows it
+   */
+  async function ask(client: UdpSocket, to: SocketAddress, inbox: Inbox): Promise<SocketAddress> {
+    const found = (): SocketAddress | undefined => inbox.addresses.findLast(({ port }) => port === client.local.port)
+    await waitFor('the request', () => {
+      put(client, 0, 100, to)
+      client.flush()
+      return found() !== undefined
+    })
+    const from = found()
+    if (from === undefined) throw new Error('no sender')
+    return from
+  }
+  /** Sends a run of 30 datagrams and a shorter one. */
+  function putRun(socket: UdpSocket, to: SocketAddress): void {
+    for (let i = 0; i < RUN; i++) put(socket, i, i === RUN - 1 ? 300 : 1200, to)
+    socket.flush()
   }
   /** Queues one datagram of a run: its number, then the low byte of the number as filler. */
   function put(socket: UdpSocket, number: number, length: number, to: SocketAddress): void {
@@ -162,6 +202,98 @@ export function fastUdpTests(runtime: Runtime): void {
     }
     assert.equal(atClient.errors, [])
     assert.is(spawnSync('ip', ['link', 'set', 'lo', 'mtu', '65536']).status, 0)
+  })
+
+  test(names.asked, async () => {
+    await ip('addr add fd00::2/128 dev lo nodad')
+    for (const [bind, asked, own] of [
+      [ANY4, '127.0.0.2', '127.0.0.1'],
+      [ANY4, '127.0.0.3', '127.0.0.3'],
+      [ANY6, 'fd00::2', '::1'],
+      [ANY6, '127.0.0.2', '127.0.0.1'],
+    ] as const) {
+      const [server, atServer] = await open(bind)
+      const family = asked.includes(':') ? 6 : 4
+      const to = { family, address: asked, port: server.local.port, scope: 0 } as const
+      // connected: hears nobody else
+      const [client, atClient] = await open({ family, address: own, port: 0, scope: 0 }, to)
+      putRun(client, to)
+      await waitFor('the request', () => atServer.count === RUN)
+      const [from, ...others] = atServer.addresses
+      assert.equal(others, [], 'one peer, one object')
+      if (from === undefined) throw new Error('no sender')
+      for (let round = 1; round <= 3; round++) {
+        putRun(server, from)
+        await waitFor(`answer ${round} of ${asked}`, () => atClient.count === round * RUN)
+      }
+      assert.ok(atClient.batches <= 3, `${atClient.batches} batches: the runs were not merged`)
+      assert.equal(atServer.errors, [])
+    }
+  })
+
+  test(names.vanished, async () => {
+    for (const [bind, asked, own] of [
+      [ANY4, '192.0.2.9', '127.0.0.1'],
+      [ANY6, 'fd00::9', '::1'],
+      [ANY6, '192.0.2.9', '127.0.0.1'],
+    ] as const) {
+      const family = asked.includes(':') ? 6 : 4
+      const prefix = family === 6 ? 128 : 32
+      await ip(`addr add ${asked}/${prefix} dev lo${family === 6 ? ' nodad' : ''}`)
+      const [server, atServer] = await open(bind)
+      const [client, atClient] = await open({ family, address: own, port: 0, scope: 0 })
+      const to = { family, address: asked, port: server.local.port, scope: 0 } as const
+      const from = await ask(client, to, atServer)
+      await ip(`addr del ${asked}/${prefix} dev lo`)
+      for (let round = 1; round <= 3; round++) {
+        putRun(server, from)
+        await waitFor(`answer ${round} of ${asked}`, () => atClient.count === round * RUN)
+      }
+      assert.not.equal(atClient.addresses.at(-1)?.address, asked)
+      assert.ok(atClient.batches <= 3, `${atClient.batches} batches: the runs were not merged`)
+      assert.equal(atServer.errors, [])
+    }
+  })
+
+  test(names.linkLocal, async () => {
+    for (const name of ['d0', 'd1']) {
+      await ip(`link add ${name} type veth peer name p${name}`)
+      await ip(`link set p${name} up`)
+      await ip(`addr add fe80::1/64 dev ${name} nodad`)
+      await ip(`addr add fe80::2/64 dev ${name} nodad`)
+      await ip(`link set ${name} up`)
+    }
+    const [server, atServer] = await open(ANY6)
+    const calls = runtime.os && syscallsOf(runtime.os)
+    for (const name of ['d0', 'd1']) {
+      const scope = calls?.interfaceIndex(name) ?? 0
+      const to = { family: 6, address: 'fe80::1', port: server.local.port, scope } as const
+      const [client, atClient] = await open({ family: 6, address: 'fe80::2', port: 0, scope }, to)
+      putRun(server, await ask(client, to, atServer))
+      await waitFor('the answer', () => atClient.count === RUN)
+    }
+    assert.equal(atServer.errors, [])
+  })
+
+  test(names.free, async () => {
+    const [server, atServer] = await open(ANY4)
+    server.leaveFree?.({ family: 4, address: '127.0.0.2', port: 0, scope: 0 })
+    const [client, atClient] = await open(LOCALHOST)
+    for (const asked of ['127.0.0.2', '127.0.0.3']) {
+      const before = atServer.count
+      put(client, before, 100, { ...LOCALHOST, address: asked, port: server.local.port })
+      client.flush()
+      await waitFor('the request', () => atServer.count === before + 1)
+      const from = atServer.addresses.at(-1)
+      if (from === undefined) throw new Error('no sender')
+      put(server, 0, 100, from)
+      server.flush()
+      await waitFor('the answer', () => atClient.count === before + 1)
+    }
+    assert.equal(
+      atClient.addresses.map(({ address }) => address),
+      ['127.0.0.1', '127.0.0.3'],
+    )
   })
 
   test(names.brought, async () => {

@@ -57,14 +57,14 @@ function startable(bytes: Uint8Array): Config {
   return config
 }
 
-function inspect(path: string, bytes: Uint8Array, mode: number | undefined): Report {
+function inspect(path: string, bytes: Uint8Array, mode: number | undefined, hasFastUdp: boolean): Report {
   let findings = NOTHING_FOUND
   const found = (): string[] => [...keyWarnings(findings), ...fileWarnings(path, mode, findings.set.some(isSecret))]
   try {
     const document: JsonNode = readJson(bytes)
     findings = examine(document)
     const config = startable(bytes)
-    const { warnings, notes } = lint(config, findings)
+    const { warnings, notes } = lint(config, findings, hasFastUdp)
     const sizes = datagrams(config)
     return {
       error: undefined,
@@ -180,6 +180,14 @@ async function readConfig(runtime: Runtime, path: string): Promise<Uint8Array> {
   }
 }
 
+function hasFastUdp({ os }: Runtime): boolean {
+  try {
+    return os?.libc() !== undefined
+  } catch {
+    return false
+  }
+}
+
 export const command: Command = {
   options: [CONFIG, JSON_OUT],
   notes: 'exit status: 0 valid, with or without warnings; 1 invalid',
@@ -187,7 +195,7 @@ export const command: Command = {
     const path = values.get(CONFIG.long)
     if (path === undefined) throw new CommandError('no config file given: use -c <file>')
     const bytes = await readConfig(runtime, path)
-    const report = inspect(path, bytes, runtime.commandConsole?.fileMode(path))
+    const report = inspect(path, bytes, runtime.commandConsole?.fileMode(path), hasFastUdp(runtime))
     const text = flags.has(JSON_OUT.long) ? jsonReport(path, report) : textReport(path, report)
     runtime.print('stdout', text)
     return report.error === undefined ? 0 : 1

@@ -264,11 +264,13 @@ function onThinSent(c: Conversation, sn: Sn, size: u32, now: Ticks): void {
   c.thinAt = max<u32>(1, now + THIN_DELAY_TICKS)
 }
 
-/** @returns true while the duplicate of a thin segment is scheduled */
+/**
+ * To be called when no segment is queued.
+ * @returns true while the duplicate of a thin segment, which is the last one sent, is scheduled
+ */
 function isThinWaiting(c: Conversation): bool {
   if (c.thinAt == 0) return false
-  const isOpen = c.thinSn == c.sndNxt - 1 && c.sndEnd == c.sndNxt && diff(c.thinSn, c.sndUna) >= 0
-  if (isOpen && load<u8>(entryOf(c, c.thinSn), STATE) == SENT) return true
+  if (diff(c.thinSn, c.sndUna) >= 0 && load<u8>(entryOf(c, c.thinSn), STATE) == SENT) return true
   c.thinAt = 0
   return false
 }

@@ -242,7 +242,7 @@ export function closeSendBuffer(c: Conversation): void {
   freeRing(c.sndRing, c.sndMask, ENTRY_SHIFT)
   c.sndRing = 0
   c.sndUna = c.sndNxt = c.sndEnd = c.sndReserved = 0
-  c.flight = c.lost = c.copies = 0
+  c.flight = c.lost = c.copies = c.thinAt = 0
 }
 
 /** Frees a large ring that holds nothing, because idle sessions must be small. */

@@ -235,10 +235,7 @@ export function connected(s: Session, ok: bool, now: Ticks): void {
  * @returns number of spans
  */
 export function peek(s: Session): u32 {
-  if (s.tcp != TCP_OPEN) return 0
-  const n = peekPayload(s)
-  if (n == 0) s.flags &= ~READABLE_REPORTED
-  return n
+  return s.tcp == TCP_OPEN ? peekPayload(s) : 0
 }
 
 /** TCP took `bytes` of the peeked payload. */

@@ -235,6 +235,19 @@ test('MUST 37: an accepted session echoes KEEPALIVE in every state', () => {
   assert.is(echoes(refused), 1, 'after a refused dial')
 })
 
+test('at most 1024 echoes of KEEPALIVE are unacknowledged', () => {
+  const solo = new Solo({ role: 'server' })
+  const several = (count: number): Uint8Array => concat(...Array.from({ length: count }, () => KEEPALIVE))
+  const echoes = (): number => sentMessages(solo, 5).filter((type) => type === 'KEEPALIVE').length
+  // these are echoed in one segment
+  solo.feed(push(5, 0, concat(DIAL, several(200))))
+  solo.run(SETTLE_MS)
+  assert.is(echoes(), 200)
+  for (let sn = 1; sn <= 5; sn++) solo.feed(push(5, sn, several(300)))
+  solo.run(SETTLE_MS)
+  assert.ok(echoes() <= 1024, `${echoes()} echoes`)
+})
+
 test('MUST 37: an opened session never echoes KEEPALIVE', () => {
   const { solo, conv } = client()
   solo.run(5)

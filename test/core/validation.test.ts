@@ -103,6 +103,31 @@ test('a late answer to any transmission of the challenge confirms the session', 
   }
 })
 
+test('recorded acknowledgements of an ended session do not confirm its replayed first flight', () => {
+  const solo = server({ replayCapacity: 64, timeWait: 10 })
+  const flight = solo.seal(push(5, 0, concat(DIAL, text('steal'))))
+  /** ACKs of all transmissions of the challenge since the last call, as the client would send them. */
+  const acks = (): Uint8Array[] =>
+    solo.takeSegments(5).flatMap(({ cmd, sn, ts }) => (cmd === 'PUSH' ? [ack(5, sn, ts, sn + 1)] : []))
+  solo.feedRaw(CLIENT, flight)
+  solo.run(4000)
+  const recorded = acks()
+  assert.ok(recorded.length > 1, 'the challenge is repeated')
+  solo.feed(...recorded)
+  assert.is(dials(solo), 1)
+  solo.feed(control(What.RESET, 5))
+  for (let i = 0; i < 400; i++) {
+    solo.run(1000)
+    solo.feed(control(What.PING, i))
+  }
+  assert.is(solo.feedRaw(CLIENT, flight), 1, 'its nonce is still in the filter')
+  for (let i = 0; i < 20; i++) {
+    solo.feed(...recorded)
+    solo.run(200)
+  }
+  assert.is(dials(solo), 1)
+})
+
 test('a RESET from the client ends an unconfirmed session at once', () => {
   const solo = server()
   solo.feed(push(5, 0, concat(DIAL, text('steal'))))

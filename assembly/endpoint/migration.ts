@@ -99,12 +99,11 @@ function makePair(now: Ticks): Pair | null {
   let found: Pair | null = null
   for (let i: u32 = 0; i < PAIRS; i++) {
     const p = pairAt(i)
-    if (i < last && !isOver(p, now) && p.state != MOVED_PAIR && p.state != STAYED) continue
-    if (i >= last || isOver(p, now)) {
+    if (isOver(p, now)) {
       last = max(last, i + 1)
       return p
     }
-    if (!found) found = p
+    if (!found && (p.state == MOVED_PAIR || p.state == STAYED)) found = p
   }
   return found
 }

@@ -4,7 +4,7 @@
 import fc from 'fast-check'
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
-import { Rx } from '../../host/engine/core.ts'
+import { COUNTERS, Rx } from '../../host/engine/core.ts'
 import { Random } from '../../testkit/sim/random.ts'
 import { Solo, summary, TESTER } from '../../testkit/sim/solo.ts'
 import { concat, control, DIAL, MessageType, message, push, segment, toHex, What } from '../../testkit/sim/wire.ts'
@@ -56,6 +56,36 @@ test('MUST 12: datagrams of 1500 bytes are accepted, of 1501 dropped, with and w
     solo.feedRaw(TESTER, new Uint8Array(65507))
     assert.is(solo.take().length, 0)
     assert.is(solo.endpoint.counter('drop_oversize'), 2)
+  }
+})
+
+test('handle_datagrams returns how many it accepted; every other one is counted once, by its reason', () => {
+  const solo = new Solo({ role: 'server', sealing: 'random' })
+  const drops = COUNTERS.filter((name) => name.startsWith('drop_'))
+  const taken = solo.seal(control(What.PING, 1))
+  const listen = solo.seal(new Uint8Array([0, 0, 0, 0, 0, What.LISTEN]))
+  assert.is(solo.feedRaw(TESTER, taken), 1)
+  const [pong] = solo.take()
+  assert.ok(pong)
+  const cases: [string, Uint8Array][] = [
+    ['drop_oversize', new Uint8Array(1501)],
+    ['drop_short', new Uint8Array(40)],
+    ['drop_short', solo.seal(new Uint8Array(3))],
+    ['drop_auth', new Uint8Array(500)],
+    ['drop_reflected', pong.bytes],
+    ['drop_replay', taken],
+    ['drop_malformed', listen],
+    ['drop_malformed', solo.seal(new Uint8Array(5))],
+  ]
+  for (const [reason, bytes] of cases) {
+    const counts = (): number[] => drops.map((name) => solo.endpoint.counter(name))
+    const before = counts()
+    const received = solo.endpoint.counter('pkt_received')
+    assert.is(solo.feedRaw(TESTER, bytes, solo.seal(control(What.PING, 2))), 1, reason)
+    assert.is(solo.endpoint.counter('pkt_received'), received + 2)
+    counts().forEach((count, i) => {
+      assert.is(count - (before[i] ?? 0), drops[i] === reason ? 1 : 0, `${reason}: ${drops[i]}`)
+    })
   }
 })
 

@@ -1,7 +1,7 @@
 /** Builds a mutant in a private tree and runs the tests against it. */
 import { PrivateTree } from './private-tree.ts'
 import type { Mutant } from './sites.ts'
-import { concerns, type Finding, firstFailure, type TestFile } from './suites.ts'
+import { concerns, type Finding, firstFailure, inOrder, type TestFile } from './suites.ts'
 
 export type Verdict = Finding | 'does not compile' | 'same module'
 
@@ -21,7 +21,7 @@ async function compile(tree: PrivateTree, mutant: Mutant, engine: Buffer): Promi
   if (!mutant.file.startsWith('assembly/')) {
     return (await tree.checkTypes(COMPILE_LIMIT_S)) ? undefined : 'does not compile'
   }
-  const module = await tree.compileEngine(COMPILE_LIMIT_S)
+  const module = await tree.compileEngine()
   if (module === undefined) return 'does not compile'
   // an edit without effect on the optimized module is not a mutant
   return module.equals(engine) ? 'same module' : undefined
@@ -36,7 +36,7 @@ export async function evaluate(mutant: Mutant, { base, suites, engine, limit }: 
     tree.write(mutant)
     const refused = await compile(tree, mutant, engine)
     if (refused !== undefined) return refused
-    const chosen = suites.filter((suite) => concerns(suite, mutant))
+    const chosen = inOrder(suites.filter((suite) => concerns(suite, mutant)))
     const inProcess = chosen.filter(({ isWhole }) => !isWhole)
     const whole = chosen.filter(({ isWhole }) => isWhole)
     const first = await firstFailure(inProcess, tree, limit)

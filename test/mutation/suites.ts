@@ -1,6 +1,7 @@
 /**
- * The tests that are run against a mutant, fastest first: those that run the engine or the host in their own process,
- * then a few that start whole processes. Their durations are measured on the unchanged tree, on which all must pass.
+ * The tests that are run against a mutant: those that run the engine or the host in their own process, then a few that
+ * start whole processes. Of each kind those first that cost the fewest seconds for a mutant caught. Their durations are
+ * measured on the unchanged tree, on which all must pass.
  */
 import { createHash } from 'node:crypto'
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs'
@@ -22,6 +23,8 @@ export interface TestFile {
   /** Digest of what it runs. */
   readonly key: string
   seconds: number
+  /** Mutants that it caught in this run. */
+  caught: number
 }
 
 const ROOMS = ['core', 'sim', 'vectors', 'fuzz', 'host']
@@ -56,7 +59,14 @@ async function describe(name: string): Promise<TestFile> {
   })
   const hash = createHash('sha256').update(outputFiles[0]?.contents ?? '')
   if (isWhole) hash.update(fingerprint([...inputs.bundles, 'assembly']))
-  return { name, isWhole, sources: new Set(Object.keys(metafile.inputs)), key: hash.digest('hex'), seconds: 0 }
+  return {
+    name,
+    isWhole,
+    sources: new Set(Object.keys(metafile.inputs)),
+    key: hash.digest('hex'),
+    seconds: 0,
+    caught: 0,
+  }
 }
 
 /** @param filters parts of names; none: all */
@@ -103,7 +113,7 @@ function readCache(): Record<string, number> {
 }
 
 /**
- * Runs the tests on the unchanged tree and sorts them by duration. Durations are cached by the digest of the bundle.
+ * Runs the tests on the unchanged tree and records their durations. They are cached by the digest of the bundle.
  * @returns the tests that passed; one that fails without a mutant would appear to catch every mutant
  */
 export async function measure(
@@ -127,7 +137,13 @@ export async function measure(
     suite.seconds = cache[suite.key] ?? 0
     if (!passed.includes(suite)) log(`left out, since it fails on the unchanged tree: ${suite.name}`)
   }
-  return passed.sort((a, b) => a.seconds - b.seconds)
+  return passed
+}
+
+/** @returns the tests that cost least for a mutant caught first */
+export function inOrder(suites: readonly TestFile[]): TestFile[] {
+  const cost = ({ seconds, caught }: TestFile): number => seconds / (1 + caught)
+  return suites.toSorted((a, b) => cost(a) - cost(b))
 }
 
 export interface Finding {
@@ -158,7 +174,10 @@ export async function firstFailure(suites: readonly TestFile[], tree: PrivateTre
       break
     }
     const isCertain = HANG.test(output) || (await tree.run(command([failed.name]), left())).status !== 0
-    if (isCertain) return { by: failed.name, unsteady }
+    if (isCertain) {
+      for (const suite of suites) if (suite.name === failed.name) suite.caught++
+      return { by: failed.name, unsteady }
+    }
     unsteady.push(failed.name)
     rest = rest.slice(rest.indexOf(failed.name) + 1)
   }

@@ -110,6 +110,8 @@ export interface TcpHandlers {
 /** One TCP connection with half-close. Starts paused: call resume() to receive data. */
 export interface TcpConnection {
   readonly remote: SocketAddress | undefined
+  /** Replaces the handlers. Both have the same `held`; nothing was written or delivered before. */
+  attach(handlers: TcpHandlers): void
   /** A buffer of at least 65536 bytes to fill for the next write(). The caller owns it until write(). */
   writeBuffer(): Uint8Array
   /**

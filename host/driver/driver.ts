@@ -16,11 +16,11 @@ import { toError } from '../errors.ts'
 import { formatDuration } from '../format.ts'
 import { LOG_ERROR, type Log } from '../log/log.ts'
 import type { SocketAddress } from '../net/address.ts'
-import type { Runtime, TcpConnection, TcpHandlers, TcpOptions, Timer, UdpSocket } from '../runtime.ts'
+import type { Runtime, TcpConnection, TcpHandlers, Timer, UdpSocket } from '../runtime.ts'
 import { Diagnostics } from './diagnostics.ts'
 import { type EventHandlers, type EventHost, Events } from './events.ts'
 import { type ReceiveHost, Receiver } from './receive.ts'
-import type { StreamHost } from './stream.ts'
+import type { Dial, Dialling, StreamHost } from './stream.ts'
 import { StreamTable } from './stream-table.ts'
 import { HostTimer, TIMER_MIN_MS } from './timer.ts'
 import { type TransmitHost, Transmitter } from './transmit.ts'
@@ -39,9 +39,8 @@ export interface DriverOptions extends EventHandlers {
   /** Undefined: no method, datagrams are plaintext. */
   readonly aead: Aead | undefined
   readonly log: Log
-  readonly tcp: TcpOptions
-  /** Server: the address to dial for a DIAL event. */
-  target(): SocketAddress | undefined
+  /** Server: dials the target for a DIAL event. Calls back later, or throws. */
+  dial(dialling: Dialling): Dial
   /** The UDP socket reported an error; only a hint. */
   onUdpError?(error: SystemError): void
   /** The engine trapped and is about to be replaced. */
@@ -86,7 +85,7 @@ export class Driver implements StreamHost, ReceiveHost, TransmitHost, EventHost,
     this.#aead = aead
     const clock = (): number => runtime.clock.monotonic()
     this.diagnostics = new Diagnostics(engine.core, log, aead !== undefined, clock)
-    this.streams = new StreamTable(this, options.tcp, options.target)
+    this.streams = new StreamTable(this, (dialling) => options.dial(dialling))
     this.#receiver = new Receiver(this, aead, engine.peers)
     this.#transmitter = new Transmitter(this, aead, engine.peers)
     this.#events = new Events(this, engine, options)

@@ -2,31 +2,29 @@
 
 import { ABORT_REASON_TEXTS, DATAGRAM_MAX, ErrorCode, EventType } from '../engine/core.ts'
 import { messageOf, toError } from '../errors.ts'
-import { LOG_DEBUG, LOG_INFO, LOG_WARNING } from '../log/log.ts'
-import { formatAddress, type SocketAddress } from '../net/address.ts'
-import type { TcpConnection, TcpHandlers, TcpOptions } from '../runtime.ts'
+import { LOG_INFO, LOG_WARNING } from '../log/log.ts'
+import type { SocketAddress } from '../net/address.ts'
+import type { TcpConnection, TcpHandlers } from '../runtime.ts'
 import { StartViews } from '../view-cache.ts'
 import { HeldBytes } from './held-bytes.ts'
-import { Stream, type StreamHost, type StreamOwner } from './stream.ts'
+import { type Dial, type Dialling, Stream, type StreamHost, type StreamOwner } from './stream.ts'
 
 /** All streams of one driver; the engine's session table bounds their number. */
 export class StreamTable implements StreamOwner {
   readonly host: StreamHost
-  readonly tcp: TcpOptions
   /** Views of the data written to TCP. */
   readonly views = new StartViews(DATAGRAM_MAX)
   readonly held = new HeldBytes()
-  #target: () => SocketAddress | undefined
+  readonly #dialTarget: (dialling: Dialling) => Dial
   #streams = new Map<number, Stream>()
   readonly #reported = { toTcp: 0, fromTcp: 0 }
   /** Number of streams whose conv is not known yet. */
   unnamed = 0
 
-  /** @param target returns the address to dial for a new session, undefined if unknown */
-  constructor(host: StreamHost, tcp: TcpOptions, target: () => SocketAddress | undefined) {
+  /** @param dialTarget dials the target for a new session, and calls back later */
+  constructor(host: StreamHost, dialTarget: (dialling: Dialling) => Dial) {
     this.host = host
-    this.tcp = tcp
-    this.#target = target
+    this.#dialTarget = dialTarget
   }
 
   /** Reports the bytes held outside the engine to it, if they changed. */
@@ -101,7 +99,7 @@ export class StreamTable implements StreamOwner {
       }
       host.diagnostics.accepted()
       const stream = this.#add(handle)
-      stream.attach(connection, true)
+      stream.attach(connection)
       host.wakeLate()
       return stream
     } catch (error) {
@@ -189,15 +187,9 @@ export class StreamTable implements StreamOwner {
     const stream = this.#add(handle)
     host.diagnostics.counters.tcp_dials++
     try {
-      const target = this.#target()
-      if (target === undefined) throw new Error('the target has no address')
-      if (host.log.at(LOG_DEBUG)) host.log.debug(`${stream.label} dialling ${formatAddress(target)}`)
-      stream.attach(
-        host.runtime.dialTcp(target, this.tcp, stream, () => stream.onOpen()),
-        false,
-      )
+      stream.setDial(this.#dialTarget(stream))
     } catch (error) {
-      stream.onClose(toError(error))
+      stream.onFailed(toError(error))
     }
   }
 }

@@ -7,7 +7,7 @@ import { type Core, DATAGRAM_MAX, ErrorCode, Span } from '../engine/core.ts'
 import type { SystemError } from '../errors.ts'
 import { formatConv } from '../format.ts'
 import { LOG_DEBUG, LOG_INFO, LOG_WARNING, type Log } from '../log/log.ts'
-import type { SocketAddress } from '../net/address.ts'
+import { formatAddress, type SocketAddress } from '../net/address.ts'
 import type { Runtime, TcpConnection, TcpHandlers } from '../runtime.ts'
 import type { StartViews } from '../view-cache.ts'
 import type { Diagnostics } from './diagnostics.ts'
@@ -48,8 +48,21 @@ export interface StreamOwner {
   broken(stream: Stream, error: unknown): void
 }
 
+/** A connection that is being established. Exactly one of these is called, unless the dial is cancelled. */
+export interface Dialling {
+  /** Established. Its handlers are to be set at once. */
+  onOpen(connection: TcpConnection): void
+  onFailed(error: SystemError): void
+}
+
+/** Handle of a dial. */
+export interface Dial {
+  /** Gives up; nothing is called afterwards. */
+  cancel(): void
+}
+
 /** One TCP connection and its session. */
-export class Stream implements TcpHandlers {
+export class Stream implements TcpHandlers, Dialling {
   readonly handle: number
   /** conv of the session, 0 until its first datagram is sent; for the log only. */
   conv = 0
@@ -57,6 +70,8 @@ export class Stream implements TcpHandlers {
   peer: SocketAddress | undefined
   #table: StreamOwner
   #connection: TcpConnection | null = null
+  /** Set while there is no connection yet. */
+  #dial: Dial | undefined
   /** The connection is established: dialled or accepted. */
   #open = false
   /** Bytes that did not fit into the engine. TCP reading is paused while there are any. */
@@ -81,13 +96,15 @@ export class Stream implements TcpHandlers {
     return this.conv === 0 ? `[stream:${this.handle}]` : `[session:${formatConv(this.conv)}]`
   }
 
-  /**
-   * Sets the stream's connection.
-   * @param open whether it is established and may be read
-   */
-  attach(connection: TcpConnection, open: boolean): void {
+  /** Sets the connection that was accepted. */
+  attach(connection: TcpConnection): void {
     this.#connection = connection
-    if (open) this.#established()
+    this.#established()
+  }
+
+  /** The target is being dialled. */
+  setDial(dial: Dial): void {
+    this.#dial = dial
   }
 
   #established(): void {
@@ -96,11 +113,17 @@ export class Stream implements TcpHandlers {
   }
 
   /** The dial succeeded. */
-  onOpen(): void {
-    if (!this.#alive()) return
+  onOpen(connection: TcpConnection): void {
+    this.#dial = undefined
+    if (!this.#alive()) {
+      connection.reset()
+      return
+    }
     const { host } = this.#table
     try {
-      if (host.log.at(LOG_DEBUG)) host.log.debug(`${this.label} connected to the target`)
+      if (host.log.at(LOG_DEBUG)) host.log.debug(`${this.label} connected to ${shown(connection.remote)}`)
+      this.#connection = connection
+      connection.attach(this)
       host.core.calls.stream_connected(this.handle, 1, host.now())
       this.#established()
       this.flush()
@@ -108,6 +131,22 @@ export class Stream implements TcpHandlers {
       host.wake()
     } catch (error) {
       this.#broken(error)
+    }
+  }
+
+  /** The dial failed. The log has the reason; the peer only sees EOF (protocol.md 6.3). */
+  onFailed(error: SystemError): void {
+    this.#dial = undefined
+    if (!this.#alive()) return
+    const { host } = this.#table
+    try {
+      host.diagnostics.counters.tcp_dial_failures++
+      host.log.limited('dial', LOG_WARNING, () => `${this.label} dial failed: ${error.message}`)
+      this.#table.forget(this.handle)
+      host.core.calls.stream_connected(this.handle, 0, host.now())
+      host.wake()
+    } catch (caught) {
+      this.#broken(caught)
     }
   }
 
@@ -163,13 +202,7 @@ export class Stream implements TcpHandlers {
     const { host } = this.#table
     try {
       this.#connection = null
-      if (!this.#open) {
-        // the log has the reason of the failed dial; the peer only sees EOF (protocol.md 6.3)
-        host.diagnostics.counters.tcp_dial_failures++
-        host.log.limited('dial', LOG_WARNING, () => `${this.label} dial failed: ${error?.message ?? 'closed'}`)
-        this.#table.forget(this.handle)
-        host.core.calls.stream_connected(this.handle, 0, host.now())
-      } else if (error !== undefined || !this.#readEnded || !this.#writeEnded) {
+      if (error !== undefined || !this.#readEnded || !this.#writeEnded) {
         if (host.log.at(LOG_INFO)) host.log.info(`${this.label} TCP connection lost: ${error?.message ?? 'closed'}`)
         this.#table.forget(this.handle)
         this.#keep(null)
@@ -233,6 +266,8 @@ export class Stream implements TcpHandlers {
 
   /** Closes the TCP connection, with RST if `abort`. The handle is released by the engine or by the caller. */
   release(abort: boolean): void {
+    this.#dial?.cancel()
+    this.#dial = undefined
     const connection = this.#connection
     this.#connection = null
     this.#keep(null)
@@ -299,3 +334,6 @@ export class Stream implements TcpHandlers {
     this.#table.broken(this, error)
   }
 }
+
+const shown = (address: SocketAddress | undefined): string =>
+  address === undefined ? 'the target' : formatAddress(address)

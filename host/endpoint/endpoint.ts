@@ -20,6 +20,7 @@ import { withKey } from '../crypto/key.ts'
 import { methods } from '../crypto/methods.ts'
 import { openAead, type RuntimeCrypto } from '../crypto/open.ts'
 import { Driver } from '../driver/driver.ts'
+import type { Dial, Dialling } from '../driver/stream.ts'
 import { instantiateHere } from '../engine/address-space.ts'
 import { Core } from '../engine/core.ts'
 import { Engine } from '../engine/engine.ts'
@@ -32,6 +33,7 @@ import { Retry } from '../service/retry.ts'
 import { ObfsClient } from '../transport/obfs/client.ts'
 import { ObfsServer } from '../transport/obfs/server.ts'
 import { ipv6Warnings } from '../transport/resolver.ts'
+import { Target } from '../transport/target.ts'
 import { Entrance } from './entrance.ts'
 import { EndpointMonitor } from './monitor.ts'
 
@@ -67,6 +69,7 @@ export class Endpoint {
   #config: Config
   #transport: Transport | undefined
   #entrance: Entrance | undefined
+  #target: Target | undefined
   #monitoring: Monitoring | undefined
   readonly #http: Retry
   #status = ''
@@ -124,7 +127,9 @@ export class Endpoint {
   }
 
   get #failures(): string[] {
-    return [this.#entrance?.failure, this.#transport?.waiting, this.#http.failure].filter((text) => text !== undefined)
+    return [this.#entrance?.failure, this.#transport?.waiting, this.#target?.failure, this.#http.failure].filter(
+      (text) => text !== undefined,
+    )
   }
 
   get http(): SocketAddress | undefined {
@@ -194,6 +199,11 @@ export class Endpoint {
         this.#entrance = this.#makeEntrance(config.listen)
         await this.#entrance.open()
       }
+      if (config.connect !== undefined) {
+        const onChange = (): void => this.#tellStatus()
+        this.#target = new Target(this.#runtime, log, this.#tcpOptions(), config.connect, onChange)
+        await this.#target.open()
+      }
       await this.#http.start()
       const TransportOf = config.obfs === undefined ? UdpTransport : this.#client ? ObfsClient : ObfsServer
       this.#transport = new TransportOf({
@@ -225,6 +235,7 @@ export class Endpoint {
     const { config, kept } = keepFixed(before, fresh)
     await this.#transport?.reload(config)
     this.#config = config
+    if (config.connect !== undefined) await this.#target?.reload(config.connect)
     this.#monitoring?.reload(config)
     for (const key of kept) this.#log.warning(`config key ${key}: the change needs a restart and is ignored`)
     const known = new Set([...configWarnings(before), ...(await ipv6Warnings(this.#runtime, before))])
@@ -237,6 +248,7 @@ export class Endpoint {
     this.#closed = true
     this.#transport?.close()
     this.#entrance?.close()
+    this.#target?.close()
     this.#http.close()
     this.#monitoring?.close()
     this.driver.close()
@@ -251,8 +263,7 @@ export class Endpoint {
       engine,
       aead: this.#aead,
       log: this.#log,
-      tcp: this.#tcpOptions(),
-      target: () => this.#transport?.addresses.target,
+      dial: (dialling) => this.#dial(dialling),
       onResolve: () => this.#transport?.onResolve(),
       onPeerFound: (peer) => this.#transport?.onPeerFound(peer),
       onUdpError: (error) => this.#transport?.onUdpError(error),
@@ -266,6 +277,11 @@ export class Endpoint {
         this.#fail(error)
       },
     })
+  }
+
+  #dial(dialling: Dialling): Dial {
+    if (this.#target === undefined) throw new Error('connect is not set')
+    return this.#target.dial(dialling)
   }
 
   #makeEntrance(listen: string): Entrance {

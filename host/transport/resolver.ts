@@ -10,8 +10,6 @@ import type { Runtime, UdpHandlers, UdpOptions } from '../runtime.ts'
 
 /** Current addresses of the configuration's names; undefined if the mode does not use them. */
 export interface ResolvedAddresses {
-  /** Server: the target. */
-  readonly target: SocketAddress | undefined
   readonly bind: SocketAddress | undefined
   /** Client without rendezvous server: the server. */
   readonly peer: SocketAddress | undefined
@@ -19,7 +17,6 @@ export interface ResolvedAddresses {
 }
 
 export const NO_ADDRESSES: ResolvedAddresses = {
-  target: undefined,
   bind: undefined,
   peer: undefined,
   rendezvous: undefined,
@@ -102,7 +99,7 @@ export async function resolveAddresses(
 ): Promise<{ readonly addresses: ResolvedAddresses; readonly failures: readonly Error[] }> {
   const failures: Error[] = []
   const one = async (
-    key: 'connect' | 'kcp_bind' | 'kcp_connect' | 'rendezvous_server',
+    key: 'kcp_bind' | 'kcp_connect' | 'rendezvous_server',
     role: AddressRole,
     old: SocketAddress | undefined,
     prefer?: 4 | 6,
@@ -116,13 +113,12 @@ export async function resolveAddresses(
       return old
     }
   }
-  const target = await one('connect', 'connect', before.target)
   const bind = await one('kcp_bind', 'bind', before.bind)
   const peer = hasPeer(config) ? await one('kcp_connect', 'connect', before.peer, bind?.family) : undefined
   const rendezvous = announces(config)
     ? await one('rendezvous_server', 'connect', before.rendezvous, bind?.family)
     : undefined
-  return { addresses: { target, bind, peer, rendezvous }, failures }
+  return { addresses: { bind, peer, rendezvous }, failures }
 }
 
 /** Throws the first failure that no later lookup can heal, if there is one. */
@@ -144,8 +140,7 @@ export function isOpenable(config: Config, { bind, peer, rendezvous }: ResolvedA
 
 /** Whether every name that the configuration uses has an address. */
 export function isComplete(config: Config, addresses: ResolvedAddresses): boolean {
-  const { target, peer, rendezvous } = addresses
-  if (config.connect !== undefined && target === undefined) return false
+  const { peer, rendezvous } = addresses
   if (hasPeer(config) && peer === undefined) return false
   if (announces(config) && config.rendezvous_server !== undefined && rendezvous === undefined) return false
   return isOpenable(config, addresses)

@@ -159,13 +159,13 @@ export class UdpTransport implements Transport {
    */
   async #follow(addresses: ResolvedAddresses, config: Config): Promise<void> {
     if (this.#closed) return
-    const { driver, log, aead } = this.#options
+    const { driver, aead } = this.#options
     const before = { addresses: this.addresses, config: this.#config, family: this.#family, stale: this.#stale }
     const isReload = config !== before.config
     const family = packetFamily(addresses)
     if (isReload) checkServiceId(config, family)
     if (isReload && needsOtherSocket(before.config, config)) this.#stale = true
-    const { bind, peer, rendezvous, target } = before.addresses
+    const { bind, peer, rendezvous } = before.addresses
     if (!sameMaybe(bind, addresses.bind) || !sameMaybe(peer, addresses.peer)) this.#stale = true
     if (rendezvous?.family !== addresses.rendezvous?.family) this.#stale = true
     const reopen = this.#stale && isOpenable(config, addresses)
@@ -183,9 +183,6 @@ export class UdpTransport implements Transport {
       this.#stale = before.stale || driver.sockets.sender === undefined
       driver.reconfigure(coreConfig(before.config, aead, before.family))
       throw error
-    }
-    if (addresses.target !== undefined && !sameMaybe(target, addresses.target)) {
-      log.notice(`connect: now ${formatAddress(addresses.target)}`)
     }
     this.#setPeer()
     await this.#announce(reopen)

@@ -7,11 +7,10 @@ import { EndpointSecret } from '../../host/engine/secret.ts'
 import { LOG_INFO, Log } from '../../host/log/log.ts'
 import type { SocketAddress } from '../../host/net/address.ts'
 import type { Clock, Runtime, TcpConnection, TcpHandlers, UdpHandlers } from '../../host/runtime.ts'
-import { loopback, MemoryNetwork } from './memory-runtime.ts'
+import { dialTo, loopback, MemoryNetwork } from './memory-runtime.ts'
 import type { StubCore } from './stub-core.ts'
 
 export const PEER = loopback(7000)
-const TCP = { nodelay: true, keepalive: false }
 
 /** A TCP connection that records the calls made on it. */
 export class Recorder implements TcpConnection {
@@ -21,6 +20,10 @@ export class Recorder implements TcpConnection {
   /** Number of bytes it still accepts. */
   room = Number.POSITIVE_INFINITY
   #buffer = new Uint8Array(65536)
+  handlers: TcpHandlers | undefined
+  attach(handlers: TcpHandlers): void {
+    this.handlers = handlers
+  }
   writeBuffer(): Uint8Array {
     return this.#buffer
   }
@@ -114,8 +117,7 @@ export async function bench(
     engine,
     aead: undefined,
     log,
-    tcp: TCP,
-    target: () => loopback(80),
+    dial: dialTo(runtime, loopback(80)),
     onResolve: () => {},
     onFatal: (error) => fatal.push(error),
     ...changes,

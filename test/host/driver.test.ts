@@ -311,25 +311,6 @@ test('MUST 59: when the peer is silent, the client follows a name that resolves 
   elsewhere.close()
 })
 
-test("MUST 59: when the peer is silent, the server resolves the target's name again and dials the new address", async () => {
-  const network = new MemoryNetwork()
-  network.hosts.set('target.test', '127.0.0.3')
-  const targets = listen(network, () => new Party(0, 2, 1))
-  const { entry, close, server } = await tunnel(network, { keepalive: 1 }, { connect: 'target.test:9000' })
-  const refused = connect(network, entry, new Party(10, 1, 2))
-  await until(() => refused.ended, 'the old address refuses')
-  network.hosts.set('target.test', '127.0.0.1')
-  network.clockAhead += 11_000
-  server.driver.pump()
-  await until(
-    () => network.printed.some((line) => line.includes('connect: now 127.0.0.1:9000')),
-    'the server resolved the name',
-  )
-  connect(network, entry, new Party(10, 1, 2))
-  await until(() => targets[0]?.received === 10, 'the new target got the bytes')
-  close()
-})
-
 test('a failed start names the key and leaves nothing open', async () => {
   const network = new MemoryNetwork()
   const server = await start(network, { connect: '127.0.0.1:9000', kcp_bind: '127.0.0.1:5000' })

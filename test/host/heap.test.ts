@@ -22,7 +22,7 @@ import { clock } from '../../runtime-shared/clock.ts'
 import { variants } from '../../testkit/crypto-variants.ts'
 import { within } from '../../testkit/wait.ts'
 import { skip } from '../skip.ts'
-import { loopback, MemoryNetwork } from './memory-runtime.ts'
+import { dialTo, loopback, MemoryNetwork } from './memory-runtime.ts'
 
 const test = suite('heap')
 
@@ -177,6 +177,9 @@ class Application implements TcpConnection {
   #paused = true
   #scheduled = false
 
+  attach(handlers: TcpHandlers): void {
+    this.handlers = handlers
+  }
   writeBuffer(): Uint8Array {
     return this.#buffer
   }
@@ -254,8 +257,7 @@ async function tunnel(crypto: RuntimeCrypto) {
       engine: new Engine(() => new Core(instantiate()), new EndpointSecret(), runtime.clock),
       aead,
       log,
-      tcp: { nodelay: true, keepalive: false },
-      target: () => loopback(80),
+      dial: dialTo(runtime, loopback(80)),
       onResolve: () => {},
       onFatal: (error) => {
         throw error

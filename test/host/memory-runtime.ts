@@ -4,6 +4,7 @@
  */
 
 import type { RuntimeCrypto } from '../../host/crypto/open.ts'
+import type { Dial, Dialling } from '../../host/driver/stream.ts'
 import { formatAddress, type SocketAddress } from '../../host/net/address.ts'
 import type {
   Clock,
@@ -18,6 +19,7 @@ import type {
   UdpOptions,
   UdpSocket,
 } from '../../host/runtime.ts'
+import { HappyEyeballs } from '../../host/transport/happy-eyeballs.ts'
 import { clock as realClock } from '../../runtime-shared/clock.ts'
 
 const SEND_BUFFERS = 64
@@ -37,6 +39,15 @@ export const NO_CIPHERS: RuntimeCrypto = {
 export function loopback(port: number): SocketAddress {
   return { family: 4, address: '127.0.0.1', port, scope: 0 }
 }
+
+/** Dials one address, for DriverOptions.dial. */
+export const dialTo =
+  (runtime: Runtime, address: SocketAddress) =>
+  (dialling: Dialling): Dial => {
+    const attempts = new HappyEyeballs(runtime, { nodelay: true, keepalive: false }, dialling, { onConnected() {} })
+    attempts.start([address])
+    return attempts
+  }
 
 function systemError(code: string): NodeJS.ErrnoException {
   return Object.assign(new Error(code), { code })
@@ -74,6 +85,10 @@ export class MemoryTcp implements TcpConnection {
     a.#peer = b
     b.#peer = a
     return [a, b]
+  }
+
+  attach(handlers: TcpHandlers): void {
+    this.handlers = handlers
   }
 
   writeBuffer(): Uint8Array {

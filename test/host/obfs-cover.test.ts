@@ -27,6 +27,9 @@ class Connection implements TcpConnection {
   ended: '' | 'fin' | 'closed' | 'reset' = ''
   #buffer = new Uint8Array(65536)
 
+  attach(handlers: TcpHandlers): void {
+    this.handlers = handlers
+  }
   writeBuffer(): Uint8Array {
     return this.#buffer
   }

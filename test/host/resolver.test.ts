@@ -75,13 +75,13 @@ test('of several addresses of a name, one is chosen that the socket can reach', 
 })
 
 test('a name that fails to resolve keeps its old address, the others are updated', async () => {
-  const before = { ...NO_ADDRESSES, target: v4('192.0.2.7', 1), bind: v4('0.0.0.0', 5) }
-  const config = configOf({ connect: 'none:1', kcp_bind: '192.0.2.8:5' })
+  const before = { ...NO_ADDRESSES, rendezvous: v4('192.0.2.7', 1), bind: v4('0.0.0.0', 5) }
+  const config = configOf({ connect: 'a:1', rendezvous_server: 'none:1', kcp_bind: '192.0.2.8:5' })
   const { addresses, failures } = await resolveAddresses(resolver, config, before)
-  assert.is(addresses.target, before.target)
+  assert.is(addresses.rendezvous, before.rendezvous)
   assert.is(addresses.bind?.address, '192.0.2.8')
   assert.is(failures.length, 1)
-  assert.match(failures[0]?.message ?? '', 'connect: cannot resolve none')
+  assert.match(failures[0]?.message ?? '', 'rendezvous_server: cannot resolve none')
 })
 
 test('MUST 71: the syntax of every address that may change is checked at once', () => {

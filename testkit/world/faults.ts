@@ -19,6 +19,7 @@ export const FAULT_KINDS = [
   'interface-down',
   'dns-change',
   'dns-failure',
+  'target-move',
   'crash',
   'restart',
   'trap',
@@ -143,9 +144,15 @@ export const FAULTS: Readonly<Record<FaultKind, Begin>> = {
   },
   'dns-failure'(world) {
     world.network.isNameServerDown = true
+    world.streams.onNameServer(true)
     return () => {
       world.network.isNameServerDown = false
+      world.streams.onNameServer(false)
     }
+  },
+  'target-move'(world) {
+    world.moveTarget()
+    return undefined
   },
   crash(world, { end, duration }) {
     world.programOf(end).kill(duration / 4)

@@ -1,5 +1,6 @@
 /** The streams of a simulated world: an application at each end, and a new attempt after a reset. */
-import type { TcpHandlers } from '../../host/runtime.ts'
+import type { SocketAddress } from '../../host/net/address.ts'
+import type { TcpHandlers, TcpListener } from '../../host/runtime.ts'
 import { Application, type EndPlan, type Keys } from './application.ts'
 import type { EventLoop } from './event-loop.ts'
 import type { Violation } from './machine.ts'
@@ -17,6 +18,8 @@ const RETRY_MAX_MS = 60_000
 const PATIENT_ATTEMPTS = 5
 /** Interval of checks of a session of the model, ms. */
 const LOOK_MS = 1000
+/** A failed lookup counts for a moment (host/transport/target.ts), ms. */
+const NAME_GRACE_MS = 200
 /** First bytes of a stream: its number. */
 const HEADER_BYTES = 4
 
@@ -30,6 +33,8 @@ interface Attempt {
   mayRepeat: boolean
   /** The server lost its state during this attempt: it dials again if the client has received nothing of its answer. */
   isForgotten: boolean
+  /** The name server was down: the target may have no address, which its client sees as a clean end. */
+  isUnresolved: boolean
 }
 
 /** A stream to be carried, over one or more attempts. */
@@ -65,11 +70,15 @@ export class Streams {
   readonly #options: StreamsOptions
   readonly #attempts: Attempt[] = []
   #serverLosses = 0
+  /** Streams that begin before this time may find a target without address. */
+  #unresolvedUntil = Number.NEGATIVE_INFINITY
   #isAborting = false
+  #target: TcpListener
 
   constructor(options: StreamsOptions) {
     this.#options = options
-    for (const address of TARGETS) options.tcp.listen(address, undefined, (connection) => this.#accept(connection))
+    this.#target = this.#listen(TARGETS[0])
+    this.#listen(TARGETS[1])
   }
 
   get isDone(): boolean {
@@ -121,6 +130,26 @@ export class Streams {
     for (const attempt of this.#attempts) attempt.isForgotten ||= attempt.client?.ending === 'open'
   }
 
+  /** The name server is down or answers again. */
+  onNameServer(isDown: boolean): void {
+    this.#unresolvedUntil = isDown ? Number.POSITIVE_INFINITY : this.#options.loop.now + NAME_GRACE_MS
+    for (const attempt of this.#attempts) {
+      if (!isDown || attempt.client?.ending !== 'open' || attempt.server !== undefined) continue
+      attempt.isUnresolved = true
+      attempt.client.isExcused = true
+    }
+  }
+
+  /** The target moves to another address, and its name with it. */
+  moveTarget(address: SocketAddress): void {
+    this.#target.close()
+    this.#target = this.#listen(address)
+  }
+
+  #listen(address: SocketAddress): TcpListener {
+    return this.#options.tcp.listen(address, undefined, (connection) => this.#accept(connection))
+  }
+
   #dial(stream: Stream): void {
     const { tcp, parties } = this.#options
     const attempt: Attempt = {
@@ -130,6 +159,7 @@ export class Streams {
       server: undefined,
       mayRepeat: false,
       isForgotten: false,
+      isUnresolved: this.#options.loop.now < this.#unresolvedUntil,
     }
     this.#attempts.push(attempt)
     const isModel = parties.server instanceof ModelProgram
@@ -151,6 +181,7 @@ export class Streams {
         : { send: 2 * attempt.number, receive: 2 * attempt.number + 1, skip: 0 }
       application = this.#run(`${stream.name}.client`, connection, stream.plan.client, keys, header)
       attempt.client = application
+      application.isExcused = attempt.isUnresolved
       application.onAbort = () => {
         if (attempt.server !== undefined) attempt.server.isExcused = true
       }
@@ -175,7 +206,8 @@ export class Streams {
     this.endings[client.ending]++
     // a server that aborts resets its client
     const isAborted = client.ending === 'aborted' || attempt.server?.ending === 'aborted'
-    const isCut = attempt.mayRepeat && client.received < client.plan.expect
+    const isMissed = attempt.isUnresolved && attempt.server === undefined
+    const isCut = isMissed || (attempt.mayRepeat && client.received < client.plan.expect)
     if ((client.ending !== 'complete' || isCut) && !isAborted) {
       this.#retry(stream)
       return
@@ -233,6 +265,7 @@ export class Streams {
     const keys = { send: 2 * number + 1, receive: 2 * number, skip: HEADER_BYTES }
     const application = this.#run(name, connection, stream.plan.server, keys, new Uint8Array(0))
     attempt.server = application
+    if (attempt.isUnresolved && attempt.client !== undefined) attempt.client.isExcused = false
     application.isExcused = attempt.client?.ending === 'aborted'
     application.onAbort = () => {
       if (attempt.client !== undefined) attempt.client.isExcused = true

@@ -51,6 +51,10 @@ export class SimulatedTcp implements TcpConnection {
     return [near, far]
   }
 
+  attach(handlers: TcpHandlers): void {
+    this.handlers = handlers
+  }
+
   /** One shared buffer: `write` copies it at once. */
   writeBuffer(): Uint8Array {
     return SHARED_BUFFER

@@ -11,7 +11,7 @@ import { FAULTS, type FaultKind } from './faults.ts'
 import { Invariants } from './invariants.ts'
 import type { Machine } from './machine.ts'
 import { ModelProgram } from './model-program.ts'
-import { type Conditions, Network } from './network.ts'
+import { type Conditions, ipv4, Network } from './network.ts'
 import { EndpointProgram, Program } from './program.ts'
 import { seedRandomSource } from './random-source.ts'
 import { changed } from './reloads.ts'
@@ -19,7 +19,7 @@ import { limitReplayFilter } from './replay-filter.ts'
 import type { Scenario, StreamPlan } from './scenario.ts'
 import { type Stream, Streams } from './streams.ts'
 import { TcpPorts } from './tcp.ts'
-import { type EndName, keyBytes, makeParties, type Parties } from './topology.ts'
+import { type EndName, keyBytes, makeParties, type Parties, TARGETS } from './topology.ts'
 
 /** After the last fault every stream is over within this time, ms: a session may wait for its `timeout`, then come again. */
 const HEAL_MS = 1_500_000
@@ -69,6 +69,7 @@ export class World {
   readonly #kinds = new Set<FaultKind>()
   readonly #reloaded = new Set<string>()
   readonly #addresses = { client: 1, server: 1 }
+  #targets = 0
   #active = 0
 
   private constructor(scenario: Scenario, crypto: RuntimeCrypto, aead: Awaited<ReturnType<typeof openAead>>) {
@@ -143,6 +144,13 @@ export class World {
     this.#spare(end)
     if (end === 'client') this.streams.onClientMoved()
     if (end === 'server') network.names.set('server.example', fresh)
+  }
+
+  /** The target of `connect` is recreated at another address. */
+  moveTarget(): void {
+    const address = ipv4(`127.0.1.${++this.#targets}`, TARGETS[0].port)
+    this.network.names.set('target.example', address.address)
+    this.streams.moveTarget(address)
   }
 
   /** Changes the file of a program and reloads it. @returns brings the file back */

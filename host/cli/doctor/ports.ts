@@ -2,8 +2,9 @@
 
 import { codeOf, messageOf } from '../../errors.ts'
 import { formatAddress, type SocketAddress } from '../../net/address.ts'
-import type { TcpOptions } from '../../runtime.ts'
-import { resolveKey, wildcard } from '../../transport/resolver.ts'
+import type { Runtime, TcpOptions } from '../../runtime.ts'
+import { interleaved } from '../../transport/happy-eyeballs.ts'
+import { resolveAll, resolveKey, wildcard } from '../../transport/resolver.ts'
 import { firstAnswer, Pinger } from './pings.ts'
 import { Probe } from './probe.ts'
 import type { Case } from './reachability.ts'
@@ -113,14 +114,32 @@ export async function reportBind({ runtime, report, addresses, own, progress }: 
   }
 }
 
-/** Reports whether the target of a server accepts connections. */
-export async function reportTargetHere({ runtime, report, addresses, progress }: Case): Promise<void> {
-  const { target } = addresses
-  if (target === undefined) return
-  const where = formatAddress(target)
-  progress(`connecting to ${where}`)
-  const begin = runtime.clock.monotonic()
-  const failure = await new Promise<string | undefined>((resolve) => {
+/** Reports whether the target of a server accepts connections at one of its addresses. */
+export async function reportTargetHere({ runtime, config, report, progress }: Case): Promise<void> {
+  // a name without address is reported with the others
+  const targets = await resolveAll(runtime, 'connect', config.connect ?? '', 'connect').catch(() => [])
+  const failures: string[] = []
+  for (const target of interleaved(targets)) {
+    const where = formatAddress(target)
+    progress(`connecting to ${where}`)
+    const begin = runtime.clock.monotonic()
+    const failure = await tryTarget(runtime, target)
+    if (failure === undefined) {
+      const values = { connect_ms: round(runtime.clock.monotonic() - begin) }
+      report.add('target', 'ok', `${where} accepted a connection after ${values.connect_ms} ms`, { values })
+      return
+    }
+    failures.push(`${where}: ${failure}`)
+  }
+  if (failures.length === 0) return
+  report.add('target', 'failure', `cannot connect to the target ${failures.join('; ')}`, {
+    remedies: ['start the target, or correct connect'],
+  })
+}
+
+/** @returns why no connection could be established; undefined if one was */
+function tryTarget(runtime: Runtime, target: SocketAddress): Promise<string | undefined> {
+  return new Promise((resolve) => {
     const finish = (why: string | undefined): void => {
       clearTimeout(timer)
       resolve(why)
@@ -140,13 +159,5 @@ export async function reportTargetHere({ runtime, report, addresses, progress }:
         finish(undefined)
       },
     )
-  })
-  if (failure === undefined) {
-    const values = { connect_ms: round(runtime.clock.monotonic() - begin) }
-    report.add('target', 'ok', `${where} accepted a connection after ${values.connect_ms} ms`, { values })
-    return
-  }
-  report.add('target', 'failure', `cannot connect to the target ${where}: ${failure}`, {
-    remedies: ['start the target, or correct connect'],
   })
 }

@@ -9,9 +9,9 @@ import { withKey } from '../../crypto/key.ts'
 import { methods } from '../../crypto/methods.ts'
 import { openAead, type RuntimeCrypto } from '../../crypto/open.ts'
 import { messageOf } from '../../errors.ts'
-import { formatAddress } from '../../net/address.ts'
+import { formatAddress, type SocketAddress } from '../../net/address.ts'
 import type { Runtime } from '../../runtime.ts'
-import { checkAddresses, NO_ADDRESSES, resolveAddresses } from '../../transport/resolver.ts'
+import { checkAddresses, NO_ADDRESSES, resolveAddresses, resolveKey } from '../../transport/resolver.ts'
 import {
   type ClockReading,
   Refusals,
@@ -26,6 +26,8 @@ import { PLAIN, Probe, sealerOf } from './probe.ts'
 import { type Case, ephemeral, furtherAddresses, reach } from './reachability.ts'
 import { meet } from './rendezvous-probe.ts'
 import { Report } from './report.ts'
+
+const CHECK_NAMES = 'check the spelling and the DNS configuration (getent ahosts NAME)'
 
 /** Arguments of `examine`. */
 export interface Order {
@@ -92,12 +94,19 @@ function reportConfig(report: Report, config: Config): void {
 async function reportNames({ runtime, config, addresses, report }: Case, failures: readonly Error[]): Promise<void> {
   for (const failure of failures) {
     report.add('names', 'failure', messageOf(failure), {
-      remedies: ['check the spelling and the DNS configuration (getent ahosts NAME)'],
+      remedies: [CHECK_NAMES],
     })
   }
   const found: string[] = []
+  let target: SocketAddress | undefined
+  if (config.connect !== undefined) {
+    target = await resolveKey(runtime, 'connect', config.connect, 'connect').catch((failure) => {
+      report.add('names', 'failure', messageOf(failure), { remedies: [CHECK_NAMES] })
+      return undefined
+    })
+  }
   for (const [key, address] of [
-    ['connect', addresses.target],
+    ['connect', target],
     ['kcp_connect', addresses.peer],
     ['rendezvous_server', addresses.rendezvous],
   ] as const) {

@@ -174,7 +174,6 @@ export class ObfsServer implements Transport {
     const { addresses, failures } = await resolveAddresses(this.#runtime, config, this.addresses)
     const socket = this.#socket
     if (this.#closed || socket === undefined) return undefined
-    const before = this.addresses
     const old = this.#config
     const { bind } = addresses
     if (bind === undefined) return failures[0]
@@ -187,26 +186,15 @@ export class ObfsServer implements Transport {
       if (sameMaybe(this.#bound, bind)) this.#attach(socket.local)
       else await this.#bind(bind)
     } catch (error) {
-      if (config === old) {
-        // the target moves nevertheless
-        this.#setAddresses({ ...addresses, bind: before.bind })
-      } else {
+      if (config !== old) {
         this.#config = old
         this.#driver.reconfigure(coreConfig(old, this.#aead, this.#family))
       }
       if (this.#attached !== undefined) this.#attach(this.#attached)
       throw error
     }
-    this.#setAddresses(addresses)
-    return failures[0]
-  }
-
-  #setAddresses(addresses: ResolvedAddresses): void {
-    const { target } = this.addresses
     this.addresses = addresses
-    if (addresses.target !== undefined && !sameMaybe(target, addresses.target)) {
-      this.#log.notice(`connect: now ${formatAddress(addresses.target)}`)
-    }
+    return failures[0]
   }
 
   /** @throws StartError */

@@ -16,7 +16,7 @@ import { LOG_LEVEL_DEFAULT, Log, type Print } from '../log/log.ts'
 import { openSyslog, type SyslogWriter } from '../log/syslog.ts'
 import type { OperatingSystem, Runtime } from '../runtime.ts'
 import { DaemonChild, launchDaemon } from '../service/daemon.ts'
-import { checkIdentity, parseIdentity, rightsWarnings, takeIdentity } from '../service/identity.ts'
+import { checkIdentity, parseIdentity, readRemedy, rightsWarnings, takeIdentity } from '../service/identity.ts'
 import { ServiceNotifier } from '../service/notify.ts'
 import { firewallOf } from '../transport/obfs/firewall.ts'
 import { PROGRAM, VERSION } from '../version.ts'
@@ -101,7 +101,7 @@ async function methodList(crypto: RuntimeCrypto): Promise<string> {
 
 function readConfig(runtime: Runtime, path: string): Promise<Uint8Array> {
   return runtime.readFile(path).catch((error) => {
-    throw new StartError(`config file ${path}: ${messageOf(error)}`)
+    throw new StartError(`config file ${path}: ${messageOf(error)}${readRemedy(error, runtime.os, path)}`)
   })
 }
 
@@ -151,6 +151,7 @@ async function run(
     if (identity !== undefined) {
       for (const text of rightsWarnings(runtime.os, identity, config, endpoint.status)) log.warning(text)
       takeIdentity(runtime.os, identity, log)
+      await readConfig(runtime, path).catch((error) => log.warning(`a reload will fail: ${messageOf(error)}`))
     }
     await group?.start()
     const onBegin = (): void => notifier.reloading()

@@ -9,10 +9,11 @@ import { modeName } from '../config/rules.ts'
 import { messageOf } from '../errors.ts'
 import type { Log } from '../log/log.ts'
 import type { Runtime } from '../runtime.ts'
+import { readRemedy } from '../service/identity.ts'
 import { checkAddresses } from '../transport/resolver.ts'
 
 export interface ReloadOptions {
-  readonly runtime: Pick<Runtime, 'readFile'>
+  readonly runtime: Pick<Runtime, 'readFile' | 'os'>
   readonly log: Log
   /** Path of the configuration file, as given at start. */
   readonly path: string
@@ -60,6 +61,7 @@ async function reloadOnce({ runtime, log, path, endpoint, applyLog }: ReloadOpti
     applyLog(config)
     log.notice('config successfully reloaded')
   } catch (error) {
-    log.error(`reload failed, keeping the old configuration: ${messageOf(error)}`)
+    const remedy = readRemedy(error, runtime.os, path)
+    log.error(`reload failed, keeping the old configuration: ${messageOf(error)}${remedy}`)
   }
 }

@@ -5,7 +5,7 @@
  */
 
 import { type Config, MODE_SERVER } from '../config/config.ts'
-import { ConfigError, messageOf, quote } from '../errors.ts'
+import { ConfigError, codeOf, messageOf, quote } from '../errors.ts'
 import { syscallsOf } from '../linux/syscalls.ts'
 import type { Log } from '../log/log.ts'
 import { parseHostPort } from '../net/address.ts'
@@ -98,6 +98,13 @@ function changeGroups(os: OperatingSystem, calls: IdentityCalls, identity: Ident
   // drop the supplementary groups of root
   calls.setgroups([])
   if (group !== undefined) calls.setgid(group)
+}
+
+/** What makes a file readable for this process, after an error of reading it; empty after another error. */
+export function readRemedy(error: unknown, os: OperatingSystem | undefined, path: string): string {
+  const group = os?.identity?.getgid()
+  if (codeOf(error) !== 'EACCES' || group === undefined) return ''
+  return `; make it readable for the group of this user: chgrp ${group} ${path} && chmod 640 ${path}`
 }
 
 /** Binds the system calls while their files are readable. If they are not available, their users report it. */

@@ -9,6 +9,7 @@ import * as assert from 'uvu/assert'
 import { RUNTIMES } from '../../testkit/pairs.ts'
 import type { Config } from '../../testkit/process.ts'
 import { commandOf, freePort, run, start, writeConfig } from '../../testkit/process.ts'
+import { waitFor } from '../../testkit/wait.ts'
 import { skip } from '../skip.ts'
 
 const CLIENT: Config = { listen: '127.0.0.1:0', kcp_connect: '127.0.0.1:9' }
@@ -47,6 +48,7 @@ const NO_CAPABILITIES = '0000000000000000'
 for (const program of RUNTIMES) {
   const names = {
     drop: `MUST 72: -u and the key user drop root permanently once the sockets are open: ${program}`,
+    unreadable: `a file that the user cannot read is reported at start and at a reload, with a remedy: ${program}`,
     refuse: `MUST 72: an identity that cannot be assumed ends the start with status 1: ${program}`,
     later: `ports that the user cannot open later are named at the start: ${program}`,
     unprivileged: `a start as an ordinary user with user set fails with the reason: ${program}`,
@@ -80,6 +82,24 @@ for (const program of RUNTIMES) {
       } finally {
         assert.is((await running.stop()).code, 0)
       }
+    }
+  })
+
+  test(names.unreadable, async () => {
+    const { gid } = loginOf(NOBODY)
+    const running = await start(program, { ...CLIENT, user: `${NOBODY}:` })
+    try {
+      const remedy = `chgrp ${gid} ${running.path} && chmod 640 ${running.path}`
+      assert.ok(running.log().includes('a reload will fail: config file '), running.log())
+      assert.ok(running.log().includes(remedy), running.log())
+      running.reload({ loglevel: 5 })
+      await waitFor('the reload fails', () => /reload failed.*EACCES.*chgrp/.test(running.log()))
+      // the remedy is sufficient
+      assert.is(spawnSync('sh', ['-c', `${remedy} && chmod 755 "$(dirname ${running.path})"`]).status, 0)
+      running.reload({ loglevel: 5 })
+      await waitFor('the reload succeeds', () => running.log().includes('successfully reloaded'))
+    } finally {
+      assert.is((await running.stop()).code, 0)
     }
   })
 

@@ -7,7 +7,7 @@ import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
 import { Pair } from '../../testkit/sim/pair.ts'
 import { Solo } from '../../testkit/sim/solo.ts'
-import { Cmd, DIAL, MessageType, message, push, segment } from '../../testkit/sim/wire.ts'
+import { ack, Cmd, DIAL, MessageType, message, push, segment } from '../../testkit/sim/wire.ts'
 
 const HOUR_MS = 3_600_000
 
@@ -174,6 +174,26 @@ test('with 2 % loss little more than the lost segments is retransmitted', () => 
   const share = pair.client.counter('segments_retransmitted') / pair.client.counter('segments_sent')
   assert.ok(share < 0.1, `${share}`)
 })
+
+for (const [wnd, copies] of [
+  [256, [1, 1, 1]],
+  [32, [1, 1, 2]],
+] as const) {
+  test(`a segment that is lost again is sent ${copies[2] === 1 ? 'once' : 'twice'} while 20 of ${wnd} wait for it`, () => {
+    const solo = server()
+    const hole = 2
+    const sent = new Map<number, number>()
+    solo.write(solo.only.handle, new Uint8Array(20 * 1300))
+    for (let i = 0; i < 40 && sent.size < 4; i++) {
+      solo.endpoint.drain()
+      const pushes = solo.takeSegments(9).filter(({ cmd }) => cmd === 'PUSH')
+      for (const { sn, ts } of pushes) if (sn === hole) sent.set(ts, (sent.get(ts) ?? 0) + 1)
+      solo.run(10)
+      for (const { sn, ts } of pushes) if (sn !== hole) solo.feed(ack(9, sn, ts, Math.min(sn, hole), { wnd }))
+    }
+    assert.equal([...sent.values()].slice(0, 3), copies)
+  })
+}
 
 test('100 idle sessions wake up only for keepalives', () => {
   const pair = new Pair({ seed: 3 })

@@ -82,6 +82,19 @@ test("MUST 63: dpi/tcp-wnd sends with constant numbers, 1492 above the kernel's"
   }
 })
 
+test('accept() is for dpi/tcp-wnd servers and dial() for clients: another endpoint gets E_STATE', () => {
+  for (const kind of ['dpi/tcp', 'dpi/tcp-wnd'] as const) {
+    const server = new ObfsHost(kind, 'server', '0.0.0.0:8080')
+    const client = new ObfsHost(kind, 'client', CLIENT)
+    assert.is(server.dial(CLIENT), ErrorCode.STATE, kind)
+    assert.is(client.accept(SERVER), ErrorCode.STATE, kind)
+    assert.ok(client.dial(SERVER) > 0, kind)
+    const accepted = server.accept(CLIENT)
+    if (kind === 'dpi/tcp') assert.is(accepted, ErrorCode.STATE)
+    else assert.ok(accepted > 0)
+  }
+})
+
 test('a datagram received before accept() is not lost', () => {
   const { client } = pair()
   const server = new ObfsHost('dpi/tcp-wnd', 'server', '0.0.0.0:8080')

@@ -58,8 +58,8 @@ import {
   releaseContext,
   takeEnded,
 } from './endpoint/obfs'
-import { moveSessions, openStream } from './endpoint/open'
-import { peer, probePeer, takePeer, takeRendezvous } from './endpoint/peer'
+import { moveSessions, openStream, probeSessions } from './endpoint/open'
+import { peer, probePeer, takePeer, takeRendezvous, wakePeer } from './endpoint/peer'
 import { receive } from './endpoint/receive'
 import { removeDrained, reschedule } from './endpoint/schedule'
 import { transmit } from './endpoint/transmit'
@@ -200,6 +200,13 @@ export function set_rendezvous(idBytes: u32, now: u32): i32 {
 export function ping_peer(now: u32): i32 {
   if (!isReady(now) || !isMode(MODE_CLIENT)) return E_STATE
   return probePeer(now)
+}
+
+export function probe_sessions(now: u32): i32 {
+  if (!isReady(now)) return E_STATE
+  wakePeer(now)
+  probeSessions(now)
+  return OK
 }
 
 export function renew_nonce(): i32 {

@@ -83,9 +83,9 @@ export function isSilent(): bool {
   return lost != 0
 }
 
-/** Makes a ping due now: the peer or the path to it changed. */
+/** Makes a ping due now, whatever was sent just before: the peer or the path to it changed. */
 export function schedulePing(now: Ticks): void {
-  outstanding = false
+  everPinged = outstanding = false
   setLost(0)
   pingAt = now
 }

@@ -18,7 +18,7 @@ import { seconds } from '../clock'
 import { sendReset } from '../control/queue'
 import { openConfirm } from '../kcp/confirm'
 import { openCongestion } from '../kcp/congestion'
-import { PEER_CLOCK_UNKNOWN, waitSnd } from '../kcp/conversation'
+import { PEER_CLOCK_UNKNOWN, PROBE_ASK, waitSnd } from '../kcp/conversation'
 import { probe } from '../kcp/loss_detection'
 import { openConversation } from '../kcp/options'
 import { openReceiveWindow } from '../kcp/receive_window'
@@ -306,8 +306,26 @@ export function moveSessions(now: Ticks): void {
     }
     rekey(s, currentPeer)
     if (s.tcp != TCP_GONE) queueEvent(s, EVENT_MIGRATED)
-    if (s.flight != 0) probe(s)
-    else if (s.state == ESTABLISHED && !has(s, EOF_SENT)) sendKeepalive(s, now)
+    sendProbe(s, now)
+    reschedule(s, now)
+  }
+}
+
+/** Sends something of a session, to which a peer that has ended it answers RESET. */
+function sendProbe(s: Session, now: Ticks): void {
+  if (s.flight != 0) probe(s)
+  else if (s.state == ESTABLISHED && !has(s, EOF_SENT)) sendKeepalive(s, now)
+}
+
+/** The machine was suspended: finds out which sessions the peers still have. */
+export function probeSessions(now: Ticks): void {
+  const slots = slotsInUse()
+  for (let i: u32 = 0; i < slots; i++) {
+    const s = sessionAt(i)
+    if (!s || !isLive(s)) continue
+    sendProbe(s, now)
+    // one that waits for the end of the stream sends nothing by itself; without una it would look like a new one
+    if (s.state == ESTABLISHED && has(s, EOF_SENT) && s.rcvNxt != 0) s.wndProbes |= PROBE_ASK
     reschedule(s, now)
   }
 }

@@ -202,7 +202,7 @@ export function refreshReceivedAge(): void {
   set(LAST_RECEIVED_AGE, everReceived ? (elapsed() - lastReceivedAt) / TICKS_PER_MS : u64.MAX_VALUE)
 }
 
-/** After a suspension everything is due. */
+/** After a suspension: PING, and LISTEN or CONNECT, are due. */
 export function wakePeer(now: Ticks): void {
   schedulePing(now)
   scheduleHello(now)

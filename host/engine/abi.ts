@@ -348,6 +348,7 @@ export interface CoreExports {
   set_rendezvous(idBytes: number, now: number): number
   renew_nonce(): number
   ping_peer(now: number): number
+  probe_sessions(now: number): number
   handle_datagrams(count: number, now: number): number
   handle_timeout(now: number): number
   next_timeout(now: number): number
@@ -390,10 +391,10 @@ export const CALLS: readonly Exclude<keyof CoreExports, 'memory'>[] = [
   'abi_version', 'capabilities', 'config_ptr', 'entropy_ptr', 'entropy_capacity', 'secret_ptr', 'rx_ptr', 'rx_slots',
   'tx_ptr', 'tx_slots', 'events_ptr', 'event_slots', 'io_ptr', 'io_capacity', 'spans_ptr', 'span_slots', 'peer_ptr',
   'stats_ptr', 'info_ptr', 'configure', 'entropy_filled', 'set_peer', 'rendezvous_ptr', 'local_ptr', 'service_ptr',
-  'set_rendezvous', 'renew_nonce', 'ping_peer', 'handle_datagrams', 'handle_timeout', 'next_timeout', 'refresh_gauges',
-  'poll_transmit', 'poll_events', 'stream_open', 'stream_connected', 'stream_reserve', 'stream_commit', 'stream_peek',
-  'stream_consume', 'stream_shutdown', 'stream_abort', 'set_host_bytes', 'session_slots', 'session_info',
-  'session_find', 'obfs_ptr', 'obfs_slots', 'obfs_rx_ptr', 'obfs_early_ptr', 'obfs_tx_ptr', 'obfs_control_ptr',
-  'obfs_info_ptr', 'obfs_configure', 'obfs_accept', 'obfs_dial', 'obfs_release', 'obfs_ended', 'obfs_handle_packets',
-  'obfs_transmit', 'obfs_control', 'obfs_context_slots', 'obfs_context_info',
+  'set_rendezvous', 'renew_nonce', 'ping_peer', 'probe_sessions', 'handle_datagrams', 'handle_timeout', 'next_timeout',
+  'refresh_gauges', 'poll_transmit', 'poll_events', 'stream_open', 'stream_connected', 'stream_reserve',
+  'stream_commit', 'stream_peek', 'stream_consume', 'stream_shutdown', 'stream_abort', 'set_host_bytes',
+  'session_slots', 'session_info', 'session_find', 'obfs_ptr', 'obfs_slots', 'obfs_rx_ptr', 'obfs_early_ptr',
+  'obfs_tx_ptr', 'obfs_control_ptr', 'obfs_info_ptr', 'obfs_configure', 'obfs_accept', 'obfs_dial', 'obfs_release',
+  'obfs_ended', 'obfs_handle_packets', 'obfs_transmit', 'obfs_control', 'obfs_context_slots', 'obfs_context_info',
 ]

@@ -19,6 +19,8 @@ import {
   What,
 } from '../../testkit/sim/wire.ts'
 
+import { isPing } from './party.ts'
+
 const test = suite('core/restart')
 
 test('a restarted server answers datagrams of an old session with RESET within seconds', () => {
@@ -110,6 +112,60 @@ test('a reordered first flight is not taken for an old session', () => {
   solo.feed(push(5, 1, concat(message(MessageType.PUSH, utf8('hello ')), fromHex('0001 0009'))))
   assert.equal(solo.only.data, utf8('hello world'))
   assert.not.ok(solo.all.some((output) => summary(output) === 'RESET'))
+})
+
+test('probe_sessions pings at once, and a session that the peer has ended meanwhile is reset within 5 s', () => {
+  for (const state of ['idle', 'data in flight', 'half-closed'] as const) {
+    const solo = new Solo({ role: 'client', config: { timeout: 600 }, sealing: 'random' })
+    const handle = solo.open()
+    const conv = solo.endpoint.convOf(handle)
+    solo.run(10)
+    const [first] = solo.takeSegments(conv)
+    assert.ok(first)
+    solo.feed(
+      ack(conv, first.sn, first.ts, first.sn + 1),
+      push(conv, 0, message(MessageType.PUSH, utf8('x')), { una: 1 }),
+    )
+    solo.run(1000)
+    if (state === 'data in flight') solo.write(handle, utf8('y'))
+    if (state === 'half-closed') solo.endpoint.shutdown(handle)
+    solo.run(10)
+    for (const { cmd, sn, ts } of solo.takeSegments(conv)) {
+      if (cmd === 'PUSH' && state !== 'data in flight') solo.feed(ack(conv, sn, ts, sn + 1))
+    }
+    solo.run(10)
+    solo.take()
+    const { endpoint } = solo
+    assert.is(endpoint.core.calls.probe_sessions(endpoint.now), 0)
+    endpoint.dirty = true
+    solo.run(1)
+    const sent = solo.take()
+    assert.ok(sent.some(isPing), `${state}: a ping`)
+    assert.ok(
+      sent.some((output) => output.conv === conv),
+      `${state}: something of the session`,
+    )
+    for (let second = 0; second < 5; second++) {
+      solo.feed(control(What.RESET, conv))
+      solo.run(1000)
+    }
+    assert.is(solo.stream(handle).ending, 'aborted', state)
+  }
+})
+
+test('a server that was suspended probes its sessions', () => {
+  const solo = new Solo({ role: 'server' })
+  solo.feed(push(5, 0, DIAL))
+  solo.run(1000)
+  solo.take()
+  const { endpoint } = solo
+  assert.is(endpoint.core.calls.probe_sessions(endpoint.now), 0)
+  endpoint.dirty = true
+  solo.run(1)
+  assert.equal(
+    solo.take().map(({ conv }) => conv),
+    [5],
+  )
 })
 
 test.run()

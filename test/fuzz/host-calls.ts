@@ -259,6 +259,9 @@ export function administer(world: World): void {
     world.note(() => 'ping_peer')
     const result = calls.ping_peer(now)
     if (plan.role !== 'client' && result !== ErrorCode.STATE) fault(`ping_peer = ${result}`)
+  } else if (r < 9) {
+    world.note(() => 'probe_sessions')
+    if (calls.probe_sessions(now) !== 0) fault('probe_sessions failed')
   } else {
     world.note(() => 'renew_nonce')
     const result = calls.renew_nonce()

@@ -100,6 +100,7 @@ export function stubCore(overrides: Partial<Omit<CoreExports, 'memory'>> = {}): 
     set_rendezvous: () => note('set_rendezvous'),
     renew_nonce: () => note('renew_nonce'),
     ping_peer: () => note('ping_peer'),
+    probe_sessions: () => note('probe_sessions'),
     handle_datagrams: (count) => {
       for (let slot = 0; slot < count; slot++) {
         const at = RX_PTR / 4 + slot * Rx.WORDS

@@ -238,6 +238,8 @@ export interface Libc {
   sendmmsg(fd: number, messages: number, count: number, flags: number): number
   if_nametoindex(name: number): number
   poll(descriptors: number, count: number, timeout: number): number
+  timerfd_create(clock: number, flags: number): number
+  timerfd_settime(fd: number, flags: number, value: number, old: number): number
   /** fcntl(2) with an integer argument. */
   fcntl(fd: number, command: number, argument: number): number
   close(fd: number): number

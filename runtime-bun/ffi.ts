@@ -33,6 +33,8 @@ const SYMBOLS = {
   sendmmsg: { args: ['i32', 'ptr', 'u32', 'i32'], returns: 'i32' },
   if_nametoindex: { args: ['ptr'], returns: 'u32' },
   poll: { args: ['ptr', 'u64', 'i32'], returns: 'i32' },
+  timerfd_create: { args: ['i32', 'i32'], returns: 'i32' },
+  timerfd_settime: { args: ['i32', 'i32', 'ptr', 'ptr'], returns: 'i32' },
   fcntl: { args: ['i32', 'i32', 'i32'], returns: 'i32' },
   clock_gettime: { args: ['i32', 'ptr'], returns: 'i32' },
   close: { args: ['i32'], returns: 'i32' },
@@ -74,6 +76,8 @@ function bindLibc(): Libc {
     sendmmsg: (fd, messages, count, flags) => c.sendmmsg(fd, at(messages), count, flags),
     if_nametoindex: (name) => c.if_nametoindex(at(name)),
     poll: (descriptors, count, timeout) => c.poll(at(descriptors), count, timeout),
+    timerfd_create: c.timerfd_create,
+    timerfd_settime: (fd, flags, value, old) => c.timerfd_settime(fd, flags, at(value), at(old)),
     fcntl: c.fcntl,
     close: c.close,
     monotonic() {

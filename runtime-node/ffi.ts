@@ -46,6 +46,8 @@ function bindLibc(): Libc {
     sendmmsg: c.func('int sendmmsg(int, uintptr_t, uint32_t, int)'),
     if_nametoindex: c.func('uint32_t if_nametoindex(uintptr_t)'),
     poll: c.func('int poll(uintptr_t, unsigned long, int)'),
+    timerfd_create: c.func('int timerfd_create(int, int)'),
+    timerfd_settime: c.func('int timerfd_settime(int, int, uintptr_t, uintptr_t)'),
     fcntl: c.func('int fcntl(int, int, int)'),
     close: c.func('int close(int)'),
     monotonic: () => process.hrtime.bigint(),

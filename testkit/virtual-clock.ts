@@ -18,8 +18,11 @@ export class VirtualClock implements Clock {
     return this.#now
   }
 
+  /** Time for which the machine was suspended so far, ms: only the wall clock counted it. */
+  suspended = 0
+
   wall(): number {
-    return 1_700_000_000_000 + this.#now
+    return 1_700_000_000_000 + this.#now + this.suspended
   }
 
   setTimer(callback: () => void, ms: number): Timer {

@@ -32,6 +32,8 @@ const BLOCKED_RETRY_MS = 1000
 const DRAIN_ROUNDS = 256
 /** Maximum handle_timeout calls of one drain. */
 const TIMEOUT_ROUNDS = 4
+/** A wall clock that jumps ahead by more than this, ms: the machine was suspended. */
+const SUSPENDED_MS = 5000
 
 export interface DriverOptions extends EventHandlers {
   readonly runtime: Runtime
@@ -43,6 +45,8 @@ export interface DriverOptions extends EventHandlers {
   dial(dialling: Dialling): Dial
   /** The UDP socket reported an error; only a hint. */
   onUdpError?(error: SystemError): void
+  /** The machine was suspended, and resumed. */
+  onResume?(): void
   /** The engine trapped and is about to be replaced. */
   onTrap?(broken: Core): void
   /** A fresh engine is in use, with the configuration, peer and announcement of the previous one. */
@@ -207,6 +211,12 @@ export class Driver implements StreamHost, ReceiveHost, TransmitHost, EventHost,
     return this.#events.pongRtt
   }
 
+  /** The system reports a step of the wall clock, as when the machine resumes. */
+  clockStepped(): void {
+    this.#engine.clockStepped()
+    this.pump()
+  }
+
   /** Client: whether pings to the peer are unanswered. */
   get peerSilent(): boolean {
     return !this.#dead && this.core.counter('peer_silent_pings') > 0n
@@ -291,7 +301,7 @@ export class Driver implements StreamHost, ReceiveHost, TransmitHost, EventHost,
     const { core } = this
     this.counts.drains++
     const jump = this.#engine.renewAfterJump()
-    if (jump !== 0) this.log.info(`the clock jumped by ${formatDuration(jump)}: regenerating random bytes and nonces`)
+    if (jump !== 0) this.#onJump(jump)
     this.streams.report()
     let timeouts = 0
     for (let round = 0; round < DRAIN_ROUNDS; round++) {
@@ -319,6 +329,16 @@ export class Driver implements StreamHost, ReceiveHost, TransmitHost, EventHost,
     }
     // yield to the event loop, then continue
     this.#immediate ??= this.runtime.clock.defer(this.#onImmediate)
+  }
+
+  /** The clock jumped by `ms`. The engine has fresh random bytes. */
+  #onJump(ms: number): void {
+    this.log.info(`the clock jumped by ${formatDuration(ms)}: regenerating random bytes and nonces`)
+    if (ms < SUSPENDED_MS) return
+    this.log.notice(`the machine was suspended for ${formatDuration(ms)}: probing the peer and all sessions`)
+    this.core.calls.probe_sessions(this.now())
+    this.core.refresh()
+    this.#options.onResume?.()
   }
 
   readonly #onTimer = (): void => {

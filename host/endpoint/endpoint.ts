@@ -25,10 +25,11 @@ import { instantiateHere } from '../engine/address-space.ts'
 import { Core } from '../engine/core.ts'
 import { Engine } from '../engine/engine.ts'
 import { EndpointSecret, type SecretPart } from '../engine/secret.ts'
+import { watchSystem } from '../linux/system-watch.ts'
 import type { Log } from '../log/log.ts'
 import { type Monitoring, openMonitoring } from '../monitoring/monitoring.ts'
 import type { SocketAddress } from '../net/address.ts'
-import type { Runtime, SocketOptions, TcpHandlers, TcpOptions } from '../runtime.ts'
+import type { Runtime, SocketOptions, TcpHandlers, TcpOptions, Watch } from '../runtime.ts'
 import { Retry } from '../service/retry.ts'
 import { ObfsClient } from '../transport/obfs/client.ts'
 import { ObfsServer } from '../transport/obfs/server.ts'
@@ -68,6 +69,7 @@ export class Endpoint {
   readonly #udpSockets = new WeakMap<Config, SocketOptions>()
   #config: Config
   #transport: Transport | undefined
+  #systemWatch: Watch | undefined
   #entrance: Entrance | undefined
   #target: Target | undefined
   #monitoring: Monitoring | undefined
@@ -216,6 +218,7 @@ export class Endpoint {
         onWaiting: () => this.#tellStatus(),
       })
       await this.#transport.open()
+      this.#watchSystem()
       if (this.#failure !== undefined) throw this.#failure
       this.#started = true
       if (this.#worker === undefined) log.notice(`${modeName(config.mode)} start`)
@@ -236,6 +239,7 @@ export class Endpoint {
     await this.#transport?.reload(config)
     this.#config = config
     if (config.connect !== undefined) await this.#target?.reload(config.connect)
+    this.#watchSystem()
     this.#monitoring?.reload(config)
     for (const key of kept) this.#log.warning(`config key ${key}: the change needs a restart and is ignored`)
     const known = new Set([...configWarnings(before), ...(await ipv6Warnings(this.#runtime, before))])
@@ -246,12 +250,30 @@ export class Endpoint {
   /** Stops at once: TCP connections are reset, nothing is sent to the peer (protocol.md 6.8). */
   close(): void {
     this.#closed = true
+    this.#systemWatch?.close()
     this.#transport?.close()
     this.#entrance?.close()
     this.#target?.close()
     this.#http.close()
     this.#monitoring?.close()
     this.driver.close()
+  }
+
+  /** Watches interfaces and the wall clock, unless the configuration uses no system calls otherwise. */
+  #watchSystem(): void {
+    const { os } = this.#runtime
+    const { udp, netdev, obfs } = this.#config
+    const isNative = udp.path !== 'portable' || netdev !== undefined || obfs !== undefined
+    if (os === undefined || !isNative || this.#systemWatch !== undefined) return
+    this.#systemWatch = watchSystem(os, {
+      onInterfaces: () => {
+        this.#transport?.onInterfaces()
+        // a machine that resumes often changes its interfaces
+        this.driver.clockStepped()
+      },
+      onClock: () => this.driver.clockStepped(),
+      onMissing: (what, reason) => this.#log.info(`${what} not watched: ${reason}`),
+    })
   }
 
   #makeDriver(): Driver {
@@ -266,6 +288,7 @@ export class Endpoint {
       dial: (dialling) => this.#dial(dialling),
       onResolve: () => this.#transport?.onResolve(),
       onPeerFound: (peer) => this.#transport?.onPeerFound(peer),
+      onResume: () => this.#transport?.onResume(),
       onUdpError: (error) => this.#transport?.onUdpError(error),
       onObfsReady: (context) => this.#transport?.onObfsReady?.(context),
       onObfsEnded: (context) => this.#transport?.onObfsEnded?.(context),

@@ -19,7 +19,7 @@ export interface ReloadOptions {
   readonly path: string
   readonly endpoint: { readonly config: Config; reload(config: Config): Promise<void> }
   /** Sets level and output of the log, and logs warnings about the file. */
-  applyLog(config: Config, bytes: Uint8Array): void
+  applyLog(config: Config): void
   /** Called before and after each reload, successful or not, for service managers. */
   onBegin?(): void
   onEnd?(): void
@@ -51,15 +51,14 @@ export function makeReload(options: ReloadOptions): () => Promise<void> {
 async function reloadOnce({ runtime, log, path, endpoint, applyLog }: ReloadOptions): Promise<void> {
   log.notice(`reloading the configuration: ${path}`)
   try {
-    const bytes = await runtime.readFile(path)
-    const config = parseConfig(bytes)
+    const config = parseConfig(await runtime.readFile(path))
     checkAddresses(config)
     const { mode } = endpoint.config
     if (config.mode !== mode) {
       throw new Error(`the mode cannot change from ${modeName(mode)} to ${modeName(config.mode)}`)
     }
     await endpoint.reload(config)
-    applyLog(config, bytes)
+    applyLog(config)
     log.notice('config successfully reloaded')
   } catch (error) {
     const remedy = readRemedy(error, runtime.os, path)

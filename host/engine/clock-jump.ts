@@ -23,6 +23,11 @@ export class ClockJump {
     this.#offset = clock.wall() - this.#lookedAt
   }
 
+  /** The system reports a step of the wall clock: the next look() checks, however soon it is. */
+  expect(): void {
+    this.#lookedAt = Number.NEGATIVE_INFINITY
+  }
+
   /**
    * Call at wake-ups; checks at most once a second.
    * @returns ms that the wall clock jumped since the last check, 0 for none

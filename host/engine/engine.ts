@@ -130,6 +130,11 @@ export class Engine {
     return undefined
   }
 
+  /** The system reports a step of the wall clock. */
+  clockStepped(): void {
+    this.#jump.expect()
+  }
+
   /**
    * Call at each wake-up before sending. After a clock jump, renews the random bytes and the nonce base: if the machine
    * was cloned, the other clone uses the same ones.

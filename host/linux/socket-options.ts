@@ -6,7 +6,7 @@
 
 import { codeOf, messageOf, NotAvailable } from '../errors.ts'
 import { formatAddress, type SocketAddress } from '../net/address.ts'
-import type { SocketOptions } from '../runtime.ts'
+import type { Libc, SocketOptions } from '../runtime.ts'
 import {
   AF_INET,
   AF_INET6,
@@ -19,7 +19,7 @@ import {
   SOCK_DGRAM,
   SOCK_STREAM,
 } from './libc.ts'
-import type { Syscalls } from './syscalls.ts'
+import { type Syscalls, syscallsOf } from './syscalls.ts'
 
 /** IFNAMSIZ: size of an interface name with its NUL, bytes. */
 const NETDEV_BYTES = 16
@@ -147,6 +147,16 @@ export function bindWithOptions(
   } catch (error) {
     calls.close(fd)
     throw error
+  }
+}
+
+/** Index of the interface `netdev`; 0 if it is not set, does not exist or cannot be looked up. */
+export function deviceIndex(os: { libc(): Libc } | undefined, netdev: string | undefined): number {
+  if (os === undefined || netdev === undefined || netdev === '') return 0
+  try {
+    return syscallsOf(os).interfaceIndex(netdev)
+  } catch {
+    return 0
   }
 }
 

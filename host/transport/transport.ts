@@ -41,6 +41,10 @@ export interface Transport {
   /** Nothing was received for a long time, or a ping to the peer was not answered. */
   onResolve(): void
   onPeerFound(peer: SocketAddress): void
+  /** Interfaces or their addresses changed. */
+  onInterfaces(): void
+  /** The machine was suspended, and resumed. */
+  onResume(): void
   onUdpError(error: SystemError): void
   /** dpi/tcp client: the SYN was answered. */
   onObfsReady?(context: number): void

@@ -11,6 +11,7 @@ import { checkServiceId } from '../config/mtu.ts'
 import { SOURCE_SELECTED } from '../config/rules.ts'
 import { coreConfig } from '../engine/config-block.ts'
 import { codeOf, isTemporary, messageOf, quote, type SystemError, step } from '../errors.ts'
+import { deviceIndex } from '../linux/socket-options.ts'
 import { formatAddress, type SocketAddress } from '../net/address.ts'
 import type { UdpOptions, UdpSocket } from '../runtime.ts'
 import { PathMonitor } from './path-monitor.ts'
@@ -34,6 +35,9 @@ import type { Transport, TransportOptions } from './transport.ts'
 const needsOtherSocket = (old: Config, fresh: Config): boolean =>
   old.netdev !== fresh.netdev || JSON.stringify(old.udp) !== JSON.stringify(fresh.udp)
 
+/** The path is checked this long after a change of interfaces, ms: addresses and routes follow one another. */
+const SETTLE_MS = 200
+
 export class UdpTransport implements Transport {
   addresses: ResolvedAddresses = NO_ADDRESSES
   peerFound = false
@@ -48,6 +52,8 @@ export class UdpTransport implements Transport {
   #opened: UdpOptions | undefined
   /** Local port to keep. */
   #port = 0
+  /** Index of the interface `netdev` that the socket is bound to, 0 if none. */
+  #device = 0
   #family: 4 | 6 = 4
   #closed = false
   /** Serializes actions that change the socket. */
@@ -120,6 +126,16 @@ export class UdpTransport implements Transport {
     if ((this.#config.mode & MODE_CLIENT) !== 0) this.#path.checkIn(0)
   }
 
+  readonly onInterfaces = (): void => {
+    if (this.#isDeviceNew()) void this.#resolving.look()
+    this.#path.checkIn(SETTLE_MS)
+  }
+
+  readonly onResume = (): void => {
+    void this.#resolving.look()
+    this.#path.checkIn(0)
+  }
+
   readonly onUdpError = (error: SystemError): void => this.#path.onError(error)
 
   readonly onPeerFound = (peer: SocketAddress): void => {
@@ -159,7 +175,7 @@ export class UdpTransport implements Transport {
    */
   async #follow(addresses: ResolvedAddresses, config: Config): Promise<void> {
     if (this.#closed) return
-    const { driver, aead } = this.#options
+    const { driver, log, aead } = this.#options
     const before = { addresses: this.addresses, config: this.#config, family: this.#family, stale: this.#stale }
     const isReload = config !== before.config
     const family = packetFamily(addresses)
@@ -168,6 +184,10 @@ export class UdpTransport implements Transport {
     const { bind, peer, rendezvous } = before.addresses
     if (!sameMaybe(bind, addresses.bind) || !sameMaybe(peer, addresses.peer)) this.#stale = true
     if (rendezvous?.family !== addresses.rendezvous?.family) this.#stale = true
+    if (this.#isDeviceNew()) {
+      log.notice(`netdev ${this.#config.netdev} was created: binding to it`)
+      this.#stale = true
+    }
     const reopen = this.#stale && isOpenable(config, addresses)
     try {
       if (isReload || family !== before.family) driver.reconfigure(coreConfig(config, aead, family))
@@ -185,6 +205,7 @@ export class UdpTransport implements Transport {
       throw error
     }
     this.#setPeer()
+    if (reopen) driver.pingPeer()
     await this.#announce(reopen)
   }
 
@@ -215,9 +236,11 @@ export class UdpTransport implements Transport {
     }
     const again = this.#port !== 0
     this.#stale = true
+    const device = deviceIndex(this.#options.runtime.os, this.#config.netdev)
     const where = `udp: cannot open ${formatAddress(options.bind)}`
     const socket = await step(where, () => this.#openKeepingPort(options))
     this.#stale = false
+    this.#device = device
     this.#port = socket.local.port
     this.#path.onOpened()
     if (again) log.notice('udp socket restart')
@@ -230,6 +253,13 @@ export class UdpTransport implements Transport {
     }
     if (options.connect !== undefined) log.notice(`udp connect: ${formatAddress(options.connect)}`)
     return socket
+  }
+
+  /** Whether the interface `netdev` was created since the socket was opened. A worker's socket is not its own. */
+  #isDeviceNew(): boolean {
+    const { runtime, socketOptions } = this.#options
+    const index = deviceIndex(runtime.os, this.#config.netdev)
+    return index !== 0 && index !== this.#device && socketOptions(this.#config)?.fd === undefined
   }
 
   async #openKeepingPort(options: UdpOptions): Promise<UdpSocket> {

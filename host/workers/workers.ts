@@ -18,12 +18,13 @@ import { EndpointSecret } from '../engine/secret.ts'
 import { ConfigError, messageOf, StartError, step } from '../errors.ts'
 import { formatDuration } from '../format.ts'
 import { AF_INET, AF_INET6, SO_REUSEADDR, SOCK_DGRAM, SOCK_STREAM } from '../linux/libc.ts'
-import { bindWithOptions } from '../linux/socket-options.ts'
+import { bindWithOptions, deviceIndex } from '../linux/socket-options.ts'
 import { type Syscalls, syscallsOf } from '../linux/syscalls.ts'
+import { watchInterfaces } from '../linux/system-watch.ts'
 import type { Log } from '../log/log.ts'
 import { type Monitoring, openMonitoring } from '../monitoring/monitoring.ts'
 import { formatAddress, type SocketAddress } from '../net/address.ts'
-import type { OperatingSystem, Runtime, Timer, WorkerCalls, WorkerProcess } from '../runtime.ts'
+import type { OperatingSystem, Runtime, Timer, Watch, WorkerCalls, WorkerProcess } from '../runtime.ts'
 import { Retry } from '../service/retry.ts'
 import { ipv6Warnings, resolveKey } from '../transport/resolver.ts'
 import type { FromWorker, ToWorker } from './messages.ts'
@@ -96,6 +97,13 @@ class Worker {
     this.#given = config
     this.send({ kind: 'reload', config: this.#group.configFor(config) })
     return new Promise((resolve) => this.#onReloaded.push(resolve))
+  }
+
+  /** Stops the process and closes its socket. */
+  async end(): Promise<void> {
+    await this.stop()
+    const { os } = this.#group.runtime
+    if (os !== undefined) syscallsOf(os).close(this.#socket)
   }
 
   /** Stops the process; resolves when it is gone. */
@@ -195,6 +203,10 @@ export class WorkerGroup {
   readonly #secret = new EndpointSecret()
   readonly #clock: ClockJump
   #http: Monitoring | undefined
+  /** Index of the interface `netdev` that the shared sockets are bound to. */
+  #device = 0
+  #interfaces: Watch | undefined
+  #turn: Promise<void> = Promise.resolve()
 
   /** @param openShared opens the shared sockets */
   constructor(
@@ -240,6 +252,7 @@ export class WorkerGroup {
 
   #adopt({ local, sockets }: SharedSockets): void {
     this.#local = local
+    this.#device = deviceIndex(this.runtime.os, this.#config.netdev)
     this.#workers = sockets.map((socket, index) => new Worker(this, index + 1, socket))
     const what = (this.#config.mode & MODE_CLIENT) !== 0 ? 'tcp listen' : 'udp bind'
     this.log.notice(`${what}: ${formatAddress(local)}, ${sockets.length} workers`)
@@ -258,6 +271,29 @@ export class WorkerGroup {
   async open(): Promise<void> {
     await this.#sockets.start()
     await this.#httpRetry.start()
+    const { os } = this.runtime
+    if (os === undefined || this.#config.netdev === undefined) return
+    try {
+      this.#interfaces = watchInterfaces(os, () => void this.#followDevice())
+    } catch (error) {
+      this.log.info(`interfaces are not watched: ${messageOf(error)}`)
+    }
+  }
+
+  /** Follows an interface `netdev` created again: bound to another one, a socket would leave its SO_REUSEPORT group. */
+  #followDevice(): Promise<void> {
+    this.#turn = this.#turn.then(async () => {
+      const { netdev } = this.#config
+      const index = deviceIndex(this.runtime.os, netdev)
+      if (this.#closed || this.#local === undefined || index === 0 || index === this.#device) return
+      this.log.warning(`netdev ${netdev} was created: restarting the workers, their sessions end`)
+      const before = this.#workers
+      this.#workers = []
+      this.#local = undefined
+      await Promise.all(before.map((worker) => worker.end()))
+      if (!this.#closed) await this.#sockets.start(() => false)
+    })
+    return this.#turn
   }
 
   async #openMonitoring(): Promise<void> {
@@ -287,6 +323,7 @@ export class WorkerGroup {
    * @throws Error with the reason of the first worker that rejected it
    */
   async reload(fresh: Config): Promise<void> {
+    await this.#followDevice()
     const before = this.#config
     const { config, kept } = keepFixed(before, fresh)
     const failure = await this.#give(config)
@@ -340,6 +377,7 @@ export class WorkerGroup {
   /** Stops all workers; resolves when they are gone. */
   async close(): Promise<void> {
     this.#closed = true
+    this.#interfaces?.close()
     this.#sockets.close()
     this.#httpRetry.close()
     this.#http?.close()

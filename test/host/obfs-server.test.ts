@@ -30,6 +30,8 @@ class Calls {
     recvmmsg: () => -1,
     sendmmsg: (_fd, _messages, count) => count,
     if_nametoindex: () => 1,
+    timerfd_create: () => 4,
+    timerfd_settime: () => 0,
     fcntl: () => 0,
     poll: () => 1,
     close: () => 0,

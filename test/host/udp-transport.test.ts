@@ -6,9 +6,10 @@ import * as assert from 'uvu/assert'
 import { startEndpoint } from '../../host/endpoint/endpoint.ts'
 import { makeReload } from '../../host/endpoint/reload.ts'
 import { Log } from '../../host/log/log.ts'
+import type { Libc, OperatingSystem, Runtime } from '../../host/runtime.ts'
 import { runtimeCrypto } from '../../testkit/crypto-variants.ts'
 import { decode } from '../../testkit/decode.ts'
-import type { MemoryNetwork } from './memory-runtime.ts'
+import { type MemoryNetwork, NO_CIPHERS } from './memory-runtime.ts'
 import { Application, configOf, printed, SERVER, start, tunnel, VirtualNetwork } from './virtual-network.ts'
 
 const test = suite('udp transport')
@@ -318,6 +319,81 @@ test('a server on a wildcard address logs once that its socket cannot choose the
     assert.is(printed(network, 'on the portable UDP path answers leave'), wanted)
     server.close()
   }
+})
+
+for (const noticed of ['reported by the system', 'seen at the next wake-up'] as const) {
+  test(`after a suspension, ${noticed}, sessions that the server has ended are reset within 5 s`, async () => {
+    const network = new VirtualNetwork()
+    const { client, server, close } = await tunnel(network)
+    const application = new Application(network, client)
+    await application.echo('before')
+    await network.pass(2000)
+    // what the server forgot meanwhile: everything
+    server.close()
+    const second = await start(network, SERVER)
+    network.clock.suspended += 3_600_000
+    if (noticed === 'reported by the system') client.driver.clockStepped()
+    await network.until(() => printed(network, 'the machine was suspended for') > 0, 'the suspension was noticed')
+    const at = network.clock.monotonic()
+    await network.until(() => application.over, 'the dead session was reset')
+    assert.ok(network.clock.monotonic() - at < 5000, `${network.clock.monotonic() - at} ms`)
+    await new Application(network, client).echo('with the server that is there')
+    second.close()
+    close()
+  })
+}
+
+test('after a suspension that the server did not notice, the client pings at once and sessions go on', async () => {
+  const network = new VirtualNetwork()
+  const { client, server, close } = await tunnel(network)
+  const application = new Application(network, client)
+  await application.echo('before')
+  network.clock.suspended += 60_000
+  const rounds = printed(network, 'roundtrip finished')
+  client.driver.clockStepped()
+  await network.pass(1000)
+  assert.is(printed(network, 'roundtrip finished'), rounds + 1)
+  await application.echo('after')
+  assert.ok(server.udp)
+  close()
+})
+
+test('a clock that is set back, or a little ahead, is not taken for a suspension', async () => {
+  const network = new VirtualNetwork()
+  const { client, close } = await tunnel(network)
+  for (const step of [-3_600_000, 2000]) {
+    network.clock.suspended += step
+    client.driver.clockStepped()
+  }
+  assert.is(printed(network, 'the clock jumped'), 2)
+  assert.is(printed(network, 'suspended'), 0)
+  close()
+})
+
+test('a reload binds to an interface `netdev` that was created again, and only then', async () => {
+  const network = new VirtualNetwork()
+  let index = 5
+  const calls: Partial<Libc> = { pointerBytes: 8, if_nametoindex: () => index }
+  const libc = new Proxy(calls, { get: (known, name: keyof Libc) => known[name] ?? (() => 0) }) as Libc
+  const os: Partial<OperatingSystem> = { libc: () => libc, watch: () => ({ close() {} }) }
+  const runtime: Runtime = Object.assign(network.runtime(), { os: os as OperatingSystem })
+  const log = new Log((stream, text) => runtime.print(stream, text))
+  const config = configOf({ ...SERVER, netdev: 'ppp0' })
+  const server = await startEndpoint(runtime, config, log, NO_CIPHERS)
+  const restarts = async (): Promise<number> => {
+    await server.reload(config)
+    return printed(network, 'udp socket restart')
+  }
+  assert.is(await restarts(), 0)
+  index = 9
+  assert.is(await restarts(), 1)
+  assert.is(await restarts(), 1)
+  // it is gone for a while: the socket stays as it is
+  index = 0
+  assert.is(await restarts(), 1)
+  index = 12
+  assert.is(await restarts(), 2)
+  server.close()
 })
 
 test.run()

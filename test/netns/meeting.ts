@@ -32,8 +32,9 @@ export interface MeetingOptions {
   readonly net: Host
   readonly serverHost: Host
   readonly clientHost: Host
-  /** Configuration common to all roles. */
+  /** Configuration common to all roles, and of single ones. */
   readonly config?: Config
+  readonly roles?: Partial<Record<Role, Config>>
   /** Start options by role. */
   readonly start?: Partial<Record<Role, StartOptions>>
 }
@@ -100,7 +101,7 @@ export class Meeting {
   async start(role: Role, change: Config = {}): Promise<void> {
     const program = this.options.programs[role]
     if (program === undefined) throw new Error(`there is no ${role}`)
-    const config = { ...this.#configs.get(role), ...change }
+    const config = { ...this.#configs.get(role), ...this.options.roles?.[role], ...change }
     this.#running.set(role, await this.hostOf(role).start(program, config, this.options.start?.[role]))
   }
 

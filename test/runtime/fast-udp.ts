@@ -355,6 +355,8 @@ export function fastUdpTests(runtime: Runtime): void {
       recvmmsg: done,
       sendmmsg: () => -1,
       if_nametoindex: done,
+      timerfd_create: done,
+      timerfd_settime: done,
       fcntl: done,
       poll: done,
       close: () => --descriptors,

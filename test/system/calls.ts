@@ -13,11 +13,13 @@ import { NotAvailable } from '../../host/errors.ts'
 import { AF_UNIX, SO_REUSEPORT, SOCK_DGRAM } from '../../host/linux/libc.ts'
 import { applyBuffers, descriptorBuffers, openWithOptions } from '../../host/linux/socket-options.ts'
 import { type Syscalls, syscallsOf } from '../../host/linux/syscalls.ts'
+import { watchClock } from '../../host/linux/system-watch.ts'
 import { LOG_DEBUG, LOG_FATAL, LOG_INFO, Log } from '../../host/log/log.ts'
 import { openSyslog } from '../../host/log/syslog.ts'
 import type { SocketAddress } from '../../host/net/address.ts'
 import type { OperatingSystem, SocketOptions } from '../../host/runtime.ts'
 import { ServiceNotifier } from '../../host/service/notify.ts'
+import { sleep, waitFor } from '../../testkit/wait.ts'
 import { skip } from '../skip.ts'
 
 const LOCALHOST: SocketAddress = { family: 4, address: '127.0.0.1', port: 0, scope: 0 }
@@ -204,6 +206,18 @@ export function callsTests(os: OperatingSystem): void {
       silent.ready()
     } finally {
       rmSync(directory, { recursive: true })
+    }
+  })
+
+  test('a step of the wall clock is reported once for each time that the timer reports it', async () => {
+    let steps = 0
+    const watch = watchClock(os, () => steps++, Math.floor(Date.now() / 1000) + 1)
+    try {
+      await waitFor('the expiry, which stands for a step', () => steps === 1)
+      await sleep(50)
+      assert.is(steps, 1)
+    } finally {
+      watch.close()
     }
   })
 

@@ -9,6 +9,7 @@ import type { Driver } from '../../driver/driver.ts'
 import { coreConfig } from '../../engine/config-block.ts'
 import { messageOf, StartError } from '../../errors.ts'
 import { formatDuration } from '../../format.ts'
+import { deviceIndex } from '../../linux/socket-options.ts'
 import { syscallsOf } from '../../linux/syscalls.ts'
 import { LOG_WARNING, type Log } from '../../log/log.ts'
 import { formatAddress, type SocketAddress } from '../../net/address.ts'
@@ -116,6 +117,20 @@ export class ObfsClient implements Transport {
       // no route now: the context will time out
     }
   }
+
+  /**
+   * An interface `netdev` that was created again is another one for the capture socket. A changed local address counts
+   * only when the peer is silent: a redial costs the sessions.
+   */
+  onInterfaces(): void {
+    const attached = this.#attached
+    const index = deviceIndex(this.#os, this.#config.netdev)
+    if (attached === undefined || index === 0 || index === attached.ifindex || attached.local.scope !== 0) return
+    this.#attached = { ...attached, ifindex: index }
+    this.#driver.run(() => this.#socket?.attach(attached.local, index))
+  }
+
+  readonly onResume = (): void => this.onResolve()
 
   onObfsReady(context: number): void {
     if (context === this.#context) this.#becomeReady()

@@ -8,6 +8,7 @@ import type { Aead } from '../../crypto/aead.ts'
 import type { Driver } from '../../driver/driver.ts'
 import { coreConfig } from '../../engine/config-block.ts'
 import { ConfigError, isTemporary, quote, StartError, step } from '../../errors.ts'
+import { deviceIndex } from '../../linux/socket-options.ts'
 import { syscallsOf } from '../../linux/syscalls.ts'
 import type { Log } from '../../log/log.ts'
 import { formatAddress, type SocketAddress } from '../../net/address.ts'
@@ -46,6 +47,8 @@ export class ObfsServer implements Transport {
   #listener: TcpListener | undefined
   /** The address at which packets are captured. */
   #attached: SocketAddress | undefined
+  /** Index of the capture interface, 0: all. */
+  #ifindex = 0
   #closed = false
   /** Serializes actions that change the sockets. */
   #queue: Promise<void> = Promise.resolve()
@@ -128,6 +131,14 @@ export class ObfsServer implements Transport {
   onUdpError(): void {}
 
   readonly onResolve = (): void => void this.#resolving.look()
+
+  /** An interface `netdev` that was created again is another one for the capture socket. */
+  onInterfaces(): void {
+    const index = deviceIndex(this.#os, this.#config.netdev)
+    if (index !== 0 && index !== this.#ifindex) void this.#resolving.look()
+  }
+
+  readonly onResume = (): void => this.onResolve()
 
   onObfsEnded(context: number): void {
     this.#cover.end(context)
@@ -238,6 +249,7 @@ export class ObfsServer implements Transport {
   #attach(local: SocketAddress): void {
     const ifindex = captureInterface(this.#os, this.#config, local, this.#log)
     this.#driver.run(() => this.#socket?.attach(local, ifindex))
+    this.#ifindex = ifindex
     // one that fails leaves the place to go back to
     this.#attached = local
   }

@@ -270,6 +270,22 @@ test('an implausible ts in ACKs does not distort the RTO', () => {
   assert.ok((info?.rto ?? 0) <= 8 * 4000, `${info?.rto}`)
 })
 
+test('an ACK gives a round trip of up to 60 s: an older ts is not one of ours', () => {
+  for (const [ms, srtt] of [
+    [60_000, 480_000],
+    [60_001, 0],
+  ] as const) {
+    const solo = server()
+    solo.run(100_000)
+    solo.write(solo.only.handle, payload(10))
+    solo.endpoint.drain()
+    const sent = solo.takeSegments(9).find(({ cmd }) => cmd === 'PUSH')
+    assert.ok(sent)
+    solo.feed(ack(9, sent.sn, (sent.ts - 8 * ms) >>> 0, sent.sn + 1))
+    assert.is(solo.endpoint.list()[0]?.srtt, srtt)
+  }
+})
+
 test('MUST 23: WASK is answered with WINS', () => {
   const solo = server()
   solo.feed(segment({ conv: 9, cmd: Cmd.WASK }))

@@ -5,11 +5,13 @@
 
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
-import { Core, ErrorCode, EventType, instantiate, SessionState } from '../../host/engine/core.ts'
+import { Core, ErrorCode, EventType, Info, instantiate, SessionState } from '../../host/engine/core.ts'
+import type { FullSegment } from '../../testkit/decode.ts'
 import { type Address, address4, address6, addressKey } from '../../testkit/sim/address.ts'
 import { defaultConfig } from '../../testkit/sim/endpoint.ts'
 import { Solo, summary, TESTER } from '../../testkit/sim/solo.ts'
 import {
+  ack,
   Cmd,
   concat,
   control,
@@ -279,6 +281,38 @@ test('session_info reports conv, peer, state and bytes', () => {
   const [ended] = solo.endpoint.list()
   assert.is(ended?.state, SessionState.TIME_WAIT)
   assert.is(ended?.rto, 0xffffffff)
+})
+
+test('session_info reports times, round trip, windows, retransmissions and rate', () => {
+  const solo = new Solo({ role: 'server', config: { sndwnd: 100 } })
+  const { core } = solo.endpoint
+  const word = (field: Exclude<keyof typeof Info, 'BYTES'>): number => {
+    core.calls.refresh_gauges(solo.endpoint.now)
+    assert.ok(core.calls.session_info(0, solo.endpoint.now) > 0)
+    return core.info().getUint32(Info[field], true)
+  }
+  solo.feed(push(5, 0, DIAL, { wnd: 77 }))
+  solo.run(3000)
+  assert.equal([word('age'), word('idle'), word('retransmissions')], [3, 3, 0])
+  solo.take()
+  solo.write(solo.only.handle, new Uint8Array(2000))
+  solo.endpoint.drain()
+  solo.run(40)
+  const sent = (): FullSegment[] => solo.takeSegments(5).filter(({ cmd }) => cmd === 'PUSH')
+  const [lost, second] = sent()
+  assert.ok(lost && second)
+  solo.feed(ack(5, second.sn, second.ts, 0, { wnd: 77 }))
+  // the first sample, RFC 6298: RTTVAR = R / 2, RTO = SRTT + 4 RTTVAR
+  assert.equal([word('srtt'), word('rttvar'), word('rto')], [320, 160, 960])
+  assert.equal([word('sndwnd'), word('rmtWnd'), word('idle')], [100, 77, 0])
+  assert.ok(word('cwnd') > 0 && word('cwnd') <= 100)
+  solo.run(200)
+  const again = sent()
+  assert.ok(again.length > 0 && again.every(({ sn }) => sn === lost.sn))
+  assert.is(word('retransmissions'), again.length)
+  solo.feed(ack(5, lost.sn, again[0]?.ts ?? 0, 2, { wnd: 78 }))
+  assert.is(word('rmtWnd'), 78)
+  assert.ok(word('pace') > 0)
 })
 
 test('session gauges follow the states', () => {

@@ -157,6 +157,7 @@ for (const [name, step] of [
   test(`later connections of a confirmed client take one round trip (clock of ${name})`, () => {
     const solo = server()
     const ts = (): number => Math.round(solo.ms * step) + 99
+    solo.run(600_000)
     openConfirmed(solo, 100, ts)
     solo.run(30_000)
     for (let i = 1; i < 20; i++) {

@@ -23,6 +23,7 @@ import { probe } from '../kcp/loss_detection'
 import { openConversation } from '../kcp/options'
 import { openReceiveWindow } from '../kcp/receive_window'
 import {
+  CMD_ACK,
   CMD_PUSH,
   CMD_WINS,
   diff,
@@ -241,11 +242,14 @@ function isRecentFlight(remote: Remote, conv: Conv, at: usize, len: u32): bool {
   return isRecent(remote, readTs(at), conv, rememberedSince(datagramFilter()))
 }
 
-/** @returns true for a datagram that cannot be the first of its conversation, which has sn 0 and una 0 */
+/**
+ * @returns true for a datagram that cannot be the first of its conversation, which is a PUSH with sn 0 and una 0. A WASK or
+ *   WINS with these is that of a client that has received nothing yet.
+ */
 function isFromMidway(at: usize, len: u32): bool {
   if (len < HEADER_BYTES) return false
   const cmd = readCmd(at)
-  return cmd >= CMD_PUSH && cmd <= CMD_WINS && (readUna(at) != 0 || readSn(at) != 0)
+  return cmd >= CMD_PUSH && cmd <= CMD_WINS && (cmd > CMD_ACK || readUna(at) != 0 || readSn(at) != 0)
 }
 
 /**

@@ -298,6 +298,23 @@ test('a client that has ended its direction and moves gets an answer that comes 
   }
 })
 
+test('a client that has ended its direction and moves before the first byte of the answer gets it', () => {
+  for (const pause of [0, 40, 20_000]) {
+    const pair = new Pair({ seed: 3, sealing: 'random', up: { delay: 20 }, down: { delay: 20 } })
+    // the server knows the clock of the client now, and sends no KEEPALIVE to confirm the second conversation
+    const first = pair.connect({ client: { bytes: 200, stream: 1 }, server: { bytes: 5000, stream: 2 } })
+    assert.ok(pair.finish(60), first.describe())
+    const second = pair.connect({
+      client: { bytes: 200, stream: 3 },
+      server: { bytes: 50_000, stream: 4, pause, fin: 'last' },
+    })
+    pair.run(pause === 0 ? 30 : 45)
+    pair.clientAddress = address4(1, 46000)
+    assert.ok(pair.finish(300), second.describe())
+    assert.ok(second.clean, `pause ${pause}: ${second.describe()}`)
+  }
+})
+
 test('many sessions migrate together', () => {
   const pair = new Pair({ seed: 2, sealing: 'counter' })
   for (let i = 0; i < 30; i++) {

@@ -34,6 +34,7 @@ export const OK: i32 = 0
 export const CAPABILITY_OBFS: u32 = 1
 export const CAPABILITY_VALIDATION: u32 = 2
 export const CAPABILITY_FIND: u32 = 4
+export const CAPABILITY_PROBE: u32 = 8
 
 /* Bits of the config field `mode`. */
 
@@ -62,6 +63,7 @@ export const EVENT_MIGRATED: u32 = 10
 export const EVENT_MTU: u32 = 11
 export const EVENT_OBFS_READY: u32 = 12
 export const EVENT_OBFS_ENDED: u32 = 13
+export const EVENT_PROBED: u32 = 14
 
 /* `arg` of ABORT. */
 
@@ -74,6 +76,7 @@ export const REASON_MEMORY: u32 = 6
 export const REASON_STALE_PEER: u32 = 7
 export const REASON_MTU: u32 = 8
 export const REASON_OBFS: u32 = 9
+export const REASON_MOVED: u32 = 10
 
 /* Negative results. */
 
@@ -131,6 +134,7 @@ export const RX_FLAGS: usize = 12
 export const RX_ADDRESS: usize = 16
 export const RX_HASH: usize = 40
 export const RX_OPENED: u32 = 1
+export const RX_PROBE: u32 = 2
 
 /* Transmit descriptor. */
 
@@ -141,6 +145,8 @@ export const TX_OUT: usize = 8
 export const TX_NONCE: usize = 12
 export const TX_ADDRESS: usize = 16
 export const TX_HANDLE: usize = 20
+export const TX_FLAGS: usize = 24
+export const TX_PROBE: u32 = 1
 
 /* Event. */
 

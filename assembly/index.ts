@@ -3,6 +3,7 @@ import {
   ABI_VERSION,
   CAPABILITY_FIND,
   CAPABILITY_OBFS,
+  CAPABILITY_PROBE,
   CAPABILITY_VALIDATION,
   E_ARGUMENT,
   E_HANDLE,
@@ -58,8 +59,8 @@ import {
   releaseContext,
   takeEnded,
 } from './endpoint/obfs'
-import { moveSessions, openStream, probeSessions } from './endpoint/open'
-import { peer, probePeer, takePeer, takeRendezvous, wakePeer } from './endpoint/peer'
+import { movePath, moveSessions, openStream, probeSessions } from './endpoint/open'
+import { peer, probePath, probePeer, takePeer, takeRendezvous, wakePeer } from './endpoint/peer'
 import { receive } from './endpoint/receive'
 import { removeDrained, reschedule } from './endpoint/schedule'
 import { transmit } from './endpoint/transmit'
@@ -94,7 +95,7 @@ export function abi_version(): i32 {
 }
 
 export function capabilities(): u32 {
-  return CAPABILITY_OBFS | CAPABILITY_VALIDATION | CAPABILITY_FIND
+  return CAPABILITY_OBFS | CAPABILITY_VALIDATION | CAPABILITY_FIND | CAPABILITY_PROBE
 }
 
 export function config_ptr(): usize {
@@ -195,6 +196,16 @@ export function service_ptr(): usize {
 
 export function set_rendezvous(idBytes: u32, now: u32): i32 {
   return isReady(now) ? takeRendezvous(idBytes, now) : E_STATE
+}
+
+export function probe_path(port: u32, now: u32): i32 {
+  return isReady(now) ? probePath(port, now) : E_STATE
+}
+
+export function path_moved(now: u32): i32 {
+  if (!isReady(now)) return E_STATE
+  movePath(now)
+  return OK
 }
 
 export function ping_peer(now: u32): i32 {

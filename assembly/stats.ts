@@ -24,6 +24,10 @@ export function set(index: u32, value: u64): void {
   store<u64>(counters + ((<usize>index) << 3), value)
 }
 
+export function gauge(index: u32): u64 {
+  return load<u64>(counters + ((<usize>index) << 3))
+}
+
 /** Changes a gauge by a signed amount. */
 export function shift(index: u32, by: i32): void {
   const at = counters + ((<usize>index) << 3)

@@ -51,7 +51,7 @@ export function buildControl(entry: usize, block: usize): u32 {
   const body = block + BODY_AT
   store<u32>(block, 0)
   store<u16>(block, bswap<u16>(<u16>what), WHAT_AT)
-  if (what == LISTEN || what == CONNECT) return BODY_AT + writeHello(body)
+  if (what == LISTEN || what == CONNECT) return BODY_AT + writeHello(body, load<u32>(entry, BODY))
   if (what == PUNCH) {
     const first = writeWireAddress(body, entry + FIRST)
     return BODY_AT + first + writeWireAddress(body + first, entry + SECOND)

@@ -1,5 +1,6 @@
 /*
- * The client's keepalive (protocol.md 7.3), and whether the peer is silent.
+ * The client's keepalive (protocol.md 7.3), and whether the peer is silent. A rendezvous endpoint without a peer pings
+ * its rendezvous server: it announces itself there, and nothing else shows that no answer can arrive.
  *
  * Unlike kcptun-libev, a peer that does not answer a datagram is pinged within seconds, and again with increasing
  * intervals, so that silence is detected before the next regular ping.
@@ -30,6 +31,8 @@ let unansweredAt: Ticks = 0
 let lastSentAt: Ticks = 0
 let everAnswered: bool = false
 let answeredAt: Ticks = 0
+/** Only PINGs count as sent, because other datagrams go elsewhere or have no answer. */
+let isAlone: bool = false
 
 /**
  * Starts the keepalive; the first ping is due at once.
@@ -46,8 +49,15 @@ export function setKeepalive(seconds: Seconds): void {
   keepaliveTicks = seconds * TICKS_PER_SECOND
 }
 
+/** @param alone whether the pinged address is sent nothing that is answered, except PINGs */
+export function setAlone(alone: bool): void {
+  isAlone = alone
+  if (alone) unanswered = false
+}
+
 /** A datagram was sent to any address. */
 export function onDatagramSent(now: Ticks): void {
+  if (isAlone) return
   lastSentAt = now
   if (unanswered) return
   unanswered = true
@@ -58,6 +68,14 @@ export function onDatagramSent(now: Ticks): void {
 export function onPeerDatagram(): void {
   unanswered = false
   if (lost) setLost(0)
+}
+
+/**
+ * Nothing was received for long. Without a keepalive this shows a silent peer if data waits for its answer.
+ * @param waiting something sent is not acknowledged
+ */
+export function onSilence(waiting: bool, now: Ticks): void {
+  if (keepaliveTicks == 0 && lost == 0 && waiting && unanswered && now - unansweredAt >= UNANSWERED_TICKS) setLost(1)
 }
 
 /** @returns true if a PONG arrived after `time` */
@@ -121,5 +139,6 @@ export function checkPing(peer: usize, now: Ticks): void {
   }
   sendPing(PEER_PING, 0, peer, now)
   outstanding = everPinged = true
+  if (isAlone) lastSentAt = now
   pingAt = now + min(PING_TIMEOUT_TICKS << min(lost, 8), MAX_PAUSE_TICKS)
 }

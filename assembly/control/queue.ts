@@ -2,7 +2,8 @@
  * Queue of control messages to send. When it is full new ones are dropped: all of them are requested again, or
  * repeated.
  *
- *   entry: u32 what, u32 body, receiver, for PUNCH two addresses, u32 maximum bytes of plaintext (0 = no limit)
+ *   entry: u32 what, u32 body, receiver, for PUNCH two addresses, u32 maximum bytes of plaintext (0 = no limit),
+ *     u32 1 = to be sent from the probing socket
  */
 import { ADDRESS_BYTES } from '../abi'
 import { copyAddress } from '../packet/address'
@@ -20,6 +21,7 @@ export const FIRST: usize = RECEIVER + ADDRESS_BYTES
 export const SECOND: usize = FIRST + ADDRESS_BYTES
 
 const LIMIT: usize = SECOND + ADDRESS_BYTES
+const FROM_PROBE: usize = LIMIT + 4
 /** A RESET without padding. */
 const RESET_BYTES: u32 = 10
 
@@ -29,13 +31,32 @@ const ENTRY_BYTES: u32 = 88
 const entries: usize = memory.data(256 * 88, 8)
 let first: u32 = 0
 let end: u32 = 0
+let isProbe: bool = false
+
+/**
+ * While set, messages are sent from the probing socket: those of a probe, and the answers to what arrived there.
+ */
+export function setProbing(on: bool): void {
+  isProbe = on
+}
+
+/** @returns true while what is handled belongs to the probing socket */
+export function isProbing(): bool {
+  return isProbe
+}
+
+/** @returns true if a message is to be sent from the probing socket */
+export function isFromProbe(entry: usize): bool {
+  return load<u32>(entry, FROM_PROBE) != 0
+}
 
 export function isControlWaiting(): bool {
   return first != end
 }
 
 /**
- * Queues a message with a body of 4 bytes, or one that is built from the endpoint's own state.
+ * Queues a message with a body of 4 bytes, or one that is built from the endpoint's own state. The body of CONNECT and
+ * LISTEN is the local port to announce, 0 for that of the local address.
  * @returns the entry; 0 if the queue is full
  */
 export function push(what: u32, body: u32, receiver: usize): usize {
@@ -44,6 +65,7 @@ export function push(what: u32, body: u32, receiver: usize): usize {
   store<u32>(entry, what)
   store<u32>(entry, body, BODY)
   store<u32>(entry, 0, LIMIT)
+  store<u32>(entry, isProbe ? 1 : 0, FROM_PROBE)
   copyAddress(entry + RECEIVER, receiver)
   return entry
 }

@@ -22,7 +22,7 @@ import {
 } from '../packet/address'
 import { Seconds, Ticks } from '../units'
 import { PUNCH_PING, sendPing } from './pings'
-import { CONNECT, LISTEN, push } from './queue'
+import { CONNECT, isProbing, LISTEN, push, setProbing } from './queue'
 import { connectToService, registerService } from './services'
 
 /** Maximum number of addresses that are pinged at the same time. */
@@ -53,6 +53,8 @@ class Punch {
   dueAt: Ticks
   // number of the PUNCH that contained it
   number: u32
+  // it arrived at the probing socket, which is to be opened for
+  isProbe: u32
 }
 
 const PUNCH_BYTES: u32 = 40
@@ -81,7 +83,17 @@ export function setRendezvous(length: u32, now: Ticks): bool {
   return true
 }
 
+/** @returns the rendezvous server; family 0 if there is none */
+export function announcedTo(): usize {
+  return server
+}
+
 // ---- LISTEN and CONNECT of this endpoint
+
+/** Sends CONNECT with another local port. */
+export function connectFrom(port: u32): void {
+  if (isAddress(server)) push(CONNECT, port, server)
+}
 
 /**
  * @param isWanted LISTEN or CONNECT is to be sent
@@ -105,7 +117,9 @@ export function checkRendezvous(isWanted: bool, listenTicks: Ticks, now: Ticks):
   for (let i: u32 = 0; i < MAX_PUNCHES; i++) {
     const punch = punchAt(i)
     if (punch.pingsLeft == 0 || ticksUntil(punch.dueAt, now) != 0) continue
+    setProbing(punch.isProbe != 0)
     sendPing(PUNCH_PING, punch.number, changetype<usize>(punch), now)
+    setProbing(false)
     punch.dueAt = now + (PUNCH_PAUSE_TICKS << (PUNCH_PINGS - punch.pingsLeft))
     punch.pingsLeft--
   }
@@ -123,10 +137,12 @@ export function endPunches(): void {
 
 /**
  * Writes the body of LISTEN and CONNECT: local address, service id.
+ * @param port local port to announce; 0 = that of the local address
  * @returns its bytes
  */
-export function writeHello(at: usize): u32 {
+export function writeHello(at: usize, port: u32): u32 {
   const length = writeWireAddress(at, local)
+  if (port) store<u16>(at + length - 2, bswap<u16>(<u16>port))
   store<u16>(at + length, bswap<u16>(<u16>idBytes))
   memory.copy(at + length + 2, serviceId, idBytes)
   return length + 2 + idBytes
@@ -217,6 +233,7 @@ function startPunch(address: usize, due: Ticks): void {
     punch.pingsLeft = PUNCH_PINGS
     punch.dueAt = due
     punch.number = punchCount
+    punch.isProbe = isProbing() ? 1 : 0
     copyAddress(changetype<usize>(punch), address)
     return
   }

@@ -27,6 +27,7 @@ import {
   E_MEMORY,
   MAX_SLEEP_TICKS,
   MODE_CLIENT,
+  MODE_RENDEZVOUS,
   OK,
 } from '../abi'
 import { advanceClock, startClock } from '../clock'
@@ -107,7 +108,7 @@ export function configure(now: Ticks): i32 {
   // reduced timeouts apply to existing sessions, too
   wakeSessions(now)
   setBudget(field(CONFIG_MEMORY_CEILING))
-  if (isMode(MODE_CLIENT)) setKeepalive(field(CONFIG_KEEPALIVE))
+  if (isMode(MODE_CLIENT | MODE_RENDEZVOUS)) setKeepalive(field(CONFIG_KEEPALIVE))
   configurePeer(mode, min(max(3 * field(CONFIG_KEEPALIVE) + 4, 10), 1800))
   return OK
 }
@@ -122,7 +123,7 @@ function start(now: Ticks): i32 {
   mode = field(CONFIG_MODE)
   configureOpening(mode, load<u32>(takeEntropy(4)))
   setWireOffset(load<u32>(takeEntropy(4)))
-  startKeepalive(isMode(MODE_CLIENT) ? field(CONFIG_KEEPALIVE) : 0, load<u32>(takeEntropy(4)), now)
+  startKeepalive(isMode(MODE_CLIENT | MODE_RENDEZVOUS) ? field(CONFIG_KEEPALIVE) : 0, load<u32>(takeEntropy(4)), now)
   startPings(load<u64>(takeEntropy(8)))
   openNonces(field(CONFIG_NONCE_BYTES), field(CONFIG_NONCE_STRATEGY))
   fixBudget()

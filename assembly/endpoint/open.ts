@@ -11,6 +11,7 @@ import {
   EVENT_MIGRATED,
   MODE_SERVER,
   REASON_MEMORY,
+  REASON_MOVED,
   REASON_STALE_PEER,
   TICKS_PER_SECOND,
 } from '../abi'
@@ -79,7 +80,7 @@ import { count, SESSIONS_OPENED, SESSIONS_REFUSED, SESSIONS_UNCONFIRMED } from '
 import { Conv, Ticks } from '../units'
 import { field } from './config'
 import { isOtherPeer, onOtherAddress } from './migration'
-import { currentPeer, previousPeer } from './peer'
+import { currentPeer, onPathMoved, previousPeer } from './peer'
 import { isLive, pingUnvalidated, reschedule } from './schedule'
 
 /** Limit of sessions in LINGER that are visited for one to evict. */
@@ -321,16 +322,37 @@ function sendProbe(s: Session, now: Ticks): void {
   else if (s.state == ESTABLISHED && !has(s, EOF_SENT)) sendKeepalive(s, now)
 }
 
+/** Asks the peer of a session whether it still has it. */
+function askSession(s: Session, now: Ticks): void {
+  sendProbe(s, now)
+  // one that waits for the end of the stream sends nothing by itself; without una it would look like a new one
+  if (s.state == ESTABLISHED && has(s, EOF_SENT) && s.rcvNxt != 0) s.wndProbes |= PROBE_ASK
+  reschedule(s, now)
+}
+
 /** The machine was suspended: finds out which sessions the peers still have. */
 export function probeSessions(now: Ticks): void {
   const slots = slotsInUse()
   for (let i: u32 = 0; i < slots; i++) {
     const s = sessionAt(i)
+    if (s && isLive(s)) askSession(s, now)
+  }
+}
+
+/**
+ * The host sends from another local port. Sessions of which nothing is acknowledged end, because a server that knows
+ * their first flight by the old port may dial it again (kcptun-libev, another worker).
+ */
+export function movePath(now: Ticks): void {
+  onPathMoved(now)
+  const slots = slotsInUse()
+  for (let i: u32 = 0; i < slots; i++) {
+    const s = sessionAt(i)
     if (!s || !isLive(s)) continue
-    sendProbe(s, now)
-    // one that waits for the end of the stream sends nothing by itself; without una it would look like a new one
-    if (s.state == ESTABLISHED && has(s, EOF_SENT) && s.rcvNxt != 0) s.wndProbes |= PROBE_ASK
-    reschedule(s, now)
+    if ((s.state == CONNECT || s.sndUna == 0) && has(s, INITIATOR)) {
+      endSession(s, REASON_MOVED)
+      reschedule(s, now)
+    } else askSession(s, now)
   }
 }
 

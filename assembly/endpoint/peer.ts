@@ -10,6 +10,7 @@ import {
   E_NO_PEER,
   EVENT_PEER_FOUND,
   EVENT_PONG,
+  EVENT_PROBED,
   EVENT_RESOLVE,
   MODE_CLIENT,
   MODE_RENDEZVOUS,
@@ -19,7 +20,16 @@ import {
   TICKS_PER_SECOND,
 } from '../abi'
 import { elapsed } from '../clock'
-import { checkPing, isSilent, onPeerDatagram, onPong, pingDeadline, schedulePing } from '../control/keepalive'
+import {
+  checkPing,
+  isSilent,
+  onPeerDatagram,
+  onPong,
+  onSilence,
+  pingDeadline,
+  schedulePing,
+  setAlone,
+} from '../control/keepalive'
 import {
   argumentOf,
   closePing,
@@ -30,8 +40,11 @@ import {
   sentAtOf,
   wasSentTo,
 } from '../control/pings'
+import { isProbing, setProbing } from '../control/queue'
 import {
+  announcedTo,
   checkRendezvous,
+  connectFrom,
   endPunches,
   punchSource,
   rendezvousDeadline,
@@ -43,7 +56,7 @@ import {
 import { checkServices, servicesDeadline } from '../control/services'
 import { copyAddress, familyOf, IPV6, isAddress, sameAddress } from '../packet/address'
 import { queueEndpointEvent } from '../session/events'
-import { LAST_RECEIVED_AGE, set } from '../stats'
+import { gauge, LAST_RECEIVED_AGE, set, WAITSND } from '../stats'
 import { ElapsedTicks, Seconds, Ticks } from '../units'
 import { field } from './config'
 
@@ -56,12 +69,15 @@ export const previousPeer: usize = memory.data(ADDRESS_BYTES, 8)
 let mode: u32 = 0
 let lastReceivedAt: ElapsedTicks = 0
 let everReceived: bool = false
+/** The last datagram that did not come from the rendezvous server. */
+let peerReceivedAt: ElapsedTicks = 0
 let resolvedAt: ElapsedTicks = 0
 let silenceTicks: ElapsedTicks = 0
 
 /** @param silence seconds without a datagram after which names are resolved again */
 export function configurePeer(modeBits: u32, silence: Seconds): void {
   mode = modeBits
+  setAlone(!isAddress(currentPeer))
   silenceTicks = <u64>silence * TICKS_PER_SECOND
 }
 
@@ -78,7 +94,13 @@ export function takePeer(now: Ticks): bool {
 function changePeer(address: usize, now: Ticks): void {
   copyAddress(previousPeer, currentPeer)
   copyAddress(currentPeer, address)
+  setAlone(!isAddress(currentPeer))
   schedulePing(now)
+}
+
+/** @returns the address that is pinged: the peer, or without one the rendezvous server; family 0 if there is neither */
+function pinged(): usize {
+  return isAddress(currentPeer) || !(mode & MODE_RENDEZVOUS) ? currentPeer : announcedTo()
 }
 
 /** Pings the peer in addition to the keepalive, which is not affected. */
@@ -88,9 +110,34 @@ export function probePeer(now: Ticks): i32 {
   return OK
 }
 
+/**
+ * Finds out whether the peer answers at another local port: PINGs it from both sockets. A rendezvous client announces
+ * the port of the probing socket, so that its peer opens its NAT for it.
+ */
+export function probePath(port: u32, now: Ticks): i32 {
+  const target = pinged()
+  if (!isAddress(target)) return E_NO_PEER
+  sendPing(PEER_PING, 0, target, now)
+  setProbing(true)
+  if (isSearching()) connectFrom(port)
+  sendPing(PEER_PING, 0, target, now)
+  setProbing(false)
+  return OK
+}
+
+/** A PONG arrived at the probing socket. */
+export function onProbePong(ping: usize, address: usize): void {
+  if (!isAnswer(ping, address)) return
+  closePing(ping)
+  queueEndpointEvent(EVENT_PROBED, 0)
+}
+
 /** Takes the rendezvous server, local address and service id that the host wrote. */
 export function takeRendezvous(idBytes: u32, now: Ticks): i32 {
-  return setRendezvous(idBytes, now) ? OK : E_ARGUMENT
+  const isFirst = !isAddress(announcedTo())
+  if (!setRendezvous(idBytes, now)) return E_ARGUMENT
+  if (isFirst && !isAddress(currentPeer)) schedulePing(now)
+  return OK
 }
 
 /** @returns seconds of silence after which a peer is considered lost (protocol.md 7.4) */
@@ -105,7 +152,10 @@ export function silenceSeconds(): Seconds {
 export function onAuthentic(address: usize): void {
   everReceived = true
   lastReceivedAt = elapsed()
-  if (sameAddress(address, currentPeer)) onPeerDatagram()
+  // that the rendezvous server answers PINGs does not show that its name and our own address are up to date
+  if (!sameAddress(address, announcedTo())) peerReceivedAt = lastReceivedAt
+  // what arrives at the probing socket shows nothing about the socket in use
+  if (!isProbing() && sameAddress(address, pinged())) onPeerDatagram()
 }
 
 /** A session moved to `address`; a client follows its server. */
@@ -118,11 +168,11 @@ export function followPeer(from: usize, address: usize): void {
 /** Pings the peer; when it becomes silent the host resolves names again, and a rendezvous client sends CONNECT. */
 function checkPeer(now: Ticks): void {
   const wasSilent = isSilent()
-  checkPing(currentPeer, now)
+  checkPing(pinged(), now)
   if (wasSilent || !isSilent()) return
   resolvedAt = elapsed()
   queueEndpointEvent(EVENT_RESOLVE, 0)
-  scheduleHello(now)
+  if (isAddress(currentPeer)) scheduleHello(now)
 }
 
 /**
@@ -153,6 +203,12 @@ export function onPing(address: usize, now: Ticks): void {
   if (isSearching() && !sameAddress(address, currentPeer)) punchSource(address, now)
 }
 
+/** @returns true if a PONG from `address` answers a PING to the peer or to a punched address */
+function isAnswer(ping: usize, address: usize): bool {
+  if (wasSentTo(ping, address)) return true
+  return purposeOf(ping) == PUNCH_PING && wasPunched(argumentOf(ping), address)
+}
+
 /**
  * A PONG from `address` answers `ping`, which was sent to the peer or to a punched address. While a rendezvous client
  * searches, the first such PONG determines the peer.
@@ -160,7 +216,7 @@ export function onPing(address: usize, now: Ticks): void {
  */
 export function onPeerPong(ping: usize, address: usize, now: Ticks): bool {
   const isPunch = purposeOf(ping) == PUNCH_PING
-  if (!wasSentTo(ping, address) && !(isPunch && wasPunched(argumentOf(ping), address))) return false
+  if (!isAnswer(ping, address)) return false
   closePing(ping)
   const isNew = isPunch && isSearching() && !sameAddress(address, currentPeer)
   if (isNew) {
@@ -169,7 +225,7 @@ export function onPeerPong(ping: usize, address: usize, now: Ticks): bool {
     endPunches()
     queueEndpointEvent(EVENT_PEER_FOUND, 0)
   }
-  if (sameAddress(address, currentPeer)) {
+  if (sameAddress(address, pinged())) {
     onPong(now)
     queueEndpointEvent(EVENT_PONG, now - sentAtOf(ping))
   }
@@ -178,28 +234,34 @@ export function onPeerPong(ping: usize, address: usize, now: Ticks): bool {
 
 /** @returns ticks until names are to be resolved again (protocol.md 7.6) */
 function resolveDeadline(): Ticks {
-  const since = elapsed() - max(resolvedAt, lastReceivedAt)
+  const since = elapsed() - max(resolvedAt, peerReceivedAt)
   return since >= silenceTicks ? 0 : <u32>(silenceTicks - since)
 }
 
 /** Performs what is due: pings, LISTEN, CONNECT, RESOLVE, claims of services. */
 export function checkPeerTimers(now: Ticks): void {
   checkServices(now)
-  if (isAddress(currentPeer)) checkPeer(now)
   checkRendezvous(needsRendezvous(), listenTicks(), now)
+  if (isAddress(pinged())) checkPeer(now)
   if (resolveDeadline() != 0) return
   resolvedAt = elapsed()
+  if (isAddress(currentPeer)) onSilence(gauge(WAITSND) != 0, now)
   queueEndpointEvent(EVENT_RESOLVE, 0)
 }
 
 /** @returns ticks until `checkPeerTimers` has something to do */
 export function peerDeadline(now: Ticks): Ticks {
   const wanted = min(min(resolveDeadline(), servicesDeadline(now)), rendezvousDeadline(needsRendezvous(), now))
-  return isAddress(currentPeer) ? min(wanted, pingDeadline(now)) : wanted
+  return isAddress(pinged()) ? min(wanted, pingDeadline(now)) : wanted
 }
 
 export function refreshReceivedAge(): void {
   set(LAST_RECEIVED_AGE, everReceived ? (elapsed() - lastReceivedAt) / TICKS_PER_MS : u64.MAX_VALUE)
+}
+
+/** The host sends from another local port: the peer is pinged at once. */
+export function onPathMoved(now: Ticks): void {
+  schedulePing(now)
 }
 
 /** After a suspension: PING, and LISTEN or CONNECT, are due. */

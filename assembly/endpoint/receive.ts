@@ -11,6 +11,7 @@ import {
   RX_HASH,
   RX_LENGTH,
   RX_OPENED,
+  RX_PROBE,
   RX_PTR,
   RX_SLOTS,
   TICKS_PER_SECOND,
@@ -29,7 +30,7 @@ import {
   purposeOf,
   wasSentTo,
 } from '../control/pings'
-import { sendReset } from '../control/queue'
+import { isProbing, sendReset, setProbing } from '../control/queue'
 import { onServicePong } from '../control/services'
 import { closeConfirm } from '../kcp/confirm'
 import {
@@ -84,7 +85,7 @@ import { Ticks } from '../units'
 import { onMovePong, onOldAddress } from './migration'
 import { onAuthenticPacket, packetOverhead } from './obfs'
 import { acceptSession, moveSessions } from './open'
-import { isMappedSocket, onAuthentic, onPeerPong, onPing } from './peer'
+import { isMappedSocket, onAuthentic, onPeerPong, onPing, onProbePong } from './peer'
 import { isLive, markDirty, onValidated, processDirty } from './schedule'
 
 /** An echo of our clock in a WINS is at most this old. */
@@ -100,7 +101,11 @@ export function receive(slots: u32, now: Ticks): i32 {
   let accepted = 0
   const n = min(slots, RX_SLOTS)
   for (let i: u32 = 0; i < n; i++) prepare(i)
-  for (let i: u32 = 0; i < n; i++) if (onDatagram(i, now)) accepted++
+  for (let i: u32 = 0; i < n; i++) {
+    setProbing((load<u32>(rxSlot(i), RX_FLAGS) & RX_PROBE) != 0)
+    if (onDatagram(i, now)) accepted++
+  }
+  setProbing(false)
   processDirty(now)
   return accepted
 }
@@ -210,7 +215,8 @@ function onPongValue(value: u32, address: usize, now: Ticks): void {
   }
   const purpose = purposeOf(ping)
   if (purpose == PEER_PING || purpose == PUNCH_PING) {
-    if (onPeerPong(ping, address, now)) moveSessions(now)
+    if (isProbing()) onProbePong(ping, address)
+    else if (onPeerPong(ping, address, now)) moveSessions(now)
   } else if (wasSentTo(ping, address)) {
     closePing(ping)
     const isService = purpose == OLD_SERVICE_PING || purpose == NEW_SERVICE_PING

@@ -5,12 +5,12 @@
 import { E_ENTROPY, TX_SLOTS } from '../abi'
 import { buildControl } from '../control/control'
 import { onDatagramSent } from '../control/keepalive'
-import { isControlWaiting, limitOf, RECEIVER, shiftEntry } from '../control/queue'
+import { isControlWaiting, isFromProbe, limitOf, RECEIVER, shiftEntry } from '../control/queue'
 import { kcpMtu, segmentLimit } from '../kcp/options'
 
 import { buildDatagram, datagramAt, datagramBytes, hasOutput } from '../kcp/output'
 import { HEADER_BYTES } from '../kcp/segment'
-import { canSeal, describeTx, sealBytes, tagBytes, txBlock } from '../packet/datagram'
+import { canSeal, describeTx, sealBytes, sendFromProbe, tagBytes, txBlock } from '../packet/datagram'
 import { markSent, onSentTo, Remote, sendRoom } from '../packet/remote'
 import { addressOf, Session } from '../session/session'
 import { add, count, KCP_SENT_BYTES, PKT_SENT, PKT_SENT_BYTES } from '../stats'
@@ -58,6 +58,7 @@ function transmitControl(i: u32, now: Ticks): void {
   const most = limitOf(entry)
   const limit = most ? min(most, kcpMtu()) : kcpMtu()
   onDatagramBuilt(describeTx(i, block, len, limit, entry + RECEIVER, 0), entry + RECEIVER, now)
+  if (isFromProbe(entry)) sendFromProbe(i)
 }
 
 /**

@@ -9,10 +9,12 @@ import {
   RX_SLOTS,
   TX_ADDRESS,
   TX_BYTES,
+  TX_FLAGS,
   TX_HANDLE,
   TX_LENGTH,
   TX_NONCE,
   TX_OUT,
+  TX_PROBE,
   TX_SLOTS,
   TX_SOURCE,
 } from '../abi'
@@ -94,6 +96,11 @@ export function txBlock(i: u32): usize {
   return load<usize>(txBlocks + ((<usize>i) << 2))
 }
 
+/** The datagram of a descriptor is to be sent from the probing socket. */
+export function sendFromProbe(i: u32): void {
+  store<u32>(tx + <usize>(i * TX_BYTES), TX_PROBE, TX_FLAGS)
+}
+
 /**
  * Fills descriptor `i` for `len` bytes of plaintext at `src`, followed by room for padding. Appends n bytes of padding
  * of value n, up to `limit` bytes in all, and writes the nonce.
@@ -119,5 +126,6 @@ export function describeTx(i: u32, src: usize, len: u32, limit: u32, address: us
   store<usize>(slot, out, TX_OUT)
   store<usize>(slot, address, TX_ADDRESS)
   store<u32>(slot, handle, TX_HANDLE)
+  store<u32>(slot, 0, TX_FLAGS)
   return len + sealBytes()
 }

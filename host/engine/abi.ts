@@ -33,6 +33,7 @@ export const Capability = {
   OBFS: 1,
   VALIDATION: 2,
   FIND: 4,
+  PROBE: 8,
 } as const
 
 /** Bits of the config field `mode`. */
@@ -64,6 +65,7 @@ export const EventType = {
   MTU: 11,
   OBFS_READY: 12,
   OBFS_ENDED: 13,
+  PROBED: 14,
 } as const
 
 /** `arg` of ABORT. */
@@ -77,6 +79,7 @@ export const AbortReason = {
   STALE_PEER: 7,
   MTU: 8,
   OBFS: 9,
+  MOVED: 10,
 } as const
 
 /** Texts of AbortReason, by code. */
@@ -91,6 +94,7 @@ export const ABORT_REASON_TEXTS: readonly string[] = [
   'stale peer address',
   'large datagrams do not pass',
   'the obfuscated connection ended',
+  'the local port changed while it was opening',
 ]
 
 /** Negative results. */
@@ -155,6 +159,7 @@ export const Rx = {
   hash: 10,
   WORDS: 12,
   OPENED: 1,
+  PROBE: 2,
 } as const
 
 /** Transmit descriptor; offsets in u32 words. */
@@ -165,7 +170,9 @@ export const Tx = {
   nonce: 3,
   address: 4,
   handle: 5,
+  flags: 6,
   WORDS: 8,
+  PROBE: 1,
 } as const
 
 /** Event; offsets in u32 words. */
@@ -347,6 +354,8 @@ export interface CoreExports {
   service_ptr(): number
   set_rendezvous(idBytes: number, now: number): number
   renew_nonce(): number
+  probe_path(port: number, now: number): number
+  path_moved(now: number): number
   ping_peer(now: number): number
   probe_sessions(now: number): number
   handle_datagrams(count: number, now: number): number
@@ -391,10 +400,11 @@ export const CALLS: readonly Exclude<keyof CoreExports, 'memory'>[] = [
   'abi_version', 'capabilities', 'config_ptr', 'entropy_ptr', 'entropy_capacity', 'secret_ptr', 'rx_ptr', 'rx_slots',
   'tx_ptr', 'tx_slots', 'events_ptr', 'event_slots', 'io_ptr', 'io_capacity', 'spans_ptr', 'span_slots', 'peer_ptr',
   'stats_ptr', 'info_ptr', 'configure', 'entropy_filled', 'set_peer', 'rendezvous_ptr', 'local_ptr', 'service_ptr',
-  'set_rendezvous', 'renew_nonce', 'ping_peer', 'probe_sessions', 'handle_datagrams', 'handle_timeout', 'next_timeout',
-  'refresh_gauges', 'poll_transmit', 'poll_events', 'stream_open', 'stream_connected', 'stream_reserve',
-  'stream_commit', 'stream_peek', 'stream_consume', 'stream_shutdown', 'stream_abort', 'set_host_bytes',
-  'session_slots', 'session_info', 'session_find', 'obfs_ptr', 'obfs_slots', 'obfs_rx_ptr', 'obfs_early_ptr',
-  'obfs_tx_ptr', 'obfs_control_ptr', 'obfs_info_ptr', 'obfs_configure', 'obfs_accept', 'obfs_dial', 'obfs_release',
-  'obfs_ended', 'obfs_handle_packets', 'obfs_transmit', 'obfs_control', 'obfs_context_slots', 'obfs_context_info',
+  'set_rendezvous', 'renew_nonce', 'probe_path', 'path_moved', 'ping_peer', 'probe_sessions', 'handle_datagrams',
+  'handle_timeout', 'next_timeout', 'refresh_gauges', 'poll_transmit', 'poll_events', 'stream_open',
+  'stream_connected', 'stream_reserve', 'stream_commit', 'stream_peek', 'stream_consume', 'stream_shutdown',
+  'stream_abort', 'set_host_bytes', 'session_slots', 'session_info', 'session_find', 'obfs_ptr', 'obfs_slots',
+  'obfs_rx_ptr', 'obfs_early_ptr', 'obfs_tx_ptr', 'obfs_control_ptr', 'obfs_info_ptr', 'obfs_configure', 'obfs_accept',
+  'obfs_dial', 'obfs_release', 'obfs_ended', 'obfs_handle_packets', 'obfs_transmit', 'obfs_control',
+  'obfs_context_slots', 'obfs_context_info',
 ]

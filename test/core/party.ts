@@ -54,6 +54,11 @@ export function answer(solo: Solo, peer: Address, from: Address = peer): void {
   solo.feedFrom(from, pong)
 }
 
+/** The messages but PINGs to the rendezvous server. */
+export function others(outputs: readonly Output[]): Output[] {
+  return outputs.filter((output) => !(isPing(output) && addressKey(output.peer) === addressKey(RENDEZVOUS)))
+}
+
 export function isPing({ conv, plain }: Output): boolean {
   return conv === 0 && plain[5] === What.PING
 }

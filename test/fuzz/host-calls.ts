@@ -255,6 +255,12 @@ export function administer(world: World): void {
     world.note(() => `set_rendezvous ${idBytes}`)
     const result = calls.set_rendezvous(idBytes, now)
     if (result !== (idBytes > 256 ? ErrorCode.ARGUMENT : 0)) fault(`set_rendezvous(${idBytes}) = ${result}`)
+  } else if (r === 6) {
+    const port = random.pick(0, 40_000, 0xffffffff)
+    world.note(() => `probe_path ${port}, path_moved`)
+    const result = calls.probe_path(port, now)
+    if (result !== 0 && result !== ErrorCode.NO_PEER) fault(`probe_path = ${result}`)
+    if (port === 0 && calls.path_moved(now) !== 0) fault('path_moved failed')
   } else if (r < 8) {
     world.note(() => 'ping_peer')
     const result = calls.ping_peer(now)

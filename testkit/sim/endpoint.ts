@@ -39,6 +39,8 @@ export interface Datagram {
   readonly bytes: Uint8Array
   /** The other end: source when received, destination when sent. */
   readonly peer: Address
+  /** It arrived at the probing socket, or is to be sent from there. */
+  readonly probe?: boolean
 }
 
 export interface EngineEvent {
@@ -190,7 +192,7 @@ export class Endpoint {
     for (let start = 0; start < datagrams.length; start += core.rxSlots) {
       const batch = datagrams.slice(start, start + core.rxSlots)
       core.refresh()
-      batch.forEach(({ bytes, peer }, i) => {
+      batch.forEach(({ bytes, peer, probe }, i) => {
         const word = core.rxWord + i * Rx.WORDS
         const ptr = core.u32[word + Rx.ptr] ?? 0
         check((core.u32[word + Rx.capacity] ?? 0) >= 1501, 'rx descriptor too small')
@@ -200,7 +202,7 @@ export class Endpoint {
           if (this.config.tagBytes === 0 || fakeOpen(bytes, this.config.nonceBytes)) flags = Rx.OPENED
         }
         core.u32[word + Rx.length] = bytes.length
-        core.u32[word + Rx.flags] = flags
+        core.u32[word + Rx.flags] = probe === true ? flags | Rx.PROBE : flags
         core.u8.set(peer, (word + Rx.address) * 4)
       })
       accepted += core.calls.handle_datagrams(batch.length, this.now)
@@ -274,7 +276,8 @@ export class Endpoint {
         const peer = core.u8.slice(to, to + AddressRecord.BYTES)
         const handle = core.u32[word + Tx.handle] ?? 0
         if (handle !== 0) this.#checkPushes(handle, plain)
-        this.#onTransmit({ bytes, peer }, handle)
+        const probe = ((core.u32[word + Tx.flags] ?? 0) & Tx.PROBE) !== 0
+        this.#onTransmit({ bytes, peer, probe }, handle)
       }
     }
   }

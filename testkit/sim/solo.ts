@@ -21,6 +21,8 @@ export interface Output {
   /** conv of the datagram, 0 for control messages */
   readonly conv: number
   readonly segments: readonly FullSegment[]
+  /** It is to be sent from the probing socket. */
+  readonly probe: boolean
 }
 
 export interface SoloStream {
@@ -82,13 +84,13 @@ export class Solo {
     return this.endpoint.time / MS
   }
 
-  #record({ bytes, peer }: Datagram): void {
+  #record({ bytes, peer, probe = false }: Datagram): void {
     const { tagBytes, nonceBytes } = this.endpoint.config
     const plain = tagBytes === 0 ? bytes : fakeOpen(bytes, nonceBytes)
     check(plain !== null, 'the engine sent a datagram that does not open')
     const conv = plain.length >= 4 ? new DataView(plain.buffer, plain.byteOffset).getUint32(0) : 0
     const segments = conv === 0 ? [] : decodeSegments(plain).segments
-    this.all.push({ ms: this.ms, peer, bytes, plain, decoded: decode(plain), conv, segments })
+    this.all.push({ ms: this.ms, peer, bytes, plain, decoded: decode(plain), conv, segments, probe })
   }
 
   #event(event: EngineEvent): void {
@@ -189,6 +191,12 @@ export class Solo {
 
   feedFrom(peer: Address, ...plains: readonly Uint8Array[]): number {
     return this.feedRaw(peer, ...plains.map((plain) => this.seal(plain)))
+  }
+
+  /** Delivers a plaintext at the probing socket. */
+  feedProbe(peer: Address, plain: Uint8Array): void {
+    this.endpoint.receive([{ bytes: this.seal(plain), peer, probe: true }])
+    this.endpoint.drain()
   }
 
   /** Delivers sealed datagrams. */

@@ -117,7 +117,8 @@ export class Diagnostics {
   readonly #seen = new Map<CounterName, number>()
   readonly #sealed: boolean
   #tooLongReported = false
-  #silent = false
+  /** What does not answer pings. */
+  #silent = ''
   #acceptFailing = false
   #acceptErrorAt = Number.NEGATIVE_INFINITY
 
@@ -209,22 +210,26 @@ export class Diagnostics {
     this.#tooLongReported = false
   }
 
-  /** Logs that the peer does not answer pings: once, until it answers again. */
-  silent(peer: SocketAddress | undefined): void {
+  /**
+   * Logs that pings are not answered: once, until one is.
+   * @param pinged the address that was pinged
+   * @param what what is there
+   */
+  silent(pinged: SocketAddress | undefined, what: 'peer' | 'rendezvous server'): void {
     const pings = Number(this.#core.counter('peer_silent_pings'))
-    if (peer === undefined || pings === 0 || this.#silent) return
-    this.#silent = true
+    if (pinged === undefined || pings === 0 || this.#silent !== '') return
+    this.#silent = what
     this.#log.warning(
-      `no answer from ${formatAddress(peer)} to ${pings === 1 ? 'a ping' : `${pings} pings`}: ` +
-        'the peer is down or unreachable, or its key or method differs',
+      `no answer from ${formatAddress(pinged)}${pings === 1 ? '' : ` to ${pings} pings`}: ` +
+        `the ${what} is down or unreachable, or its key or method differs`,
     )
   }
 
   /** The peer answered a ping. */
   answered(): void {
-    if (!this.#silent) return
-    this.#silent = false
-    this.#log.notice('the peer is responding again')
+    if (this.#silent === '') return
+    this.#log.notice(`the ${this.#silent} is responding again`)
+    this.#silent = ''
   }
 
   /** A TCP connection was accepted. */

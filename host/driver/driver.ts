@@ -148,9 +148,9 @@ export class Driver implements StreamHost, ReceiveHost, TransmitHost, EventHost,
     return !this.#dead
   }
 
-  onDatagram(data: Uint8Array, from: SocketAddress): void {
+  onDatagram(data: Uint8Array, from: SocketAddress, atProbe: boolean): void {
     try {
-      if (this.#receiver.receive(data, from)) this.onBatchEnd()
+      if (this.#receiver.receive(data, from, atProbe)) this.onBatchEnd()
     } catch (error) {
       this.caught(error)
     }
@@ -186,6 +186,10 @@ export class Driver implements StreamHost, ReceiveHost, TransmitHost, EventHost,
     this.pump()
   }
 
+  onProbe(socket: UdpSocket | undefined): void {
+    this.#transmitter.probe = socket
+  }
+
   /** Client: the server address for new sessions; undefined = none. */
   get peer(): SocketAddress | undefined {
     return this.#engine.peer
@@ -217,7 +221,7 @@ export class Driver implements StreamHost, ReceiveHost, TransmitHost, EventHost,
     this.pump()
   }
 
-  /** Client: whether pings to the peer are unanswered. */
+  /** Whether pings to the peer, or of a rendezvous endpoint without one to the rendezvous server, are unanswered. */
   get peerSilent(): boolean {
     return !this.#dead && this.core.counter('peer_silent_pings') > 0n
   }
@@ -225,6 +229,19 @@ export class Driver implements StreamHost, ReceiveHost, TransmitHost, EventHost,
   /** Client: sends one PING to the peer now, in addition to keepalive. */
   pingPeer(): void {
     this.run(() => this.core.calls.ping_peer(this.now()))
+  }
+
+  /**
+   * Pings the peer from the sending and from the probing socket.
+   * @param port local port of the probing socket
+   */
+  probePath(port: number): void {
+    this.run(() => this.core.calls.probe_path(port, this.now()))
+  }
+
+  /** The sending socket has another local port: resets connections that are still opening. */
+  pathMoved(): void {
+    this.run(() => this.core.calls.path_moved(this.now()))
   }
 
   /** For Runtime.listenTcp. */

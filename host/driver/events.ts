@@ -15,6 +15,8 @@ import type { StreamTable } from './stream-table.ts'
 export interface EventHandlers {
   /** The engine received nothing for T seconds (protocol.md 7.6). */
   onResolve(): void
+  /** The peer answered at the probing socket. */
+  onProbed?(): void
   /** A rendezvous client found its peer, or found it at a new address (protocol.md 8). */
   onPeerFound?(peer: SocketAddress): void
   /** dpi/tcp client: a context is ready. */
@@ -62,6 +64,7 @@ export class Events {
       const arg = core.u32[at + Event.arg] ?? 0
       if (type === EventType.PONG) this.#pong(arg)
       else if (type === EventType.RESOLVE) this.#resolve()
+      else if (type === EventType.PROBED) this.#handlers.onProbed?.()
       else if (type === EventType.PEER_FOUND) this.#handlers.onPeerFound?.(this.#engine.readPeer())
       else if (type === EventType.MIGRATED) this.#migrated(handle)
       else if (type === EventType.MTU) this.#mtu(arg)
@@ -83,7 +86,8 @@ export class Events {
   }
 
   #resolve(): void {
-    this.#host.diagnostics.silent(this.#engine.peer)
+    const { peer, announcement } = this.#engine
+    this.#host.diagnostics.silent(peer ?? announcement?.server, peer === undefined ? 'rendezvous server' : 'peer')
     this.#handlers.onResolve()
   }
 
@@ -91,7 +95,7 @@ export class Events {
     const { diagnostics, log } = this.#host
     diagnostics.answered()
     const ms = ticks / TICKS_PER_MS
-    this.pongRtt = ms
+    if (this.#engine.peer !== undefined) this.pongRtt = ms
     if (log.at(LOG_DEBUG)) log.debug(`roundtrip finished, rtt: ${formatDuration(ms)}`)
   }
 

@@ -42,9 +42,10 @@ export class Receiver {
 
   /**
    * Opens one datagram into the next descriptor.
+   * @param atProbe whether it arrived at the probing socket
    * @returns whether all descriptors are filled; the caller must then call handle()
    */
-  receive(data: Uint8Array, from: SocketAddress): boolean {
+  receive(data: Uint8Array, from: SocketAddress, atProbe: boolean): boolean {
     const { core } = this.#host
     core.refresh()
     const at = core.rxWord + this.#filled * Rx.WORDS
@@ -63,7 +64,7 @@ export class Receiver {
       }
     }
     u32[at + Rx.length] = length
-    u32[at + Rx.flags] = flags
+    u32[at + Rx.flags] = atProbe ? flags | Rx.PROBE : flags
     this.#peers.write(from, u32, at + Rx.address)
     this.#lastFrom = from
     this.#filled++

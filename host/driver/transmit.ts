@@ -35,6 +35,8 @@ export class Transmitter {
   readonly #peers: AddressCache
   readonly #views = new StartViews(DATAGRAM_MAX)
   #udp: UdpSocket | null = null
+  /** Sends what the engine sends from the probing socket. */
+  probe: UdpSocket | undefined
   /** Destination of all datagrams if the socket is connected. */
   #connected: SocketAddress | undefined
   /** Unused buffers from acquire(): the first `#spareCount` entries. */
@@ -141,22 +143,43 @@ export class Transmitter {
 
   /** Seals and sends the datagram of one transmit descriptor. */
   #send(udp: UdpSocket, at: number): void {
+    const { core, streams } = this.#host
+    const { u32 } = core
+    if (((u32[at + Tx.flags] ?? 0) & Tx.PROBE) !== 0) {
+      this.#sendFromProbe(at)
+      return
+    }
     const buffer = this.#spare[this.#spareCount - 1]
     if (buffer === undefined) return
-    const { core, streams } = this.#host
-    const { u8, u32 } = core
-    const source = u32[at + Tx.source] ?? 0
-    const length = u32[at + Tx.length] ?? 0
-    let total = length
-    let to = this.#connected
-    to ??= this.#peers.read(u32, (u32[at + Tx.address] ?? 0) >>> 2)
-    if (streams.unnamed > 0) this.#name(u32[at + Tx.handle] ?? 0, source, to)
-    if (this.#aead === undefined) buffer.set(this.#views.at(u8, source))
-    else total = this.#aead.seal(u8, source, length, u8, u32[at + Tx.nonce] ?? 0, buffer, 0)
+    const to = this.#receiver(at)
+    if (streams.unnamed > 0) this.#name(u32[at + Tx.handle] ?? 0, u32[at + Tx.source] ?? 0, to)
+    const total = this.#seal(at, buffer)
     // only now: if sealing throws, the buffer stays available
     this.#spareCount--
     if (total > this.longest) this.longest = total
     udp.send(buffer, total, to)
+  }
+
+  /** A probe that cannot be sent at once is lost. */
+  #sendFromProbe(at: number): void {
+    const buffer = this.probe?.acquire()
+    if (this.probe === undefined || !buffer) return
+    this.probe.send(buffer, this.#seal(at, buffer), this.#receiver(at))
+    this.probe.flush()
+  }
+
+  #receiver(at: number): SocketAddress {
+    return this.#connected ?? this.#peers.read(this.#host.core.u32, (this.#host.core.u32[at + Tx.address] ?? 0) >>> 2)
+  }
+
+  /** @returns bytes of the datagram of one transmit descriptor, sealed into `buffer` */
+  #seal(at: number, buffer: Uint8Array): number {
+    const { u8, u32 } = this.#host.core
+    const source = u32[at + Tx.source] ?? 0
+    const length = u32[at + Tx.length] ?? 0
+    if (this.#aead !== undefined) return this.#aead.seal(u8, source, length, u8, u32[at + Tx.nonce] ?? 0, buffer, 0)
+    buffer.set(this.#views.at(u8, source))
+    return length
   }
 
   /** Reads conv, the first field of the plaintext (protocol.md 5.1), and sets it on the stream. */

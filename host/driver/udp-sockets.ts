@@ -1,6 +1,6 @@
 /**
- * The UDP sockets of one endpoint. All of them may receive datagrams; one sends. The transport (host/transport) decides
- * when a socket is opened, selected for sending and removed.
+ * The UDP sockets of one endpoint. All of them may receive datagrams; one sends, and one may probe another path. The
+ * transport (host/transport) decides when a socket is opened, selected and removed.
  */
 
 import type { SystemError } from '../errors.ts'
@@ -11,7 +11,8 @@ import type { UdpHandlers, UdpSocket } from '../runtime.ts'
 export interface UdpSocketsHost {
   /** Whether there is an engine to pass datagrams to. */
   readonly alive: boolean
-  onDatagram(data: Uint8Array, from: SocketAddress): void
+  /** @param atProbe whether it arrived at the probing socket */
+  onDatagram(data: Uint8Array, from: SocketAddress, atProbe: boolean): void
   onBatchEnd(): void
   /** The sending socket is writable. */
   onWritable(): void
@@ -19,12 +20,15 @@ export interface UdpSocketsHost {
   onUdpError(error: SystemError): void
   /** The sending socket changed; null = none. `connected`: the address it is connected to, if it is. */
   onSender(socket: UdpSocket | null, connected: SocketAddress | undefined): void
+  /** The probing socket changed; undefined = none. */
+  onProbe(socket: UdpSocket | undefined): void
 }
 
 export class UdpSockets {
   readonly #host: UdpSocketsHost
   readonly #open = new Set<UdpSocket>()
   #sender: UdpSocket | undefined
+  #probe: UdpSocket | undefined
   #closed = false
 
   constructor(host: UdpSocketsHost) {
@@ -46,7 +50,7 @@ export class UdpSockets {
     const isSender = (): boolean => isOpen() && own === this.#sender
     own = await openSocket({
       onDatagram: (data, from) => {
-        if (isOpen()) this.#host.onDatagram(data, from)
+        if (isOpen()) this.#host.onDatagram(data, from, own === this.#probe)
       },
       onBatchEnd: () => {
         if (isOpen()) this.#host.onBatchEnd()
@@ -71,14 +75,22 @@ export class UdpSockets {
    * @param connected the address the socket is connected to, if it is
    */
   send(socket: UdpSocket, connected: SocketAddress | undefined): void {
+    if (socket === this.#probe) this.probe(undefined)
     this.#sender = socket
     this.#host.onSender(socket, connected)
+  }
+
+  /** Selects the socket that sends what the engine sends from the probing socket; undefined = none. */
+  probe(socket: UdpSocket | undefined): void {
+    this.#probe = socket
+    this.#host.onProbe(socket)
   }
 
   /** Closes a socket. Without a sending socket, outgoing datagrams are lost. */
   remove(socket: UdpSocket | undefined): void {
     if (socket === undefined || !this.#open.delete(socket)) return
     socket.close()
+    if (socket === this.#probe) this.probe(undefined)
     if (socket !== this.#sender) return
     this.#sender = undefined
     this.#host.onSender(null, undefined)

@@ -287,6 +287,7 @@ export class Endpoint {
       log: this.#log,
       dial: (dialling) => this.#dial(dialling),
       onResolve: () => this.#transport?.onResolve(),
+      onProbed: () => this.#transport?.onProbed?.(),
       onPeerFound: (peer) => this.#transport?.onPeerFound(peer),
       onResume: () => this.#transport?.onResume(),
       onUdpError: (error) => this.#transport?.onUdpError(error),

@@ -42,6 +42,8 @@ export interface PathHost {
   inTurn(action: () => Promise<void>): Promise<void>
   /** Reopens the socket and pings the peer. @returns the local address of the new socket */
   reconnect(): Promise<SocketAddress>
+  /** The peer is silent although the local side of the path is as it was. */
+  onSilence(): void
   /** The socket is unconnected and a route exists. `wasLost`: the previous check found none. */
   onRoute(wasLost: boolean): Promise<void>
   /** A check failed. */
@@ -117,12 +119,16 @@ export class PathMonitor {
     if (towards === undefined) return
     if (!host.isConnected()) {
       await host.onRoute(wasLost)
+      if (host.isPeerSilent()) host.onSilence()
       return
     }
     const { address } = asSeenBy(local, towards)
     const moved = host.isLocalFree() && address !== local.address && address !== this.#foreign
     const stuck = this.#suspect && host.isPeerSilent() && this.#clock.monotonic() - this.#openedAt >= SUSPECT_MS
-    if (!wasLost && !moved && !stuck) return
+    if (!wasLost && !moved && !stuck) {
+      if (host.isPeerSilent()) host.onSilence()
+      return
+    }
     const taken = await host.reconnect()
     this.#foreign = taken.address === address ? '' : address
   }

@@ -45,6 +45,8 @@ export interface Transport {
   onInterfaces(): void
   /** The machine was suspended, and resumed. */
   onResume(): void
+  /** The peer answered at the probing socket. */
+  onProbed?(): void
   onUdpError(error: SystemError): void
   /** dpi/tcp client: the SYN was answered. */
   onObfsReady?(context: number): void

@@ -3,7 +3,7 @@
  * local network, and announces the endpoint to a rendezvous server.
  *
  * The socket is reopened only after a change, and keeps its port then: a server that identifies sessions by address and
- * port keeps them.
+ * port keeps them. Another port is used only when the peer answers there and not at the old one (port-probe.ts).
  */
 
 import { type Config, MODE_CLIENT } from '../config/config.ts'
@@ -15,7 +15,8 @@ import { deviceIndex } from '../linux/socket-options.ts'
 import { formatAddress, type SocketAddress } from '../net/address.ts'
 import type { UdpOptions, UdpSocket } from '../runtime.ts'
 import { PathMonitor } from './path-monitor.ts'
-import { localTowards, RendezvousAnnouncer } from './rendezvous.ts'
+import { PortProbe } from './port-probe.ts'
+import { asSeenBy, localTowards, RendezvousAnnouncer } from './rendezvous.ts'
 import { ResolveLoop } from './resolve-loop.ts'
 import {
   isComplete,
@@ -45,6 +46,9 @@ export class UdpTransport implements Transport {
   readonly #resolving: ResolveLoop
   readonly #path: PathMonitor
   readonly #announcer: RendezvousAnnouncer
+  readonly #portProbe: PortProbe
+  /** The probing socket, and the options it was opened with. */
+  #probe: { readonly socket: UdpSocket; readonly options: UdpOptions } | undefined
   #config: Config
   /** The socket does not match the addresses, or there is none. */
   #stale = true
@@ -74,6 +78,7 @@ export class UdpTransport implements Transport {
       log,
       runtime.clock,
     )
+    this.#portProbe = this.#makePortProbe()
     this.#path = new PathMonitor(
       {
         local: () => this.#remote && driver.sockets.sender?.local,
@@ -83,6 +88,7 @@ export class UdpTransport implements Transport {
         localTowardsPeer: async () => this.#remote && localTowards(runtime, this.#remote),
         inTurn: (action) => this.#inTurn(action),
         reconnect: () => this.#reconnect(),
+        onSilence: () => this.#portProbe.onSilence(),
         onRoute: (wasLost) => this.#announce(wasLost),
         onFailure: (error) => this.#resolving.ended(error),
       },
@@ -93,6 +99,22 @@ export class UdpTransport implements Transport {
   get waiting(): string | undefined {
     const isOpen = this.#options.driver.sockets.sender !== undefined
     return isOpen && isComplete(this.#config, this.addresses) ? undefined : this.#resolving.failure
+  }
+
+  #makePortProbe(): PortProbe {
+    const { driver, log, runtime } = this.#options
+    return new PortProbe(
+      {
+        isPeerSilent: () => driver.peerSilent,
+        inTurn: (action) => this.#inTurn(action),
+        openProbe: () => this.#openProbe(),
+        closeProbe: () => this.#closeProbe(),
+        pingBoth: () => driver.probePath(this.#probe?.socket.local.port ?? 0),
+        moveToProbe: () => this.#moveToProbe(),
+      },
+      runtime.clock,
+      log,
+    )
   }
 
   async open(): Promise<void> {
@@ -118,12 +140,13 @@ export class UdpTransport implements Transport {
     this.#closed = true
     this.#resolving.close()
     this.#path.close()
+    this.#portProbe.close()
     this.#announcer.close()
   }
 
   readonly onResolve = (): void => {
     void this.#resolving.look()
-    if ((this.#config.mode & MODE_CLIENT) !== 0) this.#path.checkIn(0)
+    if (this.#remote !== undefined) this.#path.checkIn(0)
   }
 
   readonly onInterfaces = (): void => {
@@ -135,6 +158,8 @@ export class UdpTransport implements Transport {
     void this.#resolving.look()
     this.#path.checkIn(0)
   }
+
+  readonly onProbed = (): void => this.#portProbe.onAnswer()
 
   readonly onUdpError = (error: SystemError): void => this.#path.onError(error)
 
@@ -227,13 +252,8 @@ export class UdpTransport implements Transport {
    */
   async #reopen(): Promise<UdpSocket> {
     const { log } = this.#options
-    const options = {
-      ...udpOptions(this.addresses),
-      path: this.#config.udp.path,
-      // a client has one path, which follows the routes
-      replyFromAsked: (this.#config.mode & MODE_CLIENT) === 0,
-      socketOptions: this.#options.socketOptions(this.#config),
-    }
+    const options = this.#socketOptions()
+    this.#portProbe.reset()
     const again = this.#port !== 0
     this.#stale = true
     const device = deviceIndex(this.#options.runtime.os, this.#config.netdev)
@@ -260,6 +280,63 @@ export class UdpTransport implements Transport {
     const { runtime, socketOptions } = this.#options
     const index = deviceIndex(runtime.os, this.#config.netdev)
     return index !== 0 && index !== this.#device && socketOptions(this.#config)?.fd === undefined
+  }
+
+  #socketOptions(): UdpOptions {
+    const config = this.#config
+    return {
+      ...udpOptions(this.addresses),
+      path: config.udp.path,
+      // a client has one path, which follows the routes
+      replyFromAsked: (config.mode & MODE_CLIENT) === 0,
+      socketOptions: this.#options.socketOptions(config),
+    }
+  }
+
+  async #openProbe(): Promise<void> {
+    this.#closeProbe()
+    const { driver, runtime } = this.#options
+    const { bind, ...rest } = this.#socketOptions()
+    const options = { ...rest, bind: { ...bind, port: 0 } }
+    const socket = await driver.sockets.add((handlers) => runtime.openUdp(options, handlers))
+    driver.sockets.probe(socket)
+    this.#probe = { socket, options }
+    const { rendezvous } = this.addresses
+    const local = rendezvous && this.#isLocalFree ? await localTowards(runtime, rendezvous) : undefined
+    // as for the socket in use (rendezvous.ts)
+    if (local !== undefined) socket.leaveFree?.(asSeenBy(socket.local, local))
+  }
+
+  #closeProbe(): void {
+    this.#options.driver.sockets.remove(this.#probe?.socket)
+    this.#probe = undefined
+  }
+
+  /**
+   * Replaces the socket in use by the probing socket, unless the configuration sets the local port.
+   * @returns whether it did
+   */
+  async #moveToProbe(): Promise<boolean> {
+    const { driver, log } = this.#options
+    const probe = this.#probe
+    if (probe === undefined) return true
+    const who = driver.peer === undefined ? 'rendezvous server' : 'peer'
+    const what = `the ${who} answers at a new local port, not at port ${this.#port}: a NAT keeps a dead mapping for it`
+    if (udpOptions(this.addresses).bind.port !== 0) {
+      log.warning(`${what}. kcp_bind sets the port, so it is kept, and nothing gets through; set port 0 there`)
+      return false
+    }
+    const before = driver.sockets.sender
+    driver.sockets.send(probe.socket, probe.options.connect)
+    driver.sockets.remove(before)
+    this.#probe = undefined
+    this.#opened = probe.options
+    this.#port = probe.socket.local.port
+    this.#path.onOpened()
+    log.warning(`${what}. Moved to port ${this.#port}; connections that the peer does not find there are reset`)
+    driver.pathMoved()
+    await this.#announce(true)
+    return true
   }
 
   async #openKeepingPort(options: UdpOptions): Promise<UdpSocket> {

@@ -140,11 +140,11 @@ test('consecutive accept errors are logged once, and the recovery once', () => {
 
 test('a silent peer is logged once, and its recovery once', () => {
   const { diagnostics, set, logged } = bench(4)
-  diagnostics.silent(UNKNOWN_PEER)
+  diagnostics.silent(UNKNOWN_PEER, 'peer')
   assert.equal(logged(), [], 'no ping was lost')
   set('peer_silent_pings', 2)
-  diagnostics.silent(UNKNOWN_PEER)
-  diagnostics.silent(UNKNOWN_PEER)
+  diagnostics.silent(UNKNOWN_PEER, 'peer')
+  diagnostics.silent(UNKNOWN_PEER, 'peer')
   const [line, ...more] = logged()
   assert.match(line ?? '', /^no answer from 127\.0\.0\.1:6666 to 2 pings: .*key or method/)
   assert.equal(more, [])

@@ -344,7 +344,7 @@ test('in JSON format a line names the session and the peer of its text', () => {
     ['[session:07C3522B] session closed', '07C3522B', undefined],
     ['[session:07C3522B] peer moved from 10.0.0.1:5 to 10.0.0.2:6', '07C3522B', '10.0.0.2:6'],
     ['[session:07C3522B] peer moved to [fe80::1%2]:6', '07C3522B', '[fe80::1%2]:6'],
-    ['no answer from [::1]:53 to a ping: the peer is down', undefined, '[::1]:53'],
+    ['no answer from [::1]:53: the peer is down', undefined, '[::1]:53'],
     ['rendezvous: peer found at 10.0.0.2:6', undefined, '10.0.0.2:6'],
     ['3 packets failed authentication from 10.0.0.2:6 (wrong key or method?)', undefined, '10.0.0.2:6'],
     ['udp bind: 10.0.0.2:6', undefined, undefined],

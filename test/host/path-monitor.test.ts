@@ -27,6 +27,7 @@ class Scene implements PathHost {
   readonly reopened: number[] = []
   readonly routes: boolean[] = []
   failures = 0
+  silences = 0
   /** Whether the socket keeps its address although the route has another one (netdev). */
   sticks = false
 
@@ -44,6 +45,9 @@ class Scene implements PathHost {
     if (this.route !== undefined && !this.sticks) this.bound = this.route
     this.monitor.onOpened()
     return this.bound
+  }
+  onSilence(): void {
+    this.silences++
   }
   async onRoute(wasLost: boolean): Promise<void> {
     this.routes.push(wasLost)

@@ -34,6 +34,40 @@ for (const effect of ['with send errors', 'silently']) {
   })
 }
 
+for (const keepalive of [5, 0]) {
+  test(`a client whose port is not answered, but a new one is, moves there with its connections (keepalive ${keepalive})`, async () => {
+    const network = new VirtualNetwork()
+    const { client, close } = await tunnel(network, { keepalive })
+    const { port } = client.udp
+    const application = new Application(network, client)
+    await application.echo('before')
+    const from = network.udp.get(`127.0.0.1:${port}`)
+    assert.ok(from)
+    from.dead = 'silently'
+    const opening = new Application(network, client)
+    await application.echo('after')
+    assert.is(printed(network, `not at port ${port}`), 1)
+    assert.not.ok(network.udp.has(`127.0.0.1:${port}`), 'the old socket is closed')
+    await network.until(() => opening.over, 'a connection that was opening is reset')
+    await new Application(network, client).echo('a new connection')
+    application.close()
+    close()
+  })
+}
+
+test('a port that kcp_bind sets is kept although a new one is answered, and that is logged once', async () => {
+  const network = new VirtualNetwork()
+  const { close } = await tunnel(network, { kcp_bind: '0.0.0.0:6001' })
+  const from = network.udp.get('127.0.0.1:6001')
+  assert.ok(from)
+  from.dead = 'silently'
+  await network.until(() => printed(network, 'kcp_bind sets the port') > 0, 'the warning')
+  await network.pass(200_000)
+  assert.is(printed(network, 'kcp_bind sets the port'), 1)
+  assert.is(network.udp.get('127.0.0.1:6001'), from)
+  close()
+})
+
 test('a client that could open no socket for its new address opens one when the port is free again', async () => {
   const network = new VirtualNetwork()
   const { client, close } = await tunnel(network, { kcp_bind: '0.0.0.0:6001' })

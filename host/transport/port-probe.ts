@@ -1,0 +1,131 @@
+/**
+ * Finds out whether a silent peer answers at another local port. A NAT or a load balancer may keep a mapping that leads
+ * nowhere, and every datagram of the port refreshes it: only another port gets another mapping. While the peer is
+ * silent, it is pinged from the socket in use and from a probing socket on a new port. The endpoint moves there only if
+ * several PINGs in a row are answered there and none at the old port, so that an outage changes no port.
+ */
+
+import { messageOf } from '../errors.ts'
+import type { Log } from '../log/log.ts'
+import type { Clock, Timer } from '../runtime.ts'
+
+/** Silence before the first probe, ms: further PINGs have had time to be answered. */
+const START_MS = 4000
+/** Time for an answer, ms; doubles up to LONGEST_MS with each port that is not answered. */
+const ANSWER_MS = 2000
+const LONGEST_MS = 32_000
+/** Pause between an answer and the next PINGs, ms. */
+const CONFIRM_MS = 1000
+/** PINGs in a row that must be answered at the new port only. */
+const ANSWERS = 3
+
+export interface PortProbeHost {
+  /** Whether pings from the socket in use are unanswered. */
+  isPeerSilent(): boolean
+  /** Runs an action after all earlier actions that change sockets. */
+  inTurn(action: () => Promise<void>): Promise<void>
+  /** Opens a probing socket on a new port, in place of the previous one. @throws Error if none can be opened */
+  openProbe(): Promise<void>
+  closeProbe(): void
+  /** Pings the peer from the socket in use and from the probing socket. */
+  pingBoth(): void
+  /**
+   * The peer answers at the probing socket only: uses it instead of the socket in use.
+   * @returns false if the local port must be kept
+   */
+  moveToProbe(): Promise<boolean>
+}
+
+export class PortProbe {
+  readonly #host: PortProbeHost
+  readonly #clock: Clock
+  readonly #log: Log
+  #timer: Timer | undefined
+  /** A probing socket is open, or about to be. */
+  #active = false
+  /** The last PINGs were answered at the probing socket. */
+  #answered = false
+  /** PINGs answered in a row. */
+  #answers = 0
+  #pause = ANSWER_MS
+  /** The local port must be kept: probing again would find nothing new. */
+  #pointless = false
+  #closed = false
+
+  constructor(host: PortProbeHost, clock: Clock, log: Log) {
+    this.#host = host
+    this.#clock = clock
+    this.#log = log
+  }
+
+  /** The peer is silent although there is a path to it; repeated while it is. */
+  onSilence(): void {
+    if (this.#closed || this.#active || this.#pointless) return
+    this.#active = true
+    this.#answers = 0
+    this.#answered = false
+    this.#pause = ANSWER_MS
+    this.#roundIn(START_MS)
+  }
+
+  /** The peer answered at the probing socket. */
+  onAnswer(): void {
+    if (!this.#active || this.#answered || this.#timer === undefined) return
+    this.#answered = true
+    this.#roundIn(CONFIRM_MS)
+  }
+
+  /** Another socket is in use: what was found out does not concern it. */
+  reset(): void {
+    this.#stop()
+    this.#pointless = false
+  }
+
+  close(): void {
+    this.#closed = true
+    this.#stop()
+  }
+
+  #roundIn(delay: number): void {
+    this.#clock.clearTimer(this.#timer)
+    this.#timer = this.#clock.setTimer(this.#onTimer, delay)
+  }
+
+  #stop(): void {
+    this.#active = false
+    this.#clock.clearTimer(this.#timer)
+    this.#timer = undefined
+    this.#host.closeProbe()
+  }
+
+  readonly #onTimer = (): void => {
+    this.#timer = undefined
+    this.#host
+      .inTurn(() => this.#round())
+      .catch((error) => {
+        this.#log.debug(`udp: cannot probe another port: ${messageOf(error)}`)
+        if (this.#active) this.#roundIn(this.#pause)
+      })
+  }
+
+  async #round(): Promise<void> {
+    const host = this.#host
+    if (!this.#active) return
+    if (!host.isPeerSilent()) return this.#stop()
+    this.#answers = this.#answered ? this.#answers + 1 : 0
+    this.#answered = false
+    if (this.#answers === ANSWERS) {
+      this.#pointless = !(await host.moveToProbe())
+      this.#stop()
+      return
+    }
+    if (this.#answers === 0) {
+      // an unanswered port may have a dead mapping, too
+      await host.openProbe()
+      if (!this.#active) return host.closeProbe()
+    }
+    this.#roundIn(this.#answers === 0 ? this.#pause : ANSWER_MS)
+    if (this.#answers === 0) this.#pause = Math.min(2 * this.#pause, LONGEST_MS)
+    host.pingBoth()
+  }
+}

@@ -333,6 +333,41 @@ export class Router {
     return Number(/counter packets (\d+) .*unsolicited/.exec(rules)?.[1] ?? 0)
   }
 
+  /**
+   * Translates UDP to fixed addresses (`snat to`) instead of those of the interface. Unlike masquerading, the mappings
+   * outlive their address. What is sent to an address that the router no longer has does not arrive, also while a
+   * neighbour still knows it.
+   */
+  fixSource(): void {
+    const rule = 'add rule inet nat postrouting oifname "wan"'
+    this.namespace.run(
+      ['nft', '-f', '-'],
+      `flush chain inet nat postrouting
+       ${rule} meta l4proto udp snat ip to ${this.publicAddresses[4]}
+       ${rule} meta l4proto udp snat ip6 to ${this.publicAddresses[6]}
+       ${rule} masquerade
+       table inet gone
+       delete table inet gone
+       table inet gone {
+         chain prerouting {
+           type filter hook prerouting priority raw
+           iifname "wan" meta l4proto udp fib daddr type != local drop
+         }
+       }`,
+    )
+  }
+
+  /**
+   * Changes the public addresses. Only new mappings use them: the datagrams of an old one still leave with an address
+   * that the router no longer has, and each of them keeps that mapping alive.
+   */
+  strand(number: number): void {
+    this.namespace.ip('route del ::/0\naddr flush dev wan scope global')
+    this.#number = number
+    this.#setPublic()
+    this.fixSource()
+  }
+
   /** Discards every mapping and changes new ones, as after a reboot or a new lease. */
   rebind(change: Rebinding): void {
     const { firstPort } = change
@@ -420,7 +455,7 @@ export class World {
       { length: this.#links },
       (_, i) => `chain port${i} {
          type filter hook ingress device port${i} priority 0
-         numgen random mod 100 < ${percent} counter drop
+         ${percent < 100 ? `numgen random mod 100 < ${percent}` : ''} counter drop
        }`,
     )
     namespace.run(['nft', '-f', '-'], `table netdev loss {\n${chains.join('\n')}\n}\n`)

@@ -177,6 +177,13 @@ export async function assertEchoes(app: TcpEnd, what: string): Promise<void> {
   assert.not.ok(app.ended, `${what}: the connection ended`)
 }
 
+/** Whether an endpoint has moved to another local port. */
+export const hasMoved = (running: Running): boolean => /not at port \d+: .*Moved to port \d+/.test(running.log())
+
+export async function assertMoves(running: Running): Promise<void> {
+  await waitFor('the move to another port', () => hasMoved(running), RECOVERY_MS)
+}
+
 /** Transfers data in each direction and both ways. */
 export async function assertCarries(meeting: Meeting, seed: number): Promise<void> {
   const app = await meeting.connect()

@@ -15,6 +15,7 @@ export const FAULT_KINDS = [
   'blackhole',
   'partition',
   'nat-rebinding',
+  'stale-mapping',
   'address-change',
   'interface-down',
   'dns-change',
@@ -126,6 +127,10 @@ export const FAULTS: Readonly<Record<FaultKind, Begin>> = {
     repeat(world, 5000, () => {
       for (const nat of world.network.nats) nat.rebind()
     }),
+  'stale-mapping'(world, { end }) {
+    world.network.natOf(world.machineOf(end))?.strand()
+    return undefined
+  },
   'address-change'(world, { end }) {
     world.moveMachine(end)
     return undefined

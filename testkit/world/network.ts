@@ -51,13 +51,16 @@ interface Link {
   isBad: boolean
 }
 
+/** Source of datagrams of a dead mapping: an address that no machine has. */
+const GONE = '192.0.2.250'
+
 export const ipv4 = (address: string, port: number): SocketAddress => ({ family: 4, address, port, scope: 0 })
 
 /** A NAT with one public address, endpoint-independent mapping, and address and port-dependent filtering. */
 export class Nat {
   address: string
   readonly inside: Machine
-  readonly #ports = new Map<number, { port: number; known: Set<string> }>()
+  readonly #ports = new Map<number, { port: number; known: Set<string>; isDead: boolean }>()
   #next = 20_000
 
   constructor(address: string, inside: Machine) {
@@ -69,19 +72,24 @@ export class Nat {
   translate(port: number, to: SocketAddress): SocketAddress {
     let entry = this.#ports.get(port)
     if (entry === undefined) {
-      entry = { port: this.#next++, known: new Set() }
+      entry = { port: this.#next++, known: new Set(), isDead: false }
       this.#ports.set(port, entry)
     }
     entry.known.add(formatAddress(to))
-    return ipv4(this.address, entry.port)
+    return ipv4(entry.isDead ? GONE : this.address, entry.port)
   }
 
   /** Inbound: the internal port; undefined if the datagram is filtered. */
   accept(port: number, from: SocketAddress): number | undefined {
     for (const [inside, entry] of this.#ports) {
-      if (entry.port === port && entry.known.has(formatAddress(from))) return inside
+      if (entry.port === port && !entry.isDead && entry.known.has(formatAddress(from))) return inside
     }
     return undefined
+  }
+
+  /** Every mapping leads nowhere from now on, and is kept: only other ports get others. */
+  strand(): void {
+    for (const entry of this.#ports.values()) entry.isDead = true
   }
 
   /** Discards all mappings: the next datagrams leave from other ports. */
@@ -106,6 +114,8 @@ export class Network {
   /** Attackers, whose datagrams are not subject to conditions. */
   readonly outsiders = new Map<string, (datagram: Datagram) => void>()
   readonly sockets = new Map<string, Receiver>()
+  /** Ephemeral port taken last, by machine. */
+  readonly lastPorts = new Map<string, number>()
   /** Sockets fail with ENOBUFS while set. */
   isSendBufferFull = false
   readonly counts = { sent: 0, lost: 0, corrupted: 0, delivered: 0 }
@@ -199,7 +209,8 @@ export class Network {
       port = inside
     }
     const machine = this.machines.find((candidate) => candidate.address === address && address !== '')
-    if (machine === undefined) return
+    // a private address is reached through its NAT only
+    if (machine === undefined || (nat === undefined && this.natOf(machine) !== undefined)) return
     const receiver =
       this.sockets.get(`${machine.name} ${address}:${port}`) ?? this.sockets.get(`${machine.name} *:${port}`)
     if (receiver === undefined) {

@@ -121,7 +121,10 @@ export class Streams {
    */
   onClientMoved(): void {
     if (!(this.#options.parties.server instanceof WorkersProgram)) return
-    for (const attempt of this.#attempts) attempt.mayRepeat ||= attempt.client?.ending === 'open'
+    for (const attempt of this.#attempts) {
+      // the end of an aborted stream is repeated, too
+      attempt.mayRepeat ||= attempt.client?.ending === 'open' || attempt.client?.ending === 'aborted'
+    }
   }
 
   /** The server restarted, or its engine trapped. */

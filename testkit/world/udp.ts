@@ -191,12 +191,16 @@ export class SimulatedUdp implements UdpSocket {
 }
 
 const FIRST_EPHEMERAL = 40_000
+const LAST_EPHEMERAL = 65_535
 
+/** A port that was free for long, as a system's random choice nearly always is. */
 function freePort(network: Network, machine: string, wanted: number): number {
   if (wanted !== 0) return wanted
   const used = (port: number): boolean =>
     [...network.sockets.keys()].some((key) => key.startsWith(`${machine} `) && key.endsWith(`:${port}`))
-  let port = FIRST_EPHEMERAL
-  while (used(port)) port++
+  let port = network.lastPorts.get(machine) ?? LAST_EPHEMERAL
+  do port = port === LAST_EPHEMERAL ? FIRST_EPHEMERAL : port + 1
+  while (used(port))
+  network.lastPorts.set(machine, port)
   return port
 }

@@ -3,7 +3,7 @@
  */
 
 import type { Config } from '../config/config.ts'
-import { startFileWarnings } from '../config/lint.ts'
+import { startFileWarnings, startKeyWarnings } from '../config/lint.ts'
 import { parseConfig } from '../config/load.ts'
 import { assertStartable } from '../config/security.ts'
 import { generatePsk } from '../crypto/key.ts'
@@ -105,6 +105,16 @@ function readConfig(runtime: Runtime, path: string): Promise<Uint8Array> {
   })
 }
 
+/** @param warn gets what is odd about the keys if the file is invalid: it may be the cause */
+function parseStart(bytes: Uint8Array, warn: (texts: readonly string[]) => void): Config {
+  try {
+    return parseConfig(bytes)
+  } catch (error) {
+    warn(startKeyWarnings(bytes))
+    throw error
+  }
+}
+
 function openSyslogOf(os: OperatingSystem | undefined, now: () => Date): SyslogWriter {
   if (os === undefined) throw new Error('not available on this system')
   return openSyslog(os, now)
@@ -121,13 +131,15 @@ async function run(
   const notifier = new ServiceNotifier(runtime.os, log)
   let stop = (): void | Promise<void> => {}
   let reload = (): void => log.warning('SIGHUP ignored: startup is not complete')
-  let logged = ''
-  const applyLog = (config: Config): void => {
+  let logged: readonly string[] = []
+  const warn = (texts: readonly string[]): void => {
+    for (const text of texts) if (!logged.includes(text)) log.warning(text)
+    logged = texts
+  }
+  const applyLog = (config: Config, bytes: Uint8Array): void => {
     log.setLevel(adjustLevel(config.loglevel, verbosity))
     log.setOutput(config.log ?? 'stdout')
-    const doubts = startFileWarnings(path, runtime.commandConsole?.fileMode(path), config).join('; ')
-    if (doubts !== '' && doubts !== logged) log.warning(doubts)
-    logged = doubts
+    warn([...startFileWarnings(path, runtime.commandConsole?.fileMode(path), config), ...startKeyWarnings(bytes)])
   }
   runtime.onTerminate((signal) => {
     log.notice(`${signal} received, stopping`)
@@ -138,9 +150,10 @@ async function run(
   })
   runtime.onReload(() => reload())
   try {
-    const config = parseConfig(await readConfig(runtime, path))
+    const bytes = await readConfig(runtime, path)
+    const config = parseStart(bytes, warn)
     runtime.prepareMemory?.()
-    applyLog(config)
+    applyLog(config, bytes)
     const identityText = user ?? config.user
     const identity = identityText === undefined ? undefined : parseIdentity(identityText)
     if (identity !== undefined) checkIdentity(runtime.os, identity)
@@ -157,8 +170,8 @@ async function run(
     const onBegin = (): void => notifier.reloading()
     const onEnd = (): void => notifier.ready(endpoint.status)
     endpoint.onStatus = (status) => notifier.status(status)
-    const onLog = (next: Config): void => {
-      applyLog(next)
+    const onLog = (next: Config, content: Uint8Array): void => {
+      applyLog(next, content)
       group?.sendLevel()
     }
     reload = makeReload({ runtime, log, path, endpoint, applyLog: onLog, onBegin, onEnd })

@@ -3,8 +3,10 @@
 import { HIDDEN, quote } from '../errors.ts'
 import { isWildcardHost, parseHostPort } from '../net/address.ts'
 import { type Config, MODE_CLIENT, MODE_RENDEZVOUS, MODE_SERVER } from './config.ts'
+import { adviceFor } from './foreign-keys.ts'
+import { readJson } from './json.ts'
 import { configWarnings, SOURCE_SELECTED } from './rules.ts'
-import { didYouMean, type Findings } from './unknown-keys.ts'
+import { didYouMean, examine, type Findings } from './unknown-keys.ts'
 import { KCP_KEYS, PROPERTIES } from './validate.ts'
 
 /** Most NATs keep an idle mapping for at least this long, in seconds. */
@@ -34,14 +36,26 @@ function about(key: string, value: string | number, text: string): string {
 }
 
 /** Warnings about unknown and duplicate keys. The configuration need not be valid. */
-export function keyWarnings({ unknown, duplicate }: Findings): string[] {
+export function keyWarnings({ unknown, duplicate, foreign }: Findings): string[] {
   return [
     ...unknown.map((key) => {
+      const advice = adviceFor(key)
+      if (advice !== undefined) return `unknown key ${quote(key)} is ignored: ${advice}`
       const known = didYouMean(key)
       return `unknown key ${quote(key)} is ignored${known === undefined ? '' : `, did you mean ${known}?`}`
     }),
+    ...foreign,
     ...duplicate.map((key) => `config key ${key} is set more than once, the last value is used`),
   ]
+}
+
+/** The warnings about the keys of a file, for its start and reload; none if it is not JSON, which is an error. */
+export function startKeyWarnings(bytes: Uint8Array): string[] {
+  try {
+    return keyWarnings(examine(readJson(bytes)))
+  } catch {
+    return []
+  }
 }
 
 /**

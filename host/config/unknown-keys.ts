@@ -3,6 +3,7 @@
  * accepts all of them, as protocol.md 10.1 requires.
  */
 
+import { goWarnings, isAnnotation } from './foreign-keys.ts'
 import type { JsonNode } from './json.ts'
 import { PROPERTIES, type Properties, type PropertySchema } from './validate.ts'
 
@@ -91,6 +92,8 @@ export interface Findings {
   readonly set: readonly string[]
   readonly unknown: readonly string[]
   readonly duplicate: readonly string[]
+  /** Warnings about a file of another program as a whole. */
+  readonly foreign: readonly string[]
   /** Keys set in the file that kcptun-libev ignores. */
   readonly ours: readonly string[]
 }
@@ -108,8 +111,9 @@ export function examine(document: JsonNode): Findings {
       if (seen.has(name)) duplicate.add(key)
       seen.add(name)
       const property = Object.hasOwn(properties, name) ? properties[name] : undefined
-      if (property === undefined) unknown.add(key)
-      else if (property.properties === undefined) set.add(key)
+      if (property === undefined) {
+        if (!isAnnotation(key)) unknown.add(key)
+      } else if (property.properties === undefined) set.add(key)
       else visit(`${key}.`, value, property.properties)
     }
   }
@@ -118,6 +122,7 @@ export function examine(document: JsonNode): Findings {
     set: [...set],
     unknown: [...unknown],
     duplicate: [...duplicate],
+    foreign: goWarnings(document),
     ours: [...set].filter((key) => !ORIGINAL.has(key)),
   }
 }

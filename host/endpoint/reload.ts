@@ -19,7 +19,7 @@ export interface ReloadOptions {
   readonly path: string
   readonly endpoint: { readonly config: Config; reload(config: Config): Promise<void> }
   /** Sets level and output of the log, and logs warnings about the file. */
-  applyLog(config: Config): void
+  applyLog(config: Config, bytes: Uint8Array): void
   /** Called before and after each reload, successful or not, for service managers. */
   onBegin?(): void
   onEnd?(): void
@@ -51,14 +51,15 @@ export function makeReload(options: ReloadOptions): () => Promise<void> {
 async function reloadOnce({ runtime, log, path, endpoint, applyLog }: ReloadOptions): Promise<void> {
   log.notice(`reloading the configuration: ${path}`)
   try {
-    const config = parseConfig(await runtime.readFile(path))
+    const bytes = await runtime.readFile(path)
+    const config = parseConfig(bytes)
     checkAddresses(config)
     const { mode } = endpoint.config
     if (config.mode !== mode) {
       throw new Error(`the mode cannot change from ${modeName(mode)} to ${modeName(config.mode)}`)
     }
     await endpoint.reload(config)
-    applyLog(config)
+    applyLog(config, bytes)
     log.notice('config successfully reloaded')
   } catch (error) {
     const remedy = readRemedy(error, runtime.os, path)

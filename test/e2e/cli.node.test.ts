@@ -70,6 +70,25 @@ for (const program of RUNTIMES) {
     }
   })
 
+  test(`unknown keys are named at start and at a reload, also if the file is refused for them: ${program}`, async () => {
+    const older = { connect: '127.0.0.1:9', udp_bind: '127.0.0.1:0' }
+    await assertRefuses(program, older, [
+      /W .*"udp_bind" is ignored: .* write kcp_bind/,
+      /F .*kcp_bind: missing|F .*kcp_bind/,
+    ])
+    const running = await start(program, { ...CLIENT, listen: '127.0.0.1:0', timout: 60 })
+    try {
+      const count = (pattern: RegExp): number => running.log().split(pattern).length - 1
+      assert.is(count(/W .*unknown key "timout" is ignored, did you mean timeout\?/), 1, running.log())
+      running.reload({ lingr: 30 })
+      await waitFor('the reload ends', () => running.log().includes('successfully reloaded'))
+      assert.is(count(/unknown key "timout"/), 1, 'reported once')
+      assert.is(count(/W .*unknown key "lingr" is ignored, did you mean linger\?/), 1)
+    } finally {
+      assert.is((await running.stop()).code, 0)
+    }
+  })
+
   test(`MUST 72: a missing file, an unknown option and a stray argument exit with status 1: ${program}`, async () => {
     for (const args of [
       [],

@@ -156,6 +156,38 @@ test('the family is reported as far as the file determines it', async () => {
   assert.equal(await families({ ...met, rendezvous_server: 'b:1' }), [4, 6])
 })
 
+test('keys of other programs are reported with what to write instead; notes are not reported', async () => {
+  await assertWarns({ ...CLIENT, udp_connect: 'a:1' }, /"udp_connect" is ignored: an older name .*, write kcp_connect$/)
+  const { warnings } = await report({
+    localaddr: ':1',
+    remoteaddr: 'a:1-9',
+    key: 'k',
+    crypt: 'aes',
+    mode: 'fast3',
+    conn: 1,
+    sndwnd: 1024,
+    datashard: 10,
+    $schema: './schema.json',
+    '//': 'a note',
+  })
+  for (const pattern of [
+    /"localaddr" is ignored: .* write listen$/,
+    /"remoteaddr" .* write kcp_connect/,
+    /"key" .* write psk/,
+    /"crypt" .* write method/,
+    /"mode" .* leave it out/,
+    /"conn" .* leave it out/,
+    /"sndwnd" .* kcp\.sndwnd/,
+    /"datashard" .* leave it out/,
+    /protocol is another one/,
+  ]) {
+    assert.is(warnings.filter((text) => pattern.test(text)).length, 1, `${pattern}: ${warnings.join('\n')}`)
+  }
+  assert.not.match(warnings.join('\n'), /schema|note/)
+  const server = await report({ listen: ':4000', target: '127.0.0.1:80', crypt: 'aes' })
+  assert.match(server.warnings.join('\n'), /"listen" is the UDP address .* write kcp_bind/)
+})
+
 test('unknown keys are reported with the most similar known key', async () => {
   for (const [unknown, meant] of [
     ['lisen', 'listen'],

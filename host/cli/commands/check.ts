@@ -39,7 +39,7 @@ interface Report extends LintResult {
   readonly datagrams: readonly Datagram[]
 }
 
-const NOTHING_FOUND: Findings = { set: [], unknown: [], duplicate: [], ours: [] }
+const NOTHING_FOUND: Findings = { set: [], unknown: [], duplicate: [], foreign: [], ours: [] }
 
 /**
  * Runs all startup checks that do not depend on the system.

@@ -251,9 +251,18 @@ export interface Libc {
   errorName(errno: number): string
 }
 
+/** Packages with a binary, and functions bound by FFI. */
+export interface NativeCode {
+  /** Why none is loaded; undefined: it is loaded where it is available. */
+  readonly refusal: string | undefined
+  /** Loads none from now on. */
+  forbid(why: string): void
+}
+
 /** Operating system services other than sockets. */
 export interface OperatingSystem {
   readonly pid: number
+  readonly native?: NativeCode | undefined
   /** An environment variable. */
   env(name: string): string | undefined
   /**
@@ -402,8 +411,11 @@ export interface Runtime {
    * May start the program again in this process: call it while nothing is open.
    */
   prepareMemory?(): void
-  /** Opens standard output and standard error for the log of a long-lived process. Absent: `print` is used. */
-  openLog?(): LogPrint
+  /**
+   * Opens standard output and standard error for the log of a long-lived process. Absent: `print` is used.
+   * @param native whether system calls may be loaded for it
+   */
+  openLog?(native: boolean): LogPrint
   exit(status: number): never
   /** Undefined in hosts that are not operating system processes. */
   readonly os?: OperatingSystem | undefined

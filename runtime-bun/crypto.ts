@@ -5,6 +5,7 @@ import { createRequire } from 'node:module'
 import type { RuntimeCrypto } from '../host/crypto/open.ts'
 import type { Openssl } from '../host/crypto/providers/openssl-aead.ts'
 import { nativeSodium, nodeCrypto } from '../runtime-shared/ciphers.ts'
+import { native } from '../runtime-shared/native.ts'
 
 /** OpenSSL 3. Bun does not export its own BoringSSL. */
 const LIBRARY = 'libcrypto.so.3'
@@ -25,7 +26,7 @@ const SYMBOLS = {
 const at = (address: number): Pointer => address as Pointer
 
 function openssl(): Openssl | undefined {
-  if (process.platform !== 'linux') return undefined
+  if (process.platform !== 'linux' || native.refusal !== undefined) return undefined
   try {
     // loaded on demand; tests on Node import this file too
     const { dlopen, ptr }: typeof import('bun:ffi') = createRequire(import.meta.url)('bun:ffi')

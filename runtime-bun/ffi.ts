@@ -8,6 +8,7 @@ import { constants } from 'node:os'
 import { NotAvailable } from '../host/errors.ts'
 import { type Syscalls, syscallsOf } from '../host/linux/syscalls.ts'
 import type { Libc } from '../host/runtime.ts'
+import { assertNative } from '../runtime-shared/native.ts'
 
 const errorNames = new Map(Object.entries(constants.errno).map(([name, number]) => [number, name]))
 // EAGAIN and EWOULDBLOCK share a number
@@ -98,6 +99,7 @@ let loaded: Libc | undefined
  */
 export function libc(): Libc {
   if (process.platform !== 'linux') throw new NotAvailable('not available: only on Linux')
+  assertNative()
   loaded ??= bindLibc()
   return loaded
 }

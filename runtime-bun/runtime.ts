@@ -23,7 +23,7 @@ export function bunRuntime(): Runtime {
     name: 'bun',
     version: Bun.version,
     ...system,
-    openLog: () => openLogOutput(syscalls),
+    openLog: (native) => openLogOutput(native ? syscalls : undefined),
     os,
     commandConsole,
     terminal: terminalOf(process),

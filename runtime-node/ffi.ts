@@ -8,6 +8,7 @@ import { constants } from 'node:os'
 import { codeOf, NotAvailable } from '../host/errors.ts'
 import { type Syscalls, syscallsOf } from '../host/linux/syscalls.ts'
 import type { Libc } from '../host/runtime.ts'
+import { assertNative } from '../runtime-shared/native.ts'
 
 const require = createRequire(import.meta.url)
 
@@ -17,6 +18,7 @@ errorNames.set(constants.errno.EAGAIN, 'EAGAIN')
 
 /** @throws NotAvailable */
 export function loadKoffi(): typeof import('koffi') {
+  assertNative()
   try {
     return require('koffi')
   } catch (error) {

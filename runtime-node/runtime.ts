@@ -24,7 +24,7 @@ export function nodeRuntime(): Runtime {
     version: process.versions.node,
     ...system,
     prepareMemory,
-    openLog: () => openLogOutput(syscalls),
+    openLog: (native) => openLogOutput(native ? syscalls : undefined),
     os,
     commandConsole,
     terminal: terminalOf(process),

@@ -3,6 +3,7 @@ import { createRequire } from 'node:module'
 import type { AesGcmFactory } from '../host/crypto/aead.ts'
 import { aesGcmFactory } from '../host/crypto/providers/aes-gcm.ts'
 import { loadNativeSodium, type NativeSodium } from '../host/crypto/providers/native-aead.ts'
+import { native } from './native.ts'
 
 const require = createRequire(import.meta.url)
 
@@ -18,4 +19,5 @@ export function nodeCrypto(provider: string): AesGcmFactory {
 }
 
 /** sodium-native, if installed. */
-export const nativeSodium = (): NativeSodium | undefined => loadNativeSodium(require)
+export const nativeSodium = (): NativeSodium | undefined =>
+  native.refusal === undefined ? loadNativeSodium(require) : undefined

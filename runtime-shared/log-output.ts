@@ -2,7 +2,7 @@
  * Standard output and standard error as log outputs: a write never waits for the reader. O_NONBLOCK is a property of
  * the open file, which the processes that started this one share, so it is not set there: pipes and terminals are
  * opened again through /proc, with an open file of our own. What cannot be opened again (sockets, files of another
- * user) is written to only while poll(2) reports room.
+ * user) is written to only while poll(2) reports room, or are made non-blocking where it cannot be called.
  */
 import { constants, fstatSync, openSync, writeSync } from 'node:fs'
 import { codeOf } from '../host/errors.ts'
@@ -32,7 +32,7 @@ function openAgain(path: string): number | undefined {
   }
 }
 
-function targetOf(fd: number, syscalls: () => Syscalls): Target {
+function targetOf(fd: number, syscalls: (() => Syscalls) | undefined): Target {
   const inherited: Target = { fd, chunk: Number.POSITIVE_INFINITY, hasRoom: always }
   if (process.platform !== 'linux') return inherited
   try {
@@ -45,12 +45,27 @@ function targetOf(fd: number, syscalls: () => Syscalls): Target {
       ? undefined
       : (openAgain(`/proc/self/fd/${fd}`) ?? (isTerminal ? openAgain('/dev/tty') : undefined))
     if (own !== undefined) return { ...inherited, fd: own }
-    const calls = syscalls()
-    return { fd, chunk: PIPE_BYTES, hasRoom: () => calls.isWritable(fd) }
+    return polled(fd, syscalls) ?? nonBlocking(inherited)
   } catch {
-    // closed, or no system calls
+    // closed
     return inherited
   }
+}
+
+function polled(fd: number, syscalls: (() => Syscalls) | undefined): Target | undefined {
+  try {
+    const calls = syscalls?.()
+    if (calls === undefined) return undefined
+    return { fd, chunk: PIPE_BYTES, hasRoom: () => calls.isWritable(fd) }
+  } catch {
+    return undefined
+  }
+}
+
+function nonBlocking(target: Target): Target {
+  // both runtimes make the descriptor non-blocking when they create the stream, which the getter does
+  void (target.fd === DESCRIPTORS.stdout ? process.stdout : process.stderr)
+  return target
 }
 
 /** One standard stream. */
@@ -96,9 +111,9 @@ class LogStream {
 
 /**
  * Opens both streams. Call it before the identity of the process changes.
- * @param syscalls throws NotAvailable without FFI: a socket, or a pipe of another user, then blocks
+ * @param syscalls for poll(2); undefined: native code is not to be loaded for this
  */
-export function openLogOutput(syscalls: () => Syscalls): LogPrint {
+export function openLogOutput(syscalls: (() => Syscalls) | undefined): LogPrint {
   const open = (stream: keyof typeof DESCRIPTORS): LogStream => new LogStream(targetOf(DESCRIPTORS[stream], syscalls))
   const streams = { stdout: open('stdout'), stderr: open('stderr') }
   return (stream, text) => streams[stream].write(text)

@@ -5,6 +5,7 @@
 import { readFileSync } from 'node:fs'
 import type { IdentityCalls, OperatingSystem } from '../host/runtime.ts'
 import { daemon } from './daemon.ts'
+import { native } from './native.ts'
 import { workers } from './workers.ts'
 
 /** For a call that the type declarations lack. */
@@ -18,8 +19,12 @@ function identityCalls(): IdentityCalls | undefined {
   return { getuid, geteuid, getgid, setgroups, initgroups, setgid, setuid }
 }
 
-export const processCalls: Pick<OperatingSystem, 'pid' | 'env' | 'readText' | 'identity' | 'daemon' | 'workers'> = {
+export const processCalls: Pick<
+  OperatingSystem,
+  'pid' | 'native' | 'env' | 'readText' | 'identity' | 'daemon' | 'workers'
+> = {
   pid: process.pid,
+  native,
   env: (name) => process.env[name],
   readText: (path) => readFileSync(path, 'utf8'),
   identity: identityCalls(),

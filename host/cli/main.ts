@@ -38,9 +38,7 @@ export async function main(runtime: Runtime, argv: readonly string[], crypto: Ru
   const { os } = runtime
   const inside = args.kind === 'run' && args.daemonize && os?.daemon?.inside === true
   const child = inside && os?.daemon !== undefined ? new DaemonChild(os.daemon) : undefined
-  // only the tunnel must never wait for who reads its output
-  const openLog = args.kind === 'run' ? runtime.openLog : undefined
-  const print: Print = child?.print ?? openLog?.() ?? ((stream, text) => runtime.print(stream, text))
+  const print: Print = child?.print ?? ((stream, text) => runtime.print(stream, text))
   const log = new Log(
     print,
     () => new Date(),
@@ -152,7 +150,11 @@ async function run(
   try {
     const bytes = await readConfig(runtime, path)
     const config = parseStart(bytes, warn)
+    if (!config.native) runtime.os?.native?.forbid('native is false')
     runtime.prepareMemory?.()
+    // from here on the log never waits for who reads it
+    const print = child === undefined ? runtime.openLog?.(config.udp.path !== 'portable') : undefined
+    if (print !== undefined) log.setPrint(print)
     applyLog(config, bytes)
     const identityText = user ?? config.user
     const identity = identityText === undefined ? undefined : parseIdentity(identityText)

@@ -74,6 +74,8 @@ export interface Config {
   readonly memory: number
   readonly max_sessions: number
   readonly replay: ReplayPolicy
+  /** Whether native code may be loaded. */
+  readonly native: boolean
   /** Number of worker processes. */
   readonly workers: number
 }

@@ -121,6 +121,7 @@ export function parseConfig(bytes: Uint8Array): Config {
     memory: values.integer('memory'),
     max_sessions: values.integer('max_sessions'),
     replay: values.replayPolicy('replay'),
+    native: values.flag('native'),
     workers: values.integer('workers'),
   }
   checkRules(config)

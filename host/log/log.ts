@@ -80,7 +80,7 @@ const noSyslog: OpenSyslog = () => {
 
 /** A log with a level, a format and an output. */
 export class Log {
-  readonly #print: Print
+  #print: Print
   readonly #now: () => Date
   readonly #limits = new Map<string, Limit>()
   readonly #recent: RecentLine[] = []
@@ -113,6 +113,11 @@ export class Log {
     this.#now = now
     this.#openSyslog = openSyslog
     this.#later = later
+  }
+
+  /** Replaces the function that writes to a standard stream. */
+  setPrint(print: Print): void {
+    this.#print = print
   }
 
   get level(): number {

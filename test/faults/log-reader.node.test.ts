@@ -5,7 +5,7 @@
  * the count is logged when the reader goes on.
  */
 import { type ChildProcess, spawn, spawnSync } from 'node:child_process'
-import { createReadStream, mkdtempSync, readFileSync, rmSync } from 'node:fs'
+import { createReadStream, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { connect, createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -47,13 +47,15 @@ const quoted = (words: readonly string[]): string => words.map((word) => `'${wor
  * The program as a shell runs it. Its pid and that of a filler are logged; the filler starts at each line of input. Node
  * makes standard error non-blocking when a connection ends, which would end the filler: they do not share it.
  */
-function shellText(command: string): string {
-  const filler = `echo filler $$; while read go; do head -c ${FILLER_BYTES} /dev/zero; done`
+function shellText(command: string, marks: string): string {
+  const filler = `echo filler $$; while read go; do for i in 1 2 3; do head -c ${FILLER_BYTES} /dev/zero 2>/dev/null; sleep 0.1; done; echo >>${marks}; done`
   return `exec 3<&0; sh -c '${filler}' <&3 & echo pid $$; exec ${command} </dev/null 2>/dev/null 3<&-`
 }
 
 function launch(kind: Kind, command: readonly string[]): Stuck {
   const directory = mkdtempSync(join(tmpdir(), 'kcptun-wasm-'))
+  const marks = join(directory, 'marks')
+  writeFileSync(marks, '')
   let child: ChildProcess
   let output: Readable | null
   if (kind === 'terminal') {
@@ -62,14 +64,16 @@ function launch(kind: Kind, command: readonly string[]): Stuck {
     output = child.stdout
   } else if (kind === 'socket') {
     // what Node calls a pipe is a pair of sockets
-    child = spawn('sh', ['-c', `exec 2>&1; ${shellText(quoted(command))}`], { stdio: ['pipe', 'pipe', 'inherit'] })
+    child = spawn('sh', ['-c', `exec 2>&1; ${shellText(quoted(command), marks)}`], {
+      stdio: ['pipe', 'pipe', 'inherit'],
+    })
     output = child.stdout
   } else {
     const fifo = join(directory, 'log')
     spawnSync('mkfifo', ['-m', '600', fifo])
     // root opens the pipe, an ordinary user runs the program: it cannot be opened again
     const wrapper = kind === 'pipe' ? [] : ['setpriv', '--reuid=12345', '--regid=12345', '--clear-groups']
-    const text = `exec >'${fifo}' 2>&1; ${shellText(quoted([...wrapper, ...command]))}`
+    const text = `exec >'${fifo}' 2>&1; ${shellText(quoted([...wrapper, ...command]), marks)}`
     child = spawn('sh', ['-c', text], { stdio: ['pipe', 'ignore', 'inherit'] })
     output = createReadStream(fifo)
   }
@@ -86,10 +90,12 @@ function launch(kind: Kind, command: readonly string[]): Stuck {
       output?.pause()
       child.stdin?.write('go\n')
       const filler = Number(/^filler (\d+)/m.exec(text)?.[1])
+      const marked = statSync(marks).size
       let before = -1
       await waitFor('the output is full', () => {
         const now = bytesWritten(childOf(filler))
-        const isFull = now > 0 && now === before
+        // a filler whose output is non-blocking ends when it is full; it runs again as the reader still takes a part
+        const isFull = (now > 0 && now === before) || statSync(marks).size > marked
         before = now
         return isFull
       })
@@ -191,6 +197,9 @@ for (const program of RUNTIMES) {
     else if (kind === 'foreign pipe' && !isRoot) skip(test, name, 'not root')
     else test(name, () => stuckReader(program, kind, {}))
   }
+  const bare = `a log reader that stops, without native code: ${program}`
+  if (process.platform !== 'linux') skip(test, bare, 'not Linux')
+  else test(bare, () => stuckReader(program, 'socket', { native: false }))
   const name = `a log reader that stops, with workers: ${program}`
   if (process.platform !== 'linux') skip(test, name, 'not Linux')
   else test(name, () => stuckReader(program, 'pipe', { workers: 2 }))

@@ -49,6 +49,7 @@ const BOOLEANS: readonly (readonly [string, boolean])[] = [
   ['tcp.keepalive', false],
   ['tcp.nodelay', true],
   ['udp.reuseport', false],
+  ['native', true],
 ]
 
 /** String keys; the flag says whether the key may be set alone, that is, without changing the mode or a conflict. */
@@ -117,7 +118,7 @@ function schemaKeys(prefix: string, properties: Properties): string[] {
 
 const test = suite('config keys')
 
-test('MUST 69: the schema has exactly the keys of the protocol plus http_token, memory, max_sessions, replay, workers and udp.path', () => {
+test('MUST 69: the schema has exactly the keys of the protocol plus http_token, memory, max_sessions, native, replay, workers and udp.path', () => {
   const known = INTEGERS.map(({ key }) => key).concat([...BOOLEANS, ...STRINGS, ...CHOICES].map(([key]) => key))
   assert.equal(schemaKeys('', PROPERTIES).sort(), known.sort())
 })

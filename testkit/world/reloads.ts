@@ -39,7 +39,18 @@ export const RELOADS: Readonly<Record<string, readonly unknown[]>> = {
 }
 
 /** Keys that a reload leaves alone; so they cannot change here. */
-const FIXED = ['listen', 'http_listen', 'method', 'psk', 'password', 'obfs', 'user', 'workers', 'tcp.reuseport']
+const FIXED = [
+  'listen',
+  'http_listen',
+  'method',
+  'psk',
+  'password',
+  'obfs',
+  'user',
+  'native',
+  'workers',
+  'tcp.reuseport',
+]
 
 /** Keys of the schema that have no values above and are not fixed: there must be none. */
 export function missingKeys(): string[] {

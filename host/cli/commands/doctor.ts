@@ -32,6 +32,7 @@ exit status: 0 healthy, 1 broken, 2 degraded`,
       throw new CommandError(`config file ${path}: ${messageOf(error)}`)
     })
     const config = parseConfig(bytes)
+    if (!config.native) runtime.os?.native?.forbid('native is false')
     const shown = runtime.commandConsole?.isTerminal('stderr') === true
     const progress = (what: string): void => {
       if (shown) runtime.print('stderr', `\r\x1b[K${what}`)

@@ -17,7 +17,7 @@ import {
 } from '../abi'
 import { copyAddress, isAddress } from '../packet/address'
 import { queueEndpointEvent } from '../session/events'
-import { add, count, OBFS_DROPPED, OBFS_DROPPED_BYTES, OBFS_REFUSED } from '../stats'
+import { add, count, OBFS_DROPPED, OBFS_DROPPED_BYTES, OBFS_REFUSED, OBFS_RESETS } from '../stats'
 import {
   AUTHENTICATED,
   CAPTURED,
@@ -103,7 +103,10 @@ function onPacket(): Context | null {
   takeScope(local)
   if (!isFor(local)) return null
   const c = findContext(source)
-  if (packet.flags & RST) return c
+  if (packet.flags & RST) {
+    if (c) count(OBFS_RESETS)
+    return c
+  }
   if (!c) return isObfsServer() ? onUnknownPeer() : null
   if (!isAddress(localOf(c))) copyAddress(localOf(c), target)
   if (obfsKind() == TCP_WND) {

@@ -306,7 +306,7 @@ export const COUNTERS = [
   'keepalives_sent', 'rtos', 'sessions_connect', 'sessions_established', 'sessions_linger', 'sessions_time_wait',
   'waitsnd', 'memory_used', 'last_received_age', 'peer_silent_pings', 'entropy_left', 'obfs_dropped_bytes',
   'obfs_dropped', 'obfs_contexts', 'obfs_unauthenticated', 'obfs_refused', 'obfs_control_sent', 'drop_reflected',
-  'sessions_unconfirmed', 'pongs_unasked',
+  'sessions_unconfirmed', 'pongs_unasked', 'obfs_resets',
 ] as const
 export type CounterName = (typeof COUNTERS)[number]
 /** Counters that rise and fall. */

@@ -118,6 +118,7 @@ const FAMILIES: readonly Family[] = [
   gauge('obfs_contexts', 'obfs_contexts', 'Contexts of the obfuscator.'),
   gauge('obfs_unauthenticated', 'obfs_unauthenticated_contexts', 'Contexts without authenticated payload.'),
   counter('obfs_refused', 'obfs_refused_contexts', 'Contexts refused because of limits.'),
+  counter('obfs_resets', 'obfs_resets', 'RST packets of peers, which are ignored.'),
   counter('obfs_control_sent', 'obfs_control_packets_sent', 'Packets without payload sent by the obfuscator.'),
   counter('tcp_accepted', 'tcp_accepted', 'TCP connections accepted and assigned a session.'),
   counter('tcp_refused', 'tcp_refused', 'TCP connections refused.'),

@@ -1,4 +1,4 @@
-/** The server of an obfuscated transport without a network: where it captures after reloads and look-ups, good and bad. */
+/** Obfuscated transports without a network: where a server captures after reloads and look-ups, when a client redials. */
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
 import type { Config } from '../../host/config/config.ts'
@@ -109,6 +109,22 @@ test('a look-up that leads where nothing can be captured changes nothing, the ne
   endpoint.transport?.onResolve()
   await settle()
   assert.is(captured(endpoint), '127.0.0.2:5000')
+  endpoint.close()
+})
+
+test('a client redials when its server is silent after a suspension, but not for silence alone', async () => {
+  const own = { connect: undefined, kcp_bind: undefined, listen: '127.0.0.1:7000', kcp_connect: '127.0.0.1:5000' }
+  const { network, endpoint } = await start(own)
+  const { transport } = endpoint
+  // whichever context the engine has made
+  for (let context = 1; context < 100_000; context++) transport?.onObfsReady?.(context)
+  const redials = (): number => network.printed.filter((line) => line.includes('no answer after a suspension')).length
+  assert.is(network.printed.filter((line) => line.includes('obfs ready')).length, 1)
+  transport?.onResolve()
+  assert.is(redials(), 0)
+  transport?.onResume()
+  transport?.onResolve()
+  assert.is(redials(), 1)
   endpoint.close()
 })
 

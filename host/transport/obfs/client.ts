@@ -24,7 +24,8 @@ import {
 } from '../resolver.ts'
 import type { Transport, TransportOptions } from '../transport.ts'
 import { CoverClient } from './cover-client.ts'
-import { firewallNotice } from './firewall.ts'
+import { type FirewallTarget, firewallNotice } from './firewall.ts'
+import { FirewallWatch } from './firewall-watch.ts'
 import { Redial } from './redial.ts'
 import type { ObfsSocket } from './socket.ts'
 import { captureInterface, obfsSystem, openSockets } from './sockets.ts'
@@ -35,6 +36,9 @@ const PORTS = 16384
 
 /** Timeout of a dpi/tcp SYN, ms. A lost SYN is not retransmitted; the next dial sends a new one. */
 const ANSWER_MS = 5000
+
+/** A server that is silent so soon after a suspension has ended the tunnel, ms. */
+const RESUMED_MS = 10_000
 
 const randomPort = (): number => FIRST_PORT + ((crypto.getRandomValues(new Uint16Array(1))[0] ?? 0) % PORTS)
 
@@ -47,6 +51,7 @@ export class ObfsClient implements Transport {
   readonly #aead: Aead | undefined
   readonly #os: OperatingSystem
   readonly #redial: Redial
+  readonly #firewall: FirewallWatch
   #config: Config
   #socket: ObfsSocket | undefined
   #cover: CoverClient | undefined
@@ -57,6 +62,7 @@ export class ObfsClient implements Transport {
   #ready = false
   #family: 4 | 6 = 4
   #closed = false
+  #resumedAt = Number.NEGATIVE_INFINITY
   #answerTimer: Timer | undefined
   /** Why the name was not resolved. */
   #missing: string | undefined
@@ -72,6 +78,7 @@ export class ObfsClient implements Transport {
     this.#driver = driver
     this.#aead = aead
     this.#os = obfsSystem(runtime, config)
+    this.#firewall = new FirewallWatch(this.#os, driver, log, () => this.#firewallTarget())
     this.#onWaiting = onWaiting
     this.#redial = new Redial(() => void this.#dialAgain(), runtime.clock)
   }
@@ -85,7 +92,7 @@ export class ObfsClient implements Transport {
     if (failure === undefined) this.#family = peerOf(addresses).family
     else this.#family = (addresses.peer ?? addresses.bind)?.family ?? 4
     this.#driver.start(coreConfig(this.#config, this.#aead, this.#family))
-    this.#socket = await openSockets(this.#os, this.#config, this.#driver, this.#family)
+    this.#socket = await openSockets(this.#os, this.#config, this.#driver, this.#family, this.#onPackets)
     if (failure === undefined) await this.#dial()
     else this.#unresolved(failure)
   }
@@ -101,6 +108,15 @@ export class ObfsClient implements Transport {
     this.#cover?.close()
   }
 
+  readonly #onPackets = (count: number): void => {
+    if (this.#config.obfs === 'dpi/tcp') this.#firewall.onPackets(count)
+  }
+
+  #firewallTarget(): FirewallTarget | undefined {
+    const { peer } = this.addresses
+    return peer && { side: 'client', address: peer }
+  }
+
   onPeerFound(): void {}
 
   onUdpError(): void {}
@@ -109,6 +125,10 @@ export class ObfsClient implements Transport {
   readonly onResolve = (): void => {
     const { peer } = this.addresses
     if (!this.#ready || peer === undefined || this.#socket === undefined) return
+    if (this.#runtime.clock.monotonic() - this.#resumedAt < RESUMED_MS) {
+      this.#failed('no answer after a suspension')
+      return
+    }
     try {
       const now = syscallsOf(this.#os).sourceFor(peer).address
       if (this.addresses.bind === undefined && now !== this.#socket.local.address)
@@ -130,7 +150,10 @@ export class ObfsClient implements Transport {
     this.#driver.run(() => this.#socket?.attach(attached.local, index))
   }
 
-  readonly onResume = (): void => this.onResolve()
+  /** The engine pings the server; if that is not answered, the tunnel is dialled again. */
+  readonly onResume = (): void => {
+    this.#resumedAt = this.#runtime.clock.monotonic()
+  }
 
   onObfsReady(context: number): void {
     if (context === this.#context) this.#becomeReady()
@@ -183,7 +206,7 @@ export class ObfsClient implements Transport {
   async #prepare(peer: SocketAddress): Promise<void> {
     if (this.#attached !== undefined || peer.family === this.#family) return this.#checkFamily(peer)
     const before = this.#socket
-    this.#socket = await openSockets(this.#os, this.#config, this.#driver, peer.family)
+    this.#socket = await openSockets(this.#os, this.#config, this.#driver, peer.family, this.#onPackets)
     this.#driver.sockets.remove(before)
     this.#family = peer.family
     this.#driver.reconfigure(coreConfig(this.#config, this.#aead, peer.family))

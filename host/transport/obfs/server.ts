@@ -24,7 +24,8 @@ import {
 } from '../resolver.ts'
 import type { Transport, TransportOptions } from '../transport.ts'
 import { CoverServer } from './cover-server.ts'
-import { firewallNotice } from './firewall.ts'
+import { type FirewallTarget, firewallNotice } from './firewall.ts'
+import { FirewallWatch } from './firewall-watch.ts'
 import type { ObfsSocket } from './socket.ts'
 import { captureInterface, obfsSystem, openSockets } from './sockets.ts'
 
@@ -42,6 +43,7 @@ export class ObfsServer implements Transport {
   readonly #aead: Aead | undefined
   readonly #os: OperatingSystem
   readonly #cover: CoverServer
+  readonly #firewall: FirewallWatch
   #config: Config
   #socket: ObfsSocket | undefined
   #listener: TcpListener | undefined
@@ -65,6 +67,7 @@ export class ObfsServer implements Transport {
     this.#driver = driver
     this.#aead = aead
     this.#os = obfsSystem(runtime, config)
+    this.#firewall = new FirewallWatch(this.#os, driver, log, () => this.#firewallTarget())
     this.#resolving = new ResolveLoop(
       {
         isUnbound: () => this.#bound === undefined,
@@ -102,7 +105,7 @@ export class ObfsServer implements Transport {
     // the sockets require privileges, so they are opened at once
     this.#family = bind?.family ?? 4
     this.#driver.start(coreConfig(this.#config, this.#aead, this.#family))
-    this.#socket = await openSockets(this.#os, this.#config, this.#driver, this.#family)
+    this.#socket = await openSockets(this.#os, this.#config, this.#driver, this.#family, this.#onPackets)
     let failure: unknown = failures[0]
     if (bind !== undefined) {
       await this.#bind(bind).catch((error) => {
@@ -124,6 +127,14 @@ export class ObfsServer implements Transport {
     this.#resolving.close()
     this.#listener?.close()
     this.#cover.resetAll()
+  }
+
+  readonly #onPackets = (count: number): void => {
+    if (this.#config.obfs === 'dpi/tcp') this.#firewall.onPackets(count)
+  }
+
+  #firewallTarget(): FirewallTarget | undefined {
+    return this.#attached && { side: 'server', address: this.#attached }
   }
 
   onPeerFound(): void {}

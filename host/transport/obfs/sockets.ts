@@ -11,10 +11,15 @@ import { messageOf, quote, StartError, systemError } from '../../errors.ts'
 import { PacketSocket } from '../../linux/packet-socket.ts'
 import { RawSocket } from '../../linux/raw-socket.ts'
 import { syscallsOf } from '../../linux/syscalls.ts'
-import type { Log } from '../../log/log.ts'
+import { LOG_WARNING, type Log } from '../../log/log.ts'
 import type { SocketAddress } from '../../net/address.ts'
 import type { OperatingSystem, Runtime } from '../../runtime.ts'
 import { ObfsSocket } from './socket.ts'
+
+/** For packets that netfilter drops on their way out. */
+const REFUSED_TEXT =
+  "obfs: a firewall of this machine refuses the tunnel's packets (EPERM); a rule that drops packets in conntrack state " +
+  'invalid does: put an exception for the port before it'
 
 /**
  * Checks that the operating system provides the calls required by an obfuscator.
@@ -33,6 +38,7 @@ export function obfsSystem(runtime: Runtime, config: Config): OperatingSystem {
 
 /**
  * Opens both sockets and adds them to the driver. They receive nothing before ObfsSocket.attach.
+ * @param onPackets called for packets that were captured
  * @throws StartError naming the missing feature or privilege
  */
 export async function openSockets(
@@ -40,6 +46,7 @@ export async function openSockets(
   config: Config,
   driver: Driver,
   family: 4 | 6,
+  onPackets: (count: number) => void,
 ): Promise<ObfsSocket> {
   const { calls } = driver.core
   const { sndbuf, rcvbuf } = config.udp
@@ -72,12 +79,16 @@ export async function openSockets(
             calls.obfs_rx_ptr() >>> 0,
             calls.obfs_slots(),
             rcvbuf > 0 ? rcvbuf : UDP_RCVBUF_BYTES,
-            onBatch,
+            (count) => {
+              onBatch(count)
+              onPackets(count)
+            },
           ),
         openRaw: () =>
-          new RawSocket(os, family, memory, sndbuf, (code) =>
-            handlers.onError(systemError(code, 'raw socket', 'sendmmsg')),
-          ),
+          new RawSocket(os, family, memory, sndbuf, (code) => {
+            if (code === 'EPERM') driver.log.limited('obfs EPERM', LOG_WARNING, () => REFUSED_TEXT)
+            handlers.onError(systemError(code, 'raw socket', 'sendmmsg'))
+          }),
       })
       return socket
     })

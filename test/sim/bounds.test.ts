@@ -190,7 +190,7 @@ test('an idle session uses less than 2.5 KiB at either end', () => {
 })
 
 test('bytes held by the host count: the engine accepts less, and the full amount once they are released', () => {
-  const fill = (toTcp: number, fromTcp: number): { received: number; sent: number } => {
+  const fill = (toTcp: number, fromTcp: number, before = 0): { received: number; sent: number } => {
     const solo = new Solo({
       role: 'server',
       read: false,
@@ -198,8 +198,13 @@ test('bytes held by the host count: the engine accepts less, and the full amount
     })
     const { calls } = solo.endpoint.core
     const base = solo.endpoint.counter('memory_used')
-    assert.is(calls.set_host_bytes(toTcp, fromTcp), 0)
-    assert.is(solo.endpoint.counter('memory_used') - base, toTcp + fromTcp)
+    for (const [to, from] of [
+      [before, before],
+      [toTcp, fromTcp],
+    ] as const) {
+      assert.is(calls.set_host_bytes(to, from), 0)
+      assert.is(solo.endpoint.counter('memory_used') - base, to + from)
+    }
     solo.feed(push(5, 0, DIAL))
     const sent = solo.write(solo.only.handle, new Uint8Array(16 * MIB))
     const data = new Uint8Array(1340)
@@ -210,6 +215,7 @@ test('bytes held by the host count: the engine accepts less, and the full amount
     return { received, sent }
   }
   const free = fill(0, 0)
+  assert.equal(fill(0, 0, 4 * MIB), free)
   const toTcp = fill(4 * MIB, 0)
   const fromTcp = fill(0, 4 * MIB)
   assert.ok(toTcp.received < 0.7 * free.received, `${toTcp.received} of ${free.received}`)

@@ -277,7 +277,9 @@ test('packets to another address or port, fragments, and too short or too long p
   change(0, 0x65) // version 6
   change(3, good.length + 1) // longer than captured
   change(32, 0x40) // TCP header too short
-  bad.push(good.slice(0, 30), new Uint8Array(), new Uint8Array(2048).fill(0x45), good.slice(0, good.length - 1))
+  const cut = good.slice(0, 30)
+  new DataView(cut.buffer).setUint16(2, cut.length)
+  bad.push(cut, good.slice(0, 30), new Uint8Array(), new Uint8Array(2048).fill(0x45), good.slice(0, good.length - 1))
   for (const packet of bad) {
     assert.is(server.capture(good).length, 1)
     assert.equal(server.capture(packet), [])

@@ -175,6 +175,33 @@ test('with 2 % loss little more than the lost segments is retransmitted', () => 
   assert.ok(share < 0.1, `${share}`)
 })
 
+test('a small write that nothing follows is sent twice, 5 ms apart, unless it was acknowledged in between', () => {
+  const solo = server()
+  const { handle } = solo.only
+  const write = (bytes: number): void => {
+    solo.write(handle, new Uint8Array(bytes))
+    solo.endpoint.drain()
+  }
+  const pushes = (ms: number): { sn: number; ts: number }[] => {
+    solo.run(ms)
+    return solo.takeSegments(9).filter(({ cmd }) => cmd === 'PUSH')
+  }
+  const numbers = (ms: number): number[] => pushes(ms).map(({ sn }) => sn)
+  write(10)
+  const [first] = pushes(4)
+  assert.ok(first?.sn === 0)
+  assert.equal(numbers(2), [0])
+  solo.feed(ack(9, 0, first.ts, 1, { wnd: 1024 }))
+  write(10)
+  const [second] = pushes(4)
+  assert.ok(second?.sn === 1)
+  solo.feed(ack(9, 1, second.ts, 2, { wnd: 1024 }))
+  assert.equal(numbers(20), [])
+  // a large one is sent once
+  write(1000)
+  assert.equal(numbers(20), [2])
+})
+
 for (const [wnd, copies] of [
   [256, [1, 1, 1]],
   [32, [1, 1, 2]],

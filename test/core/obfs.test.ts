@@ -321,7 +321,7 @@ for (const [name, sender] of [
     // recent contexts are not replaced yet
     assert.is(server.accept(other(0)), ErrorCode.SESSIONS)
     assert.equal(server.ended(), [])
-    server.sleep(4)
+    server.sleep(3)
     const accepted = Array.from({ length: 30 }, (_, i) => server.accept(other(i)))
     assert.ok(accepted.every((id) => id > 0))
     const ended = server.ended()

@@ -235,6 +235,22 @@ test('a first flight with a slightly lower conv is dialled at once, an older con
   assert.is(dials(solo), before + 64)
 })
 
+test('a first flight far below the newest conv needs confirmation, wherever convs began', () => {
+  for (const conv of [100, 0x5000_0000, 0xffff_f000]) {
+    const solo = server()
+    openConfirmed(solo, conv)
+    solo.run(60_000)
+    const next = (conv + 5000) >>> 0
+    solo.feed(push(next, 0, concat(DIAL, text('get')), { ts: clock(solo) }))
+    solo.write([...solo.streams.keys()].at(-1) ?? 0, utf8('answer'))
+    solo.endpoint.drain()
+    solo.feed(push(next, 1, text('more'), { ts: clock(solo), una: 1 }))
+    assert.is(dials(solo), 2)
+    solo.feed(push((conv + 10) >>> 0, 0, concat(DIAL, text('x')), { ts: clock(solo) }))
+    assert.is(dials(solo), 2, `${conv}`)
+  }
+})
+
 test('a replayed segment of an open conversation cannot set the clock back', () => {
   const solo = server({ replayCapacity: 64 })
   openConfirmed(solo, 100)

@@ -64,6 +64,7 @@ export const EVENT_MTU: u32 = 11
 export const EVENT_OBFS_READY: u32 = 12
 export const EVENT_OBFS_ENDED: u32 = 13
 export const EVENT_PROBED: u32 = 14
+export const EVENT_RUNS_LOST: u32 = 15
 
 /* `arg` of ABORT. */
 
@@ -147,6 +148,7 @@ export const TX_ADDRESS: usize = 16
 export const TX_HANDLE: usize = 20
 export const TX_FLAGS: usize = 24
 export const TX_PROBE: u32 = 1
+export const TX_JOINS: u32 = 2
 
 /* Event. */
 

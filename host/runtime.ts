@@ -27,6 +27,9 @@ export interface UdpOptions {
   readonly socketOptions?: SocketOptions | undefined
   /** Default: portable. */
   readonly path?: UdpMode
+  /** Whether datagrams are merged where the system supports it, when sent (UDP_SEGMENT) and received (UDP_GRO). */
+  readonly gso?: boolean
+  readonly gro?: boolean
   /**
    * On a wildcard address, answers leave from the address that the peer asked: `from` of a datagram has a number of that
    * address, which is to be part of `to`. Not every path can do it, see UdpSocket.repliesFromAsked.
@@ -60,14 +63,19 @@ export interface UdpSocket {
   readonly local: SocketAddress
   /** Text for users on the mode in use: `portable (not available: ...)`. */
   readonly path?: string
+  /** Whether datagrams are sent in merged messages. */
+  readonly gso?: boolean
   /** Whether UdpOptions.replyFromAsked is in force. */
   readonly repliesFromAsked?: boolean
   /** Peers that ask at this local address are answered from the address that the system selects: it may move. */
   leaveFree?(local: SocketAddress): void
   /** A buffer of at least 1500 bytes for one datagram, or null while too many are in flight (onWritable follows). */
   acquire(): Uint8Array | null
-  /** Queues the first `length` bytes of a buffer from acquire() and takes it back. `to` is ignored when connected. */
-  send(buffer: Uint8Array, length: number, to: SocketAddress): void
+  /**
+   * Queues the first `length` bytes of a buffer from acquire() and takes it back. `to` is ignored when connected.
+   * @param apart the datagram must not be in one message to the kernel with the one before it (UDP_SEGMENT)
+   */
+  send(buffer: Uint8Array, length: number, to: SocketAddress, apart?: boolean): void
   /** End of a send batch: passes everything queued to the kernel. */
   flush(): void
   close(): void

@@ -4,7 +4,7 @@
  */
 
 import { terminalOf } from '../host/cli/terminal.ts'
-import { openUdpByMode } from '../host/linux/batched-udp.ts'
+import { openUdpByMode } from '../host/linux/open-udp.ts'
 import type { Runtime } from '../host/runtime.ts'
 import { clock } from '../runtime-shared/clock.ts'
 import { commandConsole } from '../runtime-shared/console.ts'

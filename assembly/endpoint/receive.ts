@@ -40,8 +40,10 @@ import {
   FORGOTTEN,
   input,
   KEPT_BLOCK,
+  LONE_PASSED,
   MOVED_PAYLOAD,
   RECEIVED_STREAM,
+  RUN_PASSED,
 } from '../kcp/input'
 import { growReceiveWindow } from '../kcp/receive_window'
 import { CMD_PUSH, CMD_WINS, diff, HEADER_BYTES, readCmd, readConv, readLen, readTs, readUna } from '../kcp/segment'
@@ -86,6 +88,7 @@ import { onMovePong, onOldAddress } from './migration'
 import { onAuthenticPacket, packetOverhead } from './obfs'
 import { acceptSession, moveSessions } from './open'
 import { isMappedSocket, onAuthentic, onPeerPong, onPing, onProbePong } from './peer'
+import { onRunEffects } from './runs'
 import { isLive, markDirty, onValidated, processDirty } from './schedule'
 
 /** An echo of our clock in a WINS is at most this old. */
@@ -258,6 +261,7 @@ function onSegments(i: u32, at: usize, len: u32, sealed: u32, address: usize, no
   if (effects & (RECEIVED_STREAM | ADVANCED_UNA)) s.progressAt = now
   if (effects & MOVED_PAYLOAD) s.payloadAt = now
   if (effects & CONFIRMED) closeConfirm(s)
+  if (effects & (RUN_PASSED | LONE_PASSED)) onRunEffects(s, effects)
   if (remote) {
     if (effects & ANSWERED && sameAddress(address, addressOf(s))) onValidated(remote, now)
     if (!s.confirm && needsClock(remote, s.conv)) readClock(s, remote, at, len, now)

@@ -8,14 +8,15 @@ import { onDatagramSent } from '../control/keepalive'
 import { isControlWaiting, isFromProbe, limitOf, RECEIVER, shiftEntry } from '../control/queue'
 import { kcpMtu, segmentLimit } from '../kcp/options'
 
-import { buildDatagram, datagramAt, datagramBytes, hasOutput } from '../kcp/output'
+import { buildDatagram, datagramAt, datagramBytes, hasOutput, lastSegment } from '../kcp/output'
 import { HEADER_BYTES } from '../kcp/segment'
-import { canSeal, describeTx, sealBytes, sendFromProbe, tagBytes, txBlock } from '../packet/datagram'
+import { canSeal, describeTx, markJoined, sealBytes, sendFromProbe, tagBytes, txBlock } from '../packet/datagram'
 import { markSent, onSentTo, Remote, sendRoom } from '../packet/remote'
 import { addressOf, Session } from '../session/session'
 import { add, count, KCP_SENT_BYTES, PKT_SENT, PKT_SENT_BYTES } from '../stats'
 import { Ticks } from '../units'
 import { packetOverhead } from './obfs'
+import { endRun, joinRun } from './runs'
 import { dequeueReady, hasReady, hold, isLive, readySession } from './schedule'
 
 /** Datagrams that a session may send per turn. */
@@ -54,6 +55,7 @@ export function transmit(limit: u32, now: Ticks): i32 {
 function transmitControl(i: u32, now: Ticks): void {
   const entry = shiftEntry()
   const block = txBlock(i)
+  endRun()
   const len = buildControl(entry, block)
   const most = limitOf(entry)
   const limit = most ? min(most, kcpMtu()) : kcpMtu()
@@ -95,6 +97,7 @@ function describe(s: Session, i: u32, datagram: u64, most: u32, now: Ticks): u32
   add(KCP_SENT_BYTES, len)
   const limit = tagBytes() ? min(segmentLimit(s) + HEADER_BYTES, most) : 0
   const bytes = describeTx(i, datagramAt(datagram), len, limit, addressOf(s), s.handle)
+  if (joinRun(s, lastSegment, bytes, now)) markJoined(i)
   onDatagramBuilt(bytes, addressOf(s), now)
   return bytes
 }

@@ -50,7 +50,19 @@ import {
   readUna,
   readWnd,
 } from './segment'
-import { acknowledge, advanceUna, entryOf, LEN, SENT, SENT_AT, STATE } from './send_buffer'
+import {
+  acknowledge,
+  advanceUna,
+  entryOf,
+  JOINED,
+  LEN,
+  LONE,
+  RUN,
+  SENT,
+  SENT_AT,
+  STATE,
+  TRANSMISSIONS,
+} from './send_buffer'
 import { fromWireClock } from './wire_clock'
 
 /** Effects of a datagram, as bits. */
@@ -65,6 +77,9 @@ export const ANSWERED: u32 = 16
 export const CONFIRMED: u32 = 32
 /** The peer lost the conversation and restarted it, or has received more of it than we sent. */
 export const FORGOTTEN: u32 = 64
+/** A segment that was joined to another datagram, or sent alone, was delivered (endpoint/runs.ts). */
+export const RUN_PASSED: u32 = 128
+export const LONE_PASSED: u32 = 256
 
 /** A payload of at least this size keeps the block it arrived in; smaller ones are copied. */
 const MIN_KEPT_BYTES: u32 = 700
@@ -244,7 +259,7 @@ function onAck(c: Conversation, sn: Sn, sentAt: Ticks, now: Ticks): u32 {
     if (isKnown && isIntervalFlushing(c) && updateRack(c, sn, sentAt, now)) onSentTime(c, sn, sentAt, now)
     return confirmed
   }
-  const answered: u32 = load<u32>(entry, SENT_AT) == sentAt ? ANSWERED : 0
+  const answered: u32 = load<u32>(entry, SENT_AT) == sentAt ? ANSWERED | passedBy(entry) : 0
   if (isKnown) {
     onAckedTransmission(c, sn, entry, sentAt, now)
     onDelivered(c, entry, true, now)
@@ -253,6 +268,11 @@ function onAck(c: Conversation, sn: Sn, sentAt: Ticks, now: Ticks): u32 {
     onDelivered(c, entry, false, now)
   }
   return onAcknowledged(c, sn, entry, now) | answered | confirmed
+}
+
+function passedBy(entry: usize): u32 {
+  const run = <u32>load<u8>(entry, RUN)
+  return run == JOINED ? RUN_PASSED : run == LONE ? LONE_PASSED : 0
 }
 
 /** Updates the RTT sample of the datagram, which is that of the most recently sent transmission. */
@@ -274,6 +294,8 @@ function onUna(c: Conversation, una: Sn, now: Ticks): u32 {
     const entry = entryOf(c, sn)
     if (load<u8>(entry, STATE) != SENT) continue
     onDelivered(c, entry, false, now)
+    // of several transmissions an earlier one may have arrived
+    if (load<u8>(entry, TRANSMISSIONS) == 1) effects |= passedBy(entry) & RUN_PASSED
     effects |= onAcknowledged(c, sn, entry, now)
   }
   return effects

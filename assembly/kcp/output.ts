@@ -55,6 +55,9 @@ const MAX_LOST_PERCENT: u32 = 30
 const FEW_LOST_PERCENT: u32 = 15
 const MAX_PROBE_TICKS: Ticks = 15000 * TICKS_PER_MS
 
+/** Entry of the last segment in the datagram that was built last; 0: it has none, or that one is a copy. */
+export let lastSegment: usize = 0
+
 /** @returns start of a datagram of `buildDatagram` */
 export function datagramAt(datagram: u64): usize {
   return <usize>datagram
@@ -153,6 +156,7 @@ export function buildDatagram(c: Conversation, block: usize, most: u32, now: Tic
   const wnd = advertise(c)
   const limit = min(segmentLimit(c) + HEADER_BYTES, most)
   c.lastSn = c.lastTs = 0
+  lastSegment = 0
   let len: u32 = 0
   const repeatEnd = c.ackFirst
   while (pendingAcks(c) != 0 && len + HEADER_BYTES <= min(limit, MAX_ACK_BYTES)) {
@@ -201,6 +205,7 @@ function nextSegment(c: Conversation): Sn {
 function sendSegment(c: Conversation, sn: Sn, entry: usize, header: usize, size: u32, wnd: u32, now: Ticks): void {
   const isNew = sn == c.sndNxt
   const isCopy = !isNew && !isLost(entry)
+  lastSegment = isCopy ? 0 : entry
   let sentAt = now
   count(SEGMENTS_SENT)
   if (!isNew) {

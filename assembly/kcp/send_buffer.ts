@@ -4,6 +4,7 @@
  *   entry (64 bytes): 0 block  4 len  6 state  7 transmissions  8 time of the last one  12 previous sn  16 next sn
  *                     20 list  21 copies  22 cause of loss  23 class of the block  36 capacity: payload bytes that fit
  *                     24 delivered  28 delivered at  32 first sent at: snapshot of delivery_rate.ts at the transmission
+ *                     38 how the last transmission left (endpoint/runs.ts)
  *   block:            [ headroom 64 ][ KCP header 24 ][ payload ][ room for padding ]
  *
  * A sent segment is in one of two doubly linked lists, in flight (ordered by time of transmission) or lost, so that
@@ -34,11 +35,16 @@ export const DELIVERED: usize = 24
 export const DELIVERED_AT: usize = 28
 export const FIRST_SENT_AT: usize = 32
 const CAPACITY: usize = 36
+export const RUN: usize = 38
 
 /** States of an entry. */
 export const EMPTY: u32 = 0
 export const QUEUED: u32 = 1
 export const SENT: u32 = 2
+
+/** Values of RUN: joined to the datagram before; deliberately alone. Otherwise 0. */
+export const JOINED: u32 = 1
+export const LONE: u32 = 2
 
 const INITIAL_CAPACITY: u32 = 16
 /**
@@ -207,6 +213,7 @@ export function markSent(c: SendBuffer, sn: Sn, entry: usize, now: Ticks): void 
   store<u8>(entry, SENT, STATE)
   store<u8>(entry, transmissions, TRANSMISSIONS)
   store<u8>(entry, 0, COPIES)
+  store<u8>(entry, 0, RUN)
   store<u32>(entry, now, SENT_AT)
   link(c, sn, entry, FLIGHT)
 }

@@ -11,6 +11,7 @@ import {
   TX_BYTES,
   TX_FLAGS,
   TX_HANDLE,
+  TX_JOINS,
   TX_LENGTH,
   TX_NONCE,
   TX_OUT,
@@ -128,4 +129,9 @@ export function describeTx(i: u32, src: usize, len: u32, limit: u32, address: us
   store<u32>(slot, handle, TX_HANDLE)
   store<u32>(slot, 0, TX_FLAGS)
   return len + sealBytes()
+}
+
+/** Marks a described datagram: it may be joined to the one before. */
+export function markJoined(i: u32): void {
+  store<u32>(tx + <usize>(i * TX_BYTES), TX_JOINS, TX_FLAGS)
 }

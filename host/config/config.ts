@@ -34,7 +34,12 @@ export interface UdpConfig {
   /** bytes, 0 = leave alone */
   readonly rcvbuf: number
   readonly path: UdpMode
+  readonly gso: Offload
+  readonly gro: Offload
 }
+
+/** Whether datagrams are merged: where it works, or never. */
+export type Offload = 'auto' | 'off'
 
 /** Which first flights a server confirms: possible replays only, or all. */
 export type ReplayPolicy = 'auto' | 'strict'

@@ -12,6 +12,7 @@ import {
   MODE_CLIENT,
   MODE_RENDEZVOUS,
   MODE_SERVER,
+  type Offload,
   type ReplayPolicy,
 } from './config.ts'
 import { readJson } from './json.ts'
@@ -48,6 +49,11 @@ class Reader {
   udpMode(key: string): UdpMode {
     const value = this.#values.get(key)
     return value === 'auto' || value === 'fast' || value === 'portable' ? value : this.#mismatch(key)
+  }
+
+  offload(key: string): Offload {
+    const value = this.#values.get(key)
+    return value === 'auto' || value === 'off' ? value : this.#mismatch(key)
   }
 
   replayPolicy(key: string): ReplayPolicy {
@@ -110,6 +116,8 @@ export function parseConfig(bytes: Uint8Array): Config {
       sndbuf: values.integer('udp.sndbuf'),
       rcvbuf: values.integer('udp.rcvbuf'),
       path: values.udpMode('udp.path'),
+      gso: values.offload('udp.gso'),
+      gro: values.offload('udp.gro'),
     },
     timeout: values.integer('timeout'),
     linger: values.integer('linger'),

@@ -17,7 +17,7 @@ export const UDP_RCVBUF_BYTES = 4 << 20
  */
 export function socketOptionsOf(
   kind: 'tcp' | 'udp',
-  config: TcpConfig | Omit<UdpConfig, 'path'>,
+  config: TcpConfig | Omit<UdpConfig, 'path' | 'gso' | 'gro'>,
   netdev: string | undefined,
   log: Log,
 ): SocketOptions | undefined {

@@ -221,6 +221,10 @@ export class Driver implements StreamHost, ReceiveHost, TransmitHost, EventHost,
     this.pump()
   }
 
+  get isMerging(): boolean {
+    return this.sockets.sender?.gso === true
+  }
+
   /** Whether pings to the peer, or of a rendezvous endpoint without one to the rendezvous server, are unanswered. */
   get peerSilent(): boolean {
     return !this.#dead && this.core.counter('peer_silent_pings') > 0n

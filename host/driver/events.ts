@@ -32,6 +32,8 @@ export interface EventHost {
   readonly log: Log
   /** Whether no engine may be called. */
   readonly dead: boolean
+  /** Whether the sending socket merges datagrams. */
+  readonly isMerging: boolean
 }
 
 export class Events {
@@ -68,6 +70,7 @@ export class Events {
       else if (type === EventType.PEER_FOUND) this.#handlers.onPeerFound?.(this.#engine.readPeer())
       else if (type === EventType.MIGRATED) this.#migrated(handle)
       else if (type === EventType.MTU) this.#mtu(arg)
+      else if (type === EventType.RUNS_LOST) this.#runsLost(arg)
       else if (type === EventType.OBFS_READY) this.#handlers.onObfsReady?.(arg)
       else if (type === EventType.OBFS_ENDED) this.#obfsEnded()
       else host.streams.handle(type, handle, arg)
@@ -103,6 +106,17 @@ export class Events {
   #mtu(bytes: number): void {
     this.#host.log.warning(
       `full-size datagrams are lost, small ones arrive: limiting them to ${bytes} bytes; set kcp.mtu to avoid this`,
+    )
+  }
+
+  /** The engine gives up merged datagrams to the peer of a session. Without them, something else lost the datagrams. */
+  #runsLost(handle: number): void {
+    if (!this.#host.isMerging) return
+    const peer = this.#engine.peerOf(handle)
+    this.#host.log.warning(
+      `datagrams that are passed to the kernel merged (UDP_SEGMENT) are lost, single ones arrive: sending single ones${
+        peer === undefined ? '' : ` to ${formatAddress(peer)}`
+      } for an hour; look for a firewall rule that matches the length of packets, or set udp.gso = off`,
     )
   }
 

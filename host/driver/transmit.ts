@@ -157,7 +157,7 @@ export class Transmitter {
     // only now: if sealing throws, the buffer stays available
     this.#spareCount--
     if (total > this.longest) this.longest = total
-    udp.send(buffer, total, to)
+    udp.send(buffer, total, to, ((u32[at + Tx.flags] ?? 0) & Tx.JOINS) === 0)
   }
 
   /** A probe that cannot be sent at once is lost. */

@@ -66,6 +66,7 @@ export const EventType = {
   OBFS_READY: 12,
   OBFS_ENDED: 13,
   PROBED: 14,
+  RUNS_LOST: 15,
 } as const
 
 /** `arg` of ABORT. */
@@ -173,6 +174,7 @@ export const Tx = {
   flags: 6,
   WORDS: 8,
   PROBE: 1,
+  JOINS: 2,
 } as const
 
 /** Event; offsets in u32 words. */

@@ -4,17 +4,15 @@
  * message (UDP_SEGMENT); a flush passes all messages to sendmmsg(2), without copying the buffers. Where the system or
  * the route does not support UDP_GRO or UDP_SEGMENT, datagrams are single messages. A socket on a wildcard address can
  * answer from the address that was asked (local-addresses.ts). The contract is that of the runtimes' own sockets
- * (runtime.ts); openUdpByMode chooses between them.
+ * (runtime.ts); open-udp.ts opens it.
  */
 
-import { NotAvailable, type SystemError, systemError } from '../errors.ts'
-import { isWildcardHost, type SocketAddress } from '../net/address.ts'
+import { type SystemError, systemError } from '../errors.ts'
+import type { SocketAddress } from '../net/address.ts'
 import { ADDRESS_WORDS, AddressCache } from '../net/address-cache.ts'
-import type { Clock, Libc, Runtime, Timer, UdpHandlers, UdpOptions, UdpSocket, Watch } from '../runtime.ts'
-import { IP_PKTINFO, IPPROTO_IP, IPPROTO_IPV6, IPV6_RECVPKTINFO, SOL_UDP, UDP_GRO, UDP_SEGMENT } from './libc.ts'
-import { LOCAL_WORDS, LocalAddresses } from './local-addresses.ts'
+import type { Clock, Libc, Timer, UdpHandlers, UdpOptions, UdpSocket, Watch } from '../runtime.ts'
+import { LOCAL_WORDS, type LocalAddresses } from './local-addresses.ts'
 import { MessageVector } from './message-vector.ts'
-import { applyBuffers, bindWithOptions, descriptorBuffers } from './socket-options.ts'
 import { type Syscalls, syscallsOf } from './syscalls.ts'
 
 /** Messages per receive call, and bytes of each: the largest UDP message. */
@@ -28,6 +26,10 @@ const RX_VIEWS = 64
 /** Datagrams waiting for flush() or for room in the socket buffer; each slot holds a longest one, cache-aligned. */
 const TX_SLOTS = 512
 const TX_SHIFT = 11
+/** Bit of #queueBytes: not to be merged with the datagram before. */
+const APART = 0x8000
+/** Receivers whose route rejected a merged message. When full, all are tried again. */
+const REJECTED_MAX = 256
 /** Messages per send call. */
 const TX_MESSAGES = 64
 /** The kernel's limits of a segmented message: UDP_MAX_SEGMENTS, and an IP packet's length minus maximum headers. */
@@ -47,7 +49,7 @@ const LOCAL_SHIFT = 8
 const NO_LOCALS = new Uint32Array()
 
 /** What system and socket support. */
-interface Features {
+export interface Features {
   readonly gro: boolean
   readonly gso: boolean
   /** Undefined: the system selects the source of all datagrams. */
@@ -62,7 +64,7 @@ export interface FastCalls {
   watch(fd: number, onReadable: () => void): Watch
 }
 
-class FastUdpSocket implements UdpSocket {
+export class FastUdpSocket implements UdpSocket {
   readonly local: SocketAddress
   readonly path: string
   readonly #syscalls: Syscalls
@@ -97,7 +99,8 @@ class FastUdpSocket implements UdpSocket {
   #queued = 0
   /** Number of datagrams in each message of the last layout. */
   readonly #runs = new Uint16Array(TX_MESSAGES)
-  #segments: boolean
+  readonly #segments: boolean
+  readonly #rejected = new Set<SocketAddress>()
   /** Number of the source address of the first message of the last layout; 0: none. */
   #firstLocal = 0
   #retry: Timer | undefined
@@ -150,13 +153,17 @@ class FastUdpSocket implements UdpSocket {
     return this.#slots[this.#free[--this.#freeCount] ?? 0] ?? null
   }
 
-  send(buffer: Uint8Array, length: number, to: SocketAddress): void {
+  get gso(): boolean {
+    return this.#segments
+  }
+
+  send(buffer: Uint8Array, length: number, to: SocketAddress, apart = false): void {
     const slot = buffer.byteOffset >>> TX_SHIFT
     // reading buffer.buffer takes 85 ns in Node
     if (buffer !== this.#slots[slot] || this.#closed) return
     const at = (this.#head + this.#queued) % TX_SLOTS
     this.#queueSlot[at] = slot
-    this.#queueBytes[at] = length
+    this.#queueBytes[at] = apart ? length | APART : length
     this.#queueTo[at] = this.#connected ?? to
     this.#queued++
   }
@@ -274,8 +281,14 @@ class FastUdpSocket implements UdpSocket {
     }
     // it fails without the address too
     this.#suspected = 0
-    if (count > 1 && (error.code === 'EIO' || error.code === 'EINVAL' || error.code === 'EMSGSIZE')) {
-      this.#segments = false
+    const to = this.#queueTo[this.#head]
+    if (
+      count > 1 &&
+      to !== undefined &&
+      (error.code === 'EIO' || error.code === 'EINVAL' || error.code === 'EMSGSIZE')
+    ) {
+      if (this.#rejected.size === REJECTED_MAX) this.#rejected.clear()
+      this.#rejected.add(to)
       return
     }
     this.#refuse(error, count)
@@ -320,7 +333,7 @@ class FastUdpSocket implements UdpSocket {
       if (to === undefined || to.port === 0 || (to.family === 6 && this.#family === 4)) break
       const count = this.#run(done, first, to)
       tx.setRun(message, done, count)
-      const segmentBytes = count > 1 ? (this.#queueBytes[first] ?? 0) : 0
+      const segmentBytes = count > 1 ? (this.#queueBytes[first] ?? 0) & ~APART : 0
       if (this.#connected === undefined) {
         this.#peers.write(to, record, 0)
         tx.setReceiver(message, record, 0, true)
@@ -347,14 +360,16 @@ class FastUdpSocket implements UdpSocket {
    * @returns the number of datagrams
    */
   #run(done: number, first: number, to: SocketAddress): number {
-    const bytes = this.#queueBytes[first] ?? 0
-    const most = this.#segments && bytes > 0 ? Math.min(SEGMENTS_MAX, Math.floor(RUN_BYTES_MAX / bytes)) : 1
+    const bytes = (this.#queueBytes[first] ?? 0) & ~APART
+    const isMerged = this.#segments && bytes > 0 && (this.#rejected.size === 0 || !this.#rejected.has(to))
+    const most = isMerged ? Math.min(SEGMENTS_MAX, Math.floor(RUN_BYTES_MAX / bytes)) : 1
     const count = Math.min(most, this.#queued - done)
     let taken = 0
     while (taken < count) {
       const at = (first + taken) % TX_SLOTS
-      const length = this.#queueBytes[at] ?? 0
-      if (taken > 0 && (length > bytes || length === 0 || this.#queueTo[at] !== to)) break
+      const entry = this.#queueBytes[at] ?? 0
+      const length = entry & ~APART
+      if (taken > 0 && (entry > bytes || length === 0 || this.#queueTo[at] !== to)) break
       this.#tx.setBuffer(done + taken, this.#memoryAt + ((this.#queueSlot[at] ?? 0) << TX_SHIFT), length)
       taken++
       if (length < bytes) break
@@ -369,81 +384,5 @@ class FastUdpSocket implements UdpSocket {
       `${syscall} on ${this.#connected === undefined ? 'the' : 'a connected'} UDP socket`,
       syscall,
     )
-  }
-}
-
-/**
- * Checks that the batch calls are permitted (a sandbox may forbid them).
- * @throws NotAvailable
- */
-function checkBatches(syscalls: Syscalls, fd: number): void {
-  for (const call of ['recvmmsg', 'sendmmsg'] as const) {
-    // without messages the call leaves waiting datagrams alone
-    const result = syscalls[call](fd, 0, 0)
-    if (result < 0) throw new NotAvailable(`not available: ${call} ${syscalls.errorName(-result)}`)
-  }
-}
-
-/** Sets a UDP option; returns whether the system supports it. */
-function tryOption(set: () => void): boolean {
-  try {
-    set()
-    return true
-  } catch {
-    return false
-  }
-}
-
-/** Requests the local addresses of datagrams; undefined where the socket has only one, or the system does not tell. */
-function localsOf(
-  syscalls: Syscalls,
-  fd: number,
-  bind: SocketAddress,
-  connect: SocketAddress | undefined,
-): LocalAddresses | undefined {
-  if (connect !== undefined || !isWildcardHost(bind.address)) return undefined
-  const level = bind.family === 4 ? IPPROTO_IP : IPPROTO_IPV6
-  const option = bind.family === 4 ? IP_PKTINFO : IPV6_RECVPKTINFO
-  return tryOption(() => syscalls.setOption(fd, option, 1, level)) ? new LocalAddresses(bind.family) : undefined
-}
-
-/**
- * Binds a UDP socket by system calls, and connects it if `options.connect` is given.
- * @throws NotAvailable, or the error of bind or connect (EADDRINUSE, EADDRNOTAVAIL, ENETUNREACH, ...)
- */
-export function openFastUdp(calls: FastCalls, options: UdpOptions, handlers: UdpHandlers): UdpSocket {
-  const syscalls = syscallsOf(calls)
-  syscalls.checkLayout()
-  const { bind, connect, socketOptions } = options
-  const fd = bindWithOptions(syscalls, 'udp', bind, socketOptions)
-  try {
-    if (socketOptions !== undefined) applyBuffers(socketOptions, () => descriptorBuffers(syscalls, fd))
-    if (connect !== undefined) syscalls.connect(fd, connect)
-    checkBatches(syscalls, fd)
-    const gro = tryOption(() => syscalls.setOption(fd, UDP_GRO, 1, SOL_UDP))
-    // a kernel without it would send a run as one datagram
-    const gso = tryOption(() => syscalls.getOption(fd, UDP_SEGMENT, SOL_UDP))
-    const locals = options.replyFromAsked === true ? localsOf(syscalls, fd, bind, connect) : undefined
-    return new FastUdpSocket(calls, fd, { gro, gso, locals }, options, handlers)
-  } catch (error) {
-    // an adopted socket stays open for the portable mode
-    if (fd !== socketOptions?.fd) syscalls.close(fd)
-    throw error
-  }
-}
-
-/** Runtime.openUdp: batched system calls in mode `fast`, or in mode `auto` if available; else `portable`. */
-export function openUdpByMode(calls: FastCalls, portable: Runtime['openUdp']): Runtime['openUdp'] {
-  return async (options, handlers) => {
-    let path = 'portable'
-    if (options.path !== undefined && options.path !== 'portable') {
-      try {
-        return openFastUdp(calls, options, handlers)
-      } catch (error) {
-        if (options.path === 'fast' || !(error instanceof NotAvailable)) throw error
-        path += ` (fast: ${error.message})`
-      }
-    }
-    return Object.assign(await portable(options, handlers), { path })
   }
 }

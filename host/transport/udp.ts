@@ -287,6 +287,8 @@ export class UdpTransport implements Transport {
     return {
       ...udpOptions(this.addresses),
       path: config.udp.path,
+      gso: config.udp.gso === 'auto',
+      gro: config.udp.gro === 'auto',
       // a client has one path, which follows the routes
       replyFromAsked: (config.mode & MODE_CLIENT) === 0,
       socketOptions: this.#options.socketOptions(config),

@@ -74,6 +74,8 @@ const STRINGS: readonly (readonly [string, boolean])[] = [
 /** Keys with a fixed set of values; the first is the default. */
 const CHOICES: readonly (readonly [string, readonly string[]])[] = [
   ['udp.path', ['auto', 'fast', 'portable']],
+  ['udp.gso', ['auto', 'off']],
+  ['udp.gro', ['auto', 'off']],
   ['replay', ['auto', 'strict']],
 ]
 
@@ -118,7 +120,7 @@ function schemaKeys(prefix: string, properties: Properties): string[] {
 
 const test = suite('config keys')
 
-test('MUST 69: the schema has exactly the keys of the protocol plus http_token, memory, max_sessions, native, replay, workers and udp.path', () => {
+test('MUST 69: the schema has exactly the keys of the protocol plus http_token, memory, max_sessions, native, replay, workers, udp.path, udp.gso and udp.gro', () => {
   const known = INTEGERS.map(({ key }) => key).concat([...BOOLEANS, ...STRINGS, ...CHOICES].map(([key]) => key))
   assert.equal(schemaKeys('', PROPERTIES).sort(), known.sort())
 })

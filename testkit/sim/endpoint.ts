@@ -22,6 +22,7 @@ import {
 import { freshEngine } from '../checked-core.ts'
 import type { Address } from './address.ts'
 import { Random } from './random.ts'
+import { Runs } from './runs.ts'
 import { fakeOpen, fakeSeal } from './sealing.ts'
 
 /** Engine clock ticks in a millisecond and in a second. */
@@ -41,6 +42,8 @@ export interface Datagram {
   readonly peer: Address
   /** It arrived at the probing socket, or is to be sent from there. */
   readonly probe?: boolean
+  /** See Runs. */
+  readonly isMerged?: boolean
 }
 
 export interface EngineEvent {
@@ -120,6 +123,7 @@ export class Endpoint {
   readonly #onTransmit: (datagram: Datagram, handle: number) => void
   readonly #onEvent: (event: EngineEvent) => void
   readonly #nonces = new Set<string>()
+  readonly #runs = new Runs()
   /** checksum of every PUSH sent, by session handle and sn */
   readonly #pushed = new Map<number, Map<number, number>>()
   #deadline = 0
@@ -277,7 +281,8 @@ export class Endpoint {
         const handle = core.u32[word + Tx.handle] ?? 0
         if (handle !== 0) this.#checkPushes(handle, plain)
         const probe = ((core.u32[word + Tx.flags] ?? 0) & Tx.PROBE) !== 0
-        this.#onTransmit({ bytes, peer, probe }, handle)
+        const isMerged = this.#runs.add(core, i, count, peer, bytes.length)
+        this.#onTransmit({ bytes, peer, probe, isMerged }, handle)
       }
     }
   }

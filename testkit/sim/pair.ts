@@ -143,8 +143,8 @@ export class Pair {
   readonly random: Random
   /** Source address of the client's datagrams; a NAT may change it. */
   clientAddress: Address = CLIENT_ADDRESS
-  /** Called with every datagram sent; false drops it. */
-  tap: ((from: Side, bytes: Uint8Array) => boolean) | undefined
+  /** Called with every datagram sent; false drops it. `isMerged`: see Runs. */
+  tap: ((from: Side, bytes: Uint8Array, isMerged: boolean) => boolean) | undefined
   readonly #agenda = new Agenda()
   readonly #inbox: Record<Side, Datagram[]> = { client: [], server: [] }
   readonly #apps: Record<Side, Map<number, App>> = { client: new Map(), server: new Map() }
@@ -250,7 +250,7 @@ export class Pair {
   }
 
   #carry(from: Side, to: Side, datagram: Datagram): void {
-    if (this.tap && !this.tap(from, datagram.bytes)) return
+    if (this.tap && !this.tap(from, datagram.bytes, datagram.isMerged === true)) return
     const link = from === 'client' ? this.up : this.down
     const peer: Address = from === 'client' ? this.clientAddress : SERVER_ADDRESS
     // datagrams to an unused address are lost

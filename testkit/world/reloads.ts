@@ -27,6 +27,8 @@ export const RELOADS: Readonly<Record<string, readonly unknown[]>> = {
   'udp.sndbuf': [65536],
   'udp.rcvbuf': [65536],
   'udp.path': ['portable'],
+  'udp.gso': ['off'],
+  'udp.gro': ['off'],
   timeout: [60, 300],
   linger: [5, 60],
   keepalive: [0, 5, 60],

@@ -127,7 +127,7 @@ test('-d and -u are passed on, and the last user wins', () => {
 })
 
 test('a subcommand is recognized only as the first word and receives the following words unchanged', () => {
-  for (const name of ['init', 'check', 'doctor', 'top', 'completions']) {
+  for (const name of ['init', 'check', 'doctor', 'health', 'top', 'completions']) {
     const args = parse(`${name} -c a --bogus -h`)
     if (args.kind !== 'command') throw new Error(`not a command: ${name}`)
     assert.is(args.entry.name, name)

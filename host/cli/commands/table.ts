@@ -6,6 +6,7 @@ export const COMMANDS: readonly CommandEntry[] = [
   { name: 'init', summary: 'write matching config files with a new key', load: () => import('./init.ts') },
   { name: 'check', summary: 'validate and explain a config file', load: () => import('./check.ts') },
   { name: 'doctor', summary: 'diagnose the path to the peer', load: () => import('./doctor.ts') },
+  { name: 'health', summary: 'check whether a tunnel works, for supervisors', load: () => import('./health.ts') },
   { name: 'top', summary: 'show live statistics of a tunnel', load: () => import('./top.ts') },
   { name: 'completions', summary: 'print a shell completion script', load: () => import('./completions.ts') },
 ]

@@ -47,7 +47,10 @@ const silentLog = new Log(
 )
 
 /** Options of a socket with an ephemeral port and the configured interface, address and buffers. */
-export function ephemeral({ config, addresses, refusals }: Case, remote: SocketAddress): UdpOptions {
+export function ephemeral(
+  { config, addresses, refusals }: Pick<Case, 'config' | 'addresses' | 'refusals'>,
+  remote: SocketAddress,
+): UdpOptions {
   const { bind } = udpOptions({ ...addresses, peer: undefined, rendezvous: remote })
   const socketOptions = socketOptionsOf('udp', { ...config.udp, reuseport: false }, config.netdev, silentLog)
   return { bind: { ...bind, port: 0 }, socketOptions: refusals.of(socketOptions) }

@@ -1,0 +1,173 @@
+/**
+ * `kcptun-wasm health`: whether the tunnel of a configuration works, as an exit status for supervisors and containers.
+ * Ports and key are those of the file. The questions are PINGs from a port of its own (protocol.md 7.1), sealed with the
+ * key, which neither end takes for a session.
+ */
+
+import { type Config, MODE_CLIENT, MODE_SERVER } from '../../config/config.ts'
+import { parseConfig } from '../../config/load.ts'
+import { checkStart } from '../../config/security.ts'
+import { withKey } from '../../crypto/key.ts'
+import { methods } from '../../crypto/methods.ts'
+import { openAead } from '../../crypto/open.ts'
+import { messageOf } from '../../errors.ts'
+import { formatAddress, parseHostPort, type SocketAddress } from '../../net/address.ts'
+import type { Runtime } from '../../runtime.ts'
+import { NO_ADDRESSES, resolveAll, resolveKey } from '../../transport/resolver.ts'
+import { Refusals } from '../doctor/host-checks.ts'
+import { firstAnswer, Pinger } from '../doctor/pings.ts'
+import { onLoopback } from '../doctor/ports.ts'
+import { PLAIN, Probe, type Sealer, sealerOf } from '../doctor/probe.ts'
+import { ephemeral, round } from '../doctor/reachability.ts'
+import { type Command, type CommandContext, CommandError } from './command.ts'
+
+const HTTP_WAIT_MS = 3000
+/** State of a listening socket in /proc/net/tcp. */
+const TCP_LISTEN = '0A'
+
+interface Examined {
+  readonly runtime: Runtime
+  readonly config: Config
+  readonly own: Sealer
+}
+
+/** Why the tunnel does not work. */
+class Unhealthy extends Error {}
+
+/** Local ports in use, from /proc/net; undefined where it cannot be read. */
+function portsInUse(runtime: Runtime, kind: 'tcp' | 'udp'): ReadonlySet<number> | undefined {
+  const ports = new Set<number>()
+  let tables = 0
+  for (const table of [kind, `${kind}6`]) {
+    try {
+      const lines = runtime.os?.readText(`/proc/net/${table}`).split('\n') ?? []
+      tables += lines.length
+      for (const line of lines) {
+        const [, local = '', , state] = line.trim().split(/\s+/)
+        const [, port] = /:([0-9A-F]{4})$/.exec(local) ?? []
+        if (port !== undefined && (kind === 'udp' || state === TCP_LISTEN)) ports.add(Number.parseInt(port, 16))
+      }
+    } catch {
+      // not Linux, or a kernel without IPv6
+    }
+  }
+  return tables === 0 ? undefined : ports
+}
+
+/** @throws Unhealthy if no socket has the port of an address */
+function expectPort(runtime: Runtime, key: 'listen' | 'kcp_bind', text: string | undefined, kind: 'tcp' | 'udp'): void {
+  if (text === undefined) return
+  const { port } = parseHostPort(key, text, 'bind')
+  if (port === 0 || portsInUse(runtime, kind)?.has(port) !== false) return
+  throw new Unhealthy(`no program has ${kind.toUpperCase()} port ${port} (${key}): the tunnel is not running`)
+}
+
+/** @throws Unhealthy if the monitoring server of the tunnel does not answer with success */
+async function expectHttp(runtime: Runtime, { http_listen }: Config, path: string): Promise<void> {
+  if (http_listen === undefined) return
+  const address = await resolveKey(runtime, 'http_listen', http_listen, 'bind')
+  const url = `http://${formatAddress(onLoopback(address))}${path}`
+  const status = await fetch(url, { signal: AbortSignal.timeout(HTTP_WAIT_MS) }).then(
+    (answer) => (answer.ok ? undefined : `status ${answer.status}`),
+    (error) => messageOf(error),
+  )
+  if (status !== undefined) throw new Unhealthy(`${url}: ${status}`)
+}
+
+/** @param isLocal the address is one of this host @returns the round trip time in ms; undefined without an answer */
+async function ping(examined: Examined, to: SocketAddress, isLocal: boolean): Promise<number | undefined> {
+  const { runtime, own } = examined
+  // loopback is not reached from a configured interface or address
+  const config = isLocal ? { ...examined.config, netdev: undefined, kcp_bind: undefined } : examined.config
+  const bind =
+    config.kcp_bind === undefined ? undefined : await resolveKey(runtime, 'kcp_bind', config.kcp_bind, 'bind')
+  const options = ephemeral({ config, addresses: { ...NO_ADDRESSES, bind }, refusals: new Refusals() }, to)
+  const probe = await Probe.open(runtime, { ...options, connect: to }, [own])
+  try {
+    const pinger = new Pinger(probe)
+    probe.onArrival = (arrival) => void pinger.take(arrival)
+    return await firstAnswer(probe, pinger, to)
+  } finally {
+    probe.close()
+  }
+}
+
+/** Pings all addresses at once. @returns text about the first answer @throws Unhealthy without one */
+async function expectAnswer(
+  examined: Examined,
+  what: string,
+  to: readonly SocketAddress[],
+  isLocal = false,
+): Promise<string> {
+  const answers = to.map(async (address) => {
+    const rtt = await ping(examined, address, isLocal)
+    if (rtt === undefined) throw new Unhealthy('no answer')
+    return `${what} ${formatAddress(address)} answers after ${round(rtt)} ms`
+  })
+  return Promise.any(answers).catch((error) => {
+    const [first] = error instanceof AggregateError ? error.errors : [error]
+    const why = first instanceof Unhealthy ? 'no answer with the key of this file' : messageOf(first)
+    throw new Unhealthy(`${what} ${to.map(formatAddress).join(', ')}: ${why}`)
+  })
+}
+
+/** @returns text about what works @throws Unhealthy, or an error of a name or socket */
+async function examine(examined: Examined): Promise<string> {
+  const { runtime, config } = examined
+  const { mode, obfs, kcp_bind, kcp_connect, rendezvous_server, netdev } = config
+  const isClient = (mode & MODE_CLIENT) !== 0
+  if (isClient) expectPort(runtime, 'listen', config.listen, 'tcp')
+  if (!isClient || obfs === undefined) expectPort(runtime, 'kcp_bind', kcp_bind, obfs === undefined ? 'udp' : 'tcp')
+  // an obfuscator has no UDP port to ask
+  await expectHttp(runtime, config, obfs === undefined ? '/healthy' : '/ready')
+  if (obfs !== undefined) return `running with obfs${config.http_listen === undefined ? ', peer not asked' : ''}`
+  if (!isClient && kcp_bind !== undefined && (netdev ?? '') === '') {
+    const bind = await resolveKey(runtime, 'kcp_bind', kcp_bind, 'bind')
+    if (bind.port !== 0) return expectAnswer(examined, 'this endpoint', [onLoopback(bind)], true)
+  }
+  if (rendezvous_server !== undefined && (mode & (MODE_CLIENT | MODE_SERVER)) !== 0) {
+    const all = await resolveAll(runtime, 'rendezvous_server', rendezvous_server, 'connect')
+    return expectAnswer(examined, 'rendezvous server', all)
+  }
+  if (isClient && kcp_connect !== undefined) {
+    return expectAnswer(examined, 'server', await resolveAll(runtime, 'kcp_connect', kcp_connect, 'connect'))
+  }
+  return 'running'
+}
+
+async function sealer({ crypto }: CommandContext, config: Config): Promise<Sealer> {
+  const security = checkStart(config, methods)
+  return security === undefined
+    ? PLAIN
+    : sealerOf(await withKey(security, (key) => openAead(security.method, key, crypto)))
+}
+
+export const command: Command = {
+  options: [
+    { long: '--config', short: '-c', value: '<file>', help: 'JSON config file of this endpoint', offers: 'files' },
+  ],
+  notes: `Prints one line. Takes at most 4 s if names resolve. A client asks the server (or the rendezvous server),
+a server itself; http_listen is not needed, but asked too if set.
+
+exit status: 0 healthy, 1 not`,
+  async run(context, given) {
+    const { runtime } = context
+    const path = given.values.get('--config')
+    if (path === undefined) throw new CommandError('no config file given: use -c <file>')
+    const bytes = await runtime.readFile(path).catch((error) => {
+      throw new CommandError(`config file ${path}: ${messageOf(error)}`)
+    })
+    const config = parseConfig(bytes)
+    if (!config.native) runtime.os?.native?.forbid('native is false')
+    const own = await sealer(context, config)
+    try {
+      runtime.print('stdout', `healthy: ${await examine({ runtime, config, own })}\n`)
+      return 0
+    } catch (error) {
+      runtime.print('stdout', `unhealthy: ${messageOf(error)}\n`)
+      return 1
+    } finally {
+      own.wipe()
+    }
+  },
+}

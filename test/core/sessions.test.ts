@@ -283,6 +283,24 @@ test('session_info reports conv, peer, state and bytes', () => {
   assert.is(ended?.rto, 0xffffffff)
 })
 
+test('sessions that end in one batch are all freed, and one that goes on with them is not', () => {
+  const solo = new Solo({ role: 'server', config: { maxSessions: 20 } })
+  const convs = Array.from({ length: 19 }, (_, i) => 100 + i)
+  solo.feed(push(5, 0, DIAL))
+  const { handle } = solo.only
+  for (let round = 1; round <= 5; round++) {
+    solo.feed(...convs.map((conv) => push(1000 * round + conv, 0, DIAL)))
+    const resets = convs.map((conv) => control(What.RESET, 1000 * round + conv))
+    solo.feed(...resets.slice(0, 10), push(5, round, message(MessageType.PUSH, utf8('x'))), ...resets.slice(10))
+    assert.equal(
+      solo.endpoint.list().flatMap(({ conv, state }) => (state === SessionState.ESTABLISHED ? [conv] : [])),
+      [5],
+    )
+  }
+  assert.is(solo.endpoint.counter('sessions_refused'), 0, 'an ended one takes the place of a new one')
+  assert.is(solo.stream(handle).data.length, 5)
+})
+
 test('session_info reports times, round trip, windows, retransmissions and rate', () => {
   const solo = new Solo({ role: 'server', config: { sndwnd: 100 } })
   const { core } = solo.endpoint

@@ -52,10 +52,13 @@ export interface SocketOptions {
   readonly rcvbuf: number
   /** SO_BINDTODEVICE, empty = none */
   readonly netdev: string
+  /** SO_MARK, and code point in IP_TOS and IPV6_TCLASS, of a UDP socket; 0 = none */
+  readonly fwmark?: number
+  readonly dscp?: number
   /** Descriptor of a socket to adopt. It is already bound and has the options that must be set before bind. */
   readonly fd?: number | undefined
   /** An option is not, or only partly, in force. May be called for each socket. */
-  refused(option: 'reuseport' | 'sndbuf' | 'rcvbuf' | 'netdev', why: string): void
+  refused(option: 'reuseport' | 'sndbuf' | 'rcvbuf' | 'netdev' | 'fwmark' | 'dscp', why: string): void
 }
 
 /** One bound UDP socket. */

@@ -57,6 +57,10 @@ export interface Config {
   readonly http_listen: string | undefined
   readonly http_token: string | undefined
   readonly netdev: string | undefined
+  /** SO_MARK, 0 = none */
+  readonly fwmark: number
+  /** 0 = best effort */
+  readonly dscp: number
   readonly method: string | undefined
   readonly psk: string | undefined
   readonly password: string | undefined

@@ -12,10 +12,11 @@ export function keepFixed(old: Config, fresh: Config): { readonly config: Config
   const { listen, http_listen, method, psk, password, obfs, user, native, workers } = old
   // with several workers the first process opens the socket, at startup only
   const shared = workers > 1 && (old.mode & MODE_SERVER) !== 0
-  const stays = shared ? { kcp_bind: old.kcp_bind, netdev: old.netdev, udp: old.udp } : {}
+  const stays = shared
+    ? { kcp_bind: old.kcp_bind, netdev: old.netdev, fwmark: old.fwmark, dscp: old.dscp, udp: old.udp }
+    : {}
   if (shared) {
-    if (old.kcp_bind !== fresh.kcp_bind) kept.push('kcp_bind')
-    if (old.netdev !== fresh.netdev) kept.push('netdev')
+    for (const key of ['kcp_bind', 'netdev', 'fwmark', 'dscp'] as const) if (old[key] !== fresh[key]) kept.push(key)
     if (JSON.stringify(old.udp) !== JSON.stringify(fresh.udp)) kept.push('udp')
   }
   const tcp = { ...fresh.tcp, reuseport: old.tcp.reuseport }

@@ -94,6 +94,7 @@ function ignoredKeys(config: Config, findings: Findings): string[] {
   }
   if ((mode & MODE_RENDEZVOUS) === 0) ignored('service_id', 'rendezvous_server is not set')
   if ((mode & MODE_CLIENT) === 0) ignored('kcp_connect', 'it is only used by a client (listen)')
+  if (config.obfs !== undefined) ignored('dscp', 'an obfuscator builds the IP headers itself')
   if (method === undefined) {
     ignored('psk', 'method is not set')
     ignored('password', 'method is not set')

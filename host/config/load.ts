@@ -99,6 +99,8 @@ export function parseConfig(bytes: Uint8Array): Config {
     http_listen: values.text('http_listen'),
     http_token: values.text('http_token'),
     netdev: values.text('netdev'),
+    fwmark: values.integer('fwmark'),
+    dscp: values.integer('dscp'),
     method: values.text('method'),
     psk: values.text('psk'),
     password: values.text('password'),

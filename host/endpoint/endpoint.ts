@@ -182,7 +182,7 @@ export class Endpoint {
     const known = this.#udpSockets.get(config)
     if (known !== undefined) return known
     const options = adopting(
-      socketOptionsOf('udp', config.udp, config.netdev, this.#log),
+      socketOptionsOf('udp', config.udp, config, this.#log),
       this.#client ? undefined : this.#worker,
     )
     if (options !== undefined) this.#udpSockets.set(config, options)
@@ -262,8 +262,8 @@ export class Endpoint {
   /** Watches interfaces and the wall clock, unless the configuration uses no system calls otherwise. */
   #watchSystem(): void {
     const { os } = this.#runtime
-    const { udp, netdev, obfs } = this.#config
-    const isNative = udp.path !== 'portable' || netdev !== undefined || obfs !== undefined
+    const { udp, netdev, fwmark, dscp, obfs } = this.#config
+    const isNative = udp.path !== 'portable' || netdev !== undefined || fwmark + dscp > 0 || obfs !== undefined
     if (os === undefined || !isNative || this.#systemWatch !== undefined) return
     this.#systemWatch = watchSystem(os, {
       onInterfaces: () => {

@@ -30,6 +30,7 @@ export class RawSocket {
   /**
    * @param sndbuf SO_SNDBUF in bytes, 0 = system default
    * @param onError reports each packet that was not sent (EPERM from a firewall, ENETUNREACH, EMSGSIZE, ENOBUFS, ...)
+   * @param prepare sets further options
    * @throws NotAvailable without system calls or CAP_NET_RAW
    */
   constructor(
@@ -38,6 +39,7 @@ export class RawSocket {
     memory: { readonly buffer: ArrayBuffer },
     sndbuf: number,
     onError: (code: string) => void,
+    prepare?: (syscalls: Syscalls, fd: number) => void,
   ) {
     this.#syscalls = syscallsOf(os)
     this.#family = family
@@ -48,6 +50,7 @@ export class RawSocket {
     this.#base = this.#syscalls.addressOf(memory.buffer)
     this.#fd = this.#syscalls.rawSocket(family)
     if (sndbuf > 0) this.#syscalls.setOption(this.#fd, SO_SNDBUF, sndbuf)
+    prepare?.(this.#syscalls, this.#fd)
   }
 
   /**

@@ -10,8 +10,12 @@ import type { Libc, SocketOptions } from '../runtime.ts'
 import {
   AF_INET,
   AF_INET6,
+  IP_TOS,
+  IPPROTO_IP,
   IPPROTO_IPV6,
+  IPV6_TCLASS,
   IPV6_V6ONLY,
+  SO_MARK,
   SO_RCVBUF,
   SO_REUSEADDR,
   SO_REUSEPORT,
@@ -80,6 +84,36 @@ function applyDevice(syscalls: Syscalls, fd: number, options: SocketOptions): vo
   }
 }
 
+/** Bits of the traffic class below the code point: ECN. */
+const ECN_BITS = 2
+
+/** Sets the mark, also of a raw or TCP socket. Never throws. */
+export function applyMark(syscalls: Syscalls, fd: number, fwmark: number, refused: (why: string) => void): void {
+  if (fwmark === 0) return
+  try {
+    syscalls.setOption(fd, SO_MARK, fwmark | 0)
+  } catch (error) {
+    const denied = codeOf(error) === 'EPERM'
+    refused(`packets are not marked: ${denied ? 'not permitted, requires CAP_NET_ADMIN' : messageOf(error)}`)
+  }
+}
+
+function applyDscp(syscalls: Syscalls, fd: number, family: 4 | 6, options: SocketOptions): void {
+  const { dscp = 0 } = options
+  if (dscp === 0) return
+  try {
+    // an IPv6 socket sends to IPv4 peers too
+    syscalls.setOption(fd, IP_TOS, dscp << ECN_BITS, IPPROTO_IP)
+    if (family === 6) syscalls.setOption(fd, IPV6_TCLASS, dscp << ECN_BITS, IPPROTO_IPV6)
+  } catch (error) {
+    options.refused('dscp', messageOf(error))
+  }
+}
+
+/** Whether a UDP socket must be opened by system calls. */
+const needsSystemCalls = ({ reuseport, netdev, fwmark = 0, dscp = 0 }: SocketOptions): boolean =>
+  reuseport || netdev !== '' || fwmark !== 0 || dscp !== 0
+
 function applyReuseport(syscalls: Syscalls, fd: number, options: SocketOptions): void {
   if (!options.reuseport) return
   try {
@@ -103,7 +137,7 @@ export function openWithOptions(
   ownReuseport: boolean,
 ): number | undefined {
   if (options?.fd !== undefined) return options.fd
-  if (options === undefined || (!options.reuseport && options.netdev === '' && kind === 'udp')) return undefined
+  if (options === undefined || (kind === 'udp' && !needsSystemCalls(options))) return undefined
   let calls: Syscalls
   try {
     calls = syscalls()
@@ -111,6 +145,7 @@ export function openWithOptions(
     if (!(error instanceof NotAvailable)) throw error
     if (options.reuseport && !ownReuseport) options.refused('reuseport', error.message)
     if (options.netdev !== '') options.refused('netdev', `not bound: ${error.message}`)
+    for (const option of ['fwmark', 'dscp'] as const) if (options[option]) options.refused(option, error.message)
     if (kind === 'tcp') {
       for (const option of BUFFERS) if (options[option] > 0) options.refused(option, error.message)
     }
@@ -139,6 +174,8 @@ export function bindWithOptions(
     if (options !== undefined) {
       applyReuseport(calls, fd, options)
       applyDevice(calls, fd, options)
+      applyMark(calls, fd, options.fwmark ?? 0, (why) => options.refused('fwmark', why))
+      applyDscp(calls, fd, address.family, options)
       // connections inherit the buffers of the listener
       if (kind === 'tcp') applyBuffers(options, () => descriptorBuffers(calls, fd))
     }

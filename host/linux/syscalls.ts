@@ -32,6 +32,7 @@ import {
   SO_ATTACH_FILTER,
   SO_BINDTODEVICE,
   SO_KEEPALIVE,
+  SO_MARK,
   SO_RCVBUF,
   SO_REUSEADDR,
   SO_REUSEPORT,
@@ -131,10 +132,14 @@ export class Syscalls {
     return this.localAddress(fd).port
   }
 
-  /** Source address of packets to `to`, with port 0. Throws the error of the route (ENETUNREACH, ...). */
-  sourceFor(to: SocketAddress): SocketAddress {
+  /**
+   * Source address of packets to `to` with a mark, with port 0. Throws the error of the route (ENETUNREACH, ...) or of
+   * the mark.
+   */
+  sourceFor(to: SocketAddress, fwmark = 0): SocketAddress {
     const fd = this.socket(to.family === 4 ? AF_INET : AF_INET6, SOCK_DGRAM)
     try {
+      if (fwmark !== 0) this.setOption(fd, SO_MARK, fwmark | 0)
       this.connect(fd, to.port === 0 ? { ...to, port: ROUTE_PORT } : to)
       return { ...this.localAddress(fd), port: 0 }
     } finally {

@@ -195,5 +195,6 @@ export function rightsWarnings(
   if (config.netdev !== undefined && config.netdev !== '' && !mayBindToDevice(os)) {
     warn('netdev', 'a socket cannot be bound to the interface again after an address change')
   }
+  if (config.fwmark !== 0) warn('fwmark', 'a socket that is opened again after an address change may not be marked')
   return warnings
 }

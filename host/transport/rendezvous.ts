@@ -12,11 +12,19 @@ import { isWildcard, NO_HANDLERS, sameMaybe, wildcard } from './resolver.ts'
 /**
  * Determines the source address that the kernel selects for a destination, with a temporary connected socket. Sends
  * nothing.
+ * @param fwmark SO_MARK, which may select another route; 0 = none
  * @returns undefined if there is no route
  */
-export async function localTowards(runtime: Runtime, remote: SocketAddress): Promise<SocketAddress | undefined> {
+export async function localTowards(
+  runtime: Runtime,
+  remote: SocketAddress,
+  fwmark: number,
+): Promise<SocketAddress | undefined> {
+  // a refusal is logged for the socket that serves
+  const marked = { reuseport: false, sndbuf: 0, rcvbuf: 0, netdev: '', fwmark, refused() {} }
+  const socketOptions = fwmark === 0 ? undefined : marked
   try {
-    const probe = await runtime.openUdp({ bind: wildcard(remote.family), connect: remote }, NO_HANDLERS)
+    const probe = await runtime.openUdp({ bind: wildcard(remote.family), connect: remote, socketOptions }, NO_HANDLERS)
     const { local } = probe
     probe.close()
     return isWildcard(local) ? undefined : local
@@ -71,11 +79,12 @@ export class RendezvousAnnouncer {
    * Announces the socket in use if the announcement changed.
    * @param bound whether the configuration binds it to one address
    * @param anew announce it even if unchanged
+   * @param fwmark SO_MARK of the socket
    */
-  async announce(server: SocketAddress, service: string, bound: boolean, anew: boolean): Promise<void> {
+  async announce(server: SocketAddress, service: string, bound: boolean, anew: boolean, fwmark: number): Promise<void> {
     const socket = this.#driver.sockets.sender
     if (socket === undefined) return
-    const local = announcedAddress(socket.local, bound, await localTowards(this.#runtime, server))
+    const local = announcedAddress(socket.local, bound, await localTowards(this.#runtime, server, fwmark))
     const seen = asSeenBy(socket.local, server)
     if (this.#closed) return
     // the announced address follows the routes; only what clients find otherwise is theirs to choose

@@ -34,7 +34,8 @@ import type { Transport, TransportOptions } from './transport.ts'
 
 /** Whether two configurations differ in options that are set when a UDP socket is opened. */
 const needsOtherSocket = (old: Config, fresh: Config): boolean =>
-  old.netdev !== fresh.netdev || JSON.stringify(old.udp) !== JSON.stringify(fresh.udp)
+  (['netdev', 'fwmark', 'dscp'] as const).some((key) => old[key] !== fresh[key]) ||
+  JSON.stringify(old.udp) !== JSON.stringify(fresh.udp)
 
 /** The path is checked this long after a change of interfaces, ms: addresses and routes follow one another. */
 const SETTLE_MS = 200
@@ -85,7 +86,7 @@ export class UdpTransport implements Transport {
         isLocalFree: () => this.#isLocalFree,
         isConnected: () => this.addresses.peer !== undefined,
         isPeerSilent: () => driver.peerSilent,
-        localTowardsPeer: async () => this.#remote && localTowards(runtime, this.#remote),
+        localTowardsPeer: async () => this.#remote && localTowards(runtime, this.#remote, this.#config.fwmark),
         inTurn: (action) => this.#inTurn(action),
         reconnect: () => this.#reconnect(),
         onSilence: () => this.#portProbe.onSilence(),
@@ -304,7 +305,8 @@ export class UdpTransport implements Transport {
     driver.sockets.probe(socket)
     this.#probe = { socket, options }
     const { rendezvous } = this.addresses
-    const local = rendezvous && this.#isLocalFree ? await localTowards(runtime, rendezvous) : undefined
+    const local =
+      rendezvous && this.#isLocalFree ? await localTowards(runtime, rendezvous, this.#config.fwmark) : undefined
     // as for the socket in use (rendezvous.ts)
     if (local !== undefined) socket.leaveFree?.(asSeenBy(socket.local, local))
   }
@@ -388,7 +390,7 @@ export class UdpTransport implements Transport {
   async #announce(anew: boolean): Promise<void> {
     const { rendezvous } = this.addresses
     if (rendezvous === undefined) return
-    await this.#announcer.announce(rendezvous, this.#config.service_id, !this.#isLocalFree, anew)
+    await this.#announcer.announce(rendezvous, this.#config.service_id, !this.#isLocalFree, anew, this.#config.fwmark)
   }
 
   /** The remote address that determines the local address of the path. */

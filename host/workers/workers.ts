@@ -409,7 +409,7 @@ async function openSockets(runtime: Runtime, config: Config, log: Log, syscalls:
     : (['kcp_bind', config.kcp_bind, 'udp'] as const)
   const address = await resolveKey(runtime, key, text ?? '', 'bind')
   const options = { ...config[kind], reuseport: true }
-  const socketOptions = socketOptionsOf(kind, options, config.netdev, log)
+  const socketOptions = socketOptionsOf(kind, options, config, log)
   return step(`${key}: cannot open ${formatAddress(address)}`, async () => {
     if (!config[kind].reuseport) checkFree(syscalls, kind, address)
     const sockets: number[] = []

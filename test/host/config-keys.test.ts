@@ -42,6 +42,8 @@ const INTEGERS: readonly IntegerKey[] = [
   integer('memory', 16, 2048, 512),
   integer('max_sessions', 1, 65535, 65535),
   integer('workers', 1, 64, 1),
+  integer('fwmark', 0, 4294967295, 0),
+  integer('dscp', 0, 63, 0),
 ]
 
 const BOOLEANS: readonly (readonly [string, boolean])[] = [
@@ -120,7 +122,7 @@ function schemaKeys(prefix: string, properties: Properties): string[] {
 
 const test = suite('config keys')
 
-test('MUST 69: the schema has exactly the keys of the protocol plus http_token, memory, max_sessions, native, replay, workers, udp.path, udp.gso and udp.gro', () => {
+test('MUST 69: the schema has exactly the keys of the protocol plus http_token, memory, max_sessions, native, replay, workers, fwmark, dscp, udp.path, udp.gso and udp.gro', () => {
   const known = INTEGERS.map(({ key }) => key).concat([...BOOLEANS, ...STRINGS, ...CHOICES].map(([key]) => key))
   assert.equal(schemaKeys('', PROPERTIES).sort(), known.sort())
 })

@@ -104,10 +104,10 @@ test('LISTEN and CONNECT contain the source IP towards the rendezvous server and
   assert.equal(announcedAddress(v4('10.0.0.2', 7), true, v4('10.0.0.1', 999)), v4('10.0.0.2', 7))
   const network = new MemoryNetwork()
   network.here = '10.0.0.1'
-  assert.is((await localTowards(network.runtime(), v4('192.0.2.1', 5)))?.address, '10.0.0.1')
+  assert.is((await localTowards(network.runtime(), v4('192.0.2.1', 5), 0))?.address, '10.0.0.1')
   assert.is(network.udp.size, 0, 'the socket was thrown away')
   network.here = undefined
-  assert.is(await localTowards(network.runtime(), v4('192.0.2.1', 5)), undefined)
+  assert.is(await localTowards(network.runtime(), v4('192.0.2.1', 5), 0), undefined)
 })
 
 test('an IPv6 socket uses IPv4 addresses in mapped form', () => {

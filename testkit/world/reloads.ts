@@ -11,6 +11,8 @@ export const RELOADS: Readonly<Record<string, readonly unknown[]>> = {
   service_id: ['service'],
   http_token: ['correct-horse-battery'],
   netdev: [''],
+  fwmark: [7],
+  dscp: [46],
   'kcp.mtu': [576, 1300, 1400],
   'kcp.sndwnd': [64, 1024],
   'kcp.rcvwnd': [64, 1024],

@@ -37,8 +37,7 @@ export class Refusals {
     const refused = (option: string, why: string): void => {
       if (!this.texts.some((text) => text.option === option)) this.texts.push({ option, why })
     }
-    const { reuseport, sndbuf, rcvbuf, netdev } = socketOptions
-    return { reuseport, sndbuf, rcvbuf, netdev, refused }
+    return { ...socketOptions, refused }
   }
 }
 

@@ -52,7 +52,7 @@ export function ephemeral(
   remote: SocketAddress,
 ): UdpOptions {
   const { bind } = udpOptions({ ...addresses, peer: undefined, rendezvous: remote })
-  const socketOptions = socketOptionsOf('udp', { ...config.udp, reuseport: false }, config.netdev, silentLog)
+  const socketOptions = socketOptionsOf('udp', { ...config.udp, reuseport: false }, config, silentLog)
   return { bind: { ...bind, port: 0 }, socketOptions: refusals.of(socketOptions) }
 }
 

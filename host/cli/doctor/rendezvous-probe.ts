@@ -50,7 +50,10 @@ export async function meet(examined: Case, server: SocketAddress): Promise<Reach
     } else pinger.take(arrival)
   }
   let punched = false
-  const hello = connectMessage(announcedAddress(local, false, await localTowards(runtime, server)), config.service_id)
+  const hello = connectMessage(
+    announcedAddress(local, false, await localTowards(runtime, server, config.fwmark)),
+    config.service_id,
+  )
   for (let i = 0; i < ASK_TIMES && !punched; i++) {
     probe.send(hello, to)
     await probe.until(() => punched, ASK_PAUSE_MS)

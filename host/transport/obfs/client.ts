@@ -28,7 +28,7 @@ import { type FirewallTarget, firewallNotice } from './firewall.ts'
 import { FirewallWatch } from './firewall-watch.ts'
 import { Redial } from './redial.ts'
 import type { ObfsSocket } from './socket.ts'
-import { captureInterface, obfsSystem, openSockets } from './sockets.ts'
+import { captureInterface, markSocket, obfsSystem, openSockets } from './sockets.ts'
 
 /** Local ports of dpi/tcp: 49152..65535 (protocol.md 9.4). */
 const FIRST_PORT = 49152
@@ -130,7 +130,7 @@ export class ObfsClient implements Transport {
       return
     }
     try {
-      const now = syscallsOf(this.#os).sourceFor(peer).address
+      const now = syscallsOf(this.#os).sourceFor(peer, this.#config.fwmark).address
       if (this.addresses.bind === undefined && now !== this.#socket.local.address)
         this.#failed('the local address changed')
     } catch {
@@ -249,6 +249,7 @@ export class ObfsClient implements Transport {
     const syscalls = syscallsOf(this.#os)
     const { bind } = this.addresses
     const fd = syscalls.coverSocket(peer.family)
+    markSocket(syscalls, fd, this.#config, this.#log)
     try {
       if (bind !== undefined) syscalls.bind(fd, bind, formatAddress(bind))
       syscalls.connect(fd, peer)
@@ -274,7 +275,7 @@ export class ObfsClient implements Transport {
   /** dpi/tcp: the engine sends a SYN; the tunnel is ready when the SYN|ACK arrives. */
   #dialRaw(peer: SocketAddress): void {
     const { bind } = this.addresses
-    const { address, scope } = bind ?? syscallsOf(this.#os).sourceFor(peer)
+    const { address, scope } = bind ?? syscallsOf(this.#os).sourceFor(peer, this.#config.fwmark)
     this.#begin({ family: peer.family, address, port: randomPort(), scope }, peer)
     this.#answerTimer = this.#runtime.clock.setTimer(() => this.#failed('no answer'), ANSWER_MS)
   }

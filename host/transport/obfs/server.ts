@@ -27,7 +27,7 @@ import { CoverServer } from './cover-server.ts'
 import { type FirewallTarget, firewallNotice } from './firewall.ts'
 import { FirewallWatch } from './firewall-watch.ts'
 import type { ObfsSocket } from './socket.ts'
-import { captureInterface, obfsSystem, openSockets } from './sockets.ts'
+import { captureInterface, markSocket, obfsSystem, openSockets } from './sockets.ts'
 
 /** protocol.md 9.2 */
 const BACKLOG = 16
@@ -235,6 +235,7 @@ export class ObfsServer implements Transport {
     const syscalls = syscallsOf(this.#os)
     const before = this.#attached
     const fd = syscalls.coverSocket(bind.family, { reuseport: this.#config.tcp.reuseport })
+    markSocket(syscalls, fd, this.#config, this.#log)
     let local: SocketAddress
     try {
       syscalls.bind(fd, bind, formatAddress(bind))

@@ -10,7 +10,8 @@ import { ObfsKind } from '../../engine/core.ts'
 import { messageOf, quote, StartError, systemError } from '../../errors.ts'
 import { PacketSocket } from '../../linux/packet-socket.ts'
 import { RawSocket } from '../../linux/raw-socket.ts'
-import { syscallsOf } from '../../linux/syscalls.ts'
+import { applyMark } from '../../linux/socket-options.ts'
+import { type Syscalls, syscallsOf } from '../../linux/syscalls.ts'
 import { LOG_WARNING, type Log } from '../../log/log.ts'
 import type { SocketAddress } from '../../net/address.ts'
 import type { OperatingSystem, Runtime } from '../../runtime.ts'
@@ -85,10 +86,17 @@ export async function openSockets(
             },
           ),
         openRaw: () =>
-          new RawSocket(os, family, memory, sndbuf, (code) => {
-            if (code === 'EPERM') driver.log.limited('obfs EPERM', LOG_WARNING, () => REFUSED_TEXT)
-            handlers.onError(systemError(code, 'raw socket', 'sendmmsg'))
-          }),
+          new RawSocket(
+            os,
+            family,
+            memory,
+            sndbuf,
+            (code) => {
+              if (code === 'EPERM') driver.log.limited('obfs EPERM', LOG_WARNING, () => REFUSED_TEXT)
+              handlers.onError(systemError(code, 'raw socket', 'sendmmsg'))
+            },
+            (syscalls, fd) => markSocket(syscalls, fd, config, driver.log),
+          ),
       })
       return socket
     })
@@ -98,6 +106,13 @@ export async function openSockets(
   }
   if (socket === undefined) throw new Error('the driver did not open a socket')
   return socket
+}
+
+/** Sets the configured mark. A refusal is logged. */
+export function markSocket(syscalls: Syscalls, fd: number, { fwmark }: Config, log: Log): void {
+  applyMark(syscalls, fd, fwmark, (why) =>
+    log.limited('fwmark', LOG_WARNING, () => `config key fwmark = ${fwmark}: ${why}`),
+  )
 }
 
 /**

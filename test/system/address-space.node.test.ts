@@ -1,11 +1,12 @@
 // time limit: 120 s
 /** A limit of the address space (ulimit -v): V8's reservation for the engine's memory does not fit. */
+import { spawnSync } from 'node:child_process'
 import { createServer, type Server } from 'node:net'
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
 import { RUNTIMES } from '../../testkit/pairs.ts'
 import type { Config } from '../../testkit/process.ts'
-import { freePort, start } from '../../testkit/process.ts'
+import { commandOf, freePort, start, writeConfig } from '../../testkit/process.ts'
 import { dial } from '../../testkit/tcp.ts'
 import { skip } from '../skip.ts'
 
@@ -56,6 +57,21 @@ for (const program of RUNTIMES) {
       }
     })
   }
+}
+
+const name = 'where Node cannot be started again with another option, one line names the limit and the remedy'
+if (process.platform !== 'linux') skip(test, name, 'not Linux')
+else {
+  test(name, () => {
+    const file = writeConfig({ listen: '127.0.0.1:0', kcp_connect: '127.0.0.1:9' })
+    const [command = '', ...words] = [...LIMITED, 'env', 'KCPTUN_NATIVE=0', ...commandOf('node'), '-c', file.path]
+    const { status, stdout, stderr } = spawnSync(command, words, { encoding: 'utf8' })
+    file.remove()
+    assert.is(status, 1)
+    const fatal = (stdout + stderr).split('\n').filter((line) => line.startsWith('F '))
+    assert.is(fatal.length, 1, stdout + stderr)
+    assert.match(fatal[0] ?? '', new RegExp(`raise the limit of ${LIMIT_KIB} KiB .* NODE_OPTIONS=`))
+  })
 }
 
 test.run()

@@ -413,8 +413,10 @@ function listen(
           const connection = new BunConnection(options, undefined, address.scope)
           socket.data = connection
           connection.opened(socket)
-          const handlers = closed ? null : accept(connection)
-          if (handlers === null) connection.close()
+          // accepted while the listener was being closed: refused, as the next one will be
+          const handlers = closed ? undefined : accept(connection)
+          if (handlers === undefined) connection.reset()
+          else if (handlers === null) connection.close()
           else connection.attach(handlers)
         },
       },

@@ -332,8 +332,10 @@ function listen(
       if (options.nodelay) socket.setNoDelay(true)
       if (options.keepalive) socket.setKeepAlive(true)
       const connection = new NodeConnection(socket, remoteOf(socket))
-      const handlers = closed ? null : accept(connection)
-      if (handlers === null) connection.close()
+      // accepted while the listener was being closed: refused, as the next one will be
+      const handlers = closed ? undefined : accept(connection)
+      if (handlers === undefined) connection.reset()
+      else if (handlers === null) connection.close()
       else connection.attach(handlers)
     } catch (error) {
       // a bug here must not affect other connections

@@ -44,6 +44,9 @@ export type Offload = 'auto' | 'off'
 /** Which first flights a server confirms: possible replays only, or all. */
 export type ReplayPolicy = 'auto' | 'strict'
 
+/** Hold connections in sessions, hold them briefly and reset them, or do not listen. */
+export type WhenDown = 'hold' | 'reset' | 'close'
+
 /** A validated configuration. Names are the keys of the file; an absent key without default is undefined. */
 export interface Config {
   /** MODE_* bits */
@@ -85,6 +88,8 @@ export interface Config {
   readonly replay: ReplayPolicy
   /** Whether native code may be loaded. */
   readonly native: boolean
+  /** Client: what happens to new connections while the peer is silent. */
+  readonly when_down: WhenDown
   /** Number of worker processes. */
   readonly workers: number
 }

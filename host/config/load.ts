@@ -14,6 +14,7 @@ import {
   MODE_SERVER,
   type Offload,
   type ReplayPolicy,
+  type WhenDown,
 } from './config.ts'
 import { readJson } from './json.ts'
 import { checkRules } from './rules.ts'
@@ -59,6 +60,11 @@ class Reader {
   replayPolicy(key: string): ReplayPolicy {
     const value = this.#values.get(key)
     return value === 'auto' || value === 'strict' ? value : this.#mismatch(key)
+  }
+
+  whenDown(key: string): WhenDown {
+    const value = this.#values.get(key)
+    return value === 'hold' || value === 'reset' || value === 'close' ? value : this.#mismatch(key)
   }
 
   #mismatch(key: string): never {
@@ -132,6 +138,7 @@ export function parseConfig(bytes: Uint8Array): Config {
     max_sessions: values.integer('max_sessions'),
     replay: values.replayPolicy('replay'),
     native: values.flag('native'),
+    when_down: values.whenDown('when_down'),
     workers: values.integer('workers'),
   }
   checkRules(config)

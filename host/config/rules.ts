@@ -75,7 +75,7 @@ export function checkRules(config: Config): void {
 }
 
 /** Rules for several workers: each peer must stay with one process, which requires plain UDP sockets. */
-function checkWorkers({ workers, mode, obfs, kcp_bind }: Config): void {
+function checkWorkers({ workers, mode, obfs, kcp_bind, when_down }: Config): void {
   if (workers === 1) return
   const refuse = (reason: string): never => {
     throw new ConfigError('workers', String(workers), reason)
@@ -84,6 +84,7 @@ function checkWorkers({ workers, mode, obfs, kcp_bind }: Config): void {
   if ((mode & (MODE_SERVER | MODE_CLIENT)) === 0) refuse('requires a server (connect) or a client (listen)')
   if (obfs !== undefined) refuse('conflicts with obfs, which requires a single process')
   const client = (mode & MODE_CLIENT) !== 0
+  if (client && when_down === 'close') refuse('conflicts with when_down "close": the workers share one port')
   if (client && kcp_bind !== undefined && parseHostPort('kcp_bind', kcp_bind, 'bind').port !== 0) {
     refuse('each worker of a client requires its own UDP port: set the port of kcp_bind to 0, as in "0.0.0.0:0"')
   }

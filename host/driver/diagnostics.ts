@@ -119,6 +119,8 @@ export class Diagnostics {
   #tooLongReported = false
   /** What does not answer pings. */
   #silent = ''
+  /** When the silence of the peer was last noticed, monotonic ms. */
+  silentAt = Number.NEGATIVE_INFINITY
   #acceptFailing = false
   #acceptErrorAt = Number.NEGATIVE_INFINITY
 
@@ -210,6 +212,11 @@ export class Diagnostics {
     this.#tooLongReported = false
   }
 
+  /** Whether the peer has not answered since pings were lost. */
+  get isSilent(): boolean {
+    return this.#silent === 'peer'
+  }
+
   /**
    * Logs that pings are not answered: once, until one is.
    * @param pinged the address that was pinged
@@ -217,8 +224,11 @@ export class Diagnostics {
    */
   silent(pinged: SocketAddress | undefined, what: 'peer' | 'rendezvous server'): void {
     const pings = Number(this.#core.counter('peer_silent_pings'))
-    if (pinged === undefined || pings === 0 || this.#silent !== '') return
+    if (pinged === undefined || pings === 0) return
+    this.silentAt = this.#clock()
+    const isKnown = this.#silent !== ''
     this.#silent = what
+    if (isKnown) return
     this.#log.warning(
       `no answer from ${formatAddress(pinged)}${pings === 1 ? '' : ` to ${pings} pings`}: ` +
         `the ${what} is down or unreachable, or its key or method differs`,

@@ -11,16 +11,16 @@ import type { Aead } from '../crypto/aead.ts'
 import { type Core, type CoreConfig, TICKS_PER_MS } from '../engine/core.ts'
 import { type Engine, isTrap } from '../engine/engine.ts'
 import { Traps } from '../engine/traps.ts'
-import type { SystemError } from '../errors.ts'
-import { toError } from '../errors.ts'
+import { type SystemError, toError } from '../errors.ts'
 import { formatDuration } from '../format.ts'
 import { LOG_ERROR, type Log } from '../log/log.ts'
 import type { SocketAddress } from '../net/address.ts'
 import type { Runtime, TcpConnection, TcpHandlers, Timer, UdpSocket } from '../runtime.ts'
 import { Diagnostics } from './diagnostics.ts'
 import { type EventHandlers, type EventHost, Events } from './events.ts'
+import { Gate, type GateHost } from './gate.ts'
 import { type ReceiveHost, Receiver } from './receive.ts'
-import type { Dial, Dialling, StreamHost } from './stream.ts'
+import type { StreamHost, TcpPolicy } from './stream.ts'
 import { StreamTable } from './stream-table.ts'
 import { HostTimer, TIMER_MIN_MS } from './timer.ts'
 import { type TransmitHost, Transmitter } from './transmit.ts'
@@ -35,14 +35,12 @@ const TIMEOUT_ROUNDS = 4
 /** A wall clock that jumps ahead by more than this, ms: the machine was suspended. */
 const SUSPENDED_MS = 5000
 
-export interface DriverOptions extends EventHandlers {
+export interface DriverOptions extends EventHandlers, TcpPolicy {
   readonly runtime: Runtime
   readonly engine: Engine
   /** Undefined: no method, datagrams are plaintext. */
   readonly aead: Aead | undefined
   readonly log: Log
-  /** Server: dials the target for a DIAL event. Calls back later, or throws. */
-  dial(dialling: Dialling): Dial
   /** The UDP socket reported an error; only a hint. */
   onUdpError?(error: SystemError): void
   /** The machine was suspended, and resumed. */
@@ -56,7 +54,7 @@ export interface DriverOptions extends EventHandlers {
 }
 
 /** Drives the successive engines of one endpoint. Call `start` once, then add a socket to `sockets`. */
-export class Driver implements StreamHost, ReceiveHost, TransmitHost, EventHost, UdpSocketsHost {
+export class Driver implements StreamHost, ReceiveHost, TransmitHost, EventHost, UdpSocketsHost, GateHost {
   readonly runtime: Runtime
   readonly log: Log
   readonly streams: StreamTable
@@ -68,6 +66,7 @@ export class Driver implements StreamHost, ReceiveHost, TransmitHost, EventHost,
   readonly #receiver: Receiver
   readonly #transmitter: Transmitter
   readonly #events: Events
+  readonly #gate: Gate
   readonly #timer: HostTimer
   readonly #traps: Traps
   /** No engine may be called: it trapped, or the driver is closed. */
@@ -93,6 +92,7 @@ export class Driver implements StreamHost, ReceiveHost, TransmitHost, EventHost,
     this.#receiver = new Receiver(this, aead, engine.peers)
     this.#transmitter = new Transmitter(this, aead, engine.peers)
     this.#events = new Events(this, engine, options)
+    this.#gate = new Gate(this, () => options.isGated?.() === true)
     this.#timer = new HostTimer(runtime.clock, this.#onTimer)
     this.#traps = new Traps(runtime, log)
   }
@@ -198,6 +198,7 @@ export class Driver implements StreamHost, ReceiveHost, TransmitHost, EventHost,
   setPeer(peer: SocketAddress | undefined): void {
     this.#engine.peer = peer
     this.run(() => this.#engine.tellPeer())
+    if (peer !== undefined) this.#options.onPeerState?.()
   }
 
   /**
@@ -248,8 +249,12 @@ export class Driver implements StreamHost, ReceiveHost, TransmitHost, EventHost,
     this.run(() => this.core.calls.path_moved(this.now()))
   }
 
-  /** For Runtime.listenTcp. */
-  readonly accept = (connection: TcpConnection): TcpHandlers | null => this.streams.accept(connection)
+  readonly accept = (connection: TcpConnection): TcpHandlers | null => this.#gate.accept(connection)
+
+  onPeerState(): void {
+    this.#gate.onPeerState()
+    this.#options.onPeerState?.()
+  }
 
   wake(): void {
     if (this.#dead || this.#pumping) this.#dirty = true
@@ -437,6 +442,7 @@ export class Driver implements StreamHost, ReceiveHost, TransmitHost, EventHost,
     this.#timer.disarm()
     this.runtime.clock.clearDeferred(this.#immediate)
     this.#immediate = undefined
+    this.#gate.reset()
     this.streams.abortAll()
   }
 }

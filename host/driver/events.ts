@@ -19,6 +19,8 @@ export interface EventHandlers {
   onProbed?(): void
   /** A rendezvous client found its peer, or found it at a new address (protocol.md 8). */
   onPeerFound?(peer: SocketAddress): void
+  /** Client: the peer became silent, answered, or was found. */
+  onPeerState?(): void
   /** dpi/tcp client: a context is ready. */
   onObfsReady?(context: number): void
   /** A context of the obfuscator timed out. */
@@ -34,6 +36,8 @@ export interface EventHost {
   readonly dead: boolean
   /** Whether the sending socket merges datagrams. */
   readonly isMerging: boolean
+  /** Client: the peer became silent, answered, or was found. */
+  onPeerState(): void
 }
 
 export class Events {
@@ -67,7 +71,7 @@ export class Events {
       if (type === EventType.PONG) this.#pong(arg)
       else if (type === EventType.RESOLVE) this.#resolve()
       else if (type === EventType.PROBED) this.#handlers.onProbed?.()
-      else if (type === EventType.PEER_FOUND) this.#handlers.onPeerFound?.(this.#engine.readPeer())
+      else if (type === EventType.PEER_FOUND) this.#found()
       else if (type === EventType.MIGRATED) this.#migrated(handle)
       else if (type === EventType.MTU) this.#mtu(arg)
       else if (type === EventType.RUNS_LOST) this.#runsLost(arg)
@@ -88,15 +92,22 @@ export class Events {
     }
   }
 
+  #found(): void {
+    this.#handlers.onPeerFound?.(this.#engine.readPeer())
+    this.#host.onPeerState()
+  }
+
   #resolve(): void {
     const { peer, announcement } = this.#engine
     this.#host.diagnostics.silent(peer ?? announcement?.server, peer === undefined ? 'rendezvous server' : 'peer')
+    this.#host.onPeerState()
     this.#handlers.onResolve()
   }
 
   #pong(ticks: number): void {
     const { diagnostics, log } = this.#host
     diagnostics.answered()
+    this.#host.onPeerState()
     const ms = ticks / TICKS_PER_MS
     if (this.#engine.peer !== undefined) this.pongRtt = ms
     if (log.at(LOG_DEBUG)) log.debug(`roundtrip finished, rtt: ${formatDuration(ms)}`)

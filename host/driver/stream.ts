@@ -61,6 +61,14 @@ export interface Dial {
   cancel(): void
 }
 
+/** What the owner of a driver decides about TCP connections. */
+export interface TcpPolicy {
+  /** Server: dials the target for a DIAL event. Calls back later, or throws. */
+  dial(dialling: Dialling): Dial
+  /** Client: whether connections are held briefly and then reset while the peer is silent. */
+  isGated?(): boolean
+}
+
 /** One TCP connection and its session. */
 export class Stream implements TcpHandlers, Dialling {
   readonly handle: number

@@ -221,6 +221,7 @@ export class Endpoint {
       this.#watchSystem()
       if (this.#failure !== undefined) throw this.#failure
       this.#started = true
+      this.#followPeer()
       if (this.#worker === undefined) log.notice(`${modeName(config.mode)} start`)
     } catch (error) {
       this.close()
@@ -241,6 +242,7 @@ export class Endpoint {
     if (config.connect !== undefined) await this.#target?.reload(config.connect)
     this.#watchSystem()
     this.#monitoring?.reload(config)
+    this.#followPeer()
     for (const key of kept) this.#log.warning(`config key ${key}: the change needs a restart and is ignored`)
     const known = new Set([...configWarnings(before), ...(await ipv6Warnings(this.#runtime, before))])
     for (const text of [...configWarnings(config), ...(await ipv6Warnings(this.#runtime, config))])
@@ -286,6 +288,8 @@ export class Endpoint {
       aead: this.#aead,
       log: this.#log,
       dial: (dialling) => this.#dial(dialling),
+      isGated: () => this.#config.when_down !== 'hold' && this.#config.keepalive > 0,
+      onPeerState: () => this.#followPeer(),
       onResolve: () => this.#transport?.onResolve(),
       onProbed: () => this.#transport?.onProbed?.(),
       onPeerFound: (peer) => this.#transport?.onPeerFound(peer),
@@ -301,6 +305,15 @@ export class Endpoint {
         this.#fail(error)
       },
     })
+  }
+
+  /** `when_down` close: opens or closes the TCP port. */
+  #followPeer(): void {
+    const { when_down, keepalive } = this.#config
+    if (!this.#started || this.#entrance === undefined) return
+    const { driver } = this
+    const isDown = driver.diagnostics.isSilent || driver.peer === undefined
+    this.#entrance.setOpen(when_down !== 'close' || keepalive === 0 || !isDown)
   }
 
   #dial(dialling: Dialling): Dial {

@@ -27,6 +27,12 @@ export class Entrance {
   readonly #retry: Retry
   readonly #listeners: TcpListener[] = []
   #closed = false
+  /** Whether it is to listen. */
+  #isOpen = true
+  /** Serializes attempts to listen. */
+  #turn: Promise<void> = Promise.resolve()
+  /** The first address it listened on: `listen` may leave the port to the system. */
+  #local: SocketAddress | undefined
 
   /** @param text `listen` */
   constructor(host: EntranceHost, text: string) {
@@ -40,9 +46,9 @@ export class Entrance {
     )
   }
 
-  /** The first address it listens on; undefined while there is none. */
+  /** The first address it listens on, also while it is closed; undefined before. */
   get local(): SocketAddress | undefined {
-    return this.#listeners[0]?.local
+    return this.#local
   }
 
   /** Why it does not listen; undefined if it does. */
@@ -58,6 +64,15 @@ export class Entrance {
     return this.#retry.start()
   }
 
+  /** Closes the port, or opens it again; errors are retried. Existing connections stay. */
+  setOpen(isOpen: boolean): void {
+    if (isOpen === this.#isOpen || this.#closed) return
+    this.#isOpen = isOpen
+    this.#host.log.notice(isOpen ? 'tcp listen: opening the port' : 'tcp listen: the peer is down, closing the port')
+    if (isOpen) void this.#retry.start(() => false)
+    else this.#shut()
+  }
+
   close(): void {
     this.#closed = true
     this.#retry.close()
@@ -68,7 +83,14 @@ export class Entrance {
     for (const listener of this.#listeners.splice(0)) listener.close()
   }
 
-  async #open(): Promise<void> {
+  #open(): Promise<void> {
+    const turn = this.#turn.then(() => this.#openAll())
+    this.#turn = turn.catch(() => {})
+    return turn
+  }
+
+  async #openAll(): Promise<void> {
+    if (!this.#isOpen || this.#listeners.length > 0) return
     const addresses = await resolveAll(this.#host.runtime, 'listen', this.#text, 'bind')
     const failures: string[] = []
     try {
@@ -78,7 +100,8 @@ export class Entrance {
           failures.push(messageOf(error))
         })
       }
-      if (this.#listeners.length === 0) throw new StartError(failures[0] ?? 'listen: no address', true)
+      if (this.#listeners.length === 0 && this.#isOpen && !this.#closed)
+        throw new StartError(failures[0] ?? 'listen: no address', true)
     } catch (error) {
       this.#shut()
       throw error
@@ -90,7 +113,7 @@ export class Entrance {
   async #listen(address: SocketAddress): Promise<void> {
     const { runtime, log, tcp } = this.#host
     // with port 0 the other addresses get the port of the first
-    const wanted = { ...address, port: address.port || (this.local?.port ?? 0) }
+    const wanted = { ...address, port: address.port || (this.#local?.port ?? 0) }
     const listener = await step(`listen: cannot listen on ${formatAddress(wanted)}`, () =>
       runtime.listenTcp(
         wanted,
@@ -99,11 +122,12 @@ export class Entrance {
         (error) => this.#host.onAcceptError(error),
       ),
     )
-    if (this.#closed) {
+    if (this.#closed || !this.#isOpen) {
       listener.close()
       return
     }
     this.#listeners.push(listener)
+    this.#local ??= listener.local
     log.notice(`tcp listen: ${formatAddress(listener.local)}`)
   }
 }

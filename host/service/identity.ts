@@ -189,6 +189,9 @@ export function rightsWarnings(
       warn(key, 'the port cannot be opened when its address appears')
     }
   }
+  if (config.when_down === 'close' && isPrivileged('listen')) {
+    warn('when_down', 'the port of listen cannot be opened again')
+  }
   // with several workers a server never opens its socket again
   if (config.workers > 1 && (config.mode & MODE_SERVER) !== 0) return warnings
   if (isPrivileged('kcp_bind')) warn('kcp_bind', 'the port cannot be opened again after an address change')

@@ -78,6 +78,7 @@ const CHOICES: readonly (readonly [string, readonly string[]])[] = [
   ['udp.path', ['auto', 'fast', 'portable']],
   ['udp.gso', ['auto', 'off']],
   ['udp.gro', ['auto', 'off']],
+  ['when_down', ['reset', 'hold', 'close']],
   ['replay', ['auto', 'strict']],
 ]
 

@@ -40,6 +40,7 @@ export const RELOADS: Readonly<Record<string, readonly unknown[]>> = {
   memory: [16, 64],
   max_sessions: [30, 1000],
   replay: ['auto', 'strict'],
+  when_down: ['hold', 'reset', 'close'],
 }
 
 /** Keys that a reload leaves alone; so they cannot change here. */
@@ -71,6 +72,7 @@ const ONLY: Readonly<Record<string, (end: string, topology: string) => boolean>>
   kcp_connect: (end, topology) => end === 'client' && topology !== 'rendezvous',
   rendezvous_server: (_end, topology) => topology === 'rendezvous',
   service_id: (_end, topology) => topology === 'rendezvous',
+  when_down: (end) => end === 'client',
 }
 
 /**

@@ -1,0 +1,171 @@
+/**
+ * Connections of applications that arrive while the peer is silent: each causes a ping and waits a few seconds for the
+ * answer, then it is reset. Without this, a dead tunnel accepts them all and holds each until its session times out.
+ */
+
+import type { Core } from '../engine/core.ts'
+import type { Clock, QueuedBytes, TcpConnection, TcpHandlers, Timer } from '../runtime.ts'
+import type { Diagnostics } from './diagnostics.ts'
+import type { StreamTable } from './stream-table.ts'
+
+/** Minimum interval of the pings, ms. */
+const PING_MS = 1000
+/** How long a connection waits, ms. */
+const WAIT_MS = 3000
+/** Connections that may wait; further ones are reset at once. */
+const WAITING_MAX = 1024
+
+/** The part of the driver used by Gate. */
+export interface GateHost {
+  readonly runtime: { readonly clock: Clock }
+  readonly streams: StreamTable
+  readonly diagnostics: Diagnostics
+  /** Whether no engine may be called. */
+  readonly dead: boolean
+  /** Current time of the engine's clock. */
+  now(): number
+  read<T>(call: (core: Core) => T, otherwise: T): T
+  pingPeer(): void
+}
+
+/** A connection that waits. It is paused; FIN may still be reported. */
+class Waiting implements TcpHandlers {
+  readonly held: QueuedBytes
+  readonly connection: TcpConnection
+  readonly since: number
+  isEnded = false
+  readonly #gate: Gate
+
+  constructor(gate: Gate, held: QueuedBytes, connection: TcpConnection, since: number) {
+    this.#gate = gate
+    this.held = held
+    this.connection = connection
+    this.since = since
+  }
+
+  onData(): void {}
+
+  onEnd(): void {
+    this.isEnded = true
+  }
+
+  onDrain(): void {}
+
+  onClose(): void {
+    this.#gate.forget(this)
+  }
+}
+
+export class Gate {
+  readonly #host: GateHost
+  readonly #isUsed: () => boolean
+  readonly #clock: Clock
+  /** In order of arrival. */
+  readonly #waiting = new Set<Waiting>()
+  #pingedAt = Number.NEGATIVE_INFINITY
+  #timer: Timer | undefined
+
+  /** @param isUsed whether connections are to wait here */
+  constructor(host: GateHost, isUsed: () => boolean) {
+    this.#host = host
+    this.#isUsed = isUsed
+    this.#clock = host.runtime.clock
+  }
+
+  /**
+   * Opens a session for a connection, or lets it wait.
+   * @returns its handlers, or null to refuse it
+   */
+  accept(connection: TcpConnection): TcpHandlers | null {
+    const { streams, diagnostics, dead } = this.#host
+    if (dead || !this.#isUsed() || !this.#isPeerDown) return streams.accept(connection)
+    if (this.#waiting.size >= WAITING_MAX) {
+      diagnostics.refused(`the peer does not answer, and ${WAITING_MAX} connections wait for it`)
+      return null
+    }
+    const waiting = new Waiting(this, streams.held, connection, this.#clock.monotonic())
+    this.#waiting.add(waiting)
+    // not now: the answer must not be handled before the connection has its handlers
+    if (this.#waiting.size === 1) this.#arm()
+    return waiting
+  }
+
+  /** Whether the peer does not answer pings and nothing arrived since that was noticed. ICMP errors do not count. */
+  get #isPeerDown(): boolean {
+    const { isSilent, silentAt } = this.#host.diagnostics
+    return isSilent && !this.#hasReceivedSince(silentAt)
+  }
+
+  /** @param time monotonic ms */
+  #hasReceivedSince(time: number): boolean {
+    const host = this.#host
+    const age = host.read((core) => {
+      core.calls.refresh_gauges(host.now())
+      return core.counter('last_received_age')
+    }, undefined)
+    return age !== undefined && age <= this.#clock.monotonic() - time
+  }
+
+  forget(waiting: Waiting): void {
+    this.#waiting.delete(waiting)
+  }
+
+  /** The state of the peer changed. If it answers, sessions are opened for all that wait. */
+  onPeerState(): void {
+    if (this.#host.diagnostics.isSilent) return
+    for (const waiting of [...this.#waiting]) this.#open(waiting)
+    this.#disarm()
+  }
+
+  /** Resets all that wait. */
+  reset(): void {
+    for (const { connection } of this.#waiting) connection.reset()
+    this.#waiting.clear()
+    this.#disarm()
+  }
+
+  #open(waiting: Waiting): void {
+    this.#waiting.delete(waiting)
+    const { connection, isEnded } = waiting
+    const handlers = this.#host.streams.accept(connection)
+    if (handlers === null) {
+      connection.reset()
+      return
+    }
+    connection.attach(handlers)
+    if (isEnded) handlers.onEnd()
+  }
+
+  readonly #tick = (): void => {
+    this.#timer = undefined
+    const host = this.#host
+    const now = this.#clock.monotonic()
+    for (const waiting of [...this.#waiting]) {
+      if (now - waiting.since < WAIT_MS) break
+      if (this.#hasReceivedSince(waiting.since)) this.#open(waiting)
+      else {
+        this.#waiting.delete(waiting)
+        waiting.connection.reset()
+        host.diagnostics.refused('the peer does not answer')
+      }
+    }
+    if (this.#waiting.size === 0) return
+    if (now - this.#pingedAt >= PING_MS) {
+      this.#pingedAt = now
+      host.pingPeer()
+    }
+    this.#arm()
+  }
+
+  #arm(): void {
+    const [first] = this.#waiting
+    if (first === undefined || this.#timer !== undefined) return
+    const due = Math.min(this.#pingedAt + PING_MS, first.since + WAIT_MS)
+    this.#timer = this.#clock.setTimer(this.#tick, Math.max(0, due - this.#clock.monotonic()))
+  }
+
+  #disarm(): void {
+    this.#clock.clearTimer(this.#timer)
+    this.#timer = undefined
+  }
+}

@@ -77,7 +77,7 @@ function siteOf(file: string, statement: string): string {
 
 test('a mutant is caught by a test that covers it, and missed otherwise', () => {
   const covered = siteOf('host/driver/stream.ts', 'const joined = new Uint8Array(this.#kept.length + chunk.length)')
-  const uncovered = siteOf('host/driver/diagnostics.ts', "this.#log.notice('the peer is responding again')")
+  const uncovered = siteOf('host/driver/diagnostics.ts', "this.#log.notice('tcp accept: recovered')")
   const source = readFileSync('host/driver/stream.ts', 'utf8')
   const run = mutation('--at', `${covered},${uncovered}`, '--tests', 'host/driver-mechanics')
   assert.match(run.stdout, /swap \+ and - {2}host\/driver\/stream\.ts:.* {2}caught by host\/driver-mechanics\.test\.ts/)

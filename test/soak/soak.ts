@@ -41,8 +41,9 @@ const BURST_STEP_MS = 20
 const RELOAD_MS = 30_000
 /** Characters by which the end of a log is found again. */
 const LOG_TAIL = 300
-/** Lines of each log shown with a connection that failed. */
-const LOG_LINES = 4
+/** Lines of each log shown with a connection that failed; those of sessions that opened and closed are left out. */
+const LOG_LINES = 12
+const ORDINARY = /session (opened|closed)$/
 /** Figures that do not change for so long are final: a closed TCP connection is kept for 5 s. */
 const SETTLED_MS = 7000
 
@@ -87,6 +88,12 @@ export interface SoakResult {
   readonly problems: readonly string[]
   readonly rssProblems: readonly string[]
 }
+
+const telling = (log: string): string[] =>
+  log
+    .trimEnd()
+    .split('\n')
+    .filter((line) => !ORDINARY.test(line))
 
 const ageOf = (since: number): string => ((performance.now() - since) / 1000).toFixed(1)
 
@@ -180,9 +187,9 @@ class Load {
   }
 
   #logs(): string {
-    return ENDS.map(
-      (end) => `  ${end}: ${this.#tunnel[end].log().trimEnd().split('\n').slice(-LOG_LINES).join('\n    ')}`,
-    ).join('\n')
+    return ENDS.map((end) => `  ${end}: ${telling(this.#tunnel[end].log()).slice(-LOG_LINES).join('\n    ')}`).join(
+      '\n',
+    )
   }
 
   async #outage(turn: number): Promise<void> {

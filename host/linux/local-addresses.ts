@@ -5,7 +5,10 @@
 
 import { ADDRESS_RECORD_BYTES, type SocketAddress, writeRecord } from '../net/address.ts'
 
-/** Numbers 1 to LOCALS are in use; above them, the number that was used longest ago gets another address. */
+/**
+ * Numbers 1 to LOCALS. A number keeps its address until that vanishes: a stranger who sends to many addresses of the machine
+ * must not change the source of answers to others. Addresses beyond get no number.
+ */
 const LOCALS = 255
 /** Words of an entry: the IP (IPv4: the first word), then the interface index of a link-local address, else 0. */
 export const LOCAL_WORDS = 5
@@ -19,11 +22,9 @@ export class LocalAddresses {
   /** The entries: number n begins at word n * LOCAL_WORDS. */
   readonly words = new Uint32Array((LOCALS + 1) * LOCAL_WORDS)
   readonly #family: 4 | 6
-  /** When each number was used last, in calls of numberOf; 0: free. */
-  readonly #usedAt = new Float64Array(LOCALS + 1)
+  readonly #isUsed = new Uint8Array(LOCALS + 1)
   /** Numbers of addresses that peers did not choose. */
   readonly #isFree = new Uint8Array(LOCALS + 1)
-  #calls = 0
   #last = 0
 
   constructor(family: 4 | 6) {
@@ -41,18 +42,17 @@ export class LocalAddresses {
     let number = this.#last
     if (!this.#holds(number, local)) number = this.#find(local)
     this.#last = number
-    this.#usedAt[number] = ++this.#calls
     return this.#isFree[number] === 1 ? 0 : number
   }
 
   /** Whether answers to peers at this number leave from its address. */
   isKnown(number: number): boolean {
-    return (this.#usedAt[number] ?? 0) > 0 && this.#isFree[number] === 0
+    return this.#isUsed[number] === 1 && this.#isFree[number] === 0
   }
 
   /** The address has vanished. */
   forget(number: number): void {
-    this.#usedAt[number] = 0
+    this.#isUsed[number] = 0
     if (this.#last === number) this.#last = 0
   }
 
@@ -68,20 +68,22 @@ export class LocalAddresses {
   }
 
   #holds(number: number, local: Uint32Array): boolean {
-    if (this.#usedAt[number] === 0) return false
+    if (this.#isUsed[number] === 0) return false
     const at = number * LOCAL_WORDS
     for (let i = 0; i < LOCAL_WORDS; i++) if (this.words[at + i] !== local[i]) return false
     return true
   }
 
   #find(local: Uint32Array): number {
-    let oldest = 1
-    for (let number = 1; number <= LOCALS; number++) {
+    let free = 0
+    for (let number = LOCALS; number >= 1; number--) {
       if (this.#holds(number, local)) return number
-      if ((this.#usedAt[number] ?? 0) < (this.#usedAt[oldest] ?? 0)) oldest = number
+      if (this.#isUsed[number] === 0) free = number
     }
-    this.words.set(local.subarray(0, LOCAL_WORDS), oldest * LOCAL_WORDS)
-    this.#isFree[oldest] = 0
-    return oldest
+    if (free === 0) return 0
+    this.words.set(local.subarray(0, LOCAL_WORDS), free * LOCAL_WORDS)
+    this.#isUsed[free] = 1
+    this.#isFree[free] = 0
+    return free
   }
 }

@@ -24,15 +24,20 @@ test('each address has one number, whatever the interface; a link-local one has 
   assert.is(locals.numberOf(entry([0x000002ff, 0, 0, 1])), 0, 'multicast')
 })
 
-test('above 255 addresses the one that was used longest ago loses its number', () => {
+test('a number keeps its address, however many others are asked; beyond 255 the system selects', () => {
   const locals = new LocalAddresses(4)
-  const first = locals.numberOf(entry([1]))
-  for (let ip = 2; ip <= 1000; ip++) {
-    const number = locals.numberOf(entry([ip]))
-    assert.ok(number > 0 && number < 256 && number !== first)
-    assert.is(locals.words[number * LOCAL_WORDS], ip)
-    assert.is(locals.numberOf(entry([1])), first)
-  }
+  const numbers = Array.from({ length: 255 }, (_, i) => locals.numberOf(entry([i + 1])))
+  assert.equal(new Set(numbers), new Set(Array.from({ length: 255 }, (_, i) => i + 1)))
+  for (let ip = 256; ip <= 1000; ip++) assert.is(locals.numberOf(entry([ip])), 0)
+  assert.equal(
+    numbers.map((number) => locals.words[number * LOCAL_WORDS]),
+    Array.from({ length: 255 }, (_, i) => i + 1),
+  )
+  const [first = 0] = numbers
+  assert.is(locals.numberOf(entry([1])), first)
+  // an address that vanished makes room
+  locals.forget(first)
+  assert.is(locals.numberOf(entry([1000])), first)
 })
 
 test('an address that vanished or was announced is not used as a source', () => {

@@ -105,7 +105,7 @@ export function joinRun(s: Session, entry: usize, bytes: u32, now: Ticks): bool 
   const address = addressOf(s)
   if (s.ptoCount != 0 || load<u8>(entry, TRANSMISSIONS) >= LONE_TRANSMISSION || isGivenUp(address)) {
     store<u8>(entry, LONE, RUN)
-    s.joinedBefore = <u16>min<u32>(<u32>s.joinedBefore + s.joined, u16.MAX_VALUE)
+    s.joinedBefore = <u8>min<u32>(<u32>s.joinedBefore + s.joined, u8.MAX_VALUE)
     s.joined = 0
     endRun()
     return false
@@ -120,7 +120,7 @@ export function joinRun(s: Session, entry: usize, bytes: u32, now: Ticks): bool 
     return false
   }
   store<u8>(entry, JOINED, RUN)
-  if (s.joined != u16.MAX_VALUE) s.joined++
+  if (s.joined != u8.MAX_VALUE) s.joined++
   runBytes += bytes
   runLength++
   // only the last one may be shorter

@@ -156,6 +156,8 @@ export const PEER_CLOCK_KNOWN: u16 = 0x8000
 @unmanaged
 export class LossDetection extends AckQueue {
   hasRack: u8
+  // datagrams joined to others of which nothing is known, sent after the last lone one (endpoint/runs.ts)
+  joined: u8
   // the most recently sent transmission that was delivered, and its RTT
   rackSentAt: Ticks
   rackSn: Sn
@@ -206,6 +208,8 @@ export class Conversation extends WindowProbe {
   fastResend: u8
   // the user set `sndwnd`: a hard limit
   isSndWndSet: u8
+  // like `joined`, sent before it
+  joinedBefore: u8
   // minimum variance of the RTO, and the flush interval of `flush` 0
   intervalTicks: u16
   flushTicks: u16

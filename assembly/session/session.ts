@@ -70,9 +70,6 @@ export class Session extends Conversation {
   tcpRead: u64
   tcpWritten: u64
   handle: u32
-  // datagrams joined to others of which nothing is known, sent after and before the last lone one (endpoint/runs.ts)
-  joined: u16
-  joinedBefore: u16
   state: u32
   tcp: u32
   flags: u32

@@ -340,8 +340,8 @@ export function probeSessions(now: Ticks): void {
 }
 
 /**
- * The host sends from another local port. Sessions of which nothing is acknowledged end, because a server that knows
- * their first flight by the old port may dial it again (kcptun-libev, another worker).
+ * The host sends from another local port, or to another address. Sessions of which nothing is acknowledged end, because
+ * a server that does not know their first flight by the new path may dial it again (kcptun-libev, another worker).
  */
 export function movePath(now: Ticks): void {
   onPathMoved(now)

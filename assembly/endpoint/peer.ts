@@ -111,8 +111,8 @@ export function probePeer(now: Ticks): i32 {
 }
 
 /**
- * Finds out whether the peer answers at another local port: PINGs it from both sockets. A rendezvous client announces
- * the port of the probing socket, so that its peer opens its NAT for it.
+ * Finds out whether the peer answers at another local port, or at another address, which the host wrote: PINGs it from
+ * both sockets. A rendezvous client announces the port of the probing socket, so that its peer opens its NAT for it.
  */
 export function probePath(port: u32, now: Ticks): i32 {
   const target = pinged()
@@ -120,7 +120,7 @@ export function probePath(port: u32, now: Ticks): i32 {
   sendPing(PEER_PING, 0, target, now)
   setProbing(true)
   if (isSearching()) connectFrom(port)
-  sendPing(PEER_PING, 0, target, now)
+  sendPing(PEER_PING, 0, isAddress(currentPeer) && isAddress(peer) ? peer : target, now)
   setProbing(false)
   return OK
 }

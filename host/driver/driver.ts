@@ -239,12 +239,13 @@ export class Driver implements StreamHost, ReceiveHost, TransmitHost, EventHost,
   /**
    * Pings the peer from the sending and from the probing socket.
    * @param port local port of the probing socket
+   * @param address the address that the probing socket pings; undefined: that of the peer
    */
-  probePath(port: number): void {
-    this.run(() => this.core.calls.probe_path(port, this.now()))
+  probePath(port: number, address: SocketAddress | undefined): void {
+    this.run(() => this.#engine.probePath(port, address))
   }
 
-  /** The sending socket has another local port: resets connections that are still opening. */
+  /** The path to the peer is about to change, or its local port has: resets connections that are still opening. */
   pathMoved(): void {
     this.run(() => this.core.calls.path_moved(this.now()))
   }

@@ -95,7 +95,7 @@ export const ABORT_REASON_TEXTS: readonly string[] = [
   'stale peer address',
   'large datagrams do not pass',
   'the obfuscated connection ended',
-  'the local port changed while it was opening',
+  'the path changed while it was opening',
 ]
 
 /** Negative results. */

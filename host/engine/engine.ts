@@ -90,12 +90,27 @@ export class Engine {
   }
 
   tellPeer(): void {
-    const { core, peer } = this
+    this.#writePeer(this.peer)
+    this.core.calls.set_peer(this.now())
+  }
+
+  #writePeer(peer: SocketAddress | undefined): void {
+    const { core } = this
     core.refresh()
     const word = core.calls.peer_ptr() >>> 2
     if (peer === undefined) core.u32.fill(0, word, word + 6)
     else this.peers.write(peer, core.u32, word)
-    core.calls.set_peer(this.now())
+  }
+
+  /**
+   * Pings the peer from the sending and from the probing socket.
+   * @param port local port of the probing socket
+   * @param address the address that the probing socket pings; undefined: that of the peer
+   */
+  probePath(port: number, address: SocketAddress | undefined): void {
+    this.#writePeer(address ?? this.peer)
+    this.core.calls.probe_path(port, this.now())
+    this.#writePeer(this.peer)
   }
 
   /** Sends LISTEN or CONNECT immediately (protocol.md 8). */

@@ -116,7 +116,11 @@ export class PathMonitor {
     if (this.#closed) return
     const wasLost = this.#lost
     this.#lost = towards === undefined
-    if (towards === undefined) return
+    if (towards === undefined) {
+      // another address of the peer's name may have a route
+      if (host.isPeerSilent()) host.onSilence()
+      return
+    }
     if (!host.isConnected()) {
       await host.onRoute(wasLost)
       if (host.isPeerSilent()) host.onSilence()

@@ -1,8 +1,9 @@
 /**
- * Finds out whether a silent peer answers at another local port. A NAT or a load balancer may keep a mapping that leads
- * nowhere, and every datagram of the port refreshes it: only another port gets another mapping. While the peer is
- * silent, it is pinged from the socket in use and from a probing socket on a new port. The endpoint moves there only if
- * several PINGs in a row are answered there and none at the old port, so that an outage changes no port.
+ * Finds out whether a silent peer answers at another local port, or at another address of its name. A NAT or a load
+ * balancer may keep a mapping that leads nowhere, and every datagram of the port refreshes it: only another port gets
+ * another mapping. While the peer is silent, it is pinged from the socket in use and from a probing socket on a new
+ * port, to one of its addresses after the other. The endpoint moves there only if several PINGs in a row are answered
+ * there and none on the path in use, so that an outage changes neither port nor address.
  */
 
 import { messageOf } from '../errors.ts'
@@ -11,12 +12,12 @@ import type { Clock, Timer } from '../runtime.ts'
 
 /** Silence before the first probe, ms: further PINGs have had time to be answered. */
 const START_MS = 4000
-/** Time for an answer, ms; doubles up to LONGEST_MS with each port that is not answered. */
+/** Time for an answer, ms; doubles up to LONGEST_MS when no address has answered. */
 const ANSWER_MS = 2000
 const LONGEST_MS = 32_000
 /** Pause between an answer and the next PINGs, ms. */
 const CONFIRM_MS = 1000
-/** PINGs in a row that must be answered at the new port only. */
+/** PINGs in a row that must be answered at the probing socket only. */
 const ANSWERS = 3
 
 export interface PortProbeHost {
@@ -24,14 +25,20 @@ export interface PortProbeHost {
   isPeerSilent(): boolean
   /** Runs an action after all earlier actions that change sockets. */
   inTurn(action: () => Promise<void>): Promise<void>
-  /** Opens a probing socket on a new port, in place of the previous one. @throws Error if none can be opened */
-  openProbe(): Promise<void>
+  /** Number of addresses to try. */
+  addresses(): number
+  /**
+   * Opens a probing socket on a new port, in place of the previous one.
+   * @param address which of the addresses it is for; 0 is the one in use
+   * @throws Error if none can be opened
+   */
+  openProbe(address: number): Promise<void>
   closeProbe(): void
   /** Pings the peer from the socket in use and from the probing socket. */
   pingBoth(): void
   /**
-   * The peer answers at the probing socket only: uses it instead of the socket in use.
-   * @returns false if the local port must be kept
+   * The peer answers at the probing socket only: uses that path.
+   * @returns false if the local port must be kept and the address is the same
    */
   moveToProbe(): Promise<boolean>
 }
@@ -48,6 +55,8 @@ export class PortProbe {
   /** PINGs answered in a row. */
   #answers = 0
   #pause = ANSWER_MS
+  /** Number of sockets opened since the last one that was used. */
+  #attempts = 0
   /** The local port must be kept: probing again would find nothing new. */
   #pointless = false
   #closed = false
@@ -78,6 +87,7 @@ export class PortProbe {
   /** Another socket is in use: what was found out does not concern it. */
   reset(): void {
     this.#stop()
+    this.#attempts = 0
     this.#pointless = false
   }
 
@@ -115,17 +125,23 @@ export class PortProbe {
     this.#answers = this.#answered ? this.#answers + 1 : 0
     this.#answered = false
     if (this.#answers === ANSWERS) {
-      this.#pointless = !(await host.moveToProbe())
+      this.#pointless = !(await host.moveToProbe()) && host.addresses() === 1
       this.#stop()
       return
     }
-    if (this.#answers === 0) {
-      // an unanswered port may have a dead mapping, too
-      await host.openProbe()
-      if (!this.#active) return host.closeProbe()
-    }
-    this.#roundIn(this.#answers === 0 ? this.#pause : ANSWER_MS)
-    if (this.#answers === 0) this.#pause = Math.min(2 * this.#pause, LONGEST_MS)
-    host.pingBoth()
+    if (this.#answers > 0) this.#roundIn(ANSWER_MS)
+    else await this.#openNext()
+    if (this.#active) host.pingBoth()
+  }
+
+  /** An unanswered port may have a dead mapping, too: every attempt has another one. */
+  async #openNext(): Promise<void> {
+    const host = this.#host
+    const address = this.#attempts++ % host.addresses()
+    const pause = this.#pause
+    if (address === host.addresses() - 1) this.#pause = Math.min(2 * pause, LONGEST_MS)
+    await host.openProbe(address)
+    if (this.#active) this.#roundIn(pause)
+    else host.closeProbe()
   }
 }

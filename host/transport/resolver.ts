@@ -13,12 +13,15 @@ export interface ResolvedAddresses {
   readonly bind: SocketAddress | undefined
   /** Client without rendezvous server: the server. */
   readonly peer: SocketAddress | undefined
+  /** All addresses of its name that the socket can reach, in the order of preference. */
+  readonly peers: readonly SocketAddress[]
   readonly rendezvous: SocketAddress | undefined
 }
 
 export const NO_ADDRESSES: ResolvedAddresses = {
   bind: undefined,
   peer: undefined,
+  peers: [],
   rendezvous: undefined,
 }
 
@@ -88,8 +91,18 @@ export async function resolveKey(
   return found.find(({ family }) => family === prefer) ?? found[0]
 }
 
+/** Addresses of an answer that a socket bound to `family` reaches, those of its own family first. */
+function reachable(found: readonly SocketAddress[], family: 4 | 6 | undefined): readonly SocketAddress[] {
+  if (family === undefined) return found
+  const own = found.filter((address) => address.family === family)
+  const others = found.filter((address) => address.family !== family)
+  // an IPv6 socket reaches IPv4, too
+  return own.length > 0 && family === 4 ? own : [...own, ...others]
+}
+
 /**
- * Resolves every name of a configuration. A name that fails keeps its address from `before`, if any.
+ * Resolves every name of a configuration. A name that fails keeps its address from `before`, if any; and an address in
+ * use is kept while its name has it, so that another order of an answer changes nothing.
  * @returns the addresses, and the failures in the order of protocol.md 10.4
  */
 export async function resolveAddresses(
@@ -98,28 +111,35 @@ export async function resolveAddresses(
   before: ResolvedAddresses,
 ): Promise<{ readonly addresses: ResolvedAddresses; readonly failures: readonly Error[] }> {
   const failures: Error[] = []
-  const one = async (
+  const all = async (
     key: 'kcp_bind' | 'kcp_connect' | 'rendezvous_server',
     role: AddressRole,
-    old: SocketAddress | undefined,
-    prefer?: 4 | 6,
-  ): Promise<SocketAddress | undefined> => {
+    old: readonly SocketAddress[],
+    family?: 4 | 6,
+  ): Promise<readonly SocketAddress[]> => {
     const text = config[key]
-    if (text === undefined) return undefined
+    if (text === undefined) return []
     try {
-      return await resolveKey(runtime, key, text, role, prefer)
+      return reachable(await resolveAll(runtime, key, text, role), family)
     } catch (error) {
       failures.push(toError(error))
       return old
     }
   }
-  const bind = await one('kcp_bind', 'bind', before.bind)
-  const peer = hasPeer(config) ? await one('kcp_connect', 'connect', before.peer, bind?.family) : undefined
-  const rendezvous = announces(config)
-    ? await one('rendezvous_server', 'connect', before.rendezvous, bind?.family)
-    : undefined
-  return { addresses: { bind, peer, rendezvous }, failures }
+  const listOf = (address: SocketAddress | undefined): readonly SocketAddress[] =>
+    address === undefined ? [] : [address]
+  const bind = kept(await all('kcp_bind', 'bind', listOf(before.bind)), before.bind)
+  const peers = hasPeer(config) ? await all('kcp_connect', 'connect', before.peers, bind?.family) : []
+  const others = announces(config)
+    ? await all('rendezvous_server', 'connect', listOf(before.rendezvous), bind?.family)
+    : []
+  const addresses = { bind, peer: kept(peers, before.peer), peers, rendezvous: kept(others, before.rendezvous) }
+  return { addresses, failures }
 }
+
+/** The address in use if it is still among those found, else the first of them. */
+const kept = (found: readonly SocketAddress[], used: SocketAddress | undefined): SocketAddress | undefined =>
+  found.find((address) => sameMaybe(address, used)) ?? found[0]
 
 /** Throws the first failure that no later lookup can heal, if there is one. */
 export function throwFatal(failures: readonly Error[]): void {
@@ -192,6 +212,12 @@ export function packetFamily(addresses: ResolvedAddresses): 4 | 6 {
   if (peer !== undefined) return peer.family
   return bind?.family === 6 ? 6 : (rendezvous?.family ?? bind?.family ?? 4)
 }
+
+/** Addresses of the peer: the one in use, then the others of its name. */
+export const peersOf = ({ peer, peers }: ResolvedAddresses): readonly (SocketAddress | undefined)[] => [
+  peer,
+  ...peers.filter((other) => !sameMaybe(other, peer)),
+]
 
 /** Whether two addresses are equal or both undefined. */
 export const sameMaybe = (a: SocketAddress | undefined, b: SocketAddress | undefined): boolean =>

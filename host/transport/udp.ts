@@ -16,7 +16,8 @@ import { formatAddress, type SocketAddress } from '../net/address.ts'
 import type { UdpOptions, UdpSocket } from '../runtime.ts'
 import { PathMonitor } from './path-monitor.ts'
 import { PortProbe } from './port-probe.ts'
-import { asSeenBy, localTowards, RendezvousAnnouncer } from './rendezvous.ts'
+import { ProbingSocket } from './probing-socket.ts'
+import { localTowards, RendezvousAnnouncer } from './rendezvous.ts'
 import { ResolveLoop } from './resolve-loop.ts'
 import {
   isComplete,
@@ -24,6 +25,7 @@ import {
   isWildcard,
   NO_ADDRESSES,
   packetFamily,
+  peersOf,
   type ResolvedAddresses,
   resolveAddresses,
   sameMaybe,
@@ -48,8 +50,8 @@ export class UdpTransport implements Transport {
   readonly #path: PathMonitor
   readonly #announcer: RendezvousAnnouncer
   readonly #portProbe: PortProbe
-  /** The probing socket, and the options it was opened with. */
-  #probe: { readonly socket: UdpSocket; readonly options: UdpOptions } | undefined
+  readonly #probing: ProbingSocket
+  #isPortReported = false
   #config: Config
   /** The socket does not match the addresses, or there is none. */
   #stale = true
@@ -79,7 +81,23 @@ export class UdpTransport implements Transport {
       log,
       runtime.clock,
     )
-    this.#portProbe = this.#makePortProbe()
+    this.#probing = new ProbingSocket(runtime, driver)
+    this.#portProbe = new PortProbe(
+      {
+        isPeerSilent: () => driver.peerSilent,
+        inTurn: (action) => this.#inTurn(action),
+        addresses: () => peersOf(this.addresses).length,
+        openProbe: (address) => {
+          const peer = peersOf(this.addresses)[address]
+          return this.#probing.open(this.#socketOptions(peer), peer, this.addresses.rendezvous, this.#config.fwmark)
+        },
+        closeProbe: () => this.#probing.close(),
+        pingBoth: () => this.#probing.pingBoth(),
+        moveToProbe: () => this.#moveToProbe(),
+      },
+      runtime.clock,
+      log,
+    )
     this.#path = new PathMonitor(
       {
         local: () => this.#remote && driver.sockets.sender?.local,
@@ -102,22 +120,6 @@ export class UdpTransport implements Transport {
     return isOpen && isComplete(this.#config, this.addresses) ? undefined : this.#resolving.failure
   }
 
-  #makePortProbe(): PortProbe {
-    const { driver, log, runtime } = this.#options
-    return new PortProbe(
-      {
-        isPeerSilent: () => driver.peerSilent,
-        inTurn: (action) => this.#inTurn(action),
-        openProbe: () => this.#openProbe(),
-        closeProbe: () => this.#closeProbe(),
-        pingBoth: () => driver.probePath(this.#probe?.socket.local.port ?? 0),
-        moveToProbe: () => this.#moveToProbe(),
-      },
-      runtime.clock,
-      log,
-    )
-  }
-
   async open(): Promise<void> {
     const { addresses, failures } = await resolveAddresses(this.#options.runtime, this.#config, NO_ADDRESSES)
     throwFatal(failures)
@@ -127,7 +129,7 @@ export class UdpTransport implements Transport {
     this.#options.driver.start(coreConfig(this.#config, this.#options.aead, this.#family))
     let failure: unknown = failures[0]
     if (isOpenable(this.#config, addresses)) {
-      await this.#reopen().catch((error) => {
+      await this.#reopenAny().catch((error) => {
         if (!isTemporary(error)) throw error
         failure ??= error
       })
@@ -220,7 +222,7 @@ export class UdpTransport implements Transport {
       this.addresses = addresses
       this.#config = config
       this.#family = family
-      if (reopen) await this.#reopen()
+      if (reopen) await this.#reopenAny()
     } catch (error) {
       if (!isReload || this.#closed) throw error
       this.addresses = before.addresses
@@ -245,6 +247,33 @@ export class UdpTransport implements Transport {
     this.#options.driver.setPeer(undefined)
     this.#setPeer()
     return local
+  }
+
+  /** Uses another address of the peer's name from the next reopen on. */
+  #usePeer(peer: SocketAddress | undefined): void {
+    const { driver, aead } = this.#options
+    this.addresses = { ...this.addresses, peer }
+    const family = packetFamily(this.addresses)
+    if (family !== this.#family) driver.reconfigure(coreConfig(this.#config, aead, family))
+    this.#family = family
+  }
+
+  /**
+   * Reopens the socket, for another address of the peer's name if there is no path to the one in use.
+   * @throws StartError
+   */
+  async #reopenAny(): Promise<void> {
+    const [peer, ...others] = peersOf(this.addresses)
+    try {
+      await this.#reopen()
+    } catch (error) {
+      for (const other of isTemporary(error) ? others : []) {
+        this.#usePeer(other)
+        if (await this.#reopen().catch(() => undefined)) return
+      }
+      this.#usePeer(peer)
+      throw error
+    }
   }
 
   /**
@@ -283,10 +312,10 @@ export class UdpTransport implements Transport {
     return index !== 0 && index !== this.#device && socketOptions(this.#config)?.fd === undefined
   }
 
-  #socketOptions(): UdpOptions {
+  #socketOptions(peer = this.addresses.peer): UdpOptions {
     const config = this.#config
     return {
-      ...udpOptions(this.addresses),
+      ...udpOptions({ ...this.addresses, peer }),
       path: config.udp.path,
       gso: config.udp.gso === 'auto',
       gro: config.udp.gro === 'auto',
@@ -296,44 +325,29 @@ export class UdpTransport implements Transport {
     }
   }
 
-  async #openProbe(): Promise<void> {
-    this.#closeProbe()
-    const { driver, runtime } = this.#options
-    const { bind, ...rest } = this.#socketOptions()
-    const options = { ...rest, bind: { ...bind, port: 0 } }
-    const socket = await driver.sockets.add((handlers) => runtime.openUdp(options, handlers))
-    driver.sockets.probe(socket)
-    this.#probe = { socket, options }
-    const { rendezvous } = this.addresses
-    const local =
-      rendezvous && this.#isLocalFree ? await localTowards(runtime, rendezvous, this.#config.fwmark) : undefined
-    // as for the socket in use (rendezvous.ts)
-    if (local !== undefined) socket.leaveFree?.(asSeenBy(socket.local, local))
-  }
-
-  #closeProbe(): void {
-    this.#options.driver.sockets.remove(this.#probe?.socket)
-    this.#probe = undefined
-  }
-
   /**
-   * Replaces the socket in use by the probing socket, unless the configuration sets the local port.
+   * Uses the other address that the probing socket was for, or the probing socket itself, unless the configuration sets
+   * the local port.
    * @returns whether it did
    */
   async #moveToProbe(): Promise<boolean> {
     const { driver, log } = this.#options
-    const probe = this.#probe
+    const probe = this.#probing.opened
     if (probe === undefined) return true
+    if (!sameMaybe(probe.peer, this.addresses.peer)) {
+      await this.#moveToPeer(probe.peer)
+      return true
+    }
     const who = driver.peer === undefined ? 'rendezvous server' : 'peer'
     const what = `the ${who} answers at a new local port, not at port ${this.#port}: a NAT keeps a dead mapping for it`
     if (udpOptions(this.addresses).bind.port !== 0) {
-      log.warning(`${what}. kcp_bind sets the port, so it is kept, and nothing gets through; set port 0 there`)
+      if (!this.#isPortReported) {
+        log.warning(`${what}. kcp_bind sets the port, so it is kept, and nothing gets through; set port 0 there`)
+      }
+      this.#isPortReported = true
       return false
     }
-    const before = driver.sockets.sender
-    driver.sockets.send(probe.socket, probe.options.connect)
-    driver.sockets.remove(before)
-    this.#probe = undefined
+    this.#probing.takeOver()
     this.#opened = probe.options
     this.#port = probe.socket.local.port
     this.#path.onOpened()
@@ -341,6 +355,24 @@ export class UdpTransport implements Transport {
     driver.pathMoved()
     await this.#announce(true)
     return true
+  }
+
+  /** Another address of the peer's name answers, the one in use does not. It may be another server. */
+  async #moveToPeer(peer: SocketAddress | undefined): Promise<void> {
+    const { driver, log } = this.#options
+    const before = this.addresses.peer
+    if (peer === undefined || before === undefined) return
+    log.warning(
+      `no answer from ${formatAddress(before)}, but from ${formatAddress(peer)}, another address of kcp_connect: ` +
+        'using that; connections that are not known there are reset',
+    )
+    this.#usePeer(peer)
+    await this.#reopen().catch((error) => {
+      this.#usePeer(before)
+      throw error
+    })
+    driver.pathMoved()
+    this.#setPeer()
   }
 
   async #openKeepingPort(options: UdpOptions): Promise<UdpSocket> {

@@ -276,6 +276,8 @@ export class MemoryNetwork {
   lookupGate: Promise<void> = Promise.resolve()
   /** Addresses that no interface has. */
   readonly absent = new Set<string>()
+  /** Addresses to which there is no route. */
+  readonly unreachable = new Set<string>()
   /** Addresses dialled by TCP, in order. */
   readonly dials: string[] = []
   /** Addresses at which a dial gets no answer. */
@@ -361,7 +363,10 @@ class MemoryRuntime implements Runtime {
     const { bind } = options
     this.#checkPresent(bind)
     const { here } = this.#network
-    if (options.connect !== undefined && here === undefined) throw systemError('ENETUNREACH')
+    const { connect } = options
+    if (connect !== undefined && (here === undefined || this.#network.unreachable.has(connect.address))) {
+      throw systemError('ENETUNREACH')
+    }
     const address = bind.address === '0.0.0.0' ? (here ?? bind.address) : bind.address
     const local = { ...bind, address, port: this.#network.port(bind.port) }
     const key = formatAddress(local)

@@ -22,11 +22,16 @@ class Scene implements PortProbeHost {
   opened = 0
   isOpen = false
   pings = 0
+  count = 1
+  /** Addresses that were tried. */
+  readonly tried: number[] = []
   moves = 0
 
   isPeerSilent = (): boolean => this.silent
   inTurn = (action: () => Promise<void>): Promise<void> => action()
-  async openProbe(): Promise<void> {
+  addresses = (): number => this.count
+  async openProbe(address: number): Promise<void> {
+    this.tried.push(address)
     this.opened++
     this.isOpen = true
   }
@@ -120,13 +125,40 @@ test('a port that the configuration sets is kept, and is not probed again', asyn
   assert.is(scene.moves, 2, 'another socket is probed')
 })
 
+test('of several addresses one after the other is tried, and the first one that answers is used', async () => {
+  const scene = new Scene()
+  scene.count = 3
+  const { openProbe } = scene
+  scene.openProbe = async (address) => {
+    scene.newAnswers = address === 2
+    await openProbe.call(scene, address)
+  }
+  await scene.silence(60_000)
+  assert.equal(scene.tried, [0, 1, 2])
+  assert.is(scene.moves, 1)
+})
+
+test('a port that must be kept does not prevent a move to another address', async () => {
+  const scene = new Scene()
+  scene.fixed = true
+  scene.count = 2
+  const { moveToProbe } = scene
+  scene.moveToProbe = () => {
+    scene.fixed = scene.tried.at(-1) === 0
+    return moveToProbe.call(scene)
+  }
+  await scene.silence(60_000)
+  assert.equal(scene.tried, [0, 1])
+  assert.is(scene.moves, 2)
+})
+
 test('a socket that cannot be opened is tried again', async () => {
   const scene = new Scene()
   const { openProbe } = scene
   let failures = 3
-  scene.openProbe = async () => {
+  scene.openProbe = async (address) => {
     if (failures-- > 0) throw new Error('too many open files')
-    await openProbe.call(scene)
+    await openProbe.call(scene, address)
   }
   await scene.silence(60_000)
   assert.is(scene.moves, 1)

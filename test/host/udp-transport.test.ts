@@ -55,6 +55,79 @@ for (const keepalive of [5, 0]) {
   })
 }
 
+test('an answer in another order, at a lookup or a reload, moves nothing', async () => {
+  const network = new VirtualNetwork()
+  network.hosts.set('server.test', '127.0.0.1 127.0.0.2')
+  const { client, config, close } = await tunnel(network, { kcp_connect: 'server.test:5000' })
+  const socket = network.udp.get(`127.0.0.1:${client.udp.port}`)
+  const application = new Application(network, client)
+  await application.echo('before')
+  network.hosts.set('server.test', '127.0.0.2 127.0.0.1')
+  await client.reload(configOf({ ...config, timeout: 100 }))
+  await application.echo('after the reload')
+  assert.is(network.udp.get(`127.0.0.1:${client.udp.port}`), socket, 'the same socket')
+  assert.is(printed(network, 'udp connect: 127.0.0.1:5000'), 1)
+  assert.is(printed(network, 'udp connect: 127.0.0.2:5000'), 0)
+  application.close()
+  close()
+})
+
+test('when the address in use does not answer, another one of its name is used, and is kept', async () => {
+  const network = new VirtualNetwork()
+  network.hosts.set('server.test', '127.0.0.1 127.0.0.2 127.0.0.3')
+  const { client, server, config, close } = await tunnel(network, { kcp_connect: 'server.test:5000' })
+  const { port } = client.udp
+  const application = new Application(network, client)
+  await application.echo('before')
+  server.close()
+  application.send()
+  const opening = new Application(network, client)
+  const second = await start(network, { ...SERVER, kcp_bind: '127.0.0.3:5000' })
+  await network.until(() => printed(network, 'udp connect: 127.0.0.3:5000') === 1, 'the client uses another address')
+  await network.until(() => application.over && opening.over, 'the old connections end')
+  assert.is(application.ending, 'RST', 'another server does not know them')
+  assert.is(opening.ending, 'RST')
+  await new Application(network, client).echo('a new connection')
+  assert.ok(network.udp.has(`127.0.0.1:${port}`), 'the local port is kept')
+  await client.reload(configOf(config))
+  assert.is(printed(network, 'udp connect: 127.0.0.1:5000'), 1, 'the first address is not used again')
+  assert.is(printed(network, 'udp connect: 127.0.0.3:5000'), 1)
+  second.close()
+  close()
+})
+
+test('an address without a route is passed over at the start, and when its route is lost', async () => {
+  const network = new VirtualNetwork()
+  network.hosts.set('server.test', '127.0.0.9 127.0.0.1 127.0.0.2')
+  network.unreachable.add('127.0.0.9')
+  const { client, server, close } = await tunnel(network, { kcp_connect: 'server.test:5000' })
+  await new Application(network, client).echo('at the second address')
+  server.close()
+  network.unreachable.add('127.0.0.1')
+  const second = await start(network, { ...SERVER, kcp_bind: '127.0.0.2:5000' })
+  await network.until(() => printed(network, 'udp connect: 127.0.0.2:5000') === 1, 'the third address')
+  await new Application(network, client).echo('at the third address')
+  second.close()
+  close()
+})
+
+test('another address of the name is used with a port that kcp_bind sets', async () => {
+  const network = new VirtualNetwork()
+  network.hosts.set('server.test', '127.0.0.1 127.0.0.2')
+  const { client, server, close } = await tunnel(network, {
+    kcp_connect: 'server.test:5000',
+    kcp_bind: '0.0.0.0:6001',
+  })
+  await new Application(network, client).echo('before')
+  server.close()
+  const second = await start(network, { ...SERVER, kcp_bind: '127.0.0.2:5000' })
+  await network.until(() => printed(network, 'udp connect: 127.0.0.2:5000') === 1, 'the client uses another address')
+  await new Application(network, client).echo('a new connection')
+  assert.ok(network.udp.has('127.0.0.1:6001'))
+  second.close()
+  close()
+})
+
 test('a port that kcp_bind sets is kept although a new one is answered, and that is logged once', async () => {
   const network = new VirtualNetwork()
   const { close } = await tunnel(network, { kcp_bind: '0.0.0.0:6001' })

@@ -96,10 +96,15 @@ export class Application {
     this.#socket.resume()
   }
 
+  /** Sends one byte. */
+  send(): void {
+    this.#socket.write(this.#socket.writeBuffer(), 1)
+  }
+
   /** Sends one byte and waits for its echo. */
   async echo(what: string): Promise<void> {
     const before = this.received
-    this.#socket.write(this.#socket.writeBuffer(), 1)
+    this.send()
     await this.#network.until(() => this.received > before || this.over, what)
     assert.not.ok(this.over, what)
   }

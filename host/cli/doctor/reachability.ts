@@ -144,14 +144,16 @@ function reportSibling(
   values: Finding['values'],
 ): void {
   const answer = formatAddress(sibling)
-  const text = `${formatAddress(peer)} does not answer, but another address of the same name does: ${answer}. Only the first address is used`
+  const text = `${formatAddress(peer)} does not answer, but another address of the same name does: ${answer}. ${
+    key === 'kcp_connect' ? 'The client tries it after a while' : 'Only the first address is used'
+  }`
   report.add(finding, 'failure', text, {
     values: { ...values, cause: 'other address', answer },
     remedies: [`set ${key} to ${answer}`, 'or make the server listen on all addresses of the name'],
   })
 }
 
-/** The unused addresses of a name: only the first one is used (protocol.md 10.4). */
+/** The addresses of a name beside the one in use. */
 export async function furtherAddresses(
   runtime: Runtime,
   text: string | undefined,

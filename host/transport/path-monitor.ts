@@ -13,8 +13,12 @@ import { asSeenBy } from './rendezvous.ts'
 const CHECK_MS = 2000
 /** Delay of the first check after a socket error, ms. */
 const HINT_MS = 200
-/** Minimum interval between reopens of a socket with errors and no answers while the path looks unchanged, ms. */
+/**
+ * Minimum interval between reopens of a socket with errors and no answers while the path looks unchanged, ms; doubles
+ * with each of them up to SUSPECT_LONGEST_MS, because it ends the search for another port or address (port-probe.ts).
+ */
 const SUSPECT_MS = 10_000
+const SUSPECT_LONGEST_MS = 160_000
 
 /** Errors caused by the local side of the path, not by the peer. */
 const PATH_ERRORS: ReadonlySet<string> = new Set([
@@ -61,6 +65,7 @@ export class PathMonitor {
   #lost = false
   /** The socket has reported path errors since it was opened. */
   #suspect = false
+  #suspectPause = SUSPECT_MS
   /** An address that the kernel selects but a reopened socket did not get (netdev). */
   #foreign = ''
   #closed = false
@@ -128,7 +133,10 @@ export class PathMonitor {
     }
     const { address } = asSeenBy(local, towards)
     const moved = host.isLocalFree() && address !== local.address && address !== this.#foreign
-    const stuck = this.#suspect && host.isPeerSilent() && this.#clock.monotonic() - this.#openedAt >= SUSPECT_MS
+    const age = this.#clock.monotonic() - this.#openedAt
+    if (age >= SUSPECT_LONGEST_MS) this.#suspectPause = SUSPECT_MS
+    const stuck = this.#suspect && host.isPeerSilent() && age >= this.#suspectPause
+    if (stuck) this.#suspectPause = Math.min(2 * this.#suspectPause, SUSPECT_LONGEST_MS)
     if (!wasLost && !moved && !stuck) {
       if (host.isPeerSilent()) host.onSilence()
       return

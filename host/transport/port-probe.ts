@@ -87,7 +87,6 @@ export class PortProbe {
   /** Another socket is in use: what was found out does not concern it. */
   reset(): void {
     this.#stop()
-    this.#attempts = 0
     this.#pointless = false
   }
 
@@ -125,7 +124,9 @@ export class PortProbe {
     this.#answers = this.#answered ? this.#answers + 1 : 0
     this.#answered = false
     if (this.#answers === ANSWERS) {
-      this.#pointless = !(await host.moveToProbe()) && host.addresses() === 1
+      const hasMoved = await host.moveToProbe()
+      if (hasMoved) this.#attempts = 0
+      this.#pointless = !hasMoved && host.addresses() === 1
       this.#stop()
       return
     }

@@ -223,13 +223,16 @@ class MemoryUdp implements UdpSocket {
 
   send(buffer: Uint8Array, length: number, to: SocketAddress): void {
     const network = this.#network
-    const lost = this.dead !== false
+    const isBlocked = network.blocked === this.local.port
+    const lost = this.dead !== false || isBlocked
     if (!lost) {
       network.datagrams.push(buffer.slice(0, length))
       network.udp.get(formatAddress(this.connect ?? to))?.deliver(buffer.slice(0, length), this.local)
     }
     setImmediate(() => {
-      if (this.dead === true && !this.#closed) this.#handlers.onError(systemError('EINVAL'))
+      if ((this.dead === true || isBlocked) && !this.#closed) {
+        this.#handlers.onError(systemError(isBlocked ? 'EHOSTUNREACH' : 'EINVAL'))
+      }
       this.#free++
       if (this.#closed || !this.#starved || this.#free < SEND_BUFFERS / 2) return
       this.#starved = false
@@ -240,7 +243,7 @@ class MemoryUdp implements UdpSocket {
   flush(): void {}
 
   deliver(data: Uint8Array, from: SocketAddress): void {
-    if (this.dead) return
+    if (this.dead || this.#network.blocked === this.local.port) return
     this.#inbox.push({ data, from })
     if (this.#inbox.length > 1) return
     setImmediate(() => {
@@ -276,6 +279,8 @@ export class MemoryNetwork {
   lookupGate: Promise<void> = Promise.resolve()
   /** Addresses that no interface has. */
   readonly absent = new Set<string>()
+  /** Local UDP port whose datagrams are lost and cause errors, whichever socket has it. */
+  blocked = 0
   /** Addresses to which there is no route. */
   readonly unreachable = new Set<string>()
   /** Addresses dialled by TCP, in order. */

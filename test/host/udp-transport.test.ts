@@ -128,6 +128,19 @@ test('another address of the name is used with a port that kcp_bind sets', async
   close()
 })
 
+test('errors of the socket do not end the search for another port before its end', async () => {
+  const network = new VirtualNetwork()
+  const { client, close } = await tunnel(network)
+  const application = new Application(network, client)
+  await application.echo('before')
+  const { port } = client.udp
+  network.blocked = port
+  await application.echo('after')
+  assert.ok(printed(network, `not at port ${port}`) === 1)
+  application.close()
+  close()
+})
+
 test('a port that kcp_bind sets is kept although a new one is answered, and that is logged once', async () => {
   const network = new VirtualNetwork()
   const { close } = await tunnel(network, { kcp_bind: '0.0.0.0:6001' })

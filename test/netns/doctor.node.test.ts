@@ -80,7 +80,9 @@ if (netnsProblem !== undefined) {
   }
 
   test('a firewall that drops everything is reported as silence, and an answer from another address is detected', async () => {
-    const config = { ...KEY, kcp_bind: `0.0.0.0:${PORT}`, connect: '127.0.0.1:9' }
+    // this path answers from the address that the system selects
+    const udp = { path: 'portable' }
+    const config = { ...KEY, kcp_bind: `0.0.0.0:${PORT}`, connect: '127.0.0.1:9', udp }
     const server = await publicServer.start('node', config)
     publicServer.namespace.ip('addr add 203.0.113.51/24 dev eth0')
     const client = { ...KEY, listen: '127.0.0.1:0' }

@@ -108,7 +108,10 @@ function sockaddr(input: Uint8Array): void {
   bytes.set(input.subarray(0, SOCKADDR_IN6_BYTES))
   const read = readSockaddr(new DataView(bytes.buffer), 0, true)
   if (read !== undefined && read.scope < ZONES) checkAddress(read)
-  const record = readRecord(concat(input, new Uint8Array(24)), 0)
+  const padded = concat(input, new Uint8Array(24))
+  // the number of a local address has no text
+  padded[1] = 0
+  const record = readRecord(padded, 0)
   if (record !== undefined && record.scope < (record.family === 6 ? ZONES : 1)) checkAddress(record)
 }
 

@@ -1,0 +1,22 @@
+#include "core.h"
+
+#include <unistd.h>
+
+/* Exit status at a trap: EX_SOFTWARE of sysexits.h. */
+#define TRAP_STATUS 70
+
+CORE_INSTANCE core_instance;
+
+void core_trap(int code) {
+  char text[] = "trap ? of the engine\n";
+  text[5] = (char)('0' + code);
+  /* stdio is not safe in a signal handler */
+  if (write(STDERR_FILENO, text, sizeof text - 1) < 0) _exit(TRAP_STATUS);
+  _exit(TRAP_STATUS);
+}
+
+int core_open(void) {
+  wasm_rt_init();
+  CORE_INSTANTIATE();
+  return core_abi_version() == KCPTUN_ABI_VERSION ? 0 : -1;
+}

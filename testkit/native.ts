@@ -1,0 +1,22 @@
+/** The native programs of runtime-c/, built when they are stale. */
+import { spawnSync } from 'node:child_process'
+import { join } from 'node:path'
+import { projectRoot } from './process.ts'
+
+/**
+ * Builds the native programs.
+ * @returns their folder, or why they cannot be built here
+ * @throws if the build fails
+ */
+export function buildNative(...args: readonly string[]): { readonly folder: string } | { readonly reason: string } {
+  if (process.platform !== 'linux') return { reason: 'the native programs are for Linux' }
+  const { status, stderr, error } = spawnSync('node', [join(projectRoot, 'build/native.mjs'), ...args], {
+    encoding: 'utf8',
+  })
+  if (status === 0) {
+    return { folder: join(projectRoot, args.includes('--sanitize') ? 'dist/native-sanitize' : 'dist/native') }
+  }
+  const missing = /missing: (.*)/.exec(stderr ?? '')?.[1]
+  if (missing === undefined) throw new Error(`build/native.mjs: ${error?.message ?? stderr}`)
+  return { reason: `not installed: ${missing}` }
+}

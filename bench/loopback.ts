@@ -52,12 +52,13 @@ const PAIRS: readonly Pair[] = [
   { name: 'bun sodium-native', client: 'bun sodium-native', server: 'bun sodium-native' },
   { name: 'node wrappers', client: 'node wrappers', server: 'node wrappers' },
   { name: 'bun wrappers', client: 'bun wrappers', server: 'bun wrappers' },
+  { name: 'native', client: 'native', server: 'native' },
   { name: 'node w256', client: 'node', server: 'node', clientKcp: KCP, serverKcp: KCP },
   { name: 'bun w256', client: 'bun', server: 'bun', clientKcp: KCP, serverKcp: KCP },
   { name: REFERENCE, client: 'libev', server: 'libev', clientKcp: KCP, serverKcp: KCP },
   { name: 'go', client: 'go', server: 'go' },
 ]
-const CONTESTANTS: readonly Contestant[] = ['node', 'bun', 'libev', 'go']
+const CONTESTANTS: readonly Contestant[] = ['node', 'bun', 'native', 'libev', 'go']
 
 const DIRECTIONS = ['upload', 'download'] as const
 type Direction = (typeof DIRECTIONS)[number]

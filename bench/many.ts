@@ -40,6 +40,7 @@ const DEFAULT = 'libev'
 const PAIRS: readonly Pair[] = [
   { name: 'node', client: 'node', server: 'node' },
   { name: 'bun', client: 'bun', server: 'bun' },
+  { name: 'native', client: 'native', server: 'native' },
   { name: DEFAULT, client: 'libev', server: 'libev' },
   { name: 'libev w256', client: 'libev', server: 'libev', clientKcp: KCP, serverKcp: KCP },
   { name: 'go', client: 'go', server: 'go' },

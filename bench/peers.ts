@@ -96,6 +96,9 @@ const goClient = onPath('kcptun-client')
 /** Why a program is not available, or undefined. */
 export function missing(program: Contestant): string | undefined {
   if (program === 'libev') return libevPath === undefined ? 'KCPTUN_LIBEV is not set' : undefined
+  if (program === 'native') {
+    return existsSync(commandOf('native')[0]) ? undefined : 'the native host is not built: npm run build:native'
+  }
   if (program === 'go') return goServer && goClient ? undefined : 'kcptun-server and kcptun-client are not on the PATH'
   if (program.endsWith(' sodium-native'))
     return findPackage('sodium-native') ? undefined : 'sodium-native is not installed'
@@ -144,7 +147,7 @@ function startGo(command: string, args: readonly string[]): End {
 /** The program of a contestant and its command. */
 function commandFor(contestant: Exclude<Contestant, 'go'>): { program: Program; command: readonly string[] } {
   const [first, backend] = contestant.split(' ')
-  const program = first === 'node' || first === 'bun' ? first : 'libev'
+  const program = first === 'node' || first === 'bun' || first === 'native' ? first : 'libev'
   const command = commandOf(program)
   if (backend === undefined) return { program, command }
   return { program, command: [command[0], join(projectRoot, `dist/bench-${program}.js`), backend] }

@@ -21,7 +21,17 @@ const SUPPORT = ['/usr/share/wabt/wasm2c', '/usr/local/share/wabt/wasm2c'].find(
 /** Floats must be the same on all machines: no fused operations. The others are what wasm2c asks for. */
 const MODULE_FLAGS = ['-ffp-contract=off', '-frounding-math', '-fsignaling-nans', '-w']
 const TRAP_FLAGS = [`-I${inProject(SOURCES)}`, '-include', 'trap.h', '-DWASM_RT_TRAP_HANDLER=core_trap']
-const WARNINGS = ['-std=gnu11', '-Wall', '-Wextra', '-Werror', '-Wshadow', '-Wvla', '-Wstrict-prototypes', '-Wformat=2']
+const WARNINGS = [
+  '-std=gnu11',
+  '-D_GNU_SOURCE',
+  '-Wall',
+  '-Wextra',
+  '-Werror',
+  '-Wshadow',
+  '-Wvla',
+  '-Wstrict-prototypes',
+  '-Wformat=2',
+]
 const HARDENED = ['-fstack-protector-strong', '-D_FORTIFY_SOURCE=2', '-fPIE']
 const HARDENED_LINK = ['-pie', '-Wl,-z,relro,-z,now,-z,noexecstack', '-Wl,--gc-sections']
 const SANITIZE = ['-fsanitize=address,undefined', '-fno-sanitize-recover=undefined', '-fno-omit-frame-pointer', '-g']

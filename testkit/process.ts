@@ -26,8 +26,8 @@ const LOG_LIMIT = 512 * 1024
 const FIRST_PORT = 10_000
 const LAST_PORT = 32_000
 
-/** An endpoint program: the CLI under a runtime, or kcptun-libev. */
-export type Program = 'node' | 'bun' | 'libev'
+/** An endpoint program: the CLI under a runtime, the native host (testkit/native.ts builds it), or kcptun-libev. */
+export type Program = 'node' | 'bun' | 'native' | 'libev'
 
 /** Content of a configuration file. */
 export interface Config {
@@ -104,6 +104,7 @@ export const libevPath: string | undefined = process.env['KCPTUN_LIBEV'] || unde
 export function commandOf(program: Program): readonly [string, ...string[]] {
   if (program === 'node') return [nodePath(), join(projectRoot, 'dist/node/cli.js')]
   if (program === 'bun') return [bunPath(), join(projectRoot, 'dist/bun/cli.js')]
+  if (program === 'native') return [join(projectRoot, 'dist/native/kcptun-wasm-native')]
   if (libevPath === undefined) throw new Error('KCPTUN_LIBEV is not set')
   return [libevPath]
 }
@@ -234,6 +235,8 @@ class Child implements Running {
     // the CLI may answer HTTP before every socket is open; kcptun-libev answers only from its event loop, when all are
     // open
     if (this.program !== 'libev' && !/ start$/m.test(this.#log)) return false
+    // it has no monitoring server
+    if (this.program === 'native') return true
     return this.stats().then(
       () => true,
       () => false,
@@ -248,7 +251,8 @@ class Child implements Running {
  */
 export async function start(program: Program, config: Config, options: StartOptions = {}): Promise<Running> {
   const httpListen = typeof config['http_listen'] === 'string' ? config['http_listen'] : `127.0.0.1:${await freePort()}`
-  const child = new Child(program, { loglevel: 6, ...config, http_listen: httpListen }, options)
+  const monitored = program === 'native' ? {} : { http_listen: httpListen }
+  const child = new Child(program, { loglevel: 6, ...config, ...monitored }, options)
   try {
     await waitFor(`${program} serves`, () => child.serves(), START_TIMEOUT_MS)
   } catch (error) {

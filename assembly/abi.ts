@@ -65,6 +65,7 @@ export const EVENT_OBFS_READY: u32 = 12
 export const EVENT_OBFS_ENDED: u32 = 13
 export const EVENT_PROBED: u32 = 14
 export const EVENT_RUNS_LOST: u32 = 15
+export const EVENT_OPENED: u32 = 16
 
 /* `arg` of ABORT. */
 

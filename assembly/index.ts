@@ -78,7 +78,7 @@ import { secret } from './packet/nonce'
 import { events, takeEvents } from './session/events'
 import { spans } from './session/message'
 import { addressOf, Session, TCP_DIALING, TCP_GONE, TIME_WAIT } from './session/session'
-import { abort, commit, connected, consume, peek, reserve, shutdown } from './session/stream'
+import { abort, commit, connected, consume, peek, reserve, resetSession, shutdown } from './session/stream'
 import { sessionAt, sessionOf, slotsInUse } from './session/table'
 import { addressOfTombstone, Tombstone, tombstoneAt, tombstoneCount } from './session/tombstones'
 import { counters } from './stats'
@@ -310,6 +310,14 @@ export function stream_abort(handle: u32, now: u32): i32 {
   const s = stream(handle)
   if (!s) return E_HANDLE
   abort(s, now)
+  reschedule(s, now)
+  return OK
+}
+
+export function stream_reset(handle: u32, now: u32): i32 {
+  const s = stream(handle)
+  if (!s) return E_HANDLE
+  resetSession(s)
   reschedule(s, now)
   return OK
 }

@@ -3,6 +3,7 @@
  */
 
 import {
+  EVENT_OPENED,
   MAX_DATAGRAM_BYTES,
   REASON_RESET,
   REASON_STALE_PEER,
@@ -54,6 +55,7 @@ import { hasSpareBlock, refillRx, rxSlot, sealBytes, tagBytes } from '../packet/
 import { hashOfNonce, isOwnNonce, nonceBytes } from '../packet/nonce'
 import { answersValidation, findRemote, learnClock, needsClock, onReceivedFrom, Remote } from '../packet/remote'
 import { datagramFilter, isReplay, isReplayedListen, prepareReplay } from '../packet/replay'
+import { queueEvent } from '../session/events'
 import {
   addressOf,
   CONNECT,
@@ -65,6 +67,7 @@ import {
   SEND_HELD,
   Session,
   setState,
+  TCP_OPEN,
   uncountHalfOpen,
 } from '../session/session'
 import { advance, challengeReset, dismissReset, endSession, resetByPeer } from '../session/stream'
@@ -241,7 +244,10 @@ function onSegments(i: u32, at: usize, len: u32, sealed: u32, address: usize, no
   if (!isLive(s)) return false
   if (s.state == CONNECT) {
     setState(s, ESTABLISHED)
-    if (has(s, INITIATOR)) uncountHalfOpen(s)
+    if (has(s, INITIATOR)) {
+      uncountHalfOpen(s)
+      if (s.tcp == TCP_OPEN) queueEvent(s, EVENT_OPENED)
+    }
   }
   s.signAt = now
   if (has(s, RESET_CHALLENGED)) dismissReset(s)

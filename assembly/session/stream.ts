@@ -13,7 +13,9 @@ import {
   EVENT_READABLE,
   EVENT_WRITABLE,
   REASON_PROTOCOL,
+  REASON_RESET,
 } from '../abi'
+import { sendReset } from '../control/queue'
 import { closeAcks } from '../kcp/ack_queue'
 import { closeConfirm } from '../kcp/confirm'
 import { closeCongestion, congestionWindow } from '../kcp/congestion'
@@ -21,6 +23,7 @@ import { MAX_WND, PROBE_ASK, PROBE_TELL } from '../kcp/conversation'
 import { closeRecovery } from '../kcp/loss_detection'
 import { announceWindow } from '../kcp/output'
 import { advanceRcvNxt, closeReceiveBuffer, dropFirst } from '../kcp/receive_buffer'
+import { HEADER_BYTES } from '../kcp/segment'
 import { closeSendBuffer, sendHeld } from '../kcp/send_buffer'
 import { mayQueue } from '../memory/slab'
 import { tagBytes } from '../packet/datagram'
@@ -57,6 +60,7 @@ import {
   reservePush,
 } from './message'
 import {
+  addressOf,
   BLOCKED,
   DRAINING,
   ECHO_PENDING,
@@ -215,6 +219,15 @@ export function abort(s: Session, now: Ticks): void {
   s.events = 0
   sendEof(s, now)
   if (s.state != TIME_WAIT) advance(s, now)
+}
+
+/** The application gave up. Later segments of the peer are answered by RESET, so the first one may get lost. */
+export function resetSession(s: Session): void {
+  s.tcp = TCP_GONE
+  s.events = 0
+  if (s.state == TIME_WAIT) return
+  sendReset(s.conv, addressOf(s), HEADER_BYTES)
+  endSession(s, REASON_RESET)
 }
 
 /** Result of the connection to the target. */

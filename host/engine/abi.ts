@@ -67,6 +67,7 @@ export const EventType = {
   OBFS_ENDED: 13,
   PROBED: 14,
   RUNS_LOST: 15,
+  OPENED: 16,
 } as const
 
 /** `arg` of ABORT. */
@@ -374,6 +375,7 @@ export interface CoreExports {
   stream_consume(handle: number, length: number, now: number): number
   stream_shutdown(handle: number, now: number): number
   stream_abort(handle: number, now: number): number
+  stream_reset(handle: number, now: number): number
   set_host_bytes(toTcp: number, fromTcp: number): number
   session_slots(): number
   session_info(slot: number, now: number): number
@@ -405,8 +407,8 @@ export const CALLS: readonly Exclude<keyof CoreExports, 'memory'>[] = [
   'set_rendezvous', 'renew_nonce', 'probe_path', 'path_moved', 'ping_peer', 'probe_sessions', 'handle_datagrams',
   'handle_timeout', 'next_timeout', 'refresh_gauges', 'poll_transmit', 'poll_events', 'stream_open',
   'stream_connected', 'stream_reserve', 'stream_commit', 'stream_peek', 'stream_consume', 'stream_shutdown',
-  'stream_abort', 'set_host_bytes', 'session_slots', 'session_info', 'session_find', 'obfs_ptr', 'obfs_slots',
-  'obfs_rx_ptr', 'obfs_early_ptr', 'obfs_tx_ptr', 'obfs_control_ptr', 'obfs_info_ptr', 'obfs_configure', 'obfs_accept',
-  'obfs_dial', 'obfs_release', 'obfs_ended', 'obfs_handle_packets', 'obfs_transmit', 'obfs_control',
+  'stream_abort', 'stream_reset', 'set_host_bytes', 'session_slots', 'session_info', 'session_find', 'obfs_ptr',
+  'obfs_slots', 'obfs_rx_ptr', 'obfs_early_ptr', 'obfs_tx_ptr', 'obfs_control_ptr', 'obfs_info_ptr', 'obfs_configure',
+  'obfs_accept', 'obfs_dial', 'obfs_release', 'obfs_ended', 'obfs_handle_packets', 'obfs_transmit', 'obfs_control',
   'obfs_context_slots', 'obfs_context_info',
 ]

@@ -122,9 +122,11 @@ export function shutdown(world: World, s: Session): void {
 export function abort(world: World, s: Session): void {
   const { subject } = world
   world.note(() => `abort handle ${s.handle}`)
-  const result = subject.calls.stream_abort(s.handle, subject.now)
+  const isReset = (s.handle & 1) !== 0
+  const call = isReset ? subject.calls.stream_reset : subject.calls.stream_abort
+  const result = call(s.handle, subject.now)
   subject.isDrained = false
-  if (s.phase !== Phase.NONE) expectHandle(s, result, 'stream_abort')
+  if (s.phase !== Phase.NONE) expectHandle(s, result, isReset ? 'stream_reset' : 'stream_abort')
   // its end may still be queued as an event
   if (result === 0) s.phase = Phase.GONE
 }

@@ -218,7 +218,8 @@ export class World implements Listener {
   }
 
   #ownEvent(type: number): void {
-    if (type < EventType.PONG || type === EventType.MIGRATED) fault(`event ${type} without handle`)
+    if (type < EventType.PONG || type === EventType.MIGRATED || type === EventType.OPENED)
+      fault(`event ${type} without handle`)
     if (type === EventType.PEER_FOUND) this.peer = this.record(this.subject.calls.peer_ptr() >>> 0)
   }
 

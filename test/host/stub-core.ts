@@ -183,6 +183,7 @@ export function stubCore(overrides: Partial<Omit<CoreExports, 'memory'>> = {}): 
     },
     stream_shutdown: (handle) => note(`stream_shutdown ${handle}`),
     stream_abort: (handle) => note(`stream_abort ${handle}`),
+    stream_reset: (handle) => note(`stream_reset ${handle}`),
     set_host_bytes: (toTcp, fromTcp) => note(`set_host_bytes ${toTcp} ${fromTcp}`),
     session_slots: () => 0,
     session_info: () => 0,

@@ -144,6 +144,7 @@ export class App {
         this.#finish('detached')
         break
       case EventType.MIGRATED:
+      case EventType.OPENED:
         break
       default:
         check(false, `unexpected event ${event.type}`)

@@ -26,6 +26,7 @@ export function handleCall(
     () => calls.stream_consume(handle, argument, now),
     () => calls.stream_shutdown(handle, now),
     () => calls.stream_abort(handle, now),
+    () => calls.stream_reset(handle, now),
     () => calls.obfs_release(handle, now),
   ] as const
   const known = functions[which % functions.length]

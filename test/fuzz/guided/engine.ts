@@ -165,7 +165,7 @@ export class Engine implements FuzzSubject, Listener {
     else if (op === Op.READ) this.#read(handle, length)
     else if (op === Op.SHUTDOWN) exactCall('stream_shutdown', calls.stream_shutdown(handle, now))
     else if (op === Op.ABORT) {
-      const result = calls.stream_abort(handle, now)
+      const result = (which & 0x80) === 0 ? calls.stream_abort(handle, now) : calls.stream_reset(handle, now)
       exactCall('stream_abort', result)
       // with HANDLE the session has ended meanwhile: an event says so
       if (result === 0) this.#release(handle)
@@ -259,7 +259,8 @@ export class Engine implements FuzzSubject, Listener {
 
   onEvent(type: number, handle: number): void {
     if (handle === 0) {
-      if (type < EventType.PONG || type === EventType.MIGRATED) fault(`event ${type} without handle`)
+      if (type < EventType.PONG || type === EventType.MIGRATED || type === EventType.OPENED)
+        fault(`event ${type} without handle`)
       return
     }
     if (type === EventType.DIAL) {

@@ -44,6 +44,7 @@ const hostRooms = [
   'monitoring',
   'dashboard',
   'endpoint',
+  'library',
   'workers',
   'cli',
 ]

@@ -15,6 +15,7 @@ const VALUE_SHOWN_CHARS = 80
  * `key` is dotted (`kcp.mtu`), or '' for the whole file; `value` is the text to show, '' for none.
  */
 export class ConfigError extends Error {
+  readonly code = 'ERR_KCPTUN_CONFIG'
   readonly key: string
   readonly value: string
   readonly reason: string
@@ -37,6 +38,7 @@ export function quote(text: string): string {
 
 /** An optional facility is not available. The message gives the reason and is meant for the user. */
 export class NotAvailable extends Error {
+  readonly code = 'ERR_KCPTUN_NOT_AVAILABLE'
   override readonly name = 'NotAvailable'
 }
 
@@ -71,6 +73,7 @@ const TEMPORARY: ReadonlySet<string> = new Set(['EADDRNOTAVAIL', 'EHOSTUNREACH',
 
 /** A start failed for a reason outside the configuration: a name, a port. The message is meant for the user. */
 export class StartError extends Error {
+  readonly code = 'ERR_KCPTUN_START'
   override readonly name = 'StartError'
   /** Whether another attempt can succeed later: the program keeps running and retries. */
   readonly isTemporary: boolean
@@ -79,6 +82,24 @@ export class StartError extends Error {
     super(message)
     this.isTemporary = isTemporary
   }
+}
+
+/** A stream ended before both directions did: by the peer, by a time limit, or because the peer does not answer. */
+export class ResetError extends Error {
+  readonly code = 'ERR_KCPTUN_RESET'
+  override readonly name = 'ResetError'
+}
+
+/** A stream could not be opened: too many sessions, out of memory, no peer yet. */
+export class RefusedError extends Error {
+  readonly code = 'ERR_KCPTUN_REFUSED'
+  override readonly name = 'RefusedError'
+}
+
+/** The client, server or tunnel is closed. */
+export class ClosedError extends Error {
+  readonly code = 'ERR_KCPTUN_CLOSED'
+  override readonly name = 'ClosedError'
 }
 
 /** Whether another attempt can succeed later, without a change by the user. */

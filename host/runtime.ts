@@ -81,6 +81,8 @@ export interface UdpSocket {
   send(buffer: Uint8Array, length: number, to: SocketAddress, apart?: boolean): void
   /** End of a send batch: passes everything queued to the kernel. */
   flush(): void
+  /** Whether the socket keeps the event loop alive, which it does by default. Absent: it always does. */
+  keepAlive?(isKept: boolean): void
   close(): void
 }
 
@@ -116,6 +118,8 @@ export interface TcpHandlers {
   onDrain(): void
   /** The socket closed; called once. `error` for RST, timeout or a failed dial; undefined if both directions ended. */
   onClose(error?: SystemError): void
+  /** The application, which is in this process, gave up: the peer is to notice it. Absent: onClose is called instead. */
+  onReset?(): void
 }
 
 /** One TCP connection with half-close. Starts paused: call resume() to receive data. */
@@ -135,10 +139,15 @@ export interface TcpConnection {
   resume(): void
   /** Sends FIN after everything written; reading continues. */
   end(): void
-  /** Aborts with RST. Nothing more is delivered; onClose is not called. */
-  reset(): void
+  /**
+   * Aborts with RST. Nothing more is delivered; onClose is not called.
+   * @param reason why, for a connection whose other end is in this process
+   */
+  reset(reason?: string): void
   /** Closes gracefully: flushes what was written, then sends FIN. Reading stops; onClose is not called. */
   close(): void
+  /** Client: the peer answered the session. Absent: not of interest. */
+  onAnswered?(): void
 }
 
 export interface TcpListener {
@@ -194,6 +203,8 @@ export interface DaemonCalls {
 /** Handle of OperatingSystem.watch. No callback runs after close(). */
 export interface Watch {
   close(): void
+  /** Whether it keeps the event loop alive, which it does by default. */
+  keepAlive?(isKept: boolean): void
 }
 
 /** A child process with a message channel. */

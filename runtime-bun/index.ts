@@ -1,4 +1,15 @@
-/** Library entry for Bun: the adapter and the function that starts an endpoint. */
-export { startEndpoint } from '../host/endpoint/endpoint.ts'
-export { crypto } from './crypto.ts'
-export { bunRuntime } from './runtime.ts'
+/** Library entry for Bun. */
+
+import { makeLibrary } from '../host/library/library.ts'
+import { streamOf } from '../runtime-shared/duplex.ts'
+import { crypto } from './crypto.ts'
+import { bunRuntime } from './runtime.ts'
+
+export * from '../host/library/exports.ts'
+export { KcpStream } from '../runtime-shared/duplex.ts'
+
+export const { createClient, createServer, createTunnel, generatePsk } = makeLibrary({
+  runtime: bunRuntime,
+  crypto,
+  streamOf,
+})

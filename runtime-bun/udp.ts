@@ -95,6 +95,11 @@ class BunUdpSocket implements UdpSocket {
     if (this.#starved && this.#free.length >= SEND_BUFFERS / 2) setImmediate(this.#onWritable)
   }
 
+  keepAlive(isKept: boolean): void {
+    if (isKept) this.#socket.ref()
+    else this.#socket.unref()
+  }
+
   close(): void {
     if (this.#closed) return
     this.flush()

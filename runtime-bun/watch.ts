@@ -20,6 +20,7 @@ export function watch(fd: number, onReadable: (first?: Uint8Array) => void): Wat
   let closed = false
   let current: Socket | undefined
   let rearm: ReturnType<typeof setTimeout> | undefined
+  let isKept = true
   const again = (): void => {
     current = undefined
     if (!closed) rearm = setTimeout(arm, REARM_MS)
@@ -38,8 +39,12 @@ export function watch(fd: number, onReadable: (first?: Uint8Array) => void): Wat
       socket: {
         binaryType: 'uint8array',
         open(socket) {
-          if (closed) socket.terminate()
-          else current = socket
+          if (closed) {
+            socket.terminate()
+            return
+          }
+          current = socket
+          if (!isKept) socket.unref()
         },
         data(_, first: Uint8Array) {
           if (!closed) onReadable(first)
@@ -58,6 +63,11 @@ export function watch(fd: number, onReadable: (first?: Uint8Array) => void): Wat
   }
   arm()
   return {
+    keepAlive(isWanted) {
+      isKept = isWanted
+      if (isKept) current?.ref()
+      else current?.unref()
+    },
     close() {
       closed = true
       clearTimeout(rearm)
@@ -90,6 +100,10 @@ export function watchArrivals(fd: number, onReadable: () => void): Watch {
   // for data that arrived before
   const begin = setImmediate(onReadable)
   return {
+    keepAlive(isKept) {
+      if (isKept) keep.ref()
+      else keep.unref()
+    },
     close() {
       arrivals.delete(onReadable)
       clearInterval(keep)

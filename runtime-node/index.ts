@@ -1,4 +1,15 @@
-/** Library entry for Node: the adapter and the function that starts an endpoint. */
-export { startEndpoint } from '../host/endpoint/endpoint.ts'
-export { crypto } from './crypto.ts'
-export { nodeRuntime } from './runtime.ts'
+/** Library entry for Node. */
+
+import { makeLibrary } from '../host/library/library.ts'
+import { streamOf } from '../runtime-shared/duplex.ts'
+import { crypto } from './crypto.ts'
+import { nodeRuntime } from './runtime.ts'
+
+export * from '../host/library/exports.ts'
+export { KcpStream } from '../runtime-shared/duplex.ts'
+
+export const { createClient, createServer, createTunnel, generatePsk } = makeLibrary({
+  runtime: nodeRuntime,
+  crypto,
+  streamOf,
+})

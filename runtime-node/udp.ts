@@ -103,6 +103,13 @@ class NodeUdpSocket implements UdpSocket {
   /** No-op: each datagram was passed to libuv at once. */
   flush(): void {}
 
+  keepAlive(isKept: boolean): void {
+    for (const socket of [this.#socket, this.#ipv4?.socket]) {
+      if (isKept) socket?.ref()
+      else socket?.unref()
+    }
+  }
+
   close(): void {
     if (this.#closed) return
     this.#closed = true

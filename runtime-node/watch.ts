@@ -26,6 +26,10 @@ export function watch(fd: number, onReadable: (first?: Uint8Array) => void): Wat
   handle = loadKoffi().node.poll(fd, READABLE, onEvent)
   handles.add(handle)
   return {
+    keepAlive(isKept) {
+      if (isKept) handle?.ref()
+      else handle?.unref()
+    },
     close() {
       if (handle === undefined) return
       handles.delete(handle)

@@ -121,6 +121,8 @@ export class Diagnostics {
   #silent = ''
   /** When the silence of the peer was last noticed, monotonic ms. */
   silentAt = Number.NEGATIVE_INFINITY
+  /** Why the last refused connection was refused. */
+  refusal = ''
   #acceptFailing = false
   #acceptErrorAt = Number.NEGATIVE_INFINITY
 
@@ -261,6 +263,7 @@ export class Diagnostics {
 
   /** A TCP connection was refused because no session could be opened. */
   refused(reason: string): void {
+    this.refusal = reason
     this.counters.tcp_refused++
     this.#log.limited('refused', LOG_WARNING, () => `TCP connection refused: ${reason}`)
   }

@@ -88,7 +88,7 @@ export class Driver implements StreamHost, ReceiveHost, TransmitHost, EventHost,
     this.#aead = aead
     const clock = (): number => runtime.clock.monotonic()
     this.diagnostics = new Diagnostics(engine.core, log, aead !== undefined, clock)
-    this.streams = new StreamTable(this, (dialling) => options.dial(dialling))
+    this.streams = new StreamTable(this, (dialling, handle) => options.dial(dialling, handle))
     this.#receiver = new Receiver(this, aead, engine.peers)
     this.#transmitter = new Transmitter(this, aead, engine.peers)
     this.#events = new Events(this, engine, options)
@@ -229,6 +229,11 @@ export class Driver implements StreamHost, ReceiveHost, TransmitHost, EventHost,
   /** Whether pings to the peer, or of a rendezvous endpoint without one to the rendezvous server, are unanswered. */
   get peerSilent(): boolean {
     return !this.#dead && this.core.counter('peer_silent_pings') > 0n
+  }
+
+  /** Address of the peer of a session. */
+  peerOf(handle: number): SocketAddress | undefined {
+    return this.#engine.peerOf(handle)
   }
 
   /** Client: sends one PING to the peer now, in addition to keepalive. */

@@ -21,6 +21,8 @@ export interface EventHandlers {
   onPeerFound?(peer: SocketAddress): void
   /** Client: the peer became silent, answered, or was found. */
   onPeerState?(): void
+  /** A session follows its peer to another address. */
+  onMigrated?(handle: number): void
   /** dpi/tcp client: a context is ready. */
   onObfsReady?(context: number): void
   /** A context of the obfuscator timed out. */
@@ -139,6 +141,7 @@ export class Events {
     if (engine.peer !== undefined) engine.readPeer()
     const before = streams.peerOf(handle)
     streams.setPeer(handle, undefined)
+    this.#handlers.onMigrated?.(handle)
     log.limited('migrated', LOG_NOTICE, () => {
       const after = engine.peerOf(handle)
       streams.setPeer(handle, after)

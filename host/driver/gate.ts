@@ -145,7 +145,7 @@ export class Gate {
       if (this.#hasReceivedSince(waiting.since)) this.#open(waiting)
       else {
         this.#waiting.delete(waiting)
-        waiting.connection.reset()
+        waiting.connection.reset('the peer does not answer')
         host.diagnostics.refused('the peer does not answer')
       }
     }

@@ -15,14 +15,14 @@ export class StreamTable implements StreamOwner {
   /** Views of the data written to TCP. */
   readonly views = new StartViews(DATAGRAM_MAX)
   readonly held = new HeldBytes()
-  readonly #dialTarget: (dialling: Dialling) => Dial
+  readonly #dialTarget: (dialling: Dialling, handle: number) => Dial
   #streams = new Map<number, Stream>()
   readonly #reported = { toTcp: 0, fromTcp: 0 }
   /** Number of streams whose conv is not known yet. */
   unnamed = 0
 
   /** @param dialTarget dials the target for a new session, and calls back later */
-  constructor(host: StreamHost, dialTarget: (dialling: Dialling) => Dial) {
+  constructor(host: StreamHost, dialTarget: (dialling: Dialling, handle: number) => Dial) {
     this.host = host
     this.#dialTarget = dialTarget
   }
@@ -127,10 +127,13 @@ export class StreamTable implements StreamOwner {
         case EventType.EOF:
           stream.endWrite()
           break
+        case EventType.OPENED:
+          stream.onAnswered()
+          break
         case EventType.ABORT:
           this.forget(handle)
           this.host.log.limited('abort', LOG_WARNING, () => `${stream.label} aborted: ${abortReason(arg)}`)
-          stream.release(true)
+          stream.release(true, abortReason(arg))
           break
         case EventType.DETACH:
           this.forget(handle)
@@ -187,7 +190,7 @@ export class StreamTable implements StreamOwner {
     const stream = this.#add(handle)
     host.diagnostics.counters.tcp_dials++
     try {
-      stream.setDial(this.#dialTarget(stream))
+      stream.setDial(this.#dialTarget(stream, handle))
     } catch (error) {
       stream.onFailed(toError(error))
     }

@@ -63,8 +63,8 @@ export interface Dial {
 
 /** What the owner of a driver decides about TCP connections. */
 export interface TcpPolicy {
-  /** Server: dials the target for a DIAL event. Calls back later, or throws. */
-  dial(dialling: Dialling): Dial
+  /** Server: dials the target for a DIAL event of the stream `handle`. Calls back later, or throws. */
+  dial(dialling: Dialling, handle: number): Dial
   /** Client: whether connections are held briefly and then reset while the peer is silent. */
   isGated?(): boolean
 }
@@ -205,6 +205,20 @@ export class Stream implements TcpHandlers, Dialling {
     }
   }
 
+  onReset(): void {
+    if (!this.#alive()) return
+    const { host } = this.#table
+    try {
+      this.#connection = null
+      this.#table.forget(this.handle)
+      this.#keep(null)
+      host.core.calls.stream_reset(this.handle, host.now())
+      host.wake()
+    } catch (error) {
+      this.#broken(error)
+    }
+  }
+
   onClose(error?: SystemError): void {
     if (!this.#alive()) return
     const { host } = this.#table
@@ -272,15 +286,23 @@ export class Stream implements TcpHandlers, Dialling {
     if (this.#open) this.#connection?.end()
   }
 
-  /** Closes the TCP connection, with RST if `abort`. The handle is released by the engine or by the caller. */
-  release(abort: boolean): void {
+  /** The peer answered the session for the first time. */
+  onAnswered(): void {
+    this.#connection?.onAnswered?.()
+  }
+
+  /**
+   * Closes the TCP connection, with RST if `abort`. The handle is released by the engine or by the caller.
+   * @param reason why it is aborted
+   */
+  release(abort: boolean, reason?: string): void {
     this.#dial?.cancel()
     this.#dial = undefined
     const connection = this.#connection
     this.#connection = null
     this.#keep(null)
     if (connection === null) return
-    if (abort) connection.reset()
+    if (abort) connection.reset(reason)
     else connection.close()
   }
 

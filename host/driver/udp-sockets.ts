@@ -30,6 +30,7 @@ export class UdpSockets {
   #sender: UdpSocket | undefined
   #probe: UdpSocket | undefined
   #closed = false
+  #isKept = true
 
   constructor(host: UdpSocketsHost) {
     this.#host = host
@@ -67,6 +68,7 @@ export class UdpSockets {
       throw new Error('closed')
     }
     this.#open.add(own)
+    if (!this.#isKept) own.keepAlive?.(false)
     return own
   }
 
@@ -94,6 +96,12 @@ export class UdpSockets {
     if (socket !== this.#sender) return
     this.#sender = undefined
     this.#host.onSender(null, undefined)
+  }
+
+  /** Whether the sockets, present and future ones, keep the event loop alive. */
+  keepAlive(isKept: boolean): void {
+    this.#isKept = isKept
+    for (const socket of this.#open) socket.keepAlive?.(isKept)
   }
 
   /** Closes all sockets; none can be added afterwards. */

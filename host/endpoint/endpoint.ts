@@ -5,7 +5,7 @@
  */
 
 import { StartError } from '../errors.ts'
-import type { Transport } from '../transport/transport.ts'
+import type { Transport, TransportOptions } from '../transport/transport.ts'
 import { UdpTransport } from '../transport/udp.ts'
 
 export { StartError } from '../errors.ts'
@@ -46,6 +46,18 @@ export interface WorkerSocket {
   readonly secret: SecretPart
 }
 
+/** What an owner in the same process replaces, or is notified of. */
+export interface EndpointHooks {
+  /** Server: opens the application's end of a session of this peer, in place of a connection to `connect`. */
+  dial?(dialling: Dialling, peer: SocketAddress | undefined): Dial
+  /** Makes the transport, in place of UDP. */
+  makeTransport?(options: TransportOptions): Transport
+  /** Client: the peer became silent or answered. */
+  onPeerState?(): void
+  /** A session follows its peer to another address. */
+  onMigrated?(peer: SocketAddress | undefined): void
+}
+
 const NO_OPTIONS: SocketOptions = { reuseport: false, sndbuf: 0, rcvbuf: 0, netdev: '', refused() {} }
 
 /** Adds the worker's socket, if any, to socket options. */
@@ -63,6 +75,7 @@ export class Endpoint {
   readonly #log: Log
   readonly #aead: Aead | undefined
   readonly #worker: WorkerSocket | undefined
+  readonly #hooks: EndpointHooks
   readonly #client: boolean
   /** Socket options by configuration, cached so that an option that could not be set is logged once. */
   readonly #tcpSockets = new WeakMap<Config, SocketOptions>()
@@ -79,6 +92,7 @@ export class Endpoint {
   /** Called when `status` changes. */
   onStatus: (status: string) => void = () => {}
   #started = false
+  #isKept = true
   #failure: Error | undefined
   #fail: (error: Error) => void = () => {}
 
@@ -86,12 +100,20 @@ export class Endpoint {
    * @param aead undefined: no method
    * @param worker set if this endpoint is a worker
    */
-  constructor(runtime: Runtime, config: Config, log: Log, aead: Aead | undefined, worker: WorkerSocket | undefined) {
+  constructor(
+    runtime: Runtime,
+    config: Config,
+    log: Log,
+    aead: Aead | undefined,
+    worker: WorkerSocket | undefined,
+    hooks: EndpointHooks = {},
+  ) {
     this.#runtime = runtime
     this.#config = config
     this.#log = log
     this.#aead = aead
     this.#worker = worker
+    this.#hooks = hooks
     this.#client = (config.mode & MODE_CLIENT) !== 0
     this.failed = new Promise((resolve) => {
       this.#fail = resolve
@@ -207,8 +229,7 @@ export class Endpoint {
         await this.#target.open()
       }
       await this.#http.start()
-      const TransportOf = config.obfs === undefined ? UdpTransport : this.#client ? ObfsClient : ObfsServer
-      this.#transport = new TransportOf({
+      this.#transport = this.#makeTransport({
         runtime: this.#runtime,
         config,
         log,
@@ -249,6 +270,13 @@ export class Endpoint {
       if (!known.has(text)) this.#log.warning(text)
   }
 
+  /** Whether it keeps the event loop alive, which it does by default. Its TCP ports always do. */
+  keepAlive(isKept: boolean): void {
+    this.#isKept = isKept
+    this.driver.sockets.keepAlive(isKept)
+    this.#systemWatch?.keepAlive?.(isKept)
+  }
+
   /** Stops at once: TCP connections are reset, nothing is sent to the peer (protocol.md 6.8). */
   close(): void {
     this.#closed = true
@@ -276,6 +304,7 @@ export class Endpoint {
       onClock: () => this.driver.clockStepped(),
       onMissing: (what, reason) => this.#log.info(`${what} not watched: ${reason}`),
     })
+    if (!this.#isKept) this.#systemWatch.keepAlive?.(false)
   }
 
   #makeDriver(): Driver {
@@ -287,9 +316,13 @@ export class Endpoint {
       engine,
       aead: this.#aead,
       log: this.#log,
-      dial: (dialling) => this.#dial(dialling),
+      dial: (dialling, handle) => this.#dial(dialling, handle),
       isGated: () => this.#config.when_down !== 'hold' && this.#config.keepalive > 0,
-      onPeerState: () => this.#followPeer(),
+      onPeerState: () => {
+        this.#followPeer()
+        this.#hooks.onPeerState?.()
+      },
+      onMigrated: (handle) => this.#hooks.onMigrated?.(this.driver.peerOf(handle)),
       onResolve: () => this.#transport?.onResolve(),
       onProbed: () => this.#transport?.onProbed?.(),
       onPeerFound: (peer) => this.#transport?.onPeerFound(peer),
@@ -316,7 +349,14 @@ export class Endpoint {
     this.#entrance.setOpen(when_down !== 'close' || keepalive === 0 || !isDown)
   }
 
-  #dial(dialling: Dialling): Dial {
+  #makeTransport(options: TransportOptions): Transport {
+    if (this.#hooks.makeTransport !== undefined) return this.#hooks.makeTransport(options)
+    if (options.config.obfs === undefined) return new UdpTransport(options)
+    return this.#client ? new ObfsClient(options) : new ObfsServer(options)
+  }
+
+  #dial(dialling: Dialling, handle: number): Dial {
+    if (this.#hooks.dial !== undefined) return this.#hooks.dial(dialling, this.driver.peerOf(handle))
     if (this.#target === undefined) throw new Error('connect is not set')
     return this.#target.dial(dialling)
   }
@@ -368,6 +408,7 @@ async function openCipher(config: Config, crypto: RuntimeCrypto): Promise<Aead |
  * Starts an endpoint.
  * @param crypto the runtime's ciphers
  * @param worker set if this endpoint is a worker: the first process logs what concerns all and serves `http_listen`
+ * @param hooks for an owner that uses its streams directly
  * @throws ConfigError, or StartError naming the failed step; everything is closed then
  */
 export async function startEndpoint(
@@ -376,6 +417,7 @@ export async function startEndpoint(
   log: Log,
   crypto: RuntimeCrypto,
   worker?: WorkerSocket,
+  hooks?: EndpointHooks,
 ): Promise<Endpoint> {
   assertStartable(config, methods)
   if (worker === undefined) {
@@ -386,7 +428,7 @@ export async function startEndpoint(
   if (aead !== undefined) log.info(`method: ${aead.method}, ${aead.provider}`)
   let endpoint: Endpoint
   try {
-    endpoint = new Endpoint(runtime, config, log, aead, worker)
+    endpoint = new Endpoint(runtime, config, log, aead, worker, hooks)
   } catch (error) {
     aead?.wipe()
     throw error

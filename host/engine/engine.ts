@@ -136,13 +136,9 @@ export class Engine {
   /** Peer of a session. Scans all sessions. */
   peerOf(handle: number): SocketAddress | undefined {
     const { core } = this
-    const slots = core.calls.session_slots()
-    for (let slot = 0; slot < slots; slot++) {
-      if (core.calls.session_info(slot, this.now()) !== handle) continue
-      core.refresh()
-      return this.peers.read(core.u32, (core.calls.info_ptr() + Info.address) >>> 2)
-    }
-    return undefined
+    if (core.calls.session_find(handle, this.now()) !== 0) return undefined
+    core.refresh()
+    return this.peers.read(core.u32, (core.calls.info_ptr() + Info.address) >>> 2)
   }
 
   /** The system reports a step of the wall clock. */

@@ -175,6 +175,10 @@ export class FastUdpSocket implements UdpSocket {
     if (this.#starved && this.#freeCount >= TX_SLOTS / 2) this.#writable ??= this.#clock.defer(this.#onWritable)
   }
 
+  keepAlive(isKept: boolean): void {
+    this.#watch.keepAlive?.(isKept)
+  }
+
   close(): void {
     if (this.#closed) return
     this.flush()

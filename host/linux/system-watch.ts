@@ -34,6 +34,7 @@ function own(os: Os, fd: number, set: () => void, onReadable: () => void): Watch
     set()
     const watch = os.watch(fd, onReadable)
     return {
+      keepAlive: (isKept) => watch.keepAlive?.(isKept),
       close() {
         watch.close()
         syscalls.close(fd)
@@ -72,6 +73,9 @@ export function watchSystem(os: Os, handlers: SystemHandlers): Watch {
   begin('interfaces are', () => watchInterfaces(os, handlers.onInterfaces))
   begin('the wall clock is', () => watchClock(os, handlers.onClock))
   return {
+    keepAlive(isKept) {
+      for (const watch of watches) watch.keepAlive?.(isKept)
+    },
     close() {
       for (const watch of watches) watch.close()
     },
@@ -110,6 +114,7 @@ export function watchClock(os: Os, onStep: () => void, expiry = NEVER_S): Watch 
   const libc = os.libc()
   const time = new DataView(new ArrayBuffer(ITIMERSPEC_BYTES))
   let current: Watch | undefined
+  let isKept = true
   const open = (seconds: number): Watch => {
     const fd = check(libc, 'timerfd_create', libc.timerfd_create(CLOCK_REALTIME, SOCK_NONBLOCK | SOCK_CLOEXEC))
     const set = (): void => {
@@ -125,10 +130,17 @@ export function watchClock(os: Os, onStep: () => void, expiry = NEVER_S): Watch 
     current = undefined
     try {
       current = open(NEVER_S)
+      if (!isKept) current.keepAlive?.(false)
     } finally {
       onStep()
     }
   }
   current = open(expiry)
-  return { close: () => current?.close() }
+  return {
+    keepAlive: (isWanted) => {
+      isKept = isWanted
+      current?.keepAlive?.(isKept)
+    },
+    close: () => current?.close(),
+  }
 }

@@ -35,7 +35,10 @@ export function sessionJson(session: SessionStats): object {
 }
 
 /** The body of /stats.json without its sessions. */
-export function summaryOf(source: HttpSource, { uptime, cpu, date, counters, workers }: Snapshot): object {
+export function summaryOf(
+  source: Pick<HttpSource, 'program' | 'health' | 'hostCounters'>,
+  { uptime, cpu, date, counters, workers }: Snapshot,
+): object {
   const { name, version, runtime, runtimeVersion, mode } = source.program
   const health = source.health()
   const { healthy, text } = renderHealth(health)

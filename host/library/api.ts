@@ -1,0 +1,311 @@
+/**
+ * The types of the library. They name no runtime: streams and signals are those that the types of the importing program
+ * have, or their structure where it has none.
+ */
+
+/// <reference lib="esnext.disposable" preserve="true" />
+
+/** The instance type of a global class of the importing program, or `Otherwise` where its types do not have it. */
+type Global<Name extends string, Otherwise> =
+  typeof globalThis extends Record<Name, { readonly prototype: infer Type }> ? Type : Otherwise
+
+export type Signal = Global<
+  'AbortSignal',
+  {
+    readonly aborted: boolean
+    readonly reason: unknown
+    addEventListener(type: 'abort', listener: () => void): void
+    removeEventListener(type: 'abort', listener: () => void): void
+  }
+>
+
+/** A ReadableStream whose chunks are Uint8Array. */
+export type Readable = Global<'ReadableStream', object>
+/** A WritableStream that takes Uint8Array and other views of bytes. */
+export type Writable = Global<'WritableStream', object>
+
+/** Encryption methods of the wire protocol. */
+export type Method = 'xchacha20poly1305_ietf' | 'xsalsa20poly1305' | 'chacha20poly1305_ietf' | 'aes256gcm'
+
+/** Receives the lines of the log; `console` is one. */
+export interface Logger {
+  error(text: string): void
+  warn(text: string): void
+  info(text: string): void
+  debug(text: string): void
+}
+
+/** KCP parameters, in the units of docs/configuration.md. What is not set is chosen automatically. */
+export interface KcpOptions {
+  readonly mtu?: number
+  readonly sndwnd?: number
+  readonly rcvwnd?: number
+  readonly nodelay?: number
+  readonly interval?: number
+  readonly resend?: number
+  readonly nc?: number
+  readonly flush?: number
+}
+
+/** The UDP socket. */
+export interface UdpSocketOptions {
+  readonly reuseport?: boolean
+  readonly sndbuf?: number
+  readonly rcvbuf?: number
+  readonly path?: 'auto' | 'fast' | 'portable'
+  readonly gso?: 'auto' | 'off'
+  readonly gro?: 'auto' | 'off'
+}
+
+/** Options of both ends. All but the first and the last ones are configuration keys: docs/configuration.md. */
+export interface CommonOptions {
+  /** Local UDP address, `kcp_bind`: `host:port`, `:port`. */
+  readonly bind?: string
+  /** Pre-shared key, 32 bytes in Base64: see generatePsk. */
+  readonly psk?: string
+  /** A password, in place of `psk`. */
+  readonly password?: string
+  /** Default xchacha20poly1305_ietf; null: nothing is encrypted or authenticated. */
+  readonly method?: Method | null
+  readonly rendezvous_server?: string
+  readonly service_id?: string
+  readonly http_listen?: string
+  readonly http_token?: string
+  readonly netdev?: string
+  readonly fwmark?: number
+  readonly dscp?: number
+  readonly obfs?: string
+  readonly kcp?: KcpOptions
+  readonly udp?: UdpSocketOptions
+  /** s */
+  readonly timeout?: number
+  /** s */
+  readonly linger?: number
+  /** s */
+  readonly keepalive?: number
+  /** s */
+  readonly time_wait?: number
+  /** MiB */
+  readonly memory?: number
+  readonly max_sessions?: number
+  readonly replay?: 'auto' | 'strict'
+  /** false: no native code is loaded from now on, in the whole process. */
+  readonly native?: boolean
+  /** Which lines `logger` gets, 0 to 8. */
+  readonly loglevel?: number
+  /** Default: nothing is logged. */
+  readonly logger?: Logger
+  /** Closes the endpoint at once when aborted. */
+  readonly signal?: Signal
+  /** Carries the datagrams in place of UDP. */
+  readonly transport?: DatagramTransport
+}
+
+export interface ClientOptions extends CommonOptions {
+  /** UDP address of the server, `kcp_connect`: `host:port`. */
+  readonly server?: string
+  /** `hold`: streams wait for a silent peer until they time out; `reset`: they fail after 3 s. Default reset. */
+  readonly when_down?: 'hold' | 'reset'
+}
+
+export interface ServerOptions extends CommonOptions {}
+
+export interface TunnelOptions {
+  /** A configuration file, by name or content (JSON or an object), as for the program. */
+  readonly config: string | Uint8Array | object
+  readonly logger?: Logger
+  readonly signal?: Signal
+}
+
+/**
+ * Something that carries datagrams between two or more endpoints: unreliable and unordered is enough, message
+ * boundaries are required.
+ */
+export interface DatagramTransport {
+  /** Bytes of the largest datagram that it carries, at least 252. Default 1352; more than 1452 are not used. */
+  readonly maxDatagramSize?: number
+  /** Called once, before `send`. What it throws, or rejects with, is the error of createClient or createServer. */
+  open(receiver: DatagramReceiver): void | Promise<void>
+  /**
+   * Sends a datagram.
+   * @param data valid during the call only: copy what is to be kept
+   * @param peer where to, as given to `DatagramReceiver.datagram`; '' from a client to its server
+   * @returns false to be asked no further until `DatagramReceiver.writable`. This datagram was taken.
+   * @throws what is thrown is logged, and the datagram counts as lost
+   */
+  // biome-ignore lint/suspicious/noConfusingVoidType: most functions of users return nothing
+  send(data: Uint8Array, peer: string): boolean | void
+  /** Called once, when the endpoint closes; not after `DatagramReceiver.close`. */
+  close(): void
+}
+
+/** Callbacks of an endpoint for its DatagramTransport. None of them throws. */
+export interface DatagramReceiver {
+  /**
+   * A datagram arrived. It is read during the call.
+   * @param peer the identity of its sender. A server tells its clients apart by it; a client may leave it out. A peer
+   * that appears under another identity is the same peer on another path: its streams follow once it answers there.
+   */
+  datagram(data: Uint8Array, peer?: string): void
+  /** `send` accepts datagrams again. */
+  writable(): void
+  /** A problem that does not end the transport; it is logged. */
+  error(error: Error): void
+  /** The transport ended: the endpoint closes, with the error if there is one. */
+  close(error?: Error): void
+}
+
+/** One direction or more of a stream, as a pair of WHATWG streams in the shape of the WinterTC sockets API. */
+export interface WebStream {
+  readonly readable: Readable
+  readonly writable: Writable
+  /** Fulfilled when the peer has answered; rejects with the error that ended the stream before. */
+  readonly opened: Promise<StreamInfo>
+  /** Fulfilled when both directions ended; rejects with ResetError if the stream ended otherwise. */
+  readonly closed: Promise<void>
+  /** Aborts the stream. Resolves with `closed`, whatever its outcome. */
+  close(): Promise<void>
+}
+
+export interface StreamInfo {
+  /** The peer's address, `host:port`, or its identity in a DatagramTransport. */
+  readonly remoteAddress: string | undefined
+}
+
+/** The part of node:stream's Duplex that does not depend on its types; `kcptun-wasm/node` has the whole type. */
+export interface DuplexStream {
+  /** The peer's address, `host:port`, or its identity in a DatagramTransport. */
+  readonly remoteAddress: string | undefined
+  readonly destroyed: boolean
+  // biome-ignore lint/suspicious/noExplicitAny: the events of node:stream
+  on(event: string, listener: (...values: any[]) => void): this
+  // biome-ignore lint/suspicious/noExplicitAny: the events of node:stream
+  once(event: string, listener: (...values: any[]) => void): this
+  // biome-ignore lint/suspicious/noExplicitAny: the events of node:stream
+  off(event: string, listener: (...values: any[]) => void): this
+  write(chunk: Uint8Array | string): boolean
+  end(chunk?: Uint8Array | string): this
+  destroy(error?: Error): this
+  pause(): this
+  resume(): this
+  // biome-ignore lint/suspicious/noExplicitAny: any writable stream
+  pipe(destination: any): any
+  [Symbol.asyncIterator](): AsyncIterator<Uint8Array>
+}
+
+/** A consistent view of counters and sessions, with the names of /stats.json (docs/api.md). */
+export interface Stats {
+  readonly uptime_ms: number
+  /** What GET /ready answers. */
+  readonly ready: boolean
+  readonly health: string
+  readonly counters: Readonly<Record<string, number>>
+  /** null: never */
+  readonly gauges: Readonly<Record<string, number | null>>
+  readonly host: Readonly<Record<string, number>>
+  readonly sessions: readonly SessionFigures[]
+}
+
+export interface SessionFigures {
+  readonly conv: string
+  readonly state: string
+  readonly peer: string
+  readonly age_seconds: number
+  readonly idle_seconds: number
+  readonly rtt_ms: number | null
+  readonly rttvar_ms: number | null
+  readonly rto_ms: number | null
+  readonly waitsnd_segments: number
+  readonly sndwnd_segments: number
+  readonly rmtwnd_segments: number
+  readonly cwnd_segments: number
+  readonly retransmitted_segments: number
+  readonly pace_segments_per_second: number
+  readonly base_loss: number
+  readonly tcp_read_bytes: number
+  readonly tcp_written_bytes: number
+}
+
+/** Events of an endpoint and the values that its listeners get. */
+export interface EndpointEvents {
+  /** Client: the server answers, for the first time or again. `rtt` in ms. */
+  up: [{ readonly rtt: number }]
+  /** Client: the server stopped answering. */
+  down: [reason: string]
+  /** The path changed: the new address of the peer, or of a client's own socket. */
+  migrate: [address: string]
+  /** It closed; with the error that ended it, if there is one. */
+  close: [error: Error | undefined]
+}
+
+/** What clients, servers and tunnels have in common. */
+export interface Running extends AsyncDisposable {
+  /** Local UDP address as `host:port`; undefined with a DatagramTransport. */
+  readonly address: string | undefined
+  /** Fulfilled when it is closed; rejects with the error that ended it, if there is one. */
+  readonly closed: Promise<void>
+  stats(): Stats
+  on<Name extends keyof EndpointEvents>(event: Name, listener: (...values: EndpointEvents[Name]) => void): this
+  once<Name extends keyof EndpointEvents>(event: Name, listener: (...values: EndpointEvents[Name]) => void): this
+  off<Name extends keyof EndpointEvents>(event: Name, listener: (...values: EndpointEvents[Name]) => void): this
+  /**
+   * Closes. Streams that the application has not ended are reset; what was written to streams that it ended is still
+   * delivered, for at most `linger` seconds. Never rejects.
+   */
+  close(): Promise<void>
+  /** Whether it keeps the event loop alive; it does from the start. */
+  ref(): this
+  unref(): this
+}
+
+export interface Client<Stream = DuplexStream> extends Running {
+  /**
+   * Opens a stream and waits for the server's answer.
+   * @throws RefusedError, ResetError, ClosedError, or the reason of the signal, which counts until the stream is open
+   */
+  connect(options?: { readonly signal?: Signal }): Promise<Stream>
+  /**
+   * Opens a stream at once. Bytes can be written before the server has answered.
+   * @throws RefusedError, ClosedError
+   */
+  open(): WebStream
+}
+
+export interface Server extends Running {}
+
+export interface Tunnel extends Running {
+  /** Client: the TCP address that applications connect to. */
+  readonly listening: string | undefined
+  /** The address of the monitoring server. */
+  readonly monitoring: string | undefined
+  /**
+   * Applies a changed configuration, as SIGHUP does; without argument, the file is read again.
+   * @throws ConfigError, StartError; nothing is changed then
+   */
+  reload(config?: string | Uint8Array | object): Promise<void>
+}
+
+/** Serves a stream that a client opened. If it throws, the stream is reset. */
+export type StreamHandler<Stream = DuplexStream> = (stream: Stream) => unknown
+
+/** The functions of the library. */
+export interface Library<Stream = DuplexStream> {
+  /**
+   * Starts a client. Resolves once its socket is open, whether the server answers or not: see `up`.
+   * @throws ConfigError, StartError, NotAvailable
+   */
+  createClient(options: ClientOptions): Promise<Client<Stream>>
+  /**
+   * Starts a server.
+   * @throws ConfigError, StartError, NotAvailable
+   */
+  createServer(options: ServerOptions, onStream: StreamHandler<Stream>): Promise<Server>
+  /**
+   * Runs what the program runs for a configuration file, in this process: a client or server for TCP, or a rendezvous
+   * server.
+   * @throws ConfigError, StartError, NotAvailable
+   */
+  createTunnel(options: TunnelOptions): Promise<Tunnel>
+  /** A new random key, as from `--genpsk`. */
+  generatePsk(): string
+}

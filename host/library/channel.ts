@@ -1,0 +1,301 @@
+/**
+ * The end of a session for an application in the same process. To the driver it is a TCP connection; the application's
+ * side has the same semantics: bytes in order, each direction ends separately, back-pressure both ways, reset.
+ *
+ * Callbacks of the two sides never run inside one another: what the driver does reaches the application in a later
+ * microtask, and so does the driver's request for more.
+ */
+
+import { ClosedError, ResetError } from '../errors.ts'
+import type { SocketAddress } from '../net/address.ts'
+import type { QueuedBytes, TcpConnection, TcpHandlers } from '../runtime.ts'
+
+/** Most bytes that wait here for the application. */
+const QUEUE_BYTES = 65536
+/** Bytes passed to the driver at once. */
+const PART_BYTES = 65536
+
+/** The application's side. */
+export interface ChannelUser {
+  /** The peer answered the session. Client only. */
+  onOpen(): void
+  /**
+   * Bytes, to keep.
+   * @returns whether more are wanted now; if not, none follow until `Channel.read`
+   */
+  onData(chunk: Uint8Array): boolean
+  /** The peer ended its direction, and all bytes were delivered. */
+  onEnd(): void
+  /** `Channel.send` accepts bytes again. */
+  onWritable(): void
+  /** It ended before both directions did. Nothing follows. */
+  onReset(error: Error): void
+}
+
+const NO_USER: ChannelUser = { onOpen() {}, onData: () => false, onEnd() {}, onWritable() {}, onReset() {} }
+const NO_HANDLERS: TcpHandlers = { onData() {}, onEnd() {}, onDrain() {}, onClose() {} }
+
+export class Channel implements TcpConnection {
+  readonly remote = undefined
+  readonly peer: SocketAddress | undefined
+  readonly #scratch: Uint8Array
+  readonly #onGone: (channel: Channel) => void
+  #handlers: TcpHandlers = NO_HANDLERS
+  /** Counts the bytes that wait here for the application. */
+  #held: QueuedBytes | undefined
+  #user: ChannelUser = NO_USER
+  /** Bytes for the application. */
+  readonly #chunks: Uint8Array[] = []
+  #queued = 0
+  #isWanted = false
+  /** The driver takes no bytes. */
+  #isPaused = true
+  /** The driver waits for room. */
+  #isStarved = false
+  /** Bytes of the application for the driver. */
+  #pending: Uint8Array | undefined
+  #isAnswered = false
+  #endReceived = false
+  #endDelivered = false
+  #isWriteEnded = false
+  #endSent = false
+  #isScheduled = false
+  #error: Error | undefined
+  #isGone = false
+  #isDiscarding = false
+
+  /**
+   * @param peer the peer of the session, where it is known
+   * @param scratch at least 65536 bytes, shared by channels: each write is copied from it at once
+   * @param onGone called once when neither side needs the channel any more
+   */
+  constructor(peer: SocketAddress | undefined, scratch: Uint8Array, onGone: (channel: Channel) => void) {
+    this.peer = peer
+    this.#scratch = scratch
+    this.#onGone = onGone
+  }
+
+  // The application's side
+
+  /** Sets the application's side. What happened before is delivered to it. */
+  use(user: ChannelUser): void {
+    this.#user = user
+    this.#schedule()
+  }
+
+  /** Asks for bytes. */
+  read(): void {
+    this.#isWanted = true
+    this.#schedule()
+  }
+
+  /** Drops all bytes that arrive from now on. */
+  discard(): void {
+    this.#isDiscarding = true
+    this.read()
+  }
+
+  /**
+   * Sends bytes, which must not change until they are accepted.
+   * @returns whether they are accepted; if not, nothing may be written until onWritable
+   */
+  send(bytes: Uint8Array): boolean {
+    if (this.#isGone || this.#isWriteEnded || bytes.length === 0) return true
+    this.#pending = bytes
+    this.#push()
+    return this.#pending === undefined
+  }
+
+  /** Ends this direction after everything written. */
+  finish(): void {
+    if (this.#isWriteEnded) return
+    this.#isWriteEnded = true
+    this.#sendEnd()
+  }
+
+  /** Aborts both directions, unless both have ended. */
+  abort(): void {
+    if (this.#isGone) return
+    this.#drop()
+    if (this.#handlers.onReset !== undefined) this.#handlers.onReset()
+    else this.#handlers.onClose(new ResetError('aborted by the application'))
+    this.#gone()
+  }
+
+  /** Whether the application ended its direction. */
+  get isFinished(): boolean {
+    return this.#isWriteEnded
+  }
+
+  /** Whether the driver has everything, the end of this direction included. */
+  get isFlushed(): boolean {
+    return this.#endSent
+  }
+
+  /** Whether `discard` was called. */
+  get isDiscarding(): boolean {
+    return this.#isDiscarding
+  }
+
+  /** Whether both directions ended. */
+  get isOver(): boolean {
+    return this.#endDelivered && this.#endSent
+  }
+
+  /** Passes pending bytes to the driver until it pauses. */
+  #push(): void {
+    while (this.#pending !== undefined && !this.#isPaused && !this.#isGone) {
+      const bytes = this.#pending
+      const part = bytes.length <= PART_BYTES ? bytes : bytes.subarray(0, PART_BYTES)
+      this.#pending = part === bytes ? undefined : bytes.subarray(PART_BYTES)
+      this.#handlers.onData(part)
+    }
+  }
+
+  #sendEnd(): void {
+    if (!this.#isWriteEnded || this.#endSent || this.#pending !== undefined || this.#isGone) return
+    if (this.#handlers === NO_HANDLERS) return
+    this.#endSent = true
+    this.#handlers.onEnd()
+    this.#settle()
+  }
+
+  // The driver's side
+
+  attach(handlers: TcpHandlers): void {
+    this.#handlers = handlers
+    this.#held = handlers.held
+    this.#schedule()
+  }
+
+  writeBuffer(): Uint8Array {
+    return this.#scratch
+  }
+
+  write(buffer: Uint8Array, length: number): number {
+    if (this.#isGone) return 0
+    const taken = Math.min(length, QUEUE_BYTES - this.#queued)
+    if (taken < length) this.#isStarved = true
+    if (taken <= 0) return 0
+    this.#chunks.push(buffer.slice(0, taken))
+    this.#hold(taken)
+    this.#schedule()
+    return taken
+  }
+
+  pause(): void {
+    this.#isPaused = true
+  }
+
+  resume(): void {
+    this.#isPaused = false
+    this.#schedule()
+  }
+
+  onAnswered(): void {
+    this.#isAnswered = true
+    this.#schedule()
+  }
+
+  end(): void {
+    this.#endReceived = true
+    this.#schedule()
+  }
+
+  reset(reason?: string): void {
+    this.#fail(new ResetError(reason ?? 'the stream was reset'))
+  }
+
+  /** The endpoint closes. */
+  closeNow(): void {
+    this.#fail(new ClosedError('the endpoint is closed'))
+  }
+
+  /** The session is over, and all its bytes were taken. */
+  close(): void {
+    this.#handlers = NO_HANDLERS
+    this.#endReceived = true
+    this.#endSent = true
+    // what the application still writes is dropped
+    this.#isPaused = false
+    this.#schedule()
+  }
+
+  #fail(error: Error): void {
+    if (this.#isGone) return
+    this.#drop()
+    this.#handlers = NO_HANDLERS
+    this.#error = error
+    this.#gone()
+    this.#schedule()
+  }
+
+  #drop(): void {
+    this.#pending = undefined
+    this.#chunks.length = 0
+    this.#hold(-this.#queued)
+  }
+
+  #hold(bytes: number): void {
+    this.#queued += bytes
+    if (this.#held !== undefined) this.#held.toTcp += bytes
+  }
+
+  #gone(): void {
+    this.#isGone = true
+    this.#onGone(this)
+  }
+
+  #settle(): void {
+    if (this.#isGone || !this.isOver) return
+    const handlers = this.#handlers
+    this.#handlers = NO_HANDLERS
+    this.#gone()
+    handlers.onClose()
+  }
+
+  #schedule(): void {
+    if (this.#isScheduled) return
+    this.#isScheduled = true
+    queueMicrotask(this.#deliver)
+  }
+
+  readonly #deliver = (): void => {
+    this.#isScheduled = false
+    if (this.#user === NO_USER) return
+    if (this.#error !== undefined) {
+      const user = this.#user
+      this.#user = NO_USER
+      user.onReset(this.#error)
+      return
+    }
+    if (this.#isAnswered) {
+      this.#isAnswered = false
+      this.#user.onOpen()
+    }
+    if (this.#pending !== undefined && !this.#isPaused) {
+      this.#push()
+      if (this.#pending === undefined) this.#user.onWritable()
+    }
+    this.#sendEnd()
+    this.#give()
+  }
+
+  /** Delivers bytes while they are wanted, then the end. */
+  #give(): void {
+    while (this.#isWanted) {
+      const chunk = this.#chunks.shift()
+      if (chunk === undefined) break
+      this.#hold(-chunk.length)
+      this.#isWanted = this.#isDiscarding || this.#user.onData(chunk)
+    }
+    if (this.#isStarved && this.#queued < QUEUE_BYTES / 2) {
+      this.#isStarved = false
+      this.#handlers.onDrain()
+    }
+    if (!this.#endReceived || this.#endDelivered || this.#chunks.length > 0 || this.#isGone) return
+    this.#endDelivered = true
+    this.#user.onEnd()
+    this.#settle()
+  }
+}

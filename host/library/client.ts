@@ -1,0 +1,96 @@
+/** A client whose streams belong to the application. */
+
+import { startEndpoint } from '../endpoint/endpoint.ts'
+import { ClosedError, RefusedError } from '../errors.ts'
+import type { SocketAddress } from '../net/address.ts'
+import type { Client, ClientOptions, Signal, WebStream } from './api.ts'
+import { Channel, type ChannelUser } from './channel.ts'
+import { clientConfig } from './options.ts'
+import type { Platform } from './platform.ts'
+import { RunningEndpoint, type RunningParts, reasonOf } from './running.ts'
+import { applyConfig, type Setting } from './setting.ts'
+import { webStreamOf } from './web-stream.ts'
+
+export class LibraryClient<Stream> extends RunningEndpoint implements Client<Stream> {
+  readonly #platform: Platform<Stream>
+  /** Shared by the channels. */
+  readonly #scratch = new Uint8Array(SCRATCH_BYTES)
+
+  constructor(platform: Platform<Stream>, parts: RunningParts) {
+    super(parts)
+    this.#platform = platform
+  }
+
+  /** Opens the endpoint. @throws ConfigError, StartError */
+  async start(options: ClientOptions, setting: Setting): Promise<void> {
+    const { runtime, log, makeTransport } = setting
+    const config = clientConfig(options)
+    applyConfig(setting, config)
+    const endpoint = await startEndpoint(runtime, config, log, this.#platform.crypto, undefined, {
+      onPeerState: () => this.onPeerState(),
+      onMigrated: (peer) => this.#migrated(peer),
+      ...(makeTransport && { makeTransport: makeTransport((error) => this.end(error)) }),
+    })
+    this.begin(endpoint)
+  }
+
+  async connect({ signal }: { readonly signal?: Signal } = {}): Promise<Stream> {
+    if (signal?.aborted) throw reasonOf(signal)
+    const channel = this.#openChannel()
+    try {
+      await opened(channel, signal)
+    } catch (error) {
+      channel.abort()
+      throw error
+    }
+    return this.#platform.streamOf(channel, this.#peerText())
+  }
+
+  open(): WebStream {
+    return webStreamOf(this.#openChannel(), this.#peerText())
+  }
+
+  #openChannel(): Channel {
+    if (this.isClosing) throw new ClosedError('the client is closed')
+    const { driver } = this.endpoint
+    const channel = new Channel(driver.peer, this.#scratch, (gone) => this.channels.delete(gone))
+    const handlers = driver.accept(channel)
+    if (handlers === null) throw new RefusedError(driver.diagnostics.refusal)
+    this.channels.add(channel)
+    channel.attach(handlers)
+    return channel
+  }
+
+  #peerText(): string | undefined {
+    const { peer } = this.endpoint.driver
+    return peer && this.textOf(peer)
+  }
+
+  #migrated(peer: SocketAddress | undefined): void {
+    if (peer !== undefined) this.emit('migrate', this.textOf(peer))
+  }
+}
+
+/** Size of the buffer in which the driver prepares bytes for a channel. */
+export const SCRATCH_BYTES = 65536
+
+/** Waits for the answer of the peer. Rejects with the error of the stream, or the reason of the signal. */
+function opened(channel: Channel, signal: Signal | undefined): Promise<void> {
+  return new Promise((resolve, reject) => {
+    const done = (settle: () => void): void => {
+      signal?.removeEventListener('abort', onAbort)
+      settle()
+    }
+    const onAbort = (): void => done(() => reject(reasonOf(signal as Signal)))
+    signal?.addEventListener('abort', onAbort)
+    const user: ChannelUser = {
+      onOpen: () => done(resolve),
+      onReset: (error) => done(() => reject(error)),
+      // nothing was asked for
+      onData: () => false,
+      onEnd() {},
+      onWritable() {},
+    }
+    channel.use(user)
+  })
+}

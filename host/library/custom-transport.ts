@@ -1,0 +1,162 @@
+/** The transport of an endpoint whose datagrams a DatagramTransport of the application carries. */
+
+import { MODE_CLIENT } from '../config/config.ts'
+import { coreConfig } from '../engine/config-block.ts'
+import { ConfigError, messageOf, step, toError } from '../errors.ts'
+import type { SocketAddress } from '../net/address.ts'
+import type { UdpHandlers, UdpSocket } from '../runtime.ts'
+import { NO_ADDRESSES } from '../transport/resolver.ts'
+import type { Transport, TransportOptions } from '../transport/transport.ts'
+import type { DatagramTransport } from './api.ts'
+import type { PeerAddresses } from './peer-addresses.ts'
+
+/** IP and UDP headers that the MTU arithmetic allows for, with addresses of IPv6. */
+const HEADERS_BYTES = 48
+/** Limits of `kcp.mtu`. */
+const MTU_MIN = 300
+const MTU_MAX = 1500
+/** `maxDatagramSize` by default: that of kcp.mtu = 1400. */
+const DATAGRAM_BYTES = 1352
+const BUFFER_BYTES = 1536
+
+/** Of the endpoint itself: it has no address. */
+const LOCAL: SocketAddress = { family: 6, address: 'fc00::', port: 1, scope: 0 }
+
+/**
+ * The value of `kcp.mtu` for the datagrams of a transport.
+ * @param mtu that of the configuration; undefined: as much as the transport carries
+ * @throws ConfigError
+ */
+export function mtuOf(transport: DatagramTransport, mtu: number | undefined): number {
+  const size = transport.maxDatagramSize ?? DATAGRAM_BYTES
+  if (!Number.isInteger(size) || size < MTU_MIN - HEADERS_BYTES) {
+    const reason = `must be an integer, at least ${MTU_MIN - HEADERS_BYTES}`
+    throw new ConfigError('transport.maxDatagramSize', String(size), reason)
+  }
+  return Math.min(size + HEADERS_BYTES, mtu ?? MTU_MAX, MTU_MAX)
+}
+
+/** A DatagramTransport as a UDP socket. One buffer is enough: the application copies what it keeps. */
+class DatagramSocket implements UdpSocket {
+  readonly local = LOCAL
+  readonly #transport: DatagramTransport
+  readonly #peers: PeerAddresses
+  readonly #handlers: UdpHandlers
+  readonly #buffer = new Uint8Array(BUFFER_BYTES)
+  #isBlocked = false
+  #isClosed = false
+
+  constructor(transport: DatagramTransport, peers: PeerAddresses, handlers: UdpHandlers) {
+    this.#transport = transport
+    this.#peers = peers
+    this.#handlers = handlers
+  }
+
+  acquire(): Uint8Array | null {
+    return this.#isBlocked ? null : this.#buffer
+  }
+
+  send(buffer: Uint8Array, length: number, to: SocketAddress): void {
+    const peer = this.#peers.peerAt(to)
+    if (peer === undefined || this.#isClosed) return
+    try {
+      if (this.#transport.send(buffer.subarray(0, length), peer) === false) this.#isBlocked = true
+    } catch (error) {
+      // not now: this is a call of the driver
+      queueMicrotask(() => {
+        if (!this.#isClosed) this.#handlers.onError(toError(error))
+      })
+    }
+  }
+
+  flush(): void {}
+
+  writable(): void {
+    if (!this.#isBlocked || this.#isClosed) return
+    this.#isBlocked = false
+    this.#handlers.onWritable()
+  }
+
+  close(): void {
+    if (this.#isClosed) return
+    this.#isClosed = true
+    this.#transport.close()
+  }
+
+  /** The transport closed by itself. */
+  closed(): void {
+    this.#isClosed = true
+  }
+}
+
+export class CustomTransport implements Transport {
+  readonly addresses = NO_ADDRESSES
+  readonly peerFound = false
+  readonly waiting = undefined
+  readonly #options: TransportOptions
+  readonly #transport: DatagramTransport
+  readonly #peers: PeerAddresses
+  readonly #onEnd: (error: Error | undefined) => void
+  #isBatch = false
+  #isClosed = false
+
+  /** @param onEnd the transport ended by itself */
+  constructor(
+    options: TransportOptions,
+    transport: DatagramTransport,
+    peers: PeerAddresses,
+    onEnd: (error: Error | undefined) => void,
+  ) {
+    this.#options = options
+    this.#transport = transport
+    this.#peers = peers
+    this.#onEnd = onEnd
+  }
+
+  async open(): Promise<void> {
+    const { config, driver, aead } = this.#options
+    driver.start(coreConfig(config, aead, 6))
+    const socket = await step('transport', () => driver.sockets.add((handlers) => this.#openSocket(handlers)))
+    driver.sockets.send(socket, undefined)
+    if ((config.mode & MODE_CLIENT) !== 0) driver.setPeer(this.#peers.of(''))
+  }
+
+  close(): void {
+    this.#isClosed = true
+  }
+
+  onResolve(): void {}
+  onPeerFound(): void {}
+  onInterfaces(): void {}
+  onResume(): void {}
+  onUdpError(): void {}
+
+  async reload(): Promise<void> {}
+
+  async #openSocket(handlers: UdpHandlers): Promise<UdpSocket> {
+    const { log, runtime } = this.#options
+    const socket = new DatagramSocket(this.#transport, this.#peers, handlers)
+    // after the last one of several in a turn of the event loop
+    const onBatchEnd = (): void => {
+      this.#isBatch = false
+      handlers.onBatchEnd()
+    }
+    await this.#transport.open({
+      datagram: (data, peer = '') => {
+        if (this.#isClosed) return
+        handlers.onDatagram(data, this.#peers.of(peer))
+        if (this.#isBatch) return
+        this.#isBatch = true
+        runtime.clock.defer(onBatchEnd)
+      },
+      writable: () => socket.writable(),
+      error: (error) => log.limited('transport', 3, () => `transport: ${messageOf(error)}`),
+      close: (error) => {
+        if (this.#isClosed) return
+        socket.closed()
+        this.#onEnd(error)
+      },
+    })
+    return socket
+  }
+}

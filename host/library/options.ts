@@ -1,0 +1,117 @@
+/** From the options of clients and servers to a configuration: the same schema, rules and errors as for a file. */
+
+import { type Config, MODE_CLIENT, MODE_SERVER } from '../config/config.ts'
+import { readJson } from '../config/json.ts'
+import { parseConfig } from '../config/load.ts'
+import { assertStartable } from '../config/security.ts'
+import { didYouMean, examine } from '../config/unknown-keys.ts'
+import { methods } from '../crypto/methods.ts'
+import { ConfigError, quote } from '../errors.ts'
+import type { ClientOptions, CommonOptions, ServerOptions } from './api.ts'
+import { mtuOf } from './custom-transport.ts'
+
+const DEFAULT_METHOD = 'xchacha20poly1305_ietf'
+/** Selects the mode. Nothing listens or connects there. */
+const UNUSED = '127.0.0.1:0'
+/** In place of addresses that a custom transport does not have. */
+const NOWHERE = '[fc00::]:1'
+
+/** Options that are no configuration keys. */
+const OWN = ['server', 'bind', 'logger', 'signal', 'transport'] as const
+/** Configuration keys under another name here. */
+const RENAMED = new Map([
+  ['kcp_connect', 'server'],
+  ['kcp_bind', 'bind'],
+])
+/** Configuration keys without meaning here, and why. */
+const REFUSED = new Map([
+  ['listen', 'streams are opened by connect() and open(): use createTunnel for TCP'],
+  ['connect', 'streams are served by the handler: use createTunnel for TCP'],
+  ['kcp_connect', 'is the option server'],
+  ['kcp_bind', 'is the option bind'],
+  ['tcp', 'there are no TCP connections'],
+  ['log', 'is the option logger'],
+  ['user', 'is for the program'],
+  ['workers', 'is for the program'],
+])
+/** Options that conflict with a custom transport. */
+const SOCKET_KEYS = ['server', 'bind', 'rendezvous_server', 'netdev', 'fwmark', 'dscp', 'obfs', 'udp'] as const
+
+type AnyOptions = Partial<ClientOptions & ServerOptions>
+
+/** The value of an option for messages. */
+const shown = (value: unknown): string => (typeof value === 'string' ? quote(value) : String(value))
+
+function checkNames(options: Readonly<Record<string, unknown>>, isClient: boolean): void {
+  for (const [name, value] of Object.entries(options)) {
+    if (value === undefined) continue
+    const reason =
+      isClient || (name !== 'server' && name !== 'when_down') ? REFUSED.get(name) : 'is an option of clients'
+    if (reason !== undefined) throw new ConfigError(name, '', reason)
+  }
+}
+
+function checkTransport(options: AnyOptions): void {
+  for (const name of options.transport === undefined ? [] : SOCKET_KEYS) {
+    if (options[name] !== undefined) throw new ConfigError(name, shown(options[name]), 'conflicts with transport')
+  }
+}
+
+/** @throws ConfigError for the first unknown key */
+function checkUnknown(document: Uint8Array): void {
+  const [unknown] = examine(readJson(document)).unknown
+  if (unknown === undefined) return
+  const meant = didYouMean(unknown)
+  const name = meant === undefined ? undefined : (RENAMED.get(meant) ?? meant)
+  throw new ConfigError(unknown, '', `unknown option${name === undefined ? '' : `, did you mean ${name}?`}`)
+}
+
+function addressKeys(options: AnyOptions, isClient: boolean): object {
+  const { server, bind, transport } = options
+  if (transport !== undefined) return isClient ? { kcp_connect: NOWHERE } : { kcp_bind: NOWHERE }
+  return { kcp_connect: server, kcp_bind: bind }
+}
+
+/** Runs a check; errors name the options. */
+function naming<Result>(check: () => Result): Result {
+  try {
+    return check()
+  } catch (error) {
+    if (!(error instanceof ConfigError)) throw error
+    const name = RENAMED.get(error.key)
+    throw name === undefined ? error : new ConfigError(name, error.value, error.reason)
+  }
+}
+
+function configOf(options: AnyOptions, isClient: boolean): Config {
+  if (typeof options !== 'object' || options === null) throw new ConfigError('', '', 'options must be an object')
+  checkNames(options as Record<string, unknown>, isClient)
+  checkTransport(options)
+  const keys = Object.entries(options).filter(([name]) => !(OWN as readonly string[]).includes(name))
+  const { method = DEFAULT_METHOD, kcp, transport } = options
+  const given = {
+    ...Object.fromEntries(keys),
+    ...addressKeys(options, isClient),
+    ...(isClient ? { listen: UNUSED } : { connect: UNUSED }),
+    // null: no encryption, and no key
+    method: method ?? undefined,
+  }
+  const document = new TextEncoder().encode(JSON.stringify(given))
+  checkUnknown(document)
+  const config = naming(() => parseConfig(document))
+  assertStartable(config, methods)
+  if (config.when_down === 'close') throw new ConfigError('when_down', '"close"', 'must be hold or reset')
+  const own = { ...config, listen: undefined, connect: undefined, mode: isClient ? MODE_CLIENT : MODE_SERVER }
+  if (config.rendezvous_server !== undefined) own.mode = config.mode
+  if (transport === undefined) return own
+  return { ...own, kcp: { ...own.kcp, mtu: mtuOf(transport, kcp?.mtu) } }
+}
+
+/** @throws ConfigError */
+export const clientConfig = (options: ClientOptions): Config => configOf(options, true)
+
+/** @throws ConfigError */
+export const serverConfig = (options: ServerOptions): Config => configOf(options, false)
+
+/** The options that both ends have. */
+export type { CommonOptions }

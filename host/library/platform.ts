@@ -1,0 +1,16 @@
+/** What a runtime gives to the library. */
+
+import type { RuntimeCrypto } from '../crypto/open.ts'
+import type { Runtime } from '../runtime.ts'
+import type { Channel } from './channel.ts'
+
+export interface Platform<Stream> {
+  /** The runtime of this process or page. */
+  runtime(): Runtime
+  readonly crypto: RuntimeCrypto
+  /**
+   * Makes a stream of the application's side of a channel.
+   * @param remoteAddress of its peer, as text
+   */
+  streamOf(channel: Channel, remoteAddress: string | undefined): Stream
+}

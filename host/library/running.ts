@@ -1,0 +1,168 @@
+/** What clients, servers and tunnels have in common: an endpoint with events, statistics and an end. */
+
+import { modeName } from '../config/rules.ts'
+import type { Endpoint } from '../endpoint/endpoint.ts'
+import { ClosedError, toError } from '../errors.ts'
+import { sessionJson, summaryOf } from '../monitoring/stats-json.ts'
+import { formatAddress, type SocketAddress } from '../net/address.ts'
+import type { Runtime } from '../runtime.ts'
+import { PROGRAM, VERSION } from '../version.ts'
+import type { EndpointEvents, Running, SessionFigures, Signal, Stats } from './api.ts'
+import type { Channel } from './channel.ts'
+import { Emitter } from './emitter.ts'
+import type { KeptClock } from './keep-alive.ts'
+
+/** How often a closing endpoint looks whether everything is delivered, ms. */
+const CLOSING_MS = 10
+const MS_PER_SECOND = 1000
+
+export interface RunningParts {
+  readonly runtime: Runtime & { readonly clock: KeptClock }
+  readonly signal: Signal | undefined
+  /** Text of an address for users. */
+  readonly addressText?: (address: SocketAddress) => string | undefined
+}
+
+/** The reason of an aborted signal. */
+export const reasonOf = (signal: Signal): Error =>
+  toError((signal as { readonly reason?: unknown }).reason ?? 'aborted')
+
+export abstract class RunningEndpoint extends Emitter<EndpointEvents> implements Running {
+  readonly closed: Promise<void>
+  protected readonly parts: RunningParts
+  #endpoint: Endpoint | undefined
+  #isUp = false
+  #isClosed = false
+  #closing: Promise<void> | undefined
+  #settle!: (error: Error | undefined) => void
+
+  constructor(parts: RunningParts) {
+    super()
+    this.parts = parts
+    this.closed = new Promise((resolve, reject) => {
+      this.#settle = (error) => (error === undefined ? resolve() : reject(error))
+    })
+    this.closed.catch(() => {})
+  }
+
+  /** Takes the endpoint that was started for this object. */
+  protected begin(endpoint: Endpoint): void {
+    this.#endpoint = endpoint
+    void endpoint.failed.then((error) => this.end(error))
+    const { signal } = this.parts
+    if (signal === undefined) return
+    const onAbort = (): void => this.end(reasonOf(signal))
+    signal.addEventListener('abort', onAbort)
+    this.once('close', () => signal.removeEventListener('abort', onAbort))
+    if (signal.aborted) onAbort()
+  }
+
+  /** @throws ClosedError */
+  protected get endpoint(): Endpoint {
+    if (this.#endpoint === undefined || this.#isClosed) throw new ClosedError('it is closed')
+    return this.#endpoint
+  }
+
+  /** Whether no stream may be opened any more. */
+  protected get isClosing(): boolean {
+    return this.#isClosed || this.#closing !== undefined
+  }
+
+  /** The streams of the application, if there are any. */
+  protected readonly channels = new Set<Channel>()
+
+  /** Closes at once. */
+  protected end(error?: Error): void {
+    if (this.#isClosed) return
+    this.#isClosed = true
+    for (const channel of [...this.channels]) channel.closeNow()
+    this.#endpoint?.close()
+    this.emit('close', error)
+    this.#settle(error)
+  }
+
+  protected textOf(address: SocketAddress): string {
+    return this.parts.addressText?.(address) ?? formatAddress(address)
+  }
+
+  /** Client: the peer became silent or answered. */
+  protected onPeerState(): void {
+    if (this.#endpoint === undefined || this.#isClosed) return
+    const { driver } = this.#endpoint
+    const { isSilent } = driver.diagnostics
+    if (isSilent && this.#isUp) {
+      this.#isUp = false
+      this.emit('down', `no answer from ${driver.peer === undefined ? 'the peer' : this.textOf(driver.peer)}`)
+    } else if (!isSilent && !this.#isUp && driver.pongRtt !== undefined) {
+      this.#isUp = true
+      this.emit('up', { rtt: driver.pongRtt })
+    }
+  }
+
+  get address(): string | undefined {
+    const local = this.#isClosed ? undefined : this.#endpoint?.driver.sockets.sender?.local
+    return local === undefined || this.parts.addressText !== undefined ? undefined : formatAddress(local)
+  }
+
+  stats(): Stats {
+    const { monitor, config } = this.endpoint
+    const { name, version } = this.parts.runtime
+    const program = { name: PROGRAM, version: VERSION, note: '', runtime: name, runtimeVersion: version }
+    const source = {
+      program: { ...program, mode: modeName(config.mode) },
+      health: () => monitor.health(),
+      hostCounters: () => monitor.hostCounters(),
+    }
+    const sessions = [...monitor.sessions()].flat().map((session) => {
+      return { ...(sessionJson(session) as SessionFigures), peer: this.textOf(session.peer) }
+    })
+    return { ...(summaryOf(source, monitor.snapshot()) as Omit<Stats, 'sessions'>), sessions }
+  }
+
+  close(): Promise<void> {
+    this.#closing ??= this.#close()
+    return this.#closing
+  }
+
+  async #close(): Promise<void> {
+    const endpoint = this.#endpoint
+    if (this.#isClosed || endpoint === undefined) return this.end()
+    const { clock } = this.parts.runtime
+    const pause = (ms: number): Promise<void> => new Promise((resolve) => clock.setTimer(resolve, ms))
+    // what the application did in this turn of the event loop counts
+    await pause(0)
+    for (const channel of this.channels) if (!channel.isFinished) channel.abort()
+    const until = clock.monotonic() + endpoint.config.linger * MS_PER_SECOND
+    do await pause(CLOSING_MS)
+    while (!this.#isClosed && !this.#isDelivered(endpoint) && clock.monotonic() < until)
+    this.end()
+  }
+
+  /** Whether all that was written was acknowledged, or cannot be. */
+  #isDelivered({ driver }: Endpoint): boolean {
+    if (driver.diagnostics.isSilent) return true
+    for (const { isFlushed } of this.channels) if (!isFlushed) return false
+    return driver.read((core) => {
+      core.calls.refresh_gauges(driver.now())
+      return core.counter('waitsnd') === 0n
+    }, true)
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close()
+  }
+
+  ref(): this {
+    return this.#keepAlive(true)
+  }
+
+  unref(): this {
+    return this.#keepAlive(false)
+  }
+
+  #keepAlive(isKept: boolean): this {
+    this.parts.runtime.clock.keepAlive(isKept)
+    if (!this.#isClosed) this.#endpoint?.keepAlive(isKept)
+    return this
+  }
+}

@@ -58,10 +58,6 @@ function bindLibc(): Libc {
   }
 }
 
-const [major = 0, minor = 0] = process.versions.node.split('.').map(Number)
-/** Whether this Node supports the option `reusePort` of dgram and net. */
-export const hasReusePort: boolean = major > 23 || (major === 23 && minor >= 1) || (major === 22 && minor >= 12)
-
 let loaded: Libc | undefined
 
 /**

@@ -14,8 +14,7 @@ import { system } from '../runtime-shared/platform.ts'
 import { prepareMemory } from './exec.ts'
 import { syscalls } from './ffi.ts'
 import { os } from './os.ts'
-import { dialTcp, listenTcp } from './tcp.ts'
-import { openUdp } from './udp.ts'
+import { dialTcp, listenTcp, openUdp } from './sockets.ts'
 
 /** The runtime of this process, which must be Node. */
 export function nodeRuntime(): Runtime {

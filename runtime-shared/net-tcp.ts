@@ -1,5 +1,5 @@
 /**
- * TCP on node:net, with half-close in both directions. A net.Socket queues writes without limit; write() limits the
+ * TCP on node:net, for Node and Deno, with half-close in both directions. A net.Socket queues writes without limit; write() limits the
  * queue, so that back-pressure works. The driver interprets the data and decides when to close.
  *
  * Accept errors (EMFILE, ENFILE): libuv accepts and closes the excess connection with a spare descriptor, reports the
@@ -10,17 +10,19 @@
 import { connect, createServer, type ListenOptions, type OnReadOpts, Socket } from 'node:net'
 import { systemError, toError } from '../host/errors.ts'
 import { applyBuffers, descriptorBuffers, descriptorOf, openWithOptions } from '../host/linux/socket-options.ts'
+import type { Syscalls } from '../host/linux/syscalls.ts'
 import type { SocketAddress } from '../host/net/address.ts'
 import type {
+  OperatingSystem,
   QueuedBytes,
+  Runtime,
   SocketOptions,
   TcpConnection,
   TcpHandlers,
   TcpListener,
   TcpOptions,
 } from '../host/runtime.ts'
-import { spelling } from '../runtime-shared/platform.ts'
-import { hasReusePort, syscalls } from './ffi.ts'
+import { spelling } from './platform.ts'
 
 /** Size of a buffer from writeBuffer(). */
 const WRITE_BUFFER_BYTES = 65536
@@ -43,6 +45,16 @@ const BACKLOG = 4096
 const ADOPTED_BACKLOG = 16
 
 const NOTHING = new Uint8Array(0)
+
+/** What the sockets of `node:*` modules require of their runtime. */
+export interface SocketCalls {
+  /** @throws NotAvailable */
+  syscalls(): Syscalls
+  /** Whether dgram and net support the option `reusePort`. */
+  readonly hasReusePort: boolean
+  /** dgram may reorder sends that were not waited for, and its connect() does not filter what arrives (Deno). */
+  readonly isLooseDgram: boolean
+}
 
 const readBuffer = new Uint8Array(READ_BUFFER_BYTES)
 
@@ -225,7 +237,8 @@ function reading(connection: () => NodeConnection): { onread?: OnReadOpts } {
  * Dials `address`. `onOpen` or `handlers.onClose(error)` follows, never inside this call.
  * Bytes written before are queued (up to the limit) and sent after the handshake.
  */
-export function dialTcp(
+function dialTcp(
+  calls: SocketCalls,
   address: SocketAddress,
   options: TcpOptions,
   handlers: TcpHandlers,
@@ -247,7 +260,7 @@ export function dialTcp(
     wanted = false
   })
   socket.once('connect', () => {
-    if (options.socketOptions !== undefined) tuneConnection(socket, options.socketOptions)
+    if (options.socketOptions !== undefined) tuneConnection(calls, socket, options.socketOptions)
     if (wanted) onOpen()
   })
   return connection
@@ -257,7 +270,7 @@ export function dialTcp(
  * Sets the buffers of a dialled connection. After the handshake is early enough: the window scale covers the system's
  * maximum.
  */
-function tuneConnection(socket: Socket, socketOptions: SocketOptions): void {
+function tuneConnection({ syscalls }: SocketCalls, socket: Socket, socketOptions: SocketOptions): void {
   applyBuffers(socketOptions, () => {
     const calls = syscalls()
     const fd = descriptorOf(Reflect.get(socket, '_handle'))
@@ -272,7 +285,7 @@ function remoteOf(socket: Socket): SocketAddress | undefined {
 }
 
 /** See OperatingSystem.adoptConnection. */
-export function adoptConnection(fd: number, handlers: TcpHandlers, onOpen: () => void): TcpConnection {
+function adoptConnection(fd: number, handlers: TcpHandlers, onOpen: () => void): TcpConnection {
   const socket = new Socket({ fd, allowHalfOpen: true })
   const connection = new NodeConnection(socket, undefined)
   connection.attach(handlers)
@@ -288,7 +301,8 @@ export function adoptConnection(fd: number, handlers: TcpHandlers, onOpen: () =>
 }
 
 /** See OperatingSystem.adoptListener. */
-export async function adoptListener(
+async function adoptListener(
+  { syscalls }: SocketCalls,
   fd: number,
   options: TcpOptions,
   accept: (connection: TcpConnection) => TcpHandlers | null,
@@ -300,7 +314,8 @@ export async function adoptListener(
 }
 
 /** Listens on `address`. Rejects with the error of bind or listen (EADDRINUSE, EADDRNOTAVAIL, EACCES, ...). */
-export async function listenTcp(
+async function listenTcp(
+  { syscalls, hasReusePort }: SocketCalls,
   address: SocketAddress,
   options: TcpOptions,
   accept: (connection: TcpConnection) => TcpHandlers | null,
@@ -365,3 +380,18 @@ function listen(
     })
   })
 }
+
+/** The TCP calls of a runtime. */
+export interface NetTcp {
+  readonly dialTcp: Runtime['dialTcp']
+  readonly listenTcp: Runtime['listenTcp']
+  readonly adoptListener: OperatingSystem['adoptListener']
+  readonly adoptConnection: OperatingSystem['adoptConnection']
+}
+
+export const netTcp = (calls: SocketCalls): NetTcp => ({
+  dialTcp: (...words) => dialTcp(calls, ...words),
+  listenTcp: (...words) => listenTcp(calls, ...words),
+  adoptListener: (...words) => adoptListener(calls, ...words),
+  adoptConnection,
+})

@@ -1,6 +1,6 @@
 /**
- * UDP on node:dgram. libuv reads up to 32 datagrams per wake-up and emits them one by one. An immediate, armed at the
- * first one, runs after the last one and marks the end of the batch.
+ * UDP on node:dgram, for Node and Deno. libuv reads up to 32 datagrams per wake-up and emits them one by one. An
+ * immediate, armed at the first one, runs after the last one and marks the end of the batch.
  *
  * dgram cannot clear IPV6_V6ONLY. Where the system sets it by default, `[::]` is two sockets, one for each family.
  */
@@ -10,11 +10,11 @@ import { once } from 'node:events'
 import { readFileSync } from 'node:fs'
 import { toError } from '../host/errors.ts'
 import { applyBuffers, type BufferCalls, openWithOptions } from '../host/linux/socket-options.ts'
-import type { SocketAddress } from '../host/net/address.ts'
+import { type SocketAddress, sameAddress } from '../host/net/address.ts'
 import { DestinationCache, isIpv4, SourceCache } from '../host/net/native-address.ts'
-import type { SocketOptions, UdpHandlers, UdpOptions, UdpSocket } from '../host/runtime.ts'
-import { spelling } from '../runtime-shared/platform.ts'
-import { hasReusePort, syscalls } from './ffi.ts'
+import type { Runtime, SocketOptions, UdpHandlers, UdpOptions, UdpSocket } from '../host/runtime.ts'
+import type { SocketCalls } from './net-tcp.ts'
+import { spelling } from './platform.ts'
 
 /** Most outgoing datagrams in flight: libuv holds each buffer until its callback. */
 const SEND_BUFFERS = 512
@@ -43,7 +43,36 @@ class Ipv4Side {
   }
 }
 
-class NodeUdpSocket implements UdpSocket {
+/** Sends one after another. */
+class SendLine {
+  readonly #buffers: Uint8Array[] = []
+  readonly #lengths: number[] = []
+  readonly #receivers: SocketAddress[] = []
+  #inFlight = false
+
+  /** @returns whether the datagram is sent at once; otherwise it waits */
+  enter(buffer: Uint8Array, length: number, to: SocketAddress): boolean {
+    if (!this.#inFlight) {
+      this.#inFlight = true
+      return true
+    }
+    this.#buffers.push(buffer)
+    this.#lengths.push(length)
+    this.#receivers.push(to)
+    return false
+  }
+
+  /** The one in flight is sent. */
+  next(send: (buffer: Uint8Array, length: number, to: SocketAddress) => void): void {
+    const buffer = this.#buffers.shift()
+    const length = this.#lengths.shift()
+    const to = this.#receivers.shift()
+    if (buffer === undefined || length === undefined || to === undefined) this.#inFlight = false
+    else send(buffer, length, to)
+  }
+}
+
+class DgramUdpSocket implements UdpSocket {
   readonly local: SocketAddress
   readonly #socket: Socket
   readonly #ipv4: Ipv4Side | undefined
@@ -54,11 +83,23 @@ class NodeUdpSocket implements UdpSocket {
   readonly #free: Uint8Array[] = []
   /** Send callback of each buffer, created once. */
   readonly #callbacks = new Map<Uint8Array, (error: Error | null) => void>()
+  /** Where dgram may reorder sends: one is in flight, these wait. */
+  readonly #line: SendLine | undefined
+  /** The peer of a connected socket, where dgram does not filter. */
+  readonly #only: SocketAddress | undefined
   #starved = false
   #batchOpen = false
   #closed = false
 
-  constructor(socket: Socket, ipv4: Ipv4Side | undefined, options: UdpOptions, handlers: UdpHandlers) {
+  constructor(
+    calls: SocketCalls,
+    socket: Socket,
+    ipv4: Ipv4Side | undefined,
+    options: UdpOptions,
+    handlers: UdpHandlers,
+  ) {
+    this.#line = calls.isLooseDgram ? new SendLine() : undefined
+    this.#only = calls.isLooseDgram ? options.connect : undefined
     const bound = socket.address()
     this.local = spelling.read(bound.address, bound.port, options.bind.scope)
     this.#socket = socket
@@ -86,6 +127,10 @@ class NodeUdpSocket implements UdpSocket {
   }
 
   send(buffer: Uint8Array, length: number, to: SocketAddress): void {
+    if (this.#line === undefined || this.#line.enter(buffer, length, to)) this.#pass(buffer, length, to)
+  }
+
+  #pass(buffer: Uint8Array, length: number, to: SocketAddress): void {
     const sent = this.#callbacks.get(buffer)
     if (sent === undefined || this.#closed) return
     try {
@@ -119,11 +164,13 @@ class NodeUdpSocket implements UdpSocket {
 
   #onMessage(data: Uint8Array, from: RemoteInfo, sources: SourceCache): void {
     if (this.#closed) return
+    const sender = sources.get(from.address, from.port)
+    if (this.#only !== undefined && !sameAddress(sender, this.#only)) return
     if (!this.#batchOpen) {
       this.#batchOpen = true
       setImmediate(this.#onBatchEnd)
     }
-    this.#handlers.onDatagram(data, sources.get(from.address, from.port))
+    this.#handlers.onDatagram(data, sender)
   }
 
   readonly #onBatchEnd = (): void => {
@@ -131,9 +178,12 @@ class NodeUdpSocket implements UdpSocket {
     if (!this.#closed) this.#handlers.onBatchEnd()
   }
 
+  readonly #passNext = (buffer: Uint8Array, length: number, to: SocketAddress): void => this.#pass(buffer, length, to)
+
   #onSent(buffer: Uint8Array, error: Error | null): void {
     this.#free.push(buffer)
     if (this.#closed) return
+    this.#line?.next(this.#passNext)
     if (error) this.#handlers.onError(error)
     if (!this.#starved || this.#free.length < SEND_BUFFERS / 2 || this.#closed) return
     this.#starved = false
@@ -166,7 +216,12 @@ function isIpv6Only(): boolean {
  * Opens a dgram socket.
  * @param fd a bound descriptor to adopt instead
  */
-async function openSocket(bind: SocketAddress, options: SocketOptions | undefined, fd?: number): Promise<Socket> {
+async function openSocket(
+  { hasReusePort }: SocketCalls,
+  bind: SocketAddress,
+  options: SocketOptions | undefined,
+  fd?: number,
+): Promise<Socket> {
   const reusePort = fd === undefined && options?.reuseport === true && hasReusePort
   // Node 20 ignores the option reusePort
   const socket = createSocket({ type: bind.family === 6 ? 'udp6' : 'udp4', lookup, ...(reusePort && { reusePort }) })
@@ -191,26 +246,31 @@ async function connectSocket(socket: Socket, family: 4 | 6, remote: SocketAddres
   await connected
 }
 
-/**
- * Binds a UDP socket, and connects it if `options.connect` is given.
- * Rejects with the error of bind or connect (EADDRINUSE, EADDRNOTAVAIL, ENETUNREACH, ...).
- */
-export async function openUdp(options: UdpOptions, handlers: UdpHandlers): Promise<UdpSocket> {
+async function openUdp(calls: SocketCalls, options: UdpOptions, handlers: UdpHandlers): Promise<UdpSocket> {
   const { connect, socketOptions } = options
-  const fd = openWithOptions(syscalls, 'udp', options.bind, socketOptions, hasReusePort)
+  const fd = openWithOptions(calls.syscalls, 'udp', options.bind, socketOptions, calls.hasReusePort)
   const needsTwo = fd === undefined && options.bind.address === '::' && isIpv6Only()
   const bind = needsTwo && connect?.family === 4 ? { ...options.bind, ...ANY4 } : options.bind
-  const socket = await openSocket(bind, socketOptions, fd)
+  const socket = await openSocket(calls, bind, socketOptions, fd)
   try {
     if (connect !== undefined) await connectSocket(socket, bind.family, connect)
     let ipv4: Ipv4Side | undefined
     if (needsTwo && connect === undefined) {
       const { port } = socket.address()
-      ipv4 = new Ipv4Side(await openSocket({ ...bind, ...ANY4, port }, socketOptions))
+      ipv4 = new Ipv4Side(await openSocket(calls, { ...bind, ...ANY4, port }, socketOptions))
     }
-    return new NodeUdpSocket(socket, ipv4, { ...options, bind }, handlers)
+    return new DgramUdpSocket(calls, socket, ipv4, { ...options, bind }, handlers)
   } catch (error) {
     socket.close()
     throw error
   }
 }
+
+/**
+ * Runtime.openUdp in mode portable: binds a UDP socket, and connects it if `options.connect` is given.
+ * Rejects with the error of bind or connect (EADDRINUSE, EADDRNOTAVAIL, ENETUNREACH, ...).
+ */
+export const dgramUdp =
+  (calls: SocketCalls): Runtime['openUdp'] =>
+  (options, handlers) =>
+    openUdp(calls, options, handlers)

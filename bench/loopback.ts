@@ -48,6 +48,9 @@ const REFERENCE = 'libev w256'
 const PAIRS: readonly Pair[] = [
   { name: 'node', client: 'node', server: 'node' },
   { name: 'bun', client: 'bun', server: 'bun' },
+  { name: 'deno', client: 'deno', server: 'deno' },
+  { name: 'node portable', client: 'node', server: 'node', udpMode: 'portable' },
+  { name: 'deno portable', client: 'deno', server: 'deno', udpMode: 'portable' },
   { name: 'node sodium-native', client: 'node sodium-native', server: 'node sodium-native' },
   { name: 'bun sodium-native', client: 'bun sodium-native', server: 'bun sodium-native' },
   { name: 'node wrappers', client: 'node wrappers', server: 'node wrappers' },
@@ -58,7 +61,7 @@ const PAIRS: readonly Pair[] = [
   { name: REFERENCE, client: 'libev', server: 'libev', clientKcp: KCP, serverKcp: KCP },
   { name: 'go', client: 'go', server: 'go' },
 ]
-const CONTESTANTS: readonly Contestant[] = ['node', 'bun', 'native', 'libev', 'go']
+const CONTESTANTS: readonly Contestant[] = ['node', 'bun', 'deno', 'native', 'libev', 'go']
 
 const DIRECTIONS = ['upload', 'download'] as const
 type Direction = (typeof DIRECTIONS)[number]

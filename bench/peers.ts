@@ -1,5 +1,5 @@
 /**
- * Programs under test: kcptun-wasm on Node and on Bun, kcptun-libev (KCPTUN_LIBEV), and Debian's Go kcptun
+ * Programs under test: kcptun-wasm on Node, Bun and Deno, kcptun-libev (KCPTUN_LIBEV), and Debian's Go kcptun
  * (`kcptun-server` and `kcptun-client` on the PATH). Starts pairs of them and reads their cost from /proc (Linux): CPU
  * time, resident memory, datagrams dropped at their sockets. Traffic is in testkit/flow.ts, the link in
  * testkit/emulator.ts.
@@ -30,7 +30,7 @@ const TICKS_PER_SECOND = 100
 const LIBEV_UDP: Config = { rcvbuf: 4 << 20, sndbuf: 4 << 20 }
 
 /** kcptun-wasm with the fastest ciphers available, or with one library for all ciphers of libsodium. */
-type Ours = 'node' | 'bun' | 'node sodium-native' | 'bun sodium-native' | 'node wrappers' | 'bun wrappers'
+type Ours = 'node' | 'bun' | 'deno' | 'node sodium-native' | 'bun sodium-native' | 'node wrappers' | 'bun wrappers'
 export type Contestant = Program | 'go' | Ours
 
 /** Two endpoints and their `kcp` keys (none: untuned). The client sends. */
@@ -40,6 +40,8 @@ export interface Pair {
   readonly server: Contestant
   readonly clientKcp?: Config
   readonly serverKcp?: Config
+  /** UDP mode of both (`udp.path`); kcptun-wasm alone. */
+  readonly udpMode?: 'portable'
 }
 
 /** The manual tuning that makes kcptun-libev fast, with the given window. */
@@ -147,7 +149,7 @@ function startGo(command: string, args: readonly string[]): End {
 /** The program of a contestant and its command. */
 function commandFor(contestant: Exclude<Contestant, 'go'>): { program: Program; command: readonly string[] } {
   const [first, backend] = contestant.split(' ')
-  const program = first === 'node' || first === 'bun' || first === 'native' ? first : 'libev'
+  const program = first === 'node' || first === 'bun' || first === 'deno' || first === 'native' ? first : 'libev'
   const command = commandOf(program)
   if (backend === undefined) return { program, command }
   return { program, command: [command[0], join(projectRoot, `dist/bench-${program}.js`), backend] }
@@ -167,7 +169,8 @@ async function startOurs(contestant: Exclude<Contestant, 'go'>, config: Config, 
 
 /** Starts a pair and waits until both endpoints serve. */
 export async function startPair(pair: Pair, options: PairOptions): Promise<Ends> {
-  const { target, udpPort, via = udpPort, method = METHOD, host = '127.0.0.1', places, config = {} } = options
+  const { target, udpPort, via = udpPort, method = METHOD, host = '127.0.0.1', places } = options
+  const config = { ...options.config, ...(pair.udpMode && { udp: { path: pair.udpMode } }) }
   const psk = randomBytes(32).toString('base64')
   const port = await freePort()
   const startServer = async (): Promise<End> =>
@@ -308,7 +311,7 @@ export async function machine(): Promise<Machine> {
   const line = (command: string, ...args: string[]): string =>
     (spawnSync(command, args, { encoding: 'utf8' }).stdout ?? '').trim().split('\n')[0] ?? ''
   versions['kcptun-wasm'] = (await run('node', ['--version'])).stdout.trim().split('\n')[0] ?? ''
-  for (const runtime of ['node', 'bun'] as const) versions[runtime] = line(commandOf(runtime)[0], '--version')
+  for (const runtime of ['node', 'bun', 'deno'] as const) versions[runtime] = line(commandOf(runtime)[0], '--version')
   if (libevPath) versions['kcptun-libev'] = (await run('libev', ['-h'])).stderr.trim().split('\n')[0] ?? ''
   for (const name of ['sodium-native', 'koffi']) {
     const path = join(projectRoot, 'node_modules', name, 'package.json')

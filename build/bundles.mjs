@@ -22,7 +22,8 @@ export const commonOptions = {
 function banner(bundle) {
   // esbuild keeps a shebang of the source
   if (!bundle.executable || readFileSync(inProject(bundle.source), 'utf8').startsWith('#!')) return {}
-  return { banner: { js: `#!/usr/bin/env ${bundle.host}` } }
+  const interpreter = bundle.host === 'deno' ? '-S deno run -A' : bundle.host
+  return { banner: { js: `#!/usr/bin/env ${interpreter}` } }
 }
 
 /** @param {import('./plan.mjs').Bundle} bundle */

@@ -4,7 +4,7 @@
  * @typedef {object} Bundle
  * @property {string} source entry file
  * @property {string} out file in dist/
- * @property {'neutral' | 'node' | 'bun'} host the runtime
+ * @property {'neutral' | 'node' | 'bun' | 'deno'} host the runtime
  * @property {boolean} [executable] gets a shebang line and mode 755
  */
 
@@ -28,6 +28,8 @@ export const bundles = [
   { source: 'runtime-node/cli.ts', out: 'dist/node/cli.js', host: 'node', executable: true },
   { source: 'runtime-bun/index.ts', out: 'dist/bun/index.js', host: 'bun' },
   { source: 'runtime-bun/cli.ts', out: 'dist/bun/cli.js', host: 'bun', executable: true },
+  { source: 'runtime-deno/index.ts', out: 'dist/deno/index.js', host: 'deno' },
+  { source: 'runtime-deno/cli.ts', out: 'dist/deno/cli.js', host: 'deno', executable: true },
   { source: 'examples/demo/demo.ts', out: 'dist/demo.js', host: 'node' },
   { source: 'bench/main.ts', out: 'dist/bench.js', host: 'node' },
   { source: 'test/browser/screenshots.ts', out: 'dist/screenshots.js', host: 'node' },
@@ -56,6 +58,7 @@ export const inputs = {
     'host',
     'runtime-node',
     'runtime-bun',
+    'runtime-deno',
     'runtime-shared',
     'examples',
     'bench',
@@ -73,6 +76,7 @@ export const inputs = {
     'host',
     'runtime-node',
     'runtime-bun',
+    'runtime-deno',
     'runtime-shared',
     'tsconfig.json',
     'tsconfig.types.json',

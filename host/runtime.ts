@@ -1,5 +1,5 @@
 /**
- * The interfaces that the host layer requires from a runtime, and nothing else. `runtime-node` and `runtime-bun`
+ * The interfaces that the host layer requires from a runtime, and nothing else. The adapters `runtime-*`
  * implement them; tests implement them in memory.
  *
  * Common rules: callbacks never run inside a call into the same object (no re-entrance) unless stated otherwise; errors
@@ -394,7 +394,7 @@ export interface Clock {
 export type LogPrint = (stream: 'stdout' | 'stderr', text: string) => boolean
 
 export interface Runtime {
-  readonly name: 'node' | 'bun'
+  readonly name: 'node' | 'bun' | 'deno'
   readonly version: string
   readonly clock: Clock
   /**

@@ -1,7 +1,8 @@
-// node test/run.mjs [--jobs N] [--runtime node|bun] [--root DIR] [--no-build] [--bail] [--long] [--coverage] [filter...]
+// node test/run.mjs [--jobs N] [--runtime node|bun|deno] [--root DIR] [--no-build] [--bail] [--long] [--coverage] [filter...]
 //
 // Bundles every *.test.ts below the test root whose path contains a filter, and runs each file in a separate process,
-// in the project's root, under Node and under Bun. *.node.test.ts and *.bun.test.ts run only under that runtime.
+// in the project's root, under Node and under Bun. *.node.test.ts, *.bun.test.ts and *.deno.test.ts run only under that
+// runtime; `--runtime deno` runs the files without such a name under Deno.
 // Directories named `fixtures` are ignored.
 //
 // A file fails if a test fails, if it has no test, if its exit status is not 0, if it is still running after its time
@@ -32,7 +33,7 @@ const LIMIT_FACTOR = process.env['ENGINE_BUILD'] === 'checked' ? 5 : 1
 /** Characters kept of the end of a file's output. */
 const MAX_OUTPUT = 1 << 20
 
-/** @typedef {'node' | 'bun'} RuntimeName */
+/** @typedef {'node' | 'bun' | 'deno'} RuntimeName */
 /** @typedef {{ path: string, name: string, limit: number, runtimes: RuntimeName[] }} TestFile */
 /** @typedef {{ output: string, status: number | null, signal: string | null, timedOut: boolean }} Outcome */
 /**
@@ -55,13 +56,15 @@ const { values: options, positionals: filters } = parseArgs({
 })
 
 /** @type {readonly RuntimeName[]} */
-const runtimes = ['node', 'bun']
+const runtimes = ['node', 'bun', 'deno']
+/** Those that run a file whose name has no runtime. @type {readonly RuntimeName[]} */
+const usual = ['node', 'bun']
 
 const testRoot = resolve(root, options.root)
 const jobs = Number(options.jobs)
 if (!Number.isInteger(jobs) || jobs < 1) fail(`--jobs ${options.jobs}: a positive integer is wanted`)
 if (options.runtime !== undefined && !runtimes.some((name) => name === options.runtime)) {
-  fail(`--runtime ${options.runtime}: node or bun is wanted`)
+  fail(`--runtime ${options.runtime}: node, bun or deno is wanted`)
 }
 
 /**
@@ -97,13 +100,14 @@ function describe(path) {
     /^\/\/ time limit: (\d+) s\b(?:, long (\d+) s\b)?/.exec(firstLine) ?? []
   const limit = LIMIT_FACTOR * Number(options.long ? long : short)
   const only = runtimes.filter((name) => path.endsWith(`.${name}.test.ts`))
+  const named = only.length > 0 ? only : options.runtime === 'deno' ? [...runtimes] : [...usual]
   return {
     path,
     name: relative(testRoot, path)
       .replaceAll('\\', '/')
       .replace(/\.test\.ts$/, ''),
     limit,
-    runtimes: (only.length > 0 ? only : [...runtimes]).filter((name) => !options.runtime || name === options.runtime),
+    runtimes: options.runtime === undefined ? named : named.filter((name) => name === options.runtime),
   }
 }
 
@@ -114,7 +118,8 @@ function describe(path) {
  */
 function command(runtime, bundle) {
   if (runtime === 'node') return [process.execPath, ['--enable-source-maps', bundle]]
-  return [inProject('node_modules/bun/bin/bun.exe'), [bundle]]
+  if (runtime === 'bun') return [inProject('node_modules/bun/bin/bun.exe'), [bundle]]
+  return [inProject('node_modules/deno/deno'), ['run', '-A', bundle]]
 }
 
 /** Running process groups. @type {Set<number>} */

@@ -1,5 +1,5 @@
 /**
- * Starts the program under test (the CLI under Node or Bun, or kcptun-libev) as a separate process, waits until it
+ * Starts the program under test (the CLI under Node, Bun or Deno, or kcptun-libev) as a separate process, waits until it
  * serves, keeps its log and stops it. Also picks free ports and reads `/stats`.
  *
  * Every process started here is killed when the test process exits.
@@ -27,7 +27,7 @@ const FIRST_PORT = 10_000
 const LAST_PORT = 32_000
 
 /** An endpoint program: the CLI under a runtime, the native host (testkit/native.ts builds it), or kcptun-libev. */
-export type Program = 'node' | 'bun' | 'native' | 'libev'
+export type Program = 'node' | 'bun' | 'deno' | 'native' | 'libev'
 
 /** Content of a configuration file. */
 export interface Config {
@@ -104,6 +104,9 @@ export const libevPath: string | undefined = process.env['KCPTUN_LIBEV'] || unde
 export function commandOf(program: Program): readonly [string, ...string[]] {
   if (program === 'node') return [nodePath(), join(projectRoot, 'dist/node/cli.js')]
   if (program === 'bun') return [bunPath(), join(projectRoot, 'dist/bun/cli.js')]
+  if (program === 'deno') {
+    return [join(projectRoot, 'node_modules/deno/deno'), 'run', '-A', join(projectRoot, 'dist/deno/cli.js')]
+  }
   if (program === 'native') return [join(projectRoot, 'dist/native/kcptun-wasm-native')]
   if (libevPath === undefined) throw new Error('KCPTUN_LIBEV is not set')
   return [libevPath]

@@ -42,6 +42,7 @@ export const F_SETFL = 4
 export const F_SETOWN = 8
 export const F_DUPFD_CLOEXEC = 1030
 export const O_NONBLOCK = 0o4000
+export const POLLIN = 1
 export const POLLOUT = 4
 export const O_ASYNC = 0o20000
 export const EAGAIN = 11

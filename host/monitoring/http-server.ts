@@ -1,5 +1,5 @@
 /**
- * Enforces the limits of the monitoring server (protocol.md 11) on a server of node:http, which Node and Bun provide:
+ * Enforces the limits of the monitoring server (protocol.md 11) on a server of node:http, which the runtimes provide:
  * heads up to 4095 bytes, 15 s for a whole connection, a maximum number of connections, one request per connection.
  * Connections that violate them are closed without an answer. Routes are in app.ts, texts in pages.ts. The route of a
  * long-lived stream exempts its connection from the 15 s and is then responsible for ending it; the connection still
@@ -56,6 +56,7 @@ interface NodeSocket {
 interface ParseError extends Error {
   readonly code?: string
   readonly rawPacket?: Uint8Array
+  readonly bytesParsed?: number
 }
 
 /** http.Server of node:http. */
@@ -81,6 +82,14 @@ interface NodeIncoming {
 }
 interface NodeOutgoing {
   shouldKeepAlive: boolean
+}
+
+/** Whether a request fails because of its target alone. Deno reports one code for all errors. */
+function hasBadTarget({ code, rawPacket, bytesParsed = 0 }: ParseError): boolean {
+  const head = rawPacket === undefined ? '' : new TextDecoder('latin1').decode(rawPacket)
+  if (!REQUEST_LINE.test(head)) return false
+  if (code === 'HPE_ERROR') return bytesParsed < head.indexOf('\r\n')
+  return code === 'HPE_INVALID_URL' || code === 'HPE_INVALID_CONSTANT'
 }
 
 /** An accepted connection. */
@@ -178,9 +187,7 @@ export function openHttp(
     })
   })
   server.on('clientError', (error, socket) => {
-    const head = error.rawPacket === undefined ? '' : new TextDecoder('latin1').decode(error.rawPacket)
-    const badTarget = error.code === 'HPE_INVALID_URL' || error.code === 'HPE_INVALID_CONSTANT'
-    if (badTarget && REQUEST_LINE.test(head)) void refuse(socket)
+    if (hasBadTarget(error)) void refuse(socket)
     else socket.destroy()
   })
   return new Promise((resolve, reject) => {

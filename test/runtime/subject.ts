@@ -2,9 +2,11 @@
 import type { SocketAddress } from '../../host/net/address.ts'
 import type { HttpHandler, HttpServer, Runtime } from '../../host/runtime.ts'
 
-/** An adapter, and one parameter that a test needs beyond the contract. */
+/** An adapter, and what tests must know beyond the contract. */
 export interface Subject {
   readonly runtime: Runtime
+  /** UDP sockets in mode `portable` do not report that a peer refuses. */
+  readonly hidesRefusals?: boolean
   /** Runtime.serveHttp with a given time limit of a connection. */
   serveHttp(address: SocketAddress, fetch: HttpHandler, limitMs: number): Promise<HttpServer>
 }

@@ -9,6 +9,7 @@ import * as assert from 'uvu/assert'
 import { RUNTIMES } from '../../testkit/pairs.ts'
 import type { Config, Program } from '../../testkit/process.ts'
 import { commandOf, freePort, projectRoot, run, start, writeConfig } from '../../testkit/process.ts'
+import { waitFor } from '../../testkit/wait.ts'
 
 const test = suite('health')
 
@@ -76,6 +77,27 @@ for (const program of RUNTIMES) {
       for (const config of [server, client]) await assertHealth(program, config, 0, /^healthy: rendezvous server/)
       await running[0]?.stop()
       await Promise.all([server, client].map((each) => assertHealth(program, each, 1, /^unhealthy: rendezvous server/)))
+    } finally {
+      for (const each of running) await each.stop()
+    }
+  })
+
+  test(`health asks the monitoring server with the token of the file: ${program}`, async () => {
+    const [udp, tcp] = [await freePort(), await freePort()]
+    const common: Config = { method: 'xchacha20poly1305_ietf', psk: newKey() }
+    const running = [await start(program, { ...common, kcp_bind: `127.0.0.1:${udp}`, connect: '127.0.0.1:9' })]
+    try {
+      const client = await start(program, { ...common, kcp_connect: `127.0.0.1:${udp}`, listen: `127.0.0.1:${tcp}` })
+      running.push(client)
+      const http_token = 'token-of-the-file'
+      client.reload({ http_token })
+      const ready = `http://${client.config['http_listen']}/ready`
+      await waitFor('the token is required', async () => (await fetch(ready)).status === 401)
+      // with an obfuscator health asks /ready. Only the file has one, so that no packet socket is needed
+      const file = { ...client.config, obfs: 'dpi/tcp-wnd', http_token }
+      await assertHealth(program, file, 0, /^healthy: running with obfs\n/)
+      const other = { ...file, http_token: 'another-token' }
+      await assertHealth(program, other, 1, /^unhealthy: http:\/\/.*\/ready: status 401\n/)
     } finally {
       for (const each of running) await each.stop()
     }

@@ -16,7 +16,7 @@ import type { Runtime } from '../../runtime.ts'
 import { NO_ADDRESSES, resolveAll, resolveKey } from '../../transport/resolver.ts'
 import { Refusals } from '../doctor/host-checks.ts'
 import { firstAnswer, Pinger } from '../doctor/pings.ts'
-import { onLoopback } from '../doctor/ports.ts'
+import { askMonitoring, onLoopback } from '../doctor/ports.ts'
 import { PLAIN, Probe, type Sealer, sealerOf } from '../doctor/probe.ts'
 import { ephemeral, round } from '../doctor/reachability.ts'
 import { type Command, type CommandContext, CommandError } from './command.ts'
@@ -62,16 +62,10 @@ function expectPort(runtime: Runtime, key: 'listen' | 'kcp_bind', text: string |
   throw new Unhealthy(`no program has ${kind.toUpperCase()} port ${port} (${key}): the tunnel is not running`)
 }
 
-/** @throws Unhealthy if the monitoring server of the tunnel does not answer with success */
-async function expectHttp(runtime: Runtime, { http_listen }: Config, path: string): Promise<void> {
-  if (http_listen === undefined) return
-  const address = await resolveKey(runtime, 'http_listen', http_listen, 'bind')
-  const url = `http://${formatAddress(onLoopback(address))}${path}`
-  const status = await fetch(url, { signal: AbortSignal.timeout(HTTP_WAIT_MS) }).then(
-    (answer) => (answer.ok ? undefined : `status ${answer.status}`),
-    (error) => messageOf(error),
-  )
-  if (status !== undefined) throw new Unhealthy(`${url}: ${status}`)
+/** @throws Unhealthy, or an error naming the address, if the monitoring server does not answer with success */
+async function expectHttp(runtime: Runtime, config: Config, path: string): Promise<void> {
+  const answer = await askMonitoring(runtime, config, path, HTTP_WAIT_MS)
+  if (answer?.ok === false) throw new Unhealthy(`${answer.url}: status ${answer.status}`)
 }
 
 /** @param isLocal the address is one of this host @returns the round trip time in ms; undefined without an answer */

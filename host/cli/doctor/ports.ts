@@ -1,5 +1,6 @@
 /** Checks of local ports and of a server's target. */
 
+import type { Config } from '../../config/config.ts'
 import { codeOf, messageOf } from '../../errors.ts'
 import { formatAddress, type SocketAddress } from '../../net/address.ts'
 import type { Runtime, TcpOptions } from '../../runtime.ts'
@@ -12,17 +13,42 @@ import { round } from './reachability.ts'
 
 /** Timeout of the connection to the target, ms. */
 const DIAL_WAIT_MS = 5000
+/** Timeout of the monitoring server, ms. */
+const HTTP_WAIT_MS = 2000
 const TCP_OPTIONS: TcpOptions = { nodelay: true, keepalive: false }
+
+/** The address at which a local socket can be reached: loopback in place of a wildcard. */
+export const onLoopback = (address: SocketAddress): SocketAddress => {
+  if (address.address === '0.0.0.0') return { ...address, address: '127.0.0.1' }
+  return address.address === '::' ? { ...address, address: '::1' } : address
+}
+
+/**
+ * Asks the monitoring server of the program that runs with a configuration, with the token of that configuration.
+ * @param path with query
+ * @returns the answer, whatever its status; undefined without `http_listen`
+ * @throws Error naming the address and the reason if there is no answer within `waitMs`
+ */
+export async function askMonitoring(
+  runtime: Runtime,
+  { http_listen, http_token }: Config,
+  path: string,
+  waitMs: number,
+): Promise<Response | undefined> {
+  if (http_listen === undefined) return undefined
+  const address = await resolveKey(runtime, 'http_listen', http_listen, 'bind')
+  const url = `http://${formatAddress(onLoopback(address))}${path}`
+  const headers = http_token === undefined ? {} : { Authorization: `Bearer ${http_token}` }
+  return fetch(url, { headers, signal: AbortSignal.timeout(waitMs) }).catch((error) => {
+    throw new Error(`${url}: ${messageOf(error)}`)
+  })
+}
 
 /** Mode and health of the program that answers on `http_listen`; undefined if none answers. */
 async function running({ config, runtime }: Case): Promise<{ mode: string; health: string } | undefined> {
-  if (config.http_listen === undefined) return undefined
   try {
-    const address = await resolveKey(runtime, 'http_listen', config.http_listen, 'bind')
-    const url = `http://${formatAddress(onLoopback(address))}/stats.json?sessions=none`
-    const headers = config.http_token === undefined ? {} : { Authorization: `Bearer ${config.http_token}` }
-    const answer = await fetch(url, { headers, signal: AbortSignal.timeout(2000) })
-    const document: unknown = await answer.json()
+    const answer = await askMonitoring(runtime, config, '/stats.json?sessions=none', HTTP_WAIT_MS)
+    const document: unknown = await answer?.json()
     if (typeof document !== 'object' || document === null) return undefined
     const { program, health } = document as { program?: { mode?: unknown }; health?: unknown }
     if (typeof program?.mode !== 'string' || typeof health !== 'string') return undefined
@@ -30,12 +56,6 @@ async function running({ config, runtime }: Case): Promise<{ mode: string; healt
   } catch {
     return undefined
   }
-}
-
-/** The address at which a local socket can be reached: loopback in place of a wildcard. */
-export const onLoopback = (address: SocketAddress): SocketAddress => {
-  if (address.address === '0.0.0.0') return { ...address, address: '127.0.0.1' }
-  return address.address === '::' ? { ...address, address: '::1' } : address
 }
 
 /** Reports the TCP port of a client. */

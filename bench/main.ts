@@ -5,6 +5,7 @@ import { benchCore } from './core.ts'
 import { benchLinks } from './links.ts'
 import { benchLatency, benchLoopback } from './loopback.ts'
 import { benchMemory, benchOpen } from './many.ts'
+import { benchNative } from './native.ts'
 import { benchObfs } from './obfs.ts'
 import { benchPaths } from './paths.ts'
 import { benchSim } from './sim.ts'
@@ -19,6 +20,7 @@ const benches: ReadonlyMap<string, () => void | Promise<void>> = new Map([
   ['open', () => benchOpen(process.argv.slice(3))],
   ['memory', () => benchMemory(process.argv.slice(3))],
   ['obfs', () => benchObfs(process.argv.slice(3))],
+  ['native', () => benchNative(process.argv.slice(3))],
 ])
 
 const name = process.argv[2]

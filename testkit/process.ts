@@ -97,6 +97,9 @@ function findRoot(): string {
 /** Path of kcptun-libev; undefined when KCPTUN_LIBEV is not set. */
 export const libevPath: string | undefined = process.env['KCPTUN_LIBEV'] || undefined
 
+/** Where the native programs are: built with sanitizers if NATIVE_BUILD=sanitize. */
+export const nativeFolder = process.env['NATIVE_BUILD'] === 'sanitize' ? 'dist/native-sanitize' : 'dist/native'
+
 /**
  * @returns command and leading arguments that run a program
  * @throws for kcptun-libev when KCPTUN_LIBEV is not set
@@ -107,7 +110,7 @@ export function commandOf(program: Program): readonly [string, ...string[]] {
   if (program === 'deno') {
     return [join(projectRoot, 'node_modules/deno/deno'), 'run', '-A', join(projectRoot, 'dist/deno/cli.js')]
   }
-  if (program === 'native') return [join(projectRoot, 'dist/native/kcptun-wasm-native')]
+  if (program === 'native') return [join(projectRoot, nativeFolder, 'kcptun-wasm-native')]
   if (libevPath === undefined) throw new Error('KCPTUN_LIBEV is not set')
   return [libevPath]
 }

@@ -133,8 +133,6 @@ static bool read_addresses(const struct config_texts *texts, struct config *conf
 
 static bool read_security(const struct config_texts *texts, struct config *config) {
   if (texts->method == NULL) {
-    if (texts->psk != NULL || texts->password != NULL)
-      return refuse(NULL, texts->psk ? "psk" : "password", "(hidden)", "has no effect without method");
     log_line(LOG_WARNING, "packets will not be encrypted: no method is set");
     return true;
   }

@@ -5,8 +5,6 @@
 /* Exit status at a trap: EX_SOFTWARE of sysexits.h. */
 #define TRAP_STATUS 70
 
-CORE_INSTANCE core_instance;
-
 void core_trap(int code) {
   char text[] = "trap ? of the engine\n";
   text[5] = (char)('0' + code);
@@ -15,8 +13,8 @@ void core_trap(int code) {
   _exit(TRAP_STATUS);
 }
 
-int core_open(void) {
+int core_open(core_t *core) {
   wasm_rt_init();
-  CORE_INSTANTIATE();
-  return core_abi_version() == KCPTUN_ABI_VERSION ? 0 : -1;
+  core_instantiate(core);
+  return core_abi_version(core) == KCPTUN_ABI_VERSION ? 0 : -1;
 }

@@ -24,13 +24,14 @@
 #define DRAIN_ROUNDS 64
 #define EVENT_WORDS 4
 
+core_t engine;
 void (*engine_on_silence)(void);
 static void on_due(struct timer *timer);
 static struct timer timeout = {.at = TIMER_OFF, .on_due = on_due};
 
 bool engine_open(void) {
-  if (core_open() != 0) {
-    log_line(LOG_ERROR, "core.wasm has ABI version %d, not %d", core_abi_version(), KCPTUN_ABI_VERSION);
+  if (core_open(&engine) != 0) {
+    log_line(LOG_ERROR, "core.wasm has ABI version %d, not %d", core_abi_version(&engine), KCPTUN_ABI_VERSION);
     return false;
   }
   loop_add_timer(&timeout);
@@ -38,7 +39,7 @@ bool engine_open(void) {
 }
 
 void engine_refill(void) {
-  uint8_t *to = core_at(core_entropy_ptr());
+  uint8_t *to = core_at(&engine, core_entropy_ptr(&engine));
   size_t filled = 0;
   while (filled < ENTROPY_BYTES) {
     ssize_t bytes = getrandom(to + filled, ENTROPY_BYTES - filled, 0);
@@ -49,7 +50,7 @@ void engine_refill(void) {
       exit(1);
     }
   }
-  core_entropy_filled(ENTROPY_BYTES);
+  core_entropy_filled(&engine, ENTROPY_BYTES);
 }
 
 static const char *const field_names[KCPTUN_CONFIG_FIELDS] = {
@@ -87,11 +88,11 @@ bool engine_configure(const struct config *config, int family) {
       [KCPTUN_CONFIG_MAX_HALF_OPEN] = config->max_sessions < MAX_HALF_OPEN ? config->max_sessions : MAX_HALF_OPEN,
       [KCPTUN_CONFIG_CONFIRM] = config->is_replay_strict,
   };
-  memcpy(core_at(core_config_ptr()), fields, sizeof fields);
-  int32_t result = core_configure(clock_ticks());
+  memcpy(core_at(&engine, core_config_ptr(&engine)), fields, sizeof fields);
+  int32_t result = core_configure(&engine, clock_ticks());
   if (result == KCPTUN_E_ENTROPY) {
     engine_refill();
-    result = core_configure(clock_ticks());
+    result = core_configure(&engine, clock_ticks());
   }
   if (result == 0) return true;
   int field = KCPTUN_E_CONFIG - result;
@@ -102,8 +103,8 @@ bool engine_configure(const struct config *config, int family) {
 }
 
 void engine_set_peer(const struct address *peer) {
-  memcpy(core_at(core_peer_ptr()), peer, sizeof *peer);
-  core_set_peer(clock_ticks());
+  memcpy(core_at(&engine, core_peer_ptr(&engine)), peer, sizeof *peer);
+  core_set_peer(&engine, clock_ticks());
 }
 
 static void on_event(const uint32_t event[EVENT_WORDS]) {
@@ -125,17 +126,17 @@ static void on_event(const uint32_t event[EVENT_WORDS]) {
 /* Returns the number of events. */
 static int32_t handle_events(void) {
   static uint32_t events[KCPTUN_EVENT_SLOTS][EVENT_WORDS];
-  int32_t count = core_poll_events();
+  int32_t count = core_poll_events(&engine);
   if (count <= 0) return 0;
   /* handlers call the engine */
-  memcpy(events, core_at(core_events_ptr()), (size_t)count * sizeof events[0]);
+  memcpy(events, core_at(&engine, core_events_ptr(&engine)), (size_t)count * sizeof events[0]);
   for (int32_t i = 0; i < count; i++) on_event(events[i]);
   return count;
 }
 
 static void on_due(struct timer *timer) {
   (void)timer;
-  core_handle_timeout(clock_ticks());
+  core_handle_timeout(&engine, clock_ticks());
 }
 
 void engine_drain(void) {
@@ -148,7 +149,7 @@ void engine_drain(void) {
       return;
     }
     uint64_t now = clock_ns();
-    int32_t ticks = core_next_timeout((uint32_t)(now / NS_PER_TICK));
+    int32_t ticks = core_next_timeout(&engine, (uint32_t)(now / NS_PER_TICK));
     timeout.at = ticks < 0 ? TIMER_OFF : now + (uint64_t)ticks * NS_PER_TICK;
     return;
   }

@@ -6,6 +6,9 @@
 #include "config.h"
 #include "core.h"
 
+/* The one engine of the process. */
+extern core_t engine;
+
 /* Creates the engine. Returns false, and logs why, if it cannot. */
 bool engine_open(void);
 

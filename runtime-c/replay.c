@@ -22,14 +22,16 @@
 
 #define MAX_ARGUMENTS 4
 
+static core_t core;
+
 #define ARGUMENTS_0
-#define ARGUMENTS_1 a[0]
-#define ARGUMENTS_2 a[0], a[1]
-#define ARGUMENTS_3 a[0], a[1], a[2]
+#define ARGUMENTS_1 , a[0]
+#define ARGUMENTS_2 , a[0], a[1]
+#define ARGUMENTS_3 , a[0], a[1], a[2]
 #define CALL(name, arity)                         \
   static int32_t call_##name(const uint32_t *a) { \
     (void)a;                                      \
-    return core_##name(ARGUMENTS_##arity);        \
+    return core_##name(&core ARGUMENTS_##arity);  \
   }
 CORE_CALLS(CALL)
 
@@ -74,8 +76,8 @@ static uint32_t sum(const char *word) {
 static char *next_word(void) { return strtok(NULL, " \t\r\n"); }
 
 static uint8_t *range(uint32_t address, uint64_t bytes) {
-  if (address + bytes > CORE_MEMORY()->size) refuse("not in linear memory", NULL);
-  return core_at(address);
+  if (address + bytes > core_memory_size(&core)) refuse("not in linear memory", NULL);
+  return core_at(&core, address);
 }
 
 static uint32_t on_call(void) {
@@ -147,7 +149,7 @@ static void on_line(char *line) {
 }
 
 int main(void) {
-  if (core_open() != 0) {
+  if (core_open(&core) != 0) {
     fputs("core.wasm has another ABI version\n", stderr);
     return 1;
   }

@@ -8,7 +8,7 @@
 #include <unistd.h>
 
 #include "clock.h"
-#include "core.h"
+#include "engine.h"
 #include "log.h"
 #include "stream_table.h"
 
@@ -60,7 +60,7 @@ void stream_reset(struct stream *stream) {
 /* TCP failed: the peer gets EOF, and what it sends is discarded. */
 static void fail(struct stream *stream, int error) {
   log_line(LOG_INFO, "[stream:%u] TCP connection lost: %s", stream->handle, error ? strerror(error) : "closed");
-  core_stream_abort(stream->handle, clock_ticks());
+  core_stream_abort(&engine, stream->handle, clock_ticks());
   stream_reset(stream);
 }
 
@@ -81,12 +81,13 @@ void stream_start(struct stream *stream) {
 
 /* Spans of the engine as vectors of at most `limit` bytes in all. Returns the bytes. */
 static size_t vectors_of(int32_t count, struct iovec *vectors, size_t limit) {
-  const uint32_t at = (uint32_t)core_spans_ptr();
+  const uint32_t at = (uint32_t)core_spans_ptr(&engine);
   size_t total = 0;
   for (int32_t i = 0; i < count; i++) {
-    uint32_t length = core_load(at + 8u * (uint32_t)i + 4);
+    uint32_t length = core_load(&engine, at + 8u * (uint32_t)i + 4);
     if (length > limit - total) length = (uint32_t)(limit - total);
-    vectors[i] = (struct iovec){.iov_base = core_at(core_load(at + 8u * (uint32_t)i)), .iov_len = length};
+    vectors[i] =
+        (struct iovec){.iov_base = core_at(&engine, core_load(&engine, at + 8u * (uint32_t)i)), .iov_len = length};
     total += length;
   }
   return total;
@@ -103,7 +104,7 @@ static int socket_error(int fd) {
 static bool read_tcp(struct stream *stream) {
   for (int turn = 0; turn < READS_PER_TURN && !stream->is_read_ended; turn++) {
     struct iovec vectors[KCPTUN_SPAN_SLOTS];
-    int32_t count = core_stream_reserve(stream->handle, MESSAGE_BYTES);
+    int32_t count = core_stream_reserve(&engine, stream->handle, MESSAGE_BYTES);
     if (count <= 0) {
       /* WRITABLE follows, or the end of the session */
       stream->is_engine_full = true;
@@ -118,10 +119,10 @@ static bool read_tcp(struct stream *stream) {
     }
     if (bytes == 0) {
       stream->is_read_ended = true;
-      core_stream_shutdown(stream->handle, clock_ticks());
+      core_stream_shutdown(&engine, stream->handle, clock_ticks());
       return true;
     }
-    core_stream_commit(stream->handle, (uint32_t)bytes, clock_ticks());
+    core_stream_commit(&engine, stream->handle, (uint32_t)bytes, clock_ticks());
     if ((size_t)bytes < wanted) return true;
   }
   return true;
@@ -131,7 +132,7 @@ static bool read_tcp(struct stream *stream) {
 static bool write_tcp(struct stream *stream) {
   while (!stream->is_tcp_full) {
     struct iovec vectors[KCPTUN_SPAN_SLOTS];
-    int32_t count = core_stream_peek(stream->handle);
+    int32_t count = core_stream_peek(&engine, stream->handle);
     if (count <= 0) return true;
     size_t total = vectors_of(count, vectors, SIZE_MAX);
     struct msghdr message = {.msg_iov = vectors, .msg_iovlen = (size_t)count};
@@ -144,7 +145,7 @@ static bool write_tcp(struct stream *stream) {
       }
       bytes = 0;
     }
-    if (bytes > 0) core_stream_consume(stream->handle, (uint32_t)bytes, clock_ticks());
+    if (bytes > 0) core_stream_consume(&engine, stream->handle, (uint32_t)bytes, clock_ticks());
     stream->is_tcp_full = (size_t)bytes < total;
   }
   return true;

@@ -8,7 +8,7 @@
 #include <unistd.h>
 
 #include "clock.h"
-#include "core.h"
+#include "engine.h"
 #include "log.h"
 #include "loop.h"
 #include "resolver.h"
@@ -86,11 +86,11 @@ static const char *refusal(int32_t code) {
 
 static void open_stream(int fd) {
   static struct log_limit limit;
-  int32_t handle = core_stream_open(clock_ticks());
+  int32_t handle = core_stream_open(&engine, clock_ticks());
   struct stream *stream = handle > 0 ? stream_new((uint32_t)handle) : NULL;
   if (stream == NULL) {
     log_limited(&limit, LOG_WARNING, "connection refused: %s", handle > 0 ? strerror(ENOMEM) : refusal(handle));
-    if (handle > 0) core_stream_abort((uint32_t)handle, clock_ticks());
+    if (handle > 0) core_stream_abort(&engine, (uint32_t)handle, clock_ticks());
     reset_socket(fd);
     return;
   }
@@ -149,7 +149,7 @@ static void dial_failed(struct stream *stream, int error) {
   static struct log_limit limit;
   const char *reason = target_count == 0 ? "the address of the target is not known" : strerror(error);
   log_limited(&limit, LOG_WARNING, "[stream:%u] dial failed: %s", stream->handle, reason);
-  core_stream_connected(stream->handle, 0, clock_ticks());
+  core_stream_connected(&engine, stream->handle, 0, clock_ticks());
   stream_close(stream);
   if (tcp_on_unreachable != NULL) tcp_on_unreachable();
 }
@@ -168,7 +168,7 @@ static void on_dialled(struct watch *watch, uint32_t events) {
     if (!dial_next(stream, &error)) dial_failed(stream, error);
     return;
   }
-  if (core_stream_connected(stream->handle, 1, clock_ticks()) != 0) {
+  if (core_stream_connected(&engine, stream->handle, 1, clock_ticks()) != 0) {
     stream_reset(stream);
     return;
   }
@@ -185,7 +185,7 @@ static void dial(uint32_t handle) {
   struct stream *stream = stream_new(handle);
   if (stream == NULL) {
     log_line(LOG_ERROR, "[stream:%u] dial failed: %s", handle, strerror(error));
-    core_stream_connected(handle, 0, clock_ticks());
+    core_stream_connected(&engine, handle, 0, clock_ticks());
     return;
   }
   stream->is_connecting = true;

@@ -9,7 +9,6 @@
 #include <unistd.h>
 
 #include "clock.h"
-#include "core.h"
 #include "crypto.h"
 #include "engine.h"
 #include "log.h"
@@ -126,19 +125,19 @@ void udp_close(void) {
 
 static void flush(void) {
   if (rx_count == 0) return;
-  core_handle_datagrams(rx_count, clock_ticks());
+  core_handle_datagrams(&engine, rx_count, clock_ticks());
   rx_count = 0;
 }
 
 /* Passes one datagram to the engine, which counts those that are dropped, too. */
 static void take(const uint8_t *datagram, size_t length, const struct address *from) {
-  uint32_t slot = (uint32_t)core_rx_ptr() + rx_count * RX_BYTES;
+  uint32_t slot = (uint32_t)core_rx_ptr(&engine) + rx_count * RX_BYTES;
   bool is_known = only_peer.family == 0 || memcmp(from, &only_peer, sizeof *from) == 0;
   bool is_open = is_known && length <= KCPTUN_MAX_DATAGRAM_BYTES &&
-                 crypto_open(core_at(core_load(slot + RX_WORD(0))), datagram, length);
-  core_store(slot + RX_WORD(2), (uint32_t)length);
-  core_store(slot + RX_WORD(3), is_open);
-  memcpy(core_at(slot + RX_ADDRESS), from, sizeof *from);
+                 crypto_open(core_at(&engine, core_load(&engine, slot + RX_WORD(0))), datagram, length);
+  core_store(&engine, slot + RX_WORD(2), (uint32_t)length);
+  core_store(&engine, slot + RX_WORD(3), is_open);
+  memcpy(core_at(&engine, slot + RX_ADDRESS), from, sizeof *from);
   if (++rx_count == KCPTUN_RX_SLOTS) flush();
 }
 

@@ -8,7 +8,6 @@
 #include <sys/uio.h>
 
 #include "clock.h"
-#include "core.h"
 #include "crypto.h"
 #include "engine.h"
 #include "log.h"
@@ -155,24 +154,24 @@ static void set_segment(struct msghdr *header, size_t message, uint16_t bytes) {
 /* Seals a datagram in the engine's memory. */
 static struct iovec seal(const uint32_t tx[TX_WORDS]) {
   size_t overhead = crypto_overhead();
-  if (overhead == 0) return (struct iovec){.iov_base = core_at(tx[TX_SOURCE]), .iov_len = tx[TX_LENGTH]};
-  crypto_seal(core_at(tx[TX_OUT]), core_at(tx[TX_SOURCE]), tx[TX_LENGTH]);
-  return (struct iovec){.iov_base = core_at(tx[TX_OUT]), .iov_len = tx[TX_LENGTH] + overhead};
+  if (overhead == 0) return (struct iovec){.iov_base = core_at(&engine, tx[TX_SOURCE]), .iov_len = tx[TX_LENGTH]};
+  crypto_seal(core_at(&engine, tx[TX_OUT]), core_at(&engine, tx[TX_SOURCE]), tx[TX_LENGTH]);
+  return (struct iovec){.iov_base = core_at(&engine, tx[TX_OUT]), .iov_len = tx[TX_LENGTH] + overhead};
 }
 
 /* Seals `count` datagrams and lays them out as messages. Returns the number of messages. */
 static int lay_out(int32_t count) {
-  const uint32_t at = (uint32_t)core_tx_ptr();
+  const uint32_t at = (uint32_t)core_tx_ptr(&engine);
   int used = 0;
   size_t parts = 0;
   size_t run_bytes = 0;
   for (int32_t i = 0; i < count; i++) {
     uint32_t tx[TX_WORDS];
-    memcpy(tx, core_at(at + (uint32_t)i * sizeof tx), sizeof tx);
+    memcpy(tx, core_at(&engine, at + (uint32_t)i * sizeof tx), sizeof tx);
     if (tx[TX_FLAGS] & TX_PROBE) continue;
     struct iovec *part = &vectors[parts];
     *part = seal(tx);
-    memcpy(&receivers[parts], core_at(tx[TX_ADDRESS]), sizeof receivers[0]);
+    memcpy(&receivers[parts], core_at(&engine, tx[TX_ADDRESS]), sizeof receivers[0]);
     struct msghdr *header = used > 0 ? &messages[used - 1].msg_hdr : NULL;
     if (uses_segments && header != NULL && (tx[TX_FLAGS] & TX_JOINS) && header->msg_iovlen < SEGMENTS_MAX &&
         run_bytes + part->iov_len <= RUN_BYTES_MAX) {
@@ -213,7 +212,7 @@ static bool send_backlog(void) {
 bool udp_transmit(void) {
   if (!send_backlog()) return false;
   for (;;) {
-    int32_t count = core_poll_transmit(KCPTUN_TX_SLOTS, clock_ticks());
+    int32_t count = core_poll_transmit(&engine, KCPTUN_TX_SLOTS, clock_ticks());
     if (count == KCPTUN_E_ENTROPY) {
       engine_refill();
       continue;

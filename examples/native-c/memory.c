@@ -1,11 +1,10 @@
 /*
  * Two endpoints in one process: a client sends a message, a server answers it in capitals, and the datagrams between
- * them are copied in memory, in virtual time. Written from docs/abi.md. After `npm run build:native`, in the project's
- * root:
+ * them are copied in memory, in virtual time. Written from docs/abi.md. To build it after `npm run build:native`:
  *
- *   cc -O1 -ffp-contract=off -w -Idist -Idist/native -Iruntime-c -include trap.h -DWASM_RT_TRAP_HANDLER=core_trap -o
- * memory \ examples/native-c/memory.c runtime-c/core.c dist/native/core_module.c /usr/share/wabt/wasm2c/wasm-rt-impl.c
- * -lm
+ *   cc -O1 -ffp-contract=off -w -Idist -Idist/native -Iruntime-c -include trap.h \
+ *     -DWASM_RT_TRAP_HANDLER=core_trap -o memory examples/native-c/memory.c runtime-c/core.c \
+ *     dist/native/core_module.c /usr/share/wabt/wasm2c/wasm-rt-impl.c -lm
  */
 #include <ctype.h>
 #include <stdio.h>

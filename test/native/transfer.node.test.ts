@@ -23,6 +23,8 @@ const PAIRS: readonly { readonly server: Program; readonly client: Program }[] =
 for (const [at, pair] of PAIRS.entries()) {
   const hasLibev = pair.server === 'libev' || pair.client === 'libev'
   for (const [index, method] of METHODS.entries()) {
+    // the ciphers are those of Node's peer
+    if (hasLibev && index % 3 !== 1) continue
     // each peer over a good and a lossy link, and over IPv6 once
     const isLossy = (index + at) % 2 === 1
     const family = index === 1 ? 6 : 4

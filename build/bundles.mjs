@@ -43,7 +43,7 @@ export async function buildBundle(bundle) {
   }
 }
 
-/** @param {{ source: string, out: string }} copy */
+/** @param {{ source: string, out: string, executable?: boolean }} copy */
 export async function copyFile(copy) {
-  replaceFile(copy.out, readFileSync(inProject(copy.source)))
+  replaceFile(copy.out, readFileSync(inProject(copy.source)), copy.executable ? 0o755 : 0o644)
 }

@@ -38,7 +38,10 @@ export const bundles = [
 ]
 
 /** Files copied unchanged. */
-export const copies = [{ source: 'host/config/schema.json', out: 'dist/schema.json' }]
+export const copies = [
+  { source: 'host/config/schema.json', out: 'dist/schema.json' },
+  { source: 'runtime-shared/cli.mjs', out: 'dist/cli.js', executable: true },
+]
 
 /** Type declarations of the library entries. */
 export const types = { project: 'tsconfig.types.json', out: 'dist/types' }

@@ -351,8 +351,11 @@ export interface Terminal {
 
 /** Services for subcommands: files, a terminal, and the program's command line. */
 export interface CommandConsole {
-  /** The words that started the program, without its arguments: the runtime as typed, and the path of the script. */
-  readonly started: { readonly command: string; readonly script: string }
+  /**
+   * The words that started the program, without its arguments: the runtime as typed, words that it requires before the
+   * script, and the path of the script.
+   */
+  readonly started: { readonly command: string; readonly words?: readonly string[]; readonly script: string }
   readonly directory: string
   /**
    * Creates a file that only its owner can read. Does not overwrite or follow links. A partly written file is removed.

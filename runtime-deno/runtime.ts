@@ -24,7 +24,7 @@ export function denoRuntime(): Runtime {
     ...system,
     openLog: (native) => openLogOutput(native ? syscalls : undefined),
     os,
-    commandConsole,
+    commandConsole: { ...commandConsole, started: { ...commandConsole.started, words: ['run', '-A'] } },
     terminal: terminalOf(process),
     openUdp: openUdpByMode({ clock, libc, watch }, openUdp),
     listenTcp,

@@ -19,6 +19,9 @@ errorNames.set(constants.errno.EAGAIN, 'EAGAIN')
 /** @throws NotAvailable */
 export function loadKoffi(): typeof import('koffi') {
   assertNative()
+  // other runtimes load the package too, but end the process at its calls of libuv
+  const other = ['bun', 'deno'].find((name) => name in process.versions)
+  if (other !== undefined) throw new NotAvailable(`not available: this is the build for Node, started by ${other}`)
   try {
     return require('koffi')
   } catch (error) {

@@ -2,10 +2,12 @@
 import { methods } from '../host/crypto/methods.ts'
 import type { RuntimeCrypto } from '../host/crypto/open.ts'
 import { crypto as bunCrypto } from '../runtime-bun/crypto.ts'
+import { crypto as denoCrypto } from '../runtime-deno/crypto.ts'
 import { crypto as nodeCrypto } from '../runtime-node/crypto.ts'
 
 /** Providers of the runtime that executes the test. */
-export const runtimeCrypto: RuntimeCrypto = process.versions.bun === undefined ? nodeCrypto : bunCrypto
+export const runtimeCrypto: RuntimeCrypto =
+  'deno' in process.versions ? denoCrypto : 'bun' in process.versions ? bunCrypto : nodeCrypto
 
 export interface Variant {
   readonly method: string
@@ -31,7 +33,7 @@ const PROVIDER = {
   'libsodium-wrappers': /^libsodium-wrappers \(libsodium 1\.\d+/,
   'node:crypto': /^node:crypto \(/,
   'sodium-native': /^sodium-native \d+\.\d+\.\d+$/,
-  OpenSSL: /^OpenSSL \d\.\d.* by (koffi|bun:ffi)$/,
+  OpenSSL: /^OpenSSL \d\.\d.* by (koffi|bun:ffi|Deno\.dlopen)$/,
 } as const
 
 const variant = (method: string, library: keyof typeof PROVIDER, crypto: RuntimeCrypto): Variant => ({

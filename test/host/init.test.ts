@@ -180,6 +180,11 @@ test('the printed commands start the files with the command that was used', asyn
     `    bun dist/bun/cli.js -c 'my tunnel'\\''s/server.json'`,
     `    bun dist/bun/cli.js -c 'my tunnel'\\''s/client.json'`,
   ])
+  const deno = { command: 'deno', words: ['run', '-A'], script: '/home/me/dist/deno/cli.js' }
+  assert.is(
+    commands((await init(GIVEN, { started: deno })).stdout)[0],
+    '    deno run -A dist/deno/cli.js -c server.json',
+  )
   assert.equal([...outcome.files.keys()], ["my tunnel's/server.json", "my tunnel's/client.json"])
 })
 

@@ -18,11 +18,11 @@ export function consoleOf(runtime: Runtime): CommandConsole {
 /** The command that starts this program: its name if it is installed, otherwise runtime and script. */
 export function invocationOf(runtime: Runtime): string {
   const { started, directory } = consoleOf(runtime)
-  const { command, script } = started
+  const { command, words = [], script } = started
   if (script.split(/[\\/]/).at(-1) === PROGRAM) {
     // npx installs the program outside of PATH
     return runtime.os?.env('npm_command') === 'exec' ? `npx ${PROGRAM}` : PROGRAM
   }
   const shown = script.startsWith(`${directory}/`) ? script.slice(directory.length + 1) : script
-  return `${shellWord(command)} ${shellWord(shown)}`
+  return [command, ...words, shown].map(shellWord).join(' ')
 }

@@ -1,6 +1,6 @@
 // node build/abi.mjs [--check]: generates from assembly/abi.json, the source of the engine's ABI, constants for the
-// engine (assembly/abi.ts, assembly/counters.ts) and for hosts (host/engine/abi.ts), the tables of docs/abi.md, and a C
-// header (dist/kcptun_core.h). --check writes nothing and fails if a committed file differs.
+// engine (assembly/abi.ts, assembly/counters.ts) and for hosts (host/engine/abi.ts), the tables of docs/abi.md, a C
+// header (dist/kcptun_core.h) and declarations of core.wasm. --check writes nothing and fails if a committed file differs.
 
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { inProject } from './files.mjs'
@@ -48,6 +48,7 @@ import { inProject } from './files.mjs'
 export const abi = JSON.parse(readFileSync(inProject('assembly/abi.json'), 'utf8'))
 
 export const HEADER = 'dist/kcptun_core.h'
+export const WASM_TYPES = 'dist/core.wasm.d.ts'
 const NOTE = 'Generated from assembly/abi.json by build/abi.mjs: edit that file.'
 
 /** @param {string} name */
@@ -199,6 +200,18 @@ function typescript() {
   return lines.join('\n')
 }
 
+/** Generates the declarations of core.wasm where it is imported as a module. */
+function wasmTypes() {
+  const lines = [
+    `/** The engine as a module: \`import { memory, configure } from 'kcptun-wasm/core.wasm'\`. ${NOTE} */`,
+    'import type { CoreExports } from "./types/host/engine/abi.js"',
+    '',
+    'export declare const memory: CoreExports["memory"]',
+  ]
+  for (const name of Object.keys(abi.calls)) lines.push(`export declare const ${name}: CoreExports["${name}"]`)
+  return `${lines.join('\n')}\n`
+}
+
 /** Generates the C header, for wasm2c and native hosts of the module. */
 function header() {
   const lines = [
@@ -346,10 +359,11 @@ export function committed() {
   ])
 }
 
-/** Writes the C header, which is not committed. */
-export function writeHeader() {
+/** Writes the C header and the declarations of core.wasm, which are not committed. */
+export function writeInterfaces() {
   mkdirSync(inProject('dist'), { recursive: true })
   writeFileSync(inProject(HEADER), header())
+  writeFileSync(inProject(WASM_TYPES), wasmTypes())
 }
 
 if (process.argv[1]?.endsWith('abi.mjs')) {
@@ -368,5 +382,5 @@ if (process.argv[1]?.endsWith('abi.mjs')) {
       process.exitCode = 1
     } else writeFileSync(path, text)
   }
-  if (!isCheck) writeHeader()
+  if (!isCheck) writeInterfaces()
 }

@@ -2,8 +2,8 @@
 // --if-stale skips steps whose sources have not changed since the step last succeeded.
 
 import { mkdirSync, readFileSync } from 'node:fs'
-import { HEADER, writeHeader } from './abi.mjs'
-import { buildBundle, copyFile } from './bundles.mjs'
+import { HEADER, WASM_TYPES, writeInterfaces } from './abi.mjs'
+import { buildBundle, buildEntries, copyFile } from './bundles.mjs'
 import { buildChecked, buildCore } from './core.mjs'
 import { buildDashboard } from './dashboard.mjs'
 import { exists, fingerprint, inProject, replaceFile, withLock } from './files.mjs'
@@ -40,9 +40,9 @@ async function product({ source, out }, make) {
 /** @type {Record<StepName, { outputs: () => string[], run: () => Promise<void> }>} */
 const steps = {
   core: {
-    outputs: () => [plan.core.release, plan.core.debug, plan.core.inlined, HEADER],
+    outputs: () => [plan.core.release, plan.core.debug, plan.core.inlined, HEADER, WASM_TYPES],
     async run() {
-      writeHeader()
+      writeInterfaces()
       await product({ ...plan.core, out: plan.core.release }, buildCore)
     },
   },
@@ -51,11 +51,12 @@ const steps = {
     run: () => product(plan.checked, buildChecked),
   },
   bundles: {
-    outputs: () => [plan.dashboard, ...plan.bundles, ...plan.copies].map((item) => item.out),
+    outputs: () => [plan.dashboard, ...plan.entries.bundles, ...plan.bundles, ...plan.copies].map((item) => item.out),
     async run() {
       // the bundles include it
       await product(plan.dashboard, buildDashboard)
       const results = await Promise.allSettled([
+        product({ source: 'host', out: plan.entries.parts }, () => buildEntries(plan.entries)),
         ...plan.bundles.map((bundle) => product(bundle, () => buildBundle(bundle))),
         ...plan.copies.map((copy) => product(copy, () => copyFile(copy))),
       ])

@@ -1,10 +1,10 @@
 // Bundles the TypeScript entries of the plan with esbuild (ESM, npm packages remain imports) and copies plain files.
 
-import { readFileSync } from 'node:fs'
-import { relative } from 'node:path'
+import { readFileSync, rmSync } from 'node:fs'
+import { basename, dirname, relative } from 'node:path'
 import * as esbuild from 'esbuild'
 import { coreWasm } from './core-wasm-plugin.mjs'
-import { inProject, replaceFile, root } from './files.mjs'
+import { filesBelow, inProject, replaceFile, root } from './files.mjs'
 
 /** @type {import('esbuild').BuildOptions} */
 export const commonOptions = {
@@ -19,28 +19,39 @@ export const commonOptions = {
 }
 
 /** @param {import('./plan.mjs').Bundle} bundle */
-function banner(bundle) {
-  // esbuild keeps a shebang of the source
-  if (!bundle.executable || readFileSync(inProject(bundle.source), 'utf8').startsWith('#!')) return {}
-  const interpreter = bundle.host === 'deno' ? '-S deno run -A' : bundle.host
-  return { banner: { js: `#!/usr/bin/env ${interpreter}` } }
-}
-
-/** @param {import('./plan.mjs').Bundle} bundle */
 export async function buildBundle(bundle) {
   const result = await esbuild.build({
     ...commonOptions,
-    ...banner(bundle),
     entryPoints: [bundle.source],
     outfile: bundle.out,
-    platform: bundle.host === 'neutral' ? 'neutral' : 'node',
+    platform: bundle.platform ?? 'node',
     sourcemap: 'linked',
     write: false,
   })
-  for (const file of result.outputFiles) {
-    const isScript = file.path.endsWith('.js')
-    replaceFile(relative(root, file.path), file.contents, bundle.executable && isScript ? 0o755 : 0o644)
+  for (const file of result.outputFiles) replaceFile(relative(root, file.path), file.contents)
+}
+
+/** @param {typeof import('./plan.mjs').entries} entries */
+export async function buildEntries({ parts, bundles }) {
+  const outdir = dirname(parts)
+  const result = await esbuild.build({
+    ...commonOptions,
+    entryPoints: bundles.map(({ source, out }) => ({ in: source, out: relative(outdir, out).replace(/\.js$/, '') })),
+    outdir,
+    splitting: true,
+    chunkNames: `${basename(parts)}/[name]-[hash]`,
+    platform: 'node',
+    sourcemap: 'linked',
+    write: false,
+  })
+  const executable = new Set(bundles.filter((bundle) => bundle.executable).map(({ out }) => out))
+  const written = new Set(result.outputFiles.map(({ path }) => relative(root, path)))
+  for (const { path, contents } of result.outputFiles) {
+    const out = relative(root, path)
+    replaceFile(out, contents, executable.has(out) ? 0o755 : 0o644)
   }
+  // their names contain a hash of their content
+  for (const path of filesBelow(parts)) if (!written.has(path)) rmSync(inProject(path))
 }
 
 /** @param {{ source: string, out: string, executable?: boolean }} copy */

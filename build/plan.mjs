@@ -4,8 +4,8 @@
  * @typedef {object} Bundle
  * @property {string} source entry file
  * @property {string} out file in dist/
- * @property {'neutral' | 'node' | 'bun' | 'deno'} host the runtime
- * @property {boolean} [executable] gets a shebang line and mode 755
+ * @property {'neutral' | 'node'} [platform] of the modules that it may import; default: node
+ * @property {boolean} [executable] gets mode 755; its source begins with a shebang line
  */
 
 export const core = {
@@ -21,20 +21,28 @@ export const checked = { source: 'assembly/checked.ts', out: 'dist/core.checked.
 /** The page at `/` of the monitoring server, as a module. */
 export const dashboard = { source: 'host/dashboard', out: 'dist/dashboard.js' }
 
-/** @type {readonly Bundle[]} */
+/** Entries of the runtimes. They share the files in `parts`. */
+export const entries = {
+  parts: 'dist/parts',
+  /** @type {readonly Bundle[]} */
+  bundles: [
+    { source: 'runtime-node/index.ts', out: 'dist/node/index.js' },
+    { source: 'runtime-node/cli.ts', out: 'dist/node/cli.js', executable: true },
+    { source: 'runtime-bun/index.ts', out: 'dist/bun/index.js' },
+    { source: 'runtime-bun/cli.ts', out: 'dist/bun/cli.js', executable: true },
+    { source: 'runtime-deno/index.ts', out: 'dist/deno/index.js' },
+    { source: 'runtime-deno/cli.ts', out: 'dist/deno/cli.js', executable: true },
+  ],
+}
+
+/** Single files. @type {readonly Bundle[]} */
 export const bundles = [
-  { source: 'host/engine/core.ts', out: 'dist/core.js', host: 'neutral' },
-  { source: 'runtime-node/index.ts', out: 'dist/node/index.js', host: 'node' },
-  { source: 'runtime-node/cli.ts', out: 'dist/node/cli.js', host: 'node', executable: true },
-  { source: 'runtime-bun/index.ts', out: 'dist/bun/index.js', host: 'bun' },
-  { source: 'runtime-bun/cli.ts', out: 'dist/bun/cli.js', host: 'bun', executable: true },
-  { source: 'runtime-deno/index.ts', out: 'dist/deno/index.js', host: 'deno' },
-  { source: 'runtime-deno/cli.ts', out: 'dist/deno/cli.js', host: 'deno', executable: true },
-  { source: 'examples/demo/demo.ts', out: 'dist/demo.js', host: 'node' },
-  { source: 'bench/main.ts', out: 'dist/bench.js', host: 'node' },
-  { source: 'test/browser/screenshots.ts', out: 'dist/screenshots.js', host: 'node' },
-  { source: 'bench/ours-node.ts', out: 'dist/bench-node.js', host: 'node' },
-  { source: 'bench/ours-bun.ts', out: 'dist/bench-bun.js', host: 'bun' },
+  { source: 'host/engine/core.ts', out: 'dist/core.js', platform: 'neutral' },
+  { source: 'examples/demo/demo.ts', out: 'dist/demo.js' },
+  { source: 'bench/main.ts', out: 'dist/bench.js' },
+  { source: 'test/browser/screenshots.ts', out: 'dist/screenshots.js' },
+  { source: 'bench/ours-node.ts', out: 'dist/bench-node.js' },
+  { source: 'bench/ours-bun.ts', out: 'dist/bench-bun.js' },
 ]
 
 /** Files copied unchanged. */

@@ -1,8 +1,10 @@
 // Emits the type declarations of the library entries with tsc.
 
-import { mkdirSync, renameSync, rmSync } from 'node:fs'
+import { copyFileSync, mkdirSync, renameSync, rmSync } from 'node:fs'
 import { inProject, runScript } from './files.mjs'
 import { types } from './plan.mjs'
+
+const SCHEMA = 'host/config/schema.json'
 
 export const TSC = 'node_modules/typescript/bin/tsc'
 
@@ -11,6 +13,8 @@ export async function buildTypes() {
   try {
     await runScript(TSC, ['-p', types.project, '--outDir', draft])
     mkdirSync(inProject(draft), { recursive: true })
+    // a declaration refers to it
+    copyFileSync(inProject(SCHEMA), inProject(`${draft}/${SCHEMA}`))
     rmSync(inProject(types.out), { recursive: true, force: true })
     renameSync(inProject(draft), inProject(types.out))
   } finally {

@@ -1,3 +1,4 @@
+#!/usr/bin/env bun
 /** Program entry for Bun. */
 import { main } from '../host/cli/main.ts'
 import { crypto } from './crypto.ts'

@@ -1,3 +1,4 @@
+#!/usr/bin/env -S deno run -A
 /** Program entry for Deno. */
 import { main } from '../host/cli/main.ts'
 import { crypto } from './crypto.ts'

@@ -1,3 +1,4 @@
+#!/usr/bin/env node
 /** Program entry for Node. */
 import { main } from '../host/cli/main.ts'
 import { crypto } from './crypto.ts'

@@ -1,27 +1,68 @@
 /**
- * The npm package contains every file named by its `exports`, including the C header.
+ * The npm package: it contains every file named by its `exports` and nothing that only a checkout needs, is small, and
+ * its entries and declarations resolve for its users (publint, attw).
  */
-import { execFileSync } from 'node:child_process'
-import { readFileSync } from 'node:fs'
+import { type SpawnSyncReturns, spawnSync } from 'node:child_process'
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
 
-const test = suite('package')
+const PACKED_BYTES_MAX = 1_000_000
 
-/** Paths in a value of `exports`. */
+const test = suite('package')
+const directory = mkdtempSync(join(tmpdir(), 'kcptun-wasm-pack-'))
+test.after(() => rmSync(directory, { recursive: true, force: true }))
+
+/** Paths in a value of `exports` or `bin`. */
 function targets(value: unknown): string[] {
   if (typeof value === 'string') return [value.replace(/^\.\//, '')]
   return Object.values(value as object).flatMap(targets)
 }
 
+function run(command: string, ...words: string[]): SpawnSyncReturns<string> {
+  return spawnSync(command, words, { encoding: 'utf8', maxBuffer: 1 << 26 })
+}
+
+const { exports, bin } = JSON.parse(readFileSync('package.json', 'utf8'))
+const output = run('npm', 'pack', '--json', '--ignore-scripts', '--pack-destination', directory).stdout
+const [{ filename, size, files }] = JSON.parse(output) as [
+  { filename: string; size: number; files: { path: string; mode: number }[] },
+]
+const tarball = join(directory, filename)
+
 test('every file of the exports is packed', () => {
-  const { exports } = JSON.parse(readFileSync('package.json', 'utf8'))
-  const output = execFileSync('npm', ['pack', '--dry-run', '--json', '--ignore-scripts'], { encoding: 'utf8' })
-  const [{ files }] = JSON.parse(output) as [{ files: { path: string }[] }]
   const packed = new Set(files.map(({ path }) => path))
-  const missing = targets(exports).filter((path) => !packed.has(path))
+  const missing = [...targets(exports), ...targets(bin)].filter((path) => !packed.has(path))
   assert.equal(missing, [])
   for (const path of ['dist/core.wasm', 'dist/kcptun_core.h', 'docs/abi.md']) assert.ok(packed.has(path), path)
+})
+
+test(`it is smaller than ${PACKED_BYTES_MAX} bytes, without source maps and builds for tests`, () => {
+  assert.ok(size < PACKED_BYTES_MAX, `${size} bytes`)
+  const superfluous = files.filter(({ path }) => /\.map$|debug|checked|bench.*\.js$|\/native\//.test(path))
+  assert.equal(superfluous, [])
+})
+
+test('the program is executable', () => {
+  for (const path of targets(bin)) {
+    const mode = files.find((file) => file.path === path)?.mode ?? 0
+    assert.is(mode & 0o111, 0o111, path)
+  }
+})
+
+test('publint finds nothing', () => {
+  const { status, stdout, stderr } = run(process.execPath, 'node_modules/publint/src/cli.js', tarball, '--strict')
+  assert.is(status, 0, stdout + stderr)
+})
+
+test('attw finds no entry without types, and no declaration that does not resolve', () => {
+  const cli = 'node_modules/@arethetypeswrong/cli/dist/index.js'
+  // the package is for ECMAScript modules alone; the C header is not for TypeScript
+  const words = ['--profile', 'esm-only', '--exclude-entrypoints', 'kcptun_core.h', '--no-definitely-typed']
+  const { status, stdout, stderr } = run(process.execPath, cli, tarball, ...words, '--no-color', '--format', 'ascii')
+  assert.is(status, 0, stdout + stderr)
 })
 
 test.run()

@@ -10,24 +10,6 @@ import {
   E_STATE,
   ENTROPY_BYTES,
   EVENT_SLOTS,
-  INFO_ADDRESS,
-  INFO_AGE,
-  INFO_BYTES,
-  INFO_CONGESTION,
-  INFO_CONV,
-  INFO_CWND,
-  INFO_IDLE,
-  INFO_PACE,
-  INFO_RETRANSMISSIONS,
-  INFO_RMT_WND,
-  INFO_RTO,
-  INFO_RTTVAR,
-  INFO_SNDWND,
-  INFO_SRTT,
-  INFO_STATE,
-  INFO_TCP_READ,
-  INFO_TCP_WRITTEN,
-  INFO_WAITSND,
   IO_BYTES,
   MODE_CLIENT,
   MODE_SERVER,
@@ -35,10 +17,8 @@ import {
   OK,
   RX_SLOTS,
   SPAN_SLOTS,
-  TICKS_PER_SECOND,
   TX_SLOTS,
 } from './abi'
-import { seconds } from './clock'
 import { localAddress, rendezvousServer, serviceId } from './control/rendezvous'
 import { config } from './endpoint/config'
 import {
@@ -63,30 +43,27 @@ import { movePath, moveSessions, openStream, probeSessions } from './endpoint/op
 import { peer, probePath, probePeer, takePeer, takeRendezvous, wakePeer } from './endpoint/peer'
 import { receive } from './endpoint/receive'
 import { removeDrained, reschedule } from './endpoint/schedule'
+import { describeSession, describeTombstone, info } from './endpoint/session_info'
 import { transmit } from './endpoint/transmit'
-import { congestionWindow, lossOf, paceOf } from './kcp/congestion'
-import { waitSnd } from './kcp/conversation'
 import { setHostBytes } from './memory/slab'
 import { contextSlots } from './obfs/context'
 import { packets, pending, receivePackets, SLOTS } from './obfs/receive'
 import { block } from './obfs/settings'
 import { control, outgoing, takeControls, transmitPackets } from './obfs/transmit'
-import { copyAddress } from './packet/address'
 import { rx, tx } from './packet/datagram'
 import { entropy, fillEntropy } from './packet/entropy'
 import { secret } from './packet/nonce'
 import { events, takeEvents } from './session/events'
 import { spans } from './session/message'
-import { addressOf, Session, TCP_DIALING, TCP_GONE, TIME_WAIT } from './session/session'
+import { Session, TCP_DIALING, TCP_GONE } from './session/session'
 import { abort, commit, connected, consume, peek, reserve, resetSession, shutdown } from './session/stream'
 import { sessionAt, sessionOf, slotsInUse } from './session/table'
-import { addressOfTombstone, Tombstone, tombstoneAt, tombstoneCount } from './session/tombstones'
+import { tombstoneAt, tombstoneCount } from './session/tombstones'
 import { counters } from './stats'
 
 /** So much the host may hold in each direction. */
 const MAX_HOST_BYTES: u32 = 1 << 30
 
-const info: usize = memory.data(INFO_BYTES, 8)
 /** The host's own: the engine never looks at it. */
 const io: usize = memory.data(IO_BYTES, 8)
 
@@ -330,40 +307,6 @@ export function set_host_bytes(toTcp: u32, fromTcp: u32): i32 {
 
 export function session_slots(): u32 {
   return slotsInUse() + tombstoneCount()
-}
-
-/** The info block of a session that ended: most of it is forgotten. */
-function describeTombstone(t: Tombstone): void {
-  memory.fill(info, 0, INFO_BYTES)
-  store<u32>(info, t.conv, INFO_CONV)
-  store<u32>(info, TIME_WAIT, INFO_STATE)
-  store<u32>(info, seconds() - t.bornSecond, INFO_AGE)
-  store<u32>(info, seconds() - t.bornSecond, INFO_IDLE)
-  store<u32>(info, u32.MAX_VALUE, INFO_SRTT)
-  store<u32>(info, u32.MAX_VALUE, INFO_RTO)
-  copyAddress(info + INFO_ADDRESS, addressOfTombstone(t))
-}
-
-function describeSession(s: Session, now: u32): void {
-  const isOver = s.state == TIME_WAIT
-  const active = <i32>(s.queuedAt - s.progressAt) > 0 ? s.queuedAt : s.progressAt
-  store<u32>(info, s.conv, INFO_CONV)
-  store<u32>(info, s.state, INFO_STATE)
-  store<u32>(info, seconds() - s.createdSecond, INFO_AGE)
-  store<u32>(info, (now - active) / TICKS_PER_SECOND, INFO_IDLE)
-  store<u32>(info, isOver ? u32.MAX_VALUE : s.srtt, INFO_SRTT)
-  store<u32>(info, isOver ? u32.MAX_VALUE : s.rto, INFO_RTO)
-  store<u32>(info, isOver ? 0 : waitSnd(s), INFO_WAITSND)
-  store<u32>(info, paceOf(s), INFO_PACE)
-  store<u64>(info, s.tcpRead, INFO_TCP_READ)
-  store<u64>(info, s.tcpWritten, INFO_TCP_WRITTEN)
-  copyAddress(info + INFO_ADDRESS, addressOf(s))
-  store<u32>(info, s.sndWnd, INFO_SNDWND)
-  store<u32>(info, s.rmtWnd, INFO_RMT_WND)
-  store<u32>(info, min(congestionWindow(s), s.sndWnd), INFO_CWND)
-  store<u32>(info, s.retransmissions, INFO_RETRANSMISSIONS)
-  store<u32>(info, s.rttvar, INFO_RTTVAR)
-  store<u32>(info, lossOf(s), INFO_CONGESTION)
 }
 
 export function session_info(slot: u32, now: u32): i32 {

@@ -7,8 +7,7 @@ import { buildControl } from '../control/control'
 import { onDatagramSent } from '../control/keepalive'
 import { isControlWaiting, isFromProbe, limitOf, RECEIVER, shiftEntry } from '../control/queue'
 import { kcpMtu, segmentLimit } from '../kcp/options'
-
-import { buildDatagram, datagramAt, datagramBytes, hasOutput, lastSegment } from '../kcp/output'
+import { buildDatagram, Datagram, hasOutput } from '../kcp/output'
 import { HEADER_BYTES } from '../kcp/segment'
 import { canSeal, describeTx, markJoined, sealBytes, sendFromProbe, tagBytes, txBlock } from '../packet/datagram'
 import { markSent, onSentTo, Remote, sendRoom } from '../packet/remote'
@@ -70,8 +69,8 @@ function transmitControl(i: u32, now: Ticks): void {
 function transmitSession(s: Session, i: u32, now: Ticks): u32 {
   if (!s.remote) {
     const datagram = buildDatagram(s, txBlock(i), NO_LIMIT, now)
-    if (datagramBytes(datagram)) describe(s, i, datagram, NO_LIMIT, now)
-    return datagramBytes(datagram)
+    if (datagram.bytes) describe(s, i, datagram, NO_LIMIT, now)
+    return datagram.bytes
   }
   const remote = changetype<Remote>(s.remote)
   const overhead = sealBytes()
@@ -79,25 +78,25 @@ function transmitSession(s: Session, i: u32, now: Ticks): u32 {
   const most = room == NO_LIMIT ? NO_LIMIT : room > overhead ? room - overhead : 0
   const next = s.sndNxt
   const datagram = buildDatagram(s, txBlock(i), most, now)
-  if (datagramBytes(datagram) == 0) {
+  if (datagram.bytes == 0) {
     if (most != NO_LIMIT) hold(s)
     return 0
   }
   if (s.sndNxt != next) markSent(remote, s.conv, next)
   onSentTo(remote, describe(s, i, datagram, most, now))
-  return datagramBytes(datagram)
+  return datagram.bytes
 }
 
 /**
  * Fills a descriptor. Padding makes no datagram larger than `most`, or than what the path is known to take.
  * @returns bytes on the socket
  */
-function describe(s: Session, i: u32, datagram: u64, most: u32, now: Ticks): u32 {
-  const len = datagramBytes(datagram)
+function describe(s: Session, i: u32, datagram: Datagram, most: u32, now: Ticks): u32 {
+  const len = datagram.bytes
   add(KCP_SENT_BYTES, len)
   const limit = tagBytes() ? min(segmentLimit(s) + HEADER_BYTES, most) : 0
-  const bytes = describeTx(i, datagramAt(datagram), len, limit, addressOf(s), s.handle)
-  if (joinRun(s, lastSegment, bytes, now)) markJoined(i)
+  const bytes = describeTx(i, datagram.start, len, limit, addressOf(s), s.handle)
+  if (joinRun(s, datagram.lastSegment, bytes, now)) markJoined(i)
   onDatagramBuilt(bytes, addressOf(s), now)
   return bytes
 }

@@ -55,21 +55,23 @@ const MAX_LOST_PERCENT: u32 = 30
 const FEW_LOST_PERCENT: u32 = 15
 const MAX_PROBE_TICKS: Ticks = 15000 * TICKS_PER_MS
 
-/** Entry of the last segment in the datagram that was built last; 0: it has none, or that one is a copy. */
-export let lastSegment: usize = 0
-
-/** @returns start of a datagram of `buildDatagram` */
-export function datagramAt(datagram: u64): usize {
-  return <usize>datagram
+/** A datagram: what `buildDatagram` returns. */
+@unmanaged
+export class Datagram {
+  start: usize
+  /** 0 = nothing to send */
+  bytes: u32
+  /** entry of the last segment in it; 0: it has none, or that one is a copy */
+  lastSegment: usize
 }
 
-/** @returns bytes of a datagram of `buildDatagram`; 0 = nothing to send */
-export function datagramBytes(datagram: u64): u32 {
-  return <u32>(datagram >> 32)
-}
+/** The only one: valid until the next call of `buildDatagram`. */
+const built: Datagram = changetype<Datagram>(memory.data(offsetof<Datagram>(), 8))
 
-function datagram(at: usize, bytes: u32): u64 {
-  return ((<u64>bytes) << 32) | at
+function finish(start: usize, bytes: u32): Datagram {
+  built.start = start
+  built.bytes = bytes
+  return built
 }
 
 /**
@@ -150,13 +152,13 @@ export function announceWindow(c: Conversation): void {
  * Builds one datagram of at most kcpMtu bytes, fewer if the path requires it.
  * @param block transmit block in which a datagram is assembled
  * @param most maximum number of bytes that may be sent to the receiver now; a larger segment waits
- * @returns a datagram for `datagramAt` and `datagramBytes`
+ * @returns the datagram, valid until the next call
  */
-export function buildDatagram(c: Conversation, block: usize, most: u32, now: Ticks): u64 {
+export function buildDatagram(c: Conversation, block: usize, most: u32, now: Ticks): Datagram {
   const wnd = advertise(c)
   const limit = min(segmentLimit(c) + HEADER_BYTES, most)
   c.lastSn = c.lastTs = 0
-  lastSegment = 0
+  built.lastSegment = 0
   let len: u32 = 0
   const repeatEnd = c.ackFirst
   while (pendingAcks(c) != 0 && len + HEADER_BYTES <= min(limit, MAX_ACK_BYTES)) {
@@ -176,14 +178,14 @@ export function buildDatagram(c: Conversation, block: usize, most: u32, now: Tic
     sendSegment(c, sn, entry, header, size, wnd, now)
     const isSoleFlow = len == 0 && (size + HEADER_BYTES > limit || !hasSegment(c, now))
     if (isSoleFlow && !(isThin(size) && c.model)) {
-      return datagram(header, size)
+      return finish(header, size)
     }
     memory.copy(block + len, header, size)
     len += size
     if (isThin(size)) len = appendThin(c, block, len, sn, wnd, limit, now)
     if (limit - len < HEADER_BYTES) break
   }
-  return datagram(block, len)
+  return finish(block, len)
 }
 
 function writeAck(c: Conversation, at: usize, wnd: u32): u32 {
@@ -205,7 +207,7 @@ function nextSegment(c: Conversation): Sn {
 function sendSegment(c: Conversation, sn: Sn, entry: usize, header: usize, size: u32, wnd: u32, now: Ticks): void {
   const isNew = sn == c.sndNxt
   const isCopy = !isNew && !isLost(entry)
-  lastSegment = isCopy ? 0 : entry
+  built.lastSegment = isCopy ? 0 : entry
   let sentAt = now
   count(SEGMENTS_SENT)
   if (!isNew) {

@@ -16,11 +16,12 @@ import { formatDuration } from '../format.ts'
 import { LOG_ERROR, type Log } from '../log/log.ts'
 import type { SocketAddress } from '../net/address.ts'
 import type { Runtime, TcpConnection, TcpHandlers, Timer, UdpSocket } from '../runtime.ts'
+import { Admission, type AdmissionHost } from './admission.ts'
 import { Diagnostics } from './diagnostics.ts'
-import { type EventHandlers, type EventHost, Events } from './events.ts'
-import { Gate, type GateHost } from './gate.ts'
+import type { DriverOptions } from './driver-options.ts'
+import { type EventHost, Events } from './events.ts'
 import { type ReceiveHost, Receiver } from './receive.ts'
-import type { StreamHost, TcpPolicy } from './stream.ts'
+import type { StreamHost } from './stream.ts'
 import { StreamTable } from './stream-table.ts'
 import { HostTimer, TIMER_MIN_MS } from './timer.ts'
 import { type TransmitHost, Transmitter } from './transmit.ts'
@@ -35,26 +36,8 @@ const TIMEOUT_ROUNDS = 4
 /** A wall clock that jumps ahead by more than this, ms: the machine was suspended. */
 const SUSPENDED_MS = 5000
 
-export interface DriverOptions extends EventHandlers, TcpPolicy {
-  readonly runtime: Runtime
-  readonly engine: Engine
-  /** Undefined: no method, datagrams are plaintext. */
-  readonly aead: Aead | undefined
-  readonly log: Log
-  /** The UDP socket reported an error; only a hint. */
-  onUdpError?(error: SystemError): void
-  /** The machine was suspended, and resumed. */
-  onResume?(): void
-  /** The engine trapped and is about to be replaced. */
-  onTrap?(broken: Core): void
-  /** A fresh engine is in use, with the configuration, peer and announcement of the previous one. */
-  onEngineReplaced?(): void
-  /** The engine trapped repeatedly or cannot be replaced. Everything is already closed; the driver cannot be reused. */
-  onFatal(error: Error): void
-}
-
 /** Drives the successive engines of one endpoint. Call `start` once, then add a socket to `sockets`. */
-export class Driver implements StreamHost, ReceiveHost, TransmitHost, EventHost, UdpSocketsHost, GateHost {
+export class Driver implements StreamHost, ReceiveHost, TransmitHost, EventHost, UdpSocketsHost, AdmissionHost {
   readonly runtime: Runtime
   readonly log: Log
   readonly streams: StreamTable
@@ -66,7 +49,7 @@ export class Driver implements StreamHost, ReceiveHost, TransmitHost, EventHost,
   readonly #receiver: Receiver
   readonly #transmitter: Transmitter
   readonly #events: Events
-  readonly #gate: Gate
+  readonly #admission: Admission
   readonly #timer: HostTimer
   readonly #traps: Traps
   /** No engine may be called: it trapped, or the driver is closed. */
@@ -92,7 +75,7 @@ export class Driver implements StreamHost, ReceiveHost, TransmitHost, EventHost,
     this.#receiver = new Receiver(this, aead, engine.peers)
     this.#transmitter = new Transmitter(this, aead, engine.peers)
     this.#events = new Events(this, engine, options)
-    this.#gate = new Gate(this, () => options.isGated?.() === true)
+    this.#admission = new Admission(this, () => options.limitsAdmission?.() === true)
     this.#timer = new HostTimer(runtime.clock, this.#onTimer)
     this.#traps = new Traps(runtime, log)
   }
@@ -255,10 +238,10 @@ export class Driver implements StreamHost, ReceiveHost, TransmitHost, EventHost,
     this.run(() => this.core.calls.path_moved(this.now()))
   }
 
-  readonly accept = (connection: TcpConnection): TcpHandlers | null => this.#gate.accept(connection)
+  readonly accept = (connection: TcpConnection): TcpHandlers | null => this.#admission.accept(connection)
 
   onPeerState(): void {
-    this.#gate.onPeerState()
+    this.#admission.onPeerState()
     this.#options.onPeerState?.()
   }
 
@@ -448,7 +431,7 @@ export class Driver implements StreamHost, ReceiveHost, TransmitHost, EventHost,
     this.#timer.disarm()
     this.runtime.clock.clearDeferred(this.#immediate)
     this.#immediate = undefined
-    this.#gate.reset()
+    this.#admission.reset()
     this.streams.abortAll()
   }
 }

@@ -66,7 +66,7 @@ export interface TcpPolicy {
   /** Server: dials the target for a DIAL event of the stream `handle`. Calls back later, or throws. */
   dial(dialling: Dialling, handle: number): Dial
   /** Client: whether connections are held briefly and then reset while the peer is silent. */
-  isGated?(): boolean
+  limitsAdmission?(): boolean
 }
 
 /** One TCP connection and its session. */

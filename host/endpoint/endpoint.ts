@@ -30,12 +30,12 @@ import type { Log } from '../log/log.ts'
 import { type Monitoring, openMonitoring } from '../monitoring/monitoring.ts'
 import type { SocketAddress } from '../net/address.ts'
 import type { Runtime, SocketOptions, TcpHandlers, TcpOptions, Watch } from '../runtime.ts'
-import { Retry } from '../service/retry.ts'
 import { ObfsClient } from '../transport/obfs/client.ts'
 import { ObfsServer } from '../transport/obfs/server.ts'
 import { ipv6Warnings } from '../transport/resolver.ts'
+import { Retry } from '../transport/retry.ts'
 import { Target } from '../transport/target.ts'
-import { Entrance } from './entrance.ts'
+import { ListenPort } from './listen-port.ts'
 import { EndpointMonitor } from './monitor.ts'
 
 /** The socket and secret of a worker, one of several endpoints that share a port (host/workers). */
@@ -83,7 +83,7 @@ export class Endpoint {
   #config: Config
   #transport: Transport | undefined
   #systemWatch: Watch | undefined
-  #entrance: Entrance | undefined
+  #listenPort: ListenPort | undefined
   #target: Target | undefined
   #monitoring: Monitoring | undefined
   readonly #http: Retry
@@ -130,7 +130,7 @@ export class Endpoint {
 
   /** Client: the TCP address that applications connect to. */
   get tcp(): SocketAddress | undefined {
-    return this.#entrance?.local
+    return this.#listenPort?.local
   }
 
   /** Local address of the UDP socket. @throws Error while there is none */
@@ -151,7 +151,7 @@ export class Endpoint {
   }
 
   get #failures(): string[] {
-    return [this.#entrance?.failure, this.#transport?.waiting, this.#target?.failure, this.#http.failure].filter(
+    return [this.#listenPort?.failure, this.#transport?.waiting, this.#target?.failure, this.#http.failure].filter(
       (text) => text !== undefined,
     )
   }
@@ -220,8 +220,8 @@ export class Endpoint {
     const log = this.#log
     try {
       if (config.listen !== undefined) {
-        this.#entrance = this.#makeEntrance(config.listen)
-        await this.#entrance.open()
+        this.#listenPort = this.#makeListenPort(config.listen)
+        await this.#listenPort.open()
       }
       if (config.connect !== undefined) {
         const onChange = (): void => this.#tellStatus()
@@ -282,7 +282,7 @@ export class Endpoint {
     this.#closed = true
     this.#systemWatch?.close()
     this.#transport?.close()
-    this.#entrance?.close()
+    this.#listenPort?.close()
     this.#target?.close()
     this.#http.close()
     this.#monitoring?.close()
@@ -317,7 +317,7 @@ export class Endpoint {
       aead: this.#aead,
       log: this.#log,
       dial: (dialling, handle) => this.#dial(dialling, handle),
-      isGated: () => this.#config.when_down !== 'hold' && this.#config.keepalive > 0,
+      limitsAdmission: () => this.#config.when_down !== 'hold' && this.#config.keepalive > 0,
       onPeerState: () => {
         this.#followPeer()
         this.#hooks.onPeerState?.()
@@ -343,10 +343,10 @@ export class Endpoint {
   /** `when_down` close: opens or closes the TCP port. */
   #followPeer(): void {
     const { when_down, keepalive } = this.#config
-    if (!this.#started || this.#entrance === undefined) return
+    if (!this.#started || this.#listenPort === undefined) return
     const { driver } = this
     const isDown = driver.diagnostics.isSilent || driver.peer === undefined
-    this.#entrance.setOpen(when_down !== 'close' || keepalive === 0 || !isDown)
+    this.#listenPort.setOpen(when_down !== 'close' || keepalive === 0 || !isDown)
   }
 
   #makeTransport(options: TransportOptions): Transport {
@@ -361,8 +361,8 @@ export class Endpoint {
     return this.#target.dial(dialling)
   }
 
-  #makeEntrance(listen: string): Entrance {
-    return new Entrance(
+  #makeListenPort(listen: string): ListenPort {
+    return new ListenPort(
       {
         runtime: this.#runtime,
         log: this.#log,

@@ -8,9 +8,9 @@ import { messageOf, toError } from '../errors.ts'
 import type { Log } from '../log/log.ts'
 import { formatAddress, ipFamily, parseHostPort, type SocketAddress, sameAddress } from '../net/address.ts'
 import type { Runtime, TcpOptions } from '../runtime.ts'
-import { Retry } from '../service/retry.ts'
 import { HappyEyeballs, interleaved } from './happy-eyeballs.ts'
 import { resolveAll } from './resolver.ts'
+import { Retry } from './retry.ts'
 
 /** An older answer is looked up again at a dial, ms. */
 const FRESH_MS = 30_000

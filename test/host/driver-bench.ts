@@ -1,7 +1,8 @@
 /** A driver around a stub engine, for tests of the driver's mechanics. */
 
 import * as assert from 'uvu/assert'
-import { Driver, type DriverOptions } from '../../host/driver/driver.ts'
+import { Driver } from '../../host/driver/driver.ts'
+import type { DriverOptions } from '../../host/driver/driver-options.ts'
 import { Engine } from '../../host/engine/engine.ts'
 import { EndpointSecret } from '../../host/engine/secret.ts'
 import { LOG_INFO, Log } from '../../host/log/log.ts'

@@ -1,5 +1,5 @@
 /**
- * Connections of applications that arrive while the peer is silent: each causes a ping and waits a few seconds for the
+ * Admission of connections of applications. While the peer is silent, each causes a ping and waits a few seconds for the
  * answer, then it is reset. Without this, a dead tunnel accepts them all and holds each until its session times out.
  */
 
@@ -15,8 +15,8 @@ const WAIT_MS = 3000
 /** Connections that may wait; further ones are reset at once. */
 const WAITING_MAX = 1024
 
-/** The part of the driver used by Gate. */
-export interface GateHost {
+/** The part of the driver used by Admission. */
+export interface AdmissionHost {
   readonly runtime: { readonly clock: Clock }
   readonly streams: StreamTable
   readonly diagnostics: Diagnostics
@@ -34,10 +34,10 @@ class Waiting implements TcpHandlers {
   readonly connection: TcpConnection
   readonly since: number
   isEnded = false
-  readonly #gate: Gate
+  readonly #admission: Admission
 
-  constructor(gate: Gate, held: QueuedBytes, connection: TcpConnection, since: number) {
-    this.#gate = gate
+  constructor(admission: Admission, held: QueuedBytes, connection: TcpConnection, since: number) {
+    this.#admission = admission
     this.held = held
     this.connection = connection
     this.since = since
@@ -52,23 +52,23 @@ class Waiting implements TcpHandlers {
   onDrain(): void {}
 
   onClose(): void {
-    this.#gate.forget(this)
+    this.#admission.forget(this)
   }
 }
 
-export class Gate {
-  readonly #host: GateHost
-  readonly #isUsed: () => boolean
+export class Admission {
+  readonly #host: AdmissionHost
+  readonly #isLimited: () => boolean
   readonly #clock: Clock
   /** In order of arrival. */
   readonly #waiting = new Set<Waiting>()
   #pingedAt = Number.NEGATIVE_INFINITY
   #timer: Timer | undefined
 
-  /** @param isUsed whether connections are to wait here */
-  constructor(host: GateHost, isUsed: () => boolean) {
+  /** @param isLimited whether connections wait here while the peer is silent */
+  constructor(host: AdmissionHost, isLimited: () => boolean) {
     this.#host = host
-    this.#isUsed = isUsed
+    this.#isLimited = isLimited
     this.#clock = host.runtime.clock
   }
 
@@ -78,7 +78,7 @@ export class Gate {
    */
   accept(connection: TcpConnection): TcpHandlers | null {
     const { streams, diagnostics, dead } = this.#host
-    if (dead || !this.#isUsed() || !this.#isPeerDown) return streams.accept(connection)
+    if (dead || !this.#isLimited() || !this.#isPeerDown) return streams.accept(connection)
     if (this.#waiting.size >= WAITING_MAX) {
       diagnostics.refused(`the peer does not answer, and ${WAITING_MAX} connections wait for it`)
       return null

@@ -7,10 +7,10 @@ import { isTemporary, messageOf, StartError, step } from '../errors.ts'
 import type { Log } from '../log/log.ts'
 import { formatAddress, type SocketAddress } from '../net/address.ts'
 import type { Runtime, TcpConnection, TcpHandlers, TcpListener, TcpOptions } from '../runtime.ts'
-import { Retry } from '../service/retry.ts'
 import { resolveAll } from '../transport/resolver.ts'
+import { Retry } from '../transport/retry.ts'
 
-export interface EntranceHost {
+export interface ListenPortHost {
   readonly runtime: Runtime
   readonly log: Log
   readonly tcp: TcpOptions
@@ -21,8 +21,8 @@ export interface EntranceHost {
   onChange(): void
 }
 
-export class Entrance {
-  readonly #host: EntranceHost
+export class ListenPort {
+  readonly #host: ListenPortHost
   readonly #text: string
   readonly #retry: Retry
   readonly #listeners: TcpListener[] = []
@@ -35,7 +35,7 @@ export class Entrance {
   #local: SocketAddress | undefined
 
   /** @param text `listen` */
-  constructor(host: EntranceHost, text: string) {
+  constructor(host: ListenPortHost, text: string) {
     this.#host = host
     this.#text = text
     this.#retry = new Retry(

@@ -9,7 +9,7 @@
  */
 import { parseArgs } from 'node:util'
 import { Agent } from '../testkit/agent.ts'
-import { Namespace, netnsProblem } from '../testkit/netns.ts'
+import { Namespace, netnsProblem } from '../testkit/namespace.ts'
 import { freePort, type Place } from '../testkit/process.ts'
 import { describe, type Ends, METHOD, machine, type Pair, present, startPair } from './peers.ts'
 import { interleaved, positive, type Series, writeJson } from './series.ts'

@@ -5,7 +5,8 @@
  */
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
-import { FAMILIES, type Host, netnsProblem, World } from '../../testkit/netns.ts'
+import { netnsProblem } from '../../testkit/namespace.ts'
+import { FAMILIES, type Host, World } from '../../testkit/netns.ts'
 import type { Program } from '../../testkit/process.ts'
 import { sleep } from '../../testkit/wait.ts'
 import { type Meeting, type MeetingOptions, titleOf, withMeeting } from '../netns/meeting.ts'

@@ -8,7 +8,8 @@ import { type Endpoint, startEndpoint } from '../../host/endpoint/endpoint.ts'
 import { COUNTERS, type CounterName } from '../../host/engine/core.ts'
 import { Log } from '../../host/log/log.ts'
 import type { SocketAddress } from '../../host/net/address.ts'
-import { loopback, MemoryNetwork, type MemoryTcp, NO_CIPHERS, until } from './memory-runtime.ts'
+import { loopback, MemoryNetwork, NO_CIPHERS, until } from './memory-runtime.ts'
+import type { MemoryTcp } from './memory-tcp.ts'
 import { type StubCore, stubCore } from './stub-core.ts'
 
 const test = suite('diagnostics')

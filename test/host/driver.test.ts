@@ -6,7 +6,8 @@ import { parseConfig } from '../../host/config/load.ts'
 import { type Endpoint, startEndpoint } from '../../host/endpoint/endpoint.ts'
 import { Log } from '../../host/log/log.ts'
 import { waitFor } from '../../testkit/wait.ts'
-import { loopback, MemoryNetwork, type MemoryTcp, NO_CIPHERS, settle, until } from './memory-runtime.ts'
+import { loopback, MemoryNetwork, NO_CIPHERS, settle, until } from './memory-runtime.ts'
+import type { MemoryTcp } from './memory-tcp.ts'
 
 const test = suite('driver')
 

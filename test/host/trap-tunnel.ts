@@ -5,7 +5,8 @@ import { parseConfig } from '../../host/config/load.ts'
 import { type Endpoint, startEndpoint } from '../../host/endpoint/endpoint.ts'
 import { Log } from '../../host/log/log.ts'
 import type { SocketAddress } from '../../host/net/address.ts'
-import { loopback, MemoryNetwork, type MemoryTcp, NO_CIPHERS, until } from './memory-runtime.ts'
+import { loopback, MemoryNetwork, NO_CIPHERS, until } from './memory-runtime.ts'
+import type { MemoryTcp } from './memory-tcp.ts'
 
 export const PSK = 'AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA='
 export const METHODS = ['xchacha20poly1305_ietf', 'chacha20poly1305_ietf'] as const

@@ -5,7 +5,8 @@ import { type Endpoint, startEndpoint } from '../../host/endpoint/endpoint.ts'
 import { Log } from '../../host/log/log.ts'
 import type { TcpHandlers } from '../../host/runtime.ts'
 import { VirtualClock } from '../../testkit/virtual-clock.ts'
-import { loopback, MemoryNetwork, type MemoryTcp, NO_CIPHERS } from './memory-runtime.ts'
+import { loopback, MemoryNetwork, NO_CIPHERS } from './memory-runtime.ts'
+import type { MemoryTcp } from './memory-tcp.ts'
 
 /** Step of the virtual time, ms. */
 const STEP_MS = 10

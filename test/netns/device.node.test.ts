@@ -4,7 +4,8 @@
  * rendezvous servers serve on the new one without being told.
  */
 import { suite } from 'uvu'
-import { type Family, Host, netnsProblem, World } from '../../testkit/netns.ts'
+import { netnsProblem } from '../../testkit/namespace.ts'
+import { type Family, Host, World } from '../../testkit/netns.ts'
 import { RUNTIMES } from '../../testkit/pairs.ts'
 import type { Config, Program } from '../../testkit/process.ts'
 import { skip } from '../skip.ts'

@@ -4,7 +4,8 @@
  * trio of kcptun-libev alone shows that kcptun-libev can traverse this network.
  */
 import { suite } from 'uvu'
-import { FAMILIES, netnsProblem, World } from '../../testkit/netns.ts'
+import { netnsProblem } from '../../testkit/namespace.ts'
+import { FAMILIES, World } from '../../testkit/netns.ts'
 import { libevPath } from '../../testkit/process.ts'
 import { skip } from '../skip.ts'
 import { assertCarries, assertEchoes, titleOf, withMeeting } from './meeting.ts'

@@ -2,7 +2,8 @@
 import type { RemoteInfo, Socket } from 'node:dgram'
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
-import { FAMILIES, netnsProblem, World } from '../../testkit/netns.ts'
+import { netnsProblem } from '../../testkit/namespace.ts'
+import { FAMILIES, World } from '../../testkit/netns.ts'
 import { waitFor, within } from '../../testkit/wait.ts'
 import { skip } from '../skip.ts'
 

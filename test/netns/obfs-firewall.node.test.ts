@@ -5,7 +5,8 @@
  */
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
-import { FAMILIES, type Host, netnsProblem } from '../../testkit/netns.ts'
+import { netnsProblem } from '../../testkit/namespace.ts'
+import { FAMILIES, type Host } from '../../testkit/netns.ts'
 import { MIXED_PAIRS } from '../../testkit/pairs.ts'
 import type { Running } from '../../testkit/process.ts'
 import { download, upload } from '../../testkit/traffic.ts'

@@ -6,7 +6,8 @@
  */
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
-import { FAMILIES, type Host, netnsProblem } from '../../testkit/netns.ts'
+import { netnsProblem } from '../../testkit/namespace.ts'
+import { FAMILIES, type Host } from '../../testkit/netns.ts'
 import { RUNTIMES } from '../../testkit/pairs.ts'
 import { libevPath, type Program } from '../../testkit/process.ts'
 import { download, upload } from '../../testkit/traffic.ts'

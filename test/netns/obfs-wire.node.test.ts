@@ -5,7 +5,8 @@
  */
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
-import { FAMILIES, netnsProblem } from '../../testkit/netns.ts'
+import { netnsProblem } from '../../testkit/namespace.ts'
+import { FAMILIES } from '../../testkit/netns.ts'
 import { MIXED_PAIRS } from '../../testkit/pairs.ts'
 import { download, upload } from '../../testkit/traffic.ts'
 import { skip } from '../skip.ts'

@@ -5,7 +5,8 @@
  */
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
-import { type Host, netnsProblem, World } from '../../testkit/netns.ts'
+import { netnsProblem } from '../../testkit/namespace.ts'
+import { type Host, World } from '../../testkit/netns.ts'
 import type { Config, Program } from '../../testkit/process.ts'
 import { download, upload } from '../../testkit/traffic.ts'
 import { skip } from '../skip.ts'

@@ -5,7 +5,8 @@
  * with both endpoints behind NATs, where they repeat the rendezvous.
  */
 import { suite } from 'uvu'
-import { FAMILIES, netnsProblem, type Rebinding, type Router, World } from '../../testkit/netns.ts'
+import { netnsProblem } from '../../testkit/namespace.ts'
+import { FAMILIES, type Rebinding, type Router, World } from '../../testkit/netns.ts'
 import type { Program } from '../../testkit/process.ts'
 import { skip } from '../skip.ts'
 import { assertEchoes, titleOf, withMeeting } from './meeting.ts'

@@ -5,7 +5,8 @@
  */
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
-import { FAMILIES, netnsProblem, World } from '../../testkit/netns.ts'
+import { netnsProblem } from '../../testkit/namespace.ts'
+import { FAMILIES, World } from '../../testkit/netns.ts'
 import { sleep, within } from '../../testkit/wait.ts'
 import { skip } from '../skip.ts'
 import { assertEchoes, RECOVERY_MS, titleOf, withMeeting } from './meeting.ts'

@@ -5,7 +5,8 @@
  */
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
-import { FAMILIES, netnsProblem, World } from '../../testkit/netns.ts'
+import { netnsProblem } from '../../testkit/namespace.ts'
+import { FAMILIES, World } from '../../testkit/netns.ts'
 import { skip } from '../skip.ts'
 import { assertCarries, assertEchoes, titleOf, withMeeting } from './meeting.ts'
 

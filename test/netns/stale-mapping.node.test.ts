@@ -6,7 +6,8 @@
  */
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
-import { netnsProblem, World } from '../../testkit/netns.ts'
+import { netnsProblem } from '../../testkit/namespace.ts'
+import { World } from '../../testkit/netns.ts'
 import { type Config, libevPath } from '../../testkit/process.ts'
 import { sleep, waitFor, within } from '../../testkit/wait.ts'
 import { skip } from '../skip.ts'

@@ -4,7 +4,8 @@
  * mappings are dead moves to another port, and the rendezvous is repeated for it.
  */
 import { suite } from 'uvu'
-import { netnsProblem, World } from '../../testkit/netns.ts'
+import { netnsProblem } from '../../testkit/namespace.ts'
+import { World } from '../../testkit/netns.ts'
 import { skip } from '../skip.ts'
 import { assertEchoes, assertMoves, type MeetingOptions, titleOf, withMeeting } from './meeting.ts'
 

@@ -1,6 +1,6 @@
 /** Runs a test file in its own network namespace: the file starts itself again inside. */
 import { spawnSync } from 'node:child_process'
-import { Namespace, netnsProblem } from '../../testkit/netns.ts'
+import { Namespace, netnsProblem } from '../../testkit/namespace.ts'
 
 const MARK = 'KCPTUN_WASM_TEST_INSIDE'
 

@@ -15,9 +15,13 @@ const VALUE_SHOWN_CHARS = 80
  * `key` is dotted (`kcp.mtu`), or '' for the whole file; `value` is the text to show, '' for none.
  */
 export class ConfigError extends Error {
+  /** Stable; the message is not. */
   readonly code = 'ERR_KCPTUN_CONFIG'
+  /** Dotted, as `kcp.mtu`; '' for the whole file. */
   readonly key: string
+  /** As text; '' for none. */
   readonly value: string
+  /** What is wrong with it. */
   readonly reason: string
 
   constructor(key: string, value: string, reason: string) {
@@ -38,6 +42,7 @@ export function quote(text: string): string {
 
 /** An optional facility is not available. The message gives the reason and is meant for the user. */
 export class NotAvailable extends Error {
+  /** Stable; the message is not. */
   readonly code = 'ERR_KCPTUN_NOT_AVAILABLE'
   override readonly name = 'NotAvailable'
 }
@@ -73,6 +78,7 @@ const TEMPORARY: ReadonlySet<string> = new Set(['EADDRNOTAVAIL', 'EHOSTUNREACH',
 
 /** A start failed for a reason outside the configuration: a name, a port. The message is meant for the user. */
 export class StartError extends Error {
+  /** Stable; the message is not. */
   readonly code = 'ERR_KCPTUN_START'
   override readonly name = 'StartError'
   /** Whether another attempt can succeed later: the program keeps running and retries. */
@@ -86,18 +92,21 @@ export class StartError extends Error {
 
 /** A stream ended before both directions did: by the peer, by a time limit, or because the peer does not answer. */
 export class ResetError extends Error {
+  /** Stable; the message is not. */
   readonly code = 'ERR_KCPTUN_RESET'
   override readonly name = 'ResetError'
 }
 
 /** A stream could not be opened: too many sessions, out of memory, no peer yet. */
 export class RefusedError extends Error {
+  /** Stable; the message is not. */
   readonly code = 'ERR_KCPTUN_REFUSED'
   override readonly name = 'RefusedError'
 }
 
 /** The client, server or tunnel is closed. */
 export class ClosedError extends Error {
+  /** Stable; the message is not. */
   readonly code = 'ERR_KCPTUN_CLOSED'
   override readonly name = 'ClosedError'
 }

@@ -9,6 +9,7 @@
 type Global<Name extends string, Otherwise> =
   typeof globalThis extends Record<Name, { readonly prototype: infer Type }> ? Type : Otherwise
 
+/** AbortSignal. */
 export type Signal = Global<
   'AbortSignal',
   {
@@ -29,31 +30,49 @@ export type Method = 'xchacha20poly1305_ietf' | 'xsalsa20poly1305' | 'chacha20po
 
 /** Receives the lines of the log; `console` is one. */
 export interface Logger {
+  /** Errors, and what ends the endpoint. */
   error(text: string): void
+  /** What needs attention. */
   warn(text: string): void
+  /** Sockets, addresses, the state of the peer. */
   info(text: string): void
+  /** Single streams and more, with `loglevel` above 4. */
   debug(text: string): void
 }
 
 /** KCP parameters, in the units of docs/configuration.md. What is not set is chosen automatically. */
 export interface KcpOptions {
+  /** Largest IP packet, bytes. Default 1400. */
   readonly mtu?: number
+  /** Send window, segments. */
   readonly sndwnd?: number
+  /** Receive window, segments. */
   readonly rcvwnd?: number
+  /** Speed of the retransmission timer, 0 to 2. */
   readonly nodelay?: number
+  /** Flush interval, ms. */
   readonly interval?: number
+  /** Duplicate ACKs that cause a retransmission. */
   readonly resend?: number
+  /** 1: no congestion control. */
   readonly nc?: number
+  /** When segments are sent, 0 to 2. */
   readonly flush?: number
 }
 
 /** The UDP socket. */
 export interface UdpSocketOptions {
+  /** SO_REUSEPORT. */
   readonly reuseport?: boolean
+  /** SO_SNDBUF, bytes. */
   readonly sndbuf?: number
+  /** SO_RCVBUF, bytes. */
   readonly rcvbuf?: number
+  /** System calls in batches, or the sockets of the runtime. */
   readonly path?: 'auto' | 'fast' | 'portable'
+  /** Whether datagrams are merged when sent. */
   readonly gso?: 'auto' | 'off'
+  /** Whether datagrams are merged when received. */
   readonly gro?: 'auto' | 'off'
 }
 
@@ -67,27 +86,39 @@ export interface CommonOptions {
   readonly password?: string
   /** Default xchacha20poly1305_ietf; null: nothing is encrypted or authenticated. */
   readonly method?: Method | null
+  /** UDP address of a rendezvous server, for ends behind NAT. */
   readonly rendezvous_server?: string
+  /** The name by which the rendezvous server matches the two ends. */
   readonly service_id?: string
+  /** TCP address of the monitoring server. */
   readonly http_listen?: string
+  /** Bearer token of the monitoring server. */
   readonly http_token?: string
+  /** Network interface of the UDP socket. */
   readonly netdev?: string
+  /** SO_MARK of the UDP socket. */
   readonly fwmark?: number
+  /** Differentiated services code point of the datagrams. */
   readonly dscp?: number
+  /** Obfuscator. */
   readonly obfs?: string
+  /** KCP parameters. */
   readonly kcp?: KcpOptions
+  /** The UDP socket. */
   readonly udp?: UdpSocketOptions
-  /** s */
+  /** Silence after which a session ends, s. */
   readonly timeout?: number
-  /** s */
+  /** How long an ended session waits for the other end, s. */
   readonly linger?: number
-  /** s */
+  /** Interval of pings, s; 0: none. */
   readonly keepalive?: number
-  /** s */
+  /** How long the number of an ended session is not used again, s. */
   readonly time_wait?: number
-  /** MiB */
+  /** Memory ceiling of the engine, MiB. */
   readonly memory?: number
+  /** Most sessions at a time. */
   readonly max_sessions?: number
+  /** Which first flights a server confirms. */
   readonly replay?: 'auto' | 'strict'
   /** false: no native code is loaded from now on, in the whole process. */
   readonly native?: boolean
@@ -101,6 +132,7 @@ export interface CommonOptions {
   readonly transport?: DatagramTransport
 }
 
+/** Options of createClient. */
 export interface ClientOptions extends CommonOptions {
   /** UDP address of the server, `kcp_connect`: `host:port`. */
   readonly server?: string
@@ -108,12 +140,16 @@ export interface ClientOptions extends CommonOptions {
   readonly when_down?: 'hold' | 'reset'
 }
 
+/** Options of createServer. A server without rendezvous server needs `bind`. */
 export interface ServerOptions extends CommonOptions {}
 
+/** Options of createTunnel. */
 export interface TunnelOptions {
   /** A configuration file, by name or content (JSON or an object), as for the program. */
   readonly config: string | Uint8Array | object
+  /** Default: nothing is logged. */
   readonly logger?: Logger
+  /** Closes the tunnel at once when aborted. */
   readonly signal?: Signal
 }
 
@@ -157,7 +193,9 @@ export interface DatagramReceiver {
 
 /** One direction or more of a stream, as a pair of WHATWG streams in the shape of the WinterTC sockets API. */
 export interface WebStream {
+  /** Bytes from the peer; ends with its direction. */
   readonly readable: Readable
+  /** Bytes for the peer; close it to end this direction. */
   readonly writable: Writable
   /** Fulfilled when the peer has answered; rejects with the error that ended the stream before. */
   readonly opened: Promise<StreamInfo>
@@ -167,6 +205,7 @@ export interface WebStream {
   close(): Promise<void>
 }
 
+/** What is known of an open stream. */
 export interface StreamInfo {
   /** The peer's address, `host:port`, or its identity in a DatagramTransport. */
   readonly remoteAddress: string | undefined
@@ -206,6 +245,7 @@ export interface Stats {
   readonly sessions: readonly SessionFigures[]
 }
 
+/** One session, as in /stats.json. */
 export interface SessionFigures {
   readonly conv: string
   readonly state: string
@@ -244,20 +284,26 @@ export interface Running extends AsyncDisposable {
   readonly address: string | undefined
   /** Fulfilled when it is closed; rejects with the error that ended it, if there is one. */
   readonly closed: Promise<void>
+  /** Counters and sessions at this moment. @throws ClosedError */
   stats(): Stats
+  /** Adds a listener. It is called in a later microtask. */
   on<Name extends keyof EndpointEvents>(event: Name, listener: (...values: EndpointEvents[Name]) => void): this
+  /** Adds a listener for one event. */
   once<Name extends keyof EndpointEvents>(event: Name, listener: (...values: EndpointEvents[Name]) => void): this
+  /** Removes a listener. */
   off<Name extends keyof EndpointEvents>(event: Name, listener: (...values: EndpointEvents[Name]) => void): this
   /**
    * Closes. Streams that the application has not ended are reset; what was written to streams that it ended is still
    * delivered, for at most `linger` seconds. Never rejects.
    */
   close(): Promise<void>
-  /** Whether it keeps the event loop alive; it does from the start. */
+  /** Keeps the event loop alive, as from the start. */
   ref(): this
+  /** Lets the event loop end while it is open. TCP ports of a tunnel and of the monitoring server still keep it. */
   unref(): this
 }
 
+/** A client, from createClient. */
 export interface Client<Stream = DuplexStream> extends Running {
   /**
    * Opens a stream and waits for the server's answer.
@@ -271,8 +317,10 @@ export interface Client<Stream = DuplexStream> extends Running {
   open(): WebStream
 }
 
+/** A server, from createServer. */
 export interface Server extends Running {}
 
+/** A running program, from createTunnel. */
 export interface Tunnel extends Running {
   /** Client: the TCP address that applications connect to. */
   readonly listening: string | undefined

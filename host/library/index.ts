@@ -7,7 +7,11 @@ import type { Library } from './api.ts'
 
 export * from './exports.ts'
 
+/** See [Library](#library). */
 export declare const createClient: Library['createClient']
+/** See [Library](#library). */
 export declare const createServer: Library['createServer']
+/** See [Library](#library). */
 export declare const createTunnel: Library['createTunnel']
+/** See [Library](#library). */
 export declare const generatePsk: Library['generatePsk']

@@ -31,7 +31,6 @@ async function reference() {
     excludeNotDocumented: true,
     excludeInternal: true,
     excludeExternals: true,
-    inheritNone: true,
     disableSources: true,
     readme: 'none',
     outputs: [{ name: 'markdown', path: directory }],

@@ -1,4 +1,15 @@
-/** Library entry for Deno: the adapter and the function that starts an endpoint. */
-export { startEndpoint } from '../host/endpoint/endpoint.ts'
-export { crypto } from './crypto.ts'
-export { denoRuntime } from './runtime.ts'
+/** Library entry for Deno. */
+
+import { makeLibrary } from '../host/library/library.ts'
+import { streamOf } from '../runtime-shared/duplex.ts'
+import { crypto } from './crypto.ts'
+import { denoRuntime } from './runtime.ts'
+
+export * from '../host/library/exports.ts'
+export { KcpStream } from '../runtime-shared/duplex.ts'
+
+export const { createClient, createServer, createTunnel, generatePsk } = makeLibrary({
+  runtime: denoRuntime,
+  crypto,
+  streamOf,
+})

@@ -43,101 +43,101 @@ export interface Logger {
 /** KCP parameters, in the units of docs/configuration.md. What is not set is chosen automatically. */
 export interface KcpOptions {
   /** Largest IP packet, bytes. Default 1400. */
-  readonly mtu?: number
+  readonly mtu?: number | undefined
   /** Send window, segments. */
-  readonly sndwnd?: number
+  readonly sndwnd?: number | undefined
   /** Receive window, segments. */
-  readonly rcvwnd?: number
+  readonly rcvwnd?: number | undefined
   /** Speed of the retransmission timer, 0 to 2. */
-  readonly nodelay?: number
+  readonly nodelay?: number | undefined
   /** Flush interval, ms. */
-  readonly interval?: number
+  readonly interval?: number | undefined
   /** Duplicate ACKs that cause a retransmission. */
-  readonly resend?: number
+  readonly resend?: number | undefined
   /** 1: no congestion control. */
-  readonly nc?: number
+  readonly nc?: number | undefined
   /** When segments are sent, 0 to 2. */
-  readonly flush?: number
+  readonly flush?: number | undefined
 }
 
 /** The UDP socket. */
 export interface UdpSocketOptions {
   /** SO_REUSEPORT. */
-  readonly reuseport?: boolean
+  readonly reuseport?: boolean | undefined
   /** SO_SNDBUF, bytes. */
-  readonly sndbuf?: number
+  readonly sndbuf?: number | undefined
   /** SO_RCVBUF, bytes. */
-  readonly rcvbuf?: number
+  readonly rcvbuf?: number | undefined
   /** System calls in batches, or the sockets of the runtime. */
-  readonly path?: 'auto' | 'fast' | 'portable'
+  readonly path?: 'auto' | 'fast' | 'portable' | undefined
   /** Whether datagrams are merged when sent. */
-  readonly gso?: 'auto' | 'off'
+  readonly gso?: 'auto' | 'off' | undefined
   /** Whether datagrams are merged when received. */
-  readonly gro?: 'auto' | 'off'
+  readonly gro?: 'auto' | 'off' | undefined
 }
 
 /** Options of both ends. All but the first and the last ones are configuration keys: docs/configuration.md. */
 export interface CommonOptions {
   /** Local UDP address, `kcp_bind`: `host:port`, `:port`. */
-  readonly bind?: string
+  readonly bind?: string | undefined
   /** Pre-shared key, 32 bytes in Base64: see generatePsk. */
-  readonly psk?: string
+  readonly psk?: string | undefined
   /** A password, in place of `psk`. */
-  readonly password?: string
+  readonly password?: string | undefined
   /** Default xchacha20poly1305_ietf; null: nothing is encrypted or authenticated. */
-  readonly method?: Method | null
+  readonly method?: Method | null | undefined
   /** UDP address of a rendezvous server, for ends behind NAT. */
-  readonly rendezvous_server?: string
+  readonly rendezvous_server?: string | undefined
   /** The name by which the rendezvous server matches the two ends. */
-  readonly service_id?: string
+  readonly service_id?: string | undefined
   /** TCP address of the monitoring server. */
-  readonly http_listen?: string
+  readonly http_listen?: string | undefined
   /** Bearer token of the monitoring server. */
-  readonly http_token?: string
+  readonly http_token?: string | undefined
   /** Network interface of the UDP socket. */
-  readonly netdev?: string
+  readonly netdev?: string | undefined
   /** SO_MARK of the UDP socket. */
-  readonly fwmark?: number
+  readonly fwmark?: number | undefined
   /** Differentiated services code point of the datagrams. */
-  readonly dscp?: number
+  readonly dscp?: number | undefined
   /** Obfuscator. */
-  readonly obfs?: string
+  readonly obfs?: string | undefined
   /** KCP parameters. */
-  readonly kcp?: KcpOptions
+  readonly kcp?: KcpOptions | undefined
   /** The UDP socket. */
-  readonly udp?: UdpSocketOptions
+  readonly udp?: UdpSocketOptions | undefined
   /** Silence after which a session ends, s. */
-  readonly timeout?: number
+  readonly timeout?: number | undefined
   /** How long an ended session waits for the other end, s. */
-  readonly linger?: number
+  readonly linger?: number | undefined
   /** Interval of pings, s; 0: none. */
-  readonly keepalive?: number
+  readonly keepalive?: number | undefined
   /** How long the number of an ended session is not used again, s. */
-  readonly time_wait?: number
+  readonly time_wait?: number | undefined
   /** Memory ceiling of the engine, MiB. */
-  readonly memory?: number
+  readonly memory?: number | undefined
   /** Most sessions at a time. */
-  readonly max_sessions?: number
+  readonly max_sessions?: number | undefined
   /** Which first flights a server confirms. */
-  readonly replay?: 'auto' | 'strict'
+  readonly replay?: 'auto' | 'strict' | undefined
   /** false: no native code is loaded from now on, in the whole process. */
-  readonly native?: boolean
+  readonly native?: boolean | undefined
   /** Which lines `logger` gets, 0 to 8. */
-  readonly loglevel?: number
+  readonly loglevel?: number | undefined
   /** Default: nothing is logged. */
-  readonly logger?: Logger
+  readonly logger?: Logger | undefined
   /** Closes the endpoint at once when aborted. */
-  readonly signal?: Signal
+  readonly signal?: Signal | undefined
   /** Carries the datagrams in place of UDP. */
-  readonly transport?: DatagramTransport
+  readonly transport?: DatagramTransport | undefined
 }
 
 /** Options of createClient. */
 export interface ClientOptions extends CommonOptions {
   /** UDP address of the server, `kcp_connect`: `host:port`. */
-  readonly server?: string
+  readonly server?: string | undefined
   /** `hold`: streams wait for a silent peer until they time out; `reset`: they fail after 3 s. Default reset. */
-  readonly when_down?: 'hold' | 'reset'
+  readonly when_down?: 'hold' | 'reset' | undefined
 }
 
 /** Options of createServer. A server without rendezvous server needs `bind`. */
@@ -148,9 +148,9 @@ export interface TunnelOptions {
   /** A configuration file, by name or content (JSON or an object), as for the program. */
   readonly config: string | Uint8Array | object
   /** Default: nothing is logged. */
-  readonly logger?: Logger
+  readonly logger?: Logger | undefined
   /** Closes the tunnel at once when aborted. */
-  readonly signal?: Signal
+  readonly signal?: Signal | undefined
 }
 
 /**
@@ -179,8 +179,9 @@ export interface DatagramTransport {
 export interface DatagramReceiver {
   /**
    * A datagram arrived. It is read during the call.
-   * @param peer the identity of its sender. A server tells its clients apart by it; a client may leave it out. A peer
-   * that appears under another identity is the same peer on another path: its streams follow once it answers there.
+   * @param peer the identity of its sender. A server tells its clients apart by it: a client
+   * that appears under another identity is the same one on another path, and its streams follow once it answers there.
+   * A client ignores it.
    */
   datagram(data: Uint8Array, peer?: string): void
   /** `send` accepts datagrams again. */
@@ -309,7 +310,7 @@ export interface Client<Stream = DuplexStream> extends Running {
    * Opens a stream and waits for the server's answer.
    * @throws RefusedError, ResetError, ClosedError, or the reason of the signal, which counts until the stream is open
    */
-  connect(options?: { readonly signal?: Signal }): Promise<Stream>
+  connect(options?: { readonly signal?: Signal | undefined }): Promise<Stream>
   /**
    * Opens a stream at once. Bytes can be written before the server has answered.
    * @throws RefusedError, ClosedError

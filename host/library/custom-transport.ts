@@ -134,7 +134,8 @@ export class CustomTransport implements Transport {
   async reload(): Promise<void> {}
 
   async #openSocket(handlers: UdpHandlers): Promise<UdpSocket> {
-    const { log, runtime } = this.#options
+    const { config, log, runtime } = this.#options
+    const isClient = (config.mode & MODE_CLIENT) !== 0
     const socket = new DatagramSocket(this.#transport, this.#peers, handlers)
     // after the last one of several in a turn of the event loop
     const onBatchEnd = (): void => {
@@ -144,7 +145,8 @@ export class CustomTransport implements Transport {
     await this.#transport.open({
       datagram: (data, peer = '') => {
         if (this.#isClosed) return
-        handlers.onDatagram(data, this.#peers.of(peer))
+        // a client has one peer, whatever it is called
+        handlers.onDatagram(data, this.#peers.of(isClient ? '' : peer))
         if (this.#isBatch) return
         this.#isBatch = true
         runtime.clock.defer(onBatchEnd)

@@ -15,12 +15,24 @@ import type { KeptClock } from './keep-alive.ts'
 /** How often a closing endpoint looks whether everything is delivered, ms. */
 const CLOSING_MS = 10
 const MS_PER_SECOND = 1000
+/** Round trips without a datagram after which a closing endpoint takes its peers for done. */
+const QUIET_RTTS = 3
+const QUIET_RTT_MAX_MS = 300
+/** Silence after which a closing endpoint takes its peers for gone, ms. */
+const GONE_MS = 5000
 
 export interface RunningParts {
   readonly runtime: Runtime & { readonly clock: KeptClock }
   readonly signal: Signal | undefined
   /** Text of an address for users. */
   readonly addressText?: (address: SocketAddress) => string | undefined
+}
+
+/** The longest round trip of a session, within bounds, ms. */
+function roundTrip({ monitor }: Endpoint): number {
+  const sessions = [...monitor.sessions()].flat()
+  const longest = sessions.reduce((most, { rtt }) => Math.max(most, rtt), 0)
+  return Math.min(Math.max(longest, CLOSING_MS), QUIET_RTT_MAX_MS)
 }
 
 /** The reason of an aborted signal. */
@@ -134,17 +146,22 @@ export abstract class RunningEndpoint extends Emitter<EndpointEvents> implements
     for (const channel of this.channels) if (!channel.isFinished) channel.abort()
     const until = clock.monotonic() + endpoint.config.linger * MS_PER_SECOND
     do await pause(CLOSING_MS)
-    while (!this.#isClosed && !this.#isDelivered(endpoint) && clock.monotonic() < until)
+    while (!this.#isClosed && !this.#isDone(endpoint) && clock.monotonic() < until)
     this.end()
   }
 
-  /** Whether all that was written was acknowledged, or cannot be. */
-  #isDelivered({ driver }: Endpoint): boolean {
-    if (driver.diagnostics.isSilent) return true
-    for (const { isFlushed } of this.channels) if (!isFlushed) return false
+  /**
+   * Whether all that was written was acknowledged, and so was probably all that the peers wrote: if the last ACK was
+   * lost, they repeat it. Or nobody is left who would acknowledge.
+   */
+  #isDone(endpoint: Endpoint): boolean {
+    const { driver } = endpoint
+    const unsent = [...this.channels].some(({ isFlushed }) => !isFlushed)
     return driver.read((core) => {
       core.calls.refresh_gauges(driver.now())
-      return core.counter('waitsnd') === 0n
+      const silence = Number(core.counter('last_received_age'))
+      if (driver.diagnostics.isSilent || silence > GONE_MS) return true
+      return !unsent && core.counter('waitsnd') === 0n && silence >= QUIET_RTTS * roundTrip(endpoint)
     }, true)
   }
 

@@ -27,7 +27,7 @@ import { Engine } from '../engine/engine.ts'
 import { EndpointSecret, type SecretPart } from '../engine/secret.ts'
 import { watchSystem } from '../linux/system-watch.ts'
 import type { Log } from '../log/log.ts'
-import { type Monitoring, openMonitoring } from '../monitoring/monitoring.ts'
+import type { Monitoring } from '../monitoring/monitoring.ts'
 import type { SocketAddress } from '../net/address.ts'
 import type { Runtime, SocketOptions, TcpHandlers, TcpOptions, Watch } from '../runtime.ts'
 import { ObfsClient } from '../transport/obfs/client.ts'
@@ -383,6 +383,8 @@ export class Endpoint {
 
   /** Opens the monitoring server. The configuration may have been reloaded since the start. */
   async #openMonitoring(): Promise<void> {
+    if (this.#config.http_listen === undefined) return
+    const { openMonitoring } = await import('../monitoring/monitoring.ts')
     const monitoring = await openMonitoring(this.#runtime, this.#config, this.#log, this.monitor)
     if (this.#closed) monitoring?.close()
     else this.#monitoring = monitoring

@@ -7,7 +7,7 @@
  * live.ts.
  */
 
-import { type Context, Hono } from 'hono'
+import type { Context, Hono } from 'hono'
 import { csp, html } from 'kcptun-dashboard'
 import type { HttpConnection } from '../runtime.ts'
 import { contextJson } from '../transport/obfs/context-stats.ts'
@@ -129,9 +129,12 @@ function addFigures(app: Hono<HttpEnv>, source: HttpSource): void {
   })
 }
 
-/** Creates the application. Runtime.serveHttp calls its `fetch` with target and connection as bindings. */
-export function createHttpApp(source: HttpSource): HttpApp {
-  const app = new Hono<HttpEnv>({
+/**
+ * Creates the application. Runtime.serveHttp calls its `fetch` with target and connection as bindings.
+ * @param Router the class of the package hono: loaded only where there is a server, as it takes 2 MiB
+ */
+export function createHttpApp(source: HttpSource, Router: typeof Hono): HttpApp {
+  const app = new Router<HttpEnv>({
     // routes use the raw target: request.url is normalized
     getPath: (_request, options) => {
       const parsed = parseTarget(options?.env?.target ?? '')

@@ -68,41 +68,45 @@ export async function openMonitoring(
   let config = startConfig
   if (config.http_listen === undefined) return undefined
   const address = await resolveKey(runtime, 'http_listen', config.http_listen, 'bind')
-  const app = createHttpApp({
-    program: {
-      name: PROGRAM,
-      version: VERSION,
-      note: BANNER_LINE,
-      runtime: runtime.name,
-      runtimeVersion: runtime.version,
-      mode: modeName(config.mode),
-    },
-    snapshot: () => monitor.snapshot(),
-    sessions: () => monitor.sessions(),
-    contexts: () => monitor.contexts?.(),
-    health: () => monitor.health(),
-    hostCounters: () => monitor.hostCounters(),
-    ...(monitor.prepare && { prepare: (target: string) => monitor.prepare?.(target) ?? Promise.resolve() }),
-    start: {
-      at: monitor.started,
-      uptime: 0,
-      cpu: undefined,
-      date: new Date(runtime.clock.wall()),
-      counters: NO_COUNTERS,
-    },
-    listen: config.http_listen,
-    token: () => config.http_token,
-    live: {
-      client: (config.mode & MODE_CLIENT) !== 0,
-      server: (config.mode & MODE_SERVER) !== 0,
-      clock: runtime.clock,
-      about: () => describeConfig(config, monitor.path().local?.family ?? 4),
-      path: () => monitor.path(),
-      ping: () => monitor.ping(),
-      warnings: () => log,
+  const { Hono } = await import('hono')
+  const app = createHttpApp(
+    {
+      program: {
+        name: PROGRAM,
+        version: VERSION,
+        note: BANNER_LINE,
+        runtime: runtime.name,
+        runtimeVersion: runtime.version,
+        mode: modeName(config.mode),
+      },
+      snapshot: () => monitor.snapshot(),
+      sessions: () => monitor.sessions(),
+      contexts: () => monitor.contexts?.(),
+      health: () => monitor.health(),
+      hostCounters: () => monitor.hostCounters(),
       ...(monitor.prepare && { prepare: (target: string) => monitor.prepare?.(target) ?? Promise.resolve() }),
+      start: {
+        at: monitor.started,
+        uptime: 0,
+        cpu: undefined,
+        date: new Date(runtime.clock.wall()),
+        counters: NO_COUNTERS,
+      },
+      listen: config.http_listen,
+      token: () => config.http_token,
+      live: {
+        client: (config.mode & MODE_CLIENT) !== 0,
+        server: (config.mode & MODE_SERVER) !== 0,
+        clock: runtime.clock,
+        about: () => describeConfig(config, monitor.path().local?.family ?? 4),
+        path: () => monitor.path(),
+        ping: () => monitor.ping(),
+        warnings: () => log,
+        ...(monitor.prepare && { prepare: (target: string) => monitor.prepare?.(target) ?? Promise.resolve() }),
+      },
     },
-  })
+    Hono,
+  )
   const server = await step(`http_listen: cannot listen on ${formatAddress(address)}`, () =>
     runtime.serveHttp(address, (request, target, connection) => app.fetch(request, { target, connection })),
   )

@@ -22,7 +22,7 @@ import { bindWithOptions, deviceIndex } from '../linux/socket-options.ts'
 import { type Syscalls, syscallsOf } from '../linux/syscalls.ts'
 import { watchInterfaces } from '../linux/system-watch.ts'
 import type { Log } from '../log/log.ts'
-import { type Monitoring, openMonitoring } from '../monitoring/monitoring.ts'
+import type { Monitoring } from '../monitoring/monitoring.ts'
 import { formatAddress, type SocketAddress } from '../net/address.ts'
 import type { OperatingSystem, Runtime, Timer, Watch, WorkerCalls, WorkerProcess } from '../runtime.ts'
 import { ipv6Warnings, resolveKey } from '../transport/resolver.ts'
@@ -297,6 +297,8 @@ export class WorkerGroup {
   }
 
   async #openMonitoring(): Promise<void> {
+    if (this.#config.http_listen === undefined) return
+    const { openMonitoring } = await import('../monitoring/monitoring.ts')
     const http = await openMonitoring(this.runtime, this.#config, this.log, this.stats)
     if (this.#closed) http?.close()
     else this.#http = http

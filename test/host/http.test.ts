@@ -1,5 +1,6 @@
 /** The monitoring application as seen by a browser; the requests are those of the recorded samples. */
 
+import { Hono } from 'hono'
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
 import { COUNTERS } from '../../host/engine/core.ts'
@@ -33,18 +34,21 @@ function app(changes: Partial<HttpSource> = {}, clock = { at: 0 }) {
     date: new Date(),
     counters: { ...NO_COUNTERS, pkt_received_bytes: clock.at },
   })
-  return createHttpApp({
-    program: { name: 'NAME', version: '1.2.3', note: 'NOTE', runtime: 'node', runtimeVersion: '20', mode: 'client' },
-    snapshot,
-    sessions: () => [],
-    start: snapshot(),
-    health: () => LOST,
-    hostCounters: () => HOST,
-    listen: undefined,
-    token: () => undefined,
-    live: NO_LIVE,
-    ...changes,
-  })
+  return createHttpApp(
+    {
+      program: { name: 'NAME', version: '1.2.3', note: 'NOTE', runtime: 'node', runtimeVersion: '20', mode: 'client' },
+      snapshot,
+      sessions: () => [],
+      start: snapshot(),
+      health: () => LOST,
+      hostCounters: () => HOST,
+      listen: undefined,
+      token: () => undefined,
+      live: NO_LIVE,
+      ...changes,
+    },
+    Hono,
+  )
 }
 
 async function ask(target: string, method = 'GET', source: Partial<HttpSource> = {}) {

@@ -1,3 +1,4 @@
+import { Hono } from 'hono'
 import * as assert from 'uvu/assert'
 import type { Hello, Sample } from '../../host/dashboard/sample.ts'
 import { NO_HOST_COUNTERS } from '../../host/driver/diagnostics.ts'
@@ -34,32 +35,42 @@ export class Scene {
       const { at } = this
       return { at, uptime: at, cpu: 1, date: new Date(), counters: this.counters }
     }
-    this.app = createHttpApp({
-      program: { name: 'NAME', version: '1.2.3', note: 'NOTE', runtime: 'node', runtimeVersion: '20', mode: 'client' },
-      snapshot,
-      sessions: () => [this.sessions],
-      start: snapshot(),
-      health: () => ({ client: true, pending: false, lastReceived: 0, silence: 79 }),
-      hostCounters: () => NO_HOST_COUNTERS,
-      listen: 'monitor.lan:8081',
-      token: () => this.token,
-      live: {
-        ...NO_LIVE,
-        clock: {
-          monotonic: () => this.at,
-          wall: () => this.clock.wall(),
-          setTimer: (callback, ms) => this.clock.setTimer(callback, ms),
-          clearTimer: (timer) => this.clock.clearTimer(timer),
-          // requests yield to the event loop, not to virtual time
-          defer: clock.defer,
-          clearDeferred: clock.clearDeferred,
+    this.app = createHttpApp(
+      {
+        program: {
+          name: 'NAME',
+          version: '1.2.3',
+          note: 'NOTE',
+          runtime: 'node',
+          runtimeVersion: '20',
+          mode: 'client',
         },
-        ping: () => this.pings++,
-        warnings: () => ({ recent: this.warnings, remembered: this.warnings.length }),
-        ...live,
+        snapshot,
+        sessions: () => [this.sessions],
+        start: snapshot(),
+        health: () => ({ client: true, pending: false, lastReceived: 0, silence: 79 }),
+        hostCounters: () => NO_HOST_COUNTERS,
+        listen: 'monitor.lan:8081',
+        token: () => this.token,
+        live: {
+          ...NO_LIVE,
+          clock: {
+            monotonic: () => this.at,
+            wall: () => this.clock.wall(),
+            setTimer: (callback, ms) => this.clock.setTimer(callback, ms),
+            clearTimer: (timer) => this.clock.clearTimer(timer),
+            // requests yield to the event loop, not to virtual time
+            defer: clock.defer,
+            clearDeferred: clock.clearDeferred,
+          },
+          ping: () => this.pings++,
+          warnings: () => ({ recent: this.warnings, remembered: this.warnings.length }),
+          ...live,
+        },
+        ...changes,
       },
-      ...changes,
-    })
+      Hono,
+    )
     this.snapshots = 0
   }
 

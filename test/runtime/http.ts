@@ -2,6 +2,7 @@
 
 import { readFileSync } from 'node:fs'
 import { connect, type Socket } from 'node:net'
+import { Hono } from 'hono'
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
 import { Diagnostics } from '../../host/driver/diagnostics.ts'
@@ -83,17 +84,20 @@ export function httpConformance({ runtime, serveHttp }: Subject): void {
   /** The monitoring application of a client in contact with its peer, over constant counters. */
   function application() {
     const start = { at: 0, uptime: 0, cpu: 0, date: new Date(), counters: NO_COUNTERS }
-    const app = createHttpApp({
-      program: { name: 'NAME', version: '1', note: 'NOTE', runtime: 'node', runtimeVersion: '1', mode: 'client' },
-      snapshot: () => ({ ...start, at: 1000, uptime: 1000 }),
-      sessions: () => [],
-      start,
-      health: () => ({ client: true, pending: false, lastReceived: 0, silence: 79 }),
-      hostCounters: () => new Diagnostics(stubCore().core, new Log(() => {}), true, () => 0).counters,
-      listen: undefined,
-      token: () => undefined,
-      live: NO_LIVE,
-    })
+    const app = createHttpApp(
+      {
+        program: { name: 'NAME', version: '1', note: 'NOTE', runtime: 'node', runtimeVersion: '1', mode: 'client' },
+        snapshot: () => ({ ...start, at: 1000, uptime: 1000 }),
+        sessions: () => [],
+        start,
+        health: () => ({ client: true, pending: false, lastReceived: 0, silence: 79 }),
+        hostCounters: () => new Diagnostics(stubCore().core, new Log(() => {}), true, () => 0).counters,
+        listen: undefined,
+        token: () => undefined,
+        live: NO_LIVE,
+      },
+      Hono,
+    )
     return (request: Request, target: string) => app.fetch(request, { target })
   }
 

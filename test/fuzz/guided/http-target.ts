@@ -6,6 +6,7 @@
 import { channel } from 'node:diagnostics_channel'
 import type { Server } from 'node:http'
 import { Duplex } from 'node:stream'
+import { Hono } from 'hono'
 import { NO_HOST_COUNTERS } from '../../../host/driver/diagnostics.ts'
 import { createHttpApp } from '../../../host/monitoring/app.ts'
 import { NO_COUNTERS, type Snapshot } from '../../../host/monitoring/stats.ts'
@@ -30,17 +31,20 @@ const TURNS_MAX = 30
 const snapshot = (): Snapshot => ({ at: 1, uptime: 1, cpu: 0, date: new Date(0), counters: NO_COUNTERS })
 
 function app(token: string | undefined) {
-  return createHttpApp({
-    program: { name: 'NAME', version: '1', note: 'NOTE', runtime: 'node', runtimeVersion: '20', mode: 'client' },
-    snapshot,
-    sessions: () => [],
-    start: snapshot(),
-    health: () => ({ client: true, pending: false, lastReceived: undefined, silence: 79 }),
-    hostCounters: () => NO_HOST_COUNTERS,
-    listen: 'name.example:80',
-    token: () => token,
-    live: NO_LIVE,
-  })
+  return createHttpApp(
+    {
+      program: { name: 'NAME', version: '1', note: 'NOTE', runtime: 'node', runtimeVersion: '20', mode: 'client' },
+      snapshot,
+      sessions: () => [],
+      start: snapshot(),
+      health: () => ({ client: true, pending: false, lastReceived: undefined, silence: 79 }),
+      hostCounters: () => NO_HOST_COUNTERS,
+      listen: 'name.example:80',
+      token: () => token,
+      live: NO_LIVE,
+    },
+    Hono,
+  )
 }
 
 /** The node:http server of serveHttp, which only a request shows. */

@@ -1,10 +1,13 @@
-// Bundles the TypeScript entries of the plan with esbuild (ESM, npm packages remain imports) and copies plain files.
+// Bundles the TypeScript entries of the plan with esbuild (ESM, npm packages remain imports except for browsers) and
+// copies plain files.
 
 import { readFileSync, rmSync } from 'node:fs'
 import { basename, dirname, relative } from 'node:path'
+import { gzipSync } from 'node:zlib'
 import * as esbuild from 'esbuild'
-import { coreWasm } from './core-wasm-plugin.mjs'
+import { coreWasm, forBrowser } from './core-wasm-plugin.mjs'
 import { filesBelow, inProject, replaceFile, root } from './files.mjs'
+import { browser } from './plan.mjs'
 
 /** @type {import('esbuild').BuildOptions} */
 export const commonOptions = {
@@ -18,17 +21,33 @@ export const commonOptions = {
   plugins: [coreWasm],
 }
 
-/** @param {import('./plan.mjs').Bundle} bundle */
+/** One file that needs no other. @type {import('esbuild').BuildOptions} */
+const browserOptions = {
+  packages: 'bundle',
+  plugins: [forBrowser, coreWasm],
+  alias: browser.same,
+  minify: true,
+}
+
+/**
+ * @param {import('./plan.mjs').Bundle} bundle
+ * @returns {Promise<string | void>} what to report
+ */
 export async function buildBundle(bundle) {
+  const { out, platform = 'node', source } = bundle
   const result = await esbuild.build({
     ...commonOptions,
-    entryPoints: [bundle.source],
-    outfile: bundle.out,
-    platform: bundle.platform ?? 'node',
+    ...(platform === 'browser' && browserOptions),
+    entryPoints: [source],
+    outfile: out,
+    platform,
     sourcemap: 'linked',
     write: false,
   })
   for (const file of result.outputFiles) replaceFile(relative(root, file.path), file.contents)
+  if (platform !== 'browser') return undefined
+  const script = result.outputFiles.find(({ path }) => path.endsWith('.js'))?.contents ?? new Uint8Array()
+  return `${out}: ${script.length} bytes, ${gzipSync(script).length} with gzip`
 }
 
 /** @param {typeof import('./plan.mjs').entries} entries */

@@ -9,7 +9,7 @@ import { filesBelow, inProject } from './files.mjs'
 const PACKAGE = 'npm packages'
 const SYSTEM = 'node:* modules'
 const BUN = 'bun:* modules'
-const PRODUCT = ['host', 'runtime-shared', 'runtime-node', 'runtime-bun', 'runtime-deno']
+const PRODUCT = ['host', 'runtime-shared', 'runtime-node', 'runtime-bun', 'runtime-deno', 'runtime-browser']
 const OUTSIDE = [PACKAGE, SYSTEM, BUN, 'dist', 'package.json']
 
 /** Room -> rooms it may import. @type {Record<string, readonly string[]>} */
@@ -20,6 +20,7 @@ const allowed = {
   'runtime-node': ['runtime-node', 'runtime-shared', 'host', PACKAGE, SYSTEM, 'package.json'],
   'runtime-bun': ['runtime-bun', 'runtime-shared', 'host', PACKAGE, SYSTEM, BUN, 'package.json'],
   'runtime-deno': ['runtime-deno', 'runtime-shared', 'host', PACKAGE, SYSTEM, 'package.json'],
+  'runtime-browser': ['runtime-browser', 'host', PACKAGE],
   testkit: ['testkit', ...PRODUCT, ...OUTSIDE],
   test: ['test', 'testkit', 'build', ...PRODUCT, ...OUTSIDE],
   bench: ['bench', 'testkit', ...PRODUCT, ...OUTSIDE],

@@ -4,7 +4,8 @@
  * @typedef {object} Bundle
  * @property {string} source entry file
  * @property {string} out file in dist/
- * @property {'neutral' | 'node'} [platform] of the modules that it may import; default: node
+ * @property {'neutral' | 'node' | 'browser'} [platform] of the modules that it may import; default: node. A browser's
+ * includes npm packages
  * @property {boolean} [executable] gets mode 755; its source begins with a shebang line
  */
 
@@ -38,12 +39,26 @@ export const entries = {
 /** Single files. @type {readonly Bundle[]} */
 export const bundles = [
   { source: 'host/engine/core.ts', out: 'dist/core.js', platform: 'neutral' },
+  { source: 'runtime-browser/index.ts', out: 'dist/browser/index.js', platform: 'browser' },
   { source: 'examples/demo/demo.ts', out: 'dist/demo.js' },
   { source: 'bench/main.ts', out: 'dist/bench.js' },
   { source: 'test/browser/screenshots.ts', out: 'dist/screenshots.js' },
   { source: 'bench/ours-node.ts', out: 'dist/bench-node.js' },
   { source: 'bench/ours-bun.ts', out: 'dist/bench-bun.js' },
 ]
+
+/** In a browser's bundle: what is left out, and what is put in its place. */
+export const browser = {
+  absent: [
+    'host/monitoring/monitoring.ts',
+    'host/linux/system-watch.ts',
+    'host/transport/obfs/client.ts',
+    'host/transport/obfs/server.ts',
+  ],
+  stub: 'runtime-browser/absent.ts',
+  // the larger build of libsodium contains the other one
+  same: { 'libsodium-wrappers': 'libsodium-wrappers-sumo' },
+}
 
 /** Files copied unchanged. */
 export const copies = [
@@ -70,6 +85,7 @@ export const inputs = {
     'runtime-node',
     'runtime-bun',
     'runtime-deno',
+    'runtime-browser',
     'runtime-shared',
     'examples',
     'bench',
@@ -88,6 +104,7 @@ export const inputs = {
     'runtime-node',
     'runtime-bun',
     'runtime-deno',
+    'runtime-browser',
     'runtime-shared',
     'tsconfig.json',
     'tsconfig.types.json',

@@ -397,7 +397,7 @@ export interface Clock {
 export type LogPrint = (stream: 'stdout' | 'stderr', text: string) => boolean
 
 export interface Runtime {
-  readonly name: 'node' | 'bun' | 'deno'
+  readonly name: 'node' | 'bun' | 'deno' | 'browser'
   readonly version: string
   readonly clock: Clock
   /**

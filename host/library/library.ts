@@ -1,6 +1,7 @@
 /** The functions of the library for a runtime. */
 
 import { generatePsk } from '../crypto/key.ts'
+import { NotAvailable } from '../errors.ts'
 import type {
   Client,
   ClientOptions,
@@ -22,6 +23,7 @@ import { LibraryTunnel } from './tunnel.ts'
 export function makeLibrary<Stream>(platform: Platform<Stream>): Library<Stream> {
   const prepare = ({ logger, signal, transport }: Partial<ClientOptions>): [Setting, RunningParts] => {
     if (signal?.aborted) throw reasonOf(signal)
+    if (transport === undefined && platform.noSockets !== undefined) throw new NotAvailable(platform.noSockets)
     const setting = settingOf(platform.runtime(), logger, transport)
     const { runtime, addressText } = setting
     return [setting, { runtime, signal, ...(addressText && { addressText }) }]

@@ -8,6 +8,8 @@ export interface Platform<Stream> {
   /** The runtime of this process or page. */
   runtime(): Runtime
   readonly crypto: RuntimeCrypto
+  /** Why there are no sockets, where there are none: a transport is required. */
+  readonly noSockets?: string
   /**
    * Makes a stream of the application's side of a channel.
    * @param remoteAddress of its peer, as text

@@ -2,11 +2,14 @@
 
 import type { DatagramReceiver, DatagramTransport } from './api.ts'
 
+// biome-ignore lint/suspicious/noExplicitAny: what the types of the web platform and of Node have in common
+type Listener = (event: any) => void
+
 /** The part of MessagePort and of Worker, in browsers and elsewhere, that is used. */
 export interface PortLike {
   postMessage(message: unknown, transfer: never[]): void
-  addEventListener(type: string, listener: (event: never) => void): void
-  removeEventListener(type: string, listener: (event: never) => void): void
+  addEventListener(type: string, listener: Listener): void
+  removeEventListener(type: string, listener: Listener): void
   start?(): void
   close?(): void
 }
@@ -18,7 +21,7 @@ export interface DataChannelLike {
   readonly bufferedAmount: number
   bufferedAmountLowThreshold: number
   send(data: Uint8Array<ArrayBuffer>): void
-  addEventListener(type: string, listener: (event: never) => void): void
+  addEventListener(type: string, listener: Listener): void
   close(): void
 }
 
@@ -32,7 +35,7 @@ const DATA_CHANNEL_BYTES = 1152
  * A port that is closed at the other end is not noticed everywhere: the peer is then silent.
  */
 export function overMessagePort(port: PortLike): DatagramTransport {
-  let onMessage: ((event: never) => void) | undefined
+  let onMessage: Listener | undefined
   return {
     maxDatagramSize: 1452,
     open(receiver) {

@@ -1,4 +1,4 @@
-/** A real browser for tests of the dashboard: Debian's Chromium, driven by playwright-core. Nothing is downloaded. */
+/** A real browser for tests: Debian's Chromium, driven by playwright-core. Nothing is downloaded. */
 import { existsSync } from 'node:fs'
 import { type Browser, type BrowserContextOptions, chromium, type Page } from 'playwright-core'
 
@@ -17,7 +17,8 @@ const ARGS = [
 /** Why no browser is available; undefined if one is. */
 export const browserProblem: string | undefined = existsSync(CHROMIUM) ? undefined : `there is no ${CHROMIUM}`
 
-export const launch = (): Promise<Browser> => chromium.launch({ executablePath: CHROMIUM, args: ARGS })
+export const launch = (...args: readonly string[]): Promise<Browser> =>
+  chromium.launch({ executablePath: CHROMIUM, args: [...ARGS, ...args] })
 
 export interface Visit {
   readonly page: Page

@@ -1,0 +1,13 @@
+/**
+ * In place of parts of the host that need sockets: the monitoring server, obfuscation, and what watches the system. The
+ * build puts it where they are imported (plan.mjs); nothing calls it.
+ */
+
+import { NotAvailable } from '../host/errors.ts'
+import { NO_SOCKETS } from './runtime.ts'
+
+function absent(): never {
+  throw new NotAvailable(NO_SOCKETS)
+}
+
+export { absent as ObfsClient, absent as ObfsServer, absent as openMonitoring, absent as watchSystem }

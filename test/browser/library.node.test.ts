@@ -1,0 +1,102 @@
+// time limit: 120 s
+/** The library in Chromium: errors where there are no sockets, streams over a MessagePort and over data channels. */
+import type { Browser, Page } from 'playwright-core'
+import { suite } from 'uvu'
+import * as assert from 'uvu/assert'
+import { skip } from '../skip.ts'
+import { browserProblem, launch, visit } from './browser.ts'
+import type { PageFunctions } from './pages/page.ts'
+import { type Site, serveSite } from './site.ts'
+
+declare const functions: PageFunctions
+
+const BYTES = 1_000_000
+const KEY = 'A'.repeat(43)
+
+const test = suite('library in a browser')
+let browser: Browser
+let site: Site
+
+const check = (name: string, body: () => Promise<void>): void => {
+  if (browserProblem === undefined) test(name, body)
+  else skip(test, name, browserProblem)
+}
+if (browserProblem === undefined) {
+  test.before(async () => {
+    browser = await launch(
+      // data channels between pages on a machine without a network
+      '--allow-loopback-in-peer-connection',
+      '--disable-features=WebRtcHideLocalIpsWithMdns',
+    )
+    site = await serveSite()
+  })
+  test.after(async () => {
+    await browser.close()
+    site.close()
+  })
+}
+
+/** Runs `use` with pages of the site, and checks that their consoles are empty. */
+async function withPages(count: number, use: (...pages: [Page, ...Page[]]) => Promise<void>): Promise<void> {
+  const visits = await Promise.all(Array.from({ length: count }, () => visit(browser, site.url)))
+  try {
+    const [first, ...others] = visits.map(({ page }) => page)
+    if (first === undefined) throw new Error('no page')
+    await use(first, ...others)
+    assert.equal(
+      visits.flatMap(({ diagnostics }) => diagnostics),
+      [],
+    )
+  } finally {
+    for (const { close } of visits) await close()
+  }
+}
+
+check('without a transport, and for AES, the reason is a typed error', () =>
+  withPages(1, async (page) => {
+    const refusal = (name: 'createClient' | 'createServer' | 'createTunnel', options: object): Promise<string> =>
+      page.evaluate(([name, options]) => functions.refusal(name, options), [name, options] as const)
+    const noSockets = /^NotAvailable ERR_KCPTUN_NOT_AVAILABLE: there are no sockets in a browser/
+    assert.match(await refusal('createServer', { bind: ':4000', psk: `${KEY}=` }), noSockets)
+    assert.match(await refusal('createClient', { server: '127.0.0.1:4000', psk: `${KEY}=` }), noSockets)
+    assert.match(await refusal('createTunnel', { config: {} }), noSockets)
+    const aes = await page.evaluate(
+      (psk) =>
+        functions.refusal('createServer', {
+          psk,
+          method: 'aes256gcm',
+          transport: { open() {}, send() {}, close() {} },
+        }),
+      `${KEY}=`,
+    )
+    assert.match(aes, /^NotAvailable ERR_KCPTUN_NOT_AVAILABLE: method aes256gcm/)
+  }),
+)
+
+check('a stream between a page and a worker over a MessagePort', () =>
+  withPages(1, async (page) => {
+    const result = await page.evaluate((length) => functions.worker(length), BYTES)
+    assert.equal(result, { length: BYTES, isSame: true })
+  }),
+)
+
+/** Connects two pages by a data channel, whose descriptions the test carries, and transfers. */
+async function overDataChannel(client: Page, server: Page): Promise<void> {
+  const offer = await client.evaluate(() => functions.offer())
+  const answer = await server.evaluate((offer) => functions.answer(offer), offer)
+  const result = await client.evaluate(([answer, length]) => functions.overChannel(answer, length), [
+    answer,
+    BYTES,
+  ] as const)
+  assert.equal(result, { length: BYTES, isSame: true, ordered: false, received: BYTES })
+}
+
+check('a stream over a WebRTC data channel, both ends in one page', () =>
+  withPages(1, (page) => overDataChannel(page, page)),
+)
+
+check('a stream over a WebRTC data channel between two pages', () =>
+  withPages(2, (one, other = one) => overDataChannel(one, other)),
+)
+
+test.run()

@@ -5,7 +5,8 @@
 
 import { terminalOf } from '../host/cli/terminal.ts'
 import { openUdpByMode } from '../host/linux/open-udp.ts'
-import type { Runtime } from '../host/runtime.ts'
+import type { CommandConsole, Runtime } from '../host/runtime.ts'
+import { PROGRAM } from '../host/version.ts'
 import { clock } from '../runtime-shared/clock.ts'
 import { commandConsole } from '../runtime-shared/console.ts'
 import { openLogOutput } from '../runtime-shared/log-output.ts'
@@ -16,6 +17,12 @@ import { os } from './os.ts'
 import { dialTcp, listenTcp, openUdp, serveHttp } from './sockets.ts'
 import { watch } from './watch.ts'
 
+/** The words that started the program; `deno run npm:kcptun-wasm` sets its name as that of the command. */
+const started: CommandConsole['started'] =
+  commandConsole.started.command === PROGRAM
+    ? { command: 'deno', words: ['run', '-A'], script: `npm:${PROGRAM}` }
+    : { ...commandConsole.started, words: ['run', '-A'] }
+
 /** The runtime of this process, which must be Deno. */
 export function denoRuntime(): Runtime {
   return {
@@ -24,7 +31,7 @@ export function denoRuntime(): Runtime {
     ...system,
     openLog: (native) => openLogOutput(native ? syscalls : undefined),
     os,
-    commandConsole: { ...commandConsole, started: { ...commandConsole.started, words: ['run', '-A'] } },
+    commandConsole: { ...commandConsole, started },
     terminal: terminalOf(process),
     openUdp: openUdpByMode({ clock, libc, watch }, openUdp),
     listenTcp,

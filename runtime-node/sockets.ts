@@ -8,7 +8,7 @@ const [major = 0, minor = 0] = process.versions.node.split('.').map(Number)
 const calls: SocketCalls = {
   syscalls,
   hasReusePort: major > 23 || (major === 23 && minor >= 1) || (major === 22 && minor >= 12),
-  isLooseDgram: false,
+  isLooseDgram: 'deno' in process.versions,
 }
 
 export const { dialTcp, listenTcp, adoptConnection, adoptListener } = netTcp(calls)

@@ -76,6 +76,8 @@ export interface StartOptions {
   readonly command?: readonly string[]
   /** Command prefix, such as setpriv. */
   readonly wrapper?: readonly string[]
+  /** Working directory. */
+  readonly cwd?: string
   /** User id of the owner of the configuration file. */
   readonly owner?: number
 }
@@ -187,6 +189,7 @@ class Child implements Running {
     ]
     const child = spawn(command, [...leading, '-c', file.path, ...(options.args ?? [])], {
       stdio: ['ignore', 'pipe', 'pipe'],
+      ...(options.cwd !== undefined && { cwd: options.cwd }),
     })
     this.#child = child
     living.add(child)

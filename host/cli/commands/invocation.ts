@@ -20,8 +20,9 @@ export function invocationOf(runtime: Runtime): string {
   const { started, directory } = consoleOf(runtime)
   const { command, words = [], script } = started
   if (script.split(/[\\/]/).at(-1) === PROGRAM) {
-    // npx installs the program outside of PATH
-    return runtime.os?.env('npm_command') === 'exec' ? `npx ${PROGRAM}` : PROGRAM
+    // npx and bunx install the program outside of PATH
+    if (runtime.os?.env('npm_command') !== 'exec') return PROGRAM
+    return `${runtime.name === 'bun' ? 'bunx --bun' : 'npx'} ${PROGRAM}`
   }
   const shown = script.startsWith(`${directory}/`) ? script.slice(directory.length + 1) : script
   return [command, ...words, shown].map(shellWord).join(' ')

@@ -11,6 +11,7 @@
 #include "clock.h"
 #include "crypto.h"
 #include "engine.h"
+#include "local_address.h"
 #include "log.h"
 #include "loop.h"
 #include "udp_send.h"
@@ -41,7 +42,7 @@ static uint8_t staging[RX_MESSAGES][RX_MESSAGE_BYTES];
 static struct mmsghdr messages[RX_MESSAGES];
 static struct iovec vectors[RX_MESSAGES];
 static struct sockaddr_storage senders[RX_MESSAGES];
-static _Alignas(struct cmsghdr) uint8_t controls[RX_MESSAGES][CMSG_SPACE(sizeof(int))];
+static _Alignas(struct cmsghdr) uint8_t controls[RX_MESSAGES][CMSG_SPACE(sizeof(int)) + LOCAL_CONTROL_BYTES];
 
 static uint32_t rx_count;
 
@@ -96,6 +97,9 @@ bool udp_open(const struct config *config, const struct address *bind_address, c
     if (fd >= 0) close(fd);
     return false;
   }
+  static const uint8_t wildcard[sizeof bind_address->ip];
+  /* a client has one path, which follows the routes */
+  local_open(fd, bind_address->family, peer == NULL && memcmp(bind_address->ip, wildcard, sizeof wildcard) == 0);
   socket_watch.fd = fd;
   if (!loop_watch(&socket_watch, EPOLLIN)) {
     log_line(LOG_ERROR, "udp: %s", strerror(errno));
@@ -141,22 +145,28 @@ static void take(const uint8_t *datagram, size_t length, const struct address *f
   if (++rx_count == KCPTUN_RX_SLOTS) flush();
 }
 
-/* Size of the datagrams of a merged message, 0 = it is one. */
-static size_t segment_bytes(struct msghdr *header) {
+/* Returns the size of the datagrams of a merged message, 0 = it is one; sets the local address it was sent to. */
+static size_t read_control(struct msghdr *header, uint8_t *local) {
+  size_t step = 0;
   for (struct cmsghdr *entry = CMSG_FIRSTHDR(header); entry != NULL; entry = CMSG_NXTHDR(header, entry)) {
-    if (entry->cmsg_level != IPPROTO_UDP || entry->cmsg_type != UDP_GRO) continue;
+    if (entry->cmsg_level != IPPROTO_UDP || entry->cmsg_type != UDP_GRO) {
+      *local = local_read(entry);
+      continue;
+    }
     int size;
     memcpy(&size, CMSG_DATA(entry), sizeof size);
-    return size > 0 ? (size_t)size : 0;
+    if (size > 0) step = (size_t)size;
   }
-  return 0;
+  return step;
 }
 
 static void deliver(int i) {
   struct address from;
   size_t length = messages[i].msg_len;
-  size_t step = segment_bytes(&messages[i].msg_hdr);
+  uint8_t local = 0;
+  size_t step = read_control(&messages[i].msg_hdr, &local);
   bool is_known = address_from_socket(&senders[i], &from);
+  from.local = local;
   prepare(i);
   if (!is_known) return;
   if (step == 0) step = length;

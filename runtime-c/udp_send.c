@@ -10,6 +10,7 @@
 #include "clock.h"
 #include "crypto.h"
 #include "engine.h"
+#include "local_address.h"
 #include "log.h"
 #include "udp.h"
 
@@ -28,6 +29,8 @@ enum { TX_SOURCE, TX_LENGTH, TX_OUT, TX_NONCE, TX_ADDRESS, TX_HANDLE, TX_FLAGS, 
 #define TX_PROBE 1u
 #define TX_JOINS 2u
 
+#define CONTROL_BYTES (CMSG_SPACE(sizeof(uint16_t)) + LOCAL_CONTROL_BYTES)
+
 /* A datagram that found no room in the socket. */
 struct waiting {
   struct address to;
@@ -44,7 +47,7 @@ static struct mmsghdr messages[KCPTUN_TX_SLOTS];
 static struct iovec vectors[KCPTUN_TX_SLOTS];
 static struct address receivers[KCPTUN_TX_SLOTS];
 static struct sockaddr_storage names[KCPTUN_TX_SLOTS];
-static _Alignas(struct cmsghdr) uint8_t controls[KCPTUN_TX_SLOTS][CMSG_SPACE(sizeof(uint16_t))];
+static _Alignas(struct cmsghdr) uint8_t controls[KCPTUN_TX_SLOTS][CONTROL_BYTES];
 
 /* Datagrams of one poll_transmit at most: the engine is not asked for more before they are sent. */
 static struct waiting backlog[KCPTUN_TX_SLOTS];
@@ -88,6 +91,53 @@ static void report(const struct address *to, int error) {
   log_limited(&limit, LOG_WARNING, "udp: cannot send to %s: %s", address_text(to, text), strerror(error));
 }
 
+/*
+ * Sets the control messages: the size of the datagrams of a merged message, and the source address.
+ * @param control CONTROL_BYTES, aligned
+ */
+static void set_control(struct msghdr *header, uint8_t *control, uint8_t local) {
+  size_t bytes = 0;
+  if (header->msg_iovlen > 1) {
+    struct cmsghdr *entry = (struct cmsghdr *)control;
+    uint16_t size = (uint16_t)header->msg_iov->iov_len;
+    *entry = (struct cmsghdr){.cmsg_level = IPPROTO_UDP, .cmsg_type = UDP_SEGMENT, .cmsg_len = CMSG_LEN(sizeof size)};
+    memcpy(CMSG_DATA(entry), &size, sizeof size);
+    bytes = CMSG_SPACE(sizeof size);
+  }
+  if (local_is_known(local)) {
+    struct cmsghdr *entry = (struct cmsghdr *)(control + bytes);
+    local_write(local, entry);
+    bytes += CMSG_ALIGN(entry->cmsg_len);
+  }
+  header->msg_control = bytes > 0 ? control : NULL;
+  header->msg_controllen = bytes;
+}
+
+static void set_source(int message) {
+  struct msghdr *header = &messages[message].msg_hdr;
+  set_control(header, controls[message], receivers[header->msg_iov - vectors].local);
+}
+
+/* Whether a message may have failed because its source address, or the interface of a link-local one, has vanished. */
+static bool has_vanished(const struct address *to, int error) {
+  bool is_possible = error == EINVAL || error == EADDRNOTAVAIL || error == ENETUNREACH || error == ENODEV;
+  return is_possible && local_is_known(to->local);
+}
+
+/* Sends one datagram. Returns 0 or the error. A source address that has vanished is forgotten. */
+static int send_one(struct iovec *part, const struct address *to) {
+  struct sockaddr_storage name;
+  _Alignas(struct cmsghdr) uint8_t control[CONTROL_BYTES];
+  socklen_t length = address_to_socket(to, &name);
+  struct msghdr header = {.msg_name = &name, .msg_namelen = length, .msg_iov = part, .msg_iovlen = 1};
+  for (;;) {
+    set_control(&header, control, to->local);
+    if (sendmsg(socket_watch->fd, &header, MSG_DONTWAIT) >= 0) return 0;
+    if (!has_vanished(to, errno)) return errno;
+    local_forget(to->local);
+  }
+}
+
 /* Keeps the datagrams of the messages from `first` on. */
 static void keep(int first, int count) {
   for (int i = first; i < count; i++) {
@@ -101,15 +151,14 @@ static void keep(int first, int count) {
   }
 }
 
-/* The route does not take merged messages: sends the datagrams of one, each by itself. */
-static void send_apart(struct msghdr *merged) {
+/* Sends the datagrams of a message that failed, each by itself. */
+static void send_apart(const struct msghdr *merged) {
   for (size_t i = 0; i < merged->msg_iovlen; i++) {
-    struct msghdr single = {.msg_name = merged->msg_name,
-                            .msg_namelen = merged->msg_namelen,
-                            .msg_iov = &merged->msg_iov[i],
-                            .msg_iovlen = 1};
-    /* what fails here is lost, and sent again by the engine */
-    if (sendmsg(socket_watch->fd, &single, MSG_DONTWAIT) < 0 && is_full(errno)) return;
+    const struct address *to = &receivers[&merged->msg_iov[i] - vectors];
+    int error = send_one(&merged->msg_iov[i], to);
+    /* what fails is lost, and sent again by the engine */
+    if (error != 0) report(to, error);
+    if (is_full(error)) return;
   }
 }
 
@@ -129,26 +178,20 @@ static bool send_messages(int count) {
       block(error);
       return false;
     }
-    if (header->msg_iovlen > 1 && (error == EIO || error == EINVAL || error == EMSGSIZE)) {
+    bool is_of_route = header->msg_iovlen > 1 && (error == EIO || error == EINVAL || error == EMSGSIZE);
+    uint8_t local = receivers[header->msg_iov - vectors].local;
+    bool was_known = local_is_known(local);
+    send_apart(header);
+    if (was_known && !local_is_known(local)) {
+      /* the others of this batch have it, too */
+      for (int i = sent + 1; i < count; i++) set_source(i);
+    } else if (is_of_route && uses_segments) {
       log_line(LOG_INFO, "udp: UDP_SEGMENT failed: %s; datagrams are sent one by one", strerror(error));
       uses_segments = false;
-      send_apart(header);
-    } else {
-      report(&receivers[header->msg_iov - vectors], error);
     }
     sent++;
   }
   return true;
-}
-
-static void set_segment(struct msghdr *header, size_t message, uint16_t bytes) {
-  header->msg_control = controls[message];
-  header->msg_controllen = sizeof controls[message];
-  struct cmsghdr *entry = CMSG_FIRSTHDR(header);
-  entry->cmsg_level = IPPROTO_UDP;
-  entry->cmsg_type = UDP_SEGMENT;
-  entry->cmsg_len = CMSG_LEN(sizeof bytes);
-  memcpy(CMSG_DATA(entry), &bytes, sizeof bytes);
 }
 
 /* Seals a datagram in the engine's memory. */
@@ -175,7 +218,7 @@ static int lay_out(int32_t count) {
     struct msghdr *header = used > 0 ? &messages[used - 1].msg_hdr : NULL;
     if (uses_segments && header != NULL && (tx[TX_FLAGS] & TX_JOINS) && header->msg_iovlen < SEGMENTS_MAX &&
         run_bytes + part->iov_len <= RUN_BYTES_MAX) {
-      if (header->msg_iovlen++ == 1) set_segment(header, (size_t)used - 1, (uint16_t)header->msg_iov->iov_len);
+      header->msg_iovlen++;
       run_bytes += part->iov_len;
     } else {
       socklen_t length = address_to_socket(&receivers[parts], &names[used]);
@@ -186,6 +229,7 @@ static int lay_out(int32_t count) {
     }
     parts++;
   }
+  for (int i = 0; i < used; i++) set_source(i);
   return used;
 }
 
@@ -194,16 +238,14 @@ static bool send_backlog(void) {
   if (backlog_count == 0) return true;
   if (is_blocked) return false;
   size_t sent = 0;
+  int error = 0;
   for (; sent < backlog_count; sent++) {
-    struct sockaddr_storage name;
-    socklen_t length = address_to_socket(&backlog[sent].to, &name);
-    ssize_t result = sendto(socket_watch->fd, backlog[sent].bytes, backlog[sent].length, MSG_DONTWAIT,
-                            (struct sockaddr *)&name, length);
-    if (result >= 0) continue;
-    if (is_full(errno)) break;
-    report(&backlog[sent].to, errno);
+    struct iovec part = {.iov_base = backlog[sent].bytes, .iov_len = backlog[sent].length};
+    error = send_one(&part, &backlog[sent].to);
+    if (is_full(error)) break;
+    if (error != 0) report(&backlog[sent].to, error);
   }
-  if (sent < backlog_count) block(errno);
+  if (sent < backlog_count) block(error);
   backlog_count -= sent;
   memmove(backlog, backlog + sent, backlog_count * sizeof backlog[0]);
   return backlog_count == 0;

@@ -160,6 +160,26 @@ function tests(folder: string): void {
     }
   })
 
+  for (const wildcard of ['0.0.0.0', '[::]']) {
+    test(`a server on ${wildcard} answers from the address that was asked`, async () => {
+      const target = await echoTarget()
+      const shared = { method: 'aes256gcm', psk: randomBytes(32).toString('base64') }
+      const [port, udpPort] = [await freePort(), await freePort()]
+      const server = await start('native', { kcp_bind: `${wildcard}:${udpPort}`, connect: target.address, ...shared })
+      // not the one that the system selects for answers to 127.0.0.1
+      const peer = `127.0.0.2:${udpPort}`
+      const client = await start('native', { listen: `127.0.0.1:${port}`, kcp_connect: peer, ...shared })
+      try {
+        const app = await dial('127.0.0.1', port)
+        await app.pour(BYTES, 9)
+        app.finish()
+        assert.is((await within('the echo', TIMEOUT_MS, app.ending)).sha256, patternDigest(BYTES, 9))
+      } finally {
+        await Promise.all([server.stop(), client.stop(), target.close()])
+      }
+    })
+  }
+
   test('a bad configuration is refused with key, value and reason; an unknown key is named', () => {
     const psk = randomBytes(32).toString('base64')
     const client = { listen: '127.0.0.1:0', kcp_connect: '127.0.0.1:1', method: 'xchacha20poly1305_ietf', psk }

@@ -6,7 +6,7 @@
 
 import { execFileSync, spawnSync } from 'node:child_process'
 import { createHash } from 'node:crypto'
-import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { basename } from 'node:path'
 import { exists, filesBelow, fingerprint, inProject, replaceFile, withLock } from './files.mjs'
 import { core } from './plan.mjs'
@@ -15,12 +15,14 @@ const SOURCES = 'runtime-c'
 const HEADER = 'dist/kcptun_core.h'
 const CC = process.env['CC'] || 'cc'
 
-/** Run-time support of wasm2c: where Debian's package and a default installation have it. */
-const SUPPORT = ['/usr/share/wabt/wasm2c', '/usr/local/share/wabt/wasm2c'].find((path) => existsSync(path))
+/** Run-time support of wasm2c: $WASM2C_SUPPORT, or where Debian's package and a default installation have it. */
+const SUPPORT = [process.env['WASM2C_SUPPORT'] ?? '', '/usr/share/wabt/wasm2c', '/usr/local/share/wabt/wasm2c'].find(
+  (path) => existsSync(`${path}/wasm-rt-impl.c`),
+)
 
 /** Floats must be the same on all machines: no fused operations. The others are what wasm2c asks for. */
 const MODULE_FLAGS = ['-ffp-contract=off', '-frounding-math', '-fsignaling-nans', '-w']
-const TRAP_FLAGS = [`-I${inProject(SOURCES)}`, '-include', 'trap.h', '-DWASM_RT_TRAP_HANDLER=core_trap']
+const TRAP_FLAGS = [`-I${inProject(SOURCES)}`, `-I${SUPPORT}`, '-include', 'trap.h', '-DWASM_RT_TRAP_HANDLER=core_trap']
 const WARNINGS = [
   '-std=gnu11',
   '-D_GNU_SOURCE',
@@ -154,7 +156,7 @@ export function buildNative({ sanitize = false, optimize = process.env['NATIVE_O
     const out = sanitize ? 'dist/native-sanitize' : 'dist/native'
     const compiler = execFileSync(CC, ['--version'], { encoding: 'utf8' })
     const versions = compiler + execFileSync('wasm2c', ['--version'], { encoding: 'utf8' })
-    const print = fingerprint([SOURCES, HEADER, core.release, 'build/native.mjs']) + versions + optimize
+    const print = fingerprint([SOURCES, HEADER, core.release, 'build/native.mjs']) + versions + optimize + SUPPORT
     const stamp = `${out}/.stamp`
     if (exists(stamp) && readFileSync(inProject(stamp), 'utf8') === print) return out
     mkdirSync(inProject(out), { recursive: true })
@@ -162,16 +164,17 @@ export function buildNative({ sanitize = false, optimize = process.env['NATIVE_O
     translate(out)
 
     const common = [...optimize.split(' '), ...(sanitize ? SANITIZE : HARDENED)]
-    const support = `${SUPPORT}/wasm-rt-impl.c`
+    // later versions of wabt have more of them
+    const support = readdirSync(`${SUPPORT}`).filter((file) => /^wasm-rt-.*impl\.c$/.test(file))
     const generated = fingerprint([`${out}/core_module.h`]) + versions
     const objects = [
       compile(`${out}/core_module.c`, [...common, ...MODULE_FLAGS, ...TRAP_FLAGS], generated),
-      compile(support, [...common, '-w', ...TRAP_FLAGS, `-I${SUPPORT}`], versions),
+      ...support.map((file) => compile(`${SUPPORT}/${file}`, [...common, '-w', ...TRAP_FLAGS], versions)),
     ]
     const headers = filesBelow(SOURCES).filter((file) => file.endsWith('.h'))
     const included = fingerprint([...headers, HEADER, `${out}/core_calls.h`]) + versions
     for (const { name, sources, libraries } of programs()) {
-      const flags = [...common, ...WARNINGS, `-I${out}`, '-Idist', '-ffunction-sections']
+      const flags = [...common, ...WARNINGS, `-I${out}`, '-Idist', `-isystem${SUPPORT}`, '-ffunction-sections']
       const own = sources.map((source) => compile(source, flags, included))
       const link = sanitize ? SANITIZE : HARDENED_LINK
       run(CC, [...own, ...objects, ...link, ...libraries, '-lm', '-o', `${out}/${name}.new`])

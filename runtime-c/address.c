@@ -45,6 +45,14 @@ bool address_from_socket(const struct sockaddr_storage *from, struct address *ou
   return true;
 }
 
+void address_map(struct address *address) {
+  if (address->family != 4) return;
+  const uint8_t prefix[] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff};
+  address->family = 6;
+  memcpy(address->ip + sizeof prefix, address->ip, 4);
+  memcpy(address->ip, prefix, sizeof prefix);
+}
+
 const char *address_text(const struct address *address, char *text) {
   char ip[INET6_ADDRSTRLEN] = "none";
   if (address->family != 0) inet_ntop(address->family == 4 ? AF_INET : AF_INET6, address->ip, ip, sizeof ip);

@@ -30,6 +30,9 @@ socklen_t address_to_socket(const struct address *address, struct sockaddr_stora
 /* Returns false for another family than IPv4 and IPv6. */
 bool address_from_socket(const struct sockaddr_storage *from, struct address *out);
 
+/* Turns an IPv4 address into the IPv6 address by which an IPv6 socket reaches it; leaves others. */
+void address_map(struct address *address);
+
 /* `ip:port` or `[ip]:port`, written to `text` of ADDRESS_TEXT_BYTES, which is returned. */
 const char *address_text(const struct address *address, char *text);
 

@@ -9,6 +9,9 @@
 #include "kcptun_core.h"
 #include "trap.h"
 
+/* The memory of the engine is little-endian, and wasm2c stores it backwards on other machines. */
+_Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "only for little-endian machines");
+
 /* Creates an instance in `core`. Returns 0, or -1 if the module has another ABI version. */
 int core_open(core_t *core);
 

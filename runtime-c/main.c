@@ -35,28 +35,33 @@ static void choose_bind(int family) {
   if (!config.has_kcp_bind) bind_address = (struct address){.family = (uint8_t)family};
 }
 
-/* The address in use if the name still has it, else the first one that the socket can reach. */
-static const struct address *choose_peer(const struct lookup *lookup) {
-  const struct address *first = NULL;
+/*
+ * Chooses the address in use if the name still has it, else the first one that the socket can reach.
+ * Returns false if there is none.
+ */
+static bool choose_peer(const struct lookup *lookup, struct address *chosen) {
+  chosen->family = 0;
   for (int i = 0; i < lookup->count; i++) {
-    const struct address *one = &lookup->found[i];
-    if (config.has_kcp_bind && one->family != bind_address.family) continue;
-    if (memcmp(one, &peer, sizeof peer) == 0) return one;
-    if (first == NULL) first = one;
+    struct address one = lookup->found[i];
+    if (config.has_kcp_bind && bind_address.family == 6) address_map(&one);
+    if (config.has_kcp_bind && one.family != bind_address.family) continue;
+    bool is_used = memcmp(&one, &peer, sizeof peer) == 0;
+    if (is_used || chosen->family == 0) *chosen = one;
+    if (is_used) break;
   }
-  return first;
+  return chosen->family != 0;
 }
 
 static void on_peer(struct lookup *lookup) {
   char text[ADDRESS_TEXT_BYTES];
-  const struct address *found = choose_peer(lookup);
-  if (found == NULL) {
+  struct address found;
+  if (!choose_peer(lookup, &found)) {
     log_line(LOG_ERROR, "kcp_connect: %s has no address of the family of kcp_bind", lookup->name.host);
     return;
   }
-  if (memcmp(found, &peer, sizeof peer) == 0) return;
-  bool is_other_family = found->family != peer.family;
-  peer = *found;
+  if (memcmp(&found, &peer, sizeof peer) == 0) return;
+  bool is_other_family = found.family != peer.family;
+  peer = found;
   if (is_other_family) {
     choose_bind(peer.family);
     if (!engine_configure(&config, peer.family) || !udp_open(&config, &bind_address, &peer)) {

@@ -4,7 +4,7 @@
  *
  *   cc -O1 -ffp-contract=off -w -Idist -Idist/native -Iruntime-c -include trap.h \
  *     -DWASM_RT_TRAP_HANDLER=core_trap -o memory examples/native-c/memory.c runtime-c/core.c \
- *     dist/native/core_module.c /usr/share/wabt/wasm2c/wasm-rt-impl.c -lm
+ *     dist/native/core_module.c /usr/share/wabt/wasm2c/wasm-rt-*impl.c -lm
  */
 #include <ctype.h>
 #include <stdio.h>

@@ -3,6 +3,7 @@
 import { spawnSync } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
 import { createSocket } from 'node:dgram'
+import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
@@ -27,6 +28,13 @@ const MIXED: readonly { readonly server: Program; readonly client: Program }[] =
 
 const test = suite('native: behaviour')
 const built = buildNative()
+
+/** CPU seconds of a process so far. */
+function cpuSeconds(pid: number): number {
+  const text = readFileSync(`/proc/${pid}/stat`, 'utf8')
+  const fields = text.slice(text.lastIndexOf(')') + 2).split(' ')
+  return (Number(fields[11]) + Number(fields[12])) / 100
+}
 
 function tests(folder: string): void {
   for (const pair of MIXED) {
@@ -71,6 +79,12 @@ function tests(folder: string): void {
         await sleep(STUCK_MS)
         return last > 0 && before === last
       })
+      const idle = [tunnel.client, tunnel.server].map(({ pid }) => cpuSeconds(pid))
+      await sleep(STUCK_MS)
+      for (const [i, { pid }] of [tunnel.client, tunnel.server].entries()) {
+        const used = cpuSeconds(pid) - (idle[i] ?? 0)
+        assert.ok(used < STUCK_MS / 1000 / 10, `an endpoint that waits for room is idle, not busy: ${used} s of CPU`)
+      }
       const end = await target.connection(0)
       end.socket.resume()
       const ending = await within('everything', TIMEOUT_MS, end.ending)

@@ -1,4 +1,4 @@
-// time limit: 180 s
+// time limit: 300 s
 /** What a user notices of the native host: ends of connections, back-pressure, strangers, names, bad configurations. */
 import { spawnSync } from 'node:child_process'
 import { randomBytes } from 'node:crypto'

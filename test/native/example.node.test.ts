@@ -1,4 +1,4 @@
-// time limit: 120 s
+// time limit: 300 s
 /** examples/native-c is built by the command at its head, and exchanges a message between two endpoints. */
 import { execFileSync, execSync } from 'node:child_process'
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs'

@@ -1,4 +1,4 @@
-// time limit: 120 s
+// time limit: 300 s
 /** kcptun-wasm-replay makes the calls of a script to the engine compiled to C, with the results of the module itself. */
 import { spawnSync } from 'node:child_process'
 import { readFileSync } from 'node:fs'

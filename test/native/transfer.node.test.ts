@@ -1,4 +1,4 @@
-// time limit: 180 s
+// time limit: 300 s
 /** The native host transfers TCP as client and as server with every method; its peer is itself, Node or kcptun-libev. */
 import { suite } from 'uvu'
 import { buildNative } from '../../testkit/native.ts'

@@ -9,6 +9,7 @@ import {
   AddressRecord,
   Core,
   type CoreConfig,
+  type CoreExports,
   type CounterName,
   Event,
   Info,
@@ -104,6 +105,8 @@ export interface EndpointOptions {
   readonly entropyChunk?: number
   /** The 32 bytes at `secret_ptr`; absent: drawn by the engine. */
   readonly secret?: Uint8Array
+  /** Wraps the engine's exports. */
+  readonly wrap?: (calls: CoreExports) => CoreExports
   readonly onTransmit: (datagram: Datagram, handle: number) => void
   readonly onEvent: (event: EngineEvent) => void
 }
@@ -131,7 +134,8 @@ export class Endpoint {
   #timersCount = 0
 
   constructor(options: EndpointOptions) {
-    this.core = new Core(freshEngine())
+    const calls = freshEngine()
+    this.core = new Core(options.wrap?.(calls) ?? calls)
     this.config = options.config
     this.#clock = (options.clock ?? 0) >>> 0
     this.#random = new Random(options.seed)

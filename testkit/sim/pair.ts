@@ -3,7 +3,7 @@
  * invariants of both ends (docs/protocol.md 6.5, 6.7).
  */
 
-import { type CoreConfig, EventType } from '../../host/engine/core.ts'
+import { type CoreConfig, type CoreExports, EventType } from '../../host/engine/core.ts'
 import { type Address, address4, addressKey } from './address.ts'
 import { App, type AppScript, SILENT } from './app.ts'
 import { check, type Datagram, defaultConfig, Endpoint, MS, SECOND } from './endpoint.ts'
@@ -75,6 +75,8 @@ export interface PairOptions {
   readonly entropyChunk?: number
   /** host timers fire up to this many ms late */
   readonly timerSlack?: number
+  /** Wraps the exports of an engine. */
+  readonly wrap?: (calls: CoreExports, side: Side) => CoreExports
 }
 
 export interface ConnectionScript {
@@ -163,6 +165,7 @@ export class Pair {
         seed: this.random.u32(),
         clock,
         ...(options.entropyChunk === undefined ? {} : { entropyChunk: options.entropyChunk }),
+        wrap: (calls) => options.wrap?.(calls, side) ?? calls,
         onTransmit: (datagram) => this.#carry(side, peer, datagram),
         onEvent: (event) => {
           if (event.handle === 0) return

@@ -1,6 +1,6 @@
 // time limit: 240 s
 /**
- * examples/raw-core, a host written from docs/abi.md alone, transfers TCP as client and as server with every method.
+ * testkit/raw-host.mjs, a host written from docs/abi.md alone, transfers TCP as client and as server with every method.
  * Its peer is itself, our command line, or kcptun-libev.
  */
 import { type ChildProcess, spawn, spawnSync } from 'node:child_process'
@@ -18,7 +18,7 @@ import { waitFor } from '../../testkit/wait.ts'
 import { skip } from '../skip.ts'
 
 const TRANSFER_BYTES = 300_000
-const PROGRAM = join(projectRoot, 'examples/raw-core/host.mjs')
+const PROGRAM = join(projectRoot, 'testkit/raw-host.mjs')
 
 const test = suite('raw-core')
 

@@ -1,4 +1,4 @@
-// node examples/raw-core/host.mjs CONFIG: a complete client or server on dist/core.wasm, written from docs/abi.md.
+// node testkit/raw-host.mjs CONFIG: a complete client or server on dist/core.wasm, written from docs/abi.md.
 //
 // It implements only what a host requires: no name resolution, reload, statistics, rendezvous mode or obfuscation.
 // CONFIG is a JSON file with keys of kcptun-libev: `listen` and `kcp_connect` for a client, `kcp_bind` and `connect`
@@ -10,7 +10,7 @@ import { readFileSync } from 'node:fs'
 import { connect, createServer } from 'node:net'
 import sodium from 'libsodium-wrappers-sumo'
 
-const abi = JSON.parse(readFileSync(new URL('../../assembly/abi.json', import.meta.url), 'utf8'))
+const abi = JSON.parse(readFileSync(new URL('../assembly/abi.json', import.meta.url), 'utf8'))
 const { EventType, ErrorCode, Mode, NonceStrategy } = abi.enums
 const EVENTS = EventType.values
 const RANDOM = NonceStrategy.values.RANDOM.value
@@ -88,7 +88,7 @@ if (key.length !== 32) throw new Error('psk must be 32 bytes in Base64')
 
 // The engine. Views are created for each use: a call may have grown its memory
 
-const { instance } = await WebAssembly.instantiate(readFileSync(new URL('../../dist/core.wasm', import.meta.url)))
+const { instance } = await WebAssembly.instantiate(readFileSync(new URL('../dist/core.wasm', import.meta.url)))
 /** @type {any} */
 const core = instance.exports
 if (core.abi_version() !== abi.version) throw new Error(`core.wasm has ABI version ${core.abi_version()}`)

@@ -1,6 +1,7 @@
 /** A stream of the library as a Duplex of node:stream, for the runtimes that have it. */
 
 import { Duplex } from 'node:stream'
+import { ResetError } from '../host/errors.ts'
 import type { Channel, ChannelUser } from '../host/library/channel.ts'
 
 /** Bytes that either direction buffers. */
@@ -11,7 +12,7 @@ export class KcpStream extends Duplex implements ChannelUser {
   /** The peer's address, `host:port`, or its identity in a DatagramTransport. */
   readonly remoteAddress: string | undefined
   readonly #channel: Channel
-  #written: (() => void) | undefined
+  #written: ((error?: Error | null) => void) | undefined
 
   /** @internal */
   constructor(channel: Channel, remoteAddress: string | undefined) {
@@ -25,7 +26,7 @@ export class KcpStream extends Duplex implements ChannelUser {
     this.#channel.read()
   }
 
-  override _write(chunk: Uint8Array, _encoding: BufferEncoding, callback: () => void): void {
+  override _write(chunk: Uint8Array, _encoding: BufferEncoding, callback: (error?: Error | null) => void): void {
     if (this.#channel.send(chunk)) callback()
     else this.#written = callback
   }
@@ -37,6 +38,9 @@ export class KcpStream extends Duplex implements ChannelUser {
 
   override _destroy(error: Error | null, callback: (error: Error | null) => void): void {
     if (!this.#channel.isOver) this.#channel.abort()
+    const written = this.#written
+    this.#written = undefined
+    written?.(error ?? new ResetError('the stream was destroyed'))
     callback(error)
   }
 
@@ -61,7 +65,7 @@ export class KcpStream extends Duplex implements ChannelUser {
   }
 
   /** @internal */
-  onReset(error: Error): void {
+  onReset(error?: Error): void {
     this.destroy(error)
   }
 }

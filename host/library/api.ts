@@ -200,9 +200,12 @@ export interface WebStream {
   readonly writable: Writable
   /** Fulfilled when the peer has answered; rejects with the error that ended the stream before. */
   readonly opened: Promise<StreamInfo>
-  /** Fulfilled when both directions ended; rejects with ResetError if the stream ended otherwise. */
+  /** Fulfilled when both directions ended, or by close(); rejects with the error that ended the stream otherwise. */
   readonly closed: Promise<void>
-  /** Aborts the stream. Resolves with `closed`, whatever its outcome. */
+  /**
+   * Cancels what is read, and aborts what is written unless the application has closed it: the peer gets a reset then.
+   * Fulfils `closed`. Never rejects.
+   */
   close(): Promise<void>
 }
 

@@ -24,12 +24,15 @@ export interface ChannelUser {
    * @returns whether more are wanted now; if not, none follow until `Channel.read`
    */
   onData(chunk: Uint8Array): boolean
-  /** The peer ended its direction, and all bytes were delivered. */
+  /** The peer ended its direction, and all bytes were delivered. Called, like onData, when more is wanted. */
   onEnd(): void
   /** `Channel.send` accepts bytes again. */
   onWritable(): void
-  /** It ended before both directions did. Nothing follows. */
-  onReset(error: Error): void
+  /**
+   * It ended before both directions did. Nothing follows.
+   * @param error undefined: this side gave up, for a reason that was reported elsewhere
+   */
+  onReset(error?: Error): void
 }
 
 const NO_USER: ChannelUser = { onOpen() {}, onData: () => false, onEnd() {}, onWritable() {}, onReset() {} }
@@ -62,12 +65,13 @@ export class Channel implements TcpConnection {
   #isScheduled = false
   #error: Error | undefined
   #isGone = false
+  #isForgotten = false
   #isDiscarding = false
 
   /**
    * @param peer the peer of the session, where it is known
    * @param scratch at least 65536 bytes, shared by channels: each write is copied from it at once
-   * @param onGone called once when neither side needs the channel any more
+   * @param onGone called once when the session needs the channel no longer; the application may still read from it
    */
   constructor(peer: SocketAddress | undefined, scratch: Uint8Array, onGone: (channel: Channel) => void) {
     this.peer = peer
@@ -120,6 +124,14 @@ export class Channel implements TcpConnection {
     if (this.#handlers.onReset !== undefined) this.#handlers.onReset()
     else this.#handlers.onClose(new ResetError('aborted by the application'))
     this.#gone()
+  }
+
+  /** The code that served the stream failed: aborts both directions, and ends the application's side. */
+  giveUp(): void {
+    this.abort()
+    const user = this.#user
+    this.#user = NO_USER
+    user.onReset()
   }
 
   /** Whether the application ended its direction. */
@@ -211,9 +223,12 @@ export class Channel implements TcpConnection {
     this.#fail(new ClosedError('the endpoint is closed'))
   }
 
-  /** The session is over, and all its bytes were taken. */
+  /** The session is over, and all its bytes were taken. What waits here is the application's alone. */
   close(): void {
     this.#handlers = NO_HANDLERS
+    this.#hold(-this.#queued)
+    this.#held = undefined
+    this.#forget()
     this.#endReceived = true
     this.#endSent = true
     // what the application still writes is dropped
@@ -243,6 +258,12 @@ export class Channel implements TcpConnection {
 
   #gone(): void {
     this.#isGone = true
+    this.#forget()
+  }
+
+  #forget(): void {
+    if (this.#isForgotten) return
+    this.#isForgotten = true
     this.#onGone(this)
   }
 
@@ -293,7 +314,7 @@ export class Channel implements TcpConnection {
       this.#isStarved = false
       this.#handlers.onDrain()
     }
-    if (!this.#endReceived || this.#endDelivered || this.#chunks.length > 0 || this.#isGone) return
+    if (!this.#isWanted || !this.#endReceived || this.#endDelivered || this.#chunks.length > 0 || this.#isGone) return
     this.#endDelivered = true
     this.#user.onEnd()
     this.#settle()

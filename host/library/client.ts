@@ -26,12 +26,12 @@ export class LibraryClient<Stream> extends RunningEndpoint implements Client<Str
     const { runtime, log, makeTransport } = setting
     const config = clientConfig(options)
     applyConfig(setting, config)
-    const endpoint = await startEndpoint(runtime, config, log, this.#platform.crypto, undefined, {
+    const starting = startEndpoint(runtime, config, log, this.#platform.crypto, undefined, {
       onPeerState: () => this.onPeerState(),
       onMigrated: (peer) => this.#migrated(peer),
       ...(makeTransport && { makeTransport: makeTransport((error) => this.end(error)) }),
     })
-    this.begin(endpoint)
+    await this.begin(starting)
   }
 
   async connect({ signal }: { readonly signal?: Signal } = {}): Promise<Stream> {

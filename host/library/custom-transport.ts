@@ -18,6 +18,8 @@ const MTU_MAX = 1500
 /** `maxDatagramSize` by default: that of kcp.mtu = 1400. */
 const DATAGRAM_BYTES = 1352
 const BUFFER_BYTES = 1536
+/** Most datagrams that wait for the transport. */
+const QUEUE_DATAGRAMS = 256
 
 /** Of the endpoint itself: it has no address. */
 const LOCAL: SocketAddress = { family: 6, address: 'fc00::', port: 1, scope: 0 }
@@ -36,13 +38,29 @@ export function mtuOf(transport: DatagramTransport, mtu: number | undefined): nu
   return Math.min(size + HEADERS_BYTES, mtu ?? MTU_MAX, MTU_MAX)
 }
 
-/** A DatagramTransport as a UDP socket. One buffer is enough: the application copies what it keeps. */
+interface Datagram {
+  readonly buffer: Uint8Array
+  length: number
+  peer: string
+}
+
+/**
+ * A DatagramTransport as a UDP socket. What the driver sends waits for a later microtask, so that the application's
+ * code never runs inside the engine.
+ */
 class DatagramSocket implements UdpSocket {
   readonly local = LOCAL
   readonly #transport: DatagramTransport
   readonly #peers: PeerAddresses
   readonly #handlers: UdpHandlers
-  readonly #buffer = new Uint8Array(BUFFER_BYTES)
+  readonly #free: Datagram[] = []
+  /** Those that the driver fills, by buffer. */
+  readonly #acquired = new Map<Uint8Array, Datagram>()
+  #count = 0
+  readonly #queue: Datagram[] = []
+  /** acquire() returned null. */
+  #isStarved = false
+  #isScheduled = false
   #isBlocked = false
   #isClosed = false
 
@@ -53,34 +71,76 @@ class DatagramSocket implements UdpSocket {
   }
 
   acquire(): Uint8Array | null {
-    return this.#isBlocked ? null : this.#buffer
+    const datagram = this.#isBlocked ? undefined : (this.#free.pop() ?? this.#add())
+    if (datagram === undefined) {
+      this.#isStarved = true
+      return null
+    }
+    this.#acquired.set(datagram.buffer, datagram)
+    return datagram.buffer
+  }
+
+  #add(): Datagram | undefined {
+    if (this.#count === QUEUE_DATAGRAMS) return undefined
+    this.#count += 1
+    return { buffer: new Uint8Array(BUFFER_BYTES), length: 0, peer: '' }
   }
 
   send(buffer: Uint8Array, length: number, to: SocketAddress): void {
+    const datagram = this.#acquired.get(buffer)
+    if (datagram === undefined) return
+    this.#acquired.delete(buffer)
     const peer = this.#peers.peerAt(to)
-    if (peer === undefined || this.#isClosed) return
+    if (peer === undefined) {
+      this.#free.push(datagram)
+      return
+    }
+    datagram.length = length
+    datagram.peer = peer
+    this.#queue.push(datagram)
+  }
+
+  flush(): void {
+    if (this.#isScheduled || this.#isBlocked) return
+    this.#isScheduled = true
+    queueMicrotask(this.#pass)
+  }
+
+  readonly #pass = (): void => {
+    this.#isScheduled = false
+    let sent = 0
+    for (const datagram of this.#queue) {
+      if (this.#isClosed || this.#isBlocked) break
+      sent += 1
+      this.#passOne(datagram)
+      this.#free.push(datagram)
+    }
+    this.#queue.splice(0, sent)
+    if (!this.#isStarved || this.#isBlocked || this.#isClosed) return
+    this.#isStarved = false
+    this.#handlers.onWritable()
+  }
+
+  #passOne({ buffer, length, peer }: Datagram): void {
     try {
       if (this.#transport.send(buffer.subarray(0, length), peer) === false) this.#isBlocked = true
     } catch (error) {
-      // not now: this is a call of the driver
-      queueMicrotask(() => {
-        if (!this.#isClosed) this.#handlers.onError(toError(error))
-      })
+      this.#handlers.onError(toError(error))
     }
   }
-
-  flush(): void {}
 
   writable(): void {
     if (!this.#isBlocked || this.#isClosed) return
     this.#isBlocked = false
-    this.#handlers.onWritable()
+    // not now: this may be a call of the transport's `send`
+    this.flush()
   }
 
+  /** Closes the transport, in a later microtask. */
   close(): void {
     if (this.#isClosed) return
     this.#isClosed = true
-    this.#transport.close()
+    queueMicrotask(() => this.#transport.close())
   }
 
   /** The transport closed by itself. */

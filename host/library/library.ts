@@ -13,6 +13,7 @@ import type {
   TunnelOptions,
 } from './api.ts'
 import { LibraryClient } from './client.ts'
+import { checkObjects, checkTunnel } from './options.ts'
 import type { Platform } from './platform.ts'
 import { type RunningParts, reasonOf } from './running.ts'
 import { LibraryServer } from './server.ts'
@@ -21,7 +22,9 @@ import { LibraryTunnel } from './tunnel.ts'
 
 /** @param platform of the runtime */
 export function makeLibrary<Stream>(platform: Platform<Stream>): Library<Stream> {
-  const prepare = ({ logger, signal, transport }: Partial<ClientOptions>): [Setting, RunningParts] => {
+  const prepare = (options: Partial<ClientOptions>): [Setting, RunningParts] => {
+    checkObjects(options)
+    const { logger, signal, transport } = options
     if (signal?.aborted) throw reasonOf(signal)
     if (transport === undefined && platform.noSockets !== undefined) throw new NotAvailable(platform.noSockets)
     const setting = settingOf(platform.runtime(), logger, transport)
@@ -44,9 +47,10 @@ export function makeLibrary<Stream>(platform: Platform<Stream>): Library<Stream>
       return server
     },
 
-    async createTunnel({ config, logger, signal }: TunnelOptions): Promise<Tunnel> {
-      const [setting, parts] = prepare({ ...(logger && { logger }), ...(signal && { signal }) })
-      const tunnel = new LibraryTunnel(parts, setting, config)
+    async createTunnel(options: TunnelOptions): Promise<Tunnel> {
+      const [setting, parts] = prepare(options)
+      checkTunnel({ ...options })
+      const tunnel = new LibraryTunnel(parts, setting, options.config)
       await tunnel.start(platform.crypto)
       return tunnel
     },

@@ -4,9 +4,9 @@ import { type Config, MODE_CLIENT, MODE_SERVER } from '../config/config.ts'
 import { readJson } from '../config/json.ts'
 import { parseConfig } from '../config/load.ts'
 import { assertStartable } from '../config/security.ts'
-import { didYouMean, examine } from '../config/unknown-keys.ts'
+import { didYouMean, examine, KEYS } from '../config/unknown-keys.ts'
 import { methods } from '../crypto/methods.ts'
-import { ConfigError, quote } from '../errors.ts'
+import { ConfigError, messageOf, quote } from '../errors.ts'
 import type { ClientOptions, CommonOptions, ServerOptions } from './api.ts'
 import { mtuOf } from './custom-transport.ts'
 
@@ -83,8 +83,57 @@ function naming<Result>(check: () => Result): Result {
   }
 }
 
+/** Members of the options that are objects of the application. */
+const METHODS = new Map<'logger' | 'signal' | 'transport', readonly string[]>([
+  ['logger', ['error', 'warn', 'info', 'debug']],
+  ['signal', ['addEventListener', 'removeEventListener']],
+  ['transport', ['open', 'send', 'close']],
+])
+
+const isObject = (value: unknown): value is object => typeof value === 'object' && value !== null
+
+/**
+ * Checks what is no configuration: the options themselves, and the objects in them.
+ * @throws ConfigError
+ */
+export function checkObjects(options: AnyOptions): void {
+  if (!isObject(options)) throw new ConfigError('options', '', 'must be an object')
+  for (const [name, methods] of METHODS) {
+    const value: unknown = options[name]
+    if (value === undefined) continue
+    const hasAll =
+      isObject(value) && methods.every((method) => typeof (value as Record<string, unknown>)[method] === 'function')
+    if (!hasAll) throw new ConfigError(name, '', `must be an object with the methods ${methods.join(', ')}`)
+  }
+}
+
+/** @throws ConfigError */
+export function checkTunnel(options: Readonly<Record<string, unknown>>): void {
+  for (const [name, value] of Object.entries(options)) {
+    if (value === undefined || name === 'config' || name === 'logger' || name === 'signal') continue
+    const reason = KEYS.includes(name) || OWN.some((own) => own === name) ? 'belongs into config' : 'unknown option'
+    throw new ConfigError(name, '', reason)
+  }
+  const { config } = options
+  if (typeof config !== 'string' && !isObject(config))
+    throw new ConfigError('config', '', 'must be the name of a file, its bytes, or an object')
+}
+
+/** Values that JSON does not have become text, which the schema rejects. */
+const asJson = (_key: string, value: unknown): unknown =>
+  typeof value === 'bigint' || typeof value === 'function' || typeof value === 'symbol' ? String(value) : value
+
+/** JSON of options. @throws ConfigError */
+export function toDocument(value: unknown): Uint8Array {
+  try {
+    return new TextEncoder().encode(JSON.stringify(value, asJson))
+  } catch (error) {
+    // a circular reference
+    throw new ConfigError('options', '', messageOf(error))
+  }
+}
+
 function configOf(options: AnyOptions, isClient: boolean): Config {
-  if (typeof options !== 'object' || options === null) throw new ConfigError('', '', 'options must be an object')
   checkNames(options as Record<string, unknown>, isClient)
   checkTransport(options)
   const keys = Object.entries(options).filter(([name]) => !(OWN as readonly string[]).includes(name))
@@ -96,7 +145,7 @@ function configOf(options: AnyOptions, isClient: boolean): Config {
     // null: no encryption, and no key
     method: method ?? undefined,
   }
-  const document = new TextEncoder().encode(JSON.stringify(given))
+  const document = toDocument(given)
   checkUnknown(document)
   const config = naming(() => parseConfig(document))
   assertStartable(config, methods)

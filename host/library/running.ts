@@ -57,16 +57,40 @@ export abstract class RunningEndpoint extends Emitter<EndpointEvents> implements
     this.closed.catch(() => {})
   }
 
-  /** Takes the endpoint that was started for this object. */
-  protected begin(endpoint: Endpoint): void {
+  /**
+   * Waits for the endpoint that is being started for this object.
+   * @throws why it did not start, or what ended it meanwhile
+   */
+  protected async begin(starting: Promise<Endpoint>): Promise<void> {
+    this.#watchSignal()
+    const started = starting.then((endpoint) => this.#take(endpoint))
+    const ended = this.closed.then(() => {
+      throw new ClosedError('it was closed while it started')
+    })
+    try {
+      await Promise.race([started, ended])
+    } catch (error) {
+      this.end(toError(error))
+      throw error
+    }
+  }
+
+  #take(endpoint: Endpoint): void {
+    if (this.#isClosed) {
+      endpoint.close()
+      return
+    }
     this.#endpoint = endpoint
     void endpoint.failed.then((error) => this.end(error))
+  }
+
+  #watchSignal(): void {
     const { signal } = this.parts
     if (signal === undefined) return
     const onAbort = (): void => this.end(reasonOf(signal))
     signal.addEventListener('abort', onAbort)
-    this.once('close', () => signal.removeEventListener('abort', onAbort))
-    if (signal.aborted) onAbort()
+    const ignore = (): void => signal.removeEventListener('abort', onAbort)
+    this.closed.then(ignore, ignore)
   }
 
   /** @throws ClosedError */
@@ -139,6 +163,8 @@ export abstract class RunningEndpoint extends Emitter<EndpointEvents> implements
   async #close(): Promise<void> {
     const endpoint = this.#endpoint
     if (this.#isClosed || endpoint === undefined) return this.end()
+    // whoever waits for the end needs the event loop
+    this.ref()
     const { clock } = this.parts.runtime
     const pause = (ms: number): Promise<void> => new Promise((resolve) => clock.setTimer(resolve, ms))
     // what the application did in this turn of the event loop counts

@@ -29,12 +29,12 @@ export class LibraryServer<Stream> extends RunningEndpoint implements Server {
     const { runtime, log, makeTransport } = setting
     const config = serverConfig(options)
     applyConfig(setting, config)
-    const endpoint = await startEndpoint(runtime, config, log, this.#platform.crypto, undefined, {
+    const starting = startEndpoint(runtime, config, log, this.#platform.crypto, undefined, {
       dial: (dialling, peer) => this.#dial(dialling, peer, (text) => log.error(text)),
       onMigrated: (peer) => peer !== undefined && this.emit('migrate', this.textOf(peer)),
       ...(makeTransport && { makeTransport: makeTransport((error) => this.end(error)) }),
     })
-    this.begin(endpoint)
+    await this.begin(starting)
   }
 
   /** Makes a stream of a session, and serves it. */
@@ -45,11 +45,12 @@ export class LibraryServer<Stream> extends RunningEndpoint implements Server {
       const channel = new Channel(peer, this.#scratch, (gone) => this.channels.delete(gone))
       this.channels.add(channel)
       dialling.onOpen(channel)
+      if (this.isClosing) channel.abort()
       // the session may have ended meanwhile
       if (!this.channels.has(channel)) return
       void this.#serve(channel, peer).catch((error) => {
         report(`the handler of streams failed: ${messageOf(error)}`)
-        channel.abort()
+        channel.giveUp()
       })
     }
     queueMicrotask(start)

@@ -10,6 +10,7 @@ import { ConfigError, messageOf, StartError } from '../errors.ts'
 import { formatAddress } from '../net/address.ts'
 import { checkAddresses } from '../transport/resolver.ts'
 import type { Tunnel, TunnelOptions } from './api.ts'
+import { toDocument } from './options.ts'
 import { RunningEndpoint, type RunningParts } from './running.ts'
 import { applyConfig, type Setting } from './setting.ts'
 
@@ -30,11 +31,11 @@ export class LibraryTunnel extends RunningEndpoint implements Tunnel {
     const { runtime, log } = this.#setting
     const config = await this.#read(this.#source)
     applyConfig(this.#setting, config)
-    const endpoint = await startEndpoint(runtime, config, log, crypto, undefined, {
+    const starting = startEndpoint(runtime, config, log, crypto, undefined, {
       onPeerState: () => this.onPeerState(),
       onMigrated: (peer) => peer !== undefined && this.emit('migrate', formatAddress(peer)),
     })
-    this.begin(endpoint)
+    await this.begin(starting)
   }
 
   get listening(): string | undefined {
@@ -68,7 +69,7 @@ export class LibraryTunnel extends RunningEndpoint implements Tunnel {
       bytes = await runtime.readFile(source).catch((error) => {
         throw new StartError(`config file ${source}: ${messageOf(error)}`)
       })
-    } else bytes = source instanceof Uint8Array ? source : new TextEncoder().encode(JSON.stringify(source))
+    } else bytes = source instanceof Uint8Array ? source : toDocument(source)
     const config = parseConfig(bytes)
     if (config.workers > 1) throw new ConfigError('workers', String(config.workers), 'is for the program')
     if (config.user !== undefined) throw new ConfigError('user', '', 'is for the program')

@@ -34,6 +34,8 @@ function deferred<Value>(): Deferred<Value> {
 /** Bytes that either of the two streams buffers. */
 const BUFFER_BYTES = 65536
 
+const aborted = (): Error => new ResetError('aborted by the application')
+
 /** The application's side of a channel as WHATWG streams. */
 class WebChannel implements ChannelUser {
   readonly readable: ReadableStream<Uint8Array>
@@ -72,7 +74,7 @@ class WebChannel implements ChannelUser {
           channel.finish()
           this.#settle()
         },
-        abort: (reason) => this.abort(toError(reason)),
+        abort: (reason) => this.abort(reason === undefined ? aborted() : toError(reason)),
       },
       // chunks of other types count as one byte
       { highWaterMark: BUFFER_BYTES, size: (chunk) => (chunk instanceof Uint8Array ? chunk.byteLength : 1) },
@@ -85,6 +87,17 @@ class WebChannel implements ChannelUser {
     if (this.#channel.isOver) return
     this.#channel.abort()
     this.#broken(error)
+  }
+
+  /** Ends what the application has not ended: `closed` is fulfilled. */
+  close(): void {
+    this.closed.resolve()
+    if (!this.#channel.isFinished) this.abort(aborted())
+    else if (!this.#isCancelled) {
+      this.#channel.discard()
+      this.opened.reject(aborted())
+      this.#reader.error(aborted())
+    }
   }
 
   #pull(): Promise<void> {
@@ -128,7 +141,7 @@ class WebChannel implements ChannelUser {
     this.#written = undefined
   }
 
-  onReset(error: Error): void {
+  onReset(error = aborted()): void {
     this.#broken(error)
   }
 
@@ -156,7 +169,7 @@ export function webStreamOf(channel: Channel, remoteAddress: string | undefined)
     opened: web.opened.promise,
     closed,
     close: () => {
-      web.abort(new ResetError('closed by the application'))
+      web.close()
       return closed.catch(() => {})
     },
   }

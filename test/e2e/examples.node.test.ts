@@ -1,10 +1,6 @@
-/**
- * Each example does what its first line says, and so does the program in the README. native-c and browser have tests of
- * their own.
- */
+/** Each example does what its first line says. native-c and browser have tests of their own. */
 import { execFile, spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { readFileSync } from 'node:fs'
 import { promisify } from 'node:util'
 import { generatePsk } from 'kcptun-wasm'
 import { suite } from 'uvu'
@@ -31,13 +27,6 @@ test('echo-stream: a client gets back what it sends', async () => {
 test('raw-core: a sealed message and its answer', async () => {
   const { stdout } = await run('node', ['examples/raw-core/main.mjs'], options)
   assert.is(stdout, 'the server answers: HELLO\n')
-})
-
-test('the program in the README: prints what it sends', async () => {
-  const readme = readFileSync('README.md', 'utf8')
-  const program = /```js\n(import \{ createClient[\s\S]*?)```/.exec(readme)?.[1] ?? ''
-  const { stdout } = await run('node', ['--input-type=module', '-e', program], options)
-  assert.is(stdout, 'hello\n')
 })
 
 test('tunnel-in-process: a request passes through the tunnel', async () => {

@@ -4,6 +4,7 @@
  * and Deno: the program makes a configuration and carries data, and each program in programs/ ends well.
  */
 import { spawnSync } from 'node:child_process'
+import { randomBytes } from 'node:crypto'
 import { cpSync, existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -32,6 +33,7 @@ interface Host {
   readonly file: readonly string[]
 }
 
+process.env['PSK'] = randomBytes(32).toString('base64')
 const directory = mkdtempSync(join(tmpdir(), 'kcptun-wasm-install-'))
 const bin = join(directory, 'node_modules/.bin/kcptun-wasm')
 
@@ -121,6 +123,9 @@ if (unreachable !== undefined) {
   ]
   const programs = join(projectRoot, 'test/package/programs')
   cpSync(programs, directory, { recursive: true })
+  const readme = readFileSync(join(projectRoot, 'README.md'), 'utf8')
+  const example = /```js\n(import \{ createClient[\s\S]*?)```/.exec(readme)?.[1] ?? 'throw new Error("no example")'
+  writeFileSync(join(directory, 'readme.mjs'), example)
 
   test('the optional packages are not installed', () => {
     for (const name of ['koffi', 'sodium-native']) assert.not.ok(existsSync(join(directory, 'node_modules', name)))
@@ -135,6 +140,10 @@ if (unreachable !== undefined) {
     for (const name of readdirSync(programs)) {
       test(`${name}: ${host.name}`, () => void command([...host.file, name]))
     }
+
+    test(`the example of the README prints what it sends: ${host.name}`, () => {
+      assert.is(command([...host.file, 'readme.mjs']), 'hello\n')
+    })
   }
 }
 

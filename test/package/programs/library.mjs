@@ -1,8 +1,11 @@
-// A client and a server in one process, by the entry of the runtime that executes this program.
+// A client and a server in one process, by the main entry and by that of the runtime that executes this program.
 import assert from 'node:assert/strict'
+import * as main from 'kcptun-wasm'
 
 const name = ['bun', 'deno'].find((other) => other in process.versions) ?? 'node'
-const { createClient, createServer, generatePsk } = await import(`kcptun-wasm/${name}`)
+const own = await import(`kcptun-wasm/${name}`)
+const { createClient, createServer, generatePsk } = own
+assert.equal(main.createClient, createClient)
 
 const psk = generatePsk()
 const server = await createServer({ bind: '127.0.0.1:0', psk }, (/** @type {any} */ stream) => void stream.pipe(stream))

@@ -274,7 +274,7 @@ export interface SessionFigures {
 export interface EndpointEvents {
   /** Client: the server answers, for the first time or again. `rtt` in ms. */
   up: [{ readonly rtt: number }]
-  /** Client: the server stopped answering. */
+  /** Client: the server does not answer, from the start or any more. */
   down: [reason: string]
   /** The path changed: the new address of the peer, or of a client's own socket. */
   migrate: [address: string]

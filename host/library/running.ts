@@ -43,7 +43,8 @@ export abstract class RunningEndpoint extends Emitter<EndpointEvents> implements
   readonly closed: Promise<void>
   protected readonly parts: RunningParts
   #endpoint: Endpoint | undefined
-  #isUp = false
+  /** Undefined: not known yet. */
+  #isUp: boolean | undefined
   #isClosed = false
   #closing: Promise<void> | undefined
   #settle!: (error: Error | undefined) => void
@@ -126,10 +127,10 @@ export abstract class RunningEndpoint extends Emitter<EndpointEvents> implements
     if (this.#endpoint === undefined || this.#isClosed) return
     const { driver } = this.#endpoint
     const { isSilent } = driver.diagnostics
-    if (isSilent && this.#isUp) {
+    if (isSilent && this.#isUp !== false) {
       this.#isUp = false
       this.emit('down', `no answer from ${driver.peer === undefined ? 'the peer' : this.textOf(driver.peer)}`)
-    } else if (!isSilent && !this.#isUp && driver.pongRtt !== undefined) {
+    } else if (!isSilent && this.#isUp !== true && driver.pongRtt !== undefined) {
       this.#isUp = true
       this.emit('up', { rtt: driver.pongRtt })
     }

@@ -5,8 +5,8 @@ import { mkdirSync, readFileSync } from 'node:fs'
 import { HEADER, WASM_TYPES, writeInterfaces } from './abi.mjs'
 import { buildBundle, buildEntries, copyFile } from './bundles.mjs'
 import { buildChecked, buildCore } from './core.mjs'
-import { buildDashboard } from './dashboard.mjs'
 import { exists, fingerprint, inProject, replaceFile, withLock } from './files.mjs'
+import { buildDashboard, buildExamplePage } from './pages.mjs'
 import * as plan from './plan.mjs'
 import { buildTypes } from './types.mjs'
 
@@ -51,7 +51,8 @@ const steps = {
     run: () => product(plan.checked, buildChecked),
   },
   bundles: {
-    outputs: () => [plan.dashboard, ...plan.entries.bundles, ...plan.bundles, ...plan.copies].map((item) => item.out),
+    outputs: () =>
+      [plan.dashboard, plan.page, ...plan.entries.bundles, ...plan.bundles, ...plan.copies].map((item) => item.out),
     async run() {
       // the bundles include it
       await product(plan.dashboard, buildDashboard)
@@ -62,6 +63,8 @@ const steps = {
       ])
       const errors = results.flatMap((result) => (result.status === 'rejected' ? [result.reason] : []))
       if (errors.length > 0) throw new AggregateError(errors, errors.map((error) => error.message).join('\n'))
+      // it includes the bundle for browsers
+      await product(plan.page, buildExamplePage)
     },
   },
   types: {

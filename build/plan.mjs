@@ -47,6 +47,9 @@ export const bundles = [
   { source: 'bench/ours-bun.ts', out: 'dist/bench-bun.js' },
 ]
 
+/** The page that explains the program: one file. */
+export const page = { source: 'examples/browser', out: 'dist/example-browser.html' }
+
 /** In a browser's bundle: what is left out, and what is put in its place. */
 export const browser = {
   absent: [
@@ -94,7 +97,7 @@ export const inputs = {
     'build/bundles.mjs',
     'build/plan.mjs',
     'build/core-wasm-plugin.mjs',
-    'build/dashboard.mjs',
+    'build/pages.mjs',
     'package.json',
     'package-lock.json',
     'dist/core-wasm.js',

@@ -1,5 +1,5 @@
 /**
- * The dashboard page: displays the samples of `/events`. Read-only and self-contained; bundled by build/dashboard.mjs.
+ * The dashboard page: displays the samples of `/events`. Read-only and self-contained; bundled by build/pages.mjs.
  */
 import { openCharts } from './charts.ts'
 import { byId, make, setPairs, setText } from './dom.ts'

@@ -1,6 +1,7 @@
 /** A real browser for tests: Debian's Chromium, driven by playwright-core. Nothing is downloaded. */
-import { existsSync } from 'node:fs'
+import { existsSync, readFileSync } from 'node:fs'
 import { type Browser, type BrowserContextOptions, chromium, type Page } from 'playwright-core'
+import * as assert from 'uvu/assert'
 
 const CHROMIUM = '/usr/bin/chromium'
 const ARGS = [
@@ -42,4 +43,14 @@ export async function visit(browser: Browser, url: string, options: BrowserConte
   })
   await page.goto(url)
   return { page, diagnostics, close: () => context.close() }
+}
+
+/** Checks a page with axe. */
+export async function assertAccessible(page: Page, what: string): Promise<void> {
+  // the content security policy does not apply to code evaluated by the debugger
+  await page.evaluate(readFileSync('node_modules/axe-core/axe.min.js', 'utf8'))
+  const found = await page.evaluate<string[]>(
+    "axe.run().then(({ violations }) => violations.map(({ id, nodes }) => id + ': ' + nodes.map(({ html }) => html).join(' | ')))",
+  )
+  assert.equal(found, [], what)
 }

@@ -1,6 +1,5 @@
 // time limit: 240 s
 /** The dashboard in a real browser, served by tunnels of both runtimes. */
-import { readFileSync } from 'node:fs'
 import type { Browser, Page } from 'playwright-core'
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
@@ -10,7 +9,7 @@ import { echoTarget } from '../../testkit/tcp.ts'
 import { nameOf, type Tunnel, withTunnel } from '../../testkit/tunnel.ts'
 import { sleep, waitFor } from '../../testkit/wait.ts'
 import { skip } from '../skip.ts'
-import { browserProblem, launch, type Visit, visit } from './browser.ts'
+import { assertAccessible, browserProblem, launch, type Visit, visit } from './browser.ts'
 
 /** ms within which a dropped link is shown. */
 const DROP_SHOWN_MS = 3000
@@ -67,15 +66,6 @@ const shows = (page: Page, state: RegExp): Promise<void> =>
     30_000,
     () => textOf(page, 'state'),
   )
-
-async function assertAccessible(page: Page, what: string): Promise<void> {
-  // the content security policy does not apply to code evaluated by the debugger
-  await page.evaluate(readFileSync('node_modules/axe-core/axe.min.js', 'utf8'))
-  const found = await page.evaluate<string[]>(
-    "axe.run().then(({ violations }) => violations.map(({ id, nodes }) => id + ': ' + nodes.map(({ html }) => html).join(' | ')))",
-  )
-  assert.equal(found, [], what)
-}
 
 /** Sends to the echo target continuously. @returns a function that stops it */
 async function load(tunnel: Tunnel): Promise<() => void> {

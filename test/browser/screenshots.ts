@@ -1,15 +1,18 @@
 /**
  * Creates docs/dashboard-light.png and docs/dashboard-dark.png (`npm run screenshots`) from a loaded tunnel over a link
- * with delay and loss.
+ * with delay and loss, and docs/example-browser.png of examples/browser.
  */
 import { statSync } from 'node:fs'
+import type { Browser } from 'playwright-core'
 import { echoTarget, type TcpEnd } from '../../testkit/tcp.ts'
 import { openTunnel, type Tunnel } from '../../testkit/tunnel.ts'
 import { sleep } from '../../testkit/wait.ts'
 import { browserProblem, launch, visit } from './browser.ts'
+import { servePage } from './site.ts'
 
 const RUN_MS = Number(process.env['SCREENSHOT_RUN_MS'] ?? 75_000)
 const LINK = { delay: 24, jitter: 3, loss: 0.006, rate: 60e6 }
+const EXAMPLE_MS = 26_000
 const VIEW = { width: 1240, height: 1000 }
 
 /** Sends to the echo target at a varying rate, forever. */
@@ -24,14 +27,34 @@ async function load(tunnel: Tunnel, bytesPerSecond: number, period: number): Pro
   }
 }
 
+/** The example, in the middle of its transfer. */
+async function shootExample(browser: Browser): Promise<void> {
+  const site = await servePage('dist/example-browser.html')
+  const { page, close } = await visit(browser, site.url, {
+    colorScheme: 'light',
+    viewport: { width: 1120, height: 860 },
+  })
+  await sleep(EXAMPLE_MS)
+  await page.screenshot({ path: 'docs/example-browser.png' })
+  await close()
+  site.close()
+}
+
 if (browserProblem !== undefined) {
   console.error(browserProblem)
   process.exit(1)
+}
+if (process.argv.includes('--example')) {
+  const browser = await launch()
+  await shootExample(browser)
+  await browser.close()
+  process.exit(0)
 }
 const target = await echoTarget()
 const tunnel = await openTunnel({ server: 'node', client: 'bun', target: target.address, link: LINK })
 const browser = await launch()
 try {
+  await shootExample(browser)
   const url = `http://${tunnel.client.config['http_listen']}/`
   const light = await visit(browser, url, { colorScheme: 'light', viewport: VIEW })
   const dark = await visit(browser, url, { colorScheme: 'dark', viewport: VIEW })

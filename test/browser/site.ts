@@ -1,4 +1,4 @@
-/** Serves scripts of test/browser/pages, and the library as it is published, to a browser. */
+/** Serves pages to a browser: scripts of test/browser/pages with the library as it is published, and single files. */
 import { readFile } from 'node:fs/promises'
 import { createServer } from 'node:http'
 import type { AddressInfo } from 'node:net'
@@ -29,19 +29,29 @@ const bundle = async (path: string): Promise<string> => {
   return outputFiles[0]?.text ?? ''
 }
 
-/** Serves a page at `/` that runs the script `page`. */
-export async function serveSite(): Promise<Site> {
-  const files = new Map<string, readonly [type: string, text: string | Buffer]>([
-    ['/', ['text/html', `${PAGE}<script type="module" src="/page.js"></script>`]],
-    [LIBRARY, ['text/javascript', await readFile('dist/browser/index.js')]],
-  ])
-  for (const name of ['page', 'worker']) {
-    files.set(`/${name}.js`, ['text/javascript', await bundle(`test/browser/pages/${name}.ts`)])
-  }
+type Files = ReadonlyMap<string, readonly [type: string, content: string | Buffer]>
+
+async function serve(files: Files): Promise<Site> {
   const server = createServer(({ url = '/' }, response) => {
     const file = files.get(url)
     response.writeHead(file === undefined ? 404 : 200, { 'content-type': file?.[0] ?? 'text/plain' }).end(file?.[1])
   })
   await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
   return { url: `http://127.0.0.1:${(server.address() as AddressInfo).port}/`, close: () => server.close() }
+}
+
+/** Serves a page that is one file. */
+export const servePage = async (path: string): Promise<Site> =>
+  serve(new Map([['/', ['text/html', await readFile(path)]]]))
+
+/** Serves a page at `/` that runs the script `page`. */
+export async function serveSite(): Promise<Site> {
+  const files = new Map<string, readonly [type: string, content: string | Buffer]>([
+    ['/', ['text/html', `${PAGE}<script type="module" src="/page.js"></script>`]],
+    [LIBRARY, ['text/javascript', await readFile('dist/browser/index.js')]],
+  ])
+  for (const name of ['page', 'worker']) {
+    files.set(`/${name}.js`, ['text/javascript', await bundle(`test/browser/pages/${name}.ts`)])
+  }
+  return serve(files)
 }

@@ -70,6 +70,11 @@ export class LibevKcp {
     return this.queue.length + this.inflight.length
   }
 
+  /** Smoothed round trip, ms; 0: no sample yet. */
+  get srtt(): number {
+    return this.#srtt
+  }
+
   get #receiveWindow(): number {
     return Math.max(this.options.rcvwnd, 128)
   }

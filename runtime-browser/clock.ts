@@ -32,7 +32,8 @@ export const clock: Clock = {
   wall: () => Date.now(),
   /**
    * The callback runs in a message task: a timer set in the callback of a timer takes at least 4 ms (HTML, "timer
-   * initialization steps"), one set in another task does not.
+   * initialization steps"), one set in another task does not. Timers of 1 ms, one after the other, took 6.5 ms each in
+   * Chromium without this, and 1.6 ms with it.
    */
   setTimer(callback, ms) {
     const pending: Pending = { callback }

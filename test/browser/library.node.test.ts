@@ -1,5 +1,6 @@
 // time limit: 120 s
 /** The library in Chromium: errors where there are no sockets, streams over a MessagePort and over data channels. */
+import { readFileSync } from 'node:fs'
 import type { Browser, Page } from 'playwright-core'
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
@@ -52,6 +53,11 @@ async function withPages(count: number, use: (...pages: [Page, ...Page[]]) => Pr
   }
 }
 
+test('the file for browsers imports nothing', () => {
+  const script = readFileSync('dist/browser/index.js', 'utf8')
+  assert.equal(script.match(/\bfrom\s*["'][^"']+["']|\bimport\s*\(?\s*["'][^"']+["']/g) ?? [], [])
+})
+
 check('without a transport, and for AES, the reason is a typed error', () =>
   withPages(1, async (page) => {
     const refusal = (name: 'createClient' | 'createServer' | 'createTunnel', options: object): Promise<string> =>
@@ -80,6 +86,13 @@ check('a stream between a page and a worker over a MessagePort', () =>
   }),
 )
 
+check('a key from a password', () =>
+  withPages(1, async (page) => {
+    const result = await page.evaluate((length) => functions.password(length), BYTES)
+    assert.equal(result, { length: BYTES, isSame: true })
+  }),
+)
+
 /** Connects two pages by a data channel, whose descriptions the test carries, and transfers. */
 async function overDataChannel(client: Page, server: Page): Promise<void> {
   const offer = await client.evaluate(() => functions.offer())
@@ -88,7 +101,7 @@ async function overDataChannel(client: Page, server: Page): Promise<void> {
     answer,
     BYTES,
   ] as const)
-  assert.equal(result, { length: BYTES, isSame: true, ordered: false, received: BYTES })
+  assert.equal(result, { length: BYTES, isSame: true, ordered: false, received: BYTES, error: 'ClosedError' })
 }
 
 check('a stream over a WebRTC data channel, both ends in one page', () =>

@@ -43,6 +43,18 @@ const functions = {
     return result
   },
 
+  /** Both ends in this page, with a key that is derived from a password. */
+  async password(length: number) {
+    const { port1, port2 } = new MessageChannel()
+    const key = { password: 'a password' }
+    const server = await serveEcho(overMessagePort(port2), key)
+    const client = await connect(overMessagePort(port1), key)
+    const result = await transfer(client, length)
+    await client.close()
+    await server.close()
+    return result
+  },
+
   /** Offers a data channel. */
   async offer(): Promise<string> {
     connection = new RTCPeerConnection()
@@ -60,14 +72,17 @@ const functions = {
     return described(answering)
   },
 
-  /** Transfers over the data channel that was offered. */
+  /** Transfers over the data channel that was offered, and closes it while a stream is open. */
   async overChannel(answer: string, length: number) {
     await connection.setRemoteDescription(JSON.parse(answer))
     const client = await connect(overDataChannel(channel))
     const result = await transfer(client, length)
     const stats = client.stats()
-    await client.close()
-    return { ...result, ordered: channel.ordered, received: stats.counters['tcp_written_bytes'] }
+    const stream = client.open()
+    channel.close()
+    const error = await stream.closed.catch((reason) => reason.name)
+    await client.closed
+    return { ...result, ordered: channel.ordered, received: stats.counters['tcp_written_bytes'], error }
   },
 }
 

@@ -12,12 +12,14 @@ const PSK = btoa(String.fromCharCode(...new Uint8Array(32).keys()))
 /** Most bytes that crypto.getRandomValues fills at once. */
 const RANDOM_MAX = 65_536
 
-/** Serves streams that return what they get. */
-export const serveEcho = (transport: DatagramTransport): Promise<Server> =>
-  createServer({ psk: PSK, transport }, ({ readable, writable }) => readable.pipeTo(writable))
+type Key = { readonly psk: string } | { readonly password: string }
 
-export const connect = (transport: DatagramTransport): Promise<Client<WebStream>> =>
-  createClient({ psk: PSK, transport })
+/** Serves streams that return what they get. */
+export const serveEcho = (transport: DatagramTransport, key: Key = { psk: PSK }): Promise<Server> =>
+  createServer({ ...key, transport }, ({ readable, writable }) => readable.pipeTo(writable))
+
+export const connect = (transport: DatagramTransport, key: Key = { psk: PSK }): Promise<Client<WebStream>> =>
+  createClient({ ...key, transport })
 
 const digest = async (bytes: Uint8Array<ArrayBuffer>): Promise<string> =>
   String(new Uint8Array(await crypto.subtle.digest('SHA-256', bytes)))

@@ -1,6 +1,9 @@
 /**
  * Plain KCP with the defaults of kcptun-libev, as a model: windows of 256 segments, a flush interval of 100 ms, no fast
  * retransmission, no congestion control. Datagrams are as large as those of kcptun-wasm.
+ *
+ * With a round trip of 50 ms the model carries 25 Mbit/s, 8.7 with 2 % loss, and 2.0 on 20 Mbit/s with a queue of 64 KB;
+ * the program carries 24, 5.6 and 1.6 (README.md).
  */
 
 import { LibevKcp } from '../../testkit/sim/libev-kcp.ts'

@@ -117,12 +117,15 @@ async function endure(one: Case, end: Running, port: number): Promise<void> {
       ? dialUntil(port, performance.now() + hours * HOUR_MS)
       : sleep(hours * HOUR_MS).then(() => Number.NaN)
   const sizes: number[] = []
+  const descriptors: number[] = []
   /** Hours of load. @returns attempts */
   const hours = async (number: number): Promise<number> => {
     let count = 0
     for (let half = 0; half < 2 * number; half++) {
       count += await load(0.5)
-      sizes.push((await quiet()).rssKiB)
+      const figures = await quiet()
+      sizes.push(figures.rssKiB)
+      descriptors.push(figures.descriptors)
     }
     return count
   }
@@ -130,9 +133,10 @@ async function endure(one: Case, end: Running, port: number): Promise<void> {
   const base = await quiet()
   const count = await hours(HOURS - 2)
   const last = await quiet()
-  const text = `${nameOf(one)}: ${JSON.stringify({ count, base, last, sizes })}`
+  const text = `${nameOf(one)}: ${JSON.stringify({ count, base, last, sizes, descriptors })}`
   note(text)
-  assert.is(last.descriptors, base.descriptors, text)
+  // one descriptor comes and goes: that of the probing socket, or of a request on a busy machine
+  assert.ok(Math.min(...descriptors.slice(-4)) <= Math.max(...descriptors.slice(0, 4)), text)
   assert.ok(Math.abs(last.memory - base.memory) <= BLOCK_BYTES, text)
   assert.ok(Math.min(...sizes.slice(-4)) < Math.max(...sizes.slice(0, 6)) * (1 + RSS_SHARE), text)
   assert.ok(one.role !== 'client' || count > 10, text)

@@ -153,11 +153,15 @@ export interface TcpConnection {
 export interface TcpListener {
   readonly local: SocketAddress
   close(): void
+  /** Whether it keeps the event loop alive, which it does by default; its connections do. */
+  keepAlive?(isKept: boolean): void
 }
 
 export interface HttpServer {
   readonly local: SocketAddress
   close(): void
+  /** See TcpListener.keepAlive. */
+  keepAlive?(isKept: boolean): void
 }
 
 /** The connection of a request. */

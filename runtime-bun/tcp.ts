@@ -431,5 +431,6 @@ function listen(
       closed = true
       listener.stop()
     },
+    keepAlive: (isKept) => (isKept ? listener.ref() : listener.unref()),
   }
 }

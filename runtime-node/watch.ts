@@ -12,6 +12,11 @@ const READABLE = { readable: true } as const
 /** Active handles: an unreferenced handle is garbage collected and stops reporting. */
 const handles = new Set<Poll>()
 
+/** A handle that reports while the process ends, when no JavaScript may run, aborts it (koffi 3.3.4). */
+function stopAll(): void {
+  for (const handle of handles) handle.stop()
+}
+
 /**
  * See OperatingSystem.watch.
  * @throws NotAvailable
@@ -24,6 +29,7 @@ export function watch(fd: number, onReadable: (first?: Uint8Array) => void): Wat
     if (status !== 0) handle?.start(READABLE, onEvent)
   }
   handle = loadKoffi().node.poll(fd, READABLE, onEvent)
+  if (handles.size === 0) process.on('exit', stopAll)
   handles.add(handle)
   return {
     keepAlive(isKept) {
@@ -33,6 +39,7 @@ export function watch(fd: number, onReadable: (first?: Uint8Array) => void): Wat
     close() {
       if (handle === undefined) return
       handles.delete(handle)
+      if (handles.size === 0) process.off('exit', stopAll)
       handle.close()
       handle = undefined
     },

@@ -45,6 +45,11 @@ export class KcpStream extends Duplex implements ChannelUser {
   }
 
   /** @internal */
+  get isEnding(): boolean {
+    return this.writableEnded
+  }
+
+  /** @internal */
   onOpen(): void {}
 
   /** @internal */
@@ -65,8 +70,9 @@ export class KcpStream extends Duplex implements ChannelUser {
   }
 
   /** @internal */
-  onReset(error?: Error): void {
-    this.destroy(error)
+  onReset(error: Error, isOwn: boolean): void {
+    // without an error event, which would need a listener
+    this.destroy(isOwn ? undefined : error)
   }
 }
 

@@ -376,6 +376,7 @@ function listen(
           closed = true
           server.close()
         },
+        keepAlive: (isKept) => (isKept ? server.ref() : server.unref()),
       })
     })
   })

@@ -11,7 +11,7 @@ import type { StreamTable } from './stream-table.ts'
 /** Minimum interval of the pings, ms. */
 const PING_MS = 1000
 /** How long a connection waits, ms. */
-const WAIT_MS = 3000
+export const WAIT_MS = 3000
 /** Connections that may wait; further ones are reset at once. */
 const WAITING_MAX = 1024
 
@@ -77,8 +77,8 @@ export class Admission {
    * @returns its handlers, or null to refuse it
    */
   accept(connection: TcpConnection): TcpHandlers | null {
-    const { streams, diagnostics, dead } = this.#host
-    if (dead || !this.#isLimited() || !this.#isPeerDown) return streams.accept(connection)
+    const { streams, diagnostics } = this.#host
+    if (!this.isLimiting) return streams.accept(connection)
     if (this.#waiting.size >= WAITING_MAX) {
       diagnostics.refused(`the peer does not answer, and ${WAITING_MAX} connections wait for it`)
       return null
@@ -88,6 +88,11 @@ export class Admission {
     // not now: the answer must not be handled before the connection has its handlers
     if (this.#waiting.size === 1) this.#arm()
     return waiting
+  }
+
+  /** Whether connections wait here. */
+  get isLimiting(): boolean {
+    return !this.#host.dead && this.#isLimited() && this.#isPeerDown
   }
 
   /** Whether the peer does not answer pings and nothing arrived since that was noticed. ICMP errors do not count. */

@@ -238,6 +238,11 @@ export class Driver implements StreamHost, ReceiveHost, TransmitHost, EventHost,
     this.run(() => this.core.calls.path_moved(this.now()))
   }
 
+  /** Whether new connections wait for an answer of the peer, and are reset without one. */
+  get isPeerDown(): boolean {
+    return this.#admission.isLimiting
+  }
+
   readonly accept = (connection: TcpConnection): TcpHandlers | null => this.#admission.accept(connection)
 
   onPeerState(): void {

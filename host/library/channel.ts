@@ -17,6 +17,8 @@ const PART_BYTES = 65536
 
 /** The application's side. */
 export interface ChannelUser {
+  /** The application ended its direction, and `Channel.finish` follows when the last bytes are accepted. */
+  readonly isEnding?: boolean
   /** The peer answered the session. Client only. */
   onOpen(): void
   /**
@@ -30,9 +32,9 @@ export interface ChannelUser {
   onWritable(): void
   /**
    * It ended before both directions did. Nothing follows.
-   * @param error undefined: this side gave up, for a reason that was reported elsewhere
+   * @param isOwn the application closed the endpoint, or its handler failed: it knows
    */
-  onReset(error?: Error): void
+  onReset(error: Error, isOwn: boolean): void
 }
 
 const NO_USER: ChannelUser = { onOpen() {}, onData: () => false, onEnd() {}, onWritable() {}, onReset() {} }
@@ -58,12 +60,14 @@ export class Channel implements TcpConnection {
   /** Bytes of the application for the driver. */
   #pending: Uint8Array | undefined
   #isAnswered = false
+  #openDelivered = false
   #endReceived = false
   #endDelivered = false
   #isWriteEnded = false
   #endSent = false
   #isScheduled = false
   #error: Error | undefined
+  #isOwn = false
   #isGone = false
   #isForgotten = false
   #isDiscarding = false
@@ -126,17 +130,26 @@ export class Channel implements TcpConnection {
     this.#gone()
   }
 
-  /** The code that served the stream failed: aborts both directions, and ends the application's side. */
-  giveUp(): void {
+  /**
+   * Aborts both directions, and ends the application's side with an error.
+   * @param isOwn see ChannelUser.onReset
+   */
+  giveUp(error: Error, isOwn: boolean): void {
     this.abort()
-    const user = this.#user
-    this.#user = NO_USER
-    user.onReset()
+    if (this.isOver || this.#error !== undefined) return
+    this.#error = error
+    this.#isOwn = isOwn
+    this.#schedule()
+  }
+
+  /** Whether the peer answered. Client only. */
+  get isAnswered(): boolean {
+    return this.#isAnswered
   }
 
   /** Whether the application ended its direction. */
   get isFinished(): boolean {
-    return this.#isWriteEnded
+    return this.#isWriteEnded || this.#user.isEnding === true
   }
 
   /** Whether the driver has everything, the end of this direction included. */
@@ -218,8 +231,9 @@ export class Channel implements TcpConnection {
     this.#fail(new ResetError(reason ?? 'the stream was reset'))
   }
 
-  /** The endpoint closes. */
-  closeNow(): void {
+  /** The endpoint is about to close. */
+  closeNow(isOwn: boolean): void {
+    this.#isOwn = isOwn
     this.#fail(new ClosedError('the endpoint is closed'))
   }
 
@@ -287,11 +301,11 @@ export class Channel implements TcpConnection {
     if (this.#error !== undefined) {
       const user = this.#user
       this.#user = NO_USER
-      user.onReset(this.#error)
+      user.onReset(this.#error, this.#isOwn)
       return
     }
-    if (this.#isAnswered) {
-      this.#isAnswered = false
+    if (this.#isAnswered && !this.#openDelivered) {
+      this.#openDelivered = true
       this.#user.onOpen()
     }
     if (this.#pending !== undefined && !this.#isPaused) {

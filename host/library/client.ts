@@ -1,11 +1,13 @@
 /** A client whose streams belong to the application. */
 
+import { WAIT_MS } from '../driver/admission.ts'
 import { startEndpoint } from '../endpoint/endpoint.ts'
-import { ClosedError, RefusedError } from '../errors.ts'
+import { ClosedError, RefusedError, ResetError } from '../errors.ts'
 import type { SocketAddress } from '../net/address.ts'
+import type { Timer } from '../runtime.ts'
 import type { Client, ClientOptions, Signal, WebStream } from './api.ts'
 import { Channel, type ChannelUser } from './channel.ts'
-import { clientConfig } from './options.ts'
+import { clientConfig, rethrow } from './options.ts'
 import type { Platform } from './platform.ts'
 import { RunningEndpoint, type RunningParts, reasonOf } from './running.ts'
 import { applyConfig, type Setting } from './setting.ts'
@@ -15,10 +17,15 @@ export class LibraryClient<Stream> extends RunningEndpoint implements Client<Str
   readonly #platform: Platform<Stream>
   /** Shared by the channels. */
   readonly #scratch = new Uint8Array(SCRATCH_BYTES)
+  /** Streams that the peer may not have answered, and since when, monotonic ms. */
+  readonly #opening = new Map<Channel, number>()
+  #timer: Timer | undefined
 
   constructor(platform: Platform<Stream>, parts: RunningParts) {
     super(parts)
     this.#platform = platform
+    const stop = (): void => parts.runtime.clock.clearTimer(this.#timer)
+    this.closed.then(stop, stop)
   }
 
   /** Opens the endpoint. @throws ConfigError, StartError */
@@ -27,11 +34,15 @@ export class LibraryClient<Stream> extends RunningEndpoint implements Client<Str
     const config = clientConfig(options)
     applyConfig(setting, config)
     const starting = startEndpoint(runtime, config, log, this.#platform.crypto, undefined, {
-      onPeerState: () => this.onPeerState(),
+      onPeerState: () => {
+        this.onPeerState()
+        // not now: this is an event of the engine
+        queueMicrotask(() => this.#failUnanswered())
+      },
       onMigrated: (peer) => this.#migrated(peer),
       ...(makeTransport && { makeTransport: makeTransport((error) => this.end(error)) }),
     })
-    await this.begin(starting)
+    await this.begin(starting.catch(rethrow))
   }
 
   async connect({ signal }: { readonly signal?: Signal } = {}): Promise<Stream> {
@@ -53,12 +64,35 @@ export class LibraryClient<Stream> extends RunningEndpoint implements Client<Str
   #openChannel(): Channel {
     if (this.isClosing) throw new ClosedError('the client is closed')
     const { driver } = this.endpoint
-    const channel = new Channel(driver.peer, this.#scratch, (gone) => this.channels.delete(gone))
+    const channel = new Channel(driver.peer, this.#scratch, (gone) => this.#forget(gone))
     const handlers = driver.accept(channel)
     if (handlers === null) throw new RefusedError(driver.diagnostics.refusal)
     this.channels.add(channel)
+    this.#opening.set(channel, this.parts.runtime.clock.monotonic())
     channel.attach(handlers)
     return channel
+  }
+
+  #forget(channel: Channel): void {
+    this.channels.delete(channel)
+    this.#opening.delete(channel)
+  }
+
+  /** Streams that were opened before the peer was found silent fail like those that are opened later. */
+  #failUnanswered(): void {
+    const { clock } = this.parts.runtime
+    clock.clearTimer(this.#timer)
+    this.#timer = undefined
+    if (!this.isRunning || !this.endpoint.driver.isPeerDown) return
+    for (const [channel, since] of this.#opening) {
+      const left = since + WAIT_MS - clock.monotonic()
+      if (channel.isAnswered) this.#opening.delete(channel)
+      else if (left <= 0) channel.giveUp(new ResetError('the peer does not answer'), false)
+      else {
+        this.#timer = clock.setTimer(() => this.#failUnanswered(), left)
+        return
+      }
+    }
   }
 
   #peerText(): string | undefined {

@@ -6,7 +6,7 @@ import { parseConfig } from '../config/load.ts'
 import { assertStartable } from '../config/security.ts'
 import { didYouMean, examine, KEYS } from '../config/unknown-keys.ts'
 import { methods } from '../crypto/methods.ts'
-import { ConfigError, messageOf, quote } from '../errors.ts'
+import { ConfigError, HIDDEN, messageOf, quote } from '../errors.ts'
 import type { ClientOptions, CommonOptions, ServerOptions } from './api.ts'
 import { mtuOf } from './custom-transport.ts'
 
@@ -66,10 +66,27 @@ function checkUnknown(document: Uint8Array): void {
   throw new ConfigError(unknown, '', `unknown option${name === undefined ? '' : `, did you mean ${name}?`}`)
 }
 
+/** A key that encrypts nothing, or no key, is an oversight. */
+function checkKey({ method, psk, password }: AnyOptions): void {
+  const name = psk === undefined ? 'password' : 'psk'
+  const hasKey = psk !== undefined || password !== undefined
+  if (method === null && hasKey) throw new ConfigError(name, HIDDEN, 'has no use with method null')
+  if (method !== null && !hasKey)
+    throw new ConfigError('psk', '', 'psk or password is required; with method null nothing is encrypted')
+}
+
 function addressKeys(options: AnyOptions, isClient: boolean): object {
   const { server, bind, transport } = options
   if (transport !== undefined) return isClient ? { kcp_connect: NOWHERE } : { kcp_bind: NOWHERE }
   return { kcp_connect: server, kcp_bind: bind }
+}
+
+/** Throws an error again that names the option, where it names a configuration key. */
+export function rethrow(error: unknown): never {
+  const name = error instanceof ConfigError ? RENAMED.get(error.key) : undefined
+  if (name === undefined) throw error
+  const { value, reason } = error as ConfigError
+  throw new ConfigError(name, value, reason)
 }
 
 /** Runs a check; errors name the options. */
@@ -77,9 +94,7 @@ function naming<Result>(check: () => Result): Result {
   try {
     return check()
   } catch (error) {
-    if (!(error instanceof ConfigError)) throw error
-    const name = RENAMED.get(error.key)
-    throw name === undefined ? error : new ConfigError(name, error.value, error.reason)
+    return rethrow(error)
   }
 }
 
@@ -147,6 +162,7 @@ function configOf(options: AnyOptions, isClient: boolean): Config {
   }
   const document = toDocument(given)
   checkUnknown(document)
+  checkKey(options)
   const config = naming(() => parseConfig(document))
   assertStartable(config, methods)
   if (config.when_down === 'close') throw new ConfigError('when_down', '"close"', 'must be hold or reset')

@@ -28,6 +28,8 @@ export interface RunningParts {
   readonly addressText?: (address: SocketAddress) => string | undefined
 }
 
+const closedByOwner = (): Error => new ClosedError('it is closed')
+
 /** The longest round trip of a session, within bounds, ms. */
 function roundTrip({ monitor }: Endpoint): number {
   const sessions = [...monitor.sessions()].flat()
@@ -88,7 +90,7 @@ export abstract class RunningEndpoint extends Emitter<EndpointEvents> implements
   #watchSignal(): void {
     const { signal } = this.parts
     if (signal === undefined) return
-    const onAbort = (): void => this.end(reasonOf(signal))
+    const onAbort = (): void => this.end(reasonOf(signal), true)
     signal.addEventListener('abort', onAbort)
     const ignore = (): void => signal.removeEventListener('abort', onAbort)
     this.closed.then(ignore, ignore)
@@ -96,8 +98,13 @@ export abstract class RunningEndpoint extends Emitter<EndpointEvents> implements
 
   /** @throws ClosedError */
   protected get endpoint(): Endpoint {
-    if (this.#endpoint === undefined || this.#isClosed) throw new ClosedError('it is closed')
+    if (this.#endpoint === undefined || this.#isClosed) throw closedByOwner()
     return this.#endpoint
+  }
+
+  /** Whether it has started, and does not close. */
+  protected get isRunning(): boolean {
+    return this.#endpoint !== undefined && !this.isClosing
   }
 
   /** Whether no stream may be opened any more. */
@@ -108,11 +115,15 @@ export abstract class RunningEndpoint extends Emitter<EndpointEvents> implements
   /** The streams of the application, if there are any. */
   protected readonly channels = new Set<Channel>()
 
-  /** Closes at once. */
-  protected end(error?: Error): void {
+  /**
+   * Closes at once.
+   * @param error why, unless close() was called
+   * @param isOwn whether the application wants it
+   */
+  protected end(error?: Error, isOwn = error === undefined): void {
     if (this.#isClosed) return
     this.#isClosed = true
-    for (const channel of [...this.channels]) channel.closeNow()
+    for (const channel of [...this.channels]) channel.closeNow(isOwn)
     this.#endpoint?.close()
     this.emit('close', error)
     this.#settle(error)
@@ -170,7 +181,7 @@ export abstract class RunningEndpoint extends Emitter<EndpointEvents> implements
     const pause = (ms: number): Promise<void> => new Promise((resolve) => clock.setTimer(resolve, ms))
     // what the application did in this turn of the event loop counts
     await pause(0)
-    for (const channel of this.channels) if (!channel.isFinished) channel.abort()
+    for (const channel of [...this.channels]) if (!channel.isFinished) channel.giveUp(closedByOwner(), true)
     const until = clock.monotonic() + endpoint.config.linger * MS_PER_SECOND
     do await pause(CLOSING_MS)
     while (!this.#isClosed && !this.#isDone(endpoint) && clock.monotonic() < until)

@@ -2,12 +2,12 @@
 
 import type { Dial, Dialling } from '../driver/stream.ts'
 import { startEndpoint } from '../endpoint/endpoint.ts'
-import { messageOf } from '../errors.ts'
+import { messageOf, toError } from '../errors.ts'
 import type { SocketAddress } from '../net/address.ts'
 import type { Server, ServerOptions, StreamHandler } from './api.ts'
 import { Channel } from './channel.ts'
 import { SCRATCH_BYTES } from './client.ts'
-import { serverConfig } from './options.ts'
+import { rethrow, serverConfig } from './options.ts'
 import type { Platform } from './platform.ts'
 import { RunningEndpoint, type RunningParts } from './running.ts'
 import { applyConfig, type Setting } from './setting.ts'
@@ -34,7 +34,7 @@ export class LibraryServer<Stream> extends RunningEndpoint implements Server {
       onMigrated: (peer) => peer !== undefined && this.emit('migrate', this.textOf(peer)),
       ...(makeTransport && { makeTransport: makeTransport((error) => this.end(error)) }),
     })
-    await this.begin(starting)
+    await this.begin(starting.catch(rethrow))
   }
 
   /** Makes a stream of a session, and serves it. */
@@ -50,7 +50,7 @@ export class LibraryServer<Stream> extends RunningEndpoint implements Server {
       if (!this.channels.has(channel)) return
       void this.#serve(channel, peer).catch((error) => {
         report(`the handler of streams failed: ${messageOf(error)}`)
-        channel.giveUp()
+        channel.giveUp(toError(error), true)
       })
     }
     queueMicrotask(start)

@@ -7,7 +7,7 @@ import type { Runtime } from '../runtime.ts'
 import type { Transport, TransportOptions } from '../transport/transport.ts'
 import type { DatagramTransport, Logger } from './api.ts'
 import { CustomTransport } from './custom-transport.ts'
-import { KeptClock } from './keep-alive.ts'
+import { type KeptClock, keptRuntime } from './keep-alive.ts'
 import { logTo } from './logger.ts'
 import { PeerAddresses } from './peer-addresses.ts'
 
@@ -25,7 +25,7 @@ export function settingOf(
   logger: Logger | undefined,
   transport: DatagramTransport | undefined,
 ): Setting {
-  const runtime = { ...base, clock: new KeptClock(base.clock) }
+  const runtime = keptRuntime(base)
   const log = logTo(logger, runtime.clock)
   if (transport === undefined) return { runtime, log }
   const peers = new PeerAddresses()

@@ -141,7 +141,7 @@ class WebChannel implements ChannelUser {
     this.#written = undefined
   }
 
-  onReset(error = aborted()): void {
+  onReset(error: Error): void {
     this.#broken(error)
   }
 

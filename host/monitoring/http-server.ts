@@ -69,6 +69,8 @@ interface NodeServer {
   address(): string | { readonly address: string; readonly port: number } | null
   close(): unknown
   closeAllConnections(): void
+  ref(): unknown
+  unref(): unknown
 }
 
 /** The parts of a request and its answer that the limits use. */
@@ -209,6 +211,7 @@ export function openHttp(
           server.closeAllConnections()
           for (const socket of open) socket.destroy()
         },
+        keepAlive: (isKept) => (isKept ? server.ref() : server.unref()),
       })
     })
   })

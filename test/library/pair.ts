@@ -60,6 +60,13 @@ export const eventOf = (
 ): Promise<any> => new Promise((resolve) => emitter.once(name, resolve))
 // biome-ignore-end lint/suspicious/noExplicitAny: of any event
 
+/** Adds a test that runs at once, beside others of its file: most of them wait. */
+export function atOnce(test: (name: string, run: () => Promise<void>) => void, name: string, run: () => Promise<void>) {
+  const running = run()
+  running.catch(() => {})
+  test(name, () => running)
+}
+
 /** Waits until `isTrue`, and fails after `seconds`. */
 export async function until(what: string, isTrue: () => boolean, seconds = 20): Promise<void> {
   const end = Date.now() + seconds * 1000

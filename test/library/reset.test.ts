@@ -2,13 +2,13 @@
 import type { DuplexStream, Logger } from 'kcptun-wasm'
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
-import { bytesOf, errorOf, eventOf, pause, psk, soon, until, withPair } from './pair.ts'
+import { atOnce, bytesOf, errorOf, eventOf, pause, psk, soon, until, withPair } from './pair.ts'
 
 const test = suite('library/reset')
 
 const RESET = 'ERR_KCPTUN_RESET'
 
-test('a stream destroyed by the server is a reset for the client', () =>
+atOnce(test, 'a stream destroyed by the server is a reset for the client', () =>
   withPair(
     (stream) => {
       stream.on('error', () => {})
@@ -20,9 +20,10 @@ test('a stream destroyed by the server is a reset for the client', () =>
       assert.is((await errorOf(bytesOf(stream))).code, RESET)
       assert.ok(stream.destroyed)
     },
-  ))
+  ),
+)
 
-test('a stream destroyed by the client is a reset for the server, also after the client ended it', () => {
+atOnce(test, 'a stream destroyed by the client is a reset for the server, also after the client ended it', () => {
   const errors: Promise<Error & { code?: string }>[] = []
   return withPair(
     (stream) => {
@@ -44,7 +45,7 @@ test('a stream destroyed by the client is a reset for the server, also after the
   )
 })
 
-test('destroy() in the middle of a large transfer: the reader gets no end', () =>
+atOnce(test, 'destroy() in the middle of a large transfer: the reader gets no end', () =>
   withPair(
     (stream) => {
       stream.on('error', () => {})
@@ -61,9 +62,10 @@ test('destroy() in the middle of a large transfer: the reader gets no end', () =
       assert.is((await errorOf(bytesOf(stream))).code, RESET)
       assert.ok(length < 16 << 20)
     },
-  ))
+  ),
+)
 
-test('destroy() fails the writes that wait', () =>
+atOnce(test, 'destroy() fails the writes that wait', () =>
   withPair(
     (stream) => stream.on('error', () => {}),
     async (client) => {
@@ -76,9 +78,10 @@ test('destroy() fails the writes that wait', () =>
       await until('both writes have failed', () => results.length === 2)
       for (const error of results) assert.instance(error, Error)
     },
-  ))
+  ),
+)
 
-test('an error passed to destroy() is that of the stream', () =>
+atOnce(test, 'an error passed to destroy() is that of the stream', () =>
   withPair(
     (stream) => stream.on('error', () => {}),
     async (client) => {
@@ -88,32 +91,37 @@ test('an error passed to destroy() is that of the stream', () =>
       stream.destroy(reason)
       assert.is(await failed, reason)
     },
-  ))
+  ),
+)
 
 for (const isAsync of [false, true])
-  test(`a handler that ${isAsync ? 'rejects' : 'throws'} resets its stream, and the error is logged`, async () => {
-    const lines: string[] = []
-    const logger: Logger = { error: (text) => lines.push(text), warn() {}, info() {}, debug() {} }
-    let served: DuplexStream | undefined
-    const handler = (stream: DuplexStream): unknown => {
-      served = stream
-      if (isAsync) return pause(5).then(() => Promise.reject(new Error('no such service')))
-      throw new Error('no such service')
-    }
-    await withPair(
-      handler,
-      async (client) => {
-        const stream = await client.connect(soon()).catch((error) => error)
-        const error = stream instanceof Error ? (stream as { code?: string }) : await errorOf(bytesOf(stream))
-        assert.is(error.code, RESET)
-        assert.ok(served?.destroyed, 'the stream of the handler is closed')
-        assert.equal(lines, ['the handler of streams failed: no such service'])
-      },
-      { server: { bind: '127.0.0.1:0', psk, logger } },
-    )
-  })
+  atOnce(
+    test,
+    `a handler that ${isAsync ? 'rejects' : 'throws'} resets its stream, and the error is logged`,
+    async () => {
+      const lines: string[] = []
+      const logger: Logger = { error: (text) => lines.push(text), warn() {}, info() {}, debug() {} }
+      let served: DuplexStream | undefined
+      const handler = (stream: DuplexStream): unknown => {
+        served = stream
+        if (isAsync) return pause(5).then(() => Promise.reject(new Error('no such service')))
+        throw new Error('no such service')
+      }
+      await withPair(
+        handler,
+        async (client) => {
+          const stream = await client.connect(soon()).catch((error) => error)
+          const error = stream instanceof Error ? (stream as { code?: string }) : await errorOf(bytesOf(stream))
+          assert.is(error.code, RESET)
+          assert.ok(served?.destroyed, 'the stream of the handler is closed')
+          assert.equal(lines, ['the handler of streams failed: no such service'])
+        },
+        { server: { bind: '127.0.0.1:0', psk, logger } },
+      )
+    },
+  )
 
-test('a WHATWG pair is reset: opened or not, reads, writes and closed reject', () =>
+atOnce(test, 'a WHATWG pair is reset: opened or not, reads, writes and closed reject', () =>
   withPair(
     (stream) => {
       stream.on('error', () => {})
@@ -128,9 +136,10 @@ test('a WHATWG pair is reset: opened or not, reads, writes and closed reject', (
       assert.is((await reading).code, RESET)
       assert.is((await errorOf(writer.write('y'))).code, RESET)
     },
-  ))
+  ),
+)
 
-test('an aborted WHATWG writer is a reset for the peer', () => {
+atOnce(test, 'an aborted WHATWG writer is a reset for the peer', () => {
   let failed: Promise<Error & { code?: string }> | undefined
   return withPair(
     (stream) => {

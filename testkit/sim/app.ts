@@ -71,7 +71,10 @@ export class App {
   reason = 0
   /** ms at which the connection ended */
   endedAt = 0
+  /** OPENED events */
+  opened = 0
   connected: boolean
+  readonly #isClient: boolean
   readonly #schedule: Schedule
   readonly #expected: number
   #reads: boolean
@@ -97,6 +100,7 @@ export class App {
     this.script = script
     this.#reads = script.reads
     this.connected = connected
+    this.#isClient = connected
     this.#expected = expected
     this.#schedule = schedule
   }
@@ -144,7 +148,11 @@ export class App {
         this.#finish('detached')
         break
       case EventType.MIGRATED:
+        break
       case EventType.OPENED:
+        check(this.#isClient, 'OPENED at a server')
+        check(this.opened === 0, 'OPENED twice')
+        this.opened++
         break
       default:
         check(false, `unexpected event ${event.type}`)
@@ -163,6 +171,14 @@ export class App {
     if (this.ending) return
     this.broken = true
     this.endpoint.abort(this.handle)
+    this.#finish('aborted')
+  }
+
+  /** Gives the stream up at this end: RESET. */
+  reset(): void {
+    if (this.ending) return
+    this.broken = true
+    this.endpoint.reset(this.handle)
     this.#finish('aborted')
   }
 

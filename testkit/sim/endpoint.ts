@@ -354,6 +354,11 @@ export class Endpoint {
     return this.core.calls.stream_abort(handle, this.now)
   }
 
+  reset(handle: number): number {
+    this.dirty = true
+    return this.core.calls.stream_reset(handle, this.now)
+  }
+
   /** Calls `fill` with each reserved span, then commits. @returns bytes written; 0: no room; negative: error code */
   write(handle: number, limit: number, fill: (target: Uint8Array) => void): number {
     const { core } = this

@@ -84,8 +84,10 @@ export class LibraryClient<Stream> extends RunningEndpoint implements Client<Str
     clock.clearTimer(this.#timer)
     this.#timer = undefined
     if (!this.isRunning || !this.endpoint.driver.isPeerDown) return
+    // the answer may wait behind whatever kept the event loop busy
+    const earliest = this.endpoint.driver.diagnostics.silentAt + GRACE_MS
     for (const [channel, since] of this.#opening) {
-      const left = since + WAIT_MS - clock.monotonic()
+      const left = Math.max(since + WAIT_MS, earliest) - clock.monotonic()
       if (channel.isAnswered) this.#opening.delete(channel)
       else if (left <= 0) channel.giveUp(new ResetError('the peer does not answer'), false)
       else {
@@ -104,6 +106,9 @@ export class LibraryClient<Stream> extends RunningEndpoint implements Client<Str
     if (peer !== undefined) this.emit('migrate', this.textOf(peer))
   }
 }
+
+/** After the peer was found silent, ms. */
+const GRACE_MS = 500
 
 /** Size of the buffer in which the driver prepares bytes for a channel. */
 export const SCRATCH_BYTES = 65536

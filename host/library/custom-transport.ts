@@ -204,7 +204,7 @@ export class CustomTransport implements Transport {
     }
     await this.#transport.open({
       datagram: (data, peer = '') => {
-        if (this.#isClosed) return
+        if (this.#isClosed || !(data instanceof Uint8Array)) return
         // a client has one peer, whatever it is called
         handlers.onDatagram(data, this.#peers.of(isClient ? '' : peer))
         if (this.#isBatch) return

@@ -85,8 +85,10 @@ export function overDataChannel(channel: DataChannelLike): DatagramTransport {
 function opened(channel: DataChannelLike): Promise<void> {
   if (channel.readyState === 'open') return Promise.resolve()
   return new Promise((resolve, reject) => {
+    const fail = (): void => reject(new Error('the data channel closed before it was open'))
     channel.addEventListener('open', () => resolve())
-    channel.addEventListener('close', () => reject(new Error('the data channel closed before it was open')))
+    channel.addEventListener('close', fail)
+    if (channel.readyState !== 'connecting') fail()
   })
 }
 

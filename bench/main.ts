@@ -2,6 +2,7 @@
 import { runAgent } from '../testkit/agent.ts'
 import { runEmulator } from '../testkit/emulator.ts'
 import { benchCore } from './core.ts'
+import { benchLibrary, runLibraryEnd } from './library.ts'
 import { benchLinks } from './links.ts'
 import { benchLatency, benchLoopback } from './loopback.ts'
 import { benchMemory, benchOpen } from './many.ts'
@@ -20,6 +21,7 @@ const benches: ReadonlyMap<string, () => void | Promise<void>> = new Map([
   ['open', () => benchOpen(process.argv.slice(3))],
   ['memory', () => benchMemory(process.argv.slice(3))],
   ['obfs', () => benchObfs(process.argv.slice(3))],
+  ['library', () => benchLibrary(process.argv.slice(3))],
   ['native', () => benchNative(process.argv.slice(3))],
 ])
 
@@ -28,6 +30,7 @@ const name = process.argv[2]
 const parts: ReadonlyMap<string, () => void | Promise<void>> = new Map([
   ['emulator', () => runEmulator(process.argv.slice(3))],
   ['agent', () => runAgent()],
+  ['library-end', () => runLibraryEnd(process.argv.slice(3))],
 ])
 const bench = parts.get(name ?? '') ?? benches.get(name ?? '')
 if (!bench) {

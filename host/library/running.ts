@@ -102,6 +102,11 @@ export abstract class RunningEndpoint extends Emitter<EndpointEvents> implements
     return this.#endpoint
   }
 
+  /** Undefined when it is closed. */
+  protected get openEndpoint(): Endpoint | undefined {
+    return this.#isClosed ? undefined : this.#endpoint
+  }
+
   /** Whether it has started, and does not close. */
   protected get isRunning(): boolean {
     return this.#endpoint !== undefined && !this.isClosing
@@ -148,7 +153,7 @@ export abstract class RunningEndpoint extends Emitter<EndpointEvents> implements
   }
 
   get address(): string | undefined {
-    const local = this.#isClosed ? undefined : this.#endpoint?.driver.sockets.sender?.local
+    const local = this.openEndpoint?.driver.sockets.sender?.local
     return local === undefined || this.parts.addressText !== undefined ? undefined : formatAddress(local)
   }
 

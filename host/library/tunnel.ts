@@ -39,12 +39,12 @@ export class LibraryTunnel extends RunningEndpoint implements Tunnel {
   }
 
   get listening(): string | undefined {
-    const { tcp } = this.endpoint
+    const tcp = this.openEndpoint?.tcp
     return tcp && formatAddress(tcp)
   }
 
   get monitoring(): string | undefined {
-    const { http } = this.endpoint
+    const http = this.openEndpoint?.http
     return http && formatAddress(http)
   }
 

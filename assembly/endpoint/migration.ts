@@ -3,7 +3,9 @@
  * nothing: both addresses are pinged. If the old one answers or sends a segment, its sessions stay. If only the new one
  * answered after a round trip, they move, and move back if the old one answers soon after.
  *
- * A NAT that assigns a new port to a client moves all its sessions, so the state is kept per pair of addresses.
+ * A NAT that assigns a new port to a client moves all its sessions, so the state is kept per pair of addresses, and all
+ * sessions of the old address move, also those of which nothing has arrived from the new one: their peer may be waiting
+ * for an answer, and send nothing.
  */
 
 import { EVENT_MIGRATED, TICKS_PER_MS, TICKS_PER_SECOND } from '../abi'
@@ -13,11 +15,22 @@ import { changePath } from '../kcp/congestion'
 import { copyAddress, sameAddress } from '../packet/address'
 import { findRemote, inheritClock, joinRemote, leaveRemote, Remote } from '../packet/remote'
 import { queueEvent } from '../session/events'
-import { addressOf, has, MOVED, MOVING, Session, TCP_GONE } from '../session/session'
+import {
+  addressOf,
+  CONNECT,
+  has,
+  MOVED,
+  MOVING,
+  SEND_HELD,
+  Session,
+  TCP_GONE,
+  TCP_NONE,
+  uncountHalfOpen,
+} from '../session/session'
 import { find, rekey, sessionAt, slotsInUse } from '../session/table'
 import { Ticks } from '../units'
 import { followPeer } from './peer'
-import { isLive, reschedule } from './schedule'
+import { isLive, onValidated, reschedule } from './schedule'
 
 @unmanaged
 class Pair {
@@ -115,7 +128,7 @@ function makePair(now: Ticks): Pair | null {
 export function onOtherAddress(s: Session, address: usize, now: Ticks): bool {
   let p = findPair(addressOf(s), address, now)
   if (p && p.state == MOVED_PAIR) {
-    move(s, address, now)
+    move(s, address, true, now)
     return true
   }
   if (p && p.state == STAYED) return true
@@ -182,7 +195,7 @@ export function onMovePong(argument: u32, isNew: bool, now: Ticks): void {
 function stay(p: Pair, now: Ticks): void {
   if (p.state == MOVED_PAIR) {
     if (now - p.dueAt > RETURN_TICKS) return
-    moveAll(newOf(p), MOVED, oldOf(p), now)
+    moveAll(newOf(p), oldOf(p), true, p.oldAnswered, now)
   }
   p.state = STAYED
   p.endsAt = now + STAYED_TICKS
@@ -196,7 +209,7 @@ export function checkMoves(now: Ticks): void {
     p.state = MOVED_PAIR
     p.dueAt = now
     p.endsAt = now + MOVED_TICKS
-    moveAll(oldOf(p), MOVING, newOf(p), now)
+    moveAll(oldOf(p), newOf(p), false, true, now)
   }
 }
 
@@ -210,33 +223,42 @@ export function movesDeadline(now: Ticks): Ticks {
   return wanted
 }
 
-/** Moves the sessions at `from` that have a flag. */
-function moveAll(from: usize, flag: u32, to: usize, now: Ticks): void {
+/**
+ * Moves the sessions at `from`.
+ * @param onlyMoved only those that moved before
+ * @param answered `to` answered a PING
+ */
+function moveAll(from: usize, to: usize, onlyMoved: bool, answered: bool, now: Ticks): void {
   const slots = slotsInUse()
   for (let i: u32 = 0; i < slots; i++) {
     const s = sessionAt(i)
-    if (!s || !isLive(s) || !has(s, flag) || !sameAddress(addressOf(s), from)) continue
-    move(s, to, now)
+    if (!s || !isLive(s) || s.state == CONNECT || !sameAddress(addressOf(s), from)) continue
+    if (onlyMoved && !has(s, MOVED)) continue
+    move(s, to, answered, now)
     reschedule(s, now)
   }
 }
 
-function move(s: Session, address: usize, now: Ticks): void {
+/** @param answered the new address answered a PING, so it needs no validation of its own */
+function move(s: Session, address: usize, answered: bool, now: Ticks): void {
   if (find(address, s.conv)) return
   followPeer(addressOf(s), address)
-  if (s.remote) moveRemote(s, address)
+  if (s.remote) moveRemote(s, address, answered)
   rekey(s, address)
   changePath(s, addressOf(s), now)
-  s.flags = (s.flags & ~MOVING) | MOVED
+  s.flags = (s.flags & ~(MOVING | SEND_HELD)) | MOVED
+  if (s.remote) {
+    if (answered) onValidated(changetype<Remote>(s.remote), now)
+    if (s.tcp != TCP_NONE) uncountHalfOpen(s)
+  }
   if (s.tcp != TCP_GONE) queueEvent(s, EVENT_MIGRATED)
 }
 
-/** The new address answered a PING: it needs no validation of its own. */
-function moveRemote(s: Session, address: usize): void {
+function moveRemote(s: Session, address: usize, answered: bool): void {
   const next = joinRemote(address)
   if (!next) return
   const before = findRemote(addressOf(s))
-  if (before) inheritClock(changetype<Remote>(next), before)
+  if (before && answered) inheritClock(changetype<Remote>(next), before)
   leaveRemote(s.remote)
   s.remote = next
 }

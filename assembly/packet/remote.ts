@@ -297,7 +297,6 @@ export function isRecent(r: Remote, ts: Ts, conv: Conv, since: ElapsedTicks): bo
 
 /** Sessions move from one address to another, which answered: copies the clock. */
 export function inheritClock(r: Remote, from: Remote): void {
-  validate(r)
   if (!has(from, HAS_CLOCK) || has(r, HAS_CLOCK)) return
   r.flags |= HAS_CLOCK
   r.clockTs = from.clockTs

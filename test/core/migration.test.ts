@@ -4,12 +4,12 @@
 
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
-import { EventType } from '../../host/engine/core.ts'
+import { type CoreConfig, EventType } from '../../host/engine/core.ts'
 import { type Address, address4, addressKey } from '../../testkit/sim/address.ts'
 import { Pair } from '../../testkit/sim/pair.ts'
 import type { Sealing } from '../../testkit/sim/sealing.ts'
 import { type Output, Solo, TESTER } from '../../testkit/sim/solo.ts'
-import { ack, concat, control, DIAL, MessageType, message, push, utf8, What } from '../../testkit/sim/wire.ts'
+import { ack, concat, control, DIAL, EOF, MessageType, message, push, utf8, What } from '../../testkit/sim/wire.ts'
 
 const MOVED = address4(9, 60001)
 /** ms after which every address validation has ended */
@@ -327,6 +327,84 @@ test('many sessions migrate together', () => {
   pair.clientAddress = address4(1, 45000)
   assert.ok(pair.finish(120))
   for (const connection of pair.connections) assert.ok(connection.clean, connection.describe())
+})
+
+test('a session whose client waits for an answer, and sends nothing, moves with the others', () => {
+  const pair = new Pair({ seed: 2, sealing: 'random', up: { delay: 20 }, down: { delay: 20 } })
+  const waiting = pair.connect({
+    client: { bytes: 200, stream: 1, fin: 'last' },
+    server: { bytes: 50_000, stream: 2, pause: 3000 },
+  })
+  const other = pair.connect({
+    client: { bytes: 200_000, stream: 3, writeRate: 20 },
+    server: { bytes: 200, stream: 4 },
+  })
+  pair.run(1500)
+  pair.clientAddress = address4(1, 45000)
+  assert.ok(pair.finish(20), `${waiting.describe()}; ${other.describe()}`)
+  assert.ok(waiting.clean, waiting.describe())
+})
+
+/** The tester's clock for ts, in 1/8 ms as the engine's. */
+const clock = (solo: Solo): number => Math.round(solo.ms * 8) + 123_456
+
+/** A server that knows the clock of `address`, which has answered long ago. */
+function known(address: Address, config: Partial<CoreConfig> = {}): Solo {
+  const solo = new Solo({ role: 'server', sealing: 'random', config })
+  solo.feedFrom(address, push(100, 0, concat(DIAL, text('hello')), { ts: clock(solo) }))
+  solo.confirm(100, address)
+  solo.feedFrom(address, push(100, 1, text('more'), { ts: clock(solo), una: 1 }))
+  solo.run(30)
+  solo.feedFrom(address, push(100, 2, EOF, { ts: clock(solo), una: 1 }))
+  solo.endpoint.shutdown(solo.only.handle)
+  solo.endpoint.drain()
+  solo.confirm(100, address)
+  solo.run(1_000_000)
+  assert.is(solo.endpoint.sessions, 0)
+  solo.take()
+  return solo
+}
+
+/** Opens a session of `address` whose output is held, because the address has not answered yet. */
+function openHeld(solo: Solo, conv: number, address: Address): void {
+  solo.feedFrom(address, push(conv, 0, concat(DIAL, text('get')), { ts: clock(solo) }))
+  solo.write([...solo.streams.keys()].at(-1) ?? 0, new Uint8Array(30_000))
+  solo.endpoint.drain()
+  // no PING of the validation is due any more
+  solo.run(12_000)
+  assert.ok(bytesOf(solo, conv, address) <= 4096)
+}
+
+/** Bytes of a conversation sent to an address since the last `take`. */
+function bytesOf(solo: Solo, conv: number, address: Address): number {
+  const sent = solo.take().filter((output) => output.conv === conv && addressKey(output.peer) === addressKey(address))
+  return sent.reduce((sum, { bytes }) => sum + bytes.length, 0)
+}
+
+test('a session whose output is held continues at the address to which it moves', () => {
+  const solo = known(TESTER)
+  openHeld(solo, 101, TESTER)
+  solo.feedFrom(MOVED, push(101, 1, text('more'), { ts: clock(solo), una: 0 }))
+  solo.run(20)
+  answerPings(solo, MOVED)
+  solo.run(DECIDED_MS)
+  assert.is(migrated(solo), 1)
+  assert.ok(bytesOf(solo, 101, MOVED) > 4096)
+})
+
+test('a session that moves to an address validates it for the sessions there', () => {
+  const solo = known(MOVED, { maxHalfOpen: 1 })
+  solo.feed(push(5, 0, concat(DIAL, text('a')), { ts: clock(solo) }))
+  solo.confirm(5)
+  openHeld(solo, 101, MOVED)
+  solo.feedFrom(MOVED, push(5, 1, text('b'), { ts: clock(solo), una: 1 }))
+  solo.run(20)
+  answerPings(solo, MOVED)
+  solo.run(DECIDED_MS)
+  assert.is(migrated(solo), 1)
+  assert.ok(bytesOf(solo, 101, MOVED) > 4096, 'the output that was held')
+  solo.feedFrom(MOVED, push(102, 0, concat(DIAL, text('c')), { ts: clock(solo) }))
+  assert.is(solo.endpoint.counter('sessions_refused'), 0, 'no session is half-open any more')
 })
 
 test('a session that is not dialled yet migrates too: MIGRATED precedes DIAL', () => {

@@ -13,6 +13,7 @@ export * from '../host/library/exports.ts'
 export const { createClient, createServer, createTunnel, generatePsk } = makeLibrary({
   runtime: browserRuntime,
   crypto,
+  sharesMemory: false,
   streamOf: webStreamOf,
   noSockets: NO_SOCKETS,
 })

@@ -11,5 +11,6 @@ export { KcpStream } from '../runtime-shared/duplex.ts'
 export const { createClient, createServer, createTunnel, generatePsk } = makeLibrary({
   runtime: denoRuntime,
   crypto,
+  sharesMemory: true,
   streamOf,
 })

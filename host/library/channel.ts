@@ -11,7 +11,13 @@ import type { SocketAddress } from '../net/address.ts'
 import type { QueuedBytes, TcpConnection, TcpHandlers } from '../runtime.ts'
 
 /** Most bytes that wait here for the application. */
-const QUEUE_BYTES = 65536
+const QUEUE_BYTES = 262144
+/** Chunks from this size on are passed on in the buffer that the driver filled. */
+const WHOLE_MIN_BYTES = 32768
+/** The most that the driver writes at once. */
+const SCRATCH_BYTES = 65536
+/** Chunks that may share memory share this much: fewer and larger objects for the garbage collector. */
+const BLOCK_BYTES = 262144
 /** Bytes passed to the driver at once. */
 const PART_BYTES = 65536
 
@@ -40,10 +46,37 @@ export interface ChannelUser {
 const NO_USER: ChannelUser = { onOpen() {}, onData: () => false, onEnd() {}, onWritable() {}, onReset() {} }
 const NO_HANDLERS: TcpHandlers = { onData() {}, onEnd() {}, onDrain() {}, onClose() {} }
 
+/** The buffer that the driver fills for the next write. */
+export class Scratch {
+  readonly #blockBytes: number
+  #block: ArrayBuffer
+  #offset = 0
+  buffer: Uint8Array
+
+  /** @param isShared whether chunks may share an ArrayBuffer: who transfers one then takes the others along */
+  constructor(isShared: boolean) {
+    this.#blockBytes = isShared ? BLOCK_BYTES : SCRATCH_BYTES
+    this.#block = new ArrayBuffer(this.#blockBytes)
+    this.buffer = new Uint8Array(this.#block, 0, SCRATCH_BYTES)
+  }
+
+  /** Gives the first bytes away; the next write gets others. */
+  take(length: number): Uint8Array {
+    const taken = this.buffer.subarray(0, length)
+    this.#offset += length
+    if (this.#offset + SCRATCH_BYTES > this.#blockBytes) {
+      this.#block = new ArrayBuffer(this.#blockBytes)
+      this.#offset = 0
+    }
+    this.buffer = new Uint8Array(this.#block, this.#offset, SCRATCH_BYTES)
+    return taken
+  }
+}
+
 export class Channel implements TcpConnection {
   readonly remote = undefined
   readonly peer: SocketAddress | undefined
-  readonly #scratch: Uint8Array
+  readonly #scratch: Scratch
   readonly #onGone: (channel: Channel) => void
   #handlers: TcpHandlers = NO_HANDLERS
   /** Counts the bytes that wait here for the application. */
@@ -74,10 +107,10 @@ export class Channel implements TcpConnection {
 
   /**
    * @param peer the peer of the session, where it is known
-   * @param scratch at least 65536 bytes, shared by channels: each write is copied from it at once
+   * @param scratch shared by the channels of an endpoint
    * @param onGone called once when the session needs the channel no longer; the application may still read from it
    */
-  constructor(peer: SocketAddress | undefined, scratch: Uint8Array, onGone: (channel: Channel) => void) {
+  constructor(peer: SocketAddress | undefined, scratch: Scratch, onGone: (channel: Channel) => void) {
     this.peer = peer
     this.#scratch = scratch
     this.#onGone = onGone
@@ -194,18 +227,20 @@ export class Channel implements TcpConnection {
   }
 
   writeBuffer(): Uint8Array {
-    return this.#scratch
+    return this.#scratch.buffer
   }
 
   write(buffer: Uint8Array, length: number): number {
     if (this.#isGone) return 0
-    const taken = Math.min(length, QUEUE_BYTES - this.#queued)
-    if (taken < length) this.#isStarved = true
-    if (taken <= 0) return 0
-    this.#chunks.push(buffer.slice(0, taken))
-    this.#hold(taken)
+    // all or nothing: few large chunks cost less than many small ones
+    if (this.#queued > 0 && this.#queued + length > this.#queueLimit) {
+      this.#isStarved = true
+      return 0
+    }
+    this.#chunks.push(length < WHOLE_MIN_BYTES ? buffer.slice(0, length) : this.#scratch.take(length))
+    this.#hold(length)
     this.#schedule()
-    return taken
+    return length
   }
 
   pause(): void {
@@ -263,6 +298,10 @@ export class Channel implements TcpConnection {
     this.#pending = undefined
     this.#chunks.length = 0
     this.#hold(-this.#queued)
+  }
+
+  get #queueLimit(): number {
+    return Math.min(QUEUE_BYTES, this.#held?.queueLimit ?? QUEUE_BYTES)
   }
 
   #hold(bytes: number): void {
@@ -324,7 +363,7 @@ export class Channel implements TcpConnection {
       this.#hold(-chunk.length)
       this.#isWanted = this.#isDiscarding || this.#user.onData(chunk)
     }
-    if (this.#isStarved && this.#queued < QUEUE_BYTES / 2) {
+    if (this.#isStarved && this.#queued <= this.#queueLimit / 2) {
       this.#isStarved = false
       this.#handlers.onDrain()
     }

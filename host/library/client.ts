@@ -6,7 +6,7 @@ import { ClosedError, RefusedError, ResetError } from '../errors.ts'
 import type { SocketAddress } from '../net/address.ts'
 import type { Timer } from '../runtime.ts'
 import type { Client, ClientOptions, Signal, WebStream } from './api.ts'
-import { Channel, type ChannelUser } from './channel.ts'
+import { Channel, type ChannelUser, Scratch } from './channel.ts'
 import { clientConfig, rethrow } from './options.ts'
 import type { Platform } from './platform.ts'
 import { RunningEndpoint, type RunningParts, reasonOf } from './running.ts'
@@ -16,7 +16,9 @@ import { webStreamOf } from './web-stream.ts'
 export class LibraryClient<Stream> extends RunningEndpoint implements Client<Stream> {
   readonly #platform: Platform<Stream>
   /** Shared by the channels. */
-  readonly #scratch = new Uint8Array(SCRATCH_BYTES)
+  readonly #scratch: Scratch
+  /** For WHATWG streams, whose chunks may be transferred. */
+  readonly #webScratch = new Scratch(false)
   /** Streams that the peer may not have answered, and since when, monotonic ms. */
   readonly #opening = new Map<Channel, number>()
   #timer: Timer | undefined
@@ -24,6 +26,7 @@ export class LibraryClient<Stream> extends RunningEndpoint implements Client<Str
   constructor(platform: Platform<Stream>, parts: RunningParts) {
     super(parts)
     this.#platform = platform
+    this.#scratch = new Scratch(platform.sharesMemory)
     const stop = (): void => parts.runtime.clock.clearTimer(this.#timer)
     this.closed.then(stop, stop)
   }
@@ -47,7 +50,7 @@ export class LibraryClient<Stream> extends RunningEndpoint implements Client<Str
 
   async connect({ signal }: { readonly signal?: Signal } = {}): Promise<Stream> {
     if (signal?.aborted) throw reasonOf(signal)
-    const channel = this.#openChannel()
+    const channel = this.#openChannel(this.#scratch)
     try {
       await opened(channel, signal)
     } catch (error) {
@@ -58,13 +61,13 @@ export class LibraryClient<Stream> extends RunningEndpoint implements Client<Str
   }
 
   open(): WebStream {
-    return webStreamOf(this.#openChannel(), this.#peerText())
+    return webStreamOf(this.#openChannel(this.#webScratch), this.#peerText())
   }
 
-  #openChannel(): Channel {
+  #openChannel(scratch: Scratch): Channel {
     if (this.isClosing) throw new ClosedError('the client is closed')
     const { driver } = this.endpoint
-    const channel = new Channel(driver.peer, this.#scratch, (gone) => this.#forget(gone))
+    const channel = new Channel(driver.peer, scratch, (gone) => this.#forget(gone))
     const handlers = driver.accept(channel)
     if (handlers === null) throw new RefusedError(driver.diagnostics.refusal)
     this.channels.add(channel)
@@ -109,9 +112,6 @@ export class LibraryClient<Stream> extends RunningEndpoint implements Client<Str
 
 /** After the peer was found silent, ms. */
 const GRACE_MS = 500
-
-/** Size of the buffer in which the driver prepares bytes for a channel. */
-export const SCRATCH_BYTES = 65536
 
 /** Waits for the answer of the peer. Rejects with the error of the stream, or the reason of the signal. */
 function opened(channel: Channel, signal: Signal | undefined): Promise<void> {

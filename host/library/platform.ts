@@ -8,6 +8,8 @@ export interface Platform<Stream> {
   /** The runtime of this process or page. */
   runtime(): Runtime
   readonly crypto: RuntimeCrypto
+  /** Whether chunks of its streams may share an ArrayBuffer, as those of node:stream do. */
+  readonly sharesMemory: boolean
   /** Why there are no sockets, where there are none: a transport is required. */
   readonly noSockets?: string
   /**

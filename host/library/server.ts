@@ -5,8 +5,7 @@ import { startEndpoint } from '../endpoint/endpoint.ts'
 import { messageOf, toError } from '../errors.ts'
 import type { SocketAddress } from '../net/address.ts'
 import type { Server, ServerOptions, StreamHandler } from './api.ts'
-import { Channel } from './channel.ts'
-import { SCRATCH_BYTES } from './client.ts'
+import { Channel, Scratch } from './channel.ts'
 import { rethrow, serverConfig } from './options.ts'
 import type { Platform } from './platform.ts'
 import { RunningEndpoint, type RunningParts } from './running.ts'
@@ -16,11 +15,12 @@ export class LibraryServer<Stream> extends RunningEndpoint implements Server {
   readonly #platform: Platform<Stream>
   readonly #onStream: StreamHandler<Stream>
   /** Shared by the channels. */
-  readonly #scratch = new Uint8Array(SCRATCH_BYTES)
+  readonly #scratch: Scratch
 
   constructor(platform: Platform<Stream>, parts: RunningParts, onStream: StreamHandler<Stream>) {
     super(parts)
     this.#platform = platform
+    this.#scratch = new Scratch(platform.sharesMemory)
     this.#onStream = onStream
   }
 

@@ -132,4 +132,22 @@ test('a WHATWG pair: opened, both directions, closed', () =>
     },
   ))
 
+test('chunks of a WHATWG stream may be transferred', () =>
+  withPair(
+    (stream) => stream.resume().end(new Uint8Array(4 << 20).fill(5)),
+    async (client) => {
+      const { readable, writable } = client.open()
+      await writable.close()
+      let length = 0
+      for (const reader = readable.getReader(); ; ) {
+        const { value, done } = await reader.read()
+        if (done) break
+        const moved: Uint8Array = structuredClone(value, { transfer: [value.buffer as ArrayBuffer] })
+        assert.ok(moved.every((byte) => byte === 5))
+        length += moved.length
+      }
+      assert.is(length, 4 << 20)
+    },
+  ))
+
 test.run()

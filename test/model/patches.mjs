@@ -140,8 +140,8 @@ export const mutants = [
     scenario: 'sealed, migration',
     bounds: 'full',
     file: 'endpoint/migration.ts',
-    find: '  if (s.remote) moveRemote(s, address)\n  rekey(s, address)\n',
-    put: '  if (s.remote) moveRemote(s, address)\n  if (!BAD) rekey(s, address)\n',
+    find: '  if (s.remote) moveRemote(s, address, answered)\n  rekey(s, address)\n',
+    put: '  if (s.remote) moveRemote(s, address, answered)\n  if (!BAD) rekey(s, address)\n',
   },
   {
     name: 'leak: bytes that nobody read are not given back',

@@ -78,11 +78,11 @@ test(`${STREAMS} streams, a third each ended, destroyed and given up while they 
         for (let i = 0; i < count; i += PARALLEL)
           await Promise.all(Array.from({ length: PARALLEL }, (_, k) => one(i + k)))
       }
-      // windows and caches have grown to their sizes then
-      await round(STREAMS / 2)
+      // windows and caches have grown to their sizes then; the heap of Bun takes some 7000 streams to do so
+      await round((STREAMS * 3) / 4)
       const before = { client: engineMemory(client.stats()), server: engineMemory(server.stats()), heap: await heap() }
       const handles = resources()
-      await round(STREAMS / 2)
+      await round(STREAMS / 4)
       // past TIME_WAIT
       const isIdle = (): boolean => [client, server].every((end) => end.stats().sessions.length === 0)
       await until('all sessions are over', isIdle, 60)

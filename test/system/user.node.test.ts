@@ -90,7 +90,8 @@ for (const program of RUNTIMES) {
     const running = await start(program, { ...CLIENT, user: `${NOBODY}:` })
     try {
       const remedy = `chgrp ${gid} ${running.path} && chmod 640 ${running.path}`
-      assert.ok(running.log().includes('a reload will fail: config file '), running.log())
+      // the file is read again after the change of identity
+      await waitFor('the warning', () => running.log().includes('a reload will fail: config file '))
       assert.ok(running.log().includes(remedy), running.log())
       running.reload({ loglevel: 5 })
       await waitFor('the reload fails', () => /reload failed.*EACCES.*chgrp/.test(running.log()))

@@ -5,6 +5,9 @@
 // runtime; `--runtime deno` runs the files without such a name under Deno.
 // Directories named `fixtures` are ignored.
 //
+// --jobs files run at once (default 2), and beside them two whose first line ends in `waits`: `// time limit: 300 s,
+// waits`. That is for files that need less than a tenth of a core, because they wait for timeouts.
+//
 // A file fails if a test fails, if it has no test, if its exit status is not 0, if it is still running after its time
 // limit (60 s, or as in a first line `// time limit: 300 s` or `// time limit: 300 s, long 7200 s`), or if it skips a
 // test without a reason. The reason is an output line `skip: NAME: REASON` per skipped test (see test/skip.ts). Output
@@ -27,6 +30,8 @@ import { commonOptions } from '../build/bundles.mjs'
 import { inProject, root } from '../build/files.mjs'
 
 const DEFAULT_JOBS = 2
+/** Files named `waits` that run at once beside the jobs. */
+const WAITING_JOBS = 2
 const DEFAULT_LIMIT_S = 60
 /** The checked build of the engine is slower (testkit/checked-core.ts). */
 const LIMIT_FACTOR = process.env['ENGINE_BUILD'] === 'checked' ? 5 : 1
@@ -34,7 +39,7 @@ const LIMIT_FACTOR = process.env['ENGINE_BUILD'] === 'checked' ? 5 : 1
 const MAX_OUTPUT = 1 << 20
 
 /** @typedef {'node' | 'bun' | 'deno'} RuntimeName */
-/** @typedef {{ path: string, name: string, limit: number, runtimes: RuntimeName[] }} TestFile */
+/** @typedef {{ path: string, name: string, limit: number, waits: boolean, runtimes: RuntimeName[] }} TestFile */
 /** @typedef {{ output: string, status: number | null, signal: string | null, timedOut: boolean }} Outcome */
 /**
  * @typedef {{
@@ -96,8 +101,8 @@ function findTests(directory) {
  */
 function describe(path) {
   const firstLine = readFileSync(path, 'utf8').split('\n', 1)[0] ?? ''
-  const [, short = DEFAULT_LIMIT_S, long = short] =
-    /^\/\/ time limit: (\d+) s\b(?:, long (\d+) s\b)?/.exec(firstLine) ?? []
+  const [, short = DEFAULT_LIMIT_S, long = short, waits] =
+    /^\/\/ time limit: (\d+) s\b(?:, long (\d+) s\b)?(, waits\b)?/.exec(firstLine) ?? []
   const limit = LIMIT_FACTOR * Number(options.long ? long : short)
   const only = runtimes.filter((name) => path.endsWith(`.${name}.test.ts`))
   const named = only.length > 0 ? only : options.runtime === 'deno' ? [...runtimes] : [...usual]
@@ -107,6 +112,8 @@ function describe(path) {
       .replaceAll('\\', '/')
       .replace(/\.test\.ts$/, ''),
     limit,
+    // alone means alone
+    waits: waits !== undefined && jobs > 1 && !options.bail,
     runtimes: options.runtime === undefined ? named : named.filter((name) => name === options.runtime),
   }
 }
@@ -323,22 +330,34 @@ if (options.bail) files.sort((a, b) => rank(a) - rank(b))
 if (files.length === 0) fail(`no test file matches ${filters.join(' ')}`)
 
 mkdirSync(bundleDirectory, { recursive: true })
-const queue = files.flatMap((file) => {
-  /** @type {Promise<string | Error> | undefined} */
-  let bundle
-  return file.runtimes.map((runtime) => async () => {
-    bundle ??= bundleTest(file).catch((/** @type {Error} */ error) => error)
-    await runFile(file, runtime, await bundle)
+
+/** @param {readonly TestFile[]} some */
+const tasksOf = (some) =>
+  some.flatMap((file) => {
+    /** @type {Promise<string | Error> | undefined} */
+    let bundle
+    return file.runtimes.map((runtime) => async () => {
+      bundle ??= bundleTest(file).catch((/** @type {Error} */ error) => error)
+      await runFile(file, runtime, await bundle)
+    })
   })
-})
-await Promise.all(
-  Array.from({ length: jobs }, async () => {
+
+/**
+ * @param {(() => Promise<void>)[]} queue
+ * @param {number} lanes
+ */
+const drain = (queue, lanes) =>
+  Array.from({ length: lanes }, async () => {
     for (let task = queue.shift(); task; task = queue.shift()) {
       await task()
       if (options.bail && totals.failed > 0) queue.length = 0
     }
-  }),
-)
+  })
+
+await Promise.all([
+  ...drain(tasksOf(files.filter((file) => !file.waits)), jobs),
+  ...drain(tasksOf(files.filter((file) => file.waits)), WAITING_JOBS),
+])
 if (options.coverage) process.stdout.write(`${coverageLine()}\n`)
 cleanUp()
 await esbuild.stop()

@@ -1,4 +1,4 @@
-// time limit: 300 s
+// time limit: 300 s, waits
 /**
  * Unknown clients at an obfuscated server: they see a plain web server, and thousands of them do not disturb a tunnel.
  */

@@ -1,4 +1,4 @@
-// time limit: 300 s
+// time limit: 300 s, waits
 /**
  * The server's name has two addresses, one of each family: a client moves to the other one when the one in use does not
  * answer. The same server knows its connections there, another server does not.

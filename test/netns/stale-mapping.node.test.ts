@@ -1,4 +1,4 @@
-// time limit: 600 s
+// time limit: 600 s, waits
 /**
  * A router keeps a NAT mapping that leads nowhere, alive by the datagrams of its port: the public address of the mapping
  * is gone. Only another local port gets another mapping. Endpoints find that out by themselves, and keep their port when

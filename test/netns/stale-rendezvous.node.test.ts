@@ -1,4 +1,4 @@
-// time limit: 600 s
+// time limit: 600 s, waits
 /**
  * Both endpoints are behind NATs that keep mappings that lead nowhere (stale-mapping.node.test.ts): the one whose
  * mappings are dead moves to another port, and the rendezvous is repeated for it.

@@ -18,7 +18,6 @@ interface Run {
   readonly lastLine: string
 }
 
-/** The test process may be Bun, but the runner is a Node program. */
 function runFixtures(filters: string[], env: NodeJS.ProcessEnv = process.env): Run {
   const args = ['test/run.mjs', '--no-build', '--root', 'test/build/fixtures', ...filters]
   const { status, stdout, stderr } = spawnSync('node', args, { encoding: 'utf8', env })
@@ -109,6 +108,17 @@ for (const [fixture, status, what] of [
     }
   })
 }
+
+test('a file that waits runs beside the jobs', () => {
+  const directory = mkdtempSync(join(tmpdir(), 'runner-'))
+  try {
+    // each of the three waits for the other two
+    const run = runFixtures(['meets-', '--jobs', '2'], { ...process.env, FIXTURE_MEETING: directory })
+    assert.is(run.lastLine, '3 passed, 0 failed', run.output)
+  } finally {
+    rmSync(directory, { recursive: true })
+  }
+})
 
 test('--bail runs the files in the order of the filters and stops at the first failure', () => {
   const run = runFixtures(['--bail', '--jobs', '1', '--runtime', 'node', 'only.node', 'fails.test', 'passes'])

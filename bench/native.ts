@@ -36,9 +36,12 @@ const SETTLE_MS = 2000
 const POLL_MS = 2
 const LIMIT_MS = 300_000
 const KCP = { sndwnd: 256, rcvwnd: 256, flush: 2 }
+/** Windows of a machine with little memory. */
+const SMALL = { sndwnd: 1024, rcvwnd: 1024 }
 const REFERENCE = 'libev w256'
 const PAIRS: readonly Pair[] = [
   { name: 'native', client: 'native', server: 'native' },
+  { name: 'native w1024', client: 'native', server: 'native', clientKcp: SMALL, serverKcp: SMALL },
   { name: REFERENCE, client: 'libev', server: 'libev', clientKcp: KCP, serverKcp: KCP },
   { name: 'node', client: 'node', server: 'node' },
 ]

@@ -7,7 +7,7 @@ import { join } from 'node:path'
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
 import { buildNative } from '../../testkit/native.ts'
-import { projectRoot } from '../../testkit/process.ts'
+import { nativeFolder, projectRoot } from '../../testkit/process.ts'
 import { skip } from '../skip.ts'
 
 const SUPPORT = '/usr/share/wabt/wasm2c'
@@ -24,7 +24,9 @@ else {
     const dir = mkdtempSync(join(tmpdir(), 'kcptun-wasm-'))
     try {
       const program = join(dir, 'memory')
-      execSync(command.replace('-o memory', `-o ${program}`), { cwd: projectRoot })
+      const flags = nativeFolder.endsWith('sanitize') ? '-fsanitize=address,undefined ' : ''
+      const here = command.replaceAll('dist/native', nativeFolder).replace('-o memory', `${flags}-o ${program}`)
+      execSync(here, { cwd: projectRoot })
       assert.is(execFileSync(program, { encoding: 'utf8' }), 'server received: hello\nclient received: HELLO\n')
     } finally {
       rmSync(dir, { recursive: true })

@@ -254,7 +254,8 @@ export const CONFIG_MAX_SESSIONS: u32 = 17
 export const CONFIG_REPLAY_CAPACITY: u32 = 18
 export const CONFIG_MAX_HALF_OPEN: u32 = 19
 export const CONFIG_CONFIRM: u32 = 20
-export const CONFIG_FIELDS: u32 = 21
+export const CONFIG_SEND_ONCE: u32 = 21
+export const CONFIG_FIELDS: u32 = 22
 
 /** Minimum and maximum of each config field, and whether it may be unset. */
 // biome-ignore format: one field per line
@@ -280,4 +281,5 @@ export const CONFIG_RANGES: StaticArray<u32> = [
   0, 0x100000, 0, // replayCapacity
   0, 65535, 0, // maxHalfOpen
   0, 1, 0, // confirm
+  0, 1, 0, // sendOnce
 ]

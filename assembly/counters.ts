@@ -51,4 +51,5 @@ export const DROP_REFLECTED: u32 = 47
 export const SESSIONS_UNCONFIRMED: u32 = 48
 export const PONGS_UNASKED: u32 = 49
 export const OBFS_RESETS: u32 = 50
-export const COUNTERS: u32 = 51
+export const SEGMENTS_REDUNDANT: u32 = 51
+export const COUNTERS: u32 = 52

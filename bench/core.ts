@@ -112,6 +112,7 @@ function endpoint(mode: number, window: number): Core {
       replayCapacity: 0,
       maxHalfOpen: 0,
       confirm: 0,
+      sendOnce: 0,
     },
     0,
   )

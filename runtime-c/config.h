@@ -21,6 +21,7 @@ struct config {
   uint8_t key[CRYPTO_KEY_BYTES];
   /* Keys of `kcp`; KCPTUN_UNSET = the engine chooses. */
   uint32_t mtu, sndwnd, rcvwnd, nodelay, interval, resend, nc, flush;
+  bool redundancy;
   /* s */
   uint32_t timeout, linger, keepalive, time_wait;
   /* MiB */

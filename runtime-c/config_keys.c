@@ -29,6 +29,7 @@ const struct config_key config_keys[] = {
     INTEGER("kcp", "resend", resend, 0, 100, KCPTUN_UNSET),
     INTEGER("kcp", "nc", nc, 0, 1, KCPTUN_UNSET),
     INTEGER("kcp", "flush", flush, 0, 2, KCPTUN_UNSET),
+    BOOLEAN("kcp", "redundancy", redundancy, 1),
     INTEGER(NULL, "timeout", timeout, 60, 86400, 600),
     INTEGER(NULL, "linger", linger, 5, 600, 30),
     INTEGER(NULL, "keepalive", keepalive, 0, 600, 25),

@@ -88,6 +88,7 @@ bool engine_configure(const struct config *config, int family) {
       [KCPTUN_CONFIG_REPLAY_CAPACITY] = config->method ? replay : 0,
       [KCPTUN_CONFIG_MAX_HALF_OPEN] = config->max_sessions < MAX_HALF_OPEN ? config->max_sessions : MAX_HALF_OPEN,
       [KCPTUN_CONFIG_CONFIRM] = config->is_replay_strict,
+      [KCPTUN_CONFIG_SEND_ONCE] = !config->redundancy,
   };
   memcpy(core_at(&engine, core_config_ptr(&engine)), fields, sizeof fields);
   int32_t result = core_configure(&engine, clock_ticks());

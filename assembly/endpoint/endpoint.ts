@@ -18,6 +18,7 @@ import {
   CONFIG_RCVWND,
   CONFIG_REPLAY_CAPACITY,
   CONFIG_RESEND,
+  CONFIG_SEND_ONCE,
   CONFIG_SNDWND,
   CONFIG_TAG_BYTES,
   CONFIG_TIME_WAIT,
@@ -100,6 +101,7 @@ export function configure(now: Ticks): i32 {
     field(CONFIG_RESEND),
     field(CONFIG_NC),
     field(CONFIG_FLUSH),
+    field(CONFIG_SEND_ONCE) != 0,
   )
   setTimeouts(field(CONFIG_TIMEOUT), field(CONFIG_LINGER))
   setTimeWait(field(CONFIG_TIME_WAIT))

@@ -30,7 +30,7 @@ import {
 } from './bbr_model'
 import { growClassic, halveClassic, restartClassic } from './classic'
 import { Conversation, waitSnd } from './conversation'
-import { applyShareScale, claimFairShare, fairShare, setClaimedBw } from './fair_share'
+import { applyShareScale, capacity, claimFairShare, fairShare, setClaimedBw } from './fair_share'
 import { DEFAULT_WND, NC_AUTOMATIC, NC_CLASSIC } from './options'
 import { joinPeerPath, leavePeerPath, onPathRtt, pathLimit, UNKNOWN } from './peer_path'
 import { diff, HEADER_BYTES } from './segment'
@@ -151,6 +151,15 @@ function pace(c: Conversation): f64 {
   if (m.state == PROBE_DOWN) return max(0.8, 1 - 0.8 * (m.pacingGain - 1)) * rate
   if (m.state == PROBE_UP) return m.pacingGain * rate
   return m.queueRounds >= 2 ? QUEUE_PACING_GAIN * rate : rate
+}
+
+/**
+ * @returns rate of the path, full segments per tick: the capacity that was measured, otherwise the initial window in a
+ *   round trip. What its flows claim is less, or counts small segments.
+ */
+export function pathRate(c: Conversation, now: Ticks): f64 {
+  const known = capacity(peerPathOf(c), now)
+  return known != 0 ? known : <f64>INITIAL_CWND / <f64>minRttOf(c)
 }
 
 /** A segment was sent at `now`. */

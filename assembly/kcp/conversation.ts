@@ -44,7 +44,7 @@ export class SendBuffer {
   lastLost: Sn
   flight: u32
   lost: u32
-  // transmissions after the first
+  // transmissions of segments that counted as lost
   retransmissions: u32
   // when the peer's window held back a new segment (`wasBlocked`)
   blockedAt: Ticks
@@ -208,6 +208,8 @@ export class Conversation extends WindowProbe {
   fastResend: u8
   // the user set `sndwnd`: a hard limit
   isSndWndSet: u8
+  // no segment is sent again unless it counts as lost
+  sendOnce: u8
   // like `joined`, sent before it
   joinedBefore: u8
   // minimum variance of the RTO, and the flush interval of `flush` 0

@@ -57,7 +57,8 @@ export function onOverload(c: Conversation): void {
   path.capacityBw = min(path.capacityBw, path.claimedBw)
 }
 
-function capacity(path: PeerPath, now: Ticks): f64 {
+/** @returns bandwidth of the path when the link last limited it, segments per tick; 0 if that was long ago */
+export function capacity(path: PeerPath, now: Ticks): f64 {
   return now - path.capacityAt < CAPACITY_EXPIRY_TICKS ? path.capacityBw : 0
 }
 

@@ -28,6 +28,7 @@ export function kcpMtu(): u32 {
 
 // options of conversations opened from now on; existing ones keep their copies
 let mode: u32 = NC_AUTOMATIC
+let once: bool = false
 let flushing: u32 = FLUSH_AUTOMATIC
 let delaying: u32 = 1
 let resending: u32 = 0
@@ -56,6 +57,7 @@ export function setOptions(
   resend: u32,
   nc: u32,
   flush: u32,
+  sendOnce: bool,
 ): void {
   plainMtu = mtu
   sendWindow = sndwnd
@@ -64,6 +66,7 @@ export function setOptions(
   intervalMs = interval
   resending = resend == UNSET ? 0 : resend
   mode = nc == UNSET ? NC_AUTOMATIC : nc
+  once = sendOnce
   flushing = flush == UNSET ? FLUSH_AUTOMATIC : flush
 }
 
@@ -73,6 +76,7 @@ export function openConversation(c: Conversation, conv: Conv): void {
   c.congestionMode = <u8>mode
   c.flushMode = <u8>flushing
   c.nodelay = <u8>delaying
+  c.sendOnce = <u8>once
   c.fastResend = <u8>resending
   c.isSndWndSet = <u8>(sendWindow != UNSET)
   c.intervalTicks = <u16>((intervalMs == UNSET ? DEFAULT_RTO_VARIANCE_MS : intervalMs) * TICKS_PER_MS)

@@ -9,16 +9,17 @@
 import { TICKS_PER_MS } from '../abi'
 import { NEVER, ticksUntil } from '../clock'
 import { mayReceive } from '../memory/slab'
-import { ACKS_SENT, count, SEGMENTS_RETRANSMITTED, SEGMENTS_SENT } from '../stats'
+import { ACKS_SENT, count, SEGMENTS_REDUNDANT, SEGMENTS_RETRANSMITTED, SEGMENTS_SENT } from '../stats'
 import { Sn, Ticks } from '../units'
 import { acksDue, pendingAcks, takeAck, takeRepeatedAck } from './ack_queue'
-import { hasStandingQueue } from './bbr_model'
+import { hasStandingQueue, peerPathOf } from './bbr_model'
 import { onUnconfirmedSent } from './confirm'
-import { congestionWindow, maySend, onDrained, onSent, pacingDeadline, sendLimit } from './congestion'
+import { congestionWindow, maySend, onDrained, onSent, pacingDeadline, pathRate, sendLimit } from './congestion'
 import { Conversation, LOST, PROBE_ASK, PROBE_DROPPED, PROBE_TELL } from './conversation'
 import { onAppLimited, recordDelivery } from './delivery_rate'
 import { restartProbeTimer } from './loss_detection'
 import { segmentLimit } from './options'
+import { duplicateRoom } from './peer_path'
 import { advertise, promisedWnd } from './receive_window'
 import { CMD_ACK, CMD_PUSH, CMD_WASK, CMD_WINS, diff, HEADER_BYTES, writeHeader } from './segment'
 import {
@@ -43,6 +44,8 @@ import { wireClock } from './wire_clock'
 const FIRST_PROBE_TICKS: Ticks = 500 * TICKS_PER_MS
 /** ACKs per datagram: pure ACKs are not retransmitted, so they must fit where full datagrams are dropped. */
 const MAX_ACK_BYTES: u32 = 984
+/** What a datagram costs beside its plaintext: IP and UDP headers, nonce and tag. */
+const DATAGRAM_COST: u32 = 72
 /** Segments of up to this many bytes of payload are thin. */
 const THIN_BYTES: u32 = 200
 const THIN_DELAY_TICKS: Ticks = 5 * TICKS_PER_MS
@@ -210,17 +213,15 @@ function sendSegment(c: Conversation, sn: Sn, entry: usize, header: usize, size:
   built.lastSegment = isCopy ? 0 : entry
   let sentAt = now
   count(SEGMENTS_SENT)
-  if (!isNew) {
-    count(SEGMENTS_RETRANSMITTED)
-    c.retransmissions++
-  }
   if (isCopy) {
+    count(SEGMENTS_REDUNDANT)
     if (c.copies) {
       // copies of one transmission have the same ts
       sentAt = load<u32>(entry, SENT_AT)
       c.copies--
     } else {
       c.thinAt = 0
+      payDuplicate(c, size + DATAGRAM_COST)
     }
   } else {
     recordDelivery(c, entry, now)
@@ -229,6 +230,8 @@ function sendSegment(c: Conversation, sn: Sn, entry: usize, header: usize, size:
       c.sndNxt++
       if (c.model) onThinSent(c, sn, size, now)
     } else {
+      count(SEGMENTS_RETRANSMITTED)
+      c.retransmissions++
       planCopies(c, sn, entry, now)
     }
   }
@@ -244,7 +247,7 @@ function sendSegment(c: Conversation, sn: Sn, entry: usize, header: usize, size:
  * loss.
  */
 function planCopies(c: Conversation, sn: Sn, entry: usize, now: Ticks): void {
-  if (!c.model || hasStandingQueue(c)) return
+  if (!c.model || c.sendOnce || hasStandingQueue(c)) return
   const inWindow = c.sndNxt - c.sndUna
   const wasSentAgain = load<u8>(entry, TRANSMISSIONS) > 2
   let copies: u32 = 0
@@ -266,7 +269,7 @@ function isThin(size: u32): bool {
 /** Schedules a duplicate of a small write that nothing follows: its loss would cost a round trip and more. */
 function onThinSent(c: Conversation, sn: Sn, size: u32, now: Ticks): void {
   c.thinAt = 0
-  if (!isThin(size) || c.sndEnd != c.sndNxt || c.flight > MAX_THIN_FLIGHT || hasStandingQueue(c)) return
+  if (!isThin(size) || c.sendOnce || c.sndEnd != c.sndNxt || c.flight > MAX_THIN_FLIGHT || hasStandingQueue(c)) return
   c.thinSn = sn
   c.thinAt = max<u32>(1, now + THIN_DELAY_TICKS)
 }
@@ -283,11 +286,26 @@ function isThinWaiting(c: Conversation): bool {
 }
 
 function isThinDue(c: Conversation, now: Ticks): bool {
-  return isThinWaiting(c) && ticksUntil(c.thinAt, now) == 0
+  if (!isThinWaiting(c) || ticksUntil(c.thinAt, now) != 0) return false
+  const size = HEADER_BYTES + <u32>load<u16>(entryOf(c, c.thinSn), LEN)
+  if (mayDuplicate(c, size + DATAGRAM_COST, now)) return true
+  c.thinAt = 0
+  return false
+}
+
+/** @returns true if the bound of the path leaves room for as many bytes of duplicates */
+function mayDuplicate(c: Conversation, bytes: u32, now: Ticks): bool {
+  const rate = pathRate(c, now) * <f64>(segmentLimit(c) + HEADER_BYTES)
+  return duplicateRoom(peerPathOf(c), rate, now) >= <f64>bytes
+}
+
+function payDuplicate(c: Conversation, bytes: u32): void {
+  peerPathOf(c).duplicateBytes -= <f64>bytes
 }
 
 /** Appends up to two older unacknowledged thin segments to a new one: they need no datagram of their own. */
 function appendThin(c: Conversation, block: usize, len: u32, sn: Sn, wnd: u32, limit: u32, now: Ticks): u32 {
+  if (!c.model || c.sendOnce) return len
   let room: u32 = MAX_BUNDLED
   for (let back: u32 = 1; back <= BUNDLE_REACH && room != 0; back++) {
     const older = sn - back
@@ -295,14 +313,15 @@ function appendThin(c: Conversation, block: usize, len: u32, sn: Sn, wnd: u32, l
     const entry = entryOf(c, older)
     const size = HEADER_BYTES + <u32>load<u16>(entry, LEN)
     if (load<u8>(entry, STATE) != SENT || !isThin(size) || len + size > limit) continue
+    if (!mayDuplicate(c, size, now)) break
+    payDuplicate(c, size)
     const header = headerOf(entry)
     writeHeader(header, c.conv, CMD_PUSH, wnd, wireClock(now), older, c.rcvNxt, size - HEADER_BYTES)
     memory.copy(block + len, header, size)
     len += size
     room--
     count(SEGMENTS_SENT)
-    count(SEGMENTS_RETRANSMITTED)
-    c.retransmissions++
+    count(SEGMENTS_REDUNDANT)
   }
   return len
 }

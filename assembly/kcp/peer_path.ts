@@ -17,6 +17,9 @@ const MIN_RTT_EXPIRY_TICKS: Ticks = 10 * TICKS_PER_SECOND
 const MIN_PROBE_RTT_TICKS: Ticks = 50 * TICKS_PER_MS
 /** The long-term minimum covers two periods of this length. */
 const LONG_MIN_RTT_HALF_TICKS: Ticks = 30 * TICKS_PER_SECOND
+/** Share of the path's rate that duplicates of thin segments may take, and bytes that may be saved up. */
+const DUPLICATES_SHARE: f64 = 0.1
+const MAX_DUPLICATE_BYTES: f64 = 8192
 /** A datagram size counts as deliverable for this long. */
 const PROVEN_TICKS: Ticks = 60 * TICKS_PER_SECOND
 /** A size limit applies for this long. */
@@ -60,6 +63,9 @@ export class PeerPath {
   // product of all reductions in favour of new flows; they apply to flows above `shareScaleMinBw`
   shareScale: f64
   shareScaleMinBw: f64
+  // bytes that duplicates of thin segments may take, and when that was
+  duplicateBytes: f64
+  duplicatesAt: Ticks
 }
 
 const PEER_PATH_CLASS: u32 = classOf(offsetof<PeerPath>())
@@ -93,7 +99,8 @@ export function joinPeerPath(address: usize, now: Ticks): usize {
   path.references = 1
   path.shareScale = 1
   path.minRtt = path.longMinRtt = path.longMinRttPrevious = UNKNOWN
-  path.minRttAt = path.longMinRttWindowAt = now
+  path.minRttAt = path.longMinRttWindowAt = path.duplicatesAt = now
+  path.duplicateBytes = MAX_DUPLICATE_BYTES
   return at
 }
 
@@ -140,6 +147,17 @@ export function startProbeRtt(path: PeerPath, rtt: Ticks, now: Ticks): void {
 /** @returns minimum RTT of the last 30 to 60 seconds */
 export function longMinRtt(path: PeerPath): Ticks {
   return min(path.longMinRtt, path.longMinRttPrevious)
+}
+
+/**
+ * @param rate of the path, bytes per tick
+ * @returns bytes that duplicates of thin segments may take now
+ */
+export function duplicateRoom(path: PeerPath, rate: f64, now: Ticks): f64 {
+  const earned = <f64>(now - path.duplicatesAt) * DUPLICATES_SHARE * rate
+  path.duplicatesAt = now
+  path.duplicateBytes = min(MAX_DUPLICATE_BYTES, path.duplicateBytes + earned)
+  return path.duplicateBytes
 }
 
 /** A datagram with `bytes` of plaintext was delivered to the peer. */

@@ -8,13 +8,15 @@ export const MODE_SERVER = 1
 export const MODE_CLIENT = 2
 export const MODE_RENDEZVOUS = 4
 
-/** The keys below `kcp`, taken from the schema. */
-export type KcpKey = keyof typeof schema.properties.kcp.properties
+/** The keys below `kcp` that choose what is automatic otherwise, taken from the schema. */
+export type KcpKey = Exclude<keyof typeof schema.properties.kcp.properties, 'mtu' | 'redundancy'>
 
 /** KCP parameters in the units of the schema. undefined = not set: automatic. */
-export type KcpConfig = Readonly<Record<Exclude<KcpKey, 'mtu'>, number | undefined>> & {
+export type KcpConfig = Readonly<Record<KcpKey, number | undefined>> & {
   /** bytes of the whole IP packet */
   readonly mtu: number
+  /** segments may be sent twice before they count as lost */
+  readonly redundancy: boolean
 }
 
 export interface TcpConfig {

@@ -22,9 +22,6 @@ const OTHERS_READ = 0o044
 const OTHERS_WRITE = 0o022
 const GROUP_READ = 0o040
 
-/** The keys that disable automatic control. */
-const TUNED = KCP_KEYS.filter((key) => key !== 'mtu')
-
 export interface LintResult {
   readonly warnings: readonly string[]
   readonly notes: readonly string[]
@@ -154,7 +151,7 @@ export function lint(config: Config, findings: Findings, hasFastUdp: boolean): L
       notes.push(about(key, text, `ports below ${PORT_UNPRIVILEGED} require root or CAP_NET_BIND_SERVICE`))
     }
   }
-  const tuned = TUNED.filter((name) => kcp[name] !== undefined).map((name) => `kcp.${name}`)
+  const tuned = KCP_KEYS.filter((name) => kcp[name] !== undefined).map((name) => `kcp.${name}`)
   if (tuned.length > 0 && (mode & (MODE_CLIENT | MODE_SERVER)) !== 0) {
     const text = 'fixed values disable automatic tuning, which is usually faster'
     notes.push(`config ${tuned.length === 1 ? 'key' : 'keys'} ${tuned.join(', ')}: ${text}`)

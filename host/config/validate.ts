@@ -28,8 +28,10 @@ export type Properties = Readonly<Record<string, PropertySchema>>
 
 /** All top-level properties of the schema. */
 export const PROPERTIES: Properties = schema.properties
-/** The keys below `kcp`. */
-export const KCP_KEYS = Object.keys(schema.properties.kcp.properties) as readonly KcpKey[]
+/** The keys below `kcp` that choose what is automatic otherwise: those without a default. */
+export const KCP_KEYS = Object.entries(schema.properties.kcp.properties)
+  .filter(([, property]) => !('default' in property))
+  .map(([key]) => key as KcpKey)
 
 /**
  * Integers are plain unsigned decimal digits (protocol.md 10.1): no sign, fraction, exponent. The JSON grammar

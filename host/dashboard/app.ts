@@ -67,11 +67,13 @@ function showDirection(id: 'rx' | 'tx', bits: number, wire: number, total: numbe
 function showAgain(sample: Sample): void {
   const first = recent[0] ?? sample
   const grown = (name: string): number => (sample.counters[name] ?? 0) - (first.counters[name] ?? 0)
-  const sent = grown('segments_sent')
+  const sent = grown('segments_sent') - grown('segments_redundant')
   const share = sent > 0 ? grown('segments_retransmitted') / sent : 0
   big('again', percent(share), share)
   const again = sample.counters['segments_retransmitted'] ?? 0
-  setText(byId('again-sub'), `${count(again)} of ${count(sample.counters['segments_sent'] ?? 0)} segments`)
+  const redundant = sample.counters['segments_redundant'] ?? 0
+  const lost = `${count(again)} of ${count((sample.counters['segments_sent'] ?? 0) - redundant)} segments`
+  setText(byId('again-sub'), redundant === 0 ? lost : `${lost} · ${count(redundant)} sent twice by choice`)
 }
 
 function showTrip(sample: Sample): void {

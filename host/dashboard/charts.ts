@@ -80,13 +80,13 @@ const CHARTS: readonly Chart[] = [
   },
   {
     id: 'trip',
-    title: 'Round trip time in ms, and the share of segments sent again in percent, of the last minutes',
+    title: 'Round trip time in ms, and the share of segments that were lost in percent, of the last minutes',
     scales: {
       rtt: { least: 5, side: 3, size: 60, show: msText },
       again: { least: 5, side: 1, size: 48, show: (value) => `${Number(value.toFixed(1))} %` },
     },
     series: [
-      { column: 'again', label: 'Sent again', tone: '--loss', style: 'bar', scale: 'again', show: percentText },
+      { column: 'again', label: 'Loss', tone: '--loss', style: 'bar', scale: 'again', show: percentText },
       { column: 'rtt', label: 'Round trip', tone: '--trip', style: 'line', scale: 'rtt', show: msText },
     ],
   },

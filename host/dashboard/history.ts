@@ -81,7 +81,7 @@ export function perSecond(now: Sample, before: Sample | undefined, name: string)
 
 function rowOf(sample: Sample, before: Sample | undefined): Row {
   const bits = (name: string): number => 8 * perSecond(sample, before, name)
-  const sent = perSecond(sample, before, 'segments_sent')
+  const sent = perSecond(sample, before, 'segments_sent') - perSecond(sample, before, 'segments_redundant')
   const again = perSecond(sample, before, 'segments_retransmitted')
   return {
     receiving: bits('tcp_written_bytes'),

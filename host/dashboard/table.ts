@@ -39,7 +39,7 @@ const COLUMNS: readonly Column[] = [
   },
   { title: 'Window', className: 'minor', key: (line) => line.cwnd_segments, show: (line) => count(line.cwnd_segments) },
   {
-    title: 'Sent again',
+    title: 'Lost',
     className: 'minor',
     key: (line) => line.retransmitted_segments,
     show: (line) => count(line.retransmitted_segments),

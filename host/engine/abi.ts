@@ -288,6 +288,7 @@ export const ConfigField = {
   replayCapacity: 18,
   maxHalfOpen: 19,
   confirm: 20,
+  sendOnce: 21,
 } as const
 export type ConfigFieldName = keyof typeof ConfigField
 /** Values of the config block, in the units of docs/abi.md. The engine chooses absent ones. */
@@ -309,7 +310,7 @@ export const COUNTERS = [
   'keepalives_sent', 'rtos', 'sessions_connect', 'sessions_established', 'sessions_linger', 'sessions_time_wait',
   'waitsnd', 'memory_used', 'last_received_age', 'peer_silent_pings', 'entropy_left', 'obfs_dropped_bytes',
   'obfs_dropped', 'obfs_contexts', 'obfs_unauthenticated', 'obfs_refused', 'obfs_control_sent', 'drop_reflected',
-  'sessions_unconfirmed', 'pongs_unasked', 'obfs_resets',
+  'sessions_unconfirmed', 'pongs_unasked', 'obfs_resets', 'segments_redundant',
 ] as const
 export type CounterName = (typeof COUNTERS)[number]
 /** Counters that rise and fall. */

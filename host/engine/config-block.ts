@@ -51,5 +51,6 @@ export function coreConfig(config: Config, aead: Aead | undefined, family: 4 | 6
     replayCapacity: aead === undefined ? 0 : server ? REPLAY_CAPACITY_SERVER : REPLAY_CAPACITY_CLIENT,
     maxHalfOpen: Math.min(MAX_HALF_OPEN, config.max_sessions),
     confirm: config.replay === 'strict' ? 1 : 0,
+    sendOnce: kcp.redundancy ? 0 : 1,
   }
 }

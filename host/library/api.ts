@@ -58,6 +58,8 @@ export interface KcpOptions {
   readonly nc?: number | undefined
   /** When segments are sent, 0 to 2. */
   readonly flush?: number | undefined
+  /** Whether segments may be sent twice before they count as lost. Default true. */
+  readonly redundancy?: boolean | undefined
 }
 
 /** The UDP socket. */

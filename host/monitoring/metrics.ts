@@ -51,7 +51,12 @@ const FAMILIES: readonly Family[] = [
   counter('pkt_sent', 'udp_sent_datagrams', 'Datagrams sent.'),
   counter('segments_received', 'kcp_received_segments', 'Data segments received.'),
   counter('segments_sent', 'kcp_sent_segments', 'Data segments sent.'),
-  counter('segments_retransmitted', 'kcp_retransmitted_segments', 'Data segments retransmitted.'),
+  counter(
+    'segments_retransmitted',
+    'kcp_retransmitted_segments',
+    'Data segments sent again because they counted as lost.',
+  ),
+  counter('segments_redundant', 'kcp_redundant_segments', 'Data segments sent twice before they counted as lost.'),
   counter('fast_retransmits', 'kcp_fast_retransmitted_segments', 'Data segments retransmitted before their timeout.'),
   counter('segments_duplicate', 'kcp_duplicate_segments', 'Data segments received more than once.'),
   counter('acks_sent', 'kcp_sent_acks', 'Acknowledgements sent.'),

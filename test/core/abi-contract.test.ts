@@ -50,6 +50,7 @@ const FIELDS: Readonly<Record<ConfigFieldName, number>> = {
   replayCapacity: 0,
   maxHalfOpen: 0,
   confirm: 0,
+  sendOnce: 0,
 }
 
 /** An engine, with views over its memory created on each access. */

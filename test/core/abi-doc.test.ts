@@ -37,7 +37,14 @@ function endpoint(mode: number): Core {
     flush: UNSET,
   }
   const times = { timeout: 60, linger: 5, keepalive: 0, timeWait: 5 }
-  const bounds = { memoryCeiling: 64 << 20, maxSessions: 16, replayCapacity: 0, maxHalfOpen: 0, confirm: 0 }
+  const bounds = {
+    memoryCeiling: 64 << 20,
+    maxSessions: 16,
+    replayCapacity: 0,
+    maxHalfOpen: 0,
+    confirm: 0,
+    sendOnce: 0,
+  }
   core.configure(
     { mode, tagBytes: 0, nonceBytes: 0, nonceStrategy: NonceStrategy.NONE, ...kcp, ...times, ...bounds },
     0,

@@ -56,6 +56,7 @@ const GOOD: Record<string, number> = {
   replayCapacity: 0,
   maxHalfOpen: 0,
   confirm: 0,
+  sendOnce: 0,
 }
 
 /** @returns the result of `configure` with one field changed */

@@ -47,6 +47,7 @@ const INTEGERS: readonly IntegerKey[] = [
 ]
 
 const BOOLEANS: readonly (readonly [string, boolean])[] = [
+  ['kcp.redundancy', true],
   ['tcp.reuseport', false],
   ['tcp.keepalive', false],
   ['tcp.nodelay', true],

@@ -27,6 +27,7 @@ const CLIENT: CoreConfig = {
   replayCapacity: 0,
   maxHalfOpen: 0,
   confirm: 0,
+  sendOnce: 0,
 }
 
 test('the embedded module starts and has the ABI version of this package', () => {

@@ -24,7 +24,8 @@ function statistics(seconds: number, count: number, bytes = 1000) {
       tcp_read_bytes: seconds * 10_000,
       pkt_received_bytes: seconds * 1_100_000,
       pkt_sent_bytes: seconds * 20_000,
-      segments_sent: seconds * 100,
+      segments_sent: seconds * 120,
+      segments_redundant: seconds * 20,
       segments_retransmitted: seconds * 5,
     },
     gauges: { sessions_established: count, sessions_time_wait: 2, waitsnd: 7, memory_used: 4096 },
@@ -93,7 +94,7 @@ test('80x24 shows everything that matters', () => {
   for (const part of [
     /^kcptun-wasm 0\.1\.0 client, node 20\.0\.0, up 12s +healthy \(peer seen 1s ago\)$/m,
     /^received +977KiB\/s [▁-█]{60}$/m,
-    /wire 1074KiB\/s 19\.5KiB\/s {3}rtt 81\.0ms {3}retransmitted 5\.0% {3}waiting 7/,
+    /wire 1074KiB\/s 19\.5KiB\/s {3}rtt 81\.0ms {3}retransmitted 5\.0% {3}redundant 20\.0%/,
     /^42 sessions: 40 established, 2 time_wait$/m,
     /^CONV +STATE +PEER +AGE +RTT +RECEIVED +SENT$/m,
     /^00000027 established 203\.0\.113\.39:12345 +12s +61\.0 +38\.1KiB\/s +0\/s$/m,

@@ -110,7 +110,7 @@ test('late ACKs of a kcptun-libev peer cause few needless retransmissions', () =
     120,
   )
   const sent = mixed.endpoint.counter('segments_sent')
-  const repeated = mixed.endpoint.counter('segments_retransmitted')
+  const repeated = mixed.endpoint.counter('segments_retransmitted') + mixed.endpoint.counter('segments_redundant')
   assert.ok(repeated <= sent * 0.1, `${repeated} of ${sent} segments were retransmitted on a perfect link`)
 })
 

@@ -5,6 +5,8 @@
  */
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
+import type { CoreConfig } from '../../host/engine/core.ts'
+import type { Endpoint } from '../../testkit/sim/endpoint.ts'
 import { Pair } from '../../testkit/sim/pair.ts'
 import { Solo } from '../../testkit/sim/solo.ts'
 import { ack, Cmd, DIAL, MessageType, message, push, segment } from '../../testkit/sim/wire.ts'
@@ -18,6 +20,22 @@ function server(config: ConstructorParameters<typeof Solo>[0]['config'] = {}): S
   solo.run(1000)
   solo.take()
   return solo
+}
+
+/** Segments sent more than once, for whatever reason. */
+function sentAgain(side: Endpoint): number {
+  return side.counter('segments_retransmitted') + side.counter('segments_redundant')
+}
+
+/** `streams` clients that write 100 bytes every 30 ms for 20 s over a path of 50 ms. */
+function thinStreams(streams: number, config: Partial<CoreConfig> = {}): Pair {
+  const pair = new Pair({ seed: 7, client: config, server: config, up: { delay: 25 }, down: { delay: 25 } })
+  for (let i = 0; i < streams; i++) {
+    pair.connect({ client: { bytes: 1e6, stream: i, chunk: 100, writeRate: 100 / 30, fin: 'never' }, server: {} })
+    pair.run(1)
+  }
+  pair.run(20_000)
+  return pair
 }
 
 const test = suite('sim/timing')
@@ -160,7 +178,7 @@ test('a perfect path causes almost no retransmissions', () => {
     assert.ok(pair.finish(60))
     assert.ok(connection.clean)
     for (const side of [pair.client, pair.server]) {
-      const share = side.counter('segments_retransmitted') / side.counter('segments_sent')
+      const share = sentAgain(side) / side.counter('segments_sent')
       assert.ok(share < 0.01, `${share} of the segments with ${delay} ms`)
     }
   }
@@ -171,8 +189,40 @@ test('with 2 % loss little more than the lost segments is retransmitted', () => 
   const connection = pair.connect({ client: { bytes: 5_000_000, stream: 1 }, server: {} })
   assert.ok(pair.finish(120))
   assert.ok(connection.clean)
-  const share = pair.client.counter('segments_retransmitted') / pair.client.counter('segments_sent')
+  const share = sentAgain(pair.client) / pair.client.counter('segments_sent')
   assert.ok(share < 0.1, `${share}`)
+})
+
+test('small writes that are sent twice by choice are counted apart from retransmissions', () => {
+  const { client } = thinStreams(1)
+  assert.is(client.counter('segments_retransmitted'), 0)
+  assert.ok(client.counter('segments_redundant') > 0.5 * client.counter('segments_sent'))
+})
+
+test('with redundancy off every segment is sent once on a perfect path', () => {
+  const { client } = thinStreams(1, { sendOnce: 1 })
+  assert.is(sentAgain(client), 0)
+  assert.ok(client.counter('segments_sent') > 600)
+})
+
+test('with redundancy off a lossy path gets retransmissions only', () => {
+  const lossy = { delay: 25, loss: 0.05 }
+  const pair = new Pair({ seed: 3, client: { sendOnce: 1 }, server: { sendOnce: 1 }, up: lossy, down: lossy })
+  const connection = pair.connect({ client: { bytes: 500_000, stream: 1 }, server: {} })
+  assert.ok(pair.finish(120))
+  assert.ok(connection.clean)
+  assert.is(pair.client.counter('segments_redundant'), 0)
+  assert.ok(pair.client.counter('segments_retransmitted') > 0)
+})
+
+test('what many small streams send twice stays within a tenth of the rate of the path', () => {
+  const { client, ms } = thinStreams(100)
+  // no capacity was measured: the initial window of 32 segments in a round trip of 50 ms
+  const bound = (0.1 * 32 * 1372 * ms) / 50
+  const redundant = client.counter('segments_redundant')
+  const bytes = redundant * (100 + 4 + 24)
+  assert.ok(redundant > 0 && bytes < 1.1 * bound, `${bytes} bytes, bound ${bound}`)
+  assert.ok(redundant < 0.5 * client.counter('segments_sent'), `${redundant} segments`)
 })
 
 test('a small write that nothing follows is sent twice, 5 ms apart, unless it was acknowledged in between', () => {

@@ -93,6 +93,7 @@ export function defaultConfig(role: 'client' | 'server' | 'neither'): CoreConfig
     replayCapacity: 0,
     maxHalfOpen: 0,
     confirm: 0,
+    sendOnce: 0,
   }
 }
 

@@ -21,6 +21,7 @@ export const RELOADS: Readonly<Record<string, readonly unknown[]>> = {
   'kcp.resend': [0, 2],
   'kcp.nc': [0, 1],
   'kcp.flush': [0, 1, 2],
+  'kcp.redundancy': [true, false],
   'tcp.keepalive': [true],
   'tcp.nodelay': [false],
   'tcp.sndbuf': [65536],

@@ -205,6 +205,7 @@ export function frame(view: View, columns: number, rows: number, style: Style): 
     `wire ${rate(rates?.wireReceived ?? 0)} ${rate(rates?.wireSent ?? 0)}`,
     `rtt ${typicalRtt(sample)}`,
     `retransmitted ${percent(rates?.retransmitted ?? 0)}`,
+    `redundant ${percent(rates?.redundant ?? 0)}`,
     `waiting ${gauge('waitsnd')}`,
     `memory ${formatBytes(gauge('memory_used'))}`,
     `cpu ${percent(rates?.cpu ?? 0)}`,

@@ -41,7 +41,9 @@ export interface Rates {
   readonly sent: number
   readonly wireReceived: number
   readonly wireSent: number
-  /** Share of retransmissions among the segments sent, 0..1. */
+  /** Segments sent twice by choice, among those sent once, 0..1. */
+  readonly redundant: number
+  /** Share of retransmissions among the segments sent without redundant ones, 0..1. */
   readonly retransmitted: number
   /** CPU usage, share of one core. */
   readonly cpu: number
@@ -120,13 +122,14 @@ export function ratesOf(before: Sample | undefined, after: Sample): Rates {
       return [keyOf(session), { received, sent: perSecond(session.sent, then?.sent ?? 0) }] as const
     }),
   )
-  const segments = counter('segments_sent')
+  const segments = counter('segments_sent') - counter('segments_redundant')
   return {
     received: counter('tcp_written_bytes'),
     sent: counter('tcp_read_bytes'),
     wireReceived: counter('pkt_received_bytes'),
     wireSent: counter('pkt_sent_bytes'),
     retransmitted: segments > 0 ? counter('segments_retransmitted') / segments : 0,
+    redundant: segments > 0 ? counter('segments_redundant') / segments : 0,
     cpu: ms > 0 && from !== undefined ? Math.max(after.cpuMs - from.cpuMs, 0) / ms : 0,
     sessions,
   }

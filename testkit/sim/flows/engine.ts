@@ -81,6 +81,7 @@ function engineConfig(mode: number, tuning: Tuning): CoreConfig {
     replayCapacity: 0,
     maxHalfOpen: 0,
     confirm: 0,
+    sendOnce: 0,
     ...tuning,
   }
 }

@@ -6,7 +6,7 @@
 // Directories named `fixtures` are ignored.
 //
 // --jobs files run at once (default 2), and beside them two whose first line ends in `waits`: `// time limit: 300 s,
-// waits`. That is for files that need less than a tenth of a core, because they wait for timeouts.
+// waits`. That is for files that need less than a quarter of a core, because they wait for timeouts.
 //
 // A file fails if a test fails, if it has no test, if its exit status is not 0, if it is still running after its time
 // limit (60 s, or as in a first line `// time limit: 300 s` or `// time limit: 300 s, long 7200 s`), or if it skips a

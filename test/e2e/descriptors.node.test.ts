@@ -1,4 +1,4 @@
-// time limit: 240 s
+// time limit: 240 s, waits
 /** A process that runs out of file descriptors keeps running, releases them all, and recovers. */
 import { execFileSync } from 'node:child_process'
 import { readdirSync } from 'node:fs'

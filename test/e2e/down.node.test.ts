@@ -1,4 +1,4 @@
-// time limit: 240 s
+// time limit: 240 s, waits
 /** A server that is down, as seen by applications of the client: `when_down`. */
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'

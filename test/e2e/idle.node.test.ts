@@ -1,4 +1,4 @@
-// time limit: 180 s
+// time limit: 180 s, waits
 /** CPU time of idle sessions: both endpoints over ten seconds, as counted by the kernel. */
 
 import { existsSync, readFileSync } from 'node:fs'

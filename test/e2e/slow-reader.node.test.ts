@@ -1,4 +1,4 @@
-// time limit: 180 s
+// time limit: 180 s, waits
 /** Readers slower than the tunnel: everything arrives, however long it takes, and buffering is bounded. */
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'

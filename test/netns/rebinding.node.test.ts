@@ -1,4 +1,4 @@
-// time limit: 300 s
+// time limit: 300 s, waits
 /**
  * A NAT loses its mappings during a transfer and creates others, with other ports or another public address: no byte is
  * lost and no connection ends. Tested with a public server that follows authenticated datagrams to a new address, and

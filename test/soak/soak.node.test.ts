@@ -1,4 +1,4 @@
-// time limit: 400 s
+// time limit: 400 s, waits
 /** A short soak: descriptors and engine memory return to what they were. `npm run soak` runs for longer and watches the RSS. */
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'

@@ -2,10 +2,13 @@
  * A model of one KCP conversation of kcptun-libev: the clock advances only at flush intervals, ACKs are sent only by a
  * flush, every ACK gives an RTT sample, and the algorithm is classic KCP (protocol.md 5.4-5.8).
  */
-import { decodeSegments } from '../decode.ts'
-import { Cmd, concat, segment } from './wire.ts'
+import { Cmd, concat } from './wire.ts'
 
 const MSS_HEADER = 24
+const MTU_MAX = 1500
+/** Datagrams are built here, one at a time: `emit` copies what it keeps. */
+const built = new Uint8Array(MTU_MAX)
+const builtView = new DataView(built.buffer)
 const RTO_MAX = 4000
 const PROBE_FIRST = 7000
 const PROBE_MAX = 120_000
@@ -113,10 +116,16 @@ export class LibevKcp {
   input(plain: Uint8Array): void {
     let maxSn = -1
     let maxTs = 0
-    for (const { cmd, wnd, ts, sn, una, data } of decodeSegments(plain).segments) {
-      this.remoteWindow = wnd
+    const view = new DataView(plain.buffer, plain.byteOffset, plain.byteLength)
+    for (let at = 0, len = 0; plain.length - at >= MSS_HEADER; at += MSS_HEADER + len) {
+      const cmd = view.getUint8(at + 4)
+      len = view.getUint32(at + 20)
+      if (view.getUint32(at) !== this.conv || cmd < Cmd.PUSH || cmd > Cmd.WINS) break
+      if (len > plain.length - at - MSS_HEADER) break
+      const [ts, sn, una] = [view.getUint32(at + 8), view.getUint32(at + 12), view.getUint32(at + 16)]
+      this.remoteWindow = view.getUint16(at + 6)
       while (this.inflight[0] && diff(una, this.inflight[0].sn) > 0) this.inflight.shift()
-      if (cmd === 'ACK') {
+      if (cmd === Cmd.ACK) {
         const rtt = diff(this.#clock, ts)
         if (rtt >= 0) this.#sample(rtt)
         const index = this.inflight.findIndex((sent) => sent.sn === sn)
@@ -125,15 +134,15 @@ export class LibevKcp {
           maxSn = sn
           maxTs = ts
         }
-      } else if (cmd === 'PUSH') {
+      } else if (cmd === Cmd.PUSH) {
         if (diff(sn, this.#rcvNxt + this.#receiveWindow) < 0) {
           this.#acks.push({ sn, ts })
           if (diff(sn, this.#rcvNxt) >= 0) {
-            this.#ahead.set(sn, data)
+            this.#ahead.set(sn, plain.slice(at + MSS_HEADER, at + MSS_HEADER + len))
             this.#advance()
           }
         }
-      } else if (cmd === 'WASK') this.#winsPending = true
+      } else if (cmd === Cmd.WASK) this.#winsPending = true
       this.#sndUna = this.inflight[0]?.sn ?? this.#sndNxt
     }
     if (maxSn < 0) return
@@ -173,24 +182,40 @@ export class LibevKcp {
     this.flush()
   }
 
+  /** Whether a flush would send nothing and change nothing. */
+  #isIdle(): boolean {
+    return (
+      this.waitsnd === 0 &&
+      this.#acks.length === 0 &&
+      this.remoteWindow !== 0 &&
+      this.#probeWait === 0 &&
+      !this.#waskPending &&
+      !this.#winsPending
+    )
+  }
+
   /** Sends what is due by the clock of the last flush interval. */
   flush(): void {
-    if (!this.#started) return
+    if (!this.#started || this.#isIdle()) return
     const { mtu, sndwnd, nodelay, resend } = this.options
     const wnd = Math.max(0, this.#receiveWindow - this.received.length) & 0xffff
-    let parts: Uint8Array[] = []
     let length = 0
     const emit = (): void => {
-      if (length > 0) this.emit(concat(...parts))
-      parts = []
+      if (length > 0) this.emit(built.subarray(0, length))
       length = 0
     }
     const append = (cmd: number, sn: number, ts: number, data?: Uint8Array): void => {
-      const fields = { conv: this.conv, cmd, wnd, ts, sn, una: this.#rcvNxt }
-      const bytes = segment(data ? { ...fields, data } : fields)
-      if (length + bytes.length > mtu) emit()
-      parts.push(bytes)
-      length += bytes.length
+      const bytes = data?.length ?? 0
+      if (length + MSS_HEADER + bytes > mtu) emit()
+      builtView.setUint32(length, this.conv)
+      builtView.setUint16(length + 4, cmd << 8)
+      builtView.setUint16(length + 6, wnd)
+      builtView.setUint32(length + 8, ts)
+      builtView.setUint32(length + 12, sn)
+      builtView.setUint32(length + 16, this.#rcvNxt)
+      builtView.setUint32(length + 20, bytes)
+      if (data !== undefined) built.set(data, length + MSS_HEADER)
+      length += MSS_HEADER + bytes
     }
     let lastAck = { sn: 0, ts: 0 }
     for (lastAck of this.#acks) append(Cmd.ACK, lastAck.sn, lastAck.ts)

@@ -5,9 +5,11 @@
 import { type AppScript, type OtherEnd, SILENT } from './app.ts'
 import { LibevKcp, type LibevKcpOptions } from './libev-kcp.ts'
 import { patternByte } from './random.ts'
-import { concat, control, DIAL, EOF, KEEPALIVE, MessageType, message, What } from './wire.ts'
+import { control, DIAL, EOF, KEEPALIVE, MessageType, message, What } from './wire.ts'
 
 const READ_MAX = 14880
+/** A message without its last byte, and a datagram. */
+const BUFFER_BYTES = 4 + READ_MAX + 1500
 const TICK_MS = 10_000
 const CONNECT_LIMIT_MS = 30_000
 /** bytes a TCP socket buffers before it stops reading */
@@ -44,7 +46,10 @@ export class LibevSession implements OtherEnd {
   readonly created: number
   readonly #expected: number
   #dialled: boolean
-  #buffer: Uint8Array = new Uint8Array(0)
+  /** stream bytes that are no complete message yet */
+  readonly #buffer = new Uint8Array(BUFFER_BYTES)
+  readonly #view = new DataView(this.#buffer.buffer)
+  #filled = 0
   /** bytes written to the socket that the application has not read */
   #unread = 0
   #sinkAt: number
@@ -116,15 +121,14 @@ export class LibevSession implements OtherEnd {
     } else this.#unread = 0
     let queued = false
     for (;;) {
-      if (this.#buffer.length >= 4) {
-        const view = new DataView(this.#buffer.buffer, this.#buffer.byteOffset)
-        const type = view.getUint16(0)
-        const length = view.getUint16(2)
+      if (this.#filled >= 4) {
+        const type = this.#view.getUint16(0)
+        const length = this.#view.getUint16(2)
         if (length < 4 || length > 14884 || type > 3) {
           this.#fail(now)
           return true
         }
-        if (this.#buffer.length >= length) {
+        if (this.#filled >= length) {
           if (type === MessageType.PUSH) {
             if (!this.#dialled || this.#unread >= SOCKET_BUFFER) return queued
             for (let i = 4; i < length; i++) {
@@ -138,14 +142,16 @@ export class LibevSession implements OtherEnd {
             queued = true
           }
           if (this.eofReceived && this.eofSent) this.state = 'linger'
-          this.#buffer = this.#buffer.slice(length)
+          this.#buffer.copyWithin(0, length, this.#filled)
+          this.#filled -= length
           continue
         }
       }
       const more = this.kcp.read()
       if (!more) return queued
       this.lastReceived = now
-      this.#buffer = concat(this.#buffer, more)
+      this.#buffer.set(more, this.#filled)
+      this.#filled += more.length
     }
   }
 }
@@ -157,6 +163,8 @@ export class LibevPeer {
   resetsSent = 0
   resetsReceived = 0
   readonly #emit: (plain: Uint8Array) => void
+  /** Called with each session that a datagram of the peer opened. */
+  onSession: ((session: LibevSession) => void) | undefined
   #tickAt = 0
   #lookAt = TICK_MS
   #clockBase = 0x7ffff000
@@ -201,6 +209,7 @@ export class LibevPeer {
         return
       }
       session = this.open(conv, now)
+      this.onSession?.(session)
     }
     if (session.state === 'time_wait') {
       if (now - session.lastReset >= 1000) {

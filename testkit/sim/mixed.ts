@@ -53,7 +53,8 @@ export class Mixed {
     this.toLibev = new Link({ ...PERFECT, ...options.link }, random)
     const schedule = (at: number, run: () => void): void => this.#agenda.add(at, run)
     this.libev = new LibevPeer({ ...options.libev, role, expected: ours.stream, script: theirs }, (plain) => {
-      for (const { at, bytes } of this.toEngine.send(this.#time, plain)) schedule(at, () => this.#inbox.push(bytes))
+      for (const { at, bytes } of this.toEngine.send(this.#time, plain.slice()))
+        schedule(at, () => this.#inbox.push(bytes))
     })
     this.endpoint = new Endpoint({
       config: { ...defaultConfig(options.ours), ...options.config },

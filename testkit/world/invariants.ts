@@ -1,9 +1,12 @@
 /** Invariants of the endpoints of a simulated world, after every event and when all streams have ended. */
+import { COUNTERS } from '../../host/engine/abi.ts'
 import type { Core } from '../../host/engine/core.ts'
 import type { Violation } from './machine.ts'
 import { EndpointProgram, type Program } from './program.ts'
 
 const STATES = ['connect', 'established', 'linger', 'time_wait'] as const
+/** Words of their gauges, whose upper halves are 0. */
+const GAUGES = STATES.map((state) => [state, 2 * COUNTERS.indexOf(`sessions_${state}`)] as const)
 /** Events between two checks of the gauges. */
 const LOOK_EVENTS = 16
 /** Tables double with the number of sessions and never shrink: bytes per slot, and bytes independent of slots. */
@@ -38,8 +41,9 @@ export class Invariants {
     const core = liveCore(program)
     if (core === undefined) return
     let sessions = 0
-    for (const state of STATES) {
-      const count = Number(core.counter(`sessions_${state}`))
+    core.refresh()
+    for (const [state, word] of GAUGES) {
+      const count = core.u32[(core.statsPtr >>> 2) + word] ?? 0
       sessions += count
       if (count > 0) this.states.add(state)
     }

@@ -111,6 +111,7 @@ export class ModelProgram {
     if (model === undefined) {
       const { role, expected, script } = this.options
       model = new LibevPeer({ role, expected, script }, (plain) => this.#emit(peer, plain))
+      model.onSession = (session) => this.sessions.push(session)
       this.#peers.set(key, model)
     }
     return model
@@ -132,9 +133,6 @@ export class ModelProgram {
     if (length < 0) return
     const { now } = this.options.machine.loop
     this.#lastActivity = now
-    const model = this.#model(from)
-    const known = new Set(model.sessions.keys())
-    model.receive(this.#scratch.slice(0, length), now)
-    for (const [conv, session] of model.sessions) if (!known.has(conv)) this.sessions.push(session)
+    this.#model(from).receive(this.#scratch.subarray(0, length), now)
   }
 }

@@ -128,7 +128,8 @@ export class Network {
   }
 
   natOf(machine: Machine): Nat | undefined {
-    return this.nats.find(({ inside }) => inside === machine)
+    for (const nat of this.nats) if (nat.inside === machine) return nat
+    return undefined
   }
 
   /**
@@ -176,8 +177,9 @@ export class Network {
       let arrival = at + delay + random.unit() * jitter
       if (random.chance(reorder)) arrival += random.unit() * (2 * delay + 20)
       else link.lastAt = arrival = Math.max(arrival, link.lastAt)
-      const bytes = random.chance(corrupt) ? this.#corrupted(datagram.bytes) : datagram.bytes
-      this.loop.at(arrival, () => this.#arrive({ ...datagram, bytes }, refused))
+      const { from, to } = datagram
+      const arriving = random.chance(corrupt) ? { from, to, bytes: this.#corrupted(datagram.bytes) } : datagram
+      this.loop.at(arrival, () => this.#arrive(arriving, refused))
     }
   }
 

@@ -130,12 +130,14 @@ export class SimulatedUdp implements UdpSocket {
       this.#later(() => this.#handlers.onError(codeError(machine.address === '' ? 'ENETUNREACH' : 'EINVAL')))
     } else {
       const bytes = copyOf(buffer, length)
-      const refused = (): void => {
-        if (this.peer !== undefined) this.#later(() => this.#handlers.onError(codeError('ECONNREFUSED')))
-      }
-      this.#network.send(machine, ipv4(source, local.port), target, bytes, refused)
+      const from = source === local.address ? local : ipv4(source, local.port)
+      this.#network.send(machine, from, target, bytes, this.#refused)
     }
     if (this.#sent.push(buffer) === 1) this.#later(() => this.#giveBack())
+  }
+
+  readonly #refused = (): void => {
+    if (this.peer !== undefined) this.#later(() => this.#handlers.onError(codeError('ECONNREFUSED')))
   }
 
   /** The kernel has taken what was sent at this moment. */

@@ -208,8 +208,6 @@ export class Conversation extends WindowProbe {
   fastResend: u8
   // the user set `sndwnd`: a hard limit
   isSndWndSet: u8
-  // no segment is sent again unless it counts as lost
-  sendOnce: u8
   // like `joined`, sent before it
   joinedBefore: u8
   // minimum variance of the RTO, and the flush interval of `flush` 0

@@ -26,9 +26,15 @@ export function kcpMtu(): u32 {
   return plainMtu
 }
 
+let isRedundant: bool = true
+
+/** @returns true if segments may be sent again before they count as lost */
+export function mayBeRedundant(): bool {
+  return isRedundant
+}
+
 // options of conversations opened from now on; existing ones keep their copies
 let mode: u32 = NC_AUTOMATIC
-let once: bool = false
 let flushing: u32 = FLUSH_AUTOMATIC
 let delaying: u32 = 1
 let resending: u32 = 0
@@ -66,7 +72,7 @@ export function setOptions(
   intervalMs = interval
   resending = resend == UNSET ? 0 : resend
   mode = nc == UNSET ? NC_AUTOMATIC : nc
-  once = sendOnce
+  isRedundant = !sendOnce
   flushing = flush == UNSET ? FLUSH_AUTOMATIC : flush
 }
 
@@ -76,7 +82,6 @@ export function openConversation(c: Conversation, conv: Conv): void {
   c.congestionMode = <u8>mode
   c.flushMode = <u8>flushing
   c.nodelay = <u8>delaying
-  c.sendOnce = <u8>once
   c.fastResend = <u8>resending
   c.isSndWndSet = <u8>(sendWindow != UNSET)
   c.intervalTicks = <u16>((intervalMs == UNSET ? DEFAULT_RTO_VARIANCE_MS : intervalMs) * TICKS_PER_MS)

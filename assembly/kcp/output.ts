@@ -18,7 +18,7 @@ import { congestionWindow, maySend, onDrained, onSent, pacingDeadline, pathRate,
 import { Conversation, LOST, PROBE_ASK, PROBE_DROPPED, PROBE_TELL } from './conversation'
 import { onAppLimited, recordDelivery } from './delivery_rate'
 import { restartProbeTimer } from './loss_detection'
-import { segmentLimit } from './options'
+import { mayBeRedundant, segmentLimit } from './options'
 import { duplicateRoom } from './peer_path'
 import { advertise, promisedWnd } from './receive_window'
 import { CMD_ACK, CMD_PUSH, CMD_WASK, CMD_WINS, diff, HEADER_BYTES, writeHeader } from './segment'
@@ -247,7 +247,7 @@ function sendSegment(c: Conversation, sn: Sn, entry: usize, header: usize, size:
  * loss.
  */
 function planCopies(c: Conversation, sn: Sn, entry: usize, now: Ticks): void {
-  if (!c.model || c.sendOnce || hasStandingQueue(c)) return
+  if (!c.model || !mayBeRedundant() || hasStandingQueue(c)) return
   const inWindow = c.sndNxt - c.sndUna
   const wasSentAgain = load<u8>(entry, TRANSMISSIONS) > 2
   let copies: u32 = 0
@@ -269,7 +269,8 @@ function isThin(size: u32): bool {
 /** Schedules a duplicate of a small write that nothing follows: its loss would cost a round trip and more. */
 function onThinSent(c: Conversation, sn: Sn, size: u32, now: Ticks): void {
   c.thinAt = 0
-  if (!isThin(size) || c.sendOnce || c.sndEnd != c.sndNxt || c.flight > MAX_THIN_FLIGHT || hasStandingQueue(c)) return
+  if (!isThin(size) || !mayBeRedundant() || c.sndEnd != c.sndNxt || c.flight > MAX_THIN_FLIGHT || hasStandingQueue(c))
+    return
   c.thinSn = sn
   c.thinAt = max<u32>(1, now + THIN_DELAY_TICKS)
 }
@@ -305,7 +306,7 @@ function payDuplicate(c: Conversation, bytes: u32): void {
 
 /** Appends up to two older unacknowledged thin segments to a new one: they need no datagram of their own. */
 function appendThin(c: Conversation, block: usize, len: u32, sn: Sn, wnd: u32, limit: u32, now: Ticks): u32 {
-  if (!c.model || c.sendOnce) return len
+  if (!c.model || !mayBeRedundant()) return len
   let room: u32 = MAX_BUNDLED
   for (let back: u32 = 1; back <= BUNDLE_REACH && room != 0; back++) {
     const older = sn - back

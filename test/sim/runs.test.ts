@@ -8,13 +8,15 @@ import { Pair } from '../../testkit/sim/pair.ts'
 const test = suite('sim/runs')
 
 const LARGE = { client: { bytes: 1_200_000, stream: 1 }, server: { bytes: 1_200_000, stream: 2 } }
+/** Enough to notice it: what is lost is sent alone in the end, so that runs get rare. */
+const LONG = { client: { bytes: 8_000_000, stream: 1 }, server: { bytes: 8_000_000, stream: 2 } }
 /** A request and an answer of two datagrams. */
 const SMALL = { client: { bytes: 200, stream: 1 }, server: { bytes: 2000, stream: 2 } }
 
 type Sides = readonly ('client' | 'server')[]
 
 /** Counts RUNS_LOST of both engines, and merged datagrams. */
-function watch(pair: Pair, losing: Sides, loss = 0): { events: Record<string, number>; merged: number } {
+function watch(pair: Pair, losing: Sides, loss = 0, burst = 1): { events: Record<string, number>; merged: number } {
   const seen = { events: { client: 0, server: 0 } as Record<string, number>, merged: 0 }
   for (const side of ['client', 'server'] as const) {
     const { core } = pair[side]
@@ -34,9 +36,14 @@ function watch(pair: Pair, losing: Sides, loss = 0): { events: Record<string, nu
       },
     })
   }
+  let isBad = false
   pair.tap = (from, _, isMerged) => {
     if (isMerged) seen.merged++
-    return !(isMerged && losing.includes(from)) && !pair.random.chance(loss)
+    isBad =
+      burst === 1 || !isBad
+        ? pair.random.chance(burst === 1 ? loss : loss / burst / (1 - loss))
+        : !pair.random.chance(1 / burst)
+    return !(isMerged && losing.includes(from)) && !isBad
   }
   return seen
 }
@@ -47,7 +54,7 @@ for (const kcp of [{}, { nodelay: 1, sndWnd: 256, rcvWnd: 256 }]) {
     test(`the ${losing.join(' and the ')} notices it by itself and reports it once, ${what}`, () => {
       const pair = new Pair({ seed: 1, sealing: 'random', client: { keepalive: 25, ...kcp }, server: kcp })
       const seen = watch(pair, losing)
-      const connection = pair.connect(LARGE)
+      const connection = pair.connect(LONG)
       pair.runUntil(() => connection.over, 60)
       assert.ok(connection.clean, connection.describe())
       for (const side of ['client', 'server'] as const) {
@@ -75,11 +82,16 @@ test('short connections add up', () => {
   assert.is(seen.events['server'], 1)
 })
 
-for (const loss of [0.01, 0.05, 0.1]) {
-  test(`${loss * 100} % loss is not taken for it`, () => {
-    for (let seed = 1; seed <= 10; seed++) {
+for (const [loss, burst] of [
+  [0.01, 1],
+  [0.1, 1],
+  [0.3, 1],
+  [0.3, 8],
+] as const) {
+  test(`${loss * 100} % loss in each direction${burst > 1 ? `, in bursts of ${burst},` : ''} is not taken for it`, () => {
+    for (let seed = 1; seed <= 12; seed++) {
       const pair = new Pair({ seed, sealing: 'random', client: { keepalive: 25 } })
-      const seen = watch(pair, [], loss)
+      const seen = watch(pair, [], loss, burst)
       for (let i = 0; i < 10; i++) {
         const [large, small] = [i === 0 ? pair.connect(LARGE) : undefined, pair.connect(SMALL)]
         pair.runUntil(() => small.over && (large === undefined || large.over), 120)
@@ -108,7 +120,7 @@ test('an outage is not taken for it', () => {
 test('after an hour merged messages are tried again', () => {
   const pair = new Pair({ seed: 1, sealing: 'random', client: { keepalive: 25 } })
   const seen = watch(pair, ['client', 'server'])
-  const first = pair.connect(LARGE)
+  const first = pair.connect(LONG)
   pair.runUntil(() => first.over, 60)
   pair.runUntil(() => false, 3601)
   const healed = watch(pair, [])

@@ -128,7 +128,11 @@ async function run(
 ): Promise<void> {
   const notifier = new ServiceNotifier(runtime.os, log)
   let stop = (): void | Promise<void> => {}
-  let reload = (): void => log.warning('SIGHUP ignored: startup is not complete')
+  let isReloadWanted = false
+  let reload = (): void => {
+    isReloadWanted = true
+    log.notice('SIGHUP received: the reload follows when the start is complete')
+  }
   let logged: readonly string[] = []
   const warn = (texts: readonly string[]): void => {
     for (const text of texts) if (!logged.includes(text)) log.warning(text)
@@ -180,6 +184,7 @@ async function run(
     if (child !== undefined) log.detach()
     notifier.ready(endpoint.status)
     child?.ready()
+    if (isReloadWanted) reload()
     await endpoint.failed
   } catch (error) {
     log.fatal(messageOf(error))

@@ -1,9 +1,10 @@
 // time limit: 240 s
 /** SIGHUP (protocol.md 10.5): changes that a running tunnel applies, and those it rejects. */
+import { spawn } from 'node:child_process'
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
 import { MIXED_PAIRS } from '../../testkit/pairs.ts'
-import { freePort, type Running } from '../../testkit/process.ts'
+import { commandOf, freePort, type Running, writeConfig } from '../../testkit/process.ts'
 import { echoTarget, patternDigest } from '../../testkit/tcp.ts'
 import { scriptedTarget } from '../../testkit/traffic.ts'
 import { nameOf, type Tunnel, withTunnel } from '../../testkit/tunnel.ts'
@@ -158,6 +159,32 @@ if (process.platform === 'win32') {
         await first.close()
         await second.close()
       })
+    })
+
+    test(`a SIGHUP that arrives during the start is obeyed: ${pair.client} client`, async () => {
+      const listen = `127.0.0.1:${await freePort()}`
+      const file = writeConfig({ listen, kcp_connect: '127.0.0.1:9', workers: 2 })
+      const [command, ...args] = commandOf(pair.client)
+      const child = spawn(command, [...args, '-c', file.path], { stdio: ['ignore', 'pipe', 'pipe'] })
+      let log = ''
+      const read = (text: string): void => {
+        // the sockets are open, the workers are not yet started
+        if (log === '') child.kill('SIGHUP')
+        log += text
+      }
+      child.stdout.setEncoding('utf8').on('data', read)
+      child.stderr.setEncoding('utf8').on('data', read)
+      try {
+        await waitFor(
+          'the reload',
+          () => log.includes(RELOADED),
+          20_000,
+          () => log,
+        )
+      } finally {
+        child.kill('SIGKILL')
+        file.remove()
+      }
     })
 
     test(`a server moves to another port on SIGHUP, and a client follows on its own: ${nameOf(pair)}`, async () => {

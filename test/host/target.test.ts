@@ -72,6 +72,15 @@ test('MUST 59: a failed dial looks the name up at once and tries again', async (
   end()
 })
 
+test('a dial that fails a moment after a lookup waits for another one', async () => {
+  const { network, app, dialled, close, end } = await open('127.0.0.1', ['127.0.0.1', '127.0.0.2'])
+  network.hosts.set('target.test', '127.0.0.2')
+  close('127.0.0.1')
+  await app().echo('within 100 ms of the start')
+  assert.equal(dialled(), ['127.0.0.1', '127.0.0.2'])
+  end()
+})
+
 test('a dial without an answer looks the name up too', async () => {
   const { network, app, dialled, end } = await open('127.0.0.1', ['127.0.0.1', '127.0.0.2'])
   await app().echo('before')

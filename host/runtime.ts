@@ -219,20 +219,20 @@ export interface WorkerProcess {
   kill(signal: 'SIGTERM' | 'SIGKILL'): void
 }
 
-/** Multi-process support: the program starts itself again and passes each child the bound socket to serve. */
+/** Multi-process support: the program starts itself again and passes each child the bound sockets to serve. */
 export interface WorkerCalls {
   /** Worker: its number; undefined in a process that was not started by `start`. */
   readonly inside: number | undefined
-  /** Worker: the descriptor of the socket. */
+  /** Worker: the descriptor of its first socket; the others follow. */
   readonly socket: number
   /**
-   * Starts this program again with the same arguments and directory. `socket` is a descriptor of this process and stays
-   * open here. `onMessage` receives the worker's messages; `onEnd` runs once when the process is gone, with its exit
+   * Starts this program again with the same arguments and directory. `sockets` are descriptors of this process that
+   * stay open here. `onMessage` receives the worker's messages; `onEnd` runs once when the process is gone, with its exit
    * status as text.
    */
   start(
     number: number,
-    socket: number,
+    sockets: readonly number[],
     onMessage: (message: unknown) => void,
     onEnd: (how: string) => void,
   ): WorkerProcess

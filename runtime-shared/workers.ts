@@ -1,9 +1,9 @@
-/** WorkerCalls for Node and Bun: starts processes of this program, each with a socket and a message channel. */
+/** WorkerCalls for Node and Bun: starts processes of this program, each with sockets and a message channel. */
 import { createRequire } from 'node:module'
 import type { WorkerCalls } from '../host/runtime.ts'
 import { runtimeOptions } from './address-space.ts'
 
-/** Descriptor of the socket in a worker: follows the standard streams and the message channel. */
+/** Descriptor of the first socket in a worker: follows the standard streams and the message channel. */
 const SOCKET_FD = 4
 /** How long to wait for the last messages of an ended process, ms. */
 const LAST_WORDS_MS = 500
@@ -18,11 +18,11 @@ export const workers: WorkerCalls = {
   inside,
   socket: SOCKET_FD,
 
-  start(number, socket, onMessage, onEnd) {
+  start(number, sockets, onMessage, onEnd) {
     // loaded on demand: most processes start no other
     const { spawn }: typeof import('node:child_process') = createRequire(import.meta.url)('node:child_process')
     const child = spawn(process.execPath, [...runtimeOptions(), ...process.argv.slice(1)], {
-      stdio: ['ignore', 'inherit', 'inherit', 'ipc', socket],
+      stdio: ['ignore', 'inherit', 'inherit', 'ipc', ...sockets],
       env: { ...process.env, [MARK]: `${process.pid}:${number}` },
     })
     child.on('message', onMessage)

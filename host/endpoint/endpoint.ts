@@ -40,8 +40,10 @@ import { EndpointMonitor } from './monitor.ts'
 
 /** The socket and secret of a worker, one of several endpoints that share a port (host/workers). */
 export interface WorkerSocket {
-  /** Descriptor of the bound socket to use for `listen` or `kcp_bind`. */
+  /** Descriptor of the first bound socket to use for `listen` or `kcp_bind`; the others follow. */
   readonly fd: number
+  /** Addresses of the sockets: several for a `listen` with several. */
+  readonly addresses: readonly string[]
   /** This worker's share of the secret. */
   readonly secret: SecretPart
 }
@@ -61,8 +63,11 @@ export interface EndpointHooks {
 const NO_OPTIONS: SocketOptions = { reuseport: false, sndbuf: 0, rcvbuf: 0, netdev: '', refused() {} }
 
 /** Adds the worker's socket, if any, to socket options. */
-const adopting = (options: SocketOptions | undefined, worker: WorkerSocket | undefined): SocketOptions | undefined =>
-  worker === undefined ? options : { ...NO_OPTIONS, ...options, fd: worker.fd }
+const adopting = (
+  options: SocketOptions | undefined,
+  worker: WorkerSocket | undefined,
+  number = 0,
+): SocketOptions | undefined => (worker === undefined ? options : { ...NO_OPTIONS, ...options, fd: worker.fd + number })
 
 /** A running endpoint, from startEndpoint. */
 export class Endpoint {
@@ -169,10 +174,14 @@ export class Endpoint {
     return this.#transport
   }
 
-  /** Options of TCP connections; adapters read them at every dial and accept. */
-  #tcpOptions(): TcpOptions {
+  /**
+   * Options of TCP connections; adapters read them at every dial and accept.
+   * @param number of a client's listener
+   */
+  #tcpOptions(number = 0): TcpOptions {
     const current = (): Config => this.#config
-    const socketOptions = (): SocketOptions | undefined => this.#tcpSocketOptions()
+    const socketOptions = (): SocketOptions | undefined =>
+      adopting(this.#tcpSocketOptions(), this.#client ? this.#worker : undefined, number)
     return {
       get nodelay() {
         return current().tcp.nodelay
@@ -186,15 +195,11 @@ export class Endpoint {
     }
   }
 
-  /** A client's worker socket is its TCP socket. */
   #tcpSocketOptions(): SocketOptions | undefined {
     const config = this.#config
     const known = this.#tcpSockets.get(config)
     if (known !== undefined) return known
-    const options = adopting(
-      socketOptionsOf('tcp', config.tcp, undefined, this.#log),
-      this.#client ? this.#worker : undefined,
-    )
+    const options = socketOptionsOf('tcp', config.tcp, undefined, this.#log)
     if (options !== undefined) this.#tcpSockets.set(config, options)
     return options
   }
@@ -366,7 +371,8 @@ export class Endpoint {
       {
         runtime: this.#runtime,
         log: this.#log,
-        tcp: this.#tcpOptions(),
+        tcp: (number) => this.#tcpOptions(number),
+        bound: this.#worker?.addresses,
         accept: (connection) => {
           const handlers = this.#started ? this.driver.accept(connection) : null
           if (handlers !== null) return handlers

@@ -13,7 +13,10 @@ import { Retry } from '../transport/retry.ts'
 export interface ListenPortHost {
   readonly runtime: Runtime
   readonly log: Log
-  readonly tcp: TcpOptions
+  /** Options of the listener on an address, by its number. */
+  tcp(number: number): TcpOptions
+  /** Addresses that a worker has sockets for, in place of those of `listen`. */
+  readonly bound: readonly string[] | undefined
   /** As in Runtime.listenTcp. */
   accept(connection: TcpConnection): TcpHandlers | null
   onAcceptError(error: Error): void
@@ -91,11 +94,12 @@ export class ListenPort {
 
   async #openAll(): Promise<void> {
     if (!this.#isOpen || this.#listeners.length > 0) return
-    const addresses = await resolveAll(this.#host.runtime, 'listen', this.#text, 'bind')
+    const { runtime, bound = [this.#text] } = this.#host
+    const found = await Promise.all(bound.map((text) => resolveAll(runtime, 'listen', text, 'bind')))
     const failures: string[] = []
     try {
-      for (const address of addresses) {
-        await this.#listen(address).catch((error) => {
+      for (const [number, address] of found.flat().entries()) {
+        await this.#listen(address, number).catch((error) => {
           if (!isTemporary(error)) throw error
           failures.push(messageOf(error))
         })
@@ -110,14 +114,14 @@ export class ListenPort {
     for (const failure of failures) this.#host.log.warning(failure)
   }
 
-  async #listen(address: SocketAddress): Promise<void> {
+  async #listen(address: SocketAddress, number: number): Promise<void> {
     const { runtime, log, tcp } = this.#host
     // with port 0 the other addresses get the port of the first
     const wanted = { ...address, port: address.port || (this.#local?.port ?? 0) }
     const listener = await step(`listen: cannot listen on ${formatAddress(wanted)}`, () =>
       runtime.listenTcp(
         wanted,
-        tcp,
+        tcp(number),
         (connection) => this.#host.accept(connection),
         (error) => this.#host.onAcceptError(error),
       ),

@@ -90,10 +90,10 @@ class Worker {
     this.#send(last, exit)
   }
 
-  async #start({ config, level, secret }: Extract<ToWorker, { kind: 'start' }>): Promise<void> {
+  async #start({ config, level, secret, addresses }: Extract<ToWorker, { kind: 'start' }>): Promise<void> {
     this.#log.setLevel(level)
     try {
-      const socket = { fd: this.#calls.socket, secret }
+      const socket = { fd: this.#calls.socket, addresses, secret }
       this.#endpoint = await startEndpoint(this.#runtime, config, this.#log, this.#crypto, socket)
     } catch (error) {
       return this.#leave(1, { kind: 'failed', text: messageOf(error) })

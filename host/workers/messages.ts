@@ -9,9 +9,18 @@ import type { SecretPart } from '../engine/secret.ts'
 import type { LinkStatus } from '../monitoring/live.ts'
 import type { Counters, Health, SessionStats } from '../monitoring/stats.ts'
 
-/** From the first process. `level`: log level. `secret`: the worker's part of the shared secret. */
+/**
+ * From the first process. `level`: log level. `secret`: the worker's part of the shared secret. `addresses`: those of
+ * its sockets.
+ */
 export type ToWorker =
-  | { readonly kind: 'start'; readonly config: Config; readonly level: number; readonly secret: SecretPart }
+  | {
+      readonly kind: 'start'
+      readonly config: Config
+      readonly level: number
+      readonly secret: SecretPart
+      readonly addresses: readonly string[]
+    }
   | { readonly kind: 'reload'; readonly config: Config }
   | { readonly kind: 'level'; readonly level: number }
   | { readonly kind: 'stats'; readonly id: number; readonly sessions: boolean }

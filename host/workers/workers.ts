@@ -11,23 +11,22 @@ import { type Config, MODE_CLIENT } from '../config/config.ts'
 import { keepFixed } from '../config/diff.ts'
 import { configWarnings, modeName } from '../config/rules.ts'
 import { assertStartable } from '../config/security.ts'
-import { socketOptionsOf } from '../config/socket-options.ts'
 import { methods } from '../crypto/methods.ts'
 import { ClockJump } from '../engine/clock-jump.ts'
 import { EndpointSecret } from '../engine/secret.ts'
-import { ConfigError, messageOf, StartError, step } from '../errors.ts'
+import { ConfigError, messageOf, StartError } from '../errors.ts'
 import { formatDuration } from '../format.ts'
-import { AF_INET, AF_INET6, SO_REUSEADDR, SOCK_DGRAM, SOCK_STREAM } from '../linux/libc.ts'
-import { bindWithOptions, deviceIndex } from '../linux/socket-options.ts'
+import { deviceIndex } from '../linux/socket-options.ts'
 import { type Syscalls, syscallsOf } from '../linux/syscalls.ts'
 import { watchInterfaces } from '../linux/system-watch.ts'
 import type { Log } from '../log/log.ts'
 import type { Monitoring } from '../monitoring/monitoring.ts'
 import { formatAddress, type SocketAddress } from '../net/address.ts'
 import type { OperatingSystem, Runtime, Timer, Watch, WorkerCalls, WorkerProcess } from '../runtime.ts'
-import { ipv6Warnings, resolveKey } from '../transport/resolver.ts'
+import { ipv6Warnings } from '../transport/resolver.ts'
 import { Retry } from '../transport/retry.ts'
 import type { FromWorker, ToWorker } from './messages.ts'
+import { openSockets, type SharedSockets } from './shared-sockets.ts'
 import { WorkerStats } from './stats.ts'
 
 /** Initial restart delay, ms. It doubles up to the longest, and is reset after a worker ran for a while. */
@@ -39,10 +38,10 @@ const WORKER_SLOTS = 256
 /** Time for a worker to end before it is killed, ms. */
 const STOP_MS = 2000
 
-/** One worker: its number, its socket, and its current process. */
+/** One worker: its number, its sockets, and its current process. */
 class Worker {
   readonly number: number
-  readonly #socket: number
+  readonly #sockets: readonly number[]
   readonly #group: WorkerGroup
   #process: WorkerProcess | undefined
   #pause = RESTART_MS
@@ -60,10 +59,10 @@ class Worker {
   #given: Config | undefined
   readonly #onGone: (() => void)[] = []
 
-  constructor(group: WorkerGroup, number: number, socket: number) {
+  constructor(group: WorkerGroup, number: number, sockets: readonly number[]) {
     this.#group = group
     this.number = number
-    this.#socket = socket
+    this.#sockets = sockets
   }
 
   get serving(): boolean {
@@ -77,7 +76,7 @@ class Worker {
     this.#startedAt = runtime.clock.monotonic()
     this.#process = calls.start(
       this.number,
-      this.#socket,
+      this.#sockets,
       (message) => this.#on(message as FromWorker),
       (how) => this.#ended(how),
     )
@@ -99,11 +98,11 @@ class Worker {
     return new Promise((resolve) => this.#onReloaded.push(resolve))
   }
 
-  /** Stops the process and closes its socket. */
+  /** Stops the process and closes its sockets. */
   async end(): Promise<void> {
     await this.stop()
     const { os } = this.#group.runtime
-    if (os !== undefined) syscallsOf(os).close(this.#socket)
+    if (os !== undefined) for (const socket of this.#sockets) syscallsOf(os).close(socket)
   }
 
   /** Stops the process; resolves when it is gone. */
@@ -191,7 +190,7 @@ export class WorkerGroup {
   readonly failed: Promise<Error> = new Promise(() => {})
   #config: Config
   /** Address of the shared sockets; undefined until they are open. */
-  #local: SocketAddress | undefined
+  #local: readonly SocketAddress[] = []
   #workers: readonly Worker[] = []
   /** Opens the shared sockets. */
   readonly #sockets: Retry
@@ -255,7 +254,7 @@ export class WorkerGroup {
     this.#device = deviceIndex(this.runtime.os, this.#config.netdev)
     this.#workers = sockets.map((socket, index) => new Worker(this, index + 1, socket))
     const what = (this.#config.mode & MODE_CLIENT) !== 0 ? 'tcp listen' : 'udp bind'
-    this.log.notice(`${what}: ${formatAddress(local)}, ${sockets.length} workers`)
+    for (const address of local) this.log.notice(`${what}: ${formatAddress(address)}, ${sockets.length} workers`)
     // later than at the start: a worker that fails is restarted
     if (this.started) for (const worker of this.#workers) void worker.start()
   }
@@ -285,11 +284,11 @@ export class WorkerGroup {
     this.#turn = this.#turn.then(async () => {
       const { netdev } = this.#config
       const index = deviceIndex(this.runtime.os, netdev)
-      if (this.#closed || this.#local === undefined || index === 0 || index === this.#device) return
+      if (this.#closed || this.#local.length === 0 || index === 0 || index === this.#device) return
       this.log.warning(`netdev ${netdev} was created: restarting the workers, their sessions end`)
       const before = this.#workers
       this.#workers = []
-      this.#local = undefined
+      this.#local = []
       await Promise.all(before.map((worker) => worker.end()))
       if (!this.#closed) await this.#sockets.start(() => false)
     })
@@ -360,13 +359,15 @@ export class WorkerGroup {
       config: this.configFor(this.#config),
       level: this.log.level,
       secret: this.#secret.part(WORKER_SLOTS),
+      addresses: this.#local.map(formatAddress),
     }
   }
 
   /** The configuration for a worker: without what the first process does. */
   configFor(config: Config): Config {
-    if (this.#local === undefined) throw new Error('the shared sockets are not open')
-    const local = formatAddress(this.#local)
+    const [first] = this.#local
+    if (first === undefined) throw new Error('the shared sockets are not open')
+    const local = formatAddress(first)
     const shared = (config.mode & MODE_CLIENT) !== 0 ? { listen: local } : { kcp_bind: local }
     return { ...config, ...shared, http_listen: undefined, user: undefined, workers: 1 }
   }
@@ -385,44 +386,6 @@ export class WorkerGroup {
     this.#http?.close()
     await Promise.all(this.#workers.map((worker) => worker.stop()))
   }
-}
-
-export interface SharedSockets {
-  readonly local: SocketAddress
-  readonly sockets: readonly number[]
-}
-
-/** Binds without SO_REUSEPORT first: otherwise a second instance of this program would silently share the peers. */
-function checkFree(syscalls: Syscalls, kind: 'tcp' | 'udp', address: SocketAddress): void {
-  const socket = syscalls.socket(address.family === 4 ? AF_INET : AF_INET6, kind === 'udp' ? SOCK_DGRAM : SOCK_STREAM)
-  try {
-    if (kind === 'tcp') syscalls.setOption(socket, SO_REUSEADDR, 1)
-    syscalls.bind(socket, address, formatAddress(address))
-  } finally {
-    syscalls.close(socket)
-  }
-}
-
-/** Opens one socket for each worker, all bound to one address. */
-async function openSockets(runtime: Runtime, config: Config, log: Log, syscalls: Syscalls): Promise<SharedSockets> {
-  const client = (config.mode & MODE_CLIENT) !== 0
-  const [key, text, kind] = client
-    ? (['listen', config.listen, 'tcp'] as const)
-    : (['kcp_bind', config.kcp_bind, 'udp'] as const)
-  const address = await resolveKey(runtime, key, text ?? '', 'bind')
-  const options = { ...config[kind], reuseport: true }
-  const socketOptions = socketOptionsOf(kind, options, config, log)
-  return step(`${key}: cannot open ${formatAddress(address)}`, async () => {
-    if (!config[kind].reuseport) checkFree(syscalls, kind, address)
-    const sockets: number[] = []
-    let local = address
-    while (sockets.length < config.workers) {
-      const socket = bindWithOptions(syscalls, kind, local, socketOptions)
-      local = { ...address, port: syscalls.port(socket) }
-      sockets.push(socket)
-    }
-    return { local, sockets }
-  })
 }
 
 function systemCalls(os: OperatingSystem | undefined, config: Config): { calls: WorkerCalls; syscalls: Syscalls } {

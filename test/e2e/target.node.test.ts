@@ -20,6 +20,41 @@ const open = (host: string, port: number): Promise<Target> =>
 
 for (const program of RUNTIMES) {
   for (const workers of [1, 2]) {
+    const name = `a client listens on every address of its name that this machine has: ${program}, ${workers} workers`
+    if (process.platform !== 'linux' || process.getuid?.() !== 0) {
+      skip(test, name, 'a hosts file of its own needs Linux and root')
+      continue
+    }
+    test(name, async () => {
+      const names = new HostsFile()
+      // TEST-NET-1: no interface has it
+      names.set('entry.test', '127.0.0.2', '192.0.2.1', '127.0.0.3')
+      const target = await open('127.0.0.1', await freePort())
+      const kcp_bind = `127.0.0.1:${await freePort()}`
+      const port = await freePort()
+      const running: Running[] = []
+      try {
+        running.push(await start(program, { kcp_bind, connect: `127.0.0.1:${target.port}` }))
+        const client = { listen: `entry.test:${port}`, kcp_connect: kcp_bind, workers }
+        running.push(await start(program, client, { wrapper: names.wrapper }))
+        for (const host of ['127.0.0.2', '127.0.0.3']) {
+          const app = await dial(host, port, { keep: 100 })
+          app.finish()
+          assert.is((await within(`an answer by ${host}`, LIMIT_MS, app.ending)).kind, 'fin')
+          assert.is(app.text(), '127.0.0.1')
+        }
+        assert.match(running[1]?.log() ?? '', /cannot (open|listen on) 192\.0\.2\.1/)
+      } finally {
+        for (const end of running) assert.is((await end.stop()).code, 0, end.log())
+        await target.close()
+        names.remove()
+      }
+    })
+  }
+}
+
+for (const program of RUNTIMES) {
+  for (const workers of [1, 2]) {
     const name = `the next address is tried, and a name that moved is found at once: ${program}, ${workers} workers`
     if (process.platform !== 'linux' || process.getuid?.() !== 0) {
       skip(test, name, 'a hosts file of its own needs Linux and root')

@@ -51,7 +51,7 @@ for (const method of METHODS) {
     const secret = new EndpointSecret()
     const worker = (port: number): Promise<Endpoint> => {
       const config = { connect: '127.0.0.1:9000', kcp_bind: `127.0.0.1:${port}`, method, psk: PSK }
-      const share = { fd: -1, secret: secret.part(256) }
+      const share = { fd: -1, addresses: [], secret: secret.part(256) }
       return startEndpoint(network.runtime(), configOf(config), new Log(() => {}), NO_CIPHERS, share)
     }
     const workers = [await worker(5001), await worker(5002)] as const

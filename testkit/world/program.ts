@@ -249,8 +249,8 @@ export class WorkersProgram extends Program {
       const config = parseConfig(await runtime.readFile())
       const shared = new Map(ports.map((port, i) => [i, port]))
       const group = new WorkerGroup(runtime, config, log, this.#callsOf(process, shared), async () => ({
-        local,
-        sockets: ports.map((_, i) => i),
+        local: [local],
+        sockets: ports.map((_, i) => [i]),
       }))
       this.#group = group
       await group.open()
@@ -269,7 +269,7 @@ export class WorkersProgram extends Program {
     const { machine, report } = this.options
     const { loop } = machine
     const copy = (message: object): unknown => JSON.parse(JSON.stringify(message))
-    const start: WorkerCalls['start'] = (number, socket, onMessage, onEnd): WorkerProcess => {
+    const start: WorkerCalls['start'] = (number, [socket = 0], onMessage, onEnd): WorkerProcess => {
       const process = new Process(machine, `${parent.name}/worker${number}`, report)
       const runtime = this.makeRuntime(process, shared)
       this.#children.push({ process, runtime })

@@ -1,0 +1,73 @@
+/** The sockets that workers share: the first process opens them, because that may require privileges. */
+import { type Config, MODE_CLIENT } from '../config/config.ts'
+import { socketOptionsOf } from '../config/socket-options.ts'
+import { isTemporary, messageOf, StartError, step } from '../errors.ts'
+import { AF_INET, AF_INET6, SO_REUSEADDR, SOCK_DGRAM, SOCK_STREAM } from '../linux/libc.ts'
+import { bindWithOptions } from '../linux/socket-options.ts'
+import type { Syscalls } from '../linux/syscalls.ts'
+import type { Log } from '../log/log.ts'
+import { formatAddress, type SocketAddress } from '../net/address.ts'
+import type { Runtime } from '../runtime.ts'
+import { resolveAll } from '../transport/resolver.ts'
+
+export interface SharedSockets {
+  readonly local: readonly SocketAddress[]
+  /** For each worker one socket on each address. */
+  readonly sockets: readonly (readonly number[])[]
+}
+
+/** Binds without SO_REUSEPORT first: otherwise a second instance of this program would silently share the peers. */
+function checkFree(syscalls: Syscalls, kind: 'tcp' | 'udp', address: SocketAddress): void {
+  const socket = syscalls.socket(address.family === 4 ? AF_INET : AF_INET6, kind === 'udp' ? SOCK_DGRAM : SOCK_STREAM)
+  try {
+    if (kind === 'tcp') syscalls.setOption(socket, SO_REUSEADDR, 1)
+    syscalls.bind(socket, address, formatAddress(address))
+  } finally {
+    syscalls.close(socket)
+  }
+}
+
+/**
+ * Opens a socket for each worker on every address of `listen` that the machine has, or on the first one of `kcp_bind`.
+ * @throws StartError
+ */
+export async function openSockets(
+  runtime: Runtime,
+  config: Config,
+  log: Log,
+  syscalls: Syscalls,
+): Promise<SharedSockets> {
+  const client = (config.mode & MODE_CLIENT) !== 0
+  const [key, text, kind] = client
+    ? (['listen', config.listen, 'tcp'] as const)
+    : (['kcp_bind', config.kcp_bind, 'udp'] as const)
+  const found = await resolveAll(runtime, key, text ?? '', 'bind')
+  const options = socketOptionsOf(kind, { ...config[kind], reuseport: true }, config, log)
+  const local: SocketAddress[] = []
+  const sockets: number[][] = Array.from({ length: config.workers }, () => [])
+  const failures: string[] = []
+  for (const address of client ? found : found.slice(0, 1)) {
+    const wanted = { ...address, port: address.port || (local[0]?.port ?? 0) }
+    await step(`${key}: cannot open ${formatAddress(wanted)}`, async () => {
+      if (!config[kind].reuseport) checkFree(syscalls, kind, wanted)
+      let bound = wanted
+      for (const own of sockets) {
+        const socket = bindWithOptions(syscalls, kind, bound, options)
+        own.push(socket)
+        bound = { ...wanted, port: syscalls.port(socket) }
+      }
+      local.push(bound)
+    }).catch((error) => {
+      for (const own of sockets) while (own.length > local.length) syscalls.close(own.pop() ?? -1)
+      if (!isTemporary(error)) {
+        for (const own of sockets) for (const socket of own.splice(0)) syscalls.close(socket)
+        throw error
+      }
+      failures.push(messageOf(error))
+    })
+  }
+  if (local.length === 0) throw new StartError(failures[0] ?? `${key}: no address`, true)
+  // a name may have addresses that this machine does not use
+  for (const failure of failures) log.warning(failure)
+  return { local, sockets }
+}

@@ -130,7 +130,10 @@ export class Streams {
   /** The server restarted, or its engine trapped. */
   onServerLost(): void {
     this.#serverLosses++
-    for (const attempt of this.#attempts) attempt.isForgotten ||= attempt.client?.ending === 'open'
+    for (const attempt of this.#attempts) {
+      // the end of an aborted stream is repeated, too
+      attempt.isForgotten ||= attempt.client?.ending === 'open' || attempt.client?.ending === 'aborted'
+    }
   }
 
   /** The name server is down or answers again. */

@@ -8,8 +8,9 @@
 import { createSocket, type RemoteInfo, type Socket } from 'node:dgram'
 import { once } from 'node:events'
 import { readFileSync } from 'node:fs'
-import { toError } from '../host/errors.ts'
+import { NotAvailable, toError } from '../host/errors.ts'
 import { applyBuffers, type BufferCalls, openWithOptions } from '../host/linux/socket-options.ts'
+import type { Syscalls } from '../host/linux/syscalls.ts'
 import { type SocketAddress, sameAddress } from '../host/net/address.ts'
 import { DestinationCache, isIpv4, SourceCache } from '../host/net/native-address.ts'
 import type { Runtime, SocketOptions, UdpHandlers, UdpOptions, UdpSocket } from '../host/runtime.ts'
@@ -20,6 +21,8 @@ import { spelling } from './platform.ts'
 const SEND_BUFFERS = 512
 /** Size of a send buffer: slightly more than the payload of an Ethernet frame. */
 const SEND_BUFFER_BYTES = 1536
+/** Bytes of a datagram that Deno receives; a longer one is cut, and its tag does not match. */
+const LOOSE_RECEIVE_BYTES = 9216
 /** Linux reports twice the granted size (socket(7)). */
 const BUFFER_FACTOR = process.platform === 'linux' ? 2 : 1
 
@@ -217,12 +220,12 @@ function isIpv6Only(): boolean {
  * @param fd a bound descriptor to adopt instead
  */
 async function openSocket(
-  { hasReusePort }: SocketCalls,
+  calls: SocketCalls,
   bind: SocketAddress,
   options: SocketOptions | undefined,
   fd?: number,
 ): Promise<Socket> {
-  const reusePort = fd === undefined && options?.reuseport === true && hasReusePort
+  const reusePort = fd === undefined && options?.reuseport === true && calls.hasReusePort
   // Node 20 ignores the option reusePort
   const socket = createSocket({ type: bind.family === 6 ? 'udp6' : 'udp4', lookup, ...(reusePort && { reusePort }) })
   try {
@@ -236,7 +239,12 @@ async function openSocket(
   }
   // until its owner listens
   socket.on('error', () => {})
-  if (options !== undefined) applyBuffers(options, () => bufferCalls(socket))
+  if (calls.isLooseDgram) {
+    // not the socket's buffer: Deno allocates and clears so much for each datagram, 64 KiB by default
+    socket.setRecvBufferSize(LOOSE_RECEIVE_BYTES / BUFFER_FACTOR)
+  } else if (options !== undefined) {
+    applyBuffers(options, () => bufferCalls(socket))
+  }
   return socket
 }
 
@@ -246,9 +254,18 @@ async function connectSocket(socket: Socket, family: 4 | 6, remote: SocketAddres
   await connected
 }
 
+/** Deno's dgram adopts no descriptor, so system calls cannot set options. @throws NotAvailable */
+function notAdopted(calls: SocketCalls): Syscalls {
+  calls.syscalls()
+  throw new NotAvailable('not available: only with udp.path "fast", Deno\'s own UDP sockets do not have it')
+}
+
 async function openUdp(calls: SocketCalls, options: UdpOptions, handlers: UdpHandlers): Promise<UdpSocket> {
   const { connect, socketOptions } = options
-  const fd = openWithOptions(calls.syscalls, 'udp', options.bind, socketOptions, calls.hasReusePort)
+  const { hasReusePort, isLooseDgram } = calls
+  const syscalls = isLooseDgram ? () => notAdopted(calls) : calls.syscalls
+  const fd = openWithOptions(syscalls, 'udp', options.bind, socketOptions, hasReusePort, !isLooseDgram)
+  if (fd !== undefined && isLooseDgram) notAdopted(calls)
   const needsTwo = fd === undefined && options.bind.address === '::' && isIpv6Only()
   const bind = needsTwo && connect?.family === 4 ? { ...options.bind, ...ANY4 } : options.bind
   const socket = await openSocket(calls, bind, socketOptions, fd)

@@ -8,7 +8,7 @@
  */
 
 import { connect, createServer, type ListenOptions, type OnReadOpts, Socket } from 'node:net'
-import { systemError, toError } from '../host/errors.ts'
+import { NotAvailable, systemError, toError } from '../host/errors.ts'
 import { applyBuffers, descriptorBuffers, descriptorOf, openWithOptions } from '../host/linux/socket-options.ts'
 import type { Syscalls } from '../host/linux/syscalls.ts'
 import type { SocketAddress } from '../host/net/address.ts'
@@ -52,7 +52,10 @@ export interface SocketCalls {
   syscalls(): Syscalls
   /** Whether dgram and net support the option `reusePort`. */
   readonly hasReusePort: boolean
-  /** dgram may reorder sends that were not waited for, and its connect() does not filter what arrives (Deno). */
+  /**
+   * dgram may reorder sends that were not waited for, its connect() does not filter what arrives, and its calls for
+   * buffers set none of the socket (Deno).
+   */
   readonly isLooseDgram: boolean
 }
 
@@ -274,7 +277,8 @@ function tuneConnection({ syscalls }: SocketCalls, socket: Socket, socketOptions
   applyBuffers(socketOptions, () => {
     const calls = syscalls()
     const fd = descriptorOf(Reflect.get(socket, '_handle'))
-    if (fd === undefined) throw new Error('Node does not expose the descriptor of the connection')
+    if (fd === undefined)
+      throw new NotAvailable('not available: this runtime does not expose the descriptor of a connection')
     return descriptorBuffers(calls, fd)
   })
 }

@@ -126,6 +126,7 @@ function applyReuseport(syscalls: Syscalls, fd: number, options: SocketOptions):
 /**
  * Creates and binds a socket if the options must be set before bind, or returns the descriptor in the options.
  * @param ownReuseport the runtime can set SO_REUSEPORT itself if system calls are not available
+ * @param ownBuffers the runtime can set the buffers itself, or the caller does
  * @returns the descriptor for the runtime to adopt; undefined: the runtime opens the socket itself
  * @throws the error of bind (EADDRINUSE, ...)
  */
@@ -135,9 +136,10 @@ export function openWithOptions(
   address: SocketAddress,
   options: SocketOptions | undefined,
   ownReuseport: boolean,
+  ownBuffers = kind === 'udp',
 ): number | undefined {
   if (options?.fd !== undefined) return options.fd
-  if (options === undefined || (kind === 'udp' && !needsSystemCalls(options))) return undefined
+  if (options === undefined || (ownBuffers && !needsSystemCalls(options))) return undefined
   let calls: Syscalls
   try {
     calls = syscalls()
@@ -146,7 +148,7 @@ export function openWithOptions(
     if (options.reuseport && !ownReuseport) options.refused('reuseport', error.message)
     if (options.netdev !== '') options.refused('netdev', `not bound: ${error.message}`)
     for (const option of ['fwmark', 'dscp'] as const) if (options[option]) options.refused(option, error.message)
-    if (kind === 'tcp') {
+    if (!ownBuffers) {
       for (const option of BUFFERS) if (options[option] > 0) options.refused(option, error.message)
     }
     return undefined

@@ -5,6 +5,7 @@ import type { Runtime } from '../host/runtime.ts'
 import { dgramUdp } from '../runtime-shared/dgram-udp.ts'
 import { serveHttp as serve } from '../runtime-shared/http.ts'
 import { netTcp, type SocketCalls } from '../runtime-shared/net-tcp.ts'
+import { adoptConnecting } from './adopt.ts'
 import { syscalls } from './ffi.ts'
 
 const calls: SocketCalls = { syscalls, hasReusePort: false, isLooseDgram: true }
@@ -15,11 +16,14 @@ async function bound<Result>(address: SocketAddress, opened: Promise<Result>): P
   try {
     return await opened
   } catch (error) {
-    throw codeOf(error) === 'EINVAL' ? systemError('EADDRNOTAVAIL', `listen ${formatAddress(address)}`, 'listen') : error
+    throw codeOf(error) === 'EINVAL'
+      ? systemError('EADDRNOTAVAIL', `listen ${formatAddress(address)}`, 'listen')
+      : error
   }
 }
 
-export const { dialTcp, adoptConnection, adoptListener } = tcp
+export const { dialTcp, adoptListener } = tcp
+export const adoptConnection = adoptConnecting(tcp.adoptConnection)
 export const openUdp = dgramUdp(calls)
 
 /** See Runtime.listenTcp. */

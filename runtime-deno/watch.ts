@@ -14,22 +14,26 @@ const POLLFD_BYTES = 8
 
 class DenoWatch implements Watch {
   readonly #libc: DenoLibc
-  readonly #onReadable: () => void
+  readonly #onReady: () => void
   /** The descriptor, and the one that ends the wait. The thread reads and writes it: it lives until the wait ends. */
   readonly #descriptors = new Uint8Array(2 * POLLFD_BYTES)
   readonly #at: number
   readonly #end: number
   #closed = false
 
-  constructor(calls: DenoLibc, fd: number, onReadable: () => void) {
+  constructor(calls: DenoLibc, fd: number, events: number, onReady: () => void) {
     this.#libc = calls
-    this.#onReadable = onReadable
+    this.#onReady = onReady
     this.#at = addressOf(this.#descriptors)
     this.#end = calls.eventfd()
     const view = new DataView(this.#descriptors.buffer)
-    for (const [i, descriptor] of [fd, this.#end].entries()) {
+    const descriptors = [
+      [fd, events],
+      [this.#end, POLLIN],
+    ] as const
+    for (const [i, [descriptor, wanted]] of descriptors.entries()) {
       view.setInt32(i * POLLFD_BYTES, descriptor, true)
-      view.setInt16(i * POLLFD_BYTES + 4, POLLIN, true)
+      view.setInt16(i * POLLFD_BYTES + 4, wanted, true)
     }
     void this.#run()
   }
@@ -38,7 +42,7 @@ class DenoWatch implements Watch {
     while (!this.#closed) {
       const count = await this.#libc.waitFor(this.#at, 2)
       if (count < 0) await new Promise((resolve) => setTimeout(resolve, RETRY_MS))
-      if (!this.#closed) this.#onReadable()
+      if (!this.#closed) this.#onReady()
     }
     this.#libc.close(this.#end)
   }
@@ -51,8 +55,15 @@ class DenoWatch implements Watch {
 }
 
 /**
+ * Calls back while a descriptor has one of the events of poll(2), or an error.
+ * @throws NotAvailable
+ */
+export const watchEvents = (fd: number, events: number, onReady: () => void): Watch =>
+  new DenoWatch(libc(), fd, events, onReady)
+
+/**
  * See OperatingSystem.watch.
  * @throws NotAvailable
  */
 export const watch = (fd: number, onReadable: (first?: Uint8Array) => void): Watch =>
-  new DenoWatch(libc(), fd, onReadable)
+  watchEvents(fd, POLLIN, () => onReadable())

@@ -31,6 +31,7 @@ export const UDP_SEGMENT = 103
 export const UDP_GRO = 104
 export const SOL_SOCKET = 1
 export const SO_REUSEADDR = 2
+export const SO_ERROR = 4
 export const SO_SNDBUF = 7
 export const SO_RCVBUF = 8
 export const SO_KEEPALIVE = 9

@@ -1,7 +1,7 @@
 /**
  * Batched UDP where it differs from a socket that sends and receives single datagrams: runs of datagrams, routes
  * without segmentation offload, full buffers. Runs in its own network namespace where root can create one.
- * fast-udp.node.test.ts and fast-udp.bun.test.ts run it.
+ * fast-udp.*.test.ts run it.
  */
 
 import { spawn, spawnSync } from 'node:child_process'

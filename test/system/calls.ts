@@ -1,6 +1,6 @@
 /**
  * System calls through FFI and their users (socket options, system log, service notification), in this process.
- * calls.node.test.ts and calls.bun.test.ts run it.
+ * calls.*.test.ts run it.
  */
 
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs'

@@ -2,4 +2,4 @@
 import { os } from '../../runtime-bun/os.ts'
 import { packetsTests } from './packets.ts'
 
-await packetsTests(os)
+await packetsTests(os, 'bun')

@@ -2,4 +2,4 @@
 import { os } from '../../runtime-node/os.ts'
 import { packetsTests } from './packets.ts'
 
-await packetsTests(os)
+await packetsTests(os, 'node')

@@ -1,6 +1,6 @@
 /**
  * Packet and raw sockets, and what makes descriptors of system calls usable: batches, filters, the event loop, adoption.
- * packets.node.test.ts and packets.bun.test.ts run it, in a network namespace of its own where root can make one.
+ * packets.*.test.ts run it, in a network namespace of its own where root can make one.
  */
 
 import { spawnSync } from 'node:child_process'
@@ -61,7 +61,8 @@ function write(connection: TcpConnection, text: string): void {
 
 const range = (from: number, to: number): number[] => Array.from({ length: to - from }, (_, i) => from + i)
 
-export async function packetsTests(os: OperatingSystem): Promise<void> {
+/** @param runtime part of the namespace's name: two of them may run at once */
+export async function packetsTests(os: OperatingSystem, runtime: string): Promise<void> {
   const test = suite('packets')
   const names = {
     ...Object.fromEntries(
@@ -79,7 +80,7 @@ export async function packetsTests(os: OperatingSystem): Promise<void> {
     source: 'reports the source address of packets to a destination, and the index of an interface',
     dropped: 'after root is dropped open sockets keep working and can be attached again; new ones fail with the remedy',
   }
-  const inside = inNamespace(`packets-${process.versions.bun === undefined ? 'node' : 'bun'}`, (why) => {
+  const inside = inNamespace(`packets-${runtime}`, (why) => {
     for (const name of Object.values(names)) skip(test, name, why)
     test.run()
   })

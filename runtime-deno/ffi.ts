@@ -41,15 +41,19 @@ const SYMBOLS = {
   fcntl: { parameters: ['i32', 'i32', 'i32'], result: 'i32' },
   clock_gettime: { parameters: ['i32', 'usize'], result: 'i32' },
   close: { parameters: ['i32'], result: 'i32' },
+  setgroups: { parameters: ['usize', 'usize'], result: 'i32' },
+  initgroups: { parameters: ['usize', 'u32'], result: 'i32' },
   __errno_location: { parameters: [], result: 'pointer' },
 } as const
 
-/** Libc, and the calls that watches need. */
+/** Libc, and the calls that watches and the identity need. */
 export interface DenoLibc extends Libc {
   /** poll(2) on a thread of its own, without a time limit. */
   waitFor(descriptors: number, count: number): Promise<number>
   eventfd(): number
   eventfdWrite(fd: number): void
+  setgroups(groups: readonly number[]): number
+  initgroups(user: string, group: number): number
 }
 
 /** Why functions cannot be bound; undefined if they can. Does not make Deno ask for the permission. */
@@ -107,6 +111,11 @@ function bindLibc(): DenoLibc {
     waitFor: (descriptors, count) => c.waitFor(descriptors, count, -1),
     eventfd: () => c.eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK),
     eventfdWrite: (fd) => void c.eventfd_write(fd, 1),
+    setgroups(groups) {
+      const numbers = Uint32Array.from(groups)
+      return c.setgroups(groups.length, groups.length === 0 ? 0 : addressOf(new Uint8Array(numbers.buffer)))
+    },
+    initgroups: (user, group) => c.initgroups(addressOf(new TextEncoder().encode(`${user}\0`)), group),
   }
 }
 

@@ -2,7 +2,15 @@
 import type { OperatingSystem } from '../host/runtime.ts'
 import { processCalls } from '../runtime-shared/process.ts'
 import { libc } from './ffi.ts'
+import { identityCalls } from './identity.ts'
 import { adoptConnection, adoptListener } from './sockets.ts'
 import { watch } from './watch.ts'
 
-export const os: OperatingSystem = { ...processCalls, libc, watch, adoptListener, adoptConnection }
+export const os: OperatingSystem = {
+  ...processCalls,
+  identity: identityCalls(),
+  libc,
+  watch,
+  adoptListener,
+  adoptConnection,
+}

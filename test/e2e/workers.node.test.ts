@@ -116,7 +116,7 @@ const NAMES = {
 if (process.platform !== 'linux' || !existsSync(`/proc/self/task/${process.pid}/children`)) {
   for (const name of Object.values(NAMES)) skip(test, name, 'workers are for Linux with /proc/PID/task/PID/children')
 } else {
-  for (const program of RUNTIMES) {
+  for (const program of [...RUNTIMES, 'deno'] as const) {
     test(`${NAMES.shares}: ${program}`, async () => {
       const server = await startServer(program, '127.0.0.1:9', { workers: 3 })
       const port = Number(String(server.config['kcp_bind']).split(':')[1])
@@ -213,7 +213,7 @@ if (process.platform !== 'linux' || !existsSync(`/proc/self/task/${process.pid}/
       })
   }
 
-  for (const pair of MIXED_PAIRS) {
+  for (const pair of [...MIXED_PAIRS, { server: 'deno', client: 'deno' }] as const) {
     const name = `${pair.server} server, ${pair.client} client`
 
     test(`${NAMES.tunnel}: ${name}`, async () => {

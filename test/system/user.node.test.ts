@@ -45,7 +45,7 @@ function loginOf(name: string): { uid: string; gid: string } {
 const four = (id: string): string => `${id} ${id} ${id} ${id}`
 const NO_CAPABILITIES = '0000000000000000'
 
-for (const program of RUNTIMES) {
+for (const program of [...RUNTIMES, 'deno'] as const) {
   const names = {
     drop: `MUST 72: -u and the key user drop root permanently once the sockets are open: ${program}`,
     unreadable: `a file that the user cannot read is reported at start and at a reload, with a remedy: ${program}`,

@@ -62,7 +62,7 @@ async function withConfig(
   assert.ok(program)
 }
 
-for (const program of RUNTIMES) {
+for (const program of [...RUNTIMES, 'deno'] as const) {
   const names = {
     serves: `MUST 72: -d exits with status 0 once the daemon serves, and the daemon has no terminal: ${program}`,
     fails: `MUST 72: -d exits with status 1 and the daemon's own message when it cannot start: ${program}`,
@@ -115,8 +115,8 @@ for (const program of RUNTIMES) {
       const fifo = join(directory, 'config')
       try {
         await new Promise((done) => spawn('mkfifo', [fifo]).once('close', done))
-        const [command, script = ''] = commandOf(program)
-        const parent = spawn(command, [script, '-d', '-c', fifo])
+        const [command, ...words] = commandOf(program)
+        const parent = spawn(command, [...words, '-d', '-c', fifo])
         let text = ''
         for (const stream of [parent.stdout, parent.stderr]) stream.on('data', (chunk) => (text += String(chunk)))
         const closed = new Promise<number | null>((done) => parent.once('close', done))

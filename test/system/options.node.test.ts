@@ -16,7 +16,7 @@ const PAYLOAD_BYTES = 200_000
 const test = suite('socket options')
 const linux = process.platform === 'linux'
 
-for (const program of RUNTIMES) {
+for (const program of [...RUNTIMES, 'deno'] as const) {
   const names = {
     reuseport: `MUST 69: two processes share a port only when both have reuseport: ${program}`,
     netdev: `an unknown netdev yields one warning and the program serves: ${program}`,

@@ -122,6 +122,15 @@ test('datagrams sent before the base was renewed are still recognised', () => {
   assert.is(solo.endpoint.counter('drop_reflected'), sent.length)
 })
 
+test('an engine without a counter has nothing to renew, and says so by success', () => {
+  for (const sealing of ['random', 'none'] as const) {
+    const solo = new Solo({ role: 'server', sealing })
+    assert.is(solo.endpoint.core.calls.renew_nonce(), 0, sealing)
+    solo.feed(control(What.PING, 1))
+    assert.is(solo.take().length, 1, sealing)
+  }
+})
+
 test('the host may supply renewed bases: a later engine given all of them recognises the datagrams of each', () => {
   const engine = (): Solo => new Solo({ role: 'server', sealing: 'counter', secret: secretOf(KEY, BASE, 0) })
   const renew = ({ endpoint: { core } }: Solo, base: Uint8Array, slot: number): void => {

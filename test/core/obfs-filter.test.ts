@@ -70,4 +70,23 @@ test('the filter accepts only TCP to the bound address and port, for dpi/tcp-wnd
     }
 })
 
+test('the engine answers a SYN to its own IPv6 address only: both halves of the address count', () => {
+  const client = new ObfsHost('dpi/tcp', 'client', '[fd77::3]:40000')
+  client.dial('[fd77::2]:8080')
+  const [syn] = client.controls()
+  assert.ok(syn)
+  for (const [local, answers] of [
+    ['[fd77::2]:8080', 1],
+    ['[::]:8080', 1],
+    ['[fd77::9]:8080', 0],
+    ['[fd78::2]:8080', 0],
+    ['[fd77::2]:8081', 0],
+    ['10.77.0.2:8080', 0],
+  ] as const) {
+    const server = new ObfsHost('dpi/tcp', 'server', local)
+    assert.equal(server.capture(syn), [])
+    assert.is(server.controls().length, answers, local)
+  }
+})
+
 test.run()

@@ -432,4 +432,19 @@ test('a lost segment is retransmitted as soon as later ACKs reveal it, well befo
   }
 })
 
+test('ACKs are repeated beside new ones only: data alone carries none, however many are missing', () => {
+  const solo = server()
+  for (let sn = 2; sn < 40; sn++) {
+    solo.feed(push(9, sn, payload(20), { ts: sn * 100 }))
+    solo.run(ACK_MS)
+  }
+  const commands = (): string[][] =>
+    solo.take().map(({ bytes }) => decodeSegments(bytes).segments.map(({ cmd }) => cmd))
+  assert.ok(commands().some((list) => list.length > 1 && list.every((cmd) => cmd === 'ACK')))
+  solo.write(solo.only.handle, payload(500))
+  solo.endpoint.drain()
+  solo.run(1)
+  assert.equal(commands(), [['PUSH']])
+})
+
 test.run()

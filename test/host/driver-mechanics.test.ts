@@ -1,7 +1,7 @@
 /** The driver's loop around a stub engine: batches, back-pressure, timers and exceptions. */
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
-import { EventType } from '../../host/engine/core.ts'
+import { ErrorCode, EventType } from '../../host/engine/core.ts'
 import { VirtualClock } from '../../testkit/virtual-clock.ts'
 import { bench, PEER, Recorder } from './driver-bench.ts'
 import { loopback, until } from './memory-runtime.ts'
@@ -300,11 +300,32 @@ test('MUST 34: a refused dial is reported to the engine', async () => {
   driver.close()
 })
 
-test('MUST 48: a connection is refused when the engine has no peer', async () => {
-  const stub = stubCore({ stream_open: () => -3 })
-  const { driver, network } = await bench(stub)
-  assert.is(driver.accept(new Recorder()), null)
-  assert.match(network.printed.join(''), 'no peer yet')
+test('MUST 48: a connection is refused when the engine has no peer, no room or no memory, and the log says which', async () => {
+  for (const [code, reason] of [
+    [ErrorCode.NO_PEER, /refused.*no peer yet/],
+    [ErrorCode.SESSIONS, /refused.*max_sessions/],
+    [ErrorCode.MEMORY, /refused.*out of memory/],
+    [-99, /refused.*engine error -99/],
+  ] as const) {
+    const { driver, network } = await bench(stubCore({ stream_open: () => code }))
+    assert.is(driver.accept(new Recorder()), null)
+    assert.match(network.printed.join(''), reason)
+    driver.close()
+  }
+})
+
+test('an unexpected error of a handler is logged and stops nothing', async () => {
+  const stub = stubCore()
+  const onUdpError = (): void => {
+    throw new Error('handler gone mad')
+  }
+  const { driver, handlers, network, sent, fatal } = await bench(stub, { onUdpError })
+  handlers.onError(Object.assign(new Error('send EIO'), { code: 'EIO' }))
+  assert.match(network.printed.join(''), /unexpected error: .*handler gone mad/)
+  stub.outgoing.push(3)
+  driver.pump()
+  assert.equal(sent, [3, 100])
+  assert.is(fatal.length, 0)
   driver.close()
 })
 

@@ -27,7 +27,7 @@ import {
   TCP_NONE,
   uncountHalfOpen,
 } from '../session/session'
-import { find, rekey, sessionAt, slotsInUse } from '../session/table'
+import { find, firstOfConv, nextOfConv, rekey, sessionAt, slotsInUse } from '../session/table'
 import { Ticks } from '../units'
 import { followPeer } from './peer'
 import { isLive, onValidated, reschedule } from './schedule'
@@ -241,7 +241,7 @@ function moveAll(from: usize, to: usize, onlyMoved: bool, answered: bool, now: T
 
 /** @param answered the new address answered a PING, so it needs no validation of its own */
 function move(s: Session, address: usize, answered: bool, now: Ticks): void {
-  if (find(address, s.conv)) return
+  if (find(address, s.conv) || isReplica(s)) return
   followPeer(addressOf(s), address)
   if (s.remote) moveRemote(s, address, answered)
   rekey(s, address)
@@ -252,6 +252,17 @@ function move(s: Session, address: usize, answered: bool, now: Ticks): void {
     if (s.tcp != TCP_NONE) uncountHalfOpen(s)
   }
   if (s.tcp != TCP_GONE) queueEvent(s, EVENT_MIGRATED)
+}
+
+/**
+ * @returns true if a session is not confirmed while another one has its conv: somebody may have replayed the first flight
+ *   of that one, which is the one that the peer means
+ */
+function isReplica(s: Session): bool {
+  if (s.confirm == 0) return false
+  let other = firstOfConv(s.conv)
+  while (other && (other == s || !isLive(other) || other.confirm != 0)) other = nextOfConv(other)
+  return other != null
 }
 
 function moveRemote(s: Session, address: usize, answered: bool): void {

@@ -263,20 +263,45 @@ function findAtOtherLocal(address: usize, conv: Conv): Session | null {
   return s
 }
 
-/** @returns the live session at another address that a datagram from midway may belong to, null if there is none */
+/**
+ * @returns the live session at another address that a datagram from midway may belong to, null if there is none. One
+ *   that is confirmed comes first: another may be a replay of its first flight.
+ */
 function findContinued(at: usize, conv: Conv): Session | null {
+  let found: Session | null = null
   let s = firstOfConv(conv)
-  while (s && !(isMovable(s) && (s.state == CONNECT || continues(at, s)))) s = nextOfConv(s)
-  return s
+  while (s) {
+    if (isMovable(s) && (s.state == CONNECT || continues(at, s))) {
+      if (isConfirmed(s)) return s
+      if (!found) found = s
+    }
+    s = nextOfConv(s)
+  }
+  return found
 }
 
-/** @returns the live session at another address that the same first flight opened, null if there is none */
+/**
+ * @returns the live session at another address that the same first flight opened, null if there is none; one that is
+ *   confirmed comes first
+ */
 function findRepeated(at: usize, len: u32, conv: Conv): Session | null {
   let s = firstOfConv(conv)
   if (!s || len < HEADER_BYTES || readCmd(at) != CMD_PUSH || readLen(at) > len - HEADER_BYTES) return null
   const first = hashOfPayload(at + HEADER_BYTES, readLen(at))
-  while (s && !(isMovable(s) && s.firstHash == first)) s = nextOfConv(s)
-  return s
+  let found: Session | null = null
+  while (s) {
+    if (isMovable(s) && s.firstHash == first) {
+      if (isConfirmed(s)) return s
+      if (!found) found = s
+    }
+    s = nextOfConv(s)
+  }
+  return found
+}
+
+/** @returns true if the session serves its peer, not what may be a replay of its first flight */
+function isConfirmed(s: Session): bool {
+  return s.state != CONNECT && s.confirm == 0
 }
 
 function isMovable(s: Session): bool {

@@ -212,6 +212,34 @@ test('MUST 43: identical first flights of two responding clients open two sessio
   assert.is(migrated(solo), 0)
 })
 
+test('a replica of a session, opened by replays, does not take the place of the session when its peer moves', () => {
+  const attacker = address4(77, 9)
+  const solo = dialled()
+  // first flights that were captured; the PINGs to the attacker are relayed to the client
+  for (let turn = 0; turn < 5; turn++) {
+    for (const conv of [5, 6]) solo.feedFrom(attacker, push(conv, 0, concat(DIAL, text('a'))))
+    for (const { peer, plain } of pings(solo)) {
+      const pong = plain.slice()
+      pong[5] = What.PONG
+      solo.feedFrom(peer, pong)
+    }
+    solo.run(200)
+  }
+  assert.is(solo.endpoint.sessions, 3)
+  solo.run(5000)
+  // the client moves, and continues both conversations
+  for (let turn = 0; turn < 10; turn++) {
+    solo.feedFrom(MOVED, push(turn < 5 ? 6 : 5, 1, text('b')))
+    answerPings(solo, MOVED)
+    solo.run(400)
+  }
+  for (let turn = 0; turn < 5; turn++) {
+    solo.run(4000)
+    solo.confirm(5, MOVED)
+  }
+  assert.is(solo.events.filter(({ type }) => type === EventType.DIAL).length, 1)
+})
+
 test('a session in CONNECT does not migrate, and a datagram from another address is not answered with RESET', () => {
   const solo = new Solo({ role: 'client', sealing: 'random' })
   const conv = solo.endpoint.convOf(solo.open())

@@ -9,9 +9,12 @@ const OPTION = '--disable-wasm-trap-handler'
 
 const PAGE: WebAssembly.MemoryDescriptor = { initial: 1 }
 
+/** Whether this process was started with the option. */
+export const isWithOption = (): boolean => process.execArgv.includes(OPTION)
+
 /** Whether the engine's memory cannot be reserved here, but could be after a start with the option. */
 export function needsOption(): boolean {
-  if ('bun' in process.versions || process.execArgv.includes(OPTION)) return false
+  if ('bun' in process.versions || isWithOption()) return false
   try {
     return new WebAssembly.Memory(PAGE).buffer.byteLength === 0
   } catch {

@@ -63,7 +63,7 @@ export async function main(runtime: Runtime, argv: readonly string[], crypto: Ru
       runtime.print('stdout', `${generatePsk()}\n`)
       return runtime.exit(0)
     case 'command':
-      runtime.prepareMemory?.()
+      runtime.prepareMemory?.((text) => log.warning(text))
       return runtime.exit(await runCommand({ runtime, crypto, commandLine: COMMAND_LINE }, args.entry, args.words))
     case 'obfs-firewall':
       try {
@@ -155,7 +155,7 @@ async function run(
     const bytes = await readConfig(runtime, path)
     const config = parseStart(bytes, warn)
     if (!config.native) runtime.os?.native?.forbid('native is false')
-    runtime.prepareMemory?.()
+    runtime.prepareMemory?.((text) => log.warning(text))
     // from here on the log never waits for who reads it
     const print = child === undefined ? runtime.openLog?.(config.udp.path !== 'portable') : undefined
     if (print !== undefined) log.setPrint(print)

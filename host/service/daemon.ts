@@ -5,6 +5,7 @@
  *
  * Protocol of the pipe: lines that consist of a mark and a line for stdout or stderr, or of the readiness mark alone.
  */
+import { limitHint } from '../linux/address-space.ts'
 import type { Log } from '../log/log.ts'
 import type { DaemonCalls, Runtime } from '../runtime.ts'
 
@@ -69,7 +70,7 @@ export function launchDaemon(runtime: Runtime, calls: DaemonCalls, log: Log): Pr
       (how) => {
         if (serves || over) return
         over = true
-        log.fatal(`the daemon failed to start: ${how}`)
+        log.fatal(`the daemon failed to start: ${how}${limitHint(runtime.os, how)}`)
         resolve(1)
       },
     )

@@ -16,6 +16,7 @@ import { ClockJump } from '../engine/clock-jump.ts'
 import { EndpointSecret } from '../engine/secret.ts'
 import { ConfigError, messageOf, StartError } from '../errors.ts'
 import { formatDuration } from '../format.ts'
+import { limitHint } from '../linux/address-space.ts'
 import { deviceIndex } from '../linux/socket-options.ts'
 import { type Syscalls, syscallsOf } from '../linux/syscalls.ts'
 import { watchInterfaces } from '../linux/system-watch.ts'
@@ -158,7 +159,8 @@ class Worker {
     this.#serving = false
     this.status = ''
     this.#group.stats.gone(this.number)
-    const why = this.#reason === '' ? `worker ${this.number} ${how}` : this.#reason
+    const hint = limitHint(this.#group.runtime.os, how)
+    const why = this.#reason === '' ? `worker ${this.number} ${how}${hint}` : this.#reason
     for (const resolve of this.#onReloaded.splice(0)) resolve(undefined)
     for (const resolve of this.#onServing.splice(0)) resolve(why)
     for (const resolve of this.#onGone.splice(0)) resolve()

@@ -74,4 +74,30 @@ else {
   })
 }
 
+/** Node starts with it, and aborts when it runs the program. */
+const SCANT_KIB = 900_000
+
+for (const [title, more, words] of [
+  ['one process', {}, []],
+  ['workers', { workers: 2 }, []],
+  ['a daemon', {}, ['-d']],
+] as const) {
+  const short = `with ${SCANT_KIB} KiB of address space it starts, or a line names the limit and the remedy: node, ${title}`
+  if (process.platform !== 'linux') {
+    skip(test, short, 'not Linux')
+    continue
+  }
+  test(short, () => {
+    const file = writeConfig({ listen: '127.0.0.1:0', kcp_connect: '127.0.0.1:9', ...more })
+    const command = ['-c', `ulimit -v ${SCANT_KIB}; exec "$@"`, 'sh', ...commandOf('node'), ...words, '-c', file.path]
+    const { stdout, stderr } = spawnSync('sh', command, { encoding: 'utf8', timeout: 20_000 })
+    file.remove()
+    const lines = (stdout + stderr).split('\n')
+    const pid = Number(/daemon started, pid (\d+)/.exec(stdout + stderr)?.[1] ?? 0)
+    if (pid !== 0) process.kill(pid)
+    const named = lines.filter((line) => /^[WF] .*limited to 900000 KiB.*raise the limit/.test(line))
+    assert.ok(named.length > 0, stdout + stderr)
+  })
+}
+
 test.run()

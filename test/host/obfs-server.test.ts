@@ -128,4 +128,13 @@ test('a client redials when its server is silent after a suspension, but not for
   endpoint.close()
 })
 
+test('a client whose tunnel is not answered any more names what may drop its packets', async () => {
+  const own = { connect: undefined, kcp_bind: undefined, listen: '127.0.0.1:7000', kcp_connect: '127.0.0.1:5000' }
+  const { network, endpoint } = await start(own)
+  // whichever context the engine has made
+  for (let context = 1; context < 100_000; context++) endpoint.transport?.onObfsEnded?.(context)
+  assert.is(network.printed.filter((line) => /W .*127.0.0.1:5000: no answer: .*state INVALID/.test(line)).length, 1)
+  endpoint.close()
+})
+
 test.run()

@@ -37,6 +37,11 @@ const PORTS = 16384
 /** Timeout of a dpi/tcp SYN, ms. A lost SYN is not retransmitted; the next dial sends a new one. */
 const ANSWER_MS = 5000
 
+/** What may be wrong when nothing is answered; a device that drops the tunnel's packets reports nothing. */
+const UNANSWERED =
+  'no answer: the server is down, or a firewall or router on the path drops the packets, ' +
+  'as conntrack does in state INVALID'
+
 /** A server that is silent so soon after a suspension has ended the tunnel, ms. */
 const RESUMED_MS = 10_000
 
@@ -84,8 +89,9 @@ export class ObfsClient implements Transport {
   }
 
   async open(): Promise<void> {
-    const { addresses, failures } = await resolveAddresses(this.#runtime, this.#config, NO_ADDRESSES)
+    const { addresses, failures, warnings } = await resolveAddresses(this.#runtime, this.#config, NO_ADDRESSES)
     throwFatal(failures)
+    for (const text of warnings) this.#log.warning(text)
     this.addresses = addresses
     const [failure] = failures
     // the sockets require privileges, so they are opened at once, in the family of what is known
@@ -162,7 +168,7 @@ export class ObfsClient implements Transport {
   onObfsEnded(context: number): void {
     if (context !== this.#context) return
     this.#context = 0
-    this.#failed('no answer')
+    this.#failed(UNANSWERED)
   }
 
   /** A fresh engine has no contexts, so the tunnel is lost: redials. */
@@ -277,7 +283,7 @@ export class ObfsClient implements Transport {
     const { bind } = this.addresses
     const { address, scope } = bind ?? syscallsOf(this.#os).sourceFor(peer, this.#config.fwmark)
     this.#begin({ family: peer.family, address, port: randomPort(), scope }, peer)
-    this.#answerTimer = this.#runtime.clock.setTimer(() => this.#failed('no answer'), ANSWER_MS)
+    this.#answerTimer = this.#runtime.clock.setTimer(() => this.#failed(UNANSWERED), ANSWER_MS)
   }
 
   #begin(local: SocketAddress, peer: SocketAddress): void {

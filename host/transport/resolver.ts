@@ -5,7 +5,7 @@
 
 import { type Config, MODE_CLIENT, MODE_SERVER } from '../config/config.ts'
 import { codeOf, isTemporary, messageOf, quote, StartError, toError } from '../errors.ts'
-import { type AddressRole, parseHostPort, type SocketAddress, sameAddress } from '../net/address.ts'
+import { type AddressRole, formatAddress, parseHostPort, type SocketAddress, sameAddress } from '../net/address.ts'
 import type { Runtime, UdpHandlers, UdpOptions } from '../runtime.ts'
 
 /** Current addresses of the configuration's names; undefined if the mode does not use them. */
@@ -91,6 +91,16 @@ export async function resolveKey(
   return found.find(({ family }) => family === prefer) ?? found[0]
 }
 
+/** @returns a warning if `kcp_bind` is a name with several addresses: one socket is bound to one of them */
+export function unusedBinds(text: string, found: readonly SocketAddress[], used: SocketAddress): string[] {
+  const others = found.filter((address) => !sameAddress(address, used)).map(formatAddress)
+  if (others.length === 0) return []
+  return [
+    `config key kcp_bind = ${quote(text)}: only ${formatAddress(used)} is used, not ${others.join(', ')}: to receive at ` +
+      `all write [::]:${used.port}, else one of the addresses`,
+  ]
+}
+
 /** Addresses of an answer that a socket bound to `family` reaches, those of its own family first. */
 function reachable(found: readonly SocketAddress[], family: 4 | 6 | undefined): readonly SocketAddress[] {
   if (family === undefined) return found
@@ -103,13 +113,17 @@ function reachable(found: readonly SocketAddress[], family: 4 | 6 | undefined): 
 /**
  * Resolves every name of a configuration. A name that fails keeps its address from `before`, if any; and an address in
  * use is kept while its name has it, so that another order of an answer changes nothing.
- * @returns the addresses, and the failures in the order of protocol.md 10.4
+ * @returns the addresses, the failures in the order of protocol.md 10.4, and what to log at the start
  */
 export async function resolveAddresses(
   runtime: Runtime,
   config: Config,
   before: ResolvedAddresses,
-): Promise<{ readonly addresses: ResolvedAddresses; readonly failures: readonly Error[] }> {
+): Promise<{
+  readonly addresses: ResolvedAddresses
+  readonly failures: readonly Error[]
+  readonly warnings: readonly string[]
+}> {
   const failures: Error[] = []
   const all = async (
     key: 'kcp_bind' | 'kcp_connect' | 'rendezvous_server',
@@ -128,13 +142,14 @@ export async function resolveAddresses(
   }
   const listOf = (address: SocketAddress | undefined): readonly SocketAddress[] =>
     address === undefined ? [] : [address]
-  const bind = kept(await all('kcp_bind', 'bind', listOf(before.bind)), before.bind)
+  const binds = await all('kcp_bind', 'bind', listOf(before.bind))
+  const bind = kept(binds, before.bind)
   const peers = hasPeer(config) ? await all('kcp_connect', 'connect', before.peers, bind?.family) : []
   const others = announces(config)
     ? await all('rendezvous_server', 'connect', listOf(before.rendezvous), bind?.family)
     : []
   const addresses = { bind, peer: kept(peers, before.peer), peers, rendezvous: kept(others, before.rendezvous) }
-  return { addresses, failures }
+  return { addresses, failures, warnings: bind ? unusedBinds(config.kcp_bind ?? '', binds, bind) : [] }
 }
 
 /** The address in use if it is still among those found, else the first of them. */

@@ -121,8 +121,9 @@ export class UdpTransport implements Transport {
   }
 
   async open(): Promise<void> {
-    const { addresses, failures } = await resolveAddresses(this.#options.runtime, this.#config, NO_ADDRESSES)
+    const { addresses, failures, warnings } = await resolveAddresses(this.#options.runtime, this.#config, NO_ADDRESSES)
     throwFatal(failures)
+    for (const text of warnings) this.#options.log.warning(text)
     this.addresses = addresses
     this.#family = packetFamily(addresses)
     checkServiceId(this.#config, this.#family)

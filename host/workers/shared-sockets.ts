@@ -8,7 +8,7 @@ import type { Syscalls } from '../linux/syscalls.ts'
 import type { Log } from '../log/log.ts'
 import { formatAddress, type SocketAddress } from '../net/address.ts'
 import type { Runtime } from '../runtime.ts'
-import { resolveAll } from '../transport/resolver.ts'
+import { resolveAll, unusedBinds } from '../transport/resolver.ts'
 
 export interface SharedSockets {
   readonly local: readonly SocketAddress[]
@@ -46,6 +46,7 @@ export async function openSockets(
   const local: SocketAddress[] = []
   const sockets: number[][] = Array.from({ length: config.workers }, () => [])
   const failures: string[] = []
+  if (!client) for (const line of unusedBinds(text ?? '', found, found[0])) log.warning(line)
   for (const address of client ? found : found.slice(0, 1)) {
     const wanted = { ...address, port: address.port || (local[0]?.port ?? 0) }
     await step(`${key}: cannot open ${formatAddress(wanted)}`, async () => {

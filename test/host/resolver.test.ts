@@ -74,6 +74,17 @@ test('of several addresses of a name, one is chosen that the socket can reach', 
   }
 })
 
+test('a name of kcp_bind with several addresses: those that are not used are named', async () => {
+  const { warnings } = await resolveAddresses(resolver, configOf({ connect: 'a:1', kcp_bind: 'a:5' }), NO_ADDRESSES)
+  assert.is(warnings.length, 1)
+  assert.match(warnings[0] ?? '', 'kcp_bind = "a:5": only [2001:db8::1]:5 is used, not 192.0.2.1:5')
+  assert.match(warnings[0] ?? '', 'write [::]:5')
+  for (const kcp_bind of ['192.0.2.8:5', '[::]:5', ':5']) {
+    const one = await resolveAddresses(resolver, configOf({ connect: 'a:1', kcp_bind }), NO_ADDRESSES)
+    assert.equal(one.warnings, [])
+  }
+})
+
 test('a name that fails to resolve keeps its old address, the others are updated', async () => {
   const before = { ...NO_ADDRESSES, rendezvous: v4('192.0.2.7', 1), bind: v4('0.0.0.0', 5) }
   const config = configOf({ connect: 'a:1', rendezvous_server: 'none:1', kcp_bind: '192.0.2.8:5' })

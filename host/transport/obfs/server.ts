@@ -94,8 +94,9 @@ export class ObfsServer implements Transport {
   }
 
   async open(): Promise<void> {
-    const { addresses, failures } = await resolveAddresses(this.#runtime, this.#config, NO_ADDRESSES)
+    const { addresses, failures, warnings } = await resolveAddresses(this.#runtime, this.#config, NO_ADDRESSES)
     throwFatal(failures)
+    for (const text of warnings) this.#log.warning(text)
     this.addresses = addresses
     const { bind } = addresses
     const isTcp = this.#config.obfs === 'dpi/tcp'

@@ -4,6 +4,7 @@
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
 import { type CoreConfig, UNSET } from '../../host/engine/core.ts'
+import { decodeSegments } from '../../testkit/decode.ts'
 import type { SessionInfo } from '../../testkit/sim/endpoint.ts'
 import { Solo } from '../../testkit/sim/solo.ts'
 import { ack, concat, DIAL, MessageType, message, push } from '../../testkit/sim/wire.ts'
@@ -167,6 +168,36 @@ test('nodelay, interval: an open session keeps its minimum RTO', () => {
   assert.equal(rtos({ nodelay: 2 }, { nodelay: 0 }), [30, 100])
   const [long = 0, short = 0] = rtos({ interval: 500 }, { interval: UNSET })
   assert.ok(long >= 500 && long < 510 && short === 30, `${long} and ${short} ms`)
+})
+
+/**
+ * @returns how often each of some writes, 500 ms apart, is sent within 30 ms; the peer acknowledges after that. The
+ *   first is left out: it measures the RTT
+ */
+function timesSent(bytes: number, config: Partial<CoreConfig> = {}): number[] {
+  const solo = new Solo({ role: 'client', config })
+  const handle = solo.open()
+  const conv = solo.endpoint.convOf(handle)
+  const counts: number[] = []
+  for (let i = 0; i < 6; i++) {
+    solo.write(handle, new Uint8Array(bytes))
+    solo.endpoint.drain()
+    solo.run(30)
+    const sent = solo.take().flatMap(({ bytes }) => decodeSegments(bytes).segments)
+    const pushes = sent.filter(({ cmd }) => cmd === 'PUSH')
+    counts.push(pushes.length)
+    for (const { sn, ts } of pushes) solo.feed(ack(conv, sn, ts, sn + 1))
+    solo.run(500)
+    solo.take()
+  }
+  return counts.slice(1)
+}
+
+test('a small write that nothing follows is sent twice, because its loss would cost a round trip', () => {
+  assert.equal(timesSent(3), [2, 2, 2, 2, 2])
+  assert.equal(timesSent(180), [2, 2, 2, 2, 2])
+  assert.equal(timesSent(600), [1, 1, 1, 1, 1], 'not a small one')
+  assert.equal(timesSent(3, { sendOnce: 1 }), [1, 1, 1, 1, 1], 'not if the user pays for each byte')
 })
 
 test.run()

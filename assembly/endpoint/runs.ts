@@ -26,8 +26,8 @@ const MAX_PAUSE_TICKS: Ticks = TICKS_PER_MS / 2
 const LONE_TRANSMISSION: u32 = 3
 /**
  * Runs are given up after so many deliveries of lone segments, with so many joined datagrams lost in between. One lost
- * ACK datagram hides many deliveries: with 30 % loss in both directions, in bursts of 8, three rounds came about by
- * chance in one transfer of thirty, six in none of 3000.
+ * ACK datagram hides many deliveries: with 30 % loss in both directions, in bursts of 8, three such rounds came about by
+ * chance 65 times in 120 transfers of 1.2 MB each way, six once.
  */
 const MIN_ROUNDS: u32 = 6
 const MIN_LOST: u32 = 24
@@ -119,7 +119,7 @@ export function joinRun(s: Session, entry: usize, bytes: u32, now: Ticks): bool 
     runLength = 1
     return false
   }
-  store<u8>(entry, load<u8>(entry, RUN) | JOINED, RUN)
+  store<u8>(entry, JOINED, RUN)
   if (s.joined != u8.MAX_VALUE) s.joined++
   runBytes += bytes
   runLength++

@@ -61,7 +61,7 @@ import {
   SENT,
   SENT_AT,
   STATE,
-  wasOnlyJoined,
+  TRANSMISSIONS,
 } from './send_buffer'
 import { fromWireClock } from './wire_clock'
 
@@ -272,7 +272,7 @@ function onAck(c: Conversation, sn: Sn, sentAt: Ticks, now: Ticks): u32 {
 
 function passedBy(entry: usize): u32 {
   const run = <u32>load<u8>(entry, RUN)
-  return run & JOINED ? RUN_PASSED : run & LONE ? LONE_PASSED : 0
+  return run == JOINED ? RUN_PASSED : run == LONE ? LONE_PASSED : 0
 }
 
 /** Updates the RTT sample of the datagram, which is that of the most recently sent transmission. */
@@ -294,8 +294,8 @@ function onUna(c: Conversation, una: Sn, now: Ticks): u32 {
     const entry = entryOf(c, sn)
     if (load<u8>(entry, STATE) != SENT) continue
     onDelivered(c, entry, false, now)
-    // any of its transmissions may have arrived
-    if (wasOnlyJoined(entry)) effects |= RUN_PASSED
+    // of several transmissions an earlier one may have arrived
+    if (load<u8>(entry, TRANSMISSIONS) == 1) effects |= passedBy(entry) & RUN_PASSED
     effects |= onAcknowledged(c, sn, entry, now)
   }
   return effects

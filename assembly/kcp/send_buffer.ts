@@ -42,10 +42,9 @@ export const EMPTY: u32 = 0
 export const QUEUED: u32 = 1
 export const SENT: u32 = 2
 
-/** Bits of RUN: joined to the datagram before; deliberately alone; all earlier transmissions, if any, were joined. */
+/** Values of RUN: joined to the datagram before; deliberately alone. Otherwise 0. */
 export const JOINED: u32 = 1
 export const LONE: u32 = 2
-export const ONLY_JOINED: u32 = 4
 
 const INITIAL_CAPACITY: u32 = 16
 /**
@@ -207,11 +206,6 @@ function unlink(c: SendBuffer, sn: Sn, entry: usize): void {
   }
 }
 
-/** @returns true if all transmissions of a segment were joined to another datagram */
-export function wasOnlyJoined(entry: usize): bool {
-  return (load<u8>(entry, RUN) & (JOINED | ONLY_JOINED)) == (JOINED | ONLY_JOINED)
-}
-
 /** Records a transmission at `now`: the segment becomes the last one in flight. */
 export function markSent(c: SendBuffer, sn: Sn, entry: usize, now: Ticks): void {
   const transmissions = min<u32>(<u32>load<u8>(entry, TRANSMISSIONS) + 1, 255)
@@ -219,7 +213,7 @@ export function markSent(c: SendBuffer, sn: Sn, entry: usize, now: Ticks): void 
   store<u8>(entry, SENT, STATE)
   store<u8>(entry, transmissions, TRANSMISSIONS)
   store<u8>(entry, 0, COPIES)
-  store<u8>(entry, transmissions == 1 || wasOnlyJoined(entry) ? ONLY_JOINED : 0, RUN)
+  store<u8>(entry, 0, RUN)
   store<u32>(entry, now, SENT_AT)
   link(c, sn, entry, FLIGHT)
 }

@@ -7,7 +7,7 @@ import type { Dial, Dialling } from '../driver/stream.ts'
 import { messageOf, toError } from '../errors.ts'
 import type { Log } from '../log/log.ts'
 import { formatAddress, ipFamily, parseHostPort, type SocketAddress, sameAddress } from '../net/address.ts'
-import type { Runtime, TcpOptions, Timer } from '../runtime.ts'
+import type { Runtime, TcpOptions } from '../runtime.ts'
 import { HappyEyeballs, interleaved } from './happy-eyeballs.ts'
 import { resolveAll } from './resolver.ts'
 import { Retry } from './retry.ts'
@@ -38,7 +38,6 @@ export class Target {
   #looking: Promise<void> | undefined
   /** The lookup that waits for the limit. */
   #soon: Promise<void> | undefined
-  #soonTimer: Timer | undefined
   #failure: Error | undefined
 
   /**
@@ -69,7 +68,6 @@ export class Target {
 
   close(): void {
     this.#first.close()
-    this.#runtime.clock.clearTimer(this.#soonTimer)
   }
 
   /** Uses another name from now on, or the same one looked up anew. Its addresses replace the old ones when known. */
@@ -87,7 +85,7 @@ export class Target {
     const more = async (): Promise<readonly SocketAddress[]> => {
       // an answer that was asked for during this dial is not older than its failure
       const isOld = this.#askedAt < begunAt || this.#looking !== undefined
-      if (isOld) await this.#within(MORE_MS, this.#lookSoon())
+      if (isOld) await this.#within(MORE_MS, this.#lookLimited())
       return this.#ordered()
     }
     const attempts = new HappyEyeballs(this.#runtime, this.#tcp, dialling, {
@@ -129,18 +127,15 @@ export class Target {
     return used === undefined ? others : [used, ...others]
   }
 
-  /** Looks up unless that was done a moment ago. Never rejects. */
+  /**
+   * Looks up for a dial, as soon as the limit allows: the answer of a moment ago may be the one that failed. Never
+   * rejects.
+   */
   #lookLimited(): Promise<void> {
-    if (this.#looking === undefined && this.#now() - this.#askedAt < REPEAT_MS) return Promise.resolve()
-    return this.#look()
-  }
-
-  /** Looks up as soon as the limit allows: the answer of a moment ago may be the one that failed. Never rejects. */
-  #lookSoon(): Promise<void> {
     const wait = this.#askedAt + REPEAT_MS - this.#now()
     if (this.#looking !== undefined || wait <= 0) return this.#look()
     this.#soon ??= new Promise((resolve) => {
-      this.#soonTimer = this.#runtime.clock.setTimer(() => {
+      this.#runtime.clock.setTimer(() => {
         this.#soon = undefined
         void this.#look().then(resolve)
       }, wait)

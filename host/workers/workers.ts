@@ -191,7 +191,7 @@ export class WorkerGroup {
   /** Never resolves: a group does not end by itself. */
   readonly failed: Promise<Error> = new Promise(() => {})
   #config: Config
-  /** Address of the shared sockets; undefined until they are open. */
+  /** Addresses of the shared sockets; none until they are open. */
   #local: readonly SocketAddress[] = []
   #workers: readonly Worker[] = []
   /** Opens the shared sockets. */

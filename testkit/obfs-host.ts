@@ -20,11 +20,16 @@ import { freshEngine } from './checked-core.ts'
 
 const TICKS_PER_SECOND = 8000
 
-/** `10.77.0.3:1` or `[fd77::2]:1`. */
+/** `10.77.0.3:1`, `[fd77::2]:1` or `[fe80::1%2]:1`. */
 export function address(text: string): SocketAddress {
   const at = text.lastIndexOf(':')
-  const host = text.slice(0, at).replace(/[[\]]/g, '')
-  return { family: host.includes(':') ? 6 : 4, address: host, port: Number(text.slice(at + 1)), scope: 0 }
+  const [host = '', scope] = text.slice(0, at).replace(/[[\]]/g, '').split('%')
+  return {
+    family: host.includes(':') ? 6 : 4,
+    address: host,
+    port: Number(text.slice(at + 1)),
+    scope: Number(scope ?? 0),
+  }
 }
 
 export interface Payload {

@@ -281,6 +281,62 @@ test('every session opened while memory runs out has a deadline and ends', () =>
   }
 })
 
+test('a stream for which there is no memory is refused with E_MEMORY, and opens when there is some', () => {
+  const config = { memoryCeiling: MIB }
+  const solo = new Solo({ role: 'client', config })
+  const { calls } = solo.endpoint.core
+  // nothing is left at first, later room for one part of a session and not for another
+  let refused = 0
+  for (let left = 0; ; left += 64) {
+    calls.set_host_bytes(config.memoryCeiling - left, 0)
+    const handle = solo.open()
+    if (handle > 0) break
+    assert.is(handle, ErrorCode.MEMORY, `${left} bytes left`)
+    assert.is(solo.endpoint.counter('sessions_refused'), ++refused)
+  }
+  assert.ok(refused > 0)
+  assert.is(solo.endpoint.counter('sessions_connect'), 1)
+})
+
+test('a reader that keeps up is promised 32 segments while others hold the memory, one that lags fewer', () => {
+  const config = { memoryCeiling: 8 * MIB }
+  const solo = new Solo({ role: 'server', read: false, config })
+  const data = message(MessageType.PUSH, new Uint8Array(1336))
+  const next = (conv: number, sn: number): Uint8Array => push(conv, sn, data)
+  // sessions whose readers are paused take what is shared, each half of the rest
+  for (let conv = 1; conv <= 12; conv++) {
+    solo.feed(push(conv, 0, DIAL))
+    const dropped = solo.endpoint.counter('drop_memory')
+    for (let sn = 1; solo.endpoint.counter('drop_memory') === dropped && sn < 2000; sn++) solo.feed(next(conv, sn))
+  }
+  const window = (conv: number): number => {
+    solo.run(50)
+    const [last] = solo.takeSegments(conv).slice(-1)
+    assert.ok(last)
+    return last.wnd
+  }
+  const [prompt, lagging] = [100, 101]
+  solo.feed(push(prompt, 0, DIAL), push(lagging, 0, DIAL))
+  const [, lags] = [...solo.streams.values()].slice(-2)
+  assert.ok(lags)
+  for (let sn = 1; sn <= 200; sn++) {
+    solo.reading = true
+    solo.feed(next(prompt, sn))
+    solo.reading = false
+    solo.feed(next(lagging, sn))
+    // it leaves one segment unread
+    if (sn > 1) solo.read(lags.handle, 1336)
+  }
+  solo.take()
+  solo.reading = true
+  solo.feed(next(prompt, 201))
+  assert.is(window(prompt), 32)
+  solo.reading = false
+  solo.feed(next(lagging, 201))
+  const lagged = window(lagging)
+  assert.ok(lagged < 20, `${lagged} segments`)
+})
+
 // ---- impossible sizes
 
 test('with a send window of 65535 segments writes stop at the ring size, and all data is sent', () => {

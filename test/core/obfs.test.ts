@@ -257,6 +257,34 @@ test('MUST 67: a SYN to a client and a SYN|ACK to a server are not answered and 
   assert.equal(numbers(server, CLIENT), [(serverSeq + 1) >>> 0, serverAck])
 })
 
+test('a peer at a link-local address is at the interface of our own address, because packets carry no scope', () => {
+  const [from, to] = ['[fe80::3]:40000', '[fe80::2]:8080']
+  const scoped = from.replace(']', '%7]')
+  for (const kind of ['dpi/tcp', 'dpi/tcp-wnd'] as const) {
+    const server = new ObfsHost(kind, 'server', to.replace(']', '%7]'))
+    const client = new ObfsHost('dpi/tcp', 'client', from)
+    client.dial(to)
+    const [syn] = client.controls()
+    assert.ok(syn)
+    if (kind === 'dpi/tcp-wnd') server.accept(scoped)
+    // its numbers are taken from the SYN, or from the first datagram
+    server.capture(syn)
+    client.capture(...server.controls())
+    const there = client.send(to, sealed(50))
+    assert.ok(there)
+    assert.is(server.capture(there).length, 1, kind)
+    assert.ok(server.open(scoped, Uint8Array.of(0, 0, 0, 0, 0, 0, 1, 2, 3, 4), sealed(10 + TAG_AND_NONCE)))
+    assert.ok(server.send(scoped, sealed(9)), kind)
+    assert.is(server.send(from, sealed(9)), undefined, `${kind}: no scope`)
+  }
+  // other addresses have none
+  const server = new ObfsHost('dpi/tcp', 'server', '[fd77::2%7]:8080')
+  const client = new ObfsHost('dpi/tcp', 'client', '[fd77::3]:40000')
+  client.dial('[fd77::2]:8080')
+  server.capture(...client.controls())
+  assert.ok(server.send('[fd77::3]:40000', sealed(9)))
+})
+
 test('packets to another address or port, fragments, and too short or too long packets are dropped and counted', () => {
   const server = new ObfsHost('dpi/tcp-wnd', 'server', SERVER)
   const { client } = pair()

@@ -110,6 +110,34 @@ test('nc: an open session keeps no, the classic or the automatic congestion wind
   }
 })
 
+test('nc 0: the window grows with each ACK as that of KCP does, also after it was at the window of the peer', () => {
+  const UNIT = 1024
+  const solo = both({ nc: 0, sndwnd: 1024 }, {})
+  write(solo, OLD, 1_000_000)
+  // 0 permits one segment, as 1 does
+  let cwnd = 0
+  let incr = 0
+  const seen: number[] = []
+  const expected: number[] = []
+  for (let una = 1; una <= 60; una++) {
+    const wnd = una < 12 ? 4 : 12
+    solo.run(1)
+    solo.take()
+    solo.feed(ack(OLD, una - 1, 0, una, { wnd }))
+    seen.push(info(solo, OLD).cwnd)
+    // ikcp_input; the slow start ends at 2
+    if (cwnd < wnd) {
+      incr = cwnd < 2 ? incr + UNIT : incr + Math.floor((UNIT * UNIT) / incr) + UNIT / 16
+      if (cwnd < 2) cwnd++
+      else if ((cwnd + 1) * UNIT <= incr) cwnd = Math.floor((incr + UNIT - 1) / UNIT)
+      if (cwnd > wnd) [cwnd, incr] = [wnd, wnd * UNIT]
+    }
+    expected.push(cwnd)
+  }
+  assert.is(seen.join(' '), expected.join(' '))
+  assert.is(cwnd, 12)
+})
+
 test('sndwnd: an open session keeps its send window, and whether it is a hard limit', () => {
   for (const [before, after, old, fresh] of [
     [64, 512, 64 + 64, 512 + 256],

@@ -36,7 +36,10 @@ export async function evaluate(mutant: Mutant, { base, suites, engine, limit }: 
     tree.write(mutant)
     const refused = await compile(tree, mutant, engine)
     if (refused !== undefined) return refused
-    const chosen = inOrder(suites.filter((suite) => concerns(suite, mutant)))
+    const chosen = inOrder(
+      suites.filter((suite) => concerns(suite, mutant)),
+      mutant,
+    )
     const inProcess = chosen.filter(({ isWhole }) => !isWhole)
     const whole = chosen.filter(({ isWhole }) => isWhole)
     const first = await firstFailure(inProcess, tree, limit)

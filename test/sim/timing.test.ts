@@ -139,6 +139,32 @@ test('kcp.nc 0 starts with one segment; kcp.nc 1 sends the whole window at once'
   assert.ok(first(0) <= 2, `${first(0)}`)
 })
 
+test('when the RTT has risen for 10 s, the window is reduced for one RTT and 50 ms', () => {
+  const STEP = 10
+  const solo = new Solo({ role: 'client', config: { sendOnce: 1 } })
+  const handle = solo.open()
+  const conv = solo.endpoint.convOf(handle)
+  const windows: number[] = []
+  const due: { at: number; sn: number; ts: number }[] = []
+  // a segment of 1000 bytes in each step, acknowledged after the RTT
+  for (let ms = 0; ms < 14_000; ms += STEP) {
+    solo.write(handle, new Uint8Array(1000))
+    solo.endpoint.drain()
+    for (const { cmd, sn, ts } of solo.takeSegments(conv)) {
+      if (cmd === 'PUSH') due.push({ at: ms + (ms < 1000 ? 40 : 60), sn, ts })
+    }
+    for (const { sn, ts } of due.filter(({ at }) => at === ms)) solo.feed(ack(conv, sn, ts, sn + 1))
+    windows.push(solo.endpoint.list()[0]?.cwnd ?? 0)
+    solo.run(STEP)
+  }
+  const [before] = windows
+  const reduced = windows.flatMap((window, step) => (window < (before ?? 0) ? [step * STEP] : []))
+  // the minimum of 40 ms was last confirmed after 1000 ms, and counts for 10 s
+  assert.ok((reduced[0] ?? 0) > 11_000)
+  assert.is(reduced.length * STEP, 60 + 50)
+  assert.is((reduced.at(-1) ?? 0) - (reduced[0] ?? 0), 60 + 50 - STEP)
+})
+
 test('kcp.nodelay selects the back-off: 0 doubles the RTO, 1 and 2 increase it by half at most', () => {
   const gaps = (nodelay: number): number[] => {
     const solo = server({ nodelay, timeout: 600 })

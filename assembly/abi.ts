@@ -25,6 +25,8 @@ export const ENTROPY_BYTES: u32 = 65536
 export const IO_BYTES: u32 = 65536
 /** Longest service id, in bytes. */
 export const SERVICE_BYTES: u32 = 256
+/** Most addresses of `add_rendezvous`. */
+export const RENDEZVOUS_OTHERS: u32 = 7
 /** Result of `session_info` for a session in TIME_WAIT, which has no stream. */
 export const NO_STREAM: u32 = 0x7fffffff
 export const OK: i32 = 0

@@ -40,7 +40,7 @@ import {
   takeEnded,
 } from './endpoint/obfs'
 import { movePath, moveSessions, openStream, probeSessions } from './endpoint/open'
-import { peer, probePath, probePeer, takePeer, takeRendezvous, wakePeer } from './endpoint/peer'
+import { peer, probePath, probePeer, takeOtherRendezvous, takePeer, takeRendezvous, wakePeer } from './endpoint/peer'
 import { receive } from './endpoint/receive'
 import { removeDrained, reschedule } from './endpoint/schedule'
 import { describeSession, describeTombstone, info } from './endpoint/session_info'
@@ -173,6 +173,10 @@ export function service_ptr(): usize {
 
 export function set_rendezvous(idBytes: u32, now: u32): i32 {
   return isReady(now) ? takeRendezvous(idBytes, now) : E_STATE
+}
+
+export function add_rendezvous(now: u32): i32 {
+  return isReady(now) ? takeOtherRendezvous() : E_STATE
 }
 
 export function probe_path(port: u32, now: u32): i32 {

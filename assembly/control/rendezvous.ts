@@ -6,7 +6,7 @@
  * PUNCH are pinged several times, because the NAT of the other side often drops the first ping.
  */
 
-import { ADDRESS_BYTES, SERVICE_BYTES, TICKS_PER_SECOND } from '../abi'
+import { ADDRESS_BYTES, RENDEZVOUS_OTHERS, SERVICE_BYTES, TICKS_PER_SECOND } from '../abi'
 import { NEVER, ticksUntil } from '../clock'
 import {
   copyAddress,
@@ -32,7 +32,7 @@ const PUNCH_PINGS: u32 = 5
 const PUNCH_PAUSE_TICKS: Ticks = TICKS_PER_SECOND / 4
 const CONNECT_INTERVAL_TICKS: Ticks = 4 * TICKS_PER_SECOND
 
-/** Written by the host before `setRendezvous`. */
+/** Written by the host before `setRendezvous`, the first also before `addRendezvous`. */
 export const rendezvousServer: usize = memory.data(ADDRESS_BYTES, 8)
 export const localAddress: usize = memory.data(ADDRESS_BYTES, 8)
 export const serviceId: usize = memory.data(SERVICE_BYTES, 8)
@@ -40,6 +40,14 @@ export const serviceId: usize = memory.data(SERVICE_BYTES, 8)
 const server: usize = memory.data(ADDRESS_BYTES, 8)
 const local: usize = memory.data(ADDRESS_BYTES, 8)
 let idBytes: u32 = 0
+
+/**
+ * Other addresses of the rendezvous server's name. Each may be a server of its own with other services, so a client
+ * sends CONNECT to them, too: to one of them with each CONNECT to the server, in turn.
+ */
+const others: usize = memory.data(RENDEZVOUS_OTHERS * ADDRESS_BYTES, 8)
+let otherCount: u32 = 0
+let nextOther: u32 = 0
 
 /** An address that is being pinged. */
 @unmanaged
@@ -71,7 +79,7 @@ const UNNAMED_DELAY_TICKS: Ticks = TICKS_PER_SECOND
 let helloAt: Ticks = 0
 
 /**
- * Applies what the host wrote; makes LISTEN or CONNECT due now.
+ * Applies what the host wrote; makes LISTEN or CONNECT due now. Other addresses are forgotten.
  * @returns false if the id is too long
  */
 export function setRendezvous(length: u32, now: Ticks): bool {
@@ -79,7 +87,18 @@ export function setRendezvous(length: u32, now: Ticks): bool {
   copyAddress(server, rendezvousServer)
   copyAddress(local, localAddress)
   idBytes = length
+  otherCount = 0
   helloAt = now
+  return true
+}
+
+/**
+ * Adds the address that the host wrote.
+ * @returns false if there are too many
+ */
+export function addRendezvous(): bool {
+  if (otherCount == RENDEZVOUS_OTHERS) return false
+  copyAddress(others + <usize>(otherCount++ * ADDRESS_BYTES), rendezvousServer)
   return true
 }
 
@@ -90,9 +109,15 @@ export function announcedTo(): usize {
 
 // ---- LISTEN and CONNECT of this endpoint
 
-/** Sends CONNECT with another local port. */
-export function connectFrom(port: u32): void {
-  if (isAddress(server)) push(CONNECT, port, server)
+/** Sends CONNECT with another local port to `address`. */
+export function connectFrom(port: u32, address: usize): void {
+  if (isAddress(address)) push(CONNECT, port, address)
+}
+
+/** Sends CONNECT to the next of the other addresses. */
+function connectToOther(): void {
+  if (otherCount == 0) return
+  push(CONNECT, 0, others + <usize>((nextOther++ % otherCount) * ADDRESS_BYTES))
 }
 
 /**
@@ -112,6 +137,7 @@ export function rendezvousDeadline(isWanted: bool, now: Ticks): Ticks {
 export function checkRendezvous(isWanted: bool, listenTicks: Ticks, now: Ticks): void {
   if (isWanted && isAddress(server) && ticksUntil(helloAt, now) == 0) {
     push(listenTicks ? LISTEN : CONNECT, 0, server)
+    if (listenTicks == 0) connectToOther()
     helloAt = now + (listenTicks ? listenTicks : CONNECT_INTERVAL_TICKS)
   }
   for (let i: u32 = 0; i < MAX_PUNCHES; i++) {

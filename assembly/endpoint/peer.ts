@@ -42,6 +42,7 @@ import {
 } from '../control/pings'
 import { isProbing, setProbing } from '../control/queue'
 import {
+  addRendezvous,
   announcedTo,
   checkRendezvous,
   connectFrom,
@@ -111,16 +112,18 @@ export function probePeer(now: Ticks): i32 {
 }
 
 /**
- * Finds out whether the peer answers at another local port, or at another address, which the host wrote: PINGs it from
- * both sockets. A rendezvous client announces the port of the probing socket, so that its peer opens its NAT for it.
+ * Finds out whether the peer, or without one the rendezvous server, answers at another local port, or at another
+ * address, which the host wrote: PINGs it from both sockets. A rendezvous client announces the port of the probing
+ * socket, so that its peer opens its NAT for it.
  */
 export function probePath(port: u32, now: Ticks): i32 {
   const target = pinged()
   if (!isAddress(target)) return E_NO_PEER
+  const other = isAddress(peer) ? peer : target
   sendPing(PEER_PING, 0, target, now)
   setProbing(true)
-  if (isSearching()) connectFrom(port)
-  sendPing(PEER_PING, 0, isAddress(currentPeer) && isAddress(peer) ? peer : target, now)
+  if (isSearching()) connectFrom(port, isAddress(currentPeer) ? announcedTo() : other)
+  sendPing(PEER_PING, 0, other, now)
   setProbing(false)
   return OK
 }
@@ -134,10 +137,15 @@ export function onProbePong(ping: usize, address: usize): void {
 
 /** Takes the rendezvous server, local address and service id that the host wrote. */
 export function takeRendezvous(idBytes: u32, now: Ticks): i32 {
-  const isFirst = !isAddress(announcedTo())
+  const isOther = !sameAddress(announcedTo(), rendezvousServer)
   if (!setRendezvous(idBytes, now)) return E_ARGUMENT
-  if (isFirst && !isAddress(currentPeer)) schedulePing(now)
+  if (isOther && !isAddress(currentPeer)) schedulePing(now)
   return OK
+}
+
+/** Takes another address of the rendezvous server's name that the host wrote. */
+export function takeOtherRendezvous(): i32 {
+  return addRendezvous() ? OK : E_ARGUMENT
 }
 
 /** @returns seconds of silence after which a peer is considered lost (protocol.md 7.4) */
@@ -190,7 +198,7 @@ function listenTicks(): Ticks {
 
 /** @returns true if the socket is an IPv6 one, according to the rendezvous server's address */
 export function isMappedSocket(): bool {
-  return familyOf(rendezvousServer) == IPV6
+  return familyOf(announcedTo()) == IPV6
 }
 
 /** @returns true while a rendezvous client searches for its peer */

@@ -25,6 +25,8 @@ export const ENTROPY_BYTES = 65536
 export const IO_BYTES = 65536
 /** Longest service id, in bytes. */
 export const SERVICE_BYTES = 256
+/** Most addresses of `add_rendezvous`. */
+export const RENDEZVOUS_OTHERS = 7
 /** Result of `session_info` for a session in TIME_WAIT, which has no stream. */
 export const NO_STREAM = 0x7fffffff
 
@@ -357,6 +359,7 @@ export interface CoreExports {
   local_ptr(): number
   service_ptr(): number
   set_rendezvous(idBytes: number, now: number): number
+  add_rendezvous(now: number): number
   renew_nonce(): number
   probe_path(port: number, now: number): number
   path_moved(now: number): number
@@ -405,11 +408,11 @@ export const CALLS: readonly Exclude<keyof CoreExports, 'memory'>[] = [
   'abi_version', 'capabilities', 'config_ptr', 'entropy_ptr', 'entropy_capacity', 'secret_ptr', 'rx_ptr', 'rx_slots',
   'tx_ptr', 'tx_slots', 'events_ptr', 'event_slots', 'io_ptr', 'io_capacity', 'spans_ptr', 'span_slots', 'peer_ptr',
   'stats_ptr', 'info_ptr', 'configure', 'entropy_filled', 'set_peer', 'rendezvous_ptr', 'local_ptr', 'service_ptr',
-  'set_rendezvous', 'renew_nonce', 'probe_path', 'path_moved', 'ping_peer', 'probe_sessions', 'handle_datagrams',
-  'handle_timeout', 'next_timeout', 'refresh_gauges', 'poll_transmit', 'poll_events', 'stream_open',
-  'stream_connected', 'stream_reserve', 'stream_commit', 'stream_peek', 'stream_consume', 'stream_shutdown',
-  'stream_abort', 'stream_reset', 'set_host_bytes', 'session_slots', 'session_info', 'session_find', 'obfs_ptr',
-  'obfs_slots', 'obfs_rx_ptr', 'obfs_early_ptr', 'obfs_tx_ptr', 'obfs_control_ptr', 'obfs_info_ptr', 'obfs_configure',
-  'obfs_accept', 'obfs_dial', 'obfs_release', 'obfs_ended', 'obfs_handle_packets', 'obfs_transmit', 'obfs_control',
-  'obfs_context_slots', 'obfs_context_info',
+  'set_rendezvous', 'add_rendezvous', 'renew_nonce', 'probe_path', 'path_moved', 'ping_peer', 'probe_sessions',
+  'handle_datagrams', 'handle_timeout', 'next_timeout', 'refresh_gauges', 'poll_transmit', 'poll_events',
+  'stream_open', 'stream_connected', 'stream_reserve', 'stream_commit', 'stream_peek', 'stream_consume',
+  'stream_shutdown', 'stream_abort', 'stream_reset', 'set_host_bytes', 'session_slots', 'session_info', 'session_find',
+  'obfs_ptr', 'obfs_slots', 'obfs_rx_ptr', 'obfs_early_ptr', 'obfs_tx_ptr', 'obfs_control_ptr', 'obfs_info_ptr',
+  'obfs_configure', 'obfs_accept', 'obfs_dial', 'obfs_release', 'obfs_ended', 'obfs_handle_packets', 'obfs_transmit',
+  'obfs_control', 'obfs_context_slots', 'obfs_context_info',
 ]

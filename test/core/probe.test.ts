@@ -131,6 +131,39 @@ test('a rendezvous client announces the port of the probing socket, and opens it
   assert.is(addressKey(solo.endpoint.peer), addressKey(service))
 })
 
+for (const role of ['client', 'server'] as const) {
+  test(`a ${role} without a peer probes another address of its rendezvous server`, () => {
+    const solo = party(role)
+    const other = address4(7, 12345)
+    solo.run(60_000)
+    assert.ok(silent(solo))
+    solo.endpoint.core.u8.set(other, solo.endpoint.core.calls.peer_ptr() >>> 0)
+    const sent = probe(solo)
+    solo.endpoint.core.u8.fill(
+      0,
+      solo.endpoint.core.calls.peer_ptr() >>> 0,
+      (solo.endpoint.core.calls.peer_ptr() >>> 0) + 24,
+    )
+    assert.equal(
+      sent.filter((output) => isPing(output)).map((output) => [addressKey(output.peer), output.probe]),
+      [
+        [addressKey(RENDEZVOUS), false],
+        [addressKey(other), true],
+      ],
+    )
+    const asked = sent.filter(({ plain }) => plain[5] === What.CONNECT)
+    assert.equal(
+      asked.map((output) => [addressKey(output.peer), output.probe]),
+      role === 'client' ? [[addressKey(other), true]] : [],
+    )
+    const ping = sent.find((output) => isPing(output) && output.probe)
+    assert.ok(ping)
+    solo.feedProbe(other, pong(ping))
+    assert.is(probed(solo), 1)
+    assert.ok(silent(solo), 'the one in use is still not answered')
+  })
+}
+
 test('a server in rendezvous mode pings its rendezvous server, and notices when no answer arrives', () => {
   const solo = party('server')
   const pings = (): Output[] =>

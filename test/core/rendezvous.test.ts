@@ -4,10 +4,11 @@
 
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
+import { RENDEZVOUS_OTHERS } from '../../host/engine/abi.ts'
 import { ErrorCode, EventType } from '../../host/engine/core.ts'
 import { decode } from '../../testkit/decode.ts'
 import { type Address, address4, address6, addressKey } from '../../testkit/sim/address.ts'
-import { Solo } from '../../testkit/sim/solo.ts'
+import { type Output, Solo } from '../../testkit/sim/solo.ts'
 import { control, fromHex, toHex, utf8, What } from '../../testkit/sim/wire.ts'
 import { addresses, answer, hello, ID, isPing, LOCAL, others, party, pinged, punch, RENDEZVOUS, wire } from './party.ts'
 
@@ -57,6 +58,56 @@ test('MUST 54: a client sends CONNECT at start and every 4 s until it has a peer
       solo.feedFrom(service, pong)
     }
   }
+})
+
+/** Messages of one kind, as the numbers of the hosts they were sent to. */
+const sentTo = (outputs: readonly Output[], what: number): number[] =>
+  others(outputs)
+    .filter(({ conv, plain }) => conv === 0 && plain[5] === what)
+    .map(({ peer }) => peer[11] ?? 0)
+
+test('a client asks one more address of its rendezvous server each time, until it has a peer', () => {
+  const solo = party('client')
+  for (const number of [7, 8, 9]) assert.is(solo.endpoint.addRendezvous(address4(number, 12345)), 0)
+  solo.take()
+  solo.run(20_000)
+  assert.equal(sentTo(solo.take(), What.CONNECT), [1, 7, 1, 8, 1, 9, 1, 7, 1, 8])
+  const service = address4(2, 33905)
+  // the service is known there only
+  solo.feedFrom(address4(9, 12345), punch(address4(2, 44783), service))
+  answer(solo, service)
+  assert.is(addressKey(solo.endpoint.peer), addressKey(service))
+  solo.take()
+  solo.run(3000)
+  assert.equal(sentTo(solo.take(), What.CONNECT), [])
+})
+
+test('a server is announced at one address of its rendezvous server, which a change pings at once', () => {
+  const solo = party('server')
+  assert.is(solo.endpoint.addRendezvous(address4(7, 12345)), 0)
+  solo.run(60_000)
+  assert.equal([...new Set(sentTo(solo.take(), What.LISTEN))], [1])
+  assert.ok(solo.endpoint.core.counter('peer_silent_pings') > 0n)
+  solo.endpoint.setRendezvous(address4(7, 12345), LOCAL, ID)
+  solo.run(1)
+  const sent = solo.take()
+  assert.equal(sentTo(sent, What.LISTEN), [7])
+  const [ping] = sent.filter(isPing)
+  assert.ok(ping, 'it is not known whether that one answers')
+  const pong = ping.plain.slice()
+  pong[5] = What.PONG
+  solo.feedFrom(address4(7, 12345), pong)
+  assert.is(solo.endpoint.core.counter('peer_silent_pings'), 0n)
+})
+
+test('other addresses of the rendezvous server are limited, and replaced with it', () => {
+  const solo = party('client')
+  for (let i = 0; i < RENDEZVOUS_OTHERS; i++) assert.is(solo.endpoint.addRendezvous(address4(10 + i, 1)), 0)
+  assert.is(solo.endpoint.addRendezvous(address4(99, 1)), ErrorCode.ARGUMENT)
+  solo.endpoint.setRendezvous(RENDEZVOUS, LOCAL, ID)
+  solo.take()
+  solo.run(20_000)
+  assert.equal([...new Set(sentTo(solo.take(), What.CONNECT))], [1])
 })
 
 test('a client whose peer stops responding sends CONNECT again and adopts the new address', () => {

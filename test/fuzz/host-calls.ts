@@ -257,6 +257,10 @@ export function administer(world: World): void {
     world.note(() => `set_rendezvous ${idBytes}`)
     const result = calls.set_rendezvous(idBytes, now)
     if (result !== (idBytes > 256 ? ErrorCode.ARGUMENT : 0)) fault(`set_rendezvous(${idBytes}) = ${result}`)
+    if (result === 0 && r === 5) {
+      subject.writeRecord(pickAddress(world), calls.rendezvous_ptr())
+      if (calls.add_rendezvous(now) !== 0) fault('add_rendezvous failed')
+    }
   } else if (r === 6) {
     const port = random.pick(0, 40_000, 0xffffffff)
     world.note(() => `probe_path ${port}, path_moved`)

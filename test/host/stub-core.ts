@@ -98,6 +98,7 @@ export function stubCore(overrides: Partial<Omit<CoreExports, 'memory'>> = {}): 
     local_ptr: () => CONFIG_PTR + 800,
     service_ptr: () => CONFIG_PTR + 832,
     set_rendezvous: () => note('set_rendezvous'),
+    add_rendezvous: () => note('add_rendezvous'),
     renew_nonce: () => note('renew_nonce'),
     ping_peer: () => note('ping_peer'),
     probe_sessions: () => note('probe_sessions'),

@@ -187,6 +187,15 @@ export class Endpoint {
     this.dirty = true
   }
 
+  /** Adds another address of the rendezvous server. @returns the result of `add_rendezvous` */
+  addRendezvous(server: Address): number {
+    const { core } = this
+    core.refresh()
+    core.u8.set(server, core.calls.rendezvous_ptr() >>> 0)
+    this.dirty = true
+    return core.calls.add_rendezvous(this.now)
+  }
+
   /** The record at `peer_ptr`. */
   get peer(): Address {
     this.core.refresh()

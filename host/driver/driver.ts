@@ -9,7 +9,7 @@
 
 import type { Aead } from '../crypto/aead.ts'
 import { type Core, type CoreConfig, TICKS_PER_MS } from '../engine/core.ts'
-import { type Engine, isTrap } from '../engine/engine.ts'
+import { type Announcement, type Engine, isTrap } from '../engine/engine.ts'
 import { Traps } from '../engine/traps.ts'
 import { type SystemError, toError } from '../errors.ts'
 import { formatDuration } from '../format.ts'
@@ -184,13 +184,9 @@ export class Driver implements StreamHost, ReceiveHost, TransmitHost, EventHost,
     if (peer !== undefined) this.#options.onPeerState?.()
   }
 
-  /**
-   * Sets the rendezvous server and sends LISTEN or CONNECT at once (protocol.md 8).
-   * @param local local address of the endpoint's socket
-   * @param service service id
-   */
-  setRendezvous(server: SocketAddress, local: SocketAddress, service: Uint8Array): void {
-    this.#engine.announcement = { server, local, service }
+  /** Sets the rendezvous server and sends LISTEN or CONNECT at once (protocol.md 8). */
+  setRendezvous(announcement: Announcement): void {
+    this.#engine.announcement = announcement
     this.run(() => this.#engine.announce())
   }
 
@@ -225,9 +221,9 @@ export class Driver implements StreamHost, ReceiveHost, TransmitHost, EventHost,
   }
 
   /**
-   * Pings the peer from the sending and from the probing socket.
+   * Pings the peer, or without one the rendezvous server, from the sending and from the probing socket.
    * @param port local port of the probing socket
-   * @param address the address that the probing socket pings; undefined: that of the peer
+   * @param address the address that the probing socket pings; undefined: the same
    */
   probePath(port: number, address: SocketAddress | undefined): void {
     this.run(() => this.#engine.probePath(port, address))

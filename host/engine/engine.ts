@@ -6,6 +6,7 @@
 import type { SocketAddress } from '../net/address.ts'
 import { AddressCache } from '../net/address-cache.ts'
 import type { Clock } from '../runtime.ts'
+import { RENDEZVOUS_OTHERS } from './abi.ts'
 import { ClockJump } from './clock-jump.ts'
 import { type Core, type CoreConfig, Info, NonceStrategy, TICKS_PER_MS } from './core.ts'
 import type { EndpointSecret } from './secret.ts'
@@ -13,6 +14,8 @@ import type { EndpointSecret } from './secret.ts'
 /** An announcement to a rendezvous server. */
 export interface Announcement {
   readonly server: SocketAddress
+  /** Other addresses of the server's name, which a client asks, too. */
+  readonly others: readonly SocketAddress[]
   /** Local address of our socket. */
   readonly local: SocketAddress
   readonly service: Uint8Array
@@ -117,12 +120,16 @@ export class Engine {
   announce(): void {
     const { core, announcement } = this
     if (announcement === undefined) return
-    const { server, local, service } = announcement
+    const { server, others, local, service } = announcement
     core.refresh()
     this.peers.write(server, core.u32, core.calls.rendezvous_ptr() >>> 2)
     this.peers.write(local, core.u32, core.calls.local_ptr() >>> 2)
     core.u8.set(service, core.calls.service_ptr() >>> 0)
     core.calls.set_rendezvous(service.length, this.now())
+    for (const other of others.slice(0, RENDEZVOUS_OTHERS)) {
+      this.peers.write(other, core.u32, core.calls.rendezvous_ptr() >>> 2)
+      core.calls.add_rendezvous(this.now())
+    }
   }
 
   /** Reads the peer that the engine found or followed. */

@@ -1,16 +1,15 @@
 /** The probing socket of an endpoint: opened on a new port while the peer is silent (port-probe.ts). */
 
 import type { Driver } from '../driver/driver.ts'
-import type { SocketAddress } from '../net/address.ts'
 import type { Runtime, UdpOptions, UdpSocket } from '../runtime.ts'
 import { asSeenBy, localTowards } from './rendezvous.ts'
-import { isWildcard } from './resolver.ts'
+import { isWildcard, type Remote } from './resolver.ts'
 
 interface Opened {
   readonly socket: UdpSocket
   readonly options: UdpOptions
-  /** The address of the peer that it is for. */
-  readonly peer: SocketAddress | undefined
+  /** The remote end that it is for. */
+  readonly remote: Remote
 }
 
 export class ProbingSocket {
@@ -31,30 +30,29 @@ export class ProbingSocket {
   /**
    * Opens a socket on a new port, in place of the previous one.
    * @param wanted options of the socket in use
-   * @param peer the address of the peer that it is for
-   * @param rendezvous the rendezvous server
-   * @param fwmark mark of packets to it, which selects their route
+   * @param remote the remote end that it is for
+   * @param fwmark mark of packets to the rendezvous server, which selects their route
    */
-  async open(
-    wanted: UdpOptions,
-    peer: SocketAddress | undefined,
-    rendezvous: SocketAddress | undefined,
-    fwmark: number,
-  ): Promise<void> {
+  async open(wanted: UdpOptions, remote: Remote, fwmark: number): Promise<void> {
     this.close()
     const options = { ...wanted, bind: { ...wanted.bind, port: 0 } }
     const socket = await this.#driver.sockets.add((handlers) => this.#runtime.openUdp(options, handlers))
     this.#driver.sockets.probe(socket)
-    this.#opened = { socket, options, peer }
+    this.#opened = { socket, options, remote }
+    const { rendezvous } = remote
     if (rendezvous === undefined || !isWildcard(options.bind)) return
     const local = await localTowards(this.#runtime, rendezvous, fwmark)
     // as for the socket in use (rendezvous.ts)
     if (local !== undefined) socket.leaveFree?.(asSeenBy(socket.local, local))
   }
 
-  /** Pings the peer from the socket in use and from this one. */
+  /** Pings the peer, or without one the rendezvous server, from the socket in use and from this one. */
   pingBoth(): void {
-    if (this.#opened !== undefined) this.#driver.probePath(this.#opened.socket.local.port, this.#opened.peer)
+    if (this.#opened === undefined) return
+    const { socket, remote } = this.#opened
+    const isFound = this.#driver.peer !== undefined
+    const server = isFound ? undefined : remote.rendezvous && asSeenBy(socket.local, remote.rendezvous)
+    this.#driver.probePath(socket.local.port, remote.peer ?? server)
   }
 
   /** Sends from this socket from now on, in place of the one in use. */

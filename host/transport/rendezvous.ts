@@ -7,7 +7,7 @@ import type { Driver } from '../driver/driver.ts'
 import type { Log } from '../log/log.ts'
 import { formatAddress, type SocketAddress } from '../net/address.ts'
 import type { Runtime } from '../runtime.ts'
-import { isWildcard, NO_HANDLERS, sameMaybe, wildcard } from './resolver.ts'
+import { isWildcard, NO_HANDLERS, wildcard } from './resolver.ts'
 
 /**
  * Determines the source address that the kernel selects for a destination, with a temporary connected socket. Sends
@@ -55,10 +55,16 @@ export function asSeenBy(socket: SocketAddress, address: SocketAddress): SocketA
   return { family: 6, address: `::ffff:${address.address}`, port: address.port, scope: 0 }
 }
 
-interface Announced {
+/** An endpoint and where it is announced. */
+export interface Announcing {
   readonly server: SocketAddress
-  readonly local: SocketAddress
+  /** Other addresses of the server's name. */
+  readonly others: readonly SocketAddress[]
   readonly service: string
+  /** Whether the configuration binds the socket to one address. */
+  readonly bound: boolean
+  /** SO_MARK of the socket. */
+  readonly fwmark: number
 }
 
 /** Announces the address and service id of an endpoint to its rendezvous server. */
@@ -66,7 +72,8 @@ export class RendezvousAnnouncer {
   readonly #runtime: Runtime
   readonly #log: Log
   readonly #driver: Driver
-  #announced: Announced | undefined
+  /** What was announced, as text. */
+  #announced = ''
   #closed = false
 
   constructor(runtime: Runtime, log: Log, driver: Driver) {
@@ -77,22 +84,25 @@ export class RendezvousAnnouncer {
 
   /**
    * Announces the socket in use if the announcement changed.
-   * @param bound whether the configuration binds it to one address
    * @param anew announce it even if unchanged
-   * @param fwmark SO_MARK of the socket
    */
-  async announce(server: SocketAddress, service: string, bound: boolean, anew: boolean, fwmark: number): Promise<void> {
+  async announce({ server, others, service, bound, fwmark }: Announcing, anew: boolean): Promise<void> {
     const socket = this.#driver.sockets.sender
     if (socket === undefined) return
     const local = announcedAddress(socket.local, bound, await localTowards(this.#runtime, server, fwmark))
-    const seen = asSeenBy(socket.local, server)
+    const see = (address: SocketAddress): SocketAddress => asSeenBy(socket.local, address)
     if (this.#closed) return
     // the announced address follows the routes; only what clients find otherwise is theirs to choose
-    if (!bound && !isWildcard(local)) socket.leaveFree?.(asSeenBy(socket.local, local))
-    const old = this.#announced
-    if (!anew && old?.service === service && sameMaybe(old.server, seen) && sameMaybe(old.local, local)) return
-    this.#announced = { server: seen, local, service }
-    this.#driver.setRendezvous(seen, local, new TextEncoder().encode(service))
+    if (!bound && !isWildcard(local)) socket.leaveFree?.(see(local))
+    const announced = [server, ...others, local].map(see).map(formatAddress).concat(service).join(' ')
+    if (!anew && this.#announced === announced) return
+    this.#announced = announced
+    this.#driver.setRendezvous({
+      server: see(server),
+      others: others.map(see),
+      local,
+      service: new TextEncoder().encode(service),
+    })
     this.#log.notice(`rendezvous mode: ${formatAddress(local)} -> ${formatAddress(server)}`)
   }
 

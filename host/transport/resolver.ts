@@ -16,6 +16,8 @@ export interface ResolvedAddresses {
   /** All addresses of its name that the socket can reach, in the order of preference. */
   readonly peers: readonly SocketAddress[]
   readonly rendezvous: SocketAddress | undefined
+  /** As `peers`, of the rendezvous server. */
+  readonly rendezvousAddresses: readonly SocketAddress[]
 }
 
 export const NO_ADDRESSES: ResolvedAddresses = {
@@ -23,6 +25,7 @@ export const NO_ADDRESSES: ResolvedAddresses = {
   peer: undefined,
   peers: [],
   rendezvous: undefined,
+  rendezvousAddresses: [],
 }
 
 /** For sockets that are opened only to learn something. */
@@ -56,7 +59,7 @@ export async function ipv6Warnings(runtime: Runtime, config: Config): Promise<st
 
 /**
  * Resolves a `host:port` of the configuration to all its addresses, at least one, in getaddrinfo's order (protocol.md
- * 10.4). The bind address `[::]` is 0.0.0.0 on a system without IPv6.
+ * 10.4). On a system without IPv6 the bind address `[::]` is 0.0.0.0, and names have only their IPv4 addresses.
  * @throws ConfigError for invalid syntax, a temporary StartError if the name has no address
  */
 export async function resolveAll(
@@ -70,7 +73,9 @@ export async function resolveAll(
   const found = await runtime.resolve(host).catch((error) => {
     throw new StartError(`${key}: cannot resolve ${host}: ${messageOf(error)}`, true)
   })
-  const [first, ...others] = found.map(({ family, address, scope }) => ({ family, address, port, scope }))
+  const isMixed = found.some(({ family }) => family === 4) && found.some(({ family }) => family === 6)
+  const usable = isMixed && !(await hasIpv6(runtime)) ? found.filter(({ family }) => family === 4) : found
+  const [first, ...others] = usable.map(({ family, address, scope }) => ({ family, address, port, scope }))
   if (first === undefined) throw new StartError(`${key}: ${host} has no address`, true)
   return [first, ...others]
 }
@@ -145,10 +150,11 @@ export async function resolveAddresses(
   const binds = await all('kcp_bind', 'bind', listOf(before.bind))
   const bind = kept(binds, before.bind)
   const peers = hasPeer(config) ? await all('kcp_connect', 'connect', before.peers, bind?.family) : []
-  const others = announces(config)
-    ? await all('rendezvous_server', 'connect', listOf(before.rendezvous), bind?.family)
+  const rendezvousAddresses = announces(config)
+    ? await all('rendezvous_server', 'connect', before.rendezvousAddresses, bind?.family)
     : []
-  const addresses = { bind, peer: kept(peers, before.peer), peers, rendezvous: kept(others, before.rendezvous) }
+  const rendezvous = kept(rendezvousAddresses, before.rendezvous)
+  const addresses = { bind, peer: kept(peers, before.peer), peers, rendezvous, rendezvousAddresses }
   return { addresses, failures, warnings: bind ? unusedBinds(config.kcp_bind ?? '', binds, bind) : [] }
 }
 
@@ -209,7 +215,8 @@ export const isWildcard = (address: SocketAddress): boolean => address.address =
 export function udpOptions(addresses: ResolvedAddresses): UdpOptions {
   const { peer, rendezvous } = addresses
   const remote = peer ?? rendezvous
-  const bind = addresses.bind ?? (remote && wildcard(remote.family))
+  const family = peer === undefined ? rendezvousFamily(addresses) : peer.family
+  const bind = addresses.bind ?? (family && wildcard(family))
   if (bind === undefined) throw new StartError('kcp_bind: missing')
   if (remote !== undefined && bind.family === 4 && remote.family === 6) {
     const key = peer === undefined ? 'rendezvous_server' : 'kcp_connect'
@@ -218,21 +225,38 @@ export function udpOptions(addresses: ResolvedAddresses): UdpOptions {
   return peer === undefined ? { bind } : { bind, connect: peer }
 }
 
+/** Family of a socket that reaches every address of the rendezvous server: an IPv6 socket reaches IPv4, too. */
+const rendezvousFamily = ({ rendezvous, rendezvousAddresses }: ResolvedAddresses): 4 | 6 | undefined =>
+  rendezvousAddresses.some(({ family }) => family === 6) ? 6 : rendezvous?.family
+
 /**
  * Family of the packets on the network, for the MTU calculation: the last address present decides (protocol.md 4). With
  * a rendezvous server, an IPv6 socket may have peers of either family, so the longer header counts.
  */
 export function packetFamily(addresses: ResolvedAddresses): 4 | 6 {
-  const { bind, peer, rendezvous } = addresses
+  const { bind, peer } = addresses
   if (peer !== undefined) return peer.family
-  return bind?.family === 6 ? 6 : (rendezvous?.family ?? bind?.family ?? 4)
+  return bind?.family === 6 ? 6 : (rendezvousFamily(addresses) ?? bind?.family ?? 4)
 }
 
-/** Addresses of the peer: the one in use, then the others of its name. */
-export const peersOf = ({ peer, peers }: ResolvedAddresses): readonly (SocketAddress | undefined)[] => [
+/** The remote end of a socket: the peer, or the rendezvous server that knows it. */
+export type Remote = Pick<ResolvedAddresses, 'peer' | 'rendezvous'>
+
+/** The remote end in use, then the others of its name. */
+export function remotesOf({
   peer,
-  ...peers.filter((other) => !sameMaybe(other, peer)),
-]
+  peers,
+  rendezvous,
+  rendezvousAddresses,
+}: ResolvedAddresses): readonly [Remote, ...Remote[]] {
+  return [
+    { peer, rendezvous },
+    ...peers.filter((other) => !sameMaybe(other, peer)).map((other) => ({ peer: other, rendezvous })),
+    ...rendezvousAddresses
+      .filter((other) => !sameMaybe(other, rendezvous))
+      .map((other) => ({ peer, rendezvous: other })),
+  ]
+}
 
 /** Whether two addresses are equal or both undefined. */
 export const sameMaybe = (a: SocketAddress | undefined, b: SocketAddress | undefined): boolean =>

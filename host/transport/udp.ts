@@ -10,9 +10,9 @@ import { type Config, MODE_CLIENT } from '../config/config.ts'
 import { checkServiceId } from '../config/mtu.ts'
 import { SOURCE_SELECTED } from '../config/rules.ts'
 import { coreConfig } from '../engine/config-block.ts'
-import { codeOf, isTemporary, messageOf, quote, type SystemError, step } from '../errors.ts'
+import { isTemporary, quote, type SystemError, step } from '../errors.ts'
 import { deviceIndex } from '../linux/socket-options.ts'
-import { formatAddress, type SocketAddress } from '../net/address.ts'
+import { formatAddress, type SocketAddress, sameAddress } from '../net/address.ts'
 import type { UdpOptions, UdpSocket } from '../runtime.ts'
 import { PathMonitor } from './path-monitor.ts'
 import { PortProbe } from './port-probe.ts'
@@ -25,13 +25,15 @@ import {
   isWildcard,
   NO_ADDRESSES,
   packetFamily,
-  peersOf,
+  type Remote,
   type ResolvedAddresses,
+  remotesOf,
   resolveAddresses,
   sameMaybe,
   throwFatal,
   udpOptions,
 } from './resolver.ts'
+import { SendingSocket } from './sending-socket.ts'
 import type { Transport, TransportOptions } from './transport.ts'
 
 /** Whether two configurations differ in options that are set when a UDP socket is opened. */
@@ -51,14 +53,11 @@ export class UdpTransport implements Transport {
   readonly #announcer: RendezvousAnnouncer
   readonly #portProbe: PortProbe
   readonly #probing: ProbingSocket
+  readonly #socket: SendingSocket
   #isPortReported = false
   #config: Config
   /** The socket does not match the addresses, or there is none. */
   #stale = true
-  /** Options the socket in use was opened with. */
-  #opened: UdpOptions | undefined
-  /** Local port to keep. */
-  #port = 0
   /** Index of the interface `netdev` that the socket is bound to, 0 if none. */
   #device = 0
   #family: 4 | 6 = 4
@@ -82,14 +81,15 @@ export class UdpTransport implements Transport {
       runtime.clock,
     )
     this.#probing = new ProbingSocket(runtime, driver)
+    this.#socket = new SendingSocket(runtime, driver, log)
     this.#portProbe = new PortProbe(
       {
         isPeerSilent: () => driver.peerSilent,
         inTurn: (action) => this.#inTurn(action),
-        addresses: () => peersOf(this.addresses).length,
+        addresses: () => this.#remotes.length,
         openProbe: (address) => {
-          const peer = peersOf(this.addresses)[address]
-          return this.#probing.open(this.#socketOptions(peer), peer, this.addresses.rendezvous, this.#config.fwmark)
+          const remote = this.#remotes[address] ?? this.addresses
+          return this.#probing.open(this.#socketOptions(remote), remote, this.#config.fwmark)
         },
         closeProbe: () => this.#probing.close(),
         pingBoth: () => this.#probing.pingBoth(),
@@ -136,6 +136,7 @@ export class UdpTransport implements Transport {
       })
     }
     this.#setPeer()
+    await this.#passUnreachable()
     await this.#announce(true)
     this.#resolving.ended(failure)
   }
@@ -146,6 +147,7 @@ export class UdpTransport implements Transport {
     this.#path.close()
     this.#portProbe.close()
     this.#announcer.close()
+    this.#socket.close()
   }
 
   readonly onResolve = (): void => {
@@ -250,10 +252,26 @@ export class UdpTransport implements Transport {
     return local
   }
 
-  /** Uses another address of the peer's name from the next reopen on. */
-  #usePeer(peer: SocketAddress | undefined): void {
+  /** The remote end in use, then the others to try. Which peer a rendezvous server found is not ours to choose. */
+  get #remotes(): readonly [Remote, ...Remote[]] {
+    const isFound = this.addresses.peer === undefined && this.#options.driver.peer !== undefined
+    return isFound ? [this.addresses] : remotesOf(this.addresses)
+  }
+
+  /** At the start, passes over addresses of the rendezvous server without a route if there is one with a route. */
+  async #passUnreachable(): Promise<void> {
+    for (const { rendezvous } of remotesOf(this.addresses)) {
+      if (rendezvous === undefined || !(await localTowards(this.#options.runtime, rendezvous, this.#config.fwmark)))
+        continue
+      this.addresses = { ...this.addresses, rendezvous }
+      return
+    }
+  }
+
+  /** Uses another remote end from the next reopen on. */
+  #use({ peer, rendezvous }: Remote): void {
     const { driver, aead } = this.#options
-    this.addresses = { ...this.addresses, peer }
+    this.addresses = { ...this.addresses, peer, rendezvous }
     const family = packetFamily(this.addresses)
     if (family !== this.#family) driver.reconfigure(coreConfig(this.#config, aead, family))
     this.#family = family
@@ -264,15 +282,15 @@ export class UdpTransport implements Transport {
    * @throws StartError
    */
   async #reopenAny(): Promise<void> {
-    const [peer, ...others] = peersOf(this.addresses)
+    const [before, ...others] = this.addresses.peer === undefined ? ([this.addresses] as const) : this.#remotes
     try {
       await this.#reopen()
     } catch (error) {
       for (const other of isTemporary(error) ? others : []) {
-        this.#usePeer(other)
+        this.#use(other)
         if (await this.#reopen().catch(() => undefined)) return
       }
-      this.#usePeer(peer)
+      this.#use(before)
       throw error
     }
   }
@@ -285,14 +303,13 @@ export class UdpTransport implements Transport {
     const { log } = this.#options
     const options = this.#socketOptions()
     this.#portProbe.reset()
-    const again = this.#port !== 0
+    const again = this.#socket.port !== 0
     this.#stale = true
     const device = deviceIndex(this.#options.runtime.os, this.#config.netdev)
     const where = `udp: cannot open ${formatAddress(options.bind)}`
-    const socket = await step(where, () => this.#openKeepingPort(options))
+    const socket = await step(where, () => this.#socket.open(options))
     this.#stale = false
     this.#device = device
-    this.#port = socket.local.port
     this.#path.onOpened()
     if (again) log.notice('udp socket restart')
     log.notice(`udp bind: ${formatAddress(socket.local)}`)
@@ -313,10 +330,10 @@ export class UdpTransport implements Transport {
     return index !== 0 && index !== this.#device && socketOptions(this.#config)?.fd === undefined
   }
 
-  #socketOptions(peer = this.addresses.peer): UdpOptions {
+  #socketOptions({ peer, rendezvous }: Remote = this.addresses): UdpOptions {
     const config = this.#config
     return {
-      ...udpOptions({ ...this.addresses, peer }),
+      ...udpOptions({ ...this.addresses, peer, rendezvous }),
       path: config.udp.path,
       gso: config.udp.gso === 'auto',
       gro: config.udp.gro === 'auto',
@@ -335,12 +352,16 @@ export class UdpTransport implements Transport {
     const { driver, log } = this.#options
     const probe = this.#probing.opened
     if (probe === undefined) return true
-    if (!sameMaybe(probe.peer, this.addresses.peer)) {
-      await this.#moveToPeer(probe.peer)
+    if (!sameMaybe(probe.remote.peer, this.addresses.peer)) {
+      await this.#moveToPeer(probe.remote.peer)
+      return true
+    }
+    if (!sameMaybe(probe.remote.rendezvous, this.addresses.rendezvous)) {
+      await this.#moveToRendezvous(probe.remote.rendezvous)
       return true
     }
     const who = driver.peer === undefined ? 'rendezvous server' : 'peer'
-    const what = `the ${who} answers at a new local port, not at port ${this.#port}: a NAT keeps a dead mapping for it`
+    const what = `the ${who} answers at a new local port, not at port ${this.#socket.port}: a NAT keeps a dead mapping for it`
     if (udpOptions(this.addresses).bind.port !== 0) {
       if (!this.#isPortReported) {
         log.warning(`${what}. kcp_bind sets the port, so it is kept, and nothing gets through; set port 0 there`)
@@ -349,10 +370,9 @@ export class UdpTransport implements Transport {
       return false
     }
     this.#probing.takeOver()
-    this.#opened = probe.options
-    this.#port = probe.socket.local.port
+    this.#socket.adopted(probe.options, probe.socket.local.port)
     this.#path.onOpened()
-    log.warning(`${what}. Moved to port ${this.#port}; connections that the peer does not find there are reset`)
+    log.warning(`${what}. Moved to port ${this.#socket.port}; connections that the peer does not find there are reset`)
     driver.pathMoved()
     await this.#announce(true)
     return true
@@ -367,63 +387,38 @@ export class UdpTransport implements Transport {
       `no answer from ${formatAddress(before)}, but from ${formatAddress(peer)}, another address of kcp_connect: ` +
         'using that; connections that are not known there are reset',
     )
-    this.#usePeer(peer)
+    const { rendezvous } = this.addresses
+    this.#use({ peer, rendezvous })
     await this.#reopen().catch((error) => {
-      this.#usePeer(before)
+      this.#use({ peer: before, rendezvous })
       throw error
     })
     driver.pathMoved()
     this.#setPeer()
   }
 
-  async #openKeepingPort(options: UdpOptions): Promise<UdpSocket> {
-    if (options.bind.port === 0 && this.#port !== 0) {
-      try {
-        return await this.#replace({ ...options, bind: { ...options.bind, port: this.#port } })
-      } catch (error) {
-        if (codeOf(error) !== 'EADDRINUSE') throw error
-      }
-    }
-    return this.#replace(options)
-  }
-
-  /**
-   * Opens a socket and replaces the one in use, which serves until then. A socket with the same port must be closed
-   * first; it is reopened if the new one cannot be opened.
-   */
-  async #replace(options: UdpOptions): Promise<UdpSocket> {
-    const { sockets } = this.#options.driver
-    const before = sockets.sender
-    const opened = this.#opened
-    const isSamePort = options.bind.port !== 0 && options.bind.port === before?.local.port
-    if (isSamePort) sockets.remove(before)
-    try {
-      const socket = await this.#add(options)
-      sockets.remove(before)
-      return socket
-    } catch (error) {
-      if (isSamePort && opened !== undefined && !this.#closed) {
-        await this.#add({ ...opened, bind: { ...opened.bind, port: options.bind.port } }).catch((again) =>
-          this.#options.log.warning(`udp: cannot reopen the previous socket: ${messageOf(again)}`),
-        )
-      }
-      throw error
-    }
-  }
-
-  async #add(options: UdpOptions): Promise<UdpSocket> {
-    const { driver, runtime } = this.#options
-    const socket = await driver.sockets.add((handlers) => runtime.openUdp(options, handlers))
-    driver.sockets.send(socket, options.connect)
-    this.#opened = options
-    return socket
+  /** Another address of the rendezvous server's name answers, the one in use does not. It may be another server. */
+  async #moveToRendezvous(rendezvous: SocketAddress | undefined): Promise<void> {
+    const before = this.addresses.rendezvous
+    // a client that has found its peer meanwhile needs none
+    if (rendezvous === undefined || before === undefined || this.#options.driver.peer !== undefined) return
+    this.#options.log.warning(
+      `no answer from ${formatAddress(before)}, but from ${formatAddress(rendezvous)}, another address of ` +
+        'rendezvous_server: using that',
+    )
+    // the socket reaches every address of the name
+    this.#use({ peer: undefined, rendezvous })
+    await this.#announce(true)
   }
 
   /** Announces the endpoint to the rendezvous server if the announcement changed or `anew` is set. */
   async #announce(anew: boolean): Promise<void> {
-    const { rendezvous } = this.addresses
+    const { rendezvous, rendezvousAddresses } = this.addresses
     if (rendezvous === undefined) return
-    await this.#announcer.announce(rendezvous, this.#config.service_id, !this.#isLocalFree, anew, this.#config.fwmark)
+    const others = rendezvousAddresses.filter((address) => !sameAddress(address, rendezvous))
+    const { service_id: service, fwmark } = this.#config
+    const bound = !this.#isLocalFree
+    await this.#announcer.announce({ server: rendezvous, others, service, bound, fwmark }, anew)
   }
 
   /** The remote address that determines the local address of the path. */

@@ -68,13 +68,14 @@ test('the next engine receives the state of the previous one and the changes mad
   const config = coreConfig(parseConfig(new TextEncoder().encode('{"listen":":1","kcp_connect":":2"}')), undefined, 4)
   driver.start(config)
   driver.setPeer(loopback(7001))
-  driver.setRendezvous(loopback(7002), loopback(7003), new Uint8Array([9, 8]))
+  const [server, local, others] = [loopback(7002), loopback(7003), [loopback(7005)]]
+  driver.setRendezvous({ server, others, local, service: new Uint8Array([9, 8]) })
   driver.pingPeer()
   assert.ok(driver.dead)
   driver.reconfigure({ ...config, keepalive: 77 })
   driver.setPeer(loopback(7004))
   await until(() => !driver.dead, 'the next engine')
-  const order = ['entropy_filled', 'configure', 'set_peer', 'set_rendezvous']
+  const order = ['entropy_filled', 'configure', 'set_peer', 'set_rendezvous', 'add_rendezvous']
   assert.equal(
     fresh.calls.filter((call) => order.includes(call)),
     order,
@@ -82,7 +83,8 @@ test('the next engine receives the state of the previous one and the changes mad
   const { calls, u8, u32 } = fresh.core
   assert.is(u32[(calls.config_ptr() >>> 2) + ConfigField.keepalive], 77)
   const port = (ptr: number): number => (u32[ptr >>> 2] ?? 0) >>> 16
-  assert.equal([calls.peer_ptr(), calls.rendezvous_ptr(), calls.local_ptr()].map(port), [7004, 7002, 7003])
+  // the last of the rendezvous server's addresses
+  assert.equal([calls.peer_ptr(), calls.rendezvous_ptr(), calls.local_ptr()].map(port), [7004, 7005, 7003])
   assert.equal([...u8.subarray(calls.service_ptr(), calls.service_ptr() + 2)], [9, 8])
   driver.close()
 })

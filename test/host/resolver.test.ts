@@ -11,6 +11,7 @@ import {
   NO_ADDRESSES,
   packetFamily,
   resolveAddresses,
+  resolveAll,
   udpOptions,
 } from '../../host/transport/resolver.ts'
 import { MemoryNetwork } from './memory-runtime.ts'
@@ -28,10 +29,11 @@ const runtime: Pick<Runtime, 'resolve'> = {
     if (host === 'none') throw new Error('ENOTFOUND none')
     if (/^[\d.]+$/.test(host)) return [{ family: 4, address: host, scope: 0 }]
     if (host.includes(':')) return [{ family: 6, address: host, scope: 0 }]
-    return [
+    const both = [
       { family: 6, address: '2001:db8::1', scope: 0 },
       { family: 4, address: '192.0.2.1', scope: 0 },
-    ]
+    ] as const
+    return host === 'ipv4-first' ? both.toReversed() : both
   },
 }
 
@@ -64,6 +66,8 @@ test('of several addresses of a name, one is chosen that the socket can reach', 
   assert.is(await opened({ listen: ':1', kcp_connect: 'a:5', kcp_bind: ':7' }), '0.0.0.0:7 192.0.2.1:5 4')
   assert.is(await opened({ listen: ':1', kcp_connect: 'a:5', kcp_bind: '[::]:7' }), '[::]:7 [2001:db8::1]:5 6')
   assert.is(await opened({ listen: ':1', kcp_connect: '192.0.2.9:5', kcp_bind: '[::]:7' }), '[::]:7 192.0.2.9:5 4')
+  // one that reaches every address of the rendezvous server
+  assert.is(await opened({ listen: ':1', rendezvous_server: 'ipv4-first:5' }), '[::]:0 - 6')
   for (const key of ['kcp_connect', 'rendezvous_server']) {
     try {
       await opened({ listen: ':1', [key]: '[2001:db8::1]:5', kcp_bind: ':7' })
@@ -72,6 +76,22 @@ test('of several addresses of a name, one is chosen that the socket can reach', 
       assert.match(String(error), `${key}: an IPv6 address is not reachable`)
     }
   }
+})
+
+test('a system without IPv6 uses the IPv4 addresses of a name, for every key', async () => {
+  const openUdp: Runtime['openUdp'] = async () => {
+    throw Object.assign(new Error('no IPv6'), { code: 'EAFNOSUPPORT' })
+  }
+  const without: Runtime = Object.assign(new MemoryNetwork().runtime(), runtime, { openUdp })
+  for (const [key, role] of [
+    ['listen', 'bind'],
+    ['kcp_bind', 'bind'],
+    ['kcp_connect', 'connect'],
+    ['connect', 'connect'],
+  ] as const) {
+    assert.equal((await resolveAll(without, key, 'a:5', role)).map(formatAddress), ['192.0.2.1:5'])
+  }
+  assert.equal((await resolveAll(without, 'kcp_connect', '[::1]:5', 'connect')).map(formatAddress), ['[::1]:5'])
 })
 
 test('a name of kcp_bind with several addresses: those that are not used are named', async () => {
@@ -86,7 +106,8 @@ test('a name of kcp_bind with several addresses: those that are not used are nam
 })
 
 test('a name that fails to resolve keeps its old address, the others are updated', async () => {
-  const before = { ...NO_ADDRESSES, rendezvous: v4('192.0.2.7', 1), bind: v4('0.0.0.0', 5) }
+  const rendezvous = v4('192.0.2.7', 1)
+  const before = { ...NO_ADDRESSES, rendezvous, rendezvousAddresses: [rendezvous], bind: v4('0.0.0.0', 5) }
   const config = configOf({ connect: 'a:1', rendezvous_server: 'none:1', kcp_bind: '192.0.2.8:5' })
   const { addresses, failures } = await resolveAddresses(resolver, config, before)
   assert.is(addresses.rendezvous, before.rendezvous)

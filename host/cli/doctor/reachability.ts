@@ -51,7 +51,7 @@ export function ephemeral(
   { config, addresses, refusals }: Pick<Case, 'config' | 'addresses' | 'refusals'>,
   remote: SocketAddress,
 ): UdpOptions {
-  const { bind } = udpOptions({ ...addresses, peer: undefined, rendezvous: remote })
+  const { bind } = udpOptions({ ...addresses, peer: undefined, rendezvous: remote, rendezvousAddresses: [remote] })
   const socketOptions = socketOptionsOf('udp', { ...config.udp, reuseport: false }, config, silentLog)
   return { bind: { ...bind, port: 0 }, socketOptions: refusals.of(socketOptions) }
 }
@@ -144,9 +144,9 @@ function reportSibling(
   values: Finding['values'],
 ): void {
   const answer = formatAddress(sibling)
-  const text = `${formatAddress(peer)} does not answer, but another address of the same name does: ${answer}. ${
-    key === 'kcp_connect' ? 'The client tries it after a while' : 'Only the first address is used'
-  }`
+  const text =
+    `${formatAddress(peer)} does not answer, but another address of the same name does: ${answer}. ` +
+    'It is tried after a while'
   report.add(finding, 'failure', text, {
     values: { ...values, cause: 'other address', answer },
     remedies: [`set ${key} to ${answer}`, 'or make the server listen on all addresses of the name'],

@@ -37,7 +37,10 @@ export async function meet(examined: Case, server: SocketAddress): Promise<Reach
   const { local } = probe
   if (local === undefined) return undefined
   const pinger = new Pinger(probe)
-  const to = asSeenBy(local, server)
+  // each address of the name may be a server of its own
+  const servers = examined.addresses.rendezvousAddresses
+    .filter((address) => address.family === 4 || local.family === 6)
+    .map((address) => asSeenBy(local, address))
   const received: SocketAddress[] = []
   probe.onArrival = (arrival) => {
     const { message } = arrival
@@ -55,7 +58,7 @@ export async function meet(examined: Case, server: SocketAddress): Promise<Reach
     config.service_id,
   )
   for (let i = 0; i < ASK_TIMES && !punched; i++) {
-    probe.send(hello, to)
+    for (const to of servers) probe.send(hello, to)
     await probe.until(() => punched, ASK_PAUSE_MS)
   }
   const values = { service: config.service_id, addresses: received.map(formatAddress).join(' ') }
@@ -79,7 +82,7 @@ export async function meet(examined: Case, server: SocketAddress): Promise<Reach
   for (let i = 0; i < PUNCH_TIMES && pinger.answers.size === 0; i++) {
     for (const address of received) pinger.send(address)
     // the server stops pinging us after a while: request it again
-    if (i % 16 === 15) probe.send(hello, to)
+    if (i % 16 === 15) for (const to of servers) probe.send(hello, to)
     await probe.until(() => pinger.answers.size > 0, PUNCH_PAUSE_MS)
   }
   const peer = pinger.last?.from

@@ -159,14 +159,15 @@ test('the bytes held by the host are reported to the engine when they change', a
 })
 
 test('bytes of a connection that breaks while the engine is full are no longer held', async () => {
-  for (const end of ['reset', 'aborted', 'detached'] as const) {
+  for (const end of ['error', 'reset', 'aborted', 'detached'] as const) {
     const stub = stubCore()
     const { driver, tcp } = await accepted(stub)
     stub.room = 10
     tcp.onData(new Uint8Array(30))
     driver.pump()
     assert.is(driver.streams.held.fromTcp, 20, end)
-    if (end === 'reset') tcp.onClose(new Error('ECONNRESET'))
+    if (end === 'error') tcp.onClose(new Error('ETIMEDOUT'))
+    else if (end === 'reset') tcp.onReset?.()
     else stub.events.push([end === 'aborted' ? EventType.ABORT : EventType.DETACH, 1, 0])
     driver.pump()
     assert.is(driver.streams.held.fromTcp, 0, end)

@@ -248,6 +248,17 @@ test('a new engine takes over the sockets: pending datagrams are dropped, and a 
   while (client.socket.acquire() !== null) buffers++
   assert.is(buffers, 256)
   assert.is(client.closed, 0)
+  // nor by a connection of the new one
+  const second = tunnel(clock).client
+  second.send('late', SERVER)
+  second.replace('client', CLIENT)
+  second.socket.dial(address(SERVER))
+  second.wire.length = 0
+  second.socket.flush()
+  assert.is(second.wire.length, 0)
+  second.send('new', SERVER)
+  second.socket.flush()
+  assert.is(second.wire.length, 1)
   server.replace('server', SERVER)
   const other = new End('client', CLIENT)
   other.socket.dial(address(SERVER))

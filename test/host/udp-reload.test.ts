@@ -185,4 +185,19 @@ test('a reload binds to an interface `netdev` that was created again, and only t
   server.close()
 })
 
+test('an endpoint that is closed while a reload opens its socket leaves none', async () => {
+  const network = new VirtualNetwork()
+  const runtime = network.runtime()
+  const { openUdp } = runtime
+  const log = new Log((stream, text) => runtime.print(stream, text))
+  const server = await startEndpoint(runtime, configOf(SERVER), log, NO_CIPHERS)
+  runtime.openUdp = async (...words) => {
+    const socket = await openUdp.apply(runtime, words)
+    server.close()
+    return socket
+  }
+  await server.reload(configOf({ ...SERVER, kcp_bind: '127.0.0.1:6000' })).catch(() => {})
+  assert.is(network.udp.size, 0)
+})
+
 test.run()

@@ -3,11 +3,17 @@
  */
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
+import { startEndpoint } from '../../host/endpoint/endpoint.ts'
+import { Log } from '../../host/log/log.ts'
+import type { Libc, OperatingSystem, Runtime } from '../../host/runtime.ts'
 import { decode } from '../../testkit/decode.ts'
-import type { MemoryNetwork } from './memory-runtime.ts'
+import { type MemoryNetwork, NO_CIPHERS } from './memory-runtime.ts'
 import { Application, configOf, printed, SERVER, start, tunnel, VirtualNetwork } from './virtual-network.ts'
 
 const test = suite('udp transport')
+
+/** Descriptors of the watches of interfaces and of the clock. */
+const [NETLINK, TIMER] = [3, 4]
 
 for (const effect of ['with send errors', 'silently']) {
   test(`a client whose address is removed (${effect}) reopens its socket with the same port, and connections survive`, async () => {
@@ -325,6 +331,48 @@ test('after a suspension that the server did not notice, the client pings at onc
   await application.echo('after')
   assert.ok(server.udp)
   close()
+})
+
+/** A runtime whose system calls do nothing; the callbacks of watched descriptors, by descriptor. */
+function watched(network: VirtualNetwork): { runtime: Runtime; readable: Map<number, () => void> } {
+  const readable = new Map<number, () => void>()
+  const calls: Partial<Libc> = {
+    pointerBytes: 8,
+    socket: () => NETLINK,
+    timerfd_create: () => TIMER,
+    if_nametoindex: () => 5,
+    recv: () => -1,
+    errno: () => 11,
+    errorName: () => 'EAGAIN',
+  }
+  const libc = new Proxy(calls, { get: (known, name: keyof Libc) => known[name] ?? (() => 0) }) as Libc
+  const watch: OperatingSystem['watch'] = (fd, onReadable) => {
+    readable.set(fd, onReadable)
+    return { close: () => readable.delete(fd) }
+  }
+  const os: Partial<OperatingSystem> = { libc: () => libc, watch }
+  return { runtime: Object.assign(network.runtime(), { os: os as OperatingSystem }), readable }
+}
+
+test('interfaces and the clock are watched where system calls are used anyway, and either shows a suspension', async () => {
+  for (const [keys, wanted] of [
+    [{ udp: { path: 'portable' } }, []],
+    [{ udp: { path: 'portable' }, netdev: 'ppp0' }, [NETLINK, TIMER]],
+    [{}, [NETLINK, TIMER]],
+  ] as const) {
+    for (const fd of wanted.length > 0 ? wanted : [0]) {
+      const network = new VirtualNetwork()
+      const { runtime, readable } = watched(network)
+      const log = new Log((stream, text) => runtime.print(stream, text))
+      const server = await startEndpoint(runtime, configOf({ ...SERVER, ...keys }), log, NO_CIPHERS)
+      assert.equal([...readable.keys()], wanted, JSON.stringify(keys))
+      network.clock.suspended += 60_000
+      readable.get(fd)?.()
+      assert.is(printed(network, 'the machine was suspended for'), wanted.length > 0 ? 1 : 0, `${fd}`)
+      server.close()
+      assert.is(readable.size, 0)
+    }
+  }
 })
 
 test('a clock that is set back, or a little ahead, is not taken for a suspension', async () => {

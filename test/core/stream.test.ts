@@ -9,6 +9,7 @@ import { decodeMessages } from '../../testkit/decode.ts'
 import { patternByte } from '../../testkit/sim/random.ts'
 import { Solo } from '../../testkit/sim/solo.ts'
 import {
+  ack,
   Cmd,
   concat,
   DIAL,
@@ -387,6 +388,22 @@ test('READABLE is reported once, and again after everything was read', () => {
   solo.endpoint.drain()
   solo.feed(push(5, 3, message(MessageType.PUSH, utf8('c'))))
   assert.is(count(), 2)
+})
+
+test('a session whose events do not all fit into the event array gets the rest of them with the next poll', () => {
+  const solo = new Solo({ role: 'client' })
+  const slots = solo.endpoint.core.calls.event_slots()
+  const handles = Array.from({ length: slots }, () => solo.open())
+  const [first, ...others] = handles.map((handle) => solo.endpoint.convOf(handle))
+  assert.ok(first)
+  solo.take()
+  const answer = message(MessageType.PUSH, utf8('x'))
+  // OPENED alone, then OPENED and READABLE of each session
+  solo.feed(ack(first, 0, 0, 1), ...others.map((conv) => push(conv, 0, answer, { una: 1 })))
+  const types = solo.events.map(({ type }) => type)
+  assert.is(types.filter((type) => type === EventType.OPENED).length, slots)
+  assert.is(types.filter((type) => type === EventType.READABLE).length, slots - 1)
+  for (const handle of handles.slice(1)) assert.equal(solo.stream(handle).data, utf8('x'))
 })
 
 test.run()

@@ -277,10 +277,12 @@ test('session_info reports conv, peer, state and bytes', () => {
   assert.is(info?.tcpRead, 3)
   assert.is(info?.tcpWritten, 5)
   assert.is(info?.waitsnd, 1)
+  assert.equal(info?.address, TESTER)
   solo.feed(control(What.RESET, 0xfeedface))
   const [ended] = solo.endpoint.list()
   assert.is(ended?.state, SessionState.TIME_WAIT)
   assert.is(ended?.rto, 0xffffffff)
+  assert.equal(ended?.address, TESTER)
 })
 
 test('sessions that end in one batch are all freed, and one that goes on with them is not', () => {

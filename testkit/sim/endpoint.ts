@@ -12,7 +12,6 @@ import {
   type CoreExports,
   type CounterName,
   Event,
-  Info,
   Mode,
   NonceStrategy,
   Rx,
@@ -25,6 +24,9 @@ import type { Address } from './address.ts'
 import { Random } from './random.ts'
 import { Runs } from './runs.ts'
 import { fakeOpen, fakeSeal } from './sealing.ts'
+import { type SessionInfo, sessionInfo } from './session-info.ts'
+
+export type { SessionInfo }
 
 /** Engine clock ticks in a millisecond and in a second. */
 export const MS = 8
@@ -51,21 +53,6 @@ export interface EngineEvent {
   readonly type: number
   readonly handle: number
   readonly arg: number
-}
-
-export interface SessionInfo {
-  readonly handle: number
-  readonly conv: number
-  readonly state: number
-  readonly idle: number
-  readonly srtt: number
-  readonly rto: number
-  readonly waitsnd: number
-  readonly rmtWnd: number
-  readonly cwnd: number
-  readonly retransmissions: number
-  readonly tcpRead: number
-  readonly tcpWritten: number
 }
 
 /** The configuration of most tests: no method, defaults of protocol.md 10.2 for the rest. */
@@ -428,22 +415,7 @@ export class Endpoint {
     for (let slot = 0; slot < slots; slot++) {
       const handle = this.core.calls.session_info(slot, this.now)
       if (handle === 0) continue
-      const info = this.core.info()
-      const word = (offset: number): number => info.getUint32(offset, true)
-      result.push({
-        handle,
-        conv: word(Info.conv),
-        state: word(Info.state),
-        idle: word(Info.idle),
-        srtt: word(Info.srtt),
-        rto: word(Info.rto),
-        waitsnd: word(Info.waitsnd),
-        rmtWnd: word(Info.rmtWnd),
-        cwnd: word(Info.cwnd),
-        retransmissions: word(Info.retransmissions),
-        tcpRead: Number(info.getBigUint64(Info.tcpRead, true)),
-        tcpWritten: Number(info.getBigUint64(Info.tcpWritten, true)),
-      })
+      result.push(sessionInfo(this.core, handle))
     }
     return result
   }

@@ -4,7 +4,7 @@
  */
 import { type ChildProcess, spawn } from 'node:child_process'
 import { join } from 'node:path'
-import { download, openTarget, pour, type Target } from './flow.ts'
+import { download, type EchoResult, echo, openTarget, pour, type Target } from './flow.ts'
 import { httpGet, projectRoot } from './process.ts'
 
 interface Where {
@@ -13,15 +13,17 @@ interface Where {
 }
 
 type Order =
-  /** Opens a target on 127.0.0.1; answer: its port. */
-  | { readonly action: 'target' }
+  /** Opens a target; answer: its port. */
+  | { readonly action: 'target'; readonly host: string }
   /** Answer: bytes that the target discarded. */
   | { readonly action: 'discarded' }
-  /** Uploads or downloads continuously until `stop`. */
-  | ({ readonly action: 'pour' | 'download' } & Where)
+  /** Uploads or downloads continuously over a number of connections until `stop`. */
+  | ({ readonly action: 'pour' | 'download'; readonly connections: number } & Where)
+  /** Answer: JSON of an EchoResult. */
+  | ({ readonly action: 'echo'; readonly everyMs: number; readonly messages: number } & Where)
   /** Answer: bytes downloaded. */
   | { readonly action: 'received' }
-  /** Ends the flow; answer: its error, if any. */
+  /** Ends the flows; answer: the error of one, if any. */
   | { readonly action: 'stop' }
   /** Answer: body of a GET. */
   | { readonly action: 'get'; readonly url: string }
@@ -74,11 +76,13 @@ export class Agent {
   }
 
   /** See Order. */
-  target = async (): Promise<number> => Number(await this.#ask({ action: 'target' }))
+  target = async (host = '127.0.0.1'): Promise<number> => Number(await this.#ask({ action: 'target', host }))
   discarded = async (): Promise<number> => Number(await this.#ask({ action: 'discarded' }))
   received = async (): Promise<number> => Number(await this.#ask({ action: 'received' }))
-  flow = async (action: 'pour' | 'download', where: Where): Promise<void> =>
-    void (await this.#ask({ action, ...where }))
+  flow = async (action: 'pour' | 'download', where: Where, connections = 1): Promise<void> =>
+    void (await this.#ask({ action, connections, ...where }))
+  echo = async (where: Where, everyMs: number, messages: number): Promise<EchoResult> =>
+    JSON.parse(String(await this.#ask({ action: 'echo', everyMs, messages, ...where })))
   get = async (url: string): Promise<string> => String(await this.#ask({ action: 'get', url }))
   async stop(): Promise<string | undefined> {
     const failure = await this.#ask({ action: 'stop' })
@@ -96,26 +100,29 @@ export class Agent {
 /** `bench agent`: runs the agent until its parent disconnects. */
 export function runAgent(): void {
   let target: Target | undefined
-  let flow: { received?(): number; failed(): string | undefined; stop(): void } | undefined
+  let flows: { received?(): number; failed(): string | undefined; stop(): void }[] = []
   const perform = async (order: Order): Promise<Answer> => {
     switch (order.action) {
       case 'target':
-        target = await openTarget()
+        target = await openTarget(order.host)
         return target.port
       case 'discarded':
         return target?.discarded ?? 0
       case 'pour':
-        flow = pour(order.port, order.host)
+      case 'download': {
+        const open = order.action === 'pour' ? pour : download
+        for (let i = 0; i < order.connections; i++) flows.push(open(order.port, order.host))
         return null
-      case 'download':
-        flow = download(order.port, order.host)
-        return null
+      }
+      case 'echo':
+        return JSON.stringify(await echo(order.port, order.everyMs, order.messages, 0, order.host))
       case 'received':
-        return flow?.received?.() ?? 0
+        return flows.reduce((sum, flow) => sum + (flow.received?.() ?? 0), 0)
       case 'stop': {
-        const failure = flow?.failed() ?? null
-        flow?.stop()
-        return failure
+        const failure = flows.map((flow) => flow.failed()).find((text) => text !== undefined)
+        for (const flow of flows) flow.stop()
+        flows = []
+        return failure ?? null
       }
       case 'get':
         return httpGet(order.url)

@@ -4,8 +4,8 @@
  * losses before a drop-tail queue, the same in both directions. testkit/link.ts does every other kind of link;
  * testkit/emulator.ts is its process.
  */
-import { createRequire } from 'node:module'
 import { randomNumbers } from './link.ts'
+import { bufferOf, type Koffi, loadKoffi, RELEASE_SLACK_MS, setPointer, Timer, timerCalls } from './link-timer.ts'
 
 /** Requested socket buffer size. */
 const SOCKET_BUFFER_BYTES = 8 << 20
@@ -17,8 +17,6 @@ const SLOT_BYTES = 1536
 const BATCH = 64
 /** Receive calls on one socket before the other socket is served. */
 const BATCHES_PER_TURN = 8
-/** Datagrams due within this time, in ms, are sent early; bounds the number of wake-ups. */
-const RELEASE_SLACK_MS = 0.2
 /** Bytes of IPv4 and UDP headers per datagram, counted by a rate-limited link. */
 const HEADER_BYTES = 28
 const MSGHDR_BYTES = 64
@@ -37,7 +35,6 @@ const SO_RCVBUFFORCE = 33
 const SO_SNDBUF = 7
 const SO_SNDBUFFORCE = 32
 const MSG_DONTWAIT = 0x40
-const CLOCK_MONOTONIC = 1
 
 /** Impairments, the same in both directions. */
 export interface EmulatedShape {
@@ -82,17 +79,6 @@ export interface Opened {
   readonly upstreamPort: number
   readonly receiveBuffer: number
   counters(): EmulatorCounters
-}
-
-type Koffi = typeof import('koffi')
-
-function loadKoffi(): Koffi | undefined {
-  if (process.platform !== 'linux' || 'bun' in process.versions) return undefined
-  try {
-    return createRequire(import.meta.url)('koffi')
-  } catch {
-    return undefined
-  }
 }
 
 /** Opens a link on Linux under Node with koffi; undefined elsewhere. */
@@ -149,7 +135,6 @@ function bindCalls(koffi: Koffi) {
   const c = koffi.load(null)
   const number = (signature: string): ((...args: number[]) => number) => c.func(signature)
   return {
-    address: (buffer: ArrayBuffer) => Number(koffi.address(buffer)),
     errno: () => koffi.errno(),
     socket: number('int socket(int, int, int)'),
     bind: number('int bind(int, uintptr_t, uint32_t)'),
@@ -158,9 +143,7 @@ function bindCalls(koffi: Koffi) {
     getsockname: number('int getsockname(int, uintptr_t, uintptr_t)'),
     recvmmsg: number('int recvmmsg(int, uintptr_t, uint32_t, int, uintptr_t)'),
     sendmmsg: number('int sendmmsg(int, uintptr_t, uint32_t, int)'),
-    timerfdCreate: number('int timerfd_create(int, int)'),
-    timerfdSettime: number('int timerfd_settime(int, int, uintptr_t, uintptr_t)'),
-    read: number('intptr_t read(int, uintptr_t, size_t)'),
+    ...timerCalls(koffi),
   }
 }
 
@@ -192,39 +175,6 @@ function openSocket(calls: Calls): FastSocket {
   scratch.setInt32(16, SOCKADDR_BYTES, true)
   calls.getsockname(fd, at, at + 16)
   return { fd, port: scratch.getUint16(2), receiveBuffer }
-}
-
-/** A timerfd, more precise than the timers of the event loop. */
-class Timer {
-  readonly fd: number
-  readonly #calls: Calls
-  readonly #spec = new DataView(new ArrayBuffer(32))
-  readonly #at: number
-  #armedFor = Number.POSITIVE_INFINITY
-
-  constructor(calls: Calls) {
-    this.#calls = calls
-    this.#at = calls.address(this.#spec.buffer)
-    this.fd = calls.timerfdCreate(CLOCK_MONOTONIC, SOCK_NONBLOCK | SOCK_CLOEXEC)
-  }
-
-  /** Arms the timer for `due` (performance.now() time), unless it is armed for an earlier time. */
-  arm(due: number, now: number): void {
-    if (due >= this.#armedFor) return
-    this.#armedFor = due
-    const wait = Math.max(due - now, RELEASE_SLACK_MS)
-    this.#spec.setInt32(16, Math.floor(wait / 1000), true)
-    this.#spec.setInt32(24, Math.floor((wait % 1000) * 1e6), true)
-    this.#calls.timerfdSettime(this.fd, 0, this.#at, 0)
-  }
-
-  /** After it fired. */
-  clear(): void {
-    this.#armedFor = Number.POSITIVE_INFINITY
-    this.#calls.read(this.fd, this.#at, 8)
-    this.#spec.setInt32(0, 0, true)
-    this.#spec.setInt32(4, 0, true)
-  }
 }
 
 /** One direction: a FIFO ring of datagrams. */
@@ -347,15 +297,4 @@ class Lane {
     }
     return Number.POSITIVE_INFINITY
   }
-}
-
-function bufferOf(words: Uint32Array): ArrayBuffer {
-  const { buffer } = words
-  if (!(buffer instanceof ArrayBuffer)) throw new TypeError('not an ArrayBuffer')
-  return buffer
-}
-
-function setPointer(words: Uint32Array, at: number, pointer: number): void {
-  words[at] = pointer >>> 0
-  words[at + 1] = Math.floor(pointer / 2 ** 32)
 }

@@ -1,5 +1,5 @@
 /**
- * Traffic for the benchmarks: a TCP target on 127.0.0.1 that discards or echoes, a continuous upload, an echo at fixed
+ * Traffic for the benchmarks: a TCP target that discards or echoes, a continuous upload, an echo at fixed
  * times, and the time from connect to the first byte received. Only byte counts are checked.
  */
 import { randomBytes } from 'node:crypto'
@@ -32,7 +32,7 @@ const DISCARD = 0x53
 const SEND = 0x44
 
 /** Opens a target. */
-export async function openTarget(): Promise<Target> {
+export async function openTarget(host = '127.0.0.1'): Promise<Target> {
   let discarded = 0
   const sockets = new Set<Socket>()
   const server = createServer({ noDelay: true }, (socket) => {
@@ -56,7 +56,7 @@ export async function openTarget(): Promise<Target> {
   })
   await new Promise<void>((done, fail) => {
     server.once('error', fail)
-    server.listen({ port: 0, host: '127.0.0.1', backlog: 4096 }, done)
+    server.listen({ port: 0, host, backlog: 4096 }, done)
   })
   const address = server.address()
   if (address === null || typeof address === 'string') throw new Error('no port')
@@ -136,8 +136,14 @@ export interface EchoResult {
 }
 
 /** Sends a message every `everyMs` without waiting for echoes. The first `warmUp` messages do not count. */
-export async function echo(port: number, everyMs: number, messages: number, warmUp = 0): Promise<EchoResult> {
-  const socket = connect({ port, host: '127.0.0.1', noDelay: true })
+export async function echo(
+  port: number,
+  everyMs: number,
+  messages: number,
+  warmUp = 0,
+  host = '127.0.0.1',
+): Promise<EchoResult> {
+  const socket = connect({ port, host, noDelay: true })
   socket.on('error', () => undefined)
   const sentAt: number[] = []
   const times: number[] = []

@@ -2,6 +2,7 @@
 import { runAgent } from '../testkit/agent.ts'
 import { runEmulator } from '../testkit/emulator.ts'
 import { benchCore } from './core.ts'
+import { benchIp } from './ip.ts'
 import { benchLibrary, runLibraryEnd } from './library.ts'
 import { benchLinks } from './links.ts'
 import { benchLatency, benchLoopback } from './loopback.ts'
@@ -15,6 +16,7 @@ const benches: ReadonlyMap<string, () => void | Promise<void>> = new Map([
   ['core', () => benchCore(process.argv.slice(3))],
   ['sim', () => benchSim(process.argv.slice(3))],
   ['links', () => benchLinks(process.argv.slice(3))],
+  ['ip', () => benchIp(process.argv.slice(3))],
   ['paths', () => benchPaths(process.argv.slice(3))],
   ['loopback', () => benchLoopback(process.argv.slice(3))],
   ['latency', () => benchLatency(process.argv.slice(3))],

@@ -64,7 +64,7 @@ test('MUST 66: a configuration change dials at once, and nothing is dialled twic
 test('the firewall rules match only the packets of the tunnel', () => {
   const server = { side: 'server', address: { family: 4, address: '0.0.0.0', port: 8080, scope: 0 } } as const
   assert.is(
-    firewallText(server),
+    firewallText([server]),
     `# dpi/tcp, server: keeps the kernel from answering the tunnel's packets with RST
 # with nftables
 nft add table inet kcptun
@@ -75,7 +75,11 @@ iptables -I INPUT -p tcp --dport 8080 -j DROP
 `,
   )
   const client = { side: 'client', address: { family: 6, address: '2001:db8::1', port: 443, scope: 0 } } as const
-  const text = firewallText(client)
+  const text = firewallText([client])
+  const other = { side: 'client', address: { ...client.address, address: '2001:db8::2' } } as const
+  const both = firewallText([client, other])
+  for (const each of [client, other]) for (const line of firewallText([each]).split('\n')) assert.match(both, line)
+  assert.is(both.split('nft add table').length, 2, 'one table')
   assert.match(text, 'nft add rule inet kcptun input ip6 saddr 2001:db8::1 tcp sport 443 drop\n')
   assert.match(text, 'ip6tables -I INPUT -p tcp -s 2001:db8::1 --sport 443 -j DROP\n')
   assert.match(firewallNotice(client), 'ip6tables -I INPUT')

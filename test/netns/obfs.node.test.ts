@@ -126,6 +126,26 @@ if (netnsProblem !== undefined) {
             })
           }))
 
+      test(`an address that does not answer is followed by the next one of the name: ${options.title}`, () =>
+        withHostsFile(clientHost, async (setAddress) => {
+          const { family } = options
+          const silent = (OTHER[family].split('/')[0] ?? '').replace('160', '161')
+          setAddress('server.test', silent, serverHost.addresses[family])
+          await withMeeting(options, async (meeting) => {
+            await meeting.stop('client')
+            await meeting.start('client', { kcp_connect: `server.test:${OBFS_PORT}` })
+            const app = await meeting.connect()
+            // the address in use is dialled again, whatever the order of the answer
+            setAddress('server.test', silent, serverHost.addresses[family], OTHER[family].split('/')[0] ?? '')
+            await meeting.stop('server')
+            await meeting.start('server')
+            await within('the end of the old connection', RECOVERY_MS, app.ending)
+            const second = await meeting.connect()
+            second.destroy()
+            assert.match(meeting.client.log(), `obfs ready: ${serverHost.at(family, OBFS_PORT)}`)
+          })
+        }))
+
       test(`a changed address moves the tunnel, and a reload without one keeps it: ${options.title}`, () =>
         withMeeting(options, async (meeting) => {
           const app = await meeting.connect()

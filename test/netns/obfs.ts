@@ -85,12 +85,15 @@ export function setFirewalls({ serverHost, clientHost }: ObfsWorld, program: Pro
 /** Gives a host its own /etc/hosts (ip-netns(8)) while the body runs; programs started there use it. */
 export async function withHostsFile(
   host: Host,
-  body: (setAddress: (name: string, address: string) => void) => Promise<void>,
+  body: (setAddress: (name: string, ...addresses: string[]) => void) => Promise<void>,
 ): Promise<void> {
   const directory = `/etc/netns/${host.namespace.name}`
   mkdirSync(directory, { recursive: true })
   try {
-    await body((name, address) => writeFileSync(`${directory}/hosts`, `127.0.0.1 localhost\n${address} ${name}\n`))
+    await body((name, ...addresses) => {
+      const lines = ['127.0.0.1 localhost', ...addresses.map((address) => `${address} ${name}`)]
+      writeFileSync(`${directory}/hosts`, `${lines.join('\n')}\n`)
+    })
   } finally {
     rmSync(directory, { recursive: true, force: true })
     // other processes may have files there

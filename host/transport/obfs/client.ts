@@ -1,6 +1,7 @@
 /**
  * The client side of an obfuscated transport (protocol.md 9): dials, sets the driver's peer when the tunnel is ready,
- * and redials when it fails. Each dial uses a new local port, so sessions do not survive a redial.
+ * and redials when it fails. Each dial uses a new local port, so sessions do not survive a redial. After a failed dial
+ * the next address of the name is dialled.
  */
 
 import type { Config } from '../../config/config.ts'
@@ -321,13 +322,23 @@ export class ObfsClient implements Transport {
 
   #failed(reason: string): void {
     if (this.#closed) return
+    const wasReady = this.#ready
     this.#giveUp()
     const pause = this.#redial.failed()
     const { peer } = this.addresses
+    if (!wasReady) this.#useNext()
     this.#log.limited('obfs', LOG_WARNING, () => {
       const when = pause === 0 ? 'now' : `in ${formatDuration(pause)}`
       return `obfs: ${peer === undefined ? '' : `${formatAddress(peer)}: `}${reason}; redialling ${when}`
     })
+  }
+
+  /** The next dial goes to the next address of the name, of the same family once something was sent. */
+  #useNext(): void {
+    const { peer, peers } = this.addresses
+    const usable = peers.filter(({ family }) => this.#attached === undefined || family === this.#family)
+    const next = usable[(usable.findIndex((address) => sameMaybe(address, peer)) + 1) % usable.length]
+    if (next !== undefined) this.addresses = { ...this.addresses, peer: next }
   }
 }
 

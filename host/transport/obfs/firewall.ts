@@ -6,7 +6,7 @@
 import { type Config, MODE_SERVER } from '../../config/config.ts'
 import type { SocketAddress } from '../../net/address.ts'
 import type { Runtime } from '../../runtime.ts'
-import { isWildcard, resolveKey } from '../resolver.ts'
+import { isWildcard, resolveAll, resolveKey } from '../resolver.ts'
 
 /** The packets to drop: on a server those sent to it, on a client those from its server. */
 export interface FirewallTarget {
@@ -40,10 +40,12 @@ export function iptablesCommand({ side, address }: FirewallTarget): string {
   return `${program} -I INPUT -p tcp${match} ${port} ${address.port} -j DROP`
 }
 
-export function firewallText(target: FirewallTarget): string {
+/** Shell commands for each target, of one side. */
+export function firewallText(targets: readonly FirewallTarget[]): string {
+  const nft = new Set(targets.flatMap(nftCommands))
   return (
-    `# dpi/tcp, ${target.side}: keeps the kernel from answering the tunnel's packets with RST\n` +
-    `# with nftables\n${nftCommands(target).join('\n')}\n# or with iptables\n${iptablesCommand(target)}\n`
+    `# dpi/tcp, ${targets[0]?.side}: keeps the kernel from answering the tunnel's packets with RST\n` +
+    `# with nftables\n${[...nft].join('\n')}\n# or with iptables\n${targets.map(iptablesCommand).join('\n')}\n`
   )
 }
 
@@ -63,8 +65,9 @@ export async function firewallOf(runtime: Runtime, config: Config): Promise<stri
   if (config.obfs !== 'dpi/tcp') return `# no rule is required: obfs is ${config.obfs ?? 'not set'}, not dpi/tcp\n`
   if ((config.mode & MODE_SERVER) !== 0) {
     const address = await resolveKey(runtime, 'kcp_bind', config.kcp_bind ?? '', 'bind')
-    return firewallText({ side: 'server', address })
+    return firewallText([{ side: 'server', address }])
   }
-  const address = await resolveKey(runtime, 'kcp_connect', config.kcp_connect ?? '', 'connect')
-  return firewallText({ side: 'client', address })
+  // each of them is dialled if another one does not answer
+  const found = await resolveAll(runtime, 'kcp_connect', config.kcp_connect ?? '', 'connect')
+  return firewallText(found.map((address) => ({ side: 'client', address })))
 }

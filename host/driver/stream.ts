@@ -165,8 +165,8 @@ export class Stream implements TcpHandlers, Dialling {
       if (this.#kept === null) {
         const taken = this.#push(chunk)
         if (taken < chunk.length) {
-          // the chunk is valid only during this call, so the rest is copied
-          this.#keep(chunk.slice(taken))
+          // the chunk is valid only during this call, so the rest is copied; slice() of a Buffer would not do that
+          this.#keep(new Uint8Array(chunk.subarray(taken)))
           this.#connection?.pause()
         }
       } else {

@@ -119,4 +119,33 @@ test('many small writes arrive in order', () =>
     },
   ))
 
+test('a buffer may be used again once its write is called back', () => {
+  const size = 200_000
+  const count = 100
+  return withPair(
+    (stream) => {
+      for (let i = 0; i < count; i++) {
+        const buffer = Buffer.alloc(size, i)
+        const write = stream.write as (bytes: Uint8Array, done: () => void) => boolean
+        write.call(stream, buffer, () => buffer.fill(0xff))
+      }
+      stream.end()
+    },
+    async (client) => {
+      const stream = await client.connect(soon())
+      stream.end()
+      await pause(100)
+      const received = await bytesOf(stream)
+      assert.is(received.length, count * size)
+      for (let i = 0; i < count; i++) {
+        const part = received.subarray(i * size, (i + 1) * size)
+        assert.ok(
+          part.every((byte) => byte === i),
+          `write ${i} has other bytes`,
+        )
+      }
+    },
+  )
+})
+
 test.run()

@@ -25,7 +25,7 @@ const PART_BYTES = 65536
 export interface ChannelUser {
   /** The application ended its direction, and `Channel.finish` follows when the last bytes are accepted. */
   readonly isEnding?: boolean
-  /** The peer answered the session. Client only. */
+  /** The peer answered the session, which that of a server did from the start. */
   onOpen(): void
   /**
    * Bytes, to keep.
@@ -121,6 +121,7 @@ export class Channel implements TcpConnection {
   /** Sets the application's side. What happened before is delivered to it. */
   use(user: ChannelUser): void {
     this.#user = user
+    this.#openDelivered = false
     this.#schedule()
   }
 
@@ -175,7 +176,7 @@ export class Channel implements TcpConnection {
     this.#schedule()
   }
 
-  /** Whether the peer answered. Client only. */
+  /** Whether the peer answered. */
   get isAnswered(): boolean {
     return this.#isAnswered
   }
@@ -278,6 +279,8 @@ export class Channel implements TcpConnection {
     this.#hold(-this.#queued)
     this.#held = undefined
     this.#forget()
+    // it ended in the turn in which the peer answered
+    this.#isAnswered = true
     this.#endReceived = true
     this.#endSent = true
     // what the application still writes is dropped

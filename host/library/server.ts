@@ -44,6 +44,7 @@ export class LibraryServer<Stream> extends RunningEndpoint implements Server {
       if (isCancelled) return
       const channel = new Channel(peer, this.#scratch, (gone) => this.channels.delete(gone))
       this.channels.add(channel)
+      channel.onAnswered()
       dialling.onOpen(channel)
       if (this.isClosing) channel.abort()
       // the session may have ended meanwhile

@@ -1,6 +1,6 @@
 /**
- * One process of the simulation. `FIRST COUNT STEP` runs seeds and prints a line of JSON for each; `--show SEED` prints the
- * log of one; `--shrink SEED` makes one that fails smaller.
+ * One process of the simulation. `FIRST COUNT STEP ROLES` runs seeds and prints a line of JSON for each, also for those it
+ * skips because their role does not begin with ROLES; `--show SEED` prints the log of one; `--shrink SEED` makes one that fails smaller.
  */
 import { crypto } from '../../runtime-node/crypto.ts'
 import type { Reached } from '../../testkit/world/coverage.ts'
@@ -29,6 +29,7 @@ function reportOf(scenario: Scenario, result: Result): Report {
     kinds: [...result.kinds],
     reloaded: [...result.reloaded],
     states: [...result.states],
+    acts: [...result.acts],
     violations,
     streams,
     bytes,
@@ -54,8 +55,10 @@ else if (mode === '--shrink') {
   await show(await shrink(drawScenario(Number(rest[0])), fails))
 } else {
   const [first = 0, count = 1, step = 1] = [mode, ...rest].map(Number)
+  const [, , roles = ''] = rest
   for (let i = 0; i < count; i++) {
     const scenario = drawScenario(first + i * step)
-    console.log(JSON.stringify(reportOf(scenario, await run(scenario))))
+    const isWanted = scenario.topology.startsWith(roles)
+    console.log(JSON.stringify(isWanted ? reportOf(scenario, await run(scenario)) : { isSkipped: true }))
   }
 }

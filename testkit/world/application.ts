@@ -2,14 +2,24 @@
  * An application at one end of a stream: sends a pattern, checks received bytes, closes its direction as planned, and
  * records how the stream ended: complete or reset.
  */
-import type { TcpHandlers } from '../../host/runtime.ts'
-import type { EventLoop } from './event-loop.ts'
+import type { TcpConnection, TcpHandlers } from '../../host/runtime.ts'
 import type { Violation } from './machine.ts'
 import { type Pattern, RUN_BYTES } from './pattern.ts'
-import type { SimulatedTcp } from './tcp.ts'
 
 /** A slow application pauses after this many bytes: a pause for each of thousands of tiny segments would take minutes. */
 const PAUSE_BYTES = 1000
+
+/** When an application acts: at any time, or while the process that it is part of runs. */
+export interface Scheduler {
+  in(ms: number, run: () => void): unknown
+}
+
+/** An application's end of a stream: a TCP connection, or a stream of the library. */
+export interface Connection extends Pick<TcpConnection, 'pause' | 'resume' | 'writeBuffer' | 'write' | 'end'> {
+  /** Set for a stream of the library, whose application is part of the process. */
+  readonly scheduler?: Scheduler
+  reset(): void
+}
 
 /** Behaviour of one end. */
 export interface EndPlan {
@@ -26,6 +36,10 @@ export interface EndPlan {
   readonly readPause: number
   /** Aborts the connection after this number of bytes sent; -1: never. */
   readonly abortAt: number
+  /** Stops reading after this number of bytes, for some ms. */
+  readonly rest?: { readonly at: number; readonly ms: number }
+  /** Library: writes on, however much waits. */
+  readonly isGreedy?: boolean
 }
 
 export type Ending = 'open' | 'complete' | 'reset' | 'aborted'
@@ -50,8 +64,8 @@ export class Application implements TcpHandlers {
   isStopped = false
   onAbort: (() => void) | undefined
   onOver: (() => void) | undefined
-  readonly #loop: EventLoop
-  readonly #connection: SimulatedTcp
+  readonly #scheduler: Scheduler
+  readonly #connection: Connection
   readonly #pattern: Pattern
   readonly #keys: Keys
   /** First bytes sent, in place of the pattern. */
@@ -62,18 +76,20 @@ export class Application implements TcpHandlers {
   #isFull = false
   #isOver = false
   #sincePause = 0
+  #isResting = false
+  #hasRested = false
 
   constructor(
-    loop: EventLoop,
+    scheduler: Scheduler,
     name: string,
-    connection: SimulatedTcp,
+    connection: Connection,
     plan: EndPlan,
     pattern: Pattern,
     keys: Keys,
     header: Uint8Array,
     report: Violation,
   ) {
-    this.#loop = loop
+    this.#scheduler = scheduler
     this.name = name
     this.#connection = connection
     this.plan = plan
@@ -96,12 +112,23 @@ export class Application implements TcpHandlers {
     this.#check(chunk, Math.max(0, this.#keys.skip - this.received))
     this.received += chunk.length
     this.#sincePause += chunk.length
-    const isSlow = plan.readPause > 0 && this.#sincePause >= PAUSE_BYTES
-    if (!isSlow && !this.isStopped) return
+    const { readPause, rest } = plan
+    if (rest !== undefined && !this.#hasRested && this.received >= rest.at) this.#rest(rest.ms)
+    const isSlow = readPause > 0 && this.#sincePause >= PAUSE_BYTES
+    if (!isSlow && !this.isStopped && !this.#isResting) return
     this.#connection.pause()
     if (!isSlow) return
     this.#sincePause = 0
-    this.#loop.in(plan.readPause, () => this.#resume())
+    this.#scheduler.in(readPause, () => this.#resume())
+  }
+
+  #rest(ms: number): void {
+    this.#hasRested = true
+    this.#isResting = true
+    this.#scheduler.in(ms, () => {
+      this.#isResting = false
+      this.#resume()
+    })
   }
 
   /** Compares bytes with the pattern, except for the first `skip`. */
@@ -137,12 +164,18 @@ export class Application implements TcpHandlers {
 
   stop(isStopped: boolean): void {
     this.isStopped = isStopped
-    if (isStopped) this.#connection.pause()
+    const { scheduler } = this.#connection
+    if (scheduler === undefined) this.#applyStop()
+    else scheduler.in(0, () => this.#applyStop())
+  }
+
+  #applyStop(): void {
+    if (this.isStopped) this.#connection.pause()
     else this.#resume()
   }
 
   #resume(): void {
-    if (this.#isOver || this.isStopped) return
+    if (this.#isOver || this.isStopped || this.#isResting) return
     this.#connection.resume()
     if (!this.#isFull) this.#write()
   }
@@ -174,7 +207,7 @@ export class Application implements TcpHandlers {
     const taken = this.#connection.write(buffer, length)
     this.sent += taken
     if (taken < length) this.#isFull = true
-    else this.#loop.in(plan.pause, () => this.#write())
+    else this.#scheduler.in(plan.pause, () => this.#write())
   }
 
   /** Sends FIN if everything was sent and the plan permits it. */

@@ -1,5 +1,6 @@
 /** Coverage of a number of simulated worlds: faults, keys and roles reached by any of them. */
 import { FAULT_KINDS } from './faults.ts'
+import { ACTS } from './library-connection.ts'
 import { RELOADS } from './reloads.ts'
 import { TOPOLOGIES } from './scenario.ts'
 
@@ -9,17 +10,20 @@ export interface Reached {
   readonly kinds: readonly string[]
   readonly reloaded: readonly string[]
   readonly states: readonly string[]
+  /** What applications did with the library, and its errors. */
+  readonly acts: readonly string[]
 }
 
 export class Coverage {
   readonly #seen = new Set<string>()
 
-  add({ topology, kinds, reloaded, states }: Reached): void {
+  add({ topology, kinds, reloaded, states, acts }: Reached): void {
     this.#seen.add(`role ${topology}`)
     for (const kind of kinds) this.#seen.add(`fault ${kind}`)
     for (const first of kinds) for (const second of kinds) if (first < second) this.#seen.add(pair(first, second))
     for (const key of reloaded) this.#seen.add(`reload of ${key}`)
     for (const state of states) this.#seen.add(`state ${state}`)
+    for (const act of acts) this.#seen.add(`library: ${act}`)
   }
 
   /** Items not reached; must be empty in a long run. */
@@ -31,6 +35,7 @@ export class Coverage {
       ...kinds.flatMap((first, i) => kinds.slice(i + 1).map((second) => pair(first, second))),
       ...Object.keys(RELOADS).map((key) => `reload of ${key}`),
       ...['connect', 'established', 'linger', 'time_wait'].map((state) => `state ${state}`),
+      ...ACTS.map((act) => `library: ${act}`),
     ].filter((wanted) => !this.#seen.has(wanted))
   }
 }

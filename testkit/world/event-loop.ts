@@ -19,10 +19,11 @@ export class WorldEvent implements Due {
 /** One turn of the real event loop: runs all microtasks. */
 const turn = (): Promise<void> => new Promise((resolve) => setImmediate(resolve))
 
-/** Notices whatever may leave a microtask behind: promises created or settled, and `queueMicrotask`. */
+/** Notices whatever may leave a microtask behind: promises created or settled, `queueMicrotask` and `process.nextTick`. */
 class MicrotaskWatch {
   isPending = true
   readonly #queue = globalThis.queueMicrotask
+  readonly #nextTick = process.nextTick
   readonly #unhook: readonly ReturnType<typeof promiseHooks.onInit>[]
 
   constructor() {
@@ -34,10 +35,16 @@ class MicrotaskWatch {
       note()
       this.#queue(task)
     }
+    // streams of node:stream
+    process.nextTick = (...words) => {
+      note()
+      this.#nextTick.apply(process, words)
+    }
   }
 
   stop(): void {
     globalThis.queueMicrotask = this.#queue
+    process.nextTick = this.#nextTick
     for (const unhook of this.#unhook) unhook()
   }
 }

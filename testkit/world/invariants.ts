@@ -1,6 +1,7 @@
 /** Invariants of the endpoints of a simulated world, after every event and when all streams have ended. */
 import { COUNTERS } from '../../host/engine/abi.ts'
 import type { Core } from '../../host/engine/core.ts'
+import { LibraryProgram } from './library-program.ts'
 import type { Violation } from './machine.ts'
 import { EndpointProgram, type Program } from './program.ts'
 
@@ -34,6 +35,7 @@ export class Invariants {
     for (const program of this.#programs) {
       program.checkTraps()
       if (isLook) this.#look(program)
+      if (isLook && program instanceof LibraryProgram) program.checkBounds()
     }
   }
 
@@ -73,6 +75,7 @@ export class Invariants {
       if (more < 0 || more > slots * SLOT_BYTES + OTHER_BYTES) {
         found.push(`${program.name}: ${more} bytes are not freed after ${sessions} sessions`)
       }
+      if (program instanceof LibraryProgram) found.push(...program.remains())
       return found
     })
   }

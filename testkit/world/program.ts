@@ -47,6 +47,11 @@ export abstract class Program {
     return this.options.name
   }
 
+  /** Whether a changed configuration applies without a restart. */
+  get canReload(): boolean {
+    return true
+  }
+
   /** Lines of the logs of all its runs. */
   get lines(): readonly string[] {
     return this.runtimes.flatMap(({ lines, process }) => lines.map((line) => `${process.name}: ${line}`))
@@ -129,8 +134,9 @@ export abstract class Program {
 export class EndpointProgram extends Program {
   #endpoint: Endpoint | undefined
   #reload: (() => Promise<void>) | undefined
-  /** Traps injected into the running endpoint. */
+  /** Traps injected into the endpoint that `checkTraps` saw last. */
   #injected = 0
+  #watched: Endpoint | undefined
 
   override get endpoint(): Endpoint | undefined {
     return this.#endpoint
@@ -146,7 +152,8 @@ export class EndpointProgram extends Program {
   }
 
   override trap(): boolean {
-    const driver = this.#endpoint?.driver
+    this.checkTraps()
+    const driver = this.endpoint?.driver
     if (driver === undefined || driver.dead) return false
     const { core } = driver
     const { calls } = core
@@ -164,7 +171,7 @@ export class EndpointProgram extends Program {
    * @returns restores the configured ceiling
    */
   lowerCeiling(bytes: number): () => void {
-    const driver = this.#endpoint?.driver
+    const driver = this.endpoint?.driver
     if (driver === undefined || driver.dead) return () => {}
     const { core } = driver
     const word = (core.calls.config_ptr() >>> 2) + ConfigField.memoryCeiling
@@ -183,7 +190,10 @@ export class EndpointProgram extends Program {
 
   /** Reports traps that were not injected. */
   checkTraps(): void {
-    const driver = this.#endpoint?.driver
+    const { endpoint } = this
+    if (endpoint !== this.#watched) this.#injected = 0
+    this.#watched = endpoint
+    const driver = endpoint?.driver
     if (driver === undefined || driver.diagnostics.counters.engine_traps <= this.#injected) return
     this.options.report(`${this.name}: the engine trapped: ${faultText(driver.core.calls) ?? this.lines.at(-1)}`)
     this.#injected = driver.diagnostics.counters.engine_traps
@@ -195,7 +205,6 @@ export class EndpointProgram extends Program {
       const config = parseConfig(await runtime.readFile())
       const endpoint = await startEndpoint(runtime, config, log, this.options.crypto)
       this.#endpoint = endpoint
-      this.#injected = 0
       process.onEnd(() => {
         if (this.#endpoint === endpoint) this.#endpoint = undefined
       })

@@ -47,6 +47,17 @@ export class SimulatedRuntime implements Runtime {
     this.#around = around
   }
 
+  /** As an object whose methods are its own: the library spreads the runtimes, which are such objects. */
+  get spreadable(): Runtime {
+    const result: Record<string, unknown> = {}
+    Object.assign(result, this)
+    for (const name of Object.getOwnPropertyNames(SimulatedRuntime.prototype)) {
+      const method: unknown = name === 'spreadable' ? undefined : Reflect.get(this, name)
+      if (typeof method === 'function') result[name] = method.bind(this)
+    }
+    return result as unknown as Runtime
+  }
+
   cpuTime(): number {
     return 0
   }

@@ -3,11 +3,24 @@ import { methods } from '../../host/crypto/methods.ts'
 import { Random } from '../sim/random.ts'
 import type { EndPlan } from './application.ts'
 import { drawFault, FAULT_KINDS, type FaultPlan } from './faults.ts'
+import type { Opening } from './library-program.ts'
 import type { Conditions } from './network.ts'
 import { drawReload } from './reloads.ts'
 
 /** Who is at the two ends of the tunnel. */
-export const TOPOLOGIES = ['pair', 'nat', 'rendezvous', 'workers', 'model-server', 'model-client'] as const
+export const TOPOLOGIES = [
+  'pair',
+  'nat',
+  'rendezvous',
+  'workers',
+  'model-server',
+  'model-client',
+  'library-client',
+  'library-server',
+  'library-pair',
+  'library-rendezvous',
+  'library-carrier',
+] as const
 export type Topology = (typeof TOPOLOGIES)[number]
 
 export interface StreamPlan {
@@ -15,6 +28,8 @@ export interface StreamPlan {
   readonly at: number
   readonly client: EndPlan
   readonly server: EndPlan
+  /** A client of the library. */
+  readonly opening?: Opening
 }
 
 export interface Scenario {
@@ -28,6 +43,15 @@ export interface Scenario {
   readonly clocks: readonly number[]
   readonly streams: readonly StreamPlan[]
   readonly faults: readonly FaultPlan[]
+  /** What programs do that use the library. */
+  readonly library?: LibraryPlan
+}
+
+export interface LibraryPlan {
+  readonly when_down: 'hold' | 'reset'
+  /** Applications write on, however much waits. */
+  readonly isGreedy: boolean
+  readonly closing: 'close()' | 'signal' | 'end of the carrier'
 }
 
 const STREAMS = 20
@@ -101,6 +125,39 @@ function drawStreams(random: Random, topology: Topology): StreamPlan[] {
   )
 }
 
+/** Bytes of the large stream in worlds of the library, for which the buffers of an endpoint do not suffice. */
+const LARGE_BYTES = 600_000
+
+/** What streams of the library have in addition: rests, large streams, ways to open them. */
+function withLibrary(random: Random, plans: readonly StreamPlan[]): StreamPlan[] {
+  const resting = (plan: EndPlan): EndPlan =>
+    random.chance(0.2) ? { ...plan, rest: { at: random.below(plan.expect + 1), ms: random.pick(2000, 30_000) } } : plan
+  const large = random.pick('client', 'server')
+  return plans.map((plan, index) => {
+    const opening: Opening = {
+      call: random.pick('connect', 'open'),
+      patience: random.chance(0.2) ? random.pick(100, 1000, 3000) : 0,
+    }
+    let client = resting(plan.client)
+    let server = resting(plan.server)
+    if (index === plans.length - 1) {
+      const [up, down] = large === 'client' ? [LARGE_BYTES, 1000] : [1000, LARGE_BYTES]
+      const [chunk, abortAt] = [16_384, -1]
+      client = { ...client, chunk, abortAt, pause: 0.1, send: up, expect: down }
+      server = { ...server, chunk, abortAt, pause: 0.1, send: down, expect: up, rest: { at: 20_000, ms: 10_000 } }
+    }
+    return { ...plan, client, server, opening }
+  })
+}
+
+function drawLibrary(random: Random): LibraryPlan {
+  return {
+    when_down: random.pick('hold', 'reset'),
+    isGreedy: random.chance(0.3),
+    closing: random.pick('close()', 'close()', 'signal', 'end of the carrier'),
+  }
+}
+
 function drawConfig(random: Random, topology: Topology): Record<string, unknown> {
   const kcp: Record<string, number> = {}
   if (random.chance(0.3)) kcp['mtu'] = random.pick(576, 1280, 1492)
@@ -114,7 +171,7 @@ function drawConfig(random: Random, topology: Topology): Record<string, unknown>
     timeout: random.pick(60, 120, 600),
     linger: random.pick(5, 30),
     time_wait: random.pick(5, 120),
-    keepalive: random.pick(5, 25, 25, topology === 'rendezvous' ? 25 : 0),
+    keepalive: random.pick(5, 25, 25, topology.endsWith('rendezvous') ? 25 : 0),
     ...(random.chance(0.2) ? { replay: 'strict' } : {}),
   }
 }
@@ -132,6 +189,8 @@ export function drawScenario(seed: number, index = seed): Scenario {
     if (kind !== undefined && !kinds.includes(kind)) kinds.push(kind)
   }
   const wraps = kinds.includes('wrap')
+  const library = new Random(seed ^ 0x11b_4a41)
+  const isLibrary = topology.startsWith('library')
   const clock = (): number => (wraps ? WRAP_MS - random.below(SPAN_MS) : random.below(WRAP_MS / 2))
   return {
     seed,
@@ -140,10 +199,11 @@ export function drawScenario(seed: number, index = seed): Scenario {
     conditions: drawConditions(random),
     config: drawConfig(random, topology),
     clocks: [clock(), clock(), clock()],
-    streams: drawStreams(random, topology),
+    streams: isLibrary ? withLibrary(library, drawStreams(random, topology)) : drawStreams(random, topology),
     faults: kinds.map((kind) => {
       const fault = drawFault(kind, random, random.below(SPAN_MS))
       return kind === 'reload' ? { ...fault, change: drawReload(random, index, fault.end, topology) } : fault
     }),
+    ...(isLibrary && { library: drawLibrary(library) }),
   }
 }

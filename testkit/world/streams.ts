@@ -1,14 +1,15 @@
 /** The streams of a simulated world: an application at each end, and a new attempt after a reset. */
 import type { SocketAddress } from '../../host/net/address.ts'
 import type { TcpHandlers, TcpListener } from '../../host/runtime.ts'
-import { Application, type EndPlan, type Keys } from './application.ts'
+import { Application, type Connection, type EndPlan, type Keys } from './application.ts'
 import type { EventLoop } from './event-loop.ts'
+import { LibraryProgram } from './library-program.ts'
 import type { Violation } from './machine.ts'
 import { ModelProgram } from './model-program.ts'
 import { modelPattern, tablePattern } from './pattern.ts'
 import { WorkersProgram } from './program.ts'
 import type { StreamPlan } from './scenario.ts'
-import type { SimulatedTcp, TcpPorts } from './tcp.ts'
+import type { TcpPorts } from './tcp.ts'
 import { ENTRY, MODEL_KEYS, type Parties, TARGETS } from './topology.ts'
 
 /** First and longest pause before a new attempt after a reset, ms. */
@@ -31,6 +32,8 @@ interface Attempt {
   server: Application | undefined
   /** The client moved during this attempt, and another worker of the server may have dialled again. */
   mayRepeat: boolean
+  /** The client moved during this attempt. */
+  hasMoved: boolean
   /** The server lost its state during this attempt: it dials again if the client has received nothing of its answer. */
   isForgotten: boolean
   /** The name server was down: the target may have no address, which its client sees as a clean end. */
@@ -59,6 +62,11 @@ export interface StreamsOptions {
   readonly report: Violation
 }
 
+/** Whether applications use the library there, in place of TCP. */
+function isLibrary(program: Parties['client']): program is LibraryProgram {
+  return program instanceof LibraryProgram && program.role.kind !== 'tunnel'
+}
+
 /** All streams and their target. */
 export class Streams {
   readonly all: Stream[] = []
@@ -79,6 +87,9 @@ export class Streams {
     this.#options = options
     this.#target = this.#listen(TARGETS[0])
     this.#listen(TARGETS[1])
+    const { server } = options.parties
+    if (isLibrary(server)) server.onStream = (connection) => this.#accept(connection)
+    if (server instanceof LibraryProgram) server.onClosed = () => this.onServerLost()
   }
 
   get isDone(): boolean {
@@ -120,6 +131,7 @@ export class Streams {
    * session: a limit of workers (docs/reliability.md).
    */
   onClientMoved(): void {
+    for (const attempt of this.#attempts) attempt.hasMoved ||= attempt.client?.ending === 'open'
     if (!(this.#options.parties.server instanceof WorkersProgram)) return
     for (const attempt of this.#attempts) {
       // the end of an aborted stream is repeated, too
@@ -138,6 +150,8 @@ export class Streams {
 
   /** The name server is down or answers again. */
   onNameServer(isDown: boolean): void {
+    // there is no target
+    if (isLibrary(this.#options.parties.server)) return
     this.#unresolvedUntil = isDown ? Number.POSITIVE_INFINITY : this.#options.loop.now + NAME_GRACE_MS
     for (const attempt of this.#attempts) {
       if (!isDown || attempt.client?.ending !== 'open' || attempt.server !== undefined) continue
@@ -157,50 +171,84 @@ export class Streams {
   }
 
   #dial(stream: Stream): void {
-    const { tcp, parties } = this.#options
+    const { parties, loop } = this.#options
     const attempt: Attempt = {
       stream,
       number: this.#attempts.length,
       client: undefined,
       server: undefined,
       mayRepeat: false,
+      hasMoved: false,
       isForgotten: false,
-      isUnresolved: this.#options.loop.now < this.#unresolvedUntil,
+      isUnresolved: loop.now < this.#unresolvedUntil,
     }
     this.#attempts.push(attempt)
-    const isModel = parties.server instanceof ModelProgram
+    if (isLibrary(parties.client)) this.#connect(attempt, parties.client)
+    else this.#dialTcp(attempt)
+  }
+
+  #connect(attempt: Attempt, program: LibraryProgram): void {
+    const { stream } = attempt
+    const { call, patience } = stream.plan.opening ?? { call: 'open', patience: 0 }
+    const opening = { call, patience: stream.attempts === 1 ? patience : 0 }
+    const onOpen = (connection: Connection): TcpHandlers => {
+      const application = this.#runClient(attempt, connection)
+      connection.scheduler?.in(0, () => application.start())
+      return application
+    }
+    program.connect(opening, onOpen, () => this.#retry(stream))
+  }
+
+  #dialTcp(attempt: Attempt): void {
     let application: Application | undefined
     const handlers: TcpHandlers = {
       onData: (chunk) => application?.onData(chunk),
       onEnd: () => application?.onEnd(),
       onDrain: () => application?.onDrain(),
       onClose: (error) => {
-        if (application === undefined) this.#retry(stream)
+        if (application === undefined) this.#retry(attempt.stream)
         else application.onClose(error)
       },
     }
-    const connection = tcp.dial(ENTRY, undefined, handlers, () => {
-      const header = new Uint8Array(isModel ? 0 : HEADER_BYTES)
-      if (!isModel) new DataView(header.buffer).setUint32(0, attempt.number)
-      const keys: Keys = isModel
-        ? { send: MODEL_KEYS.client, receive: MODEL_KEYS.server, skip: 0 }
-        : { send: 2 * attempt.number, receive: 2 * attempt.number + 1, skip: 0 }
-      application = this.#run(`${stream.name}.client`, connection, stream.plan.client, keys, header)
-      attempt.client = application
-      application.isExcused = attempt.isUnresolved
-      application.onAbort = () => {
-        if (attempt.server !== undefined) attempt.server.isExcused = true
-      }
-      application.onOver = () => this.#onClientOver(attempt)
+    const connection = this.#options.tcp.dial(ENTRY, undefined, handlers, () => {
+      application = this.#runClient(attempt, connection)
       application.start()
     })
   }
 
-  #run(name: string, connection: SimulatedTcp, plan: EndPlan, keys: Keys, header: Uint8Array): Application {
+  #runClient(attempt: Attempt, connection: Connection): Application {
+    const { stream, number } = attempt
+    const isModel = this.#options.parties.server instanceof ModelProgram
+    const header = new Uint8Array(isModel ? 0 : HEADER_BYTES)
+    if (!isModel) new DataView(header.buffer).setUint32(0, number)
+    const keys: Keys = isModel
+      ? { send: MODEL_KEYS.client, receive: MODEL_KEYS.server, skip: 0 }
+      : { send: 2 * number, receive: 2 * number + 1, skip: 0 }
+    const application = this.#run(`${stream.name}.client`, connection, stream.plan.client, keys, header)
+    attempt.client = application
+    application.isExcused = attempt.isUnresolved
+    application.onAbort = () => {
+      // a stream of the library is reset, never ended
+      if (attempt.server !== undefined && connection.scheduler === undefined) attempt.server.isExcused = true
+    }
+    application.onOver = () => this.#onClientOver(attempt)
+    return application
+  }
+
+  #run(name: string, connection: Connection, plan: EndPlan, keys: Keys, header: Uint8Array): Application {
     const { loop, report, parties } = this.#options
     const isModel = parties.client instanceof ModelProgram || parties.server instanceof ModelProgram
     const pattern = isModel ? modelPattern : tablePattern
-    const application = new Application(loop, name, connection, plan, pattern, keys, header, report)
+    const application = new Application(
+      connection.scheduler ?? loop,
+      name,
+      connection,
+      plan,
+      pattern,
+      keys,
+      header,
+      report,
+    )
     this.living.add(application)
     return application
   }
@@ -223,7 +271,7 @@ export class Streams {
   }
 
   /** The target: reads the number of a stream and passes the connection to its application. */
-  #accept(connection: SimulatedTcp): TcpHandlers {
+  #accept(connection: Connection): TcpHandlers {
     if (this.#options.parties.client instanceof ModelProgram) return this.#acceptOfModel(connection)
     let application: Application | undefined
     const header = new Uint8Array(HEADER_BYTES)
@@ -250,8 +298,8 @@ export class Streams {
     }
   }
 
-  #meet(connection: SimulatedTcp, number: number, header: Uint8Array): Application | undefined {
-    const { report } = this.#options
+  #meet(connection: Connection, number: number, header: Uint8Array): Application | undefined {
+    const { report, parties } = this.#options
     const attempt = this.#attempts[number]
     if (attempt === undefined) {
       report(`the target received an unknown stream: ${number}`)
@@ -261,6 +309,8 @@ export class Streams {
     const name = `${stream.name}.server`
     // a reset stream may be dialled again: the server restarted before the client received an answer
     if (before !== undefined && before.ending !== 'reset' && !attempt.isForgotten) {
+      // the reset went to the client's old address: a limit (docs/reliability.md)
+      if (before.ending === 'aborted' && attempt.hasMoved && isLibrary(parties.server)) return undefined
       if (attempt.mayRepeat) {
         if (attempt.client !== undefined) attempt.client.isExcused = true
         return undefined
@@ -272,9 +322,10 @@ export class Streams {
     const application = this.#run(name, connection, stream.plan.server, keys, new Uint8Array(0))
     attempt.server = application
     if (attempt.isUnresolved && attempt.client !== undefined) attempt.client.isExcused = false
-    application.isExcused = attempt.client?.ending === 'aborted'
+    application.isExcused = attempt.client?.ending === 'aborted' && !isLibrary(this.#options.parties.client)
     application.onAbort = () => {
-      if (attempt.client !== undefined) attempt.client.isExcused = true
+      // a stream of the library is reset, never ended
+      if (attempt.client !== undefined && connection.scheduler === undefined) attempt.client.isExcused = true
     }
     application.onOver = () => this.living.delete(application)
     application.onData(header)
@@ -282,7 +333,7 @@ export class Streams {
     return application
   }
 
-  #acceptOfModel(connection: SimulatedTcp): TcpHandlers {
+  #acceptOfModel(connection: Connection): TcpHandlers {
     const plan = this.all[0]?.plan.server
     if (plan === undefined) throw new Error('no streams')
     const keys = { send: MODEL_KEYS.server, receive: MODEL_KEYS.client, skip: 0 }

@@ -1,13 +1,16 @@
 /** Machines, addresses and programs of a simulated world, by topology. */
 import type { Aead } from '../../host/crypto/aead.ts'
 import type { RuntimeCrypto } from '../../host/crypto/open.ts'
+import type { SocketAddress } from '../../host/net/address.ts'
+import { Carrier } from './carrier.ts'
 import type { EventLoop } from './event-loop.ts'
-import { Machine, type Violation } from './machine.ts'
+import { LibraryProgram, type LibraryRole } from './library-program.ts'
+import { Machine, type Process, type Violation } from './machine.ts'
 import { ModelProgram } from './model-program.ts'
 import { ipv4, Nat, type Network } from './network.ts'
 import { EndpointProgram, type Program, type ProgramOptions, WorkersProgram } from './program.ts'
 import { changed } from './reloads.ts'
-import type { Scenario } from './scenario.ts'
+import type { Scenario, Topology } from './scenario.ts'
 import type { TcpPorts } from './tcp.ts'
 
 export type EndName = 'client' | 'server'
@@ -72,45 +75,89 @@ function optionsOf(around: Surroundings, machine: Machine, name: string): Progra
   return { machine, network, tcp, crypto, name, report }
 }
 
+/** Worlds whose client, and whose server, is behind a NAT. */
+const NAT_CLIENTS: readonly Topology[] = [
+  'nat',
+  'rendezvous',
+  'library-server',
+  'library-rendezvous',
+  'library-carrier',
+]
+const NAT_SERVERS: readonly Topology[] = ['rendezvous', 'library-rendezvous']
+/** Worlds in which an application uses the library at an end. */
+const LIBRARY_CLIENTS: readonly Topology[] = ['library-client', 'library-pair', 'library-rendezvous', 'library-carrier']
+const LIBRARY_SERVERS: readonly Topology[] = ['library-server', 'library-pair', 'library-rendezvous', 'library-carrier']
+
+/** Keys of the configuration files, or of the options where the library is used. */
+function keysOf(topology: Topology): Record<EndName, object> {
+  const connect = 'target.example:9000'
+  const listen = `${ENTRY.address}:${ENTRY.port}`
+  const target = LIBRARY_SERVERS.includes(topology) ? {} : { connect }
+  const entry = LIBRARY_CLIENTS.includes(topology) ? {} : { listen }
+  if (topology === 'library-carrier') return { client: {}, server: {} }
+  if (NAT_SERVERS.includes(topology)) {
+    const meet = { rendezvous_server: 'rendezvous.example:4000', service_id: 'service' }
+    return { client: { ...entry, ...meet }, server: { ...target, ...meet } }
+  }
+  const [to, at] = ['server.example:4000', `0.0.0.0:${SERVER_PORT}`]
+  return {
+    client: { ...entry, [LIBRARY_CLIENTS.includes(topology) ? 'server' : 'kcp_connect']: to },
+    server: { ...target, [LIBRARY_SERVERS.includes(topology) ? 'bind' : 'kcp_bind']: at },
+  }
+}
+
+/** A program that uses the library: its streams at this end, or its tunnel in the place of the program. */
+function libraryOf(scenario: Scenario, around: Surroundings, machine: Machine, end: EndName): Program {
+  const { topology, library } = scenario
+  const isTunnel = !(end === 'client' ? LIBRARY_CLIENTS : LIBRARY_SERVERS).includes(topology)
+  const { network, report } = around
+  const server = (): SocketAddress => ipv4(network.names.get('server.example') ?? '', SERVER_PORT)
+  const place = end === 'client' ? { port: 0, server } : { port: SERVER_PORT }
+  const carrier = (process: Process): Carrier => new Carrier({ network, process, report, ...place })
+  const role: LibraryRole = {
+    kind: isTunnel ? 'tunnel' : end,
+    isGreedy: library?.isGreedy ?? false,
+    closing: library?.closing ?? 'close()',
+    ...(topology === 'library-carrier' && { carrier }),
+  }
+  const own = role.kind === 'client' && library !== undefined ? { when_down: library.when_down } : {}
+  const config = configOf(scenario, { ...keysOf(topology)[end], ...own })
+  return new LibraryProgram(optionsOf(around, machine, end), config, role)
+}
+
+function makeRendezvous(scenario: Scenario, around: Surroundings, clock: number): Program {
+  around.network.names.set('rendezvous.example', '203.0.113.1')
+  const machine = addMachine(around, 'rendezvous', '203.0.113.1', clock)
+  const config = configOf(scenario, { kcp_bind: `0.0.0.0:${SERVER_PORT}` })
+  return new EndpointProgram(optionsOf(around, machine, 'rendezvous'), config)
+}
+
 /** Sets up the machines of a scenario without starting programs. */
 export function makeParties(scenario: Scenario, around: Surroundings): Parties {
   const { topology } = scenario
   const { network } = around
   const [clientClock = 0, serverClock = 0, thirdClock = 0] = scenario.clocks
-  const isNat = topology === 'nat' || topology === 'rendezvous'
+  const [isNat, isServerNat] = [NAT_CLIENTS.includes(topology), NAT_SERVERS.includes(topology)]
   const client = addMachine(around, 'client', isNat ? '10.0.0.2' : '192.0.2.1', clientClock)
-  const server = addMachine(around, 'server', topology === 'rendezvous' ? '10.1.0.2' : '198.51.100.1', serverClock)
+  const server = addMachine(around, 'server', isServerNat ? '10.1.0.2' : '198.51.100.1', serverClock)
   if (isNat) network.nats.push(new Nat('192.0.2.1', client))
-  if (topology === 'rendezvous') network.nats.push(new Nat('198.51.100.1', server))
+  if (isServerNat) network.nats.push(new Nat('198.51.100.1', server))
   network.names.set('server.example', '198.51.100.1')
   network.names.set('target.example', TARGETS[0].address)
   network.names.set('target2.example', TARGETS[1].address)
-  const listen = `${ENTRY.address}:${ENTRY.port}`
-  let clientKeys: object = { listen, kcp_connect: 'server.example:4000' }
-  let serverKeys: object = { connect: 'target.example:9000', kcp_bind: `0.0.0.0:${SERVER_PORT}` }
-  let rendezvous: Program | undefined
-  if (topology === 'rendezvous') {
-    const meet = { rendezvous_server: 'rendezvous.example:4000', service_id: 'service' }
-    clientKeys = { listen, ...meet }
-    serverKeys = { connect: 'target.example:9000', ...meet }
-    network.names.set('rendezvous.example', '203.0.113.1')
-    const machine = addMachine(around, 'rendezvous', '203.0.113.1', thirdClock)
-    const config = configOf(scenario, { kcp_bind: `0.0.0.0:${SERVER_PORT}` })
-    rendezvous = new EndpointProgram(optionsOf(around, machine, 'rendezvous'), config)
-  }
-  const ours = (machine: Machine, name: string, keys: object): Program =>
-    new EndpointProgram(optionsOf(around, machine, name), configOf(scenario, keys))
-  const makeServer = (): Program | ModelProgram => {
-    if (topology === 'model-server') return modelOf(scenario, around, server, 'server')
-    if (topology !== 'workers') return ours(server, 'server', serverKeys)
-    const config = changed(configOf(scenario, serverKeys), { workers: WORKERS })
-    return new WorkersProgram(optionsOf(around, server, 'server'), config, WORKERS, SERVER_PORT)
+  const keys = keysOf(topology)
+  const make = (machine: Machine, end: EndName): Program | ModelProgram => {
+    if (topology === `model-${end}`) return modelOf(scenario, around, machine, end)
+    if (topology.startsWith('library')) return libraryOf(scenario, around, machine, end)
+    const config = configOf(scenario, keys[end])
+    if (end === 'client' || topology !== 'workers') return new EndpointProgram(optionsOf(around, machine, end), config)
+    const several = changed(config, { workers: WORKERS })
+    return new WorkersProgram(optionsOf(around, machine, end), several, WORKERS, SERVER_PORT)
   }
   return {
     machines: { client, server },
-    client:
-      topology === 'model-client' ? modelOf(scenario, around, client, 'client') : ours(client, 'client', clientKeys),
-    server: makeServer(),
-    rendezvous,
+    client: make(client, 'client'),
+    server: make(server, 'server'),
+    rendezvous: isServerNat ? makeRendezvous(scenario, around, thirdClock) : undefined,
   }
 }

@@ -9,6 +9,7 @@ import { Attacker } from './attacker.ts'
 import { EventLoop } from './event-loop.ts'
 import { FAULTS, type FaultKind } from './faults.ts'
 import { Invariants } from './invariants.ts'
+import { LibraryProgram } from './library-program.ts'
 import type { Machine } from './machine.ts'
 import { ModelProgram } from './model-program.ts'
 import { type Conditions, ipv4, Network } from './network.ts'
@@ -45,6 +46,8 @@ export interface Result {
   /** Keys that a running endpoint took over. */
   readonly reloaded: ReadonlySet<string>
   readonly states: ReadonlySet<string>
+  /** What applications did with the library. */
+  readonly acts: ReadonlySet<string>
   readonly streams: number
   /** Bytes of complete streams. */
   readonly bytes: number
@@ -153,10 +156,14 @@ export class World {
     this.streams.moveTarget(address)
   }
 
-  /** Changes the file of a program and reloads it. @returns brings the file back */
+  /** Changes the file of a program and reloads it, or starts it again where there is none. @returns brings the file back */
   reload(end: EndName, change: Readonly<Record<string, unknown>>): () => void {
     const program = this.programOf(end)
     if (!(program instanceof Program)) return () => {}
+    if (!program.canReload) {
+      program.stop(0)
+      return () => {}
+    }
     const { config } = program
     program.config = changed(config, change)
     program.reload()
@@ -202,11 +209,14 @@ export class World {
   /** Runs the scenario to its end. */
   async run(): Promise<Result> {
     seedRandomSource(new Random(this.scenario.seed ^ 0xe4_70))
+    const uncaught = (error: unknown): void => this.#report(`uncaught: ${error instanceof Error ? error.stack : error}`)
+    process.on('uncaughtException', uncaught).on('unhandledRejection', uncaught)
     try {
       await this.#run()
     } finally {
       for (const program of this.programs) program.end()
       seedRandomSource(undefined)
+      process.off('uncaughtException', uncaught).off('unhandledRejection', uncaught)
     }
     return this.#result()
   }
@@ -304,6 +314,7 @@ export class World {
       kinds: this.#kinds,
       reloaded: this.#reloaded,
       states: this.invariants.states,
+      acts: new Set(this.programs.flatMap((program) => (program instanceof LibraryProgram ? [...program.acts] : []))),
       streams: streams.all.length,
       bytes: streams.all.reduce((sum, { bytes }) => sum + bytes, 0),
       attempts: streams.all.reduce((sum, { attempts }) => sum + attempts, 0),

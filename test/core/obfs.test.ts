@@ -400,6 +400,22 @@ test('MUST 68: contexts end 30 s after creation, authenticated ones after the si
   assert.ok(server.events().some(([type]) => type === EventType.OBFS_ENDED))
 })
 
+test('a context that takes the place of an ended one changes no other', () => {
+  const server = new ObfsHost('dpi/tcp-wnd', 'server', '0.0.0.0:8080')
+  const { calls } = server.core
+  const open = [1, 2, 3, 4].map((i) => server.accept(`10.1.0.${i}:5`))
+  for (let i = 5; i < 30; i++) {
+    const [ended = 0] = open.splice(i % 3, 1)
+    assert.is(calls.obfs_release(ended, server.now), 0)
+    assert.ok(calls.obfs_release(ended, server.now) < 0, 'its id is not used again')
+    open.push(server.accept(`10.1.0.${i}:5`))
+    assert.equal(
+      open.map((id) => calls.obfs_context_info(id & 4095)),
+      open,
+    )
+  }
+})
+
 test('the end of a context aborts its sessions and sends nothing', () => {
   const { server, context } = pair()
   // DIAL on conv 1, which has to be confirmed

@@ -197,6 +197,15 @@ test('a first flight retransmitted from the new address of its client opens no s
   assert.equal(solo.only.data, utf8('a'))
 })
 
+test('a first flight without a payload, repeated from another address, opens no second session either', () => {
+  const solo = new Solo({ role: 'server', sealing: 'random' })
+  const flight = push(5, 0, new Uint8Array())
+  solo.feed(flight)
+  solo.confirm(5)
+  solo.feedFrom(MOVED, flight)
+  assert.is(solo.endpoint.sessions, 1)
+})
+
 test('MUST 43: identical first flights of two responding clients open two sessions', () => {
   const solo = dialled()
   for (let turn = 0; turn < 5; turn++) {

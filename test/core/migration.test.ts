@@ -277,6 +277,15 @@ test('sequence numbers far outside the windows cause neither PINGs nor migration
     assert.is(migrated(solo), 0, `sn ${sn} una ${una}`)
     assert.equal(solo.only.data, utf8('ab'))
   }
+  // a window is at most 65536 segments, and the peer has acknowledged two
+  for (const [behind, wanted] of [
+    [65536, true],
+    [65537, false],
+  ] as const) {
+    const solo = open('random')
+    solo.feedFrom(MOVED, push(5, 2, text('!'), { una: (2 - behind) >>> 0 }))
+    assert.is(pinged(solo).includes(addressKey(MOVED)), wanted, `${behind} behind`)
+  }
 })
 
 test('reflected datagrams from another address cause no migration and open no session', () => {

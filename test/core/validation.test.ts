@@ -312,6 +312,9 @@ test('an address that never answers is sent at most three times what it sent, or
   const pings = sent.filter(isPing)
   const bytes = sent.filter((output) => !isPing(output)).reduce((sum, output) => sum + output.bytes.length, 0)
   assert.ok(pings.length > 0 && pings.length <= 5, `${pings.length} PINGs`)
+  // each pause is twice the one before
+  const pauses = pings.slice(1).map(({ ms }, i) => ms - (pings[i]?.ms ?? ms))
+  for (const [i, pause] of pauses.entries()) assert.ok(pause >= 250 * 2 ** i, `${pauses} ms`)
   assert.ok(bytes <= Math.max(3 * received, 4096), `${bytes} bytes`)
 })
 

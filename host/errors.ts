@@ -114,12 +114,15 @@ export class ClosedError extends Error {
 /** Whether another attempt can succeed later, without a change by the user. */
 export const isTemporary = (error: unknown): boolean => error instanceof StartError && error.isTemporary
 
+/** Whether a system call may succeed later, without a change by the user. */
+export const isTemporaryCode = (error: unknown): boolean => TEMPORARY.has(codeOf(error))
+
 /** Runs one step of the start; its error names the step. */
 export async function step<Result>(what: string, action: () => Promise<Result>): Promise<Result> {
   try {
     return await action()
   } catch (error) {
     if (error instanceof ConfigError || error instanceof StartError) throw error
-    throw new StartError(`${what}: ${messageOf(error)}`, TEMPORARY.has(codeOf(error)))
+    throw new StartError(`${what}: ${messageOf(error)}`, isTemporaryCode(error))
   }
 }

@@ -1,7 +1,7 @@
 /** Warnings and notes about valid configurations, for `check`. The warnings of every start are in `rules.ts`. */
 
 import { HIDDEN, quote } from '../errors.ts'
-import { isWildcardHost, parseHostPort } from '../net/address.ts'
+import { ipFamily, isWildcardHost, parseHostPort } from '../net/address.ts'
 import { type Config, MODE_CLIENT, MODE_RENDEZVOUS, MODE_SERVER } from './config.ts'
 import { adviceFor } from './foreign-keys.ts'
 import { readJson } from './json.ts'
@@ -139,6 +139,10 @@ export function lint(config: Config, findings: Findings, hasFastUdp: boolean): L
   const isAsked = (mode & MODE_CLIENT) === 0 && config.obfs === undefined && kcp_bind !== undefined
   if (isPortable && isAsked && isWildcardHost(parseHostPort('kcp_bind', kcp_bind, 'bind').host)) {
     notes.push(about('kcp_bind', kcp_bind, SOURCE_SELECTED))
+  }
+  if (config.obfs !== undefined && kcp_bind !== undefined) {
+    const { host } = parseHostPort('kcp_bind', kcp_bind, 'bind')
+    if (ipFamily(host) === 0) notes.push(about('kcp_bind', kcp_bind, 'with obfs only one address of a name is used'))
   }
   for (const [key, text] of [
     ['listen', listen],

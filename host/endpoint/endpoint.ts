@@ -28,7 +28,7 @@ import { EndpointSecret, type SecretPart } from '../engine/secret.ts'
 import { watchSystem } from '../linux/system-watch.ts'
 import type { Log } from '../log/log.ts'
 import type { Monitoring } from '../monitoring/monitoring.ts'
-import type { SocketAddress } from '../net/address.ts'
+import { formatAddress, type SocketAddress } from '../net/address.ts'
 import type { Runtime, SocketOptions, TcpHandlers, TcpOptions, Watch } from '../runtime.ts'
 import { ObfsClient } from '../transport/obfs/client.ts'
 import { ObfsServer } from '../transport/obfs/server.ts'
@@ -42,8 +42,8 @@ import { EndpointMonitor } from './monitor.ts'
 export interface WorkerSocket {
   /** Descriptor of the first bound socket to use for `listen` or `kcp_bind`; the others follow. */
   readonly fd: number
-  /** Addresses of the sockets: several for a `listen` with several. */
-  readonly addresses: readonly string[]
+  /** Addresses of the sockets: several for a `listen` or `kcp_bind` with several. */
+  readonly addresses: readonly SocketAddress[]
   /** This worker's share of the secret. */
   readonly secret: SecretPart
 }
@@ -204,16 +204,14 @@ export class Endpoint {
     return options
   }
 
-  /** A server's worker socket is its UDP socket. */
-  #udpSocketOptions(config: Config): SocketOptions | undefined {
-    const known = this.#udpSockets.get(config)
-    if (known !== undefined) return known
-    const options = adopting(
-      socketOptionsOf('udp', config.udp, config, this.#log),
-      this.#client ? undefined : this.#worker,
-    )
+  /**
+   * A server's worker sockets are its UDP sockets.
+   * @param number of the address
+   */
+  #udpSocketOptions(config: Config, number = 0): SocketOptions | undefined {
+    const options = this.#udpSockets.get(config) ?? socketOptionsOf('udp', config.udp, config, this.#log)
     if (options !== undefined) this.#udpSockets.set(config, options)
-    return options
+    return adopting(options, this.#client ? undefined : this.#worker, number)
   }
 
   /**
@@ -240,7 +238,8 @@ export class Endpoint {
         log,
         driver: this.driver,
         aead: this.#aead,
-        socketOptions: (next) => this.#udpSocketOptions(next),
+        socketOptions: (next, number) => this.#udpSocketOptions(next, number),
+        bound: this.#client ? undefined : this.#worker?.addresses,
         onWaiting: () => this.#tellStatus(),
       })
       await this.#transport.open()
@@ -372,7 +371,7 @@ export class Endpoint {
         runtime: this.#runtime,
         log: this.#log,
         tcp: (number) => this.#tcpOptions(number),
-        bound: this.#worker?.addresses,
+        bound: this.#worker?.addresses.map(formatAddress),
         accept: (connection) => {
           const handlers = this.#started ? this.driver.accept(connection) : null
           if (handlers !== null) return handlers

@@ -16,6 +16,12 @@ const MAPPED = '::ffff:'
 /** fe80::/10 (RFC 4291, section 2.5.6). */
 const LINK_LOCAL = /^fe[89ab][0-9a-f]:/i
 
+/** The IPv4 address of a mapped one; any other address itself. */
+export const unmapped = (address: SocketAddress): SocketAddress =>
+  address.family === 6 && isIpv4(address)
+    ? { ...address, family: 4, address: address.address.slice(MAPPED.length) }
+    : address
+
 type IpAddress = Omit<SocketAddress, 'port'>
 
 /** Whether packets to an address are IPv4 packets. */

@@ -1,16 +1,18 @@
 /**
- * Resolves the addresses of a configuration and derives the options of the UDP socket from them (protocol.md 10.4).
+ * Resolves the addresses of a configuration (protocol.md 10.4). udp-options.ts derives the options of sockets from them,
  * resolve-loop.ts decides when they are resolved again; net/address.ts parses them.
  */
 
 import { type Config, MODE_CLIENT, MODE_SERVER } from '../config/config.ts'
 import { codeOf, isTemporary, messageOf, quote, StartError, toError } from '../errors.ts'
 import { type AddressRole, formatAddress, parseHostPort, type SocketAddress, sameAddress } from '../net/address.ts'
-import type { Runtime, UdpHandlers, UdpOptions } from '../runtime.ts'
+import type { Runtime, UdpHandlers } from '../runtime.ts'
 
 /** Current addresses of the configuration's names; undefined if the mode does not use them. */
 export interface ResolvedAddresses {
   readonly bind: SocketAddress | undefined
+  /** All addresses of `kcp_bind`. An endpoint without a single peer is bound to all of them. */
+  readonly binds: readonly SocketAddress[]
   /** Client without rendezvous server: the server. */
   readonly peer: SocketAddress | undefined
   /** All addresses of its name that the socket can reach, in the order of preference. */
@@ -22,6 +24,7 @@ export interface ResolvedAddresses {
 
 export const NO_ADDRESSES: ResolvedAddresses = {
   bind: undefined,
+  binds: [],
   peer: undefined,
   peers: [],
   rendezvous: undefined,
@@ -96,23 +99,25 @@ export async function resolveKey(
   return found.find(({ family }) => family === prefer) ?? found[0]
 }
 
-/** @returns a warning if `kcp_bind` is a name with several addresses: one socket is bound to one of them */
-export function unusedBinds(text: string, found: readonly SocketAddress[], used: SocketAddress): string[] {
-  const others = found.filter((address) => !sameAddress(address, used)).map(formatAddress)
-  if (others.length === 0) return []
+/** @returns a warning if `kcp_bind` is a name with several addresses: with `obfs` one of them is used */
+export function unusedBinds(text: string, { bind, binds }: ResolvedAddresses): string[] {
+  const others = binds.filter((address) => !sameMaybe(address, bind)).map(formatAddress)
+  if (bind === undefined || others.length === 0) return []
   return [
-    `config key kcp_bind = ${quote(text)}: only ${formatAddress(used)} is used, not ${others.join(', ')}: to receive at ` +
-      `all write [::]:${used.port}, else one of the addresses`,
+    `config key kcp_bind = ${quote(text)}: with obfs only ${formatAddress(bind)} is used, not ${others.join(', ')}: ` +
+      'write one of the addresses',
   ]
 }
 
-/** Addresses of an answer that a socket bound to `family` reaches, those of its own family first. */
-function reachable(found: readonly SocketAddress[], family: 4 | 6 | undefined): readonly SocketAddress[] {
-  if (family === undefined) return found
-  const own = found.filter((address) => address.family === family)
-  const others = found.filter((address) => address.family !== family)
+/** Addresses of an answer that a socket bound to one of `binds` reaches, those of the first one's family first. */
+function reachable(found: readonly SocketAddress[], binds: readonly SocketAddress[]): readonly SocketAddress[] {
+  const [first] = binds
+  if (first === undefined) return found
+  const own = found.filter((address) => address.family === first.family)
+  const others = found.filter((address) => address.family !== first.family)
   // an IPv6 socket reaches IPv4, too
-  return own.length > 0 && family === 4 ? own : [...own, ...others]
+  const isReached = first.family === 6 || binds.some(({ family }) => family !== first.family)
+  return own.length > 0 && !isReached ? own : [...own, ...others]
 }
 
 /**
@@ -134,28 +139,34 @@ export async function resolveAddresses(
     key: 'kcp_bind' | 'kcp_connect' | 'rendezvous_server',
     role: AddressRole,
     old: readonly SocketAddress[],
-    family?: 4 | 6,
+    from: readonly SocketAddress[] = [],
   ): Promise<readonly SocketAddress[]> => {
     const text = config[key]
     if (text === undefined) return []
     try {
-      return reachable(await resolveAll(runtime, key, text, role), family)
+      return reachable(await resolveAll(runtime, key, text, role), from)
     } catch (error) {
       failures.push(toError(error))
       return old
     }
   }
-  const listOf = (address: SocketAddress | undefined): readonly SocketAddress[] =>
-    address === undefined ? [] : [address]
-  const binds = await all('kcp_bind', 'bind', listOf(before.bind))
-  const bind = kept(binds, before.bind)
-  const peers = hasPeer(config) ? await all('kcp_connect', 'connect', before.peers, bind?.family) : []
+  const binds = inOrder(await all('kcp_bind', 'bind', before.binds), before.binds)
+  const peers = hasPeer(config) ? await all('kcp_connect', 'connect', before.peers, binds) : []
   const rendezvousAddresses = announces(config)
-    ? await all('rendezvous_server', 'connect', before.rendezvousAddresses, bind?.family)
+    ? await all('rendezvous_server', 'connect', before.rendezvousAddresses, binds)
     : []
   const rendezvous = kept(rendezvousAddresses, before.rendezvous)
-  const addresses = { bind, peer: kept(peers, before.peer), peers, rendezvous, rendezvousAddresses }
-  return { addresses, failures, warnings: bind ? unusedBinds(config.kcp_bind ?? '', binds, bind) : [] }
+  const peer = kept(peers, before.peer)
+  const bind = kept(binds, before.bind)
+  const addresses = { bind, binds, peer, peers, rendezvous, rendezvousAddresses }
+  return { addresses, failures, warnings: config.obfs ? unusedBinds(config.kcp_bind ?? '', addresses) : [] }
+}
+
+/** The addresses in use that are still among those found, in their order, then the new ones. */
+function inOrder(found: readonly SocketAddress[], used: readonly SocketAddress[]): readonly SocketAddress[] {
+  const isIn = (list: readonly SocketAddress[], address: SocketAddress): boolean =>
+    list.some((other) => sameAddress(other, address))
+  return [...used.filter((address) => isIn(found, address)), ...found.filter((address) => !isIn(used, address))]
 }
 
 /** The address in use if it is still among those found, else the first of them. */
@@ -207,37 +218,6 @@ export function wildcard(family: 4 | 6): SocketAddress {
 }
 
 export const isWildcard = (address: SocketAddress): boolean => address.address === '0.0.0.0' || address.address === '::'
-
-/**
- * Options of the UDP socket: connected if the peer's address is known, else unconnected.
- * @throws StartError if there is no address to bind to, or the families do not match
- */
-export function udpOptions(addresses: ResolvedAddresses): UdpOptions {
-  const { peer, rendezvous } = addresses
-  const remote = peer ?? rendezvous
-  const family = peer === undefined ? rendezvousFamily(addresses) : peer.family
-  const bind = addresses.bind ?? (family && wildcard(family))
-  if (bind === undefined) throw new StartError('kcp_bind: missing')
-  if (remote !== undefined && bind.family === 4 && remote.family === 6) {
-    const key = peer === undefined ? 'rendezvous_server' : 'kcp_connect'
-    throw new StartError(`${key}: an IPv6 address is not reachable from an IPv4 kcp_bind`)
-  }
-  return peer === undefined ? { bind } : { bind, connect: peer }
-}
-
-/** Family of a socket that reaches every address of the rendezvous server: an IPv6 socket reaches IPv4, too. */
-const rendezvousFamily = ({ rendezvous, rendezvousAddresses }: ResolvedAddresses): 4 | 6 | undefined =>
-  rendezvousAddresses.some(({ family }) => family === 6) ? 6 : rendezvous?.family
-
-/**
- * Family of the packets on the network, for the MTU calculation: the last address present decides (protocol.md 4). With
- * a rendezvous server, an IPv6 socket may have peers of either family, so the longer header counts.
- */
-export function packetFamily(addresses: ResolvedAddresses): 4 | 6 {
-  const { bind, peer } = addresses
-  if (peer !== undefined) return peer.family
-  return bind?.family === 6 ? 6 : (rendezvousFamily(addresses) ?? bind?.family ?? 4)
-}
 
 /** The remote end of a socket: the peer, or the rendezvous server that knows it. */
 export type Remote = Pick<ResolvedAddresses, 'peer' | 'rendezvous'>

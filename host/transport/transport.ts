@@ -20,8 +20,13 @@ export interface TransportOptions {
   readonly driver: Driver
   /** Undefined: no method, datagrams are plaintext. */
   readonly aead: Aead | undefined
-  /** Options of UDP sockets for a configuration. */
-  socketOptions(config: Config): SocketOptions | undefined
+  /**
+   * Options of UDP sockets for a configuration.
+   * @param number of the address in `kcp_bind`
+   */
+  socketOptions(config: Config, number?: number): SocketOptions | undefined
+  /** Worker of a server: the addresses that it has sockets for, in place of those of `kcp_bind`. */
+  readonly bound?: readonly SocketAddress[] | undefined
   /** `waiting` may have changed. */
   onWaiting(): void
 }

@@ -6,7 +6,7 @@
  * port keeps them. Another port is used only when the peer answers there and not at the old one (port-probe.ts).
  */
 
-import { type Config, MODE_CLIENT } from '../config/config.ts'
+import type { Config } from '../config/config.ts'
 import { checkServiceId } from '../config/mtu.ts'
 import { SOURCE_SELECTED } from '../config/rules.ts'
 import { coreConfig } from '../engine/config-block.ts'
@@ -24,22 +24,16 @@ import {
   isOpenable,
   isWildcard,
   NO_ADDRESSES,
-  packetFamily,
   type Remote,
   type ResolvedAddresses,
   remotesOf,
   resolveAddresses,
   sameMaybe,
   throwFatal,
-  udpOptions,
 } from './resolver.ts'
 import { SendingSocket } from './sending-socket.ts'
 import type { Transport, TransportOptions } from './transport.ts'
-
-/** Whether two configurations differ in options that are set when a UDP socket is opened. */
-const needsOtherSocket = (old: Config, fresh: Config): boolean =>
-  (['netdev', 'fwmark', 'dscp'] as const).some((key) => old[key] !== fresh[key]) ||
-  JSON.stringify(old.udp) !== JSON.stringify(fresh.udp)
+import { allOptionsFor, isSameSocket, needsOtherSocket, optionsFor, packetFamily } from './udp-options.ts'
 
 /** The path is checked this long after a change of interfaces, ms: addresses and routes follow one another. */
 const SETTLE_MS = 200
@@ -89,7 +83,7 @@ export class UdpTransport implements Transport {
         addresses: () => this.#remotes.length,
         openProbe: (address) => {
           const remote = this.#remotes[address] ?? this.addresses
-          return this.#probing.open(this.#socketOptions(remote), remote, this.#config.fwmark)
+          return this.#probing.open(this.#optionsFor(remote), remote, this.#config.fwmark)
         },
         closeProbe: () => this.#probing.close(),
         pingBoth: () => this.#probing.pingBoth(),
@@ -121,9 +115,8 @@ export class UdpTransport implements Transport {
   }
 
   async open(): Promise<void> {
-    const { addresses, failures, warnings } = await resolveAddresses(this.#options.runtime, this.#config, NO_ADDRESSES)
+    const { addresses, failures } = await this.#resolveAll(this.#config)
     throwFatal(failures)
-    for (const text of warnings) this.#options.log.warning(text)
     this.addresses = addresses
     this.#family = packetFamily(addresses)
     checkServiceId(this.#config, this.#family)
@@ -156,7 +149,7 @@ export class UdpTransport implements Transport {
   }
 
   readonly onInterfaces = (): void => {
-    if (this.#isDeviceNew()) void this.#resolving.look()
+    if (this.#isDeviceNew() || this.#socket.isPartial) void this.#resolving.look()
     this.#path.checkIn(SETTLE_MS)
   }
 
@@ -175,17 +168,22 @@ export class UdpTransport implements Transport {
   }
 
   async reload(config: Config): Promise<void> {
-    const { runtime } = this.#options
-    const { addresses, failures } = await resolveAddresses(runtime, config, this.addresses)
+    const { addresses, failures } = await this.#resolveAll(config)
     if (this.#closed) return
     await this.#inTurn(() => this.#follow(addresses, config))
     this.#resolving.ended(failures[0])
   }
 
+  async #resolveAll(config: Config): ReturnType<typeof resolveAddresses> {
+    const { runtime, bound } = this.#options
+    const resolved = await resolveAddresses(runtime, config, this.addresses)
+    return bound === undefined ? resolved : { ...resolved, addresses: { ...resolved.addresses, binds: bound } }
+  }
+
   /** One lookup of the resolve loop. */
   async #resolve(): Promise<void> {
     const config = this.#config
-    const { addresses, failures } = await resolveAddresses(this.#options.runtime, config, this.addresses)
+    const { addresses, failures } = await this.#resolveAll(config)
     if (this.#closed) return
     let failure: unknown = failures[0]
     let isReplaced = false
@@ -212,9 +210,7 @@ export class UdpTransport implements Transport {
     const family = packetFamily(addresses)
     if (isReload) checkServiceId(config, family)
     if (isReload && needsOtherSocket(before.config, config)) this.#stale = true
-    const { bind, peer, rendezvous } = before.addresses
-    if (!sameMaybe(bind, addresses.bind) || !sameMaybe(peer, addresses.peer)) this.#stale = true
-    if (rendezvous?.family !== addresses.rendezvous?.family) this.#stale = true
+    if (!isSameSocket(before.addresses, addresses)) this.#stale = true
     if (this.#isDeviceNew()) {
       log.notice(`netdev ${this.#config.netdev} was created: binding to it`)
       this.#stale = true
@@ -226,6 +222,7 @@ export class UdpTransport implements Transport {
       this.#config = config
       this.#family = family
       if (reopen) await this.#reopenAny()
+      else if (this.#socket.isPartial) await this.#socket.complete()
     } catch (error) {
       if (!isReload || this.#closed) throw error
       this.addresses = before.addresses
@@ -301,18 +298,19 @@ export class UdpTransport implements Transport {
    */
   async #reopen(): Promise<UdpSocket> {
     const { log } = this.#options
-    const options = this.#socketOptions()
+    const all = allOptionsFor(this.#options, this.#config, this.addresses)
+    const [options] = all
     this.#portProbe.reset()
     const again = this.#socket.port !== 0
     this.#stale = true
     const device = deviceIndex(this.#options.runtime.os, this.#config.netdev)
-    const where = `udp: cannot open ${formatAddress(options.bind)}`
-    const socket = await step(where, () => this.#socket.open(options))
+    const where = `udp: cannot open ${all.map(({ bind }) => formatAddress(bind)).join(', ')}`
+    const socket = await step(where, () => this.#socket.open(all))
     this.#stale = false
     this.#device = device
     this.#path.onOpened()
     if (again) log.notice('udp socket restart')
-    log.notice(`udp bind: ${formatAddress(socket.local)}`)
+    for (const local of this.#socket.locals) log.notice(`udp bind: ${formatAddress(local)}`)
     if (socket.path !== undefined) log.notice(`udp path: ${socket.path}`)
     const { kcp_bind } = this.#config
     const isSelected = options.replyFromAsked && isWildcard(options.bind) && socket.repliesFromAsked !== true
@@ -323,24 +321,15 @@ export class UdpTransport implements Transport {
     return socket
   }
 
+  #optionsFor({ peer, rendezvous }: Remote): UdpOptions {
+    return optionsFor(this.#options, this.#config, { ...this.addresses, peer, rendezvous })
+  }
+
   /** Whether the interface `netdev` was created since the socket was opened. A worker's socket is not its own. */
   #isDeviceNew(): boolean {
     const { runtime, socketOptions } = this.#options
     const index = deviceIndex(runtime.os, this.#config.netdev)
     return index !== 0 && index !== this.#device && socketOptions(this.#config)?.fd === undefined
-  }
-
-  #socketOptions({ peer, rendezvous }: Remote = this.addresses): UdpOptions {
-    const config = this.#config
-    return {
-      ...udpOptions({ ...this.addresses, peer, rendezvous }),
-      path: config.udp.path,
-      gso: config.udp.gso === 'auto',
-      gro: config.udp.gro === 'auto',
-      // a client has one path, which follows the routes
-      replyFromAsked: (config.mode & MODE_CLIENT) === 0,
-      socketOptions: this.#options.socketOptions(config),
-    }
   }
 
   /**
@@ -362,7 +351,7 @@ export class UdpTransport implements Transport {
     }
     const who = driver.peer === undefined ? 'rendezvous server' : 'peer'
     const what = `the ${who} answers at a new local port, not at port ${this.#socket.port}: a NAT keeps a dead mapping for it`
-    if (udpOptions(this.addresses).bind.port !== 0) {
+    if (this.#optionsFor(this.addresses).bind.port !== 0) {
       if (!this.#isPortReported) {
         log.warning(`${what}. kcp_bind sets the port, so it is kept, and nothing gets through; set port 0 there`)
       }

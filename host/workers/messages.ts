@@ -8,6 +8,7 @@ import type { HostCounters } from '../driver/diagnostics.ts'
 import type { SecretPart } from '../engine/secret.ts'
 import type { LinkStatus } from '../monitoring/live.ts'
 import type { Counters, Health, SessionStats } from '../monitoring/stats.ts'
+import type { SocketAddress } from '../net/address.ts'
 
 /**
  * From the first process. `level`: log level. `secret`: the worker's part of the shared secret. `addresses`: those of
@@ -19,7 +20,7 @@ export type ToWorker =
       readonly config: Config
       readonly level: number
       readonly secret: SecretPart
-      readonly addresses: readonly string[]
+      readonly addresses: readonly SocketAddress[]
     }
   | { readonly kind: 'reload'; readonly config: Config }
   | { readonly kind: 'level'; readonly level: number }

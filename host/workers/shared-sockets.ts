@@ -8,7 +8,7 @@ import type { Syscalls } from '../linux/syscalls.ts'
 import type { Log } from '../log/log.ts'
 import { formatAddress, type SocketAddress } from '../net/address.ts'
 import type { Runtime } from '../runtime.ts'
-import { resolveAll, unusedBinds } from '../transport/resolver.ts'
+import { resolveAll } from '../transport/resolver.ts'
 
 export interface SharedSockets {
   readonly local: readonly SocketAddress[]
@@ -28,7 +28,7 @@ function checkFree(syscalls: Syscalls, kind: 'tcp' | 'udp', address: SocketAddre
 }
 
 /**
- * Opens a socket for each worker on every address of `listen` that the machine has, or on the first one of `kcp_bind`.
+ * Opens a socket for each worker on every address of `listen` or `kcp_bind` that the machine has.
  * @throws StartError
  */
 export async function openSockets(
@@ -46,8 +46,7 @@ export async function openSockets(
   const local: SocketAddress[] = []
   const sockets: number[][] = Array.from({ length: config.workers }, () => [])
   const failures: string[] = []
-  if (!client) for (const line of unusedBinds(text ?? '', found, found[0])) log.warning(line)
-  for (const address of client ? found : found.slice(0, 1)) {
+  for (const address of found) {
     const wanted = { ...address, port: address.port || (local[0]?.port ?? 0) }
     await step(`${key}: cannot open ${formatAddress(wanted)}`, async () => {
       if (!config[kind].reuseport) checkFree(syscalls, kind, wanted)

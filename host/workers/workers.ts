@@ -361,7 +361,7 @@ export class WorkerGroup {
       config: this.configFor(this.#config),
       level: this.log.level,
       secret: this.#secret.part(WORKER_SLOTS),
-      addresses: this.#local.map(formatAddress),
+      addresses: this.#local,
     }
   }
 

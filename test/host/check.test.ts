@@ -305,4 +305,16 @@ test('a wildcard address of a socket that cannot choose its source address is no
   }
 })
 
+test('a name in kcp_bind of an obfuscated server is noted', async () => {
+  for (const [config, isNoted] of [
+    [{ ...SERVER, kcp_bind: 'server.example:4000', obfs: 'dpi/tcp' }, true],
+    [{ ...SERVER, kcp_bind: 'server.example:4000' }, false],
+    [{ ...SERVER, kcp_bind: '[2001:db8::1]:4000', obfs: 'dpi/tcp' }, false],
+    [{ ...SERVER, kcp_bind: ':4000', obfs: 'dpi/tcp' }, false],
+  ] as const) {
+    const found = (await report(config)).notes.filter((note) => /kcp_bind = .*only one address of a name/.test(note))
+    assert.is(found.length, isNoted ? 1 : 0, JSON.stringify(config))
+  }
+})
+
 test.run()

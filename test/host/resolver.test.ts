@@ -6,14 +6,8 @@ import { parseConfig } from '../../host/config/load.ts'
 import { formatAddress, type SocketAddress } from '../../host/net/address.ts'
 import type { Runtime } from '../../host/runtime.ts'
 import { announcedAddress, asSeenBy, localTowards } from '../../host/transport/rendezvous.ts'
-import {
-  checkAddresses,
-  NO_ADDRESSES,
-  packetFamily,
-  resolveAddresses,
-  resolveAll,
-  udpOptions,
-} from '../../host/transport/resolver.ts'
+import { checkAddresses, NO_ADDRESSES, resolveAddresses, resolveAll } from '../../host/transport/resolver.ts'
+import { packetFamily, udpOptions } from '../../host/transport/udp-options.ts'
 import { MemoryNetwork } from './memory-runtime.ts'
 
 const test = suite('resolver')
@@ -94,15 +88,22 @@ test('a system without IPv6 uses the IPv4 addresses of a name, for every key', a
   assert.equal((await resolveAll(without, 'kcp_connect', '[::1]:5', 'connect')).map(formatAddress), ['[::1]:5'])
 })
 
-test('a name of kcp_bind with several addresses: those that are not used are named', async () => {
-  const { warnings } = await resolveAddresses(resolver, configOf({ connect: 'a:1', kcp_bind: 'a:5' }), NO_ADDRESSES)
-  assert.is(warnings.length, 1)
-  assert.match(warnings[0] ?? '', 'kcp_bind = "a:5": only [2001:db8::1]:5 is used, not 192.0.2.1:5')
-  assert.match(warnings[0] ?? '', 'write [::]:5')
-  for (const kcp_bind of ['192.0.2.8:5', '[::]:5', ':5']) {
-    const one = await resolveAddresses(resolver, configOf({ connect: 'a:1', kcp_bind }), NO_ADDRESSES)
-    assert.equal(one.warnings, [])
+test('with obfs a name of kcp_bind with several addresses: those that are not used are named', async () => {
+  const secret = { method: 'aes256gcm', psk: `${'A'.repeat(43)}=` }
+  const server = { ...secret, connect: 'a:1', kcp_bind: 'a:5' }
+  const found = await resolveAddresses(resolver, configOf({ ...server, obfs: 'dpi/tcp-wnd' }), NO_ADDRESSES)
+  assert.is(found.warnings.length, 1)
+  assert.match(found.warnings[0] ?? '', 'kcp_bind = "a:5": with obfs only [2001:db8::1]:5 is used, not 192.0.2.1:5')
+  for (const config of [server, { ...server, kcp_bind: '192.0.2.8:5', obfs: 'dpi/tcp-wnd' }]) {
+    assert.equal((await resolveAddresses(resolver, configOf(config), NO_ADDRESSES)).warnings, [])
   }
+})
+
+test('of several addresses of kcp_bind a client is bound to one of the family of its server', async () => {
+  const client = { listen: ':1', kcp_bind: 'a:0' }
+  assert.is(await opened({ ...client, kcp_connect: '192.0.2.9:5' }), '192.0.2.1:0 192.0.2.9:5 4')
+  assert.is(await opened({ ...client, kcp_connect: '[2001:db8::9]:5' }), '[2001:db8::1]:0 [2001:db8::9]:5 6')
+  assert.is(await opened({ ...client, rendezvous_server: '192.0.2.9:5' }), '192.0.2.1:0 - 6')
 })
 
 test('a name that fails to resolve keeps its old address, the others are updated', async () => {

@@ -15,15 +15,9 @@ import { syscallsOf } from '../../linux/syscalls.ts'
 import { LOG_WARNING, type Log } from '../../log/log.ts'
 import { formatAddress, type SocketAddress } from '../../net/address.ts'
 import type { OperatingSystem, Runtime, Timer } from '../../runtime.ts'
-import {
-  NO_ADDRESSES,
-  type ResolvedAddresses,
-  resolveAddresses,
-  sameMaybe,
-  throwFatal,
-  udpOptions,
-} from '../resolver.ts'
+import { NO_ADDRESSES, type ResolvedAddresses, resolveAddresses, sameMaybe, throwFatal } from '../resolver.ts'
 import type { Transport, TransportOptions } from '../transport.ts'
+import { udpOptions } from '../udp-options.ts'
 import { CoverClient } from './cover-client.ts'
 import { type FirewallTarget, firewallNotice } from './firewall.ts'
 import { FirewallWatch } from './firewall-watch.ts'

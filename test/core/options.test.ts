@@ -179,6 +179,21 @@ test('resend: the classic rule applies to sessions opened with it', () => {
   }
 })
 
+test('resend: a segment is retransmitted after the ACKs of so many later ones, one with fewer is not', () => {
+  const solo = both({ resend: 2, nc: 1 }, {})
+  for (let i = 0; i < 4; i++) write(solo, OLD, 100)
+  const sent = solo.takeSegments(OLD).filter(({ cmd }) => cmd === 'PUSH')
+  const [first, second, , fourth] = sent.filter(({ sn }, i) => sent.findIndex((other) => other.sn === sn) === i)
+  assert.ok(first && second && fourth)
+  const again = ({ sn, ts }: typeof first): number[] => {
+    solo.feed(ack(OLD, sn, ts, first.sn, { wnd: 65535 }))
+    return solo.takeSegments(OLD).flatMap(({ cmd, sn }) => (cmd === 'PUSH' ? [sn] : []))
+  }
+  assert.equal(again(second), [])
+  // the third segment has one later ACK
+  assert.equal(again(fourth), [first.sn])
+})
+
 test('nodelay, interval: an open session keeps its minimum RTO', () => {
   const rtos = (before: Partial<CoreConfig>, after: Partial<CoreConfig>): number[] => {
     const solo = both({ nc: 1, ...before }, { nc: 1, ...after })

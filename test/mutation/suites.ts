@@ -27,7 +27,8 @@ export interface TestFile {
   caught: number
 }
 
-const ROOMS = ['core', 'sim', 'vectors', 'fuzz', 'host', 'library']
+const HOST_ROOMS = ['host', 'library']
+const ROOMS = ['core', 'sim', 'vectors', 'fuzz', ...HOST_ROOMS]
 /** Tests of the checked build, which is not built from a mutant. */
 const LEFT_OUT = new Set(['fuzz/checked.test.ts'])
 /** Tests of whole processes, and the path prefix of the sources they cover. */
@@ -142,6 +143,8 @@ export async function measure(
 
 /** How much sooner a test runs for each word that its name and the path of the mutated file have in common. */
 const NAMESAKE = 8
+/** How much later a test of the host runs for a mutant of the engine. */
+const INDIRECT = 8
 
 /** @returns the words of a path, plurals as singulars */
 const wordsOf = (path: string): string[] => path.split(/[/._-]/).map((word) => word.replace(/s$/, ''))
@@ -149,9 +152,12 @@ const wordsOf = (path: string): string[] => path.split(/[/._-]/).map((word) => w
 /** @returns the tests that cost least for a mutant caught first; those named after the mutated file count as cheap */
 export function inOrder(suites: readonly TestFile[], { file }: Mutant): TestFile[] {
   const subject = new Set(wordsOf(file.replace(/\.ts$/, '')))
+  const isEngine = file.startsWith('assembly/')
   const shared = (name: string): number =>
     wordsOf(basename(name, '.test.ts')).filter((word) => subject.has(word)).length
-  const cost = ({ name, seconds, caught }: TestFile): number => seconds / (1 + caught) / (1 + NAMESAKE * shared(name))
+  const isIndirect = (name: string): boolean => isEngine && HOST_ROOMS.some((room) => name.startsWith(`${room}/`))
+  const cost = ({ name, seconds, caught }: TestFile): number =>
+    ((isIndirect(name) ? INDIRECT : 1) * seconds) / (1 + caught) / (1 + NAMESAKE * shared(name))
   return suites.toSorted((a, b) => cost(a) - cost(b))
 }
 

@@ -152,6 +152,8 @@ export const TX_HANDLE: usize = 20
 export const TX_FLAGS: usize = 24
 export const TX_PROBE: u32 = 1
 export const TX_JOINS: u32 = 2
+export const TX_SIZE_TEST: u32 = 4
+export const TX_MAY_FRAGMENT: u32 = 8
 
 /* Event. */
 
@@ -257,7 +259,8 @@ export const CONFIG_REPLAY_CAPACITY: u32 = 18
 export const CONFIG_MAX_HALF_OPEN: u32 = 19
 export const CONFIG_CONFIRM: u32 = 20
 export const CONFIG_SEND_ONCE: u32 = 21
-export const CONFIG_FIELDS: u32 = 22
+export const CONFIG_SEARCH_MTU: u32 = 22
+export const CONFIG_FIELDS: u32 = 23
 
 /** Minimum and maximum of each config field, and whether it may be unset. */
 // biome-ignore format: one field per line
@@ -284,4 +287,5 @@ export const CONFIG_RANGES: StaticArray<u32> = [
   0, 65535, 0, // maxHalfOpen
   0, 1, 0, // confirm
   0, 1, 0, // sendOnce
+  0, 1500, 0, // searchMtu
 ]

@@ -113,6 +113,7 @@ function endpoint(mode: number, window: number): Core {
       maxHalfOpen: 0,
       confirm: 0,
       sendOnce: 0,
+      searchMtu: 0,
     },
     0,
   )

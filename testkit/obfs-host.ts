@@ -62,7 +62,8 @@ export class ObfsHost {
         kcpMtu: 1320,
         ...kcp,
         ...{ timeout: 60, linger: 5, keepalive, timeWait: 5 },
-        ...{ memoryCeiling: 64 << 20, maxSessions: 64, replayCapacity: 0, maxHalfOpen: 0, confirm: 0, sendOnce: 0 },
+        ...{ memoryCeiling: 64 << 20, maxSessions: 64, replayCapacity: 0, maxHalfOpen: 0 },
+        ...{ confirm: 0, sendOnce: 0, searchMtu: 0 },
       },
       this.now,
     )

@@ -9,7 +9,7 @@
 import { writeWireAddress } from '../packet/address'
 import { count, PINGS_SENT, PONGS_RECEIVED, RESETS_RECEIVED, RESETS_SENT } from '../stats'
 import { Seconds, Ticks } from '../units'
-import { BODY, CONNECT, FIRST, LISTEN, PING, PONG, PUNCH, push, RESET, SECOND } from './queue'
+import { BODY, CONNECT, FIRST, LISTEN, PING, PONG, PUNCH, push, RESET, SECOND, testBytesOf } from './queue'
 import { onHello, onPunch, writeHello } from './rendezvous'
 
 const WHAT_AT: usize = 4
@@ -59,7 +59,11 @@ export function buildControl(entry: usize, block: usize): u32 {
   if (what == PING) count(PINGS_SENT)
   else if (what == RESET) count(RESETS_SENT)
   store<u32>(body, bswap<u32>(load<u32>(entry, BODY)))
-  return BODY_AT + VALUE_BYTES
+  const test = testBytesOf(entry)
+  if (test <= BODY_AT + VALUE_BYTES) return BODY_AT + VALUE_BYTES
+  // the peer ignores what follows the message (protocol.md 7.1)
+  memory.fill(body + VALUE_BYTES, 0, test - BODY_AT - VALUE_BYTES)
+  return test
 }
 
 /**

@@ -29,8 +29,6 @@ let random: u32 = 1
 let unanswered: bool = false
 let unansweredAt: Ticks = 0
 let lastSentAt: Ticks = 0
-let everAnswered: bool = false
-let answeredAt: Ticks = 0
 /** Only PINGs count as sent, because other datagrams go elsewhere or have no answer. */
 let isAlone: bool = false
 
@@ -78,15 +76,8 @@ export function onSilence(waiting: bool, now: Ticks): void {
   if (keepaliveTicks == 0 && lost == 0 && waiting && unanswered && now - unansweredAt >= UNANSWERED_TICKS) setLost(1)
 }
 
-/** @returns true if a PONG arrived after `time` */
-export function isAnsweredAfter(time: Ticks): bool {
-  return everAnswered && <i32>(answeredAt - time) > 0
-}
-
 /** A PONG arrived. */
-export function onPong(now: Ticks): void {
-  everAnswered = true
-  answeredAt = now
+export function onPong(): void {
   outstanding = false
   setLost(0)
 }

@@ -9,7 +9,7 @@ import { TICKS_PER_SECOND } from '../abi'
 import { copyAddress, sameAddress } from '../packet/address'
 import { sipHash } from '../siphash'
 import { Ticks } from '../units'
-import { PING, push } from './queue'
+import { PING, push, setTestBytes } from './queue'
 
 /** Of the keepalive, and of `ping_peer`. */
 export const PEER_PING: u32 = 1
@@ -21,6 +21,8 @@ export const NEW_PING: u32 = 4
 /** To the old and to the new address of a service (services.ts). */
 export const OLD_SERVICE_PING: u32 = 5
 export const NEW_SERVICE_PING: u32 = 6
+/** Whether a datagram of a size arrives; argument: bytes of plaintext, 0 = a small one (endpoint/path_search.ts). */
+export const SIZE_PING: u32 = 7
 
 /** Number of entries; the oldest is replaced. */
 const CAPACITY: u32 = 256
@@ -55,7 +57,9 @@ export function unpredictable(): u32 {
  */
 export function sendPing(purpose: u32, argument: u32, address: usize, now: Ticks): bool {
   const value = unpredictable()
-  if (!push(PING, value, address)) return false
+  const message = push(PING, value, address)
+  if (!message) return false
+  if (purpose == SIZE_PING) setTestBytes(message, argument)
   const entry = entries + <usize>((sent++ & (CAPACITY - 1)) * ENTRY_BYTES)
   store<u32>(entry, value)
   store<u32>(entry, now, SENT_AT)

@@ -2,8 +2,8 @@
  * Queue of control messages to send. When it is full new ones are dropped: all of them are requested again, or
  * repeated.
  *
- *   entry: u32 what, u32 body, receiver, for PUNCH two addresses, u32 maximum bytes of plaintext (0 = no limit),
- *     u32 1 = to be sent from the probing socket
+ *   entry: u32 what, u32 body, receiver, for PUNCH two addresses, for PING u32 bytes of plaintext that test a path (0 =
+ *     no test), u32 maximum bytes of plaintext (0 = no limit), u32 1 = to be sent from the probing socket
  */
 import { ADDRESS_BYTES } from '../abi'
 import { copyAddress } from '../packet/address'
@@ -19,6 +19,7 @@ export const BODY: usize = 4
 export const RECEIVER: usize = 8
 export const FIRST: usize = RECEIVER + ADDRESS_BYTES
 export const SECOND: usize = FIRST + ADDRESS_BYTES
+const TEST: usize = FIRST
 
 const LIMIT: usize = SECOND + ADDRESS_BYTES
 const FROM_PROBE: usize = LIMIT + 4
@@ -64,6 +65,7 @@ export function push(what: u32, body: u32, receiver: usize): usize {
   const entry = entries + <usize>((end++ & (CAPACITY - 1)) * ENTRY_BYTES)
   store<u32>(entry, what)
   store<u32>(entry, body, BODY)
+  store<u32>(entry, 0, TEST)
   store<u32>(entry, 0, LIMIT)
   store<u32>(entry, isProbe ? 1 : 0, FROM_PROBE)
   copyAddress(entry + RECEIVER, receiver)
@@ -73,6 +75,16 @@ export function push(what: u32, body: u32, receiver: usize): usize {
 /** @returns maximum bytes of plaintext of a message, padding included; 0 = no limit */
 export function limitOf(entry: usize): u32 {
   return load<u32>(entry, LIMIT)
+}
+
+/** @returns bytes of plaintext of a PING that tests the path, 0 for any other message */
+export function testBytesOf(entry: usize): u32 {
+  return load<u32>(entry) == PING ? load<u32>(entry, TEST) : 0
+}
+
+/** Makes a queued PING test the path with a datagram of `bytes` of plaintext. */
+export function setTestBytes(entry: usize, bytes: u32): void {
+  store<u32>(entry, bytes, TEST)
 }
 
 /** Queues a PUNCH that carries two addresses. */

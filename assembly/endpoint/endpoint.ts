@@ -18,6 +18,7 @@ import {
   CONFIG_RCVWND,
   CONFIG_REPLAY_CAPACITY,
   CONFIG_RESEND,
+  CONFIG_SEARCH_MTU,
   CONFIG_SEND_ONCE,
   CONFIG_SNDWND,
   CONFIG_TAG_BYTES,
@@ -94,6 +95,7 @@ export function configure(now: Ticks): i32 {
   isReady(now)
   setOptions(
     field(CONFIG_KCP_MTU),
+    field(CONFIG_SEARCH_MTU),
     field(CONFIG_SNDWND),
     field(CONFIG_RCVWND),
     field(CONFIG_NODELAY),

@@ -234,7 +234,7 @@ export function onPeerPong(ping: usize, address: usize, now: Ticks): bool {
     queueEndpointEvent(EVENT_PEER_FOUND, 0)
   }
   if (sameAddress(address, pinged())) {
-    onPong(now)
+    onPong()
     queueEndpointEvent(EVENT_PONG, now - sentAtOf(ping))
   }
   return isNew

@@ -29,6 +29,8 @@ import {
   PEER_PING,
   PUNCH_PING,
   purposeOf,
+  SIZE_PING,
+  sentAtOf,
   wasSentTo,
 } from '../control/pings'
 import { isProbing, sendReset, setProbing } from '../control/queue'
@@ -90,6 +92,7 @@ import { Ticks } from '../units'
 import { onMovePong, onOldAddress } from './migration'
 import { onAuthenticPacket, packetOverhead } from './obfs'
 import { acceptSession, moveSessions } from './open'
+import { onSizePong } from './path_search'
 import { isMappedSocket, onAuthentic, onPeerPong, onPing, onProbePong } from './peer'
 import { onRunEffects } from './runs'
 import { isLive, markDirty, onValidated, processDirty } from './schedule'
@@ -225,6 +228,10 @@ function onPongValue(value: u32, address: usize, now: Ticks): void {
     else if (onPeerPong(ping, address, now)) moveSessions(now)
   } else if (wasSentTo(ping, address)) {
     closePing(ping)
+    if (purpose == SIZE_PING) {
+      onSizePong(argumentOf(ping), sentAtOf(ping), address, now)
+      return
+    }
     const isService = purpose == OLD_SERVICE_PING || purpose == NEW_SERVICE_PING
     if (isService) onServicePong(argumentOf(ping), purpose == NEW_SERVICE_PING)
     else onMovePong(argumentOf(ping), purpose == NEW_PING, now)

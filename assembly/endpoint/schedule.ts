@@ -42,6 +42,7 @@ import { addTombstone } from '../session/tombstones'
 import { shift, WAITSND } from '../stats'
 import { Ticks } from '../units'
 import { checkBlackhole } from './blackhole'
+import { searchPath } from './path_search'
 
 /** A session that waits for memory, or for the host to drain a list, is retried after this time. */
 const RETRY_TICKS: Ticks = 100 * TICKS_PER_MS
@@ -205,6 +206,7 @@ export function processDirty(now: Ticks): void {
       detectLoss(s, now)
       updateCongestion(s, now)
       checkBlackhole(s, now)
+      searchPath(s, now)
     }
     reschedule(s, now)
   }

@@ -5,14 +5,24 @@
 import { E_ENTROPY, TX_SLOTS } from '../abi'
 import { buildControl } from '../control/control'
 import { onDatagramSent } from '../control/keepalive'
-import { isControlWaiting, isFromProbe, limitOf, RECEIVER, shiftEntry } from '../control/queue'
+import { isControlWaiting, isFromProbe, limitOf, RECEIVER, shiftEntry, testBytesOf } from '../control/queue'
 import { kcpMtu, segmentLimit } from '../kcp/options'
 import { buildDatagram, Datagram, hasOutput } from '../kcp/output'
 import { HEADER_BYTES } from '../kcp/segment'
-import { canSeal, describeTx, markJoined, sealBytes, sendFromProbe, tagBytes, txBlock } from '../packet/datagram'
+import {
+  canSeal,
+  describeTx,
+  markJoined,
+  markMayFragment,
+  markSizeTest,
+  sealBytes,
+  sendFromProbe,
+  tagBytes,
+  txBlock,
+} from '../packet/datagram'
 import { markSent, onSentTo, Remote, sendRoom } from '../packet/remote'
 import { addressOf, Session } from '../session/session'
-import { add, count, KCP_SENT_BYTES, PKT_SENT, PKT_SENT_BYTES } from '../stats'
+import { add, count, KCP_SENT_BYTES, PKT_SENT, PKT_SENT_BYTES, SEGMENTS_OVERSIZED } from '../stats'
 import { Ticks } from '../units'
 import { packetOverhead } from './obfs'
 import { endRun, joinRun } from './runs'
@@ -56,9 +66,16 @@ function transmitControl(i: u32, now: Ticks): void {
   const block = txBlock(i)
   endRun()
   const len = buildControl(entry, block)
+  const receiver = entry + RECEIVER
+  if (testBytesOf(entry)) {
+    // it is expected to be lost, so nothing waits for its answer
+    countDatagram(describeTx(i, block, len, len, receiver, 0), receiver)
+    markSizeTest(i)
+    return
+  }
   const most = limitOf(entry)
   const limit = most ? min(most, kcpMtu()) : kcpMtu()
-  onDatagramBuilt(describeTx(i, block, len, limit, entry + RECEIVER, 0), entry + RECEIVER, now)
+  onDatagramBuilt(describeTx(i, block, len, limit, receiver, 0), receiver, now)
   if (isFromProbe(entry)) sendFromProbe(i)
 }
 
@@ -96,13 +113,23 @@ function describe(s: Session, i: u32, datagram: Datagram, most: u32, now: Ticks)
   add(KCP_SENT_BYTES, len)
   const limit = tagBytes() ? min(segmentLimit(s) + HEADER_BYTES, most) : 0
   const bytes = describeTx(i, datagram.start, len, limit, addressOf(s), s.handle)
-  if (joinRun(s, datagram.lastSegment, bytes, now)) markJoined(i)
+  if (datagram.isOversized) {
+    endRun()
+    markMayFragment(i)
+    count(SEGMENTS_OVERSIZED)
+  } else if (joinRun(s, datagram.lastSegment, bytes, now)) {
+    markJoined(i)
+  }
   onDatagramBuilt(bytes, addressOf(s), now)
   return bytes
 }
 
 function onDatagramBuilt(bytes: u32, address: usize, now: Ticks): void {
   onDatagramSent(now)
+  countDatagram(bytes, address)
+}
+
+function countDatagram(bytes: u32, address: usize): void {
   count(PKT_SENT)
   add(PKT_SENT_BYTES, bytes + packetOverhead(address))
 }

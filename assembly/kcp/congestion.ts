@@ -31,9 +31,10 @@ import {
 import { growClassic, halveClassic, restartClassic } from './classic'
 import { Conversation, waitSnd } from './conversation'
 import { applyShareScale, capacity, claimFairShare, fairShare, setClaimedBw } from './fair_share'
-import { DEFAULT_WND, NC_AUTOMATIC, NC_CLASSIC } from './options'
-import { joinPeerPath, leavePeerPath, onPathRtt, pathLimit, UNKNOWN } from './peer_path'
-import { diff, HEADER_BYTES } from './segment'
+import { DEFAULT_WND, NC_AUTOMATIC, NC_CLASSIC, searchMtu } from './options'
+import { knownSize, setPathMss } from './path_size'
+import { joinPeerPath, leavePeerPath, onPathRtt, UNKNOWN } from './peer_path'
+import { diff } from './segment'
 
 const STARTUP_PACING_GAIN: f64 = 2.77
 const INITIAL_CWND: u32 = 32
@@ -67,7 +68,7 @@ export function openCongestion(c: Conversation, address: usize, now: Ticks): voi
   m.pacingGain = MAX_PACING_GAIN
   m.random = c.conv
   m.minRttRises = peerPathOf(c).minRttRises
-  setPathLimit(c, address, now)
+  setPathSize(c, address, now)
   m.roundMinRtt = UNKNOWN
   m.stateEnteredAt = m.maxRttWindowAt = m.ackDelayWindowAt = m.lastAckAt = m.lastQueueAt = m.nextSendAt = now
 }
@@ -84,12 +85,19 @@ export function changePath(c: Conversation, address: usize, now: Ticks): void {
   c.peerPath = path
   setClaimedBw(c, share)
   m.minRttRises = peerPathOf(c).minRttRises
-  setPathLimit(c, address, now)
+  setPathSize(c, address, now)
 }
 
-function setPathLimit(c: Conversation, address: usize, now: Ticks): void {
-  const limit = pathLimit(address, now)
-  c.pathMss = limit == 0 ? NEVER : limit - HEADER_BYTES
+/** Applies what is known about the size of datagrams on the path, or was found before by conversations that ended. */
+function setPathSize(c: Conversation, address: usize, now: Ticks): void {
+  const path = peerPathOf(c)
+  const size = knownSize(address, now)
+  if (searchMtu() == 0) {
+    setPathMss(c, size)
+    return
+  }
+  if (path.references == 1) path.size = size
+  setPathMss(c, path.size)
 }
 
 /** Frees the model and leaves the path. */

@@ -35,7 +35,7 @@ export class SendBuffer {
   // our window and the peer's, in segments
   sndWnd: u32
   rmtWnd: u32
-  // largest payload that the path is known to take, NEVER if nothing is known (see segmentLimit)
+  // largest payload that the path is known to take, NEVER if nothing is known: that of kcpMtu (see segmentLimit)
   pathMss: u32
   // first and last sn of the lists FLIGHT and LOST, and their lengths
   firstFlight: Sn

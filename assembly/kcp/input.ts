@@ -31,7 +31,9 @@ import {
 } from './conversation'
 import { onDelivered, startSample } from './delivery_rate'
 import { onAckedTransmission, onAckForResend, onDeliveryProgress, scheduleProbe, updateRack } from './loss_detection'
-import { onDatagramDelivered, PeerPath } from './peer_path'
+import { segmentLimit } from './options'
+import { onDatagramDelivered } from './path_size'
+import { PeerPath } from './peer_path'
 import { advanceRcvNxt, DUPLICATE, NO_MEMORY, STORED_BLOCK, storeSegment } from './receive_buffer'
 import { updateRtt } from './rtt_estimator'
 import {
@@ -301,9 +303,16 @@ function onUna(c: Conversation, una: Sn, now: Ticks): u32 {
   return effects
 }
 
+/** A larger segment than the path takes may have been fragmented, which shows nothing about the path. */
+function onSegmentDelivered(c: Conversation, entry: usize, now: Ticks): void {
+  const len = <u32>load<u16>(entry, LEN)
+  if (c.peerPath && len <= segmentLimit(c))
+    onDatagramDelivered(changetype<PeerPath>(c.peerPath), HEADER_BYTES + len, now)
+}
+
 function onAcknowledged(c: Conversation, sn: Sn, entry: usize, now: Ticks): u32 {
   const effects = <u32>load<u16>(entry, LEN) > BARE_MESSAGE_BYTES ? MOVED_PAYLOAD : 0
-  if (c.peerPath) onDatagramDelivered(changetype<PeerPath>(c.peerPath), HEADER_BYTES + load<u16>(entry, LEN), now)
+  onSegmentDelivered(c, entry, now)
   acknowledge(c, sn, entry)
   acks.acked++
   if (sn == c.sndUna) advanceUna(c)
@@ -320,7 +329,7 @@ function onWins(c: Conversation, sn: Sn, una: Sn, now: Ticks): void {
     const entry = entryOf(c, sn)
     if (load<u8>(entry, STATE) == SENT) {
       c.isPeerOutOfMemory = 1
-      if (c.peerPath) onDatagramDelivered(changetype<PeerPath>(c.peerPath), HEADER_BYTES + load<u16>(entry, LEN), now)
+      onSegmentDelivered(c, entry, now)
       return
     }
   }

@@ -20,10 +20,17 @@ export const FLUSH_AUTOMATIC: u32 = 3
 
 /** Maximum bytes of plaintext in a datagram. Depends on the configuration and the address family; see segmentLimit. */
 let plainMtu: u32 = 0
+/** The same on a path that was found to take more; at least `plainMtu`. */
+let topMtu: u32 = 0
 
-/** @returns maximum bytes of plaintext in a datagram */
+/** @returns maximum bytes of plaintext in a datagram on a path of which nothing is known */
 export function kcpMtu(): u32 {
   return plainMtu
+}
+
+/** @returns bytes of plaintext up to which larger datagrams are tried on a path; 0 if none are */
+export function searchMtu(): u32 {
+  return topMtu > plainMtu ? topMtu : 0
 }
 
 let isRedundant: bool = true
@@ -56,6 +63,7 @@ const DEFAULT_FLUSH_MS: Milliseconds = 100
 /** Applies configuration values; UNSET selects the default of this implementation. */
 export function setOptions(
   mtu: u32,
+  search: u32,
   sndwnd: u32,
   rcvwnd: u32,
   delay: u32,
@@ -66,6 +74,7 @@ export function setOptions(
   sendOnce: bool,
 ): void {
   plainMtu = mtu
+  topMtu = max(mtu, search)
   sendWindow = sndwnd
   recvWindow = rcvwnd == UNSET ? UNSET : min(max(rcvwnd, MIN_RCVWND), MAX_WND)
   delaying = delay == UNSET ? 1 : delay
@@ -99,5 +108,6 @@ export function openConversation(c: Conversation, conv: Conv): void {
  * its life. Segments made under another limit keep the size of their block (`capacityOf`).
  */
 export function segmentLimit(c: SendBuffer): u32 {
-  return min(plainMtu - HEADER_BYTES, c.pathMss)
+  const mss = c.pathMss
+  return mss == NEVER ? plainMtu - HEADER_BYTES : min(topMtu - HEADER_BYTES, mss)
 }

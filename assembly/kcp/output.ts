@@ -66,6 +66,8 @@ export class Datagram {
   bytes: u32
   /** entry of the last segment in it; 0: it has none, or that one is a copy */
   lastSegment: usize
+  /** it is a segment that the path does not take any more, and that cannot be cut because the peer may have it */
+  isOversized: bool
 }
 
 /** The only one: valid until the next call of `buildDatagram`. */
@@ -162,6 +164,7 @@ export function buildDatagram(c: Conversation, block: usize, most: u32, now: Tic
   const limit = min(segmentLimit(c) + HEADER_BYTES, most)
   c.lastSn = c.lastTs = 0
   built.lastSegment = 0
+  built.isOversized = false
   let len: u32 = 0
   const repeatEnd = c.ackFirst
   while (pendingAcks(c) != 0 && len + HEADER_BYTES <= min(limit, MAX_ACK_BYTES)) {
@@ -178,6 +181,7 @@ export function buildDatagram(c: Conversation, block: usize, most: u32, now: Tic
     // a segment made before the limit was lowered is sent alone
     if (len + size > most || (len + size > limit && len != 0)) break
     const header = headerOf(entry)
+    built.isOversized = size - HEADER_BYTES > segmentLimit(c)
     sendSegment(c, sn, entry, header, size, wnd, now)
     const isSoleFlow = len == 0 && (size + HEADER_BYTES > limit || !hasSegment(c, now))
     if (isSoleFlow && !(isThin(size) && c.model)) {

@@ -20,13 +20,6 @@ const LONG_MIN_RTT_HALF_TICKS: Ticks = 30 * TICKS_PER_SECOND
 /** Share of the path's rate that duplicates of thin segments may take, and bytes that may be saved up. */
 const DUPLICATES_SHARE: f64 = 0.1
 const MAX_DUPLICATE_BYTES: f64 = 8192
-/** A datagram size counts as deliverable for this long. */
-const PROVEN_TICKS: Ticks = 60 * TICKS_PER_SECOND
-/** A size limit applies for this long. */
-const LIMIT_TICKS: Ticks = 600 * TICKS_PER_SECOND
-/** Sizes to fall back to, bytes of plaintext: about 1200, 1000, 800 and 576 with all headers. */
-const SIZES: u32 = 4
-const sizes: usize = memory.data<u32>([1132, 932, 732, 508])
 export const UNKNOWN: u32 = 0xffffffff
 
 @unmanaged
@@ -44,9 +37,25 @@ export class PeerPath {
   probeRttUntil: Ticks
   isProbingRtt: u32
   probeRttMin: Ticks
-  // largest datagram acknowledged recently, bytes of plaintext
+  // largest datagram acknowledged recently, bytes of plaintext; when the last of that size was, and how many were
   provenBytes: u32
   provenAt: Ticks
+  proofs: u32
+  // search for the largest datagram (path_size.ts), bytes of plaintext: the size of new datagrams, 0 = kcpMtu; the
+  // smallest size that failed, 0 = none
+  size: u32
+  failedSize: u32
+  // the size being tested, 0 = none; when its last PING was sent, and how many were lost
+  testSize: u32
+  testedAt: Ticks
+  testsLost: u32
+  // whether the search is over, and since when
+  isSearched: u32
+  searchedAt: Ticks
+  // when the size was reduced, and the last small PING was sent; answers to these since a datagram of provenBytes arrived
+  reducedAt: Ticks
+  comparedAt: Ticks
+  comparisons: u32
   // number of probes that found a clearly higher minimum RTT
   minRttRises: u32
   // minimum RTT of this half minute and the previous one
@@ -72,8 +81,18 @@ const PEER_PATH_CLASS: u32 = classOf(offsetof<PeerPath>())
 
 const chains: Chains = changetype<Chains>(memory.data(12, 8))
 
-function addressOf(path: PeerPath): usize {
+/** @returns the address record of a path */
+export function pathAddress(path: PeerPath): usize {
   return changetype<usize>(path) + offsetof<PeerPath>('address0')
+}
+
+/** @returns the path to an address with which there are conversations; null if there are none */
+export function findPeerPath(address: usize): PeerPath | null {
+  const hash = hashAddress(address, 0)
+  for (let at = firstWith(chains, hash); at; at = nextWith(at, hash)) {
+    if (sameAddress(pathAddress(changetype<PeerPath>(at)), address)) return changetype<PeerPath>(at)
+  }
+  return null
 }
 
 /**
@@ -81,21 +100,20 @@ function addressOf(path: PeerPath): usize {
  * @returns the record, shared by all conversations with that address; 0 when memory is scarce
  */
 export function joinPeerPath(address: usize, now: Ticks): usize {
-  const hash = hashAddress(address, 0)
-  for (let at = firstWith(chains, hash); at; at = nextWith(at, hash)) {
-    if (!sameAddress(addressOf(changetype<PeerPath>(at)), address)) continue
-    changetype<PeerPath>(at).references++
-    return at
+  const known = findPeerPath(address)
+  if (known) {
+    known.references++
+    return changetype<usize>(known)
   }
   const at = alloc(PEER_PATH_CLASS)
   if (!at) return 0
   memory.fill(at, 0, (<usize>1) << PEER_PATH_CLASS)
-  if (!link(chains, at, hash)) {
+  if (!link(chains, at, hashAddress(address, 0))) {
     free(at, PEER_PATH_CLASS)
     return 0
   }
   const path = changetype<PeerPath>(at)
-  copyAddress(addressOf(path), address)
+  copyAddress(pathAddress(path), address)
   path.references = 1
   path.shareScale = 1
   path.minRtt = path.longMinRtt = path.longMinRttPrevious = UNKNOWN
@@ -158,61 +176,4 @@ export function duplicateRoom(path: PeerPath, rate: f64, now: Ticks): f64 {
   path.duplicatesAt = now
   path.duplicateBytes = min(MAX_DUPLICATE_BYTES, path.duplicateBytes + earned)
   return path.duplicateBytes
-}
-
-/** A datagram with `bytes` of plaintext was delivered to the peer. */
-export function onDatagramDelivered(path: PeerPath, bytes: u32, now: Ticks): void {
-  if (bytes < path.provenBytes && now - path.provenAt < PROVEN_TICKS) return
-  path.provenBytes = bytes
-  path.provenAt = now
-}
-
-/**
- * @returns the next smaller size to try when datagrams of `bytes` are lost; 0 if one of that size was delivered
- *   recently, or no smaller size is left
- */
-export function smallerThan(path: PeerPath, bytes: u32, now: Ticks): u32 {
-  if (path.provenBytes >= bytes && now - path.provenAt < PROVEN_TICKS) return 0
-  for (let i: u32 = 0; i < SIZES; i++) {
-    const size = load<u32>(sizes + ((<usize>i) << 2))
-    if (size < bytes) return size
-  }
-  return 0
-}
-
-// ---- size limits: few and stored apart, because they outlive the conversations that found them
-
-/** Number of paths with a limit; the oldest is replaced. */
-const LIMITS: u32 = 16
-const LIMIT_BYTES: u32 = 32
-const LIMIT: usize = 24
-const LIMIT_AT: usize = 28
-const limits: usize = memory.data(16 * 32, 8)
-let limitCount: u32 = 0
-
-/** Limits new conversations with `address` to `bytes` of plaintext for some time. */
-export function limitPath(address: usize, bytes: u32, now: Ticks): void {
-  const known = findLimit(address)
-  const at = known ? known : limits + <usize>((limitCount++ % LIMITS) * LIMIT_BYTES)
-  copyAddress(at, address)
-  store<u32>(at, bytes, LIMIT)
-  store<u32>(at, now, LIMIT_AT)
-}
-
-/**
- * @returns limit of new conversations, 0 if there is none; it expires after some minutes, so that a larger size is
- *   tried again
- */
-export function pathLimit(address: usize, now: Ticks): u32 {
-  const at = findLimit(address)
-  return at && now - load<u32>(at, LIMIT_AT) < LIMIT_TICKS ? load<u32>(at, LIMIT) : 0
-}
-
-function findLimit(address: usize): usize {
-  const n = min(limitCount, LIMITS)
-  for (let i: u32 = 0; i < n; i++) {
-    const at = limits + <usize>(i * LIMIT_BYTES)
-    if (sameAddress(at, address)) return at
-  }
-  return 0
 }

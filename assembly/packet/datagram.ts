@@ -13,9 +13,11 @@ import {
   TX_HANDLE,
   TX_JOINS,
   TX_LENGTH,
+  TX_MAY_FRAGMENT,
   TX_NONCE,
   TX_OUT,
   TX_PROBE,
+  TX_SIZE_TEST,
   TX_SLOTS,
   TX_SOURCE,
 } from '../abi'
@@ -134,4 +136,14 @@ export function describeTx(i: u32, src: usize, len: u32, limit: u32, address: us
 /** Marks a described datagram: it may be joined to the one before. */
 export function markJoined(i: u32): void {
   store<u32>(tx + <usize>(i * TX_BYTES), TX_JOINS, TX_FLAGS)
+}
+
+/** Marks a described datagram: it tests whether the path takes its size. */
+export function markSizeTest(i: u32): void {
+  store<u32>(tx + <usize>(i * TX_BYTES), TX_SIZE_TEST, TX_FLAGS)
+}
+
+/** Marks a described datagram: it may be fragmented, because the path does not take its size. */
+export function markMayFragment(i: u32): void {
+  store<u32>(tx + <usize>(i * TX_BYTES), TX_MAY_FRAGMENT, TX_FLAGS)
 }

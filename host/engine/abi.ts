@@ -178,6 +178,8 @@ export const Tx = {
   WORDS: 8,
   PROBE: 1,
   JOINS: 2,
+  SIZE_TEST: 4,
+  MAY_FRAGMENT: 8,
 } as const
 
 /** Event; offsets in u32 words. */
@@ -291,6 +293,7 @@ export const ConfigField = {
   maxHalfOpen: 19,
   confirm: 20,
   sendOnce: 21,
+  searchMtu: 22,
 } as const
 export type ConfigFieldName = keyof typeof ConfigField
 /** Values of the config block, in the units of docs/abi.md. The engine chooses absent ones. */
@@ -312,7 +315,8 @@ export const COUNTERS = [
   'keepalives_sent', 'rtos', 'sessions_connect', 'sessions_established', 'sessions_linger', 'sessions_time_wait',
   'waitsnd', 'memory_used', 'last_received_age', 'peer_silent_pings', 'entropy_left', 'obfs_dropped_bytes',
   'obfs_dropped', 'obfs_contexts', 'obfs_unauthenticated', 'obfs_refused', 'obfs_control_sent', 'drop_reflected',
-  'sessions_unconfirmed', 'pongs_unasked', 'obfs_resets', 'segments_redundant',
+  'sessions_unconfirmed', 'pongs_unasked', 'obfs_resets', 'segments_redundant', 'size_tests_sent',
+  'size_tests_answered', 'segments_oversized', 'path_bytes',
 ] as const
 export type CounterName = (typeof COUNTERS)[number]
 /** Counters that rise and fall. */
@@ -328,6 +332,7 @@ export const GAUGES: ReadonlySet<string> = new Set<CounterName>([
   'entropy_left',
   'obfs_contexts',
   'obfs_unauthenticated',
+  'path_bytes',
 ])
 
 /** Every export of the module; all arguments and results are i32. */

@@ -52,5 +52,6 @@ export function coreConfig(config: Config, aead: Aead | undefined, family: 4 | 6
     maxHalfOpen: Math.min(MAX_HALF_OPEN, config.max_sessions),
     confirm: config.replay === 'strict' ? 1 : 0,
     sendOnce: kcp.redundancy ? 0 : 1,
+    searchMtu: 0,
   }
 }

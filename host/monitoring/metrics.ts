@@ -57,6 +57,11 @@ const FAMILIES: readonly Family[] = [
     'Data segments sent again because they counted as lost.',
   ),
   counter('segments_redundant', 'kcp_redundant_segments', 'Data segments sent twice before they counted as lost.'),
+  counter(
+    'segments_oversized',
+    'kcp_oversized_segments',
+    'Data segments sent again in datagrams that may be fragmented, because the path does not take their size any more.',
+  ),
   counter('fast_retransmits', 'kcp_fast_retransmitted_segments', 'Data segments retransmitted before their timeout.'),
   counter('segments_duplicate', 'kcp_duplicate_segments', 'Data segments received more than once.'),
   counter('acks_sent', 'kcp_sent_acks', 'Acknowledgements sent.'),
@@ -99,6 +104,8 @@ const FAMILIES: readonly Family[] = [
   counter('pings_sent', 'pings_sent', 'Pings sent.'),
   counter('pongs_received', 'pongs_received', 'Pongs received.'),
   counter('pongs_unasked', 'pongs_unasked', 'Pongs received without a matching ping.'),
+  counter('size_tests_sent', 'size_tests_sent', 'Pings sent that test which datagrams the path takes.'),
+  counter('size_tests_answered', 'size_tests_answered', 'Answers to these.'),
   counter('keepalives_sent', 'keepalives_sent', 'Session keepalives sent.'),
   counter('discarded_bytes', 'discarded_bytes', 'Bytes received for closed TCP connections.'),
   {
@@ -117,6 +124,12 @@ const FAMILIES: readonly Family[] = [
   gauge('memory_used', 'memory_used_bytes', 'Memory in use, limited by the key memory.', 'bytes'),
   gauge('last_received_age', 'last_received_age_seconds', 'Time since the last datagram was received.', 'seconds'),
   gauge('peer_silent_pings', 'unanswered_pings', 'Unanswered pings since the last pong.'),
+  gauge(
+    'path_bytes',
+    'path_datagram_bytes',
+    'Largest datagram that the path takes, if it was searched, else 0.',
+    'bytes',
+  ),
   gauge('entropy_left', 'entropy_left_bytes', 'Random bytes available.', 'bytes'),
   counter('obfs_dropped_bytes', 'obfs_dropped_bytes', 'Captured bytes without a matching context.'),
   counter('obfs_dropped', 'obfs_dropped_packets', 'Captured packets without a matching context.'),

@@ -95,7 +95,7 @@ function countersOf(value: (name: CounterName) => number): Counters {
   return Object.fromEntries(COUNTERS.map((name) => [name, value(name)])) as Record<CounterName, number>
 }
 
-const MAXIMA: ReadonlySet<string> = new Set<CounterName>(['peer_silent_pings'])
+const MAXIMA: ReadonlySet<string> = new Set<CounterName>(['peer_silent_pings', 'path_bytes'])
 
 /** Sums counters, except for the minimum of `last_received_age` and the maximum of MAXIMA. */
 export function sumCounters(parts: readonly Counters[]): Counters {

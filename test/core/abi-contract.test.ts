@@ -51,6 +51,7 @@ const FIELDS: Readonly<Record<ConfigFieldName, number>> = {
   maxHalfOpen: 0,
   confirm: 0,
   sendOnce: 0,
+  searchMtu: 0,
 }
 
 /** An engine, with views over its memory created on each access. */

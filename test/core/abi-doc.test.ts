@@ -44,6 +44,7 @@ function endpoint(mode: number): Core {
     maxHalfOpen: 0,
     confirm: 0,
     sendOnce: 0,
+    searchMtu: 0,
   }
   core.configure(
     { mode, tagBytes: 0, nonceBytes: 0, nonceStrategy: NonceStrategy.NONE, ...kcp, ...times, ...bounds },

@@ -57,6 +57,7 @@ const GOOD: Record<string, number> = {
   maxHalfOpen: 0,
   confirm: 0,
   sendOnce: 0,
+  searchMtu: 0,
 }
 
 /** @returns the result of `configure` with one field changed */

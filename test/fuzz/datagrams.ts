@@ -23,6 +23,9 @@ function putHeader(conv: number, cmd: number, wnd: number, ts: number, sn: numbe
   length += HEADER_BYTES
 }
 
+/** Largest datagram that a session may send, bytes of plaintext. */
+const largestOf = ({ subject: { config } }: World): number => Math.max(config.kcpMtu, config.searchMtu)
+
 /** Opens a session as a modelled client, or lets the engine open one. */
 export function openSession(world: World): Session | undefined {
   const { random, plan } = world
@@ -31,7 +34,7 @@ export function openSession(world: World): Session | undefined {
   const conv = world.nextConv()
   const conversation = world.sessions.conversation(random, conv, true, world.isCalm)
   return world.sessions.add(
-    new Session(conversation, pickAddress(world), false, random.u32() % 65521, world.subject.config.kcpMtu),
+    new Session(conversation, pickAddress(world), false, random.u32() % 65521, largestOf(world)),
   )
 }
 
@@ -49,7 +52,7 @@ function openOurs(world: World): Session | undefined {
   if (subject.calls.session_info(handle & 0xffff, subject.now) !== handle) throw new Error('a handle without session')
   const conv = subject.core.info().getUint32(0, true)
   const conversation = sessions.conversation(random, conv, false, world.isCalm)
-  const session = new Session(conversation, world.peer, true, random.u32() % 65521, subject.config.kcpMtu)
+  const session = new Session(conversation, world.peer, true, random.u32() % 65521, largestOf(world))
   session.phase = 2
   sessions.bind(session, handle)
   return sessions.add(session)

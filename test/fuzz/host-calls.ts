@@ -235,7 +235,7 @@ export function reconfigure(world: World): void {
   if (isBad ? result > -100 : result !== 0) fault(`configure = ${result} for ${JSON.stringify(changed)}`)
   if (isBad) subject.configure(before)
   // existing segments keep their size
-  for (const s of sessions.list) s.mtu = Math.max(s.mtu, subject.config.kcpMtu)
+  for (const s of sessions.list) s.mtu = Math.max(s.mtu, subject.config.kcpMtu, subject.config.searchMtu)
 }
 
 /** Changes the peer, the rendezvous server or the nonce base, or sends a PING. */

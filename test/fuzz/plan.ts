@@ -99,6 +99,7 @@ export function makePlan(seed: number): Plan {
     ...(isLarge ? { memoryCeiling: CEILING_LARGE, kcpMtu: 64 + random.below(20), sndwnd: 65536, timeout: 600 } : {}),
     confirm: random.pick(0, 0, 1),
     sendOnce: random.pick(0, 0, 1),
+    searchMtu: random.pick(0, 0, 1472, 64 + random.below(1437)),
     replayCapacity: sealed.tagBytes ? random.pick(0, 64, 4096) : 0,
   } as CoreConfig
   const clock = random.chance(0.5) ? random.u32() : (0 - random.below(8000 * 60)) >>> 0

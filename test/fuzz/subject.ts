@@ -216,7 +216,7 @@ export class Subject {
       if (!this.isHeap(at, length) || !this.isHeap(out, TX_BLOCK)) fault('a transmit descriptor points outside')
       checkRange(this.calls, at, length)
       checkRange(this.calls, out, TX_BLOCK)
-      if (handle === 0 && length > Math.max(CONTROL_MAX, this.config.kcpMtu))
+      if (handle === 0 && length > Math.max(CONTROL_MAX, this.config.kcpMtu, this.config.searchMtu))
         fault(`a control message of ${length} bytes`)
       if (to + AddressRecord.BYTES > core.u8.length || length === 0)
         fault('a transmit descriptor without address or bytes')

@@ -28,6 +28,7 @@ const CLIENT: CoreConfig = {
   maxHalfOpen: 0,
   confirm: 0,
   sendOnce: 0,
+  searchMtu: 0,
 }
 
 test('the embedded module starts and has the ABI version of this package', () => {

@@ -47,6 +47,8 @@ export interface Datagram {
   readonly probe?: boolean
   /** See Runs. */
   readonly isMerged?: boolean
+  /** Sent without don't fragment. */
+  readonly mayFragment?: boolean
 }
 
 export interface EngineEvent {
@@ -81,6 +83,7 @@ export function defaultConfig(role: 'client' | 'server' | 'neither'): CoreConfig
     maxHalfOpen: 0,
     confirm: 0,
     sendOnce: 0,
+    searchMtu: 0,
   }
 }
 
@@ -249,7 +252,8 @@ export class Endpoint {
 
   #transmit(): void {
     const { core } = this
-    const { tagBytes, nonceBytes, kcpMtu } = this.config
+    const { tagBytes, nonceBytes } = this.config
+    const most = Math.max(this.config.kcpMtu, this.config.searchMtu)
     for (let round = 0; ; round++) {
       check(round < DRAINS_MAX, 'endless poll_transmit')
       const count = core.calls.poll_transmit(core.txSlots, this.now)
@@ -267,7 +271,7 @@ export class Endpoint {
         const out = core.u32[word + Tx.out] ?? 0
         const nonceAt = core.u32[word + Tx.nonce] ?? 0
         const to = core.u32[word + Tx.address] ?? 0
-        check(length > 0 && length <= kcpMtu, `MUST 11: ${length} bytes of plaintext with kcpMtu ${kcpMtu}`)
+        check(length > 0 && length <= most, `MUST 11: ${length} bytes of plaintext with kcpMtu ${most}`)
         const plain = core.u8.slice(source, source + length)
         let bytes = plain
         if (tagBytes > 0) {
@@ -281,9 +285,11 @@ export class Endpoint {
         const peer = core.u8.slice(to, to + AddressRecord.BYTES)
         const handle = core.u32[word + Tx.handle] ?? 0
         if (handle !== 0) this.#checkPushes(handle, plain)
-        const probe = ((core.u32[word + Tx.flags] ?? 0) & Tx.PROBE) !== 0
+        const flags = core.u32[word + Tx.flags] ?? 0
+        const probe = (flags & Tx.PROBE) !== 0
+        const mayFragment = (flags & Tx.MAY_FRAGMENT) !== 0
         const isMerged = this.#runs.add(core, i, count, peer, bytes.length)
-        this.#onTransmit({ bytes, peer, probe, isMerged }, handle)
+        this.#onTransmit({ bytes, peer, probe, isMerged, mayFragment }, handle)
       }
     }
   }

@@ -20,6 +20,8 @@ export interface LinkOptions {
   readonly rate: number
   /** queue limit of the bottleneck, bytes */
   readonly queue: number
+  /** longer datagrams are dropped, unless they may be fragmented, bytes; 0 = unlimited */
+  readonly longest: number
 }
 
 export const PERFECT: LinkOptions = {
@@ -31,6 +33,7 @@ export const PERFECT: LinkOptions = {
   corrupt: 0,
   rate: 0,
   queue: 1 << 20,
+  longest: 0,
 }
 
 /** A datagram and its arrival time in ticks. */
@@ -55,11 +58,12 @@ export class Link {
   }
 
   /** Sends a datagram at `time` (ticks). @returns its deliveries at the other end */
-  send(time: number, bytes: Uint8Array): Delivery[] {
-    const { delay, jitter, loss, duplicate, reorder, corrupt, rate, queue } = this.options
+  send(time: number, bytes: Uint8Array, mayFragment = false): Delivery[] {
+    const { delay, jitter, loss, duplicate, reorder, corrupt, rate, queue, longest } = this.options
     const random = this.#random
     this.sent++
-    if (this.blackhole || random.chance(loss)) {
+    const isTooLong = longest > 0 && bytes.length > longest && !mayFragment
+    if (this.blackhole || random.chance(loss) || isTooLong) {
       this.dropped++
       return []
     }

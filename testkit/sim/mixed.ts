@@ -59,8 +59,8 @@ export class Mixed {
     this.endpoint = new Endpoint({
       config: { ...defaultConfig(options.ours), ...options.config },
       seed: random.u32(),
-      onTransmit: ({ bytes }) => {
-        for (const delivery of this.toLibev.send(this.#time, bytes)) {
+      onTransmit: ({ bytes, mayFragment }) => {
+        for (const delivery of this.toLibev.send(this.#time, bytes, mayFragment)) {
           schedule(delivery.at, () => this.libev.receive(delivery.bytes, this.ms))
         }
       },

@@ -258,7 +258,7 @@ export class Pair {
     const peer: Address = from === 'client' ? this.clientAddress : SERVER_ADDRESS
     // datagrams to an unused address are lost
     if (from === 'server' && addressKey(datagram.peer) !== addressKey(this.clientAddress)) return
-    for (const { at, bytes } of link.send(this.#time, datagram.bytes)) {
+    for (const { at, bytes } of link.send(this.#time, datagram.bytes, datagram.mayFragment)) {
       this.#agenda.add(at, () => this.#inbox[to].push({ bytes, peer }))
     }
   }

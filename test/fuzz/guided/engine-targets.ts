@@ -43,6 +43,7 @@ const CONFIG: CoreConfig = {
   maxHalfOpen: 16,
   confirm: 0,
   sendOnce: 0,
+  searchMtu: 0,
 }
 
 const DATA = message(1, utf8('GET / HTTP/1.1\r\n\r\n'))

@@ -82,6 +82,7 @@ function engineConfig(mode: number, tuning: Tuning): CoreConfig {
     maxHalfOpen: 0,
     confirm: 0,
     sendOnce: 0,
+    searchMtu: 0,
     ...tuning,
   }
 }

@@ -61,6 +61,12 @@ export interface SocketOptions {
   refused(option: 'reuseport' | 'sndbuf' | 'rcvbuf' | 'netdev' | 'fwmark' | 'dscp', why: string): void
 }
 
+/**
+ * What is special about a datagram. `size test`: that it is too long (EMSGSIZE) is not reported. `may fragment`: it is
+ * sent without don't fragment. Only matters while UdpSocket.dontFragment is in force.
+ */
+export type DatagramKind = 'size test' | 'may fragment'
+
 /** One bound UDP socket. */
 export interface UdpSocket {
   readonly local: SocketAddress
@@ -78,7 +84,12 @@ export interface UdpSocket {
    * Queues the first `length` bytes of a buffer from acquire() and takes it back. `to` is ignored when connected.
    * @param apart the datagram must not be in one message to the kernel with the one before it (UDP_SEGMENT)
    */
-  send(buffer: Uint8Array, length: number, to: SocketAddress, apart?: boolean): void
+  send(buffer: Uint8Array, length: number, to: SocketAddress, apart?: boolean, kind?: DatagramKind): void
+  /**
+   * Sets or clears don't fragment for all datagrams, whatever the system believes about the path. Absent: not possible.
+   * @returns whether it is in force
+   */
+  dontFragment?(on: boolean): boolean
   /** End of a send batch: passes everything queued to the kernel. */
   flush(): void
   /** Whether the socket keeps the event loop alive, which it does by default. Absent: it always does. */

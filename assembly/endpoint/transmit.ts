@@ -2,13 +2,14 @@
  * Transmitted datagrams: control messages first, then sessions with output in turn.
  */
 
-import { E_ENTROPY, TX_SLOTS } from '../abi'
+import { E_ENTROPY, MAX_DATAGRAM_BYTES, TX_SLOTS } from '../abi'
 import { buildControl } from '../control/control'
 import { onDatagramSent } from '../control/keepalive'
 import { isControlWaiting, isFromProbe, limitOf, RECEIVER, shiftEntry, testBytesOf } from '../control/queue'
 import { kcpMtu, segmentLimit } from '../kcp/options'
-import { buildDatagram, Datagram, hasOutput } from '../kcp/output'
+import { buildDatagram, Datagram, fillDatagram, hasOutput } from '../kcp/output'
 import { HEADER_BYTES } from '../kcp/segment'
+import { familyOf, IPV6 } from '../packet/address'
 import {
   canSeal,
   describeTx,
@@ -109,10 +110,12 @@ function transmitSession(s: Session, i: u32, now: Ticks): u32 {
  * @returns bytes on the socket
  */
 function describe(s: Session, i: u32, datagram: Datagram, most: u32, now: Ticks): u32 {
-  const len = datagram.bytes
+  const isLong = datagram.isOversized && familyOf(addressOf(s)) == IPV6
+  const start = isLong ? txBlock(i) : datagram.start
+  const len = isLong ? lengthen(s, datagram, start, most, now) : datagram.bytes
   add(KCP_SENT_BYTES, len)
   const limit = tagBytes() ? min(segmentLimit(s) + HEADER_BYTES, most) : 0
-  const bytes = describeTx(i, datagram.start, len, limit, addressOf(s), s.handle)
+  const bytes = describeTx(i, start, len, limit, addressOf(s), s.handle)
   if (datagram.isOversized) {
     endRun()
     markMayFragment(i)
@@ -122,6 +125,16 @@ function describe(s: Session, i: u32, datagram: Datagram, most: u32, now: Ticks)
   }
   onDatagramBuilt(bytes, addressOf(s), now)
   return bytes
+}
+
+/**
+ * Copies a datagram to `block` and makes it as long as a receiver accepts. Over IPv6 only the sender fragments, and Linux
+ * does that only with what is longer than the MTU of the interface.
+ * @returns its bytes
+ */
+function lengthen(s: Session, datagram: Datagram, block: usize, most: u32, now: Ticks): u32 {
+  memory.copy(block, datagram.start, datagram.bytes)
+  return fillDatagram(s, block, datagram.bytes, min(MAX_DATAGRAM_BYTES - sealBytes(), most), now)
 }
 
 function onDatagramBuilt(bytes: u32, address: usize, now: Ticks): void {

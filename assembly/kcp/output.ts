@@ -195,6 +195,19 @@ export function buildDatagram(c: Conversation, block: usize, most: u32, now: Tic
   return finish(block, len)
 }
 
+/**
+ * Appends window announcements, which are the only segments that change nothing.
+ * @returns bytes of the datagram, at most `limit`
+ */
+export function fillDatagram(c: Conversation, at: usize, len: u32, limit: u32, now: Ticks): u32 {
+  const wnd = advertise(c)
+  while (len + HEADER_BYTES <= limit) {
+    writeHeader(at + len, c.conv, CMD_WINS, wnd, wireClock(now), 0, c.rcvNxt, 0)
+    len += HEADER_BYTES
+  }
+  return len
+}
+
 function writeAck(c: Conversation, at: usize, wnd: u32): u32 {
   writeHeader(at, c.conv, CMD_ACK, wnd, c.lastTs, c.lastSn, c.rcvNxt, 0)
   count(ACKS_SENT)

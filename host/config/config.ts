@@ -13,8 +13,8 @@ export type KcpKey = Exclude<keyof typeof schema.properties.kcp.properties, 'mtu
 
 /** KCP parameters in the units of the schema. undefined = not set: automatic. */
 export type KcpConfig = Readonly<Record<KcpKey, number | undefined>> & {
-  /** bytes of the whole IP packet */
-  readonly mtu: number
+  /** bytes of the whole IP packet; undefined: what the path takes (mtu.ts) */
+  readonly mtu: number | undefined
   /** segments may be sent twice before they count as lost */
   readonly redundancy: boolean
 }

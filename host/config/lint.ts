@@ -121,7 +121,7 @@ export function lint(config: Config, findings: Findings, hasFastUdp: boolean): L
       )
     }
   }
-  if (kcp.mtu > MTU_SAFE_BYTES) {
+  if (kcp.mtu !== undefined && kcp.mtu > MTU_SAFE_BYTES) {
     const text = `DSL, VPNs and mobile networks may drop packets larger than ${MTU_SAFE_BYTES} bytes`
     warnings.push(about('kcp.mtu', kcp.mtu, text))
   }

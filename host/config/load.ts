@@ -75,7 +75,7 @@ class Reader {
 function kcpOf(values: Reader): KcpConfig {
   const entries = KCP_KEYS.map((key) => [key, values.optionalInteger(`kcp.${key}`)] as const)
   const kcp = Object.fromEntries(entries) as Record<KcpKey, number | undefined>
-  return { ...kcp, mtu: values.integer('kcp.mtu'), redundancy: values.flag('kcp.redundancy') }
+  return { ...kcp, mtu: values.optionalInteger('kcp.mtu'), redundancy: values.flag('kcp.redundancy') }
 }
 
 function modeOf(values: Reader): number {

@@ -5,6 +5,10 @@ import { ConfigError, quote } from '../errors.ts'
 import { canonicalIp, parseHostPort } from '../net/address.ts'
 import { type Config, MODE_CLIENT, MODE_SERVER } from './config.ts'
 
+/** `kcp.mtu` if it is not set, and the largest packet that is then tried: kcptun-libev accepts no larger ones. */
+export const MTU_DEFAULT = 1400
+export const MTU_TOP = 1500
+
 /** IP + UDP headers, in bytes. */
 const UDP_HEADERS_BYTES = { 4: 28, 6: 48 } as const
 /** IP + TCP headers, in bytes. */
@@ -48,14 +52,15 @@ function families(config: Config): readonly (4 | 6)[] {
 
 /** Full datagrams of each possible family. The configuration must have passed checkStart. @throws ConfigError */
 export function datagrams(config: Config): readonly Datagram[] {
-  const { kcp, method, obfs } = config
+  const { method, obfs } = config
+  const packet = config.kcp.mtu ?? MTU_DEFAULT
   return families(config).map((family) => {
-    const open = kcpMtu(kcp.mtu, family, undefined, obfs)
-    const sealed = kcpMtu(kcp.mtu, family, method, obfs)
+    const open = kcpMtu(packet, family, undefined, obfs)
+    const sealed = kcpMtu(packet, family, method, obfs)
     return {
       family,
-      packet: kcp.mtu,
-      headers: kcp.mtu - open,
+      packet,
+      headers: packet - open,
       seal: open - sealed,
       segment: SEGMENT_HEADER_BYTES,
       data: sealed - SEGMENT_HEADER_BYTES,
@@ -79,19 +84,24 @@ export function checkServiceId(config: Config, family: 4 | 6): void {
   const most = kcpMtu(kcp.mtu, family, method, obfs) - HELLO_BYTES - ADDRESS_BYTES[family]
   const bytes = new TextEncoder().encode(service_id).length
   if (bytes <= most) return
-  const reason = `must be at most ${Math.max(0, most)} bytes long to fit in a datagram with kcp.mtu = ${kcp.mtu}, is ${bytes}`
+  const reason = `must be at most ${Math.max(0, most)} bytes long to fit in a datagram with kcp.mtu = ${kcp.mtu ?? MTU_DEFAULT}, is ${bytes}`
   throw new ConfigError('service_id', quote(service_id), reason)
 }
 
 /**
  * Maximum plaintext bytes in one datagram (protocol.md 4).
- * @param mtu config.kcp.mtu, bytes of the whole IP packet
+ * @param mtu config.kcp.mtu, bytes of the whole IP packet; undefined: MTU_DEFAULT
  * @param family address family of the UDP address in use
  * @param method config.method, undefined for none
  * @param obfs config.obfs, undefined for UDP
  * @throws RangeError for an unknown method, which checkStart excludes
  */
-export function kcpMtu(mtu: number, family: 4 | 6, method: string | undefined, obfs: string | undefined): number {
+export function kcpMtu(
+  mtu: number | undefined,
+  family: 4 | 6,
+  method: string | undefined,
+  obfs: string | undefined,
+): number {
   const headers = obfs === undefined ? UDP_HEADERS_BYTES[family] : TCP_HEADERS_BYTES[family]
-  return mtu - headers - (method === undefined ? 0 : sealBytes(method))
+  return (mtu ?? MTU_DEFAULT) - headers - (method === undefined ? 0 : sealBytes(method))
 }

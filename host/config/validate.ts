@@ -28,9 +28,9 @@ export type Properties = Readonly<Record<string, PropertySchema>>
 
 /** All top-level properties of the schema. */
 export const PROPERTIES: Properties = schema.properties
-/** The keys below `kcp` that choose what is automatic otherwise: those without a default. */
+/** The keys below `kcp` that choose what is automatic otherwise: those without a default. `mtu` is apart. */
 export const KCP_KEYS = Object.entries(schema.properties.kcp.properties)
-  .filter(([, property]) => !('default' in property))
+  .filter(([key, property]) => key !== 'mtu' && !('default' in property))
   .map(([key]) => key as KcpKey)
 
 /**

@@ -117,9 +117,11 @@ export class Driver implements StreamHost, ReceiveHost, TransmitHost, EventHost,
     const before = this.#engine.config
     this.#engine.config = config
     try {
+      this.#forbidFragments()
       this.run(() => this.#engine.reconfigure())
     } catch (error) {
       this.#engine.config = before
+      this.#forbidFragments()
       throw error
     }
     this.streams.held.setCeiling(config.memoryCeiling)
@@ -166,7 +168,19 @@ export class Driver implements StreamHost, ReceiveHost, TransmitHost, EventHost,
     this.#transmitter.attach(socket, connected)
     if (socket === null) return
     this.diagnostics.udpOpened()
+    const couldSearch = this.#engine.canSearch
+    if (this.#forbidFragments() !== couldSearch) this.run(() => this.#engine.reconfigure())
     this.pump()
+  }
+
+  /**
+   * Sets don't fragment on the sending socket while the engine is to search for the largest datagram.
+   * @returns whether it can
+   */
+  #forbidFragments(): boolean {
+    const isWanted = (this.#engine.config?.searchMtu ?? 0) > 0
+    this.#engine.canSearch = this.sockets.sender?.dontFragment?.(isWanted) ?? false
+    return this.#engine.canSearch
   }
 
   onProbe(socket: UdpSocket | undefined): void {

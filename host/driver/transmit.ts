@@ -156,8 +156,13 @@ export class Transmitter {
     const total = this.#seal(at, buffer)
     // only now: if sealing throws, the buffer stays available
     this.#spareCount--
+    const flags = u32[at + Tx.flags] ?? 0
+    if ((flags & (Tx.SIZE_TEST | Tx.MAY_FRAGMENT)) !== 0) {
+      udp.send(buffer, total, to, true, (flags & Tx.SIZE_TEST) !== 0 ? 'size test' : 'may fragment')
+      return
+    }
     if (total > this.longest) this.longest = total
-    udp.send(buffer, total, to, ((u32[at + Tx.flags] ?? 0) & Tx.JOINS) === 0)
+    udp.send(buffer, total, to, (flags & Tx.JOINS) === 0)
   }
 
   /** A probe that cannot be sent at once is lost. */

@@ -4,7 +4,7 @@
  */
 
 import { type Config, type KcpConfig, MODE_SERVER } from '../config/config.ts'
-import { kcpMtu } from '../config/mtu.ts'
+import { kcpMtu, MTU_TOP } from '../config/mtu.ts'
 import type { Aead } from '../crypto/aead.ts'
 import { type CoreConfig, KCP_FIELDS, type KcpField, NonceStrategy } from './core.ts'
 
@@ -52,6 +52,8 @@ export function coreConfig(config: Config, aead: Aead | undefined, family: 4 | 6
     maxHalfOpen: Math.min(MAX_HALF_OPEN, config.max_sessions),
     confirm: config.replay === 'strict' ? 1 : 0,
     sendOnce: kcp.redundancy ? 0 : 1,
-    searchMtu: 0,
+    // the packets of an obfuscator are never fragmented, so that what is too long would remain lost
+    searchMtu:
+      kcp.mtu === undefined && config.obfs === undefined ? kcpMtu(MTU_TOP, family, config.method, undefined) : 0,
   }
 }

@@ -30,6 +30,8 @@ export class Engine {
   readonly peers = new AddressCache()
   /** In force, or applied by the next call below. */
   config: CoreConfig | undefined
+  /** Whether the socket can send what a search for the largest datagram needs: without it `searchMtu` has no effect. */
+  canSearch = false
   /** Client: destination of new sessions. */
   peer: SocketAddress | undefined
   announcement: Announcement | undefined
@@ -71,7 +73,7 @@ export class Engine {
     const [first, ...later] = this.#secret.next()
     core.fillEntropy()
     if (first !== undefined) core.writeSecret(first)
-    core.configure(config, this.now())
+    core.configure(this.#possible(config), this.now())
     if (config.nonceStrategy !== NonceStrategy.COUNTER) return
     for (const block of later) this.#renew(block)
   }
@@ -89,7 +91,11 @@ export class Engine {
    * @throws Error naming the field that is out of range
    */
   reconfigure(): void {
-    if (this.config !== undefined) this.core.configure(this.config, this.now())
+    if (this.config !== undefined) this.core.configure(this.#possible(this.config), this.now())
+  }
+
+  #possible(config: CoreConfig): CoreConfig {
+    return this.canSearch ? config : { ...config, searchMtu: 0 }
   }
 
   tellPeer(): void {

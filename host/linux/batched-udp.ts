@@ -10,7 +10,8 @@
 import { type SystemError, systemError } from '../errors.ts'
 import type { SocketAddress } from '../net/address.ts'
 import { ADDRESS_WORDS, AddressCache } from '../net/address-cache.ts'
-import type { Clock, Libc, Timer, UdpHandlers, UdpOptions, UdpSocket, Watch } from '../runtime.ts'
+import type { Clock, DatagramKind, Libc, Timer, UdpHandlers, UdpOptions, UdpSocket, Watch } from '../runtime.ts'
+import { FragmentOptions } from './fragment-options.ts'
 import { LOCAL_WORDS, type LocalAddresses } from './local-addresses.ts'
 import { MessageVector } from './message-vector.ts'
 import { type Syscalls, syscallsOf } from './syscalls.ts'
@@ -26,8 +27,11 @@ const RX_VIEWS = 64
 /** Datagrams waiting for flush() or for room in the socket buffer; each slot holds a longest one, cache-aligned. */
 const TX_SLOTS = 512
 const TX_SHIFT = 11
-/** Bit of #queueBytes: not to be merged with the datagram before. */
+/** Bits of #queueBytes: not to be merged with the datagram before; may be fragmented; tests the size of the path. */
 const APART = 0x8000
+const FRAGMENT = 0x4000
+const TEST = 0x2000
+const LENGTH = 0x0fff
 /** Receivers whose route rejected a merged message. When full, all are tried again. */
 const REJECTED_MAX = 256
 /** Messages per send call. */
@@ -103,6 +107,9 @@ export class FastUdpSocket implements UdpSocket {
   readonly #rejected = new Set<SocketAddress>()
   /** Number of the source address of the first message of the last layout; 0: none. */
   #firstLocal = 0
+  readonly #fragments: FragmentOptions
+  /** The first waiting message failed as too long, and is tried again. */
+  #isAgain = false
   #retry: Timer | undefined
   #starved = false
   #writable: Timer | undefined
@@ -127,6 +134,7 @@ export class FastUdpSocket implements UdpSocket {
       this.#rx.setBuffer(i, stagingAt + i * RX_BYTES, RX_BYTES)
       this.#rx.prepare(i)
     }
+    this.#fragments = new FragmentOptions(syscalls, fd, options.bind.family)
     this.#tx = new MessageVector(syscalls, TX_MESSAGES, TX_SLOTS)
     this.#memoryAt = syscalls.addressOf(this.#memory)
     for (let slot = 0; slot < TX_SLOTS; slot++) {
@@ -157,13 +165,19 @@ export class FastUdpSocket implements UdpSocket {
     return this.#segments
   }
 
-  send(buffer: Uint8Array, length: number, to: SocketAddress, apart = false): void {
+  dontFragment(on: boolean): boolean {
+    return this.#fragments.forbid(on)
+  }
+
+  send(buffer: Uint8Array, length: number, to: SocketAddress, apart = false, kind?: DatagramKind): void {
     const slot = buffer.byteOffset >>> TX_SHIFT
     // reading buffer.buffer takes 85 ns in Node
     if (buffer !== this.#slots[slot] || this.#closed) return
     const at = (this.#head + this.#queued) % TX_SLOTS
     this.#queueSlot[at] = slot
-    this.#queueBytes[at] = apart ? length | APART : length
+    let entry = apart ? length | APART : length
+    if (kind !== undefined && this.#fragments.areForbidden) entry |= kind === 'size test' ? TEST : FRAGMENT
+    this.#queueBytes[at] = entry
     this.#queueTo[at] = this.#connected ?? to
     this.#queued++
   }
@@ -201,10 +215,16 @@ export class FastUdpSocket implements UdpSocket {
       if (count > 0) this.#deliver(count)
       else if (count === 0) return
       // the error is cleared, and datagrams may follow it
-      else this.#handlers.onError(this.#error(-count, 'recvmmsg'))
+      else this.#onReceiveError(this.#error(-count, 'recvmmsg'))
       if (count > 0 && count < RX_MESSAGES) return
     }
     if (!this.#closed) this.#again ??= this.#clock.defer(this.#onReadable)
+  }
+
+  #onReceiveError(error: SystemError): void {
+    // an ICMP message about the size of the path, which anybody can forge: the engine finds the size by tests
+    if (error.code === 'EMSGSIZE' && this.#fragments.areForbidden) return
+    this.#handlers.onError(error)
   }
 
   #deliver(count: number): void {
@@ -262,17 +282,20 @@ export class FastUdpSocket implements UdpSocket {
   /** Passes everything queued to the kernel, as far as its buffer has room. */
   #transmit(): void {
     while (this.#queued > 0) {
+      this.#fragments.allow(((this.#queueBytes[this.#head] ?? 0) & FRAGMENT) !== 0)
       const messages = this.#layOut()
       const sent = messages === 0 ? 0 : this.#syscalls.sendmmsg(this.#fd, this.#tx.address(0), messages)
       if (messages > 0 && sent === 0) {
         this.#retry = this.#clock.setTimer(this.#onRetry, RETRY_MS)
-        return
+        break
       }
       for (let i = 0; i < sent; i++) this.#forget(this.#runs[i] ?? 0)
+      if (sent > 0) this.#isAgain = false
       if (sent < 0) this.#refused(-sent)
       else if (this.#suspected !== 0 && messages > 0) this.#onSentWithout()
       else if (messages === 0) this.#refuse(systemError('EDESTADDRREQ', 'invalid destination address', 'send'))
     }
+    this.#fragments.allow(false)
   }
 
   /** The first message failed: retry it without its source address or segments, or drop it and report the error. */
@@ -285,6 +308,7 @@ export class FastUdpSocket implements UdpSocket {
     }
     // it fails without the address too
     this.#suspected = 0
+    if (error.code === 'EMSGSIZE' && this.#fragments.areForbidden && this.#isTooLong(count)) return
     const to = this.#queueTo[this.#head]
     if (
       count > 1 &&
@@ -296,6 +320,19 @@ export class FastUdpSocket implements UdpSocket {
       return
     }
     this.#refuse(error, count)
+  }
+
+  /**
+   * The first message is too long, or an ICMP message said so about an earlier one: the system reports that with the next
+   * call, whatever it sends.
+   * @returns whether there is nothing more to do about it
+   */
+  #isTooLong(count: number): boolean {
+    this.#isAgain = !this.#isAgain
+    if (this.#isAgain) return true
+    const isTest = ((this.#queueBytes[this.#head] ?? 0) & TEST) !== 0
+    if (isTest) this.#forget(count)
+    return isTest
   }
 
   /** The first message failed with its source address and was sent without: the address has vanished. */
@@ -335,9 +372,10 @@ export class FastUdpSocket implements UdpSocket {
       const to = this.#queueTo[first]
       // port 0: from a forged source address; must not be taken for a route without segments
       if (to === undefined || to.port === 0 || (to.family === 6 && this.#family === 4)) break
+      if ((((this.#queueBytes[first] ?? 0) & FRAGMENT) !== 0) !== this.#fragments.areAllowed) break
       const count = this.#run(done, first, to)
       tx.setRun(message, done, count)
-      const segmentBytes = count > 1 ? (this.#queueBytes[first] ?? 0) & ~APART : 0
+      const segmentBytes = count > 1 ? (this.#queueBytes[first] ?? 0) & LENGTH : 0
       if (this.#connected === undefined) {
         this.#peers.write(to, record, 0)
         tx.setReceiver(message, record, 0, true)
@@ -364,7 +402,7 @@ export class FastUdpSocket implements UdpSocket {
    * @returns the number of datagrams
    */
   #run(done: number, first: number, to: SocketAddress): number {
-    const bytes = (this.#queueBytes[first] ?? 0) & ~APART
+    const bytes = (this.#queueBytes[first] ?? 0) & LENGTH
     const isMerged = this.#segments && bytes > 0 && (this.#rejected.size === 0 || !this.#rejected.has(to))
     const most = isMerged ? Math.min(SEGMENTS_MAX, Math.floor(RUN_BYTES_MAX / bytes)) : 1
     const count = Math.min(most, this.#queued - done)
@@ -372,7 +410,7 @@ export class FastUdpSocket implements UdpSocket {
     while (taken < count) {
       const at = (first + taken) % TX_SLOTS
       const entry = this.#queueBytes[at] ?? 0
-      const length = entry & ~APART
+      const length = entry & LENGTH
       if (taken > 0 && (entry > bytes || length === 0 || this.#queueTo[at] !== to)) break
       this.#tx.setBuffer(done + taken, this.#memoryAt + ((this.#queueSlot[at] ?? 0) << TX_SHIFT), length)
       taken++

@@ -4,7 +4,7 @@
  */
 
 import { type Config, MODE_CLIENT, MODE_SERVER } from '../config/config.ts'
-import { kcpMtu } from '../config/mtu.ts'
+import { kcpMtu, MTU_DEFAULT } from '../config/mtu.ts'
 import { modeName } from '../config/rules.ts'
 import { step } from '../errors.ts'
 import type { Log } from '../log/log.ts'
@@ -49,7 +49,7 @@ function describeConfig(config: Config, family: 4 | 6): object {
     rendezvous_server,
     method,
     obfs,
-    mtu: kcp.mtu,
+    mtu: kcp.mtu ?? MTU_DEFAULT,
     segment_bytes,
     keepalive,
   }

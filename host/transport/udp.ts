@@ -7,7 +7,7 @@
  */
 
 import type { Config } from '../config/config.ts'
-import { checkServiceId } from '../config/mtu.ts'
+import { checkServiceId, MTU_DEFAULT } from '../config/mtu.ts'
 import { SOURCE_SELECTED } from '../config/rules.ts'
 import { coreConfig } from '../engine/config-block.ts'
 import { isTemporary, quote, type SystemError, step } from '../errors.ts'
@@ -312,6 +312,9 @@ export class UdpTransport implements Transport {
     if (again) log.notice('udp socket restart')
     for (const local of this.#socket.locals) log.notice(`udp bind: ${formatAddress(local)}`)
     if (socket.path !== undefined) log.notice(`udp path: ${socket.path}`)
+    if (this.#config.kcp.mtu === undefined && socket.dontFragment === undefined) {
+      log.notice(`udp mtu: packets of up to ${MTU_DEFAULT} bytes, because this socket cannot test larger ones`)
+    }
     const { kcp_bind } = this.#config
     const isSelected = options.replyFromAsked && isWildcard(options.bind) && socket.repliesFromAsked !== true
     if (isSelected && kcp_bind !== undefined && !again) {

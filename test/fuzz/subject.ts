@@ -35,8 +35,11 @@ const TAG_BYTES = 16
 
 /** Receives the output of a drain. */
 export interface Listener {
-  /** A datagram of `length` bytes of plaintext at `at`; its address record and nonce are at `to` and `nonceAt`. */
-  onDatagram(at: number, length: number, handle: number, to: number, nonceAt: number): void
+  /**
+   * A datagram of `length` bytes of plaintext at `at`; its address record and nonce are at `to` and `nonceAt`.
+   * @param isLong it may be as long as a receiver accepts
+   */
+  onDatagram(at: number, length: number, handle: number, to: number, nonceAt: number, isLong: boolean): void
   onEvent(type: number, handle: number, argument: number): void
 }
 
@@ -221,7 +224,8 @@ export class Subject {
       if (to + AddressRecord.BYTES > core.u8.length || length === 0)
         fault('a transmit descriptor without address or bytes')
       if (this.overhead) this.#checkNonce(nonceAt, out + length + TAG_BYTES)
-      listener.onDatagram(at, length, handle, to, nonceAt)
+      const isLong = ((core.u32[word + Tx.flags] ?? 0) & Tx.MAY_FRAGMENT) !== 0
+      listener.onDatagram(at, length, handle, to, nonceAt, isLong)
     }
     this.onBatch?.(count)
     // sealing writes there

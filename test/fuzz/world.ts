@@ -10,7 +10,7 @@ import { Conversation, Phase, Session, Sessions } from './model.ts'
 import { fault } from './pattern.ts'
 import type { Plan } from './plan.ts'
 import { InputStream } from './streams.ts'
-import { type Listener, Subject } from './subject.ts'
+import { DATAGRAM_MAX, type Listener, Subject } from './subject.ts'
 
 /** Number of datagrams kept for replay. */
 const KEPT = 64
@@ -108,7 +108,7 @@ export class World implements Listener {
 
   // ---- output of the engine
 
-  onDatagram(at: number, length: number, handle: number, to: number, nonceAt: number): void {
+  onDatagram(at: number, length: number, handle: number, to: number, nonceAt: number, isLong: boolean): void {
     if (this.isMeasuring) return
     const { buffer, core, fixed } = this.subject
     const address = this.record(to)
@@ -117,7 +117,7 @@ export class World implements Listener {
       this.keep(this.sent, { plain: core.u8.slice(at, at + length), nonce, address })
     }
     if (handle === 0) this.#takeControl(at, address)
-    else this.#takeSegments(at, length, handle, address)
+    else this.#takeSegments(at, length, handle, address, isLong)
     if (this.log) this.log(`  -> ${handle} ${buffer.toString('hex', at, at + Math.min(length, 60))} (${length})`)
   }
 
@@ -129,13 +129,14 @@ export class World implements Listener {
     this.pings.push({ value: buffer.readUInt32BE(at + 6), address })
   }
 
-  #takeSegments(at: number, length: number, handle: number, address: Uint8Array): void {
+  #takeSegments(at: number, length: number, handle: number, address: Uint8Array, isLong: boolean): void {
     const { buffer, overhead } = this.subject
     const conv = buffer.readUInt32BE(at)
     const session = this.sessions.byHandle.get(handle) ?? this.#discover(handle, conv, address)
     if (session.conversation.conv !== conv) fault(`handle ${handle} sent conv ${conv}`)
     session.address = address
-    if (length > session.mtu) fault(`a datagram of ${length} bytes where kcpMtu is ${session.mtu}`)
+    const most = isLong ? Math.max(session.mtu, DATAGRAM_MAX - overhead) : session.mtu
+    if (length > most) fault(`a datagram of ${length} bytes where kcpMtu is ${most}`)
     const end = at + length
     while (end - at >= HEADER_BYTES) {
       const bytes = buffer.readUInt32BE(at + 20)

@@ -14,7 +14,7 @@ import { AF_INET, SOCK_DGRAM } from '../../host/linux/libc.ts'
 import { openFastUdp, openUdpByMode } from '../../host/linux/open-udp.ts'
 import { syscallsOf } from '../../host/linux/syscalls.ts'
 import type { SocketAddress } from '../../host/net/address.ts'
-import type { Libc, Runtime, UdpHandlers, UdpSocket } from '../../host/runtime.ts'
+import type { DatagramKind, Libc, Runtime, UdpHandlers, UdpSocket } from '../../host/runtime.ts'
 import { clock } from '../../runtime-shared/clock.ts'
 import { waitFor } from '../../testkit/wait.ts'
 import { skip } from '../skip.ts'
@@ -36,6 +36,7 @@ class Inbox implements UdpHandlers {
   readonly from = new Map<number, [number, number][]>()
   readonly errors: string[] = []
   readonly addresses: SocketAddress[] = []
+  readonly lengths: number[] = []
   count = 0
   batches = 0
   writable = 0
@@ -47,6 +48,7 @@ class Inbox implements UdpHandlers {
     list.push([((data[0] ?? 0) << 8) | (data[1] ?? 0), data.length])
     this.from.set(port, list)
     this.count++
+    this.lengths.push(data.length)
     for (const byte of data.subarray(2)) if (byte !== data[2]) this.errors.push('torn')
   }
 
@@ -69,6 +71,7 @@ export function fastUdpTests(runtime: Runtime): void {
     runs: 'runs of one size with a shorter last datagram arrive in order, one by one, with the right sender',
     mixed: 'receivers and sizes may alternate',
     plain: 'the socket of another program receives the same datagrams',
+    fragments: 'with do not fragment, only datagrams that may be fragmented are',
     mtu: 'a route that rejects runs gets single datagrams from then on, without loss',
     asked: 'answers leave from the address that was asked, merged runs too',
     vanished: 'an address that vanished is replaced by the one that the system selects, and runs stay merged',
@@ -203,6 +206,45 @@ export function fastUdpTests(runtime: Runtime): void {
     assert.equal(atClient.errors, [])
     assert.is(spawnSync('ip', ['link', 'set', 'lo', 'mtu', '65536']).status, 0)
   })
+
+  for (const [bind, local] of [
+    [LOCALHOST, LOCALHOST],
+    [ANY6, { family: 6, address: '::1' }],
+    [ANY6, LOCALHOST],
+  ] as const) {
+    test(`${names.fragments}: ${bind.address} to ${local.address}`, async () => {
+      assert.is(spawnSync('ip', ['link', 'set', 'lo', 'mtu', '1280']).status, 0)
+      const [server, atServer] = await open(bind)
+      const [client, atClient] = await open(bind)
+      const to = { ...server.local, ...local, port: server.local.port }
+      const arrives = async (length: number, kind?: DatagramKind): Promise<boolean> => {
+        const before = atServer.count
+        const buffer = client.acquire()
+        if (buffer === null) throw new Error('no buffer')
+        client.send(buffer, length, to, true, kind)
+        // arrives in any case, behind it
+        put(client, 9, 50, to)
+        client.flush()
+        await waitFor('the small datagram', () => atServer.count > before && (atServer.lengths.at(-1) ?? 0) === 50)
+        return atServer.count === before + 2
+      }
+      // by default the system fragments
+      assert.is(await arrives(1400), true)
+      assert.is(client.dontFragment?.(true), true)
+      assert.is(await arrives(1200), true)
+      assert.is(await arrives(1400, 'size test'), false)
+      assert.equal(atClient.errors, [])
+      assert.is(await arrives(1400, 'may fragment'), true)
+      assert.is(await arrives(1400), false)
+      assert.equal(atClient.errors, ['EMSGSIZE'])
+      // a run is merged as before, and not given up because of what was too long
+      putRun(client, to)
+      await waitFor('the run', () => atServer.lengths.at(-1) === 300)
+      assert.is(client.dontFragment?.(false), false)
+      assert.is(await arrives(1400), true)
+      assert.is(spawnSync('ip', ['link', 'set', 'lo', 'mtu', '65536']).status, 0)
+    })
+  }
 
   test(names.asked, async () => {
     await ip('addr add fd00::2/128 dev lo nodad')

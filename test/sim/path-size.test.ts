@@ -8,7 +8,7 @@
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
 import type { CoreConfig } from '../../host/engine/core.ts'
-import { address4 } from '../../testkit/sim/address.ts'
+import { address4, address6 } from '../../testkit/sim/address.ts'
 import { Mixed } from '../../testkit/sim/mixed.ts'
 import { type Connection, Pair, type Side } from '../../testkit/sim/pair.ts'
 
@@ -221,6 +221,22 @@ function idleSteps(isSearching: boolean): number {
 
 test('an interrupted search wakes nobody up', () => {
   assert.is(idleSteps(true), idleSteps(false))
+})
+
+test('over IPv6, what is to be fragmented is longer than an interface of 1500 bytes takes', () => {
+  const pair = makePair(10, 1400)
+  pair.clientAddress = address6(1, 40000)
+  let longest = 0
+  pair.tap = (from, bytes) => {
+    if (from === 'server' && bytes.length > 1452) longest = Math.max(longest, bytes.length)
+    return true
+  }
+  for (const link of [pair.up, pair.down]) link.options = { ...link.options, longest: 1300 }
+  assertClean(pair, pair.connect(down(2_000_000)))
+  assert.ok(pair.server.counter('segments_oversized') > 0)
+  // as long as window announcements of 24 bytes allow, and as a receiver accepts
+  assert.ok(longest > 1500 - 24 && longest <= 1500, `${longest}`)
+  assert.is(pair.client.counter('drop_malformed'), 0)
 })
 
 test('a session that moves to another path uses what is known there', () => {

@@ -11,6 +11,7 @@ import {
   type CoreConfig,
   type CoreExports,
   type CounterName,
+  DATAGRAM_MAX,
   Event,
   Mode,
   NonceStrategy,
@@ -253,7 +254,7 @@ export class Endpoint {
   #transmit(): void {
     const { core } = this
     const { tagBytes, nonceBytes } = this.config
-    const most = Math.max(this.config.kcpMtu, this.config.searchMtu)
+    const usual = Math.max(this.config.kcpMtu, this.config.searchMtu)
     for (let round = 0; ; round++) {
       check(round < DRAINS_MAX, 'endless poll_transmit')
       const count = core.calls.poll_transmit(core.txSlots, this.now)
@@ -271,7 +272,6 @@ export class Endpoint {
         const out = core.u32[word + Tx.out] ?? 0
         const nonceAt = core.u32[word + Tx.nonce] ?? 0
         const to = core.u32[word + Tx.address] ?? 0
-        check(length > 0 && length <= most, `MUST 11: ${length} bytes of plaintext with kcpMtu ${most}`)
         const plain = core.u8.slice(source, source + length)
         let bytes = plain
         if (tagBytes > 0) {
@@ -288,6 +288,8 @@ export class Endpoint {
         const flags = core.u32[word + Tx.flags] ?? 0
         const probe = (flags & Tx.PROBE) !== 0
         const mayFragment = (flags & Tx.MAY_FRAGMENT) !== 0
+        const most = mayFragment ? DATAGRAM_MAX - tagBytes - nonceBytes : usual
+        check(length > 0 && length <= most, `MUST 11: ${length} bytes of plaintext with kcpMtu ${most}`)
         const isMerged = this.#runs.add(core, i, count, peer, bytes.length)
         this.#onTransmit({ bytes, peer, probe, isMerged, mayFragment }, handle)
       }

@@ -2,6 +2,8 @@
  * Measures the path to a peer that answers: round trip time, loss, maximum datagram size in each direction, whether the
  * peer is a server and whether its target accepts connections.
  */
+import type { Config } from '../../config/config.ts'
+import { MTU_DEFAULT } from '../../config/mtu.ts'
 import { formatAddress, type SocketAddress } from '../../net/address.ts'
 import { Conversations, type Passage, type Path, passageBack, passageThere, type Return } from './path-mtu.ts'
 import { type TrainStats, train } from './pings.ts'
@@ -37,7 +39,7 @@ export async function measure(examined: Case, reached: Reached): Promise<void> {
     if (!pinger.take(arrival)) conversations.take(arrival)
   }
   const headers = HEADERS_BYTES[peer.address.startsWith('::ffff:') ? 4 : peer.family]
-  const full = examined.config.kcp.mtu - headers
+  const full = mtuOf(examined.config) - headers
   const most = Math.max(MTU_MAX - headers, full)
   progress('measuring the largest outbound datagram')
   const there = await passageThere(probe, pinger, path, full, most)
@@ -102,6 +104,8 @@ function reportTrain({ report, seconds }: Case, stats: TrainStats): void {
 
 const finite = (value: number): number | null => (Number.isFinite(value) ? round(value) : null)
 
+const mtuOf = ({ kcp }: Config): number => kcp.mtu ?? MTU_DEFAULT
+
 /** The largest kcp.mtu known to pass in both directions. */
 function fitting(there: Passage, back: Return, headers: number): number {
   const passed = Math.min(there.passed, back.passage === undefined || back.full ? there.passed : back.passage.passed)
@@ -112,14 +116,14 @@ function reportThere({ report, config }: Case, there: Passage, full: number, hea
   const values = { passed_bytes: there.passed, lost_bytes: there.lost ?? null, wanted_bytes: full }
   if (there.passed >= full) {
     const more = there.lost === undefined ? ' (the maximum)' : ''
-    const text = `datagrams of ${there.passed} bytes${more} reach the peer; kcp.mtu ${config.kcp.mtu} requires ${full} bytes`
+    const text = `datagrams of ${there.passed} bytes${more} reach the peer; kcp.mtu ${mtuOf(config)} requires ${full} bytes`
     report.add('size_out', 'ok', text, { values })
     return
   }
   const text =
     there.passed === 0
-      ? `small pings reach the peer, datagrams of ${there.lost} bytes do not; kcp.mtu ${config.kcp.mtu} requires ${full} bytes`
-      : `datagrams of up to ${there.passed} bytes reach the peer, larger ones do not; kcp.mtu ${config.kcp.mtu} requires ${full} bytes`
+      ? `small pings reach the peer, datagrams of ${there.lost} bytes do not; kcp.mtu ${mtuOf(config)} requires ${full} bytes`
+      : `datagrams of up to ${there.passed} bytes reach the peer, larger ones do not; kcp.mtu ${mtuOf(config)} requires ${full} bytes`
   report.add('size_out', 'warning', text, { values, remedies: mtuRemedies(fitting(there, back, headers)) })
 }
 

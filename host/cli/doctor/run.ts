@@ -3,6 +3,7 @@
  */
 
 import { type Config, MODE_CLIENT, MODE_SERVER } from '../../config/config.ts'
+import { MTU_DEFAULT } from '../../config/mtu.ts'
 import { configWarnings } from '../../config/rules.ts'
 import { checkStart } from '../../config/security.ts'
 import { withKey } from '../../crypto/key.ts'
@@ -87,7 +88,7 @@ function reportConfig(report: Report, config: Config): void {
   const crypto =
     config.method === undefined ? 'no method' : `${config.method}, ${config.psk === undefined ? 'password' : 'psk'}`
   const text = [crypto, ...warnings].join('; ')
-  const values = { method: config.method ?? null, mtu: config.kcp.mtu }
+  const values = { method: config.method ?? null, mtu: config.kcp.mtu ?? MTU_DEFAULT }
   report.add('config', warnings.length > 0 ? 'note' : 'ok', text, { values })
 }
 

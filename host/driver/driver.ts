@@ -117,11 +117,11 @@ export class Driver implements StreamHost, ReceiveHost, TransmitHost, EventHost,
     const before = this.#engine.config
     this.#engine.config = config
     try {
-      this.#forbidFragments()
+      this.#engine.prepareSearch(this.sockets.sender)
       this.run(() => this.#engine.reconfigure())
     } catch (error) {
       this.#engine.config = before
-      this.#forbidFragments()
+      this.#engine.prepareSearch(this.sockets.sender)
       throw error
     }
     this.streams.held.setCeiling(config.memoryCeiling)
@@ -168,19 +168,8 @@ export class Driver implements StreamHost, ReceiveHost, TransmitHost, EventHost,
     this.#transmitter.attach(socket, connected)
     if (socket === null) return
     this.diagnostics.udpOpened()
-    const couldSearch = this.#engine.canSearch
-    if (this.#forbidFragments() !== couldSearch) this.run(() => this.#engine.reconfigure())
+    if (this.#engine.prepareSearch(socket)) this.run(() => this.#engine.reconfigure())
     this.pump()
-  }
-
-  /**
-   * Sets don't fragment on the sending socket while the engine is to search for the largest datagram.
-   * @returns whether it can
-   */
-  #forbidFragments(): boolean {
-    const isWanted = (this.#engine.config?.searchMtu ?? 0) > 0
-    this.#engine.canSearch = this.sockets.sender?.dontFragment?.(isWanted) ?? false
-    return this.#engine.canSearch
   }
 
   onProbe(socket: UdpSocket | undefined): void {
@@ -213,6 +202,11 @@ export class Driver implements StreamHost, ReceiveHost, TransmitHost, EventHost,
   clockStepped(): void {
     this.#engine.clockStepped()
     this.pump()
+  }
+
+  /** Whether the engine searches for the largest datagrams, and the socket can send what that needs. */
+  get isSearchingMtu(): boolean {
+    return this.#engine.canSearch
   }
 
   get isMerging(): boolean {

@@ -5,7 +5,7 @@
 
 import type { SocketAddress } from '../net/address.ts'
 import { AddressCache } from '../net/address-cache.ts'
-import type { Clock } from '../runtime.ts'
+import type { Clock, UdpSocket } from '../runtime.ts'
 import { RENDEZVOUS_OTHERS } from './abi.ts'
 import { ClockJump } from './clock-jump.ts'
 import { type Core, type CoreConfig, Info, NonceStrategy, TICKS_PER_MS } from './core.ts'
@@ -30,8 +30,7 @@ export class Engine {
   readonly peers = new AddressCache()
   /** In force, or applied by the next call below. */
   config: CoreConfig | undefined
-  /** Whether the socket can send what a search for the largest datagram needs: without it `searchMtu` has no effect. */
-  canSearch = false
+  #canSearch = false
   /** Client: destination of new sessions. */
   peer: SocketAddress | undefined
   announcement: Announcement | undefined
@@ -94,8 +93,24 @@ export class Engine {
     if (this.config !== undefined) this.core.configure(this.#possible(this.config), this.now())
   }
 
+  /** Whether the socket can send what a search for the largest datagram needs: without it `searchMtu` has no effect. */
+  get canSearch(): boolean {
+    return this.#canSearch
+  }
+
+  /**
+   * Sets don't fragment on the sending socket while the configuration wants a search; `reconfigure` applies it.
+   * @returns whether it became possible or impossible
+   */
+  prepareSearch(socket: Pick<UdpSocket, 'dontFragment'> | undefined): boolean {
+    const before = this.#canSearch
+    const isWanted = this.config !== undefined && this.config.searchMtu > 0
+    this.#canSearch = socket?.dontFragment?.(isWanted) ?? false
+    return this.#canSearch !== before
+  }
+
   #possible(config: CoreConfig): CoreConfig {
-    return this.canSearch ? config : { ...config, searchMtu: 0 }
+    return this.#canSearch ? config : { ...config, searchMtu: 0 }
   }
 
   tellPeer(): void {

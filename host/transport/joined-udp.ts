@@ -8,7 +8,7 @@
 import { isTemporaryCode } from '../errors.ts'
 import type { SocketAddress } from '../net/address.ts'
 import { isIpv4, unmapped } from '../net/native-address.ts'
-import type { Runtime, UdpHandlers, UdpOptions, UdpSocket } from '../runtime.ts'
+import type { DatagramKind, Runtime, UdpHandlers, UdpOptions, UdpSocket } from '../runtime.ts'
 import { asSeenBy } from './rendezvous.ts'
 
 /** Outgoing datagrams that wait, of all sockets together. */
@@ -22,6 +22,7 @@ interface Outgoing {
   length: number
   to: SocketAddress
   isApart: boolean
+  kind: DatagramKind | undefined
 }
 
 const NOWHERE: SocketAddress = { family: 4, address: '0.0.0.0', port: 0, scope: 0 }
@@ -72,6 +73,8 @@ export class JoinedUdp implements UdpSocket {
   readonly #targets = new WeakMap<SocketAddress, SocketAddress>()
   #starved = false
   #isKept = true
+  /** Don't fragment is set. */
+  #isWhole = false
   #closed = false
 
   /** @param all options of the sockets, without `connect` */
@@ -122,6 +125,7 @@ export class JoinedUdp implements UdpSocket {
         if (this.#closed) socket.close()
         else member.socket = socket
         if (!this.#isKept) socket.keepAlive?.(false)
+        if (this.#isWhole) socket.dontFragment?.(true)
       } catch (error) {
         if (!isTemporaryCode(error)) throw error
         missing.set(bind, error)
@@ -138,11 +142,17 @@ export class JoinedUdp implements UdpSocket {
       return null
     }
     const fresh = new Uint8Array(SEND_BUFFER_BYTES)
-    this.#slots.set(fresh, { buffer: fresh, length: 0, to: NOWHERE, isApart: false })
+    this.#slots.set(fresh, { buffer: fresh, length: 0, to: NOWHERE, isApart: false, kind: undefined })
     return fresh
   }
 
-  send(buffer: Uint8Array, length: number, to: SocketAddress, apart = false): void {
+  dontFragment(on: boolean): boolean {
+    this.#isWhole = on
+    const open = this.#members.flatMap(({ socket }) => (socket === undefined ? [] : [socket]))
+    return open.map((socket) => socket.dontFragment?.(on) ?? false).every((isInForce) => isInForce) && open.length > 0
+  }
+
+  send(buffer: Uint8Array, length: number, to: SocketAddress, apart = false, kind?: DatagramKind): void {
     const datagram = this.#slots.get(buffer)
     if (datagram === undefined) return
     const member = this.#memberFor(to)
@@ -153,6 +163,7 @@ export class JoinedUdp implements UdpSocket {
     datagram.length = length
     datagram.to = member.options.bind.family === 4 && to.family === 6 ? this.#targetOf(to) : to
     datagram.isApart = apart
+    datagram.kind = kind
     if (member.waiting.length > 0 || !this.#pass(member, datagram)) member.waiting.push(datagram)
   }
 
@@ -205,11 +216,11 @@ export class JoinedUdp implements UdpSocket {
   }
 
   /** @returns whether the socket had a buffer */
-  #pass(member: Member, { buffer, length, to, isApart }: Outgoing): boolean {
+  #pass(member: Member, { buffer, length, to, isApart, kind }: Outgoing): boolean {
     const own = member.socket?.acquire()
     if (member.socket === undefined || own === undefined || own === null) return false
     own.set(buffer)
-    member.socket.send(own, length, to, isApart)
+    member.socket.send(own, length, to, isApart, kind)
     member.isDirty = true
     this.#free.push(buffer)
     return true

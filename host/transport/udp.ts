@@ -312,7 +312,7 @@ export class UdpTransport implements Transport {
     if (again) log.notice('udp socket restart')
     for (const local of this.#socket.locals) log.notice(`udp bind: ${formatAddress(local)}`)
     if (socket.path !== undefined) log.notice(`udp path: ${socket.path}`)
-    if (this.#config.kcp.mtu === undefined && socket.dontFragment === undefined) {
+    if (this.#config.kcp.mtu === undefined && !this.#options.driver.isSearchingMtu) {
       log.notice(`udp mtu: packets of up to ${MTU_DEFAULT} bytes, because this socket cannot test larger ones`)
     }
     const { kcp_bind } = this.#config

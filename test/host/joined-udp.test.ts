@@ -2,13 +2,16 @@
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
 import { formatAddress, type SocketAddress } from '../../host/net/address.ts'
-import type { Runtime, UdpHandlers, UdpOptions, UdpSocket } from '../../host/runtime.ts'
+import type { DatagramKind, Runtime, UdpHandlers, UdpOptions, UdpSocket } from '../../host/runtime.ts'
 import { JoinedUdp } from '../../host/transport/joined-udp.ts'
 
 const test = suite('joined udp')
 
 const v4 = (address: string, port = 0): SocketAddress => ({ family: 4, address, port, scope: 0 })
 const v6 = (address: string, port = 0): SocketAddress => ({ family: 6, address, port, scope: 0 })
+
+/** An address whose socket cannot set don't fragment. */
+const CANNOT = '10.0.0.99'
 
 /** A socket with room for some datagrams until it is flushed and drained. */
 class StubSocket implements UdpSocket {
@@ -21,6 +24,7 @@ class StubSocket implements UdpSocket {
   room = 1000
   isOpen = true
   isKept = true
+  isWhole = false
 
   constructor(options: UdpOptions, handlers: UdpHandlers) {
     this.options = options
@@ -32,8 +36,13 @@ class StubSocket implements UdpSocket {
     return this.room-- > 0 ? new Uint8Array(2048) : null
   }
 
-  send(buffer: Uint8Array, length: number, to: SocketAddress, apart = false): void {
-    this.sent.push(`${buffer[0]} ${length} ${formatAddress(to)}${apart ? ' apart' : ''}`)
+  send(buffer: Uint8Array, length: number, to: SocketAddress, apart = false, kind = ''): void {
+    this.sent.push(`${buffer[0]} ${length} ${formatAddress(to)}${apart ? ' apart' : ''}${kind && ` ${kind}`}`)
+  }
+
+  dontFragment(on: boolean): boolean {
+    this.isWhole = on && this.local.address !== CANNOT
+    return this.isWhole
   }
 
   flush(): void {
@@ -89,11 +98,11 @@ class Scene {
   }
 
   /** @returns whether there was a buffer */
-  send(first: number, to: SocketAddress, apart = false): boolean {
+  send(first: number, to: SocketAddress, apart = false, kind?: DatagramKind): boolean {
     const buffer = this.joined.acquire()
     if (buffer === null) return false
     buffer[0] = first
-    this.joined.send(buffer, 100, to, apart)
+    this.joined.send(buffer, 100, to, apart, kind)
     return true
   }
 
@@ -180,6 +189,32 @@ test('an address that no interface has is left out, and opened when it exists', 
   assert.ok(scene.joined.isComplete)
   scene.joined.close()
   assert.not.ok(scene.sockets.some(({ isOpen }) => isOpen))
+})
+
+test("don't fragment is in force if all sockets have it, also one that is opened later", async () => {
+  const scene = new Scene(v4('10.0.0.1', 5), v4('10.0.0.2', 5))
+  scene.errors.set('10.0.0.2', 'EADDRNOTAVAIL')
+  await scene.joined.open()
+  assert.is(scene.joined.dontFragment(true), true)
+  scene.errors.clear()
+  await scene.joined.open()
+  assert.equal([scene.socket(0).isWhole, scene.socket(1).isWhole], [true, true])
+  const peer = scene.receive(1, v4('10.9.9.9', 9))
+  scene.send(1, peer, true, 'size test')
+  scene.socket(1).room = 0
+  scene.send(2, peer, true, 'may fragment')
+  scene.socket(1).drain()
+  scene.send(3, peer)
+  assert.equal(scene.socket(1).sent, [
+    '1 100 10.9.9.9:9 apart size test',
+    '2 100 10.9.9.9:9 apart may fragment',
+    '3 100 10.9.9.9:9',
+  ])
+  assert.is(scene.joined.dontFragment(false), false)
+  assert.is(scene.socket(0).isWhole, false)
+  const mixed = new Scene(v4('10.0.0.1', 5), v4(CANNOT, 5))
+  await mixed.joined.open()
+  assert.is(mixed.joined.dontFragment(true), false)
 })
 
 test('a port in use at one address is an error, and without a port all get the same one', async () => {

@@ -98,7 +98,7 @@ export function setRendezvous(length: u32, now: Ticks): bool {
  */
 export function addRendezvous(): bool {
   if (otherCount == RENDEZVOUS_OTHERS) return false
-  copyAddress(others + <usize>(otherCount++ * ADDRESS_BYTES), rendezvousServer)
+  copyAddress(otherAt(otherCount++), rendezvousServer)
   return true
 }
 
@@ -109,15 +109,14 @@ export function announcedTo(): usize {
 
 // ---- LISTEN and CONNECT of this endpoint
 
-/** Sends CONNECT with another local port to `address`. */
-export function connectFrom(port: u32, address: usize): void {
-  if (isAddress(address)) push(CONNECT, port, address)
+/** Sends CONNECT with another local port to every address: from the socket in use nothing may arrive anywhere. */
+export function connectFrom(port: u32): void {
+  if (isAddress(server)) push(CONNECT, port, server)
+  for (let i: u32 = 0; i < otherCount; i++) push(CONNECT, port, otherAt(i))
 }
 
-/** Sends CONNECT to the next of the other addresses. */
-function connectToOther(): void {
-  if (otherCount == 0) return
-  push(CONNECT, 0, others + <usize>((nextOther++ % otherCount) * ADDRESS_BYTES))
+function otherAt(i: u32): usize {
+  return others + <usize>(i * ADDRESS_BYTES)
 }
 
 /**
@@ -137,7 +136,7 @@ export function rendezvousDeadline(isWanted: bool, now: Ticks): Ticks {
 export function checkRendezvous(isWanted: bool, listenTicks: Ticks, now: Ticks): void {
   if (isWanted && isAddress(server) && ticksUntil(helloAt, now) == 0) {
     push(listenTicks ? LISTEN : CONNECT, 0, server)
-    if (listenTicks == 0) connectToOther()
+    if (listenTicks == 0 && otherCount != 0) push(CONNECT, 0, otherAt(nextOther++ % otherCount))
     helloAt = now + (listenTicks ? listenTicks : CONNECT_INTERVAL_TICKS)
   }
   for (let i: u32 = 0; i < MAX_PUNCHES; i++) {

@@ -122,7 +122,7 @@ export function probePath(port: u32, now: Ticks): i32 {
   const other = isAddress(peer) ? peer : target
   sendPing(PEER_PING, 0, target, now)
   setProbing(true)
-  if (isSearching()) connectFrom(port, isAddress(currentPeer) ? announcedTo() : other)
+  if (isSearching()) connectFrom(port)
   sendPing(PEER_PING, 0, other, now)
   setProbing(false)
   return OK

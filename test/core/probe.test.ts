@@ -116,7 +116,15 @@ test('a rendezvous client announces the port of the probing socket, and opens it
   solo.feedFrom(service, pong(ping))
   solo.run(40_000)
   assert.ok(silent(solo))
-  const connect = probe(solo).find(({ plain }) => plain[5] === What.CONNECT && plain[0] === 0)
+  const others = [7, 8].map((number) => address4(number, 12345))
+  for (const other of others) assert.is(solo.endpoint.addRendezvous(other), 0)
+  const connects = probe(solo).filter(({ conv, plain }) => conv === 0 && plain[5] === What.CONNECT)
+  assert.equal(
+    connects.map((output) => [addressKey(output.peer), output.probe]),
+    [RENDEZVOUS, ...others].map((address) => [addressKey(address), true]),
+    'the service may be known at any of them',
+  )
+  const [connect] = connects
   assert.ok(connect?.probe)
   assert.is(addressKey(connect.peer), addressKey(RENDEZVOUS))
   assert.equal(connect.plain, hello(What.CONNECT, address4(3, PORT), ID))
@@ -135,6 +143,7 @@ for (const role of ['client', 'server'] as const) {
   test(`a ${role} without a peer probes another address of its rendezvous server`, () => {
     const solo = party(role)
     const other = address4(7, 12345)
+    assert.is(solo.endpoint.addRendezvous(other), 0)
     solo.run(60_000)
     assert.ok(silent(solo))
     solo.endpoint.core.u8.set(other, solo.endpoint.core.calls.peer_ptr() >>> 0)
@@ -154,7 +163,12 @@ for (const role of ['client', 'server'] as const) {
     const asked = sent.filter(({ plain }) => plain[5] === What.CONNECT)
     assert.equal(
       asked.map((output) => [addressKey(output.peer), output.probe]),
-      role === 'client' ? [[addressKey(other), true]] : [],
+      role === 'client'
+        ? [
+            [addressKey(RENDEZVOUS), true],
+            [addressKey(other), true],
+          ]
+        : [],
     )
     const ping = sent.find((output) => isPing(output) && output.probe)
     assert.ok(ping)

@@ -149,6 +149,7 @@ export const FAULTS: Readonly<Record<FaultKind, Begin>> = {
   },
   'dns-change'(world) {
     world.moveMachine('server')
+    world.moveRendezvous()
     return undefined
   },
   'dns-failure'(world) {

@@ -106,7 +106,7 @@ export class Network {
   conditions: Conditions = CLEAN
   /** Drops all datagrams between machines of the tunnel while set. */
   isDark = false
-  /** Names and their addresses. */
+  /** Names and their addresses, separated by spaces. */
   readonly names = new Map<string, string>()
   isNameServerDown = false
   /** Called with each datagram sent between machines of the tunnel, with the addresses as seen by the receiver. */

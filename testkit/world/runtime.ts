@@ -64,7 +64,8 @@ export class SimulatedRuntime implements Runtime {
 
   resolve(host: string): Promise<readonly Omit<SocketAddress, 'port'>[]> {
     const { network } = this.#around
-    const answer = (address: string): readonly Omit<SocketAddress, 'port'>[] => [{ family: 4, address, scope: 0 }]
+    const answer = (addresses: string): readonly Omit<SocketAddress, 'port'>[] =>
+      addresses.split(' ').map((address) => ({ family: 4, address, scope: 0 }))
     if (/^[\d.]+$/.test(host)) return Promise.resolve(answer(host))
     return new Promise((resolve, reject) => {
       this.process.at(network.loop.now + LOOKUP_MS, () => {

@@ -88,6 +88,9 @@ const NAT_SERVERS: readonly Topology[] = ['rendezvous', 'library-rendezvous']
 const LIBRARY_CLIENTS: readonly Topology[] = ['library-client', 'library-pair', 'library-rendezvous', 'library-carrier']
 const LIBRARY_SERVERS: readonly Topology[] = ['library-server', 'library-pair', 'library-rendezvous', 'library-carrier']
 
+/** The addresses of the name of the rendezvous server, which has one of them at a time. */
+export const RENDEZVOUS = ['203.0.113.1', '203.0.113.2'] as const
+
 /** Keys of the configuration files, or of the options where the library is used. */
 function keysOf(topology: Topology): Record<EndName, object> {
   const connect = 'target.example:9000'
@@ -126,8 +129,8 @@ function libraryOf(scenario: Scenario, around: Surroundings, machine: Machine, e
 }
 
 function makeRendezvous(scenario: Scenario, around: Surroundings, clock: number): Program {
-  around.network.names.set('rendezvous.example', '203.0.113.1')
-  const machine = addMachine(around, 'rendezvous', '203.0.113.1', clock)
+  around.network.names.set('rendezvous.example', RENDEZVOUS.join(' '))
+  const machine = addMachine(around, 'rendezvous', RENDEZVOUS[0], clock)
   const config = configOf(scenario, { kcp_bind: `0.0.0.0:${SERVER_PORT}` })
   return new EndpointProgram(optionsOf(around, machine, 'rendezvous'), config)
 }

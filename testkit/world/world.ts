@@ -20,7 +20,7 @@ import { limitReplayFilter } from './replay-filter.ts'
 import type { Scenario, StreamPlan } from './scenario.ts'
 import { type Stream, Streams } from './streams.ts'
 import { TcpPorts } from './tcp.ts'
-import { type EndName, keyBytes, makeParties, type Parties, TARGETS } from './topology.ts'
+import { type EndName, keyBytes, makeParties, type Parties, RENDEZVOUS, TARGETS } from './topology.ts'
 
 /** After the last fault every stream is over within this time, ms: a session may wait for its `timeout`, then come again. */
 const HEAL_MS = 1_500_000
@@ -147,6 +147,15 @@ export class World {
     this.#spare(end)
     if (end === 'client') this.streams.onClientMoved()
     if (end === 'server') network.names.set('server.example', fresh)
+  }
+
+  /** The rendezvous server moves to the other address of its name. */
+  moveRendezvous(): void {
+    const [first, second] = RENDEZVOUS
+    for (const machine of this.network.machines) {
+      if (machine.name !== 'rendezvous') continue
+      machine.address = machine.address === first ? second : first
+    }
   }
 
   /** The target of `connect` is recreated at another address. */

@@ -115,8 +115,7 @@ export class ReceiveBuffer extends CongestionController {
   isPrompt: u8
   // a segment was dropped since the peer was informed of free memory
   hasDropped: u8
-  // window tuning: largest window (0 = fixed), start of the measurement
-  rcvWndMax: u32
+  // window tuning: start of the measurement
   rcvTuneNxt: Sn
   rcvTuneAt: Ticks
 }
@@ -140,10 +139,14 @@ export class AckQueue extends ReceiveBuffer {
   lastSn: Sn
   lastTs: Ts
   ackAtOnce: u8
+  // the receive window is not tuned; here to fill a gap
+  isRcvWndFixed: u8
   // since when una is below what the peer has acknowledged, in units of RENEGED_UNIT_SHIFT; 0 = it is not
   renegedAt: u16
   // client: newest ts of a PUSH of the server, in units of PEER_CLOCK_SHIFT, with PEER_CLOCK_KNOWN; or one of the others
   peerClock: u16
+  // client: newest ts of a PUSH of the server that acknowledged something, 0 = there was none
+  ackingTs: Ts
 }
 
 export const PEER_CLOCK_SHIFT: u32 = 17

@@ -154,7 +154,7 @@ export function input(c: Conversation, at: usize, size: u32, mayKeep: bool, now:
     if (cmd == CMD_ACK) {
       effects |= onAck(c, sn, fromWireClock(ts), now)
     } else if (cmd == CMD_PUSH) {
-      if (hasOtherClock(c, ts, now)) return effects | FORGOTTEN
+      if (hasOtherClock(c, ts, now) || hasBegunAgain(c, segmentUna, ts)) return effects | FORGOTTEN
       effects |= onPush(c, sn, ts, at + HEADER_BYTES, len, mayKeep && !(effects & KEPT_BLOCK), now)
     } else if (cmd == CMD_WASK) {
       c.wndProbes |= PROBE_TELL
@@ -244,6 +244,20 @@ function hasOtherClock(c: Conversation, ts: Ts, now: Ticks): bool {
   if (isFirst || step > 0) c.peerClock = <u16>clock | PEER_CLOCK_KNOWN
   if (isFirst) return false
   return step < -(<i32>clockTolerance) || (step > 0 && <u32>step > elapsed + clockTolerance)
+}
+
+/**
+ * Detects that a server which had ended the conversation opened it again: from a segment in the middle of it, at another
+ * address or when nothing was left of the first one. It counts from 0 and acknowledges nothing, although an earlier PUSH
+ * did. Its segments would fill the holes that lost segments of the first one left.
+ */
+function hasBegunAgain(c: Conversation, una: Sn, ts: Ts): bool {
+  if (c.peerClock == PEER_CLOCK_IGNORED) return false
+  const isNewer = c.ackingTs == 0 || diff(ts, c.ackingTs) > 0
+  // una is 0 again after 2^32 segments, too
+  if (una == 0) return isNewer && c.ackingTs != 0 && <i32>c.peerUna > 0
+  if (isNewer) c.ackingTs = max<Ts>(ts, 1)
+  return false
 }
 
 const acks: AckSummary = changetype<AckSummary>(memory.data(20, 8))

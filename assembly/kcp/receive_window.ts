@@ -10,7 +10,7 @@
 import { TICKS_PER_SECOND, UNSET } from '../abi'
 import { fairSegments, segmentShare } from '../memory/slab'
 import { Ticks } from '../units'
-import { INITIAL_RMTWND, MAX_WND, ReceiveBuffer } from './conversation'
+import { AckQueue, INITIAL_RMTWND, MAX_WND, ReceiveBuffer } from './conversation'
 import { optionRcvWnd } from './options'
 import { diff } from './segment'
 
@@ -18,10 +18,10 @@ const INITIAL_WND: u32 = 1024
 const TUNE_TICKS: Ticks = TICKS_PER_SECOND
 
 /** Initializes the receive window of a new conversation. */
-export function openReceiveWindow(c: ReceiveBuffer, now: Ticks): void {
+export function openReceiveWindow(c: AckQueue, now: Ticks): void {
   const isFixed = optionRcvWnd() != UNSET
   c.rcvWnd = isFixed ? optionRcvWnd() : INITIAL_WND
-  c.rcvWndMax = isFixed ? 0 : MAX_WND
+  c.isRcvWndFixed = isFixed ? 1 : 0
   c.rcvEdge = max(INITIAL_RMTWND, promisedWnd(c))
   c.rcvTuneAt = now
 }
@@ -42,14 +42,14 @@ export function advertise(c: ReceiveBuffer): u32 {
 }
 
 /** To be called when rcvNxt advanced or a segment arrived out of order. */
-export function growReceiveWindow(c: ReceiveBuffer, now: Ticks): void {
-  if (c.rcvWndMax == 0) return
+export function growReceiveWindow(c: AckQueue, now: Ticks): void {
+  if (c.isRcvWndFixed) return
   const early = c.rcvTop - c.rcvNxt
   const isFull = early > c.rcvWnd / 2
   if (c.rcvNxt - c.rcvTuneNxt < c.rcvWnd / 4 && !isFull) return
   const isFast = now - c.rcvTuneAt <= TUNE_TICKS || isFull
   const keepsUp = c.rcvNxt - c.rcvRead < c.rcvWnd / 4
-  if (isFast && keepsUp) c.rcvWnd = max(c.rcvWnd, min(c.rcvWnd * 2, min(c.rcvWndMax, segmentShare())))
+  if (isFast && keepsUp) c.rcvWnd = max(c.rcvWnd, min(c.rcvWnd * 2, min(MAX_WND, segmentShare())))
   c.rcvTuneNxt = c.rcvNxt
   c.rcvTuneAt = now
 }

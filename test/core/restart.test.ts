@@ -228,4 +228,22 @@ test('a session ends when the server restarted after acknowledging segments out 
   assert.ok(solo.take().some((output) => summary(output) === 'RESET'))
 })
 
+test('what a server sends that opened a conversation again fills no hole of the first one', () => {
+  const streams = [1000, 3000].map((ts) => {
+    const solo = new Solo({ role: 'client', sealing: 'random' })
+    const handle = solo.open()
+    const conv = solo.endpoint.convOf(handle)
+    solo.endpoint.drain()
+    // its KEEPALIVE, sn 0, is lost or late
+    solo.feed(push(conv, 1, message(MessageType.PUSH, utf8('second')), { ts: 2000, una: 1 }))
+    solo.feed(push(conv, 0, KEEPALIVE, { ts, una: 0 }))
+    solo.run(100)
+    return { solo, aborts: solo.events.filter(({ type }) => type === EventType.ABORT).map(({ arg }) => arg), handle }
+  })
+  const [late, again] = streams
+  assert.equal(late?.aborts, [], 'it was sent before')
+  assert.equal(late?.solo.stream(late.handle).data, utf8('second'))
+  assert.equal(again?.aborts, [7], 'it was sent later, and acknowledges nothing')
+})
+
 test.run()

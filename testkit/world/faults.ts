@@ -126,13 +126,9 @@ export const FAULTS: Readonly<Record<FaultKind, Begin>> = {
   'nat-rebinding': (world) =>
     repeat(world, 5000, () => {
       for (const nat of world.network.nats) nat.rebind()
-      if (world.network.nats.length > 0) world.streams.onClientMoved()
     }),
   'stale-mapping'(world, { end }) {
-    const nat = world.network.natOf(world.machineOf(end))
-    if (nat === undefined) return undefined
-    nat.strand()
-    world.streams.onClientMoved()
+    world.network.natOf(world.machineOf(end))?.strand()
     return undefined
   },
   'address-change'(world, { end }) {

@@ -32,8 +32,6 @@ interface Attempt {
   server: Application | undefined
   /** The client moved during this attempt, and another worker of the server may have dialled again. */
   mayRepeat: boolean
-  /** The client moved during this attempt. */
-  hasMoved: boolean
   /** The server lost its state during this attempt: it dials again if the client has received nothing of its answer. */
   isForgotten: boolean
   /** The name server was down: the target may have no address, which its client sees as a clean end. */
@@ -131,7 +129,6 @@ export class Streams {
    * session: a limit of workers (docs/reliability.md).
    */
   onClientMoved(): void {
-    for (const attempt of this.#attempts) attempt.hasMoved ||= attempt.client?.ending === 'open'
     if (!(this.#options.parties.server instanceof WorkersProgram)) return
     for (const attempt of this.#attempts) {
       // the end of an aborted stream is repeated, too
@@ -178,7 +175,6 @@ export class Streams {
       client: undefined,
       server: undefined,
       mayRepeat: false,
-      hasMoved: false,
       isForgotten: false,
       isUnresolved: loop.now < this.#unresolvedUntil,
     }
@@ -226,6 +222,8 @@ export class Streams {
       : { send: 2 * number, receive: 2 * number + 1, skip: 0 }
     const application = this.#run(`${stream.name}.client`, connection, stream.plan.client, keys, header)
     attempt.client = application
+    // its machine may have been suspended since it was dialled
+    attempt.isUnresolved ||= this.#options.loop.now < this.#unresolvedUntil
     application.isExcused = attempt.isUnresolved
     application.onAbort = () => {
       // a stream of the library is reset, never ended
@@ -309,8 +307,8 @@ export class Streams {
     const name = `${stream.name}.server`
     // a reset stream may be dialled again: the server restarted before the client received an answer
     if (before !== undefined && before.ending !== 'reset' && !attempt.isForgotten) {
-      // the reset went to the client's old address: a limit (docs/reliability.md)
-      if (before.ending === 'aborted' && attempt.hasMoved && isLibrary(parties.server)) return undefined
+      // the reset went to an old address of the client: a limit (docs/reliability.md)
+      if (before.ending === 'aborted' && isLibrary(parties.server)) return undefined
       if (attempt.mayRepeat) {
         if (attempt.client !== undefined) attempt.client.isExcused = true
         return undefined

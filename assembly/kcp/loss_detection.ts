@@ -165,6 +165,9 @@ function probeDeadline(c: Conversation, now: Ticks): Ticks {
   return c.flight == 0 ? NEVER : remaining(c.lastActivityAt, probeTimeout(c, ackAllowance(c)), now)
 }
 
+/** From this timeout on a probe is one segment: two at once may be merged on arrival, and be lost for that reason. */
+const LONE_PROBES_FROM: u32 = 4
+
 /**
  * Retransmits the first and the last segment: the first may be the only one missing, the ACK of the last covers
  * everything before it.
@@ -173,7 +176,7 @@ export function probe(c: Conversation): void {
   const first = isLost(entryOf(c, c.sndUna)) ? firstOf(c, FLIGHT) : c.sndUna
   const last = c.lastFlight
   markLost(c, first, entryOf(c, first), BY_PROBE)
-  if (last != first) markLost(c, last, entryOf(c, last), BY_PROBE)
+  if (last != first && c.ptoCount < LONE_PROBES_FROM) markLost(c, last, entryOf(c, last), BY_PROBE)
   c.ptoCount++
   count(RTOS)
   onTimeout(c)

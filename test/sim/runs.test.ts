@@ -102,6 +102,25 @@ for (const [loss, burst] of [
   })
 }
 
+test('from the fifth probe timeout on segments are sent one at a time, since a receiver may merge what comes at once', () => {
+  const pair = new Pair({ seed: 1, sealing: 'random', client: { keepalive: 25 } })
+  const connection = pair.connect(LARGE)
+  pair.runUntil(() => connection.over || pair.ms > 60, 10)
+  const bursts = new Map<number, number>()
+  pair.tap = (_, bytes) => {
+    if (bytes.length > 1000) bursts.set(pair.ms, (bursts.get(pair.ms) ?? 0) + 1)
+    return bytes.length <= 1000
+  }
+  const end = pair.ms + 5000
+  pair.runUntil(() => pair.ms >= end, 10)
+  pair.tap = undefined
+  // both ends time out four times with two segments each
+  const late = [...bursts.values()].slice(-4)
+  assert.equal(late, [1, 1, 1, 1])
+  pair.runUntil(() => connection.over, 60)
+  assert.ok(connection.clean, connection.describe())
+})
+
 test('an outage is not taken for it', () => {
   const pair = new Pair({ seed: 1, sealing: 'random', client: { keepalive: 25 } })
   const seen = watch(pair, [])

@@ -18,6 +18,8 @@ export interface UdpHandlers {
   onWritable(): void
   /** A send or receive error (ICMP, ENOBUFS, EMSGSIZE, ...). Informational: the socket stays open. */
   onError(error: SystemError): void
+  /** Datagrams that the system merges on arrival are lost on this host; they arrive one by one now. */
+  onMergedLost?(): void
 }
 
 export interface UdpOptions {

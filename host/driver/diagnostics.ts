@@ -181,6 +181,14 @@ export class Diagnostics {
     return (value - before) >>> 0
   }
 
+  /** A socket gave up receiving merged datagrams. */
+  mergedLost(): void {
+    this.#log.warning(
+      'datagrams that the kernel merges on arrival (UDP_GRO) are lost on this host, single ones arrive: receiving ' +
+        'single ones for an hour; look for a firewall rule that matches the length of packets, or set udp.gro = off',
+    )
+  }
+
   /**
    * Counts and logs an error of the UDP socket. It never affects sessions.
    * @param longest length of the longest datagram sent so far, bytes

@@ -164,6 +164,10 @@ export class Driver implements StreamHost, ReceiveHost, TransmitHost, EventHost,
     }
   }
 
+  onMergedLost(): void {
+    this.diagnostics.mergedLost()
+  }
+
   onSender(socket: UdpSocket | null, connected: SocketAddress | undefined): void {
     this.#transmitter.attach(socket, connected)
     if (socket === null) return

@@ -18,6 +18,8 @@ export interface UdpSocketsHost {
   onWritable(): void
   /** The sending socket reported an error. */
   onUdpError(error: SystemError): void
+  /** See UdpHandlers. */
+  onMergedLost(): void
   /** The sending socket changed; null = none. `connected`: the address it is connected to, if it is. */
   onSender(socket: UdpSocket | null, connected: SocketAddress | undefined): void
   /** The probing socket changed; undefined = none. */
@@ -62,6 +64,7 @@ export class UdpSockets {
       onError: (error) => {
         if (isSender()) this.#host.onUdpError(error)
       },
+      onMergedLost: () => this.#host.onMergedLost(),
     })
     if (this.#closed) {
       own.close()

@@ -12,7 +12,9 @@ import type { SocketAddress } from '../net/address.ts'
 import { ADDRESS_WORDS, AddressCache } from '../net/address-cache.ts'
 import type { Clock, DatagramKind, Libc, Timer, UdpHandlers, UdpOptions, UdpSocket, Watch } from '../runtime.ts'
 import { FragmentOptions } from './fragment-options.ts'
+import { SOL_UDP, UDP_GRO } from './libc.ts'
 import { LOCAL_WORDS, type LocalAddresses } from './local-addresses.ts'
+import { MAX_PACKET_BYTES, MergeWatch, MIN_BYTES } from './merge-watch.ts'
 import { MessageVector } from './message-vector.ts'
 import { type Syscalls, syscallsOf } from './syscalls.ts'
 
@@ -87,6 +89,8 @@ export class FastUdpSocket implements UdpSocket {
   readonly #staging = new Uint8Array(RX_MESSAGES * RX_BYTES)
   readonly #views: (Uint8Array | undefined)[] = new Array<undefined>(RX_MESSAGES * RX_VIEWS).fill(undefined)
   #again: Timer | undefined
+  /** Absent: datagrams are not merged. */
+  readonly #mergeWatch: MergeWatch | undefined
 
   readonly #tx: MessageVector
   readonly #memory = new ArrayBuffer(TX_SLOTS << TX_SHIFT)
@@ -141,6 +145,7 @@ export class FastUdpSocket implements UdpSocket {
       this.#slots.push(new Uint8Array(this.#memory, slot << TX_SHIFT, 1 << TX_SHIFT))
       this.#free[slot] = TX_SLOTS - 1 - slot
     }
+    this.#mergeWatch = gro ? this.#watchMerging() : undefined
     this.#watch = calls.watch(fd, this.#onReadable)
   }
 
@@ -206,6 +211,19 @@ export class FastUdpSocket implements UdpSocket {
 
   // Receive
 
+  #watchMerging(): MergeWatch {
+    return new MergeWatch({
+      now: () => this.#clock.monotonic(),
+      // a failure leaves it as it is
+      setMerging: (isOn) => {
+        try {
+          this.#syscalls.setOption(this.#fd, UDP_GRO, isOn ? 1 : 0, SOL_UDP)
+        } catch {}
+      },
+      onLost: () => this.#handlers.onMergedLost?.(),
+    })
+  }
+
   readonly #onReadable = (): void => {
     this.#again = undefined
     const rx = this.#rx
@@ -229,6 +247,11 @@ export class FastUdpSocket implements UdpSocket {
 
   #deliver(count: number): void {
     const rx = this.#rx
+    let lone = 0
+    let together = 0
+    let merged = 0
+    let before: SocketAddress | undefined
+    let bytesBefore = 0
     for (let i = 0; i < count && !this.#closed; i++) {
       const known = rx.sender(i, record, 0)
       const length = Math.min(rx.length(i), RX_BYTES)
@@ -240,6 +263,13 @@ export class FastUdpSocket implements UdpSocket {
         record[0] = (record[0] ?? 0) | (this.#locals.numberOf(rx.local) << LOCAL_SHIFT)
       }
       const from = this.#peers.read(record, 0)
+      if (length > MAX_PACKET_BYTES) merged++
+      else if (length >= MIN_BYTES) {
+        lone++
+        if (from === before && length === bytesBefore) together++
+      }
+      before = from
+      bytesBefore = length
       let offset = 0
       let segment = 0
       do {
@@ -249,7 +279,9 @@ export class FastUdpSocket implements UdpSocket {
         segment++
       } while (offset < length && !this.#closed)
     }
-    if (!this.#closed) this.#handlers.onBatchEnd()
+    if (this.#closed) return
+    if (lone + merged > 0) this.#mergeWatch?.received(lone, together, merged)
+    this.#handlers.onBatchEnd()
   }
 
   /** View of a staging buffer; the same object while datagrams keep their size. */

@@ -19,6 +19,8 @@ const LOST = /passed to the kernel merged \(UDP_SEGMENT\) are lost, single ones 
 
 const test = suite('netns: offload')
 
+const GRO_LOST = /merges on arrival \(UDP_GRO\) are lost on this host, single ones arrive: .* for an hour/
+
 type Direction = 'upload' | 'download'
 
 /** Drops merged packets on one of the hooks of a host. */
@@ -35,6 +37,7 @@ function dropMerged(host: Host, hook: 'input' | 'output'): void {
 function passMerged(host: Host): number {
   const rules = host.namespace.run(['nft', 'list', 'table', 'inet', 'length'])
   host.namespace.run(['nft', 'delete', 'table', 'inet', 'length'])
+
   return Number(/counter packets (\d+)/.exec(rules)?.[1] ?? 0)
 }
 
@@ -55,6 +58,19 @@ async function carry(meeting: Meeting, direction: Direction, seed: number): Prom
   app.destroy()
   if (direction === 'upload') await upload(meeting, meeting.target, BYTES, seed)
   else await download(meeting, meeting.target, BYTES, seed)
+}
+
+/**
+ * Lets the interface of a host merge what arrives within some ms, as a network card does with what arrives while it
+ * waits for its interrupt. A veth interface alone would take each packet at once.
+ */
+function mergeArrivals({ namespace }: Host, net: Host, port: string): void {
+  // veth passes packets to GRO only if its other end cannot send runs
+  net.namespace.run(['ethtool', '-K', port, 'tso', 'off'])
+  namespace.run(['ethtool', '-K', 'eth0', 'gro', 'on'])
+  const directory = '/sys/class/net/eth0'
+  const set = `echo 300000 > ${directory}/gro_flush_timeout; echo 2 > ${directory}/napi_defer_hard_irqs`
+  namespace.run(['sh', '-c', set])
 }
 
 if (netnsProblem !== undefined) {
@@ -100,6 +116,52 @@ if (netnsProblem !== undefined) {
         }),
       )
       assert.is(dropped, 0, 'no merged packet')
+    })
+  }
+
+  const arrivals: {
+    receiver: Exclude<Role, 'rendezvous'>
+    programs: { server: Program; client: Program }
+    family: 4 | 6
+  }[] = [
+    { receiver: 'server', programs: { server: 'bun', client: 'node' }, family: 4 },
+    { receiver: 'client', programs: { server: 'bun', client: 'node' }, family: 6 },
+    { receiver: 'client', programs: { server: 'node', client: 'bun' }, family: 4 },
+  ]
+  for (const { receiver, programs, family } of arrivals) {
+    const direction = receiver === 'server' ? 'upload' : 'download'
+    // the sender's own runs would be lost here too
+    const options: MeetingOptions = { programs, family, net: world.net, serverHost, clientHost }
+    const host = hosts[receiver]
+    test(`${direction}: the ${programs[receiver]} ${receiver} receives single datagrams once merged ones are lost, IPv${family}`, async () => {
+      mergeArrivals(host, world.net, receiver === 'server' ? 'port0' : 'port1')
+      const dropped = await withoutMerged(host, 'input', () =>
+        withMeeting({ ...options, config: { udp: { gso: 'off' } } }, async (meeting) => {
+          // the first transfers may pass while the host still tries
+          for (let i = 0; i < 20 && !GRO_LOST.test(meeting[receiver].log()); i++) await carry(meeting, direction, i)
+          assert.match(meeting[receiver].log(), GRO_LOST)
+        }),
+      )
+      assert.ok(dropped > 0, 'the rule dropped nothing')
+    })
+
+    test(`${direction}: ${programs[receiver]} ${receiver}, udp.gro = off, IPv${family}`, async () => {
+      mergeArrivals(host, world.net, receiver === 'server' ? 'port0' : 'port1')
+      const dropped = await withoutMerged(host, 'input', () =>
+        withMeeting({ ...options, config: { udp: { gso: 'off', gro: 'off' } } }, async (meeting) => {
+          await carry(meeting, direction, 4)
+          assert.not.match(meeting[receiver].log(), GRO_LOST)
+        }),
+      )
+      assert.is(dropped, 0, 'no merged packet')
+    })
+
+    test(`${direction}: ${programs[receiver]} ${receiver} keeps merging where merged datagrams arrive, IPv${family}`, async () => {
+      mergeArrivals(host, world.net, receiver === 'server' ? 'port0' : 'port1')
+      await withMeeting({ ...options, config: { udp: { gso: 'off' } } }, async (meeting) => {
+        await carry(meeting, direction, 5)
+        assert.not.match(meeting[receiver].log(), GRO_LOST)
+      })
     })
   }
 }

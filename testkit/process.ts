@@ -132,12 +132,16 @@ process.on('exit', () => {
 })
 for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.once(signal, () => process.exit(1))
 
-/** Runs a program with the given arguments until it exits. */
+/**
+ * Runs a program with the given arguments until it exits.
+ * @param wrapper command prefix
+ */
 export async function run(
   program: Program,
   args: readonly string[],
+  wrapper: readonly string[] = [],
 ): Promise<ExitStatus & { stdout: string; stderr: string }> {
-  const [command, ...leading] = commandOf(program)
+  const [command = '', ...leading] = [...wrapper, ...commandOf(program)]
   const child = spawn(command, [...leading, ...args], { stdio: ['ignore', 'pipe', 'pipe'] })
   living.add(child)
   let stdout = ''

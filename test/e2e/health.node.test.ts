@@ -6,10 +6,12 @@ import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
+import { HostsFile } from '../../testkit/hosts-file.ts'
 import { RUNTIMES } from '../../testkit/pairs.ts'
 import type { Config, Program } from '../../testkit/process.ts'
 import { commandOf, freePort, projectRoot, run, start, writeConfig } from '../../testkit/process.ts'
 import { waitFor } from '../../testkit/wait.ts'
+import { skip } from '../skip.ts'
 
 const test = suite('health')
 
@@ -61,6 +63,34 @@ for (const program of RUNTIMES) {
         await server.stop()
       }
       await assertHealth(program, client.config, 1, /^unhealthy/)
+    })
+  }
+
+  const several = `a name with several addresses, of which this machine has some: ${program}`
+  if (process.platform !== 'linux' || process.getuid?.() !== 0) {
+    skip(test, several, 'a hosts file of its own needs Linux and root')
+  } else {
+    test(several, async () => {
+      const names = new HostsFile()
+      // TEST-NET-1: no interface has it
+      names.set('server.test', '192.0.2.1', '127.0.0.2', '127.0.0.3')
+      const kcp_bind = `server.test:${await freePort()}`
+      const config = { method: 'xchacha20poly1305_ietf', psk: newKey(), kcp_bind, connect: '127.0.0.1:9' }
+      const file = writeConfig(config)
+      const report = async (...args: string[]): Promise<string> =>
+        (await run(program, [...args, '-c', file.path], names.wrapper)).stdout
+      try {
+        const server = await start(program, config, { wrapper: names.wrapper })
+        assert.match(await report('health'), /^healthy: this endpoint 127\.0\.0\.[23]:\d+ answers after/)
+        const doctor = await report('doctor')
+        assert.match(doctor, /192\.0\.2\.1:\d+ is not an address of this machine/)
+        for (const address of ['127.0.0.2', '127.0.0.3']) assert.match(doctor, `a program on ${address}:`)
+        await server.stop()
+        assert.match(await report('health'), /^unhealthy/)
+      } finally {
+        file.remove()
+        names.remove()
+      }
     })
   }
 

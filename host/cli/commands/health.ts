@@ -13,7 +13,7 @@ import { openAead } from '../../crypto/open.ts'
 import { messageOf } from '../../errors.ts'
 import { formatAddress, parseHostPort, type SocketAddress } from '../../net/address.ts'
 import type { Runtime } from '../../runtime.ts'
-import { NO_ADDRESSES, resolveAll, resolveKey } from '../../transport/resolver.ts'
+import { NO_ADDRESSES, resolveAll } from '../../transport/resolver.ts'
 import { Refusals } from '../doctor/host-checks.ts'
 import { firstAnswer, Pinger } from '../doctor/pings.ts'
 import { askMonitoring, onLoopback } from '../doctor/ports.ts'
@@ -71,11 +71,13 @@ async function expectHttp(runtime: Runtime, config: Config, path: string): Promi
 /** @param isLocal the address is one of this host @returns the round trip time in ms; undefined without an answer */
 async function ping(examined: Examined, to: SocketAddress, isLocal: boolean): Promise<number | undefined> {
   const { runtime, own } = examined
-  // loopback is not reached from a configured interface or address
-  const config = isLocal ? { ...examined.config, netdev: undefined, kcp_bind: undefined } : examined.config
-  const bind =
-    config.kcp_bind === undefined ? undefined : await resolveKey(runtime, 'kcp_bind', config.kcp_bind, 'bind')
-  const options = ephemeral({ config, addresses: { ...NO_ADDRESSES, bind }, refusals: new Refusals() }, to)
+  // loopback is not reached from a configured interface; a name may have addresses of other machines
+  const config = isLocal ? { ...examined.config, netdev: undefined } : examined.config
+  const { kcp_bind } = config
+  let binds: readonly SocketAddress[] = isLocal ? [to] : []
+  if (!isLocal && kcp_bind !== undefined) binds = await resolveAll(runtime, 'kcp_bind', kcp_bind, 'bind')
+  const addresses = { ...NO_ADDRESSES, bind: binds[0], binds }
+  const options = ephemeral({ config, addresses, refusals: new Refusals() }, to)
   const probe = await Probe.open(runtime, { ...options, connect: to }, [own])
   try {
     const pinger = new Pinger(probe)
@@ -116,8 +118,8 @@ async function examine(examined: Examined): Promise<string> {
   await expectHttp(runtime, config, obfs === undefined ? '/healthy' : '/ready')
   if (obfs !== undefined) return `running with obfs${config.http_listen === undefined ? ', peer not asked' : ''}`
   if (!isClient && kcp_bind !== undefined && (netdev ?? '') === '') {
-    const bind = await resolveKey(runtime, 'kcp_bind', kcp_bind, 'bind')
-    if (bind.port !== 0) return expectAnswer(examined, 'this endpoint', [onLoopback(bind)], true)
+    const binds = await resolveAll(runtime, 'kcp_bind', kcp_bind, 'bind')
+    if (binds[0].port !== 0) return expectAnswer(examined, 'this endpoint', binds.map(onLoopback), true)
   }
   if (rendezvous_server !== undefined && (mode & (MODE_CLIENT | MODE_SERVER)) !== 0) {
     const all = await resolveAll(runtime, 'rendezvous_server', rendezvous_server, 'connect')

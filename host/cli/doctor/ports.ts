@@ -5,7 +5,7 @@ import { codeOf, messageOf } from '../../errors.ts'
 import { formatAddress, type SocketAddress } from '../../net/address.ts'
 import type { Runtime, TcpOptions } from '../../runtime.ts'
 import { interleaved } from '../../transport/happy-eyeballs.ts'
-import { resolveAll, resolveKey, wildcard } from '../../transport/resolver.ts'
+import { resolveAll, resolveKey } from '../../transport/resolver.ts'
 import { firstAnswer, Pinger } from './pings.ts'
 import { Probe } from './probe.ts'
 import type { Case } from './reachability.ts'
@@ -94,15 +94,17 @@ export async function reportListen(examined: Case): Promise<void> {
   }
 }
 
-/** Reports the UDP port of a server or rendezvous server. */
-export async function reportBind({ runtime, report, addresses, own, progress }: Case): Promise<void> {
-  const { bind } = addresses
-  if (bind === undefined || bind.port === 0) return
+/** Reports the UDP port of a server or rendezvous server, at each of its addresses. */
+export async function reportBind(examined: Case): Promise<void> {
+  for (const bind of examined.addresses.binds) if (bind.port !== 0) await reportBindAt(examined, bind)
+}
+
+async function reportBindAt({ runtime, report, addresses, own, progress }: Case, bind: SocketAddress): Promise<void> {
   const where = formatAddress(bind)
   const local = onLoopback(bind)
   progress(`pinging ${formatAddress(local)}`)
   try {
-    const probe = await Probe.open(runtime, { bind: wildcard(local.family), connect: local }, [own])
+    const probe = await Probe.open(runtime, { bind: { ...local, port: 0 }, connect: local }, [own])
     const pinger = new Pinger(probe)
     probe.onArrival = (arrival) => {
       pinger.take(arrival)
@@ -118,6 +120,10 @@ export async function reportBind({ runtime, report, addresses, own, progress }: 
     socket.close()
     report.add('bind', 'note', `${where} is free: no server is running`, { values: { free: true, answers: false } })
   } catch (error) {
+    if (codeOf(error) === 'EADDRNOTAVAIL' && addresses.binds.length > 1) {
+      report.add('bind', 'note', `${where} is not an address of this machine: kcp_bind has others`)
+      return
+    }
     const inUse = codeOf(error) === 'EADDRINUSE'
     const text = inUse
       ? `${where} is in use by a program that does not answer to this key`

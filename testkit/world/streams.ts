@@ -143,6 +143,7 @@ export class Streams {
       // the end of an aborted stream is repeated, too
       attempt.isForgotten ||= attempt.client?.ending === 'open' || attempt.client?.ending === 'aborted'
     }
+    if (this.#options.loop.now < this.#unresolvedUntil) this.onNameServer(true)
   }
 
   /** The name server is down or answers again. */
@@ -151,7 +152,10 @@ export class Streams {
     if (isLibrary(this.#options.parties.server)) return
     this.#unresolvedUntil = isDown ? Number.POSITIVE_INFINITY : this.#options.loop.now + NAME_GRACE_MS
     for (const attempt of this.#attempts) {
-      if (!isDown || attempt.client?.ending !== 'open' || attempt.server !== undefined) continue
+      if (!isDown || attempt.client?.ending !== 'open') continue
+      // a server that restarted dials again
+      if (attempt.server !== undefined && !attempt.isForgotten) continue
+      attempt.server = undefined
       attempt.isUnresolved = true
       attempt.client.isExcused = true
     }

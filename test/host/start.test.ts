@@ -97,6 +97,23 @@ test('sockets whose address appears later are opened then: listen, http_listen a
   assert.is(network.udp.size + network.listeners.size - 1 + network.http.size, 0, 'nothing is left open')
 })
 
+test('a listener without an address is tried again after 1 s, then after twice as long each time, up to 30 s', async () => {
+  const network = new VirtualNetwork()
+  const tries: number[] = []
+  network.absent.has = (address) => {
+    if (address === '192.0.2.1') tries.push(Math.round(network.clock.monotonic() / 1000))
+    return address === '192.0.2.1'
+  }
+  const client = await start(network, { ...CLIENT, listen: '192.0.2.1:80', kcp_connect: '127.0.0.1:5000' })
+  await network.pass(125_000)
+  const [first = 0] = tries
+  assert.equal(
+    tries.map((at) => at - first),
+    [0, 1, 3, 7, 15, 31, 61, 91, 121],
+  )
+  client.close()
+})
+
 test('an endpoint that is closed while it waits opens nothing', async () => {
   const network = new VirtualNetwork()
   network.absent.add('192.0.2.1')

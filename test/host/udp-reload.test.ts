@@ -200,4 +200,21 @@ test('an endpoint that is closed while a reload opens its socket leaves none', a
   assert.is(network.udp.size, 0)
 })
 
+test('a reload that is still looking up names when the endpoint is closed ends without an error and changes nothing', async () => {
+  const network = new VirtualNetwork()
+  network.hosts.set('server.test', '127.0.0.1')
+  const server = await start(network, SERVER)
+  let open = (): void => {}
+  network.lookupGate = new Promise((resolve) => {
+    open = resolve
+  })
+  const reload = server.reload(configOf({ ...SERVER, kcp_bind: 'server.test:6000' }))
+  server.close()
+  const lines = network.printed.length
+  open()
+  await reload
+  assert.is(network.udp.size, 0)
+  assert.is(network.printed.length, lines, network.printed.slice(lines).join(''))
+})
+
 test.run()

@@ -15,6 +15,10 @@ const test = suite('obfs: server')
 class Calls {
   /** Calls of bind that fail. */
   failures = 0
+  /** RSTs that the kernel has sent. */
+  resets = 0
+  /** Callbacks of watched descriptors, that of the packet socket first. */
+  readonly watched: ((packet?: Uint8Array) => void)[] = []
   readonly libc: Libc = {
     pointerBytes: 8,
     address: () => 4096,
@@ -58,7 +62,14 @@ async function start(changes: object = {}) {
   const network = new MemoryNetwork()
   network.hosts.set('server.example', '127.0.0.1')
   const calls = new Calls()
-  const os: Partial<OperatingSystem> = { libc: () => calls.libc, watch: () => ({ close() {} }) }
+  const os: Partial<OperatingSystem> = {
+    libc: () => calls.libc,
+    watch: (_fd, onReadable) => {
+      calls.watched.push(onReadable)
+      return { close() {} }
+    },
+    readText: () => `Tcp: InErrs OutRsts\nTcp: 0 ${calls.resets}\n`,
+  }
   const runtime: Runtime = Object.assign(network.runtime(), { os: os as OperatingSystem })
   const log = new Log((stream, text) => runtime.print(stream, text))
   const endpoint = await startEndpoint(runtime, configuration(changes), log, NO_CIPHERS)
@@ -109,6 +120,17 @@ test('a look-up that leads where nothing can be captured changes nothing, the ne
   endpoint.transport?.onResolve()
   await settle()
   assert.is(captured(endpoint), '127.0.0.2:5000')
+  endpoint.close()
+})
+
+test('a dpi/tcp server whose kernel answers the packets that it captures names the firewall rule', async () => {
+  const { calls, network, endpoint } = await start()
+  for (let i = 0; i < 100; i++) {
+    calls.resets++
+    calls.watched[0]?.(new Uint8Array(40))
+  }
+  const warning = /W .*answers the tunnel's packets with RST.*iptables -I INPUT .*--dport 5000/
+  assert.is(network.printed.filter((line) => warning.test(line)).length, 1)
   endpoint.close()
 })
 

@@ -320,14 +320,17 @@ for (const noticed of ['reported by the system', 'seen at the next wake-up'] as 
 
 test('after a suspension that the server did not notice, the client pings at once and sessions go on', async () => {
   const network = new VirtualNetwork()
-  const { client, server, close } = await tunnel(network)
+  network.hosts.set('server.test', '127.0.0.1')
+  const { client, server, close } = await tunnel(network, { kcp_connect: 'server.test:5000' })
   const application = new Application(network, client)
   await application.echo('before')
+  network.lookups.length = 0
   network.clock.suspended += 60_000
   const rounds = printed(network, 'roundtrip finished')
   client.driver.clockStepped()
   await network.pass(1000)
   assert.is(printed(network, 'roundtrip finished'), rounds + 1)
+  assert.equal(network.lookups, ['server.test'], 'the name may have another address by now')
   await application.echo('after')
   assert.ok(server.udp)
   close()

@@ -42,7 +42,6 @@ const WHOLE: Readonly<Record<string, string>> = {
   'netns/rebinding.node.test.ts': 'host/transport/',
   'netns/rendezvous.node.test.ts': 'host/transport/rendezvous',
   'netns/obfs.node.test.ts': 'host/transport/obfs/',
-  'netns/obfs-firewall.node.test.ts': 'host/transport/obfs/',
   'netns/obfs-trap.node.test.ts': 'host/transport/obfs/',
 }
 

@@ -14,7 +14,7 @@ import type { Clock, DatagramKind, Libc, Timer, UdpHandlers, UdpOptions, UdpSock
 import { FragmentOptions } from './fragment-options.ts'
 import { SOL_UDP, UDP_GRO } from './libc.ts'
 import { LOCAL_WORDS, type LocalAddresses } from './local-addresses.ts'
-import { MAX_PACKET_BYTES, MergeWatch, MIN_BYTES } from './merge-watch.ts'
+import { MergeWatch } from './merge-watch.ts'
 import { MessageVector } from './message-vector.ts'
 import { type Syscalls, syscallsOf } from './syscalls.ts'
 
@@ -145,7 +145,15 @@ export class FastUdpSocket implements UdpSocket {
       this.#slots.push(new Uint8Array(this.#memory, slot << TX_SHIFT, 1 << TX_SHIFT))
       this.#free[slot] = TX_SLOTS - 1 - slot
     }
-    this.#mergeWatch = gro ? this.#watchMerging() : undefined
+    const setMerging = (isOn: boolean): void => {
+      try {
+        syscalls.setOption(fd, UDP_GRO, isOn ? 1 : 0, SOL_UDP)
+      } catch {
+        // it stays as it is
+      }
+    }
+    const onLost = (): void => handlers.onMergedLost?.()
+    this.#mergeWatch = gro ? new MergeWatch({ now: () => calls.clock.monotonic(), setMerging, onLost }) : undefined
     this.#watch = calls.watch(fd, this.#onReadable)
   }
 
@@ -211,19 +219,6 @@ export class FastUdpSocket implements UdpSocket {
 
   // Receive
 
-  #watchMerging(): MergeWatch {
-    return new MergeWatch({
-      now: () => this.#clock.monotonic(),
-      // a failure leaves it as it is
-      setMerging: (isOn) => {
-        try {
-          this.#syscalls.setOption(this.#fd, UDP_GRO, isOn ? 1 : 0, SOL_UDP)
-        } catch {}
-      },
-      onLost: () => this.#handlers.onMergedLost?.(),
-    })
-  }
-
   readonly #onReadable = (): void => {
     this.#again = undefined
     const rx = this.#rx
@@ -247,11 +242,6 @@ export class FastUdpSocket implements UdpSocket {
 
   #deliver(count: number): void {
     const rx = this.#rx
-    let lone = 0
-    let together = 0
-    let merged = 0
-    let before: SocketAddress | undefined
-    let bytesBefore = 0
     for (let i = 0; i < count && !this.#closed; i++) {
       const known = rx.sender(i, record, 0)
       const length = Math.min(rx.length(i), RX_BYTES)
@@ -263,13 +253,7 @@ export class FastUdpSocket implements UdpSocket {
         record[0] = (record[0] ?? 0) | (this.#locals.numberOf(rx.local) << LOCAL_SHIFT)
       }
       const from = this.#peers.read(record, 0)
-      if (length > MAX_PACKET_BYTES) merged++
-      else if (length >= MIN_BYTES) {
-        lone++
-        if (from === before && length === bytesBefore) together++
-      }
-      before = from
-      bytesBefore = length
+      this.#mergeWatch?.message(from, length)
       let offset = 0
       let segment = 0
       do {
@@ -280,7 +264,7 @@ export class FastUdpSocket implements UdpSocket {
       } while (offset < length && !this.#closed)
     }
     if (this.#closed) return
-    if (lone + merged > 0) this.#mergeWatch?.received(lone, together, merged)
+    this.#mergeWatch?.endCall()
     this.#handlers.onBatchEnd()
   }
 

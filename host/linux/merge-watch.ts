@@ -9,9 +9,9 @@
  */
 
 /** Shorter datagrams are not data in bulk and do not count. */
-export const MIN_BYTES = 512
+const MIN_BYTES = 512
 /** A message that is longer was merged, and a rule against long packets would have dropped it. */
-export const MAX_PACKET_BYTES = 1500
+const MAX_PACKET_BYTES = 1500
 /** Single datagrams, and time in ms with nothing else, before a trial, and before the one that confirms it. */
 const MIN_LONE = 6
 const MIN_LONE_MS = 500
@@ -42,6 +42,12 @@ export interface MergeWatchOptions {
 
 export class MergeWatch {
   readonly #options: MergeWatchOptions
+  // of the present receive call: messages with one datagram, those right after one of the same sender and size, merged
+  #callLone = 0
+  #callTogether = 0
+  #callMerged = 0
+  #sender: object | undefined
+  #bytes = 0
   #state: 'on' | 'trial' | 'off' = 'on'
   /** When the state began; in `on`, when the first of the single datagrams arrived. */
   #since = 0
@@ -55,13 +61,25 @@ export class MergeWatch {
     this.#options = options
   }
 
-  /**
-   * A receive call returned datagrams of at least MIN_BYTES.
-   * @param lone those of a message of their own
-   * @param together of these, how many came right after one of the same sender and size
-   * @param merged messages longer than MAX_PACKET_BYTES
-   */
-  received(lone: number, together: number, merged: number): void {
+  /** A receive call returned a message. `sender`: the same object for the same address. */
+  message(sender: object, bytes: number): void {
+    if (bytes > MAX_PACKET_BYTES) this.#callMerged++
+    else if (bytes >= MIN_BYTES) {
+      this.#callLone++
+      if (sender === this.#sender && bytes === this.#bytes) this.#callTogether++
+    }
+    this.#sender = sender
+    this.#bytes = bytes
+  }
+
+  /** All messages of the receive call were passed to message(). */
+  endCall(): void {
+    const lone = this.#callLone
+    const together = this.#callTogether
+    const merged = this.#callMerged
+    this.#sender = undefined
+    if (lone + merged === 0) return
+    this.#callLone = this.#callTogether = this.#callMerged = 0
     if (this.#state === 'on') this.#whileOn(lone, together, merged)
     else if (this.#state === 'trial') this.#inTrial(lone, together)
     else if (this.#options.now() - this.#since > OFF_MS) {

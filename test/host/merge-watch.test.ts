@@ -21,14 +21,21 @@ class Scene {
     onLost: () => this.lost++,
   })
 
+  /** One receive call: so many datagrams of one peer, or a merged message. */
+  receive(datagrams: number, isMerged = false): void {
+    if (isMerged) this.watch.message(this, 1200 * datagrams)
+    else for (let i = 0; i < datagrams; i++) this.watch.message(this, 1200)
+    this.watch.endCall()
+  }
+
   /** For `ms`, `burst` datagrams at once every `everyMs`; merged ones are lost if `drops`. */
   run(ms: number, everyMs: number, burst: number, drops: boolean): void {
     for (const end = this.now + ms; this.now < end; this.now += everyMs) {
-      if (burst === 1) this.watch.received(1, 0, 0)
-      else if (!this.isMerging) this.watch.received(burst, burst - 1, 0)
-      else if (!drops) this.watch.received(0, 0, 1)
+      if (burst === 1) this.receive(1)
+      else if (!this.isMerging) this.receive(burst)
+      else if (!drops) this.receive(burst, true)
       // one sent after a timeout
-      else if (this.now % 200 === 0) this.watch.received(1, 0, 0)
+      else if (this.now % 200 === 0) this.receive(1)
     }
   }
 }
@@ -61,7 +68,7 @@ test('merged datagrams that arrive prevent any trial', () => {
 
 test('several datagrams at once without merging prevent any trial', () => {
   const scene = new Scene()
-  for (; scene.now < 600_000; scene.now += 10) scene.watch.received(4, 3, 0)
+  for (; scene.now < 600_000; scene.now += 10) scene.receive(4)
   assert.equal(scene.trials, [])
 })
 

@@ -45,10 +45,14 @@ const STARTS = 7
 /** kcptun-libev at its fastest on loopback, and kcptun-wasm with the same keys. */
 const KCP = { sndwnd: 256, rcvwnd: 256, flush: 2 }
 const REFERENCE = 'libev w256'
+/** Without the search for larger packets. */
+const MTU = { mtu: 1400 }
 const PAIRS: readonly Pair[] = [
   { name: 'node', client: 'node', server: 'node' },
   { name: 'bun', client: 'bun', server: 'bun' },
   { name: 'deno', client: 'deno', server: 'deno' },
+  { name: 'node mtu 1400', client: 'node', server: 'node', clientKcp: MTU, serverKcp: MTU },
+  { name: 'bun mtu 1400', client: 'bun', server: 'bun', clientKcp: MTU, serverKcp: MTU },
   { name: 'node portable', client: 'node', server: 'node', udpMode: 'portable' },
   { name: 'deno portable', client: 'deno', server: 'deno', udpMode: 'portable' },
   { name: 'node sodium-native', client: 'node sodium-native', server: 'node sodium-native' },

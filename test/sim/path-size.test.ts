@@ -262,6 +262,20 @@ test('without a search nothing is tested, and datagrams keep their size', () => 
   }
 })
 
+test('goodput on a link of 20 Mbit/s is not less than with packets of 1400 bytes', () => {
+  for (const loss of [0, 0.02]) {
+    const goodput = [0, TOP].map((searchMtu) => {
+      const link = { delay: 25, rate: 2500, loss, queue: 125_000 }
+      const config = { ...SEARCHING, searchMtu }
+      const pair = new Pair({ seed: 1, sealing: 'random', client: config, server: config, up: link, down: link })
+      const connection = pair.connect(down(40_000_000))
+      pair.run(8000)
+      return connection.client.received
+    })
+    assert.ok((goodput[1] ?? 0) > 0.99 * (goodput[0] ?? 0), `loss ${loss}: ${goodput}`)
+  }
+})
+
 for (const ours of ['client', 'server'] as const) {
   for (const limit of [1500, 1460, 1300]) {
     test(`${ours} with a kcptun-libev peer, packets up to ${limit} bytes`, () => {

@@ -39,6 +39,7 @@ export const FAULT_KINDS = [
   'forge',
   'flood',
   'spoof',
+  'small-mtu',
 ] as const
 export type FaultKind = (typeof FAULT_KINDS)[number]
 
@@ -219,4 +220,6 @@ export const FAULTS: Readonly<Record<FaultKind, Begin>> = {
   forge: attack((world) => world.attacker.forge(), 20),
   flood: attack((world) => world.attacker.flood(40), 100),
   spoof: attack((world) => world.attacker.spoof(), 40),
+  // ICMP is lost; what is sent without don't fragment passes
+  'small-mtu': link((size) => ({ longest: 1000 + Math.floor(450 * size) })),
 }

@@ -19,6 +19,8 @@ export interface Conditions {
   readonly corrupt: number
   readonly rate: number
   readonly queue: number
+  /** Longest datagram, bytes, unless it may be fragmented; 0 = unlimited. */
+  readonly longest: number
 }
 
 export const CLEAN: Conditions = {
@@ -31,12 +33,15 @@ export const CLEAN: Conditions = {
   corrupt: 0,
   rate: 0,
   queue: 1 << 20,
+  longest: 0,
 }
 
 export interface Datagram {
   readonly from: SocketAddress
   readonly to: SocketAddress
   readonly bytes: Uint8Array
+  /** Don't fragment is set. */
+  readonly isWhole?: boolean
 }
 
 /** Receiver of datagrams to an address. `unreachable`: no socket is bound. */
@@ -134,11 +139,19 @@ export class Network {
 
   /**
    * Sends a datagram of a machine.
+   * @param isWhole it is not to be fragmented
    * @param refused called when the other machine reports that nothing listens there (ICMP port unreachable)
    */
-  send(machine: Machine, from: SocketAddress, to: SocketAddress, bytes: Uint8Array, refused: () => void): void {
+  send(
+    machine: Machine,
+    from: SocketAddress,
+    to: SocketAddress,
+    bytes: Uint8Array,
+    refused: () => void,
+    isWhole = false,
+  ): void {
     const source = this.natOf(machine)?.translate(from.port, to) ?? from
-    const datagram = { from: source, to, bytes }
+    const datagram = { from: source, to, bytes, isWhole }
     this.counts.sent++
     const outsider = this.outsiders.get(to.address)
     if (outsider !== undefined) {
@@ -160,10 +173,14 @@ export class Network {
 
   #carry(datagram: Datagram, conditions: Conditions, refused: () => void): void {
     const random = this.#random
-    const { delay, jitter, duplicate, reorder, corrupt, rate, queue } = conditions
+    const { delay, jitter, duplicate, reorder, corrupt, rate, queue, longest } = conditions
     const link = this.#link(`${datagram.from.address}>${datagram.to.address}`)
     const { now } = this.loop
     if (this.#isLost(link, conditions)) return
+    if (longest > 0 && datagram.isWhole === true && datagram.bytes.length > longest) {
+      this.counts.lost++
+      return
+    }
     let at = now
     if (rate > 0) {
       if ((link.freeAt - now) * rate > queue) {

@@ -76,6 +76,7 @@ function drawConditions(random: Random): Conditions {
     corrupt: 0,
     rate,
     queue: rate === 0 ? 1 << 20 : Math.max(20_000, rate * delay),
+    longest: 0,
   }
 }
 

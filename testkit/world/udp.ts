@@ -1,6 +1,6 @@
 /** UDP sockets of a simulated world. */
 import { type SocketAddress, sameAddress } from '../../host/net/address.ts'
-import type { UdpHandlers, UdpOptions, UdpSocket } from '../../host/runtime.ts'
+import type { DatagramKind, UdpHandlers, UdpOptions, UdpSocket } from '../../host/runtime.ts'
 import { copyOf } from './copy.ts'
 import { codeError } from './errors.ts'
 import type { Process } from './machine.ts'
@@ -87,6 +87,8 @@ export class SimulatedUdp implements UdpSocket {
   #free = SEND_BUFFERS
   readonly #buffers: Uint8Array[] = []
   readonly #sent: Uint8Array[] = []
+  /** Don't fragment is set. */
+  #isWhole = false
   #starved = false
   #isLooking = false
   #waking = false
@@ -121,7 +123,12 @@ export class SimulatedUdp implements UdpSocket {
     return this.#buffers.pop() ?? new Uint8Array(DATAGRAM_BYTES)
   }
 
-  send(buffer: Uint8Array, length: number, to: SocketAddress): void {
+  dontFragment(on: boolean): boolean {
+    this.#isWhole = on
+    return on
+  }
+
+  send(buffer: Uint8Array, length: number, to: SocketAddress, _apart = false, kind?: DatagramKind): void {
     const { machine } = this.#process
     const { local } = this
     const target = this.peer ?? to
@@ -131,7 +138,7 @@ export class SimulatedUdp implements UdpSocket {
     } else {
       const bytes = copyOf(buffer, length)
       const from = source === local.address ? local : ipv4(source, local.port)
-      this.#network.send(machine, from, target, bytes, this.#refused)
+      this.#network.send(machine, from, target, bytes, this.#refused, this.#isWhole && kind !== 'may fragment')
     }
     if (this.#sent.push(buffer) === 1) this.#later(() => this.#giveBack())
   }

@@ -1,4 +1,4 @@
-// time limit: 300 s
+// time limit: 400 s
 /**
  * A server whose `kcp_bind` is a name with several addresses of both families: it answers at each of them, from there,
  * and a client whose address of it vanishes goes on at another one.
@@ -23,6 +23,8 @@ const CASES = [
   { server: 'bun', client: 'node', path: 'portable', workers: 1 },
   { server: 'node', client: 'bun', path: 'portable', workers: 2 },
   { server: 'bun', client: 'node', path: 'auto', workers: 2 },
+  { server: 'deno', client: 'node', path: 'auto', workers: 1 },
+  { server: 'deno', client: 'bun', path: 'portable', workers: 1 },
 ] as const
 
 const test = suite('netns: several addresses of kcp_bind')

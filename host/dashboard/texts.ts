@@ -135,6 +135,14 @@ function rendezvousText({ link, program }: Sample): string {
   return link.peer_found ? `found the server by ${link.rendezvous}` : `asking ${link.rendezvous}`
 }
 
+/** The size that the path was found to take counts without the headers of IP and UDP. */
+function datagramText({ gauges }: Sample, about: About): string {
+  const found = gauges['path_bytes'] ?? 0
+  return found > 0
+    ? `up to ${count(found)} bytes of UDP payload, found`
+    : `packets of up to ${String(about['mtu'] ?? NONE)} bytes`
+}
+
 /** The list of details. */
 export function detailPairs(sample: Sample, about: About, wireBits: number): [string, string][] {
   const { counters, host, path, link } = sample
@@ -148,7 +156,7 @@ export function detailPairs(sample: Sample, about: About, wireBits: number): [st
     const drops = `${count(total('obfs_dropped'))} unrelated packets ignored, ${count(total('obfs_refused'))} contexts refused`
     pairs.push(['Obfuscator', `${String(about['obfs'])}: ${drops}`])
   }
-  pairs.push(['Datagrams', `up to ${String(about['mtu'] ?? NONE)} bytes (kcp.mtu)`])
+  pairs.push(['Datagrams', datagramText(sample, about)])
   pairs.push(['On the wire', `${bytes(total('pkt_received_bytes'))} received, ${bytes(total('pkt_sent_bytes'))} sent`])
   if (path !== null) {
     const segment = Number(about['segment_bytes'] ?? 1)

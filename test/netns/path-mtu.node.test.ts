@@ -53,6 +53,11 @@ async function statsOf(meeting: Meeting, role: 'server' | 'client'): Promise<Sta
   return JSON.parse(await meeting.hostOf(role).get(`http://${meeting[role].config['http_listen']}/stats.json`))
 }
 
+/** Lets them pass again. */
+function speak(router: Router): void {
+  router.namespace.run(['nft', 'delete', 'table', 'inet', 'silence'])
+}
+
 /** The size of packets in use at one end, bytes. */
 async function sizeAt(meeting: Meeting, role: 'server' | 'client', family: Family): Promise<number> {
   const { gauges } = await statsOf(meeting, role)
@@ -110,6 +115,22 @@ if (netnsProblem !== undefined) {
           await transfer(meeting, direction, 3, [() => limit(router, 1300)])
         }))
     }
+    test(`ICMP messages about the size are not believed, and are no errors: ${titleOf(options)}`, () =>
+      withMeeting(options, async (meeting) => {
+        speak(router)
+        try {
+          limit(router, 1440)
+          await assertFound(meeting, 1440)
+        } finally {
+          silence(router)
+        }
+        for (const { log } of [meeting.client, meeting.server]) {
+          assert.not.match(log(), /rejects datagrams|UDP_SEGMENT\) are lost|EMSGSIZE/)
+        }
+        for (const role of ['client', 'server'] as const) {
+          assert.is((await statsOf(meeting, role)).counters['segments_oversized'], 0)
+        }
+      }))
     test(`with kcp.mtu no larger packet is sent: ${titleOf(options)}`, () =>
       withMeeting({ ...options, config: { kcp: { mtu: 1400 } } }, async (meeting) => {
         await upload(meeting, meeting.target, BYTES, 1)

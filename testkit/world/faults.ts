@@ -40,6 +40,7 @@ export const FAULT_KINDS = [
   'flood',
   'spoof',
   'small-mtu',
+  'changing-mtu',
 ] as const
 export type FaultKind = (typeof FAULT_KINDS)[number]
 
@@ -88,6 +89,9 @@ function repeat(world: World, period: number, action: (round: number) => void): 
     isOver = true
   }
 }
+
+/** Longest datagram that a path takes, bytes. */
+const smallMtu = (size: number): number => 1000 + Math.floor(450 * size)
 
 const BLACKHOLE_MS = { on: 5000, period: 7000 }
 
@@ -221,5 +225,16 @@ export const FAULTS: Readonly<Record<FaultKind, Begin>> = {
   flood: attack((world) => world.attacker.flood(40), 100),
   spoof: attack((world) => world.attacker.spoof(), 40),
   // ICMP is lost; what is sent without don't fragment passes
-  'small-mtu': link((size) => ({ longest: 1000 + Math.floor(450 * size) })),
+  'small-mtu': link((size) => ({ longest: smallMtu(size) })),
+  'changing-mtu'(world, { size }) {
+    let undo: Undo | undefined
+    const stop = repeat(world, 4000, (round) => {
+      undo?.()
+      undo = round % 2 === 0 ? world.modify({ longest: smallMtu(size) }) : undefined
+    })
+    return () => {
+      stop()
+      undo?.()
+    }
+  },
 }

@@ -84,7 +84,7 @@ export function drawReload(random: Random, index: number, end: string, topology:
   const names = Object.keys(RELOADS).filter((name) => ONLY[name]?.(end, topology) ?? true)
   const special = random.chance(0.5) ? names.filter((name) => name in ONLY) : []
   const first = index % names.length
-  const some = Array.from({ length: random.between(3, 8) }, (_, i) => names[(first + 5 * i) % names.length] ?? '')
+  const some = Array.from({ length: random.between(4, 9) }, (_, i) => names[(first + 5 * i) % names.length] ?? '')
   const value = (name: string): unknown => RELOADS[name]?.[random.below(RELOADS[name].length)]
   return Object.fromEntries([...special, ...some].map((name) => [name, value(name)]))
 }

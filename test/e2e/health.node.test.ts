@@ -79,8 +79,8 @@ for (const program of RUNTIMES) {
       const file = writeConfig(config)
       const report = async (...args: string[]): Promise<string> =>
         (await run(program, [...args, '-c', file.path], names.wrapper)).stdout
+      const server = await start(program, config, { wrapper: names.wrapper })
       try {
-        const server = await start(program, config, { wrapper: names.wrapper })
         assert.match(await report('health'), /^healthy: this endpoint 127\.0\.0\.[23]:\d+ answers after/)
         const doctor = await report('doctor')
         assert.match(doctor, /192\.0\.2\.1:\d+ is not an address of this machine/)
@@ -88,6 +88,7 @@ for (const program of RUNTIMES) {
         await server.stop()
         assert.match(await report('health'), /^unhealthy/)
       } finally {
+        await server.stop()
         file.remove()
         names.remove()
       }

@@ -42,7 +42,7 @@ export interface Logger {
 
 /** KCP parameters, in the units of docs/configuration.md. What is not set is chosen automatically. */
 export interface KcpOptions {
-  /** Largest IP packet, bytes. Default 1400. */
+  /** Largest IP packet, bytes. Unset: what the path takes, from 1400 up to 1500 (docs/protocol.md 4.1). */
   readonly mtu?: number | undefined
   /** Send window, segments. */
   readonly sndwnd?: number | undefined

@@ -197,6 +197,16 @@ test('a first flight retransmitted from the new address of its client opens no s
   assert.equal(solo.only.data, utf8('a'))
 })
 
+test('a first flight repeated from another address is not answered there or at the old one before either has answered', () => {
+  const solo = dialled()
+  solo.feedFrom(MOVED, push(5, 0, concat(DIAL, text('a'))))
+  solo.run(30)
+  assert.equal(
+    solo.take().filter(({ conv }) => conv === 5),
+    [],
+  )
+})
+
 test('a first flight without a payload, repeated from another address, opens no second session either', () => {
   const solo = new Solo({ role: 'server', sealing: 'random' })
   const flight = push(5, 0, new Uint8Array())

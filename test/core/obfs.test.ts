@@ -158,6 +158,8 @@ test('MUST 64: a datagram with a wrong checksum is accepted, its numbers only on
   assert.is(server.send(CLIENT, sealed(9)), undefined)
   // a PING, as opened with the key
   assert.ok(server.open(CLIENT, Uint8Array.of(0, 0, 0, 0, 0, 0, 1, 2, 3, 4), sealed(10 + TAG_AND_NONCE)))
+  // the headers of IP and TCP are counted
+  assert.is(server.core.counter('pkt_received_bytes'), BigInt(10 + TAG_AND_NONCE + 40))
   const back = server.send(CLIENT, sealed(9))
   assert.ok(back)
   assert.ok(isChecksumRight(parsePacket(back)))

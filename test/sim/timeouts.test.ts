@@ -5,7 +5,7 @@ import * as assert from 'uvu/assert'
 import { MS } from '../../testkit/sim/endpoint.ts'
 import { Pair, type Side } from '../../testkit/sim/pair.ts'
 import { Solo } from '../../testkit/sim/solo.ts'
-import { What } from '../../testkit/sim/wire.ts'
+import { ack, DIAL, push, What } from '../../testkit/sim/wire.ts'
 
 const HOUR_MS = 3_600_000
 const QUIET = {
@@ -26,6 +26,24 @@ test('MUST 47: an idle session stays usable for 12 hours while both ends run', (
   assert.is(connection.server?.ending, undefined, connection.describe())
   assert.ok(pair.finish(60))
   assert.ok(connection.clean, connection.describe())
+})
+
+test('an idle session sends a KEEPALIVE after half of `timeout`, at the accepting side after three quarters', () => {
+  for (const [role, wanted] of [
+    ['client', 30],
+    ['server', 45],
+  ] as const) {
+    const solo = new Solo({ role, config: { timeout: 60 } })
+    const conv = role === 'client' ? solo.endpoint.convOf(solo.open()) : 5
+    if (role === 'server') solo.feed(push(conv, 0, DIAL))
+    else for (const { sn, ts } of solo.takeSegments(conv)) solo.feed(ack(conv, sn, ts, sn + 1))
+    const from = solo.ms
+    solo.run(1000)
+    solo.take()
+    solo.run(58_000)
+    const first = solo.take().find(({ segments }) => segments.some(({ cmd }) => cmd === 'PUSH'))
+    assert.is(Math.round(((first?.ms ?? 0) - from) / 1000), wanted, role)
+  }
 })
 
 test('idle sessions send only keepalives', () => {

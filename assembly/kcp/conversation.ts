@@ -138,6 +138,8 @@ export class AckQueue extends ReceiveBuffer {
   // the ACK taken last
   lastSn: Sn
   lastTs: Ts
+  // client: newest ts of a PUSH of the server that acknowledged something, 0 = there was none
+  ackingTs: Ts
   ackAtOnce: u8
   // the receive window is not tuned; here to fill a gap
   isRcvWndFixed: u8
@@ -145,8 +147,6 @@ export class AckQueue extends ReceiveBuffer {
   renegedAt: u16
   // client: newest ts of a PUSH of the server, in units of PEER_CLOCK_SHIFT, with PEER_CLOCK_KNOWN; or one of the others
   peerClock: u16
-  // client: newest ts of a PUSH of the server that acknowledged something, 0 = there was none
-  ackingTs: Ts
 }
 
 export const PEER_CLOCK_SHIFT: u32 = 17

@@ -118,7 +118,8 @@ function endRound(c: Conversation, m: BbrModel, now: Ticks): void {
   const minRtt = <f64>minRttOf(c)
   const roundRtt = m.roundMinRtt == UNKNOWN ? minRtt : <f64>m.roundMinRtt
   const delay = <f64>(ackAllowance(c) + HOST_DELAY_TICKS)
-  const isRttRaised = roundRtt > 1.1 * minRtt + MS + delay && bandwidthOf(m) * (roundRtt - minRtt) > 4
+  const isRttRaised =
+    !peerPathOf(c).isContested && roundRtt > 1.1 * minRtt + MS + delay && bandwidthOf(m) * (roundRtt - minRtt) > 4
   m.excessLossRounds = isExcessLoss(c, m, 0.02, 2.5, 2) ? m.excessLossRounds + 1 : 0
   const excess = m.excessLossRounds >= (isIntervalFlushing(c) ? INTERVAL_FLUSHING_EXCESS_ROUNDS : 1)
   if (roundRtt > 1.1 * minRtt + MS + <f64>ackAllowance(c) || (excess && isIntervalFlushing(c))) m.lastQueueAt = now

@@ -14,6 +14,8 @@ import { Ticks } from '../units'
 
 /** A minimum RTT that no sample came near for this long is probed. */
 const MIN_RTT_EXPIRY_TICKS: Ticks = 10 * TICKS_PER_SECOND
+/** While the RTT is raised, the minimum RTT is probed after this time. */
+const CONTEST_TICKS: Ticks = 5 * TICKS_PER_SECOND
 const MIN_PROBE_RTT_TICKS: Ticks = 50 * TICKS_PER_MS
 /** The long-term minimum covers two periods of this length. */
 const LONG_MIN_RTT_HALF_TICKS: Ticks = 30 * TICKS_PER_SECOND
@@ -58,6 +60,11 @@ export class PeerPath {
   comparisons: u32
   // number of probes that found a clearly higher minimum RTT
   minRttRises: u32
+  // contest (updateContest): whether other traffic keeps the queue full; when that was seen last, 0 = never; the minimum
+  // RTT before
+  isContested: u32
+  contestedAt: Ticks
+  baseRtt: Ticks
   // minimum RTT of this half minute and the previous one
   longMinRttWindowAt: Ticks
   longMinRtt: Ticks
@@ -142,9 +149,14 @@ export function onPathRtt(path: PeerPath, rtt: Ticks, now: Ticks): void {
     if (<i32>(now - path.probeRttUntil) >= 0) {
       path.isProbingRtt = 0
       if (path.probeRttMin > path.minRtt + path.minRtt / 4) path.minRttRises++
+      updateContest(path, now)
       path.minRtt = path.probeRttMin
       path.minRttAt = now
     }
+  }
+  if (path.baseRtt != 0) {
+    if (rtt <= path.baseRtt + path.baseRtt / 8) endContest(path)
+    else if (now - path.contestedAt >= CONTEST_TICKS) startProbeRtt(path, rtt, now)
   }
   if (rtt <= path.minRtt + path.minRtt / 50) {
     path.minRtt = min(path.minRtt, rtt)
@@ -152,6 +164,27 @@ export function onPathRtt(path: PeerPath, rtt: Ticks, now: Ticks): void {
   } else if (!path.isProbingRtt && now - path.minRttAt >= MIN_RTT_EXPIRY_TICKS) {
     startProbeRtt(path, rtt, now)
   }
+}
+
+/**
+ * PROBE_RTT ended. If it found a high RTT twice, although the flows of this path kept the link half empty, other traffic
+ * keeps the queue full, and what yields to that queue gets nothing (cf. the mode switch of Copa). If it found the same
+ * RTT again, the path itself has become longer.
+ */
+function updateContest(path: PeerPath, now: Ticks): void {
+  const isSame = path.probeRttMin > path.minRtt - path.minRtt / 25 && path.probeRttMin < path.minRtt + path.minRtt / 25
+  const base = path.baseRtt != 0 ? path.baseRtt : path.minRtt
+  if (path.probeRttMin <= base + base / 4 || (isSame && path.isContested)) {
+    endContest(path)
+    return
+  }
+  if (path.baseRtt != 0) path.isContested = 1
+  path.baseRtt = base
+  path.contestedAt = now
+}
+
+function endContest(path: PeerPath): void {
+  path.baseRtt = path.isContested = 0
 }
 
 /** Starts PROBE_RTT: the RTT stays high although the flows reduced their rates. */

@@ -19,7 +19,7 @@ test('no target fails within a fixed number of inputs, and each reaches code tha
   assert.is(status, 0, output)
   const lines = output.trim().split('\n')
   assert.ok(lines.length >= 16, output)
-  for (const line of lines) assert.match(line, /^[\w-]+: 6000 inputs, \d+ a second, \d+ edges, corpus \d+$/)
+  for (const line of lines) assert.match(line, /^[\w-]+: 6000 inputs, \d+ a second, \d+ edges, corpus \d+$/, line)
 })
 
 test('guidance finds a crash behind four comparisons of a byte, which the same inputs without guidance do not', () => {

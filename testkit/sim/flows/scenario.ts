@@ -216,7 +216,7 @@ class Simulation {
     this.#flows.push(...own)
     if (pair.client === 'tcp') {
       const receiver = new TcpReceiver(first + 1, this.#packets, this.#down, flow)
-      this.#join(new TcpSender(first, this.#packets, this.#up, flow.startAt), receiver)
+      this.#join(new TcpSender(first, this.#packets, this.#up, flow.startAt, flow.stopAt), receiver)
       return
     }
     const connections: Connections = new Map()

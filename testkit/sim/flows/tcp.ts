@@ -39,6 +39,8 @@ function cubeRoot(x: number): number {
 
 export class TcpSender extends Host {
   readonly #startAt: number
+  /** No new data from then on. */
+  readonly #stopAt: number
   readonly #state = new Uint8Array(RING)
   readonly #sentAt = new Float64Array(RING)
   /** value of `#transmissions` at the last transmission of the packet: order of sending */
@@ -61,9 +63,10 @@ export class TcpSender extends Host {
   #rttvar = 0
   #backoff = 1
 
-  constructor(number: number, packets: Packets, out: Bottleneck, startAt: number) {
+  constructor(number: number, packets: Packets, out: Bottleneck, startAt: number, stopAt: number) {
     super(number, packets, out)
     this.#startAt = startAt
+    this.#stopAt = stopAt
   }
 
   start(): void {
@@ -93,7 +96,7 @@ export class TcpSender extends Host {
         }
         this.#lostCount = 0
       }
-      if (this.#nxt - this.#una >= RING) break
+      if (this.#nxt - this.#una >= RING || now >= this.#stopAt) break
       this.#transmit(this.#nxt++, now)
     }
     this.#rearm(now)

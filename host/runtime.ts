@@ -452,8 +452,9 @@ export interface Runtime {
    * Makes room for WebAssembly, that of the engine and of the runtime's own HTTP parser, in a limited address space.
    * May start the program again in this process: call it while nothing is open.
    * @param warn gets a line if the space hardly suffices: the runtime may abort
+   * @param mayRestart false: it only warns
    */
-  prepareMemory?(warn: (text: string) => void): void
+  prepareMemory?(warn: (text: string) => void, mayRestart?: boolean): void
   /**
    * Opens standard output and standard error for the log of a long-lived process. Absent: `print` is used.
    * @param native whether system calls may be loaded for it

@@ -14,13 +14,13 @@ const files = { readText: (path: string): string => readFileSync(path, 'latin1')
  * See Runtime.prepareMemory. Returns if nothing is to be done, or nothing can be: the engine reports the limit when it
  * starts. Call it while no socket is open.
  */
-export function prepareMemory(warn: (text: string) => void): void {
+export function prepareMemory(warn: (text: string) => void, mayRestart = true): void {
   if (process.platform !== 'linux' || isWithOption()) return
   const limit = addressSpaceLimit(files)
   // before anything else: V8 aborts the process when it gets no memory
   if (limit !== undefined && limit < LEAST_KIB)
     warn(`the address space is limited to ${limit} KiB, with which Node may abort: raise the limit (${RAISE_LIMIT})`)
-  if (!needsOption()) return
+  if (!mayRestart || !needsOption()) return
   try {
     const execv = loadKoffi().load(null).func('int execv(const char *path, const char **words)')
     // Node set FD_CLOEXEC on them when it started

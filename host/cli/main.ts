@@ -87,6 +87,8 @@ export async function main(runtime: Runtime, argv: readonly string[], crypto: Ru
         log.error('option -d (--daemonize) is not available on this system: use a service manager')
         return runtime.exit(1)
       }
+      // the daemon is started with other options where it needs them, and does not look at the limit
+      runtime.prepareMemory?.((text) => log.warning(text), false)
       return runtime.exit(await launchDaemon(runtime, os.daemon, log))
   }
 }

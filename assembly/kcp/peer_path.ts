@@ -60,8 +60,8 @@ export class PeerPath {
   comparisons: u32
   // number of probes that found a clearly higher minimum RTT
   minRttRises: u32
-  // contest (updateContest): whether other traffic keeps the queue full; when that was seen last, 0 = never; the minimum
-  // RTT before
+  // contest (updateContest): whether other traffic keeps the queue full; when a raised RTT was found last; the minimum RTT
+  // before, 0 = it is not raised
   isContested: u32
   contestedAt: Ticks
   baseRtt: Ticks

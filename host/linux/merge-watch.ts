@@ -90,6 +90,7 @@ export class MergeWatch {
 
   #whileOn(lone: number, together: number, merged: number): void {
     if (together > 0 || merged > 0) {
+      if (this.#lone > 0 || this.#successes > 0) this.#restart()
       return
     }
     if (lone === 0) return

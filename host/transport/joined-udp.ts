@@ -192,6 +192,7 @@ export class JoinedUdp implements UdpSocket {
       onBatchEnd: () => handlers.onBatchEnd(),
       onWritable: () => this.#onWritable(member),
       onError: (error) => handlers.onError(error),
+      onMergedLost: () => handlers.onMergedLost?.(),
     }
   }
 

@@ -72,6 +72,21 @@ test('several datagrams at once without merging prevent any trial', () => {
   assert.equal(scene.trials, [])
 })
 
+test('single datagrams between merged ones prevent a trial, or end the suspicion of an earlier one', () => {
+  const scene = new Scene()
+  for (let i = 0; i < 600; i++) {
+    scene.run(200, 50, 1, false)
+    scene.run(200, 10, 8, false)
+  }
+  assert.equal(scene.trials, [])
+  for (let i = 0; i < 20; i++) {
+    scene.run(600, 100, 1, false)
+    scene.run(3000, 10, 8, false)
+  }
+  assert.ok(scene.trials.length > 0)
+  assert.is(scene.lost, 0)
+})
+
 test('a path that becomes fast during the trial is not given up', () => {
   const scene = new Scene()
   scene.run(700, 100, 1, false)

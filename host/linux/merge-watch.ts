@@ -25,6 +25,10 @@ const MAX_TRIAL_MS = 3000
 const MIN_TOGETHER = 16
 const MIN_TOGETHER_SHARE = 0.5
 const SUCCESSES = 2
+/** After a trial what waits in the socket still arrives unmerged for some ms. */
+const GRACE_MS = 100
+/** While merging is on, so many datagrams that arrived together unmerged show that bursts arrive. */
+const MAX_TOGETHER = 8
 /** Pause after a failed trial in ms; it doubles. */
 const FIRST_PAUSE_MS = 2000
 const MAX_PAUSE_MS = 600_000
@@ -54,6 +58,8 @@ export class MergeWatch {
   #lone = 0
   #together = 0
   #successes = 0
+  /** 0: no trial ended just now. */
+  #graceUntil = 0
   #nextTrialAt = Number.NEGATIVE_INFINITY
   #pauseMs = FIRST_PAUSE_MS
 
@@ -89,11 +95,19 @@ export class MergeWatch {
   }
 
   #whileOn(lone: number, together: number, merged: number): void {
-    if (together > 0 || merged > 0) {
-      if (this.#lone > 0 || this.#successes > 0) this.#restart()
+    if (this.#graceUntil !== 0) {
+      if (this.#options.now() < this.#graceUntil) return
+      this.#graceUntil = 0
+    }
+    this.#together += together
+    if (merged > 0 || this.#together >= MAX_TOGETHER) {
+      this.#restart()
       return
     }
-    if (lone === 0) return
+    if (together > 0) {
+      this.#lone = 0
+      return
+    }
     const now = this.#options.now()
     if (this.#lone === 0) this.#since = now
     this.#lone += lone
@@ -121,7 +135,8 @@ export class MergeWatch {
     }
     this.#options.setMerging(true)
     this.#state = 'on'
-    this.#lone = 0
+    this.#lone = this.#together = 0
+    this.#graceUntil = now + GRACE_MS
     if (isSuccess) return
     this.#successes = 0
     this.#nextTrialAt = now + this.#pauseMs
@@ -131,7 +146,7 @@ export class MergeWatch {
   /** Merged datagrams, or several at once, arrive. */
   #restart(): void {
     this.#state = 'on'
-    this.#lone = this.#successes = 0
+    this.#lone = this.#together = this.#successes = 0
     this.#pauseMs = FIRST_PAUSE_MS
   }
 }

@@ -9,6 +9,8 @@ const test = suite('merge watch')
 class Scene {
   now = 0
   isMerging = true
+  /** A burst that arrived before merging was switched on again waits in the socket. */
+  isLeft = false
   lost = 0
   /** Times at which merging was switched off. */
   readonly trials: number[] = []
@@ -16,6 +18,7 @@ class Scene {
     now: () => this.now,
     setMerging: (isOn) => {
       this.isMerging = isOn
+      this.isLeft = isOn
       if (!isOn) this.trials.push(this.now)
     },
     onLost: () => this.lost++,
@@ -31,6 +34,10 @@ class Scene {
   /** For `ms`, `burst` datagrams at once every `everyMs`; merged ones are lost if `drops`. */
   run(ms: number, everyMs: number, burst: number, drops: boolean): void {
     for (const end = this.now + ms; this.now < end; this.now += everyMs) {
+      if (this.isLeft) {
+        this.isLeft = false
+        this.receive(burst)
+      }
       if (burst === 1) this.receive(1)
       else if (!this.isMerging) this.receive(burst)
       else if (!drops) this.receive(burst, true)

@@ -17,7 +17,7 @@ import type { TunShape } from '../testkit/tun-link.ts'
 import { sleep } from '../testkit/wait.ts'
 import { allowControls, type Column, type Direction, type Flow, Network } from './ip-network.ts'
 import { describe, machine, median, type Pair, present, quantile, tuned } from './peers.ts'
-import { positive, writeJson } from './series.ts'
+import { emulatorRemarks, positive, show, writeJson } from './series.ts'
 
 const MBIT = 1e6
 const SECONDS = 8
@@ -29,9 +29,6 @@ const SECOND_FLOW = 1 / 10
 const ECHO_EVERY_MS = 20
 /** Payload of a full datagram, for CPU time per segment. */
 const SEGMENT_BYTES = 1342
-/** Load of the emulator, as a share of a core, and delay beyond the due time, ms, above which it may have limited. */
-const EMULATOR_BUSY = 0.9
-const EMULATOR_LATE_MS = 20
 
 interface Link extends TunShape {
   readonly name: string
@@ -229,13 +226,9 @@ async function beside(
   }
 }
 
-const show = (value: number): string => (Number.isNaN(value) ? '-' : value >= 100 ? value.toFixed(0) : value.toFixed(1))
-
 /** Problems of the measurement itself. */
 function remarks(run: Run): string {
-  const text: string[] = []
-  if (run.emulatorLoad > EMULATOR_BUSY) text.push(`EMULATOR LIMIT: ${Math.round(run.emulatorLoad * 100)} % of a core`)
-  if (run.emulatorLate > EMULATOR_LATE_MS) text.push(`emulator up to ${Math.round(run.emulatorLate)} ms late`)
+  const text = emulatorRemarks(run.emulatorLoad, run.emulatorLate)
   if (run.failure !== undefined) text.push(`FAILED: ${run.failure}`)
   return text.join('; ')
 }

@@ -30,6 +30,7 @@ import {
   startPair,
   tuned,
 } from './peers.ts'
+import { emulatorRemarks, show } from './series.ts'
 
 const MBIT = 1e6
 const UPLOAD_SECONDS = 8
@@ -42,10 +43,6 @@ const QUICK_ECHO_SECONDS = 4
 /** Messages that establish the path before echoes count. */
 const ECHO_WARM_UP = 50
 const OPENS = 10
-/** Load, as a share of a core, above which the emulator may have limited a run. */
-const EMULATOR_BUSY = 0.9
-/** Delay of datagrams beyond their due time above which the emulator was overloaded, ms. */
-const EMULATOR_LATE_MS = 20
 
 interface Link extends EmulatedShape {
   readonly name: string
@@ -210,10 +207,6 @@ interface Row {
 const middle = (row: Row, of: (run: Upload) => number): number => median(row.runs.map(of))
 const mbitsOf = (row: Row | undefined): number => (row === undefined ? Number.NaN : middle(row, (run) => run.mbits))
 
-function show(value: number, digits = 1): string {
-  return Number.isNaN(value) ? '-' : value >= 100 ? value.toFixed(0) : value.toFixed(digits)
-}
-
 const ratio = (value: number, to: number): string => (to > 0 ? `${show(value / to, 2)}x` : '-')
 
 const emulation = ({ emulatorLoad, emulatorLate }: Upload): string =>
@@ -228,8 +221,7 @@ function remarks(row: Row): string {
   const late = worst((run) => run.emulatorLate)
   if (row.runs.some((run) => run.emulator === 'dgram')) text.push('portable emulator')
   if (drops > 0) text.push(`EMULATOR LIMIT: lost ${drops} datagrams itself`)
-  if (load > EMULATOR_BUSY) text.push(`EMULATOR LIMIT: ${Math.round(load * 100)} % of a core`)
-  if (late > EMULATOR_LATE_MS) text.push(`emulator up to ${Math.round(late)} ms late`)
+  text.push(...emulatorRemarks(load, late))
   const [client, server] = [middle(row, (run) => run.clientDrops), middle(row, (run) => run.serverDrops)]
   if (client + server > 0) text.push(`full UDP sockets: client lost ${client}, server ${server} datagrams`)
   const failure = row.runs.find((run) => run.failure !== undefined)?.failure

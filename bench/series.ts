@@ -29,6 +29,23 @@ export async function interleaved<T>(
 /** Median of one figure over the runs. */
 export const middle = <T>(series: Series<T>, of: (run: T) => number): number => median(series.runs.map(of))
 
+/** A figure of a table: three digits or more above 100; `-` for none. */
+export function show(value: number, digits = 1): string {
+  return Number.isNaN(value) ? '-' : value >= 100 ? value.toFixed(0) : value.toFixed(digits)
+}
+
+/** Load of a link emulator, as a share of a core, and delay beyond the due time, ms, above which it may have limited. */
+const EMULATOR_BUSY = 0.9
+const EMULATOR_LATE_MS = 20
+
+/** What a link emulator's load and longest delay say about a measurement. */
+export function emulatorRemarks(load: number, lateMs: number): string[] {
+  const text: string[] = []
+  if (load > EMULATOR_BUSY) text.push(`EMULATOR LIMIT: ${Math.round(load * 100)} % of a core`)
+  if (lateMs > EMULATOR_LATE_MS) text.push(`emulator up to ${Math.round(lateMs)} ms late`)
+  return text
+}
+
 /** `1.25x`, or `-` without a reference. */
 export const ratio = (value: number, to: number): string => (to > 0 ? `${(value / to).toFixed(2)}x` : '-')
 

@@ -36,7 +36,7 @@ class Scene {
     for (const end = this.now + ms; this.now < end; this.now += everyMs) {
       if (this.isLeft) {
         this.isLeft = false
-        this.receive(burst)
+        this.receive(2 * burst)
       }
       if (burst === 1) this.receive(1)
       else if (!this.isMerging) this.receive(burst)

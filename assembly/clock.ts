@@ -45,6 +45,11 @@ export function advanceClock(now: Ticks): bool {
   return step > 2 * MAX_SLEEP_TICKS
 }
 
+/** @returns the time of the last call */
+export function latestTime(): Ticks {
+  return lastNow
+}
+
 /** @returns ticks since the endpoint started, without wrap */
 export function elapsed(): ElapsedTicks {
   return ticks

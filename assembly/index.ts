@@ -19,6 +19,7 @@ import {
   SPAN_SLOTS,
   TX_SLOTS,
 } from './abi'
+import { latestTime } from './clock'
 import { localAddress, rendezvousServer, serviceId } from './control/rendezvous'
 import { config } from './endpoint/config'
 import {
@@ -231,7 +232,7 @@ export function poll_transmit(max: u32, now: u32): i32 {
 
 export function poll_events(): u32 {
   const n = takeEvents()
-  removeDrained()
+  removeDrained(latestTime())
   return n
 }
 

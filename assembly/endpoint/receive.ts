@@ -35,7 +35,6 @@ import {
 } from '../control/pings'
 import { isProbing, sendReset, setProbing } from '../control/queue'
 import { onServicePong } from '../control/services'
-import { closeConfirm } from '../kcp/confirm'
 import {
   ADVANCED_UNA,
   ANSWERED,
@@ -62,6 +61,7 @@ import {
   addressOf,
   CONNECT,
   ESTABLISHED,
+  HAS_TWIN,
   has,
   INITIATOR,
   MOVING,
@@ -74,6 +74,7 @@ import {
 } from '../session/session'
 import { advance, challengeReset, dismissReset, endSession, resetByPeer } from '../session/stream'
 import { find } from '../session/table'
+import { confirm, onTwinAcknowledged } from '../session/twins'
 import {
   add,
   count,
@@ -273,13 +274,14 @@ function onSegments(i: u32, at: usize, len: u32, sealed: u32, address: usize, no
   }
   if (effects & (RECEIVED_STREAM | ADVANCED_UNA)) s.progressAt = now
   if (effects & MOVED_PAYLOAD) s.payloadAt = now
-  if (effects & CONFIRMED) closeConfirm(s)
+  const isConfirmed = effects & CONFIRMED && confirm(s, now)
+  if (effects & ADVANCED_UNA && has(s, HAS_TWIN)) onTwinAcknowledged(s, now)
   if (effects & (RUN_PASSED | LONE_PASSED)) onRunEffects(s, effects)
   if (remote) {
     if (effects & ANSWERED && sameAddress(address, addressOf(s))) onValidated(remote, now)
     if (!s.confirm && needsClock(remote, s.conv)) readClock(s, remote, at, len, now)
   }
-  if (effects & (RECEIVED_STREAM | CONFIRMED)) advance(s, now)
+  if (effects & RECEIVED_STREAM || isConfirmed) advance(s, now)
   growReceiveWindow(s, now)
   return true
 }

@@ -20,6 +20,7 @@ import { takeDrained } from '../session/events'
 import {
   addressOf,
   BLOCKED,
+  DIALLED,
   DRAINING,
   ECHO_PENDING,
   EOF_PENDING,
@@ -39,6 +40,7 @@ import { remove, sessionAt, slotsInUse } from '../session/table'
 import { checkTimeouts, timeoutDeadline } from '../session/timeouts'
 import { cancel, earliest, postpone, wake } from '../session/timer'
 import { addTombstone } from '../session/tombstones'
+import { onTwinEnded } from '../session/twins'
 import { shift, WAITSND } from '../stats'
 import { Ticks } from '../units'
 import { checkBlackhole } from './blackhole'
@@ -99,7 +101,7 @@ export function reschedule(s: Session, now: Ticks): void {
     s.waitingCounted = waiting
   }
   if (s.state == TIME_WAIT) {
-    removeEnded(s)
+    removeEnded(s, now)
     return
   }
   const wanted = sessionDeadline(s, now)
@@ -107,17 +109,18 @@ export function reschedule(s: Session, now: Ticks): void {
 }
 
 /** Removes an ended session when no list of the endpoint contains it, and adds a tombstone. */
-function removeEnded(s: Session): void {
+function removeEnded(s: Session, now: Ticks): void {
   if (has(s, IN_READY | IN_DIRTY | IN_EVENTS)) return
   cancel(s)
+  if (has(s, DIALLED)) onTwinEnded(s, now)
   setState(s, 0)
   addTombstone(addressOf(s), s.conv)
   remove(s)
 }
 
 /** To be called when the host took events: removes ended sessions that waited for that. */
-export function removeDrained(): void {
-  for (let s = takeDrained(); s; s = takeDrained()) removeEnded(s)
+export function removeDrained(now: Ticks): void {
+  for (let s = takeDrained(); s; s = takeDrained()) removeEnded(s, now)
 }
 
 // ---- addresses that are not validated

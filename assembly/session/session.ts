@@ -56,6 +56,10 @@ export const MOVING: u32 = 65536
 export const MOVED: u32 = 131072
 /** A KEEPALIVE of the peer is to be echoed: now, or when the previous echo is acknowledged. */
 export const ECHO_PENDING: u32 = 262144
+/** The target was dialled. */
+export const DIALLED: u32 = 524288
+/** Another session waits for an acknowledgement of this one (session/twins.ts). */
+export const HAS_TWIN: u32 = 1048576
 
 @unmanaged
 export class Session extends Conversation {

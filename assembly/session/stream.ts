@@ -62,6 +62,7 @@ import {
 import {
   addressOf,
   BLOCKED,
+  DIALLED,
   DRAINING,
   ECHO_PENDING,
   EOF_PENDING,
@@ -284,6 +285,7 @@ export function advance(s: Session, now: Ticks): void {
       if (type == DIAL && s.tcp == TCP_NONE && !has(s, EOF_RECEIVED)) {
         nextMessage(s)
         s.tcp = TCP_DIALING
+        s.flags |= DIALLED
         uncountHalfOpen(s)
         queueEvent(s, EVENT_DIAL)
       } else {

@@ -228,8 +228,14 @@ test('MUST 43: identical first flights of two responding clients open two sessio
     }
     solo.run(100)
   }
-  solo.run(1000)
-  solo.confirm(5, MOVED)
+  // each acknowledges what is sent to it
+  for (let turn = 0; turn < 5; turn++) {
+    solo.run(1000)
+    for (const { conv, peer, segments } of solo.take()) {
+      if (conv !== 5) continue
+      for (const { cmd, sn, ts } of segments) if (cmd === 'PUSH') solo.feedFrom(peer, ack(5, sn, ts, sn + 1))
+    }
+  }
   assert.is(dials(solo), 2)
   assert.is(migrated(solo), 0)
 })

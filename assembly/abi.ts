@@ -27,6 +27,10 @@ export const IO_BYTES: u32 = 65536
 export const SERVICE_BYTES: u32 = 256
 /** Most addresses of `add_rendezvous`. */
 export const RENDEZVOUS_OTHERS: u32 = 7
+/** Answers that one `poll_pongs` can return. */
+export const PONG_SLOTS: u32 = 128
+/** Most bytes of `echo_open`. */
+export const ECHO_BYTES: u32 = 4096
 /** Result of `session_info` for a session in TIME_WAIT, which has no stream. */
 export const NO_STREAM: u32 = 0x7fffffff
 export const OK: i32 = 0
@@ -37,6 +41,7 @@ export const CAPABILITY_OBFS: u32 = 1
 export const CAPABILITY_VALIDATION: u32 = 2
 export const CAPABILITY_FIND: u32 = 4
 export const CAPABILITY_PROBE: u32 = 8
+export const CAPABILITY_MEASURE: u32 = 16
 
 /* Bits of the config field `mode`. */
 
@@ -68,6 +73,8 @@ export const EVENT_OBFS_ENDED: u32 = 13
 export const EVENT_PROBED: u32 = 14
 export const EVENT_RUNS_LOST: u32 = 15
 export const EVENT_OPENED: u32 = 16
+export const EVENT_ECHO: u32 = 17
+export const EVENT_PUNCHED: u32 = 18
 
 /* `arg` of ABORT. */
 
@@ -162,6 +169,13 @@ export const EVENT_TYPE: usize = 0
 export const EVENT_HANDLE: usize = 4
 export const EVENT_ARG: usize = 8
 export const EVENT_ARG2: usize = 12
+
+/* Answer to a PING of `ping_address`. */
+
+export const PONG_BYTES: u32 = 32
+export const PONG_NUMBER: usize = 0
+export const PONG_RTT: usize = 4
+export const PONG_ADDRESS: usize = 8
 
 /* Span: an iovec of wasm32. */
 

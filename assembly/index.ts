@@ -2,6 +2,7 @@
 import {
   ABI_VERSION,
   CAPABILITY_FIND,
+  CAPABILITY_MEASURE,
   CAPABILITY_OBFS,
   CAPABILITY_PROBE,
   CAPABILITY_VALIDATION,
@@ -20,7 +21,7 @@ import {
   TX_SLOTS,
 } from './abi'
 import { latestTime } from './clock'
-import { localAddress, rendezvousServer, serviceId } from './control/rendezvous'
+import { localAddress, punched, rendezvousServer, serviceId } from './control/rendezvous'
 import { config } from './endpoint/config'
 import {
   checkTimers,
@@ -31,6 +32,7 @@ import {
   renewNonce,
   timersDeadline,
 } from './endpoint/endpoint'
+import { pingAddress, pongs, takePongs } from './endpoint/host_pings'
 import {
   acceptContext,
   configureObfs,
@@ -40,7 +42,7 @@ import {
   releaseContext,
   takeEnded,
 } from './endpoint/obfs'
-import { movePath, moveSessions, openStream, probeSessions } from './endpoint/open'
+import { movePath, moveSessions, openEcho, openStream, probeSessions } from './endpoint/open'
 import { peer, probePath, probePeer, takeOtherRendezvous, takePeer, takeRendezvous, wakePeer } from './endpoint/peer'
 import { receive } from './endpoint/receive'
 import { removeDrained, reschedule } from './endpoint/schedule'
@@ -73,7 +75,7 @@ export function abi_version(): i32 {
 }
 
 export function capabilities(): u32 {
-  return CAPABILITY_OBFS | CAPABILITY_VALIDATION | CAPABILITY_FIND | CAPABILITY_PROBE
+  return CAPABILITY_OBFS | CAPABILITY_VALIDATION | CAPABILITY_FIND | CAPABILITY_PROBE | CAPABILITY_MEASURE
 }
 
 export function config_ptr(): usize {
@@ -172,6 +174,14 @@ export function service_ptr(): usize {
   return serviceId
 }
 
+export function pongs_ptr(): usize {
+  return pongs
+}
+
+export function punched_ptr(): usize {
+  return punched
+}
+
 export function set_rendezvous(idBytes: u32, now: u32): i32 {
   return isReady(now) ? takeRendezvous(idBytes, now) : E_STATE
 }
@@ -193,6 +203,14 @@ export function path_moved(now: u32): i32 {
 export function ping_peer(now: u32): i32 {
   if (!isReady(now) || !isMode(MODE_CLIENT)) return E_STATE
   return probePeer(now)
+}
+
+export function ping_address(bytes: u32, now: u32): i32 {
+  return isReady(now) ? pingAddress(peer, bytes, now) : E_STATE
+}
+
+export function poll_pongs(): u32 {
+  return takePongs()
 }
 
 export function probe_sessions(now: u32): i32 {
@@ -302,6 +320,10 @@ export function stream_reset(handle: u32, now: u32): i32 {
   resetSession(s)
   reschedule(s, now)
   return OK
+}
+
+export function echo_open(bytes: u32, now: u32): i32 {
+  return isReady(now) && isMode(MODE_CLIENT) ? openEcho(bytes, now) : E_STATE
 }
 
 export function set_host_bytes(toTcp: u32, fromTcp: u32): i32 {

@@ -22,6 +22,7 @@ export const MALFORMED: u32 = 1
 export const GOT_RESET: u32 = 2
 export const GOT_PONG: u32 = 3
 export const GOT_PING: u32 = 4
+export const GOT_PUNCH: u32 = 5
 
 /** @returns what a result of `takeControl` found */
 export function foundOf(result: u64): u32 {
@@ -80,7 +81,7 @@ export function takeControl(at: usize, len: u32, address: usize, second: Seconds
   if (what == LISTEN || what == CONNECT) {
     return onHello(what == LISTEN, body, bytes, address, second, now) ? HANDLED : MALFORMED
   }
-  if (what == PUNCH) return onPunch(body, bytes, mapped, now) ? HANDLED : MALFORMED
+  if (what == PUNCH) return onPunch(body, bytes, mapped, now) ? GOT_PUNCH : MALFORMED
   if (what > RESET || bytes < VALUE_BYTES) return MALFORMED
   const value = bswap<u32>(load<u32>(body))
   if (what == PING) {

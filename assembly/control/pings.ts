@@ -23,6 +23,8 @@ export const OLD_SERVICE_PING: u32 = 5
 export const NEW_SERVICE_PING: u32 = 6
 /** Whether a datagram of a size arrives; argument: bytes of plaintext, 0 = a small one (endpoint/path_search.ts). */
 export const SIZE_PING: u32 = 7
+/** Of the host; argument: its number (endpoint/host_pings.ts). */
+export const HOST_PING: u32 = 8
 
 /** Number of entries; the oldest is replaced. */
 const CAPACITY: u32 = 256
@@ -53,13 +55,14 @@ export function unpredictable(): u32 {
 
 /**
  * Queues a PING.
+ * @param testBytes bytes of plaintext that it tests the path with, 0 = no test
  * @returns false if the queue is full
  */
-export function sendPing(purpose: u32, argument: u32, address: usize, now: Ticks): bool {
+export function sendPing(purpose: u32, argument: u32, address: usize, now: Ticks, testBytes: u32 = 0): bool {
   const value = unpredictable()
   const message = push(PING, value, address)
   if (!message) return false
-  if (purpose == SIZE_PING) setTestBytes(message, argument)
+  if (testBytes) setTestBytes(message, testBytes)
   const entry = entries + <usize>((sent++ & (CAPACITY - 1)) * ENTRY_BYTES)
   store<u32>(entry, value)
   store<u32>(entry, now, SENT_AT)

@@ -41,6 +41,9 @@ const server: usize = memory.data(ADDRESS_BYTES, 8)
 const local: usize = memory.data(ADDRESS_BYTES, 8)
 let idBytes: u32 = 0
 
+/** The addresses of the last PUNCH, for the host; family 0 = not usable. */
+export const punched: usize = memory.data(2 * ADDRESS_BYTES, 8)
+
 /**
  * Other addresses of the rendezvous server's name. Each may be a server of its own with other services, so a client
  * sends CONNECT to them, too: to one of them with each CONNECT to the server, in turn.
@@ -208,8 +211,8 @@ export function onPunch(at: usize, len: u32, mapped: bool, now: Ticks): bool {
   const second = wireAddressBytes(at + first, len - first)
   if (second == 0) return false
   punchCount++
-  onPunchAddress(at, mapped, now)
-  onPunchAddress(at + first, mapped, now)
+  onPunchAddress(at, punched, mapped, now)
+  onPunchAddress(at + first, punched + ADDRESS_BYTES, mapped, now)
   return true
 }
 
@@ -241,12 +244,15 @@ export function punchSource(address: usize, now: Ticks): void {
 
 /**
  * Starts pinging an address of a PUNCH.
+ * @param record where the host reads it
  * @param mapped the socket is an IPv6 one: an IPv4 address is sent to as v4-mapped
  */
-function onPunchAddress(at: usize, mapped: bool, now: Ticks): void {
+function onPunchAddress(at: usize, record: usize, mapped: bool, now: Ticks): void {
   readWireAddress(at, parsed)
+  memory.fill(record, 0, ADDRESS_BYTES)
   if (!isPunchable(parsed)) return
   if (mapped && familyOf(parsed) == IPV4) mapIpv4(parsed)
+  copyAddress(record, parsed)
   startPunch(parsed, now)
 }
 

@@ -5,9 +5,11 @@
 import {
   CONFIG_CONFIRM,
   CONFIG_MAX_HALF_OPEN,
+  E_ARGUMENT,
   E_MEMORY,
   E_NO_PEER,
   E_SESSIONS,
+  ECHO_BYTES,
   EVENT_MIGRATED,
   MODE_SERVER,
   REASON_MEMORY,
@@ -40,7 +42,9 @@ import { isAddress, sameAddress, sameRemote } from '../packet/address'
 import { tagBytes } from '../packet/datagram'
 import { isRecent, joinRemote, Remote } from '../packet/remote'
 import { datagramFilter, rememberedSince } from '../packet/replay'
+import { queueEcho } from '../session/echo'
 import { queueEvent } from '../session/events'
+import { BARE_BYTES } from '../session/message'
 import {
   addressOf,
   CONNECT,
@@ -115,6 +119,20 @@ function start(s: Session, conv: Conv, state: u32, now: Ticks): void {
  * @returns its handle or an error
  */
 export function openStream(now: Ticks): i32 {
+  return openSession(0, now)
+}
+
+/**
+ * Opens a session without a connection, which asks for an echo of `bytes`.
+ * @returns its handle or an error
+ */
+export function openEcho(bytes: u32, now: Ticks): i32 {
+  if (bytes < 2 * BARE_BYTES || bytes > ECHO_BYTES || bytes % BARE_BYTES != 0) return E_ARGUMENT
+  return openSession(bytes, now)
+}
+
+/** @param echo bytes of an echo to ask for, 0 = the session is for a connection */
+function openSession(echo: u32, now: Ticks): i32 {
   if (!isAddress(currentPeer)) return E_NO_PEER
   if (isHalfOpenFull() || !makeRoom(now)) {
     count(SESSIONS_REFUSED)
@@ -131,7 +149,7 @@ export function openStream(now: Ticks): i32 {
   s.flags |= INITIATOR
   s.peerClock = PEER_CLOCK_UNKNOWN
   s.tcp = TCP_OPEN
-  if (!queueDial(s, now)) {
+  if (!(echo ? queueEcho(s, echo, now) : queueDial(s, now))) {
     endSession(s, REASON_MEMORY)
     s.events = 0
     count(SESSIONS_REFUSED)

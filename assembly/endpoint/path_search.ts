@@ -45,7 +45,7 @@ function mayPing(s: Session): bool {
 }
 
 function sendTest(path: PeerPath, size: u32, now: Ticks): bool {
-  if (!sendPing(SIZE_PING, size, pathAddress(path), now)) return false
+  if (!sendPing(SIZE_PING, size, pathAddress(path), now, size)) return false
   count(SIZE_TESTS_SENT)
   return true
 }

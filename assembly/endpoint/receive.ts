@@ -4,6 +4,7 @@
 
 import {
   EVENT_OPENED,
+  EVENT_PUNCHED,
   MAX_DATAGRAM_BYTES,
   REASON_RESET,
   REASON_STALE_PEER,
@@ -18,11 +19,22 @@ import {
   TICKS_PER_SECOND,
 } from '../abi'
 import { seconds } from '../clock'
-import { foundOf, GOT_PING, GOT_PONG, GOT_RESET, isListen, MALFORMED, takeControl, valueOf } from '../control/control'
+import {
+  foundOf,
+  GOT_PING,
+  GOT_PONG,
+  GOT_PUNCH,
+  GOT_RESET,
+  isListen,
+  MALFORMED,
+  takeControl,
+  valueOf,
+} from '../control/control'
 import {
   argumentOf,
   closePing,
   findPing,
+  HOST_PING,
   NEW_PING,
   NEW_SERVICE_PING,
   OLD_SERVICE_PING,
@@ -56,7 +68,7 @@ import { hasSpareBlock, refillRx, rxSlot, sealBytes, tagBytes } from '../packet/
 import { hashOfNonce, isOwnNonce, nonceBytes } from '../packet/nonce'
 import { answersValidation, findRemote, learnClock, needsClock, onReceivedFrom, Remote } from '../packet/remote'
 import { datagramFilter, isReplay, isReplayedListen, prepareReplay } from '../packet/replay'
-import { queueEvent } from '../session/events'
+import { queueEndpointEvent, queueEvent } from '../session/events'
 import {
   addressOf,
   CONNECT,
@@ -90,6 +102,7 @@ import {
   PONGS_UNASKED,
 } from '../stats'
 import { Ticks } from '../units'
+import { onHostPong } from './host_pings'
 import { onMovePong, onOldAddress } from './migration'
 import { onAuthenticPacket, packetOverhead } from './obfs'
 import { acceptSession, moveSessions } from './open'
@@ -193,6 +206,8 @@ function onControl(at: usize, len: u32, hash: u64, address: usize, now: Ticks): 
     onPing(address, now)
   } else if (found == GOT_PONG) {
     onPongValue(valueOf(result), address, now)
+  } else if (found == GOT_PUNCH) {
+    queueEndpointEvent(EVENT_PUNCHED, 0)
   } else if (found == GOT_RESET) {
     const s = find(address, valueOf(result))
     if (s && isLive(s)) {
@@ -227,6 +242,8 @@ function onPongValue(value: u32, address: usize, now: Ticks): void {
   if (purpose == PEER_PING || purpose == PUNCH_PING) {
     if (isProbing()) onProbePong(ping, address)
     else if (onPeerPong(ping, address, now)) moveSessions(now)
+  } else if (purpose == HOST_PING) {
+    onHostPong(ping, address, now)
   } else if (wasSentTo(ping, address)) {
     closePing(ping)
     if (purpose == SIZE_PING) {

@@ -2,12 +2,21 @@
  * Queue of events for the host. A session is in the list once, however many events it has, so the list is bounded by
  * the session table.
  */
-import { EVENT_ABORT, EVENT_ARG, EVENT_ARG2, EVENT_BYTES, EVENT_HANDLE, EVENT_SLOTS, EVENT_TYPE } from '../abi'
+import {
+  EVENT_ABORT,
+  EVENT_ARG,
+  EVENT_ARG2,
+  EVENT_BYTES,
+  EVENT_ECHO,
+  EVENT_HANDLE,
+  EVENT_SLOTS,
+  EVENT_TYPE,
+} from '../abi'
+import { HEADER_BYTES } from '../kcp/segment'
+import { sealBytes } from '../packet/datagram'
 import { has, IN_EVENTS, Session, TIME_WAIT } from './session'
 
 export const events: usize = memory.data(EVENT_SLOTS * EVENT_BYTES, 8)
-
-/** Offsets in an event; its type is at 0, the last word is 0. */
 
 let first: usize = 0
 let last: usize = 0
@@ -50,14 +59,15 @@ export function takeEvents(): u32 {
   while (endpointEvents && n < EVENT_SLOTS) {
     const type = <u32>ctz(endpointEvents)
     endpointEvents &= endpointEvents - 1
-    n = put(n, type, 0, load<u32>(endpointArguments + ((<usize>type) << 2)))
+    n = put(n, type, 0, load<u32>(endpointArguments + ((<usize>type) << 2)), 0)
   }
   while (first && n < EVENT_SLOTS) {
     const s = changetype<Session>(first)
     while (s.events && n < EVENT_SLOTS) {
       const type = <u32>ctz(s.events)
       s.events &= s.events - 1
-      n = put(n, type, s.handle, type == EVENT_ABORT ? s.reason : 0)
+      if (type == EVENT_ECHO) n = put(n, type, s.handle, s.discarded + HEADER_BYTES + sealBytes(), <u32>s.tcpWritten)
+      else n = put(n, type, s.handle, type == EVENT_ABORT ? s.reason : 0, 0)
     }
     if (s.events) break
     first = s.nextEvent
@@ -78,11 +88,11 @@ export function takeDrained(): Session | null {
   return s
 }
 
-function put(n: u32, type: u32, handle: u32, argument: u32): u32 {
+function put(n: u32, type: u32, handle: u32, argument: u32, argument2: u32): u32 {
   const at = events + <usize>(n * EVENT_BYTES)
   store<u32>(at, type, EVENT_TYPE)
   store<u32>(at, handle, EVENT_HANDLE)
   store<u32>(at, argument, EVENT_ARG)
-  store<u32>(at, 0, EVENT_ARG2)
+  store<u32>(at, argument2, EVENT_ARG2)
   return n + 1
 }

@@ -60,6 +60,8 @@ export const ECHO_PENDING: u32 = 262144
 export const DIALLED: u32 = 524288
 /** Another session waits for an acknowledgement of this one (session/twins.ts). */
 export const HAS_TWIN: u32 = 1048576
+/** It asks for an echo and carries no connection (echo.ts). */
+export const ECHO_ASKED: u32 = 2097152
 
 @unmanaged
 export class Session extends Conversation {
@@ -86,7 +88,7 @@ export class Session extends Conversation {
   payloadAt: Ticks
   queuedAt: Ticks
   resetAt: Ticks
-  // bytes received for a closed TCP side
+  // bytes received for a closed TCP side; of an echo the bytes of its longest segment
   discarded: u32
   flushAt: Ticks
   // links in the list of sessions in LINGER

@@ -22,7 +22,7 @@ import { closeCongestion, congestionWindow } from '../kcp/congestion'
 import { MAX_WND, PROBE_ASK, PROBE_TELL } from '../kcp/conversation'
 import { closeRecovery } from '../kcp/loss_detection'
 import { announceWindow } from '../kcp/output'
-import { advanceRcvNxt, closeReceiveBuffer, dropFirst } from '../kcp/receive_buffer'
+import { advanceRcvNxt, closeReceiveBuffer } from '../kcp/receive_buffer'
 import { HEADER_BYTES } from '../kcp/segment'
 import { closeSendBuffer, sendHeld } from '../kcp/send_buffer'
 import { mayQueue } from '../memory/slab'
@@ -38,6 +38,7 @@ import {
   TCP_WRITTEN_BYTES,
 } from '../stats'
 import { Ticks } from '../units'
+import { discardReceived } from './echo'
 import { queueEvent, queueLastEvent } from './events'
 import {
   BARE_BYTES,
@@ -270,7 +271,7 @@ export function advance(s: Session, now: Ticks): void {
   while (true) {
     advanceRcvNxt(s)
     if (has(s, STREAM_INVALID)) {
-      while (s.rcvRead != s.rcvNxt) dropFirst(s)
+      discardReceived(s)
       break
     }
     const type = frontMessage(s)

@@ -27,6 +27,10 @@ export const IO_BYTES = 65536
 export const SERVICE_BYTES = 256
 /** Most addresses of `add_rendezvous`. */
 export const RENDEZVOUS_OTHERS = 7
+/** Answers that one `poll_pongs` can return. */
+export const PONG_SLOTS = 128
+/** Most bytes of `echo_open`. */
+export const ECHO_BYTES = 4096
 /** Result of `session_info` for a session in TIME_WAIT, which has no stream. */
 export const NO_STREAM = 0x7fffffff
 
@@ -36,6 +40,7 @@ export const Capability = {
   VALIDATION: 2,
   FIND: 4,
   PROBE: 8,
+  MEASURE: 16,
 } as const
 
 /** Bits of the config field `mode`. */
@@ -70,6 +75,8 @@ export const EventType = {
   PROBED: 14,
   RUNS_LOST: 15,
   OPENED: 16,
+  ECHO: 17,
+  PUNCHED: 18,
 } as const
 
 /** `arg` of ABORT. */
@@ -189,6 +196,14 @@ export const Event = {
   arg: 2,
   arg2: 3,
   WORDS: 4,
+} as const
+
+/** Answer to a PING of `ping_address`; offsets in u32 words. */
+export const Pong = {
+  number: 0,
+  rtt: 1,
+  address: 2,
+  WORDS: 8,
 } as const
 
 /** Span: an iovec of wasm32; offsets in u32 words. */
@@ -363,12 +378,16 @@ export interface CoreExports {
   rendezvous_ptr(): number
   local_ptr(): number
   service_ptr(): number
+  pongs_ptr(): number
+  punched_ptr(): number
   set_rendezvous(idBytes: number, now: number): number
   add_rendezvous(now: number): number
   renew_nonce(): number
   probe_path(port: number, now: number): number
   path_moved(now: number): number
   ping_peer(now: number): number
+  ping_address(bytes: number, now: number): number
+  poll_pongs(): number
   probe_sessions(now: number): number
   handle_datagrams(count: number, now: number): number
   handle_timeout(now: number): number
@@ -385,6 +404,7 @@ export interface CoreExports {
   stream_shutdown(handle: number, now: number): number
   stream_abort(handle: number, now: number): number
   stream_reset(handle: number, now: number): number
+  echo_open(bytes: number, now: number): number
   set_host_bytes(toTcp: number, fromTcp: number): number
   session_slots(): number
   session_info(slot: number, now: number): number
@@ -413,11 +433,12 @@ export const CALLS: readonly Exclude<keyof CoreExports, 'memory'>[] = [
   'abi_version', 'capabilities', 'config_ptr', 'entropy_ptr', 'entropy_capacity', 'secret_ptr', 'rx_ptr', 'rx_slots',
   'tx_ptr', 'tx_slots', 'events_ptr', 'event_slots', 'io_ptr', 'io_capacity', 'spans_ptr', 'span_slots', 'peer_ptr',
   'stats_ptr', 'info_ptr', 'configure', 'entropy_filled', 'set_peer', 'rendezvous_ptr', 'local_ptr', 'service_ptr',
-  'set_rendezvous', 'add_rendezvous', 'renew_nonce', 'probe_path', 'path_moved', 'ping_peer', 'probe_sessions',
-  'handle_datagrams', 'handle_timeout', 'next_timeout', 'refresh_gauges', 'poll_transmit', 'poll_events',
-  'stream_open', 'stream_connected', 'stream_reserve', 'stream_commit', 'stream_peek', 'stream_consume',
-  'stream_shutdown', 'stream_abort', 'stream_reset', 'set_host_bytes', 'session_slots', 'session_info', 'session_find',
-  'obfs_ptr', 'obfs_slots', 'obfs_rx_ptr', 'obfs_early_ptr', 'obfs_tx_ptr', 'obfs_control_ptr', 'obfs_info_ptr',
-  'obfs_configure', 'obfs_accept', 'obfs_dial', 'obfs_release', 'obfs_ended', 'obfs_handle_packets', 'obfs_transmit',
-  'obfs_control', 'obfs_context_slots', 'obfs_context_info',
+  'pongs_ptr', 'punched_ptr', 'set_rendezvous', 'add_rendezvous', 'renew_nonce', 'probe_path', 'path_moved',
+  'ping_peer', 'ping_address', 'poll_pongs', 'probe_sessions', 'handle_datagrams', 'handle_timeout', 'next_timeout',
+  'refresh_gauges', 'poll_transmit', 'poll_events', 'stream_open', 'stream_connected', 'stream_reserve',
+  'stream_commit', 'stream_peek', 'stream_consume', 'stream_shutdown', 'stream_abort', 'stream_reset', 'echo_open',
+  'set_host_bytes', 'session_slots', 'session_info', 'session_find', 'obfs_ptr', 'obfs_slots', 'obfs_rx_ptr',
+  'obfs_early_ptr', 'obfs_tx_ptr', 'obfs_control_ptr', 'obfs_info_ptr', 'obfs_configure', 'obfs_accept', 'obfs_dial',
+  'obfs_release', 'obfs_ended', 'obfs_handle_packets', 'obfs_transmit', 'obfs_control', 'obfs_context_slots',
+  'obfs_context_info',
 ]

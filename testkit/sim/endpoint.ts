@@ -56,6 +56,7 @@ export interface EngineEvent {
   readonly type: number
   readonly handle: number
   readonly arg: number
+  readonly arg2: number
 }
 
 /** The configuration of most tests: no method, defaults of protocol.md 10.2 for the rest. */
@@ -333,6 +334,7 @@ export class Endpoint {
           type: core.u32[word + Event.type] ?? 0,
           handle: core.u32[word + Event.handle] ?? 0,
           arg: core.u32[word + Event.arg] ?? 0,
+          arg2: core.u32[word + Event.arg2] ?? 0,
         })
       }
     }

@@ -1,5 +1,6 @@
 // time limit: 180 s
 /** `kcptun-wasm doctor` as run by a user: its verdict on paths that are good, bad or broken in known ways. */
+import { setTimeout as delay } from 'node:timers/promises'
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
 import { examine as examineConfig } from '../../host/cli/doctor/run.ts'
@@ -21,6 +22,8 @@ const OTHER_KEY: Config = { ...KEY, psk: Buffer.alloc(32, 8).toString('base64') 
 const HOLE_BYTES = 1200
 const UDP_HEADERS_BYTES = 28
 const MTU_DEFAULT = 1400
+/** Time within which a server reports a session that was reset, ms. */
+const RESET_MS = 2000
 
 interface Finding {
   readonly name: string
@@ -103,20 +106,27 @@ const peers: readonly Program[] = libevPath === undefined ? [] : ['libev']
 const withAll = (programs: readonly Program[], body: (program: Program) => Promise<void>): Promise<unknown> =>
   Promise.all(programs.map(body))
 
+/** The same with either UDP path. */
+const withPaths = (programs: readonly Program[], body: (program: Program, udp: Config) => Promise<void>) =>
+  Promise.all(['auto', 'portable'].map((path) => withAll(programs, (program) => body(program, { path }))))
+
 test('a healthy tunnel is reported healthy and is not disturbed by the doctor', async () => {
   const target = await echoTarget()
-  await withTunnel({ server: 'node', client: 'bun', target: target.address }, async ({ client, dial }) => {
+  await withTunnel({ server: 'node', client: 'bun', target: target.address }, async ({ client, server, dial }) => {
     const end = await dial()
     await end.send('before')
     await waitFor('the echo of a connection', () => end.text() === 'before')
-    await withAll(RUNTIMES, async (program) => {
-      const diagnosis = await doctor(program, client.config)
+    await withPaths(RUNTIMES, async (program, udp) => {
+      const diagnosis = await doctor(program, { ...client.config, udp })
       assertHealthy(diagnosis)
       assert.is(diagnosis.finding('listen').values['running'], 'client', diagnosis.text)
     })
     await end.send(' after')
     await waitFor('its echo after the examination', () => end.text() === 'before after')
     end.destroy()
+    // a server asks back before it believes a RESET
+    await delay(RESET_MS)
+    assert.not.match(server.log(), /^W .*session/m, 'the connections of the doctor end like others')
   })
   await target.close()
 })
@@ -221,7 +231,9 @@ test('a peer that is not a server is reported as such', async () => {
 if (libevPath === undefined) skip(test, 'a healthy kcptun-libev is called healthy', 'KCPTUN_LIBEV is not set')
 else {
   test('a healthy kcptun-libev server is reported healthy', async () => {
-    await withAll(RUNTIMES, async (program) => assertHealthy(await examine(program, { server: 'libev' }, KEY)))
+    await withPaths(RUNTIMES, async (program, udp) => {
+      assertHealthy(await examine(program, { server: 'libev' }, { ...KEY, udp }))
+    })
   })
 }
 

@@ -17,8 +17,9 @@ import { NO_ADDRESSES, resolveAll } from '../../transport/resolver.ts'
 import { Refusals } from '../doctor/host-checks.ts'
 import { firstAnswer, Pinger } from '../doctor/pings.ts'
 import { askMonitoring, onLoopback } from '../doctor/ports.ts'
-import { PLAIN, Probe, type Sealer, sealerOf } from '../doctor/probe.ts'
+import { Probe } from '../doctor/probe.ts'
 import { ephemeral, round } from '../doctor/reachability.ts'
+import { type Cipher, cipherOf, PLAIN } from '../doctor/voice.ts'
 import { type Command, type CommandContext, CommandError } from './command.ts'
 
 const HTTP_WAIT_MS = 3000
@@ -28,7 +29,7 @@ const TCP_LISTEN = '0A'
 interface Examined {
   readonly runtime: Runtime
   readonly config: Config
-  readonly own: Sealer
+  readonly own: Cipher
 }
 
 /** Why the tunnel does not work. */
@@ -78,10 +79,10 @@ async function ping(examined: Examined, to: SocketAddress, isLocal: boolean): Pr
   if (!isLocal && kcp_bind !== undefined) binds = await resolveAll(runtime, 'kcp_bind', kcp_bind, 'bind')
   const addresses = { ...NO_ADDRESSES, bind: binds[0], binds }
   const options = ephemeral({ config, addresses, refusals: new Refusals() }, to)
-  const probe = await Probe.open(runtime, { ...options, connect: to }, [own])
+  const probe = await Probe.open(runtime, config, { ...options, connect: to }, [own])
   try {
     const pinger = new Pinger(probe)
-    probe.onArrival = (arrival) => void pinger.take(arrival)
+    probe.onAnswer = (answer) => void pinger.take(answer)
     return await firstAnswer(probe, pinger, to)
   } finally {
     probe.close()
@@ -131,11 +132,11 @@ async function examine(examined: Examined): Promise<string> {
   return 'running'
 }
 
-async function sealer({ crypto }: CommandContext, config: Config): Promise<Sealer> {
+async function cipher({ crypto }: CommandContext, config: Config): Promise<Cipher> {
   const security = checkStart(config, methods)
   return security === undefined
     ? PLAIN
-    : sealerOf(await withKey(security, (key) => openAead(security.method, key, crypto)))
+    : cipherOf(await withKey(security, (key) => openAead(security.method, key, crypto)))
 }
 
 export const command: Command = {
@@ -155,7 +156,7 @@ exit status: 0 healthy, 1 not`,
     })
     const config = parseConfig(bytes)
     if (!config.native) runtime.os?.native?.forbid('native is false')
-    const own = await sealer(context, config)
+    const own = await cipher(context, config)
     try {
       runtime.print('stdout', `healthy: ${await examine({ runtime, config, own })}\n`)
       return 0

@@ -19,7 +19,8 @@ import type { Runtime, UdpOptions } from '../../runtime.ts'
 import { asSeenBy } from '../../transport/rendezvous.ts'
 import { wildcard } from '../../transport/resolver.ts'
 import { Pinger } from './pings.ts'
-import { PLAIN, Probe, type Sealer, sealerOf } from './probe.ts'
+import { Probe } from './probe.ts'
+import { type Cipher, cipherOf, PLAIN } from './voice.ts'
 
 /** Attempts of each probe. */
 const QUESTIONS = 4
@@ -40,7 +41,7 @@ const NO_KEY_BYTE = 0xdb
 /** Result of the further probes. */
 export interface Silence {
   /** An answer with another method or key, or from another address, than configured. */
-  readonly other: { readonly sealer: Sealer; readonly from: SocketAddress } | undefined
+  readonly other: { readonly cipher: Cipher; readonly from: SocketAddress } | undefined
   /** The peer now answers as configured. */
   readonly recovered: boolean
   /** Another address of the peer's name that answers. */
@@ -49,23 +50,23 @@ export interface Silence {
   readonly neighboursRefuse: boolean
 }
 
-/** Sealers for all methods and keys that the peer may use instead of the configured ones. */
-async function otherSealers(config: Config, crypto: RuntimeCrypto): Promise<Sealer[]> {
-  const sealers: Sealer[] = config.method === undefined ? [] : [PLAIN]
+/** Ciphers for all methods and keys that the peer may use instead of the configured ones. */
+async function otherCiphers(config: Config, crypto: RuntimeCrypto): Promise<Cipher[]> {
+  const ciphers: Cipher[] = config.method === undefined ? [] : [PLAIN]
   const noKey = new Uint8Array(KEY_BYTES).fill(NO_KEY_BYTE)
   const add = async (method: string, key: Uint8Array, how: string): Promise<void> => {
-    sealers.push(sealerOf(await openAead(method, key, crypto), `${method} ${how}`))
+    ciphers.push(cipherOf(await openAead(method, key, crypto), `${method} ${how}`))
   }
   try {
     for (const method of methods) await add(method, noKey, 'without a key')
     const security = checkStart(config, methods)
-    if (security === undefined) return sealers
+    if (security === undefined) return ciphers
     await withKey(security, async (key) => {
       for (const method of methods) if (method !== config.method) await add(method, key, 'with the same key')
     })
-    return sealers
+    return ciphers
   } catch (error) {
-    for (const sealer of sealers) sealer.wipe()
+    for (const cipher of ciphers) cipher.wipe()
     throw error
   }
 }
@@ -79,7 +80,7 @@ export async function investigate(
   runtime: Runtime,
   config: Config,
   crypto: RuntimeCrypto,
-  own: Sealer,
+  own: Cipher,
   options: UdpOptions,
   peer: SocketAddress,
   siblings: readonly SocketAddress[],
@@ -87,8 +88,8 @@ export async function investigate(
   const { bind, socketOptions } = options
   const [{ other, recovered }, sibling, neighboursRefuse] = await Promise.all([
     findOther(runtime, config, crypto, own, { bind, socketOptions }, peer),
-    findSibling(runtime, own, siblings),
-    askNeighbours(runtime, { bind, socketOptions }, peer),
+    findSibling(runtime, config, own, siblings),
+    askNeighbours(runtime, config, { bind, socketOptions }, peer),
   ])
   return { other, recovered, sibling, neighboursRefuse }
 }
@@ -97,51 +98,51 @@ async function findOther(
   runtime: Runtime,
   config: Config,
   crypto: RuntimeCrypto,
-  own: Sealer,
+  own: Cipher,
   options: UdpOptions,
   peer: SocketAddress,
 ): Promise<Pick<Silence, 'other' | 'recovered'>> {
-  const strange = await otherSealers(config, crypto)
+  const strange = await otherCiphers(config, crypto)
   // PLAIN last: it opens every datagram
-  const sealers = [own, ...strange].toSorted((a, b) => Number(a === PLAIN) - Number(b === PLAIN))
+  const ciphers = [own, ...strange].toSorted((a, b) => Number(a === PLAIN) - Number(b === PLAIN))
   let other: Silence['other']
   let recovered = false
   // not connected, so that answers from other addresses are received
-  const probe = await Probe.open(runtime, options, sealers).catch((error) => {
-    for (const sealer of strange) sealer.wipe()
+  const probe = await Probe.open(runtime, config, options, ciphers).catch((error) => {
+    for (const cipher of strange) cipher.wipe()
     throw error
   })
   const seen = probe.local === undefined ? peer : asSeenBy(probe.local, peer)
   const pinger = new Pinger(probe)
-  probe.onArrival = (arrival) => {
-    if (!pinger.take(arrival)) return
-    if (arrival.sealer === own && sameAddress(arrival.from, seen)) recovered = true
-    else other ??= { sealer: arrival.sealer, from: arrival.from }
+  probe.onAnswer = (answer) => {
+    if (!pinger.take(answer)) return
+    const { cipher, from } = answer
+    if (cipher === own && sameAddress(from, seen)) recovered = true
+    else other ??= { cipher, from }
   }
   const isOver = (): boolean => other !== undefined || recovered
   for (let i = 0; i < QUESTIONS && !isOver(); i++) {
-    for (const sealer of sealers) pinger.send(peer, 0, sealer)
+    for (const cipher of ciphers) pinger.send(peer, 0, cipher)
     await probe.until(isOver, QUESTION_PAUSE_MS)
   }
   await probe.until(isOver, LAST_WAIT_MS)
   probe.close()
-  for (const sealer of strange) sealer.wipe()
+  for (const cipher of strange) cipher.wipe()
   return { other, recovered }
 }
 
 /** Returns the first of these addresses that answers with our key. */
 export async function findSibling(
   runtime: Runtime,
-  own: Sealer,
+  config: Config,
+  own: Cipher,
   siblings: readonly SocketAddress[],
 ): Promise<SocketAddress | undefined> {
   const answers = async (address: SocketAddress): Promise<boolean> => {
     try {
-      const probe = await Probe.open(runtime, { bind: wildcard(address.family), connect: address }, [own])
+      const probe = await Probe.open(runtime, config, { bind: wildcard(address.family), connect: address }, [own])
       const pinger = new Pinger(probe)
-      probe.onArrival = (arrival) => {
-        pinger.take(arrival)
-      }
+      probe.onAnswer = (answer) => void pinger.take(answer)
       const isAnswered = (): boolean => pinger.answers.size > 0
       for (let i = 0; i < QUESTIONS && !isAnswered(); i++) {
         pinger.send(address)
@@ -161,16 +162,21 @@ export async function findSibling(
 }
 
 /** Whether the peer's host answers with an ICMP error on a closed port. */
-async function askNeighbours(runtime: Runtime, options: UdpOptions, peer: SocketAddress): Promise<boolean> {
+async function askNeighbours(
+  runtime: Runtime,
+  config: Config,
+  options: UdpOptions,
+  peer: SocketAddress,
+): Promise<boolean> {
   const start = Math.floor(Math.random() * NEIGHBOUR_RANGE)
   const ask = async (i: number): Promise<boolean> => {
     const port = NEIGHBOUR_FIRST + ((start + i * (NEIGHBOUR_RANGE / NEIGHBOURS)) % NEIGHBOUR_RANGE)
     try {
-      const probe = await Probe.open(runtime, { ...options, connect: { ...peer, port } }, [PLAIN])
+      const probe = await Probe.open(runtime, config, { ...options, connect: { ...peer, port } }, [])
       const isRefused = (): boolean => probe.errors.has('ECONNREFUSED')
       for (let attempt = 0; attempt < 2 && !isRefused(); attempt++) {
-        // one datagram, as traceroute sends; the error is reported by the next system call at the latest
-        probe.send(new Uint8Array(1), peer)
+        // the error is reported by the next system call at the latest
+        probe.poke(peer)
         await probe.until(isRefused, QUESTION_PAUSE_MS * 2)
       }
       await probe.until(isRefused, LAST_WAIT_MS / 2)

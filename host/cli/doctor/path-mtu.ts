@@ -4,25 +4,14 @@
  * Outbound: a PING followed by padding; a PONG confirms its arrival (protocol.md 7.1: bytes after a message are
  * ignored, MUST 10).
  *
- * Inbound: a conversation of KEEPALIVEs without a DIAL. The accepting side echoes each KEEPALIVE in its own stream,
- * even before a DIAL (6.1), in datagrams of its maximum size. The first segment is withheld until the others are
- * acknowledged, so that all KEEPALIVEs are echoed at once. No connection to the target is made; a RESET ends the
- * conversation.
+ * Inbound: a session of KEEPALIVEs without a DIAL (`echo_open`, docs/abi.md). The accepting side echoes each KEEPALIVE in
+ * its own stream, even before a DIAL (6.1), in datagrams of its maximum size. No connection to the target is made; a
+ * RESET ends the session.
  */
+import { AbortReason, EventType } from '../../engine/core.ts'
 import type { SocketAddress } from '../../net/address.ts'
 import type { Pinger } from './pings.ts'
-import type { Arrival, Probe } from './probe.ts'
-import {
-  ackSegment,
-  control,
-  dial as dialMessage,
-  firstMessage,
-  HEADER_BYTES,
-  keepalives,
-  pushSegment,
-  RESET,
-  TLV_BYTES,
-} from './wire.ts'
+import type { Probe } from './probe.ts'
 
 /** Interval between two datagrams of one round, ms. */
 const SPACING_MS = 5
@@ -30,16 +19,19 @@ const SPACING_MS = 5
 const COARSE_BYTES = 32
 /** Smallest size tested, bytes. */
 export const SIZE_MIN_BYTES = 256
-/** Payload of one of our segments: small enough for any path, bytes. */
-const CHUNK_BYTES = 200
+/** What a segment adds to its data, bytes (protocol.md 5.1), and the unit of an echo. */
+const HEADER_BYTES = 24
+const TLV_BYTES = 4
+/** The shortest echo that can be asked for, bytes. */
+const ECHO_MIN_BYTES = 2 * TLV_BYTES
 /** Size of an echo that does not fit in one datagram, bytes. */
 const MORE_THAN_FULL_BYTES = 1600
-/** Minimum retransmission interval of our segments, ms; otherwise twice the round trip time. */
-const RESEND_MS = 200
 /** Round trip loss rate above which a single failure is not significant. */
 const LOSSY = 0.05
-/** Number of RESETs at the end of a conversation, since some may be lost. */
-const FAREWELLS = 3
+/** Attempts of an echo of one size: a busy peer may cut it, and datagrams may be lost. */
+const ECHO_ATTEMPTS = 2
+/** Wait for the end of a session of which our direction ended, beside the round trip, ms. */
+const FAREWELL_MS = 500
 /** Maximum number of attempts for one size. */
 const ATTEMPTS_MAX = 20
 /** Accepted probability that random loss makes a size count as lost. */
@@ -126,32 +118,30 @@ export async function passageThere(
   return { passed, lost: passed + 1 }
 }
 
-/** Result of a conversation of KEEPALIVEs. */
+/** Result of a session of KEEPALIVEs. */
 export interface Echo {
-  /** Bytes requested. */
-  readonly asked: number
-  /** Longest datagram with a part of the echo, bytes. */
+  /** Bytes of the longest datagram with a part of the echo. */
   readonly longest: number
-  /** The first segment of the echo, which is the longest, arrived. */
-  readonly first: boolean
   /** The whole echo arrived. */
   readonly whole: boolean
   /** The peer acknowledged at least one segment. */
   readonly acknowledged: boolean
-  /** The peer refused the conversation: it is not a server. */
+  /** The peer refused the session: it is not a server. */
   readonly refused: boolean
 }
 
-/** The active conversations on one probe. */
-export class Conversations {
+/** What the peer said about a connection to its target. */
+export type DialAnswer = 'eof' | 'data' | 'nothing' | 'refused'
+
+/** Sessions with the peer of one probe. */
+export class Sessions {
   readonly #probe: Probe
   readonly #path: Path
-  readonly #receivers = new Map<number, (arrival: Arrival) => void>()
-  #conv = (Math.random() * 2 ** 32) >>> 0
 
   constructor(probe: Probe, path: Path) {
     this.#probe = probe
     this.#path = path
+    probe.setPeer(path.peer)
   }
 
   /** Whether random loss is a likely reason for a missing datagram. */
@@ -159,111 +149,60 @@ export class Conversations {
     return this.#path.loss > LOSSY
   }
 
-  /** Dispatches a message to its conversation. */
-  take(arrival: Arrival): void {
-    const { message } = arrival
-    if (message.kind === 'segments' || message.kind === 'reset') this.#receivers.get(message.conv)?.(arrival)
-  }
-
   /**
-   * Requests an echo of `bytes`, a multiple of 4. Waits for its first segment, or for the whole echo if it does not fit
-   * in one datagram.
+   * Requests an echo of `bytes`, a multiple of 4, and waits for the whole of it.
+   * @param enough length of a datagram that ends the wait
    */
-  async echo(bytes: number): Promise<Echo> {
-    const chunks: Uint8Array[] = []
-    for (let at = 0; at < bytes; at += CHUNK_BYTES) chunks.push(keepalives(Math.min(CHUNK_BYTES, bytes - at)))
-    const later = chunks.map((_, sn) => sn).slice(1)
+  async echo(bytes: number, enough = Number.POSITIVE_INFINITY): Promise<Echo> {
+    const probe = this.#probe
     let longest = 0
-    let first = false
-    const echoed = new Map<number, number>()
-    const isWhole = (): boolean => [...echoed.values()].reduce((sum, length) => sum + length, 0) >= bytes
-    const { acknowledged, refused } = await this.#converse(chunks, [later, [0]], (arrival) => {
-      if (arrival.message.kind !== 'segments') return false
-      for (const segment of arrival.message.segments) {
-        if (!segment.push) continue
-        longest = Math.max(longest, arrival.bytes)
-        // a server may first send a KEEPALIVE of its own to confirm that we are alive
-        const isQuestion = segment.sn === 0 && segment.data.length === TLV_BYTES && bytes > TLV_BYTES
-        if (isQuestion) continue
-        echoed.set(segment.sn, segment.data.length)
-        if (segment.sn <= 1) first = true
+    let arrived = 0
+    let acknowledged = false
+    let refused = false
+    let isOver = false
+    const handle = probe.openSession(bytes, (type, arg, arg2) => {
+      if (type === EventType.OPENED) acknowledged = true
+      else if (type === EventType.ECHO) [longest, arrived] = [arg, arg2]
+      else if (type === EventType.ABORT) {
+        isOver = true
+        // a RESET after the first answer only ends the session
+        refused = arg === AbortReason.RESET && !acknowledged
       }
-      // a busy peer may split its echo anywhere: a short segment is not evidence of its maximum size
-      return first && (bytes < MORE_THAN_FULL_BYTES || isWhole())
     })
-    return { asked: bytes, longest, first, whole: isWhole(), acknowledged, refused }
+    if (handle > 0) {
+      const waitMs = attempts(this.#path.loss) * 300 + 2 * patience(this.#path)
+      await probe.until(() => isOver || arrived >= bytes || longest >= enough, waitMs)
+      probe.reset(handle)
+    }
+    return { longest, whole: arrived >= bytes, acknowledged, refused }
   }
 
   /** Makes the server dial its target and waits for the result. Success is not reported (protocol.md 6.3). */
-  async dial(waitMs: number): Promise<'eof' | 'data' | 'nothing' | 'refused'> {
-    let answered: 'eof' | 'data' | undefined
-    const { refused } = await this.#converse(
-      [dialMessage()],
-      [[0]],
-      (arrival) => {
-        if (arrival.message.kind !== 'segments') return false
-        for (const segment of arrival.message.segments) {
-          if (segment.push && segment.sn <= 1) answered ??= firstMessage(segment.data)
-        }
-        return answered !== undefined
-      },
-      waitMs,
-    )
-    return refused ? 'refused' : (answered ?? 'nothing')
-  }
-
-  /**
-   * Sends segments in rows, each row after the previous one is acknowledged, until `take` returns true or the time is
-   * over.
-   */
-  async #converse(
-    chunks: readonly Uint8Array[],
-    rows: readonly (readonly number[])[],
-    take: (arrival: Arrival) => boolean,
-    waitMs = attempts(this.#path.loss) * 300 + 2 * patience(this.#path),
-  ): Promise<{ acknowledged: boolean; refused: boolean }> {
+  async dial(waitMs: number): Promise<DialAnswer> {
     const probe = this.#probe
-    const { peer, rttMs } = this.#path
-    this.#conv = (this.#conv + 1) >>> 0 || 1
-    const conv = this.#conv
-    const acked = new Set<number>()
-    const arrived = new Set<number>()
-    let una = 0
-    let done = false
-    let refused = false
-    this.#receivers.set(conv, (arrival) => {
-      if (arrival.message.kind === 'reset') {
-        // a RESET after the first ACK only ends the conversation
-        refused ||= acked.size === 0
-        done = true
-        return
+    let answer: DialAnswer | undefined
+    let acknowledged = false
+    let isOver = false
+    const handle = probe.openSession(0, (type, arg) => {
+      if (type === EventType.OPENED) acknowledged = true
+      else if (type === EventType.READABLE) {
+        answer ??= 'data'
+        probe.discard(handle)
+      } else if (type === EventType.EOF) answer ??= 'eof'
+      else if (type === EventType.DETACH) isOver = true
+      else if (type === EventType.ABORT) {
+        isOver = true
+        if (arg === AbortReason.RESET && !acknowledged) answer = 'refused'
       }
-      if (arrival.message.kind === 'segments') {
-        for (const { ack, push, sn, ts } of arrival.message.segments) {
-          if (ack) acked.add(sn)
-          if (!push) continue
-          arrived.add(sn)
-          while (arrived.has(una)) una++
-          probe.send(ackSegment(conv, sn, ts, una), peer)
-        }
-      }
-      if (take(arrival)) done = true
     })
-    const over = probe.now() + waitMs
-    for (const row of rows) {
-      const isAcked = (): boolean => done || row.every((sn) => acked.has(sn))
-      while (!isAcked() && probe.now() < over) {
-        for (const sn of row) {
-          const data = chunks[sn]
-          if (data !== undefined && !acked.has(sn)) probe.send(pushSegment(conv, sn, 0, data), peer)
-        }
-        await probe.until(isAcked, Math.min(Math.max(RESEND_MS, 2 * rttMs), over - probe.now()))
-      }
+    if (handle > 0) {
+      await probe.until(() => isOver || answer !== undefined, waitMs)
+      // an end that the server takes for one of a connection that succeeded
+      probe.shutdown(handle)
+      await probe.until(() => isOver, FAREWELL_MS + 2 * this.#path.rttMs)
+      probe.reset(handle)
     }
-    await probe.until(() => done, over - probe.now())
-    this.#receivers.delete(conv)
-    for (let i = 0; i < FAREWELLS; i++) probe.send(control(RESET, conv), peer)
-    return { acknowledged: acked.size > 0, refused }
+    return answer ?? 'nothing'
   }
 }
 
@@ -281,30 +220,36 @@ export interface Return {
  * Determines the longest datagram that arrives from the peer.
  * @param most the longest size of interest, bytes of UDP payload
  */
-export async function passageBack(conversations: Conversations, overhead: number, most: number): Promise<Return> {
-  let whole = await conversations.echo(MORE_THAN_FULL_BYTES)
+export async function passageBack(sessions: Sessions, overhead: number, most: number): Promise<Return> {
+  let whole = await sessions.echo(MORE_THAN_FULL_BYTES)
   // retry if random loss is likely
-  if (!whole.whole && !whole.refused && conversations.isLossy) whole = await conversations.echo(MORE_THAN_FULL_BYTES)
+  if (!whole.whole && !whole.refused && sessions.isLossy) whole = await sessions.echo(MORE_THAN_FULL_BYTES)
   if (whole.refused) return { passage: undefined, refused: true, full: false }
   if (whole.whole) return { passage: { passed: whole.longest, lost: undefined }, refused: false, full: true }
   const asked = (size: number): number =>
-    Math.max(Math.floor((size - overhead - HEADER_BYTES) / TLV_BYTES) * TLV_BYTES, TLV_BYTES)
-  const sizeOf = (bytes: number): number => bytes + HEADER_BYTES + overhead
+    Math.max(Math.floor((size - overhead - HEADER_BYTES) / TLV_BYTES) * TLV_BYTES, ECHO_MIN_BYTES)
+  const sizeOf = (size: number): number => asked(size) + HEADER_BYTES + overhead
+  let isReached = false
+  const passes = async (size: number): Promise<boolean> => {
+    for (let attempt = 0; attempt < ECHO_ATTEMPTS; attempt++) {
+      const { longest, acknowledged } = await sessions.echo(asked(size), sizeOf(size))
+      isReached ||= acknowledged
+      // an echo that was cut is not evidence
+      if (longest >= sizeOf(size)) return true
+      if (longest === 0 && !sessions.isLossy) return false
+    }
+    return false
+  }
   const search = async (sizes: readonly number[]) => {
-    const echoes = await Promise.all(sizes.map((size) => conversations.echo(asked(size))))
-    const arrived = echoes.filter(({ first }) => first)
-    const passed = Math.max(0, ...arrived.map(({ longest }) => longest))
-    const best = Math.max(0, ...arrived.map((echo) => sizeOf(echo.asked)))
-    const lost = Math.min(
-      ...echoes.filter((echo) => !echo.first && sizeOf(echo.asked) > best).map((echo) => sizeOf(echo.asked)),
-      most,
-    )
-    return { passed, best, lost, reached: echoes.some((echo) => echo.acknowledged) }
+    const results = await Promise.all(sizes.map(passes))
+    const passed = Math.max(0, ...sizes.filter((_, i) => results[i] === true).map(sizeOf))
+    const lost = Math.min(...sizes.map(sizeOf).filter((size, i) => results[i] === false && size > passed), most)
+    return { passed, lost }
   }
   const coarse = await search(ladder(SIZE_MIN_BYTES, most, 2 * COARSE_BYTES))
-  if (!coarse.reached && !whole.acknowledged) return { passage: undefined, refused: false, full: false }
-  if (coarse.best === 0) return { passage: { passed: 0, lost: coarse.lost }, refused: false, full: false }
-  const fine = await search(ladder(coarse.best + TLV_BYTES, coarse.lost, TLV_BYTES))
+  if (!isReached && !whole.acknowledged) return { passage: undefined, refused: false, full: false }
+  if (coarse.passed === 0) return { passage: { passed: 0, lost: coarse.lost }, refused: false, full: false }
+  const fine = await search(ladder(coarse.passed + TLV_BYTES, coarse.lost, TLV_BYTES))
   const passed = Math.max(coarse.passed, fine.passed)
   return { passage: { passed, lost: Math.max(fine.lost, passed + 1) }, refused: false, full: false }
 }

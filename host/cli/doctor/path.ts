@@ -5,7 +5,7 @@
 import type { Config } from '../../config/config.ts'
 import { MTU_DEFAULT } from '../../config/mtu.ts'
 import { formatAddress, type SocketAddress } from '../../net/address.ts'
-import { Conversations, type Passage, type Path, passageBack, passageThere, type Return } from './path-mtu.ts'
+import { type Passage, type Path, passageBack, passageThere, type Return, Sessions } from './path-mtu.ts'
 import { type TrainStats, train } from './pings.ts'
 import { type Case, type Reached, round } from './reachability.ts'
 
@@ -34,27 +34,24 @@ export async function measure(examined: Case, reached: Reached): Promise<void> {
   reportTrain(examined, stats)
   if (stats.answered === 0) return
   const path: Path = { peer, rttMs: stats.p95Ms, loss: worstLoss(stats) }
-  const conversations = new Conversations(probe, path)
-  probe.onArrival = (arrival) => {
-    if (!pinger.take(arrival)) conversations.take(arrival)
-  }
+  const sessions = new Sessions(probe, path)
   const headers = HEADERS_BYTES[peer.address.startsWith('::ffff:') ? 4 : peer.family]
   const full = mtuOf(examined.config) - headers
   const most = Math.max(MTU_MAX - headers, full)
   progress('measuring the largest outbound datagram')
   const there = await passageThere(probe, pinger, path, full, most)
   progress('measuring the largest inbound datagram')
-  const back = await passageBack(conversations, probe.overhead, most)
+  const back = await passageBack(sessions, probe.overhead, most)
   reportThere(examined, there, full, headers, back)
   reportBack(examined, back, there, full, headers)
   if (back.refused) {
-    report.add('server', 'failure', `${formatAddress(peer)} is not a server: it rejects conversations`, {
+    report.add('server', 'failure', `${formatAddress(peer)} is not a server: it rejects sessions`, {
       remedies: ['the peer must have connect in its configuration: it may be a client or a rendezvous server'],
     })
     return
   }
   progress('testing the connection from the server to its target')
-  await reportTarget(examined, conversations, path, peer)
+  await reportTarget(examined, sessions, path, peer)
 }
 
 /** Upper bound of the loss rate: two standard deviations plus one ping above the measured one. */
@@ -131,7 +128,7 @@ function reportBack({ report }: Case, back: Return, there: Passage, full: number
   if (back.refused) return
   const { passage } = back
   if (passage === undefined) {
-    report.add('size_back', 'note', 'not measured: the peer answers pings, but did not accept a conversation', {
+    report.add('size_back', 'note', 'not measured: the peer answers pings, but did not accept a session', {
       remedies: ['it may have reached its session limit: test again'],
     })
     return
@@ -160,13 +157,8 @@ function mtuRemedies(mtu: number): string[] {
   ]
 }
 
-async function reportTarget(
-  { report }: Case,
-  conversations: Conversations,
-  path: Path,
-  peer: SocketAddress,
-): Promise<void> {
-  const answer = await conversations.dial(TARGET_WAIT_MS + 2 * path.rttMs)
+async function reportTarget({ report }: Case, sessions: Sessions, path: Path, peer: SocketAddress): Promise<void> {
+  const answer = await sessions.dial(TARGET_WAIT_MS + 2 * path.rttMs)
   const where = formatAddress(peer)
   const values = { answer }
   if (answer === 'eof') {
@@ -179,5 +171,5 @@ async function reportTarget(
   } else if (answer === 'nothing') {
     const text = `${where} reported no failure to connect to its target (success is not reported)`
     report.add('server', 'ok', text, { values })
-  } else report.add('server', 'warning', `${where} rejected the conversation`, { values })
+  } else report.add('server', 'warning', `${where} rejected the session`, { values })
 }

@@ -1,10 +1,9 @@
 /**
- * Round trip measurement: the first answer of a peer, and a train of PINGs with statistics (protocol.md 7.1). The four
- * payload bytes of a PING are opaque to the peer, so each PING carries a unique number.
+ * Round trip measurement: the first answer of a peer, and a train of PINGs with statistics (protocol.md 7.1).
  */
 import type { SocketAddress } from '../../net/address.ts'
-import { type Arrival, type Probe, padded, type Sealer } from './probe.ts'
-import { CONTROL_BYTES, control, PING } from './wire.ts'
+import type { Probe } from './probe.ts'
+import type { Answer, Cipher } from './voice.ts'
 
 /** Pauses between the first pings to a peer, ms. */
 const FIRST_PAUSES_MS = [200, 300, 500, 500, 500, 1000, 1000]
@@ -39,43 +38,34 @@ export class Pinger {
   /** Numbers in the order of their answers. */
   readonly order: number[] = []
   duplicated = 0
-  /** The last answer. */
-  last: Arrival | undefined
   readonly #probe: Probe
   readonly #sentAt = new Map<number, number>()
-  #next = (Math.random() * 2 ** 32) >>> 0
 
   constructor(probe: Probe) {
     this.#probe = probe
   }
 
-  /** Sends a ping. @param bytes minimum size of the datagram; 0: a regular ping. @returns its number */
-  send(to: SocketAddress, bytes = 0, sealer?: Sealer): number {
-    const number = this.#next
-    this.#next = (this.#next + 1) >>> 0
-    const overhead = sealer?.overhead ?? this.#probe.overhead
-    const message = control(PING, number, Math.max(CONTROL_BYTES, bytes - overhead))
-    this.#sentAt.set(number, this.#probe.now())
-    this.#probe.send(bytes === 0 && overhead > 0 ? padded(message) : message, to, sealer)
+  /** Sends a ping. @param bytes size of the datagram; 0: a regular ping. @returns its number */
+  send(to: SocketAddress, bytes = 0, cipher?: Cipher): number {
+    const sentAt = this.#probe.now()
+    const number = this.#probe.ping(to, bytes, cipher)
+    this.#sentAt.set(number, sentAt)
     return number
   }
 
   /**
-   * Records a PONG.
-   * @returns false if the message is not an answer to one of our pings
+   * Records an answer.
+   * @returns false if it answers none of our pings
    */
-  take(arrival: Arrival): boolean {
-    if (arrival.message.kind !== 'pong') return false
-    const number = arrival.message.stamp
+  take({ number, at }: Pick<Answer, 'number' | 'at'>): boolean {
     const sentAt = this.#sentAt.get(number)
     if (sentAt === undefined) return false
     if (this.answers.has(number)) {
       this.duplicated++
       return true
     }
-    this.answers.set(number, arrival.at - sentAt)
+    this.answers.set(number, at - sentAt)
     this.order.push(number)
-    this.last = arrival
     return true
   }
 }

@@ -99,16 +99,17 @@ export async function reportBind(examined: Case): Promise<void> {
   for (const bind of examined.addresses.binds) if (bind.port !== 0) await reportBindAt(examined, bind)
 }
 
-async function reportBindAt({ runtime, report, addresses, own, progress }: Case, bind: SocketAddress): Promise<void> {
+async function reportBindAt(
+  { runtime, config, report, addresses, own, progress }: Case,
+  bind: SocketAddress,
+): Promise<void> {
   const where = formatAddress(bind)
   const local = onLoopback(bind)
   progress(`pinging ${formatAddress(local)}`)
   try {
-    const probe = await Probe.open(runtime, { bind: { ...local, port: 0 }, connect: local }, [own])
+    const probe = await Probe.open(runtime, config, { bind: { ...local, port: 0 }, connect: local }, [own])
     const pinger = new Pinger(probe)
-    probe.onArrival = (arrival) => {
-      pinger.take(arrival)
-    }
+    probe.onAnswer = (answer) => void pinger.take(answer)
     const answer = await firstAnswer(probe, pinger, local)
     probe.close()
     if (answer !== undefined) {

@@ -1,125 +1,58 @@
 /**
- * A separate UDP socket that seals and opens datagrams. It does not affect port, nonces and sessions of a running
- * tunnel. The callers decide what to send and interpret the answers.
+ * A separate UDP socket with an engine for each method and key that is tried on it. It does not affect port, nonces and
+ * sessions of a running tunnel. The callers decide what to send and interpret the answers.
  */
 
-import type { Aead } from '../../crypto/aead.ts'
-import { MAX_SEALED } from '../../crypto/methods.ts'
+import { type Config, MODE_CLIENT } from '../../config/config.ts'
+import type { Announcement } from '../../engine/engine.ts'
 import type { SystemError } from '../../errors.ts'
 import type { SocketAddress } from '../../net/address.ts'
 import type { Runtime, UdpOptions, UdpSocket } from '../../runtime.ts'
-import { control, type Message, PONG, readMessage } from './wire.ts'
+import { type Answer, type Cipher, type SessionListener, Voice, type VoiceListener } from './voice.ts'
 
-/** Maximum padding of a small message, bytes (protocol.md 3.3). */
-const PADDING_MAX = 15
+/** Error of a call for which the probe has no engine. */
+const NO_VOICE = -1
 
-/** Seals and opens datagrams with one method and key, or with none. */
-export interface Sealer {
-  /** Method and key as shown in the report. */
-  readonly name: string
-  /** Bytes of tag and nonce. */
-  readonly overhead: number
-  seal(plain: Uint8Array): Uint8Array
-  /** @returns the plaintext; undefined if not authentic */
-  open(datagram: Uint8Array): Uint8Array | undefined
-  /** Overwrites the key. */
-  wipe(): void
-}
-
-/** No method: the datagram is the plaintext. */
-export const PLAIN: Sealer = {
-  name: 'no method',
-  overhead: 0,
-  seal: (plain) => plain,
-  open: (datagram) => datagram,
-  wipe: () => {},
-}
-
-/** Makes a sealer from a cipher. Nonces are random; those of 12 bytes count up from a random base (protocol.md 3.4). */
-export function sealerOf(aead: Aead, name: string = aead.method): Sealer {
-  const { tagBytes, nonceBytes } = aead
-  const overhead = tagBytes + nonceBytes
-  const nonce = crypto.getRandomValues(new Uint8Array(nonceBytes))
-  const opened = new Uint8Array(MAX_SEALED)
-  const next = (): void => {
-    if (aead.nonceStrategy !== 'counter') {
-      crypto.getRandomValues(nonce)
-      return
-    }
-    for (let i = 0, carry = 1; i < nonceBytes && carry > 0; i++) {
-      const sum = (nonce[i] ?? 0) + carry
-      nonce[i] = sum & 0xff
-      carry = sum >> 8
-    }
-  }
-  return {
-    name,
-    overhead,
-    wipe: () => aead.wipe(),
-    seal(plain) {
-      next()
-      const out = new Uint8Array(plain.length + overhead)
-      aead.seal(plain, 0, plain.length, nonce, 0, out, 0)
-      return out
-    },
-    open(datagram) {
-      if (datagram.length <= overhead || datagram.length > MAX_SEALED) return undefined
-      const length = aead.openInto(datagram, datagram.length, opened, 0)
-      return length < 0 ? undefined : opened.slice(0, length)
-    },
-  }
-}
-
-/** Adds 0..15 bytes of padding to a small message, as every sender of sealed messages does. */
-export function padded(message: Uint8Array): Uint8Array {
-  const count = Math.floor(Math.random() * (PADDING_MAX + 1))
-  const out = new Uint8Array(message.length + count).fill(count, message.length)
-  out.set(message)
-  return out
-}
-
-/** A message that arrived. */
-export interface Arrival {
-  readonly message: Message
-  readonly from: SocketAddress
-  /** Bytes of the datagram. */
-  readonly bytes: number
-  /** Monotonic ms. */
-  readonly at: number
-  readonly sealer: Sealer
-}
-
-/** The socket. It answers PINGs and passes all other messages to `onArrival`. */
-export class Probe {
+export class Probe implements VoiceListener {
   /** Errors that the socket reported, by code. */
   readonly errors = new Map<string, number>()
-  /** Datagrams that no sealer opened. */
+  /** Datagrams that no key opened. */
   unopened = 0
-  /** Handler of received messages. */
-  onArrival: (arrival: Arrival) => void = () => {}
+  onAnswer: (answer: Answer) => void = () => {}
+  onPunched: (addresses: readonly SocketAddress[]) => void = () => {}
+  onPeer: (peer: SocketAddress) => void = () => {}
   readonly #runtime: Runtime
-  readonly #sealers: readonly Sealer[]
+  readonly #voices: readonly Voice[]
   #socket: UdpSocket | undefined
   #waiters: (() => void)[] = []
 
-  private constructor(runtime: Runtime, sealers: readonly Sealer[]) {
+  private constructor(runtime: Runtime, ciphers: readonly Cipher[]) {
     this.#runtime = runtime
-    this.#sealers = sealers
+    this.#voices = ciphers.map((cipher, index) => new Voice(runtime, cipher, index, this))
   }
 
   /**
-   * Opens a socket.
-   * @param sealers the first one seals; all are tried for opening
+   * Opens a socket and starts an engine for each cipher.
+   * @param ciphers all are tried for opening, in this order; the first is the default for sending
+   * @param mode bits of Mode
    * @throws the error of bind or connect
    */
-  static async open(runtime: Runtime, options: UdpOptions, sealers: readonly Sealer[]): Promise<Probe> {
-    const probe = new Probe(runtime, sealers)
-    probe.#socket = await runtime.openUdp(options, {
+  static async open(
+    runtime: Runtime,
+    config: Config,
+    options: UdpOptions,
+    ciphers: readonly Cipher[],
+    mode: number = MODE_CLIENT,
+  ): Promise<Probe> {
+    const probe = new Probe(runtime, ciphers)
+    const socket = await runtime.openUdp(options, {
       onDatagram: (data, from) => probe.#onDatagram(data, from),
       onBatchEnd: () => {},
-      onWritable: () => {},
+      onWritable: () => probe.#drain(),
       onError: (error) => probe.#onError(error),
     })
+    probe.#socket = socket
+    for (const voice of probe.#voices) voice.start(socket, config, options.connect, mode)
     return probe
   }
 
@@ -127,27 +60,74 @@ export class Probe {
     return this.#socket?.local
   }
 
+  /** Bytes that sealing adds to a datagram. */
   get overhead(): number {
-    return this.#sealers[0]?.overhead ?? 0
+    return this.#voices[0]?.cipher.overhead ?? 0
   }
 
   now(): number {
     return this.#runtime.clock.monotonic()
   }
 
-  /** Seals and sends a plaintext. @returns bytes of the datagram; 0 if the socket is busy */
-  send(plain: Uint8Array, to: SocketAddress, sealer: Sealer | undefined = this.#sealers[0]): number {
-    const buffer = this.#socket?.acquire() ?? null
-    if (buffer === null || sealer === undefined) return 0
-    const sealed = sealer.seal(plain)
-    buffer.set(sealed)
-    this.#socket?.send(buffer, sealed.length, to)
+  /**
+   * Sends a PING.
+   * @param bytes of the datagram; 0: an ordinary ping
+   * @returns its number, which no other ping of this probe has
+   */
+  ping(to: SocketAddress, bytes = 0, cipher?: Cipher): number {
+    const voice = cipher === undefined ? this.#voices[0] : this.#voices.find((each) => each.cipher === cipher)
+    return voice?.ping(to, bytes) ?? NO_VOICE
+  }
+
+  /** Sends one byte, as traceroute does: a host may refuse it. */
+  poke(to: SocketAddress): void {
+    const buffer = this.#socket?.acquire()
+    if (!buffer) return
+    buffer[0] = 0
+    this.#socket?.send(buffer, 1, to)
     this.#socket?.flush()
-    return sealed.length
+  }
+
+  /** Sets the server of sessions. */
+  setPeer(peer: SocketAddress): void {
+    this.#voices[0]?.setPeer(peer)
+  }
+
+  /** Sends CONNECT to a rendezvous server. */
+  announce(announcement: Announcement): void {
+    this.#voices[0]?.announce(announcement)
   }
 
   /**
-   * Waits until `done` returns true, for at most `ms`. `done` is called after each datagram and socket error.
+   * Opens a session with the server.
+   * @param echo bytes that it is asked to return; 0: it connects to its target
+   * @returns its handle; an error code if it cannot be opened
+   */
+  openSession(echo: number, listener: SessionListener): number {
+    const wake: SessionListener = (type, arg, arg2) => {
+      listener(type, arg, arg2)
+      this.#wake()
+    }
+    return this.#voices[0]?.open(echo, wake) ?? NO_VOICE
+  }
+
+  /** Drops what a session received. */
+  discard(handle: number): void {
+    this.#voices[0]?.discard(handle)
+  }
+
+  /** Ends our direction of a session. */
+  shutdown(handle: number): void {
+    this.#voices[0]?.shutdown(handle)
+  }
+
+  /** Ends a session at once, unless it ended by itself. */
+  reset(handle: number): void {
+    this.#voices[0]?.reset(handle)
+  }
+
+  /**
+   * Waits until `done` returns true, for at most `ms`. `done` is called after each datagram, event and socket error.
    * @returns whether `done` returned true
    */
   async until(done: () => boolean, ms: number): Promise<boolean> {
@@ -167,24 +147,18 @@ export class Probe {
   }
 
   close(): void {
+    for (const voice of this.#voices) voice.close()
     this.#socket?.close()
     this.#socket = undefined
     this.#wake()
   }
 
+  #drain(): void {
+    for (const voice of this.#voices) voice.drain()
+  }
+
   #onDatagram(data: Uint8Array, from: SocketAddress): void {
-    const at = this.now()
-    for (const sealer of this.#sealers) {
-      const plain = sealer.open(data)
-      const message = plain && readMessage(plain)
-      if (message === undefined) continue
-      // a PING is answered in every mode (protocol.md 7.1)
-      if (message.kind === 'ping') this.send(control(PONG, message.stamp), from, sealer)
-      else this.onArrival({ message, from, bytes: data.length, at, sealer })
-      this.#wake()
-      return
-    }
-    this.unopened++
+    if (!this.#voices.some((voice) => voice.receive(data, from))) this.unopened++
     this.#wake()
   }
 

@@ -15,8 +15,9 @@ import { udpOptions } from '../../transport/udp-options.ts'
 import type { Refusals } from './host-checks.ts'
 import { findSibling, investigate, type Silence } from './no-answer.ts'
 import { firstAnswer, Pinger } from './pings.ts'
-import { PLAIN, Probe, type Sealer } from './probe.ts'
+import { Probe } from './probe.ts'
 import type { Finding, FindingName, Report } from './report.ts'
+import { type Cipher, PLAIN } from './voice.ts'
 
 /** The context of all tests. */
 export interface Case {
@@ -24,7 +25,7 @@ export interface Case {
   readonly config: Config
   readonly crypto: RuntimeCrypto
   /** Method and key of the configuration. */
-  readonly own: Sealer
+  readonly own: Cipher
   readonly addresses: ResolvedAddresses
   readonly report: Report
   readonly refusals: Refusals
@@ -54,7 +55,7 @@ export function ephemeral(
 ): UdpOptions {
   const { bind } = udpOptions({ ...addresses, peer: undefined, rendezvous: remote, rendezvousAddresses: [remote] })
   const socketOptions = socketOptionsOf('udp', { ...config.udp, reuseport: false }, config, silentLog)
-  return { bind: { ...bind, port: 0 }, socketOptions: refusals.of(socketOptions) }
+  return { bind: { ...bind, port: 0 }, socketOptions: refusals.of(socketOptions), path: config.udp.path }
 }
 
 /** Errors that mean that there is no route to the peer. */
@@ -77,13 +78,13 @@ export async function reach(
   const siblings = await furtherAddresses(runtime, examined.config[key], key, peer)
   /** Whether another address of the name answers; if so, this is reported. */
   const isWrongAddress = async (values: Finding['values']): Promise<boolean> => {
-    const sibling = await findSibling(runtime, own, siblings)
+    const sibling = await findSibling(runtime, examined.config, own, siblings)
     if (sibling !== undefined) reportSibling(report, finding, key, peer, sibling, values)
     return sibling !== undefined
   }
   let probe: Probe
   try {
-    probe = await Probe.open(runtime, { ...options, connect: peer }, [own])
+    probe = await Probe.open(runtime, examined.config, { ...options, connect: peer }, [own])
   } catch (error) {
     if (await isWrongAddress({ address: where })) return undefined
     report.add(finding, 'failure', `no route to ${where}: ${messageOf(error)}`, {
@@ -93,9 +94,7 @@ export async function reach(
     return undefined
   }
   const pinger = new Pinger(probe)
-  probe.onArrival = (arrival) => {
-    pinger.take(arrival)
-  }
+  probe.onAnswer = (answer) => void pinger.take(answer)
   const first = await firstAnswer(probe, pinger, peer)
   if (first !== undefined) {
     const values = { address: where, first_ms: round(first) }
@@ -182,10 +181,10 @@ function reportSilence(
   if (recovered) {
     const text = `${where} did not answer for several seconds and does now: the path is very lossy or was interrupted`
     report.add(finding, 'failure', text, { values: { ...values, cause: 'interrupted' }, remedies: ['test again'] })
-  } else if (other !== undefined && other.sealer !== own) {
-    const how = other.sealer === PLAIN ? 'without encryption' : `to ${other.sealer.name}`
+  } else if (other !== undefined && other.cipher !== own) {
+    const how = other.cipher === PLAIN ? 'without encryption' : `to ${other.cipher.name}`
     const text = `${where} answers ${how}, but method is ${config.method ?? 'not set'} in this configuration`
-    const cause = { ...values, cause: 'other method', peer_method: other.sealer.name }
+    const cause = { ...values, cause: 'other method', peer_method: other.cipher.name }
     report.add(finding, 'failure', text, { values: cause, remedies: ['set the same method and key at both ends'] })
   } else if (other !== undefined) {
     const answer = formatAddress(other.from)

@@ -3,23 +3,20 @@
  * server sends each endpoint the address of the other; pings from both sides open the NATs.
  */
 
-import { MODE_CLIENT } from '../../config/config.ts'
+import { MODE_CLIENT, MODE_RENDEZVOUS } from '../../config/config.ts'
 import { quote } from '../../errors.ts'
 import { formatAddress, type SocketAddress, sameAddress } from '../../net/address.ts'
 import { announcedAddress, asSeenBy, localTowards } from '../../transport/rendezvous.ts'
 import { Pinger } from './pings.ts'
 import { Probe } from './probe.ts'
 import { type Case, ephemeral, type Reached, reach } from './reachability.ts'
-import { connectMessage, isPunchable } from './wire.ts'
 
 /** Requests to the rendezvous server. */
 const ASK_TIMES = 8
 /** Interval between two requests, ms. */
 const ASK_PAUSE_MS = 1000
-/** Pings to each address received. */
-const PUNCH_TIMES = 32
-/** Interval between two pings, ms. */
-const PUNCH_PAUSE_MS = 250
+/** Wait for an answer of the server from one of its addresses, which the engine pings, ms. */
+const PUNCH_WAIT_MS = 8000
 
 /**
  * Finds the server and reports the result.
@@ -33,7 +30,7 @@ export async function meet(examined: Case, server: SocketAddress): Promise<Reach
   const isClient = (config.mode & MODE_CLIENT) !== 0
   const service = quote(config.service_id)
   progress(`requesting the service ${service}`)
-  const probe = await Probe.open(runtime, ephemeral(examined, server), [own])
+  const probe = await Probe.open(runtime, config, ephemeral(examined, server), [own], MODE_CLIENT | MODE_RENDEZVOUS)
   const { local } = probe
   if (local === undefined) return undefined
   const pinger = new Pinger(probe)
@@ -42,23 +39,23 @@ export async function meet(examined: Case, server: SocketAddress): Promise<Reach
     .filter((address) => address.family === 4 || local.family === 6)
     .map((address) => asSeenBy(local, address))
   const received: SocketAddress[] = []
-  probe.onArrival = (arrival) => {
-    const { message } = arrival
-    if (message.kind === 'punch') {
-      for (const address of message.addresses) {
-        const seen = asSeenBy(local, address)
-        if (isPunchable(seen) && !received.some((known) => sameAddress(known, seen))) received.push(seen)
-      }
-      punched = true
-    } else pinger.take(arrival)
-  }
   let punched = false
-  const hello = connectMessage(
-    announcedAddress(local, false, await localTowards(runtime, server, config.fwmark)),
-    config.service_id,
-  )
+  let peer: SocketAddress | undefined
+  probe.onAnswer = (answer) => void pinger.take(answer)
+  probe.onPeer = (address) => {
+    peer = address
+  }
+  probe.onPunched = (addresses) => {
+    for (const address of addresses) {
+      if (!received.some((known) => sameAddress(known, address))) received.push(address)
+    }
+    punched = true
+  }
+  const [first = server, ...others] = servers
+  const announced = announcedAddress(local, false, await localTowards(runtime, server, config.fwmark))
+  const service_id = new TextEncoder().encode(config.service_id)
   for (let i = 0; i < ASK_TIMES && !punched; i++) {
-    for (const to of servers) probe.send(hello, to)
+    probe.announce({ server: first, others, local: announced, service: service_id })
     await probe.until(() => punched, ASK_PAUSE_MS)
   }
   const values = { service: config.service_id, addresses: received.map(formatAddress).join(' ') }
@@ -79,13 +76,7 @@ export async function meet(examined: Case, server: SocketAddress): Promise<Reach
     probe.close()
     return undefined
   }
-  for (let i = 0; i < PUNCH_TIMES && pinger.answers.size === 0; i++) {
-    for (const address of received) pinger.send(address)
-    // the server stops pinging us after a while: request it again
-    if (i % 16 === 15) for (const to of servers) probe.send(hello, to)
-    await probe.until(() => pinger.answers.size > 0, PUNCH_PAUSE_MS)
-  }
-  const peer = pinger.last?.from
+  await probe.until(() => peer !== undefined, PUNCH_WAIT_MS)
   if (peer === undefined) {
     const text = `the server is registered as ${values.addresses}, but does not answer there`
     report.add('peer', 'failure', text, {

@@ -23,10 +23,11 @@ import {
 } from './host-checks.ts'
 import { measure } from './path.ts'
 import { reportBind, reportListen, reportTargetHere } from './ports.ts'
-import { PLAIN, Probe, sealerOf } from './probe.ts'
+import { Probe } from './probe.ts'
 import { type Case, ephemeral, furtherAddresses, reach } from './reachability.ts'
 import { meet } from './rendezvous-probe.ts'
 import { Report } from './report.ts'
+import { cipherOf, PLAIN } from './voice.ts'
 
 const CHECK_NAMES = 'check the spelling and the DNS configuration (getent ahosts NAME)'
 
@@ -52,7 +53,7 @@ export async function examine({ runtime, config, crypto, seconds, progress }: Or
   checkAddresses(config)
   const security = checkStart(config, methods)
   const aead = security && (await withKey(security, (key) => openAead(security.method, key, crypto)))
-  const own = aead === undefined ? PLAIN : sealerOf(aead)
+  const own = aead === undefined ? PLAIN : cipherOf(aead)
   reportConfig(report, config)
   try {
     await examinePath({ runtime, config, crypto, own, report, seconds, progress })
@@ -136,18 +137,18 @@ async function reportPeer(examined: Case): Promise<void> {
         : undefined
   if (reached === undefined) return
   await measure(examined, reached)
-  // the RESETs of the last conversation may still be queued
+  // the end of the last session may still be queued
   await new Promise((resolve) => setTimeout(resolve, 20))
   reached.probe.close()
 }
 
 /** Opens a socket with the configured options to record which of them the system refuses. */
 async function trySocket(examined: Case): Promise<void> {
-  const { addresses, runtime, refusals } = examined
+  const { addresses, config, runtime, refusals } = examined
   const remote = addresses.peer ?? addresses.rendezvous ?? addresses.bind
   if (remote === undefined || refusals.texts.length > 0) return
   try {
-    const probe = await Probe.open(runtime, ephemeral(examined, remote), [PLAIN])
+    const probe = await Probe.open(runtime, config, ephemeral(examined, remote), [])
     probe.close()
   } catch {
     // reported by another finding

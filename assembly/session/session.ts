@@ -36,8 +36,6 @@ export const READABLE_REPORTED: u32 = 32
 export const IN_READY: u32 = 64
 export const IN_DIRTY: u32 = 128
 export const IN_EVENTS: u32 = 256
-/** EOF was reported to the host. */
-export const EOF_REPORTED: u32 = 512
 /** EOF_SENT is set, but the message is not queued yet for lack of memory. */
 export const EOF_PENDING: u32 = 8192
 /** Counted as half-open. */

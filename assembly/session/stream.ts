@@ -68,7 +68,6 @@ import {
   ECHO_PENDING,
   EOF_PENDING,
   EOF_RECEIVED,
-  EOF_REPORTED,
   EOF_SENT,
   ESTABLISHED,
   has,
@@ -240,7 +239,8 @@ export function connected(s: Session, ok: bool, now: Ticks): void {
   }
   s.tcp = TCP_OPEN
   advance(s, now)
-  if (has(s, EOF_RECEIVED) && !has(s, EOF_REPORTED)) reportEof(s)
+  // it arrived before there was a connection to end
+  if (has(s, EOF_RECEIVED)) queueEvent(s, EVENT_EOF)
 }
 
 // ---- to TCP
@@ -353,14 +353,9 @@ function onEof(s: Session, now: Ticks): void {
     sendEof(s, now)
   } else if (s.tcp == TCP_OPEN) {
     if (has(s, EOF_SENT)) detach(s)
-    else reportEof(s)
+    else queueEvent(s, EVENT_EOF)
   }
   enterLinger(s)
-}
-
-function reportEof(s: Session): void {
-  s.flags |= EOF_REPORTED
-  queueEvent(s, EVENT_EOF)
 }
 
 /** Both directions ended: the host closes TCP normally. */

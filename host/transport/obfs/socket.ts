@@ -121,7 +121,6 @@ export class ObfsSocket implements UdpSocket {
     while (this.#waiting > 0) {
       const buffer = this.#buffers[this.#first]
       if (buffer !== undefined) this.#free.push(buffer)
-      this.#buffers[this.#first] = undefined
       this.#first = (this.#first + 1) & (QUEUE_SLOTS - 1)
       this.#waiting--
       this.#taken--
@@ -229,7 +228,6 @@ export class ObfsSocket implements UdpSocket {
         core.u8.set(buffer, core.u32[at + ObfsTx.ptr] ?? 0)
         this.#free.push(buffer)
       }
-      this.#buffers[this.#first] = undefined
       this.#first = (this.#first + 1) & (QUEUE_SLOTS - 1)
     }
     this.#waiting -= count

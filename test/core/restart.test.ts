@@ -79,7 +79,8 @@ test('what a server sent before its restart is not joined with what it sends aft
     // the end of the answer overtakes its data
     solo.feed(push(conv, 1, EOF, { una: 1, ts: first }))
     solo.run(2000)
-    solo.feed(push(conv, 0, KEEPALIVE, { una: 1, ts: (first + later) >>> 0 }))
+    const accepted = solo.feed(push(conv, 0, KEEPALIVE, { una: 1, ts: (first + later) >>> 0 }))
+    assert.is(accepted, 1, 'it is authentic and well-formed, and says something')
     solo.run(10)
     return solo
   }

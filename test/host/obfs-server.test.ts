@@ -5,11 +5,15 @@ import type { Config } from '../../host/config/config.ts'
 import { parseConfig } from '../../host/config/load.ts'
 import { type Endpoint, startEndpoint } from '../../host/endpoint/endpoint.ts'
 import { Obfs } from '../../host/engine/core.ts'
+import { SO_RCVBUF, SO_SNDBUF } from '../../host/linux/libc.ts'
 import { Log } from '../../host/log/log.ts'
 import type { Libc, OperatingSystem, Runtime } from '../../host/runtime.ts'
 import { MemoryNetwork, NO_CIPHERS, settle } from './memory-runtime.ts'
 
 const test = suite('obfs: server')
+
+/** The address of all memory. */
+const BASE = 4096
 
 /** System calls that succeed and do nothing; binding to an interface can fail. */
 class Calls {
@@ -17,16 +21,26 @@ class Calls {
   failures = 0
   /** RSTs that the kernel has sent. */
   resets = 0
+  /** Socket options that were set, and their values. */
+  readonly options: (readonly [name: number, value: number])[] = []
+  /** The memory of the calls: the first whose address is asked for. */
+  #memory: ArrayBuffer | undefined
   /** Callbacks of watched descriptors, that of the packet socket first. */
   readonly watched: ((packet?: Uint8Array) => void)[] = []
   readonly libc: Libc = {
     pointerBytes: 8,
-    address: () => 4096,
+    address: (memory) => {
+      this.#memory ??= memory
+      return BASE
+    },
     socket: () => 3,
     bind: () => (this.failures-- > 0 ? -1 : 0),
     connect: () => 0,
     listen: () => 0,
-    setsockopt: () => 0,
+    setsockopt: (_fd, _level, name, value) => {
+      this.options.push([name, new Int32Array(this.#memory ?? new ArrayBuffer(0))[(value - BASE) >>> 2] ?? 0])
+      return 0
+    },
     getsockopt: () => 0,
     getsockname: () => 0,
     send: () => 0,
@@ -82,6 +96,19 @@ function captured({ driver }: Endpoint): string {
   const at = (calls.obfs_ptr() >>> 0) + Obfs.local
   return `${u8.subarray(at + 8, at + 12).join('.')}:${new DataView(u8.buffer).getUint16(at + 2, true)}`
 }
+
+test('the sockets of packets have the configured buffers; a burst of a window fits into the default', async () => {
+  const buffers = async (udp: object) => {
+    const { calls, endpoint } = await start({ udp })
+    endpoint.close()
+    return calls.options.filter(([name]) => name === SO_RCVBUF || name === SO_SNDBUF)
+  }
+  assert.equal(await buffers({}), [[SO_RCVBUF, 4 << 20]])
+  assert.equal(await buffers({ rcvbuf: 65_536, sndbuf: 131_072 }), [
+    [SO_RCVBUF, 65_536],
+    [SO_SNDBUF, 131_072],
+  ])
+})
 
 test('a server that moved by a reload stays there when names are looked up again', async () => {
   const { endpoint } = await start()

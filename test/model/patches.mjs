@@ -107,8 +107,8 @@ export const mutants = [
     violation: 'which has not ended',
     scenario: 'plain, loss',
     file: 'session/stream.ts',
-    find: '    if (has(s, EOF_SENT)) detach(s)\n    else reportEof(s)\n',
-    put: '    if (has(s, EOF_SENT) || BAD) detach(s)\n    else reportEof(s)\n',
+    find: '    if (has(s, EOF_SENT)) detach(s)\n    else queueEvent(s, EVENT_EOF)\n',
+    put: '    if (has(s, EOF_SENT) || BAD) detach(s)\n    else queueEvent(s, EVENT_EOF)\n',
   },
   {
     name: 'clean end faked: a session that breaks is reported as closed',

@@ -418,28 +418,38 @@ test('a context that takes the place of an ended one changes no other', () => {
   }
 })
 
-test('the end of a context aborts its sessions and sends nothing', () => {
-  const { server, context } = pair()
-  // DIAL on conv 1, which has to be confirmed
-  const dial = Uint8Array.of(0, 0, 0, 1, 81, 0, 1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 4, 0, 0, 0, 4)
-  assert.ok(server.open(CLIENT, dial, sealed(dial.length + TAG_AND_NONCE)))
-  const challenge = server.plains().find((plain) => plain[3] === 1)
+/** A server for which the client's stream is dialled. */
+function dialled(server: ObfsHost, client: string, conv: number): void {
+  // a DIAL, which has to be confirmed
+  const datagram = (plain: Uint8Array): Uint8Array => sealed(plain.length + TAG_AND_NONCE).map((byte) => byte ^ conv)
+  const dial = Uint8Array.of(0, 0, 0, conv, 81, 0, 1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 4, 0, 0, 0, 4)
+  assert.ok(server.open(client, dial, datagram(dial)))
+  const challenge = server.plains().find((plain) => plain[3] === conv)
   assert.ok(challenge)
   // an ACK of the DIAL may precede it
   const ack = challenge[4] === 81 ? challenge.slice(0, 24) : challenge.slice(24, 48)
   ack[4] = 82
   ack[19] = 1
   ack[23] = 0
-  assert.ok(server.open(CLIENT, ack, sealed(ack.length + TAG_AND_NONCE)))
-  assert.equal(
-    server.events().map(([type]) => type),
-    [EventType.DIAL],
-  )
+  assert.ok(server.open(client, ack, datagram(ack)))
+  assert.ok(server.events().every(([type]) => type === EventType.DIAL))
+}
+
+test('the end of a context aborts its sessions, no others, and sends nothing', () => {
+  const { server, context } = pair()
+  const other = '10.77.0.4:40000'
+  server.capture(kernel(other, SERVER, 0x10, 5001, 7001))
+  const rest = server.accept(other)
+  assert.ok(rest > 0)
+  dialled(server, CLIENT, 1)
+  dialled(server, other, 2)
   server.sleep(1)
   assert.is(server.core.calls.obfs_release(context, server.now), 0)
   assert.equal(server.events(), [[EventType.ABORT, 9]])
   assert.is(server.core.calls.poll_transmit(64, server.now), 0)
   assert.is(server.send(CLIENT, sealed(5)), undefined)
+  assert.is(server.core.calls.obfs_release(rest, server.now), 0)
+  assert.equal(server.events(), [[EventType.ABORT, 9]], 'that of the other client')
 })
 
 test.run()

@@ -243,4 +243,34 @@ test('a small write that nothing follows is sent twice, because its loss would c
   assert.equal(timesSent(3, { sendOnce: 1 }), [1, 1, 1, 1, 1], 'not if the user pays for each byte')
 })
 
+test('what small writes cost again is bounded by a tenth of what the path carries, after a burst', () => {
+  const rtt = 1000
+  const seconds = 60
+  const solo = new Solo({ role: 'client', config: { keepalive: 0 } })
+  const handle = solo.open()
+  const conv = solo.endpoint.convOf(handle)
+  const acks: { readonly at: number; readonly bytes: Uint8Array }[] = []
+  const seen = new Set<number>()
+  let again = 0
+  for (let ms = 0; ms < 1000 * seconds; ms += 20) {
+    if (ms % 100 === 0) solo.write(handle, new Uint8Array(150))
+    solo.run(20)
+    for (const { segments } of solo.take()) {
+      const pushes = segments.filter(({ cmd }) => cmd === 'PUSH')
+      const known = pushes.filter(({ sn }) => seen.has(sn))
+      again += known.reduce((sum, { data }) => sum + 24 + data.length, 0)
+      // with the headers of IP and UDP, nonce and tag
+      if (known.length === pushes.length && known.length > 0) again += 72
+      for (const { sn, ts } of pushes) {
+        seen.add(sn)
+        acks.push({ at: solo.ms + rtt - 20, bytes: ack(conv, sn, ts, sn + 1) })
+      }
+    }
+    while ((acks[0]?.at ?? Number.POSITIVE_INFINITY) <= solo.ms) solo.feed(acks.shift()?.bytes ?? new Uint8Array())
+  }
+  // the window of the start in each round trip
+  const allowed = 8192 + 0.1 * ((32 * 1372) / rtt) * 1000 * seconds
+  assert.ok(again > 0.5 * allowed && again < 1.1 * allowed, `${again} of ${allowed}`)
+})
+
 test.run()

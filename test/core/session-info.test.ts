@@ -3,6 +3,8 @@ import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
 import { Info } from '../../host/engine/core.ts'
 import { Pair } from '../../testkit/sim/pair.ts'
+import { Solo } from '../../testkit/sim/solo.ts'
+import { ack, MessageType, message, push, utf8 } from '../../testkit/sim/wire.ts'
 
 /** docs/abi.md, `congestion`. */
 const [STARTUP, DRAIN, PROBE_DOWN, PROBE_CRUISE, PROBE_UP] = [0, 1, 2, 3, 4]
@@ -27,6 +29,31 @@ test('the states of congestion control have the documented numbers, and follow e
     const wanted = state === PROBE_CRUISE ? PROBE_UP : state === PROBE_UP ? PROBE_DOWN : PROBE_CRUISE
     assert.is(after, wanted, `${states}`)
   }
+})
+
+test('idle counts from the last byte written, received or acknowledged for the first time', () => {
+  const solo = new Solo({ role: 'client', config: { keepalive: 0 } })
+  const handle = solo.open()
+  const conv = solo.endpoint.convOf(handle)
+  const idle = (): number | undefined => solo.endpoint.list()[0]?.idle
+  solo.run(10)
+  const [dial] = solo.takeSegments(conv)
+  assert.ok(dial)
+  const answer = (una: number): Uint8Array => ack(conv, dial.sn, dial.ts, una)
+  solo.run(15_000)
+  assert.is(idle(), 15)
+  solo.feed(answer(dial.sn + 1))
+  assert.is(idle(), 0, 'what was sent has arrived')
+  solo.run(3000)
+  solo.feed(answer(dial.sn + 1))
+  assert.is(idle(), 3, 'which a second ACK does not change')
+  solo.feed(push(conv, 0, message(MessageType.PUSH, utf8('x')), { una: dial.sn + 1 }))
+  assert.is(idle(), 0)
+  solo.run(4000)
+  assert.is(idle(), 4)
+  solo.write(handle, utf8('y'))
+  solo.endpoint.drain()
+  assert.is(idle(), 0)
 })
 
 test.run()

@@ -11,12 +11,14 @@
  *   --seed N        for the losses                                      --json FILE     all figures as JSON
  */
 import { parseArgs } from 'node:util'
+import { describeCalibration } from '../testkit/calibration.ts'
 import { netnsProblem } from '../testkit/namespace.ts'
 import { DISCIPLINES } from '../testkit/queue-discipline.ts'
 import type { TunShape } from '../testkit/tun-link.ts'
 import { sleep } from '../testkit/wait.ts'
+import { calibrate, loadNow } from './calibration.ts'
 import { allowControls, type Column, type Direction, type Flow, Network } from './ip-network.ts'
-import { describe, machine, median, type Pair, present, quantile, tuned } from './peers.ts'
+import { describe, METHOD, machine, median, type Pair, present, quantile, tuned } from './peers.ts'
 import { emulatorRemarks, positive, show, writeJson } from './series.ts'
 
 const MBIT = 1e6
@@ -235,7 +237,7 @@ function remarks(run: Run): string {
 
 /** A Markdown table: a row a link, a column a contestant. */
 function table(title: string, links: readonly Link[], columns: readonly Column[], cell: Cell): void {
-  console.log(`\n${title}\n`)
+  console.log(`\n${title} (${loadNow()})\n`)
   console.log(`| link | RTT ms / loss / Mbit/s, queue | ${columns.map(({ name }) => name).join(' | ')} |`)
   console.log(`|---|---|${columns.map(() => '---|').join('')}`)
   for (const shape of links) {
@@ -385,7 +387,8 @@ export async function benchIp(args: readonly string[]): Promise<void> {
   const parts = values.parts.split(',')
   allowControls(['cubic', 'bbr'])
   const on = await machine()
-  console.log(describe(on))
+  const calibration = calibrate(METHOD)
+  console.log(`${describe(on)}\n${describeCalibration(calibration)}`)
   const results: Record<string, object[]> = {}
   for (const direction of directions) {
     const load = direction === 'up' ? 'upload' : 'download'
@@ -404,5 +407,5 @@ export async function benchIp(args: readonly string[]): Promise<void> {
       results[`beside ${direction}`] = await runBeside(load, { ...wanted, setting: { ...wanted.setting, seconds } })
     }
   }
-  writeJson(values.json, { bench: 'ip', machine: on, links: named, results })
+  writeJson(values.json, { bench: 'ip', machine: on, calibration, links: named, results })
 }

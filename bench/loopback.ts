@@ -10,9 +10,11 @@
  *   --only NAME      upload or download alone (loopback)
  */
 import { parseArgs } from 'node:util'
+import { describeCalibration } from '../testkit/calibration.ts'
 import { download, echo, openTarget, pour, type Target } from '../testkit/flow.ts'
 import { freePort } from '../testkit/process.ts'
 import { sleep } from '../testkit/wait.ts'
+import { calibrate, loadNow } from './calibration.ts'
 import {
   type Contestant,
   describe,
@@ -152,7 +154,8 @@ function transfer(pair: Pair, direction: Direction, target: Target, options: Opt
 export async function benchLoopback(args: readonly string[]): Promise<void> {
   const options = optionsOf(args)
   const on = await machine()
-  console.log(describe(on))
+  const calibration = calibrate(options.method)
+  console.log(`${describe(on)}\n${describeCalibration(calibration)}`)
   const target = await openTarget()
   const pairOf = new Map(options.pairs.map((pair) => [pair.name, pair]))
   const results: { readonly direction: Direction; readonly series: readonly Series<Transfer>[] }[] = []
@@ -169,9 +172,16 @@ export async function benchLoopback(args: readonly string[]): Promise<void> {
     )
     console.log(`${options.seconds} s (w256: sndwnd and rcvwnd 256, flush 2; in parentheses: ratio to ${REFERENCE})\n`)
     console.log(table(series, REFERENCE))
+    console.log(`\n${loadNow()}`)
   }
   await target.close()
-  writeJson(options.json, { bench: 'loopback', machine: on, options: { ...options, pattern: undefined }, results })
+  writeJson(options.json, {
+    bench: 'loopback',
+    machine: on,
+    calibration,
+    options: { ...options, pattern: undefined },
+    results,
+  })
 }
 
 interface Latency {

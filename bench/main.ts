@@ -1,6 +1,7 @@
 /** `npm run bench -- NAME`: runs a benchmark by name. */
 import { runAgent } from '../testkit/agent.ts'
 import { runEmulator } from '../testkit/emulator.ts'
+import { runCalibration } from './calibration.ts'
 import { benchCore } from './core.ts'
 import { benchIp } from './ip.ts'
 import { benchLibrary, runLibraryEnd } from './library.ts'
@@ -32,6 +33,7 @@ const name = process.argv[2]
 const parts: ReadonlyMap<string, () => void | Promise<void>> = new Map([
   ['emulator', () => runEmulator(process.argv.slice(3))],
   ['agent', () => runAgent()],
+  ['calibrate', () => runCalibration(process.argv.slice(3))],
   ['library-end', () => runLibraryEnd(process.argv.slice(3))],
 ])
 const bench = parts.get(name ?? '') ?? benches.get(name ?? '')

@@ -86,6 +86,20 @@ const DURATION_RANGES: readonly DurationRange[] = [
 ]
 
 /**
+ * Formats a duration for a sentence: `0.4 ms`, `52 ms`, `12 s`, `5 min`, `3 h`, `2 d`.
+ * @param ms milliseconds, not negative
+ */
+export function roundDuration(ms: number): string {
+  if (ms < 9.95) return `${ms.toFixed(1)} ms`
+  if (ms < 999.5) return `${Math.round(ms)} ms`
+  const s = ms / 1000
+  if (s < 9.95) return `${s.toFixed(1)} s`
+  if (s < 119.5) return `${Math.round(s)} s`
+  if (s < 7170) return `${Math.round(s / 60)} min`
+  return s < 171_000 ? `${Math.round(s / 3600)} h` : `${Math.round(s / 86_400)} d`
+}
+
+/**
  * Formats a duration (protocol.md 11.2).
  * @param ms milliseconds with a fraction
  */

@@ -6,6 +6,7 @@
 import type { Core } from '../engine/core.ts'
 import type { Clock, QueuedBytes, TcpConnection, TcpHandlers, Timer } from '../runtime.ts'
 import type { Diagnostics } from './diagnostics.ts'
+import type { PeerLog } from './peer-log.ts'
 import type { StreamTable } from './stream-table.ts'
 
 /** Minimum interval of the pings, ms. */
@@ -20,6 +21,7 @@ export interface AdmissionHost {
   readonly runtime: { readonly clock: Clock }
   readonly streams: StreamTable
   readonly diagnostics: Diagnostics
+  readonly peerLog: PeerLog
   /** Whether no engine may be called. */
   readonly dead: boolean
   /** Current time of the engine's clock. */
@@ -97,17 +99,14 @@ export class Admission {
 
   /** Whether the peer does not answer pings and nothing arrived since that was noticed. ICMP errors do not count. */
   get #isPeerDown(): boolean {
-    const { isSilent, silentAt } = this.#host.diagnostics
+    const { isSilent, silentAt } = this.#host.peerLog
     return isSilent && !this.#hasReceivedSince(silentAt)
   }
 
   /** @param time monotonic ms */
   #hasReceivedSince(time: number): boolean {
     const host = this.#host
-    const age = host.read((core) => {
-      core.calls.refresh_gauges(host.now())
-      return core.counter('last_received_age')
-    }, undefined)
+    const age = host.read((core) => core.receivedAge(host.now()), undefined)
     return age !== undefined && age <= this.#clock.monotonic() - time
   }
 
@@ -117,7 +116,7 @@ export class Admission {
 
   /** The state of the peer changed. If it answers, sessions are opened for all that wait. */
   onPeerState(): void {
-    if (this.#host.diagnostics.isSilent) return
+    if (this.#host.peerLog.isSilent) return
     for (const waiting of [...this.#waiting]) this.#open(waiting)
     this.#disarm()
   }

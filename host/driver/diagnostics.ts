@@ -1,6 +1,6 @@
 /**
  * Counts and logs the problems of one endpoint at a limited rate: authentication failures, replays, UDP socket errors,
- * refused and failed TCP connections, an unresponsive peer (protocol.md 10.6).
+ * refused and failed TCP connections (protocol.md 10.6). What concerns the peer is in peer-log.ts.
  *
  * Nothing here terminates a session or runs for valid datagrams. There is no timer: a count is logged at the first
  * event after its minute has passed, and the remainder when the endpoint closes.
@@ -10,6 +10,7 @@ import { COUNTERS, type Core, type CounterName } from '../engine/core.ts'
 import type { SystemError } from '../errors.ts'
 import { LOG_DEBUG, LOG_WARNING, type Log } from '../log/log.ts'
 import { formatAddress, type SocketAddress } from '../net/address.ts'
+import type { PeerLog } from './peer-log.ts'
 
 /** Minimum interval between two log lines of one counter, ms. */
 const LOG_INTERVAL_MS = 60_000
@@ -110,6 +111,7 @@ export class Diagnostics {
   #core: Core
   readonly #log: Log
   readonly #clock: () => number
+  readonly #peerLog: PeerLog
   readonly #auth: RateLimitedCounter
   readonly #replay: RateLimitedCounter
   readonly #malformed: RateLimitedCounter
@@ -117,10 +119,6 @@ export class Diagnostics {
   readonly #seen = new Map<CounterName, number>()
   readonly #sealed: boolean
   #tooLongReported = false
-  /** What does not answer pings. */
-  #silent = ''
-  /** When the silence of the peer was last noticed, monotonic ms. */
-  silentAt = Number.NEGATIVE_INFINITY
   /** Why the last refused connection was refused. */
   refusal = ''
   #acceptFailing = false
@@ -129,8 +127,10 @@ export class Diagnostics {
   /**
    * @param sealed whether `method` is set
    * @param clock monotonic ms
+   * @param peerLog is told what ICMP reports of the peer
    */
-  constructor(core: Core, log: Log, sealed: boolean, clock: () => number) {
+  constructor(core: Core, log: Log, sealed: boolean, clock: () => number, peerLog: PeerLog) {
+    this.#peerLog = peerLog
     this.#core = core
     this.#log = log
     this.#clock = clock
@@ -192,8 +192,9 @@ export class Diagnostics {
   /**
    * Counts and logs an error of the UDP socket. It never affects sessions.
    * @param longest length of the longest datagram sent so far, bytes
+   * @param peer the only address that the socket sends to, if there is one
    */
-  udpError(error: SystemError, longest: number): UdpVerdict {
+  udpError(error: SystemError, longest: number, peer?: SocketAddress): UdpVerdict {
     const code = error.code ?? ''
     const { counters } = this
     if (FULL.has(code)) {
@@ -211,8 +212,13 @@ export class Diagnostics {
       }
       return 'go on'
     }
-    if (UNREACHABLE.has(code)) counters.udp_unreachable++
-    else counters.udp_other_errors++
+    if (UNREACHABLE.has(code)) {
+      counters.udp_unreachable++
+      if (peer !== undefined) {
+        this.#peerLog.unreachable(peer, error)
+        return 'go on'
+      }
+    } else counters.udp_other_errors++
     this.#log.limited('udp', LOG_WARNING, () => `udp: ${error.message}`)
     return 'go on'
   }
@@ -220,36 +226,6 @@ export class Diagnostics {
   /** A new UDP socket is in use, possibly on another network. */
   udpOpened(): void {
     this.#tooLongReported = false
-  }
-
-  /** Whether the peer has not answered since pings were lost. */
-  get isSilent(): boolean {
-    return this.#silent === 'peer'
-  }
-
-  /**
-   * Logs that pings are not answered: once, until one is.
-   * @param pinged the address that was pinged
-   * @param what what is there
-   */
-  silent(pinged: SocketAddress | undefined, what: 'peer' | 'rendezvous server'): void {
-    const pings = Number(this.#core.counter('peer_silent_pings'))
-    if (pinged === undefined || pings === 0) return
-    this.silentAt = this.#clock()
-    const isKnown = this.#silent !== ''
-    this.#silent = what
-    if (isKnown) return
-    this.#log.warning(
-      `no answer from ${formatAddress(pinged)}${pings === 1 ? '' : ` to ${pings} pings`}: ` +
-        `the ${what} is down or unreachable, or its key or method differs`,
-    )
-  }
-
-  /** The peer answered a ping. */
-  answered(): void {
-    if (this.#silent === '') return
-    this.#log.notice(`the ${this.#silent} is responding again`)
-    this.#silent = ''
   }
 
   /** A TCP connection was accepted. */

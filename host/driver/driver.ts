@@ -20,6 +20,7 @@ import { Admission, type AdmissionHost } from './admission.ts'
 import { Diagnostics } from './diagnostics.ts'
 import type { DriverOptions } from './driver-options.ts'
 import { type EventHost, Events } from './events.ts'
+import { PeerLog } from './peer-log.ts'
 import { type ReceiveHost, Receiver } from './receive.ts'
 import type { StreamHost } from './stream.ts'
 import { StreamTable } from './stream-table.ts'
@@ -43,6 +44,7 @@ export class Driver implements StreamHost, ReceiveHost, TransmitHost, EventHost,
   readonly streams: StreamTable
   readonly sockets: UdpSockets = new UdpSockets(this)
   readonly diagnostics: Diagnostics
+  readonly peerLog: PeerLog
   #options: DriverOptions
   readonly #engine: Engine
   #aead: Aead | undefined
@@ -70,7 +72,9 @@ export class Driver implements StreamHost, ReceiveHost, TransmitHost, EventHost,
     this.log = log
     this.#aead = aead
     const clock = (): number => runtime.clock.monotonic()
-    this.diagnostics = new Diagnostics(engine.core, log, aead !== undefined, clock)
+    const hasHeard = (): boolean => this.read((core) => core.receivedAge(this.now()), undefined) !== undefined
+    this.peerLog = new PeerLog({ log, clock: runtime.clock, ping: () => this.pingPeer(), hasHeard })
+    this.diagnostics = new Diagnostics(engine.core, log, aead !== undefined, clock, this.peerLog)
     this.streams = new StreamTable(this, (dialling, handle) => options.dial(dialling, handle))
     this.#receiver = new Receiver(this, aead, engine.peers)
     this.#transmitter = new Transmitter(this, aead, engine.peers)
@@ -157,7 +161,8 @@ export class Driver implements StreamHost, ReceiveHost, TransmitHost, EventHost,
 
   onUdpError(error: SystemError): void {
     try {
-      if (this.diagnostics.udpError(error, this.#transmitter.longest) === 'back off') this.#transmitter.backOff()
+      const verdict = this.diagnostics.udpError(error, this.#transmitter.longest, this.peer)
+      if (verdict === 'back off') this.#transmitter.backOff()
       this.#options.onUdpError?.(error)
     } catch (thrown) {
       this.caught(thrown)
@@ -188,7 +193,9 @@ export class Driver implements StreamHost, ReceiveHost, TransmitHost, EventHost,
   setPeer(peer: SocketAddress | undefined): void {
     this.#engine.peer = peer
     this.run(() => this.#engine.tellPeer())
-    if (peer !== undefined) this.#options.onPeerState?.()
+    if (peer === undefined) return
+    this.peerLog.start(peer)
+    this.#options.onPeerState?.()
   }
 
   /** Sets the rendezvous server and sends LISTEN or CONNECT at once (protocol.md 8). */
@@ -225,6 +232,11 @@ export class Driver implements StreamHost, ReceiveHost, TransmitHost, EventHost,
   /** Address of the peer of a session. */
   peerOf(handle: number): SocketAddress | undefined {
     return this.#engine.peerOf(handle)
+  }
+
+  /** conv of a session, 0 if it is gone. */
+  convOf(handle: number): number {
+    return this.#engine.convOf(handle)
   }
 
   /** Client: sends one PING to the peer now, in addition to keepalive. */
@@ -306,6 +318,7 @@ export class Driver implements StreamHost, ReceiveHost, TransmitHost, EventHost,
     this.#dead = true
     this.#halt()
     this.diagnostics.close()
+    this.peerLog.close()
     this.sockets.close()
     this.#aead?.wipe()
     this.#engine.close()

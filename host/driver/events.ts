@@ -8,7 +8,7 @@ import type { Engine } from '../engine/engine.ts'
 import { formatDuration } from '../format.ts'
 import { LOG_DEBUG, LOG_NOTICE, type Log } from '../log/log.ts'
 import { formatAddress, type SocketAddress } from '../net/address.ts'
-import type { Diagnostics } from './diagnostics.ts'
+import type { PeerKind, PeerLog } from './peer-log.ts'
 import type { StreamTable } from './stream-table.ts'
 
 /** Callbacks for events that concern neither streams nor the log. */
@@ -32,7 +32,7 @@ export interface EventHandlers {
 /** The part of the driver used by Events. */
 export interface EventHost {
   readonly streams: StreamTable
-  readonly diagnostics: Diagnostics
+  readonly peerLog: PeerLog
   readonly log: Log
   /** Whether no engine may be called. */
   readonly dead: boolean
@@ -100,17 +100,31 @@ export class Events {
   }
 
   #resolve(): void {
-    const { peer, announcement } = this.#engine
-    this.#host.diagnostics.silent(peer ?? announcement?.server, peer === undefined ? 'rendezvous server' : 'peer')
+    const { core } = this.#engine
+    const pings = Number(core.counter('peer_silent_pings'))
+    const pinged = this.#pinged()
+    if (pings !== 0 && pinged !== undefined) {
+      this.#host.peerLog.silent(pinged, this.#kind, pings, core.receivedAge(this.#engine.now()))
+    }
     this.#host.onPeerState()
     this.#handlers.onResolve()
   }
 
+  /** Who is pinged: the peer, or without one the rendezvous server. */
+  #pinged(): SocketAddress | undefined {
+    return this.#engine.peer ?? this.#engine.announcement?.server
+  }
+
+  get #kind(): PeerKind {
+    return this.#engine.peer === undefined ? 'rendezvous server' : 'peer'
+  }
+
   #pong(ticks: number): void {
-    const { diagnostics, log } = this.#host
-    diagnostics.answered()
-    this.#host.onPeerState()
+    const { peerLog, log } = this.#host
     const ms = ticks / TICKS_PER_MS
+    const pinged = this.#pinged()
+    if (pinged !== undefined) peerLog.answered(pinged, this.#kind, ms)
+    this.#host.onPeerState()
     if (this.#engine.peer !== undefined) this.pongRtt = ms
     if (log.at(LOG_DEBUG)) log.debug(`roundtrip finished, rtt: ${formatDuration(ms)}`)
   }

@@ -25,6 +25,8 @@ export interface StreamHost {
   readonly dead: boolean
   /** Current time of the engine's clock. */
   now(): number
+  /** conv of a session, 0 if it is gone. Slow. */
+  convOf(handle: number): number
   /** Schedules a drain after the events of this event-loop turn. */
   wake(): void
   /** Schedules a drain one turn later than wake(): data is likely to follow and can share the first datagram. */
@@ -104,6 +106,12 @@ export class Stream implements TcpHandlers, Dialling {
     return this.conv === 0 ? `[stream:${this.handle}]` : `[session:${formatConv(this.conv)}]`
   }
 
+  /** The label also of a session that has sent nothing yet. Slow. */
+  #fullLabel(): string {
+    const conv = this.conv === 0 ? this.#table.host.convOf(this.handle) : this.conv
+    return conv === 0 ? this.label : `[session:${formatConv(conv)}]`
+  }
+
   /** Sets the connection that was accepted. */
   attach(connection: TcpConnection): void {
     this.#connection = connection
@@ -149,7 +157,7 @@ export class Stream implements TcpHandlers, Dialling {
     const { host } = this.#table
     try {
       host.diagnostics.counters.tcp_dial_failures++
-      host.log.limited('dial', LOG_WARNING, () => `${this.label} dial failed: ${error.message}`)
+      host.log.limited('dial', LOG_WARNING, () => `${this.#fullLabel()} dial failed: ${error.message}`)
       this.#table.forget(this.handle)
       host.core.calls.stream_connected(this.handle, 0, host.now())
       host.wake()

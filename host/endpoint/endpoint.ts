@@ -349,7 +349,7 @@ export class Endpoint {
     const { when_down, keepalive } = this.#config
     if (!this.#started || this.#listenPort === undefined) return
     const { driver } = this
-    const isDown = driver.diagnostics.isSilent || driver.peer === undefined
+    const isDown = driver.peerLog.isSilent || driver.peer === undefined
     this.#listenPort.setOpen(when_down !== 'close' || keepalive === 0 || !isDown)
   }
 

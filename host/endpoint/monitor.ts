@@ -14,7 +14,6 @@ import {
   lastCounters,
   NO_COUNTERS,
   readCounters,
-  readLastReceived,
   readSessions,
   type SessionSteps,
   type Snapshot,
@@ -83,7 +82,7 @@ export class EndpointMonitor implements Monitor {
       client,
       waiting: waitingKey(waiting),
       pending: client && (config.mode & MODE_RENDEZVOUS) !== 0 && transport?.peerFound !== true,
-      lastReceived: driver.read((core) => readLastReceived(core, driver.now()), undefined),
+      lastReceived: driver.read((core) => core.receivedAge(driver.now()), undefined),
       silence: silenceLimit(config.keepalive),
     }
   }

@@ -149,6 +149,13 @@ export class Core {
     return new DataView(this.#buffer).getBigUint64(this.statsPtr + COUNTERS.indexOf(name) * 8, true)
   }
 
+  /** @returns ms since the last authentic datagram, undefined before the first */
+  receivedAge(now: number): number | undefined {
+    this.calls.refresh_gauges(now)
+    const age = this.counter('last_received_age')
+    return age === NEVER_RECEIVED ? undefined : Number(age)
+  }
+
   /** View over the info block that `session_info` last filled. */
   info(): DataView<ArrayBuffer> {
     this.refresh()

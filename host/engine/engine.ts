@@ -169,6 +169,14 @@ export class Engine {
     return this.peers.read(core.u32, (core.calls.info_ptr() + Info.address) >>> 2)
   }
 
+  /** conv of a session, 0 if it is gone. Scans all sessions. */
+  convOf(handle: number): number {
+    const { core } = this
+    if (core.calls.session_find(handle, this.now()) !== 0) return 0
+    core.refresh()
+    return core.u32[(core.calls.info_ptr() + Info.conv) >>> 2] ?? 0
+  }
+
   /** The system reports a step of the wall clock. */
   clockStepped(): void {
     this.#jump.expect()

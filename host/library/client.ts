@@ -88,7 +88,7 @@ export class LibraryClient<Stream> extends RunningEndpoint implements Client<Str
     this.#timer = undefined
     if (!this.isRunning || !this.endpoint.driver.isPeerDown) return
     // the answer may wait behind whatever kept the event loop busy
-    const earliest = this.endpoint.driver.diagnostics.silentAt + GRACE_MS
+    const earliest = this.endpoint.driver.peerLog.silentAt + GRACE_MS
     for (const [channel, since] of this.#opening) {
       const left = Math.max(since + WAIT_MS, earliest) - clock.monotonic()
       if (channel.isAnswered) this.#opening.delete(channel)

@@ -142,7 +142,7 @@ export abstract class RunningEndpoint extends Emitter<EndpointEvents> implements
   protected onPeerState(): void {
     if (this.#endpoint === undefined || this.#isClosed) return
     const { driver } = this.#endpoint
-    const { isSilent } = driver.diagnostics
+    const { isSilent } = driver.peerLog
     if (isSilent && this.#isUp !== false) {
       this.#isUp = false
       this.emit('down', `no answer from ${driver.peer === undefined ? 'the peer' : this.textOf(driver.peer)}`)
@@ -201,9 +201,8 @@ export abstract class RunningEndpoint extends Emitter<EndpointEvents> implements
     const { driver } = endpoint
     const unsent = [...this.channels].some(({ isFlushed }) => !isFlushed)
     return driver.read((core) => {
-      core.calls.refresh_gauges(driver.now())
-      const silence = Number(core.counter('last_received_age'))
-      if (driver.diagnostics.isSilent || silence > GONE_MS) return true
+      const silence = core.receivedAge(driver.now()) ?? Number.POSITIVE_INFINITY
+      if (driver.peerLog.isSilent || silence > GONE_MS) return true
       return !unsent && core.counter('waitsnd') === 0n && silence >= QUIET_RTTS * roundTrip(endpoint)
     }, true)
   }

@@ -10,7 +10,10 @@ const SESSION = /^\[session:([0-9A-F]{8})\] /
 /** `host:port` as `formatAddress` prints it. */
 const ADDRESS = String.raw`(?:\d+\.\d+\.\d+\.\d+|\[[0-9a-f:.%]+\]):\d+`
 /** Phrases before the address of a peer. If the peer moved, the new address is extracted. */
-const PEER = new RegExp(`(?:peer moved(?: from ${ADDRESS})? to|peer found at|no answer from|from) (${ADDRESS})`)
+const PEER = new RegExp(
+  `(?:peer moved(?: from ${ADDRESS})? to |peer found at |no answer from |waiting for |connected: (?:rendezvous server )?|from )(${ADDRESS})` +
+    `|^(${ADDRESS}) (?:refuses|cannot be reached)`,
+)
 
 /** DEL and C1 control characters, which JSON does not escape and terminals interpret. */
 const CONTROL = /[\u007f-\u009f]/g
@@ -22,12 +25,13 @@ const CONTROL = /[\u007f-\u009f]/g
  * `session` (conv, 8 hex digits) and `peer` (`host:port`)
  */
 export function jsonLine(level: number, time: Date, text: string): string {
+  const peer = PEER.exec(text)
   const line = {
     time: time.toISOString(),
     level: LEVELS[level] ?? LEVELS[8],
     text,
     session: SESSION.exec(text)?.[1],
-    peer: PEER.exec(text)?.[1],
+    peer: peer?.[1] ?? peer?.[2],
   }
   return JSON.stringify(line).replace(CONTROL, (char) => `\\u${char.charCodeAt(0).toString(16).padStart(4, '0')}`)
 }

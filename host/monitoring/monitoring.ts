@@ -8,7 +8,7 @@ import { kcpMtu, MTU_DEFAULT } from '../config/mtu.ts'
 import { modeName } from '../config/rules.ts'
 import { step } from '../errors.ts'
 import type { Log } from '../log/log.ts'
-import { formatAddress } from '../net/address.ts'
+import { formatAddress, type SocketAddress } from '../net/address.ts'
 import type { HttpServer, Runtime } from '../runtime.ts'
 import { resolveKey } from '../transport/resolver.ts'
 import { BANNER_LINE, PROGRAM, VERSION } from '../version.ts'
@@ -53,6 +53,12 @@ function describeConfig(config: Config, family: 4 | 6): object {
     segment_bytes,
     keepalive,
   }
+}
+
+/** Where a browser on this machine finds the server. */
+function linkHost(local: SocketAddress): string {
+  const isAny = local.address === '0.0.0.0' || local.address === '::'
+  return isAny ? `localhost:${local.port}` : formatAddress(local)
 }
 
 /**
@@ -110,7 +116,7 @@ export async function openMonitoring(
   const server = await step(`http_listen: cannot listen on ${formatAddress(address)}`, () =>
     runtime.serveHttp(address, (request, target, connection) => app.fetch(request, { target, connection })),
   )
-  log.notice(`http listen: ${formatAddress(server.local)}`)
+  log.notice(`http listen: ${formatAddress(server.local)}, dashboard: http://${linkHost(server.local)}/`)
   return {
     local: server.local,
     close() {

@@ -2,7 +2,7 @@
  * Statistics for the monitoring server: snapshots of the engine counters, sessions in steps, and the texts of /stats,
  * /healthy and /ready (protocol.md 11.1, 11.2).
  *
- * `readCounters`, `readSessions` and `readLastReceived` read the engine; all other functions are pure. /metrics is in
+ * `readCounters` and `readSessions` read the engine; all other functions are pure. /metrics is in
  * metrics.ts, /stats.json in stats-json.ts, the routes in app.ts.
  */
 
@@ -304,11 +304,4 @@ export function renderHealth(health: Health): { readonly healthy: boolean; reado
   const seconds = Math.round(health.lastReceived / 1000)
   if (health.lastReceived > health.silence * 1000) return { healthy: false, text: `peer not responding (${seconds}s)` }
   return { healthy: true, text: `healthy (peer seen ${seconds}s ago)` }
-}
-
-/** Time since the last datagram was received in ms; undefined = never. @param now ticks */
-export function readLastReceived(core: Core, now: number): number | undefined {
-  core.calls.refresh_gauges(now)
-  const age = core.counter('last_received_age')
-  return age === NEVER_RECEIVED ? undefined : Number(age)
 }

@@ -4,7 +4,7 @@
  */
 
 import type { Dial, Dialling } from '../driver/stream.ts'
-import { toError } from '../errors.ts'
+import { codeOf, type SystemError, toError } from '../errors.ts'
 import { formatAddress, type SocketAddress } from '../net/address.ts'
 import type { Runtime, TcpConnection, TcpHandlers, TcpOptions, Timer } from '../runtime.ts'
 
@@ -27,6 +27,28 @@ export interface Candidates {
   readonly more?: (() => Promise<readonly SocketAddress[]>) | undefined
   /** A connection to the address is established. */
   onConnected(address: SocketAddress): void
+}
+
+/** What a user calls these errors. */
+const FAILURES: Readonly<Record<string, string>> = {
+  ECONNREFUSED: 'refuses the connection',
+  ETIMEDOUT: 'does not answer',
+  EHOSTUNREACH: 'cannot be reached',
+  ENETUNREACH: 'cannot be reached',
+}
+
+/** The error of a connection with the address that failed. */
+function failureAt(address: SocketAddress, error: SystemError): SystemError {
+  const code = codeOf(error)
+  const words = FAILURES[code]
+  const named: SystemError = new Error(
+    words === undefined
+      ? `${formatAddress(address)}: ${error.message}`
+      : `${formatAddress(address)} ${words} (${code})`,
+    { cause: error },
+  )
+  if (code !== '') named.code = code
+  return named
 }
 
 /** The attempts for one connection. Call `start` once the addresses are known. */
@@ -115,7 +137,7 @@ export class HappyEyeballs implements Dial {
       onDrain() {},
       onClose: (error) => {
         if (connection !== undefined) this.#attempts.delete(connection)
-        this.#error = error ?? new Error('closed')
+        this.#error = failureAt(address, error ?? new Error('closed'))
         if (this.#untried.length > 0 || this.#attempts.size === 0) this.#next()
       },
     }

@@ -38,7 +38,12 @@ async function withoutServer(tunnel: Tunnel, during: () => Promise<void>): Promi
   await during()
   assert.ok(config && program)
   await tunnel.restart('server')
-  await waitFor('the answer is noticed', () => /responding again/.test(client.log()), LIMIT_MS, client.log)
+  await waitFor(
+    'the answer is noticed',
+    () => /connected: .* without an answer/.test(client.log()),
+    LIMIT_MS,
+    client.log,
+  )
 }
 
 for (const program of RUNTIMES) {

@@ -4,10 +4,12 @@ import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
 import { parseConfig } from '../../host/config/load.ts'
 import { Diagnostics } from '../../host/driver/diagnostics.ts'
+import { PeerLog } from '../../host/driver/peer-log.ts'
 import { type Endpoint, startEndpoint } from '../../host/endpoint/endpoint.ts'
 import { COUNTERS, type CounterName } from '../../host/engine/core.ts'
 import { Log } from '../../host/log/log.ts'
 import type { SocketAddress } from '../../host/net/address.ts'
+import { VirtualClock } from '../../testkit/virtual-clock.ts'
 import { loopback, MemoryNetwork, NO_CIPHERS, until } from './memory-runtime.ts'
 import type { MemoryTcp } from './memory-tcp.ts'
 import { type StubCore, stubCore } from './stub-core.ts'
@@ -15,6 +17,7 @@ import { type StubCore, stubCore } from './stub-core.ts'
 const test = suite('diagnostics')
 
 const UNKNOWN_PEER = loopback(6666)
+const NO_PEER_LOG = new PeerLog({ log: new Log(() => {}), clock: new VirtualClock(), ping() {}, hasHeard: () => false })
 /** Diagnostics over a stub; the test sets clock and counters. */
 function bench(level = 6, sealed = true) {
   const stub: StubCore = stubCore()
@@ -22,7 +25,7 @@ function bench(level = 6, sealed = true) {
   const clock = { now: 0 }
   const log = new Log((_stream, text) => lines.push(text.trimEnd()))
   log.setLevel(level)
-  const diagnostics = new Diagnostics(stub.core, log, sealed, () => clock.now)
+  const diagnostics = new Diagnostics(stub.core, log, sealed, () => clock.now, NO_PEER_LOG)
   const set = (name: CounterName, value: number): void => {
     stub.core.u32[(stub.core.calls.stats_ptr() >>> 2) + 2 * COUNTERS.indexOf(name)] = value
   }
@@ -137,21 +140,6 @@ test('consecutive accept errors are logged once, and the recovery once', () => {
   assert.is(logged().length, 1)
   assert.is(diagnostics.counters.tcp_accept_errors, 51)
   assert.is(diagnostics.counters.tcp_accepted, 3)
-})
-
-test('a silent peer is logged once, and its recovery once', () => {
-  const { diagnostics, set, logged } = bench(4)
-  diagnostics.silent(UNKNOWN_PEER, 'peer')
-  assert.equal(logged(), [], 'no ping was lost')
-  set('peer_silent_pings', 2)
-  diagnostics.silent(UNKNOWN_PEER, 'peer')
-  diagnostics.silent(UNKNOWN_PEER, 'peer')
-  const [line, ...more] = logged()
-  assert.match(line ?? '', /^no answer from 127\.0\.0\.1:6666 to 2 pings: .*key or method/)
-  assert.equal(more, [])
-  diagnostics.answered()
-  diagnostics.answered()
-  assert.equal(logged(), ['the peer is responding again'])
 })
 
 async function start(network: MemoryNetwork, lines: string[], config: object): Promise<Endpoint> {

@@ -5,15 +5,13 @@ import { connect, type Socket } from 'node:net'
 import { Hono } from 'hono'
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
-import { Diagnostics } from '../../host/driver/diagnostics.ts'
-import { Log } from '../../host/log/log.ts'
+import { NO_HOST_COUNTERS } from '../../host/driver/diagnostics.ts'
 import { createHttpApp } from '../../host/monitoring/app.ts'
 import { CONNECTIONS_MAX } from '../../host/monitoring/http-server.ts'
 import { NO_COUNTERS } from '../../host/monitoring/stats.ts'
 import type { HttpConnection, HttpServer } from '../../host/runtime.ts'
 import { waitFor, within } from '../../testkit/wait.ts'
 import { NO_LIVE } from '../host/live-source.ts'
-import { stubCore } from '../host/stub-core.ts'
 import { LOCALHOST, type Subject } from './subject.ts'
 
 const SHORT_LIMIT_MS = 500
@@ -91,7 +89,7 @@ export function httpConformance({ runtime, serveHttp }: Subject): void {
         sessions: () => [],
         start,
         health: () => ({ client: true, pending: false, lastReceived: 0, silence: 79 }),
-        hostCounters: () => new Diagnostics(stubCore().core, new Log(() => {}), true, () => 0).counters,
+        hostCounters: () => ({ ...NO_HOST_COUNTERS }),
         listen: undefined,
         token: () => undefined,
         live: NO_LIVE,

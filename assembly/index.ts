@@ -45,9 +45,10 @@ import {
 import { movePath, moveSessions, openEcho, openStream, probeSessions } from './endpoint/open'
 import { peer, probePath, probePeer, takeOtherRendezvous, takePeer, takeRendezvous, wakePeer } from './endpoint/peer'
 import { receive } from './endpoint/receive'
-import { removeDrained, reschedule } from './endpoint/schedule'
+import { removeDrained, reschedule, sessionsSlack } from './endpoint/schedule'
 import { describeSession, describeTombstone, info } from './endpoint/session_info'
 import { transmit } from './endpoint/transmit'
+import { receiveDelay } from './kcp/bulk'
 import { setHostBytes } from './memory/slab'
 import { contextSlots } from './obfs/context'
 import { packets, pending, receivePackets, SLOTS } from './obfs/receive'
@@ -236,6 +237,14 @@ export function handle_timeout(now: u32): i32 {
 
 export function next_timeout(now: u32): i32 {
   return isReady(now) ? timersDeadline(now) : -1
+}
+
+export function timeout_slack(now: u32): i32 {
+  return isReady(now) ? sessionsSlack(now) : E_STATE
+}
+
+export function receive_delay(now: u32): i32 {
+  return isReady(now) ? receiveDelay(now) : E_STATE
 }
 
 export function refresh_gauges(now: u32): i32 {

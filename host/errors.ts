@@ -69,6 +69,10 @@ export function toError(reason: unknown): SystemError {
 /** Message of any thrown value. */
 export const messageOf = (reason: unknown): string => (reason instanceof Error ? reason.message : String(reason))
 
+/** Stack of an error, the text of any other thrown value. */
+export const stackOf = (reason: unknown): string =>
+  reason instanceof Error ? (reason.stack ?? reason.message) : String(reason)
+
 /** Code of a system error, '' for anything else. */
 export const codeOf = (reason: unknown): string =>
   reason instanceof Error && 'code' in reason && typeof reason.code === 'string' ? reason.code : ''

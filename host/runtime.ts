@@ -94,6 +94,10 @@ export interface UdpSocket {
   dontFragment?(on: boolean): boolean
   /** End of a send batch: passes everything queued to the kernel. */
   flush(): void
+  /** Held, the socket leaves datagrams in the system until collect() is called or the hold ends. Absent: not possible. */
+  hold?(isHeld: boolean): void
+  /** Reports the datagrams that have arrived, before it returns. */
+  collect?(): void
   /** Whether the socket keeps the event loop alive, which it does by default. Absent: it always does. */
   keepAlive?(isKept: boolean): void
   close(): void
@@ -220,6 +224,9 @@ export interface DaemonCalls {
 /** Handle of OperatingSystem.watch. No callback runs after close(). */
 export interface Watch {
   close(): void
+  /** Reports nothing until resume(), which reports what arrived meanwhile. Absent: not possible. */
+  pause?(): void
+  resume?(): void
   /** Whether it keeps the event loop alive, which it does by default. */
   keepAlive?(isKept: boolean): void
 }

@@ -98,8 +98,19 @@ export function watchArrivals(fd: number, onReadable: () => void): Watch {
   const keep = setInterval(() => {}, KEEP_MS)
   syscalls().signalArrivals(fd, process.pid)
   // for data that arrived before
-  const begin = setImmediate(onReadable)
+  let begin = setImmediate(onReadable)
   return {
+    pause() {
+      arrivals.delete(onReadable)
+      syscalls().ignoreArrivals(fd)
+    },
+    resume() {
+      arrivals.add(onReadable)
+      syscalls().signalArrivals(fd, process.pid)
+      // no signal for what arrived meanwhile
+      clearImmediate(begin)
+      begin = setImmediate(onReadable)
+    },
     keepAlive(isKept) {
       if (isKept) keep.ref()
       else keep.unref()

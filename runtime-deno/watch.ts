@@ -20,6 +20,9 @@ class DenoWatch implements Watch {
   readonly #at: number
   readonly #end: number
   #closed = false
+  /** Continues the wait; undefined: not paused, or the wait has not ended yet. */
+  #onResume: (() => void) | undefined
+  #isPaused = false
 
   constructor(calls: DenoLibc, fd: number, events: number, onReady: () => void) {
     this.#libc = calls
@@ -42,14 +45,26 @@ class DenoWatch implements Watch {
     while (!this.#closed) {
       const count = await this.#libc.waitFor(this.#at, 2)
       if (count < 0) await new Promise((resolve) => setTimeout(resolve, RETRY_MS))
+      if (this.#isPaused && !this.#closed) await new Promise<void>((resolve) => (this.#onResume = resolve))
       if (!this.#closed) this.#onReady()
     }
     this.#libc.close(this.#end)
   }
 
+  pause(): void {
+    this.#isPaused = true
+  }
+
+  resume(): void {
+    this.#isPaused = false
+    this.#onResume?.()
+    this.#onResume = undefined
+  }
+
   close(): void {
     if (this.#closed) return
     this.#closed = true
+    this.resume()
     this.#libc.eventfdWrite(this.#end)
   }
 }

@@ -32,6 +32,8 @@ export function watch(fd: number, onReadable: (first?: Uint8Array) => void): Wat
   if (handles.size === 0) process.on('exit', stopAll)
   handles.add(handle)
   return {
+    pause: () => handle?.stop(),
+    resume: () => handle?.start(READABLE, onEvent),
     keepAlive(isKept) {
       if (isKept) handle?.ref()
       else handle?.unref()

@@ -9,6 +9,7 @@ import { unpredictable } from '../control/pings'
 import { PING, push } from '../control/queue'
 import { freeIdleAckRing, pendingAcks } from '../kcp/ack_queue'
 import { updateCongestion } from '../kcp/bbr_rounds'
+import { burstDelay } from '../kcp/bulk'
 import { waitSnd } from '../kcp/conversation'
 import { detectLoss, recoveryDeadline } from '../kcp/loss_detection'
 import { FLUSH_INTERVAL } from '../kcp/options'
@@ -244,6 +245,14 @@ export function sessionsDeadline(limit: Ticks, now: Ticks): Ticks {
     if (wanted <= scheduled) return scheduled
     postpone(s, now + min(wanted, limit))
   }
+}
+
+/** @returns ticks by which the session that is due next may be late: a bulk transfer that waits for pacing */
+export function sessionsSlack(now: Ticks): Ticks {
+  const s = earliest()
+  if (!s || !isLive(s) || has(s, IN_READY | SEND_HELD) || s.flushMode == FLUSH_INTERVAL) return 0
+  const wait = segmentDeadline(s, now)
+  return wait == 0 || wait > ticksUntil(s.deadline, now) ? 0 : burstDelay(s, now)
 }
 
 /** After a suspension every session is due. */

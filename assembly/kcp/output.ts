@@ -13,6 +13,7 @@ import { ACKS_SENT, count, SEGMENTS_REDUNDANT, SEGMENTS_RETRANSMITTED, SEGMENTS_
 import { Sn, Ticks } from '../units'
 import { acksDue, pendingAcks, takeAck, takeRepeatedAck } from './ack_queue'
 import { hasStandingQueue, peerPathOf } from './bbr_model'
+import { onLastSent } from './bulk'
 import { onUnconfirmedSent } from './confirm'
 import { congestionWindow, maySend, onDrained, onSent, pacingDeadline, pathRate, sendLimit } from './congestion'
 import { Conversation, LOST, PROBE_ASK, PROBE_DROPPED, PROBE_TELL } from './conversation'
@@ -245,6 +246,7 @@ function sendSegment(c: Conversation, sn: Sn, entry: usize, header: usize, size:
     markSent(c, sn, entry, now)
     if (isNew) {
       c.sndNxt++
+      if (c.sndEnd == c.sndNxt) onLastSent(c, size - HEADER_BYTES, now)
       if (c.model) onThinSent(c, sn, size, now)
     } else {
       count(SEGMENTS_RETRANSMITTED)

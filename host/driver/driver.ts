@@ -8,18 +8,19 @@
  */
 
 import type { Aead } from '../crypto/aead.ts'
-import { type Core, type CoreConfig, TICKS_PER_MS } from '../engine/core.ts'
+import type { Core, CoreConfig } from '../engine/core.ts'
 import { type Announcement, type Engine, isTrap } from '../engine/engine.ts'
 import { Traps } from '../engine/traps.ts'
-import { type SystemError, toError } from '../errors.ts'
-import { formatDuration } from '../format.ts'
+import { type SystemError, stackOf, toError } from '../errors.ts'
 import { LOG_ERROR, type Log } from '../log/log.ts'
 import type { SocketAddress } from '../net/address.ts'
 import type { Runtime, TcpConnection, TcpHandlers, Timer, UdpSocket } from '../runtime.ts'
 import { Admission, type AdmissionHost } from './admission.ts'
+import { type ClockHost, onClockJump } from './clock-jump.ts'
 import { Diagnostics } from './diagnostics.ts'
 import type { DriverOptions } from './driver-options.ts'
 import { type EventHost, Events } from './events.ts'
+import { HeldReceive } from './held-receive.ts'
 import { PeerLog } from './peer-log.ts'
 import { type ReceiveHost, Receiver } from './receive.ts'
 import type { StreamHost } from './stream.ts'
@@ -34,11 +35,11 @@ const BLOCKED_RETRY_MS = 1000
 const DRAIN_ROUNDS = 256
 /** Maximum handle_timeout calls of one drain. */
 const TIMEOUT_ROUNDS = 4
-/** A wall clock that jumps ahead by more than this, ms: the machine was suspended. */
-const SUSPENDED_MS = 5000
 
 /** Drives the successive engines of one endpoint. Call `start` once, then add a socket to `sockets`. */
-export class Driver implements StreamHost, ReceiveHost, TransmitHost, EventHost, UdpSocketsHost, AdmissionHost {
+export class Driver
+  implements StreamHost, ReceiveHost, TransmitHost, EventHost, UdpSocketsHost, AdmissionHost, ClockHost
+{
   readonly runtime: Runtime
   readonly log: Log
   readonly streams: StreamTable
@@ -49,6 +50,7 @@ export class Driver implements StreamHost, ReceiveHost, TransmitHost, EventHost,
   readonly #engine: Engine
   #aead: Aead | undefined
   readonly #receiver: Receiver
+  readonly #held: HeldReceive
   readonly #transmitter: Transmitter
   readonly #events: Events
   readonly #admission: Admission
@@ -77,6 +79,7 @@ export class Driver implements StreamHost, ReceiveHost, TransmitHost, EventHost,
     this.diagnostics = new Diagnostics(engine.core, log, aead !== undefined, clock, this.peerLog)
     this.streams = new StreamTable(this, (dialling, handle) => options.dial(dialling, handle))
     this.#receiver = new Receiver(this, aead, engine.peers)
+    this.#held = new HeldReceive(this.#receiver)
     this.#transmitter = new Transmitter(this, aead, engine.peers)
     this.#events = new Events(this, engine, options)
     this.#admission = new Admission(this, () => options.limitsAdmission?.() === true)
@@ -139,13 +142,18 @@ export class Driver implements StreamHost, ReceiveHost, TransmitHost, EventHost,
 
   onDatagram(data: Uint8Array, from: SocketAddress, atProbe: boolean): void {
     try {
-      if (this.#receiver.receive(data, from, atProbe)) this.onBatchEnd()
+      if (this.#receiver.receive(data, from, atProbe)) this.#handle()
     } catch (error) {
       this.caught(error)
     }
   }
 
   onBatchEnd(): void {
+    // while a drain collects what was held, it is handled at once
+    if (!this.#held.isHeld || this.#pumping) this.#handle()
+  }
+
+  #handle(): void {
     try {
       this.#receiver.handle()
     } catch (error) {
@@ -175,6 +183,7 @@ export class Driver implements StreamHost, ReceiveHost, TransmitHost, EventHost,
 
   onSender(socket: UdpSocket | null, connected: SocketAddress | undefined): void {
     this.#transmitter.attach(socket, connected)
+    this.#held.attach(socket)
     if (socket === null) return
     this.diagnostics.udpOpened()
     if (this.#engine.prepareSearch(socket)) this.run(() => this.#engine.reconfigure())
@@ -290,7 +299,7 @@ export class Driver implements StreamHost, ReceiveHost, TransmitHost, EventHost,
       this.#trap(error)
       return true
     }
-    this.log.limited('unexpected', LOG_ERROR, () => `unexpected error: ${describe(error)}`)
+    this.log.limited('unexpected', LOG_ERROR, () => `unexpected error: ${stackOf(error)}`)
     return false
   }
 
@@ -341,8 +350,10 @@ export class Driver implements StreamHost, ReceiveHost, TransmitHost, EventHost,
   #drain(): void {
     const { core } = this
     this.counts.drains++
+    this.#held.collect()
+    if (this.#dead) return
     const jump = this.#engine.renewAfterJump()
-    if (jump !== 0) this.#onJump(jump)
+    if (jump !== 0 && onClockJump(this, jump)) this.#options.onResume?.()
     this.streams.report()
     let timeouts = 0
     for (let round = 0; round < DRAIN_ROUNDS; round++) {
@@ -353,6 +364,7 @@ export class Driver implements StreamHost, ReceiveHost, TransmitHost, EventHost,
       if (events > 0 || this.#dirty) continue
       if (!drained) {
         // next_timeout requires a drained engine (docs/abi.md, "The rule"); onWritable resumes the drain
+        this.#held.release()
         this.#timer.disarm()
         this.#timer.arm(BLOCKED_RETRY_MS)
         return
@@ -364,22 +376,12 @@ export class Driver implements StreamHost, ReceiveHost, TransmitHost, EventHost,
         core.refresh()
         continue
       }
-      if (wait < 0) this.#timer.disarm()
-      else this.#timer.arm(Math.ceil((wait >>> 0) / TICKS_PER_MS))
+      const due = wait < 0 ? wait : wait + core.calls.timeout_slack(this.now())
+      this.#timer.armNext(due, this.#held.hold(core.calls.receive_delay(this.now())))
       return
     }
     // yield to the event loop, then continue
     this.#immediate ??= this.runtime.clock.defer(this.#onImmediate)
-  }
-
-  /** The clock jumped by `ms`. The engine has fresh random bytes. */
-  #onJump(ms: number): void {
-    this.log.info(`the clock jumped by ${formatDuration(ms)}: regenerating random bytes and nonces`)
-    if (ms < SUSPENDED_MS) return
-    this.log.notice(`the machine was suspended for ${formatDuration(ms)}: probing the peer and all sessions`)
-    this.core.calls.probe_sessions(this.now())
-    this.core.refresh()
-    this.#options.onResume?.()
   }
 
   readonly #onTimer = (): void => {
@@ -454,6 +456,7 @@ export class Driver implements StreamHost, ReceiveHost, TransmitHost, EventHost,
 
   /** Cancels all timers and resets all streams without calling the engine. */
   #halt(): void {
+    this.#held.release()
     this.#timer.disarm()
     this.runtime.clock.clearDeferred(this.#immediate)
     this.#immediate = undefined
@@ -461,5 +464,3 @@ export class Driver implements StreamHost, ReceiveHost, TransmitHost, EventHost,
     this.streams.abortAll()
   }
 }
-
-const describe = (error: unknown): string => (error instanceof Error ? (error.stack ?? error.message) : String(error))

@@ -1,5 +1,6 @@
 /** The single timer of a driver. */
 
+import { TICKS_PER_MS } from '../engine/core.ts'
 import type { Clock, Timer } from '../runtime.ts'
 
 /** Longest delay, ms: setTimeout uses a signed 32-bit number. */
@@ -29,6 +30,17 @@ export class HostTimer {
     }
     this.#at = at
     this.#timer = this.#clock.setTimer(this.#fire, wanted)
+  }
+
+  /**
+   * Fires at the engine's next deadline, or earlier to collect what is held.
+   * @param ticks until the deadline; negative: there is none
+   * @param held ms; Infinity: nothing is held
+   */
+  armNext(ticks: number, held: number): void {
+    const delay = ticks < 0 ? held : Math.min(Math.ceil(ticks / TICKS_PER_MS), held)
+    if (delay === Number.POSITIVE_INFINITY) this.disarm()
+    else this.arm(delay)
   }
 
   disarm(): void {

@@ -392,6 +392,8 @@ export interface CoreExports {
   handle_datagrams(count: number, now: number): number
   handle_timeout(now: number): number
   next_timeout(now: number): number
+  timeout_slack(now: number): number
+  receive_delay(now: number): number
   refresh_gauges(now: number): number
   poll_transmit(max: number, now: number): number
   poll_events(): number
@@ -435,10 +437,10 @@ export const CALLS: readonly Exclude<keyof CoreExports, 'memory'>[] = [
   'stats_ptr', 'info_ptr', 'configure', 'entropy_filled', 'set_peer', 'rendezvous_ptr', 'local_ptr', 'service_ptr',
   'pongs_ptr', 'punched_ptr', 'set_rendezvous', 'add_rendezvous', 'renew_nonce', 'probe_path', 'path_moved',
   'ping_peer', 'ping_address', 'poll_pongs', 'probe_sessions', 'handle_datagrams', 'handle_timeout', 'next_timeout',
-  'refresh_gauges', 'poll_transmit', 'poll_events', 'stream_open', 'stream_connected', 'stream_reserve',
-  'stream_commit', 'stream_peek', 'stream_consume', 'stream_shutdown', 'stream_abort', 'stream_reset', 'echo_open',
-  'set_host_bytes', 'session_slots', 'session_info', 'session_find', 'obfs_ptr', 'obfs_slots', 'obfs_rx_ptr',
-  'obfs_early_ptr', 'obfs_tx_ptr', 'obfs_control_ptr', 'obfs_info_ptr', 'obfs_configure', 'obfs_accept', 'obfs_dial',
-  'obfs_release', 'obfs_ended', 'obfs_handle_packets', 'obfs_transmit', 'obfs_control', 'obfs_context_slots',
-  'obfs_context_info',
+  'timeout_slack', 'receive_delay', 'refresh_gauges', 'poll_transmit', 'poll_events', 'stream_open',
+  'stream_connected', 'stream_reserve', 'stream_commit', 'stream_peek', 'stream_consume', 'stream_shutdown',
+  'stream_abort', 'stream_reset', 'echo_open', 'set_host_bytes', 'session_slots', 'session_info', 'session_find',
+  'obfs_ptr', 'obfs_slots', 'obfs_rx_ptr', 'obfs_early_ptr', 'obfs_tx_ptr', 'obfs_control_ptr', 'obfs_info_ptr',
+  'obfs_configure', 'obfs_accept', 'obfs_dial', 'obfs_release', 'obfs_ended', 'obfs_handle_packets', 'obfs_transmit',
+  'obfs_control', 'obfs_context_slots', 'obfs_context_info',
 ]

@@ -10,7 +10,8 @@
 import { type SystemError, systemError } from '../errors.ts'
 import type { SocketAddress } from '../net/address.ts'
 import { ADDRESS_WORDS, AddressCache } from '../net/address-cache.ts'
-import type { Clock, DatagramKind, Libc, Timer, UdpHandlers, UdpOptions, UdpSocket, Watch } from '../runtime.ts'
+import type { Clock, DatagramKind, Timer, UdpHandlers, UdpOptions, UdpSocket, Watch } from '../runtime.ts'
+import type { FastCalls, Features } from './fast-calls.ts'
 import { FragmentOptions } from './fragment-options.ts'
 import { SOL_UDP, UDP_GRO } from './libc.ts'
 import { LOCAL_WORDS, type LocalAddresses } from './local-addresses.ts'
@@ -54,22 +55,6 @@ const record = new Uint32Array(ADDRESS_WORDS)
 const LOCAL_SHIFT = 8
 const NO_LOCALS = new Uint32Array()
 
-/** What system and socket support. */
-export interface Features {
-  readonly gro: boolean
-  readonly gso: boolean
-  /** Undefined: the system selects the source of all datagrams. */
-  readonly locals: LocalAddresses | undefined
-}
-
-/** Runtime services that a fast socket requires. */
-export interface FastCalls {
-  readonly clock: Clock
-  libc(): Libc
-  /** Like OperatingSystem.watch, but reads nothing. May not report data that a callback left unread. */
-  watch(fd: number, onReadable: () => void): Watch
-}
-
 export class FastUdpSocket implements UdpSocket {
   readonly local: SocketAddress
   readonly path: string
@@ -84,6 +69,7 @@ export class FastUdpSocket implements UdpSocket {
   /** The first waiting message is sent without this number's address, because it failed with it; 0: none. */
   #suspected = 0
   readonly #watch: Watch
+  #isHeld = false
 
   readonly #rx: MessageVector
   readonly #staging = new Uint8Array(RX_MESSAGES * RX_BYTES)
@@ -202,6 +188,17 @@ export class FastUdpSocket implements UdpSocket {
     if (this.#starved && this.#freeCount >= TX_SLOTS / 2) this.#writable ??= this.#clock.defer(this.#onWritable)
   }
 
+  hold(isHeld: boolean): void {
+    if (isHeld === this.#isHeld || this.#closed || this.#watch.pause === undefined) return
+    this.#isHeld = isHeld
+    if (isHeld) this.#watch.pause()
+    else this.#watch.resume?.()
+  }
+
+  collect(): void {
+    if (!this.#closed) this.#read()
+  }
+
   keepAlive(isKept: boolean): void {
     this.#watch.keepAlive?.(isKept)
   }
@@ -220,6 +217,12 @@ export class FastUdpSocket implements UdpSocket {
   // Receive
 
   readonly #onReadable = (): void => {
+    // the signal of another socket
+    if (!this.#isHeld) this.#read()
+  }
+
+  readonly #read = (): void => {
+    this.#clock.clearDeferred(this.#again)
     this.#again = undefined
     const rx = this.#rx
     for (let call = 0; call < RX_CALLS; call++) {
@@ -231,7 +234,7 @@ export class FastUdpSocket implements UdpSocket {
       else this.#onReceiveError(this.#error(-count, 'recvmmsg'))
       if (count > 0 && count < RX_MESSAGES) return
     }
-    if (!this.#closed) this.#again ??= this.#clock.defer(this.#onReadable)
+    if (!this.#closed) this.#again ??= this.#clock.defer(this.#read)
   }
 
   #onReceiveError(error: SystemError): void {

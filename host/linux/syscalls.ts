@@ -293,6 +293,11 @@ export class Syscalls {
     this.#check('fcntl', this.#libc.fcntl(fd, F_SETFL, O_NONBLOCK | O_ASYNC))
   }
 
+  /** Ends that. */
+  ignoreArrivals(fd: number): void {
+    this.#check('fcntl', this.#libc.fcntl(fd, F_SETFL, O_NONBLOCK))
+  }
+
   /** Whether a write of some bytes would not wait now, or would fail. */
   isWritable(fd: number): boolean {
     // struct pollfd

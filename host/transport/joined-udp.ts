@@ -175,6 +175,14 @@ export class JoinedUdp implements UdpSocket {
     }
   }
 
+  hold(isHeld: boolean): void {
+    for (const { socket } of this.#members) socket?.hold?.(isHeld)
+  }
+
+  collect(): void {
+    for (const { socket } of this.#members) socket?.collect?.()
+  }
+
   keepAlive(isKept: boolean): void {
     this.#isKept = isKept
     for (const { socket } of this.#members) socket?.keepAlive?.(isKept)

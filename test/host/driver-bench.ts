@@ -7,7 +7,7 @@ import { Engine } from '../../host/engine/engine.ts'
 import { EndpointSecret } from '../../host/engine/secret.ts'
 import { LOG_INFO, Log } from '../../host/log/log.ts'
 import type { SocketAddress } from '../../host/net/address.ts'
-import type { Clock, Runtime, TcpConnection, TcpHandlers, UdpHandlers } from '../../host/runtime.ts'
+import type { Clock, Runtime, TcpConnection, TcpHandlers, UdpHandlers, UdpSocket } from '../../host/runtime.ts'
 import { dialTo, loopback, MemoryNetwork } from './memory-runtime.ts'
 import type { StubCore } from './stub-core.ts'
 
@@ -61,7 +61,14 @@ export async function bench(
 ) {
   const network = new MemoryNetwork()
   const sent: number[] = []
-  const udp: { handlers?: UdpHandlers; buffers: number; flushes: number; closed: boolean } = {
+  const udp: {
+    handlers?: UdpHandlers
+    buffers: number
+    flushes: number
+    closed: boolean
+    methods: Partial<UdpSocket>
+  } = {
+    methods: {},
     buffers: Number.POSITIVE_INFINITY,
     flushes: 0,
     closed: false,
@@ -84,6 +91,8 @@ export async function bench(
         close: () => {
           udp.closed = true
         },
+        hold: (isHeld) => udp.methods.hold?.(isHeld),
+        collect: () => udp.methods.collect?.(),
       }
     },
     listenTcp: (...args) => memory.listenTcp(...args),

@@ -439,4 +439,93 @@ test('a closed driver has wiped the secret of its nonces', async () => {
   assert.is(secret.part(1).key, zeroes)
 })
 
+/** Batches passed to the engine. */
+const batches = (stub: StubCore): string[] => stub.calls.filter((call) => call.startsWith('handle_datagrams'))
+
+test('datagrams wait for the time that the engine allows and are passed to it at once; a full array is not held', async () => {
+  const clock = new VirtualClock()
+  const stub = stubCore()
+  const { handlers, driver } = await bench(stub, {}, [], clock)
+  stub.delay = 20
+  const arrive = (): void => {
+    handlers.onDatagram(new Uint8Array(50), PEER)
+    handlers.onBatchEnd()
+  }
+  arrive()
+  assert.equal(batches(stub), ['handle_datagrams 1'])
+  arrive()
+  arrive()
+  await clock.advance(1)
+  assert.equal(batches(stub), ['handle_datagrams 1'])
+  // 20 ticks are 2.5 ms
+  await clock.advance(1)
+  assert.equal(batches(stub).slice(1), ['handle_datagrams 2'])
+  for (let i = 0; i < 4; i++) arrive()
+  assert.equal(batches(stub).slice(2), ['handle_datagrams 4'])
+  arrive()
+  driver.pump()
+  assert.equal(batches(stub).slice(3), ['handle_datagrams 1'], 'any other drain collects what waits')
+  stub.delay = 0
+  driver.pump()
+  arrive()
+  assert.equal(batches(stub).slice(4), ['handle_datagrams 1'])
+  driver.close()
+})
+
+test('a socket that can is held until the next drain, which collects, and released with the delay', async () => {
+  const clock = new VirtualClock()
+  const stub = stubCore()
+  const { handlers, driver, udp } = await bench(stub, {}, [], clock)
+  const calls: string[] = []
+  Object.assign(udp.methods, {
+    hold: (isHeld: boolean) => calls.push(`hold ${isHeld}`),
+    collect() {
+      calls.push('collect')
+      handlers.onDatagram(new Uint8Array(50), PEER)
+      handlers.onBatchEnd()
+    },
+  })
+  stub.delay = 16
+  driver.pump()
+  await clock.advance(2)
+  await clock.advance(2)
+  assert.equal(calls, ['hold true', 'collect', 'collect'])
+  assert.equal(batches(stub), ['handle_datagrams 1', 'handle_datagrams 1'])
+  stub.delay = 0
+  await clock.advance(2)
+  assert.equal(calls.slice(3), ['collect', 'hold false'])
+  const wakes = driver.counts.timerWakes
+  await clock.advance(1000)
+  assert.is(driver.counts.timerWakes, wakes)
+  driver.close()
+})
+
+test('a deadline is met later by the slack that the engine allows', async () => {
+  const clock = new VirtualClock()
+  const stub = stubCore()
+  const { driver } = await bench(stub, {}, [], clock)
+  stub.timeout = 8
+  stub.slack = 12
+  driver.pump()
+  await clock.advance(2)
+  assert.is(driver.counts.timerWakes, 0)
+  await clock.advance(1)
+  assert.is(driver.counts.timerWakes, 1)
+  driver.close()
+})
+
+test('datagrams are not held while the engine waits for send buffers', async () => {
+  const stub = stubCore()
+  const { handlers, driver, udp } = await bench(stub)
+  stub.delay = 40
+  driver.pump()
+  stub.outgoing.push(...new Array(20).fill(1))
+  udp.buffers = 0
+  driver.pump()
+  handlers.onDatagram(new Uint8Array(50), PEER)
+  handlers.onBatchEnd()
+  assert.equal(batches(stub), ['handle_datagrams 1'])
+  driver.close()
+})
+
 test.run()

@@ -24,6 +24,8 @@ class StubSocket implements UdpSocket {
   room = 1000
   isOpen = true
   isKept = true
+  /** Calls of hold and collect. */
+  readonly held: (boolean | 'collect')[] = []
   isWhole = false
 
   constructor(options: UdpOptions, handlers: UdpHandlers) {
@@ -47,6 +49,14 @@ class StubSocket implements UdpSocket {
 
   flush(): void {
     this.flushes++
+  }
+
+  hold(isHeld: boolean): void {
+    this.held.push(isHeld)
+  }
+
+  collect(): void {
+    this.held.push('collect')
   }
 
   keepAlive(isKept: boolean): void {
@@ -189,6 +199,15 @@ test('an address that no interface has is left out, and opened when it exists', 
   assert.ok(scene.joined.isComplete)
   scene.joined.close()
   assert.not.ok(scene.sockets.some(({ isOpen }) => isOpen))
+})
+
+test('all sockets are held, collect what arrived, and are released', async () => {
+  const scene = new Scene(v4('10.0.0.1', 5), v4('10.0.0.2', 5))
+  await scene.joined.open()
+  scene.joined.hold(true)
+  scene.joined.collect()
+  scene.joined.hold(false)
+  for (const { held } of scene.sockets) assert.equal(held, [true, 'collect', false])
 })
 
 test("don't fragment is in force if all sockets have it, also one that is opened later", async () => {

@@ -41,6 +41,10 @@ export interface StubCore {
   readonly readable: Map<number, Uint8Array>
   /** Bytes written, by handle. */
   readonly written: Map<number, number[]>
+  /** Result of receive_delay, ticks. */
+  delay: number
+  /** Result of timeout_slack, ticks. */
+  slack: number
   /** Result of next_timeout. */
   timeout: number
   /** Number of entropy refills for which poll_transmit still returns E_ENTROPY. */
@@ -126,6 +130,8 @@ export function stubCore(overrides: Partial<Omit<CoreExports, 'memory'>> = {}): 
       return note('handle_timeout')
     },
     next_timeout: () => stub.timeout,
+    timeout_slack: () => stub.slack,
+    receive_delay: () => stub.delay,
     refresh_gauges: () => 0,
     session_find: () => 0,
     poll_transmit: (max) => {
@@ -221,6 +227,8 @@ export function stubCore(overrides: Partial<Omit<CoreExports, 'memory'>> = {}): 
     events: [],
     readable: new Map(),
     written: new Map(),
+    delay: 0,
+    slack: 0,
     timeout: -1,
     thirst: 0,
     room: 1 << 20,

@@ -78,6 +78,7 @@ export function fastUdpTests(runtime: Runtime): void {
     linkLocal: 'an answer from a link-local address leaves through its interface',
     free: 'an announced address is left to the system',
     brought: 'an inherited bound socket is used, and datagrams that wait in it are received',
+    held: 'a held socket reports nothing until it is asked, and by itself again afterwards, also what arrived meanwhile',
     full: 'a full socket buffer delays datagrams without loss',
     forbidden: 'a sandbox that forbids the batch calls is treated as a system without them',
     none: 'without these calls `fast` is rejected, and `auto` uses the portable path and reports the reason',
@@ -359,6 +360,28 @@ export function fastUdpTests(runtime: Runtime): void {
   if (spawnSync('sh', ['-c', `${shaper} && tc qdisc del dev lo root`]).status !== 0) {
     skip(test, names.full, 'the kernel has no tbf queueing')
   } else {
+    test(names.held, async () => {
+      const [server, inbox] = await open(LOCALHOST)
+      const [client] = await open(LOCALHOST, server.local)
+      await ask(client, server.local, inbox)
+      const turns = (): Promise<void> => new Promise((resolve) => setTimeout(resolve, 30))
+      await turns()
+      server.hold?.(true)
+      const before = inbox.count
+      putRun(client, server.local)
+      await turns()
+      assert.is(inbox.count, before)
+      server.collect?.()
+      assert.is(inbox.count, before + RUN)
+      putRun(client, server.local)
+      await turns()
+      assert.is(inbox.count, before + RUN)
+      server.hold?.(false)
+      await waitFor('what arrived meanwhile', () => inbox.count === before + 2 * RUN)
+      putRun(client, server.local)
+      await waitFor('what arrives later', () => inbox.count === before + 3 * RUN)
+    })
+
     test(names.full, async () => {
       spawnSync('sh', ['-c', shaper])
       const [server, atServer] = await open(LOCALHOST)

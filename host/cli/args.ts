@@ -6,7 +6,7 @@
 import { LOG_FORMATS, LOG_LEVEL_MAX, LOG_LEVEL_MIN, type LogFormat } from '../log/log.ts'
 import type { CommandEntry, CommandLine } from './commands/command.ts'
 import { COMMANDS, findCommand } from './commands/table.ts'
-import { columns, findOption, type Option, optionsText } from './options.ts'
+import { closest, columns, type Option, optionsText, readWords } from './options.ts'
 
 /** The parsed command line. `verbosity` is added to a log level by `adjustLevel`. */
 export type Args =
@@ -15,7 +15,7 @@ export type Args =
   | { readonly kind: 'list-methods' }
   /** A subcommand and its arguments. */
   | { readonly kind: 'command'; readonly entry: CommandEntry; readonly words: readonly string[] }
-  | { readonly kind: 'genpsk'; readonly method: string; readonly verbosity: number }
+  | { readonly kind: 'genpsk'; readonly method: string | undefined; readonly verbosity: number }
   /** Print the firewall rule for a configuration. */
   | { readonly kind: 'obfs-firewall'; readonly config: string; readonly verbosity: number }
   | {
@@ -29,7 +29,9 @@ export type Args =
     }
   | ArgsError
 
-/** A rejected command line: log `message` as error, print the usage text to stderr if `usage`, exit with `status`. */
+/**
+ * A rejected command line: print the usage text if `usage`, then `message`, to stderr; exit with `status`.
+ */
 export interface ArgsError {
   readonly kind: 'error'
   readonly message: string
@@ -52,7 +54,13 @@ const OPTIONS: readonly Option[] = [
 
 const CRYPTO_OPTIONS: readonly Option[] = [
   { long: '--list-methods', help: 'list the encryption methods and exit' },
-  { long: '--genpsk', value: '<method>', help: 'print a random pre-shared key and exit', offers: 'methods' },
+  {
+    long: '--genpsk',
+    value: '[method]',
+    isOptional: true,
+    help: 'print a random pre-shared key and exit',
+    offers: 'methods',
+  },
 ]
 
 /** All options that are valid without a subcommand. */
@@ -63,7 +71,7 @@ export const COMMAND_LINE: CommandLine = { main: MAIN_OPTIONS, entries: COMMANDS
 
 /** The usage text, for stderr. @param program the program name to show */
 export function usageText(program: string): string {
-  return `usage: ${program} <option>...
+  return `usage: ${program} [option]... [-c] <file>
        ${program} <command> [option]...
 ${optionsText(OPTIONS)}
 crypto options:
@@ -81,82 +89,58 @@ function refuse(message: string, usage: boolean): ArgsError {
   return { kind: 'error', message, usage, status: 1 }
 }
 
+/** A word that is neither an option nor the only config file. */
+function stray(word: string): ArgsError {
+  return refuse(`unknown argument: ${JSON.stringify(word)}`, true)
+}
+
+/** The request that ends parsing as soon as its option is read. */
+const AT_ONCE: ReadonlyMap<string, Args> = new Map([
+  ['--help', { kind: 'help' }],
+  ['--version', { kind: 'version' }],
+  ['--list-methods', { kind: 'list-methods' }],
+])
+
 /**
- * Parses the arguments. A subcommand is recognized only as the first word. Options are separate words, the last of a
- * repeated option wins, and `--` ends parsing: the rest is ignored.
+ * Parses the arguments. A subcommand is recognized only as the first word. The last of a repeated option wins; one word
+ * that is no option is the config file; `--` ends parsing: the rest is ignored.
  * @param argv the words after the program name
  */
 export function parseArgs(argv: readonly string[]): Args {
   const entry = findCommand(argv[0])
-  if (entry !== undefined) {
-    return { kind: 'command', entry, words: argv.slice(1) }
-  }
-  let config: string | undefined
-  let user: string | undefined
-  let genpsk: string | undefined
-  let daemonize = false
-  let firewall = false
-  let logFormat: LogFormat | undefined = 'plain'
+  if (entry !== undefined) return { kind: 'command', entry, words: argv.slice(1) }
+  const values = new Map<string, string>()
+  const flags = new Set<string>()
+  let operand: string | undefined
   let verbosity = 0
-  for (let index = 0; index < argv.length; index += 1) {
-    const word = argv[index] ?? ''
-    if (word === '--') {
-      break
+  for (const found of readWords(MAIN_OPTIONS, argv)) {
+    if (found.kind === 'terminator') break
+    if (found.kind === 'error') return refuse(found.message, found.message.startsWith('unknown'))
+    if (found.kind === 'operand') {
+      if (operand !== undefined || found.word === '' || found.word === '-') return stray(found.word)
+      operand = found.word
+      continue
     }
-    const option = findOption(MAIN_OPTIONS, word)
-    if (option === undefined) {
-      return refuse(`unknown argument: ${JSON.stringify(word)}`, true)
-    }
-    const value = argv[index + 1]
-    if (option.value !== undefined) {
-      if (value === undefined) return refuse(`option ${word} requires an argument`, false)
-      index += 1
-    }
-    switch (option.long) {
-      // these take effect immediately
-      case '--help':
-        return { kind: 'help' }
-      case '--version':
-        return { kind: 'version' }
-      case '--list-methods':
-        return { kind: 'list-methods' }
-      case '--verbose':
-        verbosity += 1
-        break
-      case '--silence':
-        verbosity -= 1
-        break
-      case '--daemonize':
-        daemonize = true
-        break
-      case '--obfs-firewall':
-        firewall = true
-        break
-      case '--config':
-        config = value
-        break
-      case '--user':
-        user = value
-        break
-      case '--genpsk':
-        genpsk = value
-        break
-      case '--log-format':
-        logFormat = LOG_FORMATS.find((format) => format === value)
-        if (logFormat === undefined)
-          return refuse(`option ${word} ${value}: must be ${LOG_FORMATS.join(' or ')}`, false)
-        break
-    }
+    const { option, value } = found
+    const request = AT_ONCE.get(option.long)
+    if (request !== undefined) return request
+    if (option.long === '--verbose') verbosity += 1
+    if (option.long === '--silence') verbosity -= 1
+    if (option.long === '--log-format' && !LOG_FORMATS.some((format) => format === value))
+      return refuse(`option ${option.long} ${value}: must be ${LOG_FORMATS.join(' or ')}`, false)
+    flags.add(option.long)
+    if (value !== undefined) values.set(option.long, value)
   }
-  if (genpsk !== undefined) {
-    // all other options are ignored
-    return { kind: 'genpsk', method: genpsk, verbosity }
-  }
-  if (config === undefined) {
-    return refuse('no config file given: use -c <file>', true)
-  }
-  if (firewall) {
-    return { kind: 'obfs-firewall', config, verbosity }
-  }
-  return { kind: 'run', config, verbosity, user, daemonize, logFormat }
+  if (operand !== undefined && (flags.has('--config') || flags.has('--genpsk'))) return stray(operand)
+  // all other options are ignored
+  if (flags.has('--genpsk')) return { kind: 'genpsk', method: values.get('--genpsk'), verbosity }
+  const config = values.get('--config') ?? operand
+  if (config === undefined) return refuse('no config file: start with "kcptun-wasm init", or pass one with -c', true)
+  const names = COMMANDS.map(({ name }) => name)
+  const meant = config === operand ? closest(config, names) : undefined
+  if (meant !== undefined) return refuse(`unknown command ${JSON.stringify(config)}, did you mean ${meant}?`, true)
+  if (flags.has('--obfs-firewall')) return { kind: 'obfs-firewall', config, verbosity }
+  const logFormat = LOG_FORMATS.find((format) => format === values.get('--log-format')) ?? 'plain'
+  const daemonize = flags.has('--daemonize')
+  return { kind: 'run', config, verbosity, user: values.get('--user'), daemonize, logFormat }
 }

@@ -56,8 +56,9 @@ export async function main(runtime: Runtime, argv: readonly string[], crypto: Ru
       runtime.print('stderr', `supported methods:\n${await methodList(crypto)}`)
       return runtime.exit(0)
     case 'genpsk':
-      if (!methods.includes(args.method)) {
-        log.error(`unknown method ${JSON.stringify(args.method)}: must be one of ${methods.join(', ')}`)
+      if (args.method !== undefined && !methods.includes(args.method)) {
+        const why = `must be one of ${methods.join(', ')}`
+        runtime.print('stderr', `${PROGRAM}: unknown method ${JSON.stringify(args.method)}: ${why}\n`)
         return runtime.exit(1)
       }
       runtime.print('stdout', `${generatePsk()}\n`)
@@ -76,8 +77,9 @@ export async function main(runtime: Runtime, argv: readonly string[], crypto: Ru
         return runtime.exit(1)
       }
     case 'error':
-      log.error(args.message)
-      if (args.usage) runtime.print('stderr', usageText(PROGRAM))
+      // the error last: it says what to do next
+      if (args.usage) runtime.print('stderr', `${usageText(PROGRAM)}\n`)
+      runtime.print('stderr', `${PROGRAM}: ${args.message}\n`)
       return runtime.exit(args.status)
     case 'run':
       log.setFormat(args.logFormat)

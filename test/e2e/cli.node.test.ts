@@ -97,11 +97,16 @@ for (const program of RUNTIMES) {
       ['stray'],
       ['-c'],
       ['--genpsk', 'rot13'],
+      ['check'],
     ]) {
       const { code, stdout, stderr } = await run(program, args)
       assert.is(code, 1, `${args.join(' ')}: ${stdout}${stderr}`)
       assert.ok((stdout + stderr).length > 0, `${args.join(' ')} prints something`)
       assert.not.match(stdout + stderr, /\n\s+at .+:\d+/, `${args.join(' ')}: no stack trace`)
+      // what was typed wrong goes to standard error, and its last line says what to do
+      const isStarted = args.includes('/nonexistent/config.json') || args[0] === 'stray'
+      if (!isStarted) assert.match(stderr.split('\n').at(-2) ?? '', /^kcptun-wasm( check)?: /)
+      if (!isStarted) assert.is(stdout, '')
     }
   })
 

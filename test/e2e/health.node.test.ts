@@ -136,7 +136,7 @@ for (const program of RUNTIMES) {
 
   test(`health names what it cannot do: ${program}`, async () => {
     for (const [args, pattern] of [
-      [['health'], /no config file given/],
+      [['health'], /no config file: start with/],
       [['health', '-c', '/nonexistent'], /config file \/nonexistent: ENOENT/],
     ] as const) {
       const { code, stderr } = await run(program, args)

@@ -55,6 +55,7 @@ test('MUST 72: without a config file, an error and the usage are printed and the
   refused('', 'config file', true)
   refused('-v -s', 'config file', true)
   refused('-- -c a', 'config file', true)
+  refused('-d', 'start with "kcptun-wasm init", or pass one with -c', true)
 })
 
 test('MUST 72: -v and -s are counted, and the level is clamped once', () => {
@@ -93,19 +94,44 @@ test('MUST 72: help, version and list-methods take effect when they are encounte
 })
 
 test('MUST 72: unknown options and stray arguments are errors with usage', () => {
-  for (const word of ['x', '-x', '-vv', '--config=a', '-ca', '-', '--Help', '--verbose=1', '---']) {
+  for (const word of ['x', '-x', '-', '--Help', '---', '--no-verbose', '--__proto__']) {
     const args = parseArgs(['-c', 'a', word])
     assert.is(args.kind, 'error', word)
     assert.ok(args.kind === 'error' && args.usage && args.message.includes(word), word)
   }
+  refused('-c a --verbose=1', 'takes no argument, not "1"', false)
   assert.is(parseArgs(['-c', 'a', '']).kind, 'error')
 })
 
 test('MUST 72: a missing option argument is an error without usage', () => {
-  for (const option of ['-c', '--config', '-u', '--user', '--genpsk']) {
+  for (const option of ['-c', '--config', '-u', '--user', '--log-format']) {
     refused(option, option, false)
     refused(`-c a ${option}`, 'requires an argument', false)
   }
+})
+
+test('options may be written together and with =, and the config file needs no -c', () => {
+  assert.equal(parse('-vv -c a'), run('a', 2))
+  assert.equal(parse('-vsvvc a'), run('a', 2))
+  assert.equal(parse('--config=a -v'), run('a', 1))
+  assert.equal(parse('-ca'), run('a', 0))
+  assert.equal(parse('a.json -v'), run('a.json', 1))
+  assert.equal(parse('-v a.json'), run('a.json', 1))
+  assert.is(running('--user=nobody --log-format=json a').logFormat, 'json')
+  assert.equal(parse('--obfs-firewall a'), { kind: 'obfs-firewall', config: 'a', verbosity: 0 })
+  refused('a b', 'unknown argument: "b"', true)
+  refused('a -c b', 'unknown argument: "a"', true)
+})
+
+test('misspelt options and commands are answered with a suggestion', () => {
+  refused('--confg a', 'unknown option "--confg", did you mean --config?', true)
+  refused('--Verbose -c a', 'did you mean --verbose?', true)
+  refused('--genspk', 'did you mean --genpsk?', true)
+  refused('inti', 'unknown command "inti", did you mean init?', true)
+  refused('docter', 'did you mean doctor?', true)
+  const args = parse('--zzz')
+  assert.ok(args.kind === 'error' && !args.message.includes('mean'))
+  assert.equal(parse('tunnel'), run('tunnel', 0))
 })
 
 test('MUST 72: -- ends the options, and the rest is ignored', () => {
@@ -116,6 +142,10 @@ test('MUST 72: --genpsk takes effect after the other options and ignores -c', ()
   assert.equal(parse('--genpsk aes256gcm'), { kind: 'genpsk', method: 'aes256gcm', verbosity: 0 })
   assert.equal(parse('--genpsk a -c b --genpsk c -s'), { kind: 'genpsk', method: 'c', verbosity: -1 })
   refused('--genpsk aes256gcm stray', 'stray', true)
+  assert.equal(parse('--genpsk'), { kind: 'genpsk', method: undefined, verbosity: 0 })
+  assert.equal(parse('--genpsk -v'), { kind: 'genpsk', method: undefined, verbosity: 1 })
+  assert.equal(parse('-v --genpsk --'), { kind: 'genpsk', method: undefined, verbosity: 1 })
+  assert.equal(parse('--genpsk=aes256gcm'), { kind: 'genpsk', method: 'aes256gcm', verbosity: 0 })
 })
 
 test('-d and -u are passed on, and the last user wins', () => {
@@ -136,7 +166,7 @@ test('a subcommand is recognized only as the first word and receives the followi
     assert.equal(parse(`-c ${name}`), run(name, 0))
     assert.match(usageText('kcptun-wasm'), `  ${name} `)
   }
-  refused('Init', 'unknown argument', true)
+  refused('Init', 'did you mean init', true)
   refused('-- init', 'config file', true)
 })
 

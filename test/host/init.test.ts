@@ -162,7 +162,7 @@ test('an invalid flag is named with its value and the reason', async () => {
     [[...GIVEN, '--rendezvous', 'x'], /--server and --rendezvous are mutually exclusive/],
     [[...GIVEN, '--service-id', 'x'], /--service-id requires --rendezvous/],
     [['--rendezvous', 'x', ...GIVEN.slice(2), '--service-id', 'x'.repeat(257)], /service_id/],
-    [[...GIVEN, '--force'], /unknown option: "--force"/],
+    [[...GIVEN, '--force'], /unknown option "--force"/],
   ]
   for (const [words, pattern] of cases) assertRefused(await init(words), pattern)
 })

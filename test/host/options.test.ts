@@ -31,12 +31,15 @@ test('words are parsed into options and operands, and the last of a repeated opt
   assert.equal([...given.flags], ['--json'])
   assert.equal(given.operands, ['a', 'b', '-', '--json', 'c'])
   assert.is(sorted('-f --json').values.get('--file'), '--json')
+  assert.is(sorted('--file=x').values.get('--file'), 'x')
+  assert.is(sorted('-fx').values.get('--file'), 'x')
   assert.equal(sorted('').operands, [])
 })
 
 test('unknown options and missing arguments are reported by name', () => {
-  assert.is(parse('--bogus'), 'unknown option: "--bogus"')
-  assert.is(parse('--json=1'), 'unknown option: "--json=1"')
+  assert.is(parse('--bogus'), 'unknown option "--bogus"')
+  assert.is(parse('--jsn'), 'unknown option "--jsn", did you mean --json?')
+  assert.is(parse('--json=1'), 'option --json takes no argument, not "1"')
   assert.is(parse('-f'), 'option -f requires an argument')
 })
 

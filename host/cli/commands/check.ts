@@ -16,7 +16,7 @@ import type { Runtime } from '../../runtime.ts'
 import { parseIdentity } from '../../service/identity.ts'
 import { checkAddresses } from '../../transport/resolver.ts'
 import type { Option } from '../options.ts'
-import { type Command, CommandError } from './command.ts'
+import { type Command, CommandError, configPath } from './command.ts'
 
 /** Column at which values start. */
 const VALUE_COLUMN = 23
@@ -191,12 +191,11 @@ function hasFastUdp({ os }: Runtime): boolean {
 export const command: Command = {
   options: [CONFIG, JSON_OUT],
   notes: 'exit status: 0 valid, with or without warnings; 1 invalid',
-  async run({ runtime }, { values, flags }) {
-    const path = values.get(CONFIG.long)
-    if (path === undefined) throw new CommandError('no config file given: use -c <file>')
+  async run({ runtime }, given) {
+    const path = configPath(given)
     const bytes = await readConfig(runtime, path)
     const report = inspect(path, bytes, runtime.commandConsole?.fileMode(path), hasFastUdp(runtime))
-    const text = flags.has(JSON_OUT.long) ? jsonReport(path, report) : textReport(path, report)
+    const text = given.flags.has(JSON_OUT.long) ? jsonReport(path, report) : textReport(path, report)
     runtime.print('stdout', text)
     return report.error === undefined ? 0 : 1
   },

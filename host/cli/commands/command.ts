@@ -52,6 +52,15 @@ export interface CommandEntry {
   load(): Promise<{ readonly command: Command }>
 }
 
+/** @returns the config file of the arguments @throws CommandError without one */
+export function configPath(given: Given): string {
+  const path = given.values.get('--config') ?? given.operands[0]
+  if (path === undefined) {
+    throw new CommandError(`no config file: start with "${PROGRAM} init", or pass one with -c`)
+  }
+  return path
+}
+
 export const HELP: Option = { long: '--help', short: '-h', help: 'print this help and exit' }
 
 export function commandUsage({ name, summary }: CommandEntry, command: Command): string {
@@ -85,7 +94,9 @@ export async function runCommand(
     return 0
   }
   const [first, second] = given.operands
-  const stray = command.operand === undefined ? first : second
+  // a config file needs no -c
+  const isConfig = command.options.some(({ long }) => long === '--config') && !given.values.has('--config')
+  const stray = command.operand === undefined && !isConfig ? first : second
   if (stray !== undefined) return refuse(`unexpected argument: ${JSON.stringify(stray)}; ${hint}`)
   try {
     return await command.run(context, given)

@@ -4,7 +4,7 @@ import { parseConfig } from '../../config/load.ts'
 import { messageOf } from '../../errors.ts'
 import { EXIT_STATUS, reportJson, reportText } from '../doctor/report.ts'
 import { examine } from '../doctor/run.ts'
-import { type Command, CommandError } from './command.ts'
+import { type Command, CommandError, configPath } from './command.ts'
 
 /** Duration of the ping train, s. */
 const SECONDS_DEFAULT = 5
@@ -21,8 +21,7 @@ once; no data is sent to the target.
 
 exit status: 0 healthy, 1 broken, 2 degraded`,
   async run({ runtime, crypto }, given) {
-    const path = given.values.get('--config')
-    if (path === undefined) throw new CommandError('no config file given: use -c <file>')
+    const path = configPath(given)
     const text = given.values.get('--seconds') ?? String(SECONDS_DEFAULT)
     const seconds = /^\d+$/.test(text) ? Number(text) : Number.NaN
     if (!(seconds >= 1 && seconds <= SECONDS_MAX)) {

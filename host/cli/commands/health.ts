@@ -20,7 +20,7 @@ import { askMonitoring, onLoopback } from '../doctor/ports.ts'
 import { Probe } from '../doctor/probe.ts'
 import { ephemeral, round } from '../doctor/reachability.ts'
 import { type Cipher, cipherOf, PLAIN } from '../doctor/voice.ts'
-import { type Command, type CommandContext, CommandError } from './command.ts'
+import { type Command, type CommandContext, CommandError, configPath } from './command.ts'
 
 const HTTP_WAIT_MS = 3000
 /** State of a listening socket in /proc/net/tcp. */
@@ -149,8 +149,7 @@ a server itself; http_listen is not needed, but asked too if set.
 exit status: 0 healthy, 1 not`,
   async run(context, given) {
     const { runtime } = context
-    const path = given.values.get('--config')
-    if (path === undefined) throw new CommandError('no config file given: use -c <file>')
+    const path = configPath(given)
     const bytes = await runtime.readFile(path).catch((error) => {
       throw new CommandError(`config file ${path}: ${messageOf(error)}`)
     })

@@ -61,6 +61,9 @@ test('the filter accepts only TCP to the bound address and port, for dpi/tcp-wnd
           const udp = fromHex(record.packet)
           udp[isV6 ? 6 : 9] = 17
           assert.not(run(program, udp))
+          const other = fromHex(record.packet)
+          other[0] = (other[0] ?? 0) ^ 0x20
+          assert.not(run(program, other), 'version 6 instead of 4, or 4 instead of 6')
           if (isV6) continue
           const piece = fromHex(record.packet)
           piece[7] = 1

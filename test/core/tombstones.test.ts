@@ -7,7 +7,7 @@ import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
 import { SessionState } from '../../host/engine/core.ts'
 import { address4 } from '../../testkit/sim/address.ts'
-import { Solo, summary } from '../../testkit/sim/solo.ts'
+import { Solo, summary, TESTER } from '../../testkit/sim/solo.ts'
 import { ack, concat, control, DIAL, EOF, MessageType, message, push, utf8, What } from '../../testkit/sim/wire.ts'
 
 const REQUEST = concat(DIAL, message(MessageType.PUSH, utf8('get')))
@@ -119,10 +119,30 @@ test('a client does not reuse a conv while it has a tombstone', () => {
   }
   const listed = solo.endpoint.list()
   assert.is(listed.length, 50)
-  for (const { state, rto } of listed) {
+  assert.equal(new Set(listed.map(({ conv }) => conv)), seen)
+  for (const { state, rto, address } of listed) {
     assert.is(state, SessionState.TIME_WAIT)
     assert.is(rto, 0xffffffff)
+    assert.equal(address, TESTER)
   }
+})
+
+test('nothing is left of the addresses whose sessions ended long ago', () => {
+  const solo = new Solo({ role: 'server' })
+  const serve = (first: number): number => {
+    for (let i = 0; i < 300; i++) {
+      const peer = address4(50, first + i)
+      solo.feedFrom(peer, push(1, 0, REQUEST))
+      solo.feedFrom(peer, control(What.RESET, 1))
+    }
+    solo.streams.clear()
+    solo.run(130_000)
+    assert.is(solo.endpoint.sessions, 0)
+    return solo.endpoint.counter('memory_used')
+  }
+  // the tables grow once
+  const before = serve(1000)
+  assert.is(serve(2000), before)
 })
 
 test.run()

@@ -387,6 +387,8 @@ export interface CommandConsole {
    */
   createFile(path: string, text: string): void
   removeFile(path: string): void
+  /** Creates a directory that only its owner can use, and those above it; one that exists is left as it is. */
+  createDirectory(path: string): void
   /**
    * Permission bits; undefined where files have none (Windows).
    * @throws Error, with code ENOENT if the file does not exist

@@ -1,11 +1,12 @@
 /** Services for subcommands: creating files, the terminal, the program's command line. */
-import { closeSync, fsyncSync, openSync, statSync, unlinkSync, writeFileSync } from 'node:fs'
+import { closeSync, fsyncSync, mkdirSync, openSync, statSync, unlinkSync, writeFileSync } from 'node:fs'
 import { createInterface } from 'node:readline'
 import { isatty } from 'node:tty'
 import type { CommandConsole } from '../host/runtime.ts'
 import { printTo } from './platform.ts'
 
 const OWNER_ONLY = 0o600
+const OWNER_DIRECTORY = 0o700
 const PERMISSIONS = 0o7777
 const DESCRIPTORS = { stdin: 0, stdout: 1, stderr: 2 } as const
 
@@ -30,6 +31,8 @@ export const commandConsole: CommandConsole = {
   },
 
   removeFile: (path) => unlinkSync(path),
+
+  createDirectory: (path) => void mkdirSync(path, { recursive: true, mode: OWNER_DIRECTORY }),
 
   fileMode(path) {
     const { mode } = statSync(path)

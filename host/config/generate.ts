@@ -1,10 +1,15 @@
 /**
  * Generates matching configurations: for a server and its client, and optionally for a rendezvous server. They share a
- * fresh key and contain only keys of kcptun-libev, so that either program accepts each file.
+ * fresh key and contain only keys of kcptun-libev, and `$schema`, which it ignores, so that either program accepts each
+ * file.
  */
 
 import { generatePsk } from '../crypto/key.ts'
 import { type HostPort, isLoopbackHost } from '../net/address.ts'
+import { VERSION } from '../version.ts'
+
+/** Lets an editor complete and check the keys. */
+const $schema = `https://unpkg.com/kcptun-wasm@${VERSION}/dist/schema.json`
 
 /** Range of ports that `init` chooses from: no well-known services, above the ephemeral range of Linux. */
 const PORT_FIRST = 61_000
@@ -56,14 +61,14 @@ export function generateConfigs(wishes: Wishes): ReadonlyMap<Role, Written> {
   const address = formatHostPort(meeting)
   if (!rendezvous) {
     return new Map<Role, Written>([
-      ['server', { ...bind, connect, ...shared('server') }],
-      ['client', { listen, kcp_connect: address, ...shared('client') }],
+      ['server', { $schema, ...bind, connect, ...shared('server') }],
+      ['client', { $schema, listen, kcp_connect: address, ...shared('client') }],
     ])
   }
   const met = { rendezvous_server: address, service_id: serviceId }
   return new Map<Role, Written>([
-    ['rendezvous', { ...bind, ...shared('rendezvous') }],
-    ['server', { ...met, connect, ...shared('server') }],
-    ['client', { listen, ...met, ...shared('client') }],
+    ['rendezvous', { $schema, ...bind, ...shared('rendezvous') }],
+    ['server', { $schema, ...met, connect, ...shared('server') }],
+    ['client', { $schema, listen, ...met, ...shared('client') }],
   ])
 }

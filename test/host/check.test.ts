@@ -17,6 +17,7 @@ const RELAY = { kcp_bind: '[::]:4000', ...SECURITY }
 
 /** The output of --json. */
 interface Report {
+  readonly errors: readonly { readonly key: string }[]
   readonly valid: boolean
   readonly error: { readonly key: string; readonly reason: string; readonly message: string } | null
   readonly mode: string | null
@@ -92,6 +93,26 @@ test('a configuration that would not start is invalid, and key and reason are na
     assert.is(status, 1)
     assert.match(stdout, error?.message ?? 'no message')
   }
+})
+
+test('all errors of a file are listed, and what follows from another one is not', async () => {
+  const keysOf = async (config: object | string): Promise<string[]> =>
+    (await report(config)).errors.map(({ key }) => key)
+  const bad = { ...CLIENT, kcp: { mtu: 299, sndwnd: -1, rcvwnd: 256 }, timeout: 'x', psk: 'short', loglevel: 99 }
+  assert.equal((await keysOf(bad)).sort(), ['kcp.mtu', 'kcp.sndwnd', 'loglevel', 'psk', 'timeout'])
+  const { stdout, status } = await check(bad)
+  assert.is(status, 1)
+  for (const key of ['kcp.mtu', 'kcp.sndwnd', 'loglevel', 'psk', 'timeout']) assert.match(stdout, `${key} `)
+  assert.equal(await keysOf({ ...CLIENT, listen: 'nowhere' }), ['listen'])
+  assert.equal(await keysOf('{"listen": '), [''])
+  assert.equal(await keysOf({}), ['kcp_bind'])
+  assert.equal(await keysOf('{"kcp_bind": "a:1", "timeout": 60, "timeout": "x"}'), ['timeout'])
+})
+
+test('a file may name its schema', async () => {
+  const { status, stdout } = await check({ $schema: 'https://example.org/schema.json', ...CLIENT })
+  assert.is(status, 0)
+  assert.not.match(stdout, 'unknown')
 })
 
 test('a missing or unreadable file yields one line on stderr and status 1', async () => {

@@ -48,6 +48,10 @@ export async function tryCommand(name: string, words: readonly string[], world: 
       files.set(path, text)
     },
     removeFile: (path) => void files.delete(path),
+    createDirectory(path) {
+      const why = world.broken?.[path]
+      if (why !== undefined) throw failure(why)
+    },
     fileMode(path) {
       if (!files.has(path) && !directories.includes(path)) throw failure('ENOENT')
       return world.mode

@@ -143,7 +143,7 @@ test('nothing is overwritten, and either all files are written or none', async (
     assert.match(stderr, `${taken}: already exists`)
     assert.equal([...files], [[taken, 'mine']])
   }
-  assertRefused(await init([...GIVEN, '--dir', 'none']), /--dir none: ENOENT/)
+  assertRefused(await init([...GIVEN, '--dir', 'new'], { broken: { new: 'EACCES' } }), /--dir new: EACCES.*nothing was/)
   // another process creates the file first
   assertRefused(await init(GIVEN, { broken: { 'client.json': 'EEXIST' } }), /client\.json: already exists.*nothing was/)
   assertRefused(await init(GIVEN, { broken: { 'client.json': 'ENOSPC' } }), /client\.json: ENOSPC.*nothing was written/)
@@ -171,19 +171,39 @@ test('the printed commands start the files with the command that was used', asyn
   const commands = (text: string): string[] => text.split('\n').filter((line) => line.startsWith('    '))
   const dir = ['--dir', "my tunnel's/"]
   assert.equal(commands((await init(GIVEN)).stdout), [
+    '    scp server.json vpn.example:',
+    '    npm install -g kcptun-wasm',
+    '    sudo ufw allow 4000/udp    # or open this UDP port in its firewall',
+    '    kcptun-wasm -c server.json',
+    '    kcptun-wasm -c client.json',
+  ])
+  assert.equal(commands((await init(['--server', '127.0.0.1:4000', ...GIVEN.slice(2)])).stdout), [
+    '    kcptun-wasm -c server.json',
+    '    kcptun-wasm -c client.json',
+  ])
+  assert.equal(commands((await init(['--rendezvous', '[2001:db8::7]:4000', ...GIVEN.slice(2)])).stdout), [
+    "    scp rendezvous.json '[2001:db8::7]':",
+    '    npm install -g kcptun-wasm',
+    '    sudo ufw allow 4000/udp    # or open this UDP port in its firewall',
+    '    kcptun-wasm -c rendezvous.json',
+    '    scp server.json SERVER:',
+    '    npm install -g kcptun-wasm',
     '    kcptun-wasm -c server.json',
     '    kcptun-wasm -c client.json',
   ])
   const started = { command: 'bun', script: '/home/me/dist/bun/cli.js' }
-  const outcome = await init([...GIVEN, ...dir], { started, directories: ["my tunnel's/"] })
+  const outcome = await init([...GIVEN, ...dir], { started })
   assert.equal(commands(outcome.stdout), [
-    `    bun dist/bun/cli.js -c 'my tunnel'\\''s/server.json'`,
+    `    scp 'my tunnel'\\''s/server.json' vpn.example:`,
+    '    npm install -g kcptun-wasm',
+    '    sudo ufw allow 4000/udp    # or open this UDP port in its firewall',
+    '    kcptun-wasm -c server.json',
     `    bun dist/bun/cli.js -c 'my tunnel'\\''s/client.json'`,
   ])
   const deno = { command: 'deno', words: ['run', '-A'], script: '/home/me/dist/deno/cli.js' }
   assert.is(
-    commands((await init(GIVEN, { started: deno })).stdout)[0],
-    '    deno run -A dist/deno/cli.js -c server.json',
+    commands((await init(GIVEN, { started: deno })).stdout).at(-1),
+    '    deno run -A dist/deno/cli.js -c client.json',
   )
   assert.equal([...outcome.files.keys()], ["my tunnel's/server.json", "my tunnel's/client.json"])
 })

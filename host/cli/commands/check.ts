@@ -1,5 +1,6 @@
 /** `kcptun-wasm check`: validates a configuration, explains it, and lists warnings and notes. */
 
+import { applyEdits, modify } from 'jsonc-parser'
 import { type Config, MODE_CLIENT, MODE_RENDEZVOUS, MODE_SERVER } from '../../config/config.ts'
 import { type JsonNode, readJson } from '../../config/json.ts'
 import { fileWarnings, keyWarnings, type LintResult, lint } from '../../config/lint.ts'
@@ -32,7 +33,8 @@ const JSON_OUT: Option = { long: '--json', help: 'print the result as JSON' }
 
 /** The result of checking a file. */
 interface Report extends LintResult {
-  readonly error: ConfigError | undefined
+  /** The first is what a start reports. */
+  readonly errors: readonly ConfigError[]
   readonly config: Config | undefined
   readonly values: ReadonlyMap<string, Scalar>
   readonly findings: Findings
@@ -57,6 +59,38 @@ function startable(bytes: Uint8Array): Config {
   return config
 }
 
+/** Keys that require each other. */
+const SECURITY = ['method', 'psk', 'password']
+
+/** A JSON text without a key (dotted). */
+const without = (text: string, key: string): string => applyEdits(text, modify(text, key.split('.'), undefined, {}))
+
+/**
+ * All errors of a file: the value that the first one names is left out, and so on. What is missing then may be a
+ * consequence, and is not reported.
+ */
+function errorsOf(bytes: Uint8Array, { set }: Findings): ConfigError[] {
+  const errors: ConfigError[] = []
+  let text = new TextDecoder().decode(bytes)
+  for (;;) {
+    try {
+      startable(new TextEncoder().encode(text))
+      return errors
+    } catch (error) {
+      if (!(error instanceof ConfigError)) throw error
+      const isValue = set.includes(error.key)
+      // a key that is there twice may take two turns
+      const isKnown = errors.at(-1)?.message === error.message
+      if (errors.length === 0 || (isValue && !isKnown)) errors.push(error)
+      if (!isValue) return errors
+      const related = SECURITY.includes(error.key) ? SECURITY : [error.key]
+      const shorter = related.reduce((rest, key) => without(rest, key), text)
+      if (shorter === text) return errors
+      text = shorter
+    }
+  }
+}
+
 function inspect(path: string, bytes: Uint8Array, mode: number | undefined, hasFastUdp: boolean): Report {
   let findings = NOTHING_FOUND
   const found = (): string[] => [...keyWarnings(findings), ...fileWarnings(path, mode, findings.set.some(isSecret))]
@@ -67,7 +101,7 @@ function inspect(path: string, bytes: Uint8Array, mode: number | undefined, hasF
     const { warnings, notes } = lint(config, findings, hasFastUdp)
     const sizes = datagrams(config)
     return {
-      error: undefined,
+      errors: [],
       config,
       values: validate(document),
       findings,
@@ -78,7 +112,15 @@ function inspect(path: string, bytes: Uint8Array, mode: number | undefined, hasF
   } catch (error) {
     if (!(error instanceof ConfigError)) throw error
     const warnings = found()
-    return { error, config: undefined, values: new Map(), findings, datagrams: [], warnings, notes: [] }
+    return {
+      errors: [error, ...errorsOf(bytes, findings).slice(1)],
+      config: undefined,
+      values: new Map(),
+      findings,
+      datagrams: [],
+      warnings,
+      notes: [],
+    }
   }
 }
 
@@ -88,13 +130,17 @@ function shownValue(values: ReadonlyMap<string, Scalar>, key: string): Scalar | 
   return value === undefined ? null : isSecret(key) ? HIDDEN : value
 }
 
+const describe = ({ key, reason, message }: ConfigError): object => ({ key, reason, message })
+
 function jsonReport(path: string, report: Report): string {
-  const { error, config, values, findings } = report
+  const { errors, config, values, findings } = report
+  const [error] = errors
   const key = config?.method === undefined ? null : config.psk === undefined ? 'password' : 'psk'
   const object = {
     file: path,
     valid: error === undefined,
-    error: error === undefined ? null : { key: error.key, reason: error.reason, message: error.message },
+    error: error === undefined ? null : describe(error),
+    errors: errors.map(describe),
     mode: config === undefined ? null : modeName(config.mode),
     method: config?.method ?? null,
     key,
@@ -159,9 +205,9 @@ const list = (title: string, lines: readonly string[]): string =>
   lines.length === 0 ? '' : `\n${title}:\n${lines.map((line) => `- ${line}\n`).join('')}`
 
 function textReport(path: string, report: Report): string {
-  const { error, config } = report
+  const { errors, config } = report
   const doubts = list('warnings', report.warnings) + list('notes', report.notes)
-  if (error !== undefined || config === undefined) return `${path}: invalid\n${error?.message ?? ''}\n${doubts}`
+  if (config === undefined) return `${path}: invalid\n${errors.map(({ message }) => `${message}\n`).join('')}${doubts}`
   return `${path}: valid, ${modeName(config.mode)}
 ${route(config)}
 ${security(config)}
@@ -197,6 +243,6 @@ export const command: Command = {
     const report = inspect(path, bytes, runtime.commandConsole?.fileMode(path), hasFastUdp(runtime))
     const text = given.flags.has(JSON_OUT.long) ? jsonReport(path, report) : textReport(path, report)
     runtime.print('stdout', text)
-    return report.error === undefined ? 0 : 1
+    return report.errors.length === 0 ? 0 : 1
   },
 }

@@ -10,6 +10,7 @@ import { methods } from '../../crypto/methods.ts'
 import { ConfigError, codeOf, messageOf, quote } from '../../errors.ts'
 import { type HostPort, isLoopbackHost, isWildcardHost, parseHostPort } from '../../net/address.ts'
 import type { CommandConsole, Runtime } from '../../runtime.ts'
+import { PROGRAM } from '../../version.ts'
 import type { Option } from '../options.ts'
 import { type Command, CommandError } from './command.ts'
 import { consoleOf, invocationOf, shellWord } from './invocation.ts'
@@ -55,7 +56,7 @@ const SERVICE_ID: Option = {
 const DIR: Option = {
   long: '--dir',
   value: '<directory>',
-  help: 'output directory, default is the current directory',
+  help: 'output directory, default is the current one; it is\ncreated where it does not exist',
   offers: 'directories',
 }
 
@@ -141,6 +142,8 @@ function expectRoom(commandConsole: CommandConsole, dir: string, paths: Iterable
   try {
     commandConsole.fileMode(dir)
   } catch (error) {
+    // it will be created
+    if (codeOf(error) === 'ENOENT') return
     throw new CommandError(`--dir ${dir}: ${messageOf(error)}`)
   }
   for (const path of paths) {
@@ -157,9 +160,15 @@ function expectRoom(commandConsole: CommandConsole, dir: string, paths: Iterable
 /** Writes all files or none. @throws CommandError */
 function writeAll(
   commandConsole: CommandConsole,
+  dir: string,
   files: readonly { readonly path: string; readonly text: string }[],
 ): void {
   const written: string[] = []
+  try {
+    if (dir !== '.') commandConsole.createDirectory(dir)
+  } catch (error) {
+    throw new CommandError(`--dir ${dir}: ${messageOf(error)}; nothing was written`)
+  }
   for (const { path, text } of files) {
     try {
       commandConsole.createFile(path, text)
@@ -177,20 +186,26 @@ function instructions(wishes: Wishes, paths: ReadonlyMap<Role, string>, self: st
   const { meeting, rendezvous, listen, connect, httpPorts } = wishes
   const local = isLoopbackHost(meeting.host)
   const place = (role: Role): string => shellWord(paths.get(role) ?? '')
-  const start = (role: Role): string => `\n    ${self} -c ${place(role)}\n`
-  const firewall = local
-    ? ''
-    : `Open UDP port ${meeting.port} in its firewall, for example: sudo ufw allow ${meeting.port}/udp\n`
-  const copy = (role: Role, where: string): string =>
-    local ? `${where}:\n` : `${where}, with a copy of ${place(role)}:\n`
-  const parts = [`Wrote ${[...paths.values()].join(', ')}. They contain the key: keep them secret.\n`]
-  if (rendezvous) {
-    parts.push(`${copy('rendezvous', `On the rendezvous server (${meeting.host})`)}${firewall}${start('rendezvous')}`)
-    parts.push(`${copy('server', 'On the server')}${start('server')}`)
-  } else {
-    parts.push(`${copy('server', `On the server (${meeting.host})`)}${firewall}${start('server')}`)
+  const nameOf = (role: Role): string => shellWord(`${role}.json`)
+  const steps = (lines: readonly string[]): string => lines.map((line) => `    ${line}\n`).join('')
+  const start = (role: Role): string => `\n${steps([`${self} -c ${place(role)}`])}`
+  /** The commands for another machine, from a shell here and then from one there. */
+  const elsewhere = (role: Role, who: string, host: string, isOpen: boolean): string => {
+    const target = shellWord(host.includes(':') ? `[${host}]` : host)
+    const copy = `Copy its file there:\n\n${steps([`scp ${place(role)} ${target}:`])}`
+    const install = [`npm install -g ${PROGRAM}`]
+    const firewall = isOpen ? [`sudo ufw allow ${meeting.port}/udp    # or open this UDP port in its firewall`] : []
+    return `${who} ${host}. ${copy}\nand there:\n\n${steps([...install, ...firewall, `${PROGRAM} -c ${nameOf(role)}`])}`
   }
-  parts.push(`On the client:\n${start('client')}`)
+  const parts = [`Wrote ${[...paths.values()].join(', ')}. They contain the key: keep them secret.\n`]
+  if (local) {
+    if (rendezvous) parts.push(`The rendezvous server:\n${start('rendezvous')}`)
+    parts.push(`The server:\n${start('server')}`)
+  } else if (rendezvous) {
+    parts.push(elsewhere('rendezvous', 'The rendezvous server is', meeting.host, true))
+    parts.push(elsewhere('server', 'The server is', 'SERVER', false))
+  } else parts.push(elsewhere('server', 'The server is', meeting.host, true))
+  parts.push(`The client is this machine:\n${start('client')}`)
   const { host, port } = parseHostPort('', listen, 'bind')
   const everywhere = isWildcardHost(host)
   const entrance = everywhere ? `port ${port} of the client` : listen
@@ -217,7 +232,7 @@ export const command: Command = {
     const wishes = await readWishes(runtime, prompt)
     const files: { path: string; text: string }[] = []
     for (const [role, config] of generateConfigs(wishes)) files.push({ path: pathOf(dir, role), text: textOf(config) })
-    writeAll(commandConsole, files)
+    writeAll(commandConsole, dir, files)
     runtime.print('stdout', instructions(wishes, paths, invocationOf(runtime)))
     return 0
   },

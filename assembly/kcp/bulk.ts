@@ -96,10 +96,6 @@ export function onArrival(
   }
   const segments = acked + (hasStream ? 1 : 0)
   if (segments == 0) return
-  if (!hasStream && (!c.model || modelOf(c).state == STARTUP)) {
-    run = 0
-    return
-  }
   if (run == 0 || now - runAt > PAUSE_TICKS) {
     run = counted = span = 0
     measuredAt = now

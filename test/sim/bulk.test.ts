@@ -64,6 +64,22 @@ test('nothing waits in the first flights, on a short path, or when nothing arriv
   assert.equal(longest(pair, 100), { client: 0, server: 0 })
 })
 
+test('after a pause nothing waits before more than a hundred segments of the transfer have arrived', () => {
+  const pair = pairOn(RTT_MS)
+  // 300 segments in each second
+  pair.connect({ client: { bytes: 1e9, stream: 1, chunk: 400_000, writeRate: 400, fin: 'never' }, server: {} })
+  pair.run(3500)
+  let before = pair.server.counter('segments_received')
+  let arrived = 0
+  pair.runUntil(() => pair.server.counter('segments_received') > before, 2)
+  for (before = pair.server.counter('segments_received'); arrived < 250; ) {
+    pair.run(1 / 2)
+    arrived = pair.server.counter('segments_received') - before
+    if (delayOf(pair, 'server') > 0) break
+  }
+  assert.ok(arrived >= 120 && arrived < 250, `${arrived} segments`)
+})
+
 test('nothing waits for a second after a small message of another connection, in either direction', () => {
   for (const isAnswer of [false, true]) {
     const pair = pairOn(RTT_MS)

@@ -67,15 +67,7 @@ import { NONE, obfsKind } from '../obfs/settings'
 import { sameAddress } from '../packet/address'
 import { hasSpareBlock, refillRx, rxSlot, sealBytes, tagBytes } from '../packet/datagram'
 import { hashOfNonce, isOwnNonce, nonceBytes } from '../packet/nonce'
-import {
-  answersValidation,
-  findRemote,
-  learnClock,
-  needsClock,
-  onReceivedFrom,
-  onValidationPong,
-  Remote,
-} from '../packet/remote'
+import { answersValidation, findRemote, learnClock, needsClock, onReceivedFrom, Remote } from '../packet/remote'
 import { datagramFilter, isReplay, isReplayedListen, prepareReplay } from '../packet/replay'
 import { queueEndpointEvent, queueEvent } from '../session/events'
 import {
@@ -239,7 +231,6 @@ function onControl(at: usize, len: u32, hash: u64, address: usize, now: Ticks): 
 function onPongValue(value: u32, address: usize, now: Ticks): void {
   const remote = findRemote(address)
   if (remote && answersValidation(remote, value)) {
-    onValidationPong(remote, now)
     onValidated(remote, now)
     return
   }
@@ -306,7 +297,7 @@ function onSegments(i: u32, at: usize, len: u32, sealed: u32, address: usize, no
   const isConfirmed = effects & CONFIRMED && confirm(s, now)
   if (effects & ADVANCED_UNA && has(s, HAS_TWIN)) onTwinAcknowledged(s, now)
   const hasData = s.rcvTop != top || (effects & (RECEIVED_STREAM | KEPT_BLOCK)) != 0
-  onArrival(s, len, hasData, s.sndUna - una, remote ? remote.rtt : 0, now)
+  onArrival(s, len, hasData, s.sndUna - una, now)
   if (effects & (RUN_PASSED | LONE_PASSED)) onRunEffects(s, effects)
   if (remote) {
     if (effects & ANSWERED && sameAddress(address, addressOf(s))) onValidated(remote, now)

@@ -77,16 +77,8 @@ function isInteractive(now: Ticks): bool {
  * @param bytes length of its plaintext
  * @param hasStream it brought new data
  * @param acked segments that una advanced by
- * @param addressRtt RTT that the validation of the peer's address measured; 0 = unknown
  */
-export function onArrival(
-  c: Conversation,
-  bytes: u32,
-  hasStream: bool,
-  acked: u32,
-  addressRtt: Ticks,
-  now: Ticks,
-): void {
+export function onArrival(c: Conversation, bytes: u32, hasStream: bool, acked: u32, now: Ticks): void {
   const owner = changetype<usize>(c)
   if (hasStream && bytes < BULK_BYTES) {
     if (owner != runOwner || run == 0) onInteractive(now)
@@ -106,7 +98,7 @@ export function onArrival(
   runAt = now
   runOwner = owner
   hasGap = c.rcvTop != c.rcvNxt || c.lost != 0
-  runRtt = min(runRtt, rttOf(c, addressRtt))
+  runRtt = min(runRtt, rttOf(c))
   if (counted < MEASURED) return
   span = max<u32>(1, ((now - measuredAt) * MEASURED) / counted)
   measuredAt = now
@@ -114,11 +106,9 @@ export function onArrival(
 }
 
 /** @returns the smallest RTT that is known of the path of a conversation; UNKNOWN if none is */
-function rttOf(c: Conversation, addressRtt: Ticks): Ticks {
-  let rtt = c.srtt ? c.srtt : UNKNOWN
-  if (c.peerPath) rtt = min(rtt, changetype<PeerPath>(c.peerPath).minRtt)
-  // one sample, taken while the first flight filled the path
-  return addressRtt ? min(rtt, addressRtt / 2) : rtt
+function rttOf(c: Conversation): Ticks {
+  const rtt = c.srtt ? c.srtt : UNKNOWN
+  return c.peerPath ? min(rtt, changetype<PeerPath>(c.peerPath).minRtt) : rtt
 }
 
 /** A new segment with `payload` bytes was sent, after which nothing is queued. */

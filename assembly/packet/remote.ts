@@ -73,8 +73,6 @@ export class Remote {
   pings: u32
   pingAt: Ticks
   pingValue: u32
-  // RTT of the first answered PING of a validation, 0 = unknown
-  rtt: Ticks
 }
 
 const REMOTE_CLASS: u32 = classOf(offsetof<Remote>())
@@ -207,11 +205,6 @@ export function nextValidationPing(r: Remote, fresh: u32, now: Ticks): u32 {
 /** @returns true if a PONG with this value from the address answers its validation */
 export function answersValidation(r: Remote, value: u32): bool {
   return !has(r, VALIDATED) && r.pings != 0 && r.pingValue == value
-}
-
-/** Such a PONG arrived. The PINGs of a validation have one value, so it measures the RTT only if there was one. */
-export function onValidationPong(r: Remote, now: Ticks): void {
-  if (r.pings == 1) r.rtt = max<u32>(1, now + PING_PAUSE_TICKS - r.pingAt)
 }
 
 /** An authentic datagram of `bytes` arrived from the address. */

@@ -34,7 +34,6 @@ import { applyShareScale, capacity, claimFairShare, fairShare, setClaimedBw } fr
 import { DEFAULT_WND, NC_AUTOMATIC, NC_CLASSIC, searchMtu } from './options'
 import { knownSize, setPathMss } from './path_size'
 import { joinPeerPath, leavePeerPath, onPathRtt, UNKNOWN } from './peer_path'
-import { countProbe } from './probe_losses'
 import { diff } from './segment'
 
 const STARTUP_PACING_GAIN: f64 = 2.77
@@ -42,9 +41,6 @@ const INITIAL_CWND: u32 = 32
 const MIN_CWND: u32 = 4
 /** Pacing gain in a round that follows two rounds with a standing queue. */
 const QUEUE_PACING_GAIN: f64 = 0.95
-/** Pacing gain in PROBE_CRUISE and PROBE_DOWN beside a shallow queue: leaves TCP room to grow without losses. */
-const SHALLOW_PACING_GAIN: f64 = 0.95
-const SHALLOW_DOWN_GAIN: f64 = 0.9
 /**
  * A host that wakes late may send this much of the pacing budget at once if it was pacing-limited; otherwise one tick's
  * worth.
@@ -89,7 +85,6 @@ export function changePath(c: Conversation, address: usize, now: Ticks): void {
   c.peerPath = path
   setClaimedBw(c, share)
   m.minRttRises = peerPathOf(c).minRttRises
-  m.isShallow = 0
   setPathSize(c, address, now)
 }
 
@@ -161,10 +156,8 @@ function pace(c: Conversation): f64 {
   }
   if (m.state == STARTUP) return STARTUP_PACING_GAIN * rate
   if (m.state == DRAIN) return rate / STARTUP_PACING_GAIN
-  if (m.state == PROBE_DOWN)
-    return min(m.isShallow ? SHALLOW_DOWN_GAIN : 1, max(0.8, 1 - 0.8 * (m.pacingGain - 1))) * rate
+  if (m.state == PROBE_DOWN) return max(0.8, 1 - 0.8 * (m.pacingGain - 1)) * rate
   if (m.state == PROBE_UP) return m.pacingGain * rate
-  if (m.isShallow) return SHALLOW_PACING_GAIN * rate
   return m.queueRounds >= 2 ? QUEUE_PACING_GAIN * rate : rate
 }
 
@@ -209,9 +202,7 @@ export function onDrained(c: Conversation, now: Ticks): void {
 /** `n` transmissions were declared lost. */
 export function onLosses(c: Conversation, n: u32): void {
   if (c.congestionMode == NC_CLASSIC) halveClassic(c)
-  if (!c.model) return
-  modelOf(c).roundLost += n
-  countProbe(c, modelOf(c), 0, n)
+  if (c.model) modelOf(c).roundLost += n
 }
 
 /** A declared loss was spurious. */
@@ -242,7 +233,6 @@ export function onAckDatagram(c: Conversation, acked: u32, span: Ticks, now: Tic
   if (!c.model) return
   const m = modelOf(c)
   m.roundAcked += acked
-  countProbe(c, m, acked, 0)
   if (c.hasSample) {
     onAckDelay(c, m, span, now)
     takeSample(c, m)

@@ -41,4 +41,11 @@ if (!bench) {
   console.error(`usage: npm run bench -- NAME\n  NAME: ${[...benches.keys()].join(', ')}`)
   process.exit(1)
 }
-await bench()
+try {
+  await bench()
+} catch (error) {
+  const { code, message } = error as { readonly code?: unknown; readonly message: string }
+  if (typeof code !== 'string' || !code.startsWith('ERR_PARSE_ARGS')) throw error
+  console.error(`bench ${name}: ${message}\nIts options are described in bench/RECORD.md.`)
+  process.exit(1)
+}

@@ -27,6 +27,12 @@ const MEASURED: u32 = 64
 /** Segments that the host should find per wake-up. Fewer than two are not worth a delay. */
 const BATCH: u32 = 8
 const MIN_BATCH: u32 = 2
+/**
+ * A delay that would gather more keeps a fast sender waiting, and a busy host finds several anyway; while a gap is open,
+ * fewer.
+ */
+const MAX_BATCH: u32 = 64
+const MAX_GAP_BATCH: u32 = 12
 /** Bounds of a delay: timers of hosts count milliseconds; shares of the RTT, usually and while a gap is open. */
 const MIN_DELAY_TICKS: Ticks = 1 * TICKS_PER_MS
 const MAX_DELAY_TICKS: Ticks = 5 * TICKS_PER_MS
@@ -123,7 +129,9 @@ export function receiveDelay(now: Ticks): Ticks {
   const most = min(MAX_DELAY_TICKS, runRtt / (hasGap ? GAP_RTT_SHARE : RTT_SHARE))
   const wanted = max(MIN_DELAY_TICKS, (BATCH * span) / MEASURED)
   const delay = min(wanted, most)
-  return delay < MIN_DELAY_TICKS || delay * MEASURED < MIN_BATCH * span ? 0 : delay
+  const gathered = delay * MEASURED
+  const limit = hasGap ? MAX_GAP_BATCH : MAX_BATCH
+  return delay < MIN_DELAY_TICKS || gathered < MIN_BATCH * span || gathered > limit * span ? 0 : delay
 }
 
 /**

@@ -7,6 +7,8 @@ import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
 import { MS } from '../../testkit/sim/endpoint.ts'
 import { Pair, type PairOptions, type Side } from '../../testkit/sim/pair.ts'
+import { Solo } from '../../testkit/sim/solo.ts'
+import { concat, DIAL, MessageType, message, push } from '../../testkit/sim/wire.ts'
 
 const test = suite('sim/bulk')
 
@@ -105,6 +107,33 @@ test('while a gap is open only a small share of the RTT passes: nothing on a pat
   pair.run(12)
   assert.is(delayOf(pair, 'server'), 0)
   assert.is(longest(pair, 6).server, 0)
+})
+
+test('nothing waits where a millisecond brings more than 64 segments, or 12 while a gap is open', () => {
+  for (const [perMs, hasGap, isDelayed] of [
+    [40, false, true],
+    [200, false, false],
+    [6, true, true],
+    [30, true, false],
+  ] as const) {
+    const solo = new Solo({ role: 'server', sealing: 'random' })
+    solo.feed(push(5, 0, concat(DIAL, message(MessageType.PUSH, new Uint8Array(1)))))
+    // the RTT: the KEEPALIVE is acknowledged after that time
+    solo.run(RTT_MS)
+    solo.confirm(5)
+    // the first message is a small one
+    solo.run(1100)
+    const payload = message(MessageType.PUSH, new Uint8Array(1200))
+    let sn = hasGap ? 2 : 1
+    // behind a gap the window of 256 segments ends
+    const duration = hasGap ? Math.floor(250 / perMs) : 50
+    for (let ms = 0; ms < duration; ms++) {
+      solo.feed(...Array.from({ length: perMs }, () => push(5, sn++, payload, { una: 1 })))
+      solo.run(1)
+    }
+    const delay = solo.endpoint.core.calls.receive_delay(solo.endpoint.now)
+    assert.is(delay > 0, isDelayed, `${perMs} segments/ms, ${hasGap ? 'a' : 'no'} gap: ${delay}`)
+  }
 })
 
 /** Largest and smallest `timeout_slack` of the client while its next deadline is one of pacing, ms. */

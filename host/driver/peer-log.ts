@@ -133,11 +133,14 @@ export class PeerLog {
     this.#errorAt = now
     this.#outageAt ??= now
     this.#errors++
-    const isRefused = codeOf(error) === 'ECONNREFUSED'
+    const code = codeOf(error)
+    const isRefused = code === 'ECONNREFUSED'
     if (isRefused) this.#retryLater(now)
     if (now - this.#errorLoggedAt < ERROR_LOG_MS) return
     this.#errorLoggedAt = now
-    const what = isRefused ? 'refuses: no server listens on that UDP port' : `cannot be reached: ${error.message}`
+    const isFirewall = code === 'EPERM' || code === 'EACCES'
+    const why = isFirewall ? `a firewall of this machine refuses the packets (${code})` : error.message
+    const what = isRefused ? 'refuses: no server listens on that UDP port' : `cannot be reached: ${why}`
     const times = this.#errors === 1 ? '' : `, ${this.#errors} times since the last line`
     log.write(LOG_WARNING, `${formatAddress(peer)} ${what}; retrying${times}`)
     this.#errors = 0

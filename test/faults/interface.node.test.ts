@@ -83,7 +83,7 @@ if (netnsProblem !== undefined) {
             await transfer(meeting, directionOf(index), index, [disturb])
             await refused
             assert.ok(counted > 0, 'the refused datagrams are counted')
-            const lines = meeting[role].log().match(/^W .* udp: .*$/gm) ?? []
+            const lines = meeting[role].log().match(/^W .*(?: udp: | cannot be reached: ).*$/gm) ?? []
             assert.ok(lines.length > 0 && lines.length <= LINES_MAX, `${counted} refused, log:\n${lines.join('\n')}`)
           })
         }),

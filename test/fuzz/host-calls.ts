@@ -1,7 +1,7 @@
 /**
  * Calls of a host: its TCP side, correct and incorrect, and its administration.
  */
-import { type CoreConfig, ErrorCode, Info } from '../../host/engine/core.ts'
+import { type CoreConfig, ErrorCode, Info, PONG_SLOTS } from '../../host/engine/core.ts'
 import { pickAddress, pickSession } from './datagrams.ts'
 import { Phase, type Session } from './model.ts'
 import { fault, isPattern, writePattern } from './pattern.ts'
@@ -238,13 +238,15 @@ export function reconfigure(world: World): void {
   for (const s of sessions.list) s.mtu = Math.max(s.mtu, subject.config.kcpMtu, subject.config.searchMtu)
 }
 
-/** Changes the peer, the rendezvous server or the nonce base, or sends a PING. */
+/** Changes the peer, the rendezvous server or the nonce base, or sends PINGs. */
 export function administer(world: World): void {
   const { subject, random, plan } = world
   const { calls, now } = subject
   subject.isDrained = false
-  const r = random.below(10)
-  if (r < 4) {
+  const r = random.below(12)
+  if (r >= 10) {
+    measure(world)
+  } else if (r < 4) {
     const address = r === 0 ? new Uint8Array(24) : pickAddress(world)
     world.note(() => `set_peer ${address.slice(0, 12)}`)
     subject.writeRecord(address, calls.peer_ptr())
@@ -279,6 +281,22 @@ export function administer(world: World): void {
     const result = calls.renew_nonce()
     if (result !== 0 && result !== ErrorCode.ENTROPY) fault(`renew_nonce = ${result}`)
   }
+}
+
+/** Pings an address and takes the answers; sizes that are too large are refused. */
+function measure(world: World): void {
+  const { subject, random } = world
+  const { calls, now } = subject
+  const before = new Uint8Array(calls.memory.buffer, calls.peer_ptr(), 24).slice()
+  const bytes = random.pick(0, 0, 65_535, 0xffffffff)
+  subject.writeRecord(random.chance(0.1) ? new Uint8Array(24) : pickAddress(world), calls.peer_ptr())
+  world.note(() => `ping_address ${bytes}`)
+  const result = calls.ping_address(bytes, now)
+  subject.writeRecord(before, calls.peer_ptr())
+  const errors: readonly number[] = [ErrorCode.ARGUMENT, ErrorCode.MEMORY]
+  if (result < 0 && !errors.includes(result)) fault(`ping_address(${bytes}) = ${result}`)
+  const answers = calls.poll_pongs()
+  if (answers < 0 || answers > PONG_SLOTS) fault(`poll_pongs = ${answers}`)
 }
 
 /** Supplies less entropy than requested, or none for a while. */

@@ -154,10 +154,15 @@ test('a single refusal causes a single ping', async () => {
   assert.equal(pings, [250])
 })
 
-test('a host without a route is named with the error', () => {
-  const { peerLog, logged } = bench()
+test('a host without a route is named with the error, and a firewall of this machine as such', async () => {
+  const { clock, peerLog, logged } = bench()
   peerLog.unreachable(SERVER, systemError('EHOSTUNREACH', 'no route to host'))
   assert.equal(logged(), [`${WHERE} cannot be reached: EHOSTUNREACH: no route to host; retrying`])
+  await clock.advance(60_000)
+  peerLog.unreachable(SERVER, systemError('EPERM', 'sendmmsg'))
+  assert.equal(logged(), [
+    `${WHERE} cannot be reached: a firewall of this machine refuses the packets (EPERM); retrying`,
+  ])
 })
 
 test('a client that is started first finds its server, and says so', async () => {

@@ -86,7 +86,7 @@ import {
   uncountHalfOpen,
 } from '../session/session'
 import { advance, challengeReset, dismissReset, endSession, resetByPeer } from '../session/stream'
-import { find } from '../session/table'
+import { find, firstOfConv, nextOfConv } from '../session/table'
 import { confirm, onTwinAcknowledged } from '../session/twins'
 import {
   add,
@@ -295,7 +295,9 @@ function onSegments(i: u32, at: usize, len: u32, sealed: u32, address: usize, no
   if (effects & (RECEIVED_STREAM | ADVANCED_UNA)) s.progressAt = now
   if (effects & MOVED_PAYLOAD) s.payloadAt = now
   const isConfirmed = effects & CONFIRMED && confirm(s, now)
-  if (effects & ADVANCED_UNA && has(s, HAS_TWIN)) onTwinAcknowledged(s, now)
+  const isTwin = effects & ADVANCED_UNA && has(s, HAS_TWIN)
+  if (isTwin) onTwinAcknowledged(s, now)
+  if (isTwin || (effects & CONFIRMED && !isConfirmed)) markTwinsDirty(s)
   const hasData = s.rcvTop != top || (effects & (RECEIVED_STREAM | KEPT_BLOCK)) != 0
   onArrival(s, len, hasData, s.sndUna - una, now)
   if (effects & (RUN_PASSED | LONE_PASSED)) onRunEffects(s, effects)
@@ -306,6 +308,14 @@ function onSegments(i: u32, at: usize, len: u32, sealed: u32, address: usize, no
   if (effects & RECEIVED_STREAM || isConfirmed) advance(s, now)
   growReceiveWindow(s, now)
   return true
+}
+
+function markTwinsDirty(s: Session): void {
+  let other = firstOfConv(s.conv)
+  while (other) {
+    markDirty(other)
+    other = nextOfConv(other)
+  }
 }
 
 /**

@@ -37,7 +37,7 @@ import {
   uncountHalfOpen,
 } from '../session/session'
 import { queuePending, unblock } from '../session/stream'
-import { remove, sessionAt, slotsInUse } from '../session/table'
+import { firstOfConv, nextOfConv, remove, sessionAt, slotsInUse } from '../session/table'
 import { checkTimeouts, timeoutDeadline } from '../session/timeouts'
 import { cancel, earliest, postpone, wake } from '../session/timer'
 import { addTombstone } from '../session/tombstones'
@@ -109,11 +109,21 @@ export function reschedule(s: Session, now: Ticks): void {
   if (wanted != NEVER) wake(s, now + wanted)
 }
 
+/** A session that was served is removed: others of its conv may have waited for it. */
+function endTwins(ended: Session, now: Ticks): void {
+  let s = firstOfConv(ended.conv)
+  while (s) {
+    const next = nextOfConv(s)
+    if (onTwinEnded(s, ended, now)) reschedule(s, now)
+    s = next
+  }
+}
+
 /** Removes an ended session when no list of the endpoint contains it, and adds a tombstone. */
 function removeEnded(s: Session, now: Ticks): void {
   if (has(s, IN_READY | IN_DIRTY | IN_EVENTS)) return
   cancel(s)
-  if (has(s, DIALLED)) onTwinEnded(s, now)
+  if (has(s, DIALLED)) endTwins(s, now)
   setState(s, 0)
   addTombstone(addressOf(s), s.conv)
   remove(s)

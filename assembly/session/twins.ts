@@ -6,6 +6,8 @@
  * One client has one conversation, and announces what it received in it to whoever relays: after more segments of the
  * one session were acknowledged than the other one has sent, every una of that client is too high for the other one.
  * So another session is served only if its peer acknowledges, after that, with an una of its own.
+ *
+ * These functions may change every session of the conv: the caller reschedules them.
  */
 
 import { REASON_STALE_PEER } from '../abi'
@@ -15,7 +17,6 @@ import { Sn, Ticks } from '../units'
 import { DIALLED, EOF_SENT, ESTABLISHED, HAS_TWIN, has, INITIATOR, Session, TIME_WAIT } from './session'
 import { endSession, sendKeepalive } from './stream'
 import { firstOfConv, nextOfConv } from './table'
-import { wake } from './timer'
 
 /** @returns true if one client may be the peer of both sessions, of which `other` is served */
 function isTwin(s: Session, other: Session): bool {
@@ -50,7 +51,6 @@ export function confirm(s: Session, now: Ticks): bool {
     if (isTwin(s, other)) {
       other.flags |= HAS_TWIN
       onTwinAcknowledged(other, now)
-      wake(other, now)
     }
     other = nextOfConv(other)
   }
@@ -72,7 +72,6 @@ function isBeyond(una: Sn, s: Session): bool {
 function askAnew(s: Session, una: Sn, now: Ticks): void {
   confirmAnew(s, una)
   sendKeepalive(s, now)
-  wake(s, now)
 }
 
 /** The peer of a session for which another one waits acknowledged something: asks the peer of that one, or goes on. */
@@ -91,15 +90,13 @@ export function onTwinAcknowledged(twin: Session, now: Ticks): void {
   else if (twin.state == ESTABLISHED && !has(twin, EOF_SENT)) sendKeepalive(twin, now)
 }
 
-/** A session that was served is removed. One that may be a copy of it ends, if nothing can distinguish them any more. */
-export function onTwinEnded(twin: Session, now: Ticks): void {
-  let s = firstOfConv(twin.conv)
-  while (s) {
-    if (s.confirm && isTwin(s, twin) && !isDistinct(s)) {
-      if (isBeyond(twin.sndUna, s)) askAnew(s, twin.sndUna, now)
-      else endSession(s, REASON_STALE_PEER)
-      wake(s, now)
-    }
-    s = nextOfConv(s)
-  }
+/**
+ * A session that was served is removed. Another that may be a copy of it ends, if nothing can distinguish them any more.
+ * @returns true if `s` was changed
+ */
+export function onTwinEnded(s: Session, twin: Session, now: Ticks): bool {
+  if (!s.confirm || !isTwin(s, twin) || isDistinct(s)) return false
+  if (isBeyond(twin.sndUna, s)) askAnew(s, twin.sndUna, now)
+  else endSession(s, REASON_STALE_PEER)
+  return true
 }

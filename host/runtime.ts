@@ -444,6 +444,8 @@ export interface Runtime {
   dialTcp(address: SocketAddress, options: TcpOptions, handlers: TcpHandlers, onOpen: () => void): TcpConnection
   /** CPU time of the process, user and system, in milliseconds. */
   cpuTime(): number
+  /** Resident memory of the process in bytes. Absent: it cannot be measured. */
+  residentBytes?(): number
   /**
    * Serves a fetch handler (hono's app.fetch), one request per connection, within the limits of protocol.md 11.
    * `target` is the request target as received; `request.url` is normalized.

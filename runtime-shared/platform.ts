@@ -26,7 +26,7 @@ export const spelling = new AddressSpelling(networkInterfaces, process.platform 
 
 type System = Pick<
   Runtime,
-  'clock' | 'cpuTime' | 'resolve' | 'readFile' | 'print' | 'exit' | 'onTerminate' | 'onReload'
+  'clock' | 'cpuTime' | 'residentBytes' | 'resolve' | 'readFile' | 'print' | 'exit' | 'onTerminate' | 'onReload'
 >
 
 /** Sleeps without running the event loop. */
@@ -58,6 +58,8 @@ export const system: System = {
     const { user, system } = process.cpuUsage()
     return (user + system) / MICROSECONDS_PER_MS
   },
+
+  residentBytes: () => process.memoryUsage.rss(),
 
   async resolve(host) {
     const address = spelling.parse(host)

@@ -95,6 +95,7 @@ function showSample(sample: Sample): void {
   if (!paused) {
     setText(byId('mode'), program.mode)
     byId('mode').hidden = false
+    document.body.dataset['mode'] = program.mode
     document.body.dataset['carries'] = program.mode === 'client' || program.mode === 'server' ? 'yes' : 'no'
     document.title = `${program.mode} · ${program.name}`
     setText(

@@ -4,6 +4,8 @@ export interface Session {
   readonly conv: string
   readonly state: string
   readonly peer: string
+  /** The other end of its TCP connection: the application, at a server the target. */
+  readonly tcp_peer?: string | null
   readonly age_seconds: number
   readonly idle_seconds: number
   readonly rtt_ms: number | null
@@ -53,6 +55,7 @@ export interface Sample {
   readonly time: string
   readonly uptime_ms: number
   readonly cpu_ms: number | null
+  readonly rss_bytes?: number | null
   readonly ready: boolean
   readonly health: string
   readonly counters: Numbers
@@ -66,6 +69,8 @@ export interface Sample {
     readonly peer: string | null
     readonly rendezvous: string | null
     readonly peer_found: boolean
+    readonly problem?: 'refused' | 'firewall' | 'unreachable' | null
+    readonly problem_text?: string | null
   }
   readonly path: Session | null
   readonly sessions: readonly Session[]

@@ -24,10 +24,14 @@ const STATES: Readonly<Record<string, string>> = {
   time_wait: 'closed',
 }
 
+const tcpOf = (line: Line): string => line.tcp_peer ?? NONE
+
 const COLUMNS: readonly Column[] = [
   { title: 'Session', className: 'text code', key: (line) => line.conv, show: (line) => line.conv },
   { title: 'State', className: 'text', key: (line) => line.state, show: (line) => STATES[line.state] ?? line.state },
-  { title: 'Peer', className: 'text code minor', key: (line) => line.peer, show: (line) => line.peer },
+  { title: 'Client', className: 'text code minor at-server', key: (line) => line.peer, show: (line) => line.peer },
+  { title: 'Application', className: 'text code at-client', key: tcpOf, show: tcpOf },
+  { title: 'Target', className: 'text code minor at-server', key: tcpOf, show: tcpOf },
   { title: 'Receiving', className: '', key: (line) => line.receiving, show: (line) => rateText(line.receiving) },
   { title: 'Sending', className: '', key: (line) => line.sending, show: (line) => rateText(line.sending) },
   { title: 'Round trip', className: '', key: (line) => line.rtt_ms ?? -1, show: (line) => tripText(line.rtt_ms) },

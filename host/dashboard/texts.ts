@@ -23,10 +23,38 @@ function upText({ link, gauges, program }: Sample): string {
   return `${count(live)} ${live === 1 ? 'session' : 'sessions'}, clients answer${trip}.`
 }
 
+/** What ICMP or this machine reported of a peer that does not answer. */
+function problemText({ link }: Sample, peer: string): LinkText | undefined {
+  switch (link.problem) {
+    case 'refused':
+      return {
+        mood: 'bad',
+        state: 'Refused by the server',
+        detail: `${peer} answers that no server listens on that UDP port: it is not started, or uses another port. Trying again.`,
+      }
+    case 'firewall':
+      return {
+        mood: 'bad',
+        state: 'Blocked by a firewall of this machine',
+        detail: `Packets to ${peer} may not leave (${link.problem_text ?? NONE}). Trying again.`,
+      }
+    case 'unreachable':
+      return {
+        mood: 'bad',
+        state: 'The server cannot be reached',
+        detail: `No path to ${peer} (${link.problem_text ?? NONE}). Trying again.`,
+      }
+    default:
+      return undefined
+  }
+}
+
 export function linkText(sample: Sample, about: About): LinkText {
   const { link, gauges } = sample
   const peer = link.peer ?? String(about['kcp_connect'] ?? 'the peer')
   const silent = duration(link.silent_ms / 1000)
+  const problem = link.state === 'silent' || link.state === 'checking' ? problemText(sample, peer) : undefined
+  if (problem !== undefined) return problem
   switch (link.state) {
     case 'up':
       return {
@@ -103,7 +131,8 @@ export function stripPairs(sample: Sample, before: Sample | undefined, about: Ab
     ['Datagrams in', `${count(Math.round(perSecond(sample, before, 'pkt_received')))} /s`],
     ['Datagrams out', `${count(Math.round(perSecond(sample, before, 'pkt_sent')))} /s`],
     ['CPU', `${(cpu * 100).toFixed(1)} %`],
-    ['Memory', bytes(gauges['memory_used'] ?? 0)],
+    ['Engine memory', bytes(gauges['memory_used'] ?? 0)],
+    ['Process memory', sample.rss_bytes == null ? NONE : bytes(sample.rss_bytes)],
   ]
 }
 

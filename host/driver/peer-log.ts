@@ -26,6 +26,14 @@ const EXPLAINS_MS = 10_000
 
 export type PeerKind = 'peer' | 'rendezvous server'
 
+/** Why the peer does not answer, as far as ICMP or this machine reported it. */
+export interface PeerProblem {
+  /** `refused`: nothing listens there. `firewall`: of this machine. `unreachable`: on the path. */
+  readonly kind: 'refused' | 'firewall' | 'unreachable'
+  /** The system's words. */
+  readonly text: string
+}
+
 export interface PeerLogHost {
   readonly log: Log
   readonly clock: Clock
@@ -54,6 +62,7 @@ export class PeerLog {
   #errorLoggedAt = Number.NEGATIVE_INFINITY
   #errorsSince = 0
   #errorAt = Number.NEGATIVE_INFINITY
+  #error: PeerProblem | undefined
 
   constructor(host: PeerLogHost) {
     this.#host = host
@@ -75,6 +84,11 @@ export class PeerLog {
       this.#waiting = undefined
       if (!this.#isExplained() && !this.#host.hasHeard()) log.notice(`waiting for ${where}`)
     }, WAITING_MS)
+  }
+
+  /** Why the peer does not answer, if that was reported since it last answered, and recently. */
+  get problem(): PeerProblem | undefined {
+    return this.#isExplained() ? this.#error : undefined
   }
 
   /** A recent error has told the reader more than "no answer" does. */
@@ -135,10 +149,12 @@ export class PeerLog {
     this.#errors++
     const code = codeOf(error)
     const isRefused = code === 'ECONNREFUSED'
+    const isFirewall = code === 'EPERM' || code === 'EACCES'
+    const kind = isRefused ? 'refused' : isFirewall ? 'firewall' : 'unreachable'
+    if (this.#error?.kind !== kind || this.#error.text !== error.message) this.#error = { kind, text: error.message }
     if (isRefused) this.#retryLater(now)
     if (now - this.#errorLoggedAt < ERROR_LOG_MS) return
     this.#errorLoggedAt = now
-    const isFirewall = code === 'EPERM' || code === 'EACCES'
     const why = isFirewall ? `a firewall of this machine refuses the packets (${code})` : error.message
     const what = isRefused ? 'refuses: no server listens on that UDP port' : `cannot be reached: ${why}`
     const times = this.#errors === 1 ? '' : `, ${this.#errors} times since the last line`

@@ -68,6 +68,11 @@ export class StreamTable implements StreamOwner {
     return this.#streams.get(handle)?.peer
   }
 
+  /** The other end of the TCP connection of a stream, if it is known. */
+  remoteOf(handle: number): SocketAddress | undefined {
+    return this.#streams.get(handle)?.remote
+  }
+
   setPeer(handle: number, peer: SocketAddress | undefined): void {
     const stream = this.#streams.get(handle)
     if (stream !== undefined) stream.peer = peer

@@ -102,6 +102,11 @@ export class Stream implements TcpHandlers, Dialling {
     return this.#table.held
   }
 
+  /** The other end of the TCP connection: the application, or the target; undefined while there is none. */
+  get remote(): SocketAddress | undefined {
+    return this.#connection?.remote
+  }
+
   get label(): string {
     return this.conv === 0 ? `[stream:${this.handle}]` : `[session:${formatConv(this.conv)}]`
   }

@@ -62,13 +62,21 @@ export class EndpointMonitor implements Monitor {
       at,
       uptime: at - this.started,
       cpu: this.#runtime.cpuTime(),
+      rss: this.#runtime.residentBytes?.(),
       date: new Date(this.#runtime.clock.wall()),
       counters,
     }
   }
 
   sessions(): SessionSteps {
-    return this.#steps((core) => readSessions(core, () => this.#shown.driver.now()))
+    const { driver } = this.#shown
+    return this.#steps((core) =>
+      readSessions(
+        core,
+        () => driver.now(),
+        (handle) => driver.streams.remoteOf(handle),
+      ),
+    )
   }
 
   contexts(): ContextSteps | undefined {
@@ -99,6 +107,7 @@ export class EndpointMonitor implements Monitor {
       rendezvous: transport?.addresses.rendezvous,
       peerFound: transport?.peerFound === true,
       pongRtt: driver.pongRtt,
+      problem: driver.peerLog.problem,
     }
   }
 

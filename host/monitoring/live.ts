@@ -10,6 +10,7 @@
  * The statistics are defined in stats.ts, routes in app.ts, access control in access.ts.
  */
 
+import type { PeerProblem } from '../driver/peer-log.ts'
 import { SessionState } from '../engine/core.ts'
 import type { RecentLine } from '../log/log.ts'
 import { formatAddress, type SocketAddress } from '../net/address.ts'
@@ -47,6 +48,8 @@ export interface LinkStatus {
   readonly peerFound: boolean
   /** Round trip time of the last answered PING, ms. */
   readonly pongRtt: number | undefined
+  /** Why the peer does not answer, as far as it is known. */
+  readonly problem?: PeerProblem | undefined
 }
 
 /** Data source of the feed. */
@@ -290,7 +293,7 @@ export class LiveFeed {
 
   #step(snapshot: Snapshot): void {
     const { counters } = snapshot
-    const { rendezvous, peer, local, peerFound, pongRtt } = this.#source.path()
+    const { rendezvous, peer, local, peerFound, pongRtt, problem } = this.#source.path()
     const pending = rendezvous !== undefined && !peerFound
     const pings = this.#pings
     if (this.#link.look(snapshot) && pings && this.#source.client && !pending) this.#source.ping()
@@ -308,6 +311,8 @@ export class LiveFeed {
         peer: shown(peer),
         rendezvous: shown(rendezvous),
         peer_found: peerFound,
+        problem: problem?.kind ?? null,
+        problem_text: problem?.text ?? null,
       },
       path: busiest === undefined ? null : this.#source.session(busiest),
       sessions: this.#rows.map((row) => this.#source.session(row)),

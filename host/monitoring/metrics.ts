@@ -194,6 +194,11 @@ export function renderMetrics(snapshot: Snapshot, host: HostCounters, ready: boo
       describe('cpu_seconds', 'counter', 'seconds', 'CPU time used by the process.') +
       `${PREFIX}cpu_seconds_total ${snapshot.cpu / MS_PER_S}\n`
   }
+  if (snapshot.rss !== undefined) {
+    text +=
+      describe('resident_memory_bytes', 'gauge', 'bytes', 'Resident memory of the process.') +
+      `${PREFIX}resident_memory_bytes ${snapshot.rss}\n`
+  }
   if (snapshot.workers !== undefined) {
     text +=
       describe('workers', 'gauge', undefined, 'Running worker processes.') +

@@ -17,6 +17,7 @@ export function sessionJson(session: SessionStats): object {
     conv: formatConv(session.conv),
     state: SESSION_STATES[session.state] ?? SESSION_STATES[0],
     peer: formatAddress(session.peer),
+    tcp_peer: session.tcp === undefined ? null : formatAddress(session.tcp),
     age_seconds: session.age,
     idle_seconds: session.idle,
     rtt_ms: ms(session.rtt),
@@ -37,7 +38,7 @@ export function sessionJson(session: SessionStats): object {
 /** The body of /stats.json without its sessions. */
 export function summaryOf(
   source: Pick<HttpSource, 'program' | 'health' | 'hostCounters'>,
-  { uptime, cpu, date, counters, workers }: Snapshot,
+  { uptime, cpu, rss, date, counters, workers }: Snapshot,
 ): object {
   const { name, version, runtime, runtimeVersion, mode } = source.program
   const health = source.health()
@@ -50,6 +51,7 @@ export function summaryOf(
     time: date.toISOString(),
     uptime_ms: uptime,
     cpu_ms: cpu ?? null,
+    rss_bytes: rss ?? null,
     ready: healthy,
     health: text,
     // absent with a single process

@@ -38,6 +38,8 @@ export interface SessionStats {
   /** 1..4, see SessionState */
   readonly state: number
   readonly peer: SocketAddress
+  /** The other end of its TCP connection: the application, or at a server the target; undefined if there is none. */
+  readonly tcp?: SocketAddress | undefined
   /** Seconds since it was opened. */
   readonly age: number
   /** Seconds since the last activity. */
@@ -79,6 +81,8 @@ export interface Snapshot {
   readonly uptime: number
   /** CPU time of the process in ms; undefined if unknown (at startup). */
   readonly cpu: number | undefined
+  /** Resident memory of the process in bytes; undefined if unknown. */
+  readonly rss?: number | undefined
   readonly date: Date
   readonly counters: Counters
   /** With `workers`: number of running workers and of restarts. */
@@ -134,22 +138,36 @@ export function lastCounters(core: Core): Counters {
   })
 }
 
-/** Reads all sessions, `SLOTS_PER_STEP` slots of the table per step. @param now returns ticks */
-export function* readSessions(core: Core, now: () => number): Generator<readonly SessionStats[], void, undefined> {
+/**
+ * Reads all sessions, `SLOTS_PER_STEP` slots of the table per step.
+ * @param now returns ticks
+ * @param tcpOf returns the other end of the TCP connection of a stream
+ */
+export function* readSessions(
+  core: Core,
+  now: () => number,
+  tcpOf: (handle: number) => SocketAddress | undefined = () => undefined,
+): Generator<readonly SessionStats[], void, undefined> {
   // the table may grow between steps
   for (let slot = 0; slot < core.calls.session_slots(); ) {
     const found: SessionStats[] = []
     const end = Math.min(slot + SLOTS_PER_STEP, core.calls.session_slots())
     for (; slot < end; slot++) {
-      const session = readSession(core, slot, now())
+      const session = readSession(core, slot, now(), tcpOf)
       if (session !== undefined) found.push(session)
     }
     yield found
   }
 }
 
-function readSession(core: Core, slot: number, now: number): SessionStats | undefined {
-  if (core.calls.session_info(slot, now) <= 0) return undefined
+function readSession(
+  core: Core,
+  slot: number,
+  now: number,
+  tcpOf: (handle: number) => SocketAddress | undefined,
+): SessionStats | undefined {
+  const handle = core.calls.session_info(slot, now)
+  if (handle <= 0) return undefined
   const info = core.info()
   const peer = readRecord(core.u8, info.byteOffset + Info.address)
   if (peer === undefined) return undefined
@@ -164,6 +182,7 @@ function readSession(core: Core, slot: number, now: number): SessionStats | unde
     conv: u32(Info.conv),
     state,
     peer,
+    tcp: waiting ? undefined : tcpOf(handle),
     age: u32(Info.age),
     idle: u32(Info.idle),
     rtt: ms(Info.srtt),

@@ -129,9 +129,10 @@ class Worker {
         await new Promise<void>((resolve) => this.#runtime.clock.defer(resolve))
       }
     }
-    const { cpu, counters } = monitor.snapshot()
+    const { cpu, rss, counters } = monitor.snapshot()
     const part = {
       cpu: cpu ?? 0,
+      rss,
       counters,
       host: monitor.hostCounters(),
       health: monitor.health(),

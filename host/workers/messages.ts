@@ -50,6 +50,8 @@ export type FromWorker =
 export interface Part {
   /** ms */
   readonly cpu: number
+  /** Resident memory in bytes; undefined if unknown. */
+  readonly rss?: number | undefined
   readonly counters: Counters
   readonly host: HostCounters
   readonly health: Health

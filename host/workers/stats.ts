@@ -145,9 +145,12 @@ export class WorkerStats implements Monitor {
     const at = this.#runtime.clock.monotonic()
     const parts = [this.#past, ...this.#parts.values()]
     const cpu = parts.reduce((sum, part) => sum + part.cpu, this.#runtime.cpuTime())
+    // an ended worker holds no memory
+    const own = this.#runtime.residentBytes?.()
+    const rss = own && parts.reduce((sum, part) => sum + (part.rss ?? 0), own)
     const counters = sumCounters(parts.map((part) => part.counters))
     const workers = { serving: this.#serving().length, restarts: this.restarts }
-    return { at, uptime: at - this.started, cpu, date: new Date(this.#runtime.clock.wall()), counters, workers }
+    return { at, uptime: at - this.started, cpu, rss, date: new Date(this.#runtime.clock.wall()), counters, workers }
   }
 
   sessions(): SessionSteps {
@@ -165,7 +168,8 @@ export class WorkerStats implements Monitor {
   /** Link status of one worker: all share the path to the peer. */
   path(): LinkStatus {
     const paths = [...this.#parts.values()].map((part) => part.path)
-    return paths.find(({ pongRtt }) => pongRtt !== undefined) ?? paths[0] ?? NO_PATH
+    const path = paths.find(({ pongRtt }) => pongRtt !== undefined) ?? paths[0] ?? NO_PATH
+    return { ...path, problem: path.problem ?? paths.find(({ problem }) => problem !== undefined)?.problem }
   }
 
   ping(): void {

@@ -51,6 +51,8 @@ for (const pair of MIXED_PAIRS) {
         assert.is(session.state, 'established')
         assert.is(session.tcp_read_bytes, BYTES)
         assert.is(session.tcp_written_bytes, BYTES)
+        assert.is(session.tcp_peer, end === 'server' ? target.address : `127.0.0.1:${app.socket.localPort}`)
+        assert.ok(stats.rss_bytes > stats.gauges.memory_used)
         assert.is(stats.counters.tcp_read_bytes, BYTES)
         assert.is(stats.host[end === 'server' ? 'tcp_dials' : 'tcp_accepted'], 1)
         assert.match(
@@ -61,6 +63,7 @@ for (const pair of MIXED_PAIRS) {
         assert.is(samples.get('kcptun_sessions{state="established"}'), 1)
         assert.is(samples.get('kcptun_tcp_read_bytes_total'), BYTES)
         assert.is(samples.get('kcptun_ready'), 1)
+        assert.ok((samples.get('kcptun_resident_memory_bytes') ?? 0) > 1e6)
       }
       app.finish()
       await app.ending

@@ -79,6 +79,22 @@ test('without an answer the log says what is waited for, then that there is none
   assert.equal(logged(), [`connected: ${WHERE} answers in 0.4 ms`])
 })
 
+test('what ICMP reports explains the silence until the peer answers, or the report is old', async () => {
+  const { clock, peerLog } = bench()
+  assert.is(peerLog.problem, undefined)
+  peerLog.unreachable(SERVER, systemError('ECONNREFUSED', 'recvmmsg'))
+  assert.is(peerLog.problem?.kind, 'refused')
+  peerLog.answered(SERVER, 'peer', 1)
+  assert.is(peerLog.problem, undefined)
+  peerLog.unreachable(SERVER, systemError('EPERM', 'sendmmsg'))
+  assert.is(peerLog.problem?.kind, 'firewall')
+  peerLog.unreachable(SERVER, systemError('EHOSTUNREACH', 'sendmmsg'))
+  assert.is(peerLog.problem?.kind, 'unreachable')
+  assert.match(peerLog.problem?.text ?? '', 'EHOSTUNREACH')
+  await clock.advance(60_000)
+  assert.is(peerLog.problem, undefined)
+})
+
 test('after an outage its length is logged, counted from the last datagram', async () => {
   const { clock, peerLog, logged } = bench()
   peerLog.answered(SERVER, 'peer', 30)

@@ -39,9 +39,11 @@ test('every file of the exports is packed', () => {
   for (const path of ['dist/core.wasm', 'dist/kcptun_core.h', 'docs/abi.md']) assert.ok(packed.has(path), path)
 })
 
-test(`it is smaller than ${PACKED_BYTES_MAX} bytes, without source maps and builds for tests`, () => {
+test(`it is smaller than ${PACKED_BYTES_MAX} bytes, without source maps, builds for tests and the documentation site`, () => {
   assert.ok(size < PACKED_BYTES_MAX, `${size} bytes`)
-  const superfluous = files.filter(({ path }) => /\.map$|debug|checked|bench.*\.js$|\/native\//.test(path))
+  const superfluous = files.filter(({ path }) =>
+    /\.map$|debug|checked|bench.*\.js$|\/native\/|site|vitepress/.test(path),
+  )
   assert.equal(superfluous, [])
 })
 

@@ -56,4 +56,5 @@ export const SIZE_TESTS_SENT: u32 = 52
 export const SIZE_TESTS_ANSWERED: u32 = 53
 export const SEGMENTS_OVERSIZED: u32 = 54
 export const PATH_BYTES: u32 = 55
-export const COUNTERS: u32 = 56
+export const SESSIONS_EVICTED: u32 = 56
+export const COUNTERS: u32 = 57

@@ -4,7 +4,6 @@
 
 import {
   CONFIG_CONFIRM,
-  CONFIG_MAX_HALF_OPEN,
   E_ARGUMENT,
   E_MEMORY,
   E_NO_PEER,
@@ -21,7 +20,7 @@ import { seconds } from '../clock'
 import { sendReset } from '../control/queue'
 import { openConfirm } from '../kcp/confirm'
 import { openCongestion } from '../kcp/congestion'
-import { PEER_CLOCK_UNKNOWN, PROBE_ASK, waitSnd } from '../kcp/conversation'
+import { PEER_CLOCK_UNKNOWN, PROBE_ASK } from '../kcp/conversation'
 import { probe } from '../kcp/loss_detection'
 import { openConversation } from '../kcp/options'
 import { openReceiveWindow } from '../kcp/receive_window'
@@ -50,17 +49,10 @@ import {
   CONNECT,
   countHalfOpen,
   DRAINING,
-  EOF_PENDING,
   EOF_SENT,
   ESTABLISHED,
-  halfOpenCount,
   has,
-  IN_DIRTY,
-  IN_EVENTS,
-  IN_READY,
   INITIATOR,
-  nextLinger,
-  oldestLinger,
   Session,
   setState,
   TCP_GONE,
@@ -68,27 +60,16 @@ import {
   TIME_WAIT,
 } from '../session/session'
 import { endSession, queueDial, sendKeepalive } from '../session/stream'
-import {
-  find,
-  firstOfConv,
-  insert,
-  isTableFull,
-  nextOfConv,
-  rekey,
-  sessionAt,
-  sessionOf,
-  slotsInUse,
-} from '../session/table'
-import { areTombstonesFull, findTombstone, onLateDatagram } from '../session/tombstones'
+import { find, firstOfConv, insert, nextOfConv, rekey, sessionAt, sessionOf, slotsInUse } from '../session/table'
+import { findTombstone, onLateDatagram } from '../session/tombstones'
 import { count, SESSIONS_OPENED, SESSIONS_REFUSED, SESSIONS_UNCONFIRMED } from '../stats'
 import { Conv, Ticks } from '../units'
 import { field } from './config'
 import { isOtherPeer, onOtherAddress } from './migration'
 import { currentPeer, onPathMoved, previousPeer } from './peer'
+import { hasRoom, hasRoomForPeer } from './room'
 import { isLive, pingUnvalidated, reschedule } from './schedule'
 
-/** Limit of sessions in LINGER that are visited for one to evict. */
-const MAX_LINGER_VISITS: u32 = 64
 /** Maximum distance of the numbers of a datagram from a session it continues: the largest window. */
 const MAX_MOVED_DISTANCE: i32 = 65536
 
@@ -101,11 +82,13 @@ export function configureOpening(modeBits: u32, conv: Conv): void {
   nextConv = conv
 }
 
-function start(s: Session, conv: Conv, state: u32, now: Ticks): void {
+/** @param flags INITIATOR, or 0 */
+function start(s: Session, conv: Conv, flags: u32, now: Ticks): void {
+  s.flags = flags
   openConversation(s, conv)
   openReceiveWindow(s, now)
   openCongestion(s, addressOf(s), now)
-  setState(s, state)
+  setState(s, CONNECT)
   s.created = s.signAt = s.progressAt = s.payloadAt = s.queuedAt = s.flushAt = now
   s.createdSecond = seconds()
   // the first pair of ACKs need not wait
@@ -134,7 +117,7 @@ export function openEcho(bytes: u32, now: Ticks): i32 {
 /** @param echo bytes of an echo to ask for, 0 = the session is for a connection */
 function openSession(echo: u32, now: Ticks): i32 {
   if (!isAddress(currentPeer)) return E_NO_PEER
-  if (isHalfOpenFull() || !makeRoom(now)) {
+  if (!hasRoom(now)) {
     count(SESSIONS_REFUSED)
     return E_SESSIONS
   }
@@ -145,8 +128,7 @@ function openSession(echo: u32, now: Ticks): i32 {
     count(SESSIONS_REFUSED)
     return handle
   }
-  start(s, conv, CONNECT, now)
-  s.flags |= INITIATOR
+  start(s, conv, INITIATOR, now)
   s.peerClock = PEER_CLOCK_UNKNOWN
   s.tcp = TCP_OPEN
   if (!(echo ? queueEcho(s, echo, now) : queueDial(s, now))) {
@@ -158,27 +140,6 @@ function openSession(echo: u32, now: Ticks): i32 {
   }
   reschedule(s, now)
   return s.handle
-}
-
-/**
- * Makes room for one more session: evicts one in LINGER if everything it sent is acknowledged and nothing is left for
- * TCP.
- * @returns false if there is none, or if too many sessions ended recently
- */
-function makeRoom(now: Ticks): bool {
-  if (areTombstonesFull()) return false
-  if (!isTableFull()) return true
-  let s = oldestLinger()
-  for (let i: u32 = 0; i < MAX_LINGER_VISITS && s; i++) {
-    const isDone = waitSnd(s) == 0 && s.rcvRead == s.rcvTop && s.tcp == TCP_GONE
-    if (isDone && !has(s, EOF_PENDING | IN_READY | IN_DIRTY | IN_EVENTS)) {
-      endSession(s, 0)
-      reschedule(s, now)
-      return true
-    }
-    s = nextLinger(s)
-  }
-  return false
 }
 
 /** @returns the next free conv for the peer; never 0 (protocol.md 6.6) */
@@ -222,12 +183,12 @@ export function acceptSession(at: usize, len: u32, conv: Conv, address: usize, n
     return null
   }
   let s: Session | null = null
-  if (!isHalfOpenFull() && makeRoom(now)) s = sessionOf(insert(address, conv))
+  if (hasRoomForPeer(now)) s = sessionOf(insert(address, conv))
   if (!s) {
     count(SESSIONS_REFUSED)
     return null
   }
-  start(s, conv, CONNECT, now)
+  start(s, conv, 0, now)
   if (tagBytes() != 0 && !admit(s, at, len, now)) {
     endSession(s, REASON_MEMORY)
     reschedule(s, now)
@@ -408,9 +369,4 @@ export function endSessionsOf(address: usize, reason: u32, now: Ticks): void {
     endSession(s, reason)
     reschedule(s, now)
   }
-}
-
-/** @returns true if the limit of half-open sessions is reached: those without DIAL or without an answer */
-function isHalfOpenFull(): bool {
-  return field(CONFIG_MAX_HALF_OPEN) != 0 && halfOpenCount() >= field(CONFIG_MAX_HALF_OPEN)
 }

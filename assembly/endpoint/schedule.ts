@@ -25,6 +25,7 @@ import {
   DRAINING,
   ECHO_PENDING,
   EOF_PENDING,
+  EVICTED,
   has,
   IN_DIRTY,
   IN_EVENTS,
@@ -36,7 +37,7 @@ import {
   TIME_WAIT,
   uncountHalfOpen,
 } from '../session/session'
-import { queuePending, unblock } from '../session/stream'
+import { endSession, queuePending, unblock } from '../session/stream'
 import { firstOfConv, nextOfConv, remove, sessionAt, slotsInUse } from '../session/table'
 import { checkTimeouts, timeoutDeadline } from '../session/timeouts'
 import { cancel, earliest, postpone, wake } from '../session/timer'
@@ -119,13 +120,23 @@ function endTwins(ended: Session, now: Ticks): void {
   }
 }
 
+/**
+ * Ends a session that still waits for DIAL, because another needs its place. It leaves no record: nothing was dialled, and
+ * more than the records that may exist can be evicted.
+ */
+export function evict(s: Session, now: Ticks): void {
+  s.flags |= EVICTED
+  endSession(s, 0)
+  reschedule(s, now)
+}
+
 /** Removes an ended session when no list of the endpoint contains it, and adds a tombstone. */
 function removeEnded(s: Session, now: Ticks): void {
   if (has(s, IN_READY | IN_DIRTY | IN_EVENTS)) return
   cancel(s)
   if (has(s, DIALLED)) endTwins(s, now)
   setState(s, 0)
-  addTombstone(addressOf(s), s.conv)
+  if (!has(s, EVICTED)) addTombstone(addressOf(s), s.conv)
   remove(s)
 }
 

@@ -83,6 +83,16 @@ export function isScarce(bytes: u32): bool {
   return used + bytes > ordinaryLimit
 }
 
+/** @returns true if so much is in use that streams may hold less than they otherwise could */
+export function areStreamsLimited(): bool {
+  return used > sharedLimit
+}
+
+/** @returns true if more for sessions that serve no stream would leave too little for those that do */
+export function areStreamsInNeed(): bool {
+  return used > directionLimit
+}
+
 /** @returns bytes that any stream may hold, of a direction that holds `all` */
 function guaranteedBytes(all: u32): u32 {
   return all < directionLimit

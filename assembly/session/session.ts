@@ -60,6 +60,10 @@ export const DIALLED: u32 = 524288
 export const HAS_TWIN: u32 = 1048576
 /** It asks for an echo and carries no connection (echo.ts). */
 export const ECHO_ASKED: u32 = 2097152
+/** A session of a server that waits for DIAL: it may have to yield to a new one. */
+export const AWAITS_DIAL: u32 = 4194304
+/** It yielded to another session. */
+export const EVICTED: u32 = 8388608
 
 @unmanaged
 export class Session extends Conversation {
@@ -89,9 +93,9 @@ export class Session extends Conversation {
   // bytes received for a closed TCP side; of an echo the bytes of its longest segment
   discarded: u32
   flushAt: Ticks
-  // links in the list of sessions in LINGER
-  lingerOlder: usize
-  lingerYounger: usize
+  // links in the list of sessions in LINGER, or of those that wait for DIAL
+  older: usize
+  younger: usize
   // events to report
   events: u32
   // sn after the last KEEPALIVE, 0 = none
@@ -129,6 +133,10 @@ export function has(s: Session, flag: u32): bool {
   return (s.flags & flag) != 0
 }
 
+const lingering: List = changetype<List>(memory.data(8, 8))
+const awaiting: List = changetype<List>(memory.data(8, 8))
+const LINKS: usize = offsetof<Session>('older')
+
 let halfOpen: u32 = 0
 
 /** @returns number of half-open sessions: a client's without an answer, a server's without DIAL */
@@ -140,6 +148,16 @@ export function halfOpenCount(): u32 {
 export function countHalfOpen(s: Session): void {
   s.flags |= HALF_OPEN
   halfOpen++
+  if (has(s, INITIATOR)) return
+  s.flags |= AWAITS_DIAL
+  appendEntry(awaiting, changetype<usize>(s), LINKS)
+}
+
+/** DIAL arrived, or the session ends without. */
+export function endAwait(s: Session): void {
+  if (!has(s, AWAITS_DIAL)) return
+  s.flags &= ~AWAITS_DIAL
+  unlinkEntry(awaiting, changetype<usize>(s), LINKS)
 }
 
 /** Ends the half-open state, unless the address of the session is not validated yet. */
@@ -156,24 +174,28 @@ export function uncountHalfOpen(s: Session): void {
   halfOpen--
 }
 
-const lingering: List = changetype<List>(memory.data(8, 8))
-const LINGER_LINKS: usize = offsetof<Session>('lingerOlder')
-
-/** @returns the session that has been in LINGER longest, null if there is none; `nextLinger` continues */
+/** @returns the session that has been in LINGER longest, null if there is none; `nextOf` continues */
 export function oldestLinger(): Session | null {
   return changetype<Session | null>(lingering.oldest)
 }
 
-export function nextLinger(s: Session): Session | null {
-  return changetype<Session | null>(s.lingerYounger)
+/** @returns the session that has waited for DIAL longest, null if there is none; `nextOf` continues */
+export function oldestAwaiting(): Session | null {
+  return changetype<Session | null>(awaiting.oldest)
+}
+
+/** @returns the next session of the same list */
+export function nextOf(s: Session): Session | null {
+  return changetype<Session | null>(s.younger)
 }
 
 /** Changes the state and the gauges of states. */
 export function setState(s: Session, state: u32): void {
   if (s.state == state) return
-  if (s.state == LINGER) unlinkEntry(lingering, changetype<usize>(s), LINGER_LINKS)
+  if (s.state == LINGER) unlinkEntry(lingering, changetype<usize>(s), LINKS)
+  if (state != CONNECT && state != ESTABLISHED) endAwait(s)
   if (s.state) shift(SESSIONS_BY_STATE + s.state - 1, -1)
   s.state = state
   if (state) shift(SESSIONS_BY_STATE + state - 1, 1)
-  if (state == LINGER) appendEntry(lingering, changetype<usize>(s), LINGER_LINKS)
+  if (state == LINGER) appendEntry(lingering, changetype<usize>(s), LINKS)
 }

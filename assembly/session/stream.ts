@@ -70,6 +70,7 @@ import {
   EOF_RECEIVED,
   EOF_SENT,
   ESTABLISHED,
+  endAwait,
   has,
   INITIATOR,
   KEEPALIVE_PENDING,
@@ -287,6 +288,7 @@ export function advance(s: Session, now: Ticks): void {
         nextMessage(s)
         s.tcp = TCP_DIALING
         s.flags |= DIALLED
+        endAwait(s)
         uncountHalfOpen(s)
         queueEvent(s, EVENT_DIAL)
       } else {

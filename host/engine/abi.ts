@@ -331,7 +331,7 @@ export const COUNTERS = [
   'waitsnd', 'memory_used', 'last_received_age', 'peer_silent_pings', 'entropy_left', 'obfs_dropped_bytes',
   'obfs_dropped', 'obfs_contexts', 'obfs_unauthenticated', 'obfs_refused', 'obfs_control_sent', 'drop_reflected',
   'sessions_unconfirmed', 'pongs_unasked', 'obfs_resets', 'segments_redundant', 'size_tests_sent',
-  'size_tests_answered', 'segments_oversized', 'path_bytes',
+  'size_tests_answered', 'segments_oversized', 'path_bytes', 'sessions_evicted',
 ] as const
 export type CounterName = (typeof COUNTERS)[number]
 /** Counters that rise and fall. */

@@ -98,6 +98,7 @@ const FAMILIES: readonly Family[] = [
     'sessions_unconfirmed',
     'Sessions that required confirmation before the target was dialled.',
   ),
+  counter('sessions_evicted', 'sessions_evicted', 'Sessions that yielded to new ones before the target was dialled.'),
   counter('sessions_aborted', 'sessions_aborted', 'Sessions that ended while their TCP connection was open.'),
   counter('resets_sent', 'resets_sent', 'RESET messages sent.'),
   counter('resets_received', 'resets_received', 'RESET messages received.'),

@@ -63,6 +63,8 @@ export class Driver
   /** Another drain round is needed. */
   #dirty = false
   #immediate: Timer | undefined
+  /** Called after each drain: set while a history is recorded. */
+  onDrained: (() => void) | undefined
   /** Activity counts, for tests. */
   readonly counts = { drains: 0, timerWakes: 0 }
 
@@ -313,6 +315,7 @@ export class Driver
     this.#pumping = true
     try {
       this.#drain()
+      this.onDrained?.()
     } catch (error) {
       if (!this.caught(error)) this.#timer.arm(TIMER_MIN_MS)
     } finally {

@@ -389,6 +389,7 @@ export class Endpoint {
   /** Opens the monitoring server. The configuration may have been reloaded since the start. */
   async #openMonitoring(): Promise<void> {
     if (this.#config.http_listen === undefined) return
+    await this.monitor.record()
     const { openMonitoring } = await import('../monitoring/monitoring.ts')
     const monitoring = await openMonitoring(this.#runtime, this.#config, this.#log, this.monitor)
     if (this.#closed) monitoring?.close()

@@ -6,6 +6,7 @@
 import { type Config, MODE_CLIENT, MODE_RENDEZVOUS } from '../config/config.ts'
 import type { Driver } from '../driver/driver.ts'
 import type { Core } from '../engine/core.ts'
+import type { History, HistoryRow } from '../monitoring/history.ts'
 import type { LinkStatus } from '../monitoring/live.ts'
 import type { Monitor } from '../monitoring/monitoring.ts'
 import {
@@ -41,6 +42,7 @@ export class EndpointMonitor implements Monitor {
   /** Totals of the engines that trapped, and the last of these engines. */
   #past = totalsOf(NO_COUNTERS)
   #broken: Core | undefined
+  #history: History | undefined
 
   constructor(runtime: Runtime, shown: Shown) {
     this.#runtime = runtime
@@ -66,6 +68,18 @@ export class EndpointMonitor implements Monitor {
       date: new Date(this.#runtime.clock.wall()),
       counters,
     }
+  }
+
+  /** Records a history from now on. Its code is loaded only where that is of use. */
+  async record(): Promise<void> {
+    const { History } = await import('../monitoring/history.ts')
+    const { driver } = this.#shown
+    this.#history ??= new History(driver, () => this.#runtime.clock.wall())
+    driver.onDrained = this.#history.onDrained
+  }
+
+  history(): HistoryRow[] {
+    return this.#history?.rows() ?? []
   }
 
   sessions(): SessionSteps {

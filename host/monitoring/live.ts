@@ -17,6 +17,7 @@ import { formatAddress, type SocketAddress } from '../net/address.ts'
 import type { Clock, HttpConnection, Timer } from '../runtime.ts'
 import type { ContextStats, ContextSteps } from '../transport/obfs/context-stats.ts'
 import { oldestOfMost } from './crowd.ts'
+import { HISTORY_COLUMNS, HISTORY_S, type HistoryRow } from './history.ts'
 import type { Counters, SessionStats, SessionSteps, Snapshot } from './stats.ts'
 
 /** Sample interval, ms. */
@@ -57,7 +58,7 @@ export interface LiveSource {
   readonly client: boolean
   readonly server: boolean
   readonly clock: Clock
-  /** If present, fetches statistics before a sample; with the target /stats.json also sessions. */
+  /** If present, fetches statistics before a sample: those of /stats.json, or of /metrics, which are without sessions. */
   prepare?(target: string): Promise<void>
   snapshot(): Snapshot
   sessions(): SessionSteps
@@ -74,6 +75,8 @@ export interface LiveSource {
   path(): LinkStatus
   /** Client: sends one PING in addition to keepalives. */
   ping(): void
+  /** The last minutes, by HISTORY_COLUMNS. */
+  history(): readonly HistoryRow[]
   /** The recent warnings and the total number of warnings. */
   warnings(): { readonly recent: readonly RecentLine[]; readonly remembered: number }
 }
@@ -266,7 +269,7 @@ export class LiveFeed {
       this.#preparing = true
       const began = this.#source.clock.monotonic()
       const due = began >= this.#walkAt
-      await prepare(due ? '/stats.json' : '/events')
+      await prepare(due ? '/stats.json' : '/metrics')
       this.#preparing = false
       if (due) this.#fetchMs = this.#source.clock.monotonic() - began
       if (this.#viewers.size === 0) return
@@ -288,6 +291,7 @@ export class LiveFeed {
       sample_ms: SAMPLE_MS,
       rows_max: ROWS_MAX,
       warnings: this.#source.warnings().recent,
+      history: { seconds: HISTORY_S, columns: HISTORY_COLUMNS, rows: this.#source.history() },
     })
   }
 

@@ -13,6 +13,7 @@ import type { HttpServer, Runtime } from '../runtime.ts'
 import { resolveKey } from '../transport/resolver.ts'
 import { BANNER_LINE, PROGRAM, VERSION } from '../version.ts'
 import { createHttpApp } from './app.ts'
+import type { HistoryRow } from './history.ts'
 import type { LinkStatus } from './live.ts'
 import type { HttpSource } from './source.ts'
 import { NO_COUNTERS } from './stats.ts'
@@ -27,6 +28,8 @@ export interface Monitor extends Pick<HttpSource, 'snapshot' | 'sessions' | 'con
   /** If present, fetches the statistics before each answer. */
   prepare?(target: string): Promise<void>
   path(): LinkStatus
+  /** The last minutes, as far as they are recorded. */
+  history(): HistoryRow[]
   /** Client: sends one PING in addition to keepalives. */
   ping(): void
 }
@@ -107,6 +110,7 @@ export async function openMonitoring(
         about: () => describeConfig(config, monitor.path().local?.family ?? 4),
         path: () => monitor.path(),
         ping: () => monitor.ping(),
+        history: () => monitor.history(),
         warnings: () => log,
         ...(monitor.prepare && { prepare: (target: string) => monitor.prepare?.(target) ?? Promise.resolve() }),
       },

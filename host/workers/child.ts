@@ -70,7 +70,7 @@ class Worker {
         this.#endpoint?.monitor.ping()
         break
       case 'stats':
-        this.#report(message.id, message.sessions).catch((error) => this.#log.error(messageOf(error)))
+        this.#report(message.id, message.sessions, message.history).catch((error) => this.#log.error(messageOf(error)))
         break
     }
   }
@@ -90,11 +90,12 @@ class Worker {
     this.#send(last, exit)
   }
 
-  async #start({ config, level, secret, addresses }: Extract<ToWorker, { kind: 'start' }>): Promise<void> {
+  async #start({ config, level, secret, addresses, records }: Extract<ToWorker, { kind: 'start' }>): Promise<void> {
     this.#log.setLevel(level)
     try {
       const socket = { fd: this.#calls.socket, addresses, secret }
       this.#endpoint = await startEndpoint(this.#runtime, config, this.#log, this.#crypto, socket)
+      if (records) await this.#endpoint.monitor.record()
     } catch (error) {
       return this.#leave(1, { kind: 'failed', text: messageOf(error) })
     }
@@ -104,7 +105,7 @@ class Worker {
     this.#send({ kind: 'serving' })
     // the engine trapped too often; already logged
     void this.#endpoint.failed.then((error) => {
-      void this.#report(0, false)
+      void this.#report(0, false, false)
       this.#leave(1, { kind: 'failed', text: messageOf(error) })
     })
   }
@@ -118,8 +119,8 @@ class Worker {
     this.#send({ kind: 'reloaded' })
   }
 
-  /** Sends statistics, those of the sessions first. */
-  async #report(id: number, withSessions: boolean): Promise<void> {
+  /** Sends statistics, those of the sessions and the history first. */
+  async #report(id: number, withSessions: boolean, withHistory: boolean): Promise<void> {
     if (this.#endpoint === undefined) return
     const { monitor } = this.#endpoint
     if (withSessions) {
@@ -129,6 +130,7 @@ class Worker {
         await new Promise<void>((resolve) => this.#runtime.clock.defer(resolve))
       }
     }
+    if (withHistory) this.#send({ kind: 'history', id, rows: monitor.history() })
     const { cpu, rss, counters } = monitor.snapshot()
     const part = {
       cpu: cpu ?? 0,

@@ -6,6 +6,7 @@
 import type { Config } from '../config/config.ts'
 import type { HostCounters } from '../driver/diagnostics.ts'
 import type { SecretPart } from '../engine/secret.ts'
+import type { HistoryRow } from '../monitoring/history.ts'
 import type { LinkStatus } from '../monitoring/live.ts'
 import type { Counters, Health, SessionStats } from '../monitoring/stats.ts'
 import type { SocketAddress } from '../net/address.ts'
@@ -21,10 +22,12 @@ export type ToWorker =
       readonly level: number
       readonly secret: SecretPart
       readonly addresses: readonly SocketAddress[]
+      /** Whether a history is recorded. */
+      readonly records: boolean
     }
   | { readonly kind: 'reload'; readonly config: Config }
   | { readonly kind: 'level'; readonly level: number }
-  | { readonly kind: 'stats'; readonly id: number; readonly sessions: boolean }
+  | { readonly kind: 'stats'; readonly id: number; readonly sessions: boolean; readonly history: boolean }
   /** Client: send an extra PING. */
   | { readonly kind: 'ping' }
 
@@ -44,6 +47,8 @@ export type FromWorker =
   | { readonly kind: 'log'; readonly level: number; readonly text: string }
   /** Some of its sessions, sent before `stats`. */
   | { readonly kind: 'sessions'; readonly id: number; readonly sessions: readonly SessionStats[] }
+  /** The last minutes, sent before `stats`. */
+  | { readonly kind: 'history'; readonly id: number; readonly rows: readonly HistoryRow[] }
   | { readonly kind: 'stats'; readonly id: number; readonly part: Part }
 
 /** Statistics of one worker. */

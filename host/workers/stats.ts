@@ -5,6 +5,7 @@
 
 import { type Config, MODE_CLIENT } from '../config/config.ts'
 import { NO_HOST_COUNTERS } from '../driver/diagnostics.ts'
+import { type HistoryRow, sumHistories } from '../monitoring/history.ts'
 import type { LinkStatus } from '../monitoring/live.ts'
 import type { Monitor } from '../monitoring/monitoring.ts'
 import {
@@ -34,6 +35,8 @@ const NO_PATH: LinkStatus = {
 }
 /** Routes that show sessions. */
 const WITH_SESSIONS: ReadonlySet<string> = new Set(['stats', 'stats.json'])
+/** The route that shows the history. */
+const WITH_HISTORY = 'events'
 
 /** A running worker. */
 interface Askable {
@@ -46,6 +49,7 @@ interface Round {
   readonly id: number
   readonly waiting: Set<number>
   readonly sessions: Map<number, SessionStats[]>
+  readonly histories: (readonly HistoryRow[])[]
   done(): void
 }
 
@@ -64,6 +68,8 @@ export class WorkerStats implements Monitor {
   readonly #rounds = new Map<number, Round>()
   #lastId = 0
   #sessions: readonly SessionStats[][] = []
+  /** That of the workers which run; what an ended one had seen is lost. */
+  #history: HistoryRow[] = []
   #forget: Timer | undefined
 
   /** @param waiting as Endpoint.waiting, of the whole group */
@@ -84,10 +90,13 @@ export class WorkerStats implements Monitor {
 
   /** Requests statistics of all workers, with sessions if the target shows them. Waits for all or a timeout. */
   async prepare(target: string): Promise<void> {
-    const withSessions = WITH_SESSIONS.has(parseTarget(target)?.name ?? '')
+    const name = parseTarget(target)?.name ?? ''
+    const withSessions = WITH_SESSIONS.has(name)
+    const withHistory = name === WITH_HISTORY
     const workers = this.#serving()
     const id = ++this.#lastId
     const sessions = new Map<number, SessionStats[]>()
+    const histories: (readonly HistoryRow[])[] = []
     await new Promise<void>((resolve) => {
       const waiting = new Set(workers.map(({ number }) => number))
       const timer = this.#runtime.clock.setTimer(resolve, ANSWER_MS)
@@ -95,11 +104,12 @@ export class WorkerStats implements Monitor {
         this.#runtime.clock.clearTimer(timer)
         resolve()
       }
-      this.#rounds.set(id, { id, waiting, sessions, done })
-      for (const worker of workers) worker.send({ kind: 'stats', id, sessions: withSessions })
+      this.#rounds.set(id, { id, waiting, sessions, histories, done })
+      for (const worker of workers) worker.send({ kind: 'stats', id, sessions: withSessions, history: withHistory })
       if (waiting.size === 0) done()
     })
     this.#rounds.delete(id)
+    if (withHistory) this.#history = sumHistories(histories)
     if (!withSessions) return
     this.#sessions = [...sessions].sort(([a], [b]) => a - b).map(([, list]) => list)
     this.#runtime.clock.clearTimer(this.#forget)
@@ -109,12 +119,16 @@ export class WorkerStats implements Monitor {
   }
 
   /** Handles a response of a worker, or a part of it. */
-  take(worker: number, message: Extract<FromWorker, { kind: 'stats' | 'sessions' }>): void {
+  take(worker: number, message: Extract<FromWorker, { kind: 'stats' | 'sessions' | 'history' }>): void {
     const round = this.#rounds.get(message.id)
     if (message.kind === 'sessions') {
       const list = round?.sessions.get(worker)
       if (list === undefined) round?.sessions.set(worker, [...message.sessions])
       else list.push(...message.sessions)
+      return
+    }
+    if (message.kind === 'history') {
+      round?.histories.push(message.rows)
       return
     }
     this.#parts.set(worker, message.part)
@@ -155,6 +169,13 @@ export class WorkerStats implements Monitor {
 
   sessions(): SessionSteps {
     return this.#sessions
+  }
+
+  /** As of the last request for it, which is over when it is shown. */
+  history(): HistoryRow[] {
+    const rows = this.#history
+    this.#history = []
+    return rows
   }
 
   health(): Health {

@@ -362,6 +362,7 @@ export class WorkerGroup {
       level: this.log.level,
       secret: this.#secret.part(WORKER_SLOTS),
       addresses: this.#local,
+      records: this.#config.http_listen !== undefined,
     }
   }
 

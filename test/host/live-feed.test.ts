@@ -181,7 +181,7 @@ test('the figures of several processes are fetched before each sample, sessions 
   const { length } = watcher.samples
   await scene.until('more samples', () => watcher.samples.length > length + 1)
   assert.is(watcher.last?.sessions.length, 1)
-  assert.equal(fetched.slice(0, 3), ['/stats.json', '/events', '/events'])
+  assert.equal(fetched.slice(0, 3), ['/stats.json', '/metrics', '/metrics'])
   await watcher.leave()
   const before = fetched.length
   await scene.run(10_000)

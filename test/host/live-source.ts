@@ -10,5 +10,6 @@ export const NO_LIVE: HttpSource['live'] = {
   about: () => ({}),
   path: () => ({ local: undefined, peer: undefined, rendezvous: undefined, peerFound: false, pongRtt: undefined }),
   ping: () => {},
+  history: () => [],
   warnings: () => ({ recent: [], remembered: 0 }),
 }

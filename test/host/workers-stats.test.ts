@@ -4,6 +4,7 @@ import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
 import { parseConfig } from '../../host/config/load.ts'
 import { NO_HOST_COUNTERS } from '../../host/driver/diagnostics.ts'
+import { HISTORY_COLUMNS } from '../../host/monitoring/history.ts'
 import { type Counters, type Health, NO_COUNTERS, sumCounters } from '../../host/monitoring/stats.ts'
 import type { Runtime } from '../../host/runtime.ts'
 import { type ToWorker, worstHealth } from '../../host/workers/messages.ts'
@@ -69,6 +70,29 @@ test('a worker that exited leaves only its totals', async () => {
   assert.equal([pkt_sent, sessions_established, last_received_age], [12, 1, 50])
   assert.is(stats.snapshot().cpu, 25)
   assert.equal(stats.snapshot().workers, { serving: 1, restarts: 0 })
+})
+
+test('the histories of the workers are shown to the viewer who asked, once', async () => {
+  const workers = new Map<number, (id: number) => void>()
+  const stats = statsOf(workers)
+  const row = (time: number, bytes: number): number[] => HISTORY_COLUMNS.map((name) => (name === 'time' ? time : bytes))
+  const part = { cpu: 1, counters: counters({}), host: { ...NO_HOST_COUNTERS }, health: HEALTH, path: NO_LIVE.path() }
+  for (const worker of [1, 2]) {
+    workers.set(worker, (id) => {
+      stats.take(worker, { kind: 'history', id, rows: [row(100, worker), row(100 + worker, 5)] })
+      stats.take(worker, { kind: 'stats', id, part })
+    })
+  }
+  await stats.prepare('/events')
+  assert.equal(
+    stats.history().map(([time, bytes]) => [time, bytes]),
+    [
+      [100, 3],
+      [101, 5],
+      [102, 5],
+    ],
+  )
+  assert.equal(stats.history(), [])
 })
 
 test('a worker that exits while it is queried does not block the answer', async () => {

@@ -15,9 +15,14 @@ export const POLICY = [
   "form-action 'none'",
 ].join('; ')
 
+/** @typedef {{ relativePath: string }} Env */
+
+/** Pages that the search leaves out. */
+const UNSEARCHED = ['changelog', 'contributing', 'record']
+
 const link = (/** @type {string} */ name) => `/${name === 'index' ? '' : name}`
 const titled = (/** @type {string} */ name) => pages.find((page) => page.name === name)?.title ?? name
-const nav = ['configuration', 'troubleshooting', 'library', 'performance']
+const nav = ['tutorial', 'faq', 'recipes', 'configuration', 'troubleshooting', 'library']
 
 export default {
   title: 'kcptun-wasm',
@@ -36,7 +41,14 @@ export default {
       items: group.pages.map((page) => ({ text: page.title, link: link(page.name) })),
     })),
     outline: [2, 3],
-    search: { provider: 'local' },
+    search: {
+      provider: 'local',
+      options: {
+        // answers for users, not the history of the project; functions for the client would need eval
+        _render: (/** @type {string} */ text, /** @type {Env} */ env, /** @type {{ render: Function }} */ md) =>
+          UNSEARCHED.some((name) => env.relativePath === `${name}.md`) ? '' : md.render(text, env),
+      },
+    },
     docFooter: { prev: 'Previous', next: 'Next' },
   },
 }

@@ -12,10 +12,29 @@ const page = (source, title, name = source.replace(/^.*\//, '').replace(/\.md$/,
 
 /** @type {readonly { text: string, pages: readonly Page[] }[]} */
 export const groups = [
-  { text: 'Start', pages: [page('docs/README.md', 'Overview', 'index')] },
   {
-    text: 'Use',
-    pages: [page('docs/configuration.md', 'Configuration'), page('docs/migration.md', 'Migration')],
+    text: 'Start',
+    pages: [
+      page('docs/README.md', 'Overview', 'index'),
+      page('docs/tutorial.md', 'Tutorial'),
+      page('docs/faq.md', 'Questions'),
+      page('docs/recipes.md', 'Recipes'),
+      page('docs/nat.md', 'NAT traversal'),
+      page('docs/migration.md', 'Migration'),
+    ],
+  },
+  {
+    text: 'Set up',
+    pages: [
+      page('docs/configuration.md', 'Configuration'),
+      page('docs/tuning.md', 'Tuning'),
+      page('docs/keys.md', 'Security and keys'),
+      page('docs/systemd.md', 'systemd'),
+      page('docs/containers.md', 'Docker and Compose'),
+      page('docs/kubernetes.md', 'Kubernetes'),
+      page('docs/openwrt.md', 'OpenWrt'),
+      page('runtime-c/README.md', 'Native host in C', 'native'),
+    ],
   },
   {
     text: 'Run',
@@ -23,7 +42,6 @@ export const groups = [
       page('docs/operation.md', 'doctor and top'),
       page('docs/troubleshooting.md', 'Troubleshooting'),
       page('docs/api.md', 'Monitoring'),
-      page('runtime-c/README.md', 'Native host in C', 'native'),
     ],
   },
   {

@@ -315,7 +315,7 @@ test('any configuration built from valid values round-trips', () => {
   )
 })
 
-test('the key table of docs/configuration.md is up to date', () => {
+test('docs/configuration.md and the man page of the file have the keys of the schema', () => {
   const result = spawnSync('node', ['build/config-docs.mjs', '--check'], { encoding: 'utf8' })
   assert.is(result.status, 0, result.stderr)
 })

@@ -31,6 +31,7 @@ function stage() {
   mkdirSync(inProject(`${STAGE}/.vitepress`), { recursive: true })
   const place = {
     pages: new Map(pages.map(({ source, name }) => [source, name])),
+    titles: new Map(pages.map(({ source, title }) => [source, title])),
     exists,
     repository: repositoryFiles(),
     image: (/** @type {string} */ path) => copyFileSync(inProject(path), inProject(`${STAGE}/${posix.basename(path)}`)),

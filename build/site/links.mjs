@@ -17,6 +17,7 @@ export const slug = (text) =>
 /**
  * @typedef {object} Place where links lead
  * @property {ReadonlyMap<string, string>} pages names of pages by their sources
+ * @property {ReadonlyMap<string, string>} titles of pages by their sources, in place of file names as labels
  * @property {(path: string) => boolean} exists whether the repository has a file or directory
  * @property {string | undefined} repository URL of the repository's files, if it is known
  * @property {(path: string) => void} image an image that a page shows
@@ -34,7 +35,8 @@ function link(source, label, target, place) {
   const file = posix.join(posix.dirname(source), decodeURI(path)).replace(/\/$/, '')
   if (!place.exists(file)) throw new Error(`${source}: dead link: ${target}`)
   const name = place.pages.get(file)
-  if (name !== undefined) return `[${label}](./${name}.md${fragment === undefined ? '' : `#${fragment}`})`
+  const text = label.endsWith('.md') ? (place.titles.get(file) ?? label) : label
+  if (name !== undefined) return `[${text}](./${name}.md${fragment === undefined ? '' : `#${fragment}`})`
   if (/\.(?:png|svg)$/.test(file)) {
     place.image(file)
     return `[${label}](./${posix.basename(file)})`

@@ -1,5 +1,5 @@
 /** The documentation site: its links, what its inspection reports, and that it has every page. */
-import { existsSync, readdirSync } from 'node:fs'
+import { existsSync, readdirSync, readFileSync } from 'node:fs'
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
 import { deadLinks, externalResources } from '../../build/site/inspect.mjs'
@@ -16,6 +16,7 @@ function text(source: string, markdown: string, repository?: string): string {
       ['docs/a.md', 'a'],
       ['SECURITY.md', 'threats'],
     ]),
+    titles: new Map([['docs/a.md', 'The page']]),
     exists: (path: string) => files.has(path),
     repository,
     image: () => {},
@@ -35,6 +36,7 @@ test('links between sources become links between pages', () => {
     text('docs/b.md', '[x](../SECURITY.md#what-is-not) [`y`](a.md)'),
     '[x](./threats.md#what-is-not) [`y`](./a.md)',
   )
+  assert.is(text('docs/b.md', '[a.md](a.md) [docs/a.md](a.md#x)'), '[The page](./a.md) [The page](./a.md#x)')
   assert.is(text('SECURITY.md', '![p](docs/p.png)'), '![p](./p.png)')
   assert.is(text('docs/a.md', '[c](../contrib/)'), 'c')
   assert.is(text('docs/a.md', '[c](../contrib)', 'https://host/f'), '[c](https://host/f/contrib)')
@@ -53,6 +55,19 @@ test('code and links to other places stay', () => {
 
 test('a link to a file that does not exist is an error', () => {
   assert.throws(() => text('docs/a.md', '[x](nowhere.md)'), 'docs/a.md: dead link: nowhere.md')
+})
+
+test('links of README.md lead to files and headings that exist', () => {
+  const links = [...readFileSync('README.md', 'utf8').matchAll(/\]\(([^()\s:]+)\)/g)].map(([, target = '']) => target)
+  assert.ok(links.length > 10)
+  for (const target of links) {
+    const [path = '', fragment] = target.split('#')
+    const file = path === '' ? 'README.md' : path
+    assert.ok(existsSync(file), target)
+    if (fragment === undefined) continue
+    const headings = [...readFileSync(file, 'utf8').matchAll(/^#+ (.*)$/gm)].map(([, heading = '']) => slug(heading))
+    assert.ok(headings.includes(fragment), target)
+  }
 })
 
 test('ids of headings are those of Git hosts', () => {

@@ -377,7 +377,7 @@ export interface Terminal {
 export interface CommandConsole {
   /**
    * The words that started the program, without its arguments: the runtime as typed, words that it requires before the
-   * script, and the path of the script.
+   * script, and the path of the script: empty where the program is one executable, whose path is `command`.
    */
   readonly started: { readonly command: string; readonly words?: readonly string[]; readonly script: string }
   readonly directory: string

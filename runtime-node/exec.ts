@@ -1,7 +1,8 @@
 /** Starts this program again in the same process (execv), with other options of Node. */
 import { readFileSync } from 'node:fs'
 import { addressSpaceLimit, RAISE_LIMIT } from '../host/linux/address-space.ts'
-import { isWithOption, needsOption, runtimeOptions } from '../runtime-shared/address-space.ts'
+import { isWithOption, needsOption } from '../runtime-shared/address-space.ts'
+import { programWords } from '../runtime-shared/program.ts'
 import { libc, loadKoffi } from './ffi.ts'
 
 const F_SETFD = 2
@@ -25,7 +26,7 @@ export function prepareMemory(warn: (text: string) => void, mayRestart = true): 
     const execv = loadKoffi().load(null).func('int execv(const char *path, const char **words)')
     // Node set FD_CLOEXEC on them when it started
     for (const fd of STANDARD_STREAMS) libc().fcntl(fd, F_SETFD, 0)
-    execv(process.execPath, [process.execPath, ...runtimeOptions(), ...process.argv.slice(1), null])
+    execv(process.execPath, [process.execPath, ...programWords(), null])
   } catch {
     // koffi is not available
   }

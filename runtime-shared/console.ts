@@ -3,6 +3,7 @@ import { closeSync, fsyncSync, mkdirSync, openSync, statSync, unlinkSync, writeF
 import { createRequire } from 'node:module'
 import type { CommandConsole } from '../host/runtime.ts'
 import { printTo } from './platform.ts'
+import { started } from './program.ts'
 
 const require = createRequire(import.meta.url)
 
@@ -15,7 +16,9 @@ const DESCRIPTORS = { stdin: 0, stdout: 1, stderr: 2 } as const
 let lines: AsyncIterator<string> | undefined
 
 export const commandConsole: CommandConsole = {
-  started: { command: process.argv0, script: process.argv[1] ?? '' },
+  get started() {
+    return started()
+  },
   directory: process.cwd(),
 
   createFile(path, text) {

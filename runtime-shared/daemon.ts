@@ -2,7 +2,7 @@
 import { closeSync, writeSync } from 'node:fs'
 import { createRequire } from 'node:module'
 import type { DaemonCalls } from '../host/runtime.ts'
-import { runtimeOptions } from './address-space.ts'
+import { programWords } from './program.ts'
 
 /** Descriptor of the pipe in the daemon. */
 const REPORT_FD = 3
@@ -18,7 +18,7 @@ export const daemon: DaemonCalls = {
   start(onReport, onEnd) {
     // loaded on demand: most processes start no other
     const { spawn }: typeof import('node:child_process') = createRequire(import.meta.url)('node:child_process')
-    const child = spawn(process.execPath, [...runtimeOptions(), ...process.argv.slice(1)], {
+    const child = spawn(process.execPath, programWords(), {
       detached: true,
       stdio: ['ignore', 'ignore', 'ignore', 'pipe'],
       env: { ...process.env, [MARK]: String(process.pid) },

@@ -1,7 +1,7 @@
 /** WorkerCalls for Node and Bun: starts processes of this program, each with sockets and a message channel. */
 import { createRequire } from 'node:module'
 import type { WorkerCalls } from '../host/runtime.ts'
-import { runtimeOptions } from './address-space.ts'
+import { programWords } from './program.ts'
 
 /** Descriptor of the first socket in a worker: follows the standard streams and the message channel. */
 const SOCKET_FD = 4
@@ -21,7 +21,7 @@ export const workers: WorkerCalls = {
   start(number, sockets, onMessage, onEnd) {
     // loaded on demand: most processes start no other
     const { spawn }: typeof import('node:child_process') = createRequire(import.meta.url)('node:child_process')
-    const child = spawn(process.execPath, [...runtimeOptions(), ...process.argv.slice(1)], {
+    const child = spawn(process.execPath, programWords(), {
       stdio: ['ignore', 'inherit', 'inherit', 'ipc', ...sockets],
       env: { ...process.env, [MARK]: `${process.pid}:${number}` },
     })

@@ -15,10 +15,17 @@ export function consoleOf(runtime: Runtime): CommandConsole {
   return runtime.commandConsole
 }
 
+/** An executable: its name if that finds it, otherwise its path. */
+function executableOf(path: string, directory: string, searched = ''): string {
+  if (searched.split(':').some((folder) => `${folder}/${PROGRAM}` === path)) return PROGRAM
+  return shellWord(path.startsWith(`${directory}/`) ? `.${path.slice(directory.length)}` : path)
+}
+
 /** The command that starts this program: its name if it is installed, otherwise runtime and script. */
 export function invocationOf(runtime: Runtime): string {
   const { started, directory } = consoleOf(runtime)
   const { command, words = [], script } = started
+  if (script === '') return executableOf(command, directory, runtime.os?.env('PATH'))
   if (script.split(/[\\/]/).at(-1) === PROGRAM) {
     // npx and bunx install the program outside of PATH
     if (runtime.os?.env('npm_command') !== 'exec') return PROGRAM

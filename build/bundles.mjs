@@ -1,6 +1,6 @@
 // Bundles the TypeScript entries of the plan with esbuild (ESM, npm packages remain imports except for browsers, and
-// jsonc-parser: as CommonJS module it would load Node's loader for these, 1.5 MiB of an idle process) and
-// copies plain files.
+// jsonc-parser: as CommonJS module it would load Node's loader for these, 1.5 MiB of an idle process; uqr becomes a part
+// that only a QR code loads) and copies plain files. NOTICES.md has the licences of packages that become part of ours.
 
 import { readFileSync, rmSync } from 'node:fs'
 import { basename, dirname, relative } from 'node:path'
@@ -17,7 +17,10 @@ export const commonOptions = {
   format: 'esm',
   target: 'es2022',
   packages: 'external',
-  alias: { 'jsonc-parser': './node_modules/jsonc-parser/lib/esm/main.js' },
+  alias: {
+    'jsonc-parser': './node_modules/jsonc-parser/lib/esm/main.js',
+    uqr: './node_modules/uqr/dist/index.mjs',
+  },
   legalComments: 'none',
   logLevel: 'warning',
   plugins: [coreWasm],

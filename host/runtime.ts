@@ -386,6 +386,8 @@ export interface CommandConsole {
    * @throws Error, with code EEXIST if the name exists
    */
   createFile(path: string, text: string): void
+  /** The same in place of a file or a link that exists, which stays as it is if the new file cannot be written. */
+  replaceFile(path: string, text: string): void
   removeFile(path: string): void
   /** Creates a directory that only its owner can use, and those above it; one that exists is left as it is. */
   createDirectory(path: string): void
@@ -397,6 +399,11 @@ export interface CommandConsole {
   isTerminal(stream: 'stdin' | 'stdout' | 'stderr'): boolean
   /** Prints a question to standard error and reads a line of standard input; undefined at end of file. */
   ask(question: string): Promise<string | undefined>
+  /**
+   * Reads standard input to its end, or until `isComplete` says that nothing has to follow, which a terminal asks for.
+   * @throws Error if it is longer than `limit` bytes
+   */
+  readInput(limit: number, isComplete: (bytes: Uint8Array) => boolean): Promise<Uint8Array>
 }
 
 /** Handle of a pending callback, for the clock that created it. */

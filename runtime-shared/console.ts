@@ -1,5 +1,5 @@
 /** Services for subcommands: creating files, the terminal, the program's command line. */
-import { closeSync, fsyncSync, mkdirSync, openSync, statSync, unlinkSync, writeFileSync } from 'node:fs'
+import { closeSync, fsyncSync, mkdirSync, openSync, renameSync, statSync, unlinkSync, writeFileSync } from 'node:fs'
 import { createRequire } from 'node:module'
 import type { CommandConsole } from '../host/runtime.ts'
 import { printTo } from './platform.ts'
@@ -15,22 +15,36 @@ const DESCRIPTORS = { stdin: 0, stdout: 1, stderr: 2 } as const
 /** Lines of standard input. All questions share one reader, which may have read ahead. */
 let lines: AsyncIterator<string> | undefined
 
+/** Creates a file that only its owner can read. */
+function createFile(path: string, text: string): void {
+  const fd = openSync(path, 'wx', OWNER_ONLY)
+  try {
+    writeFileSync(fd, text)
+    fsyncSync(fd)
+  } catch (error) {
+    unlinkSync(path)
+    throw error
+  } finally {
+    closeSync(fd)
+  }
+}
+
 export const commandConsole: CommandConsole = {
   get started() {
     return started()
   },
   directory: process.cwd(),
 
-  createFile(path, text) {
-    const fd = openSync(path, 'wx', OWNER_ONLY)
+  createFile,
+
+  replaceFile(path, text) {
+    const name = `${path}.${process.pid}.new`
+    createFile(name, text)
     try {
-      writeFileSync(fd, text)
-      fsyncSync(fd)
+      renameSync(name, path)
     } catch (error) {
-      unlinkSync(path)
+      unlinkSync(name)
       throw error
-    } finally {
-      closeSync(fd)
     }
   },
 
@@ -55,5 +69,17 @@ export const commandConsole: CommandConsole = {
     lines ??= createInterface({ input: process.stdin, terminal: false })[Symbol.asyncIterator]()
     const { done, value } = await lines.next()
     return done === true ? undefined : value
+  },
+  async readInput(limit, isComplete) {
+    let bytes = new Uint8Array()
+    for await (const chunk of process.stdin) {
+      const longer = new Uint8Array(bytes.length + chunk.length)
+      longer.set(bytes)
+      longer.set(chunk, bytes.length)
+      bytes = longer
+      if (bytes.length > limit) throw new Error(`longer than ${limit} bytes`)
+      if (isComplete(bytes)) break
+    }
+    return bytes
   },
 }

@@ -4,6 +4,7 @@
  */
 
 import { LOG_FORMATS, LOG_LEVEL_MAX, LOG_LEVEL_MIN, type LogFormat } from '../log/log.ts'
+import { LINK_PREFIX, PROGRAM } from '../version.ts'
 import type { CommandEntry, CommandLine } from './commands/command.ts'
 import { COMMANDS, findCommand } from './commands/table.ts'
 import { closest, columns, type Option, optionsText, readWords } from './options.ts'
@@ -85,6 +86,9 @@ export function adjustLevel(level: number, verbosity: number): number {
   return Math.min(Math.max(level + verbosity, LOG_LEVEL_MIN), LOG_LEVEL_MAX)
 }
 
+/** The other users of a machine see its command lines, and a shell remembers them. */
+const LINK_REFUSED = `a link contains the key, which does not belong on a command line: pass it on standard input, to "${PROGRAM} import -"`
+
 function refuse(message: string, usage: boolean): ArgsError {
   return { kind: 'error', message, usage, status: 1 }
 }
@@ -107,6 +111,7 @@ const AT_ONCE: ReadonlyMap<string, Args> = new Map([
  * @param argv the words after the program name
  */
 export function parseArgs(argv: readonly string[]): Args {
+  if (argv.some((word) => word.includes(LINK_PREFIX))) return refuse(LINK_REFUSED, false)
   const entry = findCommand(argv[0])
   if (entry !== undefined) return { kind: 'command', entry, words: argv.slice(1) }
   const values = new Map<string, string>()

@@ -7,6 +7,27 @@ const GO = 'a key of the Go kcptun,'
 const AUTOMATIC = `${GO} leave it out (chosen automatically; if it must be set:`
 const WITHOUT = `${GO} leave it out:`
 
+/** Settings of the Go kcptun without a counterpart, with the reason. */
+export const GO_WITHOUT: ReadonlyMap<string, string> = new Map([
+  ['QPP', 'there is no such layer'],
+  ['QPPCount', 'there is no such layer'],
+  ['acknodelay', 'acknowledgements are timed automatically'],
+  ['conn', 'each connection has a conversation of its own (workers uses several processors)'],
+  ['autoexpire', 'each connection has a conversation of its own'],
+  ['scavengettl', 'each connection has a conversation of its own'],
+  ['datashard', 'there is no forward error correction'],
+  ['parityshard', 'there is no forward error correction'],
+  ['nocomp', 'there is no compression'],
+  ['ratelimit', 'the rate is controlled automatically'],
+  ['smuxver', 'connections are not multiplexed'],
+  ['smuxbuf', 'connections are not multiplexed (memory limits buffers)'],
+  ['framesize', 'connections are not multiplexed'],
+  ['streambuf', 'connections are not multiplexed (memory limits buffers)'],
+  ['snmplog', 'http_listen serves figures at /metrics'],
+  ['snmpperiod', 'http_listen serves figures at /metrics'],
+  ['pprof', 'http_listen serves figures at /metrics'],
+])
+
 /** Advice by key; all are top-level keys there. */
 const ADVICE: ReadonlyMap<string, string> = new Map([
   ['udp_bind', `${OLDER} kcp_bind`],
@@ -17,8 +38,6 @@ const ADVICE: ReadonlyMap<string, string> = new Map([
   ['key', `${GO} write psk with a key from --genpsk at both ends, or password`],
   ['crypt', `${GO} write method, such as "xchacha20poly1305_ietf"`],
   ['mtu', `${GO} write kcp.mtu: the size of IP packets, 28 bytes (IPv6: 48) more than its mtu`],
-  ['QPP', `${WITHOUT} there is no such layer`],
-  ['QPPCount', `${WITHOUT} there is no such layer`],
   ['mode', `${WITHOUT} retransmission and flush are controlled automatically`],
   ['sndwnd', `${AUTOMATIC} kcp.sndwnd)`],
   ['rcvwnd', `${AUTOMATIC} kcp.rcvwnd)`],
@@ -27,24 +46,9 @@ const ADVICE: ReadonlyMap<string, string> = new Map([
   ['resend', `${AUTOMATIC} kcp.resend)`],
   ['nc', `${AUTOMATIC} kcp.nc)`],
   ['sockbuf', `${AUTOMATIC} udp.sndbuf and udp.rcvbuf)`],
-  ['acknodelay', `${WITHOUT} acknowledgements are timed automatically`],
-  ['conn', `${WITHOUT} each connection has a conversation of its own (workers uses several processors)`],
-  ['autoexpire', `${WITHOUT} each connection has a conversation of its own`],
-  ['scavengettl', `${WITHOUT} each connection has a conversation of its own`],
   ['closewait', `${WITHOUT} a connection ends when both ends have delivered their data (linger limits it)`],
-  ['datashard', `${WITHOUT} there is no forward error correction`],
-  ['parityshard', `${WITHOUT} there is no forward error correction`],
-  ['nocomp', `${WITHOUT} there is no compression`],
-  ['ratelimit', `${WITHOUT} the rate is controlled automatically`],
-  ['dscp', `${WITHOUT} there is no such option`],
-  ['smuxver', `${WITHOUT} connections are not multiplexed`],
-  ['smuxbuf', `${WITHOUT} connections are not multiplexed (memory limits buffers)`],
-  ['framesize', `${WITHOUT} connections are not multiplexed`],
-  ['streambuf', `${WITHOUT} connections are not multiplexed (memory limits buffers)`],
-  ['snmplog', `${WITHOUT} http_listen serves figures at /metrics`],
-  ['snmpperiod', `${WITHOUT} http_listen serves figures at /metrics`],
   ['quiet', `${GO} write loglevel, 3 for warnings alone`],
-  ['pprof', `${WITHOUT} http_listen serves figures at /metrics`],
+  ...[...GO_WITHOUT].map(([key, why]) => [key, `${WITHOUT} ${why}`] as const),
 ])
 
 /** Keys that only a file of the Go kcptun has. */
@@ -79,6 +83,6 @@ export function goWarnings(document: JsonNode): string[] {
       ? ['"listen" is the UDP address of a server in the Go kcptun: write kcp_bind (listen makes a client)']
       : []),
     'the file is one of the Go kcptun, whose protocol is another one: both ends need kcptun-wasm or kcptun-libev; ' +
-      '`kcptun-wasm init` writes files for both',
+      '`kcptun-wasm import` makes files for both of it',
   ]
 }

@@ -9,7 +9,7 @@ import { type HostPort, isLoopbackHost } from '../net/address.ts'
 import { VERSION } from '../version.ts'
 
 /** Lets an editor complete and check the keys. */
-const $schema = `https://unpkg.com/kcptun-wasm@${VERSION}/dist/schema.json`
+export const SCHEMA_URL = `https://unpkg.com/kcptun-wasm@${VERSION}/dist/schema.json`
 
 /** Range of ports that `init` chooses from: no well-known services, above the ephemeral range of Linux. */
 const PORT_FIRST = 61_000
@@ -32,8 +32,10 @@ export interface Wishes {
   readonly httpPorts: Readonly<Record<Role, number>>
 }
 
+type Value = string | number
+
 /** The content of one file. */
-export type Written = Readonly<Record<string, string>>
+export type Written = Readonly<Record<string, Value | Readonly<Record<string, Value>>>>
 
 export const formatHostPort = ({ host, port }: HostPort): string =>
   host.includes(':') ? `[${host}]:${port}` : `${host}:${port}`
@@ -47,7 +49,7 @@ export function randomPort(): number {
  * The address to bind for an endpoint that is reached at `meeting`: a loopback address is kept, other IPv4 addresses
  * become the IPv4 wildcard. Names and IPv6 addresses become the IPv6 wildcard, which accepts both families.
  */
-function bindAddress({ host, port }: HostPort): string {
+export function bindAddress({ host, port }: HostPort): string {
   if (isLoopbackHost(host)) return formatHostPort({ host, port })
   return /^[\d.]+$/.test(host) ? `0.0.0.0:${port}` : `[::]:${port}`
 }
@@ -61,14 +63,14 @@ export function generateConfigs(wishes: Wishes): ReadonlyMap<Role, Written> {
   const address = formatHostPort(meeting)
   if (!rendezvous) {
     return new Map<Role, Written>([
-      ['server', { $schema, ...bind, connect, ...shared('server') }],
-      ['client', { $schema, listen, kcp_connect: address, ...shared('client') }],
+      ['server', { $schema: SCHEMA_URL, ...bind, connect, ...shared('server') }],
+      ['client', { $schema: SCHEMA_URL, listen, kcp_connect: address, ...shared('client') }],
     ])
   }
   const met = { rendezvous_server: address, service_id: serviceId }
   return new Map<Role, Written>([
-    ['rendezvous', { $schema, ...bind, ...shared('rendezvous') }],
-    ['server', { $schema, ...met, connect, ...shared('server') }],
-    ['client', { $schema, listen, ...met, ...shared('client') }],
+    ['rendezvous', { $schema: SCHEMA_URL, ...bind, ...shared('rendezvous') }],
+    ['server', { $schema: SCHEMA_URL, ...met, connect, ...shared('server') }],
+    ['client', { $schema: SCHEMA_URL, listen, ...met, ...shared('client') }],
   ])
 }

@@ -47,6 +47,27 @@ test(`it is smaller than ${PACKED_BYTES_MAX} bytes, without source maps, builds 
   assert.equal(superfluous, [])
 })
 
+test('every package that became a part of the files has its licence in NOTICES.md', () => {
+  const notices = readFileSync('NOTICES.md', 'utf8').toLowerCase()
+  const included = new Set<string>()
+  for (const { path } of files.filter(({ path }) => path.endsWith('.js'))) {
+    for (const [, name = ''] of readFileSync(path, 'utf8').matchAll(
+      /^\/\/ node_modules\/((?:@[^/\n]+\/)?[^/\n]+)\//gm,
+    )) {
+      included.add(name)
+    }
+  }
+  assert.ok(included.has('uqr') && included.has('jsonc-parser'), [...included].join())
+  assert.equal(
+    [...included].filter((name) => !notices.includes(`[${name}]`)),
+    [],
+  )
+  assert.ok(
+    files.some(({ path }) => path === 'NOTICES.md'),
+    'it is packed',
+  )
+})
+
 test('the program is executable', () => {
   for (const path of targets(bin)) {
     const mode = files.find((file) => file.path === path)?.mode ?? 0

@@ -24,14 +24,20 @@ const LATE: ReadonlyMap<string, string> = new Map([
   ['node:tty', 'subcommands'],
 ])
 
-/** Modules outside dist/ that a file imports statically, directly or through files of dist/. */
-function startModules(entry: string): Set<string> {
+/** Packages that became a part of the program, and when they are needed. */
+const LATE_PARTS: ReadonlyMap<string, string> = new Map([['uqr', 'init --qr']])
+
+/** Modules outside dist/ that a file imports statically, directly or through files of dist/, and packages inside. */
+function startModules(entry: string): { outside: Set<string>; included: Set<string> } {
   const outside = new Set<string>()
+  const included = new Set<string>()
   const seen = new Set<string>()
   const visit = (path: string): void => {
     if (seen.has(path)) return
     seen.add(path)
     const text = readFileSync(path, 'utf8')
+    // the bundler names the packages that it made a part of ours
+    for (const [, name = ''] of text.matchAll(/^\/\/ node_modules\/([^/\n]+)\//gm)) included.add(name)
     for (const [, from, bare] of text.matchAll(/^(?:import|export)\b[^'"();]*?from "([^"]+)"|^import "([^"]+)"/gm)) {
       const name = from ?? bare ?? ''
       if (name.startsWith('.')) visit(join(dirname(path), name))
@@ -40,7 +46,7 @@ function startModules(entry: string): Set<string> {
   }
   visit(entry)
   assert.ok(seen.size > 1, 'the parts were followed')
-  return outside
+  return { outside, included }
 }
 
 const test = suite('build/start-modules')
@@ -49,9 +55,11 @@ for (const runtime of RUNTIMES) {
   test(`the program starts without what few tunnels need: ${runtime}`, () => {
     const entry = join(projectRoot, 'dist', runtime, 'cli.js')
     assert.ok(existsSync(entry), 'npm run build')
-    const modules = startModules(entry)
+    const { outside: modules, included } = startModules(entry)
     assert.ok(modules.has('node:fs'), [...modules].join())
     for (const [name, purpose] of LATE) assert.not.ok(modules.has(name), `${name}, which is for ${purpose}`)
+    assert.ok(included.has('jsonc-parser'), 'packages inside are found')
+    for (const [name, purpose] of LATE_PARTS) assert.not.ok(included.has(name), `${name}, which is for ${purpose}`)
     const packages = [...modules].filter((name) => !/^(node|bun):/.test(name))
     assert.equal(packages, [], 'no npm package, whose loader would be needed, too')
   })

@@ -44,6 +44,22 @@ test('MUST 72: -c and --config name the file, and the last one wins', () => {
   assert.equal(parse('-c --'), run('--', 0))
 })
 
+test('a link is refused wherever it stands, and is not repeated', () => {
+  const link = 'kcptun-wasm://v1/eyJwc2siOiJzZWNyZXQifQ'
+  for (const line of [
+    link,
+    `import ${link}`,
+    `import - ${link}`,
+    `import -o ${link}`,
+    `-c ${link}`,
+    `--config=${link}`,
+  ]) {
+    refused(line, 'pass it on standard input, to "kcptun-wasm import -"', false)
+    const args = parse(line)
+    assert.not.ok(args.kind === 'error' && args.message.includes('eyJ'))
+  }
+})
+
 test('--obfs-firewall takes effect after all options are parsed', () => {
   assert.equal(parse('--obfs-firewall -c a'), { kind: 'obfs-firewall', config: 'a', verbosity: 0 })
   assert.equal(parse('-c a --obfs-firewall -v'), { kind: 'obfs-firewall', config: 'a', verbosity: 1 })

@@ -3,7 +3,7 @@
 import { COMMAND_LINE } from '../../host/cli/args.ts'
 import { runCommand } from '../../host/cli/commands/command.ts'
 import { findCommand } from '../../host/cli/commands/table.ts'
-import type { CommandConsole } from '../../host/runtime.ts'
+import type { CommandConsole, Terminal } from '../../host/runtime.ts'
 import { MemoryNetwork, NO_CIPHERS } from './memory-runtime.ts'
 
 /** The environment of a command. */
@@ -17,6 +17,10 @@ export interface World {
   readonly answers?: readonly string[]
   readonly started?: CommandConsole['started']
   readonly env?: Readonly<Record<string, string>>
+  /** Standard input, or its parts as they arrive. */
+  readonly input?: string | Uint8Array | readonly string[]
+  /** Columns of the terminal. */
+  readonly columns?: number
   /** Error codes of files that cannot be created, by path. */
   readonly broken?: Readonly<Record<string, string>>
 }
@@ -27,9 +31,19 @@ export interface Outcome {
   readonly stderr: string
   readonly questions: readonly string[]
   readonly files: ReadonlyMap<string, string>
+  /** Parts of the input that were not waited for. */
+  readonly unread: number
 }
 
 const failure = (code: string): Error => Object.assign(new Error(`${code}: it failed`), { code })
+
+const terminalOfWidth = (columns: number): Terminal => ({
+  size: () => ({ columns, rows: 24 }),
+  onResize: () => {},
+  onKeys: () => {},
+  endKeys: () => {},
+  onExit: () => {},
+})
 
 export async function tryCommand(name: string, words: readonly string[], world: World = {}): Promise<Outcome> {
   const entry = findCommand(name)
@@ -38,6 +52,7 @@ export async function tryCommand(name: string, words: readonly string[], world: 
   const questions: string[] = []
   const printed = { stdout: '', stderr: '' }
   const waiting = [...(answers ?? [])]
+  let unread = 0
   const commandConsole: CommandConsole = {
     started: world.started ?? { command: 'node', script: '/usr/bin/kcptun-wasm' },
     directory: '/home/me',
@@ -45,6 +60,11 @@ export async function tryCommand(name: string, words: readonly string[], world: 
       const why = world.broken?.[path]
       if (why !== undefined) throw failure(why)
       if (files.has(path)) throw failure('EEXIST')
+      files.set(path, text)
+    },
+    replaceFile(path, text) {
+      const why = world.broken?.[path]
+      if (why !== undefined) throw failure(why)
       files.set(path, text)
     },
     removeFile: (path) => void files.delete(path),
@@ -61,10 +81,21 @@ export async function tryCommand(name: string, words: readonly string[], world: 
       questions.push(question)
       return waiting.shift()
     },
+    async readInput(limit, isComplete) {
+      const { input = '' } = world
+      if (input instanceof Uint8Array) return input
+      const parts = typeof input === 'string' ? [input] : [...input]
+      let bytes = new Uint8Array()
+      while (parts.length > 0 && !isComplete(bytes)) bytes = Buffer.concat([bytes, Buffer.from(parts.shift() ?? '')])
+      if (bytes.length > limit) throw new Error('too long')
+      unread = parts.length
+      return bytes
+    },
   }
   const runtime = Object.assign(new MemoryNetwork().runtime(), {
     commandConsole,
     os: undefined,
+    terminal: world.columns === undefined ? undefined : terminalOfWidth(world.columns),
     print(stream: 'stdout' | 'stderr', text: string) {
       printed[stream] += text
     },
@@ -75,5 +106,5 @@ export async function tryCommand(name: string, words: readonly string[], world: 
     },
   })
   const status = await runCommand({ runtime, crypto: NO_CIPHERS, commandLine: COMMAND_LINE }, entry, words)
-  return { status, ...printed, questions, files }
+  return { status, ...printed, questions, files, unread }
 }

@@ -4,20 +4,15 @@ import { applyEdits, modify } from 'jsonc-parser'
 import { type Config, MODE_CLIENT, MODE_RENDEZVOUS, MODE_SERVER } from '../../config/config.ts'
 import { type JsonNode, readJson } from '../../config/json.ts'
 import { fileWarnings, keyWarnings, type LintResult, lint } from '../../config/lint.ts'
-import { parseConfig } from '../../config/load.ts'
 import { type Datagram, datagrams } from '../../config/mtu.ts'
 import { modeName } from '../../config/rules.ts'
-import { assertStartable } from '../../config/security.ts'
 import { examine, type Findings, isSecret, KEYS } from '../../config/unknown-keys.ts'
 import { type Scalar, validate } from '../../config/validate.ts'
-import { methods } from '../../crypto/methods.ts'
 import { ConfigError, HIDDEN, messageOf } from '../../errors.ts'
-import { parseHostPort } from '../../net/address.ts'
 import type { Runtime } from '../../runtime.ts'
-import { parseIdentity } from '../../service/identity.ts'
-import { checkAddresses } from '../../transport/resolver.ts'
 import type { Option } from '../options.ts'
 import { type Command, CommandError, configPath } from './command.ts'
+import { startable } from './startable.ts'
 
 /** Column at which values start. */
 const VALUE_COLUMN = 23
@@ -42,22 +37,6 @@ interface Report extends LintResult {
 }
 
 const NOTHING_FOUND: Findings = { set: [], unknown: [], duplicate: [], foreign: [], ours: [] }
-
-/**
- * Runs all startup checks that do not depend on the system.
- * @throws ConfigError
- */
-function startable(bytes: Uint8Array): Config {
-  const config = parseConfig(bytes)
-  assertStartable(config, methods)
-  checkAddresses(config)
-  for (const key of ['listen', 'http_listen'] as const) {
-    const text = config[key]
-    if (text !== undefined) parseHostPort(key, text, 'bind')
-  }
-  if (config.user !== undefined) parseIdentity(config.user)
-  return config
-}
 
 /** Keys that require each other. */
 const SECURITY = ['method', 'psk', 'password']

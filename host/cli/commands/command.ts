@@ -27,8 +27,8 @@ export interface CommandContext {
 export interface Command {
   /** Options, excluding -h and --help, which every subcommand has. */
   readonly options: readonly Option[]
-  /** The operand as shown in usage texts (`<shell>`); absent = none. */
-  readonly operand?: { readonly name: string; readonly offers: Offers }
+  /** The operand as shown in usage texts (`<shell>`), and how many there may be (1); absent = none. */
+  readonly operand?: { readonly name: string; readonly offers: Offers; readonly most?: number }
   /** Further lines of the usage text, after the options. */
   readonly notes?: string
   /**
@@ -93,10 +93,10 @@ export async function runCommand(
     runtime.print('stdout', commandUsage(entry, command))
     return 0
   }
-  const [first, second] = given.operands
   // a config file needs no -c
   const isConfig = command.options.some(({ long }) => long === '--config') && !given.values.has('--config')
-  const stray = command.operand === undefined && !isConfig ? first : second
+  const most = command.operand?.most ?? (command.operand === undefined && !isConfig ? 0 : 1)
+  const stray = given.operands[most]
   if (stray !== undefined) return refuse(`unexpected argument: ${JSON.stringify(stray)}; ${hint}`)
   try {
     return await command.run(context, given)

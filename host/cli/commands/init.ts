@@ -3,24 +3,22 @@
  * terminal; without a terminal they are an error.
  */
 
-import { generateConfigs, type Role, randomPort, type Wishes, type Written } from '../../config/generate.ts'
-import { parseConfig } from '../../config/load.ts'
-import { assertStartable } from '../../config/security.ts'
+import { generateConfigs, type Role, type Wishes } from '../../config/generate.ts'
+import { linkOf } from '../../config/link.ts'
 import { methods } from '../../crypto/methods.ts'
-import { ConfigError, codeOf, messageOf, quote } from '../../errors.ts'
-import { type HostPort, isLoopbackHost, isWildcardHost, parseHostPort } from '../../net/address.ts'
-import type { CommandConsole, Runtime } from '../../runtime.ts'
+import { ConfigError } from '../../errors.ts'
+import { isLoopbackHost, isWildcardHost, parseHostPort } from '../../net/address.ts'
+import type { Runtime } from '../../runtime.ts'
 import { PROGRAM } from '../../version.ts'
 import type { Option } from '../options.ts'
 import { type Command, CommandError } from './command.ts'
+import { expectRoom, pathOf, textOf, writeAll } from './config-files.ts'
 import { consoleOf, invocationOf, shellWord } from './invocation.ts'
+import { freePort, LOOPBACK, readLocal, readMeeting } from './places.ts'
 import { Prompt } from './prompt.ts'
 
 const DEFAULT_METHOD = 'xchacha20poly1305_ietf'
 const DEFAULT_SERVICE_ID = 'tunnel'
-const LOOPBACK = '127.0.0.1'
-/** Attempts to find a free port for a monitoring server. */
-const PORT_TRIES = 32
 
 const SERVER: Option = {
   long: '--server',
@@ -60,47 +58,9 @@ const DIR: Option = {
   offers: 'directories',
 }
 
-/** `host:port` of a remote endpoint; a missing port is chosen at random. @throws ConfigError */
-function readMeeting(text: string): HostPort {
-  const whole = /^[^:]+$|\]$/.test(text) ? `${text}:${randomPort()}` : text
-  const meeting = parseHostPort('', whole, 'connect')
-  if (meeting.port === 0) throw new ConfigError('', quote(text), 'the port must not be 0')
-  return meeting
-}
-
-/** The config value for `host:port`, or for a bare port on the loopback address. @throws ConfigError */
-function readLocal(text: string, role: 'bind' | 'connect'): string {
-  const whole = /^\d+$/.test(text) ? `${LOOPBACK}:${text}` : text
-  if (parseHostPort('', whole, role).port === 0) throw new ConfigError('', quote(text), 'the port must not be 0')
-  return whole
-}
-
 function readMethod(text: string): string {
   if (!methods.includes(text)) throw new ConfigError('', text, `unknown method, must be one of ${methods.join(', ')}`)
   return text
-}
-
-/** A TCP port that is currently free on this machine. */
-async function freePort(runtime: Runtime, taken: ReadonlySet<number>): Promise<number> {
-  for (let tries = 0; tries < PORT_TRIES; tries += 1) {
-    const port = randomPort()
-    if (taken.has(port)) continue
-    const address = { family: 4, address: LOOPBACK, port, scope: 0 } as const
-    try {
-      const options = { nodelay: true, keepalive: false }
-      const listener = await runtime.listenTcp(
-        address,
-        options,
-        () => null,
-        () => {},
-      )
-      listener.close()
-      return port
-    } catch {
-      // in use
-    }
-  }
-  throw new CommandError('no free TCP port found for the monitoring server')
 }
 
 async function readWishes(runtime: Runtime, prompt: Prompt): Promise<Wishes> {
@@ -135,51 +95,11 @@ async function readWishes(runtime: Runtime, prompt: Prompt): Promise<Wishes> {
   return { meeting, rendezvous, serviceId, listen, connect, method, httpPorts: ports }
 }
 
-const TAKEN = 'already exists: choose another directory with --dir'
-
-/** Checks before the first question that the files can be created. @throws CommandError */
-function expectRoom(commandConsole: CommandConsole, dir: string, paths: Iterable<string>): void {
-  try {
-    commandConsole.fileMode(dir)
-  } catch (error) {
-    // it will be created
-    if (codeOf(error) === 'ENOENT') return
-    throw new CommandError(`--dir ${dir}: ${messageOf(error)}`)
-  }
-  for (const path of paths) {
-    try {
-      commandConsole.fileMode(path)
-    } catch (error) {
-      if (codeOf(error) === 'ENOENT') continue
-      throw new CommandError(`${path}: ${messageOf(error)}`)
-    }
-    throw new CommandError(`${path}: ${TAKEN}`)
-  }
+const LINK: Option = {
+  long: '--link',
+  help: 'also print the client as a link, for "import -" on\nanother machine; a link contains the key',
 }
-
-/** Writes all files or none. @throws CommandError */
-function writeAll(
-  commandConsole: CommandConsole,
-  dir: string,
-  files: readonly { readonly path: string; readonly text: string }[],
-): void {
-  const written: string[] = []
-  try {
-    if (dir !== '.') commandConsole.createDirectory(dir)
-  } catch (error) {
-    throw new CommandError(`--dir ${dir}: ${messageOf(error)}; nothing was written`)
-  }
-  for (const { path, text } of files) {
-    try {
-      commandConsole.createFile(path, text)
-      written.push(path)
-    } catch (error) {
-      for (const done of written) commandConsole.removeFile(done)
-      const why = codeOf(error) === 'EEXIST' ? TAKEN : messageOf(error)
-      throw new CommandError(`${path}: ${why}; nothing was written`)
-    }
-  }
-}
+const QR: Option = { long: '--qr', help: 'also print this link as a QR code' }
 
 /** The instructions printed after writing. @param paths file of each role */
 function instructions(wishes: Wishes, paths: ReadonlyMap<Role, string>, self: string): string {
@@ -218,32 +138,51 @@ Troubleshooting: ${self} doctor -c ${place('client')}
   return parts.join('\n')
 }
 
+/**
+ * The client as a link and as a QR code, with the command that takes it.
+ * @param columns of the terminal; undefined: the output goes elsewhere
+ */
+async function linkText(link: string, isLinkWanted: boolean, isCodeWanted: boolean, columns?: number): Promise<string> {
+  const parts = [
+    '\nThe client as a link, for another machine. It contains the key: whoever has it can use the tunnel.\n',
+  ]
+  if (isLinkWanted) parts.push(`${link}\n`)
+  if (isCodeWanted) {
+    const { qrText } = await import('../qr-code.ts')
+    const code = qrText(link, columns !== undefined)
+    if (columns !== undefined && columns < code.columns) {
+      parts.push(`The QR code needs ${code.columns} columns, the terminal has ${columns}: use ${LINK.long}.\n`)
+    } else parts.push(`${code.lines.join('\n')}\n`)
+  }
+  parts.push(`There:\n
+    npm install -g ${PROGRAM}
+    ${PROGRAM} import -    # paste the link; never write it on a command line\n`)
+  return parts.join('\n')
+}
+
 export const command: Command = {
-  options: [SERVER, RENDEZVOUS, LISTEN, CONNECT, METHOD, SERVICE_ID, DIR],
+  options: [SERVER, RENDEZVOUS, LISTEN, CONNECT, METHOD, SERVICE_ID, DIR, LINK, QR],
   notes: `Missing options are prompted for on a terminal. Existing files are not overwritten. Example:
   init --server vpn.example.org:4000 --listen 1080 --connect 127.0.0.1:1080`,
   async run({ runtime }, given) {
     const commandConsole = consoleOf(runtime)
     const dir = given.values.get(DIR.long) ?? '.'
+    const to = { dir, isForced: false, remedy: `choose another directory with ${DIR.long}` }
     const prompt = new Prompt(runtime, given)
     const roles: readonly Role[] = prompt.has(RENDEZVOUS) ? ['rendezvous', 'server', 'client'] : ['server', 'client']
     const paths = new Map(roles.map((role) => [role, pathOf(dir, role)]))
-    expectRoom(commandConsole, dir, paths.values())
+    expectRoom(commandConsole, to, paths.values())
     const wishes = await readWishes(runtime, prompt)
+    const configs = generateConfigs(wishes)
     const files: { path: string; text: string }[] = []
-    for (const [role, config] of generateConfigs(wishes)) files.push({ path: pathOf(dir, role), text: textOf(config) })
-    writeAll(commandConsole, dir, files)
+    for (const [role, config] of configs) files.push({ path: pathOf(dir, role), text: textOf(config) })
+    writeAll(commandConsole, to, files)
     runtime.print('stdout', instructions(wishes, paths, invocationOf(runtime)))
+    const [isLinkWanted, isCodeWanted] = [given.flags.has(LINK.long), given.flags.has(QR.long)]
+    if (!isLinkWanted && !isCodeWanted) return 0
+    const columns = commandConsole.isTerminal('stdout') ? runtime.terminal?.size().columns : undefined
+    const link = linkOf(configs.get('client') ?? {})
+    runtime.print('stdout', await linkText(link, isLinkWanted, isCodeWanted, columns))
     return 0
   },
-}
-
-const pathOf = (dir: string, role: Role): string =>
-  dir === '.' ? `${role}.json` : `${dir.replace(/\/+$/, '')}/${role}.json`
-
-/** The content of a file, validated like at startup. @throws ConfigError */
-function textOf(written: Written): string {
-  const text = `${JSON.stringify(written, null, 2)}\n`
-  assertStartable(parseConfig(new TextEncoder().encode(text)), methods)
-  return text
 }

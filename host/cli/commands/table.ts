@@ -4,6 +4,11 @@ import type { CommandEntry } from './command.ts'
 
 export const COMMANDS: readonly CommandEntry[] = [
   { name: 'init', summary: 'write matching config files with a new key', load: () => import('./init.ts') },
+  {
+    name: 'import',
+    summary: 'write config files from a link, or for a Go kcptun',
+    load: () => import('./import.ts'),
+  },
   { name: 'check', summary: 'validate and explain a config file', load: () => import('./check.ts') },
   { name: 'doctor', summary: 'diagnose the path to the peer', load: () => import('./doctor.ts') },
   { name: 'health', summary: 'check whether a tunnel works, for supervisors', load: () => import('./health.ts') },

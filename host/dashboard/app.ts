@@ -4,6 +4,7 @@
 import { openCharts } from './charts.ts'
 import { byId, make, setPairs, setText } from './dom.ts'
 import { bytes, count, duration, ms, percent, rate, rateText } from './format.ts'
+import { explain, explainHeadings } from './help.ts'
 import { History } from './history.ts'
 import type { Hello, Sample, Warning } from './sample.ts'
 import { Stream } from './stream.ts'
@@ -16,8 +17,9 @@ const THEME_KEY = 'kcptun-theme'
 const LOST_MS = 2500
 /** A hidden page disconnects after this time, ms. */
 const HIDDEN_MS = 10_000
-/** Number of samples over which the retransmission rate is computed. */
-const AGAIN_SAMPLES = 20
+const RANGE_KEY = 'kcptun-range'
+/** Number of samples over which the loss is computed. */
+const LOSS_SAMPLES = 20
 
 const history = new History()
 const charts = openCharts(history)
@@ -55,25 +57,31 @@ function big(id: string, text: string, value: number | null): void {
   place.dataset['value'] = String(value ?? '')
 }
 
+/** The line below a figure. @param rest is left out where there is little room */
+function showSub(id: string, text: string, rest: string): void {
+  const place = byId(`${id}-sub`)
+  if (place.textContent !== text + rest) place.replaceChildren(text, make('span', 'minor', rest))
+}
+
 /** Shows payload rate, wire rate and total of one direction. */
 function showDirection(id: 'rx' | 'tx', bits: number, wire: number, total: number): void {
   const [value, unit] = rate(bits)
   big(id, value, bits)
   setText(byId(`${id}-unit`), unit)
   byId(`${id}-sub`).dataset['value'] = String(total)
-  setText(byId(`${id}-sub`), `${rateText(wire)} on the wire · ${bytes(total)}`)
+  showSub(id, `${rateText(wire)} on the wire`, ` · ${bytes(total)}`)
 }
 
-function showAgain(sample: Sample): void {
+function showLoss(sample: Sample): void {
   const first = recent[0] ?? sample
   const grown = (name: string): number => (sample.counters[name] ?? 0) - (first.counters[name] ?? 0)
   const sent = grown('segments_sent') - grown('segments_redundant')
   const share = sent > 0 ? grown('segments_retransmitted') / sent : 0
-  big('again', percent(share), share)
-  const again = sample.counters['segments_retransmitted'] ?? 0
-  const redundant = sample.counters['segments_redundant'] ?? 0
-  const lost = `${count(again)} of ${count((sample.counters['segments_sent'] ?? 0) - redundant)} segments`
-  setText(byId('again-sub'), redundant === 0 ? lost : `${lost} · ${count(redundant)} sent twice by choice`)
+  big('loss', percent(share), share)
+  const lost = sample.counters['segments_retransmitted'] ?? 0
+  const once = (sample.counters['segments_sent'] ?? 0) - (sample.counters['segments_redundant'] ?? 0)
+  if (once === 0) setText(byId('loss-sub'), 'nothing sent yet')
+  else showSub('loss', `${count(lost)} of ${count(once)}`, ' segments')
 }
 
 function showTrip(sample: Sample): void {
@@ -86,7 +94,8 @@ function showTrip(sample: Sample): void {
 }
 
 function showSample(sample: Sample): void {
-  const at = Date.now()
+  // the history is by the program's clock
+  const at = Date.parse(sample.time)
   const { program, counters } = sample
   const before = recent.findLast(({ uptime_ms }) => sample.uptime_ms - uptime_ms >= 1000) ?? recent[0]
   if (before !== undefined && before.uptime_ms > sample.uptime_ms) recent = []
@@ -108,16 +117,20 @@ function showSample(sample: Sample): void {
     showDirection('rx', row.receiving ?? 0, row.wireReceiving ?? 0, counters['tcp_written_bytes'] ?? 0)
     showDirection('tx', row.sending ?? 0, row.wireSending ?? 0, counters['tcp_read_bytes'] ?? 0)
     showTrip(sample)
-    showAgain(sample)
-    setPairs(byId('strip'), stripPairs(sample, before, about))
-    setPairs(byId('details'), detailPairs(sample, about, Math.max(row.wireReceiving ?? 0, row.wireSending ?? 0)))
-    table.show(at, sample, emptyText(program.mode, about))
+    showLoss(sample)
+    setPairs(byId('strip'), stripPairs(sample, before, about), explain)
+    setPairs(
+      byId('details'),
+      detailPairs(sample, about, Math.max(row.wireReceiving ?? 0, row.wireSending ?? 0)),
+      explain,
+    )
+    table.show(sample, emptyText(program.mode, about))
     showContexts(sample)
     if (unseenWarnings !== undefined) showWarnings(unseenWarnings)
     unseenWarnings = undefined
     charts.draw()
   }
-  recent = [...recent.slice(1 - AGAIN_SAMPLES), sample]
+  recent = [...recent.slice(1 - LOSS_SAMPLES), sample]
 }
 
 /** Shows either the token form or the statistics. */
@@ -137,6 +150,7 @@ function onEvent(name: string, data: string): void {
     const hello: Hello = JSON.parse(data)
     about = hello.about
     unseenWarnings = hello.warnings
+    if (hello.history !== undefined) history.load(hello.history)
   } else if (name === 'sample') {
     showSample(JSON.parse(data))
   }
@@ -193,6 +207,22 @@ byId('theme').addEventListener('click', () => {
 })
 darkPreferred.addEventListener('change', applyTheme)
 
+for (const button of byId('range').querySelectorAll('button')) {
+  button.addEventListener('click', () => {
+    localStorage.setItem(RANGE_KEY, button.value)
+    applyRange()
+  })
+}
+
+/** Shows as many minutes as were chosen. */
+function applyRange(): void {
+  const chosen = localStorage.getItem(RANGE_KEY)
+  const buttons = [...byId('range').querySelectorAll('button')]
+  const current = buttons.find(({ value }) => value === chosen) ?? buttons.at(-1)
+  for (const button of buttons) button.setAttribute('aria-pressed', String(button === current))
+  charts.setSpan(60 * Number(current?.value))
+}
+
 byId('pause').addEventListener('click', () => {
   paused = !paused
   setText(byId('pause'), paused ? 'Resume' : 'Pause')
@@ -222,7 +252,9 @@ document.addEventListener('visibilitychange', () => {
 // scrollable regions must be focusable for keyboard scrolling
 for (const id of ['warnings', 'contexts-scroll']) byId(id).tabIndex = 0
 
+explainHeadings()
 applyTheme()
+applyRange()
 stream.token = sessionStorage.getItem(TOKEN_KEY) ?? ''
 stream.start()
 setInterval(watchForLoss, 500)

@@ -1,8 +1,8 @@
 /** The three charts (uPlot), with theme colours, a synchronized cursor and legends accessible to screen readers. */
 import uPlot from 'uplot'
 import { byId, make, setText } from './dom.ts'
-import { count, rateText } from './format.ts'
-import type { Column, History } from './history.ts'
+import { count, ms, percent, rateText } from './format.ts'
+import { type Column, type History, KEPT_S, PROBLEMS } from './history.ts'
 
 /** Minimum span of the time axis, s. */
 const SPAN_MIN_S = 30
@@ -41,8 +41,8 @@ interface Chart {
   readonly scales: Readonly<Record<string, Scale>>
 }
 
-const percentText = (value: number): string => `${value < 10 ? value.toFixed(1) : Math.round(value)} %`
-const msText = (value: number): string => `${value < 10 ? value.toFixed(1) : Math.round(value)} ms`
+const percentText = (value: number): string => `${percent(value / 100)} %`
+const msText = (value: number): string => `${ms(value)} ms`
 const axisRate = (value: number): string =>
   rateText(Math.abs(value))
     .replace(/(\.\d*?)0+(?= )/, '$1')
@@ -83,10 +83,10 @@ const CHARTS: readonly Chart[] = [
     title: 'Round trip time in ms, and the share of segments that were lost in percent, of the last minutes',
     scales: {
       rtt: { least: 5, side: 3, size: 60, show: msText },
-      again: { least: 5, side: 1, size: 48, show: (value) => `${Number(value.toFixed(1))} %` },
+      loss: { least: 5, side: 1, size: 48, show: (value) => `${Number(value.toFixed(1))} %` },
     },
     series: [
-      { column: 'again', label: 'Loss', tone: '--loss', style: 'bar', scale: 'again', show: percentText },
+      { column: 'loss', label: 'Loss', tone: '--loss', style: 'bar', scale: 'loss', show: percentText },
       { column: 'rtt', label: 'Round trip', tone: '--trip', style: 'line', scale: 'rtt', show: msText },
     ],
   },
@@ -137,6 +137,8 @@ class Plot {
   readonly #history: History
   readonly #plot: uPlot
   readonly #values: HTMLElement[]
+  /** Width of the time axis, s. */
+  span = KEPT_S
 
   constructor(chart: Chart, history: History) {
     this.#chart = chart
@@ -170,7 +172,7 @@ class Plot {
           },
           ...Object.entries(chart.scales).map(([name, scale]) => axisOptions(name, scale)),
         ],
-        hooks: { setCursor: [() => this.#tell()] },
+        hooks: { setCursor: [() => this.#tell()], drawClear: [(plot) => this.#shade(plot)] },
       },
       this.#data(),
       place,
@@ -192,13 +194,32 @@ class Plot {
   #span(): [number, number] {
     const { times } = this.#history
     const end = times.at(-1) ?? Date.now() / 1000
-    return [Math.min(times[0] ?? end, end - SPAN_MIN_S), end]
+    const first = Math.max(times[0] ?? end, end - this.span)
+    return [Math.min(first, end - SPAN_MIN_S), end]
+  }
+
+  /** Colours the ground while the peer did not answer. */
+  #shade(plot: uPlot): void {
+    const { times, columns } = this.#history
+    const { ctx, bbox } = plot
+    ctx.save()
+    ctx.fillStyle = `${colour('--loss')}26`
+    const at = (i: number): number => {
+      const x = plot.valToPos(times[i] ?? 0, 'x', true)
+      return Math.min(Math.max(x, bbox.left), bbox.left + bbox.width)
+    }
+    for (let i = 1; i < times.length; i++) {
+      if ((columns.problem[i] ?? 0) === 0) continue
+      const from = at(i - 1)
+      ctx.fillRect(from, bbox.top, at(i) - from, bbox.height)
+    }
+    ctx.restore()
   }
 
   #legend(): HTMLElement[] {
     const list = byId(`${this.#chart.id}-legend`)
     return this.#chart.series.map(({ label, tone, style }) => {
-      const item = make('li')
+      const item = make('li', style === 'dashed' ? 'minor' : '')
       const swatch = make('span', `swatch ${style}`)
       swatch.style.setProperty('--tone', `var(${tone})`)
       const value = make('b')
@@ -216,6 +237,11 @@ class Plot {
       const place = this.#values[i]
       if (place) setText(place, value === null || value === undefined ? '\u2013' : show(value))
     })
+    const place = document.getElementById(`${this.#chart.id}-problem`)
+    const problem = this.#history.columns.problem[at] ?? 0
+    if (place === null) return
+    place.hidden = problem === 0
+    setText(place, PROBLEMS[problem] ?? '')
   }
 
   draw(): void {
@@ -231,6 +257,8 @@ class Plot {
 const timeText = (seconds: number): string => new Date(seconds * 1000).toTimeString().slice(0, 8)
 
 export interface Charts {
+  /** Shows the last `seconds`. */
+  setSpan(seconds: number): void
   /** Redraws after the history has changed. */
   draw(): void
   /** Redraws after the colours have changed. */
@@ -240,6 +268,12 @@ export interface Charts {
 export function openCharts(history: History): Charts {
   const plots = CHARTS.map((chart) => new Plot(chart, history))
   return {
+    setSpan: (seconds) => {
+      for (const plot of plots) {
+        plot.span = seconds
+        plot.draw()
+      }
+    },
     draw: () => {
       for (const plot of plots) plot.draw()
     },

@@ -18,21 +18,31 @@ export function make(tag: string, className = '', text = ''): HTMLElement {
   return element
 }
 
-/** Shows pairs in a `dl`. Its elements are reused while the terms are the same. */
-export function setPairs(list: Element, pairs: readonly (readonly [term: string, text: string])[]): void {
+/** A title and what it says; of a figure that is set large, the unit apart. */
+export type Pair = readonly [term: string, text: string, unit?: string]
+
+/**
+ * Shows pairs in a `dl`. Its elements are reused while the terms are the same.
+ * @param adorn is called with each new term
+ */
+export function setPairs(list: Element, pairs: readonly Pair[], adorn: (term: Element) => void = () => {}): void {
   const terms = pairs.map(([term]) => term).join('\n')
   if (list.getAttribute('data-terms') !== terms) {
     list.setAttribute('data-terms', terms)
     list.replaceChildren(
       ...pairs.map(([term]) => {
         const group = make('div')
-        group.append(make('dt', '', term), make('dd'))
+        const title = make('dt', '', term)
+        adorn(title)
+        group.append(title, make('dd'))
         return group
       }),
     )
   }
-  pairs.forEach(([, text], i) => {
+  pairs.forEach(([, text, unit], i) => {
     const value = list.children[i]?.lastElementChild
-    if (value) setText(value, text)
+    if (!value) return
+    if (unit === undefined) setText(value, text)
+    else if (value.textContent !== `${text} ${unit}`) value.replaceChildren(text, ' ', make('small', '', unit))
   })
 }

@@ -27,15 +27,17 @@ export function rate(bits: number): readonly [value: string, unit: string] {
 
 export const rateText = (bits: number): string => rate(bits).join(' ')
 
-export function bytes(count: number): string {
+export function bytesIn(count: number): readonly [value: string, unit: string] {
   let value = count
   let unit = 0
   while (value >= 1023.5 && unit < BYTE_UNITS.length - 1) {
     value /= 1024
     unit++
   }
-  return `${unit === 0 ? value.toString() : short(value)} ${BYTE_UNITS[unit]}`
+  return [unit === 0 ? value.toString() : short(value), BYTE_UNITS[unit] ?? '']
 }
+
+export const bytes = (count: number): string => bytesIn(count).join(' ')
 
 export const count = (value: number): string => value.toLocaleString('en-US')
 
@@ -47,7 +49,8 @@ export function ms(value: number | null | undefined): string {
 export function percent(share: number): string {
   const value = share * 100
   if (value === 0) return '0'
-  return value < 0.01 ? '<0.01' : value < 10 ? value.toFixed(2) : value.toFixed(1)
+  if (value < 0.01) return '<0.01'
+  return value < 10 ? value.toFixed(2) : value < 99.95 ? value.toFixed(1) : '100'
 }
 
 /** `4 s`, `3 min 20 s`, `2 h 5 min`, `3 d 4 h`. */

@@ -40,6 +40,14 @@ export interface Hello {
   readonly sample_ms: number
   readonly rows_max: number
   readonly warnings: readonly Warning[]
+  /** The last minutes, by the second. */
+  readonly history?: {
+    readonly seconds: number
+    /** s since the epoch from which on it is complete: a second without a row had no traffic. */
+    readonly since: number
+    readonly columns: readonly string[]
+    readonly rows: readonly (readonly (number | null)[])[]
+  }
 }
 
 export type LinkState = 'checking' | 'up' | 'silent' | 'quiet' | 'idle' | 'pending' | 'serving'

@@ -27,13 +27,13 @@ const STATES: Readonly<Record<string, string>> = {
 const tcpOf = (line: Line): string => line.tcp_peer ?? NONE
 
 const COLUMNS: readonly Column[] = [
-  { title: 'Session', className: 'text code', key: (line) => line.conv, show: (line) => line.conv },
+  { title: 'Session', className: 'text code minor', key: (line) => line.conv, show: (line) => line.conv },
   { title: 'State', className: 'text', key: (line) => line.state, show: (line) => STATES[line.state] ?? line.state },
-  { title: 'Client', className: 'text code minor at-server', key: (line) => line.peer, show: (line) => line.peer },
+  { title: 'Client', className: 'text code at-server', key: (line) => line.peer, show: (line) => line.peer },
   { title: 'Application', className: 'text code at-client', key: tcpOf, show: tcpOf },
   { title: 'Target', className: 'text code minor at-server', key: tcpOf, show: tcpOf },
-  { title: 'Receiving', className: '', key: (line) => line.receiving, show: (line) => rateText(line.receiving) },
-  { title: 'Sending', className: '', key: (line) => line.sending, show: (line) => rateText(line.sending) },
+  { title: 'Receiving', className: '', key: (line) => line.receiving, show: (line) => rateCell(line.receiving) },
+  { title: 'Sending', className: '', key: (line) => line.sending, show: (line) => rateCell(line.sending) },
   { title: 'Round trip', className: '', key: (line) => line.rtt_ms ?? -1, show: (line) => tripText(line.rtt_ms) },
   {
     title: 'Queue',
@@ -59,7 +59,13 @@ const COLUMNS: readonly Column[] = [
   { title: 'Age', className: 'minor', key: (line) => line.age_seconds, show: (line) => duration(line.age_seconds) },
 ]
 
+/** Many lines without traffic are easier to read without units. */
+const rateCell = (bits: number): string => (bits === 0 ? '0' : rateText(bits))
 const tripText = (value: number | null): string => (value === null ? NONE : `${ms(value)} ms`)
+/** Whether nothing of it is left to do. */
+const isClosed = ({ state, waitsnd_segments }: Session): boolean =>
+  state === 'time_wait' || (state === 'linger' && waitsnd_segments === 0)
+const isOpen = ({ state }: Session): boolean => state === 'connect' || state === 'established'
 const keyOf = (session: Session): string => `${session.conv} ${session.peer}`
 
 export class SessionTable {
@@ -68,11 +74,21 @@ export class SessionTable {
   readonly #rows = new Map<string, HTMLElement>()
   #before = new Map<string, { readonly at: number; readonly line: Line }>()
   #lines: Line[] = []
+  /** Number of sessions by state. */
+  #counts: number[] = []
+  #empty = ''
   /** Sort column and direction; initially the order of the samples. */
   #by = -1
   #up = false
+  /** Whether closed sessions are listed. */
+  #withClosed = false
 
   constructor() {
+    byId('closed').addEventListener('click', () => {
+      this.#withClosed = !this.#withClosed
+      this.#summarize()
+      this.#draw()
+    })
     const head = byId('sessions-head')
     this.#heads = COLUMNS.map(({ title, className, key }, i) => {
       const cell = make('th', className.replace('code', ''))
@@ -91,7 +107,7 @@ export class SessionTable {
     })
   }
 
-  show(at: number, { sessions, gauges }: Sample, empty: string): void {
+  show({ sessions, gauges, uptime_ms: at }: Sample, empty: string): void {
     const before = this.#before
     this.#before = new Map()
     this.#lines = sessions.map((session) => {
@@ -114,23 +130,42 @@ export class SessionTable {
       this.#before.set(key, { at, line })
       return line
     })
-    const states = Object.keys(STATES).map((state) => gauges[`sessions_${state}`] ?? 0)
-    const all = states.reduce((sum, value) => sum + value, 0)
-    const rest = all - this.#lines.length
-    const parts = states.map((value, i) => `${count(value)} ${Object.values(STATES)[i]}`)
-    setText(
-      byId('sessions-sub'),
-      `${parts.join(', ')}${rest > 0 ? `; the ${this.#lines.length} liveliest are listed, ${count(rest)} more are not` : ''}`,
-    )
-    byId('sessions').hidden = this.#lines.length === 0
-    byId('sessions-empty').hidden = this.#lines.length > 0
-    setText(byId('sessions-empty'), empty)
+    this.#counts = Object.keys(STATES).map((state) => gauges[`sessions_${state}`] ?? 0)
+    this.#empty = empty
+    this.#summarize()
     this.#draw()
+  }
+
+  /** The sessions that are listed. */
+  get #listed(): Line[] {
+    return this.#withClosed ? [...this.#lines] : this.#lines.filter((line) => !isClosed(line))
+  }
+
+  /** The line above the table. */
+  #summarize(): void {
+    const listed = this.#listed
+    const { length } = listed
+    const [connecting = 0, connected = 0, ...over] = this.#counts
+    const ended = over.reduce((sum, value) => sum + value, 0)
+    const isHiding = this.#lines.some(isClosed)
+    const names = Object.values(STATES)
+    const parts = this.#counts.flatMap((value, i) => (value === 0 ? [] : [`${count(value)} ${names[i]}`]))
+    const open = connecting + connected
+    const rest = this.#withClosed ? open + ended - length : open - listed.filter(isOpen).length
+    const more = rest > 0 ? `; the ${length} liveliest are listed, ${count(rest)} more are not` : ''
+    setText(byId('sessions-sub'), `${parts.join(', ')}${more}`)
+    const button = byId('closed')
+    button.hidden = !isHiding
+    setText(button, this.#withClosed ? 'Hide closed' : 'Show closed')
+    button.setAttribute('aria-pressed', String(this.#withClosed))
+    byId('sessions').hidden = length === 0
+    byId('sessions-empty').hidden = length > 0
+    setText(byId('sessions-empty'), isHiding ? 'No open session.' : this.#empty)
   }
 
   #draw(): void {
     const column = COLUMNS[this.#by]
-    const lines = [...this.#lines]
+    const lines = this.#listed
     if (column !== undefined) {
       const order = this.#up ? 1 : -1
       lines.sort((a, b) => {

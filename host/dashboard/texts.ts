@@ -1,5 +1,6 @@
 /** The texts of the page: link state with advice, and the lists of values. */
-import { bytes, count, duration, ms, NONE, percent, rateText, reachable } from './format.ts'
+import type { Pair } from './dom.ts'
+import { bytes, bytesIn, count, duration, ms, NONE, percent, rate, reachable } from './format.ts'
 import { perSecond } from './history.ts'
 import type { Hello, Sample } from './sample.ts'
 
@@ -117,22 +118,21 @@ export function endPairs({ link, program }: Sample, about: About): [string, stri
 }
 
 /** The values of the strip. */
-export function stripPairs(sample: Sample, before: Sample | undefined, about: About): [string, string][] {
+export function stripPairs(sample: Sample, before: Sample | undefined, about: About): Pair[] {
   const { path, gauges } = sample
   const segmentBytes = Number(about['segment_bytes'] ?? 0)
   const span = sample.uptime_ms - (before?.uptime_ms ?? 0)
   const cpu = before === undefined || span <= 0 ? 0 : ((sample.cpu_ms ?? 0) - (before.cpu_ms ?? 0)) / span
   const pace = path === null ? 0 : path.pace_segments_per_second * segmentBytes * BITS
   return [
-    ['Sessions', count(gauges['sessions_established'] ?? 0)],
-    ['Segments queued', count(gauges['waitsnd'] ?? 0)],
-    ['Window, segments', path === null ? NONE : count(path.cwnd_segments)],
-    ['Pacing', pace === 0 ? NONE : rateText(pace)],
-    ['Datagrams in', `${count(Math.round(perSecond(sample, before, 'pkt_received')))} /s`],
-    ['Datagrams out', `${count(Math.round(perSecond(sample, before, 'pkt_sent')))} /s`],
-    ['CPU', `${(cpu * 100).toFixed(1)} %`],
-    ['Engine memory', bytes(gauges['memory_used'] ?? 0)],
-    ['Process memory', sample.rss_bytes == null ? NONE : bytes(sample.rss_bytes)],
+    ['Queue', count(gauges['waitsnd'] ?? 0), 'segments'],
+    ['Window', path === null ? NONE : count(path.cwnd_segments), 'segments'],
+    ['Pacing', ...(pace === 0 ? ([NONE, ''] as const) : rate(pace))],
+    ['Datagrams in', count(Math.round(perSecond(sample, before, 'pkt_received'))), '/s'],
+    ['Datagrams out', count(Math.round(perSecond(sample, before, 'pkt_sent'))), '/s'],
+    ['CPU', (cpu * 100).toFixed(1), '%'],
+    ['Engine memory', ...bytesIn(gauges['memory_used'] ?? 0)],
+    ['Process memory', ...(sample.rss_bytes == null ? ([NONE, ''] as const) : bytesIn(sample.rss_bytes))],
   ]
 }
 
@@ -176,7 +176,12 @@ function datagramText({ gauges }: Sample, about: About): string {
 export function detailPairs(sample: Sample, about: About, wireBits: number): [string, string][] {
   const { counters, host, path, link } = sample
   const total = (name: string): number => counters[name] ?? 0
+  const { program } = sample
   const pairs: [string, string][] = [
+    [
+      'Program',
+      `${program.name} ${program.version}, ${program.runtime} ${program.runtime_version}, up ${duration(sample.uptime_ms / 1000)}`,
+    ],
     ['Health', sentence(sample.health)],
     ['Method', String(about['method'] ?? 'none: not encrypted')],
   ]
@@ -186,6 +191,10 @@ export function detailPairs(sample: Sample, about: About, wireBits: number): [st
     pairs.push(['Obfuscator', `${String(about['obfs'])}: ${drops}`])
   }
   pairs.push(['Datagrams', datagramText(sample, about)])
+  pairs.push([
+    'Duplicates',
+    `${count(total('segments_redundant'))} segments sent twice on purpose, ${count(total('segments_duplicate'))} received twice`,
+  ])
   pairs.push(['On the wire', `${bytes(total('pkt_received_bytes'))} received, ${bytes(total('pkt_sent_bytes'))} sent`])
   if (path !== null) {
     const segment = Number(about['segment_bytes'] ?? 1)
@@ -201,11 +210,11 @@ export function detailPairs(sample: Sample, about: About, wireBits: number): [st
     pairs.push(['Retransmission', `timeout ${ms(path.rto_ms)} ms, ${count(total('rtos'))} timeouts so far`])
   }
   pairs.push(
-    ['Refused datagrams', listed(DROPS, counters)],
+    ['Rejected', listed(DROPS, counters)],
     ['UDP errors', listed(UDP_ERRORS, host)],
     [
       'TCP',
-      sample.program.mode === 'client'
+      program.mode === 'client'
         ? `${count(host['tcp_accepted'] ?? 0)} accepted, ${count(host['tcp_refused'] ?? 0)} refused`
         : `${count(host['tcp_dials'] ?? 0)} dialled, ${count(host['tcp_dial_failures'] ?? 0)} failed`,
     ],

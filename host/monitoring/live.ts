@@ -124,10 +124,12 @@ class LinkWatch {
     this.#source = source
   }
 
-  begin({ at, counters }: Snapshot): void {
+  begin({ at, uptime, counters }: Snapshot): void {
     this.#received = authentic(counters)
     this.#at = at
-    this.silent = 0
+    // the endpoint may know already that the peer does not answer
+    const isLost = this.#source.client && counters.peer_silent_pings > 0
+    this.silent = isLost ? Math.min(counters.last_received_age, uptime) : 0
     this.#checked = counters.last_received_age < SILENT_MS
   }
 
@@ -208,7 +210,7 @@ export class LiveFeed {
         if (isFirst) this.#begin()
         // silence is measured from the first ping
         if (isFirst || isFirstToPing) this.#link.begin(snapshot)
-        controller.enqueue(encoder.encode(this.#hello()))
+        controller.enqueue(encoder.encode(this.#hello(snapshot)))
         this.#step(snapshot)
       },
       cancel: () => {
@@ -285,13 +287,19 @@ export class LiveFeed {
     this.#rows = []
   }
 
-  #hello(): string {
+  #hello({ date, uptime }: Snapshot): string {
+    const kept = Math.min(uptime / 1000, HISTORY_S)
     return sseEvent('hello', {
       about: this.#source.about(),
       sample_ms: SAMPLE_MS,
       rows_max: ROWS_MAX,
       warnings: this.#source.warnings().recent,
-      history: { seconds: HISTORY_S, columns: HISTORY_COLUMNS, rows: this.#source.history() },
+      history: {
+        seconds: HISTORY_S,
+        since: Math.round(date.getTime() / 1000 - kept),
+        columns: HISTORY_COLUMNS,
+        rows: this.#source.history(),
+      },
     })
   }
 

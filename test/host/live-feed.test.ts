@@ -248,6 +248,17 @@ test('a client that never received anything from its peer is checking, then sile
   await watcher.leave()
 })
 
+test('an outage that the endpoint knows of is shown at once, with its length', async () => {
+  const scene = new Scene()
+  await scene.run(20_000)
+  scene.counters = { ...scene.counters, peer_silent_pings: 2, last_received_age: 17_000 }
+  const watcher = (await scene.watch()).read()
+  await scene.until('a sample', () => watcher.samples.length > 0)
+  assert.is(watcher.samples[0]?.link.state, 'silent')
+  assert.is(watcher.samples[0]?.link.silent_ms, 17_000)
+  await watcher.leave()
+})
+
 test('a page that may belong to another site causes no ping; our page does, and silence counts from then on', async () => {
   const scene = new Scene()
   const browser = { host: '127.0.0.1:8081', 'accept-encoding': 'gzip' }

@@ -1,7 +1,7 @@
 // time limit: 120 s
 /**
  * A client that travels as a link from one machine to another, as processes: `init --link`, `import -` behind a pipe,
- * files and their modes on disk.
+ * files and their modes on disk. A pair that was made for a Go kcptun carries data.
  */
 
 import { spawn } from 'node:child_process'
@@ -20,10 +20,12 @@ import { join } from 'node:path'
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
 import { RUNTIMES } from '../../testkit/pairs.ts'
-import { commandOf, type Program, run } from '../../testkit/process.ts'
+import { type Config, commandOf, freePort, type Program, type Running, run, start } from '../../testkit/process.ts'
+import { dial, echoTarget } from '../../testkit/tcp.ts'
 import { within } from '../../testkit/wait.ts'
 
 const TIMEOUT_MS = 30_000
+const SENT_BYTES = 200_000
 const GIVEN = ['--server', '127.0.0.1:4000', '--listen', '1080', '--connect', '80']
 /** Larger than a pipe, with a key behind it. */
 const PADDING = ' '.repeat(100_000)
@@ -97,5 +99,31 @@ for (const program of [...RUNTIMES, 'deno'] as const) {
     }
   })
 }
+
+test('the pair made for a client of the Go kcptun carries data', async () => {
+  const dir = mkdtempSync(join(tmpdir(), 'kcptun-wasm-import-'))
+  const target = await echoTarget()
+  const running: Running[] = []
+  try {
+    const [listen, server] = [await freePort(), await freePort()]
+    const line = `client -l 127.0.0.1:${listen} -r 127.0.0.1:${server} --key "a pass phrase" --mode fast3 --mtu 1200 -ds 10`
+    const words = ['-', '--dir', dir, '--connect', target.address, '--tuning']
+    const { code, stderr } = await importFrom('node', `${line}\n`, words)
+    assert.is(code, 0, stderr)
+    for (const name of ['server', 'client']) {
+      const config: Config = JSON.parse(readFileSync(join(dir, `${name}.json`), 'utf8'))
+      running.push(await start('node', config))
+    }
+    const app = await dial('127.0.0.1', listen, { keep: SENT_BYTES })
+    await app.pour(SENT_BYTES, 1)
+    app.finish()
+    const ending = await within('everything to come back', TIMEOUT_MS, app.ending)
+    assert.equal([ending.kind, ending.bytes], ['fin', SENT_BYTES])
+  } finally {
+    for (const program of running) await program.stop()
+    await target.close()
+    rmSync(dir, { recursive: true })
+  }
+})
 
 test.run()

@@ -10,6 +10,8 @@ export const KEPT_S = 900
 const RATE_SPAN_MS = 1000
 /** A longer interval between samples is shown as a gap, ms. */
 const GAP_MS = 3000
+/** Rates over less than this say nothing, ms. */
+const RATE_SPAN_MIN_MS = 250
 
 export const COLUMNS = [
   'receiving',
@@ -107,8 +109,8 @@ export class History {
       this.#marks.findLast((mark) => sample.uptime_ms - mark.sample.uptime_ms >= RATE_SPAN_MS) ?? this.#marks[0]
     this.#marks = [...this.#marks.slice(-4), { at, sample }]
     const row = rowOf(sample, base?.sample, this.columns.problem.at(-1) ?? 0)
-    // a first sample has no rates yet
-    if (base !== undefined || this.times.length === 0) this.#push(at / 1000, row)
+    const span = sample.uptime_ms - (base?.sample.uptime_ms ?? sample.uptime_ms)
+    if (span >= RATE_SPAN_MIN_MS || this.times.length === 0) this.#push(at / 1000, row)
     return row
   }
 

@@ -129,6 +129,8 @@ export class History {
     }
     const row = this.#row
     const ended = row[0] ?? 0
+    // what sessions measured before is not the round trip now
+    if (row[COLUMN.problem] !== HistoryProblem.none) row[COLUMN.rtt] = UNKNOWN
     if (second < ended) this.#heardAt = second
     else if (this.#isWorthKeeping()) {
       this.#newest = (this.#newest + 1) % HISTORY_S

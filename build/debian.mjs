@@ -9,6 +9,12 @@ import { filesBelow, inProject } from './files.mjs'
 
 const UNITS = "kcptun-wasm.service 'kcptun-wasm@*.service'"
 
+/** What the executable contains besides the program. */
+const CONTENTS = `The executable contains the runtime Bun (MIT; it links WebKit's JavaScriptCore, LGPL-2, and the libraries that
+https://bun.sh/docs/project/license lists), libsodium (ISC) as sodium-native (MIT) and as libsodium-wrappers (ISC), and
+hono and @hono/node-server (MIT).
+`
+
 const postinst = `#!/bin/sh
 set -e
 if [ "$1" = configure ]; then
@@ -78,8 +84,9 @@ export async function buildDebian({ arch, program, about, out, work, isFast }) {
   for (const unit of ['kcptun-wasm.service', 'kcptun-wasm@.service'])
     write(`lib/systemd/system/${unit}`, text(`contrib/systemd/${unit}`))
   write(`${shared}/man/man8/kcptun-wasm.8.gz`, zipped('docs/kcptun-wasm.8'))
+  write(`${shared}/man/man5/kcptun-wasm.json.5.gz`, zipped('docs/kcptun-wasm.json.5'))
   write(`${shared}/doc/kcptun-wasm/changelog.gz`, zipped('CHANGELOG.md'))
-  write(`${shared}/doc/kcptun-wasm/copyright`, text('LICENSE'))
+  write(`${shared}/doc/kcptun-wasm/copyright`, `${text('LICENSE')}\n${CONTENTS}\n${text('NOTICES.md')}`)
   // by the build for this machine: the executable may be for another one
   const completion = execFileSync(process.execPath, [inProject('dist/node/cli.js'), 'completions', 'bash'])
   write(`${shared}/bash-completion/completions/kcptun-wasm`, completion)

@@ -16,9 +16,11 @@ const HEADER = 'dist/kcptun_core.h'
 const CC = process.env['CC'] || 'cc'
 
 /** Run-time support of wasm2c: $WASM2C_SUPPORT, or where Debian's package and a default installation have it. */
-const SUPPORT = [process.env['WASM2C_SUPPORT'] ?? '', '/usr/share/wabt/wasm2c', '/usr/local/share/wabt/wasm2c'].find(
-  (path) => existsSync(`${path}/wasm-rt-impl.c`),
-)
+export const SUPPORT = [
+  process.env['WASM2C_SUPPORT'] ?? '',
+  '/usr/share/wabt/wasm2c',
+  '/usr/local/share/wabt/wasm2c',
+].find((path) => existsSync(`${path}/wasm-rt-impl.c`))
 
 /** Floats must be the same on all machines: no fused operations. The others are what wasm2c asks for. */
 const MODULE_FLAGS = ['-ffp-contract=off', '-frounding-math', '-fsignaling-nans', '-w']

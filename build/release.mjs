@@ -1,5 +1,5 @@
 // npm run release [-- NAME...] [--fast]: makes the artefacts of a release in dist/release (RELEASING.md): executables, Debian
-// packages, an SBOM and SHA256SUMS. NAME picks some of `artefacts`; --fast, for tests: Debian
+// packages, sources of the native host, an SBOM and SHA256SUMS. NAME picks some of `artefacts`; --fast, for tests: Debian
 // packages compress less and carry the executable that is made without a download. What cannot be made on this
 // machine is named, and the exit status is 1. Needs a build (`npm run build`).
 
@@ -21,9 +21,12 @@ import * as esbuild from 'esbuild'
 import { commonOptions } from './bundles.mjs'
 import { buildDebian } from './debian.mjs'
 import { inProject, root } from './files.mjs'
+import { buildNative, SUPPORT } from './native.mjs'
 
 export const OUT = 'dist/release'
 const WORK = '.cache/release'
+/** Where Debian has the text of this licence. */
+const APACHE = '/usr/share/common-licenses/Apache-2.0'
 const BUN = 'node_modules/bun/bin/bun.exe'
 /** Marks the place in the executable of Node where postject puts the program. */
 const FUSE = 'NODE_SEA_FUSE_fce680ab2cc467b6e072b8b5df1996b2'
@@ -137,6 +140,30 @@ async function buildSbom() {
   return name
 }
 
+/** Sources of the native host with the engine as C: packages of distributions need a C compiler alone. */
+async function buildNativeSource() {
+  const built = await buildNative()
+  const name = `kcptun-wasm-native-${about.version}`
+  const folder = inProject(`${WORK}/${name}`)
+  rmSync(folder, { recursive: true, force: true })
+  /** @param {string} to @param {string} from @param {RegExp} files */
+  const copy = (to, from, files) => {
+    mkdirSync(`${folder}/${to}`, { recursive: true })
+    for (const file of readdirSync(from))
+      if (files.test(file)) copyFileSync(`${from}/${file}`, `${folder}/${to}/${file}`)
+  }
+  copy('src', inProject('runtime-c'), /\.[ch]$/)
+  copy('engine', inProject(built), /^core_.*\.[ch]$/)
+  copy('engine', inProject('dist'), /^kcptun_core\.h$/)
+  copy('wasm2c', `${SUPPORT}`, /\.[ch]$/)
+  copy('.', inProject('runtime-c'), /^(Makefile|README\.md)$/)
+  copy('.', root, /^LICENSE$/)
+  // that of wasm2c's support
+  if (existsSync(APACHE)) copyFileSync(APACHE, `${folder}/wasm2c/LICENSE`)
+  run('tar', ['-C', inProject(WORK), '--owner=0', '--group=0', '--sort=name', '-czf', `${OUT}/${name}.tar.gz`, name])
+  return `${OUT}/${name}.tar.gz`
+}
+
 /** The package as it is published. */
 async function buildTarball() {
   return `${OUT}/${run('npm', ['pack', '--ignore-scripts', '--silent', '--pack-destination', OUT]).trim()}`
@@ -158,6 +185,7 @@ const artefacts = {
   // the baseline runs on every x86-64
   'debian-amd64': debian('amd64', 'linux-x64-baseline'),
   'debian-arm64': debian('arm64', 'linux-arm64'),
+  'native-source': buildNativeSource,
   npm: buildTarball,
   sbom: buildSbom,
 }

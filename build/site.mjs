@@ -22,6 +22,8 @@ const { values } = parseArgs({ options: { base: { type: 'string', default: '/' }
 function repositoryFiles() {
   const { repository } = JSON.parse(readFileSync(inProject('package.json'), 'utf8'))
   const url = typeof repository === 'string' ? repository : repository?.url
+  // a placeholder until a maintainer fills it in: no links then
+  if (url?.includes('FILL-IN')) return undefined
   return /^(?:git\+)?(https:\/\/.+?)(?:\.git)?$/.exec(url ?? '')?.[1]?.concat('/blob/main')
 }
 

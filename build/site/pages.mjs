@@ -26,6 +26,7 @@ export const groups = [
   {
     text: 'Set up',
     pages: [
+      page('docs/install.md', 'Installation'),
       page('docs/configuration.md', 'Configuration'),
       page('docs/tuning.md', 'Tuning'),
       page('docs/keys.md', 'Security and keys'),
@@ -67,7 +68,11 @@ export const groups = [
   },
   {
     text: 'Project',
-    pages: [page('CONTRIBUTING.md', 'Contributing', 'contributing'), page('CHANGELOG.md', 'Changelog', 'changelog')],
+    pages: [
+      page('CONTRIBUTING.md', 'Contributing', 'contributing'),
+      page('RELEASING.md', 'Releasing', 'releasing'),
+      page('CHANGELOG.md', 'Changelog', 'changelog'),
+    ],
   },
 ]
 

@@ -10,6 +10,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
+import { buildNative } from '../../testkit/native.ts'
 import { type Config, freePort, projectRoot, type Running, start, writeConfig } from '../../testkit/process.ts'
 import { dial, echoTarget, patternDigest } from '../../testkit/tcp.ts'
 import { within } from '../../testkit/wait.ts'
@@ -38,7 +39,11 @@ const make = (...names: readonly string[]): string =>
   output([process.execPath, 'build/release.mjs', '--fast', ...names], projectRoot)
 
 /** A transfer there and back through two processes of a program. @returns the logs of both */
-async function transfer(command: readonly string[], program: 'bun' | 'node', more: Config = {}): Promise<string> {
+async function transfer(
+  command: readonly string[],
+  program: 'bun' | 'node' | 'native',
+  more: Config = {},
+): Promise<string> {
   const target = await echoTarget()
   const [udp, tcp] = [`127.0.0.1:${await freePort()}`, await freePort()]
   const common = { method: 'xchacha20poly1305_ietf', psk: newKey(), ...more }
@@ -151,6 +156,17 @@ if (!isHere) {
     }
   })
 
+  const native = buildNative()
+  if ('reason' in native) skip(test, 'sources of the native host', native.reason)
+  else
+    test('the sources of the native host build with a C compiler alone and carry data', async () => {
+      make('native-source')
+      output(['tar', 'xzf', join(release, `kcptun-wasm-native-${version}.tar.gz`)])
+      const sources = join(directory, `kcptun-wasm-native-${version}`)
+      output(['make', '-j2', 'CFLAGS=-O0'], sources)
+      await transfer([join(sources, 'kcptun-wasm-native')], 'native')
+    })
+
   test('SHA256SUMS names every file with its digest', () => {
     assert.match(output(['sha256sum', '-c', 'SHA256SUMS'], release), `kcptun-wasm-${version}-linux-x64: OK`)
   })
@@ -173,6 +189,7 @@ if (!isHere) {
       for (const path of [
         '/lib/systemd/system/kcptun-wasm.service',
         '/usr/share/man/man8/kcptun-wasm.8.gz',
+        '/usr/share/man/man5/kcptun-wasm.json.5.gz',
         '/etc/kcptun-wasm',
       ])
         assert.match(files, path)

@@ -4,6 +4,7 @@
  */
 
 import { PAGE_HEADER } from '../monitoring/access.ts'
+import { serverEvents } from '../monitoring/event-stream.ts'
 
 /** Pauses before reconnecting, by number of consecutive failures. */
 const PAUSES_MS = [500, 1000, 2000, 4000]
@@ -65,25 +66,14 @@ export class Stream {
     try {
       const answer = await fetch('events', { headers, signal, cache: 'no-store' })
       if (!answer.ok || answer.body === null) return answer.status
-      const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader()
-      let text = ''
-      for (;;) {
-        const { value, done } = await reader.read()
-        if (done) return undefined
+      for await (const { name, data } of serverEvents(answer.body)) {
         this.#failures = 0
-        text += value
-        const events = text.split('\n\n')
-        text = events.pop() ?? ''
-        for (const event of events) this.#take(event)
+        if (name === 'crowded') this.#isCrowded = true
+        else this.#handlers.onEvent(name, data)
       }
+      return undefined
     } catch {
       return undefined
     }
-  }
-
-  #take(event: string): void {
-    const [, name, data] = /^event: (\w+)\ndata: (.*)$/.exec(event) ?? []
-    if (name === 'crowded') this.#isCrowded = true
-    else if (name !== undefined && data !== undefined) this.#handlers.onEvent(name, data)
   }
 }

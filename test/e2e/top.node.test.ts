@@ -92,9 +92,11 @@ async function watch(program: Program): Promise<void> {
       await terminal.shows(/READY:/)
       terminal.type(`${command}\n`)
       await terminal.shows(/^kcptun-wasm \S+ client, bun .*healthy/m)
-      await terminal.shows(/^received +\d\S*[KM]iB\/s .*█/m)
+      await terminal.shows(/^receiving +[\d.]+ [kM]bit\/s .*█/m)
       await terminal.shows(/^2 sessions: 2 established/m)
       assert.is(terminal.flags(), IN_USE)
+      // also what was before it ran
+      await terminal.shows(/^receiving .*[▁-█]{10}/m)
       terminal.resize(45, 12)
       await terminal.shows(/^CONV +AGE|^CONV +RTT/m)
       assert.is(terminal.screen().trimEnd().split('\n').length, 12)
@@ -135,6 +137,34 @@ for (const { program, name } of names) {
   if (tmux) test(name, () => watch(program))
   else skip(test, name, 'there is no tmux')
 }
+
+const OLD = { version: 1, program: { name: 'kcptun-wasm', mode: 'client' }, health: 'an older program', uptime_ms: 0 }
+const oldName = 'a program without /events is polled'
+if (tmux) {
+  test(oldName, async () => {
+    const asked: string[] = []
+    const server = createServer((request, response) => {
+      const path = request.url?.split('?')[0] ?? ''
+      asked.push(path)
+      response.statusCode = path === '/stats.json' ? 200 : 404
+      response.end(JSON.stringify({ ...OLD, uptime_ms: 1000 * asked.length }))
+    })
+    const port = await freePort()
+    await new Promise<void>((done) => server.listen(port, '127.0.0.1', done))
+    const terminal = new Terminal(80, 24)
+    try {
+      await terminal.shows(/READY:/)
+      terminal.type(`${commandOf('node').join(' ')} top 127.0.0.1:${port}\n`)
+      await terminal.shows(/an older program/)
+      await waitFor('it is asked again', () => asked.length > 3)
+      assert.is(asked.filter((path) => path === '/events').length, 1)
+    } finally {
+      terminal.close()
+      server.close()
+      server.closeAllConnections()
+    }
+  })
+} else skip(test, oldName, 'there is no tmux')
 
 test('a configured token is sent, and a missing one is reported', async () => {
   const statistics = JSON.stringify({ version: 1, program: { name: 'kcptun-wasm', mode: 'client' }, health: 'well' })

@@ -2,7 +2,7 @@
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
 import { cut, formatAge, frame, type Style, sorted, sparkline, type View } from '../../host/cli/top/frame.ts'
-import { ratesOf, readSample } from '../../host/cli/top/sample.ts'
+import { ratesOf, readHistory, readSample } from '../../host/cli/top/sample.ts'
 import { keyAction } from '../../host/cli/top/top.ts'
 
 const test = suite('top')
@@ -32,7 +32,8 @@ function statistics(seconds: number, count: number, bytes = 1000) {
     sessions: Array.from({ length: count }, (_, i) => ({
       conv: i.toString(16).toUpperCase().padStart(8, '0'),
       state: 'established',
-      peer: i === 0 ? '[2001:db8:1234:5678:9abc:def0:1234:5678]:12345' : `203.0.113.${i}:12345`,
+      peer: '192.0.2.1:4000',
+      tcp_peer: i === 0 ? '[2001:db8:1234:5678:9abc:def0:1234:5678]:12345' : `203.0.113.${i}:12345`,
       age_seconds: seconds,
       idle_seconds: 0,
       rtt_ms: 100 - i,
@@ -58,7 +59,7 @@ test('rates refer to the time between two documents', () => {
   assert.is(rates.received, 1_000_000)
   assert.is(rates.sent, 10_000)
   assert.is(rates.wireReceived, 1_100_000)
-  assert.is(rates.retransmitted, 0.05)
+  assert.is(rates.loss, 0.05)
   assert.is(rates.cpu, 0.05)
   assert.is([...rates.sessions.values()][2]?.received, 2000)
 })
@@ -93,11 +94,12 @@ test('80x24 shows everything that matters', () => {
   const text = frame(viewOf(40), 80, 24, PLAIN).join('\n')
   for (const part of [
     /^kcptun-wasm 0\.1\.0 client, node 20\.0\.0, up 12s +healthy \(peer seen 1s ago\)$/m,
-    /^received +977KiB\/s [▁-█]{60}$/m,
-    /wire 1074KiB\/s 19\.5KiB\/s {3}rtt 81\.0ms {3}retransmitted 5\.0% {3}redundant 20\.0%/,
+    /^receiving +8\.00 Mbit\/s [▁-█]{58}$/m,
+    /wire 8\.80 Mbit\/s, 160 kbit\/s {3}rtt 81 ms {3}loss 5\.00 %/,
+    /sent twice on purpose 20\.0 % {3}queue 7 segments {3}engine 4\.00 KiB/,
     /^42 sessions: 40 established, 2 time_wait$/m,
-    /^CONV +STATE +PEER +AGE +RTT +RECEIVED +SENT$/m,
-    /^00000027 established 203\.0\.113\.39:12345 +12s +61\.0 +38\.1KiB\/s +0\/s$/m,
+    /^CONV +STATE +APPLICATION +AGE +RTT +RECEIVING +SENDING$/m,
+    /^00000027 established 203\.0\.113\.39:12345 +12s +61 +312 kbit\/s +0 bit\/s$/m,
     /^q quit {3}s sort order: rate {3}arrows scroll$/m,
   ]) {
     assert.match(text, part)
@@ -105,10 +107,51 @@ test('80x24 shows everything that matters', () => {
   assert.is(frame(viewOf(40), 80, 24, PLAIN).length, 24)
 })
 
+test('a stream says more: what is wrong with the link, memory, addresses, and that not all sessions are listed', () => {
+  const session = (i: number, state: string) => ({ ...statistics(1, 1).sessions[0], conv: `C${i}`, state })
+  const document = {
+    ...statistics(12, 0),
+    rss_bytes: 90 * 1024 * 1024,
+    link: { state: 'silent', silent_ms: 17_000, problem: null },
+    gauges: { sessions_established: 70, sessions_time_wait: 5, memory_used: 4096 },
+    sessions: [{ ...session(1, 'established'), tcp_peer: '192.0.2.7:40000' }, session(2, 'time_wait')],
+  }
+  const shown = (change: object): string =>
+    frame(viewOf(0, { sample: readSample({ ...document, ...change }) }), 130, 24, PLAIN).join('\n')
+  const text = shown({})
+  assert.match(text, /^kcptun-wasm .* no answer for 17 s$/m)
+  assert.match(text, /process 90\.0 MiB/)
+  assert.match(text, /^75 sessions: 70 established, 5 time_wait, the 1 liveliest are listed$/m)
+  assert.match(text, /^C1 +established +192\.0\.2\.7:40000 +192\.0\.2\.1:4000 /m)
+  const server = shown({ program: { ...document.program, mode: 'server' } })
+  assert.match(server, /^CONV +STATE +PEER +TARGET +AGE/m)
+  assert.match(server, /^C1 +established +192\.0\.2\.1:4000 +192\.0\.2\.7:40000 /m)
+  assert.not.match(text, /^C2/m)
+  assert.match(shown({ link: { state: 'checking', problem: 'refused' } }), /refused: no server listens there$/m)
+  assert.match(shown({ link: { state: 'up', problem: 'refused' } }), /healthy/)
+})
+
+test('the sparklines begin with the history of the program', () => {
+  const hello = {
+    history: {
+      since: 1000,
+      columns: ['time', 'tcp_read_bytes', 'tcp_written_bytes'],
+      rows: [
+        [990, 5, 5],
+        [1001, 7, 8],
+        [1003, 1, 2],
+      ],
+    },
+  }
+  assert.equal(readHistory(hello, 1005.5, 100), { received: [0, 8, 0, 2, 0], sent: [0, 7, 0, 1, 0] })
+  assert.equal(readHistory(hello, 1005.5, 2), { received: [2, 0], sent: [1, 0] })
+  assert.equal(readHistory({}, 1005, 100), { received: [], sent: [] })
+})
+
 test('a narrow terminal keeps the rates', () => {
   const text = frame(viewOf(3), 40, 12, PLAIN).join('\n')
-  assert.match(text, /^CONV .*RECEIVED +SENT/m)
-  assert.not.match(text, /PEER/)
+  assert.match(text, /^CONV .*RECEIVING +SENDING/m)
+  assert.not.match(text, /APPLICATION|PEER/)
 })
 
 test('sessions are sorted by rate or by the chosen order, and scroll', () => {
@@ -116,8 +159,8 @@ test('sessions are sorted by rate or by the chosen order, and scroll', () => {
   if (sample === undefined) throw new Error('no sample')
   assert.is(sorted(sample, rates, 'rate')[0]?.conv, '00000013')
   assert.is(sorted(sample, rates, 'rtt')[0]?.conv, '00000000')
-  assert.is(sorted(sample, rates, 'waiting')[0]?.conv, '00000002')
-  assert.is(sorted(sample, rates, 'retransmitted')[0]?.conv, '00000013')
+  assert.is(sorted(sample, rates, 'queue')[0]?.conv, '00000002')
+  assert.is(sorted(sample, rates, 'lost')[0]?.conv, '00000013')
   const scrolled = frame(viewOf(20, { offset: 5 }), 80, 24, PLAIN)
   assert.match(scrolled.join('\n'), /, from #6/)
   assert.match(scrolled.find((line) => /^0000/.test(line)) ?? '', /^0000000E/)

@@ -7,7 +7,8 @@ import type { Runtime } from '../../runtime.ts'
 import { resolveKey } from '../../transport/resolver.ts'
 import { onLoopback } from '../doctor/ports.ts'
 import type { Given } from '../options.ts'
-import { type Source, show, showOnce } from '../top/top.ts'
+import type { Source } from '../top/feed.ts'
+import { show, showOnce } from '../top/top.ts'
 import { type Command, CommandError } from './command.ts'
 
 /** Environment variable with the token for a URL. Command line arguments are visible to all users. */

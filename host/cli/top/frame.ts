@@ -2,11 +2,12 @@
  * Renders one frame of `top`: lines of text for a terminal of a given size. Pure: the same state gives the same lines.
  * The output never exceeds the terminal; the least important parts are omitted first.
  */
-import { formatBytes, LIVE_STATES } from '../../format.ts'
+import { bytes, ms, rateText, percent as share } from '../../dashboard/format.ts'
+import { LIVE_STATES } from '../../format.ts'
 import { keyOf, type Rates, type Sample, type Session } from './sample.ts'
 
 /** Sort orders of the sessions, in the order that the key `s` selects them. */
-export const ORDERS = ['rate', 'rtt', 'waiting', 'retransmitted', 'age'] as const
+export const ORDERS = ['rate', 'rtt', 'queue', 'lost', 'age'] as const
 export type Order = (typeof ORDERS)[number]
 
 /** Maximum number of rates kept for a sparkline: the columns of a very wide terminal. */
@@ -70,8 +71,9 @@ export function formatAge(seconds: number): string {
   return `${Math.floor(seconds / 86_400)}d`
 }
 
-const rate = (bytes: number): string => `${formatBytes(Math.round(bytes))}/s`
-const percent = (share: number): string => `${(share * 100).toFixed(1)}%`
+const BITS = 8
+const rate = (bytesPerSecond: number): string => rateText(BITS * bytesPerSecond)
+const percent = (value: number): string => `${share(value)} %`
 
 interface Column {
   readonly head: string
@@ -83,23 +85,39 @@ interface Column {
   text(session: Session, rates: Rates | undefined): string
 }
 
-const COLUMNS: readonly Column[] = [
+const PEER: Column = { head: 'PEER', width: 21, right: false, rank: 4, text: (session) => session.peer }
+const tcpColumn = (head: string): Column => ({ ...PEER, head, text: (session) => session.tcpPeer || '-' })
+/** The peer of a client is always the same: the application tells its sessions apart. */
+const ADDRESSES: Readonly<Record<string, readonly [first: Column, second: Column]>> = {
+  client: [tcpColumn('APPLICATION'), PEER],
+  server: [PEER, tcpColumn('TARGET')],
+}
+/** Rank of the second address. */
+const SECOND_RANK = 10
+
+const columnsOf = (mode: string): readonly Column[] => {
+  const [first, second] = ADDRESSES[mode] ?? [PEER]
+  return FIXED.flatMap((column) =>
+    column.head !== 'AGE' ? column : [first, ...(second ? [{ ...second, rank: SECOND_RANK }] : []), column],
+  )
+}
+
+const FIXED: readonly Column[] = [
   { head: 'CONV', width: 8, right: false, rank: 1, text: (session) => session.conv },
   { head: 'STATE', width: 11, right: false, rank: 6, text: (session) => session.state },
-  { head: 'PEER', width: 21, right: false, rank: 4, text: (session) => session.peer },
   { head: 'AGE', width: 5, right: true, rank: 5, text: (session) => formatAge(session.ageSeconds) },
   { head: 'IDLE', width: 5, right: true, rank: 9, text: (session) => formatAge(session.idleSeconds) },
-  { head: 'RTT', width: 6, right: true, rank: 3, text: ({ rttMs }) => (rttMs === undefined ? '-' : rttMs.toFixed(1)) },
-  { head: 'WAIT', width: 5, right: true, rank: 8, text: (session) => String(session.waiting) },
-  { head: 'RETR', width: 6, right: true, rank: 7, text: (session) => String(session.retransmitted) },
+  { head: 'RTT', width: 6, right: true, rank: 3, text: ({ rttMs }) => (rttMs === undefined ? '-' : ms(rttMs)) },
+  { head: 'QUEUE', width: 5, right: true, rank: 8, text: (session) => String(session.waiting) },
+  { head: 'LOST', width: 6, right: true, rank: 7, text: (session) => String(session.lost) },
   {
-    head: 'RECEIVED',
-    width: 10,
+    head: 'RECEIVING',
+    width: 11,
     right: true,
     rank: 2,
     text: (session, rates) => rate(rateOf(session, rates).received),
   },
-  { head: 'SENT', width: 10, right: true, rank: 2, text: (session, rates) => rate(rateOf(session, rates).sent) },
+  { head: 'SENDING', width: 11, right: true, rank: 2, text: (session, rates) => rate(rateOf(session, rates).sent) },
 ]
 
 const NO_RATE = { received: 0, sent: 0 }
@@ -111,8 +129,8 @@ const rateOf = (session: Session, rates: Rates | undefined): { received: number;
 export function sorted(sample: Sample, rates: Rates | undefined, order: Order): readonly Session[] {
   const value = (session: Session): number => {
     if (order === 'rtt') return session.rttMs ?? -1
-    if (order === 'waiting') return session.waiting
-    if (order === 'retransmitted') return session.retransmitted
+    if (order === 'queue') return session.waiting
+    if (order === 'lost') return session.lost
     if (order === 'age') return session.ageSeconds
     const { received, sent } = rateOf(session, rates)
     return received + sent
@@ -123,21 +141,22 @@ export function sorted(sample: Sample, rates: Rates | undefined, order: Order): 
 }
 
 /** The columns that fit, in display order. */
-function fittingColumns(width: number): readonly Column[] {
+function fittingColumns(mode: string, width: number): readonly Column[] {
+  const all = columnsOf(mode)
   const chosen = new Set<Column>()
   let left = width
-  for (const column of COLUMNS.toSorted((a, b) => a.rank - b.rank)) {
+  for (const column of all.toSorted((a, b) => a.rank - b.rank)) {
     if (column.width + 1 > left + (chosen.size === 0 ? 1 : 0)) continue
     left -= column.width + 1
     chosen.add(column)
   }
-  return COLUMNS.filter((column) => chosen.has(column))
+  return all.filter((column) => chosen.has(column))
 }
 
 function row(columns: readonly Column[], text: (column: Column) => string, spare: number): string {
   return columns
     .map((column) => {
-      const width = column.width + (column.head === 'PEER' ? spare : 0)
+      const width = column.width + (column.width === PEER.width && column.rank === PEER.rank ? spare : 0)
       const shown = cut(text(column), width)
       return column.right ? shown.padStart(width) : shown.padEnd(width)
     })
@@ -153,9 +172,9 @@ function ends(left: string, right: string, width: number): readonly [string, str
 /** Lines of the session table: its head and as many sessions as fit. */
 function tableLines(view: View, sample: Sample, columns: number, rows: number, style: Style): string[] {
   if (rows < 2) return []
-  const fitting = fittingColumns(columns)
+  const fitting = fittingColumns(sample.mode, columns)
   const used = fitting.reduce((sum, column) => sum + column.width + 1, -1)
-  // the remaining width goes to the peer column, for IPv6 addresses
+  // the remaining width goes to the first address, for IPv6 addresses
   const spare = Math.max(Math.min(columns - used, 26), 0)
   const all = sorted(sample, view.rates, view.order)
   const shown = all.slice(view.offset, view.offset + rows - 1)
@@ -175,7 +194,7 @@ function tableLines(view: View, sample: Sample, columns: number, rows: number, s
 function typicalRtt(sample: Sample): string {
   const times = sample.sessions.flatMap(({ rttMs }) => rttMs ?? []).toSorted((a, b) => a - b)
   const median = times[Math.floor(times.length / 2)]
-  return median === undefined ? '-' : `${median.toFixed(1)}ms`
+  return median === undefined ? '-' : `${ms(median)} ms`
 }
 
 /** Renders a frame of at most `rows` lines of at most `columns` characters. */
@@ -190,24 +209,28 @@ export function frame(view: View, columns: number, rows: number, style: Style): 
   const gauge = (name: string): number => gauges[name] ?? 0
   const [title, health] = ends(
     `${sample.program} ${sample.mode}, ${sample.runtime}, up ${formatAge(sample.uptimeMs / 1000)}`,
-    sample.health,
+    sample.problem ?? sample.health,
     columns,
   )
-  lines.push(paint(style, BOLD, title) + paint(style, sample.ready ? GREEN : RED, health), ...troubleLines)
+  lines.push(
+    paint(style, BOLD, title) + paint(style, sample.ready && sample.problem === undefined ? GREEN : RED, health),
+    ...troubleLines,
+  )
   for (const [label, history, now] of [
-    ['received', view.received, rates?.received ?? 0],
-    ['sent', view.sent, rates?.sent ?? 0],
+    ['receiving', view.received, rates?.received ?? 0],
+    ['sending', view.sent, rates?.sent ?? 0],
   ] as const) {
-    const head = `${label.padEnd(9)}${rate(now).padStart(10)} `
+    const head = `${label.padEnd(9)} ${rate(now).padStart(11)} `
     lines.push(cut(head, columns) + sparkline(history, columns - head.length, style.blocks))
   }
   const facts = [
-    `wire ${rate(rates?.wireReceived ?? 0)} ${rate(rates?.wireSent ?? 0)}`,
+    `wire ${rate(rates?.wireReceived ?? 0)}, ${rate(rates?.wireSent ?? 0)}`,
     `rtt ${typicalRtt(sample)}`,
-    `retransmitted ${percent(rates?.retransmitted ?? 0)}`,
-    `redundant ${percent(rates?.redundant ?? 0)}`,
-    `waiting ${gauge('waitsnd')}`,
-    `memory ${formatBytes(gauge('memory_used'))}`,
+    `loss ${percent(rates?.loss ?? 0)}`,
+    `sent twice on purpose ${percent(rates?.redundant ?? 0)}`,
+    `queue ${gauge('waitsnd')} segments`,
+    `engine ${bytes(gauge('memory_used'))}`,
+    ...(sample.rssBytes === 0 ? [] : [`process ${bytes(sample.rssBytes)}`]),
     `cpu ${percent(rates?.cpu ?? 0)}`,
   ]
   lines.push(...flow(facts, columns))
@@ -215,7 +238,9 @@ export function frame(view: View, columns: number, rows: number, style: Style): 
   const sum = counts.reduce((all, [, count]) => all + count, 0)
   const states = counts.filter(([, count]) => count > 0).map(([state, count]) => `${count} ${state}`)
   const from = view.offset > 0 ? `, from #${view.offset + 1}` : ''
-  lines.push(cut(`${sum} sessions${states.length > 0 ? `: ${states.join(', ')}` : ''}${from}`, columns))
+  const open = sum - gauge('sessions_time_wait')
+  const rest = open > sample.sessions.length ? `, the ${sample.sessions.length} liveliest are listed` : ''
+  lines.push(cut(`${sum} sessions${states.length > 0 ? `: ${states.join(', ')}` : ''}${rest}${from}`, columns))
   const keys = style.keys && rows > lines.length + 3
   const room = rows - lines.length - (keys ? 1 : 0)
   lines.push(...tableLines(view, sample, columns, room, style))

@@ -1,7 +1,9 @@
 /**
- * Reads documents of /stats.json (docs/api.md) and computes the rates between two of them. Missing names count as 0:
+ * Reads documents of /stats.json and samples of /events (docs/api.md), which hold the same and more, and computes the rates between two of them. Missing names count as 0:
  * the document may come from another version.
  */
+
+import { duration } from '../../dashboard/format.ts'
 
 /** Supported version of /stats.json. */
 const STATS_VERSION = 1
@@ -10,12 +12,14 @@ export interface Session {
   readonly conv: string
   readonly state: string
   readonly peer: string
+  /** The other end of its TCP connection: application or target; empty: there is none. */
+  readonly tcpPeer: string
   readonly ageSeconds: number
   readonly idleSeconds: number
   /** undefined in time_wait */
   readonly rttMs: number | undefined
   readonly waiting: number
-  readonly retransmitted: number
+  readonly lost: number
   /** Bytes received from and sent to the peer. */
   readonly received: number
   readonly sent: number
@@ -28,8 +32,12 @@ export interface Sample {
   readonly runtime: string
   readonly uptimeMs: number
   readonly cpuMs: number
+  /** Memory of the process, 0: not known. */
+  readonly rssBytes: number
   readonly ready: boolean
   readonly health: string
+  /** What is wrong with the link at present, as far as the program says so. */
+  readonly problem: string | undefined
   readonly counters: Readonly<Record<string, number>>
   readonly gauges: Readonly<Record<string, number>>
   readonly sessions: readonly Session[]
@@ -43,8 +51,8 @@ export interface Rates {
   readonly wireSent: number
   /** Segments sent twice by choice, among those sent once, 0..1. */
   readonly redundant: number
-  /** Share of retransmissions among the segments sent without redundant ones, 0..1. */
-  readonly retransmitted: number
+  /** Share of segments that were sent again because they counted as lost, without redundant ones, 0..1. */
+  readonly loss: number
   /** CPU usage, share of one core. */
   readonly cpu: number
   /** By conv and peer. */
@@ -59,6 +67,7 @@ const numberOf = (value: unknown): number => (typeof value === 'number' && Numbe
 /** Text from the server, with control characters replaced. */
 const textOf = (value: unknown): string =>
   typeof value === 'string' ? value.replaceAll(/[^\x20-\x7e\u00a0-\uffff]/g, '?') : ''
+const listOf = (value: unknown): readonly unknown[] => (Array.isArray(value) ? value : [])
 const numbersOf = (value: unknown): Record<string, number> =>
   Object.fromEntries(Object.entries(fieldsOf(value)).map(([name, number]) => [name, numberOf(number)]))
 
@@ -67,7 +76,8 @@ const numbersOf = (value: unknown): Record<string, number> =>
  * @throws Error if it is not one, or has an unsupported version
  */
 export function readSample(document: unknown): Sample {
-  const { version, program, uptime_ms, cpu_ms, ready, health, counters, gauges, sessions } = fieldsOf(document)
+  const { version, program, uptime_ms, cpu_ms, rss_bytes, link, ready, health, counters, gauges, sessions } =
+    fieldsOf(document)
   if (version === undefined) throw new Error('the response is not a statistics document')
   if (version !== STATS_VERSION)
     throw new Error(`statistics have version ${String(version)}, expected ${STATS_VERSION}`)
@@ -78,12 +88,54 @@ export function readSample(document: unknown): Sample {
     runtime: `${textOf(about['runtime'])} ${textOf(about['runtime_version'])}`,
     uptimeMs: numberOf(uptime_ms),
     cpuMs: numberOf(cpu_ms),
+    rssBytes: numberOf(rss_bytes),
     ready: ready === true,
     health: textOf(health),
+    problem: problemOf(fieldsOf(link)),
     counters: numbersOf(counters),
     gauges: numbersOf(gauges),
-    sessions: (Array.isArray(sessions) ? sessions : []).map(readSession),
+    // closed ones are of no interest here
+    sessions: listOf(sessions)
+      .map(readSession)
+      .filter(({ state }) => state !== 'time_wait'),
   }
+}
+
+const PROBLEMS: Readonly<Record<string, string>> = {
+  refused: 'refused: no server listens there',
+  firewall: 'blocked by a firewall of this machine',
+  unreachable: 'the peer cannot be reached',
+}
+
+function problemOf(link: Fields): string | undefined {
+  const { state, problem, silent_ms } = link
+  if (state !== 'silent' && state !== 'checking') return undefined
+  const known = PROBLEMS[textOf(problem)]
+  if (known !== undefined) return known
+  return state === 'silent' ? `no answer for ${duration(numberOf(silent_ms) / 1000)}` : undefined
+}
+
+/**
+ * Rates of the last seconds, bytes per second, from the first event of a stream. A second without a row had no traffic.
+ * @param now s since 1970
+ * @param most number of seconds
+ */
+export function readHistory(hello: unknown, now: number, most: number): { received: number[]; sent: number[] } {
+  const { since, columns, rows } = fieldsOf(fieldsOf(hello)['history'])
+  const names = listOf(columns).map(textOf)
+  const from = Math.max(numberOf(since), Math.floor(now) - most)
+  const length = Array.isArray(rows) ? Math.max(0, Math.min(Math.floor(now) - from, most)) : 0
+  const received: number[] = Array.from({ length }, () => 0)
+  const sent = [...received]
+  for (const row of listOf(rows)) {
+    const values = listOf(row)
+    const value = (name: string): number => numberOf(values[names.indexOf(name)])
+    const at = value('time') - from
+    if (at < 0 || at >= length) continue
+    received[at] = value('tcp_written_bytes')
+    sent[at] = value('tcp_read_bytes')
+  }
+  return { received, sent }
 }
 
 function readSession(entry: unknown): Session {
@@ -93,11 +145,12 @@ function readSession(entry: unknown): Session {
     conv: textOf(fields['conv']),
     state: textOf(fields['state']),
     peer: textOf(fields['peer']),
+    tcpPeer: textOf(fields['tcp_peer']),
     ageSeconds: numberOf(fields['age_seconds']),
     idleSeconds: numberOf(fields['idle_seconds']),
     rttMs: typeof rtt_ms === 'number' ? rtt_ms : undefined,
     waiting: numberOf(fields['waitsnd_segments']),
-    retransmitted: numberOf(fields['retransmitted_segments']),
+    lost: numberOf(fields['retransmitted_segments']),
     received: numberOf(fields['tcp_written_bytes']),
     sent: numberOf(fields['tcp_read_bytes']),
   }
@@ -128,7 +181,7 @@ export function ratesOf(before: Sample | undefined, after: Sample): Rates {
     sent: counter('tcp_read_bytes'),
     wireReceived: counter('pkt_received_bytes'),
     wireSent: counter('pkt_sent_bytes'),
-    retransmitted: segments > 0 ? counter('segments_retransmitted') / segments : 0,
+    loss: segments > 0 ? counter('segments_retransmitted') / segments : 0,
     redundant: segments > 0 ? counter('segments_redundant') / segments : 0,
     cpu: ms > 0 && from !== undefined ? Math.max(after.cpuMs - from.cpuMs, 0) / ms : 0,
     sessions,

@@ -1,17 +1,16 @@
 /**
- * The update loop of `top`: polls the monitoring server once per second, draws frames (frame.ts), handles keys, and
+ * The screen of `top`: draws frames (frame.ts) of what the program reports (feed.ts) once per second, handles keys, and
  * restores the terminal on every exit.
  */
 
-import { messageOf } from '../../errors.ts'
 import type { Runtime, Terminal } from '../../runtime.ts'
+import { explain, fetchStatistics, follow, type Source } from './feed.ts'
 import { frame, HISTORY_MAX, ORDERS, type Style, type View } from './frame.ts'
-import { type Rates, ratesOf, readSample, type Sample } from './sample.ts'
+import { type Rates, ratesOf, readHistory, readSample, type Sample } from './sample.ts'
 
-/** Polling interval, ms. */
+/** Interval between two frames, ms, of which a sample may be early. */
 const INTERVAL_MS = 1000
-/** Request timeout, ms. */
-const ANSWER_MS = 5000
+const SLACK_MS = 250
 /** Maximum number of lines of a single frame without a terminal. */
 const ONCE_ROWS = 10_000
 
@@ -26,15 +25,7 @@ const CLEAR_BELOW = '\x1b[J'
 // biome-ignore lint/suspicious/noControlCharactersInRegex: keys send control characters
 const KEYS = /\x1b(?:\[[0-9;]*[A-Za-z~]|O[A-Z])|[\s\S]/g
 
-/** The monitoring server to poll. */
-export interface Source {
-  /** URL of /stats.json. */
-  readonly url: string
-  /** http_token of the server. */
-  readonly token: string | undefined
-}
-
-/** Polls a source and holds the state to draw. */
+/** Holds the state to draw. */
 class Watch {
   readonly source: Source
   #sample: Sample | undefined
@@ -65,19 +56,38 @@ class Watch {
   /** Requests one document. @throws Error without an answer */
   async ask(): Promise<void> {
     try {
-      const sample = await fetchSample(this.source)
-      this.#rates = ratesOf(this.#sample, sample)
-      if (this.#sample !== undefined) {
-        remember(this.#received, this.#rates.received)
-        remember(this.#sent, this.#rates.sent)
-      }
-      this.#sample = sample
-      this.#trouble = undefined
-      this.scroll(0)
+      this.onSample(await fetchStatistics(this.source))
     } catch (error) {
-      this.#trouble = `no statistics from ${this.source.url}: ${explain(error)}`
+      this.onTrouble(explain(error))
       throw new Error(this.#trouble)
     }
+  }
+
+  /** The program begins a stream: its history is shown in place of what was seen here. */
+  onHello(hello: unknown): void {
+    const { received, sent } = readHistory(hello, Date.now() / 1000, HISTORY_MAX)
+    this.#received.splice(0, this.#received.length, ...received)
+    this.#sent.splice(0, this.#sent.length, ...sent)
+  }
+
+  onSample(document: unknown): void {
+    const sample = readSample(document)
+    const before = this.#sample
+    this.#trouble = undefined
+    // several samples a second come at a stream
+    const age = sample.uptimeMs - (before?.uptimeMs ?? Number.NEGATIVE_INFINITY)
+    if (age >= 0 && age < INTERVAL_MS - SLACK_MS) return
+    this.#rates = ratesOf(before, sample)
+    if (before !== undefined) {
+      remember(this.#received, this.#rates.received)
+      remember(this.#sent, this.#rates.sent)
+    }
+    this.#sample = sample
+    this.scroll(0)
+  }
+
+  onTrouble(reason: string): void {
+    this.#trouble = `no statistics from ${this.source.url}: ${reason}`
   }
 
   nextOrder(): void {
@@ -94,26 +104,6 @@ class Watch {
 function remember(history: number[], value: number): void {
   history.push(value)
   if (history.length > HISTORY_MAX) history.shift()
-}
-
-async function fetchSample({ url, token }: Source): Promise<Sample> {
-  const headers = token === undefined ? {} : { authorization: `Bearer ${token}` }
-  const answer = await fetch(`${url}?sessions=active`, { headers, signal: AbortSignal.timeout(ANSWER_MS) })
-  if (answer.status === 401) throw new Error('the token (http_token) is missing or wrong')
-  if (answer.status === 421)
-    throw new Error('host name rejected: use the IP address, localhost or the host in http_listen')
-  if (!answer.ok) throw new Error(`HTTP status ${answer.status}`)
-  return readSample(await answer.json())
-}
-
-/** The reason of a failed request: Node reports it as the cause of "fetch failed". */
-function explain(error: unknown): string {
-  if (!(error instanceof Error)) return String(error)
-  if (error.name === 'TimeoutError') return `timeout after ${ANSWER_MS / 1000} s`
-  for (const reason of [error, error.cause]) {
-    if (reason instanceof Error && 'code' in reason && typeof reason.code === 'string') return reason.code
-  }
-  return messageOf(error.cause ?? error)
 }
 
 /** Colours unless NO_COLOR is set, block characters in a UTF-8 locale. */
@@ -138,17 +128,15 @@ export async function showOnce(runtime: Runtime, source: Source): Promise<void> 
 export async function show(runtime: Runtime, terminal: Terminal, source: Source): Promise<void> {
   const watch = new Watch(source)
   const style = styleOf(runtime, true)
-  let open = true
-  let wake = (): void => {}
+  const over = new AbortController()
   const leave = (): void => {
-    if (!open) return
-    open = false
+    if (over.signal.aborted) return
+    over.abort()
     runtime.print('stdout', LEAVE)
     terminal.endKeys()
-    wake()
   }
   const draw = (): void => {
-    if (!open) return
+    if (over.signal.aborted) return
     const { columns, rows } = terminal.size()
     const lines = frame(watch.view, columns, rows, style)
     // each line is cleared before it is written: after a full line the cursor is on its last character
@@ -172,19 +160,18 @@ export async function show(runtime: Runtime, terminal: Terminal, source: Source)
       draw()
     })
     draw()
-    while (open) {
-      // the error is shown in the frame
-      await watch.ask().catch(() => {})
-      draw()
-      await new Promise<void>((resolve) => {
-        const timer = setTimeout(resolve, INTERVAL_MS)
-        wake = () => {
-          clearTimeout(timer)
-          resolve()
-        }
-        if (!open) wake()
-      })
+    const then = <Given>(action: (given: Given) => void): ((given: Given) => void) => {
+      return (given) => {
+        action(given)
+        draw()
+      }
     }
+    const handlers = {
+      onHello: (hello: unknown) => watch.onHello(hello),
+      onSample: then((document: unknown) => watch.onSample(document)),
+      onTrouble: then((reason: string) => watch.onTrouble(reason)),
+    }
+    await follow(source, handlers, INTERVAL_MS, over.signal)
   } finally {
     leave()
   }

@@ -124,17 +124,29 @@ async function buildSea() {
   return name
 }
 
-/** CycloneDX: the packages that the program needs, from the lock file, and the runtimes in the executables. */
+/** The package.json of an installed package. @param {string} name */
+const installed = (name) => JSON.parse(readFileSync(inProject(`node_modules/${name}/package.json`), 'utf8'))
+
+/**
+ * CycloneDX: the packages that the program needs, from the lock file, those whose code is in dist/ (NOTICES.md), and the
+ * runtimes in the executables.
+ */
 async function buildSbom() {
   const sbom = JSON.parse(run('npm', ['sbom', '--sbom-format', 'cyclonedx', '--package-lock-only', '--omit', 'dev']))
-  const { version: bun } = JSON.parse(readFileSync(inProject('node_modules/bun/package.json'), 'utf8'))
+  for (const [, title = ''] of readFileSync(inProject('NOTICES.md'), 'utf8').matchAll(/^\| \[([^\]]+)\]/gm)) {
+    const { name, version, license } = installed(title.toLowerCase())
+    if (sbom.components.some((/** @type {{ name: string }} */ one) => one.name === name)) continue
+    const id = `${name}@${version}`
+    const licenses = [{ license: { id: license } }]
+    sbom.components.push({ type: 'library', name, version, 'bom-ref': id, purl: `pkg:npm/${id}`, licenses })
+  }
   const runtime = (/** @type {string} */ name, /** @type {string} */ version) => ({
     type: 'platform',
     name,
     version,
     'bom-ref': `${name}@${version}`,
   })
-  sbom.components.push(runtime('bun', bun), runtime('node', process.versions.node))
+  sbom.components.push(runtime('bun', installed('bun').version), runtime('node', process.versions.node))
   const name = `${OUT}/kcptun-wasm-${about.version}.cdx.json`
   writeFileSync(inProject(name), `${JSON.stringify(sbom, null, 2)}\n`)
   return name

@@ -33,6 +33,8 @@ const checks = {
   soak: ['test/soak/run.mjs'],
   // every table of the simulator instead of the short one of the snapshot
   simulator: ['dist/bench.js', 'sim'],
+  // every artefact, those for other systems too: Bun's runtimes for these come from the registry
+  release: ['build/release.mjs'],
   // with KCPTUN_LIBEV: both programs in each place
   interop: ['test/run.mjs', 'interop/', 'e2e/raw-core'],
 }

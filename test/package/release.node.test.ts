@@ -167,6 +167,19 @@ if (!isHere) {
       await transfer([join(sources, 'kcptun-wasm-native')], 'native')
     })
 
+  test('the SBOM names what is installed, what became a part, and the runtimes, but no tools', () => {
+    make('sbom')
+    const text = readFileSync(join(release, `kcptun-wasm-${version}.cdx.json`), 'utf8')
+    const sbom = JSON.parse(text) as { bomFormat: string; components: { name: string; version: string }[] }
+    assert.is(sbom.bomFormat, 'CycloneDX')
+    const names = new Set(sbom.components.map(({ name }) => name))
+    for (const name of ['hono', 'libsodium', 'sodium-native', 'koffi', 'uplot', 'uqr', 'bun', 'node']) {
+      assert.ok(names.has(name), name)
+    }
+    for (const name of ['typescript', 'esbuild', 'postject']) assert.not.ok(names.has(name), name)
+    for (const { name, version } of sbom.components) assert.match(version, /^\d+\.\d+/, name)
+  })
+
   test('SHA256SUMS names every file with its digest', () => {
     assert.match(output(['sha256sum', '-c', 'SHA256SUMS'], release), `kcptun-wasm-${version}-linux-x64: OK`)
   })

@@ -9,6 +9,7 @@ import { codeOf, NotAvailable } from '../host/errors.ts'
 import { type Syscalls, syscallsOf } from '../host/linux/syscalls.ts'
 import type { Libc } from '../host/runtime.ts'
 import { assertNative } from '../runtime-shared/native.ts'
+import { isOneFile } from '../runtime-shared/program.ts'
 
 const require = createRequire(import.meta.url)
 
@@ -22,6 +23,7 @@ export function loadKoffi(): typeof import('koffi') {
   // other runtimes load the package too, but end the process at its calls of libuv
   const other = ['bun', 'deno'].find((name) => name in process.versions)
   if (other !== undefined) throw new NotAvailable(`not available: this is the build for Node, started by ${other}`)
+  if (isOneFile()) throw new NotAvailable('not available: an executable of Node has no native packages')
   try {
     return require('koffi')
   } catch (error) {

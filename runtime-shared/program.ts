@@ -9,6 +9,9 @@ export function becomeExecutable(): void {
   isExecutable = true
 }
 
+/** Whether runtime and program are one file. */
+export const isOneFile = (): boolean => isExecutable
+
 /** Arguments of `process.execPath` for another process of this program. */
 export const programWords = (): string[] =>
   isExecutable ? process.argv.slice(2) : [...runtimeOptions(), ...process.argv.slice(1)]

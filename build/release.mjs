@@ -1,7 +1,7 @@
 // npm run release [-- NAME...] [--fast]: makes the artefacts of a release in dist/release (RELEASING.md): executables, Debian
-// packages, sources of the native host, an SBOM and SHA256SUMS. NAME picks some of `artefacts`; --fast, for tests: Debian
-// packages compress less and carry the executable that is made without a download. What cannot be made on this
-// machine is named, and the exit status is 1. Needs a build (`npm run build`).
+// packages, sources of the native host, an SBOM and SHA256SUMS. NAME picks some of `artefacts`; --fast, for tests, compresses
+// Debian packages less. What cannot be made on this machine is named, and the exit status is 1. Needs a build
+// (`npm run build`).
 
 import { execFileSync } from 'node:child_process'
 import { createHash } from 'node:crypto'
@@ -39,7 +39,6 @@ export const about = JSON.parse(readFileSync(inProject('package.json'), 'utf8'))
  */
 const bunTargets = {
   'linux-x64': { target: 'bun-linux-x64', sodium: 'linux-x64' },
-  'linux-x64-baseline': { target: 'bun-linux-x64-baseline', sodium: 'linux-x64' },
   'linux-arm64': { target: 'bun-linux-arm64', sodium: 'linux-arm64' },
   'linux-x64-musl': { target: 'bun-linux-x64-musl' },
   'linux-arm64-musl': { target: 'bun-linux-arm64-musl' },
@@ -183,10 +182,8 @@ async function buildTarball() {
 
 /** @param {string} arch of Debian @param {string} from an executable */
 const debian = (arch, from) => (/** @type {boolean} */ isFast) => {
-  // needs no download
-  const name = isFast ? from.replace('-baseline', '') : from
-  const program = executable(name)
-  if (!existsSync(inProject(program))) throw new Error(`${program} is missing: make ${name} first`)
+  const program = executable(from)
+  if (!existsSync(inProject(program))) throw new Error(`${program} is missing: make ${from} first`)
   return buildDebian({ arch, program, about, out: OUT, work: `${WORK}/debian-${arch}`, isFast })
 }
 
@@ -194,8 +191,7 @@ const debian = (arch, from) => (/** @type {boolean} */ isFast) => {
 const artefacts = {
   ...Object.fromEntries(Object.keys(bunTargets).map((name) => [name, () => buildBun(name)])),
   node: buildSea,
-  // the baseline runs on every x86-64
-  'debian-amd64': debian('amd64', 'linux-x64-baseline'),
+  'debian-amd64': debian('amd64', 'linux-x64'),
   'debian-arm64': debian('arm64', 'linux-arm64'),
   'native-source': buildNativeSource,
   npm: buildTarball,

@@ -126,7 +126,7 @@ export function stripPairs(sample: Sample, before: Sample | undefined, about: Ab
   const pace = path === null ? 0 : path.pace_segments_per_second * segmentBytes * BITS
   return [
     ['Queue', count(gauges['waitsnd'] ?? 0), 'segments'],
-    ['Window', path === null ? NONE : count(path.cwnd_segments), 'segments'],
+    ['Window', ...(path === null ? ([NONE, ''] as const) : ([count(path.cwnd_segments), 'segments'] as const))],
     ['Pacing', ...(pace === 0 ? ([NONE, ''] as const) : rate(pace))],
     ['Datagrams in', count(Math.round(perSecond(sample, before, 'pkt_received'))), '/s'],
     ['Datagrams out', count(Math.round(perSecond(sample, before, 'pkt_sent'))), '/s'],

@@ -79,6 +79,8 @@ export class History {
   /** The last second in which a datagram arrived. */
   #heardAt = 0
   #slot = 0
+  /** The slot of the session that was most active when sessions were last looked at. */
+  #activeSlot = 0
   #pathAt = 0
   /** Activity of the session that the current row has its path from: idle time, then bytes. */
   #idle = 0
@@ -198,14 +200,17 @@ export class History {
     const { core } = this.#source
     const now = this.#source.now()
     const slots = core.calls.session_slots()
+    // whichever the others are, so that the figures do not jump between sessions
+    if (this.#activeSlot < slots && core.calls.session_info(this.#activeSlot, now) > 0)
+      this.#compare(core, this.#activeSlot)
     for (let left = Math.min(slots, PATH_SLOTS); left > 0; left--) {
       this.#slot = this.#slot + 1 < slots ? this.#slot + 1 : 0
-      if (core.calls.session_info(this.#slot, now) > 0) this.#compare(core)
+      if (core.calls.session_info(this.#slot, now) > 0) this.#compare(core, this.#slot)
     }
   }
 
   /** Takes the path from the session in the info block, if it is more active than the one before. */
-  #compare(core: Core): void {
+  #compare(core: Core, slot: number): void {
     core.refresh()
     const { u32 } = core
     const base = core.calls.info_ptr() >>> 2
@@ -215,6 +220,7 @@ export class History {
     const bytes = field(Info.tcpRead) + field(Info.tcpWritten)
     if (field(Info.state) === SessionState.TIME_WAIT || idle > FRESH_S || rtt === 0 || rtt === NO_TICKS) return
     if (idle > this.#idle || (idle === this.#idle && bytes < this.#bytes)) return
+    this.#activeSlot = slot
     this.#idle = idle
     this.#bytes = bytes
     this.#row[COLUMN.rtt] = rtt / TICKS_PER_MS

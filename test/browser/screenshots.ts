@@ -15,7 +15,8 @@ import { servePage } from './site.ts'
 const RUN_MS = Number(process.env['SCREENSHOT_RUN_MS'] ?? 75_000)
 const LINK = { delay: 24, jitter: 3, loss: 0.006, rate: 60e6 }
 const EXAMPLE_MS = 26_000
-const VIEW = { width: 1240, height: 1000 }
+/** Down to the sessions. */
+const VIEW = { width: 1240, height: 1260 }
 const PHONE = { width: 390, height: 844 }
 
 /** Sends to the echo target at a varying rate, forever. */
@@ -117,7 +118,6 @@ const target = await echoTarget()
 const tunnel = await openTunnel({ server: 'node', client: 'bun', target: target.address, link: LINK })
 const browser = await launch()
 try {
-  await shootExample(browser)
   const url = `http://${tunnel.client.config['http_listen']}/`
   const light = await visit(browser, url, { colorScheme: 'light', viewport: VIEW })
   const dark = await visit(browser, url, { colorScheme: 'dark', viewport: VIEW })
@@ -138,6 +138,7 @@ try {
     console.log(`${path}: ${statSync(path).size} bytes`)
     for (const diagnostic of diagnostics) console.error(diagnostic)
   }
+  await shootExample(browser)
 } finally {
   await browser.close()
   await tunnel.close()

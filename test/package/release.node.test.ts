@@ -83,6 +83,32 @@ function tryCommands(command: readonly string[], runtime: string): void {
 
 const newKey = (): string => randomBytes(32).toString('base64')
 
+/** The program goes to the background with its arguments: it serves there. */
+async function goToBackground(command: readonly string[]): Promise<void> {
+  const kcp_bind = `127.0.0.1:${await freePort()}`
+  const file = writeConfig({ method: 'aes256gcm', psk: newKey(), kcp_bind, connect: '127.0.0.1:9', loglevel: 5 })
+  const [, pid] = /daemon started, pid (\d+)/.exec(output([...command, '-d', '-c', file.path])) ?? []
+  try {
+    assert.ok(pid)
+    output([...command, 'health', '-c', file.path])
+  } finally {
+    if (pid !== undefined) process.kill(Number(pid))
+    file.remove()
+  }
+}
+
+/** The recipe of OpenWrt with its build system replaced by what it stands for. @returns where the package is installed */
+function buildRecipe(sources: string): string {
+  const [rules, installed] = [join(directory, 'openwrt'), join(directory, 'installed')]
+  mkdirSync(rules)
+  writeFileSync(join(rules, 'rules.mk'), 'INSTALL_DIR := install -d\nINSTALL_BIN := install -m 755\n')
+  const steps = `\t$$(call Build/Compile)\n\t$$(call Package/$(1)/install,${installed})\n`
+  writeFileSync(join(rules, 'package.mk'), `define BuildPackage\nall:\n${steps}endef\n`)
+  const settings = [`TOPDIR=${rules}`, `INCLUDE_DIR=${rules}`, `PKG_BUILD_DIR=${sources}`, 'PKG_JOBS=-j2']
+  output(['make', ...settings, 'TARGET_CC=cc', 'TARGET_CFLAGS=-O0'], join(projectRoot, 'contrib/openwrt'))
+  return installed
+}
+
 const test = suite('release')
 const mounted: string[] = []
 test.after(() => {
@@ -125,6 +151,7 @@ if (!isHere) {
 
   test('its workers and its daemon are this executable', async () => {
     await transfer([bun], 'bun', { workers: 2, udp: { reuseport: true } })
+    await goToBackground([bun])
   })
 
   test('it has the portable cipher where native code is not wanted, or cannot be written to a file', () => {
@@ -146,6 +173,7 @@ if (!isHere) {
       await transfer([node], 'node'),
       'udp path: portable (fast: not available: an executable of Node has no native packages)',
     )
+    await goToBackground([node])
     assert.match(methods([node]), /xchacha20poly1305_ietf +\(libsodium-wrappers /)
   })
 
@@ -162,12 +190,19 @@ if (!isHere) {
   const native = buildNative()
   if ('reason' in native) skip(test, 'sources of the native host', native.reason)
   else
-    test('the sources of the native host build with a C compiler alone and carry data', async () => {
+    test('the recipe of OpenWrt builds the sources of the native host, which carry data, and its service starts each file', async () => {
       make('native-source')
       output(['tar', 'xzf', join(release, `kcptun-wasm-native-${version}.tar.gz`)])
       const sources = join(directory, `kcptun-wasm-native-${version}`)
-      output(['make', '-j2', 'CFLAGS=-O0'], sources)
-      await transfer([join(sources, 'kcptun-wasm-native')], 'native')
+      const installed = buildRecipe(sources)
+      await transfer([join(installed, 'usr/bin/kcptun-wasm-native')], 'native')
+      const script = join(installed, 'etc/init.d/kcptun-wasm-native')
+      for (const name of ['a.json', 'b.json']) writeFileSync(join(installed, 'etc/kcptun-wasm', name), '{}')
+      const stubs = 'procd_open_instance() { :; }; procd_close_instance() { :; }; procd_set_param() { echo "$@"; }'
+      const text = `${stubs}\n. ${script}\nCONFIGS=${installed}/etc/kcptun-wasm\nstart_service`
+      const started = output(['sh', '-c', text]).match(/command .*/g)
+      const command = `command /usr/bin/kcptun-wasm-native -c ${installed}/etc/kcptun-wasm/`
+      assert.equal(started, [`${command}a.json`, `${command}b.json`])
     })
 
   test('the SBOM names what is installed, what became a part, and the runtimes, but no tools', () => {

@@ -97,6 +97,10 @@ export class EngineHost extends Host {
   readonly #streams = new Map<number, Stream>()
   readonly #copier: Copier
   readonly #timerTicks: number
+  readonly #lateness: ((random: Random) => number) | undefined
+  readonly #random: Random
+  /** tick at which the host wakes for what arrived or expired */
+  #wakeAt = Infinity
   #engineDeadline = Infinity
 
   /** @param flows connections that a client opens; a server accepts any */
@@ -112,6 +116,8 @@ export class EngineHost extends Host {
       readonly flows: readonly Flow[]
       /** the engine's timer fires on multiples of so many ticks */
       readonly timerTicks: number
+      /** ticks by which a wake-up is late */
+      readonly lateness?: ((random: Random) => number) | undefined
     },
   ) {
     super(number, packets, out)
@@ -119,6 +125,8 @@ export class EngineHost extends Host {
     this.#flows = [...options.flows].sort((a, b) => a.startAt - b.startAt)
     this.#connections = options.connections
     this.#timerTicks = options.timerTicks
+    this.#lateness = options.lateness
+    this.#random = options.random
     this.#copier = new Copier(packets)
     const core = new Core(freshEngine())
     this.core = core
@@ -238,7 +246,22 @@ export class EngineHost extends Host {
     }
   }
 
+  /** @returns true while the host still sleeps */
+  #isAsleep(now: number): boolean {
+    if (this.#lateness === undefined) return false
+    if (this.#wakeAt === Infinity) this.#wakeAt = now + Math.round(this.#lateness(this.#random))
+    if (now >= this.#wakeAt) return false
+    this.deadline = this.#wakeAt
+    return true
+  }
+
   receive(now: number): void {
+    if (this.#isAsleep(now)) return
+    this.#wakeAt = Infinity
+    this.#receive(now)
+  }
+
+  #receive(now: number): void {
     const { core, packets, inbox } = this
     let taken = 0
     while (taken < this.inboxCount) {
@@ -260,6 +283,9 @@ export class EngineHost extends Host {
   }
 
   expire(now: number): void {
+    if (now > 0 && this.#isAsleep(now)) return
+    this.#wakeAt = Infinity
+    if (this.inboxCount > 0) this.#receive(now)
     this.#open(now)
     for (const stream of this.#streams.values()) if (stream.role === 'ask') this.#ask(stream, now)
     if (this.#engineDeadline <= now) this.core.calls.handle_timeout(now)

@@ -67,6 +67,8 @@ export interface Scenario {
   readonly settled?: number
   /** engines wake up on multiples of this number of ticks, as with a coarse timer; default 1 */
   readonly timerTicks?: number
+  /** ticks by which a wake-up of an engine's host is late; default 0 */
+  readonly lateness?: (random: Random) => number
   /** called every `every` s */
   readonly trace?: { readonly every: number; readonly see: (sample: Sample) => void }
   /** Mbit/s of payload that end the ramp; default: the bound of the wire */
@@ -244,6 +246,7 @@ class Simulation {
       connections,
       flows,
       timerTicks: this.#scenario.timerTicks ?? 1,
+      lateness: this.#scenario.lateness,
     }
     const host = new EngineHost(number, this.#packets, out, options)
     // a kcptun-libev model opens one connection, whose conv is not known here

@@ -61,6 +61,26 @@ export class BbrModel {
   nextSendFraction: f64
   nextSendAt: Ticks
   isPacingLimited: u32
+  // feedback on the last PROBE_UP and the PROBE_DOWN after it (probe_losses.ts): whether it is awaited, when the
+  // states were entered and left, segments acknowledged and lost
+  isProbeAwaited: u32
+  probeUpAt: Ticks
+  probeDownAt: Ticks
+  probeEndAt: Ticks
+  upAcked: u32
+  upLost: u32
+  lowAcked: u32
+  lowLost: u32
+  upMaxRtt: Ticks
+  // PROBE_UP was ended by losses; probes in a row that lost segments in a queue that the RTT does not show; because of
+  // that probes are rare and a part of the bandwidth is left to others
+  hasUpFailed: u32
+  lossyProbes: u32
+  isShallow: u32
+  // the bandwidth before it was reduced, until it is found again or a probe lost segments; 0 = it was not
+  reducedFrom: f64
+  // the base loss was learnt in PROBE_CRUISE: STARTUP does not learn it again
+  isBaseKnown: u32
   // state
   state: u32
   stateEnteredAt: Ticks

@@ -5,7 +5,7 @@
  * even the minimum RTT is above that of the path.
  */
 
-import { TICKS_PER_MS } from '../abi'
+import { TICKS_PER_MS, TICKS_PER_SECOND } from '../abi'
 import { Ticks } from '../units'
 import {
   ackAllowance,
@@ -34,9 +34,14 @@ import { Conversation } from './conversation'
 import { isAppLimited } from './delivery_rate'
 import { onCapacitySample, onOverload, setClaimedBw } from './fair_share'
 import { longMinRtt, startProbeRtt, UNKNOWN } from './peer_path'
+import { isLostAbove, isProbeKnown, onProbeUp } from './probe_losses'
 import { diff } from './segment'
 
 const PACING_GAIN_STEP: f64 = 0.02
+/** Beside a shallow queue probes are rare. */
+const SHALLOW_GAIN_STEP: f64 = 0.04
+/** A probe with this gain that lost nothing shows that the queue is not shallow any more. */
+const CLEAN_PACING_GAIN: f64 = 1.12
 /**
  * A flow with less than this part of the path's bandwidth does not restart STARTUP: what it found probably belongs to
  * another flow.
@@ -49,7 +54,27 @@ const MEAN_PULL: f64 = 0.25
 const POOR_SHARE: f64 = 0.8
 /** Loss this far above the base: the capacity of the link collapsed. */
 const COLLAPSE_LOSS: f64 = 0.25
+/** Loss this far above the base ends a STARTUP that was restarted: the queue overflows, even if the RTT shows none. */
+const OVERSHOOT_LOSS: f64 = 0.15
+/** Segments of a round from which that is judged. */
+const MIN_OVERSHOOT_SAMPLE: u32 = 64
 const MIN_CRUISE_TICKS: Ticks = 20 * TICKS_PER_MS
+/**
+ * PROBE_CRUISE after a probe that filled a shallow queue: it cost the neighbours losses, and a window of TCP takes
+ * seconds to grow again.
+ */
+const SHALLOW_CRUISE_TICKS: Ticks = 3 * TICKS_PER_SECOND
+const SHALLOW_CRUISE_ROUNDS: u32 = 60
+/**
+ * Limits of the RTT in a lossy PROBE_UP, in minimum RTTs, without HOST_DELAY_TICKS: above the first the RTT shows the
+ * queue and its rules apply; up to the second even a full queue is never seen as one (cf. isRttRaised).
+ */
+const LOSSY_UP_RTT: f64 = 1.15
+const SHALLOW_RTT: f64 = 1.1
+/** The bandwidth before a reduction is found again at this part of it. */
+const FOUND_AGAIN: f64 = 0.95
+/** The smallest gain leaves room for this much random loss, or the bandwidth would decrease with each probe. */
+const MAX_GAIN_LOSS: f64 = 0.1
 /**
  * After this many rounds with a standing queue, with the bandwidth reduced to this part and no lower RTT, the minimum
  * RTT may have risen.
@@ -100,11 +125,51 @@ function isLossUnknown(c: Conversation, m: BbrModel): bool {
  *   each ACK once, many per datagram: one lost datagram of ACKs looks like as many lost segments.
  */
 function isExcessLoss(c: Conversation, m: BbrModel, share: f64, chance: f64, minimum: f64): bool {
-  if (isLossUnknown(c, m)) return false
-  const n = <f64>(m.roundAcked + m.roundLost)
+  return !isLossUnknown(c, m) && isAboveBase(c, m, m.roundLost, m.roundAcked, share, chance, minimum)
+}
+
+/** @returns true if `lost` of `lost + acked` segments are more than the base explains */
+function isAboveBase(c: Conversation, m: BbrModel, lost: u32, acked: u32, share: f64, chance: f64, minimum: f64): bool {
+  const n = <f64>(acked + lost)
   const expected = m.baseLoss * n
   const bunch = isIntervalFlushing(c) ? INTERVAL_FLUSHING_ACKS : 1
-  return <f64>m.roundLost > expected + share * n + chance * Math.sqrt(max(1, expected) * bunch) + minimum
+  return <f64>lost > expected + share * n + chance * Math.sqrt(max(1, expected) * bunch) + minimum
+}
+
+/**
+ * Adapts the gain to what PROBE_UP lost, which is known a round trip later. A queue that the RTT shows has rules of its
+ * own.
+ */
+function judgeProbe(c: Conversation, m: BbrModel): void {
+  if (!isProbeKnown(c, m)) return
+  // a minimum RTT that was found beside others may include their queue
+  const minRtt = <f64>min(minRttOf(c), longMinRtt(peerPathOf(c)))
+  const rtt = <f64>m.upMaxRtt - <f64>HOST_DELAY_TICKS
+  if (
+    rtt <= LOSSY_UP_RTT * minRtt &&
+    !isIntervalFlushing(c) &&
+    isAboveBase(c, m, m.upLost, m.upAcked, 0.02, 2.5, 2) &&
+    isLostAbove(m)
+  ) {
+    m.reducedFrom = 0
+    // one may have met a burst of loss
+    if (rtt <= SHALLOW_RTT * minRtt && ++m.lossyProbes >= 2) m.isShallow = 1
+    if (!m.hasUpFailed) reduceGain(m)
+  } else if (!m.hasUpFailed) {
+    m.lossyProbes = 0
+    if (m.pacingGain >= CLEAN_PACING_GAIN) m.isShallow = 0
+    if (bandwidthOf(m) >= FOUND_AGAIN * m.reducedFrom) m.reducedFrom = 0
+    increaseGain(c, m)
+  }
+}
+
+function increaseGain(c: Conversation, m: BbrModel): void {
+  const step = m.isShallow ? SHALLOW_GAIN_STEP : PACING_GAIN_STEP
+  m.pacingGain = min(isSoleFlow(c, m) ? MAX_PACING_GAIN : MAX_SHARED_PACING_GAIN, m.pacingGain + step)
+}
+
+function reduceGain(m: BbrModel): void {
+  m.pacingGain = max(MIN_PACING_GAIN + min(MAX_GAIN_LOSS, m.baseLoss), 1 + (m.pacingGain - 1) / 2)
 }
 
 function isQuiet(c: Conversation, m: BbrModel): bool {
@@ -129,6 +194,7 @@ function endRound(c: Conversation, m: BbrModel, now: Ticks): void {
   }
   checkMinRtt(c, m, roundRtt, now)
   updateBaseLoss(c, m)
+  judgeProbe(c, m)
   if (m.state == STARTUP) {
     checkFullBwReached(c, m, roundRtt, excess, now)
   } else if (m.state != PROBE_UP && (excess || m.queueRounds >= 2) && !isAppLimited(c)) {
@@ -163,6 +229,7 @@ function checkMinRtt(c: Conversation, m: BbrModel, roundRtt: f64, now: Ticks): v
 function reduceBandwidth(c: Conversation, m: BbrModel): void {
   const n = <f64>(m.roundAcked + m.roundLost)
   const lossRate = n > 0 ? <f64>m.roundLost / n : 0
+  m.reducedFrom = max(m.reducedFrom, bandwidthOf(m))
   let rate = max(m.roundMaxBw, bandwidthOf(m) * (lossRate > m.baseLoss + COLLAPSE_LOSS ? 0.3 : 0.85))
   const path = peerPathOf(c)
   if (path.flows > 1) rate += MEAN_PULL * (path.claimedBw / <f64>path.flows - rate)
@@ -176,6 +243,7 @@ function updateBaseLoss(c: Conversation, m: BbrModel): void {
   const n = m.roundAcked + m.roundLost
   if (n == 0 || isLossUnknown(c, m)) return
   if (m.state == STARTUP) {
+    if (m.isBaseKnown) return
     if (isIntervalFlushing(c) ? m.startupAcked + m.startupLost >= INTERVAL_FLUSHING_LOSS_SAMPLE : !isQuiet(c, m)) return
     m.startupAcked += m.roundAcked
     m.startupLost += m.roundLost
@@ -231,9 +299,23 @@ function endStartup(m: BbrModel, isOverload: bool, now: Ticks): void {
 
 function restartStartup(m: BbrModel, now: Ticks): void {
   m.fullBw = bandwidthOf(m)
-  m.startupAcked = m.startupLost = 0
+  m.isBaseKnown = 1
   m.roundsWithoutBwGrowth = 0
+  m.isProbeAwaited = 0
   enter(m, STARTUP, now)
+}
+
+/**
+ * @returns true if STARTUP loses far more than the rounds before: the queue overflows, even if the RTT shows none. The
+ *   base loss that it learns itself includes what it caused.
+ */
+function isOvershoot(c: Conversation, m: BbrModel): bool {
+  if (m.roundAcked + m.roundLost < MIN_OVERSHOOT_SAMPLE || m.roundTripCounter < 3 || isIntervalFlushing(c)) return false
+  const base = m.baseLoss
+  m.baseLoss = m.isBaseKnown ? base : m.baseLossTwoAgo
+  const isExcess = isExcessLoss(c, m, OVERSHOOT_LOSS, 3, 4)
+  m.baseLoss = base
+  return isExcess
 }
 
 function advanceState(c: Conversation, m: BbrModel, now: Ticks): void {
@@ -246,14 +328,17 @@ function advanceState(c: Conversation, m: BbrModel, now: Ticks): void {
       m.roundTripCounter >= 3 &&
       <f64>filteredRtt(m) > 1.1 * <f64>minRtt + 0.5 * MS + <f64>(ackAllowance(c) + HOST_DELAY_TICKS) &&
       isExcessLoss(c, m, 0.05, 3, 4)
-    if (isLate) endStartup(m, true, now)
+    if (isLate || isOvershoot(c, m)) endStartup(m, true, now)
   } else if (m.state == DRAIN) {
     if (<f64>c.flight <= full || inState > 3 * c.srtt) startCruise(m, now)
   } else if (m.state == PROBE_DOWN) {
     if ((inState >= minRtt && <f64>c.flight <= full) || inState > 2 * minRtt + TICKS_PER_MS) endCycle(c, m, now)
   } else if (m.state == PROBE_CRUISE) {
-    if (m.roundsInState >= m.cruiseRounds && inState >= MIN_CRUISE_TICKS && !isAppLimited(c) && mayProbeUp(c, m)) {
+    const least =
+      m.isShallow && m.reducedFrom == 0 ? min(SHALLOW_CRUISE_TICKS, SHALLOW_CRUISE_ROUNDS * minRtt) : MIN_CRUISE_TICKS
+    if (m.roundsInState >= m.cruiseRounds && inState >= least && !isAppLimited(c) && mayProbeUp(c, m)) {
       m.maxBwAtProbeUp = bandwidthOf(m)
+      onProbeUp(m, now)
       enter(m, PROBE_UP, now)
     }
   } else {
@@ -269,15 +354,19 @@ function mayProbeUp(c: Conversation, m: BbrModel): bool {
 
 function advanceProbeUp(c: Conversation, m: BbrModel, minRtt: Ticks, inState: Ticks, full: f64, now: Ticks): void {
   if (isExcessLoss(c, m, 0.02, 2.5, 2)) {
-    m.pacingGain = max(MIN_PACING_GAIN, 1 + (m.pacingGain - 1) / 2)
+    m.hasUpFailed = 1
+    reduceGain(m)
+    m.probeDownAt = now
     enter(m, PROBE_DOWN, now)
     return
   }
   const isFull = inState >= minRtt && <f64>c.flight >= m.pacingGain * full
   if (!isFull && m.roundsInState < 2 && inState <= 3 * minRtt) return
-  m.pacingGain = min(isSoleFlow(c, m) ? MAX_PACING_GAIN : MAX_SHARED_PACING_GAIN, m.pacingGain + PACING_GAIN_STEP)
-  if (hasMoreBandwidth(c, m, now)) restartStartup(m, now)
-  else enter(m, PROBE_DOWN, now)
+  m.probeDownAt = now
+  if (hasMoreBandwidth(c, m, now)) {
+    increaseGain(c, m)
+    restartStartup(m, now)
+  } else enter(m, PROBE_DOWN, now)
 }
 
 /** @returns true for a flow with most of the bandwidth of its path */
@@ -304,5 +393,6 @@ function endCycle(c: Conversation, m: BbrModel, now: Ticks): void {
     m.maxBwPrevious = m.maxBw
     m.maxBw = 0
   }
+  m.probeEndAt = now
   startCruise(m, now)
 }

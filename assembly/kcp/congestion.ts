@@ -34,6 +34,7 @@ import { applyShareScale, capacity, claimFairShare, fairShare, setClaimedBw } fr
 import { DEFAULT_WND, NC_AUTOMATIC, NC_CLASSIC, searchMtu } from './options'
 import { knownSize, setPathMss } from './path_size'
 import { joinPeerPath, leavePeerPath, onPathRtt, UNKNOWN } from './peer_path'
+import { countProbe } from './probe_losses'
 import { diff } from './segment'
 
 const STARTUP_PACING_GAIN: f64 = 2.77
@@ -41,11 +42,22 @@ const INITIAL_CWND: u32 = 32
 const MIN_CWND: u32 = 4
 /** Pacing gain in a round that follows two rounds with a standing queue. */
 const QUEUE_PACING_GAIN: f64 = 0.95
+/** Pacing gain in PROBE_CRUISE and PROBE_DOWN beside a shallow queue: leaves TCP room to grow without losses. */
+const SHALLOW_PACING_GAIN: f64 = 0.95
+const SHALLOW_DOWN_GAIN: f64 = 0.9
 /**
  * A host that wakes late may send this much of the pacing budget at once if it was pacing-limited; otherwise one tick's
  * worth.
  */
 const MAX_CATCH_UP_TICKS: Ticks = 4 * TICKS_PER_MS
+const LOSSY_CATCH_UP_TICKS: Ticks = 2 * TICKS_PER_MS
+/** Segments that a short queue holds. */
+const SHORT_BURST: f64 = 8
+/** Within these bounds the base loss may be that of a short queue, which drops the ends of bursts. */
+const MIN_BURST_LOSS: f64 = 0.01
+const MAX_BURST_LOSS: f64 = 0.08
+/** Not above this bandwidth, segments per tick: a host that is late for want of CPU time needs the budget. */
+const MAX_BURST_BW: f64 = 4
 /** A flow that only the window limits is not paced when no queue was seen for this long. */
 export const UNPACED_AFTER_TICKS: Ticks = 10 * TICKS_PER_SECOND
 
@@ -85,6 +97,7 @@ export function changePath(c: Conversation, address: usize, now: Ticks): void {
   c.peerPath = path
   setClaimedBw(c, share)
   m.minRttRises = peerPathOf(c).minRttRises
+  m.isShallow = 0
   setPathSize(c, address, now)
 }
 
@@ -156,8 +169,10 @@ function pace(c: Conversation): f64 {
   }
   if (m.state == STARTUP) return STARTUP_PACING_GAIN * rate
   if (m.state == DRAIN) return rate / STARTUP_PACING_GAIN
-  if (m.state == PROBE_DOWN) return max(0.8, 1 - 0.8 * (m.pacingGain - 1)) * rate
+  if (m.state == PROBE_DOWN)
+    return min(m.isShallow ? SHALLOW_DOWN_GAIN : 1, max(0.8, 1 - 0.8 * (m.pacingGain - 1))) * rate
   if (m.state == PROBE_UP) return m.pacingGain * rate
+  if (m.isShallow) return SHALLOW_PACING_GAIN * rate
   return m.queueRounds >= 2 ? QUEUE_PACING_GAIN * rate : rate
 }
 
@@ -170,11 +185,18 @@ export function pathRate(c: Conversation, now: Ticks): f64 {
   return known != 0 ? known : <f64>INITIAL_CWND / <f64>minRttOf(c)
 }
 
+/** @returns ticks of pacing budget that a late wake-up may use at once */
+function maxCatchUp(m: BbrModel): Ticks {
+  const isBurstLoss = m.baseLoss >= MIN_BURST_LOSS && m.baseLoss < MAX_BURST_LOSS && bandwidthOf(m) < MAX_BURST_BW
+  if (!m.isShallow && !isBurstLoss) return MAX_CATCH_UP_TICKS
+  return min(MAX_CATCH_UP_TICKS, max(LOSSY_CATCH_UP_TICKS, <u32>(SHORT_BURST / max(bandwidthOf(m), 0.001))))
+}
+
 /** A segment was sent at `now`. */
 export function onSent(c: Conversation, now: Ticks): void {
   if (!c.model) return
   const m = modelOf(c)
-  const catchUp: u32 = m.isPacingLimited ? MAX_CATCH_UP_TICKS : 1
+  const catchUp: u32 = m.isPacingLimited ? maxCatchUp(m) : 1
   if (diff(now, m.nextSendAt) > <i32>catchUp) {
     m.nextSendAt = now - catchUp
     m.nextSendFraction = 0
@@ -202,7 +224,9 @@ export function onDrained(c: Conversation, now: Ticks): void {
 /** `n` transmissions were declared lost. */
 export function onLosses(c: Conversation, n: u32): void {
   if (c.congestionMode == NC_CLASSIC) halveClassic(c)
-  if (c.model) modelOf(c).roundLost += n
+  if (!c.model) return
+  modelOf(c).roundLost += n
+  countProbe(c, modelOf(c), 0, n)
 }
 
 /** A declared loss was spurious. */
@@ -233,6 +257,7 @@ export function onAckDatagram(c: Conversation, acked: u32, span: Ticks, now: Tic
   if (!c.model) return
   const m = modelOf(c)
   m.roundAcked += acked
+  countProbe(c, m, acked, 0)
   if (c.hasSample) {
     onAckDelay(c, m, span, now)
     takeSample(c, m)

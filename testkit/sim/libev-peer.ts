@@ -38,6 +38,8 @@ export class LibevSession implements OtherEnd {
   eofSent = false
   eofReceived = false
   wrong = false
+  /** called when `wrong` is set, before anything else is sent */
+  onWrong: () => void = () => undefined
   /** when the session was dropped, ms; NaN = alive */
   droppedAt = Number.NaN
   lastReceived: number
@@ -132,7 +134,9 @@ export class LibevSession implements OtherEnd {
           if (type === MessageType.PUSH) {
             if (!this.#dialled || this.#unread >= SOCKET_BUFFER) return queued
             for (let i = 4; i < length; i++) {
-              if (this.#buffer[i] !== patternByte(this.received++, this.#expected)) this.wrong = true
+              if (this.#buffer[i] === patternByte(this.received++, this.#expected) || this.wrong) continue
+              this.wrong = true
+              this.onWrong()
             }
             this.#unread += length - 4
           } else if (type === MessageType.DIAL) this.#dialled = true

@@ -350,13 +350,17 @@ export class Streams {
     const session = program.open()
     const { starts } = program
     const losses = this.#serverLosses
+    let isJoined = false
+    if (session !== undefined)
+      session.onWrong = () => {
+        // a first segment in flight opens a session at the new process; kcptun-libev joins both answers (docs/reliability.md)
+        isJoined = losses !== this.#serverLosses
+        if (!isJoined) report(`${stream.name}: the model received wrong bytes`)
+        // its client ends the stream, and tells the other end by EOF
+        else for (const application of this.living) application.isExcused = true
+      }
     const look = (): void => {
-      const { script, received, sent, wrong } = session ?? {}
-      // a first segment in flight opens a session at the new process; kcptun-libev joins both answers (docs/reliability.md)
-      const isJoined = wrong === true && losses !== this.#serverLosses
-      if (wrong && !isJoined) report(`${stream.name}: the model received wrong bytes`)
-      // its client ends the stream, and tells the other end by EOF
-      if (isJoined) for (const application of this.living) application.isExcused = true
+      const { script, received, sent } = session ?? {}
       const isComplete =
         session?.eofSent && session.eofReceived && sent === script?.bytes && received === stream.plan.server.send
       if (isComplete) {

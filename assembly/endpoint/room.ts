@@ -26,10 +26,8 @@ import { Ticks } from '../units'
 import { field } from './config'
 import { evict, reschedule } from './schedule'
 
-/** Limit of sessions in LINGER that are visited for one to evict. */
-const MAX_LINGER_VISITS: u32 = 64
-/** The same for sessions that wait for DIAL. */
-const MAX_AWAITING_VISITS: u32 = 64
+/** Limit of sessions of a list that are visited for one to end. */
+const MAX_VISITS: u32 = 64
 /** Half-open sessions that a server keeps even if memory is scarce. */
 const MAX_AWAITING_SCARCE: u32 = 32
 /** Life of a session that waits for DIAL which none takes from it: time for a few round trips. */
@@ -55,7 +53,7 @@ function makeRoom(now: Ticks): bool {
   if (areTombstonesFull()) return false
   if (!isTableFull()) return true
   let s = oldestLinger()
-  for (let i: u32 = 0; i < MAX_LINGER_VISITS && s; i++) {
+  for (let i: u32 = 0; i < MAX_VISITS && s; i++) {
     const isDone = waitSnd(s) == 0 && s.rcvRead == s.rcvTop && s.tcp == TCP_GONE
     if (isDone && !has(s, EOF_PENDING | IN_READY | IN_DIRTY | IN_EVENTS)) {
       endSession(s, 0)
@@ -86,7 +84,7 @@ function isMemoryKept(): bool {
  */
 function evictAwaiting(now: Ticks): void {
   let s = oldestAwaiting()
-  for (let i: u32 = 0; i < MAX_AWAITING_VISITS && s; i++) {
+  for (let i: u32 = 0; i < MAX_VISITS && s; i++) {
     if (now - s.created < AWAIT_TICKS) return
     if (!has(s, IN_READY | IN_DIRTY | IN_EVENTS)) {
       evict(s, now)

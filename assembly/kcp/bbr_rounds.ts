@@ -125,13 +125,13 @@ function isLossUnknown(c: Conversation, m: BbrModel): bool {
  *   each ACK once, many per datagram: one lost datagram of ACKs looks like as many lost segments.
  */
 function isExcessLoss(c: Conversation, m: BbrModel, share: f64, chance: f64, minimum: f64): bool {
-  return !isLossUnknown(c, m) && isAboveBase(c, m, m.roundLost, m.roundAcked, share, chance, minimum)
+  return !isLossUnknown(c, m) && isAbove(m.baseLoss, c, m.roundLost, m.roundAcked, share, chance, minimum)
 }
 
-/** @returns true if `lost` of `lost + acked` segments are more than the base explains */
-function isAboveBase(c: Conversation, m: BbrModel, lost: u32, acked: u32, share: f64, chance: f64, minimum: f64): bool {
+/** @returns true if `lost` of `lost + acked` segments are more than a loss of `base` explains */
+function isAbove(base: f64, c: Conversation, lost: u32, acked: u32, share: f64, chance: f64, minimum: f64): bool {
   const n = <f64>(acked + lost)
-  const expected = m.baseLoss * n
+  const expected = base * n
   const bunch = isIntervalFlushing(c) ? INTERVAL_FLUSHING_ACKS : 1
   return <f64>lost > expected + share * n + chance * Math.sqrt(max(1, expected) * bunch) + minimum
 }
@@ -148,7 +148,7 @@ function judgeProbe(c: Conversation, m: BbrModel): void {
   if (
     rtt <= LOSSY_UP_RTT * minRtt &&
     !isIntervalFlushing(c) &&
-    isAboveBase(c, m, m.upLost, m.upAcked, 0.02, 2.5, 2) &&
+    isAbove(m.baseLoss, c, m.upLost, m.upAcked, 0.02, 2.5, 2) &&
     isLostAbove(m)
   ) {
     m.reducedFrom = 0
@@ -311,11 +311,8 @@ function restartStartup(m: BbrModel, now: Ticks): void {
  */
 function isOvershoot(c: Conversation, m: BbrModel): bool {
   if (m.roundAcked + m.roundLost < MIN_OVERSHOOT_SAMPLE || m.roundTripCounter < 3 || isIntervalFlushing(c)) return false
-  const base = m.baseLoss
-  m.baseLoss = m.isBaseKnown ? base : m.baseLossTwoAgo
-  const isExcess = isExcessLoss(c, m, OVERSHOOT_LOSS, 3, 4)
-  m.baseLoss = base
-  return isExcess
+  const base = m.isBaseKnown ? m.baseLoss : m.baseLossTwoAgo
+  return !isLossUnknown(c, m) && isAbove(base, c, m.roundLost, m.roundAcked, OVERSHOOT_LOSS, 3, 4)
 }
 
 function advanceState(c: Conversation, m: BbrModel, now: Ticks): void {

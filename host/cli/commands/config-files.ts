@@ -3,8 +3,17 @@
 import type { Role, Written } from '../../config/generate.ts'
 import { codeOf, messageOf } from '../../errors.ts'
 import type { CommandConsole } from '../../runtime.ts'
+import type { Option } from '../options.ts'
 import { CommandError } from './command.ts'
 import { startable } from './startable.ts'
+
+/** Option of the commands that write configurations. */
+export const DIR: Option = {
+  long: '--dir',
+  value: '<directory>',
+  help: 'output directory, default is the current one; it is\ncreated where it does not exist',
+  offers: 'directories',
+}
 
 /** Where files go, and what happens to those that exist. */
 export interface Destination {

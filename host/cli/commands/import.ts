@@ -19,7 +19,7 @@ import type { CommandConsole, Runtime } from '../../runtime.ts'
 import { PROGRAM } from '../../version.ts'
 import type { Given, Option } from '../options.ts'
 import { type Command, CommandError } from './command.ts'
-import { type Destination, expectRoom, pathOf, textOf, writeAll } from './config-files.ts'
+import { type Destination, DIR, expectRoom, pathOf, textOf, writeAll } from './config-files.ts'
 import { consoleOf, invocationOf, shellWord } from './invocation.ts'
 import { freePort, readLocal } from './places.ts'
 import { Prompt } from './prompt.ts'
@@ -35,12 +35,6 @@ const OUTPUT: Option = {
   value: '<file>',
   help: 'file to write, default client.json, server.json or\nrendezvous.json by what is imported',
   offers: 'files',
-}
-const DIR: Option = {
-  long: '--dir',
-  value: '<directory>',
-  help: 'output directory, default is the current one; it is\ncreated where it does not exist',
-  offers: 'directories',
 }
 const FORCE: Option = { long: '--force', help: 'replace existing files' }
 const SERVER: Option = {

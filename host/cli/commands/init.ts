@@ -12,7 +12,7 @@ import type { Runtime } from '../../runtime.ts'
 import { PROGRAM } from '../../version.ts'
 import type { Option } from '../options.ts'
 import { type Command, CommandError } from './command.ts'
-import { expectRoom, pathOf, textOf, writeAll } from './config-files.ts'
+import { DIR, expectRoom, pathOf, textOf, writeAll } from './config-files.ts'
 import { consoleOf, invocationOf, shellWord } from './invocation.ts'
 import { freePort, LOOPBACK, readLocal, readMeeting } from './places.ts'
 import { Prompt } from './prompt.ts'
@@ -50,12 +50,6 @@ const SERVICE_ID: Option = {
   long: '--service-id',
   value: '<name>',
   help: `with --rendezvous: service ID of client and server,\ndefault "${DEFAULT_SERVICE_ID}"`,
-}
-const DIR: Option = {
-  long: '--dir',
-  value: '<directory>',
-  help: 'output directory, default is the current one; it is\ncreated where it does not exist',
-  offers: 'directories',
 }
 
 function readMethod(text: string): string {

@@ -3,6 +3,7 @@
  * the owner of the driver.
  */
 
+import { MODE_CLIENT } from '../config/config.ts'
 import { Event, EventType, TICKS_PER_MS } from '../engine/core.ts'
 import type { Engine } from '../engine/engine.ts'
 import { formatDuration } from '../format.ts'
@@ -95,6 +96,7 @@ export class Events {
   }
 
   #found(): void {
+    this.#host.peerLog.found()
     this.#handlers.onPeerFound?.(this.#engine.readPeer())
     this.#host.onPeerState()
   }
@@ -123,10 +125,19 @@ export class Events {
     const { peerLog, log } = this.#host
     const ms = ticks / TICKS_PER_MS
     const pinged = this.#pinged()
-    if (pinged !== undefined) peerLog.answered(pinged, this.#kind, ms)
+    const isBack = pinged !== undefined && peerLog.answered(pinged, this.#kind, ms)
+    if (this.#kind === 'rendezvous server') this.#onRendezvous(isBack)
     this.#host.onPeerState()
     if (this.#engine.peer !== undefined) this.pongRtt = ms
     if (log.at(LOG_DEBUG)) log.debug(`roundtrip finished, rtt: ${formatDuration(ms)}`)
+  }
+
+  /** The rendezvous server answers. What was announced while it did not is lost: the next time is up to `keepalive` away. */
+  #onRendezvous(isBack: boolean): void {
+    const { announcement, config } = this.#engine
+    if (announcement === undefined || config === undefined) return
+    if (isBack) this.#engine.announce()
+    if ((config.mode & MODE_CLIENT) !== 0) this.#host.peerLog.searching(new TextDecoder().decode(announcement.service))
   }
 
   /** The engine reduced the datagram size: large datagrams are lost while small ones arrive. */

@@ -21,6 +21,8 @@ const PING_FIRST_MS = 250
 const PING_LAST_MS = 1000
 const REFUSED_LONG_MS = 600_000
 const PING_LONG_MS = 10_000
+/** A client whose rendezvous server answers is without a peer for so long before the log says so, ms. */
+const SEARCHING_MS = 5000
 /** An error that is this recent explains the silence, ms. */
 const EXPLAINS_MS = 10_000
 
@@ -56,6 +58,7 @@ export class PeerLog {
   #started = ''
   #waiting: Timer | undefined
   #retry: Timer | undefined
+  #searching: Timer | undefined
   #retryMs = PING_FIRST_MS
   /** Errors since the last line, when it was written, and when errors began, monotonic ms. */
   #errors = 0
@@ -118,8 +121,11 @@ export class PeerLog {
     )
   }
 
-  /** A ping was answered after `ms`. */
-  answered(by: SocketAddress, kind: PeerKind, ms: number): void {
+  /**
+   * A ping was answered after `ms`.
+   * @returns whether that ends an outage, or a wait for something that was not there at the start
+   */
+  answered(by: SocketAddress, kind: PeerKind, ms: number): boolean {
     const { clock, log } = this.#host
     const where = formatAddress(by)
     const isNew = where !== this.#connected
@@ -132,11 +138,33 @@ export class PeerLog {
     this.#connected = where
     this.#errors = 0
     this.#errorLoggedAt = this.#errorAt = Number.NEGATIVE_INFINITY
-    if (!isNew && since === undefined) return
+    if (!isNew && since === undefined) return false
     const what = kind === 'peer' ? where : `${kind} ${where}`
     const outage =
       isNew || since === undefined ? '' : `, after ${roundDuration(clock.monotonic() - since)} without an answer`
     log.write(LOG_NOTICE, `connected: ${what} answers in ${roundDuration(ms)}${outage}`)
+    return since !== undefined
+  }
+
+  /** The rendezvous server answers a client that has no peer yet. */
+  searching(service: string): void {
+    const { clock, log } = this.#host
+    this.#searching ??= clock.setTimer(() => {
+      if (this.#silent !== undefined) {
+        this.#searching = undefined
+        return
+      }
+      log.warning(
+        `rendezvous: the service ${JSON.stringify(service)} does not answer: its server is not started, or the NATs do ` +
+          'not let both meet; "doctor" finds out which',
+      )
+    }, SEARCHING_MS)
+  }
+
+  /** A client has found its peer. */
+  found(): void {
+    this.#host.clock.clearTimer(this.#searching)
+    this.#searching = undefined
   }
 
   /** ICMP or the routing reports that `peer` cannot be reached. */
@@ -181,5 +209,6 @@ export class PeerLog {
     this.#endWaiting()
     this.#host.clock.clearTimer(this.#retry)
     this.#retry = undefined
+    this.found()
   }
 }

@@ -84,11 +84,14 @@ export class Host {
     return udp
   }
 
-  /** Opens a TCP listener on 127.0.0.1 here whose behaviour is set before each connection. */
-  async target(): Promise<ScriptedTarget> {
+  /**
+   * Opens a TCP listener on 127.0.0.1 here whose behaviour is set before each connection.
+   * @param wanted its port; 0: any
+   */
+  async target(wanted = 0): Promise<ScriptedTarget> {
     const agent = this.#talker
     const host = '127.0.0.1'
-    const { port = 0 } = (await agent.ask({ action: 'listen', host })).reply
+    const { port = 0 } = (await agent.ask({ action: 'listen', host, port: wanted })).reply
     const connections: TcpEnd[] = []
     const waiting: { index: number; resolve: (end: TcpEnd) => void }[] = []
     let serve: (end: TcpEnd) => void = (end) => end.destroy()

@@ -191,6 +191,16 @@ test('the printed commands start the files with the command that was used', asyn
     '    kcptun-wasm -c server.json',
     '    kcptun-wasm -c client.json',
   ])
+  // who gives the client away is at the server, which cannot be reached from elsewhere
+  assert.equal(commands((await init(['--rendezvous', 'x.example:4000', ...GIVEN.slice(2), '--link'])).stdout), [
+    '    scp rendezvous.json x.example:',
+    '    npm install -g kcptun-wasm',
+    '    sudo ufw allow 4000/udp    # or open this UDP port in its firewall',
+    '    kcptun-wasm -c rendezvous.json',
+    '    kcptun-wasm -c server.json',
+    '    npm install -g kcptun-wasm',
+    '    kcptun-wasm import -    # paste the link; never write it on a command line',
+  ])
   const started = { command: 'bun', script: '/home/me/dist/bun/cli.js' }
   const outcome = await init([...GIVEN, ...dir], { started })
   assert.equal(commands(outcome.stdout), [

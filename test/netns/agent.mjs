@@ -2,7 +2,7 @@
 // namespace where it was created, whichever process holds it: each one is passed to the test and used there like any
 // other.
 //
-// Received messages: { id, action: 'dial', host, port }, { id, action: 'listen', host }, { id, action: 'close', port },
+// Received messages: { id, action: 'dial', host, port }, { id, action: 'listen', host, port }, { id, action: 'close', port },
 // { id, action: 'get', url }, { id, action: 'udp', host, port }. Sent messages: { id, error?, port?, body? }, with the
 // socket of a dial or udp, and { accepted: port } with each accepted connection.
 
@@ -40,13 +40,13 @@ const actions = {
     })
   },
 
-  listen({ id, host }) {
+  listen({ id, host, port: wanted }) {
     const server = createServer({ allowHalfOpen: true, noDelay: true, pauseOnConnect: true }, (socket) => {
       send({ accepted: port }, socket)
     })
     let port = 0
     server.once('error', (error) => send({ id, error: error.message }))
-    server.listen({ port: 0, host, backlog: 1024 }, () => {
+    server.listen({ port: wanted, host, backlog: 1024 }, () => {
       const address = server.address()
       port = address !== null && typeof address === 'object' ? address.port : 0
       servers.set(port, server)

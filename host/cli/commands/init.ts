@@ -95,8 +95,12 @@ const LINK: Option = {
 }
 const QR: Option = { long: '--qr', help: 'also print this link as a QR code' }
 
-/** The instructions printed after writing. @param paths file of each role */
-function instructions(wishes: Wishes, paths: ReadonlyMap<Role, string>, self: string): string {
+/**
+ * The instructions printed after writing.
+ * @param paths file of each role
+ * @param isLinked whether the client is given away as a link
+ */
+function instructions(wishes: Wishes, paths: ReadonlyMap<Role, string>, self: string, isLinked: boolean): string {
   const { meeting, rendezvous, listen, connect, httpPorts } = wishes
   const local = isLoopbackHost(meeting.host)
   const place = (role: Role): string => shellWord(paths.get(role) ?? '')
@@ -111,15 +115,18 @@ function instructions(wishes: Wishes, paths: ReadonlyMap<Role, string>, self: st
     const firewall = isOpen ? [`sudo ufw allow ${meeting.port}/udp    # or open this UDP port in its firewall`] : []
     return `${who} ${host}. ${copy}\nand there:\n\n${steps([...install, ...firewall, `${PROGRAM} -c ${nameOf(role)}`])}`
   }
+  // behind a NAT the server cannot be reached from elsewhere: who gives the client away is there
+  const isServer = rendezvous && isLinked && !local
   const parts = [`Wrote ${[...paths.values()].join(', ')}. They contain the key: keep them secret.\n`]
   if (local) {
     if (rendezvous) parts.push(`The rendezvous server:\n${start('rendezvous')}`)
     parts.push(`The server:\n${start('server')}`)
   } else if (rendezvous) {
     parts.push(elsewhere('rendezvous', 'The rendezvous server is', meeting.host, true))
-    parts.push(elsewhere('server', 'The server is', 'SERVER', false))
+    if (isServer) parts.push(`The server is this machine:\n${start('server')}`)
+    else parts.push(elsewhere('server', 'The server is', 'SERVER', false))
   } else parts.push(elsewhere('server', 'The server is', meeting.host, true))
-  parts.push(`The client is this machine:\n${start('client')}`)
+  if (!isServer) parts.push(`The client is this machine:\n${start('client')}`)
   const { host, port } = parseHostPort('', listen, 'bind')
   const everywhere = isWildcardHost(host)
   const entrance = everywhere ? `port ${port} of the client` : listen
@@ -127,7 +134,7 @@ function instructions(wishes: Wishes, paths: ReadonlyMap<Role, string>, self: st
   const open = everywhere ? ' Any host that can reach this port can use the tunnel.' : ''
   parts.push(`Applications that connect to ${entrance} are forwarded to ${exit}.${open}
 Dashboards, accessible locally: http://${LOOPBACK}:${httpPorts.client}/ (client), http://${LOOPBACK}:${httpPorts.server}/ (server)
-Troubleshooting: ${self} doctor -c ${place('client')}
+Troubleshooting: ${self} doctor -c ${place(isServer ? 'server' : 'client')}
 `)
   return parts.join('\n')
 }
@@ -171,8 +178,8 @@ export const command: Command = {
     const files: { path: string; text: string }[] = []
     for (const [role, config] of configs) files.push({ path: pathOf(dir, role), text: textOf(config) })
     writeAll(commandConsole, to, files)
-    runtime.print('stdout', instructions(wishes, paths, invocationOf(runtime)))
     const [isLinkWanted, isCodeWanted] = [given.flags.has(LINK.long), given.flags.has(QR.long)]
+    runtime.print('stdout', instructions(wishes, paths, invocationOf(runtime), isLinkWanted || isCodeWanted))
     if (!isLinkWanted && !isCodeWanted) return 0
     const columns = commandConsole.isTerminal('stdout') ? runtime.terminal?.size().columns : undefined
     const link = linkOf(configs.get('client') ?? {})

@@ -17,7 +17,7 @@ const PING_TIMEOUT_TICKS: Ticks = 4 * TICKS_PER_SECOND
 /** The interval after lost pings doubles up to this. */
 const MAX_PAUSE_TICKS: Ticks = 32 * TICKS_PER_SECOND
 /** A ping is sent when a datagram was not answered for this long. */
-const UNANSWERED_TICKS: Ticks = 4 * TICKS_PER_SECOND
+export const UNANSWERED_TICKS: Ticks = 4 * TICKS_PER_SECOND
 
 let keepaliveTicks: Ticks = 0
 let pingAt: Ticks = 0
@@ -114,9 +114,12 @@ export function pingDeadline(now: Ticks): Ticks {
   return min(wanted, ticksUntil(unansweredAt + UNANSWERED_TICKS, now))
 }
 
-/** Pings the peer if a ping is due. */
-export function checkPing(peer: usize, now: Ticks): void {
-  if (pingDeadline(now) != 0) return
+/**
+ * Pings the peer if a ping is due.
+ * @returns true once in every interval, whether or not other datagrams make the ping unnecessary, and at every ping
+ */
+export function checkPing(peer: usize, now: Ticks): bool {
+  if (pingDeadline(now) != 0) return false
   if (ticksUntil(pingAt, now) == 0) {
     if (outstanding) {
       outstanding = false
@@ -125,11 +128,12 @@ export function checkPing(peer: usize, now: Ticks): void {
     const due = everPinged && lost == 0 ? lastSentAt + interval() : now
     if (ticksUntil(due, now) != 0) {
       pingAt = due
-      return
+      return true
     }
   }
   sendPing(PEER_PING, 0, peer, now)
   outstanding = everPinged = true
   if (isAlone) lastSentAt = now
   pingAt = now + min(PING_TIMEOUT_TICKS << min(lost, 8), MAX_PAUSE_TICKS)
+  return true
 }

@@ -53,7 +53,7 @@ import { Ticks } from '../units'
 import { badField, field } from './config'
 import { checkMoves, movesDeadline } from './migration'
 import { checkContexts, contextsDeadline } from './obfs'
-import { configureOpening } from './open'
+import { askSilent, configureOpening } from './open'
 import { checkPeerTimers, configurePeer, peerDeadline, refreshReceivedAge, wakePeer } from './peer'
 import { checkSessions, sessionsDeadline, wakeSessions } from './schedule'
 
@@ -146,7 +146,7 @@ export function renewNonce(): i32 {
 /** Performs what is due at `now`. */
 export function checkTimers(now: Ticks): void {
   checkSessions(now)
-  checkPeerTimers(now)
+  if (checkPeerTimers(now)) askSilent(now)
   checkContexts(now)
   checkMoves(now)
   checkTombstones()

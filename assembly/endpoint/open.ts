@@ -17,6 +17,7 @@ import {
   TICKS_PER_SECOND,
 } from '../abi'
 import { seconds } from '../clock'
+import { UNANSWERED_TICKS } from '../control/keepalive'
 import { sendReset } from '../control/queue'
 import { openConfirm } from '../kcp/confirm'
 import { openCongestion } from '../kcp/congestion'
@@ -49,11 +50,13 @@ import {
   CONNECT,
   countHalfOpen,
   DRAINING,
+  EOF_RECEIVED,
   EOF_SENT,
   ESTABLISHED,
   has,
   INITIATOR,
   Session,
+  STREAM_INVALID,
   setState,
   TCP_GONE,
   TCP_OPEN,
@@ -332,6 +335,34 @@ function askSession(s: Session, now: Ticks): void {
   // one that waits for the end of the stream sends nothing by itself; without una it would look like a new one
   if (s.state == ESTABLISHED && has(s, EOF_SENT) && s.rcvNxt != 0) s.wndProbes |= PROBE_ASK
   reschedule(s, now)
+}
+
+/**
+ * A NAT may have assigned this client another port. A PING names no session, so the server would go on sending to the old
+ * one until a session sends something: of those that send nothing, the one that has been silent for the longest asks for
+ * an answer. The server moves all of them (endpoint/migration.ts).
+ */
+export function askSilent(now: Ticks): void {
+  if (!isAddress(currentPeer)) return
+  let found: Session | null = null
+  let silence = UNANSWERED_TICKS
+  const slots = slotsInUse()
+  for (let i: u32 = 0; i < slots; i++) {
+    const s = sessionAt(i)
+    if (!s || !mayAsk(s) || now - s.signAt < silence) continue
+    found = s
+    silence = now - s.signAt
+  }
+  if (!found) return
+  found.wndProbes |= PROBE_ASK
+  reschedule(found, now)
+}
+
+/** @returns true for a session of this client, at its peer, that has nothing to send and whose end nothing is to delay */
+function mayAsk(s: Session): bool {
+  if (s.state != ESTABLISHED || has(s, DRAINING | STREAM_INVALID | EOF_RECEIVED) || s.flight != 0) return false
+  // without una it would look like a new one
+  return has(s, INITIATOR) && s.rcvNxt != 0 && sameAddress(addressOf(s), currentPeer)
 }
 
 /** The machine was suspended: finds out which sessions the peers still have. */

@@ -173,14 +173,18 @@ export function followPeer(from: usize, address: usize): void {
   copyAddress(peer, address)
 }
 
-/** Pings the peer; when it becomes silent the host resolves names again, and a rendezvous client sends CONNECT. */
-function checkPeer(now: Ticks): void {
+/**
+ * Pings the peer; when it becomes silent the host resolves names again, and a rendezvous client sends CONNECT.
+ * @returns as `checkPing`
+ */
+function checkPeer(now: Ticks): bool {
   const wasSilent = isSilent()
-  checkPing(pinged(), now)
-  if (wasSilent || !isSilent()) return
+  const isTurn = checkPing(pinged(), now)
+  if (wasSilent || !isSilent()) return isTurn
   resolvedAt = elapsed()
   queueEndpointEvent(EVENT_RESOLVE, 0)
   if (isAddress(currentPeer)) scheduleHello(now)
+  return isTurn
 }
 
 /**
@@ -246,15 +250,19 @@ function resolveDeadline(): Ticks {
   return since >= silenceTicks ? 0 : <u32>(silenceTicks - since)
 }
 
-/** Performs what is due: pings, LISTEN, CONNECT, RESOLVE, claims of services. */
-export function checkPeerTimers(now: Ticks): void {
+/**
+ * Performs what is due: pings, LISTEN, CONNECT, RESOLVE, claims of services.
+ * @returns true if a session at the peer may have to ask for an answer (`askSilent`)
+ */
+export function checkPeerTimers(now: Ticks): bool {
   checkServices(now)
   checkRendezvous(needsRendezvous(), listenTicks(), now)
-  if (isAddress(pinged())) checkPeer(now)
-  if (resolveDeadline() != 0) return
+  const isTurn = isAddress(pinged()) && checkPeer(now)
+  if (resolveDeadline() != 0) return isTurn
   resolvedAt = elapsed()
   if (isAddress(currentPeer)) onSilence(gauge(WAITSND) != 0, now)
   queueEndpointEvent(EVENT_RESOLVE, 0)
+  return isTurn
 }
 
 /** @returns ticks until `checkPeerTimers` has something to do */

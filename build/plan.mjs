@@ -43,6 +43,7 @@ export const bundles = [
   { source: 'examples/demo/demo.ts', out: 'dist/demo.js' },
   { source: 'bench/main.ts', out: 'dist/bench.js' },
   { source: 'test/browser/screenshots.ts', out: 'dist/screenshots.js' },
+  { source: 'test/browser/session.ts', out: 'dist/session.js' },
   { source: 'bench/ours-node.ts', out: 'dist/bench-node.js' },
   { source: 'bench/ours-bun.ts', out: 'dist/bench-bun.js' },
 ]

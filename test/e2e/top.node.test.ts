@@ -3,76 +3,18 @@
  * `kcptun-wasm top` in a real terminal (tmux): it shows the tunnel, follows keys and resizing, and restores the
  * terminal.
  */
-import { spawnSync } from 'node:child_process'
 import { createServer } from 'node:http'
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
 import { RUNTIMES } from '../../testkit/pairs.ts'
 import { commandOf, freePort, type Program, run } from '../../testkit/process.ts'
 import { echoTarget } from '../../testkit/tcp.ts'
+import { Terminal, terminalProblem } from '../../testkit/terminal.ts'
 import { withTunnel } from '../../testkit/tunnel.ts'
 import { sleep, waitFor } from '../../testkit/wait.ts'
 import { skip } from '../skip.ts'
 
 const test = suite('top')
-
-/** A separate tmux server with one window that runs a shell. */
-class Terminal {
-  readonly #socket = `kcptun-wasm-test-${process.pid}-${Math.random().toString(36).slice(2)}`
-
-  constructor(columns: number, rows: number) {
-    const size = ['-x', String(columns), '-y', String(rows)]
-    this.#tmux('new-session', '-d', ...size, 'env PS1=READY: LC_ALL=C.UTF-8 bash --norc --noprofile')
-  }
-
-  #tmux(...args: readonly string[]): string {
-    const { status, stdout, stderr } = spawnSync('tmux', ['-L', this.#socket, '-f', '/dev/null', ...args], {
-      encoding: 'utf8',
-    })
-    if (status !== 0) throw new Error(`tmux ${args.join(' ')}: ${stderr}`)
-    return stdout
-  }
-
-  type(text: string): void {
-    this.#tmux('send-keys', '-l', text)
-  }
-
-  key(name: string): void {
-    this.#tmux('send-keys', name)
-  }
-
-  resize(columns: number, rows: number): void {
-    this.#tmux('resize-window', '-x', String(columns), '-y', String(rows))
-  }
-
-  screen(): string {
-    return this.#tmux('capture-pane', '-p')
-  }
-
-  /** Whether the alternate screen is on, the cursor visible, and automatic line wrap on. */
-  flags(): string {
-    return this.#tmux('display-message', '-p', '#{alternate_on} #{cursor_flag} #{wrap_flag}').trim()
-  }
-
-  /** Process ID of the program running in the shell. */
-  child(): number {
-    const shell = this.#tmux('display-message', '-p', '#{pane_pid}').trim()
-    return Number(spawnSync('ps', ['-o', 'pid=', '--ppid', shell], { encoding: 'utf8' }).stdout.trim())
-  }
-
-  async shows(pattern: RegExp): Promise<void> {
-    await waitFor(
-      `the terminal shows ${pattern}`,
-      () => pattern.test(this.screen()),
-      20_000,
-      () => this.screen(),
-    )
-  }
-
-  close(): void {
-    spawnSync('tmux', ['-L', this.#socket, 'kill-server'])
-  }
-}
 
 const IN_USE = '1 0 0'
 const RESTORED = '0 1 1'
@@ -132,15 +74,14 @@ const names = RUNTIMES.map((program) => ({
   program,
   name: `the terminal shows the tunnel and is restored: ${program}`,
 }))
-const tmux = spawnSync('tmux', ['-V']).status === 0
 for (const { program, name } of names) {
-  if (tmux) test(name, () => watch(program))
-  else skip(test, name, 'there is no tmux')
+  if (terminalProblem === undefined) test(name, () => watch(program))
+  else skip(test, name, terminalProblem)
 }
 
 const OLD = { version: 1, program: { name: 'kcptun-wasm', mode: 'client' }, health: 'an older program', uptime_ms: 0 }
 const oldName = 'a program without /events is polled'
-if (tmux) {
+if (terminalProblem === undefined) {
   test(oldName, async () => {
     const asked: string[] = []
     const server = createServer((request, response) => {
@@ -164,7 +105,7 @@ if (tmux) {
       server.closeAllConnections()
     }
   })
-} else skip(test, oldName, 'there is no tmux')
+} else skip(test, oldName, terminalProblem)
 
 test('a configured token is sent, and a missing one is reported', async () => {
   const statistics = JSON.stringify({ version: 1, program: { name: 'kcptun-wasm', mode: 'client' }, health: 'well' })

@@ -1,7 +1,7 @@
 // node build/site.mjs [--base PATH]
 //
 // Builds the documentation site in dist/site with VitePress, from docs/ and the few Markdown files elsewhere, as
-// build/site/pages.mjs lists them. Fails for a link or fragment that leads nowhere and for anything that a page would
+// build/site/pages.mjs lists them, and the manuals, which mandoc renders. Fails for a link or fragment that leads nowhere and for anything that a page would
 // load from another host. PATH is where the site will be served, / by default. The sources stay readable on a Git host:
 // the pages are copies in .cache/site whose links are those of the site.
 
@@ -11,6 +11,7 @@ import { parseArgs } from 'node:util'
 import { exists, filesBelow, inProject, runScript } from './files.mjs'
 import { deadLinks, externalResources } from './site/inspect.mjs'
 import { pageText } from './site/links.mjs'
+import { manualText } from './site/manual.mjs'
 import { pages } from './site/pages.mjs'
 
 const STAGE = '.cache/site'
@@ -39,7 +40,10 @@ function stage() {
     image: (/** @type {string} */ path) => copyFileSync(inProject(path), inProject(`${STAGE}/${posix.basename(path)}`)),
   }
   for (const { source, name } of pages) {
-    writeFileSync(inProject(`${STAGE}/${name}.md`), pageText(source, readFileSync(inProject(source), 'utf8'), place))
+    const text = source.endsWith('.md')
+      ? pageText(source, readFileSync(inProject(source), 'utf8'), place)
+      : manualText(inProject(source))
+    writeFileSync(inProject(`${STAGE}/${name}.md`), text)
   }
   writeFileSync(
     inProject(`${STAGE}/.vitepress/config.mjs`),

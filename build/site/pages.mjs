@@ -2,7 +2,7 @@
 
 /**
  * @typedef {object} Page
- * @property {string} source Markdown file, relative to the project
+ * @property {string} source Markdown file or manual, relative to the project
  * @property {string} name of the page, without `.html`
  * @property {string} title in the side bar
  */
@@ -43,6 +43,8 @@ export const groups = [
       page('docs/operation.md', 'doctor and top'),
       page('docs/troubleshooting.md', 'Troubleshooting'),
       page('docs/api.md', 'Monitoring'),
+      page('docs/kcptun-wasm.8', 'Manual: the program'),
+      page('docs/kcptun-wasm.json.5', 'Manual: the file'),
     ],
   },
   {

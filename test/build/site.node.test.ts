@@ -4,6 +4,7 @@ import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
 import { deadLinks, externalResources } from '../../build/site/inspect.mjs'
 import { pageText, slug } from '../../build/site/links.mjs'
+import { manualPage } from '../../build/site/manual.mjs'
 import { pages } from '../../build/site/pages.mjs'
 
 const test = suite('documentation site')
@@ -27,6 +28,8 @@ function text(source: string, markdown: string, repository?: string): string {
 test('every document has a page, every page a document, and names are distinct', () => {
   const sources = new Set(pages.map(({ source }) => source))
   for (const name of readdirSync('docs')) if (name.endsWith('.md')) assert.ok(sources.has(`docs/${name}`), name)
+  const { man } = JSON.parse(readFileSync('package.json', 'utf8'))
+  for (const manual of man) assert.ok(sources.has(manual), manual)
   for (const source of sources) assert.ok(existsSync(source), source)
   assert.is(new Set(pages.map(({ name }) => name)).size, pages.length)
 })
@@ -55,6 +58,31 @@ test('code and links to other places stay', () => {
 
 test('a link to a file that does not exist is an error', () => {
   assert.throws(() => text('docs/a.md', '[x](nowhere.md)'), 'docs/a.md: dead link: nowhere.md')
+})
+
+test('a manual becomes a page with headings, links to the other one, and lines that Markdown and Vue leave alone', () => {
+  const html = `<table class="head"><tr><td>K(8)</td></tr></table>
+<div class="manual-text"><section class="Sh">
+<h1 class="Sh" id="EXIT_STATUS"><a class="permalink" href="#EXIT_STATUS">EXIT
+  STATUS</a></h1>
+<p class="Pp"><b id="c">-c</b>
+    <i>file</i>: see <b>kcptun-wasm.json</b>(5), not <b>kcptun-wasm</b>(8)</p>
+<pre>
+one
+
+two
+</pre>
+<section class="Ss"><h2 class="Ss" id="top"><a class="permalink" href="#top">top</a></h2></section></section></div>`
+  const page = manualPage('kcptun-wasm.8', html)
+  assert.match(page, /^# kcptun-wasm\(8\)\n\n::: v-pre\n/)
+  assert.match(page, /^## EXIT STATUS \{#exit-status\}$/m)
+  assert.match(page, /^### top \{#top\}$/m)
+  assert.match(
+    page,
+    '<b>-c</b> <i>file</i>: see <a href="./kcptun-wasm.json.5.html">kcptun-wasm.json(5)</a>, not <b>kcptun-wasm</b>(8)',
+  )
+  assert.match(page, 'one\n&#10;two')
+  assert.not.match(page, /<table|<section|<div|<h\d/)
 })
 
 test('links of README.md lead to files and headings that exist', () => {

@@ -1,7 +1,10 @@
 /** A real browser for tests: Debian's Chromium, driven by playwright-core. Nothing is downloaded. */
 import { existsSync, readFileSync } from 'node:fs'
 import { type Browser, type BrowserContextOptions, chromium, type Page } from 'playwright-core'
+import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
+import { skip } from '../skip.ts'
+import type { Site } from './site.ts'
 
 const CHROMIUM = '/usr/bin/chromium'
 const ARGS = [
@@ -53,4 +56,50 @@ export async function assertAccessible(page: Page, what: string): Promise<void> 
     "axe.run().then(({ violations }) => violations.map(({ id, nodes }) => id + ': ' + nodes.map(({ html }) => html).join(' | ')))",
   )
   assert.equal(found, [], what)
+}
+
+export interface BrowserSuiteOptions {
+  /** Arguments of the browser. */
+  readonly args?: readonly string[]
+  /** Another reason why the tests cannot run. */
+  readonly problem?: string | undefined
+  /** Opens what the tests visit. */
+  site?(): Promise<Site>
+  /** Cleans up after each test, when its pages are closed. */
+  afterEach?(): Promise<void>
+}
+
+export interface BrowserSuite {
+  /** A test, skipped where there is no browser. */
+  check(name: string, body: () => Promise<void>): void
+  /** Opens a page, of the site if no other URL is given. What a test leaves open is closed after it. */
+  open(url?: string, options?: BrowserContextOptions): Promise<Visit>
+  run(): void
+}
+
+/** A suite whose tests share one browser. */
+export function browserSuite(name: string, options: BrowserSuiteOptions = {}): BrowserSuite {
+  const test = suite(name)
+  const problem = browserProblem ?? options.problem
+  let browser: Browser
+  let site: Site | undefined
+  if (problem === undefined) {
+    test.before(async () => {
+      browser = await launch(...(options.args ?? []))
+      site = await options.site?.()
+    })
+    test.after.each(async () => {
+      await Promise.all(browser.contexts().map((context) => context.close()))
+      await options.afterEach?.()
+    })
+    test.after(async () => {
+      await browser.close()
+      site?.close()
+    })
+  }
+  return {
+    check: (title, body) => (problem === undefined ? test(title, body) : skip(test, title, problem)),
+    open: (url = site?.url ?? '', contextOptions = {}) => visit(browser, url, contextOptions),
+    run: () => test.run(),
+  }
 }

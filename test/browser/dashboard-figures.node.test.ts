@@ -1,31 +1,14 @@
 // time limit: 120 s
 /** What the dashboard shows of the past, of addresses, of refusals, and how it explains itself, in a real browser. */
-import type { Browser, Page } from 'playwright-core'
-import { suite } from 'uvu'
+import type { Page } from 'playwright-core'
 import * as assert from 'uvu/assert'
 import { freePort, type Running, start } from '../../testkit/process.ts'
 import { echoTarget } from '../../testkit/tcp.ts'
 import { withTunnel } from '../../testkit/tunnel.ts'
 import { waitFor } from '../../testkit/wait.ts'
-import { skip } from '../skip.ts'
-import { assertAccessible, browserProblem, launch, visit } from './browser.ts'
+import { assertAccessible, browserSuite } from './browser.ts'
 
-const test = suite('figures of the dashboard')
-let browser: Browser
-
-const check = (name: string, body: () => Promise<void>): void => {
-  if (browserProblem === undefined) test(name, body)
-  else skip(test, name, browserProblem)
-}
-if (browserProblem === undefined) {
-  test.before(async () => {
-    browser = await launch()
-  })
-  test.after.each(async () => {
-    await Promise.all(browser.contexts().map((context) => context.close()))
-  })
-  test.after(() => browser.close())
-}
+const { check, open, run } = browserSuite('figures of the dashboard')
 
 const urlOf = (running: Running): string => `http://${running.config['http_listen']}/`
 const textOf = async (page: Page, selector: string): Promise<string> =>
@@ -68,7 +51,7 @@ check('who opens the page late sees the transfer, the outage after it, and its e
     tunnel.link.heal()
     await waitFor('the rest', () => app.received === 4e6 + 1000, 60_000)
     for (const running of [tunnel.client, tunnel.server]) {
-      const { page, diagnostics, close } = await visit(browser, urlOf(running))
+      const { page, diagnostics, close } = await open(urlOf(running))
       await page.getByText(/^(Connected|Quiet)/).waitFor()
       await page.getByRole('button', { name: '15 min' }).click()
       const moments = await readChart(page)
@@ -98,7 +81,7 @@ check('sessions show the addresses of application and target; closed ones are hi
     second.finish()
     await second.ending
     const rows = (page: Page) => page.locator('#sessions-body tr')
-    const client = await visit(browser, urlOf(tunnel.client))
+    const client = await open(urlOf(tunnel.client))
     await client.page.getByRole('button', { name: 'Show closed' }).waitFor()
     await waitFor('one open session', async () => (await rows(client.page).count()) === 1)
     const address = `127.0.0.1:${first.socket.localPort}`
@@ -107,7 +90,7 @@ check('sessions show the addresses of application and target; closed ones are hi
     await waitFor('both sessions', async () => (await rows(client.page).count()) === 2)
     await client.page.getByRole('button', { name: 'Hide closed' }).click()
     await waitFor('one session again', async () => (await rows(client.page).count()) === 1)
-    const server = await visit(browser, urlOf(tunnel.server))
+    const server = await open(urlOf(tunnel.server))
     await server.page.getByRole('cell', { name: target.address, exact: true }).first().waitFor()
     first.destroy()
     for (const { page } of [client, server]) {
@@ -121,7 +104,7 @@ check('a server that is not started is named as such, beside the memory of the p
   const kcp_connect = `127.0.0.1:${await freePort()}`
   const client = await start('node', { listen: `127.0.0.1:${await freePort()}`, kcp_connect })
   try {
-    const { page, close } = await visit(browser, urlOf(client))
+    const { page, close } = await open(urlOf(client))
     await page.getByText('Refused by the server').waitFor()
     assert.match(await textOf(page, '#detail'), `${kcp_connect} answers that no server listens on that UDP port`)
     assert.match(await textOf(page, '#strip'), /Engine memory\?[\d.]+ [KM]iBProcess memory\?[\d.]+ MiB/)
@@ -138,7 +121,7 @@ check('a figure is explained by keyboard and by touch, and the explanation goes 
       { width: 1240, height: 900 },
       { width: 390, height: 700 },
     ]) {
-      const { page, diagnostics, close } = await visit(browser, urlOf(server), { viewport, hasTouch: true })
+      const { page, diagnostics, close } = await open(urlOf(server), { viewport, hasTouch: true })
       await page.getByText('Ready').waitFor()
       const help = page.locator('#help')
       assert.not(await help.isVisible())
@@ -165,4 +148,4 @@ check('a figure is explained by keyboard and by touch, and the explanation goes 
   }
 })
 
-test.run()
+run()

@@ -1,15 +1,13 @@
 // time limit: 240 s
 /** The dashboard in a real browser, served by tunnels of both runtimes. */
-import type { Browser, Page } from 'playwright-core'
-import { suite } from 'uvu'
+import type { Page } from 'playwright-core'
 import * as assert from 'uvu/assert'
 import { MIXED_PAIRS, RUNTIMES } from '../../testkit/pairs.ts'
 import { type Config, freePort, type Program, type Running, start } from '../../testkit/process.ts'
 import { echoTarget } from '../../testkit/tcp.ts'
 import { nameOf, type Tunnel, withTunnel } from '../../testkit/tunnel.ts'
 import { sleep, waitFor } from '../../testkit/wait.ts'
-import { skip } from '../skip.ts'
-import { assertAccessible, browserProblem, launch, type Visit, visit } from './browser.ts'
+import { assertAccessible, browserSuite, type Visit } from './browser.ts'
 
 /** ms within which a dropped link is shown. */
 const DROP_SHOWN_MS = 3000
@@ -18,25 +16,13 @@ const ATTEMPTS = 4
 const CHUNK = Buffer.alloc(60_000)
 const TOKEN = 'a-token.of/some+length=='
 
-const test = suite('dashboard in a browser')
-let browser: Browser
-
-const check = (name: string, body: () => Promise<void>): void => {
-  if (browserProblem === undefined) test(name, body)
-  else skip(test, name, browserProblem)
-}
-if (browserProblem === undefined) {
-  test.before(async () => {
-    browser = await launch()
-  })
-  // close what a failed test left open
-  test.after.each(async () => {
-    await Promise.all(browser.contexts().map((context) => context.close()))
+const { check, open, run } = browserSuite('dashboard in a browser', {
+  // stop what a failed test left running
+  async afterEach() {
     await Promise.all([...started].map((running) => running.stop('SIGKILL')))
     started.clear()
-  })
-  test.after(() => browser.close())
-}
+  },
+})
 
 const started = new Set<Running>()
 async function startAlone(program: Program, config: Config): Promise<Running> {
@@ -87,8 +73,8 @@ for (const pair of MIXED_PAIRS) {
   check(`figures change under load and match /stats.json at both ends: ${nameOf(pair)}`, async () => {
     const target = await echoTarget()
     await withTunnel({ ...pair, target: target.address, link: { delay: 10 } }, async (tunnel) => {
-      const client = await visit(browser, urlOf(tunnel.client))
-      const server = await visit(browser, urlOf(tunnel.server))
+      const client = await open(urlOf(tunnel.client))
+      const server = await open(urlOf(tunnel.server))
       await shows(client.page, /^Connected$/)
       await shows(server.page, /^Ready$/)
       const { page } = client
@@ -153,7 +139,7 @@ for (const pair of MIXED_PAIRS) {
   check(`a dropped link is shown within 3 s, idle and under load, and its recovery too: ${nameOf(pair)}`, async () => {
     const target = await echoTarget()
     await withTunnel({ ...pair, target: target.address }, async (tunnel) => {
-      const client = await visit(browser, urlOf(tunnel.client))
+      const client = await open(urlOf(tunnel.client))
       await shows(client.page, /^Connected$/)
       const idle = await timeUntilDropShown(tunnel, client.page)
       assert.ok(idle <= DROP_SHOWN_MS, `${idle} ms`)
@@ -161,7 +147,7 @@ for (const pair of MIXED_PAIRS) {
       await waitFor('rates', async () => (await shownBy(client.page, 'rx')) > 1e5)
       const loaded = await timeUntilDropShown(tunnel, client.page)
       assert.ok(loaded <= DROP_SHOWN_MS, `${loaded} ms`)
-      const server = await visit(browser, urlOf(tunnel.server))
+      const server = await open(urlOf(tunnel.server))
       await shows(server.page, /^Connected$/)
       const far = await timeUntilDropShown(tunnel, server.page)
       assert.ok(far <= DROP_SHOWN_MS, `${far} ms`)
@@ -175,11 +161,11 @@ for (const pair of MIXED_PAIRS) {
 
 check('light and dark themes are accessible at desktop and phone widths, with and without sessions', async () => {
   const target = await echoTarget()
-  const open: Visit[] = []
+  const visits: Visit[] = []
   await withTunnel({ server: 'node', client: 'bun', target: target.address }, async (tunnel) => {
     for (const colorScheme of ['light', 'dark'] as const) {
-      const { page, diagnostics } = await visit(browser, urlOf(tunnel.client), { colorScheme }).then((one) => {
-        open.push(one)
+      const { page, diagnostics } = await open(urlOf(tunnel.client), { colorScheme }).then((one) => {
+        visits.push(one)
         return one
       })
       await shows(page, /^Connected$/)
@@ -204,13 +190,13 @@ check('light and dark themes are accessible at desktop and phone widths, with an
       app.destroy()
     }
   }).finally(() => target.close())
-  for (const one of open) await one.close()
+  for (const one of visits) await one.close()
 })
 
 check('theme, pause and session order can be operated by keyboard', async () => {
   const target = await echoTarget()
   await withTunnel({ server: 'bun', client: 'node', target: target.address }, async (tunnel) => {
-    const { page, close } = await visit(browser, urlOf(tunnel.client), { colorScheme: 'light' })
+    const { page, close } = await open(urlOf(tunnel.client), { colorScheme: 'light' })
     const apps = [await tunnel.dial(), await tunnel.dial(), await tunnel.dial()]
     for (const [i, app] of apps.entries()) await app.send(CHUNK.subarray(0, 1000 * (i + 1)))
     await waitFor('the sessions', async () => (await page.locator('#sessions-body tr').count()) === 3)
@@ -255,7 +241,7 @@ async function play(page: Page, hello: object, sample: object): Promise<void> {
 
 check('markup in addresses, settings and warnings is shown as text, also in contexts and a long table', async () => {
   const server = await startAlone('node', { kcp_bind: `127.0.0.1:${await freePort()}`, connect: '127.0.0.1:9' })
-  const { page, diagnostics, close } = await visit(browser, urlOf(server), { colorScheme: 'dark' })
+  const { page, diagnostics, close } = await open(urlOf(server), { colorScheme: 'dark' })
   await shows(page, /^Ready$/)
   const answer = await fetch(`${urlOf(server)}stats.json`)
   const stats = JSON.parse(await answer.text())
@@ -332,7 +318,7 @@ for (const program of RUNTIMES) {
       // without a token the page is ready at once
       let server = await startAlone(program, config)
       const other = 'another-token'
-      const { page, close } = await visit(browser, urlOf(server))
+      const { page, close } = await open(urlOf(server))
       await shows(page, /^Ready$/)
       server.reload({ http_token: TOKEN })
       await page.locator('#token').waitFor()
@@ -363,4 +349,4 @@ for (const program of RUNTIMES) {
   )
 }
 
-test.run()
+run()

@@ -1,37 +1,15 @@
 // time limit: 180 s
 /** The page of examples/browser in Chromium: transfers finish, sliders change what is measured, in light and dark. */
-import type { Browser, Page } from 'playwright-core'
-import { suite } from 'uvu'
+import type { Page } from 'playwright-core'
 import * as assert from 'uvu/assert'
 import { waitFor } from '../../testkit/wait.ts'
-import { skip } from '../skip.ts'
-import { assertAccessible, browserProblem, launch, visit } from './browser.ts'
-import { type Site, servePage } from './site.ts'
+import { assertAccessible, browserSuite } from './browser.ts'
+import { servePage } from './site.ts'
 
 const LIMIT_MS = 90_000
 const LANES = ['ours', 'plain'] as const
 
-const test = suite('browser/example')
-let browser: Browser
-let site: Site
-
-const check = (name: string, body: () => Promise<void>): void => {
-  if (browserProblem === undefined) test(name, body)
-  else skip(test, name, browserProblem)
-}
-if (browserProblem === undefined) {
-  test.before(async () => {
-    browser = await launch()
-    site = await servePage('dist/example-browser.html')
-  })
-  test.after.each(async () => {
-    for (const context of browser.contexts()) await context.close()
-  })
-  test.after(async () => {
-    await browser.close()
-    site.close()
-  })
-}
+const { check, open, run } = browserSuite('browser/example', { site: () => servePage('dist/example-browser.html') })
 
 const textOf = async (page: Page, id: string): Promise<string> => (await page.locator(`#${id}`).textContent()) ?? ''
 const numberOf = async (page: Page, id: string): Promise<number> => Number.parseFloat(await textOf(page, id))
@@ -39,7 +17,7 @@ const shown = (page: Page, what: string, done: () => Promise<boolean>): Promise<
   waitFor(what, done, LIMIT_MS, async () => (await page.locator('main').innerText()).replace(/\s+/g, ' '))
 
 check('transfers over a link with loss finish in both lanes', async () => {
-  const { page, diagnostics } = await visit(browser, site.url)
+  const { page, diagnostics } = await open()
   await page.selectOption('#size', '4')
   await page.locator('#start').click()
   for (const lane of LANES) {
@@ -51,7 +29,7 @@ check('transfers over a link with loss finish in both lanes', async () => {
 })
 
 check('sliders change loss, round trip, goodput and queue while a transfer runs', async () => {
-  const { page, diagnostics } = await visit(browser, site.url)
+  const { page, diagnostics } = await open()
   await page.selectOption('#size', '')
   await page.locator('#start').click()
   await page.press('#loss', 'End')
@@ -75,7 +53,7 @@ check('sliders change loss, round trip, goodput and queue while a transfer runs'
 
 check('light and dark are accessible, and nothing scrolls sideways on narrow screens', async () => {
   for (const colorScheme of ['light', 'dark'] as const) {
-    const { page, diagnostics } = await visit(browser, site.url, { colorScheme })
+    const { page, diagnostics } = await open(undefined, { colorScheme })
     await shown(page, 'a transfer', async () => (await numberOf(page, 'ours-goodput')) > 0)
     await assertAccessible(page, colorScheme)
     for (const width of [320, 390, 768]) {
@@ -88,4 +66,4 @@ check('light and dark are accessible, and nothing scrolls sideways on narrow scr
   }
 })
 
-test.run()
+run()

@@ -1,45 +1,26 @@
 // time limit: 120 s
 /** The library in Chromium: errors where there are no sockets, streams over a MessagePort and over data channels. */
 import { readFileSync } from 'node:fs'
-import type { Browser, Page } from 'playwright-core'
-import { suite } from 'uvu'
+import type { Page } from 'playwright-core'
 import * as assert from 'uvu/assert'
-import { skip } from '../skip.ts'
-import { browserProblem, launch, visit } from './browser.ts'
+import { browserSuite } from './browser.ts'
 import type { PageFunctions } from './pages/page.ts'
-import { type Site, serveSite } from './site.ts'
+import { serveSite } from './site.ts'
 
 declare const functions: PageFunctions
 
 const BYTES = 1_000_000
 const KEY = 'A'.repeat(43)
 
-const test = suite('library in a browser')
-let browser: Browser
-let site: Site
-
-const check = (name: string, body: () => Promise<void>): void => {
-  if (browserProblem === undefined) test(name, body)
-  else skip(test, name, browserProblem)
-}
-if (browserProblem === undefined) {
-  test.before(async () => {
-    browser = await launch(
-      // data channels between pages on a machine without a network
-      '--allow-loopback-in-peer-connection',
-      '--disable-features=WebRtcHideLocalIpsWithMdns',
-    )
-    site = await serveSite()
-  })
-  test.after(async () => {
-    await browser.close()
-    site.close()
-  })
-}
+const { check, open, run } = browserSuite('library in a browser', {
+  // data channels between pages on a machine without a network
+  args: ['--allow-loopback-in-peer-connection', '--disable-features=WebRtcHideLocalIpsWithMdns'],
+  site: serveSite,
+})
 
 /** Runs `use` with pages of the site, and checks that their consoles are empty. */
 async function withPages(count: number, use: (...pages: [Page, ...Page[]]) => Promise<void>): Promise<void> {
-  const visits = await Promise.all(Array.from({ length: count }, () => visit(browser, site.url)))
+  const visits = await Promise.all(Array.from({ length: count }, () => open()))
   try {
     const [first, ...others] = visits.map(({ page }) => page)
     if (first === undefined) throw new Error('no page')
@@ -53,7 +34,7 @@ async function withPages(count: number, use: (...pages: [Page, ...Page[]]) => Pr
   }
 }
 
-test('the file for browsers imports nothing', () => {
+check('the file for browsers imports nothing', async () => {
   const script = readFileSync('dist/browser/index.js', 'utf8')
   assert.equal(script.match(/\bfrom\s*["'][^"']+["']|\bimport\s*\(?\s*["'][^"']+["']/g) ?? [], [])
 })
@@ -112,4 +93,4 @@ check('a stream over a WebRTC data channel between two pages', () =>
   withPages(2, (one, other = one) => overDataChannel(one, other)),
 )
 
-test.run()
+run()

@@ -21,7 +21,7 @@ const HTTP_TOKEN = /^(?=.{8,256}$)[\w.~+/-]+=*$/
 export const SOURCE_SELECTED =
   'on the portable UDP path answers leave from the address that the system selects, so clients that use another address of this host get none; if it has several addresses, bind to the one that clients use'
 
-/** `server`, `client`, `relay` or `rendezvous server` (protocol.md 10.3). */
+/** `server`, `client` or `rendezvous server` (protocol.md 10.3). */
 export function modeName(mode: number): string {
   if ((mode & MODE_SERVER) !== 0) {
     return 'server'
@@ -29,7 +29,7 @@ export function modeName(mode: number): string {
   if ((mode & MODE_CLIENT) !== 0) {
     return 'client'
   }
-  return (mode & MODE_RENDEZVOUS) !== 0 ? 'rendezvous server' : 'relay'
+  return 'rendezvous server'
 }
 
 /**

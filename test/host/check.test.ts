@@ -57,7 +57,7 @@ test('a good file is valid without warnings', async () => {
   for (const [config, mode] of [
     [CLIENT, 'client'],
     [SERVER, 'server'],
-    [RELAY, 'relay'],
+    [RELAY, 'rendezvous server'],
     [{ connect: 'a:1', rendezvous_server: 'b:2', service_id: 'x', ...SECURITY }, 'server'],
   ] as const) {
     const found = await report(config)

@@ -44,7 +44,7 @@ test('the smallest configuration of each mode yields that mode', () => {
   const modes = [
     [{ connect: 'a:1', kcp_bind: ':1' }, MODE_SERVER, 'server'],
     [{ listen: 'a:1', kcp_connect: 'a:1' }, MODE_CLIENT, 'client'],
-    [{ kcp_bind: ':1' }, 0, 'relay'],
+    [{ kcp_bind: ':1' }, 0, 'rendezvous server'],
     [{ kcp_bind: ':1', rendezvous_server: 'a:1' }, MODE_RENDEZVOUS, 'rendezvous server'],
     [{ connect: 'a:1', rendezvous_server: 'a:1' }, MODE_SERVER | MODE_RENDEZVOUS, 'server'],
     [{ listen: 'a:1', rendezvous_server: 'a:1' }, MODE_CLIENT | MODE_RENDEZVOUS, 'client'],

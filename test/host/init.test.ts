@@ -62,7 +62,7 @@ test('with a rendezvous server, the three files match each other', async () => {
   const outcome = await init(words)
   assert.is(outcome.status, 0, outcome.stderr)
   const [relay, server, client] = ['rendezvous', 'server', 'client'].map((role) => written(outcome, `${role}.json`))
-  assert.is(relay && modeName(relay.mode), 'relay')
+  assert.is(relay && modeName(relay.mode), 'rendezvous server')
   assert.is(relay?.kcp_bind, '0.0.0.0:4000')
   assert.is(server?.connect, '127.0.0.1:22')
   assert.is(client?.listen, ':1080')

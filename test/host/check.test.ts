@@ -104,6 +104,19 @@ test('all errors of a file are listed, and what follows from another one is not'
   assert.is(status, 1)
   for (const key of ['kcp.mtu', 'kcp.sndwnd', 'loglevel', 'psk', 'timeout']) assert.match(stdout, `${key} `)
   assert.equal(await keysOf({ ...CLIENT, listen: 'nowhere' }), ['listen'])
+  const addresses = {
+    ...CLIENT,
+    listen: 'a:99999',
+    kcp_connect: 'nowhere',
+    http_listen: 5,
+    method: 'aes',
+    psk: 'short',
+  }
+  assert.equal((await keysOf(addresses)).sort(), ['http_listen', 'kcp_connect', 'listen', 'method', 'psk'])
+  assert.equal((await keysOf({ ...CLIENT, kcp_connect: undefined, psk: 'short' })).sort(), ['kcp_connect', 'psk'])
+  assert.equal((await keysOf({ ...CLIENT, connect: 'a:1', psk: 'short' })).sort(), ['listen', 'psk'])
+  assert.equal((await keysOf({ ...CLIENT, psk: undefined, obfs: 'dpi/tcp', kcp: 5 })).sort(), ['kcp', 'method'])
+  assert.equal((await keysOf({ ...CLIENT, password: 'x', workers: 0 })).sort(), ['psk', 'workers'])
   assert.equal(await keysOf('{"listen": '), [''])
   assert.equal(await keysOf({}), ['kcp_bind'])
   assert.equal(await keysOf('{"kcp_bind": "a:1", "timeout": 60, "timeout": "x"}'), ['timeout'])

@@ -38,18 +38,33 @@ interface Report extends LintResult {
 
 const NOTHING_FOUND: Findings = { set: [], unknown: [], duplicate: [], foreign: [], ours: [] }
 
-/** Keys that require each other. */
-const SECURITY = ['method', 'psk', 'password']
+/** An address that every key for addresses accepts. */
+const ADDRESS = '127.0.0.1:1'
 
-/** A JSON text without a key (dotted). */
-const without = (text: string, key: string): string => applyEdits(text, modify(text, key.split('.'), undefined, {}))
+/** Values in place of invalid or missing ones, so that the search goes on without errors that follow from them. */
+const STAND_INS: Readonly<Record<string, string>> = {
+  listen: ADDRESS,
+  connect: ADDRESS,
+  kcp_bind: ADDRESS,
+  kcp_connect: ADDRESS,
+  rendezvous_server: ADDRESS,
+  http_listen: ADDRESS,
+  method: 'aes256gcm',
+  psk: `${'A'.repeat(43)}=`,
+}
+
+/** A JSON text with another value of a key (dotted); undefined removes the key. */
+const withValue = (text: string, key: string, value: string | undefined): string =>
+  applyEdits(text, modify(text, key.split('.'), value, {}))
 
 /**
- * All errors of a file: the value that the first one names is left out, and so on. What is missing then may be a
- * consequence, and is not reported.
+ * All errors of a file: the value that the first one names is replaced or left out, and so on. What is missing after a
+ * key was left out may be a consequence, and is not reported.
  */
 function errorsOf(bytes: Uint8Array, { set }: Findings): ConfigError[] {
   const errors: ConfigError[] = []
+  const replaced = new Set<string>()
+  let isCut = false
   let text = new TextDecoder().decode(bytes)
   for (;;) {
     try {
@@ -57,15 +72,20 @@ function errorsOf(bytes: Uint8Array, { set }: Findings): ConfigError[] {
       return errors
     } catch (error) {
       if (!(error instanceof ConfigError)) throw error
-      const isValue = set.includes(error.key)
+      const { key, message } = error
+      const isConsequence = replaced.has(key) || (isCut && !set.includes(key))
       // a key that is there twice may take two turns
-      const isKnown = errors.at(-1)?.message === error.message
-      if (errors.length === 0 || (isValue && !isKnown)) errors.push(error)
-      if (!isValue) return errors
-      const related = SECURITY.includes(error.key) ? SECURITY : [error.key]
-      const shorter = related.reduce((rest, key) => without(rest, key), text)
-      if (shorter === text) return errors
-      text = shorter
+      const isKnown = errors.some((known) => known.message === message)
+      if (!isConsequence && !isKnown) errors.push(error)
+      if (key === '') return errors
+      const standIn = replaced.has(key) ? undefined : STAND_INS[key]
+      let next = withValue(text, key, standIn)
+      if (key === 'method' && !set.includes('psk') && !set.includes('password'))
+        next = withValue(next, 'psk', STAND_INS['psk'])
+      if (next === text) return errors
+      if (standIn === undefined) isCut = true
+      else replaced.add(key)
+      text = next
     }
   }
 }

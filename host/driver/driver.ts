@@ -205,7 +205,7 @@ export class Driver
     this.#engine.peer = peer
     this.run(() => this.#engine.tellPeer())
     if (peer === undefined) return
-    this.peerLog.start(peer)
+    this.peerLog.start(peer, 'peer')
     this.#options.onPeerState?.()
   }
 
@@ -213,6 +213,7 @@ export class Driver
   setRendezvous(announcement: Announcement): void {
     this.#engine.announcement = announcement
     this.run(() => this.#engine.announce())
+    if (this.#engine.peer === undefined) this.peerLog.start(announcement.server, 'rendezvous server')
   }
 
   /** Client: round-trip time of the last answered ping, ms; undefined before the first. */

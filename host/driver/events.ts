@@ -64,6 +64,7 @@ export class Events {
     const { core } = this.#engine
     const host = this.#host
     const count = core.calls.poll_events()
+    let pong: number | undefined
     core.refresh()
     for (let i = 0; i < count; i++) {
       // read the views again each time: a handler may call the engine, which may grow its memory
@@ -71,7 +72,8 @@ export class Events {
       const type = core.u32[at + Event.type] ?? 0
       const handle = core.u32[at + Event.handle] ?? 0
       const arg = core.u32[at + Event.arg] ?? 0
-      if (type === EventType.PONG) this.#pong(arg)
+      // last: who answered may be a peer that PEER_FOUND, a later event, is about
+      if (type === EventType.PONG) pong = arg
       else if (type === EventType.RESOLVE) this.#resolve()
       else if (type === EventType.PROBED) this.#handlers.onProbed?.()
       else if (type === EventType.PEER_FOUND) this.#found()
@@ -81,6 +83,11 @@ export class Events {
       else if (type === EventType.OBFS_READY) this.#handlers.onObfsReady?.(arg)
       else if (type === EventType.OBFS_ENDED) this.#obfsEnded()
       else host.streams.handle(type, handle, arg)
+      if (host.dead) return 0
+      core.refresh()
+    }
+    if (pong !== undefined) {
+      this.#pong(pong)
       if (host.dead) return 0
       core.refresh()
     }

@@ -45,14 +45,18 @@ export interface PeerLogHost {
   hasHeard(): boolean
 }
 
+/** An address, with what it is unless that is a peer. */
+const named = (where: string, kind: PeerKind): string => (kind === 'peer' ? where : `${kind} ${where}`)
+
 export class PeerLog {
   readonly #host: PeerLogHost
   /** When the silence of the peer was last noticed, monotonic ms. */
   silentAt = Number.NEGATIVE_INFINITY
   /** What does not answer pings. */
   #silent: PeerKind | undefined
-  /** The address that answered last, and since when it does not, monotonic ms. */
+  /** The address that answered last and what it is, and since when it does not, monotonic ms. */
   #connected = ''
+  #connectedKind: PeerKind | undefined
   #outageAt: number | undefined
   /** The address that was set last. */
   #started = ''
@@ -76,8 +80,8 @@ export class PeerLog {
     return this.#silent === 'peer'
   }
 
-  /** An address is set. If it is another one, it is being pinged. */
-  start(peer: SocketAddress): void {
+  /** An address is set. If it is another one, it is being pinged, or gets announcements. */
+  start(peer: SocketAddress, kind: PeerKind): void {
     const { clock, log } = this.#host
     const where = formatAddress(peer)
     if (where === this.#started) return
@@ -85,7 +89,7 @@ export class PeerLog {
     clock.clearTimer(this.#waiting)
     this.#waiting = clock.setTimer(() => {
       this.#waiting = undefined
-      if (!this.#isExplained() && !this.#host.hasHeard()) log.notice(`waiting for ${where}`)
+      if (!this.#isExplained() && !this.#host.hasHeard()) log.notice(`waiting for ${named(where, kind)}`)
     }, WAITING_MS)
   }
 
@@ -113,7 +117,10 @@ export class PeerLog {
     this.#endWaiting()
     this.#outageAt ??= this.silentAt - (age ?? 0)
     // it may have been heard before it answered a ping
-    if (age !== undefined && this.#connected === '') this.#connected = formatAddress(pinged)
+    if (age !== undefined && this.#connected === '') {
+      this.#connected = formatAddress(pinged)
+      this.#connectedKind = kind
+    }
     if (this.#isExplained()) return
     log.warning(
       `no answer from ${formatAddress(pinged)}${pings === 1 ? '' : ` to ${pings} pings`}: ` +
@@ -130,19 +137,20 @@ export class PeerLog {
     const where = formatAddress(by)
     const isNew = where !== this.#connected
     const since = this.#outageAt
+    // a peer that came back at another address was away all the same
+    const isBack = since !== undefined && kind === this.#connectedKind
     this.#endWaiting()
     clock.clearTimer(this.#retry)
     this.#retry = undefined
     this.#retryMs = PING_FIRST_MS
     this.#silent = this.#outageAt = undefined
     this.#connected = where
+    this.#connectedKind = kind
     this.#errors = 0
     this.#errorLoggedAt = this.#errorAt = Number.NEGATIVE_INFINITY
     if (!isNew && since === undefined) return false
-    const what = kind === 'peer' ? where : `${kind} ${where}`
-    const outage =
-      isNew || since === undefined ? '' : `, after ${roundDuration(clock.monotonic() - since)} without an answer`
-    log.write(LOG_NOTICE, `connected: ${what} answers in ${roundDuration(ms)}${outage}`)
+    const outage = isBack ? `, after ${roundDuration(clock.monotonic() - since)} without an answer` : ''
+    log.write(LOG_NOTICE, `connected: ${named(where, kind)} answers in ${roundDuration(ms)}${outage}`)
     return since !== undefined
   }
 

@@ -48,12 +48,12 @@ function bench() {
 
 test('an answer is logged once, with its time', async () => {
   const { clock, peerLog, logged } = bench()
-  peerLog.start(SERVER)
+  peerLog.start(SERVER, 'peer')
   await clock.advance(52)
   peerLog.answered(SERVER, 'peer', 52)
   peerLog.answered(SERVER, 'peer', 40)
   // as when its name is looked up again
-  peerLog.start(SERVER)
+  peerLog.start(SERVER, 'peer')
   await clock.advance(60_000)
   assert.equal(logged(), [`connected: ${WHERE} answers in 52 ms`])
   assert.is(clock.armed, 0)
@@ -61,7 +61,7 @@ test('an answer is logged once, with its time', async () => {
 
 test('without an answer the log says what is waited for, then that there is none, then how long it took', async () => {
   const { clock, peerLog, logged } = bench()
-  peerLog.start(SERVER)
+  peerLog.start(SERVER, 'peer')
   await clock.advance(999)
   assert.equal(logged(), [])
   await clock.advance(1)
@@ -109,7 +109,7 @@ test('after an outage its length is logged, counted from the last datagram', asy
 
 test('a server that was heard before it answered a ping is not waited for, and missed like any other', async () => {
   const { clock, peerLog, logged, hear } = bench()
-  peerLog.start(SERVER)
+  peerLog.start(SERVER, 'peer')
   hear()
   await clock.advance(5000)
   assert.equal(logged(), [])
@@ -130,9 +130,20 @@ test('another address is another connection, and the rendezvous server is named 
   ])
 })
 
+test('a peer that comes back at another address was away all the same', async () => {
+  const { clock, peerLog, logged } = bench()
+  peerLog.answered(SERVER, 'rendezvous server', 30)
+  peerLog.answered(loopback(4001), 'peer', 31)
+  peerLog.silent(loopback(4001), 'peer', 1, 0)
+  await clock.advance(60_000)
+  logged()
+  peerLog.answered(loopback(4002), 'peer', 32)
+  assert.equal(logged(), ['connected: 127.0.0.1:4002 answers in 32 ms, after 60 s without an answer'])
+})
+
 test('a server that is not started costs one line, then one a minute with the count', async () => {
   const { clock, peerLog, logged, setRefusing, pings } = bench()
-  peerLog.start(SERVER)
+  peerLog.start(SERVER, 'peer')
   setRefusing(true)
   await clock.advance(10_000)
   peerLog.silent(SERVER, 'peer', 1, undefined)

@@ -36,6 +36,7 @@ for (const order of ['server, client', 'client, server']) {
       ends.push(await start(net, config))
     }
     await net.pass(20_000)
+    assert.is(printed(net, 'waiting for rendezvous server 10.0.1.1:4000\n'), 2, net.printed.join('\n'))
     const client = order === 'server, client' ? ends[1] : ends[0]
     assert.ok(client)
     ends.push(await start(net, RENDEZVOUS))
@@ -59,6 +60,30 @@ test('a client whose service is not there says so once, and finds it when it com
   await echoes(net, client)
   assert.is(printed(net, UNANSWERED), 1)
   for (const end of [client, server, rendezvous]) end.close()
+})
+
+test('a server that comes back at another port is named by that one, not by the one that is gone', async () => {
+  const net = network()
+  const ends = [await start(net, RENDEZVOUS), await start(net, CLIENT)]
+  const [, client] = ends
+  assert.ok(client)
+  const server = await start(net, SERVER)
+  await net.pass(SOON_MS)
+  const before = client.driver.peer
+  assert.ok(before)
+  await server.close()
+  await net.pass(60_000)
+  net.printed.length = 0
+  ends.push(await start(net, SERVER))
+  await net.pass(30_000)
+  const { peer } = client.driver
+  assert.ok(peer)
+  assert.is.not(peer.port, before.port)
+  const connected = net.printed.filter((line) => line.includes(' connected: 10.'))
+  assert.is(connected.length, 1, net.printed.join('\n'))
+  assert.match(connected[0] ?? '', `:${peer.port} answers in `)
+  assert.match(connected[0] ?? '', ' without an answer')
+  for (const end of ends) end.close()
 })
 
 test.run()

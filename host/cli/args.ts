@@ -70,7 +70,7 @@ export const MAIN_OPTIONS: readonly Option[] = [...OPTIONS, ...CRYPTO_OPTIONS]
 /** All options and subcommands, for shell completions. */
 export const COMMAND_LINE: CommandLine = { main: MAIN_OPTIONS, entries: COMMANDS }
 
-/** The usage text, for stderr. @param program the program name to show */
+/** The usage text. @param program the program name to show */
 export function usageText(program: string): string {
   return `usage: ${program} [option]... [-c] <file>
        ${program} <command> [option]...

@@ -47,7 +47,7 @@ export async function main(runtime: Runtime, argv: readonly string[], crypto: Ru
   )
   switch (args.kind) {
     case 'help':
-      runtime.print('stderr', usageText(PROGRAM))
+      runtime.print('stdout', usageText(PROGRAM))
       return runtime.exit(0)
     case 'version':
       runtime.print('stdout', `${PROGRAM} ${VERSION} (${runtime.name} ${runtime.version})\n`)

@@ -109,6 +109,19 @@ function onlyIpv6({ obfs, mode, kcp_bind }: Config): string[] {
   return [`config key kcp_bind = ${quote(kcp_bind)}: with obfs it serves IPv6 only; bind to 0.0.0.0 for IPv4`]
 }
 
+/** Warning about a rendezvous server that announces loopback addresses. @throws ConfigError for a malformed address */
+function localRendezvous({ rendezvous_server, kcp_bind }: Config): string[] {
+  if (rendezvous_server === undefined) return []
+  // another source address is announced instead
+  const bound = kcp_bind === undefined ? '' : parseHostPort('kcp_bind', kcp_bind, 'bind').host
+  if (!['', '0.0.0.0', '::'].includes(bound)) return []
+  if (!isLoopbackHost(parseHostPort('rendezvous_server', rendezvous_server, 'connect').host)) return []
+  return [
+    `config key rendezvous_server = ${quote(rendezvous_server)}: it announces loopback addresses, which no peer tries; ` +
+      'use an address of this machine in its network',
+  ]
+}
+
 /** Warnings about settings that are valid but probably unintended (protocol.md 3.7, 10.2, 10.3). */
 export function configWarnings(config: Config): string[] {
   const warnings: string[] = []
@@ -127,6 +140,7 @@ export function configWarnings(config: Config): string[] {
   return warnings.concat(
     openMonitoring(config),
     onlyIpv6(config),
+    localRendezvous(config),
     smallBuffer('tcp.sndbuf', config.tcp.sndbuf),
     smallBuffer('tcp.rcvbuf', config.tcp.rcvbuf),
     smallBuffer('udp.sndbuf', config.udp.sndbuf),

@@ -288,6 +288,9 @@ test('each doubtful setting yields one warning', async () => {
   await assertWarns({ ...CLIENT, log: '/var/log/kcptun' }, /^config key log = "\/var\/log\/kcptun": unknown/)
   await assertWarns({ ...CLIENT, http_listen: ':8080' }, /^config key http_listen = ":8080": .*set http_token/)
   await assertWarns({ ...CLIENT, service_id: 'x' }, /^config key service_id is ignored/)
+  const meeting = { rendezvous_server: '127.0.0.1:4000', service_id: 'x', ...SECURITY }
+  await assertWarns({ connect: 'a:1', ...meeting }, /^config key rendezvous_server = "127\.0\.0\.1:4000": .*loopback/)
+  assert.equal(await warnings({ connect: 'a:1', ...meeting, kcp_bind: '10.0.0.1:0' }), [])
   await assertWarns({ ...SERVER, kcp_connect: 'a:1' }, /^config key kcp_connect is ignored/)
   const open = await warnings({ ...CLIENT, method: undefined })
   assert.match(open.join('\n'), /not be encrypted(.|\n)*config key psk is ignored/)

@@ -136,7 +136,10 @@ function args(input: Uint8Array): void {
   if (parsed.kind === 'run') {
     const { config, user, verbosity, daemonize, logFormat } = parsed
     const flag = Array.from({ length: Math.abs(verbosity) }, () => (verbosity < 0 ? '-s' : '-v'))
-    const written = ['-c', config, ...(user === undefined ? [] : ['-u', user]), ...flag, ...(daemonize ? ['-d'] : [])]
+    // a value that looks like an option needs the attached form
+    const option = (name: string, value: string): string[] => (/^-./.test(value) ? [name + value] : [name, value])
+    const written = [...option('-c', config), ...(user === undefined ? [] : option('-u', user)), ...flag]
+    if (daemonize) written.push('-d')
     const again = parseArgs([...written, '--log-format', logFormat])
     if (JSON.stringify(again) !== JSON.stringify(parsed)) fault('a command line reads differently')
   }

@@ -23,6 +23,8 @@ let keepaliveTicks: Ticks = 0
 let pingAt: Ticks = 0
 let outstanding: bool = false
 let everPinged: bool = false
+/** The last ping, or the time when one was not necessary. */
+let turnAt: Ticks = 0
 let lost: u32 = 0
 let random: u32 = 1
 /** A datagram was sent since the last one was received. */
@@ -39,7 +41,7 @@ let isAlone: bool = false
 export function startKeepalive(seconds: Seconds, seed: u32, now: Ticks): void {
   keepaliveTicks = seconds * TICKS_PER_SECOND
   random = seed | 1
-  pingAt = now
+  pingAt = turnAt = now
 }
 
 /** Sets the keepalive interval; 0 turns it off. */
@@ -128,10 +130,14 @@ export function checkPing(peer: usize, now: Ticks): bool {
     const due = everPinged && lost == 0 ? lastSentAt + interval() : now
     if (ticksUntil(due, now) != 0) {
       pingAt = due
+      // not without traffic since the last turn: then the ping comes soon
+      if (now - turnAt < keepaliveTicks || lastSentAt - turnAt < UNANSWERED_TICKS) return false
+      turnAt = now
       return true
     }
   }
   sendPing(PEER_PING, 0, peer, now)
+  turnAt = now
   outstanding = everPinged = true
   if (isAlone) lastSentAt = now
   pingAt = now + min(PING_TIMEOUT_TICKS << min(lost, 8), MAX_PAUSE_TICKS)

@@ -380,24 +380,6 @@ test('a client that has ended its direction and moves before the first byte of t
   }
 })
 
-test('a server reaches a client with nothing to send, whose NAT assigned another port after its last KEEPALIVE', () => {
-  // while other conversations of the client come and go at the new port, no PING is due
-  for (const isBusy of [false, true]) {
-    const pair = new Pair({ seed: 4, sealing: 'random', up: { delay: 20 }, down: { delay: 20 } })
-    const waiting = pair.connect({
-      client: { bytes: 200, stream: 1, fin: 'last' },
-      server: { bytes: 50_000, stream: 2, pause: 40_000 },
-    })
-    pair.run(30_000)
-    pair.clientAddress = address4(1, 46000)
-    for (let turn = 0; turn < 20; turn++) {
-      if (isBusy) pair.connect({ client: { bytes: 200, stream: 3 }, server: { bytes: 200, stream: 4 } })
-      pair.run(2000)
-    }
-    assert.ok(waiting.clean, `${isBusy ? 'busy' : 'idle'}: ${waiting.describe()}`)
-  }
-})
-
 test('many sessions migrate together', () => {
   const pair = new Pair({ seed: 2, sealing: 'counter' })
   for (let i = 0; i < 30; i++) {

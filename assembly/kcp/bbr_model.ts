@@ -41,8 +41,9 @@ export class BbrModel {
   // max_bw of this round; full_bw of STARTUP
   roundMaxBw: f64
   fullBw: f64
-  // fair share (fair_share.ts): bandwidth claimed of the path, product of its scale factors that were applied
+  // fair share (fair_share.ts): bandwidth claimed of the path, and that while not app-limited, product of its scale factors that were applied
   claimedBw: f64
+  bulkBw: f64
   shareScale: f64
   // samples of segments sent before that time measure the bandwidth before the last reduction
   awaitsFreshSamples: u32
@@ -105,8 +106,9 @@ export class BbrModel {
   queueRounds: u32
   excessLossRounds: u32
   lastQueueAt: Ticks
-  // number of rises of the path's minimum RTT that were handled
+  // number of rises of the path's minimum RTT, and of overruns by STARTUP, that were handled
   minRttRises: u32
+  overruns: u32
   // the last 8 RTTs
   rttCount: u32
   rtts: u64

@@ -32,7 +32,8 @@ import {
 import { congestionWindow, sendLimit, UNPACED_AFTER_TICKS } from './congestion'
 import { Conversation } from './conversation'
 import { isAppLimited } from './delivery_rate'
-import { onCapacitySample, onOverload, setClaimedBw } from './fair_share'
+import { applyShareScale, onCapacitySample, onOverload, reducePath, setClaimedBw, towardsMean } from './fair_share'
+import { advanceJoint, endJoint, endJointRound } from './joint_probe'
 import { longMinRtt, startProbeRtt, UNKNOWN } from './peer_path'
 import { isLostAbove, isProbeKnown, onProbeUp } from './probe_losses'
 import { diff } from './segment'
@@ -47,6 +48,8 @@ const CLEAN_PACING_GAIN: f64 = 1.12
  * another flow.
  */
 const SOLE_SHARE: f64 = 0.8
+/** What a flow with less than this part of the mean of its path sends says nothing about the others. */
+const LARGE_SHARE: f64 = 0.25
 const MAX_SHARED_PACING_GAIN: f64 = 1.15
 /** Weight of the mean of the path when a flow reduces its bandwidth. */
 const MEAN_PULL: f64 = 0.25
@@ -105,11 +108,31 @@ export function updateCongestion(c: Conversation, now: Ticks): void {
     m.nextRoundDelivered = c.delivered
     m.hasRoundEnded = 0
   }
+  applyShareScale(c, m, now)
+  followPath(c, m, now)
   advanceState(c, m, now)
+  applyShareScale(c, m, now)
   // a conversation with nothing in flight and nothing to send claims no share of the path
   const isIdle = c.flight == 0 && c.lost == 0 && c.sndEnd == c.sndNxt
   if (m.claimedBw != 0) setClaimedBw(c, isIdle ? 0 : bandwidthOf(m))
   onCapacitySample(c, m, now, sendLimit(c) >= congestionWindow(c))
+}
+
+/** What the flows of a path do together. */
+function followPath(c: Conversation, m: BbrModel, now: Ticks): void {
+  const path = peerPathOf(c)
+  const isLarge = m.claimedBw * <f64>path.flows >= LARGE_SHARE * path.claimedBw && !isAppLimited(c)
+  if (isSoleFlow(c, m)) endJoint(path, now)
+  else if (!isAppLimited(c)) {
+    let part = m.state == STARTUP ? endJointRound(path, now) : 0
+    if (part != 0) path.overruns++
+    else if (isLarge) part = advanceJoint(path, m.queueRounds < 2 && !path.isContested, now)
+    if (part != 0) reducePath(c, part)
+  }
+  if (m.overruns == path.overruns) return
+  m.overruns = path.overruns
+  // one that got little so far goes on
+  if (m.state == STARTUP && isLarge) endStartup(m, true, now)
 }
 
 /**
@@ -142,8 +165,11 @@ function isAbove(base: f64, c: Conversation, lost: u32, acked: u32, share: f64, 
  */
 function judgeProbe(c: Conversation, m: BbrModel): void {
   if (!isProbeKnown(c, m)) return
+  // it sent less than it meant to, with the others
+  const path = peerPathOf(c)
+  if (diff(path.lowEndAt, m.probeUpAt) > 0 && diff(path.lowAt, m.probeEndAt) < 0) return
   // a minimum RTT that was found beside others may include their queue
-  const minRtt = <f64>min(minRttOf(c), longMinRtt(peerPathOf(c)))
+  const minRtt = <f64>min(minRttOf(c), longMinRtt(path))
   const rtt = <f64>m.upMaxRtt - <f64>HOST_DELAY_TICKS
   if (
     rtt <= LOSSY_UP_RTT * minRtt &&
@@ -231,8 +257,7 @@ function reduceBandwidth(c: Conversation, m: BbrModel): void {
   const lossRate = n > 0 ? <f64>m.roundLost / n : 0
   m.reducedFrom = max(m.reducedFrom, bandwidthOf(m))
   let rate = max(m.roundMaxBw, bandwidthOf(m) * (lossRate > m.baseLoss + COLLAPSE_LOSS ? 0.3 : 0.85))
-  const path = peerPathOf(c)
-  if (path.flows > 1) rate += MEAN_PULL * (path.claimedBw / <f64>path.flows - rate)
+  rate *= towardsMean(peerPathOf(c), rate, MEAN_PULL)
   m.maxBw = rate
   m.maxBwPrevious = 0
   onOverload(c)
@@ -346,7 +371,7 @@ function advanceState(c: Conversation, m: BbrModel, now: Ticks): void {
 /** @returns true if a flow may probe: on a loaded path only one that has clearly less than its share */
 function mayProbeUp(c: Conversation, m: BbrModel): bool {
   const path = peerPathOf(c)
-  return m.queueRounds < 2 || bandwidthOf(m) * <f64>path.flows < POOR_SHARE * path.claimedBw
+  return (m.queueRounds < 2 && !path.isOverrun) || bandwidthOf(m) * <f64>path.flows < POOR_SHARE * path.claimedBw
 }
 
 function advanceProbeUp(c: Conversation, m: BbrModel, minRtt: Ticks, inState: Ticks, full: f64, now: Ticks): void {

@@ -30,7 +30,9 @@ import {
 } from './bbr_model'
 import { growClassic, halveClassic, restartClassic } from './classic'
 import { Conversation, waitSnd } from './conversation'
+import { isAppLimited } from './delivery_rate'
 import { applyShareScale, capacity, claimFairShare, fairShare, setClaimedBw } from './fair_share'
+import { countJoint, jointGain } from './joint_probe'
 import { DEFAULT_WND, NC_AUTOMATIC, NC_CLASSIC, searchMtu } from './options'
 import { knownSize, setPathMss } from './path_size'
 import { joinPeerPath, leavePeerPath, onPathRtt, UNKNOWN } from './peer_path'
@@ -80,6 +82,7 @@ export function openCongestion(c: Conversation, address: usize, now: Ticks): voi
   m.pacingGain = MAX_PACING_GAIN
   m.random = c.conv
   m.minRttRises = peerPathOf(c).minRttRises
+  m.overruns = peerPathOf(c).overruns
   setPathSize(c, address, now)
   m.roundMinRtt = UNKNOWN
   m.stateEnteredAt = m.maxRttWindowAt = m.ackDelayWindowAt = m.lastAckAt = m.lastQueueAt = m.nextSendAt = now
@@ -97,6 +100,7 @@ export function changePath(c: Conversation, address: usize, now: Ticks): void {
   c.peerPath = path
   setClaimedBw(c, share)
   m.minRttRises = peerPathOf(c).minRttRises
+  m.overruns = peerPathOf(c).overruns
   m.isShallow = 0
   setPathSize(c, address, now)
 }
@@ -169,6 +173,9 @@ function pace(c: Conversation): f64 {
   }
   if (m.state == STARTUP) return STARTUP_PACING_GAIN * rate
   if (m.state == DRAIN) return rate / STARTUP_PACING_GAIN
+  // an app-limited flow takes what it needs: the gain of others would only delay it
+  const gain = isAppLimited(c) ? 0 : jointGain(peerPathOf(c), m.state == PROBE_UP, m.nextSendAt)
+  if (gain != 0) return gain * rate
   if (m.state == PROBE_DOWN)
     return min(m.isShallow ? SHALLOW_DOWN_GAIN : 1, max(0.8, 1 - 0.8 * (m.pacingGain - 1))) * rate
   if (m.state == PROBE_UP) return m.pacingGain * rate
@@ -185,18 +192,20 @@ export function pathRate(c: Conversation, now: Ticks): f64 {
   return known != 0 ? known : <f64>INITIAL_CWND / <f64>minRttOf(c)
 }
 
-/** @returns ticks of pacing budget that a late wake-up may use at once */
-function maxCatchUp(m: BbrModel): Ticks {
-  const isBurstLoss = m.baseLoss >= MIN_BURST_LOSS && m.baseLoss < MAX_BURST_LOSS && bandwidthOf(m) < MAX_BURST_BW
-  if (!m.isShallow && !isBurstLoss) return MAX_CATCH_UP_TICKS
-  return min(MAX_CATCH_UP_TICKS, max(LOSSY_CATCH_UP_TICKS, <u32>(SHORT_BURST / max(bandwidthOf(m), 0.001))))
+/** @returns ticks of pacing budget that a late wake-up may use at once: all flows of the path use theirs */
+function maxCatchUp(c: Conversation, m: BbrModel): Ticks {
+  const path = peerPathOf(c)
+  const rate = max(bandwidthOf(m), path.claimedBw)
+  const isBurstLoss = m.baseLoss >= MIN_BURST_LOSS && m.baseLoss < MAX_BURST_LOSS && rate < MAX_BURST_BW
+  if (!m.isShallow && !path.isOverrun && !isBurstLoss) return MAX_CATCH_UP_TICKS
+  return min(MAX_CATCH_UP_TICKS, max(LOSSY_CATCH_UP_TICKS, <u32>(SHORT_BURST / max(rate, 0.001))))
 }
 
 /** A segment was sent at `now`. */
 export function onSent(c: Conversation, now: Ticks): void {
   if (!c.model) return
   const m = modelOf(c)
-  const catchUp: u32 = m.isPacingLimited ? maxCatchUp(m) : 1
+  const catchUp: u32 = m.isPacingLimited ? maxCatchUp(c, m) : 1
   if (diff(now, m.nextSendAt) > <i32>catchUp) {
     m.nextSendAt = now - catchUp
     m.nextSendFraction = 0
@@ -221,7 +230,12 @@ export function onDrained(c: Conversation, now: Ticks): void {
 
 // ---- feedback
 
-/** `n` transmissions were declared lost. */
+/** `n` transmissions of a segment, the last at `sentAt`, were declared lost. */
+export function onLoss(c: Conversation, sentAt: Ticks, n: u32): void {
+  if (c.model) countJoint(peerPathOf(c), sentAt, 0, n, false)
+}
+
+/** `n` transmissions in all were declared lost. */
 export function onLosses(c: Conversation, n: u32): void {
   if (c.congestionMode == NC_CLASSIC) halveClassic(c)
   if (!c.model) return
@@ -258,6 +272,7 @@ export function onAckDatagram(c: Conversation, acked: u32, span: Ticks, now: Tic
   const m = modelOf(c)
   m.roundAcked += acked
   countProbe(c, m, acked, 0)
+  countJoint(peerPathOf(c), c.rackSentAt, acked, 0, !isAppLimited(c))
   if (c.hasSample) {
     onAckDelay(c, m, span, now)
     takeSample(c, m)

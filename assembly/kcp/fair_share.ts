@@ -18,6 +18,7 @@ import {
   startCruise,
 } from './bbr_model'
 import { Conversation } from './conversation'
+import { isAppLimited } from './delivery_rate'
 import { PeerPath, UNKNOWN } from './peer_path'
 import { startRtt } from './rtt_estimator'
 
@@ -25,6 +26,8 @@ import { startRtt } from './rtt_estimator'
 const CAPACITY_EXPIRY_TICKS: Ticks = 30 * TICKS_PER_SECOND
 /** When flows end one after the other, their sum decreases; the maximum of this period is kept. */
 const CAPACITY_DECREASE_TICKS: Ticks = 10 * TICKS_PER_SECOND
+/** Weight of the mean when all flows reduce their bandwidth together. */
+const JOINT_MEAN_PULL: f64 = 0.5
 /** The product of scale factors is reset below this. */
 const MIN_SHARE_SCALE: f64 = 1e-100
 
@@ -39,6 +42,12 @@ export function setClaimedBw(c: Conversation, rate: f64): void {
   else if (m.claimedBw != 0 && rate == 0) path.flows--
   if (path.flows == 0) path.claimedBw = 0
   m.claimedBw = rate
+  const bulk = isAppLimited(c) ? 0 : rate
+  path.bulkBw += bulk - m.bulkBw
+  if (m.bulkBw == 0 && bulk != 0) path.bulkFlows++
+  else if (m.bulkBw != 0 && bulk == 0) path.bulkFlows--
+  if (path.bulkFlows == 0) path.bulkBw = 0
+  m.bulkBw = bulk
 }
 
 /** Records the capacity of the path if `c` measures it: after STARTUP, and not limited by its windows. */
@@ -89,14 +98,35 @@ export function claimFairShare(c: Conversation, m: BbrModel, now: Ticks): void {
   setClaimedBw(c, share)
 }
 
-/** Reduces the share of a conversation by what new conversations took. */
+/** @returns factor that brings `rate` nearer to the mean of the flows that are not app-limited, by a part of the distance */
+export function towardsMean(path: PeerPath, rate: f64, part: f64): f64 {
+  return rate == 0 || path.bulkFlows < 2 ? 1 : 1 + part * (path.bulkBw / <f64>path.bulkFlows / rate - 1)
+}
+
+/**
+ * All flows of a path reduce their bandwidth to `part` of it, and approach its mean. It does not apply to app-limited
+ * ones: what they measured is what they need.
+ */
+export function reducePath(c: Conversation, part: f64): void {
+  const path = peerPathOf(c)
+  if (path.shareScale < MIN_SHARE_SCALE) path.shareScale = 1
+  path.shareScale *= part
+  path.shareScaleMinBw = 0
+  path.claimedBw *= part
+  onOverload(c)
+}
+
+/** Reduces the share of a conversation by what new conversations took, or by what is too much for the path. */
 export function applyShareScale(c: Conversation, m: BbrModel, now: Ticks): void {
   const path = peerPathOf(c)
   if (m.claimedBw == 0 || m.shareScale == path.shareScale) return
-  const part = min(1, path.shareScale / m.shareScale)
+  const isJoint = path.shareScaleMinBw == 0
+  let part = min(1, path.shareScale / m.shareScale)
   m.shareScale = path.shareScale
   m.claimedBw *= part
-  if (bandwidthOf(m) < path.shareScaleMinBw) return
+  const rate = bandwidthOf(m)
+  if (rate < path.shareScaleMinBw || (isJoint && isAppLimited(c))) return
+  if (isJoint) part *= towardsMean(path, rate, JOINT_MEAN_PULL)
   m.maxBw *= part
   m.maxBwPrevious *= part
   m.maxBwAtProbeUp *= part

@@ -14,7 +14,7 @@ import { alloc, free } from '../memory/slab'
 import { count, FAST_RETRANSMITS, RTOS } from '../stats'
 import { Sn, Ticks } from '../units'
 import { ackAllowance, minRttOf } from './bbr_model'
-import { onLosses, onSpuriousLoss, onTimeout } from './congestion'
+import { onLoss, onLosses, onSpuriousLoss, onTimeout } from './congestion'
 import { Conversation, FLIGHT } from './conversation'
 import { diff } from './segment'
 import {
@@ -125,7 +125,9 @@ export function detectLoss(c: Conversation, now: Ticks): void {
       const sentAt = load<u32>(entry, SENT_AT)
       if (!isLater(c.rackSentAt, c.rackSn, sentAt, sn)) break
       if (c.rackSentAt - sentAt <= allowance && now - sentAt < c.rackRtt + allowance) break
-      losses += 1 + <u32>load<u8>(entry, COPIES)
+      const n = 1 + <u32>load<u8>(entry, COPIES)
+      losses += n
+      onLoss(c, sentAt, n)
       markLost(c, sn, entry, BY_ORDER)
     }
   }
@@ -224,6 +226,7 @@ function detectByAcks(c: Conversation): u32 {
     const entry = entryOf(c, sn)
     if (!isLater(sentAt, newest, load<u32>(entry, SENT_AT), sn) || load<u8>(entry, TRANSMISSIONS) > FAST_RESEND_LIMIT)
       break
+    onLoss(c, load<u32>(entry, SENT_AT), 1)
     markLost(c, sn, entry, BY_ORDER)
     count(FAST_RETRANSMITS)
     found++

@@ -72,6 +72,9 @@ export class PeerPath {
   // flows that have data, and the sum of their bandwidths
   flows: u32
   claimedBw: f64
+  // those of them that are not app-limited
+  bulkFlows: u32
+  bulkBw: f64
   // their sum when the link limited them, when that was, and the base loss then
   capacityBw: f64
   capacityAt: Ticks
@@ -79,6 +82,34 @@ export class PeerPath {
   // product of all reductions in favour of new flows; they apply to flows above `shareScaleMinBw`
   shareScale: f64
   shareScaleMinBw: f64
+  // joint probe of its flows (joint_probe.ts): whether one is under way; its high part, its low part and the end of it,
+  // and their length; segments of each that were acknowledged and lost
+  isProbing: u32
+  highAt: Ticks
+  lowAt: Ticks
+  lowEndAt: Ticks
+  probePart: Ticks
+  highAcked: u32
+  highLost: u32
+  lowAcked: u32
+  lowLost: u32
+  // when the next one is due, and the pause that was chosen; losses since the last one
+  nextProbeAt: Ticks
+  probePause: u32
+  lostSinceProbe: u32
+  // the flows overrun a queue that the RTT does not show; pacing gain of the high part
+  isOverrun: u32
+  highGain: f64
+  // round of all flows: its start, segments acknowledged and lost, those of flows that are not app-limited; the highest
+  // rate and the smallest loss of STARTUP, rounds without growth, overruns
+  roundAt: Ticks
+  roundAcked: u32
+  roundLost: u32
+  roundBulk: u32
+  fullRate: f64
+  leastLoss: f64
+  flatRounds: u32
+  overruns: u32
   // bytes that duplicates of thin segments may take, and when that was
   duplicateBytes: f64
   duplicatesAt: Ticks
@@ -124,7 +155,15 @@ export function joinPeerPath(address: usize, now: Ticks): usize {
   path.references = 1
   path.shareScale = 1
   path.minRtt = path.longMinRtt = path.longMinRttPrevious = UNKNOWN
-  path.minRttAt = path.longMinRttWindowAt = path.duplicatesAt = now
+  path.minRttAt =
+    path.longMinRttWindowAt =
+    path.duplicatesAt =
+    path.nextProbeAt =
+    path.lowAt =
+    path.lowEndAt =
+    path.roundAt =
+      now
+  path.leastLoss = 1
   path.duplicateBytes = MAX_DUPLICATE_BYTES
   return at
 }

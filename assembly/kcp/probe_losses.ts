@@ -45,12 +45,17 @@ export function isProbeKnown(c: Conversation, m: BbrModel): bool {
   return true
 }
 
-/** @returns true if PROBE_UP lost clearly more than PROBE_DOWN, in proportion and by chance */
+/** @returns true if PROBE_UP lost clearly more than PROBE_DOWN */
 export function isLostAbove(m: BbrModel): bool {
-  const up = <f64>(m.upAcked + m.upLost)
-  const low = <f64>(m.lowAcked + m.lowLost)
-  if (up == 0 || low == 0) return false
-  const more = <f64>m.upLost / up - <f64>m.lowLost / low
-  const all = (<f64>m.upLost + <f64>m.lowLost) / (up + low)
-  return more > 0.02 && more * more > 12.25 * all * (1 - all) * (1 / up + 1 / low)
+  return lostMore(m.upAcked, m.upLost, m.lowAcked, m.lowLost) != 0
+}
+
+/** @returns by how much a larger part of the first segments was lost, if clearly, in proportion and by chance; else 0 */
+export function lostMore(upAcked: u32, upLost: u32, lowAcked: u32, lowLost: u32): f64 {
+  const up = <f64>(upAcked + upLost)
+  const low = <f64>(lowAcked + lowLost)
+  if (up == 0 || low == 0) return 0
+  const more = <f64>upLost / up - <f64>lowLost / low
+  const all = (<f64>upLost + <f64>lowLost) / (up + low)
+  return more > 0.02 && more * more > 12.25 * all * (1 - all) * (1 / up + 1 / low) ? more : 0
 }

@@ -16,14 +16,14 @@ import { LOG_LEVEL_DEFAULT, Log, type Print } from '../log/log.ts'
 import { openSyslog, type SyslogWriter } from '../log/syslog.ts'
 import type { OperatingSystem, Runtime } from '../runtime.ts'
 import { DaemonChild, launchDaemon } from '../service/daemon.ts'
-import { checkIdentity, parseIdentity, readRemedy, rightsWarnings, takeIdentity } from '../service/identity.ts'
+import { checkIdentity, parseIdentity, rightsWarnings, takeIdentity } from '../service/identity.ts'
 import { ServiceNotifier } from '../service/notify.ts'
 import { firewallOf } from '../transport/obfs/firewall.ts'
 import { PROGRAM, VERSION } from '../version.ts'
 import { runWorker } from '../workers/child.ts'
 import { openWorkers } from '../workers/workers.ts'
 import { type Args, adjustLevel, COMMAND_LINE, parseArgs, usageText } from './args.ts'
-import { runCommand } from './commands/command.ts'
+import { readConfigFile, runCommand } from './commands/command.ts'
 
 type RunArgs = Extract<Args, { kind: 'run' }>
 
@@ -102,8 +102,8 @@ async function methodList(crypto: RuntimeCrypto): Promise<string> {
 }
 
 function readConfig(runtime: Runtime, path: string): Promise<Uint8Array> {
-  return runtime.readFile(path).catch((error) => {
-    throw new StartError(`config file ${path}: ${messageOf(error)}${readRemedy(error, runtime.os, path)}`)
+  return readConfigFile(runtime, path).catch((error) => {
+    throw new StartError(messageOf(error))
   })
 }
 

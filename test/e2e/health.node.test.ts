@@ -137,7 +137,7 @@ for (const program of RUNTIMES) {
   test(`health names what it cannot do: ${program}`, async () => {
     for (const [args, pattern] of [
       [['health'], /no config file: start with/],
-      [['health', '-c', '/nonexistent'], /config file \/nonexistent: ENOENT/],
+      [['health', '-c', '/nonexistent'], /config file \/nonexistent: no such file \(ENOENT\); "kcptun-wasm init"/],
     ] as const) {
       const { code, stderr } = await run(program, args)
       assert.is(code, 1)

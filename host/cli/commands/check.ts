@@ -8,10 +8,10 @@ import { type Datagram, datagrams } from '../../config/mtu.ts'
 import { modeName } from '../../config/rules.ts'
 import { examine, type Findings, isSecret, KEYS } from '../../config/unknown-keys.ts'
 import { type Scalar, validate } from '../../config/validate.ts'
-import { ConfigError, HIDDEN, messageOf } from '../../errors.ts'
+import { ConfigError, HIDDEN } from '../../errors.ts'
 import type { Runtime } from '../../runtime.ts'
 import type { Option } from '../options.ts'
-import { type Command, CommandError, configPath } from './command.ts'
+import { type Command, configPath, readConfigFile } from './command.ts'
 import { startable } from './startable.ts'
 
 /** Column at which values start. */
@@ -217,14 +217,6 @@ values (* = set in the file):
 ${valueTable(report)}${doubts}`
 }
 
-async function readConfig(runtime: Runtime, path: string): Promise<Uint8Array> {
-  try {
-    return await runtime.readFile(path)
-  } catch (error) {
-    throw new CommandError(`config file ${path}: ${messageOf(error)}`)
-  }
-}
-
 function hasFastUdp({ os }: Runtime): boolean {
   try {
     return os?.libc() !== undefined
@@ -238,7 +230,7 @@ export const command: Command = {
   notes: 'exit status: 0 valid, with or without warnings; 1 invalid',
   async run({ runtime }, given) {
     const path = configPath(given)
-    const bytes = await readConfig(runtime, path)
+    const bytes = await readConfigFile(runtime, path)
     const report = inspect(path, bytes, runtime.commandConsole?.fileMode(path), hasFastUdp(runtime))
     const text = given.flags.has(JSON_OUT.long) ? jsonReport(path, report) : textReport(path, report)
     runtime.print('stdout', text)

@@ -4,8 +4,9 @@
  */
 
 import type { RuntimeCrypto } from '../../crypto/open.ts'
-import { ConfigError } from '../../errors.ts'
+import { ConfigError, codeOf, messageOf } from '../../errors.ts'
 import type { Runtime } from '../../runtime.ts'
+import { readRemedy } from '../../service/identity.ts'
 import { PROGRAM } from '../../version.ts'
 import { type Given, type Offers, type Option, optionsText, parseOptions } from '../options.ts'
 
@@ -59,6 +60,20 @@ export function configPath(given: Given): string {
     throw new CommandError(`no config file: start with "${PROGRAM} init", or pass one with -c`)
   }
   return path
+}
+
+/**
+ * Reads a config file.
+ * @throws CommandError that names the file and what to do
+ */
+export async function readConfigFile(runtime: Runtime, path: string): Promise<Uint8Array> {
+  try {
+    return await runtime.readFile(path)
+  } catch (error) {
+    const isMissing = codeOf(error) === 'ENOENT'
+    const reason = isMissing ? `no such file (ENOENT); "${PROGRAM} init" writes one` : messageOf(error)
+    throw new CommandError(`config file ${path}: ${reason}${readRemedy(error, runtime.os, path)}`)
+  }
 }
 
 export const HELP: Option = { long: '--help', short: '-h', help: 'print this help and exit' }

@@ -1,10 +1,9 @@
 /** `kcptun-wasm doctor`: diagnoses the path to the peer and the local machine. The tests are in `doctor/`. */
 
 import { parseConfig } from '../../config/load.ts'
-import { messageOf } from '../../errors.ts'
 import { EXIT_STATUS, reportJson, reportText } from '../doctor/report.ts'
 import { examine } from '../doctor/run.ts'
-import { type Command, CommandError, configPath } from './command.ts'
+import { type Command, CommandError, configPath, readConfigFile } from './command.ts'
 
 /** Duration of the ping train, s. */
 const SECONDS_DEFAULT = 5
@@ -27,9 +26,7 @@ exit status: 0 healthy, 1 broken, 2 degraded`,
     if (!(seconds >= 1 && seconds <= SECONDS_MAX)) {
       throw new CommandError(`option --seconds ${JSON.stringify(text)}: must be an integer from 1 to ${SECONDS_MAX}`)
     }
-    const bytes = await runtime.readFile(path).catch((error) => {
-      throw new CommandError(`config file ${path}: ${messageOf(error)}`)
-    })
+    const bytes = await readConfigFile(runtime, path)
     const config = parseConfig(bytes)
     if (!config.native) runtime.os?.native?.forbid('native is false')
     const shown = runtime.commandConsole?.isTerminal('stderr') === true

@@ -20,7 +20,7 @@ import { askMonitoring, onLoopback } from '../doctor/ports.ts'
 import { Probe } from '../doctor/probe.ts'
 import { ephemeral, round } from '../doctor/reachability.ts'
 import { type Cipher, cipherOf, PLAIN } from '../doctor/voice.ts'
-import { type Command, type CommandContext, CommandError, configPath } from './command.ts'
+import { type Command, type CommandContext, configPath, readConfigFile } from './command.ts'
 
 const HTTP_WAIT_MS = 3000
 /** State of a listening socket in /proc/net/tcp. */
@@ -150,9 +150,7 @@ exit status: 0 healthy, 1 not`,
   async run(context, given) {
     const { runtime } = context
     const path = configPath(given)
-    const bytes = await runtime.readFile(path).catch((error) => {
-      throw new CommandError(`config file ${path}: ${messageOf(error)}`)
-    })
+    const bytes = await readConfigFile(runtime, path)
     const config = parseConfig(bytes)
     if (!config.native) runtime.os?.native?.forbid('native is false')
     const own = await cipher(context, config)

@@ -9,7 +9,7 @@ import { onLoopback } from '../doctor/ports.ts'
 import type { Given } from '../options.ts'
 import type { Source } from '../top/feed.ts'
 import { show, showOnce } from '../top/top.ts'
-import { type Command, CommandError } from './command.ts'
+import { type Command, CommandError, readConfigFile } from './command.ts'
 
 /** Environment variable with the token for a URL. Command line arguments are visible to all users. */
 const TOKEN_VARIABLE = 'KCPTUN_HTTP_TOKEN'
@@ -22,9 +22,7 @@ async function sourceOf(runtime: Runtime, given: Given): Promise<Source> {
   const token = runtime.os?.env(TOKEN_VARIABLE)
   if ((path === undefined) === (url === undefined)) throw new CommandError('specify either a config file (-c) or a URL')
   if (path === undefined) return { url: statsUrl(url ?? ''), token }
-  const bytes = await runtime.readFile(path).catch((error) => {
-    throw new CommandError(`config file ${path}: ${messageOf(error)}`)
-  })
+  const bytes = await readConfigFile(runtime, path)
   const config = parseConfig(bytes)
   if (config.http_listen === undefined) {
     throw new CommandError(`config file ${path}: http_listen is missing`)

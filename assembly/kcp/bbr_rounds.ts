@@ -111,6 +111,7 @@ export function updateCongestion(c: Conversation, now: Ticks): void {
   applyShareScale(c, m, now)
   followPath(c, m, now)
   advanceState(c, m, now)
+  // by what followPath decided; above, by what another flow did
   applyShareScale(c, m, now)
   // a conversation with nothing in flight and nothing to send claims no share of the path
   const isIdle = c.flight == 0 && c.lost == 0 && c.sndEnd == c.sndNxt

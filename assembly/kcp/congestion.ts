@@ -32,7 +32,7 @@ import { growClassic, halveClassic, restartClassic } from './classic'
 import { Conversation, waitSnd } from './conversation'
 import { isAppLimited } from './delivery_rate'
 import { applyShareScale, capacity, claimFairShare, fairShare, setClaimedBw } from './fair_share'
-import { countJoint, jointGain } from './joint_probe'
+import { countJoint, jointGain, MAX_RATE } from './joint_probe'
 import { DEFAULT_WND, NC_AUTOMATIC, NC_CLASSIC, searchMtu } from './options'
 import { knownSize, setPathMss } from './path_size'
 import { joinPeerPath, leavePeerPath, onPathRtt, UNKNOWN } from './peer_path'
@@ -58,8 +58,6 @@ const SHORT_BURST: f64 = 8
 /** Within these bounds the base loss may be that of a short queue, which drops the ends of bursts. */
 const MIN_BURST_LOSS: f64 = 0.01
 const MAX_BURST_LOSS: f64 = 0.08
-/** Not above this bandwidth, segments per tick: a host that is late for want of CPU time needs the budget. */
-const MAX_BURST_BW: f64 = 4
 /** A flow that only the window limits is not paced when no queue was seen for this long. */
 export const UNPACED_AFTER_TICKS: Ticks = 10 * TICKS_PER_SECOND
 
@@ -196,7 +194,7 @@ export function pathRate(c: Conversation, now: Ticks): f64 {
 function maxCatchUp(c: Conversation, m: BbrModel): Ticks {
   const path = peerPathOf(c)
   const rate = max(bandwidthOf(m), path.claimedBw)
-  const isBurstLoss = m.baseLoss >= MIN_BURST_LOSS && m.baseLoss < MAX_BURST_LOSS && rate < MAX_BURST_BW
+  const isBurstLoss = m.baseLoss >= MIN_BURST_LOSS && m.baseLoss < MAX_BURST_LOSS && rate < MAX_RATE
   if (!m.isShallow && !path.isOverrun && !isBurstLoss) return MAX_CATCH_UP_TICKS
   return min(MAX_CATCH_UP_TICKS, max(LOSSY_CATCH_UP_TICKS, <u32>(SHORT_BURST / max(rate, 0.001))))
 }

@@ -48,7 +48,7 @@ const MIN_PROBE_PART: f64 = 0.7
 /** A probe whose losses were not known after so many round trips is given up. */
 const MAX_PROBE_AGE: u32 = 8
 /** Above this rate, segments per tick, hosts lose segments for want of CPU time. */
-const MAX_RATE: f64 = 4
+export const MAX_RATE: f64 = 4
 
 /**
  * @param isProbeUp the flow probes for itself, because it has clearly less than the others

@@ -3,6 +3,7 @@ import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
 import { address4 } from '../../testkit/sim/address.ts'
 import { Pair } from '../../testkit/sim/pair.ts'
+import { Cmd } from '../../testkit/sim/wire.ts'
 
 const test = suite('core/silent-clients')
 
@@ -37,7 +38,7 @@ test('of the sessions of an idle client one asks beside each PING, and no more',
   pair.tap = (from, plain) => {
     const isControl = plain.subarray(0, 4).every((byte) => byte === 0)
     if (from === 'client' && isControl) pings++
-    else if (from === 'client' && plain[4] === 83) asks++
+    else if (from === 'client' && plain[4] === Cmd.WASK) asks++
     return true
   }
   pair.run(600_000)

@@ -18,6 +18,8 @@ const SCHEMA = 'host/config/schema.json'
  * @property {string[]} [enum]
  * @property {(string | number | boolean)[]} [examples]
  * @property {Record<string, Property>} [properties]
+ * @property {number} [maxItems]
+ * @property {{ properties: Record<string, Property | false> }} [items] only the keys that an entry alone has
  */
 
 /** @param {string} text */
@@ -26,6 +28,7 @@ const cell = (text) => text.replaceAll('|', '\\|')
 /** @param {Property} property */
 function range(property) {
   if (property.type === 'integer') return `${property.minimum}..${property.maximum}`
+  if (property.maxItems !== undefined) return `at most ${property.maxItems}`
   if (property.enum) return property.enum.map((value) => `\`${value}\``).join(', ')
   return property.maxLength === undefined ? '' : `at most ${property.maxLength} bytes`
 }
@@ -45,7 +48,10 @@ function initial(property) {
 function keys(properties, prefix = '') {
   return Object.entries(properties).flatMap(([name, property]) => {
     if (property.properties) return keys(property.properties, `${prefix}${name}.`)
-    return [[`${prefix}${name}`, property]]
+    const own = Object.entries(property.items?.properties ?? {}).flatMap(([key, inner]) =>
+      inner ? [[key, inner]] : [],
+    )
+    return [[`${prefix}${name}`, property], ...keys(Object.fromEntries(own), `${prefix}${name}[].`)]
   })
 }
 

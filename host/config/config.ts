@@ -53,6 +53,8 @@ export type WhenDown = 'hold' | 'reset' | 'close'
 export interface Config {
   /** MODE_* bits */
   readonly mode: number
+  /** Only of an entry of `tunnels`. */
+  readonly name?: string
   readonly listen: string | undefined
   readonly connect: string | undefined
   readonly kcp_bind: string | undefined
@@ -94,4 +96,12 @@ export interface Config {
   readonly when_down: WhenDown
   /** Number of worker processes. */
   readonly workers: number
+}
+
+/** A validated file. */
+export interface ConfigFile {
+  /** With `tunnels`: the keys beside it, of which those of the process count. */
+  readonly config: Config
+  /** The entries of `tunnels`, each with its name and with what it takes from the keys beside it. */
+  readonly tunnels: readonly Config[] | undefined
 }

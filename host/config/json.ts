@@ -13,7 +13,7 @@ const NESTING_MAX_LEVELS = 256
 
 export type JsonNode =
   | { readonly kind: 'object'; readonly members: JsonMember[] }
-  | { readonly kind: 'array' }
+  | { readonly kind: 'array'; readonly items: JsonNode[] }
   | { readonly kind: 'number'; readonly text: string }
   | { readonly kind: 'string'; readonly raw: Uint8Array }
   | { readonly kind: 'boolean'; readonly value: boolean }
@@ -132,6 +132,8 @@ export function readJson(bytes: Uint8Array): JsonNode {
       root = node
     } else if (parent.kind === 'object') {
       parent.members.push({ key: keys.pop() ?? '', node })
+    } else if (parent.kind === 'array') {
+      parent.items.push(node)
     }
   }
   const begin = (node: JsonNode, offset: number) => {
@@ -149,7 +151,7 @@ export function readJson(bytes: Uint8Array): JsonNode {
       onObjectEnd: () => {
         open.pop()
       },
-      onArrayBegin: (offset) => begin({ kind: 'array' }, offset),
+      onArrayBegin: (offset) => begin({ kind: 'array', items: [] }, offset),
       onArrayEnd: () => {
         open.pop()
       },

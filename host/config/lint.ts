@@ -36,7 +36,7 @@ function about(key: string, value: string | number, text: string): string {
 export function keyWarnings({ unknown, duplicate, foreign }: Findings): string[] {
   return [
     ...unknown.map((key) => {
-      const advice = adviceFor(key)
+      const advice = adviceFor(key.replace(/^tunnels\[\d+\]\./, ''))
       if (advice !== undefined) return `unknown key ${quote(key)} is ignored: ${advice}`
       const known = didYouMean(key)
       return `unknown key ${quote(key)} is ignored${known === undefined ? '' : `, did you mean ${known}?`}`

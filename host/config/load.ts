@@ -4,6 +4,7 @@
  * `security.ts`.
  */
 
+import { ConfigError } from '../errors.ts'
 import type { UdpMode } from '../runtime.ts'
 import {
   type Config,
@@ -86,15 +87,10 @@ function modeOf(values: Reader): number {
   )
 }
 
-/**
- * Parses and validates a configuration file: syntax, types, ranges (protocol.md 10.1, 10.2), then the cross-field
- * rules 1-5 of 10.3. A reload makes no further checks (10.5).
- * @param bytes content of the file
- * @throws ConfigError with key, value and reason
- */
-export function parseConfig(bytes: Uint8Array): Config {
-  const values = new Reader(validate(readJson(bytes)))
-  const config: Config = {
+/** @throws TypeError if the schema does not match */
+export function configOf(entries: ReadonlyMap<string, Scalar>): Config {
+  const values = new Reader(entries)
+  return {
     mode: modeOf(values),
     listen: values.text('listen'),
     connect: values.text('connect'),
@@ -141,6 +137,20 @@ export function parseConfig(bytes: Uint8Array): Config {
     when_down: values.whenDown('when_down'),
     workers: values.integer('workers'),
   }
+}
+
+/**
+ * Parses and validates a configuration file: syntax, types, ranges (protocol.md 10.1, 10.2), then the cross-field
+ * rules 1-5 of 10.3. A reload makes no further checks (10.5).
+ * @param bytes content of a file without `tunnels` (tunnels.ts has those with it)
+ * @throws ConfigError with key, value and reason
+ */
+export function parseConfig(bytes: Uint8Array): Config {
+  const document = readJson(bytes)
+  if (document.kind === 'object' && document.members.some(({ key }) => key === 'tunnels')) {
+    throw new ConfigError('tunnels', '', 'one tunnel is expected here')
+  }
+  const config = configOf(validate(document))
   checkRules(config)
   return config
 }

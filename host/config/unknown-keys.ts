@@ -98,11 +98,22 @@ export interface Findings {
   readonly ours: readonly string[]
 }
 
-/** Classifies all keys of a document. A document that is not an object has none. */
+/** Keys of an entry of `tunnels`, with the path of the entry. */
+function inEntry(index: number, node: JsonNode): Pick<Findings, 'unknown' | 'duplicate'> {
+  const { unknown, duplicate } = examine(node)
+  const path = (key: string): string => `tunnels[${index}].${key}`
+  return { unknown: unknown.filter((key) => key !== 'name').map(path), duplicate: duplicate.map(path) }
+}
+
+/**
+ * Classifies all keys of a document. A document that is not an object has none; of the entries of `tunnels` only what
+ * is wrong with their keys is listed.
+ */
 export function examine(document: JsonNode): Findings {
   const set = new Set<string>()
   const unknown = new Set<string>()
   const duplicate = new Set<string>()
+  const entries: Pick<Findings, 'unknown' | 'duplicate'>[] = []
   const visit = (prefix: string, node: JsonNode, properties: Properties): void => {
     if (node.kind !== 'object') return
     const seen = new Set<string>()
@@ -111,7 +122,9 @@ export function examine(document: JsonNode): Findings {
       if (seen.has(name)) duplicate.add(key)
       seen.add(name)
       const property = Object.hasOwn(properties, name) ? properties[name] : undefined
-      if (property === undefined) {
+      if (key === 'tunnels') {
+        if (value.kind === 'array') entries.push(...value.items.map((entry, index) => inEntry(index, entry)))
+      } else if (property === undefined) {
         if (!isAnnotation(key)) unknown.add(key)
       } else if (property.properties === undefined) set.add(key)
       else visit(`${key}.`, value, property.properties)
@@ -120,9 +133,9 @@ export function examine(document: JsonNode): Findings {
   visit('', document, PROPERTIES)
   return {
     set: [...set],
-    unknown: [...unknown],
-    duplicate: [...duplicate],
+    unknown: [...unknown, ...entries.flatMap((entry) => entry.unknown)],
+    duplicate: [...duplicate, ...entries.flatMap((entry) => entry.duplicate)],
     foreign: goWarnings(document),
-    ours: [...set].filter((key) => !ORIGINAL.has(key)),
+    ours: [...[...set].filter((key) => !ORIGINAL.has(key)), ...(entries.length > 0 ? ['tunnels'] : [])],
   }
 }

@@ -26,8 +26,11 @@ export interface PropertySchema {
 
 export type Properties = Readonly<Record<string, PropertySchema>>
 
-/** All top-level properties of the schema. */
-export const PROPERTIES: Properties = schema.properties
+const { tunnels, ...properties } = schema.properties
+/** All top-level properties of the schema but `tunnels`. */
+export const PROPERTIES: Properties = properties
+/** What the schema says about `tunnels`. */
+export const TUNNELS = tunnels
 /** The keys below `kcp` that choose what is automatic otherwise: those without a default. `mtu` is apart. */
 export const KCP_KEYS = Object.entries(schema.properties.kcp.properties)
   .filter(([key, property]) => key !== 'mtu' && !('default' in property))
@@ -40,7 +43,7 @@ export const KCP_KEYS = Object.entries(schema.properties.kcp.properties)
 const INTEGER = /^[0-9]+$/
 
 /** Formats a value for messages. */
-function show(node: JsonNode, property: PropertySchema): string {
+export function show(node: JsonNode, property: PropertySchema): string {
   if (property.writeOnly === true) {
     return HIDDEN
   }
@@ -85,7 +88,7 @@ function readBoolean(key: string, node: JsonNode, property: PropertySchema): boo
   return node.value
 }
 
-function readString(key: string, node: JsonNode, property: PropertySchema): string {
+export function readString(key: string, node: JsonNode, property: PropertySchema): string {
   if (node.kind !== 'string') {
     throw new ConfigError(key, show(node, property), 'must be a string')
   }
@@ -155,12 +158,23 @@ function fillDefaults(prefix: string, properties: Properties, values: Map<string
 
 /**
  * Validates a document against the schema.
+ * @returns dotted key -> value, of the keys that are set
+ * @throws ConfigError
+ */
+export function readValues(document: JsonNode): ReadonlyMap<string, Scalar> {
+  const values = new Map<string, Scalar>()
+  readObject('', document, PROPERTIES, values)
+  return values
+}
+
+/**
+ * Validates a document against the schema.
+ * @param above values that count where the document has none
  * @returns dotted key -> value, with defaults; keys without value and default are absent
  * @throws ConfigError
  */
-export function validate(document: JsonNode): ReadonlyMap<string, Scalar> {
-  const values = new Map<string, Scalar>()
-  readObject('', document, PROPERTIES, values)
+export function validate(document: JsonNode, above?: ReadonlyMap<string, Scalar>): ReadonlyMap<string, Scalar> {
+  const values = new Map([...(above ?? []), ...readValues(document)])
   fillDefaults('', PROPERTIES, values)
   return values
 }

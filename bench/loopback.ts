@@ -12,7 +12,7 @@
 import { parseArgs } from 'node:util'
 import { describeCalibration } from '../testkit/calibration.ts'
 import { download, echo, openTarget, pour, type Target } from '../testkit/flow.ts'
-import { freePort } from '../testkit/process.ts'
+import { commandOf, freePort } from '../testkit/process.ts'
 import { sleep } from '../testkit/wait.ts'
 import { calibrate, loadNow } from './calibration.ts'
 import {
@@ -31,6 +31,7 @@ import {
   startPair,
   timeToServe,
 } from './peers.ts'
+import { startPlainHop } from './plain-hop.ts'
 import { interleaved, middle, positive, type Series, writeJson } from './series.ts'
 import { measure, type Transfer, table } from './transfer.ts'
 
@@ -203,20 +204,40 @@ function latency(pair: Pair, target: Target, options: Options): Promise<Latency>
   })
 }
 
+async function echoOnly(port: number, options: Options): Promise<Latency> {
+  const { times, lost } = await echo(port, ECHO_EVERY_MS, options.messages, ECHO_WARM_UP)
+  const none = [Number.NaN, Number.NaN] as const
+  return { p50: quantile(times, 0.5), p99: quantile(times, 0.99), lost, idle: none, used: none }
+}
+
+async function plainHop(command: string, target: number, options: Options): Promise<Latency> {
+  const hop = await startPlainHop(command, target)
+  try {
+    await sleep(SETTLE_MS)
+    return await echoOnly(hop.port, options)
+  } finally {
+    hop.close()
+  }
+}
+
 /** `bench latency`. */
 export async function benchLatency(args: readonly string[]): Promise<void> {
   const options = optionsOf(args)
   const on = await machine()
   console.log(describe(on))
   const target = await openTarget()
-  const direct = 'no tunnel'
   const pairOf = new Map(options.pairs.map((pair) => [pair.name, pair]))
-  const all = await interleaved([direct, ...pairOf.keys()], options.runs, async (column): Promise<Latency> => {
+  // What the runtimes cost without a tunnel of ours: one TCP connection, and the same through two plain forwarders.
+  const hops = (['node', 'bun'] as const).map((name) => [`${name}, plain hop`, name] as const)
+  const hopOf = new Map<string, 'node' | 'bun'>(hops.filter(([, name]) => pairOf.has(name)))
+  const columns = ['no tunnel', ...hopOf.keys(), ...pairOf.keys()]
+  const all = await interleaved(columns, options.runs, (column): Promise<Latency> => {
     const pair = pairOf.get(column)
     if (pair !== undefined) return latency(pair, target, options)
-    const { times, lost } = await echo(target.port, ECHO_EVERY_MS, options.messages, ECHO_WARM_UP)
-    const none = [Number.NaN, Number.NaN] as const
-    return { p50: quantile(times, 0.5), p99: quantile(times, 0.99), lost, idle: none, used: none }
+    const runtime = hopOf.get(column)
+    return runtime === undefined
+      ? echoOnly(target.port, options)
+      : plainHop(commandOf(runtime)[0], target.port, options)
   })
   await target.close()
   console.log(`\necho of 64 bytes every ${ECHO_EVERY_MS} ms over loopback, ${options.messages} messages, medians of`)

@@ -219,7 +219,7 @@ export async function startPair(pair: Pair, options: PairOptions): Promise<Ends>
 }
 
 /** Waits until a port of 127.0.0.1 accepts. */
-async function listening(port: number, timeoutMs: number): Promise<void> {
+export async function listening(port: number, timeoutMs: number): Promise<void> {
   const end = performance.now() + timeoutMs
   while (!(await accepts(port))) {
     if (performance.now() > end) throw new Error(`port ${port} does not accept connections`)

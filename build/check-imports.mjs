@@ -48,6 +48,7 @@ const hostRooms = [
   'endpoint',
   'library',
   'workers',
+  'tunnels',
   'cli',
 ]
 

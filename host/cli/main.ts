@@ -2,21 +2,21 @@
  * The main program, from command line to exit status (protocol.md 10.5). The runtime entry points only call `main`.
  */
 
-import type { Config } from '../config/config.ts'
+import type { ConfigFile } from '../config/config.ts'
 import { startFileWarnings, startKeyWarnings } from '../config/lint.ts'
-import { parseConfig } from '../config/load.ts'
 import { assertStartable } from '../config/security.ts'
+import { parseFile } from '../config/tunnels.ts'
 import { generatePsk } from '../crypto/key.ts'
 import { methods } from '../crypto/methods.ts'
 import { listMethods, type RuntimeCrypto } from '../crypto/open.ts'
 import { startEndpoint } from '../endpoint/endpoint.ts'
-import { makeReload } from '../endpoint/reload.ts'
+import { makeReload, type Reloadable } from '../endpoint/reload.ts'
 import { messageOf, StartError } from '../errors.ts'
 import { LOG_LEVEL_DEFAULT, Log, type Print } from '../log/log.ts'
 import { openSyslog, type SyslogWriter } from '../log/syslog.ts'
 import type { OperatingSystem, Runtime } from '../runtime.ts'
 import { DaemonChild, launchDaemon } from '../service/daemon.ts'
-import { checkIdentity, parseIdentity, rightsWarnings, takeIdentity } from '../service/identity.ts'
+import { checkIdentity, type Identity, parseIdentity, rightsWarnings, takeIdentity } from '../service/identity.ts'
 import { ServiceNotifier } from '../service/notify.ts'
 import { firewallOf } from '../transport/obfs/firewall.ts'
 import { PROGRAM, VERSION } from '../version.ts'
@@ -68,9 +68,11 @@ export async function main(runtime: Runtime, argv: readonly string[], crypto: Ru
       return runtime.exit(await runCommand({ runtime, crypto, commandLine: COMMAND_LINE }, args.entry, args.words))
     case 'obfs-firewall':
       try {
-        const config = parseConfig(await readConfig(runtime, args.config))
-        assertStartable(config, methods)
-        runtime.print('stdout', await firewallOf(runtime, config))
+        const { config, tunnels = [config] } = parseFile(await readConfig(runtime, args.config))
+        for (const each of tunnels) assertStartable(each, methods)
+        const wanting = tunnels.filter(({ obfs }) => obfs !== undefined)
+        for (const each of wanting.length > 0 ? wanting : tunnels.slice(0, 1))
+          runtime.print('stdout', await firewallOf(runtime, each))
         return runtime.exit(0)
       } catch (error) {
         log.error(messageOf(error))
@@ -108,9 +110,9 @@ function readConfig(runtime: Runtime, path: string): Promise<Uint8Array> {
 }
 
 /** @param warn gets what is odd about the keys if the file is invalid: it may be the cause */
-function parseStart(bytes: Uint8Array, warn: (texts: readonly string[]) => void): Config {
+function parseStart(bytes: Uint8Array, warn: (texts: readonly string[]) => void): ConfigFile {
   try {
-    return parseConfig(bytes)
+    return parseFile(bytes)
   } catch (error) {
     warn(startKeyWarnings(bytes))
     throw error
@@ -122,7 +124,36 @@ function openSyslogOf(os: OperatingSystem | undefined, now: () => Date): SyslogW
   return openSyslog(os, now)
 }
 
-/** Runs the tunnel. @param child set if this process becomes the daemon */
+/** What a file describes, while it runs. */
+interface Service {
+  readonly status: string
+  onStatus: (status: string) => void
+  /** Resolves when it has ended by itself, with a reason that is already logged. */
+  readonly failed: Promise<Error>
+  /** Starts workers, when root is not needed any more. */
+  start?(): Promise<void>
+  sendLevel?(): void
+  /** Of several tunnels. */
+  rightsWarnings?(identity: Identity): string[]
+  close(): void | Promise<void>
+}
+
+/** Opens everything that may require privileges. @throws ConfigError, StartError */
+async function open(
+  runtime: Runtime,
+  file: ConfigFile,
+  log: Log,
+  crypto: RuntimeCrypto,
+): Promise<Service & Reloadable> {
+  const { config, tunnels } = file
+  if (tunnels !== undefined) {
+    const { openTunnels } = await import('../tunnels/tunnels.ts')
+    return openTunnels(runtime, file, log, crypto)
+  }
+  return config.workers > 1 ? openWorkers(runtime, config, log) : startEndpoint(runtime, config, log, crypto)
+}
+
+/** Runs what a file describes. @param child set if this process becomes the daemon */
 async function run(
   runtime: Runtime,
   log: Log,
@@ -142,10 +173,11 @@ async function run(
     for (const text of texts) if (!logged.includes(text)) log.warning(text)
     logged = texts
   }
-  const applyLog = (config: Config, bytes: Uint8Array): void => {
+  const applyLog = ({ config, tunnels = [] }: ConfigFile, bytes: Uint8Array): void => {
     log.setLevel(adjustLevel(config.loglevel, verbosity))
     log.setOutput(config.log ?? 'stdout')
-    warn([...startFileWarnings(path, runtime.commandConsole?.fileMode(path), config), ...startKeyWarnings(bytes)])
+    const mode = runtime.commandConsole?.fileMode(path)
+    warn([...startFileWarnings(path, mode, config, ...tunnels), ...startKeyWarnings(bytes)])
   }
   runtime.onTerminate((signal) => {
     log.notice(`${signal} received, stopping`)
@@ -157,39 +189,41 @@ async function run(
   runtime.onReload(() => reload())
   try {
     const bytes = await readConfig(runtime, path)
-    const config = parseStart(bytes, warn)
+    const file = parseStart(bytes, warn)
+    const { config, tunnels = [config] } = file
     if (!config.native) runtime.os?.native?.forbid('native is false')
     runtime.prepareMemory?.((text) => log.warning(text))
     // from here on the log never waits for who reads it
-    const print = child === undefined ? runtime.openLog?.(config.udp.path !== 'portable') : undefined
+    const print =
+      child === undefined ? runtime.openLog?.(tunnels.some(({ udp }) => udp.path !== 'portable')) : undefined
     if (print !== undefined) log.setPrint(print)
-    applyLog(config, bytes)
+    applyLog(file, bytes)
     const identityText = user ?? config.user
     const identity = identityText === undefined ? undefined : parseIdentity(identityText)
     if (identity !== undefined) checkIdentity(runtime.os, identity)
-    const group = config.workers > 1 ? await openWorkers(runtime, config, log) : undefined
-    const endpoint = group ?? (await startEndpoint(runtime, config, log, crypto))
-    stop = () => endpoint.close()
+    const service = await open(runtime, file, log, crypto)
+    stop = () => service.close()
     // root is not needed from here on, and no connection has been accepted yet
     if (identity !== undefined) {
-      for (const text of rightsWarnings(runtime.os, identity, config, endpoint.status)) log.warning(text)
+      const texts = service.rightsWarnings?.(identity) ?? rightsWarnings(runtime.os, identity, config, service.status)
+      for (const text of texts) log.warning(text)
       takeIdentity(runtime.os, identity, log)
       await readConfig(runtime, path).catch((error) => log.warning(`a reload will fail: ${messageOf(error)}`))
     }
-    await group?.start()
+    await service.start?.()
     const onBegin = (): void => notifier.reloading()
-    const onEnd = (): void => notifier.ready(endpoint.status)
-    endpoint.onStatus = (status) => notifier.status(status)
-    const onLog = (next: Config, content: Uint8Array): void => {
+    const onEnd = (): void => notifier.ready(service.status)
+    service.onStatus = (status) => notifier.status(status)
+    const onLog = (next: ConfigFile, content: Uint8Array): void => {
       applyLog(next, content)
-      group?.sendLevel()
+      service.sendLevel?.()
     }
-    reload = makeReload({ runtime, log, path, endpoint, applyLog: onLog, onBegin, onEnd })
+    reload = makeReload({ runtime, log, path, endpoint: service, applyLog: onLog, onBegin, onEnd })
     if (child !== undefined) log.detach()
-    notifier.ready(endpoint.status)
+    notifier.ready(service.status)
     child?.ready()
     if (isReloadWanted) reload()
-    await endpoint.failed
+    await service.failed
   } catch (error) {
     log.fatal(messageOf(error))
   }

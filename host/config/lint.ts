@@ -75,10 +75,10 @@ export function fileWarnings(path: string, mode: number | undefined, secret: boo
  * Warnings about file permissions at startup. Read permission for the group is accepted: the service files in contrib/
  * require it.
  * @param mode permission bits, undefined if the system has none
+ * @param configs all that the file contains
  */
-export function startFileWarnings(path: string, mode: number | undefined, config: Config): string[] {
-  const { psk, password, http_token } = config
-  const secret = psk !== undefined || password !== undefined || http_token !== undefined
+export function startFileWarnings(path: string, mode: number | undefined, ...configs: readonly Config[]): string[] {
+  const secret = configs.some(({ psk, password, http_token }) => [psk, password, http_token].some((text) => text))
   const isForGroupAlone = mode !== undefined && (mode & (OTHERS_READ | OTHERS_WRITE)) === GROUP_READ
   return isForGroupAlone ? [] : fileWarnings(path, mode, secret)
 }

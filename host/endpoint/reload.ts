@@ -3,23 +3,28 @@
  * applies it completely or not at all.
  */
 
-import type { Config } from '../config/config.ts'
-import { parseConfig } from '../config/load.ts'
+import type { Config, ConfigFile } from '../config/config.ts'
 import { modeName } from '../config/rules.ts'
-import { messageOf } from '../errors.ts'
+import { parseFile } from '../config/tunnels.ts'
+import { ConfigError, messageOf } from '../errors.ts'
 import type { Log } from '../log/log.ts'
 import type { Runtime } from '../runtime.ts'
 import { readRemedy } from '../service/identity.ts'
 import { checkAddresses } from '../transport/resolver.ts'
+
+/** What runs: one tunnel, or those of a file with `tunnels`. */
+export type Reloadable =
+  | { readonly config: Config; reload(config: Config): Promise<void> }
+  | { reloadAll(file: ConfigFile): Promise<void> }
 
 export interface ReloadOptions {
   readonly runtime: Pick<Runtime, 'readFile' | 'os'>
   readonly log: Log
   /** Path of the configuration file, as given at start. */
   readonly path: string
-  readonly endpoint: { readonly config: Config; reload(config: Config): Promise<void> }
+  readonly endpoint: Reloadable
   /** Sets level and output of the log, and logs warnings about the file. */
-  applyLog(config: Config, bytes: Uint8Array): void
+  applyLog(file: ConfigFile, bytes: Uint8Array): void
   /** Called before and after each reload, successful or not, for service managers. */
   onBegin?(): void
   onEnd?(): void
@@ -52,17 +57,24 @@ async function reloadOnce({ runtime, log, path, endpoint, applyLog }: ReloadOpti
   log.notice(`reloading the configuration: ${path}`)
   try {
     const bytes = await runtime.readFile(path)
-    const config = parseConfig(bytes)
-    checkAddresses(config)
-    const { mode } = endpoint.config
-    if (config.mode !== mode) {
-      throw new Error(`the mode cannot change from ${modeName(mode)} to ${modeName(config.mode)}`)
-    }
-    await endpoint.reload(config)
-    applyLog(config, bytes)
+    const file = parseFile(bytes)
+    if ('reloadAll' in endpoint) await endpoint.reloadAll(file)
+    else await reloadOne(endpoint, file)
+    applyLog(file, bytes)
     log.notice('config successfully reloaded')
   } catch (error) {
     const remedy = readRemedy(error, runtime.os, path)
     log.error(`reload failed, keeping the old configuration: ${messageOf(error)}${remedy}`)
   }
+}
+
+async function reloadOne(endpoint: Exclude<Reloadable, { reloadAll: unknown }>, file: ConfigFile): Promise<void> {
+  const { config, tunnels } = file
+  if (tunnels !== undefined) throw new ConfigError('tunnels', '', 'was not there at the start: restart the program')
+  checkAddresses(config)
+  const { mode } = endpoint.config
+  if (config.mode !== mode) {
+    throw new Error(`the mode cannot change from ${modeName(mode)} to ${modeName(config.mode)}`)
+  }
+  await endpoint.reload(config)
 }

@@ -21,14 +21,16 @@ const CONTROL = /[\u007f-\u009f]/g
 /**
  * Formats a log line as JSON.
  * @param level 0 to 8
- * @returns the object without line break: `time` (RFC 3339, UTC, ms), `level`, `text`, and, if named in the text,
- * `session` (conv, 8 hex digits) and `peer` (`host:port`)
+ * @param tunnel one of several
+ * @returns the object without line break: `time` (RFC 3339, UTC, ms), `level`, `tunnel`, `text`, and, if named in the
+ * text, `session` (conv, 8 hex digits) and `peer` (`host:port`)
  */
-export function jsonLine(level: number, time: Date, text: string): string {
+export function jsonLine(level: number, time: Date, text: string, tunnel?: string): string {
   const peer = PEER.exec(text)
   const line = {
     time: time.toISOString(),
     level: LEVELS[level] ?? LEVELS[8],
+    tunnel,
     text,
     session: SESSION.exec(text)?.[1],
     peer: peer?.[1] ?? peer?.[2],

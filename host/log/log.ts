@@ -69,6 +69,9 @@ const CONTROL = /[\u0000-\u001f\u007f-\u009f]/g
 
 const escapeControl = (char: string) => `\\x${char.charCodeAt(0).toString(16).padStart(2, '0')}`
 
+const tagged = (text: string, tunnel: string | undefined): string =>
+  tunnel === undefined ? text : `[${tunnel}] ${text}`
+
 /** Writes a line; false means that it was dropped because the reader is slow. */
 export type Print = (stream: 'stdout' | 'stderr', text: string) => unknown
 
@@ -186,31 +189,34 @@ export class Log {
     return this.#recent
   }
 
-  #remember(level: number, text: string): void {
+  protected remember(level: number, text: string): void {
     if (this.#recent.length === RECENT_MAX) this.#recent.shift()
     const short = text.length > RECENT_CHARS_MAX ? `${text.slice(0, RECENT_CHARS_MAX)}...` : text
     this.#recent.push({ at: this.#now().getTime(), level, text: short })
     this.remembered++
   }
 
-  /** Writes one line `<L> <time> <text>`, or a JSON object. Control characters are escaped. */
-  write(level: number, text: string): void {
-    if (level <= LOG_WARNING && level > LOG_SILENCE) this.#remember(level, text)
+  /**
+   * Writes one line `<L> <time> <text>`, or a JSON object. Control characters are escaped.
+   * @param tunnel the tunnel that it is about, one of several
+   */
+  write(level: number, text: string, tunnel?: string): void {
+    if (level <= LOG_WARNING && level > LOG_SILENCE) this.remember(level, tagged(text, tunnel))
     if (!this.at(level)) {
       return
     }
-    if (this.#reportDropped() && this.#put(level, text)) return
+    if (this.#reportDropped() && this.#put(level, text, tunnel)) return
     this.#dropped++
     if (this.#dropped === 1) this.#retry(RETRY_MIN_MS)
   }
 
   /** Passes a line to the output. @returns false if it was dropped */
-  #put(level: number, text: string): boolean {
+  #put(level: number, text: string, tunnel?: string): boolean {
     if (this.#format === 'json' && this.#output !== 'syslog') {
-      const line = `${jsonLine(level, this.#now(), text)}\n`
+      const line = `${jsonLine(level, this.#now(), text, tunnel)}\n`
       return this.#print(this.#output === 'stdout' ? 'stdout' : 'stderr', line) !== false
     }
-    const clean = text.replace(CONTROL, escapeControl)
+    const clean = tagged(text, tunnel).replace(CONTROL, escapeControl)
     if (this.#output === 'syslog') return this.#syslog?.(level, clean) !== false
     const line = `${LETTERS[level] ?? 'V'} ${formatTimestamp(this.#now())} ${clean}`
     if (this.#output !== 'terminal') {
@@ -227,7 +233,7 @@ export class Log {
     const text = `${lines} dropped: the reader of the log did not take them`
     if (!this.#put(LOG_WARNING, text)) return false
     this.#dropped = 0
-    this.#remember(LOG_WARNING, text)
+    this.remember(LOG_WARNING, text)
     return true
   }
 

@@ -185,6 +185,8 @@ export class WorkerGroup {
   readonly runtime: Runtime
   readonly log: Log
   readonly calls: WorkerCalls
+  /** Whether the workers record a history. */
+  readonly #records: boolean
   readonly stats: WorkerStats
   /** Whether every worker has served once: from then on ended workers are restarted. */
   started = false
@@ -209,15 +211,20 @@ export class WorkerGroup {
   #interfaces: Watch | undefined
   #turn: Promise<void> = Promise.resolve()
 
-  /** @param openShared opens the shared sockets */
+  /**
+   * @param openShared opens the shared sockets
+   * @param records whether the workers record a history
+   */
   constructor(
     runtime: Runtime,
     config: Config,
     log: Log,
     calls: WorkerCalls,
     openShared: () => Promise<SharedSockets>,
+    records = config.http_listen !== undefined,
   ) {
     this.runtime = runtime
+    this.#records = records
     this.#config = config
     this.log = log
     this.calls = calls
@@ -362,7 +369,7 @@ export class WorkerGroup {
       level: this.log.level,
       secret: this.#secret.part(WORKER_SLOTS),
       addresses: this.#local,
-      records: this.#config.http_listen !== undefined,
+      records: this.#records,
     }
   }
 
@@ -405,13 +412,15 @@ function systemCalls(os: OperatingSystem | undefined, config: Config): { calls: 
 
 /**
  * Opens everything that the workers need and that may require privileges, which the program drops afterwards.
+ * @param records whether the workers record a history
  * @throws ConfigError, or StartError naming the step that failed
  */
-export async function openWorkers(runtime: Runtime, config: Config, log: Log): Promise<WorkerGroup> {
+export async function openWorkers(runtime: Runtime, config: Config, log: Log, records?: boolean): Promise<WorkerGroup> {
   assertStartable(config, methods)
   const { calls, syscalls } = systemCalls(runtime.os, config)
   for (const text of [...configWarnings(config), ...(await ipv6Warnings(runtime, config))]) log.warning(text)
-  const group = new WorkerGroup(runtime, config, log, calls, () => openSockets(runtime, config, log, syscalls))
+  const openShared = (): Promise<SharedSockets> => openSockets(runtime, config, log, syscalls)
+  const group = new WorkerGroup(runtime, config, log, calls, openShared, records)
   await group.open()
   return group
 }

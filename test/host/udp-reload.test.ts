@@ -42,7 +42,7 @@ test('a rejected reload leaves the log settings unchanged', async () => {
     log: new Log(() => {}),
     path: 'a.json',
     endpoint: { config: old, reload: () => Promise.reject(new Error('refused')) },
-    applyLog: ({ loglevel }) => void levels.push(loglevel),
+    applyLog: ({ config }) => void levels.push(config.loglevel),
   })
   await reload()
   assert.not(levels.includes(6))

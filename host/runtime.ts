@@ -142,6 +142,8 @@ export interface TcpHandlers {
 /** One TCP connection with half-close. Starts paused: call resume() to receive data. */
 export interface TcpConnection {
   readonly remote: SocketAddress | undefined
+  /** Of a Unix socket, which has no address: its path. */
+  readonly path?: string | undefined
   /** Replaces the handlers. Both have the same `held`; nothing was written or delivered before. */
   attach(handlers: TcpHandlers): void
   /** A buffer of at least 65536 bytes to fill for the next write(). The caller owns it until write(). */
@@ -172,6 +174,40 @@ export interface TcpListener {
   close(): void
   /** Whether it keeps the event loop alive, which it does by default; its connections do. */
   keepAlive?(isKept: boolean): void
+}
+
+/** A path of a Unix socket that this process bound. */
+export interface BoundPath<Result> {
+  readonly bound: Result
+  /** Closes the socket by `close`, and removes its file if it is still that one. */
+  release(close?: () => void): void
+}
+
+/** Unix sockets. Paths are as in net/unix-path.ts; connections are as TCP ones, but cannot be reset. */
+export interface UnixSockets {
+  /**
+   * Binds to a path: replaces the file of a socket that nobody listens at. The file has the permission bits `mode` from
+   * the first moment, and is created before `bind` returns.
+   * @throws EADDRINUSE, EEXIST for anything but a socket, or the error of bind
+   */
+  claim<Result>(
+    path: string,
+    mode: number,
+    bind: (path: string) => Result | Promise<Result>,
+  ): Promise<BoundPath<Result>>
+  /** As Runtime.listenTcp. `fd`: a bound socket to adopt, whose file remains its creator's. */
+  listen(
+    path: string,
+    mode: number,
+    fd: number | undefined,
+    accept: (connection: TcpConnection) => TcpHandlers | null,
+    onError: (error: SystemError) => void,
+  ): Promise<Omit<TcpListener, 'local'>>
+  /** As Runtime.dialTcp. */
+  dial(path: string, handlers: TcpHandlers, onOpen: () => void): TcpConnection
+  /** Changes permission bits, or user and group, of a socket's file. */
+  setMode(path: string, mode: number): void
+  setOwner(path: string, uid: number | undefined, gid: number | undefined): void
 }
 
 export interface HttpServer {
@@ -449,6 +485,8 @@ export interface Runtime {
   ): Promise<TcpListener>
   /** Non-blocking dial. Exactly one of onOpen or handlers.onClose(error) runs first. */
   dialTcp(address: SocketAddress, options: TcpOptions, handlers: TcpHandlers, onOpen: () => void): TcpConnection
+  /** Undefined where there are none. */
+  readonly unix?: UnixSockets | undefined
   /** CPU time of the process, user and system, in milliseconds. */
   cpuTime(): number
   /** Resident memory of the process in bytes. Absent: it cannot be measured. */

@@ -13,7 +13,7 @@ import { openLogOutput } from '../runtime-shared/log-output.ts'
 import { system } from '../runtime-shared/platform.ts'
 import { libc, syscalls } from './ffi.ts'
 import { os } from './os.ts'
-import { dialTcp, listenTcp } from './tcp.ts'
+import { dialTcp, listenTcp, unix } from './tcp.ts'
 import { openUdp } from './udp.ts'
 import { watchArrivals } from './watch.ts'
 
@@ -30,6 +30,7 @@ export function bunRuntime(): Runtime {
     openUdp: openUdpByMode({ clock, libc, watch: watchArrivals }, openUdp),
     listenTcp,
     dialTcp,
+    unix,
     serveHttp: (address, fetch) => serveHttp(address, fetch),
   }
 }

@@ -14,7 +14,7 @@ import { system } from '../runtime-shared/platform.ts'
 import { deno } from './deno.ts'
 import { libc, syscalls } from './ffi.ts'
 import { os } from './os.ts'
-import { dialTcp, listenTcp, openUdp, serveHttp } from './sockets.ts'
+import { dialTcp, listenTcp, openUdp, serveHttp, unix } from './sockets.ts'
 import { watch } from './watch.ts'
 
 /** The words that started the program; `deno run npm:kcptun-wasm` sets its name as that of the command. */
@@ -36,6 +36,7 @@ export function denoRuntime(): Runtime {
     openUdp: openUdpByMode({ clock, libc, watch }, openUdp),
     listenTcp,
     dialTcp,
+    unix,
     serveHttp: (address, fetch) => serveHttp(address, fetch),
   }
 }

@@ -5,6 +5,7 @@ import type { Runtime } from '../host/runtime.ts'
 import { dgramUdp } from '../runtime-shared/dgram-udp.ts'
 import { serveHttp as serve } from '../runtime-shared/http.ts'
 import { netTcp, type SocketCalls } from '../runtime-shared/net-tcp.ts'
+import { netUnix } from '../runtime-shared/net-unix.ts'
 import { adoptConnecting } from './adopt.ts'
 import { syscalls } from './ffi.ts'
 
@@ -24,6 +25,7 @@ async function bound<Result>(address: SocketAddress, opened: Promise<Result>): P
 
 export const { dialTcp, adoptListener } = tcp
 export const adoptConnection = adoptConnecting(tcp.adoptConnection)
+export const unix = netUnix(calls)
 export const openUdp = dgramUdp(calls)
 
 /** See Runtime.listenTcp. */

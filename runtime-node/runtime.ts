@@ -14,7 +14,7 @@ import { system } from '../runtime-shared/platform.ts'
 import { prepareMemory } from './exec.ts'
 import { syscalls } from './ffi.ts'
 import { os } from './os.ts'
-import { dialTcp, listenTcp, openUdp } from './sockets.ts'
+import { dialTcp, listenTcp, openUdp, unix } from './sockets.ts'
 
 /** The runtime of this process, which must be Node. */
 export function nodeRuntime(): Runtime {
@@ -30,6 +30,7 @@ export function nodeRuntime(): Runtime {
     openUdp: openUdpByMode({ clock, libc: os.libc, watch: os.watch }, openUdp),
     listenTcp,
     dialTcp,
+    unix,
     serveHttp: (address, fetch) => serveHttp(address, fetch),
   }
 }

@@ -7,7 +7,7 @@
  * next write or resume().
  */
 
-import { connect, createServer, type ListenOptions, type OnReadOpts, Socket } from 'node:net'
+import { type AddressInfo, connect, createServer, type ListenOptions, type OnReadOpts, Socket } from 'node:net'
 import { NotAvailable, systemError, toError } from '../host/errors.ts'
 import { applyBuffers, descriptorBuffers, descriptorOf, openWithOptions } from '../host/linux/socket-options.ts'
 import type { Syscalls } from '../host/linux/syscalls.ts'
@@ -57,6 +57,8 @@ export interface SocketCalls {
    * buffers set none of the socket (Deno).
    */
   readonly isLooseDgram: boolean
+  /** Abstract names of Unix sockets are padded with NULs: no other program finds them. */
+  readonly padsAbstract?: boolean
 }
 
 const readBuffer = new Uint8Array(READ_BUFFER_BYTES)
@@ -78,8 +80,9 @@ class WriteBuffer {
   }
 }
 
-class NodeConnection implements TcpConnection {
+export class NodeConnection implements TcpConnection {
   readonly remote: SocketAddress | undefined
+  readonly path: string | undefined
   readonly #socket: Socket
   #handlers: TcpHandlers | undefined
   #held: QueuedBytes | undefined
@@ -89,9 +92,11 @@ class NodeConnection implements TcpConnection {
   #starved = false
   #linger: ReturnType<typeof setTimeout> | undefined
 
-  constructor(socket: Socket, remote: SocketAddress | undefined) {
+  /** @param path of a Unix socket */
+  constructor(socket: Socket, remote: SocketAddress | undefined, path?: string) {
     this.#socket = socket
     this.remote = remote
+    this.path = path
     socket.pause()
     socket.on('data', (chunk) => this.received(chunk))
     socket.on('end', () => this.#onEnd())
@@ -193,7 +198,8 @@ class NodeConnection implements TcpConnection {
     this.#handlers = undefined
     const socket = this.#socket
     if (socket.destroyed) return
-    if (socket.connecting) {
+    if (socket.connecting || this.path !== undefined) {
+      // a Unix socket cannot be reset
       socket.destroy()
     } else if (socket.writableEnded && !socket.writableFinished && socket.writableLength === 0) {
       // libuv rejects a reset while a shutdown request is pending; that lasts one turn of the loop
@@ -227,7 +233,7 @@ class NodeConnection implements TcpConnection {
  * collection. node:net has no such option for accepted connections. libuv reads and reports data in one step; on
  * Windows it reads ahead, so a buffer cannot be shared there.
  */
-function reading(connection: () => NodeConnection): { onread?: OnReadOpts } {
+export function reading(connection: () => NodeConnection): { onread?: OnReadOpts } {
   if (process.platform === 'win32') return {}
   const callback = (bytes: number): boolean => {
     connection().received(bytes === readBuffer.length ? readBuffer : readBuffer.subarray(0, bytes))
@@ -258,15 +264,22 @@ function dialTcp(
   })
   const connection = new NodeConnection(socket, address)
   connection.attach(handlers)
+  onConnect(socket, () => {
+    if (options.socketOptions !== undefined) tuneConnection(calls, socket, options.socketOptions)
+    onOpen()
+  })
+  return connection
+}
+
+/** Calls back when a dial succeeds, unless the socket was closed before. */
+export function onConnect(socket: Socket, onOpen: () => void): void {
   let wanted = true
   socket.once('close', () => {
     wanted = false
   })
   socket.once('connect', () => {
-    if (options.socketOptions !== undefined) tuneConnection(calls, socket, options.socketOptions)
     if (wanted) onOpen()
   })
-  return connection
 }
 
 /**
@@ -289,9 +302,9 @@ function remoteOf(socket: Socket): SocketAddress | undefined {
 }
 
 /** See OperatingSystem.adoptConnection. */
-function adoptConnection(fd: number, handlers: TcpHandlers, onOpen: () => void): TcpConnection {
+export function adoptConnection(fd: number, handlers: TcpHandlers, onOpen: () => void, path?: string): TcpConnection {
   const socket = new Socket({ fd, allowHalfOpen: true })
-  const connection = new NodeConnection(socket, undefined)
+  const connection = new NodeConnection(socket, undefined, path)
   connection.attach(handlers)
   let wanted = true
   socket.once('close', () => {
@@ -312,7 +325,7 @@ async function adoptListener(
   accept: (connection: TcpConnection) => TcpHandlers | null,
   onError: (error: NodeJS.ErrnoException) => void,
 ): Promise<TcpListener> {
-  const listener = await listen({ fd }, options, accept, onError)
+  const listener = await listenInet({ fd }, options, accept, onError)
   syscalls().listen(fd, ADOPTED_BACKLOG)
   return listener
 }
@@ -329,17 +342,26 @@ async function listenTcp(
   const reusePort = fd === undefined && options.socketOptions?.reuseport === true && hasReusePort
   const where = fd === undefined ? { host: spelling.write(address), port: address.port } : { fd }
   // Node 20 ignores this option
-  const listener = await listen({ ...where, ...(reusePort && { reusePort }) }, options, accept, onError)
+  const listener = await listenInet({ ...where, ...(reusePort && { reusePort }) }, options, accept, onError)
   if (fd !== undefined) syscalls().listen(fd, BACKLOG)
   return listener
 }
 
-function listen(
+/** Listens on an IP address. */
+async function listenInet(...[where, ...words]: Parameters<typeof listen>): Promise<TcpListener> {
+  const { address, ...listener } = await listen(where, ...words)
+  if (address === null || typeof address === 'string')
+    throw systemError('EINVAL', 'the listener has no address', 'listen')
+  return { local: spelling.read(address.address, address.port), ...listener }
+}
+
+export function listen(
   where: ListenOptions & { fd?: number },
   options: TcpOptions,
   accept: (connection: TcpConnection) => TcpHandlers | null,
   onError: (error: NodeJS.ErrnoException) => void,
-): Promise<TcpListener> {
+  path?: string,
+): Promise<Omit<TcpListener, 'local'> & { readonly address: AddressInfo | string | null }> {
   const server = createServer({
     allowHalfOpen: true,
     pauseOnConnect: true,
@@ -350,7 +372,7 @@ function listen(
       // not as options of createServer: they may change while it listens
       if (options.nodelay) socket.setNoDelay(true)
       if (options.keepalive) socket.setKeepAlive(true)
-      const connection = new NodeConnection(socket, remoteOf(socket))
+      const connection = new NodeConnection(socket, remoteOf(socket), path)
       // accepted while the listener was being closed: refused, as the next one will be
       const handlers = closed ? undefined : accept(connection)
       if (handlers === undefined) connection.reset()
@@ -369,13 +391,8 @@ function listen(
       server.on('error', (error) => {
         if (!closed) onError(toError(error))
       })
-      const bound = server.address()
-      if (bound === null || typeof bound === 'string') {
-        reject(systemError('EINVAL', 'the listener has no address', 'listen'))
-        return
-      }
       resolve({
-        local: spelling.read(bound.address, bound.port),
+        address: server.address(),
         close() {
           closed = true
           server.close()
@@ -398,5 +415,5 @@ export const netTcp = (calls: SocketCalls): NetTcp => ({
   dialTcp: (...words) => dialTcp(calls, ...words),
   listenTcp: (...words) => listenTcp(calls, ...words),
   adoptListener: (...words) => adoptListener(calls, ...words),
-  adoptConnection,
+  adoptConnection: (fd, handlers, onOpen) => adoptConnection(fd, handlers, onOpen),
 })

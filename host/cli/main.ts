@@ -16,7 +16,14 @@ import { LOG_LEVEL_DEFAULT, Log, type Print } from '../log/log.ts'
 import { openSyslog, type SyslogWriter } from '../log/syslog.ts'
 import type { OperatingSystem, Runtime } from '../runtime.ts'
 import { DaemonChild, launchDaemon } from '../service/daemon.ts'
-import { checkIdentity, type Identity, parseIdentity, rightsWarnings, takeIdentity } from '../service/identity.ts'
+import {
+  checkIdentity,
+  giveSocket,
+  type Identity,
+  parseIdentity,
+  rightsWarnings,
+  takeIdentity,
+} from '../service/identity.ts'
 import { ServiceNotifier } from '../service/notify.ts'
 import { firewallOf } from '../transport/obfs/firewall.ts'
 import { PROGRAM, VERSION } from '../version.ts'
@@ -207,6 +214,7 @@ async function run(
     if (identity !== undefined) {
       const texts = service.rightsWarnings?.(identity) ?? rightsWarnings(runtime.os, identity, config, service.status)
       for (const text of texts) log.warning(text)
+      for (const one of tunnels) giveSocket(runtime, identity, one)
       takeIdentity(runtime.os, identity, log)
       await readConfig(runtime, path).catch((error) => log.warning(`a reload will fail: ${messageOf(error)}`))
     }

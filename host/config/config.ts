@@ -56,6 +56,8 @@ export interface Config {
   /** Only of an entry of `tunnels`. */
   readonly name?: string
   readonly listen: string | undefined
+  /** Permission bits of the file of a Unix socket, in octal. */
+  readonly listen_mode: string
   readonly connect: string | undefined
   readonly kcp_bind: string | undefined
   readonly kcp_connect: string | undefined

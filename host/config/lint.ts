@@ -2,6 +2,7 @@
 
 import { HIDDEN, quote } from '../errors.ts'
 import { ipFamily, isWildcardHost, parseHostPort } from '../net/address.ts'
+import { isUnix } from '../net/unix-path.ts'
 import { type Config, MODE_CLIENT, MODE_RENDEZVOUS, MODE_SERVER } from './config.ts'
 import { adviceFor } from './foreign-keys.ts'
 import { readJson } from './json.ts'
@@ -90,7 +91,9 @@ function ignoredKeys(config: Config, findings: Findings): string[] {
     if (findings.set.includes(key)) warnings.push(`config key ${key} is ignored: ${why}`)
   }
   if ((mode & MODE_RENDEZVOUS) === 0) ignored('service_id', 'rendezvous_server is not set')
-  if ((mode & MODE_CLIENT) === 0) ignored('kcp_connect', 'it is only used by a client (listen)')
+  if ((mode & MODE_CLIENT) === 0) {
+    for (const key of ['kcp_connect', 'listen_mode']) ignored(key, 'it is only used by a client (listen)')
+  } else if (!isUnix(config.listen ?? '')) ignored('listen_mode', 'listen is not a Unix socket')
   if (config.obfs !== undefined) ignored('dscp', 'an obfuscator builds the IP headers itself')
   if (method === undefined) {
     ignored('psk', 'method is not set')
@@ -132,7 +135,7 @@ export function lint(config: Config, findings: Findings, hasFastUdp: boolean): L
   if (log !== undefined && !outputs.includes(log)) {
     warnings.push(about('log', log, `unknown output, must be one of ${outputs.join(', ')}`))
   }
-  if (listen !== undefined && isWildcardHost(parseHostPort('listen', listen, 'bind').host)) {
+  if (listen !== undefined && !isUnix(listen) && isWildcardHost(parseHostPort('listen', listen, 'bind').host)) {
     notes.push(about('listen', listen, 'any host that can reach this machine can use the tunnel'))
   }
   const isPortable = udp.path === 'portable' || (udp.path === 'auto' && !hasFastUdp)
@@ -149,7 +152,7 @@ export function lint(config: Config, findings: Findings, hasFastUdp: boolean): L
     ['kcp_bind', kcp_bind],
     ['http_listen', http_listen],
   ] as const) {
-    if (text === undefined) continue
+    if (text === undefined || isUnix(text)) continue
     const { port } = parseHostPort(key, text, 'bind')
     if (port > 0 && port < PORT_UNPRIVILEGED) {
       notes.push(about(key, text, `ports below ${PORT_UNPRIVILEGED} require root or CAP_NET_BIND_SERVICE`))

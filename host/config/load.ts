@@ -93,6 +93,7 @@ export function configOf(entries: ReadonlyMap<string, Scalar>): Config {
   return {
     mode: modeOf(values),
     listen: values.text('listen'),
+    listen_mode: values.text('listen_mode') ?? '',
     connect: values.text('connect'),
     kcp_bind: values.text('kcp_bind'),
     kcp_connect: values.text('kcp_connect'),

@@ -5,6 +5,7 @@
 
 import { ConfigError, HIDDEN, quote } from '../errors.ts'
 import { isLoopbackHost, parseHostPort } from '../net/address.ts'
+import { isAbstract, isUnix, parseMode, parseUnix } from '../net/unix-path.ts'
 import { type Config, MODE_CLIENT, MODE_RENDEZVOUS, MODE_SERVER } from './config.ts'
 
 /** Maximum length of service_id, in bytes of UTF-8. */
@@ -13,6 +14,9 @@ const SERVICE_ID_MAX_BYTES = 256
 const RENDEZVOUS_KEEPALIVE_S = 25
 /** Smaller socket buffers, except 0, cause a warning, in bytes. */
 const SOCKET_BUFFER_SMALL_BYTES = 4096
+
+/** Permission bit by which others connect to a Unix socket. */
+const OTHERS_WRITE = 0o002
 
 /** Syntax of a bearer token (RFC 6750 2.1), with a minimum length against guessing. */
 const HTTP_TOKEN = /^(?=.{8,256}$)[\w.~+/-]+=*$/
@@ -71,7 +75,24 @@ export function checkRules(config: Config): void {
     const reason = 'must be 8 to 256 letters, digits and characters of -._~+/, with = only at the end'
     throw new ConfigError('http_token', HIDDEN, reason)
   }
+  parseMode('listen_mode', config.listen_mode)
   checkWorkers(config)
+}
+
+/**
+ * Checks the syntax of `listen` or `connect`: an address of TCP, or a Unix socket.
+ * @throws ConfigError
+ */
+export function checkPlace(key: 'listen' | 'connect', text: string): void {
+  if (isUnix(text)) parseUnix(key, text)
+  else parseHostPort(key, text, key === 'listen' ? 'bind' : 'connect')
+}
+
+/** Warning about a file mode by which every local user gets into the tunnel. */
+function openSocket({ listen, listen_mode }: Config): string[] {
+  if (listen === undefined || !isUnix(listen) || isAbstract(parseUnix('listen', listen))) return []
+  const isOpen = (parseMode('listen_mode', listen_mode) & OTHERS_WRITE) !== 0
+  return isOpen ? [`config key listen_mode = ${quote(listen_mode)}: every local user can use the tunnel`] : []
 }
 
 /** Rules for several workers: each peer must stay with one process, which requires plain UDP sockets. */
@@ -139,6 +160,7 @@ export function configWarnings(config: Config): string[] {
   }
   return warnings.concat(
     openMonitoring(config),
+    openSocket(config),
     onlyIpv6(config),
     localRendezvous(config),
     smallBuffer('tcp.sndbuf', config.tcp.sndbuf),

@@ -5,6 +5,7 @@
 
 import { ConfigError, quote } from '../errors.ts'
 import { canonicalIp, isWildcardHost, parseHostPort } from '../net/address.ts'
+import { isUnix } from '../net/unix-path.ts'
 import { type Config, type ConfigFile, MODE_CLIENT, MODE_SERVER } from './config.ts'
 import { type JsonNode, readJson } from './json.ts'
 import { configOf, parseConfig } from './load.ts'
@@ -92,6 +93,9 @@ function named(configs: readonly Config[], given: readonly (string | undefined)[
   })
 }
 
+/** In place of the port of a Unix socket. */
+const UNIX = -1
+
 /** A local address that a tunnel or the process takes. */
 interface Place {
   readonly path: string
@@ -111,7 +115,7 @@ function placesOf(config: Config, index: number): Place[] {
   const add = (key: 'listen' | 'kcp_bind', text: string | undefined, isTcp: boolean, isShared: boolean): void => {
     if (text === undefined) return
     const path = pathIn(index, key)
-    const { host, port } = parseHostPort(path, text, 'bind')
+    const { host, port } = isUnix(text) ? { host: text, port: UNIX } : parseHostPort(path, text, 'bind')
     if (port !== 0) places.push({ path, text, host, port, isTcp, isShared, netdev: key === 'listen' ? '' : netdev })
   }
   if ((mode & MODE_CLIENT) !== 0) add('listen', listen, true, tcp.reuseport)

@@ -69,7 +69,7 @@ export class StreamTable implements StreamOwner {
   }
 
   /** The other end of the TCP connection of a stream, if it is known. */
-  remoteOf(handle: number): SocketAddress | undefined {
+  remoteOf(handle: number): string | undefined {
     return this.#streams.get(handle)?.remote
   }
 

@@ -8,6 +8,7 @@ import type { SystemError } from '../errors.ts'
 import { formatConv } from '../format.ts'
 import { LOG_DEBUG, LOG_INFO, LOG_WARNING, type Log } from '../log/log.ts'
 import { formatAddress, type SocketAddress } from '../net/address.ts'
+import { unixText } from '../net/unix-path.ts'
 import type { Runtime, TcpConnection, TcpHandlers } from '../runtime.ts'
 import type { StartViews } from '../view-cache.ts'
 import type { Diagnostics } from './diagnostics.ts'
@@ -102,9 +103,9 @@ export class Stream implements TcpHandlers, Dialling {
     return this.#table.held
   }
 
-  /** The other end of the TCP connection: the application, or the target; undefined while there is none. */
-  get remote(): SocketAddress | undefined {
-    return this.#connection?.remote
+  /** The other end of the connection: the application, or the target; undefined while there is none. */
+  get remote(): string | undefined {
+    return this.#connection === null ? undefined : remoteText(this.#connection)
   }
 
   get label(): string {
@@ -142,7 +143,7 @@ export class Stream implements TcpHandlers, Dialling {
     }
     const { host } = this.#table
     try {
-      if (host.log.at(LOG_DEBUG)) host.log.debug(`${this.label} connected to ${shown(connection.remote)}`)
+      if (host.log.at(LOG_DEBUG)) host.log.debug(`${this.label} connected to ${remoteText(connection) ?? 'the target'}`)
       this.#connection = connection
       connection.attach(this)
       host.core.calls.stream_connected(this.handle, 1, host.now())
@@ -378,5 +379,5 @@ export class Stream implements TcpHandlers, Dialling {
   }
 }
 
-const shown = (address: SocketAddress | undefined): string =>
-  address === undefined ? 'the target' : formatAddress(address)
+const remoteText = ({ remote, path }: TcpConnection): string | undefined =>
+  path !== undefined ? unixText(path) : remote && formatAddress(remote)

@@ -29,14 +29,14 @@ import { watchSystem } from '../linux/system-watch.ts'
 import type { Log } from '../log/log.ts'
 import type { Monitoring } from '../monitoring/monitoring.ts'
 import { formatAddress, type SocketAddress } from '../net/address.ts'
-import type { Runtime, SocketOptions, TcpHandlers, TcpOptions, Watch } from '../runtime.ts'
+import type { Runtime, SocketOptions, TcpOptions, Watch } from '../runtime.ts'
 import { ObfsClient } from '../transport/obfs/client.ts'
 import { ObfsServer } from '../transport/obfs/server.ts'
 import { ipv6Warnings } from '../transport/resolver.ts'
 import { Retry } from '../transport/retry.ts'
-import { Target } from '../transport/target.ts'
 import { ListenPort } from './listen-port.ts'
 import { EndpointMonitor } from './monitor.ts'
+import { ServerTarget } from './server-target.ts'
 
 /** The socket and secret of a worker, one of several endpoints that share a port (host/workers). */
 export interface WorkerSocket {
@@ -89,7 +89,7 @@ export class Endpoint {
   #transport: Transport | undefined
   #systemWatch: Watch | undefined
   #listenPort: ListenPort | undefined
-  #target: Target | undefined
+  #target: ServerTarget | undefined
   #monitoring: Monitoring | undefined
   readonly #http: Retry
   #status = ''
@@ -223,12 +223,12 @@ export class Endpoint {
     const log = this.#log
     try {
       if (config.listen !== undefined) {
-        this.#listenPort = this.#makeListenPort(config.listen)
+        this.#listenPort = this.#makeListenPort(config)
         await this.#listenPort.open()
       }
       if (config.connect !== undefined) {
         const onChange = (): void => this.#tellStatus()
-        this.#target = new Target(this.#runtime, log, this.#tcpOptions(), config.connect, onChange)
+        this.#target = new ServerTarget(this.#runtime, log, this.#tcpOptions(), config, onChange)
         await this.#target.open()
       }
       await this.#http.start()
@@ -262,9 +262,15 @@ export class Endpoint {
   async reload(fresh: Config): Promise<void> {
     const before = this.#config
     const { config, kept } = keepFixed(before, fresh)
-    await this.#transport?.reload(config)
+    await this.#listenPort?.reload(config)
+    try {
+      await this.#transport?.reload(config)
+    } catch (error) {
+      await this.#listenPort?.reload(before)
+      throw error
+    }
     this.#config = config
-    if (config.connect !== undefined) await this.#target?.reload(config.connect)
+    await this.#target?.reload(config)
     this.#watchSystem()
     this.#monitoring?.reload(config)
     this.#followPeer()
@@ -365,24 +371,18 @@ export class Endpoint {
     return this.#target.dial(dialling)
   }
 
-  #makeListenPort(listen: string): ListenPort {
+  #makeListenPort(config: Config): ListenPort {
     return new ListenPort(
       {
         runtime: this.#runtime,
         log: this.#log,
         tcp: (number) => this.#tcpOptions(number),
         bound: this.#worker?.addresses.map(formatAddress),
-        accept: (connection) => {
-          const handlers = this.#started ? this.driver.accept(connection) : null
-          if (handlers !== null) return handlers
-          // an application takes FIN for an empty but complete answer
-          connection.reset()
-          return REFUSED
-        },
+        accept: (connection) => (this.#started ? this.driver.accept(connection) : null),
         onAcceptError: (error) => this.driver.diagnostics.acceptError(error),
         onChange: () => this.#tellStatus(),
       },
-      listen,
+      config,
     )
   }
 
@@ -403,9 +403,6 @@ export class Endpoint {
     this.onStatus(status)
   }
 }
-
-/** Of a connection that was reset at once. */
-const REFUSED: TcpHandlers = { onData() {}, onEnd() {}, onDrain() {}, onClose() {} }
 
 async function openCipher(config: Config, crypto: RuntimeCrypto): Promise<Aead | undefined> {
   const security = checkStart(config, methods)

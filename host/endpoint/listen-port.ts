@@ -1,11 +1,13 @@
 /**
  * The TCP port of a client: listens on every address of `listen`, and retries while none of them exists yet
- * (protocol.md 10.4, 10.5).
+ * (protocol.md 10.4, 10.5). Or its Unix socket.
  */
 
+import type { Config } from '../config/config.ts'
 import { isTemporary, messageOf, StartError, step } from '../errors.ts'
 import type { Log } from '../log/log.ts'
 import { formatAddress, type SocketAddress } from '../net/address.ts'
+import { isUnix, parseMode, parseUnix, unixText } from '../net/unix-path.ts'
 import type { Runtime, TcpConnection, TcpHandlers, TcpListener, TcpOptions } from '../runtime.ts'
 import { resolveAll } from '../transport/resolver.ts'
 import { Retry } from '../transport/retry.ts'
@@ -15,20 +17,24 @@ export interface ListenPortHost {
   readonly log: Log
   /** Options of the listener on an address, by its number. */
   tcp(number: number): TcpOptions
-  /** Addresses that a worker has sockets for, in place of those of `listen`. */
+  /** Addresses that a worker has sockets for, in place of those of `listen`; none for a Unix socket. */
   readonly bound: readonly string[] | undefined
-  /** As in Runtime.listenTcp. */
+  /** As in Runtime.listenTcp; a connection that is refused is reset. */
   accept(connection: TcpConnection): TcpHandlers | null
   onAcceptError(error: Error): void
   /** `failure` changed. */
   onChange(): void
 }
 
+/** Of a connection that was reset at once. */
+const REFUSED: TcpHandlers = { onData() {}, onEnd() {}, onDrain() {}, onClose() {} }
+
 export class ListenPort {
   readonly #host: ListenPortHost
-  readonly #text: string
+  #text: string
+  #mode: string
   readonly #retry: Retry
-  readonly #listeners: TcpListener[] = []
+  readonly #listeners: Pick<TcpListener, 'close'>[] = []
   #closed = false
   /** Whether it is to listen. */
   #isOpen = true
@@ -37,10 +43,11 @@ export class ListenPort {
   /** The first address it listened on: `listen` may leave the port to the system. */
   #local: SocketAddress | undefined
 
-  /** @param text `listen` */
-  constructor(host: ListenPortHost, text: string) {
+  /** @param config in force; see reload */
+  constructor(host: ListenPortHost, { listen = '', listen_mode }: Config) {
     this.#host = host
-    this.#text = text
+    this.#text = listen
+    this.#mode = listen_mode
     this.#retry = new Retry(
       host.runtime.clock,
       host.log,
@@ -65,6 +72,33 @@ export class ListenPort {
    */
   open(): Promise<void> {
     return this.#retry.start()
+  }
+
+  /**
+   * Listens at another place from now on. Existing connections stay.
+   * @throws StartError if that is not possible; the old place stays then
+   */
+  async reload({ listen = '', listen_mode }: Config): Promise<void> {
+    const before = { text: this.#text, mode: this.#mode, local: this.#local }
+    this.#mode = listen_mode
+    if (listen === before.text) {
+      if (listen_mode !== before.mode && isUnix(listen) && this.#listeners.length > 0)
+        this.#host.runtime.unix?.setMode(parseUnix('listen', listen), parseMode('listen_mode', listen_mode))
+      return
+    }
+    const old = this.#listeners.splice(0)
+    this.#text = listen
+    this.#local = undefined
+    try {
+      await this.#retry.start()
+    } catch (error) {
+      this.#text = before.text
+      this.#mode = before.mode
+      this.#local = before.local
+      this.#listeners.push(...old)
+      throw error
+    }
+    for (const listener of old) listener.close()
   }
 
   /** Closes the port, or opens it again; errors are retried. Existing connections stay. */
@@ -94,6 +128,7 @@ export class ListenPort {
 
   async #openAll(): Promise<void> {
     if (!this.#isOpen || this.#listeners.length > 0) return
+    if (isUnix(this.#text)) return this.#openUnix(parseUnix('listen', this.#text))
     const { runtime, bound = [this.#text] } = this.#host
     const found = await Promise.all(bound.map((text) => resolveAll(runtime, 'listen', text, 'bind')))
     const failures: string[] = []
@@ -119,19 +154,38 @@ export class ListenPort {
     // with port 0 the other addresses get the port of the first
     const wanted = { ...address, port: address.port || (this.#local?.port ?? 0) }
     const listener = await step(`listen: cannot listen on ${formatAddress(wanted)}`, () =>
-      runtime.listenTcp(
-        wanted,
-        tcp(number),
-        (connection) => this.#host.accept(connection),
-        (error) => this.#host.onAcceptError(error),
-      ),
+      runtime.listenTcp(wanted, tcp(number), this.#accept, (error) => this.#host.onAcceptError(error)),
     )
-    if (this.#closed || !this.#isOpen) {
-      listener.close()
-      return
-    }
-    this.#listeners.push(listener)
+    if (!this.#keep(listener)) return
     this.#local ??= listener.local
     log.notice(`tcp listen: ${formatAddress(listener.local)}`)
+  }
+
+  async #openUnix(path: string): Promise<void> {
+    const { runtime, log, tcp } = this.#host
+    const { unix } = runtime
+    if (unix === undefined) throw new StartError('listen: this system has no Unix sockets')
+    const listener = await step(`listen: cannot listen on ${unixText(path)}`, () =>
+      unix.listen(path, parseMode('listen_mode', this.#mode), tcp(0).socketOptions?.fd, this.#accept, (error) =>
+        this.#host.onAcceptError(error),
+      ),
+    )
+    if (this.#keep(listener)) log.notice(`listen: ${unixText(path)}`)
+  }
+
+  readonly #accept = (connection: TcpConnection): TcpHandlers => {
+    const handlers = this.#host.accept(connection)
+    if (handlers !== null) return handlers
+    // an application takes FIN for an empty but complete answer
+    connection.reset()
+    return REFUSED
+  }
+
+  /** @returns whether the listener is still wanted */
+  #keep(listener: Pick<TcpListener, 'close'>): boolean {
+    const isWanted = !this.#closed && this.#isOpen
+    if (isWanted) this.#listeners.push(listener)
+    else listener.close()
+    return isWanted
   }
 }

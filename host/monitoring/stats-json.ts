@@ -17,7 +17,7 @@ export function sessionJson(session: SessionStats): object {
     conv: formatConv(session.conv),
     state: SESSION_STATES[session.state] ?? SESSION_STATES[0],
     peer: formatAddress(session.peer),
-    tcp_peer: session.tcp === undefined ? null : formatAddress(session.tcp),
+    tcp_peer: session.tcp ?? null,
     age_seconds: session.age,
     idle_seconds: session.idle,
     rtt_ms: ms(session.rtt),

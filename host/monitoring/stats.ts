@@ -39,7 +39,7 @@ export interface SessionStats {
   readonly state: number
   readonly peer: SocketAddress
   /** The other end of its TCP connection: the application, or at a server the target; undefined if there is none. */
-  readonly tcp?: SocketAddress | undefined
+  readonly tcp?: string | undefined
   /** Seconds since it was opened. */
   readonly age: number
   /** Seconds since the last activity. */
@@ -146,7 +146,7 @@ export function lastCounters(core: Core): Counters {
 export function* readSessions(
   core: Core,
   now: () => number,
-  tcpOf: (handle: number) => SocketAddress | undefined = () => undefined,
+  tcpOf: (handle: number) => string | undefined = () => undefined,
 ): Generator<readonly SessionStats[], void, undefined> {
   // the table may grow between steps
   for (let slot = 0; slot < core.calls.session_slots(); ) {
@@ -164,7 +164,7 @@ function readSession(
   core: Core,
   slot: number,
   now: number,
-  tcpOf: (handle: number) => SocketAddress | undefined,
+  tcpOf: (handle: number) => string | undefined,
 ): SessionStats | undefined {
   const handle = core.calls.session_info(slot, now)
   if (handle <= 0) return undefined

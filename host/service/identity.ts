@@ -9,11 +9,13 @@ import { ConfigError, codeOf, messageOf, quote } from '../errors.ts'
 import { syscallsOf } from '../linux/syscalls.ts'
 import type { Log } from '../log/log.ts'
 import { parseHostPort } from '../net/address.ts'
-import type { IdentityCalls, OperatingSystem } from '../runtime.ts'
+import { isAbstract, isUnix, parseUnix } from '../net/unix-path.ts'
+import type { IdentityCalls, OperatingSystem, Runtime } from '../runtime.ts'
 
 /** Maximum uid and gid: setuid and setgid treat 2^32 - 1 as "unchanged". */
 const ID_MAX = 0xffff_fffe
 const PASSWD = '/etc/passwd'
+const GROUP = '/etc/group'
 /** Ports below this one are for root, unless a sysctl says otherwise. */
 const PRIVILEGED_PORTS = 1024
 
@@ -67,13 +69,45 @@ export function checkIdentity(os: OperatingSystem | undefined, identity: Identit
 }
 
 /** Looks up name and login group of a user in passwd(5). */
-function loginOf(passwd: string, user: string | number): { name: string; group: number } | undefined {
+function loginOf(passwd: string, user: string | number): { name: string; id: number; group: number } | undefined {
   for (const line of passwd.split('\n')) {
     const [name, , uid, gid] = line.split(':')
     if (name === undefined || uid === undefined || gid === undefined || !/^\d+$/.test(gid)) continue
-    if (user === name || String(user) === uid) return { name, group: Number(gid) }
+    if (user === name || String(user) === uid) return { name, id: Number(uid), group: Number(gid) }
   }
   return undefined
+}
+
+/** Id of a group of group(5). */
+function groupOf(os: OperatingSystem, group: string): number | undefined {
+  const line = os
+    .readText(GROUP)
+    .split('\n')
+    .find((entry) => entry.startsWith(`${group}:`))
+  return line === undefined ? undefined : Number(line.split(':')[2])
+}
+
+/**
+ * Gives the file of a Unix socket at `listen` to the user and group that the program is about to run as.
+ * @throws Error
+ */
+export function giveSocket({ os, unix }: Runtime, { text, user, group, login }: Identity, { listen }: Config): void {
+  if (os === undefined || unix === undefined || listen === undefined || !isUnix(listen)) return
+  const path = parseUnix('listen', listen)
+  if (isAbstract(path)) return
+  try {
+    const passwd = user === undefined || (typeof user === 'number' && !login) ? '' : os.readText(PASSWD)
+    const found = user === undefined ? undefined : loginOf(passwd, user)
+    const uid = typeof user === 'number' ? user : found?.id
+    const gid = typeof group === 'string' ? groupOf(os, group) : login ? found?.group : group
+    if (user !== undefined && uid === undefined) throw new Error(`${user} is not in ${PASSWD}, specify a number`)
+    if (group !== undefined && gid === undefined) throw new Error(`${group} is not in ${GROUP}, specify a number`)
+    unix.setOwner(path, uid, gid)
+  } catch (error) {
+    // when_down close: it is created later, by that user
+    if (codeOf(error) === 'ENOENT') return
+    throw new Error(`cannot give ${listen} to ${quote(text)}: ${messageOf(error)}`)
+  }
 }
 
 /** Whether a call fails. */
@@ -177,7 +211,9 @@ export function rightsWarnings(
   if (user === undefined || user === 0 || user === 'root') return []
   const first = firstFreePort(os)
   const isPrivileged = (key: 'listen' | 'http_listen' | 'kcp_bind'): boolean => {
-    const { port } = parseHostPort(key, config[key] ?? ':0', 'bind')
+    const text = config[key] ?? ':0'
+    if (isUnix(text)) return false
+    const { port } = parseHostPort(key, text, 'bind')
     return port !== 0 && port < first
   }
   const warnings: string[] = []

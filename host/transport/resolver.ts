@@ -4,8 +4,10 @@
  */
 
 import { type Config, MODE_CLIENT, MODE_SERVER } from '../config/config.ts'
+import { checkPlace } from '../config/rules.ts'
 import { codeOf, isTemporary, messageOf, quote, StartError, toError } from '../errors.ts'
 import { type AddressRole, formatAddress, parseHostPort, type SocketAddress, sameAddress } from '../net/address.ts'
+import { isUnix } from '../net/unix-path.ts'
 import type { Runtime, UdpHandlers } from '../runtime.ts'
 
 /** Current addresses of the configuration's names; undefined if the mode does not use them. */
@@ -54,7 +56,12 @@ export async function ipv6Warnings(runtime: Runtime, config: Config): Promise<st
   const warnings: string[] = []
   for (const key of ['listen', 'kcp_bind', 'http_listen'] as const) {
     const text = config[key]
-    if (text === undefined || !(await lacksIpv6(runtime, parseHostPort(key, text, 'bind').host, 'bind'))) continue
+    if (
+      text === undefined ||
+      isUnix(text) ||
+      !(await lacksIpv6(runtime, parseHostPort(key, text, 'bind').host, 'bind'))
+    )
+      continue
     warnings.push(`config key ${key} = ${quote(text)}: this system has no IPv6, 0.0.0.0 is used`)
   }
   return warnings
@@ -203,8 +210,9 @@ export function isComplete(config: Config, addresses: ResolvedAddresses): boolea
  * @throws ConfigError
  */
 export function checkAddresses(config: Config): void {
-  const { connect, kcp_bind, kcp_connect, rendezvous_server } = config
-  if (connect !== undefined) parseHostPort('connect', connect, 'connect')
+  const { listen, connect, kcp_bind, kcp_connect, rendezvous_server } = config
+  if (listen !== undefined) checkPlace('listen', listen)
+  if (connect !== undefined) checkPlace('connect', connect)
   if (kcp_bind !== undefined) parseHostPort('kcp_bind', kcp_bind, 'bind')
   if (kcp_connect !== undefined && hasPeer(config)) parseHostPort('kcp_connect', kcp_connect, 'connect')
   if (rendezvous_server !== undefined && announces(config)) {

@@ -2,18 +2,54 @@
 import { type Config, MODE_CLIENT } from '../config/config.ts'
 import { socketOptionsOf } from '../config/socket-options.ts'
 import { isTemporary, messageOf, StartError, step } from '../errors.ts'
-import { AF_INET, AF_INET6, SO_REUSEADDR, SOCK_DGRAM, SOCK_STREAM } from '../linux/libc.ts'
+import { AF_INET, AF_INET6, AF_UNIX, SO_REUSEADDR, SOCK_DGRAM, SOCK_STREAM } from '../linux/libc.ts'
 import { bindWithOptions } from '../linux/socket-options.ts'
 import type { Syscalls } from '../linux/syscalls.ts'
 import type { Log } from '../log/log.ts'
 import { formatAddress, type SocketAddress } from '../net/address.ts'
+import { isUnix, parseMode, parseUnix, unixText } from '../net/unix-path.ts'
 import type { Runtime } from '../runtime.ts'
 import { resolveAll } from '../transport/resolver.ts'
 
 export interface SharedSockets {
+  /** None for a Unix socket. */
   readonly local: readonly SocketAddress[]
+  /** The text of these addresses, for people. */
+  readonly shown: readonly string[]
   /** For each worker one socket on each address. */
   readonly sockets: readonly (readonly number[])[]
+  /** Removes the file of a Unix socket. */
+  release?(): void
+}
+
+/** Listen backlog of a Unix socket: Linux's default limit (net.core.somaxconn). */
+const BACKLOG = 4096
+
+/** Opens the Unix socket at `listen`: all workers accept at one. */
+async function openUnix(
+  { unix }: Runtime,
+  { listen = '', listen_mode, workers }: Config,
+  syscalls: Syscalls,
+): Promise<SharedSockets> {
+  if (unix === undefined) throw new StartError('listen: this system has no Unix sockets')
+  const path = parseUnix('listen', listen)
+  const claimed = await step(`listen: cannot listen on ${unixText(path)}`, () =>
+    unix.claim(path, parseMode('listen_mode', listen_mode), (where) => {
+      const socket = syscalls.socket(AF_UNIX, SOCK_STREAM)
+      try {
+        syscalls.bindUnix(socket, where)
+        // until a worker listens, another instance would take its file for one that nobody uses
+        syscalls.listen(socket, BACKLOG)
+      } catch (error) {
+        syscalls.close(socket)
+        throw error
+      }
+      return socket
+    }),
+  )
+  const others = Array.from({ length: workers - 1 }, () => syscalls.duplicate(claimed.bound))
+  const sockets = [claimed.bound, ...others].map((socket) => [socket])
+  return { local: [], shown: [unixText(path)], sockets, release: () => claimed.release() }
 }
 
 /** Binds without SO_REUSEPORT first: otherwise a second instance of this program would silently share the peers. */
@@ -38,6 +74,7 @@ export async function openSockets(
   syscalls: Syscalls,
 ): Promise<SharedSockets> {
   const client = (config.mode & MODE_CLIENT) !== 0
+  if (client && isUnix(config.listen ?? '')) return openUnix(runtime, config, syscalls)
   const [key, text, kind] = client
     ? (['listen', config.listen, 'tcp'] as const)
     : (['kcp_bind', config.kcp_bind, 'udp'] as const)
@@ -69,5 +106,5 @@ export async function openSockets(
   if (local.length === 0) throw new StartError(failures[0] ?? `${key}: no address`, true)
   // a name may have addresses that this machine does not use
   for (const failure of failures) log.warning(failure)
-  return { local, sockets }
+  return { local, shown: local.map(formatAddress), sockets }
 }

@@ -195,6 +195,9 @@ export class WorkerGroup {
   #config: Config
   /** Addresses of the shared sockets; none until they are open. */
   #local: readonly SocketAddress[] = []
+  #isOpen = false
+  /** Removes the file of a shared Unix socket. */
+  #release = (): void => {}
   #workers: readonly Worker[] = []
   /** Opens the shared sockets. */
   readonly #sockets: Retry
@@ -258,12 +261,14 @@ export class WorkerGroup {
     this.onStatus(status)
   }
 
-  #adopt({ local, sockets }: SharedSockets): void {
+  #adopt({ local, shown, sockets, release }: SharedSockets): void {
     this.#local = local
+    this.#isOpen = true
+    this.#release = release ?? this.#release
     this.#device = deviceIndex(this.runtime.os, this.#config.netdev)
     this.#workers = sockets.map((socket, index) => new Worker(this, index + 1, socket))
-    const what = (this.#config.mode & MODE_CLIENT) !== 0 ? 'tcp listen' : 'udp bind'
-    for (const address of local) this.log.notice(`${what}: ${formatAddress(address)}, ${sockets.length} workers`)
+    const kind = local.length === 0 ? 'listen' : (this.#config.mode & MODE_CLIENT) !== 0 ? 'tcp listen' : 'udp bind'
+    for (const text of shown) this.log.notice(`${kind}: ${text}, ${sockets.length} workers`)
     // later than at the start: a worker that fails is restarted
     if (this.started) for (const worker of this.#workers) void worker.start()
   }
@@ -375,10 +380,12 @@ export class WorkerGroup {
 
   /** The configuration for a worker: without what the first process does. */
   configFor(config: Config): Config {
+    if (!this.#isOpen) throw new Error('the shared sockets are not open')
     const [first] = this.#local
-    if (first === undefined) throw new Error('the shared sockets are not open')
-    const local = formatAddress(first)
-    const shared = (config.mode & MODE_CLIENT) !== 0 ? { listen: local } : { kcp_bind: local }
+    const local = first && formatAddress(first)
+    // a Unix socket has no address: the worker is given the path
+    const isClient = (config.mode & MODE_CLIENT) !== 0
+    const shared = local === undefined ? {} : isClient ? { listen: local } : { kcp_bind: local }
     return { ...config, ...shared, http_listen: undefined, user: undefined, workers: 1 }
   }
 
@@ -394,6 +401,7 @@ export class WorkerGroup {
     this.#sockets.close()
     this.#httpRetry.close()
     this.#http?.close()
+    this.#release()
     await Promise.all(this.#workers.map((worker) => worker.stop()))
   }
 }

@@ -58,6 +58,7 @@ const BOOLEANS: readonly (readonly [string, boolean])[] = [
 /** String keys; the flag says whether the key may be set alone, that is, without changing the mode or a conflict. */
 const STRINGS: readonly (readonly [string, boolean])[] = [
   ['listen', false],
+  ['listen_mode', false],
   ['connect', true],
   ['kcp_bind', true],
   ['kcp_connect', true],

@@ -166,7 +166,7 @@ const SESSION: SessionStats = {
   conv: 0xab,
   state: 2,
   peer: { family: 4, address: '127.0.0.1', port: 9, scope: 0 },
-  tcp: { family: 6, address: '::1', port: 80, scope: 0 },
+  tcp: '[::1]:80',
   age: 3,
   idle: 2,
   rtt: 1.5,

@@ -259,6 +259,7 @@ export class WorkersProgram extends Program {
       const shared = new Map(ports.map((port, i) => [i, port]))
       const group = new WorkerGroup(runtime, config, log, this.#callsOf(process, shared), async () => ({
         local: [local],
+        shown: [],
         sockets: ports.map((_, i) => [i]),
       }))
       this.#group = group

@@ -12,11 +12,12 @@ import { methods } from '../../crypto/methods.ts'
 import { openAead } from '../../crypto/open.ts'
 import { messageOf } from '../../errors.ts'
 import { formatAddress, parseHostPort, type SocketAddress } from '../../net/address.ts'
+import { isUnix, parseUnix } from '../../net/unix-path.ts'
 import type { Runtime } from '../../runtime.ts'
 import { NO_ADDRESSES, resolveAll } from '../../transport/resolver.ts'
 import { Refusals } from '../doctor/host-checks.ts'
 import { firstAnswer, Pinger } from '../doctor/pings.ts'
-import { askMonitoring, onLoopback } from '../doctor/ports.ts'
+import { askMonitoring, listensUnix, onLoopback } from '../doctor/ports.ts'
 import { Probe } from '../doctor/probe.ts'
 import { ephemeral, round } from '../doctor/reachability.ts'
 import { type Cipher, cipherOf, PLAIN } from '../doctor/voice.ts'
@@ -61,6 +62,12 @@ function expectPort(runtime: Runtime, key: 'listen' | 'kcp_bind', text: string |
   const { port } = parseHostPort(key, text, 'bind')
   if (port === 0 || portsInUse(runtime, kind)?.has(port) !== false) return
   throw new Unhealthy(`no program has ${kind.toUpperCase()} port ${port} (${key}): the tunnel is not running`)
+}
+
+/** @throws Unhealthy if no program listens on a Unix socket; a connection to it would open a session */
+function expectSocket(runtime: Runtime, listen: string): void {
+  if (listensUnix(runtime, parseUnix('listen', listen)) === false)
+    throw new Unhealthy(`no program listens on ${listen} (listen): the tunnel is not running`)
 }
 
 /** @throws Unhealthy, or an error naming the address, if the monitoring server does not answer with success */
@@ -113,7 +120,8 @@ async function examine(examined: Examined): Promise<string> {
   const { runtime, config } = examined
   const { mode, obfs, kcp_bind, kcp_connect, rendezvous_server, netdev } = config
   const isClient = (mode & MODE_CLIENT) !== 0
-  if (isClient) expectPort(runtime, 'listen', config.listen, 'tcp')
+  if (isClient && isUnix(config.listen ?? '')) expectSocket(runtime, config.listen ?? '')
+  else if (isClient) expectPort(runtime, 'listen', config.listen, 'tcp')
   if (!isClient || obfs === undefined) expectPort(runtime, 'kcp_bind', kcp_bind, obfs === undefined ? 'udp' : 'tcp')
   // an obfuscator has no UDP port to ask
   await expectHttp(runtime, config, obfs === undefined ? '/healthy' : '/ready')

@@ -8,6 +8,7 @@ import { linkOf } from '../../config/link.ts'
 import { methods } from '../../crypto/methods.ts'
 import { ConfigError } from '../../errors.ts'
 import { isLoopbackHost, isWildcardHost, parseHostPort } from '../../net/address.ts'
+import { isUnix } from '../../net/unix-path.ts'
 import type { Runtime } from '../../runtime.ts'
 import { PROGRAM } from '../../version.ts'
 import type { Option } from '../options.ts'
@@ -80,7 +81,7 @@ async function readWishes(runtime: Runtime, prompt: Prompt): Promise<Wishes> {
     { option: CONNECT, text: 'Target, as seen by the server (host:port, or a port on 127.0.0.1)' },
     (text) => readLocal(text, 'connect'),
   )
-  const taken = new Set([meeting.port, parseHostPort('', listen, 'bind').port])
+  const taken = new Set([meeting.port, isUnix(listen) ? 0 : parseHostPort('', listen, 'bind').port])
   const ports: Record<Role, number> = { client: 0, server: 0, rendezvous: 0 }
   for (const role of ['client', 'server', 'rendezvous'] as const) {
     ports[role] = await freePort(runtime, taken)
@@ -127,10 +128,11 @@ function instructions(wishes: Wishes, paths: ReadonlyMap<Role, string>, self: st
     else parts.push(elsewhere('server', 'The server is', 'SERVER', false))
   } else parts.push(elsewhere('server', 'The server is', meeting.host, true))
   if (!isServer) parts.push(`The client is this machine:\n${start('client')}`)
-  const { host, port } = parseHostPort('', listen, 'bind')
+  const { host, port } = isUnix(listen) ? { host: '', port: 0 } : parseHostPort('', listen, 'bind')
   const everywhere = isWildcardHost(host)
   const entrance = everywhere ? `port ${port} of the client` : listen
-  const exit = isLoopbackHost(parseHostPort('', connect, 'connect').host) ? `${connect} on the server` : connect
+  const isThere = isUnix(connect) || isLoopbackHost(parseHostPort('', connect, 'connect').host)
+  const exit = isThere ? `${connect} on the server` : connect
   const open = everywhere ? ' Any host that can reach this port can use the tunnel.' : ''
   parts.push(`Applications that connect to ${entrance} are forwarded to ${exit}.${open}
 Dashboards, accessible locally: http://${LOOPBACK}:${httpPorts.client}/ (client), http://${LOOPBACK}:${httpPorts.server}/ (server)

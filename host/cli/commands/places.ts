@@ -3,6 +3,7 @@
 import { randomPort } from '../../config/generate.ts'
 import { ConfigError, quote } from '../../errors.ts'
 import { type HostPort, parseHostPort } from '../../net/address.ts'
+import { isUnix, parseUnix } from '../../net/unix-path.ts'
 import type { Runtime } from '../../runtime.ts'
 import { CommandError } from './command.ts'
 
@@ -20,6 +21,10 @@ export function readMeeting(text: string): HostPort {
 
 /** The config value for `host:port`, or for a bare port on the loopback address. @throws ConfigError */
 export function readLocal(text: string, role: 'bind' | 'connect'): string {
+  if (isUnix(text)) {
+    parseUnix('', text)
+    return text
+  }
   const whole = /^\d+$/.test(text) ? `${LOOPBACK}:${text}` : text
   if (parseHostPort('', whole, role).port === 0) throw new ConfigError('', quote(text), 'the port must not be 0')
   return whole

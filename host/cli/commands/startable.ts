@@ -16,10 +16,7 @@ export function startable(bytes: Uint8Array): Config {
   const config = parseConfig(bytes)
   assertStartable(config, methods)
   checkAddresses(config)
-  for (const key of ['listen', 'http_listen'] as const) {
-    const text = config[key]
-    if (text !== undefined) parseHostPort(key, text, 'bind')
-  }
+  if (config.http_listen !== undefined) parseHostPort('http_listen', config.http_listen, 'bind')
   if (config.user !== undefined) parseIdentity(config.user)
   return config
 }

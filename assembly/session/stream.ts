@@ -75,6 +75,7 @@ import {
   INITIATOR,
   KEEPALIVE_PENDING,
   LINGER,
+  MAX_UNSENT_LIMIT,
   READABLE_REPORTED,
   RESET_CHALLENGED,
   Session,
@@ -85,6 +86,7 @@ import {
   TCP_NONE,
   TCP_OPEN,
   TIME_WAIT,
+  UNSENT_SHIFT,
   uncountHalfOpen,
 } from './session'
 
@@ -109,9 +111,10 @@ const MAX_ECHOES: u32 = 1024
  */
 function sendRoom(s: Session): u32 {
   const room = queueRoom(s, min(s.sndWnd + slack(s.sndWnd), MAX_WND))
-  if (s.isSndWndSet) return room
+  const set = s.flags >>> UNSENT_SHIFT
+  if (s.isSndWndSet && set == 0) return room
   const unsent = s.sndEnd - s.sndNxt
-  const limit = max(congestionWindow(s), MIN_UNSENT_SEGMENTS)
+  const limit = set == 0 ? max(congestionWindow(s), MIN_UNSENT_SEGMENTS) : set
   return min(room, unsent < limit ? limit - unsent : 0)
 }
 
@@ -120,6 +123,13 @@ function slack(window: u32): u32 {
 }
 
 // ---- from TCP
+
+/**
+ * Limits what is committed and not sent to `segments`, 0 = automatic: bytes that are soon of no use must not wait here.
+ */
+export function limitUnsent(s: Session, segments: u32): void {
+  s.flags = (s.flags & ((1 << UNSENT_SHIFT) - 1)) | (min(segments, MAX_UNSENT_LIMIT) << UNSENT_SHIFT)
+}
 
 /**
  * Reserves space for up to `want` bytes from TCP.
@@ -146,7 +156,9 @@ export function commit(s: Session, bytes: u32, now: Ticks): bool {
 
 /** Reports WRITABLE when there is room for a reasonable amount. */
 export function unblock(s: Session): void {
-  if (!has(s, BLOCKED) || sendRoom(s) < MIN_SLACK_SEGMENTS / 2) return
+  if (!has(s, BLOCKED)) return
+  const set = s.flags >>> UNSENT_SHIFT
+  if (sendRoom(s) < (set == 0 ? MIN_SLACK_SEGMENTS / 2 : (set + 1) / 2)) return
   const held = sendHeld(s)
   // enough to be worth an event, but always when nothing is queued
   if (!mayQueue(held + min(held, WRITABLE_BYTES))) return

@@ -400,6 +400,7 @@ export interface CoreExports {
   stream_open(now: number): number
   stream_connected(handle: number, ok: number, now: number): number
   stream_reserve(handle: number, want: number): number
+  stream_limit_unsent(handle: number, segments: number): number
   stream_commit(handle: number, length: number, now: number): number
   stream_peek(handle: number): number
   stream_consume(handle: number, length: number, now: number): number
@@ -438,9 +439,9 @@ export const CALLS: readonly Exclude<keyof CoreExports, 'memory'>[] = [
   'pongs_ptr', 'punched_ptr', 'set_rendezvous', 'add_rendezvous', 'renew_nonce', 'probe_path', 'path_moved',
   'ping_peer', 'ping_address', 'poll_pongs', 'probe_sessions', 'handle_datagrams', 'handle_timeout', 'next_timeout',
   'timeout_slack', 'receive_delay', 'refresh_gauges', 'poll_transmit', 'poll_events', 'stream_open',
-  'stream_connected', 'stream_reserve', 'stream_commit', 'stream_peek', 'stream_consume', 'stream_shutdown',
-  'stream_abort', 'stream_reset', 'echo_open', 'set_host_bytes', 'session_slots', 'session_info', 'session_find',
-  'obfs_ptr', 'obfs_slots', 'obfs_rx_ptr', 'obfs_early_ptr', 'obfs_tx_ptr', 'obfs_control_ptr', 'obfs_info_ptr',
-  'obfs_configure', 'obfs_accept', 'obfs_dial', 'obfs_release', 'obfs_ended', 'obfs_handle_packets', 'obfs_transmit',
-  'obfs_control', 'obfs_context_slots', 'obfs_context_info',
+  'stream_connected', 'stream_reserve', 'stream_limit_unsent', 'stream_commit', 'stream_peek', 'stream_consume',
+  'stream_shutdown', 'stream_abort', 'stream_reset', 'echo_open', 'set_host_bytes', 'session_slots', 'session_info',
+  'session_find', 'obfs_ptr', 'obfs_slots', 'obfs_rx_ptr', 'obfs_early_ptr', 'obfs_tx_ptr', 'obfs_control_ptr',
+  'obfs_info_ptr', 'obfs_configure', 'obfs_accept', 'obfs_dial', 'obfs_release', 'obfs_ended', 'obfs_handle_packets',
+  'obfs_transmit', 'obfs_control', 'obfs_context_slots', 'obfs_context_info',
 ]

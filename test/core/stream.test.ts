@@ -377,6 +377,28 @@ test('exactly the committed part of each reservation is sent', () => {
   )
 })
 
+test('a limited stream accepts what is sent soon, and WRITABLE follows when that is sent', () => {
+  const limit = 4
+  const { solo, handle, conv } = client()
+  const { calls } = solo.endpoint.core
+  assert.is(calls.stream_limit_unsent(handle, limit), 0)
+  let written = 0
+  for (let round = 0; round < 4; round++) {
+    const taken = solo.write(handle, payload(50_000, written))
+    written += taken
+    assert.ok(taken > 0 && taken <= limit * 1500, `round ${round}: ${taken} bytes`)
+    assert.is(calls.stream_reserve(handle, 1), 0)
+    const before = solo.events.length
+    solo.endpoint.drain()
+    assert.ok(solo.events.slice(before).some(({ type }) => type === EventType.WRITABLE))
+  }
+  const { messages } = decodeMessages(solo.streamSent(conv))
+  assert.equal(concat(...messages.map((one) => one.payload)), payload(written))
+  const other = client()
+  assert.ok(other.solo.write(other.handle, payload(200_000)) > 20 * limit * 1500)
+  assert.is(calls.stream_limit_unsent(handle + 1, limit), ErrorCode.HANDLE)
+})
+
 test('READABLE is reported once, and again after everything was read', () => {
   const solo = new Solo({ role: 'server', read: false })
   solo.feed(push(5, 0, DIAL))

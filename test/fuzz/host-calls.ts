@@ -184,6 +184,7 @@ export function nonsense(world: World): void {
   if (sessions.byHandle.has(handle >>> 0)) return
   world.note(() => `nonsense handle ${handle} length ${length}`)
   const results = [
+    calls.stream_limit_unsent(handle, length),
     calls.stream_reserve(handle, length),
     calls.stream_commit(handle, length, now),
     calls.stream_peek(handle),

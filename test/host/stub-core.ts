@@ -164,6 +164,7 @@ export function stubCore(overrides: Partial<Omit<CoreExports, 'memory'>> = {}): 
     },
     stream_open: () => note('stream_open', nextHandle++),
     stream_connected: (handle, ok) => note(`stream_connected ${handle} ${ok}`),
+    stream_limit_unsent: () => 0,
     stream_reserve: () => {
       if (stub.room === 0) return 0
       // two spans, to exercise the loop

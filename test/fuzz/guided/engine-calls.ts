@@ -28,6 +28,7 @@ export function handleCall(
   if (isLive(handle) || calls.session_find(handle, now) === 0) return
   const functions = [
     () => calls.stream_connected(handle, argument & 1, now),
+    () => calls.stream_limit_unsent(handle, argument),
     () => calls.stream_reserve(handle, argument),
     () => calls.stream_commit(handle, argument, now),
     () => calls.stream_peek(handle),

@@ -43,6 +43,7 @@ const hostRooms = [
   'engine',
   'driver',
   'transport',
+  'datagrams',
   'monitoring',
   'dashboard',
   'endpoint',

@@ -54,6 +54,7 @@ export const page = { source: 'examples/browser', out: 'dist/example-browser.htm
 /** In a browser's bundle: what is left out, and what is put in its place. */
 export const browser = {
   absent: [
+    'host/datagrams/ends.ts',
     'host/monitoring/monitoring.ts',
     'host/linux/system-watch.ts',
     'host/transport/obfs/client.ts',

@@ -37,6 +37,8 @@ export interface UdpOptions {
    * address, which is to be part of `to`. Not every path can do it, see UdpSocket.repliesFromAsked.
    */
   readonly replyFromAsked?: boolean
+  /** Datagrams may have any length (UdpSocket.sendLarge). Default: none is longer than a packet. */
+  readonly isLarge?: boolean
 }
 
 /** UDP implementation: the runtime's socket (portable), batched Linux system calls (fast), or the best available. */
@@ -87,6 +89,8 @@ export interface UdpSocket {
    * @param apart the datagram must not be in one message to the kernel with the one before it (UDP_SEGMENT)
    */
   send(buffer: Uint8Array, length: number, to: SocketAddress, apart?: boolean, kind?: DatagramKind): void
+  /** Passes a datagram of any length to the system at once; without room there it is dropped. Absent: not possible. */
+  sendLarge?(data: Uint8Array, to: SocketAddress): void
   /**
    * Sets or clears don't fragment for all datagrams, whatever the system believes about the path. Absent: not possible.
    * @returns whether it is in force
@@ -144,6 +148,8 @@ export interface TcpConnection {
   readonly remote: SocketAddress | undefined
   /** Of a Unix socket, which has no address: its path. */
   readonly path?: string | undefined
+  /** What is sent is soon of no use: segments that may wait unsent. Absent: as many as throughput requires. */
+  readonly unsentLimit?: number
   /** Replaces the handlers. Both have the same `held`; nothing was written or delivered before. */
   attach(handlers: TcpHandlers): void
   /** A buffer of at least 65536 bytes to fill for the next write(). The caller owns it until write(). */

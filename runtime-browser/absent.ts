@@ -10,4 +10,10 @@ function absent(): never {
   throw new NotAvailable(NO_SOCKETS)
 }
 
-export { absent as ObfsClient, absent as ObfsServer, absent as openMonitoring, absent as watchSystem }
+export {
+  absent as ObfsClient,
+  absent as ObfsServer,
+  absent as openDatagrams,
+  absent as openMonitoring,
+  absent as watchSystem,
+}

@@ -88,6 +88,15 @@ class BunUdpSocket implements UdpSocket {
     this.#queued.push(buffer)
   }
 
+  sendLarge(data: Uint8Array, to: SocketAddress): void {
+    if (this.#closed) return
+    try {
+      this.#sender.send(this.#sender.stride === 1 ? [data] : [data, to.port, this.#destinations.get(to)], 0)
+    } catch (reason) {
+      queueMicrotask(() => this.error(toError(reason)))
+    }
+  }
+
   flush(): void {
     // while the socket buffer is full, drain() transmits
     if (this.#closed || this.#retry !== undefined) return

@@ -19,6 +19,8 @@ import { spelling } from './platform.ts'
 
 /** Most outgoing datagrams in flight: libuv holds each buffer until its callback. */
 const SEND_BUFFERS = 512
+/** Most datagrams without such a buffer in flight. */
+const LARGE_MAX = 64
 /** Size of a send buffer: slightly more than the payload of an Ethernet frame. */
 const SEND_BUFFER_BYTES = 1536
 /** Bytes of a datagram that Deno receives; a longer one is cut, and its tag does not match. */
@@ -93,6 +95,8 @@ class DgramUdpSocket implements UdpSocket {
   #starved = false
   #batchOpen = false
   #closed = false
+  /** Number of copies of large datagrams in flight. */
+  #large = 0
 
   constructor(
     calls: SocketCalls,
@@ -137,13 +141,31 @@ class DgramUdpSocket implements UdpSocket {
     const sent = this.#callbacks.get(buffer)
     if (sent === undefined || this.#closed) return
     try {
-      const ipv4 = this.#ipv4
-      if (this.#connected) this.#socket.send(buffer, 0, length, sent)
-      else if (ipv4 !== undefined && isIpv4(to))
-        ipv4.socket.send(buffer, 0, length, to.port, ipv4.destinations.get(to), sent)
-      else this.#socket.send(buffer, 0, length, to.port, this.#destinations.get(to), sent)
+      this.#sendTo(buffer, length, to, sent)
     } catch (error) {
       // dgram throws for unsendable datagrams, such as to port 0 of a forged source address
+      process.nextTick(sent, toError(error))
+    }
+  }
+
+  #sendTo(buffer: Uint8Array, length: number, to: SocketAddress, sent: (error: Error | null) => void): void {
+    const ipv4 = this.#ipv4
+    if (this.#connected) this.#socket.send(buffer, 0, length, sent)
+    else if (ipv4 !== undefined && isIpv4(to))
+      ipv4.socket.send(buffer, 0, length, to.port, ipv4.destinations.get(to), sent)
+    else this.#socket.send(buffer, 0, length, to.port, this.#destinations.get(to), sent)
+  }
+
+  sendLarge(data: Uint8Array, to: SocketAddress): void {
+    if (this.#closed || this.#large >= LARGE_MAX) return
+    this.#large++
+    const sent = (error: Error | null): void => {
+      this.#large--
+      if (error && !this.#closed) this.#handlers.onError(error)
+    }
+    try {
+      this.#sendTo(new Uint8Array(data), data.length, to, sent)
+    } catch (error) {
       process.nextTick(sent, toError(error))
     }
   }
@@ -218,12 +240,14 @@ function isIpv6Only(): boolean {
 /**
  * Opens a dgram socket.
  * @param fd a bound descriptor to adopt instead
+ * @param isLarge as in UdpOptions
  */
 async function openSocket(
   calls: SocketCalls,
   bind: SocketAddress,
   options: SocketOptions | undefined,
   fd?: number,
+  isLarge = false,
 ): Promise<Socket> {
   const reusePort = fd === undefined && options?.reuseport === true && calls.hasReusePort
   // Node 20 ignores the option reusePort
@@ -241,7 +265,7 @@ async function openSocket(
   socket.on('error', () => {})
   if (calls.isLooseDgram) {
     // not the socket's buffer: Deno allocates and clears so much for each datagram, 64 KiB by default
-    socket.setRecvBufferSize(LOOSE_RECEIVE_BYTES / BUFFER_FACTOR)
+    if (!isLarge) socket.setRecvBufferSize(LOOSE_RECEIVE_BYTES / BUFFER_FACTOR)
   } else if (options !== undefined) {
     applyBuffers(options, () => bufferCalls(socket))
   }
@@ -268,13 +292,15 @@ async function openUdp(calls: SocketCalls, options: UdpOptions, handlers: UdpHan
   if (fd !== undefined && isLooseDgram) notAdopted(calls)
   const needsTwo = fd === undefined && options.bind.address === '::' && isIpv6Only()
   const bind = needsTwo && connect?.family === 4 ? { ...options.bind, ...ANY4 } : options.bind
-  const socket = await openSocket(calls, bind, socketOptions, fd)
+  const socket = await openSocket(calls, bind, socketOptions, fd, options.isLarge)
   try {
     if (connect !== undefined) await connectSocket(socket, bind.family, connect)
     let ipv4: Ipv4Side | undefined
     if (needsTwo && connect === undefined) {
       const { port } = socket.address()
-      ipv4 = new Ipv4Side(await openSocket(calls, { ...bind, ...ANY4, port }, socketOptions))
+      ipv4 = new Ipv4Side(
+        await openSocket(calls, { ...bind, ...ANY4, port }, socketOptions, undefined, options.isLarge),
+      )
     }
     return new DgramUdpSocket(calls, socket, ipv4, { ...options, bind }, handlers)
   } catch (error) {

@@ -27,6 +27,8 @@ export interface TunnelOptions {
   readonly method?: Method
   /** Family of the UDP path (default 4). */
   readonly family?: 4 | 6
+  /** Whether the tunnel forwards UDP (udp_listen, udp_connect). */
+  readonly datagrams?: boolean
   /** Shape of the link (default: no loss, no delay). */
   readonly link?: LinkShape & Pick<LinkOptions, 'seed' | 'up' | 'down' | 'tap'>
   /** Configuration of both endpoints, of the server, of the client. */
@@ -71,13 +73,13 @@ export async function openTunnel(options: TunnelOptions): Promise<Tunnel> {
       ...crypto,
       ...options.config,
       kcp_bind: formatAddress(host, udpPort),
-      connect: options.target,
+      [options.datagrams === true ? 'udp_connect' : 'connect']: options.target,
       ...options.serverConfig,
     },
     client: {
       ...crypto,
       ...options.config,
-      listen: formatAddress('127.0.0.1', port),
+      [options.datagrams === true ? 'udp_listen' : 'listen']: formatAddress('127.0.0.1', port),
       kcp_connect: formatAddress(host, link.port),
       ...options.clientConfig,
     },

@@ -59,6 +59,12 @@ export interface Config {
   /** Permission bits of the file of a Unix socket, in octal. */
   readonly listen_mode: string
   readonly connect: string | undefined
+  /** Client: in place of listen, for datagrams. */
+  readonly udp_listen: string | undefined
+  /** Server: in place of connect, for datagrams. */
+  readonly udp_connect: string | undefined
+  /** s */
+  readonly udp_timeout: number
   readonly kcp_bind: string | undefined
   readonly kcp_connect: string | undefined
   readonly rendezvous_server: string | undefined

@@ -1,15 +1,21 @@
 /** Determines which changes a reload applies. */
 
+import { StartError } from '../errors.ts'
 import { type Config, MODE_SERVER } from './config.ts'
 
 /** Keys that are only read at startup. */
 const FIXED_KEYS = ['http_listen', 'method', 'psk', 'password', 'obfs', 'user', 'native', 'workers'] as const
 /** Keys of the socket that several workers share. */
 const SERVER_SOCKET = ['kcp_bind', 'netdev', 'fwmark', 'dscp'] as const
-const CLIENT_SOCKET = ['listen', 'listen_mode'] as const
+const CLIENT_SOCKET = ['listen', 'listen_mode', 'udp_listen'] as const
 
-/** Returns a fresh configuration with the old values of fixed keys, and the keys whose changes were discarded. */
+/**
+ * Returns a fresh configuration with the old values of fixed keys, and the keys whose changes were discarded.
+ * @throws StartError if the change cannot be applied
+ */
 export function keepFixed(old: Config, fresh: Config): { readonly config: Config; readonly kept: readonly string[] } {
+  if (((old.udp_listen ?? old.udp_connect) === undefined) !== ((fresh.udp_listen ?? fresh.udp_connect) === undefined))
+    throw new StartError('a change between TCP and UDP (listen, connect, udp_listen, udp_connect) needs a restart')
   const kept: string[] = FIXED_KEYS.filter((key) => old[key] !== fresh[key])
   if (old.tcp.reuseport !== fresh.tcp.reuseport) kept.push('tcp.reuseport')
   const { http_listen, method, psk, password, obfs, user, native, workers } = old

@@ -31,7 +31,6 @@ export const GO_WITHOUT: ReadonlyMap<string, string> = new Map([
 /** Advice by key; all are top-level keys there. */
 const ADVICE: ReadonlyMap<string, string> = new Map([
   ['udp_bind', `${OLDER} kcp_bind`],
-  ['udp_connect', `${OLDER} kcp_connect`],
   ['localaddr', `${GO} write listen`],
   ['remoteaddr', `${GO} write kcp_connect, with one port`],
   ['target', `${GO} write connect, and its listen is kcp_bind here`],

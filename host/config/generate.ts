@@ -1,7 +1,7 @@
 /**
  * Generates matching configurations: for a server and its client, and optionally for a rendezvous server. They share a
- * fresh key and contain only keys of kcptun-libev, and `$schema`, which it ignores, so that either program accepts each
- * file.
+ * fresh key and, unless they forward UDP, contain only keys of kcptun-libev, and `$schema`, which it ignores, so that
+ * either program accepts each file.
  */
 
 import { generatePsk } from '../crypto/key.ts'
@@ -24,6 +24,8 @@ export interface Wishes {
   /** Whether `meeting` is a rendezvous server. */
   readonly rendezvous: boolean
   readonly serviceId: string
+  /** Whether the tunnel forwards UDP: the keys are udp_listen and udp_connect. */
+  readonly isUdp?: boolean
   /** Value of the key `listen`; likewise below. */
   readonly listen: string
   readonly connect: string
@@ -56,21 +58,23 @@ export function bindAddress({ host, port }: HostPort): string {
 
 /** Generates the content of each file by role: two files, or three with a rendezvous server. */
 export function generateConfigs(wishes: Wishes): ReadonlyMap<Role, Written> {
-  const { meeting, rendezvous, serviceId, listen, connect, method, httpPorts } = wishes
+  const { meeting, rendezvous, serviceId, method, httpPorts } = wishes
+  const listen = { [wishes.isUdp === true ? 'udp_listen' : 'listen']: wishes.listen }
+  const connect = { [wishes.isUdp === true ? 'udp_connect' : 'connect']: wishes.connect }
   const psk = generatePsk()
   const shared = (role: Role): Written => ({ method, psk, http_listen: `127.0.0.1:${httpPorts[role]}` })
   const bind = { kcp_bind: bindAddress(meeting) }
   const address = formatHostPort(meeting)
   if (!rendezvous) {
     return new Map<Role, Written>([
-      ['server', { $schema: SCHEMA_URL, ...bind, connect, ...shared('server') }],
-      ['client', { $schema: SCHEMA_URL, listen, kcp_connect: address, ...shared('client') }],
+      ['server', { $schema: SCHEMA_URL, ...bind, ...connect, ...shared('server') }],
+      ['client', { $schema: SCHEMA_URL, ...listen, kcp_connect: address, ...shared('client') }],
     ])
   }
   const met = { rendezvous_server: address, service_id: serviceId }
   return new Map<Role, Written>([
     ['rendezvous', { $schema: SCHEMA_URL, ...bind, ...shared('rendezvous') }],
-    ['server', { $schema: SCHEMA_URL, ...met, connect, ...shared('server') }],
-    ['client', { $schema: SCHEMA_URL, listen, ...met, ...shared('client') }],
+    ['server', { $schema: SCHEMA_URL, ...met, ...connect, ...shared('server') }],
+    ['client', { $schema: SCHEMA_URL, ...listen, ...met, ...shared('client') }],
   ])
 }

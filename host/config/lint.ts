@@ -94,6 +94,8 @@ function ignoredKeys(config: Config, findings: Findings): string[] {
   if ((mode & MODE_CLIENT) === 0) {
     for (const key of ['kcp_connect', 'listen_mode']) ignored(key, 'it is only used by a client (listen)')
   } else if (!isUnix(config.listen ?? '')) ignored('listen_mode', 'listen is not a Unix socket')
+  if ((config.udp_listen ?? config.udp_connect) === undefined)
+    ignored('udp_timeout', 'there is neither udp_listen nor udp_connect')
   if (config.obfs !== undefined) ignored('dscp', 'an obfuscator builds the IP headers itself')
   if (method === undefined) {
     ignored('psk', 'method is not set')
@@ -108,7 +110,7 @@ function ignoredKeys(config: Config, findings: Findings): string[] {
  * @throws ConfigError for a malformed address
  */
 export function lint(config: Config, findings: Findings, hasFastUdp: boolean): LintResult {
-  const { mode, kcp, udp, keepalive, http_listen, listen, kcp_bind, log } = config
+  const { mode, kcp, udp, keepalive, http_listen, listen, udp_listen, kcp_bind, log } = config
   const warnings = [...configWarnings(config), ...ignoredKeys(config, findings)]
   const notes: string[] = []
   if (config.password !== undefined) {
@@ -135,10 +137,17 @@ export function lint(config: Config, findings: Findings, hasFastUdp: boolean): L
   if (log !== undefined && !outputs.includes(log)) {
     warnings.push(about('log', log, `unknown output, must be one of ${outputs.join(', ')}`))
   }
-  if (listen !== undefined && !isUnix(listen) && isWildcardHost(parseHostPort('listen', listen, 'bind').host)) {
-    notes.push(about('listen', listen, 'any host that can reach this machine can use the tunnel'))
+  for (const [key, text] of [
+    ['listen', listen],
+    ['udp_listen', udp_listen],
+  ] as const) {
+    if (text !== undefined && !isUnix(text) && isWildcardHost(parseHostPort(key, text, 'bind').host))
+      notes.push(about(key, text, 'any host that can reach this machine can use the tunnel'))
   }
   const isPortable = udp.path === 'portable' || (udp.path === 'auto' && !hasFastUdp)
+  if (isPortable && udp_listen !== undefined && isWildcardHost(parseHostPort('udp_listen', udp_listen, 'bind').host)) {
+    notes.push(about('udp_listen', udp_listen, SOURCE_SELECTED))
+  }
   const isAsked = (mode & MODE_CLIENT) === 0 && config.obfs === undefined && kcp_bind !== undefined
   if (isPortable && isAsked && isWildcardHost(parseHostPort('kcp_bind', kcp_bind, 'bind').host)) {
     notes.push(about('kcp_bind', kcp_bind, SOURCE_SELECTED))
@@ -149,6 +158,7 @@ export function lint(config: Config, findings: Findings, hasFastUdp: boolean): L
   }
   for (const [key, text] of [
     ['listen', listen],
+    ['udp_listen', udp_listen],
     ['kcp_bind', kcp_bind],
     ['http_listen', http_listen],
   ] as const) {

@@ -81,8 +81,8 @@ function kcpOf(values: Reader): KcpConfig {
 
 function modeOf(values: Reader): number {
   return (
-    (values.text('connect') === undefined ? 0 : MODE_SERVER) |
-    (values.text('listen') === undefined ? 0 : MODE_CLIENT) |
+    ((values.text('connect') ?? values.text('udp_connect')) === undefined ? 0 : MODE_SERVER) |
+    ((values.text('listen') ?? values.text('udp_listen')) === undefined ? 0 : MODE_CLIENT) |
     (values.text('rendezvous_server') === undefined ? 0 : MODE_RENDEZVOUS)
   )
 }
@@ -95,6 +95,9 @@ export function configOf(entries: ReadonlyMap<string, Scalar>): Config {
     listen: values.text('listen'),
     listen_mode: values.text('listen_mode') ?? '',
     connect: values.text('connect'),
+    udp_listen: values.text('udp_listen'),
+    udp_connect: values.text('udp_connect'),
+    udp_timeout: values.integer('udp_timeout'),
     kcp_bind: values.text('kcp_bind'),
     kcp_connect: values.text('kcp_connect'),
     rendezvous_server: values.text('rendezvous_server'),

@@ -49,24 +49,30 @@ export function checkRules(config: Config): void {
   const server = (config.mode & MODE_SERVER) !== 0
   const client = (config.mode & MODE_CLIENT) !== 0
   const rendezvous = (config.mode & MODE_RENDEZVOUS) !== 0
+  if (client && config.udp_connect !== undefined) {
+    const reason = 'is the target of a server; what an old kcptun-libev calls udp_connect is kcp_connect'
+    throw new ConfigError('udp_connect', quote(config.udp_connect), reason)
+  }
   if (server && client) {
+    const key = config.listen === undefined ? 'udp_listen' : 'listen'
     throw new ConfigError(
-      'listen',
-      quote(config.listen ?? ''),
-      'conflicts with connect: listen selects client mode, connect server mode',
+      key,
+      quote(config[key] ?? ''),
+      `conflicts with connect: ${key} selects client mode, connect server mode`,
     )
   }
+  checkDatagrams(config)
   if (rendezvous && config.keepalive === 0) {
     throw new ConfigError('keepalive', '0', 'must not be 0 with rendezvous_server')
   }
   if (server && !rendezvous && config.kcp_bind === undefined) {
-    throw new ConfigError('kcp_bind', '', 'missing: required by a server (connect)')
+    throw new ConfigError('kcp_bind', '', 'missing: required by a server (connect, udp_connect)')
   }
   if (client && !rendezvous && config.kcp_connect === undefined) {
-    throw new ConfigError('kcp_connect', '', 'missing: required by a client (listen)')
+    throw new ConfigError('kcp_connect', '', 'missing: required by a client (listen, udp_listen)')
   }
   if (!server && !client && config.kcp_bind === undefined) {
-    throw new ConfigError('kcp_bind', '', 'missing: required without listen and connect')
+    throw new ConfigError('kcp_bind', '', 'missing: required without listen, connect, udp_listen and udp_connect')
   }
   if (config.psk !== undefined && config.password !== undefined) {
     throw new ConfigError('psk', HIDDEN, 'conflicts with password')
@@ -93,6 +99,15 @@ function openSocket({ listen, listen_mode }: Config): string[] {
   if (listen === undefined || !isUnix(listen) || isAbstract(parseUnix('listen', listen))) return []
   const isOpen = (parseMode('listen_mode', listen_mode) & OTHERS_WRITE) !== 0
   return isOpen ? [`config key listen_mode = ${quote(listen_mode)}: every local user can use the tunnel`] : []
+}
+
+/** On the wire nothing distinguishes streams of datagrams from others, so a tunnel has one kind. */
+function checkDatagrams({ listen, connect, udp_listen, udp_connect }: Config): void {
+  const why = 'on the wire nothing distinguishes the two: datagrams need a tunnel, and a kcp_bind, of their own'
+  if (listen !== undefined && udp_listen !== undefined)
+    throw new ConfigError('udp_listen', quote(udp_listen), `conflicts with listen: ${why}`)
+  if (connect !== undefined && udp_connect !== undefined)
+    throw new ConfigError('udp_connect', quote(udp_connect), `conflicts with connect: ${why}`)
 }
 
 /** Rules for several workers: each peer must stay with one process, which requires plain UDP sockets. */

@@ -68,9 +68,9 @@ function readName(node: JsonNode, index: number): string | undefined {
 }
 
 /** Role and port: what identifies a tunnel to people, and stays when entries before it come and go. */
-function ownName({ mode, listen, kcp_bind }: Config): string {
+function ownName({ mode, listen, udp_listen, kcp_bind }: Config): string {
   const role = (mode & MODE_SERVER) !== 0 ? 'server' : (mode & MODE_CLIENT) !== 0 ? 'client' : 'rendezvous'
-  const port = /:([1-9]\d*)$/.exec((role === 'client' ? listen : kcp_bind) ?? '')?.[1]
+  const port = /:([1-9]\d*)$/.exec((role === 'client' ? (listen ?? udp_listen) : kcp_bind) ?? '')?.[1]
   return port === undefined ? role : `${role}-${port}`
 }
 
@@ -109,16 +109,22 @@ interface Place {
 }
 
 function placesOf(config: Config, index: number): Place[] {
-  const { listen, kcp_bind, tcp, udp, obfs, mode } = config
+  const { listen, udp_listen, kcp_bind, tcp, udp, obfs, mode } = config
   const netdev = config.netdev ?? ''
   const places: Place[] = []
-  const add = (key: 'listen' | 'kcp_bind', text: string | undefined, isTcp: boolean, isShared: boolean): void => {
+  const add = (
+    key: 'listen' | 'udp_listen' | 'kcp_bind',
+    text: string | undefined,
+    isTcp: boolean,
+    isShared: boolean,
+  ): void => {
     if (text === undefined) return
     const path = pathIn(index, key)
     const { host, port } = isUnix(text) ? { host: text, port: UNIX } : parseHostPort(path, text, 'bind')
-    if (port !== 0) places.push({ path, text, host, port, isTcp, isShared, netdev: key === 'listen' ? '' : netdev })
+    if (port !== 0) places.push({ path, text, host, port, isTcp, isShared, netdev: key === 'kcp_bind' ? netdev : '' })
   }
   if ((mode & MODE_CLIENT) !== 0) add('listen', listen, true, tcp.reuseport)
+  add('udp_listen', udp_listen, false, false)
   add('kcp_bind', kcp_bind, obfs !== undefined, udp.reuseport)
   return places
 }

@@ -33,6 +33,19 @@ export interface HostCounters {
   udp_other_errors: number
   /** Each trap resets all streams and replaces the engine. */
   engine_traps: number
+  /** UDP forwarding: flows that are open now, were opened, and were refused with their datagram. */
+  flows: number
+  flows_opened: number
+  flows_refused: number
+  /** Datagrams of applications or targets, and to them. */
+  flow_datagrams_in: number
+  flow_datagrams_out: number
+  /** Waited too long, or found no room. */
+  flow_drops_queue: number
+  /** The system did not send them, or nobody took them. */
+  flow_drops_send: number
+  /** The stream ended within the datagram. */
+  flow_drops_cut: number
 }
 export type HostCounterName = keyof HostCounters
 
@@ -48,6 +61,14 @@ export const NO_HOST_COUNTERS: Readonly<HostCounters> = {
   udp_unreachable: 0,
   udp_other_errors: 0,
   engine_traps: 0,
+  flows: 0,
+  flows_opened: 0,
+  flows_refused: 0,
+  flow_datagrams_in: 0,
+  flow_datagrams_out: 0,
+  flow_drops_queue: 0,
+  flow_drops_send: 0,
+  flow_drops_cut: 0,
 }
 
 /** Whether to pause transmission after a UDP error. */

@@ -131,6 +131,8 @@ export class Stream implements TcpHandlers, Dialling {
 
   #established(): void {
     this.#open = true
+    const limit = this.#connection?.unsentLimit
+    if (limit !== undefined) this.#table.host.core.calls.stream_limit_unsent(this.handle, limit)
     this.#connection?.resume()
   }
 

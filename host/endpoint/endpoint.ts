@@ -19,6 +19,7 @@ import type { Aead } from '../crypto/aead.ts'
 import { withKey } from '../crypto/key.ts'
 import { methods } from '../crypto/methods.ts'
 import { openAead, type RuntimeCrypto } from '../crypto/open.ts'
+import type { UdpEntrance, UdpExit } from '../datagrams/ends.ts'
 import { Driver } from '../driver/driver.ts'
 import type { Dial, Dialling } from '../driver/stream.ts'
 import { instantiateHere } from '../engine/address-space.ts'
@@ -29,7 +30,7 @@ import { watchSystem } from '../linux/system-watch.ts'
 import type { Log } from '../log/log.ts'
 import type { Monitoring } from '../monitoring/monitoring.ts'
 import { formatAddress, type SocketAddress } from '../net/address.ts'
-import type { Runtime, SocketOptions, TcpOptions, Watch } from '../runtime.ts'
+import type { Runtime, SocketOptions, TcpConnection, TcpHandlers, TcpOptions, Watch } from '../runtime.ts'
 import { ObfsClient } from '../transport/obfs/client.ts'
 import { ObfsServer } from '../transport/obfs/server.ts'
 import { ipv6Warnings } from '../transport/resolver.ts'
@@ -90,6 +91,9 @@ export class Endpoint {
   #systemWatch: Watch | undefined
   #listenPort: ListenPort | undefined
   #target: ServerTarget | undefined
+  /** With udp_listen or udp_connect, in place of these. */
+  #entrance: UdpEntrance | undefined
+  #exit: UdpExit | undefined
   #monitoring: Monitoring | undefined
   readonly #http: Retry
   #status = ''
@@ -138,6 +142,11 @@ export class Endpoint {
     return this.#listenPort?.local
   }
 
+  /** Client: the UDP address that applications send to. */
+  get datagrams(): SocketAddress | undefined {
+    return this.#entrance?.local
+  }
+
   /** Local address of the UDP socket. @throws Error while there is none */
   get udp(): SocketAddress {
     const { sender } = this.driver.sockets
@@ -156,7 +165,8 @@ export class Endpoint {
   }
 
   get #failures(): string[] {
-    return [this.#listenPort?.failure, this.#transport?.waiting, this.#target?.failure, this.#http.failure].filter(
+    const applications = [this.#listenPort ?? this.#entrance, this.#target ?? this.#exit].map((end) => end?.failure)
+    return [applications[0], this.#transport?.waiting, applications[1], this.#http.failure].filter(
       (text) => text !== undefined,
     )
   }
@@ -231,6 +241,7 @@ export class Endpoint {
         this.#target = new ServerTarget(this.#runtime, log, this.#tcpOptions(), config, onChange)
         await this.#target.open()
       }
+      if ((config.udp_listen ?? config.udp_connect) !== undefined) await this.#openDatagrams()
       await this.#http.start()
       this.#transport = this.#makeTransport({
         runtime: this.#runtime,
@@ -262,15 +273,17 @@ export class Endpoint {
   async reload(fresh: Config): Promise<void> {
     const before = this.#config
     const { config, kept } = keepFixed(before, fresh)
-    await this.#listenPort?.reload(config)
+    const port = this.#listenPort ?? this.#entrance
+    await port?.reload(config)
     try {
       await this.#transport?.reload(config)
     } catch (error) {
-      await this.#listenPort?.reload(before)
+      await port?.reload(before)
       throw error
     }
     this.#config = config
     await this.#target?.reload(config)
+    await this.#exit?.reload(config)
     this.#watchSystem()
     this.#monitoring?.reload(config)
     this.#followPeer()
@@ -294,6 +307,8 @@ export class Endpoint {
     this.#transport?.close()
     this.#listenPort?.close()
     this.#target?.close()
+    this.#entrance?.close()
+    this.#exit?.close()
     this.#http.close()
     this.#monitoring?.close()
     this.driver.close()
@@ -367,6 +382,7 @@ export class Endpoint {
 
   #dial(dialling: Dialling, handle: number): Dial {
     if (this.#hooks.dial !== undefined) return this.#hooks.dial(dialling, this.driver.peerOf(handle))
+    if (this.#exit !== undefined) return this.#exit.dial(dialling)
     if (this.#target === undefined) throw new Error('connect is not set')
     return this.#target.dial(dialling)
   }
@@ -378,12 +394,36 @@ export class Endpoint {
         log: this.#log,
         tcp: (number) => this.#tcpOptions(number),
         bound: this.#worker?.addresses.map(formatAddress),
-        accept: (connection) => (this.#started ? this.driver.accept(connection) : null),
+        accept: (connection) => this.#accept(connection),
         onAcceptError: (error) => this.driver.diagnostics.acceptError(error),
         onChange: () => this.#tellStatus(),
       },
       config,
     )
+  }
+
+  /** Client: opens a session. */
+  #accept(connection: TcpConnection): TcpHandlers | null {
+    return this.#started ? this.driver.accept(connection) : null
+  }
+
+  async #openDatagrams(): Promise<void> {
+    const { openDatagrams } = await import('../datagrams/ends.ts')
+    const ends = await openDatagrams(
+      {
+        runtime: this.#runtime,
+        log: this.#log,
+        counters: this.driver.diagnostics.counters,
+        socketOptions: (number) => adopting(undefined, this.#client ? this.#worker : undefined, number),
+        bound: this.#client ? this.#worker?.addresses.map(formatAddress) : undefined,
+        accept: (connection) => this.#accept(connection),
+        onChange: () => this.#tellStatus(),
+      },
+      () => this.#config,
+    )
+    this.#entrance = ends.entrance
+    this.#exit = ends.exit
+    if (this.#closed) this.close()
   }
 
   /** Opens the monitoring server. The configuration may have been reloaded since the start. */

@@ -27,6 +27,9 @@ const RENAMED = new Map([
 const REFUSED = new Map([
   ['listen', 'streams are opened by connect() and open(): use createTunnel for TCP'],
   ['connect', 'streams are served by the handler: use createTunnel for TCP'],
+  ['udp_listen', 'streams carry bytes: use createTunnel for UDP'],
+  ['udp_connect', 'streams carry bytes: use createTunnel for UDP'],
+  ['udp_timeout', 'is for udp_listen and udp_connect'],
   ['kcp_connect', 'is the option server'],
   ['kcp_bind', 'is the option bind'],
   ['tcp', 'there are no TCP connections'],

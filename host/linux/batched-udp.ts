@@ -13,6 +13,7 @@ import { ADDRESS_WORDS, AddressCache } from '../net/address-cache.ts'
 import type { Clock, DatagramKind, Timer, UdpHandlers, UdpOptions, UdpSocket, Watch } from '../runtime.ts'
 import type { FastCalls, Features } from './fast-calls.ts'
 import { FragmentOptions } from './fragment-options.ts'
+import { LargeDatagram } from './large-datagram.ts'
 import { SOL_UDP, UDP_GRO } from './libc.ts'
 import { LOCAL_WORDS, type LocalAddresses } from './local-addresses.ts'
 import { MergeWatch } from './merge-watch.ts'
@@ -98,6 +99,7 @@ export class FastUdpSocket implements UdpSocket {
   /** Number of the source address of the first message of the last layout; 0: none. */
   #firstLocal = 0
   readonly #fragments: FragmentOptions
+  #large: LargeDatagram | undefined
   /** The first waiting message failed as too long, and is tried again. */
   #isAgain = false
   #retry: Timer | undefined
@@ -179,6 +181,14 @@ export class FastUdpSocket implements UdpSocket {
     this.#queueBytes[at] = entry
     this.#queueTo[at] = this.#connected ?? to
     this.#queued++
+  }
+
+  sendLarge(data: Uint8Array, to: SocketAddress): void {
+    if (this.#closed) return
+    this.#large ??= new LargeDatagram(this.#syscalls)
+    const receiver = this.#connected === undefined ? to : undefined
+    const sent = this.#large.send(this.#fd, this.#family, data, receiver, this.#peers, this.#locals)
+    if (sent < 0) this.#refuse(this.#error(-sent, 'sendmmsg'), 0)
   }
 
   flush(): void {

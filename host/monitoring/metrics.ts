@@ -31,7 +31,12 @@ const counter = (source: CounterName | HostCounterName, name: string, help: stri
   samples: [[source]],
 })
 
-const gauge = (source: CounterName, name: string, help: string, unit?: 'bytes' | 'seconds'): Family => ({
+const gauge = (
+  source: CounterName | HostCounterName,
+  name: string,
+  help: string,
+  unit?: 'bytes' | 'seconds',
+): Family => ({
   name,
   type: 'gauge',
   ...(unit === undefined ? {} : { unit }),
@@ -155,6 +160,22 @@ const FAMILIES: readonly Family[] = [
       ['udp_too_long', 'too_long'],
       ['udp_unreachable', 'unreachable'],
       ['udp_other_errors', 'other'],
+    ],
+  },
+  gauge('flows', 'flows', 'Open UDP flows.'),
+  counter('flows_opened', 'flows_opened', 'UDP flows opened.'),
+  counter('flows_refused', 'flows_refused', 'UDP flows refused.'),
+  counter('flow_datagrams_in', 'flow_datagrams_in', 'Datagrams of applications or targets.'),
+  counter('flow_datagrams_out', 'flow_datagrams_out', 'Datagrams to applications or targets.'),
+  {
+    name: 'flow_dropped_datagrams',
+    type: 'counter',
+    help: 'Datagrams of applications or targets that were dropped, by reason.',
+    label: 'reason',
+    samples: [
+      ['flow_drops_queue', 'queue'],
+      ['flow_drops_send', 'send'],
+      ['flow_drops_cut', 'cut'],
     ],
   },
 ]

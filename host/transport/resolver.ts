@@ -210,9 +210,11 @@ export function isComplete(config: Config, addresses: ResolvedAddresses): boolea
  * @throws ConfigError
  */
 export function checkAddresses(config: Config): void {
-  const { listen, connect, kcp_bind, kcp_connect, rendezvous_server } = config
+  const { listen, udp_listen, connect, udp_connect, kcp_bind, kcp_connect, rendezvous_server } = config
   if (listen !== undefined) checkPlace('listen', listen)
+  if (udp_listen !== undefined) parseHostPort('udp_listen', udp_listen, 'bind')
   if (connect !== undefined) checkPlace('connect', connect)
+  if (udp_connect !== undefined) parseHostPort('udp_connect', udp_connect, 'connect')
   if (kcp_bind !== undefined) parseHostPort('kcp_bind', kcp_bind, 'bind')
   if (kcp_connect !== undefined && hasPeer(config)) parseHostPort('kcp_connect', kcp_connect, 'connect')
   if (rendezvous_server !== undefined && announces(config)) {

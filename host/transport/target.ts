@@ -25,6 +25,7 @@ export class Target {
   readonly #runtime: Runtime
   readonly #log: Log
   readonly #tcp: TcpOptions
+  readonly #key: string
   /** Repeats the first lookup until it succeeds: nothing may be dialled before. */
   readonly #first: Retry
   #text: string
@@ -43,8 +44,10 @@ export class Target {
   /**
    * @param text `connect`
    * @param onChange `failure` changed
+   * @param key the key of the text, for messages
    */
-  constructor(runtime: Runtime, log: Log, tcp: TcpOptions, text: string, onChange: () => void) {
+  constructor(runtime: Runtime, log: Log, tcp: TcpOptions, text: string, onChange: () => void, key = 'connect') {
+    this.#key = key
     this.#runtime = runtime
     this.#log = log
     this.#tcp = tcp
@@ -62,7 +65,7 @@ export class Target {
    * @throws ConfigError for invalid syntax
    */
   async open(): Promise<void> {
-    this.#isLiteral = ipFamily(parseHostPort('connect', this.#text, 'connect').host) !== 0
+    this.#isLiteral = ipFamily(parseHostPort(this.#key, this.#text, 'connect').host) !== 0
     await this.#first.start()
   }
 
@@ -72,7 +75,7 @@ export class Target {
 
   /** Uses another name from now on, or the same one looked up anew. Its addresses replace the old ones when known. */
   async reload(text: string): Promise<void> {
-    this.#isLiteral = ipFamily(parseHostPort('connect', text, 'connect').host) !== 0
+    this.#isLiteral = ipFamily(parseHostPort(this.#key, text, 'connect').host) !== 0
     if (text !== this.#text) this.#looking = undefined
     this.#text = text
     this.#knownAt = Number.NEGATIVE_INFINITY
@@ -90,18 +93,36 @@ export class Target {
     }
     const attempts = new HappyEyeballs(this.#runtime, this.#tcp, dialling, {
       ...(!this.#isLiteral && { more }),
-      onConnected: (address) => {
-        this.#used = address
-      },
+      onConnected: (address) => this.prefer(address),
     })
     const start = (): void => attempts.start(this.#ordered(), this.#failure)
-    if (this.#isLiteral || begunAt - this.#knownAt < FRESH_MS) {
-      start()
-      return attempts
-    }
-    const lookup = this.#lookLimited()
-    void (this.#addresses.length === 0 ? lookup : this.#within(PATIENCE_MS, lookup)).then(start)
+    const lookup = this.#refresh()
+    if (lookup === undefined) start()
+    else void lookup.then(start)
     return attempts
+  }
+
+  /**
+   * The addresses in the order in which they are to be tried.
+   * @throws why there are none
+   */
+  async addresses(): Promise<readonly SocketAddress[]> {
+    await this.#refresh()
+    const found = this.#ordered()
+    if (found.length === 0) throw this.#failure ?? new Error(`${this.#key}: no address`)
+    return found
+  }
+
+  /** An address works: it is tried first from now on. */
+  prefer(address: SocketAddress): void {
+    this.#used = address
+  }
+
+  /** The lookup that a dial has to wait for; undefined: the addresses are known. */
+  #refresh(): Promise<void> | undefined {
+    if (this.#isLiteral || this.#now() - this.#knownAt < FRESH_MS) return undefined
+    const lookup = this.#lookLimited()
+    return this.#addresses.length === 0 ? lookup : this.#within(PATIENCE_MS, lookup)
   }
 
   /** Waits for a lookup, but not longer. */
@@ -154,7 +175,7 @@ export class Target {
     const text = this.#text
     const askedAt = this.#now()
     this.#askedAt = askedAt
-    const looking = resolveAll(this.#runtime, 'connect', text, 'connect')
+    const looking = resolveAll(this.#runtime, this.#key, text, 'connect')
       .then(
         (found) => {
           if (text === this.#text) this.#take(found, askedAt)
@@ -175,9 +196,9 @@ export class Target {
     const isSame = found.length === before.length && found.every((one) => before.some((old) => sameAddress(one, old)))
     this.#addresses = found
     this.#knownAt = askedAt
-    if (this.#failure !== undefined && before.length > 0) this.#log.notice('connect: resolved again')
+    if (this.#failure !== undefined && before.length > 0) this.#log.notice(`${this.#key}: resolved again`)
     this.#failure = undefined
-    if (before.length > 0 && !isSame) this.#log.notice(`connect: now ${found.map(formatAddress).join(', ')}`)
+    if (before.length > 0 && !isSame) this.#log.notice(`${this.#key}: now ${found.map(formatAddress).join(', ')}`)
   }
 
   /** The first of a series of failures is logged, unless the caller reports it. */

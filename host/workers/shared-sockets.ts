@@ -64,7 +64,7 @@ function checkFree(syscalls: Syscalls, kind: 'tcp' | 'udp', address: SocketAddre
 }
 
 /**
- * Opens a socket for each worker on every address of `listen` or `kcp_bind` that the machine has.
+ * Opens a socket for each worker on every address of `listen`, `udp_listen` or `kcp_bind` that the machine has.
  * @throws StartError
  */
 export async function openSockets(
@@ -75,11 +75,14 @@ export async function openSockets(
 ): Promise<SharedSockets> {
   const client = (config.mode & MODE_CLIENT) !== 0
   if (client && isUnix(config.listen ?? '')) return openUnix(runtime, config, syscalls)
-  const [key, text, kind] = client
-    ? (['listen', config.listen, 'tcp'] as const)
-    : (['kcp_bind', config.kcp_bind, 'udp'] as const)
+  const isDatagrams = config.udp_listen !== undefined
+  const key = !client ? 'kcp_bind' : isDatagrams ? 'udp_listen' : 'listen'
+  const kind = client && !isDatagrams ? 'tcp' : 'udp'
+  const text = config[key]
   const found = await resolveAll(runtime, key, text ?? '', 'bind')
-  const options = socketOptionsOf(kind, { ...config[kind], reuseport: true }, config, log)
+  // the options of the tunnel are not those of the applications' port
+  const tunnel = client ? undefined : config
+  const options = socketOptionsOf(kind, { ...config[kind], reuseport: true }, tunnel, log)
   const local: SocketAddress[] = []
   const sockets: number[][] = Array.from({ length: config.workers }, () => [])
   const failures: string[] = []

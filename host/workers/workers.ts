@@ -39,6 +39,9 @@ const WORKER_SLOTS = 256
 /** Time for a worker to end before it is killed, ms. */
 const STOP_MS = 2000
 
+/** Whether a client accepts datagrams. */
+const isUdp = ({ udp_listen }: Config): boolean => udp_listen !== undefined
+
 /** One worker: its number, its sockets, and its current process. */
 class Worker {
   readonly number: number
@@ -267,7 +270,9 @@ export class WorkerGroup {
     this.#release = release ?? this.#release
     this.#device = deviceIndex(this.runtime.os, this.#config.netdev)
     this.#workers = sockets.map((socket, index) => new Worker(this, index + 1, socket))
-    const kind = local.length === 0 ? 'listen' : (this.#config.mode & MODE_CLIENT) !== 0 ? 'tcp listen' : 'udp bind'
+    const isClient = (this.#config.mode & MODE_CLIENT) !== 0
+    const kind =
+      local.length === 0 ? 'listen' : !isClient ? 'udp bind' : isUdp(this.#config) ? 'udp listen' : 'tcp listen'
     for (const text of shown) this.log.notice(`${kind}: ${text}, ${sockets.length} workers`)
     // later than at the start: a worker that fails is restarted
     if (this.started) for (const worker of this.#workers) void worker.start()
@@ -384,8 +389,8 @@ export class WorkerGroup {
     const [first] = this.#local
     const local = first && formatAddress(first)
     // a Unix socket has no address: the worker is given the path
-    const isClient = (config.mode & MODE_CLIENT) !== 0
-    const shared = local === undefined ? {} : isClient ? { listen: local } : { kcp_bind: local }
+    const key = (config.mode & MODE_CLIENT) === 0 ? 'kcp_bind' : isUdp(config) ? 'udp_listen' : 'listen'
+    const shared = local === undefined ? {} : { [key]: local }
     return { ...config, ...shared, http_listen: undefined, user: undefined, workers: 1 }
   }
 

@@ -194,7 +194,8 @@ test('the family is reported as far as the file determines it', async () => {
 })
 
 test('keys of other programs are reported with what to write instead; notes are not reported', async () => {
-  await assertWarns({ ...CLIENT, udp_connect: 'a:1' }, /"udp_connect" is ignored: an older name .*, write kcp_connect$/)
+  const old = await report({ ...CLIENT, udp_connect: 'a:1' })
+  assert.match(old.error?.message ?? '', /udp_connect = "a:1": is the target of a server; .* old .* is kcp_connect$/)
   const { warnings } = await report({
     localaddr: ':1',
     remoteaddr: 'a:1-9',

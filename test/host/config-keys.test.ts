@@ -44,6 +44,7 @@ const INTEGERS: readonly IntegerKey[] = [
   integer('workers', 1, 64, 1),
   integer('fwmark', 0, 4294967295, 0),
   integer('dscp', 0, 63, 0),
+  integer('udp_timeout', 1, 86400, 120),
 ]
 
 const BOOLEANS: readonly (readonly [string, boolean])[] = [
@@ -57,6 +58,8 @@ const BOOLEANS: readonly (readonly [string, boolean])[] = [
 
 /** String keys; the flag says whether the key may be set alone, that is, without changing the mode or a conflict. */
 const STRINGS: readonly (readonly [string, boolean])[] = [
+  ['udp_listen', false],
+  ['udp_connect', false],
   ['listen', false],
   ['listen_mode', false],
   ['connect', true],

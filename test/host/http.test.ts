@@ -23,6 +23,14 @@ const HOST = {
   udp_unreachable: 1008,
   udp_other_errors: 1009,
   engine_traps: 1010,
+  flows: 1011,
+  flows_opened: 1012,
+  flows_refused: 1013,
+  flow_datagrams_in: 1014,
+  flow_datagrams_out: 1015,
+  flow_drops_queue: 1016,
+  flow_drops_send: 1017,
+  flow_drops_cut: 1018,
 }
 const LOST: Health = { client: true, pending: false, lastReceived: undefined, silence: 79 }
 

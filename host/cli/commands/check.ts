@@ -46,6 +46,8 @@ const ADDRESS = '127.0.0.1:1'
 const STAND_INS: Readonly<Record<string, string>> = {
   listen: ADDRESS,
   connect: ADDRESS,
+  udp_listen: ADDRESS,
+  udp_connect: ADDRESS,
   kcp_bind: ADDRESS,
   kcp_connect: ADDRESS,
   rendezvous_server: ADDRESS,
@@ -157,16 +159,20 @@ const place = (text = ''): string => (isUnix(text) ? text : `TCP ${text}`)
 
 /** The path of a connection through this endpoint. */
 function route(config: Config): string {
-  const { mode, listen, connect, kcp_bind, kcp_connect, rendezvous_server, service_id } = config
+  const { mode, kcp_bind, kcp_connect, rendezvous_server, service_id } = config
+  const [listen, connect] = [
+    config.udp_listen === undefined ? place(config.listen) : `UDP ${config.udp_listen}`,
+    config.udp_connect === undefined ? place(config.connect) : `UDP ${config.udp_connect}`,
+  ]
   const carrier = config.obfs ?? 'UDP'
   const meeting = `rendezvous server ${rendezvous_server}, service ${JSON.stringify(service_id)}`
   if ((mode & MODE_CLIENT) !== 0) {
     const server = (mode & MODE_RENDEZVOUS) === 0 ? `${carrier} ${kcp_connect} (server)` : `server found by ${meeting}`
-    return `applications -> ${place(listen)} -> ${server} -> target`
+    return `applications -> ${listen} -> ${server} -> target`
   }
   if ((mode & MODE_SERVER) !== 0) {
     const source = (mode & MODE_RENDEZVOUS) === 0 ? `${carrier} ${kcp_bind}` : `clients found by ${meeting}`
-    return `clients -> ${source} -> ${place(connect)} (target)`
+    return `clients -> ${source} -> ${connect} (target)`
   }
   return `rendezvous server on UDP ${kcp_bind}`
 }

@@ -57,7 +57,12 @@ function portsInUse(runtime: Runtime, kind: 'tcp' | 'udp'): ReadonlySet<number> 
 }
 
 /** @throws Unhealthy if no socket has the port of an address */
-function expectPort(runtime: Runtime, key: 'listen' | 'kcp_bind', text: string | undefined, kind: 'tcp' | 'udp'): void {
+function expectPort(
+  runtime: Runtime,
+  key: 'listen' | 'udp_listen' | 'kcp_bind',
+  text: string | undefined,
+  kind: 'tcp' | 'udp',
+): void {
   if (text === undefined) return
   const { port } = parseHostPort(key, text, 'bind')
   if (port === 0 || portsInUse(runtime, kind)?.has(port) !== false) return
@@ -122,6 +127,7 @@ async function examine(examined: Examined): Promise<string> {
   const isClient = (mode & MODE_CLIENT) !== 0
   if (isClient && isUnix(config.listen ?? '')) expectSocket(runtime, config.listen ?? '')
   else if (isClient) expectPort(runtime, 'listen', config.listen, 'tcp')
+  if (isClient) expectPort(runtime, 'udp_listen', config.udp_listen, 'udp')
   if (!isClient || obfs === undefined) expectPort(runtime, 'kcp_bind', kcp_bind, obfs === undefined ? 'udp' : 'tcp')
   // an obfuscator has no UDP port to ask
   await expectHttp(runtime, config, obfs === undefined ? '/healthy' : '/ready')

@@ -41,6 +41,10 @@ const CONNECT: Option = {
   value: '<[host:]port>',
   help: 'TCP address of the target, as seen by the server;\n"80" is 127.0.0.1:80',
 }
+const UDP: Option = {
+  long: '--udp',
+  help: 'forward UDP in place of TCP: --listen and --connect are\nUDP addresses',
+}
 const METHOD: Option = {
   long: '--method',
   value: '<method>',
@@ -58,7 +62,7 @@ function readMethod(text: string): string {
   return text
 }
 
-async function readWishes(runtime: Runtime, prompt: Prompt): Promise<Wishes> {
+async function readWishes(runtime: Runtime, prompt: Prompt, isUdp: boolean): Promise<Wishes> {
   const rendezvous = prompt.has(RENDEZVOUS)
   if (rendezvous && prompt.has(SERVER)) throw new CommandError('--server and --rendezvous are mutually exclusive')
   if (!rendezvous && prompt.has(SERVICE_ID)) throw new CommandError('--service-id requires --rendezvous')
@@ -74,7 +78,11 @@ async function readWishes(runtime: Runtime, prompt: Prompt): Promise<Wishes> {
     readMeeting,
   )
   const listen = await prompt.get(
-    { option: LISTEN, text: 'TCP address on which the client accepts applications', preset: `${LOOPBACK}:1080` },
+    {
+      option: LISTEN,
+      text: `${isUdp ? 'UDP' : 'TCP'} address on which the client accepts applications`,
+      preset: `${LOOPBACK}:1080`,
+    },
     (text) => readLocal(text, 'bind'),
   )
   const connect = await prompt.get(
@@ -87,7 +95,7 @@ async function readWishes(runtime: Runtime, prompt: Prompt): Promise<Wishes> {
     ports[role] = await freePort(runtime, taken)
     taken.add(ports[role])
   }
-  return { meeting, rendezvous, serviceId, listen, connect, method, httpPorts: ports }
+  return { meeting, rendezvous, serviceId, isUdp, listen, connect, method, httpPorts: ports }
 }
 
 const LINK: Option = {
@@ -134,7 +142,8 @@ function instructions(wishes: Wishes, paths: ReadonlyMap<Role, string>, self: st
   const isThere = isUnix(connect) || isLoopbackHost(parseHostPort('', connect, 'connect').host)
   const exit = isThere ? `${connect} on the server` : connect
   const open = everywhere ? ' Any host that can reach this port can use the tunnel.' : ''
-  parts.push(`Applications that connect to ${entrance} are forwarded to ${exit}.${open}
+  const doing = wishes.isUdp === true ? 'send UDP' : 'connect'
+  parts.push(`Applications that ${doing} to ${entrance} are forwarded to ${exit}.${open}
 Dashboards, accessible locally: http://${LOOPBACK}:${httpPorts.client}/ (client), http://${LOOPBACK}:${httpPorts.server}/ (server)
 Troubleshooting: ${self} doctor -c ${place(isServer ? 'server' : 'client')}
 `)
@@ -164,7 +173,7 @@ async function linkText(link: string, isLinkWanted: boolean, isCodeWanted: boole
 }
 
 export const command: Command = {
-  options: [SERVER, RENDEZVOUS, LISTEN, CONNECT, METHOD, SERVICE_ID, DIR, LINK, QR],
+  options: [SERVER, RENDEZVOUS, LISTEN, CONNECT, UDP, METHOD, SERVICE_ID, DIR, LINK, QR],
   notes: `Missing options are prompted for on a terminal. Existing files are not overwritten. Example:
   init --server vpn.example.org:4000 --listen 1080 --connect 127.0.0.1:1080`,
   async run({ runtime }, given) {
@@ -175,7 +184,7 @@ export const command: Command = {
     const roles: readonly Role[] = prompt.has(RENDEZVOUS) ? ['rendezvous', 'server', 'client'] : ['server', 'client']
     const paths = new Map(roles.map((role) => [role, pathOf(dir, role)]))
     expectRoom(commandConsole, to, paths.values())
-    const wishes = await readWishes(runtime, prompt)
+    const wishes = await readWishes(runtime, prompt, given.flags.has(UDP.long))
     const configs = generateConfigs(wishes)
     const files: { path: string; text: string }[] = []
     for (const [role, config] of configs) files.push({ path: pathOf(dir, role), text: textOf(config) })

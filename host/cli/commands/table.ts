@@ -13,6 +13,16 @@ export const COMMANDS: readonly CommandEntry[] = [
   { name: 'doctor', summary: 'diagnose the path to the peer', load: () => import('./doctor.ts') },
   { name: 'health', summary: 'check whether a tunnel works, for supervisors', load: () => import('./health.ts') },
   { name: 'top', summary: 'show live statistics of a tunnel', load: () => import('./top.ts') },
+  {
+    name: 'udp-wrap',
+    summary: 'carry UDP over the TCP of another tunnel, client side',
+    load: async () => ({ command: (await import('./udp-end.ts')).wrapCommand }),
+  },
+  {
+    name: 'udp-unwrap',
+    summary: 'carry UDP over the TCP of another tunnel, server side',
+    load: async () => ({ command: (await import('./udp-end.ts')).unwrapCommand }),
+  },
   { name: 'completions', summary: 'print a shell completion script', load: () => import('./completions.ts') },
 ]
 

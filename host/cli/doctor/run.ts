@@ -102,14 +102,16 @@ async function reportNames({ runtime, config, addresses, report }: Case, failure
   }
   const found: string[] = []
   let target: SocketAddress | undefined
-  if (config.connect !== undefined && !isUnix(config.connect)) {
-    target = await resolveKey(runtime, 'connect', config.connect, 'connect').catch((failure) => {
+  const targetKey = config.udp_connect === undefined ? 'connect' : 'udp_connect'
+  const targetText = config[targetKey]
+  if (targetText !== undefined && !isUnix(targetText)) {
+    target = await resolveKey(runtime, targetKey, targetText, 'connect').catch((failure) => {
       report.add('names', 'failure', messageOf(failure), { remedies: [CHECK_NAMES] })
       return undefined
     })
   }
   for (const [key, address] of [
-    ['connect', target],
+    [targetKey, target],
     ['kcp_connect', addresses.peer],
     ['rendezvous_server', addresses.rendezvous],
   ] as const) {

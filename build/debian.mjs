@@ -35,7 +35,8 @@ fi
 `
 
 /**
- * The control file. libstdc++ and OpenSSL are used where they are: without them encryption takes more CPU time.
+ * The control file. libstdc++, OpenSSL and libsodium are used where they are: without them encryption takes more CPU
+ * time.
  * @param {{ version: string, author: { name: string, email: string }, homepage: string, description: string }} about
  * @param {string} arch
  * @param {number} kib
@@ -46,7 +47,7 @@ Architecture: ${arch}
 Maintainer: ${author.name} <${author.email}>
 Installed-Size: ${kib}
 Depends: libc6 (>= 2.17), adduser
-Recommends: libstdc++6, libssl3 | libssl3t64
+Recommends: libstdc++6, libssl3 | libssl3t64, libsodium23 | libsodium26
 Section: net
 Priority: optional
 Homepage: ${homepage}

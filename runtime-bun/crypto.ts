@@ -3,7 +3,7 @@
 import type { Pointer } from 'bun:ffi'
 import { createRequire } from 'node:module'
 import type { RuntimeCrypto } from '../host/crypto/open.ts'
-import type { Openssl } from '../host/crypto/providers/openssl-aead.ts'
+import { type HChaCha20, type Openssl, SODIUM_LIBRARIES } from '../host/crypto/providers/openssl-aead.ts'
 import { nativeSodium, nodeCrypto } from '../runtime-shared/ciphers.ts'
 import { native } from '../runtime-shared/native.ts'
 
@@ -22,6 +22,8 @@ const SYMBOLS = {
   EVP_chacha20_poly1305: { args: [], returns: 'ptr' },
 } as const
 
+const SODIUM_SYMBOLS = { crypto_core_hchacha20: { args: ['ptr', 'ptr', 'ptr', 'ptr'], returns: 'i32' } } as const
+
 /** Converts a number to Bun's pointer type, which differs only for the type checker. */
 const at = (address: number): Pointer => address as Pointer
 
@@ -35,6 +37,7 @@ function openssl(): Openssl | undefined {
     return {
       provider: `OpenSSL ${version} by bun:ffi`,
       address: (bytes) => ptr(bytes),
+      hchacha20,
       calls: {
         EVP_CIPHER_CTX_new: () => Number(c.EVP_CIPHER_CTX_new() ?? 0),
         EVP_CIPHER_CTX_free: (context) => c.EVP_CIPHER_CTX_free(at(context)),
@@ -52,6 +55,19 @@ function openssl(): Openssl | undefined {
   } catch {
     return undefined
   }
+}
+
+function hchacha20(): HChaCha20 | undefined {
+  const { dlopen }: typeof import('bun:ffi') = createRequire(import.meta.url)('bun:ffi')
+  for (const library of SODIUM_LIBRARIES) {
+    try {
+      const { crypto_core_hchacha20: call } = dlopen(library, SODIUM_SYMBOLS).symbols
+      return (out, input, key, constant) => call(at(out), at(input), at(key), at(constant))
+    } catch {
+      // the next one
+    }
+  }
+  return undefined
 }
 
 export const crypto: RuntimeCrypto = { aesGcm: nodeCrypto('node:crypto (BoringSSL)'), nativeSodium, openssl }

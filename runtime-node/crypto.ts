@@ -1,6 +1,6 @@
 /** Ciphers on Node: node:crypto, sodium-native, and Node's own OpenSSL by FFI if koffi is installed. */
 import type { RuntimeCrypto } from '../host/crypto/open.ts'
-import type { Openssl } from '../host/crypto/providers/openssl-aead.ts'
+import { type HChaCha20, type Openssl, SODIUM_LIBRARIES } from '../host/crypto/providers/openssl-aead.ts'
 import { nativeSodium, nodeCrypto } from '../runtime-shared/ciphers.ts'
 import { loadKoffi } from './ffi.ts'
 
@@ -14,6 +14,7 @@ function openssl(): Openssl | undefined {
     return {
       provider: `${VERSION} by koffi`,
       address: (bytes) => Number(koffi.address(bytes)),
+      hchacha20,
       calls: {
         EVP_CIPHER_CTX_new: own.func('uintptr_t EVP_CIPHER_CTX_new()'),
         EVP_CIPHER_CTX_free: own.func('void EVP_CIPHER_CTX_free(uintptr_t)'),
@@ -31,6 +32,18 @@ function openssl(): Openssl | undefined {
     // koffi is not installed, or Node does not export OpenSSL
     return undefined
   }
+}
+
+function hchacha20(): HChaCha20 | undefined {
+  const koffi = loadKoffi()
+  for (const library of SODIUM_LIBRARIES) {
+    try {
+      return koffi.load(library).func('int crypto_core_hchacha20(uintptr_t, uintptr_t, uintptr_t, uintptr_t)')
+    } catch {
+      // the next one
+    }
+  }
+  return undefined
 }
 
 export const crypto: RuntimeCrypto = { aesGcm: nodeCrypto(`node:crypto (${VERSION})`), nativeSodium, openssl }

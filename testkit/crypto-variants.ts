@@ -1,5 +1,5 @@
 /** Every method with every library that implements it, for cipher tests. */
-import { methods } from '../host/crypto/methods.ts'
+import { methods, XCHACHA_METHOD } from '../host/crypto/methods.ts'
 import type { RuntimeCrypto } from '../host/crypto/open.ts'
 import { crypto as bunCrypto } from '../runtime-bun/crypto.ts'
 import { crypto as denoCrypto } from '../runtime-deno/crypto.ts'
@@ -27,13 +27,19 @@ const opensslCrypto: RuntimeCrypto = { ...portableCrypto, openssl: () => runtime
 export const missing: readonly string[] = [
   ...(runtimeCrypto.nativeSodium() === undefined ? ['sodium-native is not installed'] : []),
   ...(runtimeCrypto.openssl?.() === undefined ? ['OpenSSL cannot be called by FFI here'] : []),
+  ...(runtimeCrypto.openssl?.()?.hchacha20() === undefined ? ['the system has no libsodium that FFI can call'] : []),
 ]
+
+function hasOpenssl(method: string): boolean {
+  const openssl = opensslCrypto.openssl?.()
+  return openssl !== undefined && (method !== XCHACHA_METHOD || openssl.hchacha20() !== undefined)
+}
 
 const PROVIDER = {
   'libsodium-wrappers': /^libsodium-wrappers \(libsodium 1\.\d+/,
   'node:crypto': /^node:crypto \(/,
   'sodium-native': /^sodium-native \d+\.\d+\.\d+$/,
-  OpenSSL: /^OpenSSL \d\.\d.* by (koffi|bun:ffi|Deno\.dlopen)$/,
+  OpenSSL: /^OpenSSL \d\.\d.* by (koffi|bun:ffi|Deno\.dlopen)(, with libsodium)?$/,
 } as const
 
 const variant = (method: string, library: keyof typeof PROVIDER, crypto: RuntimeCrypto): Variant => ({
@@ -48,8 +54,6 @@ export const variants: readonly Variant[] = methods.flatMap((method): Variant[] 
   return [
     isAes ? variant(method, 'node:crypto', portableCrypto) : variant(method, 'libsodium-wrappers', portableCrypto),
     ...(isAes || nativeCrypto.nativeSodium() === undefined ? [] : [variant(method, 'sodium-native', nativeCrypto)]),
-    ...(method.startsWith('x') || opensslCrypto.openssl?.() === undefined
-      ? []
-      : [variant(method, 'OpenSSL', opensslCrypto)]),
+    ...(method === 'xsalsa20poly1305' || !hasOpenssl(method) ? [] : [variant(method, 'OpenSSL', opensslCrypto)]),
   ]
 })

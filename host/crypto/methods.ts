@@ -16,6 +16,7 @@ export const MAX_SEALED = 2048
 export const ASSOCIATED_DATA: Uint8Array = new TextEncoder().encode('kcptun-libev\0')
 
 export const AES_METHOD = 'aes256gcm'
+export const XCHACHA_METHOD = 'xchacha20poly1305_ietf'
 
 /** The nonce that follows ciphertext and tag. */
 export interface Method {
@@ -25,7 +26,7 @@ export interface Method {
 
 /** All methods by name, in the order of `--list-methods` (protocol.md 10.5). */
 const METHODS: Readonly<Record<string, Method>> = {
-  xchacha20poly1305_ietf: { nonceBytes: 24, nonceStrategy: 'random' },
+  [XCHACHA_METHOD]: { nonceBytes: 24, nonceStrategy: 'random' },
   xsalsa20poly1305: { nonceBytes: 24, nonceStrategy: 'random' },
   chacha20poly1305_ietf: { nonceBytes: 12, nonceStrategy: 'counter' },
   [AES_METHOD]: { nonceBytes: 12, nonceStrategy: 'counter' },

@@ -4,12 +4,12 @@
  */
 
 import type { Aead, AesGcmFactory } from './aead.ts'
-import { AES_METHOD, KEY_BYTES, methodOf, methods } from './methods.ts'
+import { AES_METHOD, KEY_BYTES, methodOf, methods, XCHACHA_METHOD } from './methods.ts'
 import type { NativeSodium } from './providers/native-aead.ts'
 import type { Openssl } from './providers/openssl-aead.ts'
 
-/** The methods that OpenSSL supports. */
-const OPENSSL_METHODS: ReadonlySet<string> = new Set(['chacha20poly1305_ietf', AES_METHOD])
+/** The methods that OpenSSL supports, one of them with libsodium's HChaCha20. */
+const OPENSSL_METHODS: ReadonlySet<string> = new Set([XCHACHA_METHOD, 'chacha20poly1305_ietf', AES_METHOD])
 
 /** The crypto libraries of a runtime. libsodium-wrappers is loaded by the host itself. */
 export interface RuntimeCrypto {

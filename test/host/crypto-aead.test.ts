@@ -341,6 +341,19 @@ test('a sodium-native that is incomplete, fails to load or does nothing is skipp
   }
 })
 
+test('an HChaCha20 that the system lacks or that computes something else is not used', async () => {
+  const openssl = runtimeCrypto.openssl?.()
+  if (openssl === undefined) return
+  for (const hchacha20 of [() => undefined, () => () => 0, () => () => -1]) {
+    const crypto = { ...runtimeCrypto, openssl: () => ({ ...openssl, hchacha20 }) }
+    const aead = await openAead('xchacha20poly1305_ietf', key, crypto)
+    assert.not.match(aead.provider, /OpenSSL/)
+    const nonce = nonceOf(aead, 5)
+    const expected = byLibrary('xchacha20poly1305_ietf', pattern(90, 3), nonce, AD)
+    assert.is(toHex(sealed(aead, pattern(90, 3), nonce)), toHex(expected))
+  }
+})
+
 test('the list of methods names the library of each method', async () => {
   const listed = await listMethods(runtimeCrypto)
   assert.equal(

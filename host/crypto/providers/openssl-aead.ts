@@ -1,11 +1,21 @@
 /**
- * Two of the methods with the EVP interface of OpenSSL, called by FFI. It takes two thirds of the time of libsodium,
+ * Three of the methods with the EVP interface of OpenSSL, called by FFI. It takes two thirds of the time of libsodium,
  * and for AES-256-GCM a sixth of the time of node:crypto, which creates objects for every packet. The runtime binds the
- * calls. OpenSSL has no HChaCha20, which the XChaCha20 methods require.
+ * calls. XChaCha20-Poly1305 is ChaCha20-Poly1305 with a key for each packet, HChaCha20(key, first 16 bytes of the
+ * nonce), and a nonce of 4 zero bytes and the other 8 (draft-irtf-cfrg-xchacha, section 2.3). OpenSSL has no HChaCha20,
+ * so this method also needs the system's libsodium.
  */
 
 import type { Aead } from '../aead.ts'
-import { AES_METHOD, ASSOCIATED_DATA, KEY_BYTES, methodOf, type NonceStrategy, TAG_BYTES } from '../methods.ts'
+import {
+  AES_METHOD,
+  ASSOCIATED_DATA,
+  KEY_BYTES,
+  methodOf,
+  type NonceStrategy,
+  TAG_BYTES,
+  XCHACHA_METHOD,
+} from '../methods.ts'
 import { SCRATCH_BYTES, SCRATCH_END, ScratchAead, type ScratchCipher, worksAsItShould } from './scratch-aead.ts'
 
 /** The functions of OpenSSL, as in EVP_EncryptInit(3). Pointers are numbers, 0 = NULL. */
@@ -20,6 +30,12 @@ export interface OpensslCalls {
   EVP_chacha20_poly1305(): number
 }
 
+/** crypto_core_hchacha20 of libsodium: out 32 bytes, input 16, key 32; no constant = 0. */
+export type HChaCha20 = (out: number, input: number, key: number, constant: number) => number
+
+/** Names under which systems have libsodium. */
+export const SODIUM_LIBRARIES: readonly string[] = ['libsodium.so.23', 'libsodium.so.26']
+
 /** OpenSSL, bound by a runtime. */
 export interface Openssl {
   /** As displayed: `OpenSSL 3.0.15`. */
@@ -27,6 +43,8 @@ export interface Openssl {
   readonly calls: OpensslCalls
   /** Address of an array. */
   address(bytes: Uint8Array): number
+  /** libsodium's function, if the system has it. Bound at the first call. */
+  hchacha20(): HChaCha20 | undefined
 }
 
 /** EVP_CTRL_AEAD_*, <openssl/evp.h>. */
@@ -41,28 +59,37 @@ const KEY_AT = SCRATCH_BYTES
 const AD_AT = KEY_AT + KEY_BYTES
 const LENGTH_AT = AD_AT + 16
 const SINK_AT = LENGTH_AT + 16
-const MEMORY_BYTES = SINK_AT + 64
+/** Key and nonce of one packet (XChaCha20). */
+const PACKET_KEY_AT = SINK_AT + 64
+const PACKET_NONCE_AT = PACKET_KEY_AT + KEY_BYTES
+const MEMORY_BYTES = PACKET_NONCE_AT + 16
 
-/** Nonce length of both methods (RFC 8439, NIST SP 800-38D), bytes. */
+/** Nonce length of OpenSSL's ciphers (RFC 8439, NIST SP 800-38D), bytes. */
 const NONCE_BYTES = methodOf(AES_METHOD).nonceBytes
+/** The part of an XChaCha20 nonce that goes into the key of the packet, and the rest of it. */
+const KEY_NONCE_BYTES = 16
+const REST_BYTES = methodOf(XCHACHA_METHOD).nonceBytes - KEY_NONCE_BYTES
 
-/** Method -> function that returns its cipher. Both use counter nonces. */
+/** Method -> function that returns its cipher. */
 const METHODS: Readonly<Record<string, 'EVP_chacha20_poly1305' | 'EVP_aes_256_gcm'>> = {
+  [XCHACHA_METHOD]: 'EVP_chacha20_poly1305',
   chacha20poly1305_ietf: 'EVP_chacha20_poly1305',
   [AES_METHOD]: 'EVP_aes_256_gcm',
 }
 
 class OpensslCipher implements ScratchCipher {
   readonly method: string
-  readonly nonceBytes = NONCE_BYTES
-  readonly nonceStrategy: NonceStrategy = methodOf(AES_METHOD).nonceStrategy
+  readonly nonceBytes: number
+  readonly nonceStrategy: NonceStrategy
   readonly provider: string
   readonly memory = new Uint8Array(MEMORY_BYTES)
   readonly scratch = 0
   readonly #calls: OpensslCalls
   /** Address of the memory. */
   readonly #base: number
-  readonly #textEnd = SCRATCH_END - NONCE_BYTES - TAG_BYTES
+  readonly #textEnd: number
+  /** Derives the key of each packet; undefined if the contexts hold the key. */
+  readonly #hchacha20: HChaCha20 | undefined
   /** Contexts that hold the key, for sealing and opening. */
   #sealing = 0
   #opening = 0
@@ -72,9 +99,15 @@ class OpensslCipher implements ScratchCipher {
     cipherCall: 'EVP_chacha20_poly1305' | 'EVP_aes_256_gcm',
     openssl: Openssl,
     key: Uint8Array,
+    hchacha20: HChaCha20 | undefined,
   ) {
     this.method = name
-    this.provider = openssl.provider
+    const { nonceBytes, nonceStrategy } = methodOf(name)
+    this.nonceBytes = nonceBytes
+    this.nonceStrategy = nonceStrategy
+    this.#textEnd = SCRATCH_END - nonceBytes - TAG_BYTES
+    this.#hchacha20 = hchacha20
+    this.provider = hchacha20 === undefined ? openssl.provider : `${openssl.provider}, with libsodium`
     this.#calls = openssl.calls
     this.#base = openssl.address(this.memory)
     this.memory.set(key, KEY_AT)
@@ -88,7 +121,7 @@ class OpensslCipher implements ScratchCipher {
       throw error
     }
     // the contexts hold their own copies
-    this.memory.fill(0, KEY_AT, KEY_AT + KEY_BYTES)
+    if (hchacha20 === undefined) this.memory.fill(0, KEY_AT, KEY_AT + KEY_BYTES)
   }
 
   seal(length: number): void {
@@ -134,7 +167,15 @@ class OpensslCipher implements ScratchCipher {
 
   /** Starts a packet with the nonce in the scratch area. */
   #begin(context: number): number {
-    return this.#calls.EVP_CipherInit_ex(context, 0, 0, 0, this.#base + SCRATCH_END - NONCE_BYTES, UNCHANGED)
+    const base = this.#base
+    const nonceAt = SCRATCH_END - this.nonceBytes
+    const derive = this.#hchacha20
+    if (derive === undefined) return this.#calls.EVP_CipherInit_ex(context, 0, 0, 0, base + nonceAt, UNCHANGED)
+    const { memory } = this
+    const restAt = PACKET_NONCE_AT + NONCE_BYTES - REST_BYTES
+    for (let i = 0; i < REST_BYTES; i++) memory[restAt + i] = memory[nonceAt + KEY_NONCE_BYTES + i] ?? 0
+    if (derive(base + PACKET_KEY_AT, base + nonceAt, base + KEY_AT, 0) !== 0) return 0
+    return this.#calls.EVP_CipherInit_ex(context, 0, 0, base + PACKET_KEY_AT, base + PACKET_NONCE_AT, UNCHANGED)
   }
 
   #context(cipher: number, encrypt: 0 | 1): number {
@@ -156,6 +197,24 @@ class OpensslCipher implements ScratchCipher {
   }
 }
 
+/** The test vector of draft-irtf-cfrg-xchacha, section 2.2.1: key 00 to 1f. */
+const VECTOR_INPUT = '000000090000004a0000000031415927'
+const VECTOR_OUTPUT = '82413b4227b27bfed30e42508a877d73a0f9e4d58a74a853c12ec41326d3ecdc'
+
+/** libsodium's function if it computes what it should: sealing and opening alone would not show that it does not. */
+function workingHChaCha20(openssl: Openssl): HChaCha20 | undefined {
+  const derive = openssl.hchacha20()
+  if (derive === undefined) return undefined
+  const memory = new Uint8Array(KEY_BYTES + KEY_NONCE_BYTES + KEY_BYTES)
+  for (let i = 0; i < KEY_BYTES; i++) memory[i] = i
+  memory.set(VECTOR_INPUT.match(/../g)?.map((byte) => Number.parseInt(byte, 16)) ?? [], KEY_BYTES)
+  const base = openssl.address(memory)
+  const outAt = KEY_BYTES + KEY_NONCE_BYTES
+  const isDone = derive(base + outAt, base + KEY_BYTES, base, 0) === 0
+  const output = Array.from(memory.subarray(outAt), (byte) => byte.toString(16).padStart(2, '0')).join('')
+  return isDone && output === VECTOR_OUTPUT ? derive : undefined
+}
+
 /**
  * Opens a method; the key (32 bytes) is copied.
  * @returns undefined if OpenSSL does not support the method or fails the self-test
@@ -163,14 +222,16 @@ class OpensslCipher implements ScratchCipher {
 export function openOpensslAead(name: string, key: Uint8Array, openssl: Openssl): Aead | undefined {
   const method = METHODS[name]
   if (method === undefined) return undefined
+  const hchacha20 = name === XCHACHA_METHOD ? workingHChaCha20(openssl) : undefined
+  if (name === XCHACHA_METHOD && hchacha20 === undefined) return undefined
   try {
-    const trial = new OpensslCipher(name, method, openssl, key)
+    const trial = new OpensslCipher(name, method, openssl, key, hchacha20)
     try {
       if (!worksAsItShould(trial)) return undefined
     } finally {
       trial.wipe()
     }
-    return new ScratchAead(new OpensslCipher(name, method, openssl, key))
+    return new ScratchAead(new OpensslCipher(name, method, openssl, key, hchacha20))
   } catch {
     return undefined
   }

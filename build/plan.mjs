@@ -72,7 +72,20 @@ export const copies = [
 ]
 
 /** Type declarations of the library entries. */
-export const types = { project: 'tsconfig.types.json', out: 'dist/types' }
+export const types = {
+  project: 'tsconfig.types.json',
+  out: 'dist/types',
+  // those of package.json, and what core.wasm.d.ts imports
+  entries: [
+    'host/library/index.d.ts',
+    'host/engine/core.d.ts',
+    'host/engine/abi.d.ts',
+    'runtime-browser/index.d.ts',
+    'runtime-node/index.d.ts',
+    'runtime-bun/index.d.ts',
+    'runtime-deno/index.d.ts',
+  ],
+}
 
 /** Files and directories that each step reads; a change makes the step stale. */
 export const inputs = {

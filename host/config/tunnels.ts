@@ -139,6 +139,19 @@ function overlap(a: string, b: string): boolean {
   return !isIpv6 && (isWildcardHost(a) || isWildcardHost(b))
 }
 
+const collide = (a: Place, b: Place): boolean =>
+  a.port === b.port &&
+  a.isTcp === b.isTcp &&
+  !(a.isShared && b.isShared) &&
+  !(a.netdev !== '' && b.netdev !== '' && a.netdev !== b.netdev) &&
+  overlap(a.host, b.host)
+
+/** Whether two tunnels cannot be open at the same time. */
+export function shareAddress(a: Config, b: Config): boolean {
+  const others = placesOf(b, 0)
+  return placesOf(a, 0).some((place) => others.some((other) => collide(place, other)))
+}
+
 /** @throws ConfigError if two sockets are to have one address */
 function checkPlaces({ http_listen }: Config, configs: readonly Config[]): void {
   const http = http_listen === undefined ? undefined : parseHostPort('http_listen', http_listen, 'bind')
@@ -148,14 +161,7 @@ function checkPlaces({ http_listen }: Config, configs: readonly Config[]): void 
   }
   for (const [index, config] of configs.entries()) {
     for (const place of placesOf(config, index)) {
-      const other = places.find(
-        ({ host, port, isTcp, isShared, netdev }) =>
-          port === place.port &&
-          isTcp === place.isTcp &&
-          !(isShared && place.isShared) &&
-          !(netdev !== '' && place.netdev !== '' && netdev !== place.netdev) &&
-          overlap(host, place.host),
-      )
+      const other = places.find((known) => collide(known, place))
       if (other !== undefined)
         throw new ConfigError(place.path, quote(place.text), `${other.path} has this address too`)
       places.push(place)

@@ -13,12 +13,20 @@ import type { HttpConnection } from '../runtime.ts'
 import { contextJson } from '../transport/obfs/context-stats.ts'
 import { hasToken, isForeign, isNavigation, isOwnHost, isOwnPage, maybeBrowser } from './access.ts'
 import { LiveFeed } from './live.ts'
-import { METRICS_TYPE, renderMetrics } from './metrics.ts'
+import { METRICS_TYPE, type MetricsPart, renderMetrics } from './metrics.ts'
 import { bodyOf, errorPage, page } from './pages.ts'
-import type { HttpSource } from './source.ts'
-import { renderHealth, renderStats, SessionFilter } from './stats.ts'
+import type { HttpSource, TunnelSource } from './source.ts'
+import {
+  healthLines,
+  renderHead,
+  renderHealth,
+  renderStats,
+  SessionFilter,
+  type Snapshot,
+  type StatsQuery,
+} from './stats.ts'
 import { renderJson, sessionJson, summaryOf } from './stats-json.ts'
-import { parseStatsQuery, parseTarget } from './target.ts'
+import { parseStatsQuery, parseTarget, tunnelOfQuery } from './target.ts'
 
 const TEXT_TYPE = 'text/plain; charset=utf-8'
 const JSON_TYPE = 'application/json'
@@ -78,54 +86,174 @@ function dashboard({ headers, method }: Request, source: HttpSource): Response {
   return answer
 }
 
+/** What is served of a source: all tunnels together, or one of them. */
+class View {
+  readonly source: HttpSource
+  /** Snapshot of the last POST, to which the next POST is relative. */
+  last: Snapshot
+  #feed: LiveFeed | undefined
+
+  constructor(source: HttpSource) {
+    this.source = source
+    this.last = source.start
+  }
+
+  get feed(): LiveFeed {
+    const { source } = this
+    this.#feed ??= new LiveFeed({
+      ...source.live,
+      snapshot: () => source.snapshot(),
+      sessions: () => source.sessions(),
+      summary: (snapshot) => summaryOf(source, snapshot),
+      session: sessionJson,
+      contexts: () => source.contexts?.(),
+      context: contextJson,
+    })
+    return this.#feed
+  }
+
+  get viewers(): number {
+    return this.#feed?.viewers ?? 0
+  }
+
+  endViewers(): void {
+    this.#feed?.endAll()
+  }
+}
+
+/** The views of a source: itself, and those of its tunnels as they are asked for. */
+class Views {
+  readonly #whole: View
+  readonly #parts = new Map<TunnelSource, View>()
+
+  constructor(source: HttpSource) {
+    this.#whole = new View(source)
+  }
+
+  get all(): View[] {
+    return [this.#whole, ...this.#parts.values()]
+  }
+
+  get tunnels(): View[] | undefined {
+    return this.#whole.source.tunnels?.().map((source) => this.#viewOf(source))
+  }
+
+  /** The view that a request is about; undefined: it names a tunnel that does not exist. */
+  find(target: string): View | undefined {
+    const sources = this.#whole.source.tunnels?.()
+    const name = sources && tunnelOfQuery(parseTarget(target)?.query ?? '')
+    if (name === undefined) return this.#whole
+    const found = sources?.find((source) => source.name === name)
+    return found && this.#viewOf(found)
+  }
+
+  /** Ends the streams of all views, and forgets tunnels that are gone. */
+  endViewers(): void {
+    for (const view of this.all) view.endViewers()
+    const sources = this.#whole.source.tunnels?.() ?? []
+    for (const source of this.#parts.keys()) if (!sources.includes(source)) this.#parts.delete(source)
+  }
+
+  #viewOf(source: TunnelSource): View {
+    const known = this.#parts.get(source) ?? new View(source)
+    this.#parts.set(source, known)
+    return known
+  }
+}
+
 const queryOf = (context: Context<HttpEnv>): string => parseTarget(context.env.target)?.query ?? ''
 
 /** Routes of the dashboard and its event stream. */
-function addPages(app: Hono<HttpEnv>, source: HttpSource, feed: LiveFeed): void {
+function addPages(app: Hono<HttpEnv>, source: HttpSource, views: Views): void {
   app.all('/', (context) => dashboard(context.req.raw, source))
   app.all('/events', (context) => {
     const { method, raw } = context.req
     if (method !== 'GET') return errorPage(405)
     const { connection } = context.env
     const isKnown = source.token() !== undefined || isOwnPage(raw.headers) || !maybeBrowser(raw.headers)
-    const events = connection === undefined ? undefined : feed.open(connection, isKnown)
+    const view = views.find(context.env.target)
+    if (view === undefined) return errorPage(404)
+    const events = connection === undefined ? undefined : view.feed.open(connection, isKnown)
     return events === undefined ? errorPage(503) : page(events, EVENTS_TYPE)
   })
 }
 
+/** The body of /stats of one view. @param banner undefined: the first lines are left out */
+function statsOf(
+  view: View,
+  query: StatsQuery,
+  isPost: boolean,
+  banner: string | undefined,
+): Iterator<string, unknown> {
+  const { source } = view
+  const snapshot = source.snapshot()
+  const since = isPost ? view.last : undefined
+  if (isPost) view.last = snapshot
+  return renderStats(snapshot, source.sessions(), query, banner, since, source.contexts?.())
+}
+
+/** The body of /stats of several tunnels: each below a line with its name. */
+function* statsOfAll(whole: View, tunnels: readonly View[], query: StatsQuery, isPost: boolean, banner: string) {
+  yield renderHead(whole.source.snapshot(), query, banner)
+  for (const [index, view] of tunnels.entries()) {
+    const { program, name, health } = view.source as TunnelSource
+    yield `${index === 0 ? '' : '\n'}tunnel ${name}, ${program.mode}: ${renderHealth(health()).text}\n\n`
+    for (const parts = statsOf(view, query, isPost, undefined); ; ) {
+      const { value, done } = parts.next()
+      if (done === true) break
+      yield value
+    }
+  }
+}
+
+const metricsOf = ({ source }: View): MetricsPart => ({
+  snapshot: source.snapshot(),
+  host: source.hostCounters(),
+  ready: renderHealth(source.health()).healthy,
+})
+
 /** Routes of the statistics. */
-function addFigures(app: Hono<HttpEnv>, source: HttpSource): void {
+function addFigures(app: Hono<HttpEnv>, source: HttpSource, views: Views): void {
   const { program } = source
   const banner = `${program.name} ${program.version}\n  ${program.note}`
-  /** Snapshot of the last POST, to which the next POST is relative. */
-  let last = source.start
+  const { clock } = source.live
+  /** The view of a request, and its tunnels if it shows several. */
+  const viewOf = ({ env }: Context<HttpEnv>): { view: View; tunnels: View[] | undefined } | undefined => {
+    const view = views.find(env.target)
+    return view && { view, tunnels: view.source === source ? views.tunnels : undefined }
+  }
+  const on = (path: string, answer: (context: Context<HttpEnv>, view: View, tunnels?: View[]) => Response): void => {
+    app.all(path, (context) => {
+      const found = viewOf(context)
+      return found === undefined ? errorPage(404) : answer(context, found.view, found.tunnels)
+    })
+  }
 
-  app.all('/stats', (context) => {
+  on('/stats', (context, view, tunnels) => {
     const query = parseStatsQuery(queryOf(context))
     if (query === undefined) return errorPage(400)
     const { method } = context.req
     if (method !== 'GET' && method !== 'POST') return errorPage(405)
-    const snapshot = source.snapshot()
-    const since = method === 'POST' ? last : undefined
-    if (method === 'POST') last = snapshot
-    const parts = renderStats(snapshot, source.sessions(), query, banner, since, source.contexts?.())
-    return page(bodyOf(parts, source.live.clock), TEXT_TYPE, 200, method === 'POST')
+    const isPost = method === 'POST'
+    const parts = tunnels ? statsOfAll(view, tunnels, query, isPost, banner) : statsOf(view, query, isPost, banner)
+    return page(bodyOf(parts, clock), TEXT_TYPE, 200, isPost)
   })
-  app.all('/stats.json', (context) => {
+  on('/stats.json', (context, view) => {
     const query = parseStatsQuery(queryOf(context), SessionFilter.all)
     if (query === undefined) return errorPage(400)
     if (context.req.method !== 'GET') return errorPage(405)
-    return page(bodyOf(renderJson(source, query), source.live.clock), JSON_TYPE)
+    return page(bodyOf(renderJson(view.source, query), clock), JSON_TYPE)
   })
-  app.all('/metrics', (context) => {
+  on('/metrics', (context, view, tunnels) => {
     if (context.req.method !== 'GET') return errorPage(405)
-    const { healthy } = renderHealth(source.health())
-    return page(renderMetrics(source.snapshot(), source.hostCounters(), healthy, program), METRICS_TYPE)
+    const named = ({ source: part }: View): { tunnel?: string } => ('name' in part ? { tunnel: String(part.name) } : {})
+    const parts = (tunnels ?? [view]).map((each) => ({ ...metricsOf(each), ...named(each) }))
+    return page(renderMetrics(view.source.snapshot(), program, parts), METRICS_TYPE)
   })
-  app.all('/healthy', () => page(`${renderHealth(source.health()).text}\n`, TEXT_TYPE))
-  app.all('/ready', () => {
-    const { healthy, text } = renderHealth(source.health())
-    return page(`${text}\n`, TEXT_TYPE, healthy ? 200 : 503)
+  on('/healthy', (_, view) => page(healthLines(view.source.health()), TEXT_TYPE))
+  on('/ready', (_, view) => {
+    const health = view.source.health()
+    return page(healthLines(health), TEXT_TYPE, renderHealth(health).healthy ? 200 : 503)
   })
 }
 
@@ -141,15 +269,7 @@ export function createHttpApp(source: HttpSource, Router: typeof Hono): HttpApp 
       return parsed === undefined || parsed.more ? NO_ROUTE : `/${parsed.name}`
     },
   })
-  const feed = new LiveFeed({
-    ...source.live,
-    snapshot: () => source.snapshot(),
-    sessions: () => source.sessions(),
-    summary: (snapshot) => summaryOf(source, snapshot),
-    session: sessionJson,
-    contexts: () => source.contexts?.(),
-    context: contextJson,
-  })
+  const views = new Views(source)
 
   app.use(async (context, next) => {
     const { target } = context.env
@@ -160,17 +280,17 @@ export function createHttpApp(source: HttpSource, Router: typeof Hono): HttpApp 
     const access = ACCESS.get(path)
     const refusal = access === undefined ? undefined : refuse(raw, access, source)
     if (refusal !== undefined) return refusal
-    if (access !== undefined) await source.prepare?.(target)
+    if (access !== undefined) await views.find(target)?.source.prepare?.(target)
     await next()
   })
-  addPages(app, source, feed)
-  addFigures(app, source)
+  addPages(app, source, views)
+  addFigures(app, source, views)
   app.notFound(() => errorPage(404))
   return {
     fetch: (request, env) => app.fetch(request, env),
     get viewers() {
-      return feed.viewers
+      return views.all.reduce((sum, view) => sum + view.viewers, 0)
     },
-    endViewers: () => feed.endAll(),
+    endViewers: () => views.endViewers(),
   }
 }

@@ -77,6 +77,8 @@ export interface LiveSource {
   ping(): void
   /** The last minutes, by HISTORY_COLUMNS. */
   history(): readonly HistoryRow[]
+  /** Name, mode and state of each of several tunnels, of which this is one or the sum. */
+  overview?(): readonly object[]
   /** The recent warnings and the total number of warnings. */
   warnings(): { readonly recent: readonly RecentLine[]; readonly remembered: number }
 }
@@ -328,6 +330,7 @@ export class LiveFeed {
       },
       path: busiest === undefined ? null : this.#source.session(busiest),
       sessions: this.#rows.map((row) => this.#source.session(row)),
+      tunnels: this.#source.overview?.(),
       ...this.#contexts(),
       ...(remembered === this.#warned ? {} : { warnings: recent }),
     })

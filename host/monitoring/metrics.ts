@@ -196,45 +196,77 @@ function escapeLabel(text: string): string {
   return text.replaceAll('\\', '\\\\').replaceAll('"', '\\"').replaceAll('\n', '\\n')
 }
 
-/** Renders the exposition. @param ready whether /ready returns 200 */
-export function renderMetrics(snapshot: Snapshot, host: HostCounters, ready: boolean, build: BuildInfo): string {
-  const values: Readonly<Record<CounterName | HostCounterName, number>> = {
-    ...snapshot.counters,
-    ...host,
-    last_received_age: snapshot.counters.last_received_age / MS_PER_S,
-  }
+/** The figures of one tunnel. */
+export interface MetricsPart {
+  /** Its name, if it is one of several: a label of all its series. */
+  readonly tunnel?: string
+  readonly snapshot: Snapshot
+  readonly host: HostCounters
+  /** Whether /ready returns 200. */
+  readonly ready: boolean
+}
+
+/** The labels of a series. */
+function labelsOf({ tunnel }: MetricsPart, name = '', value = ''): string {
+  const labels = [
+    ...(tunnel === undefined ? [] : [`tunnel="${tunnel}"`]),
+    ...(name === '' ? [] : [`${name}="${value}"`]),
+  ]
+  return labels.length === 0 ? '' : `{${labels.join(',')}}`
+}
+
+function valuesOf({ snapshot, host }: MetricsPart): Readonly<Record<CounterName | HostCounterName, number>> {
+  const { counters } = snapshot
+  return { ...counters, ...host, last_received_age: counters.last_received_age / MS_PER_S }
+}
+
+/**
+ * Renders the exposition.
+ * @param process the figures of the process
+ * @param parts the tunnels: one, or several with names
+ */
+export function renderMetrics(process: Snapshot, build: BuildInfo, parts: readonly MetricsPart[]): string {
+  const each = (name: string, value: (part: MetricsPart) => number | undefined): string =>
+    parts
+      .map((part) => {
+        const at = value(part)
+        return at === undefined ? '' : `${PREFIX}${name}${labelsOf(part)} ${at}\n`
+      })
+      .join('')
   let text =
     describe('build', 'info', undefined, 'Program version and runtime.') +
     `${PREFIX}build_info{version="${escapeLabel(build.version)}",runtime="${escapeLabel(build.runtime)}",` +
     `runtime_version="${escapeLabel(build.runtimeVersion)}"} 1\n` +
     describe('ready', 'gauge', undefined, 'Whether the tunnel works: 1 if /ready returns 200.') +
-    `${PREFIX}ready ${ready ? 1 : 0}\n` +
+    each('ready', ({ ready }) => (ready ? 1 : 0)) +
     describe('uptime_seconds', 'gauge', 'seconds', 'Time since startup.') +
-    `${PREFIX}uptime_seconds ${snapshot.uptime / MS_PER_S}\n`
-  if (snapshot.cpu !== undefined) {
+    `${PREFIX}uptime_seconds ${process.uptime / MS_PER_S}\n`
+  if (process.cpu !== undefined) {
     text +=
       describe('cpu_seconds', 'counter', 'seconds', 'CPU time used by the process.') +
-      `${PREFIX}cpu_seconds_total ${snapshot.cpu / MS_PER_S}\n`
+      `${PREFIX}cpu_seconds_total ${process.cpu / MS_PER_S}\n`
   }
-  if (snapshot.rss !== undefined) {
+  if (process.rss !== undefined) {
     text +=
       describe('resident_memory_bytes', 'gauge', 'bytes', 'Resident memory of the process.') +
-      `${PREFIX}resident_memory_bytes ${snapshot.rss}\n`
+      `${PREFIX}resident_memory_bytes ${process.rss}\n`
   }
-  if (snapshot.workers !== undefined) {
+  if (parts.some(({ snapshot }) => snapshot.workers !== undefined)) {
     text +=
       describe('workers', 'gauge', undefined, 'Running worker processes.') +
-      `${PREFIX}workers ${snapshot.workers.serving}\n` +
+      each('workers', ({ snapshot }) => snapshot.workers?.serving) +
       describe('worker_restarts', 'counter', undefined, 'Restarted worker processes.') +
-      `${PREFIX}worker_restarts_total ${snapshot.workers.restarts}\n`
+      each('worker_restarts_total', ({ snapshot }) => snapshot.workers?.restarts)
   }
+  const values = parts.map((part) => [part, valuesOf(part)] as const)
   for (const { name, type, unit, help, samples, label } of FAMILIES) {
     text += describe(name, type, unit, help)
-    for (const [source, labelValue] of samples) {
-      const value = values[source]
-      if (!Number.isFinite(value)) continue
-      const labels = labelValue === undefined ? '' : `{${label}="${labelValue}"}`
-      text += `${PREFIX}${name}${type === 'counter' ? '_total' : ''}${labels} ${value}\n`
+    for (const [part, numbers] of values) {
+      for (const [source, labelValue] of samples) {
+        const value = numbers[source]
+        if (!Number.isFinite(value)) continue
+        text += `${PREFIX}${name}${type === 'counter' ? '_total' : ''}${labelsOf(part, label, labelValue)} ${value}\n`
+      }
     }
   }
   return `${text}# EOF\n`

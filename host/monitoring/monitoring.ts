@@ -15,8 +15,9 @@ import { BANNER_LINE, PROGRAM, VERSION } from '../version.ts'
 import { createHttpApp } from './app.ts'
 import type { HistoryRow } from './history.ts'
 import type { LinkStatus } from './live.ts'
-import type { HttpSource } from './source.ts'
-import { NO_COUNTERS } from './stats.ts'
+import type { HttpSource, TunnelSource } from './source.ts'
+import { type Health, NO_COUNTERS } from './stats.ts'
+import { overviewOf } from './stats-json.ts'
 
 /** Header of a KCP segment (protocol.md 5.1). */
 const SEGMENT_HEADER_BYTES = 24
@@ -64,8 +65,90 @@ function linkHost(local: SocketAddress): string {
   return isAny ? `localhost:${local.port}` : formatAddress(local)
 }
 
+/** One of several tunnels. */
+export interface NamedMonitor {
+  readonly name: string
+  readonly config: Config
+  readonly log: Log
+  readonly monitor: Monitor
+  health(): Health
+}
+
+/** What a source is made of; read at each request, as a reload changes it. */
+interface Shown {
+  readonly config: Config
+  /** That of the process, of which `http_token` counts. */
+  readonly access: Config
+  readonly log: Log
+  readonly monitor: Monitor
+  health(): Health
+}
+
+/** @param shown is called for each request */
+function sourceOf(runtime: Runtime, shown: () => Shown, mode: string): HttpSource {
+  const { config, access, monitor } = shown()
+  const isIn = (bit: number): boolean => (config.mode & bit) !== 0
+  const prepare = monitor.prepare && ((target: string) => shown().monitor.prepare?.(target) ?? Promise.resolve())
+  const { clock } = runtime
+  return {
+    program: {
+      name: PROGRAM,
+      version: VERSION,
+      note: BANNER_LINE,
+      runtime: runtime.name,
+      runtimeVersion: runtime.version,
+      mode,
+    },
+    snapshot: () => shown().monitor.snapshot(),
+    sessions: () => shown().monitor.sessions(),
+    contexts: () => shown().monitor.contexts?.(),
+    health: () => shown().health(),
+    hostCounters: () => shown().monitor.hostCounters(),
+    ...(prepare && { prepare }),
+    start: { at: monitor.started, uptime: 0, cpu: undefined, date: new Date(clock.wall()), counters: NO_COUNTERS },
+    listen: access.http_listen,
+    token: () => shown().access.http_token,
+    live: {
+      client: isIn(MODE_CLIENT),
+      server: isIn(MODE_SERVER),
+      clock,
+      about: () => describeConfig(shown().config, shown().monitor.path().local?.family ?? 4),
+      path: () => shown().monitor.path(),
+      ping: () => shown().monitor.ping(),
+      history: () => shown().monitor.history(),
+      warnings: () => shown().log,
+      ...(prepare && { prepare }),
+    },
+  }
+}
+
+/**
+ * The sum of several tunnels.
+ * @param tunnels is called for each request
+ */
+function sourceOfAll(runtime: Runtime, shown: () => Shown, tunnels: () => readonly NamedMonitor[]): HttpSource {
+  const sources = new WeakMap<NamedMonitor, TunnelSource>()
+  const overview = (): object[] => overviewOf(tunnels().map(own))
+  const own = (tunnel: NamedMonitor): TunnelSource => {
+    const known = sources.get(tunnel)
+    if (known !== undefined) return known
+    const part = (): Shown => {
+      const { config, log, monitor } = tunnel
+      return { access: shown().access, config, log, monitor, health: () => tunnel.health() }
+    }
+    const base = sourceOf(runtime, part, modeName(tunnel.config.mode))
+    const source = { ...base, name: tunnel.name, live: { ...base.live, overview } }
+    sources.set(tunnel, source)
+    return source
+  }
+  const whole = sourceOf(runtime, shown, 'tunnels')
+  const live = { ...whole.live, client: false, server: false, about: () => ({}), overview }
+  return { ...whole, live, tunnels: () => tunnels().map(own) }
+}
+
 /**
  * Starts the server if `http_listen` is set.
+ * @param tunnels several tunnels, of which `monitor` is the sum
  * @throws ConfigError, StartError
  */
 export async function openMonitoring(
@@ -73,50 +156,15 @@ export async function openMonitoring(
   startConfig: Config,
   log: Log,
   monitor: Monitor,
+  tunnels?: () => readonly NamedMonitor[],
 ): Promise<Monitoring | undefined> {
   let config = startConfig
   if (config.http_listen === undefined) return undefined
   const address = await resolveKey(runtime, 'http_listen', config.http_listen, 'bind')
   const { Hono } = await import('hono')
-  const app = createHttpApp(
-    {
-      program: {
-        name: PROGRAM,
-        version: VERSION,
-        note: BANNER_LINE,
-        runtime: runtime.name,
-        runtimeVersion: runtime.version,
-        mode: modeName(config.mode),
-      },
-      snapshot: () => monitor.snapshot(),
-      sessions: () => monitor.sessions(),
-      contexts: () => monitor.contexts?.(),
-      health: () => monitor.health(),
-      hostCounters: () => monitor.hostCounters(),
-      ...(monitor.prepare && { prepare: (target: string) => monitor.prepare?.(target) ?? Promise.resolve() }),
-      start: {
-        at: monitor.started,
-        uptime: 0,
-        cpu: undefined,
-        date: new Date(runtime.clock.wall()),
-        counters: NO_COUNTERS,
-      },
-      listen: config.http_listen,
-      token: () => config.http_token,
-      live: {
-        client: (config.mode & MODE_CLIENT) !== 0,
-        server: (config.mode & MODE_SERVER) !== 0,
-        clock: runtime.clock,
-        about: () => describeConfig(config, monitor.path().local?.family ?? 4),
-        path: () => monitor.path(),
-        ping: () => monitor.ping(),
-        history: () => monitor.history(),
-        warnings: () => log,
-        ...(monitor.prepare && { prepare: (target: string) => monitor.prepare?.(target) ?? Promise.resolve() }),
-      },
-    },
-    Hono,
-  )
+  const shown = (): Shown => ({ config, access: config, log, monitor, health: () => monitor.health() })
+  const source = tunnels ? sourceOfAll(runtime, shown, tunnels) : sourceOf(runtime, shown, modeName(config.mode))
+  const app = createHttpApp(source, Hono)
   const server = await step(`http_listen: cannot listen on ${formatAddress(address)}`, () =>
     runtime.serveHttp(address, (request, target, connection) => app.fetch(request, { target, connection })),
   )

@@ -34,6 +34,13 @@ export interface HttpSource {
   readonly listen: string | undefined
   /** Current `http_token`. */
   token(): string | undefined
+  /** If present, this source is the sum of these tunnels. */
+  tunnels?(): readonly TunnelSource[]
   /** Data for the dashboard only. */
   readonly live: Omit<LiveSource, 'snapshot' | 'sessions' | 'summary' | 'session' | 'contexts' | 'context'>
+}
+
+/** One of several tunnels. */
+export interface TunnelSource extends HttpSource {
+  readonly name: string
 }

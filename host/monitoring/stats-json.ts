@@ -4,7 +4,7 @@ import { GAUGES } from '../engine/core.ts'
 import { formatConv, SESSION_STATES } from '../format.ts'
 import { formatAddress } from '../net/address.ts'
 import { contextJson } from '../transport/obfs/context-stats.ts'
-import type { HttpSource } from './source.ts'
+import type { HttpSource, TunnelSource } from './source.ts'
 import { renderHealth, SessionFilter, type SessionStats, type Snapshot, type StatsQuery } from './stats.ts'
 
 /** Version of the schema, incremented when a name is removed or changes its meaning, not when one is added. */
@@ -14,6 +14,7 @@ const STATS_JSON_VERSION = 1
 export function sessionJson(session: SessionStats): object {
   const ms = (value: number): number | null => (value < 0 ? null : value)
   return {
+    tunnel: session.tunnel,
     conv: formatConv(session.conv),
     state: SESSION_STATES[session.state] ?? SESSION_STATES[0],
     peer: formatAddress(session.peer),
@@ -63,9 +64,25 @@ export function summaryOf(
   }
 }
 
+/** Name, mode and state of each of several tunnels, for the dashboard. */
+export const overviewOf = (tunnels: readonly TunnelSource[]): object[] =>
+  tunnels.map(({ name, program, health }) => {
+    const { healthy, text } = renderHealth(health())
+    return { name, mode: program.mode, ready: healthy, health: text }
+  })
+
+/** Figures of the process, which /stats.json does not repeat for each of several tunnels. */
+const OF_PROCESS: ReadonlySet<string> = new Set(['version', 'program', 'time', 'cpu_ms', 'rss_bytes'])
+
+/** What /stats.json has of one of several tunnels. */
+function partOf(source: TunnelSource): object {
+  const own = Object.entries(summaryOf(source, source.snapshot())).filter(([key]) => !OF_PROCESS.has(key))
+  return { name: source.name, mode: source.program.mode, ...Object.fromEntries(own) }
+}
+
 /** Generates the body of /stats.json in parts. */
 export function* renderJson(source: HttpSource, query: StatsQuery): Generator<string, void, undefined> {
-  const head = JSON.stringify(summaryOf(source, source.snapshot()))
+  const head = JSON.stringify({ ...summaryOf(source, source.snapshot()), tunnels: source.tunnels?.().map(partOf) })
   yield `${head.slice(0, -1)},"sessions":[`
   let first = true
   if (query.sessions !== SessionFilter.none) {

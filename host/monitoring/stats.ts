@@ -34,6 +34,8 @@ export const SessionFilter = { none: 0, connected: 2, active: 3, all: 4 } as con
 
 /** One session at one moment. */
 export interface SessionStats {
+  /** The tunnel that it belongs to, if there are several. */
+  readonly tunnel?: string
   readonly conv: number
   /** 1..4, see SessionState */
   readonly state: number
@@ -231,7 +233,7 @@ export interface StatsQuery {
 
 /**
  * Generates the body of /stats in parts (protocol.md 11.2).
- * @param banner two lines with name, version and URL of the program
+ * @param banner two lines with name, version and URL of the program; undefined: neither these nor the time
  * @param since for POST: start of the interval of the rates; undefined for GET
  * @param contexts the contexts of the obfuscator, if any
  */
@@ -239,12 +241,11 @@ export function* renderStats(
   snapshot: Snapshot,
   sessions: SessionSteps,
   query: StatsQuery,
-  banner: string,
+  banner: string | undefined,
   since?: Snapshot,
   contexts?: ContextSteps,
 ): Generator<string, void, undefined> {
-  const head = query.banner ? `${banner}\n\n` : ''
-  yield `${head}server time: ${formatServerTime(snapshot.date)}\n\n`
+  if (banner !== undefined) yield renderHead(snapshot, query, banner)
   if (query.sessions !== SessionFilter.none) {
     for (const step of sessions) {
       let lines = ''
@@ -262,6 +263,10 @@ export function* renderStats(
   }
   yield* renderContexts(contexts, rate === undefined ? { bytes } : { bytes, rate })
 }
+
+/** The first lines of /stats. */
+export const renderHead = ({ date }: Snapshot, query: StatsQuery, banner: string): string =>
+  `${query.banner ? `${banner}\n\n` : ''}server time: ${formatServerTime(date)}\n\n`
 
 /** The lines after the sessions. */
 function totals({ at, cpu, counters, uptime: up }: Snapshot, since: Snapshot | undefined): string {
@@ -304,6 +309,8 @@ export interface Health {
   readonly lastReceived: number | undefined
   /** T of protocol.md 7.4 in seconds. */
   readonly silence: number
+  /** Several tunnels together: that of each, by name. */
+  readonly tunnels?: readonly (readonly [name: string, health: Health])[]
 }
 
 /** The key of a text `key: reason`: the reason may name hosts, and /healthy requires no token. */
@@ -314,8 +321,19 @@ export function silenceLimit(keepalive: number): number {
   return Math.min(Math.max(3 * keepalive + 4, 10), 1800)
 }
 
+/** The lines of /healthy and /ready: one for each tunnel. */
+export function healthLines(health: Health): string {
+  const lines = health.tunnels?.map(([name, each]) => `${name}: ${renderHealth(each).text}\n`)
+  return lines?.join('') ?? `${renderHealth(health).text}\n`
+}
+
 /** Whether the tunnel works, and the text of /healthy (protocol.md 11.1) without line end. */
 export function renderHealth(health: Health): { readonly healthy: boolean; readonly text: string } {
+  if (health.tunnels !== undefined) {
+    const bad = health.tunnels.filter(([, each]) => !renderHealth(each).healthy)
+    const text = bad.map(([name, each]) => `${name}: ${renderHealth(each).text}`).join('; ')
+    return { healthy: bad.length === 0, text: text || 'healthy' }
+  }
   if (health.waiting !== undefined) return { healthy: false, text: `waiting for ${health.waiting}` }
   if (!health.client) return { healthy: true, text: 'healthy' }
   if (health.pending) return { healthy: false, text: 'rendezvous pending' }

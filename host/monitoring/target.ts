@@ -68,3 +68,9 @@ export function parseStatsQuery(query: string, filter: number = SessionFilter.co
   }
   return { banner, sessions }
 }
+
+/** The parameter `tunnel`; undefined without it. */
+export function tunnelOfQuery(query: string): string | undefined {
+  const found = query.split('&').find((pair) => pair.startsWith('tunnel='))
+  return found === undefined ? undefined : (decode(found.slice('tunnel='.length).replaceAll('+', ' ')) ?? '')
+}

@@ -8,10 +8,11 @@ import { formatDuration } from '../format.ts'
 import type { Log } from '../log/log.ts'
 import { TunnelLog } from '../log/tunnel-log.ts'
 import type { Monitor } from '../monitoring/monitoring.ts'
+import type { Health } from '../monitoring/stats.ts'
 import type { Runtime, Timer } from '../runtime.ts'
 import { openWorkers, type WorkerGroup } from '../workers/workers.ts'
 
-/** Pause before a tunnel whose engine failed is started again, ms; doubles up to the longest one. */
+/** Pause before a tunnel that failed is started again, ms; doubles up to the longest one. */
 const RESTART_MS = 1000
 const RESTART_LONGEST_MS = 60_000
 /** After this time without a failure the pause is the first one again. */
@@ -27,8 +28,6 @@ export interface TunnelHost {
   readonly records: boolean
   /** `status` of a tunnel changed. */
   onStatus(): void
-  /** A tunnel failed and cannot be started again. */
-  onFailed(error: Error): void
 }
 
 export class Tunnel {
@@ -55,6 +54,10 @@ export class Tunnel {
     return this.#config
   }
 
+  get isOpen(): boolean {
+    return !this.#closed
+  }
+
   /** What is retried, for people; empty: nothing. */
   get status(): string {
     return this.#failure ?? this.#running?.status ?? ''
@@ -65,6 +68,11 @@ export class Tunnel {
     const running = this.#running
     if (running === undefined) throw new Error('the tunnel is not open')
     return 'stats' in running ? running.stats : running.monitor
+  }
+
+  health(): Health {
+    const health = this.monitor.health()
+    return this.#failure === undefined ? health : { ...health, waiting: 'restart' }
   }
 
   /**
@@ -82,7 +90,7 @@ export class Tunnel {
         if (records) await endpoint.monitor.record()
       }
       this.#running.onStatus = () => this.#host.onStatus()
-      void this.#running.failed.then((error) => this.#onFailed(error))
+      void this.#running.failed.then((error) => this.#retry(messageOf(error)))
       // closed in the meantime
       if (this.#closed) await this.#running.close()
     } catch (error) {
@@ -113,7 +121,9 @@ export class Tunnel {
     if (this.#running !== undefined && 'sendLevel' in this.#running) this.#running.sendLevel()
   }
 
+  /** Also when it is closed already. Resolves when workers are gone. */
   async close(): Promise<void> {
+    if (this.#closed) return
     this.#closed = true
     this.#host.runtime.clock.clearTimer(this.#timer)
     await this.#running?.close()
@@ -123,23 +133,34 @@ export class Tunnel {
     return new StartError(`tunnel ${this.name}: ${messageOf(error)}`)
   }
 
-  /** The engine trapped repeatedly, and the endpoint is closed. The other tunnels go on. */
-  #onFailed(error: Error): void {
+  /** Starts it again after it was closed; if that fails, it is tried again and again. */
+  async reopen(): Promise<void> {
+    this.#closed = false
+    await this.#restart()
+  }
+
+  async #restart(): Promise<void> {
+    try {
+      await this.open()
+      await this.start()
+      this.#failure = undefined
+      this.#host.onStatus()
+    } catch (error) {
+      this.#retry(messageOf(error))
+    }
+  }
+
+  /** It failed and is closed: it is started again after a pause, and the other tunnels go on. */
+  #retry(failure: string): void {
     if (this.#closed) return
     const { clock } = this.#host.runtime
     const now = clock.monotonic()
     if (now - this.#failedAt >= RESTART_CALM_MS) this.#pause = RESTART_MS
     this.#failedAt = now
-    this.#failure = `engine: ${messageOf(error)}`
-    this.log.error(`restarting the tunnel in ${formatDuration(this.#pause)}`)
+    this.#failure = failure
+    this.log.error(`${failure}; starting the tunnel again in ${formatDuration(this.#pause)}`)
     this.#host.onStatus()
-    this.#timer = clock.setTimer(() => {
-      this.#failure = undefined
-      this.open().then(
-        () => this.#host.onStatus(),
-        (reason) => this.#host.onFailed(reason),
-      )
-    }, this.#pause)
+    this.#timer = clock.setTimer(() => void this.#restart(), this.#pause)
     this.#pause = Math.min(2 * this.#pause, RESTART_LONGEST_MS)
   }
 }

@@ -5,12 +5,15 @@
 
 import { type Config, type ConfigFile, MODE_CLIENT } from '../config/config.ts'
 import { keepFixed } from '../config/diff.ts'
-import { atEntry, PROCESS_KEYS } from '../config/tunnels.ts'
+import { atEntry, PROCESS_KEYS, shareAddress } from '../config/tunnels.ts'
 import type { RuntimeCrypto } from '../crypto/open.ts'
 import { ConfigError, messageOf } from '../errors.ts'
 import type { Log } from '../log/log.ts'
+import type { Monitoring } from '../monitoring/monitoring.ts'
 import type { Runtime } from '../runtime.ts'
 import { type Identity, rightsWarnings } from '../service/identity.ts'
+import { Retry } from '../transport/retry.ts'
+import { AllTunnels } from './all-tunnels.ts'
 import { checkEntry } from './entry.ts'
 import { Tunnel, type TunnelHost } from './tunnel.ts'
 
@@ -27,46 +30,48 @@ interface Plan {
 }
 
 export class Tunnels {
-  /** Resolves with the reason when a tunnel failed and cannot be started again. */
-  readonly failed: Promise<Error>
+  /** Never resolves: a tunnel that fails is started again. */
+  readonly failed: Promise<Error> = new Promise(() => {})
   /** Called when `status` changes. */
   onStatus: (status: string) => void = () => {}
   readonly #host: TunnelHost
   readonly #atStart: Config
   #config: Config
   #list: readonly Tunnel[]
+  readonly #monitor: AllTunnels
+  readonly #http: Retry
+  #monitoring: Monitoring | undefined
   #status = ''
   #closed = false
 
   constructor(runtime: Runtime, { config, tunnels = [] }: ConfigFile, log: Log, crypto: RuntimeCrypto) {
     this.#atStart = config
     this.#config = config
-    let fail = (_: Error): void => {}
-    this.failed = new Promise((resolve) => {
-      fail = resolve
-    })
     this.#host = {
       runtime,
       crypto,
       log,
       records: config.http_listen !== undefined,
       onStatus: () => this.#tellStatus(),
-      onFailed: (error) => {
-        log.fatal(messageOf(error))
-        fail(error)
-      },
     }
     this.#list = tunnels.map((entry) => new Tunnel(this.#host, this.#own(entry)))
+    this.#monitor = new AllTunnels(runtime, () => this.#list)
+    this.#http = new Retry(
+      runtime.clock,
+      log,
+      () => this.#openMonitoring(),
+      () => this.#tellStatus(),
+    )
   }
 
   /** What is retried, for people, by tunnel; empty: nothing. */
   get status(): string {
     const parts = this.#list.map(({ name, status }) => (status === '' ? '' : `${name}: ${status}`))
-    return parts.filter((text) => text !== '').join('; ')
+    return [...parts, this.#http.failure ?? ''].filter((text) => text !== '').join('; ')
   }
 
   /**
-   * Opens everything that may require privileges, of all tunnels.
+   * Opens everything that may require privileges, of all tunnels, and the monitoring server.
    * @throws StartError of the first one in the file that fails; all are closed then
    */
   async open(): Promise<void> {
@@ -75,6 +80,7 @@ export class Tunnels {
     for (const clients of [false, true]) {
       await this.#all(this.#list.filter((tunnel) => isClient(tunnel) === clients).map((tunnel) => tunnel.open()))
     }
+    await this.#all([this.#http.start()])
   }
 
   /** Starts the workers of those that have some. @throws StartError; all are closed then */
@@ -86,9 +92,13 @@ export class Tunnels {
   /** Warnings about sockets that the user to run as may not open again. */
   rightsWarnings(identity: Identity): string[] {
     const { os } = this.#host.runtime
-    return this.#list.flatMap(({ name, config, status }) =>
+    const { failure = '' } = this.#http
+    const own = { ...this.#config, listen: undefined, kcp_bind: undefined, netdev: undefined, fwmark: 0 }
+    const texts = rightsWarnings(os, identity, own, failure)
+    const others = this.#list.flatMap(({ name, config, status }) =>
       rightsWarnings(os, identity, config, status).map((text) => `[${name}] ${text}`),
     )
+    return [...texts, ...others]
   }
 
   /** Passes the level of the log to all workers. */
@@ -119,13 +129,25 @@ export class Tunnels {
         this.#host.log.warning(`config key ${key}: the change needs a restart and is ignored`)
     }
     this.#config = config
+    this.#monitoring?.reload(config)
     this.#tellStatus()
   }
 
   /** Ends all tunnels, in the order of the file; resolves when their workers are gone. */
   async close(): Promise<void> {
     this.#closed = true
+    this.#http.close()
+    this.#monitoring?.close()
     await Promise.all(this.#list.map((tunnel) => tunnel.close()))
+  }
+
+  async #openMonitoring(): Promise<void> {
+    const { runtime, log } = this.#host
+    if (this.#config.http_listen === undefined) return
+    const { openMonitoring } = await import('../monitoring/monitoring.ts')
+    const monitoring = await openMonitoring(runtime, this.#config, log, this.#monitor, () => this.#list)
+    if (this.#closed) monitoring?.close()
+    else this.#monitoring = monitoring
   }
 
   /** The configuration of an entry without what the process does: a change of it is none of the tunnel. */
@@ -167,33 +189,31 @@ export class Tunnels {
   /** @param undo gets what takes back each step */
   async #apply({ opening, changing, closing }: Plan, undo: (() => Promise<void>)[]): Promise<void> {
     let steps = [
-      ...changing.map(
-        ({ tunnel, config }) =>
-          () =>
-            this.#change(tunnel, config, undo),
-      ),
-      ...opening.map((tunnel) => () => this.#openNew(tunnel, undo)),
+      ...changing.map(({ tunnel, config }) => ({ config, run: () => this.#change(tunnel, config, undo) })),
+      ...opening.map((tunnel) => ({ config: tunnel.config, run: () => this.#openNew(tunnel, undo) })),
     ]
-    for (let isClosed = closing.length === 0; ; ) {
+    for (let reason: unknown; ; ) {
       // what needs an address that another tunnel still has
       const waiting: typeof steps = []
-      let reason: unknown
       for (const step of steps) {
-        await step().catch((error) => {
-          if (!/EADDRINUSE/.test(messageOf(error))) throw error
-          reason = error
+        await step.run().catch((error) => {
+          const isOurs = this.#list.some((tunnel) => tunnel.isOpen && shareAddress(step.config, tunnel.config))
+          if (!isOurs || !/EADDRINUSE/.test(messageOf(error))) throw error
           waiting.push(step)
+          reason = error
         })
       }
       if (waiting.length === 0) return
       if (waiting.length === steps.length) {
-        if (isClosed) throw reason
-        // now sessions of these end, so it is the last that is tried
-        for (const tunnel of closing) {
-          undo.push(() => this.#reopen(tunnel))
+        // sessions of these end, so it is the last that is tried
+        const isInTheWay = (tunnel: Tunnel): boolean =>
+          waiting.some(({ config }) => shareAddress(config, tunnel.config))
+        const leaving = closing.filter((tunnel) => tunnel.isOpen && isInTheWay(tunnel))
+        if (leaving.length === 0) throw reason
+        for (const tunnel of leaving) {
+          undo.push(() => tunnel.reopen())
           await tunnel.close()
         }
-        isClosed = true
       }
       steps = waiting
     }
@@ -209,14 +229,6 @@ export class Tunnels {
     await tunnel.open()
     undo.push(() => tunnel.close())
     await tunnel.start()
-  }
-
-  /** Starts a closed tunnel again as it was. */
-  async #reopen(tunnel: Tunnel): Promise<void> {
-    const again = new Tunnel(this.#host, tunnel.config)
-    this.#list = this.#list.map((each) => (each === tunnel ? again : each))
-    await again.open()
-    await again.start()
   }
 
   #tellStatus(): void {

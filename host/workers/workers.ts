@@ -399,15 +399,16 @@ export class WorkerGroup {
     for (const worker of this.#workers) worker.send({ kind: 'level', level: this.log.level })
   }
 
-  /** Stops all workers; resolves when they are gone. */
+  /** Stops all workers and closes their sockets; resolves when they are gone. */
   async close(): Promise<void> {
+    if (this.#closed) return
     this.#closed = true
     this.#interfaces?.close()
     this.#sockets.close()
     this.#httpRetry.close()
     this.#http?.close()
     this.#release()
-    await Promise.all(this.#workers.map((worker) => worker.stop()))
+    await Promise.all(this.#workers.map((worker) => worker.end()))
   }
 }
 

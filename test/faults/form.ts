@@ -40,7 +40,7 @@ export const CELLS: readonly Cell[] = [
 /** Name of a cell for test titles. */
 export function cellName(cell: Cell): string {
   const udp = cell.config?.['udp']
-  const path = typeof udp === 'object' ? udp['path'] : 'auto'
+  const path = typeof udp === 'object' && 'path' in udp ? udp['path'] : 'auto'
   return `${nameOf(cell)}, path ${path}`
 }
 

@@ -17,6 +17,8 @@ const STATE_NAMES = ['unknown', 'new', 'captured', 'authenticated'] as const
 
 /** Snapshot of one context. */
 export interface ContextStats {
+  /** The tunnel that it belongs to, if there are several. */
+  readonly tunnel?: string
   readonly remote: SocketAddress
   /** See ObfsState. */
   readonly state: number
@@ -103,6 +105,7 @@ function dropText({ bytes, rate }: Drops): string {
 /** One context in /stats.json. */
 export function contextJson(context: ContextStats): object {
   return {
+    tunnel: context.tunnel,
     peer: formatAddress(context.remote),
     state: STATE_NAMES[context.state] ?? STATE_NAMES[0],
     age_seconds: context.age,

@@ -34,7 +34,7 @@ export class Tunnel {
   readonly name: string
   readonly log: TunnelLog
   readonly #host: TunnelHost
-  #config: Config
+  config: Config
   #running: Endpoint | WorkerGroup | undefined
   #failure: string | undefined
   #timer: Timer | undefined
@@ -45,13 +45,9 @@ export class Tunnel {
   constructor(host: TunnelHost, config: Config) {
     const { runtime, log } = host
     this.#host = host
-    this.#config = config
+    this.config = config
     this.name = config.name ?? ''
     this.log = new TunnelLog(log, this.name, () => new Date(runtime.clock.wall()))
-  }
-
-  get config(): Config {
-    return this.#config
   }
 
   get isOpen(): boolean {
@@ -81,7 +77,7 @@ export class Tunnel {
    */
   async open(): Promise<void> {
     const { runtime, crypto, records } = this.#host
-    const config = this.#config
+    const { config } = this
     try {
       if (config.workers > 1) this.#running = await openWorkers(runtime, config, this.log, records)
       else {
@@ -114,7 +110,7 @@ export class Tunnel {
     } catch (error) {
       throw this.#named(error)
     }
-    this.#config = config
+    this.config = config
   }
 
   sendLevel(): void {
@@ -131,6 +127,21 @@ export class Tunnel {
 
   #named(error: unknown): StartError {
     return new StartError(`tunnel ${this.name}: ${messageOf(error)}`)
+  }
+
+  /** Starts it after it was closed, with another configuration. @throws StartError; it is as before then */
+  async openAs(config: Config): Promise<void> {
+    const before = this.config
+    this.#closed = false
+    this.config = config
+    try {
+      await this.open()
+      await this.start()
+    } catch (error) {
+      this.#closed = true
+      this.config = before
+      throw error
+    }
   }
 
   /** Starts it again after it was closed; if that fails, it is tried again and again. */

@@ -29,6 +29,14 @@ interface Plan {
   readonly closing: readonly Tunnel[]
 }
 
+/** One step of a reload. */
+interface Step {
+  readonly tunnel: Tunnel
+  /** What it is to become. */
+  readonly config: Config
+  run(): Promise<void>
+}
+
 export class Tunnels {
   /** Never resolves: a tunnel that fails is started again. */
   readonly failed: Promise<Error> = new Promise(() => {})
@@ -188,13 +196,13 @@ export class Tunnels {
 
   /** @param undo gets what takes back each step */
   async #apply({ opening, changing, closing }: Plan, undo: (() => Promise<void>)[]): Promise<void> {
-    let steps = [
-      ...changing.map(({ tunnel, config }) => ({ config, run: () => this.#change(tunnel, config, undo) })),
-      ...opening.map((tunnel) => ({ config: tunnel.config, run: () => this.#openNew(tunnel, undo) })),
+    let steps: Step[] = [
+      ...changing.map(({ tunnel, config }) => ({ tunnel, config, run: () => this.#change(tunnel, config, undo) })),
+      ...opening.map((tunnel) => ({ tunnel, config: tunnel.config, run: () => this.#openNew(tunnel, undo) })),
     ]
     for (let reason: unknown; ; ) {
       // what needs an address that another tunnel still has
-      const waiting: typeof steps = []
+      const waiting: Step[] = []
       for (const step of steps) {
         await step.run().catch((error) => {
           const isOurs = this.#list.some((tunnel) => tunnel.isOpen && shareAddress(step.config, tunnel.config))
@@ -204,19 +212,33 @@ export class Tunnels {
         })
       }
       if (waiting.length === 0) return
-      if (waiting.length === steps.length) {
-        // sessions of these end, so it is the last that is tried
-        const isInTheWay = (tunnel: Tunnel): boolean =>
-          waiting.some(({ config }) => shareAddress(config, tunnel.config))
-        const leaving = closing.filter((tunnel) => tunnel.isOpen && isInTheWay(tunnel))
-        if (leaving.length === 0) throw reason
-        for (const tunnel of leaving) {
-          undo.push(() => tunnel.reopen())
-          await tunnel.close()
-        }
+      if (waiting.length < steps.length) {
+        steps = waiting
+        continue
       }
-      steps = waiting
+      // sessions of these end, so it is the last that is tried
+      const isInTheWay = (tunnel: Tunnel): boolean =>
+        tunnel.isOpen && waiting.some((step) => step.tunnel !== tunnel && shareAddress(step.config, tunnel.config))
+      const leaving = [...closing, ...changing.map(({ tunnel }) => tunnel)].filter(isInTheWay)
+      if (leaving.length === 0) throw reason
+      for (const tunnel of leaving) {
+        undo.push(() => tunnel.reopen())
+        await tunnel.close()
+      }
+      steps = waiting.map((step) =>
+        leaving.includes(step.tunnel) ? { ...step, run: () => this.#startAnew(step, undo) } : step,
+      )
     }
+  }
+
+  /** Starts a closed tunnel with another configuration. */
+  async #startAnew({ tunnel, config }: Step, undo: (() => Promise<void>)[]): Promise<void> {
+    const before = tunnel.config
+    await tunnel.openAs(config)
+    undo.push(async () => {
+      await tunnel.close()
+      tunnel.config = before
+    })
   }
 
   async #change(tunnel: Tunnel, config: Config, undo: (() => Promise<void>)[]): Promise<void> {

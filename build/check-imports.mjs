@@ -44,6 +44,7 @@ const hostRooms = [
   'driver',
   'transport',
   'datagrams',
+  'proxy',
   'monitoring',
   'dashboard',
   'endpoint',

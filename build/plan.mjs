@@ -57,6 +57,7 @@ export const browser = {
     'host/datagrams/ends.ts',
     'host/monitoring/monitoring.ts',
     'host/linux/system-watch.ts',
+    'host/proxy/proxy-target.ts',
     'host/transport/obfs/client.ts',
     'host/transport/obfs/server.ts',
   ],

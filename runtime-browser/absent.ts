@@ -15,5 +15,6 @@ export {
   absent as ObfsServer,
   absent as openDatagrams,
   absent as openMonitoring,
+  absent as ProxyTarget,
   absent as watchSystem,
 }

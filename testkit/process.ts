@@ -31,7 +31,7 @@ export type Program = 'node' | 'bun' | 'deno' | 'native' | 'libev'
 
 /** Content of a configuration file. */
 export interface Config {
-  readonly [key: string]: string | number | boolean | Config | readonly Config[]
+  readonly [key: string]: string | number | boolean | Config | readonly Config[] | readonly string[]
 }
 
 export interface ExitStatus {

@@ -65,6 +65,9 @@ export interface Config {
   readonly udp_connect: string | undefined
   /** s */
   readonly udp_timeout: number
+  /** Of a server that is a proxy: rules about targets, passwords by user name. */
+  readonly proxy_rules: readonly string[]
+  readonly proxy_users: Readonly<Record<string, string>>
   readonly kcp_bind: string | undefined
   readonly kcp_connect: string | undefined
   readonly rendezvous_server: string | undefined

@@ -6,6 +6,7 @@ import { isUnix } from '../net/unix-path.ts'
 import { type Config, MODE_CLIENT, MODE_RENDEZVOUS, MODE_SERVER } from './config.ts'
 import { adviceFor } from './foreign-keys.ts'
 import { readJson } from './json.ts'
+import { isProxy } from './proxy-rules.ts'
 import { configWarnings, SOURCE_SELECTED } from './rules.ts'
 import { didYouMean, examine, type Findings } from './unknown-keys.ts'
 import { KCP_KEYS, PROPERTIES } from './validate.ts'
@@ -79,7 +80,10 @@ export function fileWarnings(path: string, mode: number | undefined, secret: boo
  * @param configs all that the file contains
  */
 export function startFileWarnings(path: string, mode: number | undefined, ...configs: readonly Config[]): string[] {
-  const secret = configs.some(({ psk, password, http_token }) => [psk, password, http_token].some((text) => text))
+  const secret = configs.some(
+    ({ psk, password, http_token, proxy_users }) =>
+      [psk, password, http_token].some((text) => text) || Object.keys(proxy_users).length > 0,
+  )
   const isForGroupAlone = mode !== undefined && (mode & (OTHERS_READ | OTHERS_WRITE)) === GROUP_READ
   return isForGroupAlone ? [] : fileWarnings(path, mode, secret)
 }
@@ -97,6 +101,8 @@ function ignoredKeys(config: Config, findings: Findings): string[] {
   if ((config.udp_listen ?? config.udp_connect) === undefined)
     ignored('udp_timeout', 'there is neither udp_listen nor udp_connect')
   if (config.obfs !== undefined) ignored('dscp', 'an obfuscator builds the IP headers itself')
+  if (!isProxy(config.connect))
+    for (const key of ['proxy_rules', 'proxy_users']) ignored(key, 'connect is neither socks5 nor http')
   if (method === undefined) {
     ignored('psk', 'method is not set')
     ignored('password', 'method is not set')

@@ -19,13 +19,13 @@ import {
 } from './config.ts'
 import { readJson } from './json.ts'
 import { checkRules } from './rules.ts'
-import { KCP_KEYS, type Scalar, validate } from './validate.ts'
+import { KCP_KEYS, type Value, validate } from './validate.ts'
 
 /** Typed access to validated values. A mismatch between schema.json and Config is a bug and throws TypeError. */
 class Reader {
-  readonly #values: ReadonlyMap<string, Scalar>
+  readonly #values: ReadonlyMap<string, Value>
 
-  constructor(values: ReadonlyMap<string, Scalar>) {
+  constructor(values: ReadonlyMap<string, Value>) {
     this.#values = values
   }
 
@@ -68,6 +68,17 @@ class Reader {
     return value === 'hold' || value === 'reset' || value === 'close' ? value : this.#mismatch(key)
   }
 
+  list(key: string): readonly string[] {
+    const value = this.#values.get(key)
+    return value === undefined ? [] : Array.isArray(value) ? value : this.#mismatch(key)
+  }
+
+  map(key: string): Readonly<Record<string, string>> {
+    const value = this.#values.get(key)
+    if (value === undefined) return {}
+    return typeof value === 'object' && !Array.isArray(value) ? (value as Record<string, string>) : this.#mismatch(key)
+  }
+
   #mismatch(key: string): never {
     throw new TypeError(`schema.json does not match the Config type: ${key}`)
   }
@@ -88,7 +99,7 @@ function modeOf(values: Reader): number {
 }
 
 /** @throws TypeError if the schema does not match */
-export function configOf(entries: ReadonlyMap<string, Scalar>): Config {
+export function configOf(entries: ReadonlyMap<string, Value>): Config {
   const values = new Reader(entries)
   return {
     mode: modeOf(values),
@@ -98,6 +109,8 @@ export function configOf(entries: ReadonlyMap<string, Scalar>): Config {
     udp_listen: values.text('udp_listen'),
     udp_connect: values.text('udp_connect'),
     udp_timeout: values.integer('udp_timeout'),
+    proxy_rules: values.list('proxy_rules'),
+    proxy_users: values.map('proxy_users'),
     kcp_bind: values.text('kcp_bind'),
     kcp_connect: values.text('kcp_connect'),
     rendezvous_server: values.text('rendezvous_server'),

@@ -8,6 +8,8 @@ import { isLoopbackHost, parseHostPort } from '../net/address.ts'
 import { isAbstract, isUnix, parseMode, parseUnix } from '../net/unix-path.ts'
 import { type Config, MODE_CLIENT, MODE_RENDEZVOUS, MODE_SERVER } from './config.ts'
 
+import { checkProxy, isProxy, PROXIES } from './proxy-rules.ts'
+
 /** Maximum length of service_id, in bytes of UTF-8. */
 const SERVICE_ID_MAX_BYTES = 256
 /** With a longer keepalive a NAT mapping may expire between two rendezvous messages, in seconds. */
@@ -82,6 +84,7 @@ export function checkRules(config: Config): void {
     throw new ConfigError('http_token', HIDDEN, reason)
   }
   parseMode('listen_mode', config.listen_mode)
+  checkProxy(config.proxy_rules, config.proxy_users)
   checkWorkers(config)
 }
 
@@ -90,8 +93,12 @@ export function checkRules(config: Config): void {
  * @throws ConfigError
  */
 export function checkPlace(key: 'listen' | 'connect', text: string): void {
-  if (isUnix(text)) parseUnix(key, text)
-  else parseHostPort(key, text, key === 'listen' ? 'bind' : 'connect')
+  if (isUnix(text)) return void parseUnix(key, text)
+  if (key === 'connect' && isProxy(text)) return
+  if (key === 'connect' && text !== '' && !text.includes(':')) {
+    throw new ConfigError(key, quote(text), `must be host:port, unix:/path, ${PROXIES.join(' or ')}`)
+  }
+  parseHostPort(key, text, key === 'listen' ? 'bind' : 'connect')
 }
 
 /** Warning about a file mode by which every local user gets into the tunnel. */
@@ -124,6 +131,12 @@ function checkWorkers({ workers, mode, obfs, kcp_bind, when_down }: Config): voi
   if (client && kcp_bind !== undefined && parseHostPort('kcp_bind', kcp_bind, 'bind').port !== 0) {
     refuse('each worker of a client requires its own UDP port: set the port of kcp_bind to 0, as in "0.0.0.0:0"')
   }
+}
+
+/** Warning about a proxy that everybody can use. */
+function openProxy({ connect, method, proxy_users }: Config): string[] {
+  if (!isProxy(connect) || method !== undefined || Object.keys(proxy_users).length > 0) return []
+  return [`config key connect = ${quote(connect)}: everybody who reaches the UDP port can use this proxy: set method`]
 }
 
 function smallBuffer(key: string, bytes: number): string[] {
@@ -176,6 +189,7 @@ export function configWarnings(config: Config): string[] {
   return warnings.concat(
     openMonitoring(config),
     openSocket(config),
+    openProxy(config),
     onlyIpv6(config),
     localRendezvous(config),
     smallBuffer('tcp.sndbuf', config.tcp.sndbuf),

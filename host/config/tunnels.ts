@@ -10,7 +10,7 @@ import { type Config, type ConfigFile, MODE_CLIENT, MODE_SERVER } from './config
 import { type JsonNode, readJson } from './json.ts'
 import { configOf, parseConfig } from './load.ts'
 import { checkRules } from './rules.ts'
-import { PROPERTIES, readString, readValues, type Scalar, show, TUNNELS, validate } from './validate.ts'
+import { PROPERTIES, readString, readValues, show, TUNNELS, type Value, validate } from './validate.ts'
 
 const { name: NAME, ...REFUSED } = TUNNELS.items.properties
 const NAME_PATTERN = new RegExp(NAME.pattern)
@@ -177,7 +177,7 @@ export function parseFile(bytes: Uint8Array): ConfigFile {
   const document = readJson(bytes)
   const entries = entriesOf(document)
   if (entries === undefined) return { config: parseConfig(bytes), tunnels: undefined }
-  const above: ReadonlyMap<string, Scalar> = readValues(document)
+  const above: ReadonlyMap<string, Value> = readValues(document)
   const given: (string | undefined)[] = []
   const configs = entries.map((node, index) => {
     given.push(readName(node, index))

@@ -1,6 +1,6 @@
 /**
  * Validates a tree of `json.ts` against `schema.json`. Supports exactly the JSON Schema features used there (type,
- * minimum, maximum, maxLength, enum, default, writeOnly, properties). Cross-field rules are in `rules.ts`.
+ * minimum, maximum, maxLength, maxItems, maxProperties, enum, default, writeOnly, properties). Cross-field rules are in `rules.ts`.
  */
 
 import { ConfigError, HIDDEN, quote } from '../errors.ts'
@@ -8,7 +8,8 @@ import type { KcpKey } from './config.ts'
 import { decodeString, type JsonNode } from './json.ts'
 import schema from './schema.json' with { type: 'json' }
 
-export type Scalar = string | number | boolean
+type Scalar = string | number | boolean
+export type Value = Scalar | readonly string[] | Readonly<Record<string, string>>
 
 /** One property of the schema. */
 export interface PropertySchema {
@@ -21,6 +22,8 @@ export interface PropertySchema {
   readonly enum?: readonly string[]
   readonly writeOnly?: boolean
   readonly examples?: readonly Scalar[]
+  readonly maxItems?: number
+  readonly maxProperties?: number
   readonly properties?: Properties
 }
 
@@ -108,7 +111,30 @@ export function readString(key: string, node: JsonNode, property: PropertySchema
   return decoded.text
 }
 
-function readScalar(key: string, node: JsonNode, property: PropertySchema): Scalar {
+/** An array of strings. */
+function readList(key: string, node: JsonNode, property: PropertySchema): readonly string[] {
+  const { maxItems = 0 } = property
+  const refuse = (): never => {
+    throw new ConfigError(key, show(node, property), `must be an array of at most ${maxItems} strings`)
+  }
+  if (node.kind !== 'array' || node.items.length > maxItems) return refuse()
+  return node.items.map((item, index) => readString(`${key}[${index}]`, item, { ...property, type: 'string' }))
+}
+
+/** An object whose values are strings. */
+function readMap(key: string, node: JsonNode, property: PropertySchema): Readonly<Record<string, string>> {
+  const { maxProperties = 0 } = property
+  if (node.kind !== 'object' || node.members.length > maxProperties) {
+    throw new ConfigError(key, show(node, property), `must be an object with at most ${maxProperties} strings`)
+  }
+  const entries = node.members.map(({ key: name, node: value }) => [
+    name,
+    readString(`${key}.${name}`, value, property),
+  ])
+  return Object.fromEntries(entries)
+}
+
+function readValue(key: string, node: JsonNode, property: PropertySchema): Value {
   switch (property.type) {
     case 'integer':
       return readInteger(key, node, property)
@@ -116,12 +142,16 @@ function readScalar(key: string, node: JsonNode, property: PropertySchema): Scal
       return readBoolean(key, node, property)
     case 'string':
       return readString(key, node, property)
+    case 'array':
+      return readList(key, node, property)
+    case 'object':
+      return readMap(key, node, property)
     default:
       throw new TypeError(`schema.json: ${key} has an unsupported type: ${property.type}`)
   }
 }
 
-function readObject(prefix: string, node: JsonNode, properties: Properties, values: Map<string, Scalar>): void {
+function readObject(prefix: string, node: JsonNode, properties: Properties, values: Map<string, Value>): void {
   if (node.kind !== 'object') {
     const key = prefix.slice(0, -1)
     throw new ConfigError(key, show(node, { type: 'object', description: '' }), 'must be a JSON object')
@@ -134,7 +164,7 @@ function readObject(prefix: string, node: JsonNode, properties: Properties, valu
     }
     const key = prefix + member.key
     if (property.properties === undefined) {
-      values.set(key, readScalar(key, member.node, property))
+      values.set(key, readValue(key, member.node, property))
       continue
     }
     // a repeated nested object starts from the defaults
@@ -145,7 +175,7 @@ function readObject(prefix: string, node: JsonNode, properties: Properties, valu
   }
 }
 
-function fillDefaults(prefix: string, properties: Properties, values: Map<string, Scalar>): void {
+function fillDefaults(prefix: string, properties: Properties, values: Map<string, Value>): void {
   for (const [name, property] of Object.entries(properties)) {
     const key = prefix + name
     if (property.properties !== undefined) {
@@ -161,8 +191,8 @@ function fillDefaults(prefix: string, properties: Properties, values: Map<string
  * @returns dotted key -> value, of the keys that are set
  * @throws ConfigError
  */
-export function readValues(document: JsonNode): ReadonlyMap<string, Scalar> {
-  const values = new Map<string, Scalar>()
+export function readValues(document: JsonNode): ReadonlyMap<string, Value> {
+  const values = new Map<string, Value>()
   readObject('', document, PROPERTIES, values)
   return values
 }
@@ -173,7 +203,7 @@ export function readValues(document: JsonNode): ReadonlyMap<string, Scalar> {
  * @returns dotted key -> value, with defaults; keys without value and default are absent
  * @throws ConfigError
  */
-export function validate(document: JsonNode, above?: ReadonlyMap<string, Scalar>): ReadonlyMap<string, Scalar> {
+export function validate(document: JsonNode, above?: ReadonlyMap<string, Value>): ReadonlyMap<string, Value> {
   const values = new Map([...(above ?? []), ...readValues(document)])
   fillDefaults('', PROPERTIES, values)
   return values

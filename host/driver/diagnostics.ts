@@ -24,6 +24,10 @@ export interface HostCounters {
   tcp_accept_errors: number
   tcp_dials: number
   tcp_dial_failures: number
+  /** Requests to a proxy that are refused: by a rule, for want of credentials, or because they are no such requests. */
+  proxy_denied: number
+  proxy_auth_failures: number
+  proxy_bad_requests: number
   /** The socket buffer or the interface queue was full (ENOBUFS, EAGAIN). */
   udp_full: number
   /** A datagram exceeded the MTU (EMSGSIZE). */
@@ -56,6 +60,9 @@ export const NO_HOST_COUNTERS: Readonly<HostCounters> = {
   tcp_accept_errors: 0,
   tcp_dials: 0,
   tcp_dial_failures: 0,
+  proxy_denied: 0,
+  proxy_auth_failures: 0,
+  proxy_bad_requests: 0,
   udp_full: 0,
   udp_too_long: 0,
   udp_unreachable: 0,

@@ -238,8 +238,9 @@ export class Endpoint {
       }
       if (config.connect !== undefined) {
         const onChange = (): void => this.#tellStatus()
-        this.#target = new ServerTarget(this.#runtime, log, this.#tcpOptions(), config, onChange)
-        await this.#target.open()
+        const { counters } = this.driver.diagnostics
+        this.#target = new ServerTarget({ runtime: this.#runtime, log, tcp: this.#tcpOptions(), counters }, onChange)
+        await this.#target.open(config)
       }
       if ((config.udp_listen ?? config.udp_connect) !== undefined) await this.#openDatagrams()
       await this.#http.start()
@@ -384,7 +385,7 @@ export class Endpoint {
     if (this.#hooks.dial !== undefined) return this.#hooks.dial(dialling, this.driver.peerOf(handle))
     if (this.#exit !== undefined) return this.#exit.dial(dialling)
     if (this.#target === undefined) throw new Error('connect is not set')
-    return this.#target.dial(dialling)
+    return this.#target.dial(dialling, () => this.driver.peerOf(handle))
   }
 
   #makeListenPort(config: Config): ListenPort {

@@ -1,13 +1,14 @@
 /**
- * The target of a server, of the kind that `connect` names: an address of TCP, or a Unix socket. A reload may change
- * the kind.
+ * The target of a server, of the kind that `connect` names: an address of TCP, a Unix socket, or what the client asks for
+ * if the server is a proxy. A reload may change the kind.
  */
 
 import type { Config } from '../config/config.ts'
+import { isProxy } from '../config/proxy-rules.ts'
 import type { Dial, Dialling } from '../driver/stream.ts'
-import type { Log } from '../log/log.ts'
+import type { SocketAddress } from '../net/address.ts'
 import { isUnix, parseUnix } from '../net/unix-path.ts'
-import type { Runtime, TcpOptions } from '../runtime.ts'
+import type { ProxyTargetHost } from '../proxy/proxy-target.ts'
 import { Target } from '../transport/target.ts'
 import { UnixTarget } from '../transport/unix-target.ts'
 
@@ -18,58 +19,65 @@ interface AnyTarget {
   /** @throws ConfigError */
   open(): Promise<void>
   close(): void
-  dial(dialling: Dialling): Dial
+  dial(dialling: Dialling, peer: () => SocketAddress | undefined): Dial
 }
 
 export class ServerTarget {
-  readonly #runtime: Runtime
-  readonly #log: Log
-  readonly #tcp: TcpOptions
+  readonly #host: ProxyTargetHost
   readonly #onChange: () => void
-  #target: AnyTarget
+  #target: AnyTarget | undefined
 
   /** @param onChange `failure` changed */
-  constructor(runtime: Runtime, log: Log, tcp: TcpOptions, config: Config, onChange: () => void) {
-    this.#runtime = runtime
-    this.#log = log
-    this.#tcp = tcp
+  constructor(host: ProxyTargetHost, onChange: () => void) {
+    this.#host = host
     this.#onChange = onChange
-    this.#target = this.#make(config)
   }
 
   /** Why there is no address; undefined if there is one. */
   get failure(): string | undefined {
-    return this.#target.failure
+    return this.#target?.failure
   }
 
-  /** @throws ConfigError */
-  open(): Promise<void> {
-    return this.#target.open()
+  /** Begins with the target of a configuration. @throws ConfigError */
+  async open(config: Config): Promise<void> {
+    this.#target = await this.#make(config)
+    await this.#target.open()
   }
 
   close(): void {
-    this.#target.close()
+    this.#target?.close()
   }
 
   /** Uses another target from now on, or the same one looked up anew. @throws ConfigError */
   async reload(config: Config): Promise<void> {
     const before = this.#target
-    const text = config.connect ?? ''
-    if (before instanceof Target && !isUnix(text)) return before.reload(text)
-    const next = this.#make(config)
+    const { connect = '' } = config
+    if (before instanceof Target && !isUnix(connect) && !isProxy(connect)) return before.reload(connect)
+    const next = await this.#make(config)
     await next.open()
     this.#target = next
-    before.close()
+    before?.close()
     this.#onChange()
   }
 
-  /** Connects to the target. `dialling` is never called inside this call. */
-  dial(dialling: Dialling): Dial {
-    return this.#target.dial(dialling)
+  /**
+   * Connects to the target. `dialling` is never called inside this call.
+   * @param peer of the session
+   */
+  dial(dialling: Dialling, peer: () => SocketAddress | undefined): Dial {
+    if (this.#target === undefined) throw new Error('connect is not open')
+    return this.#target.dial(dialling, peer)
   }
 
-  #make({ connect = '' }: Config): AnyTarget {
-    if (isUnix(connect)) return new UnixTarget(this.#runtime, parseUnix('connect', connect))
-    return new Target(this.#runtime, this.#log, this.#tcp, connect, this.#onChange)
+  /** The code of proxies is loaded only where it is of use. @throws ConfigError */
+  async #make(config: Config): Promise<AnyTarget> {
+    const { connect = '' } = config
+    const { runtime, log, tcp } = this.#host
+    if (isProxy(connect)) {
+      const { ProxyTarget } = await import('../proxy/proxy-target.ts')
+      return new ProxyTarget(this.#host, config)
+    }
+    if (isUnix(connect)) return new UnixTarget(runtime, parseUnix('connect', connect))
+    return new Target(runtime, log, tcp, connect, this.#onChange)
   }
 }

@@ -149,6 +149,17 @@ const FAMILIES: readonly Family[] = [
   counter('tcp_accept_errors', 'tcp_accept_errors', 'Errors while accepting TCP connections.'),
   counter('tcp_dials', 'tcp_dials', 'Connection attempts to the target.'),
   counter('tcp_dial_failures', 'tcp_dial_failures', 'Failed connection attempts to the target.'),
+  {
+    name: 'proxy_refused',
+    type: 'counter',
+    help: 'Requests to the proxy of a server that were refused, by reason.',
+    label: 'reason',
+    samples: [
+      ['proxy_denied', 'denied'],
+      ['proxy_auth_failures', 'auth'],
+      ['proxy_bad_requests', 'bad_request'],
+    ],
+  },
   counter('engine_traps', 'engine_traps', 'Engine traps; each resets all streams.'),
   {
     name: 'udp_errors',

@@ -5,9 +5,10 @@ import { type Config, MODE_CLIENT, MODE_RENDEZVOUS, MODE_SERVER } from '../../co
 import { type JsonNode, readJson } from '../../config/json.ts'
 import { fileWarnings, keyWarnings, type LintResult, lint } from '../../config/lint.ts'
 import { type Datagram, datagrams } from '../../config/mtu.ts'
+import { isProxy } from '../../config/proxy-rules.ts'
 import { modeName } from '../../config/rules.ts'
 import { examine, type Findings, isSecret, KEYS } from '../../config/unknown-keys.ts'
-import { type Scalar, validate } from '../../config/validate.ts'
+import { type Value, validate } from '../../config/validate.ts'
 import { ConfigError, HIDDEN } from '../../errors.ts'
 import { isUnix } from '../../net/unix-path.ts'
 import type { Runtime } from '../../runtime.ts'
@@ -27,12 +28,18 @@ const CONFIG: Option = {
 }
 const JSON_OUT: Option = { long: '--json', help: 'print the result as JSON' }
 
+/** The rules of a proxy after those of the file. */
+const BUILT_IN = [
+  'deny private (loopback, private, link-local, multicast, metadata and other special-purpose addresses), whatever allows a name or *',
+  'allow *',
+]
+
 /** The result of checking a file. */
 interface Report extends LintResult {
   /** The first is what a start reports. */
   readonly errors: readonly ConfigError[]
   readonly config: Config | undefined
-  readonly values: ReadonlyMap<string, Scalar>
+  readonly values: ReadonlyMap<string, Value>
   readonly findings: Findings
   readonly datagrams: readonly Datagram[]
 }
@@ -127,9 +134,12 @@ function inspect(path: string, bytes: Uint8Array, mode: number | undefined, hasF
 }
 
 /** The value to show for a key; null = automatic or not set. */
-function shownValue(values: ReadonlyMap<string, Scalar>, key: string): Scalar | null {
+function shownValue(values: ReadonlyMap<string, Value>, key: string): Value | null {
   const value = values.get(key)
-  return value === undefined ? null : isSecret(key) ? HIDDEN : value
+  if (value === undefined) return null
+  if (!isSecret(key)) return value
+  // passwords by name
+  return typeof value === 'object' ? Object.fromEntries(Object.keys(value).map((name) => [name, HIDDEN])) : HIDDEN
 }
 
 const describe = ({ key, reason, message }: ConfigError): object => ({ key, reason, message })
@@ -155,7 +165,8 @@ function jsonReport(path: string, report: Report): string {
   return `${JSON.stringify(object, null, 2)}\n`
 }
 
-const place = (text = ''): string => (isUnix(text) ? text : `TCP ${text}`)
+const place = (text = ''): string =>
+  isProxy(text) ? `${text} proxy in this process` : isUnix(text) ? text : `TCP ${text}`
 
 /** The path of a connection through this endpoint. */
 function route(config: Config): string {
@@ -172,7 +183,7 @@ function route(config: Config): string {
   }
   if ((mode & MODE_SERVER) !== 0) {
     const source = (mode & MODE_RENDEZVOUS) === 0 ? `${carrier} ${kcp_bind}` : `clients found by ${meeting}`
-    return `clients -> ${source} -> ${connect} (target)`
+    return `clients -> ${source} -> ${connect}${isProxy(config.connect) ? '' : ' (target)'}`
   }
   return `rendezvous server on UDP ${kcp_bind}`
 }
@@ -200,12 +211,31 @@ function datagramTable(config: Config, sizes: readonly Datagram[]): string {
     .join('')
 }
 
+function valueText(value: Value): string {
+  if (typeof value === 'object') return Object.values(value).length === 0 ? '-' : wordsOf(value).join(', ')
+  return value === '' ? '""' : String(value)
+}
+
+/** The members of a list, or the names in a map. */
+const wordsOf = (value: Exclude<Value, string | number | boolean>): readonly string[] =>
+  Array.isArray(value) ? value : Object.keys(value)
+
+/** What a server that is a proxy does, in the order in which it decides. */
+function proxyTable({ connect, proxy_rules, proxy_users }: Config): string {
+  if (!isProxy(connect)) return ''
+  const users = Object.keys(proxy_users)
+  const rules = [...proxy_rules, ...BUILT_IN].map((rule, index) => `  ${String(index + 1).padStart(2)}. ${rule}\n`)
+  return `
+${connect} proxy for ${users.length === 0 ? 'every client' : `the users ${users.join(', ')}`}; the first rule that matches counts:
+${rules.join('')}`
+}
+
 function valueTable({ values, findings }: Report): string {
   return KEYS.map((key) => {
     const value = shownValue(values, key)
     const automatic = key.startsWith('kcp.') ? 'automatic' : '-'
     const mark = findings.set.includes(key) ? '*' : ' '
-    return `${mark} ${key.padEnd(VALUE_COLUMN - 2)}${value === null ? automatic : value === '' ? '""' : value}\n`
+    return `${mark} ${key.padEnd(VALUE_COLUMN - 2)}${value === null ? automatic : valueText(value)}\n`
   }).join('')
 }
 
@@ -221,7 +251,7 @@ ${route(config)}
 ${security(config)}
 
 layout of a full datagram, in bytes:
-${datagramTable(config, report.datagrams)}
+${datagramTable(config, report.datagrams)}${proxyTable(config)}
 values (* = set in the file):
 ${valueTable(report)}${doubts}`
 }

@@ -5,6 +5,7 @@
 
 import { generateConfigs, type Role, type Wishes } from '../../config/generate.ts'
 import { linkOf } from '../../config/link.ts'
+import { isProxy } from '../../config/proxy-rules.ts'
 import { methods } from '../../crypto/methods.ts'
 import { ConfigError } from '../../errors.ts'
 import { isLoopbackHost, isWildcardHost, parseHostPort } from '../../net/address.ts'
@@ -39,7 +40,7 @@ const LISTEN: Option = {
 const CONNECT: Option = {
   long: '--connect',
   value: '<[host:]port>',
-  help: 'TCP address of the target, as seen by the server;\n"80" is 127.0.0.1:80',
+  help: 'TCP address of the target, as seen by the server;\n"80" is 127.0.0.1:80; socks5 or http: the server\nis a proxy',
 }
 const UDP: Option = {
   long: '--udp',
@@ -139,8 +140,12 @@ function instructions(wishes: Wishes, paths: ReadonlyMap<Role, string>, self: st
   const { host, port } = isUnix(listen) ? { host: '', port: 0 } : parseHostPort('', listen, 'bind')
   const everywhere = isWildcardHost(host)
   const entrance = everywhere ? `port ${port} of the client` : listen
-  const isThere = isUnix(connect) || isLoopbackHost(parseHostPort('', connect, 'connect').host)
-  const exit = isThere ? `${connect} on the server` : connect
+  const isThere = isUnix(connect) || (!isProxy(connect) && isLoopbackHost(parseHostPort('', connect, 'connect').host))
+  const exit = isProxy(connect)
+    ? `the targets that they name to the ${connect} proxy of the server`
+    : isThere
+      ? `${connect} on the server`
+      : connect
   const open = everywhere ? ' Any host that can reach this port can use the tunnel.' : ''
   const doing = wishes.isUdp === true ? 'send UDP' : 'connect'
   parts.push(`Applications that ${doing} to ${entrance} are forwarded to ${exit}.${open}

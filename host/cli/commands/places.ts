@@ -1,6 +1,7 @@
 /** Addresses as options of `init` and `import` give them, and free ports. */
 
 import { randomPort } from '../../config/generate.ts'
+import { isProxy } from '../../config/proxy-rules.ts'
 import { ConfigError, quote } from '../../errors.ts'
 import { type HostPort, parseHostPort } from '../../net/address.ts'
 import { isUnix, parseUnix } from '../../net/unix-path.ts'
@@ -25,6 +26,7 @@ export function readLocal(text: string, role: 'bind' | 'connect'): string {
     parseUnix('', text)
     return text
   }
+  if (role === 'connect' && isProxy(text)) return text
   const whole = /^\d+$/.test(text) ? `${LOOPBACK}:${text}` : text
   if (parseHostPort('', whole, role).port === 0) throw new ConfigError('', quote(text), 'the port must not be 0')
   return whole

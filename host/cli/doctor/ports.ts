@@ -1,6 +1,7 @@
 /** Checks of local ports and of a server's target. */
 
 import type { Config } from '../../config/config.ts'
+import { isProxy } from '../../config/proxy-rules.ts'
 import { codeOf, messageOf } from '../../errors.ts'
 import { formatAddress, type SocketAddress } from '../../net/address.ts'
 import { isUnix, parseUnix } from '../../net/unix-path.ts'
@@ -178,6 +179,10 @@ async function reportBindAt(
 
 /** Reports whether the target of a server accepts connections at one of its addresses. */
 export async function reportTargetHere({ runtime, config, report, progress }: Case): Promise<void> {
+  if (isProxy(config.connect)) {
+    report.add('target', 'ok', `${config.connect} is served by this program: clients name their targets`)
+    return
+  }
   if (isUnix(config.connect ?? '')) {
     const error = await tryUnix(runtime, parseUnix('connect', config.connect ?? ''))
     if (error === undefined) report.add('target', 'ok', `${config.connect} accepted a connection`)

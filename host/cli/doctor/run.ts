@@ -4,6 +4,7 @@
 
 import { type Config, MODE_CLIENT, MODE_SERVER } from '../../config/config.ts'
 import { MTU_DEFAULT } from '../../config/mtu.ts'
+import { isProxy } from '../../config/proxy-rules.ts'
 import { configWarnings } from '../../config/rules.ts'
 import { checkStart } from '../../config/security.ts'
 import { withKey } from '../../crypto/key.ts'
@@ -104,7 +105,7 @@ async function reportNames({ runtime, config, addresses, report }: Case, failure
   let target: SocketAddress | undefined
   const targetKey = config.udp_connect === undefined ? 'connect' : 'udp_connect'
   const targetText = config[targetKey]
-  if (targetText !== undefined && !isUnix(targetText)) {
+  if (targetText !== undefined && !isUnix(targetText) && !isProxy(targetText)) {
     target = await resolveKey(runtime, targetKey, targetText, 'connect').catch((failure) => {
       report.add('names', 'failure', messageOf(failure), { remedies: [CHECK_NAMES] })
       return undefined

@@ -87,6 +87,9 @@ const CHOICES: readonly (readonly [string, readonly string[]])[] = [
   ['replay', ['auto', 'strict']],
 ]
 
+/** Keys whose values are lists or maps of strings: host/proxy.test.ts. */
+const COLLECTIONS = ['proxy_rules', 'proxy_users']
+
 const utf8 = (text: string) => new TextEncoder().encode(text)
 
 /** A server configuration with one more key, its value given as JSON text. */
@@ -129,7 +132,10 @@ function schemaKeys(prefix: string, properties: Properties): string[] {
 const test = suite('config keys')
 
 test('MUST 69: the schema has exactly the keys of the protocol plus http_token, memory, max_sessions, native, replay, workers, fwmark, dscp, udp.path, udp.gso and udp.gro', () => {
-  const known = INTEGERS.map(({ key }) => key).concat([...BOOLEANS, ...STRINGS, ...CHOICES].map(([key]) => key))
+  const known = INTEGERS.map(({ key }) => key).concat(
+    COLLECTIONS,
+    [...BOOLEANS, ...STRINGS, ...CHOICES].map(([key]) => key),
+  )
   assert.equal(schemaKeys('', PROPERTIES).sort(), known.sort())
 })
 

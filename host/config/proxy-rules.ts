@@ -82,7 +82,7 @@ export function checkProxy(rules: readonly string[], users: Readonly<Record<stri
   for (const [index, rule] of rules.entries()) parseRule(`proxy_rules[${index}]`, rule)
   for (const [name, password] of Object.entries(users)) {
     const refuse = (reason: string): never => {
-      throw new ConfigError(`proxy_users.${name}`, HIDDEN, reason)
+      throw new ConfigError('proxy_users', HIDDEN, `user ${quote(name)}: ${reason}`)
     }
     if (name === '' || name.includes(':')) refuse('a user name must not be empty or contain a colon')
     for (const text of [name, password]) {

@@ -124,14 +124,15 @@ function readList(key: string, node: JsonNode, property: PropertySchema): readon
 /** An object whose values are strings. */
 function readMap(key: string, node: JsonNode, property: PropertySchema): Readonly<Record<string, string>> {
   const { maxProperties = 0 } = property
-  if (node.kind !== 'object' || node.members.length > maxProperties) {
+  const entries = node.kind === 'object' ? node.members : undefined
+  if (
+    entries === undefined ||
+    entries.length > maxProperties ||
+    entries.some((entry) => entry.node.kind !== 'string')
+  ) {
     throw new ConfigError(key, show(node, property), `must be an object with at most ${maxProperties} strings`)
   }
-  const entries = node.members.map(({ key: name, node: value }) => [
-    name,
-    readString(`${key}.${name}`, value, property),
-  ])
-  return Object.fromEntries(entries)
+  return Object.fromEntries(entries.map((entry) => [entry.key, readString(key, entry.node, property)]))
 }
 
 function readValue(key: string, node: JsonNode, property: PropertySchema): Value {

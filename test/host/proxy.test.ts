@@ -128,7 +128,7 @@ test('rules and users that mean nothing are errors with key, value and reason', 
     assert.match(reasonOf({ proxy_rules: ['allow *', rule] }), new RegExp(`proxy_rules\\[1\\] = .*${reason}`), rule)
   assert.match(reasonOf({ proxy_rules: 'allow *' }), /must be an array/)
   assert.match(reasonOf({ proxy_rules: [1] }), /proxy_rules\[0\] = 1: must be a string/)
-  assert.match(reasonOf({ proxy_users: { a: '' } }), /proxy_users.a = \(hidden\)/)
+  assert.match(reasonOf({ proxy_users: { a: '' } }), /proxy_users = \(hidden\): user "a": name and password/)
   assert.match(reasonOf({ proxy_users: { 'a:b': 'secret' } }), /colon/)
   assert.not.match(reasonOf({ proxy_users: { 'a:b': 'secret' } }), /secret/)
   assert.match(reasonOf({ proxy_users: ['a'] }), /proxy_users = \(hidden\): must be an object/)

@@ -63,9 +63,12 @@ const STAND_INS: Readonly<Record<string, string>> = {
   psk: `${'A'.repeat(43)}=`,
 }
 
+/** The key of an entry of a list. */
+const keyOf = (path: string): string => path.replace(/\[\d+\]$/, '')
+
 /** A JSON text with another value of a key (dotted); undefined removes the key. */
 const withValue = (text: string, key: string, value: string | undefined): string =>
-  applyEdits(text, modify(text, key.split('.'), value, {}))
+  applyEdits(text, modify(text, keyOf(key).split('.'), value, {}))
 
 /**
  * All errors of a file: the value that the first one names is replaced or left out, and so on. What is missing after a
@@ -83,7 +86,7 @@ function errorsOf(bytes: Uint8Array, { set }: Findings): ConfigError[] {
     } catch (error) {
       if (!(error instanceof ConfigError)) throw error
       const { key, message } = error
-      const isConsequence = replaced.has(key) || (isCut && !set.includes(key))
+      const isConsequence = replaced.has(key) || (isCut && !set.includes(keyOf(key)))
       // a key that is there twice may take two turns
       const isKnown = errors.some((known) => known.message === message)
       if (!isConsequence && !isKnown) errors.push(error)

@@ -59,6 +59,14 @@ export interface Tunnel {
 export const nameOf = (options: Pick<TunnelOptions, 'server' | 'client' | 'method' | 'family'>): string =>
   `${options.server} server, ${options.client} client, ${options.method ?? METHODS[1]}, IPv${options.family ?? 4}`
 
+/** Where a client listens, and what a server forwards to, unless the options say it. */
+function entranceOf({ datagrams, clientConfig }: TunnelOptions, text: string): Config {
+  return clientConfig?.['listen'] !== undefined ? {} : { [datagrams === true ? 'udp_listen' : 'listen']: text }
+}
+function targetOf({ datagrams, serverConfig, target }: TunnelOptions): Config {
+  return serverConfig?.['connect'] !== undefined ? {} : { [datagrams === true ? 'udp_connect' : 'connect']: target }
+}
+
 /** Starts both endpoints and the link. If one fails, the others are stopped. */
 export async function openTunnel(options: TunnelOptions): Promise<Tunnel> {
   const host = options.family === 6 ? '::1' : '127.0.0.1'
@@ -73,13 +81,13 @@ export async function openTunnel(options: TunnelOptions): Promise<Tunnel> {
       ...crypto,
       ...options.config,
       kcp_bind: formatAddress(host, udpPort),
-      [options.datagrams === true ? 'udp_connect' : 'connect']: options.target,
+      ...targetOf(options),
       ...options.serverConfig,
     },
     client: {
       ...crypto,
       ...options.config,
-      [options.datagrams === true ? 'udp_listen' : 'listen']: formatAddress('127.0.0.1', port),
+      ...entranceOf(options, formatAddress('127.0.0.1', port)),
       kcp_connect: formatAddress(host, link.port),
       ...options.clientConfig,
     },

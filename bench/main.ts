@@ -3,6 +3,7 @@ import { runAgent } from '../testkit/agent.ts'
 import { runEmulator } from '../testkit/emulator.ts'
 import { runCalibration } from './calibration.ts'
 import { benchCore } from './core.ts'
+import { benchDatagrams } from './datagrams.ts'
 import { benchIp } from './ip.ts'
 import { benchLibrary, runLibraryEnd } from './library.ts'
 import { benchLinks } from './links.ts'
@@ -23,6 +24,7 @@ const benches: ReadonlyMap<string, () => void | Promise<void>> = new Map([
   ['latency', () => benchLatency(process.argv.slice(3))],
   ['open', () => benchOpen(process.argv.slice(3))],
   ['memory', () => benchMemory(process.argv.slice(3))],
+  ['datagrams', () => benchDatagrams(process.argv.slice(3))],
   ['obfs', () => benchObfs(process.argv.slice(3))],
   ['library', () => benchLibrary(process.argv.slice(3))],
   ['native', () => benchNative(process.argv.slice(3))],

@@ -9,6 +9,8 @@ export interface UdpEnd {
   readonly host: string
   readonly received: Buffer[]
   readonly senders: RemoteInfo[]
+  /** When each arrived, by performance.now(). */
+  readonly times: number[]
   send(data: Buffer, port: number, host?: string): void
   close(): void
 }
@@ -29,16 +31,19 @@ export async function openUdp(host = '127.0.0.1', port = 0): Promise<UdpEnd> {
   const socket = await bound(host, port)
   const received: Buffer[] = []
   const senders: RemoteInfo[] = []
+  const times: number[] = []
   let isOpen = true
   socket.on('message', (data, from) => {
     received.push(Buffer.from(data))
     senders.push(from)
+    times.push(performance.now())
   })
   return {
     host,
     port: socket.address().port,
     received,
     senders,
+    times,
     send: (data, to, at = host) => isOpen && socket.send(data, to, at),
     close() {
       if (isOpen) socket.close()

@@ -76,6 +76,11 @@ export class FlowTable {
     this.#flows.add(flow)
     this.counters.flows++
     this.counters.flows_opened++
+    this.watch(flow)
+  }
+
+  /** A flow may end earlier than the timer knows. */
+  watch(flow: Flow): void {
     this.#arm(flow.dueAt(this.#timeout))
   }
 

@@ -107,6 +107,7 @@ export class Flow implements TcpConnection {
     if (this.isEnded) return
     this.#received++
     this.#usedAt = this.#table.now()
+    if (this.isBrief) this.#table.watch(this)
     if (this.#isPaused || this.#queue !== undefined) this.#enqueue(datagram)
     else this.#handlers?.onData(this.#table.frame(datagram))
   }
@@ -160,6 +161,8 @@ export class Flow implements TcpConnection {
   readonly #onDatagram = (bytes: Uint8Array, start: number, length: number): void => {
     this.#sent++
     this.#usedAt = this.#table.now()
+    // an answer makes it end earlier
+    if (this.isBrief) this.#table.watch(this)
     this.#socket.send(bytes, start, length)
   }
 
@@ -169,7 +172,6 @@ export class Flow implements TcpConnection {
 
   resume(): void {
     this.#isPaused = false
-    this.#isOpen = true
     this.#schedule()
   }
 
@@ -232,6 +234,7 @@ export class Flow implements TcpConnection {
   readonly #deliver = (): void => {
     this.#isScheduled = false
     this.#drain()
+    if (!this.#isPaused) this.#isOpen = true
     if (this.#endedAt === undefined || this.#handlers === undefined) return
     const handlers = this.#handlers
     if (!this.#isEndSent) {

@@ -39,8 +39,9 @@ export class LibraryTunnel extends RunningEndpoint implements Tunnel {
   }
 
   get listening(): string | undefined {
-    const tcp = this.openEndpoint?.tcp
-    return tcp && formatAddress(tcp)
+    const { openEndpoint } = this
+    const local = openEndpoint?.tcp ?? openEndpoint?.datagrams
+    return local && formatAddress(local)
   }
 
   get monitoring(): string | undefined {

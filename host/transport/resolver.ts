@@ -54,7 +54,7 @@ const lacksIpv6 = async (runtime: Runtime, host: string, role: AddressRole): Pro
 /** Warnings about bind addresses `[::]` that become 0.0.0.0 on a system without IPv6. */
 export async function ipv6Warnings(runtime: Runtime, config: Config): Promise<string[]> {
   const warnings: string[] = []
-  for (const key of ['listen', 'kcp_bind', 'http_listen'] as const) {
+  for (const key of ['listen', 'udp_listen', 'kcp_bind', 'http_listen'] as const) {
     const text = config[key]
     if (
       text === undefined ||

@@ -45,6 +45,7 @@ const hostRooms = [
   'transport',
   'datagrams',
   'proxy',
+  'proxy-protocol',
   'monitoring',
   'dashboard',
   'endpoint',

@@ -58,6 +58,8 @@ export const browser = {
     'host/monitoring/monitoring.ts',
     'host/linux/system-watch.ts',
     'host/proxy/proxy-target.ts',
+    'host/proxy-protocol/greeting.ts',
+    'host/proxy-protocol/visitors.ts',
     'host/transport/obfs/client.ts',
     'host/transport/obfs/server.ts',
   ],

@@ -146,6 +146,8 @@ export interface TcpHandlers {
 /** One TCP connection with half-close. Starts paused: call resume() to receive data. */
 export interface TcpConnection {
   readonly remote: SocketAddress | undefined
+  /** Its own end; undefined if it is not known. */
+  readonly local?: SocketAddress | undefined
   /** Of a Unix socket, which has no address: its path. */
   readonly path?: string | undefined
   /** What is sent is soon of no use: segments that may wait unsent. Absent: as many as throughput requires. */

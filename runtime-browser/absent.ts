@@ -16,5 +16,7 @@ export {
   absent as openDatagrams,
   absent as openMonitoring,
   absent as ProxyTarget,
+  absent as greeting,
+  absent as Visitors,
   absent as watchSystem,
 }

@@ -71,6 +71,12 @@ export class BunConnection implements TcpConnection {
     this.#ledger = handlers.held
   }
 
+  get local(): SocketAddress | undefined {
+    const socket = this.#socket
+    const text: string | undefined = socket?.localAddress
+    return socket === undefined || text === undefined ? undefined : spelling.read(text, socket.localPort, this.#scope)
+  }
+
   #count(bytes: number): void {
     if (this.#ledger) this.#ledger.fromTcp += bytes
   }

@@ -129,6 +129,11 @@ export class NodeConnection implements TcpConnection {
     })
   }
 
+  get local(): SocketAddress | undefined {
+    const { localAddress, localPort } = this.#socket
+    return localAddress === undefined || localPort === undefined ? undefined : spelling.read(localAddress, localPort)
+  }
+
   received(chunk: Uint8Array): void {
     this.#handlers?.onData(chunk)
   }

@@ -65,6 +65,10 @@ export interface Config {
   readonly udp_connect: string | undefined
   /** s */
   readonly udp_timeout: number
+  /** Version of the PROXY header that is written to the peer (client) or the target (server). */
+  readonly proxy_protocol: 1 | 2 | undefined
+  /** Client: whose connections begin with such a header. */
+  readonly proxy_protocol_from: readonly string[]
   /** Of a server that is a proxy: rules about targets, passwords by user name. */
   readonly proxy_rules: readonly string[]
   readonly proxy_users: Readonly<Record<string, string>>

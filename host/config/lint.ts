@@ -96,7 +96,8 @@ function ignoredKeys(config: Config, findings: Findings): string[] {
   }
   if ((mode & MODE_RENDEZVOUS) === 0) ignored('service_id', 'rendezvous_server is not set')
   if ((mode & MODE_CLIENT) === 0) {
-    for (const key of ['kcp_connect', 'listen_mode']) ignored(key, 'it is only used by a client (listen)')
+    for (const key of ['kcp_connect', 'listen_mode', 'proxy_protocol_from'])
+      ignored(key, 'it is only used by a client (listen)')
   } else if (!isUnix(config.listen ?? '')) ignored('listen_mode', 'listen is not a Unix socket')
   if ((config.udp_listen ?? config.udp_connect) === undefined)
     ignored('udp_timeout', 'there is neither udp_listen nor udp_connect')

@@ -68,6 +68,11 @@ class Reader {
     return value === 'hold' || value === 'reset' || value === 'close' ? value : this.#mismatch(key)
   }
 
+  headerVersion(key: string): 1 | 2 | undefined {
+    const value = this.#values.get(key)
+    return value === undefined || value === 1 || value === 2 ? value : this.#mismatch(key)
+  }
+
   list(key: string): readonly string[] {
     const value = this.#values.get(key)
     return value === undefined ? [] : Array.isArray(value) ? value : this.#mismatch(key)
@@ -109,6 +114,8 @@ export function configOf(entries: ReadonlyMap<string, Value>): Config {
     udp_listen: values.text('udp_listen'),
     udp_connect: values.text('udp_connect'),
     udp_timeout: values.integer('udp_timeout'),
+    proxy_protocol: values.headerVersion('proxy_protocol'),
+    proxy_protocol_from: values.list('proxy_protocol_from'),
     proxy_rules: values.list('proxy_rules'),
     proxy_users: values.map('proxy_users'),
     kcp_bind: values.text('kcp_bind'),

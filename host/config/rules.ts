@@ -8,6 +8,7 @@ import { isLoopbackHost, parseHostPort } from '../net/address.ts'
 import { isAbstract, isUnix, parseMode, parseUnix } from '../net/unix-path.ts'
 import { type Config, MODE_CLIENT, MODE_RENDEZVOUS, MODE_SERVER } from './config.ts'
 
+import { trustedSources } from './proxy-protocol.ts'
 import { checkProxy, isProxy, PROXIES } from './proxy-rules.ts'
 
 /** Maximum length of service_id, in bytes of UTF-8. */
@@ -85,6 +86,8 @@ export function checkRules(config: Config): void {
   }
   parseMode('listen_mode', config.listen_mode)
   checkProxy(config.proxy_rules, config.proxy_users)
+  trustedSources(config.proxy_protocol_from)
+  checkHeader(config)
   checkWorkers(config)
 }
 
@@ -115,6 +118,14 @@ function checkDatagrams({ listen, connect, udp_listen, udp_connect }: Config): v
     throw new ConfigError('udp_listen', quote(udp_listen), `conflicts with listen: ${why}`)
   if (connect !== undefined && udp_connect !== undefined)
     throw new ConfigError('udp_connect', quote(udp_connect), `conflicts with connect: ${why}`)
+}
+
+/** A PROXY header is for a target that was chosen with it in mind. */
+function checkHeader({ proxy_protocol, connect, udp_listen, udp_connect }: Config): void {
+  if (proxy_protocol === undefined) return
+  const other = isProxy(connect) ? `connect ${quote(connect)}: its targets expect no header` : undefined
+  const reason = other ?? ((udp_listen ?? udp_connect) === undefined ? undefined : 'UDP, which has no such header')
+  if (reason !== undefined) throw new ConfigError('proxy_protocol', String(proxy_protocol), `conflicts with ${reason}`)
 }
 
 /** Rules for several workers: each peer must stay with one process, which requires plain UDP sockets. */

@@ -28,6 +28,8 @@ export interface HostCounters {
   proxy_denied: number
   proxy_auth_failures: number
   proxy_bad_requests: number
+  /** Connections without a valid PROXY header where one is required. */
+  proxy_header_errors: number
   /** The socket buffer or the interface queue was full (ENOBUFS, EAGAIN). */
   udp_full: number
   /** A datagram exceeded the MTU (EMSGSIZE). */
@@ -63,6 +65,7 @@ export const NO_HOST_COUNTERS: Readonly<HostCounters> = {
   proxy_denied: 0,
   proxy_auth_failures: 0,
   proxy_bad_requests: 0,
+  proxy_header_errors: 0,
   udp_full: 0,
   udp_too_long: 0,
   udp_unreachable: 0,

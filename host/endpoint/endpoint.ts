@@ -234,12 +234,13 @@ export class Endpoint {
     try {
       if (config.listen !== undefined) {
         this.#listenPort = this.#makeListenPort(config)
-        await this.#listenPort.open()
+        await this.#listenPort.open(config)
       }
       if (config.connect !== undefined) {
         const onChange = (): void => this.#tellStatus()
-        const { counters } = this.driver.diagnostics
-        this.#target = new ServerTarget({ runtime: this.#runtime, log, tcp: this.#tcpOptions(), counters }, onChange)
+        const { diagnostics, streams, sockets } = this.driver
+        const host = { runtime: this.#runtime, log, tcp: this.#tcpOptions(), counters: diagnostics.counters }
+        this.#target = new ServerTarget({ ...host, held: streams.held, local: () => sockets.sender?.local }, onChange)
         await this.#target.open(config)
       }
       if ((config.udp_listen ?? config.udp_connect) !== undefined) await this.#openDatagrams()
@@ -395,6 +396,8 @@ export class Endpoint {
         log: this.#log,
         tcp: (number) => this.#tcpOptions(number),
         bound: this.#worker?.addresses.map(formatAddress),
+        held: this.driver.streams.held,
+        counters: this.driver.diagnostics.counters,
         accept: (connection) => this.#accept(connection),
         onAcceptError: (error) => this.driver.diagnostics.acceptError(error),
         onChange: () => this.#tellStatus(),

@@ -4,11 +4,13 @@
  */
 
 import type { Config } from '../config/config.ts'
+import type { HostCounters } from '../driver/diagnostics.ts'
 import { isTemporary, messageOf, StartError, step } from '../errors.ts'
 import type { Log } from '../log/log.ts'
 import { formatAddress, type SocketAddress } from '../net/address.ts'
 import { isUnix, parseMode, parseUnix, unixText } from '../net/unix-path.ts'
-import type { Runtime, TcpConnection, TcpHandlers, TcpListener, TcpOptions } from '../runtime.ts'
+import type { Visitors } from '../proxy-protocol/visitors.ts'
+import type { QueuedBytes, Runtime, TcpConnection, TcpHandlers, TcpListener, TcpOptions } from '../runtime.ts'
 import { resolveAll } from '../transport/resolver.ts'
 import { Retry } from '../transport/retry.ts'
 
@@ -19,6 +21,8 @@ export interface ListenPortHost {
   tcp(number: number): TcpOptions
   /** Addresses that a worker has sockets for, in place of those of `listen`; none for a Unix socket. */
   readonly bound: readonly string[] | undefined
+  readonly held: QueuedBytes
+  readonly counters: HostCounters
   /** As in Runtime.listenTcp; a connection that is refused is reset. */
   accept(connection: TcpConnection): TcpHandlers | null
   onAcceptError(error: Error): void
@@ -33,6 +37,8 @@ export class ListenPort {
   readonly #host: ListenPortHost
   #text: string
   #mode: string
+  /** With the PROXY protocol only. */
+  #visitors: Visitors | undefined
   readonly #retry: Retry
   readonly #listeners: Pick<TcpListener, 'close'>[] = []
   #closed = false
@@ -68,19 +74,32 @@ export class ListenPort {
 
   /**
    * Listens, or begins to retry if no address exists yet.
+   * @param config that of the constructor
    * @throws ConfigError, or StartError for reasons that do not heal
    */
-  open(): Promise<void> {
-    return this.#retry.start()
+  async open(config: Config): Promise<void> {
+    this.#visitors = await this.#visitorsOf(config)
+    await this.#retry.start()
+  }
+
+  /** The code of the PROXY protocol is loaded only where it is of use. */
+  async #visitorsOf(config: Config): Promise<Visitors | undefined> {
+    if (config.proxy_protocol === undefined && config.proxy_protocol_from.length === 0) return undefined
+    const { Visitors } = await import('../proxy-protocol/visitors.ts')
+    const { runtime, log, held, counters, accept } = this.#host
+    return new Visitors({ clock: runtime.clock, log, held, counters, accept }, config)
   }
 
   /**
    * Listens at another place from now on. Existing connections stay.
    * @throws StartError if that is not possible; the old place stays then
    */
-  async reload({ listen = '', listen_mode }: Config): Promise<void> {
-    const before = { text: this.#text, mode: this.#mode, local: this.#local }
+  async reload(config: Config): Promise<void> {
+    const { listen = '', listen_mode } = config
+    const before = { text: this.#text, mode: this.#mode, local: this.#local, visitors: this.#visitors }
     this.#mode = listen_mode
+    // connections whose header is awaited stay with those of before
+    this.#visitors = await this.#visitorsOf(config)
     if (listen === before.text) {
       if (listen_mode !== before.mode && isUnix(listen) && this.#listeners.length > 0)
         this.#host.runtime.unix?.setMode(parseUnix('listen', listen), parseMode('listen_mode', listen_mode))
@@ -94,6 +113,7 @@ export class ListenPort {
     } catch (error) {
       this.#text = before.text
       this.#mode = before.mode
+      this.#visitors = before.visitors
       this.#local = before.local
       this.#listeners.push(...old)
       throw error
@@ -112,6 +132,7 @@ export class ListenPort {
 
   close(): void {
     this.#closed = true
+    this.#visitors?.close()
     this.#retry.close()
     this.#shut()
   }
@@ -174,7 +195,7 @@ export class ListenPort {
   }
 
   readonly #accept = (connection: TcpConnection): TcpHandlers => {
-    const handlers = this.#host.accept(connection)
+    const handlers = (this.#visitors ?? this.#host).accept(connection)
     if (handlers !== null) return handlers
     // an application takes FIN for an empty but complete answer
     connection.reset()

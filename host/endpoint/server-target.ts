@@ -9,6 +9,7 @@ import type { Dial, Dialling } from '../driver/stream.ts'
 import type { SocketAddress } from '../net/address.ts'
 import { isUnix, parseUnix } from '../net/unix-path.ts'
 import type { ProxyTargetHost } from '../proxy/proxy-target.ts'
+import type { QueuedBytes } from '../runtime.ts'
 import { Target } from '../transport/target.ts'
 import { UnixTarget } from '../transport/unix-target.ts'
 
@@ -22,13 +23,23 @@ interface AnyTarget {
   dial(dialling: Dialling, peer: () => SocketAddress | undefined): Dial
 }
 
+export interface ServerTargetHost extends ProxyTargetHost {
+  readonly held: QueuedBytes
+  /** The UDP address that peers reach. */
+  local(): SocketAddress | undefined
+}
+
+type Greet = (dialling: Dialling, peer: SocketAddress | undefined) => Dialling
+
 export class ServerTarget {
-  readonly #host: ProxyTargetHost
+  readonly #host: ServerTargetHost
   readonly #onChange: () => void
   #target: AnyTarget | undefined
+  /** With the PROXY protocol only: puts a header before what the target gets. */
+  #greet: Greet | undefined
 
   /** @param onChange `failure` changed */
-  constructor(host: ProxyTargetHost, onChange: () => void) {
+  constructor(host: ServerTargetHost, onChange: () => void) {
     this.#host = host
     this.#onChange = onChange
   }
@@ -40,6 +51,7 @@ export class ServerTarget {
 
   /** Begins with the target of a configuration. @throws ConfigError */
   async open(config: Config): Promise<void> {
+    this.#greet = await this.#greetingOf(config)
     this.#target = await this.#make(config)
     await this.#target.open()
   }
@@ -52,6 +64,7 @@ export class ServerTarget {
   async reload(config: Config): Promise<void> {
     const before = this.#target
     const { connect = '' } = config
+    this.#greet = await this.#greetingOf(config)
     if (before instanceof Target && !isUnix(connect) && !isProxy(connect)) return before.reload(connect)
     const next = await this.#make(config)
     await next.open()
@@ -66,7 +79,15 @@ export class ServerTarget {
    */
   dial(dialling: Dialling, peer: () => SocketAddress | undefined): Dial {
     if (this.#target === undefined) throw new Error('connect is not open')
-    return this.#target.dial(dialling, peer)
+    return this.#target.dial(this.#greet?.(dialling, peer()) ?? dialling, peer)
+  }
+
+  /** The code of the PROXY protocol is loaded only where it is of use. */
+  async #greetingOf({ proxy_protocol }: Config): Promise<Greet | undefined> {
+    if (proxy_protocol === undefined) return undefined
+    const { greeting } = await import('../proxy-protocol/greeting.ts')
+    const { held, local } = this.#host
+    return (dialling, peer) => greeting(proxy_protocol, dialling, held, peer, local())
   }
 
   /** The code of proxies is loaded only where it is of use. @throws ConfigError */

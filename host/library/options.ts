@@ -31,6 +31,8 @@ const REFUSED = new Map([
   ['udp_connect', 'streams carry bytes: use createTunnel for UDP'],
   ['udp_timeout', 'is for udp_listen and udp_connect'],
   ['listen_mode', 'there is no listener'],
+  ['proxy_protocol', 'is for TCP connections: use createTunnel'],
+  ['proxy_protocol_from', 'is for TCP connections: use createTunnel'],
   ['proxy_rules', 'streams are served by the handler'],
   ['proxy_users', 'streams are served by the handler'],
   ['kcp_connect', 'is the option server'],

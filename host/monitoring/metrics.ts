@@ -160,6 +160,7 @@ const FAMILIES: readonly Family[] = [
       ['proxy_bad_requests', 'bad_request'],
     ],
   },
+  counter('proxy_header_errors', 'proxy_header_errors', 'Connections reset for want of a valid PROXY header.'),
   counter('engine_traps', 'engine_traps', 'Engine traps; each resets all streams.'),
   {
     name: 'udp_errors',

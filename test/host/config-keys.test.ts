@@ -34,6 +34,7 @@ const INTEGERS: readonly IntegerKey[] = [
   integer('tcp.rcvbuf', 0, 33554432, 0),
   integer('udp.sndbuf', 0, 33554432, 0),
   integer('udp.rcvbuf', 0, 33554432, 0),
+  integer('proxy_protocol', 1, 2),
   integer('timeout', 60, 86400, 600),
   integer('linger', 5, 600, 30),
   integer('keepalive', 0, 600, 25),
@@ -88,7 +89,7 @@ const CHOICES: readonly (readonly [string, readonly string[]])[] = [
 ]
 
 /** Keys whose values are lists or maps of strings: host/proxy.test.ts. */
-const COLLECTIONS = ['proxy_rules', 'proxy_users']
+const COLLECTIONS = ['proxy_rules', 'proxy_users', 'proxy_protocol_from']
 
 const utf8 = (text: string) => new TextEncoder().encode(text)
 

@@ -20,6 +20,7 @@ const HOST = {
   proxy_denied: 0,
   proxy_auth_failures: 0,
   proxy_bad_requests: 0,
+  proxy_header_errors: 0,
   tcp_dial_failures: 1005,
   udp_full: 1006,
   udp_too_long: 1007,

@@ -156,7 +156,7 @@ function smallBuffer(key: string, bytes: number): string[] {
 }
 
 /** Warning about a monitoring server without token on a public address. @throws ConfigError for a malformed address */
-function openMonitoring({ http_listen, http_token }: Config): string[] {
+export function monitoringWarnings({ http_listen, http_token }: Config): string[] {
   if (http_listen === undefined || http_token !== undefined) return []
   if (isLoopbackHost(parseHostPort('http_listen', http_listen, 'bind').host)) return []
   return [`config key http_listen = ${quote(http_listen)}: not a loopback address, set http_token to restrict access`]
@@ -198,7 +198,7 @@ export function configWarnings(config: Config): string[] {
     warnings.push(`config key kcp_connect = ${shown}: ignored with rendezvous_server`)
   }
   return warnings.concat(
-    openMonitoring(config),
+    monitoringWarnings(config),
     openSocket(config),
     openProxy(config),
     onlyIpv6(config),

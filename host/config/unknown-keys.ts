@@ -96,24 +96,16 @@ export interface Findings {
   readonly foreign: readonly string[]
   /** Keys set in the file that kcptun-libev ignores. */
   readonly ours: readonly string[]
+  /** Those of each entry of `tunnels`; what is unknown and duplicate there is listed above, too, with its path. */
+  readonly entries: readonly Findings[]
 }
 
-/** Keys of an entry of `tunnels`, with the path of the entry. */
-function inEntry(index: number, node: JsonNode): Pick<Findings, 'unknown' | 'duplicate'> {
-  const { unknown, duplicate } = examine(node)
-  const path = (key: string): string => `tunnels[${index}].${key}`
-  return { unknown: unknown.filter((key) => key !== 'name').map(path), duplicate: duplicate.map(path) }
-}
-
-/**
- * Classifies all keys of a document. A document that is not an object has none; of the entries of `tunnels` only what
- * is wrong with their keys is listed.
- */
+/** Classifies all keys of a document. A document that is not an object has none. */
 export function examine(document: JsonNode): Findings {
   const set = new Set<string>()
   const unknown = new Set<string>()
   const duplicate = new Set<string>()
-  const entries: Pick<Findings, 'unknown' | 'duplicate'>[] = []
+  const entries: Findings[] = []
   const visit = (prefix: string, node: JsonNode, properties: Properties): void => {
     if (node.kind !== 'object') return
     const seen = new Set<string>()
@@ -123,7 +115,7 @@ export function examine(document: JsonNode): Findings {
       seen.add(name)
       const property = Object.hasOwn(properties, name) ? properties[name] : undefined
       if (key === 'tunnels') {
-        if (value.kind === 'array') entries.push(...value.items.map((entry, index) => inEntry(index, entry)))
+        if (value.kind === 'array') entries.push(...value.items.map(examine))
       } else if (property === undefined) {
         if (!isAnnotation(key)) unknown.add(key)
       } else if (property.properties === undefined) set.add(key)
@@ -131,11 +123,16 @@ export function examine(document: JsonNode): Findings {
     }
   }
   visit('', document, PROPERTIES)
+  for (const [index, entry] of entries.entries()) {
+    for (const key of entry.unknown) if (key !== 'name') unknown.add(`tunnels[${index}].${key}`)
+    for (const key of entry.duplicate) duplicate.add(`tunnels[${index}].${key}`)
+  }
   return {
     set: [...set],
-    unknown: [...unknown, ...entries.flatMap((entry) => entry.unknown)],
-    duplicate: [...duplicate, ...entries.flatMap((entry) => entry.duplicate)],
+    unknown: [...unknown],
+    duplicate: [...duplicate],
     foreign: goWarnings(document),
     ours: [...[...set].filter((key) => !ORIGINAL.has(key)), ...(entries.length > 0 ? ['tunnels'] : [])],
+    entries,
   }
 }

@@ -64,11 +64,13 @@ export function summaryOf(
   }
 }
 
-/** Name, mode and state of each of several tunnels, for the dashboard. */
+/** What is shown of each of several tunnels at one glance. */
 export const overviewOf = (tunnels: readonly TunnelSource[]): object[] =>
-  tunnels.map(({ name, program, health }) => {
+  tunnels.map(({ name, program, health, snapshot }) => {
     const { healthy, text } = renderHealth(health())
-    return { name, mode: program.mode, ready: healthy, health: text }
+    const { tcp_read_bytes, tcp_written_bytes, sessions_established } = snapshot().counters
+    const figures = { tcp_read_bytes, tcp_written_bytes, sessions_established }
+    return { name, mode: program.mode, ready: healthy, health: text, ...figures }
   })
 
 /** Figures of the process, which /stats.json does not repeat for each of several tunnels. */

@@ -5,6 +5,7 @@
 
 import { type Config, type ConfigFile, MODE_CLIENT } from '../config/config.ts'
 import { keepFixed } from '../config/diff.ts'
+import { monitoringWarnings } from '../config/rules.ts'
 import { atEntry, PROCESS_KEYS, shareAddress } from '../config/tunnels.ts'
 import type { RuntimeCrypto } from '../crypto/open.ts'
 import { ConfigError, messageOf } from '../errors.ts'
@@ -136,6 +137,8 @@ export class Tunnels {
       if (config[key] !== this.#atStart[key])
         this.#host.log.warning(`config key ${key}: the change needs a restart and is ignored`)
     }
+    const known = monitoringWarnings(this.#config)
+    for (const text of monitoringWarnings(config)) if (!known.includes(text)) this.#host.log.warning(text)
     this.#config = config
     this.#monitoring?.reload(config)
     this.#tellStatus()
@@ -275,6 +278,7 @@ export async function openTunnels(
   crypto: RuntimeCrypto,
 ): Promise<Tunnels> {
   for (const [index, entry] of (file.tunnels ?? []).entries()) atEntry(index, () => checkEntry(entry))
+  for (const text of monitoringWarnings(file.config)) log.warning(text)
   const tunnels = new Tunnels(runtime, file, log, crypto)
   await tunnels.open()
   return tunnels

@@ -173,6 +173,28 @@ for (const program of RUNTIMES) {
     })
   })
 
+  test(`health, doctor and top are about all tunnels or about one: ${program}`, async () => {
+    await withWorld(program, async ({ running, ports }) => {
+      const app = await dial('127.0.0.1', ports.one)
+      await app.send('x')
+      const all = await run(program, ['health', '-c', running.path])
+      assert.is(all.code, 0, all.stdout)
+      assert.match(all.stdout, /^server: healthy: this endpoint/m)
+      assert.match(all.stdout, /^two: healthy: server/m)
+      const one = await run(program, ['health', '-c', running.path, '--tunnel', 'one'])
+      assert.match(one.stdout, /^healthy: server/)
+      const doctor = await run(program, ['doctor', '-c', running.path, '--tunnel', 'one', '--seconds', '1'])
+      assert.match(doctor.stdout, `${running.path}, tunnel one (client)`)
+      assert.match(doctor.stdout, /in use by a running client: healthy/)
+      const top = await run(program, ['top', '-c', running.path, '--once'])
+      assert.match(top.stdout, /^one +client +1 /m)
+      const single = await run(program, ['top', '-c', running.path, '--once', '--tunnel', 'two'])
+      assert.match(single.stdout, / client, /)
+      assert.match(single.stdout, '0 sessions')
+      app.destroy()
+    })
+  })
+
   test(`/ready is that of all tunnels, and names the one that does not work: ${program}`, async () => {
     const target = await echoTarget()
     const kcp_connect = `127.0.0.1:${await freePort()}`

@@ -23,7 +23,7 @@ function blocks(text: string, language: string): string[] {
 }
 
 /** A configuration with a real key in place of what stands for one. */
-const withKey = (block: string): string => block.replace(/("psk": )"[^"]*"/, `$1"${PSK}"`)
+const withKey = (block: string): string => block.replaceAll(/("psk": )"[^"]*"/g, `$1"${PSK}"`)
 
 /** Command lines of kcptun-wasm: lines of shell blocks, and code inside the text that begins like one. */
 function commandLines(text: string): string[] {
@@ -42,7 +42,8 @@ test('every configuration is valid, without a warning', async () => {
       const report = JSON.parse(stdout)
       assert.ok(report.valid, `${path}: ${stdout}\n${block}`)
       // where a document has a password it says what is better
-      const warnings = report.warnings.filter((text: string) => !text.startsWith('config key password'))
+      const all: string[] = [report, ...(report.tunnels ?? [])].flatMap(({ warnings }) => warnings)
+      const warnings = all.filter((text: string) => !text.startsWith('config key password'))
       assert.equal(warnings, [], `${path}: ${block}`)
       count++
     }
@@ -54,10 +55,14 @@ test('pairs share method and ports', () => {
   for (const name of ['recipes', 'tutorial']) {
     const found = blocks(readFileSync(`docs/${name}.md`, 'utf8'), 'json').map((block) => JSON.parse(block))
     for (let i = 0; i + 1 < found.length; i += 2) {
-      const [server, client] = [found[i], found[i + 1]]
+      const [servers, clients] = [found[i], found[i + 1]].map((file) =>
+        (file.tunnels ?? [file]).map((entry: object) => ({ ...file, ...entry })),
+      )
       const port = (address: string): string => address.replace(/^.*:/, '')
-      assert.is(port(server.kcp_bind), port(client.kcp_connect), JSON.stringify(found[i]))
-      assert.is(server.method, client.method)
+      for (const [index, server] of servers.entries()) {
+        assert.is(port(server.kcp_bind), port(clients[index].kcp_connect), JSON.stringify(found[i]))
+        assert.is(server.method, clients[index].method)
+      }
     }
   }
 })

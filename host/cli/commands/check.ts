@@ -6,15 +6,16 @@ import { type JsonNode, readJson } from '../../config/json.ts'
 import { fileWarnings, keyWarnings, type LintResult, lint } from '../../config/lint.ts'
 import { type Datagram, datagrams } from '../../config/mtu.ts'
 import { isProxy } from '../../config/proxy-rules.ts'
-import { modeName } from '../../config/rules.ts'
+import { modeName, monitoringWarnings } from '../../config/rules.ts'
+import { entriesOf, PROCESS_KEYS } from '../../config/tunnels.ts'
 import { examine, type Findings, isSecret, KEYS } from '../../config/unknown-keys.ts'
-import { type Value, validate } from '../../config/validate.ts'
+import { readValues, type Value, validate } from '../../config/validate.ts'
 import { ConfigError, HIDDEN } from '../../errors.ts'
 import { isUnix } from '../../net/unix-path.ts'
 import type { Runtime } from '../../runtime.ts'
 import type { Option } from '../options.ts'
 import { type Command, configPath, readConfigFile } from './command.ts'
-import { startable } from './startable.ts'
+import { startableFile } from './startable.ts'
 
 /** Column at which values start. */
 const VALUE_COLUMN = 23
@@ -34,8 +35,19 @@ const BUILT_IN = [
   'allow *',
 ]
 
+/** What is shown of one tunnel. */
+interface TunnelReport extends LintResult {
+  readonly config: Config
+  readonly values: ReadonlyMap<string, Value>
+  /** Keys that the entry sets. */
+  readonly set: readonly string[]
+  readonly datagrams: readonly Datagram[]
+}
+
 /** The result of checking a file. */
 interface Report extends LintResult {
+  /** Of a file with `tunnels`. */
+  readonly tunnels: readonly TunnelReport[] | undefined
   /** The first is what a start reports. */
   readonly errors: readonly ConfigError[]
   readonly config: Config | undefined
@@ -44,7 +56,7 @@ interface Report extends LintResult {
   readonly datagrams: readonly Datagram[]
 }
 
-const NOTHING_FOUND: Findings = { set: [], unknown: [], duplicate: [], foreign: [], ours: [] }
+const NOTHING_FOUND: Findings = { set: [], unknown: [], duplicate: [], foreign: [], ours: [], entries: [] }
 
 /** An address that every key for addresses accepts. */
 const ADDRESS = '127.0.0.1:1'
@@ -68,33 +80,52 @@ const keyOf = (path: string): string => path.replace(/\[\d+\]$/, '')
 
 /** A JSON text with another value of a key (dotted); undefined removes the key. */
 const withValue = (text: string, key: string, value: string | undefined): string =>
-  applyEdits(text, modify(text, keyOf(key).split('.'), value, {}))
+  applyEdits(text, modify(text, pathOf(keyOf(key)), value, {}))
+
+/** Members and indexes of a key such as `tunnels[1].kcp.mtu`. */
+const pathOf = (key: string): (string | number)[] =>
+  key
+    .split(/[.[\]]+/)
+    .filter((part) => part !== '')
+    .map((part) => (/^\d+$/.test(part) ? Number(part) : part))
+
+/** Divides a key into the path of its entry, empty outside of `tunnels`, and the key in it. */
+function divide(key: string): readonly [path: string, name: string] {
+  const [path = ''] = /^tunnels\[\d+\]\.?/.exec(key) ?? []
+  return [path, key.slice(path.length)]
+}
 
 /**
  * All errors of a file: the value that the first one names is replaced or left out, and so on. What is missing after a
  * key was left out may be a consequence, and is not reported.
  */
-function errorsOf(bytes: Uint8Array, { set }: Findings): ConfigError[] {
+function errorsOf(bytes: Uint8Array, { set: own, entries }: Findings): ConfigError[] {
+  const set = own.concat(...entries.map((entry, index) => entry.set.map((key) => `tunnels[${index}].${key}`)))
   const errors: ConfigError[] = []
   const replaced = new Set<string>()
   let isCut = false
   let text = new TextDecoder().decode(bytes)
   for (;;) {
     try {
-      startable(new TextEncoder().encode(text))
+      startableFile(new TextEncoder().encode(text))
       return errors
     } catch (error) {
       if (!(error instanceof ConfigError)) throw error
       const { key, message } = error
-      const isConsequence = replaced.has(key) || (isCut && !set.includes(keyOf(key)))
-      // a key that is there twice may take two turns
-      const isKnown = errors.some((known) => known.message === message)
+      const [path, name] = divide(keyOf(key))
+      const isSet = set.includes(path + name)
+      const isInherited = !isSet && set.includes(name)
+      const isConsequence = replaced.has(key) || (isCut && !isSet && !isInherited)
+      // a key that is there twice may take two turns; what entries inherit is reported for the first of them
+      const isSame = (known: ConfigError): boolean =>
+        divide(keyOf(known.key))[1] === name && known.reason === error.reason
+      const isKnown = errors.some((known) => known.message === message || (isInherited && isSame(known)))
       if (!isConsequence && !isKnown) errors.push(error)
-      if (key === '') return errors
-      const standIn = replaced.has(key) ? undefined : STAND_INS[key]
+      if (name === '') return errors
+      const standIn = replaced.has(key) ? undefined : STAND_INS[name]
       let next = withValue(text, key, standIn)
-      if (key === 'method' && !set.includes('psk') && !set.includes('password'))
-        next = withValue(next, 'psk', STAND_INS['psk'])
+      if (name === 'method' && !['psk', 'password'].some((each) => set.includes(each) || set.includes(path + each)))
+        next = withValue(next, `${path}psk`, STAND_INS['psk'])
       if (next === text) return errors
       if (standIn === undefined) isCut = true
       else replaced.add(key)
@@ -103,36 +134,50 @@ function errorsOf(bytes: Uint8Array, { set }: Findings): ConfigError[] {
   }
 }
 
+/** @param above keys that are set beside `tunnels` */
+function inspectTunnel(
+  config: Config,
+  values: ReadonlyMap<string, Value>,
+  set: readonly string[],
+  above: readonly string[],
+  hasFastUdp: boolean,
+): TunnelReport {
+  const own = { ...config, http_listen: undefined, loglevel: 0, log: undefined }
+  const { warnings, notes } = lint(own, { ...NOTHING_FOUND, set: [...above, ...set] }, hasFastUdp)
+  return { config, values, set, datagrams: datagrams(config), warnings, notes }
+}
+
 function inspect(path: string, bytes: Uint8Array, mode: number | undefined, hasFastUdp: boolean): Report {
   let findings = NOTHING_FOUND
-  const found = (): string[] => [...keyWarnings(findings), ...fileWarnings(path, mode, findings.set.some(isSecret))]
+  const isAnySecret = (): boolean => [findings, ...findings.entries].some(({ set }) => set.some(isSecret))
+  const found = (): string[] => [...keyWarnings(findings), ...fileWarnings(path, mode, isAnySecret())]
+  const empty = { tunnels: undefined, values: new Map<string, Value>(), datagrams: [], notes: [] }
   try {
     const document: JsonNode = readJson(bytes)
     findings = examine(document)
-    const config = startable(bytes)
-    const { warnings, notes } = lint(config, findings, hasFastUdp)
-    const sizes = datagrams(config)
-    return {
-      errors: [],
-      config,
-      values: validate(document),
-      findings,
-      datagrams: sizes,
-      warnings: [...found(), ...warnings],
-      notes,
+    const { config, tunnels } = startableFile(bytes)
+    const base = { ...empty, errors: [], config, values: validate(document), findings }
+    if (tunnels !== undefined) {
+      const above = readValues(document)
+      const reports = (entriesOf(document) ?? []).flatMap((entry, index) => {
+        const tunnel = tunnels[index]
+        if (tunnel === undefined) return []
+        return inspectTunnel(
+          tunnel,
+          validate(entry, above),
+          [...readValues(entry).keys()],
+          [...above.keys()],
+          hasFastUdp,
+        )
+      })
+      return { ...base, tunnels: reports, warnings: [...found(), ...monitoringWarnings(config)] }
     }
+    const { warnings, notes } = lint(config, findings, hasFastUdp)
+    return { ...base, datagrams: datagrams(config), warnings: [...found(), ...warnings], notes }
   } catch (error) {
     if (!(error instanceof ConfigError)) throw error
-    const warnings = found()
-    return {
-      errors: [error, ...errorsOf(bytes, findings).slice(1)],
-      config: undefined,
-      values: new Map(),
-      findings,
-      datagrams: [],
-      warnings,
-      notes: [],
-    }
+    const errors = [error, ...errorsOf(bytes, findings).slice(1)]
+    return { ...empty, errors, config: undefined, findings, warnings: found() }
   }
 }
 
@@ -147,23 +192,51 @@ function shownValue(values: ReadonlyMap<string, Value>, key: string): Value | nu
 
 const describe = ({ key, reason, message }: ConfigError): object => ({ key, reason, message })
 
+function keySource({ method, psk }: Config): string | null {
+  return method === undefined ? null : psk === undefined ? 'password' : 'psk'
+}
+
+const valuesJson = (values: ReadonlyMap<string, Value>, keys: readonly string[]): object =>
+  Object.fromEntries(keys.map((name) => [name, shownValue(values, name)]))
+
+/** Keys that an entry may have. */
+const ENTRY_KEYS = KEYS.filter((key) => !PROCESS_KEYS.has(key))
+
+function tunnelJson({ config, values, set, datagrams: sizes, warnings, notes }: TunnelReport): object {
+  const { name, mode, method = null } = config
+  const shown = valuesJson(values, ENTRY_KEYS)
+  return {
+    name,
+    mode: modeName(mode),
+    method,
+    key: keySource(config),
+    datagrams: sizes,
+    values: shown,
+    set,
+    warnings,
+    notes,
+  }
+}
+
 function jsonReport(path: string, report: Report): string {
-  const { errors, config, values, findings } = report
+  const { errors, config, values, findings, tunnels } = report
   const [error] = errors
-  const key = config?.method === undefined ? null : config.psk === undefined ? 'password' : 'psk'
+  const isOne = config !== undefined && tunnels === undefined
   const object = {
     file: path,
     valid: error === undefined,
     error: error === undefined ? null : describe(error),
     errors: errors.map(describe),
-    mode: config === undefined ? null : modeName(config.mode),
-    method: config?.method ?? null,
-    key,
+    mode: isOne ? modeName(config.mode) : null,
+    method: (isOne && config.method) || null,
+    key: isOne ? keySource(config) : null,
     datagrams: report.datagrams,
-    values: config === undefined ? {} : Object.fromEntries(KEYS.map((name) => [name, shownValue(values, name)])),
+    values:
+      config === undefined ? {} : valuesJson(values, isOne ? KEYS : KEYS.filter((name) => PROCESS_KEYS.has(name))),
     set: findings.set,
     warnings: report.warnings,
     notes: report.notes,
+    tunnels: tunnels?.map(tunnelJson),
   }
   return `${JSON.stringify(object, null, 2)}\n`
 }
@@ -233,22 +306,46 @@ ${connect} proxy for ${users.length === 0 ? 'every client' : `the users ${users.
 ${rules.join('')}`
 }
 
-function valueTable({ values, findings }: Report): string {
-  return KEYS.map((key) => {
-    const value = shownValue(values, key)
-    const automatic = key.startsWith('kcp.') ? 'automatic' : '-'
-    const mark = findings.set.includes(key) ? '*' : ' '
-    return `${mark} ${key.padEnd(VALUE_COLUMN - 2)}${value === null ? automatic : valueText(value)}\n`
-  }).join('')
+function valueLine(values: ReadonlyMap<string, Value>, key: string, mark: string): string {
+  const value = shownValue(values, key)
+  const automatic = key.startsWith('kcp.') ? 'automatic' : '-'
+  return `${mark} ${key.padEnd(VALUE_COLUMN - 2)}${value === null ? automatic : valueText(value)}\n`
+}
+
+const valueTable = ({ values, findings }: Report): string =>
+  KEYS.map((key) => valueLine(values, key, findings.set.includes(key) ? '*' : ' ')).join('')
+
+function tunnelText(
+  { config, values, set, datagrams: sizes, warnings, notes }: TunnelReport,
+  { findings }: Report,
+): string {
+  const lines = ENTRY_KEYS.filter((key) => set.includes(key) || findings.set.includes(key))
+  return `
+tunnel ${config.name}: ${modeName(config.mode)}
+${route(config)}
+${security(config)}
+full datagrams carry ${sizes.map(({ family, data, packet }) => `${data} of ${packet} bytes (IPv${family})`).join(', ')}
+${lines.map((key) => valueLine(values, key, set.includes(key) ? '*' : ' ')).join('')}${proxyTable(config)}${list('warnings', warnings)}${list('notes', notes)}`
 }
 
 const list = (title: string, lines: readonly string[]): string =>
   lines.length === 0 ? '' : `\n${title}:\n${lines.map((line) => `- ${line}\n`).join('')}`
 
 function textReport(path: string, report: Report): string {
-  const { errors, config } = report
+  const { errors, config, findings } = report
   const doubts = list('warnings', report.warnings) + list('notes', report.notes)
   if (config === undefined) return `${path}: invalid\n${errors.map(({ message }) => `${message}\n`).join('')}${doubts}`
+  const { tunnels } = report
+  if (tunnels !== undefined) {
+    const process = KEYS.filter((key) => PROCESS_KEYS.has(key)).map((key) =>
+      valueLine(report.values, key, findings.set.includes(key) ? '*' : ' '),
+    )
+    const parts = tunnels.map((tunnel) => tunnelText(tunnel, report))
+    return `${path}: valid, ${tunnels.length} tunnels
+
+process (* = set in the file, below: in the entry):
+${process.join('')}${doubts}${parts.join('')}`
+  }
   return `${path}: valid, ${modeName(config.mode)}
 ${route(config)}
 ${security(config)}

@@ -76,6 +76,9 @@ export async function readConfigFile(runtime: Runtime, path: string): Promise<Ui
   }
 }
 
+/** Of commands that are about one tunnel. */
+export const TUNNEL: Option = { long: '--tunnel', value: '<name>', help: 'which tunnel, if the file has several' }
+
 export const HELP: Option = { long: '--help', short: '-h', help: 'print this help and exit' }
 
 export function commandUsage({ name, summary }: CommandEntry, command: Command): string {

@@ -76,7 +76,7 @@ export function writeAll(
   }
 }
 
-export const pathOf = (dir: string, role: Role): string =>
+export const pathOf = (dir: string, role: Role | 'tunnels'): string =>
   dir === '.' ? `${role}.json` : `${dir.replace(/\/+$/, '')}/${role}.json`
 
 /** The content of a file, validated like at startup. @throws ConfigError */

@@ -1,9 +1,9 @@
 /** `kcptun-wasm doctor`: diagnoses the path to the peer and the local machine. The tests are in `doctor/`. */
 
-import { parseConfig } from '../../config/load.ts'
+import { parseFile, tunnelOf } from '../../config/tunnels.ts'
 import { EXIT_STATUS, reportJson, reportText } from '../doctor/report.ts'
 import { examine } from '../doctor/run.ts'
-import { type Command, CommandError, configPath, readConfigFile } from './command.ts'
+import { type Command, CommandError, configPath, readConfigFile, TUNNEL } from './command.ts'
 
 /** Duration of the ping train, s. */
 const SECONDS_DEFAULT = 5
@@ -12,6 +12,7 @@ const SECONDS_MAX = 3600
 export const command: Command = {
   options: [
     { long: '--config', short: '-c', value: '<file>', help: 'JSON config file of this endpoint', offers: 'files' },
+    TUNNEL,
     { long: '--json', help: 'print the report as JSON' },
     { long: '--seconds', value: '<n>', help: `duration of the ping test in s, default ${SECONDS_DEFAULT}` },
   ],
@@ -27,7 +28,7 @@ exit status: 0 healthy, 1 broken, 2 degraded`,
       throw new CommandError(`option --seconds ${JSON.stringify(text)}: must be an integer from 1 to ${SECONDS_MAX}`)
     }
     const bytes = await readConfigFile(runtime, path)
-    const config = parseConfig(bytes)
+    const config = tunnelOf(parseFile(bytes), given.values.get(TUNNEL.long))
     if (!config.native) runtime.os?.native?.forbid('native is false')
     const shown = runtime.commandConsole?.isTerminal('stderr') === true
     const progress = (what: string): void => {

@@ -5,8 +5,8 @@
  */
 
 import { type Config, MODE_CLIENT, MODE_SERVER } from '../../config/config.ts'
-import { parseConfig } from '../../config/load.ts'
 import { checkStart } from '../../config/security.ts'
+import { parseFile, tunnelOf } from '../../config/tunnels.ts'
 import { withKey } from '../../crypto/key.ts'
 import { methods } from '../../crypto/methods.ts'
 import { openAead } from '../../crypto/open.ts'
@@ -21,7 +21,7 @@ import { askMonitoring, listensUnix, onLoopback } from '../doctor/ports.ts'
 import { Probe } from '../doctor/probe.ts'
 import { ephemeral, round } from '../doctor/reachability.ts'
 import { type Cipher, cipherOf, PLAIN } from '../doctor/voice.ts'
-import { type Command, type CommandContext, configPath, readConfigFile } from './command.ts'
+import { type Command, type CommandContext, configPath, readConfigFile, TUNNEL } from './command.ts'
 
 const HTTP_WAIT_MS = 3000
 /** State of a listening socket in /proc/net/tcp. */
@@ -153,29 +153,38 @@ async function cipher({ crypto }: CommandContext, config: Config): Promise<Ciphe
     : cipherOf(await withKey(security, (key) => openAead(security.method, key, crypto)))
 }
 
+/** Prints one line. @returns exit status */
+async function report(context: CommandContext, config: Config, who: string): Promise<number> {
+  const { runtime } = context
+  const own = await cipher(context, config)
+  try {
+    runtime.print('stdout', `${who}healthy: ${await examine({ runtime, config, own })}\n`)
+    return 0
+  } catch (error) {
+    runtime.print('stdout', `${who}unhealthy: ${messageOf(error)}\n`)
+    return 1
+  } finally {
+    own.wipe()
+  }
+}
+
 export const command: Command = {
   options: [
     { long: '--config', short: '-c', value: '<file>', help: 'JSON config file of this endpoint', offers: 'files' },
+    TUNNEL,
   ],
-  notes: `Prints one line. Takes at most 4 s if names resolve. A client asks the server (or the rendezvous server),
-a server itself; http_listen is not needed, but asked too if set.
+  notes: `Prints one line, for several tunnels one for each. Takes at most 4 s if names resolve. A client asks the
+server (or the rendezvous server), a server itself; http_listen is not needed, but asked too if set.
 
 exit status: 0 healthy, 1 not`,
   async run(context, given) {
-    const { runtime } = context
     const path = configPath(given)
-    const bytes = await readConfigFile(runtime, path)
-    const config = parseConfig(bytes)
-    if (!config.native) runtime.os?.native?.forbid('native is false')
-    const own = await cipher(context, config)
-    try {
-      runtime.print('stdout', `healthy: ${await examine({ runtime, config, own })}\n`)
-      return 0
-    } catch (error) {
-      runtime.print('stdout', `unhealthy: ${messageOf(error)}\n`)
-      return 1
-    } finally {
-      own.wipe()
-    }
+    const bytes = await readConfigFile(context.runtime, path)
+    const file = parseFile(bytes)
+    if (!file.config.native) context.runtime.os?.native?.forbid('native is false')
+    const name = given.values.get(TUNNEL.long)
+    if (name !== undefined || file.tunnels === undefined) return report(context, tunnelOf(file, name), '')
+    const all = file.tunnels.map((config) => report(context, config, `${config.name}: `))
+    return Math.max(...(await Promise.all(all)))
   },
 }

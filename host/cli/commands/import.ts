@@ -4,7 +4,7 @@
  * contain a key.
  */
 
-import { type Config, MODE_CLIENT, MODE_SERVER } from '../../config/config.ts'
+import { type Config, type ConfigFile, MODE_CLIENT, MODE_SERVER } from '../../config/config.ts'
 import { formatHostPort, type Role, SCHEMA_URL } from '../../config/generate.ts'
 import { type GoPair, type GoWishes, importGo, missingWishes } from '../../config/go-import.ts'
 import { type GoEnd, isGoDocument, readGoCommand, readGoDocument } from '../../config/go-settings.ts'
@@ -23,7 +23,7 @@ import { type Destination, DIR, expectRoom, pathOf, textOf, writeAll } from './c
 import { consoleOf, invocationOf, shellWord } from './invocation.ts'
 import { freePort, readLocal } from './places.ts'
 import { Prompt } from './prompt.ts'
-import { startable } from './startable.ts'
+import { startableFile } from './startable.ts'
 
 /** Longest input, in bytes. */
 const INPUT_MAX_BYTES = 1 << 20
@@ -61,7 +61,7 @@ const GO_OPTIONS = [SERVER, LISTEN, CONNECT, TUNING, NEW_KEY]
 
 /** What one operand contains. */
 type Content =
-  | { readonly kind: 'config'; readonly text: string; readonly config: Config; readonly warnings: readonly string[] }
+  | { readonly kind: 'config'; readonly text: string; readonly file: ConfigFile; readonly warnings: readonly string[] }
   | { readonly kind: 'go'; readonly end: GoEnd }
 
 const decode = (bytes: Uint8Array): string => new TextDecoder('utf-8', { fatal: true }).decode(bytes)
@@ -99,9 +99,10 @@ const nameOf = (operand: string): string => (operand === STDIN ? 'standard input
 /** A configuration, checked as at start. @throws ConfigError */
 function configContent(text: string): Content {
   const bytes = new TextEncoder().encode(text)
-  const config = startable(bytes)
-  const warnings = [...keyWarnings(examine(readJson(bytes))), ...configWarnings(config)]
-  return { kind: 'config', text: text.endsWith('\n') ? text : `${text}\n`, config, warnings }
+  const file = startableFile(bytes)
+  const each = file.tunnels?.flatMap((tunnel) => configWarnings(tunnel).map((warning) => `${tunnel.name}: ${warning}`))
+  const warnings = [...keyWarnings(examine(readJson(bytes))), ...(each ?? configWarnings(file.config))]
+  return { kind: 'config', text: text.endsWith('\n') ? text : `${text}\n`, file, warnings }
 }
 
 /** @throws ConfigError */
@@ -154,18 +155,21 @@ function destination({ values, flags }: Given): Destination {
 }
 
 /** Writes one file with a configuration. */
-function writeConfig(runtime: Runtime, given: Given, { text, config, warnings }: Content & { kind: 'config' }): void {
+function writeConfig(runtime: Runtime, given: Given, { text, file, warnings }: Content & { kind: 'config' }): void {
   const other = GO_OPTIONS.find(({ long }) => given.values.has(long) || given.flags.has(long))
   if (other !== undefined)
     throw new CommandError(`${other.long} is for settings of a Go kcptun, this is a configuration`)
-  const role = roleOf(config)
+  const { config, tunnels } = file
+  const role = tunnels === undefined ? roleOf(config) : 'tunnels'
   const to = destination(given)
   const path = given.values.get(OUTPUT.long) ?? pathOf(to.dir, role)
   writeAll(consoleOf(runtime), to, [{ path, text }])
-  const hasKey = config.psk !== undefined || config.password !== undefined
+  const hasKey = (tunnels ?? [config]).some(({ psk, password }) => (psk ?? password) !== undefined)
   const secret = hasKey ? ' It contains the key: keep it secret.' : ''
   const start = `${invocationOf(runtime)} -c ${shellWord(path)}`
-  runtime.print('stdout', `Wrote ${path}, a ${role}${role === 'rendezvous' ? ' server' : ''}.${secret}\n`)
+  const what =
+    tunnels === undefined ? `a ${role}${role === 'rendezvous' ? ' server' : ''}` : `${tunnels.length} tunnels`
+  runtime.print('stdout', `Wrote ${path}, ${what}.${secret}\n`)
   runtime.print('stdout', `${list('warnings', warnings)}\nStart it:\n\n    ${start}\n`)
 }
 

@@ -1,6 +1,6 @@
 /** `kcptun-wasm top`: displays live statistics from a monitoring server. Display and update loop are in `top/`. */
 
-import { parseConfig } from '../../config/load.ts'
+import { parseFile, tunnelOf } from '../../config/tunnels.ts'
 import { messageOf } from '../../errors.ts'
 import { formatAddress } from '../../net/address.ts'
 import type { Runtime } from '../../runtime.ts'
@@ -9,7 +9,7 @@ import { onLoopback } from '../doctor/ports.ts'
 import type { Given } from '../options.ts'
 import type { Source } from '../top/feed.ts'
 import { show, showOnce } from '../top/top.ts'
-import { type Command, CommandError, readConfigFile } from './command.ts'
+import { type Command, CommandError, readConfigFile, TUNNEL } from './command.ts'
 
 /** Environment variable with the token for a URL. Command line arguments are visible to all users. */
 const TOKEN_VARIABLE = 'KCPTUN_HTTP_TOKEN'
@@ -21,14 +21,17 @@ async function sourceOf(runtime: Runtime, given: Given): Promise<Source> {
   const [url] = given.operands
   const token = runtime.os?.env(TOKEN_VARIABLE)
   if ((path === undefined) === (url === undefined)) throw new CommandError('specify either a config file (-c) or a URL')
-  if (path === undefined) return { url: statsUrl(url ?? ''), token }
+  const tunnel = given.values.get(TUNNEL.long)
+  if (path === undefined) return { url: statsUrl(url ?? ''), token, tunnel }
   const bytes = await readConfigFile(runtime, path)
-  const config = parseConfig(bytes)
+  const file = parseFile(bytes)
+  // without the option all of several are shown
+  const config = tunnel === undefined ? file.config : tunnelOf(file, tunnel)
   if (config.http_listen === undefined) {
     throw new CommandError(`config file ${path}: http_listen is missing`)
   }
   const address = await resolveKey(runtime, 'http_listen', config.http_listen, 'bind')
-  return { url: `http://${formatAddress(onLoopback(address))}${STATS_PATH}`, token: config.http_token ?? token }
+  return { url: `http://${formatAddress(onLoopback(address))}${STATS_PATH}`, token: config.http_token ?? token, tunnel }
 }
 
 /** The URL of /stats.json for `host:port` or `http://host:port`, with or without a path. */
@@ -57,6 +60,7 @@ export const command: Command = {
       help: 'config file of the program to watch',
       offers: 'files',
     },
+    TUNNEL,
     { long: '--once', help: 'print one frame and exit (default without a terminal)' },
   ],
   operand: { name: '[URL]', offers: [] },

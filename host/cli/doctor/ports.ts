@@ -34,13 +34,14 @@ export const onLoopback = (address: SocketAddress): SocketAddress => {
  */
 export async function askMonitoring(
   runtime: Runtime,
-  { http_listen, http_token }: Config,
+  { http_listen, http_token, name }: Config,
   path: string,
   waitMs: number,
 ): Promise<Response | undefined> {
   if (http_listen === undefined) return undefined
   const address = await resolveKey(runtime, 'http_listen', http_listen, 'bind')
-  const url = `http://${formatAddress(onLoopback(address))}${path}`
+  const tunnel = name === undefined ? '' : `${path.includes('?') ? '&' : '?'}tunnel=${name}`
+  const url = `http://${formatAddress(onLoopback(address))}${path}${tunnel}`
   const headers = http_token === undefined ? {} : { Authorization: `Bearer ${http_token}` }
   return fetch(url, { headers, signal: AbortSignal.timeout(waitMs) }).catch((error) => {
     throw new Error(`${url}: ${messageOf(error)}`)

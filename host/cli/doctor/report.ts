@@ -76,7 +76,8 @@ export class Report {
 
 /** The report as text. */
 export function reportText(report: Report, path: string, config: Config): string {
-  const lines = [`${PROGRAM} doctor: ${path} (${modeName(config.mode)})`, '']
+  const tunnel = config.name === undefined ? '' : `, tunnel ${config.name}`
+  const lines = [`${PROGRAM} doctor: ${path}${tunnel} (${modeName(config.mode)})`, '']
   for (const { name, status, text, remedies } of report.findings) {
     const head = `${status.padEnd(9)}${name.replace('_', ' ')}`.padEnd(TEXT_COLUMN)
     lines.push(...wrap(head, text, TEXT_COLUMN))
@@ -112,6 +113,8 @@ export function reportJson(report: Report, path: string, config: Config): string
     program: { name: PROGRAM, version: VERSION },
     time: new Date().toISOString(),
     file: path,
+    // absent unless the file has several
+    tunnel: config.name,
     mode: modeName(config.mode),
     verdict: report.verdict,
     summary: report.summary,

@@ -18,6 +18,8 @@ export interface Source {
   readonly url: string
   /** http_token of the server. */
   readonly token: string | undefined
+  /** One of several tunnels; undefined: all of them. */
+  readonly tunnel?: string | undefined
 }
 
 /** The server has no `/events` for this program at present. */
@@ -34,9 +36,16 @@ function check({ status, ok }: Response): void {
   if (!ok) throw new Error(`HTTP status ${status}`)
 }
 
+const tunnelQuery = ({ tunnel }: Source, before: '?' | '&'): string =>
+  tunnel === undefined ? '' : `${before}tunnel=${encodeURIComponent(tunnel)}`
+
 /** One document of /stats.json. */
 export async function fetchStatistics(source: Source, sessions: 'active' | 'all' = 'active'): Promise<unknown> {
-  const answer = await request(source, `${source.url}?sessions=${sessions}`, AbortSignal.timeout(ANSWER_MS))
+  const answer = await request(
+    source,
+    `${source.url}?sessions=${sessions}${tunnelQuery(source, '&')}`,
+    AbortSignal.timeout(ANSWER_MS),
+  )
   check(answer)
   return answer.json()
 }
@@ -50,7 +59,7 @@ async function* events(source: Source, signal: AbortSignal): AsyncGenerator<Serv
   const late = (): void => abort.abort(new DOMException('', 'TimeoutError'))
   let timer = setTimeout(late, ANSWER_MS)
   try {
-    const url = source.url.replace(/stats\.json$/, 'events')
+    const url = `${source.url.replace(/stats\.json$/, 'events')}${tunnelQuery(source, '?')}`
     const answer = await request(source, url, AbortSignal.any([abort.signal, signal]))
     const { status } = answer
     if (status === 404 || status === 405 || status === 503) throw new NoEvents()

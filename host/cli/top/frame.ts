@@ -86,11 +86,13 @@ interface Column {
 }
 
 const PEER: Column = { head: 'PEER', width: 21, right: false, rank: 4, text: (session) => session.peer }
+const TUNNEL: Column = { head: 'TUNNEL', width: 12, right: false, rank: 4, text: (session) => session.tunnel }
 const tcpColumn = (head: string): Column => ({ ...PEER, head, text: (session) => session.tcpPeer || '-' })
 /** The peer of a client is always the same: the application tells its sessions apart. */
 const ADDRESSES: Readonly<Record<string, readonly [first: Column, second: Column]>> = {
   client: [tcpColumn('APPLICATION'), PEER],
   server: [PEER, tcpColumn('TARGET')],
+  tunnels: [TUNNEL, PEER],
 }
 /** Rank of the second address. */
 const SECOND_RANK = 10
@@ -190,6 +192,26 @@ function tableLines(view: View, sample: Sample, columns: number, rows: number, s
   ]
 }
 
+/** A line for each of several tunnels, those that do not work first; at most `rows` of them. */
+function tunnelLines({ sample, rates }: View, columns: number, rows: number, style: Style): string[] {
+  const all = sample?.tunnels ?? []
+  if (all.length === 0 || rows < 2) return []
+  const line = (name: string, mode: string, open: string, rx: string, tx: string, state: string): string =>
+    cut(
+      `${cut(name, 20).padEnd(20)} ${mode.padEnd(17)} ${open.padStart(5)} ${rx.padStart(11)} ${tx.padStart(11)} ${state}`,
+      columns,
+    )
+  const shown = all.toSorted((a, b) => Number(a.ready) - Number(b.ready)).slice(0, rows - 1)
+  return [
+    paint(style, REVERSE, line('TUNNEL', 'MODE', 'OPEN', 'RECEIVING', 'SENDING', 'STATE').padEnd(columns)),
+    ...shown.map(({ name, mode, sessions, ready, health }) => {
+      const { received, sent } = rates?.tunnels.get(name) ?? NO_RATE
+      const text = line(name, mode, String(sessions), rate(received), rate(sent), health)
+      return ready ? text : paint(style, RED, text)
+    }),
+  ]
+}
+
 /** Median round trip time of the sessions, ms. */
 function typicalRtt(sample: Sample): string {
   const times = sample.sessions.flatMap(({ rttMs }) => rttMs ?? []).toSorted((a, b) => a - b)
@@ -241,6 +263,7 @@ export function frame(view: View, columns: number, rows: number, style: Style): 
   const open = sum - gauge('sessions_time_wait')
   const rest = open > sample.sessions.length ? `, the ${sample.sessions.length} liveliest are listed` : ''
   lines.push(cut(`${sum} sessions${states.length > 0 ? `: ${states.join(', ')}` : ''}${rest}${from}`, columns))
+  lines.push(...tunnelLines(view, columns, Math.ceil((rows - lines.length) / 2), style))
   const keys = style.keys && rows > lines.length + 3
   const room = rows - lines.length - (keys ? 1 : 0)
   lines.push(...tableLines(view, sample, columns, room, style))

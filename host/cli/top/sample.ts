@@ -9,6 +9,8 @@ import { duration } from '../../dashboard/format.ts'
 const STATS_VERSION = 1
 
 export interface Session {
+  /** Empty unless there are several. */
+  readonly tunnel: string
   readonly conv: string
   readonly state: string
   readonly peer: string
@@ -25,8 +27,22 @@ export interface Session {
   readonly sent: number
 }
 
+/** One of several tunnels. */
+export interface TunnelFigures {
+  readonly name: string
+  readonly mode: string
+  readonly ready: boolean
+  readonly health: string
+  readonly sessions: number
+  /** Bytes received from and sent to the peer. */
+  readonly received: number
+  readonly sent: number
+}
+
 /** One document of /stats.json. */
 export interface Sample {
+  /** Empty unless there are several. */
+  readonly tunnels: readonly TunnelFigures[]
   readonly program: string
   readonly mode: string
   readonly runtime: string
@@ -57,6 +73,8 @@ export interface Rates {
   readonly cpu: number
   /** By conv and peer. */
   readonly sessions: ReadonlyMap<string, { readonly received: number; readonly sent: number }>
+  /** By name. */
+  readonly tunnels: ReadonlyMap<string, { readonly received: number; readonly sent: number }>
 }
 
 type Fields = Readonly<Record<string, unknown>>
@@ -76,7 +94,7 @@ const numbersOf = (value: unknown): Record<string, number> =>
  * @throws Error if it is not one, or has an unsupported version
  */
 export function readSample(document: unknown): Sample {
-  const { version, program, uptime_ms, cpu_ms, rss_bytes, link, ready, health, counters, gauges, sessions } =
+  const { version, program, uptime_ms, cpu_ms, rss_bytes, link, ready, health, counters, gauges, sessions, tunnels } =
     fieldsOf(document)
   if (version === undefined) throw new Error('the response is not a statistics document')
   if (version !== STATS_VERSION)
@@ -92,6 +110,8 @@ export function readSample(document: unknown): Sample {
     ready: ready === true,
     health: textOf(health),
     problem: problemOf(fieldsOf(link)),
+    // those of /events of one tunnel are no part of it
+    tunnels: about['mode'] === 'tunnels' ? listOf(tunnels).map(readTunnel) : [],
     counters: numbersOf(counters),
     gauges: numbersOf(gauges),
     // closed ones are of no interest here
@@ -138,10 +158,26 @@ export function readHistory(hello: unknown, now: number, most: number): { receiv
   return { received, sent }
 }
 
+function readTunnel(entry: unknown): TunnelFigures {
+  const fields = fieldsOf(entry)
+  const figures = { ...fieldsOf(fields['counters']), ...fieldsOf(fields['gauges']), ...fields }
+  const number = (name: string): number => numberOf((figures as Fields)[name])
+  return {
+    name: textOf(fields['name']),
+    mode: textOf(fields['mode']),
+    ready: fields['ready'] === true,
+    health: textOf(fields['health']),
+    sessions: number('sessions_established'),
+    received: number('tcp_written_bytes'),
+    sent: number('tcp_read_bytes'),
+  }
+}
+
 function readSession(entry: unknown): Session {
   const fields = fieldsOf(entry)
   const { rtt_ms } = fields
   return {
+    tunnel: textOf(fields['tunnel']),
     conv: textOf(fields['conv']),
     state: textOf(fields['state']),
     peer: textOf(fields['peer']),
@@ -157,7 +193,7 @@ function readSession(entry: unknown): Session {
 }
 
 /** Key of a session: conv alone is not unique on a server. */
-export const keyOf = ({ conv, peer }: Session): string => `${conv} ${peer}`
+export const keyOf = ({ tunnel, conv, peer }: Session): string => `${tunnel} ${conv} ${peer}`
 
 /** Rates between two documents. They are 0 if the program was restarted in between. */
 export function ratesOf(before: Sample | undefined, after: Sample): Rates {
@@ -175,6 +211,14 @@ export function ratesOf(before: Sample | undefined, after: Sample): Rates {
       return [keyOf(session), { received, sent: perSecond(session.sent, then?.sent ?? 0) }] as const
     }),
   )
+  const known = new Map((from?.tunnels ?? []).map((tunnel) => [tunnel.name, tunnel]))
+  const tunnels = new Map(
+    after.tunnels.map((tunnel) => {
+      const then = known.get(tunnel.name) ?? tunnel
+      const received = perSecond(tunnel.received, then.received)
+      return [tunnel.name, { received, sent: perSecond(tunnel.sent, then.sent) }] as const
+    }),
+  )
   const segments = counter('segments_sent') - counter('segments_redundant')
   return {
     received: counter('tcp_written_bytes'),
@@ -185,5 +229,6 @@ export function ratesOf(before: Sample | undefined, after: Sample): Rates {
     redundant: segments > 0 ? counter('segments_redundant') / segments : 0,
     cpu: ms > 0 && from !== undefined ? Math.max(after.cpuMs - from.cpuMs, 0) / ms : 0,
     sessions,
+    tunnels,
   }
 }

@@ -152,6 +152,20 @@ const UDP_ERRORS: readonly (readonly [name: string, text: string])[] = [
   ['udp_other_errors', 'others'],
 ]
 
+const FLOW_DROPS: readonly (readonly [name: string, text: string])[] = [
+  ['flows_refused', 'of sources without a flow'],
+  ['flow_drops_queue', 'waited too long'],
+  ['flow_drops_send', 'not taken at their end'],
+  ['flow_drops_cut', 'cut off'],
+]
+
+/** UDP forwarding: flows, and datagrams of applications or targets. */
+function flowsText(host: Sample['counters']): string {
+  const of = (name: string): string => count(host[name] ?? 0)
+  const datagrams = `${of('flow_datagrams_in')} datagrams in, ${of('flow_datagrams_out')} out`
+  return `${of('flows')} open of ${of('flows_opened')}; ${datagrams}; dropped: ${listed(FLOW_DROPS, host)}`
+}
+
 function listed(names: readonly (readonly [string, string])[], values: Sample['counters']): string {
   const parts = names
     .filter(([name]) => (values[name] ?? 0) > 0)
@@ -219,5 +233,6 @@ export function detailPairs(sample: Sample, about: About, wireBits: number): [st
         : `${count(host['tcp_dials'] ?? 0)} dialled, ${count(host['tcp_dial_failures'] ?? 0)} failed`,
     ],
   )
+  if ((host['flows_opened'] ?? 0) + (host['flows_refused'] ?? 0) > 0) pairs.push(['UDP flows', flowsText(host)])
   return pairs
 }

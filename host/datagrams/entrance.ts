@@ -14,10 +14,14 @@ import { DatagramPort } from './datagram-port.ts'
 import { Flow, type FlowSocket } from './flow.ts'
 import { FLOWS_MAX, type FlowTable } from './flow-table.ts'
 
+/** Receive buffer of the port, best effort: a burst of many sources must not be lost there. */
+const RCVBUF_BYTES = 1 << 20
 /** Flows of one source address: one machine does not take them all. */
 const FLOWS_OF_ADDRESS = FLOWS_MAX / 2
 /** A flow of one question may give way to a new one after so long, ms. */
 const YIELD_MS = 1000
+
+const NO_OPTIONS: SocketOptions = { reuseport: false, sndbuf: 0, rcvbuf: 0, netdev: '', refused() {} }
 
 export interface EntranceHost {
   readonly runtime: Runtime
@@ -164,10 +168,11 @@ export class UdpEntrance {
     const { runtime, log, table, path, socketOptions } = this.#host
     // with port 0 the other addresses get the port of the first
     const bind = { ...address, port: address.port || (this.local?.port ?? 0) }
+    const options = { ...(socketOptions?.(number) ?? NO_OPTIONS), rcvbuf: RCVBUF_BYTES }
     let port: DatagramPort | undefined
     const socket = await step(`udp_listen: cannot listen on ${formatAddress(bind)}`, () =>
       runtime.openUdp(
-        { bind, path, isLarge: true, gro: false, replyFromAsked: true, socketOptions: socketOptions?.(number) },
+        { bind, path, isLarge: true, gro: false, replyFromAsked: true, socketOptions: options },
         {
           onDatagram: (data, from) => port !== undefined && this.#onDatagram(port, number, data, from),
           onBatchEnd() {},

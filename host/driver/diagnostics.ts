@@ -150,6 +150,8 @@ export class Diagnostics {
   readonly #seen = new Map<CounterName, number>()
   readonly #sealed: boolean
   #tooLongReported = false
+  /** What the application's side opens, for the log. */
+  noun = 'TCP connection'
   /** Why the last refused connection was refused. */
   refusal = ''
   #acceptFailing = false
@@ -280,7 +282,7 @@ export class Diagnostics {
   refused(reason: string): void {
     this.refusal = reason
     this.counters.tcp_refused++
-    this.#log.limited('refused', LOG_WARNING, () => `TCP connection refused: ${reason}`)
+    this.#log.limited('refused', LOG_WARNING, () => `${this.noun} refused: ${reason}`)
   }
 
   /** Logs what was counted since the last lines. */

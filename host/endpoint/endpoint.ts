@@ -412,6 +412,7 @@ export class Endpoint {
   }
 
   async #openDatagrams(): Promise<void> {
+    this.driver.diagnostics.noun = 'UDP flow'
     const { openDatagrams } = await import('../datagrams/ends.ts')
     const ends = await openDatagrams(
       {

@@ -328,7 +328,7 @@ export interface Server extends Running {}
 
 /** A running program, from createTunnel. */
 export interface Tunnel extends Running {
-  /** Client: the TCP address that applications connect to. */
+  /** Client: the address that applications connect to, or with udp_listen send to. */
   readonly listening: string | undefined
   /** The address of the monitoring server. */
   readonly monitoring: string | undefined

@@ -1,9 +1,10 @@
 /** The whole program in a process: TCP through a tunnel, reload, statistics. */
+import { createSocket } from 'node:dgram'
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { type AddressInfo, connect, createServer as createTcpServer, type Server } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { createTunnel, type Stats, type Tunnel } from 'kcptun-wasm'
+import { createClient, createTunnel, type Stats, type Tunnel } from 'kcptun-wasm'
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
 import { errorOf, psk } from './pair.ts'
@@ -118,6 +119,26 @@ test('stats() has the names of /stats.json', async () => {
   assert.is(client.monitoring, undefined)
   assert.is(client.listening, undefined)
   target.close()
+})
+
+test('datagrams of an object with udp_listen and udp_connect; connect() refuses these keys', async () => {
+  const target = createSocket('udp4')
+  target.on('message', (data, from) => target.send(`got ${data}`, from.port, from.address))
+  await new Promise<void>((resolve) => void target.bind(0, '127.0.0.1', resolve))
+  const udp_connect = `127.0.0.1:${target.address().port}`
+  const server = await createTunnel({ config: { kcp_bind: '127.0.0.1:0', udp_connect, method, psk } })
+  const config = { udp_listen: '127.0.0.1:0', kcp_connect: server.address, method, psk }
+  const client = await createTunnel({ config })
+  const app = createSocket('udp4')
+  const answer = new Promise<string>((resolve) => app.once('message', (data) => resolve(String(data))))
+  app.send('it', Number(client.listening?.split(':')[1]), '127.0.0.1')
+  assert.is(await answer, 'got it')
+  app.close()
+  target.close()
+  await Promise.all([client.close(), server.close()])
+  const options = { server: '127.0.0.1:1', psk, udp_listen: '127.0.0.1:1' }
+  const error = await createClient(options).catch((reason: Error) => reason)
+  assert.match(error instanceof Error ? error.message : '', /udp_listen: .*createTunnel/)
 })
 
 test.run()

@@ -49,6 +49,7 @@ const hostRooms = [
   'monitoring',
   'dashboard',
   'endpoint',
+  'servers',
   'library',
   'workers',
   'tunnels',

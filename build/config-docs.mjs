@@ -9,21 +9,24 @@ import { inProject, replaceFile } from './files.mjs'
 const SCHEMA = 'host/config/schema.json'
 /**
  * @typedef {object} Property
- * @property {string} type
+ * @property {string | string[]} type
  * @property {string} description
  * @property {string | number | boolean} [default]
  * @property {number} [minimum]
  * @property {number} [maximum]
  * @property {number} [maxLength]
+ * @property {number} [maxItems]
  * @property {string[]} [enum]
  * @property {(string | number | boolean)[]} [examples]
  * @property {Record<string, Property>} [properties]
- * @property {number} [maxItems]
  * @property {{ properties: Record<string, Property | false> }} [items] only the keys that an entry alone has
  */
 
 /** @param {string} text */
 const cell = (text) => text.replaceAll('|', '\\|')
+
+/** @param {Property} property */
+const kind = ({ type }) => (Array.isArray(type) ? 'string or array of strings' : type)
 
 /** @param {Property} property */
 function range(property) {
@@ -60,7 +63,7 @@ function table(properties) {
   const rows = keys(properties).map(([name, property]) => {
     const examples = (property.examples ?? []).map((example) => `\`${example}\``).join(', ')
     const meaning = examples === '' ? property.description : `${property.description} For example ${examples}`
-    const cells = [`\`${name}\``, property.type, range(property), initial(property), meaning]
+    const cells = [`\`${name}\``, kind(property), range(property), initial(property), meaning]
     return `| ${cells.map(cell).join(' | ')} |`
   })
   return ['', '| key | type | range | default | meaning |', '|---|---|---|---|---|', ...rows, ''].join('\n')
@@ -82,7 +85,7 @@ const roff = (text) =>
 function manual(properties) {
   return keys(properties)
     .map(([name, property]) => {
-      const facts = [property.type, range(property), initial(property) === '-' ? '' : `default ${initial(property)}`]
+      const facts = [kind(property), range(property), initial(property) === '-' ? '' : `default ${initial(property)}`]
       const examples = (property.examples ?? []).join(', ')
       const example = examples === '' ? '' : `\nFor example ${roff(examples)}`
       const head = facts.filter((fact) => fact !== '').join('; ')

@@ -9,12 +9,12 @@ import { parseFile } from '../config/tunnels.ts'
 import { generatePsk } from '../crypto/key.ts'
 import { methods } from '../crypto/methods.ts'
 import { listMethods, type RuntimeCrypto } from '../crypto/open.ts'
-import { startEndpoint } from '../endpoint/endpoint.ts'
 import { makeReload, type Reloadable } from '../endpoint/reload.ts'
 import { messageOf, StartError } from '../errors.ts'
 import { LOG_LEVEL_DEFAULT, Log, type Print } from '../log/log.ts'
 import { openSyslog, type SyslogWriter } from '../log/syslog.ts'
 import type { OperatingSystem, Runtime } from '../runtime.ts'
+import { startService } from '../servers/start.ts'
 import { DaemonChild, launchDaemon } from '../service/daemon.ts'
 import {
   checkIdentity,
@@ -157,7 +157,7 @@ async function open(
     const { openTunnels } = await import('../tunnels/tunnels.ts')
     return openTunnels(runtime, file, log, crypto)
   }
-  return config.workers > 1 ? openWorkers(runtime, config, log) : startEndpoint(runtime, config, log, crypto)
+  return config.workers > 1 ? openWorkers(runtime, config, log) : startService(runtime, config, log, crypto)
 }
 
 /** Runs what a file describes. @param child set if this process becomes the daemon */

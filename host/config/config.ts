@@ -46,6 +46,9 @@ export type Offload = 'auto' | 'off'
 /** Which first flights a server confirms: possible replays only, or all. */
 export type ReplayPolicy = 'auto' | 'strict'
 
+/** Which server gets a new session. */
+export type Strategy = 'failover' | 'least_rtt' | 'round_robin'
+
 /** Hold connections in sessions, hold them briefly and reset them, or do not listen. */
 export type WhenDown = 'hold' | 'reset' | 'close'
 
@@ -73,7 +76,11 @@ export interface Config {
   readonly proxy_rules: readonly string[]
   readonly proxy_users: Readonly<Record<string, string>>
   readonly kcp_bind: string | undefined
+  /** The only server, or the first of several. */
   readonly kcp_connect: string | undefined
+  /** The servers of an array, in the order of preference; empty where `kcp_connect` is a string. */
+  readonly servers: readonly string[]
+  readonly strategy: Strategy
   readonly rendezvous_server: string | undefined
   readonly service_id: string
   readonly http_listen: string | undefined

@@ -27,9 +27,13 @@ export function keepFixed(old: Config, fresh: Config): { readonly config: Config
   const isUdpShared = workers > 1 && isServer
   if (isUdpShared && JSON.stringify(old.udp) !== JSON.stringify(fresh.udp)) kept.push('udp')
   const udp = isUdpShared ? old.udp : fresh.udp
+  // a group of servers is made at the start
+  const isGroupNew = old.servers.length === 0 && fresh.servers.length > 1
+  if (isGroupNew) kept.push('kcp_connect')
+  const peers = isGroupNew ? { kcp_connect: old.kcp_connect, servers: old.servers } : {}
   const tcp = { ...fresh.tcp, reuseport: old.tcp.reuseport }
   return {
-    config: { ...fresh, http_listen, method, psk, password, obfs, user, native, workers, tcp, ...stays, udp },
+    config: { ...fresh, http_listen, method, psk, password, obfs, user, native, workers, tcp, ...stays, ...peers, udp },
     kept,
   }
 }

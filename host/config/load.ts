@@ -15,6 +15,7 @@ import {
   MODE_SERVER,
   type Offload,
   type ReplayPolicy,
+  type Strategy,
   type WhenDown,
 } from './config.ts'
 import { readJson } from './json.ts'
@@ -73,6 +74,16 @@ class Reader {
     return value === undefined || value === 1 || value === 2 ? value : this.#mismatch(key)
   }
 
+  strategy(key: string): Strategy {
+    const value = this.#values.get(key)
+    return value === 'failover' || value === 'least_rtt' || value === 'round_robin' ? value : this.#mismatch(key)
+  }
+
+  /** A string is no list. */
+  isList(key: string): boolean {
+    return Array.isArray(this.#values.get(key))
+  }
+
   list(key: string): readonly string[] {
     const value = this.#values.get(key)
     return value === undefined ? [] : Array.isArray(value) ? value : this.#mismatch(key)
@@ -93,6 +104,12 @@ function kcpOf(values: Reader): KcpConfig {
   const entries = KCP_KEYS.map((key) => [key, values.optionalInteger(`kcp.${key}`)] as const)
   const kcp = Object.fromEntries(entries) as Record<KcpKey, number | undefined>
   return { ...kcp, mtu: values.optionalInteger('kcp.mtu'), redundancy: values.flag('kcp.redundancy') }
+}
+
+function serversOf(values: Reader): Pick<Config, 'kcp_connect' | 'servers'> {
+  if (!values.isList('kcp_connect')) return { kcp_connect: values.text('kcp_connect'), servers: [] }
+  const servers = values.list('kcp_connect')
+  return { kcp_connect: servers[0], servers }
 }
 
 function modeOf(values: Reader): number {
@@ -119,7 +136,8 @@ export function configOf(entries: ReadonlyMap<string, Value>): Config {
     proxy_rules: values.list('proxy_rules'),
     proxy_users: values.map('proxy_users'),
     kcp_bind: values.text('kcp_bind'),
-    kcp_connect: values.text('kcp_connect'),
+    ...serversOf(values),
+    strategy: values.strategy('strategy'),
     rendezvous_server: values.text('rendezvous_server'),
     service_id: values.text('service_id') ?? '',
     http_listen: values.text('http_listen'),

@@ -37,8 +37,16 @@ function familyOf(key: string, text: string | undefined, role: 'bind' | 'connect
   return ip === undefined ? undefined : ip.includes(':') ? 6 : 4
 }
 
-/** The possible address families of the packets, by the rule of `packetFamily`. */
+/** The possible address families of the packets, of any server. */
 function families(config: Config): readonly (4 | 6)[] {
+  const { servers } = config
+  if (servers.length < 2) return familiesOf(config)
+  const all = servers.flatMap((server) => familiesOf({ ...config, kcp_connect: server }))
+  return ([4, 6] as const).filter((family) => all.includes(family))
+}
+
+/** By the rule of `packetFamily`. */
+function familiesOf(config: Config): readonly (4 | 6)[] {
   const { mode, kcp_bind, kcp_connect, rendezvous_server } = config
   const bind = familyOf('kcp_bind', kcp_bind, 'bind')
   const ends = (mode & (MODE_CLIENT | MODE_SERVER)) !== 0

@@ -88,7 +88,20 @@ export function checkRules(config: Config): void {
   checkProxy(config.proxy_rules, config.proxy_users)
   trustedSources(config.proxy_protocol_from)
   checkHeader(config)
+  checkServers(config)
   checkWorkers(config)
+}
+
+/** Rules for several servers: each has a socket of its own, and is known to answer by its pings. */
+function checkServers({ servers, mode, kcp_bind, keepalive }: Config): void {
+  const twice = servers.find((server, index) => servers.indexOf(server) !== index)
+  if (twice !== undefined) throw new ConfigError('kcp_connect', quote(twice), 'is in the list twice')
+  if (servers.length < 2 || (mode & MODE_CLIENT) === 0 || (mode & MODE_RENDEZVOUS) !== 0) return
+  if (keepalive === 0)
+    throw new ConfigError('keepalive', '0', 'must not be 0 with several servers: pings show which of them answer')
+  if (kcp_bind === undefined || parseHostPort('kcp_bind', kcp_bind, 'bind').port === 0) return
+  const reason = 'each of several servers requires its own UDP port: set the port to 0, as in "0.0.0.0:0"'
+  throw new ConfigError('kcp_bind', quote(kcp_bind), reason)
 }
 
 /**
@@ -194,7 +207,7 @@ export function configWarnings(config: Config): string[] {
     )
   }
   if ((config.mode & MODE_RENDEZVOUS) !== 0 && config.kcp_connect !== undefined) {
-    const shown = quote(config.kcp_connect)
+    const shown = config.servers.length > 0 ? '[...]' : quote(config.kcp_connect)
     warnings.push(`config key kcp_connect = ${shown}: ignored with rendezvous_server`)
   }
   return warnings.concat(

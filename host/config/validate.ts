@@ -13,7 +13,8 @@ export type Value = Scalar | readonly string[] | Readonly<Record<string, string>
 
 /** One property of the schema. */
 export interface PropertySchema {
-  readonly type: string
+  /** `string` and `array`: a string, or several. */
+  readonly type: string | readonly string[]
   readonly description: string
   readonly default?: Scalar
   readonly minimum?: number
@@ -121,6 +122,14 @@ function readList(key: string, node: JsonNode, property: PropertySchema): readon
   return node.items.map((item, index) => readString(`${key}[${index}]`, item, { ...property, type: 'string' }))
 }
 
+/** One string, or an array of them. */
+function readStrings(key: string, node: JsonNode, property: PropertySchema): Value {
+  if (node.kind === 'string') return readString(key, node, property)
+  if (node.kind !== 'array') throw new ConfigError(key, show(node, property), 'must be a string or an array of strings')
+  if (node.items.length === 0) throw new ConfigError(key, '[]', 'must not be empty')
+  return readList(key, node, property)
+}
+
 /** An object whose values are strings. */
 function readMap(key: string, node: JsonNode, property: PropertySchema): Readonly<Record<string, string>> {
   const { maxProperties = 0 } = property
@@ -136,6 +145,7 @@ function readMap(key: string, node: JsonNode, property: PropertySchema): Readonl
 }
 
 function readValue(key: string, node: JsonNode, property: PropertySchema): Value {
+  if (typeof property.type !== 'string') return readStrings(key, node, property)
   switch (property.type) {
     case 'integer':
       return readInteger(key, node, property)

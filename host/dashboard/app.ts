@@ -8,7 +8,7 @@ import { explain, explainHeadings } from './help.ts'
 import { History } from './history.ts'
 import type { Hello, Sample, Warning } from './sample.ts'
 import { Stream } from './stream.ts'
-import { SessionTable, showContexts } from './table.ts'
+import { SessionTable, showContexts, showServers } from './table.ts'
 import { detailPairs, emptyText, endPairs, linkText, stripPairs } from './texts.ts'
 
 const TOKEN_KEY = 'kcptun-http-token'
@@ -125,6 +125,7 @@ function showSample(sample: Sample): void {
       explain,
     )
     table.show(sample, emptyText(program.mode, about))
+    showServers(sample)
     showContexts(sample)
     if (unseenWarnings !== undefined) showWarnings(unseenWarnings)
     unseenWarnings = undefined

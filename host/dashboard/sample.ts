@@ -83,6 +83,8 @@ export interface Sample {
   readonly path: Session | null
   readonly sessions: readonly Session[]
   readonly warnings?: readonly Warning[]
+  /** Only of a client with several servers. */
+  readonly servers?: readonly Fields[]
   /** Only with an obfuscator. */
   readonly contexts?: readonly Fields[]
 }

@@ -215,20 +215,24 @@ const total = (session: Session): number => session.tcp_read_bytes + session.tcp
 /** Formats a field of a context by the unit in its name. */
 function fieldText(name: string, value: Fields[string] | undefined): string {
   if (value === undefined || value === null) return NONE
-  if (typeof value !== 'number') return String(value)
+  if (typeof value === 'boolean') return value ? 'yes' : 'no'
+  if (typeof value !== 'number') return value
   if (name.endsWith('_bytes')) return bytes(value)
+  if (name.endsWith('_ms')) return ms(value)
   return name.endsWith('_seconds') ? duration(value) : count(value)
 }
 
-const titleOf = (name: string): string => name.replace(/_(?:bytes|seconds)$/, '').replaceAll('_', ' ')
+const titleOf = (name: string): string =>
+  name
+    .replace(/_(?:bytes|seconds)$/, '')
+    .replace(/_ms$/, ' (ms)')
+    .replaceAll('_', ' ')
 
-/** Shows the contexts of the obfuscator; each of their fields becomes a column. */
-export function showContexts({ contexts, gauges }: Sample): void {
-  byId('contexts').hidden = contexts === undefined
-  if (contexts === undefined) return
-  const names = Object.keys(contexts[0] ?? {})
-  byId('contexts-scroll').hidden = names.length === 0
-  byId('contexts-head').replaceChildren(
+/** Shows a list; each field becomes a column. */
+function showList(id: 'contexts' | 'servers', list: readonly Fields[], summary: string): void {
+  const names = Object.keys(list[0] ?? {})
+  byId(`${id}-scroll`).hidden = names.length === 0
+  byId(`${id}-head`).replaceChildren(
     ...names.map((name) => {
       const cell = make('th', 'text')
       cell.setAttribute('scope', 'col')
@@ -236,14 +240,29 @@ export function showContexts({ contexts, gauges }: Sample): void {
       return cell
     }),
   )
-  byId('contexts-body').replaceChildren(
-    ...contexts.map((context) => {
+  byId(`${id}-body`).replaceChildren(
+    ...list.map((line) => {
       const row = make('tr')
-      row.append(...names.map((name) => make('td', 'text', fieldText(name, context[name]))))
+      row.append(...names.map((name) => make('td', 'text', fieldText(name, line[name]))))
       return row
     }),
   )
+  setText(byId(`${id}-sub`), summary)
+}
+
+/** Shows the contexts of the obfuscator. */
+export function showContexts({ contexts, gauges }: Sample): void {
+  byId('contexts').hidden = contexts === undefined
+  if (contexts === undefined) return
   const all = gauges['obfs_contexts'] ?? contexts.length
   const rest = all > contexts.length ? `, ${contexts.length} are listed` : ''
-  setText(byId('contexts-sub'), `${count(all)} ${all === 1 ? 'context' : 'contexts'}${rest}`)
+  showList('contexts', contexts, `${count(all)} ${all === 1 ? 'context' : 'contexts'}${rest}`)
+}
+
+/** Shows the servers of a client with several. */
+export function showServers({ servers }: Sample): void {
+  byId('servers').hidden = servers === undefined
+  if (servers === undefined) return
+  const up = servers.filter(({ state }) => state === 'up').length
+  showList('servers', servers, `${up} of ${servers.length} up`)
 }

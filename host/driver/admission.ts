@@ -3,7 +3,6 @@
  * answer, then it is reset. Without this, a dead tunnel accepts them all and holds each until its session times out.
  */
 
-import type { Core } from '../engine/core.ts'
 import type { Clock, QueuedBytes, TcpConnection, TcpHandlers, Timer } from '../runtime.ts'
 import type { Diagnostics } from './diagnostics.ts'
 import type { PeerLog } from './peer-log.ts'
@@ -19,14 +18,13 @@ const WAITING_MAX = 1024
 /** The part of the driver used by Admission. */
 export interface AdmissionHost {
   readonly runtime: { readonly clock: Clock }
-  readonly streams: StreamTable
-  readonly diagnostics: Diagnostics
-  readonly peerLog: PeerLog
+  readonly streams: Pick<StreamTable, 'accept' | 'held'>
+  readonly diagnostics: Pick<Diagnostics, 'refused'>
+  readonly peerLog: Pick<PeerLog, 'isSilent' | 'silentAt'>
   /** Whether no engine may be called. */
   readonly dead: boolean
-  /** Current time of the engine's clock. */
-  now(): number
-  read<T>(call: (core: Core) => T, otherwise: T): T
+  /** ms since the last authentic datagram, undefined before the first. */
+  receivedAge(): number | undefined
   pingPeer(): void
 }
 
@@ -105,8 +103,7 @@ export class Admission {
 
   /** @param time monotonic ms */
   #hasReceivedSince(time: number): boolean {
-    const host = this.#host
-    const age = host.read((core) => core.receivedAge(host.now()), undefined)
+    const age = this.#host.receivedAge()
     return age !== undefined && age <= this.#clock.monotonic() - time
   }
 

@@ -76,7 +76,7 @@ export class Driver
     this.log = log
     this.#aead = aead
     const clock = (): number => runtime.clock.monotonic()
-    const hasHeard = (): boolean => this.read((core) => core.receivedAge(this.now()), undefined) !== undefined
+    const hasHeard = (): boolean => this.receivedAge() !== undefined
     this.peerLog = new PeerLog({ log, clock: runtime.clock, ping: () => this.pingPeer(), hasHeard })
     this.diagnostics = new Diagnostics(engine.core, log, aead !== undefined, clock, this.peerLog)
     this.streams = new StreamTable(this, (dialling, handle) => options.dial(dialling, handle))
@@ -349,6 +349,11 @@ export class Driver
       if (this.caught(error)) return otherwise
       throw error
     }
+  }
+
+  /** @returns ms since the last authentic datagram, undefined before the first */
+  receivedAge(): number | undefined {
+    return this.read((core) => core.receivedAge(this.now()), undefined)
   }
 
   #drain(): void {

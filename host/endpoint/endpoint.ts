@@ -30,7 +30,7 @@ import { watchSystem } from '../linux/system-watch.ts'
 import type { Log } from '../log/log.ts'
 import type { Monitoring } from '../monitoring/monitoring.ts'
 import { formatAddress, type SocketAddress } from '../net/address.ts'
-import type { Runtime, SocketOptions, TcpConnection, TcpHandlers, TcpOptions, Watch } from '../runtime.ts'
+import type { Runtime, SocketOptions, TcpConnection, TcpHandlers, Watch } from '../runtime.ts'
 import { ObfsClient } from '../transport/obfs/client.ts'
 import { ObfsServer } from '../transport/obfs/server.ts'
 import { ipv6Warnings } from '../transport/resolver.ts'
@@ -38,19 +38,14 @@ import { Retry } from '../transport/retry.ts'
 import { ListenPort } from './listen-port.ts'
 import { EndpointMonitor } from './monitor.ts'
 import { ServerTarget } from './server-target.ts'
+import { adopting, TcpSettings, type WorkerSocket } from './tcp-settings.ts'
 
-/** The socket and secret of a worker, one of several endpoints that share a port (host/workers). */
-export interface WorkerSocket {
-  /** Descriptor of the first bound socket to use for `listen` or `kcp_bind`; the others follow. */
-  readonly fd: number
-  /** Addresses of the sockets: several for a `listen` or `kcp_bind` with several. */
-  readonly addresses: readonly SocketAddress[]
-  /** This worker's share of the secret. */
-  readonly secret: SecretPart
-}
+export type { WorkerSocket } from './tcp-settings.ts'
 
 /** What an owner in the same process replaces, or is notified of. */
 export interface EndpointHooks {
+  /** One of several endpoints of a configuration (host/servers): its part of their secret. Their owner logs the start. */
+  readonly part?: SecretPart
   /** Server: opens the application's end of a session of this peer, in place of a connection to `connect`. */
   dial?(dialling: Dialling, peer: SocketAddress | undefined): Dial
   /** Makes the transport, in place of UDP. */
@@ -60,15 +55,6 @@ export interface EndpointHooks {
   /** A session follows its peer to another address. */
   onMigrated?(peer: SocketAddress | undefined): void
 }
-
-const NO_OPTIONS: SocketOptions = { reuseport: false, sndbuf: 0, rcvbuf: 0, netdev: '', refused() {} }
-
-/** Adds the worker's socket, if any, to socket options. */
-const adopting = (
-  options: SocketOptions | undefined,
-  worker: WorkerSocket | undefined,
-  number = 0,
-): SocketOptions | undefined => (worker === undefined ? options : { ...NO_OPTIONS, ...options, fd: worker.fd + number })
 
 /** A running endpoint, from startEndpoint. */
 export class Endpoint {
@@ -83,8 +69,8 @@ export class Endpoint {
   readonly #worker: WorkerSocket | undefined
   readonly #hooks: EndpointHooks
   readonly #client: boolean
+  readonly #tcp: TcpSettings
   /** Socket options by configuration, cached so that an option that could not be set is logged once. */
-  readonly #tcpSockets = new WeakMap<Config, SocketOptions>()
   readonly #udpSockets = new WeakMap<Config, SocketOptions>()
   #config: Config
   #transport: Transport | undefined
@@ -124,6 +110,7 @@ export class Endpoint {
     this.#worker = worker
     this.#hooks = hooks
     this.#client = (config.mode & MODE_CLIENT) !== 0
+    this.#tcp = new TcpSettings(() => this.#config, log, this.#client ? worker : undefined)
     this.failed = new Promise((resolve) => {
       this.#fail = resolve
     })
@@ -185,36 +172,6 @@ export class Endpoint {
   }
 
   /**
-   * Options of TCP connections; adapters read them at every dial and accept.
-   * @param number of a client's listener
-   */
-  #tcpOptions(number = 0): TcpOptions {
-    const current = (): Config => this.#config
-    const socketOptions = (): SocketOptions | undefined =>
-      adopting(this.#tcpSocketOptions(), this.#client ? this.#worker : undefined, number)
-    return {
-      get nodelay() {
-        return current().tcp.nodelay
-      },
-      get keepalive() {
-        return current().tcp.keepalive
-      },
-      get socketOptions() {
-        return socketOptions()
-      },
-    }
-  }
-
-  #tcpSocketOptions(): SocketOptions | undefined {
-    const config = this.#config
-    const known = this.#tcpSockets.get(config)
-    if (known !== undefined) return known
-    const options = socketOptionsOf('tcp', config.tcp, undefined, this.#log)
-    if (options !== undefined) this.#tcpSockets.set(config, options)
-    return options
-  }
-
-  /**
    * A server's worker sockets are its UDP sockets.
    * @param number of the address
    */
@@ -239,7 +196,7 @@ export class Endpoint {
       if (config.connect !== undefined) {
         const onChange = (): void => this.#tellStatus()
         const { diagnostics, streams, sockets } = this.driver
-        const host = { runtime: this.#runtime, log, tcp: this.#tcpOptions(), counters: diagnostics.counters }
+        const host = { runtime: this.#runtime, log, tcp: this.#tcp.options(), counters: diagnostics.counters }
         this.#target = new ServerTarget({ ...host, held: streams.held, local: () => sockets.sender?.local }, onChange)
         await this.#target.open(config)
       }
@@ -260,7 +217,7 @@ export class Endpoint {
       if (this.#failure !== undefined) throw this.#failure
       this.#started = true
       this.#followPeer()
-      if (this.#worker === undefined) log.notice(`${modeName(config.mode)} start`)
+      if (this.#worker === undefined && this.#hooks.part === undefined) log.notice(`${modeName(config.mode)} start`)
     } catch (error) {
       this.close()
       throw this.#failure === undefined ? error : new StartError(this.#failure.message)
@@ -293,6 +250,23 @@ export class Endpoint {
     const known = new Set([...configWarnings(before), ...(await ipv6Warnings(this.#runtime, before))])
     for (const text of [...configWarnings(config), ...(await ipv6Warnings(this.#runtime, config))])
       if (!known.has(text)) this.#log.warning(text)
+  }
+
+  /** Client: opens a session for a connection. @returns its handlers, or null to refuse it */
+  accept(connection: TcpConnection): TcpHandlers | null {
+    return this.driver.accept(connection)
+  }
+
+  get drivers(): readonly Driver[] {
+    return [this.driver]
+  }
+
+  get isPeerDown(): boolean {
+    return this.driver.isPeerDown
+  }
+
+  get silentAt(): number {
+    return this.driver.peerLog.silentAt
   }
 
   /** Whether it keeps the event loop alive, which it does by default. Its TCP ports always do. */
@@ -336,7 +310,7 @@ export class Endpoint {
 
   #makeDriver(): Driver {
     const runtime = this.#runtime
-    const secret = new EndpointSecret(this.#worker?.secret)
+    const secret = new EndpointSecret(this.#hooks.part ?? this.#worker?.secret)
     const engine = new Engine(() => new Core(instantiateHere(runtime.os)), secret, runtime.clock)
     return new Driver({
       runtime,
@@ -394,7 +368,7 @@ export class Endpoint {
       {
         runtime: this.#runtime,
         log: this.#log,
-        tcp: (number) => this.#tcpOptions(number),
+        tcp: (number) => this.#tcp.options(number),
         bound: this.#worker?.addresses.map(formatAddress),
         held: this.driver.streams.held,
         counters: this.driver.diagnostics.counters,
@@ -470,7 +444,7 @@ export async function startEndpoint(
   hooks?: EndpointHooks,
 ): Promise<Endpoint> {
   assertStartable(config, methods)
-  if (worker === undefined) {
+  if (worker === undefined && hooks?.part === undefined) {
     for (const text of configWarnings(config)) log.warning(text)
     for (const text of await ipv6Warnings(runtime, config)) log.warning(text)
   }

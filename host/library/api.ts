@@ -136,8 +136,10 @@ export interface CommonOptions {
 
 /** Options of createClient. */
 export interface ClientOptions extends CommonOptions {
-  /** UDP address of the server, `kcp_connect`: `host:port`. */
-  readonly server?: string | undefined
+  /** UDP address of the server, `kcp_connect`: `host:port`; or of several servers. */
+  readonly server?: string | readonly string[] | undefined
+  /** Which of several servers that answer gets a new stream. Default failover. */
+  readonly strategy?: 'failover' | 'least_rtt' | 'round_robin' | undefined
   /** `hold`: streams wait for a silent peer until they time out; `reset`: they fail after 3 s. Default reset. */
   readonly when_down?: 'hold' | 'reset' | undefined
 }

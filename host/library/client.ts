@@ -1,10 +1,10 @@
 /** A client whose streams belong to the application. */
 
 import { WAIT_MS } from '../driver/admission.ts'
-import { startEndpoint } from '../endpoint/endpoint.ts'
 import { ClosedError, RefusedError, ResetError } from '../errors.ts'
 import type { SocketAddress } from '../net/address.ts'
 import type { Timer } from '../runtime.ts'
+import { startService } from '../servers/start.ts'
 import type { Client, ClientOptions, Signal, WebStream } from './api.ts'
 import { Channel, type ChannelUser, Scratch } from './channel.ts'
 import { clientConfig, rethrow } from './options.ts'
@@ -36,7 +36,7 @@ export class LibraryClient<Stream> extends RunningEndpoint implements Client<Str
     const { runtime, log, makeTransport } = setting
     const config = clientConfig(options)
     applyConfig(setting, config)
-    const starting = startEndpoint(runtime, config, log, this.#platform.crypto, undefined, {
+    const starting = startService(runtime, config, log, this.#platform.crypto, undefined, {
       onPeerState: () => {
         this.onPeerState()
         // not now: this is an event of the engine
@@ -68,7 +68,7 @@ export class LibraryClient<Stream> extends RunningEndpoint implements Client<Str
     if (this.isClosing) throw new ClosedError('the client is closed')
     const { driver } = this.endpoint
     const channel = new Channel(driver.peer, scratch, (gone) => this.#forget(gone))
-    const handlers = driver.accept(channel)
+    const handlers = this.endpoint.accept(channel)
     if (handlers === null) throw new RefusedError(driver.diagnostics.refusal)
     this.channels.add(channel)
     this.#opening.set(channel, this.parts.runtime.clock.monotonic())
@@ -86,9 +86,9 @@ export class LibraryClient<Stream> extends RunningEndpoint implements Client<Str
     const { clock } = this.parts.runtime
     clock.clearTimer(this.#timer)
     this.#timer = undefined
-    if (!this.isRunning || !this.endpoint.driver.isPeerDown) return
+    if (!this.isRunning || !this.endpoint.isPeerDown) return
     // the answer may wait behind whatever kept the event loop busy
-    const earliest = this.endpoint.driver.peerLog.silentAt + GRACE_MS
+    const earliest = this.endpoint.silentAt + GRACE_MS
     for (const [channel, since] of this.#opening) {
       const left = Math.max(since + WAIT_MS, earliest) - clock.monotonic()
       if (channel.isAnswered) this.#opening.delete(channel)

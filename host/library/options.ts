@@ -48,13 +48,16 @@ const SOCKET_KEYS = ['server', 'bind', 'rendezvous_server', 'netdev', 'fwmark', 
 type AnyOptions = Partial<ClientOptions & ServerOptions>
 
 /** The value of an option for messages. */
-const shown = (value: unknown): string => (typeof value === 'string' ? quote(value) : String(value))
+const shown = (value: unknown): string =>
+  typeof value === 'string' ? quote(value) : Array.isArray(value) ? '[...]' : String(value)
 
 function checkNames(options: Readonly<Record<string, unknown>>, isClient: boolean): void {
   for (const [name, value] of Object.entries(options)) {
     if (value === undefined) continue
     const reason =
-      isClient || (name !== 'server' && name !== 'when_down') ? REFUSED.get(name) : 'is an option of clients'
+      isClient || (name !== 'server' && name !== 'strategy' && name !== 'when_down')
+        ? REFUSED.get(name)
+        : 'is an option of clients'
     if (reason !== undefined) throw new ConfigError(name, '', reason)
   }
 }

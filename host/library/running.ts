@@ -1,11 +1,11 @@
 /** What clients, servers and tunnels have in common: an endpoint with events, statistics and an end. */
 
 import { modeName } from '../config/rules.ts'
-import type { Endpoint } from '../endpoint/endpoint.ts'
 import { ClosedError, toError } from '../errors.ts'
 import { sessionJson, summaryOf } from '../monitoring/stats-json.ts'
 import { formatAddress, type SocketAddress } from '../net/address.ts'
 import type { Runtime } from '../runtime.ts'
+import type { Service } from '../servers/start.ts'
 import { PROGRAM, VERSION } from '../version.ts'
 import type { EndpointEvents, Running, SessionFigures, Signal, Stats } from './api.ts'
 import type { Channel } from './channel.ts'
@@ -31,7 +31,7 @@ export interface RunningParts {
 const closedByOwner = (): Error => new ClosedError('it is closed')
 
 /** The longest round trip of a session, within bounds, ms. */
-function roundTrip({ monitor }: Endpoint): number {
+function roundTrip({ monitor }: Service): number {
   const sessions = [...monitor.sessions()].flat()
   const longest = sessions.reduce((most, { rtt }) => Math.max(most, rtt), 0)
   return Math.min(Math.max(longest, CLOSING_MS), QUIET_RTT_MAX_MS)
@@ -44,7 +44,7 @@ export const reasonOf = (signal: Signal): Error =>
 export abstract class RunningEndpoint extends Emitter<EndpointEvents> implements Running {
   readonly closed: Promise<void>
   protected readonly parts: RunningParts
-  #endpoint: Endpoint | undefined
+  #endpoint: Service | undefined
   /** Undefined: not known yet. */
   #isUp: boolean | undefined
   #isClosed = false
@@ -64,7 +64,7 @@ export abstract class RunningEndpoint extends Emitter<EndpointEvents> implements
    * Waits for the endpoint that is being started for this object.
    * @throws why it did not start, or what ended it meanwhile
    */
-  protected async begin(starting: Promise<Endpoint>): Promise<void> {
+  protected async begin(starting: Promise<Service>): Promise<void> {
     this.#watchSignal()
     const started = starting.then((endpoint) => this.#take(endpoint))
     const ended = this.closed.then(() => {
@@ -78,7 +78,7 @@ export abstract class RunningEndpoint extends Emitter<EndpointEvents> implements
     }
   }
 
-  #take(endpoint: Endpoint): void {
+  #take(endpoint: Service): void {
     if (this.#isClosed) {
       endpoint.close()
       return
@@ -97,13 +97,13 @@ export abstract class RunningEndpoint extends Emitter<EndpointEvents> implements
   }
 
   /** @throws ClosedError */
-  protected get endpoint(): Endpoint {
+  protected get endpoint(): Service {
     if (this.#endpoint === undefined || this.#isClosed) throw closedByOwner()
     return this.#endpoint
   }
 
   /** Undefined when it is closed. */
-  protected get openEndpoint(): Endpoint | undefined {
+  protected get openEndpoint(): Service | undefined {
     return this.#isClosed ? undefined : this.#endpoint
   }
 
@@ -197,14 +197,15 @@ export abstract class RunningEndpoint extends Emitter<EndpointEvents> implements
    * Whether all that was written was acknowledged, and so was probably all that the peers wrote: if the last ACK was
    * lost, they repeat it. Or nobody is left who would acknowledge.
    */
-  #isDone(endpoint: Endpoint): boolean {
-    const { driver } = endpoint
+  #isDone(endpoint: Service): boolean {
     const unsent = [...this.channels].some(({ isFlushed }) => !isFlushed)
-    return driver.read((core) => {
-      const silence = core.receivedAge(driver.now()) ?? Number.POSITIVE_INFINITY
-      if (driver.peerLog.isSilent || silence > GONE_MS) return true
-      return !unsent && core.counter('waitsnd') === 0n && silence >= QUIET_RTTS * roundTrip(endpoint)
-    }, true)
+    return endpoint.drivers.every((driver) =>
+      driver.read((core) => {
+        const silence = core.receivedAge(driver.now()) ?? Number.POSITIVE_INFINITY
+        if (driver.peerLog.isSilent || silence > GONE_MS) return true
+        return !unsent && core.counter('waitsnd') === 0n && silence >= QUIET_RTTS * roundTrip(endpoint)
+      }, true),
+    )
   }
 
   [Symbol.asyncDispose](): Promise<void> {

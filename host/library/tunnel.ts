@@ -5,9 +5,9 @@ import { startFileWarnings, startKeyWarnings } from '../config/lint.ts'
 import { parseConfig } from '../config/load.ts'
 import { modeName } from '../config/rules.ts'
 import type { RuntimeCrypto } from '../crypto/open.ts'
-import { startEndpoint } from '../endpoint/endpoint.ts'
 import { ConfigError, messageOf, StartError } from '../errors.ts'
 import { formatAddress } from '../net/address.ts'
+import { startService } from '../servers/start.ts'
 import { checkAddresses } from '../transport/resolver.ts'
 import type { Tunnel, TunnelOptions } from './api.ts'
 import { toDocument } from './options.ts'
@@ -31,7 +31,7 @@ export class LibraryTunnel extends RunningEndpoint implements Tunnel {
     const { runtime, log } = this.#setting
     const config = await this.#read(this.#source)
     applyConfig(this.#setting, config)
-    const starting = startEndpoint(runtime, config, log, crypto, undefined, {
+    const starting = startService(runtime, config, log, crypto, undefined, {
       onPeerState: () => this.onPeerState(),
       onMigrated: (peer) => peer !== undefined && this.emit('migrate', formatAddress(peer)),
     })

@@ -210,6 +210,7 @@ const metricsOf = ({ source }: View): MetricsPart => ({
   snapshot: source.snapshot(),
   host: source.hostCounters(),
   ready: renderHealth(source.health()).healthy,
+  servers: source.servers?.(),
 })
 
 /** Routes of the statistics. */

@@ -4,6 +4,7 @@
  */
 import type { HostCounterName, HostCounters } from '../driver/diagnostics.ts'
 import type { CounterName } from '../engine/core.ts'
+import type { ServerStatus } from './source.ts'
 import type { Snapshot } from './stats.ts'
 
 /** Media type of OpenMetrics 1.0. */
@@ -216,6 +217,8 @@ export interface MetricsPart {
   readonly host: HostCounters
   /** Whether /ready returns 200. */
   readonly ready: boolean
+  /** The servers of a client with several. */
+  readonly servers?: readonly ServerStatus[] | undefined
 }
 
 /** The labels of a series. */
@@ -230,6 +233,32 @@ function labelsOf({ tunnel }: MetricsPart, name = '', value = ''): string {
 function valuesOf({ snapshot, host }: MetricsPart): Readonly<Record<CounterName | HostCounterName, number>> {
   const { counters } = snapshot
   return { ...counters, ...host, last_received_age: counters.last_received_age / MS_PER_S }
+}
+
+/** A series for each server. */
+function serverFamilies(parts: readonly MetricsPart[]): string {
+  const series = (
+    name: string,
+    unit: string | undefined,
+    help: string,
+    value: (server: ServerStatus) => number | null,
+  ): string => {
+    const lines = parts.flatMap((part) =>
+      (part.servers ?? []).map((server) => {
+        const at = value(server)
+        return at === null ? '' : `${PREFIX}${name}${labelsOf(part, 'server', escapeLabel(server.server))} ${at}\n`
+      }),
+    )
+    return describe(name, 'gauge', unit, help) + lines.join('')
+  }
+  return (
+    series('server_up', undefined, 'Whether a server answers.', ({ state }) => (state === 'up' ? 1 : 0)) +
+    series('server_used', undefined, 'Whether new sessions go to a server.', ({ used }) => (used ? 1 : 0)) +
+    series('server_rtt_seconds', 'seconds', 'Round trip time of pings to a server.', ({ rtt_ms }) =>
+      rtt_ms === null ? null : rtt_ms / MS_PER_S,
+    ) +
+    series('server_sessions', undefined, 'Open sessions at a server.', ({ sessions }) => sessions)
+  )
 }
 
 /**
@@ -270,6 +299,7 @@ export function renderMetrics(process: Snapshot, build: BuildInfo, parts: readon
       describe('worker_restarts', 'counter', undefined, 'Restarted worker processes.') +
       each('worker_restarts_total', ({ snapshot }) => snapshot.workers?.restarts)
   }
+  if (parts.some(({ servers = [] }) => servers.length > 0)) text += serverFamilies(parts)
   const values = parts.map((part) => [part, valuesOf(part)] as const)
   for (const { name, type, unit, help, samples, label } of FAMILIES) {
     text += describe(name, type, unit, help)

@@ -23,7 +23,8 @@ import { overviewOf } from './stats-json.ts'
 const SEGMENT_HEADER_BYTES = 24
 
 /** Source of the statistics. */
-export interface Monitor extends Pick<HttpSource, 'snapshot' | 'sessions' | 'contexts' | 'health' | 'hostCounters'> {
+export interface Monitor
+  extends Pick<HttpSource, 'snapshot' | 'sessions' | 'contexts' | 'health' | 'hostCounters' | 'servers'> {
   /** Monotonic ms. */
   readonly started: number
   /** If present, fetches the statistics before each answer. */
@@ -43,13 +44,14 @@ export interface Monitoring extends HttpServer {
 
 /** The settings shown by the dashboard; no secrets. */
 function describeConfig(config: Config, family: 4 | 6): object {
-  const { listen, connect, kcp_bind, kcp_connect, rendezvous_server, method, obfs, kcp, keepalive } = config
+  const { listen, connect, kcp_bind, servers, rendezvous_server, method, obfs, kcp, keepalive } = config
   const segment_bytes = kcpMtu(kcp.mtu, family, method, obfs) - SEGMENT_HEADER_BYTES
   return {
     listen,
     connect,
     kcp_bind,
-    kcp_connect,
+    kcp_connect: servers.length > 0 ? servers.join(', ') : config.kcp_connect,
+    ...(servers.length > 1 && { strategy: config.strategy }),
     rendezvous_server,
     method,
     obfs,
@@ -104,6 +106,7 @@ function sourceOf(runtime: Runtime, shown: () => Shown, mode: string): HttpSourc
     contexts: () => shown().monitor.contexts?.(),
     health: () => shown().health(),
     hostCounters: () => shown().monitor.hostCounters(),
+    servers: () => shown().monitor.servers?.(),
     ...(prepare && { prepare }),
     start: { at: monitor.started, uptime: 0, cpu: undefined, date: new Date(clock.wall()), counters: NO_COUNTERS },
     listen: access.http_listen,

@@ -17,6 +17,22 @@ export interface ProgramInfo {
   readonly mode: string
 }
 
+/** One of several servers, as in /stats.json. */
+export interface ServerStatus {
+  /** As in the configuration. */
+  readonly server: string
+  /** Null while its name has none. */
+  readonly address: string | null
+  readonly state: 'checking' | 'up' | 'down' | 'leaving'
+  /** How long it has been in this state. */
+  readonly since_seconds: number
+  readonly rtt_ms: number | null
+  /** Open sessions. */
+  readonly sessions: number
+  /** Whether a new session may go there now. */
+  readonly used: boolean
+}
+
 /** Data source of the routes. */
 export interface HttpSource {
   readonly program: ProgramInfo
@@ -28,6 +44,8 @@ export interface HttpSource {
   prepare?(target: string): Promise<void>
   health(): Health
   hostCounters(): HostCounters
+  /** The servers of a client with several. */
+  servers?(): readonly ServerStatus[] | undefined
   /** Snapshot at startup, with all counters 0. */
   readonly start: Snapshot
   /** `http_listen`; its host is accepted in Host headers. */

@@ -38,7 +38,7 @@ export function sessionJson(session: SessionStats): object {
 
 /** The body of /stats.json without its sessions. */
 export function summaryOf(
-  source: Pick<HttpSource, 'program' | 'health' | 'hostCounters'>,
+  source: Pick<HttpSource, 'program' | 'health' | 'hostCounters' | 'servers'>,
   { uptime, cpu, rss, date, counters, workers }: Snapshot,
 ): object {
   const { name, version, runtime, runtimeVersion, mode } = source.program
@@ -57,6 +57,8 @@ export function summaryOf(
     health: text,
     // absent with a single process
     workers,
+    // absent with a single server
+    servers: source.servers?.(),
     counters: Object.fromEntries(totals),
     // Infinity (never) becomes null in JSON
     gauges: Object.fromEntries(gauges),

@@ -216,7 +216,9 @@ export function checkAddresses(config: Config): void {
   if (connect !== undefined) checkPlace('connect', connect)
   if (udp_connect !== undefined) parseHostPort('udp_connect', udp_connect, 'connect')
   if (kcp_bind !== undefined) parseHostPort('kcp_bind', kcp_bind, 'bind')
-  if (kcp_connect !== undefined && hasPeer(config)) parseHostPort('kcp_connect', kcp_connect, 'connect')
+  const servers = config.servers.length > 0 ? config.servers : [kcp_connect]
+  for (const server of hasPeer(config) ? servers : [])
+    if (server !== undefined) parseHostPort('kcp_connect', server, 'connect')
   if (rendezvous_server !== undefined && announces(config)) {
     parseHostPort('rendezvous_server', rendezvous_server, 'connect')
   }

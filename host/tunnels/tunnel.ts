@@ -2,7 +2,6 @@
 
 import type { Config } from '../config/config.ts'
 import type { RuntimeCrypto } from '../crypto/open.ts'
-import { type Endpoint, startEndpoint } from '../endpoint/endpoint.ts'
 import { messageOf, StartError } from '../errors.ts'
 import { formatDuration } from '../format.ts'
 import type { Log } from '../log/log.ts'
@@ -10,6 +9,7 @@ import { TunnelLog } from '../log/tunnel-log.ts'
 import type { Monitor } from '../monitoring/monitoring.ts'
 import type { Health } from '../monitoring/stats.ts'
 import type { Runtime, Timer } from '../runtime.ts'
+import { type Service, startService } from '../servers/start.ts'
 import { openWorkers, type WorkerGroup } from '../workers/workers.ts'
 
 /** Pause before a tunnel that failed is started again, ms; doubles up to the longest one. */
@@ -35,7 +35,7 @@ export class Tunnel {
   readonly log: TunnelLog
   readonly #host: TunnelHost
   config: Config
-  #running: Endpoint | WorkerGroup | undefined
+  #running: Service | WorkerGroup | undefined
   #failure: string | undefined
   #timer: Timer | undefined
   #pause = RESTART_MS
@@ -81,7 +81,7 @@ export class Tunnel {
     try {
       if (config.workers > 1) this.#running = await openWorkers(runtime, config, this.log, records)
       else {
-        const endpoint = await startEndpoint(runtime, config, this.log, crypto)
+        const endpoint = await startService(runtime, config, this.log, crypto)
         this.#running = endpoint
         if (records) await endpoint.monitor.record()
       }

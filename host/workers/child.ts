@@ -4,10 +4,10 @@
  */
 import type { Config } from '../config/config.ts'
 import type { RuntimeCrypto } from '../crypto/open.ts'
-import { type Endpoint, startEndpoint } from '../endpoint/endpoint.ts'
 import { messageOf } from '../errors.ts'
 import { Log } from '../log/log.ts'
 import type { Runtime, WorkerCalls } from '../runtime.ts'
+import { type Service, startService } from '../servers/start.ts'
 import type { FromWorker, ToWorker } from './messages.ts'
 
 /** Timeout for sending the last messages before the process ends, ms. */
@@ -23,7 +23,7 @@ class Worker {
   readonly #calls: WorkerCalls
   readonly #crypto: RuntimeCrypto
   readonly #log: Log
-  #endpoint: Endpoint | undefined
+  #endpoint: Service | undefined
   /** Serializes start and reloads. */
   #turn: Promise<void> = Promise.resolve()
 
@@ -94,7 +94,7 @@ class Worker {
     this.#log.setLevel(level)
     try {
       const socket = { fd: this.#calls.socket, addresses, secret }
-      this.#endpoint = await startEndpoint(this.#runtime, config, this.#log, this.#crypto, socket)
+      this.#endpoint = await startService(this.#runtime, config, this.#log, this.#crypto, socket)
       if (records) await this.#endpoint.monitor.record()
     } catch (error) {
       return this.#leave(1, { kind: 'failed', text: messageOf(error) })
@@ -139,6 +139,7 @@ class Worker {
       host: monitor.hostCounters(),
       health: monitor.health(),
       path: monitor.path(),
+      servers: monitor.servers?.(),
     }
     this.#send({ kind: 'stats', id, part })
   }

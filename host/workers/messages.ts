@@ -8,6 +8,7 @@ import type { HostCounters } from '../driver/diagnostics.ts'
 import type { SecretPart } from '../engine/secret.ts'
 import type { HistoryRow } from '../monitoring/history.ts'
 import type { LinkStatus } from '../monitoring/live.ts'
+import type { ServerStatus } from '../monitoring/source.ts'
 import type { Counters, Health, SessionStats } from '../monitoring/stats.ts'
 import type { SocketAddress } from '../net/address.ts'
 
@@ -61,6 +62,8 @@ export interface Part {
   readonly host: HostCounters
   readonly health: Health
   readonly path: LinkStatus
+  /** Of a client with several servers. */
+  readonly servers?: readonly ServerStatus[] | undefined
 }
 
 /** Sums counters by name. */
@@ -76,4 +79,25 @@ export function worstHealth(parts: readonly Health[], none: Health): Health {
   const known = ages.filter((age) => age !== undefined)
   const all = known.length > 0 && known.length === ages.length
   return { ...none, ...parts[0], lastReceived: all ? Math.max(...known) : undefined }
+}
+
+/** The state of each server as several workers see it: it is up if one of them gets answers. */
+export function joinServers(parts: readonly (readonly ServerStatus[])[]): readonly ServerStatus[] | undefined {
+  const joined = new Map<string, ServerStatus>()
+  for (const status of parts.flat()) {
+    const before = joined.get(status.server)
+    if (before === undefined) {
+      joined.set(status.server, status)
+      continue
+    }
+    const shown = before.state !== 'up' && status.state === 'up' ? status : before
+    const trips = [before.rtt_ms, status.rtt_ms].filter((ms) => ms !== null)
+    joined.set(status.server, {
+      ...shown,
+      rtt_ms: trips.length === 0 ? null : Math.min(...trips),
+      sessions: before.sessions + status.sessions,
+      used: before.used || status.used,
+    })
+  }
+  return joined.size === 0 ? undefined : [...joined.values()]
 }

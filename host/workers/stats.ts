@@ -8,6 +8,7 @@ import { NO_HOST_COUNTERS } from '../driver/diagnostics.ts'
 import { type HistoryRow, sumHistories } from '../monitoring/history.ts'
 import type { LinkStatus } from '../monitoring/live.ts'
 import type { Monitor } from '../monitoring/monitoring.ts'
+import type { ServerStatus } from '../monitoring/source.ts'
 import {
   type Health,
   type SessionStats,
@@ -20,7 +21,7 @@ import {
 } from '../monitoring/stats.ts'
 import { parseTarget } from '../monitoring/target.ts'
 import type { Runtime, Timer } from '../runtime.ts'
-import { type FromWorker, type Part, sumHost, type ToWorker, worstHealth } from './messages.ts'
+import { type FromWorker, joinServers, type Part, sumHost, type ToWorker, worstHealth } from './messages.ts'
 
 /** Response timeout, ms; a worker that exceeds it counts with its last statistics. */
 const ANSWER_MS = 2000
@@ -191,6 +192,10 @@ export class WorkerStats implements Monitor {
     const paths = [...this.#parts.values()].map((part) => part.path)
     const path = paths.find(({ pongRtt }) => pongRtt !== undefined) ?? paths[0] ?? NO_PATH
     return { ...path, problem: path.problem ?? paths.find(({ problem }) => problem !== undefined)?.problem }
+  }
+
+  servers(): readonly ServerStatus[] | undefined {
+    return joinServers([...this.#parts.values()].map((part) => part.servers ?? []))
   }
 
   ping(): void {

@@ -56,6 +56,25 @@ test('the smallest configuration of each mode yields that mode', () => {
   }
 })
 
+test('several servers: an array of different addresses, with pings and a port of the system', () => {
+  const client = (changes: object) => parse({ listen: 'a:1', kcp_connect: ['b:1', 'c:1'], ...changes })
+  assert.equal(client({}).servers, ['b:1', 'c:1'])
+  assert.is(client({}).strategy, 'failover')
+  assert.equal(client({ kcp_connect: ['b:1'] }).servers, ['b:1'])
+  assert.equal(client({ kcp_connect: 'b:1' }).servers, [])
+  refusal(() => client({ kcp_connect: [] }), 'kcp_connect', 'must not be empty')
+  refusal(() => client({ kcp_connect: ['b:1', 5] }), 'kcp_connect[1]', 'must be a string')
+  refusal(() => client({ kcp_connect: [['b:1']] }), 'kcp_connect[0]', 'must be a string')
+  refusal(() => client({ kcp_connect: 5 }), 'kcp_connect', 'array of strings')
+  refusal(() => client({ kcp_connect: ['b:1', 'c:1', 'b:1'] }), 'kcp_connect', '"b:1": is in the list twice')
+  refusal(() => client({ kcp_connect: Array.from({ length: 17 }, (_, i) => `b:${i}`) }), 'kcp_connect', 'at most 16')
+  refusal(() => client({ strategy: 'fastest' }), 'strategy', 'failover, least_rtt, round_robin')
+  refusal(() => client({ keepalive: 0 }), 'keepalive', 'several servers')
+  refusal(() => client({ kcp_bind: ':5000' }), 'kcp_bind', 'set the port to 0')
+  assert.is(client({ kcp_bind: '0.0.0.0:0' }).servers.length, 2)
+  refusal(() => parse({ listen: 'a:1', rendezvous_server: ['b:1', 'c:1'] }), 'rendezvous_server', 'must be a string')
+})
+
 test('JSON white space is allowed around every token, other space characters are not', () => {
   assert.is(parseConfig(utf8(' \r\n\t{ "kcp_bind" :\n":1" }\r\n\t ')).kcp_bind, ':1')
   for (const space of ['\u000b', '\u000c', '\u00a0', '\u2028', '\u0000', '\ufeff']) {

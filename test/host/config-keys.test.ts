@@ -85,6 +85,7 @@ const CHOICES: readonly (readonly [string, readonly string[]])[] = [
   ['udp.gso', ['auto', 'off']],
   ['udp.gro', ['auto', 'off']],
   ['when_down', ['reset', 'hold', 'close']],
+  ['strategy', ['failover', 'least_rtt', 'round_robin']],
   ['replay', ['auto', 'strict']],
 ]
 

@@ -23,6 +23,15 @@ atOnce(test, 'a server with another key does not answer: connect() rejects with 
   }),
 )
 
+atOnce(test, 'of several servers one that answers is used', () =>
+  withStranger(async (stranger) => {
+    await using server = await createServer({ bind: '127.0.0.1:0', psk }, (stream) => stream.resume().end('here'))
+    await using client = await createClient({ server: [stranger, server.address ?? ''], psk })
+    const stream = await client.connect(soon())
+    assert.is(await textOf(stream.end()), 'here')
+  }),
+)
+
 atOnce(test, 'no server at all', async () => {
   const server = await createServer({ bind: '127.0.0.1:0', psk }, () => {})
   const address = server.address ?? ''

@@ -246,7 +246,7 @@ const place = (text = ''): string =>
 
 /** The path of a connection through this endpoint. */
 function route(config: Config): string {
-  const { mode, kcp_bind, kcp_connect, rendezvous_server, service_id } = config
+  const { mode, kcp_bind, kcp_connect, servers, strategy, rendezvous_server, service_id } = config
   const [listen, connect] = [
     config.udp_listen === undefined ? place(config.listen) : `UDP ${config.udp_listen}`,
     config.udp_connect === undefined ? place(config.connect) : `UDP ${config.udp_connect}`,
@@ -254,7 +254,9 @@ function route(config: Config): string {
   const carrier = config.obfs ?? 'UDP'
   const meeting = `rendezvous server ${rendezvous_server}, service ${JSON.stringify(service_id)}`
   if ((mode & MODE_CLIENT) !== 0) {
-    const server = (mode & MODE_RENDEZVOUS) === 0 ? `${carrier} ${kcp_connect} (server)` : `server found by ${meeting}`
+    const several = `${carrier} to one of ${servers.length} servers (${strategy}): ${servers.join(', ')}`
+    const direct = servers.length > 1 ? several : `${carrier} ${kcp_connect} (server)`
+    const server = (mode & MODE_RENDEZVOUS) === 0 ? direct : `server found by ${meeting}`
     return `applications -> ${listen} -> ${server} -> target`
   }
   if ((mode & MODE_SERVER) !== 0) {

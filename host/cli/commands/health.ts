@@ -141,7 +141,12 @@ async function examine(examined: Examined): Promise<string> {
     return expectAnswer(examined, 'rendezvous server', all)
   }
   if (isClient && kcp_connect !== undefined) {
-    return expectAnswer(examined, 'server', await resolveAll(runtime, 'kcp_connect', kcp_connect, 'connect'))
+    const servers = config.servers.length > 0 ? config.servers : [kcp_connect]
+    const found = servers.map((server) => resolveAll(runtime, 'kcp_connect', server, 'connect'))
+    // one that answers is enough; a name without address is reported if there is no other
+    await Promise.any(found).catch(() => found[0])
+    const known = (await Promise.allSettled(found)).flatMap((each) => (each.status === 'fulfilled' ? each.value : []))
+    return expectAnswer(examined, 'server', known)
   }
   return 'running'
 }

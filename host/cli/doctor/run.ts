@@ -80,10 +80,24 @@ async function examinePath(order: Omit<Case, 'addresses' | 'refusals'>): Promise
   if ((config.mode & MODE_CLIENT) === 0 && config.obfs === undefined) await reportBind(examined)
   if ((config.mode & MODE_SERVER) !== 0) await reportTargetHere(examined)
   await reportPeer(examined)
+  for (const server of config.servers.slice(1)) await reportOtherServer(order, server, refusals)
   progress('')
 
   await trySocket(examined)
   reportBuffers(report, runtime.os, config, refusals)
+}
+
+/** Tests the path to one of several servers. */
+async function reportOtherServer(
+  order: Omit<Case, 'addresses' | 'refusals'>,
+  server: string,
+  refusals: Refusals,
+): Promise<void> {
+  const config = { ...order.config, kcp_connect: server, servers: [] }
+  const { addresses, failures } = await resolveAddresses(order.runtime, config, NO_ADDRESSES)
+  const examined: Case = { ...order, config, addresses, refusals }
+  await reportNames(examined, failures)
+  await reportPeer(examined)
 }
 
 function reportConfig(report: Report, config: Config): void {

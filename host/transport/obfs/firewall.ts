@@ -68,6 +68,7 @@ export async function firewallOf(runtime: Runtime, config: Config): Promise<stri
     return firewallText([{ side: 'server', address }])
   }
   // each of them is dialled if another one does not answer
-  const found = await resolveAll(runtime, 'kcp_connect', config.kcp_connect ?? '', 'connect')
-  return firewallText(found.map((address) => ({ side: 'client', address })))
+  const servers = config.servers.length > 0 ? config.servers : [config.kcp_connect ?? '']
+  const found = await Promise.all(servers.map((server) => resolveAll(runtime, 'kcp_connect', server, 'connect')))
+  return firewallText(found.flat().map((address) => ({ side: 'client', address })))
 }

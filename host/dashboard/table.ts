@@ -29,9 +29,9 @@ const tcpOf = (line: Line): string => line.tcp_peer ?? NONE
 const tunnelOf = ({ tunnel }: Line): string => tunnel ?? NONE
 
 const COLUMNS: readonly Column[] = [
-  { title: 'Tunnel', className: 'text at-tunnels', key: tunnelOf, show: tunnelOf },
   { title: 'Session', className: 'text code minor', key: (line) => line.conv, show: (line) => line.conv },
   { title: 'State', className: 'text', key: (line) => line.state, show: (line) => STATES[line.state] ?? line.state },
+  { title: 'Tunnel', className: 'text at-tunnels', key: tunnelOf, show: tunnelOf },
   { title: 'Client', className: 'text code at-server', key: (line) => line.peer, show: (line) => line.peer },
   { title: 'Application', className: 'text code at-client', key: tcpOf, show: tcpOf },
   { title: 'Target', className: 'text code minor at-server', key: tcpOf, show: tcpOf },

@@ -5,11 +5,11 @@
 
 import { LENGTH_BYTES, writeLength } from './frames.ts'
 
-/** Bytes that wait in one flow: room for a longest datagram. */
-const QUEUE_BYTES = 65536
+/** Bytes that wait in one flow: two bursts of a sender that passes the kernel 64 KiB at once. */
+const QUEUE_BYTES = 131072
 /** Datagrams that wait in one flow. */
 const QUEUE_DATAGRAMS = 1024
-/** Flows of an endpoint in which datagrams wait at the same time: 10 MiB. */
+/** Flows of an endpoint in which datagrams wait at the same time: 18 MiB at most. */
 const QUEUES_MAX = 128
 
 export class DatagramQueue {

@@ -207,7 +207,7 @@ for (const pair of MIXED_PAIRS) {
         const { flow_drops_queue: dropped = 0 } = await hostOf(tunnel.client)
         assert.ok(sent > 1000 && atEnd > 300, `${sent} sent, ${atEnd} arrived`)
         assert.ok(dropped > sent / 4, `${dropped} of ${sent} dropped`)
-        // 64 KiB of the flow, what the engine may hold, and what is on its way at the path's rate
+        // 128 KiB of the flow, what the engine may hold, and what is on its way at the path's rate
         assert.ok(waited < 300, `${waited} waited`)
       })
     }))

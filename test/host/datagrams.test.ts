@@ -61,7 +61,7 @@ test('datagrams are found wherever the stream is divided, and a stream that ends
   )
 })
 
-test('the queue keeps the newest datagrams in order, within 64 KiB and 1024', () => {
+test('the queue keeps the newest datagrams in order, within 128 KiB and 1024', () => {
   const step = fc.oneof(
     { weight: 6, arbitrary: fc.integer({ min: 0, max: 3000 }) },
     { weight: 1, arbitrary: fc.constantFrom(65507, 60_000, 0) },
@@ -91,10 +91,10 @@ test('the queue keeps the newest datagrams in order, within 64 KiB and 1024', ()
           assert.ok(dropped <= model.length)
           model = [...model.slice(dropped), { data, at: now }]
           const held = model.reduce((sum, { data: { length } }) => sum + LENGTH_BYTES + length, 0)
-          assert.ok(held <= 65536)
+          assert.ok(held <= 131072)
           // no more is dropped than room requires: frames are not divided
           const isSmall = steps.every((other) => typeof other === 'string' || other <= 3000)
-          if (dropped > 0 && isSmall) assert.ok(held > 65536 - 3 * 3002, `${dropped} dropped with ${held} bytes`)
+          if (dropped > 0 && isSmall) assert.ok(held > 131072 - 3 * 3002, `${dropped} dropped with ${held} bytes`)
         }
       }
     }),
@@ -236,7 +236,7 @@ test('each source has a stream, and answers go to their source', async () => {
   assert.is(scene.counters.flow_datagrams_out, 3)
 })
 
-test('what waits for the stream is dropped after 250 ms, or from the front where 64 KiB wait', async () => {
+test('what waits for the stream is dropped after 250 ms, or from the front where 128 KiB wait', async () => {
   const scene = await Scene.open()
   scene.send('first', 1)
   await scene.clock.settle()
@@ -251,16 +251,16 @@ test('what waits for the stream is dropped after 250 ms, or from the front where
   assert.equal(reading.found, ['first', 'new'])
   assert.is(scene.counters.flow_drops_queue, 1)
   connection.pause()
-  for (let number = 0; number < 100; number++) scene.send(String(number).padEnd(1000), 1)
+  for (let number = 0; number < 200; number++) scene.send(String(number).padEnd(1000), 1)
   connection.resume()
   await scene.clock.settle()
   const numbers = reading.found.slice(2).map(Number)
   assert.equal(
     numbers,
-    Array.from({ length: numbers.length }, (_, index) => 100 - numbers.length + index),
+    Array.from({ length: numbers.length }, (_, index) => 200 - numbers.length + index),
   )
-  assert.ok(numbers.length >= 62 && numbers.length <= 65, `${numbers.length}`)
-  assert.is(scene.counters.flow_drops_queue, 1 + 100 - numbers.length)
+  assert.ok(numbers.length >= 127 && numbers.length <= 130, `${numbers.length}`)
+  assert.is(scene.counters.flow_drops_queue, 1 + 200 - numbers.length)
 })
 
 test('until the stream is open, datagrams wait for up to 3 s', async () => {

@@ -82,7 +82,8 @@ for (const pair of MIXED_PAIRS) {
   test(`a target that is not there ends no flow, and is reported once: ${both}`, async () => {
     const port = await freePort()
     await withApp({ ...pair, target: `127.0.0.1:${port}` }, async (tunnel, app) => {
-      for (let count = 0; count < 20; count++) {
+      // longer than lines of the log are limited for
+      for (let count = 0; count < 60; count++) {
         app.send(Buffer.from('nobody'), tunnel.port)
         await sleep(50)
       }

@@ -19,6 +19,7 @@ export type Args =
   | { readonly kind: 'genpsk'; readonly method: string | undefined; readonly verbosity: number }
   /** Print the firewall rule for a configuration. */
   | { readonly kind: 'obfs-firewall'; readonly config: string; readonly verbosity: number }
+  | { readonly kind: 'hop-firewall'; readonly config: string; readonly ports: string | undefined }
   | {
       readonly kind: 'run'
       readonly config: string
@@ -50,6 +51,12 @@ const OPTIONS: readonly Option[] = [
   { long: '--daemonize', short: '-d', help: 'run in the background, log to syslog' },
   { long: '--log-format', value: '<format>', help: 'log format: plain (default) or json', offers: LOG_FORMATS },
   { long: '--obfs-firewall', help: 'print the firewall rule for obfs dpi/tcp and exit' },
+  {
+    long: '--hop-firewall',
+    value: '[ports]',
+    isOptional: true,
+    help: 'print the firewall rule for a server of clients that hop and exit',
+  },
   { long: '--version', help: 'print the version and exit' },
 ]
 
@@ -145,6 +152,7 @@ export function parseArgs(argv: readonly string[]): Args {
   const meant = config === operand ? closest(config, names) : undefined
   if (meant !== undefined) return refuse(`unknown command ${JSON.stringify(config)}, did you mean ${meant}?`, true)
   if (flags.has('--obfs-firewall')) return { kind: 'obfs-firewall', config, verbosity }
+  if (flags.has('--hop-firewall')) return { kind: 'hop-firewall', config, ports: values.get('--hop-firewall') }
   const logFormat = LOG_FORMATS.find((format) => format === values.get('--log-format')) ?? 'plain'
   const daemonize = flags.has('--daemonize')
   return { kind: 'run', config, verbosity, user: values.get('--user'), daemonize, logFormat }

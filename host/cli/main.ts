@@ -85,6 +85,16 @@ export async function main(runtime: Runtime, argv: readonly string[], crypto: Ru
         log.error(messageOf(error))
         return runtime.exit(1)
       }
+    case 'hop-firewall':
+      try {
+        const { config, tunnels = [config] } = parseFile(await readConfig(runtime, args.config))
+        const { hopFirewallOf } = await import('../transport/hop-firewall.ts')
+        runtime.print('stdout', await hopFirewallOf(runtime, tunnels, args.ports))
+        return runtime.exit(0)
+      } catch (error) {
+        log.error(messageOf(error))
+        return runtime.exit(1)
+      }
     case 'error':
       // the error last: it says what to do next
       if (args.usage) runtime.print('stderr', `${usageText(PROGRAM)}\n`)

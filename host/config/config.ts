@@ -81,6 +81,8 @@ export interface Config {
   /** The servers of an array, in the order of preference; empty where `kcp_connect` is a string. */
   readonly servers: readonly string[]
   readonly strategy: Strategy
+  /** s between hops to other ports of a range */
+  readonly hop_interval: number
   readonly rendezvous_server: string | undefined
   readonly service_id: string
   readonly http_listen: string | undefined

@@ -138,6 +138,7 @@ export function configOf(entries: ReadonlyMap<string, Value>): Config {
     kcp_bind: values.text('kcp_bind'),
     ...serversOf(values),
     strategy: values.strategy('strategy'),
+    hop_interval: values.integer('hop_interval'),
     rendezvous_server: values.text('rendezvous_server'),
     service_id: values.text('service_id') ?? '',
     http_listen: values.text('http_listen'),

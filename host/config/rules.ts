@@ -4,7 +4,7 @@
  */
 
 import { ConfigError, HIDDEN, quote } from '../errors.ts'
-import { isLoopbackHost, parseHostPort } from '../net/address.ts'
+import { isLoopbackHost, type PortRange, parseHostPort } from '../net/address.ts'
 import { isAbstract, isUnix, parseMode, parseUnix } from '../net/unix-path.ts'
 import { type Config, MODE_CLIENT, MODE_RENDEZVOUS, MODE_SERVER } from './config.ts'
 
@@ -89,7 +89,39 @@ export function checkRules(config: Config): void {
   trustedSources(config.proxy_protocol_from)
   checkHeader(config)
   checkServers(config)
+  checkRanges(config)
   checkWorkers(config)
+}
+
+/** The range of ports of an address, if it has one; a malformed address is reported elsewhere. */
+export function rangeOf(key: 'kcp_bind' | 'kcp_connect', text: string | undefined): PortRange | undefined {
+  try {
+    return text === undefined ? undefined : parseHostPort(key, text, key === 'kcp_bind' ? 'bind' : 'connect').range
+  } catch {
+    return undefined
+  }
+}
+
+/** Rules for ranges of ports: a client hops by opening sockets, a server has a socket for each. */
+function checkRanges(config: Config): void {
+  const { mode, kcp_bind, kcp_connect, servers, obfs, workers } = config
+  const isClient = (mode & MODE_CLIENT) !== 0
+  const hops = [...servers, kcp_connect].find((server) => rangeOf('kcp_connect', server) !== undefined)
+  if (isClient && (mode & MODE_RENDEZVOUS) === 0 && hops !== undefined) {
+    if (obfs !== undefined) throw new ConfigError('kcp_connect', quote(hops), 'a range of ports conflicts with obfs')
+    if (kcp_bind !== undefined && parseHostPort('kcp_bind', kcp_bind, 'bind').port !== 0) {
+      const reason = 'conflicts with a range of ports in kcp_connect: each hop has a new local port; set the port to 0'
+      throw new ConfigError('kcp_bind', quote(kcp_bind), reason)
+    }
+  }
+  if (kcp_bind === undefined || rangeOf('kcp_bind', kcp_bind) === undefined) return
+  const refuse = (reason: string): never => {
+    throw new ConfigError('kcp_bind', quote(kcp_bind), `a range of ports ${reason}`)
+  }
+  if ((mode & MODE_SERVER) === 0 || (mode & MODE_RENDEZVOUS) !== 0)
+    refuse('is for a server (connect) without rendezvous_server')
+  if (obfs !== undefined) refuse('conflicts with obfs')
+  if (workers > 1) refuse('conflicts with workers: bind one port and redirect the others to it (--hop-firewall)')
 }
 
 /** Rules for several servers: each has a socket of its own, and is known to answer by its pings. */

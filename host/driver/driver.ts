@@ -270,6 +270,11 @@ export class Driver
     this.run(() => this.core.calls.path_moved(this.now()))
   }
 
+  /** Sends a PING and something of each session at once, as after a suspension. */
+  probeSessions(): void {
+    this.run(() => this.core.calls.probe_sessions(this.now()))
+  }
+
   /** Whether new connections wait for an answer of the peer, and are reset without one. */
   get isPeerDown(): boolean {
     return this.#admission.isLimiting

@@ -117,7 +117,7 @@ export class EndpointMonitor implements Monitor {
     const { driver, transport } = this.#shown
     return {
       local: driver.sockets.sender?.local,
-      peer: driver.peer,
+      peer: transport?.remote ?? driver.peer,
       rendezvous: transport?.addresses.rendezvous,
       peerFound: transport?.peerFound === true,
       pongRtt: driver.pongRtt,

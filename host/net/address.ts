@@ -63,8 +63,22 @@ export type AddressRole = 'bind' | 'connect'
 /** A host (name or IP literal without brackets) and a port, not yet resolved. */
 export interface HostPort {
   readonly host: string
+  /** The first one of a range. */
   readonly port: number
+  /** The ports, if there are several. */
+  readonly range?: PortRange
 }
+
+/** Ports, both included; the last one is greater than the first. */
+export interface PortRange {
+  readonly first: number
+  readonly last: number
+}
+
+/** Keys whose addresses may have a range of ports. */
+const RANGE_KEYS: ReadonlySet<string> = new Set(['kcp_bind', 'kcp_connect', ''])
+/** Most ports that an endpoint binds: each takes a socket. */
+const BIND_PORTS_MAX = 64
 
 function parsePort(text: string): number | undefined {
   if (text === '') {
@@ -75,7 +89,24 @@ function parsePort(text: string): number | undefined {
 }
 
 /**
- * Parses `host:port` (protocol.md 10.4). An empty host or `*` is the IPv4 wildcard in a bind address and an error in a
+ * Parses `first-last`.
+ * @returns the range, or why it is none; undefined if the text is not meant as one
+ */
+function parseRange(text: string, role: AddressRole): PortRange | string | undefined {
+  if (!/^[^a-z]*-[^a-z]*$/i.test(text)) return undefined
+  const [, from, to] = /^([0-9]+)-([0-9]+)$/.exec(text) ?? []
+  const first = Number(from)
+  const last = Number(to)
+  if (from === undefined || first === 0 || last > PORT_MAX)
+    return `a range of ports is two numbers from 1 to ${PORT_MAX}, as in 4000-4999`
+  if (first >= last) return 'the last port of a range must be greater than the first'
+  if (role === 'bind' && last - first >= BIND_PORTS_MAX)
+    return `at most ${BIND_PORTS_MAX} ports are bound; for more, bind one and redirect the others to it (--hop-firewall)`
+  return { first, last }
+}
+
+/**
+ * Parses `host:port` (protocol.md 10.4), in kcp_bind and kcp_connect also `host:first-last`. An empty host or `*` is the IPv4 wildcard in a bind address and an error in a
  * connect address; an empty port is 0.
  * @param key config key of the text, for the message
  * @throws ConfigError
@@ -100,14 +131,18 @@ export function parseHostPort(key: string, text: string, role: AddressRole): Hos
   if (/[[\]\s]/.test(host)) {
     refuse('the host contains a bracket or white space')
   }
-  const port = parsePort(text.slice(colon + 1))
+  const range = parseRange(text.slice(colon + 1), role)
+  if (range !== undefined && !RANGE_KEYS.has(key)) refuse('a range of ports is for kcp_connect and kcp_bind')
+  if (typeof range === 'string') refuse(range)
+  const port = typeof range === 'object' ? range.first : parsePort(text.slice(colon + 1))
   if (port === undefined) {
     return refuse(`the port must be a number from 0 to ${PORT_MAX} or a well-known service name such as http`)
   }
   if (host === '' || host === '*') {
-    return role === 'bind' ? { host: '0.0.0.0', port } : refuse('the host is missing')
+    if (role === 'connect') refuse('the host is missing')
+    host = '0.0.0.0'
   }
-  return { host, port }
+  return typeof range === 'object' ? { host, port, range } : { host, port }
 }
 
 const DOT = 0x2e
@@ -267,6 +302,19 @@ export function formatAddress(address: SocketAddress): string {
   }
   const zone = address.scope === 0 ? '' : `%${address.scope}`
   return `[${canonicalIp(address.address) ?? address.address}${zone}]:${address.port}`
+}
+
+/** Formats addresses; consecutive ports of one address are a range. */
+export function formatAddresses(all: readonly SocketAddress[]): readonly string[] {
+  const texts: string[] = []
+  for (let i = 0; i < all.length; ) {
+    const first = all[i] as SocketAddress
+    let count = 1
+    while (sameAddress({ ...first, port: first.port + count }, all[i + count] ?? first)) count++
+    texts.push(count === 1 ? formatAddress(first) : `${formatAddress(first)}-${first.port + count - 1}`)
+    i += count
+  }
+  return texts
 }
 
 /** Whether two addresses are equal. Both IPs must be in canonical form. Does not allocate. */

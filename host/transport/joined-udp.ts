@@ -63,7 +63,7 @@ class Member {
 
 export class JoinedUdp implements UdpSocket {
   readonly repliesFromAsked = true
-  readonly #runtime: Runtime
+  readonly #runtime: Pick<Runtime, 'openUdp'>
   readonly #handlers: UdpHandlers
   readonly #members: readonly Member[]
   readonly #isMapped: boolean
@@ -78,7 +78,7 @@ export class JoinedUdp implements UdpSocket {
   #closed = false
 
   /** @param all options of the sockets, without `connect` */
-  constructor(runtime: Runtime, all: readonly UdpOptions[], handlers: UdpHandlers) {
+  constructor(runtime: Pick<Runtime, 'openUdp'>, all: readonly UdpOptions[], handlers: UdpHandlers) {
     this.#runtime = runtime
     this.#handlers = handlers
     this.#members = all.map((options, index) => new Member(index + 1, { ...options, replyFromAsked: false }))

@@ -5,7 +5,7 @@
 
 import { type Config, MODE_CLIENT, MODE_SERVER } from '../config/config.ts'
 import { checkPlace } from '../config/rules.ts'
-import { codeOf, isTemporary, messageOf, quote, StartError, toError } from '../errors.ts'
+import { ConfigError, codeOf, isTemporary, messageOf, quote, StartError, toError } from '../errors.ts'
 import { type AddressRole, formatAddress, parseHostPort, type SocketAddress, sameAddress } from '../net/address.ts'
 import { isUnix } from '../net/unix-path.ts'
 import type { Runtime, UdpHandlers } from '../runtime.ts'
@@ -32,6 +32,9 @@ export const NO_ADDRESSES: ResolvedAddresses = {
   rendezvous: undefined,
   rendezvousAddresses: [],
 }
+
+/** Most addresses and ports that an endpoint is bound to. */
+const BINDS_MAX = 250
 
 /** For sockets that are opened only to learn something. */
 export const NO_HANDLERS: UdpHandlers = { onDatagram() {}, onBatchEnd() {}, onWritable() {}, onError() {} }
@@ -78,8 +81,16 @@ export async function resolveAll(
   text: string,
   role: AddressRole,
 ): Promise<readonly [SocketAddress, ...SocketAddress[]]> {
-  const { host, port } = parseHostPort(key, text, role)
-  if (await lacksIpv6(runtime, host, role)) return [{ ...wildcard(4), port }]
+  const { host, port, range } = parseHostPort(key, text, role)
+  /** A socket is bound to each port of a range; of a remote one the first port stands for all. */
+  const ports = (first: SocketAddress): SocketAddress[] =>
+    range === undefined || role === 'connect'
+      ? []
+      : Array.from({ length: range.last - range.first }, (_, i) => ({ ...first, port: first.port + 1 + i }))
+  if (await lacksIpv6(runtime, host, role)) {
+    const any = { ...wildcard(4), port }
+    return [any, ...ports(any)]
+  }
   const found = await runtime.resolve(host).catch((error) => {
     throw new StartError(`${key}: cannot resolve ${host}: ${messageOf(error)}`, true)
   })
@@ -87,7 +98,11 @@ export async function resolveAll(
   const usable = isMixed && !(await hasIpv6(runtime)) ? found.filter(({ family }) => family === 4) : found
   const [first, ...others] = usable.map(({ family, address, scope }) => ({ family, address, port, scope }))
   if (first === undefined) throw new StartError(`${key}: ${host} has no address`, true)
-  return [first, ...others]
+  const all = [first, ...others]
+  // the number of a bound address is a byte
+  if (all.length * (1 + ports(first).length) > BINDS_MAX)
+    throw new ConfigError(key, quote(text), `more than ${BINDS_MAX} sockets: use fewer ports, or one of its addresses`)
+  return [first, ...ports(first), ...others.flatMap((other) => [other, ...ports(other)])]
 }
 
 /**

@@ -11,7 +11,7 @@ import type { Runtime, UdpOptions, UdpSocket } from '../runtime.ts'
 import { JoinedUdp } from './joined-udp.ts'
 
 export class SendingSocket {
-  readonly #runtime: Runtime
+  readonly #runtime: Pick<Runtime, 'openUdp'>
   readonly #driver: Driver
   readonly #log: Log
   /** Options the socket in use was opened with: those of each address. */
@@ -21,7 +21,7 @@ export class SendingSocket {
   #port = 0
   #closed = false
 
-  constructor(runtime: Runtime, driver: Driver, log: Log) {
+  constructor(runtime: Pick<Runtime, 'openUdp'>, driver: Driver, log: Log) {
     this.#runtime = runtime
     this.#driver = driver
     this.#log = log
@@ -51,6 +51,12 @@ export class SendingSocket {
     const socket = await this.#openKeepingPort(all)
     this.#port = socket.local.port
     return socket
+  }
+
+  /** Sends from a new socket; the one in use is left open. */
+  async replace(options: UdpOptions): Promise<void> {
+    const socket = await this.#add([options])
+    this.#port = socket.local.port
   }
 
   /** Opens sockets on the addresses that were left out and exist now. */

@@ -35,6 +35,8 @@ export interface Transport {
   readonly addresses: ResolvedAddresses
   /** Whether a rendezvous client has found its peer. */
   readonly peerFound: boolean
+  /** The address that datagrams to the peer go to, where it may be another one than the peer's. */
+  readonly remote?: SocketAddress | undefined
   /** Why no traffic is possible yet, as `key: reason`: a name without address, a socket that is not open. */
   readonly waiting: string | undefined
   /**

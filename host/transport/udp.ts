@@ -7,14 +7,16 @@
  */
 
 import type { Config } from '../config/config.ts'
-import { checkServiceId, MTU_DEFAULT } from '../config/mtu.ts'
-import { SOURCE_SELECTED } from '../config/rules.ts'
+import { checkServiceId } from '../config/mtu.ts'
+import { rangeOf } from '../config/rules.ts'
 import { coreConfig } from '../engine/config-block.ts'
-import { isTemporary, quote, type SystemError, step } from '../errors.ts'
+import { isTemporary, type SystemError, step } from '../errors.ts'
 import { deviceIndex } from '../linux/socket-options.ts'
-import { formatAddress, type SocketAddress, sameAddress } from '../net/address.ts'
+import { formatAddress, formatAddresses, type SocketAddress, sameAddress } from '../net/address.ts'
 import type { UdpOptions, UdpSocket } from '../runtime.ts'
+import { logOpened } from './opened-log.ts'
 import { PathMonitor } from './path-monitor.ts'
+import { PortHop } from './port-hop.ts'
 import { PortProbe } from './port-probe.ts'
 import { ProbingSocket } from './probing-socket.ts'
 import { localTowards, RendezvousAnnouncer } from './rendezvous.ts'
@@ -48,6 +50,7 @@ export class UdpTransport implements Transport {
   readonly #portProbe: PortProbe
   readonly #probing: ProbingSocket
   readonly #socket: SendingSocket
+  readonly #hop: PortHop
   #isPortReported = false
   #config: Config
   /** The socket does not match the addresses, or there is none. */
@@ -75,7 +78,21 @@ export class UdpTransport implements Transport {
       runtime.clock,
     )
     this.#probing = new ProbingSocket(runtime, driver)
-    this.#socket = new SendingSocket(runtime, driver, log)
+    this.#hop = new PortHop({
+      driver,
+      log,
+      clock: runtime.clock,
+      range: () => rangeOf('kcp_connect', this.addresses.peer && this.#config.kcp_connect),
+      interval: () => this.#config.hop_interval,
+      inTurn: (action) => this.#inTurn(action),
+      wanted: () => this.#optionsFor(this.addresses),
+      replace: (next) => this.#socket.replace(next),
+      onHopped: () => {
+        this.#portProbe.reset()
+        this.#path.onOpened()
+      },
+    })
+    this.#socket = new SendingSocket(this.#hop.through(runtime), driver, log)
     this.#portProbe = new PortProbe(
       {
         isPeerSilent: () => driver.peerSilent,
@@ -109,6 +126,11 @@ export class UdpTransport implements Transport {
     )
   }
 
+  /** The remote address in use, where that is not the peer's one address. */
+  get remote(): SocketAddress | undefined {
+    return this.#hop.where(this.#options.driver.peer)
+  }
+
   get waiting(): string | undefined {
     const isOpen = this.#options.driver.sockets.sender !== undefined
     return isOpen && isComplete(this.#config, this.addresses) ? undefined : this.#resolving.failure
@@ -129,6 +151,7 @@ export class UdpTransport implements Transport {
       })
     }
     this.#setPeer()
+    this.#hop.follow()
     await this.#passUnreachable()
     await this.#announce(true)
     this.#resolving.ended(failure)
@@ -139,6 +162,7 @@ export class UdpTransport implements Transport {
     this.#resolving.close()
     this.#path.close()
     this.#portProbe.close()
+    this.#hop.close()
     this.#announcer.close()
     this.#socket.close()
   }
@@ -210,6 +234,7 @@ export class UdpTransport implements Transport {
     const family = packetFamily(addresses)
     if (isReload) checkServiceId(config, family)
     if (isReload && needsOtherSocket(before.config, config)) this.#stale = true
+    if (isReload && this.#hop.isAstray(rangeOf('kcp_connect', addresses.peer && config.kcp_connect))) this.#stale = true
     if (!isSameSocket(before.addresses, addresses)) this.#stale = true
     if (this.#isDeviceNew()) {
       log.notice(`netdev ${this.#config.netdev} was created: binding to it`)
@@ -233,6 +258,7 @@ export class UdpTransport implements Transport {
       throw error
     }
     this.#setPeer()
+    this.#hop.follow()
     if (reopen) driver.pingPeer()
     await this.#announce(reopen)
   }
@@ -298,29 +324,20 @@ export class UdpTransport implements Transport {
    */
   async #reopen(): Promise<UdpSocket> {
     const { log } = this.#options
-    const all = allOptionsFor(this.#options, this.#config, this.addresses)
-    const [options] = all
+    const [first, ...others] = allOptionsFor(this.#options, this.#config, this.addresses)
+    const options = this.#hop.options(first)
+    const all = [options, ...others]
     this.#portProbe.reset()
     const again = this.#socket.port !== 0
     this.#stale = true
     const device = deviceIndex(this.#options.runtime.os, this.#config.netdev)
-    const where = `udp: cannot open ${all.map(({ bind }) => formatAddress(bind)).join(', ')}`
+    const where = `udp: cannot open ${formatAddresses(all.map(({ bind }) => bind)).join(', ')}`
     const socket = await step(where, () => this.#socket.open(all))
     this.#stale = false
     this.#device = device
     this.#path.onOpened()
-    if (again) log.notice('udp socket restart')
-    for (const local of this.#socket.locals) log.notice(`udp bind: ${formatAddress(local)}`)
-    if (socket.path !== undefined) log.notice(`udp path: ${socket.path}`)
-    if (this.#config.kcp.mtu === undefined && !this.#options.driver.isSearchingMtu) {
-      log.notice(`udp mtu: packets of up to ${MTU_DEFAULT} bytes, because this socket cannot test larger ones`)
-    }
-    const { kcp_bind } = this.#config
-    const isSelected = options.replyFromAsked && isWildcard(options.bind) && socket.repliesFromAsked !== true
-    if (isSelected && kcp_bind !== undefined && !again) {
-      log.notice(`config key kcp_bind = ${quote(kcp_bind)}: ${SOURCE_SELECTED}`)
-    }
-    if (options.connect !== undefined) log.notice(`udp connect: ${formatAddress(options.connect)}`)
+    const isSearching = this.#options.driver.isSearchingMtu
+    logOpened(log, this.#config, { options, socket, locals: this.#socket.locals, again, isSearching })
     return socket
   }
 

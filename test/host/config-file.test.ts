@@ -9,6 +9,7 @@ import { checkServiceId, kcpMtu } from '../../host/config/mtu.ts'
 import { configWarnings, modeName } from '../../host/config/rules.ts'
 import { checkStart, parsePsk } from '../../host/config/security.ts'
 import { ConfigError } from '../../host/errors.ts'
+import { parseHostPort } from '../../host/net/address.ts'
 
 const METHODS = ['xchacha20poly1305_ietf', 'xsalsa20poly1305', 'chacha20poly1305_ietf', 'aes256gcm']
 const PSK = 'AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8='
@@ -73,6 +74,34 @@ test('several servers: an array of different addresses, with pings and a port of
   refusal(() => client({ kcp_bind: ':5000' }), 'kcp_bind', 'set the port to 0')
   assert.is(client({ kcp_bind: '0.0.0.0:0' }).servers.length, 2)
   refusal(() => parse({ listen: 'a:1', rendezvous_server: ['b:1', 'c:1'] }), 'rendezvous_server', 'must be a string')
+})
+
+test('ranges of ports: for a client to hop in, for a server to bind', () => {
+  const client = (kcp_connect: string, changes: object = {}) => parse({ listen: 'a:1', kcp_connect, ...changes })
+  const server = (kcp_bind: string, changes: object = {}) => parse({ connect: 'a:1', kcp_bind, ...changes })
+  const read = (key: string, text: string) => parseHostPort(key, text, key === 'kcp_bind' ? 'bind' : 'connect')
+  assert.equal(read('kcp_connect', 'b:4000-4999').range, { first: 4000, last: 4999 })
+  assert.equal(read('kcp_connect', '[::1]:1-65535').range, { first: 1, last: 65535 })
+  assert.is(read('kcp_connect', 'my-host:http-alt').port, 8080)
+  assert.is(read('kcp_connect', 'b:4000').range, undefined)
+  for (const bad of ['4000-', '-4000', '4000-x', '4000-4001-4002', '0-5', '4000-65536', ' 4000-4001', '4000 -4001'])
+    refusal(
+      () => read('kcp_connect', `b:${bad}`),
+      'kcp_connect',
+      bad.includes('x') ? 'must be a number' : 'two numbers',
+    )
+  for (const bad of ['4999-4000', '4000-4000']) refusal(() => read('kcp_connect', `b:${bad}`), 'kcp_connect', 'greater')
+  refusal(() => read('connect', 'b:4000-4001'), 'connect', 'kcp_connect and kcp_bind')
+  refusal(() => read('kcp_bind', ':4000-4064'), 'kcp_bind', 'at most 64')
+  assert.is(client('b:1-9').hop_interval, 30)
+  refusal(() => client('b:1-9', { hop_interval: 4 }), 'hop_interval', 'from 5')
+  refusal(() => client('b:1-9', { obfs: 'dpi/tcp' }), 'kcp_connect', 'obfs')
+  refusal(() => client('b:1-9', { kcp_bind: ':7' }), 'kcp_bind', 'set the port to 0')
+  assert.is(client('b:1-9', { kcp_bind: ':0' }).kcp_bind, ':0')
+  assert.is(server(':4000-4063').kcp_bind, ':4000-4063')
+  refusal(() => server(':4000-4001', { workers: 2 }), 'kcp_bind', 'workers')
+  refusal(() => server(':4000-4001', { obfs: 'dpi/tcp' }), 'kcp_bind', 'obfs')
+  refusal(() => server(':4000-4001', { rendezvous_server: 'b:1' }), 'kcp_bind', 'is for a server')
 })
 
 test('JSON white space is allowed around every token, other space characters are not', () => {

@@ -45,6 +45,7 @@ const INTEGERS: readonly IntegerKey[] = [
   integer('workers', 1, 64, 1),
   integer('fwmark', 0, 4294967295, 0),
   integer('dscp', 0, 63, 0),
+  integer('hop_interval', 5, 86400, 30),
   integer('udp_timeout', 1, 86400, 120),
 ]
 

@@ -1,0 +1,150 @@
+/** Hops of a client between the ports of its server, in virtual time. */
+import { suite } from 'uvu'
+import * as assert from 'uvu/assert'
+import type { Driver } from '../../host/driver/driver.ts'
+import { Log } from '../../host/log/log.ts'
+import type { PortRange, SocketAddress } from '../../host/net/address.ts'
+import type { UdpOptions } from '../../host/runtime.ts'
+import { PortHop } from '../../host/transport/port-hop.ts'
+import { VirtualClock } from '../../testkit/virtual-clock.ts'
+
+const at = (port: number): SocketAddress => ({ family: 4, address: '192.0.2.1', port, scope: 0 })
+
+const test = suite('port hop')
+
+class Scene {
+  readonly clock = new VirtualClock()
+  ports: PortRange | undefined = { first: 4000, last: 4002 }
+  /** Remote ports of the sockets that were opened. */
+  readonly opened: number[] = []
+  /** Number of the sockets that are open; the last one sends. */
+  readonly open: { readonly local: SocketAddress }[] = []
+  receivedAt = 0
+  sent = 0n
+  opening = 0n
+  aborted = 0n
+  asked = 0
+  readonly lines: string[] = []
+  readonly hop: PortHop
+
+  constructor() {
+    const scene = this
+    const counters = (name: string): bigint =>
+      name === 'pkt_sent' ? scene.sent : name === 'sessions_connect' ? scene.opening : scene.aborted
+    const driver = {
+      sockets: {
+        get sender() {
+          return scene.open.at(-1)
+        },
+        remove: (socket: { readonly local: SocketAddress }) => scene.open.splice(scene.open.indexOf(socket), 1),
+      },
+      streams: { size: 4 },
+      pongRtt: 50,
+      receivedAge: () => scene.clock.monotonic() - scene.receivedAt,
+      pingPeer: () => scene.sent++,
+      probeSessions: () => scene.asked++,
+      read: (call: (core: { counter(name: string): bigint }) => bigint) => call({ counter: counters }),
+    }
+    this.hop = new PortHop({
+      driver: driver as unknown as Driver,
+      log: new Log((_, text) => scene.lines.push(text)),
+      clock: this.clock,
+      range: () => scene.ports,
+      interval: () => 30,
+      inTurn: (action) => action(),
+      wanted: () => ({ bind: at(0), connect: at(4000) }),
+      replace: async (options) => scene.start(options),
+      onHopped() {},
+    })
+    this.start(this.hop.options({ bind: at(0), connect: at(4000) }))
+    this.hop.follow()
+  }
+
+  start(options: UdpOptions): void {
+    this.opened.push(options.connect?.port ?? 0)
+    this.open.push({ local: at(50_000 + this.opened.length) })
+  }
+
+  /** Passes time, in which the peer answers or not. */
+  async pass(ms: number, answers = true): Promise<void> {
+    for (let rest = ms; rest > 0; rest -= 100) {
+      if (answers) this.receivedAt = this.clock.monotonic()
+      await this.clock.advance(100)
+    }
+  }
+}
+
+test('hops to another port of the range about every interval, never to the same', async () => {
+  const scene = new Scene()
+  await scene.pass(3_600_000)
+  const { opened } = scene
+  assert.ok(opened.length > 90 && opened.length < 170, `${opened.length} hops in an hour`)
+  for (const [i, port] of opened.entries()) {
+    assert.ok(port >= 4000 && port <= 4002)
+    assert.is.not(port, opened[i - 1])
+  }
+  assert.is(new Set(opened).size, 3)
+  assert.is(scene.asked, opened.length - 1, 'sessions ask for an answer after each')
+})
+
+test('a previous socket receives for a while, then it is closed', async () => {
+  const scene = new Scene()
+  while (scene.opened.length === 1) await scene.pass(100)
+  assert.is(scene.open.length, 2)
+  await scene.pass(11_000)
+  assert.is(scene.open.length, 1)
+})
+
+test('hops at once when nothing is answered, less and less often while nothing arrives', async () => {
+  const scene = new Scene()
+  await scene.pass(1000)
+  scene.sent++
+  await scene.pass(3000, false)
+  assert.is(scene.opened.length, 2, scene.lines.join(''))
+  assert.match(scene.lines.join(''), 'no answer at port')
+  for (let i = 0; i < 120; i++) {
+    scene.sent++
+    await scene.pass(1000, false)
+  }
+  assert.ok(scene.opened.length > 4 && scene.opened.length < 15, `${scene.opened.length} hops in 2 minutes`)
+  assert.ok(scene.open.length <= 5)
+})
+
+test('an idle path is not dead', async () => {
+  const scene = new Scene()
+  await scene.pass(1000)
+  await scene.pass(20_000, false)
+  assert.is(scene.opened.length, 1)
+})
+
+test('a hop that is due waits for connections that are opening, but not for ever', async () => {
+  const scene = new Scene()
+  scene.opening = 1n
+  await scene.pass(22_000)
+  assert.is(scene.opened.length, 1)
+  await scene.pass(18_000)
+  assert.is(scene.opened.length, 2)
+})
+
+test('a server that does not follow is reported once', async () => {
+  const scene = new Scene()
+  for (let i = 0; i < 3; i++) {
+    const before = scene.opened.length
+    while (scene.opened.length === before) await scene.pass(100)
+    scene.aborted += 4n
+    await scene.pass(1000)
+  }
+  assert.is(scene.lines.join('').match(/does not follow/g)?.length, 1)
+})
+
+test('without a range there is one port and no timer', async () => {
+  const scene = new Scene()
+  scene.ports = undefined
+  scene.hop.follow()
+  await scene.pass(120_000)
+  assert.is(scene.opened.length, 1)
+  assert.is(scene.hop.options({ bind: at(0), connect: at(4000) }).connect?.port, 4000)
+  assert.is(scene.hop.where(at(4000))?.port, 4000)
+})
+
+test.run()

@@ -176,6 +176,17 @@ for (const program of ['node', 'bun', 'deno'] as const) {
       assert.not.ok(existsSync(at('b.sock')))
     }))
 
+  test(`a target whose backlog is full is not given up: ${program}`, () =>
+    scene(async ({ at, server, client }) => {
+      const target = await listenAt(at('narrow.sock'), (end) => void end.socket.end('x'), 1)
+      const one = await server(program, { connect: `unix:${at('narrow.sock')}` })
+      await client(other, one, { listen: `unix:${at('app.sock')}` })
+      const apps = await Promise.all(Array.from({ length: 300 }, () => dialAt(at('app.sock'))))
+      for (const app of apps) app.finish()
+      const answers = Promise.all(apps.map(({ ending }) => ending)).finally(() => target.close())
+      for (const { bytes } of await within('the answers', LIMIT_MS, answers)) assert.is(bytes, 1, one.log())
+    }))
+
   const owned = `the file belongs to the user that the program becomes, who removes it: ${program}`
   if (process.getuid?.() !== 0) skip(test, owned, 'it needs root')
   else

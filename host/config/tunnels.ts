@@ -96,6 +96,21 @@ function named(configs: readonly Config[], given: readonly (string | undefined)[
 /** In place of the port of a Unix socket. */
 const UNIX = -1
 
+/** Keys of which a configuration has one. */
+const ALTERNATIVES = [
+  ['psk', 'password'],
+  ['listen', 'udp_listen'],
+  ['connect', 'udp_connect'],
+] as const
+
+/** What an entry takes from beside `tunnels`: not the alternative of a key that it has itself. */
+export function defaultsFor(entry: JsonNode, above: ReadonlyMap<string, Value>): ReadonlyMap<string, Value> {
+  const own = readValues(entry)
+  const defaults = new Map(above)
+  for (const pair of ALTERNATIVES) if (pair.some((key) => own.has(key))) for (const key of pair) defaults.delete(key)
+  return defaults
+}
+
 /** A local address that a tunnel or the process takes. */
 interface Place {
   readonly path: string
@@ -182,7 +197,7 @@ export function parseFile(bytes: Uint8Array): ConfigFile {
   const configs = entries.map((node, index) => {
     given.push(readName(node, index))
     return atEntry(index, () => {
-      const config = configOf(validate(node, above))
+      const config = configOf(validate(node, defaultsFor(node, above)))
       checkRules(config)
       return config
     })

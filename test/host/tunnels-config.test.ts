@@ -58,6 +58,22 @@ test('keys beside tunnels are defaults, kcp, tcp and udp key by key', () => {
   assert.is(second?.timeout, 600)
 })
 
+test('an entry with password does not inherit psk, and so with the keys for TCP and UDP', () => {
+  const [first, second, third] = entries({
+    method: 'aes256gcm',
+    psk: 'x',
+    connect: 'a:1',
+    tunnels: [
+      { kcp_bind: ':1', password: 'y' },
+      { kcp_bind: ':2', udp_connect: 'a:2' },
+      { kcp_bind: ':3', psk: 'z' },
+    ],
+  })
+  assert.equal([first?.psk, first?.password], [undefined, 'y'])
+  assert.equal([second?.psk, second?.connect, second?.udp_connect], ['x', undefined, 'a:2'])
+  assert.equal([third?.psk, third?.connect], ['z', 'a:1'])
+})
+
 test('of keys that are there twice the last one counts, as in a file', () => {
   const twice = '{"tunnels":5,"tunnels":[{"name":"a","listen":":1","listen":":2","kcp_connect":"a:1","name":"b"}]}'
   assert.is(entries(twice)[0]?.listen, ':2')

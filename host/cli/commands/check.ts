@@ -7,7 +7,7 @@ import { fileWarnings, keyWarnings, type LintResult, lint } from '../../config/l
 import { type Datagram, datagrams } from '../../config/mtu.ts'
 import { isProxy } from '../../config/proxy-rules.ts'
 import { modeName, monitoringWarnings } from '../../config/rules.ts'
-import { entriesOf, PROCESS_KEYS } from '../../config/tunnels.ts'
+import { defaultsFor, entriesOf, PROCESS_KEYS } from '../../config/tunnels.ts'
 import { examine, type Findings, isSecret, KEYS } from '../../config/unknown-keys.ts'
 import { readValues, type Value, validate } from '../../config/validate.ts'
 import { ConfigError, HIDDEN } from '../../errors.ts'
@@ -164,7 +164,7 @@ function inspect(path: string, bytes: Uint8Array, mode: number | undefined, hasF
         if (tunnel === undefined) return []
         return inspectTunnel(
           tunnel,
-          validate(entry, above),
+          validate(entry, defaultsFor(entry, above)),
           [...readValues(entry).keys()],
           [...above.keys()],
           hasFastUdp,

@@ -12,11 +12,7 @@ export function socketFolder(): { at(name: string): string; remove(): void } {
 }
 
 /** Listens at a path and passes each connection to `serve`. */
-export async function listenAt(
-  path: string,
-  serve: (end: TcpEnd) => void,
-  backlog = 511,
-): Promise<{ close(): Promise<void> }> {
+export async function listenAt(path: string, serve: (end: TcpEnd) => void): Promise<{ close(): Promise<void> }> {
   const ends = new Set<TcpEnd>()
   const server = createServer({ allowHalfOpen: true }, (socket) => {
     const end = new TcpEnd(socket)
@@ -25,7 +21,7 @@ export async function listenAt(
   })
   await new Promise<void>((done, fail) => {
     server.once('error', fail)
-    server.listen({ path, backlog }, done)
+    server.listen({ path }, done)
   })
   return {
     close: () =>

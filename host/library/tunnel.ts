@@ -40,8 +40,8 @@ export class LibraryTunnel extends RunningEndpoint implements Tunnel {
 
   get listening(): string | undefined {
     const { openEndpoint } = this
-    const datagrams = openEndpoint?.datagrams
-    return openEndpoint?.listening ?? (datagrams && formatAddress(datagrams))
+    const local = openEndpoint?.tcp ?? openEndpoint?.datagrams
+    return local && formatAddress(local)
   }
 
   get monitoring(): string | undefined {

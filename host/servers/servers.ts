@@ -113,10 +113,6 @@ export class ServerGroup implements AdmissionHost {
     return this.#listenPort?.local
   }
 
-  get listening(): string | undefined {
-    return this.#listenPort?.place
-  }
-
   get datagrams(): SocketAddress | undefined {
     return this.#entrance?.local
   }

@@ -31,8 +31,23 @@ const SILENT_RTTS = 4
 /** Pause between hops of a dead path, ms; doubles up to the longest while nothing arrives. */
 const DEAD_MS = 1000
 const DEAD_LONGEST_MS = 30_000
-/** If so many sessions end within this time of a hop, ms, the server does not follow. */
-const LOST_MS = 5000
+/**
+ * After a hop: answers to what was sent before have arrived; sessions that were active and get none until then, although
+ * pings are answered, show that the server does not follow; end of the watch, ms.
+ */
+const SETTLED_MS = 1000
+const STUCK_MS = 3000
+const WATCH_MS = 5000
+/** Hops in a row without effect after which there are no more regular ones. */
+const STUCK_HOPS = 2
+
+interface Kept {
+  readonly socket: UdpSocket
+  readonly options: UdpOptions | undefined
+  readonly port: number
+  /** How long it receives, monotonic ms. */
+  readonly until: number
+}
 
 export interface PortHopHost {
   readonly driver: Driver
@@ -47,6 +62,8 @@ export interface PortHopHost {
   wanted(): UdpOptions
   /** Sends from a new socket; the one in use is left open. */
   replace(options: UdpOptions): Promise<void>
+  /** A socket that was used before sends again. */
+  adopted(options: UdpOptions, port: number): void
   onHopped(): void
 }
 
@@ -57,8 +74,10 @@ export class PortHop {
   #timer: Timer | undefined
   #dueAt = 0
   #isHopping = false
-  /** Previous sockets, and until when they receive, monotonic ms. */
-  readonly #kept: { readonly socket: UdpSocket; readonly until: number }[] = []
+  /** Options of the socket in use. */
+  #options: UdpOptions | undefined
+  /** Previous sockets. */
+  #kept: Kept[] = []
   /** When something was received last, and the count of datagrams sent until then; since when what was sent is unanswered. */
   #heardAt = Number.NEGATIVE_INFINITY
   #silentAt: number | undefined
@@ -66,9 +85,13 @@ export class PortHop {
   #isAsked = false
   #deadPause = DEAD_MS
   #deadAt = Number.NEGATIVE_INFINITY
-  /** Sessions, and those aborted so far, at the last hop. */
-  #before = { sessions: 0, aborted: 0n, at: Number.NEGATIVE_INFINITY }
-  #isLossReported = false
+  /** At the last hop: whether sessions were active, when, and the counts when that had settled. */
+  #before = { isActive: false, at: Number.NEGATIVE_INFINITY, moved: -1n, datagrams: 0n, sessions: 0, aborted: 0n }
+  /** Bytes of applications that were moved until the last look. */
+  #moved = 0n
+  #activeAt = Number.NEGATIVE_INFINITY
+  /** Hops in a row that the server did not follow. */
+  #stuck = 0
 
   constructor(host: PortHopHost) {
     this.#host = host
@@ -82,7 +105,9 @@ export class PortHop {
       return options
     }
     if (this.#port < range.first || this.#port > range.last) this.#port = this.#draw(range)
-    return { ...options, connect: { ...options.connect, port: this.#port } }
+    const result = { ...options, connect: { ...options.connect, port: this.#port } }
+    this.#options = result
+    return result
   }
 
   /** Whether the socket in use is connected to a port that does not belong to this range. */
@@ -155,11 +180,12 @@ export class PortHop {
     const { clock } = this.#host
     this.#timer = clock.setTimer(this.#onTimer, LOOK_MS)
     const now = clock.monotonic()
-    while ((this.#kept[0]?.until ?? now + 1) <= now) this.#drop()
-    this.#watchLosses(now)
+    while (this.#kept.length > 0 && (this.#kept[0]?.until ?? 0) <= now) this.#drop()
+    this.#watch(now)
     if (this.#isHopping || this.#host.driver.sockets.sender === undefined) return
     if (this.#isDead(now)) this.#hop(true)
-    else if (now >= this.#dueAt && (!this.#isOpening || now >= this.#dueAt + OPENING_MS)) this.#hop(false)
+    else if (this.#stuck < STUCK_HOPS && now >= this.#dueAt && (!this.#isOpening || now >= this.#dueAt + OPENING_MS))
+      this.#hop(false)
   }
 
   get #isOpening(): boolean {
@@ -205,11 +231,11 @@ export class PortHop {
         const to = `port ${this.#port}, from ${sender === undefined ? 'no socket' : formatAddress(sender.local)}`
         if (isDead) log.notice(`udp hop: no answer at port ${before}: to ${to}`)
         else log.info(`udp hop: to ${to}`)
-        this.#before = {
-          sessions: driver.streams.size,
-          aborted: this.#count('sessions_aborted'),
-          at: clock.monotonic(),
-        }
+        const now = clock.monotonic()
+        // a dead path has shown nothing about the server
+        const isActive = !isDead && now - this.#activeAt < 2 * LOOK_MS
+        const aborted = this.#count('sessions_aborted')
+        this.#before = { isActive, at: now, moved: -1n, datagrams: 0n, sessions: driver.streams.size, aborted }
         // the server follows sessions that send something
         driver.probeSessions()
       })
@@ -227,34 +253,90 @@ export class PortHop {
     const { driver, clock } = this.#host
     const range = this.#host.range()
     if (range === undefined) return
-    const before = { port: this.#port, socket: driver.sockets.sender }
+    const before = { port: this.#port, socket: driver.sockets.sender, options: this.#options }
     this.#port = this.#draw(range)
-    const options = this.options(this.#host.wanted())
+    const wanted = this.options(this.#host.wanted())
     try {
-      await this.#host.replace({ ...options, bind: { ...options.bind, port: 0 } })
+      await this.#host.replace({ ...wanted, bind: { ...wanted.bind, port: 0 } })
     } catch (error) {
       this.#port = before.port
+      this.#options = before.options
       throw error
     }
-    if (before.socket !== undefined) this.#kept.push({ socket: before.socket, until: clock.monotonic() + KEEP_MS })
+    const until = clock.monotonic() + KEEP_MS
+    if (before.socket !== undefined) this.#kept.push({ ...before, socket: before.socket, until })
     while (this.#kept.length > KEPT_MAX) this.#drop()
     this.#host.onHopped()
   }
 
   /** kcptun-libev does not follow a client to another port; nothing else shows what the server is. */
-  #watchLosses(now: number): void {
-    const { sessions, aborted, at } = this.#before
-    if (this.#isLossReported || sessions === 0 || now - at > LOST_MS) return
-    const lost = this.#count('sessions_aborted') - aborted
-    if (lost === 0n || 2n * lost < BigInt(sessions)) return
-    this.#isLossReported = true
-    this.#host.log.warning(
-      `${lost} of ${sessions} connections ended when the port changed: the server does not follow its clients to other ` +
-        'ports (kcptun-libev, or workers there); name one port in kcp_connect',
-    )
+  #watch(now: number): void {
+    const moved = this.#count('tcp_read_bytes') + this.#count('tcp_written_bytes')
+    if (moved !== this.#moved) this.#activeAt = now
+    this.#moved = moved
+    const { at, isActive } = this.#before
+    const age = now - at
+    if (!isActive) return
+    const lost = this.#count('sessions_aborted') - this.#before.aborted
+    if (lost > 0n && 2n * lost >= BigInt(this.#before.sessions)) {
+      this.#before.isActive = false
+      this.#stuck++
+      this.#goBack()
+      return
+    }
+    if (age < SETTLED_MS) return
+    if (this.#before.moved < 0n) {
+      this.#before.moved = moved
+      this.#before.datagrams = this.#count('pkt_received')
+      this.#host.driver.pingPeer()
+      return
+    }
+    if (moved !== this.#before.moved || age > WATCH_MS) {
+      if (moved !== this.#before.moved) this.#stuck = 0
+      this.#before.isActive = false
+      return
+    }
+    const isAnswered = this.#count('pkt_received') > this.#before.datagrams
+    if (age < STUCK_MS || !isAnswered || this.#count('waitsnd') === 0n) return
+    this.#before.isActive = false
+    this.#stuck++
+    this.#goBack()
   }
 
-  #count(name: 'sessions_connect' | 'pkt_sent' | 'sessions_aborted'): bigint {
+  /** The server answers, but not the sessions: it knows them at the previous port only, which still receives. */
+  #goBack(): void {
+    const { driver, log } = this.#host
+    if (this.#stuck === STUCK_HOPS) {
+      log.warning(
+        'connections end or stand still when the port changes: the server does not follow its clients to other ports (kcptun-libev, ' +
+          'or workers there). The port is kept while it is answered; name one port in kcp_connect',
+      )
+    }
+    void this.#host.inTurn(async () => {
+      const previous = this.#kept.pop()
+      const socket = driver.sockets.sender
+      if (previous?.options === undefined || socket === undefined || this.#timer === undefined) return
+      const until = this.#host.clock.monotonic() + KEEP_MS
+      this.#kept.push({ socket, options: this.#options, port: this.#port, until })
+      driver.sockets.send(previous.socket, previous.options.connect)
+      this.#host.adopted(previous.options, previous.socket.local.port)
+      this.#options = previous.options
+      this.#port = previous.port
+      log.notice(`udp hop: back to port ${this.#port}, because connections ended or stood still`)
+      driver.probeSessions()
+    })
+  }
+
+  #count(
+    name:
+      | 'sessions_connect'
+      | 'pkt_sent'
+      | 'pkt_received'
+      | 'sessions_aborted'
+      | 'tcp_read_bytes'
+      | 'tcp_written_bytes'
+      | 'waitsnd',
+  ): bigint {
     return this.#host.driver.read((core) => core.counter(name), 0n)
   }
 }

@@ -87,6 +87,7 @@ export class UdpTransport implements Transport {
       inTurn: (action) => this.#inTurn(action),
       wanted: () => this.#optionsFor(this.addresses),
       replace: (next) => this.#socket.replace(next),
+      adopted: (used, port) => this.#socket.adopted(used, port),
       onHopped: () => {
         this.#portProbe.reset()
         this.#path.onOpened()
@@ -126,7 +127,6 @@ export class UdpTransport implements Transport {
     )
   }
 
-  /** The remote address in use, where that is not the peer's one address. */
   get remote(): SocketAddress | undefined {
     return this.#hop.where(this.#options.driver.peer)
   }

@@ -3,15 +3,7 @@
 import type { Dial, Dialling } from '../driver/stream.ts'
 import { ConfigError, codeOf, quote, type SystemError } from '../errors.ts'
 import { unixText } from '../net/unix-path.ts'
-import type { Runtime, TcpConnection, Timer } from '../runtime.ts'
-
-/**
- * While its backlog is full a Unix socket refuses at once, where TCP waits: it is tried again for this time, ms, with
- * pauses from the first to the longest.
- */
-const BUSY_MS = 10_000
-const BUSY_FIRST_MS = 10
-const BUSY_LONGEST_MS = 320
+import type { Runtime, TcpConnection } from '../runtime.ts'
 
 /** What a user calls these errors. */
 const FAILURES: Readonly<Record<string, string>> = {
@@ -20,7 +12,7 @@ const FAILURES: Readonly<Record<string, string>> = {
   EACCES: 'does not permit it: check its mode and owner',
   EPERM: 'does not permit it: check its mode and owner',
   // the backlog is full
-  EAGAIN: 'accepts no connections',
+  EAGAIN: 'is busy',
 }
 
 /** What is wrong with a dial of a Unix socket, with its path. */
@@ -50,28 +42,15 @@ export class UnixTarget {
   close(): void {}
 
   dial(dialling: Dialling): Dial {
-    const { unix, clock } = this.#runtime
+    const { unix } = this.#runtime
     if (unix === undefined) throw new Error('no Unix sockets')
-    const begunAt = clock.monotonic()
-    let pause = BUSY_FIRST_MS
-    let connection: TcpConnection
-    let timer: Timer | undefined
-    const onClose = (error?: SystemError): void => {
-      if (codeOf(error) === 'EAGAIN' && clock.monotonic() - begunAt < BUSY_MS) {
-        timer = clock.setTimer(attempt, pause)
-        pause = Math.min(2 * pause, BUSY_LONGEST_MS)
-      } else dialling.onFailed(unixFailure(this.#path, error))
+    const handlers = {
+      onData() {},
+      onEnd() {},
+      onDrain() {},
+      onClose: (error?: SystemError) => dialling.onFailed(unixFailure(this.#path, error)),
     }
-    const attempt = (): void => {
-      const handlers = { onData() {}, onEnd() {}, onDrain() {}, onClose }
-      connection = unix.dial(this.#path, handlers, () => dialling.onOpen(connection))
-    }
-    attempt()
-    return {
-      cancel() {
-        clock.clearTimer(timer)
-        connection.reset()
-      },
-    }
+    const connection: TcpConnection = unix.dial(this.#path, handlers, () => dialling.onOpen(connection))
+    return { cancel: () => connection.reset() }
   }
 }

@@ -62,34 +62,27 @@ async function running({ config, runtime }: Case): Promise<{ mode: string; healt
   }
 }
 
-/** Opens the port of a client for a moment. @throws SystemError */
-async function tryListen(runtime: Runtime, address: SocketAddress, isUdp: boolean): Promise<void> {
-  const nothing = (): void => {}
-  const handlers = { onDatagram: nothing, onBatchEnd: nothing, onWritable: nothing, onError: nothing }
-  const socket = isUdp
-    ? await runtime.openUdp({ bind: address }, handlers)
-    : await runtime.listenTcp(address, TCP_OPTIONS, () => null, nothing)
-  socket.close()
-}
-
-/** Reports the port of a client for applications. */
+/** Reports the TCP port of a client. */
 export async function reportListen(examined: Case): Promise<void> {
   const { config, runtime, report } = examined
-  const { listen, udp_listen } = config
-  const isUdp = listen === undefined
-  const text = listen ?? udp_listen
-  if (text === undefined) return
-  if (isUnix(text)) return reportListenUnix(examined, text)
+  if (config.listen === undefined) return
+  if (isUnix(config.listen)) return reportListenUnix(examined, config.listen)
   let address: SocketAddress
   try {
-    address = await resolveKey(runtime, isUdp ? 'udp_listen' : 'listen', text, 'bind')
+    address = await resolveKey(runtime, 'listen', config.listen, 'bind')
   } catch (error) {
     report.add('listen', 'failure', messageOf(error))
     return
   }
   const where = formatAddress(address)
   try {
-    await tryListen(runtime, address, isUdp)
+    const listener = await runtime.listenTcp(
+      address,
+      TCP_OPTIONS,
+      () => null,
+      () => {},
+    )
+    listener.close()
     report.add('listen', 'ok', `${where} is free: no client is running`, { values: { free: true } })
   } catch (error) {
     if (codeOf(error) !== 'EADDRINUSE') {
@@ -100,7 +93,7 @@ export async function reportListen(examined: Case): Promise<void> {
     const values = { free: false, running: program?.mode ?? null }
     if (program === undefined) {
       const text = `${where} is in use, by a running client or another program`
-      const remedies = [`to identify the program: ss -l${isUdp ? 'u' : 't'}np 'sport = :${address.port}'`]
+      const remedies = [`to identify the program: ss -ltnp 'sport = :${address.port}'`]
       report.add('listen', 'note', text, { values, remedies })
     } else report.add('listen', 'ok', `${where} is in use by a running ${program.mode}: ${program.health}`, { values })
   }

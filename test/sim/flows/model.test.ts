@@ -144,6 +144,25 @@ test('CUBIC fills a link, shares it with another CUBIC flow, and loses throughpu
   assert.ok(goodput > 1.3 && goodput < 5.2, `${goodput}`)
 })
 
+test('BBR gets what that of Linux gets: nearly all of the link beside CUBIC, about half beside itself', () => {
+  const shape: Shape = { rate: 20 * MBIT, delay: 25, queueBytes: 64_000 }
+  const shareBeside = (other: 'cubic' | 'bbr'): number => {
+    const pairs = (['bbr', other] as const).map((control, i) => ({
+      client: 'tcp' as const,
+      server: 'tcp' as const,
+      control,
+      flows: [{ startAt: 4 * i }],
+    }))
+    const { flows, goodput } = simulate({ seed: 1, shape, settled: 20, seconds: 60, pairs })
+    assert.ok(goodput > 0.9 * bound(shape), `${goodput}`)
+    return (flows[0]?.goodput ?? 0) / goodput
+  }
+  // kernel BBR on such a link: 0.90, and 0.56
+  const [cubic, bbr] = [shareBeside('cubic'), shareBeside('bbr')]
+  assert.ok(cubic > 0.8 && cubic < 0.97, `${cubic}`)
+  assert.ok(Math.abs(bbr - 0.5) < 0.25, `${bbr}`)
+})
+
 test('an echo without loss takes the round trip', () => {
   const shape = { delay: 25, rate: 100 * MBIT, queueBytes: 1e6 }
   const [echo] = simulate({ seed: 1, shape, seconds: 5, pairs: [{ flows: [{ kind: 'echo' }] }] }).flows

@@ -9,6 +9,7 @@ import { LibevHost } from './libev-host.ts'
 import { Network } from './network.ts'
 import { Packets } from './packets.ts'
 import { TcpReceiver, TcpSender } from './tcp.ts'
+import { BbrSender } from './tcp-bbr.ts'
 
 /** Bytes of a full packet on the wire. */
 export const PACKET_BYTES = 1400
@@ -29,6 +30,8 @@ export interface FlowSpec {
 /** Two hosts and their connections. */
 export interface PairSpec {
   readonly client?: 'engine' | 'libev' | 'tcp'
+  /** of a tcp client; default cubic */
+  readonly control?: 'cubic' | 'bbr'
   readonly server?: 'engine' | 'libev' | 'tcp'
   /** phase of the flush interval of a kcptun-libev peer, ms */
   readonly phase?: number
@@ -218,7 +221,8 @@ class Simulation {
     this.#flows.push(...own)
     if (pair.client === 'tcp') {
       const receiver = new TcpReceiver(first + 1, this.#packets, this.#down, flow)
-      this.#join(new TcpSender(first, this.#packets, this.#up, flow.startAt, flow.stopAt), receiver)
+      const Sender = pair.control === 'bbr' ? BbrSender : TcpSender
+      this.#join(new Sender(first, this.#packets, this.#up, flow.startAt, flow.stopAt), receiver)
       return
     }
     const connections: Connections = new Map()

@@ -13,6 +13,7 @@ import { benchNative } from './native.ts'
 import { benchObfs } from './obfs.ts'
 import { benchPaths } from './paths.ts'
 import { benchSim } from './sim.ts'
+import { benchTunnels } from './tunnels.ts'
 
 const benches: ReadonlyMap<string, () => void | Promise<void>> = new Map([
   ['core', () => benchCore(process.argv.slice(3))],
@@ -27,6 +28,7 @@ const benches: ReadonlyMap<string, () => void | Promise<void>> = new Map([
   ['datagrams', () => benchDatagrams(process.argv.slice(3))],
   ['obfs', () => benchObfs(process.argv.slice(3))],
   ['library', () => benchLibrary(process.argv.slice(3))],
+  ['tunnels', () => benchTunnels(process.argv.slice(3))],
   ['native', () => benchNative(process.argv.slice(3))],
 ])
 

@@ -56,12 +56,15 @@ export const browser = {
   absent: [
     'host/datagrams/ends.ts',
     'host/monitoring/monitoring.ts',
+    'host/endpoint/listen-port.ts',
+    'host/endpoint/server-target.ts',
     'host/linux/system-watch.ts',
     'host/proxy/proxy-target.ts',
     'host/proxy-protocol/greeting.ts',
     'host/proxy-protocol/visitors.ts',
     'host/transport/obfs/client.ts',
     'host/transport/obfs/server.ts',
+    'host/transport/udp.ts',
   ],
   stub: 'runtime-browser/absent.ts',
   // the larger build of libsodium contains the other one

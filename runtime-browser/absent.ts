@@ -1,6 +1,6 @@
 /**
- * In place of parts of the host that need sockets: the monitoring server, obfuscation, and what watches the system. The
- * build puts it where they are imported (plan.mjs); nothing calls it.
+ * In place of parts of the host that need sockets: UDP and TCP, the monitoring server, obfuscation, and what watches the
+ * system. The build puts it where they are imported (plan.mjs); nothing calls it.
  */
 
 import { NotAvailable } from '../host/errors.ts'
@@ -17,6 +17,9 @@ export {
   absent as openMonitoring,
   absent as ProxyTarget,
   absent as greeting,
+  absent as ListenPort,
+  absent as ServerTarget,
+  absent as UdpTransport,
   absent as Visitors,
   absent as watchSystem,
 }

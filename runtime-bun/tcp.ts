@@ -1,6 +1,7 @@
 /** TCP and Unix sockets on Bun.listen and Bun.connect; tcp-connection.ts is about their connections. */
 
-import { codeOf, systemError, toError } from '../host/errors.ts'
+import { codeOf, NotAvailable, systemError, toError } from '../host/errors.ts'
+import { AF_UNIX, SOCK_STREAM } from '../host/linux/libc.ts'
 import { applyBuffers, descriptorBuffers, descriptorOf, openWithOptions } from '../host/linux/socket-options.ts'
 import type { SocketAddress } from '../host/net/address.ts'
 import { explained } from '../host/net/native-address.ts'
@@ -65,10 +66,35 @@ export function dialTcp(
   return connection
 }
 
-/** Dials a Unix socket. */
+/** @throws NotAvailable, or the error of the dial, which comes at once */
+function connectUnix(path: string): number {
+  const calls = syscalls()
+  const fd = calls.socket(AF_UNIX, SOCK_STREAM)
+  try {
+    calls.connectUnix(fd, path)
+    return fd
+  } catch (error) {
+    calls.close(fd)
+    throw error
+  }
+}
+
+/**
+ * Dials a Unix socket. By system calls where there are some: Bun does not tell a socket whose backlog is full from one
+ * that nobody listens at.
+ */
 function dialUnix(path: string, shown: string, handlers: TcpHandlers, onOpen: () => void): TcpConnection {
   const connection = new BunConnection(UNTOUCHED, undefined, 0, shown)
   connection.attach(handlers)
+  try {
+    adopt(connection, connectUnix(shown), onOpen)
+    return connection
+  } catch (error) {
+    if (!(error instanceof NotAvailable)) {
+      connection.closed(toError(error))
+      return connection
+    }
+  }
   // the message of Bun names nothing
   const fail = (reason: unknown): void =>
     connection.closed(systemError(codeOf(reason) || 'ECONNREFUSED', `connect ${shown}`, 'connect'))
@@ -91,6 +117,12 @@ function dialUnix(path: string, shown: string, handlers: TcpHandlers, onOpen: ()
 export function adoptConnection(fd: number, handlers: TcpHandlers, onOpen: () => void): TcpConnection {
   const connection = new BunConnection(UNTOUCHED, undefined, 0)
   connection.attach(handlers)
+  adopt(connection, fd, onOpen)
+  return connection
+}
+
+/** Gives a connection the socket of a descriptor. */
+function adopt(connection: BunConnection, fd: number, onOpen: () => void): void {
   let opened = false
   const fail = (reason: unknown): void => connection.closed(toError(reason))
   Bun.connect<BunConnection | undefined>({
@@ -110,7 +142,6 @@ export function adoptConnection(fd: number, handlers: TcpHandlers, onOpen: () =>
       },
     },
   }).catch(fail)
-  return connection
 }
 
 /** See OperatingSystem.adoptListener. */

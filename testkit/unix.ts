@@ -12,7 +12,11 @@ export function socketFolder(): { at(name: string): string; remove(): void } {
 }
 
 /** Listens at a path and passes each connection to `serve`. */
-export async function listenAt(path: string, serve: (end: TcpEnd) => void): Promise<{ close(): Promise<void> }> {
+export async function listenAt(
+  path: string,
+  serve: (end: TcpEnd) => void,
+  backlog = 511,
+): Promise<{ close(): Promise<void> }> {
   const ends = new Set<TcpEnd>()
   const server = createServer({ allowHalfOpen: true }, (socket) => {
     const end = new TcpEnd(socket)
@@ -21,7 +25,7 @@ export async function listenAt(path: string, serve: (end: TcpEnd) => void): Prom
   })
   await new Promise<void>((done, fail) => {
     server.once('error', fail)
-    server.listen({ path }, done)
+    server.listen({ path, backlog }, done)
   })
   return {
     close: () =>

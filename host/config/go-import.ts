@@ -6,6 +6,7 @@
 import { generatePsk } from '../crypto/key.ts'
 import { ConfigError, HIDDEN, quote } from '../errors.ts'
 import { type HostPort, ipFamily, parseHostPort } from '../net/address.ts'
+import { parseUnix, unixText } from '../net/unix-path.ts'
 import { GO_WITHOUT } from './foreign-keys.ts'
 import { bindAddress, formatHostPort, SCHEMA_URL, type Written } from './generate.ts'
 import type { GoEnd, GoRole } from './go-settings.ts'
@@ -82,7 +83,7 @@ function address(name: string, text: string, role: 'bind' | 'connect'): HostPort
     refuse(
       'a range of ports: a tunnel has one here, choose one of them; to hop, write the range into kcp_connect (docs/operation.md)',
     )
-  if (text.includes('/') || !text.includes(':')) refuse('must be host:port; Unix sockets are not supported')
+  if (text.includes('/') || !text.includes(':')) refuse('must be host:port, or the absolute path of a Unix socket')
   const { host, port } = parseHostPort(name, text, role)
   if (port === 0) refuse('the port must not be 0')
   return { host: role === 'bind' && text.startsWith(':') ? '::' : host, port }
@@ -303,7 +304,11 @@ function places(client: GoEnd | undefined, server: GoEnd | undefined, wishes: Go
   ): string => {
     if (given !== undefined) return given
     const text = textOf(end, name, DEFAULTS[name])
-    const value = formatHostPort(address(name, text, name === 'target' ? 'connect' : 'bind'))
+    // the Go kcptun takes a path for a Unix socket
+    const isPath = text.startsWith('/')
+    const value = isPath
+      ? unixText(parseUnix(key, unixText(text)))
+      : formatHostPort(address(name, text, name === 'target' ? 'connect' : 'bind'))
     taken.add(`${name} ${text} -> ${key} ${value}`)
     return value
   }

@@ -2,6 +2,7 @@
  * The dashboard page: displays the samples of `/events`. Read-only and self-contained; bundled by build/pages.mjs.
  */
 import { openCharts } from './charts.ts'
+import { choose, chosenTunnel, showChooser } from './chooser.ts'
 import { byId, make, setPairs, setText } from './dom.ts'
 import { bytes, count, duration, ms, percent, rate, rateText } from './format.ts'
 import { explain, explainHeadings } from './help.ts'
@@ -105,8 +106,9 @@ function showSample(sample: Sample): void {
     setText(byId('mode'), program.mode)
     byId('mode').hidden = false
     document.body.dataset['mode'] = program.mode
-    document.body.dataset['carries'] = program.mode === 'client' || program.mode === 'server' ? 'yes' : 'no'
-    document.title = `${program.mode} · ${program.name}`
+    document.body.dataset['carries'] = ['client', 'server', 'tunnels'].includes(program.mode) ? 'yes' : 'no'
+    document.title = `${chosenTunnel || program.mode} · ${program.name}`
+    showChooser(sample.tunnels)
     setText(
       byId('meta'),
       `${program.version} · ${program.runtime} ${program.runtime_version} · up ${duration(sample.uptime_ms / 1000)}`,
@@ -161,6 +163,9 @@ function onEnd(status: number | undefined): void {
   if (status === 401) {
     lock(true, stream.token === '' ? '' : 'That is not the token. Enter the http_token of its configuration.')
     sessionStorage.removeItem(TOKEN_KEY)
+  } else if (status === 404 && chosenTunnel !== '') {
+    // a reload of the program removed it
+    choose('')
   } else if (status !== undefined) {
     say('bad', `The program answers ${status}`, 'Reload the page, or look at its log.')
   }
@@ -174,7 +179,7 @@ function onCrowded(): void {
   )
 }
 
-const stream = new Stream({ onEvent, onEnd, onCrowded })
+const stream = new Stream({ onEvent, onEnd, onCrowded }, chosenTunnel)
 
 function watchForLoss(): void {
   if (document.hidden || !byId('token').hidden || performance.now() - heardAt < LOST_MS) return

@@ -1,6 +1,8 @@
 /** The messages of `/events` (docs/api.md), sent by host/monitoring/live.ts. */
 
 export interface Session {
+  /** Where several tunnels are shown together. */
+  readonly tunnel?: string
   readonly conv: string
   readonly state: string
   readonly peer: string
@@ -50,6 +52,14 @@ export interface Hello {
   }
 }
 
+/** One of several tunnels. */
+export interface TunnelState {
+  readonly name: string
+  readonly mode: string
+  readonly ready: boolean
+  readonly health: string
+}
+
 export type LinkState = 'checking' | 'up' | 'silent' | 'quiet' | 'idle' | 'pending' | 'serving'
 
 export interface Sample {
@@ -85,6 +95,8 @@ export interface Sample {
   readonly warnings?: readonly Warning[]
   /** Only of a client with several servers. */
   readonly servers?: readonly Fields[]
+  /** All of them, also beside the figures of one. */
+  readonly tunnels?: readonly TunnelState[]
   /** Only with an obfuscator. */
   readonly contexts?: readonly Fields[]
 }

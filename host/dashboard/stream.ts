@@ -26,8 +26,11 @@ export class Stream {
   #failures = 0
   #isCrowded = false
   token = ''
+  readonly #path: string
 
-  constructor(handlers: StreamHandlers) {
+  /** @param tunnel one of several; empty: all */
+  constructor(handlers: StreamHandlers, tunnel: string) {
+    this.#path = tunnel === '' ? 'events' : `events?tunnel=${encodeURIComponent(tunnel)}`
     this.#handlers = handlers
   }
 
@@ -64,7 +67,7 @@ export class Stream {
     const headers = new Headers({ Accept: 'text/event-stream', [PAGE_HEADER]: '1' })
     if (this.token !== '') headers.set('Authorization', `Bearer ${this.token}`)
     try {
-      const answer = await fetch('events', { headers, signal, cache: 'no-store' })
+      const answer = await fetch(this.#path, { headers, signal, cache: 'no-store' })
       if (!answer.ok || answer.body === null) return answer.status
       for await (const { name, data } of serverEvents(answer.body)) {
         this.#failures = 0

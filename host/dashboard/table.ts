@@ -26,9 +26,12 @@ const STATES: Readonly<Record<string, string>> = {
 
 const tcpOf = (line: Line): string => line.tcp_peer ?? NONE
 
+const tunnelOf = ({ tunnel }: Line): string => tunnel ?? NONE
+
 const COLUMNS: readonly Column[] = [
   { title: 'Session', className: 'text code minor', key: (line) => line.conv, show: (line) => line.conv },
   { title: 'State', className: 'text', key: (line) => line.state, show: (line) => STATES[line.state] ?? line.state },
+  { title: 'Tunnel', className: 'text at-tunnels', key: tunnelOf, show: tunnelOf },
   { title: 'Client', className: 'text code at-server', key: (line) => line.peer, show: (line) => line.peer },
   { title: 'Application', className: 'text code at-client', key: tcpOf, show: tcpOf },
   { title: 'Target', className: 'text code minor at-server', key: tcpOf, show: tcpOf },
@@ -66,7 +69,7 @@ const tripText = (value: number | null): string => (value === null ? NONE : `${m
 const isClosed = ({ state, waitsnd_segments }: Session): boolean =>
   state === 'time_wait' || (state === 'linger' && waitsnd_segments === 0)
 const isOpen = ({ state }: Session): boolean => state === 'connect' || state === 'established'
-const keyOf = (session: Session): string => `${session.conv} ${session.peer}`
+const keyOf = ({ tunnel, conv, peer }: Session): string => `${tunnel} ${conv} ${peer}`
 
 export class SessionTable {
   readonly #body = byId('sessions-body')

@@ -50,7 +50,17 @@ function problemText({ link }: Sample, peer: string): LinkText | undefined {
   }
 }
 
+/** The state of several tunnels together. */
+function tunnelsText(tunnels: NonNullable<Sample['tunnels']>): LinkText {
+  const bad = tunnels.filter(({ ready }) => !ready)
+  const all = `${count(tunnels.length)} ${tunnels.length === 1 ? 'tunnel' : 'tunnels'}`
+  if (bad.length === 0) return { mood: 'good', state: 'All tunnels work', detail: `${all} in this process.` }
+  const detail = bad.map(({ name, health }) => `${name}: ${health}`).join('; ')
+  return { mood: 'bad', state: `${count(bad.length)} of ${all} ${bad.length === 1 ? 'does' : 'do'} not work`, detail }
+}
+
 export function linkText(sample: Sample, about: About): LinkText {
+  if (sample.program.mode === 'tunnels') return tunnelsText(sample.tunnels ?? [])
   const { link, gauges } = sample
   const peer = link.peer ?? String(about['kcp_connect'] ?? 'the peer')
   const silent = duration(link.silent_ms / 1000)
@@ -102,6 +112,7 @@ const sentence = (text: string): string => (text === '' ? '' : `${text.charAt(0)
 /** Text of an empty session table. */
 export function emptyText(mode: string, about: About): string {
   const listen = reachable(String(about['listen'] ?? ''))
+  if (mode === 'tunnels') return 'No sessions yet: they are shown here with the name of their tunnel.'
   if (mode === 'client')
     return `No sessions yet. Connect an application to ${listen}: each connection is shown here as a session.`
   return `No sessions yet. A session opens when an application connects to a client of this server; its target is ${String(about['connect'] ?? 'the target')}.`
@@ -197,14 +208,15 @@ export function detailPairs(sample: Sample, about: About, wireBits: number): [st
       `${program.name} ${program.version}, ${program.runtime} ${program.runtime_version}, up ${duration(sample.uptime_ms / 1000)}`,
     ],
     ['Health', sentence(sample.health)],
-    ['Method', String(about['method'] ?? 'none: not encrypted')],
   ]
+  const isSum = program.mode === 'tunnels'
+  if (!isSum) pairs.push(['Method', String(about['method'] ?? 'none: not encrypted')])
   if (link.rendezvous !== null) pairs.push(['Rendezvous', rendezvousText(sample)])
   if (about['obfs'] !== undefined) {
     const drops = `${count(total('obfs_dropped'))} unrelated packets ignored, ${count(total('obfs_refused'))} contexts refused`
     pairs.push(['Obfuscator', `${String(about['obfs'])}: ${drops}`])
   }
-  pairs.push(['Datagrams', datagramText(sample, about)])
+  if (!isSum) pairs.push(['Datagrams', datagramText(sample, about)])
   pairs.push([
     'Duplicates',
     `${count(total('segments_redundant'))} segments sent twice on purpose, ${count(total('segments_duplicate'))} received twice`,

@@ -129,6 +129,11 @@ export class Endpoint {
     return this.#listenPort?.local
   }
 
+  /** Client: the same, or the Unix socket, for people. */
+  get listening(): string | undefined {
+    return this.#listenPort?.place
+  }
+
   /** Client: the UDP address that applications send to. */
   get datagrams(): SocketAddress | undefined {
     return this.#entrance?.local

@@ -67,6 +67,11 @@ export class ListenPort {
     return this.#local
   }
 
+  /** Where it listens, for people: `local`, or the Unix socket; undefined before. */
+  get place(): string | undefined {
+    return isUnix(this.#text) ? this.#text : this.#local && formatAddress(this.#local)
+  }
+
   /** Why it does not listen; undefined if it does. */
   get failure(): string | undefined {
     return this.#retry.failure

@@ -40,8 +40,8 @@ export class LibraryTunnel extends RunningEndpoint implements Tunnel {
 
   get listening(): string | undefined {
     const { openEndpoint } = this
-    const local = openEndpoint?.tcp ?? openEndpoint?.datagrams
-    return local && formatAddress(local)
+    const datagrams = openEndpoint?.datagrams
+    return openEndpoint?.listening ?? (datagrams && formatAddress(datagrams))
   }
 
   get monitoring(): string | undefined {

@@ -4,6 +4,8 @@ import { isHost, MORE, type Protocol, type Refusal, type Step, type UserCheck } 
 
 /** Longest request with its header fields. */
 const LIMIT_BYTES = 8192
+/** Most of a word of the client that is shown. */
+const SHOWN_CHARS = 20
 const LF = 0x0a
 const CR = 0x0d
 const COLON = 0x3a
@@ -84,7 +86,7 @@ export class HttpConnect implements Protocol {
     const [, method = '', place = ''] = /^([A-Z]+) (\S+) HTTP\/1\.[01]$/.exec(line) ?? []
     if (method === '') return refuse('malformed', 'not a request of HTTP/1.1')
     if (method !== 'CONNECT') {
-      const text = `this proxy serves CONNECT only, not ${method}: use it for https URLs, or make the client tunnel (curl --proxytunnel)`
+      const text = `this proxy serves CONNECT only, not ${method.slice(0, SHOWN_CHARS)}: use it for https URLs, or make the client tunnel (curl --proxytunnel)`
       return refuse('unsupported', text, response(STATUS.unsupported, text, 'Allow: CONNECT\r\n'))
     }
     const given = credentials(fields)

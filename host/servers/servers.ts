@@ -113,6 +113,10 @@ export class ServerGroup implements AdmissionHost {
     return this.#listenPort?.local
   }
 
+  get listening(): string | undefined {
+    return this.#listenPort?.place
+  }
+
   get datagrams(): SocketAddress | undefined {
     return this.#entrance?.local
   }

@@ -23,6 +23,8 @@ export interface Service {
   readonly failed: Promise<Error>
   readonly status: string
   readonly tcp: SocketAddress | undefined
+  /** Client: the same, or the Unix socket, for people. */
+  readonly listening: string | undefined
   readonly http: SocketAddress | undefined
   /** Client: the UDP address that applications send to. */
   readonly datagrams: SocketAddress | undefined

@@ -3,7 +3,15 @@
 import type { Dial, Dialling } from '../driver/stream.ts'
 import { ConfigError, codeOf, quote, type SystemError } from '../errors.ts'
 import { unixText } from '../net/unix-path.ts'
-import type { Runtime, TcpConnection } from '../runtime.ts'
+import type { Runtime, TcpConnection, Timer } from '../runtime.ts'
+
+/**
+ * While its backlog is full a Unix socket refuses at once, where TCP waits: it is tried again for this time, ms, with
+ * pauses from the first to the longest.
+ */
+const BUSY_MS = 10_000
+const BUSY_FIRST_MS = 10
+const BUSY_LONGEST_MS = 320
 
 /** What a user calls these errors. */
 const FAILURES: Readonly<Record<string, string>> = {
@@ -12,7 +20,7 @@ const FAILURES: Readonly<Record<string, string>> = {
   EACCES: 'does not permit it: check its mode and owner',
   EPERM: 'does not permit it: check its mode and owner',
   // the backlog is full
-  EAGAIN: 'is busy',
+  EAGAIN: 'accepts no connections',
 }
 
 /** What is wrong with a dial of a Unix socket, with its path. */
@@ -42,15 +50,28 @@ export class UnixTarget {
   close(): void {}
 
   dial(dialling: Dialling): Dial {
-    const { unix } = this.#runtime
+    const { unix, clock } = this.#runtime
     if (unix === undefined) throw new Error('no Unix sockets')
-    const handlers = {
-      onData() {},
-      onEnd() {},
-      onDrain() {},
-      onClose: (error?: SystemError) => dialling.onFailed(unixFailure(this.#path, error)),
+    const begunAt = clock.monotonic()
+    let pause = BUSY_FIRST_MS
+    let connection: TcpConnection
+    let timer: Timer | undefined
+    const onClose = (error?: SystemError): void => {
+      if (codeOf(error) === 'EAGAIN' && clock.monotonic() - begunAt < BUSY_MS) {
+        timer = clock.setTimer(attempt, pause)
+        pause = Math.min(2 * pause, BUSY_LONGEST_MS)
+      } else dialling.onFailed(unixFailure(this.#path, error))
     }
-    const connection: TcpConnection = unix.dial(this.#path, handlers, () => dialling.onOpen(connection))
-    return { cancel: () => connection.reset() }
+    const attempt = (): void => {
+      const handlers = { onData() {}, onEnd() {}, onDrain() {}, onClose }
+      connection = unix.dial(this.#path, handlers, () => dialling.onOpen(connection))
+    }
+    attempt()
+    return {
+      cancel() {
+        clock.clearTimer(timer)
+        connection.reset()
+      },
+    }
   }
 }

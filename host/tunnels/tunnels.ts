@@ -132,7 +132,10 @@ export class Tunnels {
       throw error
     }
     this.#list = plan.after
-    await Promise.all(plan.closing.map((tunnel) => tunnel.close()))
+    for (const tunnel of plan.closing) {
+      await this.#yield()
+      await tunnel.close()
+    }
     for (const key of FIXED) {
       if (config[key] !== this.#atStart[key])
         this.#host.log.warning(`config key ${key}: the change needs a restart and is ignored`)
@@ -150,6 +153,11 @@ export class Tunnels {
     this.#http.close()
     this.#monitoring?.close()
     await Promise.all(this.#list.map((tunnel) => tunnel.close()))
+  }
+
+  /** Lets the other tunnels work: opening one takes some milliseconds. */
+  #yield(): Promise<void> {
+    return new Promise((resolve) => this.#host.runtime.clock.defer(resolve))
   }
 
   async #openMonitoring(): Promise<void> {
@@ -207,6 +215,7 @@ export class Tunnels {
       // what needs an address that another tunnel still has
       const waiting: Step[] = []
       for (const step of steps) {
+        await this.#yield()
         await step.run().catch((error) => {
           const isOurs = this.#list.some((tunnel) => tunnel.isOpen && shareAddress(step.config, tunnel.config))
           if (!isOurs || !/EADDRINUSE/.test(messageOf(error))) throw error

@@ -3,6 +3,7 @@
 import { randomBytes } from 'node:crypto'
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
+import { Command } from '../../testkit/command.ts'
 import { ask, openUdp, openUdpTarget, type UdpEnd } from '../../testkit/datagrams.ts'
 import { HostsFile } from '../../testkit/hosts-file.ts'
 import { ALL_PAIRS, MIXED_PAIRS, type Pair, RUNTIMES } from '../../testkit/pairs.ts'
@@ -239,6 +240,37 @@ for (const pair of MIXED_PAIRS) {
         }
       })
     }, '::1'))
+}
+
+for (const runtime of RUNTIMES) {
+  test(`udp-wrap and udp-unwrap carry datagrams over any TCP, and a flow ends with its connection: ${runtime}`, () =>
+    withTarget(async (target) => {
+      const [entrance, between] = [await freePort(), await freePort()]
+      const tcp = `127.0.0.1:${between}`
+      const start = (...words: string[]): Command => new Command(runtime, ...words)
+      let unwrap = start('udp-unwrap', '--listen', tcp, '--connect', addressOf(target))
+      const wrap = start('udp-wrap', '--listen', `127.0.0.1:${entrance}`, '--connect', tcp, '-v')
+      try {
+        await Promise.all([wrap.starts(), unwrap.starts()])
+        const apps = await Promise.all(Array.from({ length: 4 }, () => openUdp()))
+        for (const length of LENGTHS) {
+          const round = apps.map(async (app) => {
+            const data = randomBytes(length)
+            assert.ok((await ask(app, data, entrance)).equals(data), `${length} bytes`)
+          })
+          await Promise.all(round)
+        }
+        assert.is(new Set(target.senders.map(({ port }) => port)).size, apps.length)
+        assert.is(await unwrap.stop(), 0, unwrap.log)
+        await waitFor('the flows end', () => wrap.log.match(/flow over/g)?.length === apps.length)
+        unwrap = start('udp-unwrap', '--listen', tcp, '--connect', addressOf(target))
+        await unwrap.starts()
+        for (const app of apps) await ask(app, Buffer.from('again'), entrance)
+        for (const app of apps) app.close()
+      } finally {
+        for (const command of [wrap, unwrap]) assert.is(await command.stop(), 0, command.log)
+      }
+    }))
 }
 
 for (const client of RUNTIMES) {

@@ -1,4 +1,4 @@
-// time limit: 240 s
+// time limit: 400 s
 /** Unix sockets at both ends of a tunnel: `listen` and `connect` as `unix:/path`. */
 import { randomBytes } from 'node:crypto'
 import { chmodSync, existsSync, lstatSync, readFileSync, unlinkSync, writeFileSync } from 'node:fs'
@@ -8,13 +8,14 @@ import {
   type Config,
   freePort,
   httpGet,
+  libevPath,
   type Program,
   type Running,
   run,
   start,
   writeConfig,
 } from '../../testkit/process.ts'
-import { patternDigest, type TcpEnd } from '../../testkit/tcp.ts'
+import { dial, echoTarget, patternDigest, type TcpEnd } from '../../testkit/tcp.ts'
 import { dialAt, listenAt, socketFolder } from '../../testkit/unix.ts'
 import { waitFor, within } from '../../testkit/wait.ts'
 import { skip } from '../skip.ts'
@@ -175,6 +176,63 @@ for (const program of ['node', 'bun', 'deno'] as const) {
       assert.match(two.log(), `tcp listen: 127.0.0.1:${port}`)
       assert.not.ok(existsSync(at('b.sock')))
     }))
+
+  test(`a target whose backlog is full is not given up: ${program}`, () =>
+    scene(async ({ at, server, client }) => {
+      const target = await listenAt(at('narrow.sock'), (end) => void end.socket.end('x'), 1)
+      const one = await server(program, { connect: `unix:${at('narrow.sock')}` })
+      await client(other, one, { listen: `unix:${at('app.sock')}` })
+      const apps = await Promise.all(Array.from({ length: 300 }, () => dialAt(at('app.sock'))))
+      for (const app of apps) app.finish()
+      const answers = Promise.all(apps.map(({ ending }) => ending)).finally(() => target.close())
+      for (const { bytes } of await within('the answers', LIMIT_MS, answers)) assert.is(bytes, 1, one.log())
+    }))
+
+  const interop = `the other end may be kcptun-libev: ${program}`
+  if (libevPath === undefined) skip(test, interop, 'KCPTUN_LIBEV is not set: it must name a kcptun-libev program')
+  else
+    test(interop, () =>
+      scene(async ({ at, server, client }) => {
+        const inner = await listenAt(at('echo.sock'), (end) => end.socket.pipe(end.socket))
+        const outer = await echoTarget()
+        const port = await freePort()
+        await client('libev', await server(program, { connect: `unix:${at('echo.sock')}` }), {
+          listen: `127.0.0.1:${port}`,
+        })
+        const second = await server('libev', { connect: outer.address })
+        await client(program, second, { listen: `unix:${at('app.sock')}` })
+        for (const app of [await dial('127.0.0.1', port), await dialAt(at('app.sock'))]) {
+          await app.pour(BYTES, 3)
+          await waitFor('the echo', () => app.received === BYTES, LIMIT_MS)
+          app.destroy()
+        }
+        await inner.close()
+        await outer.close()
+      }),
+    )
+
+  const killed = `the socket outlives its workers, and a peer that is silent closes it: ${program}`
+  if (process.platform !== 'linux') skip(test, killed, 'workers are for Linux')
+  else
+    test(killed, () =>
+      scene(async ({ at, server, client }) => {
+        const one = await server(other)
+        const listen = `unix:${at('app.sock')}`
+        const two = await client(program, one, { listen, workers: 2 })
+        const children = readFileSync(`/proc/${two.pid}/task/${two.pid}/children`, 'utf8').split(' ').filter(Boolean)
+        for (const child of children) process.kill(Number(child), 'SIGKILL')
+        await waitFor('both serve again', () => two.log().split('serves again').length > 2, LIMIT_MS, two.log)
+        for (let i = 0; i < 4; i++) await exchange(at('app.sock'))
+        await two.stop()
+        const three = await client(program, one, { listen, when_down: 'close', keepalive: 1 })
+        await waitFor('the port is open', () => existsSync(at('app.sock')), LIMIT_MS, three.log)
+        await one.stop('SIGKILL')
+        await waitFor('the file is gone', () => !existsSync(at('app.sock')), LIMIT_MS, three.log)
+        await server(other, { kcp_bind: bindOf(one) })
+        await waitFor('it is there again', () => existsSync(at('app.sock')), LIMIT_MS, three.log)
+        await exchange(at('app.sock'))
+      }),
+    )
 
   const owned = `the file belongs to the user that the program becomes, who removes it: ${program}`
   if (process.getuid?.() !== 0) skip(test, owned, 'it needs root')

@@ -178,6 +178,31 @@ test('datagram sizes follow protocol.md 4 and add up', async () => {
   }
 })
 
+test('UDP and TCP exclude each other in a tunnel, and each role has its own keys', async () => {
+  const message = async (config: object): Promise<string> => (await report(config)).error?.message ?? ''
+  const [udp_listen, udp_connect] = ['127.0.0.1:5353', '127.0.0.1:53']
+  assert.match(
+    await message({ ...CLIENT, udp_listen }),
+    /^config key udp_listen = "127.0.0.1:5353": conflicts with listen/,
+  )
+  assert.match(await message({ ...SERVER, udp_connect }), /^config key udp_connect = .*: conflicts with connect/)
+  assert.match(await message({ ...SERVER, udp_listen }), /^config key udp_listen = .*: conflicts with connect/)
+  assert.match(await message({ kcp_bind: ':1', udp_connect, udp_listen }), /^config key udp_connect = .* of a server/)
+  assert.match(await message({ kcp_bind: ':1', udp_connect: 'unix:/x' }), /^config key udp_connect = "unix:\/x"/)
+  assert.match(await message({ kcp_connect: 'a:1', udp_listen: 'nowhere' }), /^config key udp_listen = "nowhere"/)
+  assert.match(await message({ udp_listen }), /^config key kcp_connect: missing/)
+  assert.match(await message({ udp_connect }), /^config key kcp_bind: missing/)
+  await assertWarns({ ...CLIENT, udp_timeout: 60 }, /udp_timeout is ignored/)
+  const { listen: _, ...client } = CLIENT
+  assert.equal(await warnings({ ...client, udp_listen, udp_timeout: 60 }), [])
+  const { notes } = await report({ ...client, udp_listen: ':53' })
+  for (const what of ['any host that can reach', 'CAP_NET_BIND_SERVICE'])
+    assert.ok(
+      notes.some((text: string) => text.startsWith('config key udp_listen') && text.includes(what)),
+      what,
+    )
+})
+
 test('the family is reported as far as the file determines it', async () => {
   const families = async (config: object) => (await report(config)).datagrams.map(({ family }) => family)
   assert.equal(await families({ ...CLIENT, kcp_connect: '192.0.2.7:1' }), [4])

@@ -265,10 +265,15 @@ test('what the settings do not say is asked for, or named', async () => {
   assert.equal([other.client.kcp_connect, other.client.listen], ['b:2', '127.0.0.1:3'])
 })
 
+test('paths are Unix sockets', async () => {
+  const { client } = pairOf(await paste({ ...CLIENT, localaddr: '/run/kcptun.sock' }, CONNECT))
+  assert.is(client.listen, 'unix:/run/kcptun.sock')
+})
+
 test('bad settings are refused with key, value and reason', async () => {
   const cases: readonly (readonly [string | object, RegExp])[] = [
     [{ ...CLIENT, remoteaddr: 'vps:3000-3010' }, /remoteaddr = "vps:3000-3010": a range of ports: .* choose one/],
-    [{ ...CLIENT, localaddr: '/run/kcptun.sock' }, /localaddr = .*Unix sockets are not supported/],
+    [{ ...CLIENT, localaddr: 'run/kcptun.sock' }, /localaddr = .*the absolute path of a Unix socket/],
     [{ ...CLIENT, localaddr: ':x' }, /localaddr = ":x": the port must be/],
     [{ ...CLIENT, remoteaddr: ':29900' }, /remoteaddr = ":29900": the host is missing/],
     [{ ...CLIENT, crypt: 'rot13' }, /crypt = "rot13": unknown cipher, must be one of aes/],

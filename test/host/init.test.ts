@@ -19,12 +19,12 @@ const GIVEN = ['--server', 'vpn.example:4000', '--listen', '1080', '--connect', 
 const init = (words: readonly string[], world?: World): Promise<Outcome> => tryCommand('init', words, world)
 
 /** A written file, checked as at start. */
-function written({ files }: Outcome, path: string): Config {
+function written({ files }: Outcome, path: string, others: readonly string[] = []): Config {
   const bytes = new TextEncoder().encode(files.get(path) ?? '')
   const config = parseConfig(bytes)
   checkStart(config, methods)
   const { unknown, duplicate, ours } = examine(readJson(bytes))
-  assert.equal([unknown, duplicate, ours], [[], [], []], 'only keys that kcptun-libev knows')
+  assert.equal([unknown, duplicate, ours], [[], [], others], 'only keys that kcptun-libev knows')
   return config
 }
 
@@ -72,6 +72,21 @@ test('with a rendezvous server, the three files match each other', async () => {
     assert.is(end?.psk, relay?.psk)
   }
   assert.match(outcome.stdout, /Any host that can reach this port can use the tunnel/)
+})
+
+test('with --udp, the keys are those of UDP, and only addresses are accepted', async () => {
+  const words = ['--udp', '--server', '192.0.2.7:4000', '--listen', '5353', '--connect']
+  const outcome = await init([...words, '53'])
+  assert.is(outcome.status, 0, outcome.stderr)
+  const server = written(outcome, 'server.json', ['udp_connect'])
+  const client = written(outcome, 'client.json', ['udp_listen'])
+  assert.equal([server.udp_connect, server.connect], ['127.0.0.1:53', undefined])
+  assert.equal([client.udp_listen, client.listen], ['127.0.0.1:5353', undefined])
+  assert.match(
+    outcome.stdout,
+    'Applications that send UDP to 127.0.0.1:5353 are forwarded to 127.0.0.1:53 on the server',
+  )
+  for (const target of ['socks5', 'unix:/run/x']) assertRefused(await init([...words, target]), /--connect/)
 })
 
 test("the bind address follows from the server's public address", async () => {

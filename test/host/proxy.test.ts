@@ -101,6 +101,9 @@ test('the first rule that matches counts, and only a rule about addresses opens 
   assert.not.ok(isDenied(access('allow private'), '127.0.0.1'))
   assert.not.ok(isDenied(access('allow [fd00::/8]:22'), 'fd00::1', 22))
   assert.ok(isDenied(access('allow 64:ff9b:1::/48'), '64:ff9b:1::10.0.0.1'), 'inside an allowed address')
+  // Teredo: the server 8.8.4.4, and the inverted addresses 10.0.0.1 and 8.8.8.8
+  assert.ok(isDenied(access('allow 2001::/32'), '2001:0:808:404:0:0:f5ff:fffe'))
+  assert.not.ok(isDenied(access('allow 2001::/32'), '2001:0:808:404:0:0:f7f7:f7f7'))
 })
 
 test('rules and users that mean nothing are errors with key, value and reason', () => {

@@ -157,6 +157,11 @@ test('two sockets cannot have one address', () => {
     assert.match(error.message, `tunnels[0].${key} has this address too`)
   }
   assert.match(refusal({ http_listen: ':5', tunnels: [at(':5')] }).message, 'http_listen has this address too')
+  const [one, other] = ['unix:/run/a.sock', 'unix:/run/b.sock']
+  const clients = (...places: string[]): object => ({
+    tunnels: places.map((listen) => ({ listen, kcp_connect: 'a:1' })),
+  })
+  assert.match(refusal(clients(one, other, one)).message, 'tunnels[0].listen has this address too')
   const shared = { udp: { reuseport: true } }
   for (const [first, second] of [
     [at('127.0.0.1:5'), at('127.0.0.2:5')],

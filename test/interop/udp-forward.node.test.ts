@@ -1,47 +1,18 @@
 // time limit: 300 s
 /** UDP forwarding where kcptun-libev is one end, or both: udp-wrap and udp-unwrap stand beside it. */
-import { type ChildProcess, spawn } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
+import { Command } from '../../testkit/command.ts'
 import { ask, openUdp, openUdpTarget } from '../../testkit/datagrams.ts'
 import { RUNTIMES } from '../../testkit/pairs.ts'
-import { commandOf, freePort, libevPath, type Program } from '../../testkit/process.ts'
+import { freePort, libevPath, type Program } from '../../testkit/process.ts'
 import { withTunnel } from '../../testkit/tunnel.ts'
-import { waitFor } from '../../testkit/wait.ts'
 import { skip } from '../skip.ts'
 
 const test = suite('interop: udp forwarding')
 const LENGTHS = [0, 1, 100, 1400, 1501, 20_000, 65507]
 const LOSSY = { delay: 10, jitter: 2, loss: 0.03, reorder: 0.02, seed: 9 }
-
-/** A command that runs until it is stopped. */
-class Command {
-  readonly #child: ChildProcess
-  log = ''
-
-  constructor(program: Program, ...words: string[]) {
-    const [command, ...leading] = commandOf(program)
-    this.#child = spawn(command, [...leading, ...words], { stdio: ['ignore', 'pipe', 'pipe'] })
-    for (const stream of [this.#child.stdout, this.#child.stderr])
-      stream?.setEncoding('utf8').on('data', (text: string) => (this.log += text))
-  }
-
-  starts(): Promise<void> {
-    return waitFor(
-      'the command starts',
-      () => / start$/m.test(this.log),
-      30_000,
-      () => this.log,
-    )
-  }
-
-  async stop(): Promise<void> {
-    const exited = new Promise<number | null>((resolve) => this.#child.once('exit', resolve))
-    this.#child.kill()
-    assert.is(await exited, 0, this.log)
-  }
-}
 
 interface Ends {
   readonly server: Program
@@ -90,7 +61,7 @@ async function forward({ server, client }: Ends, runtime: Program): Promise<void
     // each source has a socket of its own at the target
     assert.is(new Set(target.senders.map(({ port }) => port)).size, 5)
   } finally {
-    for (const command of commands) await command.stop()
+    for (const command of commands) assert.is(await command.stop(), 0, command.log)
     target.close()
   }
 }

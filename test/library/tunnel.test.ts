@@ -7,6 +7,7 @@ import { join } from 'node:path'
 import { createClient, createTunnel, type Stats, type Tunnel } from 'kcptun-wasm'
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
+import { skip } from '../skip.ts'
 import { errorOf, psk } from './pair.ts'
 
 const test = suite('library/tunnel')
@@ -41,6 +42,35 @@ function ask(tunnel: Tunnel, question: string): Promise<string> {
     socket.end(question)
   })
 }
+
+const unix = 'Unix sockets at both ends'
+if (process.platform === 'win32') skip(test, unix, 'there are none on Windows')
+else
+  test(unix, async () => {
+    const directory = mkdtempSync(join(tmpdir(), 'kcptun-wasm-'))
+    const target = await answering('there')
+    const inner = createTcpServer({ allowHalfOpen: true }, (socket) => {
+      const further = connect({ port: portOf(target), host: '127.0.0.1', allowHalfOpen: true })
+      socket.pipe(further).pipe(socket)
+    })
+    await new Promise<void>((resolve) => inner.listen(join(directory, 'target.sock'), resolve))
+    const base = { method, psk }
+    const server = await createTunnel({
+      config: { ...base, kcp_bind: '127.0.0.1:0', connect: `unix:${directory}/target.sock` },
+    })
+    const listen = `unix:${directory}/app.sock`
+    const client = await createTunnel({ config: { ...base, listen, kcp_connect: server.address } })
+    assert.is(client.listening, listen)
+    const socket = connect({ path: join(directory, 'app.sock'), allowHalfOpen: true })
+    socket.end('x')
+    let text = ''
+    for await (const part of socket) text += part
+    assert.is(text, 'there: x')
+    await Promise.all([client.close(), server.close()])
+    inner.close()
+    target.close()
+    rmSync(directory, { recursive: true })
+  })
 
 test('from an object, bytes and a file; reload by argument and from the file', async () => {
   const directory = mkdtempSync(join(tmpdir(), 'kcptun-wasm-'))

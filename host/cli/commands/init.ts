@@ -84,11 +84,11 @@ async function readWishes(runtime: Runtime, prompt: Prompt, isUdp: boolean): Pro
       text: `${isUdp ? 'UDP' : 'TCP'} address on which the client accepts applications`,
       preset: `${LOOPBACK}:1080`,
     },
-    (text) => readLocal(text, 'bind'),
+    (text) => readLocal(text, 'bind', isUdp),
   )
   const connect = await prompt.get(
     { option: CONNECT, text: 'Target, as seen by the server (host:port, or a port on 127.0.0.1)' },
-    (text) => readLocal(text, 'connect'),
+    (text) => readLocal(text, 'connect', isUdp),
   )
   const taken = new Set([meeting.port, isUnix(listen) ? 0 : parseHostPort('', listen, 'bind').port])
   const ports: Record<Role, number> = { client: 0, server: 0, rendezvous: 0 }

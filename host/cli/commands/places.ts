@@ -20,13 +20,16 @@ export function readMeeting(text: string): HostPort {
   return meeting
 }
 
-/** The config value for `host:port`, or for a bare port on the loopback address. @throws ConfigError */
-export function readLocal(text: string, role: 'bind' | 'connect'): string {
-  if (isUnix(text)) {
+/**
+ * The config value for `host:port`, or for a bare port on the loopback address; for TCP also a Unix socket or a proxy.
+ * @throws ConfigError
+ */
+export function readLocal(text: string, role: 'bind' | 'connect', isUdp = false): string {
+  if (isUnix(text) && !isUdp) {
     parseUnix('', text)
     return text
   }
-  if (role === 'connect' && isProxy(text)) return text
+  if (role === 'connect' && isProxy(text) && !isUdp) return text
   const whole = /^\d+$/.test(text) ? `${LOOPBACK}:${text}` : text
   if (parseHostPort('', whole, role).port === 0) throw new ConfigError('', quote(text), 'the port must not be 0')
   return whole

@@ -62,27 +62,34 @@ async function running({ config, runtime }: Case): Promise<{ mode: string; healt
   }
 }
 
-/** Reports the TCP port of a client. */
+/** Opens the port of a client for a moment. @throws SystemError */
+async function tryListen(runtime: Runtime, address: SocketAddress, isUdp: boolean): Promise<void> {
+  const nothing = (): void => {}
+  const handlers = { onDatagram: nothing, onBatchEnd: nothing, onWritable: nothing, onError: nothing }
+  const socket = isUdp
+    ? await runtime.openUdp({ bind: address }, handlers)
+    : await runtime.listenTcp(address, TCP_OPTIONS, () => null, nothing)
+  socket.close()
+}
+
+/** Reports the port of a client for applications. */
 export async function reportListen(examined: Case): Promise<void> {
   const { config, runtime, report } = examined
-  if (config.listen === undefined) return
-  if (isUnix(config.listen)) return reportListenUnix(examined, config.listen)
+  const { listen, udp_listen } = config
+  const isUdp = listen === undefined
+  const text = listen ?? udp_listen
+  if (text === undefined) return
+  if (isUnix(text)) return reportListenUnix(examined, text)
   let address: SocketAddress
   try {
-    address = await resolveKey(runtime, 'listen', config.listen, 'bind')
+    address = await resolveKey(runtime, isUdp ? 'udp_listen' : 'listen', text, 'bind')
   } catch (error) {
     report.add('listen', 'failure', messageOf(error))
     return
   }
   const where = formatAddress(address)
   try {
-    const listener = await runtime.listenTcp(
-      address,
-      TCP_OPTIONS,
-      () => null,
-      () => {},
-    )
-    listener.close()
+    await tryListen(runtime, address, isUdp)
     report.add('listen', 'ok', `${where} is free: no client is running`, { values: { free: true } })
   } catch (error) {
     if (codeOf(error) !== 'EADDRINUSE') {
@@ -93,7 +100,7 @@ export async function reportListen(examined: Case): Promise<void> {
     const values = { free: false, running: program?.mode ?? null }
     if (program === undefined) {
       const text = `${where} is in use, by a running client or another program`
-      const remedies = [`to identify the program: ss -ltnp 'sport = :${address.port}'`]
+      const remedies = [`to identify the program: ss -l${isUdp ? 'u' : 't'}np 'sport = :${address.port}'`]
       report.add('listen', 'note', text, { values, remedies })
     } else report.add('listen', 'ok', `${where} is in use by a running ${program.mode}: ${program.health}`, { values })
   }

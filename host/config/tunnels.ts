@@ -117,6 +117,8 @@ interface Place {
   readonly text: string
   readonly host: string
   readonly port: number
+  /** The last one of a range. */
+  readonly last: number
   readonly isTcp: boolean
   /** Others may have it too. */
   readonly isShared: boolean
@@ -135,8 +137,12 @@ function placesOf(config: Config, index: number): Place[] {
   ): void => {
     if (text === undefined) return
     const path = pathIn(index, key)
-    const { host, port } = isUnix(text) ? { host: text, port: UNIX } : parseHostPort(path, text, 'bind')
-    if (port !== 0) places.push({ path, text, host, port, isTcp, isShared, netdev: key === 'kcp_bind' ? netdev : '' })
+    const { host, port, range } = isUnix(text)
+      ? { host: text, port: UNIX, range: undefined }
+      : atEntry(index, () => parseHostPort(key, text, 'bind'))
+    const last = range?.last ?? port
+    if (port !== 0)
+      places.push({ path, text, host, port, last, isTcp, isShared, netdev: key === 'kcp_bind' ? netdev : '' })
   }
   if ((mode & MODE_CLIENT) !== 0) add('listen', listen, true, tcp.reuseport)
   add('udp_listen', udp_listen, false, false)
@@ -155,7 +161,8 @@ function overlap(a: string, b: string): boolean {
 }
 
 const collide = (a: Place, b: Place): boolean =>
-  a.port === b.port &&
+  a.port <= b.last &&
+  b.port <= a.last &&
   a.isTcp === b.isTcp &&
   !(a.isShared && b.isShared) &&
   !(a.netdev !== '' && b.netdev !== '' && a.netdev !== b.netdev) &&
@@ -172,7 +179,15 @@ function checkPlaces({ http_listen }: Config, configs: readonly Config[]): void 
   const http = http_listen === undefined ? undefined : parseHostPort('http_listen', http_listen, 'bind')
   const places: Place[] = []
   if (http !== undefined && http.port !== 0) {
-    places.push({ ...http, path: 'http_listen', text: http_listen ?? '', isTcp: true, isShared: false, netdev: '' })
+    places.push({
+      ...http,
+      path: 'http_listen',
+      text: http_listen ?? '',
+      last: http.port,
+      isTcp: true,
+      isShared: false,
+      netdev: '',
+    })
   }
   for (const [index, config] of configs.entries()) {
     for (const place of placesOf(config, index)) {

@@ -150,6 +150,8 @@ test('two sockets cannot have one address', () => {
     [on(':5'), on('*:5'), 'kcp_bind'],
     [on(':5', { udp: { reuseport: true } }), on(':5'), 'kcp_bind'],
     [on(':5', { netdev: 'a' }), on(':5', { netdev: 'a' }), 'kcp_bind'],
+    [on(':4000-4010'), on(':4005'), 'kcp_bind'],
+    [on(':4000-4010'), on(':4010-4020'), 'kcp_bind'],
   ]
   for (const [first, second, key] of conflicts) {
     const error = refusal({ tunnels: [first, second] })
@@ -170,6 +172,7 @@ test('two sockets cannot have one address', () => {
     [at('127.0.0.1:0'), at('127.0.0.1:0')],
     [at(':5'), on(':5')],
     [on(':5', shared), on(':5', shared)],
+    [on(':4000-4010'), on(':4011-4020')],
     [on(':5', { netdev: 'a' }), on(':5', { netdev: 'b' })],
   ] as const)
     assert.is(entries({ tunnels: [first, second] }).length, 2, JSON.stringify([first, second]))

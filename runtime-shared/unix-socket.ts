@@ -3,7 +3,8 @@
  * moment, and it is removed by whoever created it.
  */
 
-import { chmodSync, chownSync, lstatSync, renameSync, type Stats, unlinkSync } from 'node:fs'
+import { chmodSync, lchownSync, lstatSync, renameSync, type Stats, unlinkSync } from 'node:fs'
+import { dirname } from 'node:path'
 import { codeOf, systemError } from '../host/errors.ts'
 import { isAbstract } from '../host/net/unix-path.ts'
 import type { BoundPath, TcpConnection, TcpHandlers, UnixSockets } from '../host/runtime.ts'
@@ -56,6 +57,9 @@ function answerAt({ dial }: UnixCalls, path: string): Promise<string> {
 /** Removes the file of a socket that nobody listens at. @throws what else is at the path */
 async function clear(calls: UnixCalls, path: string): Promise<void> {
   const before = statOf(path)
+  // otherwise libuv says that permission is denied
+  if (before === undefined && statOf(dirname(path)) === undefined)
+    throw systemError('ENOENT', 'its directory does not exist', 'listen')
   if (before === undefined) return
   if (!before.isSocket()) throw systemError('EEXIST', 'there is a file, which is not a socket', 'listen')
   const answer = await answerAt(calls, path)
@@ -96,6 +100,12 @@ function release(path: string, own: Stats, close: () => void): void {
   }
 }
 
+/** Sets the permissions of a socket's file: others may have put a link, or another file, in its place. */
+function setMode(path: string, mode: number): void {
+  if (!lstatSync(path).isSocket()) throw systemError('EEXIST', 'there is a file, which is not a socket', 'chmod')
+  chmodSync(path, mode)
+}
+
 async function claim<Result>(
   calls: UnixCalls,
   path: string,
@@ -106,7 +116,7 @@ async function claim<Result>(
   await clear(calls, path)
   const bound = await masked(mode, () => bind(path))
   const own = lstatSync(path)
-  chmodSync(path, mode)
+  setMode(path, mode)
   return { bound, release: (close = () => {}) => release(path, own, close) }
 }
 
@@ -124,10 +134,11 @@ export function unixSockets(calls: UnixCalls): UnixSockets {
       }
     },
     dial: (path, handlers, onOpen) => calls.dial(spelled(path), path, handlers, onOpen),
-    setMode: (path, mode) => isAbstract(path) || chmodSync(path, mode),
+    setMode: (path, mode) => isAbstract(path) || setMode(path, mode),
     setOwner(path, uid, gid) {
       const { uid: user, gid: group } = lstatSync(path)
-      chownSync(path, uid ?? user, gid ?? group)
+      // not what a link in its place points to
+      lchownSync(path, uid ?? user, gid ?? group)
     },
   }
 }

@@ -28,7 +28,8 @@ export interface ProxyRule {
 export const ALL_PORTS = [1, 65535] as const
 /** A user name or password, in bytes (RFC 1929). */
 const CREDENTIAL_MAX_BYTES = 255
-const NAME = /^(?=.*[a-z_-])[a-z0-9_-]+(\.[a-z0-9_-]+)*$/
+/** The last label is no number, as in 0x7f.1: such a name is an address to a resolver, and a rule about it would miss that. */
+const NAME = /^(?!(.*\.)?(\d+|0x[\da-f]*)$)[a-z0-9_-]+(\.[a-z0-9_-]+)*$/
 
 /** The form in which names are compared: lower case, without the dot of the root. */
 export const plainName = (host: string): string => host.toLowerCase().replace(/\.$/, '')

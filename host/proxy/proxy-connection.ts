@@ -193,7 +193,9 @@ export class ProxyConnection implements TcpConnection {
    * @param bytes the answer, if it is not the protocol's usual one
    */
   #refuse(why: Refusal, text: string, isGone = false, bytes?: Uint8Array): void {
-    const answer = isGone ? undefined : (bytes ?? this.#protocol.answer(why, text))
+    // rules, and where names of the server's network lead, are in the log alone
+    const told = why === 'denied' ? 'denied by the rules of this proxy' : text
+    const answer = isGone ? undefined : (bytes ?? this.#protocol.answer(why, told))
     this.#dial?.cancel()
     this.#dial = undefined
     this.#phase = 'refused'

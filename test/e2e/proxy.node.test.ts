@@ -3,7 +3,7 @@
 import { execFile } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
 import { createServer } from 'node:http'
-import type { AddressInfo } from 'node:net'
+import { type AddressInfo, connect } from 'node:net'
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
 import { freePort, httpGet, libevPath, type Program, type Running } from '../../testkit/process.ts'
@@ -71,6 +71,18 @@ async function withProxy(
   )
 }
 
+/** Everything that is answered to a request. */
+function answerTo(port: number, request: string): Promise<string> {
+  return new Promise((resolve, reject) => {
+    let text = ''
+    connect(port, '127.0.0.1')
+      .on('data', (bytes) => (text += bytes))
+      .on('end', () => resolve(text))
+      .on('error', reject)
+      .write(request)
+  })
+}
+
 for (const ends of ENDS) {
   const title = `${ends.server} server`
   const name = `curl fetches pages by SOCKS5 and by CONNECT: ${title}`
@@ -93,6 +105,9 @@ for (const ends of ENDS) {
         assert.match(plain.out, /CONNECT only.*405$/s)
         const denied = await curl('-p', '-x', `http://127.0.0.1:${port}`, 'http://169.254.169.254/latest/')
         assert.match(denied.err, /403/)
+        const told = await answerTo(port, 'CONNECT 10.1.2.3:80 HTTP/1.1\r\n\r\n')
+        assert.match(told, /403.*denied by the rules of this proxy/s)
+        assert.not.match(told, /private/)
       })
       const serverConfig = { proxy_users: { alice: 'pa:ss', bob: 'x' } }
       await withProxy({ ...ends, kind: 'http', serverConfig }, async ({ port, server }, page) => {

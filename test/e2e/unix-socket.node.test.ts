@@ -1,7 +1,16 @@
 // time limit: 400 s
 /** Unix sockets at both ends of a tunnel: `listen` and `connect` as `unix:/path`. */
 import { randomBytes } from 'node:crypto'
-import { chmodSync, existsSync, lstatSync, readFileSync, unlinkSync, writeFileSync } from 'node:fs'
+import {
+  chmodSync,
+  existsSync,
+  lstatSync,
+  readFileSync,
+  renameSync,
+  symlinkSync,
+  unlinkSync,
+  writeFileSync,
+} from 'node:fs'
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
 import {
@@ -136,6 +145,8 @@ for (const program of ['node', 'bun', 'deno'] as const) {
       await exchange(at('app.sock'))
 
       writeFileSync(at('notes.txt'), 'mine')
+      const lost = await refusal(program, { kcp_connect, listen: `unix:${at('none/a.sock')}` })
+      assert.match(lost, /listen: cannot listen on unix:.*its directory does not exist/)
       const why = await refusal(program, { kcp_connect, listen: `unix:${at('notes.txt')}` })
       assert.match(why, /not a socket/)
       assert.is(readFileSync(at('notes.txt'), 'utf8'), 'mine')
@@ -168,8 +179,14 @@ for (const program of ['node', 'bun', 'deno'] as const) {
       assert.is(modeOf(at('b.sock')), '620')
       assert.not.ok(existsSync(at('a.sock')))
       await exchange(at('b.sock'))
-      writeFileSync(at('file'), '')
+      writeFileSync(at('file'), '', { mode: 0o600 })
       await reload(two, { listen: `unix:${at('file')}` }, 'reload failed')
+      // a link in the place of the socket leads nowhere
+      renameSync(at('b.sock'), at('aside'))
+      symlinkSync(at('file'), at('b.sock'))
+      await reload(two, { listen: `unix:${at('b.sock')}`, listen_mode: '0666' }, 'reload failed')
+      assert.is(modeOf(at('file')), '600')
+      renameSync(at('aside'), at('b.sock'))
       await exchange(at('b.sock'))
       const port = await freePort()
       await reload(two, { listen: `127.0.0.1:${port}` })

@@ -7,7 +7,7 @@ import { type Config, MODE_CLIENT, MODE_RENDEZVOUS, MODE_SERVER } from './config
 import { adviceFor } from './foreign-keys.ts'
 import { readJson } from './json.ts'
 import { isProxy } from './proxy-rules.ts'
-import { configWarnings, SOURCE_SELECTED } from './rules.ts'
+import { configWarnings, rangeOf, SOURCE_SELECTED } from './rules.ts'
 import { didYouMean, examine, type Findings } from './unknown-keys.ts'
 import { KCP_KEYS, PROPERTIES } from './validate.ts'
 
@@ -99,6 +99,10 @@ function ignoredKeys(config: Config, findings: Findings): string[] {
     for (const key of ['kcp_connect', 'listen_mode', 'proxy_protocol_from'])
       ignored(key, 'it is only used by a client (listen)')
   } else if (!isUnix(config.listen ?? '')) ignored('listen_mode', 'listen is not a Unix socket')
+  const peers = [...config.servers, config.kcp_connect ?? '']
+  if (!peers.some((peer) => rangeOf('kcp_connect', peer) !== undefined))
+    ignored('hop_interval', 'kcp_connect has no range of ports')
+  if (config.servers.length < 2) ignored('strategy', 'kcp_connect names one server')
   if ((config.udp_listen ?? config.udp_connect) === undefined)
     ignored('udp_timeout', 'there is neither udp_listen nor udp_connect')
   if (config.obfs !== undefined) ignored('dscp', 'an obfuscator builds the IP headers itself')

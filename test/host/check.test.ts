@@ -193,6 +193,8 @@ test('UDP and TCP exclude each other in a tunnel, and each role has its own keys
   assert.match(await message({ udp_listen }), /^config key kcp_connect: missing/)
   assert.match(await message({ udp_connect }), /^config key kcp_bind: missing/)
   await assertWarns({ ...CLIENT, udp_timeout: 60 }, /udp_timeout is ignored/)
+  await assertWarns({ ...CLIENT, hop_interval: 60 }, /hop_interval is ignored: kcp_connect has no range of ports/)
+  await assertWarns({ ...CLIENT, strategy: 'round_robin' }, /strategy is ignored: kcp_connect names one server/)
   const { listen: _, ...client } = CLIENT
   assert.equal(await warnings({ ...client, udp_listen, udp_timeout: 60 }), [])
   const { notes } = await report({ ...client, udp_listen: ':53' })

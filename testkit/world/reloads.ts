@@ -42,9 +42,16 @@ export const RELOADS: Readonly<Record<string, readonly unknown[]>> = {
   max_sessions: [30, 1000],
   replay: ['auto', 'strict'],
   when_down: ['hold', 'reset', 'close'],
+  strategy: ['failover', 'least_rtt', 'round_robin'],
+  hop_interval: [5, 60],
+  listen_mode: ['0600', '0660'],
+  proxy_protocol_from: [['192.0.2.0/24']],
+  proxy_rules: [['deny *:25']],
+  proxy_users: [{ alice: 'secret' }],
+  udp_timeout: [10, 300],
 }
 
-/** Keys that a reload leaves alone; so they cannot change here. */
+/** Keys that a reload leaves alone, or that the worlds have no use for; so they cannot change here. */
 const FIXED = [
   'listen',
   'http_listen',
@@ -56,6 +63,11 @@ const FIXED = [
   'native',
   'workers',
   'tcp.reuseport',
+  // of worlds with other traffic: a header before it, datagrams, several tunnels
+  'proxy_protocol',
+  'udp_listen',
+  'udp_connect',
+  'tunnels',
 ]
 
 /** Keys of the schema that have no values above and are not fixed: there must be none. */
@@ -74,6 +86,12 @@ const ONLY: Readonly<Record<string, (end: string, topology: string) => boolean>>
   rendezvous_server: (_end, topology) => topology === 'rendezvous',
   service_id: (_end, topology) => topology === 'rendezvous',
   when_down: (end) => end === 'client',
+  strategy: (end) => end === 'client',
+  hop_interval: (end) => end === 'client',
+  listen_mode: (end) => end === 'client',
+  proxy_protocol_from: (end) => end === 'client',
+  proxy_rules: (end) => end === 'server',
+  proxy_users: (end) => end === 'server',
 }
 
 /**
@@ -84,7 +102,7 @@ export function drawReload(random: Random, index: number, end: string, topology:
   const names = Object.keys(RELOADS).filter((name) => ONLY[name]?.(end, topology) ?? true)
   const special = random.chance(0.5) ? names.filter((name) => name in ONLY) : []
   const first = index % names.length
-  const some = Array.from({ length: random.between(4, 9) }, (_, i) => names[(first + 5 * i) % names.length] ?? '')
+  const some = Array.from({ length: random.between(4, 9) }, (_, i) => names[(first + 7 * i) % names.length] ?? '')
   const value = (name: string): unknown => RELOADS[name]?.[random.below(RELOADS[name].length)]
   return Object.fromEntries([...special, ...some].map((name) => [name, value(name)]))
 }

@@ -191,7 +191,7 @@ export class World {
       const [group = '', key] = name.split('.')
       let found: unknown = Reflect.get(inForce, group)
       if (key !== undefined) found = Reflect.get(found as object, key)
-      if (found === value) this.#reloaded.add(name)
+      if (JSON.stringify(found) === JSON.stringify(value)) this.#reloaded.add(name)
     }
   }
 

@@ -1,5 +1,6 @@
 /** All flows of an endpoint: what they share, what bounds them, and when they end. */
 
+import type { HostCounterName, HostCounters } from '../driver/diagnostics.ts'
 import type { Log } from '../log/log.ts'
 import { LOG_DEBUG } from '../log/log.ts'
 import type { Clock, Timer } from '../runtime.ts'
@@ -17,17 +18,8 @@ const VIEW_BYTES = 1500
 /** What the driver writes at once, and room for a view at its end. */
 const SCRATCH_BYTES = 65536 + VIEW_BYTES
 
-/** Counters of an endpoint; those of the same name in HostCounters. */
-export interface FlowCounters {
-  flows: number
-  flows_opened: number
-  flows_refused: number
-  flow_datagrams_in: number
-  flow_datagrams_out: number
-  flow_drops_queue: number
-  flow_drops_send: number
-  flow_drops_cut: number
-}
+/** The counters of an endpoint that concern flows. */
+export type FlowCounters = Pick<HostCounters, Extract<HostCounterName, `flow${string}`>>
 
 export interface FlowTableOptions {
   readonly clock: Clock

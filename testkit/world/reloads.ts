@@ -102,6 +102,7 @@ export function drawReload(random: Random, index: number, end: string, topology:
   const names = Object.keys(RELOADS).filter((name) => ONLY[name]?.(end, topology) ?? true)
   const special = random.chance(0.5) ? names.filter((name) => name in ONLY) : []
   const first = index % names.length
+  // 7 divides none of the numbers of names, so that the steps reach all of them
   const some = Array.from({ length: random.between(4, 9) }, (_, i) => names[(first + 7 * i) % names.length] ?? '')
   const value = (name: string): unknown => RELOADS[name]?.[random.below(RELOADS[name].length)]
   return Object.fromEntries([...special, ...some].map((name) => [name, value(name)]))

@@ -1,5 +1,5 @@
 /**
- * A competing TCP flow with CUBIC (RFC 9438): slow start, cubic growth with the Reno-friendly region, multiplicative
+ * Competing TCP flows; one with CUBIC (RFC 9438): slow start, cubic growth with the Reno-friendly region, multiplicative
  * decrease to 0.7, recovery with selective acknowledgements, RTO. Packet numbers replace byte numbers; every packet is
  * acknowledged with its number and the cumulative number.
  */
@@ -12,14 +12,14 @@ import type { Packets } from './packets.ts'
 
 const PACKET_BYTES = 1400
 const ACK_BYTES = 64
-const INITIAL_WINDOW = 10
+export const INITIAL_WINDOW = 10
 const BETA = 0.7
 const C = 0.4
 const DUPLICATE_THRESHOLD = 3
-const MIN_RTO_TICKS = 200 * TICKS_PER_MS
+export const MIN_RTO_TICKS = 200 * TICKS_PER_MS
 const MAX_RTO_TICKS = 60_000 * TICKS_PER_MS
 /** Limit of outstanding packets, a power of two. */
-const RING = 1 << 17
+export const RING = 1 << 17
 
 const IN_FLIGHT = 1
 const LOST = 2
@@ -37,7 +37,8 @@ function cubeRoot(x: number): number {
   return root
 }
 
-export class TcpSender extends Host {
+/** Sender of a TCP flow: what was sent, arrived and was lost; when to send is the congestion control's. */
+export abstract class Sender extends Host {
   readonly #startAt: number
   /** No new data from then on. */
   readonly #stopAt: number
@@ -47,21 +48,11 @@ export class TcpSender extends Host {
   readonly #order = new Float64Array(RING)
   #transmissions = 0
   #newestArrived = 0
-  #una = 0
-  #nxt = 0
-  #pipe = 0
   #lostCount = 0
   #scan = 0
-  #cwnd = INITIAL_WINDOW
-  #ssthresh = Infinity
-  #wMax = 0
-  #k = 0
-  #epoch = -1
-  #wEstimate = 0
-  #recover = 0
-  #srtt = 0
-  #rttvar = 0
-  #backoff = 1
+  protected una = 0
+  protected nxt = 0
+  protected pipe = 0
 
   constructor(number: number, packets: Packets, out: Bottleneck, startAt: number, stopAt: number) {
     super(number, packets, out)
@@ -69,61 +60,68 @@ export class TcpSender extends Host {
     this.#stopAt = stopAt
   }
 
+  /** Sends what may be sent now, and sets the deadline. */
+  protected abstract pump(now: number): void
+  /** A packet arrived at the first time; `inFlight`: it did not count as lost. */
+  protected abstract onArrived(at: number, sentAt: number, inFlight: boolean, now: number): void
+  /** An acknowledgement was handled: `acked` packets arrived, `lost` ones counted as lost. */
+  protected abstract onHandled(acked: number, lost: readonly number[], now: number): void
+
   start(): void {
     this.deadline = this.#startAt
   }
 
-  #transmit(sn: number, now: number): void {
+  /** Sends the next packet, lost ones first. @returns its place in the ring; -1: there is none */
+  protected transmitNext(now: number): number {
+    const sn = this.#next(now)
+    if (sn < 0) return -1
     const at = sn & (RING - 1)
     this.#state[at] = IN_FLIGHT
     this.#sentAt[at] = now
     this.#order[at] = ++this.#transmissions
-    this.#pipe++
+    this.pipe++
     const slot = this.packets.take()
     this.packets.first[slot] = sn
     this.packets.second[slot] = this.#transmissions
     this.send(slot, PACKET_BYTES, now)
+    return at
   }
 
-  #pump(now: number): void {
-    while (this.#pipe < Math.floor(this.#cwnd)) {
-      if (this.#lostCount > 0) {
-        while (this.#scan < this.#nxt && this.#state[this.#scan & (RING - 1)] !== LOST) this.#scan++
-        if (this.#scan < this.#nxt) {
-          this.#lostCount--
-          this.#transmit(this.#scan++, now)
-          continue
-        }
-        this.#lostCount = 0
+  #next(now: number): number {
+    if (this.#lostCount > 0) {
+      while (this.#scan < this.nxt && this.#state[this.#scan & (RING - 1)] !== LOST) this.#scan++
+      if (this.#scan < this.nxt) {
+        this.#lostCount--
+        return this.#scan++
       }
-      if (this.#nxt - this.#una >= RING || now >= this.#stopAt) break
-      this.#transmit(this.#nxt++, now)
+      this.#lostCount = 0
     }
-    this.#rearm(now)
+    return this.nxt - this.una >= RING || now >= this.#stopAt ? -1 : this.nxt++
   }
 
-  #rearm(now: number): void {
-    const rto = this.#srtt === 0 ? 1000 * TICKS_PER_MS : Math.max(MIN_RTO_TICKS, this.#srtt + 4 * this.#rttvar)
-    this.deadline = this.#una === this.#nxt ? Infinity : Math.ceil(now + Math.min(MAX_RTO_TICKS, rto * this.#backoff))
-  }
-
-  #arrived(sn: number): boolean {
+  #arrived(sn: number, now: number, isSample: boolean): boolean {
     const at = sn & (RING - 1)
     const state = this.#state[at]
     if (state === ARRIVED) return false
-    if (state === IN_FLIGHT) this.#pipe--
+    if (state === IN_FLIGHT) this.pipe--
     else this.#lostCount--
     this.#state[at] = ARRIVED
     const order = this.#order[at] ?? 0
     if (order > this.#newestArrived) this.#newestArrived = order
+    if (isSample) this.onArrived(at, this.#sentAt[at] ?? 0, state === IN_FLIGHT, now)
     return true
   }
 
   #lose(sn: number): void {
     this.#state[sn & (RING - 1)] = LOST
-    this.#pipe--
+    this.pipe--
     this.#lostCount++
     if (sn < this.#scan) this.#scan = sn
+  }
+
+  /** Everything in flight counts as lost. */
+  protected loseAll(): void {
+    for (let sn = this.una; sn < this.nxt; sn++) if (this.#state[sn & (RING - 1)] === IN_FLIGHT) this.#lose(sn)
   }
 
   receive(now: number): void {
@@ -135,33 +133,55 @@ export class TcpSender extends Host {
       this.#acknowledge(sn, una, now)
     }
     this.inboxCount = 0
-    this.#pump(now)
+    this.pump(now)
   }
 
   #acknowledge(sn: number, una: number, now: number): void {
     let acked = 0
-    if (sn >= this.#una && sn < this.#nxt) {
-      const sentAt = this.#sentAt[sn & (RING - 1)] ?? 0
-      if (this.#arrived(sn)) {
-        acked++
-        this.#sample(now - sentAt)
-      }
-    }
-    for (; this.#una < una; this.#una++) if (this.#arrived(this.#una)) acked++
-    if (this.#scan < this.#una) this.#scan = this.#una
+    if (sn >= this.una && sn < this.nxt && this.#arrived(sn, now, true)) acked++
+    for (; this.una < una; this.una++) if (this.#arrived(this.una, now, false)) acked++
+    if (this.#scan < this.una) this.#scan = this.una
     if (acked === 0) return
-    this.#backoff = 1
-    let lost = false
+    const lost: number[] = []
     // packets are sent in order of their number except for retransmissions, which the order of sending reveals
-    for (let n = this.#una; n < sn; n++) {
+    for (let n = this.una; n < sn; n++) {
       const at = n & (RING - 1)
       if (this.#state[at] !== IN_FLIGHT) continue
       if ((this.#order[at] ?? 0) + DUPLICATE_THRESHOLD > this.#newestArrived) continue
       this.#lose(n)
-      if (n >= this.#recover) lost = true
+      lost.push(n)
     }
-    if (lost) this.#reduce()
-    else if (this.#una >= this.#recover) this.#grow(acked, now)
+    this.onHandled(acked, lost, now)
+  }
+}
+
+/** CUBIC. */
+export class TcpSender extends Sender {
+  #cwnd = INITIAL_WINDOW
+  #ssthresh = Infinity
+  #wMax = 0
+  #k = 0
+  #epoch = -1
+  #wEstimate = 0
+  #recover = 0
+  #srtt = 0
+  #rttvar = 0
+  #backoff = 1
+
+  protected pump(now: number): void {
+    while (this.pipe < Math.floor(this.#cwnd) && this.transmitNext(now) >= 0);
+    const rto = this.#srtt === 0 ? 1000 * TICKS_PER_MS : Math.max(MIN_RTO_TICKS, this.#srtt + 4 * this.#rttvar)
+    this.deadline = this.una === this.nxt ? Infinity : Math.ceil(now + Math.min(MAX_RTO_TICKS, rto * this.#backoff))
+  }
+
+  protected onArrived(_at: number, sentAt: number, _inFlight: boolean, now: number): void {
+    this.#sample(now - sentAt)
+  }
+
+  protected onHandled(acked: number, lost: readonly number[], now: number): void {
+    this.#backoff = 1
+    if (lost.some((sn) => sn >= this.#recover)) this.#reduce()
+    else if (this.una >= this.#recover) this.#grow(acked, now)
   }
 
   #sample(rtt: number): void {
@@ -175,7 +195,7 @@ export class TcpSender extends Host {
   }
 
   #reduce(): void {
-    this.#recover = this.#nxt
+    this.#recover = this.nxt
     this.#wMax = this.#cwnd < this.#wMax ? (this.#cwnd * (1 + BETA)) / 2 : this.#cwnd
     this.#cwnd = this.#ssthresh = Math.max(2, this.#cwnd * BETA)
     this.#epoch = -1
@@ -202,13 +222,13 @@ export class TcpSender extends Host {
   }
 
   expire(now: number): void {
-    if (this.#una < this.#nxt) {
-      for (let sn = this.#una; sn < this.#nxt; sn++) if (this.#state[sn & (RING - 1)] === IN_FLIGHT) this.#lose(sn)
+    if (this.una < this.nxt) {
+      this.loseAll()
       if (this.#backoff === 1) this.#reduce()
       this.#cwnd = 1
       this.#backoff = Math.min(64, this.#backoff * 2)
     }
-    this.#pump(now)
+    this.pump(now)
   }
 }
 

@@ -4,8 +4,8 @@
  * @typedef {object} Bundle
  * @property {string} source entry file
  * @property {string} out file in dist/
- * @property {'neutral' | 'node' | 'browser'} [platform] of the modules that it may import; default: node. A browser's
- * includes npm packages
+ * @property {'node' | 'browser'} [platform] of the modules that it may import; default: node. A browser's includes npm
+ * packages
  * @property {boolean} [executable] gets mode 755; its source begins with a shebang line
  */
 
@@ -22,11 +22,12 @@ export const checked = { source: 'assembly/checked.ts', out: 'dist/core.checked.
 /** The page at `/` of the monitoring server, as a module. */
 export const dashboard = { source: 'host/dashboard', out: 'dist/dashboard.js' }
 
-/** Entries of the runtimes. They share the files in `parts`. */
+/** The engine's module and the entries of the runtimes. They share the files in `parts`. */
 export const entries = {
   parts: 'dist/parts',
   /** @type {readonly Bundle[]} */
   bundles: [
+    { source: 'host/engine/core.ts', out: 'dist/core.js' },
     { source: 'runtime-node/index.ts', out: 'dist/node/index.js' },
     { source: 'runtime-node/cli.ts', out: 'dist/node/cli.js', executable: true },
     { source: 'runtime-bun/index.ts', out: 'dist/bun/index.js' },
@@ -38,7 +39,6 @@ export const entries = {
 
 /** Single files. @type {readonly Bundle[]} */
 export const bundles = [
-  { source: 'host/engine/core.ts', out: 'dist/core.js', platform: 'neutral' },
   { source: 'runtime-browser/index.ts', out: 'dist/browser/index.js', platform: 'browser' },
   { source: 'examples/demo/demo.ts', out: 'dist/demo.js' },
   { source: 'bench/main.ts', out: 'dist/bench.js' },

@@ -52,6 +52,18 @@ export type Strategy = 'failover' | 'least_rtt' | 'round_robin'
 /** Hold connections in sessions, hold them briefly and reset them, or do not listen. */
 export type WhenDown = 'hold' | 'reset' | 'close'
 
+/** An entry of `keys`: the key of a user or device. */
+export interface KeyConfig {
+  readonly name: string
+  /** One of these. */
+  readonly psk: string | undefined
+  readonly password: string | undefined
+  /** As in the file; `expiryOf` in keys.ts has the time. */
+  readonly not_after: string | undefined
+  /** Server: limit of its sessions. */
+  readonly max_sessions: number
+}
+
 /** A validated configuration. Names are the keys of the file; an absent key without default is undefined. */
 export interface Config {
   /** MODE_* bits */
@@ -95,6 +107,8 @@ export interface Config {
   readonly method: string | undefined
   readonly psk: string | undefined
   readonly password: string | undefined
+  /** In place of psk and password; empty where one of those is set. */
+  readonly keys: readonly KeyConfig[]
   readonly obfs: string | undefined
   readonly kcp: KcpConfig
   readonly tcp: TcpConfig

@@ -5,6 +5,8 @@ import { type Config, MODE_SERVER } from './config.ts'
 
 /** Keys that are only read at startup. */
 const FIXED_KEYS = ['http_listen', 'method', 'psk', 'password', 'obfs', 'user', 'native', 'workers'] as const
+/** Fixed as long as they are the only keys: as one of `keys` each of them may come and go. */
+const ONE_KEY: readonly string[] = ['psk', 'password']
 /** Keys of the socket that several workers share. */
 const SERVER_SOCKET = ['kcp_bind', 'netdev', 'fwmark', 'dscp'] as const
 const CLIENT_SOCKET = ['listen', 'listen_mode', 'udp_listen'] as const
@@ -16,9 +18,11 @@ const CLIENT_SOCKET = ['listen', 'listen_mode', 'udp_listen'] as const
 export function keepFixed(old: Config, fresh: Config): { readonly config: Config; readonly kept: readonly string[] } {
   if (((old.udp_listen ?? old.udp_connect) === undefined) !== ((fresh.udp_listen ?? fresh.udp_connect) === undefined))
     throw new StartError('a change between TCP and UDP (listen, connect, udp_listen, udp_connect) needs a restart')
-  const kept: string[] = FIXED_KEYS.filter((key) => old[key] !== fresh[key])
+  const hasKeys = old.keys.length + fresh.keys.length > 0
+  const kept: string[] = FIXED_KEYS.filter((key) => old[key] !== fresh[key] && !(hasKeys && ONE_KEY.includes(key)))
   if (old.tcp.reuseport !== fresh.tcp.reuseport) kept.push('tcp.reuseport')
-  const { http_listen, method, psk, password, obfs, user, native, workers } = old
+  const { http_listen, method, obfs, user, native, workers } = old
+  const { psk, password } = hasKeys ? fresh : old
   // with several workers the first process opens the socket, at startup only
   const isServer = (old.mode & MODE_SERVER) !== 0
   const shared = workers === 1 ? [] : isServer ? SERVER_SOCKET : CLIENT_SOCKET

@@ -6,6 +6,7 @@ import { isUnix } from '../net/unix-path.ts'
 import { type Config, MODE_CLIENT, MODE_RENDEZVOUS, MODE_SERVER } from './config.ts'
 import { adviceFor } from './foreign-keys.ts'
 import { readJson } from './json.ts'
+import { lintKeys } from './keys.ts'
 import { isProxy } from './proxy-rules.ts'
 import { configWarnings, rangeOf, SOURCE_SELECTED } from './rules.ts'
 import { didYouMean, examine, type Findings } from './unknown-keys.ts'
@@ -81,8 +82,8 @@ export function fileWarnings(path: string, mode: number | undefined, secret: boo
  */
 export function startFileWarnings(path: string, mode: number | undefined, ...configs: readonly Config[]): string[] {
   const secret = configs.some(
-    ({ psk, password, http_token, proxy_users }) =>
-      [psk, password, http_token].some((text) => text) || Object.keys(proxy_users).length > 0,
+    ({ psk, password, keys, http_token, proxy_users }) =>
+      [psk, password, http_token].some((text) => text) || keys.length + Object.keys(proxy_users).length > 0,
   )
   const isForGroupAlone = mode !== undefined && (mode & (OTHERS_READ | OTHERS_WRITE)) === GROUP_READ
   return isForGroupAlone ? [] : fileWarnings(path, mode, secret)
@@ -108,10 +109,7 @@ function ignoredKeys(config: Config, findings: Findings): string[] {
   if (config.obfs !== undefined) ignored('dscp', 'an obfuscator builds the IP headers itself')
   if (!isProxy(config.connect))
     for (const key of ['proxy_rules', 'proxy_users']) ignored(key, 'connect is neither socks5 nor http')
-  if (method === undefined) {
-    ignored('psk', 'method is not set')
-    ignored('password', 'method is not set')
-  }
+  if (method === undefined) for (const key of ['psk', 'password', 'keys']) ignored(key, 'method is not set')
   return warnings
 }
 
@@ -122,8 +120,9 @@ function ignoredKeys(config: Config, findings: Findings): string[] {
  */
 export function lint(config: Config, findings: Findings, hasFastUdp: boolean): LintResult {
   const { mode, kcp, udp, keepalive, http_listen, listen, udp_listen, kcp_bind, log } = config
-  const warnings = [...configWarnings(config), ...ignoredKeys(config, findings)]
-  const notes: string[] = []
+  const ofKeys = lintKeys(config)
+  const warnings = [...configWarnings(config), ...ignoredKeys(config, findings), ...ofKeys.warnings]
+  const notes = ofKeys.notes
   if (config.password !== undefined) {
     const text = 'key stretching is minimal, a weak password can be guessed; prefer psk, generated with --genpsk'
     warnings.push(`config key password = ${HIDDEN}: ${text}`)

@@ -10,6 +10,7 @@ import {
   type Config,
   type KcpConfig,
   type KcpKey,
+  type KeyConfig,
   MODE_CLIENT,
   MODE_RENDEZVOUS,
   MODE_SERVER,
@@ -20,7 +21,7 @@ import {
 } from './config.ts'
 import { readJson } from './json.ts'
 import { checkRules } from './rules.ts'
-import { KCP_KEYS, type Value, validate } from './validate.ts'
+import { type ItemValues, KCP_KEYS, type Value, validate } from './validate.ts'
 
 /** Typed access to validated values. A mismatch between schema.json and Config is a bug and throws TypeError. */
 class Reader {
@@ -95,6 +96,21 @@ class Reader {
     return typeof value === 'object' && !Array.isArray(value) ? (value as Record<string, string>) : this.#mismatch(key)
   }
 
+  keys(key: string): readonly KeyConfig[] {
+    const items = this.#values.get(key) ?? []
+    if (!Array.isArray(items)) return this.#mismatch(key)
+    return items.map((item: ItemValues) => {
+      const values = new Reader(new Map(Object.entries(item)))
+      return {
+        name: values.text('name') ?? '',
+        psk: values.text('psk'),
+        password: values.text('password'),
+        not_after: values.text('not_after'),
+        max_sessions: values.integer('max_sessions'),
+      }
+    })
+  }
+
   #mismatch(key: string): never {
     throw new TypeError(`schema.json does not match the Config type: ${key}`)
   }
@@ -149,6 +165,7 @@ export function configOf(entries: ReadonlyMap<string, Value>): Config {
     method: values.text('method'),
     psk: values.text('psk'),
     password: values.text('password'),
+    keys: values.keys('keys'),
     obfs: values.text('obfs'),
     kcp: kcpOf(values),
     tcp: {

@@ -7,7 +7,7 @@ import { ConfigError, HIDDEN, quote } from '../errors.ts'
 import { isLoopbackHost, type PortRange, parseHostPort } from '../net/address.ts'
 import { isAbstract, isUnix, parseMode, parseUnix } from '../net/unix-path.ts'
 import { type Config, MODE_CLIENT, MODE_RENDEZVOUS, MODE_SERVER } from './config.ts'
-
+import { checkKeys, expiredKeys } from './keys.ts'
 import { trustedSources } from './proxy-protocol.ts'
 import { checkProxy, isProxy, PROXIES } from './proxy-rules.ts'
 
@@ -80,6 +80,7 @@ export function checkRules(config: Config): void {
   if (config.psk !== undefined && config.password !== undefined) {
     throw new ConfigError('psk', HIDDEN, 'conflicts with password')
   }
+  checkKeys(config)
   if (config.http_token !== undefined && !HTTP_TOKEN.test(config.http_token)) {
     const reason = 'must be 8 to 256 letters, digits and characters of -._~+/, with = only at the end'
     throw new ConfigError('http_token', HIDDEN, reason)
@@ -243,6 +244,7 @@ export function configWarnings(config: Config): string[] {
     warnings.push(`config key kcp_connect = ${shown}: ignored with rendezvous_server`)
   }
   return warnings.concat(
+    expiredKeys(config),
     monitoringWarnings(config),
     openSocket(config),
     openProxy(config),

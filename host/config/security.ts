@@ -6,7 +6,8 @@
 import { KEY_BYTES } from '../crypto/methods.ts'
 import { secretBytes } from '../crypto/secret-bytes.ts'
 import { ConfigError, HIDDEN, quote } from '../errors.ts'
-import { type Config, MODE_CLIENT, MODE_RENDEZVOUS, MODE_SERVER } from './config.ts'
+import { type Config, type KeyConfig, MODE_CLIENT, MODE_RENDEZVOUS, MODE_SERVER } from './config.ts'
+import { expiryOf } from './keys.ts'
 
 /** 43 characters of standard Base64 and one `=`. In canonical form the two unused low bits of the last one are 0. */
 const PSK_SYNTAX = /^[A-Za-z0-9+/]{42}[AEIMQUYcgkosw048]=$/
@@ -14,19 +15,31 @@ const PSK_SYNTAX = /^[A-Za-z0-9+/]{42}[AEIMQUYcgkosw048]=$/
 /** Standard Base64 (RFC 4648, 4). */
 const BASE64 = 'ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/'
 
+/** The limit of max_sessions. */
+export const SESSIONS_MAX = 65_535
+
 /** Names of obfuscators (protocol.md 9). */
 const OBFUSCATORS: readonly string[] = ['dpi/tcp-wnd', 'dpi/tcp']
 
+/** A key, which the caller must overwrite, or the password that it is derived from: for `withKey` (crypto/key.ts). */
+export type Source =
+  | { readonly psk: Uint8Array; readonly password: undefined }
+  | { readonly psk: undefined; readonly password: string }
+
 /** The method and the source of its key. */
-export type Security =
-  | { readonly method: string; readonly psk: Uint8Array; readonly password: undefined }
-  | { readonly method: string; readonly psk: undefined; readonly password: string }
+export type Security = { readonly method: string } & Source
+
+/** Who may use an endpoint: one of `keys`, or psk and password under the name ''. */
+export interface NamedKey extends KeyConfig {
+  /** Wall clock, ms; from then on the key is not accepted. undefined: never. */
+  readonly expiry: number | undefined
+}
 
 /** @throws ConfigError that does not contain the value */
-function checkPsk(text: string): void {
+function checkPsk(text: string, key = 'psk'): void {
   if (PSK_SYNTAX.test(text)) return
   const reason = `must be ${KEY_BYTES} bytes in standard Base64, 44 characters with padding; generate one with --genpsk`
-  throw new ConfigError('psk', HIDDEN, reason)
+  throw new ConfigError(key, HIDDEN, reason)
 }
 
 /**
@@ -71,33 +84,61 @@ function checkObfs(config: Config): void {
 
 /**
  * Runs the checks of protocol.md 10.3 rule 6. A method without a key is rejected (3.7: kcptun-libev uses a publicly
- * known one); without a method psk and password are ignored. No key is decoded.
+ * known one), and so is one whose keys have all expired; without a method psk, password and keys are ignored. No key is
+ * decoded.
  * @param methods names of the supported methods
+ * @param now wall clock, ms
  * @throws ConfigError
  */
-export function assertStartable(config: Config, methods: readonly string[]): void {
-  const { method, psk, password } = config
-  if (method !== undefined) {
-    if (!methods.includes(method)) {
-      throw new ConfigError('method', quote(method), `unknown method, must be one of ${methods.join(', ')}`)
-    }
-    if (psk !== undefined) checkPsk(psk)
-    else if (password === undefined) {
-      throw new ConfigError('method', quote(method), 'requires a key: set psk (or password)')
-    }
-  }
+export function assertStartable(config: Config, methods: readonly string[], now = Date.now()): void {
+  namedKeys(config, methods, now)
   checkObfs(config)
 }
 
 /**
- * Runs the same checks and returns the key source, for withKey (crypto/key.ts), which overwrites the key.
+ * The keys that count at a time, in the order of the file: of an endpoint with `psk` or `password` one whose name is
+ * empty. No key is decoded: `keySource` does that.
+ * @returns undefined if no method is set: packets are not encrypted
+ * @throws ConfigError if there is none, or one is malformed
+ */
+export function namedKeys(
+  { method, psk, password, keys }: Config,
+  methods: readonly string[],
+  now = Date.now(),
+): readonly NamedKey[] | undefined {
+  if (method === undefined) return undefined
+  if (!methods.includes(method)) {
+    throw new ConfigError('method', quote(method), `unknown method, must be one of ${methods.join(', ')}`)
+  }
+  if (keys.length > 0) {
+    for (const [index, key] of keys.entries()) if (key.psk !== undefined) checkPsk(key.psk, `keys[${index}].psk`)
+    const named = keys.map((key) => ({
+      ...key,
+      expiry: key.not_after === undefined ? undefined : expiryOf(key.not_after),
+    }))
+    const valid = named.filter(({ expiry }) => expiry === undefined || now < expiry)
+    if (valid.length > 0) return valid
+    const texts = keys.map(({ name, not_after }) => `${name} (not_after ${not_after})`)
+    throw new ConfigError('keys', '', `all of them have expired: ${texts.join(', ')}`)
+  }
+  if (psk !== undefined) checkPsk(psk)
+  else if (password === undefined) {
+    throw new ConfigError('method', quote(method), 'requires a key: set psk (or password, or keys)')
+  }
+  return [{ name: '', psk, password, not_after: undefined, expiry: undefined, max_sessions: SESSIONS_MAX }]
+}
+
+/** Decodes a key of `namedKeys`. @throws ConfigError */
+export const keySource = ({ psk, password = '' }: KeyConfig): Source =>
+  psk === undefined ? { psk, password } : { psk: parsePsk(psk), password: undefined }
+
+/**
+ * Runs the same checks and returns the source of the key that a client uses: the first that has not expired.
  * @returns undefined if no method is set: packets are not encrypted
  * @throws ConfigError
  */
-export function checkStart(config: Config, methods: readonly string[]): Security | undefined {
-  assertStartable(config, methods)
-  const { method, psk, password } = config
-  if (method === undefined) return undefined
-  if (psk !== undefined) return { method, psk: parsePsk(psk), password: undefined }
-  return { method, psk: undefined, password: password ?? '' }
+export function checkStart(config: Config, methods: readonly string[], now?: number): Security | undefined {
+  assertStartable(config, methods, now)
+  const [first] = namedKeys(config, methods, now) ?? []
+  return first && { method: config.method ?? '', ...keySource(first) }
 }

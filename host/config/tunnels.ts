@@ -98,7 +98,7 @@ const UNIX = -1
 
 /** Keys of which a configuration has one. */
 const ALTERNATIVES = [
-  ['psk', 'password'],
+  ['psk', 'password', 'keys'],
   ['listen', 'udp_listen'],
   ['connect', 'udp_connect'],
 ] as const
@@ -107,7 +107,7 @@ const ALTERNATIVES = [
 export function defaultsFor(entry: JsonNode, above: ReadonlyMap<string, Value>): ReadonlyMap<string, Value> {
   const own = readValues(entry)
   const defaults = new Map(above)
-  for (const pair of ALTERNATIVES) if (pair.some((key) => own.has(key))) for (const key of pair) defaults.delete(key)
+  for (const group of ALTERNATIVES) if (group.some((key) => own.has(key))) for (const key of group) defaults.delete(key)
   return defaults
 }
 

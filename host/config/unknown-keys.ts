@@ -47,6 +47,13 @@ export const KEYS: readonly string[] = [...VALUES.keys()]
 /** Whether the value of a key is secret. */
 export const isSecret = (key: string): boolean => VALUES.get(key)?.writeOnly === true
 
+/** What the objects in a list have: `keys[1].psk`. */
+const ITEM = /(?:^|\.)(\w+)\[\d+\]\.\w+$/
+const itemKeys = (unknown: string): readonly string[] | undefined => {
+  const inner = VALUES.get(ITEM.exec(unknown)?.[1] ?? '')?.items?.properties
+  return inner && Object.keys(inner)
+}
+
 const lastName = (key: string): string => key.slice(key.lastIndexOf('.') + 1)
 
 /** Edit distance of two words: insertions, deletions, replacements, and swaps of adjacent letters. */
@@ -71,12 +78,14 @@ export function editDistance(a: string, b: string): number {
 /** The known key that was probably meant by an unknown one (dotted). */
 export function didYouMean(unknown: string): string | undefined {
   const name = lastName(unknown).toLowerCase().replaceAll('-', '_')
+  const known = itemKeys(unknown) ?? KEYS
   // correct name in the wrong object
-  const elsewhere = KEYS.find((key) => lastName(key) === name) ?? ELSEWHERE.get(name)
+  const other = ELSEWHERE.get(name)
+  const elsewhere = known.find((key) => lastName(key) === name) ?? known.find((key) => key === other)
   if (elsewhere !== undefined) return elsewhere
   let best: string | undefined
   let bestEdits = EDITS_MAX + 1
-  for (const key of KEYS) {
+  for (const key of known) {
     const edits = editDistance(name, lastName(key))
     if (edits < bestEdits && edits * 3 <= lastName(key).length) {
       best = key
@@ -118,8 +127,12 @@ export function examine(document: JsonNode): Findings {
         if (value.kind === 'array') entries.push(...value.items.map(examine))
       } else if (property === undefined) {
         if (!isAnnotation(key)) unknown.add(key)
-      } else if (property.properties === undefined) set.add(key)
-      else visit(`${key}.`, value, property.properties)
+      } else if (property.properties === undefined) {
+        if (!prefix.includes('[')) set.add(key)
+        const inner = property.items?.properties
+        if (inner === undefined || value.kind !== 'array') continue
+        for (const [index, item] of value.items.entries()) visit(`${key}[${index}].`, item, inner)
+      } else visit(`${key}.`, value, property.properties)
     }
   }
   visit('', document, PROPERTIES)

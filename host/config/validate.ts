@@ -1,6 +1,6 @@
 /**
  * Validates a tree of `json.ts` against `schema.json`. Supports exactly the JSON Schema features used there (type,
- * minimum, maximum, maxLength, maxItems, maxProperties, enum, default, writeOnly, properties). Cross-field rules are in `rules.ts`.
+ * minimum, maximum, maxLength, maxItems, maxProperties, enum, default, writeOnly, properties, items). Cross-field rules are in `rules.ts`.
  */
 
 import { ConfigError, HIDDEN, quote } from '../errors.ts'
@@ -9,7 +9,9 @@ import { decodeString, type JsonNode } from './json.ts'
 import schema from './schema.json' with { type: 'json' }
 
 type Scalar = string | number | boolean
-export type Value = Scalar | readonly string[] | Readonly<Record<string, string>>
+/** An object in a list, with defaults. */
+export type ItemValues = Readonly<Record<string, Scalar>>
+export type Value = Scalar | readonly string[] | Readonly<Record<string, string>> | readonly ItemValues[]
 
 /** One property of the schema. */
 export interface PropertySchema {
@@ -26,6 +28,7 @@ export interface PropertySchema {
   readonly maxItems?: number
   readonly maxProperties?: number
   readonly properties?: Properties
+  readonly items?: { readonly type: string; readonly properties?: Properties }
 }
 
 export type Properties = Readonly<Record<string, PropertySchema>>
@@ -122,6 +125,26 @@ function readList(key: string, node: JsonNode, property: PropertySchema): readon
   return node.items.map((item, index) => readString(`${key}[${index}]`, item, { ...property, type: 'string' }))
 }
 
+/** An array of objects. A name that is missing in one of them is an empty one here. */
+function readItems(key: string, node: JsonNode, properties: Properties, maxItems: number): readonly ItemValues[] {
+  if (node.kind !== 'array' || node.items.length > maxItems)
+    throw new ConfigError(
+      key,
+      node.kind === 'array' ? '[...]' : HIDDEN,
+      `must be an array of at most ${maxItems} objects`,
+    )
+  return node.items.map((item, index) => {
+    const path = `${key}[${index}]`
+    // anything else may be a secret in the wrong place
+    if (item.kind !== 'object') throw new ConfigError(path, HIDDEN, 'must be a JSON object')
+    const values = new Map<string, Value>()
+    readObject(`${path}.`, item, properties, values)
+    fillDefaults(`${path}.`, properties, values)
+    const start = path.length + 1
+    return Object.fromEntries([...values].map(([path, value]) => [path.slice(start), value])) as ItemValues
+  })
+}
+
 /** One string, or an array of them. */
 function readStrings(key: string, node: JsonNode, property: PropertySchema): Value {
   if (node.kind === 'string') return readString(key, node, property)
@@ -153,8 +176,11 @@ function readValue(key: string, node: JsonNode, property: PropertySchema): Value
       return readBoolean(key, node, property)
     case 'string':
       return readString(key, node, property)
-    case 'array':
+    case 'array': {
+      const inner = property.items?.properties
+      if (inner !== undefined) return readItems(key, node, inner, property.maxItems ?? 0)
       return readList(key, node, property)
+    }
     case 'object':
       return readMap(key, node, property)
     default:

@@ -78,6 +78,20 @@ export interface UdpSocketOptions {
   readonly gro?: 'auto' | 'off' | undefined
 }
 
+/** The key of a user or device, one of `keys`. */
+export interface UserKey {
+  /** 1 to 64 letters, digits and characters of ._-, another one for each key. */
+  readonly name: string
+  /** Pre-shared key, 32 bytes in Base64: see generatePsk. */
+  readonly psk?: string | undefined
+  /** A password, in place of `psk`. */
+  readonly password?: string | undefined
+  /** Until when it is accepted: `2027-12-31`, or a time with its zone. */
+  readonly not_after?: string | undefined
+  /** Server: limit of its sessions. */
+  readonly max_sessions?: number | undefined
+}
+
 /** Options of both ends. All but the first and the last ones are configuration keys: docs/configuration.md. */
 export interface CommonOptions {
   /** Local UDP address, `kcp_bind`: `host:port`, `:port`. */
@@ -86,6 +100,8 @@ export interface CommonOptions {
   readonly psk?: string | undefined
   /** A password, in place of `psk`. */
   readonly password?: string | undefined
+  /** Keys by name, in place of `psk`. */
+  readonly keys?: readonly UserKey[] | undefined
   /** Default xchacha20poly1305_ietf; null: nothing is encrypted or authenticated. */
   readonly method?: Method | null | undefined
   /** UDP address of a rendezvous server, for ends behind NAT. */

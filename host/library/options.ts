@@ -78,12 +78,12 @@ function checkUnknown(document: Uint8Array): void {
 }
 
 /** A key that encrypts nothing, or no key, is an oversight. */
-function checkKey({ method, psk, password }: AnyOptions): void {
-  const name = psk === undefined ? 'password' : 'psk'
-  const hasKey = psk !== undefined || password !== undefined
-  if (method === null && hasKey) throw new ConfigError(name, HIDDEN, 'has no use with method null')
-  if (method !== null && !hasKey)
-    throw new ConfigError('psk', '', 'psk or password is required; with method null nothing is encrypted')
+function checkKey(options: AnyOptions): void {
+  const name = (['psk', 'password', 'keys'] as const).find((each) => options[each] !== undefined)
+  const { method } = options
+  if (method === null && name !== undefined) throw new ConfigError(name, HIDDEN, 'has no use with method null')
+  if (method !== null && name === undefined)
+    throw new ConfigError('psk', '', 'psk or password (or keys) is required; with method null nothing is encrypted')
 }
 
 function addressKeys(options: AnyOptions, isClient: boolean): object {

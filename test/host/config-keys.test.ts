@@ -90,8 +90,8 @@ const CHOICES: readonly (readonly [string, readonly string[]])[] = [
   ['replay', ['auto', 'strict']],
 ]
 
-/** Keys whose values are lists or maps of strings: host/proxy.test.ts. */
-const COLLECTIONS = ['proxy_rules', 'proxy_users', 'proxy_protocol_from']
+/** Keys whose values are lists or maps: host/proxy.test.ts, host/keys-config.test.ts. */
+const COLLECTIONS = ['proxy_rules', 'proxy_users', 'proxy_protocol_from', 'keys']
 
 const utf8 = (text: string) => new TextEncoder().encode(text)
 

@@ -58,6 +58,7 @@ const FIXED = [
   'method',
   'psk',
   'password',
+  'keys',
   'obfs',
   'user',
   'native',

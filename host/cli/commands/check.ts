@@ -3,13 +3,15 @@
 import { applyEdits, modify } from 'jsonc-parser'
 import { type Config, MODE_CLIENT, MODE_RENDEZVOUS, MODE_SERVER } from '../../config/config.ts'
 import { type JsonNode, readJson } from '../../config/json.ts'
+import { isExpired } from '../../config/keys.ts'
 import { fileWarnings, keyWarnings, type LintResult, lint } from '../../config/lint.ts'
 import { type Datagram, datagrams } from '../../config/mtu.ts'
 import { isProxy } from '../../config/proxy-rules.ts'
 import { modeName, monitoringWarnings } from '../../config/rules.ts'
+import { SESSIONS_MAX } from '../../config/security.ts'
 import { defaultsFor, entriesOf, PROCESS_KEYS } from '../../config/tunnels.ts'
 import { examine, type Findings, isSecret, KEYS } from '../../config/unknown-keys.ts'
-import { readValues, type Value, validate } from '../../config/validate.ts'
+import { type ItemValues, readValues, type Value, validate } from '../../config/validate.ts'
 import { ConfigError, HIDDEN } from '../../errors.ts'
 import { isUnix } from '../../net/unix-path.ts'
 import type { Runtime } from '../../runtime.ts'
@@ -76,7 +78,17 @@ const STAND_INS: Readonly<Record<string, string>> = {
 }
 
 /** The key of an entry of a list. */
-const keyOf = (path: string): string => path.replace(/\[\d+\]$/, '')
+const keyOf = (path: string): string => path.replace(/(?<=kcp_connect|proxy_\w+)\[\d+\]$/, '')
+
+/** A member of an entry of `keys`, which must be there and have a value of its own. */
+const KEY_MEMBER = /^keys\[(\d+)\]\.(name|psk)$/
+
+/** @param name of a key in its tunnel */
+function standInFor(name: string): string | undefined {
+  const [, index = '', member] = KEY_MEMBER.exec(name) ?? []
+  if (member === undefined) return STAND_INS[name]
+  return member === 'name' ? `replaced-${index}` : `${index.padEnd(43, 'A')}=`
+}
 
 /** A JSON text with another value of a key (dotted); undefined removes the key. */
 const withValue = (text: string, key: string, value: string | undefined): string =>
@@ -113,7 +125,7 @@ function errorsOf(bytes: Uint8Array, { set: own, entries }: Findings): ConfigErr
       if (!(error instanceof ConfigError)) throw error
       const { key, message } = error
       const [path, name] = divide(keyOf(key))
-      const isSet = set.includes(path + name)
+      const isSet = set.includes(path + name) || name.startsWith('keys[')
       const isInherited = !isSet && set.includes(name)
       const isConsequence = replaced.has(key) || (isCut && !isSet && !isInherited)
       // a key that is there twice may take two turns; what entries inherit is reported for the first of them
@@ -122,9 +134,12 @@ function errorsOf(bytes: Uint8Array, { set: own, entries }: Findings): ConfigErr
       const isKnown = errors.some((known) => known.message === message || (isInherited && isSame(known)))
       if (!isConsequence && !isKnown) errors.push(error)
       if (name === '') return errors
-      const standIn = replaced.has(key) ? undefined : STAND_INS[name]
+      const standIn = replaced.has(key) ? undefined : standInFor(name)
       let next = withValue(text, key, standIn)
-      if (name === 'method' && !['psk', 'password'].some((each) => set.includes(each) || set.includes(path + each)))
+      if (
+        name === 'method' &&
+        !['psk', 'password', 'keys'].some((each) => set.includes(each) || set.includes(path + each))
+      )
         next = withValue(next, `${path}psk`, STAND_INS['psk'])
       if (next === text) return errors
       if (standIn === undefined) isCut = true
@@ -181,20 +196,29 @@ function inspect(path: string, bytes: Uint8Array, mode: number | undefined, hasF
   }
 }
 
+/** The secrets of an entry of `keys`. */
+const hiddenIn = (item: ItemValues): ItemValues =>
+  Object.fromEntries(['psk', 'password'].filter((name) => name in item).map((name) => [name, HIDDEN]))
+
+const isItems = (value: Value): value is readonly ItemValues[] =>
+  Array.isArray(value) && value.every((item) => typeof item === 'object')
+
 /** The value to show for a key; null = automatic or not set. */
 function shownValue(values: ReadonlyMap<string, Value>, key: string): Value | null {
   const value = values.get(key)
   if (value === undefined) return null
   if (!isSecret(key)) return value
+  if (isItems(value)) return value.map((item) => ({ ...item, ...hiddenIn(item) }))
   // passwords by name
   return typeof value === 'object' ? Object.fromEntries(Object.keys(value).map((name) => [name, HIDDEN])) : HIDDEN
 }
 
 const describe = ({ key, reason, message }: ConfigError): object => ({ key, reason, message })
 
-function keySource({ method, psk }: Config): string | null {
-  return method === undefined ? null : psk === undefined ? 'password' : 'psk'
-}
+/** Which key holds the key. */
+const sourceOf = ({ psk, keys }: Config): string => (keys.length > 0 ? 'keys' : psk === undefined ? 'password' : 'psk')
+
+const keySource = (config: Config): string | null => (config.method === undefined ? null : sourceOf(config))
 
 const valuesJson = (values: ReadonlyMap<string, Value>, keys: readonly string[]): object =>
   Object.fromEntries(keys.map((name) => [name, shownValue(values, name)]))
@@ -266,9 +290,16 @@ function route(config: Config): string {
   return `rendezvous server on UDP ${kcp_bind}`
 }
 
-function security({ method, psk }: Config): string {
+function security(config: Config): string {
+  const { method, keys } = config
   if (method === undefined) return 'not encrypted, not authenticated'
-  return `${method}, key from ${psk === undefined ? 'password' : 'psk'}`
+  if (keys.length === 0) return `${method}, key from ${sourceOf(config)}`
+  const users = keys.map((key) => {
+    const limit = key.max_sessions === SESSIONS_MAX ? '' : `, at most ${key.max_sessions} sessions`
+    const end = key.not_after === undefined ? '' : `${isExpired(key) ? ', EXPIRED' : ', until'} ${key.not_after}`
+    return `\n  ${key.name}${end}${limit}`
+  })
+  return `${method}, ${keys.length === 1 ? 'key of' : `${keys.length} keys, of`}${users.join('')}`
 }
 
 function datagramTable(config: Config, sizes: readonly Datagram[]): string {
@@ -294,9 +325,11 @@ function valueText(value: Value): string {
   return value === '' ? '""' : String(value)
 }
 
-/** The members of a list, or the names in a map. */
-const wordsOf = (value: Exclude<Value, string | number | boolean>): readonly string[] =>
-  Array.isArray(value) ? value : Object.keys(value)
+/** The members of a list, the names in a map or of the objects in a list. */
+function wordsOf(value: Exclude<Value, string | number | boolean>): readonly string[] {
+  if (isItems(value)) return value.map(({ name }) => String(name))
+  return Array.isArray(value) ? value : Object.keys(value)
+}
 
 /** What a server that is a proxy does, in the order in which it decides. */
 function proxyTable({ connect, proxy_rules, proxy_users }: Config): string {

@@ -164,7 +164,9 @@ function writeConfig(runtime: Runtime, given: Given, { text, file, warnings }: C
   const to = destination(given)
   const path = given.values.get(OUTPUT.long) ?? pathOf(to.dir, role)
   writeAll(consoleOf(runtime), to, [{ path, text }])
-  const hasKey = (tunnels ?? [config]).some(({ psk, password }) => (psk ?? password) !== undefined)
+  const hasKey = (tunnels ?? [config]).some(
+    ({ psk, password, keys }) => (psk ?? password) !== undefined || keys.length > 0,
+  )
   const secret = hasKey ? ' It contains the key: keep it secret.' : ''
   const start = `${invocationOf(runtime)} -c ${shellWord(path)}`
   const what =

@@ -9,7 +9,7 @@ import { explain, explainHeadings } from './help.ts'
 import { History } from './history.ts'
 import type { Hello, Sample, Warning } from './sample.ts'
 import { Stream } from './stream.ts'
-import { SessionTable, showContexts, showServers } from './table.ts'
+import { SessionTable, showContexts, showServers, showUsers } from './table.ts'
 import { detailPairs, emptyText, endPairs, linkText, stripPairs } from './texts.ts'
 
 const TOKEN_KEY = 'kcptun-http-token'
@@ -128,6 +128,7 @@ function showSample(sample: Sample): void {
     )
     table.show(sample, emptyText(program.mode, about))
     showServers(sample)
+    showUsers(sample)
     showContexts(sample)
     if (unseenWarnings !== undefined) showWarnings(unseenWarnings)
     unseenWarnings = undefined

@@ -27,6 +27,7 @@ const TEXTS: Readonly<Record<string, string>> = {
   Sessions:
     'Each TCP connection is a session. Application: who connected to the client. Target: what the server connected it to. ' +
     'Queue, window and losses count segments. Closed sessions are kept for a while so that late packets are recognized.',
+  Users: 'Each key of the server, with what came and went under it since the start.',
   Obfuscator: 'Pairs of addresses and ports that look like one TCP connection to the network.',
   Queue: 'Segments of all sessions that wait to be sent or acknowledged.',
   Window: 'How many segments the most active session may have on their way unacknowledged.',

@@ -6,6 +6,8 @@ export interface Session {
   readonly conv: string
   readonly state: string
   readonly peer: string
+  /** Of a server with several keys. */
+  readonly user?: string
   /** The other end of its TCP connection: the application, at a server the target. */
   readonly tcp_peer?: string | null
   readonly age_seconds: number
@@ -36,6 +38,18 @@ export type Numbers = Readonly<Record<string, number | undefined>>
 
 /** A context of the obfuscator: each field becomes a column. */
 export type Fields = Readonly<Record<string, string | number | boolean | null>>
+
+/** Who has one of several keys. */
+export interface User {
+  readonly name: string
+  readonly sessions: number
+  readonly max_sessions: number | null
+  readonly sessions_refused: number
+  readonly tcp_read_bytes: number
+  readonly tcp_written_bytes: number
+  readonly last_seen_seconds: number | null
+  readonly not_after: string | null
+}
 
 export interface Hello {
   readonly about: Readonly<Record<string, string | number | boolean>>
@@ -95,6 +109,8 @@ export interface Sample {
   readonly warnings?: readonly Warning[]
   /** Only of a client with several servers. */
   readonly servers?: readonly Fields[]
+  /** Only of a server with several keys. */
+  readonly keys?: readonly User[]
   /** All of them, also beside the figures of one. */
   readonly tunnels?: readonly TunnelState[]
   /** Only with an obfuscator. */

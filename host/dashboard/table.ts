@@ -28,10 +28,13 @@ const tcpOf = (line: Line): string => line.tcp_peer ?? NONE
 
 const tunnelOf = ({ tunnel }: Line): string => tunnel ?? NONE
 
+const userOf = ({ user }: Line): string => user ?? NONE
+
 const COLUMNS: readonly Column[] = [
   { title: 'Session', className: 'text code minor', key: (line) => line.conv, show: (line) => line.conv },
   { title: 'State', className: 'text', key: (line) => line.state, show: (line) => STATES[line.state] ?? line.state },
   { title: 'Tunnel', className: 'text at-tunnels', key: tunnelOf, show: tunnelOf },
+  { title: 'User', className: 'text at-users', key: userOf, show: userOf },
   { title: 'Client', className: 'text code at-server', key: (line) => line.peer, show: (line) => line.peer },
   { title: 'Application', className: 'text code at-client', key: tcpOf, show: tcpOf },
   { title: 'Target', className: 'text code minor at-server', key: tcpOf, show: tcpOf },
@@ -231,13 +234,22 @@ const titleOf = (name: string): string =>
     .replace(/_ms$/, ' (ms)')
     .replaceAll('_', ' ')
 
-/** Shows a list; each field becomes a column. */
-function showList(id: 'contexts' | 'servers', list: readonly Fields[], summary: string): void {
+/**
+ * Shows a list; each field becomes a column.
+ * @param minor fields for which a narrow screen has no room
+ */
+function showList(
+  id: 'contexts' | 'servers' | 'users',
+  list: readonly Fields[],
+  summary: string,
+  minor: readonly string[] = [],
+): void {
   const names = Object.keys(list[0] ?? {})
+  const classOf = (name: string): string => (minor.includes(name) ? 'text minor' : 'text')
   byId(`${id}-scroll`).hidden = names.length === 0
   byId(`${id}-head`).replaceChildren(
     ...names.map((name) => {
-      const cell = make('th', 'text')
+      const cell = make('th', classOf(name))
       cell.setAttribute('scope', 'col')
       cell.append(make('span', '', titleOf(name)))
       return cell
@@ -246,7 +258,7 @@ function showList(id: 'contexts' | 'servers', list: readonly Fields[], summary: 
   byId(`${id}-body`).replaceChildren(
     ...list.map((line) => {
       const row = make('tr')
-      row.append(...names.map((name) => make('td', 'text', fieldText(name, line[name]))))
+      row.append(...names.map((name) => make('td', classOf(name), fieldText(name, line[name]))))
       return row
     }),
   )
@@ -268,4 +280,37 @@ export function showServers({ servers }: Sample): void {
   if (servers === undefined) return
   const up = servers.filter(({ state }) => state === 'up').length
   showList('servers', servers, `${up} of ${servers.length} up`)
+}
+
+/** Those of the previous sample, for their rates. */
+let usersBefore: { readonly uptime_ms: number; readonly keys: Sample['keys'] | undefined } | undefined
+
+/** Shows who uses a server with several keys. */
+export function showUsers({ keys, uptime_ms }: Sample): void {
+  byId('users').hidden = keys === undefined
+  document.body.toggleAttribute('data-users', keys !== undefined)
+  const before = usersBefore
+  usersBefore = { uptime_ms, keys }
+  if (keys === undefined) return
+  const elapsed = uptime_ms - (before?.uptime_ms ?? uptime_ms)
+  const lines = keys.map((key) => {
+    const then = before?.keys?.find(({ name }) => name === key.name)
+    const rateOf = (now: number, old = now): string =>
+      rateCell(elapsed > 0 ? (Math.max(0, now - old) * 8000) / elapsed : 0)
+    return {
+      user: key.name,
+      sessions:
+        key.max_sessions === null ? count(key.sessions) : `${count(key.sessions)} of ${count(key.max_sessions)}`,
+      receiving: rateOf(key.tcp_written_bytes, then?.tcp_written_bytes),
+      sending: rateOf(key.tcp_read_bytes, then?.tcp_read_bytes),
+      received_bytes: key.tcp_written_bytes,
+      sent_bytes: key.tcp_read_bytes,
+      refused: key.sessions_refused,
+      last_seen_seconds: key.last_seen_seconds,
+      valid_until: key.not_after,
+    }
+  })
+  const used = keys.filter(({ sessions }) => sessions > 0).length
+  const minor = ['received_bytes', 'sent_bytes', 'refused', 'last_seen_seconds', 'valid_until']
+  showList('users', lines, `${used} of ${keys.length} ${used === 1 ? 'has' : 'have'} sessions`, minor)
 }

@@ -189,7 +189,7 @@ function statsOf(
   const snapshot = source.snapshot()
   const since = isPost ? view.last : undefined
   if (isPost) view.last = snapshot
-  return renderStats(snapshot, source.sessions(), query, banner, since, source.contexts?.())
+  return renderStats(snapshot, source.sessions(), query, banner, since, source.contexts?.(), source.keys?.())
 }
 
 /** The body of /stats of several tunnels: each below a line with its name. */
@@ -211,6 +211,7 @@ const metricsOf = ({ source }: View): MetricsPart => ({
   host: source.hostCounters(),
   ready: renderHealth(source.health()).healthy,
   servers: source.servers?.(),
+  keys: source.keys?.(),
 })
 
 /** Routes of the statistics. */

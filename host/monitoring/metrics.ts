@@ -2,9 +2,10 @@
  * /metrics: the counters as OpenMetrics 1.0 text. Names, units and meanings are documented in docs/api.md and remain
  * stable. There are no labels per session or peer: the number of time series is constant.
  */
+import { expiryOf } from '../config/keys.ts'
 import type { HostCounterName, HostCounters } from '../driver/diagnostics.ts'
 import type { CounterName } from '../engine/core.ts'
-import type { ServerStatus } from './source.ts'
+import type { KeyStatus, ServerStatus } from './source.ts'
 import type { Snapshot } from './stats.ts'
 
 /** Media type of OpenMetrics 1.0. */
@@ -219,6 +220,8 @@ export interface MetricsPart {
   readonly ready: boolean
   /** The servers of a client with several. */
   readonly servers?: readonly ServerStatus[] | undefined
+  /** The keys of a server with several. */
+  readonly keys?: readonly KeyStatus[] | undefined
 }
 
 /** The labels of a series. */
@@ -235,29 +238,63 @@ function valuesOf({ snapshot, host }: MetricsPart): Readonly<Record<CounterName 
   return { ...counters, ...host, last_received_age: counters.last_received_age / MS_PER_S }
 }
 
-/** A series for each server. */
-function serverFamilies(parts: readonly MetricsPart[]): string {
-  const series = (
-    name: string,
-    unit: string | undefined,
-    help: string,
-    value: (server: ServerStatus) => number | null,
-  ): string => {
+/** Writes a family with a series for each item of a list. */
+function series<Item>(
+  parts: readonly MetricsPart[],
+  itemsOf: (part: MetricsPart) => readonly Item[],
+  labelOf: (item: Item) => readonly [name: string, value: string],
+): (name: string, type: Family['type'], help: string, value: (item: Item) => number | null) => string {
+  return (name, type, help, value) => {
+    const unit = /_(bytes|seconds)$/.exec(name)?.[1]
     const lines = parts.flatMap((part) =>
-      (part.servers ?? []).map((server) => {
-        const at = value(server)
-        return at === null ? '' : `${PREFIX}${name}${labelsOf(part, 'server', escapeLabel(server.server))} ${at}\n`
+      itemsOf(part).map((item) => {
+        const at = value(item)
+        const [label, text] = labelOf(item)
+        const suffix = type === 'counter' ? '_total' : ''
+        return at === null ? '' : `${PREFIX}${name}${suffix}${labelsOf(part, label, escapeLabel(text))} ${at}\n`
       }),
     )
-    return describe(name, 'gauge', unit, help) + lines.join('')
+    return describe(name, type, unit, help) + lines.join('')
   }
+}
+
+/** A series for each server. */
+function serverFamilies(parts: readonly MetricsPart[]): string {
+  const each = series(
+    parts,
+    ({ servers = [] }) => servers,
+    ({ server }) => ['server', server],
+  )
   return (
-    series('server_up', undefined, 'Whether a server answers.', ({ state }) => (state === 'up' ? 1 : 0)) +
-    series('server_used', undefined, 'Whether new sessions go to a server.', ({ used }) => (used ? 1 : 0)) +
-    series('server_rtt_seconds', 'seconds', 'Round trip time of pings to a server.', ({ rtt_ms }) =>
+    each('server_up', 'gauge', 'Whether a server answers.', ({ state }) => (state === 'up' ? 1 : 0)) +
+    each('server_used', 'gauge', 'Whether new sessions go to a server.', ({ used }) => (used ? 1 : 0)) +
+    each('server_rtt_seconds', 'gauge', 'Round trip time of pings to a server.', ({ rtt_ms }) =>
       rtt_ms === null ? null : rtt_ms / MS_PER_S,
     ) +
-    series('server_sessions', undefined, 'Open sessions at a server.', ({ sessions }) => sessions)
+    each('server_sessions', 'gauge', 'Open sessions at a server.', ({ sessions }) => sessions)
+  )
+}
+
+/** A series for each key: at most 64, as many as a file may have. */
+function keyFamilies(parts: readonly MetricsPart[]): string {
+  const each = series(
+    parts,
+    ({ keys = [] }) => keys,
+    ({ name }) => ['key', name],
+  )
+  return (
+    each('key_sessions', 'gauge', 'Open sessions of a key.', ({ sessions }) => sessions) +
+    each('key_sessions_opened', 'counter', 'Sessions opened with a key.', (key) => key.sessions_opened) +
+    each('key_sessions_refused', 'counter', 'Sessions refused by the limit of a key.', (key) => key.sessions_refused) +
+    each('key_tcp_read_bytes', 'counter', 'Bytes read from TCP for a key.', (key) => key.tcp_read_bytes) +
+    each('key_tcp_written_bytes', 'counter', 'Bytes written to TCP for a key.', (key) => key.tcp_written_bytes) +
+    each('key_received_datagrams', 'counter', 'Authentic datagrams under a key.', (key) => key.datagrams_received) +
+    each('key_sent_datagrams', 'counter', 'Datagrams sent under a key.', (key) => key.datagrams_sent) +
+    each('key_seen_age_seconds', 'gauge', 'Time since a datagram under a key.', (key) => key.last_seen_seconds) +
+    each('key_expiry_timestamp_seconds', 'gauge', 'When a key expires, s since 1970.', ({ not_after }) => {
+      const expiry = not_after === null ? undefined : expiryOf(not_after)
+      return expiry === undefined ? null : expiry / MS_PER_S
+    })
   )
 }
 
@@ -300,6 +337,7 @@ export function renderMetrics(process: Snapshot, build: BuildInfo, parts: readon
       each('worker_restarts_total', ({ snapshot }) => snapshot.workers?.restarts)
   }
   if (parts.some(({ servers = [] }) => servers.length > 0)) text += serverFamilies(parts)
+  if (parts.some(({ keys = [] }) => keys.length > 0)) text += keyFamilies(parts)
   const values = parts.map((part) => [part, valuesOf(part)] as const)
   for (const { name, type, unit, help, samples, label } of FAMILIES) {
     text += describe(name, type, unit, help)

@@ -24,7 +24,7 @@ const SEGMENT_HEADER_BYTES = 24
 
 /** Source of the statistics. */
 export interface Monitor
-  extends Pick<HttpSource, 'snapshot' | 'sessions' | 'contexts' | 'health' | 'hostCounters' | 'servers'> {
+  extends Pick<HttpSource, 'snapshot' | 'sessions' | 'contexts' | 'health' | 'hostCounters' | 'servers' | 'keys'> {
   /** Monotonic ms. */
   readonly started: number
   /** If present, fetches the statistics before each answer. */
@@ -107,6 +107,7 @@ function sourceOf(runtime: Runtime, shown: () => Shown, mode: string): HttpSourc
     health: () => shown().health(),
     hostCounters: () => shown().monitor.hostCounters(),
     servers: () => shown().monitor.servers?.(),
+    keys: () => shown().monitor.keys?.(),
     ...(prepare && { prepare }),
     start: { at: monitor.started, uptime: 0, cpu: undefined, date: new Date(clock.wall()), counters: NO_COUNTERS },
     listen: access.http_listen,

@@ -33,6 +33,27 @@ export interface ServerStatus {
   readonly used: boolean
 }
 
+/** One of several keys of a server, as in /stats.json. */
+export interface KeyStatus {
+  readonly name: string
+  /** Open sessions. */
+  readonly sessions: number
+  /** Their limit; null: that of all alone. */
+  readonly max_sessions: number | null
+  readonly sessions_opened: number
+  /** Sessions refused because of that limit. */
+  readonly sessions_refused: number
+  readonly tcp_read_bytes: number
+  readonly tcp_written_bytes: number
+  /** Authentic datagrams under this key. */
+  readonly datagrams_received: number
+  readonly datagrams_sent: number
+  /** Since the last of these arrived; null: never. */
+  readonly last_seen_seconds: number | null
+  /** As in the configuration. */
+  readonly not_after: string | null
+}
+
 /** Data source of the routes. */
 export interface HttpSource {
   readonly program: ProgramInfo
@@ -46,6 +67,8 @@ export interface HttpSource {
   hostCounters(): HostCounters
   /** The servers of a client with several. */
   servers?(): readonly ServerStatus[] | undefined
+  /** The keys of a server with several. */
+  keys?(): readonly KeyStatus[] | undefined
   /** Snapshot at startup, with all counters 0. */
   readonly start: Snapshot
   /** `http_listen`; its host is accepted in Host headers. */

@@ -18,6 +18,8 @@ export function sessionJson(session: SessionStats): object {
     conv: formatConv(session.conv),
     state: SESSION_STATES[session.state] ?? SESSION_STATES[0],
     peer: formatAddress(session.peer),
+    // absent with a single key
+    user: session.user,
     tcp_peer: session.tcp ?? null,
     age_seconds: session.age,
     idle_seconds: session.idle,
@@ -38,7 +40,7 @@ export function sessionJson(session: SessionStats): object {
 
 /** The body of /stats.json without its sessions. */
 export function summaryOf(
-  source: Pick<HttpSource, 'program' | 'health' | 'hostCounters' | 'servers'>,
+  source: Pick<HttpSource, 'program' | 'health' | 'hostCounters' | 'servers' | 'keys'>,
   { uptime, cpu, rss, date, counters, workers }: Snapshot,
 ): object {
   const { name, version, runtime, runtimeVersion, mode } = source.program
@@ -59,6 +61,8 @@ export function summaryOf(
     workers,
     // absent with a single server
     servers: source.servers?.(),
+    // absent with a single key
+    keys: source.keys?.(),
     counters: Object.fromEntries(totals),
     // Infinity (never) becomes null in JSON
     gauges: Object.fromEntries(gauges),

@@ -19,6 +19,7 @@ import {
 import { formatBytes, formatConv, formatDuration, formatServerTime } from '../format.ts'
 import { formatAddress, readRecord, type SocketAddress } from '../net/address.ts'
 import { type ContextSteps, renderContexts } from '../transport/obfs/context-stats.ts'
+import type { KeyStatus } from './source.ts'
 
 /** State characters by state number (protocol.md 6.4). */
 const STATE_CHARS = ['?', '>', '-', '.', 'x'] as const
@@ -40,6 +41,8 @@ export interface SessionStats {
   /** 1..4, see SessionState */
   readonly state: number
   readonly peer: SocketAddress
+  /** Whose key it was opened with, if there are several. */
+  readonly user?: string | undefined
   /** The other end of its TCP connection: the application, or at a server the target; undefined if there is none. */
   readonly tcp?: string | undefined
   /** Seconds since it was opened. */
@@ -144,18 +147,20 @@ export function lastCounters(core: Core): Counters {
  * Reads all sessions, `SLOTS_PER_STEP` slots of the table per step.
  * @param now returns ticks
  * @param tcpOf returns the other end of the TCP connection of a stream
+ * @param userOf returns the name of the key of a session, if there are several
  */
 export function* readSessions(
   core: Core,
   now: () => number,
   tcpOf: (handle: number) => string | undefined = () => undefined,
+  userOf: (handle: number) => string | undefined = () => undefined,
 ): Generator<readonly SessionStats[], void, undefined> {
   // the table may grow between steps
   for (let slot = 0; slot < core.calls.session_slots(); ) {
     const found: SessionStats[] = []
     const end = Math.min(slot + SLOTS_PER_STEP, core.calls.session_slots())
     for (; slot < end; slot++) {
-      const session = readSession(core, slot, now(), tcpOf)
+      const session = readSession(core, slot, now(), tcpOf, userOf)
       if (session !== undefined) found.push(session)
     }
     yield found
@@ -167,6 +172,7 @@ function readSession(
   slot: number,
   now: number,
   tcpOf: (handle: number) => string | undefined,
+  userOf: (handle: number) => string | undefined,
 ): SessionStats | undefined {
   const handle = core.calls.session_info(slot, now)
   if (handle <= 0) return undefined
@@ -184,6 +190,7 @@ function readSession(
     conv: u32(Info.conv),
     state,
     peer,
+    user: userOf(handle),
     tcp: waiting ? undefined : tcpOf(handle),
     age: u32(Info.age),
     idle: u32(Info.idle),
@@ -204,8 +211,9 @@ function readSession(
 
 function sessionLine(session: SessionStats): string {
   const { rtt, rto, waitsnd } = session
+  const user = session.user === undefined ? '' : `user=${session.user} `
   return (
-    `[${formatConv(session.conv)}] ${STATE_CHARS[session.state] ?? '?'} peer=${formatAddress(session.peer)} seen=${session.idle}s ` +
+    `[${formatConv(session.conv)}] ${STATE_CHARS[session.state] ?? '?'} peer=${formatAddress(session.peer)} ${user}seen=${session.idle}s ` +
     `rtt=${Math.round(rtt)} rto=${Math.round(rto)} waitsnd=${waitsnd} ` +
     `rx/tx=${formatBytes(session.tcpWritten)}/${formatBytes(session.tcpRead)}\n`
   )
@@ -224,6 +232,19 @@ function percent(part: number, whole: number): string {
   return `${(whole > 0 ? (part / whole) * 100 : 0).toFixed(1)}%`
 }
 
+function keyLine(key: KeyStatus): string {
+  const { name, sessions, max_sessions, sessions_opened, sessions_refused, last_seen_seconds: seen } = key
+  const most = max_sessions === null ? '' : ` of ${max_sessions}`
+  const refused = sessions_refused === 0 ? '' : `, ${sessions_refused} refused`
+  const end = key.not_after === null ? '' : `; until ${key.not_after}`
+  return (
+    `[user ${name}] ${sessions}${most} sessions, ${sessions_opened} opened${refused}; ` +
+    `tcp: ${formatBytes(key.tcp_read_bytes)}, ${formatBytes(key.tcp_written_bytes)}; ` +
+    `pkt: ${key.datagrams_received}, ${key.datagrams_sent}; ` +
+    `seen=${seen === null ? 'never' : `${seen}s`}${end}\n`
+  )
+}
+
 /** Parameters of a request for statistics. */
 export interface StatsQuery {
   readonly banner: boolean
@@ -236,6 +257,7 @@ export interface StatsQuery {
  * @param banner two lines with name, version and URL of the program; undefined: neither these nor the time
  * @param since for POST: start of the interval of the rates; undefined for GET
  * @param contexts the contexts of the obfuscator, if any
+ * @param keys those of a server with several
  */
 export function* renderStats(
   snapshot: Snapshot,
@@ -244,6 +266,7 @@ export function* renderStats(
   banner: string | undefined,
   since?: Snapshot,
   contexts?: ContextSteps,
+  keys: readonly KeyStatus[] = [],
 ): Generator<string, void, undefined> {
   if (banner !== undefined) yield renderHead(snapshot, query, banner)
   if (query.sessions !== SessionFilter.none) {
@@ -254,6 +277,7 @@ export function* renderStats(
     }
   }
   yield `${summaryLine(snapshot.counters)}\n\n${totals(snapshot, since)}`
+  if (keys.length > 0) yield `\n${keys.map(keyLine).join('')}`
   if (contexts === undefined) return
   const { obfs_dropped: packets, obfs_dropped_bytes: bytes } = snapshot.counters
   const rate = since && {

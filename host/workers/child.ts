@@ -140,6 +140,7 @@ class Worker {
       health: monitor.health(),
       path: monitor.path(),
       servers: monitor.servers?.(),
+      keys: monitor.keys?.(),
     }
     this.#send({ kind: 'stats', id, part })
   }

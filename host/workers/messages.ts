@@ -8,7 +8,7 @@ import type { HostCounters } from '../driver/diagnostics.ts'
 import type { SecretPart } from '../engine/secret.ts'
 import type { HistoryRow } from '../monitoring/history.ts'
 import type { LinkStatus } from '../monitoring/live.ts'
-import type { ServerStatus } from '../monitoring/source.ts'
+import type { KeyStatus, ServerStatus } from '../monitoring/source.ts'
 import type { Counters, Health, SessionStats } from '../monitoring/stats.ts'
 import type { SocketAddress } from '../net/address.ts'
 
@@ -64,6 +64,8 @@ export interface Part {
   readonly path: LinkStatus
   /** Of a client with several servers. */
   readonly servers?: readonly ServerStatus[] | undefined
+  /** Of a server with several keys. */
+  readonly keys?: readonly KeyStatus[] | undefined
 }
 
 /** Sums counters by name. */
@@ -101,3 +103,41 @@ export function joinServers(parts: readonly (readonly ServerStatus[])[]): readon
   }
   return joined.size === 0 ? undefined : [...joined.values()]
 }
+
+/**
+ * The figures of each key that a worker has, as several workers count them.
+ * @param past of workers that have ended
+ */
+export function joinKeys(
+  parts: readonly (readonly KeyStatus[])[],
+  past: readonly KeyStatus[] = [],
+): readonly KeyStatus[] | undefined {
+  const joined = new Map<string, KeyStatus>()
+  const add = (status: KeyStatus): void => {
+    const before = joined.get(status.name)
+    joined.set(status.name, before === undefined ? status : sumOf(before, status))
+  }
+  for (const status of parts.flat()) add(status)
+  for (const status of past) if (joined.has(status.name)) add(status)
+  return joined.size === 0 ? undefined : [...joined.values()]
+}
+
+/** @param one whose settings are shown */
+function sumOf(one: KeyStatus, other: KeyStatus): KeyStatus {
+  const seen = [one.last_seen_seconds, other.last_seen_seconds].filter((age) => age !== null)
+  return {
+    ...one,
+    sessions: one.sessions + other.sessions,
+    sessions_opened: one.sessions_opened + other.sessions_opened,
+    sessions_refused: one.sessions_refused + other.sessions_refused,
+    tcp_read_bytes: one.tcp_read_bytes + other.tcp_read_bytes,
+    tcp_written_bytes: one.tcp_written_bytes + other.tcp_written_bytes,
+    datagrams_received: one.datagrams_received + other.datagrams_received,
+    datagrams_sent: one.datagrams_sent + other.datagrams_sent,
+    last_seen_seconds: seen.length === 0 ? null : Math.min(...seen),
+  }
+}
+
+/** What remains of the figures of a worker that ended. */
+export const pastKeys = (keys: readonly KeyStatus[]): readonly KeyStatus[] =>
+  keys.map((key) => ({ ...key, sessions: 0, last_seen_seconds: null }))

@@ -8,7 +8,7 @@ import { NO_HOST_COUNTERS } from '../driver/diagnostics.ts'
 import { type HistoryRow, sumHistories } from '../monitoring/history.ts'
 import type { LinkStatus } from '../monitoring/live.ts'
 import type { Monitor } from '../monitoring/monitoring.ts'
-import type { ServerStatus } from '../monitoring/source.ts'
+import type { KeyStatus, ServerStatus } from '../monitoring/source.ts'
 import {
   type Health,
   type SessionStats,
@@ -21,10 +21,21 @@ import {
 } from '../monitoring/stats.ts'
 import { parseTarget } from '../monitoring/target.ts'
 import type { Runtime, Timer } from '../runtime.ts'
-import { type FromWorker, joinServers, type Part, sumHost, type ToWorker, worstHealth } from './messages.ts'
+import {
+  type FromWorker,
+  joinKeys,
+  joinServers,
+  type Part,
+  pastKeys,
+  sumHost,
+  type ToWorker,
+  worstHealth,
+} from './messages.ts'
 
 /** Response timeout, ms; a worker that exceeds it counts with its last statistics. */
 const ANSWER_MS = 2000
+/** Names of which the totals of ended workers are kept, also of keys that a reload removed. */
+const PAST_KEYS_MAX = 256
 /** Session lists are discarded this long after a request, ms. */
 const SESSIONS_KEPT_MS = 10_000
 const NO_PATH: LinkStatus = {
@@ -142,13 +153,16 @@ export class WorkerStats implements Monitor {
     this.#parts.delete(worker)
     for (const round of this.#rounds.values()) this.#answered(round, worker)
     if (part === undefined) return
-    const { cpu, counters, host, health } = this.#past
+    const { cpu, counters, host, health, keys = [] } = this.#past
+    const ended = pastKeys(part.keys ?? [])
+    const gone = keys.filter(({ name }) => ended.every((key) => key.name !== name))
     this.#past = {
       cpu: cpu + part.cpu,
       counters: sumCounters([counters, totalsOf(part.counters)]),
       host: sumHost([host, part.host], NO_HOST_COUNTERS),
       health,
       path: NO_PATH,
+      keys: [...(joinKeys([ended], keys) ?? []), ...gone].slice(0, PAST_KEYS_MAX),
     }
   }
 
@@ -196,6 +210,13 @@ export class WorkerStats implements Monitor {
 
   servers(): readonly ServerStatus[] | undefined {
     return joinServers([...this.#parts.values()].map((part) => part.servers ?? []))
+  }
+
+  keys(): readonly KeyStatus[] | undefined {
+    return joinKeys(
+      [...this.#parts.values()].map((part) => part.keys ?? []),
+      this.#past.keys,
+    )
   }
 
   ping(): void {

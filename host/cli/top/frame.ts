@@ -87,6 +87,7 @@ interface Column {
 
 const PEER: Column = { head: 'PEER', width: 21, right: false, rank: 4, text: (session) => session.peer }
 const TUNNEL: Column = { head: 'TUNNEL', width: 12, right: false, rank: 4, text: (session) => session.tunnel }
+const USER: Column = { head: 'USER', width: 12, right: false, rank: 6, text: (session) => session.user }
 const tcpColumn = (head: string): Column => ({ ...PEER, head, text: (session) => session.tcpPeer || '-' })
 /** The peer of a client is always the same: the application tells its sessions apart. */
 const ADDRESSES: Readonly<Record<string, readonly [first: Column, second: Column]>> = {
@@ -97,11 +98,10 @@ const ADDRESSES: Readonly<Record<string, readonly [first: Column, second: Column
 /** Rank of the second address. */
 const SECOND_RANK = 10
 
-const columnsOf = (mode: string): readonly Column[] => {
+const columnsOf = ({ mode, users }: Sample): readonly Column[] => {
   const [first, second] = ADDRESSES[mode] ?? [PEER]
-  return FIXED.flatMap((column) =>
-    column.head !== 'AGE' ? column : [first, ...(second ? [{ ...second, rank: SECOND_RANK }] : []), column],
-  )
+  const own = [...(users.length > 0 ? [USER] : []), first, ...(second ? [{ ...second, rank: SECOND_RANK }] : [])]
+  return FIXED.flatMap((column) => (column.head !== 'AGE' ? column : [...own, column]))
 }
 
 const FIXED: readonly Column[] = [
@@ -143,8 +143,8 @@ export function sorted(sample: Sample, rates: Rates | undefined, order: Order): 
 }
 
 /** The columns that fit, in display order. */
-function fittingColumns(mode: string, width: number): readonly Column[] {
-  const all = columnsOf(mode)
+function fittingColumns(sample: Sample, width: number): readonly Column[] {
+  const all = columnsOf(sample)
   const chosen = new Set<Column>()
   let left = width
   for (const column of all.toSorted((a, b) => a.rank - b.rank)) {
@@ -174,7 +174,7 @@ function ends(left: string, right: string, width: number): readonly [string, str
 /** Lines of the session table: its head and as many sessions as fit. */
 function tableLines(view: View, sample: Sample, columns: number, rows: number, style: Style): string[] {
   if (rows < 2) return []
-  const fitting = fittingColumns(sample.mode, columns)
+  const fitting = fittingColumns(sample, columns)
   const used = fitting.reduce((sum, column) => sum + column.width + 1, -1)
   // the remaining width goes to the first address, for IPv6 addresses
   const spare = Math.max(Math.min(columns - used, 26), 0)
@@ -208,6 +208,35 @@ function tunnelLines({ sample, rates }: View, columns: number, rows: number, sty
       const { received, sent } = rates?.tunnels.get(name) ?? NO_RATE
       const text = line(name, mode, String(sessions), rate(received), rate(sent), health)
       return ready ? text : paint(style, RED, text)
+    }),
+  ]
+}
+
+/** A line for each of several users, those with the most traffic first; at most `rows` of them. */
+function userLines({ sample, rates }: View, columns: number, rows: number, style: Style): string[] {
+  const all = sample?.users ?? []
+  if (all.length === 0 || rows < 2) return []
+  const line = (name: string, open: string, rx: string, tx: string, seen: string, until: string): string =>
+    cut(
+      `${cut(name, 20).padEnd(20)} ${open.padStart(9)} ${rx.padStart(11)} ${tx.padStart(11)} ${seen.padStart(5)} ${until}`,
+      columns,
+    )
+  const rateFor = (name: string): { received: number; sent: number } => rates?.users.get(name) ?? NO_RATE
+  const sum = (name: string): number => rateFor(name).received + rateFor(name).sent
+  const shown = all.toSorted((a, b) => sum(b.name) - sum(a.name) || b.sessions - a.sessions).slice(0, rows - 1)
+  return [
+    paint(style, REVERSE, line('USER', 'OPEN', 'RECEIVING', 'SENDING', 'SEEN', 'UNTIL').padEnd(columns)),
+    ...shown.map(({ name, sessions, most, seenSeconds, until }) => {
+      const { received, sent } = rateFor(name)
+      const open = most === undefined ? String(sessions) : `${sessions}/${most}`
+      return line(
+        name,
+        open,
+        rate(received),
+        rate(sent),
+        seenSeconds === undefined ? '-' : formatAge(seenSeconds),
+        until,
+      )
     }),
   ]
 }
@@ -264,6 +293,7 @@ export function frame(view: View, columns: number, rows: number, style: Style): 
   const rest = open > sample.sessions.length ? `, the ${sample.sessions.length} liveliest are listed` : ''
   lines.push(cut(`${sum} sessions${states.length > 0 ? `: ${states.join(', ')}` : ''}${rest}${from}`, columns))
   lines.push(...tunnelLines(view, columns, Math.ceil((rows - lines.length) / 2), style))
+  lines.push(...userLines(view, columns, Math.ceil((rows - lines.length) / 2), style))
   const keys = style.keys && rows > lines.length + 3
   const room = rows - lines.length - (keys ? 1 : 0)
   lines.push(...tableLines(view, sample, columns, room, style))

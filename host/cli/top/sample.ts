@@ -14,6 +14,8 @@ export interface Session {
   readonly conv: string
   readonly state: string
   readonly peer: string
+  /** Whose key it has; empty unless the server has several. */
+  readonly user: string
   /** The other end of its TCP connection: application or target; empty: there is none. */
   readonly tcpPeer: string
   readonly ageSeconds: number
@@ -39,8 +41,23 @@ export interface TunnelFigures {
   readonly sent: number
 }
 
+/** Who has one of several keys. */
+export interface UserFigures {
+  readonly name: string
+  readonly sessions: number
+  /** Their limit; undefined: none. */
+  readonly most: number | undefined
+  readonly seenSeconds: number | undefined
+  readonly until: string
+  /** Bytes received from and sent to the peer. */
+  readonly received: number
+  readonly sent: number
+}
+
 /** One document of /stats.json. */
 export interface Sample {
+  /** Empty unless a server has several keys. */
+  readonly users: readonly UserFigures[]
   /** Empty unless there are several. */
   readonly tunnels: readonly TunnelFigures[]
   readonly program: string
@@ -75,6 +92,7 @@ export interface Rates {
   readonly sessions: ReadonlyMap<string, { readonly received: number; readonly sent: number }>
   /** By name. */
   readonly tunnels: ReadonlyMap<string, { readonly received: number; readonly sent: number }>
+  readonly users: ReadonlyMap<string, { readonly received: number; readonly sent: number }>
 }
 
 type Fields = Readonly<Record<string, unknown>>
@@ -94,8 +112,9 @@ const numbersOf = (value: unknown): Record<string, number> =>
  * @throws Error if it is not one, or has an unsupported version
  */
 export function readSample(document: unknown): Sample {
-  const { version, program, uptime_ms, cpu_ms, rss_bytes, link, ready, health, counters, gauges, sessions, tunnels } =
+  const { version, program, uptime_ms, cpu_ms, rss_bytes, link, ready, health, counters, gauges, ...lists } =
     fieldsOf(document)
+  const { sessions, tunnels, keys } = lists
   if (version === undefined) throw new Error('the response is not a statistics document')
   if (version !== STATS_VERSION)
     throw new Error(`statistics have version ${String(version)}, expected ${STATS_VERSION}`)
@@ -112,6 +131,7 @@ export function readSample(document: unknown): Sample {
     problem: problemOf(fieldsOf(link)),
     // those of /events of one tunnel are no part of it
     tunnels: about['mode'] === 'tunnels' ? listOf(tunnels).map(readTunnel) : [],
+    users: listOf(keys).map(readUser),
     counters: numbersOf(counters),
     gauges: numbersOf(gauges),
     // closed ones are of no interest here
@@ -173,6 +193,21 @@ function readTunnel(entry: unknown): TunnelFigures {
   }
 }
 
+function readUser(entry: unknown): UserFigures {
+  const { name, sessions, max_sessions, last_seen_seconds, not_after, tcp_written_bytes, tcp_read_bytes } =
+    fieldsOf(entry)
+  const optional = (value: unknown): number | undefined => (typeof value === 'number' ? value : undefined)
+  return {
+    name: textOf(name),
+    sessions: numberOf(sessions),
+    most: optional(max_sessions),
+    seenSeconds: optional(last_seen_seconds),
+    until: textOf(not_after),
+    received: numberOf(tcp_written_bytes),
+    sent: numberOf(tcp_read_bytes),
+  }
+}
+
 function readSession(entry: unknown): Session {
   const fields = fieldsOf(entry)
   const { rtt_ms } = fields
@@ -181,6 +216,7 @@ function readSession(entry: unknown): Session {
     conv: textOf(fields['conv']),
     state: textOf(fields['state']),
     peer: textOf(fields['peer']),
+    user: textOf(fields['user']),
     tcpPeer: textOf(fields['tcp_peer']),
     ageSeconds: numberOf(fields['age_seconds']),
     idleSeconds: numberOf(fields['idle_seconds']),
@@ -211,14 +247,19 @@ export function ratesOf(before: Sample | undefined, after: Sample): Rates {
       return [keyOf(session), { received, sent: perSecond(session.sent, then?.sent ?? 0) }] as const
     }),
   )
-  const known = new Map((from?.tunnels ?? []).map((tunnel) => [tunnel.name, tunnel]))
-  const tunnels = new Map(
-    after.tunnels.map((tunnel) => {
-      const then = known.get(tunnel.name) ?? tunnel
-      const received = perSecond(tunnel.received, then.received)
-      return [tunnel.name, { received, sent: perSecond(tunnel.sent, then.sent) }] as const
-    }),
-  )
+  const byName = <Each extends { name: string; received: number; sent: number }>(
+    now: readonly Each[],
+    before: readonly Each[] = [],
+  ): Rates['tunnels'] => {
+    const known = new Map(before.map((each) => [each.name, each]))
+    return new Map(
+      now.map((each) => {
+        const then = known.get(each.name) ?? each
+        const received = perSecond(each.received, then.received)
+        return [each.name, { received, sent: perSecond(each.sent, then.sent) }] as const
+      }),
+    )
+  }
   const segments = counter('segments_sent') - counter('segments_redundant')
   return {
     received: counter('tcp_written_bytes'),
@@ -229,6 +270,7 @@ export function ratesOf(before: Sample | undefined, after: Sample): Rates {
     redundant: segments > 0 ? counter('segments_redundant') / segments : 0,
     cpu: ms > 0 && from !== undefined ? Math.max(after.cpuMs - from.cpuMs, 0) / ms : 0,
     sessions,
-    tunnels,
+    tunnels: byName(after.tunnels, from?.tunnels),
+    users: byName(after.users, from?.users),
   }
 }

@@ -37,7 +37,20 @@ export interface Wishes {
 type Value = string | number
 
 /** The content of one file. */
-export type Written = Readonly<Record<string, Value | Readonly<Record<string, Value>>>>
+export type Written = Readonly<Record<string, Value | Readonly<Record<string, Value>> | readonly UserKey[]>>
+
+/** An entry of `keys`. */
+interface UserKey {
+  readonly name: string
+  readonly psk: string
+}
+
+/** The files of a server with a key for each user. */
+export interface UserConfigs {
+  readonly server: Written
+  /** By name. */
+  readonly clients: ReadonlyMap<string, Written>
+}
 
 export const formatHostPort = ({ host, port }: HostPort): string =>
   host.includes(':') ? `[${host}]:${port}` : `${host}:${port}`
@@ -77,4 +90,13 @@ export function generateConfigs(wishes: Wishes): ReadonlyMap<Role, Written> {
     ['server', { $schema: SCHEMA_URL, ...met, ...connect, ...shared('server') }],
     ['client', { $schema: SCHEMA_URL, ...listen, ...met, ...shared('client') }],
   ])
+}
+
+/** Gives each user a key of his own. @param configs of a server and its client */
+export function withUsers(configs: ReadonlyMap<Role, Written>, users: readonly string[]): UserConfigs {
+  const keys = users.map((name) => ({ name, psk: generatePsk() }))
+  const entries = Object.entries(configs.get('server') ?? {})
+  const server = Object.fromEntries(entries.map(([key, value]) => (key === 'psk' ? ['keys', keys] : [key, value])))
+  const clients = new Map(keys.map(({ name, psk }) => [name, { ...configs.get('client'), psk }]))
+  return { server, clients }
 }

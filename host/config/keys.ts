@@ -4,6 +4,9 @@ import { ConfigError, HIDDEN, quote } from '../errors.ts'
 import { type Config, type KeyConfig, MODE_CLIENT } from './config.ts'
 import schema from './schema.json' with { type: 'json' }
 
+/** The most entries. */
+export const KEYS_MAX = schema.properties.keys.maxItems
+
 const NAME_PATTERN = new RegExp(schema.properties.keys.items.properties.name.pattern)
 
 /** Days before its end in which `check` warns about a key. */
@@ -55,13 +58,17 @@ function checkNotAfter(path: string, text: string): void {
   throw new ConfigError(path, quote(text), reason)
 }
 
+/** @param path the key to name in the error @throws ConfigError */
+export function checkName(name: string, path: string): void {
+  if (NAME_PATTERN.test(name)) return
+  const reason = 'must be 1 to 64 letters, digits and characters of ._-, the first a letter or digit'
+  throw new ConfigError(path, quote(name), reason)
+}
+
 /** What each entry must have by itself. */
 function checkEntry({ name, psk, password, not_after }: KeyConfig, path: string): void {
   if (name === '') throw new ConfigError(`${path}.name`, '', 'missing: the log and the figures name the user by it')
-  if (!NAME_PATTERN.test(name)) {
-    const reason = 'must be 1 to 64 letters, digits and characters of ._-, the first a letter or digit'
-    throw new ConfigError(`${path}.name`, quote(name), reason)
-  }
+  checkName(name, `${path}.name`)
   if (psk !== undefined && password !== undefined)
     throw new ConfigError(`${path}.psk`, HIDDEN, 'conflicts with password')
   if (psk === undefined && password === undefined)

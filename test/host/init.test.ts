@@ -5,6 +5,7 @@ import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
 import type { Config } from '../../host/config/config.ts'
 import { readJson } from '../../host/config/json.ts'
+import { readLink } from '../../host/config/link.ts'
 import { parseConfig } from '../../host/config/load.ts'
 import { modeName } from '../../host/config/rules.ts'
 import { checkStart } from '../../host/config/security.ts'
@@ -254,6 +255,50 @@ test('all accepted input yields files that start', async () => {
     ),
     { numRuns: 100 },
   )
+})
+
+test('with --users each has a key and a file of his own, and the server has all keys', async () => {
+  const outcome = await init([...GIVEN, '--users', 'alice, bob-2'])
+  assert.is(outcome.status, 0, outcome.stderr)
+  assert.equal([...outcome.files.keys()].sort(), ['client-alice.json', 'client-bob-2.json', 'server.json'])
+  const server = written(outcome, 'server.json', ['keys'])
+  const clients = ['alice', 'bob-2'].map((name) => written(outcome, `client-${name}.json`))
+  assert.equal(
+    server.keys.map(({ name, psk }) => [name, psk]),
+    [
+      ['alice', clients[0]?.psk],
+      ['bob-2', clients[1]?.psk],
+    ],
+  )
+  assert.is.not(clients[0]?.psk, clients[1]?.psk)
+  assert.is(server.psk, undefined)
+  for (const { psk = '' } of clients) assert.not.ok(outcome.stdout.includes(psk), 'no key is shown')
+  assert.match(outcome.stdout, /Wrote server\.json, client-alice\.json, client-bob-2\.json\. They contain the keys/)
+  assert.match(outcome.stdout, /give each user the file with his name/)
+})
+
+test('with --users and --link each user has a link with his key', async () => {
+  const outcome = await init([...GIVEN, '--users', 'alice,bob', '--link'])
+  const links = outcome.stdout.match(/kcptun-wasm:\/\/\S+/g) ?? []
+  assert.equal(
+    links.map((link) => readLink(link)['psk']),
+    ['alice', 'bob'].map((name) => written(outcome, `client-${name}.json`).psk),
+  )
+  assert.match(outcome.stdout, /alice:\n\nkcptun-wasm:[\s\S]*bob:\n\nkcptun-wasm:/)
+})
+
+test('bad names of users are refused before anything is asked or written', async () => {
+  for (const [names, reason] of [
+    ['', /--users : must be 1 to 64/],
+    ['alice,', /must be 1 to 64/],
+    ['a b', /must be 1 to 64/],
+    ['../x', /must be 1 to 64/],
+    ['alice,alice', /is there twice/],
+    [Array.from({ length: 65 }, (_, i) => `n${i}`).join(), /at most 64 users/],
+  ] as const)
+    assertRefused(await init([...GIVEN, `--users=${names}`]), reason)
+  const relayed = ['--rendezvous', 'r.example', ...GIVEN.slice(2), '--users', 'alice']
+  assertRefused(await init(relayed), /--users conflicts with --rendezvous/)
 })
 
 test.run()

@@ -76,8 +76,9 @@ export function writeAll(
   }
 }
 
-export const pathOf = (dir: string, role: Role | 'tunnels'): string =>
-  dir === '.' ? `${role}.json` : `${dir.replace(/\/+$/, '')}/${role}.json`
+/** @param name the role, or of a user's client `client-` and his name */
+export const pathOf = (dir: string, name: Role | 'tunnels' | `client-${string}`): string =>
+  dir === '.' ? `${name}.json` : `${dir.replace(/\/+$/, '')}/${name}.json`
 
 /** The content of a file, validated like at startup. @throws ConfigError */
 export function textOf(written: Written): string {

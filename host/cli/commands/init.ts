@@ -3,7 +3,15 @@
  * terminal; without a terminal they are an error.
  */
 
-import { generateConfigs, type Role, type Wishes } from '../../config/generate.ts'
+import {
+  generateConfigs,
+  type Role,
+  type UserConfigs,
+  type Wishes,
+  type Written,
+  withUsers,
+} from '../../config/generate.ts'
+import { checkName, KEYS_MAX } from '../../config/keys.ts'
 import { linkOf } from '../../config/link.ts'
 import { isProxy } from '../../config/proxy-rules.ts'
 import { methods } from '../../crypto/methods.ts'
@@ -57,6 +65,25 @@ const SERVICE_ID: Option = {
   value: '<name>',
   help: `with --rendezvous: service ID of client and server,\ndefault "${DEFAULT_SERVICE_ID}"`,
 }
+const USERS: Option = {
+  long: '--users',
+  value: '<name,...>',
+  help: 'with --server: a key and a client file for each of\nthese users; the server tells them apart',
+}
+
+/** @throws CommandError, ConfigError */
+function readUsers(prompt: Prompt): readonly string[] {
+  if (!prompt.has(USERS)) return []
+  if (prompt.has(RENDEZVOUS)) throw new CommandError(`${USERS.long} conflicts with ${RENDEZVOUS.long}`)
+  return prompt.flag(USERS, '', (text) => {
+    const names = text.split(',').map((name) => name.trim())
+    for (const name of names) checkName(name, '')
+    const twice = names.find((name, index) => names.indexOf(name) !== index)
+    if (twice !== undefined) throw new ConfigError('', twice, 'is there twice')
+    if (names.length > KEYS_MAX) throw new ConfigError('', '', `at most ${KEYS_MAX} users`)
+    return names
+  })
+}
 
 function readMethod(text: string): string {
   if (!methods.includes(text)) throw new ConfigError('', text, `unknown method, must be one of ${methods.join(', ')}`)
@@ -107,10 +134,17 @@ const QR: Option = { long: '--qr', help: 'also print this link as a QR code' }
 
 /**
  * The instructions printed after writing.
- * @param paths file of each role
+ * @param paths file of each role; with users that of one of them is the client's
+ * @param clients files of users; none: there is one client
  * @param isLinked whether the client is given away as a link
  */
-function instructions(wishes: Wishes, paths: ReadonlyMap<Role, string>, self: string, isLinked: boolean): string {
+function instructions(
+  wishes: Wishes,
+  paths: ReadonlyMap<Role, string>,
+  clients: readonly string[],
+  self: string,
+  isLinked: boolean,
+): string {
   const { meeting, rendezvous, listen, connect, httpPorts } = wishes
   const local = isLoopbackHost(meeting.host)
   const place = (role: Role): string => shellWord(paths.get(role) ?? '')
@@ -127,7 +161,8 @@ function instructions(wishes: Wishes, paths: ReadonlyMap<Role, string>, self: st
   }
   // behind a NAT the server cannot be reached from elsewhere: who gives the client away is there
   const isServer = rendezvous && isLinked && !local
-  const parts = [`Wrote ${[...paths.values()].join(', ')}. They contain the key: keep them secret.\n`]
+  const wrote = new Set([...paths.values(), ...clients])
+  const parts = [`Wrote ${[...wrote].join(', ')}. They contain the key${clients[1] ? 's' : ''}: keep them secret.\n`]
   if (local) {
     if (rendezvous) parts.push(`The rendezvous server:\n${start('rendezvous')}`)
     parts.push(`The server:\n${start('server')}`)
@@ -136,7 +171,8 @@ function instructions(wishes: Wishes, paths: ReadonlyMap<Role, string>, self: st
     if (isServer) parts.push(`The server is this machine:\n${start('server')}`)
     else parts.push(elsewhere('server', 'The server is', 'SERVER', false))
   } else parts.push(elsewhere('server', 'The server is', meeting.host, true))
-  if (!isServer) parts.push(`The client is this machine:\n${start('client')}`)
+  if (clients.length > 0) parts.push(userText(clients, paths.get('server') ?? ''))
+  else if (!isServer) parts.push(`The client is this machine:\n${start('client')}`)
   const { host, port } = isUnix(listen) ? { host: '', port: 0 } : parseHostPort('', listen, 'bind')
   const everywhere = isWildcardHost(host)
   const entrance = everywhere ? `port ${port} of the client` : listen
@@ -155,16 +191,35 @@ Troubleshooting: ${self} doctor -c ${place(isServer ? 'server' : 'client')}
   return parts.join('\n')
 }
 
+function userText(clients: readonly string[], server: string): string {
+  const name = shellWord(clients[0]?.split('/').at(-1) ?? '')
+  return `The clients: give each user the file with his name, which contains his key, and no other one; there:
+
+    npm install -g ${PROGRAM}
+    ${PROGRAM} -c ${name}
+
+To add or remove a user later, change keys in ${server} and reload the server (kill -HUP).
+`
+}
+
 /**
  * The client as a link and as a QR code, with the command that takes it.
  * @param columns of the terminal; undefined: the output goes elsewhere
  */
-async function linkText(link: string, isLinkWanted: boolean, isCodeWanted: boolean, columns?: number): Promise<string> {
-  const parts = [
-    '\nThe client as a link, for another machine. It contains the key: whoever has it can use the tunnel.\n',
-  ]
-  if (isLinkWanted) parts.push(`${link}\n`)
-  if (isCodeWanted) {
+async function linkText(
+  clients: ReadonlyMap<string, Written>,
+  isLinkWanted: boolean,
+  isCodeWanted: boolean,
+  columns?: number,
+): Promise<string> {
+  const who = clients.has('') ? 'The client as a link' : 'The clients as links'
+  const whoever = clients.has('') ? 'It contains the key: whoever has it' : 'Each contains a key: whoever has it'
+  const parts = [`\n${who}, for another machine. ${whoever} can use the tunnel.\n`]
+  for (const [name, config] of clients) {
+    const link = linkOf(config)
+    if (name !== '') parts.push(`${name}:\n`)
+    if (isLinkWanted) parts.push(`${link}\n`)
+    if (!isCodeWanted) continue
     const { qrText } = await import('../qr-code.ts')
     const code = qrText(link, columns !== undefined)
     if (columns !== undefined && columns < code.columns) {
@@ -177,8 +232,19 @@ async function linkText(link: string, isLinkWanted: boolean, isCodeWanted: boole
   return parts.join('\n')
 }
 
+/** All files, by path. */
+function contentOf(
+  dir: string,
+  configs: ReadonlyMap<Role, Written>,
+  users: UserConfigs | undefined,
+): Map<string, Written> {
+  if (users === undefined) return new Map([...configs].map(([role, config]) => [pathOf(dir, role), config]))
+  const clients = [...users.clients].map(([name, config]) => [pathOf(dir, `client-${name}`), config] as const)
+  return new Map([[pathOf(dir, 'server'), users.server], ...clients])
+}
+
 export const command: Command = {
-  options: [SERVER, RENDEZVOUS, LISTEN, CONNECT, UDP, METHOD, SERVICE_ID, DIR, LINK, QR],
+  options: [SERVER, RENDEZVOUS, LISTEN, CONNECT, UDP, METHOD, SERVICE_ID, USERS, DIR, LINK, QR],
   notes: `Missing options are prompted for on a terminal. Existing files are not overwritten. Example:
   init --server vpn.example.org:4000 --listen 1080 --connect 127.0.0.1:1080`,
   async run({ runtime }, given) {
@@ -186,20 +252,23 @@ export const command: Command = {
     const dir = given.values.get(DIR.long) ?? '.'
     const to = { dir, isForced: false, remedy: `choose another directory with ${DIR.long}` }
     const prompt = new Prompt(runtime, given)
+    const names = readUsers(prompt)
     const roles: readonly Role[] = prompt.has(RENDEZVOUS) ? ['rendezvous', 'server', 'client'] : ['server', 'client']
-    const paths = new Map(roles.map((role) => [role, pathOf(dir, role)]))
-    expectRoom(commandConsole, to, paths.values())
+    const clients = names.map((name) => pathOf(dir, `client-${name}`))
+    const paths = new Map(roles.map((role) => [role, (role === 'client' && clients[0]) || pathOf(dir, role)]))
+    expectRoom(commandConsole, to, new Set([...paths.values(), ...clients]))
     const wishes = await readWishes(runtime, prompt, given.flags.has(UDP.long))
     const configs = generateConfigs(wishes)
-    const files: { path: string; text: string }[] = []
-    for (const [role, config] of configs) files.push({ path: pathOf(dir, role), text: textOf(config) })
+    const users = names.length > 0 ? withUsers(configs, names) : undefined
+    const files = [...contentOf(dir, configs, users)].map(([path, config]) => ({ path, text: textOf(config) }))
     writeAll(commandConsole, to, files)
     const [isLinkWanted, isCodeWanted] = [given.flags.has(LINK.long), given.flags.has(QR.long)]
-    runtime.print('stdout', instructions(wishes, paths, invocationOf(runtime), isLinkWanted || isCodeWanted))
-    if (!isLinkWanted && !isCodeWanted) return 0
+    const isLinked = isLinkWanted || isCodeWanted
+    runtime.print('stdout', instructions(wishes, paths, clients, invocationOf(runtime), isLinked))
+    if (!isLinked) return 0
     const columns = commandConsole.isTerminal('stdout') ? runtime.terminal?.size().columns : undefined
-    const link = linkOf(configs.get('client') ?? {})
-    runtime.print('stdout', await linkText(link, isLinkWanted, isCodeWanted, columns))
+    const linked = users?.clients ?? new Map([['', configs.get('client') ?? {}]])
+    runtime.print('stdout', await linkText(linked, isLinkWanted, isCodeWanted, columns))
     return 0
   },
 }

@@ -330,6 +330,8 @@ export interface Libc {
   poll(descriptors: number, count: number, timeout: number): number
   timerfd_create(clock: number, flags: number): number
   timerfd_settime(fd: number, flags: number, value: number, old: number): number
+  /** pidfd_open(2): readable when the process has ended. */
+  pidfd_open(pid: number, flags: number): number
   /** fcntl(2) with an integer argument. */
   fcntl(fd: number, command: number, argument: number): number
   close(fd: number): number
@@ -352,6 +354,10 @@ export interface NativeCode {
 /** Operating system services other than sockets. */
 export interface OperatingSystem {
   readonly pid: number
+  /** The process that started this one, or that took it over when that had ended. */
+  parentPid?(): number
+  /** Whether a process exists. */
+  isAlive?(pid: number): boolean
   readonly native?: NativeCode | undefined
   /** An environment variable. */
   env(name: string): string | undefined

@@ -6,6 +6,7 @@
 import { dlopen, type Pointer, ptr, read } from 'bun:ffi'
 import { constants } from 'node:os'
 import { NotAvailable } from '../host/errors.ts'
+import { SYS_PIDFD_OPEN } from '../host/linux/libc.ts'
 import { type Syscalls, syscallsOf } from '../host/linux/syscalls.ts'
 import type { Libc } from '../host/runtime.ts'
 import { assertNative } from '../runtime-shared/native.ts'
@@ -36,6 +37,7 @@ const SYMBOLS = {
   poll: { args: ['ptr', 'u64', 'i32'], returns: 'i32' },
   timerfd_create: { args: ['i32', 'i32'], returns: 'i32' },
   timerfd_settime: { args: ['i32', 'i32', 'ptr', 'ptr'], returns: 'i32' },
+  syscall: { args: ['i64', 'i32', 'u32'], returns: 'i64' },
   fcntl: { args: ['i32', 'i32', 'i32'], returns: 'i32' },
   clock_gettime: { args: ['i32', 'ptr'], returns: 'i32' },
   close: { args: ['i32'], returns: 'i32' },
@@ -79,6 +81,7 @@ function bindLibc(): Libc {
     poll: (descriptors, count, timeout) => c.poll(at(descriptors), count, timeout),
     timerfd_create: c.timerfd_create,
     timerfd_settime: (fd, flags, value, old) => c.timerfd_settime(fd, flags, at(value), at(old)),
+    pidfd_open: (pid, flags) => Number(c.syscall(SYS_PIDFD_OPEN, pid, flags)),
     fcntl: c.fcntl,
     close: c.close,
     monotonic() {

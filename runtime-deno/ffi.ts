@@ -5,6 +5,7 @@
 
 import { constants } from 'node:os'
 import { NotAvailable } from '../host/errors.ts'
+import { SYS_PIDFD_OPEN } from '../host/linux/libc.ts'
 import { type Syscalls, syscallsOf } from '../host/linux/syscalls.ts'
 import type { Libc } from '../host/runtime.ts'
 import { assertNative } from '../runtime-shared/native.ts'
@@ -38,6 +39,7 @@ const SYMBOLS = {
   eventfd_write: { parameters: ['i32', 'usize'], result: 'i32' },
   timerfd_create: { parameters: ['i32', 'i32'], result: 'i32' },
   timerfd_settime: { parameters: ['i32', 'i32', 'usize', 'usize'], result: 'i32' },
+  syscall: { parameters: ['isize', 'i32', 'u32'], result: 'isize' },
   fcntl: { parameters: ['i32', 'i32', 'i32'], result: 'i32' },
   clock_gettime: { parameters: ['i32', 'usize'], result: 'i32' },
   close: { parameters: ['i32'], result: 'i32' },
@@ -99,6 +101,7 @@ function bindLibc(): DenoLibc {
     poll: c.poll,
     timerfd_create: c.timerfd_create,
     timerfd_settime: c.timerfd_settime,
+    pidfd_open: (pid, flags) => Number(c.syscall(SYS_PIDFD_OPEN, pid, flags)),
     fcntl: c.fcntl,
     close: c.close,
     monotonic() {

@@ -6,6 +6,7 @@
 import { createRequire } from 'node:module'
 import { constants } from 'node:os'
 import { codeOf, NotAvailable } from '../host/errors.ts'
+import { SYS_PIDFD_OPEN } from '../host/linux/libc.ts'
 import { type Syscalls, syscallsOf } from '../host/linux/syscalls.ts'
 import type { Libc } from '../host/runtime.ts'
 import { assertNative } from '../runtime-shared/native.ts'
@@ -37,6 +38,7 @@ function bindLibc(): Libc {
   const koffi = loadKoffi()
   // null: the libc of this process, glibc or musl
   const c = koffi.load(null)
+  const syscall = c.func('long syscall(long, int, uint32_t)')
   return {
     pointerBytes: koffi.sizeof('void *'),
     address: (buffer) => Number(koffi.address(buffer)),
@@ -55,6 +57,7 @@ function bindLibc(): Libc {
     poll: c.func('int poll(uintptr_t, unsigned long, int)'),
     timerfd_create: c.func('int timerfd_create(int, int)'),
     timerfd_settime: c.func('int timerfd_settime(int, int, uintptr_t, uintptr_t)'),
+    pidfd_open: (pid, flags) => syscall(SYS_PIDFD_OPEN, pid, flags),
     fcntl: c.func('int fcntl(int, int, int)'),
     close: c.func('int close(int)'),
     monotonic: () => process.hrtime.bigint(),

@@ -3,6 +3,7 @@
  * runtime.
  */
 import { readFileSync } from 'node:fs'
+import { codeOf } from '../host/errors.ts'
 import type { IdentityCalls, OperatingSystem } from '../host/runtime.ts'
 import { daemon } from './daemon.ts'
 import { native } from './native.ts'
@@ -21,9 +22,17 @@ function identityCalls(): IdentityCalls | undefined {
 
 export const processCalls: Pick<
   OperatingSystem,
-  'pid' | 'native' | 'env' | 'readText' | 'identity' | 'daemon' | 'workers'
+  'pid' | 'parentPid' | 'isAlive' | 'native' | 'env' | 'readText' | 'identity' | 'daemon' | 'workers'
 > = {
   pid: process.pid,
+  parentPid: () => process.ppid,
+  isAlive(pid) {
+    try {
+      return process.kill(pid, 0)
+    } catch (error) {
+      return codeOf(error) !== 'ESRCH'
+    }
+  },
   native,
   env: (name) => process.env[name],
   readText: (path) => readFileSync(path, 'utf8'),

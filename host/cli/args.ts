@@ -22,7 +22,8 @@ export type Args =
   | { readonly kind: 'hop-firewall'; readonly config: string; readonly ports: string | undefined }
   | {
       readonly kind: 'run'
-      readonly config: string
+      /** Path of the file; undefined: the environment of a plugin has the configuration. */
+      readonly config: string | undefined
       readonly verbosity: number
       /** Overrides the config key `user`. */
       readonly user: string | undefined
@@ -105,6 +106,15 @@ function stray(word: string): ArgsError {
   return refuse(`unknown argument: ${JSON.stringify(word)}`, true)
 }
 
+const formatOf = (values: ReadonlyMap<string, string>): LogFormat =>
+  LOG_FORMATS.find((format) => format === values.get('--log-format')) ?? 'plain'
+
+/** By any of these variables shadowsocks says that it started the program as its plugin (SIP003). */
+export const PLUGIN_VARIABLES = ['SS_REMOTE_HOST', 'SS_REMOTE_PORT', 'SS_LOCAL_HOST', 'SS_LOCAL_PORT'] as const
+
+/** Arguments that shadowsocks-android gives a plugin; plugin.ts decides about them. */
+export const ANDROID_WORDS: readonly string[] = ['-V', '-fast-open', '--fast-open']
+
 /** The request that ends parsing as soon as its option is read. */
 const AT_ONCE: ReadonlyMap<string, Args> = new Map([
   ['--help', { kind: 'help' }],
@@ -116,8 +126,9 @@ const AT_ONCE: ReadonlyMap<string, Args> = new Map([
  * Parses the arguments. A subcommand is recognized only as the first word. The last of a repeated option wins; one word
  * that is no option is the config file; `--` ends parsing: the rest is ignored.
  * @param argv the words after the program name
+ * @param isPlugin whether shadowsocks started the program: it runs without a config file
  */
-export function parseArgs(argv: readonly string[]): Args {
+export function parseArgs(argv: readonly string[], isPlugin = false): Args {
   if (argv.some((word) => word.includes(LINK_PREFIX))) return refuse(LINK_REFUSED, false)
   const entry = findCommand(argv[0])
   if (entry !== undefined) return { kind: 'command', entry, words: argv.slice(1) }
@@ -125,7 +136,7 @@ export function parseArgs(argv: readonly string[]): Args {
   const flags = new Set<string>()
   let operand: string | undefined
   let verbosity = 0
-  for (const found of readWords(MAIN_OPTIONS, argv)) {
+  for (const found of readWords(MAIN_OPTIONS, isPlugin ? argv.filter((word) => !ANDROID_WORDS.includes(word)) : argv)) {
     if (found.kind === 'terminator') break
     if (found.kind === 'error') return refuse(found.message, found.message.startsWith('unknown'))
     if (found.kind === 'operand') {
@@ -147,13 +158,17 @@ export function parseArgs(argv: readonly string[]): Args {
   // all other options are ignored
   if (flags.has('--genpsk')) return { kind: 'genpsk', method: values.get('--genpsk'), verbosity }
   const config = values.get('--config') ?? operand
+  if (config === undefined && isPlugin && !flags.has('--obfs-firewall') && !flags.has('--hop-firewall')) {
+    if (flags.has('--daemonize'))
+      return refuse('option -d (--daemonize): a plugin stays with the program that starts it', false)
+    return { kind: 'run', config, verbosity, user: values.get('--user'), daemonize: false, logFormat: formatOf(values) }
+  }
   if (config === undefined) return refuse('no config file: start with "kcptun-wasm init", or pass one with -c', true)
   const names = COMMANDS.map(({ name }) => name)
   const meant = config === operand ? closest(config, names) : undefined
   if (meant !== undefined) return refuse(`unknown command ${JSON.stringify(config)}, did you mean ${meant}?`, true)
   if (flags.has('--obfs-firewall')) return { kind: 'obfs-firewall', config, verbosity }
   if (flags.has('--hop-firewall')) return { kind: 'hop-firewall', config, ports: values.get('--hop-firewall') }
-  const logFormat = LOG_FORMATS.find((format) => format === values.get('--log-format')) ?? 'plain'
   const daemonize = flags.has('--daemonize')
-  return { kind: 'run', config, verbosity, user: values.get('--user'), daemonize, logFormat }
+  return { kind: 'run', config, verbosity, user: values.get('--user'), daemonize, logFormat: formatOf(values) }
 }

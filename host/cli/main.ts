@@ -10,7 +10,7 @@ import { generatePsk } from '../crypto/key.ts'
 import { methods } from '../crypto/methods.ts'
 import { listMethods, type RuntimeCrypto } from '../crypto/open.ts'
 import { makeReload, type Reloadable } from '../endpoint/reload.ts'
-import { messageOf, StartError } from '../errors.ts'
+import { messageOf } from '../errors.ts'
 import { LOG_LEVEL_DEFAULT, Log, type Print } from '../log/log.ts'
 import { openSyslog, type SyslogWriter } from '../log/syslog.ts'
 import type { OperatingSystem, Runtime } from '../runtime.ts'
@@ -29,8 +29,9 @@ import { firewallOf } from '../transport/obfs/firewall.ts'
 import { PROGRAM, VERSION } from '../version.ts'
 import { runWorker } from '../workers/child.ts'
 import { openWorkers } from '../workers/workers.ts'
-import { type Args, adjustLevel, COMMAND_LINE, parseArgs, usageText } from './args.ts'
-import { readConfigFile, runCommand } from './commands/command.ts'
+import { type Args, adjustLevel, COMMAND_LINE, PLUGIN_VARIABLES, parseArgs, usageText } from './args.ts'
+import { runCommand } from './commands/command.ts'
+import { fileSource, readConfig, type Source } from './source.ts'
 
 type RunArgs = Extract<Args, { kind: 'run' }>
 
@@ -41,8 +42,9 @@ type RunArgs = Extract<Args, { kind: 'run' }>
  */
 export async function main(runtime: Runtime, argv: readonly string[], crypto: RuntimeCrypto): Promise<void> {
   if (runtime.os?.workers?.inside !== undefined) return runWorker(runtime, runtime.os.workers, crypto)
-  const args = parseArgs(argv)
   const { os } = runtime
+  const isPlugin = PLUGIN_VARIABLES.some((name) => os?.env(name))
+  const args = parseArgs(argv, isPlugin)
   const inside = args.kind === 'run' && args.daemonize && os?.daemon?.inside === true
   const child = inside && os?.daemon !== undefined ? new DaemonChild(os.daemon) : undefined
   const print: Print = child?.print ?? ((stream, text) => runtime.print(stream, text))
@@ -103,7 +105,15 @@ export async function main(runtime: Runtime, argv: readonly string[], crypto: Ru
     case 'run':
       log.setFormat(args.logFormat)
       log.setLevel(adjustLevel(LOG_LEVEL_DEFAULT, args.verbosity))
-      if (!args.daemonize || child !== undefined) return run(runtime, log, args, crypto, child)
+      if (!args.daemonize || child !== undefined) {
+        const parent = os?.parentPid?.() ?? 0
+        const openSource = async (): Promise<Source> => {
+          if (args.config !== undefined) return fileSource(runtime, args.config, log, isPlugin)
+          const { pluginSource } = await import('./plugin.ts')
+          return pluginSource(runtime, log, argv, parent)
+        }
+        return run(runtime, log, args, crypto, child, openSource)
+      }
       if (os?.daemon === undefined) {
         log.error('option -d (--daemonize) is not available on this system: use a service manager')
         return runtime.exit(1)
@@ -118,12 +128,6 @@ export async function main(runtime: Runtime, argv: readonly string[], crypto: Ru
 async function methodList(crypto: RuntimeCrypto): Promise<string> {
   const list = await listMethods(crypto)
   return list.map(({ method, provider }) => `  - ${method}  (${provider})\n`).join('')
-}
-
-function readConfig(runtime: Runtime, path: string): Promise<Uint8Array> {
-  return readConfigFile(runtime, path).catch((error) => {
-    throw new StartError(messageOf(error))
-  })
 }
 
 /** @param warn gets what is odd about the keys if the file is invalid: it may be the cause */
@@ -170,13 +174,14 @@ async function open(
   return config.workers > 1 ? openWorkers(runtime, config, log) : startService(runtime, config, log, crypto)
 }
 
-/** Runs what a file describes. @param child set if this process becomes the daemon */
+/** Runs what a configuration describes. @param child set if this process becomes the daemon */
 async function run(
   runtime: Runtime,
   log: Log,
-  { config: path, verbosity, user }: RunArgs,
+  { verbosity, user }: RunArgs,
   crypto: RuntimeCrypto,
   child: DaemonChild | undefined,
+  openSource: () => Promise<Source>,
 ): Promise<void> {
   const notifier = new ServiceNotifier(runtime.os, log)
   let stop = (): void | Promise<void> => {}
@@ -190,22 +195,26 @@ async function run(
     for (const text of texts) if (!logged.includes(text)) log.warning(text)
     logged = texts
   }
-  const applyLog = ({ config, tunnels = [] }: ConfigFile, bytes: Uint8Array): void => {
+  const applyLog = (path: string | undefined, { config, tunnels = [] }: ConfigFile, bytes: Uint8Array): void => {
     log.setLevel(adjustLevel(config.loglevel, verbosity))
     log.setOutput(config.log ?? 'stdout')
-    const mode = runtime.commandConsole?.fileMode(path)
-    warn([...startFileWarnings(path, mode, config, ...tunnels), ...startKeyWarnings(bytes)])
+    const mode = path === undefined ? undefined : runtime.commandConsole?.fileMode(path)
+    warn([...startFileWarnings(path ?? '', mode, config, ...tunnels), ...startKeyWarnings(bytes)])
   }
-  runtime.onTerminate((signal) => {
-    log.notice(`${signal} received, stopping`)
+  const end = (reason: string): void => {
+    log.notice(`${reason}, stopping`)
     notifier.stopping()
     const stopped = stop()
     if (stopped === undefined) runtime.exit(0)
     else void stopped.then(() => runtime.exit(0))
-  })
+  }
+  runtime.onTerminate((signal) => end(`${signal} received`))
   runtime.onReload(() => reload())
+  let source: Source | undefined
   try {
-    const bytes = await readConfig(runtime, path)
+    source = await openSource()
+    const { name, path, read } = source
+    const bytes = await read()
     const file = parseStart(bytes, warn)
     const { config, tunnels = [config] } = file
     if (!config.native) runtime.os?.native?.forbid('native is false')
@@ -214,7 +223,8 @@ async function run(
     const print =
       child === undefined ? runtime.openLog?.(tunnels.some(({ udp }) => udp.path !== 'portable')) : undefined
     if (print !== undefined) log.setPrint(print)
-    applyLog(file, bytes)
+    applyLog(path, file, bytes)
+    source.begin(end)
     const identityText = user ?? config.user
     const identity = identityText === undefined ? undefined : parseIdentity(identityText)
     if (identity !== undefined) checkIdentity(runtime.os, identity)
@@ -226,24 +236,24 @@ async function run(
       for (const text of texts) log.warning(text)
       for (const one of tunnels) giveSocket(runtime, identity, one)
       takeIdentity(runtime.os, identity, log)
-      await readConfig(runtime, path).catch((error) => log.warning(`a reload will fail: ${messageOf(error)}`))
+      await read().catch((error) => log.warning(`a reload will fail: ${messageOf(error)}`))
     }
     await service.start?.()
     const onBegin = (): void => notifier.reloading()
     const onEnd = (): void => notifier.ready(service.status)
     service.onStatus = (status) => notifier.status(status)
     const onLog = (next: ConfigFile, content: Uint8Array): void => {
-      applyLog(next, content)
+      applyLog(path, next, content)
       service.sendLevel?.()
     }
-    reload = makeReload({ runtime, log, path, endpoint: service, applyLog: onLog, onBegin, onEnd })
+    reload = makeReload({ runtime, log, path: name, read, endpoint: service, applyLog: onLog, onBegin, onEnd })
     if (child !== undefined) log.detach()
     notifier.ready(service.status)
     child?.ready()
     if (isReloadWanted) reload()
     await service.failed
   } catch (error) {
-    log.fatal(messageOf(error))
+    log.fatal(messageOf(source === undefined ? error : source.explain(error)))
   }
   // repeated engine traps or a failed start, both already logged
   return runtime.exit(1)

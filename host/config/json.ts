@@ -174,3 +174,37 @@ export function readJson(bytes: Uint8Array): JsonNode {
   )
   return root ?? fail(text, 0, 'expected a JSON object')
 }
+
+/** The text of a value, with the strings and numbers as they were written. */
+export function encodeJson(root: JsonNode): Uint8Array {
+  const encoder = new TextEncoder()
+  const parts: Uint8Array[] = []
+  const add = (text: string): void => void parts.push(encoder.encode(text))
+  const write = (node: JsonNode): void => {
+    if (node.kind === 'string') parts.push(node.raw)
+    else if (node.kind === 'number') add(node.text)
+    else if (node.kind === 'boolean') add(String(node.value))
+    else if (node.kind === 'null') add('null')
+    else if (node.kind === 'array') {
+      for (const [index, item] of node.items.entries()) {
+        add(index === 0 ? '[' : ',')
+        write(item)
+      }
+      add(node.items.length === 0 ? '[]' : ']')
+    } else {
+      for (const [index, { key, node: value }] of node.members.entries()) {
+        add(`${index === 0 ? '{' : ','}${JSON.stringify(key)}:`)
+        write(value)
+      }
+      add(node.members.length === 0 ? '{}' : '}')
+    }
+  }
+  write(root)
+  const bytes = new Uint8Array(parts.reduce((length, part) => length + part.length, 0))
+  let at = 0
+  for (const part of parts) {
+    bytes.set(part, at)
+    at += part.length
+  }
+  return bytes
+}

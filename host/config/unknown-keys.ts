@@ -44,6 +44,9 @@ const VALUES: ReadonlyMap<string, PropertySchema> = new Map(flatten('', PROPERTI
 /** Dotted keys of all values that a file may set, in the order of the schema. */
 export const KEYS: readonly string[] = [...VALUES.keys()]
 
+/** What the schema says about the value of a dotted key; undefined: it is unknown, or an object with keys. */
+export const propertyOf = (key: string): PropertySchema | undefined => VALUES.get(key)
+
 /** Whether the value of a key is secret. */
 export const isSecret = (key: string): boolean => VALUES.get(key)?.writeOnly === true
 

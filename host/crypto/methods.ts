@@ -17,6 +17,8 @@ export const ASSOCIATED_DATA: Uint8Array = new TextEncoder().encode('kcptun-libe
 
 export const AES_METHOD = 'aes256gcm'
 export const XCHACHA_METHOD = 'xchacha20poly1305_ietf'
+/** Where a key is given and no method. */
+export const DEFAULT_METHOD = XCHACHA_METHOD
 
 /** The nonce that follows ciphertext and tag. */
 export interface Method {

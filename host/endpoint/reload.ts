@@ -22,6 +22,8 @@ export interface ReloadOptions {
   readonly log: Log
   /** Path of the configuration file, as given at start. */
   readonly path: string
+  /** Reads it; absent: it is the file at `path`. */
+  readonly read?: () => Promise<Uint8Array>
   readonly endpoint: Reloadable
   /** Sets level and output of the log, and logs warnings about the file. */
   applyLog(file: ConfigFile, bytes: Uint8Array): void
@@ -53,10 +55,10 @@ export function makeReload(options: ReloadOptions): () => Promise<void> {
   }
 }
 
-async function reloadOnce({ runtime, log, path, endpoint, applyLog }: ReloadOptions): Promise<void> {
+async function reloadOnce({ runtime, log, path, read, endpoint, applyLog }: ReloadOptions): Promise<void> {
   log.notice(`reloading the configuration: ${path}`)
   try {
-    const bytes = await runtime.readFile(path)
+    const bytes = await (read?.() ?? runtime.readFile(path))
     const file = parseFile(bytes)
     if ('reloadAll' in endpoint) await endpoint.reloadAll(file)
     else await reloadOne(endpoint, file)

@@ -5,12 +5,11 @@ import { readJson } from '../config/json.ts'
 import { parseConfig } from '../config/load.ts'
 import { assertStartable } from '../config/security.ts'
 import { didYouMean, examine, KEYS } from '../config/unknown-keys.ts'
-import { methods } from '../crypto/methods.ts'
+import { DEFAULT_METHOD, methods } from '../crypto/methods.ts'
 import { ConfigError, HIDDEN, messageOf, quote } from '../errors.ts'
 import type { ClientOptions, CommonOptions, ServerOptions } from './api.ts'
 import { mtuOf } from './custom-transport.ts'
 
-const DEFAULT_METHOD = 'xchacha20poly1305_ietf'
 /** Selects the mode. Nothing listens or connects there. */
 const UNUSED = '127.0.0.1:0'
 /** In place of addresses that a custom transport does not have. */

@@ -53,3 +53,5 @@ export const EAGAIN = 11
 export const MSG_TRUNC = 0x20
 export const MSG_DONTWAIT = 0x40
 export const MSG_NOSIGNAL = 0x4000
+/** The same on every architecture, as of all calls since Linux 5.1. */
+export const SYS_PIDFD_OPEN = 434

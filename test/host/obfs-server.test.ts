@@ -50,6 +50,7 @@ class Calls {
     if_nametoindex: () => 1,
     timerfd_create: () => 4,
     timerfd_settime: () => 0,
+    pidfd_open: () => 0,
     fcntl: () => 0,
     poll: () => 1,
     close: () => 0,

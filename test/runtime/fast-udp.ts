@@ -422,6 +422,7 @@ export function fastUdpTests(runtime: Runtime): void {
       if_nametoindex: done,
       timerfd_create: done,
       timerfd_settime: done,
+      pidfd_open: done,
       fcntl: done,
       poll: done,
       close: () => --descriptors,

@@ -14,7 +14,7 @@ import {
 import { checkName, KEYS_MAX } from '../../config/keys.ts'
 import { linkOf } from '../../config/link.ts'
 import { isProxy } from '../../config/proxy-rules.ts'
-import { methods } from '../../crypto/methods.ts'
+import { DEFAULT_METHOD, methods } from '../../crypto/methods.ts'
 import { ConfigError } from '../../errors.ts'
 import { isLoopbackHost, isWildcardHost, parseHostPort } from '../../net/address.ts'
 import { isUnix } from '../../net/unix-path.ts'
@@ -27,7 +27,6 @@ import { consoleOf, invocationOf, shellWord } from './invocation.ts'
 import { freePort, LOOPBACK, readLocal, readMeeting } from './places.ts'
 import { Prompt } from './prompt.ts'
 
-const DEFAULT_METHOD = 'xchacha20poly1305_ietf'
 const DEFAULT_SERVICE_ID = 'tunnel'
 
 const SERVER: Option = {

@@ -133,7 +133,7 @@ function args(input: Uint8Array): void {
   const words = textOf(input).split('\n')
   const parsed = parseArgs(words)
   if (parsed.kind === 'error' && parsed.message === '') fault('refused without a message')
-  if (parsed.kind === 'run') {
+  if (parsed.kind === 'run' && parsed.config !== undefined) {
     const { config, user, verbosity, daemonize, logFormat } = parsed
     const flag = Array.from({ length: Math.abs(verbosity) }, () => (verbosity < 0 ? '-s' : '-v'))
     // a value that looks like an option needs the attached form

@@ -9,6 +9,7 @@ export const COMMANDS: readonly CommandEntry[] = [
     summary: 'write config files from a link, or for a Go kcptun',
     load: () => import('./import.ts'),
   },
+  { name: 'rotate', summary: 'print the steps to change a key', load: () => import('./rotate.ts') },
   { name: 'check', summary: 'validate and explain a config file', load: () => import('./check.ts') },
   { name: 'doctor', summary: 'diagnose the path to the peer', load: () => import('./doctor.ts') },
   { name: 'health', summary: 'check whether a tunnel works, for supervisors', load: () => import('./health.ts') },

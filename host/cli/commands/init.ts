@@ -12,7 +12,6 @@ import {
   withUsers,
 } from '../../config/generate.ts'
 import { checkName, KEYS_MAX } from '../../config/keys.ts'
-import { linkOf } from '../../config/link.ts'
 import { isProxy } from '../../config/proxy-rules.ts'
 import { DEFAULT_METHOD, methods } from '../../crypto/methods.ts'
 import { ConfigError } from '../../errors.ts'
@@ -24,6 +23,7 @@ import type { Option } from '../options.ts'
 import { type Command, CommandError } from './command.ts'
 import { DIR, expectRoom, pathOf, textOf, writeAll } from './config-files.ts'
 import { consoleOf, invocationOf, shellWord } from './invocation.ts'
+import { LINK, linkText, QR } from './link-text.ts'
 import { freePort, LOOPBACK, readLocal, readMeeting } from './places.ts'
 import { Prompt } from './prompt.ts'
 
@@ -125,12 +125,6 @@ async function readWishes(runtime: Runtime, prompt: Prompt, isUdp: boolean): Pro
   return { meeting, rendezvous, serviceId, isUdp, listen, connect, method, httpPorts: ports }
 }
 
-const LINK: Option = {
-  long: '--link',
-  help: 'also print the client as a link, for "import -" on\nanother machine; a link contains the key',
-}
-const QR: Option = { long: '--qr', help: 'also print this link as a QR code' }
-
 /**
  * The instructions printed after writing.
  * @param paths file of each role; with users that of one of them is the client's
@@ -199,36 +193,6 @@ function userText(clients: readonly string[], server: string): string {
 
 To add or remove a user later, change keys in ${server} and reload the server (kill -HUP).
 `
-}
-
-/**
- * The client as a link and as a QR code, with the command that takes it.
- * @param columns of the terminal; undefined: the output goes elsewhere
- */
-async function linkText(
-  clients: ReadonlyMap<string, Written>,
-  isLinkWanted: boolean,
-  isCodeWanted: boolean,
-  columns?: number,
-): Promise<string> {
-  const who = clients.has('') ? 'The client as a link' : 'The clients as links'
-  const whoever = clients.has('') ? 'It contains the key: whoever has it' : 'Each contains a key: whoever has it'
-  const parts = [`\n${who}, for another machine. ${whoever} can use the tunnel.\n`]
-  for (const [name, config] of clients) {
-    const link = linkOf(config)
-    if (name !== '') parts.push(`${name}:\n`)
-    if (isLinkWanted) parts.push(`${link}\n`)
-    if (!isCodeWanted) continue
-    const { qrText } = await import('../qr-code.ts')
-    const code = qrText(link, columns !== undefined)
-    if (columns !== undefined && columns < code.columns) {
-      parts.push(`The QR code needs ${code.columns} columns, the terminal has ${columns}: use ${LINK.long}.\n`)
-    } else parts.push(`${code.lines.join('\n')}\n`)
-  }
-  parts.push(`There:\n
-    npm install -g ${PROGRAM}
-    ${PROGRAM} import -    # paste the link; never write it on a command line\n`)
-  return parts.join('\n')
 }
 
 /** All files, by path. */

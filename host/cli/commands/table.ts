@@ -9,6 +9,7 @@ export const COMMANDS: readonly CommandEntry[] = [
     summary: 'write config files from a link, or for a Go kcptun',
     load: () => import('./import.ts'),
   },
+  { name: 'link', summary: 'print a client as a link, also for a user of a server', load: () => import('./link.ts') },
   { name: 'rotate', summary: 'print the steps to change a key', load: () => import('./rotate.ts') },
   { name: 'check', summary: 'validate and explain a config file', load: () => import('./check.ts') },
   { name: 'doctor', summary: 'diagnose the path to the peer', load: () => import('./doctor.ts') },

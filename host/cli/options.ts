@@ -27,6 +27,8 @@ export interface Option {
 export interface Given {
   /** Arguments by long name; the last of a repeated option wins. */
   readonly values: ReadonlyMap<string, string>
+  /** All arguments of each option, in their order. */
+  readonly lists: ReadonlyMap<string, readonly string[]>
   /** Long names of the options given that take no argument. */
   readonly flags: ReadonlySet<string>
   /** Words that are not options. */
@@ -92,16 +94,18 @@ export function readWords(options: readonly Option[], words: readonly string[]):
  * @returns the parsed arguments, or an error message
  */
 export function parseOptions(options: readonly Option[], words: readonly string[]): Given | string {
-  const values = new Map<string, string>()
+  const lists = new Map<string, readonly string[]>()
   const flags = new Set<string>()
   const operands: string[] = []
   for (const found of readWords(options, words)) {
     if (found.kind === 'error') return found.message
     if (found.kind === 'operand') operands.push(found.word)
-    else if (found.kind === 'option' && found.value !== undefined) values.set(found.option.long, found.value)
+    else if (found.kind === 'option' && found.value !== undefined)
+      lists.set(found.option.long, [...(lists.get(found.option.long) ?? []), found.value])
     else if (found.kind === 'option') flags.add(found.option.long)
   }
-  return { values, flags, operands }
+  const values = new Map([...lists].map(([long, given]) => [long, given.at(-1) ?? '']))
+  return { values, lists, flags, operands }
 }
 
 /** The candidate that was probably meant by a misspelt word: at most a third of its letters differ. */

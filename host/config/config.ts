@@ -46,8 +46,9 @@ export type Offload = 'auto' | 'off'
 /** Which first flights a server confirms: possible replays only, or all. */
 export type ReplayPolicy = 'auto' | 'strict'
 
+export const STRATEGIES = ['failover', 'least_rtt', 'round_robin'] as const
 /** Which server gets a new session. */
-export type Strategy = 'failover' | 'least_rtt' | 'round_robin'
+export type Strategy = (typeof STRATEGIES)[number]
 
 /** Hold connections in sessions, hold them briefly and reset them, or do not listen. */
 export type WhenDown = 'hold' | 'reset' | 'close'

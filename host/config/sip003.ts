@@ -102,9 +102,10 @@ const texts = (values: readonly string[]): JsonNode =>
 
 /** The values of one key as in a file. What does not fit its type stays a string, for the checks of a file to refuse. */
 function nodeOf(key: string, values: readonly (string | undefined)[]): JsonNode {
-  const { type } = propertyOf(key) ?? refuse(`option ${key} is unknown`)
+  const { type, items } = propertyOf(key) ?? refuse(`option ${key} is unknown`)
   const [first] = values
-  if (type === 'object') return refuse(`option ${key} = {...}: belongs into a file: config=FILE`)
+  if (type === 'object' || items?.type === 'object')
+    return refuse(`option ${key} = ...: belongs in a file: config=FILE`)
   if (type === 'array') return { kind: 'array', items: values.map((value) => text(value ?? '')) }
   if (typeof type !== 'string') return texts(values.map((value) => value ?? ''))
   if (values.length > 1) refuse(`option ${key} is set more than once`)
@@ -247,7 +248,7 @@ export function pluginConfig(plugin: Plugin, file: Uint8Array | undefined): Plug
   for (const [key, node] of keys) put(members, key, node)
   put(members, isServer ? 'connect' : 'listen', text(local))
   // a key would otherwise be ignored
-  if ((has('psk') || has('password')) && !has('method')) put(members, 'method', text(DEFAULT_METHOD))
+  if (['psk', 'password', 'keys'].some(has) && !has('method')) put(members, 'method', text(DEFAULT_METHOD))
   const addresses = isServer ? bound(remote.hosts) : [...new Set(remote.hosts)]
   const places = addresses.map((host) => join(host, remote.port))
   const key = isServer ? 'kcp_bind' : 'kcp_connect'

@@ -78,7 +78,7 @@ export interface PortRange {
 /** Keys whose addresses may have a range of ports. */
 const RANGE_KEYS: ReadonlySet<string> = new Set(['kcp_bind', 'kcp_connect', ''])
 /** Most ports that an endpoint binds: each takes a socket. */
-const BIND_PORTS_MAX = 64
+export const BIND_PORTS_MAX = 64
 
 function parsePort(text: string): number | undefined {
   if (text === '') {

@@ -175,6 +175,15 @@ test('an invalid flag is named with its value and the reason', async () => {
     [[...GIVEN, '--connect', ':80'], /--connect :80: the host is missing/],
     [[...GIVEN, '--connect', 'a:'], /--connect a:: the port must not be 0/],
     [[...GIVEN, '--method', 'rot13'], /--method rot13: unknown method, must be one of xchacha/],
+    [[...GIVEN, '--strategy', 'failover'], /--strategy requires several servers: repeat --server/],
+    [[...GIVEN, '--server', 'b', '--strategy', 'best'], /--strategy best: must be one of failover, least_rtt/],
+    [[...GIVEN, '--server', 'vpn.example:4000'], /is in the list twice/],
+    [[...GIVEN, '--server', 'b:0'], /--server b:0: .*port/],
+    [[...GIVEN.slice(2), ...Array.from({ length: 17 }, (_, i) => `--server=h${i}`)], /at most 16/],
+    [['--server', 'a:5-4', ...GIVEN.slice(2)], /--server a:5-4: the last port of a range/],
+    [['--server', '127.0.0.1:4000-4999', ...GIVEN.slice(2)], /at most 64 ports on this machine/],
+    [['--rendezvous', 'x:1-9', ...GIVEN.slice(2)], /--rendezvous x:1-9: a rendezvous server has one port/],
+    [['--rendezvous', 'x', '--rendezvous', 'y', ...GIVEN.slice(2)], /there is one rendezvous server/],
     [[...GIVEN, '--rendezvous', 'x'], /--server and --rendezvous are mutually exclusive/],
     [[...GIVEN, '--service-id', 'x'], /--service-id requires --rendezvous/],
     [['--rendezvous', 'x', ...GIVEN.slice(2), '--service-id', 'x'.repeat(257)], /service_id/],
@@ -255,6 +264,77 @@ test('all accepted input yields files that start', async () => {
     ),
     { numRuns: 100 },
   )
+})
+
+const commandsOf = ({ stdout }: Outcome): string[] => stdout.split('\n').filter((line) => line.startsWith('    '))
+
+test('several servers with one port share a file, and the client has all of them', async () => {
+  const words = ['--server', '192.0.2.7:4000', '--server', 'b.example:4000', ...GIVEN.slice(2)]
+  const outcome = await init([...words, '--strategy', 'least_rtt'])
+  assert.is(outcome.status, 0, outcome.stderr)
+  assert.equal([...outcome.files.keys()].sort(), ['client.json', 'server.json'])
+  const client = written(outcome, 'client.json', ['strategy'])
+  assert.equal(client.servers, ['192.0.2.7:4000', 'b.example:4000'])
+  assert.is(client.strategy, 'least_rtt')
+  assert.is(written(outcome, 'server.json').kcp_bind, '[::]:4000', 'both families')
+  assert.match(outcome.stdout, 'The servers are 192.0.2.7, b.example. Copy their file there:')
+  assert.equal(commandsOf(outcome).slice(0, 5), [
+    '    scp server.json 192.0.2.7:',
+    '    scp server.json b.example:',
+    '    npm install -g kcptun-wasm',
+    '    sudo ufw allow 4000/udp    # or open this UDP port in its firewall',
+    '    kcptun-wasm -c server.json',
+  ])
+  const random = await init(['--server', 'a.example', '--server', 'b.example', ...GIVEN.slice(2)])
+  const ports = written(random, 'client.json').servers.map((server) => server.split(':')[1])
+  assert.is(new Set(ports).size, 1, 'servers without a port have the same one')
+})
+
+test('servers that bind different addresses have files of their own, with one key', async () => {
+  for (const [servers, binds, commands] of [
+    [['127.0.0.1:4000', '127.0.0.1:4001'], ['127.0.0.1:4000', '127.0.0.1:4001'], 'kcptun-wasm -c server-2.json'],
+    [['a.example:4000', 'b.example:5000'], ['[::]:4000', '[::]:5000'], 'scp server-2.json b.example:'],
+  ] as const) {
+    const outcome = await init([...servers.flatMap((server) => ['--server', server]), ...GIVEN.slice(2)])
+    assert.is(outcome.status, 0, outcome.stderr)
+    const [one, two] = ['server-1.json', 'server-2.json'].map((path) => written(outcome, path))
+    assert.equal([one?.kcp_bind, two?.kcp_bind], [...binds])
+    assert.is(one?.psk, two?.psk)
+    assert.is(one?.psk, written(outcome, 'client.json').psk)
+    assert.is.not(one?.http_listen, two?.http_listen)
+    assert.ok(commandsOf(outcome).includes(`    ${commands}`), outcome.stdout)
+    assert.match(outcome.stdout, `${one?.http_listen}/ (server-1), http://${two?.http_listen}/ (server-2)`)
+  }
+})
+
+test('several servers with --users: all have the keys of all', async () => {
+  const servers = ['--server', 'a.example:4000', '--server', 'b.example:5000']
+  const outcome = await init([...servers, ...GIVEN.slice(2), '--users', 'alice,bob'])
+  assert.is(outcome.status, 0, outcome.stderr)
+  const [one, two] = ['server-1.json', 'server-2.json'].map((path) => written(outcome, path, ['keys']))
+  assert.equal(one?.keys, two?.keys)
+  assert.is(written(outcome, 'client-bob.json').servers.length, 2)
+  assert.match(outcome.stdout, 'change keys in server-1.json, server-2.json')
+})
+
+test('a range of ports: the client hops, and what the server requires is printed', async () => {
+  const hop = (server: string): Promise<Outcome> => init(['--server', server, ...GIVEN.slice(2)])
+  const wide = await hop('vpn.example:4000-4999')
+  assert.is(wide.status, 0, wide.stderr)
+  assert.is(written(wide, 'client.json').kcp_connect, 'vpn.example:4000-4999')
+  assert.is(written(wide, 'server.json').kcp_bind, '[::]:4000')
+  const [, , open = '', rule = ''] = commandsOf(wide)
+  assert.match(open, 'sudo ufw allow 4000/udp ')
+  assert.match(rule, 'kcptun-wasm --hop-firewall=4000-4999 -c server.json ')
+  const narrow = await hop('192.0.2.7:4000-4063')
+  assert.is(written(narrow, 'server.json').kcp_bind, '0.0.0.0:4000-4063')
+  assert.match(narrow.stdout, 'sudo ufw allow 4000:4063/udp')
+  assert.not.match(narrow.stdout, 'hop-firewall', 'the server binds all ports')
+  const here = await hop('127.0.0.1:4000-4010')
+  assert.is(written(here, 'server.json').kcp_bind, '127.0.0.1:4000-4010')
+  const link = await init(['--server', 'vpn.example:4000-4999', ...GIVEN.slice(2), '--link'])
+  const [text = ''] = link.stdout.match(/kcptun-wasm:\/\/\S+/) ?? []
+  assert.is(readLink(text)['kcp_connect'], 'vpn.example:4000-4999')
 })
 
 test('with --users each has a key and a file of his own, and the server has all keys', async () => {

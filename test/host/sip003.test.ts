@@ -138,7 +138,7 @@ test('a bad option is named with its value and the reason', () => {
   refused('tcp.nodelay=maybe', 'option tcp.nodelay = "maybe": must be true or false')
   refused('loglevel=info', 'option loglevel = "info": must be an integer')
   refused('loglevel=1;loglevel=2', 'option loglevel is set more than once')
-  refused('proxy_users=a', 'config=FILE')
+  for (const key of ['proxy_users', 'keys']) refused(`${key}=a`, 'config=FILE')
   refused('udp.path=slow', 'option udp.path = "slow": must be one of')
   refused('workers=2;obfs=dpi/tcp;psk=x', 'option workers = 2: conflicts with obfs')
 })
@@ -207,6 +207,11 @@ test('a file has further keys: options replace them, and shadowsocks its own add
   assert.is(config.loglevel, 3)
   assert.is(config.method, 'aes256gcm')
   assert.is(config.http_listen, '127.0.0.1:9000')
+})
+
+test('the keys of users come from a file, with a method, and only a server has them', () => {
+  const file = { keys: [{ name: 'alice', psk: PSK }] }
+  assert.is(configOf('server;config=x', { file, env: { SS_REMOTE_HOST: '::' } }).method, 'xchacha20poly1305_ietf')
 })
 
 test('a set remote address wins, and is reported', () => {

@@ -77,7 +77,7 @@ export function writeAll(
 }
 
 /** @param name the role, or of a user's client `client-` and his name */
-export const pathOf = (dir: string, name: Role | 'tunnels' | `client-${string}`): string =>
+export const pathOf = (dir: string, name: Role | 'tunnels' | `client-${string}` | `server-${number}`): string =>
   dir === '.' ? `${name}.json` : `${dir.replace(/\/+$/, '')}/${name}.json`
 
 /** The content of a file, validated like at startup. @throws ConfigError */

@@ -3,27 +3,29 @@
  * terminal; without a terminal they are an error.
  */
 
+import { STRATEGIES, type Strategy } from '../../config/config.ts'
 import {
   generateConfigs,
   type Role,
+  randomPort,
+  type ServerFile,
+  serverFiles,
   type UserConfigs,
   type Wishes,
   type Written,
   withUsers,
 } from '../../config/generate.ts'
 import { checkName, KEYS_MAX } from '../../config/keys.ts'
-import { isProxy } from '../../config/proxy-rules.ts'
 import { DEFAULT_METHOD, methods } from '../../crypto/methods.ts'
 import { ConfigError } from '../../errors.ts'
-import { isLoopbackHost, isWildcardHost, parseHostPort } from '../../net/address.ts'
+import { parseHostPort } from '../../net/address.ts'
 import { isUnix } from '../../net/unix-path.ts'
 import type { Runtime } from '../../runtime.ts'
-import { PROGRAM } from '../../version.ts'
 import type { Option } from '../options.ts'
 import { type Command, CommandError } from './command.ts'
 import { DIR, expectRoom, pathOf, textOf, writeAll } from './config-files.ts'
-import { consoleOf, invocationOf, shellWord } from './invocation.ts'
-import { LINK, linkText, QR } from './link-text.ts'
+import { instructions, LINK, linkText, QR } from './init-text.ts'
+import { consoleOf, invocationOf } from './invocation.ts'
 import { freePort, LOOPBACK, readLocal, readMeeting } from './places.ts'
 import { Prompt } from './prompt.ts'
 
@@ -32,7 +34,13 @@ const DEFAULT_SERVICE_ID = 'tunnel'
 const SERVER: Option = {
   long: '--server',
   value: '<host[:port]>',
-  help: 'address of the server, as seen by the client; the\ndefault port is random',
+  help: 'address of the server, as seen by the client; the\ndefault port is random, a range as 4000-4999: the\nclient hops; repeated: several servers',
+}
+const STRATEGY: Option = {
+  long: '--strategy',
+  value: '<strategy>',
+  help: 'with several servers: the one of a new connection',
+  offers: STRATEGIES,
 }
 const RENDEZVOUS: Option = {
   long: '--rendezvous',
@@ -89,6 +97,12 @@ function readMethod(text: string): string {
   return text
 }
 
+function readStrategy(text: string): Strategy {
+  const strategy = STRATEGIES.find((name) => name === text)
+  if (strategy === undefined) throw new ConfigError('', text, `must be one of ${STRATEGIES.join(', ')}`)
+  return strategy
+}
+
 async function readWishes(runtime: Runtime, prompt: Prompt, isUdp: boolean): Promise<Wishes> {
   const rendezvous = prompt.has(RENDEZVOUS)
   if (rendezvous && prompt.has(SERVER)) throw new CommandError('--server and --rendezvous are mutually exclusive')
@@ -96,13 +110,18 @@ async function readWishes(runtime: Runtime, prompt: Prompt, isUdp: boolean): Pro
   // options without a prompt are checked before the first question
   const method = prompt.flag(METHOD, DEFAULT_METHOD, readMethod)
   const serviceId = prompt.flag(SERVICE_ID, DEFAULT_SERVICE_ID, (text) => text)
+  const strategy = prompt.has(STRATEGY) ? prompt.flag(STRATEGY, '', readStrategy) : undefined
+  if (strategy !== undefined && prompt.count(SERVER) < 2)
+    throw new CommandError(`${STRATEGY.long} requires several servers: repeat ${SERVER.long}`)
+  if (prompt.count(RENDEZVOUS) > 1) throw new CommandError(`${RENDEZVOUS.long}: there is one rendezvous server`)
   prompt.expect([rendezvous ? RENDEZVOUS : SERVER, LISTEN, CONNECT])
-  const meeting = await prompt.get(
+  const port = randomPort()
+  const [meeting, ...others] = await prompt.several(
     {
       option: rendezvous ? RENDEZVOUS : SERVER,
       text: 'Address of the server, as seen by the client (host or host:port)',
     },
-    readMeeting,
+    (text) => readMeeting(text, port, !rendezvous),
   )
   const listen = await prompt.get(
     {
@@ -122,92 +141,39 @@ async function readWishes(runtime: Runtime, prompt: Prompt, isUdp: boolean): Pro
     ports[role] = await freePort(runtime, taken)
     taken.add(ports[role])
   }
-  return { meeting, rendezvous, serviceId, isUdp, listen, connect, method, httpPorts: ports }
+  return { meeting, others, strategy, rendezvous, serviceId, isUdp, listen, connect, method, httpPorts: ports }
 }
 
-/**
- * The instructions printed after writing.
- * @param paths file of each role; with users that of one of them is the client's
- * @param clients files of users; none: there is one client
- * @param isLinked whether the client is given away as a link
- */
-function instructions(
-  wishes: Wishes,
-  paths: ReadonlyMap<Role, string>,
-  clients: readonly string[],
-  self: string,
-  isLinked: boolean,
-): string {
-  const { meeting, rendezvous, listen, connect, httpPorts } = wishes
-  const local = isLoopbackHost(meeting.host)
-  const place = (role: Role): string => shellWord(paths.get(role) ?? '')
-  const nameOf = (role: Role): string => shellWord(`${role}.json`)
-  const steps = (lines: readonly string[]): string => lines.map((line) => `    ${line}\n`).join('')
-  const start = (role: Role): string => `\n${steps([`${self} -c ${place(role)}`])}`
-  /** The commands for another machine, from a shell here and then from one there. */
-  const elsewhere = (role: Role, who: string, host: string, isOpen: boolean): string => {
-    const target = shellWord(host.includes(':') ? `[${host}]` : host)
-    const copy = `Copy its file there:\n\n${steps([`scp ${place(role)} ${target}:`])}`
-    const install = [`npm install -g ${PROGRAM}`]
-    const firewall = isOpen ? [`sudo ufw allow ${meeting.port}/udp    # or open this UDP port in its firewall`] : []
-    return `${who} ${host}. ${copy}\nand there:\n\n${steps([...install, ...firewall, `${PROGRAM} -c ${nameOf(role)}`])}`
-  }
-  // behind a NAT the server cannot be reached from elsewhere: who gives the client away is there
-  const isServer = rendezvous && isLinked && !local
-  const wrote = new Set([...paths.values(), ...clients])
-  const parts = [`Wrote ${[...wrote].join(', ')}. They contain the key${clients[1] ? 's' : ''}: keep them secret.\n`]
-  if (local) {
-    if (rendezvous) parts.push(`The rendezvous server:\n${start('rendezvous')}`)
-    parts.push(`The server:\n${start('server')}`)
-  } else if (rendezvous) {
-    parts.push(elsewhere('rendezvous', 'The rendezvous server is', meeting.host, true))
-    if (isServer) parts.push(`The server is this machine:\n${start('server')}`)
-    else parts.push(elsewhere('server', 'The server is', 'SERVER', false))
-  } else parts.push(elsewhere('server', 'The server is', meeting.host, true))
-  if (clients.length > 0) parts.push(userText(clients, paths.get('server') ?? ''))
-  else if (!isServer) parts.push(`The client is this machine:\n${start('client')}`)
-  const { host, port } = isUnix(listen) ? { host: '', port: 0 } : parseHostPort('', listen, 'bind')
-  const everywhere = isWildcardHost(host)
-  const entrance = everywhere ? `port ${port} of the client` : listen
-  const isThere = isUnix(connect) || (!isProxy(connect) && isLoopbackHost(parseHostPort('', connect, 'connect').host))
-  const exit = isProxy(connect)
-    ? `the targets that they name to the ${connect} proxy of the server`
-    : isThere
-      ? `${connect} on the server`
-      : connect
-  const open = everywhere ? ' Any host that can reach this port can use the tunnel.' : ''
-  const doing = wishes.isUdp === true ? 'send UDP' : 'connect'
-  parts.push(`Applications that ${doing} to ${entrance} are forwarded to ${exit}.${open}
-Dashboards, accessible locally: http://${LOOPBACK}:${httpPorts.client}/ (client), http://${LOOPBACK}:${httpPorts.server}/ (server)
-Troubleshooting: ${self} doctor -c ${place(isServer ? 'server' : 'client')}
-`)
-  return parts.join('\n')
+/** Ports of the monitoring servers of all server files. */
+async function portsOf(runtime: Runtime, { httpPorts }: Wishes, count: number): Promise<readonly number[]> {
+  const ports = [httpPorts.server]
+  while (ports.length < count) ports.push(await freePort(runtime, new Set([...ports, httpPorts.client])))
+  return ports
 }
 
-function userText(clients: readonly string[], server: string): string {
-  const name = shellWord(clients[0]?.split('/').at(-1) ?? '')
-  return `The clients: give each user the file with his name, which contains his key, and no other one; there:
-
-    npm install -g ${PROGRAM}
-    ${PROGRAM} -c ${name}
-
-To add or remove a user later, change keys in ${server} and reload the server (kill -HUP).
-`
-}
-
-/** All files, by path. */
+/** Everything that is written, by path. */
 function contentOf(
   dir: string,
   configs: ReadonlyMap<Role, Written>,
   users: UserConfigs | undefined,
+  files: readonly ServerFile[],
+  httpPorts: readonly number[],
 ): Map<string, Written> {
-  if (users === undefined) return new Map([...configs].map(([role, config]) => [pathOf(dir, role), config]))
-  const clients = [...users.clients].map(([name, config]) => [pathOf(dir, `client-${name}`), config] as const)
-  return new Map([[pathOf(dir, 'server'), users.server], ...clients])
+  const relay = configs.get('rendezvous')
+  const content = new Map<string, Written>()
+  if (relay !== undefined) content.set(pathOf(dir, 'rendezvous'), relay)
+  const server = users?.server ?? configs.get('server') ?? {}
+  for (const [index, { name, bind }] of files.entries()) {
+    const other = { ...server, kcp_bind: bind, http_listen: `${LOOPBACK}:${httpPorts[index]}` }
+    content.set(pathOf(dir, name), index === 0 ? server : other)
+  }
+  if (users === undefined) return content.set(pathOf(dir, 'client'), configs.get('client') ?? {})
+  for (const [name, client] of users.clients) content.set(pathOf(dir, `client-${name}`), client)
+  return content
 }
 
 export const command: Command = {
-  options: [SERVER, RENDEZVOUS, LISTEN, CONNECT, UDP, METHOD, SERVICE_ID, USERS, DIR, LINK, QR],
+  options: [SERVER, STRATEGY, RENDEZVOUS, LISTEN, CONNECT, UDP, METHOD, SERVICE_ID, USERS, DIR, LINK, QR],
   notes: `Missing options are prompted for on a terminal. Existing files are not overwritten. Example:
   init --server vpn.example.org:4000 --listen 1080 --connect 127.0.0.1:1080`,
   async run({ runtime }, given) {
@@ -216,18 +182,24 @@ export const command: Command = {
     const to = { dir, isForced: false, remedy: `choose another directory with ${DIR.long}` }
     const prompt = new Prompt(runtime, given)
     const names = readUsers(prompt)
-    const roles: readonly Role[] = prompt.has(RENDEZVOUS) ? ['rendezvous', 'server', 'client'] : ['server', 'client']
     const clients = names.map((name) => pathOf(dir, `client-${name}`))
-    const paths = new Map(roles.map((role) => [role, (role === 'client' && clients[0]) || pathOf(dir, role)]))
-    expectRoom(commandConsole, to, new Set([...paths.values(), ...clients]))
+    const roles: readonly Role[] = prompt.has(RENDEZVOUS) ? ['rendezvous', 'server'] : ['server']
+    const expected = [...roles.map((role) => pathOf(dir, role)), ...(clients[0] ? clients : [pathOf(dir, 'client')])]
+    expectRoom(commandConsole, to, expected)
     const wishes = await readWishes(runtime, prompt, given.flags.has(UDP.long))
+    const files = serverFiles(wishes)
+    const httpPorts = await portsOf(runtime, wishes, files.length)
     const configs = generateConfigs(wishes)
     const users = names.length > 0 ? withUsers(configs, names) : undefined
-    const files = [...contentOf(dir, configs, users)].map(([path, config]) => ({ path, text: textOf(config) }))
-    writeAll(commandConsole, to, files)
+    const content = contentOf(dir, configs, users, files, httpPorts)
+    const written = [...content].map(([path, config]) => ({ path, text: textOf(config) }))
+    writeAll(commandConsole, to, written)
     const [isLinkWanted, isCodeWanted] = [given.flags.has(LINK.long), given.flags.has(QR.long)]
     const isLinked = isLinkWanted || isCodeWanted
-    runtime.print('stdout', instructions(wishes, paths, clients, invocationOf(runtime), isLinked))
+    const servers = files.map(({ name }) => pathOf(dir, name))
+    const paths = { client: pathOf(dir, 'client'), servers, rendezvous: pathOf(dir, 'rendezvous') }
+    const self = invocationOf(runtime)
+    runtime.print('stdout', instructions({ wishes, paths, files, httpPorts, clients, self, isLinked }))
     if (!isLinked) return 0
     const columns = commandConsole.isTerminal('stdout') ? runtime.terminal?.size().columns : undefined
     const linked = users?.clients ?? new Map([['', configs.get('client') ?? {}]])

@@ -1,9 +1,9 @@
 /** Addresses as options of `init` and `import` give them, and free ports. */
 
-import { randomPort } from '../../config/generate.ts'
+import { bindsAll, randomPort } from '../../config/generate.ts'
 import { isProxy } from '../../config/proxy-rules.ts'
 import { ConfigError, quote } from '../../errors.ts'
-import { type HostPort, parseHostPort } from '../../net/address.ts'
+import { BIND_PORTS_MAX, type HostPort, isLoopbackHost, parseHostPort } from '../../net/address.ts'
 import { isUnix, parseUnix } from '../../net/unix-path.ts'
 import type { Runtime } from '../../runtime.ts'
 import { CommandError } from './command.ts'
@@ -12,10 +12,20 @@ export const LOOPBACK = '127.0.0.1'
 /** Attempts to find a free port for a monitoring server. */
 const PORT_TRIES = 32
 
-/** `host:port` of a remote endpoint; a missing port is chosen at random. @throws ConfigError */
-export function readMeeting(text: string): HostPort {
-  const whole = /^[^:]+$|\]$/.test(text) ? `${text}:${randomPort()}` : text
+/**
+ * `host:port` of a remote endpoint, or of a server `host:first-last`.
+ * @param port where there is none
+ * @throws ConfigError
+ */
+export function readMeeting(text: string, port: number, isServer: boolean): HostPort {
+  const whole = /^[^:]+$|\]$/.test(text) ? `${text}:${port}` : text
   const meeting = parseHostPort('', whole, 'connect')
+  if (meeting.range !== undefined && !isServer)
+    throw new ConfigError('', quote(text), 'a rendezvous server has one port')
+  if (meeting.range !== undefined && isLoopbackHost(meeting.host) && !bindsAll(meeting)) {
+    const reason = `at most ${BIND_PORTS_MAX} ports on this machine: the firewall redirects only what comes from others`
+    throw new ConfigError('', quote(text), reason)
+  }
   if (meeting.port === 0) throw new ConfigError('', quote(text), 'the port must not be 0')
   return meeting
 }

@@ -27,6 +27,11 @@ export class Prompt {
     return this.#given.values.has(long)
   }
 
+  /** How often an option is given. */
+  count({ long }: Option): number {
+    return this.#given.lists.get(long)?.length ?? 0
+  }
+
   /**
    * Checks that missing options can be prompted for. Call it before the first question.
    * @throws CommandError listing the missing options if there is no terminal
@@ -45,7 +50,22 @@ export class Prompt {
    * @throws CommandError
    */
   flag<Result>(option: Option, preset: string, read: (text: string) => Result): Result {
-    const text = this.#given.values.get(option.long) ?? preset
+    return this.#read(option, this.#given.values.get(option.long) ?? preset, read)
+  }
+
+  /**
+   * The values of an option that may be repeated; none: the answer to a question.
+   * @param read as above
+   * @throws CommandError
+   */
+  async several<Result>(question: Question, read: (text: string) => Result): Promise<readonly [Result, ...Result[]]> {
+    const { option } = question
+    const [first, ...others] = this.#given.lists.get(option.long) ?? []
+    if (first === undefined) return [await this.get(question, read)]
+    return [this.#read(option, first, read), ...others.map((text) => this.#read(option, text, read))]
+  }
+
+  #read<Result>(option: Option, text: string, read: (text: string) => Result): Result {
     try {
       return read(text)
     } catch (error) {

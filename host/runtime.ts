@@ -436,8 +436,11 @@ export interface CommandConsole {
    * @throws Error, with code EEXIST if the name exists
    */
   createFile(path: string, text: string): void
-  /** The same in place of a file or a link that exists, which stays as it is if the new file cannot be written. */
-  replaceFile(path: string, text: string): void
+  /**
+   * The same in place of a file or a link that exists, which stays as it is if the new file cannot be written.
+   * @param isChange the new file is where the link leads, and keeps owner and permission bits if the system permits it
+   */
+  replaceFile(path: string, text: string, isChange?: boolean): void
   removeFile(path: string): void
   /** Creates a directory that only its owner can use, and those above it; one that exists is left as it is. */
   createDirectory(path: string): void

@@ -1,5 +1,17 @@
 /** Services for subcommands: creating files, the terminal, the program's command line. */
-import { closeSync, fsyncSync, mkdirSync, openSync, renameSync, statSync, unlinkSync, writeFileSync } from 'node:fs'
+import {
+  chmodSync,
+  chownSync,
+  closeSync,
+  fsyncSync,
+  mkdirSync,
+  openSync,
+  realpathSync,
+  renameSync,
+  statSync,
+  unlinkSync,
+  writeFileSync,
+} from 'node:fs'
 import { createRequire } from 'node:module'
 import type { CommandConsole } from '../host/runtime.ts'
 import { printTo } from './platform.ts'
@@ -29,6 +41,18 @@ function createFile(path: string, text: string): void {
   }
 }
 
+/** Gives a new file owner and permission bits of another; bits for a group that it cannot have are left out. */
+function becomeLike(name: string, other: string): void {
+  if (process.platform === 'win32') return
+  const { mode, uid, gid } = statSync(other)
+  try {
+    chownSync(name, uid, gid)
+    chmodSync(name, mode & PERMISSIONS)
+  } catch {
+    // it stays with its owner alone
+  }
+}
+
 export const commandConsole: CommandConsole = {
   get started() {
     return started()
@@ -37,10 +61,12 @@ export const commandConsole: CommandConsole = {
 
   createFile,
 
-  replaceFile(path, text) {
+  replaceFile(given, text, isChange = false) {
+    const path = isChange ? realpathSync(given) : given
     const name = `${path}.${process.pid}.new`
     createFile(name, text)
     try {
+      if (isChange) becomeLike(name, path)
       renameSync(name, path)
     } catch (error) {
       unlinkSync(name)

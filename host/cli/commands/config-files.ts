@@ -21,6 +21,8 @@ export interface Destination {
   readonly dir: string
   /** Existing files are replaced. */
   readonly isForced: boolean
+  /** Existing files are changed: they keep owner and permission bits. */
+  readonly isChange?: boolean
   /** What to do about a file that exists. */
   readonly remedy: string
 }
@@ -55,7 +57,7 @@ export function writeAll(
   to: Destination,
   files: readonly { readonly path: string; readonly text: string }[],
 ): void {
-  const { dir, isForced } = to
+  const { dir, isForced, isChange } = to
   const written: string[] = []
   try {
     if (dir !== '.') commandConsole.createDirectory(dir)
@@ -64,7 +66,7 @@ export function writeAll(
   }
   for (const { path, text } of files) {
     try {
-      if (isForced) commandConsole.replaceFile(path, text)
+      if (isForced) commandConsole.replaceFile(path, text, isChange)
       else commandConsole.createFile(path, text)
       written.push(path)
     } catch (error) {

@@ -1,20 +1,12 @@
-/** What `init` prints after writing: how to start the files, and the client as a link. */
+/** What `init` prints after writing: how to start the files. */
 
-import { bindsAll, type ServerFile, type Wishes, type Written } from '../../config/generate.ts'
-import { linkOf } from '../../config/link.ts'
+import { bindsAll, type ServerFile, type Wishes } from '../../config/generate.ts'
 import { isProxy } from '../../config/proxy-rules.ts'
 import { isLoopbackHost, isWildcardHost, parseHostPort } from '../../net/address.ts'
 import { isUnix } from '../../net/unix-path.ts'
 import { PROGRAM } from '../../version.ts'
-import type { Option } from '../options.ts'
 import { shellWord } from './invocation.ts'
 import { LOOPBACK } from './places.ts'
-
-export const LINK: Option = {
-  long: '--link',
-  help: 'also print the client as a link, for "import -" on\nanother machine; a link contains the key',
-}
-export const QR: Option = { long: '--qr', help: 'also print this link as a QR code' }
 
 /** What was written. */
 export interface Setup {
@@ -137,34 +129,4 @@ function userText(clients: readonly string[], servers: readonly string[]): strin
 
 To add or remove a user later, change keys in ${servers.join(', ')} and reload the server (kill -HUP).
 `
-}
-
-/**
- * The client as a link and as a QR code, with the command that takes it.
- * @param columns of the terminal; undefined: the output goes elsewhere
- */
-export async function linkText(
-  clients: ReadonlyMap<string, Written>,
-  isLinkWanted: boolean,
-  isCodeWanted: boolean,
-  columns?: number,
-): Promise<string> {
-  const who = clients.has('') ? 'The client as a link' : 'The clients as links'
-  const whoever = clients.has('') ? 'It contains the key: whoever has it' : 'Each contains a key: whoever has it'
-  const parts = [`\n${who}, for another machine. ${whoever} can use the tunnel.\n`]
-  for (const [name, config] of clients) {
-    const link = linkOf(config)
-    if (name !== '') parts.push(`${name}:\n`)
-    if (isLinkWanted) parts.push(`${link}\n`)
-    if (!isCodeWanted) continue
-    const { qrText } = await import('../qr-code.ts')
-    const code = qrText(link, columns !== undefined)
-    if (columns !== undefined && columns < code.columns) {
-      parts.push(`The QR code needs ${code.columns} columns, the terminal has ${columns}: use ${LINK.long}.\n`)
-    } else parts.push(`${code.lines.join('\n')}\n`)
-  }
-  parts.push(`There:\n
-    npm install -g ${PROGRAM}
-    ${PROGRAM} import -    # paste the link; never write it on a command line\n`)
-  return parts.join('\n')
 }

@@ -16,9 +16,10 @@ import {
 import type { Runtime } from '../../runtime.ts'
 import { type Command, CommandError } from './command.ts'
 import { DIR, expectRoom, pathOf, textOf, writeAll } from './config-files.ts'
-import { instructions, LINK, linkText, QR } from './init-text.ts'
+import { instructions } from './init-text.ts'
 import { ADD, NAME, OPTIONS, RENDEZVOUS, readUsers, readWishes, UDP } from './init-wishes.ts'
 import { consoleOf, invocationOf } from './invocation.ts'
+import { LINK, linkText, QR } from './link-text.ts'
 import { freePort, LOOPBACK } from './places.ts'
 import { Prompt } from './prompt.ts'
 

@@ -176,7 +176,7 @@ function reportSilence(
 ): void {
   const where = formatAddress(peer)
   const { other, recovered, sibling, neighboursRefuse } = silence
-  const same = 'compare method and psk (or password): they must be the same at both ends'
+  const same = 'compare method and psk (or password, or keys): they must be the same at both ends'
   const log = 'check the log of the peer for "failed authentication", which it reports if our datagrams arrive'
   if (recovered) {
     const text = `${where} did not answer for several seconds and does now: the path is very lossy or was interrupted`

@@ -3,6 +3,7 @@
  */
 
 import { type Config, MODE_CLIENT, MODE_SERVER } from '../../config/config.ts'
+import { isExpired } from '../../config/keys.ts'
 import { MTU_DEFAULT } from '../../config/mtu.ts'
 import { isProxy } from '../../config/proxy-rules.ts'
 import { configWarnings } from '../../config/rules.ts'
@@ -102,10 +103,12 @@ async function reportOtherServer(
 
 function reportConfig(report: Report, config: Config): void {
   const warnings = configWarnings(config)
-  const crypto =
-    config.method === undefined ? 'no method' : `${config.method}, ${config.psk === undefined ? 'password' : 'psk'}`
+  const { method, psk, keys } = config
+  const valid = keys.find((key) => !isExpired(key))
+  const source = valid !== undefined ? `key of ${valid.name}` : psk === undefined ? 'password' : 'psk'
+  const crypto = method === undefined ? 'no method' : `${method}, ${source}`
   const text = [crypto, ...warnings].join('; ')
-  const values = { method: config.method ?? null, mtu: config.kcp.mtu ?? MTU_DEFAULT }
+  const values = { method: method ?? null, mtu: config.kcp.mtu ?? MTU_DEFAULT }
   report.add('config', warnings.length > 0 ? 'note' : 'ok', text, { values })
 }
 

@@ -1,6 +1,6 @@
 /**
  * The UDP port of a client: every source has a flow, and every flow a stream of its own. Sources are not authenticated,
- * so none may push out others that are in use (`#makeRoom`).
+ * so none may push out others that are in use (FlowTable.makeRoom).
  */
 
 import type { Config } from '../config/config.ts'
@@ -18,8 +18,6 @@ import { FLOWS_MAX, type FlowTable } from './flow-table.ts'
 const RCVBUF_BYTES = 1 << 20
 /** Flows of one source address: one machine does not take them all. */
 const FLOWS_OF_ADDRESS = FLOWS_MAX / 2
-/** A flow of one question may give way to a new one after so long, ms. */
-const YIELD_MS = 1000
 
 const NO_OPTIONS: SocketOptions = { reuseport: false, sndbuf: 0, rcvbuf: 0, netdev: '', refused() {} }
 
@@ -70,6 +68,12 @@ class Source implements FlowSocket {
   onGone(): void {}
 }
 
+/** The flows of one address: their number, and those that were brief when they were looked at, the oldest first. */
+interface Crowd {
+  count: number
+  readonly brief: Set<Flow>
+}
+
 export class UdpEntrance {
   readonly #host: EntranceHost
   #text: string
@@ -78,10 +82,8 @@ export class UdpEntrance {
   /** The flows that take datagrams, by source and by the objects that the sockets have for sources. */
   readonly #flows = new Map<string, Flow>()
   readonly #known = new WeakMap<SocketAddress, Flow>()
-  /** Flows that were brief when they were looked at, the oldest first. */
-  readonly #brief = new Set<Flow>()
-  /** Number of flows of each address. */
-  readonly #crowd = new Map<string, number>()
+  /** The flows of each address. */
+  readonly #crowds = new Map<string, Crowd>()
   #isClosed = false
 
   /** @param text `udp_listen` */
@@ -193,13 +195,13 @@ export class UdpEntrance {
 
   /** A flow takes no more datagrams. */
   forget(source: Source, flow: Flow): void {
-    this.#brief.delete(flow)
     if (this.#flows.get(source.key) !== flow) return
     this.#flows.delete(source.key)
     const { address } = source.remote
-    const left = (this.#crowd.get(address) ?? 1) - 1
-    if (left === 0) this.#crowd.delete(address)
-    else this.#crowd.set(address, left)
+    const crowd = this.#crowds.get(address)
+    if (crowd === undefined) return
+    crowd.brief.delete(flow)
+    if (--crowd.count === 0) this.#crowds.delete(address)
   }
 
   #onDatagram(port: DatagramPort, number: number, data: Uint8Array, from: SocketAddress): void {
@@ -221,9 +223,8 @@ export class UdpEntrance {
   /** @returns undefined if there is no room, or no stream */
   #begin(port: DatagramPort, from: SocketAddress, key: string): Flow | undefined {
     const { table } = this.#host
-    const ofAddress = this.#crowd.get(from.address) ?? 0
     // port 0 cannot be answered
-    if (from.port === 0 || ofAddress >= FLOWS_OF_ADDRESS || (table.isFull && !this.#makeRoom())) return undefined
+    if (from.port === 0 || !this.#hasRoom(from.address)) return undefined
     // the socket may use the object for another source later
     const source = new Source(this, port, { ...from }, key)
     const flow = new Flow(table, source)
@@ -231,25 +232,20 @@ export class UdpEntrance {
     if (handlers === null) return undefined
     flow.attach(handlers)
     this.#flows.set(key, flow)
-    this.#crowd.set(from.address, ofAddress + 1)
-    this.#brief.add(flow)
+    const crowd = this.#crowds.get(from.address) ?? { count: 0, brief: new Set() }
+    crowd.count++
+    crowd.brief.add(flow)
+    this.#crowds.set(from.address, crowd)
     table.add(flow)
     table.log(() => `${source.name} flow begins`)
     return flow
   }
 
-  /** Ends the oldest flow that had at most one datagram in each direction, unless that was just now. */
-  #makeRoom(): boolean {
+  /** Whether another flow of an address may begin; an old one makes room for it if need be. */
+  #hasRoom(address: string): boolean {
     const { table } = this.#host
-    for (const flow of this.#brief) {
-      if (!flow.isBrief) {
-        this.#brief.delete(flow)
-        continue
-      }
-      if (table.now() - flow.usedAt < YIELD_MS) return false
-      flow.abort('another source needs its place')
-      return true
-    }
-    return false
+    const crowd = this.#crowds.get(address)
+    if (crowd !== undefined && crowd.count >= FLOWS_OF_ADDRESS && !table.makeRoom(crowd.brief)) return false
+    return !table.isFull || table.makeRoom()
   }
 }

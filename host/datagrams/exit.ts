@@ -188,7 +188,7 @@ export class UdpExit {
   /** Opens a flow to the target. `dialling` is never called inside this call. @throws Error at the limit */
   dial(dialling: Dialling): Dial {
     const { table } = this.host
-    if (table.isFull) {
+    if (table.isFull && !table.makeRoom()) {
       table.counters.flows_refused++
       throw new Error(`there are ${FLOWS_MAX} UDP flows`)
     }

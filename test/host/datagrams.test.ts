@@ -376,6 +376,24 @@ test('strangers push out questions that are over, but no flow that is in use', a
   assert.is(scene.stream(used).ending, 'reset ')
 })
 
+test('a resolver that asks each question from another port is served without end', async () => {
+  const scene = await Scene.open()
+  scene.send('1', 1, '10.0.0.9')
+  scene.send('2', 1, '10.0.0.9')
+  // more in the idle time of a question than one address may have flows
+  for (let port = 2; port <= 3 * FLOWS_MAX; port++) {
+    scene.send('?', port, '10.0.0.9')
+    if (port % 100 === 0) await scene.later(100)
+  }
+  assert.is(scene.counters.flows_refused, 0)
+  assert.is(scene.stream(0).ending, '', 'a flow that is in use stays')
+  const over = scene.streams.slice(1, FLOWS_MAX)
+  assert.ok(
+    over.every(({ ending }) => ending.startsWith('end ')),
+    'questions that are over end in order',
+  )
+})
+
 test('few flows wait at the same time: where all queues are in use, old datagrams give way', async () => {
   const scene = await Scene.open()
   scene.isSlow = true

@@ -10,6 +10,7 @@
  */
 
 import type { Driver } from '../driver/driver.ts'
+import { Info } from '../engine/abi.ts'
 import { messageOf } from '../errors.ts'
 import type { Log } from '../log/log.ts'
 import { formatAddress, type PortRange, type SocketAddress } from '../net/address.ts'
@@ -104,7 +105,11 @@ export class PortHop {
       this.#port = 0
       return options
     }
-    if (this.#port < range.first || this.#port > range.last) this.#port = this.#draw(range)
+    if (this.#port < range.first || this.#port > range.last) {
+      this.#port = this.#draw(range)
+      // another server, or one that was changed
+      this.#stuck = 0
+    }
     const result = { ...options, connect: { ...options.connect, port: this.#port } }
     this.#options = result
     return result
@@ -297,10 +302,24 @@ export class PortHop {
       return
     }
     const isAnswered = this.#count('pkt_received') > this.#before.datagrams
-    if (age < STUCK_MS || !isAnswered || this.#count('waitsnd') === 0n) return
+    if (age < STUCK_MS || !isAnswered || !this.#isWaiting) return
     this.#before.isActive = false
     this.#stuck++
     this.#goBack()
+  }
+
+  /** Whether a session waits for the server, and not for an application there that does not read. */
+  get #isWaiting(): boolean {
+    if (this.#count('waitsnd') === 0n) return false
+    const { driver } = this.#host
+    return driver.read((core) => {
+      for (let slot = 0, slots = core.calls.session_slots(); slot < slots; slot++) {
+        if (core.calls.session_info(slot, driver.now()) <= 0) continue
+        const info = core.info()
+        if (info.getUint32(Info.waitsnd, true) > 0 && info.getUint32(Info.rmtWnd, true) > 0) return true
+      }
+      return false
+    }, false)
   }
 
   /** The server answers, but not the sessions: it knows them at the previous port only, which still receives. */

@@ -2,6 +2,7 @@
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
 import type { Driver } from '../../host/driver/driver.ts'
+import { Info } from '../../host/engine/abi.ts'
 import { Log } from '../../host/log/log.ts'
 import type { PortRange, SocketAddress } from '../../host/net/address.ts'
 import type { UdpOptions } from '../../host/runtime.ts'
@@ -23,6 +24,8 @@ class Scene {
   sent = 0n
   opening = 0n
   waiting = 0n
+  /** What sessions may send at once: an application that does not read closes the window. */
+  window = 1024
   /** Whether the server answers sessions at a new socket. */
   follows = true
   received = 0n
@@ -40,6 +43,7 @@ class Scene {
       if (name === 'sessions_aborted') return 0n
       return name === 'pkt_received' ? scene.datagrams : scene.received
     }
+    const sessions = { session_slots: () => 2, session_info: (slot: number) => (slot === 0 ? -1 : 1) }
     const driver = {
       sockets: {
         get sender() {
@@ -56,7 +60,9 @@ class Scene {
       receivedAge: () => scene.clock.monotonic() - scene.receivedAt,
       pingPeer: () => scene.sent++,
       probeSessions: () => scene.asked++,
-      read: (call: (core: { counter(name: string): bigint }) => bigint) => call({ counter: counters }),
+      now: () => 0,
+      read: (call: (core: object) => unknown) =>
+        call({ counter: counters, calls: sessions, info: () => scene.#info() }),
     }
     this.hop = new PortHop({
       driver: driver as unknown as Driver,
@@ -72,6 +78,14 @@ class Scene {
     })
     this.start(this.hop.options({ bind: at(0), connect: at(4000) }))
     this.hop.follow()
+  }
+
+  /** The block of a session. */
+  #info(): DataView {
+    const info = new DataView(new ArrayBuffer(Info.BYTES))
+    info.setUint32(Info.waitsnd, Number(this.waiting), true)
+    info.setUint32(Info.rmtWnd, this.window, true)
+    return info
   }
 
   start(options: UdpOptions): void {
@@ -153,6 +167,16 @@ test('a server that answers pings but not the sessions is left at its port, and 
   assert.is(scene.lines.join('').match(/does not follow/g)?.length, 1)
   assert.is(scene.lines.join('').match(/back to port/g)?.length, 2)
   assert.is(scene.hop.where(at(4000))?.port, scene.opened[0])
+})
+
+test('an application that does not read for a while is not a server that does not follow', async () => {
+  const scene = new Scene()
+  scene.waiting = 1n
+  scene.window = 0
+  scene.follows = false
+  await scene.pass(300_000)
+  assert.ok(scene.opened.length > 7, `${scene.opened.length} hops`)
+  assert.not.match(scene.lines.join(''), /does not follow|back to port/)
 })
 
 test('without a range there is one port and no timer', async () => {

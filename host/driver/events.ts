@@ -134,8 +134,8 @@ export class Events {
     const pinged = this.#pinged()
     const isBack = pinged !== undefined && peerLog.answered(pinged, this.#kind, ms)
     if (this.#kind === 'rendezvous server') this.#onRendezvous(isBack)
-    this.#host.onPeerState()
     if (this.#engine.peer !== undefined) this.pongRtt = ms
+    this.#host.onPeerState()
     if (log.at(LOG_DEBUG)) log.debug(`roundtrip finished, rtt: ${formatDuration(ms)}`)
   }
 

@@ -60,7 +60,10 @@ export class Member {
       return this.health.set('down', now)
     }
     // what it sent before it was down does not show that it is up
-    const isUp = this.health.state === 'down' ? hasHeardSince(this.health.since) : age !== undefined
+    const isBack = this.health.state === 'down'
+    const isUp = isBack ? hasHeardSince(this.health.since) : age !== undefined
+    // what it answers first may be a ping of long ago, which is not its round trip time
+    if (isBack && isUp) driver.pingPeer()
     return isUp && this.health.set('up', now)
   }
 

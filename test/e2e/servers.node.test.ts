@@ -10,6 +10,8 @@ import { waitFor, within } from '../../testkit/wait.ts'
 import { skip } from '../skip.ts'
 
 const LIMIT_MS = 60_000
+/** Less than the default `keepalive`, after which there is another ping. */
+const SOON_MS = 15_000
 /** Pings are frequent, so that tests need not wait for silence long. */
 const KEEPALIVE = { keepalive: 2 }
 
@@ -67,6 +69,8 @@ for (const client of RUNTIMES) {
   test(`a server that became silent gets no new connections: ${client}`, () =>
     withServers({ client, servers: ['node', 'node'] }, async (fleet) => {
       assert.is(await fleet.where(), 0)
+      const stopped = performance.now()
+      for (const { rtt_ms } of await fleet.states()) assert.ok(rtt_ms !== null, 'the first answer shows the round trip')
       process.kill(fleet.server(0).pid, 'SIGSTOP')
       const lost = fleet.ask()
       lost.catch(() => {})
@@ -75,6 +79,10 @@ for (const client of RUNTIMES) {
       process.kill(fleet.server(0).pid, 'SIGCONT')
       const answered = await lost
       assert.is(answered.server, 0, 'the session that was opened there stays there')
+      const lasted = performance.now() - stopped
+      await waitFor('it is up', async () => (await fleet.states())[0]?.state === 'up', LIMIT_MS)
+      // it answers pings of before; what is logged at once may be one of them
+      await waitFor('its round trip', async () => ((await fleet.states())[0]?.rtt_ms ?? lasted) < lasted / 4, SOON_MS)
       answered.app.destroy()
     }))
 

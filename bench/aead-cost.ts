@@ -1,6 +1,7 @@
 /** Cost of sealing and opening one datagram. */
 
-import type { Aead } from '../host/crypto/aead.ts'
+import { type Aead, START_BYTES } from '../host/crypto/aead.ts'
+import { isPlausible } from '../host/crypto/plausible.ts'
 import type { AeadCost } from '../testkit/calibration.ts'
 
 const BLOCKS = 64
@@ -42,4 +43,14 @@ export function costOf(aead: Aead, plainBytes: number): AeadCost & { readonly fo
     if (aead.openInto(forgery, sealedBytes, memory, 0) >= 0) throw new Error(aead.method)
   })
   return { seal, open, forged }
+}
+
+/** Cost of seeing at the start of a datagram that it is sealed under another key. */
+export function peekCost(aead: Aead, plainBytes: number): number {
+  const start = new Uint8Array(START_BYTES)
+  const sealedBytes = plainBytes + aead.tagBytes + aead.nonceBytes
+  const forgery = new Uint8Array(sealedBytes).fill(9)
+  return bestOf(() => {
+    if (isPlausible(start, aead.peek(forgery, sealedBytes, start))) throw new Error(aead.method)
+  })
 }

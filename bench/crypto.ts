@@ -1,11 +1,11 @@
 /**
- * Cost of sealing and opening one datagram per method, on the current runtime.
+ * Cost of sealing, opening and peeking at one datagram per method, on the current runtime.
  * Bundle with esbuild, then run `node crypto.mjs [plaintext bytes]` or `bun crypto.mjs [plaintext bytes]`.
  */
 
 import { openAead } from '../host/crypto/open.ts'
 import { variants } from '../testkit/crypto-variants.ts'
-import { costOf, ROUNDS } from './aead-cost.ts'
+import { costOf, peekCost, ROUNDS } from './aead-cost.ts'
 
 const DEFAULT_PLAIN_BYTES = 1400
 
@@ -17,6 +17,7 @@ for (const { method, crypto } of variants) {
   const aead = await openAead(method, new Uint8Array(32).fill(7), crypto)
   const { seal, open, forged } = costOf(aead, plainBytes)
   const figures = `seal ${seal.toFixed(0).padStart(5)}  open ${open.toFixed(0).padStart(5)}`
-  console.log(`${method.padEnd(22)} ${figures}  forged ${forged.toFixed(0).padStart(5)}  ${aead.provider}`)
+  const refused = `forged ${forged.toFixed(0).padStart(5)}  peek ${peekCost(aead, plainBytes).toFixed(0).padStart(5)}`
+  console.log(`${method.padEnd(22)} ${figures}  ${refused}  ${aead.provider}`)
   aead.wipe()
 }

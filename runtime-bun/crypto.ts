@@ -4,7 +4,7 @@ import type { Pointer } from 'bun:ffi'
 import { createRequire } from 'node:module'
 import type { RuntimeCrypto } from '../host/crypto/open.ts'
 import { type HChaCha20, type Openssl, SODIUM_LIBRARIES } from '../host/crypto/providers/openssl-aead.ts'
-import { nativeSodium, nodeCrypto } from '../runtime-shared/ciphers.ts'
+import { nativeSodium, nodeCrypto, once } from '../runtime-shared/ciphers.ts'
 import { native } from '../runtime-shared/native.ts'
 
 /** OpenSSL 3. Bun does not export its own BoringSSL. */
@@ -22,6 +22,8 @@ const SYMBOLS = {
   EVP_chacha20_poly1305: { args: [], returns: 'ptr' },
 } as const
 
+const STREAM_SYMBOLS = { EVP_chacha20: { args: [], returns: 'ptr' } } as const
+
 const SODIUM_SYMBOLS = { crypto_core_hchacha20: { args: ['ptr', 'ptr', 'ptr', 'ptr'], returns: 'i32' } } as const
 
 /** Converts a number to Bun's pointer type, which differs only for the type checker. */
@@ -37,7 +39,8 @@ function openssl(): Openssl | undefined {
     return {
       provider: `OpenSSL ${version} by bun:ffi`,
       address: (bytes) => ptr(bytes),
-      hchacha20,
+      hchacha20: once(hchacha20),
+      chacha20: once(() => Number(dlopen(LIBRARY, STREAM_SYMBOLS).symbols.EVP_chacha20() ?? 0)),
       calls: {
         EVP_CIPHER_CTX_new: () => Number(c.EVP_CIPHER_CTX_new() ?? 0),
         EVP_CIPHER_CTX_free: (context) => c.EVP_CIPHER_CTX_free(at(context)),
@@ -70,4 +73,8 @@ function hchacha20(): HChaCha20 | undefined {
   return undefined
 }
 
-export const crypto: RuntimeCrypto = { aesGcm: nodeCrypto('node:crypto (BoringSSL)'), nativeSodium, openssl }
+export const crypto: RuntimeCrypto = {
+  aesGcm: nodeCrypto('node:crypto (BoringSSL)'),
+  nativeSodium,
+  openssl: once(openssl),
+}

@@ -2,7 +2,7 @@
 
 import type { RuntimeCrypto } from '../host/crypto/open.ts'
 import type { Openssl } from '../host/crypto/providers/openssl-aead.ts'
-import { nativeSodium, nodeCrypto } from '../runtime-shared/ciphers.ts'
+import { nativeSodium, nodeCrypto, once } from '../runtime-shared/ciphers.ts'
 import { native } from '../runtime-shared/native.ts'
 import { deno } from './deno.ts'
 import { addressOf, ffiRefusal } from './ffi.ts'
@@ -33,6 +33,7 @@ function openssl(): Openssl | undefined {
       address: addressOf,
       // its call would allocate 36 bytes for each packet
       hchacha20: () => undefined,
+      chacha20: () => 0,
       calls: {
         ...c,
         EVP_CIPHER_CTX_new: () => Number(c.EVP_CIPHER_CTX_new()),
@@ -48,5 +49,5 @@ function openssl(): Openssl | undefined {
 export const crypto: RuntimeCrypto = {
   aesGcm: nodeCrypto('node:crypto (Deno)'),
   nativeSodium,
-  openssl,
+  openssl: once(openssl),
 }

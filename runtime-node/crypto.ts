@@ -1,7 +1,7 @@
 /** Ciphers on Node: node:crypto, sodium-native, and Node's own OpenSSL by FFI if koffi is installed. */
 import type { RuntimeCrypto } from '../host/crypto/open.ts'
 import { type HChaCha20, type Openssl, SODIUM_LIBRARIES } from '../host/crypto/providers/openssl-aead.ts'
-import { nativeSodium, nodeCrypto } from '../runtime-shared/ciphers.ts'
+import { nativeSodium, nodeCrypto, once } from '../runtime-shared/ciphers.ts'
 import { loadKoffi } from './ffi.ts'
 
 const VERSION = `OpenSSL ${process.versions.openssl}`
@@ -14,7 +14,8 @@ function openssl(): Openssl | undefined {
     return {
       provider: `${VERSION} by koffi`,
       address: (bytes) => Number(koffi.address(bytes)),
-      hchacha20,
+      hchacha20: once(hchacha20),
+      chacha20: once(() => own.func('uintptr_t EVP_chacha20()')()),
       calls: {
         EVP_CIPHER_CTX_new: own.func('uintptr_t EVP_CIPHER_CTX_new()'),
         EVP_CIPHER_CTX_free: own.func('void EVP_CIPHER_CTX_free(uintptr_t)'),
@@ -46,4 +47,8 @@ function hchacha20(): HChaCha20 | undefined {
   return undefined
 }
 
-export const crypto: RuntimeCrypto = { aesGcm: nodeCrypto(`node:crypto (${VERSION})`), nativeSodium, openssl }
+export const crypto: RuntimeCrypto = {
+  aesGcm: nodeCrypto(`node:crypto (${VERSION})`),
+  nativeSodium,
+  openssl: once(openssl),
+}

@@ -18,6 +18,19 @@ export function nodeCrypto(provider: string): AesGcmFactory {
   }
 }
 
+/**
+ * A function that binds at its first call only, as each key of an endpoint opens a cipher. What was bound is not given
+ * out any more after native code was forbidden.
+ */
+export function once<Bound>(bind: () => Bound): () => Bound {
+  let kept: { readonly bound: Bound } | undefined
+  return () => {
+    if (native.refusal !== undefined) return bind()
+    kept ??= { bound: bind() }
+    return kept.bound
+  }
+}
+
 /** sodium-native, if installed. */
 export const nativeSodium = (): NativeSodium | undefined =>
   native.refusal === undefined ? loadNativeSodium(require) : undefined

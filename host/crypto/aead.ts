@@ -5,6 +5,9 @@
 
 import type { NonceStrategy } from './methods.ts'
 
+/** Length of the start of a plaintext that `peek` decrypts, bytes: the header of a segment (protocol.md 5.1). */
+export const START_BYTES = 24
+
 /** One method with one key. Not re-entrant: each instance has a single scratch area. */
 export interface Aead {
   /** Name in the configuration, one of `methods`. */
@@ -45,6 +48,15 @@ export interface Aead {
    * @throws Error after wipe()
    */
   openInto(sealed: Uint8Array, length: number, memory: Uint8Array, ptr: number): number
+  /**
+   * Decrypts the first `min(START_BYTES, plaintext length)` bytes of the plaintext of the first `length` bytes of
+   * `sealed` to `start`, which has room for START_BYTES; the rest of `start` is unspecified. The bytes are NOT
+   * authenticated: whoever sent the datagram can choose them. Their only use is to choose the key that `open` is tried
+   * with (`plausible.ts`). Costs the same whatever the length, and no memory before the first call.
+   * @returns plaintext length in bytes, if the datagram is authentic, or -1: too short or too long, as open()
+   * @throws Error after wipe()
+   */
+  peek(sealed: Uint8Array, length: number, start: Uint8Array): number
   /** Overwrites the key and the scratch area and makes the instance unusable. Repeated calls have no effect. */
   wipe(): void
 }

@@ -9,7 +9,7 @@ import { runInNewContext } from 'node:vm'
 import sodium from 'libsodium-wrappers'
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
-import type { Aead } from '../../host/crypto/aead.ts'
+import { type Aead, START_BYTES } from '../../host/crypto/aead.ts'
 import { MAX_SEALED, methods } from '../../host/crypto/methods.ts'
 import { listMethods, openAead } from '../../host/crypto/open.ts'
 import { loadNativeSodium } from '../../host/crypto/providers/native-aead.ts'
@@ -354,6 +354,11 @@ test('an HChaCha20 that the system lacks or that computes something else is not 
   }
 })
 
+test('the functions of OpenSSL are bound once, however many keys there are', () => {
+  assert.is(runtimeCrypto.openssl?.(), runtimeCrypto.openssl?.())
+  assert.is(runtimeCrypto.openssl?.()?.hchacha20(), runtimeCrypto.openssl?.()?.hchacha20())
+})
+
 test('the list of methods names the library of each method', async () => {
   const listed = await listMethods(runtimeCrypto)
   assert.equal(
@@ -374,7 +379,7 @@ const HEAP_GROWTH_BYTES = 800_000
 const gc = collector()
 
 for (const variant of variants) {
-  const name = `${variant.name}: ${HEAP_PACKETS} packets sealed and opened leave nothing behind`
+  const name = `${variant.name}: ${HEAP_PACKETS} packets sealed, opened and peeked at leave nothing behind`
   if (gc === null) skip(test, name, 'this runtime offers no forced garbage collection')
   else {
     test(name, async () => {
@@ -396,7 +401,7 @@ const GARBAGE_ROUNDS = 7
 const GARBAGE_BYTES_PER_PACKET = 12
 
 for (const variant of variants.filter(({ name }) => !name.endsWith('(node:crypto)'))) {
-  const name = `${variant.name}: sealing and opening make no garbage`
+  const name = `${variant.name}: sealing, opening and peeking make no garbage`
   if (gc === null || process.versions.bun !== undefined) {
     skip(test, name, 'this runtime counts its heap only when it collects')
   } else {
@@ -416,11 +421,12 @@ for (const variant of variants.filter(({ name }) => !name.endsWith('(node:crypto
   }
 }
 
-/** Seals, then opens `count` packets in 64 blocks of one memory. */
+/** Seals, then opens `count` packets, after a look at the start of every second one, in 64 blocks of one memory. */
 async function packetLoop({ method, crypto }: Variant): Promise<(count: number) => void> {
   const aead = await openAead(method, key, crypto)
   const memory = new Uint8Array(new WebAssembly.Memory({ initial: 4 }).buffer)
   const received = new Uint8Array(1500)
+  const start = new Uint8Array(START_BYTES)
   const overhead = aead.tagBytes + aead.nonceBytes
   return (count) => {
     for (let i = 0; i < count; i++) {
@@ -433,6 +439,7 @@ async function packetLoop({ method, crypto }: Variant): Promise<(count: number) 
         continue
       }
       for (let j = 0; j < length + overhead; j++) received[j] = memory[at + j] ?? 0
+      if (aead.peek(received, length + overhead, start) !== length) throw new Error('not decrypted')
       if (aead.openInto(received, length + overhead, memory, at) !== length) throw new Error('not opened')
     }
   }

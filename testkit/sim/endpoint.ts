@@ -5,6 +5,7 @@
  * Sealing is simulated (the plaintext, a checksum as tag, the engine's nonce).
  */
 
+import { isPlausible } from '../../host/crypto/plausible.ts'
 import {
   AddressRecord,
   Core,
@@ -290,6 +291,7 @@ export class Endpoint {
         const probe = (flags & Tx.PROBE) !== 0
         const mayFragment = (flags & Tx.MAY_FRAGMENT) !== 0
         const most = mayFragment ? DATAGRAM_MAX - tagBytes - nonceBytes : usual
+        check(isPlausible(plain, length), `a peer with several keys would drop ${length} bytes unopened`)
         check(length > 0 && length <= most, `MUST 11: ${length} bytes of plaintext with kcpMtu ${most}`)
         const isMerged = this.#runs.add(core, i, count, peer, bytes.length)
         this.#onTransmit({ bytes, peer, probe, isMerged, mayFragment }, handle)

@@ -3,11 +3,14 @@
  * host imports no runtime. The runtimes create a cipher object per packet; all other buffers are allocated once.
  */
 
-import type { Aead, AesGcmFactory } from '../aead.ts'
+import { type Aead, type AesGcmFactory, START_BYTES } from '../aead.ts'
 import { AES_METHOD, ASSOCIATED_DATA, MAX_SEALED, methodOf, type NonceStrategy, TAG_BYTES } from '../methods.ts'
 import { secretCopy } from '../secret-bytes.ts'
 
 const ALGORITHM = 'aes-256-gcm'
+/** The same key stream without authentication, from this block on: block 1 encrypts the tag (SP 800-38D, 7.1). */
+const STREAM_ALGORITHM = 'aes-256-ctr'
+const TEXT_BLOCK = 2
 const NONCE_BYTES = methodOf(AES_METHOD).nonceBytes
 const OVERHEAD = TAG_BYTES + NONCE_BYTES
 const OPTIONS = { authTagLength: TAG_BYTES }
@@ -34,11 +37,14 @@ type Make<Result> = (
   options: { authTagLength: number },
 ) => Result
 
+type MakeDecipher = Make<Decipher> &
+  ((algorithm: typeof STREAM_ALGORITHM, key: Uint8Array, counter: Uint8Array) => Pick<Decipher, 'update'>)
+
 /** Makes a factory from `createCipheriv` and `createDecipheriv` of `node:crypto`. @param provider displayed name */
 export function aesGcmFactory(
   provider: string,
   createCipheriv: Make<Cipher>,
-  createDecipheriv: Make<Decipher>,
+  createDecipheriv: MakeDecipher,
 ): AesGcmFactory {
   return { provider, open: (key) => new AesGcm(provider, createCipheriv, createDecipheriv, key) }
 }
@@ -50,13 +56,15 @@ class AesGcm implements Aead {
   readonly nonceStrategy: NonceStrategy = methodOf(AES_METHOD).nonceStrategy
   readonly provider: string
   readonly #createCipheriv: Make<Cipher>
-  readonly #createDecipheriv: Make<Decipher>
+  readonly #createDecipheriv: MakeDecipher
   readonly #key: Uint8Array
   readonly #nonce = new Uint8Array(NONCE_BYTES)
   readonly #tag = new Uint8Array(TAG_BYTES)
+  /** Nonce and block number of `peek`. */
+  #counter: Uint8Array | undefined
   #wiped = false
 
-  constructor(provider: string, createCipheriv: Make<Cipher>, createDecipheriv: Make<Decipher>, key: Uint8Array) {
+  constructor(provider: string, createCipheriv: Make<Cipher>, createDecipheriv: MakeDecipher, key: Uint8Array) {
     this.provider = provider
     this.#createCipheriv = createCipheriv
     this.#createDecipheriv = createDecipheriv
@@ -102,6 +110,17 @@ class AesGcm implements Aead {
     return plain.length
   }
 
+  peek(sealed: Uint8Array, length: number, start: Uint8Array): number {
+    if (!fits(sealed, 0, length)) return -1
+    this.#assertUsable()
+    this.#counter ??= Uint8Array.from({ length: 16 }, (_, i) => (i === 15 ? TEXT_BLOCK : 0))
+    for (let i = 0; i < NONCE_BYTES; i++) this.#counter[i] = sealed[length - NONCE_BYTES + i] ?? 0
+    const plainLength = length - OVERHEAD
+    const decipher = this.#createDecipheriv(STREAM_ALGORITHM, this.#key, this.#counter)
+    start.set(decipher.update(sealed.subarray(0, Math.min(plainLength, START_BYTES))))
+    return plainLength
+  }
+
   wipe(): void {
     this.#key.fill(0)
     this.#wiped = true
@@ -112,7 +131,7 @@ class AesGcm implements Aead {
    * @returns the plaintext in a new buffer; null if the datagram is too short, too long or not authentic
    */
   #decrypt(buf: Uint8Array, offset: number, length: number): Uint8Array | null {
-    if (length <= OVERHEAD || length > MAX_SEALED || offset + length > buf.length) return null
+    if (!fits(buf, offset, length)) return null
     this.#assertUsable()
     const tagAt = offset + length - OVERHEAD
     copy(buf, tagAt, this.#tag)
@@ -132,6 +151,11 @@ class AesGcm implements Aead {
   #assertUsable(): void {
     if (this.#wiped) throw new Error('the key was wiped')
   }
+}
+
+/** Whether `buf` has a datagram of that length at `offset`, neither too short nor too long. */
+function fits(buf: Uint8Array, offset: number, length: number): boolean {
+  return length > OVERHEAD && length <= MAX_SEALED && offset + length <= buf.length
 }
 
 /** Fills `to` from `from[offset]`. For short copies, without creating a view. */

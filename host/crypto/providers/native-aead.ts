@@ -19,6 +19,7 @@ const AEAD_NAMES = [
   'crypto_aead_chacha20poly1305_ietf_decrypt_detached',
 ] as const
 const BOX_NAMES = ['crypto_secretbox_detached', 'crypto_secretbox_open_detached'] as const
+const STREAM_NAMES = ['crypto_stream_xchacha20_xor_ic', 'crypto_stream_chacha20_ietf_xor_ic'] as const
 
 /**
  * Encrypt: (ciphertext, tag, plaintext, ...) -> bytes of the tag. Decrypt: (plaintext, ciphertext, tag, ...) -> 0 or
@@ -34,8 +35,14 @@ type AeadCall = (
 ) => number
 /** Encrypt: (ciphertext, tag, plaintext, ...) -> 0. Decrypt: (plaintext, ciphertext, tag, ...) -> whether authentic. */
 type BoxCall = (a: Uint8Array, b: Uint8Array, c: Uint8Array, nonce: Uint8Array, key: Uint8Array) => number | boolean
+/** (output, input, nonce, number of the first block, key) */
+type StreamCall = (a: Uint8Array, b: Uint8Array, nonce: Uint8Array, block: number, key: Uint8Array) => unknown
 
-type Binding = Readonly<Record<(typeof AEAD_NAMES)[number], AeadCall> & Record<(typeof BOX_NAMES)[number], BoxCall>>
+type Binding = Readonly<
+  Record<(typeof AEAD_NAMES)[number], AeadCall> &
+    Record<(typeof BOX_NAMES)[number], BoxCall> &
+    Record<(typeof STREAM_NAMES)[number], StreamCall>
+>
 
 /** sodium-native, loaded by a runtime. */
 export interface NativeSodium {
@@ -47,26 +54,33 @@ export interface NativeSodium {
 interface NativeMethod {
   seal(text: Uint8Array, tag: Uint8Array, nonce: Uint8Array, key: Uint8Array): void
   open(text: Uint8Array, tag: Uint8Array, nonce: Uint8Array, key: Uint8Array): boolean
+  decrypt(text: Uint8Array, tag: Uint8Array, nonce: Uint8Array, key: Uint8Array): void
 }
 
 const AD = ASSOCIATED_DATA
+/** The first block of the text; block 0 is the key of the authenticator (RFC 8439, section 2.8). */
+const TEXT_BLOCK = 1
 
 function callsOf(name: string, binding: Binding): NativeMethod {
   switch (name) {
     case 'xchacha20poly1305_ietf': {
       const encrypt = binding.crypto_aead_xchacha20poly1305_ietf_encrypt_detached
       const decrypt = binding.crypto_aead_xchacha20poly1305_ietf_decrypt_detached
+      const xor = binding.crypto_stream_xchacha20_xor_ic
       return {
         seal: (text, tag, nonce, key) => void encrypt(text, tag, text, AD, nonce, key),
         open: (text, tag, nonce, key) => decrypt(text, text, tag, AD, nonce, key) === 0,
+        decrypt: (text, _tag, nonce, key) => void xor(text, text, nonce, TEXT_BLOCK, key),
       }
     }
     case 'chacha20poly1305_ietf': {
       const encrypt = binding.crypto_aead_chacha20poly1305_ietf_encrypt_detached
       const decrypt = binding.crypto_aead_chacha20poly1305_ietf_decrypt_detached
+      const xor = binding.crypto_stream_chacha20_ietf_xor_ic
       return {
         seal: (text, tag, nonce, key) => void encrypt(text, tag, text, AD, nonce, key),
         open: (text, tag, nonce, key) => decrypt(text, text, tag, AD, nonce, key) === 0,
+        decrypt: (text, _tag, nonce, key) => void xor(text, text, nonce, TEXT_BLOCK, key),
       }
     }
     case 'xsalsa20poly1305': {
@@ -75,6 +89,8 @@ function callsOf(name: string, binding: Binding): NativeMethod {
       return {
         seal: (text, tag, nonce, key) => void encrypt(text, tag, text, nonce, key),
         open: (text, tag, nonce, key) => decrypt(text, text, tag, nonce, key) === true,
+        // the stream is its own inverse; the package has XSalsa20 alone only from block 0 on
+        decrypt: (text, tag, nonce, key) => void encrypt(text, tag, text, nonce, key),
       }
     }
     default:
@@ -121,6 +137,11 @@ class NativeCipher implements ScratchCipher {
     return this.#method.open(this.#text(length), this.#tag, this.#nonce, this.#key)
   }
 
+  decryptStart(length: number): boolean {
+    this.#method.decrypt(this.#text(length), this.#tag, this.#nonce, this.#key)
+    return true
+  }
+
   wipe(): void {
     this.#key.fill(0)
     this.memory.fill(0)
@@ -156,7 +177,9 @@ export function loadNativeSodium(require: (id: string) => unknown): NativeSodium
 
 function isBinding(binding: unknown): binding is Binding {
   if (typeof binding !== 'object' || binding === null) return false
-  return [...AEAD_NAMES, ...BOX_NAMES].every((name) => typeof Reflect.get(binding, name) === 'function')
+  return [...AEAD_NAMES, ...BOX_NAMES, ...STREAM_NAMES].every(
+    (name) => typeof Reflect.get(binding, name) === 'function',
+  )
 }
 
 /**

@@ -45,6 +45,8 @@ export interface Openssl {
   address(bytes: Uint8Array): number
   /** libsodium's function, if the system has it. Bound at the first call. */
   hchacha20(): HChaCha20 | undefined
+  /** EVP_chacha20. Bound at the first call. */
+  chacha20(): number
 }
 
 /** EVP_CTRL_AEAD_*, <openssl/evp.h>. */
@@ -61,8 +63,12 @@ const LENGTH_AT = AD_AT + 16
 const SINK_AT = LENGTH_AT + 16
 /** Key and nonce of one packet (XChaCha20). */
 const PACKET_KEY_AT = SINK_AT + 64
-const PACKET_NONCE_AT = PACKET_KEY_AT + KEY_BYTES
-const MEMORY_BYTES = PACKET_NONCE_AT + 16
+/** EVP_chacha20 takes the number of the first block, 4 bytes little-endian, before the nonce. */
+const PACKET_BLOCK_AT = PACKET_KEY_AT + KEY_BYTES
+const PACKET_NONCE_AT = PACKET_BLOCK_AT + 4
+const MEMORY_BYTES = PACKET_NONCE_AT + 12
+/** The first block of the text; block 0 is the key of the authenticator (RFC 8439, section 2.8). */
+const TEXT_BLOCK = 1
 
 /** Nonce length of OpenSSL's ciphers (RFC 8439, NIST SP 800-38D), bytes. */
 const NONCE_BYTES = methodOf(AES_METHOD).nonceBytes
@@ -93,6 +99,9 @@ class OpensslCipher implements ScratchCipher {
   /** Contexts that hold the key, for sealing and opening. */
   #sealing = 0
   #opening = 0
+  /** Context of ChaCha20 without authentication. Undefined before `decryptStart` needs it, 0: not available. */
+  #stream: number | undefined
+  readonly #openssl: Openssl
 
   constructor(
     name: string,
@@ -108,6 +117,7 @@ class OpensslCipher implements ScratchCipher {
     this.#textEnd = SCRATCH_END - nonceBytes - TAG_BYTES
     this.#hchacha20 = hchacha20
     this.provider = hchacha20 === undefined ? openssl.provider : `${openssl.provider}, with libsodium`
+    this.#openssl = openssl
     this.#calls = openssl.calls
     this.#base = openssl.address(this.memory)
     this.memory.set(key, KEY_AT)
@@ -155,14 +165,25 @@ class OpensslCipher implements ScratchCipher {
     )
   }
 
+  decryptStart(length: number): boolean {
+    const base = this.#base
+    const text = base + this.#textEnd - length
+    // the context of the AEAD decrypts before it has the tag, too, but Poly1305 would take half of the time
+    const context = this.#hchacha20 === undefined ? this.#opening : this.#streamContext()
+    return (
+      this.#begin(context) === 1 && this.#calls.EVP_CipherUpdate(context, text, base + LENGTH_AT, text, length) === 1
+    )
+  }
+
   wipe(): void {
     this.memory.fill(0)
-    for (const context of [this.#sealing, this.#opening]) {
+    for (const context of [this.#sealing, this.#opening, this.#stream ?? 0]) {
       // also overwrites its key
       if (context !== 0) this.#calls.EVP_CIPHER_CTX_free(context)
     }
     this.#sealing = 0
     this.#opening = 0
+    this.#stream = 0
   }
 
   /** Starts a packet with the nonce in the scratch area. */
@@ -175,7 +196,31 @@ class OpensslCipher implements ScratchCipher {
     const restAt = PACKET_NONCE_AT + NONCE_BYTES - REST_BYTES
     for (let i = 0; i < REST_BYTES; i++) memory[restAt + i] = memory[nonceAt + KEY_NONCE_BYTES + i] ?? 0
     if (derive(base + PACKET_KEY_AT, base + nonceAt, base + KEY_AT, 0) !== 0) return 0
-    return this.#calls.EVP_CipherInit_ex(context, 0, 0, base + PACKET_KEY_AT, base + PACKET_NONCE_AT, UNCHANGED)
+    const ivAt = context === this.#stream ? PACKET_BLOCK_AT : PACKET_NONCE_AT
+    return this.#calls.EVP_CipherInit_ex(context, 0, 0, base + PACKET_KEY_AT, base + ivAt, UNCHANGED)
+  }
+
+  #streamContext(): number {
+    this.#stream ??= this.#openStream()
+    return this.#stream === 0 ? this.#opening : this.#stream
+  }
+
+  /** Opens ChaCha20, which gets the key of each packet. @returns 0 if this OpenSSL does not have it alone */
+  #openStream(): number {
+    const calls = this.#calls
+    let context = 0
+    try {
+      const cipher = this.#openssl.chacha20()
+      context = calls.EVP_CIPHER_CTX_new()
+      if (cipher !== 0 && calls.EVP_CipherInit_ex(context, cipher, 0, 0, 0, 0) === 1) {
+        this.memory[PACKET_BLOCK_AT] = TEXT_BLOCK
+        return context
+      }
+    } catch {
+      // no such symbol
+    }
+    if (context !== 0) calls.EVP_CIPHER_CTX_free(context)
+    return 0
   }
 
   #context(cipher: number, encrypt: 0 | 1): number {

@@ -8,7 +8,7 @@
  */
 
 import { StartViews } from '../../view-cache.ts'
-import type { Aead } from '../aead.ts'
+import { type Aead, START_BYTES } from '../aead.ts'
 import { MAX_SEALED, type NonceStrategy, TAG_BYTES } from '../methods.ts'
 
 /**
@@ -42,6 +42,12 @@ export interface ScratchCipher {
    * @returns whether they are authentic
    */
   open(length: number): boolean
+  /**
+   * Decrypts the `length` bytes before tag and nonce, at most START_BYTES, as the start of a longer text. Authenticates
+   * nothing and may overwrite the tag.
+   * @returns whether the library did it
+   */
+  decryptStart(length: number): boolean
   /** Overwrites key and scratch area, once. */
   wipe(): void
 }
@@ -109,6 +115,22 @@ export class ScratchAead implements Aead {
     const source = sealed.length <= MAX_SEALED ? sealed : sealed.subarray(0, length)
     this.#current().set(source, this.#cipher.scratch + SCRATCH_END - length)
     return this.#openScratch(length, memory, ptr)
+  }
+
+  peek(sealed: Uint8Array, length: number, start: Uint8Array): number {
+    if (!this.#fits(length) || length > sealed.length) return -1
+    const { nonceBytes } = this
+    const plainLength = length - this.#overhead
+    const count = Math.min(plainLength, START_BYTES)
+    const memory = this.#current()
+    const end = this.#cipher.scratch + SCRATCH_END
+    const at = end - this.#overhead - count
+    // by the byte: few bytes, and no views
+    for (let i = 0; i < count; i++) memory[at + i] = sealed[i] ?? 0
+    for (let i = 1; i <= nonceBytes; i++) memory[end - i] = sealed[length - i] ?? 0
+    if (!this.#cipher.decryptStart(count)) return -1
+    for (let i = 0; i < count; i++) start[i] = memory[at + i] ?? 0
+    return plainLength
   }
 
   wipe(): void {

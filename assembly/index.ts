@@ -59,6 +59,7 @@ import { entropy, fillEntropy } from './packet/entropy'
 import { secret } from './packet/nonce'
 import { events, takeEvents } from './session/events'
 import { spans } from './session/message'
+import { ALL_PARTS, shareRates } from './session/rate'
 import { Session, TCP_DIALING, TCP_GONE } from './session/session'
 import { abort, commit, connected, consume, limitUnsent, peek, reserve, resetSession, shutdown } from './session/stream'
 import { sessionAt, sessionOf, slotsInUse } from './session/table'
@@ -249,7 +250,7 @@ export function receive_delay(now: u32): i32 {
 
 export function refresh_gauges(now: u32): i32 {
   if (!isReady(now)) return E_STATE
-  refreshGauges()
+  refreshGauges(now)
   return OK
 }
 
@@ -345,6 +346,13 @@ export function echo_open(bytes: u32, now: u32): i32 {
 export function set_host_bytes(toTcp: u32, fromTcp: u32): i32 {
   if (toTcp > MAX_HOST_BYTES || fromTcp > MAX_HOST_BYTES) return E_ARGUMENT
   setHostBytes(toTcp, fromTcp)
+  return OK
+}
+
+export function share_rate(upParts: u32, downParts: u32, now: u32): i32 {
+  if (upParts > ALL_PARTS || downParts > ALL_PARTS) return E_ARGUMENT
+  if (!isReady(now)) return E_STATE
+  shareRates(upParts, downParts, now)
   return OK
 }
 

@@ -160,16 +160,20 @@ function typescript() {
   for (const [index, name] of Object.keys(abi.config).entries()) lines.push(`  ${name}: ${index},`)
   lines.push('} as const', 'export type ConfigFieldName = keyof typeof ConfigField')
   lines.push('/** Values of the config block, in the units of docs/abi.md. The engine chooses absent ones. */')
-  const kcp = Object.entries(abi.config).filter(([, { group }]) => group === 'kcp')
+  const grouped = (/** @type {string} */ wanted) =>
+    Object.entries(abi.config).flatMap(([name, { group }]) => (group === wanted ? [quote(name)] : []))
   lines.push(
-    'export type CoreConfig = Record<Exclude<ConfigFieldName, KcpField>, number> & Partial<Record<KcpField, number>>',
+    'export type CoreConfig = Record<Exclude<ConfigFieldName, UnsetField>, number> & Partial<Record<UnsetField, number>>',
+    'type UnsetField = KcpField | RateField',
     '',
   )
   lines.push(
     '/** Config fields with the names of their keys below `kcp` in the configuration. */',
     '// biome-ignore format: one line, however long',
-    `export const KCP_FIELDS = [${kcp.map(([name]) => quote(name)).join(', ')}] as const`,
+    `export const KCP_FIELDS = [${grouped('kcp').join(', ')}] as const`,
     'export type KcpField = (typeof KCP_FIELDS)[number]',
+    '/** Config fields of rate limits. */',
+    `export type RateField = ${grouped('rate').join(' | ')}`,
     '',
   )
   lines.push(

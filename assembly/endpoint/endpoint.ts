@@ -15,11 +15,15 @@ import {
   CONFIG_NODELAY,
   CONFIG_NONCE_BYTES,
   CONFIG_NONCE_STRATEGY,
+  CONFIG_RATE_DOWN,
+  CONFIG_RATE_UP,
   CONFIG_RCVWND,
   CONFIG_REPLAY_CAPACITY,
   CONFIG_RESEND,
   CONFIG_SEARCH_MTU,
   CONFIG_SEND_ONCE,
+  CONFIG_SESSION_RATE_DOWN,
+  CONFIG_SESSION_RATE_UP,
   CONFIG_SNDWND,
   CONFIG_TAG_BYTES,
   CONFIG_TIME_WAIT,
@@ -31,6 +35,7 @@ import {
   MODE_CLIENT,
   MODE_RENDEZVOUS,
   OK,
+  UNSET,
 } from '../abi'
 import { advanceClock, startClock } from '../clock'
 import { setKeepalive, startKeepalive } from '../control/keepalive'
@@ -45,6 +50,7 @@ import { openDatagrams } from '../packet/datagram'
 import { hasEntropy, takeEntropy } from '../packet/entropy'
 import { openNonces, renewCounter } from '../packet/nonce'
 import { datagramFilter, openReplay } from '../packet/replay'
+import { ratesDeadline, refreshHeld, setRates } from '../session/rate'
 import { setMaxSessions } from '../session/table'
 import { setTimeouts } from '../session/timeouts'
 import { checkTombstones, setTimeWait, tombstonesDeadline } from '../session/tombstones'
@@ -55,7 +61,7 @@ import { checkMoves, movesDeadline } from './migration'
 import { checkContexts, contextsDeadline } from './obfs'
 import { askSilent, configureOpening } from './open'
 import { checkPeerTimers, configurePeer, peerDeadline, refreshReceivedAge, wakePeer } from './peer'
-import { checkSessions, sessionsDeadline, wakeSessions } from './schedule'
+import { checkRates, checkSessions, sessionsDeadline, wakeSessions } from './schedule'
 
 /** Entropy needed by the start: conv, clock, keepalive, pings, secret and base of nonces. */
 const START_ENTROPY_BYTES: u32 = 64
@@ -109,12 +115,25 @@ export function configure(now: Ticks): i32 {
   setTimeWait(field(CONFIG_TIME_WAIT))
   setMaxSessions(field(CONFIG_MAX_SESSIONS))
   setServiceExpiry(field(CONFIG_TIMEOUT))
-  // reduced timeouts apply to existing sessions, too
+  setRates(
+    rateField(CONFIG_RATE_UP),
+    rateField(CONFIG_RATE_DOWN),
+    rateField(CONFIG_SESSION_RATE_UP),
+    rateField(CONFIG_SESSION_RATE_DOWN),
+    now,
+  )
+  // reduced timeouts apply to existing sessions, too, and who waits for a limit may not have to any more
   wakeSessions(now)
   setBudget(field(CONFIG_MEMORY_CEILING))
   if (isMode(MODE_CLIENT | MODE_RENDEZVOUS)) setKeepalive(field(CONFIG_KEEPALIVE))
   configurePeer(mode, min(max(3 * field(CONFIG_KEEPALIVE) + 4, 10), 1800))
   return OK
+}
+
+/** @returns a rate, 0 = unlimited */
+function rateField(i: u32): u32 {
+  const value = field(i)
+  return value == UNSET ? 0 : value
 }
 
 function start(now: Ticks): i32 {
@@ -145,6 +164,7 @@ export function renewNonce(): i32 {
 
 /** Performs what is due at `now`. */
 export function checkTimers(now: Ticks): void {
+  checkRates(now)
   checkSessions(now)
   if (checkPeerTimers(now)) askSilent(now)
   checkContexts(now)
@@ -153,16 +173,17 @@ export function checkTimers(now: Ticks): void {
 }
 
 /** Updates the gauges that no event updates. */
-export function refreshGauges(): void {
+export function refreshGauges(now: Ticks): void {
   set(MEMORY_USED, usedBytes())
   refreshReceivedAge()
+  refreshHeld(now)
 }
 
 /** @returns ticks until `checkTimers` has something to do */
 export function timersDeadline(now: Ticks): Ticks {
   const wanted = min(
     min(peerDeadline(now), contextsDeadline()),
-    min(min(movesDeadline(now), tombstonesDeadline()), MAX_SLEEP_TICKS),
+    min(min(movesDeadline(now), tombstonesDeadline()), min(ratesDeadline(now), MAX_SLEEP_TICKS)),
   )
   return sessionsDeadline(wanted, now)
 }

@@ -18,6 +18,7 @@ import { freeIdleReceiveRing } from '../kcp/receive_buffer'
 import { freeIdleSendRing } from '../kcp/send_buffer'
 import { awaitValidation, nextValidationPing, Remote, validate, validationPingDeadline } from '../packet/remote'
 import { takeDrained } from '../session/events'
+import { ownDeadline, serveNext, serveOwn } from '../session/rate'
 import {
   addressOf,
   BLOCKED,
@@ -64,6 +65,7 @@ export function isLive(s: Session): bool {
 function sessionDeadline(s: Session, now: Ticks): Ticks {
   let wanted = timeoutDeadline(s, now)
   // a session in the ready list waits for the host, a held one for the answer of its address
+  if (s.rate) wanted = min(wanted, ownDeadline(s, now))
   if (s.remote) wanted = min(wanted, validationPingDeadline(changetype<Remote>(s.remote), now))
   if (!isLive(s) || has(s, IN_READY | SEND_HELD)) return wanted
   wanted = min(wanted, recoveryDeadline(s, now))
@@ -85,6 +87,7 @@ function isFlushDue(s: Session, now: Ticks): bool {
 
 /** To be called after any change of a session: queues its output, updates its deadline. */
 export function reschedule(s: Session, now: Ticks): void {
+  if (s.rate) serveOwn(s, now)
   if (isLive(s)) {
     updateProbe(s, now)
     queuePending(s, now)
@@ -238,6 +241,11 @@ export function processDirty(now: Ticks): void {
 }
 
 // ---- deadlines
+
+/** Serves the streams that wait for their turn under a rate limit. */
+export function checkRates(now: Ticks): void {
+  for (let s = serveNext(now); s; s = serveNext(now)) reschedule(s, now)
+}
 
 /** Processes every session whose deadline has passed. */
 export function checkSessions(now: Ticks): void {

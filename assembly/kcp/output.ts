@@ -21,7 +21,7 @@ import { onAppLimited, recordDelivery } from './delivery_rate'
 import { restartProbeTimer } from './loss_detection'
 import { mayBeRedundant, segmentLimit } from './options'
 import { duplicateRoom } from './peer_path'
-import { advertise, promisedWnd } from './receive_window'
+import { advertise, isWindowLimited, promisedWnd, receiveWindow } from './receive_window'
 import { CMD_ACK, CMD_PUSH, CMD_WASK, CMD_WINS, diff, HEADER_BYTES, writeHeader } from './segment'
 import {
   COPIES,
@@ -142,12 +142,15 @@ export function updateProbe(c: Conversation, now: Ticks): void {
  */
 export function announceWindow(c: Conversation): void {
   // common case: even the full window would not move the edge far
-  const most = diff(c.rcvRead + c.rcvWnd, c.rcvEdge)
-  if (!c.hasDropped && most < <i32>(c.rcvWnd / 2) && diff(c.rcvEdge, c.rcvNxt) > 0) return
+  const full = receiveWindow(c)
+  const most = diff(c.rcvRead + full, c.rcvEdge)
+  const part: u32 = isWindowLimited() ? 4 : 2
+  if (!c.hasDropped && most < <i32>(full / part) && diff(c.rcvEdge, c.rcvNxt) > 0) return
   const wnd = promisedWnd(c)
   const moves = diff(c.rcvRead + wnd, c.rcvEdge)
-  const isShut = diff(c.rcvEdge, c.rcvNxt) <= 0
-  if (moves > 0 && (isShut || moves >= <i32>(wnd / 2))) c.wndProbes |= PROBE_TELL
+  // under a rate limit the window is always nearly shut, and what is unread lasts until the peer has sent more
+  const isShut = diff(c.rcvEdge, c.rcvNxt) <= 0 && (!isWindowLimited() || c.rcvRead == c.rcvNxt)
+  if (moves > 0 && (isShut || moves >= <i32>(wnd / part))) c.wndProbes |= PROBE_TELL
   if (c.hasDropped && (c.rcvRead == c.rcvNxt || mayReceive(2 * c.rcvHeldBytes, false))) {
     c.hasDropped = 0
     c.wndProbes |= PROBE_TELL

@@ -17,6 +17,24 @@ import { diff } from './segment'
 const INITIAL_WND: u32 = 1024
 const TUNE_TICKS: Ticks = TICKS_PER_SECOND
 
+/** A limit beside the window of each conversation: a rate limit leaves more unread than it can pass on soon. */
+let windowLimit: u32 = u32.MAX_VALUE
+
+/** Limits all receive windows to so many segments; all bits set = no limit. */
+export function setWindowLimit(segments: u32): void {
+  windowLimit = segments
+}
+
+/** @returns segments after the first unread one that are promised if there is memory */
+export function receiveWindow(c: ReceiveBuffer): u32 {
+  return min(c.rcvWnd, windowLimit)
+}
+
+/** @returns true while windows are smaller than they would be without a rate limit */
+export function isWindowLimited(): bool {
+  return windowLimit != u32.MAX_VALUE
+}
+
 /** Initializes the receive window of a new conversation. */
 export function openReceiveWindow(c: AckQueue, now: Ticks): void {
   const isFixed = optionRcvWnd() != UNSET
@@ -28,7 +46,7 @@ export function openReceiveWindow(c: AckQueue, now: Ticks): void {
 
 /** @returns segments after the first unread one that the peer may send now, by window and memory */
 export function promisedWnd(c: ReceiveBuffer): u32 {
-  return min(c.rcvWnd, fairSegments(c.rcvHeldBytes, c.rcvRead == c.rcvNxt))
+  return min(receiveWindow(c), fairSegments(c.rcvHeldBytes, c.rcvRead == c.rcvNxt))
 }
 
 /**

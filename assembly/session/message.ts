@@ -101,7 +101,7 @@ export function reservePush(s: Session, want: u32, segments: u32): u32 {
   if (room > TLV_BYTES) {
     const entry = entryOf(s, s.sndEnd - 1)
     const at = payloadOf(entry) + load<u16>(entry, LEN)
-    s.reservedTail = room
+    s.reservedTail = <u16>room
     const take = min(left, room - TLV_BYTES)
     s.reservedHeader = at
     n = addSpan(n, at + TLV_BYTES, take)
@@ -130,7 +130,7 @@ export function commitPush(s: Session, bytes: u32): bool {
     trimReserved(s)
     return bytes == 0
   }
-  const tail = min(bytes + TLV_BYTES, s.reservedTail)
+  const tail = min(bytes + TLV_BYTES, <u32>s.reservedTail)
   let left = bytes + TLV_BYTES - tail
   let end = s.sndEnd
   for (; left != 0 && end != s.sndReserved; end++) {
@@ -175,7 +175,7 @@ export function queueRoom(s: Session, limit: u32): u32 {
  */
 function toNextByte(s: Session): bool {
   while (s.rcvRead != s.rcvNxt) {
-    if (s.readOffset < receivedLen(s, s.rcvRead)) return true
+    if (<u32>s.readOffset < receivedLen(s, s.rcvRead)) return true
     dropFirst(s)
     s.readOffset = 0
   }
@@ -232,7 +232,7 @@ export function peekPayload(s: Session): u32 {
   if (!hasPayload(s)) return 0
   let n: u32 = 0
   let sn = s.rcvRead
-  let offset = s.readOffset
+  let offset = <u32>s.readOffset
   let left = s.messageLeft
   let head: u32 = 0
   let headLen: u32 = TLV_BYTES
@@ -264,6 +264,29 @@ export function peekPayload(s: Session): u32 {
 }
 
 /**
+ * Shortens the spans of `peekPayload` to `bytes` altogether.
+ * @returns number of spans left
+ */
+export function limitSpans(n: u32, bytes: u32): u32 {
+  let left = bytes
+  for (let i: u32 = 0; i < n; i++) {
+    if (left == 0) return i
+    const at = spans + <usize>(i * SPAN_BYTES)
+    const len = load<u32>(at, SPAN_LENGTH)
+    if (len > left) store<u32>(at, left, SPAN_LENGTH)
+    left -= min(left, len)
+  }
+  return n
+}
+
+/** @returns bytes of `n` spans */
+export function spanBytes(n: u32): u32 {
+  let bytes: u32 = 0
+  for (let i: u32 = 0; i < n; i++) bytes += load<u32>(spans + <usize>(i * SPAN_BYTES), SPAN_LENGTH)
+  return bytes
+}
+
+/**
  * Consumes up to `bytes` payload bytes from the front.
  * @returns number of bytes consumed
  */
@@ -271,7 +294,7 @@ export function consumePayload(s: Session, bytes: u32): u32 {
   let taken: u32 = 0
   while (taken < bytes && hasPayload(s)) {
     const take = min(min(bytes - taken, s.messageLeft), receivedLen(s, s.rcvRead) - s.readOffset)
-    s.readOffset += take
+    s.readOffset += <u16>take
     s.messageLeft -= take
     taken += take
     if (s.messageLeft == 0) nextMessage(s)
@@ -283,7 +306,7 @@ export function consumePayload(s: Session, bytes: u32): u32 {
 /** @returns true if the in-order bytes contain an EOF */
 export function holdsEof(s: Session): bool {
   let sn = s.rcvRead
-  let offset = s.readOffset
+  let offset = <u32>s.readOffset
   let left = s.headLen == TLV_BYTES ? s.messageLeft : 0
   let head = s.headLen == TLV_BYTES ? 0 : s.head
   let headLen: u32 = s.headLen == TLV_BYTES ? 0 : s.headLen

@@ -116,12 +116,14 @@ export class Session extends Conversation {
   // message reader: the header so far, payload bytes left of a PUSH, offset in the first unread segment
   head: u32
   messageLeft: u32
-  readOffset: u32
+  readOffset: u16
+  // message writer: bytes reserved in the last queued segment, and header of the reserved message
+  reservedTail: u16
+  reservedHeader: usize
   // record of a client's address (remote.ts); 0 on the initiating side, and without a method
   remote: usize
-  // message writer: header of the reserved message, and bytes reserved in the last queued segment
-  reservedHeader: usize
-  reservedTail: u32
+  // its lanes under rate limits (rate.ts); 0 = nothing was limited yet
+  rate: usize
 }
 
 /** At most 512: blocks are powers of two. */

@@ -21,6 +21,7 @@ import { closeConfirm } from '../kcp/confirm'
 import { closeCongestion, congestionWindow } from '../kcp/congestion'
 import { MAX_WND, PROBE_ASK, PROBE_TELL } from '../kcp/conversation'
 import { closeRecovery } from '../kcp/loss_detection'
+import { segmentLimit } from '../kcp/options'
 import { announceWindow } from '../kcp/output'
 import { advanceRcvNxt, closeReceiveBuffer } from '../kcp/receive_buffer'
 import { HEADER_BYTES } from '../kcp/segment'
@@ -52,6 +53,7 @@ import {
   INVALID,
   KEEPALIVE,
   keepaliveInFlight,
+  limitSpans,
   NONE,
   nextMessage,
   PUSH,
@@ -59,7 +61,18 @@ import {
   queueMessage,
   queueRoom,
   reservePush,
+  spanBytes,
 } from './message'
+import {
+  closeRate,
+  isCommitHeld,
+  isDownloadLimited,
+  isUploadLimited,
+  mayCommit,
+  mayConsume,
+  onCommitted,
+  onConsumed,
+} from './rate'
 import {
   addressOf,
   BLOCKED,
@@ -138,9 +151,22 @@ export function limitUnsent(s: Session, segments: u32): void {
 export function reserve(s: Session, want: u32): u32 {
   if (s.tcp != TCP_OPEN || has(s, EOF_SENT)) return 0
   const room = sendRoom(s)
-  const n = room ? reservePush(s, want, room) : 0
+  const allowed = isUploadLimited() ? wholeSegments(s, want, mayCommit(s, want)) : want
+  const n = room != 0 && allowed != 0 ? reservePush(s, allowed, room) : 0
   if (n == 0) s.flags |= BLOCKED
   return n
+}
+
+/**
+ * @returns what to take now of `want` bytes of which `allowed` may be taken: as many segments as that fills, because what
+ *   is committed is sent at once
+ */
+function wholeSegments(s: Session, want: u32, allowed: u32): u32 {
+  if (allowed >= want) return want
+  const size = segmentLimit(s)
+  const segments = (allowed + BARE_BYTES) / size
+  if (segments != 0) return segments * size - BARE_BYTES
+  return isCommitHeld(s) ? 0 : allowed
 }
 
 /** @returns false if more is committed than was reserved */
@@ -149,6 +175,7 @@ export function commit(s: Session, bytes: u32, now: Ticks): bool {
   if (bytes == 0) return true
   s.tcpRead += bytes
   add(TCP_READ_BYTES, bytes)
+  onCommitted(s, bytes)
   s.payloadAt = now
   onQueued(s, now)
   return true
@@ -156,7 +183,7 @@ export function commit(s: Session, bytes: u32, now: Ticks): bool {
 
 /** Reports WRITABLE when there is room for a reasonable amount. */
 export function unblock(s: Session): void {
-  if (!has(s, BLOCKED)) return
+  if (!has(s, BLOCKED) || isCommitHeld(s)) return
   const set = s.flags >>> UNSENT_SHIFT
   if (sendRoom(s) < (set == 0 ? MIN_SLACK_SEGMENTS / 2 : (set + 1) / 2)) return
   const held = sendHeld(s)
@@ -263,7 +290,9 @@ export function connected(s: Session, ok: bool, now: Ticks): void {
  * @returns number of spans
  */
 export function peek(s: Session): u32 {
-  return s.tcp == TCP_OPEN ? peekPayload(s) : 0
+  if (s.tcp != TCP_OPEN) return 0
+  const n = peekPayload(s)
+  return n != 0 && isDownloadLimited() ? limitSpans(n, mayConsume(s, spanBytes(n))) : n
 }
 
 /** TCP took `bytes` of the peeked payload. */
@@ -271,6 +300,7 @@ export function consume(s: Session, bytes: u32, now: Ticks): void {
   const taken = consumePayload(s, bytes)
   s.tcpWritten += taken
   add(TCP_WRITTEN_BYTES, taken)
+  onConsumed(s, taken)
   if (taken) {
     s.payloadAt = now
     s.flags |= KEEPALIVE_PENDING
@@ -400,6 +430,7 @@ export function closeConversation(s: Session): void {
   closeRecovery(s)
   closeCongestion(s)
   closeConfirm(s)
+  closeRate(s)
   s.wndProbes = s.wndProbeInterval = 0
   s.flags &= ~(EOF_PENDING | ECHO_PENDING)
 }

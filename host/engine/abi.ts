@@ -309,15 +309,22 @@ export const ConfigField = {
   confirm: 20,
   sendOnce: 21,
   searchMtu: 22,
+  rateUp: 23,
+  rateDown: 24,
+  sessionRateUp: 25,
+  sessionRateDown: 26,
 } as const
 export type ConfigFieldName = keyof typeof ConfigField
 /** Values of the config block, in the units of docs/abi.md. The engine chooses absent ones. */
-export type CoreConfig = Record<Exclude<ConfigFieldName, KcpField>, number> & Partial<Record<KcpField, number>>
+export type CoreConfig = Record<Exclude<ConfigFieldName, UnsetField>, number> & Partial<Record<UnsetField, number>>
+type UnsetField = KcpField | RateField
 
 /** Config fields with the names of their keys below `kcp` in the configuration. */
 // biome-ignore format: one line, however long
 export const KCP_FIELDS = ['sndwnd', 'rcvwnd', 'nodelay', 'interval', 'resend', 'nc', 'flush'] as const
 export type KcpField = (typeof KCP_FIELDS)[number]
+/** Config fields of rate limits. */
+export type RateField = 'rateUp' | 'rateDown' | 'sessionRateUp' | 'sessionRateDown'
 
 /** Names of the counters, in the order of the block of u64 values. */
 // biome-ignore format: several names per line
@@ -331,7 +338,8 @@ export const COUNTERS = [
   'waitsnd', 'memory_used', 'last_received_age', 'peer_silent_pings', 'entropy_left', 'obfs_dropped_bytes',
   'obfs_dropped', 'obfs_contexts', 'obfs_unauthenticated', 'obfs_refused', 'obfs_control_sent', 'drop_reflected',
   'sessions_unconfirmed', 'pongs_unasked', 'obfs_resets', 'segments_redundant', 'size_tests_sent',
-  'size_tests_answered', 'segments_oversized', 'path_bytes', 'sessions_evicted',
+  'size_tests_answered', 'segments_oversized', 'path_bytes', 'sessions_evicted', 'rate_up_held_ms',
+  'rate_down_held_ms',
 ] as const
 export type CounterName = (typeof COUNTERS)[number]
 /** Counters that rise and fall. */
@@ -409,6 +417,7 @@ export interface CoreExports {
   stream_reset(handle: number, now: number): number
   echo_open(bytes: number, now: number): number
   set_host_bytes(toTcp: number, fromTcp: number): number
+  share_rate(up: number, down: number, now: number): number
   session_slots(): number
   session_info(slot: number, now: number): number
   session_find(handle: number, now: number): number
@@ -440,8 +449,8 @@ export const CALLS: readonly Exclude<keyof CoreExports, 'memory'>[] = [
   'ping_peer', 'ping_address', 'poll_pongs', 'probe_sessions', 'handle_datagrams', 'handle_timeout', 'next_timeout',
   'timeout_slack', 'receive_delay', 'refresh_gauges', 'poll_transmit', 'poll_events', 'stream_open',
   'stream_connected', 'stream_reserve', 'stream_limit_unsent', 'stream_commit', 'stream_peek', 'stream_consume',
-  'stream_shutdown', 'stream_abort', 'stream_reset', 'echo_open', 'set_host_bytes', 'session_slots', 'session_info',
-  'session_find', 'obfs_ptr', 'obfs_slots', 'obfs_rx_ptr', 'obfs_early_ptr', 'obfs_tx_ptr', 'obfs_control_ptr',
-  'obfs_info_ptr', 'obfs_configure', 'obfs_accept', 'obfs_dial', 'obfs_release', 'obfs_ended', 'obfs_handle_packets',
-  'obfs_transmit', 'obfs_control', 'obfs_context_slots', 'obfs_context_info',
+  'stream_shutdown', 'stream_abort', 'stream_reset', 'echo_open', 'set_host_bytes', 'share_rate', 'session_slots',
+  'session_info', 'session_find', 'obfs_ptr', 'obfs_slots', 'obfs_rx_ptr', 'obfs_early_ptr', 'obfs_tx_ptr',
+  'obfs_control_ptr', 'obfs_info_ptr', 'obfs_configure', 'obfs_accept', 'obfs_dial', 'obfs_release', 'obfs_ended',
+  'obfs_handle_packets', 'obfs_transmit', 'obfs_control', 'obfs_context_slots', 'obfs_context_info',
 ]

@@ -40,6 +40,14 @@ export interface UdpConfig {
   readonly gro: Offload
 }
 
+/** Limits of payload in Mbit/s, 0 = unlimited. */
+export interface RateConfig {
+  readonly up: number
+  readonly down: number
+  readonly session_up: number
+  readonly session_down: number
+}
+
 /** Whether datagrams are merged: where it works, or never. */
 export type Offload = 'auto' | 'off'
 
@@ -114,6 +122,7 @@ export interface Config {
   readonly kcp: KcpConfig
   readonly tcp: TcpConfig
   readonly udp: UdpConfig
+  readonly rate: RateConfig
   /** s */
   readonly timeout: number
   /** s */

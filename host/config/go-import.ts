@@ -73,6 +73,9 @@ const MTU_MIN = 300
 const UDP_HEADERS = { 4: 28, 6: 48 } as const
 const LINGER_MIN_S = 5
 const LINGER_MAX_S = 600
+/** Limits of rate.up, Mbit/s, and of what becomes it, bytes per second. */
+const RATE_MIN_MBIT = 0.008
+const RATE_MAX_BYTES = 12_500_000_000
 
 /** An address of the Go kcptun, which listens on both families without a host. @throws ConfigError */
 function address(name: string, text: string, role: 'bind' | 'connect'): HostPort {
@@ -97,6 +100,7 @@ class Import {
   readonly #left: Set<string>
   readonly kcp: Record<string, number> = {}
   readonly udp: Record<string, number> = {}
+  readonly rate: Record<string, number> = {}
   readonly file: Record<string, number> = {}
 
   constructor(end: GoEnd, wishes: GoWishes, taken: Set<string>, left: Set<string>) {
@@ -135,6 +139,7 @@ class Import {
     this.#tuning()
     this.#socketBuffer()
     this.#times()
+    this.#rate()
     const dscp = this.integer('dscp', 0, 63)
     if (dscp !== undefined && dscp > 0) {
       this.file['dscp'] = dscp
@@ -193,6 +198,14 @@ class Import {
     }
     Object.assign(this.udp, { rcvbuf: bytes, sndbuf: bytes })
     this.take('sockbuf', 'udp.rcvbuf, udp.sndbuf')
+  }
+
+  #rate(): void {
+    const bytes = this.integer('ratelimit', 0, RATE_MAX_BYTES)
+    if (bytes === undefined || bytes === 0) return
+    const up = Math.max(RATE_MIN_MBIT, Math.round((8 * bytes) / 1000) / 1000)
+    this.rate['up'] = up
+    this.take('ratelimit', `rate.up ${up}, which counts payload, in Mbit/s`)
   }
 
   #times(): void {
@@ -357,6 +370,7 @@ export function importGo(ends: readonly GoEnd[], wishes: GoWishes): GoPair {
       ...shared,
       ...filled('kcp', kcp),
       ...filled('udp', own?.udp ?? {}),
+      ...filled('rate', own?.rate ?? {}),
     }
     return [role, { ...content, ...own?.file }]
   }

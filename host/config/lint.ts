@@ -25,6 +25,8 @@ const OTHERS_READ = 0o044
 const OTHERS_WRITE = 0o022
 const GROUP_READ = 0o040
 
+const RATE_KEYS = ['rate.up', 'rate.down', 'rate.session_up', 'rate.session_down']
+
 export interface LintResult {
   readonly warnings: readonly string[]
   readonly notes: readonly string[]
@@ -106,6 +108,8 @@ function ignoredKeys(config: Config, findings: Findings): string[] {
   if (config.servers.length < 2) ignored('strategy', 'kcp_connect names one server')
   if ((config.udp_listen ?? config.udp_connect) === undefined)
     ignored('udp_timeout', 'there is neither udp_listen nor udp_connect')
+  if ((mode & (MODE_SERVER | MODE_CLIENT)) === 0)
+    for (const key of RATE_KEYS) ignored(key, 'a rendezvous server carries no connections')
   if (config.obfs !== undefined) ignored('dscp', 'an obfuscator builds the IP headers itself')
   if (!isProxy(config.connect))
     for (const key of ['proxy_rules', 'proxy_users']) ignored(key, 'connect is neither socks5 nor http')

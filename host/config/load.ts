@@ -45,6 +45,11 @@ class Reader {
     return this.optionalInteger(key) ?? this.#mismatch(key)
   }
 
+  number(key: string): number {
+    const value = this.#values.get(key)
+    return typeof value === 'number' ? value : this.#mismatch(key)
+  }
+
   flag(key: string): boolean {
     const value = this.#values.get(key)
     return typeof value === 'boolean' ? value : this.#mismatch(key)
@@ -182,6 +187,12 @@ export function configOf(entries: ReadonlyMap<string, Value>): Config {
       path: values.udpMode('udp.path'),
       gso: values.offload('udp.gso'),
       gro: values.offload('udp.gro'),
+    },
+    rate: {
+      up: values.number('rate.up'),
+      down: values.number('rate.down'),
+      session_up: values.number('rate.session_up'),
+      session_down: values.number('rate.session_down'),
     },
     timeout: values.integer('timeout'),
     linger: values.integer('linger'),

@@ -21,6 +21,9 @@ const SOCKET_BUFFER_SMALL_BYTES = 4096
 /** Permission bit by which others connect to a Unix socket. */
 const OTHERS_WRITE = 0o002
 
+/** Lowest rate limit, Mbit/s. */
+const RATE_MIN_MBIT = 0.008
+
 /** Syntax of a bearer token (RFC 6750 2.1), with a minimum length against guessing. */
 const HTTP_TOKEN = /^(?=.{8,256}$)[\w.~+/-]+=*$/
 
@@ -92,6 +95,7 @@ export function checkRules(config: Config): void {
   checkServers(config)
   checkRanges(config)
   checkWorkers(config)
+  checkRates(config)
 }
 
 /** The range of ports of an address, if it has one; a malformed address is reported elsewhere. */
@@ -187,6 +191,14 @@ function checkWorkers({ workers, mode, obfs, kcp_bind, when_down }: Config): voi
   if (client && when_down === 'close') refuse('conflicts with when_down "close": the workers share one port')
   if (client && kcp_bind !== undefined && parseHostPort('kcp_bind', kcp_bind, 'bind').port !== 0) {
     refuse('each worker of a client requires its own UDP port: set the port of kcp_bind to 0, as in "0.0.0.0:0"')
+  }
+}
+
+/** A rate below the lowest one would stall rather than limit. */
+function checkRates({ rate }: Config): void {
+  for (const [name, value] of Object.entries(rate) as [string, number][]) {
+    if (value === 0 || value >= RATE_MIN_MBIT) continue
+    throw new ConfigError(`rate.${name}`, String(value), `must be 0 (unlimited) or at least ${RATE_MIN_MBIT} Mbit/s`)
   }
 }
 

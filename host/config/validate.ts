@@ -88,6 +88,14 @@ function readInteger(key: string, node: JsonNode, property: PropertySchema): num
   return value
 }
 
+/** A number as JSON writes it. */
+function readNumber(key: string, node: JsonNode, property: PropertySchema): number {
+  const { minimum = 0, maximum = Number.MAX_SAFE_INTEGER } = property
+  const value = node.kind === 'number' ? Number(node.text) : Number.NaN
+  if (value >= minimum && value <= maximum) return value
+  throw new ConfigError(key, show(node, property), `must be a number from ${minimum} to ${maximum}`)
+}
+
 function readBoolean(key: string, node: JsonNode, property: PropertySchema): boolean {
   if (node.kind !== 'boolean') {
     throw new ConfigError(key, show(node, property), 'must be true or false')
@@ -172,6 +180,8 @@ function readValue(key: string, node: JsonNode, property: PropertySchema): Value
   switch (property.type) {
     case 'integer':
       return readInteger(key, node, property)
+    case 'number':
+      return readNumber(key, node, property)
     case 'boolean':
       return readBoolean(key, node, property)
     case 'string':

@@ -39,6 +39,7 @@ const TEXTS: Readonly<Record<string, string>> = {
   Duplicates:
     'Small segments that nothing follows are sent twice, so that the loss of one costs no time. Received twice: what came ' +
     'more than once, from duplicates and from retransmissions that were not needed.',
+  'Rate limit': 'What the keys below rate allow, and for how long data waited for that.',
   Rejected: 'Datagrams that were thrown away before they could do anything.',
 }
 

@@ -222,6 +222,10 @@ export function detailPairs(sample: Sample, about: About, wireBits: number): [st
     `${count(total('segments_redundant'))} segments sent twice on purpose, ${count(total('segments_duplicate'))} received twice`,
   ])
   pairs.push(['On the wire', `${bytes(total('pkt_received_bytes'))} received, ${bytes(total('pkt_sent_bytes'))} sent`])
+  const held = [total('rate_up_held_ms'), total('rate_down_held_ms')].map((time) => duration(time / 1000))
+  if (about['rate'] !== undefined) {
+    pairs.push(['Rate limit', `${String(about['rate'])}; held back sending for ${held[0]}, receiving for ${held[1]}`])
+  }
   if (path !== null) {
     const segment = Number(about['segment_bytes'] ?? 1)
     const holds = Math.ceil((wireBits / BITS / segment) * ((link.rtt_ms ?? 0) / 1000))

@@ -40,6 +40,18 @@ export interface Logger {
   debug(text: string): void
 }
 
+/** Limits of payload: streams that want more get equal shares, those that want less do not wait for them. */
+export interface RateOptions {
+  /** Of all streams together, to the peers, Mbit/s; 0: unlimited. */
+  readonly up?: number | undefined
+  /** Of all streams together, from the peers, Mbit/s; 0: unlimited. */
+  readonly down?: number | undefined
+  /** Of each stream, to the peer, Mbit/s; 0: unlimited. */
+  readonly session_up?: number | undefined
+  /** Of each stream, from the peer, Mbit/s; 0: unlimited. */
+  readonly session_down?: number | undefined
+}
+
 /** KCP parameters, in the units of docs/configuration.md. What is not set is chosen automatically. */
 export interface KcpOptions {
   /** Largest IP packet, bytes. Unset: what the path takes, from 1400 up to 1500 (docs/protocol.md 4.1). */
@@ -124,6 +136,8 @@ export interface CommonOptions {
   readonly kcp?: KcpOptions | undefined
   /** The UDP socket. */
   readonly udp?: UdpSocketOptions | undefined
+  /** Limits of the rate of the streams. */
+  readonly rate?: RateOptions | undefined
   /** Silence after which a session ends, s. */
   readonly timeout?: number | undefined
   /** How long an ended session waits for the other end, s. */

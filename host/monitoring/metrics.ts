@@ -146,6 +146,17 @@ const FAMILIES: readonly Family[] = [
   counter('obfs_refused', 'obfs_refused_contexts', 'Contexts refused because of limits.'),
   counter('obfs_resets', 'obfs_resets', 'RST packets of peers, which are ignored.'),
   counter('obfs_control_sent', 'obfs_control_packets_sent', 'Packets without payload sent by the obfuscator.'),
+  {
+    name: 'rate_limited_seconds',
+    type: 'counter',
+    unit: 'seconds',
+    help: 'Time during which the keys below rate held data back, by direction.',
+    label: 'direction',
+    samples: [
+      ['rate_up_held_ms', 'up'],
+      ['rate_down_held_ms', 'down'],
+    ],
+  },
   counter('tcp_accepted', 'tcp_accepted', 'TCP connections accepted and assigned a session.'),
   counter('tcp_refused', 'tcp_refused', 'TCP connections refused.'),
   counter('tcp_accept_errors', 'tcp_accept_errors', 'Errors while accepting TCP connections.'),
@@ -235,7 +246,14 @@ function labelsOf({ tunnel }: MetricsPart, name = '', value = ''): string {
 
 function valuesOf({ snapshot, host }: MetricsPart): Readonly<Record<CounterName | HostCounterName, number>> {
   const { counters } = snapshot
-  return { ...counters, ...host, last_received_age: counters.last_received_age / MS_PER_S }
+  const { last_received_age, rate_up_held_ms, rate_down_held_ms } = counters
+  return {
+    ...counters,
+    ...host,
+    last_received_age: last_received_age / MS_PER_S,
+    rate_up_held_ms: rate_up_held_ms / MS_PER_S,
+    rate_down_held_ms: rate_down_held_ms / MS_PER_S,
+  }
 }
 
 /** Writes a family with a series for each item of a list. */

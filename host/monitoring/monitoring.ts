@@ -44,7 +44,9 @@ export interface Monitoring extends HttpServer {
 
 /** The settings shown by the dashboard; no secrets. */
 function describeConfig(config: Config, family: 4 | 6): object {
-  const { listen, connect, kcp_bind, servers, rendezvous_server, method, obfs, kcp, keepalive } = config
+  const { listen, connect, kcp_bind, servers, rendezvous_server, method, obfs, kcp, keepalive, rate } = config
+  const set = Object.entries(rate).filter(([, mbit]) => mbit > 0)
+  const limits = set.map(([name, mbit]) => `${name} ${mbit}`).join(', ')
   const segment_bytes = kcpMtu(kcp.mtu, family, method, obfs) - SEGMENT_HEADER_BYTES
   return {
     listen,
@@ -55,6 +57,7 @@ function describeConfig(config: Config, family: 4 | 6): object {
     rendezvous_server,
     method,
     obfs,
+    ...(limits !== '' && { rate: `${limits} Mbit/s` }),
     mtu: kcp.mtu ?? MTU_DEFAULT,
     segment_bytes,
     keepalive,

@@ -300,7 +300,10 @@ function totals({ at, cpu, counters, uptime: up }: Snapshot, since: Snapshot | u
     `[total] tcp: ${bytes('tcp_read_bytes')}, ${bytes('tcp_written_bytes')}; ` +
     `kcp: ${bytes('kcp_received_bytes')}, ${bytes('kcp_sent_bytes')}; ` +
     `pkt: ${bytes('pkt_received_bytes')}, ${bytes('pkt_sent_bytes')}\n`
-  if (since === undefined) return `${totalLine}  = ${uptime}\n`
+  const { rate_up_held_ms: up_ms, rate_down_held_ms: down_ms } = counters
+  const limited =
+    up_ms + down_ms > 0 ? `[rate] limited: up for ${formatDuration(up_ms)}, down for ${formatDuration(down_ms)}\n` : ''
+  if (since === undefined) return `${totalLine}${limited}  = ${uptime}\n`
   const elapsed = at - since.at
   const delta = (name: CounterName): number => counters[name] - since.counters[name]
   const rate = (name: CounterName): string =>
@@ -317,7 +320,7 @@ function totals({ at, cpu, counters, uptime: up }: Snapshot, since: Snapshot | u
       ? `${(((cpu - since.cpu) / elapsed) * 100).toFixed(3)}%`
       : '(unknown)'
   return (
-    `${rates}${totalLine}  = load: ${load} (last ${formatDuration(elapsed)}); ` +
+    `${rates}${totalLine}${limited}  = load: ${load} (last ${formatDuration(elapsed)}); ` +
     `pkt: ${rate('pkt_received_bytes')}, ${rate('pkt_sent_bytes')}; ${uptime}\n`
   )
 }

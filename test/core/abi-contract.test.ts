@@ -52,6 +52,10 @@ const FIELDS: Readonly<Record<ConfigFieldName, number>> = {
   confirm: 0,
   sendOnce: 0,
   searchMtu: 0,
+  rateUp: UNSET,
+  rateDown: UNSET,
+  sessionRateUp: UNSET,
+  sessionRateDown: UNSET,
 }
 
 /** An engine, with views over its memory created on each access. */

@@ -228,7 +228,7 @@ export function reconfigure(world: World): void {
   if (isBad) {
     const name = names[random.below(names.length)]
     // beyond every range
-    if (name !== undefined) changed[name] = name === 'memoryCeiling' ? 0xf8000000 : random.pick(0x80000000, 70000000)
+    if (name !== undefined) changed[name] = name === 'memoryCeiling' ? 0xf8000000 : random.pick(0x80000000, 0x7fffffff)
   }
   const before = subject.config
   world.note(() => `reconfigure ${JSON.stringify(changed)}`)
@@ -244,8 +244,14 @@ export function administer(world: World): void {
   const { subject, random, plan } = world
   const { calls, now } = subject
   subject.isDrained = false
-  const r = random.below(12)
-  if (r >= 10) {
+  const r = random.below(13)
+  if (r === 12) {
+    const [up, down] = [random.pick(0, 1, 32768, 65536, 65537), random.pick(0, 65536, 0xffffffff)]
+    world.note(() => `share_rate ${up} ${down}`)
+    const result = calls.share_rate(up, down, now)
+    if (result !== (Math.max(up, down) > 65536 ? ErrorCode.ARGUMENT : 0))
+      fault(`share_rate(${up}, ${down}) = ${result}`)
+  } else if (r >= 10) {
     measure(world)
   } else if (r < 4) {
     const address = r === 0 ? new Uint8Array(24) : pickAddress(world)

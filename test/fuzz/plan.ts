@@ -74,6 +74,10 @@ export function randomOptions(random: Random, sessions: number): Partial<CoreCon
     memoryCeiling: random.pick(1 << 20, 2 << 20, 3 << 20, (1 << 20) + random.below(1 << 21)),
     maxSessions: random.pick(sessions, sessions, sessions, 1 + random.below(sessions)),
     maxHalfOpen: random.pick(0, 0, 0, 0, 2, 16),
+    rateUp: random.pick(UNSET, 0, 0, 1, 1000, 100_000_000),
+    rateDown: random.pick(UNSET, 0, 0, 1, 1000, 100_000_000),
+    sessionRateUp: random.pick(UNSET, 0, 0, 1, 1000, 100_000_000),
+    sessionRateDown: random.pick(UNSET, 0, 0, 1, 1000, 100_000_000),
   }
 }
 

@@ -39,7 +39,8 @@ export function checkService(world: World): void {
   const { plan, subject } = world
   if (plan.role === 'neither') return
   const options = { kcpMtu: 1300, timeout: 600, maxHalfOpen: 0, interval: UNSET, flush: UNSET }
-  subject.configure({ ...plan.config, ...options, memoryCeiling: plan.ceiling })
+  const unlimited = { rateUp: 0, rateDown: 0, sessionRateUp: 0, sessionRateDown: 0 }
+  subject.configure({ ...plan.config, ...options, ...unlimited, memoryCeiling: plan.ceiling })
   world.isCalm = true
   world.obfuscator?.restart()
   const address = setPeer(world)

@@ -93,6 +93,9 @@ const CHOICES: readonly (readonly [string, readonly string[]])[] = [
 /** Keys whose values are lists or maps: host/proxy.test.ts, host/keys-config.test.ts. */
 const COLLECTIONS = ['proxy_rules', 'proxy_users', 'proxy_protocol_from', 'keys']
 
+/** Numbers with a fraction, in Mbit/s. */
+const RATES = ['rate.up', 'rate.down', 'rate.session_up', 'rate.session_down'] as const
+
 const utf8 = (text: string) => new TextEncoder().encode(text)
 
 /** A server configuration with one more key, its value given as JSON text. */
@@ -137,9 +140,48 @@ const test = suite('config keys')
 test('MUST 69: the schema has exactly the keys of the protocol plus http_token, memory, max_sessions, native, replay, workers, fwmark, dscp, udp.path, udp.gso and udp.gro', () => {
   const known = INTEGERS.map(({ key }) => key).concat(
     COLLECTIONS,
+    RATES,
     [...BOOLEANS, ...STRINGS, ...CHOICES].map(([key]) => key),
   )
   assert.equal(schemaKeys('', PROPERTIES).sort(), known.sort())
+})
+
+for (const key of RATES) {
+  test(`${key}: 0, or 0.008 to 100000 with fractions, default 0`, () => {
+    assert.is(lookUp(parseConfig(withKey('unknown', '0')), key), 0)
+    for (const [text, value] of Object.entries({
+      '0': 0,
+      '0.008': 0.008,
+      '2.5': 2.5,
+      '20': 20,
+      '1e3': 1000,
+      '100000': 1e5,
+    }))
+      assert.is(read(key, text), value)
+    const range = 'must be a number from 0 to 100000'
+    const low = 'must be 0 (unlimited) or at least 0.008 Mbit/s'
+    const wrong = {
+      '-1': range,
+      '100001': range,
+      '"20 Mbit/s"': range,
+      true: range,
+      null: range,
+
+      '0.007': low,
+    }
+    for (const [text, reason] of Object.entries(wrong)) {
+      const error = refusal(withKey(key, text))
+      assert.equal([error.key, error.value, error.reason], [key, text, reason])
+    }
+    assert.is(refusal(withKey(key, '[]')).reason, range)
+  })
+}
+
+test('rate must be an object', () => {
+  for (const text of ['20', '"20"', 'null', '[]']) {
+    const error = refusal(withKey('rate', text))
+    assert.equal([error.key, error.reason], ['rate', 'must be a JSON object'])
+  }
 })
 
 for (const [key, [initial, ...others]] of CHOICES) {

@@ -76,6 +76,7 @@ const SAMPLE = {
   nocomp: false,
   acknodelay: true,
   sockbuf: 16777217,
+  ratelimit: 1250000,
   smuxver: 2,
   keepalive: 10,
   closewait: 30,
@@ -98,10 +99,11 @@ test('a client file becomes a pair, and what has no counterpart is named with th
   assert.equal([client.kcp.mtu, server.kcp.mtu], [1378, 1378], 'of the path, so at both ends')
   assert.equal([client.keepalive, client.linger, client.dscp, server.dscp], [10, 30, 46, 0])
   assert.equal([client.udp.rcvbuf, client.udp.sndbuf], [16777217, 16777217])
+  assert.equal([client.rate.up, client.rate.down, server.rate.up], [10, 0, 0], 'of one end, in Mbit/s')
   for (const key of ['sndwnd', 'rcvwnd', 'nodelay', 'interval', 'resend', 'nc'] as const) {
     assert.is(client.kcp[key], undefined, 'automatic')
   }
-  for (const name of 'localaddr remoteaddr crypt key mtu dscp sockbuf keepalive closewait'.split(' ')) {
+  for (const name of 'localaddr remoteaddr crypt key mtu dscp sockbuf ratelimit keepalive closewait'.split(' ')) {
     assert.ok(reported(outcome, name).taken, name)
     assert.not.ok(reported(outcome, name).left, name)
   }

@@ -198,6 +198,7 @@ export function stubCore(overrides: Partial<Omit<CoreExports, 'memory'>> = {}): 
     stream_abort: (handle) => note(`stream_abort ${handle}`),
     stream_reset: (handle) => note(`stream_reset ${handle}`),
     set_host_bytes: (toTcp, fromTcp) => note(`set_host_bytes ${toTcp} ${fromTcp}`),
+    share_rate: (up, down) => note(`share_rate ${up} ${down}`),
     session_slots: () => 0,
     session_info: () => 0,
     obfs_ptr: () => 0,

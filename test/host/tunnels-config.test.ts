@@ -42,12 +42,13 @@ test('an entry is what the same keys are in a file, and has a name in addition',
   assert.equal({ ...second, name: undefined }, { ...parseConfig(utf8(SERVER)), name: undefined })
 })
 
-test('keys beside tunnels are defaults, kcp, tcp and udp key by key', () => {
+test('keys beside tunnels are defaults, kcp, tcp, udp and rate key by key', () => {
   const [first, second] = entries({
     keepalive: 7,
     kcp: { mtu: 900, sndwnd: 100 },
     udp: { gso: 'off' },
-    tunnels: [CLIENT, { ...SERVER, keepalive: 8, kcp: { sndwnd: 200 }, kcp_bind: ':2', udp: {} }],
+    rate: { up: 20, down: 0.5 },
+    tunnels: [CLIENT, { ...SERVER, keepalive: 8, kcp: { sndwnd: 200 }, kcp_bind: ':2', udp: {}, rate: { up: 2 } }],
   })
   assert.is(first?.keepalive, 7)
   assert.is(first?.kcp.sndwnd, 100)
@@ -55,6 +56,7 @@ test('keys beside tunnels are defaults, kcp, tcp and udp key by key', () => {
   assert.is(second?.kcp.mtu, 900)
   assert.is(second?.kcp.sndwnd, 200)
   assert.is(second?.udp.gso, 'off')
+  assert.equal(second?.rate, { up: 2, down: 0.5, session_up: 0, session_down: 0 })
   assert.is(second?.timeout, 600)
 })
 

@@ -1,0 +1,107 @@
+// time limit: 180 s, waits
+/** Rate limits, measured at the TCP connections at both ends of a tunnel. */
+import { suite } from 'uvu'
+import * as assert from 'uvu/assert'
+import { download, echo, openTarget, pour, type Target } from '../../testkit/flow.ts'
+import { MIXED_PAIRS, type Pair } from '../../testkit/pairs.ts'
+import type { Config } from '../../testkit/process.ts'
+import { httpGet } from '../../testkit/process.ts'
+import { nameOf, type Tunnel, withTunnel } from '../../testkit/tunnel.ts'
+import { sleep, waitFor } from '../../testkit/wait.ts'
+
+const MEASURE_MS = 10_000
+/** Time for the first flights, and for what sockets buffer. */
+const SETTLE_MS = 2000
+const TIMEOUT_MS = 10_000
+
+const test = suite('rate limits')
+
+/** Mbit/s by a counter of bytes during `ms`. */
+async function rateOf(bytes: () => number, ms = MEASURE_MS): Promise<number> {
+  const [before, began] = [bytes(), performance.now()]
+  await sleep(ms)
+  return ((bytes() - before) * 8) / 1000 / (performance.now() - began)
+}
+
+/** A loaded machine may be late, and never early. */
+function assertRate(actual: number, wanted: number, text: string): void {
+  assert.ok(actual < wanted * 1.02, `${text}: ${actual.toFixed(3)} Mbit/s, limit ${wanted}`)
+  assert.ok(actual > wanted * 0.95, `${text}: ${actual.toFixed(3)} Mbit/s of ${wanted}`)
+}
+
+async function withTarget(
+  pair: Pair,
+  config: { clientConfig?: Config; serverConfig?: Config },
+  body: (tunnel: Tunnel, target: Target) => Promise<void>,
+): Promise<void> {
+  const target = await openTarget()
+  const options = { ...pair, ...config, link: { delay: 5 }, target: `127.0.0.1:${target.port}` }
+  await withTunnel(options, (tunnel) => body(tunnel, target)).finally(() => target.close())
+}
+
+async function transfers(pair: Pair): Promise<void> {
+  await withTarget(pair, { clientConfig: { rate: { up: 8, down: 12 } } }, async ({ port, client }, target) => {
+    const up = pour(port)
+    const down = [download(port), download(port)]
+    await sleep(SETTLE_MS)
+    const [sent, ...received] = await Promise.all([
+      rateOf(() => target.discarded),
+      ...down.map((one) => rateOf(() => one.received())),
+    ])
+    assertRate(sent, 8, 'upload')
+    assertRate(
+      received.reduce((a, b) => a + b, 0),
+      12,
+      'downloads',
+    )
+    for (const rate of received) assert.ok(Math.abs(rate - 6) < 0.6, `an equal share: ${rate} Mbit/s of 6`)
+    // an interactive connection beside them
+    const { times, lost } = await echo(port, 50, 40, 5)
+    const median = times.toSorted((a, b) => a - b)[20] ?? 0
+    assert.is(lost, 0)
+    assert.ok(median < 60, `echo beside the transfers: ${median} ms`)
+    assert.match(await client.stats(), /^\[rate\] limited: up for \d+:?.*, down for /m)
+    client.reload({ rate: { up: 2 } })
+    await waitFor('the reload', () => client.log().includes('config successfully reloaded'), TIMEOUT_MS)
+    await sleep(SETTLE_MS)
+    const [slow, free] = await Promise.all([
+      rateOf(() => target.discarded, 5000),
+      rateOf(() => (down[0]?.received() ?? 0) + (down[1]?.received() ?? 0), 5000),
+    ])
+    assertRate(slow, 2, 'upload after the reload')
+    assert.ok(free > 15, `downloads without limit: ${free} Mbit/s`)
+    for (const one of [up, ...down]) {
+      assert.is(one.failed(), undefined)
+      one.stop()
+    }
+  })
+}
+
+test(`rate.up and rate.down hold, and a reload changes them: ${MIXED_PAIRS.map(nameOf).join('; ')}`, async () => {
+  await Promise.all(MIXED_PAIRS.map(transfers))
+})
+
+test('each connection of a server has its limit, on the portable UDP path, too', async () => {
+  const limits = { rate: { session_up: 3, session_down: 2 }, udp: { path: 'portable' } }
+  await Promise.all(
+    MIXED_PAIRS.map((pair) =>
+      withTarget(pair, { serverConfig: limits }, async ({ port, server }, target) => {
+        const down = [download(port), download(port)]
+        const up = pour(port)
+        await sleep(SETTLE_MS)
+        const [sent, ...received] = await Promise.all([
+          rateOf(() => target.discarded),
+          ...down.map((one) => rateOf(() => one.received())),
+        ])
+        assertRate(sent, 2, 'what the server receives')
+        for (const rate of received) assertRate(rate, 3, 'what the server sends')
+        const metrics = await httpGet(`http://${server.config['http_listen']}/metrics`)
+        const seconds = /^kcptun_rate_limited_seconds_total\{direction="up"\} (.*)$/m.exec(metrics)?.[1]
+        assert.ok(Number(seconds) > 5, `limited for ${seconds} s`)
+        for (const one of [up, ...down]) one.stop()
+      }),
+    ),
+  )
+})
+
+test.run()

@@ -30,7 +30,7 @@ const kind = ({ type }) => (Array.isArray(type) ? 'string or array of strings' :
 
 /** @param {Property} property */
 function range(property) {
-  if (property.type === 'integer') return `${property.minimum}..${property.maximum}`
+  if (property.type === 'integer' || property.type === 'number') return `${property.minimum}..${property.maximum}`
   if (property.maxItems !== undefined) return `at most ${property.maxItems}`
   if (property.enum) return property.enum.map((value) => `\`${value}\``).join(', ')
   return property.maxLength === undefined ? '' : `at most ${property.maxLength} bytes`

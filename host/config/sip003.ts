@@ -215,7 +215,7 @@ function begin(members: Members, key: string): Members {
   return node.members
 }
 
-/** The members of the file with further keys, without what shadowsocks decides. @throws ConfigError, StartError */
+/** The members of the file with further keys. @throws ConfigError, StartError */
 function readFurther({ configPath, isServer }: Plugin, bytes: Uint8Array): Members {
   const file = readJson(bytes)
   if (file.kind !== 'object') throw new ConfigError('', '', 'must be a JSON object')
@@ -226,7 +226,7 @@ function readFurther({ configPath, isServer }: Plugin, bytes: Uint8Array): Membe
   if (isServer && has('listen')) throw new StartError(`${of} is for a client (listen), and the option server is set`)
   if (!isServer && has('connect'))
     throw new StartError(`${of} is for a server (connect), and the option server is not set`)
-  return file.members.filter(({ key }) => !GIVEN.some((given) => given === key))
+  return file.members
 }
 
 /** A configuration file in memory, and whose addresses it has. */

@@ -45,9 +45,16 @@ function portsOf(text: string): PortRange {
   return range
 }
 
+const bindsOneOf = ({ first, last }: PortRange, { kcp_bind }: Config): boolean => {
+  if (kcp_bind === undefined) return false
+  const { port } = parseHostPort('kcp_bind', kcp_bind, 'bind')
+  return port >= first && port <= last
+}
+
 /**
  * The output of --hop-firewall for a valid configuration: a server's, with the ports, or a client's, whose server is taken
- * to have bound the first port on all its addresses. Of several tunnels those with a range count, else the first one.
+ * to have bound the first port on all its addresses. Of several tunnels those with a range count, else those that bind
+ * one of the ports, else the first one.
  * @param ports `first-last`
  * @throws ConfigError or StartError
  */
@@ -60,7 +67,8 @@ export async function hopFirewallOf(
     [...servers, kcp_connect].some((server) => rangeOf('kcp_connect', server) !== undefined),
   )
   const texts: string[] = []
-  for (const config of wanting.length > 0 ? wanting : tunnels.slice(0, 1))
+  const binding = ports === undefined ? [] : tunnels.filter((config) => bindsOneOf(portsOf(ports), config))
+  for (const config of [wanting, binding, tunnels.slice(0, 1)].find(({ length }) => length > 0) ?? [])
     texts.push(await textOf(runtime, config, ports))
   return texts.join('')
 }

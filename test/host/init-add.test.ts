@@ -5,7 +5,9 @@ import { addTunnel } from '../../host/config/add-tunnel.ts'
 import type { Config } from '../../host/config/config.ts'
 import { readLink } from '../../host/config/link.ts'
 import { parseFile } from '../../host/config/tunnels.ts'
+import { hopFirewallOf } from '../../host/transport/hop-firewall.ts'
 import { type Outcome, tryCommand } from './command-line.ts'
+import { MemoryNetwork } from './memory-runtime.ts'
 
 const test = suite('init --add')
 
@@ -87,6 +89,11 @@ test('further additions are entries, for a reload; other servers, UDP, proxies, 
   assert.is(servers[5]?.kcp_bind, '[::]:6000')
   for (const [index, { psk }] of clients.entries()) assert.is(psk, servers[index]?.psk)
   assert.match(outcome.stdout, 'kcptun-wasm --hop-firewall=6000-6100 -c server.json')
+  const network = new MemoryNetwork()
+  network.hosts.set('::', '::')
+  const rule = await hopFirewallOf(network.runtime(), servers, '6000-6100')
+  assert.match(rule, 'dport 6000-6100 redirect to :6000', 'the tunnel that has these ports')
+  assert.not.match(rule, ':4000')
   assert.match(outcome.stdout, 'Then reload it where it runs')
   assert.not.match(outcome.stdout, 'again')
 })

@@ -482,6 +482,25 @@ export interface Clock {
  */
 export type LogPrint = (stream: 'stdout' | 'stderr', text: string) => boolean
 
+/** Calls on a file that a log is appended to. Errors are thrown or passed with the system's code in their text. */
+export interface LogFileCalls {
+  /**
+   * Opens a file for appending, creates it if it is missing, and never waits for the reader of a FIFO. Directories,
+   * block devices and sockets are refused.
+   */
+  open(path: string): { readonly fd: number; readonly isNew: boolean }
+  /** Why open() would fail, as far as that shows without creating anything. */
+  problem(path: string): string | undefined
+  /** Appends some of the bytes in the background. `done` never runs inside this call. */
+  write(fd: number, bytes: Uint8Array, done: (error: Error | null, written: number) => void): void
+  /** The same at once, before the process ends. */
+  writeNow(fd: number, bytes: Uint8Array): void
+  setOwner(fd: number, uid: number | undefined, gid: number | undefined): void
+  close(fd: number): void
+  /** Calls back when the process ends, if the runtime can detect it; the callback must be synchronous. */
+  onExit(callback: () => void): void
+}
+
 export interface Runtime {
   readonly name: 'node' | 'bun' | 'deno' | 'browser'
   readonly version: string
@@ -517,6 +536,8 @@ export interface Runtime {
   onTerminate(callback: (signal: string) => void): void
   /** Calls back on SIGHUP: reload the configuration. Never on Windows. */
   onReload(callback: () => void): void
+  /** Calls back on SIGUSR2, which otherwise ends the process: open the log file again. Never on Windows. */
+  onReopen?(callback: () => void): void
   /** Reads a file as bytes. */
   readFile(path: string): Promise<Uint8Array>
   /** Writes to standard output or standard error, synchronously as far as the runtime allows. */
@@ -533,6 +554,8 @@ export interface Runtime {
    * @param native whether system calls may be loaded for it
    */
   openLog?(native: boolean): LogPrint
+  /** Loads the calls for a log in a file. Absent: there are no files. */
+  logFiles?(): Promise<LogFileCalls>
   exit(status: number): never
   /** Undefined in hosts that are not operating system processes. */
   readonly os?: OperatingSystem | undefined

@@ -26,7 +26,17 @@ export const spelling = new AddressSpelling(networkInterfaces, process.platform 
 
 type System = Pick<
   Runtime,
-  'clock' | 'cpuTime' | 'residentBytes' | 'resolve' | 'readFile' | 'print' | 'exit' | 'onTerminate' | 'onReload'
+  | 'clock'
+  | 'cpuTime'
+  | 'residentBytes'
+  | 'resolve'
+  | 'readFile'
+  | 'print'
+  | 'exit'
+  | 'onTerminate'
+  | 'onReload'
+  | 'onReopen'
+  | 'logFiles'
 >
 
 /** Sleeps without running the event loop. */
@@ -92,4 +102,11 @@ export const system: System = {
     // on Windows SIGHUP means that the console closes
     if (process.platform !== 'win32') process.on('SIGHUP', () => callback())
   },
+
+  onReopen(callback) {
+    if (process.platform !== 'win32') process.on('SIGUSR2', () => callback())
+  },
+
+  // loaded on demand: most logs are no files
+  logFiles: async () => (await import('./log-file.ts')).logFileCalls,
 }

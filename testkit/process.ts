@@ -8,7 +8,7 @@
 import type { ChildProcess } from 'node:child_process'
 import { spawn } from 'node:child_process'
 import { createSocket } from 'node:dgram'
-import { chmodSync, chownSync, existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { chmodSync, chownSync, existsSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { get } from 'node:http'
 import { createServer } from 'node:net'
 import { tmpdir } from 'node:os'
@@ -242,12 +242,18 @@ class Child implements Running {
     return result
   }
 
+  /** The log where it is a file. */
+  #file(): string {
+    const [, path = ''] = /^file:(.*)/.exec(String(this.config['log'])) ?? []
+    return path !== '' && existsSync(path) && statSync(path).isFile() ? readFileSync(path, 'utf8') : ''
+  }
+
   /** Whether the program has opened all its sockets. */
   async serves(): Promise<boolean> {
     if (this.status !== undefined) throw new Error(`ended with ${JSON.stringify(this.status)}`)
     // the CLI may answer HTTP before every socket is open; kcptun-libev answers only from its event loop, when all are
     // open
-    if (this.program !== 'libev' && !/ start$/m.test(this.#log)) return false
+    if (this.program !== 'libev' && !/ start("|$)/m.test(this.#log + this.#file())) return false
     // it has no monitoring server
     if (this.program === 'native') return true
     return this.stats().then(

@@ -12,12 +12,14 @@ import { listMethods, type RuntimeCrypto } from '../crypto/open.ts'
 import { makeReload, type Reloadable } from '../endpoint/reload.ts'
 import { messageOf } from '../errors.ts'
 import { LOG_LEVEL_DEFAULT, Log, type Print } from '../log/log.ts'
+import { LogOutput } from '../log/log-output.ts'
 import { openSyslog, type SyslogWriter } from '../log/syslog.ts'
 import type { OperatingSystem, Runtime } from '../runtime.ts'
 import { startService } from '../servers/start.ts'
 import { DaemonChild, launchDaemon } from '../service/daemon.ts'
 import {
   checkIdentity,
+  giveFile,
   giveSocket,
   type Identity,
   parseIdentity,
@@ -118,6 +120,8 @@ export async function main(runtime: Runtime, argv: readonly string[], crypto: Ru
         log.error('option -d (--daemonize) is not available on this system: use a service manager')
         return runtime.exit(1)
       }
+      // a signal for the daemon must not end this process
+      runtime.onReopen?.(() => {})
       // the daemon is started with other options where it needs them, and does not look at the limit
       runtime.prepareMemory?.((text) => log.warning(text), false)
       return runtime.exit(await launchDaemon(runtime, os.daemon, log))
@@ -174,6 +178,61 @@ async function open(
   return config.workers > 1 ? openWorkers(runtime, config, log) : startService(runtime, config, log, crypto)
 }
 
+/** Takes the identity that the file or the command line asks for: root is not needed any more. @throws Error */
+function changeUser(
+  runtime: Runtime,
+  identity: Identity,
+  { config, tunnels = [config] }: ConfigFile,
+  service: Service,
+  { log, output }: FileLog,
+): void {
+  const { os } = runtime
+  const texts = service.rightsWarnings?.(identity) ?? rightsWarnings(os, identity, config, service.status)
+  for (const text of texts) log.warning(text)
+  for (const one of tunnels) giveSocket(runtime, identity, one)
+  if (os !== undefined) giveFile(os, identity, 'the log file', (uid, gid) => output.setOwner(uid, gid))
+  takeIdentity(os, identity, log)
+}
+
+/** The log as a file configures it: level, output, and warnings about the file. */
+class FileLog {
+  readonly log: Log
+  readonly output: LogOutput
+  readonly #runtime: Runtime
+  readonly #verbosity: number
+  #warned: readonly string[] = []
+
+  constructor(runtime: Runtime, log: Log, verbosity: number) {
+    this.log = log
+    this.output = new LogOutput(runtime, log)
+    this.#runtime = runtime
+    this.#verbosity = verbosity
+  }
+
+  /** Logs warnings that it did not log the last time. */
+  readonly warn = (texts: readonly string[]): void => {
+    for (const text of texts) if (!this.#warned.includes(text)) this.log.warning(text)
+    this.#warned = texts
+  }
+
+  /**
+   * @param path of the file, if there is one
+   * @throws ConfigError if the output is a file that cannot be opened
+   */
+  async apply(path: string | undefined, { config, tunnels = [] }: ConfigFile, bytes: Uint8Array): Promise<void> {
+    this.log.setLevel(adjustLevel(config.loglevel, this.#verbosity))
+    await this.output.set(config.log ?? 'stdout')
+    const mode = path === undefined ? undefined : this.#runtime.commandConsole?.fileMode(path)
+    this.warn([...startFileWarnings(path ?? '', mode, config, ...tunnels), ...startKeyWarnings(bytes)])
+  }
+
+  /** The same when the rest is in force already. */
+  async reapply(path: string | undefined, file: ConfigFile, bytes: Uint8Array): Promise<void> {
+    const onError = (error: unknown): void => this.log.error(`${messageOf(error)}; the log stays where it is`)
+    await this.apply(path, file, bytes).catch(onError)
+  }
+}
+
 /** Runs what a configuration describes. @param child set if this process becomes the daemon */
 async function run(
   runtime: Runtime,
@@ -184,38 +243,30 @@ async function run(
   openSource: () => Promise<Source>,
 ): Promise<void> {
   const notifier = new ServiceNotifier(runtime.os, log)
+  const fileLog = new FileLog(runtime, log, verbosity)
+  const { output } = fileLog
   let stop = (): void | Promise<void> => {}
   let isReloadWanted = false
   let reload = (): void => {
     isReloadWanted = true
     log.notice('SIGHUP received: the reload follows when the start is complete')
   }
-  let logged: readonly string[] = []
-  const warn = (texts: readonly string[]): void => {
-    for (const text of texts) if (!logged.includes(text)) log.warning(text)
-    logged = texts
-  }
-  const applyLog = (path: string | undefined, { config, tunnels = [] }: ConfigFile, bytes: Uint8Array): void => {
-    log.setLevel(adjustLevel(config.loglevel, verbosity))
-    log.setOutput(config.log ?? 'stdout')
-    const mode = path === undefined ? undefined : runtime.commandConsole?.fileMode(path)
-    warn([...startFileWarnings(path ?? '', mode, config, ...tunnels), ...startKeyWarnings(bytes)])
-  }
   const end = (reason: string): void => {
     log.notice(`${reason}, stopping`)
     notifier.stopping()
-    const stopped = stop()
+    const stopped = stop() ?? output.flush()
     if (stopped === undefined) runtime.exit(0)
-    else void stopped.then(() => runtime.exit(0))
+    else void stopped.then(() => output.flush()).then(() => runtime.exit(0))
   }
   runtime.onTerminate((signal) => end(`${signal} received`))
   runtime.onReload(() => reload())
+  runtime.onReopen?.(() => output.reopen())
   let source: Source | undefined
   try {
     source = await openSource()
     const { name, path, read } = source
     const bytes = await read()
-    const file = parseStart(bytes, warn)
+    const file = parseStart(bytes, fileLog.warn)
     const { config, tunnels = [config] } = file
     if (!config.native) runtime.os?.native?.forbid('native is false')
     runtime.prepareMemory?.((text) => log.warning(text))
@@ -223,30 +274,30 @@ async function run(
     const print =
       child === undefined ? runtime.openLog?.(tunnels.some(({ udp }) => udp.path !== 'portable')) : undefined
     if (print !== undefined) log.setPrint(print)
-    applyLog(path, file, bytes)
+    await fileLog.apply(path, file, bytes)
     source.begin(end)
     const identityText = user ?? config.user
     const identity = identityText === undefined ? undefined : parseIdentity(identityText)
     if (identity !== undefined) checkIdentity(runtime.os, identity)
     const service = await open(runtime, file, log, crypto)
     stop = () => service.close()
-    // root is not needed from here on, and no connection has been accepted yet
+    // no connection has been accepted yet
     if (identity !== undefined) {
-      const texts = service.rightsWarnings?.(identity) ?? rightsWarnings(runtime.os, identity, config, service.status)
-      for (const text of texts) log.warning(text)
-      for (const one of tunnels) giveSocket(runtime, identity, one)
-      takeIdentity(runtime.os, identity, log)
+      changeUser(runtime, identity, file, service, fileLog)
       await read().catch((error) => log.warning(`a reload will fail: ${messageOf(error)}`))
     }
     await service.start?.()
-    const onBegin = (): void => notifier.reloading()
-    const onEnd = (): void => notifier.ready(service.status)
     service.onStatus = (status) => notifier.status(status)
-    const onLog = (next: ConfigFile, content: Uint8Array): void => {
-      applyLog(path, next, content)
-      service.sendLevel?.()
-    }
-    reload = makeReload({ runtime, log, path: name, read, endpoint: service, applyLog: onLog, onBegin, onEnd })
+    reload = makeReload({
+      ...{ runtime, log, path: name, read, endpoint: service },
+      checkLog: (next) => output.check(next.config.log ?? 'stdout'),
+      async applyLog(next, content) {
+        await fileLog.reapply(path, next, content)
+        service.sendLevel?.()
+      },
+      onBegin: () => notifier.reloading(),
+      onEnd: () => notifier.ready(service.status),
+    })
     if (child !== undefined) log.detach()
     notifier.ready(service.status)
     child?.ready()
@@ -255,6 +306,7 @@ async function run(
   } catch (error) {
     log.fatal(messageOf(source === undefined ? error : source.explain(error)))
   }
+  await output.flush()
   // repeated engine traps or a failed start, both already logged
   return runtime.exit(1)
 }

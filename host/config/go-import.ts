@@ -101,7 +101,7 @@ class Import {
   readonly kcp: Record<string, number> = {}
   readonly udp: Record<string, number> = {}
   readonly rate: Record<string, number> = {}
-  readonly file: Record<string, number> = {}
+  readonly file: Record<string, number | string> = {}
 
   constructor(end: GoEnd, wishes: GoWishes, taken: Set<string>, left: Set<string>) {
     this.#end = end
@@ -144,6 +144,11 @@ class Import {
     if (dscp !== undefined && dscp > 0) {
       this.file['dscp'] = dscp
       this.take('dscp', 'dscp')
+    }
+    const log = this.text('log')
+    if (log !== undefined) {
+      this.file['log'] = `file:${log}`
+      this.take('log', `log file:${log}, for this end only`)
     }
     this.#nameOthers()
   }
@@ -237,7 +242,6 @@ class Import {
     if (!this.#isOn('nocomp')) this.leave('compression (nocomp is not set)', 'there is none')
     if (this.#isOn('tcp')) this.leave('tcp', 'obfs sends TCP packets, on Linux, and needs rights and a firewall rule')
     if (this.#isOn('quiet')) this.leave('quiet', 'single connections are not logged by default (loglevel)')
-    if (this.text('log')) this.leave('log', 'no log file: the service manager or the shell writes one (>> FILE)')
     for (const key of this.#end.unknown) this.#left.add(`${key}: unknown`)
   }
 

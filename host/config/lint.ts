@@ -1,6 +1,7 @@
 /** Warnings and notes about valid configurations, for `check`. The warnings of every start are in `rules.ts`. */
 
 import { HIDDEN, quote } from '../errors.ts'
+import { isLogFile } from '../log/file-name.ts'
 import { ipFamily, isWildcardHost, parseHostPort } from '../net/address.ts'
 import { isUnix } from '../net/unix-path.ts'
 import { type Config, MODE_CLIENT, MODE_RENDEZVOUS, MODE_SERVER } from './config.ts'
@@ -148,7 +149,7 @@ export function lint(config: Config, findings: Findings, hasFastUdp: boolean): L
     warnings.push(about('udp.rcvbuf', udp.rcvbuf, 'too small for a burst of one window; the default is 4 MiB'))
   }
   const outputs = PROPERTIES['log']?.examples ?? []
-  if (log !== undefined && !outputs.includes(log)) {
+  if (log !== undefined && !outputs.includes(log) && !isLogFile(log)) {
     warnings.push(about('log', log, `unknown output, must be one of ${outputs.join(', ')}`))
   }
   for (const [key, text] of [

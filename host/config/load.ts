@@ -5,6 +5,7 @@
  */
 
 import { ConfigError } from '../errors.ts'
+import { isLogFile, parseLogFile } from '../log/file-name.ts'
 import type { UdpMode } from '../runtime.ts'
 import {
   type Config,
@@ -141,7 +142,14 @@ function modeOf(values: Reader): number {
   )
 }
 
-/** @throws TypeError if the schema does not match */
+/** @throws ConfigError if it names a file without a path */
+function logOf(values: Reader): string | undefined {
+  const log = values.text('log')
+  if (log !== undefined && isLogFile(log)) parseLogFile(log)
+  return log
+}
+
+/** @throws TypeError if the schema does not match; ConfigError */
 export function configOf(entries: ReadonlyMap<string, Value>): Config {
   const values = new Reader(entries)
   return {
@@ -199,7 +207,7 @@ export function configOf(entries: ReadonlyMap<string, Value>): Config {
     keepalive: values.integer('keepalive'),
     time_wait: values.integer('time_wait'),
     loglevel: values.integer('loglevel'),
-    log: values.text('log'),
+    log: logOf(values),
     user: values.text('user'),
     memory: values.integer('memory'),
     max_sessions: values.integer('max_sessions'),

@@ -25,8 +25,10 @@ export interface ReloadOptions {
   /** Reads it; absent: it is the file at `path`. */
   readonly read?: () => Promise<Uint8Array>
   readonly endpoint: Reloadable
+  /** Checks whether the output of the log can be set. @throws ConfigError */
+  checkLog?(file: ConfigFile): Promise<void>
   /** Sets level and output of the log, and logs warnings about the file. */
-  applyLog(file: ConfigFile, bytes: Uint8Array): void
+  applyLog(file: ConfigFile, bytes: Uint8Array): void | Promise<void>
   /** Called before and after each reload, successful or not, for service managers. */
   onBegin?(): void
   onEnd?(): void
@@ -55,14 +57,15 @@ export function makeReload(options: ReloadOptions): () => Promise<void> {
   }
 }
 
-async function reloadOnce({ runtime, log, path, read, endpoint, applyLog }: ReloadOptions): Promise<void> {
+async function reloadOnce({ runtime, log, path, read, endpoint, checkLog, applyLog }: ReloadOptions): Promise<void> {
   log.notice(`reloading the configuration: ${path}`)
   try {
     const bytes = await (read?.() ?? runtime.readFile(path))
     const file = parseFile(bytes)
+    await checkLog?.(file)
     if ('reloadAll' in endpoint) await endpoint.reloadAll(file)
     else await reloadOne(endpoint, file)
-    applyLog(file, bytes)
+    await applyLog(file, bytes)
     log.notice('config successfully reloaded')
   } catch (error) {
     const remedy = readRemedy(error, runtime.os, path)

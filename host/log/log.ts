@@ -55,7 +55,15 @@ export interface RecentLine {
   readonly text: string
 }
 
-type Output = 'stdout' | 'stderr' | 'terminal' | 'syslog' | 'discard'
+type Output = 'stdout' | 'stderr' | 'terminal' | 'syslog' | 'discard' | 'file'
+
+/** A file as the output. */
+export interface FileWriter {
+  /** Takes a line for the file. @returns false if it is dropped: too many wait */
+  write(line: string): boolean
+  /** Why lines wait. */
+  readonly reason: string
+}
 
 interface Limit {
   /** ms since the epoch of the last line written */
@@ -95,6 +103,7 @@ export class Log {
   readonly #openSyslog: OpenSyslog
   #syslog: SyslogWriter | undefined
   #syslogWarned = false
+  #file: FileWriter | undefined
   #detached = false
   readonly #later: (callback: () => void, ms: number) => unknown
   /** Lines dropped by the output since the last one that it took. */
@@ -153,15 +162,31 @@ export class Log {
         break
       default:
         this.warning(
-          `config key log = ${JSON.stringify(name)}: must be stdout, stderr, terminal, syslog or discard; not changed`,
+          `config key log = ${JSON.stringify(name)}: must be stdout, stderr, terminal, syslog, discard or file:PATH; not changed`,
         )
     }
+  }
+
+  /** Writes to a file from now on. */
+  setFile(file: FileWriter): void {
+    this.#file = file
+    this.#output = 'file'
+  }
+
+  get isInFile(): boolean {
+    return this.#output === 'file'
   }
 
   /** Redirects standard output and standard error to the system log, for a process without a terminal. */
   detach(): void {
     this.#detached = true
-    this.setOutput(this.#output)
+    if (this.#output !== 'file') this.setOutput(this.#output)
+  }
+
+  /** Reports on standard error, and on the dashboard, that the file cannot be written. */
+  fileFailed(text: string): void {
+    this.remember(LOG_ERROR, text)
+    this.#print('stderr', `${text.replace(CONTROL, escapeControl)}\n`)
   }
 
   #toSyslog(): void {
@@ -214,11 +239,13 @@ export class Log {
   #put(level: number, text: string, tunnel?: string): boolean {
     if (this.#format === 'json' && this.#output !== 'syslog') {
       const line = `${jsonLine(level, this.#now(), text, tunnel)}\n`
+      if (this.#output === 'file') return this.#file?.write(line) !== false
       return this.#print(this.#output === 'stdout' ? 'stdout' : 'stderr', line) !== false
     }
     const clean = tagged(text, tunnel).replace(CONTROL, escapeControl)
     if (this.#output === 'syslog') return this.#syslog?.(level, clean) !== false
     const line = `${LETTERS[level] ?? 'V'} ${formatTimestamp(this.#now())} ${clean}`
+    if (this.#output === 'file') return this.#file?.write(`${line}\n`) !== false
     if (this.#output !== 'terminal') {
       return this.#print(this.#output === 'stdout' ? 'stdout' : 'stderr', `${line}\n`) !== false
     }
@@ -230,7 +257,8 @@ export class Log {
   #reportDropped(): boolean {
     if (this.#dropped === 0 || this.#output === 'discard') return true
     const lines = this.#dropped === 1 ? '1 log line was' : `${this.#dropped} log lines were`
-    const text = `${lines} dropped: the reader of the log did not take them`
+    const why = this.#output === 'file' ? this.#file?.reason : 'the reader of the log did not take them'
+    const text = `${lines} dropped: ${why}`
     if (!this.#put(LOG_WARNING, text)) return false
     this.#dropped = 0
     this.remember(LOG_WARNING, text)
@@ -275,7 +303,7 @@ export class Log {
   /** What ends the program: goes to standard error too if level or output hide it. */
   fatal(text: string): void {
     this.write(LOG_FATAL, text)
-    if (!this.at(LOG_FATAL) || this.#output === 'syslog') {
+    if (!this.at(LOG_FATAL) || this.#output === 'syslog' || this.#output === 'file') {
       this.#print('stderr', `${text.replace(CONTROL, escapeControl)}\n`)
     }
   }

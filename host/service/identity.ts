@@ -88,13 +88,17 @@ function groupOf(os: OperatingSystem, group: string): number | undefined {
 }
 
 /**
- * Gives the file of a Unix socket at `listen` to the user and group that the program is about to run as.
+ * Gives a file to the user and group that the program is about to run as.
+ * @param what the file, for people
+ * @param give sets its owner
  * @throws Error
  */
-export function giveSocket({ os, unix }: Runtime, { text, user, group, login }: Identity, { listen }: Config): void {
-  if (os === undefined || unix === undefined || listen === undefined || !isUnix(listen)) return
-  const path = parseUnix('listen', listen)
-  if (isAbstract(path)) return
+export function giveFile(
+  os: OperatingSystem,
+  { text, user, group, login }: Identity,
+  what: string,
+  give: (uid: number | undefined, gid: number | undefined) => void,
+): void {
   try {
     const passwd = user === undefined || (typeof user === 'number' && !login) ? '' : os.readText(PASSWD)
     const found = user === undefined ? undefined : loginOf(passwd, user)
@@ -102,12 +106,19 @@ export function giveSocket({ os, unix }: Runtime, { text, user, group, login }: 
     const gid = typeof group === 'string' ? groupOf(os, group) : login ? found?.group : group
     if (user !== undefined && uid === undefined) throw new Error(`${user} is not in ${PASSWD}, specify a number`)
     if (group !== undefined && gid === undefined) throw new Error(`${group} is not in ${GROUP}, specify a number`)
-    unix.setOwner(path, uid, gid)
+    give(uid, gid)
   } catch (error) {
     // when_down close: it is created later, by that user
     if (codeOf(error) === 'ENOENT') return
-    throw new Error(`cannot give ${listen} to ${quote(text)}: ${messageOf(error)}`)
+    throw new Error(`cannot give ${what} to ${quote(text)}: ${messageOf(error)}`)
   }
+}
+
+/** Gives the file of a Unix socket at `listen` to that user. @throws Error */
+export function giveSocket({ os, unix }: Runtime, identity: Identity, { listen }: Config): void {
+  if (os === undefined || unix === undefined || listen === undefined || !isUnix(listen)) return
+  const path = parseUnix('listen', listen)
+  if (!isAbstract(path)) giveFile(os, identity, listen, (uid, gid) => unix.setOwner(path, uid, gid))
 }
 
 /** Whether a call fails. */

@@ -42,6 +42,7 @@ class Worker {
   run(): void {
     // a terminal sends these signals to all processes; the first process handles them
     this.#runtime.onReload(() => {})
+    this.#runtime.onReopen?.(() => {})
     this.#runtime.onTerminate((signal) => {
       if (signal === 'SIGTERM') this.#leave(0)
     })

@@ -100,10 +100,11 @@ test('a client file becomes a pair, and what has no counterpart is named with th
   assert.equal([client.keepalive, client.linger, client.dscp, server.dscp], [10, 30, 46, 0])
   assert.equal([client.udp.rcvbuf, client.udp.sndbuf], [16777217, 16777217])
   assert.equal([client.rate.up, client.rate.down, server.rate.up], [10, 0, 0], 'of one end, in Mbit/s')
+  assert.equal([client.log, server.log], ['file:/var/log/kcptun.log', undefined])
   for (const key of ['sndwnd', 'rcvwnd', 'nodelay', 'interval', 'resend', 'nc'] as const) {
     assert.is(client.kcp[key], undefined, 'automatic')
   }
-  for (const name of 'localaddr remoteaddr crypt key mtu dscp sockbuf ratelimit keepalive closewait'.split(' ')) {
+  for (const name of 'localaddr remoteaddr crypt key mtu dscp sockbuf ratelimit keepalive closewait log'.split(' ')) {
     assert.ok(reported(outcome, name).taken, name)
     assert.not.ok(reported(outcome, name).left, name)
   }
@@ -119,7 +120,6 @@ test('a client file becomes a pair, and what has no counterpart is named with th
     compression: /there is none/,
     acknodelay: /automatically/,
     smuxver: /not multiplexed/,
-    log: /kcptun\.log: no log file/,
     snmplog: /\/metrics/,
     snmpperiod: /\/metrics/,
     quiet: /not logged by default/,

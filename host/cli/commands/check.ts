@@ -12,7 +12,8 @@ import { SESSIONS_MAX } from '../../config/security.ts'
 import { defaultsFor, entriesOf, PROCESS_KEYS } from '../../config/tunnels.ts'
 import { examine, type Findings, isSecret, KEYS } from '../../config/unknown-keys.ts'
 import { type ItemValues, readValues, type Value, validate } from '../../config/validate.ts'
-import { ConfigError, HIDDEN } from '../../errors.ts'
+import { ConfigError, HIDDEN, quote } from '../../errors.ts'
+import { isLogFile, parseLogFile } from '../../log/file-name.ts'
 import { isUnix } from '../../net/unix-path.ts'
 import type { Runtime } from '../../runtime.ts'
 import type { Option } from '../options.ts'
@@ -162,7 +163,22 @@ function inspectTunnel(
   return { config, values, set, datagrams: datagrams(config), warnings, notes }
 }
 
-function inspect(path: string, bytes: Uint8Array, mode: number | undefined, hasFastUdp: boolean): Report {
+/** What a start will miss that does not concern the file alone. */
+interface System {
+  readonly hasFastUdp: boolean
+  /** Why a log file cannot be opened. */
+  logProblem(path: string): string | undefined
+}
+
+/** The output of the log, which is tried without creating a file. */
+function logWarnings({ log }: Config, { logProblem }: System): string[] {
+  const problem = log !== undefined && isLogFile(log) ? logProblem(parseLogFile(log)) : undefined
+  const who = 'this user cannot open it'
+  return problem === undefined ? [] : [`config key log = ${quote(log ?? '')}: ${who}: ${problem}`]
+}
+
+function inspect(path: string, bytes: Uint8Array, mode: number | undefined, system: System): Report {
+  const { hasFastUdp } = system
   let findings = NOTHING_FOUND
   const isAnySecret = (): boolean => [findings, ...findings.entries].some(({ set }) => set.some(isSecret))
   const found = (): string[] => [...keyWarnings(findings), ...fileWarnings(path, mode, isAnySecret())]
@@ -185,10 +201,19 @@ function inspect(path: string, bytes: Uint8Array, mode: number | undefined, hasF
           hasFastUdp,
         )
       })
-      return { ...base, tunnels: reports, warnings: [...found(), ...monitoringWarnings(config)] }
+      return {
+        ...base,
+        tunnels: reports,
+        warnings: [...found(), ...monitoringWarnings(config), ...logWarnings(config, system)],
+      }
     }
     const { warnings, notes } = lint(config, findings, hasFastUdp)
-    return { ...base, datagrams: datagrams(config), warnings: [...found(), ...warnings], notes }
+    return {
+      ...base,
+      datagrams: datagrams(config),
+      warnings: [...found(), ...warnings, ...logWarnings(config, system)],
+      notes,
+    }
   } catch (error) {
     if (!(error instanceof ConfigError)) throw error
     const errors = [error, ...errorsOf(bytes, findings).slice(1)]
@@ -405,7 +430,11 @@ export const command: Command = {
   async run({ runtime }, given) {
     const path = configPath(given)
     const bytes = await readConfigFile(runtime, path)
-    const report = inspect(path, bytes, runtime.commandConsole?.fileMode(path), hasFastUdp(runtime))
+    const files = await runtime.logFiles?.()
+    const report = inspect(path, bytes, runtime.commandConsole?.fileMode(path), {
+      hasFastUdp: hasFastUdp(runtime),
+      logProblem: (file) => (files === undefined ? 'files are not available on this system' : files.problem(file)),
+    })
     const text = given.flags.has(JSON_OUT.long) ? jsonReport(path, report) : textReport(path, report)
     runtime.print('stdout', text)
     return report.errors.length === 0 ? 0 : 1

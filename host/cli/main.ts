@@ -190,7 +190,7 @@ function changeUser(
   const texts = service.rightsWarnings?.(identity) ?? rightsWarnings(os, identity, config, service.status)
   for (const text of texts) log.warning(text)
   for (const one of tunnels) giveSocket(runtime, identity, one)
-  if (os !== undefined) giveFile(os, identity, 'the log file', (uid, gid) => output.setOwner(uid, gid))
+  if (os !== undefined && output.isNew) giveFile(os, identity, 'the log file', (uid, gid) => output.setOwner(uid, gid))
   takeIdentity(os, identity, log)
 }
 

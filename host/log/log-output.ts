@@ -72,9 +72,14 @@ export class LogOutput {
     }
   }
 
-  /** Gives a file that this process created to the user that it is about to run as. @throws Error */
+  /** Whether the log is in a file that this process created. */
+  get isNew(): boolean {
+    return this.#file?.isNew === true
+  }
+
+  /** Gives the file to the user that the process is about to run as. @throws Error */
   setOwner(uid: number | undefined, gid: number | undefined): void {
-    if (this.#file?.isNew) this.#file.setOwner(uid, gid)
+    this.#file?.setOwner(uid, gid)
   }
 
   /** Resolves when the lines so far are written; undefined: at once. */

@@ -20,7 +20,7 @@ import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
 import { RUNTIMES } from '../../testkit/pairs.ts'
 import { type Config, commandOf, freePort, type Running, run, start, writeConfig } from '../../testkit/process.ts'
-import { dial, echoTarget } from '../../testkit/tcp.ts'
+import { dial, echoTarget, type TcpEnd } from '../../testkit/tcp.ts'
 import { withTunnel } from '../../testkit/tunnel.ts'
 import { waitFor } from '../../testkit/wait.ts'
 import { skip } from '../skip.ts'
@@ -55,11 +55,16 @@ const logged = (path: string, pattern: string | RegExp): Promise<void> =>
     () => textOf(path).slice(-2000),
   )
 
-/** Lines of all files of a folder. */
+const textIn = (folder: string): string =>
+  readdirSync(folder)
+    .map((name) => textOf(join(folder, name)))
+    .join('')
+
+/** Lines of all files of a folder, when nothing is written any more. */
 function linesIn(folder: string): string[] {
-  const texts = readdirSync(folder).map((name) => readFileSync(join(folder, name), 'utf8'))
-  for (const text of texts) assert.ok(text === '' || text.endsWith('\n'), `whole lines: ${text.slice(-200)}`)
-  return texts.flatMap((text) => text.split('\n').slice(0, -1))
+  const text = textIn(folder)
+  assert.ok(text.endsWith('\n'), `whole lines: ${text.slice(-200)}`)
+  return text.split('\n').slice(0, -1)
 }
 
 const linux = process.platform === 'linux'
@@ -93,12 +98,21 @@ for (const program of [...RUNTIMES, 'deno'] as const) {
       const config = { ...(await newClient()), log: `file:${path}` }
       const running = await start(program, config, { args: ['--log-format', format] })
       assert.is(statSync(path).mode & 0o777, 0o640 & ~process.umask(), 'not for everybody')
+      const open: TcpEnd[] = []
       for (let round = 0; round < ROUNDS; round++) {
         const opened = Array.from({ length: 8 }, () => dial('127.0.0.1', portOf(running)))
         // while lines are written
         if (round % 3 === 2) await rotate(running, path, `${path}.${round}`)
-        for (const one of await Promise.all(opened)) one.destroy()
+        open.push(...(await Promise.all(opened)))
       }
+      const sessions = (): number => textIn(folder).split('session opened').length - 1
+      await waitFor(
+        'all lines',
+        () => sessions() === 8 * ROUNDS,
+        20_000,
+        () => textIn(folder),
+      )
+      for (const one of open) one.destroy()
       await stop(running)
       const lines = linesIn(folder)
       for (const line of lines) {
@@ -249,7 +263,8 @@ for (const program of [...RUNTIMES, 'deno'] as const) {
       const inside = join(`/proc/${running.pid}/root`, folder)
       await logged(join(inside, 'a.log'), 'config successfully reloaded')
       spawnSync('dd', ['if=/dev/zero', `of=${join(inside, 'fill')}`, 'bs=1k', 'count=100'])
-      for (let round = 0; round < 100; round++) (await dial('127.0.0.1', portOf(running))).destroy()
+      const open: TcpEnd[] = []
+      for (let round = 0; round < 100; round++) open.push(await dial('127.0.0.1', portOf(running)))
       await waitFor('the error', () => /a\.log cannot be written: .*no space/i.test(running.log()))
       const opened = textOf(join(inside, 'a.log')).split('session opened').length - 1
       assert.ok(opened < 100, `${opened}: it is full`)
@@ -258,6 +273,7 @@ for (const program of [...RUNTIMES, 'deno'] as const) {
       const lines = linesIn(inside)
       for (const line of lines) assert.match(line, PLAIN)
       assert.is(lines.filter((line) => line.includes('session opened')).length, 100)
+      for (const one of open) one.destroy()
       await stop(running)
     })
 
@@ -275,8 +291,9 @@ for (const program of [...RUNTIMES, 'deno'] as const) {
       renameSync(path, `${path}.1`)
       process.kill(running.pid, 'SIGUSR2')
       await logged(`${path}.1`, /E .*config key log = .*cannot be opened again, .*EACCES/)
-      ;(await dial('127.0.0.1', portOf(running))).destroy()
+      const one = await dial('127.0.0.1', portOf(running))
       await logged(`${path}.1`, 'session opened')
+      one.destroy()
       assert.not(existsSync(path))
       // as logrotate with create
       writeFileSync(path, '', { mode: 0o640 })
@@ -315,12 +332,12 @@ for (const program of RUNTIMES) {
         app.destroy()
         if (round % 4 === 3) await rotate(server, path, `${path}.${round}`)
       }
-      const sessions = (): number => linesIn(folder).filter((line) => /\[worker \d\].*session closed/.test(line)).length
+      const sessions = (): number => [...textIn(folder).matchAll(/\[worker \d\].*session closed/g)].length
       await waitFor(
         'the last lines',
         () => sessions() >= ROUNDS,
         20_000,
-        () => linesIn(folder).join('\n'),
+        () => textIn(folder),
       )
       assert.is(sessions(), ROUNDS)
       for (const line of linesIn(folder)) assert.match(line, PLAIN)

@@ -433,7 +433,7 @@ export const command: Command = {
     const files = await runtime.logFiles?.()
     const report = inspect(path, bytes, runtime.commandConsole?.fileMode(path), {
       hasFastUdp: hasFastUdp(runtime),
-      logProblem: (file) => (files === undefined ? 'files are not available on this system' : files.problem(file)),
+      logProblem: (file) => files?.problem(file),
     })
     const text = given.flags.has(JSON_OUT.long) ? jsonReport(path, report) : textReport(path, report)
     runtime.print('stdout', text)

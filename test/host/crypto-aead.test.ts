@@ -427,6 +427,8 @@ async function packetLoop({ method, crypto }: Variant): Promise<(count: number) 
   const memory = new Uint8Array(new WebAssembly.Memory({ initial: 4 }).buffer)
   const received = new Uint8Array(1500)
   const start = new Uint8Array(START_BYTES)
+  // Deno makes an object of an address that it passes to OpenSSL, 10 to 20 bytes a packet
+  const peeks = !('deno' in process.versions && aead.provider.startsWith('OpenSSL'))
   const overhead = aead.tagBytes + aead.nonceBytes
   return (count) => {
     for (let i = 0; i < count; i++) {
@@ -439,7 +441,7 @@ async function packetLoop({ method, crypto }: Variant): Promise<(count: number) 
         continue
       }
       for (let j = 0; j < length + overhead; j++) received[j] = memory[at + j] ?? 0
-      if (aead.peek(received, length + overhead, start) !== length) throw new Error('not decrypted')
+      if (peeks && aead.peek(received, length + overhead, start) !== length) throw new Error('not decrypted')
       if (aead.openInto(received, length + overhead, memory, at) !== length) throw new Error('not opened')
     }
   }
